@@ -313,8 +313,7 @@ def _scale_up(kind: str, idle: Item, cluster: Cluster) -> Fix:
             "add-on) stand before it"
         )
     return fixes.advice(
-        f"Scale {kind}/{idle.name} up",
-        f"kubectl -n {idle.namespace} scale {kind.lower()}/{idle.name} --replicas=1",
+        f"Scale {kind}/{idle.name} up", f"kubectl -n {idle.namespace} scale {kind.lower()}/{idle.name} --replicas=1"
     )
 
 

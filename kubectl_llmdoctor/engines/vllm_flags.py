@@ -449,11 +449,7 @@ CHOICES: dict[str, tuple[tuple[str, str], ...]] = {
         ),
         ("0.33.0", ""),
     ),
-    "--distributed-executor-backend": (
-        ("0.5.0", "ray,mp"),
-        ("0.7.3", "ray,mp,uni,external_launcher"),
-        ("0.10.2", ""),
-    ),
+    "--distributed-executor-backend": (("0.5.0", "ray,mp"), ("0.7.3", "ray,mp,uni,external_launcher"), ("0.10.2", "")),
     "--device": (
         ("0.5.0", "auto,cuda,neuron,cpu"),
         ("0.5.5", "auto,cuda,neuron,cpu,openvino,tpu,xpu"),

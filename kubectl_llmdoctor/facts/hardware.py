@@ -87,10 +87,7 @@ class NodeHardware:
 
     def device_at(self, bus: str, uuid: str = "") -> Device | None:
         """The GPU at a PCI address, or of a UUID."""
-        return next(
-            (d for d in self.devices if (bus and d.bus == bus) or (uuid and d.uuid == uuid)),
-            None,
-        )
+        return next((d for d in self.devices if (bus and d.bus == bus) or (uuid and d.uuid == uuid)), None)
 
     @cached_property
     def whole(self) -> int | None:

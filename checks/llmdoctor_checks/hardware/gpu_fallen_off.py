@@ -57,12 +57,7 @@ _LOST = r"(?i)gpu.?is.?lost|fallen off|not answering|NVMLError_GpuIsLost"
 
 @check("gpu-fallen-off", since="0.1", literals=_UNKNOWN)
 def gpu_fallen_off(
-    pod: Pod,
-    hardware: Hardware | None,
-    logs: Logs | None,
-    pending: Pending | None,
-    cluster: Cluster,
-    node: Node | None,
+    pod: Pod, hardware: Hardware | None, logs: Logs | None, pending: Pending | None, cluster: Cluster, node: Node | None
 ) -> Iterator[Finding]:
     """A GPU of the node has dropped out.
 

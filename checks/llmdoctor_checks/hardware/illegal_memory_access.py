@@ -44,7 +44,7 @@ def illegal_memory_access(pod: Pod, hardware: Hardware, logs: Logs | None) -> It
     )
     program = fixes.advice(
         "Find what makes it happen: an upgrade or downgrade of the engine, no CUDA graphs (--enforce-eager), another attention backend, "
-        "without speculative decoding or the quantized kernel; CUDA_LAUNCH_BLOCKING=1 names the true kernel",
+        "without speculative decoding or the quantized kernel; CUDA_LAUNCH_BLOCKING=1 names the true kernel"
     )
     yield Finding(
         role="cause",

@@ -31,11 +31,7 @@ _TOO_LONG = r"max seq len \((?P<asked>\d{1,9})\)"
 _ESTIMATE = r"estimated maximum model length is (?P<fits>\d{1,9})|stored in KV cache \((?P<stored>\d{1,9})\)"
 _USING = r"Using max model len (?P<tokens>\d{1,9})"
 
-_FLAGS = {
-    "vllm": "--max-model-len",
-    "sglang": "--context-length",
-    "lmdeploy": "--session-len",
-}
+_FLAGS = {"vllm": "--max-model-len", "sglang": "--context-length", "lmdeploy": "--session-len"}
 
 
 @check("context-uncapped", since="0.1", severity="critical", literals=("max seq len (", "Using max model len"))

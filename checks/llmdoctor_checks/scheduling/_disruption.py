@@ -165,10 +165,7 @@ def _by_status(pod: Pod, node: Node | None) -> Taken | None:
         return Taken(kind="lost", why=silent.why, evidence=(*evidence, *silent.evidence), since=silent.since)
     by_taint = condition.reason == "DeletionByTaintManager"
     return Taken(
-        kind=found,
-        why=condition.message or condition.reason,
-        evidence=tuple(evidence),
-        open=by_taint and node is None,
+        kind=found, why=condition.message or condition.reason, evidence=tuple(evidence), open=by_taint and node is None
     )
 
 

@@ -6,17 +6,7 @@ from typing import Literal, get_args
 
 import msgspec
 
-from kubectl_llmdoctor.api import (
-    Confidence,
-    Count,
-    Holder,
-    Kind,
-    Node,
-    NodeVerdict,
-    Pending,
-    Reason,
-    is_accelerator,
-)
+from kubectl_llmdoctor.api import Confidence, Count, Holder, Kind, Node, NodeVerdict, Pending, Reason, is_accelerator
 
 Obstacle = Literal[
     "claim",

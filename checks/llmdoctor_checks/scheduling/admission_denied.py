@@ -28,11 +28,7 @@ from llmdoctor_checks.scheduling._refused import LITERALS, hurts, refusals
 #: What kind of refusal it is, how it is worded, and how it is said here.
 #: Texts: API server (PodSecurity, webhooks, ValidatingAdmissionPolicy, ServiceAccount, Priority, RuntimeClass), OpenShift.
 _TEXTS: tuple[tuple[str, str, str], ...] = (
-    (
-        "level",
-        r'violates PodSecurity "(?P<who>[^"]+)": (?P<why>.+)',
-        "Pod Security {who} refuses the pod: {why}.",
-    ),
+    ("level", r'violates PodSecurity "(?P<who>[^"]+)": (?P<why>.+)', "Pod Security {who} refuses the pod: {why}."),
     (
         "silent",
         r'failed calling webhook "(?P<who>[^"]+)": (?:failed to call webhook: )?(?P<why>.+)',

@@ -72,12 +72,7 @@ def _on_node(node: Node, cluster: Cluster) -> Iterator[Finding]:
 
 @check("device-plugin-down", since="0.1", literals=PLUGIN_LINES, on_node=_on_node)
 def device_plugin_down(
-    pod: Pod,
-    pending: Pending | None,
-    node: Node | None,
-    hardware: Hardware | None,
-    subject: Subject,
-    cluster: Cluster,
+    pod: Pod, pending: Pending | None, node: Node | None, hardware: Hardware | None, subject: Subject, cluster: Cluster
 ) -> Iterator[Finding]:
     """A GPU node advertises fewer GPUs than it has: its device plugin is missing or broken.
 

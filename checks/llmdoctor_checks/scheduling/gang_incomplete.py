@@ -181,10 +181,7 @@ def _not_queued(subject: Subject, event: Event, pending: Pending | None = None) 
         role="cause",
         summary=f"Volcano does not let the group into the queue: what is idle in the cluster{f' ({lacks})' if lacks else ''} "
         "is promised to groups that came before.",
-        evidence=(
-            event_evidence(event, subject.cluster),
-            *((*said_by(pending), *_groups(pending)) if pending else ()),
-        ),
+        evidence=(event_evidence(event, subject.cluster), *((*said_by(pending), *_groups(pending)) if pending else ())),
         explains=EXPLAINS,
         fixes=(
             fixes.advice(

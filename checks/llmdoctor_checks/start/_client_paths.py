@@ -49,9 +49,7 @@ _CALLS = r"(?:chat/completions|completions|embeddings|responses|messages|models)
 _ASKED = rf"/{_CALLS}(?:[/?]|$)|/generate(?:_stream)?(?:\?|$)|/api/(?:chat|generate|embed|embeddings|tags|show)(?:\?|$)"
 #: Where a server has it; there a 404 is of a model that it does not serve.
 _RIGHT = rf"(?:/v\d)?/{_CALLS}(?:/[\w.-]{{1,200}})?(?:\?|$)"
-_RIGHT_OF = {
-    "ollama": rf"/api/(?:chat|generate|embed|embeddings|tags|show)(?:\?|$)|/v1/{_CALLS}",
-}
+_RIGHT_OF = {"ollama": rf"/api/(?:chat|generate|embed|embeddings|tags|show)(?:\?|$)|/v1/{_CALLS}"}
 #: KServe has OpenAI's API below /openai, or what this variable says, and lists its own models at /v1/models.
 _KSERVE_PREFIX, _KSERVE_OWN = "KSERVE_OPENAI_ROUTE_PREFIX", r"/v\d/models"
 #: By what paths begin besides, where a proxy passes them on as they are: vLLM's and SGLang's option.

@@ -112,10 +112,7 @@ def crash_hidden(engine: Engine, logs: Logs | None) -> Iterator[Finding]:
                     *((log_evidence(ended),) if ended else ()),
                 ),
                 explains=("not-ready",) if ended or unseen else (),
-                fixes=(
-                    *((_read(engine, unseen),) if unseen else ()),
-                    _fix(engine, group, index, text, found, server),
-                ),
+                fixes=(*((_read(engine, unseen),) if unseen else ()), _fix(engine, group, index, text, found, server)),
             )
             return
 

@@ -3,17 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import (
-    Engine,
-    Finding,
-    Pod,
-    Sizing,
-    check,
-    expression,
-    fixes,
-    pod_evidence,
-    setting_evidence,
-)
+from kubectl_llmdoctor.api import Engine, Finding, Pod, Sizing, check, expression, fixes, pod_evidence, setting_evidence
 from kubectl_llmdoctor.catalog.arrivals import first_release
 from kubectl_llmdoctor.catalog.models import find
 

@@ -156,10 +156,7 @@ def _as_other_user(container: Container) -> Finding | None:
 
 def _user(container: Container) -> tuple[Container | Pod, str, str] | None:
     """What says that the container runs as another user than root: of which object, the field, its value."""
-    contexts = (
-        (container, container.spec.security_context),
-        (container.pod, container.pod.spec.security_context),
-    )
+    contexts = ((container, container.spec.security_context), (container.pod, container.pod.spec.security_context))
     for where, context in contexts:
         if context.run_as_user is not None:
             return (where, "securityContext.runAsUser", str(context.run_as_user)) if context.run_as_user else None

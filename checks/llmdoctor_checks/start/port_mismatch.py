@@ -395,10 +395,7 @@ def _pools(pod: Pod, container: Container, title: str, ports: list[int], evidenc
             role="cause" if pod.exists and pod.ready else "risk",
             severity="warning",
             summary=f"InferencePool {pool.name} sends to port {wrong} of the pod; {title} listens on {right}.",
-            evidence=(
-                object_evidence(pool, f"spec.{field}", wrong),
-                evidence,
-            ),
+            evidence=(object_evidence(pool, f"spec.{field}", wrong), evidence),
             fixes=(
                 fixes.patch_object(
                     pool,

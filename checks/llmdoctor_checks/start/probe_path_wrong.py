@@ -234,10 +234,7 @@ def _asked_if_ready(
         role="cause",
         summary=f"The liveness probe asks {container.name} for {path}, which {engine.title} refuses "
         f"({said[-1].message.rstrip()[-3:]}) while any of its models is not loaded: the kubelet restarts a server that lives.",
-        evidence=(
-            event_evidence(said[-1], pod.cluster),
-            pod_evidence(container, "livenessProbe.httpGet.path", path),
-        ),
+        evidence=(event_evidence(said[-1], pod.cluster), pod_evidence(container, "livenessProbe.httpGet.path", path)),
         explains=("crash-loop", "not-ready", "probe-too-short", "rollout-stuck"),
         fixes=tuple(_fixes(pod, container.index, "liveness", path, right)),
     )

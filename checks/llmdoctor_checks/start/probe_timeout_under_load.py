@@ -72,11 +72,7 @@ _REPLICA_UP, _CLOSE, _STATEMENTS = " started successfully on node ", 60, 200
 _LONG_AGO = 6 * 3600
 
 
-@check(
-    "probe-timeout-under-load",
-    since="0.1",
-    literals=(_UNHEALTHY, _OVERLOADED, _MISSED, _IN_A_ROW, _REPLICA_UP),
-)
+@check("probe-timeout-under-load", since="0.1", literals=(_UNHEALTHY, _OVERLOADED, _MISSED, _IN_A_ROW, _REPLICA_UP))
 def probe_timeout_under_load(pod: Pod, subject: Subject, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """A probe gives up on a server that is up and too busy to answer in time.
 

@@ -37,10 +37,7 @@ from llmdoctor_checks._written import seconds_ago
 _LATE = frozenset({"vllm", "sglang", "tgi", "tei", "tensorrt-llm", "lmdeploy", "huggingfaceserver"})
 
 #: Paths that answer while the model loads, and the path that waits for it. Sources: Triton and NIM's HTTP endpoints.
-_ALIVE = {
-    "triton": ("/v2/health/live", "/v2/health/ready"),
-    "nim": ("/v1/health/live", "/v1/health/ready"),
-}
+_ALIVE = {"triton": ("/v2/health/live", "/v2/health/ready"), "nim": ("/v1/health/live", "/v1/health/ready")}
 
 #: Paths that answer with an error until the model is loaded, and the statuses. Sources: llama-server's README, Triton's and
 #: NIM's HTTP endpoints.
@@ -404,12 +401,7 @@ def _honest(engine: Engine, probe: k8s.Probe) -> bool:
 
 
 def _finding(role: str, summary: str, evidence: Evidence, fix: Fix) -> Finding:
-    return Finding(
-        role="risk" if role == "risk" else "note",
-        summary=summary,
-        evidence=(evidence,),
-        fixes=(fix,),
-    )
+    return Finding(role="risk" if role == "risk" else "note", summary=summary, evidence=(evidence,), fixes=(fix,))
 
 
 def _probe(engine: Engine, path: str) -> Fix:

@@ -134,10 +134,7 @@ def served_model_name_mismatch(pod: Pod, engine: Engine, cluster: Cluster, logs:
         role="risk",
         summary=f"{first.container.pod.name} asks {engine.container.name} for the model {first.model}, and it serves {listed}: "
         "such requests fail with 404.",
-        evidence=(
-            engine.answers.evidence(answer, listed),
-            *(e for asked in wrong[:3] for e in _quoted(asked)),
-        ),
+        evidence=(engine.answers.evidence(answer, listed), *(e for asked in wrong[:3] for e in _quoted(asked))),
         fixes=tuple(_fixes(engine, first, names)),
     )
 
@@ -249,10 +246,7 @@ def _by_route(engine: Engine, route: Routed, names: tuple[str, ...], said: Evide
         role="risk",
         summary=f"HTTPRoute {route.item.name} sends requests for the model {route.model} to {engine.container.name}, which serves "
         f"{_listed(names)}: they fail with 404.",
-        evidence=(
-            said,
-            object_evidence(route.item, route.path, f"{_HEADER}: {route.model}"),
-        ),
+        evidence=(said, object_evidence(route.item, route.path, f"{_HEADER}: {route.model}")),
         fixes=(
             fixes.advice(f"Let the server answer to that name as well: {change}")
             if engine.name == "vllm"

@@ -128,10 +128,7 @@ def _not_up(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
             yield Finding(
                 role="cause",
                 summary=f"{container.name} ended because {other.name}, which it asks at localhost:{found[1]}, was not up.",
-                evidence=(
-                    log_evidence(line),
-                    pod_evidence(pod, f"status.{kind}[{other.name}].ready", "false"),
-                ),
+                evidence=(log_evidence(line), pod_evidence(pod, f"status.{kind}[{other.name}].ready", "false")),
                 explains=NOT_STARTED,
                 fixes=(_waited_for(container, other),),
                 order=line.order,
