@@ -151,7 +151,7 @@ _KEYS_ELSEWHERE = (
 
 def _words(container: Container) -> str:
     """The command with its arguments: a script in it may hand on what has another name."""
-    return " ".join(map(str, (*container.spec.command, *container.spec.args)))
+    return " ".join(container.spec.argv)
 
 
 class Situation:

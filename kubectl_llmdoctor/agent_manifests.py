@@ -48,7 +48,6 @@ class Mount:
 
     @property
     def in_container(self) -> Json:
-        """The mount of the container."""
         return {"name": self.name, "readOnly": True, "mountPath": self.inside}
 
 

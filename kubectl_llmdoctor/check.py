@@ -19,9 +19,11 @@ DOCS_URL = "docs/checks/{id}.md"
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """What a check found. The registry adds id, title and page.
 
-    `summary` states the fault with the numbers and names of this very case, no advice. `explains` names the ids of
+    `summary` states the fault with the numbers and names of this very case, no advice. `severity` is the check's for a
+    cause or a symptom, a warning for a risk, info for a note, where nothing else stands there. `explains` names the ids of
     findings that are only consequences of this one. `order` places the finding in time: `Line.order` of the deciding
-    line; None for what was so from the start (a wrong spec).
+    line; None for what was so from the start (a wrong spec). `pods` names the pods that it is about, where they are not the one
+    that the check was called for.
     """
 
     summary: str
@@ -97,25 +99,10 @@ class DeclarationError(Exception):
 
 
 #: The facts a check may ask for, by type name; see facts.subject.
-FACTS = frozenset(
-    {
-        "Pod",
-        "Container",
-        "Engine",
-        "Accelerator",
-        "Sizing",
-        "Logs",
-        "Events",
-        "Hardware",
-        "Metrics",
-        "Node",
-        "Nodes",
-        "Workload",
-        "Subject",
-        "Cluster",
-        "Pending",
-    }
-)
+FACTS = frozenset({
+    "Pod", "Container", "Engine", "Accelerator", "Sizing", "Logs", "Events", "Hardware", "Metrics", "Node", "Nodes",
+    "Workload", "Subject", "Cluster", "Pending",
+})  # fmt: skip
 
 
 def check(

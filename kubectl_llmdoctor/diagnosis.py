@@ -15,6 +15,7 @@ from kubectl_llmdoctor.facts.endings import last_round
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.failed_models import failed_load
 from kubectl_llmdoctor.facts.logs import Log
+from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.processes import tracebacks
 from kubectl_llmdoctor.facts.requests import answered, of_a_request
 from kubectl_llmdoctor.facts.starts import crash_of, phase_of
@@ -197,7 +198,7 @@ def _run(check: Check, scope: str, subject: Subject, outcome: _Outcome) -> None:
                 fact = None
             facts.append(fact)
         else:
-            _call(check, facts, outcome)
+            _call(check, facts, known.get("Pod"), outcome)
 
 
 def _made(fact: Later) -> Any:
@@ -207,13 +208,16 @@ def _made(fact: Later) -> Any:
         return Unknown(f"broken fact: {type(error).__name__}: {error}")
 
 
-def _call(check: Check, facts: list[Any], outcome: _Outcome) -> None:
+def _call(check: Check, facts: list[Any], pod: Pod | None, outcome: _Outcome) -> None:
+    """Call a check; a finding that names no pod is of the one that it was called for."""
     try:
         for found in check.run(*facts):
             if isinstance(found, Abstain):
                 outcome.not_checked[check.id, found.reason] = None
-            else:
-                outcome.findings.append((check, found))
+                continue
+            if pod is not None and pod.exists and not found.pods:
+                found = msgspec.structs.replace(found, pods=(pod.name,))
+            outcome.findings.append((check, found))
     except Exception as error:  # noqa: BLE001 # one broken check must not cost the others
         outcome.not_checked[check.id, f"broken check: {type(error).__name__}: {error}"] = None
 

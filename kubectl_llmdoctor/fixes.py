@@ -415,7 +415,7 @@ def _home(pod: Pod, flag: str, value: str) -> str:
 
 def _script(container: Container) -> bool:
     """Whether the arguments are a shell script rather than a vector."""
-    words = [str(w) for w in (*container.spec.command, *container.spec.args)]
+    words = list(container.spec.argv)
     return any(w in ("-c", "-lc", "-ec", "-exc", "-xc") for w in words[:4]) or any("\n" in w for w in words)
 
 
@@ -480,7 +480,6 @@ def set_resource(container: Container, kind: str, resource: str, value: str, sum
 
 
 def set_image(container: Container, image: str, summary: str) -> Fix:
-    """Set the image of a container."""
     return patch(container.pod, summary, [{"op": "replace", "path": f"{container.pointer}/image", "value": image}])
 
 

@@ -40,12 +40,7 @@ _STRAY, _FEWEST = 10, 2
 
 
 def told(
-    pod: Pod,
-    engine: Engine,
-    cluster: Cluster,
-    logs: Logs | None,
-    words: tuple[tuple[str, str], ...],
-    status: str,
+    pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None, words: tuple[tuple[str, str], ...], status: str
 ) -> list[tuple[Line, re.Match[str]]]:
     """What a ready server answered to clients that ask nobody else, or who asks for them, as they print it; its own log has no word.
 

@@ -100,10 +100,7 @@ ASKED_URL = r"https?://(?P<host>[\w.-]{1,253}):(?P<port>\d{1,5})\b"
 _OUT_OF_TIME = r"(?:[Tt]imed out|Timeout(?:Error|Exception)|[Tt]imeout exceeded)"
 UNANSWERED = (
     ("imed out", "imeout"),
-    (
-        rf"{ASKED_URL}.{{0,300}}{_OUT_OF_TIME}",
-        rf"{_OUT_OF_TIME}.{{0,300}}{ASKED_URL}",
-    ),
+    (rf"{ASKED_URL}.{{0,300}}{_OUT_OF_TIME}", rf"{_OUT_OF_TIME}.{{0,300}}{ASKED_URL}"),
 )
 HAD_A_CONNECTION = r"Read ?timed ?out|Read ?Timeout|[Rr]eading data|read timeout="
 

@@ -186,7 +186,7 @@ def _serves_at_several(engine: Engine, port: int) -> bool:
     """Whether an engine may serve at a port besides its own: one for each of its data-parallel ranks, or what a script starts there."""
     ranks, spec = engine.value("data_parallel_size"), engine.container.spec
     several = not isinstance(ranks, int) or ranks > 1
-    return several or re.search(rf"(?<!\d){port}(?!\d)", " ".join(map(str, (*spec.command, *spec.args)))) is not None
+    return several or re.search(rf"(?<!\d){port}(?!\d)", " ".join(spec.argv)) is not None
 
 
 def _opens_besides(engine: Engine, port: int) -> bool:

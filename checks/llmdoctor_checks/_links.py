@@ -100,7 +100,6 @@ def broken(pod: Pod, cluster: Cluster, check: str) -> Iterator[Finding]:
             explains=_CONSEQUENCES if ended else (),
             fixes=(one.why.fix,),
             order=one.line.order,
-            pods=(pod.name,),
         )
         return
 
@@ -329,8 +328,7 @@ def _scale_up(kind: str, idle: Item, cluster: Cluster) -> Fix:
             "add-on) stand before it"
         )
     return fixes.advice(
-        f"Scale {kind}/{idle.name} up",
-        f"kubectl -n {idle.namespace} scale {kind.lower()}/{idle.name} --replicas=1",
+        f"Scale {kind}/{idle.name} up", f"kubectl -n {idle.namespace} scale {kind.lower()}/{idle.name} --replicas=1"
     )
 
 

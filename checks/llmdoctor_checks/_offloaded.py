@@ -45,7 +45,6 @@ def without_gpu(engine: Engine, refused: Line, why: str, fix: Fix) -> Finding:
     return Finding(
         role="cause",
         severity="warning",
-        confidence="likely",
         summary=f"{engine.label} runs on the CPU: {why}, though container {container.name} asks for "
         f"{', '.join(f'{n} {name}' for name, n in asked.items())}.",
         evidence=(
@@ -55,5 +54,4 @@ def without_gpu(engine: Engine, refused: Line, why: str, fix: Fix) -> Finding:
         explains=("cpu-starved", "weights-off-gpu", "gpu-runtime-missing"),
         fixes=(fix,),
         order=refused.order,
-        pods=(container.pod.name,),
     )

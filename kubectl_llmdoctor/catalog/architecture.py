@@ -419,11 +419,7 @@ _SHARED = ("num_shared_experts", "num_shared_expert")
 
 
 def _weights(
-    raw: Config,
-    family: Family,
-    shapes: Sequence[Layer],
-    config: Mapping[str, Any],
-    parameters: int | None,
+    raw: Config, family: Family, shapes: Sequence[Layer], config: Mapping[str, Any], parameters: int | None
 ) -> Weights:
     """The parameters of all layers, the embeddings and the vision encoder."""
     hidden, vocab = raw.number("hidden_size", "n_embd", "d_model"), raw.number("vocab_size", "padded_vocab_size")

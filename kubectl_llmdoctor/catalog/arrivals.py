@@ -118,21 +118,12 @@ _TENSORRT_LLM: Mapping[str, str] = {
     **dict.fromkeys(("Exaone4ForCausalLM", "GptOssForCausalLM", "Glm4MoeForCausalLM"), "0.21.0.post1"),
     **dict.fromkeys(("SeedOssForCausalLM", "HunYuanDenseV1ForCausalLM", "DeepseekV32ForCausalLM"), "1.0.0.post1"),
     **dict.fromkeys(
-        (
-            "Qwen3NextForCausalLM",
-            *("Qwen3VLForConditionalGeneration", "Qwen3VLMoeForConditionalGeneration"),
-        ),
+        ("Qwen3NextForCausalLM", *("Qwen3VLForConditionalGeneration", "Qwen3VLMoeForConditionalGeneration")),
         "1.1.0.post1",
     ),
 }
 
-_ENGINES = {
-    "vllm": _VLLM,
-    "sglang": _SGLANG,
-    "tgi": _TGI,
-    "llama.cpp": _LLAMA_CPP,
-    "tensorrt-llm": _TENSORRT_LLM,
-}
+_ENGINES = {"vllm": _VLLM, "sglang": _SGLANG, "tgi": _TGI, "llama.cpp": _LLAMA_CPP, "tensorrt-llm": _TENSORRT_LLM}
 
 
 def first_release(engine: str, architecture: str) -> str | None:

@@ -22,5 +22,4 @@ class Common(msgspec.Struct, frozen=True):
 
 @cache
 def table() -> Common:
-    """All of it."""
     return msgspec.json.decode(Path(__file__).with_name("common.json").read_bytes(), type=Common)

@@ -21,19 +21,11 @@ _VLLM_METHODS: tuple[tuple[str, str, str], ...] = (
         "aqlm awq deepspeedfp fp8 marlin gptq_marlin_24 gptq_marlin gptq squeezellm compressed-tensors bitsandbytes",
         "",
     ),
-    (
-        "0.6.6",
-        "tpu_int8 fbgemm_fp8 modelopt gguf awq_marlin qqq hqq experts_int8 neuron_quant ipex",
-        "squeezellm",
-    ),
+    ("0.6.6", "tpu_int8 fbgemm_fp8 modelopt gguf awq_marlin qqq hqq experts_int8 neuron_quant ipex", "squeezellm"),
     ("0.8.5", "ptpc_fp8 nvfp4 bitblas gptq_bitblas quark moe_wna16 torchao", ""),
     ("0.10.2", "modelopt_fp4 auto-round rtn inc mxfp4 petit_nvfp4", "aqlm marlin qqq neuron_quant nvfp4"),
     ("0.12.0", "fp_quant cpu_gptq cpu_awq", ""),
-    (
-        "0.16.0",
-        "modelopt_mxfp8",
-        "deepspeedfp bitblas gptq_marlin_24 gptq_bitblas hqq ipex rtn cpu_gptq",
-    ),
+    ("0.16.0", "modelopt_mxfp8", "deepspeedfp bitblas gptq_marlin_24 gptq_bitblas hqq ipex rtn cpu_gptq"),
     (
         "0.20.2",
         "modelopt_mixed humming gpt_oss_mxfp4 deepseek_v4_fp8 online fp8_per_tensor fp8_per_block "

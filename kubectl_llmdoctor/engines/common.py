@@ -304,12 +304,7 @@ def shell_words(text: str) -> list[str]:
 def about(variable: EnvVar, kind: ProblemKind, detail: str, *, certain: bool = False) -> Problem:
     """What is wrong with a variable."""
     return Problem(
-        kind=kind,
-        flag=variable.name,
-        text=variable_text(variable),
-        path=variable.path,
-        detail=detail,
-        certain=certain,
+        kind=kind, flag=variable.name, text=variable_text(variable), path=variable.path, detail=detail, certain=certain
     )
 
 
@@ -342,10 +337,7 @@ def from_variable(name: str, kind: str, variable: EnvVar) -> tuple[Setting | Non
         )
     if kind == "set" and not converted:
         return None, None
-    return (
-        Setting(name=name, value=converted, source="env", text=text, path=variable.path, flag=variable.name),
-        None,
-    )
+    return (Setting(name=name, value=converted, source="env", text=text, path=variable.path, flag=variable.name), None)
 
 
 def build(

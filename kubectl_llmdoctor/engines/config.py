@@ -26,27 +26,11 @@ ProblemKind = Literal[
 
 #: The keys that every report starts with, in this order; the others follow alphabetically.
 ORDER = (
-    "model",
-    "revision",
-    "tokenizer",
-    "served_model_name",
-    "port",
-    "host",
-    "max_model_len",
-    "max_num_seqs",
-    "max_num_batched_tokens",
-    "gpu_memory_utilization",
-    "kv_cache_memory_bytes",
-    "tensor_parallel_size",
-    "pipeline_parallel_size",
-    "data_parallel_size",
-    "expert_parallel",
-    "nnodes",
-    "node_rank",
-    "quantization",
-    "dtype",
+    "model", "revision", "tokenizer", "served_model_name", "port", "host", "max_model_len", "max_num_seqs",
+    "max_num_batched_tokens", "gpu_memory_utilization", "kv_cache_memory_bytes", "tensor_parallel_size",
+    "pipeline_parallel_size", "data_parallel_size", "expert_parallel", "nnodes", "node_rank", "quantization", "dtype",
     "kv_cache_dtype",
-)
+)  # fmt: skip
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):

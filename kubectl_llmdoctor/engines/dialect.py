@@ -51,6 +51,16 @@ class Option(msgspec.Struct, frozen=True):
     negative: bool
 
 
+def _after(values: list[str], step: str) -> list[str]:
+    """The values that a parser takes after a step: a list of them, or what came (`+a,b`) and went (`-c`), sorted."""
+    if not step.startswith(("+", "-")):
+        return step.split(",") if step else []
+    for part in step.split():
+        words = part[1:].split(",")
+        values = sorted({*values, *words}) if part[0] == "+" else [value for value in values if value not in words]
+    return values
+
+
 class Table:
     """The options of an engine by release; `successors` says what took a removed option's place.
 
@@ -173,8 +183,11 @@ class Dialect:
         place = self.table.place
         if not self.known or any(self.low < place[since] <= self.high for since, _ in steps):
             return None
-        allowed = [values for since, values in steps if place[since] <= self.low]
-        return allowed[-1].split(",") if allowed and allowed[-1] else None
+        allowed: list[str] = []
+        for since, step in steps:
+            if place[since] <= self.low:
+                allowed = _after(allowed, step)
+        return allowed or None
 
     def _add(self, flag: Flag) -> None:
         kind = self.kind(flag)

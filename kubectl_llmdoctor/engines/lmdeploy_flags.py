@@ -5,20 +5,9 @@ from __future__ import annotations
 from .dialect import Row
 
 SAMPLES = (
-    "0.4.2",
-    "0.5.3",
-    "0.6.0",
-    "0.6.5",
-    "0.7.3",
-    "0.8.0",
-    "0.9.2",
-    "0.10.2",
-    "0.12.0",
-    "0.13.0",
-    "0.14.0",
-    "0.16.0",
+    "0.4.2", "0.5.3", "0.6.0", "0.6.5", "0.7.3", "0.8.0", "0.9.2", "0.10.2", "0.12.0", "0.13.0", "0.14.0", "0.16.0",
     "0.18.0",
-)
+)  # fmt: skip
 
 # Option, first and last sample that has it, kind of its value, other names: see `dialect.Row`.
 FLAGS: tuple[Row, ...] = (
@@ -110,15 +99,8 @@ FLAGS: tuple[Row, ...] = (
 # The values that the parser takes, from a sample on; "" where it does not check or that was not read.
 CHOICES: dict[str, tuple[tuple[str, str], ...]] = {
     "--backend": (("0.4.2", "pytorch,turbomind"),),
-    "--communicator": (
-        ("0.7.3", "native,nccl"),
-        ("0.10.2", "cuda-ipc,native,nccl"),
-    ),
-    "--device": (
-        ("0.6.0", "ascend,cuda"),
-        ("0.6.5", "ascend,cuda,maca"),
-        ("0.7.3", "ascend,camb,cuda,maca"),
-    ),
+    "--communicator": (("0.7.3", "native,nccl"), ("0.10.2", "cuda-ipc,native,nccl")),
+    "--device": (("0.6.0", "ascend,cuda"), ("0.6.5", "ascend,cuda,maca"), ("0.7.3", "ascend,camb,cuda,maca")),
     "--distributed-executor-backend": (("0.12.0", "mp,ray,uni"),),
     "--dtype": (("0.6.5", "auto,bfloat16,float16"),),
     "--log-level": (("0.4.2", "CRITICAL,DEBUG,ERROR,FATAL,INFO,NOTSET,WARN,WARNING"),),
@@ -130,9 +112,6 @@ CHOICES: dict[str, tuple[tuple[str, str], ...]] = {
         ("0.10.2", "awq,fp8,gptq,hf,mxfp4"),
         ("0.13.0", "awq,compressed-tensors,fp8,gptq,hf,mxfp4"),
     ),
-    "--quant-policy": (
-        ("0.4.2", "0,4,8"),
-        ("0.13.0", ""),
-    ),
+    "--quant-policy": (("0.4.2", "0,4,8"), ("0.13.0", "")),
     "--role": (("0.9.2", "Decode,Hybrid,Prefill"),),
 }

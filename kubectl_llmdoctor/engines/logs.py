@@ -113,7 +113,6 @@ def _head(text: str) -> str:
 
 
 def from_log(text: str) -> Engine | None:
-    """The engine that a log is of, or None."""
     head = _head(text)
     name = _name(head)
     if name is None:

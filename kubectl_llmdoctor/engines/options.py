@@ -379,7 +379,6 @@ class Options:
                 break
 
     def finish(self) -> Reading:
-        """What was read."""
         return Reading(self.settings, self.problems, self.known, self.unresolved, self.dialect)
 
 

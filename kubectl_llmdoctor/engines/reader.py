@@ -4,17 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from .argv import (
-    LOGINS,
-    SHELLS,
-    Command,
-    Programs,
-    Word,
-    basename,
-    environment,
-    open_references,
-    words_of,
-)
+from .argv import LOGINS, SHELLS, Command, Programs, Word, basename, environment, open_references, words_of
 from .common import Start, own_build, version_of_image
 from .config import Engine, Problem
 from .launch import Launch

@@ -5,27 +5,10 @@ from __future__ import annotations
 from .dialect import Row
 
 SAMPLES = (
-    "0.3.6.post3",
-    "0.4.1.post7",
-    "0.4.3.post4",
-    "0.4.6.post5",
-    "0.4.8.post1",
-    "0.4.10.post2",
-    "0.5.2",
-    "0.5.3.post3",
-    "0.5.5.post3",
-    "0.5.6.post2",
-    "0.5.7",
-    "0.5.8.post1",
-    "0.5.9",
-    "0.5.10.post1",
-    "0.5.12.post1",
-    "0.5.14",
-    "0.5.16",
-    "0.5.19",
-    "0.5.21",
-    "0.5.23",
-)
+    "0.3.6.post3", "0.4.1.post7", "0.4.3.post4", "0.4.6.post5", "0.4.8.post1", "0.4.10.post2", "0.5.2", "0.5.3.post3",
+    "0.5.5.post3", "0.5.6.post2", "0.5.7", "0.5.8.post1", "0.5.9", "0.5.10.post1", "0.5.12.post1", "0.5.14", "0.5.16",
+    "0.5.19", "0.5.21", "0.5.23",
+)  # fmt: skip
 
 # Option, first and last sample that has it, kind of its value, other names: see `dialect.Row`.
 FLAGS: tuple[Row, ...] = (
@@ -655,213 +638,91 @@ FLAGS: tuple[Row, ...] = (
     ("--weight-version", "0.5.2", "0.5.23", "str", ""),
 )
 
-# The values that the parser takes, from a sample on; "" where it does not check or that was not read.
+# The values that the parser takes, from a sample on: all of them, or what came (`+`) and went (`-`) with it; "" where it does
+# not check or that was not read.
 CHOICES: dict[str, tuple[tuple[str, str], ...]] = {
     "--attention-backend": (
         ("0.3.6.post3", "flashinfer,triton"),
-        ("0.4.1.post7", "flashinfer,torch_native,triton"),
-        ("0.4.6.post5", "aiter,cutlass_mla,fa3,flashinfer,flashmla,torch_native,triton"),
-        ("0.4.8.post1", "aiter,cutlass_mla,fa3,flashinfer,flashmla,intel_amx,torch_native,triton"),
-        ("0.4.10.post2", "aiter,ascend,cutlass_mla,fa3,flashinfer,flashmla,intel_amx,torch_native,triton,trtllm_mla"),
-        (
-            "0.5.2",
-            "aiter,ascend,cutlass_mla,dual_chunk_flash_attn,fa3,flashinfer,flashmla,hybrid_linear_attn,"
-            "intel_amx,torch_native,triton,trtllm_mha,trtllm_mla,wave",
-        ),
-        (
-            "0.5.3.post3",
-            "aiter,ascend,cutlass_mla,dual_chunk_flash_attn,fa3,fa4,flashinfer,flashmla,flex_attention,"
-            "intel_amx,nsa,torch_native,triton,trtllm_mha,trtllm_mla,wave",
-        ),
-        (
-            "0.5.5.post3",
-            "aiter,ascend,cutlass_mla,dual_chunk_flash_attn,fa3,fa4,flashinfer,flashmla,flex_attention,"
-            "intel_amx,intel_xpu,nsa,torch_native,triton,trtllm_mha,trtllm_mla,wave",
-        ),
-        (
-            "0.5.12.post1",
-            "aiter,ascend,compressed,cutlass_mla,dsv4,dual_chunk_flash_attn,fa3,fa4,flashinfer,flashmla,"
-            "flex_attention,intel_amx,intel_xpu,nsa,tokenspeed_mla,torch_native,triton,trtllm_mha,trtllm_mla,"
-            "wave",
-        ),
-        (
-            "0.5.14",
-            "aiter,ascend,compressed,cutedsl_mla,cutlass_mla,dsa,dsv4,dual_chunk_flash_attn,fa3,fa4,"
-            "flashinfer,flashmla,flex_attention,intel_amx,intel_xpu,nsa,tokenspeed_mla,torch_native,triton,"
-            "trtllm_mha,trtllm_mla,wave",
-        ),
-        (
-            "0.5.19",
-            "aiter,ascend,compressed,cutedsl_mla,cutlass_mla,dsa,dsv4,dual_chunk_flash_attn,fa3,fa4,"
-            "flashinfer,flashmla,flex_attention,hpc_ops,intel_amx,intel_xpu,minicpm_flashattn,"
-            "minicpm_flashinfer,nsa,tokenspeed_mla,torch_native,triton,trtllm_mha,trtllm_mla,wave",
-        ),
-        (
-            "0.5.21",
-            "aiter,ascend,compressed,cutedsl_mla,dsa,dsv4,fa3,fa4,flashinfer,flashmla,flex_attention,hpc_ops,"
-            "intel_amx,intel_xpu,minicpm_flashattn,minicpm_flashinfer,nsa,qsa,tokenspeed_mla,torch_native,"
-            "triton,trtllm_mha,trtllm_mla,wave",
-        ),
-        (
-            "0.5.23",
-            "aiter,ascend,compressed,cutedsl_mla,dsa,dsv4,fa3,fa4,flashinfer,flashmla,flex_attention,hpc_ops,"
-            "intel_amx,intel_xpu,llada2_cfg_flashinfer,minicpm_flashattn,minicpm_flashinfer,nsa,qsa,"
-            "tokenspeed_mla,torch_native,triton,trtllm_mha,trtllm_mla,wave",
-        ),
+        ("0.4.1.post7", "+torch_native"),
+        ("0.4.6.post5", "+aiter,cutlass_mla,fa3,flashmla"),
+        ("0.4.8.post1", "+intel_amx"),
+        ("0.4.10.post2", "+ascend,trtllm_mla"),
+        ("0.5.2", "+dual_chunk_flash_attn,hybrid_linear_attn,trtllm_mha,wave"),
+        ("0.5.3.post3", "+fa4,flex_attention,nsa -hybrid_linear_attn"),
+        ("0.5.5.post3", "+intel_xpu"),
+        ("0.5.12.post1", "+compressed,dsv4,tokenspeed_mla"),
+        ("0.5.14", "+cutedsl_mla,dsa"),
+        ("0.5.19", "+hpc_ops,minicpm_flashattn,minicpm_flashinfer"),
+        ("0.5.21", "+qsa -cutlass_mla,dual_chunk_flash_attn"),
+        ("0.5.23", "+llada2_cfg_flashinfer"),
     ),
     "--disaggregation-mode": (("0.4.6.post5", "decode,null,prefill"),),
     "--dtype": (("0.3.6.post3", "auto,bfloat16,float,float16,float32,half"),),
     "--grammar-backend": (
         ("0.3.6.post3", "outlines,xgrammar"),
-        ("0.4.3.post4", "llguidance,outlines,xgrammar"),
-        ("0.4.6.post5", "llguidance,none,outlines,xgrammar"),
+        ("0.4.3.post4", "+llguidance"),
+        ("0.4.6.post5", "+none"),
     ),
     "--kv-cache-dtype": (
         ("0.3.6.post3", "auto,fp8_e5m2"),
-        ("0.4.1.post7", "auto,fp8_e4m3,fp8_e5m2"),
-        ("0.5.5.post3", "auto,bf16,bfloat16,fp4_e2m1,fp8_e4m3,fp8_e5m2"),
-        ("0.5.16", "auto,bf16,bfloat16,fp4_e2m1,fp4_mx_block16,fp8_e4m3,fp8_e5m2,mxfp8,nvfp4"),
-        ("0.5.21", "auto,bf16,bfloat16,fp4_mx_block16,fp8_e4m3,fp8_e5m2,mxfp8,nvfp4"),
+        ("0.4.1.post7", "+fp8_e4m3"),
+        ("0.5.5.post3", "+bf16,bfloat16,fp4_e2m1"),
+        ("0.5.16", "+fp4_mx_block16,mxfp8,nvfp4"),
+        ("0.5.21", "-fp4_e2m1"),
     ),
     "--load-format": (
         ("0.3.6.post3", "auto,dummy,npcache,pt,safetensors"),
-        ("0.4.1.post7", "auto,bitsandbytes,dummy,gguf,npcache,pt,safetensors"),
-        ("0.4.3.post4", "auto,bitsandbytes,dummy,gguf,layered,npcache,pt,safetensors"),
-        ("0.4.6.post5", "auto,bitsandbytes,dummy,gguf,layered,npcache,pt,remote,safetensors,sharded_state"),
-        (
-            "0.5.3.post3",
-            "auto,bitsandbytes,dummy,gguf,layered,npcache,pt,remote,remote_instance,safetensors,sharded_state",
-        ),
-        (
-            "0.5.6.post2",
-            "auto,bitsandbytes,dummy,flash_rl,gguf,layered,npcache,private,pt,remote,remote_instance,"
-            "safetensors,sharded_state",
-        ),
-        (
-            "0.5.7",
-            "auto,bitsandbytes,dummy,fastsafetensors,flash_rl,gguf,layered,npcache,private,pt,remote,"
-            "remote_instance,safetensors,sharded_state",
-        ),
-        (
-            "0.5.10.post1",
-            "auto,bitsandbytes,dummy,fastsafetensors,flash_rl,gguf,layered,mistral,npcache,private,pt,remote,"
-            "remote_instance,runai_streamer,safetensors,sharded_state",
-        ),
-        (
-            "0.5.19",
-            "auto,bitsandbytes,dummy,expert_pack,fastsafetensors,flash_rl,gguf,layered,mistral,npcache,"
-            "presharded,private,pt,remote,remote_instance,runai_streamer,safetensors,sharded_state",
-        ),
-        (
-            "0.5.23",
-            "auto,bitsandbytes,dummy,expert_pack,fastsafetensors,flash_rl,gguf,instanttensor,layered,mistral,"
-            "npcache,presharded,private,pt,remote,remote_instance,runai_streamer,safetensors,sharded_state",
-        ),
+        ("0.4.1.post7", "+bitsandbytes,gguf"),
+        ("0.4.3.post4", "+layered"),
+        ("0.4.6.post5", "+remote,sharded_state"),
+        ("0.5.3.post3", "+remote_instance"),
+        ("0.5.6.post2", "+flash_rl,private"),
+        ("0.5.7", "+fastsafetensors"),
+        ("0.5.10.post1", "+mistral,runai_streamer"),
+        ("0.5.19", "+expert_pack,presharded"),
+        ("0.5.23", "+instanttensor"),
     ),
     "--moe-a2a-backend": (
         ("0.4.10.post2", "deepep"),
-        ("0.5.2", "deepep,none"),
-        ("0.5.3.post3", "deepep,mooncake,none"),
-        ("0.5.6.post2", "ascend_fuseep,deepep,mooncake,none"),
-        ("0.5.9", "ascend_fuseep,deepep,flashinfer,mooncake,mori,none"),
-        ("0.5.10.post1", "ascend_fuseep,deepep,flashinfer,mooncake,mori,nixl,none"),
-        ("0.5.12.post1", "ascend_fuseep,deepep,flashinfer,megamoe,mooncake,mori,nixl,none"),
-        ("0.5.16", "ascend_fuseep,ascend_tp,deepep,flashinfer,megamoe,mooncake,mori,nixl,none"),
-        ("0.5.19", "ascend_fuseep,ascend_tp,deepep,deepep_v2,flashinfer,megamoe,mooncake,mori,nixl,none,pplx"),
-        (
-            "0.5.21",
-            "ascend_fuseep,ascend_tp,deepep,deepep_v2,flashinfer,flashinfer_megamoe,megamoe,mooncake,mori,"
-            "nixl,none,pplx",
-        ),
+        ("0.5.2", "+none"),
+        ("0.5.3.post3", "+mooncake"),
+        ("0.5.6.post2", "+ascend_fuseep"),
+        ("0.5.9", "+flashinfer,mori"),
+        ("0.5.10.post1", "+nixl"),
+        ("0.5.12.post1", "+megamoe"),
+        ("0.5.16", "+ascend_tp"),
+        ("0.5.19", "+deepep_v2,pplx"),
+        ("0.5.21", "+flashinfer_megamoe"),
     ),
     "--quantization": (
         ("0.3.6.post3", "awq,awq_marlin,bitsandbytes,fp8,gptq,gptq_marlin,marlin"),
-        ("0.4.1.post7", "awq,awq_marlin,bitsandbytes,fp8,gguf,gptq,gptq_marlin,marlin,modelopt,w8a8_int8"),
-        (
-            "0.4.6.post5",
-            "awq,awq_marlin,bitsandbytes,fp8,gguf,gptq,gptq_marlin,marlin,modelopt,modelopt_fp4,moe_wna16,"
-            "qoq,w8a8_fp8,w8a8_int8",
-        ),
-        (
-            "0.4.10.post2",
-            "awq,awq_marlin,bitsandbytes,fp8,gguf,gptq,gptq_marlin,marlin,modelopt,modelopt_fp4,moe_wna16,"
-            "petit_nvfp4,qoq,w4afp8,w8a8_fp8,w8a8_int8",
-        ),
-        (
-            "0.5.2",
-            "awq,awq_marlin,bitsandbytes,fp8,gguf,gptq,gptq_marlin,marlin,modelopt,modelopt_fp4,moe_wna16,"
-            "mxfp4,petit_nvfp4,qoq,w4afp8,w8a8_fp8,w8a8_int8",
-        ),
-        (
-            "0.5.5.post3",
-            "auto-round,awq,awq_marlin,bitsandbytes,compressed-tensors,fp8,gguf,gptq,gptq_marlin,marlin,"
-            "modelopt,modelopt_fp4,modelopt_fp8,moe_wna16,mxfp4,petit_nvfp4,qoq,w4afp8,w8a8_fp8,w8a8_int8",
-        ),
-        (
-            "0.5.6.post2",
-            "auto-round,awq,awq_marlin,bitsandbytes,compressed-tensors,fp8,gguf,gptq,gptq_marlin,marlin,"
-            "modelopt,modelopt_fp4,modelopt_fp8,modelslim,moe_wna16,mxfp4,petit_nvfp4,qoq,w4afp8,w8a8_fp8,"
-            "w8a8_int8",
-        ),
-        (
-            "0.5.8.post1",
-            "auto-round,awq,awq_marlin,bitsandbytes,compressed-tensors,fp8,gguf,gptq,gptq_marlin,marlin,"
-            "modelopt,modelopt_fp4,modelopt_fp8,modelslim,moe_wna16,mxfp4,petit_nvfp4,qoq,quark_int4fp8_moe,"
-            "w4afp8,w8a8_fp8,w8a8_int8",
-        ),
-        (
-            "0.5.9",
-            "auto-round,awq,awq_marlin,bitsandbytes,compressed-tensors,fp8,gguf,gptq,gptq_marlin,marlin,"
-            "modelopt,modelopt_fp4,modelopt_fp8,modelslim,moe_wna16,mxfp4,mxfp8,petit_nvfp4,qoq,"
-            "quark_int4fp8_moe,w4afp8,w8a8_fp8,w8a8_int8",
-        ),
-        (
-            "0.5.10.post1",
-            "auto-round,awq,awq_marlin,bitsandbytes,compressed-tensors,fp8,gguf,gptq,gptq_marlin,marlin,"
-            "modelopt,modelopt_fp4,modelopt_fp8,modelopt_mixed,modelslim,moe_wna16,mxfp4,mxfp8,petit_nvfp4,"
-            "qoq,quark_int4fp8_moe,w4afp8,w8a8_fp8,w8a8_int8",
-        ),
-        (
-            "0.5.12.post1",
-            "auto-round,awq,awq_marlin,bitsandbytes,compressed-tensors,fp8,gguf,gptq,gptq_marlin,marlin,"
-            "mlx_q4,mlx_q8,modelopt,modelopt_fp4,modelopt_fp8,modelopt_mixed,modelslim,moe_wna16,mxfp4,mxfp8,"
-            "petit_nvfp4,qoq,quark,quark_int4fp8_moe,unquant,w4afp8,w8a8_fp8,w8a8_int8",
-        ),
-        (
-            "0.5.14",
-            "auto-round,awq,awq_marlin,bitsandbytes,compressed-tensors,fp8,gguf,gptq,gptq_marlin,marlin,"
-            "mlx_q4,mlx_q8,modelopt,modelopt_fp4,modelopt_fp8,modelopt_mixed,modelslim,moe_wna16,mxfp4,mxfp8,"
-            "nvfp4_online,petit_nvfp4,qoq,quark,quark_int4fp8_moe,quark_mxfp4,unquant,w4afp8,w8a8_fp8,"
-            "w8a8_int8",
-        ),
-        (
-            "0.5.16",
-            "auto-round,auto-round-int8,awq,awq_marlin,bitsandbytes,compressed-tensors,fp8,gguf,gptq,"
-            "gptq_marlin,humming,marlin,mlx_q4,mlx_q8,modelopt,modelopt_fp4,modelopt_fp8,modelopt_mixed,"
-            "modelslim,moe_wna16,mxfp4,mxfp8,mxfp_w4a8,nvfp4_online,petit_nvfp4,quark,quark_int4fp8_moe,"
-            "quark_mxfp4,unquant,w4afp8,w8a8_fp8,w8a8_int8",
-        ),
-        (
-            "0.5.21",
-            "auto-round,auto-round-int8,awq,awq_marlin,bitsandbytes,compressed-tensors,fp8,gguf,gptq,"
-            "gptq_marlin,humming,mlx_q4,mlx_q8,modelopt,modelopt_fp4,modelopt_fp8,modelopt_mixed,modelslim,"
-            "moe_wna16,mxfp4,mxfp8,mxfp_w4a8,nvfp4_online,petit_nvfp4,quark,quark_int4fp8_moe,quark_mxfp4,"
-            "unquant,w4afp8,w8a8_fp8,w8a8_int8",
-        ),
+        ("0.4.1.post7", "+gguf,modelopt,w8a8_int8"),
+        ("0.4.6.post5", "+modelopt_fp4,moe_wna16,qoq,w8a8_fp8"),
+        ("0.4.10.post2", "+petit_nvfp4,w4afp8"),
+        ("0.5.2", "+mxfp4"),
+        ("0.5.5.post3", "+auto-round,compressed-tensors,modelopt_fp8"),
+        ("0.5.6.post2", "+modelslim"),
+        ("0.5.8.post1", "+quark_int4fp8_moe"),
+        ("0.5.9", "+mxfp8"),
+        ("0.5.10.post1", "+modelopt_mixed"),
+        ("0.5.12.post1", "+mlx_q4,mlx_q8,quark,unquant"),
+        ("0.5.14", "+nvfp4_online,quark_mxfp4"),
+        ("0.5.16", "+auto-round-int8,humming,mxfp_w4a8 -qoq"),
+        ("0.5.21", "-marlin"),
     ),
     "--schedule-policy": (
         ("0.3.6.post3", "dfs-weight,fcfs,lpm,random"),
-        ("0.5.2", "dfs-weight,fcfs,lof,lpm,random"),
-        ("0.5.3.post3", "dfs-weight,fcfs,lof,lpm,priority,random"),
-        ("0.5.8.post1", "dfs-weight,fcfs,lof,lpm,priority,random,routing-key"),
-        ("0.5.21", "dfs-weight,fcfs,hrrn,lof,lpm,priority,random,routing-key,shortest-prefill-first"),
+        ("0.5.2", "+lof"),
+        ("0.5.3.post3", "+priority"),
+        ("0.5.8.post1", "+routing-key"),
+        ("0.5.21", "+hrrn,shortest-prefill-first"),
     ),
     "--speculative-algorithm": (
         ("0.4.1.post7", "EAGLE"),
-        ("0.4.3.post4", "EAGLE,NEXTN"),
-        ("0.4.6.post5", "EAGLE,EAGLE3,NEXTN"),
-        ("0.5.2", "EAGLE,EAGLE3,NEXTN,STANDALONE"),
-        ("0.5.3.post3", "EAGLE,EAGLE3,NEXTN,NGRAM,STANDALONE"),
+        ("0.4.3.post4", "+NEXTN"),
+        ("0.4.6.post5", "+EAGLE3"),
+        ("0.5.2", "+STANDALONE"),
+        ("0.5.3.post3", "+NGRAM"),
         ("0.5.12.post1", ""),
     ),
     "--tokenizer-mode": (("0.3.6.post3", "auto,slow"),),

@@ -4,17 +4,7 @@ from __future__ import annotations
 
 from .dialect import Row
 
-SAMPLES = (
-    "0.6.0",
-    "1.0.0",
-    "1.2.3",
-    "1.4.0",
-    "1.5.1",
-    "1.6.1",
-    "1.7.4",
-    "1.8.3",
-    "1.9.3",
-)
+SAMPLES = ("0.6.0", "1.0.0", "1.2.3", "1.4.0", "1.5.1", "1.6.1", "1.7.4", "1.8.3", "1.9.3")
 
 # Option, first and last sample that has it, kind of its value, other names: see `dialect.Row`.
 FLAGS: tuple[Row, ...] = (

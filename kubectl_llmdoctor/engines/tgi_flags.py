@@ -5,22 +5,9 @@ from __future__ import annotations
 from .dialect import Row
 
 SAMPLES = (
-    "0.9.4",
-    "1.0.3",
-    "1.1.1",
-    "1.3.4",
-    "1.4.5",
-    "2.0.4",
-    "2.1.1",
-    "2.2.0",
-    "2.3.1",
-    "2.4.1",
-    "3.0.2",
-    "3.1.1",
-    "3.2.3",
-    "3.3.0",
-    "3.3.7",
-)
+    "0.9.4", "1.0.3", "1.1.1", "1.3.4", "1.4.5", "2.0.4", "2.1.1", "2.2.0", "2.3.1", "2.4.1", "3.0.2", "3.1.1",
+    "3.2.3", "3.3.0", "3.3.7",
+)  # fmt: skip
 
 # Option, first and last sample that has it, kind of its value, other names: see `dialect.Row`.
 FLAGS: tuple[Row, ...] = (

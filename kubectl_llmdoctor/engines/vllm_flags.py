@@ -9,35 +9,10 @@ first without it, nobody knows. The first sample stands for everything before it
 from __future__ import annotations
 
 SAMPLES = (
-    "0.5.0",
-    "0.5.5",
-    "0.6.0",
-    "0.6.3.post1",
-    "0.6.6.post1",
-    "0.7.3",
-    "0.8.0",
-    "0.8.5.post1",
-    "0.9.0",
-    "0.9.2",
-    "0.10.0",
-    "0.10.2",
-    "0.11.0",
-    "0.12.0",
-    "0.13.0",
-    "0.14.1",
-    "0.16.0",
-    "0.17.1",
-    "0.18.1",
-    "0.19.1",
-    "0.20.2",
-    "0.21.0",
-    "0.22.1",
-    "0.23.0",
-    "0.26.0",
-    "0.29.0",
-    "0.31.0",
-    "0.33.0",
-)
+    "0.5.0", "0.5.5", "0.6.0", "0.6.3.post1", "0.6.6.post1", "0.7.3", "0.8.0", "0.8.5.post1", "0.9.0", "0.9.2",
+    "0.10.0", "0.10.2", "0.11.0", "0.12.0", "0.13.0", "0.14.1", "0.16.0", "0.17.1", "0.18.1", "0.19.1", "0.20.2",
+    "0.21.0", "0.22.1", "0.23.0", "0.26.0", "0.29.0", "0.31.0", "0.33.0",
+)  # fmt: skip
 
 # Option, first and last sample that has it, kind of its value, other names. A kind or a name may be followed by others
 # that hold from a later sample on (`flag 0.9.0:bool`). Kinds: flag (no value), bool (no value; `--no-…` as well),
@@ -474,11 +449,7 @@ CHOICES: dict[str, tuple[tuple[str, str], ...]] = {
         ),
         ("0.33.0", ""),
     ),
-    "--distributed-executor-backend": (
-        ("0.5.0", "ray,mp"),
-        ("0.7.3", "ray,mp,uni,external_launcher"),
-        ("0.10.2", ""),
-    ),
+    "--distributed-executor-backend": (("0.5.0", "ray,mp"), ("0.7.3", "ray,mp,uni,external_launcher"), ("0.10.2", "")),
     "--device": (
         ("0.5.0", "auto,cuda,neuron,cpu"),
         ("0.5.5", "auto,cuda,neuron,cpu,openvino,tpu,xpu"),

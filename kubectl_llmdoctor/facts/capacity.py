@@ -76,10 +76,7 @@ def _capacity(rows: list[doc.GpuNode]) -> doc.Capacity:
 
 def _plus(one: doc.Holder, other: doc.Holder) -> doc.Holder:
     return doc.Holder(
-        namespace=one.namespace,
-        workload=one.workload,
-        devices=one.devices + other.devices,
-        idle=_idle_of((one, other)),
+        namespace=one.namespace, workload=one.workload, devices=one.devices + other.devices, idle=_idle_of((one, other))
     )
 
 

@@ -75,7 +75,7 @@ def _selectors(cluster: Cluster) -> Iterator[tuple[Container, str]]:
     for item in cluster.items("Pod"):
         pod = Pod.of(item, cluster)
         for container in () if pod.completed or pod.leaving else pod.containers:
-            words = " ".join(map(str, (*container.spec.command, *container.spec.args)))[:_LONGEST]
+            words = " ".join(container.spec.argv)[:_LONGEST]
             if (said := re.search(_BY_LABELS, words)) is not None:
                 yield container, said[1]
 
@@ -148,7 +148,7 @@ def _led_by(pod: Pod) -> set[str]:
 
 def _written(container: Container, cluster: Cluster) -> Iterator[tuple[str, str]]:
     """Where else an address of a server stands: the arguments, and the ConfigMaps that are mounted (LiteLLM's `config.yaml`)."""
-    yield "args", " ".join(map(str, (*container.spec.command, *container.spec.args)))
+    yield "args", " ".join(container.spec.argv)
     mounted = {mount.name for mount in container.spec.volume_mounts}
     for volume in container.pod.spec.volumes:
         if volume.config_map is None or volume.name not in mounted:

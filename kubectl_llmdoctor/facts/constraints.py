@@ -176,12 +176,10 @@ def unmet(selector: k8s.NodeSelector, name: str, labels: Mapping[str, str]) -> t
 
 def named_nodes(spec: k8s.PodSpec) -> frozenset[str] | None:
     """The nodes that required affinity names in every term; None when it leaves the choice open."""
-    affinity = spec.affinity.node_affinity if spec.affinity else None
-    required = affinity.required_during_scheduling_ignored_during_execution if affinity else None
-    if required is None or not required.node_selector_terms:
+    if not spec.node_terms:
         return None
     names: set[str] = set()
-    for term in required.node_selector_terms:
+    for term in spec.node_terms:
         fields = [r for r in term.match_fields if r.key == "metadata.name" and r.operator == "In"]
         if not fields:
             return None

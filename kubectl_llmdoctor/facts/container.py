@@ -293,6 +293,11 @@ class Container:
         return self.status.state.terminated or self.status.last_state.terminated
 
     @property
+    def crashed(self) -> bool:
+        """Whether it ended with an error that still matters (see Pod.troubles)."""
+        return any(t.kind == "crashed" and t.container is self for t in self.pod.troubles)
+
+    @property
     def restarts(self) -> int:
         """How often it was restarted."""
         return self.status.restart_count

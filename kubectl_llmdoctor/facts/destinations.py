@@ -175,8 +175,7 @@ def _addressed(cluster: Cluster) -> dict[str, tuple[Pod, ...]]:
 
 def _by_address(cluster: Cluster) -> dict[str, Item]:
     return cluster.once(
-        "services by address",
-        lambda: {str(dig(item.raw, "spec.clusterIP")): item for item in cluster.items("Service")},
+        "services by address", lambda: {str(dig(item.raw, "spec.clusterIP")): item for item in cluster.items("Service")}
     )
 
 

@@ -102,10 +102,7 @@ def _told(container: Container, image: str) -> Iterator[tuple[Cuda, Evidence]]:
         yield version, _of_pod(container, "env[CUDA_VERSION]", told.value or "")
     tag = image.partition("@")[0].rpartition("/")[2].partition(":")[2]
     if (said := re.search(_TAGGED, tag)) is not None:
-        yield (
-            (int(said["major"]), int(said["minor"]) if said["minor"] else None),
-            _of_pod(container, "image", image),
-        )
+        yield ((int(said["major"]), int(said["minor"]) if said["minor"] else None), _of_pod(container, "image", image))
     elif (said := re.search(_VLLM, image)) is not None and int(said[1]) >= _VLLM_13:
         yield (13, 0), _of_pod(container, "image", image)
 

@@ -49,7 +49,6 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def finished(self) -> datetime | None:
-        """When it ended."""
         return parse_time(self.terminated.finished_at)
 
     @property

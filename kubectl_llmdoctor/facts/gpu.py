@@ -317,9 +317,7 @@ def _of_demands(container: Container) -> Accelerator | Unknown | None:
     demanded: list[tuple[str, str, tuple[str, ...]]] = [
         ("nodeSelector", key, (str(value),)) for key, value in pod.spec.node_selector.items()
     ]
-    affinity = pod.spec.affinity.node_affinity if pod.spec.affinity else None
-    required = affinity.required_during_scheduling_ignored_during_execution if affinity else None
-    terms = required.node_selector_terms if required else ()
+    terms = pod.spec.node_terms
     for index, key in enumerate((*_NAMES, _MACHINE)):
         listed = [r for t in terms for r in t.match_expressions if r.key == key and r.operator == "In"]
         if listed and len(listed) == len(terms):

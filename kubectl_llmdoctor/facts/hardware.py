@@ -93,10 +93,7 @@ class NodeHardware:
 
     def device_at(self, bus: str, uuid: str = "") -> Device | None:
         """The GPU at a PCI address, or of a UUID."""
-        return next(
-            (d for d in self.devices if (bus and d.bus == bus) or (uuid and d.uuid == uuid)),
-            None,
-        )
+        return next((d for d in self.devices if (bus and d.bus == bus) or (uuid and d.uuid == uuid)), None)
 
     @cached_property
     def whole(self) -> int | None:
@@ -136,7 +133,6 @@ class NodeHardware:
         return Evidence(source="agent", ref=f"Node/{self.name} agent errors", text=text, age_seconds=self.age)
 
     def told(self, condition: GpuCondition) -> Evidence:
-        """A condition of the node."""
         return Evidence(source="node", ref=f"Node/{self.name} status.conditions[{condition.type}]", text=condition.text)
 
     @cached_property

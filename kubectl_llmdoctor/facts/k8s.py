@@ -1,8 +1,8 @@
 """The parts of Kubernetes objects that facts are made of, as typed, frozen structs.
 
-Only fields that something reads are declared; everything else in an object is ignored. Decoding is lenient where
-manifests written by hand are: numbers for strings, strings for numbers. Nulls are gone before (Kubernetes reads null
-as absent).
+Classes are named as their types in the API. Only fields that something reads are declared; the rest of an object is
+ignored. Decoding is lenient where manifests written by hand are: numbers for strings, strings for numbers. Nulls are gone
+before (Kubernetes reads null as absent).
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ class _Base(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defa
 
 
 class OwnerReference(_Base, frozen=True):
-    """metav1.OwnerReference."""
-
     kind: str = ""
     name: str = ""
     api_version: str = ""
@@ -48,8 +46,6 @@ class Metadata(_Base, frozen=True):
 
 
 class Object(_Base, frozen=True):
-    """What every object has."""
-
     kind: str = ""
     api_version: str = ""
     metadata: Metadata = Metadata()
@@ -197,8 +193,6 @@ class Lifecycle(_Base, frozen=True):
 
 
 class Container(_Base, frozen=True):
-    """corev1.Container."""
-
     name: str = ""
     image: str = ""
     command: tuple[Scalar, ...] = ()
@@ -218,6 +212,11 @@ class Container(_Base, frozen=True):
     working_dir: str = ""
     stdin: bool = False
     tty: bool = False
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """Its command and arguments, as texts."""
+        return tuple(map(str, (*self.command, *self.args)))
 
     @property
     def probes(self) -> dict[str, Probe]:
@@ -241,16 +240,12 @@ class KeyToPath(_Base, frozen=True):
 
 
 class ConfigMapVolume(_Base, frozen=True):
-    """A ConfigMap volume."""
-
     name: str = ""
     items: tuple[KeyToPath, ...] = ()
     optional: bool = False
 
 
 class SecretVolume(_Base, frozen=True):
-    """A Secret volume."""
-
     secret_name: str = ""
     items: tuple[KeyToPath, ...] = ()
     optional: bool = False
@@ -292,8 +287,6 @@ class Volume(_Base, frozen=True):
 
 
 class Toleration(_Base, frozen=True):
-    """corev1.Toleration."""
-
     key: str = ""
     operator: str = ""
     value: Scalar = ""
@@ -328,15 +321,11 @@ class PreferredTerm(_Base, frozen=True):
 
 
 class NodeAffinity(_Base, frozen=True):
-    """corev1.NodeAffinity."""
-
     required_during_scheduling_ignored_during_execution: NodeSelector | None = None
     preferred_during_scheduling_ignored_during_execution: tuple[PreferredTerm, ...] = ()
 
 
 class LabelSelector(_Base, frozen=True):
-    """metav1.LabelSelector."""
-
     match_labels: dict[str, Scalar] = {}
     match_expressions: tuple[Requirement, ...] = ()
 
@@ -359,8 +348,6 @@ class PodAffinity(_Base, frozen=True):
 
 
 class Affinity(_Base, frozen=True):
-    """corev1.Affinity."""
-
     node_affinity: NodeAffinity | None = None
     pod_affinity: PodAffinity | None = None
     pod_anti_affinity: PodAffinity | None = None
@@ -386,8 +373,6 @@ class Gate(_Base, frozen=True):
 
 
 class PodSpec(_Base, frozen=True):
-    """corev1.PodSpec."""
-
     containers: tuple[Container, ...] = ()
     init_containers: tuple[Container, ...] = ()
     volumes: tuple[Volume, ...] = ()
@@ -415,6 +400,13 @@ class PodSpec(_Base, frozen=True):
     termination_grace_period_seconds: int | None = None
     image_pull_secrets: tuple[LocalRef, ...] = ()
     hostname: str = ""
+
+    @property
+    def node_terms(self) -> tuple[NodeSelectorTerm, ...]:
+        """The terms of its required node affinity, one of which a node must match."""
+        affinity = self.affinity.node_affinity if self.affinity else None
+        required = affinity.required_during_scheduling_ignored_during_execution if affinity else None
+        return required.node_selector_terms if required else ()
 
 
 class Condition(_Base, frozen=True):
@@ -460,8 +452,6 @@ class State(_Base, frozen=True):
 
 
 class ContainerStatus(_Base, frozen=True):
-    """corev1.ContainerStatus."""
-
     name: str = ""
     ready: bool = False
     started: bool | None = None
@@ -482,8 +472,6 @@ class MadeClaim(_Base, frozen=True):
 
 
 class PodStatus(_Base, frozen=True):
-    """corev1.PodStatus."""
-
     phase: str = ""
     reason: str = ""
     message: str = ""
@@ -500,8 +488,6 @@ class PodStatus(_Base, frozen=True):
 
 
 class Pod(Object, frozen=True):
-    """corev1.Pod."""
-
     spec: PodSpec = PodSpec()
     status: PodStatus = PodStatus()
 
@@ -514,16 +500,12 @@ class PodTemplate(_Base, frozen=True):
 
 
 class Taint(_Base, frozen=True):
-    """corev1.Taint."""
-
     key: str = ""
     value: Scalar = ""
     effect: str = ""
 
 
 class NodeSpec(_Base, frozen=True):
-    """corev1.NodeSpec."""
-
     unschedulable: bool = False
     taints: tuple[Taint, ...] = ()
 
@@ -538,8 +520,6 @@ class NodeStatus(_Base, frozen=True):
 
 
 class Node(Object, frozen=True):
-    """corev1.Node."""
-
     spec: NodeSpec = NodeSpec()
     status: NodeStatus = NodeStatus()
 
@@ -592,8 +572,6 @@ class Event(Object, frozen=True):
 
 
 class ServicePort(_Base, frozen=True):
-    """A port of a Service."""
-
     name: str = ""
     port: int = 0
     target_port: str | int = ""
@@ -601,8 +579,6 @@ class ServicePort(_Base, frozen=True):
 
 
 class ServiceSpec(_Base, frozen=True):
-    """corev1.ServiceSpec."""
-
     selector: dict[str, Scalar] = {}
     ports: tuple[ServicePort, ...] = ()
     type: str = "ClusterIP"
@@ -610,8 +586,6 @@ class ServiceSpec(_Base, frozen=True):
 
 
 class Service(Object, frozen=True):
-    """corev1.Service."""
-
     spec: ServiceSpec = ServiceSpec()
 
 
@@ -622,15 +596,11 @@ class EndpointConditions(_Base, frozen=True):
 
 
 class Endpoint(_Base, frozen=True):
-    """discoveryv1.Endpoint."""
-
     addresses: tuple[str, ...] = ()
     conditions: EndpointConditions = EndpointConditions()
 
 
 class EndpointSlice(Object, frozen=True):
-    """discoveryv1.EndpointSlice."""
-
     endpoints: tuple[Endpoint, ...] = ()
     #: empty where no port of the Service leads to a container: the API server says null then
     ports: tuple[dict[str, Any], ...] = ()
@@ -653,8 +623,6 @@ class WorkloadSpec(_Base, frozen=True):
 
 
 class WorkloadStatus(_Base, frozen=True):
-    """Its status."""
-
     replicas: int = 0
     number_ready: int = 0
     desired_number_scheduled: int = 0
@@ -697,8 +665,6 @@ class QuotaStatus(_Base, frozen=True):
 
 
 class ResourceQuota(Object, frozen=True):
-    """corev1.ResourceQuota."""
-
     spec: QuotaSpec = QuotaSpec()
     status: QuotaStatus = QuotaStatus()
 
@@ -713,14 +679,10 @@ class LimitItem(_Base, frozen=True):
 
 
 class LimitRangeSpec(_Base, frozen=True):
-    """corev1.LimitRangeSpec."""
-
     limits: tuple[LimitItem, ...] = ()
 
 
 class LimitRange(Object, frozen=True):
-    """corev1.LimitRange."""
-
     spec: LimitRangeSpec = LimitRangeSpec()
 
 

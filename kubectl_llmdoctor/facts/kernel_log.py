@@ -160,7 +160,6 @@ class KernelLog:
 
     @cached_property
     def xids(self) -> tuple[Xid, ...]:
-        """The Xids."""
         found: list[Xid] = []
         for line in self.lines:
             if match := re.search(_XID, line.text):

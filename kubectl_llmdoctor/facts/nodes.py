@@ -69,8 +69,6 @@ _ALWAYS_REPORTED = ("cpu", "memory", "pods", "ephemeral-storage")
 
 
 class Node:
-    """One node."""
-
     def __init__(self, obj: k8s.Node, cluster: Cluster) -> None:
         self.obj = obj
         self.cluster = cluster
@@ -111,7 +109,6 @@ class Node:
 
     @property
     def taints(self) -> tuple[k8s.Taint, ...]:
-        """Its taints."""
         return self.obj.spec.taints
 
     @property
@@ -295,5 +292,4 @@ class Nodes:
         return {n.name: n for n in reversed(self.all)}
 
     def get(self, name: str) -> Node | None:
-        """A node by its name."""
         return self._by_name.get(name)

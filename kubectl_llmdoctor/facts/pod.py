@@ -183,11 +183,9 @@ class Pod:
         )
 
     def container(self, name: str) -> Container | None:
-        """A container by its name."""
         return next((c for c in self.containers if c.name == name), None)
 
     def volume(self, name: str) -> k8s.Volume | None:
-        """A volume by its name."""
         return next((v for v in self.spec.volumes if v.name == name), None)
 
     def field(self, path: str) -> str | None:

@@ -123,7 +123,6 @@ class Histogram(msgspec.Struct, frozen=True):
 
     @property
     def mean(self) -> float | None:
-        """Their mean."""
         return self.total / self.observed if self.total is not None and self.observed else None
 
     def quantile(self, share: float) -> float:

@@ -200,11 +200,7 @@ _STOPS = (
     "Signal (15) received.",  # Triton
 )
 #: What begins a start of a server, whatever it is that it loads.
-BANNERS = (
-    *(banner for banner, _ in STARTS),
-    "Triton Server Version",
-    "TensorRT-LLM version: ",
-)
+BANNERS = (*(banner for banner, _ in STARTS), "Triton Server Version", "TensorRT-LLM version: ")
 #: What a server prints once when it starts, and in no other process of that start.
 _RESTARTS = (
     *(banner for banner, _ in STARTS),

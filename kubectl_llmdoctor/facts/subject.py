@@ -124,7 +124,6 @@ class Subject:
         )
 
     def logs(self, pod: Pod) -> Logs:
-        """The logs of one pod."""
         if pod.name not in self._logs:
             found = [
                 last_start(Log(text, self.literals))

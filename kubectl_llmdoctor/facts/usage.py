@@ -162,7 +162,6 @@ class Usage:
         return sorted(self._pods)
 
     def pods(self, node: str) -> Sequence[k8s.Pod]:
-        """The pods on a node."""
         return self._pods.get(node, ())
 
     def holders(self, node: str) -> tuple[Holder, ...]:

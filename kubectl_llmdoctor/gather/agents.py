@@ -47,8 +47,6 @@ _STALE = 300
 
 @dataclass(frozen=True, kw_only=True)
 class AgentPod:
-    """A pod of the agent."""
-
     namespace: str
     name: str
     node: str

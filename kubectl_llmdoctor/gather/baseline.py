@@ -114,11 +114,7 @@ def _changes(
         old = found.get(key)
         if finding.role != "note" and (old is None or _grave(finding.role) < _grave(old.role)):
             found[key] = doc.Changed(
-                target=name,
-                id=finding.id,
-                role=finding.role,
-                severity=finding.severity,
-                summary=finding.summary,
+                target=name, id=finding.id, role=finding.role, severity=finding.severity, summary=finding.summary
             )
 
     for target in targets:

@@ -100,7 +100,6 @@ class Collector:
             self.read.add(ReadList(kind=kind, namespace=namespace, fields=fields))
 
     def keep_log(self, log: LogText) -> None:
-        """Keeps a log."""
         with self._lock:
             self.logs.append(log)
 

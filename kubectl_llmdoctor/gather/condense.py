@@ -84,12 +84,7 @@ class Condenser:
             tail = tail[-_ENDS:]
             tail, head = tail[tail.find(b"\n") + 1 :], head[: head.rfind(b"\n") + 1] or head
         first = self._line - tail.count(b"\n")
-        spans = [
-            _Span(1, head),
-            *self._early,
-            *(s for late in self._late for s in late),
-            _Span(first, tail),
-        ]
+        spans = [_Span(1, head), *self._early, *(s for late in self._late for s in late), _Span(first, tail)]
         text, skips = _joined(spans)
         return LogText(text=text, timestamps=has_kubelet_times(text), skips=skips)
 

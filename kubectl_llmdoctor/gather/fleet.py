@@ -49,12 +49,7 @@ _TIMEOUTS = 6
 #: Revisions of a Deployment that are kept: the present one and the one before.
 _REVISIONS = 2
 
-_WORKLOADS = (
-    core("Deployment", "apps"),
-    core("StatefulSet", "apps"),
-    core("DaemonSet", "apps"),
-    core("Job", "batch"),
-)
+_WORKLOADS = (core("Deployment", "apps"), core("StatefulSet", "apps"), core("DaemonSet", "apps"), core("Job", "batch"))
 _REPLICA_SET = core("ReplicaSet", "apps")
 
 #: Kept in the namespaces where models are served; a whole list tells what does not exist there.

@@ -89,11 +89,7 @@ def _rows() -> Iterator[Kind]:
     yield Kind("LeaderWorkerSet", "leaderworkersets", "leaderworkerset.x-k8s.io", short=("lws",))
     yield Kind("InferenceService", "inferenceservices", "serving.kserve.io", ("v1beta1",), short=("isvc",))
     yield Kind(
-        "LLMInferenceService",
-        "llminferenceservices",
-        "serving.kserve.io",
-        ("v1alpha2", "v1alpha1"),
-        short=("llmisvc",),
+        "LLMInferenceService", "llminferenceservices", "serving.kserve.io", ("v1alpha2", "v1alpha1"), short=("llmisvc",)
     )
     yield Kind("RayCluster", "rayclusters", "ray.io", ("v1", "v1alpha1"))
     yield Kind("RayService", "rayservices", "ray.io", ("v1", "v1alpha1"))
@@ -103,11 +99,7 @@ def _rows() -> Iterator[Kind]:
     yield Kind("Revision", "revisions", "serving.knative.dev", short=("rev",))
     yield Kind("DynamoGraphDeployment", "dynamographdeployments", "nvidia.com", ("v1beta1", "v1alpha1"), short=("dgd",))
     yield Kind(
-        "DynamoComponentDeployment",
-        "dynamocomponentdeployments",
-        "nvidia.com",
-        ("v1beta1", "v1alpha1"),
-        short=("dcd",),
+        "DynamoComponentDeployment", "dynamocomponentdeployments", "nvidia.com", ("v1beta1", "v1alpha1"), short=("dcd",)
     )
     yield Kind("NIMService", "nimservices", "apps.nvidia.com", ("v1alpha1",))
     yield Kind("ServingRuntime", "servingruntimes", "serving.kserve.io", ("v1alpha1",))

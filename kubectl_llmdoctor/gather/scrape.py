@@ -107,11 +107,7 @@ class Ports:
                 raise RequestError(Why.OTHER, f"{path} answers a web page, no metrics")
             self._pot.keep_metrics(
                 MetricsText(
-                    namespace=one.namespace,
-                    pod=one.pod,
-                    container=one.container,
-                    text=mask_text(text),
-                    taken_at=_now(),
+                    namespace=one.namespace, pod=one.pod, container=one.container, text=mask_text(text), taken_at=_now()
                 )
             )
             self._scraped.append((one, path))

@@ -131,7 +131,7 @@ def choosers(cluster: Cluster, namespaces: Iterable[str]) -> list[Json]:
 
 
 def _looks_for_pods(container: Container) -> bool:
-    return any(re.match(_LABELS, str(word)) for word in (*container.spec.command, *container.spec.args))
+    return any(re.match(_LABELS, word) for word in container.spec.argv)
 
 
 def clients_seen(objects: Iterable[Json], pods: list[Json], logs: Iterable[LogText]) -> list[Json]:

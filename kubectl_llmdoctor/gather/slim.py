@@ -19,8 +19,6 @@ class _Base(msgspec.Struct, kw_only=True, rename="camel", omit_defaults=True, gc
 
 
 class Metadata(_Base):
-    """Who it is."""
-
     name: str = ""
     namespace: str = ""
     uid: str = ""
@@ -228,8 +226,6 @@ class About(_Base):
 
 
 class Event(_Base):
-    """What an event is about."""
-
     metadata: Metadata
     involved_object: About = field(default_factory=About)
     type: str = ""
@@ -334,5 +330,4 @@ def pod_tree(pod: Pod) -> Json:
 
 
 def node_tree(node: Node) -> Json:
-    """The node as a JSON tree."""
     return {"apiVersion": "v1", "kind": "Node", **msgspec.to_builtins(node)}

@@ -199,9 +199,7 @@ def _room(
 
 def _less(usable: Amount, held: Amount, working: Amount) -> Amount:
     return Amount(
-        low=usable.low - held.high - working.high,
-        high=usable.high - held.low - working.low,
-        source="what is left",
+        low=usable.low - held.high - working.high, high=usable.high - held.low - working.low, source="what is left"
     )
 
 

@@ -45,7 +45,6 @@ def graph(raw: Json, _find: Finder) -> list[Template]:
 
 
 def component(raw: Json, _find: Finder) -> list[Template]:
-    """The one component."""
     spec = table(raw.get("spec"))
     name = str(spec.get("serviceName") or spec.get("name") or name_of(raw))
     read = _beta if "podTemplate" in spec else _alpha

@@ -18,13 +18,7 @@ from kubectl_llmdoctor.report import html_parts as parts
 from kubectl_llmdoctor.report import html_pictures as pictures
 from kubectl_llmdoctor.report import words
 from kubectl_llmdoctor.report.behind import behind, together
-from kubectl_llmdoctor.report.document import (
-    Capacity,
-    Comparison,
-    Finding,
-    Report,
-    Target,
-)
+from kubectl_llmdoctor.report.document import Capacity, Comparison, Finding, Report, Target
 from kubectl_llmdoctor.report.html_target import OPEN, Writer
 from kubectl_llmdoctor.report.markup import Child, Html, element, join, raw
 from kubectl_llmdoctor.report.text_layout import clean

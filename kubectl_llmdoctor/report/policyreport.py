@@ -159,12 +159,7 @@ def _resources(target: Target | None) -> dict[str, Any]:
     """The object that a result is about; a log alone is none."""
     if target is None or target.kind == "Log":
         return {}
-    fields = {
-        "apiVersion": target.api_version,
-        "kind": target.kind,
-        "namespace": target.namespace,
-        "name": target.name,
-    }
+    fields = {"apiVersion": target.api_version, "kind": target.kind, "namespace": target.namespace, "name": target.name}
     return {"resources": [{key: clean(value) for key, value in fields.items() if value}]}
 
 

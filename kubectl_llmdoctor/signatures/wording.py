@@ -131,7 +131,7 @@ def _speaks_of(
 def _told(container: Container) -> Iterator[str]:
     """The image and the command of a container, and its variables."""
     spec = container.spec
-    yield "\n".join((spec.image, *map(str, (*spec.command, *spec.args))))
+    yield "\n".join((spec.image, *spec.argv))
     yield "\n".join(f"{name}={variable.value or ''}" for name, variable in container.env.items())
 
 

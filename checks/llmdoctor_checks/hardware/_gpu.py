@@ -23,21 +23,10 @@ from kubectl_llmdoctor.catalog.xids import XidMeaning, xid_meaning
 
 #: What follows when a GPU fails under a running server.
 CONSEQUENCES = (
-    "nccl-timeout",
-    "nccl-other",
-    "nccl-p2p",
-    "worker-lost",
-    "engine-init-failed",
-    "engine-dead",
-    "engine-stalled",
-    "gpu-runtime-missing",
-    "weights-corrupt",
-    "device-plugin-down",
-    "crash-loop",
-    "not-ready",
-    "pod-failed",
+    "nccl-timeout", "nccl-other", "nccl-p2p", "worker-lost", "engine-init-failed", "engine-dead", "engine-stalled",
+    "gpu-runtime-missing", "weights-corrupt", "device-plugin-down", "crash-loop", "not-ready", "pod-failed",
     "rollout-stuck",
-)
+)  # fmt: skip
 
 #: From this use on a GPU counts as being under load.
 _BUSY_PERCENT = 20

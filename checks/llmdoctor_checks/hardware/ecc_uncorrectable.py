@@ -87,7 +87,6 @@ def ecc_uncorrectable(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterat
             explains=("xid-error", "illegal-memory-access", *CONSEQUENCES),
             fixes=(fix, elsewhere(pod)),
             order=order_of(xid),
-            pods=(pod.name,),
         )
         return
     if not counted:
@@ -100,8 +99,6 @@ def ecc_uncorrectable(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterat
     ended = bool(stopped) or (any(True for _ in endings(pod)) and any(d.ecc.volatile_uncorrected for d, _ in counted))
     yield Finding(
         role="cause" if ended else "risk",
-        severity=None if ended else "warning",
-        confidence="likely",
         summary=f"{device.title} of {hardware.node}, which this pod uses, has {_words(device)}"
         f"{'' if ended or not _open(device) else '; work that touches these cells is ended, at the latest until the GPU is reset'}.",
         evidence=(
@@ -112,7 +109,6 @@ def ecc_uncorrectable(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterat
         ),
         explains=("illegal-memory-access", *CONSEQUENCES) if ended else (),
         fixes=(fix, elsewhere(pod)),
-        pods=(pod.name,),
     )
 
 
@@ -138,7 +134,6 @@ def _nearby(pod: Pod, hardware: Hardware, fix: Fix) -> Iterator[Finding]:
         evidence=once(*(e for device in bad for e in _counters(hardware, device))),
         explains=(*(("cuda-oom-weights", "cuda-oom-runtime", "illegal-memory-access") if alone else ()), *CONSEQUENCES),
         fixes=(fix, elsewhere(pod)),
-        pods=(pod.name,),
     )
 
 
@@ -168,7 +163,6 @@ def _by_amdgpu(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
             ),
             elsewhere(pod),
         ),
-        pods=(pod.name,),
     )
 
 
@@ -184,7 +178,6 @@ def _by_others(pod: Pod, hardware: Hardware, fix: Fix) -> Iterator[Finding]:
         evidence=by_others(hardware, "ecc-uncorrectable"),
         explains=(*(("illegal-memory-access",) if said[0][1] == "certain" else ()), *CONSEQUENCES),
         fixes=(fix, elsewhere(pod)),
-        pods=(pod.name,),
     )
 
 

@@ -57,12 +57,7 @@ _LOST = r"(?i)gpu.?is.?lost|fallen off|not answering|NVMLError_GpuIsLost"
 
 @check("gpu-fallen-off", since="0.1", literals=_UNKNOWN)
 def gpu_fallen_off(
-    pod: Pod,
-    hardware: Hardware | None,
-    logs: Logs | None,
-    pending: Pending | None,
-    cluster: Cluster,
-    node: Node | None,
+    pod: Pod, hardware: Hardware | None, logs: Logs | None, pending: Pending | None, cluster: Cluster, node: Node | None
 ) -> Iterator[Finding]:
     """A GPU of the node has dropped out.
 
@@ -188,14 +183,12 @@ def _silent(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         return
     yield Finding(
         role="cause" if pod.failing else "risk",
-        severity=None if pod.failing else "warning",
         confidence="likely" if pod.failing else "possible",
         summary=f"{' and '.join(device.title for device in silent[:3])} of {hardware.node}, which this pod uses, "
         "did not answer the driver in time.",
         evidence=tuple(_silence(hardware, silent)),
         explains=("nvml-lost", "illegal-memory-access", *CONSEQUENCES) if pod.failing else (),
         fixes=(out_of_service(hardware, f"See whether the GPUs of {hardware.node} answer, and reboot it if not"),),
-        pods=(pod.name,),
     )
 
 
@@ -227,7 +220,6 @@ def _reset(pod: Pod, hardware: Hardware, node: Node | None) -> Finding | None:
             ),
             fixes.advice("Try another release of the engine, smaller batches, or without graphs and flash attention"),
         ),
-        pods=(pod.name,),
     )
 
 
@@ -288,5 +280,4 @@ def _finding(
             elsewhere(pod),
         ),
         order=order_of(xid) if xid else None,
-        pods=(pod.name,),
     )

@@ -57,7 +57,6 @@ def gpu_throttled(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         ),
         explains=("head-of-line-blocking", "gateway-timeout", "probe-timeout-under-load"),
         fixes=(looked_at(hardware, f"Look at cooling and power of {hardware.node}"),),
-        pods=(pod.name,),
     )
 
 
@@ -69,14 +68,12 @@ def _by_others(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     sure = said[0][1] == "certain"
     yield Finding(
         role="cause" if sure and pod.ready else "risk",
-        severity="warning",
         confidence="likely" if sure else "possible",
         summary=f"The node {hardware.node} is marked for a GPU{' of this pod' if sure else ''} that is held back for heat or power "
         f"({said[0][0].type}).",
         evidence=by_others(hardware, "gpu-throttled"),
         explains=("head-of-line-blocking", "gateway-timeout", "probe-timeout-under-load"),
         fixes=(looked_at(hardware, f"Look at cooling and power of {hardware.node}"),),
-        pods=(pod.name,),
     )
 
 

@@ -44,7 +44,7 @@ def illegal_memory_access(pod: Pod, hardware: Hardware, logs: Logs | None) -> It
     )
     program = fixes.advice(
         "Find what makes it happen: an upgrade or downgrade of the engine, no CUDA graphs (--enforce-eager), another attention backend, "
-        "without speculative decoding or the quantized kernel; CUDA_LAUNCH_BLOCKING=1 names the true kernel",
+        "without speculative decoding or the quantized kernel; CUDA_LAUNCH_BLOCKING=1 names the true kernel"
     )
     yield Finding(
         role="cause",
@@ -55,7 +55,6 @@ def illegal_memory_access(pod: Pod, hardware: Hardware, logs: Logs | None) -> It
         explains=CONSEQUENCES,
         fixes=(suspect, program) if again else (program,),
         order=order_of(xid),
-        pods=(pod.name,),
     )
 
 
@@ -78,7 +77,6 @@ def _by_amdgpu(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
                 "(without AITER), without expert parallelism; AMD_SERIALIZE_KERNEL=3 names the true kernel"
             ),
         ),
-        pods=(pod.name,),
     )
 
 

@@ -56,8 +56,8 @@ def nvlink_down(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Fin
         if (numbers := _down(device)) and (by_design or device.bus in failed or any(n.active for n in device.nvlinks))
     ]
     if not down:
-        yield from _degraded(pod, hardware)
-        yield from _noisy(pod, hardware)
+        yield from _degraded(hardware)
+        yield from _noisy(hardware)
         yield from _by_others(pod, hardware, joined=joined)
         if not errors and logs is not None:
             yield from _not_reset(pod, hardware, logs)
@@ -89,11 +89,10 @@ def nvlink_down(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Fin
             *([elsewhere(pod)] if together else []),
         ),
         order=order_of(errors[0][0]) if errors else None,
-        pods=(pod.name,),
     )
 
 
-def _degraded(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
+def _degraded(hardware: Hardware) -> Iterator[Finding]:
     """GPUs that NVML calls unhealthy as members of the fabric."""
     bad = [device for device in hardware.mine if device.fabric.health in ("unhealthy", "limited-capacity")]
     if not bad or len(hardware.mine) < 2:
@@ -101,8 +100,6 @@ def _degraded(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     problems = ", ".join(dict.fromkeys(name for device in bad for name in device.fabric.problems))
     yield Finding(
         role="risk",
-        severity="warning",
-        confidence="likely",
         summary=f"{len(bad)} of the {len(hardware.mine)} GPUs of this pod on {hardware.node} are {bad[0].fabric.health} in the NVLink "
         f"fabric{f': {problems}' if problems else ''}.",
         evidence=tuple(
@@ -117,11 +114,10 @@ def _degraded(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
                 f"Look at the fabric manager's log and the NVLinks of {hardware.node}; reset its GPUs together",
             ),
         ),
-        pods=(pod.name,),
     )
 
 
-def _noisy(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
+def _noisy(hardware: Hardware) -> Iterator[Finding]:
     """Links that are up and repeat much."""
     noisy = [
         (device, link)
@@ -134,8 +130,6 @@ def _noisy(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     worst, link = max(noisy, key=lambda pair: pair[1].errors_per_minute or 0)
     yield Finding(
         role="risk",
-        severity="warning",
-        confidence="likely",
         summary=f"NVLinks of the {len(hardware.mine)} GPUs of this pod repeat much of what they carry: {worst.title} on "
         f"{hardware.node} has {link.errors_per_minute:g} errors a minute{'' if link.link is None else f' on link {link.link}'}.",
         evidence=tuple(
@@ -145,7 +139,6 @@ def _noisy(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         fixes=(
             looked_at(hardware, f"Look at the NVLinks of {hardware.node}; reset its GPUs together in a maintenance"),
         ),
-        pods=(pod.name,),
     )
 
 
@@ -162,7 +155,6 @@ def _by_others(pod: Pod, hardware: Hardware, *, joined: bool) -> Iterator[Findin
         evidence=by_others(hardware, "nvlink-down"),
         explains=(*(("illegal-memory-access",) if said[0][1] == "certain" else ()), *CONSEQUENCES),
         fixes=(out_of_service(hardware, f"Reset the GPUs of {hardware.node} together, or reboot it"), elsewhere(pod)),
-        pods=(pod.name,),
     )
 
 
@@ -195,7 +187,6 @@ def _by_switch(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
             elsewhere(pod),
         ),
         order=first.line.time.timestamp() if first.line.time else None,
-        pods=(pod.name,),
     )
 
 
@@ -216,14 +207,12 @@ def _not_reset(pod: Pod, hardware: Hardware, logs: Logs) -> Iterator[Finding]:
         return
     yield Finding(
         role="cause",
-        confidence="likely",
         summary=f"An NVLink of {hardware.node} had failed before (Xid {old[-1].number}), and the GPUs were not reset since; now the "
         f"{pod.gpus} GPUs of this pod cannot reach each other's memory.",
         evidence=(old[-1].evidence, log_evidence(said[0])),
         explains=("xid-error", "illegal-memory-access", *CONSEQUENCES),
         fixes=(out_of_service(hardware, f"Reset the GPUs of {hardware.node} together, or reboot it"), elsewhere(pod)),
         order=said[0].order,
-        pods=(pod.name,),
     )
 
 

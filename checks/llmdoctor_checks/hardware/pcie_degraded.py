@@ -41,19 +41,16 @@ def pcie_degraded(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         why = slow[0][1]
         yield Finding(
             role="note",
-            severity="info",
             confidence="possible",
             summary=f"All {len(hardware.devices)} GPUs of {hardware.node} run on {why}: so their slots are probably wired."
             if _wired_so(hardware)
             else f"The only GPU of {hardware.node} runs on {why}: its slot or adapter may have no more lanes, or some are lost.",
             evidence=tuple(hardware.evidence(device, "pcie", _numbers(device)) for device, _ in slow[:2]),
-            pods=(pod.name,),
         )
     elif slow:
         now = pod.ready and any(busy(device.utilization_percent) is not False for device, _ in slow)
         yield Finding(
             role="cause" if now else "risk",
-            severity="warning",
             confidence="certain" if now and any(busy(d.utilization_percent) for d, _ in slow) else "likely",
             summary="; ".join(f"{device.title} of {hardware.node} runs on {why}" for device, why in slow[:4])
             + f": a copy between host and GPU takes about {max(_factor(d) for d, _ in slow)} times as long.",
@@ -66,13 +63,12 @@ def pcie_degraded(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
             fixes=(
                 looked_at(hardware, f"Reseat the card or its riser on {hardware.node}, then look at its link again"),
             ),
-            pods=(pod.name,),
         )
     else:
-        yield from _noisy(pod, hardware)
+        yield from _noisy(hardware)
 
 
-def _noisy(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
+def _noisy(hardware: Hardware) -> Iterator[Finding]:
     """A link of full width that has to send much again."""
     again = [d for d in hardware.mine if (d.pcie.replays_per_minute or 0) > _MOST_REPLAYS]
     corrected = _corrected(hardware)
@@ -82,12 +78,9 @@ def _noisy(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     said += [f"the kernel's log has {count_of(len(corrected), 'corrected error')}"] if corrected else []
     yield Finding(
         role="risk" if again else "note",
-        severity="warning" if again else "info",
-        confidence="likely",
         summary=f"The PCIe link of a GPU of {hardware.node}, which this pod uses, has to send much again: {', '.join(said)}.",
         evidence=(*(hardware.evidence(device, "pcie", _numbers(device)) for device in again), *corrected[:3]),
         fixes=(looked_at(hardware, f"Reseat the card or its riser on {hardware.node}, then count again"),),
-        pods=(pod.name,),
     )
 
 
@@ -97,7 +90,6 @@ def _broken(pod: Pod, hardware: Hardware, errors: list[BusError]) -> Finding:
     return Finding(
         role="cause",
         severity="critical",
-        confidence="likely",
         summary=f"The PCIe link of a GPU of {hardware.node}, which this pod uses, had {count_of(count, 'fatal error')}.",
         evidence=tuple(hardware.kernel.evidence(error.line) for error in errors[:3]),
         explains=("xid-error", "illegal-memory-access", *CONSEQUENCES),
@@ -106,7 +98,6 @@ def _broken(pod: Pod, hardware: Hardware, errors: list[BusError]) -> Finding:
             elsewhere(pod),
         ),
         order=errors[0].line.time.timestamp() if errors[0].line.time else None,
-        pods=(pod.name,),
     )
 
 

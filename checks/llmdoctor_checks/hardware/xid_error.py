@@ -67,7 +67,6 @@ def xid_error(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Findi
         same = [hit for hit in found if hit[0].number == xid.number]
         yield Finding(
             role="cause" if telling or stuck else "risk" if meaning and meaning.disables else "note",
-            severity=None if telling or stuck else "warning" if meaning and meaning.disables else "info",
             confidence="possible" if minor else "likely" if stuck else sure,
             summary=f"The driver reported Xid {xid.number} on {hitting(hardware, xid, sure)}{_named(meaning)}"
             f"{f', {len(same)} times' if len(same) > 1 else ''}"
@@ -81,7 +80,6 @@ def xid_error(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Findi
             explains=_SYMPTOMS if minor else ("illegal-memory-access", *_words_of(meaning), *CONSEQUENCES),
             fixes=tuple(_fixes(pod, hardware, meaning)),
             order=order_of(xid),
-            pods=(pod.name,),
         )
 
 
@@ -104,7 +102,6 @@ def _asked_for(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     unusable = any(device.lost for device in wanted)
     yield Finding(
         role="cause" if pod.failing else "risk",
-        severity=None if pod.failing else "warning",
         confidence="certain" if unusable and pod.failing else "likely",
         summary=f"The driver asks for {wanted[0].asks_for}: {', '.join(d.title for d in wanted[:3])} of {hardware.node}, "
         "which this pod uses.",
@@ -114,7 +111,6 @@ def _asked_for(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
             out_of_service(hardware, f"Drain {hardware.node}, and do what the driver asks for: {wanted[0].asks_for}"),
             elsewhere(pod),
         ),
-        pods=(pod.name,),
     )
 
 

@@ -40,7 +40,7 @@ def role_of(pod: Pod, sizing: Sizing) -> str:
     container = sizing.engine.container
     if pod.log_only or (pod.exists and pod.ready):
         return ""
-    if not any(t.kind == "crashed" and t.container is container for t in pod.troubles):
+    if not container.crashed:
         return "risk"
     ended = container.terminated
     return "" if sizing.has_log or (ended and ended.exit_code > 128) else "cause"
@@ -52,12 +52,10 @@ def finding(pod: Pod, sizing: Sizing, summary: str, explains: tuple[str, ...] = 
     return Finding(
         role="cause" if role == "cause" else "risk",
         severity="critical",
-        confidence="likely",
         summary=summary,
         evidence=tuple(_evidence(sizing)),
         explains=(*explains, *EXPLAINED) if role == "cause" else (),
         fixes=tuple(ways_out(sizing)),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

@@ -31,11 +31,7 @@ _TOO_LONG = r"max seq len \((?P<asked>\d{1,9})\)"
 _ESTIMATE = r"estimated maximum model length is (?P<fits>\d{1,9})|stored in KV cache \((?P<stored>\d{1,9})\)"
 _USING = r"Using max model len (?P<tokens>\d{1,9})"
 
-_FLAGS = {
-    "vllm": "--max-model-len",
-    "sglang": "--context-length",
-    "lmdeploy": "--session-len",
-}
+_FLAGS = {"vllm": "--max-model-len", "sglang": "--context-length", "lmdeploy": "--session-len"}
 
 
 @check("context-uncapped", since="0.1", severity="critical", literals=("max seq len (", "Using max model len"))
@@ -65,7 +61,7 @@ def context_uncapped(pod: Pod, engine: Engine, logs: Logs | None, sizing: Sizing
         return
     container = engine.container
     capped = "no " + _FLAGS[engine.name]
-    crashed = any(t.kind == "crashed" and t.container is container for t in pod.troubles)
+    crashed = container.crashed
     named = engine.explicit("model") is not None  # without even a model the arguments are not all known
     refused = _refusal(logs, container.name) if logs and crashed and named and engine.found.argv_known else None
     if refused and eaten(logs, engine) is not None:
@@ -81,7 +77,6 @@ def context_uncapped(pod: Pod, engine: Engine, logs: Logs | None, sizing: Sizing
             explains=("kv-cache-below-max-len", "crash-loop", "not-ready", "engine-init-failed", "pod-failed"),
             fixes=_fixes(engine, fits),
             order=line.order,
-            pods=(pod.name,),
         )
         return
     budget = sizing.budget if role_of(pod, sizing) and (pod.exists or not _may_be_capped(pod, engine)) else None
@@ -102,12 +97,10 @@ def context_uncapped(pod: Pod, engine: Engine, logs: Logs | None, sizing: Sizing
         return
     yield Finding(
         role="note",
-        severity="info",
         confidence="certain",
         summary=f"Nothing caps the context of {model.value if model else 'the model'}: {native} tokens, its own maximum, apply.",
         evidence=(evidence, pod_evidence(container, "args", capped)),
         fixes=_fixes(engine, None, native),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

@@ -129,7 +129,6 @@ def _too_large(engine: Engine, summary: str, evidence: tuple[Evidence, ...], fix
     return Finding(
         role="risk",
         severity="critical",
-        confidence="likely",
         summary=summary,
         evidence=(*evidence, *((setting_evidence(engine.container, model),) if model else ())),
         fixes=(fixes.advice(f"{fix} in {fixes.edited(engine.pod)}"),),

@@ -128,7 +128,6 @@ def gpu_memory_shared(pod: Pod, hardware: Hardware | None, subject: Subject, log
                 *CONSEQUENCES,
             ),
             fixes=tuple(_fixes(hardware, device, others, engine, total - held)),
-            pods=(pod.name,),
         )
         return
 
@@ -151,7 +150,6 @@ def _crowded(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
     return Finding(
         role="cause",
         severity="warning",
-        confidence="likely",
         summary=f"Of the {total:.3g} GiB of its GPUs only {free:.3g} GiB were free when {engine.title} started, before it had loaded a "
         "model: something else holds them, and layers of the model are computed on the CPU.",
         evidence=(*(log_evidence(line) for line, _ in sizes[:2]), log_evidence(last[0])),
@@ -164,7 +162,6 @@ def _crowded(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
             ),
         ),
         order=last[0].order,
-        pods=(pod.name,),
     )
 
 
@@ -202,7 +199,6 @@ def _counted(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:
                     ),
                 ),
                 order=line.order,
-                pods=(pod.name,),
             )
     return None
 
@@ -241,7 +237,6 @@ def _unaccounted(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:
         )
         return Finding(
             role="cause",
-            confidence="likely",
             summary=f"Weights take {say_bytes(weights.high)}, and of the {say_bytes(share * total)} that vLLM may use nothing is left: "
             f"about {say_bytes(unknown)} were taken by something else while it measured the GPU, {others}.",
             evidence=(
@@ -268,7 +263,6 @@ def _unaccounted(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:
                 ),
             ),
             order=line.order,
-            pods=(pod.name,),
         )
     return None
 
@@ -292,7 +286,6 @@ def _overpacked(pod: Pod, subject: Subject) -> Iterator[Finding]:
         return
     yield Finding(
         role="cause",
-        confidence="likely",
         summary=f"{len(shares)} pods share one GPU of {pod.spec.node_name}, with {total:g} of it together: "
         + ", ".join(f"{other.metadata.name} {share:g}" for other, share in shares)
         + ".",
@@ -316,7 +309,6 @@ def _overpacked(pod: Pod, subject: Subject) -> Iterator[Finding]:
                 owner="platform",
             ),
         ),
-        pods=(pod.name,),
     )
 
 

@@ -60,7 +60,7 @@ def gpu_memory_utilization_high(pod: Pod, engine: Engine, logs: Logs | None) -> 
     if not _HIGH <= share <= 1:
         return
     container = engine.container
-    crashed = any(t.kind == "crashed" and t.container is container for t in pod.troubles)
+    crashed = container.crashed
     failed = _out_of_memory(logs, container.name) if logs and crashed else None
     refused = _never_free(logs, container.name) if logs and crashed else None
     if refused:
@@ -70,18 +70,15 @@ def gpu_memory_utilization_high(pod: Pod, engine: Engine, logs: Logs | None) -> 
             why = f"{engine.title}'s default of {_DEFAULT} would have had room beside what else uses {total - free:.2f} GiB of it."
         yield Finding(
             role="cause",
-            confidence="likely",
             summary=f"{setting.text} asks for {share * total:.2f} of the GPU's {total:g} GiB, of which {free:g} were free: {why}",
             evidence=(log_evidence(line), setting_evidence(container, setting)),
             explains=("gpu-memory-shared", "crash-loop", "not-ready", "engine-init-failed", "pod-failed"),
             fixes=_fixes(engine, setting.flag),
             order=line.order,
-            pods=(pod.name,),
         )
     elif failed:
         yield Finding(
             role="cause",
-            confidence="likely",
             summary=f"{setting.text} leaves {1 - share:.0%} of the GPU for what is outside {engine.title}'s budget, and it ran out.",
             evidence=(log_evidence(failed), setting_evidence(container, setting)),
             explains=(
@@ -94,7 +91,6 @@ def gpu_memory_utilization_high(pod: Pod, engine: Engine, logs: Logs | None) -> 
             ),
             fixes=_fixes(engine, setting.flag),
             order=failed.order,
-            pods=(pod.name,),
         )
     elif not (pod.exists and pod.ready):
         eager = engine.value("enforce_eager") is True
@@ -102,12 +98,9 @@ def gpu_memory_utilization_high(pod: Pod, engine: Engine, logs: Logs | None) -> 
         extreme = share >= (_NEXT_TO_ALL if eager else _EXTREME)
         yield Finding(
             role="risk" if extreme else "note",
-            severity="warning" if extreme else "info",
-            confidence="likely",
             summary=f"{setting.text} leaves {1 - share:.0%} of the GPU for {'' if eager else 'CUDA graphs, '}NCCL and the CUDA context.",
             evidence=(setting_evidence(container, setting),),
             fixes=_fixes(engine, setting.flag),
-            pods=(pod.name,) if pod.exists else (),
         )
 
 

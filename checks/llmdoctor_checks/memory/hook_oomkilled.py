@@ -38,7 +38,6 @@ def hook_oomkilled(container: Container) -> Iterator[Finding]:
     yield Finding(
         role="risk",
         severity="critical",
-        confidence="likely",
         summary=f"The memory limit of {container.name} is {written}, which is {say_bytes(limit)}: too little for the "
         "runtime's own process and the GPU hook, which are killed before the server starts.",
         evidence=(pod_evidence(container, "resources.limits.memory", str(written)),),

@@ -67,7 +67,7 @@ def kv_cache_below_max_len(pod: Pod, sizing: Sizing, logs: Logs | None) -> Itera
 def _by_graphs(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
     """CUDA graphs took the room of the cache in a server that ended of it."""
     container = engine.container
-    crashed = pod.log_only or any(t.kind == "crashed" and t.container is container for t in pod.troubles)
+    crashed = pod.log_only or container.crashed
     found = eaten(logs, engine) if engine.name == "vllm" and crashed else None
     if found is None:
         return None
@@ -76,7 +76,6 @@ def _by_graphs(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
     fewer = ", and with them fewer tokens that are guessed at once (num_speculative_tokens)" if guessed else ""
     return Finding(
         role="cause",
-        severity="critical",
         confidence="certain",
         summary=f"CUDA graphs{of_what} take {found.graphs} GiB, and {found.left} GiB are left for the KV cache; one request of the "
         f"maximum length {found.length} needs {found.needed} GiB.",
@@ -88,7 +87,6 @@ def _by_graphs(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
             ),
         ),
         order=found.lines[0].order,
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -111,8 +109,6 @@ def _waits_for_ever(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     last = still[-1]
     return Finding(
         role="cause",
-        severity="critical",
-        confidence="likely",
         summary=f"{last.waiting} requests wait in {engine.at}, and nothing has run for {say_seconds(seconds)} beside an empty KV cache: "
         f"that holds {holds[0]} tokens, and a request may have {longest[0]}. One that is larger than the cache waits for ever, and all "
         "others behind it.",
@@ -125,7 +121,6 @@ def _waits_for_ever(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             ),
         ),
         order=last.line.order,
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

@@ -120,11 +120,11 @@ def oomkilled_host(
                 _of_ollama(pod, server) if server.name == "ollama" else _risk(pod, server, subject.sizing(server))
             )
     if metrics is not None and pod.ready:
-        yield from _trend(pod, metrics, subject)
+        yield from _trend(metrics, subject)
     for container in pod.containers if pod.ready else ():
         yield from _before(pod, container, subject)
         if hardware is not None:
-            yield from _nearly(pod, container, hardware, subject)
+            yield from _nearly(container, hardware, subject)
     if hardware is not None and not pod.ready:
         yield from _survived(pod, hardware, subject)
     for ending in endings(pod):
@@ -140,8 +140,8 @@ def oomkilled_host(
         engine = next((e for e in subject.engines(pod) if e.container is ending.container), None)
         if limit is None or not (ending.oom_killed or by_kernel):
             if limit is not None and log is not None:
-                found = [*_too_much(pod, engine, limit, log, subject)] if engine is not None else []
-                yield from found or (_by_its_shell(pod, ending, limit, log, subject) if hardware is None else ())
+                found = [*_too_much(engine, limit, log, subject)] if engine is not None else []
+                yield from found or (_by_its_shell(ending, limit, log, subject) if hardware is None else ())
             continue
         phase = phase_of(log)
         prompts = prompt_cache(engine, limit, log) if phase is None or phase.name == "serving" else None
@@ -157,11 +157,10 @@ def oomkilled_host(
             ),
             explains=CONSEQUENCES,
             fixes=(*((prompts.fix,) if prompts else ()), *_fixes(ending.container, limit, subject)),
-            pods=(pod.name,),
         )
 
 
-def _too_much(pod: Pod, engine: Engine, limit: int, log: Log, subject: Subject) -> Iterator[Finding]:
+def _too_much(engine: Engine, limit: int, log: Log, subject: Subject) -> Iterator[Finding]:
     """A process that was killed while the first one lived on, in a container whose settings take more than its limit."""
     uses = [*uses_of(engine, subject.sizing(engine)), *cached(engine)]
     needed = sum(use.size for use in uses)
@@ -171,7 +170,6 @@ def _too_much(pod: Pod, engine: Engine, limit: int, log: Log, subject: Subject) 
     container = engine.container
     yield Finding(
         role="cause",
-        confidence="likely",
         summary=f"A process of {container.name} was killed: {engine.label} takes {say_bytes(needed)} of host memory or more "
         f"({', '.join(use.text for use in uses)}), and the memory limit is {say_bytes(limit)}.",
         evidence=(
@@ -182,11 +180,10 @@ def _too_much(pod: Pod, engine: Engine, limit: int, log: Log, subject: Subject) 
         explains=CONSEQUENCES,
         fixes=tuple(_fixes(container, limit, subject, ", or take less")),
         order=killed.order,
-        pods=(pod.name,),
     )
 
 
-def _by_its_shell(pod: Pod, ending: Ending, limit: int, log: Log, subject: Subject) -> Iterator[Finding]:
+def _by_its_shell(ending: Ending, limit: int, log: Log, subject: Subject) -> Iterator[Finding]:
     """A program whose shell lived to say that it was killed: the kubelet ends a shell before its children, the kernel takes the largest."""
     if ending.code != _KILLED:
         return
@@ -196,7 +193,6 @@ def _by_its_shell(pod: Pod, ending: Ending, limit: int, log: Log, subject: Subje
     container = ending.container
     yield Finding(
         role="cause",
-        confidence="likely",
         summary=f"The program in {container.name} was killed while its shell lived on, as the kernel does for memory: mostly at the "
         f"container's limit of {say_bytes(limit)}, else on a node that ran out.",
         evidence=(
@@ -206,7 +202,6 @@ def _by_its_shell(pod: Pod, ending: Ending, limit: int, log: Log, subject: Subje
         explains=CONSEQUENCES,
         fixes=tuple(_fixes(container, limit, subject)),
         order=line.order,
-        pods=(pod.name,),
     )
 
 
@@ -229,7 +224,6 @@ def _survived(pod: Pod, hardware: Hardware, subject: Subject) -> Iterator[Findin
         of = f": {killed[0].process}, which had {say_bytes(killed[0].anon)} of its own in memory" if killed else ""
         yield Finding(
             role="cause",
-            confidence="likely",
             summary=f"The kernel killed {count_of(len(killed), 'process') if killed else 'a process'} of container {container.name} at its "
             f"memory limit of {say_bytes(limit)}{of}; the container runs on without, and does not get ready.",
             evidence=(
@@ -243,7 +237,6 @@ def _survived(pod: Pod, hardware: Hardware, subject: Subject) -> Iterator[Findin
             ),
             explains=(*CONSEQUENCES, "probe-too-short"),
             fixes=tuple(_fixes(container, limit, subject)),
-            pods=(pod.name,),
         )
 
 
@@ -298,12 +291,10 @@ def _risk(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Finding]:
     yield Finding(
         role="risk",
         severity="critical",
-        confidence="likely",
         summary=f"{engine.label} takes {say_bytes(needed)} of host memory or more ({', '.join(use.text for use in uses)}); "
         f"the memory limit of {container.name} is {say_bytes(limit)}, so it is killed while it starts.",
         evidence=tuple(evidence),
         fixes=(fixes.set_resource(container, "limits", "memory", larger, summary),) if own is not None else (),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -323,8 +314,6 @@ def _of_ollama(pod: Pod, engine: Engine) -> Iterator[Finding]:
     summary = f"Raise the memory limit of {container.name} from {say_bytes(limit)} to {larger}"
     yield Finding(
         role="risk",
-        severity="warning",
-        confidence="likely",
         summary=f"{name} takes {say_bytes(needed)} of host memory or more without a GPU; the memory limit of {container.name} is "
         f"{say_bytes(limit)}, so Ollama refuses to load it or is killed.",
         evidence=(models[name], pod_evidence(container, "resources.limits.memory", str(own))),
@@ -335,7 +324,7 @@ def _of_ollama(pod: Pod, engine: Engine) -> Iterator[Finding]:
     )
 
 
-def _trend(pod: Pod, metrics: Metrics, subject: Subject) -> Iterator[Finding]:
+def _trend(metrics: Metrics, subject: Subject) -> Iterator[Finding]:
     """Memory that grows towards the limit: what the kernel cannot take back, and no page cache."""
     container, rss, whole = metrics.container, metrics.span("memory_rss"), metrics.span("memory_working_set")
     limit = container.limit("memory") if container else None
@@ -354,8 +343,6 @@ def _trend(pod: Pod, metrics: Metrics, subject: Subject) -> Iterator[Finding]:
         return  # it breathes
     yield Finding(
         role="risk",
-        severity="warning",
-        confidence="likely",
         summary=f"The memory of {container.name} itself grew by {say_bytes(recent.slope * 3600)} an hour for "
         f"{say_seconds(recent.seconds)}, to {say_bytes(rss.last)} of its limit of {say_bytes(limit)}; at that pace it is killed in "
         f"{say_seconds(left)}.",
@@ -364,7 +351,6 @@ def _trend(pod: Pod, metrics: Metrics, subject: Subject) -> Iterator[Finding]:
             pod_evidence(container, "resources.limits.memory", str(container.spec.resources.limits.get("memory"))),
         ),
         fixes=tuple(_fixes(container, limit, subject, ", and find what grows")),
-        pods=(pod.name,),
     )
 
 
@@ -386,7 +372,6 @@ def _before(pod: Pod, container: Container, subject: Subject) -> Iterator[Findin
     yield Finding(
         role="cause" if often else "risk",
         severity="warning",
-        confidence="likely",
         summary=f"Container {container.name} was killed at its memory limit of {say_bytes(limit)} {say_seconds(ago)} ago, after "
         f"{say_seconds(served)}; it has run again with the same limit for {say_seconds(again)}"
         f"{f', and restarted {restarts} times in all' if often else ''}.",
@@ -399,11 +384,10 @@ def _before(pod: Pod, container: Container, subject: Subject) -> Iterator[Findin
             pod_evidence(container, "resources.limits.memory", str(container.spec.resources.limits.get("memory"))),
         ),
         fixes=tuple(_fixes(container, limit, subject, ", and find what grows")),
-        pods=(pod.name,),
     )
 
 
-def _nearly(pod: Pod, container: Container, hardware: Hardware, subject: Subject) -> Iterator[Finding]:
+def _nearly(container: Container, hardware: Hardware, subject: Subject) -> Iterator[Finding]:
     """Memory that nobody can take back, up to the limit: what the processes hold, without the page cache."""
     use, limit = hardware.use_of(container), container.limit("memory")
     if use is None or limit is None or use.memory.anon_bytes is None:
@@ -414,8 +398,6 @@ def _nearly(pod: Pod, container: Container, hardware: Hardware, subject: Subject
     shared = f" and {say_bytes(files)} in memory-backed files" if files else ""
     yield Finding(
         role="risk",
-        severity="warning",
-        confidence="likely",
         summary=f"The processes of {container.name} hold {say_bytes(own)}{shared} of its memory limit of {say_bytes(limit)}; the kernel "
         "can take none of it back, and kills at the limit.",
         evidence=(
@@ -425,7 +407,6 @@ def _nearly(pod: Pod, container: Container, hardware: Hardware, subject: Subject
             pod_evidence(container, "resources.limits.memory", str(container.spec.resources.limits.get("memory"))),
         ),
         fixes=tuple(_fixes(container, limit, subject, ", and find what grows")),
-        pods=(pod.name,),
     )
 
 

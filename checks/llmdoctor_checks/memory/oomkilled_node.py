@@ -107,7 +107,6 @@ def oomkilled_node(
             evidence=(pod_evidence(pod, "status", f"Evicted: {pod.status.message}"),),
             explains=("pod-failed", "crash-loop", "not-ready"),
             fixes=tuple(_fixes(pod)),
-            pods=(pod.name,),
         )
         return
     yield from _beyond(pod, node, hardware, metrics)
@@ -131,7 +130,6 @@ def oomkilled_node(
             evidence=(pod_evidence(pod, ending.path, ending.text), evidence),
             explains=("oomkilled-host", *CONSEQUENCES),
             fixes=tuple(_fixes(pod)),
-            pods=(pod.name,),
         )
 
 
@@ -149,13 +147,11 @@ def _fell_silent(pod: Pod, events: Events | None, node: Node | None) -> Iterator
     if kills:
         yield Finding(
             role="cause",
-            confidence="likely",
             summary=f"The node {node.name} ran out of memory, and no longer answers since: the kernel killed processes of it, the last "
             f"{say_seconds((since - kills[-1].last).total_seconds() if kills[-1].last else 0)} before.",
             evidence=(event_evidence(kills[-1], pod.cluster), node_evidence(node, f"Ready=Unknown: {ready.reason}")),
             explains=("node-lost", "node-not-ready", *CONSEQUENCES),
             fixes=tuple(_fixes(pod)),
-            pods=(pod.name,),
         )
 
 
@@ -198,13 +194,11 @@ def _of_worker(
         evidence.append(node_evidence(node, f"memory: {say_bytes(total)}"))
     yield Finding(
         role="cause",
-        confidence="likely",
         summary=text,
         evidence=tuple(evidence),
         explains=("oomkilled-host", *CONSEQUENCES),
         fixes=(*repairs, *_fixes(pod)),
         order=lost.order,
-        pods=(pod.name,),
     )
 
 
@@ -238,8 +232,6 @@ def _beyond(pod: Pod, node: Node | None, hardware: Hardware | None, metrics: Met
             text += f". {pod.spec.node_name} is short of memory: {short[0]}. Pods above their requests go first"
         yield Finding(
             role="risk" if short else "note",
-            severity="warning" if short else "info",
-            confidence="likely",
             summary=f"{text}.",
             evidence=(
                 proof,
@@ -248,7 +240,6 @@ def _beyond(pod: Pod, node: Node | None, hardware: Hardware | None, metrics: Met
                 *_given_away(pod, node),
             ),
             fixes=(_request(container, taken),),
-            pods=(pod.name,),
         )
         return
 

@@ -94,7 +94,6 @@ def oomkilled_shm(pod: Pod, subject: Subject, hardware: Hardware | None) -> Iter
             evidence=tuple(evidence),
             explains=("oomkilled-host", *CONSEQUENCES),
             fixes=tuple(_fixes(container, volumes)),
-            pods=(pod.name,),
         )
 
 
@@ -109,12 +108,10 @@ def _not_measured(container: Container, limit: int, size: int | None, evidence: 
             summary=f"Memory-backed volumes may take {largest} of the limit of {say_bytes(limit)}; how much they held is not known.",
             evidence=tuple(evidence),
             explains=("crash-loop", "not-ready"),
-            pods=(container.pod.name,),
         )
     place, told = stored
     return Finding(
         role="cause",
-        confidence="likely",
         summary=f"Container {container.name} was killed at its memory limit of {say_bytes(limit)}, and keeps its files in "
         f"memory: {place} is a memory-backed volume that may take {largest} of the limit.",
         evidence=(*evidence, told),
@@ -125,7 +122,6 @@ def _not_measured(container: Container, limit: int, size: int | None, evidence: 
                 "or raise the memory limit by their size"
             ),
         ),
-        pods=(container.pod.name,),
     )
 
 
@@ -137,7 +133,6 @@ def _risk(container: Container, subject: Subject) -> Iterator[Finding]:
         if limit and size and size > limit and (pod.exists or _stated(pod, name)):
             yield Finding(
                 role="risk",
-                severity="warning",
                 confidence="possible" if alone and _only_shm(container, name) else "likely",
                 summary=f"Volume {name} has a sizeLimit of {say_bytes(size)}, and counts against the memory limit of "
                 f"{say_bytes(limit)} of container {container.name}: filling it gets the container killed.",
@@ -146,7 +141,6 @@ def _risk(container: Container, subject: Subject) -> Iterator[Finding]:
                     pod_evidence(container, "resources.limits.memory", str(container.spec.resources.limits["memory"])),
                 ),
                 fixes=(_shrink(pod, name, limit),),
-                pods=(pod.name,) if pod.exists else (),
             )
 
 

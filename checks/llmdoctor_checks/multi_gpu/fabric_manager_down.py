@@ -71,7 +71,6 @@ def fabric_manager_down(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
                 "Until then keep GPU pods away from the node", f"kubectl cordon {hardware.node}", owner="platform"
             ),
         ),
-        pods=(pod.name,),
     )
 
 

@@ -104,7 +104,6 @@ def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterato
     yield Finding(
         role="risk",
         severity="critical",
-        confidence="likely",
         summary=f"The prefill side serves {theirs.value} and the decode side {ours.value}: "
         "the KV cache of one is of no use to the other.",
         evidence=(setting_evidence(prefill.container, theirs), setting_evidence(decode.container, ours)),
@@ -127,7 +126,6 @@ def _never_came(pod: Pod, request: str, first: Line, last: Line, seconds: float)
     return Finding(
         role="cause",
         severity="warning",
-        confidence="likely",
         summary=f"Request {request} waited for {say_seconds(seconds)} or longer for a KV cache that another engine computed.",
         evidence=(log_evidence(first), log_evidence(last)),
         explains=("queue-growing", "gateway-timeout"),
@@ -139,7 +137,6 @@ def _never_came(pod: Pod, request: str, first: Line, last: Line, seconds: float)
             ),
         ),
         order=first.order,
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -180,7 +177,6 @@ def _given_up(pod: Pod, count: int, line: Line, failed: Line) -> Finding:
     return Finding(
         role="note" if pod.ready and answered(line.log) >= _MANY * count else "cause",
         severity="warning",
-        confidence="likely",
         summary=f"{count_of(count, 'request')} failed here since the KV cache could not be transferred: {failed.log.pod} says why.",
         evidence=(log_evidence(line), log_evidence(failed), *((log_evidence(why),) if why is not failed else ())),
         fixes=(
@@ -194,7 +190,6 @@ def _given_up(pod: Pod, count: int, line: Line, failed: Line) -> Finding:
             ),
         ),
         order=line.order,
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -206,7 +201,7 @@ def _unreachable(pod: Pod, subject: Subject) -> Engine | None:
         return None  # of two in one pod the other may be the peer
     container = engine.container
     host = container.env.get(_HOST)
-    words = " ".join(map(str, (*container.spec.command, *container.spec.args)))
+    words = " ".join(container.spec.argv)
     set_here = host is not None and host.value not in _LOOPBACK
     # Dynamo's worker sets it by itself, a start script may
     if set_here or _HOST in words or "dynamo" in f"{container.spec.image} {words}" or container.spec.env_from:
@@ -227,7 +222,6 @@ def _never_fetched(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     yield Finding(
         role="cause",
         severity="warning",
-        confidence="likely",
         summary=f"The KV caches of {len(lines)} requests were fetched by nobody: the side channel of {engine.title} in "
         f"{container.name} listens on localhost, which decode in another pod does not reach.",
         evidence=(
@@ -243,7 +237,6 @@ def _never_fetched(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
             ),
         ),
         order=first.order,
-        pods=(pod.name,),
     )
 
 

@@ -37,7 +37,6 @@ def memlock_limit(pod: Pod, engine: Engine) -> Iterator[Finding]:
     )
     yield Finding(
         role="note",
-        severity="info",
         confidence="possible",
         summary=f"{container.name} asks for {devices[0]} without the capability {_CAPABILITY}: how much memory it may register "
         "with the adapter is what the container runtime allows, by default 64 KiB or 8 MiB.",
@@ -45,7 +44,6 @@ def memlock_limit(pod: Pod, engine: Engine) -> Iterator[Finding]:
             pod_evidence(container, "resources.limits", f"{devices[0]}: {container.spec.resources.limits[devices[0]]}"),
         ),
         fixes=fixes.permitted(pod.cluster, pod.namespace, [(advice, "capability")]),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

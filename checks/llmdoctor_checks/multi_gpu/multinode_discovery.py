@@ -131,7 +131,6 @@ def multinode_discovery(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs
                     [{"op": "add", "path": "/spec/publishNotReadyAddresses", "value": True}],
                 ),
             ),
-            pods=(pod.name,),
         )
         return
 
@@ -157,8 +156,6 @@ def _by_the_nodes_resolver(pod: Pod, subject: Subject, cluster: Cluster) -> Iter
             policy = pod.spec.dns_policy
             yield Finding(
                 role="risk",
-                severity="warning",
-                confidence="likely",
                 summary=f"{container.name} is to meet its leader at {found['host']}, a name of the cluster, and uses the host's network "
                 f"with dnsPolicy {policy}: it asks the node's resolver, which has no such name.",
                 evidence=(
@@ -185,7 +182,7 @@ def _in_vain(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
         since = parse_time(running.started_at) if running else None
         if container.role != "init" or since is None or now is None:
             continue
-        words = " ".join(map(str, (*container.spec.command, *container.spec.args)))
+        words = " ".join(container.spec.argv)
         if not _LOOPS.search(words) or _READS.search(words):
             continue
         for service in cluster.items("Service", pod.namespace):
@@ -200,7 +197,6 @@ def _in_vain(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
                 continue
             yield Finding(
                 role="cause",
-                confidence="likely",
                 summary=f"{container.name} has waited {say_seconds(waited)} for {asked[0]}, although {leader.metadata.name} behind that "
                 "Service is ready: the name does not resolve in this cluster, or the connection is stopped on the way.",
                 evidence=(
@@ -216,7 +212,6 @@ def _in_vain(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
                         f"kubectl -n {pod.namespace} get networkpolicies,endpointslices",
                     ),
                 ),
-                pods=(pod.name,),
             )
             return
 
@@ -246,7 +241,6 @@ def _at_itself(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Findin
         by = f"Service {name}" if name else f"a Service in front of {there.name}"
         yield Finding(
             role="cause",
-            confidence="likely",
             summary=f"{container.name} asks its own pod at port {port}, where nothing listens; {there.name}, of the same image, "
             "is told to listen there.",
             evidence=(
@@ -261,7 +255,6 @@ def _at_itself(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Findin
                 ),
             ),
             order=line.order,
-            pods=(pod.name,),
         )
         return
 
@@ -278,7 +271,7 @@ def _asked_itself(container: Container, log: Log, cluster: Cluster) -> tuple[Lin
 
 def _listens(container: k8s.Container, port: int) -> bool:
     """Whether a container is told to listen on a port: by its declared ports, or by an option for one."""
-    words = " ".join(map(str, (*container.command, *container.args)))
+    words = " ".join(container.argv)
     declared = any(p.container_port == port for p in container.ports)
     return declared or re.search(rf"(?<!\S)--?(?:[\w-]{{0,40}}[-_])?port[ =]{port}(?!\d)", words) is not None
 
@@ -324,7 +317,6 @@ def _of_one_group(leader: k8s.Pod, pod: Pod) -> bool:
 
 
 def _ready_since(leader: k8s.Pod) -> datetime | None:
-    """Since when a pod is ready."""
     ready = next((c for c in leader.status.conditions if c.type == "Ready" and c.status == "True"), None)
     return parse_time(ready.last_transition_time) if ready else None
 

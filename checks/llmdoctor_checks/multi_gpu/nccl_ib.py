@@ -73,7 +73,6 @@ def nccl_ib(pod: Pod, engine: Engine, subject: Subject, logs: Logs | None) -> It
     names = ", ".join(v.name for v in found)
     yield Finding(
         role="note",
-        severity="info",
         confidence="possible",
         summary=f"{names} choose RDMA devices, and the pod asks for none: without a device NCCL takes plain sockets between "
         "the nodes, many times slower, and says so only at NCCL_DEBUG=INFO.",
@@ -84,7 +83,6 @@ def nccl_ib(pod: Pod, engine: Engine, subject: Subject, logs: Logs | None) -> It
                 f"{names}"
             ),
         ),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -101,8 +99,6 @@ def _unused(pod: Pod, container: Container, logs: Logs | None) -> Iterator[Findi
     why = _why(log)
     yield Finding(
         role="risk",
-        severity="warning",
-        confidence="likely",
         summary=f"{container.name} asks for {limits[device]} {device}, and NCCL goes by plain sockets between the nodes: many times "
         "slower.",
         evidence=(
@@ -118,7 +114,6 @@ def _unused(pod: Pod, container: Container, logs: Logs | None) -> Iterator[Findi
                 "sh -c 'ls -l /dev/infiniband; ibv_devices; fi_info -p efa'",
             ),
         ),
-        pods=(pod.name,),
     )
 
 
@@ -127,7 +122,7 @@ def _meant(container: Container, log: Log) -> bool:
     off, net = container.env.get("NCCL_IB_DISABLE"), container.env.get("NCCL_NET")
     if (off and off.value != "0") or (net and str(net.value or "socket").lower() == "socket"):
         return True
-    words = (str(word) for word in (*container.spec.command, *container.spec.args))
+    words = container.spec.argv
     return any(log.find(_TOLD)) or any(re.search(_EXPORTED, text) for text in words)
 
 

@@ -43,13 +43,10 @@ def nccl_interface(pod: Pod, engine: Engine) -> Iterator[Finding]:
         count = f"{workers} GPU workers" if workers > 1 else f"{pod.nodes} pods"
         yield Finding(
             role="risk",
-            severity="warning",
-            confidence="likely",
             summary=f"{name}={variable.value} names no interface of the pod, which has {' and '.join(_INTERFACES)}: the "
             f"ranks of {engine.label} ({count}) end when they connect, with '{words}'.",
             evidence=(Evidence(source="pod", ref=variable.path, text=f"{name}={variable.value}"),),
             fixes=(fixes.set_env(engine.container, name, "eth0", f"Set {name} to eth0"),),
-            pods=(pod.name,) if pod.exists else (),
         )
         return
 

@@ -97,15 +97,12 @@ def nccl_p2p(
     )
     yield Finding(
         role="risk" if len(linked) >= 2 else "note",
-        severity="warning" if len(linked) >= 2 else "info",
-        confidence="likely",
         summary=f"{' and '.join(sorted(names))} set by hand: {effect}.",
         evidence=(*(Evidence(source="pod", ref=v.path, text=f"{v.name}={v.value}") for v in found), *shown),
         fixes=tuple(
             fixes.remove_env(engine.container, v.name, f"Remove {v.name}, unless this node hangs without it")
             for v in found
         ),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -209,5 +206,4 @@ def _found(
             ),
         ),
         order=line.order,
-        pods=(pod.name,),
     )

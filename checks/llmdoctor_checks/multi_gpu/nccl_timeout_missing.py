@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Engine, Evidence, Finding, Fix, Pod, check, fixes, setting_evidence
+from kubectl_llmdoctor.api import Engine, Evidence, Finding, Fix, check, fixes, setting_evidence
 
 
 @check("nccl-timeout-missing", since="0.1", severity="info")
-def nccl_timeout_missing(pod: Pod, engine: Engine) -> Iterator[Finding]:
+def nccl_timeout_missing(engine: Engine) -> Iterator[Finding]:
     """A multi-GPU server sets no collective timeout, or sets one that nothing reads.
 
     When one GPU worker stalls, the others wait for it in a collective operation until a watchdog ends them all.
@@ -37,12 +37,10 @@ def nccl_timeout_missing(pod: Pod, engine: Engine) -> Iterator[Finding]:
         evidence = Evidence(source="pod", ref=variable.path, text=f"NCCL_TIMEOUT={shown}")
         yield Finding(
             role="note",
-            severity="info",
             confidence="certain",
             summary=f"NCCL_TIMEOUT={shown} has no effect: neither NCCL nor PyTorch nor {engine.title} reads it. {works[0]}",
             evidence=(evidence,),
             fixes=works[1],
-            pods=(pod.name,) if pod.exists else (),
         )
     elif engine.explicit("distributed_timeout_seconds") is None:
         evidence_of = [
@@ -50,12 +48,10 @@ def nccl_timeout_missing(pod: Pod, engine: Engine) -> Iterator[Finding]:
         ]
         yield Finding(
             role="note",
-            severity="info",
             confidence="certain",
             summary=f"{workers} workers of {engine.label} wait for each other with the default timeout. {works[0]}",
             evidence=tuple(setting_evidence(engine.container, s) for s in evidence_of if s),
             fixes=works[1],
-            pods=(pod.name,) if pod.exists else (),
         )
 
 

@@ -122,7 +122,6 @@ def shm_too_small(pod: Pod, engine: Engine, hardware: Hardware | None, logs: Log
             ),
             explains=("crash-loop", "not-ready", "engine-init-failed", "worker-lost", "pod-failed"),
             fixes=(_mounted(container),),
-            pods=(pod.name,),
         )
     elif _tiny(shm) and workers > 1 and _several_gpus(container) and not pod.completed:
         yield (
@@ -131,8 +130,8 @@ def shm_too_small(pod: Pod, engine: Engine, hardware: Hardware | None, logs: Log
             or _without_volume(pod, engine, workers, hardware, logs)
         )
     elif not killed and not pod.completed:
-        yield from _image_cache(pod, engine)
-        yield from _store_on_disk(pod, container, logs)
+        yield from _image_cache(engine)
+        yield from _store_on_disk(container, logs)
 
 
 def _failed_call(pod: Pod, engine: Engine, workers: int, logs: Logs | None) -> Finding | None:
@@ -142,7 +141,6 @@ def _failed_call(pod: Pod, engine: Engine, workers: int, logs: Logs | None) -> F
         return None
     return Finding(
         role="cause",
-        confidence="likely",
         summary=f"NCCL failed in a call to the operating system, and {_risk(engine, workers)}",
         evidence=(log_evidence(line), *_spec(container, engine)),
         explains=("nccl-other", "crash-loop", "not-ready", "engine-init-failed", "worker-lost", "pod-failed"),
@@ -151,7 +149,6 @@ def _failed_call(pod: Pod, engine: Engine, workers: int, logs: Logs | None) -> F
             fixes.set_env(container, "NCCL_DEBUG", "WARN", "Let NCCL say which call it was, should it fail again"),
         ),
         order=line.order,
-        pods=(pod.name,),
     )
 
 
@@ -168,7 +165,6 @@ def _gone_with_images(pod: Pod, engine: Engine, workers: int, logs: Logs | None)
         explains=("worker-lost", "engine-dead", "crash-loop", "not-ready", "pod-failed"),
         fixes=(_mounted(engine.container),),
         order=line.order,
-        pods=(pod.name,),
     )
 
 
@@ -179,12 +175,9 @@ def _without_volume(pod: Pod, engine: Engine, workers: int, hardware: Hardware |
     enough = pod.exists and pod.ready and not apart and not _own_queues(engine)
     return Finding(
         role="note" if enough else "risk",
-        severity="info" if enough else "warning",
-        confidence="likely",
         summary=_risk(engine, workers),
         evidence=(*apart, *map(log_evidence, _on_disk(engine.container, logs)), *_spec(engine.container, engine)),
         fixes=(_mounted(engine.container),),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -247,14 +240,12 @@ def _full(pod: Pod, engine: Engine, full: tuple[int, int, Evidence], killed: lis
     wanted = f"{max(8, -(-2 * size // GIB))}Gi"
     return Finding(
         role="cause" if killed else "risk",
-        severity="critical" if killed else "warning",
         confidence="certain" if killed else "likely",
         summary=f"/dev/shm of {engine.container.name} is full: {say_bytes(used)} of {say_bytes(size)} are used"
         f"{', and it died by SIGBUS (exit code 135)' if killed else '; the next page that is written there ends a process by SIGBUS'}.",
         evidence=(*died, evidence, *_spec(engine.container, engine)),
         explains=("crash-loop", "not-ready", "engine-init-failed", "worker-lost", "pod-failed") if killed else (),
         fixes=(fixes.mount_shm(engine.container, wanted, f"Mount {wanted} of memory at /dev/shm"),),
-        pods=(pod.name,),
     )
 
 
@@ -264,7 +255,7 @@ def _tiny(shm: Shm) -> bool:
     return shm.source == "default" or mounted
 
 
-def _image_cache(pod: Pod, engine: Engine) -> Iterator[Finding]:
+def _image_cache(engine: Engine) -> Iterator[Finding]:
     """vLLM's cache of prepared images, which lies in /dev/shm where it is told to, whatever the number of GPUs."""
     asked = engine.explicit("mm_processor_cache_type")
     size = engine.value("mm_processor_cache_gb", 4)  # the default since the option came, 0.10.2
@@ -276,13 +267,10 @@ def _image_cache(pod: Pod, engine: Engine) -> Iterator[Finding]:
     mount = f"{int(size) + 4}Gi"
     yield Finding(
         role="risk",
-        severity="warning",
-        confidence="likely",
         summary=f"{engine.label} keeps a cache of {size:g} GiB for images in /dev/shm, which holds {say_bytes(shm.size_bytes)}: "
         "a page that does not fit kills it by SIGBUS.",
         evidence=(setting_evidence(engine.container, asked), *_spec(engine.container, engine)),
         fixes=(fixes.mount_shm(engine.container, mount, f"Mount {mount} of memory at /dev/shm"),),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -292,7 +280,7 @@ def _on_disk(container: Container, logs: Logs | None) -> list[Line]:
     return [x for x in log.find(_NO_SHM) if re.search(_HAS_ONLY, x.text[:2000])][-1:] if log is not None else []
 
 
-def _store_on_disk(pod: Pod, container: Container, logs: Logs | None) -> Iterator[Finding]:
+def _store_on_disk(container: Container, logs: Logs | None) -> Iterator[Finding]:
     """Ray's object store, which went to a disk since /dev/shm has no room for it: slow, and it fills the node's disk."""
     for line in _on_disk(container, logs):
         found = re.search(_HAS_ONLY, line.text[:2000])
@@ -302,7 +290,6 @@ def _store_on_disk(pod: Pod, container: Container, logs: Logs | None) -> Iterato
         size = f"{max(8, math.ceil(float(wanted['size'])) if wanted else 0)}Gi"
         yield Finding(
             role="note",
-            severity="info",
             confidence="certain",
             summary=f"Ray keeps its objects in {found['place']} of {container.name} and not in /dev/shm, which has "
             f"{say_bytes(int(found['bytes']))}: what its processes hand each other goes through files.",
@@ -314,7 +301,6 @@ def _store_on_disk(pod: Pod, container: Container, logs: Logs | None) -> Iterato
                     f"Mount {size} of memory at /dev/shm, or let Ray keep less (--object-store-memory of ray start)",
                 ),
             ),
-            pods=(pod.name,),
         )
 
 

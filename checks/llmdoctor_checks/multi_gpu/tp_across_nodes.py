@@ -79,7 +79,6 @@ def tp_across_nodes(pod: Pod, engine: Engine, subject: Subject, logs: Logs | Non
             ),
             fixes.advice("Give the pods the nodes' RDMA devices (rdma/…, vpc.amazonaws.com/efa)", owner="platform"),
         ),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

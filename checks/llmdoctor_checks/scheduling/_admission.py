@@ -208,7 +208,6 @@ def refused_for(id: str, pod: Pod, subject: Subject) -> Iterator[Finding]:  # th
         return
     yield Finding(
         role="cause",
-        confidence="likely",
         summary=f"The kubelet of {pod.spec.node_name or 'its node'} refused it after it was placed: {status.message}",
         evidence=(pod_evidence(pod, "status", f"{status.reason}: {status.message}"),),
         explains=("pod-failed", "not-ready"),
@@ -218,7 +217,6 @@ def refused_for(id: str, pod: Pod, subject: Subject) -> Iterator[Finding]:  # th
                 f"kubectl -n {pod.namespace} delete pod {pod.name}",
             ),
         ),
-        pods=(pod.name,),
     )
 
 

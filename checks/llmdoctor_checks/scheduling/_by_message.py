@@ -74,11 +74,7 @@ def _by_filters(pending: Pending) -> tuple[Cause, ...]:
 
 
 def _told(
-    obstacle: Obstacle,
-    counts: Iterable[Count],
-    confidence: Confidence = "likely",
-    resource: str = "",
-    id: str = "",
+    obstacle: Obstacle, counts: Iterable[Count], confidence: Confidence = "likely", resource: str = "", id: str = ""
 ) -> Cause:
     return Cause(
         id=id or IDS[obstacle], obstacle=obstacle, confidence=confidence, counts=tuple(counts), resource=resource

@@ -60,10 +60,8 @@ def _measured(miss: Mismatch) -> bool:
 
 def _affinity(spec: k8s.PodSpec, node: Node) -> tuple[list[Json], list[str]]:
     """The required node affinity with the term that comes nearest to a node made to match it."""
-    affinity = spec.affinity.node_affinity if spec.affinity else None
-    required = affinity.required_during_scheduling_ignored_during_execution if affinity else None
     options = []
-    for at, term in enumerate(required.node_selector_terms if required else ()):
+    for at, term in enumerate(spec.node_terms):
         base, whole = f"{_AFFINITY}/nodeSelectorTerms/{at}", (*term.match_expressions, *term.match_fields)
         if whole:
             options.append(_met(base, term, node, alone=len(whole)))

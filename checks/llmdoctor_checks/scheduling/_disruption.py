@@ -34,19 +34,9 @@ Kind = Literal["preempted", "drained", "lost", "rebooted"]
 
 #: What follows when a pod is taken away: itself ends, and the others of its group lose a member.
 CONSEQUENCES = (
-    "pod-failed",
-    "crash-loop",
-    "not-ready",
-    "rollout-stuck",
-    "worker-lost",
-    "ray-cluster",
-    "multinode-discovery",
-    "nccl-timeout",
-    "nccl-other",
-    "engine-init-failed",
-    "engine-dead",
-    "probe-too-short",
-)
+    "pod-failed", "crash-loop", "not-ready", "rollout-stuck", "worker-lost", "ray-cluster", "multinode-discovery",
+    "nccl-timeout", "nccl-other", "engine-init-failed", "engine-dead", "probe-too-short",
+)  # fmt: skip
 
 #: Taints that the control plane sets on a node that no longer answers.
 _SILENT = ("node.kubernetes.io/unreachable", "node.kubernetes.io/not-ready")
@@ -116,7 +106,7 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
     since: datetime | None = None
 
 
-def lost(pod: Pod, found: Taken, summary: str, fix: Fix) -> Finding:
+def lost(found: Taken, summary: str, fix: Fix) -> Finding:
     """The finding of a pod that was taken away."""
     return Finding(
         role="cause",
@@ -125,7 +115,6 @@ def lost(pod: Pod, found: Taken, summary: str, fix: Fix) -> Finding:
         evidence=found.evidence,
         explains=CONSEQUENCES,
         fixes=(fix,),
-        pods=(pod.name,),
     )
 
 
@@ -176,10 +165,7 @@ def _by_status(pod: Pod, node: Node | None) -> Taken | None:
         return Taken(kind="lost", why=silent.why, evidence=(*evidence, *silent.evidence), since=silent.since)
     by_taint = condition.reason == "DeletionByTaintManager"
     return Taken(
-        kind=found,
-        why=condition.message or condition.reason,
-        evidence=tuple(evidence),
-        open=by_taint and node is None,
+        kind=found, why=condition.message or condition.reason, evidence=tuple(evidence), open=by_taint and node is None
     )
 
 

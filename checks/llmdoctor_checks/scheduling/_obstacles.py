@@ -6,17 +6,7 @@ from typing import Literal, get_args
 
 import msgspec
 
-from kubectl_llmdoctor.api import (
-    Confidence,
-    Count,
-    Holder,
-    Kind,
-    Node,
-    NodeVerdict,
-    Pending,
-    Reason,
-    is_accelerator,
-)
+from kubectl_llmdoctor.api import Confidence, Count, Holder, Kind, Node, NodeVerdict, Pending, Reason, is_accelerator
 
 Obstacle = Literal[
     "claim",
@@ -112,7 +102,6 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(r for v in self.verdicts for r in v.reasons if obstacle_of(v.node, r) == self.obstacle)
 
     def on(self, verdict: NodeVerdict) -> tuple[Reason, ...]:
-        """Its reasons on one node."""
         return tuple(r for r in verdict.reasons if obstacle_of(verdict.node, r) == self.obstacle)
 
     @property

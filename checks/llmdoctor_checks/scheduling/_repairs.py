@@ -69,7 +69,6 @@ class Stop(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def node(self) -> Node:
-        """The node."""
         return self.verdict.node
 
 

@@ -29,7 +29,6 @@ def told(id_: str, pod: Pod, subject: Subject) -> Iterator[Finding]:
             lacks = " and ".join(f"{c.resource} on {count_of(c.number, 'node')}" for c in short)
             yield Finding(
                 role="cause",
-                confidence="likely",
                 summary=f"No node could take the pod: too little {lacks}. {workload.ref} gave it up.",
                 evidence=(Evidence(source="workload", ref=f"{workload.ref} {one.path}", text=one.text),),
                 explains=EXPLAINS,

@@ -86,7 +86,6 @@ def finding(
         explains=(*EXPLAINS, *explains, *(("scheduling-gated",) if pending.gates else ())),
         fixes=tuple(fixes_),
         order=found.order,
-        pods=(pending.pod.name,),
     )
 
 

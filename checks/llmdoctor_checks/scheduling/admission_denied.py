@@ -28,11 +28,7 @@ from llmdoctor_checks.scheduling._refused import LITERALS, hurts, refusals
 #: What kind of refusal it is, how it is worded, and how it is said here.
 #: Texts: API server (PodSecurity, webhooks, ValidatingAdmissionPolicy, ServiceAccount, Priority, RuntimeClass), OpenShift.
 _TEXTS: tuple[tuple[str, str, str], ...] = (
-    (
-        "level",
-        r'violates PodSecurity "(?P<who>[^"]+)": (?P<why>.+)',
-        "Pod Security {who} refuses the pod: {why}.",
-    ),
+    ("level", r'violates PodSecurity "(?P<who>[^"]+)": (?P<why>.+)', "Pod Security {who} refuses the pod: {why}."),
     (
         "silent",
         r'failed calling webhook "(?P<who>[^"]+)": (?:failed to call webhook: )?(?P<why>.+)',
@@ -172,7 +168,6 @@ def _stated(subject: Subject, evidence: Evidence, kind: str, form: str, parts: d
     missed = hurts(subject)
     return Finding(
         role="cause" if missed else "risk",
-        severity=None if missed else "warning",
         confidence="certain",
         summary=form.format(who=parts["who"], why=why if len(why) <= _LONGEST else f"{why[:_LONGEST].rstrip()} …"),
         evidence=(evidence,),
@@ -251,7 +246,6 @@ def _computed(pod: Pod) -> Iterator[Finding]:
     yield Finding(
         role="risk",
         severity="critical",
-        confidence="likely",
         summary=f"Namespace {pod.namespace} enforces Pod Security {enforced}, which refuses this pod: "
         f"{', '.join(f'{place} {text}' for place, text, _ in wrong)}.",
         evidence=(

@@ -125,13 +125,11 @@ def _adds_none(pending: Pending, event: Event, found: tuple[Cause, ...]) -> Iter
     words = small.words if small else full.text if full else _short(event)
     yield Finding(
         role="cause",
-        confidence="likely",
         summary=f"{who} {why}: {sentence(words)}",
         evidence=(event_evidence(event, pending.pod.cluster), *said_by(pending)),
         explains=(*EXPLAINS, *(c.id for c in found if mended)),
         fixes=tuple(_of_pool(small) if small else _fixes(at_limit=limit is not None and failed is None)),
         order=float(len(found)),
-        pods=(pending.pod.name,),
     )
 
 
@@ -190,7 +188,6 @@ def _unlaunched(claims: list[Item], pending: Pending | None = None) -> Iterator[
     found = causes(pending) if pending else ()
     yield Finding(
         role="cause",
-        confidence="likely",
         summary=f"Karpenter cannot launch the node {claim.name}: {sentence(code['error'] if code else said)}",
         evidence=(
             Evidence(
@@ -208,7 +205,6 @@ def _unlaunched(claims: list[Item], pending: Pending | None = None) -> Iterator[
             ),
         ),
         order=float(len(found)),
-        pods=(pending.pod.name,) if pending else (),
     )
 
 
@@ -235,7 +231,6 @@ def _no_capacity(pending: Pending, names: list[str]) -> Iterator[Finding]:
     code = re.search(_CODE, event.message)
     yield Finding(
         role="cause",
-        confidence="likely",
         summary=f"Karpenter gets no machine from the cloud: {sentence(code['error'] if code else event.message)}",
         evidence=(event_evidence(event, cluster), *said_by(pending)),
         explains=(*EXPLAINS, *(c.id for c in found)),
@@ -248,7 +243,6 @@ def _no_capacity(pending: Pending, names: list[str]) -> Iterator[Finding]:
             fixes.advice("Free the GPUs that are there", owner="platform"),
         ),
         order=float(len(found)),
-        pods=(pending.pod.name,),
     )
 
 
@@ -308,13 +302,11 @@ def _typeless(pending: Pending, pool: Pool, event: Event, found: tuple[Cause, ..
     """A pool whose instance types do not do: too small, not on offer now, or none of what is demanded."""
     return Finding(
         role="cause",
-        confidence="likely",
         summary=f"Karpenter cannot add a node: {sentence(pool.words)}",
         evidence=(event_evidence(event, pending.pod.cluster), *said_by(pending)),
         explains=(*EXPLAINS, *(c.id for c in found)),
         fixes=tuple(_of_pool(pool)),
         order=float(len(found)),
-        pods=(pending.pod.name,),
     )
 
 

@@ -57,7 +57,6 @@ def _on_node(node: Node, cluster: Cluster) -> Iterator[Finding]:
     yield Finding(
         role="cause",
         severity="warning" if listed else "critical",
-        confidence="likely",
         summary=f"{node.name} offers {listed} of {count or 'its'} {resource}"
         + "".join(f"; {said}" for said, _ in broken[:3])
         + ".",
@@ -73,12 +72,7 @@ def _on_node(node: Node, cluster: Cluster) -> Iterator[Finding]:
 
 @check("device-plugin-down", since="0.1", literals=PLUGIN_LINES, on_node=_on_node)
 def device_plugin_down(
-    pod: Pod,
-    pending: Pending | None,
-    node: Node | None,
-    hardware: Hardware | None,
-    subject: Subject,
-    cluster: Cluster,
+    pod: Pod, pending: Pending | None, node: Node | None, hardware: Hardware | None, subject: Subject, cluster: Cluster
 ) -> Iterator[Finding]:
     """A GPU node advertises fewer GPUs than it has: its device plugin is missing or broken.
 
@@ -122,7 +116,6 @@ def device_plugin_down(
             ),
             explains=("pod-failed", "not-ready", "device-plugin-not-ready"),
             fixes=tuple(_restart(cluster, where)),
-            pods=(pod.name,),
         )
     elif is_device_plugin(pod.obj) and (line := _watchless_line(pod, cluster)):
         yield Finding(
@@ -134,7 +127,6 @@ def device_plugin_down(
             explains=("crash-loop", "not-ready"),
             fixes=tuple(_restart(cluster, pod.spec.node_name)),
             order=line.order,
-            pods=(pod.name,),
         )
     elif node and is_device_plugin(pod.obj):
         yield from _empty_handed(pod, node, cluster)
@@ -237,7 +229,6 @@ def _empty_handed(pod: Pod, node: Node, cluster: Cluster) -> Iterator[Finding]:
         evidence=(log_evidence(line), *_listed(node, "nvidia.com/gpu"), node_evidence(node, proof)),
         fixes=tuple(_restart(cluster, node.name)),
         order=line.order,
-        pods=(pod.name,),
     )
 
 
@@ -263,7 +254,6 @@ def _given_up(pod: Pod, node: Node, cluster: Cluster) -> Iterator[Finding]:
             ),
             fixes=(*(_look(node.name) for _ in broken[:1]), *_restart(cluster, node.name)),
             order=lines[0].order if lines else None,
-            pods=(pod.name,),
         )
         return
 
@@ -288,7 +278,6 @@ def _unhealthy(pod: Pod, hardware: Hardware, cluster: Cluster) -> Iterator[Findi
         ),
         explains=("crash-loop", "not-ready", "engine-dead"),
         fixes=(_look(hardware.node), *_restart(cluster, hardware.node)),
-        pods=(pod.name,),
     )
 
 

@@ -43,7 +43,6 @@ def device_plugin_not_ready(pod: Pod, node: Node | None, subject: Subject, clust
     command = f"kubectl -n {pod.namespace} delete pod {pod.name}"
     yield Finding(
         role="cause",
-        confidence="likely",
         summary=f"The kubelet of {where} refused it: no {refused.resource} was available there at that moment.",
         evidence=(
             pod_evidence(pod, "status", refused.text),
@@ -57,7 +56,6 @@ def device_plugin_not_ready(pod: Pod, node: Node | None, subject: Subject, clust
             ),
             fixes.advice("Give fresh GPU nodes a startup taint that goes when the plugin is up", owner="platform"),
         ),
-        pods=(pod.name,),
     )
 
 

@@ -237,6 +237,5 @@ def _missing(pending: Pending, claims: list[DeviceClaim], events: Events | None)
                     f"kubectl -n {pod.namespace} get resourceclaims,resourceclaimtemplates",
                 ),
             ),
-            pods=(pod.name,),
         )
         return

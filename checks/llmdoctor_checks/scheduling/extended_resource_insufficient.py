@@ -112,7 +112,6 @@ def _of_unknown_memory(pending: Pending) -> Finding | None:
     names = ", ".join(node.name for node in with_gpus[:3])
     return Finding(
         role="cause",
-        confidence="likely",
         summary=f"It asks for {asked} MiB of a GPU, and KAI does not know how much memory the GPUs"
         + (f" of {names} have: the label {_MEMORY} is missing." if names else " of any node have."),
         evidence=(
@@ -131,7 +130,6 @@ def _of_unknown_memory(pending: Pending) -> Finding | None:
                 owner="platform",
             ),
         ),
-        pods=(pending.pod.name,),
     )
 
 

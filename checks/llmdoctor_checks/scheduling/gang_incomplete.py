@@ -117,7 +117,6 @@ def _said(pending: Pending, found: tuple[Cause, ...]) -> Finding:
         summary = summary[:-1] + f"; of the rest it says: {', '.join(f'{c.number} {c.text}' for c in others)}."
     return Finding(
         role="cause",
-        confidence="likely",
         summary=summary,
         evidence=(*said_by(pending), pod_evidence(pending.pod, "schedulerName", pending.scheduler), *_groups(pending)),
         explains=(*EXPLAINS, *(c.id for c in found)),
@@ -125,7 +124,6 @@ def _said(pending: Pending, found: tuple[Cause, ...]) -> Finding:
             fixes.advice("Make room for the whole group at once, or lower the number that must start together"),
             fixes.advice("See what the group waits for", f"kubectl -n {pending.pod.namespace} get podgroups -o yaml"),
         ),
-        pods=(pending.pod.name,),
     )
 
 
@@ -156,7 +154,6 @@ def _could_be_placed(pod: Item) -> bool:
 def _held_back(pending: Pending, found: tuple[Cause, ...], fitting: list[Item]) -> Finding:
     return Finding(
         role="cause",
-        confidence="likely",
         summary=f"{pending.scheduler} has nodes for {count_of(len(fitting), 'other pod')} of the group and none for this one, so it places "
         "none of them.",
         evidence=(
@@ -169,7 +166,6 @@ def _held_back(pending: Pending, found: tuple[Cause, ...], fitting: list[Item]) 
         ),
         explains=(*EXPLAINS, *(c.id for c in found)),
         fixes=(fixes.advice("Make room for the whole group at once, or lower the number that must start together"),),
-        pods=(pending.pod.name,),
     )
 
 
@@ -183,13 +179,9 @@ def _not_queued(subject: Subject, event: Event, pending: Pending | None = None) 
     lacks = event.message.removeprefix(_FULL).removeprefix(": overused ")
     return Finding(
         role="cause",
-        confidence="likely",
         summary=f"Volcano does not let the group into the queue: what is idle in the cluster{f' ({lacks})' if lacks else ''} "
         "is promised to groups that came before.",
-        evidence=(
-            event_evidence(event, subject.cluster),
-            *((*said_by(pending), *_groups(pending)) if pending else ()),
-        ),
+        evidence=(event_evidence(event, subject.cluster), *((*said_by(pending), *_groups(pending)) if pending else ())),
         explains=EXPLAINS,
         fixes=(
             fixes.advice(
@@ -199,7 +191,6 @@ def _not_queued(subject: Subject, event: Event, pending: Pending | None = None) 
             fixes.advice("Make room for the whole group at once, or lower its minResources", owner="platform"),
             fixes.advice("Raise overcommit-factor of Volcano's plugin overcommit (1.2 by default)", owner="platform"),
         ),
-        pods=(pending.pod.name,) if pending else (),
     )
 
 
@@ -233,12 +224,10 @@ def _too_few(pending: Pending, subject: Subject) -> Finding | None:
         )
     return Finding(
         role="cause",
-        confidence="likely",
         summary=summary + ".",
         evidence=(*(event_evidence(e, pending.pod.cluster) for e in told[-1:]), *said_by(pending), *_groups(pending)),
         explains=EXPLAINS,
         fixes=tuple(ways),
-        pods=(pending.pod.name,),
     )
 
 

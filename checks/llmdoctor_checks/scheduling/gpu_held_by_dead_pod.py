@@ -95,7 +95,6 @@ def _still_counted(pod: Pod, refused: Refusal, node: Node, alike: tuple[k8s.Pod,
     held = f"held by {', '.join(h.ref for h in holders[:4])}" if holders else "held by no pod"
     return Finding(
         role="cause",
-        confidence="likely",
         summary=f"The kubelet of {node.name} counts {refused.resource} as taken that no pod holds: it refused {len(alike)} pods "
         f"from {times[0]} to {times[-1]}, while its device plugin runs and all devices are allocatable.",
         evidence=(
@@ -112,7 +111,6 @@ def _still_counted(pod: Pod, refused: Refusal, node: Node, alike: tuple[k8s.Pod,
                 owner="platform",
             ),
         ),
-        pods=(pod.name,),
     )
 
 
@@ -127,7 +125,7 @@ def _left_behind(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         pids = " ".join(str(p.pid) for p in left if p.pid)
         yield Finding(
             role="cause",
-            confidence="likely",  # the pod may have ended of something else
+            # the pod may have ended of something else
             summary=f"{device.title} of {hardware.node} was given to this pod while "
             + ", ".join(
                 f"process {p.pid} of {holder_of(hardware, p)} still holds {say_bytes(p.used_bytes or 0)} of it"
@@ -157,7 +155,6 @@ def _left_behind(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
                     owner="platform",
                 ),
             ),
-            pods=(pod.name,),
         )
         return
 

@@ -8,13 +8,7 @@ from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import one_more, ways
 from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._told import told
-from llmdoctor_checks.scheduling._words import (
-    asked_in,
-    finding,
-    node_lines,
-    nodes_said,
-    scaling_lines,
-)
+from llmdoctor_checks.scheduling._words import asked_in, finding, node_lines, nodes_said, scaling_lines
 
 #: The label by which KAI tells who shares a GPU.
 _GROUP = "runai-gpu-group"

@@ -68,8 +68,6 @@ def _machines(pod: Pod, subject: Subject) -> Finding | None:
         containers = [c for c in pod.containers if c.accelerators.get("nvidia.com/gpu")]
         return Finding(
             role="risk",
-            severity="warning",
-            confidence="likely",
             summary=f"It asks for {asked} nvidia.com/gpu and for a node of type {names}, which has {most}: it stays Pending.",
             evidence=(
                 pod_evidence(pod, path, f"{_TYPE}: {', '.join(values)}"),
@@ -92,9 +90,7 @@ def _types(pod: Pod) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Where a pod demands machine types, and which."""
     if selected := pod.spec.node_selector.get(_TYPE):
         yield "nodeSelector", (str(selected),)
-    affinity = pod.spec.affinity.node_affinity if pod.spec.affinity else None
-    required = affinity.required_during_scheduling_ignored_during_execution if affinity else None
-    terms = required.node_selector_terms if required else ()
+    terms = pod.spec.node_terms
     listed = [[row for row in term.match_expressions if row.key == _TYPE and row.operator == "In"] for term in terms]
     if listed and all(len(rows) == 1 for rows in listed):  # each term is enough for a node
         yield "affinity.nodeAffinity", tuple(str(value) for rows in listed for value in rows[0].values)
@@ -152,5 +148,4 @@ def _shared(pod: Pod, refused: Refusal) -> Finding:
         ),
         explains=("pod-failed", "not-ready"),
         fixes=(*answers, fixes.advice("Use nodes whose GPUs are not shared", owner="platform")),
-        pods=(pod.name,),
     )

@@ -189,7 +189,6 @@ def _needs_one(pod: Pod, engine: Engine, logs: Logs | None, subject: Subject) ->
             evidence=tuple(evidence),
             explains=_NO_DEVICE[len(_NODES_FAULTS) :] if sure == "possible" else _NO_DEVICE,
             fixes=(fix,),
-            pods=(pod.name,),
         )
     elif not pod.exists and not _elsewhere(pod) and _for_gpus(engine) and not _open(container):
         cpu = _for_cpus(engine)
@@ -201,8 +200,6 @@ def _needs_one(pod: Pod, engine: Engine, logs: Logs | None, subject: Subject) ->
         needs = "is made for a GPU, and slow without" if engine.name == "tgi" else f"needs a GPU{build}"
         yield Finding(
             role="note" if noted else "risk",
-            severity="info" if noted else "warning",
-            confidence="likely",
             summary=f"{engine.label} {needs}; container {container.name} asks for none.",
             evidence=(*evidence, pod_evidence(container, "image", container.spec.image)) if cpu else tuple(evidence),
             fixes=(
@@ -236,7 +233,6 @@ def _without_driver(container: Container, logs: Logs, node: Node | None) -> Iter
         return  # that the driver is too old is known
     yield Finding(
         role="cause",
-        confidence="likely",
         summary=f"CUDA finds no driver in container {container.name}, which asks for no GPU"
         + (f"; that of the node knows CUDA {say_cuda(driver[0])}." if driver else "."),
         evidence=(
@@ -256,7 +252,6 @@ def _without_driver(container: Container, logs: Logs, node: Node | None) -> Iter
             ),
         ),
         order=line.order,
-        pods=(pod.name,),
     )
 
 
@@ -290,7 +285,6 @@ def _on_cpu(pod: Pod, engine: Engine, logs: Logs | None, node: Node | None) -> I
         # people leave the option in the arguments of a build for CPUs
         role="risk" if pod.ready and by_layers and not made_for_gpus else "cause",
         severity="warning" if pod.ready else None,
-        confidence="likely",
         summary=f"{engine.label} runs on the CPU: container {container.name} asks for no GPU, though {meant.ref} says that one was meant.",
         evidence=(log_evidence(line), pod_evidence(container, "resources", _resources(container)), meant),
         explains=("gpu-runtime-missing", "not-ready", "probe-too-short", "cpu-starved", "slow-load"),
@@ -298,7 +292,6 @@ def _on_cpu(pod: Pod, engine: Engine, logs: Logs | None, node: Node | None) -> I
             fixes.set_resource(container, "limits", resource, "1", f"Ask for a GPU in the limits of {container.name}"),
         ),
         order=line.order,
-        pods=(pod.name,),
     )
 
 

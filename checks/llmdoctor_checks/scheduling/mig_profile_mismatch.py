@@ -116,7 +116,6 @@ def _stale(pod: Pod, node: Node) -> Iterator[Finding]:
     slices = [n for n, amount in node.accelerators.items() if n.startswith("nvidia.com/mig-") and amount]
     yield Finding(
         role="cause",
-        confidence="likely",
         summary=(
             f"It asks for nvidia.com/gpu, but all {len(cut)} GPUs of {node.name} are partitioned (MIG, mixed): "
             f"the {listed} that the node still lists are not there."
@@ -131,5 +130,4 @@ def _stale(pod: Pod, node: Node) -> Iterator[Finding]:
             fixes.advice("Ask for a MIG profile that the node offers: " + (", ".join(slices) or "see its labels")),
             fixes.advice("Restart the device plugin on the node after a change of the MIG layout", owner="platform"),
         ),
-        pods=(pod.name,),
     )

@@ -31,7 +31,6 @@ def node_drained(pod: Pod, subject: Subject, events: Events | None, node: Node |
         return
     name = pod.spec.node_name or "its node"
     yield lost(
-        pod,
         found,
         f"{pod.name} was taken from {name}: {found.why}"
         + ". The node was not read: it may as well have stopped answering." * found.open,

@@ -30,7 +30,6 @@ def node_lost(pod: Pod, subject: Subject, events: Events | None, node: Node | No
         return
     name = pod.spec.node_name or "its node"
     yield lost(
-        pod,
         found,
         f"{pod.name} lost its node {name}: {found.why}",
         fixes.advice(

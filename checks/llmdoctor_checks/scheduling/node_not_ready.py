@@ -30,7 +30,6 @@ def _on_node(node: Node, cluster: Cluster) -> Iterator[Finding]:
     ill = down or any(trouble.endswith(("Pressure", "Unavailable")) for trouble in node.troubles)
     yield Finding(
         role="cause" if down else "risk" if ill else "note",
-        severity="critical" if down else "warning" if ill else "info",
         confidence="certain",
         summary=f"{node.name}, with {devices}, takes no new pods: {', '.join(node.troubles)}.",
         evidence=tuple(_conditions(cluster, node)) or (node_evidence(node, ", ".join(node.troubles)),),

@@ -79,9 +79,7 @@ def _demands(pending: Pending) -> Iterator[Evidence]:
     if spec.node_selector:
         text = ", ".join(f"{k}: {v}" for k, v in spec.node_selector.items())
         yield pod_evidence(pending.pod, "nodeSelector", text)
-    affinity = spec.affinity.node_affinity if spec.affinity else None
-    required = affinity.required_during_scheduling_ignored_during_execution if affinity else None
-    for term in required.node_selector_terms if required else ():
+    for term in spec.node_terms:
         for part in (*term.match_expressions, *term.match_fields):
             text = f"{part.key} {part.operator} {', '.join(map(str, part.values))}".strip()
             yield pod_evidence(pending.pod, "affinity.nodeAffinity", text)

@@ -54,7 +54,6 @@ def pod_preempted(
         return
     priority = pod.spec.priority_class_name or "none"
     yield lost(
-        pod,
         found,
         f"{pod.name} was removed from {pod.spec.node_name or 'its node'} to make room for another pod: {found.why}",
         _above_in_kueue(pod)

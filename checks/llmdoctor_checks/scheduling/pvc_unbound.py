@@ -97,8 +97,6 @@ def _shared(pod: Pod, workload: Workload, subject: Subject) -> Iterator[Finding]
         where = "by one pod" if mode == "ReadWriteOncePod" else "to one node at a time"
         yield Finding(
             role="risk",
-            severity="warning",
-            confidence="likely",
             summary=f"{replicas} pods of {who} mount claim {claim.name}, which is {mode}: it can be attached "
             f"{where}, and a pod elsewhere stays in ContainerCreating (Multi-Attach error).",
             evidence=(
@@ -295,7 +293,6 @@ def _attached_elsewhere(pod: Pod, workload: Workload | None, events: Events) -> 
         evidence=(event_evidence(failed[-1], pod.cluster), *(e for c in claims for e in _quotes(pod, c))),
         explains=("volume-mount-failed", "not-ready", "rollout-stuck"),
         fixes=tuple(answers),
-        pods=(pod.name,),
     )
 
 
@@ -350,7 +347,6 @@ def _never_bound(pod: Pod, workload: Workload | None, events: Events) -> Iterato
         ),
         explains=("volume-mount-failed", "not-ready", "rollout-stuck"),
         fixes=tuple(answers),
-        pods=(pod.name,),
     )
 
 

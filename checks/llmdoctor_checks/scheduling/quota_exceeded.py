@@ -206,7 +206,6 @@ def _uncounted(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding | 
     has = "what the pod asks for" if members == 1 else f"what the {members} pods of the group ask for"
     return Finding(
         role="cause",
-        confidence="likely",
         summary=f"Volcano's queue {name} has nothing in use and {has}, but its capability ({counts}) names no pods, "
         "which some releases take for none.",
         evidence=(evidence, object_evidence(queue, "spec.capability", counts)),
@@ -280,7 +279,6 @@ def _computed(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
                 for container, resource, asked, bound, word in _beyond(pod, item):
                     yield Finding(
                         role="cause",
-                        confidence="likely",
                         summary=(
                             f"LimitRange {limits.metadata.name} allows a container {word} {bound} of {resource}; "
                             f"{container.name} asks for {asked}, so the pod is refused."
@@ -336,7 +334,6 @@ def _over_quota(subject: Subject, cluster: Cluster, pod: Pod) -> Iterator[Findin
             if asked and used + asked > (milli(bound) or 0):
                 yield Finding(
                     role="cause",
-                    confidence="likely",
                     summary=f"Quota {quota.metadata.name} leaves no room for the pod: {name} is limited to {bound}, "
                     f"{quota.status.used.get(name, 0)} of it used, and the pod needs more than the rest.",
                     evidence=tuple(_objects(cluster, subject.namespace, quota.metadata.name)),

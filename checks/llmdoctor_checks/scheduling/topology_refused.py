@@ -85,7 +85,6 @@ def topology_refused(pod: Pod, node: Node | None, subject: Subject, cluster: Clu
             ),
             *_apart(summary),
         ),
-        pods=(pod.name,),
     )
 
 

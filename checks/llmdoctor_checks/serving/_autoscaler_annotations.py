@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Engine, Finding, Fix, Metrics, Pod, Subject, Workload, dig, fixes, workload_evidence
+from kubectl_llmdoctor.api import Engine, Finding, Fix, Metrics, Subject, Workload, dig, fixes, workload_evidence
 from llmdoctor_checks.serving._rescale import concurrency_of, followed
 
 _CLASS = "autoscaling.knative.dev/class"
 _METRIC = "autoscaling.knative.dev/metric"
 
 
-def by_annotation(pod: Pod, engine: Engine, subject: Subject, metrics: Metrics | None) -> Iterator[Finding]:
+def by_annotation(engine: Engine, subject: Subject, metrics: Metrics | None) -> Iterator[Finding]:
     """Knative's class for CPU and memory, and KServe's metric."""
     workload = subject.workload
     if workload is None:
@@ -34,12 +34,9 @@ def by_annotation(pod: Pod, engine: Engine, subject: Subject, metrics: Metrics |
     path, text, metric = told[-1]
     yield Finding(
         role="risk",
-        severity="warning",
-        confidence="likely",
         summary=f"{workload.ref} scales {engine.label} on GPUs by {metric}, which does not follow the load.",
         evidence=(workload_evidence(workload, path, text),),
         fixes=(_concurrency(engine, workload, path, metrics),),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

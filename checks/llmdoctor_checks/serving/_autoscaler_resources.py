@@ -77,7 +77,6 @@ def _blind(pod: Pod, engine: Engine, scaler: Scaler, metrics: Metrics | None, re
     return Finding(
         role="cause",
         severity="warning",
-        confidence="likely",
         summary=f"{scaler.ref} scales {engine.label} on GPUs by {names}: in {say_seconds(load.waiting.seconds)} the requests that "
         f"wait grew from {load.waiting.third(0):.0f} to {load.waiting.third(2):.0f} (means of the first and the last third), "
         f"while {still}, and it stayed at {now} of {scaler.maximum} replicas.",
@@ -89,7 +88,6 @@ def _blind(pod: Pod, engine: Engine, scaler: Scaler, metrics: Metrics | None, re
         ),
         explains=("queue-growing", "kv-cache-saturated"),
         fixes=(rescale,),
-        pods=(pod.name,),
     )
 
 
@@ -111,7 +109,6 @@ def _below(
     return Finding(
         role="cause",
         severity="warning",
-        confidence="likely",
         summary=f"{scaler.ref} scales {engine.label} on GPUs by {' and '.join(name for name, _, _ in readings)}: {waits}, while it reads "
         + " and ".join(f"{now}% {name} and adds replicas above {target}%" for name, now, target in readings)
         + f"; {stays(scaler)}.",
@@ -122,7 +119,6 @@ def _below(
         ),
         explains=("queue-growing", "kv-cache-saturated"),
         fixes=(rescale,),
-        pods=(pod.name,),
     )
 
 
@@ -135,15 +131,12 @@ def _in_general(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix) -> Findi
         effect = "host memory stands still once the model is loaded" if cpu is None else "it does not follow the load"
     return Finding(
         role="risk",
-        severity="warning",
-        confidence="likely",
         summary=f"{scaler.ref} scales {engine.label} on GPUs by {names}: {effect}.",
         evidence=(
             *(scaler.evidence(look.path, look.text) for look in scaler.looks),
             *_cpu_evidence(engine.container),
         ),
         fixes=(rescale,),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

@@ -86,7 +86,6 @@ def _gets_nothing(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix, logs: 
                 ),
                 explains=("queue-growing", "kv-cache-saturated") if queue else (),
                 fixes=(_selectable(scaler, reason) if reason in _NO_PODS else _lookup(pod, engine, scaler, rescale),),
-                pods=(pod.name,) if pod.exists else (),
             )
     return None
 
@@ -125,7 +124,6 @@ def _not_used(pod: Pod, engine: Engine, scaler: Scaler, subject: Subject) -> Fin
                 f"kubectl -n {scaler.item.namespace} describe scaledobject {scaler.item.name}",
             ),
         ),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -147,7 +145,6 @@ def _reads_nothing(pod: Pod, engine: Engine, scaler: Scaler, logs: Logs | None) 
     return Finding(
         role="cause",
         severity="warning",
-        confidence="likely",
         summary=f"{scaler.ref} reads 0 for what it scales {engine.label} on, and does nothing. Meanwhile {queue[0]}, and "
         f"{stays(acting)}: what it asks for finds nothing of this engine.",
         evidence=(
@@ -157,7 +154,6 @@ def _reads_nothing(pod: Pod, engine: Engine, scaler: Scaler, logs: Logs | None) 
         ),
         explains=("queue-growing", "kv-cache-saturated"),
         fixes=(_by_hand(scaler),),
-        pods=(pod.name,),
     )
 
 

@@ -103,13 +103,11 @@ def finding(pod: Pod, lines: list[Line], *, cause: bool) -> Finding:
     return Finding(
         role="cause" if cause else "note",
         severity="warning",
-        confidence="likely",
         summary=f"{line.log.pod} refused requests to {pod.name} for the size of their body{of} (413), {often(len(lines))} in its log: "
         "that is its own limit, and the server never saw them.",
         evidence=(log_evidence(line, next(words for words in LITERALS if words in line.text)),),
         fixes=(_raised(line),),
         order=line.order,
-        pods=(pod.name,),
     )
 
 

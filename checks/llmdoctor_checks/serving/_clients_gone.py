@@ -101,7 +101,6 @@ def given_up(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs:
         return Finding(
             role="cause",
             severity="warning",
-            confidence="likely",
             summary=f"{len(cut)} of {len(ages)} requests {whose} were {say_seconds(timeout.seconds)} old, which is what "
             f"{timeout.item.raw.get('kind')}/{timeout.item.name} allows{'' if timeout.whole else ' without a word of the answer'}.",
             evidence=(
@@ -110,7 +109,6 @@ def given_up(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs:
             ),
             fixes=(longer(timeout, 0),),
             order=cut[0].order,
-            pods=(pod.name,) if pod.exists else (),
         )
     if late:
         return None
@@ -130,7 +128,6 @@ def _of_undici(pod: Pod, engine: Engine, cluster: Cluster, ages: list[tuple[Line
     return Finding(
         role="cause",
         severity="warning",
-        confidence="likely",
         summary=f"{line.log.pod} gives up when no headers came for {say_seconds(UNDICI_SECONDS)}, Node's own limit; "
         f"{count_of(len(old), 'request')} of {engine.container.name} ended at that age.",
         evidence=(log_evidence(line), log_evidence(old[-1])),
@@ -140,7 +137,6 @@ def _of_undici(pod: Pod, engine: Engine, cluster: Cluster, ages: list[tuple[Line
             ),
         ),
         order=old[0].order,
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -187,7 +183,6 @@ def cut_short(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs
         ),
         fixes=(longer(timeout, 0),),
         order=lines[0].order,
-        pods=(pod.name,),
     )
 
 
@@ -242,7 +237,6 @@ def _all_as_old(pod: Pod, engine: Engine, ages: list[tuple[Line, float]]) -> Fin
             ),
         ),
         order=alike[0].order,
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -294,7 +288,6 @@ def impatient(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> 
             ),
         ),
         order=line.order,
-        pods=(pod.name,),
     )
 
 

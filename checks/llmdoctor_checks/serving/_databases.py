@@ -91,7 +91,6 @@ def unreached(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding
         explains=_CONSEQUENCES,
         fixes=(fixes.advice(why.advice, *why.commands),),
         order=said.line.order,
-        pods=(pod.name,),
     )
 
 

@@ -93,7 +93,6 @@ def closed_while_idle(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | N
             ),
         ),
         order=lines[0].order,
-        pods=(pod.name,),
     )
 
 

@@ -49,7 +49,6 @@ def mixed(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
                 yield Finding(
                     role="cause",
                     severity="warning",
-                    confidence="likely",
                     summary=f"Service {item.name} selects {other.name}, which serves {name}, and {pod.name}, which does not: what "
                     "is asked of it goes to either, and the wrong one refuses it.",
                     evidence=(
@@ -69,7 +68,6 @@ def mixed(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
                         ),
                     ),
                     order=line.order,
-                    pods=(pod.name,),
                 )
                 return
 
@@ -114,7 +112,7 @@ def _answers_to(name: str, words: list[str]) -> str | None:
 
 def _words(spec: k8s.Container) -> Iterator[str]:
     """The words of a command line, and variables as they are written."""
-    yield from (word for text in (*spec.command, *spec.args) for word in str(text).split())
+    yield from (word for text in spec.argv for word in text.split())
     yield from (f"{variable.name}={variable.value}" for variable in spec.env if variable.value)
 
 

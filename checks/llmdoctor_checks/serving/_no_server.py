@@ -54,7 +54,6 @@ def overlooked(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
                     ),
                 ),
                 order=line.order,
-                pods=(pod.name,),
             )
             return
 

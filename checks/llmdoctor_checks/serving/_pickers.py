@@ -51,7 +51,7 @@ def refused_for(pod: Pod, cluster: Cluster) -> Iterator[tuple[str, list[Line]]]:
         if item is None or text.previous:
             continue
         container = next((c for c in Pod.of(item, cluster).containers if c.name == text.container), None)
-        told = " ".join(map(str, (*container.spec.command, *container.spec.args))) if container is not None else ""
+        told = " ".join(container.spec.argv) if container is not None else ""
         if _finds_only(told[:8000], pod, cluster):
             asked = Log(text).find('"POST /v1/')
             yield text.pod, [line for line in asked if re.search(_REFUSED, line.text[:2000])]

@@ -175,7 +175,6 @@ def _kept_in(pod: Pod, cluster: Cluster, asker: Pod | None) -> Finding | None:
         service = next((one for one in pod.services if one.name == named["host"].partition(".")[0]), None)
         return Finding(
             role="cause",
-            confidence="likely",
             summary=f"NetworkPolicy {names} lets {client.namespace}/{client.name} out to chosen ports only, and port {port} of "
             f"{pod.name} is none of them; it says that it cannot connect.",
             evidence=(log_evidence(line), *(quote(one, "egress") for one in ours)),

@@ -97,7 +97,6 @@ def outside(pod: Pod, engines: Sequence[Engine], cluster: Cluster, logs: Logs | 
         )
         yield Finding(
             role="cause",
-            confidence="likely",
             summary=f"No rule of {' and '.join(dict.fromkeys(names))} lets {pod.name} out of the cluster at port {port}, "
             f"at which it asks {told['whom']}.",
             evidence=(log_evidence(line), quoted),
@@ -110,7 +109,6 @@ def outside(pod: Pod, engines: Sequence[Engine], cluster: Cluster, logs: Logs | 
                 if theirs
                 else let_outside(ours[0], [f"port {port} of public addresses"], port),
             ),
-            pods=(pod.name,),
         )
         return
 
@@ -147,13 +145,11 @@ def services(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
             port = numbers[0]
             yield Finding(
                 role="cause",
-                confidence="likely",
                 summary=f"NetworkPolicy {names} lets {pod.name} out to chosen ports only, and port {port} of Service "
                 f"{service.name} is none of them: it cannot be reached.",
                 evidence=(log_evidence(line), *(quote(item, "egress") for item in found)),
                 explains=("ray-cluster", "multinode-discovery", *CONSEQUENCES),
                 fixes=(let_out(found[0], service, port),),
-                pods=(pod.name,),
             )
             return
 
@@ -179,7 +175,6 @@ def dns(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
             explains=("model-registry-failed", "hf-unreachable", "multinode-discovery", *CONSEQUENCES),
             fixes=(let_outside(found[0], ["DNS (port 53)"]),),
             order=line.order,
-            pods=(pod.name,),
         )
         return
 
@@ -221,7 +216,6 @@ def hub(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Iterat
     yield Finding(
         role="cause" if line else "risk",
         severity=None if line else "warning",
-        confidence="likely",
         summary=f"NetworkPolicy {names} keeps {pod.name} from {' and '.join(closed)}; {setting.value} comes from the Hugging Face "
         f"Hub{kept}.",
         evidence=(
@@ -231,7 +225,6 @@ def hub(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Iterat
         ),
         explains=("hf-unreachable", "crash-loop", "not-ready", "engine-init-failed", "probe-too-short") if line else (),
         fixes=(let_outside(found[0], closed),),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

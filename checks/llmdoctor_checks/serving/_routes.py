@@ -112,7 +112,6 @@ def unrouted(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
                 *((object_evidence(item, ref.path, _shown(ref)),) if ref else ()),
             ),
             fixes=(fix,),
-            pods=(pod.name,),
         )
 
 
@@ -159,12 +158,10 @@ def misnamed(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
             yield Finding(
                 role="cause",
                 severity="warning",
-                confidence="likely",
                 summary=f"{kind} {item.name} sends requests to Service {name}, and there is none of that name; {pod.name} is behind "
                 f"Service {right}, to which no Ingress or route leads.",
                 evidence=(object_evidence(item, "spec.rules", name),),
                 fixes=(_described(item, f"Name Service {right} in {kind}/{item.name}"),),
-                pods=(pod.name,),
             )
             return
 
@@ -189,7 +186,6 @@ def unmade(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
             + (f", nor any other that leads to {pod.name}." if known else f"; none that leads to {pod.name} was read."),
             evidence=(text,),
             fixes=(fixes.advice(f"Make a Service {name} in {pod.namespace}{port} that selects {labels}"),),
-            pods=(pod.name,),
         )
         return
 

@@ -50,7 +50,6 @@ def strangers(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
             yield Finding(
                 role="cause",
                 severity="warning",
-                confidence="likely",
                 summary=f"{kind} {item.name} selects {other.name}, too, which does not listen on port {port}: its share of the "
                 "requests is refused.",
                 evidence=(
@@ -69,7 +68,6 @@ def strangers(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
                     ),
                 ),
                 order=line.order,
-                pods=(pod.name,),
             )
             return
 

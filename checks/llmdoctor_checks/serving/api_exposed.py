@@ -100,11 +100,9 @@ def api_exposed(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None)
         elif not closed and (port := _host_port(pod, container, ports)):
             yield Finding(
                 role="note",
-                severity="info",
                 confidence="possible",
                 summary=f"{title} asks for no key and listens on port {port} of the node itself.",
                 evidence=(pod_evidence(pod, "hostNetwork", str(pod.spec.host_network).lower()),),
-                pods=(pod.name,) if pod.exists else (),
             )
 
 
@@ -145,7 +143,6 @@ def _used(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             ),
         ),
         order=last.order,
-        pods=(pod.name,),
     )
 
 
@@ -170,12 +167,10 @@ def _finding(pod: Pod, title: str, container: Container, engine: Engine | None, 
     summary = f"{title} asks for no key, and {kind} {way.item.name} {what or 'leads to it'}{tail}".rstrip()
     return Finding(
         role="risk" if role == "risk" else "note",
-        severity="warning" if role == "risk" else "info",
         confidence="likely" if role == "risk" else "possible",
         summary=f"{summary}.",
         evidence=(object_evidence(way.item, way.path, way.text), pod_evidence(container, "args", _no_key(engine))),
         fixes=tuple(_fixes(pod, engine, way)),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -195,7 +190,7 @@ def _has_key(engine: Engine) -> bool:
     variable = _KEYS.get(engine.name, ("", ""))[1]
     if variable and variable in engine.container.env:
         return True
-    words = [str(word) for word in (*engine.container.spec.command, *engine.container.spec.args)]
+    words = list(engine.container.spec.argv)
     return any("--api-key" in word for word in words)
 
 
@@ -215,7 +210,7 @@ def _routes(container: Container, namespace: str, cluster: Cluster) -> bool:
     """Whether a container is a router of an inference stack without a key, before engines without one."""
     if not any(name in container.spec.image for name in _ROUTERS):
         return False
-    texts = [str(w) for w in (*container.spec.command, *container.spec.args)] + list(container.env)
+    texts = [*container.spec.argv, *container.env]
     if any("api-key" in text or "API_KEY" in text for text in texts):
         return False
     return not any(
@@ -226,7 +221,7 @@ def _routes(container: Container, namespace: str, cluster: Cluster) -> bool:
 def _keyed(item: Item, cluster: Cluster) -> bool:
     for _, template in Workload(item, cluster).templates:
         for container in template.spec.containers:
-            words = [str(word) for word in (*container.command, *container.args)]
+            words = list(container.argv)
             if any("--api-key" in word for word in words) or any(v.name == "VLLM_API_KEY" for v in container.env):
                 return True
     return False

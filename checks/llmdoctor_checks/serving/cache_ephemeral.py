@@ -86,7 +86,6 @@ def cache_ephemeral(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | None)
             if beside
             else fixes.advice(f"Mount a PersistentVolumeClaim at {path} in {fixes.edited(pod)}"),
         ),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

@@ -149,7 +149,7 @@ def cpu_starved(
     if (
         logs is not None
         and (pod.ready or pod.log_only)
-        and (found := _one_thread(pod, engine, logs) or _crawls(pod, engine, logs) or _threads(pod, engine, logs))
+        and (found := _one_thread(pod, engine, logs) or _crawls(engine, logs) or _threads(engine, logs))
     ):
         yield found
         return
@@ -171,8 +171,6 @@ def _one_thread(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     threads = str(max(math.floor(cores / 1000), 1) if cores else int(said[1]))
     return Finding(
         role="cause",
-        severity="warning",
-        confidence="likely",
         summary=f"{engine.at} computes on the CPU with one thread of {said[1]}, as nothing sets OMP_NUM_THREADS.",
         evidence=(log_evidence(reduced),),
         fixes=(
@@ -181,11 +179,10 @@ def _one_thread(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             else fixes.set_env(container, "OMP_NUM_THREADS", threads, f"Let it compute with {threads} threads"),
         ),
         order=reduced.order,
-        pods=(pod.name,),
     )
 
 
-def _crawls(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
+def _crawls(engine: Engine, logs: Logs) -> Finding | None:
     """vLLM computes on the CPU, within a limit of few cores, and each request gets less than a token a second, all the time."""
     container, limit = engine.container, engine.container.limit("cpu")
     log = logs.current(container.name)
@@ -201,18 +198,15 @@ def _crawls(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         return None  # it stands still
     return Finding(
         role="cause",
-        severity="warning",
-        confidence="likely",
         summary=f"{engine.at} computes on the CPU, where its limit is {say_cores(limit)} cores: a request gets "
         f"{pace:.1f} tokens a second at most.",
         evidence=(log_evidence(said[-1].line), *_spec(container)),
         fixes=_fixes(container, engine, limit),
         order=said[-1].line.order,
-        pods=(pod.name,),
     )
 
 
-def _threads(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
+def _threads(engine: Engine, logs: Logs) -> Finding | None:
     """llama.cpp on the CPU, itself or in Ollama, within a limit of few cores, or of fewer than it has threads: answers crawl."""
     container, limit = engine.container, engine.container.limit("cpu")
     log = logs.current(container.name)
@@ -243,7 +237,6 @@ def _threads(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     last = slow[-1][0] if slow else paces[-1][0]
     return Finding(
         role="cause",
-        severity="warning",
         confidence="possible" if slow else "likely",
         summary=f"{engine.at} computes on the CPU{with_threads}, where its limit is {say_cores(limit)} cores: its last "
         f"{len(slow or paces)} answers {took or f'came at {pace:.1f} tokens a second at most'}.",
@@ -266,7 +259,6 @@ def _threads(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             *_fixes(container, engine, limit),
         ),
         order=last.order,
-        pods=(pod.name,),
     )
 
 
@@ -292,14 +284,11 @@ def _by_quota(
         waiting = f" while {load.waiting.last:.0f} requests wait" if load else ""
         return Finding(
             role="cause",
-            severity="warning",
-            confidence="likely",
             summary=f"Container {container.name} waited for its CPU quota{quota} in {share:.0%} of periods, and its busiest GPU is "
             f"{idle.mean:.0%} busy{waiting}.",
             evidence=(evidence, idle.evidence(lambda n: f"{n:.0%}"), *((load.waiting.evidence(),) if load else ())),
             explains=("queue-growing",),
             fixes=_fixes(container, engine, limit),
-            pods=(pod.name,),
         )
     throttled = throttled or (_throttling(container, hardware) if hardware else None)
     if throttled is None or throttled[0] <= _THROTTLED:
@@ -312,12 +301,10 @@ def _by_quota(
     works = f", and {starves[0]}" if starves else ""
     return Finding(
         role="cause" if starves else "risk",
-        severity="warning",
         confidence="likely" if starves else "certain",
         summary=f"Container {container.name} waited for its CPU quota{quota} in {share:.0%} of periods{works}.",
         evidence=(evidence, *(starves[1] if starves else ()), *_spec(container)),
         fixes=_fixes(container, engine, limit),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -360,13 +347,10 @@ def _by_waiting(pod: Pod, engine: Engine, metrics: Metrics | None, hardware: Har
     takes = f"takes {beyond.mean:.1f} cores and " if beyond else ""
     return Finding(
         role="risk",
-        severity="warning",
-        confidence="likely",
         summary=f"Some task of container {container.name} waited for a CPU in {share:.3g}% of the last five minutes, and it has "
         f"no CPU limit: others use the cores of {pod.spec.node_name}; it {takes}{asks}.",
         evidence=(evidence, *((_cores(beyond),) if beyond else ()), *_spec(container)),
         fixes=_request(container, beyond, limit) if beyond else _fixes(container, engine, request),
-        pods=(pod.name,),
     )
 
 
@@ -378,13 +362,10 @@ def _above_request(pod: Pod, container: Container, metrics: Metrics | None) -> I
         return
     yield Finding(
         role="note",
-        severity="info",
-        confidence="likely",
         summary=f"Container {container.name} takes {beyond.mean:.1f} cores and requests {say_cores(request)}: where others of "
         f"{pod.spec.node_name or 'the node'} want theirs, it falls back to its share.",
         evidence=(_cores(beyond), *_spec(container)),
         fixes=_request(container, beyond, container.limit("cpu")),
-        pods=(pod.name,),
     )
 
 
@@ -400,13 +381,11 @@ def _too_few_cores(pod: Pod, engine: Engine) -> Iterator[Finding]:
     hard = limit is not None
     yield Finding(
         role="risk" if hard else "note",
-        severity="warning" if hard else "info",
         confidence="likely" if hard else "possible",
         summary=f"{engine.label} keeps {processes.total} processes busy ({processes.text}), the CPU "
         f"{'limit' if hard else 'request'} is {say_cores(amount)}.",
         evidence=_spec(container),
         fixes=_fixes(container, engine, amount),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

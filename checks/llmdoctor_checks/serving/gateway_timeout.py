@@ -187,7 +187,6 @@ def _gave_up(pod: Pod, cut: list[Line], timeout: Timeout | None, cluster: Cluste
             *([object_evidence(timeout.item, timeout.path, timeout.text)] if timeout else []),
         ),
         fixes=(_allow(pod, cut, timeout),),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -200,7 +199,7 @@ def _shorter_than_answers(
     for timeout in timeouts(pod, engine, subject, cluster):
         if taken is not None and taken.observed >= _ENOUGH_REQUESTS:
             if taken.above(timeout.seconds) >= _CUT_SHARE:
-                return _measured(pod, timeout, taken, tokens)
+                return _measured(timeout, taken, tokens)
             left = metrics.by("finished", "finished_reason").get("abort", 0.0) if metrics is not None else 0.0
             if taken.below(timeout.seconds / 2) == 1 and taken.observed >= _ENOUGH_TO_CLEAR and not left:
                 continue
@@ -215,13 +214,11 @@ def _shorter_than_answers(
         sure = short and fits < min(tokens, _COMMON_TOKENS)
         return Finding(
             role="risk" if sure else "note",
-            severity="warning" if sure else "info",
             confidence="likely" if timeout.whole else "possible",
             summary=f"{where} {ends} {say_seconds(timeout.seconds)}; {what} allows {tokens} tokens, and at "
             f"{FASTEST_TOKENS_PER_SECOND} a second {fits} fit: one of full length takes {needs} or more.",
             evidence=(object_evidence(timeout.item, timeout.path, timeout.text),),
             fixes=(longer(timeout, tokens),),
-            pods=(pod.name,) if pod.exists else (),
         )
     return None
 
@@ -233,7 +230,6 @@ def _own_timeout(pod: Pod, subject: Subject, logs: Logs | None) -> Finding | Non
         whom = f"{ended.url} " if ended.url else "the server of the model "
         return Finding(
             role="cause",
-            confidence="likely",
             summary=f"{ended.container.name} ended since {whom}did not answer in the time that its client gives it "
             f"({ended.error}).",
             evidence=tuple(log_evidence(line) for line in ended.lines),
@@ -245,7 +241,6 @@ def _own_timeout(pod: Pod, subject: Subject, logs: Logs | None) -> Finding | Non
                 ),
             ),
             order=ended.lines[-1].order,
-            pods=(pod.name,),
         )
     busy = list(_busy_workers(pod, logs)) if logs is not None and not subject.engines(pod) else []
     if not busy or stray([line for line, _ in busy]):
@@ -265,7 +260,6 @@ def _own_timeout(pod: Pod, subject: Subject, logs: Logs | None) -> Finding | Non
             ),
         ),
         order=killed.order,
-        pods=(pod.name,),
     )
 
 
@@ -283,7 +277,7 @@ def _busy_workers(pod: Pod, logs: Logs) -> Iterator[tuple[Line, Line]]:
                 break
 
 
-def _measured(pod: Pod, timeout: Timeout, taken: Histogram, tokens: int | None) -> Finding:
+def _measured(timeout: Timeout, taken: Histogram, tokens: int | None) -> Finding:
     """Requests that take longer than the timeout, as the engine measured them."""
     where, share = timeout.where, taken.above(timeout.seconds)
     ends = "ends every request after" if timeout.whole else "ends every request that sends nothing for"
@@ -295,13 +289,11 @@ def _measured(pod: Pod, timeout: Timeout, taken: Histogram, tokens: int | None) 
     streams = "" if timeout.whole else " (those that stream are spared)"
     return Finding(
         role="risk",
-        severity="warning",
         confidence="certain" if timeout.whole else "possible",
         summary=f"{where} {ends} {say_seconds(timeout.seconds)}; of {taken.observed:.0f} requests that the engine finished "
         f"{share:.1%} took longer{streams}.",
         evidence=(object_evidence(timeout.item, timeout.path, timeout.text), taken.evidence(said)),
         fixes=(longer(timeout, int(seconds * FASTEST_TOKENS_PER_SECOND)),),
-        pods=(pod.name,),
     )
 
 

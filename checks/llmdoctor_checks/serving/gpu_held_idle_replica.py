@@ -75,14 +75,11 @@ def gpu_held_idle_replica(
     counted = (Evidence(source="metric", ref=running.source, text=text),) if never else ()
     yield Finding(
         role="note",
-        severity="info",
-        confidence="likely",
         summary=f"{pod.name} has answered nothing for {say_seconds(idle)} and holds "
         f"{count_of(engine.container.gpus, 'GPU')}; nobody waited at any of {replicas} replicas, and the busiest ran "
         f"{busiest:.0f} at most.",
         evidence=(running.evidence(), waiting.evidence(), *counted),
         fixes=(_fix(pod, subject, cluster, replicas),),
-        pods=(pod.name,),
     )
 
 

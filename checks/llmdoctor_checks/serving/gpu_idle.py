@@ -83,7 +83,6 @@ def _over_time(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
                 "parallel size)"
             ),
         ),
-        pods=(pod.name,),
     )
 
 
@@ -104,7 +103,6 @@ def _now(pod: Pod, engine: Engine, hardware: Hardware) -> Iterator[Finding]:
     yield Finding(
         role="cause" if loaded else "note",
         severity="warning" if loaded else "info",
-        confidence="likely",
         summary=f"{count_of(len(empty), 'GPU')} of {len(gpus)} of {container.name} on {hardware.node} "
         f"({', '.join(gpu.title for gpu in empty[:4])}) {'has' if len(empty) == 1 else 'have'} no process and no memory in use, {what}.",
         evidence=(
@@ -117,7 +115,6 @@ def _now(pod: Pod, engine: Engine, hardware: Hardware) -> Iterator[Finding]:
         fixes=(
             fixes.advice(use if loaded else f"See in the log of {container.name} on which device the model was loaded"),
         ),
-        pods=(pod.name,),
     )
 
 

@@ -175,7 +175,6 @@ def graceful_shutdown(pod: Pod, engine: Engine, events: Events | None, logs: Log
     cut = hooks[-1:] if hook and hook[0] > allowed and pod.obj.metadata.deletion_timestamp else []
     yield Finding(
         role="cause" if cut else "risk",
-        severity="warning",
         confidence="certain",
         summary=f"The grace period of {container.name} is {stated}, but {' and '.join(parts)}: "
         "it is killed in the middle, and what it still generates is lost.",
@@ -189,7 +188,6 @@ def graceful_shutdown(pod: Pod, engine: Engine, events: Events | None, logs: Log
                 pod, "/terminationGracePeriodSeconds", longer, f"Let the pod end within {say_seconds(longer)}"
             ),
         ),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -214,8 +212,6 @@ def _cut(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     longer = max(2 * seconds, 300)
     return Finding(
         role="cause",
-        severity="warning",
-        confidence="likely",
         summary=f"{pod.name} was told to end and {'killed' if killed else 'is killed'} {seconds} s later, its grace period, while "
         f"{count_of(count, 'request')} still {'ran' if killed else 'runs' if count == 1 else 'run'}: "
         f"{'its answer is' if count == 1 else 'their answers are'} cut off.",
@@ -234,7 +230,6 @@ def _cut(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             ),
         ),
         order=told.order,
-        pods=(pod.name,),
     )
 
 
@@ -253,8 +248,6 @@ def _dropped(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         return None
     return Finding(
         role="cause",
-        severity="warning",
-        confidence="likely",
         summary=f"{pod.name} was told to end, and {engine.title} threw away the requests that ran: their answers are cut off.",
         evidence=(
             log_evidence(told, _DROPS),
@@ -269,7 +262,6 @@ def _dropped(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             ),
         ),
         order=told.order,
-        pods=(pod.name,),
     )
 
 
@@ -286,8 +278,6 @@ def _cancelled(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     drain = "--shutdown-timeout, from vLLM 0.18.1 on" if engine.name == "vllm" else "its own time for running requests"
     return Finding(
         role="cause",
-        severity="warning",
-        confidence="likely",
         summary=f"{pod.name} was told to end, and its server cut {what} off that still ran.",
         evidence=(
             log_evidence(line, _CANCELS),
@@ -301,7 +291,6 @@ def _cancelled(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             ),
         ),
         order=line.order,
-        pods=(pod.name,),
     )
 
 
@@ -329,8 +318,6 @@ def _still_asked(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         return None
     return Finding(
         role="cause",
-        severity="warning",
-        confidence="likely",
         summary=f"{asked[0].log.pod} still sent requests to {pod.name} after it was told to end, {often(len(asked))} in its "
         "log; its server takes none any more.",
         evidence=(
@@ -346,7 +333,6 @@ def _still_asked(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             ),
         ),
         order=told.order,
-        pods=(pod.name,),
     )
 
 
@@ -363,8 +349,6 @@ def _unloaded(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     who = "its own log says so" if asked[0].log.pod == pod.name else f"{asked[0].log.pod} says so"
     return Finding(
         role="cause",
-        severity="warning",
-        confidence="likely",
         summary=f"{pod.name} was told to end and took its models away, while requests for them still came: {who} {often(len(asked))}.",
         evidence=(
             log_evidence(told),
@@ -379,7 +363,6 @@ def _unloaded(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             ),
         ),
         order=told.order,
-        pods=(pod.name,),
     )
 
 

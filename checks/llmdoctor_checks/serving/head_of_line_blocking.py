@@ -122,13 +122,10 @@ def head_of_line_blocking(
     where = f" on each of {replicas} replicas" if replicas and replicas > 1 else ""
     yield Finding(
         role="note",
-        severity="info",
-        confidence="likely",
         summary=f"{engine.label} computes each prompt in one step ({off.text}), up to {length} tokens: meanwhile every other "
         f"request{where} waits.",
         evidence=(setting_evidence(engine.container, off),),
         fixes=(fixes.advice(f"Remove {off.text} in {fixes.edited(pod)}, or cap the length"),),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -165,7 +162,6 @@ def _measured(pod: Pod, engine: Engine, metrics: Metrics) -> Finding | None:
                 f"{fixes.edited(pod)}"
             ),
         ),
-        pods=(pod.name,),
     )
 
 
@@ -208,7 +204,6 @@ def _behind_prefills(pod: Pod, engine: Engine, log: Log, said: list[Load]) -> Fi
     return Finding(
         role="cause",
         severity="warning",
-        confidence="likely",
         summary=f"{engine.at} reads prompts before it goes on with what runs, at {read:.0f} tokens a second, and each of "
         f"{last.running} running requests gets {_say((last.tokens or 0.0) / last.running)} tokens a second. None waits, and "
         f"{last.cache:.0%} of the KV cache is taken.",
@@ -220,7 +215,6 @@ def _behind_prefills(pod: Pod, engine: Engine, log: Log, said: list[Load]) -> Fi
             ),
         ),
         order=last.line.order,
-        pods=(pod.name,),
     )
 
 
@@ -258,7 +252,6 @@ def _in_one_step(pod: Pod, engine: Engine, log: Log) -> Finding | None:
         evidence=(log_evidence(line), log_evidence(following), setting_evidence(engine.container, whole)),
         fixes=(fixes.advice(f"Let it read long prompts in chunks: remove {whole.text} in {fixes.edited(pod)}"),),
         order=following.order,
-        pods=(pod.name,),
     )
 
 
@@ -315,7 +308,6 @@ def _still_beside_prompts(pod: Pod, engine: Engine, said: list[Load]) -> Finding
         evidence=tuple(log_evidence(load.line) for load in (whole, longest[0], longest[-1])),
         fixes=(_smaller(pod, engine),),
         order=longest[-1].line.order,
-        pods=(pod.name,),
     )
 
 
@@ -341,7 +333,6 @@ def _behind_long_prompts(pod: Pod, engine: Engine, log: Log, said: list[Load]) -
     return Finding(
         role="cause",
         severity="warning",
-        confidence="likely",
         summary=f"{engine.at} reads prompts at {read:.0f} tokens a second, and each of the up to {max(x.running for x in last)} requests "
         f"that run has {sum(each) / len(each):.0f} tokens on average: up to {max(x.waiting for x in last)} others wait for them, though no "
         f"more than {max(x.cache for x in last):.0%} of the KV cache is taken.",
@@ -353,7 +344,6 @@ def _behind_long_prompts(pod: Pod, engine: Engine, log: Log, said: list[Load]) -
             ),
         ),
         order=last[-1].line.order,
-        pods=(pod.name,),
     )
 
 
@@ -442,7 +432,6 @@ def _held_up(pod: Pod, engine: Engine, log: Log) -> Finding | None:
                 evidence=(log_evidence(long.end), log_evidence(other.end)),
                 fixes=(_smaller(pod, engine),),
                 order=long.end.order,
-                pods=(pod.name,),
             )
     return None
 

@@ -99,7 +99,7 @@ def hpa_wrong_metric(
         if scaler.maximum > scaler.minimum and (found := _of(scaler, pod, engine, subject, cluster, metrics, logs)):
             yield found
             return
-    yield from by_annotation(pod, engine, subject, metrics)
+    yield from by_annotation(engine, subject, metrics)
 
 
 def _of(
@@ -141,8 +141,6 @@ def _beyond(
     meanwhile = f" Meanwhile {load.waiting.last:.0f} requests wait, and {stays(scaler)}." if load and waits else ""
     return Finding(
         role="cause" if waits else "risk",
-        severity="warning",
-        confidence="likely",
         summary=f"{scaler.ref} adds a replica when more than {look.each} requests run in each; {engine.label} runs {most[0]} at "
         f"once and lets the others wait, so that no load adds one.{meanwhile}",
         evidence=(
@@ -152,7 +150,6 @@ def _beyond(
         ),
         explains=("queue-growing", "kv-cache-saturated") if waits else (),
         fixes=(rescale,),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -215,7 +212,6 @@ def _silent(
         ),
         explains=("queue-growing", "kv-cache-saturated") if queue else (),
         fixes=(fix,),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

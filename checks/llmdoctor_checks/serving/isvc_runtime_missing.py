@@ -90,7 +90,6 @@ def _finding(
     )
     return Finding(
         role="risk" if subject.static else "cause",
-        severity="warning" if subject.static else None,
         confidence=sure,
         summary=summary,
         evidence=(*((told,) if told else ()), _asked(subject, workload), *there),

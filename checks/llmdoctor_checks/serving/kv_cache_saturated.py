@@ -148,7 +148,6 @@ def _over_time(pod: Pod, engine: Engine, metrics: Metrics, load: Load, whole: Sp
         evidence=(*evidence(load), *shown),
         explains=("queue-growing",),
         fixes=(spread_fix(pod) if spread else _fix(pod, more),),
-        pods=(pod.name,),
     )
 
 
@@ -178,7 +177,6 @@ def _at_once(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
         ),
         explains=("queue-growing",),
         fixes=(_fix(pod, ""),),
-        pods=(pod.name,),
     )
 
 
@@ -245,7 +243,6 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         explains=("queue-growing",),
         fixes=(_fix(pod, ""),),
         order=last.line.order,
-        pods=(pod.name,),
     )
 
 
@@ -298,7 +295,6 @@ def _none_begun(pod: Pod, engine: Engine, said: list[Statement]) -> Finding | No
         explains=("queue-growing",),
         fixes=(_fix(pod, ""),),
         order=last.line.order,
-        pods=(pod.name,),
     )
 
 
@@ -372,7 +368,6 @@ def _none_has_room(pod: Pod, engine: Engine, said: list[Statement]) -> Finding |
     return Finding(
         role="cause",
         severity="critical",
-        confidence="likely",
         summary=f"The KV cache of {engine.container.name or engine.title} has been {last.cache:.0%} full for {say_seconds(seconds)} "
         f"and nothing runs: {swapped[1] if swapped else 0} swapped out and {last.waiting} waiting requests find no room in it.",
         evidence=(log_evidence(still[0].line, _CACHE), log_evidence(last.line, _CACHE)),
@@ -384,7 +379,6 @@ def _none_has_room(pod: Pod, engine: Engine, said: list[Statement]) -> Finding |
             ),
         ),
         order=last.line.order,
-        pods=(pod.name,),
     )
 
 

@@ -85,8 +85,6 @@ def metrics_not_scraped(pod: Pod, subject: Subject, cluster: Cluster, metrics: M
         known = metrics.name_of("memory_working_set") or metrics.name_of("cpu_seconds")
         yield Finding(
             role="note",
-            severity="info",
-            confidence="likely",
             summary=f"Prometheus knows the containers of {pod.name}, and no metric of {engine.title} in it.",
             evidence=(Evidence(source="metric", ref=source, text=f"{known or 'metrics'} of {pod.name}"),),
             fixes=(
@@ -94,7 +92,6 @@ def metrics_not_scraped(pod: Pod, subject: Subject, cluster: Cluster, metrics: M
                 if metrics_off(engine)
                 else fixes.advice(f"Add a PodMonitor for the pods of {fixes.edited(pod)}", owner="platform"),
             ),
-            pods=(pod.name,),
         )
         return
     if any(_works(engine, one) for one in asked):
@@ -112,13 +109,11 @@ def metrics_not_scraped(pod: Pod, subject: Subject, cluster: Cluster, metrics: M
     if pod.ready and all(cluster.complete(kind, pod.namespace) for kind in kinds):
         yield Finding(
             role="note",
-            severity="info",
             confidence="possible",
             summary=f"No PodMonitor, ServiceMonitor or annotation of {pod.namespace} is meant for {pod.name}: the metrics of "
             f"{engine.title} may reach no Prometheus.",
             evidence=(pod_evidence(pod, "metadata.labels", ", ".join(f"{k}={v}" for k, v in pod.labels.items())),),
             fixes=(fixes.advice(f"Add a PodMonitor for the pods of {fixes.edited(pod)}", owner="platform"),),
-            pods=(pod.name,),
         )
 
 
@@ -249,12 +244,10 @@ def _unseen(pod: Pod, what: str, evidence: tuple[Evidence, ...], fix: Fix, scali
     return Finding(
         role="cause" if scaling and pod.ready else "risk",
         severity="warning",
-        confidence="likely",
         summary=f"{what}: {lost}.",
         evidence=(*evidence, *((scaling,) if scaling else ())),
         explains=("hpa-wrong-metric",) if scaling else (),
         fixes=(fix,),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

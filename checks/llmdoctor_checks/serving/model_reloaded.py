@@ -150,7 +150,6 @@ def _swaps(pod: Pod, container: Container, logs: Logs) -> Finding | None:
         return None
     return Finding(
         role="cause",
-        severity="warning",
         confidence="likely" if timed else "possible",  # without times nobody knows how long it was silent between
         summary=f"llama-swap{'' if pod.log_only else f' in {container.name}'} put one model in the place of another {len(loads)} times "
         f"for its last {len(requests)} requests: {', '.join(names[-4:])}.",
@@ -162,7 +161,6 @@ def _swaps(pod: Pod, container: Container, logs: Logs) -> Finding | None:
             ),
         ),
         order=loads[-1].order,
-        pods=(pod.name,),
     )
 
 
@@ -187,8 +185,6 @@ def _of_ollama(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         how = f"with another context length each time ({_lengths(wanted)})"
     yield Finding(
         role="cause",
-        severity="warning",
-        confidence="likely",
         summary=f"{engine.at} loaded a model {len(loads)} times {how}, for "
         f"its last {len(requests)} requests: {say_seconds(cost)} of the {say_seconds(took)} that they took.",
         evidence=(
@@ -203,7 +199,6 @@ def _of_ollama(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
             ),
         ),
         order=loads[-1].line.order,
-        pods=(pod.name,),
     )
 
 

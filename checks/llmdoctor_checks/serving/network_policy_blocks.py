@@ -82,13 +82,11 @@ def _head(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
         yield Finding(
             role="cause",
             severity="critical",
-            confidence="likely",
             summary=f"NetworkPolicy {names} lets nothing of {pod.name} in to {head.metadata.name}, which runs: the worker waits for it.",
             evidence=(log_evidence(line), *(quote(item, "ingress") for item in found)),
             explains=("ray-cluster", "multinode-discovery", *CONSEQUENCES),
             fixes=(with_rules(found[0], "ingress", [rule], "Let the pods of the Ray cluster reach each other"),),
             order=line.order,
-            pods=(pod.name,),
         )
         return
 
@@ -118,8 +116,6 @@ def _peers(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[Finding]:
     rule = {"from": [{"podSelector": dig(found[0].raw, "spec.podSelector") or {}}]}
     yield Finding(
         role="risk",
-        severity="warning",
-        confidence="likely",
         summary=f"NetworkPolicy {names} lets the {nodes} pods of one server reach each other on chosen ports only; NCCL, gloo "
         "and Ray choose theirs when they start, and the ranks wait for each other until they time out.",
         evidence=tuple(quote(item, "ingress") for item in found),

@@ -140,8 +140,6 @@ def _of_pod(pod: Pod, subject: Subject, told: list[Evidence]) -> Iterator[Findin
         risk = strict or deadline < _DEFAULT_SECONDS
         yield Finding(
             role="risk" if risk else "note",
-            severity="warning" if risk else "info",
-            confidence="likely",
             summary=f"The startup probe of {container.name} gives it {say_seconds(budget)}, the rollout {say_seconds(deadline)}: "
             f"a start that takes longer is {after}.",
             evidence=(

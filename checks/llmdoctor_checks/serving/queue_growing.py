@@ -120,12 +120,10 @@ def _over_time(
         said = (spread[1].evidence(),)
     yield Finding(
         role="cause",
-        confidence="likely",
         summary=f"{waiting.last:.0f} requests wait in {engine.container.name} while {running.last:.0f} run, and "
         f"{say_seconds(waiting.seconds)} before {waiting.points[0][1]:.0f} waited{wait}.",
         evidence=(*evidence(load), *said),
         fixes=(_fix(pod, engine, subject, cluster, metrics, load, spread=spread is not None),),
-        pods=(pod.name,),
     )
 
 
@@ -176,20 +174,17 @@ def _at_once(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
     if idle is not None and min(waiting.seconds, idle[1].seconds) >= _NO_BURST_SECONDS:
         yield Finding(
             role="cause",
-            confidence="likely",
             summary=f"{waiting.last:.0f} requests wait in {engine.container.name} while {running.last:.0f} run, and "
             f"{say_seconds(waiting.seconds)} before {waiting.points[0][1]:.0f} waited. Meanwhile {idle[0]} runs "
             f"{max(idle[1].values):.0f} at most, and has no queue.",
             evidence=(waiting.evidence(), running.evidence(), idle[1].evidence()),
             fixes=(spread_fix(pod),),
-            pods=(pod.name,),
         )
         return
     if min(waiting.values) < running.last:
         return
     yield Finding(
         role="note",
-        severity="info",
         confidence="possible",
         summary=f"At this moment {waiting.last:.0f} requests wait in {engine.container.name} while {running.last:.0f} run; one "
         "look does not say whether that lasts.",
@@ -197,13 +192,12 @@ def _at_once(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
         fixes=(
             fixes.advice("Look again after some minutes", f"kubectl llmdoctor diagnose {pod.name} -n {pod.namespace}"),
         ),
-        pods=(pod.name,),
     )
 
 
 def _by_log(pod: Pod, engine: Engine, logs: Logs, metrics: Metrics | None) -> Iterator[Finding]:
     if engine.name == "ollama":
-        yield from _one_by_one(pod, engine, logs)
+        yield from _one_by_one(engine, logs)
         return
     said = since_when(last_load(engine.container, logs), lambda load: load.waiting > 0)
     if not lasts(said) or not works(pod, said):
@@ -222,7 +216,6 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs, metrics: Metrics | None) -> It
     spread = f". At this moment {idle[0]} runs {idle[1].last:.0f}, and has no queue" if idle else ""
     yield Finding(
         role="cause",
-        confidence="likely",
         summary=f"{last.waiting} requests wait in {engine.container.name or engine.title} while {last.running} run; "
         f"{count_of(len(said) - 1, 'statement')} before {said[0].waiting} waited{spread}.",
         evidence=(log_evidence(said[0].line), log_evidence(last.line), *((idle[1].evidence(),) if idle else ())),
@@ -235,7 +228,6 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs, metrics: Metrics | None) -> It
             ),
         ),
         order=last.line.order,
-        pods=(pod.name,),
     )
 
 
@@ -247,7 +239,6 @@ def _refuses(pod: Pod, engine: Engine, logs: Logs, said: list[Said]) -> Finding 
         return None
     return Finding(
         role="cause",
-        confidence="likely",
         summary=f"{engine.container.name or engine.title} refused {count} of {all_of} requests (503 or 429) while {last.running} run and "
         f"{last.waiting} wait: more come in than it serves, and its queue is full.",
         evidence=(log_evidence(said[0].line), log_evidence(last.line)),
@@ -258,11 +249,10 @@ def _refuses(pod: Pod, engine: Engine, logs: Logs, said: list[Said]) -> Finding 
             ),
         ),
         order=last.line.order,
-        pods=(pod.name,),
     )
 
 
-def _one_by_one(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
+def _one_by_one(engine: Engine, logs: Logs) -> Iterator[Finding]:
     """Ollama runs one request at a time, and those that came meanwhile wait for all before them."""
     log = logs.current(engine.container.name)
     told = next(log.find(_ONE_AT_A_TIME), None) if log else None
@@ -293,7 +283,6 @@ def _one_by_one(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
             ),
         ),
         order=last.line.order,
-        pods=(pod.name,),
     )
 
 

@@ -155,7 +155,6 @@ def _cut(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         + (f". It answered {answered} requests since the first." if usual else "."),
         evidence=(log_evidence(line),),
         fixes=(_longer(engine, 1 << (int(longest[2]) - 1).bit_length() if longest else None),),
-        pods=(pod.name,),
     )
 
 
@@ -205,7 +204,6 @@ def _told_to_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs) -> 
     return Finding(
         role="cause" if most else "note",
         severity="warning",
-        confidence="likely",
         summary=f"{line.log.pod} asks {engine.container.name} for more than "
         + (
             f"the {said['max']} tokens of its physical batch"
@@ -234,7 +232,6 @@ def _told_to_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs) -> 
             ),
         ),
         order=line.order,
-        pods=(pod.name,),
     )
 
 
@@ -252,7 +249,6 @@ def _body_too_large(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs) -> F
     return Finding(
         role="note" if astray(times, times, times + answered(log)) else "cause",
         severity="warning",
-        confidence="likely",
         summary=f"{line.log.pod} sends {engine.container.name} requests whose body is larger than it takes (413), {often(times)} in its "
         f"log; that of {engine.title} has no word of it.",
         evidence=(log_evidence(line, said[0]),),
@@ -263,7 +259,6 @@ def _body_too_large(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs) -> F
             ),
         ),
         order=line.order,
-        pods=(pod.name,),
     )
 
 
@@ -278,7 +273,6 @@ def _counted(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
         return
     yield Finding(
         role="note",
-        severity="info",
         confidence="possible",
         summary=f"{engine.container.name} refused {refused:.0f} of {all_of:.0f} requests ({refused / all_of:.0%}) in "
         f"{say_seconds(length.seconds)} as faulty; {near:.1%} of the prompts that it took are longer than half of its context of "
@@ -293,7 +287,6 @@ def _counted(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
                 f"kubectl -n {pod.namespace} logs {pod.name} -c {engine.container.name}",
             ),
         ),
-        pods=(pod.name,),
     )
 
 

@@ -75,8 +75,6 @@ def scale_from_zero_blind(pod: Pod, subject: Subject, cluster: Cluster) -> Itera
             when = "there are 0 replicas now"
         yield Finding(
             role="cause" if asleep else "risk",
-            severity="warning",
-            confidence="likely",
             summary=f"{scaler.ref} scales to zero on {names}, which only a running pod emits: {when}, and no request "
             "brings one back.",
             evidence=(
@@ -84,7 +82,6 @@ def scale_from_zero_blind(pod: Pod, subject: Subject, cluster: Cluster) -> Itera
                 *(scaler.evidence(look.path, look.text) for look in scaler.looks),
             ),
             fixes=(_fix(scaler, low),),
-            pods=(pod.name,) if pod.exists else (),
         )
         return
 
@@ -100,8 +97,6 @@ def _unseen(pod: Pod, scaler: Scaler, cluster: Cluster) -> Finding | None:
             continue
         return Finding(
             role="cause",
-            severity="warning",
-            confidence="likely",
             summary=f"{scaler.ref} has scaled to zero and sees nothing that would wake it, while {who} refused "
             f"{count_of(len(asked), 'request')} for want of a pod.",
             evidence=(
@@ -111,7 +106,6 @@ def _unseen(pod: Pod, scaler: Scaler, cluster: Cluster) -> Finding | None:
                 *(scaler.evidence(look.path, look.text) for look in scaler.looks),
             ),
             fixes=(_fix(scaler, "minReplicaCount"),),
-            pods=(pod.name,) if pod.exists else (),
         )
     return None
 

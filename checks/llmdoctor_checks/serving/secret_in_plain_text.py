@@ -55,13 +55,10 @@ def secret_in_plain_text(pod: Pod, subject: Subject) -> Iterator[Finding]:
         names = ", ".join(dict.fromkeys(name for name, _, _, _ in found))
         yield Finding(
             role="risk",
-            severity="warning",
-            confidence="likely",
             summary=f"{container.name} has {count_of(len(found), 'secret')} in plain text ({names}): "
             f"whoever may read {fixes.edited(pod)} knows {'it' if len(found) == 1 else 'them'}.",
             evidence=tuple(pod_evidence(container, path, text) for _, path, text, _ in found),
             fixes=(*_fixes(pod, container, literal), *_open_probes(pod, headers)),
-            pods=(pod.name,) if pod.exists else (),
         )
 
 

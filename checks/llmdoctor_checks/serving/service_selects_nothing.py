@@ -152,7 +152,6 @@ def _no_such(pod: Pod, ended: Ended, cluster: Cluster) -> Finding | None:
             ),
         ),
         order=ended.lines[0].order,
-        pods=(pod.name,),
     )
 
 
@@ -174,7 +173,6 @@ def _awaited_in_vain(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
             ),
             explains=NOT_STARTED,
             fixes=(why.fix,),
-            pods=(pod.name,),
         )
         return
 
@@ -200,8 +198,6 @@ def _unpicked(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
         path = "/spec/selector/matchLabels" if dig(pool.raw, "spec.selector.matchLabels") else "/spec/selector"
         yield Finding(
             role="cause",
-            severity="warning",
-            confidence="likely",
             summary=f"InferencePool {pool.name} selects no pod: it wants {wrong}. {pod.name} gets no requests through it.",
             evidence=(
                 object_evidence(pool, "spec.selector", ", ".join(f"{k}: {v}" for k, v in wanted.items())),
@@ -214,7 +210,6 @@ def _unpicked(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
                     [{"op": "replace", "path": path, "value": right}],
                 ),
             ),
-            pods=(pod.name,),
         )
         return
 
@@ -251,8 +246,6 @@ def _port(pod: Pod, port: int, item: Item, cluster: Cluster) -> Iterator[Finding
         operation = {"op": "replace", "path": f"/spec/ports/{index}/targetPort", "value": port}
         yield Finding(
             role="cause" if empty and not _served(pod, port) else "risk",
-            severity="warning",
-            confidence="likely",
             summary=f"Service {item.name} sends port {row.get('port')} to the port named {name} of {pod.name}, and no "
             f"container declares one ({have}): it has no endpoint, and connections are refused.",
             evidence=(
@@ -260,7 +253,6 @@ def _port(pod: Pod, port: int, item: Item, cluster: Cluster) -> Iterator[Finding
                 *((empty,) if empty else ()),
             ),
             fixes=(fixes.patch_object(item, f"Send to port {port}", [operation]),),
-            pods=(pod.name,) if pod.exists else (),
         )
         return
 
@@ -315,15 +307,12 @@ def _labels(pod: Pod, engine: Engine, subject: Subject, item: Item, cluster: Clu
     cut_off = pod.exists and pod.ready and (known is not None or cluster.complete("Service", pod.namespace))
     yield Finding(
         role="cause" if cut_off else "risk",
-        severity="warning",
-        confidence="likely",
         summary=f"Service {item.name} selects no pod: it wants {said}. {engine.title} in {fixes.edited(pod)} gets no requests.",
         evidence=(
             object_evidence(item, "spec.selector", ", ".join(f"{k}: {v}" for k, v in selector.items())),
             *((known.none,) if known and not known.some else ()),
         ),
         fixes=(fixes.patch_object(item, f"Select {_those_of(pod)}", [operation]),),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -355,13 +344,10 @@ def _of_another(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
         operation = {"op": "replace", "path": "/spec/selector", "value": selector | {key: labels[key]}}
         yield Finding(
             role="cause",
-            severity="warning",
-            confidence="likely",
             summary=f"Service {item.name} selects no pod: it wants {key}={selector[key] or '(empty)'}, {pod.name} has {labels[key]}. "
             "Nobody reaches it.",
             evidence=(object_evidence(item, f"spec.selector[{key}]", selector[key] or "(empty)"), known.none),
             fixes=(fixes.patch_object(item, f"Select {_those_of(pod)}", [operation]),),
-            pods=(pod.name,),
         )
         return
 
@@ -386,8 +372,6 @@ def _other_group(pod: Pod, engine: Engine, port: int, cluster: Cluster) -> Itera
         operation = {"op": "replace", "path": f"/spec/selector/{_GROUPS.replace('/', '~1')}name", "value": group.name}
         yield Finding(
             role="risk",
-            severity="warning",
-            confidence="likely",
             summary=f"Service {item.name} selects the pods of LeaderWorkerSet {asked}, and this one is {group.name}: it has no "
             f"endpoint, and {engine.title} gets no requests.",
             evidence=(object_evidence(item, f"spec.selector[{_GROUPS}name]", asked),),

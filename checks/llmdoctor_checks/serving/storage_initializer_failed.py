@@ -66,7 +66,6 @@ def storage_initializer_failed(pod: Pod, logs: Logs | None) -> Iterator[Finding]
             confidence="likely" if of_store else "possible",
             summary=f"{name} ended with exit code {ending.code} before the model was there{how}",
             evidence=(pod_evidence(pod, ending.path, ending.text), *([log_evidence(error)] if error else [])),
-            pods=(pod.name,),
             explains=(
                 *(("model-registry-failed",) if of_store else ()),
                 "crash-loop",
@@ -113,7 +112,6 @@ def _endless(pod: Pod, logs: Logs) -> Finding | None:
                 ),
             ),
             order=last.order,
-            pods=(pod.name,),
         )
     return None
 

@@ -117,7 +117,6 @@ def version_vulnerable(
     yield Finding(
         role="risk" if worst.score >= _GRAVE else "note",
         severity="critical" if worst.score >= 9 else "warning" if worst.score >= _GRAVE else "info",
-        confidence="likely",
         summary=f"{engine.label} has {worst.id} (CVSS {worst.score}), fixed in {worst.fixed}: {worst.what}."
         + (f" Also: {others}." if others else ""),
         evidence=(
@@ -125,7 +124,6 @@ def version_vulnerable(
             *dict.fromkeys(proof for _, proof in found),
         ),
         fixes=(fixes.advice(f"Take {engine.title} {newest} or later in {fixes.edited(pod)}"),),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -145,7 +143,6 @@ def _struck(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             return Finding(
                 role="cause",
                 severity="critical",
-                confidence="likely",
                 summary=f"{blow.what} ended {engine.label}: {blow.id}, fixed in {blow.fixed}.",
                 evidence=(
                     log_evidence(line),
@@ -155,7 +152,6 @@ def _struck(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
                 explains=("engine-dead", "crash-loop", "not-ready", "pod-failed"),
                 fixes=(fixes.advice(f"Take {engine.title} {blow.fixed} or later in {fixes.edited(pod)}"),),
                 order=line.order,
-                pods=(pod.name,),
             )
     return None
 

@@ -95,14 +95,12 @@ def weights_off_gpu(pod: Pod, engine: Engine, logs: Logs | None, subject: Subjec
     """
     if engine.name in ("ollama", "llama.cpp"):
         if logs is not None and (pod.ready or pod.log_only):
-            found = (
-                _layers(pod, engine, logs) or _planned_only(pod, engine, logs) or _no_such_library(pod, engine, logs)
-            )
+            found = _layers(pod, engine, logs) or _planned_only(pod, engine, logs) or _no_such_library(engine, logs)
             yield from (found,) if found else ()
     elif (
         engine.name in ("vllm", "sglang")
         and not pod.failing
-        and (found := _fetched_slowly(pod, engine, logs) or _offload(pod, engine, subject))
+        and (found := _fetched_slowly(pod, engine, logs) or _offload(engine, subject))
     ):
         yield found
 
@@ -135,7 +133,6 @@ def _layers(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         # a model that is larger than the GPU may be what somebody wants; a GPU that is asked for and left idle is not, nor is an
         # answer that takes minutes
         role="cause" if there == 0 or waits else "risk",
-        severity="warning",
         confidence="certain" if (default or room) and not waits else "likely",
         summary=f"{engine.at} has {there} of {layers} layers of the model on the GPU, and computes the "
         f"others on the CPU{why or (', as no --n-gpu-layers is set' if default else '')}"
@@ -159,7 +156,6 @@ def _layers(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             ),
         ),
         order=line.order,
-        pods=(pod.name,),
     )
 
 
@@ -179,8 +175,6 @@ def _planned_only(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     lacks = runners is not None and re.search(_CPU_ALONE, runners.text[:2000]) is not None
     return Finding(
         role="cause",
-        severity="warning",
-        confidence="likely",
         summary=f"{engine.at} planned {planned[1]} layers for the GPU that it lists, and has all weights in the memory of the CPU"
         f"{': it has no runner for GPUs' if lacks else ''}.",
         evidence=(
@@ -199,11 +193,10 @@ def _planned_only(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             ),
         ),
         order=said[-1][0].order,
-        pods=(pod.name,),
     )
 
 
-def _no_such_library(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
+def _no_such_library(engine: Engine, logs: Logs) -> Finding | None:
     """Ollama that is told to use a library by a name that it does not have, and uses none."""
     found = wrong_library(engine, logs) if engine.name == "ollama" and engine.container.accelerators else None
     if found is None:
@@ -211,15 +204,12 @@ def _no_such_library(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     name, line = found
     return Finding(
         role="cause",
-        severity="warning",
-        confidence="likely",
         summary=f"{engine.at} computes on the CPU: OLLAMA_LLM_LIBRARY={name} is the name of no library that it has (cuda_v12, rocm …), "
         "and it skips all others.",
         evidence=(pod_evidence(engine.container, "env[OLLAMA_LLM_LIBRARY]", name), log_evidence(line)),
         explains=("cpu-starved",),
         fixes=(fixes.remove_env(engine.container, "OLLAMA_LLM_LIBRARY", "Let Ollama choose its library"),),
         order=line.order,
-        pods=(pod.name,),
     )
 
 
@@ -256,8 +246,6 @@ def _fetched_slowly(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | No
         return None
     return Finding(
         role="cause",
-        severity="warning",
-        confidence="likely",
         summary=f"{setting.text} keeps up to {setting.value:g} GiB of weights for each GPU in host memory and fetches them for every step: "
         f"a request gets {max(paces):.1f} tokens a second at most.",
         evidence=(setting_evidence(engine.container, setting), log_evidence(said[-1].line)),
@@ -268,11 +256,10 @@ def _fetched_slowly(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | No
             ),
         ),
         order=said[-1].line.order,
-        pods=(pod.name,),
     )
 
 
-def _offload(pod: Pod, engine: Engine, subject: Subject) -> Finding | None:
+def _offload(engine: Engine, subject: Subject) -> Finding | None:
     """Weights kept in host memory although the GPUs would hold all of them."""
     setting, sizing, workers = engine.explicit("cpu_offload_gb"), subject.sizing(engine), engine.workers
     gpu = sizing.accelerator.gpu if sizing.accelerator and sizing.accelerator.shared <= 1 else None
@@ -283,11 +270,8 @@ def _offload(pod: Pod, engine: Engine, subject: Subject) -> Finding | None:
         return None
     return Finding(
         role="risk",
-        severity="warning",
-        confidence="likely",
         summary=f"{setting.text} keeps up to {setting.value:g} GiB of weights for each GPU in host memory and fetches them for every step, "
         f"although the {say_bytes(weights)} of weights fit into {workers} x {say_bytes(gpu.memory)} of {gpu.name}.",
         evidence=(setting_evidence(engine.container, setting),),
         fixes=(fixes.set_flag(engine, "cpu_offload_gb", "--cpu-offload-gb", "0", "Keep all weights on the GPUs"),),
-        pods=(pod.name,) if pod.exists else (),
     )

@@ -53,7 +53,6 @@ def apache_speaks_tls(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
         yield Finding(
             role="cause",
             severity="warning",
-            confidence="likely",
             summary=f"{container.name} speaks TLS to {to.shown}, where {engine.title} in {engine.pod.name} was given no certificate: "
             "requests to the model fail.",
             evidence=(
@@ -66,7 +65,6 @@ def apache_speaks_tls(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
                 ),
             ),
             order=lines[-1].order,
-            pods=(pod.name,),
         )
         return
 

@@ -49,9 +49,7 @@ _CALLS = r"(?:chat/completions|completions|embeddings|responses|messages|models)
 _ASKED = rf"/{_CALLS}(?:[/?]|$)|/generate(?:_stream)?(?:\?|$)|/api/(?:chat|generate|embed|embeddings|tags|show)(?:\?|$)"
 #: Where a server has it; there a 404 is of a model that it does not serve.
 _RIGHT = rf"(?:/v\d)?/{_CALLS}(?:/[\w.-]{{1,200}})?(?:\?|$)"
-_RIGHT_OF = {
-    "ollama": rf"/api/(?:chat|generate|embed|embeddings|tags|show)(?:\?|$)|/v1/{_CALLS}",
-}
+_RIGHT_OF = {"ollama": rf"/api/(?:chat|generate|embed|embeddings|tags|show)(?:\?|$)|/v1/{_CALLS}"}
 #: KServe has OpenAI's API below /openai, or what this variable says, and lists its own models at /v1/models.
 _KSERVE_PREFIX, _KSERVE_OWN = "KSERVE_OPENAI_ROUTE_PREFIX", r"/v\d/models"
 #: By what paths begin besides, where a proxy passes them on as they are: vLLM's and SGLang's option.
@@ -96,7 +94,7 @@ def _requests(log: Log) -> Iterator[_Request]:
 def _has(engine: Engine, path: str) -> bool:
     """Whether the server may have a path: a 404 there speaks of a model."""
     spec = engine.container.spec
-    if (root := re.search(_ROOT, " ".join(map(str, (*spec.command, *spec.args))))) is not None:
+    if (root := re.search(_ROOT, " ".join(spec.argv))) is not None:
         path = path.removeprefix(root[1].rstrip("/"))
     if engine.name == "huggingfaceserver":
         prefix = _below(engine)
@@ -126,13 +124,11 @@ def _wrong_path(pod: Pod, engine: Engine, cluster: Cluster, wrong: list[_Request
     return Finding(
         role="cause",
         severity="warning",
-        confidence="likely",
         summary=f"{client} asks {engine.container.name} for {last.path}, a path that {engine.title} does not have: "
         f"{count_of(len(wrong), 'request')}, all answered 404.",
         evidence=(log_evidence(last.line), *where),
         fixes=(fixes.advice(how),),
         order=last.line.order,
-        pods=(pod.name,),
     )
 
 
@@ -160,7 +156,6 @@ def _without_key(pod: Pod, engine: Engine, cluster: Cluster, keyless: list[_Requ
             ),
         ),
         order=last.line.order,
-        pods=(pod.name,),
     )
 
 

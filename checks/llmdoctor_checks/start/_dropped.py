@@ -65,7 +65,6 @@ def dropped(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Fi
         return Finding(
             role="cause",
             severity="warning",
-            confidence="likely",
             summary=f"{other.pod} took {pod.name} off its list: its health check got no answer in time, {often(len(mine))} in its log, "
             f"and no server was left to it. {engine.title} was up, busy, and answered again afterwards.",
             evidence=(log_evidence(mine[-1]), log_evidence(alone[-1]), log_evidence(after)),
@@ -76,7 +75,6 @@ def dropped(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Fi
                 ),
             ),
             order=mine[-1].order,
-            pods=(pod.name,),
         )
     return None
 

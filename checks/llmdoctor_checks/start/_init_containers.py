@@ -7,18 +7,10 @@ from kubectl_llmdoctor.api import Container, Finding, Fix, Logs, Pod, expression
 
 #: What is only a consequence where containers of a pod do not start, or start without the network.
 NOT_STARTED = (
-    "volume-mount-failed",
-    "hf-unreachable",
-    "model-registry-failed",
-    "storage-initializer-failed",
-    "ngc-unauthorized",
-    "multinode-discovery",
-    "ray-cluster",
-    "crash-loop",
-    "not-ready",
-    "pod-failed",
+    "volume-mount-failed", "hf-unreachable", "model-registry-failed", "storage-initializer-failed",
+    "ngc-unauthorized", "multinode-discovery", "ray-cluster", "crash-loop", "not-ready", "pod-failed",
     "rollout-stuck",
-)
+)  # fmt: skip
 
 #: Servers that are meant to run beside others, by name: as a plain init container they never let the next one start.
 _SERVERS = (
@@ -81,7 +73,6 @@ def servers_in_the_way(pod: Pod) -> Iterator[Finding]:
             yield Finding(
                 role="risk",
                 severity="critical",
-                confidence="likely",
                 summary=f"{container.name} {what}, and stands among the init containers as a plain one: it does not end, "
                 f"so that {last} never starts.",
                 evidence=(
@@ -110,7 +101,6 @@ def waits_for_later(pod: Pod) -> Iterator[Finding]:
         yield Finding(
             role="risk",
             severity="critical",
-            confidence="likely",
             summary=f"Init container {container.name} asks port {port} of its own pod, where {later[port]} listens: that is started "
             "only when all init containers have ended, so that nothing answers.",
             evidence=(
@@ -159,7 +149,6 @@ def never_ends(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
             what = "runs until it is stopped" if asleep else "is a server"
             yield Finding(
                 role="cause",
-                confidence="likely",
                 summary=f"{container.name} {what}, and stands among the init containers as a plain one: it does not end, "
                 f"and {last} waits for that.",
                 evidence=(
@@ -169,7 +158,6 @@ def never_ends(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
                 ),
                 explains=NOT_STARTED,
                 fixes=_let_go_on(container, asleep),
-                pods=(pod.name,),
             )
         elif container.name == "vault-agent-init":
             yield from _may_not_log_in(pod, container, logs)
@@ -183,7 +171,6 @@ def _may_not_log_in(pod: Pod, agent: Container, logs: Logs | None) -> Iterator[F
     role = pod.annotations.get("vault.hashicorp.com/role")
     yield Finding(
         role="cause",
-        confidence="likely",
         summary=f"{agent.name} may not log in at Vault, so that no other container of the pod starts.",
         evidence=(
             log_evidence(lines[-1], VAULT),
@@ -197,7 +184,6 @@ def _may_not_log_in(pod: Pod, agent: Container, logs: Logs | None) -> Iterator[F
                 f"kubectl -n {pod.namespace} logs {pod.name} -c {agent.name}",
             ),
         ),
-        pods=(pod.name,),
     )
 
 

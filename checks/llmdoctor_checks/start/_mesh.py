@@ -129,7 +129,7 @@ def _before(pod: Pod, proxy: Container, logs: Logs | None) -> Iterator[Finding]:
     """Init containers that need the network before the proxy starts."""
     for container in _cut_off(pod, proxy):
         line = _refused(pod, container, logs)
-        waits = _WAITS.search(" ".join(map(str, (*container.spec.command, *container.spec.args))))
+        waits = _WAITS.search(" ".join(container.spec.argv))
         still = container.running and container.role == "init"
         if line or (still and (waits or _waits_for_a_store(container, logs))):
             yield _finding(
@@ -251,7 +251,6 @@ def _between_ranks(pod: Pod, subject: Subject, proxy: Container, logs: Logs | No
                     ),
                 ),
                 order=line.order,
-                pods=(pod.name,),
             )
 
 
@@ -273,7 +272,6 @@ def _finding(
         evidence=tuple(evidence),
         explains=NOT_STARTED,
         fixes=tuple(started_first(pod, proxy, cut_off=cut_off)),
-        pods=(pod.name,),
     )
 
 

@@ -73,7 +73,6 @@ def _finding(
     return Finding(
         role="note" if opens else "cause" if said else "risk",
         severity="warning",
-        confidence="likely",
         summary=f"InferencePool {pool.name} asks its endpoint picker, Service {service.name}, at port {asked}; that has {have}. "
         + (
             f"Gateways send requests to any pod of the pool, {pod.name} among them, without it (failureMode FailOpen)."
@@ -95,5 +94,4 @@ def _finding(
             else fixes.advice(f"Set {path} of InferencePool {pool.name} to the gRPC port of Service {service.name}"),
         ),
         order=said.order if said else None,
-        pods=(pod.name,),
     )

@@ -72,7 +72,6 @@ def routed_elsewhere(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
         yield Finding(
             role="cause" if alone else "risk",
             severity="warning",
-            confidence="likely",
             summary=f"{kind} {first.item.name} sends to port {first.port} of Service {service.name}, which has {have}: requests through it "
             "are answered with an error.",
             evidence=(
@@ -84,7 +83,6 @@ def routed_elsewhere(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
                 if len(numbers) == 1 and isinstance(first.port, int)
                 else fixes.advice(f"Name a port in {kind}/{first.item.name} that Service {service.name} has ({have})"),
             ),
-            pods=(pod.name,) if pod.exists else (),
         )
         return
 

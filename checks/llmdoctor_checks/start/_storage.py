@@ -107,7 +107,7 @@ def fetched(pod: Pod, path: str) -> Fetched | None:
     for container in pod.containers:
         if container.role != "init":
             continue
-        text = " ".join(str(word) for word in (*container.spec.command, *container.spec.args))
+        text = " ".join(container.spec.argv)
         for match in re.finditer(_FETCHES, text.replace("\\\n", " ")):
             said = re.sub(_VARIABLE, partial(_value, container), match[1])
             model, *options = re.sub("[=\"']", " ", said).split()

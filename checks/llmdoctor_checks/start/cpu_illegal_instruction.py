@@ -35,7 +35,6 @@ def cpu_illegal_instruction(pod: Pod, node: Node | None) -> Iterator[Finding]:
         known = sorted(key for key in labels if key.startswith("feature.node.kubernetes.io/cpu-cpuid.AVX"))
         yield Finding(
             role="cause",
-            confidence="likely",
             summary=f"{ending.container.name} ended by SIGILL (exit code {_CODE}): it used an instruction that the processor of "
             f"{where} does not have.",
             evidence=(
@@ -49,6 +48,5 @@ def cpu_illegal_instruction(pod: Pod, node: Node | None) -> Iterator[Finding]:
                     "the usual ones missing"
                 ),
             ),
-            pods=(pod.name,),
         )
         return

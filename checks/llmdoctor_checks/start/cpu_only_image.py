@@ -150,7 +150,6 @@ def _of(pod: Pod, container: Container, engine: Engine | None, logs: Logs | None
         ),
         fixes=(_fix(pod, container, build),),
         order=said[0].order if said else None,
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

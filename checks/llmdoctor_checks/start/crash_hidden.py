@@ -9,7 +9,6 @@ from kubectl_llmdoctor.api import (
     Fix,
     Line,
     Logs,
-    Pod,
     check,
     expression,
     fixes,
@@ -61,7 +60,7 @@ _LAST_LINES = 4
 
 
 @check("crash-hidden", since="0.2", severity="warning")
-def crash_hidden(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
+def crash_hidden(engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     """A shell keeps the container running when the engine has crashed.
 
     `vllm serve … || sleep infinity` is put into a command while somebody debugs, and stays there. When the engine ends,
@@ -113,11 +112,7 @@ def crash_hidden(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Findin
                     *((log_evidence(ended),) if ended else ()),
                 ),
                 explains=("not-ready",) if ended or unseen else (),
-                fixes=(
-                    *((_read(engine, unseen),) if unseen else ()),
-                    _fix(engine, group, index, text, found, server),
-                ),
-                pods=(pod.name,) if pod.exists else (),
+                fixes=(*((_read(engine, unseen),) if unseen else ()), _fix(engine, group, index, text, found, server)),
             )
             return
 

@@ -77,12 +77,10 @@ def disk_full(pod: Pod, engine: Engine, sizing: Sizing, cluster: Cluster) -> Ite
     yield Finding(
         role="risk",
         severity="critical",
-        confidence="likely",
         summary=f"The weight files of {model.value} take {say_bytes(needed)} or more; {engine.container.name} downloads them "
         f"to {path}, where {what} holds {say_bytes(place.size)}: {then}.",
         evidence=(place.evidence, setting_evidence(engine.container, model)),
         fixes=(_fix(pod, engine, place, needed),),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -106,12 +104,10 @@ def _by_operator(pod: Pod, engine: Engine) -> Iterator[Finding]:
         yield Finding(
             role="risk",
             severity="critical",
-            confidence="likely",
             summary=f"The weight files of {model} take {say_bytes(needed)} or more; the claim {place.volume} to which they are downloaded "
             f"holds {say_bytes(place.size)}, by {owner}: the download fails.",
             evidence=(place.evidence,),
             fixes=(_fix(pod, engine, place, needed),),
-            pods=(pod.name,) if pod.exists else (),
         )
 
 
@@ -127,12 +123,10 @@ def _by_init_container(pod: Pod, engine: Engine, path: str) -> Iterator[Finding]
     yield Finding(
         role="risk",
         severity="critical",
-        confidence="likely",
         summary=f"The weight files of {got.model} take {say_bytes(needed)} or more; {got.container.name} downloads them "
         f"to {got.directory}, where volume {place.volume} holds {say_bytes(place.size)}: the download fails.",
         evidence=(place.evidence, got.evidence),
         fixes=(_fix(pod, engine, place, needed),),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -148,7 +142,6 @@ def _of_library(pod: Pod, engine: Engine, cluster: Cluster) -> Iterator[Finding]
     yield Finding(
         role="risk",
         severity="critical",
-        confidence="likely",
         summary=f"Ollama is to pull {', '.join(found.names)}, {say_bytes(found.needed)} or more; {engine.container.name} keeps "
         f"models at {place.path}, where {what} holds {say_bytes(place.size)}: the download fails.",
         evidence=(*((place.evidence,) if place.evidence else ()), found.evidence),

@@ -54,7 +54,6 @@ def driver_library_mismatch(pod: Pod, hardware: Hardware, logs: Logs | None) -> 
     stopped = pod.failing and not hardware.runs and not _had_gpus(pod, logs)
     yield Finding(
         role="cause" if stopped else "risk" if logged else "note",
-        severity=None if stopped else "warning" if logged else "info",
         confidence="certain" if stopped and logged and errors else "likely" if stopped or logged else "possible",
         summary=f"On node {hardware.node} the kernel module that runs is not of the version of the driver's libraries"
         f"{': no container that starts gets a GPU' if stopped else '; a container that starts anew gets no GPU'}.",
@@ -73,7 +72,6 @@ def driver_library_mismatch(pod: Pod, hardware: Hardware, logs: Logs | None) -> 
                 owner="platform",
             ),
         ),
-        pods=(pod.name,),
     )
 
 

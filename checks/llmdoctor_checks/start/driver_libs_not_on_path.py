@@ -60,7 +60,6 @@ def driver_libs_not_on_path(pod: Pod, container: Container, node: Node, logs: Lo
     folders = f"{_FOLDER}/lib64:/usr/local/cuda/lib64"
     yield Finding(
         role="cause",
-        confidence="likely",
         summary=f"{what} is not found in {container.name}, which asks for a GPU: GKE mounts the driver at {_FOLDER}, and "
         + (f"LD_LIBRARY_PATH is {path.value}." if path is not None else "nothing puts that on the library path."),
         evidence=(
@@ -86,5 +85,4 @@ def driver_libs_not_on_path(pod: Pod, container: Container, node: Node, logs: Lo
             else fixes.set_env(container, "LD_LIBRARY_PATH", folders, "Put the driver's folder on the library path"),
         ),
         order=line.order,
-        pods=(pod.name,),
     )

@@ -39,18 +39,9 @@ _DRIVER = (
 )
 
 _CONSEQUENCES = (
-    "gpu-runtime-missing",
-    "driver-missing",
-    "import-broken",
-    "engine-init-failed",
-    "engine-dead",
-    "worker-lost",
-    "nccl-other",
-    "crash-loop",
-    "not-ready",
-    "pod-failed",
-    "rollout-stuck",
-)
+    "gpu-runtime-missing", "driver-missing", "import-broken", "engine-init-failed", "engine-dead", "worker-lost",
+    "nccl-other", "crash-loop", "not-ready", "pod-failed", "rollout-stuck",
+)  # fmt: skip
 
 #: CUDA's error 35, as it and TensorRT print it: the driver is older than the image's CUDA, or there is none in the container.
 _ERROR_35 = (_OLD, "cudaErrorInsufficientDriver", "CUDA initialization failure with error: 35")
@@ -121,7 +112,6 @@ def _by_the_node(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Ite
         explains=_CONSEQUENCES,
         fixes=(_newer(name),),
         order=line.order,
-        pods=(pod.name,),
     )
 
 

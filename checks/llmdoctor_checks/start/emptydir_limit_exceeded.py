@@ -89,7 +89,6 @@ def _evicted_before(pod: Pod, cluster: Cluster) -> Finding | None:
             continue
         return Finding(
             role="cause",
-            confidence="likely",
             summary=f"{other.metadata.name}, in whose place {pod.name} starts, was evicted: its volume {said[1]} had grown over "
             f"{said[2]}, and {pod.name} has the same.",
             evidence=(
@@ -104,7 +103,6 @@ def _evicted_before(pod: Pod, cluster: Cluster) -> Finding | None:
                     f"Raise sizeLimit of the volume {said[1]} above what the model needs, in {fixes.edited(pod)}, or use a PVC instead"
                 ),
             ),
-            pods=(pod.name,),
         )
     return None
 
@@ -138,7 +136,6 @@ def _exceeded(pod: Pod, what: str, needed: int, place: Store, evidence: Evidence
     yield Finding(
         role="risk",
         severity="critical",
-        confidence="likely",
         summary=f"{what} {say_bytes(needed)} or more, and volume {place.volume} at {place.path} may "
         f"hold {say_bytes(place.size)}: the kubelet evicts the pod during the download.",
         evidence=(place.evidence, evidence),
@@ -147,5 +144,4 @@ def _exceeded(pod: Pod, what: str, needed: int, place: Store, evidence: Evidence
                 pod, f"/volumes/{index}/emptyDir/sizeLimit", size, f"Raise the sizeLimit of {place.volume} to {size}"
             ),
         ),
-        pods=(pod.name,) if pod.exists else (),
     )

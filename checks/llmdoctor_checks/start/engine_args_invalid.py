@@ -107,7 +107,7 @@ def engine_args_invalid(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
         return
     container = engine.container
     ended = [e for e in endings(pod) if e.container is container]
-    crashed = any(t.kind == "crashed" and t.container is container for t in pod.troubles)
+    crashed = container.crashed
     if crashed and _took_its_arguments(ended[0] if ended else None, logs):
         return
     if crashed and (not ended or ended[0].code in (1, 2)):
@@ -125,7 +125,6 @@ def engine_args_invalid(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
             ),
             explains=("crash-loop", "not-ready", "engine-init-failed", "pod-failed"),
             fixes=tuple(_fixes(engine, shown)),
-            pods=(pod.name,),
         )
     elif not pod.exists and (sure := _sure(fatal) or _misspelt(engine, fatal)):
         yield Finding(
@@ -148,13 +147,12 @@ def _tls_refused(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     """llama-server whose certificate or key cannot be used: it says no more than that it could not bind its socket."""
     key, cert = engine.explicit("ssl_key_file"), engine.explicit("ssl_cert_file")
     container = engine.container
-    crashed = any(t.kind == "crashed" and t.container is container for t in pod.troubles)
+    crashed = container.crashed
     if engine.name != "llama.cpp" or not key or not cert or not crashed:
         return
     for line in (found for log in logs.of(container.name) for found in log.find(_NOT_BOUND)):
         yield Finding(
             role="cause",
-            confidence="likely",
             summary=f"llama-server cannot use the TLS key and certificate that it was given ({key.text} {cert.text}): "
             "they are not in the container, unreadable, or do not belong together. It says only that it could not bind.",
             evidence=(log_evidence(line), setting_evidence(container, key), setting_evidence(container, cert)),
@@ -172,7 +170,6 @@ def _tls_refused(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
                     f"correct the paths in {fixes.edited(pod)}, or leave TLS to the ingress"
                 ),
             ),
-            pods=(pod.name,),
             order=line.order,
         )
         return
@@ -217,7 +214,6 @@ def _unspoken(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         ),
         explains=("crash-loop", "not-ready", "engine-init-failed", "pod-failed"),
         fixes=(fix,),
-        pods=(pod.name,),
     )
 
 
@@ -250,7 +246,6 @@ def _before_its_server(pod: Pod, engine: Engine) -> Iterator[Finding]:
         yield Finding(
             role="risk",
             severity="critical",
-            confidence="likely",
             summary=f"`ollama {found['what']}` of {container.name} asks a server, and the script starts it only after that: it "
             'ends with "could not connect to ollama server".',
             evidence=(pod_evidence(container, path, quoted(" ".join(found[0].split()))),),
@@ -267,13 +262,12 @@ def _before_its_server(pod: Pod, engine: Engine) -> Iterator[Finding]:
 def _no_size(pod: Pod, engine: Engine) -> Iterator[Finding]:
     """A parallel size below one, which the parsers of most releases take; the model is then shared out by dividing by it."""
     settings = [s for name in _SIZES if (s := engine.explicit(name)) and isinstance(s.value, int) and s.value < 1]
-    crashed = any(t.kind == "crashed" and t.container is engine.container for t in pod.troubles)
+    crashed = engine.container.crashed
     if not settings or engine.name not in ("vllm", "sglang") or (pod.exists and not crashed):
         return
     yield Finding(
         role="cause" if pod.exists else "risk",
         severity="critical",
-        confidence="likely",
         summary=f"{engine.title} shares the model out by {settings[0].text}: a size below 1 is none.",
         evidence=tuple(setting_evidence(engine.container, s) for s in settings),
         explains=(
@@ -291,7 +285,6 @@ def _no_size(pod: Pod, engine: Engine) -> Iterator[Finding]:
                 f"Set {settings[0].text.split()[0].partition('=')[0]} to the number of GPUs, or leave it out (1)"
             ),
         ),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -312,7 +305,6 @@ def _aborts(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
             continue
         yield Finding(
             role="cause",
-            confidence="likely",
             summary=f"llama-server aborts over {setting.text}: {least} is the least that it may be.",
             evidence=(
                 setting_evidence(container, setting),
@@ -321,7 +313,6 @@ def _aborts(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
             ),
             explains=("crash-loop", "not-ready", "engine-init-failed", "pod-failed"),
             fixes=(fixes.advice(f"Correct {setting.text} in {fixes.edited(pod)}, or leave it out"),),
-            pods=(pod.name,),
         )
 
 

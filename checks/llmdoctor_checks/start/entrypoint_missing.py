@@ -68,7 +68,6 @@ def _of_shell(pod: Pod, container: Container) -> Finding:
     return Finding(
         role="risk",
         severity="critical",
-        confidence="likely",
         summary=f"Container {container.name} has neither command nor arguments, and {container.spec.image} starts a shell then, "
         "which ends at once.",
         evidence=(pod_evidence(container, "image", container.spec.image),),
@@ -84,7 +83,6 @@ def _finding(pod: Pod, container: Container, path: str, found: Lacking, then: st
     return Finding(
         role="risk",
         severity="critical",
-        confidence="likely",
         summary=f"{'The postStart hook' if path.startswith('lifecycle') else 'The script'} of {container.name} calls {found.program}, "
         f"which {container.spec.image} does not have: {then}.",
         evidence=(pod_evidence(container, path, quoted(found.text)),),

@@ -104,7 +104,6 @@ def field_misplaced(pod: Pod, subject: Subject) -> Iterator[Finding]:
     stands = f"stands under {inside}" if inside else "stands beside spec"
     yield Finding(
         role="risk" if grave else "note",
-        severity="warning" if grave else "info",
         confidence="certain",
         summary=f"{field} {stands}, where Kubernetes knows no such field: it is refused or dropped; "
         f"{belongs + ' is meant' if _alike(field, belongs) else 'it belongs to ' + belongs}.",

@@ -98,7 +98,7 @@ def gpu_arch_unsupported(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | 
     - https://docs.vllm.ai/en/latest/features/quantization/
     """
     container = engine.container
-    if engine.name == "ollama" and logs is not None and (refused := _refused(pod, engine, logs)):
+    if engine.name == "ollama" and logs is not None and (refused := _refused(engine, logs)):
         yield refused
         return
     if pod.log_only or pod.ready:
@@ -106,7 +106,7 @@ def gpu_arch_unsupported(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | 
     if not pod.exists and (others := _of_another_maker(engine)):
         yield others
         return
-    crashed = any(t.kind == "crashed" and t.container is container for t in pod.troubles)
+    crashed = container.crashed
     if pod.exists and not crashed and container.terminated is None and container.restarts == 0 and not pod.unscheduled:
         return  # it is on its way: what it says will tell
     if any(log.text for log in (logs.of(container.name) if logs else ())):
@@ -122,12 +122,10 @@ def gpu_arch_unsupported(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | 
     yield Finding(
         role="cause" if crashed else "risk",
         severity="critical",
-        confidence="likely",
         summary=f"{clash.what} needs compute capability {clash.need}, and {gpu}.",
         evidence=tuple(_evidence(engine, device, clash)),
         explains=("engine-init-failed", "crash-loop", "not-ready", "pod-failed") if crashed else (),
         fixes=tuple(_fixes(engine, clash)),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -146,7 +144,6 @@ def _of_another_maker(engine: Engine) -> Finding | None:
     return Finding(
         role="risk",
         severity="critical",
-        confidence="likely",
         summary=f"{container.spec.image} is built for {kind}, the GPUs of {built}; container {container.name} asks for {resource}, "
         f"which is {whose}, and finds no device there that it can use.",
         evidence=(
@@ -161,7 +158,7 @@ def _of_another_maker(engine: Engine) -> Finding | None:
     )
 
 
-def _refused(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
+def _refused(engine: Engine, logs: Logs) -> Finding | None:
     """A GPU that Ollama has found and left alone, because its libraries do not run on it: it computes on the CPU."""
     found = fallback(engine.container.name, logs)
     if found is None or found.failed is None or not found.refused:
@@ -170,7 +167,6 @@ def _refused(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     return Finding(
         role="cause",
         severity="warning",
-        confidence="likely",
         summary=f"{engine.label} runs on the CPU: it found a GPU, and its library {found.library} {why}.",
         evidence=(log_evidence(found.failed), log_evidence(found.cpu)),
         explains=("not-ready", "probe-too-short", "cpu-starved"),
@@ -181,7 +177,6 @@ def _refused(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             ),
         ),
         order=found.failed.order,
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

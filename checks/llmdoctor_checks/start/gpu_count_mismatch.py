@@ -199,14 +199,12 @@ def _too_few(
     resource = next(iter(container.accelerators), "nvidia.com/gpu")
     yield Finding(
         role="cause" if failing else "risk",
-        severity=None if failing else "warning",
         confidence="likely" if failing else "certain",
         summary=f"{engine.label} starts {count_of(workers, 'worker')}{product}; container {container.name} has "
         f"{_devices(container, gpus)}.",
         evidence=tuple(_evidence(engine)),
         explains=("crash-loop", "not-ready", "engine-init-failed", "pod-failed") if failing else (),
         fixes=tuple(_fixes(engine, resource, workers, gpus, len(explicit))),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -221,8 +219,6 @@ def _no_such_index(container: Container) -> Finding | None:
         return None  # CUDA takes those before the first that is not there; who is privileged sees all of the node
     return Finding(
         role="risk",
-        severity="warning",
-        confidence="likely",
         summary=f"CUDA_VISIBLE_DEVICES of {container.name} is {text}, and its {count_of(gpus, 'GPU')} "
         f"{'is number 0' if gpus == 1 else f'are numbers 0 to {gpus - 1}'}, whatever they are on the node: CUDA finds none.",
         evidence=(
@@ -256,8 +252,6 @@ def _too_many_for_a_group(pod: Pod, engine: Engine, subject: Subject, explicit: 
     resource = next(iter(engine.container.accelerators), "nvidia.com/gpu")
     yield Finding(
         role="risk",
-        severity="warning",
-        confidence="likely",
         summary=f"{engine.label} starts {workers} workers{product}; {whose} {count_of(gpus, 'GPU')}.",
         evidence=tuple(_evidence(engine)),
         fixes=tuple(_fixes(engine, resource, workers, gpus, len(explicit)))
@@ -311,8 +305,6 @@ def _on_its_own(engine: Engine, workers: int, own: int, sizes: list[Setting], to
     how = "starts no Ray before it, though it is to use one" if by_ray else "is not told of other pods"
     return Finding(
         role="risk",
-        severity="warning",
-        confidence="likely",
         summary=f"{engine.label} starts {workers} workers{product} and {how}: it counts the "
         f"{count_of(own, 'GPU')} of its own container {engine.container.name}, though the pods of a group have {together} together.",
         evidence=tuple(_evidence(engine)),
@@ -345,8 +337,6 @@ def _not_whole(engine: Engine, workers: int, device: Accelerator | None) -> Iter
     if slices:
         yield Finding(
             role="risk",
-            severity="warning",
-            confidence="likely",
             summary=f"{engine.label} starts {workers} workers; container {container.name} gets {workers} x {slices}, and "
             "CUDA shows a process only one MIG slice.",
             evidence=tuple(_evidence(engine)),
@@ -355,16 +345,13 @@ def _not_whole(engine: Engine, workers: int, device: Accelerator | None) -> Iter
                     f"Ask for whole GPUs, or for one larger slice without parallelism, in {fixes.edited(pod)}"
                 ),
             ),
-            pods=(pod.name,) if pod.exists else (),
         )
     elif device is not None and device.shared > 1:
         yield Finding(
             role="note",
-            severity="info",
             confidence="possible",
             summary=f"The {workers} GPUs of container {container.name} are shares ({device.sharing}), and may be one and the same.",
             evidence=(*_evidence(engine), device_evidence(container, device)),
-            pods=(pod.name,) if pod.exists else (),
         )
 
 
@@ -388,7 +375,6 @@ def _idle(engine: Engine, workers: int, gpus: int) -> Iterator[Finding]:
     shares = "nvidia.com/gpu" in container.accelerators and shared
     yield Finding(
         role="note" if shares else "risk",
-        severity="info" if shares else "warning",
         confidence="possible" if shares else "likely",
         summary=f"{engine.label} uses {workers} of {_devices(container, gpus)} that container {container.name} takes; "
         + (
@@ -403,7 +389,6 @@ def _idle(engine: Engine, workers: int, gpus: int) -> Iterator[Finding]:
                 + f", or ask for {workers} in {fixes.edited(engine.pod)}"
             ),
         ),
-        pods=(engine.pod.name,) if engine.pod.exists else (),
     )
 
 
@@ -426,7 +411,7 @@ def _sizes_known(engine: Engine) -> bool:
 
 def _crowded(engine: Engine, workers: int, gpus: int, logs: Logs | None, sizing: Sizing) -> Iterator[Finding]:
     """GPUs that are not used by an engine whose start finds no memory on those that it uses."""
-    container, pod, device = engine.container, engine.pod, sizing.accelerator
+    container, device = engine.container, sizing.accelerator
     part = _slices(container) or (device is not None and (device.shared > 1 or device.gpu.profile))
     if part or gpus in _NO_NODE_HAS or not _sizes_known(engine):
         return
@@ -442,7 +427,6 @@ def _crowded(engine: Engine, workers: int, gpus: int, logs: Logs | None, sizing:
     refused = any(re.search(_REFUSED, refusal.text) for refusal in line.log.find("-core ERROR ("))
     yield Finding(
         role="cause",
-        confidence="likely",
         summary=f"{engine.label} puts the model on {count_of(workers, 'GPU')} of the {gpus} that container {container.name} has, "
         f"and {'its' if workers == 1 else 'their'} memory was used up while it started.",
         evidence=(*_evidence(engine), log_evidence(line)),
@@ -456,7 +440,6 @@ def _crowded(engine: Engine, workers: int, gpus: int, logs: Logs | None, sizing:
         ),
         fixes=(_use_all(engine, gpus),),
         order=line.order,
-        pods=(pod.name,),
     )
 
 
@@ -514,7 +497,7 @@ def _grouped(pod: Pod, engine: Engine, subject: Subject) -> bool:
         return True
     if subject.workload and dig(subject.workload.raw, "spec.predictor.workerSpec") is not None:
         return True
-    if any("ray start" in str(word) for word in (*engine.container.spec.command, *engine.container.spec.args)):
+    if any("ray start" in word for word in engine.container.spec.argv):
         return True
     nodes = engine.value("nnodes", 1)
     if nodes != 1 or engine.value("distributed_executor_backend") == "ray" or engine.explicit("headless"):

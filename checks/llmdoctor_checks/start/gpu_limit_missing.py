@@ -85,7 +85,6 @@ def _of_a_member(subject: Subject, told: tuple[Evidence, ...]) -> Finding:
     resource = (said and said["resource"]) or "its GPU"
     return Finding(
         role="cause" if missed else "risk",
-        severity="critical" if missed else "warning",
         confidence="certain",
         summary=f"Another pod of the group requests {resource} without a limit of the same number: the API server refuses it.",
         evidence=told,

@@ -110,7 +110,7 @@ def _of(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Iterator[Fin
     found = fallback(container.name, logs) if engine.name == "ollama" else None
     if found is not None and found.failed is not None:
         if found.too_slow and (asked or not found.unseen):
-            yield _slow(pod, engine, found)
+            yield _slow(engine, found)
         return  # it is there, and unfit
     if engine.name == "ollama" and wrong_library(engine, logs) is not None:
         return  # it was told not to look for one
@@ -123,7 +123,6 @@ def _of(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Iterator[Fin
     yield Finding(
         role="cause",
         severity="warning" if pod.ready else None,
-        confidence="likely",
         summary=f"{engine.label} runs on the CPU: {unfit or 'it sees no GPU'}, though container {container.name} asks for "
         f"{', '.join(f'{n} {name}' for name, n in asked.items())}.",
         evidence=(
@@ -133,7 +132,6 @@ def _of(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Iterator[Fin
         explains=("not-ready", "probe-too-short", "cpu-starved"),
         fixes=(fix,),
         order=line.order,
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -163,7 +161,6 @@ def _by_the_default_runtime(container: Container, logs: Logs, cluster: Cluster) 
         return
     yield Finding(
         role="cause",
-        confidence="likely",
         summary=f"Libraries of the accelerator's driver are not in container {container.name}: the pod asks for "
         f"{', '.join(asked)} and names no runtime class, and the cluster has {runtime}.",
         evidence=(
@@ -193,7 +190,6 @@ def _by_the_default_runtime(container: Container, logs: Logs, cluster: Cluster) 
             ),
         ),
         order=line.order,
-        pods=(pod.name,),
     )
 
 
@@ -228,7 +224,6 @@ def _refused_by_gvisor(pod: Pod, node: Node | None) -> Iterator[Finding]:
                 owner="platform",
             ),
         ),
-        pods=(pod.name,),
     )
 
 
@@ -286,7 +281,6 @@ def _not_brought(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Ite
     name = pod.spec.node_name or "?"
     yield Finding(
         role="cause",
-        confidence="likely",
         summary=f"CUDA finds no driver in container {container.name}, or not the node's: that of {name} knows CUDA {say_cuda(driver[0])}, "
         f"which suffices for the image's {say_cuda(built[0])}.",
         evidence=(log_evidence(line), driver[1], built[1]),
@@ -303,7 +297,6 @@ def _not_brought(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Ite
             ),
         ),
         order=line.order,
-        pods=(pod.name,),
     )
 
 
@@ -327,7 +320,6 @@ def _without_kfd(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         yield Finding(
             role="cause",
             severity="warning" if pod.ready else None,
-            confidence="likely",
             summary=f"{engine.label} runs on the CPU: the node has an AMD GPU, and container {container.name} has no /dev/kfd.",
             evidence=(
                 log_evidence(line),
@@ -343,7 +335,6 @@ def _without_kfd(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
                 ),
             ),
             order=line.order,
-            pods=(pod.name,) if pod.exists else (),
         )
         return
 
@@ -376,7 +367,6 @@ def _without_render_node(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findi
     yield Finding(
         role="cause",
         severity="warning" if pod.ready else None,
-        confidence="likely",
         summary=f"{engine.label} runs on the CPU: it sees no GPU, though container {container.name} is given a render node."
         + ("" if root else f" Mostly {who} may not open it{why}."),
         evidence=(
@@ -395,11 +385,10 @@ def _without_render_node(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findi
             ),
         ),
         order=line.order,
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
-def _slow(pod: Pod, engine: Engine, found: Fallback) -> Finding:
+def _slow(engine: Engine, found: Fallback) -> Finding:
     """A GPU that Ollama had found, or was about to find, and that did not answer in time."""
     container = engine.container.name or "Ollama"
     what = (
@@ -411,7 +400,6 @@ def _slow(pod: Pod, engine: Engine, found: Fallback) -> Finding:
     return Finding(
         role="cause",
         severity="warning",
-        confidence="likely",
         summary=f"{engine.label} runs on the CPU: {what} within the 30 s that Ollama waits.",
         evidence=(log_evidence(failed), log_evidence(found.cpu)),
         explains=("not-ready", "probe-too-short", "cpu-starved"),
@@ -422,7 +410,6 @@ def _slow(pod: Pod, engine: Engine, found: Fallback) -> Finding:
             ),
         ),
         order=failed.order,
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

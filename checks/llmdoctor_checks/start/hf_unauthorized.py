@@ -67,8 +67,6 @@ def hf_unauthorized(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Fin
         return  # a server that the Hub refuses ends at once
     yield Finding(
         role="risk",
-        severity="warning",
-        confidence="likely",
         summary=f"{model.value} is gated on the Hugging Face Hub, and container {container.name} has no token.",
         evidence=(
             setting_evidence(container, model),
@@ -81,7 +79,6 @@ def hf_unauthorized(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Fin
                 f'kubectl -n {pod.namespace} create secret generic hf-token --from-literal=HF_TOKEN="$HF_TOKEN"',
             ),
         ),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

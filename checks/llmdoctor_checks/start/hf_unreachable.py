@@ -34,7 +34,7 @@ def hf_unreachable(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     """
     offline, repository = engine.explicit("offline"), engine.explicit("model")
     container = engine.container
-    crashed = any(t.kind == "crashed" and t.container is container for t in pod.troubles)
+    crashed = container.crashed
     if engine.name != "llama.cpp" or not offline or offline.value is False or not repository or not crashed:
         return
     for log in logs.of(container.name):
@@ -43,7 +43,6 @@ def hf_unreachable(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
             continue
         yield Finding(
             role="cause",
-            confidence="likely",
             summary=f"llama.cpp shall not download ({offline.text}), and {repository.value} is not in its cache.",
             evidence=(
                 log_evidence(line),
@@ -57,7 +56,6 @@ def hf_unreachable(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
                     f"name it with -m, or leave --offline out in {fixes.edited(pod)}"
                 ),
             ),
-            pods=(pod.name,),
             order=line.order,
         )
         return

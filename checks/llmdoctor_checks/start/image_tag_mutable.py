@@ -45,13 +45,11 @@ def image_tag_mutable(pod: Pod, engine: Engine, workload: Workload | None) -> It
     )
     yield Finding(
         role="note",
-        severity="info",
         confidence="certain",
         summary=f"{image} {'names' if tag else 'has no tag, which is latest, and names'} what its publisher pushed last: "
         f"{effect} of {engine.title}.",
         evidence=(pod_evidence(container, "image", image),),
         fixes=(_fix(pod, engine),),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

@@ -41,12 +41,11 @@ def k8s_env_collision(pod: Pod, engine: Engine, cluster: Cluster) -> Iterator[Fi
             continue
         if pod.exists and pod.ready:
             continue
-        crashed = any(t.kind == "crashed" and t.container is engine.container for t in pod.troubles)
+        crashed = engine.container.crashed
         port = service.spec.ports[0].port if service.spec.ports else 0
         value = f"tcp://{service.spec.cluster_ip or 'IP'}:{port}"
         yield Finding(
             role="cause" if crashed else "risk",
-            severity=None if crashed else "warning",
             confidence="possible" if crashed else "likely",
             summary=f"Service {name} sets {variable}={value} in every container of {pod.namespace}; {engine.label} reads it as a number.",
             evidence=(
@@ -55,5 +54,4 @@ def k8s_env_collision(pod: Pod, engine: Engine, cluster: Cluster) -> Iterator[Fi
             ),
             explains=("crash-loop", "not-ready", "engine-init-failed") if crashed else (),
             fixes=(fixes.set_spec(pod, "/enableServiceLinks", False, "Turn service links off for this pod"),),
-            pods=(pod.name,) if pod.exists else (),
         )

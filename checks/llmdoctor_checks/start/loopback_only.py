@@ -83,13 +83,10 @@ def _behind_service(pod: Pod, engine: Engine | None, logs: Logs | None) -> Itera
     who, evidence = _named(item)
     yield Finding(
         role="cause",
-        severity="critical",
-        confidence="likely",
         summary=f"{engine.label if engine else container.name} listens on {line[0]}:{port}, and {who} sends to that port of the "
         "address of the pod: every connection is refused.",
         evidence=(log_evidence(line[1]), evidence),
         fixes=(_fix(pod, engine, None, ANY_IPV4),),
-        pods=(pod.name,),
     )
 
 
@@ -125,7 +122,6 @@ def _asked_in_vain(pod: Pod, engine: Engine | None, events: Events | None, logs:
     yield Finding(
         role="cause" if failing else "risk",
         severity="critical",
-        confidence="likely",
         summary=f"{engine.label if engine else container.name} listens on {address}{tail}, and {who} asks {reaches}: every "
         "connection is refused.",
         evidence=(
@@ -136,7 +132,6 @@ def _asked_in_vain(pod: Pod, engine: Engine | None, events: Events | None, logs:
         ),
         explains=("not-ready", "crash-loop", "probe-too-short", "port-mismatch") if failing else (),
         fixes=(_fix(pod, engine, host, "::" if ":" in pod.status.pod_ip else ANY_IPV4),),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

@@ -71,7 +71,6 @@ def _finding(engine: Engine, told: Setting, name: str, line: Line) -> Finding:
         advice = f"Correct the name of the adapter's repository in {edited}"
     return Finding(
         role="cause",
-        severity="critical",
         confidence="certain",
         summary=summary,
         evidence=(log_evidence(line), setting_evidence(engine.container, told)),
@@ -87,7 +86,6 @@ def _finding(engine: Engine, told: Setting, name: str, line: Line) -> Finding:
         ),
         fixes=(fixes.advice(advice),),
         order=line.order,
-        pods=(engine.pod.name,),
     )
 
 

@@ -39,7 +39,7 @@ def max_len_exceeds_model(pod: Pod, engine: Engine, logs: Logs | None) -> Iterat
     """
     asked, model = engine.explicit("max_model_len"), engine.explicit("model")
     container = engine.container
-    crashed = any(t.kind == "crashed" and t.container is container for t in pod.troubles)
+    crashed = container.crashed
     if engine.name not in _REFUSES or asked is None or model is None or (pod.exists and not crashed) or pod.log_only:
         return
     flag, variable, since = _REFUSES[engine.name]
@@ -56,7 +56,6 @@ def max_len_exceeds_model(pod: Pod, engine: Engine, logs: Logs | None) -> Iterat
     yield Finding(
         role="cause" if crashed else "risk",
         severity="critical",
-        confidence="likely",
         summary=f"{asked.text} is set, and the configuration of {found.id} allows {longest} tokens: {engine.label} "
         "refuses to start.",
         evidence=(setting_evidence(container, asked), setting_evidence(container, model)),
@@ -68,7 +67,6 @@ def max_len_exceeds_model(pod: Pod, engine: Engine, logs: Logs | None) -> Iterat
                 "rope_parameters, from 0.31 on max_position_embeddings too)"
             ),
         ),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

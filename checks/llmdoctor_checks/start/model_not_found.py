@@ -128,7 +128,6 @@ def model_not_found(pod: Pod, engine: Engine, subject: Subject, logs: Logs | Non
         yield Finding(
             role="risk",
             severity="critical",
-            confidence="likely",
             summary=f"Only the leader downloads the model to {path}; the workers of {engine.title} have an emptyDir of their own there, "
             "which stays empty, and each reads the weights from its own.",
             evidence=(
@@ -150,7 +149,6 @@ def _archive(engine: Engine, model: Setting) -> Finding:
     return Finding(
         role="risk",
         severity="critical",
-        confidence="likely",
         summary=f"{engine.title} is to read its model from {model.value}, an archive: it looks for config.json in a folder or a "
         "repository.",
         evidence=(setting_evidence(engine.container, model),),
@@ -189,7 +187,6 @@ def _brought_by_nothing(engine: Engine, model: Setting, path: str) -> Iterator[F
     yield Finding(
         role="risk",
         severity="critical",
-        confidence="likely",
         summary=f"{engine.title} is to read its model from {path}, where its image has nothing: {where}.",
         evidence=(setting_evidence(container, model), pod_evidence(container, "image", container.spec.image)),
         fixes=(
@@ -249,7 +246,6 @@ def _into_an_empty_dir(engine: Engine, model: Setting, path: str) -> Iterator[Fi
     yield Finding(
         role="risk",
         severity="critical",
-        confidence="likely",
         summary=f"{engine.title} is to read its model from {path}, in the emptyDir {mount.name}, {why}: nothing is there.",
         evidence=(setting_evidence(container, model), evidence),
         fixes=(fixes.advice(f"{fix} in {fixes.edited(pod)}"),),
@@ -315,8 +311,6 @@ def _repository_of_nothing(engine: Engine, logs: Logs) -> Iterator[Finding]:
     repository = engine.explicit("model_repository")
     yield Finding(
         role="cause",
-        severity="critical",
-        confidence="likely",
         summary=f"{engine.title} found no model in its repository"
         + (f" {repository.value}" if repository else "")
         + ": it is up, and serves none.",
@@ -329,7 +323,6 @@ def _repository_of_nothing(engine: Engine, logs: Logs) -> Iterator[Finding]:
             ),
         ),
         order=line.order,
-        pods=(engine.pod.name,),
     )
 
 

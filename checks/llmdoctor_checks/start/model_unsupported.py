@@ -3,17 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import (
-    Engine,
-    Finding,
-    Pod,
-    Sizing,
-    check,
-    expression,
-    fixes,
-    pod_evidence,
-    setting_evidence,
-)
+from kubectl_llmdoctor.api import Engine, Finding, Pod, Sizing, check, expression, fixes, pod_evidence, setting_evidence
 from kubectl_llmdoctor.catalog.arrivals import first_release
 from kubectl_llmdoctor.catalog.models import find
 
@@ -58,7 +48,6 @@ def model_unsupported(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Find
     yield Finding(
         role="risk",
         severity="critical",
-        confidence="likely",
         summary=f"{model.value} is a {architecture}, which {engine.title} {_since(first)}; "
         f"{container.name} runs {engine.label} and refuses it at its start.",
         evidence=(
@@ -70,7 +59,6 @@ def model_unsupported(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Find
                 f"Run {engine.title} {_least(first)} in {fixes.edited(pod)}: the release that the model's page names"
             ),
         ),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

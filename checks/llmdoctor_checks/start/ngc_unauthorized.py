@@ -72,14 +72,10 @@ def ngc_unauthorized(pod: Pod, engine: Engine) -> Iterator[Finding]:
         return  # which may hold the model already
     yield Finding(
         role="risk" if newer is False else "note",
-        severity="warning" if newer is False else "info",
         confidence="likely" if newer is False else "possible",
         summary=f"{engine.title} downloads its model from NGC when it first starts, and container {container.name} has no NGC_API_KEY"
         + ("." if newer is False else f", which releases before {_WITHOUT_KEY} need."),
-        evidence=(
-            pod_evidence(container, "image", spec.image),
-            pod_evidence(container, "env", "no NGC_API_KEY"),
-        ),
+        evidence=(pod_evidence(container, "image", spec.image), pod_evidence(container, "env", "no NGC_API_KEY")),
         fixes=(
             fixes.advice(
                 f"Give the key of an organisation that may use this model as NGC_API_KEY to {container.name} in {fixes.edited(pod)}, "

@@ -68,7 +68,6 @@ def nvml_lost(pod: Pod, hardware: Hardware | None, logs: Logs) -> Iterator[Findi
             ),
         ),
         order=order,
-        pods=(pod.name,),
     )
 
 

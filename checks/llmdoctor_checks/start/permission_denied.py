@@ -92,7 +92,6 @@ def _read_only(engine: Engine) -> Iterator[Finding]:
     yield Finding(
         role="risk",
         severity="critical",
-        confidence="likely",
         summary=f"{container.name} has a read-only root file system, and no volume at "
         f"{', nor at '.join(f'{path}, {what}' for path, what in places.items())}.",
         evidence=(
@@ -119,7 +118,6 @@ def _as_other_user(container: Container) -> Finding | None:
         return Finding(
             role="risk",
             severity="critical",
-            confidence="likely",
             summary=f"The script of {container.name} runs `{command}`, and {field} is {value}, a user without a home in its image: pip may "
             "write neither to its packages nor to ~/.local, and it ends there.",
             evidence=(pod_evidence(container, path, quoted(line)), evidence),
@@ -135,7 +133,6 @@ def _as_other_user(container: Container) -> Finding | None:
         return Finding(
             role="risk",
             severity="critical",
-            confidence="likely",
             summary=f"The script of {container.name} runs `{command}`, which only root may, and {field} is {value}: it ends there.",
             evidence=(pod_evidence(container, path, quoted(line)), evidence),
             fixes=(fixes.advice(f"Take an image that has the packages, in {fixes.edited(container.pod)}"),),
@@ -144,7 +141,6 @@ def _as_other_user(container: Container) -> Finding | None:
         return Finding(
             role="risk",
             severity="critical",
-            confidence="likely",
             summary=f"{container.name} must not run as root, its image {container.spec.image} does, and nothing names another user: "
             "the kubelet does not start it.",
             evidence=(evidence, pod_evidence(container, "image", container.spec.image)),
@@ -160,10 +156,7 @@ def _as_other_user(container: Container) -> Finding | None:
 
 def _user(container: Container) -> tuple[Container | Pod, str, str] | None:
     """What says that the container runs as another user than root: of which object, the field, its value."""
-    contexts = (
-        (container, container.spec.security_context),
-        (container.pod, container.pod.spec.security_context),
-    )
+    contexts = ((container, container.spec.security_context), (container.pod, container.pod.spec.security_context))
     for where, context in contexts:
         if context.run_as_user is not None:
             return (where, "securityContext.runAsUser", str(context.run_as_user)) if context.run_as_user else None

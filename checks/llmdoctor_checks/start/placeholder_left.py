@@ -84,20 +84,10 @@ _REFUSED = (
 _COMPLAINS = r"(?i)error|exception|fail|invalid|not found|cannot|could ?n.t|does ?n.t exist|no such|refused|unable"
 
 _CONSEQUENCES = (
-    "hf-unauthorized",
-    "hf-unreachable",
-    "model-not-found",
-    "model-registry-failed",
-    "image-pull-failed",
-    "pvc-unbound",
-    "secret-missing",
-    "engine-init-failed",
-    "crash-loop",
-    "not-ready",
-    "pod-failed",
-    "pod-pending",
+    "hf-unauthorized", "hf-unreachable", "model-not-found", "model-registry-failed", "image-pull-failed",
+    "pvc-unbound", "secret-missing", "engine-init-failed", "crash-loop", "not-ready", "pod-failed", "pod-pending",
     "rollout-stuck",
-)
+)  # fmt: skip
 
 
 @check("placeholder-left", since="0.2", severity="warning")
@@ -140,7 +130,6 @@ def placeholder_left(pod: Pod, subject: Subject, logs: Logs | None, events: Even
     yield Finding(
         role="cause" if proven else "risk" if used else "note",
         severity="critical" if proven else "warning" if used else "info",
-        confidence="likely",
         summary=f"{path} of {container.name} still has the placeholder {text}{_then(container, path, text) if used else ''}.",
         evidence=(*(proof for _, proof in proven[:1]), *(row[3] for row in (used or found))),
         explains=_CONSEQUENCES if proven else (),
@@ -149,7 +138,6 @@ def placeholder_left(pod: Pod, subject: Subject, logs: Logs | None, events: Even
                 f"Replace {'the placeholder' if text.startswith('in Secret ') else text} by the real value in {_where(pod, evidence)}"
             ),
         ),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

@@ -49,7 +49,6 @@ def port_in_use(pod: Pod, subject: Subject) -> Iterator[Finding]:
         yield Finding(
             role="risk",
             severity="critical",
-            confidence="likely",
             summary=f"{one.container.name} and {other.container.name} both listen on port {port}, and the containers of a pod "
             f"share one network: {then}",
             evidence=(*_said(one, port), *_said(other, port)),

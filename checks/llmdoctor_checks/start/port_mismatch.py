@@ -116,7 +116,6 @@ def _with_tls(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding
         yield Finding(
             role="cause",
             severity="warning",
-            confidence="likely",
             summary=f"{ended.container.name} speaks TLS to {ended.url}, which answers without, and ended of it.",
             evidence=(
                 *(log_evidence(line) for line in ended.lines),
@@ -130,7 +129,6 @@ def _with_tls(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding
                 ),
             ),
             order=ended.lines[0].order,
-            pods=(pod.name,),
         )
         return
 
@@ -157,7 +155,6 @@ def _by_log(pod: Pod, container: Container, logs: Logs | None, events: Events | 
         number, line = next(iter(ports.items()))
         yield Finding(
             role="cause",
-            confidence="likely",
             summary=f"The {kind} probe of {container.name} asks port {asked}; by its log it listens on {number}.",
             evidence=(
                 event_evidence(refused[-1][1], pod.cluster),
@@ -166,7 +163,6 @@ def _by_log(pod: Pod, container: Container, logs: Logs | None, events: Events | 
             ),
             explains=("not-ready", "crash-loop", "probe-too-short"),
             fixes=(_fix(container, kind, probe, number),),
-            pods=(pod.name,),
         )
         return
 
@@ -219,7 +215,6 @@ def _of(pod: Pod, engine: Engine, logs: Logs | None, events: Events | None) -> I
             sure = "possible"  # it waits for a server that comes up
         yield Finding(
             role="cause" if failing else "risk",
-            severity=None if failing else "warning",
             confidence=sure,
             summary=f"The {kind} probe of {container.name} asks port {asked}{tail}; {engine.title} listens on {port.value}.",
             evidence=(
@@ -229,7 +224,6 @@ def _of(pod: Pod, engine: Engine, logs: Logs | None, events: Events | None) -> I
             explains=("not-ready", "crash-loop", "probe-too-short", "probe-path-wrong") if failing else (),
             fixes=(_fix(container, kind, probe, port.value),),
             order=math.inf if later else None,
-            pods=(pod.name,) if pod.exists else (),
         )
         return
     yield from _by_kserve(pod, container, engine, port)
@@ -258,7 +252,6 @@ def _by_kserve(pod: Pod, container: Container, engine: Engine, port: Setting) ->
     yield Finding(
         role="note" if beside else "risk",
         severity="info" if beside else "critical",
-        confidence="likely",
         summary=f"{container.name} declares no port, so that KServe sends to {_OF_KSERVE}{asks}; {engine.title} listens on {port.value}.",
         evidence=(pod_evidence(container, "ports", "none"), port_evidence(container, port)),
         fixes=(
@@ -292,8 +285,6 @@ def _of_no_name(container: Container, kind: str, probe: k8s.Probe, port: Setting
     names = ", ".join(p.name for p in container.spec.ports if p.name)
     return Finding(
         role="risk",
-        severity="warning",
-        confidence="likely",
         summary=f"The {kind} probe of {container.name} asks port {_written(probe)}, and no port of the container has that name"
         f"{f' ({names})' if names else ''}: the pod never becomes ready.",
         evidence=(pod_evidence(container, f"{kind}Probe.{_action(probe)}.port", _written(probe)),),
@@ -318,7 +309,6 @@ def _through_sidecar(
             continue
         yield Finding(
             role="cause",
-            confidence="likely",
             summary=f"{sidecar.name} asks {container.name} at port {asked} whether it is ready; {engine.title} listens on {port.value}.",
             evidence=(
                 log_evidence(line[0])
@@ -333,7 +323,6 @@ def _through_sidecar(
                     f"{container.name} in {fixes.edited(pod)}, which {sidecar.name} then asks"
                 ),
             ),
-            pods=(pod.name,),
         )
         return
 
@@ -382,7 +371,6 @@ def _services(pod: Pod, container: Container, engine: Engine, port: Setting, log
         yield Finding(
             role="cause" if refused else "risk",
             severity="warning",
-            confidence="likely",
             summary=f"Service {service.metadata.name} sends to port {wrong} of the pod; {engine.title} listens on {port.value}.",
             evidence=(
                 Evidence(
@@ -391,7 +379,6 @@ def _services(pod: Pod, container: Container, engine: Engine, port: Setting, log
                 port_evidence(container, port),
             ),
             fixes=(_retarget(item, len(service.spec.ports), port.value),),
-            pods=(pod.name,) if pod.exists else (),
         )
 
 
@@ -414,8 +401,6 @@ def _of_metrics(
         return None
     return Finding(
         role="risk",
-        severity="warning",
-        confidence="likely",
         summary=f"Service {item.name} sends to port {number} for metrics, where nothing listens; {engine.title} has them on {port.value}.",
         evidence=(
             Evidence(source="workload", ref=f"Service/{item.name} spec.ports", text=f"targetPort: {number}"),
@@ -443,12 +428,8 @@ def _pools(pod: Pod, container: Container, title: str, ports: list[int], evidenc
         yield Finding(
             role="cause" if pod.exists and pod.ready else "risk",
             severity="warning",
-            confidence="likely",
             summary=f"InferencePool {pool.name} sends to port {wrong} of the pod; {title} listens on {right}.",
-            evidence=(
-                object_evidence(pool, f"spec.{field}", wrong),
-                evidence,
-            ),
+            evidence=(object_evidence(pool, f"spec.{field}", wrong), evidence),
             fixes=(
                 fixes.patch_object(
                     pool,
@@ -456,7 +437,6 @@ def _pools(pod: Pod, container: Container, title: str, ports: list[int], evidenc
                     [{"op": "replace", "path": f"/spec/{field}", "value": value}],
                 ),
             ),
-            pods=(pod.name,) if pod.exists else (),
         )
         return
 

@@ -68,7 +68,6 @@ def post_start_hook_failed(pod: Pod, events: Events | None) -> Iterator[Finding]
                     f"kubectl -n {pod.namespace} logs {pod.name} -c {container.name} --previous",
                 ),
             ),
-            pods=(pod.name,),
         )
         return
 

@@ -185,7 +185,6 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None, logs: Lo
                 ),
                 explains=("crash-loop", "not-ready", "probe-too-short", "rollout-stuck"),
                 fixes=tuple(_fixes(pod, container.index, kind, path, _HEALTH.get(name, ""))),
-                pods=(pod.name,),
             )
             return
         found = _lacking(pod, subject, container, events) or _asked_if_ready(pod, subject, container, events, logs)
@@ -242,7 +241,6 @@ def _asked_by(container: Container, kind: str, scheme: str, *said: Evidence) -> 
             if written == scheme
             else fixes.advice(f"Let the probe ask by {right} in {fixes.edited(pod)}"),
         ),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -263,16 +261,11 @@ def _asked_if_ready(
         return None  # what keeps it from being ready is another matter
     return Finding(
         role="cause",
-        confidence="likely",
         summary=f"The liveness probe asks {container.name} for {path}, which {engine.title} refuses "
         f"({said[-1].message.rstrip()[-3:]}) while any of its models is not loaded: the kubelet restarts a server that lives.",
-        evidence=(
-            event_evidence(said[-1], pod.cluster),
-            pod_evidence(container, "livenessProbe.httpGet.path", path),
-        ),
+        evidence=(event_evidence(said[-1], pod.cluster), pod_evidence(container, "livenessProbe.httpGet.path", path)),
         explains=("crash-loop", "not-ready", "probe-too-short", "rollout-stuck"),
         fixes=tuple(_fixes(pod, container.index, "liveness", path, right)),
-        pods=(pod.name,),
     )
 
 
@@ -309,7 +302,6 @@ def _lacking(pod: Pod, subject: Subject, container: Container, events: Events | 
         ),
         explains=("crash-loop", "not-ready", "probe-too-short", "rollout-stuck"),
         fixes=(_asked_over_http(subject, container, kind, probe, program),),
-        pods=(pod.name,),
     )
 
 
@@ -381,7 +373,6 @@ def _cannot_run(subject: Subject, container: Container, kind: str, probe: k8s.Pr
     return Finding(
         role="risk",
         severity="critical",
-        confidence="likely",
         summary=f"The {kind} probe of {container.name} runs {absent.program}, which {container.spec.image} does not have: it never "
         f"succeeds, and {_EFFECTS[kind]}.",
         evidence=(pod_evidence(container, f"{kind}Probe.exec.command", absent.text),),
@@ -397,7 +388,6 @@ def _warned(pod: Pod, engine: Engine, kind: str, path: str, key: Setting | None)
     return Finding(
         role="risk",
         severity="critical",
-        confidence="likely",
         summary=f"The {kind} probe asks {container.name} for {path}, and {engine.label} answers {answer} "
         f"({401 if key else 404}): the pod {follows}.",
         evidence=(

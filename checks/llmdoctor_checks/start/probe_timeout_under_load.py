@@ -178,7 +178,6 @@ def _of_serve(pod: Pod, logs: Logs) -> Finding | None:
                 ),
             ),
             order=last.order,
-            pods=(pod.name,),
         )
     return None
 
@@ -206,7 +205,6 @@ def _restarted(pod: Pod, ending: Ending, events: Events, logs: Logs | None) -> F
     said = token or full or (phase.line if phase else None)
     return Finding(
         role="cause",
-        confidence="likely",
         summary=f"The kubelet restarted {container.name}{span}: it was up and {_lacked(slow[-1], which, probe, token, full)}.",
         evidence=(
             *_evidence(pod, probe, [event_evidence(e, pod.cluster) for e in (slow[-1], killed[-1][1])], which),
@@ -217,7 +215,6 @@ def _restarted(pod: Pod, ending: Ending, events: Events, logs: Logs | None) -> F
         fixes=(*((_fix_of_token(pod),) if token else ()), *_fixes(pod, container.pointer, probe, which)),
         # what the log says went wrong before the kill comes first
         order=float(len(log)) if log else None,
-        pods=(pod.name,),
     )
 
 
@@ -295,7 +292,6 @@ def _unready(pod: Pod, engine: Engine, events: Events, logs: Logs) -> Finding | 
     seconds, times = max(10, probe.timeout_seconds), max(3, probe.failure_threshold)
     return Finding(
         role="cause",
-        confidence="likely",
         summary=f"{pod.name} counts as not ready because {container.name} does not answer within the "
         f"{say_seconds(probe.timeout_seconds)} that its readiness probe allows; {why}.",
         evidence=(
@@ -320,7 +316,6 @@ def _unready(pod: Pod, engine: Engine, events: Events, logs: Logs) -> Finding | 
             ),
         ),
         order=shown.order,
-        pods=(pod.name,),
     )
 
 
@@ -379,13 +374,10 @@ def _risk(pod: Pod, engine: Engine) -> Iterator[Finding]:
         return
     yield Finding(
         role="risk",
-        severity="warning",
-        confidence="likely",
         summary=f"{what}, and {engine.title} loads its model again.",
         evidence=tuple(_evidence(pod, probe, []))
         + ((pod_evidence(container, "livenessProbe", " ".join(path.split())),) if asked else ()),
         fixes=tuple(_health_fix(pod, engine, probe) if asked else _fixes(pod, container.pointer, probe)),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

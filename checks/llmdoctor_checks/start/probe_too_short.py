@@ -140,7 +140,6 @@ def probe_too_short(pod: Pod, subject: Subject, events: Events | None, logs: Log
                 *([fixes.remove_env(container, _TRACED, f"Leave {_TRACED} out")] if _traced(container) else []),
                 *_fixes(container, kind, probe, int(ending.seconds or 0)),
             ),
-            pods=(pod.name,),
         )
         return
     if not pod.failing:
@@ -303,13 +302,10 @@ def _risk(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Finding]:
     tail = ", and there is no startup probe" if kind == "liveness" else ""
     yield Finding(
         role="risk",
-        severity="warning",
-        confidence="likely",
         summary=f"The {kind} probe of {container.name} restarts it after {say_seconds(probe.budget)} ({_arithmetic(probe)}); "
         f"{engine.title} answers only when the model is loaded{long or tail}.",
         evidence=(pod_evidence(container, f"{kind}Probe", _numbers(probe)), *(evidence if long else ())),
         fixes=_fixes(container, kind, probe, least),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

@@ -81,7 +81,7 @@ def quantization_mismatch(pod: Pod, engine: Engine, logs: Logs | None) -> Iterat
     - https://huggingface.co/docs/text-generation-inference/conceptual/quantization
     """
     container = engine.container
-    crashed = any(t.kind == "crashed" and t.container is container for t in pod.troubles)
+    crashed = container.crashed
     if pod.log_only or (pod.exists and not crashed) or engine.name not in _FLAG:
         return
     printed = [log for log in (logs.of(container.name) if logs else ()) if log.text]
@@ -101,7 +101,6 @@ def quantization_mismatch(pod: Pod, engine: Engine, logs: Logs | None) -> Iterat
         evidence=tuple(setting_evidence(container, setting) for setting in clash.settings),
         explains=_EXPLAINS if crashed else (),
         fixes=(_fix(engine, clash),),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 
@@ -145,14 +144,11 @@ def _unfit(engine: Engine, line: Line, summary: str, advice: str, *, instead_of:
     """A quantization that a line of the log shows to be the fault, rather than what it looks like."""
     return Finding(
         role="cause",
-        severity="critical",
-        confidence="likely",
         summary=summary,
         evidence=(log_evidence(line),),
         explains=(instead_of, *_EXPLAINS),
         fixes=(fixes.advice(f"{advice} ({fixes.edited(engine.pod)})"),),
         order=line.order,
-        pods=(engine.pod.name,),
     )
 
 

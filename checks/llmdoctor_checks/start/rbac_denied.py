@@ -62,12 +62,12 @@ def rbac_denied(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
     if logs is None or not pod.ready:  # what fails is told by its messages alone
         return
     for container in pod.containers:
-        words = " ".join(map(str, (*container.spec.command, *container.spec.args)))
+        words = " ".join(container.spec.argv)
         log = logs.current(container.name)
         discovers = re.search(_DISCOVERS, words)
         refused = _last(log, pod.cluster.now) if log is not None and discovers else None
         if refused is not None and discovers:
-            yield _finding(pod, container, discovers[0].rstrip("= \n"), *refused)
+            yield _finding(container, discovers[0].rstrip("= \n"), *refused)
             return
 
 
@@ -88,18 +88,15 @@ def _long_since(log: Log, line: Line, now: datetime | None) -> bool:
     return ago is not None and end is not None and ago - end > _ASKS_AGAIN
 
 
-def _finding(pod: Pod, container: Container, option: str, line: Line, said: re.Match[str]) -> Finding:
+def _finding(container: Container, option: str, line: Line, said: re.Match[str]) -> Finding:
     owner, name, where = said["owner"], said["name"], said["where"]
     return Finding(
         role="cause",
-        severity="critical",
-        confidence="likely",
         summary=f"Service account {owner}/{name} may not {said['verb']} pods in {where or 'the whole cluster'}: {container.name}, which "
         "looks for its servers there, finds none.",
         evidence=(log_evidence(line), pod_evidence(container, "args", option)),
         fixes=(_role(owner, name, where),),
         order=line.order,
-        pods=(pod.name,),
     )
 
 

@@ -44,10 +44,7 @@ from llmdoctor_checks._written import seconds_ago
 _LATE = frozenset({"vllm", "sglang", "tgi", "tei", "tensorrt-llm", "lmdeploy", "huggingfaceserver"})
 
 #: Paths that answer while the model loads, and the path that waits for it. Sources: Triton and NIM's HTTP endpoints.
-_ALIVE = {
-    "triton": ("/v2/health/live", "/v2/health/ready"),
-    "nim": ("/v1/health/live", "/v1/health/ready"),
-}
+_ALIVE = {"triton": ("/v2/health/live", "/v2/health/ready"), "nim": ("/v1/health/live", "/v1/health/ready")}
 
 #: Paths that answer with an error until the model is loaded, and the statuses. Sources: llama-server's README, Triton's and
 #: NIM's HTTP endpoints.
@@ -160,8 +157,6 @@ def _before_its_servers(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Find
             probe = container.spec.readiness_probe
             yield Finding(
                 role="cause",
-                severity="warning",
-                confidence="likely",
                 summary=f"{pod.name} counts as ready and refuses requests: of the servers at {host} none is ready, and {server.name} "
                 f"is {phase.name if phase else 'starting'} by its log.",
                 evidence=(
@@ -176,7 +171,6 @@ def _before_its_servers(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Find
                     ),
                 ),
                 order=refused.order,
-                pods=(pod.name,),
             )
             return
 
@@ -211,8 +205,6 @@ def _launched(pod: Pod, logs: Logs, *, waits: bool) -> Iterator[Finding]:
         probe = container.spec.readiness_probe
         yield Finding(
             role="cause",
-            severity="warning",
-            confidence="likely",
             summary=f"{pod.name} counts as ready, and the engine that {container.name} starts is {doing} by its log; "
             f"{client.log.pod} {'waited in vain' if waits else 'was turned away'}.",
             evidence=(
@@ -225,7 +217,6 @@ def _launched(pod: Pod, logs: Logs, *, waits: bool) -> Iterator[Finding]:
                     f"Let the readiness probe ask the engine's own port in {fixes.edited(pod)}, not the program's"
                 ),
             ),
-            pods=(pod.name,),
         )
         return
 
@@ -252,7 +243,6 @@ def _of(pod: Pod, engine: Engine, workload: Workload | None, cluster: Cluster, l
         of_one = any(re.search(_OF_ONE, key) for key in selector_of(service))
         if engine.name in _LATE and (replicas or 0) > 1 and not of_one:
             yield _finding(
-                pod,
                 "note",
                 f"{container.name} has no readiness probe: Service {service.name} sends a new one of the {replicas} replicas its "
                 f"share of requests at once, and {engine.title} refuses them until the model is loaded.",
@@ -265,7 +255,6 @@ def _of(pod: Pod, engine: Engine, workload: Workload | None, cluster: Cluster, l
     action = _action(probe)
     right = _ALIVE[engine.name][1] if engine.name in _ALIVE else "/health"
     yield _finding(
-        pod,
         "risk",
         f"The readiness probe of {container.name} ({action}) succeeds while {engine.title} still loads the model: "
         f"Service {service.name} sends requests that fail.",
@@ -292,7 +281,6 @@ def _observed(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
     action = _action(probe) if probe else "none"
     return Finding(
         role="cause",
-        severity="warning",
         confidence="certain",
         summary=f"{pod.name} counts as ready, and {engine.title} in {container.name} {says}: requests fail until the model is loaded.",
         evidence=(
@@ -301,7 +289,6 @@ def _observed(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
             pod_evidence(container, "readinessProbe", action),
         ),
         fixes=(_probe(engine, path),),
-        pods=(pod.name,),
     )
 
 
@@ -333,12 +320,10 @@ def _loading(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> F
         return None
     return Finding(
         role="cause" if client or probe else "risk",  # most have no probe, and none has asked yet
-        severity="warning",
         confidence="likely" if client or probe else "possible",
         summary=summary,
         evidence=tuple(evidence),
         fixes=(_probe(engine, "/health"),),
-        pods=(pod.name,),
     )
 
 
@@ -356,13 +341,10 @@ def _answered(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
     action = _action(probe) if probe else "none"
     return Finding(
         role="cause",
-        severity="warning",
-        confidence="likely",
         summary=f"{pod.name} counts as ready, and {engine.title} in {container.name} still loads the model: it has answered "
         f"{count_of(len(failed), 'request')} with 503 meanwhile.",
         evidence=(log_evidence(failed[-1]), log_evidence(begun), pod_evidence(container, "readinessProbe", action)),
         fixes=(_probe(engine, "/health"),),
-        pods=(pod.name,),
     )
 
 
@@ -471,16 +453,8 @@ def _honest(engine: Engine, probe: k8s.Probe) -> bool:
     return not _nothing(probe)
 
 
-def _finding(pod: Pod, role: str, summary: str, evidence: Evidence, fix: Fix) -> Finding:
-    return Finding(
-        role="risk" if role == "risk" else "note",
-        severity="warning" if role == "risk" else "info",
-        confidence="likely",
-        summary=summary,
-        evidence=(evidence,),
-        fixes=(fix,),
-        pods=(pod.name,) if pod.exists else (),
-    )
+def _finding(role: str, summary: str, evidence: Evidence, fix: Fix) -> Finding:
+    return Finding(role="risk" if role == "risk" else "note", summary=summary, evidence=(evidence,), fixes=(fix,))
 
 
 def _probe(engine: Engine, path: str) -> Fix:

@@ -81,7 +81,6 @@ def _pull_secret(pod: Pod, events: Events | None) -> Iterator[Finding]:
     user = "'$oauthtoken'" if registry == "nvcr.io" else "USER"
     yield Finding(
         role="cause",
-        confidence="likely",
         summary=f"The image pull secret {secret} does not exist in {pod.namespace}, and the registry refuses the image without it.",
         evidence=(event_evidence(missing[-1], pod.cluster), event_evidence(refused[-1], pod.cluster)),
         explains=("image-pull-failed", "not-ready", "pod-pending", "pod-failed", "crash-loop", "rollout-stuck"),
@@ -92,7 +91,6 @@ def _pull_secret(pod: Pod, events: Events | None) -> Iterator[Finding]:
                 '--docker-password="$PASSWORD"',
             ),
         ),
-        pods=(pod.name,),
     )
 
 
@@ -130,7 +128,6 @@ def _finding(
     return Finding(
         role="risk",
         severity="critical",
-        confidence="likely",
         summary=f"{what} names the key {key} of the {kind} {name}, which has only {', '.join(keys)}: "
         "the container cannot be made (CreateContainerConfigError).",
         evidence=(said, *have),

@@ -154,16 +154,10 @@ def served_model_name_mismatch(pod: Pod, engine: Engine, cluster: Cluster, logs:
     first, listed = wrong[0], _listed(names)
     yield Finding(
         role="risk",
-        severity="warning",
-        confidence="likely",
         summary=f"{first.container.pod.name} asks {engine.container.name} for the model {first.model}, and it serves {listed}: "
         "such requests fail with 404.",
-        evidence=(
-            engine.answers.evidence(answer, listed),
-            *(e for asked in wrong[:3] for e in _quoted(asked)),
-        ),
+        evidence=(engine.answers.evidence(answer, listed), *(e for asked in wrong[:3] for e in _quoted(asked))),
         fixes=tuple(_fixes(engine, first, names)),
-        pods=(pod.name,),
     )
 
 
@@ -180,7 +174,6 @@ def _told_to_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | No
     return Finding(
         role="note" if astray(len(answers), count, all_of) else "cause",
         severity="warning",
-        confidence="likely",
         summary=f"{line.log.pod} asks {engine.container.name}{known}, for the model {said['name']}: it is refused, "
         f"{often(len(answers))} in its log.",
         evidence=(log_evidence(line, said[0]),),
@@ -188,7 +181,6 @@ def _told_to_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | No
             fixes.advice(f"Let {fixes.edited(pod)} answer to {said['name']}, or correct the name in {line.log.pod}"),
         ),
         order=line.order,
-        pods=(pod.name,),
     )
 
 
@@ -225,7 +217,6 @@ def _told_by_router(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | Non
     return Finding(
         role="note" if astray(len(answers), posted.count("400"), len(posted)) else "cause",
         severity="warning",
-        confidence="likely",
         summary=f"{line.log.pod} asks {engine.container.name} for {lacks}, and is refused, {often(len(answers))} in its log: as a router, "
         f"llama-server answers to the names of its models alone{f' ({_listed(names)})' if names else ''}.",
         evidence=(log_evidence(line, said[0]), *((log_evidence(begun),) if begun is not None else ())),
@@ -236,7 +227,6 @@ def _told_by_router(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | Non
             ),
         ),
         order=line.order,
-        pods=(pod.name,),
     )
 
 
@@ -270,7 +260,6 @@ def _by_status(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) ->
         # where others are answered, the server does what it is there for
         role="note" if answered else "cause",
         severity="warning",
-        confidence="likely",
         summary=f"{len(lost)} of {len(asked)} requests to {engine.container.name}{known}, were answered with 404, though it serves "
         f"/v1/{path}: they ask for a model by another name.",
         evidence=(log_evidence(line, "404"), log_evidence(lost[0][0], "404")),
@@ -280,7 +269,6 @@ def _by_status(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) ->
             ),
         ),
         order=line.order,
-        pods=(pod.name,),
     )
 
 
@@ -295,8 +283,6 @@ def _by_label(pod: Pod, engine: Engine, cluster: Cluster) -> Finding | None:
         if said is not None and said["name"] in own:
             return Finding(
                 role="cause",
-                severity="warning",
-                confidence="likely",
                 summary=f"The gateway refuses requests for {said['name']}, the name that {engine.container.name} answers to: it "
                 f"knows this pod by its label {_LABEL} as {label}.",
                 evidence=(log_evidence(line, _UNKNOWN), pod_evidence(pod, f"metadata.labels[{_LABEL}]", label)),
@@ -306,7 +292,6 @@ def _by_label(pod: Pod, engine: Engine, cluster: Cluster) -> Finding | None:
                     ),
                 ),
                 order=line.order,
-                pods=(pod.name,),
             )
     return None
 
@@ -326,20 +311,14 @@ def _by_route(engine: Engine, route: Routed, names: tuple[str, ...], said: Evide
     change = f"--served-model-name {' '.join(names)} {route.model} in {fixes.edited(engine.pod)}"
     return Finding(
         role="risk",
-        severity="warning",
-        confidence="likely",
         summary=f"HTTPRoute {route.item.name} sends requests for the model {route.model} to {engine.container.name}, which serves "
         f"{_listed(names)}: they fail with 404.",
-        evidence=(
-            said,
-            object_evidence(route.item, route.path, f"{_HEADER}: {route.model}"),
-        ),
+        evidence=(said, object_evidence(route.item, route.path, f"{_HEADER}: {route.model}")),
         fixes=(
             fixes.advice(f"Let the server answer to that name as well: {change}")
             if engine.name == "vllm"
             else fixes.advice(f"Let {fixes.edited(engine.pod)} serve {route.model}, or the route name what it serves"),
         ),
-        pods=(engine.pod.name,),
     )
 
 

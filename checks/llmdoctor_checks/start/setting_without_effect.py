@@ -70,13 +70,11 @@ def setting_without_effect(pod: Pod, engine: Engine, logs: Logs | None) -> Itera
         yield Finding(
             role="cause",
             severity="warning",
-            confidence="likely",
             summary=f"{_summary(engine, [cut])} Its context stays as it is, and prompts are cut to it.",
             evidence=(problem_evidence(pod, cut), log_evidence(line)),
             explains=("request-too-long",),
             fixes=(*_meant(engine, cut), _fix(engine, cut)),
             order=line.order,
-            pods=(pod.name,),
         )
         return
     lost = [p for p in found if p.certain and _changes_much(engine, p)]
@@ -93,7 +91,6 @@ def setting_without_effect(pod: Pod, engine: Engine, logs: Logs | None) -> Itera
             explains=("served-model-name-mismatch", "model-not-found", "hf-unauthorized", "hf-unreachable"),
             fixes=(_fix(engine, named),),
             order=other.order,
-            pods=(pod.name,),
         )
         return
     # a runtime's arguments may be completed by the object that uses it
@@ -101,12 +98,10 @@ def setting_without_effect(pod: Pod, engine: Engine, logs: Logs | None) -> Itera
     shown = lost if grave else found
     yield Finding(
         role="risk" if grave else "note",
-        severity="warning" if grave else "info",
         confidence="certain" if all(p.certain for p in shown) else "likely",
         summary=_summary(engine, shown),
         evidence=tuple(problem_evidence(pod, p) for p in shown),
         fixes=tuple(_fix(engine, p) for p in shown[:3]),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

@@ -94,7 +94,6 @@ def _not_started(pod: Pod, events: Events | None, logs: Logs | None) -> Iterator
         told = _mesh.complaint(container, logs)
         yield Finding(
             role="cause",
-            confidence="likely",
             summary=f"The startup probe of the sidecar {container.name} does not succeed, and {last} is started only after it.",
             evidence=(
                 event_evidence(failed[-1], pod.cluster),
@@ -110,7 +109,6 @@ def _not_started(pod: Pod, events: Events | None, logs: Logs | None) -> Iterator
                     f"kubectl -n {pod.namespace} logs {pod.name} -c {container.name}",
                 ),
             ),
-            pods=(pod.name,),
         )
         return
 
@@ -129,16 +127,11 @@ def _not_up(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
             kind = "containerStatuses" if other.role == "main" else "initContainerStatuses"
             yield Finding(
                 role="cause",
-                confidence="likely",
                 summary=f"{container.name} ended because {other.name}, which it asks at localhost:{found[1]}, was not up.",
-                evidence=(
-                    log_evidence(line),
-                    pod_evidence(pod, f"status.{kind}[{other.name}].ready", "false"),
-                ),
+                evidence=(log_evidence(line), pod_evidence(pod, f"status.{kind}[{other.name}].ready", "false")),
                 explains=NOT_STARTED,
                 fixes=(_waited_for(container, other),),
                 order=line.order,
-                pods=(pod.name,),
             )
             return
 
@@ -146,7 +139,7 @@ def _not_up(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
 def _listener(pod: Pod, asks: Container, port: int) -> Container | None:
     """The other container that says that it listens on a port, and runs until the pod ends."""
     for container in pod.containers:
-        words = " ".join(map(str, (*container.spec.command, *container.spec.args)))
+        words = " ".join(container.spec.argv)
         says = any(p.container_port == port for p in container.spec.ports) or re.search(rf"port[= ]{port}\b", words)
         if container is not asks and container.role != "init" and container.running and says:
             return container

@@ -151,7 +151,6 @@ def slow_load(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | None) -> It
             evidence=(log_evidence(line),),
             explains=("not-ready", "rollout-stuck") if shown else (),
             fixes=(_fix(pod, engine),),
-            pods=(pod.name,),
         )
 
 
@@ -170,14 +169,12 @@ def _loading(pod: Pod, engine: Engine, bar: Bar, pace: float | None) -> Finding:
         # a log alone does not say for how long anybody waits
         role="risk" if pod.log_only else "cause",
         severity="warning",
-        confidence="likely",
         summary=f"{engine.at} has read {bar.done} of {bar.shards} shards of its weights in "
         f"{say_seconds(bar.seconds)}{each}{_where(engine)}: at that pace all of them take {say_seconds(bar.whole)}.",
         evidence=(log_evidence(bar.line),),
         explains=("not-ready", "rollout-stuck"),
         fixes=(_fix(pod, engine),),
         order=bar.line.order,
-        pods=(pod.name,),
     )
 
 
@@ -193,7 +190,6 @@ def _fetching(pod: Pod, engine: Engine, log: Log, bar: Bar | None) -> Finding | 
     return Finding(
         role="risk" if pod.log_only else "cause",
         severity="warning",
-        confidence="likely",
         summary=f"{engine.at} downloads its weights at {said[5]}: {said[1]} is {said[2]}% there after {say_seconds(passed)}, and takes "
         f"{say_seconds(left)} more.",
         evidence=(log_evidence(line),),
@@ -205,7 +201,6 @@ def _fetching(pod: Pod, engine: Engine, log: Log, bar: Bar | None) -> Finding | 
             ),
         ),
         order=line.order,
-        pods=(pod.name,),
     )
 
 
@@ -239,7 +234,6 @@ def _long_on_the_way(pod: Pod, engine: Engine, log: Log, bar: Bar | None) -> Fin
             ),
         ),
         order=phase.line.order,
-        pods=(pod.name,),
     )
 
 

@@ -65,7 +65,6 @@ def tool_parser_not_enabled(pod: Pod, engine: Engine, cluster: Cluster, logs: Lo
         yield Finding(
             role="note" if astray(len(said), count, all_of) else "cause",
             severity="warning",
-            confidence="likely",
             summary=f"{line.log.pod} sends tools, and {engine.container.name} was started without --enable-auto-tool-choice and "
             f"--tool-call-parser{_unread(engine)}: it is refused, {often(len(said))} in its log.",
             evidence=(log_evidence(line, words[0]), *_variables(engine)),
@@ -75,7 +74,6 @@ def tool_parser_not_enabled(pod: Pod, engine: Engine, cluster: Cluster, logs: Lo
                 ),
             ),
             order=line.order,
-            pods=(pod.name,),
         )
         return
     parser = engine.explicit("tool_call_parser")
@@ -86,13 +84,10 @@ def tool_parser_not_enabled(pod: Pod, engine: Engine, cluster: Cluster, logs: Lo
     flag = "--enable-auto-tool-choice"
     yield Finding(
         role="risk",
-        severity="warning",
-        confidence="likely",
         summary=f"{engine.container.name} names the parser {parser.value} for tool calls, and without {flag} {engine.label} uses "
         'none: every request with tools and tool_choice "auto" fails with status 400.',
         evidence=(setting_evidence(engine.container, parser),),
         fixes=(fixes.set_flag(engine, "enable_auto_tool_choice", flag, "", f"Add {flag}"),),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

@@ -48,7 +48,7 @@ def tp_not_divisible(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Fi
     """
     size, model = engine.explicit("tensor_parallel_size"), engine.explicit("model")
     container = engine.container
-    crashed = any(t.kind == "crashed" and t.container is container for t in pod.troubles)
+    crashed = container.crashed
     if engine.name not in _FLAGS or size is None or model is None or (pod.exists and not crashed) or pod.log_only:
         return
     if not isinstance(size.value, int) or size.value < 2 or engine.explicit("enable_dp_attention"):
@@ -68,12 +68,10 @@ def tp_not_divisible(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Fi
     yield Finding(
         role="cause" if crashed else "risk",
         severity="critical",
-        confidence="likely",
         summary=f"{found.id} cannot be split over {size.value} GPUs ({size.text}): {wrong}.",
         evidence=(setting_evidence(container, size), setting_evidence(container, model)),
         explains=("engine-init-failed", "crash-loop", "not-ready", "pod-failed") if crashed else (),
         fixes=tuple(_fixes(engine, shape, size.value)),
-        pods=(pod.name,) if pod.exists else (),
     )
 
 

@@ -112,7 +112,6 @@ def _initialises(pod: Pod, logs: Logs) -> Iterator[Finding]:
             continue
         yield Finding(
             role="cause",
-            confidence="likely",
             summary=f"{container.name} has run for {say_seconds(runs)}, and has printed nothing since HAMi's library libvgpu.so began to "
             "initialise: it hangs there.",
             evidence=(log_evidence(last), pod_evidence(container, "image", container.spec.image)),
@@ -126,7 +125,6 @@ def _initialises(pod: Pod, logs: Logs) -> Iterator[Finding]:
                     owner="platform",
                 ),
             ),
-            pods=(pod.name,),
         )
 
 
@@ -166,7 +164,6 @@ def _calls(pod: Pod, logs: Logs) -> Iterator[Finding]:
                 ),
             ),
             order=line.order,
-            pods=(pod.name,),
         )
 
 
@@ -203,7 +200,6 @@ def _crashes(pod: Pod, logs: Logs) -> Iterator[Finding]:
                 ),
             ),
             order=line.order,
-            pods=(pod.name,),
         )
         return
 
@@ -222,7 +218,6 @@ def _unlicensed(pod: Pod, logs: Logs, node: Node | None) -> Iterator[Finding]:
             continue
         yield Finding(
             role="cause",
-            confidence="likely",
             summary=f"{product or 'The GPU'} of {node.name} is a virtual GPU, and takes no process: mostly it has no licence.",
             evidence=(log_evidence(line), node_evidence(node, product or f"label {_VGPU_LABEL}=true")),
             explains=(
@@ -244,7 +239,6 @@ def _unlicensed(pod: Pod, logs: Logs, node: Node | None) -> Iterator[Finding]:
                 ),
             ),
             order=line.order,
-            pods=(pod.name,),
         )
         return
 
@@ -294,14 +288,13 @@ def _other_npus(pod: Pod, subject: Subject, logs: Logs) -> Iterator[Finding]:
                 ),
             ),
             order=line.order,
-            pods=(pod.name,),
         )
         return
 
 
 def _told_which(container: Container) -> bool:
     """Whether a variable or the start itself tells CANN which NPUs are meant."""
-    words = (str(word) for word in (*container.spec.command, *container.spec.args))
+    words = container.spec.argv
     return any("ASCEND_RT_VISIBLE_DEVICES" in text for text in (*container.env, *words))
 
 

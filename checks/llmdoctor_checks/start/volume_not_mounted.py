@@ -72,11 +72,10 @@ def volume_not_mounted(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[
         if other:
             whose, mount = other
             instead = f", which has the empty {own.name} there" if own else ""
-            failing = any(t.container is container and t.kind == "crashed" for t in pod.troubles)
+            failing = container.crashed
             yield Finding(
                 role="cause" if failing else "risk",
                 severity="critical",
-                confidence="likely",
                 summary=f"{engine.label} loads its model from {path}, but volume {mount.name} is mounted at {mount.mount_path} "
                 f"only in {whose.name}, not in {container.name}{instead}.",
                 evidence=(
@@ -86,7 +85,6 @@ def volume_not_mounted(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[
                 ),
                 explains=("model-not-found", "crash-loop", "not-ready") if failing else (),
                 fixes=(_mount(container, mount),),
-                pods=(pod.name,) if pod.exists else (),
             )
             return
     if pod.exists:
@@ -99,7 +97,6 @@ def volume_not_mounted(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[
         names = ", ".join(volume.name for volume in unused)
         yield Finding(
             role="note",
-            severity="info",
             confidence="certain",
             summary=f"No container mounts the declared {'volumes' if len(unused) > 1 else 'volume'} {names}.",
             evidence=tuple(_declared(pod, volume) for volume in unused),
@@ -112,14 +109,13 @@ def volume_not_mounted(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[
 def _forgotten(pod: Pod, engine: Engine, model: Setting) -> Iterator[Finding]:
     """A server that failed, whose model lies under no mount, while a volume that may hold it is mounted by nobody."""
     container = engine.container
-    failing = any(t.container is container and t.kind == "crashed" for t in pod.troubles)
+    failing = container.crashed
     unused = [v for v in pod.spec.volumes if v.name not in _mounted(pod) and _stores(v)]
     if not failing or container.mount_over(str(model.value)) is not None or len(unused) != 1:
         return
     yield Finding(
         role="cause",
         severity="critical",
-        confidence="likely",
         summary=f"{engine.label} loads its model from {model.value}, where {container.name} mounts nothing; no container mounts the "
         f"volume {unused[0].name}.",
         evidence=(
@@ -134,7 +130,6 @@ def _forgotten(pod: Pod, engine: Engine, model: Setting) -> Iterator[Finding]:
                 f"(at {_above(str(model.value))} or a folder above), in {fixes.edited(pod)}"
             ),
         ),
-        pods=(pod.name,),
     )
 
 
@@ -146,7 +141,7 @@ def _above(path: str) -> str:
 def _missed(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     """A server that failed for a file that it was told of, whose path lies under no mount: a volume for it is left over."""
     container = engine.container
-    if not any(t.container is container and t.kind == "crashed" for t in pod.troubles):
+    if not container.crashed:
         return
     for path, line in _absent(container, logs):
         other = _elsewhere(container, path)
@@ -171,13 +166,11 @@ def _missed(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
         yield Finding(
             role="cause",
             severity="critical",
-            confidence="likely",
             summary=f"{engine.label} was told of {path} and did not find it: {said}.",
             evidence=(log_evidence(line), evidence, pod_evidence(container, "volumeMounts", _mounts(container))),
             explains=_EXPLAINS,
             fixes=(fix,),
             order=line.order,
-            pods=(pod.name,),
         )
         return
 
@@ -185,7 +178,7 @@ def _missed(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
 def _absent(container: Container, logs: Logs | None) -> Iterator[tuple[str, Line]]:
     """Files that the container's arguments or variables name, that the log says are absent, and that no mount holds."""
     spec = container.spec
-    told = "\n".join(str(word) for word in (*spec.command, *spec.args, *(v.value or "" for v in spec.env)))
+    told = "\n".join(str(word) for word in (*spec.argv, *(v.value or "" for v in spec.env)))
     for log in logs.of(container.name) if logs else ():
         for literal in _ABSENT_TEXTS:
             for line in log.find(literal):

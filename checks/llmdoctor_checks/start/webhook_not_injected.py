@@ -259,9 +259,7 @@ def _kserve(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
             )
             return
     # servers that are no engine, as of scikit-learn or TensorFlow, are told the folder by their runtime
-    told = (
-        next((str(x) for x in (*server.spec.command, *server.spec.args) if _MODELS in str(x)), None) if server else None
-    )
+    told = next((x for x in server.spec.argv if _MODELS in x), None) if server else None
     missed = _misses_model(server, logs, _NO_FOLDER) if server and told and server.mount_over(_MODELS) is None else None
     if server and told and missed:
         why, left_out = _left_out(pod)
@@ -322,7 +320,6 @@ def _finding(
 ) -> Finding:
     return Finding(
         role="cause" if role == "cause" else "note",
-        severity="critical" if role == "cause" else "info",
         confidence="likely" if role == "cause" else "possible",
         summary=summary,
         evidence=evidence,
@@ -336,5 +333,4 @@ def _finding(
                 owner="platform",
             ),
         ),
-        pods=(pod.name,),
     )

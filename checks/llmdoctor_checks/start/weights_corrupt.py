@@ -34,7 +34,6 @@ def weights_corrupt(pod: Pod, engine: Engine) -> Iterator[Finding]:
         return
     yield Finding(
         role="cause",
-        confidence="likely",
         summary=f"{engine.label} died by SIGBUS (exit code 135): a page of the model file, which it maps into memory, could not "
         "be read. The file was shortened or replaced under it, or its storage fails.",
         evidence=(
@@ -48,5 +47,4 @@ def weights_corrupt(pod: Pod, engine: Engine) -> Iterator[Finding]:
                 "new names, and see what the kernel of the node says of the volume"
             ),
         ),
-        pods=(pod.name,),
     )

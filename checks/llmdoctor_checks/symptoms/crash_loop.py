@@ -62,9 +62,7 @@ def crash_loop(pod: Pod) -> Iterator[Finding]:
             )
         if container.restarts:
             summary += f", {count_of(container.restarts, 'restart')}"
-        yield Finding(
-            role="symptom", confidence="certain", summary=f"{summary}.", evidence=tuple(evidence), pods=(pod.name,)
-        )
+        yield Finding(role="symptom", confidence="certain", summary=f"{summary}.", evidence=tuple(evidence))
 
 
 def _last_words(message: str) -> str:

@@ -91,7 +91,6 @@ def _finding(pod: Pod, line: Line) -> Finding:
         summary=f"{line.log.container or 'The engine'} says: {said(line.text).text.strip()[:160]}",
         evidence=(log_evidence(line),),
         order=float(line.number),
-        pods=(pod.name,),
     )
 
 
@@ -99,12 +98,10 @@ def _still_ready(pod: Pod, line: Line) -> Finding:
     """A server that counts as ready, and whose log ends with the death of its engine."""
     return Finding(
         role="symptom",
-        severity="critical",
         confidence="certain",
         summary=f"{pod.name} counts as ready, and its log ends with: {said(line.text).text.strip()[:160]}",
         evidence=(log_evidence(line),),
         order=float(line.number),
-        pods=(pod.name,),
     )
 
 
@@ -120,13 +117,11 @@ def _by_port(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     line = next(said_so, None)
     yield Finding(
         role="symptom",
-        severity="critical",
         confidence="certain",
         summary=f"{pod.name} counts as ready, and {engine.at} answers {dead[0].method} {dead[0].path} "
         f"with {dead[0].status}: its engine is dead, and every request fails.",
         evidence=(*map(engine.answers.evidence, dead), *((log_evidence(line),) if line else ())),
         fixes=(_restart(pod, engine),),
-        pods=(pod.name,),
     )
 
 

@@ -86,7 +86,6 @@ def engine_init_failed(pod: Pod, logs: Logs) -> Iterator[Finding]:
                 summary=summary,
                 evidence=(log_evidence(line),),
                 order=line.order,
-                pods=(pod.name,),
             )
             return
 
@@ -98,11 +97,9 @@ def _without_model(pod: Pod, logs: Logs) -> Iterator[Finding]:
         if line is not None:
             yield Finding(
                 role="symptom",
-                severity="critical",
                 confidence="certain",
                 summary=f"{log.container} is up, and a model that it was to load has failed.",
                 evidence=(log_evidence(line),),
                 order=line.order,
-                pods=(pod.name,),
             )
             return

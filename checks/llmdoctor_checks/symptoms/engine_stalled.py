@@ -62,8 +62,6 @@ def engine_stalled(pod: Pod, engine: Engine, logs: Logs | None, metrics: Metrics
     text, evidence, line = found
     yield Finding(
         role="symptom",
-        severity="critical",
-        confidence="likely",
         summary=f"{engine.at} {text}.",
         evidence=evidence,
         fixes=(
@@ -75,7 +73,6 @@ def engine_stalled(pod: Pod, engine: Engine, logs: Logs | None, metrics: Metrics
         if pod.exists
         else (),
         order=line.order if line else None,
-        pods=(pod.name,),
     )
 
 

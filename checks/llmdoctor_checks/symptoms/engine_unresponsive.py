@@ -45,14 +45,12 @@ def engine_unresponsive(pod: Pod, engine: Engine) -> Iterator[Finding]:
     waited = f"within {say_seconds(silent.seconds)}" if silent.seconds >= 1 else "in time"
     yield Finding(
         role="risk" if where else "note",
-        severity="warning" if where else "info",
         confidence="likely" if where else "possible",
         summary=f"{pod.name} counts as ready, and {engine.at} did not answer {silent.method} "
         f"{silent.path} {waited}"
         + (f", though it answered {where}: {busy}." if where else f": {busy}, or the API server does not reach pods."),
         evidence=(engine.answers.evidence(silent), *((engine.answers.evidence(other),) if other else ())),
         fixes=(_ask(engine, silent.port, path),),
-        pods=(pod.name,),
     )
 
 

@@ -97,16 +97,14 @@ def not_ready(pod: Pod, subject: Subject, events: Events | None, logs: Logs | No
                 f"Container {container.name} is not ready and need not be: it runs no proxy of Ray Serve, and "
                 f"{subject.workload.ref if subject.workload else 'the service'} serves."
             )
-            yield Finding(role="note", confidence="likely", summary=summary, evidence=tuple(evidence))
+            yield Finding(role="note", summary=summary, evidence=tuple(evidence))
         elif loading and not container.restarts and not crashed:
             summary = (
                 f"Container {container.name} started {say_seconds(seconds or 0)} ago and is not ready yet.{progress}"
             )
             yield Finding(role="note", confidence="certain", summary=summary, evidence=tuple(evidence))
         else:
-            yield Finding(
-                role="symptom", confidence="certain", summary=summary, evidence=tuple(evidence), pods=(pod.name,)
-            )
+            yield Finding(role="symptom", confidence="certain", summary=summary, evidence=tuple(evidence))
 
 
 def _set_from_outside(pod: Pod, subject: Subject, trouble: Trouble) -> Finding:
@@ -129,7 +127,6 @@ def _set_from_outside(pod: Pod, subject: Subject, trouble: Trouble) -> Finding:
         summary=f"All containers of {pod.name} that serve are ready, and the pod is not{span}: {why}.",
         evidence=(pod_evidence(pod, "status.conditions[Ready]", f"False: {said}" if said else "False"),),
         fixes=(fixes.advice(f"See whether {name} reports", *unseen, owner="platform"),) if unseen else (),
-        pods=(pod.name,),
     )
 
 

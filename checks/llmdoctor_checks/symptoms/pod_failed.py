@@ -27,5 +27,4 @@ def pod_failed(pod: Pod) -> Iterator[Finding]:
                 confidence="certain",
                 summary=f"{pod.name} has failed: {pod.status.reason or 'a container ended with an error'}.",
                 evidence=(pod_evidence(pod, "status", trouble.text),),
-                pods=(pod.name,),
             )

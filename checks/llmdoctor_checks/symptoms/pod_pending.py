@@ -38,5 +38,4 @@ def pod_pending(pending: Pending) -> Iterator[Finding]:
         confidence="certain",
         summary=f"{pod.name} waits for a node{length}{f': {coming}' if coming else ''}.",
         evidence=(evidence,),
-        pods=(pod.name,),
     )

@@ -47,12 +47,7 @@ def rollout_stuck(subject: Subject, workload: Workload) -> Iterator[Finding]:
         evidence += told
         if not evidence:
             evidence.append(workload_evidence(workload, "status", "no pod of it is in the snapshot"))
-        yield Finding(
-            role="symptom",
-            confidence="certain",
-            summary=f"{workload.ref} {text}.",
-            evidence=tuple(evidence),
-        )
+        yield Finding(role="symptom", confidence="certain", summary=f"{workload.ref} {text}.", evidence=tuple(evidence))
     elif evidence and any(e.source == "workload" for e in evidence):
         yield Finding(
             role="symptom",

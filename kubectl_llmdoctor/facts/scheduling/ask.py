@@ -102,7 +102,6 @@ class Ask:
 
     @cached_property
     def by_name(self) -> dict[str, Node]:
-        """The nodes by their name."""
         return {node.name: node for node in self.nodes}
 
     def pods_complete(self, namespace: str) -> bool:

@@ -143,7 +143,6 @@ class _Filter:
         return Demand(name, requests, devices.constraints)
 
     def judge(self, node: Node) -> Iterator[Reason | Gap]:
-        """The reasons of one node."""
         if self._stale:
             detail = "its claim for extended resources is of a former attempt and is being taken back"
             yield Reason(plugin=_PLUGIN, kind="claim", text="cannot schedule extended resource claim", detail=detail)

@@ -33,19 +33,9 @@ Kind = Literal[
 
 #: The filters in the scheduler's order, by kind. A node that fails at one of them has passed all before it.
 STAGES: tuple[Kind, ...] = (
-    "unschedulable",
-    "node-name",
-    "taint",
-    "affinity",
-    "ports",
-    "resource",
-    "volume",
-    "spread",
-    "pod-affinity",
-    "anti-affinity",
-    "claim",
-    "features",
-)
+    "unschedulable", "node-name", "taint", "affinity", "ports", "resource", "volume", "spread", "pod-affinity",
+    "anti-affinity", "claim", "features",
+)  # fmt: skip
 
 
 #: What is not evaluated here: gangs, limits of provisioners, and words of other schedulers.

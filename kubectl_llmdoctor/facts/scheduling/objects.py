@@ -43,8 +43,6 @@ class ClaimPhase(_Part, frozen=True):
 
 
 class PersistentVolumeClaim(k8s.Object, frozen=True):
-    """corev1.PersistentVolumeClaim."""
-
     spec: ClaimSpec = ClaimSpec()
     status: ClaimPhase = ClaimPhase()
 
@@ -63,8 +61,6 @@ class CsiVolume(_Part, frozen=True):
 
 
 class VolumeSpec(_Part, frozen=True):
-    """What a volume is."""
-
     capacity: k8s.Quantities = {}
     access_modes: tuple[str, ...] = ()
     storage_class_name: str = ""
@@ -80,8 +76,6 @@ class VolumeSpec(_Part, frozen=True):
 
 
 class PersistentVolume(k8s.Object, frozen=True):
-    """corev1.PersistentVolume."""
-
     spec: VolumeSpec = VolumeSpec()
     status: ClaimPhase = ClaimPhase()
 
@@ -100,8 +94,6 @@ class Topology(_Part, frozen=True):
 
 
 class StorageClass(k8s.Object, frozen=True):
-    """storagev1.StorageClass."""
-
     provisioner: str = ""
     volume_binding_mode: str = "Immediate"
     allowed_topologies: tuple[Topology, ...] = ()
@@ -121,14 +113,10 @@ class NodeDriver(_Part, frozen=True):
 
 
 class NodeDrivers(_Part, frozen=True):
-    """All of them."""
-
     drivers: tuple[NodeDriver, ...] = ()
 
 
 class CSINode(k8s.Object, frozen=True):
-    """storagev1.CSINode."""
-
     spec: NodeDrivers = NodeDrivers()
 
 
@@ -147,8 +135,6 @@ class AttachmentSpec(_Part, frozen=True):
 
 
 class VolumeAttachment(k8s.Object, frozen=True):
-    """storagev1.VolumeAttachment."""
-
     spec: AttachmentSpec = AttachmentSpec()
 
 
@@ -159,14 +145,10 @@ class DriverSpec(_Part, frozen=True):
 
 
 class CSIDriver(k8s.Object, frozen=True):
-    """storagev1.CSIDriver."""
-
     spec: DriverSpec = DriverSpec()
 
 
 class CSIStorageCapacity(k8s.Object, frozen=True):
-    """storagev1.CSIStorageCapacity."""
-
     storage_class_name: str = ""
     capacity: str | int | float | None = None
     maximum_volume_size: str | int | float | None = None
@@ -238,8 +220,6 @@ class DeviceDemand(_Part, frozen=True):
 
 
 class ResourceClaimSpec(_Part, frozen=True):
-    """resourcev1.ResourceClaimSpec."""
-
     devices: DeviceDemand = DeviceDemand()
 
 
@@ -255,8 +235,6 @@ class DeviceResult(_Part, frozen=True):
 
 
 class DeviceResults(_Part, frozen=True):
-    """All of them."""
-
     results: tuple[DeviceResult, ...] = ()
 
 
@@ -276,15 +254,11 @@ class Consumer(_Part, frozen=True):
 
 
 class ResourceClaimStatus(_Part, frozen=True):
-    """resourcev1.ResourceClaimStatus."""
-
     allocation: Allocation | None = None
     reserved_for: tuple[Consumer, ...] = ()
 
 
 class ResourceClaim(k8s.Object, frozen=True):
-    """resourcev1.ResourceClaim."""
-
     spec: ResourceClaimSpec = ResourceClaimSpec()
     status: ResourceClaimStatus = ResourceClaimStatus()
 
@@ -297,8 +271,6 @@ class DeviceClassSpec(_Part, frozen=True):
 
 
 class DeviceClass(k8s.Object, frozen=True):
-    """resourcev1.DeviceClass."""
-
     spec: DeviceClassSpec = DeviceClassSpec()
 
 
@@ -385,8 +357,6 @@ class SliceSpec(_Part, frozen=True):
 
 
 class ResourceSlice(k8s.Object, frozen=True):
-    """resourcev1.ResourceSlice."""
-
     spec: SliceSpec = SliceSpec()
 
 
@@ -414,7 +384,6 @@ class Objects:
         return self._found[kind]
 
     def all(self, kind: type[T]) -> list[T]:
-        """All objects of a kind."""
         return [*self._of(kind).values()]
 
     def get(self, kind: type[T], name: str, namespace: str = "") -> T | None:

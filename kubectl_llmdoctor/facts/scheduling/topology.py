@@ -194,7 +194,6 @@ class _Domains:
         self.unknown = ""
 
     def add(self, pod: k8s.Pod, key: str) -> None:
-        """One more pod."""
         node = self.ask.by_name.get(pod.spec.node_name)
         if node is None:
             if key != _HOSTNAME and not self.ask.nodes_complete:

@@ -117,15 +117,7 @@ _FLAVOURS = (
         ("http-metrics", "http", 8080, 80, 9009),
         "/prometheus",
     ),
-    _Flavour(
-        1,
-        ("vmselect",),
-        (),
-        ("vmselect",),
-        r"(?:.*-)?vmselect(?:-.*)?",
-        ("http", 8481),
-        "/select/0/prometheus",
-    ),
+    _Flavour(1, ("vmselect",), (), ("vmselect",), r"(?:.*-)?vmselect(?:-.*)?", ("http", 8481), "/select/0/prometheus"),
     _Flavour(
         1,
         ("vmsingle", "victoria-metrics-single"),
