@@ -20,12 +20,14 @@ from kubectl_llmdoctor.api import (
     expression,
     fixes,
     is_provisioner,
+    log_evidence,
     parse,
     rows,
     words,
 )
 from llmdoctor_checks.scheduling._karpenter import Pool, pools
 from llmdoctor_checks.scheduling._obstacles import Cause
+from llmdoctor_checks.scheduling._refused import error_of
 from llmdoctor_checks.scheduling._separation import causes
 from llmdoctor_checks.scheduling._words import EXPLAINS, said_by, sentence
 
@@ -60,7 +62,11 @@ _ACCELERATED = r"\b(?:p\d|gr?\d|inf\d|trn\d|dl\d)[a-z]{0,3}(?:-[a-z0-9]+)?\.\w+|
 _CODE = r"(?s)^.*\b(?P<error>[A-Z]\w{0,60}[a-z][A-Z]\w{0,60}: .+)"
 
 
-@check("autoscaler-blocked", since="0.1")
+#: What Karpenter logs of a machine that it did not get, with the name of the NodeClaim (pkg/controllers/nodeclaim/lifecycle).
+_NOT_LAUNCHED = "failed launching nodeclaim"
+
+
+@check("autoscaler-blocked", since="0.1", literals=(_NOT_LAUNCHED,))
 def autoscaler_blocked(pod: Pod, subject: Subject, cluster: Cluster, pending: Pending | None) -> Iterator[Finding]:
     """The autoscaler would have to add a node and cannot.
 
@@ -230,6 +236,7 @@ def _no_capacity(pending: Pending, names: list[str]) -> Iterator[Finding]:
         )
     ]
     if not told:
+        yield from _logged(pending, names, len(found))
         return
     event = max(told, key=lambda e: (e.last is not None, e.last.timestamp() if e.last else 0, e.name))
     code = re.search(_CODE, event.message)
@@ -248,6 +255,36 @@ def _no_capacity(pending: Pending, names: list[str]) -> Iterator[Finding]:
             fixes.advice("Free the GPUs that are there", owner="platform"),
         ),
         order=float(len(found)),
+        pods=(pending.pod.name,),
+    )
+
+
+def _logged(pending: Pending, names: list[str], order: int) -> Iterator[Finding]:
+    """The same by Karpenter's log, of the NodeClaims that were to be for the pod: their events are gone after an hour."""
+    mine = [
+        line
+        for _, log in pending.subject.controllers
+        for line in log.find(_NOT_LAUNCHED)
+        if any(f'"{name}"' in line.text for name in names)
+    ]
+    if not mine:
+        return
+    error = error_of(mine[-1].text)
+    code = re.search(_CODE, error)
+    yield Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"Karpenter gets no machine from the cloud: {sentence(code['error'] if code else error)}",
+        evidence=(log_evidence(mine[-1], _NOT_LAUNCHED), *said_by(pending)),
+        explains=(*EXPLAINS, *(c.id for c in causes(pending))),
+        fixes=(
+            fixes.advice(
+                "Ask the cloud for what it refuses (quota, rights, capacity); or allow other instance types or zones",
+                "kubectl get nodeclaims.karpenter.sh -o wide",
+                owner="platform",
+            ),
+        ),
+        order=float(order),
         pods=(pending.pod.name,),
     )
 
