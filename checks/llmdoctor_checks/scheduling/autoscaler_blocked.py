@@ -58,15 +58,19 @@ _CLAIM = r"\bnodeclaim/(?P<name>[\w.-]+)"
 _AWAITING = "AwaitingReconciliation"
 #: Machines with accelerators, by the names that EC2 and Azure give their families.
 _ACCELERATED = r"\b(?:p\d|gr?\d|inf\d|trn\d|dl\d)[a-z]{0,3}(?:-[a-z0-9]+)?\.\w+|\bStandard_N[CDV]\d+\w*"
+_MESSAGE = r'"message":\s?"((?:[^"\\]|\\.){1,6000})"'
+#: Azure's words for its quota, in the middle of an answer of many lines.
+_QUOTA = r"(?P<error>Operation could not be completed as it results in exceeding approved [^.]{1,300})"
 #: The cloud's own error in what a launch said: the last `VcpuLimitExceeded: You have requested …`.
 _CODE = r"(?s)^.*\b(?P<error>[A-Z]\w{0,60}[a-z][A-Z]\w{0,60}: .+)"
 
 
-#: What Karpenter logs of a machine that it did not get, with the name of the NodeClaim (pkg/controllers/nodeclaim/lifecycle).
-_NOT_LAUNCHED = "failed launching nodeclaim"
+#: The part of Karpenter that gets machines, as its log names it (pkg/controllers/nodeclaim/lifecycle), and its lines of errors:
+#: `failed launching nodeclaim`, or what its part for a cloud has to say.
+_LAUNCHES, _ERROR = "nodeclaim.lifecycle", r'"level":\s?"ERROR"'
 
 
-@check("autoscaler-blocked", since="0.1", literals=(_NOT_LAUNCHED,))
+@check("autoscaler-blocked", since="0.1", literals=(_LAUNCHES,))
 def autoscaler_blocked(pod: Pod, subject: Subject, cluster: Cluster, pending: Pending | None) -> Iterator[Finding]:
     """The autoscaler would have to add a node and cannot.
 
@@ -264,18 +268,21 @@ def _logged(pending: Pending, names: list[str], order: int) -> Iterator[Finding]
     mine = [
         line
         for _, log in pending.subject.controllers
-        for line in log.find(_NOT_LAUNCHED)
-        if any(f'"{name}"' in line.text for name in names)
+        for line in log.find(_LAUNCHES)
+        if re.search(_ERROR, line.text) and any(f'"{name}"' in line.text for name in names)
     ]
     if not mine:
         return
-    error = error_of(mine[-1].text)
-    code = re.search(_CODE, error)
+    text = mine[-1].text
+    error, message = error_of(text), re.search(_MESSAGE, text)
+    if error == text and message:  # it is told in the message itself
+        error = message[1]
+    code = re.search(_QUOTA, error) or re.search(_CODE, error)
     yield Finding(
         role="cause",
         confidence="likely",
         summary=f"Karpenter gets no machine from the cloud: {sentence(code['error'] if code else error)}",
-        evidence=(log_evidence(mine[-1], _NOT_LAUNCHED), *said_by(pending)),
+        evidence=(log_evidence(mine[-1], _LAUNCHES), *said_by(pending)),
         explains=(*EXPLAINS, *(c.id for c in causes(pending))),
         fixes=(
             fixes.advice(
