@@ -197,7 +197,7 @@ class Subject:
         found = []
         for text in self.cluster.snapshot.logs:
             item = self.cluster.item("Pod", text.namespace, text.pod) if text.pod not in mine else None
-            if item and re.search(r"controller|operator|manager", item.name):
+            if item and re.search(r"controller|operator|manager|karpenter", item.name):
                 pod = Pod.of(item, self.cluster)
                 found.append((pod, Log(text, self.literals)))
         return found

@@ -44,6 +44,14 @@ _FAILED_REASON = (
 
 _RAY_BROKEN = ("DEPLOY_FAILED", "UNHEALTHY")
 
+#: Fields of a status that name its state in one word, and those in which operators then say why: KubeRay's RayCluster (`state`,
+#: `reason`), SeldonDeployment (`state`, `description`), others by the same habit (`phase`, `message`).
+_STATES = ("state", "phase")
+_WHY = ("reason", "message", "description", "error", "errorMessage", "failureMessage", "lastError")
+_BROKEN = r"fail|error|invalid|degraded"
+#: Kinds of Kubernetes itself, whose phases are read where they belong, and whose state is told by an operator's own fields.
+_READ_ELSEWHERE = frozenset({"Job", "PersistentVolumeClaim", "PersistentVolume", "Namespace", "RayJob"})
+
 
 @cache
 def _any(words: str) -> Pattern[str]:
@@ -56,7 +64,7 @@ def _any(words: str) -> Pattern[str]:
 def said(raw: Json) -> list[Said]:
     """All that the operator says is wrong, the object's own failures first, then its conditions; Ready comes first."""
     status = table(raw.get("status"))
-    found = [*_kserve(status), *_ray_service(status), *_ray_job(raw, status), *_grove(status)]
+    found = [*_kserve(status), *_ray_service(status), *_ray_job(raw, status), *_grove(status), *_state(raw, status)]
     return found + sorted(_conditions(status), key=lambda s: (not s.failed, "[Ready]" not in s.path))
 
 
@@ -118,6 +126,16 @@ def _ray_job(raw: Json, status: Json) -> Iterator[Said]:
     yield Said(path="status.jobDeploymentStatus", text=text or "Failed", failed=True)
     if status.get("message"):
         yield Said(path="status.message", text=str(status["message"]), failed=True, quoted=True)
+
+
+def _state(raw: Json, status: Json) -> Iterator[Said]:
+    """Why it is in a state that is called failed, for objects that have a word for it and no condition."""
+    states = [str(status[key]) for key in _STATES if isinstance(status.get(key), str)]
+    if raw.get("kind") in _READ_ELSEWHERE or not any(_any(_BROKEN).search(state) for state in states):
+        return
+    for key in _WHY:
+        if isinstance(text := status.get(key), str) and text:
+            yield Said(path=f"status.{key}", text=text, failed=True)
 
 
 def _grove(status: Json) -> Iterator[Said]:

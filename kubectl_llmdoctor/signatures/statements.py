@@ -19,6 +19,10 @@ from kubectl_llmdoctor.signatures.declared import Pattern, Signature
 from kubectl_llmdoctor.signatures.wording import beside, capture, captured, finding, fits, refused_at
 from kubectl_llmdoctor.snapshot import LogText
 
+#: What a controller logs of a kind that it never began to look at (controller-runtime's controller.go): a watch that it needs for
+#: that kind did not come up, so that no line of its log names any object of it.
+_NEVER_BEGAN = "caches to sync"
+
 #: What is searched of a text that is no line of a log.
 _MOST_CHARS = 20_000
 
@@ -31,6 +35,8 @@ class _Statement(msgspec.Struct, frozen=True, kw_only=True):
     container: Container | None = None
     #: the text as a line of the end of a log, where the kubelet keeps it, or of a traceback that an operator repeats
     line: Line | None = None
+    #: the controller that says it, which is meant where the cause speaks of a container
+    teller: str = ""
     #: whether it is taken as a whole: an operator's quotation, and no end of a log that the kubelet cut
     whole: bool = False
 
@@ -43,6 +49,8 @@ def in_statements(signature: Signature, subject: Subject, pod: Pod | None) -> Fi
             names = _proven(pattern, said)
             if names is None or not (pod is None or fits(pattern, subject, pod, said.container, names)):
                 continue
+            if said.teller:
+                names = {**names, "container": said.teller}
             evidence = msgspec.structs.replace(said.evidence, text=quotation(said.evidence.text, pattern.literal))
             found = finding(signature, pattern, names, subject, pod, said.container, [evidence])
             # what stood in the log before the end that was kept is not known
@@ -130,16 +138,21 @@ def _of_operators(subject: Subject, *, quoted: bool = False) -> Iterator[_Statem
 
 
 def _of_controllers(signature: Signature, subject: Subject) -> Iterator[_Statement]:
-    """Lines of a controller's log that name the object: no pod of it exists, and only its controller knows why."""
+    """Lines of a controller's log that name the object: no pod of it exists, and only its controller knows why.
+
+    Of a controller that never began with this kind of object all lines count: it knows of none.
+    """
     names = subject.workload.names if subject.workload else frozenset()
-    if not names:
+    if not names or subject.workload is None:
         return
     named = re.compile(rf"(?<![\w.-])(?:{'|'.join(map(re.escape, sorted(names)))})(?![\w-]|\.\w)")
-    for _, log in subject.controllers:
+    kind = subject.workload.kind.partition(".")[0].lower()
+    for pod, log in subject.controllers:
+        idle = any(f"wait for {kind} {_NEVER_BEGAN}" in line.text.lower() for line in log.find(_NEVER_BEGAN))
         for pattern in signature.patterns:
             for line in log.find(pattern.literal):
-                if named.search(line.text):
-                    yield _Statement(text=line.text, evidence=log_evidence(line, pattern.literal))
+                if idle or named.search(line.text):
+                    yield _Statement(text=line.text, evidence=log_evidence(line, pattern.literal), teller=pod.name)
                     break
 
 

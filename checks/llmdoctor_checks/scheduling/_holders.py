@@ -21,6 +21,12 @@ def stuck(pending: Pending, node: str) -> list[Holder]:
 
 def outgoing(pending: Pending, node: str) -> list[Holder]:
     """Pods of the same Deployment's former revision on a node, where the update first adds and then removes."""
+    if clusters := second_cluster(pending):
+        return [
+            holder
+            for holder in pending.usage.holders(node)
+            if holder.pod.metadata.namespace == pending.pod.namespace and _ray_cluster(holder.pod) == clusters[0]
+        ]
     if not surges(pending):
         return []
     revision, former = _revision(pending.pod.obj), []
@@ -32,6 +38,24 @@ def outgoing(pending: Pending, node: str) -> list[Holder]:
         if mine and workload and workload.item is mine.item and _revision(holder.pod) != revision:
             former.append(holder)
     return former
+
+
+def second_cluster(pending: Pending) -> tuple[str, str] | None:
+    """The RayCluster that serves and the one that is to take its place, for a pod of the latter.
+
+    A RayService's update makes a whole cluster beside the first, and takes that away when the second serves
+    (ray-operator/controllers/ray/rayservice_controller.go).
+    """
+    workload = pending.subject.workload
+    if workload is None or workload.kind != "RayService":
+        return None
+    old, new = (dig(workload.raw, f"status.{which}ServiceStatus.rayClusterName") for which in ("active", "pending"))
+    both = isinstance(old, str) and isinstance(new, str) and old and new and old != new
+    return (str(old), str(new)) if both and _ray_cluster(pending.pod.obj) == new else None
+
+
+def _ray_cluster(pod: k8s.Pod) -> str:
+    return str(pod.metadata.labels.get("ray.io/cluster", ""))
 
 
 def surges(pending: Pending) -> bool:

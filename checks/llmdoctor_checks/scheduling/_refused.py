@@ -111,7 +111,7 @@ def _logged(subject: Subject) -> Iterator[tuple[str, Evidence]]:
             if not named.search(text) or _elsewhere(text, name, subject.namespace):
                 continue
             if not any(other in text for other in longer):
-                yield _error(text), log_evidence(line, literal)
+                yield error_of(text), log_evidence(line, literal)
                 break
 
 
@@ -122,7 +122,7 @@ def _elsewhere(text: str, name: str, namespace: str) -> bool:
     return bool(spaces) and namespace not in spaces
 
 
-def _error(text: str) -> str:
+def error_of(text: str) -> str:
     """The error of a line: of one in JSON, without what else it tells."""
     found = re.search(_JSON_ERROR, text)
     return found[1].replace('\\"', '"').replace("\\n", " ") if found else text

@@ -20,12 +20,14 @@ from kubectl_llmdoctor.api import (
     expression,
     fixes,
     is_provisioner,
+    log_evidence,
     parse,
     rows,
     words,
 )
 from llmdoctor_checks.scheduling._karpenter import Pool, pools
 from llmdoctor_checks.scheduling._obstacles import Cause
+from llmdoctor_checks.scheduling._refused import error_of
 from llmdoctor_checks.scheduling._separation import causes
 from llmdoctor_checks.scheduling._words import EXPLAINS, said_by, sentence
 
@@ -56,11 +58,19 @@ _CLAIM = r"\bnodeclaim/(?P<name>[\w.-]+)"
 _AWAITING = "AwaitingReconciliation"
 #: Machines with accelerators, by the names that EC2 and Azure give their families.
 _ACCELERATED = r"\b(?:p\d|gr?\d|inf\d|trn\d|dl\d)[a-z]{0,3}(?:-[a-z0-9]+)?\.\w+|\bStandard_N[CDV]\d+\w*"
+_MESSAGE = r'"message":\s?"((?:[^"\\]|\\.){1,6000})"'
+#: Azure's words for its quota, in the middle of an answer of many lines.
+_QUOTA = r"(?P<error>Operation could not be completed as it results in exceeding approved [^.]{1,300})"
 #: The cloud's own error in what a launch said: the last `VcpuLimitExceeded: You have requested …`.
 _CODE = r"(?s)^.*\b(?P<error>[A-Z]\w{0,60}[a-z][A-Z]\w{0,60}: .+)"
 
 
-@check("autoscaler-blocked", since="0.1")
+#: The part of Karpenter that gets machines, as its log names it (pkg/controllers/nodeclaim/lifecycle), and its lines of errors:
+#: `failed launching nodeclaim`, or what its part for a cloud has to say.
+_LAUNCHES, _ERROR = "nodeclaim.lifecycle", r'"level":\s?"ERROR"'
+
+
+@check("autoscaler-blocked", since="0.1", literals=(_LAUNCHES,))
 def autoscaler_blocked(pod: Pod, subject: Subject, cluster: Cluster, pending: Pending | None) -> Iterator[Finding]:
     """The autoscaler would have to add a node and cannot.
 
@@ -226,6 +236,7 @@ def _no_capacity(pending: Pending, names: list[str]) -> Iterator[Finding]:
         )
     ]
     if not told:
+        yield from _logged(pending, names, len(found))
         return
     event = max(told, key=lambda e: (e.last is not None, e.last.timestamp() if e.last else 0, e.name))
     code = re.search(_CODE, event.message)
@@ -243,6 +254,39 @@ def _no_capacity(pending: Pending, names: list[str]) -> Iterator[Finding]:
             fixes.advice("Free the GPUs that are there", owner="platform"),
         ),
         order=float(len(found)),
+    )
+
+
+def _logged(pending: Pending, names: list[str], order: int) -> Iterator[Finding]:
+    """The same by Karpenter's log, of the NodeClaims that were to be for the pod: their events are gone after an hour."""
+    mine = [
+        line
+        for _, log in pending.subject.controllers
+        for line in log.find(_LAUNCHES)
+        if re.search(_ERROR, line.text) and any(f'"{name}"' in line.text for name in names)
+    ]
+    if not mine:
+        return
+    text = mine[-1].text
+    error, message = error_of(text), re.search(_MESSAGE, text)
+    if error == text and message:  # it is told in the message itself
+        error = message[1]
+    code = re.search(_QUOTA, error) or re.search(_CODE, error)
+    yield Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"Karpenter gets no machine from the cloud: {sentence(code['error'] if code else error)}",
+        evidence=(log_evidence(mine[-1], _LAUNCHES), *said_by(pending)),
+        explains=(*EXPLAINS, *(c.id for c in causes(pending))),
+        fixes=(
+            fixes.advice(
+                "Ask the cloud for what it refuses (quota, rights, capacity); or allow other instance types or zones",
+                "kubectl get nodeclaims.karpenter.sh -o wide",
+                owner="platform",
+            ),
+        ),
+        order=float(order),
+        pods=(pending.pod.name,),
     )
 
 

@@ -30,6 +30,8 @@ from llmdoctor_checks.scheduling._words import EXPLAINS, node_lines, said_by
 _FULL = "resource in cluster is overused"
 #: It tells the state of the group in an event of its own.
 _STATE = "in gang unschedulable"
+#: Volcano's annotation on a pod.
+_GROUP = "scheduling.k8s.io/group-name"
 #: KAI's event about the PodGroup.
 _FEWER = (
     r"Job is not ready for scheduling\. Waiting for (?P<wanted>\d{1,9}) pods.{0,200}?currently (?P<there>\d{1,9}) exist"
@@ -47,7 +49,7 @@ def gang_incomplete(pending: Pending | None, subject: Subject) -> Iterator[Findi
 
     The pods of a LeaderWorkerSet group, a Ray cluster or a gang (Volcano, KAI, coscheduling) serve one model together.
     While one of them has no node the others wait, holding their GPUs without use; a gang scheduler places none until
-    it can place all. What counts is room for the whole group at once.
+    it can place all, and none of a group that does not exist. What counts is room for the whole group at once.
 
     ## Fix
 
@@ -63,6 +65,9 @@ def gang_incomplete(pending: Pending | None, subject: Subject) -> Iterator[Findi
     if pending is None:
         if turned_away and unmade(subject):  # Volcano's Job makes its pods when its group is in the queue
             yield _not_queued(subject, turned_away)
+        return
+    if gone := _no_group(pending):
+        yield gone
         return
     found = causes(pending)
     placed = [p for p in subject.pods if p.scheduled]
@@ -105,6 +110,35 @@ def gang_incomplete(pending: Pending | None, subject: Subject) -> Iterator[Findi
         )
 
 
+def _no_group(pending: Pending) -> Finding | None:
+    """A pod that names a PodGroup which is not there: a scheduler of gangs passes over it, most often without a word."""
+    pod, name = pending.pod, _group_of(pending.pod.item)
+    known = pod.cluster.exists("PodGroup", pod.namespace, name) if name else None
+    if known is not False or pod.just_made or pod.spec.scheduler_name in ("", "default-scheduler"):
+        return None
+    return Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"{pod.name} belongs to the PodGroup {name}, which does not exist: {pod.spec.scheduler_name} places no pod of a group "
+        "that it does not know.",
+        evidence=(
+            pod_evidence(pod, f"metadata.annotations[{_GROUP}]", name),
+            pod_evidence(pod, "schedulerName", pod.spec.scheduler_name),
+            *said_by(pending),
+        ),
+        explains=EXPLAINS,
+        fixes=(
+            fixes.advice(
+                "See why what makes the group has not made it (its controller's log, its rights); delete the pod, so that it and its "
+                "group are made anew",
+                f"kubectl -n {pod.namespace} get podgroups.scheduling.volcano.sh",
+                f"kubectl -n {pod.namespace} delete pod {pod.name}",
+            ),
+        ),
+        pods=(pod.name,),
+    )
+
+
 def _said(pending: Pending, found: tuple[Cause, ...]) -> Finding:
     gang = pending.said.gang
     if gang:
@@ -142,7 +176,7 @@ def _fitting(pending: Pending) -> list[Item]:
 
 def _group_of(pod: Item | None) -> str:
     """Volcano's PodGroup of a pod, by its annotation."""
-    return pod.annotations.get("scheduling.k8s.io/group-name", "") if pod else ""
+    return pod.annotations.get(_GROUP, "") if pod else ""
 
 
 def _could_be_placed(pod: Item) -> bool:

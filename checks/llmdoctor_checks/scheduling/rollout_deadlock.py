@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Finding, Pending, check, dig, workload_evidence
+from kubectl_llmdoctor.api import Finding, Pending, Workload, check, dig, fixes, workload_evidence
+from llmdoctor_checks.scheduling._holders import second_cluster
+from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import old_first
 from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._words import asked_in, finding, node_lines
@@ -16,6 +18,9 @@ def rollout_deadlock(pending: Pending) -> Iterator[Finding]:
     fewer than four replicas it first adds a pod and removes no old one until the new one is ready. On a full GPU pool
     the new pod waits for the GPUs of the old one for ever; the old one serves on.
 
+    A RayService makes a second cluster beside the one that serves, and takes the first away when the second serves: on nodes
+    that one cluster fills the second waits for ever.
+
     ## Fix
 
     Let the old pod go first: `maxSurge: 0` with `maxUnavailable: 1`, or the strategy `Recreate`. The model is then
@@ -27,6 +32,9 @@ def rollout_deadlock(pending: Pending) -> Iterator[Finding]:
     """
     found, workload = cause(pending, "rollout-deadlock"), pending.subject.workload
     if found is None or workload is None:
+        return
+    if clusters := second_cluster(pending):
+        yield _beside(pending, found, workload, *clusters)
         return
     held = ", ".join(f"{h.pod.metadata.name} ({h.requests.get(found.resource, 0)})" for h in found.holders)
     asked = pending.requests.get(found.resource, 0)
@@ -47,3 +55,29 @@ def rollout_deadlock(pending: Pending) -> Iterator[Finding]:
     ]
     fix = old_first(pending, workload, tuple(h.ref for h in found.holders))
     yield finding(pending, found, summary, evidence, [fix], ("gpu-insufficient",))
+
+
+def _beside(pending: Pending, found: Cause, workload: Workload, old: str, new: str) -> Finding:
+    """A RayService's second cluster, which has no room beside the first."""
+    held = sum(h.requests.get(found.resource, 0) for h in found.holders)
+    asked = pending.requests.get(found.resource, 0)
+    summary = (
+        f"The update of {workload.ref} makes the cluster {new} beside {old} and removes that only when {new} serves; this pod asks "
+        f"for {asked} {found.resource}, and {old} has {held} where it could run."
+    )
+    evidence = [
+        workload_evidence(workload, "status.activeServiceStatus.rayClusterName", old),
+        workload_evidence(workload, "status.pendingServiceStatus.rayClusterName", new),
+        *asked_in(pending, found.resource),
+        *node_lines(pending, found, holders=True),
+    ]
+    ways = [
+        fixes.advice(
+            f"Add nodes for a second cluster for as long as the update of {workload.ref} takes", owner="platform"
+        ),
+        fixes.advice(
+            f"Where there is room for one only: set spec.upgradeStrategy.type: None in {workload.ref} (KubeRay from 1.3 on), and delete "
+            "and apply it anew to change it; the model is away meanwhile"
+        ),
+    ]
+    return finding(pending, found, summary, evidence, ways, ("gpu-insufficient",))

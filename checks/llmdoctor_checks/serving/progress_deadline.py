@@ -29,6 +29,9 @@ _DEFAULT_SECONDS = 600
 _REASON = "ProgressDeadlineExceeded"
 #: Knative's words for the same, which its Services and KServe's objects repeat.
 _NEVER = "Initial scale was never achieved"
+#: How kstatus, by which Flux and others wait, words it, and the labels of what Flux's helm-controller applies.
+_MISSED = "Progress deadline exceeded"
+_FLUX = "helm.toolkit.fluxcd.io"
 _ANNOTATION = "serving.knative.dev/progress-deadline"
 
 
@@ -60,8 +63,57 @@ def progress_deadline(subject: Subject) -> Iterator[Finding]:
     if told and not subject.exists and not subject.static and any(_gave_up(evidence) for evidence in told):
         yield _given_up(told)
         return
+    yield from _release_failed(subject)
     for pod in subject.pods:
         yield from itertools.islice(_of_pod(pod, subject, told), 1)
+
+
+def _release_failed(subject: Subject) -> Iterator[Finding]:
+    """A release of Flux that stands as failed, since the Deployment missed its deadline, although its pods came up later."""
+    workload = subject.workload
+    there = [pod for pod in subject.pods if pod.exists]
+    up = bool(there) and all(pod.ready for pod in there)  # else it is told below how far it has come
+    if workload is None or workload.kind != "Deployment" or not up:
+        return
+    labels = workload.item.labels
+    name, space = labels.get(f"{_FLUX}/name"), labels.get(f"{_FLUX}/namespace") or subject.namespace
+    release = subject.cluster.item("HelmRelease", space, name) if name else None
+    for condition in rows(release.raw, "status.conditions") if release else ():
+        message = str(condition.get("message") or "")
+        about = condition.get("type") == "Ready" and condition.get("status") == "False"
+        if not release or not about or _MISSED not in message or f"/{workload.name} " not in message:
+            continue
+        rolled = _rolled(there[0], subject)
+        typed = rolled.item.typed() if rolled else None
+        own = typed.spec.progress_deadline_seconds if isinstance(typed, k8s.Workload) else None
+        seconds = own if own is not None else _DEFAULT_SECONDS
+        yield Finding(
+            role="cause",
+            severity="warning",
+            confidence="likely",
+            summary=f"HelmRelease/{name} stands as failed: {workload.ref} was not ready within {say_seconds(seconds)}, and is ready now.",
+            evidence=(
+                Evidence(
+                    source="workload",
+                    ref=f"HelmRelease/{name} status.conditions[Ready]",
+                    text=f"{condition.get('reason') or ''}: {message}".strip(": "),
+                ),
+                workload_evidence(
+                    workload,
+                    "spec.progressDeadlineSeconds",
+                    str(own) if own is not None else f"not set, {seconds} by default",
+                ),
+            ),
+            explains=("rollout-stuck",),
+            fixes=(
+                *_fixes(there[0], workload, None, seconds * 3),
+                fixes.advice(
+                    f"Let Flux try the release again: flux reconcile helmrelease {name} -n {space} --reset --force",
+                    f"flux reconcile helmrelease {name} -n {space} --reset --force",
+                ),
+            ),
+        )
+        return
 
 
 def _given_up(told: list[Evidence]) -> Finding:

@@ -101,6 +101,7 @@ def held_up_by_proxy(pod: Pod, subject: Subject, events: Events | None, logs: Lo
     if proxy is None:
         return
     ways = (
+        _not_redirected(pod, logs),
         _held_back(pod, proxy, events, logs),
         _before(pod, proxy, logs),
         _late(pod, proxy, logs),
@@ -108,6 +109,49 @@ def held_up_by_proxy(pod: Pod, subject: Subject, events: Events | None, logs: Lo
         _between_ranks(pod, subject, proxy, logs),
     )
     yield from itertools.islice(itertools.chain(*ways), 1)
+
+
+def _not_redirected(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
+    """The mesh's own init container, which sets up or checks the redirection to its proxy: while it fails nothing starts."""
+    for ending in endings(pod):
+        container = ending.container
+        if container.name not in _REDIRECTS or container.role != "init" or ending.oom_killed:
+            continue
+        checks = "validat" in container.name
+        log = log_of(ending, logs) if logs else None
+        last = [line for line in log.lines() if line.text.strip()][-1:] if log is not None else []
+        yield Finding(
+            role="cause",
+            confidence="likely",
+            summary=f"{container.name}, which the mesh puts before all other containers, ended with exit code {ending.code}: "
+            + (
+                "it finds no redirection to the proxy."
+                if checks
+                else "it could not set up the redirection to the proxy."
+            ),
+            evidence=(pod_evidence(pod, ending.path, ending.text), *(log_evidence(line) for line in last)),
+            explains=NOT_STARTED,
+            fixes=(
+                fixes.advice(
+                    f"See that the mesh's CNI plugin runs on node {pod.spec.node_name} and does not exclude the namespace "
+                    f"{pod.namespace}, then delete the pod"
+                    if checks
+                    else f"Let {container.name} have NET_ADMIN, NET_RAW and the node's iptables, or use the mesh's CNI plugin",
+                    f"kubectl get pods -A -o wide --field-selector spec.nodeName={pod.spec.node_name}",
+                    owner="platform",
+                ),
+                fixes.advice(
+                    f"Leave the pod out of the mesh, in {fixes.edited(pod)}: "
+                    + (
+                        "linkerd.io/inject: disabled"
+                        if "linkerd" in container.name
+                        else 'sidecar.istio.io/inject: "false"'
+                    )
+                ),
+            ),
+            pods=(pod.name,),
+        )
+        return
 
 
 def _held_back(pod: Pod, proxy: Container, events: Events | None, logs: Logs | None) -> Iterator[Finding]:

@@ -20,6 +20,8 @@ from kubectl_llmdoctor.api import (
 from llmdoctor_checks._written import written_ago
 
 _FORBIDDEN = "is forbidden: User "
+#: What tells that a controller never began with a kind of object, which the signature of this check goes by.
+_NEVER_BEGAN = "caches to sync"
 #: The API server's answer to a program that looks for pods; `where` is the namespace, absent for the whole cluster.
 _PODS = (
     r'is forbidden: User \\*"system:serviceaccount:(?P<owner>[^":\\]{1,63}):(?P<name>[^"\\]{1,253})\\*" cannot (?P<verb>list|watch) '
@@ -36,7 +38,7 @@ _ASKS_AGAIN = 900
 _GOES_ON = r'"POST /[^"]{1,300}" 200\b|[Aa]dd(?:ed|ing) (?:worker|pod)|[Dd]iscovered '
 
 
-@check("rbac-denied", since="0.3", severity="critical", literals=(_FORBIDDEN,))
+@check("rbac-denied", since="0.3", severity="critical", literals=(_FORBIDDEN, _NEVER_BEGAN))
 def rbac_denied(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
     """The pod's service account may not ask the API server for what its program needs.
 

@@ -39,6 +39,10 @@ def sidecar_blocks_start(pod: Pod, subject: Subject, events: Events | None, logs
     proxy, so that one which downloads the model never reaches its store; a server that asks the hub in its first seconds
     fails when the proxy is late, and for ever when the proxy cannot reach its control plane.
 
+    The mesh's own init container sets that redirection up (`istio-init`, `linkerd-init`), or checks what its CNI plugin has set
+    up (`istio-validation`, `linkerd-network-validator`): where the plugin does not run on the node, or excludes the namespace, it
+    fails, and nothing after it starts.
+
     A proxy that stands among the init containers as a plain one, without `restartPolicy: Always` (or on a cluster that does
     not know it, before Kubernetes 1.29), never ends, and nothing after it starts; in a manifest that is a risk. An agent that
     an injector puts there, such as Vault's, does not end either while it may not log in, and neither does a helper whose command
