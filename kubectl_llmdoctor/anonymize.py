@@ -197,10 +197,14 @@ class _Names:
         name = value.get("name")
         if isinstance(value.get("metadata"), dict) and isinstance(value["metadata"].get("name"), str):
             meta = value["metadata"]
-            self._name(meta["name"], _CATEGORIES.get(str(value.get("kind")), "workload"))
+            if key != "volumeClaimTemplates":
+                self._name(meta["name"], _CATEGORIES.get(str(value.get("kind")), "workload"))
             self._namespace = str(meta.get("namespace") or "")
             if value.get("kind") == "Service":
                 self._services[self._namespace, meta["name"]] = None
+        elif isinstance(name, str) and parent == "volumeClaimTemplates":
+            if not self._plain(name):  # mounts name it, as they do volumes
+                self._name(name, "volume")
         elif isinstance(name, str) and key in _REFERENCES:
             self._name(name, _REFERENCES[key] or _CATEGORIES.get(str(value.get("kind")), "workload"))
             if key == "service":
