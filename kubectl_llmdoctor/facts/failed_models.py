@@ -62,13 +62,13 @@ _INSTANCE = (
     r"\b(?:spawning server instance with name=(?P<starts>\S{1,300})|proxying request to model (?P<used>\S{1,300})) on port \d"
     r"|\binstance name=(?P<ended>\S{1,300}) exited with status (?!0\b)-?\d"
 )
-#: How web servers log a POST and their answer: uvicorn, gunicorn, nginx and werkzeug; Tornado; Gin. So many that fail, and none that
+#: How web servers log a POST and their answer: uvicorn, gunicorn, nginx and werkzeug; Tornado. So many that fail, and none that
 #: succeeds, say that a server answers nothing.
 _POSTED = "POST /"
-_POST = expression(
-    r'"POST /\S{0,500} HTTP/[\d.]{1,4}" (?P<after>\d{3})\b|(?<!\d)(?P<before>\d{3}) POST /|\| (?P<gin>\d{3}) \|.{0,80}\bPOST\b'
-)
+_POST = expression(r'"POST /\S{0,500} HTTP/[\d.]{1,4}" (?P<after>\d{3})\b|(?<!\d)(?P<before>\d{3}) POST /')
 _UNANSWERED = 2
+#: How servers say that they listen, and log the first probe.
+_LISTENS, _PROBED = (READY, "istening ", "unning on "), '"GET /'
 #: All that is looked for here.
 LITERALS = (
     *OLLAMA_LOADED,
@@ -87,6 +87,8 @@ LITERALS = (
     _SWAP_UP,
     _SWAP_BY_ITSELF,
     _POSTED,
+    _PROBED,
+    *_LISTENS,
     *_INSTANCE_TEXTS,
 )
 
@@ -119,21 +121,27 @@ def _failed_models(log: Log) -> list[list[int]]:
     return found
 
 
-def serves_nothing(log: Log) -> bool:
-    """Whether a log shows several requests, and that each of them failed in the server: what it said before is why, whatever it is."""
-    return log.once("serves nothing", lambda: _serves_nothing(log))
+def unserved_from(log: Log) -> int:
+    """The line at which a server listens that has failed each request since, several of them; 0 where it has not.
+
+    What it said before is why, whatever it is. What it says of a request afterwards may be its upstream's words, or the client's.
+    """
+    return log.once("unserved from", lambda: _unserved_from(log))
 
 
-def _serves_nothing(log: Log) -> bool:
-    failed = 0
+def _unserved_from(log: Log) -> int:
+    first, failed = 0, 0
     for line in log.find(_POSTED):
         if (found := _POST.search(line.text[:2000])) is None:
             continue
-        status = found["after"] or found["before"] or found["gin"]
-        if not status.startswith("5"):
-            return False
-        failed += 1
-    return failed >= _UNANSWERED
+        if not (found["after"] or found["before"]).startswith("5"):
+            return 0
+        first, failed = first or line.number, failed + 1
+    if failed < _UNANSWERED:
+        return 0
+    probed = next((line.number for line in log.find(_PROBED)), 0)
+    listens = [line.number for text in _LISTENS for line in log.marks(text)]
+    return max((at for at in (probed, *listens) if at < first), default=0)
 
 
 def _failed_children(log: Log) -> list[int]:

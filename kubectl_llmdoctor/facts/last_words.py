@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.logs import Line, Log
-from kubectl_llmdoctor.facts.processes import tracebacks
+from kubectl_llmdoctor.facts.processes import Traceback, looks_like_error, tracebacks
 
 #: So many lines may a server still log of its own end below the exception of which it ends, and so many does the exception's own
 #: message have.
@@ -21,6 +21,11 @@ _FRAME = expression(
     r"|[\w./*-]{1,200}\.\S{1,100}\((?:\{?0x|\.\.\.|\)$)|created by |stack backtrace:|\s+\d+: 0x"
     r"|\s+\d+: [\w<]\S{0,300}::|note: |Node\.js v|exit status \d|\s*--- End of|Aborted\b|\[signal "
 )
+#: An error that says only that the program ends, or does not come up.
+_ONLY_ENDS = expression(
+    r"(?i)\b(?:exit(?:s|ed|ing)?|abort(?:s|ed|ing)?|start-?up|shut(?:ting)? ?down|terminat\w{2,5}"
+    r"|(?:not|to) (?:start|init\w{0,10}|load|run))\b"
+)
 
 
 def last_words(log: Log) -> frozenset[int]:
@@ -28,9 +33,24 @@ def last_words(log: Log) -> frozenset[int]:
     return log.once("last words", lambda: frozenset(line.number for line in _last_words(log)))
 
 
-def _last_words(log: Log) -> Iterator[Line]:
+def contradicted(line: Line) -> bool:
+    """Whether a program, which ended without an exception, says of another error after a line of its last words."""
+    if _raised_last(line.log) is not None:
+        return False
+    after = line.log.lines(line.number + 1)
+    last = last_words(line.log)
+    return any(x.number in last and looks_like_error(x.text) and not _ONLY_ENDS.search(x.text[:500]) for x in after)
+
+
+def _raised_last(log: Log) -> Traceback | None:
+    """The exception of which a program ended."""
     last = max(tracebacks(log), key=lambda one: one.last.number, default=None)
-    if last is not None and _near_the_end(last.last):
+    return last if last is not None and _near_the_end(last.last) else None
+
+
+def _last_words(log: Log) -> Iterator[Line]:
+    last = _raised_last(log)
+    if last is not None:
         yield from log.lines(last.last.number, last.last.number + _MESSAGE)
         while last.cause is not None:
             last = last.cause

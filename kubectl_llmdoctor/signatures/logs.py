@@ -13,8 +13,8 @@ from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.aftermath import not_serving_yet, overcome, survived
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.endings import endings
-from kubectl_llmdoctor.facts.failed_models import failed_models, serves_nothing
-from kubectl_llmdoctor.facts.last_words import last_words
+from kubectl_llmdoctor.facts.failed_models import failed_models, unserved_from
+from kubectl_llmdoctor.facts.last_words import contradicted, last_words
 from kubectl_llmdoctor.facts.logs import Line, Log
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.processes import looks_like_error, raised_at, said, said_why, tracebacks
@@ -49,6 +49,11 @@ _ENDS, _NOTES = ("crash-loop", "not-ready", "pod-failed", "rollout-stuck"), 4
 _BY_SIGNAL = 128
 #: How a program says that something failed, whatever its level is called.
 _FAILS = expression(r"(?i)\b(?:fail(?:s|ed|ure)?|fatal|exception)\b|\[E \d{6}")
+#: By this a line says of itself that the program goes on, or that it is of a request: neither ends a program.
+_GOES_ON = expression(
+    r"^.{0,60}(?:\b(?:INFO|DEBUG|WARN(?:ING)?)\b|[\d:] W |\[W )|^[WI]\d{4} \d\d:|(?i:\blevel=(?:info|debug|warn))"
+    r"|(?i:\bfall(?:s|ing)?[ -]?back|\bus(?:es|ing) (?:the )?default|\bskipp|\bignor(?:ed|ing))|\b(?:GET|HEAD|POST|PUT)\b:? ?\"?/"
+)
 #: The exit code of a program that called abort(): what C++ and Rust do of what nobody caught.
 _ABORTED = 134
 #: So many lines at most does Node.js print below one.
@@ -96,8 +101,8 @@ class _Wording:
         self._died = (
             not self._server or self._beside or (pod.failing and _died(pod, self._container, previous=log.previous))
         )
-        #: whether it is ready and fails each request, so that an error that it logged may be why
-        self._unserved = not self._died and pod.ready and not log.previous and serves_nothing(log)
+        #: the line at which it listens where it is ready and fails each request, so that an error before may be why; else 0
+        self._unserved = unserved_from(log) if not self._died and pod.ready and not log.previous else 0
         #: what only lines say that were tried again, which is the cause where nothing else is
         self.retried: Finding | None = None
 
@@ -199,7 +204,7 @@ class _Wording:
         # it says what it met with, and not that it ended, or that each request failed, of it
         if (self._beside or self._unserved) and found.confidence == "certain":
             found = msgspec.structs.replace(found, confidence="likely")
-        if past:
+        if past or (self._pattern.ends and not self._unserved and contradicted(line)):
             found = _last_resort(found)
         elif not self._pattern.warned and _WARNED.match(line.text[:2000]):
             found = msgspec.structs.replace(found, confidence="possible")
@@ -219,13 +224,15 @@ class _Wording:
         """Whether a ready server says there why a model of it failed, or why each request does."""
         if any(first <= line.number <= last for first, last in failed_models(self._log)):
             return True
-        return self._unserved and (looks_like_error(line.text) or _FAILS.search(line.text[:500]) is not None)
+        if line.number >= self._unserved or _GOES_ON.search(line.text[:500]):
+            return False
+        return looks_like_error(line.text) or _FAILS.search(line.text[:500]) is not None
 
     def _ends(self, line: Line) -> bool:
         """Whether a line is among the last words of a program that ended with an error, or of a log of which nothing else is known."""
         if self._unserved:
             return True
-        if line.number not in last_words(self._log):
+        if line.number not in last_words(self._log) or _GOES_ON.search(line.text[:500]):
             return False
         return self._pod.log_only or ((self._log.previous or not self._running) and self._has_ended())
 

@@ -42,7 +42,8 @@ from llmdoctor_checks.start._library import asked, least_bytes
 
 #: The exit code of what SIGKILL ended, and how bash says so of a program that it ran.
 _KILLED, _SAID = 137, " Killed "
-_BY_SHELL = r"sh: line \d{1,6}: {1,12}\d{1,8} Killed {2,30}\S"
+#: Not of `timeout`, which ends itself with what it was to end.
+_BY_SHELL = r"sh: line \d{1,6}: {1,12}\d{1,8} Killed {2,30}(?!(?:\S{0,80}/)?timeout )\S"
 
 #: A container that is this full, and fills up within this time, is on its way to its limit.
 _NEARLY_FULL, _SOON_SECONDS = 0.7, 24 * 3600
