@@ -54,7 +54,7 @@ from kubectl_llmdoctor.facts.requests import answered, gone, served, stray
 from kubectl_llmdoctor.facts.series import Histogram, Increase, Span
 from kubectl_llmdoctor.facts.sizing import Sizing, file_bytes_of
 from kubectl_llmdoctor.facts.starts import Phase, phase_of, signs_of_life
-from kubectl_llmdoctor.facts.subject import Subject
+from kubectl_llmdoctor.facts.subject import Subject, told_elsewhere
 from kubectl_llmdoctor.facts.troubles import Trouble
 from kubectl_llmdoctor.facts.units import (
     GIB,
@@ -219,6 +219,7 @@ __all__ = [
     "stray",
     "suffices",
     "told_by",
+    "told_elsewhere",
     "top_of",
     "tracebacks",
     "units",

@@ -5,6 +5,7 @@ What they ask stands in their script; one that prints why it gets no answer is r
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 
@@ -14,8 +15,9 @@ from kubectl_llmdoctor.api import Cluster, Container, Destination, Pod, expressi
 from llmdoctor_checks._connections import BARE, DEFAULT_PORTS, HOST, URL
 from llmdoctor_checks.start._init_containers import script_of
 
-#: What asks again until it is answered.
-_AGAIN = expression(r"\b(?:until|while)\b|--retry\b|\bwait-for-it\b|\bdockerize\b")
+#: What asks again until it is answered: all of a loop, or a line.
+_AGAIN = expression(r"\b(?P<loop>until|while)\b|--retry\b|\bwait-for-it\b|\bdockerize\b")
+_DONE = expression(r"\bdone\b")
 #: Programs that take the host and the port apart, and those that ask only for the name.
 _APART = expression(
     rf"\b(?:nc|ncat|netcat)(?:[ \t]+-[\w]{{1,6}}(?:[ \t]+\d{{1,4}})?){{0,6}}[ \t]+(?P<host>{HOST})[ \t]+(?P<port>\d{{2,5}})\b"
@@ -25,8 +27,9 @@ _NAME = expression(
 )
 _PATTERNS = (expression(URL), expression(BARE), _APART, _NAME)
 _VARIABLE = expression(r"\$\{?([A-Za-z_]\w{0,60})\}?")
-#: So much of a script is read.
-_LONGEST = 20_000
+_ASSIGNED = expression(r"(?m)(?:^|[;\s])([A-Za-z_]\w{0,60})=[\"']?([\w.:/-]{1,300})")
+#: So much of a script is read, and so many of its loops.
+_LONGEST, _MOST = 20_000, 20
 
 
 class Awaited(msgspec.Struct, frozen=True):
@@ -46,10 +49,8 @@ def awaited(pod: Pod, cluster: Cluster) -> Iterator[Awaited]:
         if trouble.kind != "creating" or container is None or container.role != "init" or not container.running:
             continue
         script = _filled(script_of(container)[:_LONGEST], container)
-        if not _AGAIN.search(script):
-            continue
-        for pattern in _PATTERNS:
-            for said in pattern.finditer(script):
+        for pattern, piece in itertools.product(_PATTERNS, _again(script)):
+            for said in pattern.finditer(piece):
                 found = said.groupdict()
                 port = found.get("port") or DEFAULT_PORTS.get(found.get("scheme") or "")
                 to = follow(found["host"], int(port) if port else None, pod, cluster)
@@ -58,11 +59,25 @@ def awaited(pod: Pod, cluster: Cluster) -> Iterator[Awaited]:
                     yield Awaited(container, to, said[0], next(at, "command"))
 
 
+def _again(script: str) -> Iterator[str]:
+    """The parts of a script that ask again: what stands outside of them is asked once, or later."""
+    for said in itertools.islice(_AGAIN.finditer(script), _MOST):
+        start, end = script.rfind("\n", 0, said.start()) + 1, script.find("\n", said.end())
+        if said["loop"]:
+            done = _DONE.search(script, said.end())
+            if done is None:  # no shell's
+                yield script
+                return
+            start, end = said.start(), done.start()
+        yield script[start : end if end >= 0 else None]
+
+
 def _filled(script: str, container: Container) -> str:
-    """A script with the values of the container's variables."""
+    """A script with the values of the container's variables, and of those that it sets itself."""
+    own = {said[1]: said[2] for said in _ASSIGNED.finditer(script)}
 
     def value(said: re.Match[str]) -> str:
         variable = container.env.get(said[1])
-        return variable.value if variable is not None and variable.value else said[0]
+        return own.get(said[1]) or (variable.value if variable is not None and variable.value else said[0])
 
     return _VARIABLE.sub(value, script)[:_LONGEST]

@@ -112,10 +112,13 @@ def _said(
                     yield (text.namespace, text.pod, text.container), line, said
 
 
-def refused(log: Log | None, *statuses: str, since_first: bool = False) -> tuple[int, int]:
-    """How many requests to generate the server answered with one of these statuses, of how many, or of how many since the first."""
+def refused(log: Log | None, *statuses: str, since_first: bool = False, after: int = 0) -> tuple[int, int]:
+    """How many requests to generate the server answered with one of these statuses, of how many, or of how many since the first.
+
+    After a line, if one is given.
+    """
     lines = [line for words in ('"POST /v1/', "request: POST ") for line in log.find(words)] if log else []
-    asked = [m[1] or m[2] for line in lines if (m := re.search(_ASKED, line.text[:2000]))]
+    asked = [m[1] or m[2] for line in lines if line.number > after and (m := re.search(_ASKED, line.text[:2000]))]
     if since_first:
         asked = list(itertools.dropwhile(lambda status: status not in statuses, asked))
     return sum(one in statuses for one in asked), len(asked)

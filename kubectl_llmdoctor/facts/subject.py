@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -63,6 +63,17 @@ _BEFORE_ONE = frozenset({"Failed", "InspectFailed", "ErrImageNeverPull", "Failed
 _LATE_SECONDS = 900
 #: Why a container waits that has been started, or is about to be.
 _ON_THE_WAY = ("CrashLoopBackOff", "ContainerCreating", "PodInitializing", "")
+
+#: How a line of a log names a namespace, of whatever logger.
+_NAMESPACE = r'\bnamespace"?(?:\s?[:=]\s?\\?"?|\s\\?")([a-z0-9-]{1,63})'
+
+
+def told_elsewhere(text: str, names: Iterable[str], namespace: str) -> bool:
+    """Whether a line of a controller's log speaks of another namespace: `namespace="x"`, `"namespace":"x"`, `"x/name"`."""
+    any_name = "|".join(map(re.escape, sorted(names)))
+    found = re.findall(rf'{_NAMESPACE}|"([a-z0-9-]{{1,63}})/(?:{any_name})(?!\w)', text)
+    spaces = {one or other for one, other in found}
+    return bool(spaces) and namespace not in spaces
 
 
 class Subject:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 
 import msgspec
 
@@ -12,16 +13,21 @@ from kubectl_llmdoctor.evidence import event_evidence, log_evidence, quotation
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.logs import Line, Log
 from kubectl_llmdoctor.facts.pod import Pod
-from kubectl_llmdoctor.facts.subject import Subject
+from kubectl_llmdoctor.facts.subject import Subject, told_elsewhere
 from kubectl_llmdoctor.facts.units import parse_time
 from kubectl_llmdoctor.report.document import Evidence
 from kubectl_llmdoctor.signatures.declared import Pattern, Signature
 from kubectl_llmdoctor.signatures.wording import beside, capture, captured, finding, fits, refused_at
 from kubectl_llmdoctor.snapshot import LogText
+from kubectl_llmdoctor.tree import dig
 
 #: What a controller logs of a kind that it never began to look at (controller-runtime's controller.go): a watch that it needs for
 #: that kind did not come up, so that no line of its log names any object of it.
 _NEVER_BEGAN = "caches to sync"
+#: What it logs where it did begin, maybe when it was started again, and the kinds that a line names in Go's words: `*v1beta1.Name`.
+_BEGAN, _KIND = "Starting workers", r"\*\w+\.([A-Za-z]\w{0,100})"
+#: How it words that it may not look at a kind, or that there is none such.
+_UNSEEN = r"failed to (?:list|watch)|no matches for kind|is forbidden: User|server APIs"
 
 #: What is searched of a text that is no line of a log.
 _MOST_CHARS = 20_000
@@ -140,20 +146,49 @@ def _of_operators(subject: Subject, *, quoted: bool = False) -> Iterator[_Statem
 def _of_controllers(signature: Signature, subject: Subject) -> Iterator[_Statement]:
     """Lines of a controller's log that name the object: no pod of it exists, and only its controller knows why.
 
-    Of a controller that never began with this kind of object all lines count: it knows of none.
+    Of a controller that never began with this kind of object those count that say why: it knows of none.
     """
     names = subject.workload.names if subject.workload else frozenset()
     if not names or subject.workload is None:
         return
     named = re.compile(rf"(?<![\w.-])(?:{'|'.join(map(re.escape, sorted(names)))})(?![\w-]|\.\w)")
-    kind = subject.workload.kind.partition(".")[0].lower()
+    made = parse_time(str(dig(subject.workload.raw, "metadata.creationTimestamp") or ""))
     for pod, log in subject.controllers:
-        idle = any(f"wait for {kind} {_NEVER_BEGAN}" in line.text.lower() for line in log.find(_NEVER_BEGAN))
+        key = f"never began {subject.workload.kind} {log.source.namespace}/{pod.name}/{log.source.container} {log.source.previous}"
+        kinds = subject.cluster.once(key, partial(_never_began, subject, pod, log))
         for pattern in signature.patterns:
             for line in log.find(pattern.literal):
-                if idle or named.search(line.text):
+                mine = named.search(line.text) and not told_elsewhere(line.text, names, subject.namespace)
+                if line.time and made and line.time < made:
+                    mine = None  # of one of the same name before it
+                if mine or (kinds is not None and _says_why(line.text, kinds)):
                     yield _Statement(text=line.text, evidence=log_evidence(line, pattern.literal), teller=pod.name)
                     break
+
+
+def _never_began(subject: Subject, pod: Pod, log: Log) -> set[str] | None:
+    """The kinds which a controller waited for in vain before it would begin with this kind; None where it began since, or was not to."""
+    kind = subject.workload.kind.partition(".")[0].lower() if subject.workload else ""
+    lines = [line for line in log.find(_NEVER_BEGAN) if f"wait for {kind} {_NEVER_BEGAN}" in line.text.lower()]
+    since = [
+        (other, lines[-1].number if other.source is log.source else 0)
+        for who, other in (subject.controllers if lines else ())
+        if who.name == pod.name and other.source.container == log.source.container
+    ]
+    begun = any(
+        re.search(rf"(?i)\b{kind}\b", line.text)
+        for other, first in since
+        if not other.source.previous or other.source is log.source
+        for line in other.find(_BEGAN)
+        if line.number > first
+    )
+    return {name for line in lines for name in re.findall(_KIND, line.text)} if lines and not begun else None
+
+
+def _says_why(text: str, kinds: set[str]) -> bool:
+    """Whether a line tells why kinds could not be looked at: of those that were waited for, where they are known."""
+    named = not kinds or "server APIs" in text or any(re.search(rf"\b{kind}\b", text) for kind in kinds)
+    return named and bool(re.search(_UNSEEN, text))
 
 
 def _of_events(subject: Subject, pod: Pod | None) -> Iterator[_Statement]:

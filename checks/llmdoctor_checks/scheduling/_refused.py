@@ -22,6 +22,7 @@ from kubectl_llmdoctor.api import (
     is_provisioner,
     log_evidence,
     rows,
+    told_elsewhere,
 )
 
 _KINDS = (
@@ -46,8 +47,6 @@ REASONS = ("FailedCreate", "FailedToCreateHeadPod", "FailedToCreateWorkerPod")
 #: How the API server words a refusal, whoever repeats it: pieces of log lines that checks on refusals declare.
 LITERALS = ("is forbidden: ", '" is invalid: ', "denied the request", "failed calling webhook")
 _WORDS = r'\bis forbidden: |" is invalid: |denied the request|failed calling webhook'
-#: How a line of a log names a namespace, of whatever logger.
-_NAMESPACE = r'\bnamespace"?(?:\s?[:=]\s?\\?"?|\s\\?")([a-z0-9-]{1,63})'
 #: The error of a controller that logs in JSON.
 _JSON_ERROR = r'"(?:error|err)":\s?"((?:[^"\\]|\\.){1,6000})"'
 
@@ -108,18 +107,11 @@ def _logged(subject: Subject) -> Iterator[tuple[str, Evidence]]:
         said = {line.number: (line, literal) for literal in LITERALS for line in log.find(literal)}
         for _, (line, literal) in sorted(said.items(), reverse=True):
             text = line.text
-            if not named.search(text) or _elsewhere(text, name, subject.namespace):
+            if not named.search(text) or told_elsewhere(text, (name,), subject.namespace):
                 continue
             if not any(other in text for other in longer):
                 yield error_of(text), log_evidence(line, literal)
                 break
-
-
-def _elsewhere(text: str, name: str, namespace: str) -> bool:
-    """Whether a line speaks of another namespace: `namespace="x"`, `"namespace":"x"`, `"x/name"`."""
-    found = re.findall(rf'{_NAMESPACE}|"([a-z0-9-]{{1,63}})/{re.escape(name)}(?!\w)', text)
-    spaces = {one or other for one, other in found}
-    return bool(spaces) and namespace not in spaces
 
 
 def error_of(text: str) -> str:

@@ -68,6 +68,9 @@ _CODE = r"(?s)^.*\b(?P<error>[A-Z]\w{0,60}[a-z][A-Z]\w{0,60}: .+)"
 #: The part of Karpenter that gets machines, as its log names it (pkg/controllers/nodeclaim/lifecycle), and its lines of errors:
 #: `failed launching nodeclaim`, or what its part for a cloud has to say.
 _LAUNCHES, _ERROR = "nodeclaim.lifecycle", r'"level":\s?"ERROR"'
+#: What it says where it got one, and its errors about something else: a write that it does again, a machine that it takes away.
+_LAUNCHED = r'"message":\s?"(?:launched|registered|initialized) nodeclaim"'
+_OTHER_ERROR = r"the object has been modified|terminating |finalizer|deleting nodeclaim"
 
 
 @check("autoscaler-blocked", since="0.1", literals=(_LAUNCHES,))
@@ -259,12 +262,12 @@ def _no_capacity(pending: Pending, names: list[str]) -> Iterator[Finding]:
 
 def _logged(pending: Pending, names: list[str], order: int) -> Iterator[Finding]:
     """The same by Karpenter's log, of the NodeClaims that were to be for the pod: their events are gone after an hour."""
-    mine = [
-        line
-        for _, log in pending.subject.controllers
-        for line in log.find(_LAUNCHES)
-        if re.search(_ERROR, line.text) and any(f'"{name}"' in line.text for name in names)
-    ]
+    mine = []
+    for _, log in pending.subject.controllers:
+        said = [line for line in log.find(_LAUNCHES) if any(f'"{name}"' in line.text for name in names)]
+        got = max((line.number for line in said if re.search(_LAUNCHED, line.text)), default=0)
+        errors = (line for line in said if line.number > got and re.search(_ERROR, line.text))
+        mine += [line for line in errors if not re.search(_OTHER_ERROR, line.text)]
     if not mine:
         return
     text = mine[-1].text

@@ -114,16 +114,18 @@ def _no_group(pending: Pending) -> Finding | None:
     """A pod that names a PodGroup which is not there: a scheduler of gangs passes over it, most often without a word."""
     pod, name = pending.pod, _group_of(pending.pod.item)
     known = pod.cluster.exists("PodGroup", pod.namespace, name) if name else None
-    if known is not False or pod.just_made or pod.spec.scheduler_name in ("", "default-scheduler"):
+    scheduler = pod.spec.scheduler_name
+    # one that has looked at nodes for the pod knows its group, or does not ask for it
+    if known is not False or pod.just_made or "volcano" not in scheduler or pending.said.counts:
         return None
     return Finding(
         role="cause",
         confidence="likely",
-        summary=f"{pod.name} belongs to the PodGroup {name}, which does not exist: {pod.spec.scheduler_name} places no pod of a group "
+        summary=f"{pod.name} belongs to the PodGroup {name}, which does not exist: {scheduler} places no pod of a group "
         "that it does not know.",
         evidence=(
             pod_evidence(pod, f"metadata.annotations[{_GROUP}]", name),
-            pod_evidence(pod, "schedulerName", pod.spec.scheduler_name),
+            pod_evidence(pod, "schedulerName", scheduler),
             *said_by(pending),
         ),
         explains=EXPLAINS,

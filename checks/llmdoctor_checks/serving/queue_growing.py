@@ -233,7 +233,7 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs, metrics: Metrics | None) -> It
 
 def _refuses(pod: Pod, engine: Engine, logs: Logs, said: list[Said]) -> Finding | None:
     """A queue that cannot grow, since the engine refuses what comes beyond it, by the statuses of its access log."""
-    count, all_of = refused(logs.current(engine.container.name), "503", "429")
+    count, all_of = refused(logs.current(engine.container.name), "503", "429", after=said[0].line.number)
     last = said[-1]
     if count < _FEWEST_REFUSED or count < _SHARE_REFUSED * all_of or not all(load.running for load in said):
         return None

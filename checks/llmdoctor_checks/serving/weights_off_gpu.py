@@ -204,7 +204,7 @@ def _no_such_library(engine: Engine, logs: Logs) -> Finding | None:
     name, line = found
     return Finding(
         role="cause",
-        summary=f"{engine.at} computes on the CPU: OLLAMA_LLM_LIBRARY={name} is the name of no library that it has (cuda_v12, rocm …), "
+        summary=f"{engine.at} computes on the CPU: OLLAMA_LLM_LIBRARY={name} names no library for GPUs that it has (cuda_v12, rocm …), "
         "and it skips all others.",
         evidence=(pod_evidence(engine.container, "env[OLLAMA_LLM_LIBRARY]", name), log_evidence(line)),
         explains=("cpu-starved",),

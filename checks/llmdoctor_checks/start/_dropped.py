@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator
+
+import msgspec
 
 from kubectl_llmdoctor.api import (
     Cluster,
@@ -13,6 +16,7 @@ from kubectl_llmdoctor.api import (
     Log,
     Logs,
     Pod,
+    answered,
     dig,
     fixes,
     leads_here,
@@ -28,14 +32,25 @@ LITERALS = ("ealth check", "ealth probe", "ealthcheck", "ealth_check", "unhealth
 _HEALTH = r"(?i)health[ _-]?(?:check|probe)|\bunhealthy\b|is DOWN, reason: "
 _LATE = r"(?i)read ?timeout|timed?[ -]?out|timeout(?! ?[=:]? ?\d)|deadline exceeded|awaiting (?:response )?headers|Layer7 timeout"
 _CONNECTING = r"(?i)connect(?:ion|ing)?\W{0,3}time|ConnectTimeout|while connecting|Layer4"
-_ADDRESS = r"https?://[^\s\"'<>),]{1,300}"
+_ADDRESS = r"https?://[^\s\"'<>),]{1,300}|(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.])"
 
 #: What shows that the server worked: a step of its scheduler, or an answer. vLLM's statement counts where requests run.
 _STEPS = (" batch, #", 'HTTP/1.1" 200', "Running: ")
 _WORKED = r"\b(?:Prefill|Decode) batch\b|\"POST /\S{1,300} HTTP/1\.1\" 200\b|Running: [1-9]\d{0,5} reqs"
 
-#: So soon after the check it has to work again, or else it hung.
+#: So soon after the check it has to work again, or else it hung, and so soon nobody was left, or else for another reason.
 _SOON_SECONDS, _LONG_AGO = 900, 6 * 3600
+#: So many answers to the router since nobody was left to it: it has the server on its list again.
+_OVERCOME = 10
+
+
+class _Late(msgspec.Struct, frozen=True):
+    """A log that speaks of health checks which got no answer in time: its lines by each address that they name."""
+
+    log: Log
+    by_address: dict[str, list[Line]]
+    #: its lines which say that nobody is left
+    alone: list[Line]
 
 
 def dropped(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Finding | None:
@@ -46,28 +61,27 @@ def dropped(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Fi
     log = logs.current(engine.container.name) if logs is not None and pod.ready else None
     said = cluster.once("late health checks", lambda: list(_late(cluster))) if log is not None else []
     names = {item.name for item in pod.services}
-    for other, lines in said if log is not None else ():
-        source = other.source
-        mine = [
-            line
-            for line in lines
-            if (source.namespace, other.pod) != (pod.namespace, pod.name)
-            and _names(pod, names, line)
-            and not before(line, engine.container, cluster)
-        ]
-        alone = [line for line in nobody_left(other) if mine and line.number > mine[0].number]
-        ago = written_ago(mine[-1], cluster.now) if alone else None
-        if ago is None or ago > _LONG_AGO or log is None:
+    for late in said if log is not None else ():
+        other = late.log
+        if log is None or (other.source.namespace, other.pod) == (pod.namespace, pod.name):
             continue
-        after = _worked_after(log, ago, cluster)
-        if after is None or not _answers(log, source.namespace, other.pod, cluster):
+        mine = [line for line in _about(pod, names, late) if not before(line, engine.container, cluster)]
+        ago = written_ago(mine[-1], cluster.now) if mine else None
+        if ago is None or ago > _LONG_AGO:
             continue
+        alone = next((line for line in reversed(late.alone) if _soon_after(line, mine, cluster)), None)
+        after = _worked_after(log, ago, cluster) if alone is not None else None
+        answers = _answers(log, after, other, cluster) if after is not None else 0
+        if alone is None or after is None or not answers:
+            continue
+        last = written_ago(alone, cluster.now)
+        went_on = max(answers, answered(other, after=alone.number)) >= _OVERCOME
         return Finding(
-            role="cause",
+            role="note" if went_on and last is not None and last > _SOON_SECONDS else "cause",
             severity="warning",
             summary=f"{other.pod} took {pod.name} off its list: its health check got no answer in time, {often(len(mine))} in its log, "
             f"and no server was left to it. {engine.title} was up, busy, and answered again afterwards.",
-            evidence=(log_evidence(mine[-1]), log_evidence(alone[-1]), log_evidence(after)),
+            evidence=(log_evidence(mine[-1]), log_evidence(alone), log_evidence(after)),
             fixes=(
                 fixes.advice(
                     f"Let the health check of {other.pod} wait longer (10 s and more) and fail more often before it drops a server, "
@@ -79,27 +93,40 @@ def dropped(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Fi
     return None
 
 
-def _late(cluster: Cluster) -> Iterator[tuple[Log, list[Line]]]:
-    """Logs that speak of health checks which got no answer in time, and their lines."""
+def _late(cluster: Cluster) -> Iterator[_Late]:
     for text in cluster.snapshot.logs:
         log = Log(text)
         found = {x.number: x for words in LITERALS if text.pod and not text.previous for x in log.find(words)}
-        lines = [x for _, x in sorted(found.items()) if _says_so(x.text[:4000])]
-        if lines:
-            yield log, lines
+        by_address: dict[str, list[Line]] = {}
+        for _, line in sorted(found.items()):
+            if _says_so(line.text[:4000]):
+                for address in set(re.findall(_ADDRESS, line.text[:4000])):
+                    by_address.setdefault(address, []).append(line)
+        if by_address and (alone := list(nobody_left(log))):
+            yield _Late(log, by_address, alone)
 
 
 def _says_so(text: str) -> bool:
     return bool(re.search(_HEALTH, text) and re.search(_LATE, text)) and not re.search(_CONNECTING, text)
 
 
-def _names(pod: Pod, names: set[str], line: Line) -> bool:
-    """Whether a line names this server: by an address that leads to it alone, or its own."""
-    here, text = line.log.source.namespace, line.text[:4000]
-    own = pod.status.pod_ip
-    if own and not pod.spec.host_network and re.search(rf"(?<![\d.]){re.escape(own)}(?![\d.])", text):
-        return True
-    return any(leads_here(pod, names, url, here) for url in re.findall(_ADDRESS, text))
+def _about(pod: Pod, names: set[str], late: _Late) -> list[Line]:
+    """The lines that name this server: by an address that leads to it alone, or its own."""
+    here = late.log.source.namespace
+    found: dict[int, Line] = {}
+    own = pod.status.pod_ip if not pod.spec.host_network else None
+    for address, lines in late.by_address.items():
+        if address == own or ("://" in address and leads_here(pod, names, address, here)):
+            found |= {line.number: line for line in lines}
+    return [line for _, line in sorted(found.items())]
+
+
+def _soon_after(line: Line, checks: list[Line], cluster: Cluster) -> bool:
+    """Whether a line was written soon after the last of these that stands before it."""
+    before_it = bisect_left(checks, line.number, key=lambda one: one.number)
+    then = written_ago(checks[before_it - 1], cluster.now) if before_it else None
+    ago = written_ago(line, cluster.now) if then is not None else None
+    return then is not None and ago is not None and 0 <= then - ago <= _SOON_SECONDS
 
 
 def _worked_after(log: Log, ago: float, cluster: Cluster) -> Line | None:
@@ -112,8 +139,9 @@ def _worked_after(log: Log, ago: float, cluster: Cluster) -> Line | None:
     return None
 
 
-def _answers(log: Log, namespace: str, name: str, cluster: Cluster) -> bool:
-    """Whether the access log has an answer to that pod."""
-    item = cluster.item("Pod", namespace, name)
+def _answers(log: Log, after: Line, router: Log, cluster: Cluster) -> int:
+    """How many answers to that router the access log has from a line on."""
+    item = cluster.item("Pod", router.source.namespace, router.pod)
     address = str(dig(item.raw, "status.podIP") or "") if item is not None else ""
-    return bool(address) and any(f"{address}:" in line.text for line in log.find('HTTP/1.1" 200'))
+    lines = (line for line in log.find('HTTP/1.1" 200') if line.number >= after.number)
+    return sum(f" {address}:" in line.text for line in lines) if address else 0

@@ -147,11 +147,25 @@ def _before_its_servers(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Find
         refused = next(reversed(list(nobody_left(log))), None) if log is not None else None
         if log is None or refused is None or answered(log, after=refused.number):
             continue
-        told = {url for _, text in told_by(container, cluster) for url in re.findall(_TOLD, text)}
+        words = [text for _, text in told_by(container, cluster)]
+        told = {url for text in words for url in re.findall(_TOLD, text)}
+        behind = {}
         for host, port in sorted(told):
             to = follow(host, int(port) if port else None, pod, cluster)
             loads = [] if to is None or to.itself else [(one, _phase(one)) for one in to.pods if engines_in(one)]
-            if not loads or any(one.ready or phase is None or phase.name == "serving" for one, phase in loads):
+            if loads:
+                behind[host] = loads
+        up = {host for host, loads in behind.items() if any(_serves(one, phase) for one, phase in loads)}
+        # one that takes a server of each sort for a request; another passes requests on to those that are up
+        sorts = all(
+            any(word in text for text in (*words, *(said for _, said in container.words)))
+            for word in ("prefill", "decode")
+        )
+        for host, loads in behind.items():
+            if host in up or (up and not sorts and not re.search(rf"\b{re.escape(host)}\b", refused.text)):
+                continue
+            # an answer to a request that came before the server was made is about another
+            if all(before(refused, one.container, cluster) for server, _ in loads for one in engines_in(server)):
                 continue
             server, phase = loads[0]
             probe = container.spec.readiness_probe
@@ -173,6 +187,10 @@ def _before_its_servers(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Find
                 order=refused.order,
             )
             return
+
+
+def _serves(pod: Pod, phase: Phase | None) -> bool:
+    return pod.ready or phase is None or phase.name == "serving"
 
 
 def _phase(pod: Pod) -> Phase | None:

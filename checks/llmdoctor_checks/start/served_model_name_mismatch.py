@@ -63,7 +63,6 @@ _OF_ROUTERS = (
     ("model not found", r"\bmodel not found\b"),
     ("' not found", r"\bmodel '(?P<name>[^'\s]{1,160})' not found"),
     ("model name is missing from the request", r"model name is missing from the request"),
-    ("model is not loaded", r"\bmodel is not loaded\b"),
 )
 _POSTED = r"^srv +log_server_r: (?:done )?request: POST /\S{1,200} \S{1,45} (\d{3})$"
 
