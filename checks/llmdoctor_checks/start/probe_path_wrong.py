@@ -172,9 +172,9 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None, logs: Lo
                 continue
             probe = container.spec.probes.get(kind)
             path = probe.http_get.path if probe and probe.http_get else ""
-            server = next((e for e in subject.engines(pod) if e.container is container), None)
-            name = server.name if server else ""
-            appears = code == "404" and _comes_with_its_model(container, server, path)
+            its_engine = next((e for e in subject.engines(pod) if e.container is container), None)
+            name = its_engine.name if its_engine else ""
+            appears = code == "404" and _comes_with_its_model(container, its_engine, path)
             if appears and _may_be_loading(container):
                 continue
             yield Finding(
