@@ -104,6 +104,11 @@ def test_jobs_and_cliques() -> None:
     ]
 
 
+def test_a_state_that_is_called_failed_and_one_that_only_sounds_so() -> None:
+    assert _of("SeldonDeployment", state="Failed", description="no image") == [("description", "no image", True)]
+    assert _of("X", phase="Failover", message="m") == _of("X", state="NoErrors", message="m") == []
+
+
 @pytest.mark.parametrize("status", [None, [], "x", {"conditions": "x"}, {"conditions": [None, {}]}, {"modelStatus": 1}])
 def test_anything_may_stand_there(status: Any) -> None:
     assert said({"kind": "RayService", "status": status}) == []

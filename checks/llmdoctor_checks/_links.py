@@ -42,7 +42,7 @@ from kubectl_llmdoctor.api import (
 from llmdoctor_checks._last_link import Why, nobody_listens
 from llmdoctor_checks._listening import listens, port_evidence
 from llmdoctor_checks._services import endpoints_of
-from llmdoctor_checks._unreached import Unreached, configured, mentioned, unreached
+from llmdoctor_checks._unreached import Unreached, configured, mentioned, scrapes, unreached
 
 #: So many lines before its end a log still tells of what its program ended of.
 _NEAR_THE_END = 80
@@ -62,11 +62,6 @@ class Broken(msgspec.Struct, frozen=True):
     line: Line
     to: Destination
     why: Why
-
-    @property
-    def scrapes(self) -> bool:
-        """Whether it asked for metrics: without them requests come all the same."""
-        return "/metrics" in self.line.text[:4000]
 
     def concerns(self, pod: Pod) -> bool:
         """Whether it is this pod's affair: it asks, or would be asked."""
@@ -88,7 +83,9 @@ def broken(pod: Pod, cluster: Cluster, check: str) -> Iterator[Finding]:
         ended = asks and _ended_of_it(one)
         yield Finding(
             # who goes astray may be one of many; a server that nobody reaches, with all its replicas, serves nobody for that reason
-            role="risk" if one.why.astray and not asks and (one.scrapes or not _serve_nobody(pod, one.to)) else "cause",
+            role="risk"
+            if one.why.astray and not asks and (scrapes(one.line) or not _serve_nobody(pod, one.to))
+            else "cause",
             severity="critical" if ended else "warning",
             confidence="likely" if one.why.certain and (ended or not asks or not pod.failing) else "possible",
             summary=f"{one.client.name if asks else one.client.pod.name} does not reach {one.to.shown}: {one.why.text}.",

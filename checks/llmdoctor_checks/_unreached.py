@@ -109,7 +109,7 @@ def _of(container: Container, log: Log, cluster: Cluster) -> Iterator[Unreached]
     kinds = (("refused", REFUSED), ("silent", SILENT), ("nameless", NAMELESS), ("unavailable", _UNAVAILABLE))
     for kind, words in kinds:
         lines = {line.number: line for one in words for line in deque(log.find(one), maxlen=_MOST_LINES)}
-        for line in _in_turn(lines) if kind == "nameless" else (lines[n] for n in sorted(lines, reverse=True)):
+        for line in _in_turn(lines) if kind == "nameless" else sorted(lines.values(), key=_for_requests, reverse=True):
             text = line.text[:4000]
             if (_WRAPPER in text and _of_something_else(line)) or (kind == "silent" and not re.search(TIMED_OUT, text)):
                 continue
@@ -127,6 +127,16 @@ def _of(container: Container, log: Log, cluster: Cluster) -> Iterator[Unreached]
                     continue  # it may do without
                 done.add(to.shown)
                 yield Unreached(container, line, to, kind)
+
+
+def scrapes(line: Line) -> bool:
+    """Whether it asked for metrics: without them requests come all the same."""
+    return "/metrics" in line.text[:4000]
+
+
+def _for_requests(line: Line) -> tuple[bool, int]:
+    """The last line first, but what a client asks of a model before the metrics that it wants, too."""
+    return not scrapes(line), line.number
 
 
 def _in_turn(lines: dict[int, Line]) -> list[Line]:

@@ -19,12 +19,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _no_files(_: click.Context, __: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
-    """The names; none is a file, which a hurried reader puts where kubectl has a name."""
+    """The names; none is a file, which a hurried reader puts where kubectl has a name. A folder of logs may be called `pods`."""
+    from contextlib import suppress
     from pathlib import Path
 
     for name in names:
-        if ("." in name or "/" in name) and Path(name).is_file():
-            raise UsageError(f"{name!r} is a file: read it with --from")
+        with suppress(OSError):  # what is too long for a name of a file is none
+            if ("." in name or name.count("/") > 1) and Path(name).is_file():
+                raise UsageError(f"{name!r} is a file: read it with --from")
     return names
 
 

@@ -393,6 +393,8 @@ class PodSpec(_Base, frozen=True):
     host_ipc: bool = field(default=False, name="hostIPC")
     host_network: bool = False
     dns_policy: str = "ClusterFirst"
+    dns_config: dict[str, Any] = {}
+    host_aliases: tuple[dict[str, Any], ...] = ()
     overhead: Quantities = {}
     resources: Resources = Resources()
     resource_claims: tuple[dict[str, Any], ...] = ()

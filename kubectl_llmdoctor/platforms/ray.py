@@ -151,8 +151,9 @@ def _serve_engines(text: Any) -> list[_Engine]:
 def _package(app: Json, name: str) -> str:
     """The release of the engine that an application's environment installs: `pip: [vllm==0.6.3]`."""
     pip = dig(app, "runtime_env.pip")
-    listed = words(pip) or words(pip, "packages")
-    return next((text for text in listed if re.match(rf"{name}(?:\[[\w,]{{1,40}}\])?==", text)), "")
+    pinned = rf"{name}(?:\[[\w,]{{1,40}}\])? ?== ?(\d[\w.]{{0,40}})(?=[+;,\s]|$)"
+    found = (re.match(pinned, text) for text in words(pip) or words(pip, "packages"))
+    return next((f"{name}=={one[1]}" for one in found if one), "")
 
 
 def _llm_configs(args: Json, base: str) -> list[_Launch]:

@@ -48,7 +48,7 @@ _RAY_BROKEN = ("DEPLOY_FAILED", "UNHEALTHY")
 #: `reason`), SeldonDeployment (`state`, `description`), others by the same habit (`phase`, `message`).
 _STATES = ("state", "phase")
 _WHY = ("reason", "message", "description", "error", "errorMessage", "failureMessage", "lastError")
-_BROKEN = r"fail|error|invalid|degraded"
+_BROKEN = r"fail(?!over)|(?<!no)(?<!no )error|invalid|degraded"
 #: Kinds of Kubernetes itself, whose phases are read where they belong, and whose state is told by an operator's own fields.
 _READ_ELSEWHERE = frozenset({"Job", "PersistentVolumeClaim", "PersistentVolume", "Namespace", "RayJob"})
 

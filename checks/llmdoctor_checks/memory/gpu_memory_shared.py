@@ -29,6 +29,9 @@ from llmdoctor_checks._offloaded import last_offloaded
 from llmdoctor_checks._pytorch_memory import PAST_PYTORCH, account
 from llmdoctor_checks.hardware._gpu import CONSEQUENCES
 
+#: Programs take a little more of a GPU than is counted of their shares: what the driver keeps for each.
+_MOST_OF_IT = 0.9
+
 #: What a CUDA context or an MPS server takes; less than this is no other model.
 _LEAST = GIB
 #: A share of the GPU that is missed by whoever wants the rest.
@@ -99,7 +102,7 @@ def gpu_memory_shared(pod: Pod, hardware: Hardware | None, subject: Subject, log
         if held < _LEAST or not total or held < _MUCH * total:
             continue
         given = hardware.shares.get(device.uuid)
-        if given is not None and held + given <= total:
+        if given is not None and total - held >= _MOST_OF_IT * given:
             continue  # a share of its own, which others leave to it
         share = _share(engine)
         # what it was given of a GPU that others have already

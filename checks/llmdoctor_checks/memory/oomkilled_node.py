@@ -328,7 +328,7 @@ def _proof(pod: Pod, ending: Ending, events: Events | None, node: Node | None) -
 def _exhausted(pod: Pod, ending: Ending, events: Events | None, node: Node | None) -> tuple[str, str, Evidence] | None:
     """Node-exporter's available memory at the time of the kill."""
     total = units(node.obj.status.capacity.get("memory")) if node else None
-    if not total or ending.oom_killed or (events and any(True for _ in probe_kills(pod, events, ending.container))):
+    if not total or ending.oom_killed or _ended_by_probe(pod, ending, events):
         return None  # who ended it is known
     for sample in pod.cluster.snapshot.metrics:
         exporter = pod.cluster.item("Pod", sample.namespace, sample.pod)
@@ -342,6 +342,12 @@ def _exhausted(pod: Pod, ending: Ending, events: Events | None, node: Node | Non
                 why = f"{say_bytes(available)} of {say_bytes(total)} were available when it was killed"
                 return "likely", why, Evidence(source="metric", ref=sample.pod or pod.spec.node_name, text=found[0])
     return None
+
+
+def _ended_by_probe(pod: Pod, ending: Ending, events: Events | None) -> bool:
+    """Whether the kubelet had this instance, and not one before it, stopped for a probe."""
+    kills = [event.last for _, event in probe_kills(pod, events, ending.container)] if events else []
+    return any(last is None or ending.started is None or last >= ending.started for last in kills)
 
 
 def _close(moment: object, ending: Ending, seconds: float = 120) -> bool:

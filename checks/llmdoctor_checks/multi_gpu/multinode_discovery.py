@@ -139,8 +139,11 @@ def _by_the_nodes_resolver(pod: Pod, subject: Subject, cluster: Cluster) -> Iter
     """An engine on the host's network that is told its leader by a name which only the cluster's DNS has."""
     if not pod.spec.host_network or pod.spec.dns_policy not in ("ClusterFirst", "Default") or pod.completed:
         return
+    if pod.spec.dns_config.get("nameservers"):
+        return  # which may be the cluster's
+    known = {str(name) for row in pod.spec.host_aliases for name in row.get("hostnames") or ()}
     engines = {engine.container.name for engine in subject.engines(pod)}
-    services = [item.name for item in cluster.items("Service", pod.namespace)]
+    services = {item.name for item in cluster.items("Service", pod.namespace)}
     for container in pod.containers:
         if container.name not in engines:
             continue
@@ -150,8 +153,9 @@ def _by_the_nodes_resolver(pod: Pod, subject: Subject, cluster: Cluster) -> Iter
         told = [(f"env[{v.name}]", f"{v.name}={v.value}") for v in container.spec.env if v.value]
         for path, text in [*words, *pairs, *told]:
             found = _LEADER.search(text)
-            name = next((n for n in services if found and found["host"].partition(".")[0] == n), None)
-            if found is None or not (name or _GIVEN.fullmatch(found["host"])):
+            if found is None or found["host"] in known:
+                continue
+            if not (_GIVEN.fullmatch(found["host"]) or _of_the_cluster(found["host"], pod.namespace, services)):
                 continue
             policy = pod.spec.dns_policy
             yield Finding(
@@ -173,6 +177,14 @@ def _by_the_nodes_resolver(pod: Pod, subject: Subject, cluster: Cluster) -> Iter
                 ),
             )
             return
+
+
+def _of_the_cluster(host: str, namespace: str, services: set[str]) -> bool:
+    """Whether only the cluster's DNS has a name: of a Service, or of a pod behind one, alone or with its namespace and `svc`."""
+    labels = host.split(".")
+    if "svc" in labels[2:4]:
+        return True
+    return any(label in services and labels[at + 1 :] in ([], [namespace]) for at, label in enumerate(labels[:2]))
 
 
 def _in_vain(pod: Pod, cluster: Cluster) -> Iterator[Finding]:

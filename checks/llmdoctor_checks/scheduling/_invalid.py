@@ -85,10 +85,13 @@ def _claims(raw: dict[str, Any]) -> set[str]:
 
 
 def _claims_within(raw: object) -> Iterator[str]:
-    """The same, wherever these kinds have them."""
+    """The same, wherever these kinds have them; a JobSet has some for its jobs together, too."""
     for key, value in raw.items() if isinstance(raw, dict) else enumerate(raw) if isinstance(raw, list) else ():
         if key == "volumeClaimTemplates":
             yield from _claims({"spec": {key: value}})
+        elif key == "volumeClaimPolicies":
+            for policy in rows(value):
+                yield from _claims({"spec": {"volumeClaimTemplates": policy.get("templates")}})
         else:
             yield from _claims_within(value)
 

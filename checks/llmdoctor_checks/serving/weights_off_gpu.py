@@ -126,8 +126,8 @@ def _layers(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     why = f": it takes {room[2]}, and {room[1]} were free" if room else ""
     limit = _A_MINUTE if there <= _HARDLY * layers else _LONG_SECONDS
     waits = _waits(log, line, limit) if there <= _HALF * layers else []
-    if engine.name == "llama.cpp" and any(_all_on_gpu(other) for other in log.find("layers to GPU")):
-        return None  # a draft, or one more model of a router, beside another that is there
+    if engine.name == "llama.cpp" and any(_all_on_gpu(other, layers) for other in log.find("layers to GPU")):
+        return None  # a draft, or one more model of a router, beside a larger one that is there
     default = engine.name == "llama.cpp" and there == 0 and not pod.log_only  # which says nothing of the arguments
     return Finding(
         # a model that is larger than the GPU may be what somebody wants; a GPU that is asked for and left idle is not, nor is an
@@ -221,9 +221,10 @@ def _waits(log: Log, loaded: Line, limit: int) -> list[Answer]:
     return long if len(long) >= max(_FEWEST, len(recent) / 2) else []
 
 
-def _all_on_gpu(line: Line) -> bool:
+def _all_on_gpu(line: Line, least: int) -> bool:
+    """Whether it tells of a model of at least so many layers, and all of them on the GPU."""
     said = re.search(OFFLOADED, line.text[:2000])
-    return said is not None and said[1] == said[2] != "0"
+    return said is not None and said[1] == said[2] and int(said[2]) >= least
 
 
 def _device_lines(log: Log) -> Iterator[Line]:

@@ -64,8 +64,11 @@ _TOKENS = frozenset(
 #: A model that is none.
 _NO_MODEL = r"(?i)(?:placeholder|dummy|changeme|todo)(?:[-_ ]|$)"
 
-#: A token has neither brackets nor spaces.
-_IN_BRACKETS = r"<(?!masked:)[^<>]{1,60}>"
+#: A token has neither brackets nor spaces. Whoever shows a manifest to others hides it so, and Argo CD's plugin for Vault fills in a path
+#: or what goes through a pipe.
+_IN_BRACKETS = (
+    r"<(?!(?i:(?:value[ _-])?(?:redacted|masked|hidden|removed|omitted|censored|stripped|none|nil|path:)))[^<>|]{1,60}>"
+)
 
 #: What a claim says in words that the API server reads.
 _OF_CLAIM = ("spec.resources.requests.storage", "spec.storageClassName", "spec.volumeName")

@@ -60,7 +60,7 @@ _STATED = ("flag", "log")
 _OF_KSERVE = 8080
 _READS_PORT = frozenset({"tgi", "tei"})
 
-#: The servers that show their metrics at the port for requests, and at no other.
+#: The servers that show their metrics at the port for requests, and at no other. A TEI that speaks gRPC has one for them (`prometheus.rs`).
 _ONE_PORT = frozenset({"vllm", "sglang", "tgi", "tei", "llama.cpp"})
 
 #: Those of these addresses that are only the process' own.
@@ -396,6 +396,7 @@ def _of_metrics(
         or number in taken | _further(engine)
         or not alone
         or not engine.found.argv_known
+        or "grpc" in container.spec.image
         or pod.completed
     ):
         return None

@@ -80,6 +80,9 @@ _ANSWERS = {
 _OF_A_MODEL = r"/models/[^/?]"
 _RAY_SERVE = r"\brayproject/|\bray-llm\b|\bserve (?:run|start|deploy)\b|\bray start\b"
 
+#: These open their port when the model is loaded, or answer 503 until then: 404 is of a path or model that they do not have.
+_WITHOUT_MODELS = frozenset({"vllm", "sglang", "tgi", "tei", "llama.cpp"})
+
 #: A model has so long to be loaded.
 _LOADING_SECONDS = 600
 
@@ -169,8 +172,9 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None, logs: Lo
                 continue
             probe = container.spec.probes.get(kind)
             path = probe.http_get.path if probe and probe.http_get else ""
-            name = next((e.name for e in subject.engines(pod) if e.container is container), "")
-            appears = code == "404" and _comes_with_its_model(container, path)
+            its_engine = next((e for e in subject.engines(pod) if e.container is container), None)
+            name = its_engine.name if its_engine else ""
+            appears = code == "404" and _comes_with_its_model(container, its_engine, path)
             if appears and _may_be_loading(container):
                 continue
             yield Finding(
@@ -193,10 +197,13 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None, logs: Lo
             return
 
 
-def _comes_with_its_model(container: Container, path: str) -> bool:
+def _comes_with_its_model(container: Container, engine: Engine | None, path: str) -> bool:
     """Whether a server may say of a path that it has none as long as the model behind it is not loaded."""
-    said = " ".join([container.spec.image, *map(str, container.spec.command), *map(str, container.spec.args)])
-    return bool(re.search(_OF_A_MODEL, path) or (re.search(_RAY_SERVE, said) and not path.startswith("/-/")))
+    if re.search(_RAY_SERVE, " ".join([container.spec.image, *container.spec.argv])):
+        return not path.startswith("/-/")
+    if engine is not None and engine.own_image and engine.name in _WITHOUT_MODELS:
+        return False
+    return re.search(_OF_A_MODEL, path) is not None
 
 
 def _may_be_loading(container: Container) -> bool:
