@@ -207,7 +207,11 @@ class Node:
         if capacity:
             counted.append((capacity, f"status.capacity {resource}: {capacity}"))
         if resource != "nvidia.com/gpu" or self._elsewhere:
-            return max(counted, key=lambda pair: pair[0], default=None) or self._sign_of(resource)
+            return (
+                max(counted, key=lambda pair: pair[0], default=None)
+                or self._slices(resource)
+                or self._sign_of(resource)
+            )
         count = integer(labels.get("nvidia.com/gpu.count"))
         replicas = integer(labels.get("nvidia.com/gpu.replicas")) or 1
         if count:
@@ -235,6 +239,19 @@ class Node:
         talos = next((key for key in labels if re.fullmatch(_TALOS, key)), None)
         return (None, f"label {talos}={labels[talos]}") if talos else None
 
+    def _slices(self, resource: str) -> tuple[int | None, str] | None:
+        """The same of slices of a GPU (MIG), where the node offers nothing of NVIDIA's at all; else it may be cut otherwise."""
+        offered = any(amount for name, amount in self.accelerators.items() if name.startswith("nvidia.com/"))
+        if not resource.startswith("nvidia.com/mig-") or offered or self._unmanaged:
+            return None
+        count = integer(self.labels.get(f"{resource}.count"))
+        if count:
+            return count, f"label {resource}.count={count}"
+        strategy = self.labels.get("nvidia.com/mig.strategy")
+        done = self.labels.get("nvidia.com/mig.config.state", "success") == "success"
+        present = self.labels.get("nvidia.com/gpu.present") == "true"
+        return (None, "label nvidia.com/mig.strategy=mixed") if strategy == "mixed" and done and present else None
+
     def _sign_of(self, resource: str) -> tuple[None, str] | None:
         """The label that says that the node has a device of another maker; None where it offers one under another name."""
         nowhere = not any(node.allocatable(resource) for node in nodes_of(self.cluster))
@@ -261,7 +278,15 @@ class Node:
         return (
             any(n.startswith(("nvidia.com/mig-", "nvidia.com/gpu.shared")) and v for n, v in self.accelerators.items())
             or any(k.startswith("nvidia.com/mig-") and k.endswith(".count") for k in labels)
-            or labels.get("nvidia.com/gpu.deploy.device-plugin") == "false"
+            or self._unmanaged
+        )
+
+    @property
+    def _unmanaged(self) -> bool:
+        """Whether NVIDIA's device plugin is not to run there."""
+        labels = self.labels
+        return (
+            labels.get("nvidia.com/gpu.deploy.device-plugin") == "false"
             or labels.get("nvidia.com/gpu.deploy.operands") == "false"
             or labels.get("nvidia.com/gpu.workload.config", "container") != "container"
         )

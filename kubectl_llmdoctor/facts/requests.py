@@ -52,6 +52,9 @@ _GONE = (
     "Background loop has errored already.",
     "EngineCore encountered an issue. See stack trace (above)",
     "coro=<RouterManager.loop_for_fwd() done,",
+    "Scheduler hit an exception: Traceback",  # SGLang, as the next two
+    "TpModelWorkerClient hit an exception: Traceback",
+    "DetokenizerManager hit an exception: Traceback",
 )
 #: Lines after an error within which the server says that its engine is gone, if it died of that.
 _OF_AN_END = 60

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from itertools import chain
 
 from kubectl_llmdoctor.api import (
     Cluster,
@@ -51,11 +52,17 @@ _UNKNOWN = (
 )
 _UNKNOWN_ERROR = "nknown error"
 
+#: What is the matter with a GPU that the driver finds and cannot use.
+_DEAD = "could not be initialised by the driver, and NVML lists it no more"
+
+#: The same in a word of its own (3), by programs that print no more: NVIDIA's samples, with which its operator looks at a node.
+_NO_INIT = ("(error code initialization error)", "CUDA error: initialization error")
+
 #: How the agent, in NVML's words, says that a GPU no longer answers.
 _LOST = r"(?i)gpu.?is.?lost|fallen off|not answering|NVMLError_GpuIsLost"
 
 
-@check("gpu-fallen-off", since="0.1", literals=_UNKNOWN)
+@check("gpu-fallen-off", since="0.1", literals=(*_UNKNOWN, *_NO_INIT))
 def gpu_fallen_off(
     pod: Pod, hardware: Hardware | None, logs: Logs | None, pending: Pending | None, cluster: Cluster, node: Node | None
 ) -> Iterator[Finding]:
@@ -100,6 +107,10 @@ def gpu_fallen_off(
         # the device plugin refuses whole nodes for one GPU, whoever was on it when it went, and so may the driver
         proof = () if refused else (log_evidence(said),) if said else ()
         yield _finding(pod, hardware, where(hardware, old), (old.evidence, *proof), "likely", None)
+    elif (missing := _not_initialised(hardware)) and (said := _no_start(pod, logs)):
+        yield _finding(
+            pod, hardware, f"a GPU of {hardware.node}", (*missing, log_evidence(said)), "likely", None, _DEAD
+        )
     elif mine := [device for device in hardware.mine if letters(device.lost) == "lost"]:
         text = " and ".join(f"{device.title} of {hardware.node}" for device in mine)
         yield _finding(pod, hardware, text, tuple(_silence(hardware, mine)), "certain", None)
@@ -120,10 +131,22 @@ def _not_back(hardware: Hardware) -> Xid | None:
 
 def _no_start(pod: Pod, logs: Logs | None) -> Line | None:
     """Where CUDA could not even begin in a container of the pod, for a reason that the driver does not know."""
-    if not pod.failing or not pod.gpus:
+    led_in = pod.gpus or "nvidia" in (pod.spec.runtime_class_name or "")  # NVIDIA's runtime needs no request
+    if not pod.failing or not led_in:
         return None
     found = (line for log in logs or () for text in _UNKNOWN for line in log.find(text) if _UNKNOWN_ERROR in line.text)
-    return next(found, None)
+    begun = (line for log in logs or () for text in _NO_INIT for line in log.find(text))
+    return next(chain(found, begun), None)
+
+
+def _not_initialised(hardware: Hardware) -> tuple[Evidence, ...]:
+    """What the kernel says of GPUs that the driver could not initialise, where it has others: else it is the driver's fault."""
+    lines, others = hardware.kernel.not_initialised, hardware.devices
+    if not lines or not others or len(others) >= (hardware.offered or 0):
+        return ()
+    seen = f"{count_of(len(others), 'GPU')} seen by the driver, capacity nvidia.com/gpu: {hardware.offered}"
+    proof = Evidence(source="agent", ref=f"Node/{hardware.node} agent gpus", text=seen)
+    return (*(hardware.kernel.evidence(line) for line in lines[:2]), proof)
 
 
 def _uncounted(pending: Pending, cluster: Cluster) -> Iterator[Finding]:
@@ -256,14 +279,20 @@ def _gone(pod: Pod, hardware: Hardware, *, refused: bool) -> tuple[str, tuple[Ev
 
 
 def _finding(
-    pod: Pod, hardware: Hardware, place: str, evidence: tuple[Evidence, ...], sure: Confidence, xid: Xid | None
+    pod: Pod,
+    hardware: Hardware,
+    place: str,
+    evidence: tuple[Evidence, ...],
+    sure: Confidence,
+    xid: Xid | None,
+    how: str = "",
 ) -> Finding:
     code = " (Xid 79)" if xid or any("Xid" in e.text for e in evidence) else ""
     tie = ", which this pod uses," if sure == "certain" else ""
     return Finding(
         role="cause",
         confidence=sure,
-        summary=f"{place[0].upper()}{place[1:]}{tie} has fallen off the bus{code}: the driver no longer reaches it.",
+        summary=f"{place[0].upper()}{place[1:]}{tie} {how or f'has fallen off the bus{code}: the driver no longer reaches it'}.",
         evidence=evidence,
         explains=(
             "xid-error",

@@ -34,6 +34,10 @@ _FILTERS: dict[str, tuple[Obstacle, ...]] = {
 }
 
 
+#: A node, and what keeps the pod off it.
+_Standing = tuple[NodeVerdict, tuple[Obstacle, ...]]
+
+
 def _meant(pending: Pending) -> list[NodeVerdict]:
     """The nodes that the pod can be meant for: those with its kind of accelerator, else all but control planes."""
     wanted = wanted_accelerators(pending)
@@ -80,7 +84,7 @@ def by_nodes(pending: Pending) -> tuple[Cause, ...] | None:
     meant = _meant(pending)
     if not meant:
         return _absent(pending)
-    standing = [(v, obstacles_on(v)) for v in meant]
+    standing = _partnered(pending, [(v, obstacles_on(v)) for v in meant])
     open_ = [v for v, obstacles in standing if not obstacles]
     if open_:
         return _heard_only(pending, open_) or None
@@ -108,6 +112,19 @@ def by_nodes(pending: Pending) -> tuple[Cause, ...] | None:
             if made.id not in {c.id for c in found}:
                 found.append(msgspec.structs.replace(made, rank=len(found)))
     return tuple(found)
+
+
+def _partnered(pending: Pending, standing: list[_Standing]) -> list[_Standing]:
+    """The nodes where the pod finds what its pod affinity wants, if there are any: it can go nowhere else."""
+    if not pending.said.of("pod-affinity"):
+        return standing
+    beside = [
+        (verdict, obstacles)
+        for verdict, obstacles in standing
+        if not {"pod-affinity", "node"} & set(obstacles)
+        and all(gap.plugin != "InterPodAffinity" for gap in verdict.gaps)
+    ]
+    return beside or standing
 
 
 def _confidence(pending: Pending, obstacle: Obstacle, *, alone: bool) -> Confidence:

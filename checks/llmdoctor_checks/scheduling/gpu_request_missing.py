@@ -76,6 +76,9 @@ _NO_GPU = (
     "cudaErrorInsufficientDriver",
 )
 
+#: What Triton says of a model that cannot be loaded without a GPU (core model_config_utils.cc, tensorrt_backend).
+_MODEL_NEEDS = ("TensorRT backend supports only GPU device", "has kind KIND_GPU but no GPUs are available")
+
 #: Of them CUDA's words for a driver that is too old, or not there.
 _OLD_OR_NONE = _NO_GPU[-2:]
 
@@ -114,7 +117,7 @@ _NO_DEVICE = (
 _GPU_LABELS = r"nvidia\.com/(?!gpu\.deploy)|amd\.com/gpu|cloud\.google\.com/gke-accelerator|karpenter\.k8s\.aws/instance-gpu|gpu\b"
 
 
-@check("gpu-request-missing", since="0.1", literals=(*_NO_GPU, *_TOLD))
+@check("gpu-request-missing", since="0.1", literals=(*_NO_GPU, *_TOLD, *_MODEL_NEEDS))
 def gpu_request_missing(pod: Pod, subject: Subject, logs: Logs | None, node: Node | None) -> Iterator[Finding]:
     """The container that runs the engine asks for no GPU.
 
@@ -132,7 +135,8 @@ def gpu_request_missing(pod: Pod, subject: Subject, logs: Logs | None, node: Nod
     there are builds of their own. Noted is a container that has neither arguments nor variables nor resources: the outline
     of one, which somebody completes; and TGI, which takes the CPU where it sees no GPU, unless its model is known to be large or
     something else says that it is meant for one. Of TGI with `--disable-custom-kernels`, which is how it runs without a GPU, and of IBM's
-    fork of it, which takes the CPU where it sees none, nothing is said.
+    fork of it, which takes the CPU where it sees none, nothing is said. Triton runs models on either; one that is made for a GPU,
+    as each of TensorRT is, it does not load without.
 
     ## Fix
 
@@ -153,6 +157,8 @@ def gpu_request_missing(pod: Pod, subject: Subject, logs: Logs | None, node: Nod
             yield from _on_cpu(pod, engine, logs, node)
         elif engine is not None and engine.name in _NEED_GPU:
             yield from _needs_one(pod, engine, logs, subject)
+        elif said := next(_for_a_model(container, logs), None):
+            yield _model_needs_one(container, said)
         elif logs is not None and not near_gpus(container):
             yield from _without_driver(container, logs, node)
 
@@ -211,6 +217,27 @@ def _needs_one(pod: Pod, engine: Engine, logs: Logs | None, subject: Subject) ->
                 fix,
             ),
         )
+
+
+def _for_a_model(container: Container, logs: Logs | None) -> Iterator[Line]:
+    """Where Triton says that a model needs a GPU."""
+    own = logs.of(container.name) if logs and not near_gpus(container) else ()
+    return (line for log in own for text in _MODEL_NEEDS for line in log.find(text))
+
+
+def _model_needs_one(container: Container, line: Line) -> Finding:
+    return Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"Triton has a model that needs a GPU, and container {container.name} asks for none.",
+        evidence=(log_evidence(line), pod_evidence(container, "resources", _resources(container))),
+        explains=_NO_DEVICE,
+        fixes=(
+            fixes.set_resource(
+                container, "limits", "nvidia.com/gpu", "1", f"Ask for a GPU in the limits of {container.name}"
+            ),
+        ),
+    )
 
 
 def _without_driver(container: Container, logs: Logs, node: Node | None) -> Iterator[Finding]:
