@@ -29,11 +29,11 @@ _ANCHORS = (
     rf"""k(?:en(?!s)(?<!_per_token){_NUMBERED}(?:
             {_CLOSE}[:=]>?[ \t]{{0,16}}+(?!(?:\d+(?:\.\d+)?|none|true|false|null)(?:[,;)}}\]]?(?:\s|$)))
             |(?<=[-_]token)[\\"'`]{{0,4}}[, \t]|["']?,?(?:[\r\n]|$)|(?:[ \t]+\d+)?:[ \t]+\d+[ ]')
-        |ey-----|ey(?:(?<=[-_]key)|(?<=pikey))s?{_NUMBERED}[\\"'`\])]{{0,4}}(?:[\s,]|$)
+        |(?<=ask)(?:s|ed):[ ]|ey-----|ey(?:(?<=[-_]key)|(?<=pikey))s?{_NUMBERED}[\\"'`\])]{{0,4}}(?:[\s,]|$)
         |ey(?<=[a-z_-]key)s?{_NUMBERED}{_CLOSE}[:=]|-[a-z0-9_-]{{16}}|ia[a-z0-9]{{16}}|ie{_NUMBERED}{_CLOSE}[:=])""",
     # prompt: '…'  prompt_token_ids: [  Input: …  Parsing input with format …  nvapi-…  glpat-…  --password …  DB_PWD=
     # Prompt (after templating): …  Prompt after formatting:  completion="…"
-    rf"""p(?:rompts?(?:_token_ids)?(?:[\\"']{{0,3}}[ \t]?=(?!\d*(?:\s|$))|{_SAYS}|[ ](?:\(after|after[ ]formatting))
+    rf"""p(?:rompts?(?:_token_ids)?(?:[\\"']{{0,3}}[ \t]?=(?!\d*(?:\s|$))|{_SAYS}|:[ ]|[ ](?:\(after|after[ ]formatting))
         |ut(?:s|_ids|_token_ids|_values?)?(?:{_SAYS}|(?<=[ "]input):[ ]|(?<=[ "]output):[ ]
             |[ ]with[ ]format|[ ]modified[ ]to:)|letions?{_SAYS}
         |i-[a-z0-9_-]{{16}}|at[_-][a-z0-9_-]{{12}}|wd{_NUMBERED}{_CLOSE}[:=]
@@ -45,10 +45,10 @@ _ANCHORS = (
     rf"""c(?:ret{_NUMBERED}[\\"'`\])]{{0,4}}(?:[\s:=,]|$)|redentials?{_NUMBERED}{_CLOSE}[:=,]
         |ontents?{_SAYS})""",
     # ?sig=…  Signature=…  msg=decoded string=…  'messages': [  api_org_…
-    rf"""g(?:(?<=sig)=|nature=|(?<=string)=|es{_SAYS}|(?<=user_messag)e{_SAYS}|_[a-z0-9]{{16}})""",
+    rf"""g(?:(?<=sig)=|nature=|(?<=string)=|es{_SAYS}|(?<=user_messag)e{_SAYS}|(?<=[ ]messag)e:[ ]|_[a-z0-9]{{16}})""",
     r"b(?:earer|asic)[ \t]",
     rf"""x(?:ox[a-z]-|ts?{_SAYS})""",  # xoxb-…  text='…'
-    rf"""q(?:uery|uestion)s?{_SAYS}""",  # "question": "…"
+    rf"""q(?:uery|uestion)s?(?:{_SAYS}|:[ ])""",  # "question": "…"  user query: …
     rf"""w(?<=answ)ers?{_SAYS}""",
     rf"""u(?<=tool_resu)lts?{_SAYS}""",
     r"j(?<=eyj)[a-z0-9_-]{8}",
@@ -168,6 +168,9 @@ _PATTERNS = {
     "said": r"""(?P<name>(?:(?:[a-z]{1,12}_){0,2}(?:prompt|content|question|answer)|pageContent|user_(?:message|input|query|text)
         |tool_(?:result|output)|completion|(?P<words>input_value|input|query|text))s?)(?P<close>\\{0,7}["']|\\x22|)[ \t]?[:=][ \t]{0,8}
         (?:(?:Text|Some|String)\((?=["']))?(?=(?:\[[ \t]?)?[bfru]?(?:\\{0,7}["']|\\x22))""",
+    # User query: …  customer asked: …  Received question: …
+    "spoken": r"""(?i:\b(?:(?:user|customer|human)(?:'s)?[ ](?:query|question|prompt|message|input|asks|asked)
+        |(?:answering|incoming|processing|received|rewritten)[ ](?:query|question|user[ ]query)):[ ]{1,4})(?!<masked:prompt>$)(?=\S).*""",
     # a string is the answer of a server or a page of one: what it says of an error is not masked as a whole
     "answer": r"""\s*(?:\{\s{0,4}(?:\\{0,7}["']|\\x22)(?:errors?|message|msg|details?|code|status|kind|object)\b|<(?:!|html))""",
     # what follows the end of a string, and not a quote inside it
@@ -515,6 +518,7 @@ class TextMasker:
         if said := _re("input").search(line):
             self._open, self._left = "prompt" if not said[0].startswith("Parsing") else "", _MAX_OPEN_LINES
             line = line[: said.end()] + "<masked:prompt>"
+        line = _re("spoken").sub(lambda said: said[0][: said[0].index(": ") + 2] + "<masked:prompt>", line)
         line = _re("json_input").sub(r"\1<masked:prompt>", line)
         line = _re("next_token").sub(r"\1'<masked:prompt>'", line)
         line = _mask_settings(self._mask_pem(_mask_prompts(line)))

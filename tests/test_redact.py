@@ -188,6 +188,8 @@ MASKED = [
         "[type=list_type, input_value='why does it say so', input_type=str]",
         "[type=list_type, input_value='<masked:prompt>', input_type=str]",
     ),
+    ("INFO:app:User query: why CUDA error?", "INFO:app:User query: <masked:prompt>"),
+    ('INFO:app:customer asked: "why: so"', "INFO:app:customer asked: <masked:prompt>"),
     ('{"tool_result": "exit 1: CUDA error", "tool": "t"}', '{"tool_result": "<masked:prompt>", "tool": "t"}'),
 ]
 
@@ -199,6 +201,7 @@ KEPT = [
     'content="<html><body>502 Bad Gateway</body></html>"',
     '{"error": {"message": "prompt is too long: 9000 tokens", "detail": "shorten the text"}}',
     '"input": [ { "name": "text_input", "data_type": "TYPE_STRING" } ]',
+    "failed to send query: connection refused; message: not found; the user asked for a model that there is not",
     "headers: {'content-type': 'application/json', 'content-length': '12'}",
     "non-default args: {'task': 'embed', 'prompt_logprobs': 'none at all', 'text_model': 'a b'}",
     "401 Client Error. Invalid user token. HF_TOKEN is not set",
@@ -581,6 +584,8 @@ PIECES = st.sampled_from(
             "input_value",
             "tool_result",
             "question",
+            "User query: ",
+            "customer asked: ",
             "answer",
             "completion",
             "user_message",
