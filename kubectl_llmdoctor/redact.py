@@ -13,9 +13,12 @@ _MAX_PASSES = 8  # a mask can uncover a name that was glued to the secret, and m
 # shell or a template; the time that the kubelet puts before each line; a number or coding after a name (API_KEY_2).
 _CLOSE = r"""[\\"'`\])]{0,4}[ \t]{0,40}+"""
 _STRING = r"""(?:[bBrRuUfF]?(?:'[^'\\]*+(?:\\.[^'\\]*+)*+'?|"[^"\\]*+(?:\\.[^"\\]*+)*+"?)
-    |(?P<esc>\\{1,7}["']).*?(?:(?P=esc)|$))"""
+    |(?P<esc>\\{1,7}["']|\\x22).*?(?:(?<!\\)(?<!\\x5C)(?P=esc)|$))"""
 _EXPRESSION = r"(?:<[^<>]{0,100}>|\$\{[^{}]{0,200}\}|\$\([^()]{0,200}\)|\{\{[^{}]{0,200}\}\}|`[^`]{0,200}`)"
 _STAMP = r"(?:\d{4}-\d\d-\d\dT\S{1,40}[ \t])?"
+# what stands between the name of what somebody said and that: "content": "…", \"content\":\"…\", \x22content\x22:\x22…,
+# content='…', and in Rust content: Text("…")
+_SAYS = r"""(?:[\\"']{0,8}|\\x22)[ \t]?[:=][ \t]{0,8}(?:[\\"'\[]|[bfru][\\"']|(?:text|some|string)\()"""
 _NUMBERED = r"(?:[_.-]{1,9}(?:\d{1,4}|b64|base64|value))?+"
 
 # Anchors in lower-cased bytes: a line without any holds nothing to mask. Each begins with a literal, which `re` finds
@@ -26,12 +29,13 @@ _ANCHORS = (
     rf"""k(?:en(?!s)(?<!_per_token){_NUMBERED}(?:
             {_CLOSE}[:=]>?[ \t]{{0,16}}+(?!(?:\d+(?:\.\d+)?|none|true|false|null)(?:[,;)}}\]]?(?:\s|$)))
             |(?<=[-_]token)[\\"'`]{{0,4}}[, \t]|["']?,?(?:[\r\n]|$)|(?:[ \t]+\d+)?:[ \t]+\d+[ ]')
-        |ey-----|ey(?:(?<=[-_]key)|(?<=pikey))s?{_NUMBERED}[\\"'`\])]{{0,4}}(?:[\s,]|$)
+        |(?<=ask)(?:s|ed):[ ]|ey-----|ey(?:(?<=[-_]key)|(?<=pikey))s?{_NUMBERED}[\\"'`\])]{{0,4}}(?:[\s,]|$)
         |ey(?<=[a-z_-]key)s?{_NUMBERED}{_CLOSE}[:=]|-[a-z0-9_-]{{16}}|ia[a-z0-9]{{16}}|ie{_NUMBERED}{_CLOSE}[:=])""",
     # prompt: '…'  prompt_token_ids: [  Input: …  Parsing input with format …  nvapi-…  glpat-…  --password …  DB_PWD=
-    rf"""p(?:rompts?(?:_token_ids)?[\\"']{{0,3}}[ \t]?(?:=(?!\d*(?:\s|$))|:[ \t]?[\\"'\[])
-        |ut(?:s|_ids|_token_ids)?(?:[\\"']{{0,3}}[ \t]?[:=][ \t]?[\\"'\[]|(?<=[ "]input):[ ]|(?<=[ "]output):[ ]
-            |[ ]with[ ]format)
+    # Prompt (after templating): …  Prompt after formatting:  completion="…"
+    rf"""p(?:rompts?(?:_token_ids)?(?:[\\"']{{0,3}}[ \t]?=(?!\d*(?:\s|$))|{_SAYS}|:[ ]|[ ](?:\(after|after[ ]formatting))
+        |ut(?:s|_ids|_token_ids|_values?)?(?:{_SAYS}|(?<=[ "]input):[ ]|(?<=[ "]output):[ ]
+            |[ ]with[ ]format|[ ]modified[ ]to:)|letions?{_SAYS}
         |i-[a-z0-9_-]{{16}}|at[_-][a-z0-9_-]{{12}}|wd{_NUMBERED}{_CLOSE}[:=]
         |ass(?:w(?:or)?d|phrase|(?<=[a-z_-]pass)){_NUMBERED}[\\"'`\])]{{0,4}}(?:[\s:=,]|$))""",
     # hf_…  ghp_…  Authorization:  "auth": "…"  -hft …
@@ -39,11 +43,14 @@ _ANCHORS = (
         |orization{_NUMBERED}{_CLOSE}[:=,]|(?<=auth){_CLOSE}[:=])""",
     # CLIENT_SECRET=…  X-Amz-Credential=…  "content": "…"
     rf"""c(?:ret{_NUMBERED}[\\"'`\])]{{0,4}}(?:[\s:=,]|$)|redentials?{_NUMBERED}{_CLOSE}[:=,]
-        |ontent[\\"']{{0,3}}[ \t]?[:=][ \t]?[\\"'\[])""",
+        |ontents?{_SAYS})""",
     # ?sig=…  Signature=…  msg=decoded string=…  'messages': [  api_org_…
-    r"""g(?:(?<=sig)=|nature=|(?<=string)=|es[\\"']{0,3}[ \t]?[:=][ \t]?\[|_[a-z0-9]{16})""",
+    rf"""g(?:(?<=sig)=|nature=|(?<=string)=|es{_SAYS}|(?<=user_messag)e{_SAYS}|(?<=[ ]messag)e:[ ]|_[a-z0-9]{{16}})""",
     r"b(?:earer|asic)[ \t]",
-    r"""x(?:ox[a-z]-|t[\\"']{0,3}[ \t]?[:=][ \t]?[\\"'\[])""",  # xoxb-…  text='…'
+    rf"""x(?:ox[a-z]-|ts?{_SAYS})""",  # xoxb-…  text='…'
+    rf"""q(?:uery|uestion)s?(?:{_SAYS}|:[ ])""",  # "question": "…"  user query: …
+    rf"""w(?<=answ)ers?{_SAYS}""",
+    rf"""u(?<=tool_resu)lts?{_SAYS}""",
     r"j(?<=eyj)[a-z0-9_-]{8}",
     r"za(?<=aiza)[a-z0-9_-]{30}",
     r"ya29\.",
@@ -128,7 +135,8 @@ _PATTERNS = {
     "scheme": r"\s*(?P<scheme>Bearer|Basic|Token|ApiKey|Digest|Negotiate)[ \t]+",
     "header": rf"""{_STRING}|(?:(?:Bearer|Basic|Token|ApiKey|Digest|Negotiate)[ \t]+)?[^\s"',;)}}\]]++""",
     "crumbs": rf"""{_STRING}|[^"'\r\n]++""",
-    "quoted": r"""(?s:(?P<head>[bBrRuUfF]?\\{0,7}(?P<quote>["']))(?P<inner>.*?)(?P<tail>\\{0,7}(?P=quote))?)""",
+    "quoted": r"""(?s:(?P<head>[bBrRuUfF]?(?:\\{0,7}(?=["'])|(?=\\x22))(?P<quote>["']|\\x22))(?P<inner>.*?)
+        (?P<tail>\\{0,7}(?P=quote))?)""",
     # a line that is one setting: "  - HF_TOKEN: …", "export HF_TOKEN=…"; there the value goes to the end of the word
     "alone": rf"{_STAMP}[ \t]*(?:-[ \t]+|export[ \t]+|ENV[ \t]+)?",
     "word": r"""(?!(?:Some\(|\[|[|>][-+]?|\\)$)[^\s"'\[({]\S*""",
@@ -149,21 +157,38 @@ _PATTERNS = {
     "request": r"""Received[ ]request[ ]|Request[ ]\S{1,200}[ ](?:details|JSON[ ]body):|Generated[ ]response[ ]|Finish:[ ]obj=
         |Receive:[ ]obj=|Receive[ ]OpenAI:[ ]obj=|request\.(?:received|finished)|request:[ ]+\{|response:[ ]+\{
         |response_body=|data:[ ]\{|message:[ ]\{|msg="(?:chat|generate|completion|embed)\w*[ ]request"
-        |msg="?encoded|msg="?decoded|"messages"[ ]?:[ ]?\[[ ]?\{|"choices"[ ]?:[ ]?\[|:[ ]Token:[ ]Token""",
+        |msg="?encoded|msg="?decoded|:[ ]Token:[ ]Token|messages(?:\\{0,7}["']|\\x22)?[ ]?[:=][ ]?\[[ ]?(?:\{|[A-Z]\w{1,40}[ ]?[({])
+        |choices(?:\\{0,7}["']|\\x22)?[ ]?[:=][ ]?\[[ ]?(?:\{|[A-Z]\w{1,40}\()""",
     "prompt": r"""(?P<name>(?:prompt_token_ids|prompt[ ]token[ ]ids|output_token_ids|input_ids|output_ids|generated_text
         |negative_prompt|prompt|text|input|output|reasoning_content|content|messages|arguments|suffix|query|documents
         |string|from|ids|input_embeds|embedding|image_data|video_data|audio_data|input_token_logprobs|input_top_logprobs
-        |output_token_logprobs|output_top_logprobs)s?)(?P<close>\\{0,3}["']?)[ \t]?[:=][ \t]{0,8}""",
+        |output_token_logprobs|output_top_logprobs)s?)(?P<close>\\{0,7}["']|\\x22|)[ \t]?[:=][ \t]{0,8}
+        (?:(?:Text|Some|String)\((?=["']))?""",
+    # what people and models say, in a line that is not known to be a request; of `text`, `input` and `query` only words
+    "said": r"""(?P<name>(?:(?:[a-z]{1,12}_){0,2}(?:prompt|content|question|answer)|pageContent|user_(?:message|input|query|text)
+        |tool_(?:result|output)|completion|(?P<words>input_value|input|query|text))s?)(?P<close>\\{0,7}["']|\\x22|)[ \t]?[:=][ \t]{0,8}
+        (?:(?:Text|Some|String)\((?=["']))?(?=(?:\[[ \t]?)?[bfru]?(?:\\{0,7}["']|\\x22))""",
+    # User query: …  customer asked: …  Received question: …
+    "spoken": r"""(?i:\b(?:(?:user|customer|human)(?:'s)?[ ](?:query|question|prompt|message|input|asks|asked)
+        |(?:answering|incoming|processing|received|rewritten)[ ](?:query|question|user[ ]query)):[ ]{1,4})(?!<masked:prompt>$)(?=\S).*""",
+    # a string is the answer of a server or a page of one: what it says of an error is not masked as a whole
+    "answer": r"""\s*(?:\{\s{0,4}(?:\\{0,7}["']|\\x22)(?:errors?|message|msg|details?|code|status|kind|object)\b|<(?:!|html))""",
+    # what follows the end of a string, and not a quote inside it
+    "after": r"""\s{0,4}(?:[,}\])|;"'<]|\\|$|\.(?:\s|$|\.\.)|[\w.-]{1,40}=)""",
     "part": rf"""{_STRING}|[\[({{]|[\])}}]|[^\[\](){{}}"'\\]++|.""",
     "plain": r"[^\s,)}\]]*+",
     "ids": r"[\[(](?:[ \t]*-?\d+,?)*+[ \t]*[\])]",
     "cut": r"[ ]\.\.\.[ ](?=[\[(\"'])",
     # generate{…}: text_generation_router::server: router/src/server.rs:291: Input: <|im_start|>system (and more lines)
     "input": r"""text_generation_router\S{0,60}:[ ](?:\S{1,100}:[ ])?(?:Input|Output):[ ]
-        |Parsing[ ]input[ ]with[ ]format[ ][^:]{1,80}:[ ]""",
+        |Parsing[ ]input[ ]with[ ]format[ ][^:]{1,80}:[ ]
+        |Prompt[ ]\(after[ ]templating\):[ ]|Template[ ]found,[ ]input[ ]modified[ ]to:[ ]|Prompt[ ]after[ ]formatting:""",
     "json_input": r"""("message":"(?:Input|Output):[ ])[^"\\]*+(?:\\.[^"\\]*+)*+""",
     "router_line": r"""(?:\x1b\[[\d;]*+m)*+(?:\d{4}-\d\d-\d\dT\S{1,40}+\s++){1,2}+(?:\x1b\[[\d;]*+m|\s)*+
-        (?:TRACE|DEBUG|INFO|WARN|ERROR)\b|\{"timestamp\"""",
+        (?:TRACE|DEBUG|INFO|WARN|ERROR)\b|\{"timestamp\"|\d{1,2}:\d\d[AP]M[ ](?:\x1b\[[\d;]*+m)*+[A-Z]{3}\b""",
+    # a list of texts of which each stands on a line of its own
+    "texts": r"""\\{0,3}["'](?:messages|(?:prompt|content|input|text|query)s?)\\{0,3}["'][ \t]?:[ \t]?\[[ \t]*$""",
+    "one_text": rf"""(?P<head>{_STAMP}[ \t]*)(?P<text>[bfru]?["'].*["'])(?P<tail>,?[ \t]*)""",
     "next_token": r"((?:next|prompt)[ ]token(?:[ ]+\d+)?:[ ]+\d+[ ])'.*'",  # next token:   264 ' a'
 }
 # What follows "token:" or "--api-key" in a message, a signature or a usage line.
@@ -349,18 +374,19 @@ def _mask_settings(line: str) -> str:
 def _mask_prompts(line: str) -> str:
     """Masks what users and models said; of lists of token ids, which spell it too, the length stays."""
     request, slog = _re("request").search(line), "msg=" in line
+    line = line if request else _mask_said(line)
     out: list[str] = []
     done = at = 0
     while found := _re("prompt").search(line, at):
         at = found.end()
-        name, before = found["name"], line[found.start() - 1 : found.start()]
-        if before.isalnum() or before in ("_", "."):
-            continue
-        if not (request or name == "generated_text" or name.endswith(("_ids", " ids"))):
+        name = found["name"]
+        if _part_of_a_word(line, found) or not (request or name == "generated_text" or name.endswith(("_ids", " ids"))):
             continue
         end = _literal_end(line, at)
+        if quoted := _re("quoted").fullmatch(line, at, end):
+            end = _string_end(line, end, quoted["head"].lstrip("bBrRuUfF") or quoted["quote"])
+            quoted = _re("quoted").fullmatch(line, at, end)
         text = line[at:end]
-        quoted = _re("quoted").fullmatch(text)
         inner = quoted["inner"] if quoted else text
         if not inner or text == "[]" or _re("mask").match(inner):
             continue
@@ -372,6 +398,42 @@ def _mask_prompts(line: str) -> str:
         out += line[done:at], quoted["head"] if quoted else close, mask, (quoted["tail"] or "") if quoted else close
         done = at = end
     return "".join(out) + line[done:]
+
+
+def _mask_said(line: str) -> str:
+    """Masks what stands under the names that clients, gateways and frameworks give to what was said, in any line."""
+    out: list[str] = []
+    done = at = 0
+    while found := _re("said").search(line, at):
+        at = found.end()
+        if _part_of_a_word(line, found):
+            continue
+        end = _literal_end(line, at)
+        if quoted := _re("quoted").fullmatch(line, at, end):
+            end = _string_end(line, end, quoted["head"].lstrip("bBrRuUfF") or quoted["quote"])
+            quoted = _re("quoted").fullmatch(line, at, end)
+        text = line[at:end]
+        first = quoted["inner"] if quoted else text[1:].lstrip().lstrip("\\\"'")
+        words = " " in (quoted["inner"] if quoted else text)
+        if not first or (found["words"] and not words) or _re("mask").match(first) or _re("answer").match(first):
+            continue
+        close = found["close"]
+        out += (
+            line[done:at],
+            quoted["head"] if quoted else close,
+            "<masked:prompt>",
+            (quoted["tail"] or "") if quoted else close,
+        )
+        done = at = end
+    return "".join(out) + line[done:]
+
+
+def _part_of_a_word(line: str, found: re.Match[str]) -> bool:
+    """Whether a name is the end of a longer one: `negative_prompt` and `self.text`, not `"gen_ai.prompt.0.content": "…"`."""
+    before = line[max(0, found.start() - 4) : found.start()]
+    if before.endswith("."):
+        return not found["close"]
+    return before[-1:] == "_" or (before[-1:].isalnum() and before != "\\x22")
 
 
 def _literal_end(line: str, at: int) -> int:
@@ -388,6 +450,14 @@ def _literal_end(line: str, at: int) -> int:
         depth += (part[0] in "[({") - (part[0] in "])}")
         if depth <= 0 and not (cut := _re("cut").match(line, end) is not None):
             break
+    return end
+
+
+def _string_end(line: str, end: int, quote: str) -> int:
+    """Where a string really ends: who prints quotes inside it as they are, or escapes them once too often, ends it early."""
+    while end < len(line) and not _re("after").match(line, end):
+        more = line.find(quote, end)
+        end = more + len(quote) if more >= 0 else len(line)
     return end
 
 
@@ -446,13 +516,16 @@ class TextMasker:
     def _pass(self, line: str) -> str:
         self._open = ""
         if said := _re("input").search(line):
-            self._open, self._left = "prompt" if said[0][0] == "t" else "", _MAX_OPEN_LINES
+            self._open, self._left = "prompt" if not said[0].startswith("Parsing") else "", _MAX_OPEN_LINES
             line = line[: said.end()] + "<masked:prompt>"
+        line = _re("spoken").sub(lambda said: said[0][: said[0].index(": ") + 2] + "<masked:prompt>", line)
         line = _re("json_input").sub(r"\1<masked:prompt>", line)
         line = _re("next_token").sub(r"\1'<masked:prompt>'", line)
         line = _mask_settings(self._mask_pem(_mask_prompts(line)))
         line = _re("url").sub(_mask_login, _re("bearer").sub(_mask_bearer, line))
         line = _re("form").sub(lambda found: mask_value("", found[0]), line)
+        if not self._open and _re("texts").search(line):
+            self._open, self._left = "texts", _MAX_OPEN_LINES
         if not self._open and (dangling := _re("dangling").search(line)):
             name = dangling["flag"] or dangling["pair"] or dangling["open"]
             if _kind(name[-128:]):
@@ -477,7 +550,15 @@ class TextMasker:
         if self._left < 0:
             return None
         if self._open == "prompt":
-            return None if _re("router_line").match(line) else line and "<masked:prompt>"
+            if _re("router_line").match(line):
+                return None
+            if line.endswith("\x1b[0m"):  # LangChain sets a prompt in colour
+                self._left = 0
+                return "<masked:prompt>\x1b[0m"
+            return line and "<masked:prompt>"
+        if self._open == "texts":
+            text = _re("one_text").fullmatch(line)
+            return text and f"{text['head']}{text['text'][0]}<masked:prompt>{text['text'][-1]}{text['tail']}"
         if self._open == "pem":
             body = _re("pem_line").fullmatch(line)
             return body and body["head"] + (body["text"] and "<masked:private-key>") + body["tail"]

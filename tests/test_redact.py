@@ -154,9 +154,56 @@ MASKED = [
         '{"level":"DEBUG","message":"Input: who \\"am\\" I","target":"text_generation_router::server"}',
         '{"level":"DEBUG","message":"Input: <masked:prompt>","target":"text_generation_router::server"}',
     ),
+    # what clients, gateways and frameworks log of what was said
+    (
+        '{"level": "info", "msg": "chat", "content": "why \\"CUDA error\\"?", "user": "u1"}',
+        '{"level": "info", "msg": "chat", "content": "<masked:prompt>", "user": "u1"}',
+    ),
+    (
+        "Request options: {'url': '/chat/completions', 'json_data': {'messages': [{'role': 'user', 'content': 'hi'}], 'model': 'm'}}",
+        "Request options: {'url': '/chat/completions', 'json_data': {'messages': '<masked:prompt>', 'model': 'm'}}",
+    ),
+    (
+        'litellm.acompletion(model="m", messages=[{"role": "user", "content": "hi"}], stream=True)',
+        'litellm.acompletion(model="m", messages=<masked:prompt>, stream=True)',
+    ),
+    (
+        r'body: "{\x22model\x22: \x22m\x22, \x22prompt\x22: \x22say \x5C\x22a\x5C\x22\x22, \x22n\x22: 1}"',
+        r'body: "{\x22model\x22: \x22m\x22, \x22prompt\x22: \x22<masked:prompt>\x22, \x22n\x22: 1}"',
+    ),
+    (
+        r'msg="proxy request" body="{\"prompt\":\"say \\\"a\\\" twice\",\"n\":1}"',
+        r'msg="proxy request" body="{\"prompt\":\"<masked:prompt>\",\"n\":1}"',
+    ),
+    ("{'content': 'it's what 'they' say', 'n': 1}", "{'content': '<masked:prompt>', 'n': 1}"),
+    (
+        "docs=[Document(id='1', metadata={'source': 'a.md'}, page_content='see \\'x\\'')]",
+        "docs=[Document(id='1', metadata={'source': 'a.md'}, page_content='<masked:prompt>')]",
+    ),
+    ('{"gen_ai.prompt.0.content": "why", "tokens": 3}', '{"gen_ai.prompt.0.content": "<masked:prompt>", "tokens": 3}'),
+    ('User { content: Text("why \\"x\\""), name: None }', 'User { content: Text("<masked:prompt>"), name: None }'),
+    ('{"input": ["a b", "c"], "model": "m"}', '{"input": "<masked:prompt>", "model": "m"}'),
+    ('"msg":"Field required","input":"why is it", "n":1}', '"msg":"Field required","input":"<masked:prompt>", "n":1}'),
+    (
+        "[type=list_type, input_value='why does it say so', input_type=str]",
+        "[type=list_type, input_value='<masked:prompt>', input_type=str]",
+    ),
+    ("INFO:app:User query: why CUDA error?", "INFO:app:User query: <masked:prompt>"),
+    ('INFO:app:customer asked: "why: so"', "INFO:app:customer asked: <masked:prompt>"),
+    ('{"tool_result": "exit 1: CUDA error", "tool": "t"}', '{"tool_result": "<masked:prompt>", "tool": "t"}'),
 ]
 
 KEPT = [
+    # what a server says of a request, and what only looks like words of somebody
+    "[type=value_error, input_value=ArgsKwargs((), {'model': '/m'}), input_type=ArgsKwargs]",
+    "[type=int_parsing, input_value='tcp://10.96.41.7:7860', input_type=str]",
+    'ApiError(text=\'{"error": {"message": "no such model"}}\')',
+    'content="<html><body>502 Bad Gateway</body></html>"',
+    '{"error": {"message": "prompt is too long: 9000 tokens", "detail": "shorten the text"}}',
+    '"input": [ { "name": "text_input", "data_type": "TYPE_STRING" } ]',
+    "failed to send query: connection refused; message: not found; the user asked for a model that there is not",
+    "headers: {'content-type': 'application/json', 'content-length': '12'}",
+    "non-default args: {'task': 'embed', 'prompt_logprobs': 'none at all', 'text_model': 'a b'}",
     "401 Client Error. Invalid user token. HF_TOKEN is not set",
     'Error: secret "hf-token-secret" not found',
     "Error: couldn't find key HF_TOKEN in Secret serving/hf-token-secret",
@@ -225,6 +272,18 @@ BLOCKS = [
     ("- --api-key\n- k\n- --port\n- 80\n", "- --api-key\n- <masked:api-key>\n- --port\n- 80\n"),
     ("- name: HF_TOKEN\n  value: k\n", "- name: HF_TOKEN\n  value: <masked:hf-token>\n"),
     ("- name: HF_TOKEN\n  valueFrom:\n    x: y\n", "- name: HF_TOKEN\n  valueFrom:\n    x: y\n"),
+    (
+        '  "prompts": [\n    "Human: why?"\n  ],\n  "x": "y"\n',
+        '  "prompts": [\n    "<masked:prompt>"\n  ],\n  "x": "y"\n',
+    ),
+    (
+        "9:59AM DBG Prompt (after templating): <|im_start|>user\nwhy\n10:00AM DBG Grammar: none\n",
+        "9:59AM DBG Prompt (after templating): <masked:prompt>\n<masked:prompt>\n10:00AM DBG Grammar: none\n",
+    ),
+    (
+        "Prompt after formatting:\n\x1b[32;1mHuman: a\nb\x1b[0m\nINFO: done\n",
+        "Prompt after formatting:<masked:prompt>\n<masked:prompt>\n<masked:prompt>\x1b[0m\nINFO: done\n",
+    ),
     (
         "2025-05-01T01:31:14.7Z DEBUG g{}: text_generation_router::server: router/src/server.rs:291: Input: system\n"
         "You are\n\nwho\n2025-05-01T01:31:15.7Z  INFO g{}: text_generation_router::server: Success\nend",
@@ -520,6 +579,20 @@ PIECES = st.sampled_from(
             "text",
             "prompt_token_ids",
             "messages",
+            "content",
+            "user_query",
+            "input_value",
+            "tool_result",
+            "question",
+            "User query: ",
+            "customer asked: ",
+            "answer",
+            "completion",
+            "user_message",
+            "\\x22",
+            "Text(",
+            '"prompts": [\n',
+            '{"error": "',
             "Received request x: ",
             "Finish: obj=",
             "1",
@@ -669,6 +742,14 @@ BAIT = [
         "Finish: obj=text='",
         "Finish: obj=text=[",
         "prompt_token_ids: [1,",
+        "content='",
+        "content='a' b",
+        'content="a\\"',
+        "\\x22prompt\\x22:\\x22",
+        "a_",
+        "messages=[{",
+        '"text": ["',
+        '"prompts": [\n"a"\n',
         "' ... '",
     ),
     *(

@@ -721,3 +721,23 @@ def test_a_word_may_name_those_above_it() -> None:
     assert signature.patterns[0].match == "(?:stuck|gone)"
     with pytest.raises(ValueError, match="no such word: stops"):
         parse(tree, stem="disk_eaten", words={"ends": "(?:(?&stops)|gone)", "stops": "stuck"})
+
+
+@pytest.mark.parametrize(
+    ("line", "quoted"),
+    [
+        ('{"level": "info", "msg": "ticket", "note": "why eaten: x?"}', True),
+        ('level=info msg=ticket note="why eaten: x?"', True),
+        (r'{"msg": "hook", "payload": "{\"remark\": \"why eaten: x?\"}"}', True),
+        ("{'msg': 'ticket', 'notes': ['why eaten: x?']}", True),
+        ('{"level": "info", "msg": "tool", "tool_message": "eaten: x"}', True),
+        ('{"level": "error", "msg": "eaten: x", "note": "none"}', False),
+        ('level=error msg="load failed" error="eaten: x"', False),
+        (r'{"msg": "answer", "body": "{\"error\": \"eaten: x\"}"}', False),
+        ('{"note": "none"} eaten: x', False),
+        ('cannot load model "m": "eaten: x"', False),
+        ("RuntimeError: 'eaten: x'", False),
+    ],
+)
+def test_what_a_line_quotes_of_others_is_not_what_it_says(line: str, quoted: bool) -> None:
+    assert bool(_found(_tree(), _DEAD, _log(line, previous=True))) is not quoted

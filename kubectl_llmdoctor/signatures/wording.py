@@ -15,6 +15,7 @@ from kubectl_llmdoctor.facts.driver import driver_cuda, image_cuda, suffices
 from kubectl_llmdoctor.facts.logs import Line
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.processes import raised_at, said
+from kubectl_llmdoctor.facts.quoted import carried
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.report.document import Evidence
 from kubectl_llmdoctor.signatures.declared import Pattern, Signature
@@ -45,8 +46,16 @@ def capture(pattern: Pattern, text: str) -> dict[str, str] | None:
 
 def captured(pattern: Pattern, line: Line) -> dict[str, str] | None:
     """What the pattern captures of a line, or of what its process said."""
-    found = capture(pattern, line.text)
-    return capture(pattern, said(line.text).text) if found is None else found
+    for text in (line.text, said(line.text).text):
+        if (found := capture(pattern, text)) is not None:
+            return None if carried(text, _begin(pattern, text)) else found
+    return None
+
+
+def _begin(pattern: Pattern, text: str) -> int:
+    """Where in a text that matches what the pattern looks for begins."""
+    found = _search(pattern.match, text) if pattern.match else None
+    return found.start() if found else text.find(pattern.literal)
 
 
 def refused_at(pattern: Pattern, line: Line) -> Line | None:
