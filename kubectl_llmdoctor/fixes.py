@@ -136,6 +136,12 @@ def _words(pod: Pod, operation: dict[str, Any], summary: str) -> Iterator[str]:
         return
     if container is not None and tokens[0] == "args":
         yield from _argument(container, tokens, value, summary)
+    elif container is not None and tokens[0] == "env" and len(tokens) > 2:  # a field of one variable
+        name = container.env[int(tokens[1])].name
+        if tokens[2:] == ["value"]:
+            yield from _variable({"name": name, "value": value}, summary)
+        elif str(value) not in summary:
+            yield f"{name}: {'.'.join(tokens[2:])}: {value}"
     elif tokens[0] == "env":
         for entry in value if isinstance(value, list) else [value]:
             yield from _variable(entry, summary)

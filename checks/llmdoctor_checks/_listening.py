@@ -17,6 +17,10 @@ _LISTENS = (
     r"(?P<host>127\.0\.0\.1|localhost|\[::1\]|0\.0\.0\.0)(?::|, port: )(?P<port>\d{1,5})\b"
 )
 
+#: The proxy of Ray Serve names its port alone. It listens on the loopback address where its http_options name no other.
+SERVE_PROXY = "Proxy starting on node "
+_SERVE_PORT = r"Proxy starting on node \S{1,80} \(HTTP port: (?P<port>\d{1,5})\)"
+
 
 def loopback_told(engine: Engine) -> Setting | None:
     """The address that the engine was told, or its default, where not everybody reaches it there."""
@@ -42,6 +46,16 @@ def listens(container: Container, logs: Logs | None, ports: set[str]) -> tuple[s
                 if said and said["port"] in ports:
                     return said["host"], line, said["port"]
     return None
+
+
+def serve_proxy(container: Container, logs: Logs | None, ports: set[str]) -> tuple[str, Line, str] | None:
+    """The last line by which a proxy of Ray Serve says that it starts on one of the ports, with the address where nothing names one."""
+    log, found = logs.current(container.name) if logs else None, None
+    for line in log.find(SERVE_PROXY) if log is not None else []:
+        said = re.search(_SERVE_PORT, line.text[:400])
+        if said and said["port"] in ports:
+            found = "127.0.0.1", line, said["port"]
+    return found
 
 
 def port_evidence(container: Container, port: Setting) -> Evidence:

@@ -173,6 +173,12 @@ _ANSWERED = (
     ('"DownstreamStatus":2', r'^\{(?=.{0,1900}"RequestMethod":"POST").{0,1900}"DownstreamStatus":2\d\d\b'),
     (": Success", r"text_(?:generation_router|embeddings_router::http)::server: .{0,80}: Success"),
 )
+#: How llama-server says that a slot is done with a task, and before that that the task failed or its client left. Newer builds log requests
+#: at their debug level only.
+_TASK_DONE, _TASK_FAILED = "stop processing: n_tokens", ("send_error: task id", "cancel task, id_task")
+_TASK = expression(
+    r"(?:\btask (?:id = )?|\bid_task = )(?P<task>\d{1,12})\b(?: \| stop processing: n_tokens = (?P<tokens>\d{1,9})\b)?"
+)
 #: What a process leaves behind that ends in native code, or in a panic of Rust (TGI's and TEI's routers).
 _CRASHES = (
     "ggml_abort",
@@ -335,7 +341,23 @@ def answered_at(log: Log) -> list[int]:
 
 
 def _answered_at(log: Log) -> set[int]:
-    return {x.number for text, pattern in _ANSWERED for x in log.marks(text) if re.search(pattern, x.text[:2000])}
+    found = {x.number for text, pattern in _ANSWERED for x in log.marks(text) if re.search(pattern, x.text[:2000])}
+    return found if found or log.marks("POST") else _tasks_done(log)
+
+
+def _tasks_done(log: Log) -> set[int]:
+    """The lines by which llama-server, where it logs no requests, says that a slot is done with a task that neither failed nor was left."""
+    failed: set[str] = set()
+    done: dict[str, int] = {}
+    lines = sorted((x for text in (*_TASK_FAILED, _TASK_DONE) for x in log.marks(text)), key=lambda x: x.number)
+    for line in lines:
+        if (match := _TASK.search(line.text[:300])) is None:
+            continue
+        if _TASK_DONE not in line.text:
+            failed.add(match["task"])
+        elif match["tokens"] and match["tokens"] != "0" and match["task"] not in failed:
+            done[match["task"]] = line.number
+    return set(done.values())
 
 
 def at_work(log: Log) -> list[list[int]]:

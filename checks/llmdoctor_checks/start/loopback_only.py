@@ -5,11 +5,13 @@ from collections.abc import Iterator
 from kubectl_llmdoctor.api import (
     Container,
     Engine,
+    Event,
     Events,
     Evidence,
     Finding,
     Fix,
     Item,
+    Line,
     Logs,
     Pod,
     Setting,
@@ -27,24 +29,28 @@ from kubectl_llmdoctor.api import (
     setting_evidence,
 )
 from llmdoctor_checks import _links, _unreached
-from llmdoctor_checks._listening import ANY_IPV4, listens, listens_elsewhere, loopback_told
+from llmdoctor_checks._listening import ANY_IPV4, SERVE_PROXY, listens, listens_elsewhere, loopback_told, serve_proxy
 from llmdoctor_checks._services import service_of
+from llmdoctor_checks._written import seconds_ago
 from llmdoctor_checks.start._probes import ended_by_itself, failures
+
+#: A proxy of Ray Serve listens so many seconds after it says that it starts, also on a slow node.
+_STARTS = 30
 
 #: How an engine is told its address, where nothing says so yet.
 _FLAGS = {"vllm": "--host", "sglang": "--host", "tgi": "--hostname", "llama.cpp": "--host", "tensorrt-llm": "--host"}
 
 
-@check("loopback-only", since="0.2", literals=("unning on ", *_unreached.LITERALS))
+@check("loopback-only", since="0.2", literals=("unning on ", SERVE_PROXY, *_unreached.LITERALS))
 def loopback_only(pod: Pod, subject: Subject, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """The engine listens on an address at which nobody outside its pod reaches it.
 
     Mostly that is the loopback address: every process of a pod can reach 127.0.0.1, and nothing else can. The kubelet's
     probes and the Service connect to the pod's address and are refused. The log looks well, and an exec probe or
     `kubectl port-forward` even works. SGLang, llama-server and trtllm-serve listen on the loopback address unless they are
-    told otherwise; so do llamafile, and Ollama outside its own image. Of any other program its log tells. Where nothing
-    probes the server the pod is even ready, and only clients of its Service notice. In a cluster of IPv6 alone 0.0.0.0 is
-    no better: it means every IPv4 address, and the pod has none.
+    told otherwise; so do llamafile, Ray Serve (whose log names the port alone), and Ollama outside its own image. Of any
+    other program its log tells. Where nothing probes the server the pod is even ready, and only clients of its Service
+    notice. In a cluster of IPv6 alone 0.0.0.0 is no better: it means every IPv4 address, and the pod has none.
 
     A second container that passes requests on (a login, a router) is a reason to listen there: then nothing is said.
 
@@ -96,13 +102,13 @@ def _asked_in_vain(pod: Pod, engine: Engine | None, events: Events | None, logs:
     asked = _probe(container)
     host = loopback_told(engine) if engine else None
     troubled = any(t.kind in ("not-ready", "crashed") and t.container is container for t in pod.troubles)
-    line = listens(container, logs, _probed(container)) if troubled else None
+    refused = [event for _, event in failures(container, events)]
+    line = listens(container, logs, _probed(container)) or _refusing(container, refused, logs) if troubled else None
     if host and line and (line[0] == ANY_IPV4) != (host.value == ANY_IPV4):
         host = None  # the engine itself says otherwise
     address = str(host.value) if host else line[0] if line else ""
     if not address or (pod.failing and not troubled):
         return
-    refused = [event for _, event in failures(container, events)]
     failing = troubled and not ended_by_itself(container, events)
     if engine is None and (not refused or line is None or listens_elsewhere(container, logs, line[2])):
         return
@@ -118,12 +124,13 @@ def _asked_in_vain(pod: Pod, engine: Engine | None, events: Events | None, logs:
     if asked is None or (line and not failing):
         return
     who, evidence = asked
-    tail = ", its default" if host and host.source == "default" else ""
+    serve = line is not None and SERVE_PROXY in line[1].text
+    server = engine.label if engine else "Ray Serve" if serve else container.name
+    tail = ", its default" if (host and host.source == "default") or serve else ""
     yield Finding(
         role="cause" if failing else "risk",
         severity="critical",
-        summary=f"{engine.label if engine else container.name} listens on {address}{tail}, and {who} asks {reaches}: every "
-        "connection is refused.",
+        summary=f"{server} listens on {address}{tail}, and {who} asks {reaches}: every connection is refused.",
         evidence=(
             *(event_evidence(e, pod.cluster) for e in refused[-1:]),
             *((_said(container, host),) if host else ()),
@@ -131,8 +138,25 @@ def _asked_in_vain(pod: Pod, engine: Engine | None, events: Events | None, logs:
             evidence,
         ),
         explains=("not-ready", "crash-loop", "probe-too-short", "port-mismatch") if failing else (),
-        fixes=(_fix(pod, engine, host, "::" if ":" in pod.status.pod_ip else ANY_IPV4),),
+        fixes=(
+            fixes.advice(
+                f'Give Ray Serve the address of the pod, in {fixes.edited(pod)}: serve.start(http_options={{"host": "0.0.0.0"}}) before '
+                "serve.run, http_options.host in its configuration, or `serve start --http-host 0.0.0.0`"
+            )
+            if serve
+            else _fix(pod, engine, host, "::" if ":" in pod.status.pod_ip else ANY_IPV4),
+        ),
     )
+
+
+def _refusing(container: Container, refused: list[Event], logs: Logs | None) -> tuple[str, Line, str] | None:
+    """A proxy of Ray Serve, where the kubelet was refused long after it started: it says no address."""
+    found, last = serve_proxy(container, logs, _probed(container)), next(reversed(refused), None)
+    now = container.pod.cluster.now
+    if found is None or last is None or last.last is None or now is None or "connection refused" not in last.message:
+        return None
+    started = seconds_ago(found[1], now)
+    return found if started is not None and started - (now - last.last).total_seconds() > _STARTS else None
 
 
 def _probed(container: Container) -> set[str]:
