@@ -169,14 +169,19 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None, logs: Lo
                 continue
             probe = container.spec.probes.get(kind)
             path = probe.http_get.path if probe and probe.http_get else ""
-            name = next((e.name for e in subject.engines(pod) if e.container is container), "")
+            known = next((e for e in subject.engines(pod) if e.container is container), None)
+            name = known.name if known else ""
             appears = code == "404" and _comes_with_its_model(container, path)
             if appears and _may_be_loading(container):
                 continue
             yield Finding(
                 role="cause",
                 # some servers of one's own say 405 as long as their model is not there
-                confidence="possible" if appears else "likely" if code == "405" or not name else "certain",
+                confidence="possible"
+                if appears
+                else "likely"
+                if code == "405" or known is None or known.announced
+                else "certain",
                 summary=f"The {kind} probe asks {container.name} for {path or 'a path'}, and the server answers "
                 f"{_ANSWERS[code]} ({code}).",
                 evidence=(
