@@ -347,7 +347,7 @@ def set_flag(engine: Engine, name: str, flag: str, value: str, summary: str) -> 
         if words and engine.found.argv_known and not _script(container):
             operations = [{"op": "add", "path": f"{at}/args/-", "value": word}]
             return patch(container.pod, summary, operations)
-        if not words and not spec.command and spec.image:
+        if not words and not spec.command and spec.image and not engine.announced:
             return patch(container.pod, summary, [{"op": "add", "path": f"{at}/args", "value": [word]}])
         return advice(f"{summary} ({f'{flag} {value}'.rstrip()} in {_home(container.pod, flag, value)})")
     index = _index(current.path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kubectl_llmdoctor.engines import Engine, Launch, enrich, from_log, read
+from kubectl_llmdoctor.engines import Engine, Launch, announced, enrich, from_log, read
 
 VLLM_OLD = """\
 INFO 07-01 10:00:00 api_server.py:177] vLLM API server version 0.5.0.post1
@@ -243,3 +243,86 @@ def test_sglang_divides_the_tensor_parallel_group_among_the_ranks_of_attention()
     sizes = [size.value for text in (copies, shared) if (size := log(text).get("data_parallel_size"))]
     assert sizes == [4, 1]
     assert log(shared).explicit("enable_dp_attention") is not None
+
+
+#: A container whose command and image say nothing of an engine.
+HIDDEN = Launch(image="registry.acme.example/team/brain:1.4", command=("/opt/brain/start.sh",), path="c")
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (VLLM, "vllm"),
+        (VLLM_OLD, "vllm"),
+        (LOGO, "vllm"),
+        (SGLANG, "sglang"),
+        (TGI, "tgi"),
+        (OLLAMA, "ollama"),
+        ("2026-11-20T10:00:00.123456789Z " + VLLM.splitlines()[1], "vllm"),
+        ('{"level": "INFO", "message": "vLLM API server version 0.11.2"}', "vllm"),
+        ("(APIServer pid=1) INFO 11-20 10:00:00 [utils.py:233] vLLM API server version 0.13.0", "vllm"),
+        ("srv    load_model: loading model '/models/m.gguf'", "llama.cpp"),
+        ("== NVIDIA Inference Microservice LLM NIM ==", "nim"),
+        ('I1120 10:00:00.1 1 grpc_server.cc:2558] "Started GRPCInferenceService at 0.0.0.0:8001"', "triton"),
+        (
+            '2025-01-01T10:00:00.0Z  INFO text_embeddings_router: router/src/main.rs:203: Args { model_id: "a/b" }',
+            "tei",
+        ),
+    ],
+)
+def test_a_banner_tells_what_a_script_started(text: str, name: str) -> None:
+    found = announced(HIDDEN, f"starting the brain\n{text}\n")
+    assert found is not None
+    assert (found.name, found.argv_known, found.problems) == (name, False, ())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'File "/usr/lib/python3/dist-packages/vllm/engine/x.py", line 1',
+        'upstream log: "INFO 11-20 10:00:00 [api_server.py:1289] vLLM API server version 0.9.2"',
+        "{'log': 'INFO 11-20 10:00:00 [api_server.py:1289] vLLM API server version 0.9.2'}",
+        "(LLMServer pid=812, ip=10.0.0.3) INFO 11-20 10:00:00 [api_server.py:1289] vLLM API server version 0.9.2",
+        "(ServeReplica:llm:LLMServer pid=9) x\nINFO 11-20 10:00:00 [api_server.py:1289] vLLM API server version 0.9.2",
+        "[llama-swap] x\nsrv    load_model: loading model '/models/m.gguf'",
+        "x " * 200 + "vLLM API server version 0.9.2",
+        "server is listening on http://0.0.0.0:8080",
+        "Listening on :8080",
+    ],
+)
+def test_what_a_log_quotes_or_passes_on_is_no_banner(text: str) -> None:
+    assert announced(HIDDEN, f"{text}\n") is None
+
+
+@pytest.mark.parametrize(
+    ("image", "command"),
+    [
+        ("rayproject/ray:2.41.0", ("/start.sh",)),
+        ("acme/vllm-router:1", ()),
+        ("acme/brain:1", ("ray", "start", "--head")),
+        ("acme/brain:1", ("sh", "-c", "ray start --head; /start.sh")),
+        ("acme/brain:1", ("vllm", "bench", "throughput")),
+        ("acme/brain:1", ("python3", "-m", "lmcache.server")),
+        ("acme/brain:1", ("python3", "/app/benchmark_latency.py")),
+        ("curlimages/curl:8", ("curl", "http://vllm")),
+    ],
+)
+def test_what_is_known_to_be_something_else_stays_it(image: str, command: tuple[str, ...]) -> None:
+    assert announced(Launch(image=image, command=command, path="c"), VLLM) is None
+
+
+@pytest.mark.parametrize(
+    ("image", "command"),
+    [
+        ("acme/brain:1", ()),
+        ("acme/brain:1", ("supervisord", "-n")),
+        ("acme/brain:1", ("sh", "-c", "hf download acme/m && exec /opt/run")),
+        ("acme/brain:1", ("/app/download-and-run.sh",)),
+        ("acme/brain:1", ("python3", "-m", "brain.server", "--port", "8000")),
+        ("acme/brain:1", ("sh", "-c", "/start.sh & tail -f /dev/null")),
+    ],
+)
+def test_a_program_of_ones_own_may_start_one(image: str, command: tuple[str, ...]) -> None:
+    found = announced(Launch(image=image, command=command, path="c"), VLLM)
+    assert found is not None
+    assert found.name == "vllm"

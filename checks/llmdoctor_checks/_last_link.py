@@ -65,7 +65,7 @@ def nobody_listens(to: Destination, line: Line) -> Why | None:
 
 def _at(pod: Pod, target: int, to: Destination, line: Line) -> Why | None:
     mains = [c for c in pod.containers if c.role != "init"]
-    engine = next((e for e in engines_in(pod) if isinstance(e.value("port"), int)), None)
+    engine = next((e for e in engines_in(pod) if isinstance(e.value("port"), int) and not e.announced), None)
     if len(mains) > 1 and (engine is None or any(p.container_port == target for c in mains for p in c.spec.ports)):
         return None
     asked, sent = _asked(pod, target, to)

@@ -213,7 +213,7 @@ def _itself(container: Container, to: Destination, line: Line, cluster: Cluster)
     told = any((one.host, one.port) == (to.host, to.port) for one in configured(container, cluster))
     if not told and not re.search(rf"https?://{re.escape(to.host)}:{to.port}/", text):
         return None  # the line may name by it where the program itself listens
-    for engine in engines_in(pod):
+    for engine in (e for e in engines_in(pod) if not e.announced):
         port = engine.get("port")
         if port is None or not isinstance(port.value, int) or not engine.container.status.ready:
             return None  # it comes up, or fails by itself

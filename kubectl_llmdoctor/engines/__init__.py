@@ -10,7 +10,7 @@ from .config import Engine, Problem, ProblemKind, Setting, Source
 from .launch import EnvVar, Launch
 
 __all__ = ["Engine", "EnvVar", "Launch", "Problem", "ProblemKind", "Setting", "Source"]
-__all__ += ["enrich", "from_log", "of_image", "read", "with_version"]
+__all__ += ["announced", "enrich", "from_log", "of_image", "read", "with_version"]
 
 
 def read(launch: Launch) -> Engine | None:
@@ -18,6 +18,15 @@ def read(launch: Launch) -> Engine | None:
     from .reader import read as read_launch
 
     return read_launch(launch)
+
+
+def announced(launch: Launch, text: str) -> Engine | None:
+    """The engine of a container whose command and image do not tell, by the banner in its log."""
+    from .logs import announced as name_of
+    from .reader import read_hidden
+
+    name = name_of(text)
+    return read_hidden(launch, name) if name else None
 
 
 def of_image(image: str) -> str | None:

@@ -51,6 +51,10 @@ _PATTERNS = {
     "nim-version": r"NIM Version:? (\d[\w.+-]{0,40})",
     "llamacpp-model": r"loading model '([^'\n]{1,300})'",
     "lmdeploy-line": r"\d - lmdeploy - (?:INFO|WARNING|ERROR|DEBUG) - ",
+    # a logger's marks and no quotation, or a record whose message begins here
+    "before-banner": r"[^\n\"'{}]{0,160}(?:msg=\"|\] \")?|\{[^\n{}]{0,300}\"(?:message|msg)\": ?\"",
+    # Ray prints what other processes say behind marks of its own
+    "of-another": r"\((?!(?:API|Api)Server|EngineCore)\w[^)\n]{0,100} pid=",
     "tgi-version": r'"?(?:docker_label|version)"?: "(?:sha-[0-9a-f]+-)?v?(\d+\.\d+\.\d+)"',
 }
 
@@ -110,6 +114,50 @@ def _head(text: str) -> str:
     at = min(found)
     start = max(HEAD, at - HEAD)
     return head + "\n" * text.count("\n", HEAD, start) + text[start : at + HEAD]
+
+
+#: What an engine prints of itself when it starts: what its line has before that, and what follows.
+_ANNOUNCED: tuple[tuple[str, str, str], ...] = (
+    ("nim", "", "NVIDIA Inference Microservice"),
+    ("ollama", "", "Listening on "),
+    ("tgi", "", "text_generation_launcher: Args {"),
+    ("tei", "", "text_embeddings_router: router/src/main.rs:"),
+    ("sglang", "", "server_args=ServerArgs("),
+    ("triton", "grpc_server.cc:", "Started GRPCInferenceService at "),
+    ("triton", "", "| server_id  "),
+    ("vllm", "", "vLLM API server version "),
+    ("vllm", "", "\u2588  version "),
+    ("vllm", "", "Initializing a V1 LLM engine (v"),
+    ("vllm", "", "Initializing a V0 LLM engine (v"),
+    ("vllm", "", "Initializing an LLM engine (v"),
+    ("tensorrt-llm", "", "[TensorRT-LLM] TensorRT"),
+    ("lmdeploy", "lmdeploy - INFO - ", "input backend="),
+    ("llama.cpp", "srv ", "load_model: loading model '"),
+    ("llama.cpp", "main: ", "server is listening on "),
+)
+#: Programs that start engines of several kinds, print what those say, and are asked in another way.
+_HOSTS = ("(ServeReplica", "xinference", "gpustack", "llama-swap", "llama_swap", "LocalAI")
+
+
+def announced(text: str) -> str | None:
+    """The engine that wrote a log, by the banner that it printed when it started.
+
+    A path in a traceback, or a line that quotes another program's, says nothing here.
+    """
+    head = text[:HEAD]
+    found = next((name for name, before, banner in _ANNOUNCED if _says(head, before, banner)), None)
+    # of an engine inside another one the outer one is meant
+    return found if found and _name(head) == found and not any(host in head for host in _HOSTS) else None
+
+
+def _says(head: str, before: str, banner: str) -> bool:
+    """Whether a line of a log is this banner, and its first words are a logger's."""
+    at = head.find(banner)
+    if at < 0:
+        return False
+    margin = head[head.rfind("\n", 0, at) + 1 : at]
+    plain = _pattern("before-banner").fullmatch(margin) and not _pattern("of-another").search(margin)
+    return before in margin and bool(plain)
 
 
 def from_log(text: str) -> Engine | None:

@@ -9,7 +9,18 @@ from .common import Start, own_build, version_of_image
 from .config import Engine, Problem
 from .launch import Launch
 from .modules import module
-from .recognise import LOCALAI_ERRANDS, Match, beside, is_python, judge, of_environment, of_flags, of_image, tokens_of
+from .recognise import (
+    LOCALAI_ERRANDS,
+    Match,
+    beside,
+    is_python,
+    judge,
+    of_environment,
+    of_flags,
+    of_image,
+    starts_other,
+    tokens_of,
+)
 from .version import split_image
 
 # What the full image of llama.cpp does instead of serving (.devops/tools.sh).
@@ -27,6 +38,20 @@ def read(launch: Launch) -> Engine | None:
         return None
     engine: Engine = module(start.engine).read(start)
     return engine
+
+
+def read_hidden(launch: Launch, name: str) -> Engine | None:
+    """The engine of this name that a container starts by a program which cannot be seen into; None where it starts something else.
+
+    Only its variables are known. What the program makes of its own arguments is not, so that nothing is found wrong with them.
+    """
+    programs = _programs(launch)
+    if beside(launch.image) or starts_other(programs.commands, launch.image):
+        return None
+    unseen = Command((), programs.env, True, False)
+    start = _start(launch, programs, Match(name, _form(name), (), ()), unseen, known=False)
+    engine: Engine = module(name).read(start)
+    return msgspec.structs.replace(engine, problems=())
 
 
 def _programs(launch: Launch) -> Programs:

@@ -8,11 +8,11 @@ mirrors publish them.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 
 import msgspec
 
-from .argv import WRAPPERS, Word, basename
+from .argv import WRAPPERS, Command, Word, basename
 from .launch import Launch
 from .version import split_image
 
@@ -262,6 +262,52 @@ def _hides(words: tuple[Word, ...]) -> bool:
         script = name.endswith((".sh", ".py")) or "." not in name
         return script and any(hint in name for hint in _STARTS)
     return wrapper  # `entrypoint.sh` with nothing behind it
+
+
+#: Commands that end, or wait for nothing, behind the one that a script is for.
+_IDLE = frozenset(["wait", "sleep", "tail", "echo", "exit", "true", "cat", "trap"])
+#: Programs whose processes on several hosts are engines, and tools that look at a server or fetch for one.
+_NO_ENGINES = frozenset(
+    ["ray", "serve", "xinference", "xinference-local", "gpustack", "curl", "wget", "nc", "kubectl", "tritonclient"]
+)
+#: Hints in a program's name that it asks, measures or makes models.
+_ASKS = (
+    "bench",
+    "client",
+    "router",
+    "proxy",
+    "eval",
+    "lmcache",
+    "cache_server",
+    "quantiz",
+    "finetune",
+    "train",
+    "requester",
+)
+
+
+def starts_other(commands: Sequence[Command], image: str) -> bool:
+    """Whether what a container starts is known to be no server of an engine: a node of Ray, a router, a client, a benchmark."""
+    programs = [list(_programs(command.words)) for command in commands]
+    if any("ray" in names[:1] for names in programs):
+        return True
+    last = next((n for n in reversed(range(len(programs))) if not _IDLE.intersection(programs[n][:1])), None)
+    if last is None or not programs[last]:
+        return False
+    name = programs[last][0]
+    known = None if is_python(name) else _head(tuple(commands[last].words), 0, image)
+    return known is not None or name in _NO_ENGINES or any(hint in n for n in programs[last] for hint in _ASKS)
+
+
+def _programs(words: Sequence[Word]) -> Iterator[str]:
+    """What a command starts through its wrappers, by name: an interpreter and behind it the module or file."""
+    for word in words[:12]:
+        name = basename(word.text).lower()
+        if word.text.startswith("-") or name in WRAPPERS:
+            continue
+        yield name
+        if not is_python(name):
+            return
 
 
 def tokens_of(image: str) -> tuple[str, list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -21,13 +22,18 @@ from kubectl_llmdoctor.tree import dig
 #: What vLLM and TensorRT-LLM call the ranks that share the tokens of one prompt: more workers, as those of decoding are not.
 _CONTEXT_SIZES = ("prefill_context_parallel_size", "context_parallel_size")
 
+#: Engines that print their whole configuration, or all of it that somebody set.
+_PRINTS_ALL = ("vllm", "sglang", "tgi")
+
 
 class Engine:
     """An inference server in a container: what the container was told, completed by what its log says of itself."""
 
-    def __init__(self, container: Container, found: engines.Engine) -> None:
+    def __init__(self, container: Container, found: engines.Engine, *, announced: bool = False) -> None:
         self.container = container
         self.found = found
+        #: only its log tells of it: the container starts it by a program that cannot be seen into, which may do more
+        self.announced = announced
 
     @property
     def pod(self) -> Pod:
@@ -188,6 +194,28 @@ def _stated(container: Container, found: engines.Engine | None) -> engines.Engin
     return msgspec.structs.replace(found, settings={**found.settings, **more})
 
 
+def _announced(pod: Pod, logs: Logs) -> Iterator[Engine]:
+    """The engines that containers start by programs which cannot be seen into, by what they print of themselves.
+
+    Not those of a Ray cluster, whose nodes print what the actors on all of them say, nor what a batch loads into an engine.
+    """
+    if pod.log_only or not logs or "ray.io/node-type" in pod.labels or pod.spec.restart_policy not in ("", "Always"):
+        return
+    for container in pod.containers:
+        for log in logs.of(container.name) if container.role == "main" and not container.told else ():
+            found = engines.announced(container.launch, log.text) if log.text else None
+            said = engines.from_log(log.text) if found else None
+            if found is None or said is None:
+                continue
+            # what it prints is what its program made of all that it was told
+            found = msgspec.structs.replace(found, settings={**found.settings, **said.settings})
+            found = _by_answer(container, engines.enrich(found, log.text) or found)
+            # of one that prints all its arguments, what is not there was left alone
+            stated = said.defaults if said.settings and said.name in _PRINTS_ALL else found.defaults
+            yield Engine(container, msgspec.structs.replace(found, defaults=stated, problems=()), announced=True)
+            break
+
+
 def engines_of(pod: Pod, logs: Logs) -> list[Engine]:
     """The engines of a pod's containers, in order; for a log that came alone, the engine that wrote it."""
     found: list[Engine] = []
@@ -205,7 +233,8 @@ def engines_of(pod: Pod, logs: Logs) -> list[Engine]:
             engine = engines.enrich(engine, text) if engine else engines.from_log(text) if pod.log_only else None
         if engine:
             found.append(Engine(container, _by_answer(container, engine)))
-    return found
+    # beside an engine that is known, what prints the banner of one may collect its log
+    return found or list(_announced(pod, logs))
 
 
 def _by_answer(container: Container, found: engines.Engine) -> engines.Engine:

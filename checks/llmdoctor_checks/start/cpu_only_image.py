@@ -162,14 +162,17 @@ def _kserve_adds_gpu(pod: Pod, container: Container) -> bool:
 
 
 def _words(pod: Pod, engine: Engine | None) -> tuple[tuple[str, Confidence], ...]:
-    if engine is None:
+    if engine is None or engine.announced:
         sure: list[tuple[str, Confidence]] = [(words, "certain") for words in _REFUSED]
         sure.append((_NO_BACKEND, "likely"))
         if pod.ready:
             sure += [(words, "likely") for words in _WENT_ON]
         else:
             sure.append((_NO_PROVIDER, "possible"))
-        return tuple(sure)
+        if engine is None:
+            return tuple(sure)
+        sure += _SAYS
+        return (*sure, (_SYSTEM_INFO, "likely")) if engine.name == "llama.cpp" else tuple(sure)
     # Ollama has runners for CPU and GPU in one image, and prints the line of the one that it chose
     return (*_SAYS, (_SYSTEM_INFO, "likely")) if engine.name == "llama.cpp" else _SAYS
 

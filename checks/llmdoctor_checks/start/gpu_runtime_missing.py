@@ -123,6 +123,8 @@ def _of(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Iterator[Fin
     yield Finding(
         role="cause",
         severity="warning" if pod.ready else None,
+        # an image of somebody's own may hold a build for the CPU
+        confidence="possible" if engine.announced and engine.name != "ollama" else "likely",
         summary=f"{engine.label} runs on the CPU: {unfit or 'it sees no GPU'}, though container {container.name} asks for "
         f"{', '.join(f'{n} {name}' for name, n in asked.items())}.",
         evidence=(

@@ -33,6 +33,8 @@ def image_tag_mutable(pod: Pod, engine: Engine, workload: Workload | None) -> It
     image = container.spec.image
     if not image or any(mark in image for mark in "@${<") or container.told or pod.partial:
         return  # a digest, a name that is yet to be filled in, or one that an operator chooses
+    if engine.announced:
+        return  # an image of somebody's own, who knows what moves
     tag = image.rpartition("/")[2].partition(":")[2]
     if tag and not re.search(_MOVES, tag):
         return

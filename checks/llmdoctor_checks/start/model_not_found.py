@@ -299,7 +299,8 @@ def _does_nothing(container: Container) -> bool:
 
 def _repository_of_nothing(engine: Engine, logs: Logs) -> Iterator[Finding]:
     """A Triton that is up, and whose table of models has no row: it found none in its repository."""
-    if engine.value("model_control_mode", "none") != "none":
+    mode = engine.get("model_control_mode")
+    if mode.value != "none" if mode else engine.announced:
         return  # which models it has is up to its clients, or to the next look at the repository
     log = logs.current(engine.container.name)
     line = next(iter(log.find(_TABLE)), None) if log else None

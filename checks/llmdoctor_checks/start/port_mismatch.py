@@ -94,7 +94,8 @@ def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events 
 
     - https://kubernetes.io/docs/tasks/configure-pod-container/configure-liveness-readiness-startup-probes/
     """
-    engines = subject.engines(pod)
+    # what starts one by itself may listen elsewhere, for it: where, its log says
+    engines = [engine for engine in subject.engines(pod) if not engine.announced]
     for engine in engines:
         yield from _of(pod, engine, logs, events)
     for container in pod.containers:

@@ -130,7 +130,8 @@ def ready_before_serving(
     - https://kubernetes.io/docs/tasks/configure-pod-container/configure-liveness-readiness-startup-probes/
     - https://github.com/ggml-org/llama.cpp/tree/master/tools/server#get-health-returns-heath-check-result
     """
-    engines = subject.engines(pod)
+    # a program that starts one by itself may have a port and a health of its own
+    engines = [engine for engine in subject.engines(pod) if not engine.announced]
     for engine in engines:
         yield from _of(pod, engine, workload, cluster, logs)
     if engines or not pod.ready or not logs:

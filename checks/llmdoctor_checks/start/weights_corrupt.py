@@ -32,8 +32,10 @@ def weights_corrupt(pod: Pod, engine: Engine) -> Iterator[Finding]:
     whole = engine.value("mmap") is False or engine.value("load_mode") in ("none", "dio")
     if engine.name != "llama.cpp" or not killed or whole or pod.ready:
         return
+    maps = engine.found.argv_known or engine.get("mmap") is not None
     yield Finding(
         role="cause",
+        confidence="likely" if maps else "possible",  # a script may have told it to read the file whole
         summary=f"{engine.label} died by SIGBUS (exit code 135): a page of the model file, which it maps into memory, could not "
         "be read. The file was shortened or replaced under it, or its storage fails.",
         evidence=(
