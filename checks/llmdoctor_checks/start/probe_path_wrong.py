@@ -172,12 +172,12 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None, logs: Lo
                 continue
             probe = container.spec.probes.get(kind)
             path = probe.http_get.path if probe and probe.http_get else ""
-            engine = next((e for e in subject.engines(pod) if e.container is container), None)
-            appears = code == "404" and _comes_with_its_model(container, engine, path)
+            known = next((e for e in subject.engines(pod) if e.container is container), None)
+            appears = code == "404" and _comes_with_its_model(container, known, path)
             if appears and _may_be_loading(container):
                 continue
             # some servers of one's own say 405 as long as their model is not there
-            of_ones_own = code == "405" or engine is None or engine.announced
+            of_ones_own = code == "405" or known is None or known.announced
             yield Finding(
                 role="cause",
                 confidence="possible" if appears else "likely" if of_ones_own else "certain",
@@ -188,7 +188,7 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None, logs: Lo
                     *((pod_evidence(container, f"{kind}Probe.httpGet.path", path),) if path else ()),
                 ),
                 explains=("crash-loop", "not-ready", "probe-too-short", "rollout-stuck"),
-                fixes=tuple(_fixes(pod, container.index, kind, path, _HEALTH.get(engine.name if engine else "", ""))),
+                fixes=tuple(_fixes(pod, container.index, kind, path, _HEALTH.get(known.name if known else "", ""))),
             )
             return
         found = _lacking(pod, subject, container, events) or _asked_if_ready(pod, subject, container, events, logs)
