@@ -33,6 +33,10 @@ _GPU_SIGNS = {
     "eks.amazonaws.com/instance-gpu-manufacturer": "nvidia",
 }
 
+#: The same where NFD names devices by more than vendor and class (`sources.pci.deviceLabelFields`): device, subsystem. Of classes only
+#: display controllers and accelerators: NVIDIA makes network adapters and NVSwitches, too.
+_GPU_DEVICE = r"feature\.node\.kubernetes\.io/pci-(?:(?:03|12)[0-9a-f]{2}_)?10de(?:_[0-9a-f]{4}){1,3}\.present"
+
 #: The same where the value names the GPU, or the machine that has some. Sources: GKE's list of GPU types; the GPU families of
 #: EC2 (g4ad has AMD's), Azure (MI300X is AMD's, NV and NG of either maker) and Compute Engine.
 _GPU_NAMES = (
@@ -236,6 +240,8 @@ class Node:
         for key, names in _GPU_NAMES:
             if re.fullmatch(names, labels.get(key, "")):
                 return None, f"label {key}={labels[key]}"
+        if self.finely_named:
+            return None, f"label {self.finely_named}={labels[self.finely_named]}"
         talos = next((key for key in labels if re.fullmatch(_TALOS, key)), None)
         return (None, f"label {talos}={labels[talos]}") if talos else None
 
@@ -251,6 +257,13 @@ class Node:
         done = self.labels.get("nvidia.com/mig.config.state", "success") == "success"
         present = self.labels.get("nvidia.com/gpu.present") == "true"
         return (None, "label nvidia.com/mig.strategy=mixed") if strategy == "mixed" and done and present else None
+
+    @property
+    def finely_named(self) -> str:
+        """The label by which NFD names an NVIDIA GPU of the node down to its device; empty where a plainer one does."""
+        if any(self.labels.get(key) == value for key, value in _GPU_SIGNS.items()):
+            return ""
+        return next((k for k, v in self.labels.items() if v == "true" and re.fullmatch(_GPU_DEVICE, k)), "")
 
     def _sign_of(self, resource: str) -> tuple[None, str] | None:
         """The label that says that the node has a device of another maker; None where it offers one under another name."""

@@ -34,7 +34,7 @@ def demands_met(spec: k8s.PodSpec, node: Node, unmet: list[Mismatch]) -> tuple[l
         said.append(
             f"drop {miss.demand} from the node selector"
             if have is None
-            else f"select {miss.key}={have} instead of {miss.wanted[0]}, which no suitable node has"
+            else f"select {miss.key}={have} instead of {miss.wanted[0] or 'nothing'}, which no suitable node has"
         )
     if any(m.path != "nodeSelector" for m in unmet):
         more, words = _affinity(spec, node)
@@ -47,8 +47,11 @@ def demands_met(spec: k8s.PodSpec, node: Node, unmet: list[Mismatch]) -> tuple[l
 
 
 def labels_wanted(unmet: list[Mismatch]) -> dict[str, str]:
-    """The labels that a person may give a node to meet the demands; empty where one of them is none to write."""
-    if any(not miss.wanted or _measured(miss) for miss in unmet):
+    """The labels that a person may give a node to meet the demands; empty where one of them is none to write.
+
+    An empty value in the place of another is a mistake of who demands it.
+    """
+    if any(not miss.wanted or _measured(miss) or (miss.have and not miss.wanted[0]) for miss in unmet):
         return {}
     return {miss.key: str(miss.wanted[0]) for miss in unmet}
 

@@ -1,7 +1,8 @@
 """Pods that somebody took away: the scheduler, a drain, the kubelet of a node that stops, or the loss of a node.
 
 Sources: Kubernetes pkg/apis/core (`DisruptionTarget`), kube-scheduler preemption, pkg/controller/tainteviction and podgc,
-pkg/kubelet/nodeshutdown and preemption; Karpenter's and the cluster autoscaler's events; Volcano's pkg/scheduler/cache.
+pkg/kubelet/nodeshutdown and preemption; Karpenter's and the cluster autoscaler's events; Volcano's pkg/scheduler/cache; the
+descheduler's pkg/descheduler/evictions.
 """
 
 from __future__ import annotations
@@ -75,6 +76,15 @@ _EVENTS: tuple[tuple[str, str, Kind], ...] = (
     ("TaintManagerEviction", "Marking for deletion", "drained"),
 )
 
+#: What the descheduler says of a pod that it evicts, under the name of its plugin as the reason.
+_DESCHEDULED = r"pod (?:evicted|eviction) from \S{1,253} node by sigs\.k8s\.io/descheduler$"
+
+#: So many pods of one ReplicaSet that are taken away before they are ready are a loop.
+_AGAIN = 2
+
+#: The troubles of a pod that may only have had too little time.
+_STARTING = ("not-ready", "creating")
+
 #: The kubelet tells of a reboot, and finds the containers ended, within this time of each other.
 _REBOOT_SECONDS = 600
 
@@ -104,13 +114,17 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
     spot: bool = False
     #: when the node fell silent
     since: datetime | None = None
+    #: how many pods before this one were taken away, where this one starts in their place
+    before: int = 0
+    #: the plugin of the descheduler that did it
+    plugin: str = ""
 
 
 def lost(found: Taken, summary: str, fix: Fix) -> Finding:
     """The finding of a pod that was taken away."""
     return Finding(
         role="cause",
-        confidence="possible" if found.open else "certain",
+        confidence="possible" if found.open else "likely" if found.before else "certain",
         summary=summary,
         evidence=found.evidence,
         explains=CONSEQUENCES,
@@ -128,12 +142,50 @@ def taken(pod: Pod, subject: Subject, events: Events | None, node: Node | None) 
         return None
     found = _by_status(pod, node) or _silent(pod, node) or _by_event(pod, events, node) or _rebooted(pod, events)
     if found is None:
-        return None
+        return _again(pod)
     found = _by_intent(pod, events, found) or found
     about = [event for event in _about(pod, events) if event.last]
     evidence = dict.fromkeys((*found.evidence, *(event_evidence(event, pod.cluster) for event in about)))
     spot = any(event.reason.startswith("Spot") for event in about)
-    return Taken(kind=found.kind, why=found.why, open=found.open, evidence=tuple(evidence)[:4], spot=spot)
+    plugin = next((event.reason for event in about if re.match(_DESCHEDULED, event.message)), "")
+    return Taken(
+        kind=found.kind, why=found.why, open=found.open, evidence=tuple(evidence)[:4], spot=spot, plugin=plugin
+    )
+
+
+def _again(pod: Pod) -> Taken | None:
+    """Pods of the same ReplicaSet that were drained one after the other, of which this one is the next and not ready yet."""
+    stem = pod.name.rpartition("-")[0]
+    made = any(o.kind == "ReplicaSet" and o.name == stem for o in pod.obj.metadata.owner_references)
+    if not made or pod.ready or any(trouble.kind not in _STARTING for trouble in pod.troubles):
+        return None
+    told: dict[str, Event] = {}
+    for event in events_of(pod.cluster).of_kind("Pod"):
+        theirs = event.namespace == pod.namespace and event.name.rpartition("-")[0] == stem and event.name != pod.name
+        if theirs and _drains(event):
+            told[event.name] = event
+    latest = sorted(told.values(), key=lambda event: str(event.last or ""))
+    if len(latest) < _AGAIN or _over(pod, *latest[-2:]):
+        return None
+    plugin = latest[-1].reason if re.match(_DESCHEDULED, latest[-1].message) else ""
+    quoted = tuple(event_evidence(event, pod.cluster) for event in latest[:-4:-1])
+    return Taken(kind="drained", why=latest[-1].message, evidence=quoted, before=len(latest), plugin=plugin)
+
+
+def _over(pod: Pod, one: Event, last: Event) -> bool:
+    """Whether the pod has been left alone for longer than those before it: then it has no cause to be unready but its own."""
+    now = pod.cluster.now
+    if not (now and one.last and last.last):
+        return False
+    return (now - last.last).total_seconds() > 2 * (last.last - one.last).total_seconds()
+
+
+def _drains(event: Event) -> bool:
+    """Whether an event says that its pod is taken away with its node, or by the descheduler."""
+    listed = any(
+        event.reason == r and kind == "drained" and re.match(piece, event.message) for r, piece, kind in _EVENTS
+    )
+    return listed or re.match(_DESCHEDULED, event.message) is not None
 
 
 def _by_status(pod: Pod, node: Node | None) -> Taken | None:
@@ -205,7 +257,8 @@ def _about(pod: Pod, events: Events | None) -> Iterator[Event]:
         if event.reason == "Evict" and event.message.startswith(f"Pod {pod.namespace}/{pod.name} was "):
             yield event
     for event in events or ():
-        own = event.kind == "Pod" and event.name == pod.name and event.reason in reasons
+        said = event.reason in reasons or re.match(_DESCHEDULED, event.message)
+        own = said and event.kind == "Pod" and event.name == pod.name
         if own or (event.kind == "Node" and event.name == pod.spec.node_name and event.reason in _NODE_EVENTS):
             yield event
 

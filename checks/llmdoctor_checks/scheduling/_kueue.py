@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Cluster, Item, Subject, rows
+from kubectl_llmdoctor.api import Cluster, Item, Node, Subject, dig, rows
 
 #: The Workload of a group of pods has the name of the group (pkg/controller/jobs/pod).
 GROUP = "kueue.x-k8s.io/pod-group-name"
@@ -21,3 +22,36 @@ def workloads(subject: Subject, cluster: Cluster) -> Iterator[Item]:
         owned = any(str(r.get("uid")) in mine or (str(r.get("kind")), str(r.get("name"))) in names for r in refs)
         if owned or item.name in groups:
             yield item
+
+
+#: What Kueue's flavor assigner says of flavors that a workload does not get for what it asks, or does not ask, of the topology
+#: (pkg/scheduler/flavorassigner/tas_flavorassigner.go).
+_TOPOLOGY = (
+    r"Flavor \S{1,255} (?:supports only|does not support) TopologyAwareScheduling|does not contain the requested level"
+)
+
+
+def for_topology(message: str) -> bool:
+    """Whether a workload waits for no quota that may become free, but since it does or does not ask for a topology."""
+    return re.search(_TOPOLOGY, message) is not None and " more needed" not in message
+
+
+def gone(workload: Item, subject: Subject) -> list[Node]:
+    """The nodes of the flavors with a topology that a workload may get, where all of them are known and none is ready and open.
+
+    Kueue counts only those as a part of the topology (pkg/cache/scheduler/tas_flavor.go).
+    """
+    cluster, name = subject.cluster, str(dig(workload.raw, "spec.queueName") or "")
+    local = cluster.item("LocalQueue", workload.namespace, name)
+    queue = cluster.item("ClusterQueue", "", str(dig(local.raw, "spec.clusterQueue"))) if local else None
+    groups = rows(queue.raw, "spec.resourceGroups") if queue else []
+    found: list[Node] = []
+    for row in (row for group in groups for row in rows(group, "flavors")):
+        flavor = cluster.item("ResourceFlavor", "", str(row.get("name")))
+        labels = dig(flavor.raw, "spec.nodeLabels") if flavor else None
+        if flavor is None or not isinstance(labels, dict):
+            return []
+        if dig(flavor.raw, "spec.topologyName"):
+            found += [n for n in subject.nodes if all(n.labels.get(key) == value for key, value in labels.items())]
+    open_ = any(node.ready is not False and not node.cordoned for node in found)
+    return found if subject.nodes.complete and not open_ else []

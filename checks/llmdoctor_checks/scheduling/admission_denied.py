@@ -32,7 +32,7 @@ _TEXTS: tuple[tuple[str, str, str], ...] = (
     (
         "silent",
         r'failed calling webhook "(?P<who>[^"]+)": (?:failed to call webhook: )?(?P<why>.+)',
-        "The webhook {who}, which must judge every pod, does not answer: {why}.",
+        "The webhook {who}, which must agree first, does not answer: {why}.",
     ),
     (
         "policy",

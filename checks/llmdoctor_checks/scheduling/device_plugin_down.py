@@ -176,7 +176,13 @@ def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Findi
             f"they advertise no {found.resource}."
         )
     name = min((v.node.name for v in found.verdicts), default="")
-    ways = [*map(manager_log, uncut), *([_look(name)] if broken else []), *_restart(cluster, name)]
+    named = [v.node for v in shown if v.node.finely_named][:1]
+    ways = [
+        *map(_plainly, named),
+        *map(manager_log, uncut),
+        *([_look(name)] if broken else []),
+        *_restart(cluster, name),
+    ]
     yield finding(pending, found, summary, evidence, ways, ("gpu-insufficient", "gpu-resource-absent"))
 
 
@@ -195,6 +201,17 @@ def _disabled(cluster: Cluster, node: str, resource: str) -> Iterator[tuple[str,
         if hardware and meaning and meaning.disables and not hardware.kernel.outlived(xid):
             yield f"{xid.device.title if xid.device else 'a GPU'} had Xid {xid.number}", xid.evidence
             return
+
+
+def _plainly(node: Node) -> Fix:
+    """What lets NVIDIA's GPU operator see a node again (internal/controller, `gpuNodeLabels`)."""
+    return fixes.advice(
+        "Let NFD name devices by vendor, or by class and vendor (sources.pci.deviceLabelFields of its worker): NVIDIA's GPU operator looks "
+        f"for pci-10de.present, pci-0302_10de.present or pci-0300_10de.present, and {node.name} has "
+        f"{node.finely_named.rpartition('/')[2]}",
+        "kubectl get nodefeaturediscoveries.nfd.openshift.io -A -o yaml   # or: the ConfigMap of nfd-worker",
+        owner="platform",
+    )
 
 
 def _look(node: str) -> Fix:

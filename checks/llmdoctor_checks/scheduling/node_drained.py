@@ -11,7 +11,7 @@ def node_drained(pod: Pod, subject: Subject, events: Events | None, node: Node |
     """The pod was evicted because its node was drained, interrupted or shut down.
 
     Somebody took the pod away by intent: `kubectl drain`, an upgrade, an autoscaler that removes or consolidates nodes, the
-    interruption of a spot machine, a NoExecute taint, or the shutdown of the node. The server is not at fault. It ends by
+    interruption of a spot machine, a NoExecute taint, the descheduler, or the shutdown of the node. The server is not at fault. It ends by
     SIGTERM (143), or by SIGKILL (137) when the grace period is too short, and the others of its group report only a broken
     connection.
 
@@ -30,11 +30,20 @@ def node_drained(pod: Pod, subject: Subject, events: Events | None, node: Node |
     if found is None or found.kind != "drained":
         return
     name = pod.spec.node_name or "its node"
+    summary = f"{pod.name} was taken from {name}: {found.why}"
+    if found.before:
+        summary = f"{found.before} pods before {pod.name} were taken away, and it starts anew: {found.why}."
     yield lost(
         found,
-        f"{pod.name} was taken from {name}: {found.why}"
-        + ". The node was not read: it may as well have stopped answering." * found.open,
+        summary + ". The node was not read: it may as well have stopped answering." * found.open,
         fixes.advice(
+            f"Leave it out of the descheduler's policy (labelSelector or priorityThreshold of DefaultEvictor, namespaces of {found.plugin})"
+            f", or protect it with a PodDisruptionBudget ({fixes.edited(pod)})",
+            "kubectl get configmaps -A -o name | grep descheduler",
+            f"kubectl -n {pod.namespace} get poddisruptionbudgets",
+        )
+        if found.plugin
+        else fixes.advice(
             "Run it on machines that are not taken back, or several replicas on different ones: no PodDisruptionBudget "
             f"holds a spot machine ({fixes.edited(pod)})"
             if found.spot

@@ -23,7 +23,7 @@ from kubectl_llmdoctor.api import (
     requests_of,
     rows,
 )
-from llmdoctor_checks.scheduling._kueue import workloads
+from llmdoctor_checks.scheduling._kueue import for_topology, workloads
 from llmdoctor_checks.scheduling._refused import LITERALS, hurts, lacking, refusals, unmade
 
 #: Texts of the admission plugins ResourceQuota and LimitRanger.
@@ -229,6 +229,38 @@ def _members(pod: Pod) -> int:
     return least if isinstance(least, int) and least > 1 else 1
 
 
+def _names(lacks: str) -> list[str]:
+    return re.findall(r"[\w.-]{1,253}/[\w.-]{1,63}|\bcpu\b|\bmemory\b", lacks[:2000])
+
+
+def _of_others(pod: Pod, lacks: str) -> bool:
+    """Whether neither the pod nor its group asks for what the queue lacks (Volcano's plugin proportion compares every resource)."""
+    group = pod.cluster.item("PodGroup", pod.namespace, str(pod.annotations.get(_VOLCANO_GROUP)))
+    theirs = dig(group.raw, "spec.minResources") if group else None
+    if group is None or not isinstance(theirs, dict):
+        return False
+    asked = requests_of(pod.obj)
+    return bool(_names(lacks)) and not any(asked.get(name) or milli(theirs.get(name, 0)) for name in _names(lacks))
+
+
+def _in_line(pod: Pod, lacks: str) -> Fix:
+    """What has a place in the queue and no pods: a PodGroup stays in line where its workload was scaled to 0."""
+    groups = [
+        f"{item.namespace}/{item.name}"
+        for item in pod.cluster.items("PodGroup")
+        if dig(item.raw, "status.phase") == "Inqueue"
+        and isinstance(wanted := dig(item.raw, "spec.minResources"), dict)
+        and any(name in wanted for name in _names(lacks))
+    ]
+    return fixes.advice(
+        "Delete PodGroups in line (Inqueue) that have no pods any more"
+        + (f": {', '.join(sorted(groups)[:3])}" if groups else "")
+        + "; or give what needs no GPU a queue of its own",
+        "kubectl get podgroups.scheduling.volcano.sh -A",
+        owner="platform",
+    )
+
+
 def _held_back(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding:
     name, elastic = found["queue"] or found["over"], found["elastic"] or found["capacity"]
     by_elastic = "PreFilter" in found[0] or "Prefilter" in found[0] or bool(elastic)
@@ -248,6 +280,12 @@ def _held_back(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding:
         lacks = found["lacks"] or ", ".join((found["exceeds"] or "").split())
         why = f"too little is left of {lacks}" if lacks else "too little is left"
     why = re.sub(r"\b1 GPUs\b", "1 GPU", why)  # KAI counts so
+    of_others = found["volcano"] is not None and _of_others(pod, found["lacks"] or "")
+    if of_others:
+        why += (
+            ", of which it asks for nothing: Volcano counts what the queue has in use and in line, whoever comes next"
+        )
+        more.append(_in_line(pod, found["lacks"]))
     return Finding(
         role="cause",
         confidence="certain",
@@ -256,7 +294,7 @@ def _held_back(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding:
         explains=("pod-pending", "gang-incomplete", "scheduling-gated", "rollout-stuck"),
         fixes=(
             fixes.advice(
-                f"Wait for, or end, other workloads of {queue}; or ask for less",
+                f"Wait for, or end, other workloads of {queue}" + "; or ask for less" * (not of_others),
                 f"kubectl -n {pod.namespace} describe resourcequotas"
                 if found["namespace"]
                 else "kubectl get elasticquotas.scheduling.sigs.k8s.io -A"
@@ -349,7 +387,8 @@ def _queued(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
         for condition in rows(item.raw, "status.conditions"):
             message = str(condition.get("message") or "")
             found = re.search(_KUEUE, message)
-            if found and condition.get("type") == "QuotaReserved" and condition.get("status") == "False":
+            unmet = condition.get("type") == "QuotaReserved" and condition.get("status") == "False"
+            if found and unmet and not for_topology(message):
                 queue = dig(item.raw, "spec.queueName") or "its queue"
                 yield Finding(
                     role="cause",

@@ -14,10 +14,11 @@ from kubectl_llmdoctor.api import (
     check,
     dig,
     fixes,
+    node_evidence,
     pod_evidence,
     rows,
 )
-from llmdoctor_checks.scheduling._kueue import GROUP, workloads
+from llmdoctor_checks.scheduling._kueue import GROUP, gone, workloads
 from llmdoctor_checks.scheduling._words import EXPLAINS, sentence
 
 #: Who sets and lifts a gate, by the domain in its name.
@@ -44,6 +45,23 @@ _ADVICE = (
     (
         r"no topology domains at level: (\S+)",
         "Give the nodes all labels that the flavor's Topology names, not only {0}: without one of them Kueue knows no domain",
+    ),
+    (
+        r'Flavor "([^"]+)" does not support TopologyAwareScheduling',
+        "Give the flavor {0} a topologyName, or take the annotation kueue.x-k8s.io/podset-…-topology from the pods",
+    ),
+)
+
+#: The same where the pod's template is to be changed.
+_OF_THE_POD = (
+    (
+        r'Flavor "([^"]+)" supports only TopologyAwareScheduling',
+        "Ask for a topology in the pod template, as the annotation kueue.x-k8s.io/podset-preferred-topology: kubernetes.io/hostname: "
+        "flavor {0} takes no workload without",
+    ),
+    (
+        r'Flavor "([^"]+)" does not contain the requested level',
+        "Name a level of the Topology of flavor {0} in the annotation kueue.x-k8s.io/podset-…-topology of the pods",
     ),
 )
 
@@ -91,7 +109,7 @@ def scheduling_gated(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
             confidence="certain",
             summary=f"{who} has not opened {which}, so no scheduler looks at the pod"
             + _ending((_reason(queued) or _unqueued(pod, queued)) if any("kueue" in g for g in gates) else ""),
-            evidence=(*evidence, *said, *_owners(subject, cluster)),
+            evidence=(*evidence, *said, *_nodes(queued, subject), *_owners(subject, cluster)),
             explains=(*EXPLAINS, "gang-incomplete"),
             fixes=tuple(_fixes(subject, gates, queued)),
             pods=tuple(p.name for p in gated),
@@ -133,6 +151,14 @@ def _waits(workload: Item) -> Iterator[Evidence]:
         if condition.get("status") == "False" and condition.get("message"):
             ref = f"Workload/{workload.name} status.conditions[{condition.get('type')}]"
             yield Evidence(source="workload", ref=ref, text=f"{condition.get('reason')}: {condition['message']}")
+
+
+def _nodes(queued: list[Item], subject: Subject) -> Iterator[Evidence]:
+    """The nodes for want of which Kueue knows no domain."""
+    if "no topology domains" not in _reason(queued):
+        return
+    for node in gone(queued[0], subject)[:3]:
+        yield node_evidence(node, ", ".join(node.troubles))
 
 
 def _reason(queued: list[Item]) -> str:
@@ -220,9 +246,22 @@ def _fixes(subject: Subject, gates: list[str], queued: list[Item]) -> Iterator[F
                 *commands[:1],
             )
             return
+        away = gone(queued[0], subject) if "no topology domains" in reason else []
+        if away:
+            names = ", ".join(sorted(node.name for node in away)[:3])
+            yield fixes.advice(
+                f"Bring {names} back: no node of the flavor is ready and open for pods, so there is no domain",
+                f"kubectl get nodes {' '.join(sorted(node.name for node in away)[:3])}",
+                owner="platform",
+            )
+            return
         for words, text in _ADVICE:
             if found := re.search(words, reason):
                 yield fixes.advice(text.format(*found.groups()), *commands, owner="platform")
+                return
+        for words, text in _OF_THE_POD:
+            if found := re.search(words, reason):
+                yield fixes.advice(text.format(*found.groups()), *commands)
                 return
         yield fixes.advice("See what Kueue's Workload waits for: quota, topology, an admission check", *commands)
         if subject.workload and not _queue(subject.workload.item):

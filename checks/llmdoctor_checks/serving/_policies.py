@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from kubectl_llmdoctor.api import Cluster, Item, Pod, dig, rows, words
@@ -193,10 +193,11 @@ def _covers(one: dict[str, Any], port: int) -> bool:
     return int(number) <= port <= (end if isinstance(end, int) and end else int(number))
 
 
-def cilium_leads_outside(rule: dict[str, Any], port: int) -> bool:
+def cilium_leads_outside(rule: dict[str, Any], port: int, hosts: Collection[str] = ()) -> bool:
     """Whether one of Cilium's rules may let a pod out of the cluster at a port; names and groups may mean any address.
 
-    Without a peer a rule allows its ports to everybody, and without ports either nothing at all.
+    Where the hosts that are asked are known, names must mean one of them; a star is taken for any characters. Without a peer a rule
+    allows its ports to everybody, and without ports either nothing at all.
     """
     listed = cilium_ports(rule)
     if listed and not any(_covers(one, port) for one in listed):
@@ -207,5 +208,13 @@ def cilium_leads_outside(rule: dict[str, Any], port: int) -> bool:
     return (
         bool(_OUTSIDE.intersection(words(rule, "toEntities")))
         or any(_public(str(cidr)) for cidr in cidrs)
-        or bool(rule.get("toFQDNs") or rule.get("toGroups"))
+        or bool(rule.get("toGroups"))
+        or any(not hosts or _means(one, hosts) for one in rows(rule, "toFQDNs"))
     )
+
+
+def _means(name: dict[str, Any], hosts: Collection[str]) -> bool:
+    """Whether an entry of `toFQDNs` means one of these hosts."""
+    exact, pattern = str(name.get("matchName") or ""), str(name.get("matchPattern") or "")
+    expression = re.escape(pattern or exact).replace(r"\*", ".*").removesuffix(r"\.")
+    return any(re.fullmatch(expression, host, re.IGNORECASE) for host in hosts)

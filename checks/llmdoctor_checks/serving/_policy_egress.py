@@ -84,7 +84,8 @@ def outside(pod: Pod, engines: Sequence[Engine], cluster: Cluster, logs: Logs | 
         if (not store and (pod.ready or not _is_outside(told["whom"]))) or (pod.ready and line.log.previous):
             continue
         port = int(told["port"])
-        if any(cilium_leads_outside(rule, port) for _, listed in theirs for rule in listed) or any(
+        hosts = _hosts(line.text, told["whom"])
+        if any(cilium_leads_outside(rule, port, hosts) for _, listed in theirs for rule in listed) or any(
             has_port(rule, port) and leads_outside(rule) for rule in rules(ours, "Egress")
         ):
             continue
@@ -98,12 +99,15 @@ def outside(pod: Pod, engines: Sequence[Engine], cluster: Cluster, logs: Logs | 
         yield Finding(
             role="cause",
             summary=f"No rule of {' and '.join(dict.fromkeys(names))} lets {pod.name} out of the cluster at port {port}, "
-            f"at which it asks {told['whom']}.",
+            f"at which it asks {' and '.join(sorted(hosts)) or told['whom']}.",
             evidence=(log_evidence(line), quoted),
             explains=("model-registry-failed", "hf-unreachable", *CONSEQUENCES),
             fixes=(
                 fixes.advice(
-                    f"Allow port {port} to the entity world (or the names of the store) in {theirs[0][0].name}",
+                    f"Allow port {port} to {' and '.join(sorted(hosts))} (toFQDNs; a store may send on to other names), or to the entity "
+                    f"world, in {theirs[0][0].name}"
+                    if hosts
+                    else f"Allow port {port} to the entity world (or the names of the store) in {theirs[0][0].name}",
                     owner="platform",
                 )
                 if theirs
@@ -111,6 +115,12 @@ def outside(pod: Pod, engines: Sequence[Engine], cluster: Cluster, logs: Logs | 
             ),
         )
         return
+
+
+def _hosts(text: str, whom: str) -> set[str]:
+    """The names of the hosts that a line says were asked."""
+    named = re.findall(r"https?://([\w-]{1,63}(?:\.[\w-]{1,63}){1,8})", text[:4000])
+    return {host for host in (*named, whom) if not re.fullmatch(r"[\d.]+", host)}
 
 
 def _is_outside(whom: str) -> bool:

@@ -339,15 +339,21 @@ def _of_backend(route: Item, said: _Refusal, ref: _Ref, cluster: Cluster) -> tup
             f"{what} was resolved before there was {kind} {ref.means.name}, and its controller has not looked again.",
             fixes.advice("Touch the route, so that its controller looks again", touch),
         )
+    # a controller may know Services alone: pools came with an extension of the Gateway API
+    unknown = said.reason == "InvalidKind" and ref.raw.get("kind") == _POOL
+    advice = (
+        f"Let {_parents(route)} be of a controller that knows {kind}s of {own}, with that switched on (Envoy Gateway knows them by Envoy "
+        "AI Gateway only), or send the route to a Service"
+    )
     return (
         f"The controller of {what} does not take {kind} {ref.means.name} as a backend: {sentence(said.text)}",
-        _described(route, "Correct what its controller names"),
+        _described(route, advice if unknown else "Correct what its controller names"),
     )
 
 
 def _of_route(item: Item, said: _Refusal) -> tuple[str, Fix]:
     """What is wrong with a route or a pool as a whole."""
-    parents = ", ".join(str(ref.get("name")) for ref in rows(item.raw, "spec.parentRefs")) or "its gateway"
+    parents = _parents(item)
     advice = {
         "NotAllowedByListeners": f"Let a listener of {parents} take routes of namespace {item.namespace} (allowedRoutes.namespaces)",
         "NoMatchingListenerHostname": f"Give it a hostname that a listener of {parents} has",
@@ -358,6 +364,10 @@ def _of_route(item: Item, said: _Refusal) -> tuple[str, Fix]:
         f"{_kind(item)} {item.name} is not served: {sentence(said.text)}",
         _described(item, advice.get(said.reason, "Correct what its controller names")),
     )
+
+
+def _parents(route: Item) -> str:
+    return ", ".join(str(ref.get("name")) for ref in rows(route.raw, "spec.parentRefs")) or "its gateway"
 
 
 def _described(item: Item, summary: str) -> Fix:
