@@ -262,7 +262,11 @@ HIDDEN = Launch(image="registry.acme.example/team/brain:1.4", command=("/opt/bra
         ('{"level": "INFO", "message": "vLLM API server version 0.11.2"}', "vllm"),
         ("(APIServer pid=1) INFO 11-20 10:00:00 [utils.py:233] vLLM API server version 0.13.0", "vllm"),
         ("srv    load_model: loading model '/models/m.gguf'", "llama.cpp"),
+        ("main: server is listening on http://127.0.0.1:8080 - starting the main loop", "llama.cpp"),
+        ("main: server is listening on http://0.0.0.0:8080\nmain: starting the main loop...", "llama.cpp"),
         ("== NVIDIA Inference Microservice LLM NIM ==", "nim"),
+        ("== NVIDIA Inference Microservice LLM NIM ==\n" + VLLM, "nim"),
+        (OLLAMA + "srv    load_model: loading model '/root/.ollama/models/blobs/sha256-1'", "ollama"),
         ('I1120 10:00:00.1 1 grpc_server.cc:2558] "Started GRPCInferenceService at 0.0.0.0:8001"', "triton"),
         (
             '2025-01-01T10:00:00.0Z  INFO text_embeddings_router: router/src/main.rs:203: Args { model_id: "a/b" }',
@@ -287,7 +291,15 @@ def test_a_banner_tells_what_a_script_started(text: str, name: str) -> None:
         "[llama-swap] x\nsrv    load_model: loading model '/models/m.gguf'",
         "x " * 200 + "vLLM API server version 0.9.2",
         "server is listening on http://0.0.0.0:8080",
+        "main: server is listening on http://0.0.0.0:3000",
         "Listening on :8080",
+        "OLLAMA_HOST: http://ollama:11434\nListening on http://0.0.0.0:3000",
+        "connecting to NVIDIA Inference Microservice at http://nim:8000",
+        "[pod/vllm-0/vllm] INFO 11-20 10:00:00 [api_server.py:1289] vLLM API server version 0.9.2",
+        "vllm-0 vllm INFO 11-20 10:00:00 [api_server.py:1289] vLLM API server version 0.9.2",
+        "vllm-1  | INFO 11-20 10:00:00 [api_server.py:1289] vLLM API server version 0.9.2",
+        "user: please explain this log: INFO 11-20 10:00:00 [api_server.py:1289] vLLM API server version 0.9.2",
+        "I1120 10:00:00.1 1 grpc_server.cc:2558] Started GRPCInferenceService at 0.0.0.0:8001\n" + SGLANG,
     ],
 )
 def test_what_a_log_quotes_or_passes_on_is_no_banner(text: str) -> None:

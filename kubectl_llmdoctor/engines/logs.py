@@ -54,7 +54,10 @@ _PATTERNS = {
     # a logger's marks and no quotation, or a record whose message begins here
     "before-banner": r"[^\n\"'{}]{0,160}(?:msg=\"|\] \")?|\{[^\n{}]{0,300}\"(?:message|msg)\": ?\"",
     # Ray prints what other processes say behind marks of its own
-    "of-another": r"\((?!(?:API|Api)Server|EngineCore)\w[^)\n]{0,100} pid=",
+    # so do tools that show the logs of other containers (kubectl, stern, docker compose); and a sentence quotes
+    "of-another": r"\((?!(?:API|Api)Server|EngineCore)\w[^)\n]{0,100} pid="
+    r"|^\[pod/|^\s{0,9}>|^\S{1,100} {1,20}\| |^[a-z0-9.-]{1,80} [a-z0-9.-]{1,80} (?:DEBUG|INFO|WARN|ERROR)"
+    r"|(?<!\S)[a-z]{2,30} [a-z]{2,30} [a-z]{2,30}\b",
     "tgi-version": r'"?(?:docker_label|version)"?: "(?:sha-[0-9a-f]+-)?v?(\d+\.\d+\.\d+)"',
 }
 
@@ -118,8 +121,9 @@ def _head(text: str) -> str:
 
 #: What an engine prints of itself when it starts: what its line has before that, and what follows.
 _ANNOUNCED: tuple[tuple[str, str, str], ...] = (
-    ("nim", "", "NVIDIA Inference Microservice"),
-    ("ollama", "", "Listening on "),
+    ("nim", "", "== NVIDIA Inference Microservice"),
+    ("nim", "", "NVIDIA Inference Microservice LLM NIM Version "),
+    ("ollama", "source=routes.go:", 'msg="Listening on '),
     ("tgi", "", "text_generation_launcher: Args {"),
     ("tei", "", "text_embeddings_router: router/src/main.rs:"),
     ("sglang", "", "server_args=ServerArgs("),
@@ -133,8 +137,16 @@ _ANNOUNCED: tuple[tuple[str, str, str], ...] = (
     ("tensorrt-llm", "", "[TensorRT-LLM] TensorRT"),
     ("lmdeploy", "lmdeploy - INFO - ", "input backend="),
     ("llama.cpp", "srv ", "load_model: loading model '"),
-    ("llama.cpp", "main: ", "server is listening on "),
+    ("llama.cpp", "main: ", "server is listening on http"),
 )
+#: What a log with a banner that other programs print, too, has besides.
+_BESIDES = {"server is listening on http": "starting the main loop"}
+#: The engines that start others inside, and print what those say.
+_INSIDE: dict[str, frozenset[str]] = {
+    "nim": frozenset({"vllm", "sglang", "tensorrt-llm", "triton", "llama.cpp"}),
+    "ollama": frozenset({"llama.cpp"}),
+    "triton": frozenset({"vllm", "tensorrt-llm"}),
+}
 #: Programs that start engines of several kinds, print what those say, and are asked in another way.
 _HOSTS = ("(ServeReplica", "xinference", "gpustack", "llama-swap", "llama_swap", "LocalAI")
 
@@ -142,12 +154,17 @@ _HOSTS = ("(ServeReplica", "xinference", "gpustack", "llama-swap", "llama_swap",
 def announced(text: str) -> str | None:
     """The engine that wrote a log, by the banner that it printed when it started.
 
-    A path in a traceback, or a line that quotes another program's, says nothing here.
+    A path in a traceback, or a line that quotes another program's, says nothing here; nor do the banners of several
+    engines, of which nobody knows whose the lines are.
     """
     head = text[:HEAD]
-    found = next((name for name, before, banner in _ANNOUNCED if _says(head, before, banner)), None)
+    said = ((name, banner) for name, before, banner in _ANNOUNCED if _says(head, before, banner))
+    found = dict.fromkeys(name for name, banner in said if _BESIDES.get(banner, "") in head)
     # of an engine inside another one the outer one is meant
-    return found if found and _name(head) == found and not any(host in head for host in _HOSTS) else None
+    outer = next(iter(found), None)
+    if outer is None or found.keys() - {outer} - _INSIDE.get(outer, frozenset()):
+        return None
+    return outer if _name(head) == outer and not any(host in head for host in _HOSTS) else None
 
 
 def _says(head: str, before: str, banner: str) -> bool:

@@ -22,6 +22,9 @@ from kubectl_llmdoctor.tree import dig
 #: What vLLM and TensorRT-LLM call the ranks that share the tokens of one prompt: more workers, as those of decoding are not.
 _CONTEXT_SIZES = ("prefill_context_parallel_size", "context_parallel_size")
 
+#: Engines that start others inside, of whose log the head may be gone.
+_START_OTHERS = ("nim", "ollama", "triton", "huggingfaceserver", "localai")
+
 #: Engines that print their whole configuration, or all of it that somebody set.
 _PRINTS_ALL = ("vllm", "sglang", "tgi")
 
@@ -216,6 +219,14 @@ def _announced(pod: Pod, logs: Logs) -> Iterator[Engine]:
             break
 
 
+def _starts_another(container: Container, found: engines.Engine, text: str) -> bool:
+    """Whether the script in an image that is called after one engine starts another, by the banner in its log."""
+    if found.argv_known or found.name in _START_OTHERS:
+        return False
+    said = engines.announced(container.launch, text)
+    return said is not None and said.name != found.name
+
+
 def engines_of(pod: Pod, logs: Logs) -> list[Engine]:
     """The engines of a pod's containers, in order; for a log that came alone, the engine that wrote it."""
     found: list[Engine] = []
@@ -229,6 +240,8 @@ def engines_of(pod: Pod, logs: Logs) -> list[Engine]:
             continue
         engine = _stated(container, read)
         text = next((log.text for log in logs.of(container.name) if log.text), "")
+        if engine and text and _starts_another(container, engine, text):
+            continue
         if text:
             engine = engines.enrich(engine, text) if engine else engines.from_log(text) if pod.log_only else None
         if engine:

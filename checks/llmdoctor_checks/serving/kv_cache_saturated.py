@@ -278,6 +278,8 @@ def _none_begun(pod: Pod, engine: Engine, said: list[Statement]) -> Finding | No
     first, last = said[0], said[-1]
     limit = engine.explicit("max_num_seqs")
     limited = limit is not None and isinstance(limit.value, int) and limit.value <= last.running
+    if engine.announced and engine.get("max_num_seqs") is None:
+        return None  # the script that starts it may have told it how many
     if limited or not all(_NO_PROMPT in load.line.text and load.tokens for load in said):
         return None
     if any(load.cache < _HALF or load.waiting < _TIMES_AS_MANY * load.running or not load.running for load in said):

@@ -128,12 +128,18 @@ def _layers(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     waits = _waits(log, line, limit) if there <= _HALF * layers else []
     if engine.name == "llama.cpp" and any(_all_on_gpu(other, layers) for other in log.find("layers to GPU")):
         return None  # a draft, or one more model of a router, beside a larger one that is there
-    default = engine.name == "llama.cpp" and there == 0 and not pod.log_only  # which says nothing of the arguments
+    unseen = (
+        engine.name == "llama.cpp" and not pod.log_only and not engine.found.argv_known
+    )  # a script may say how many
+    if unseen and there:
+        return None
+    # a log alone says nothing of the arguments
+    default = engine.name == "llama.cpp" and there == 0 and not pod.log_only and not unseen
     return Finding(
         # a model that is larger than the GPU may be what somebody wants; a GPU that is asked for and left idle is not, nor is an
         # answer that takes minutes
         role="cause" if there == 0 or waits else "risk",
-        confidence="certain" if (default or room) and not waits else "likely",
+        confidence="possible" if unseen else "certain" if (default or room) and not waits else "likely",
         summary=f"{engine.at} has {there} of {layers} layers of the model on the GPU, and computes the "
         f"others on the CPU{why or (', as no --n-gpu-layers is set' if default else '')}"
         f"{f'; most of its last answers took {say_seconds(limit)} or longer' if waits else ''}.",
