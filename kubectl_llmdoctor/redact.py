@@ -7,6 +7,7 @@ from typing import Any
 
 _MAX_DEPTH = 100
 _MAX_OPEN_LINES = 2000  # a block whose end never comes must not swallow the rest of a log
+_MOST_LOOKED = 16  # so many times a character is looked at in strings that are kept, nested or badly quoted
 _MAX_PASSES = 8  # a mask can uncover a name that was glued to the secret, and masking twice must change nothing
 
 # Fragments: what may stand between a name and its sign; a string of Python, JSON, or JSON in JSON; an expression of a
@@ -170,9 +171,17 @@ _PATTERNS = {
         (?:(?:Text|Some|String)\((?=["']))?(?=(?:\[[ \t]?)?[bfru]?(?:\\{0,7}["']|\\x22))""",
     # User query: …  customer asked: …  Received question: …
     "spoken": r"""(?i:\b(?:(?:user|customer|human)(?:'s)?[ ](?:query|question|prompt|message|input|asks|asked)
-        |(?:answering|incoming|processing|received|rewritten)[ ](?:query|question|user[ ]query)):[ ]{1,4})(?!<masked:prompt>$)(?=\S).*""",
-    # a string is the answer of a server or a page of one: what it says of an error is not masked as a whole
-    "answer": r"""\s*(?:\{\s{0,4}(?:\\{0,7}["']|\\x22)(?:errors?|message|msg|details?|code|status|kind|object)\b|<(?:!|html))""",
+        |(?P<does>answering|incoming|processing|received|rewritten)[ ](?:query|question|user[ ]query)):[ ]{1,4})
+        (?!<masked:prompt>$)(?=\S).*""",
+    # Error processing query: …  Failed while answering question: … tell what went wrong, not what was asked
+    "failed": r"(?:[Ee]rror|[Ff]ail\w{0,4}|[Ee]xception|[Uu]nable|[Cc]ould[ ]not|[Cc]annot|[Pp]roblem)\b[ \w]{0,40}$",
+    # a string is the answer of a server, of a proxy, or a page of one: what it says of an error is not masked as a whole
+    "answer": r"""\s*(?:\{\s{0,4}(?:\\{0,7}["']|\\x22)(?:errors?|message|msg|details?|code|status|kind|object)\b|<(?:!|html)
+        |(?:upstream[ ](?:connect[ ]error|request[ ]timeout)|no[ ]healthy[ ]upstream|stream[ ]timeout
+            |(?:Internal[ ]Server[ ]Error|Bad[ ]Gateway|Service[ ]Unavailable|Gateway[ ]Time-?out)\s{0,4}$))""",
+    # lines of a log as a field of one: {"text": "…", "record": {"elapsed": {…   {"_source_": "stderr", "content": "…"}
+    "loguru": rf"""{_STAMP}\{{"(?P<name>text)":[ ]?{_STRING},[ ]?"record":[ ]?\{{"elapsed":""",
+    "stored": r"""\"(?:_source_|stream)":[ ]?"std(?:out|err)\"""",
     # what follows the end of a string, and not a quote inside it
     "after": r"""\s{0,4}(?:[,}\])|;"'<]|\\|$|\.(?:\s|$|\.\.)|[\w.-]{1,40}=)""",
     "part": rf"""{_STRING}|[\[({{]|[\])}}]|[^\[\](){{}}"'\\]++|.""",
@@ -186,6 +195,9 @@ _PATTERNS = {
     "json_input": r"""("message":"(?:Input|Output):[ ])[^"\\]*+(?:\\.[^"\\]*+)*+""",
     "router_line": r"""(?:\x1b\[[\d;]*+m)*+(?:\d{4}-\d\d-\d\dT\S{1,40}+\s++){1,2}+(?:\x1b\[[\d;]*+m|\s)*+
         (?:TRACE|DEBUG|INFO|WARN|ERROR)\b|\{"timestamp\"|\d{1,2}:\d\d[AP]M[ ](?:\x1b\[[\d;]*+m)*+[A-Z]{3}\b""",
+    # what follows a prompt that has lost its colours, and with them the mark of its end
+    "other_line": rf"""(?:{_STAMP})(?:\d{{4}}-\d\d-\d\d[ T]\d\d:\d\d|Traceback[ ]\(most|(?:DEBUG|INFO|WARNING|ERROR|CRITICAL):
+        |>[ ](?:Entering|Finished)[ ])""",
     # a list of texts of which each stands on a line of its own
     "texts": r"""\\{0,3}["'](?:messages|(?:prompt|content|input|text|query)s?)\\{0,3}["'][ \t]?:[ \t]?\[[ \t]*$""",
     "one_text": rf"""(?P<head>{_STAMP}[ \t]*)(?P<text>[bfru]?["'].*["'])(?P<tail>,?[ \t]*)""",
@@ -376,7 +388,7 @@ def _mask_prompts(line: str) -> str:
     request, slog = _re("request").search(line), "msg=" in line
     line = line if request else _mask_said(line)
     out: list[str] = []
-    done = at = 0
+    done = at = looked = 0
     while found := _re("prompt").search(line, at):
         at = found.end()
         name = found["name"]
@@ -388,7 +400,9 @@ def _mask_prompts(line: str) -> str:
             quoted = _re("quoted").fullmatch(line, at, end)
         text = line[at:end]
         inner = quoted["inner"] if quoted else text
-        if not inner or text == "[]" or _re("mask").match(inner):
+        masked = _re("mask").match(inner)
+        looked += end - at if masked else 0
+        if not inner or text == "[]" or (masked and looked <= _MOST_LOOKED * len(line)):
             continue
         word = not quoted and text[0] not in "[({"  # slog quotes only what has a space; a bare number is a length
         if word and not (slog and name in ("prompt", "string") and found[0][-1] == "=" and not text.isdigit()):
@@ -403,10 +417,11 @@ def _mask_prompts(line: str) -> str:
 def _mask_said(line: str) -> str:
     """Masks what stands under the names that clients, gateways and frameworks give to what was said, in any line."""
     out: list[str] = []
-    done = at = 0
+    done = at = looked = 0
+    record = _records(line)
     while found := _re("said").search(line, at):
         at = found.end()
-        if _part_of_a_word(line, found):
+        if _part_of_a_word(line, found) or found.start() == record:
             continue
         end = _literal_end(line, at)
         if quoted := _re("quoted").fullmatch(line, at, end):
@@ -415,7 +430,9 @@ def _mask_said(line: str) -> str:
         text = line[at:end]
         first = quoted["inner"] if quoted else text[1:].lstrip().lstrip("\\\"'")
         words = " " in (quoted["inner"] if quoted else text)
-        if not first or (found["words"] and not words) or _re("mask").match(first) or _re("answer").match(first):
+        kept = (found["words"] and not words) or _re("mask").match(first) or _re("answer").match(first)
+        looked += end - at if kept else 0
+        if not first or (kept and looked <= _MOST_LOOKED * len(line)):
             continue
         close = found["close"]
         out += (
@@ -426,6 +443,13 @@ def _mask_said(line: str) -> str:
         )
         done = at = end
     return "".join(out) + line[done:]
+
+
+def _records(line: str) -> int:
+    """Where the name of a field stands that is a whole line of a log: Loguru's `text`, and the `content` of what a store keeps."""
+    if loguru := _re("loguru").match(line):
+        return loguru.start("name")
+    return line.find('"content"') + 1 if _re("stored").search(line) else -1
 
 
 def _part_of_a_word(line: str, found: re.Match[str]) -> bool:
@@ -457,8 +481,17 @@ def _string_end(line: str, end: int, quote: str) -> int:
     """Where a string really ends: who prints quotes inside it as they are, or escapes them once too often, ends it early."""
     while end < len(line) and not _re("after").match(line, end):
         more = line.find(quote, end)
-        end = more + len(quote) if more >= 0 else len(line)
+        if more < 0:  # none of these quotes follows: it ended here, unless this one is an apostrophe
+            return len(line) if line[end].isalnum() else end
+        end = more + len(quote)
     return end
+
+
+def _mask_spoken(found: re.Match[str]) -> str:
+    before = found.string[max(0, found.start() - 80) : found.start()]
+    if found["does"] and _re("failed").search(before):
+        return found[0]
+    return found[0][: found[0].index(": ") + 2] + "<masked:prompt>"
 
 
 def _mask_bearer(found: re.Match[str]) -> str:
@@ -476,7 +509,8 @@ class TextMasker:
     """Masks text that comes in chunks of whole lines; a key, a prompt or a value may go on in the next one."""
 
     def __init__(self) -> None:
-        self._open = ""  # what goes on in the next line: "pem", "prompt", "value" or the "pair" of a name
+        # what goes on in the next line: "pem", "prompt", a "coloured" one, "texts", "value" or the "pair" of a name
+        self._open = ""
         self._name = ""
         self._left = 0
 
@@ -516,9 +550,11 @@ class TextMasker:
     def _pass(self, line: str) -> str:
         self._open = ""
         if said := _re("input").search(line):
-            self._open, self._left = "prompt" if not said[0].startswith("Parsing") else "", _MAX_OPEN_LINES
+            opened = {"Parsing": "", "Prompt after": "coloured"}
+            self._open = next((state for start, state in opened.items() if said[0].startswith(start)), "prompt")
+            self._left = _MAX_OPEN_LINES
             line = line[: said.end()] + "<masked:prompt>"
-        line = _re("spoken").sub(lambda said: said[0][: said[0].index(": ") + 2] + "<masked:prompt>", line)
+        line = _re("spoken").sub(_mask_spoken, line)
         line = _re("json_input").sub(r"\1<masked:prompt>", line)
         line = _re("next_token").sub(r"\1'<masked:prompt>'", line)
         line = _mask_settings(self._mask_pem(_mask_prompts(line)))
@@ -549,10 +585,17 @@ class TextMasker:
         self._left -= 1
         if self._left < 0:
             return None
-        if self._open == "prompt":
+        if (
+            self._open == "coloured"
+        ):  # LangChain sets a prompt in colour; a store may have taken that away, and its end with it
+            if "\x1b" in line:
+                self._open = "prompt"
+            elif _re("other_line").match(line):
+                return None
+        if self._open in ("prompt", "coloured"):
             if _re("router_line").match(line):
                 return None
-            if line.endswith("\x1b[0m"):  # LangChain sets a prompt in colour
+            if line.endswith("\x1b[0m"):
                 self._left = 0
                 return "<masked:prompt>\x1b[0m"
             return line and "<masked:prompt>"

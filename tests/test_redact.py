@@ -190,10 +190,19 @@ MASKED = [
     ),
     ("INFO:app:User query: why CUDA error?", "INFO:app:User query: <masked:prompt>"),
     ('INFO:app:customer asked: "why: so"', "INFO:app:customer asked: <masked:prompt>"),
+    ("INFO:app:processing query: why CUDA error?", "INFO:app:processing query: <masked:prompt>"),
+    ('{"text": "why CUDA error?", "record": 1}', '{"text": "<masked:prompt>", "record": 1}'),
+    ('input="a b" -> RuntimeError: CUDA error', 'input="<masked:prompt>" -> RuntimeError: CUDA error'),
     ('{"tool_result": "exit 1: CUDA error", "tool": "t"}', '{"tool_result": "<masked:prompt>", "tool": "t"}'),
 ]
 
 KEPT = [
+    # what a program says of itself under such a name, or of what it did not do for somebody
+    "ERROR:app:Error processing query: CUDA error: out of memory",
+    "openai: text='no healthy upstream'",
+    "content=b'upstream connect error or disconnect/reset before headers'",
+    '{"text": "2026-06-02 | ERROR | m:f:1 - CUDA error\\nTraceback", "record": {"elapsed": {"repr": "0:00"}, "message": "CUDA error"}}',
+    '{"_source_": "stderr", "content": "RuntimeError: CUDA error: out of memory"}',
     # what a server says of a request, and what only looks like words of somebody
     "[type=value_error, input_value=ArgsKwargs((), {'model': '/m'}), input_type=ArgsKwargs]",
     "[type=int_parsing, input_value='tcp://10.96.41.7:7860', input_type=str]",
@@ -283,6 +292,10 @@ BLOCKS = [
     (
         "Prompt after formatting:\n\x1b[32;1mHuman: a\nb\x1b[0m\nINFO: done\n",
         "Prompt after formatting:<masked:prompt>\n<masked:prompt>\n<masked:prompt>\x1b[0m\nINFO: done\n",
+    ),
+    (
+        "Prompt after formatting:\nHuman: a\nb\nTraceback (most recent call last):\nMemoryError\n",
+        "Prompt after formatting:<masked:prompt>\n<masked:prompt>\n<masked:prompt>\nTraceback (most recent call last):\nMemoryError\n",
     ),
     (
         "2025-05-01T01:31:14.7Z DEBUG g{}: text_generation_router::server: router/src/server.rs:291: Input: system\n"
@@ -744,6 +757,10 @@ BAIT = [
         "prompt_token_ids: [1,",
         "content='",
         "content='a' b",
+        'text="a"!',
+        '"text":["a"',
+        '"content":"{\\"error":"a"!',
+        'text="<masked:prompt>"!',
         'content="a\\"',
         "\\x22prompt\\x22:\\x22",
         "a_",

@@ -735,9 +735,21 @@ def test_a_word_may_name_those_above_it() -> None:
         ('level=error msg="load failed" error="eaten: x"', False),
         (r'{"msg": "answer", "body": "{\"error\": \"eaten: x\"}"}', False),
         ('{"note": "none"} eaten: x', False),
+        ('{"error": {"name": "ApiError", "responseBody": "eaten: x"}}', False),
+        ('{"@t": "x", "@mt": "load failed", "@x": "eaten: x"}', False),
+        ('{"LogEntry": "eaten: x", "stream": "stderr"}', False),
+        ('{"body": {"stringValue": "eaten: x"}}', False),
+        ('{"msg": "ticket", "userMessage": "why eaten: x?"}', True),
         ('cannot load model "m": "eaten: x"', False),
         ("RuntimeError: 'eaten: x'", False),
     ],
 )
 def test_what_a_line_quotes_of_others_is_not_what_it_says(line: str, quoted: bool) -> None:
     assert bool(_found(_tree(), _DEAD, _log(line, previous=True))) is not quoted
+
+
+def test_a_match_may_begin_in_the_level_of_a_line() -> None:
+    tree = {**_tree(), "patterns": [{"literal": "eaten: x", "match": "error.{0,200}eaten: x"}]}
+
+    assert _found(tree, _DEAD, _log('{"level": "error", "message": "eaten: x"}', previous=True))
+    assert not _found(tree, _DEAD, _log('{"level": "error", "message": "ticket", "note": "eaten: x"}', previous=True))

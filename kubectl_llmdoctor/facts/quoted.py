@@ -13,12 +13,15 @@ _FIELD = expression(
     r"(?:[{,]\s{0,2}\\{0,7}[\"'](?P<key>[@\w.-]{1,60})\\{0,7}[\"']\s{0,2}:|(?<![\w.-])(?P<word>[A-Za-z_][\w.-]{0,60})=)"
     r"\s{0,2}(?:\[\s?)?[bfru]?(?P<open>\\{0,7}[\"'])"
 )
-#: How fields are called in which a program speaks of itself, or repeats what another program said.
+#: How fields are called in which a program speaks of itself, or repeats what another program said: by a part of the name, or by
+#: one of its words, with Serilog's `@m`, `@mt` and `@x`.
 _SPEAKS = expression(
     r"(?i)msg|message|err|fail|exception|reason|cause|detail|description|stack|trace|warning|fatal|panic|std(?:out|err)|payload"
-    r"|(?:^|[._-])(?:exc|exc_info|exc_text|status|state|conditions?|events?|logs?|lines?|text|body|data|response|results?|resp"
-    r"|reply|output|hint|info|raw|value|why|problem|issue|cmd|command|args?)s?(?:$|[._-])"
+    r"|(?:^|[._-])(?:exc|exc_info|exc_text|status|state|conditions?|events?|logs?|lines?|text|body|content|data|response|results?"
+    r"|resp|reply|output|hint|info|raw|record|entry|tail|value|why|problem|issue|cmd|command|args?|@mt?|@x)s?(?:$|[._-])"
 )
+#: Where a word begins in a name that has a capital there: `responseBody`, `LogEntry`.
+_WORD = expression(r"(?<=[a-z])(?=[A-Z])")
 #: What people and models say in spite of such a word.
 _OTHERS = expression(r"(?i)^(?:user|tool|chat|customer|assistant|human|conversation)[_.-]?[a-z]")
 #: So many fields of a line are looked at.
@@ -36,7 +39,7 @@ def carried(text: str, at: int) -> bool:
         end = _end(text, begin, field["open"])
         if 0 <= end <= at:
             begin = end + 1
-        elif not _SPEAKS.search(name := field["key"] or field["word"]) or _OTHERS.search(name):
+        elif not _SPEAKS.search(name := _WORD.sub("_", field["key"] or field["word"])) or _OTHERS.search(name):
             return True
     return False
 

@@ -48,14 +48,19 @@ def captured(pattern: Pattern, line: Line) -> dict[str, str] | None:
     """What the pattern captures of a line, or of what its process said."""
     for text in (line.text, said(line.text).text):
         if (found := capture(pattern, text)) is not None:
-            return None if carried(text, _begin(pattern, text)) else found
+            return None if all(carried(text, at) for at in _places(pattern, text)) else found
     return None
 
 
-def _begin(pattern: Pattern, text: str) -> int:
-    """Where in a text that matches what the pattern looks for begins."""
+def _places(pattern: Pattern, text: str) -> set[int]:
+    """Where in a text that matches what the pattern looks for begins, and where its literal stands from there on.
+
+    A match may begin in another field than that which tells of the cause: in the `"level": "error"` before it.
+    """
     found = _search(pattern.match, text) if pattern.match else None
-    return found.start() if found else text.find(pattern.literal)
+    begin = found.start() if found else 0
+    literal = text.find(pattern.literal, begin)
+    return {place for place in (begin if found else -1, literal) if place >= 0} or {text.find(pattern.literal)}
 
 
 def refused_at(pattern: Pattern, line: Line) -> Line | None:

@@ -220,9 +220,14 @@ def _needs_one(pod: Pod, engine: Engine, logs: Logs | None, subject: Subject) ->
 
 
 def _for_a_model(container: Container, logs: Logs | None) -> Iterator[Line]:
-    """Where Triton says that a model needs a GPU."""
-    own = logs.of(container.name) if logs and not near_gpus(container) else ()
-    return (line for log in own for text in _MODEL_NEEDS for line in log.find(text))
+    """Where Triton says that a model needs a GPU, and is not ready, or ended without being killed: it may serve the others."""
+    if logs is None or container.status.ready or near_gpus(container):
+        return
+    killed = (e for e in endings(container.pod) if e.oom_killed or e.signal in ("SIGKILL", "SIGTERM"))
+    others = [log.source for e in killed if e.container is container and (log := log_of(e, logs))]
+    for log in logs.of(container.name):
+        if log.source not in others:
+            yield from (line for text in _MODEL_NEEDS for line in log.find(text))
 
 
 def _model_needs_one(container: Container, line: Line) -> Finding:
