@@ -27,7 +27,10 @@ def by_message(pending: Pending) -> tuple[Cause, ...]:
     if late:
         last = max(late, key=lambda c: (STAGES.index(c.kind), c.number))
         obstacle = OF_OTHERS[last.kind]
-        return (_told(obstacle, [c for c in late if OF_OTHERS[c.kind] == obstacle]),)
+        # the pod that it is to stand beside may be on one of the nodes that it does not tolerate
+        elsewhere = obstacle == "pod-affinity" and _own_taints(said)
+        counts = [c for c in late if OF_OTHERS[c.kind] == obstacle]
+        return (_told(obstacle, counts, "possible" if elsewhere else "likely"),)
     resources, ports = said.of("resource"), said.of("ports")
     if ports and (not resources or _occupied(said) == 0):
         return (_told("ports", ports),)
@@ -56,8 +59,7 @@ def _occupied(said: Said) -> int | None:
 def _by_filters(pending: Pending) -> tuple[Cause, ...]:
     """The causes where no node got as far as its resources."""
     said = pending.said
-    taints = said.of("taint")
-    kept = [c for c in taints if c.taint and not of_control_plane(c.taint) and not of_state(c.taint)]
+    taints, kept = said.of("taint"), _own_taints(said)
     unnamed = [c for c in taints if not c.taint]
     selector = said.of("affinity", "node-name")
     state = [c for c in said.counts if c.kind == "unschedulable" or (c.taint and of_state(c.taint))]
@@ -71,6 +73,11 @@ def _by_filters(pending: Pending) -> tuple[Cause, ...]:
     if state:
         return (_told("node", state),)
     return (_told("taint", taints),) if taints else ()
+
+
+def _own_taints(said: Said) -> list[Count]:
+    """The taints of nodes that are up and meant for work."""
+    return [c for c in said.of("taint") if c.taint and not of_control_plane(c.taint) and not of_state(c.taint)]
 
 
 def _told(
@@ -131,8 +138,7 @@ def _replacing(pending: Pending, made: Cause) -> Cause:
 def _never(pending: Pending, resource: str, counts: list[Count]) -> Cause:
     """No node that got as far could ever hold so many: it has fewer of them, or none at all."""
     said, asked = pending.said, pending.requests.get(resource, 1)
-    taints = said.of("taint")
-    kept = [c for c in taints if c.taint and not of_control_plane(c.taint) and not of_state(c.taint)]
+    taints, kept = said.of("taint"), _own_taints(said)
     if kept:
         return _told("taint", kept)
     if resource.startswith("nvidia.com/mig-"):
