@@ -15,6 +15,7 @@ from typing import Literal
 import msgspec
 
 from kubectl_llmdoctor.api import (
+    Cluster,
     Event,
     Events,
     Evidence,
@@ -81,6 +82,9 @@ _DESCHEDULED = r"pod (?:evicted|eviction) from \S{1,253} node by sigs\.k8s\.io/d
 
 #: So many pods of one ReplicaSet that are taken away before they are ready are a loop.
 _AGAIN = 2
+
+#: A ReplicaSet makes a pod in the place of one that is deleted within this time.
+_IN_ITS_PLACE_SECONDS = 60
 
 #: The troubles of a pod that may only have had too little time.
 _STARTING = ("not-ready", "creating")
@@ -159,17 +163,30 @@ def _again(pod: Pod) -> Taken | None:
     made = any(o.kind == "ReplicaSet" and o.name == stem for o in pod.obj.metadata.owner_references)
     if not made or pod.ready or any(trouble.kind not in _STARTING for trouble in pod.troubles):
         return None
-    told: dict[str, Event] = {}
-    for event in events_of(pod.cluster).of_kind("Pod"):
-        theirs = event.namespace == pod.namespace and event.name.rpartition("-")[0] == stem and event.name != pod.name
-        if theirs and _drains(event):
-            told[event.name] = event
+    drained = pod.cluster.once("drained pods of ReplicaSets", lambda: _drained(pod.cluster))
+    told = {event.name: event for event in drained.get((pod.namespace, stem), ()) if _before(event, pod)}
     latest = sorted(told.values(), key=lambda event: str(event.last or ""))
     if len(latest) < _AGAIN or _over(pod, *latest[-2:]):
         return None
     plugin = latest[-1].reason if re.match(_DESCHEDULED, latest[-1].message) else ""
     quoted = tuple(event_evidence(event, pod.cluster) for event in latest[:-4:-1])
     return Taken(kind="drained", why=latest[-1].message, evidence=quoted, before=len(latest), plugin=plugin)
+
+
+def _drained(cluster: Cluster) -> dict[tuple[str, str], list[Event]]:
+    """The events of pods that are taken away, by their namespace and what their names begin with."""
+    found: dict[tuple[str, str], list[Event]] = {}
+    for event in events_of(cluster).of_kind("Pod"):
+        if _drains(event):
+            found.setdefault((event.namespace, event.name.rpartition("-")[0]), []).append(event)
+    return found
+
+
+def _before(event: Event, pod: Pod) -> bool:
+    """Whether an event is about another pod, and the pod was made when that one went or later."""
+    made = parse_time(pod.obj.metadata.creation_timestamp)
+    early = made is not None and event.last is not None and (event.last - made).total_seconds() > _IN_ITS_PLACE_SECONDS
+    return event.name != pod.name and not early
 
 
 def _over(pod: Pod, one: Event, last: Event) -> bool:

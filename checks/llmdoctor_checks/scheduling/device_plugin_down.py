@@ -176,7 +176,8 @@ def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Findi
             f"they advertise no {found.resource}."
         )
     name = min((v.node.name for v in found.verdicts), default="")
-    named = [v.node for v in shown if v.node.finely_named][:1]
+    # with a plugin there, somebody has found the node by another label
+    named = [v.node for v in shown if v.node.finely_named and not plugins_on(cluster, v.node.name)][:1]
     ways = [
         *map(_plainly, named),
         *map(manager_log, uncut),

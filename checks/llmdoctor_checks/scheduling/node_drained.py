@@ -37,8 +37,8 @@ def node_drained(pod: Pod, subject: Subject, events: Events | None, node: Node |
         found,
         summary + ". The node was not read: it may as well have stopped answering." * found.open,
         fixes.advice(
-            f"Leave it out of the descheduler's policy (labelSelector or priorityThreshold of DefaultEvictor, namespaces of {found.plugin})"
-            f", or protect it with a PodDisruptionBudget ({fixes.edited(pod)})",
+            f"Leave it out of the descheduler's policy (labelSelector or priorityThreshold of DefaultEvictor, namespaces or "
+            f"evictableNamespaces of {found.plugin}), or protect it with a PodDisruptionBudget ({fixes.edited(pod)})",
             "kubectl get configmaps -A -o name | grep descheduler",
             f"kubectl -n {pod.namespace} get poddisruptionbudgets",
         )

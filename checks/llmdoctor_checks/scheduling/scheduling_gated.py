@@ -56,8 +56,8 @@ _ADVICE = (
 _OF_THE_POD = (
     (
         r'Flavor "([^"]+)" supports only TopologyAwareScheduling',
-        "Ask for a topology in the pod template, as the annotation kueue.x-k8s.io/podset-preferred-topology: kubernetes.io/hostname: "
-        "flavor {0} takes no workload without",
+        "Ask for a topology in the pod template, by the annotation kueue.x-k8s.io/podset-preferred-topology with a level of flavor {0}'s "
+        "Topology (mostly kubernetes.io/hostname): it takes no workload without",
     ),
     (
         r'Flavor "([^"]+)" does not contain the requested level',

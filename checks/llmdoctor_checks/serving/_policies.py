@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Collection, Iterator
+from fnmatch import fnmatchcase
 from typing import Any
 
 from kubectl_llmdoctor.api import Cluster, Item, Pod, dig, rows, words
@@ -215,6 +216,5 @@ def cilium_leads_outside(rule: dict[str, Any], port: int, hosts: Collection[str]
 
 def _means(name: dict[str, Any], hosts: Collection[str]) -> bool:
     """Whether an entry of `toFQDNs` means one of these hosts."""
-    exact, pattern = str(name.get("matchName") or ""), str(name.get("matchPattern") or "")
-    expression = re.escape(pattern or exact).replace(r"\*", ".*").removesuffix(r"\.")
-    return any(re.fullmatch(expression, host, re.IGNORECASE) for host in hosts)
+    pattern = str(name.get("matchName") or name.get("matchPattern") or "").removesuffix(".").lower()
+    return any(fnmatchcase(host.lower(), pattern) for host in hosts)

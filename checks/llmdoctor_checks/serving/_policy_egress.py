@@ -118,9 +118,11 @@ def outside(pod: Pod, engines: Sequence[Engine], cluster: Cluster, logs: Logs | 
 
 
 def _hosts(text: str, whom: str) -> set[str]:
-    """The names of the hosts that a line says were asked."""
-    named = re.findall(r"https?://([\w-]{1,63}(?:\.[\w-]{1,63}){1,8})", text[:4000])
-    return {host for host in (*named, whom) if not re.fullmatch(r"[\d.]+", host)}
+    """The names that the host had who was asked: of an address those that Go names beside it."""
+    if not re.fullmatch(r"[\d.]+", whom):
+        return {whom}
+    named = rf'https?://([\w.-]{{1,253}})(?::\d{{1,5}})?(?:/[^\s"]{{0,3000}}|\\{{0,3}})": dial tcp {re.escape(whom)}:'
+    return {host for host in re.findall(named, text[:8000]) if not re.fullmatch(r"[\d.]+", host)}
 
 
 def _is_outside(whom: str) -> bool:

@@ -45,12 +45,19 @@ _HALF, _LONG_SECONDS, _RECENT, _FEWEST = 0.5, 300, 20, 2
 #: With no more than this, a minute is: the GPU does next to nothing.
 _HARDLY, _A_MINUTE = 0.25, 60
 
+#: Until this build llama.cpp put no layer on the GPU unless it was told to, since then all, and later ones what fits
+#: (ggml-org/llama.cpp, pull request 15434). What a router starts has options of its own, in its preset.
+_ALL_BY_DEFAULT, _ROUTED = "b6325", "spawning server instance"
+
 #: How Ollama starts what runs a model. Only a build that knows a GPU says how many layers are on it; one without says alone into
 #: which buffers it puts the weights, whatever Ollama has planned.
 _STARTS = 'msg="starting '
 _LAYERS = expression(r" --n-gpu-layers (\d{1,5})\b")
 #: Ollama's list of what its runners can compute on, until 0.5.
 _RUNNERS, _CPU_ALONE = "Dynamic LLM libraries", r"runners=\"?\[cpu(?:_\w+)?(?: cpu_\w+)*\]"
+
+#: How much context there is.
+_CONTEXT = {"ollama": "OLLAMA_CONTEXT_LENGTH", "llama.cpp": "--ctx-size"}
 
 #: Weights up to this share of the GPUs' memory leave room for a cache.
 _FITS = 0.75
@@ -128,13 +135,14 @@ def _layers(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     waits = _waits(log, line, limit) if there <= _HALF * layers else []
     if engine.name == "llama.cpp" and any(_all_on_gpu(other, layers) for other in log.find("layers to GPU")):
         return None  # a draft, or one more model of a router, beside a larger one that is there
-    unseen = (
-        engine.name == "llama.cpp" and not pod.log_only and not engine.found.argv_known
-    )  # a script may say how many
+    # a script may say how many
+    unseen = engine.name == "llama.cpp" and not pod.log_only and not engine.found.argv_known
     if unseen and there:
         return None
+    routed = next(log.find(_ROUTED), None) is not None
+    told = not routed and not engine.at_least(_ALL_BY_DEFAULT)
     # a log alone says nothing of the arguments
-    default = engine.name == "llama.cpp" and there == 0 and not pod.log_only and not unseen
+    default = engine.name == "llama.cpp" and told and there == 0 and not pod.log_only and not unseen
     return Finding(
         # a model that is larger than the GPU may be what somebody wants; a GPU that is asked for and left idle is not, nor is an
         # answer that takes minutes
@@ -155,9 +163,14 @@ def _layers(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         explains=("cpu-starved",),
         fixes=(
             fixes.set_flag(engine, "gpu_layers", "--n-gpu-layers", "999", "Put all layers on the GPU")
-            if engine.name == "llama.cpp"
+            if engine.name == "llama.cpp" and told
             else fixes.advice(
-                "Let the model fit: a smaller context (OLLAMA_CONTEXT_LENGTH), a stronger quantization or a larger GPU, in "
+                "Let the model fit beside the others of the router: fewer at a time (--models-max), a smaller context, a stronger "
+                f"quantization or a larger GPU; or correct n-gpu-layers in its preset ({fixes.edited(pod)})"
+            )
+            if routed
+            else fixes.advice(
+                f"Let the model fit: a smaller context ({_CONTEXT[engine.name]}), a stronger quantization or a larger GPU, in "
                 f"{fixes.edited(pod)}"
             ),
         ),
