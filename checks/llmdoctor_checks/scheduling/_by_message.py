@@ -27,10 +27,7 @@ def by_message(pending: Pending) -> tuple[Cause, ...]:
     if late:
         last = max(late, key=lambda c: (STAGES.index(c.kind), c.number))
         obstacle = OF_OTHERS[last.kind]
-        # the pod that it is to stand beside may be on one of the nodes that it does not tolerate
-        elsewhere = obstacle == "pod-affinity" and _own_taints(said)
-        counts = [c for c in late if OF_OTHERS[c.kind] == obstacle]
-        return (_told(obstacle, counts, "possible" if elsewhere else "likely"),)
+        return (_told(obstacle, [c for c in late if OF_OTHERS[c.kind] == obstacle], sureness(obstacle, said)),)
     resources, ports = said.of("resource"), said.of("ports")
     if ports and (not resources or _occupied(said) == 0):
         return (_told("ports", ports),)
@@ -73,6 +70,14 @@ def _by_filters(pending: Pending) -> tuple[Cause, ...]:
     if state:
         return (_told("node", state),)
     return (_told("taint", taints),) if taints else ()
+
+
+def sureness(obstacle: Obstacle, said: Said) -> Confidence:
+    """How sure the scheduler's words make it that this keeps the pod off, of those that are about other objects.
+
+    The pod that it is to stand beside may be on one of the nodes that it does not tolerate.
+    """
+    return "possible" if obstacle == "pod-affinity" and _own_taints(said) else "likely"
 
 
 def _own_taints(said: Said) -> list[Count]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from kubectl_llmdoctor.api import Confidence, Node, NodeVerdict, Pending, Reason
-from llmdoctor_checks.scheduling._by_message import unregistered
+from llmdoctor_checks.scheduling._by_message import sureness, unregistered
 from llmdoctor_checks.scheduling._claims import on_one_node
 from llmdoctor_checks.scheduling._holders import outgoing, stuck
 from llmdoctor_checks.scheduling._obstacles import (
@@ -160,7 +160,8 @@ def _heard_only(pending: Pending, open_: list[NodeVerdict]) -> tuple[Cause, ...]
                 resource=served,
             ),
         )
-    return (Cause(id=IDS[obstacle], obstacle=obstacle, confidence="likely", verdicts=tuple(open_), counts=same),)
+    sure = sureness(obstacle, pending.said)
+    return (Cause(id=IDS[obstacle], obstacle=obstacle, confidence=sure, verdicts=tuple(open_), counts=same),)
 
 
 def _made(
