@@ -31,6 +31,9 @@ PARTS = ("pod-resources", "processes", "cgroup", "kernel-log")
 #: Seconds for one source of one reading.
 _DEADLINE = 5.0
 
+#: Seconds after which the server looks for connections that take too long, and whether it is to end: each look wakes the node.
+_LOOK_ROUND = 2.0
+
 #: Seconds for the reading that runs when the agent is told to end.
 _LAST_READING = 2.0
 
@@ -53,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, lambda *_: ended.set())
     sources.nvml.start()
     loop.start()
-    threading.Thread(target=server.serve_forever, name="server", daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(_LOOK_ROUND,), name="server", daemon=True).start()
     log.info(
         "version %s on node %s, port %d, reads %s", __version__, node, server.server_port, ", ".join(sources.profile)
     )
