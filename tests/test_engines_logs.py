@@ -266,7 +266,7 @@ HIDDEN = Launch(image="registry.acme.example/team/brain:1.4", command=("/opt/bra
         ("main: server is listening on http://0.0.0.0:8080\nmain: starting the main loop...", "llama.cpp"),
         ("== NVIDIA Inference Microservice LLM NIM ==", "nim"),
         ("== NVIDIA Inference Microservice LLM NIM ==\n" + VLLM, "nim"),
-        (OLLAMA + "srv    load_model: loading model '/root/.ollama/models/blobs/sha256-1'", "ollama"),
+        (OLLAMA + "srv    load_model: loading model '/models/blobs/sha256-1'", "ollama"),
         ('I1120 10:00:00.1 1 grpc_server.cc:2558] "Started GRPCInferenceService at 0.0.0.0:8001"', "triton"),
         (
             '2025-01-01T10:00:00.0Z  INFO text_embeddings_router: router/src/main.rs:203: Args { model_id: "a/b" }',
