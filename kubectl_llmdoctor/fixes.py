@@ -362,6 +362,10 @@ def set_flag(engine: Engine, name: str, flag: str, value: str, summary: str) -> 
         else:
             operation = {"op": "replace", "path": f"{at}/args/{index}", "value": value}
         return patch(container.pod, summary, [operation])
+    if engine.announced:
+        return advice(
+            f"{summary} ({flag} {value} where {container.spec.image} starts the engine, whose log says {current.text})"
+        )
     return advice(f"{summary} ({flag} {value} instead of {current.text} in {_home(container.pod, flag, value)})")
 
 

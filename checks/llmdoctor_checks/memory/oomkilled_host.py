@@ -176,12 +176,17 @@ def _too_much(engine: Engine, limit: int, log: Log, subject: Subject) -> Iterato
         evidence=(
             log_evidence(killed),
             *(use.evidence for use in uses if use.evidence),
-            pod_evidence(container, "resources.limits.memory", str(container.spec.resources.limits.get("memory"))),
+            _stated(container),
         ),
         explains=CONSEQUENCES,
         fixes=tuple(_fixes(container, limit, subject, ", or take less")),
         order=killed.order,
     )
+
+
+def _stated(container: Container) -> Evidence:
+    """The memory limit as the container has it."""
+    return pod_evidence(container, "resources.limits.memory", str(container.spec.resources.limits.get("memory")))
 
 
 def _by_its_shell(ending: Ending, limit: int, log: Log, subject: Subject) -> Iterator[Finding]:
@@ -198,7 +203,7 @@ def _by_its_shell(ending: Ending, limit: int, log: Log, subject: Subject) -> Ite
         f"container's limit of {say_bytes(limit)}, else on a node that ran out.",
         evidence=(
             log_evidence(line),
-            pod_evidence(container, "resources.limits.memory", str(container.spec.resources.limits.get("memory"))),
+            _stated(container),
         ),
         explains=CONSEQUENCES,
         fixes=tuple(_fixes(container, limit, subject)),
@@ -349,7 +354,7 @@ def _trend(metrics: Metrics, subject: Subject) -> Iterator[Finding]:
         f"{say_seconds(left)}.",
         evidence=(
             recent.evidence(say_bytes),
-            pod_evidence(container, "resources.limits.memory", str(container.spec.resources.limits.get("memory"))),
+            _stated(container),
         ),
         fixes=tuple(_fixes(container, limit, subject, ", and find what grows")),
     )
@@ -382,7 +387,7 @@ def _before(pod: Pod, container: Container, subject: Subject) -> Iterator[Findin
                 f"status.containerStatuses[{container.name}].lastState.terminated",
                 f"exitCode: {ended.exit_code}, reason: {ended.reason}",
             ),
-            pod_evidence(container, "resources.limits.memory", str(container.spec.resources.limits.get("memory"))),
+            _stated(container),
         ),
         fixes=tuple(_fixes(container, limit, subject, ", and find what grows")),
     )
@@ -405,7 +410,7 @@ def _nearly(container: Container, hardware: Hardware, subject: Subject) -> Itera
             hardware.use_evidence(
                 use, "memory", f"anonBytes: {own}, shmemBytes: {files}, maxBytes: {use.memory.max_bytes}"
             ),
-            pod_evidence(container, "resources.limits.memory", str(container.spec.resources.limits.get("memory"))),
+            _stated(container),
         ),
         fixes=tuple(_fixes(container, limit, subject, ", and find what grows")),
     )
