@@ -1,14 +1,17 @@
 """How a long line is quoted: what is telling in it must be seen, and the time at which it was written."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
 import msgspec
 
 from kubectl_llmdoctor.check import Check, Finding
-from kubectl_llmdoctor.diagnosis import _merge
+from kubectl_llmdoctor.diagnosis import _merge, diagnose
 from kubectl_llmdoctor.evidence import log_evidence, quotation, setting_evidence
 from kubectl_llmdoctor.facts.cluster import Cluster
+from kubectl_llmdoctor.gather.files import load
+from kubectl_llmdoctor.packs import installed
 from kubectl_llmdoctor.report.document import Evidence
 from kubectl_llmdoctor.snapshot import LogText, Snapshot
 from kubectl_llmdoctor.target import subjects
@@ -78,3 +81,11 @@ def test_two_settings_of_one_line_are_two_quotations_and_a_line_is_one() -> None
     second = msgspec.structs.replace(first, evidence=(rest, other))
     ((_, merged),) = _merge([(check, first), (check, second)])
     assert merged.evidence == (whole, one, other)
+
+
+def test_of_two_kills_by_the_kernel_the_one_of_the_engine_is_quoted() -> None:
+    case = Path(__file__).parents[1] / "checks/cases/oomkilled-node/fires_system_oom_beside_another.yaml"
+    report = diagnose(load(str(case)), installed())
+    said = [e.text for f in report.targets[0].findings if f.id == "oomkilled-node" for e in f.evidence]
+    assert any("victim process: python3" in text for text in said)
+    assert not any("victim process: postgres" in text for text in said)

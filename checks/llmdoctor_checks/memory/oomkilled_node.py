@@ -310,9 +310,15 @@ def _kernel(ending: Ending, hardware: Hardware) -> tuple[str, str, Evidence] | N
 
 def _proof(pod: Pod, ending: Ending, events: Events | None, node: Node | None) -> tuple[str, str, Evidence] | None:
     """What shows that the node, not the container's limit, was full: confidence, why, evidence."""
-    for event in events or ():
-        if event.reason == "SystemOOM" and event.name == pod.spec.node_name and _close(event.last, ending):
-            return "likely", "a system OOM at that time", event_evidence(event, pod.cluster)
+    kills = [
+        event
+        for event in events or ()
+        if event.reason == "SystemOOM" and event.name == pod.spec.node_name and _close(event.last, ending)
+    ]
+    if kills:
+        # the node's other processes are killed beside the engine's
+        told = next((event for event in kills if _VICTIM.search(event.message)), kills[0])
+        return "likely", "a system OOM at that time", event_evidence(told, pod.cluster)
     low = _exhausted(pod, ending, events, node)
     if low:
         return low

@@ -20,6 +20,7 @@ from kubectl_llmdoctor.api import (
     Shm,
     check,
     endings,
+    expression,
     fixes,
     log_evidence,
     log_of,
@@ -57,6 +58,11 @@ _SAYS_WHY, _LINES_BEFORE = (
     80,
 )
 
+#: What launchers print of a process of theirs that SIGBUS ended (TGI; SGLang, vLLM; torchrun, also in its table; Python's spawn).
+_ENDED_BY_SIGBUS = ("with signal 7", "xit code: -7", "exitcode: -7", "exitcode  : -7", "': -7", "with signal SIGBUS")
+_OF_A_PROCESS = expression(
+    r"(?:signaled to shutdown with signal 7|xit ?code {0,4}: -7|': -7|terminated with signal SIGBUS)\b(?!\.\d)"
+)
 
 #: Ray (`_private/services.py`, 2.x), which then works all the same, and slowly.
 _NO_SHM = "instead of /dev/shm because /dev/shm has only "
@@ -69,7 +75,7 @@ _SHOULD_HAVE = r"--shm-size=(?P<size>\d{1,5}(?:\.\d{1,3})?)gb"
     "shm-too-small",
     since="0.1",
     severity="critical",
-    literals=(_NO_SHM, *_SYSTEM_ERROR, _SAYS_WHICH, _WORKER_LOST, *_TAKES_IMAGES),
+    literals=(_NO_SHM, *_SYSTEM_ERROR, _SAYS_WHICH, _WORKER_LOST, *_TAKES_IMAGES, *_ENDED_BY_SIGBUS),
 )
 def shm_too_small(pod: Pod, engine: Engine, hardware: Hardware | None, logs: Logs | None) -> Iterator[Finding]:
     """/dev/shm is too small for the workers of one replica.
@@ -82,7 +88,9 @@ def shm_too_small(pod: Pod, engine: Engine, hardware: Hardware | None, logs: Log
 
     Without `NCCL_DEBUG` NCCL says "unhandled system error" and no more. Within one server, with the default of 64 MiB and
     no other word in the log, this is what it met. vLLM up to 0.31 says of a worker that died by SIGBUS only that it is gone: where
-    the model takes images, which go to the workers through /dev/shm, this is what may have ended it.
+    the model takes images, which go to the workers through /dev/shm, this is what may have ended it. Where a launcher says that
+    signal 7 ended a process of its own, and /dev/shm has the default, this is it most likely; a file of weights that is cut short
+    ends a process the same way.
 
     ## Fix
 
@@ -126,6 +134,7 @@ def shm_too_small(pod: Pod, engine: Engine, hardware: Hardware | None, logs: Log
     elif _tiny(shm) and workers > 1 and _several_gpus(container) and not pod.completed:
         yield (
             _failed_call(pod, engine, workers, logs)
+            or _process_ended(pod, engine, workers, logs)
             or _gone_with_images(pod, engine, workers, logs)
             or _without_volume(pod, engine, workers, hardware, logs)
         )
@@ -148,6 +157,21 @@ def _failed_call(pod: Pod, engine: Engine, workers: int, logs: Logs | None) -> F
             _mounted(container),
             fixes.set_env(container, "NCCL_DEBUG", "WARN", "Let NCCL say which call it was, should it fail again"),
         ),
+        order=line.order,
+    )
+
+
+def _process_ended(pod: Pod, engine: Engine, workers: int, logs: Logs | None) -> Finding | None:
+    """A launcher's word that SIGBUS ended a process of its own, of a server that has the default of 64 MiB."""
+    if pod.ready or not (line := _ended_by_sigbus(pod, engine.container, logs)):
+        return None
+    return Finding(
+        role="cause",
+        summary=f"A process of {engine.label} was ended by SIGBUS (signal 7), as by a page that does not fit into /dev/shm: "
+        f"{_risk(engine, workers)}",
+        evidence=(log_evidence(line), *_spec(engine.container, engine)),
+        explains=("worker-lost", "engine-dead", "engine-init-failed", "crash-loop", "not-ready", "pod-failed"),
+        fixes=(_mounted(engine.container),),
         order=line.order,
     )
 
@@ -193,6 +217,17 @@ def _system_error(pod: Pod, container: Container, logs: Logs | None) -> Line | N
         # what served had connected its workers
         if log is not None and not served(log) and next(log.find(_SAYS_WHICH), None) is None:
             return next((line for text in _SYSTEM_ERROR for line in log.find(text)), None)
+    return None
+
+
+def _ended_by_sigbus(pod: Pod, container: Container, logs: Logs | None) -> Line | None:
+    """The line of an instance that ended by which its launcher tells that SIGBUS ended one of its processes."""
+    for ending in endings(pod) if logs else ():
+        log = log_of(ending, logs) if logs and ending.container is container else None
+        if log is not None:
+            lines = (line for text in _ENDED_BY_SIGBUS for line in log.find(text))
+            if told := next((line for line in lines if _OF_A_PROCESS.search(line.text[:2000])), None):
+                return told
     return None
 
 
