@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 
 import msgspec
 
-from kubectl_llmdoctor.api import Evidence, Finding, Item, Pending, dig, fixes, object_evidence, rows, words
+from kubectl_llmdoctor.api import Evidence, Finding, Item, Pending, dig, fixes, object_evidence, parse_time, rows, words
 from llmdoctor_checks.scheduling._karpenter import ACCELERATED, FAMILIES
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._words import EXPLAINS, said_by, sentence
@@ -25,6 +26,9 @@ _TYPES = r"(?:p\d|gr?\d|inf\d|trn\d|dl\d)[a-z]{0,3}(?:-[a-z0-9]+)?\.\w+|Standard
 #: Labels that any node has, whatever a pool says of them.
 _OF_ANY = r"kubernetes\.io/(?:os|arch|hostname)|topology\.kubernetes\.io/|karpenter\.sh/capacity-type"
 
+#: How long a controller may take to look at an object: until then its conditions are Unknown.
+_LOOKED_AT = timedelta(minutes=10)
+
 
 class _Fault(msgspec.Struct, frozen=True):
     """The object that is not ready, and its condition that says why."""
@@ -33,6 +37,7 @@ class _Fault(msgspec.Struct, frozen=True):
     type: str
     text: str
     message: str
+    answered: bool
 
 
 def unready(pending: Pending, found: tuple[Cause, ...]) -> Iterator[Finding]:
@@ -45,7 +50,11 @@ def unready(pending: Pending, found: tuple[Cause, ...]) -> Iterator[Finding]:
         return
     pool, reasons = meant[0], faults[0]
     deepest = reasons[-1]
-    by = "" if deepest.item is pool else f", because {deepest.item.kind.partition('.')[0]} {deepest.item.name} is not"
+    kind = deepest.item.kind.partition(".")[0]
+    by = "" if deepest.item is pool else f", because {kind} {deepest.item.name} is not"
+    way = f"Correct {kind}/{deepest.item.name} as its condition {deepest.type} says (image, subnets, security groups, role)"
+    if not deepest.answered:
+        way = f"See in the log of Karpenter what keeps it from an answer on {deepest.type} of {kind}/{deepest.item.name} (its rights)"
     yield Finding(
         role="cause",
         confidence="likely",
@@ -55,14 +64,7 @@ def unready(pending: Pending, found: tuple[Cause, ...]) -> Iterator[Finding]:
             *_refused(pending),
         ),
         explains=(*EXPLAINS, *(cause.id for cause in found)),
-        fixes=(
-            fixes.advice(
-                f"Correct {deepest.item.kind.partition('.')[0]}/{deepest.item.name} as its condition {deepest.type} says "
-                "(image, subnets, security groups, role)",
-                f"kubectl describe {deepest.item.kind.partition('.')[0].lower()} {deepest.item.name}",
-                owner="platform",
-            ),
-        ),
+        fixes=(fixes.advice(way, f"kubectl describe {kind.lower()} {deepest.item.name}", owner="platform"),),
         order=float(len(found)),
     )
 
@@ -96,20 +98,33 @@ def _takes(pool: Item, pending: Pending) -> bool:
 
 def _faults(pool: Item, pending: Pending) -> list[_Fault]:
     """Why a pool is not ready, its node class's reason last; empty where it is, or has not been looked at."""
-    found = [*_said(pool)]
+    found = [*_said(pool, pending)]
     ref = dig(pool.raw, "spec.template.spec.nodeClassRef")
     if found and isinstance(ref, dict):
         made_of = pending.pod.cluster.item(str(ref.get("kind")), "", str(ref.get("name")))
-        found += _said(made_of) if made_of else ()
+        found += _said(made_of, pending) if made_of else ()
     return found
 
 
-def _said(item: Item) -> Iterator[_Fault]:
+def _said(item: Item, pending: Pending) -> Iterator[_Fault]:
     """The conditions of an object that is not ready, the sum of them only where no other says more."""
-    false = [row for row in rows(item.raw, "status.conditions") if row.get("status") == "False"]
-    if not any(row.get("type") == "Ready" for row in false):
+    unmet = [row for row in rows(item.raw, "status.conditions") if _unmet(row, pending)]
+    if not any(row.get("type") == "Ready" for row in unmet):
         return
-    parts = [row for row in false if row.get("type") != "Ready"] or false
+    parts = [row for row in unmet if row.get("type") != "Ready"] or unmet
     for row in parts[:2]:
         message = str(row.get("message") or "")
-        yield _Fault(item, str(row.get("type")), f"{row.get('reason')}: {message}".rstrip(": "), message)
+        yield _Fault(
+            item,
+            str(row.get("type")),
+            f"{row.get('reason')}: {message}".rstrip(": "),
+            message,
+            row.get("status") == "False",
+        )
+
+
+def _unmet(row: dict[str, object], pending: Pending) -> bool:
+    """Whether a condition is not met, or has been left without an answer for longer than a look at the object takes."""
+    since, now = parse_time(row.get("lastTransitionTime")), pending.pod.cluster.now
+    left = since is not None and now is not None and now - since > _LOOKED_AT
+    return row.get("status") == "False" or (row.get("status") == "Unknown" and left)
