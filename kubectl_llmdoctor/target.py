@@ -17,7 +17,7 @@ from kubectl_llmdoctor.facts.workload import Workload, top_of
 from kubectl_llmdoctor.platforms import has_templates, templates
 from kubectl_llmdoctor.platforms.labels import group_key
 from kubectl_llmdoctor.snapshot import Json, Snapshot, TargetRef
-from kubectl_llmdoctor.tree import dig
+from kubectl_llmdoctor.tree import dig, rows
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor.platforms import Template
@@ -222,11 +222,38 @@ def _named(cluster: Cluster, ref: TargetRef) -> list[Subject]:
         members = [i for i in cluster.items("Pod", item.namespace) if key and _group_key(i) == key] or [item]
         return [_of_pods(members, cluster, named=item)]
     pods = [i for i in cluster.items("Pod", item.namespace) if any(o is item for o in cluster.chain(i))]
+    pods = pods or list(_behind(item, cluster))
     pods = _without_leftovers(pods, Workload(item, cluster))
     grouped: dict[object, list[Item]] = {}
     for pod in pods:
         grouped.setdefault(_group_key(pod) or id(pod), []).append(pod)
     return [_of_pods(members, cluster) for members in grouped.values()] or [_without_pods(item, cluster)]
+
+
+#: What sends requests to pods by a selector, and what sends them to such, by the path to its rules' backends.
+_BY_LABELS = ("Service", "InferencePool")
+_BY_RULES = ("HTTPRoute", "GRPCRoute")
+
+
+def _behind(item: Item, cluster: Cluster) -> Iterator[Item]:
+    """The pods that requests to an object reach, which makes none itself."""
+    kind = item.kind.partition(".")[0]
+    if kind in _BY_LABELS and not item.kind.startswith("Service.") and (wanted := _selected(item)):
+        yield from (i for i in cluster.items("Pod", item.namespace) if wanted.items() <= i.labels.items())
+    elif kind in _BY_RULES:
+        refs = (ref for rule in rows(item.raw, "spec.rules") for ref in rows(rule, "backendRefs"))
+        meant = {
+            (str(r.get("kind") or "Service"), str(r.get("namespace") or item.namespace), str(r.get("name")))
+            for r in refs
+        }
+        for of, namespace, name in sorted(meant):
+            if of in _BY_LABELS and (backend := cluster.item(of, namespace, name)) is not None:
+                yield from _behind(backend, cluster)
+
+
+def _selected(item: Item) -> dict[str, str]:
+    selector = dig(item.raw, "spec.selector.matchLabels") or dig(item.raw, "spec.selector")
+    return {str(key): str(value) for key, value in selector.items()} if isinstance(selector, dict) else {}
 
 
 def _without_leftovers(pods: list[Item], workload: Workload) -> list[Item]:

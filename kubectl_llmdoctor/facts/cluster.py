@@ -48,7 +48,7 @@ _UNFINISHED = "status.phase!=Succeeded,status.phase!=Failed"
 CLUSTER_SCOPED = frozenset(
     {"Node", "PersistentVolume", "StorageClass", "PriorityClass", "RuntimeClass", "Namespace", "DeviceClass"}
     | {"ResourceSlice", "ClusterServingRuntime", "CustomResourceDefinition", "VolumeAttachment"}
-    | {"CSINode", "CSIDriver", "NodeClaim"}
+    | {"CSINode", "CSIDriver", "NodeClaim", "NodePool", "EC2NodeClass", "AKSNodeClass", "GCENodeClass"}
 )
 
 

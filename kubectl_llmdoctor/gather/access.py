@@ -83,6 +83,7 @@ def _rules() -> Iterator[AccessRow]:
     yield rule("persistentvolumeclaims (all namespaces)", "list", "volumes attached to a node", namespaced=False)
     yield rule("storageclasses", "get list", "claims that no provisioner serves", "storage.k8s.io", namespaced=False)
     yield rule("nodeclaims", "list", "machines that a cloud does not give", "karpenter.sh", namespaced=False)
+    yield rule("nodepools", "list", "pools of machines that Karpenter passes over", "karpenter.sh", namespaced=False)
     yield AccessRow(
         resource="events (namespace default)",
         group="",

@@ -40,6 +40,7 @@ class Capacity:
                 pot.task("pods", "", self._all_pods)
             pot.get_list(core("StorageClass", "storage.k8s.io"), "")
             pot.get_list(core("NodeClaim", "karpenter.sh"), "", self._claim_events, if_there=True)
+            pot.get_list(core("NodePool", "karpenter.sh"), "", if_there=True)
         if related.claims(pod) or related.attaches_disks(pod):
             for name in ("PersistentVolume", "PersistentVolumeClaim"):
                 pot.get_list(core(name), "", limit=_MANY)

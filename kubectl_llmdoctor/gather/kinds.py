@@ -150,6 +150,7 @@ def _rows() -> Iterator[Kind]:
     yield Kind("Workload", "workloads", "kueue.x-k8s.io", ("v1beta2", "v1beta1"), short=("wl",))
     yield Kind("LocalQueue", "localqueues", "kueue.x-k8s.io", ("v1beta2", "v1beta1"), short=("queue", "lq"))
     yield Kind("NodeClaim", "nodeclaims", "karpenter.sh", ("v1", "v1beta1"), namespaced=False)
+    yield Kind("NodePool", "nodepools", "karpenter.sh", ("v1", "v1beta1"), namespaced=False)
     yield Kind("PodGroup", "podgroups", "scheduling.run.ai", ("v2alpha2",))
     yield Kind("PodGroup", "podgroups", "scheduling.volcano.sh", ("v1beta1",), short=("pg",))
 

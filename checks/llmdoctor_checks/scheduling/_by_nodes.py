@@ -84,7 +84,7 @@ def by_nodes(pending: Pending) -> tuple[Cause, ...] | None:
     meant = _meant(pending)
     if not meant:
         return _absent(pending)
-    standing = _partnered(pending, [(v, obstacles_on(v)) for v in meant])
+    standing = _partnered(pending, [(v, _standing_alone(v, obstacles_on(v))) for v in meant])
     open_ = [v for v, obstacles in standing if not obstacles]
     if open_:
         return _heard_only(pending, open_) or None
@@ -112,6 +112,13 @@ def by_nodes(pending: Pending) -> tuple[Cause, ...] | None:
             if made.id not in {c.id for c in found}:
                 found.append(msgspec.structs.replace(made, rank=len(found)))
     return tuple(found)
+
+
+def _standing_alone(verdict: NodeVerdict, obstacles: tuple[Obstacle, ...]) -> tuple[Obstacle, ...]:
+    """Without what only follows: no device plugin runs on a node that is not ready."""
+    if "node" in obstacles and verdict.node.ready is False:
+        return tuple(one for one in obstacles if one != "plugin")
+    return obstacles
 
 
 def _partnered(pending: Pending, standing: list[_Standing]) -> list[_Standing]:

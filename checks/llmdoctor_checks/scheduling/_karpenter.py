@@ -21,7 +21,7 @@ _POOL = (
 )
 _TAINT = r"did not tolerate (?:taint \(taint=)?(?P<taint>[^;,)\s]+)"
 _DEMAND = r"incompatible (?:(?P<of>volume) )?requirements, (?P<demand>.+)"
-_FAMILIES = (
+FAMILIES = (
     "karpenter.k8s.aws/instance-family",
     "eks.amazonaws.com/instance-family",
     "karpenter.k8s.aws/instance-category",
@@ -29,7 +29,7 @@ _FAMILIES = (
     "karpenter.azure.com/sku-family",
 )
 #: Families and categories of machines with accelerators: EC2's, and Azure's NC, ND and NV.
-_ACCELERATED = r"(?:p|gr?|inf|trn|dl)(?:\d\w*)?|N[CDV]?\w{0,20}"
+ACCELERATED = r"(?:p|gr?|inf|trn|dl)(?:\d\w*)?|N[CDV]?\w{0,20}"
 _LIMIT = r"exceed limits for|limits have been exhausted"
 
 #: An event has 1,024 characters; what is longer is not Karpenter's.
@@ -88,8 +88,8 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def accelerated(self) -> bool:
         """Whether it is for families of machines with accelerators only."""
-        families = [one for key in _FAMILIES for one in self.allows(key)]
-        return bool(families) and all(re.fullmatch(_ACCELERATED, one) for one in families)
+        families = [one for key in FAMILIES for one in self.allows(key)]
+        return bool(families) and all(re.fullmatch(ACCELERATED, one) for one in families)
 
     def allows(self, key: str) -> list[str]:
         """The values that its requirements allow, as Karpenter prints them: `key In [a b]`."""

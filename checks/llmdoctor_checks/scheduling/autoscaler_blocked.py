@@ -26,6 +26,7 @@ from kubectl_llmdoctor.api import (
     words,
 )
 from llmdoctor_checks.scheduling._karpenter import Pool, pools
+from llmdoctor_checks.scheduling._nodepools import unready
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._refused import error_of
 from llmdoctor_checks.scheduling._separation import causes
@@ -80,7 +81,8 @@ def autoscaler_blocked(pod: Pod, subject: Subject, cluster: Cluster, pending: Pe
     The pod needs a node more. The cluster autoscaler or Karpenter has looked at it and says what keeps it from adding
     one: a node group at its maximum, a limit of the node pool, the cloud's quota, no capacity left for that instance
     type, or waiting after such a failure. Where Karpenter (for KAITO, too) has chosen a machine, its NodeClaim says what
-    the cloud answered.
+    the cloud answered. A NodePool that is not ready, because its node class finds no image, subnet or role, is passed over, and
+    only their conditions say so.
 
     ## Fix
 
@@ -100,7 +102,7 @@ def autoscaler_blocked(pod: Pod, subject: Subject, cluster: Cluster, pending: Pe
     if not pending.scaling:
         lacks_gpus = bool(found) and found[0].id in _MENDED and found[0].id.startswith("gpu-")
         refused = [*_unlaunched(_with_gpus(pending), pending)] if lacks_gpus else []
-        yield from refused or _no_capacity(pending, [])
+        yield from refused or [*_no_capacity(pending, [])] or unready(pending, found)
         return
     event = _word(pending.scaling)
     if event.reason == "Nominated":

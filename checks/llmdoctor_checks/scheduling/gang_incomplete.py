@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 
 from kubectl_llmdoctor.api import (
     Event,
@@ -16,6 +17,7 @@ from kubectl_llmdoctor.api import (
     dig,
     event_evidence,
     fixes,
+    parse_time,
     pod_evidence,
     rows,
 )
@@ -41,6 +43,8 @@ _FEWER_PODS = (
     r"\b\d{1,9}/(?P<there>\d{1,9}) tasks in gang unschedulable: .{0,200}?\b(?P<wanted>\d{1,9}) minAvailable",
     r"enough sibling pods, current pods number: (?P<there>\d{1,9}), minMember of group: (?P<wanted>\d{1,9})",
 )
+#: How long what makes the pods of a group may take to make all of them.
+_ALL_MADE = timedelta(minutes=2)
 
 
 @check("gang-incomplete", since="0.1")
@@ -76,6 +80,9 @@ def gang_incomplete(pending: Pending | None, subject: Subject) -> Iterator[Findi
     words = () if alone else pending.said.of("gang")
     if (few := _too_few(pending, subject)) is not None:
         yield few
+        return
+    if (rest := _rest_not_made(pending)) is not None:
+        yield rest
         return
     if pending.said.gang or words:
         yield _said(pending, found)
@@ -264,6 +271,44 @@ def _too_few(pending: Pending, subject: Subject) -> Finding | None:
         evidence=(*(event_evidence(e, pending.pod.cluster) for e in told[-1:]), *said_by(pending), *_groups(pending)),
         explains=EXPLAINS,
         fixes=tuple(ways),
+    )
+
+
+def _rest_not_made(pending: Pending) -> Finding | None:
+    """A pod of which Volcano says nothing: of its group there are fewer pods than must start together."""
+    pod, cluster = pending.pod, pending.pod.cluster
+    group = cluster.item("PodGroup", pod.namespace, name) if (name := _group_of(pod.item)) else None
+    least = dig(group.raw, "spec.minMember") if group else None
+    phase = str(dig(group.raw, "status.phase") or "Pending") if group else ""
+    since, now = parse_time(pod.obj.metadata.creation_timestamp), cluster.now
+    if not isinstance(least, int) or phase != "Pending" or pending.message or "volcano" not in pod.spec.scheduler_name:
+        return None
+    if since is None or now is None or now - since < _ALL_MADE:
+        return None
+    pods = [item for item in cluster.items("Pod", pod.namespace) if _group_of(item) == name]
+    there = sum("deletionTimestamp" not in item.metadata for item in pods)
+    said = [event for event in pod.events if event.warning and name in event.message]
+    if there >= least or not (said or cluster.complete("Pod", pod.namespace)):
+        return None
+    return Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"Of the {least} pods of the PodGroup {name} that must start together {there} {'is' if there == 1 else 'are'} there, so "
+        f"{pod.spec.scheduler_name} looks for no node yet.",
+        evidence=(
+            *(event_evidence(event, cluster) for event in said[-1:]),
+            pod_evidence(pod, f"metadata.annotations[{_GROUP}]", name),
+            *_groups(pending),
+        ),
+        explains=EXPLAINS,
+        fixes=(
+            fixes.advice(
+                "See why the others were not made (a quota, an admission webhook, what makes them and whose the group is)",
+                f"kubectl -n {pod.namespace} get pods,podgroups.scheduling.volcano.sh",
+                f"kubectl -n {pod.namespace} get events --field-selector type=Warning",
+            ),
+        ),
+        pods=(pod.name,),
     )
 
 

@@ -10,7 +10,10 @@ from kubectl_llmdoctor.api import (
     Node,
     Pending,
     check,
+    event_evidence,
+    events_of,
     fixes,
+    k8s,
     node_evidence,
     parse_time,
     say_seconds,
@@ -19,6 +22,9 @@ from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import ways
 from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._words import finding, node_lines, nodes_said, number_of
+
+#: What the kubelet says of a node whose network is not set up, and under which reasons it says that a pod cannot start.
+_NO_NETWORK, _UNSTARTED = "NetworkReady=false", ("FailedCreatePodSandBox", "Failed", "FailedMount")
 
 
 def _on_node(node: Node, cluster: Cluster) -> Iterator[Finding]:
@@ -73,6 +79,7 @@ def node_not_ready(pending: Pending) -> Iterator[Finding]:
     evidence = [
         *node_lines(pending, found),
         *(e for v in found.verdicts[:3] for e in _conditions(pending.pod.cluster, v.node)),
+        *(e for v in found.verdicts[:3] for e in _unnetworked(pending.pod.cluster, v.node)),
     ]
     yield finding(pending, found, summary, evidence, _fixes(pending, found))
 
@@ -87,6 +94,20 @@ def _conditions(cluster: Cluster, node: Node) -> Iterator[Evidence]:
             age = f" for {say_seconds((now - since).total_seconds())}" if now and since and now > since else ""
             text = f"{condition.type}={condition.status}{age}: {condition.reason} {condition.message}".rstrip(": ")
             yield node_evidence(node, text)
+
+
+def _unnetworked(cluster: Cluster, node: Node) -> Iterator[Evidence]:
+    """Why the pods do not start that are to set up the network of a node without one: mostly those of its DaemonSets."""
+    ready = next((c.message for c in node.obj.status.conditions if c.type == "Ready" and c.status != "True"), "")
+    if _NO_NETWORK not in ready:
+        return
+    here = {
+        (p.metadata.namespace, p.metadata.name) for p in cluster.all(k8s.Pod, "Pod") if p.spec.node_name == node.name
+    }
+    for event in events_of(cluster).of_kind("Pod"):
+        if event.warning and event.reason in _UNSTARTED and (event.namespace, event.name) in here:
+            yield event_evidence(event, cluster)
+            return
 
 
 def _fixes(pending: Pending, found: Cause) -> Iterator[Fix]:

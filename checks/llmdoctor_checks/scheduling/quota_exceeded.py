@@ -54,6 +54,10 @@ _QUEUE = (
     r"|rejected in Pre[Ff]ilter because (?:total )?(?:ElasticQuota|quota|queue)(?: (?!used )(?P<capacity>\S{1,253}))?(?: used)? is "
     r"(?:more than (?:Max|min)|at quota)"
 )
+#: KAI's word on a queue that its scheduler does not know (0.12 on; before, it said nothing), and the label by which a pod, a queue and
+#: the nodes belong to one of its node pools (pkg/common/constants): each pool's scheduler (SchedulingShard) sees only its own.
+_NO_QUEUE = r"QueueDoesNotExist: .{0,300}?[Qq]ueue '(?P<queue>[^']{1,253})'.{0,100}? does not exist"
+_KAI_POOL = "kai.scheduler/node-pool"
 #: Volcano tells the gang's state and the reason in two events.
 _GANG = "in gang unschedulable"
 
@@ -68,7 +72,8 @@ def quota_exceeded(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
     state it. A LimitRange refuses containers that ask for more, or less, than it allows. A quota of Kueue, KAI (Run:ai)
     or Volcano, or an ElasticQuota of Koordinator or of the plugin CapacityScheduling, keeps the workload waiting although GPUs may be
     free. In KAI a pod that cannot be preempted (its
-    PriorityClass is 100 or above) gets what the queue is entitled to and never more.
+    PriorityClass is 100 or above) gets what the queue is entitled to and never more; its schedulers see the queues of their own node
+    pool only, and call others not existent.
 
     ## Fix
 
@@ -169,10 +174,51 @@ def _over_limit(subject: Subject) -> Iterator[Finding]:
             latest = 2 if mine and _GANG in mine[-1].message else 1
             said += [(e.message, event_evidence(e, subject.cluster)) for e in mine[-latest:]]
         for message, evidence in said:
+            if unknown := re.search(_NO_QUEUE, message):
+                yield _queueless(pod, unknown["queue"], evidence)
+                return
             found = re.search(_QUEUE, message)
             if found:
                 yield _uncounted(pod, found, evidence) or _held_back(pod, found, evidence)
                 return
+
+
+def _queueless(pod: Pod, name: str, evidence: Evidence) -> Finding:
+    """A queue that the scheduler of the pod's node pool does not know: there is none, or it is another pool's."""
+    queue = pod.cluster.item("Queue", "", name)
+    theirs = queue.labels.get(_KAI_POOL, "") if queue else ""
+    own = pod.labels.get(_KAI_POOL, "")
+    if queue is None or theirs == own:
+        why = f"KAI knows no queue {name}, which it or its queue names."
+        fix = fixes.advice(
+            f"Make the queue {name}, or name one that exists in the label kai.scheduler/queue of {fixes.edited(pod)}",
+            "kubectl get queues.scheduling.run.ai",
+        )
+    else:
+        pool = f"node pool {own}" if own else "no node pool"
+        why = (
+            f"Queue {name} is there, of node pool {theirs or 'none'}, and the pod is of {pool}: the scheduler that looks at "
+            "the pod does not see it."
+        )
+        fix = fixes.advice(
+            f"Put the label {_KAI_POOL}: {theirs} on the pods of {fixes.edited(pod)}, or name a queue of {pool}"
+            if theirs
+            else f"Take the label {_KAI_POOL} off the pods of {fixes.edited(pod)}, or put it on queue {name} and its parent",
+            f"kubectl get queues.scheduling.run.ai {name} --show-labels",
+        )
+    return Finding(
+        role="cause",
+        confidence="certain" if queue is not None and theirs != own else "likely",
+        summary=why,
+        evidence=(
+            evidence,
+            *((object_evidence(queue, f"metadata.labels[{_KAI_POOL}]", theirs or "none"),) if queue else ()),
+            *((pod_evidence(pod, f"metadata.labels[{_KAI_POOL}]", own or "none"),) if queue and theirs != own else ()),
+        ),
+        explains=("pod-pending", "gang-incomplete", "scheduling-gated", "rollout-stuck"),
+        fixes=(fix,),
+        pods=(pod.name,) if pod.exists else (),
+    )
 
 
 #: Where a pod, or the group that its owner made for it, names its queue.

@@ -115,6 +115,59 @@ def unrouted(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
         )
 
 
+def unfilled(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
+    """A route that a controller made for the pod's pool, and in which it named no backend: nothing leads to the pool then."""
+    if any(_asked(pod, logs)) or _led_to(pod, cluster) or _naming(pod, cluster):
+        return
+    for pool in pod.pools:
+        above = cluster.owner(pool)
+        if above is None or _accepted(pool):
+            continue
+        for route in cluster.items("HTTPRoute", pod.namespace):
+            rules = rows(route.raw, "spec.rules")
+            if cluster.owner(route) is not above or any(rows(rule, "backendRefs") for rule in rules):
+                continue
+            if not rules or any(rows(rule, "filters") for rule in rules):
+                continue  # one that sends elsewhere needs no backend
+            waits = [
+                row
+                for row in rows(above.raw, "status.conditions")
+                if row.get("status") == "False" and pool.name in str(row.get("message") or "")
+            ]
+            yield Finding(
+                role="cause",
+                severity="warning",
+                summary=f"{_kind(route)} {route.name}, made for {_kind(above)} {above.name}, names no backend, so that no gateway takes "
+                f"{_kind(pool)} {pool.name} on. {pod.name} gets no requests through it.",
+                evidence=(
+                    object_evidence(route, "spec.rules", f"{len(rules)} without backendRefs"),
+                    *(
+                        object_evidence(
+                            above, f"status.conditions[{row.get('type')}]", f"{row.get('reason')}: {row.get('message')}"
+                        )
+                        for row in waits[:1]
+                    ),
+                ),
+                fixes=(
+                    fixes.advice(
+                        f"Make a route with {_kind(pool)} {pool.name} as its backend and name it in {_kind(above)}/{above.name} "
+                        "(KServe: spec.router.route.http.refs), or see why its controller leaves the template of its routes empty",
+                        f"kubectl -n {route.namespace} get httproute {route.name} -o yaml",
+                    ),
+                ),
+            )
+            return
+
+
+def _accepted(pool: Item) -> bool:
+    """Whether any gateway's controller has taken a pool on."""
+    return any(
+        row.get("type") == "Accepted" and row.get("status") == "True"
+        for parent in rows(pool.raw, "status.parents")
+        for row in rows(parent, "conditions")
+    )
+
+
 def _by_name_alone(route: Item, ref: _Ref) -> bool:
     """Whether a route looks for the Service elsewhere: it may have meant another one that is called so."""
     return str(ref.raw.get("namespace") or route.namespace) != ref.means.namespace
@@ -340,7 +393,7 @@ def _of_backend(route: Item, said: _Refusal, ref: _Ref, cluster: Cluster) -> tup
             fixes.advice("Touch the route, so that its controller looks again", touch),
         )
     # a controller may know Services alone: pools came with an extension of the Gateway API
-    unknown = said.reason == "InvalidKind" and ref.raw.get("kind") == _POOL
+    unknown = said.reason in ("InvalidKind", "BackendNotFound") and ref.raw.get("kind") == _POOL
     advice = (
         f"Let {_parents(route)} be of a controller that knows {kind}s of {own}, with that switched on (Envoy Gateway knows them by Envoy "
         "AI Gateway only), or send the route to a Service"

@@ -34,7 +34,7 @@ from llmdoctor_checks.serving import _databases, _no_server
 from llmdoctor_checks.serving._exposure import leads, matches
 from llmdoctor_checks.serving._mixed import NOT_SERVED, mixed
 from llmdoctor_checks.serving._pickers import NO_CANDIDATES, refused_by
-from llmdoctor_checks.serving._routes import SUFFIX, misnamed, unmade, unrouted
+from llmdoctor_checks.serving._routes import SUFFIX, misnamed, unfilled, unmade, unrouted
 from llmdoctor_checks.serving._strangers import REFUSED, strangers
 from llmdoctor_checks.start._init_containers import NOT_STARTED
 
@@ -65,7 +65,8 @@ def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster, logs: 
 
     A route of the Gateway API says in its status whether its gateway takes it: `ResolvedRefs` is False where it finds no backend of that
     kind, group and namespace, or may not send to another namespace, and `Accepted` is False where no listener is for it. Requests are
-    then answered with 404 or 500, whatever the pods do. So they are where an Ingress or a route names a Service that nobody made.
+    then answered with 404 or 500, whatever the pods do. So they are where an Ingress or a route names a Service that nobody made, or
+    where a route that an operator made for a pool (KServe's LLMInferenceService) names no backend.
 
     Seen from a client or a gateway whose log says that it does not reach its server: there is no Service of the name that it asks (a
     short name means the own namespace), the Service has no pods (a selector that fits none, a workload scaled to 0), or it asks
@@ -95,6 +96,7 @@ def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster, logs: 
     if pod.exists and pod.ready:
         yield from _unpicked(pod, cluster)
         yield from unrouted(pod, cluster, logs)
+        yield from unfilled(pod, cluster, logs)
         yield from misnamed(pod, cluster, logs)
         yield from unmade(pod, cluster, logs)
         yield from strangers(pod, cluster)

@@ -16,7 +16,9 @@ from kubectl_llmdoctor.api import (
     Subject,
     check,
     dig,
+    event_evidence,
     fixes,
+    k8s,
     log_evidence,
     object_evidence,
     pod_evidence,
@@ -44,6 +46,10 @@ _EXPLAINS = (
     "pod-failed",
     "rollout-stuck",
 )
+
+#: The driver of GKE's buckets, the annotation by which its webhook picks pods, and the label of volumes that it mounts for all.
+_BUCKETS, _ASKS = "gcsfuse.csi.storage.gke.io", "gke-gcsfuse/volumes"
+_SHARED = "gcsfuse.csi.storage.gke.io/shared-mount"
 
 #: Where Vault's agent puts secrets, and what a server without them is refused.
 _SECRETS = "/vault/secrets"
@@ -145,10 +151,50 @@ def webhook_not_injected(pod: Pod, subject: Subject, logs: Logs | None) -> Itera
             _REFUSED if missed else (),
         )
         return
+    yield from _unasked(pod)
     yield from _kserve(pod, subject, logs)
     yield from _auto(pod)
     yield from _role(pod, logs)
     yield from _slice(pod, logs)
+
+
+def _unasked(pod: Pod) -> Iterator[Finding]:
+    """A bucket of GKE's driver that cannot be mounted in a pod that does not ask for the container which mounts it.
+
+    Newer releases of the driver say then that the bucket refuses: they look with rights that are not those of the pod's account.
+    """
+    volume = next((name for v in pod.spec.volumes if (name := _bucket(pod, v))), None)
+    failed = next((e for e in reversed(pod.events) if e.reason == "FailedMount" and f'"{volume}"' in e.message), None)
+    if volume is None or failed is None or pod.annotations.get(_ASKS) == "true" or not pod.failing_by_status:
+        return
+    if any(container.name == "gke-gcsfuse-sidecar" for container in pod.containers):
+        return
+    yield _finding(
+        pod,
+        "cause",
+        f"Volume {volume} is a bucket that the container gke-gcsfuse-sidecar mounts, and the pod has none: it does not ask for it by the "
+        f'annotation {_ASKS}: "true".',
+        (
+            event_evidence(failed, pod.cluster),
+            pod_evidence(pod, f"metadata.annotations[{_ASKS}]", "none"),
+            _present(pod),
+        ),
+        _REFUSED,
+        fixes.advice(f'Give the pods of {fixes.edited(pod)} the annotation {_ASKS}: "true"'),
+    )
+
+
+def _bucket(pod: Pod, volume: k8s.Volume) -> str:
+    """The name by which the kubelet calls a volume, if it is a bucket of GKE's driver that the pod itself must mount."""
+    if volume.csi is not None:
+        return volume.name if volume.csi.get("driver") == _BUCKETS else ""
+    if volume.persistent_volume_claim is None:
+        return ""
+    claim = pod.cluster.item("PersistentVolumeClaim", pod.namespace, volume.persistent_volume_claim.claim_name)
+    bound = pod.cluster.item("PersistentVolume", "", str(dig(claim.raw, "spec.volumeName"))) if claim else None
+    if bound is None or dig(bound.raw, "spec.csi.driver") != _BUCKETS or _SHARED in bound.labels:
+        return ""
+    return bound.name
 
 
 def _role(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
