@@ -414,10 +414,12 @@ class Hardware:
         """The same while an instance of a container ran; one that runs still has no end."""
         uid = self.pod.obj.metadata.uid
         for kill in self.kernel.kills:
-            if not uid or kill.pod_uid != uid or kill.whole_node is not whole_node:
-                continue
             # an instance that is gone may no longer stand in the status; one that does must be this one
             status = next((s for s in self._statuses() if kill.container_id and kill.container_id in str(s)), None)
+            # a cgroup outside of the kubelet's tree has the container's id and not the pod's
+            ours = kill.pod_uid == uid if kill.pod_uid else status is not None
+            if not uid or not ours or kill.whole_node is not whole_node:
+                continue
             if status is not None and status.get("name") != container.name:
                 continue
             if kill.time and began and kill.time < began - _SLACK:

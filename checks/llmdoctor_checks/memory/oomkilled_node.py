@@ -15,6 +15,7 @@ from kubectl_llmdoctor.api import (
     Logs,
     Metrics,
     Node,
+    OutOfMemory,
     Pod,
     Subject,
     check,
@@ -49,9 +50,9 @@ _SHORT = 0.1
 
 #: The kubelet's event names the process that the kernel killed, by the 15 characters that the kernel keeps; those of engines, which
 #: give their workers names of their own, and of what they run in.
-_VICTIM = expression(
-    r"victim process: (?P<name>(?i:VLLM|sglang|ray|python|pt_|torch|trtllm|tritonserver|text-gen|llama|ollama)[^,]{0,40}),"
-)
+_PROCESSES = r"(?i:VLLM|sglang|ray|python|pt_|torch|trtllm|tritonserver|text-gen|llama|ollama)"
+_VICTIM = expression(rf"victim process: (?P<name>{_PROCESSES}[^,]{{0,40}}),")
+_ENGINES = expression(_PROCESSES)
 
 #: From this priority on the kubelet evicts no pod (`SystemCriticalPriority`).
 _CRITICAL = 2_000_000_000
@@ -77,7 +78,7 @@ def oomkilled_node(
     with a small memory request, or none, is the usual victim.
 
     Where a worker is killed, and not the container's first process, the container ends with an error of its own. The event
-    `SystemOOM` that names a worker then, or settings that take more than the whole node has, say what it was: LMCache's
+    `SystemOOM` or the kernel's log that names a worker then, or settings that take more than the whole node has, say what it was: LMCache's
     `LMCACHE_MAX_LOCAL_CPU_SIZE` and SGLang's `--hicache-size` count for each rank.
 
     A node without memory may stop answering altogether: where its kubelet told of a `SystemOOM` shortly before, this is why it is lost.
@@ -114,9 +115,9 @@ def oomkilled_node(
     for ending in endings(pod):
         proof = _kernel(ending, hardware) if hardware else None
         if proof is None and ending.signal != "SIGKILL" and not ending.oom_killed:
-            yield from _of_worker(pod, ending, events, node, logs, subject)
+            yield from _of_worker(pod, ending, events, hardware, node, logs, subject)
             continue
-        proof = proof or _proof(pod, ending, events, node)
+        proof = proof or _proof(pod, ending, events, hardware, node)
         if proof is None and ending.oom_killed and not ending.container.limit("memory") and not pod.memory_limit:
             path = f"{ending.container.path}.resources.limits.memory"
             proof = "likely", "it has no memory limit of its own", Evidence(source="pod", ref=path, text="none")
@@ -156,7 +157,13 @@ def _fell_silent(pod: Pod, events: Events | None, node: Node | None) -> Iterator
 
 
 def _of_worker(
-    pod: Pod, ending: Ending, events: Events | None, node: Node | None, logs: Logs | None, subject: Subject
+    pod: Pod,
+    ending: Ending,
+    events: Events | None,
+    hardware: Hardware | None,
+    node: Node | None,
+    logs: Logs | None,
+    subject: Subject,
 ) -> Iterator[Finding]:
     """A worker that ended without a word while the node was full, or can only be full; the container's first process lived on."""
     log = log_of(ending, logs) if logs else None
@@ -168,12 +175,10 @@ def _of_worker(
     needed, total = sum(use.size for use in uses), node.capacity("memory") if node else None
     limit = ending.container.limit("memory") or pod.memory_limit
     evidence = [log_evidence(lost)]
-    for event in events or ():
-        named = _VICTIM.search(event.message) if event.reason == "SystemOOM" else None
-        if named and event.name == pod.spec.node_name and _close(event.last, ending):
-            why = f"a system OOM killed {named['name']} at that time"
-            evidence.append(event_evidence(event, pod.cluster))
-            break
+    victim = _victim(pod, ending, events, hardware)
+    if victim:
+        why = f"a system OOM killed {victim[0]} at that time"
+        evidence.append(victim[1])
     else:
         if node is None or total is None or needed <= total or (limit is not None and limit < needed):
             return
@@ -200,6 +205,25 @@ def _of_worker(
         fixes=(*repairs, *_fixes(pod)),
         order=lost.order,
     )
+
+
+def _victim(pod: Pod, ending: Ending, events: Events | None, hardware: Hardware | None) -> tuple[str, Evidence] | None:
+    """A process by the name of an engine's that the kernel killed for the whole node at that time, and what says so."""
+    for event in events or ():
+        named = _VICTIM.search(event.message) if event.reason == "SystemOOM" else None
+        if named and event.name == pod.spec.node_name and _close(event.last, ending):
+            return named["name"], event_evidence(event, pod.cluster)
+    for kill in _unowned(ending, hardware):
+        if _ENGINES.match(kill.process) and hardware:
+            return kill.process, hardware.kernel.evidence(kill.line)
+    return None
+
+
+def _unowned(ending: Ending, hardware: Hardware | None) -> Iterator[OutOfMemory]:
+    """What the kernel killed for the whole node at that time, where its log does not say of which pod or container."""
+    for kill in hardware.kernel.kills if hardware else ():
+        if kill.whole_node and not kill.pod_uid and not kill.container_id and _close(kill.time, ending):
+            yield kill
 
 
 def _evicted(message: str) -> str:
@@ -308,7 +332,9 @@ def _kernel(ending: Ending, hardware: Hardware) -> tuple[str, str, Evidence] | N
     return None
 
 
-def _proof(pod: Pod, ending: Ending, events: Events | None, node: Node | None) -> tuple[str, str, Evidence] | None:
+def _proof(
+    pod: Pod, ending: Ending, events: Events | None, hardware: Hardware | None, node: Node | None
+) -> tuple[str, str, Evidence] | None:
     """What shows that the node, not the container's limit, was full: confidence, why, evidence."""
     kills = [
         event
@@ -319,6 +345,13 @@ def _proof(pod: Pod, ending: Ending, events: Events | None, node: Node | None) -
         # the node's other processes are killed beside the engine's
         told = next((event for event in kills if _VICTIM.search(event.message)), kills[0])
         return "likely", "a system OOM at that time", event_evidence(told, pod.cluster)
+    for kill in _unowned(ending, hardware):
+        if hardware and not _ended_by_probe(pod, ending, events):
+            return (
+                "likely",
+                f"the kernel killed {kill.process} for it at that time",
+                hardware.kernel.evidence(kill.line),
+            )
     low = _exhausted(pod, ending, events, node)
     if low:
         return low
