@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 #: How long a node with GPUs may take from the autoscaler's decision until it can be used.
 _NODE_SECONDS = 630
 
+#: What the labels begin with that LeaderWorkerSet gives to its pods.
+_LWS = "leaderworkerset.sigs.k8s.io/"
+
 #: What autoscalers say of a pod, and which of it promises a node.
 _SCALING = ("NotTriggerScaleUp", "TriggeredScaleUp", "FailedScaleUp", "Nominated")
 _PROMISES = ("TriggeredScaleUp", "Nominated")
@@ -150,12 +153,20 @@ class Pod:
         """Its annotations, likewise."""
         return {key: say(value) for key, value in self.obj.metadata.annotations.items()}
 
+    @property
+    def _of_controller(self) -> dict[str, str]:
+        """The labels that its controller gives to the first of the pods of a template, and Services select."""
+        item = self.template_of
+        if item is not None and item.kind == "StatefulSet":
+            return {"statefulset.kubernetes.io/pod-name": f"{item.name}-0", "apps.kubernetes.io/pod-index": "0"}
+        if item is not None and item.kind == "LeaderWorkerSet" and self.template:
+            # without a leader's template the first pod is of the workers', and leads
+            index = {} if self.template.part == "worker" and self.nodes != 1 else {f"{_LWS}worker-index": "0"}
+            return {f"{_LWS}name": item.name, **index}
+        return {}
+
     def _selecting(self, services: Iterable[Item]) -> list[Item]:
-        found, labels = [], self.labels
-        if self.template_of is not None and self.template_of.kind == "StatefulSet":
-            # what the controller gives to the first of its pods, which a Service of it alone selects
-            first = f"{self.template_of.name}-0"
-            labels = {**labels, "statefulset.kubernetes.io/pod-name": first, "apps.kubernetes.io/pod-index": "0"}
+        found, labels = [], {**self._of_controller, **self.labels}
         for item in services:
             selector = cast(k8s.Service, item.typed()).spec.selector
             if selector and all(labels.get(key) == str(value) for key, value in selector.items()):

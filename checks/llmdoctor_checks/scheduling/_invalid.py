@@ -38,6 +38,10 @@ _QUANTITY = expression(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[KMGTPE]i|[numkMGTPE]|[e
 #: Signs of a value that another program fills in, or of a placeholder, which is a fault of its own.
 _OPEN = expression(r"[${}<>@%\[\]]|__|[A-Z]_[A-Z]")
 
+#: What an element of `envFrom` takes variables from, and words that stand in it, or one level too high.
+_SOURCES = ("configMapRef", "secretRef")
+_OF_SOURCE = frozenset({*_SOURCES, "name", "optional", "prefix"})
+
 _STANDARD = frozenset({"cpu", "memory", "ephemeral-storage"})
 _PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
 _HANDLERS = ("httpGet", "tcpSocket", "exec", "grpc")
@@ -219,6 +223,9 @@ def _of_words(row: dict[str, Any]) -> Iterator[Fault]:
             yield f"env[{variable.get('name')}].value", f"{_say(value)} is no string: quote it"
         elif value and source:
             yield f"env[{variable.get('name')}]", "has value and valueFrom"
+    for index, source in enumerate(rows(row, "envFrom")):
+        if not any(isinstance(source.get(kind), dict) for kind in _SOURCES) and set(source) <= _OF_SOURCE:
+            yield f"envFrom[{index}]", "names neither a configMapRef nor a secretRef"
 
 
 def _of_ports(row: dict[str, Any]) -> Iterator[Fault]:

@@ -8,6 +8,7 @@ from itertools import takewhile
 
 from kubectl_llmdoctor.api import (
     Cluster,
+    Engine,
     Evidence,
     Finding,
     Item,
@@ -23,6 +24,7 @@ from kubectl_llmdoctor.api import (
     rows,
 )
 from llmdoctor_checks.serving._exposure import matches
+from llmdoctor_checks.start._routed_ports import routed
 
 #: What vLLM answers who asks for a name that it does not serve.
 NOT_SERVED = " does not exist."
@@ -70,6 +72,80 @@ def mixed(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
                     order=line.order,
                 )
                 return
+
+
+def mixed_when_applied(pod: Pod, engine: Engine, cluster: Cluster) -> Iterator[Finding]:
+    """The same of manifests: a way into the cluster, or the one that another object names, leads to both servers."""
+    own = _own_names(engine)
+    mine = pod.template_of
+    if pod.exists or mine is None or engine.name != "vllm" or not own:
+        return
+    for service in pod.services:
+        if is_headless(service) or not _led_to(service, cluster):
+            continue
+        for other in cluster.items("Deployment", pod.namespace):
+            names = _named_in(other) if other.name != mine.name else set()
+            wanted, labels = dig(service.raw, "spec.selector"), dig(other.raw, "spec.template.metadata.labels")
+            if not names or names & own or dig(other.raw, "spec.replicas") == 0:
+                continue
+            if not isinstance(labels, dict) or not matches(wanted, {str(k): str(v) for k, v in labels.items()}):
+                continue
+            yield Finding(
+                role="risk" if _together(mine, other, cluster) else "note",
+                summary=f"Service {service.name} selects the pods of {mine.name}, which serve {min(own)}, and those of {other.name}, "
+                f"which serve {min(names)}: what is asked of it goes to either, and the wrong one refuses it.",
+                evidence=(
+                    object_evidence(service, "spec.selector", ", ".join(f"{k}: {v}" for k, v in wanted.items())),
+                    object_evidence(
+                        other, "spec.template.metadata.labels", ", ".join(f"{k}: {v}" for k, v in labels.items())
+                    ),
+                ),
+                fixes=(
+                    fixes.advice(
+                        "Give each model a Service of its own, with a label in its selector that only the pods of that model have"
+                    ),
+                ),
+            )
+            return
+
+
+def _together(one: Item, other: Item, cluster: Cluster) -> bool:
+    """Whether two servers are there at a time: in one file, or told apart by a Service. Else one may be had instead of the other."""
+    if one.origin is not None and other.origin is not None and one.origin.file == other.origin.file:
+        return True
+    labels = [
+        {str(key): str(value) for key, value in found.items()}
+        for item in (one, other)
+        if isinstance(found := dig(item.raw, "spec.template.metadata.labels"), dict)
+    ]
+    selectors = [dig(service.raw, "spec.selector") for service in cluster.items("Service", one.namespace)]
+    return any(sum(matches(wanted, have) for have in labels) == 1 for wanted in selectors if isinstance(wanted, dict))
+
+
+def _led_to(service: Item, cluster: Cluster) -> bool:
+    return dig(service.raw, "spec.type") in ("LoadBalancer", "NodePort") or routed(service, cluster) is not None
+
+
+def _own_names(engine: Engine) -> set[str]:
+    named = engine.value("served_model_name") or (engine.value("model") if engine.explicit("model") else None)
+    return {str(one) for one in (named if isinstance(named, list | tuple) else str(named or "").split())}
+
+
+def _named_in(workload: Item) -> set[str]:
+    """The names that a workload's vLLM is told to answer to, as far as its command line has them as they are."""
+    for container in rows(workload.raw, "spec.template.spec.containers"):
+        given = [*(container.get("command") or ()), *(container.get("args") or ())]
+        words = [word for text in given for word in str(text).split()]
+        if "vllm" not in f"{container.get('image')} {' '.join(words)}":
+            continue
+        for option in (r"--served[-_]model[-_]name", r"--model", r"serve"):
+            at = next((i for i, word in enumerate(words) if re.match(rf"{option}(?:=|$)", word)), None)
+            if at is not None:
+                first = words[at].partition("=")[2]
+                rest = [] if first else takewhile(lambda word: not word.startswith("-"), words[at + 1 :])
+                names = {first} if first else set(rest)
+                return set() if any("$" in name or "{" in name for name in names) else names
+    return set()
 
 
 def _unknown(pod: Pod, logs: Logs) -> dict[str, Line]:

@@ -32,11 +32,12 @@ from llmdoctor_checks._ended_clients import CONSEQUENCES, Ended, ended_clients
 from llmdoctor_checks._services import endpoints_of, service_of, slices_of
 from llmdoctor_checks.serving import _databases, _no_server
 from llmdoctor_checks.serving._exposure import leads, matches
-from llmdoctor_checks.serving._mixed import NOT_SERVED, mixed
+from llmdoctor_checks.serving._mixed import NOT_SERVED, mixed, mixed_when_applied
 from llmdoctor_checks.serving._pickers import NO_CANDIDATES, refused_by
 from llmdoctor_checks.serving._routes import SUFFIX, misnamed, unfilled, unmade, unrouted
 from llmdoctor_checks.serving._strangers import REFUSED, strangers
 from llmdoctor_checks.start._init_containers import NOT_STARTED
+from llmdoctor_checks.start._routed_ports import routed
 
 #: Words in names and labels of what stands in front of engines, or beside them.
 _OTHERS = r"router|gateway|proxy|frontend|epp|scheduler|cache|ui\b|redis|postgres|minio|head"
@@ -61,7 +62,8 @@ def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster, logs: 
     label differs by one letter, or no container declares a port of that name, there is no endpoint: the pods are Ready,
     and every connection is refused. Its EndpointSlices say so. An InferencePool has nothing that does but the log of its
     endpoint picker, which answers 503 to every request. A selector that means other pods as well, which do not listen at the port,
-    lets their share of the requests fail; the gateway's log names their addresses. So does one that means servers of different models.
+    lets their share of the requests fail; the gateway's log names their addresses. So does one that means servers of different models:
+    in manifests where an Ingress, a route or a load balancer leads to it, and a note where one may be had instead of the other.
 
     A route of the Gateway API says in its status whether its gateway takes it: `ResolvedRefs` is False where it finds no backend of that
     kind, group and namespace, or may not send to another namespace, and `Accepted` is False where no listener is for it. Requests are
@@ -114,6 +116,7 @@ def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster, logs: 
         return  # an operator gives its pods labels and ports of their own
     mine = [item for item in pod.services if _selector(item)]
     served = any(leads(item, pod, {port}) for item in mine)
+    yield from mixed_when_applied(pod, engine, cluster)
     for item in mine if served else cluster.items("Service", pod.namespace):
         if item in mine:
             yield from _port(pod, port, item, cluster)
@@ -241,15 +244,19 @@ def _port(pod: Pod, port: int, item: Item, cluster: Cluster) -> Iterator[Finding
         name = row.get("targetPort") if isinstance(row, dict) else None
         if not isinstance(name, str) or name.isdecimal() or name in declared or "{" in name:
             continue
-        if is_headless(item) or _declared_elsewhere(item, name, cluster):
+        if _declared_elsewhere(item, name, cluster):
             continue
+        way = routed(item, cluster) if is_headless(item) else None
+        if is_headless(item) and way is None:
+            continue  # its name resolves to the pods all the same, and who asks knows the port
         have = ", ".join(f"{key} ({number})" for key, number in declared.items()) or "none has a name"
         empty = _without_port(item, cluster) if pod.exists and pod.ready else None
         operation = {"op": "replace", "path": f"/spec/ports/{index}/targetPort", "value": port}
         yield Finding(
             role="cause" if empty and not _served(pod, port) else "risk",
             summary=f"Service {item.name} sends port {row.get('port')} to the port named {name} of {pod.name}, and no "
-            f"container declares one ({have}): it has no endpoint, and connections are refused.",
+            f"container declares one ({have}): it has no endpoint, and "
+            + (f"{way.kind.partition('.')[0]} {way.name} leads nowhere." if way else "connections are refused."),
             evidence=(
                 object_evidence(item, f"spec.ports[{index}].targetPort", name),
                 *((empty,) if empty else ()),

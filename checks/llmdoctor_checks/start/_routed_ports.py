@@ -45,6 +45,12 @@ class _Sent(msgspec.Struct, frozen=True):
 _Way = tuple[tuple[str, str], _Sent]
 
 
+def routed(service: Item, cluster: Cluster) -> Item | None:
+    """An Ingress or a route that sends requests to a Service."""
+    ways = cluster.once("routed ports", lambda: _sent(cluster)).get((service.namespace, service.name), ())
+    return next((one.item for one in ways), None)
+
+
 def routed_elsewhere(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
     """The first such object; a risk where another leads to the server, or it is asked all the same."""
     every = pod.cluster.once("routed ports", lambda: _sent(pod.cluster))

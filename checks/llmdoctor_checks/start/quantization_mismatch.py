@@ -38,6 +38,9 @@ _SHAPES = {
     "Attempted to load weight": rf"load weight \((?P<have>{_SHAPE}|[^)]{{0,80}})\) into parameter \((?P<want>[^)]{{0,80}})\)",
     "Tried to load weights of size": rf"of size (?P<have>{_SHAPE}) ?to a parameter .{{0,60}}?size (?P<want>{_SHAPE})",
 }
+#: Words that vLLM puts ModelOpt's own method in place of, where the checkpoint says that it is quantized so.
+_BY_CHECKPOINT = frozenset({"nvfp4", "fp4"})
+
 #: What Marlin and block-wise kernels demand of the part of a weight that one GPU has.
 _WIDTHS = {
     "is not divisible by tile_": r"size_[nk] = (?P<have>\d{1,12}) is not divisible by tile_[nk]_size = (?P<want>\d{1,12})",
@@ -211,6 +214,9 @@ def _clashes(engine: Engine) -> Iterator[Clash]:
 
 def _unknown(engine: Engine, asked: Setting, method: str) -> Iterator[Clash]:
     if not engine.version or quantization.knows(engine.name, method, engine.version) is not False:
+        return
+    stored = _stored(engine.checkpoint) if engine.explicit("model") else None
+    if method in _BY_CHECKPOINT and stored and stored[0] == "nvfp4":
         return
     plugin, last = quantization.PLUGINS.get(method), quantization.last_with(method)
     went = last and engine.at_least(last)

@@ -12,8 +12,10 @@ from kubectl_llmdoctor.api import (
     Pod,
     Problem,
     check,
+    dig,
     fixes,
     log_evidence,
+    pod_evidence,
     problem_evidence,
 )
 
@@ -29,6 +31,9 @@ _OLLAMA_HOME = "/root/.ollama"
 
 #: By which words a variable names the place of the models, and not that of logs or of what is only for a time.
 _HOLDS_MODELS = r"MODEL|HOME|DATA|STOR"
+
+#: Where KServe puts the model, and the fields that name it.
+_MODELS, _STORED_BY = "/mnt/models", ("storageUri", "storage")
 
 #: How the reader of vLLM ends what it says of a model that only a variable names.
 _DEFAULT_MODEL = "so it serves its default model"
@@ -47,7 +52,8 @@ def setting_without_effect(pod: Pod, engine: Engine, logs: Logs | None) -> Itera
     `python -m vllm.entrypoints.openai.api_server`, and to `--config=FILE` written as one word. The server then runs, but
     not as its author meant.
 
-    It is a risk where another server runs than was meant: vLLM's own image takes its model from its arguments alone, so that
+    It is a risk where another server runs than was meant: what an InferenceService lets KServe download to /mnt/models is read only
+    by a server that is told so, and vLLM's own image takes its model from its arguments alone, so that
     with nothing but a variable such as `MODEL_NAME` it serves its default model. So it is where a variable that Ollama does not
     read (`OLLAMA_MODELS_PATH`) points at the volume that was made for the models: they go to the container's own file system.
 
@@ -63,6 +69,7 @@ def setting_without_effect(pod: Pod, engine: Engine, logs: Logs | None) -> Itera
     """
     found = [p for p in engine.problems if p.kind == "no-effect" and p.flag not in _ELSEWHERE]
     if not found:
+        yield from _unread_storage(pod, engine)
         return
     cut = next((p for p in found if p.flag in engine.container.env and _CONTEXT in p.detail), None)
     line = _cuts(engine, logs) if cut is not None and logs is not None and pod.ready else None
@@ -102,6 +109,34 @@ def setting_without_effect(pod: Pod, engine: Engine, logs: Logs | None) -> Itera
         summary=_summary(engine, shown),
         evidence=tuple(problem_evidence(pod, p) for p in shown),
         fixes=tuple(_fix(engine, p) for p in shown[:3]),
+    )
+
+
+def _unread_storage(pod: Pod, engine: Engine) -> Iterator[Finding]:
+    """A model that KServe puts into the container, whose server was told of no model and takes its default one."""
+    raw = pod.template.raw if pod.template and not pod.exists else {}
+    if raw.get("kind") != "InferenceService" or not str(raw.get("apiVersion", "")).startswith("serving.kserve.io/"):
+        return
+    at = next((f"spec.predictor.model.{key}" for key in _STORED_BY if dig(raw, f"spec.predictor.model.{key}")), None)
+    container = engine.container
+    if at is None or pod.partial or engine.name != "vllm" or engine.explicit("model") or not engine.found.argv_known:
+        return
+    written = (*container.spec.argv, *(str(variable.value) for variable in container.spec.env))
+    if container.spec.env_from or any(_MODELS in text or "{{" in text for text in written):
+        return
+    text = dig(raw, at)
+    yield Finding(
+        role="risk",
+        summary=f"KServe puts the model into {_MODELS} of {container.name}, and {engine.title}, told of no model, serves its default one.",
+        evidence=(
+            pod_evidence(pod, at, text if isinstance(text, str) else str(dig(text, "path") or dig(text, "key"))),
+            pod_evidence(container, "args", " ".join(container.spec.argv) or "none"),
+        ),
+        fixes=(
+            fixes.advice(
+                f"Add --model={_MODELS} to the arguments of {container.name}, in the runtime or in {fixes.edited(pod)}"
+            ),
+        ),
     )
 
 
