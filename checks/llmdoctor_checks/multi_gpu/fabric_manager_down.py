@@ -1,8 +1,22 @@
-"""NVSwitches that nobody has set up, by the node's own account."""
+"""NVSwitches that nobody has set up, by the node's own account, and servers that went on without CUDA for it."""
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Device, Finding, Hardware, Pod, check, expression, fixes, letters
+from kubectl_llmdoctor.api import (
+    Device,
+    Engine,
+    Finding,
+    Fix,
+    Hardware,
+    Logs,
+    Pod,
+    Subject,
+    check,
+    expression,
+    fixes,
+    letters,
+)
+from llmdoctor_checks._offloaded import asked_for, without_gpu
 from llmdoctor_checks.hardware._gpu import CONSEQUENCES, by_others
 
 #: NVML's states of a GPU's registration with the fabric that are not the end of it.
@@ -14,13 +28,18 @@ _DEAD = expression(
 )
 
 
-@check("fabric-manager-down", since="0.1")
-def fabric_manager_down(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
+#: llama.cpp, and Ollama with it, of CUDA's error 802: they go on with the CPU.
+_REFUSED = "initialize CUDA: system not yet initialized"
+
+
+@check("fabric-manager-down", since="0.1", literals=(_REFUSED,))
+def fabric_manager_down(pod: Pod, subject: Subject, hardware: Hardware | None, logs: Logs | None) -> Iterator[Finding]:
     """The fabric manager is not running on the node.
 
     In servers with NVSwitch (HGX and DGX with A100, H100, H200, B200) a service, the fabric manager, has to set up the switches before CUDA
     works at all. It is not installed, did not start, or has another version than the driver, as after a driver update. nvidia-smi shows
-    all GPUs, but every CUDA program fails with error 802. On the newest systems the same is true of the IMEX and NVLSM services.
+    all GPUs, but every CUDA program fails with error 802; llama.cpp and Ollama go on with the CPU, and are many times slower. On the
+    newest systems the same is true of the IMEX and NVLSM services.
 
     ## Fix
 
@@ -32,7 +51,10 @@ def fabric_manager_down(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     - https://docs.nvidia.com/datacenter/tesla/fabric-manager-user-guide/
     - https://docs.nvidia.com/datacenter/cloud-native/gpu-operator/latest/troubleshooting.html
     """
-    if not pod.failing or not hardware.asks:
+    if pod.ready and logs is not None:
+        for engine in subject.engines(pod):
+            yield from _on_the_cpu(engine, logs)
+    if hardware is None or not pod.failing or not hardware.asks:
         return
     # where a process has a GPU, CUDA starts
     waiting = [d for d in hardware.mine or hardware.devices if d.joining in _UNFINISHED and not d.all_processes]
@@ -59,19 +81,30 @@ def fabric_manager_down(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         summary=f"The NVSwitches of {hardware.node} are not set up by the fabric manager{count}; CUDA does not start there.",
         evidence=tuple(evidence),
         explains=("import-broken", *CONSEQUENCES),
-        fixes=(
-            fixes.advice(
-                f"Start the fabric manager on node {hardware.node}, in the same version as the driver"
-                f"{f' ({hardware.agent.driver_version})' if hardware.agent and hardware.agent.driver_version else ''}; "
-                "with the GPU operator it runs in the driver pod",
-                fixes.on_node(hardware.node, "systemctl status nvidia-fabricmanager"),
-                owner="platform",
-            ),
-            fixes.advice(
-                "Until then keep GPU pods away from the node", f"kubectl cordon {hardware.node}", owner="platform"
-            ),
-        ),
+        fixes=_repairs(hardware.node, hardware.agent.driver_version if hardware.agent else None),
     )
+
+
+def _on_the_cpu(engine: Engine, logs: Logs) -> Iterator[Finding]:
+    """A server that is up and slow, since CUDA told it that the switches are not set up."""
+    log = logs.current(engine.container.name) if asked_for(engine) else None
+    line = next(reversed(list(log.find(_REFUSED))), None) if log else None
+    if line is None:
+        return
+    node = engine.pod.spec.node_name or "?"
+    why = f"CUDA answers 'system not yet initialized' (802), which says that the fabric manager has not set up the NVSwitches of {node}"
+    yield without_gpu(engine, line, why, _repairs(node)[0])
+
+
+def _repairs(node: str, driver: str | None = None) -> tuple[Fix, Fix]:
+    start = fixes.advice(
+        f"Start the fabric manager on node {node}, in the same version as the driver{f' ({driver})' if driver else ''}; "
+        "with the GPU operator it runs in the driver pod",
+        fixes.on_node(node, "systemctl status nvidia-fabricmanager"),
+        owner="platform",
+    )
+    away = fixes.advice("Until then keep GPU pods away from the node", f"kubectl cordon {node}", owner="platform")
+    return start, away
 
 
 def _refused(device: Device) -> bool:

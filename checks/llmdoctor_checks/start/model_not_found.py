@@ -98,7 +98,7 @@ def model_not_found(pod: Pod, engine: Engine, subject: Subject, logs: Logs | Non
     - https://huggingface.co/docs/huggingface_hub/guides/download
     """
     if pod.exists:
-        if engine.name == "triton" and logs is not None and not pod.ready:
+        if engine.name == "triton" and logs is not None:
             yield from _repository_of_nothing(engine, logs)
         return
     model = engine.explicit("model_repository" if engine.name == "triton" else "model")
@@ -312,6 +312,7 @@ def _repository_of_nothing(engine: Engine, logs: Logs) -> Iterator[Finding]:
     repository = engine.explicit("model_repository")
     yield Finding(
         role="cause",
+        severity="warning" if engine.pod.ready else None,
         summary=f"{engine.title} found no model in its repository"
         + (f" {repository.value}" if repository else "")
         + ": it is up, and serves none.",
