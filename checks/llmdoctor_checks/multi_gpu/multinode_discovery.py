@@ -32,6 +32,7 @@ from kubectl_llmdoctor.api import (
     tracebacks,
 )
 from llmdoctor_checks._connections import REFUSED
+from llmdoctor_checks._standstill import ends_with
 from llmdoctor_checks._unreached import asked_in
 
 #: What a rank says when it has met the others: vLLM and NCCL, SGLang, vLLM's loader.
@@ -42,6 +43,17 @@ _OF_A_WAY = expression(
     r"(?i)\baddress|resolv|resolution|connect|time[ds]?[ -]?out|name or service|hostname|tcpstore|rendezvous|socket|\bpeer\b"
     r"|distnetwork|diststore|gaierror"
 )
+#: PyTorch's words for a master that it does not reach and will ask again (socket.cpp, TCPStore.cpp). One such line may be of an address
+#: family that the master does not have.
+_ASKS_AGAIN = (
+    ") cannot be retrieved (gai error",
+    "The client socket has failed to connect to",
+    "TCP client failed to connect/validate to host",
+)
+_MASTER = expression(
+    r"(?:addresses of \(|connect to \[|validate to host )(?P<host>[\w.-]{1,253})(?:, |\]:|:)(?P<port>\d{2,5})"
+)
+_ASKED_OFTEN, _ASKED_SINCE_SECONDS, _SILENT_SECONDS = 4, 120, 900
 #: Who asks for a name that is not there asks for minutes.
 _ASKED_SECONDS = 20
 
@@ -74,17 +86,17 @@ _BASE = (
 )
 
 
-@check("multinode-discovery", since="0.1", literals=_MET)
+@check("multinode-discovery", since="0.1", literals=(*_MET, *_ASKS_AGAIN))
 def multinode_discovery(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """The processes of a multi-node engine do not find each other.
 
     Workers must reach the leader under a name and port. The name does not resolve (no headless Service, a Service that publishes only
     ready pods while the leader becomes ready last, a mistyped name), a variable that should hold it is empty, a placeholder was left
     in the command, a port is closed by a NetworkPolicy, or the leader never started. PyTorch says little while it tries: a
-    warning that an address cannot be retrieved, for minutes. A worker that was told no address of its controller asks localhost, which is
-    its own pod. An init container that waits for a leader which has long been ready
-    asks for a name under another cluster domain, or is not let through. A pod on the host's network asks the node's resolver, which
-    knows no Service and no pod, unless its `dnsPolicy` is `ClusterFirstWithHostNet`.
+    warning that an address cannot be retrieved, for minutes, while the pod counts as ready where no probe asks. A worker that was
+    told no address of its controller asks localhost, which is its own pod. An init container that waits for a leader which has long
+    been ready asks for a name under another cluster domain, or is not let through. A pod on the host's network asks the node's
+    resolver, which knows no Service and no pod, unless its `dnsPolicy` is `ClusterFirstWithHostNet`.
 
     ## Fix
 
@@ -99,6 +111,8 @@ def multinode_discovery(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs
     """
     if not pod.exists:
         yield from _by_the_nodes_resolver(pod, subject, cluster)
+    if pod.exists and pod.ready and logs is not None:
+        yield from _still_asks(pod, cluster, logs)
     if not pod.exists or pod.ready or not pod.failing:
         return
     if any(True for log in logs or () for said in _MET for _ in log.find(said)):
@@ -131,6 +145,50 @@ def multinode_discovery(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs
                     [{"op": "add", "path": "/spec/publishNotReadyAddresses", "value": True}],
                 ),
             ),
+        )
+        return
+
+
+def _still_asks(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
+    """A rank that has asked for its master since it started, and does so still: ready only since no probe asks it."""
+    now = cluster.now
+    for log in logs:
+        container = pod.container(log.container)
+        running = container.status.state.running if container is not None else None
+        since = parse_time(running.started_at) if running else None
+        if (
+            log.previous
+            or container is None
+            or container.spec.readiness_probe is not None
+            or since is None
+            or now is None
+        ):
+            continue
+        line = ends_with(log, _ASKS_AGAIN)
+        asked = _MASTER.search(line.text) if line is not None else None
+        if line is None or asked is None or (now - since).total_seconds() < _ASKED_SINCE_SECONDS:
+            continue
+        if line.time is not None and (now - line.time).total_seconds() > _SILENT_SECONDS:
+            continue  # it goes on without a word, or stands still over something else
+        often = sum(asked["host"] in one.text for text in _ASKS_AGAIN for one in log.find(text))
+        if often < _ASKED_OFTEN:
+            continue
+        yield Finding(
+            role="cause",
+            confidence="possible",
+            summary=f"{container.name} asks again and again for its master at {asked['host']}:{asked['port']} and says nothing else since: "
+            "it does not serve, and counts as ready only since it has no readiness probe.",
+            evidence=(log_evidence(line),),
+            explains=_EXPLAINS,
+            fixes=(
+                fixes.advice(
+                    "See that the pod of rank 0 runs, that its name resolves here (a headless Service with publishNotReadyAddresses: true) "
+                    "and that its port is let through",
+                    f"kubectl -n {pod.namespace} get pods,services,endpointslices -o wide",
+                    f"kubectl -n {pod.namespace} exec {pod.name} -c {container.name} -- getent hosts {asked['host']}",
+                ),
+            ),
+            order=line.order,
         )
         return
 
