@@ -196,3 +196,23 @@ def test_an_exception_that_a_process_outlived_is_not_what_it_ended_of(between: i
         f"{text}(APIServer pid=1) ERROR Engine core proc EngineCore_DP0 died unexpectedly, shutting down client.\n"
     )
     assert said_why(log.line(len(log)), "EngineCore_DP0") is told
+
+
+@pytest.mark.parametrize(
+    ("above", "told"),
+    [
+        ("(EngineCore pid=9) INFO 11-20 09:58:40 [core.py:133] Initializing a V1 LLM engine\n", False),
+        (
+            "WARNING 11-20 09:58:40 [x.py:2] this can cause errors like `OSError: [Errno 24] Too many open files`\n",
+            False,
+        ),
+        ("(EngineCore pid=9) ERROR 11-20 09:58:40 [core.py:700] no such plugin\n", True),
+        ("terminate called after throwing an instance of 'std::bad_alloc'\n", True),
+    ],
+)
+def test_a_process_without_a_name_ended_without_a_word_where_nobody_says_what_went_wrong(
+    above: str, told: bool
+) -> None:
+    own = 'Traceback (most recent call last):\n  File "a.py", line 1, in f\n    raise RuntimeError(\nRuntimeError: core failed: {}\n'
+    log = _log(above + own)
+    assert said_why(log.line(len(log)), "{}") is told

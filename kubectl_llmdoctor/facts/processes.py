@@ -205,14 +205,34 @@ def _read(start: Line, before: dict[str, Traceback]) -> Traceback | None:
 _MISSED = 1000
 
 
+#: What a process prints that says why it ends, whichever it is; what a logger calls less than an error it survives.
+_FAULT = expression(
+    r"\bERROR\b|\bCRITICAL\b|\b[Ff]atal\b|Traceback \(most|terminate called|core dumped|[Ss]egmentation fault|\bKilled\b|\bSIG[A-Z]{3,4}\b"
+    r"|\b[A-Z]\w{1,60}(?:Error|Exception)\b|\b[Ee]rror:"
+)
+_NO_FAULT = expression(r"^.{0,80}?\b(?:DEBUG|INFO|WARN|WARNING)\b")
+
+
 def said_why(line: Line, worker: str) -> bool:
     """Whether a traceback shortly above a line is of the very process that it calls gone: `VllmWorker-1` marks its own with
-    `Worker_TP1`, `Worker_TP1_EP1` or `VllmWorker rank=1`, `EngineCore_DP0` with its name.
+    `Worker_TP1`, `Worker_TP1_EP1` or `VllmWorker rank=1`, `EngineCore_DP0` with its name. Where the line has no name of it (`{}`),
+    whether anybody says above what went wrong, or may have: of a log without its beginning nobody knows.
     """
+    if not re.search(r"\w", worker):
+        return worker != "" and _somebody_said_why(line)
     rank = re.fullmatch(r"\D{1,40}-(\d{1,4})", worker)
     own = rf"\w{{0,40}}Worker\w{{0,40}}(?:_TP| rank ){rank[1]}(?!\d)" if rank else rf"{re.escape(worker)}\b"
     above = (one for one in tracebacks(line.log) if worker and 0 < line.number - one.last.number <= _MISSED)
     return any(re.match(own, one.process) and "PP" not in one.process for one in above)
+
+
+def _somebody_said_why(line: Line) -> bool:
+    """Whether anything above a line, and above the traceback that it ends, says what went wrong."""
+    log = line.log
+    own = next((one.first.number for one in tracebacks(log) if one.last.number == line.number), line.number)
+    start = max(log.first, own - _MISSED)
+    above = (one.text[:2000] for one in log.lines(start, own - 1))
+    return start > 1 or any(_FAULT.search(text) and not _NO_FAULT.match(text) for text in above)
 
 
 class Frame(msgspec.Struct, frozen=True):

@@ -34,9 +34,10 @@ from kubectl_llmdoctor.api import (
 from llmdoctor_checks._connections import REFUSED
 from llmdoctor_checks._standstill import ends_with
 from llmdoctor_checks._unreached import asked_in
+from llmdoctor_checks.multi_gpu._ranks import JOINS, waits_for_other_nodes
 
 #: What a rank says when it has met the others: vLLM and NCCL, SGLang, vLLM's loader.
-_MET = ("vLLM is using nccl", "NCCL version ", "Load weight begin", "Starting to load model")
+_MET = ("vLLM is using nccl", "sglang is using nccl", "NCCL version ", "Load weight begin", "Starting to load model")
 
 #: What exceptions over a name or a connection speak of.
 _OF_A_WAY = expression(
@@ -86,7 +87,7 @@ _BASE = (
 )
 
 
-@check("multinode-discovery", since="0.1", literals=(*_MET, *_ASKS_AGAIN))
+@check("multinode-discovery", since="0.1", literals=(*_MET, *_ASKS_AGAIN, *JOINS))
 def multinode_discovery(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """The processes of a multi-node engine do not find each other.
 
@@ -94,9 +95,10 @@ def multinode_discovery(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs
     ready pods while the leader becomes ready last, a mistyped name), a variable that should hold it is empty, a placeholder was left
     in the command, a port is closed by a NetworkPolicy, or the leader never started. PyTorch says little while it tries: a
     warning that an address cannot be retrieved, for minutes, while the pod counts as ready where no probe asks. A worker that was
-    told no address of its controller asks localhost, which is its own pod. An init container that waits for a leader which has long
-    been ready asks for a name under another cluster domain, or is not let through. A pod on the host's network asks the node's
-    resolver, which knows no Service and no pod, unless its `dnsPolicy` is `ClusterFirstWithHostNet`.
+    told no address of its controller asks localhost, which is its own pod. Rank 0 itself, or a part of a server on several nodes,
+    prints where its ranks meet the others, and nothing more while those do not come. An init container that waits for a leader which
+    has long been ready asks for a name under another cluster domain, or is not let through. A pod on the host's network asks the
+    node's resolver, which knows no Service and no pod, unless its `dnsPolicy` is `ClusterFirstWithHostNet`.
 
     ## Fix
 
@@ -120,6 +122,9 @@ def multinode_discovery(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs
     if not any(c.name in _MESH for c in pod.containers):
         yield from _in_vain(pod, cluster)
     yield from _at_itself(pod, subject, logs)
+    if logs:
+        for engine in subject.engines(pod):
+            yield from waits_for_other_nodes(pod, engine, logs, _EXPLAINS)
     hidden = cluster.once(f"leaders without a name in {pod.namespace}", lambda: list(_hidden(pod.namespace, cluster)))
     for leader, service in hidden:
         if leader.metadata.name == pod.name or not _selects(service, pod.obj) or not (asked := _asked(pod, leader)):

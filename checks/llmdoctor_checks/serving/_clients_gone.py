@@ -59,12 +59,16 @@ _STOPS = "aborting completion request due to client closing the connection"
 #: It says in so many lines before, at most, what went wrong.
 _BEFORE = 3
 
+#: The runner that it then ends prints in between.
+_BEFORE_OF_LOADS = 12
+
 #: So far from the timeout a request may end that it ended: the gateway counts from before the engine's first word to before its
 #: last, and logs have whole seconds. So many that did, and so large a share of all whose clients went away, are no chance.
 _EARLIER, _LATER, _FEWEST_CUT, _CUT_OF_GONE = 3, 4, 2, 0.8
 
 #: Ollama drops a load when the client of the request that wanted it goes away.
-_LOADING = "client connection closed before server finished loading"
+_LOADING = "client connection closed before "
+_LOADS = r"client connection closed before (?:llama-)?server finished loading"
 
 #: A client prints how long a request took so many lines before the end of its traceback at most.
 _NEAR = 40
@@ -83,6 +87,10 @@ _MANY = 10
 
 #: A request to generate that was answered: uvicorn's access log, Gin's, llama-server's.
 _ANSWERED_WELL = rf"POST [^\n]{{0,60}}(?:{GENERATES})[^\n]{{0,60}}\b200\b|\| 200 \|[^\n]{{0,80}}POST "
+
+
+#: One of Ollama's that made the model answer.
+_GENERATED = rf"\| 200 \|[^\n]{{0,80}}POST [^\n]{{0,20}}(?:{GENERATES}|/api/(?:generate|chat|embed))"
 
 
 def given_up(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs: Logs) -> Finding | None:
@@ -202,13 +210,15 @@ def _ages(line: Line) -> list[float]:
 
 def _all_as_old(pod: Pod, engine: Engine, ages: list[tuple[Line, float]]) -> Finding | None:
     """Requests whose clients all went away at one round age: somebody has less patience than the server needs."""
-    loading = all(any(_LOADING in one.text for one in x.log.lines(x.number - _BEFORE, x.number)) for x, _ in ages)
+    loading = all(any(_drops(one) for one in x.log.lines(x.number - _BEFORE_OF_LOADS, x.number)) for x, _ in ages)
     middle = sorted(age for _, age in ages)[len(ages) // 2]
-    age = _ROUND * round(middle / _ROUND)
+    # where the model was never loaded, whoever has too little patience for it shows at any age
+    never = loading and not any(re.search(_GENERATED, one.text[:2000]) for one in ages[0][0].log.find("| 200 |"))
+    age = max(round(middle), 1) if never else _ROUND * round(middle / _ROUND)
     alike = [line for line, one in ages if abs(one - age) <= _ALIKE]
     # those that went together may be those of a client that ended
     apart = [alike[0], *(y for x, y in pairwise(alike) if _apart(x, y))] if alike else []
-    if age < _OLD or len(alike) < (1 if loading else _CUT_OF_GONE) * len(ages):
+    if (age < _OLD and not never) or len(alike) < (1 if loading else _CUT_OF_GONE) * len(ages):
         return None
     if len(apart) < (_FEWEST_CUT if loading else _FEWEST_ALIKE):
         return None
@@ -238,6 +248,11 @@ def _all_as_old(pod: Pod, engine: Engine, ages: list[tuple[Line, float]]) -> Fin
         ),
         order=alike[0].order,
     )
+
+
+def _drops(line: Line) -> bool:
+    """Whether Ollama drops a load since the client of its request went away."""
+    return _LOADING in line.text and re.search(_LOADS, line.text[:2000]) is not None
 
 
 def _apart(one: Line, other: Line) -> bool:

@@ -53,6 +53,9 @@ _SERVES = (
     r"(?P<host>[\d.]{1,15}|localhost|\[[\da-f:]{2,39}\]):(?P<port>\d{1,5})\b"
 )
 
+#: llama-server's own word. One of its presets (`--embd-gemma-default`) brings a port of its own, and a host that ends in `.sock` is a file.
+_LLAMA_LISTENS = r"listening on (?:https?://(?P<host>[\d.]{1,15}|localhost|\[[\da-f:]{2,39}\]):(?P<port>\d{1,5})\b|unix://(?P<socket>\S{1,200}))"
+
 #: Where a port stands that the engine was told, or says that it has.
 _STATED = ("flag", "log")
 
@@ -70,7 +73,15 @@ _LOOPBACK = r"127\.[\d.]+|localhost|\[::1\]"
 @check(
     "port-mismatch",
     since="0.1",
-    literals=("robe error (failed", "unning on ", "Listening at:", NOT_ASKED, FAILED, *_unreached.LITERALS),
+    literals=(
+        "robe error (failed",
+        "unning on ",
+        "listening on ",
+        "Listening at:",
+        NOT_ASKED,
+        FAILED,
+        *_unreached.LITERALS,
+    ),
 )
 def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events | None) -> Iterator[Finding | Abstain]:
     """A probe, Service, pool, route or client asks at the wrong port, or with TLS where none is spoken.
@@ -83,7 +94,7 @@ def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events 
     client that was told a port which the Service does not have gets no further, and neither does an Ingress or a route, nor one that
     speaks TLS to a port where the server speaks none. The container of an InferenceService that declares no port is taken to listen
     on 8080, which is a note where a Service of one's own leads to the right port. Of a program that is no known engine its log tells
-    where it listens.
+    where it listens, and of a llama-server whose preset brings a port of its own, or whose `--host` is a file.
 
     ## Fix
 
@@ -187,6 +198,9 @@ def _of(pod: Pod, engine: Engine, logs: Logs | None, events: Events | None) -> I
     if port is None or not isinstance(port.value, int):
         return
     container = engine.container
+    if elsewhere := _by_own_word(pod, engine, port, logs, events):
+        yield elsewhere
+        return
     for kind, probe in container.spec.probes.items():
         asked = _port(container, probe)
         if (
@@ -232,6 +246,46 @@ def _of(pod: Pod, engine: Engine, logs: Logs | None, events: Events | None) -> I
     yield from _services(pod, container, engine, port, logs)
     if port.source in _STATED:
         yield from _pools(pod, container, engine.title, [port.value, *_further(engine)], port_evidence(container, port))
+
+
+def _by_own_word(pod: Pod, engine: Engine, port: Setting, logs: Logs | None, events: Events | None) -> Finding | None:
+    """A llama-server that says that it listens elsewhere than it was told, and whose probe is refused."""
+    container, log = engine.container, logs.current(engine.container.name) if logs is not None else None
+    refused = [(kind, e) for kind, e in failures(container, events) if "connection refused" in e.message]
+    if engine.name != "llama.cpp" or log is None or not refused or ended_by_itself(container, events):
+        return None
+    found = [
+        (line, said) for line in log.find("listening on ") if (said := re.search(_LLAMA_LISTENS, line.text[:2000]))
+    ]
+    # the models of a router listen on the loopback address
+    found = [one for one in found if not re.fullmatch(_LOOPBACK, one[1]["host"] or "")]
+    kind, event = refused[-1]
+    probe = container.spec.probes.get(kind)
+    asked = _port(container, probe) if probe else None
+    if not found or probe is None or asked is None or _listener(container, asked):
+        return None
+    line, said = found[-1]
+    listens = int(said["port"]) if said["port"] else None
+    if listens in (asked, port.value):
+        return None
+    told = f", although it was told {port.value}" if listens and port.source != "default" else ""
+    where = f"port {listens}{told}" if listens else f"the socket {said['socket']} alone"
+    fix = (
+        _fix(container, kind, probe, listens)
+        if listens
+        else fixes.set_flag(engine, "host", "--host", "0.0.0.0", "Let llama-server listen on an address")  # noqa: S104 # its option
+    )
+    return Finding(
+        role="cause",
+        summary=f"The {kind} probe of {container.name} asks port {asked}; by its log {engine.title} listens on {where}.",
+        evidence=(
+            event_evidence(event, pod.cluster),
+            pod_evidence(container, f"{kind}Probe.{_action(probe)}.port", _written(probe)),
+            log_evidence(line),
+        ),
+        explains=("not-ready", "crash-loop", "probe-too-short", "probe-path-wrong"),
+        fixes=(fix,),
+    )
 
 
 def _by_kserve(pod: Pod, container: Container, engine: Engine, port: Setting) -> Iterator[Finding]:

@@ -1,0 +1,86 @@
+"""Ranks of a server on several nodes that wait for the ranks of the others."""
+
+import re
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    Container,
+    Engine,
+    Evidence,
+    Finding,
+    Line,
+    Log,
+    Logs,
+    Pod,
+    fixes,
+    log_evidence,
+    phase_of,
+    pod_evidence,
+    say_seconds,
+    setting_evidence,
+)
+from llmdoctor_checks._standstill import STUCK_SECONDS, ends_with, killed_at
+
+#: What vLLM and SGLang print before a rank meets the others. Each rank of this node does so in its log, and none of another node.
+JOINS = ("distributed_init_method=tcp://", "Init torch distributed begin")
+
+#: vLLM's line (`parallel_state.py`).
+_RANK = (
+    r"\bworld_size=(?P<world>\d{1,5}) rank=(?P<rank>\d{1,5}) local_rank=\d{1,5} "
+    r"distributed_init_method=(?P<at>tcp://[\w.:\[\]-]{1,200})"
+)
+
+
+def waits_for_other_nodes(pod: Pod, engine: Engine, logs: Logs, explains: tuple[str, ...]) -> Iterator[Finding]:
+    """A part of a server on several nodes whose log ends where its ranks meet those of the other nodes."""
+    nodes, container = engine.explicit("nnodes"), engine.container
+    if nodes is None or not isinstance(nodes.value, int) or nodes.value < 2:
+        return
+    for log, line, seconds, shown in _stands(pod, container, logs):
+        said = [found for one in log.find(JOINS[0]) if (found := re.search(_RANK, one.text[:2000]))]
+        ranks = {int(one["rank"]) for one in said}
+        world = int(said[-1]["world"]) if said else 0
+        if phase_of(log) is not None or (said and len(ranks) >= world):
+            continue
+        number = engine.value("node_rank")
+        lead = 0 in ranks if said else number == 0
+        who = (
+            f"rank {min(ranks)} of {world}"
+            if said
+            else f"the part of node {number}"
+            if number is not None
+            else "this part"
+        )
+        at = f" at {said[-1]['at']}" if said else ""
+        whom = "the ranks of the other nodes" if lead else "rank 0, on another node"
+        yield Finding(
+            role="cause",
+            confidence="likely",
+            summary=f"{container.name} has waited {say_seconds(seconds)} for {whom}: its log ends where {who} of {nodes.value} nodes "
+            f"meets them{at}.",
+            evidence=(log_evidence(line), setting_evidence(container, nodes), *shown),
+            explains=explains,
+            fixes=(
+                fixes.advice(
+                    "See that the pods of the other nodes run and have come as far, that all have the same --nnodes and each its own "
+                    "--node-rank, and that they reach rank 0 at this address and port (no NetworkPolicy or proxy in between)",
+                    f"kubectl -n {pod.namespace} get pods -o wide",
+                    f"kubectl -n {pod.namespace} get networkpolicies,endpointslices",
+                ),
+            ),
+            order=line.order,
+        )
+        return
+
+
+def _stands(pod: Pod, container: Container, logs: Logs) -> Iterator[tuple[Log, Line, float, tuple[Evidence, ...]]]:
+    """The starts of a container that came to where the ranks meet and no further, and for how long they had been up."""
+    trouble = next((t for t in pod.troubles if t.kind == "not-ready" and t.container is container), None)
+    now, log = pod.cluster.now, logs.current(container.name)
+    if trouble and trouble.since and now and log is not None and (line := ends_with(log, JOINS)):
+        seconds = (now - trouble.since).total_seconds()
+        if seconds >= STUCK_SECONDS:
+            yield log, line, seconds, ()
+    for ending, line in killed_at(pod, logs, JOINS):
+        if ending.container is container:
+            yield line.log, line, ending.seconds or 0, (pod_evidence(pod, ending.path, ending.text),)
