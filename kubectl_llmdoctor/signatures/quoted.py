@@ -22,6 +22,7 @@ from kubectl_llmdoctor.signatures.wording import capture, captured, finding, fit
 _REFUSED = expression(
     r"(?i:error code|status(?:[ _]?code)?)\W{1,4}[45]\d\d\b|\b[45]\d\d (?:Client|Server) Error\b|\bHTTP(?:/[\d.]{1,3})? [45]\d\d\b"
     r"|\b[45]\d\d (?:Bad Request|Not Found|Unprocessable|Too Many Requests|Internal Server Error|Service Unavailable)\b"
+    r"|\b(?:400|413|422|429|500|503):? [\"'{]"
     r"|\\?\"code\\?\": ?[45]\d\d\b|'code': ?[45]\d\d\b|\bStatusCode\.[A-Z_]{5,30}\b"
 )
 #: What a user or a page may have written.
