@@ -245,6 +245,8 @@ _COSTS = {
     ("a store's time", "head-of-line-blocking"),
     ("a store's time", "sidecar-blocks-start"),
     ("a store's time", "slow-load"),
+    # answers that break off when pods are deleted are told by the time of their lines, which is then another
+    *((form, "graceful-shutdown") for form in ("Docker's JSON", "CRI", "kubectl logs --timestamps", "a store's time")),
     # the minutes of its queue are counted by the times that are put before the lines, and those are hundredths of a second apart
     *((form, "queue-growing") for form in ("Docker's JSON", "CRI", "kubectl logs --timestamps", "a store's time")),
 }

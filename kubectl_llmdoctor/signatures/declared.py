@@ -83,6 +83,8 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     #: what it says is of the load of a model, which some servers do when somebody asks for one: of an engine that has its only
     #: model before it serves, it is of a request
     loads: bool = False
+    #: a client that asks this server alone may quote it of an answer with an error, and counts where the server's log has no word
+    quoted: bool = False
     explains: tuple[str, ...] = ()
     #: as the patterns', for those that have none of their own
     overcome: tuple[str, ...] = ()

@@ -83,7 +83,7 @@ _ROUND, _OLD, _ALIKE = 5, 10, 1
 _FEWEST_ALIKE = 3
 
 #: So many answers for each request that was given up make it a note.
-_MANY = 10
+MANY = 10
 
 #: A request to generate that was answered: uvicorn's access log, Gin's, llama-server's.
 _ANSWERED_WELL = rf"POST [^\n]{{0,60}}(?:{GENERATES})[^\n]{{0,60}}\b200\b|\| 200 \|[^\n]{{0,80}}POST "
@@ -148,7 +148,7 @@ def _of_undici(pod: Pod, engine: Engine, cluster: Cluster, ages: list[tuple[Line
     )
 
 
-def _unbroken(pod: Pod, engine: Engine, logs: Logs | None) -> Log | None:
+def unbroken(pod: Pod, engine: Engine, logs: Logs | None) -> Log | None:
     """The log of a server that is ready, never ended and says of no fault."""
     status, own = engine.container.status, logs.current(engine.container.name) if logs is not None else None
     if not pod.ready or status is None or status.restart_count or own is None:
@@ -158,7 +158,7 @@ def _unbroken(pod: Pod, engine: Engine, logs: Logs | None) -> Log | None:
 
 def cut_short(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs: Logs | None) -> Finding | None:
     """Streams that ended in the middle, by the log of a client that asks this server alone, and a limit of the whole request on the way."""
-    if _unbroken(pod, engine, logs) is None:
+    if unbroken(pod, engine, logs) is None:
         return None
     said = cluster.once("cut short", lambda: list(_words_of_clients(cluster, CUT_SHORT)))
     names = {item.name for item in pod.services if leads(item, pod, ports(engine))}
@@ -271,7 +271,7 @@ def _answers(ages: list[tuple[Line, float]]) -> bool:
 
 def impatient(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Finding | None:
     """Clients that say after how many seconds they no longer waited for the answer of a server that runs without a break."""
-    own = _unbroken(pod, engine, logs)
+    own = unbroken(pod, engine, logs)
     if own is None:
         return None
     said = cluster.once("waited", lambda: list(_waited(cluster)))
@@ -288,7 +288,7 @@ def impatient(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> 
     ]
     if len(mine) < _FEWEST_CUT:
         return None
-    (line, seconds), alive = mine[0], _answered_well(own) > 0
+    (line, seconds), alive = mine[0], answered_well(own) > 0
     long = f" of {say_seconds(seconds)}" if seconds else ""
     return Finding(
         role="note" if _few(own, len(mine)) else "cause",
@@ -306,20 +306,20 @@ def impatient(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> 
     )
 
 
-def _answered_well(log: Log) -> int:
+def answered_well(log: Log) -> int:
     """How many requests to generate the server answered."""
     return sum(re.search(_ANSWERED_WELL, line.text[:2000]) is not None for line in log.find("POST "))
 
 
 def _few(log: Log, times: int) -> bool:
     """Whether the server answered so many more that somebody's own requests may be to blame."""
-    return _answered_well(log) >= _MANY * times
+    return answered_well(log) >= MANY * times
 
 
 def _many(log: Log, times: int) -> bool:
     """Whether so many more requests began, where the access log is off."""
     begun = {name for words, pattern in _BEGUN for name, _ in _requests(log, words, pattern)}
-    return len(begun) >= (_MANY + 1) * times
+    return len(begun) >= (MANY + 1) * times
 
 
 def _waited(cluster: Cluster) -> Iterator[tuple[str, Line, float | None, str]]:

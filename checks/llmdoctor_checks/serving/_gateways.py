@@ -82,12 +82,12 @@ _OF_AN_ANSWER = (
     r"(?i)request|response|generat|completion|inference|answer|invo(?:ke|cation)|\bcall(?:ing|s)?\b"
     r"|timeout(?:error|exception)|read ?timeout"
 )
-_STORES = (
+STORES = (
     r"redis|valkey|postgres|psycopg|asyncpg|pgvector|sqlalchemy|\bsql|mysql|jdbc|hikari|mongo|kafka|rabbitmq|amqp|\bnats\b|celery|milvus|qdrant"
     r"|weaviate|chroma|elastic|opensearch|pinecone|langfuse|langsmith|opentelemetry|minio"
 )
 _ELSE = (
-    rf"(?i){_STORES}|database|\bdb\b|cache|vector|embed|rerank|retriev|\btool\b|\bsearch|\block\b|queue|\bpool\b|session|web.?socket|idle"
+    rf"(?i){STORES}|database|\bdb\b|cache|vector|embed|rerank|retriev|\btool\b|\bsearch|\block\b|queue|\bpool\b|session|web.?socket|idle"
     r"|upload|download|\bs3\b|export|\bspans?\b|telemetry|smtp|\bdns\b|saving|insert|background"
 )
 _FRAME, _ABOVE, _OTHER_PATHS = (
@@ -204,7 +204,7 @@ def _of_a_model(line: Line) -> bool:
     below = [one.text[:2000] for one in line.log.lines(line.number + 1, line.number + _BELOW)]
     frames = "\n".join(takewhile(lambda text: re.match(_FRAME, text), below))
     itself = re.search(_OF_MODELS, text) and re.search(_OF_AN_ANSWER, text)
-    if re.search(rf"(?i){_STORES}", frames) or not (itself or re.search(_OF_MODELS, frames)):
+    if re.search(rf"(?i){STORES}", frames) or not (itself or re.search(_OF_MODELS, frames)):
         return False
     above = line.log.lines(max(line.number - _ABOVE, 1), line.number)
     return not any(re.search(r"ConnectTimeout|(?i:connection timed out)", one.text[:2000]) for one in above)

@@ -23,24 +23,31 @@ from kubectl_llmdoctor.api import (
     rows,
     top_of,
 )
+from llmdoctor_checks._clients import asking
 from llmdoctor_checks.serving._exposure import matches
 
 #: A connection that nobody took; Envoy writes it with underscores, too.
 REFUSED = ("onnection refused", "onnection_refused")
+#: So many are no chance; and what names another, or its port, is not of this server.
+_FEWEST, _ANY_AT = 2, r"https?://|\bport\b|[a-z)\]]:\d{2,5}\b|\d{1,3}(?:\.\d{1,3}){3}:\d"
 _AT = r"(?<![\d.])(\d{1,3}(?:\.\d{1,3}){3}):(\d{1,5})(?!\d)"
 
 
 def strangers(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
     """One that a gateway's log says was refused there: it takes its share of the requests, and fails it."""
-    if not _refusals(cluster).at:
+    if not _refusals(cluster).any:
         return
     for item, numbers in _selecting(pod):
         for other in _others(item, pod, cluster):
             declared = {p.container_port for c in other.containers if c.role != "init" for p in c.spec.ports}
             address = other.status.pod_ip
-            if not declared or not address or declared & numbers:
+            # what a Job runs is no server, be it that it declares no port
+            job = next(iter(other.obj.metadata.owner_references), None)
+            of_job = job is not None and job.kind == "Job"
+            if not address or declared & numbers or not (declared or of_job):
                 continue
             line = next((x for n in sorted(numbers) if (x := _refused(cluster, address, n, other)) is not None), None)
+            line = line or (_by_a_client(pod, cluster) if of_job and item.kind == "Service" else None)
             if line is None:
                 continue
             told = dig(item.raw, "spec.selector")
@@ -53,12 +60,12 @@ def strangers(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
                 summary=f"{kind} {item.name} selects {other.name}, too, which does not listen on port {port}: its share of the "
                 "requests is refused.",
                 evidence=(
-                    log_evidence(line, address),
+                    log_evidence(line, address if address in line.text else ""),
                     object_evidence(item, "spec.selector", ", ".join(f"{k}: {v}" for k, v in wanted.items())),
                     Evidence(
                         source="workload",
                         ref=f"Pod/{other.name} spec.containers[].ports",
-                        text=f"containerPort: {', '.join(map(str, sorted(declared)))}",
+                        text=f"containerPort: {', '.join(map(str, sorted(declared))) or 'none'}",
                     ),
                 ),
                 fixes=(
@@ -124,6 +131,8 @@ class _Refusals(msgspec.Struct, frozen=True):
 
     at: dict[tuple[str, int], list[Line]]
     pods: list[Item]
+    #: all such lines
+    any: list[Line]
 
 
 def _refusals(cluster: Cluster) -> _Refusals:
@@ -132,14 +141,36 @@ def _refusals(cluster: Cluster) -> _Refusals:
 
 def _refusals_of(cluster: Cluster) -> _Refusals:
     at: dict[tuple[str, int], list[Line]] = {}
+    said: list[Line] = []
     for text in cluster.snapshot.logs:
         log = Log(text)
         for line in (line for words in REFUSED if not text.previous for line in log.find(words)):
+            said.append(line)
             for address, port in re.findall(_AT, line.text):
                 at.setdefault((address, int(port)), []).append(line)
     hosts = {address for address, _ in at}
-    pods = [item for item in cluster.items("Pod") if str(dig(item.raw, "status.podIP")) in hosts] if hosts else []
-    return _Refusals(at, pods)
+    pods = (
+        [item for item in cluster.items("Pod") if str(dig(item.raw, "status.podIP")) in hosts or _of_a_job(item)]
+        if said
+        else []
+    )
+    return _Refusals(at, pods, said)
+
+
+def _of_a_job(item: Item) -> bool:
+    return any(row.get("kind") == "Job" for row in rows(item.raw, "metadata.ownerReferences"))
+
+
+def _by_a_client(pod: Pod, cluster: Cluster) -> Line | None:
+    """Where clients of this server alone say, again and again, that they were refused by they do not say whom, while it runs."""
+    restarts = sum(status.restart_count for status in pod.status.container_statuses)
+    who = {(c.pod.namespace, c.pod.name, c.name) for c in asking(pod, cluster)}
+    lines = [
+        line
+        for line in _refusals(cluster).any
+        if (line.log.source.namespace, line.log.pod, line.log.container) in who and not re.search(_ANY_AT, line.text)
+    ]
+    return lines[-1] if len(lines) >= _FEWEST and pod.ready and not restarts else None
 
 
 def _tells(key: str, value: str, wanted: dict[str, object], other: Pod) -> bool:

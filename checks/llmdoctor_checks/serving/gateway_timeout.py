@@ -22,8 +22,19 @@ from kubectl_llmdoctor.api import (
     stray,
 )
 from kubectl_llmdoctor.catalog.models import native_context
+from llmdoctor_checks._clients import before
 from llmdoctor_checks._ended_clients import CONSEQUENCES, ended_clients
-from llmdoctor_checks.serving._clients_gone import COUNTED, GONE, LATE_ANSWER, cut_short, given_up, impatient
+from llmdoctor_checks.serving._clients_gone import (
+    COUNTED,
+    GONE,
+    LATE_ANSWER,
+    MANY,
+    answered_well,
+    cut_short,
+    given_up,
+    impatient,
+    unbroken,
+)
 from llmdoctor_checks.serving._exposure import leads
 from llmdoctor_checks.serving._gateway_logs import (
     BESIDE,
@@ -54,6 +65,7 @@ from llmdoctor_checks.serving._gateways import (
 )
 from llmdoctor_checks.serving._idle import LITERALS as RESET
 from llmdoctor_checks.serving._idle import closed_while_idle
+from llmdoctor_checks.serving._round_ages import ENDED, FEWEST, of_clients, of_itself
 from llmdoctor_checks.serving._timeouts import (
     FASTEST_TOKENS_PER_SECOND,
     NGINX_SECONDS,
@@ -101,6 +113,7 @@ _ENOUGH_REQUESTS, _CUT_SHARE, _ENOUGH_TO_CLEAR = 100, 0.01, 1000
             UNDICI,
             LATE_ANSWER,
             KILLED,
+            *ENDED,
         ),
         *(words for words, _ in GONE),
         *COUNTED,
@@ -126,6 +139,9 @@ def gateway_timeout(
     What asks the server for others (LiteLLM, Olla, Open WebUI, a router) has a timeout of its own. What its log says of that counts
     where its environment, arguments or configuration name this server. So does an Envoy that lost every connection at the same
     age, or did not hear in time from what it asks where to send a request.
+
+    Whatever words a client, a gateway or a proxy beside the server has for it: requests that it ended each time at the same round age,
+    as its log says, met a timeout.
 
     Where nothing says who gave up, Ollama's own log may: clients that all went away at one round age while it loaded the model met a
     timeout. The other way round, vLLM and SGLang close a connection that is idle for 5 s; what keeps it longer has its request reset
@@ -155,7 +171,10 @@ def gateway_timeout(
     if found is None and engine is not None and _generates(engine):
         found = given_up(pod, engine, subject, cluster, logs) if logs is not None else None
         found = found or cut_short(pod, engine, subject, cluster, logs) or impatient(pod, engine, cluster, logs)
+        found = found or _all_at_one_age(pod, engine, subject, cluster, logs)
         found = found or _shorter_than_answers(pod, engine, subject, cluster, metrics)
+    if found is None and engine is None and not subject.engines(pod) and pod.ready:
+        found = _all_at_one_age(pod, None, subject, cluster, logs)
     if found is not None:
         yield found
 
@@ -275,6 +294,45 @@ def _busy_workers(pod: Pod, logs: Logs) -> Iterator[tuple[Line, Line]]:
             if said is not None and re.search(GENERATES, said[1]):
                 yield killed, line
                 break
+
+
+def _all_at_one_age(
+    pod: Pod, engine: Engine | None, subject: Subject, cluster: Cluster, logs: Logs | None
+) -> Finding | None:
+    """Requests that somebody ended each time at the same round age, by whatever words, while the server ran on."""
+    own = unbroken(pod, engine, logs) if engine is not None else None
+    if engine is not None and own is None:
+        return None
+    ended = of_itself(pod, cluster, {one.container.name for one in subject.engines(pod)})
+    ended = ended or (of_clients(pod, cluster) if engine is not None else None)
+    lines, seconds = ended or ([], 0)
+    if engine is not None:
+        lines = [line for line in lines if not before(line, engine.container, cluster)]
+    if len(lines) < FEWEST:
+        return None
+    known = timeouts(pod, engine, subject, cluster) if engine is not None else ()
+    timeout = next((one for one in known if one.seconds == seconds), None)
+    who, alive = lines[0].log, answered_well(own) if own is not None else 0
+    allows = f", which is what {timeout.where} allows" if timeout else ""
+    return Finding(
+        role="note" if alive >= MANY * len(lines) else "cause",
+        confidence="likely" if alive or timeout else "possible",
+        summary=f"{who.container or who.pod} of {who.pod} ended {len(lines)} requests when they were {say_seconds(seconds)} old, "
+        f"each time the same{allows}: a timeout of its own, or of what it asks. The server runs on.",
+        evidence=(
+            *(log_evidence(line) for line in lines[:2]),
+            *([object_evidence(timeout.item, timeout.path, timeout.text)] if timeout else []),
+        ),
+        fixes=(
+            longer(timeout, 0)
+            if timeout
+            else fixes.advice(
+                f"Raise the timeout of {say_seconds(seconds)} that {who.container or who.pod} of {who.pod} has, or what stands between it "
+                "and the server, above the longest generation (the longest pause in it, where it counts those)"
+            ),
+        ),
+        order=lines[0].order,
+    )
 
 
 def _measured(timeout: Timeout, taken: Histogram, tokens: int | None) -> Finding:

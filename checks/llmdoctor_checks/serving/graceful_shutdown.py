@@ -33,6 +33,8 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks._load import last_load
 from llmdoctor_checks._written import seconds_between, written_ago
+from llmdoctor_checks.serving._with_the_pod import LITERALS as BROKEN_OFF
+from llmdoctor_checks.serving._with_the_pod import with_the_pod
 
 #: Kubernetes' own.
 _DEFAULT_SECONDS = 30
@@ -117,6 +119,7 @@ _LATELY = 30
         _UNKNOWN,
         "loaded '",
         *_NOT_TAKEN,
+        *BROKEN_OFF,
     ),
 )
 def graceful_shutdown(pod: Pod, engine: Engine, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
@@ -132,7 +135,8 @@ def graceful_shutdown(pod: Pod, engine: Engine, events: Events | None, logs: Log
 
     It is the cause where a pod that was told to go ended by SIGKILL, or its grace period is over, and its log says that requests
     were running then, or where vLLM was told to go and dropped them: its server then says that its engine is dead, which is no fault
-    of the engine. So it is where its server cancelled them itself, or where somebody still sends it some. Triton takes its models away
+    of the engine. So it is where a client lost its answers within the grace period of pods that its controller deleted, and hardly any at
+    another time. So it is where its server cancelled them itself, or where somebody still sends it some. Triton takes its models away
     as soon as nothing runs, and answers who still asks for one that it knows no such model.
 
     ## Fix
@@ -154,6 +158,9 @@ def graceful_shutdown(pod: Pod, engine: Engine, events: Events | None, logs: Log
         yield found
         return
     if logs is not None and (found := _unloaded(pod, engine, logs)) is not None:
+        yield found
+        return
+    if (found := _broken_off(pod, engine, events)) is not None:
         yield found
         return
     container = engine.container
@@ -363,6 +370,42 @@ def _unloaded(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             ),
         ),
         order=told.order,
+    )
+
+
+def _broken_off(pod: Pod, engine: Engine, events: Events | None) -> Finding | None:
+    """A server that runs, and a client whose answers broke off when other pods of its workload were deleted, and not else."""
+    grace = pod.spec.termination_grace_period_seconds
+    seconds = _DEFAULT_SECONDS if grace is None else grace
+    status = engine.container.status
+    if not pod.ready or pod.obj.metadata.deletion_timestamp or status is None or status.restart_count:
+        return None
+    found = with_the_pod(pod, pod.cluster, events, seconds)
+    if found is None:
+        return None
+    who, longer = found.lines[0].log, max(2 * seconds, 300)
+    drain = " (of vLLM with --shutdown-timeout, from 0.18.1 on)" if engine.name == "vllm" else ""
+    return Finding(
+        role="cause",
+        severity="warning",
+        summary=f"{who.pod} lost {count_of(len(found.lines), 'answer')} in the middle, within the {seconds} s that pods of "
+        f"{fixes.edited(pod)} are given to end: {'one was' if found.deleted == 1 else f'{found.deleted} were'} deleted, and what was "
+        "still generated was cut off.",
+        evidence=(
+            *(log_evidence(line) for line in found.lines[:2]),
+            event_evidence(found.event, pod.cluster),
+            pod_evidence(pod, "terminationGracePeriodSeconds", str(grace) if grace is not None else "not set"),
+        ),
+        fixes=(
+            fixes.set_spec(
+                pod,
+                "/terminationGracePeriodSeconds",
+                longer,
+                f"Let pods end within {say_seconds(longer)}, and let the engine finish what runs{drain}, after a preStop hook that sleeps "
+                "until no Service sends it requests",
+            ),
+        ),
+        order=found.lines[0].order,
     )
 
 

@@ -31,6 +31,7 @@ from llmdoctor_checks._awaited import awaited
 from llmdoctor_checks._ended_clients import CONSEQUENCES, Ended, ended_clients
 from llmdoctor_checks._services import endpoints_of, service_of, slices_of
 from llmdoctor_checks.serving import _databases, _no_server
+from llmdoctor_checks.serving._beside import beside
 from llmdoctor_checks.serving._exposure import leads, matches
 from llmdoctor_checks.serving._mixed import NOT_SERVED, mixed, mixed_when_applied
 from llmdoctor_checks.serving._pickers import NO_CANDIDATES, refused_by
@@ -63,7 +64,8 @@ def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster, logs: 
     and every connection is refused. Its EndpointSlices say so. An InferencePool has nothing that does but the log of its
     endpoint picker, which answers 503 to every request. A selector that means other pods as well, which do not listen at the port,
     lets their share of the requests fail; the gateway's log names their addresses. So does one that means servers of different models:
-    in manifests where an Ingress, a route or a load balancer leads to it, and a note where one may be had instead of the other.
+    in manifests where an Ingress, a route or a load balancer leads to it, and a note where one may be had instead of the other. And so
+    does a pool without pods beside the server's own in one rule of a route.
 
     A route of the Gateway API says in its status whether its gateway takes it: `ResolvedRefs` is False where it finds no backend of that
     kind, group and namespace, or may not send to another namespace, and `Accepted` is False where no listener is for it. Requests are
@@ -102,6 +104,7 @@ def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster, logs: 
         yield from misnamed(pod, cluster, logs)
         yield from unmade(pod, cluster, logs)
         yield from strangers(pod, cluster)
+        yield from beside(pod, cluster)
         yield from mixed(pod, cluster, logs)
         yield from _no_server.overlooked(pod, cluster)
     yield from _databases.unreached(pod, cluster, logs)

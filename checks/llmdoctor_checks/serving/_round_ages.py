@@ -1,0 +1,140 @@
+"""Requests that a client, a gateway or a proxy ended each time at the same round age, whatever words its log has for it.
+
+A timeout that somebody set is a multiple of five seconds, and ends requests at that age to a fraction of a second; faults, answers
+and people who close a page do not. So the words need only say that something was ended, and the line how long it took.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from itertools import pairwise
+
+from kubectl_llmdoctor.api import Cluster, Line, Log, Pod, duration, host_of, leads_here
+from llmdoctor_checks._clients import asking
+from llmdoctor_checks._written import seconds_between
+from llmdoctor_checks.serving._gateways import GENERATES, STORES, asked_for
+
+#: What a line that says so contains.
+ENDED = ("imed out", "imeout", "bort", "ancel", "eadline", "roke off", "unexpected EOF", " 504", ":504", ": 504")
+_ENDED = (
+    r"(?i)timed[ -]?out|time-?out|\babort|\bcancel(?:l?ed|ling)\b|\bdeadline|\bbroke off|unexpected EOF"
+    r"|\"status(?:_?code)?\": ?\"?504\b|\" 504 "
+)
+
+#: A line of a connection, of another store or of a probe tells of no request to a model; nor does one that ends well.
+_ELSE = (
+    rf"(?i){STORES}|database|\bdb\b|embed|rerank|retriev|\btool\b|upload|download|\bs3\b|smtp|\bdns\b|\blookup\b|\block\b|\bpool\b"
+    r"|\bconnect(?:ing)?\b|connection (?:timed|timeout|refused|reset|attempt)|ECONN|\bdial\b|handshake|health|heartbeat|\bprobe|\bping\b"
+    r"|\bpull|\bload(?:ing|ed)?\b"
+    r"|/metrics\b|\"GET |HTTP/[\d.]{1,3}\" 2\d\d\b|\b(?:DEBUG|TRACE)\b"
+)
+#: What a request to a model is called, in the line or beside it.
+_OF_AN_ANSWER = r"(?i)stream|\bllm\b|model|complet|generat|infer|answer|respon|request|upstream|prompt|\bchat\b"
+_BESIDE = 1
+
+#: A length of time: Go's, with a unit, or behind a name that has one. One that is still to come is none of a request.
+_GO = r"(?:\d{1,3}h)?(?:\d{1,3}m)?\d{1,6}(?:\.\d{1,9})?s"
+_AGE = (
+    rf"(?<![\w.:+-])(?:(?P<go>{_GO})|(?P<number>\d{{1,9}}(?:\.\d{{1,9}})?) ?(?P<unit>ms|milliseconds?|secs?|seconds?|min|minutes?))"
+    r"(?!\w|\.\d)|(?:_ms|Ms|[Mm]illis(?:econds)?)\\?\"?[=:] ?(?P<millis>\d{4,9})(?![\w.])"
+)
+_TO_COME = r"(?i)(?:\b(?:retry(?:ing)?|again|sleep(?:ing)?|waiting|back-?off|next|every|limit|max)(?: \w{1,10}){0,2}|timeout)[ =:]{1,3}$"
+_UNITS = {"m": 0.001, "s": 1.0, "min": 60.0}
+
+#: Timeouts are multiples of so many seconds, and no shorter; so much later at most does a program see that one is over.
+_ROUND, _SHORTEST, _LATER = 5, 10, 0.5
+#: So many at one age, each at another time, and so large a share of all that were ended, are no chance.
+FEWEST, _SHARE, _APART = 3, 0.8, 2
+
+
+def of_clients(pod: Pod, cluster: Cluster) -> tuple[list[Line], int] | None:
+    """What clients of this server alone say, or gateways before it: the lines, and the age in seconds."""
+    names = {item.name for item in pod.services}
+    said = cluster.once("ended at an age", lambda: dict(_said(cluster)))
+    if not said:
+        return None
+    who = dict.fromkeys((c.pod.namespace, c.pod.name, c.name) for c in asking(pod, cluster))
+    for one in who:
+        lines = [
+            (line, ages)
+            for line, ages in said.get(one, ())
+            if all(leads_here(pod, names, url, one[0]) or _inside(url) for url in asked_for(line))
+        ]
+        if (found := _alike(lines)) is not None:
+            return found
+    return None
+
+
+def of_itself(pod: Pod, cluster: Cluster, engines: set[str]) -> tuple[list[Line], int] | None:
+    """What a proxy in the server's own pod says of requests to generate."""
+    for (namespace, name, container), lines in cluster.once("ended at an age", lambda: dict(_said(cluster))).items():
+        if (namespace, name) != (pod.namespace, pod.name) or container in engines:
+            continue
+        if (found := _alike([one for one in lines if re.search(GENERATES, one[0].text[:4000])])) is not None:
+            return found
+    return None
+
+
+def _inside(url: str) -> bool:
+    """Whether it asks something in its own pod."""
+    return host_of(url) in ("localhost", "127.0.0.1")
+
+
+def _said(cluster: Cluster) -> Iterator[tuple[tuple[str, str, str], list[tuple[Line, set[float]]]]]:
+    """The lines of each container's log by which something was ended that had taken some time, and how long."""
+    for text in cluster.snapshot.logs:
+        if text.previous or not text.pod:
+            continue
+        log = Log(text)
+        lines = {line.number: line for words in ENDED for line in log.find(words)}
+        found = [(line, ages) for _, line in sorted(lines.items()) if (ages := _ages(line))]
+        if len(found) >= FEWEST:
+            yield (text.namespace, text.pod, text.container), found
+
+
+def _ages(line: Line) -> set[float]:
+    """How many seconds a line says that something took which it says was ended; none where it is of something else."""
+    text = line.text[:2000]
+    if not re.search(_ENDED, text) or re.search(_ELSE, text):
+        return set()
+    beside = line.log.lines(max(line.number - _BESIDE, 1), line.number + _BESIDE)
+    if not any(re.search(_OF_AN_ANSWER, one.text[:2000]) for one in beside):
+        return set()
+    return {age for age in map(_seconds, re.finditer(_AGE, text)) if age is not None and age >= _SHORTEST}
+
+
+def _seconds(found: re.Match[str]) -> float | None:
+    before = found.string[max(found.start() - 40, 0) : found.start()]
+    if re.search(_TO_COME, before):
+        return None
+    if found["go"]:
+        return duration(found["go"])
+    if found["millis"]:
+        return int(found["millis"]) / 1000
+    unit = "min" if found["unit"].startswith("min") else found["unit"][0]
+    return float(found["number"]) * _UNITS[unit]
+
+
+def _alike(lines: list[tuple[Line, set[float]]]) -> tuple[list[Line], int] | None:
+    """Those that were all as old, where nearly all were, each at another time."""
+    counted = Counter(age for _, ages in lines for age in {_round(one) for one in ages} if age)
+    age, times = counted.most_common(1)[0] if counted else (0, 0)
+    if times < max(FEWEST, _SHARE * len(lines)):
+        return None
+    alike = [line for line, ages in lines if age in map(_round, ages)]
+    apart = [alike[0], *(other for one, other in pairwise(alike) if _apart(one, other))]
+    return (apart, age) if len(apart) >= FEWEST else None
+
+
+def _apart(one: Line, other: Line) -> bool:
+    """Whether two lines are of two requests: those that ended together may be those of a program that ended."""
+    gap = seconds_between(one, other)
+    return other.number - one.number > _BESIDE if gap is None else gap > _APART
+
+
+def _round(age: float) -> int:
+    """The round number of seconds that a request was old when it was ended; 0 where it was at none."""
+    whole = int((age + 0.05) // _ROUND) * _ROUND
+    return whole if -0.05 <= age - whole <= _LATER else 0

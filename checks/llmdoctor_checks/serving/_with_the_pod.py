@@ -1,0 +1,94 @@
+"""Answers that broke off when pods of the server's workload were told to end, and at no other time, by what its clients say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+import msgspec
+
+from kubectl_llmdoctor.api import Cluster, Event, Events, Line, Log, Pod
+from llmdoctor_checks._clients import asking
+from llmdoctor_checks._written import written_ago
+from llmdoctor_checks.serving._gateways import CUT_SHORT
+
+#: How clients say that a connection ended in the middle: beside streams' own words those of Python, Node and Go.
+LITERALS = (
+    *CUT_SHORT,
+    "Server disconnected",
+    "RemoteProtocolError",
+    "ConnectionResetError",
+    "onnection reset by peer",
+    "socket hang up",
+    "ECONNRESET",
+)
+
+#: What controllers say of a pod that they delete.
+_DELETED = "SuccessfulDelete"
+
+#: Clocks differ by so many seconds, and the last answer ends so long after the grace period.
+_SKEW, _AFTER = 3, 10
+
+#: So many answers, and so large a share of all that broke off, are no chance; nor are they where such times are most of the log.
+_FEWEST, _SHARE, _MOST_OF_THE_LOG = 2, 0.8, 0.5
+
+#: One request is said more than once.
+_ONE_SECONDS, _ONE_LINES = 1, 3
+
+
+class WithThePod(msgspec.Struct, frozen=True):
+    """The lines of a client, and the last event of a pod that was deleted before one of them."""
+
+    lines: list[Line]
+    event: Event
+    deleted: int
+
+
+def with_the_pod(pod: Pod, cluster: Cluster, events: Events | None, grace: int) -> WithThePod | None:
+    """What broke off within the grace period of pods that were deleted, and hardly anything that did at another time."""
+    now = cluster.now
+    gone = [one for one in events.of(_DELETED) if one.last is not None] if events is not None else []
+    if now is None or not gone:
+        return None
+    told = sorted({at for one in gone for at in (one.first, one.last) if at is not None})
+    windows = [((now - at).total_seconds() + _SKEW, (now - at).total_seconds() - grace - _AFTER) for at in told]
+    said = cluster.once("broke off", lambda: list(_broke_off(cluster)))
+    who = {(c.pod.namespace, c.pod.name, c.name) for c in asking(pod, cluster)} if said else set()
+    for log, lines in said:
+        if (log.source.namespace, log.pod, log.container) not in who:
+            continue
+        found = [(line, ago) for line in lines if (ago := written_ago(line, now)) is not None]
+        inside = [(line, ago) for line, ago in found if any(late <= ago <= early for early, late in windows)]
+        apart = [x for n, x in enumerate(inside) if not n or _another(inside[n - 1], x)]
+        all_of = [x for n, x in enumerate(found) if not n or _another(found[n - 1], x)]
+        if len(apart) < max(_FEWEST, _SHARE * len(all_of)) or _mostly(log, windows, now):
+            continue
+        last = max((at for at in told if (now - at).total_seconds() + _SKEW >= apart[-1][1]), default=told[-1])
+        event = next(one for one in gone if last in (one.first, one.last))
+        return WithThePod([line for line, _ in apart], event, len(told))
+    return None
+
+
+def _another(one: tuple[Line, float], other: tuple[Line, float]) -> bool:
+    """Whether two lines are of two requests."""
+    return one[1] - other[1] >= _ONE_SECONDS or other[0].number - one[0].number > _ONE_LINES
+
+
+def _mostly(log: Log, windows: list[tuple[float, float]], now: datetime) -> bool:
+    """Whether the times at which pods ended are most of those of which the log tells."""
+    ends = [
+        ago for number in (1, len(log)) for x in log.lines(number, number) if (ago := written_ago(x, now)) is not None
+    ]
+    if len(ends) < 2:
+        return True
+    return sum(early - late for early, late in windows) > _MOST_OF_THE_LOG * (ends[0] - ends[1])
+
+
+def _broke_off(cluster: Cluster) -> Iterator[tuple[Log, list[Line]]]:
+    for text in cluster.snapshot.logs:
+        if text.previous or not text.pod:
+            continue
+        log = Log(text)
+        lines = {line.number: line for words in LITERALS for line in log.find(words)}
+        if lines:
+            yield log, [line for _, line in sorted(lines.items())]
