@@ -59,6 +59,14 @@ def test_the_queue_of_a_pod_that_volcano_schedules_is_asked_for_whether_it_is_na
         assert [path.rpartition("/")[2] for path in paths if "/scheduling.volcano.sh/v1beta1/queues/" in path] == queue
 
 
+@pytest.mark.parametrize("label", ["kai.scheduler/queue", "runai/queue"])
+def test_the_queue_that_a_pod_names_to_kai_is_asked_for(label: str, api: FakeApi, cluster: Cluster) -> None:
+    api.objects = [pod("llama-0", labels={label: "team-a"})]
+    run(cluster, "llama-0")
+    asked = [path for _, path, _, _ in api.requests if "/queues/" in path]
+    assert asked == ["/apis/scheduling.run.ai/v2/queues/team-a"]
+
+
 def test_only_the_version_that_the_server_has_is_asked_for(api: FakeApi, cluster: Cluster) -> None:
     ray = kinds.core("RayService", "ray.io").at("v1alpha1")
     owner = obj("RayService", "b", "ray.io/v1alpha1")

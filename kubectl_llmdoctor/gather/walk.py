@@ -82,6 +82,7 @@ NAMESPACE_LISTS_IF_THERE = (
 _DEPLOYMENT = ("apps", "Deployment")
 _VOLCANO_JOB = ("batch.volcano.sh", "Job")
 _VOLCANO_QUEUE = Kind("Queue", "queues", "scheduling.volcano.sh", ("v1beta1",), namespaced=False)
+_KAI_QUEUE = Kind("Queue", "queues", "scheduling.run.ai", ("v2",), namespaced=False)
 _LEADER_WORKER_SET = ("leaderworkerset.x-k8s.io", "LeaderWorkerSet")
 
 
@@ -376,6 +377,8 @@ class Walk:
         scheduled = (obj.get("spec") or {}).get("schedulerName") if obj.get("kind") == "Pod" else None
         if queue := marks.get("scheduling.volcano.sh/queue-name") or ("default" if scheduled == "volcano" else ""):
             self._pot.get(_VOLCANO_QUEUE, "", str(queue), if_there=True)
+        if queue := marks.get("kai.scheduler/queue") or marks.get("runai/queue"):
+            self._pot.get(_KAI_QUEUE, "", str(queue), if_there=True)
         if marks.get("kueue.x-k8s.io/queue-name"):
             kind = core("Workload", "kueue.x-k8s.io")  # owned by what waits in the queue: it says why it waits
             keep = partial(_is_owned, owner=obj)

@@ -115,7 +115,7 @@ def target_arguments(snapshot: Object) -> list[str]:
 
 
 #: Custom resources of the whole cluster that are read by name; a list of others is the same in either scope.
-CLUSTER_WIDE = {("scheduling.volcano.sh", "Queue")}
+CLUSTER_WIDE = {("scheduling.volcano.sh", "Queue"), ("scheduling.run.ai", "Queue")}
 
 
 class Player:
