@@ -22,7 +22,7 @@ from kubectl_llmdoctor.facts.accelerator import Accelerator
 from kubectl_llmdoctor.facts.agent import ContainerUse, Device, Process, bus_of, letters
 from kubectl_llmdoctor.facts.clients import addresses, askers, clients, host_of, leads_here, speaks_of_one, told_by
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
-from kubectl_llmdoctor.facts.constraints import Mismatch, holds, selected, show_taint
+from kubectl_llmdoctor.facts.constraints import Mismatch, holds, selected, show_taint, tolerated
 from kubectl_llmdoctor.facts.container import Container, Shm, is_accelerator
 from kubectl_llmdoctor.facts.destinations import (
     Destination,
@@ -220,6 +220,7 @@ __all__ = [
     "suffices",
     "told_by",
     "told_elsewhere",
+    "tolerated",
     "top_of",
     "tracebacks",
     "units",

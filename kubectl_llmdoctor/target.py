@@ -222,7 +222,7 @@ def _named(cluster: Cluster, ref: TargetRef) -> list[Subject]:
         members = [i for i in cluster.items("Pod", item.namespace) if key and _group_key(i) == key] or [item]
         return [_of_pods(members, cluster, named=item)]
     pods = [i for i in cluster.items("Pod", item.namespace) if any(o is item for o in cluster.chain(i))]
-    pods = pods or list(_behind(item, cluster))
+    pods = pods or list({id(pod): pod for pod in _behind(item, cluster)}.values())
     pods = _without_leftovers(pods, Workload(item, cluster))
     grouped: dict[object, list[Item]] = {}
     for pod in pods:

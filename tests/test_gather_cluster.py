@@ -709,6 +709,36 @@ def test_a_service_stands_for_its_pods(world: FakeApi, cluster: Cluster) -> None
     assert refused(cluster, "svc/empty") == "no pod belongs to Service 'empty' in namespace 'serving'"
 
 
+@pytest.mark.parametrize(
+    "ref",
+    [
+        {"name": "llama", "port": 80},
+        {"kind": "Service", "name": "llama", "namespace": "serving"},
+        {"group": "inference.networking.k8s.io", "kind": "InferencePool", "name": "llama"},
+        {"group": "inference.networking.x-k8s.io", "kind": "InferencePool", "name": "llama"},
+    ],
+)
+def test_a_route_stands_for_the_pods_behind_its_backends(world: FakeApi, cluster: Cluster, ref: Json) -> None:
+    rules = [
+        {"backendRefs": [ref]},
+        {"backendRefs": [{"name": "again"}, {"kind": "Other", "name": "x"}]},
+        {"filters": []},
+    ]
+    world.objects += [
+        obj("HTTPRoute", "chat", "gateway.networking.k8s.io/v1", spec={"rules": rules}),
+        obj("Service", "again", spec={"selector": {"app": "llama"}}),
+        obj("InferencePool", "llama", "inference.networking.k8s.io/v1", spec=SELECTOR),
+        obj("InferencePool", "llama", "inference.networking.x-k8s.io/v1alpha2", spec={"selector": {"app": "llama"}}),
+    ]
+    found = run(cluster, "httproute/chat")
+    pods = ["llama-1-a", "llama-2-a", "llama-2-b"]
+    assert [log.pod for log in found.logs] == pods
+    from kubectl_llmdoctor.facts.cluster import Cluster as Facts
+    from kubectl_llmdoctor.target import subjects
+
+    assert sorted(p.name for s in subjects(Facts(found)) for p in s.pods) == pods
+
+
 def test_jobs_of_a_cron_job_are_followed(api: FakeApi, cluster: Cluster) -> None:
     cron = obj("CronJob", "warm", "batch/v1")
     job = obj("Job", "warm-1", "batch/v1", owner=cron, spec={"selector": {"matchLabels": {"job": "warm-1"}}})

@@ -58,6 +58,10 @@ NAMESPACE_LISTS = (
 
 #: A namespace's routes may stand in that of their gateway.
 _HTTP_ROUTE = core("HTTPRoute", "gateway.networking.k8s.io")
+_ROUTES = frozenset((_HTTP_ROUTE.group, kind) for kind in ("HTTPRoute", "GRPCRoute"))
+_BACKENDS = frozenset(
+    (group, "InferencePool") for group in ("inference.networking.k8s.io", "inference.networking.x-k8s.io")
+) | {("", "Service")}
 _AI_ROUTE = core("AIGatewayRoute", "aigateway.envoyproxy.io")
 
 #: Of operators that need not be installed: autoscaling, ways in, monitoring, another plugin's policies.
@@ -439,6 +443,8 @@ class Walk:
 
         if selector:
             pot.get_list(kinds.POD, namespace, pods_found, selector=selector, limit=_SIBLINGS, again=True)
+        elif kind.key in _ROUTES:
+            self._backends(obj)
         else:
             pot.task("pods", ref, lambda: self._below(obj, ref))
         for child in kinds.CHILDREN.get(kind.key, ()):
@@ -461,6 +467,16 @@ class Walk:
             storage = (obj.get("spec") or {}).get("storage") or {}
             cache = (storage.get("nimCache") or {}).get("name") or ""
             pot.get(core("NIMCache", "apps.nvidia.com"), namespace, cache, if_there=True)
+
+    def _backends(self, route: Json) -> None:
+        """The Services and pools that a route sends requests to, each with its pods."""
+        own = namespace_of(route)
+        for rule in (route.get("spec") or {}).get("rules") or ():
+            for ref in rule.get("backendRefs") or ():
+                kind = kinds.by_type(f"{ref.get('group') or ''}/", str(ref.get("kind") or "Service"))
+                if kind is not None and kind.key in _BACKENDS:
+                    explained = partial(self.workload, explain=True)
+                    self._pot.get(kind, str(ref.get("namespace") or own), str(ref.get("name") or ""), explained)
 
     def _runtimes(self, obj: Json) -> None:
         """The runtime that an InferenceService names, or all among which KServe chooses one."""

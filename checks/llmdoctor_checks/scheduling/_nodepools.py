@@ -7,12 +7,25 @@ Ready); the node classes of the providers for AWS, Azure and Google have conditi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 
 import msgspec
 
-from kubectl_llmdoctor.api import Evidence, Finding, Item, Pending, dig, fixes, object_evidence, parse_time, rows, words
+from kubectl_llmdoctor.api import (
+    Evidence,
+    Finding,
+    Item,
+    Pending,
+    dig,
+    fixes,
+    k8s,
+    object_evidence,
+    parse_time,
+    rows,
+    tolerated,
+    words,
+)
 from llmdoctor_checks.scheduling._karpenter import ACCELERATED, FAMILIES
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._words import EXPLAINS, said_by, sentence
@@ -25,6 +38,25 @@ _TYPES = r"(?:p\d|gr?\d|inf\d|trn\d|dl\d)[a-z]{0,3}(?:-[a-z0-9]+)?\.\w+|Standard
 
 #: Labels that any node has, whatever a pool says of them.
 _OF_ANY = r"kubernetes\.io/(?:os|arch|hostname)|topology\.kubernetes\.io/|karpenter\.sh/capacity-type"
+
+#: Labels that the nodes of a cloud have without the pool's saying so.
+_OF_PROVIDERS = (
+    "kubernetes.io",
+    "karpenter.sh",
+    "karpenter.k8s.aws",
+    "karpenter.k8s.gcp",
+    "karpenter.azure.com",
+    "eks.amazonaws.com",
+)
+
+#: Labels of machines with accelerators alone.
+_COUNTED = r"/(?:instance|sku)-(?:gpu|accelerator)-"
+
+#: How a pool says that its node class is not ready.
+_OF_CLASS = "NodeClassReady"
+
+#: Told by Karpenter of the nodes that it made; a pool is ready without.
+_OF_NODES = "NodeRegistrationHealthy"
 
 #: How long a controller may take to look at an object: until then its conditions are Unknown.
 _LOOKED_AT = timedelta(minutes=10)
@@ -44,17 +76,24 @@ def unready(pending: Pending, found: tuple[Cause, ...]) -> Iterator[Finding]:
     """Every pool that would make nodes for the pod is not ready, by its own conditions and those of its node class."""
     if not found or found[0].obstacle not in _LACKS:
         return
-    meant = [pool for pool in pending.pod.cluster.items("NodePool") if _of_karpenter(pool) and _takes(pool, pending)]
-    faults = [_faults(pool, pending) for pool in meant]
-    if not faults or not all(faults):
+    pools = [(pool, _takes(pool, pending)) for pool in pending.pod.cluster.items("NodePool") if _of_karpenter(pool)]
+    faults = {pool.name: _faults(pool, pending) for pool, takes in pools if takes is not False}
+    meant = [pool for pool, takes in pools if takes]
+    others = [pool for pool, takes in pools if takes is None and _tolerated(pool, pending)]
+    if not meant or not all(faults[pool.name] for pool in (*meant, *others)):
         return
-    pool, reasons = meant[0], faults[0]
-    deepest = reasons[-1]
+    pool, reasons = meant[0], faults[meant[0].name]
+    deepest = next(fault for fault in reasons if fault.item is reasons[-1].item)
     kind = deepest.item.kind.partition(".")[0]
     by = "" if deepest.item is pool else f", because {kind} {deepest.item.name} is not"
     way = f"Correct {kind}/{deepest.item.name} as its condition {deepest.type} says (image, subnets, security groups, role)"
     if not deepest.answered:
         way = f"See in the log of Karpenter what keeps it from an answer on {deepest.type} of {kind}/{deepest.item.name} (its rights)"
+    named = f"{kind.lower()} {deepest.item.name}"
+    made_of = dig(deepest.item.raw, "spec.template.spec.nodeClassRef")
+    if deepest.type == _OF_CLASS and isinstance(made_of, dict):  # which was not read
+        way = f"See in the conditions of {made_of.get('kind')}/{made_of.get('name')} why it is not ready"
+        named = f"{str(made_of.get('kind')).lower()} {made_of.get('name')}"
     yield Finding(
         role="cause",
         confidence="likely",
@@ -64,7 +103,7 @@ def unready(pending: Pending, found: tuple[Cause, ...]) -> Iterator[Finding]:
             *_refused(pending),
         ),
         explains=(*EXPLAINS, *(cause.id for cause in found)),
-        fixes=(fixes.advice(way, f"kubectl describe {kind.lower()} {deepest.item.name}", owner="platform"),),
+        fixes=(fixes.advice(way, f"kubectl describe {named}", owner="platform"),),
         order=float(len(found)),
     )
 
@@ -77,23 +116,75 @@ def _of_karpenter(pool: Item) -> bool:
     return pool.api_version.startswith("karpenter.sh/") and "deletionTimestamp" not in pool.metadata
 
 
-def _takes(pool: Item, pending: Pending) -> bool:
-    """Whether nodes of the pool are meant for the pod: by its nodeSelector, else by machines with accelerators, or its name."""
+def _takes(pool: Item, pending: Pending) -> bool | None:
+    """Whether nodes of the pool are meant for the pod: by what it asks of nodes' labels, by machines with accelerators, or its name.
+
+    None where its nodes may be such: a pool that says nothing of its machines makes any, those with GPUs, too.
+    """
+    offer, spec = _offer(pool), pending.pod.spec
+    asked = {k: str(v) for k, v in spec.node_selector.items() if not re.match(_OF_ANY, k)}
+    own = _all(_meets(offer, key, "In", {value}) for key, value in asked.items())
+    terms = [
+        _all(_meets(offer, row.key, row.operator, {str(v) for v in row.values}) for row in term.match_expressions)
+        for term in spec.node_terms
+    ]
+    if terms:
+        own = _all((own, True if True in terms else None if None in terms else False))
+    if not pending.accelerators:
+        return own if asked or terms or own is False else None
+    return _all((own, _accelerated(offer, pool)))
+
+
+def _offer(pool: Item) -> dict[str, set[str] | None]:
+    """The labels that nodes of the pool have, each with its possible values; None where it limits them otherwise than by a list."""
     labels = dig(pool.raw, "spec.template.metadata.labels")
-    own = {str(key): {str(value)} for key, value in labels.items()} if isinstance(labels, dict) else {}
-    own["karpenter.sh/nodepool"] = {pool.name}
+    offer: dict[str, set[str] | None] = {}
+    offer |= {str(key): {str(value)} for key, value in labels.items()} if isinstance(labels, dict) else {}
+    offer["karpenter.sh/nodepool"] = {pool.name}
     for row in rows(pool.raw, "spec.template.spec.requirements"):
         if row.get("operator") == "In":
-            own[str(row.get("key"))] = set(words(row, "values"))
-    asked = {k: str(v) for k, v in pending.pod.spec.node_selector.items() if not re.match(_OF_ANY, k)}
-    if any(value not in own.get(key, ()) for key, value in asked.items()):
-        return False
-    families = [one for key in FAMILIES for one in own.get(key, ())]
-    types = own.get("node.kubernetes.io/instance-type", set())
-    accelerated = bool(families or types) and all(
-        [re.fullmatch(ACCELERATED, one) for one in families] + [re.match(_TYPES, one) for one in types]
-    )
-    return accelerated or "gpu" in pool.name.lower() if pending.accelerators else bool(asked)
+            offer[str(row.get("key"))] = set(words(row, "values"))
+        elif row.get("operator") != "DoesNotExist":
+            offer.setdefault(str(row.get("key")), None)
+    return offer
+
+
+def _meets(offer: dict[str, set[str] | None], key: str, operator: str, values: set[str]) -> bool | None:
+    """Whether nodes of a pool meet a demand on one label; None where they may."""
+    if re.match(_OF_ANY, key):
+        return True
+    have = offer.get(key)
+    if have is None:
+        unsaid = key not in offer and not key.partition("/")[0].endswith(_OF_PROVIDERS)
+        return operator in ("NotIn", "DoesNotExist") if unsaid else None
+    if operator == "In":
+        return bool(have & values)
+    if operator == "NotIn":
+        return bool(have - values)
+    return {"Exists": True, "DoesNotExist": False}.get(operator)
+
+
+def _accelerated(offer: dict[str, set[str] | None], pool: Item) -> bool | None:
+    families = [one for key in FAMILIES for one in offer.get(key) or ()]
+    types = offer.get("node.kubernetes.io/instance-type") or ()
+    said = [re.fullmatch(ACCELERATED, one) for one in families] + [re.match(_TYPES, one) for one in types]
+    if said:
+        return True if all(said) else None if any(said) else False
+    return True if "gpu" in pool.name.lower() or any(re.search(_COUNTED, key) for key in offer) else None
+
+
+def _all(said: Iterable[bool | None]) -> bool | None:
+    found = [*said]
+    return False if False in found else None if None in found else True
+
+
+def _tolerated(pool: Item, pending: Pending) -> bool:
+    taints = [
+        k8s.Taint(key=str(row.get("key")), value=str(row.get("value") or ""), effect=str(row.get("effect")))
+        for row in rows(pool.raw, "spec.template.spec.taints")
+    ]
+    hard = (taint for taint in taints if taint.effect != "PreferNoSchedule")
+    return all(tolerated(taint, pending.pod.spec.tolerations) for taint in hard)
 
 
 def _faults(pool: Item, pending: Pending) -> list[_Fault]:
@@ -107,8 +198,12 @@ def _faults(pool: Item, pending: Pending) -> list[_Fault]:
 
 
 def _said(item: Item, pending: Pending) -> Iterator[_Fault]:
-    """The conditions of an object that is not ready, the sum of them only where no other says more."""
-    unmet = [row for row in rows(item.raw, "status.conditions") if _unmet(row, pending)]
+    """The conditions of an object that is not ready, those with an answer first: others wait for them.
+
+    The sum of them only where no other says more.
+    """
+    told = (row for row in rows(item.raw, "status.conditions") if row.get("type") != _OF_NODES)
+    unmet = sorted((row for row in told if _unmet(row, pending)), key=lambda row: row.get("status") != "False")
     if not any(row.get("type") == "Ready" for row in unmet):
         return
     parts = [row for row in unmet if row.get("type") != "Ready"] or unmet

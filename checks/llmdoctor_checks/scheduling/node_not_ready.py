@@ -4,18 +4,20 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
     Cluster,
+    Event,
     Evidence,
     Finding,
     Fix,
     Node,
     Pending,
     check,
+    dig,
     event_evidence,
     events_of,
     fixes,
-    k8s,
     node_evidence,
     parse_time,
+    rows,
     say_seconds,
 )
 from llmdoctor_checks.scheduling._obstacles import Cause
@@ -97,17 +99,27 @@ def _conditions(cluster: Cluster, node: Node) -> Iterator[Evidence]:
 
 
 def _unnetworked(cluster: Cluster, node: Node) -> Iterator[Evidence]:
-    """Why the pods do not start that are to set up the network of a node without one: mostly those of its DaemonSets."""
+    """Why the pods do not start that are to set up the network of a node without one: those of its DaemonSets."""
     ready = next((c.message for c in node.obj.status.conditions if c.type == "Ready" and c.status != "True"), "")
     if _NO_NETWORK not in ready:
         return
-    here = {
-        (p.metadata.namespace, p.metadata.name) for p in cluster.all(k8s.Pod, "Pod") if p.spec.node_name == node.name
-    }
-    for event in events_of(cluster).of_kind("Pod"):
-        if event.warning and event.reason in _UNSTARTED and (event.namespace, event.name) in here:
+    for event in cluster.once("daemons that do not start", lambda: _unstarted(cluster)):
+        pod = cluster.item("Pod", event.namespace, event.name)
+        if pod is not None and dig(pod.raw, "spec.nodeName") == node.name:
             yield event_evidence(event, cluster)
             return
+
+
+def _unstarted(cluster: Cluster) -> list[Event]:
+    """What keeps pods of DaemonSets from starting; what a server lacks says nothing of its node."""
+    found = []
+    for event in events_of(cluster).of_kind("Pod"):
+        if not event.warning or event.reason not in _UNSTARTED:
+            continue
+        pod = cluster.item("Pod", event.namespace, event.name)
+        if pod is not None and any(ref.get("kind") == "DaemonSet" for ref in rows(pod.metadata, "ownerReferences")):
+            found.append(event)
+    return found
 
 
 def _fixes(pending: Pending, found: Cause) -> Iterator[Fix]:

@@ -186,13 +186,17 @@ def _over_limit(subject: Subject) -> Iterator[Finding]:
 def _queueless(pod: Pod, name: str, evidence: Evidence) -> Finding:
     """A queue that the scheduler of the pod's node pool does not know: there is none, or it is another pool's."""
     queue = pod.cluster.item("Queue", "", name)
+    if queue is not None and not queue.api_version.startswith("scheduling.run.ai/"):
+        queue = None  # Volcano has queues, too
     theirs = queue.labels.get(_KAI_POOL, "") if queue else ""
     own = pod.labels.get(_KAI_POOL, "")
+    unread = queue is None and not pod.cluster.complete("Queue")
     if queue is None or theirs == own:
         why = f"KAI knows no queue {name}, which it or its queue names."
         fix = fixes.advice(
-            f"Make the queue {name}, or name one that exists in the label kai.scheduler/queue of {fixes.edited(pod)}",
-            "kubectl get queues.scheduling.run.ai",
+            f"Make the queue {name}, or name one that exists in the label kai.scheduler/queue of {fixes.edited(pod)}"
+            + (f"; where it is there, give it and the pods the same label {_KAI_POOL}" if unread else ""),
+            "kubectl get queues.scheduling.run.ai --show-labels",
         )
     else:
         pool = f"node pool {own}" if own else "no node pool"

@@ -78,7 +78,7 @@ def mixed_when_applied(pod: Pod, engine: Engine, cluster: Cluster) -> Iterator[F
     """The same of manifests: a way into the cluster, or the one that another object names, leads to both servers."""
     own = _own_names(engine)
     mine = pod.template_of
-    if pod.exists or mine is None or engine.name != "vllm" or not own:
+    if pod.exists or mine is None or engine.name != "vllm" or not own or dig(mine.raw, "spec.replicas") == 0:
         return
     for service in pod.services:
         if is_headless(service) or not _led_to(service, cluster):

@@ -124,6 +124,8 @@ def _unread_storage(pod: Pod, engine: Engine) -> Iterator[Finding]:
     written = (*container.spec.argv, *(str(variable.value) for variable in container.spec.env))
     if container.spec.env_from or any(_MODELS in text or "{{" in text for text in written):
         return
+    if any("$" in text or text.startswith("--model") for text in container.spec.argv):
+        return  # told by a variable that is not known
     text = dig(raw, at)
     yield Finding(
         role="risk",
