@@ -25,6 +25,9 @@ from llmdoctor_checks._standstill import STUCK_SECONDS, after_start, ends_with, 
 #: What vLLM and SGLang print before a rank meets the others. Each rank of this node does so in its log, and none of another node.
 JOINS = ("distributed_init_method=tcp://", "Init torch distributed begin")
 
+#: What PyTorch's Gloo prints on each rank of a group, which is made when all have met.
+CONNECTED = "[Gloo] Rank "
+
 #: vLLM's line (`parallel_state.py`).
 _RANK = (
     r"\bworld_size=(?P<world>\d{1,5}) rank=(?P<rank>\d{1,5}) local_rank=\d{1,5} "
@@ -46,7 +49,8 @@ def waits_for_other_nodes(
         said = [found for one in log.find(JOINS[0]) if (found := re.search(_RANK, one.text[:2000]))]
         ranks = {int(one["rank"]) for one in said}
         world = int(said[-1]["world"]) if said else 0
-        if phase_of(log) is not None or (said and len(ranks) >= world):
+        met = any(one.number > line.number for one in log.find(CONNECTED))
+        if met or phase_of(log) is not None or (said and len(ranks) >= world):
             continue
         number = engine.value("node_rank")
         lead = 0 in ranks if said else number == 0

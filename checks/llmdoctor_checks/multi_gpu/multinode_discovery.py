@@ -34,7 +34,7 @@ from kubectl_llmdoctor.api import (
 from llmdoctor_checks._connections import REFUSED
 from llmdoctor_checks._standstill import ends_with
 from llmdoctor_checks._unreached import asked_in
-from llmdoctor_checks.multi_gpu._ranks import JOINS, waits_for_other_nodes
+from llmdoctor_checks.multi_gpu._ranks import CONNECTED, JOINS, waits_for_other_nodes
 
 #: What a rank says when it has met the others: vLLM and NCCL, SGLang, vLLM's loader. Most of it rank 0 alone says; where it stands
 #: among the others each rank does.
@@ -100,7 +100,7 @@ _BASE = (
 )
 
 
-@check("multinode-discovery", since="0.1", literals=(*_MET, *_ASKS_AGAIN, *JOINS))
+@check("multinode-discovery", since="0.1", literals=(*_MET, *_ASKS_AGAIN, *JOINS, CONNECTED))
 def multinode_discovery(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """The processes of a multi-node engine do not find each other.
 

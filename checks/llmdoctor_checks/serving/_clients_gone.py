@@ -90,7 +90,7 @@ _ANSWERED_WELL = rf"POST [^\n]{{0,60}}(?:{GENERATES})[^\n]{{0,60}}\b200\b|\| 200
 
 
 #: One of Ollama's that made the model answer.
-_GENERATED = rf"\| 200 \|[^\n]{{0,80}}POST [^\n]{{0,20}}(?:{GENERATES}|/api/(?:generate|chat|embed))"
+_GENERATED = rf"\| 200 \|[^\n]{{0,80}}POST [^\n]{{0,20}}(?:{GENERATES}|/api/embed|/v1/embeddings)"
 
 
 def given_up(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs: Logs) -> Finding | None:
