@@ -3,12 +3,16 @@
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Ending, Line, Log, Logs, Pod, endings, log_of
+from llmdoctor_checks._written import seconds_between
 
 #: What such a line announces takes seconds; who has printed nothing more for so long stands still.
 STUCK_SECONDS = 900
 
 #: A probe that ends a start which had come no further, after so long, did not end one that loads.
 _KILLED_SECONDS = 300
+
+#: Among so many first lines of a log one has a time.
+_FIRST_LINES = 40
 
 #: Other words may follow the last of those lines, of other ranks and of libraries.
 _LINES_AFTER = 6
@@ -20,11 +24,17 @@ def ends_with(log: Log, texts: tuple[str, ...]) -> Line | None:
     return last if last and len(log) - last.number <= _LINES_AFTER else None
 
 
+def after_start(line: Line) -> float:
+    """How many seconds after the first line of its log one was written; 0 where nothing tells."""
+    first = line.log.lines(line.log.first, min(line.log.first + _FIRST_LINES, line.number - 1))
+    return next((seconds for one in first if (seconds := seconds_between(one, line)) is not None), 0)
+
+
 def killed_at(pod: Pod, logs: Logs, texts: tuple[str, ...]) -> Iterator[tuple[Ending, Line]]:
-    """Instances that a probe has ended since: the log ends with such a line, and it ran for minutes."""
+    """Instances that a probe has ended since: the log ends with such a line, and it ran on for minutes."""
     for ending in endings(pod):
         log = log_of(ending, logs)
         if log is None or ending.oom_killed or ending.code not in (130, 137, 143):
             continue
-        if (line := ends_with(log, texts)) and (ending.seconds or 0) >= _KILLED_SECONDS:
+        if (line := ends_with(log, texts)) and (ending.seconds or 0) - after_start(line) >= _KILLED_SECONDS:
             yield ending, line

@@ -12,6 +12,7 @@ from kubectl_llmdoctor.api import (
     Log,
     Logs,
     Pod,
+    Subject,
     fixes,
     log_evidence,
     phase_of,
@@ -19,10 +20,13 @@ from kubectl_llmdoctor.api import (
     say_seconds,
     setting_evidence,
 )
-from llmdoctor_checks._standstill import STUCK_SECONDS, ends_with, killed_at
+from llmdoctor_checks._standstill import STUCK_SECONDS, after_start, ends_with, killed_at
 
 #: What vLLM and SGLang print before a rank meets the others. Each rank of this node does so in its log, and none of another node.
 JOINS = ("distributed_init_method=tcp://", "Init torch distributed begin")
+
+#: What PyTorch's Gloo prints on each rank of a group, which is made when all have met.
+CONNECTED = "[Gloo] Rank "
 
 #: vLLM's line (`parallel_state.py`).
 _RANK = (
@@ -31,8 +35,13 @@ _RANK = (
 )
 
 
-def waits_for_other_nodes(pod: Pod, engine: Engine, logs: Logs, explains: tuple[str, ...]) -> Iterator[Finding]:
-    """A part of a server on several nodes whose log ends where its ranks meet those of the other nodes."""
+def waits_for_other_nodes(
+    pod: Pod, engine: Engine, subject: Subject, logs: Logs, explains: tuple[str, ...]
+) -> Iterator[Finding]:
+    """A part of a server on several nodes whose log ends where its ranks meet those of the other nodes.
+
+    Where one of its other pods has no container that runs, what keeps that one is the cause.
+    """
     nodes, container = engine.explicit("nnodes"), engine.container
     if nodes is None or not isinstance(nodes.value, int) or nodes.value < 2:
         return
@@ -40,7 +49,8 @@ def waits_for_other_nodes(pod: Pod, engine: Engine, logs: Logs, explains: tuple[
         said = [found for one in log.find(JOINS[0]) if (found := re.search(_RANK, one.text[:2000]))]
         ranks = {int(one["rank"]) for one in said}
         world = int(said[-1]["world"]) if said else 0
-        if phase_of(log) is not None or (said and len(ranks) >= world):
+        met = any(one.number > line.number for one in log.find(CONNECTED))
+        if met or phase_of(log) is not None or (said and len(ranks) >= world):
             continue
         number = engine.value("node_rank")
         lead = 0 in ranks if said else number == 0
@@ -53,15 +63,22 @@ def waits_for_other_nodes(pod: Pod, engine: Engine, logs: Logs, explains: tuple[
         )
         at = f" at {said[-1]['at']}" if said else ""
         whom = "the ranks of the other nodes" if lead else "rank 0, on another node"
+        down = [one.name for one in subject.pods if one is not pod and not any(c.running for c in one.containers)]
+        missing = f"; {down[0]} does not run" if down else ""
         yield Finding(
             role="cause",
-            confidence="likely",
+            confidence="possible" if down else "likely",
             summary=f"{container.name} has waited {say_seconds(seconds)} for {whom}: its log ends where {who} of {nodes.value} nodes "
-            f"meets them{at}.",
+            f"meets them{at}{missing}.",
             evidence=(log_evidence(line), setting_evidence(container, nodes), *shown),
             explains=explains,
             fixes=(
                 fixes.advice(
+                    f"See first why {down[0]} does not run",
+                    f"kubectl -n {pod.namespace} describe pod {down[0]}",
+                )
+                if down
+                else fixes.advice(
                     "See that the pods of the other nodes run and have come as far, that all have the same --nnodes and each its own "
                     "--node-rank, and that they reach rank 0 at this address and port (no NetworkPolicy or proxy in between)",
                     f"kubectl -n {pod.namespace} get pods -o wide",
@@ -74,13 +91,14 @@ def waits_for_other_nodes(pod: Pod, engine: Engine, logs: Logs, explains: tuple[
 
 
 def _stands(pod: Pod, container: Container, logs: Logs) -> Iterator[tuple[Log, Line, float, tuple[Evidence, ...]]]:
-    """The starts of a container that came to where the ranks meet and no further, and for how long they had been up."""
+    """The starts of a container that came to where the ranks meet and no further, and for how long they had stood there."""
     trouble = next((t for t in pod.troubles if t.kind == "not-ready" and t.container is container), None)
     now, log = pod.cluster.now, logs.current(container.name)
     if trouble and trouble.since and now and log is not None and (line := ends_with(log, JOINS)):
-        seconds = (now - trouble.since).total_seconds()
+        seconds = (now - trouble.since).total_seconds() - after_start(line)
         if seconds >= STUCK_SECONDS:
             yield log, line, seconds, ()
     for ending, line in killed_at(pod, logs, JOINS):
         if ending.container is container:
-            yield line.log, line, ending.seconds or 0, (pod_evidence(pod, ending.path, ending.text),)
+            seconds = (ending.seconds or 0) - after_start(line)
+            yield line.log, line, seconds, (pod_evidence(pod, ending.path, ending.text),)

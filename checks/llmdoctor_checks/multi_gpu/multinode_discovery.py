@@ -34,10 +34,18 @@ from kubectl_llmdoctor.api import (
 from llmdoctor_checks._connections import REFUSED
 from llmdoctor_checks._standstill import ends_with
 from llmdoctor_checks._unreached import asked_in
-from llmdoctor_checks.multi_gpu._ranks import JOINS, waits_for_other_nodes
+from llmdoctor_checks.multi_gpu._ranks import CONNECTED, JOINS, waits_for_other_nodes
 
-#: What a rank says when it has met the others: vLLM and NCCL, SGLang, vLLM's loader.
-_MET = ("vLLM is using nccl", "sglang is using nccl", "NCCL version ", "Load weight begin", "Starting to load model")
+#: What a rank says when it has met the others: vLLM and NCCL, SGLang, vLLM's loader. Most of it rank 0 alone says; where it stands
+#: among the others each rank does.
+_MET = (
+    "vLLM is using nccl",
+    "sglang is using nccl",
+    "NCCL version ",
+    "is assigned as DP rank",
+    "Load weight begin",
+    "Starting to load model",
+)
 
 #: What exceptions over a name or a connection speak of.
 _OF_A_WAY = expression(
@@ -54,6 +62,11 @@ _ASKS_AGAIN = (
 _MASTER = expression(
     r"(?:addresses of \(|connect to \[|validate to host )(?P<host>[\w.-]{1,253})(?:, |\]:|:)(?P<port>\d{2,5})"
 )
+#: Said of each connection where the container has no IPv6: the other family follows.
+_OTHER_FAMILY = "errno: 97 "
+#: PyTorch begins its warnings with the day and the time of day.
+_TIME_OF_DAY = expression(r"\b([01]\d|2[0-3]):([0-5]\d):([0-5]\d)\.\d")
+#: So often and for so long; each of many ranks may say so once, at the same moment.
 _ASKED_OFTEN, _ASKED_SINCE_SECONDS, _SILENT_SECONDS = 4, 120, 900
 #: Who asks for a name that is not there asks for minutes.
 _ASKED_SECONDS = 20
@@ -87,7 +100,7 @@ _BASE = (
 )
 
 
-@check("multinode-discovery", since="0.1", literals=(*_MET, *_ASKS_AGAIN, *JOINS))
+@check("multinode-discovery", since="0.1", literals=(*_MET, *_ASKS_AGAIN, *JOINS, CONNECTED))
 def multinode_discovery(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """The processes of a multi-node engine do not find each other.
 
@@ -124,7 +137,7 @@ def multinode_discovery(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs
     yield from _at_itself(pod, subject, logs)
     if logs:
         for engine in subject.engines(pod):
-            yield from waits_for_other_nodes(pod, engine, logs, _EXPLAINS)
+            yield from waits_for_other_nodes(pod, engine, subject, logs, _EXPLAINS)
     hidden = cluster.once(f"leaders without a name in {pod.namespace}", lambda: list(_hidden(pod.namespace, cluster)))
     for leader, service in hidden:
         if leader.metadata.name == pod.name or not _selects(service, pod.obj) or not (asked := _asked(pod, leader)):
@@ -173,10 +186,13 @@ def _still_asks(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
         asked = _MASTER.search(line.text) if line is not None else None
         if line is None or asked is None or (now - since).total_seconds() < _ASKED_SINCE_SECONDS:
             continue
+        if _OTHER_FAMILY in line.text:
+            continue
         if line.time is not None and (now - line.time).total_seconds() > _SILENT_SECONDS:
             continue  # it goes on without a word, or stands still over something else
-        often = sum(asked["host"] in one.text for text in _ASKS_AGAIN for one in log.find(text))
-        if often < _ASKED_OFTEN:
+        same = [one for text in _ASKS_AGAIN for one in log.find(text) if asked["host"] in one.text]
+        same = [one for one in same if _OTHER_FAMILY not in one.text]
+        if len(same) < _ASKED_OFTEN or _between(min(same, key=lambda one: one.number), line) < _ASKED_SINCE_SECONDS:
             continue
         yield Finding(
             role="cause",
@@ -196,6 +212,15 @@ def _still_asks(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
             order=line.order,
         )
         return
+
+
+def _between(first: Line, last: Line) -> float:
+    """How many seconds lie between two of PyTorch's warnings; 0 where nothing tells."""
+    if first.time and last.time:
+        return (last.time - first.time).total_seconds()
+    said = [_TIME_OF_DAY.search(line.text[:200]) for line in (first, last)]
+    at = [int(one[1]) * 3600 + int(one[2]) * 60 + int(one[3]) for one in said if one is not None]
+    return (at[1] - at[0]) % 86400 if len(at) == len(said) else 0
 
 
 def _by_the_nodes_resolver(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[Finding]:

@@ -23,8 +23,11 @@ _FIRST = "Root Cause (first observed failure)"
 _ROW = expression(r"\s{1,4}(?P<key>rank|exitcode) {1,8}: (?P<value>-?\d{1,6})\b")
 #: So many lines the row has.
 _ROW_LINES = 8
-#: torchrun's own exception, and its own warnings.
-_LAUNCHER, _OF_THE_LAUNCHER = "ChildFailedError", "torch/distributed/"
+#: torchrun's own exception, and where its own words are from, as newer and older ones write it.
+_LAUNCHER, _OF_THE_LAUNCHER = (
+    "ChildFailedError",
+    ("torch/distributed/", "torch.distributed.elastic.multiprocessing.api"),
+)
 #: How far above the table a process may have said why.
 _ABOVE = 2000
 
@@ -97,6 +100,8 @@ def _said_why(log: Log, end: int) -> bool:
     first = max(log.first, end - _ABOVE)
     own = next((line.number for line in log.find(_LAUNCHER) if line.number >= first), end)
     return any(
-        looks_like_error(line.text) and _OF_THE_LAUNCHER not in line.text and not re.match(r"Traceback ", line.text)
+        looks_like_error(line.text)
+        and not any(x in line.text for x in _OF_THE_LAUNCHER)
+        and not re.match(r"Traceback ", line.text)
         for line in log.lines(first, own)
     )

@@ -90,7 +90,7 @@ _ANSWERED_WELL = rf"POST [^\n]{{0,60}}(?:{GENERATES})[^\n]{{0,60}}\b200\b|\| 200
 
 
 #: One of Ollama's that made the model answer.
-_GENERATED = rf"\| 200 \|[^\n]{{0,80}}POST [^\n]{{0,20}}(?:{GENERATES}|/api/(?:generate|chat|embed))"
+_GENERATED = rf"\| 200 \|[^\n]{{0,80}}POST [^\n]{{0,20}}(?:{GENERATES}|/api/embed|/v1/embeddings)"
 
 
 def given_up(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs: Logs) -> Finding | None:
@@ -209,18 +209,22 @@ def _ages(line: Line) -> list[float]:
 
 
 def _all_as_old(pod: Pod, engine: Engine, ages: list[tuple[Line, float]]) -> Finding | None:
-    """Requests whose clients all went away at one round age: somebody has less patience than the server needs."""
+    """Requests whose clients all went away at one age, mostly a round one: somebody has less patience than the server needs."""
     loading = all(any(_drops(one) for one in x.log.lines(x.number - _BEFORE_OF_LOADS, x.number)) for x, _ in ages)
     middle = sorted(age for _, age in ages)[len(ages) // 2]
+    age = _ROUND * round(middle / _ROUND)
+    timeout = age >= _OLD and abs(age - middle) <= _ALIKE
     # where the model was never loaded, whoever has too little patience for it shows at any age
-    never = loading and not any(re.search(_GENERATED, one.text[:2000]) for one in ages[0][0].log.find("| 200 |"))
-    age = max(round(middle), 1) if never else _ROUND * round(middle / _ROUND)
+    if not timeout and loading:
+        if any(re.search(_GENERATED, one.text[:2000]) for one in ages[0][0].log.find("| 200 |")):
+            return None
+        age = max(round(middle), 1)
     alike = [line for line, one in ages if abs(one - age) <= _ALIKE]
     # those that went together may be those of a client that ended
     apart = [alike[0], *(y for x, y in pairwise(alike) if _apart(x, y))] if alike else []
-    if (age < _OLD and not never) or len(alike) < (1 if loading else _CUT_OF_GONE) * len(ages):
+    if (age < _OLD and not loading) or len(alike) < (1 if loading else _CUT_OF_GONE) * len(ages):
         return None
-    if len(apart) < (_FEWEST_CUT if loading else _FEWEST_ALIKE):
+    if len(apart) < (_FEWEST_CUT if loading and timeout else _FEWEST_ALIKE):
         return None
     then = (
         f"and {engine.container.name} then dropped the model that it was loading: a timeout of theirs, or of a gateway, is "

@@ -38,6 +38,7 @@ from llmdoctor_checks import _links, _unreached
 from llmdoctor_checks._ended_clients import CONSEQUENCES, ended_clients
 from llmdoctor_checks._listening import port_evidence
 from llmdoctor_checks.start._apache_tls import FAILED, apache_speaks_tls
+from llmdoctor_checks.start._mesh import PROXIES
 from llmdoctor_checks.start._picker_ports import NOT_ASKED, picker_elsewhere
 from llmdoctor_checks.start._probes import ended_by_itself, failures
 from llmdoctor_checks.start._routed_ports import routed_elsewhere
@@ -266,7 +267,9 @@ def _by_own_word(pod: Pod, engine: Engine, port: Setting, logs: Logs | None, eve
         return None
     line, said = found[-1]
     listens = int(said["port"]) if said["port"] else None
-    if listens in (asked, port.value):
+    others = [c for c in pod.containers if c is not container and c.role != "init" and c.name not in PROXIES]
+    # a socket is meant for a proxy beside it, which may be what is asked
+    if listens in (asked, port.value) or (listens is None and others):
         return None
     told = f", although it was told {port.value}" if listens and port.source != "default" else ""
     where = f"port {listens}{told}" if listens else f"the socket {said['socket']} alone"
