@@ -71,6 +71,7 @@ from kubectl_llmdoctor.facts.units import (
 )
 from kubectl_llmdoctor.facts.usage import Holder, Usage, requests_of, usage_of
 from kubectl_llmdoctor.facts.workload import Workload, top_of
+from kubectl_llmdoctor.facts.written import MOMENT, seconds_ago, seconds_between, written_ago, written_before
 from kubectl_llmdoctor.report.document import Confidence, Evidence, Fix, Patch
 from kubectl_llmdoctor.tree import dig, rows, words
 
@@ -92,6 +93,7 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "GIB",
     "MIB",
+    "MOMENT",
     "STAGES",
     "Abstain",
     "Accelerator",
@@ -208,6 +210,8 @@ __all__ = [
     "say_cores",
     "say_cuda",
     "say_seconds",
+    "seconds_ago",
+    "seconds_between",
     "selected",
     "selector_of",
     "served",
@@ -227,4 +231,6 @@ __all__ = [
     "usage_of",
     "words",
     "workload_evidence",
+    "written_ago",
+    "written_before",
 ]

@@ -17,10 +17,9 @@ from kubectl_llmdoctor.api import (
     Pod,
     askers,
     dig,
-    parse_time,
     speaks_of_one,
+    written_before,
 )
-from llmdoctor_checks._written import written_ago
 
 #: A request to generate in the access log of uvicorn or of llama-server, and its status.
 _ASKED = (
@@ -34,6 +33,9 @@ _TO_WHOM = (
     rf"(?<![\d.])({_ADDRESS}):\d{{1,5}}(?: \d{{1,9}})? - \"POST /\S{{1,200}} HTTP/[\d.]{{1,3}}\" (4\d\d)\b"
     rf"|request: POST /\S{{1,200}} ({_ADDRESS}) (4\d\d)$"
 )
+
+#: Whether a line was written before a server started.
+before = written_before
 
 #: From so many answers for one refusal on these are some client's own affair.
 _STRAY, _FEWEST = 10, 2
@@ -127,13 +129,3 @@ def refused(log: Log | None, *statuses: str, since_first: bool = False, after: i
 def astray(times: int, count: int, all_of: int) -> bool:
     """Whether a client was refused so seldom, or only once by all that is known, that it got its own requests wrong."""
     return max(times, count) < _FEWEST or all_of - count >= _STRAY * max(count, 1)
-
-
-def before(line: Line, server: Container, cluster: Cluster) -> bool:
-    """Whether another's line was written before this server started, as far as the time is known: it tells of another."""
-    status = server.status
-    started = parse_time(status.state.running.started_at) if status and status.state.running else None
-    ago = written_ago(line, cluster.now) if started is not None else None
-    if started is None or cluster.now is None or ago is None:
-        return False
-    return ago > (cluster.now - started).total_seconds()

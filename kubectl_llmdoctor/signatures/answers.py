@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 import msgspec
 
 from kubectl_llmdoctor.check import Finding
 from kubectl_llmdoctor.evidence import log_evidence
 from kubectl_llmdoctor.expressions import expression
-from kubectl_llmdoctor.facts.clients import clients
+from kubectl_llmdoctor.facts.clients import clients, leads_here
 from kubectl_llmdoctor.facts.cluster import Cluster
+from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.logs import Line, Log
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.requests import PER_STRAY, answered
 from kubectl_llmdoctor.facts.subject import Subject
-from kubectl_llmdoctor.signatures.declared import Signature
+from kubectl_llmdoctor.facts.written import written_before
+from kubectl_llmdoctor.signatures.declared import Pattern, Signature
 from kubectl_llmdoctor.signatures.wording import capture, captured, finding, fits
 
 #: By this a line says that it quotes an answer with an error: a status of HTTP or of gRPC.
@@ -27,8 +30,12 @@ _REFUSED = expression(
 )
 #: What a user or a page may have written.
 _WRITTEN = expression(r"(?i)\\?\"(?:role|content|messages|prompt)\\?\": ?\\?\"|'(?:role|content|messages|prompt)': ?'")
+#: Whom a line says that it asked.
+_ADDRESS = expression(r"https?://[\w.-]{1,253}(?::\d{1,5})?")
 #: So many make no client's slip.
 _FEWEST = 2
+#: Lines of the server's own log that are looked at for each wording.
+_MOST = 500
 
 
 def in_answers(signature: Signature, subject: Subject, pod: Pod) -> Finding | None:
@@ -38,15 +45,18 @@ def in_answers(signature: Signature, subject: Subject, pod: Pod) -> Finding | No
     engine = next(iter(subject.engines(pod)), None)
     if not said or not names or engine is None or not pod.ready:
         return None
+    own = next((x for x in subject.logs(pod) if x.container == engine.container.name and not x.previous), None)
+    if own is not None and any(_says(own, pattern) for pattern in signature.patterns):
+        return None  # it has its own word for it, which was weighed
     who = clients(pod, names, pod.cluster)
+    said = [(one, line) for one, line in said if one in who and _of_it(line, one[0], names, pod, engine.container)]
     for pattern in signature.patterns:
         if pattern.near or pattern.raised_in or pattern.phases or pattern.ends or pattern.bare:
             continue  # it is of the server's own log
-        lines = [line for one, line in said if one in who and capture(pattern, line.text[:4000]) is not None]
+        lines = [line for _, line in said if capture(pattern, line.text[:4000]) is not None]
         words = captured(pattern, lines[0]) if lines else None
         if words is None or not fits(pattern, subject, pod, engine.container, words):
             continue
-        own = next((x for x in subject.logs(pod) if x.container == engine.container.name and not x.previous), None)
         few = len(lines) < _FEWEST or answered(own) >= PER_STRAY * len(lines)
         evidence = [log_evidence(line, pattern.literal) for line in lines[:2]]
         found = finding(signature, pattern, words, subject, pod, engine.container, evidence, lines[0].order)
@@ -54,6 +64,18 @@ def in_answers(signature: Signature, subject: Subject, pod: Pod) -> Finding | No
         found = msgspec.structs.replace(found, confidence=sure, explains=())
         return msgspec.structs.replace(found, role="note", severity="info") if few else found
     return None
+
+
+def _says(log: Log, pattern: Pattern) -> bool:
+    return any(capture(pattern, line.text[:4000]) is not None for line in islice(log.find(pattern.literal), _MOST))
+
+
+def _of_it(line: Line, here: str, names: set[str], pod: Pod, server: Container) -> bool:
+    """Whether a client's line is of this server since it started: it names no other, and tells of no earlier one."""
+    asked = _ADDRESS.findall(line.text[:4000])
+    # an error refers to manuals, too
+    elsewhere = asked and not any(leads_here(pod, names, url, here) for url in asked)
+    return not elsewhere and not written_before(line, server, pod.cluster)
 
 
 def _said(signature: Signature, cluster: Cluster) -> Iterator[tuple[tuple[str, str, str], Line]]:

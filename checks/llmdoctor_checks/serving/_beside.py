@@ -20,8 +20,8 @@ def beside(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
                 continue
             for ref, name in named:
                 pool = cluster.item("InferencePool", pod.namespace, name) if name not in mine else None
-                said = refused_by(pool, cluster) if pool is not None and not _has_pods(pool, cluster) else []
-                if pool is None or not said:
+                said = refused_by(pool, cluster) if pool is not None else []
+                if pool is None or not said or _has_pods(pool, cluster):
                     continue
                 weight = ref.get("weight", 1)
                 yield Finding(

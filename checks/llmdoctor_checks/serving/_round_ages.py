@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import islice, pairwise
 
-from kubectl_llmdoctor.api import Cluster, Line, Log, Pod, duration, host_of, leads_here
+from kubectl_llmdoctor.api import Cluster, Container, Line, Log, Pod, duration, host_of, leads_here, told_by
 from llmdoctor_checks._clients import asking
 from llmdoctor_checks._written import seconds_between
 from llmdoctor_checks.serving._gateways import GENERATES, STORES, asked_for
@@ -25,14 +25,22 @@ _ENDED = (
 
 #: A line of a connection, of another store or of a probe tells of no request to a model; nor does one that ends well.
 _ELSE = (
-    rf"(?i){STORES}|database|\bdb\b|embed|rerank|retriev|\btool\b|upload|download|\bs3\b|smtp|\bdns\b|\blookup\b|\block\b|\bpool\b"
+    rf"(?i){STORES}|database|\bdb\b|cache|session|web.?socket|inactiv|crawl|scrap|brows|\bsearch|\bspans?\b|telemetry|\bexport|embed|rerank|retriev|\btool\b|upload|download|\bs3\b|smtp|\bdns\b|\blookup\b|\block\b|\bpool\b"
     r"|\bconnect(?:ing)?\b|connection (?:timed|timeout|refused|reset|attempt)|ECONN|\bdial\b|handshake|health|heartbeat|\bprobe|\bping\b"
     r"|\bpull|\bload(?:ing|ed)?\b"
-    r"|/metrics\b|\"GET |HTTP/[\d.]{1,3}\" 2\d\d\b|\b(?:DEBUG|TRACE)\b"
+    r"|/metrics\b|(?-i:\bGET\b)|\bstatus(?:_?code)?\\?\"?[=:] ?\\?\"?2\d\d\b|HTTP/[\d.]{1,3}\" 2\d\d\b|\b(?:DEBUG|TRACE)\b"
 )
-#: What a request to a model is called, in the line or beside it.
-_OF_AN_ANSWER = r"(?i)stream|\bllm\b|model|complet|generat|infer|answer|respon|request|upstream|prompt|\bchat\b"
+#: A statistic counts what was ended, over a time that is as round; and what a user or a page may have written is said of nothing.
+_NO_REQUEST = (
+    r"(?i)\b(?:time-?outs|time-?outs?_total|timed[ _-]?out|abort(?:s|ed)|cancell?(?:s|ed|ations))\\?\"?(?:[=:] ?|: \\?\")\d"
+    r"|\b\d{1,9} (?:requests? )?(?:were )?(?:time-?outs?|timed[ -]?out|abort(?:s|ed)|cancell?ed)\b"
+    r"|\\?\"(?:role|content|messages|prompt)\\?\": ?|'(?:role|content|messages|prompt)': ?|\buser (?:asked|message|query)"
+)
+#: What a request to a model is called, in the line or beside it; and what any other is called as well.
+_OF_AN_ANSWER = r"(?i)\bllm\b|model|complet|generat|infer|answer|prompt|\bchat\b"
+_OF_ANY = r"(?i)stream|respon|request|upstream"
 _BESIDE = 1
+_URL = r"https?://[\w.-]{1,253}(?::\d{1,5})?"
 
 #: A length of time: Go's, with a unit, or behind a name that has one. One that is still to come is none of a request.
 _GO = r"(?:\d{1,3}h)?(?:\d{1,3}m)?\d{1,6}(?:\.\d{1,9})?s"
@@ -40,11 +48,18 @@ _AGE = (
     rf"(?<![\w.:+-])(?:(?P<go>{_GO})|(?P<number>\d{{1,9}}(?:\.\d{{1,9}})?) ?(?P<unit>ms|milliseconds?|secs?|seconds?|min|minutes?))"
     r"(?!\w|\.\d)|(?:_ms|Ms|[Mm]illis(?:econds)?)\\?\"?[=:] ?(?P<millis>\d{4,9})(?![\w.])"
 )
-_TO_COME = r"(?i)(?:\b(?:retry(?:ing)?|again|sleep(?:ing)?|waiting|back-?off|next|every|limit|max)(?: \w{1,10}){0,2}|timeout)[ =:]{1,3}$"
+_TO_COME = (
+    r"(?i)(?:\b(?:retry(?:ing)?|again|sleep(?:ing)?|waiting|back-?off|next|every|limit|max|last|past|per|over the)(?: \w{1,10}){0,2}"
+    r"|(?:time-?out|deadline|limit|\bmax|ttl|keep_?-?alive|interval|period|budget|window|allowed|uptime)\w{0,12})[ =:\\\"']{0,5}$"
+)
 _UNITS = {"m": 0.001, "s": 1.0, "min": 60.0}
 
 #: Timeouts are multiples of so many seconds, and no shorter; so much later at most does a program see that one is over.
 _ROUND, _SHORTEST, _LATER = 5, 10, 0.5
+#: Younger ones are ended by people who stop them; they count among all that were ended, but for those that hardly began.
+_COUNTED = 1
+#: The last lines of a log, and the first times in a line, that are looked at.
+_MOST, _MOST_AGES = 1000, 10
 #: So many at one age, each at another time, and so large a share of all that were ended, are no chance.
 FEWEST, _SHARE, _APART = 3, 0.8, 2
 
@@ -55,12 +70,14 @@ def of_clients(pod: Pod, cluster: Cluster) -> tuple[list[Line], int] | None:
     said = cluster.once("ended at an age", lambda: dict(_said(cluster)))
     if not said:
         return None
-    who = dict.fromkeys((c.pod.namespace, c.pod.name, c.name) for c in asking(pod, cluster))
-    for one in who:
+    for container in asking(pod, cluster):
+        one = (container.pod.namespace, container.pod.name, container.name)
+        alone = one in said and _asks_nothing_else(container, pod, names)
         lines = [
             (line, ages)
             for line, ages in said.get(one, ())
-            if all(leads_here(pod, names, url, one[0]) or _inside(url) for url in asked_for(line))
+            if (alone or _speaks(line, _OF_AN_ANSWER))
+            and all(leads_here(pod, names, url, one[0]) or _inside(url) for url in asked_for(line))
         ]
         if (found := _alike(lines)) is not None:
             return found
@@ -69,12 +86,18 @@ def of_clients(pod: Pod, cluster: Cluster) -> tuple[list[Line], int] | None:
 
 def of_itself(pod: Pod, cluster: Cluster, engines: set[str]) -> tuple[list[Line], int] | None:
     """What a proxy in the server's own pod says of requests to generate."""
-    for (namespace, name, container), lines in cluster.once("ended at an age", lambda: dict(_said(cluster))).items():
-        if (namespace, name) != (pod.namespace, pod.name) or container in engines:
-            continue
+    said = cluster.once("ended at an age", lambda: dict(_said(cluster)))
+    for name in (c.name for c in pod.containers if c.name not in engines):
+        lines = said.get((pod.namespace, pod.name, name), ())
         if (found := _alike([one for one in lines if re.search(GENERATES, one[0].text[:4000])])) is not None:
             return found
     return None
+
+
+def _asks_nothing_else(container: Container, pod: Pod, names: set[str]) -> bool:
+    """Whether all addresses that a container is told are this server's, so that a request can be meant for no other."""
+    told = (url for _, value in told_by(container, pod.cluster) for url in re.findall(_URL, value))
+    return all(leads_here(pod, names, url, container.pod.namespace) or _inside(url) for url in told)
 
 
 def _inside(url: str) -> bool:
@@ -89,7 +112,7 @@ def _said(cluster: Cluster) -> Iterator[tuple[tuple[str, str, str], list[tuple[L
             continue
         log = Log(text)
         lines = {line.number: line for words in ENDED for line in log.find(words)}
-        found = [(line, ages) for _, line in sorted(lines.items()) if (ages := _ages(line))]
+        found = [(line, ages) for _, line in sorted(lines.items())[-_MOST:] if (ages := _ages(line))]
         if len(found) >= FEWEST:
             yield (text.namespace, text.pod, text.container), found
 
@@ -97,12 +120,19 @@ def _said(cluster: Cluster) -> Iterator[tuple[tuple[str, str, str], list[tuple[L
 def _ages(line: Line) -> set[float]:
     """How many seconds a line says that something took which it says was ended; none where it is of something else."""
     text = line.text[:2000]
-    if not re.search(_ENDED, text) or re.search(_ELSE, text):
+    if not re.search(_ENDED, text) or re.search(_ELSE, text) or re.search(_NO_REQUEST, text):
         return set()
+    if not _speaks(line, _OF_AN_ANSWER) and not _speaks(line, _OF_ANY):
+        return set()
+    return {
+        age for age in map(_seconds, islice(re.finditer(_AGE, text), _MOST_AGES)) if age is not None and age >= _COUNTED
+    }
+
+
+def _speaks(line: Line, words: str) -> bool:
+    """Whether a line, or one beside it, has such a word."""
     beside = line.log.lines(max(line.number - _BESIDE, 1), line.number + _BESIDE)
-    if not any(re.search(_OF_AN_ANSWER, one.text[:2000]) for one in beside):
-        return set()
-    return {age for age in map(_seconds, re.finditer(_AGE, text)) if age is not None and age >= _SHORTEST}
+    return any(re.search(words, one.text[:2000]) for one in beside)
 
 
 def _seconds(found: re.Match[str]) -> float | None:
@@ -137,4 +167,4 @@ def _apart(one: Line, other: Line) -> bool:
 def _round(age: float) -> int:
     """The round number of seconds that a request was old when it was ended; 0 where it was at none."""
     whole = int((age + 0.05) // _ROUND) * _ROUND
-    return whole if -0.05 <= age - whole <= _LATER else 0
+    return whole if whole >= _SHORTEST and -0.05 <= age - whole <= _LATER else 0

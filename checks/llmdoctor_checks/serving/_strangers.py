@@ -15,21 +15,27 @@ from kubectl_llmdoctor.api import (
     Line,
     Log,
     Pod,
+    clients,
     dig,
     fixes,
     is_headless,
     log_evidence,
     object_evidence,
+    parse_time,
     rows,
     top_of,
 )
 from llmdoctor_checks._clients import asking
+from llmdoctor_checks._written import written_ago
 from llmdoctor_checks.serving._exposure import matches
+from llmdoctor_checks.serving._gateways import STORES
 
 #: A connection that nobody took; Envoy writes it with underscores, too.
 REFUSED = ("onnection refused", "onnection_refused")
 #: So many are no chance; and what names another, or its port, is not of this server.
 _FEWEST, _ANY_AT = 2, r"https?://|\bport\b|[a-z)\]]:\d{2,5}\b|\d{1,3}(?:\.\d{1,3}){3}:\d"
+#: What a program connects to beside a server of models.
+_OF_OTHERS = rf"(?i){STORES}|database|\bdb\b|cache|embed|rerank|\btool\b|smtp|\bdns\b"
 _AT = r"(?<![\d.])(\d{1,3}(?:\.\d{1,3}){3}):(\d{1,5})(?!\d)"
 
 
@@ -47,7 +53,7 @@ def strangers(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
             if not address or declared & numbers or not (declared or of_job):
                 continue
             line = next((x for n in sorted(numbers) if (x := _refused(cluster, address, n, other)) is not None), None)
-            line = line or (_by_a_client(pod, cluster) if of_job and item.kind == "Service" else None)
+            line = line or (_by_a_client(pod, other, item, cluster) if of_job and item.kind == "Service" else None)
             if line is None:
                 continue
             told = dig(item.raw, "spec.selector")
@@ -161,14 +167,22 @@ def _of_a_job(item: Item) -> bool:
     return any(row.get("kind") == "Job" for row in rows(item.raw, "metadata.ownerReferences"))
 
 
-def _by_a_client(pod: Pod, cluster: Cluster) -> Line | None:
-    """Where clients of this server alone say, again and again, that they were refused by they do not say whom, while it runs."""
+def _by_a_client(pod: Pod, other: Pod, service: Item, cluster: Cluster) -> Line | None:
+    """Where clients of this server alone say, again and again, that they were refused by they do not say whom, while both run."""
     restarts = sum(status.restart_count for status in pod.status.container_statuses)
+    # before the server is ready nobody takes a connection, either
+    times = [parse_time(one.last_transition_time) for x in (pod, other) if (one := x.condition("Ready")) is not None]
+    since = max((at for at in times if at is not None), default=None)
+    longest = (cluster.now - since).total_seconds() if since is not None and cluster.now is not None else None
     who = {(c.pod.namespace, c.pod.name, c.name) for c in asking(pod, cluster)}
+    who &= clients(pod, {service.name}, cluster)
     lines = [
         line
         for line in _refusals(cluster).any
-        if (line.log.source.namespace, line.log.pod, line.log.container) in who and not re.search(_ANY_AT, line.text)
+        if (line.log.source.namespace, line.log.pod, line.log.container) in who
+        and not re.search(_ANY_AT, line.text)
+        and not re.search(_OF_OTHERS, line.text)
+        and (longest is None or (ago := written_ago(line, cluster.now)) is None or ago < longest)
     ]
     return lines[-1] if len(lines) >= _FEWEST and pod.ready and not restarts else None
 

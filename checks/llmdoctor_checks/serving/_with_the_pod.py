@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import datetime
 
 import msgspec
 
-from kubectl_llmdoctor.api import Cluster, Event, Events, Line, Log, Pod
+from kubectl_llmdoctor.api import Cluster, Event, Events, Line, Log, Pod, leads_here
 from llmdoctor_checks._clients import asking
 from llmdoctor_checks._written import written_ago
-from llmdoctor_checks.serving._gateways import CUT_SHORT
+from llmdoctor_checks.serving._gateways import CUT_SHORT, STORES, asked_for
 
 #: How clients say that a connection ended in the middle: beside streams' own words those of Python, Node and Go.
 LITERALS = (
@@ -29,19 +30,25 @@ _DELETED = "SuccessfulDelete"
 #: Clocks differ by so many seconds, and the last answer ends so long after the grace period.
 _SKEW, _AFTER = 3, 10
 
-#: So many answers, and so large a share of all that broke off, are no chance; nor are they where such times are most of the log.
-_FEWEST, _SHARE, _MOST_OF_THE_LOG = 2, 0.8, 0.5
+#: What else a program loses connections to, at the same time where a node is drained; and what no answer is.
+_ELSE = (
+    rf"(?i){STORES}|database|\bdb\b|cache|embed|rerank|\btool\b|upload|download|\bs3\b|smtp|\bdns\b|health|heartbeat|\bprobe|\bping\b|web.?socket"
+    r"|/metrics\b|(?-i:\bGET\b)|\\?\"(?:role|content|messages|prompt)\\?\": ?"
+)
+
+#: So many answers, and so large a share of all that broke off, are no chance; nor are they where so many would fall into such times,
+#: given the share that these have of the log, once in so many logs.
+_FEWEST, _SHARE, _CHANCE = 2, 0.8, 0.05
 
 #: One request is said more than once.
 _ONE_SECONDS, _ONE_LINES = 1, 3
 
 
 class WithThePod(msgspec.Struct, frozen=True):
-    """The lines of a client, and the last event of a pod that was deleted before one of them."""
+    """The lines of a client, and the last event of pods that were deleted before one of them."""
 
     lines: list[Line]
     event: Event
-    deleted: int
 
 
 def with_the_pod(pod: Pod, cluster: Cluster, events: Events | None, grace: int) -> WithThePod | None:
@@ -52,20 +59,28 @@ def with_the_pod(pod: Pod, cluster: Cluster, events: Events | None, grace: int) 
         return None
     told = sorted({at for one in gone for at in (one.first, one.last) if at is not None})
     windows = [((now - at).total_seconds() + _SKEW, (now - at).total_seconds() - grace - _AFTER) for at in told]
+    names = {item.name for item in pod.services}
     said = cluster.once("broke off", lambda: list(_broke_off(cluster)))
     who = {(c.pod.namespace, c.pod.name, c.name) for c in asking(pod, cluster)} if said else set()
     for log, lines in said:
         if (log.source.namespace, log.pod, log.container) not in who:
             continue
-        found = [(line, ago) for line in lines if (ago := written_ago(line, now)) is not None]
+        found = [
+            (line, ago)
+            for line in lines
+            if (ago := written_ago(line, now)) is not None
+            and all(leads_here(pod, names, url, log.source.namespace) for url in asked_for(line))
+        ]
         inside = [(line, ago) for line, ago in found if any(late <= ago <= early for early, late in windows)]
         apart = [x for n, x in enumerate(inside) if not n or _another(inside[n - 1], x)]
         all_of = [x for n, x in enumerate(found) if not n or _another(found[n - 1], x)]
-        if len(apart) < max(_FEWEST, _SHARE * len(all_of)) or _mostly(log, windows, now):
+        if len(apart) < max(_FEWEST, _SHARE * len(all_of)):
+            continue
+        if _covered(log, windows, now) ** len(apart) > _CHANCE:
             continue
         last = max((at for at in told if (now - at).total_seconds() + _SKEW >= apart[-1][1]), default=told[-1])
         event = next(one for one in gone if last in (one.first, one.last))
-        return WithThePod([line for line, _ in apart], event, len(told))
+        return WithThePod([line for line, _ in apart], event)
     return None
 
 
@@ -74,14 +89,14 @@ def _another(one: tuple[Line, float], other: tuple[Line, float]) -> bool:
     return one[1] - other[1] >= _ONE_SECONDS or other[0].number - one[0].number > _ONE_LINES
 
 
-def _mostly(log: Log, windows: list[tuple[float, float]], now: datetime) -> bool:
-    """Whether the times at which pods ended are most of those of which the log tells."""
+def _covered(log: Log, windows: list[tuple[float, float]], now: datetime) -> float:
+    """The share that the times at which pods ended have of those of which the log tells."""
     ends = [
         ago for number in (1, len(log)) for x in log.lines(number, number) if (ago := written_ago(x, now)) is not None
     ]
-    if len(ends) < 2:
-        return True
-    return sum(early - late for early, late in windows) > _MOST_OF_THE_LOG * (ends[0] - ends[1])
+    if len(ends) < 2 or ends[0] <= ends[1]:
+        return 1.0
+    return min(1.0, sum(early - late for early, late in windows) / (ends[0] - ends[1]))
 
 
 def _broke_off(cluster: Cluster) -> Iterator[tuple[Log, list[Line]]]:
@@ -91,4 +106,4 @@ def _broke_off(cluster: Cluster) -> Iterator[tuple[Log, list[Line]]]:
         log = Log(text)
         lines = {line.number: line for words in LITERALS for line in log.find(words)}
         if lines:
-            yield log, [line for _, line in sorted(lines.items())]
+            yield log, [line for _, line in sorted(lines.items()) if not re.search(_ELSE, line.text[:2000])]

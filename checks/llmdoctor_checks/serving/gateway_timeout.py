@@ -318,7 +318,8 @@ def _all_at_one_age(
         role="note" if alive >= MANY * len(lines) else "cause",
         confidence="likely" if alive or timeout else "possible",
         summary=f"{who.container or who.pod} of {who.pod} ended {len(lines)} requests when they were {say_seconds(seconds)} old, "
-        f"each time the same{allows}: a timeout of its own, or of what it asks. The server runs on.",
+        f"each time the same{allows}: a timeout of its own, or of what it asks."
+        + (" The server runs on." if own is not None else ""),
         evidence=(
             *(log_evidence(line) for line in lines[:2]),
             *([object_evidence(timeout.item, timeout.path, timeout.text)] if timeout else []),

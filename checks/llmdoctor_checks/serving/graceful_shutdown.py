@@ -388,9 +388,8 @@ def _broken_off(pod: Pod, engine: Engine, events: Events | None) -> Finding | No
     return Finding(
         role="cause",
         severity="warning",
-        summary=f"{who.pod} lost {count_of(len(found.lines), 'answer')} in the middle, within the {seconds} s that pods of "
-        f"{fixes.edited(pod)} are given to end: {'one was' if found.deleted == 1 else f'{found.deleted} were'} deleted, and what was "
-        "still generated was cut off.",
+        summary=f"{who.pod} lost its connection {often(len(found.lines))} when pods of {fixes.edited(pod)} were deleted, within the "
+        f"{seconds} s that they are given to end, and hardly at another time: what was still generated was cut off.",
         evidence=(
             *(log_evidence(line) for line in found.lines[:2]),
             event_evidence(found.event, pod.cluster),
