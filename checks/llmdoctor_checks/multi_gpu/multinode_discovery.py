@@ -67,7 +67,7 @@ _OTHER_FAMILY = "errno: 97 "
 #: PyTorch begins its warnings with the day and the time of day.
 _TIME_OF_DAY = expression(r"\b([01]\d|2[0-3]):([0-5]\d):([0-5]\d)\.\d")
 #: So often and for so long; each of many ranks may say so once, at the same moment.
-_ASKED_OFTEN, _ASKED_SINCE_SECONDS, _SILENT_SECONDS = 4, 120, 900
+_ASKED_OFTEN, _APART_SECONDS, _ASKED_SINCE_SECONDS, _SILENT_SECONDS = 4, 60, 120, 900
 #: Who asks for a name that is not there asks for minutes.
 _ASKED_SECONDS = 20
 
@@ -192,7 +192,7 @@ def _still_asks(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
             continue  # it goes on without a word, or stands still over something else
         same = [one for text in _ASKS_AGAIN for one in log.find(text) if asked["host"] in one.text]
         same = [one for one in same if _OTHER_FAMILY not in one.text]
-        if len(same) < _ASKED_OFTEN or _between(min(same, key=lambda one: one.number), line) < _ASKED_SINCE_SECONDS:
+        if len(same) < _ASKED_OFTEN or _between(min(same, key=lambda one: one.number), line) < _APART_SECONDS:
             continue
         yield Finding(
             role="cause",
