@@ -82,6 +82,8 @@ class OutOfMemory(msgspec.Struct, frozen=True, kw_only=True):
     #: the limit that was hit is the pod's, not a container's
     of_pod: bool = False
     container_id: str = ""
+    #: the cgroup of the process; empty where the kernel does not say
+    cgroup: str = ""
     time: datetime | None = None
     line: KernelLine
 
@@ -313,6 +315,7 @@ class KernelLog:
                     pod_uid=uid["uid"].replace("_", "-") if uid else "",
                     of_pod=memcg and "oom_memcg=" in rest and not re.search(_CONTAINER, _after(rest, "oom_memcg=")),
                     container_id=ids[-1] if ids else "",
+                    cgroup=_after(rest, "task_memcg="),
                     time=line.time,
                     line=line,
                 )

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 
 from kubectl_llmdoctor.api import (
     GIB,
@@ -53,6 +54,11 @@ _SHORT = 0.1
 _PROCESSES = r"(?i:VLLM|sglang|ray|python|pt_|torch|trtllm|tritonserver|text-gen|llama|ollama)"
 _VICTIM = expression(rf"victim process: (?P<name>{_PROCESSES}[^,]{{0,40}}),")
 _ENGINES = expression(_PROCESSES)
+
+#: Cgroups of services and users of the node, of which no container is.
+_OF_THE_NODE = ("/system.slice/", "/user.slice/", "/init.scope")
+#: By how much the kernel's clock and the kubelet's may differ.
+_SLACK = timedelta(seconds=30)
 
 #: From this priority on the kubelet evicts no pod (`SystemCriticalPriority`).
 _CRITICAL = 2_000_000_000
@@ -219,11 +225,16 @@ def _victim(pod: Pod, ending: Ending, events: Events | None, hardware: Hardware 
     return None
 
 
-def _unowned(ending: Ending, hardware: Hardware | None) -> Iterator[OutOfMemory]:
-    """What the kernel killed for the whole node at that time, where its log does not say of which pod or container."""
-    for kill in hardware.kernel.kills if hardware else ():
-        if kill.whole_node and not kill.pod_uid and not kill.container_id and _close(kill.time, ending):
-            yield kill
+def _unowned(ending: Ending, hardware: Hardware | None) -> list[OutOfMemory]:
+    """What the kernel killed for the whole node as an instance ended, where its log does not say whose it was; the engines' first."""
+    found = [
+        kill
+        for kill in (hardware.kernel.kills if hardware else ())
+        if kill.whole_node and not kill.pod_uid and not kill.container_id and not kill.cgroup.startswith(_OF_THE_NODE)
+        if kill.time and _close(kill.time, ending) and ending.finished and kill.time <= ending.finished + _SLACK
+        if not ending.started or kill.time >= ending.started - _SLACK
+    ]
+    return sorted(found, key=lambda kill: not _ENGINES.match(kill.process))
 
 
 def _evicted(message: str) -> str:
@@ -336,6 +347,8 @@ def _proof(
     pod: Pod, ending: Ending, events: Events | None, hardware: Hardware | None, node: Node | None
 ) -> tuple[str, str, Evidence] | None:
     """What shows that the node, not the container's limit, was full: confidence, why, evidence."""
+    if hardware and next(hardware.kills(ending, whole_node=False), None) is not None:
+        return None  # the kernel says that it was the limit
     kills = [
         event
         for event in events or ()
@@ -345,13 +358,14 @@ def _proof(
         # the node's other processes are killed beside the engine's
         told = next((event for event in kills if _VICTIM.search(event.message)), kills[0])
         return "likely", "a system OOM at that time", event_evidence(told, pod.cluster)
-    for kill in _unowned(ending, hardware):
-        if hardware and not _ended_by_probe(pod, ending, events):
-            return (
-                "likely",
-                f"the kernel killed {kill.process} for it at that time",
-                hardware.kernel.evidence(kill.line),
-            )
+    unowned = _unowned(ending, hardware)
+    if hardware and unowned and not _ended_by_probe(pod, ending, events):
+        killed = unowned[0]
+        return (
+            "likely",
+            f"the kernel killed {killed.process} for it at that time",
+            hardware.kernel.evidence(killed.line),
+        )
     low = _exhausted(pod, ending, events, node)
     if low:
         return low
@@ -390,8 +404,6 @@ def _ended_by_probe(pod: Pod, ending: Ending, events: Events | None) -> bool:
 
 
 def _close(moment: object, ending: Ending, seconds: float = 120) -> bool:
-    from datetime import datetime
-
     if not isinstance(moment, datetime) or ending.finished is None:
         return False
     return abs((moment - ending.finished).total_seconds()) <= seconds

@@ -6,18 +6,20 @@ from kubectl_llmdoctor.api import (
     Container,
     Finding,
     Line,
+    Log,
     Logs,
     Pod,
     check,
     expression,
     fixes,
     log_evidence,
+    phase_of,
     pod_evidence,
 )
 
 _UNSEEN = "No CUDA GPUs are available"
 #: How Ray heads what an actor prints, of a replica of Serve.
-_REPLICA = expression(r"\(ServeReplica:(?P<name>[\w:.-]{1,120}) pid=\d{1,9}")
+_REPLICA = expression(r"\(ServeReplica:(?P<name>[\w:.-]{1,120}) pid=\d{1,9}(?:, ip=(?P<ip>[\w.:]{1,45}))?\)")
 #: Where an exception was raised in an actor of vLLM's, which asks for its GPU.
 _OF_A_WORKER = "ray::RayWorker"
 #: As long as a traceback through Ray, Serve and vLLM is.
@@ -57,13 +59,22 @@ def _hidden(container: Container, logs: Logs) -> tuple[Line, str] | None:
     log = logs.current(container.name)
     for line in reversed(list(log.find(_UNSEEN))) if log else ():
         said = _REPLICA.search(line.text[:400])
-        if said is None or log is None:
+        # it names the address of an actor on another node
+        if said is None or log is None or said["ip"] not in (None, container.pod.status.pod_ip):
             continue
         above = log.lines(max(1, line.number - _TRACEBACK), line.number - 1)
         heads = [other.text for other in above if "ray::" in other.text]
-        if not heads or _OF_A_WORKER not in heads[-1]:
-            return line, said["name"]
+        if heads and _OF_A_WORKER in heads[-1]:
+            continue
+        return None if _came_further(log, line, said["name"]) else (line, said["name"])
     return None
+
+
+def _came_further(log: Log, line: Line, replica: str) -> bool:
+    """Whether the replica, made again, has loaded its weights since."""
+    phase = phase_of(log)
+    who = _REPLICA.search(phase.line.text[:400]) if phase and phase.name != "downloading the model" else None
+    return phase is not None and who is not None and phase.line.number > line.number and who["name"] == replica
 
 
 def _finding(container: Container, line: Line, replica: str) -> Finding:

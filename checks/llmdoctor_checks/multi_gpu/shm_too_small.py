@@ -59,9 +59,17 @@ _SAYS_WHY, _LINES_BEFORE = (
 )
 
 #: What launchers print of a process of theirs that SIGBUS ended (TGI; SGLang, vLLM; torchrun, also in its table; Python's spawn).
-_ENDED_BY_SIGBUS = ("with signal 7", "xit code: -7", "exitcode: -7", "exitcode  : -7", "': -7", "with signal SIGBUS")
+_ENDED_BY_SIGBUS = (
+    "with signal 7",
+    "xit code: -7",
+    "exitcode: -7",
+    "exitcode  : -7",
+    "Failed core proc(s): {",
+    "with signal SIGBUS",
+)
 _OF_A_PROCESS = expression(
-    r"(?:signaled to shutdown with signal 7|xit ?code {0,4}: -7|': -7|terminated with signal SIGBUS)\b(?!\.\d)"
+    r"(?:signaled to shutdown with signal 7|xit ?code {0,4}: -7|Failed core proc\(s\): \{.{0,300}?': -7"
+    r"|terminated with signal SIGBUS)\b(?!\.\d)"
 )
 
 #: Ray (`_private/services.py`, 2.x), which then works all the same, and slowly.

@@ -11,12 +11,14 @@ from kubectl_llmdoctor.api import (
     Engine,
     Evidence,
     Finding,
+    Log,
     Logs,
     Pod,
     Setting,
     Subject,
     check,
     dig,
+    expression,
     fixes,
     log_evidence,
     pod_evidence,
@@ -26,6 +28,9 @@ from llmdoctor_checks.start._scripts import quoted
 
 #: How Triton heads the table of its models (server.cc), whose rows stand between two lines of dashes.
 _TABLE = "| Model | Version | Status |"
+#: A row of the table of its options, which it prints below that one.
+_MODE = "| model_control_mode "
+_MODES = expression(r"\| model_control_mode {1,80}\| MODE_(\w{1,20})")
 #: What brings files to a directory.
 _BRINGS = (
     r"\b(?:download|snapshot_download|git clone|aws s3|gsutil|gcloud storage|s5cmd|rclone|rsync|wget|curl|azcopy)\b"
@@ -67,7 +72,7 @@ class _Target(msgspec.Struct, frozen=True, kw_only=True):
     folder: str | None
 
 
-@check("model-not-found", since="0.1", literals=(_TABLE,))
+@check("model-not-found", since="0.1", literals=(_TABLE, _MODE))
 def model_not_found(pod: Pod, engine: Engine, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """The model is not where the engine looks.
 
@@ -299,12 +304,10 @@ def _does_nothing(container: Container) -> bool:
 
 def _repository_of_nothing(engine: Engine, logs: Logs) -> Iterator[Finding]:
     """A Triton that is up, and whose table of models has no row: it found none in its repository."""
-    mode = engine.get("model_control_mode")
-    if mode.value != "none" if mode else engine.announced:
-        return  # which models it has is up to its clients, or to the next look at the repository
     log = logs.current(engine.container.name)
-    line = next(iter(log.find(_TABLE)), None) if log else None
-    if log is None or line is None:
+    # a script may start it anew
+    line = next(reversed(list(log.find(_TABLE))), None) if log else None
+    if log is None or line is None or not _takes_none_later(engine, log):
         return
     below = [after.text for after in log.lines(line.number + 1, line.number + 2)]
     if len(below) < 2 or not all(text.startswith("+--") for text in below):
@@ -326,6 +329,18 @@ def _repository_of_nothing(engine: Engine, logs: Logs) -> Iterator[Finding]:
         ),
         order=line.order,
     )
+
+
+def _takes_none_later(engine: Engine, log: Log) -> bool:
+    """Whether a Triton has for good what it found at its start, by the options that it prints, or else by its arguments.
+
+    Elsewhere which models it has is up to its clients, or to the next look at the repository.
+    """
+    printed = [said[1] for line in log.find(_MODE) if (said := _MODES.search(line.text[:2000]))]
+    if printed:
+        return printed[-1] == "NONE"
+    mode = engine.get("model_control_mode")
+    return mode.value == "none" if mode else engine.found.argv_known and not engine.announced
 
 
 def _empty_dir(pod: Pod, path: str) -> str | None:
