@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
+    Ending,
     Finding,
     Line,
     Log,
@@ -22,10 +23,19 @@ from kubectl_llmdoctor.api import (
 
 #: The words of a download that is under way (huggingface_hub's bar, the initializer's own), and how long none takes that goes on.
 _ON_THE_WAY, _LONG_SECONDS = ("Fetching ", "Copying contents of", "Downloading", "it/s]", "B/s]"), 1800
+#: Before any line of a log.
+_FIRST = -1
 #: What a quoted error may take of a sentence.
 _QUOTED = 200
 #: Exceptions of the clients of object stores.
 _STORE = r"(?:botocore|boto3|s3transfer|google|azure)\.[\w.]+: "
+#: Containers of KServe whose image holds the model: they link it to where the server looks (storage_initializer_injector.go, oci://).
+_OF_IMAGE = re.compile(r"modelcar(?:-init)?(?:-\d{1,3})?")
+#: What `ln` and `os.symlink` say, last, of a link that is there from before.
+_THERE_BEFORE, _LAST_LINES = (
+    re.compile(r"\bln: .{0,400}File exists|FileExistsError: .{0,20} File exists: '[^']{1,400}' -> '"),
+    3,
+)
 #: Whoever sent these (the kernel, the kubelet) knows why the container ended; the initializer does not.
 _SIGNALLED = frozenset({137, 143})
 
@@ -40,10 +50,16 @@ def storage_initializer_failed(pod: Pod, logs: Logs | None) -> Iterator[Finding]
     it saw, which for the Hugging Face hub is not always the true one. One that runs since its first start for half an hour is told
     of as possible: a download may stand still without a word.
 
+    A model that comes as an image (`oci://`) has a container of its own in the pod, `modelcar`, which links the image's files to
+    `/mnt/models`. While it fails, the server finds nothing there. What it links, and what an initializer of older releases links
+    for a claim, stays in the pod's volume when the container is started again, after a reboot of the node, say: where the link is
+    not made by force, it fails from then on, until the pod is made anew.
+
     ## Fix
 
-    Correct the storageUri; attach the Secret with the store's credentials to the pod's service account; raise the initializer's limits
-    in the ConfigMap `inferenceservice-config` or a ClusterStorageContainer.
+    Delete the pod where the name is there from before, and take a release of KServe that replaces it. Else correct the storageUri;
+    attach the Secret with the store's credentials to the pod's service account; raise the initializer's limits in the ConfigMap
+    `inferenceservice-config` or a ClusterStorageContainer.
 
     ## References
 
@@ -53,10 +69,13 @@ def storage_initializer_failed(pod: Pod, logs: Logs | None) -> Iterator[Finding]
     if logs is not None and (found := _endless(pod, logs)) is not None:
         yield found
     for ending in endings(pod):
-        name = ending.container.name
-        if not name.startswith("storage-initializer") or ending.oom_killed or ending.code in _SIGNALLED:
+        name, of_image = ending.container.name, _OF_IMAGE.fullmatch(ending.container.name) is not None
+        if not (of_image or name.startswith("storage-initializer")) or ending.oom_killed or ending.code in _SIGNALLED:
             continue
         log = log_of(ending, logs) if logs else None
+        if log is not None and (found := _there_before(pod, ending, log)) is not None:
+            yield found
+            return
         error = _last_error(log) if log else None
         words = said(error.text).text.strip() if error else ""
         how = f": {words[:_QUOTED]}" if error else "; its log says why."
@@ -64,7 +83,8 @@ def storage_initializer_failed(pod: Pod, logs: Logs | None) -> Iterator[Finding]
         yield Finding(
             role="cause",
             confidence="likely" if of_store else "possible",
-            summary=f"{name} ended with exit code {ending.code} before the model was there{how}",
+            summary=f"{name} ended with exit code {ending.code} "
+            f"{'and brings no model' if of_image else 'before the model was there'}{how}",
             evidence=(pod_evidence(pod, ending.path, ending.text), *([log_evidence(error)] if error else [])),
             explains=(
                 *(("model-registry-failed",) if of_store else ()),
@@ -75,6 +95,12 @@ def storage_initializer_failed(pod: Pod, logs: Logs | None) -> Iterator[Finding]
             ),
             fixes=(
                 fixes.advice(
+                    "See in the container's log why it does not link the image's /models: an image without a shell or that folder, "
+                    "or another user than the server's",
+                    f"kubectl -n {pod.namespace} logs {pod.name} -c {name} --previous",
+                )
+                if of_image
+                else fixes.advice(
                     "Correct storageUri, or give the service account of the pod the credentials of the store "
                     "(annotations of its Secret name the S3 endpoint)",
                     f"kubectl -n {pod.namespace} get pod {pod.name} -o jsonpath='{{.spec.serviceAccountName}}{{\"\\n\"}}'",
@@ -82,6 +108,29 @@ def storage_initializer_failed(pod: Pod, logs: Logs | None) -> Iterator[Finding]
                 ),
             ),
         )
+
+
+def _there_before(pod: Pod, ending: Ending, log: Log) -> Finding | None:
+    """One that would link what is linked from the time before it was started again."""
+    name = ending.container.name
+    line = next((line for line in log.find("File exists") if _THERE_BEFORE.search(line.text[:2000])), None)
+    if line is None or line.number <= len(log) - _LAST_LINES:
+        return None
+    return Finding(
+        role="cause",
+        confidence="certain",
+        summary=f"{name} cannot link the model to where the server looks: the link is there from before it was started again, "
+        "and stays as long as the pod does.",
+        evidence=(pod_evidence(pod, ending.path, ending.text), log_evidence(line)),
+        explains=("model-not-found", "crash-loop", "not-ready", "pod-failed", "rollout-stuck"),
+        fixes=(
+            fixes.advice(
+                "Delete the pod, so that it is made anew with empty volumes; a later release of KServe replaces the link",
+                f"kubectl -n {pod.namespace} delete pod {pod.name}",
+            ),
+        ),
+        order=_FIRST,  # what the server does not find is missing because of it
+    )
 
 
 def _endless(pod: Pod, logs: Logs) -> Finding | None:

@@ -45,6 +45,11 @@ _CAME = (
     r"|(?<![\d.])(?:[1-9]\d{0,12}(?:\.\d{1,6})?|0\.\d{0,6}[1-9]) ?[KMGT]i?B?\b"
 )
 
+#: The address of a store that only the network leads to.
+_ADDRESS = expression(r"(?:s3|gs|hf|https?|abfss?|wasbs?|azblob|oci|hdfs|webhdfs|oss|cos)://")
+#: After this long a container that has no network still waits, whatever it would fetch.
+_LONG_SECONDS = 1800
+
 #: Sidecars that mount a bucket: the pod's containers can only be made when they have reached it.
 _MOUNTERS = frozenset({"gke-gcsfuse-sidecar"})
 
@@ -175,12 +180,13 @@ def _before(pod: Pod, proxy: Container, logs: Logs | None) -> Iterator[Finding]:
         line = _refused(pod, container, logs)
         waits = _WAITS.search(" ".join(container.spec.argv))
         still = container.running and container.role == "init"
-        if line or (still and (waits or _waits_for_a_store(container, logs))):
+        sure = "likely" if line or (still and waits) else _waits_for_a_store(container, logs) if still else None
+        if sure:
             yield _finding(
                 pod,
                 proxy,
                 f"Init container {container.name} needs the network, which leads through {proxy.name}, and that starts only after it.",
-                "likely",
+                sure,
                 [
                     log_evidence(line)
                     if line
@@ -188,17 +194,32 @@ def _before(pod: Pod, proxy: Container, logs: Logs | None) -> Iterator[Finding]:
                     if waits
                     else pod_evidence(container, "image", container.spec.image),
                     pod_evidence(container, "name", f"runs before {proxy.name}"),
+                    *_since(pod, container, sure),
                 ],
             )
 
 
-def _waits_for_a_store(container: Container, logs: Logs | None) -> bool:
-    """Whether it is there to fetch the model, and nothing has come."""
+def _waits_for_a_store(container: Container, logs: Logs | None) -> Confidence | None:
+    """How sure it is that one which is there to fetch the model has got nothing; where its log was not read, time tells."""
     if not re.search(_FETCHES, container.name) and not re.search(_FETCHES, container.spec.image.rpartition("/")[2]):
-        return False
+        return None
     read = logs.of(container.name) if logs else []
     said = (line for log in read for line in log.lines())
-    return bool(read) and not any(re.search(_CAME, line.text[:2000]) for line in said)
+    running, now = container.status.state.running, container.pod.cluster.now
+    since = parse_time(running.started_at) if running else None
+    if not read:
+        afar = any(_ADDRESS.match(word) for word in container.spec.argv)
+        late = since is not None and now is not None and (now - since).total_seconds() >= _LONG_SECONDS
+        return "possible" if afar and late else None
+    return None if any(re.search(_CAME, line.text[:2000]) for line in said) else "likely"
+
+
+def _since(pod: Pod, container: Container, sure: Confidence) -> Iterator[Evidence]:
+    """How long it has run, where nothing else tells that it waits."""
+    running = container.status.state.running
+    if running and sure == "possible":
+        at = f"status.initContainerStatuses[{container.name}].state.running"
+        yield pod_evidence(pod, at, f"startedAt: {running.started_at}")
 
 
 def _late(pod: Pod, proxy: Container, logs: Logs | None) -> Iterator[Finding]:
