@@ -41,17 +41,21 @@ _AWAITS_SECONDS, _AWAITS_LONG_SECONDS = 180, 900
 def waits_for_other_engines(pod: Pod, engine: Engine, logs: Logs, explains: tuple[str, ...]) -> Iterator[Finding]:
     """The data-parallel engines of one node, which have loaded their model and wait for those of the other nodes."""
     size, local = engine.explicit("data_parallel_size"), engine.explicit("data_parallel_size_local")
-    container, log = engine.container, logs.current(engine.container.name)
-    if size is None or local is None or log is None:
+    container = engine.container
+    if size is None or local is None:
         return
     if not isinstance(size.value, int) or not isinstance(local.value, int) or not 0 <= local.value < size.value:
         return
-    line = ends_with(log, (AWAITS_ENGINES,))
+    log = logs.current(container.name)
+    line = ends_with(log, (AWAITS_ENGINES,)) if log is not None else None
+    if line is None and not pod.ready:  # else one that a probe ended
+        killed = killed_at(pod, logs, (AWAITS_ENGINES,))
+        line = next((last for ending, last in killed if ending.container is container), None)
     if line is None:
         return
     # each engine of this node says so for itself
     who = line.text.partition(" ")[0]
-    seconds = 10 * sum(one.text.startswith(f"{who} ") for one in log.find(AWAITS_ENGINES))
+    seconds = 10 * sum(one.text.startswith(f"{who} ") for one in line.log.find(AWAITS_ENGINES))
     if seconds < _AWAITS_SECONDS:
         return
     yield Finding(
