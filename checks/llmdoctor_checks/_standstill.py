@@ -32,9 +32,16 @@ def after_start(line: Line) -> float:
 
 def killed_at(pod: Pod, logs: Logs, texts: tuple[str, ...]) -> Iterator[tuple[Ending, Line]]:
     """Instances that a probe has ended since: the log ends with such a line, and it ran on for minutes."""
+    for ending, line in killed_with(pod, logs, texts):
+        if (ending.seconds or 0) - after_start(line) >= _KILLED_SECONDS:
+            yield ending, line
+
+
+def killed_with(pod: Pod, logs: Logs, texts: tuple[str, ...]) -> Iterator[tuple[Ending, Line]]:
+    """Instances that may have been ended by a probe, and whose log ends with such a line, be it said again and again."""
     for ending in endings(pod):
         log = log_of(ending, logs)
         if log is None or ending.oom_killed or ending.code not in (130, 137, 143):
             continue
-        if (line := ends_with(log, texts)) and (ending.seconds or 0) - after_start(line) >= _KILLED_SECONDS:
+        if line := ends_with(log, texts):
             yield ending, line

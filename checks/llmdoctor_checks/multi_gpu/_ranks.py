@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from datetime import datetime
 
 from kubectl_llmdoctor.api import (
     Container,
@@ -15,12 +16,13 @@ from kubectl_llmdoctor.api import (
     Subject,
     fixes,
     log_evidence,
+    parse_time,
     phase_of,
     pod_evidence,
     say_seconds,
     setting_evidence,
 )
-from llmdoctor_checks._standstill import STUCK_SECONDS, after_start, ends_with, killed_at
+from llmdoctor_checks._standstill import STUCK_SECONDS, after_start, ends_with, killed_at, killed_with
 
 #: What vLLM and SGLang print before a rank meets the others. Each rank of this node does so in its log, and none of another node.
 JOINS = ("distributed_init_method=tcp://", "Init torch distributed begin")
@@ -33,6 +35,50 @@ _RANK = (
     r"\bworld_size=(?P<world>\d{1,5}) rank=(?P<rank>\d{1,5}) local_rank=\d{1,5} "
     r"distributed_init_method=(?P<at>tcp://[\w.:\[\]-]{1,200})"
 )
+
+#: What a data-parallel engine of vLLM that has loaded its model prints every ten seconds (v1/engine/core.py), until all engines have
+#: joined the coordinator.
+AWAITS_ENGINES = "Waiting for READY message from DP Coordinator"
+_AWAITS_SECONDS, _AWAITS_LONG_SECONDS = 180, 900
+
+
+def waits_for_other_engines(pod: Pod, engine: Engine, logs: Logs, explains: tuple[str, ...]) -> Iterator[Finding]:
+    """The data-parallel engines of one node, which have loaded their model and wait for those of the other nodes."""
+    size, local = engine.explicit("data_parallel_size"), engine.explicit("data_parallel_size_local")
+    container = engine.container
+    if size is None or local is None:
+        return
+    if not isinstance(size.value, int) or not isinstance(local.value, int) or not 0 <= local.value < size.value:
+        return
+    log = logs.current(container.name)
+    line = ends_with(log, (AWAITS_ENGINES,)) if log is not None else None
+    if line is None and not pod.ready:  # else one that a probe ended
+        killed = killed_with(pod, logs, (AWAITS_ENGINES,))
+        line = next((last for ending, last in killed if ending.container is container), None)
+    if line is None:
+        return
+    # each engine of this node says so for itself
+    who = line.text.partition(" ")[0]
+    seconds = 10 * sum(one.text.startswith(f"{who} ") for one in line.log.find(AWAITS_ENGINES))
+    if seconds < _AWAITS_SECONDS:
+        return
+    yield Finding(
+        role="cause",
+        confidence="likely" if seconds >= _AWAITS_LONG_SECONDS else "possible",
+        summary=f"{container.name} has loaded its model and waited {say_seconds(seconds)} or more for the data-parallel engines of the "
+        f"other nodes: this one has {local.value} of {size.value}.",
+        evidence=(log_evidence(line), setting_evidence(container, size), setting_evidence(container, local)),
+        explains=explains,
+        fixes=(
+            fixes.advice(
+                "See that the pods of the other nodes run and have loaded the model, that each has its own --data-parallel-start-rank "
+                "and all the same --data-parallel-size, --data-parallel-address and --data-parallel-rpc-port, and that they reach it",
+                f"kubectl -n {pod.namespace} get pods -o wide",
+                f"kubectl -n {pod.namespace} get networkpolicies,endpointslices",
+            ),
+        ),
+        order=line.order,
+    )
 
 
 def waits_for_other_nodes(
@@ -94,11 +140,20 @@ def _stands(pod: Pod, container: Container, logs: Logs) -> Iterator[tuple[Log, L
     """The starts of a container that came to where the ranks meet and no further, and for how long they had stood there."""
     trouble = next((t for t in pod.troubles if t.kind == "not-ready" and t.container is container), None)
     now, log = pod.cluster.now, logs.current(container.name)
-    if trouble and trouble.since and now and log is not None and (line := ends_with(log, JOINS)):
-        seconds = (now - trouble.since).total_seconds() - after_start(line)
+    since = trouble.since if trouble else _unasked_since(container)
+    if since and now and log is not None and (line := ends_with(log, JOINS)):
+        seconds = (now - since).total_seconds() - after_start(line)
         if seconds >= STUCK_SECONDS:
             yield log, line, seconds, ()
-    for ending, line in killed_at(pod, logs, JOINS):
+    for ending, line in () if pod.ready else killed_at(pod, logs, JOINS):
         if ending.container is container:
             seconds = (ending.seconds or 0) - after_start(line)
             yield line.log, line, seconds, (pod_evidence(pod, ending.path, ending.text),)
+
+
+def _unasked_since(container: Container) -> datetime | None:
+    """When a container started that counts as ready only since no probe asks it, as the parts without a server of their own."""
+    running = container.status.state.running
+    if running is None or container.spec.readiness_probe is not None or container.spec.startup_probe is not None:
+        return None
+    return parse_time(running.started_at)

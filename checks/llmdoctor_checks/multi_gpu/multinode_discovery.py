@@ -34,7 +34,13 @@ from kubectl_llmdoctor.api import (
 from llmdoctor_checks._connections import REFUSED
 from llmdoctor_checks._standstill import ends_with
 from llmdoctor_checks._unreached import asked_in
-from llmdoctor_checks.multi_gpu._ranks import CONNECTED, JOINS, waits_for_other_nodes
+from llmdoctor_checks.multi_gpu._ranks import (
+    AWAITS_ENGINES,
+    CONNECTED,
+    JOINS,
+    waits_for_other_engines,
+    waits_for_other_nodes,
+)
 
 #: What a rank says when it has met the others: vLLM and NCCL, SGLang, vLLM's loader. Most of it rank 0 alone says; where it stands
 #: among the others each rank does.
@@ -100,7 +106,7 @@ _BASE = (
 )
 
 
-@check("multinode-discovery", since="0.1", literals=(*_MET, *_ASKS_AGAIN, *JOINS, CONNECTED))
+@check("multinode-discovery", since="0.1", literals=(*_MET, *_ASKS_AGAIN, *JOINS, CONNECTED, AWAITS_ENGINES))
 def multinode_discovery(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """The processes of a multi-node engine do not find each other.
 
@@ -109,9 +115,10 @@ def multinode_discovery(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs
     in the command, a port is closed by a NetworkPolicy, or the leader never started. PyTorch says little while it tries: a
     warning that an address cannot be retrieved, for minutes, while the pod counts as ready where no probe asks. A worker that was
     told no address of its controller asks localhost, which is its own pod. Rank 0 itself, or a part of a server on several nodes,
-    prints where its ranks meet the others, and nothing more while those do not come. An init container that waits for a leader which
-    has long been ready asks for a name under another cluster domain, or is not let through. A pod on the host's network asks the
-    node's resolver, which knows no Service and no pod, unless its `dnsPolicy` is `ClusterFirstWithHostNet`.
+    prints where its ranks meet the others, and nothing more while those do not come; a data-parallel engine of vLLM says that it
+    waits for the coordinator. An init container that waits for a leader which has long been ready asks for a name under another
+    cluster domain, or is not let through. A pod on the host's network asks the node's resolver, which knows no Service and no pod,
+    unless its `dnsPolicy` is `ClusterFirstWithHostNet`.
 
     ## Fix
 
@@ -128,16 +135,16 @@ def multinode_discovery(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs
         yield from _by_the_nodes_resolver(pod, subject, cluster)
     if pod.exists and pod.ready and logs is not None:
         yield from _still_asks(pod, cluster, logs)
+        yield from _waits(pod, subject, logs)
     if not pod.exists or pod.ready or not pod.failing:
         return
-    if any(True for log in logs or () for said in _MET for _ in log.find(said)):
+    if logs:
+        yield from _waits(pod, subject, logs)
+    if logs and _met(logs):
         return
     if not any(c.name in _MESH for c in pod.containers):
         yield from _in_vain(pod, cluster)
     yield from _at_itself(pod, subject, logs)
-    if logs:
-        for engine in subject.engines(pod):
-            yield from waits_for_other_nodes(pod, engine, subject, logs, _EXPLAINS)
     hidden = cluster.once(f"leaders without a name in {pod.namespace}", lambda: list(_hidden(pod.namespace, cluster)))
     for leader, service in hidden:
         if leader.metadata.name == pod.name or not _selects(service, pod.obj) or not (asked := _asked(pod, leader)):
@@ -165,6 +172,20 @@ def multinode_discovery(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs
             ),
         )
         return
+
+
+def _waits(pod: Pod, subject: Subject, logs: Logs) -> Iterator[Finding]:
+    """Parts of a server on several nodes that are up as far as they can be alone."""
+    met = _met(logs)
+    for engine in subject.engines(pod):
+        yield from waits_for_other_engines(pod, engine, logs, _EXPLAINS)
+        if not met:
+            yield from waits_for_other_nodes(pod, engine, subject, logs, _EXPLAINS)
+
+
+def _met(logs: Logs) -> bool:
+    """Whether a rank of the pod says that it has met the others."""
+    return any(True for log in logs for said in _MET for _ in log.find(said))
 
 
 def _still_asks(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:

@@ -17,6 +17,7 @@ from kubectl_llmdoctor.api import (
     looks_like_error,
     tracebacks,
 )
+from llmdoctor_checks._written import seconds_ago
 
 #: The heading over the process that ended first, in the table which torchrun prints at its end (torch/distributed/elastic/multiprocessing).
 _FIRST = "Root Cause (first observed failure)"
@@ -32,7 +33,16 @@ _LAUNCHER, _OF_THE_LAUNCHER = (
 _ABOVE = 2000
 
 
-@check("worker-lost", since="0.1", literals=(_FIRST,))
+#: The controller of Ray Serve (deployment_state.py, 2.9 to 2.60) of a replica whose process is gone: it starts another.
+_CRASHED = " crashed, marking it unhealthy immediately"
+_REPLICA = expression(
+    r"\bActor for .{0,40}?(?P<id>\w{4,12})'?, deployment='(?P<deployment>[^']{1,200})'|\bActor for (?:replica )?(?P<other>\S{1,200}) "
+)
+#: So many say that the next one will end as well; a ready pod whose last one ended so long ago is over it.
+_AGAIN, _LONG_AGO_SECONDS = 2, 900
+
+
+@check("worker-lost", since="0.1", literals=(_FIRST, _CRASHED))
 def worker_lost(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
     """One of the engine's processes was killed.
 
@@ -40,6 +50,8 @@ def worker_lost(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
     (signal 9), by a bus error because /dev/shm was full (7), by a crash in a library (11), or by itself with an exit code and no word.
     The others notice a broken connection or wait until a timeout, and what they print is only the consequence. The container may
     show exit code 1 and no OOMKilled, since only a child was killed.
+
+    Ray Serve starts a new replica for one whose process is gone, so the pod lives on while each of them ends a while after it has started.
 
     ## Fix
 
@@ -54,6 +66,7 @@ def worker_lost(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
     """
     if logs is None:
         return
+    yield from _replicas(pod, logs)
     for ending in endings(pod):
         log = log_of(ending, logs)
         if log is None or ending.oom_killed or ending.code in (0, 130, 137, 143):
@@ -89,6 +102,38 @@ def worker_lost(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
                 ),
             ),
             order=line.order,
+        )
+        return
+
+
+def _replicas(pod: Pod, logs: Logs) -> Iterator[Finding]:
+    """Replicas of Ray Serve that end one after the other, each a while after it has started, in a pod that lives on."""
+    for log in logs:
+        crashed = [(found, line) for line in log.find(_CRASHED) if (found := _REPLICA.search(line.text[:2000]))]
+        if log.previous or len({found["id"] or found["other"] for found, _ in crashed}) < _AGAIN:
+            continue
+        if any(True for _ in tracebacks(log)):
+            continue  # which others read
+        (_, first), (found, last) = crashed[0], crashed[-1]
+        ago = seconds_ago(last, pod.cluster.now)
+        if pod.ready and (ago is None or ago > _LONG_AGO_SECONDS or len(crashed) <= _AGAIN):
+            continue
+        name = f" of {found['deployment']}" if found["deployment"] else ""
+        yield Finding(
+            role="cause",
+            confidence="possible",
+            summary=f"The processes of {len(crashed)} replicas{name} have ended one after the other, a while after they had started, and "
+            "Ray Serve starts the next; what ended them is not in this log.",
+            evidence=(log_evidence(first), log_evidence(last)),
+            explains=("engine-dead", "not-ready", "rollout-stuck"),
+            fixes=(
+                fixes.advice(
+                    "Read what the replicas' processes say (/tmp/ray/session_latest/logs: serve/replica_*.log, worker-*.err, raylet.out, "
+                    "which has the exit code; -9 is a kill, mostly for memory)",
+                    f"kubectl -n {pod.namespace} exec {pod.name} -c {log.container} -- ray list workers --detail --filter is_alive=false",
+                ),
+            ),
+            order=last.order,
         )
         return
 
