@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
-from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -222,13 +221,6 @@ class Usage:
         return found
 
 
-_USAGE: WeakKeyDictionary[Cluster, Usage] = WeakKeyDictionary()
-
-
 def usage_of(cluster: Cluster) -> Usage:
     """What runs where, counted once per snapshot."""
-    found = _USAGE.get(cluster)
-    if found is None:
-        pods = cluster.all(k8s.Pod, "Pod")
-        found = _USAGE[cluster] = Usage(pods, complete=cluster.complete("Pod"))
-    return found
+    return cluster.once("usage", lambda: Usage(cluster.all(k8s.Pod, "Pod"), complete=cluster.complete("Pod")))
