@@ -5,7 +5,7 @@ Both count pods by topology domain once (PreFilter) and compare with each node's
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
 from msgspec.structs import replace
 
@@ -15,6 +15,7 @@ from kubectl_llmdoctor.facts.nodes import Node
 from kubectl_llmdoctor.facts.scheduling.ask import Ask, Filter
 from kubectl_llmdoctor.facts.scheduling.objects import Namespace
 from kubectl_llmdoctor.facts.scheduling.verdict import Gap, Reason
+from kubectl_llmdoctor.facts.units import few
 from kubectl_llmdoctor.facts.usage import ref_of
 
 #: The label that every namespace has: its name.
@@ -59,11 +60,6 @@ def show_selector(selector: k8s.LabelSelector | None) -> str:
     return ", ".join(said) or "any labels"
 
 
-def _named(refs: Sequence[str]) -> str:
-    shown = ", ".join(refs[:_MOST_NAMED])
-    return shown + (f" and {len(refs) - _MOST_NAMED} more" if len(refs) > _MOST_NAMED else "")
-
-
 # --- PodTopologySpread ------------------------------------------------------------------------------------------------
 
 
@@ -79,7 +75,9 @@ class _Spread:
         for node in keyed:
             if spec.node_affinity_policy != "Ignore" and mismatches(ask.spec, node.name, node.labels):
                 continue
-            if spec.node_taints_policy == "Honor" and _repels(node, ask.spec.tolerations):
+            if spec.node_taints_policy == "Honor" and any(
+                t.effect in ("NoSchedule", "NoExecute") and not tolerated(t, ask.spec.tolerations) for t in node.taints
+            ):
                 continue
             self.pods.setdefault(node.labels[self.key], [])
             eligible.add(node.name)
@@ -107,10 +105,6 @@ class _Spread:
             least = f"{len(self.pods)} of {self.short_of} domains (minDomains) are there, so the least counts as 0"
         word = "pod" if len(here) == 1 else "pods"
         return f"{self.key}={domain} has {len(here)} such {word}, {least} (maxSkew {self.most})", here
-
-
-def _repels(node: Node, tolerations: Iterable[k8s.Toleration]) -> bool:
-    return any(t.effect in ("NoSchedule", "NoExecute") and not tolerated(t, tolerations) for t in node.taints)
 
 
 def spread(ask: Ask) -> Filter | Reason | None:
@@ -307,7 +301,7 @@ def _apart(node: Node, keys: Iterable[str], against: _Domains, text: str) -> Ite
     plugin = "InterPodAffinity"
     found = {key: list(dict.fromkeys(refs)) for key in keys if (refs := against.on(node, key))}
     if found:
-        said = "; ".join(f"{_named(refs)} in {key}={node.labels[key]}" for key, refs in found.items())
+        said = "; ".join(f"{few(refs, _MOST_NAMED)} in {key}={node.labels[key]}" for key, refs in found.items())
         yield Reason(
             plugin=plugin,
             kind="anti-affinity",
