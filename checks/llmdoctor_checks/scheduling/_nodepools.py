@@ -12,7 +12,7 @@ from datetime import timedelta
 
 import msgspec
 
-from kubectl_llmdoctor.api import Evidence, Finding, Item, Pending, dig, fixes, object_evidence, parse_time, rows, words
+from kubectl_llmdoctor.api import Finding, Item, Pending, dig, fixes, object_evidence, parse_time, rows, words
 from llmdoctor_checks.scheduling._karpenter import ACCELERATED, FAMILIES
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._words import EXPLAINS, said_by, sentence
@@ -61,16 +61,12 @@ def unready(pending: Pending, found: tuple[Cause, ...]) -> Iterator[Finding]:
         summary=f"Karpenter passes over NodePool {pool.name}, which is not ready{by}: {sentence(deepest.message or deepest.text)}",
         evidence=(
             *(object_evidence(fault.item, f"status.conditions[{fault.type}]", fault.text) for fault in reasons),
-            *_refused(pending),
+            *said_by(pending),
         ),
         explains=(*EXPLAINS, *(cause.id for cause in found)),
         fixes=(fixes.advice(way, f"kubectl describe {kind.lower()} {deepest.item.name}", owner="platform"),),
         order=float(len(found)),
     )
-
-
-def _refused(pending: Pending) -> tuple[Evidence, ...]:
-    return tuple(said_by(pending))
 
 
 def _of_karpenter(pool: Item) -> bool:

@@ -497,6 +497,5 @@ def _listener(container: Container, port: int) -> str | None:
 
 
 def _fix(container: Container, kind: str, probe: k8s.Probe, port: int) -> Fix:
-    at = f"/{'containers' if container.role == 'main' else 'initContainers'}/{container.index}"
-    operation = {"op": "replace", "path": f"{at}/{kind}Probe/{_action(probe)}/port", "value": port}
+    operation = {"op": "replace", "path": f"{container.pointer}/{kind}Probe/{_action(probe)}/port", "value": port}
     return fixes.patch(container.pod, f"Let the {kind} probe ask port {port}", [operation])
