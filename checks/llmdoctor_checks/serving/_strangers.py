@@ -23,6 +23,7 @@ from kubectl_llmdoctor.api import (
     rows,
     top_of,
 )
+from llmdoctor_checks._services import target_ports
 from llmdoctor_checks.serving._exposure import matches
 
 #: A connection that nobody took; Envoy writes it with underscores, too.
@@ -45,7 +46,8 @@ def strangers(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
                 continue
             told = dig(item.raw, "spec.selector")
             wanted = told.get("matchLabels", told) if isinstance(told, dict) else {}
-            label = next((f"{k}={v}" for k, v in pod.labels.items() if _tells(k, v, wanted, other)), "")
+            own = ((k, v) for k, v in pod.labels.items() if k not in wanted and "hash" not in k)
+            label = next((f"{k}={v}" for k, v in own if other.labels.get(k) != v), "")
             port, kind = min(numbers), item.kind.partition(".")[0]
             yield Finding(
                 role="cause",
@@ -75,11 +77,7 @@ def strangers(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
 def _selecting(pod: Pod) -> Iterator[tuple[Item, set[int]]]:
     """What selects the pod, and the ports of pods to which it sends, as far as they are numbers."""
     for item in pod.pools:
-        listed = [row.get("number") for row in rows(item.raw, "spec.targetPorts")] or [
-            dig(item.raw, "spec.targetPortNumber")
-        ]
-        numbers = {number for number in listed if isinstance(number, int)}
-        if numbers:
+        if numbers := target_ports(item):
             yield item, numbers
     for item in pod.services:
         targets = [row.get("targetPort", row.get("port")) for row in rows(item.raw, "spec.ports")]
@@ -140,8 +138,3 @@ def _refusals_of(cluster: Cluster) -> _Refusals:
     hosts = {address for address, _ in at}
     pods = [item for item in cluster.items("Pod") if str(dig(item.raw, "status.podIP")) in hosts] if hosts else []
     return _Refusals(at, pods)
-
-
-def _tells(key: str, value: str, wanted: dict[str, object], other: Pod) -> bool:
-    """Whether a label is the server's and not the other's, and no hash of a revision."""
-    return key not in wanted and "hash" not in key and other.labels.get(key) != value
