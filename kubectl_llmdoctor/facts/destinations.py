@@ -128,9 +128,7 @@ def idle_workload(service: Item, cluster: Cluster) -> Item | None:
         for item in cluster.items(kind, service.namespace) if wanted else ():
             if dig(item.raw, "spec.replicas") != 0:
                 continue
-            templates = (
-                {k: str(v) for k, v in t.metadata.labels.items()} for _, t in Workload(item, cluster).templates
-            )
+            templates = (t.metadata.label_texts for _, t in Workload(item, cluster).templates)
             if any(wanted.items() <= labels.items() for labels in templates):
                 return item
     return None

@@ -87,7 +87,7 @@ class NodeHardware:
             return None
         if (by_hami := self.obj.metadata.annotations.get(HAMI_REGISTER)) is not None:
             return registered(str(by_hami))
-        gpus = slots // shares_of({key: str(value) for key, value in self.obj.metadata.labels.items()})
+        gpus = slots // shares_of(self.obj.metadata.label_texts)
         return gpus if gpus <= _MOST_GPUS else None
 
     def device_at(self, bus: str, uuid: str = "") -> Device | None:

@@ -195,14 +195,7 @@ class Usage:
     @cached_property
     def repelling(self) -> list[k8s.Pod]:
         """The pods that have a node and required anti-affinity."""
-        return [
-            pod
-            for pods in self._pods.values()
-            for pod in pods
-            if pod.spec.affinity
-            and pod.spec.affinity.pod_anti_affinity
-            and pod.spec.affinity.pod_anti_affinity.required_during_scheduling_ignored_during_execution
-        ]
+        return [pod for pods in self._pods.values() for pod in pods if pod.spec.apart_terms]
 
     def changed(self, *, without: Collection[str] = (), plus: Mapping[str, Iterable[k8s.Pod]] | None = None) -> Usage:
         """The same without the pods of these names (`serving/llama-0`), and with further pods on nodes."""

@@ -208,7 +208,7 @@ def _may_have(monitor: Item, wanted: dict[str, Any], cluster: Cluster) -> bool:
     return cluster.once(
         f"templates of {where} that PodMonitor {monitor.name} means",
         lambda: any(
-            selected({"matchLabels": wanted}, {str(k): str(v) for k, v in template.metadata.labels.items()})
+            selected({"matchLabels": wanted}, template.metadata.label_texts)
             for kind in cluster.kinds()
             if kind != "Pod"
             for item in cluster.items(kind, where)

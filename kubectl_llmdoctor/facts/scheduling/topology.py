@@ -44,10 +44,6 @@ def _with_keys(
     return replace(selector, match_expressions=(*selector.match_expressions, *added)) if added else selector
 
 
-def _labels(pod: k8s.Pod) -> dict[str, str]:
-    return {key: str(value) for key, value in pod.metadata.labels.items()}
-
-
 def show_selector(selector: k8s.LabelSelector | None) -> str:
     """A label selector in words: `app=llama, tier in [a, b]`."""
     if selector is None:
@@ -86,7 +82,7 @@ class _Spread:
             for pod in ask.usage.by_namespace.get(ask.pod.namespace, ()):
                 if pod.spec.node_name not in eligible or pod.metadata.deletion_timestamp:
                     continue
-                if selected(selector, _labels(pod)):
+                if selected(selector, pod.metadata.label_texts):
                     self.pods[ask.by_name[pod.spec.node_name].labels[self.key]].append(ref_of(pod))
         domains = len(self.pods)
         self.short_of = spec.min_domains if spec.min_domains and domains < spec.min_domains else 0
@@ -166,7 +162,7 @@ class _Term:
         if self.own and selected(wanted, {}):
             return True
         found = ask.objects.get(Namespace, namespace)
-        labels = {_NAME: namespace} | ({k: str(v) for k, v in found.metadata.labels.items()} if found else {})
+        labels = {_NAME: namespace} | (found.metadata.label_texts if found else {})
         if found is None and not ({*wanted.match_labels} | {r.key for r in wanted.match_expressions} <= {_NAME}):
             return None
         return selected(wanted, labels)
@@ -174,7 +170,7 @@ class _Term:
 
 def _terms(affinity: k8s.PodAffinity | None, owner: k8s.Pod, *, own: bool = False) -> list[_Term]:
     required = affinity.required_during_scheduling_ignored_during_execution if affinity else ()
-    labels = _labels(owner) if required else {}
+    labels = owner.metadata.label_texts if required else {}
     return [_Term(term, owner, labels, own=own) for term in required]
 
 
@@ -240,7 +236,7 @@ def _all_of(ask: Ask, terms: list[_Term]) -> _Domains:
     spanned = [found.spanned(term) for term in terms]
     for namespace in sorted(set.intersection(*spanned)) if spanned else ():
         for pod in ask.usage.by_namespace[namespace]:
-            labels = _labels(pod)
+            labels = pod.metadata.label_texts
             if all(selected(term.selector, labels) for term in terms):
                 for term in terms:
                     found.add(pod, term.key)
@@ -253,7 +249,7 @@ def _each_of(ask: Ask, terms: list[_Term]) -> _Domains:
     for term in terms:
         for namespace in sorted(found.spanned(term)):
             for pod in ask.usage.by_namespace[namespace]:
-                if selected(term.selector, _labels(pod)):
+                if selected(term.selector, pod.metadata.label_texts):
                     found.add(pod, term.key)
     return found
 
