@@ -25,6 +25,7 @@ from kubectl_llmdoctor.facts.logs import Logs
 from kubectl_llmdoctor.facts.nodes import Node, nodes_of
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.subject import Subject
+from kubectl_llmdoctor.facts.units import few
 from kubectl_llmdoctor.platforms.labels import of_served_model
 from kubectl_llmdoctor.report import document as doc
 from kubectl_llmdoctor.report.behind import together
@@ -352,13 +353,10 @@ def _of_nodes(cluster: Cluster, checks: tuple[Check, ...], broken: dict[str, str
     for rows in found.values():
         check, first, _ = rows[0]
         others = [name for _, _, name in rows[1:]]
-        more = ", ".join(others[:_MOST_NAMES]) + (
-            f" and {len(others) - _MOST_NAMES} more" * (len(others) > _MOST_NAMES)
-        )
         evidence = dict.fromkeys(line for _, finding, _ in rows for line in finding.evidence)
         whole = msgspec.structs.replace(
             first,
-            summary=f"{first.summary} The same holds for {more}." if others else first.summary,
+            summary=f"{first.summary} The same holds for {few(others, _MOST_NAMES)}." if others else first.summary,
             evidence=tuple(evidence)[:_MOST_EVIDENCE],
             explains=(),
         )

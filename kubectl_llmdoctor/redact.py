@@ -394,10 +394,7 @@ def _mask_prompts(line: str) -> str:
         name = found["name"]
         if _part_of_a_word(line, found) or not (request or name == "generated_text" or name.endswith(("_ids", " ids"))):
             continue
-        end = _literal_end(line, at)
-        if quoted := _re("quoted").fullmatch(line, at, end):
-            end = _string_end(line, end, quoted["head"].lstrip("bBrRuUfF") or quoted["quote"])
-            quoted = _re("quoted").fullmatch(line, at, end)
+        end, quoted = _literal(line, at)
         text = line[at:end]
         inner = quoted["inner"] if quoted else text
         masked = _re("mask").match(inner)
@@ -414,6 +411,16 @@ def _mask_prompts(line: str) -> str:
     return "".join(out) + line[done:]
 
 
+def _literal(line: str, at: int) -> tuple[int, re.Match[str] | None]:
+    """Where a value ends, and its parts where it is quoted."""
+    end = _literal_end(line, at)
+    quoted = _re("quoted").fullmatch(line, at, end)
+    if quoted:
+        end = _string_end(line, end, quoted["head"].lstrip("bBrRuUfF") or quoted["quote"])
+        quoted = _re("quoted").fullmatch(line, at, end)
+    return end, quoted
+
+
 def _mask_said(line: str) -> str:
     """Masks what stands under the names that clients, gateways and frameworks give to what was said, in any line."""
     out: list[str] = []
@@ -423,10 +430,7 @@ def _mask_said(line: str) -> str:
         at = found.end()
         if _part_of_a_word(line, found) or found.start() == record:
             continue
-        end = _literal_end(line, at)
-        if quoted := _re("quoted").fullmatch(line, at, end):
-            end = _string_end(line, end, quoted["head"].lstrip("bBrRuUfF") or quoted["quote"])
-            quoted = _re("quoted").fullmatch(line, at, end)
+        end, quoted = _literal(line, at)
         text = line[at:end]
         first = quoted["inner"] if quoted else text[1:].lstrip().lstrip("\\\"'")
         words = " " in (quoted["inner"] if quoted else text)

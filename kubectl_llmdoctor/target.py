@@ -110,7 +110,7 @@ def _identity(raw: Json) -> Identity:
 def _units(files: list[str], keys: list[Identity]) -> Iterator[list[int]]:
     """The positions of objects that stay together."""
     for folder in _grouped(range(len(files)), lambda i: _folder(files[i])):
-        if _unlike(folder, keys):
+        if len({keys[i] for i in folder}) == len(folder):
             yield folder
             continue
         for file in _grouped(folder, files.__getitem__):
@@ -128,10 +128,6 @@ def _grouped(positions: Iterable[int], of: Callable[[int], str]) -> Iterable[lis
     for i in positions:
         groups.setdefault(of(i), []).append(i)
     return groups.values()
-
-
-def _unlike(positions: list[int], keys: list[Identity]) -> bool:
-    return len({keys[i] for i in positions}) == len(positions)
 
 
 def fleet(cluster: Cluster, serves: Callable[[Pod], bool]) -> list[Subject]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from kubectl_llmdoctor.diagnosis import diagnose
 from kubectl_llmdoctor.facts.cluster import Cluster
 from kubectl_llmdoctor.facts.scheduling.pending import Pending
 from kubectl_llmdoctor.facts.scheduling.placement import placement
-from kubectl_llmdoctor.facts.usage import _USAGE
+from kubectl_llmdoctor.facts.usage import usage_of
 from kubectl_llmdoctor.packs import installed
 from kubectl_llmdoctor.snapshot import ReadList, Snapshot
 from kubectl_llmdoctor.target import subjects
@@ -241,10 +242,10 @@ def test_the_fix_for_a_taint_is_a_toleration_that_fits() -> None:
 
 
 def test_nothing_of_a_snapshot_is_kept_after_it() -> None:
-    before = len(_USAGE)
     pending = _pending(_pod("p", 4), _node("gpu-1"))
     assert pending.verdicts
+    usage = weakref.ref(usage_of(pending.pod.cluster))
     del pending
     gc.collect()
 
-    assert len(_USAGE) <= before
+    assert usage() is None

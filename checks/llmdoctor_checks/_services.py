@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from kubectl_llmdoctor.api import Cluster, Evidence, Item, Pod, dig, is_headless, object_evidence
+from kubectl_llmdoctor.api import Cluster, Evidence, Item, Pod, dig, is_headless, object_evidence, rows
 
 
 class Endpoints(msgspec.Struct, frozen=True):
@@ -27,6 +27,12 @@ def endpoints_of(service: Item, cluster: Cluster) -> Endpoints | None:
         return Endpoints(some, object_evidence(slices[0], "endpoints", "none"))
     older = cluster.item("Endpoints", service.namespace, service.name)
     return Endpoints(bool(dig(older.raw, "subsets")), object_evidence(older, "subsets", "none")) if older else None
+
+
+def target_ports(pool: Item) -> set[int]:
+    """The ports of pods to which an InferencePool sends, in either of its versions."""
+    listed = [row.get("number") for row in rows(pool.raw, "spec.targetPorts")]
+    return {port for port in listed or [dig(pool.raw, "spec.targetPortNumber")] if isinstance(port, int)}
 
 
 def slices_of(service: Item, cluster: Cluster) -> list[Item]:

@@ -398,10 +398,9 @@ def read_options(
     table: Table | None = None,
     style: Style = LENIENT,
     positional: str = "",
-    strict: bool = True,
 ) -> Reading:
     """Reads the words and the variables of one engine; options win over variables."""
-    options = Options(start, rows, table, style, strict)
+    options = Options(start, rows, table, style)
     options.run(start.args)
     flag = next((row[2].partition(" ")[0] for row in rows if row[0] == positional), "")
     options.take_positionals(positional, flag, slots=1 if positional else 0)

@@ -172,7 +172,7 @@ def _head(words: tuple[Word, ...], at: int, image: str) -> Match | None:
         return _python(words, at)
     if name in _COMMANDS:
         for command, (engine, form) in _COMMANDS[name].items():
-            if _follows(words, at, command):
+            if tuple(word.text for word in words[at + 1 : at + 1 + len(command)]) == command:
                 return _from(words, at, len(command), engine, form)
         return _NONE
     following = words[at + 1].text if at + 1 < len(words) else ""
@@ -186,10 +186,6 @@ def _head(words: tuple[Word, ...], at: int, image: str) -> Match | None:
     if name in _PROGRAMS and (name not in ("start_server.sh", "start-server.sh") or of_image(image) == "nim"):
         return _from(words, at, 0, *_PROGRAMS[name])
     return None
-
-
-def _follows(words: tuple[Word, ...], at: int, command: tuple[str, ...]) -> bool:
-    return tuple(word.text for word in words[at + 1 : at + 1 + len(command)]) == command
 
 
 def _from(words: tuple[Word, ...], at: int, subcommands: int, engine: str, form: str) -> Match:

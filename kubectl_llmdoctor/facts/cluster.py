@@ -13,7 +13,7 @@ from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.units import parse_time
 from kubectl_llmdoctor.platforms.labels import OWNERS
 from kubectl_llmdoctor.snapshot import Json, Missing, Origin, Snapshot
-from kubectl_llmdoctor.tree import say, table
+from kubectl_llmdoctor.tree import rows, say, table
 
 T = TypeVar("T", bound=k8s.Object)
 M = TypeVar("M")
@@ -226,15 +226,14 @@ class Cluster:
 
     def owner(self, item: Item) -> Item | None:
         """The controlling owner, when it is in the snapshot (by uid, else by kind and name)."""
-        refs = item.metadata.get("ownerReferences")
-        for ref in sorted(refs if isinstance(refs, list) else [], key=lambda r: not _flag(r)):
-            if isinstance(ref, dict):
-                found = self._uids.get(_text(ref.get("uid")))
-                kind = lookup_kind(_text(ref.get("kind")), _text(ref.get("apiVersion")))
-                found = found or self.item(kind, item.namespace, _text(ref.get("name")))
-                found = found or self._deployment_of(kind, item, _text(ref.get("name")))
-                if found is not None and found is not item:
-                    return found
+        refs = rows(item.metadata, "ownerReferences")
+        for ref in sorted(refs, key=lambda ref: ref.get("controller") is not True):
+            found = self._uids.get(_text(ref.get("uid")))
+            kind = lookup_kind(_text(ref.get("kind")), _text(ref.get("apiVersion")))
+            found = found or self.item(kind, item.namespace, _text(ref.get("name")))
+            found = found or self._deployment_of(kind, item, _text(ref.get("name")))
+            if found is not None and found is not item:
+                return found
         return self._labelled_owner(item)
 
     def _deployment_of(self, kind: str, item: Item, name: str) -> Item | None:
@@ -291,7 +290,3 @@ def lookup_kind(kind: str, api_version: str) -> str:
     if kind not in _GROUPS or not api_version or group == _GROUPS[kind]:
         return kind
     return kind if kind == "Event" and group == "events.k8s.io" else f"{kind}.{group}"
-
-
-def _flag(ref: Any) -> bool:
-    return isinstance(ref, dict) and ref.get("controller") is True

@@ -9,8 +9,7 @@ sample of the same GPU has another number is it known to be newer than that.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
-from weakref import WeakKeyDictionary
+from collections.abc import Iterator
 
 import msgspec
 
@@ -80,15 +79,9 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     taken_at: str
 
 
-_READ: WeakKeyDictionary[Cluster, dict[str, tuple[Device, ...]]] = WeakKeyDictionary()
-
-
 def gpus_by_metrics(cluster: Cluster, node: str) -> tuple[Device, ...]:
     """The GPUs of a node by the metrics of the snapshot; empty where no dcgm-exporter of that node was read."""
-    found = _READ.get(cluster)
-    if found is None:
-        found = _READ[cluster] = _read(cluster)
-    return found.get(node, ())
+    return cluster.once("GPUs by metrics", lambda: _read(cluster)).get(node, ())
 
 
 def _read(cluster: Cluster) -> dict[str, tuple[Device, ...]]:
@@ -216,16 +209,12 @@ def _paces(read: list[Reading]) -> dict[str, float]:
     minutes = (last - first).total_seconds() / 60 if first and last else 0
     if minutes <= 0:
         return {}
-    grown = {field: list(_values(read, field)) for field in _COUNTERS}
+    grown = {field: [reading.values[field] for reading in read if field in reading.values] for field in _COUNTERS}
     return {
         field: sum(b - a if b >= a else b for a, b in itertools.pairwise(found)) / minutes
         for field, found in grown.items()
         if len(found) > 1
     }
-
-
-def _values(read: Iterable[Reading], field: str) -> Iterator[float]:
-    return (reading.values[field] for reading in read if field in reading.values)
 
 
 def _whole(values: dict[str, float], field: str) -> int | None:

@@ -84,7 +84,7 @@ def follow(host: str, port: int | None, pod: Pod, cluster: Cluster) -> Destinati
     if re.fullmatch(_LOOPBACK, host):
         return Destination(host, port, pod.namespace, "", None, None, (pod,), itself=True)
     if re.fullmatch(_ADDRESS, host) and (item := _by_address(cluster).get(host)) is None:
-        found = _pods_by_address(cluster).get(host, ())
+        found = cluster.once("live pods by address", lambda: _addressed(cluster)).get(host, ())
         return Destination(host, port, found[0].namespace, "", None, None, found) if found else None
     item = service_at(host, pod.namespace, cluster)
     if item is None:
@@ -128,9 +128,7 @@ def idle_workload(service: Item, cluster: Cluster) -> Item | None:
         for item in cluster.items(kind, service.namespace) if wanted else ():
             if dig(item.raw, "spec.replicas") != 0:
                 continue
-            templates = (
-                {k: str(v) for k, v in t.metadata.labels.items()} for _, t in Workload(item, cluster).templates
-            )
+            templates = (t.metadata.label_texts for _, t in Workload(item, cluster).templates)
             if any(wanted.items() <= labels.items() for labels in templates):
                 return item
     return None
@@ -159,10 +157,6 @@ def _alive(cluster: Cluster, namespace: str | None) -> Iterator[Pod]:
         pod = Pod.of(item, cluster)
         if not pod.completed and not pod.leaving and pod.status.phase not in ("Succeeded", "Failed"):
             yield pod
-
-
-def _pods_by_address(cluster: Cluster) -> dict[str, tuple[Pod, ...]]:
-    return cluster.once("live pods by address", lambda: _addressed(cluster))
 
 
 def _addressed(cluster: Cluster) -> dict[str, tuple[Pod, ...]]:

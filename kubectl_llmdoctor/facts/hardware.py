@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from kubectl_llmdoctor.catalog.xids import xid_meaning
 from kubectl_llmdoctor.facts import k8s
@@ -88,7 +87,7 @@ class NodeHardware:
             return None
         if (by_hami := self.obj.metadata.annotations.get(HAMI_REGISTER)) is not None:
             return registered(str(by_hami))
-        gpus = slots // shares_of({key: str(value) for key, value in self.obj.metadata.labels.items()})
+        gpus = slots // shares_of(self.obj.metadata.label_texts)
         return gpus if gpus <= _MOST_GPUS else None
 
     def device_at(self, bus: str, uuid: str = "") -> Device | None:
@@ -171,14 +170,9 @@ class NodeHardware:
         return tuple(first)
 
 
-_READ: WeakKeyDictionary[Cluster, dict[str, NodeHardware]] = WeakKeyDictionary()
-
-
 def _of(cluster: Cluster, name: str) -> NodeHardware:
-    known = _READ.setdefault(cluster, {})
-    if name not in known:
-        known[name] = NodeHardware(cluster, name, cluster.snapshot.nodes.get(name) or NodeData())
-    return known[name]
+    data = cluster.snapshot.nodes.get(name) or NodeData()
+    return cluster.once(f"hardware of {name}", lambda: NodeHardware(cluster, name, data))
 
 
 def node_hardware(cluster: Cluster, name: str) -> NodeHardware | None:

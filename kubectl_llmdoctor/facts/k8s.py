@@ -44,6 +44,11 @@ class Metadata(_Base, frozen=True):
     generation: int | None = None
     finalizers: tuple[str, ...] = ()
 
+    @property
+    def label_texts(self) -> dict[str, str]:
+        """The labels as selectors compare them: a manifest may have numbers there."""
+        return {key: str(value) for key, value in self.labels.items()}
+
 
 class Object(_Base, frozen=True):
     kind: str = ""
@@ -409,6 +414,12 @@ class PodSpec(_Base, frozen=True):
         affinity = self.affinity.node_affinity if self.affinity else None
         required = affinity.required_during_scheduling_ignored_during_execution if affinity else None
         return required.node_selector_terms if required else ()
+
+    @property
+    def apart_terms(self) -> tuple[PodAffinityTerm, ...]:
+        """The terms of its required anti-affinity: what must not be in its domain."""
+        apart = self.affinity.pod_anti_affinity if self.affinity else None
+        return apart.required_during_scheduling_ignored_during_execution if apart else ()
 
 
 class Condition(_Base, frozen=True):

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from functools import cache, cached_property
 from itertools import pairwise
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -181,15 +180,9 @@ class Readings:
                 yield metrics
 
 
-_READINGS: WeakKeyDictionary[Cluster, Readings] = WeakKeyDictionary()
-
-
 def readings_of(cluster: Cluster) -> Readings:
     """The series of a snapshot, read once."""
-    found = _READINGS.get(cluster)
-    if found is None:
-        found = _READINGS[cluster] = Readings(cluster)
-    return found
+    return cluster.once("readings", lambda: Readings(cluster))
 
 
 def _points(values: Any, base: float) -> Iterator[Point]:
@@ -327,7 +320,10 @@ class Metrics:
         found = self._first(role)
         steps = [
             msgspec.structs.replace(
-                series, points=tuple((b[0], _increase((a, b)) / (b[0] - a[0])) for a, b in _pairs(series.points))
+                series,
+                points=tuple(
+                    (b[0], _increase((a, b)) / (b[0] - a[0])) for a, b in pairwise(series.points) if b[0] > a[0]
+                ),
             )
             for series in (found[1] if found else ())
             if len(series.points) > 1
@@ -459,10 +455,6 @@ def _length(points: tuple[Point, ...]) -> float:
 def _increase(points: tuple[Point, ...]) -> float:
     """What a counter grew by; where it falls its process began anew."""
     return sum(b - a if b >= a else b for (_, a), (_, b) in pairwise(points))
-
-
-def _pairs(points: tuple[Point, ...]) -> Iterator[tuple[Point, Point]]:
-    return ((a, b) for a, b in pairwise(points) if b[0] > a[0])
 
 
 def _joined(name: str, many: list[Series], join: Callable[[list[float]], float], *, whole: bool = False) -> Span | None:

@@ -123,11 +123,6 @@ def _stuck(pod: Pod, now: datetime | None) -> Iterator[Trouble]:
             yield Trouble(kind="creating", container=container, text=text, since=since)
 
 
-def _killed_by_probe(pod: Pod, container: Container, ended: datetime) -> bool:
-    """Whether the kubelet told the instance that ended then to end, for a failed probe."""
-    return _killed(pod, _PROBE_KILL, container, ended)
-
-
 def _killed(pod: Pod, words: re.Pattern[str], container: Container, ended: datetime) -> bool:
     """Whether the kubelet told the instance that ended then to end, and said so in these words."""
     grace = pod.spec.termination_grace_period_seconds or 30
@@ -188,7 +183,7 @@ def _died(pod: Pod, container: Container, ended: k8s.Terminated, since: datetime
         return True  # a server does not end by itself: told to by a failed probe it ends with 0
     if container.role == "main" and container.restarts and container.said_dead(previous=True):
         return True  # a server that found its engine dead shuts down in good order, with 0
-    return since is not None and container.restarts > 0 and _killed_by_probe(pod, container, since)
+    return since is not None and container.restarts > 0 and _killed(pod, _PROBE_KILL, container, since)
 
 
 def _settled(pod: Pod, restarts: int, since: datetime, age: float) -> bool:

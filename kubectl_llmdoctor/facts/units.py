@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -123,6 +124,11 @@ def often(number: int) -> str:
     return "once" if number == 1 else f"{number} times"
 
 
-def count_of(number: int, singular: str, plural: str = "") -> str:
+def count_of(number: int, singular: str) -> str:
     """`1 pod`, `3 pods`."""
-    return f"{number} {singular if number == 1 else plural or singular + 's'}"
+    return f"{number} {singular}" + "s" * (number != 1)
+
+
+def few(names: Sequence[str], most: int) -> str:
+    """The first of some names, and how many more there are: `a, b and 4 more`."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
-from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -196,14 +195,7 @@ class Usage:
     @cached_property
     def repelling(self) -> list[k8s.Pod]:
         """The pods that have a node and required anti-affinity."""
-        return [
-            pod
-            for pods in self._pods.values()
-            for pod in pods
-            if pod.spec.affinity
-            and pod.spec.affinity.pod_anti_affinity
-            and pod.spec.affinity.pod_anti_affinity.required_during_scheduling_ignored_during_execution
-        ]
+        return [pod for pods in self._pods.values() for pod in pods if pod.spec.apart_terms]
 
     def changed(self, *, without: Collection[str] = (), plus: Mapping[str, Iterable[k8s.Pod]] | None = None) -> Usage:
         """The same without the pods of these names (`serving/llama-0`), and with further pods on nodes."""
@@ -222,13 +214,6 @@ class Usage:
         return found
 
 
-_USAGE: WeakKeyDictionary[Cluster, Usage] = WeakKeyDictionary()
-
-
 def usage_of(cluster: Cluster) -> Usage:
     """What runs where, counted once per snapshot."""
-    found = _USAGE.get(cluster)
-    if found is None:
-        pods = cluster.all(k8s.Pod, "Pod")
-        found = _USAGE[cluster] = Usage(pods, complete=cluster.complete("Pod"))
-    return found
+    return cluster.once("usage", lambda: Usage(cluster.all(k8s.Pod, "Pod"), complete=cluster.complete("Pod")))

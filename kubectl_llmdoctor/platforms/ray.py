@@ -13,6 +13,7 @@ import re
 from typing import Any
 
 from kubectl_llmdoctor.tree import dig, rows, say, table, words
+from kubectl_llmdoctor.yamltext import load_yaml
 
 from .pointer import Json
 from .template import Finder, Template, Told, with_shm
@@ -134,12 +135,7 @@ def _serve_engines(text: Any) -> list[_Engine]:
     """The engines that a Serve configuration deploys."""
     if not isinstance(text, str) or not text.strip():
         return []
-    import yaml
-
-    try:
-        tree = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 (a safe loader)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return []
+    tree = load_yaml(text)
     found: list[_Engine] = []
     for index, app in enumerate(rows(tree, "applications")):
         base = f"spec.serveConfigV2.applications[{app.get('name') or index}]"

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from kubectl_llmdoctor.tree import dig, rows, say, table
+from kubectl_llmdoctor.yamltext import load_yaml
 
 from .built import Args, probe
 from .pointer import Json
@@ -394,12 +395,7 @@ def _kaito_config(raw: Json, name: Any, find: Finder) -> tuple[list[str], list[s
     text = table(dig(item, "data")).get("inference_config.yaml")
     if not isinstance(text, str):
         return [], [], []
-    import yaml
-
-    try:
-        tree = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 (a safe loader)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return [], [], []
+    tree = load_yaml(text)
     given = {
         str(key): say(value)
         for key, value in table(dig(tree, "vllm")).items()

@@ -13,7 +13,6 @@ from kubectl_llmdoctor.report import text, words
 from kubectl_llmdoctor.report.behind import lead_of, one_fix, together
 from kubectl_llmdoctor.report.document import (
     Capacity,
-    Changed,
     Cluster,
     EngineVersion,
     Finding,
@@ -231,12 +230,8 @@ def _comparison(page: Page, report: Report) -> None:
     page.prose("COMPARED", counts)
     for word, style, rows in (("new", "red", found.new), ("fixed", "green", found.fixed)):
         for row in page.first(rows, _MOST):
-            page.beside("", "", (shorten(f"  {word}: {_changed(row)}", page.inner), style))
+            page.beside("", "", (shorten(f"  {word}: {row.target}: {row.id} ({row.role})", page.inner), style))
         _cut(page, len(rows))
-
-
-def _changed(row: Changed) -> str:
-    return f"{row.target}: {row.id} ({row.role})"
 
 
 def _not_seen(page: Page, rows: Sequence[NotRead]) -> None:

@@ -31,7 +31,7 @@ MOST = 1_500_000
 def render(report: Report) -> bytes:
     """UTF-8 with a final newline."""
     groups = _groups(report)
-    style, script = (_asset(name) for name in ("page.css", "page.js"))
+    style, script = (files(__package__).joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     policy = (
         f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
         "base-uri 'none'; form-action 'none'"
@@ -55,10 +55,6 @@ def render(report: Report) -> bytes:
         element("script", raw(script)),
     )
     return f"<!doctype html>\n{element('html', head, body, lang='en')}\n".encode()
-
-
-def _asset(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:

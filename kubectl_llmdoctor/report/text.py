@@ -18,7 +18,6 @@ from kubectl_llmdoctor.report.document import (
     Fix,
     Placement,
     Report,
-    Role,
     Suppressed,
     Target,
     Verdict,
@@ -73,7 +72,9 @@ def _target(page: Page, target: Target, taken_at: str | None, name_columns: int 
     if _is_fine(target) and not page.wide:
         _one_line(page, target, name_columns)
         return
-    causes, symptoms, risks, notes = (_of_role(target, role) for role in ("cause", "symptom", "risk", "note"))
+    causes, symptoms, risks, notes = (
+        [f for f in target.findings if f.role == role] for role in ("cause", "symptom", "risk", "note")
+    )
     word, tone = words.VERDICTS[target.verdict], _TONES[target.verdict]
     word = f"{len(causes)} causes found" if len(causes) > 1 else word
     page.flow((words.name(target), "bold"), (word, tone), (words.about(target), ""), (target.status, ""))
@@ -106,10 +107,6 @@ def _target(page: Page, target: Target, taken_at: str | None, name_columns: int 
     _hidden(page, [item for item in target.suppressed if item.role == "cause"])
     if _more(target):
         page.prose("MORE", f"{_more(target)}: -o wide")
-
-
-def _of_role(target: Target, role: Role) -> list[Finding]:
-    return [f for f in target.findings if f.role == role]
 
 
 def _causes(page: Page, target: Target, causes: Sequence[Finding]) -> None:

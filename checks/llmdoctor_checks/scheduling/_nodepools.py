@@ -13,7 +13,6 @@ from datetime import timedelta
 import msgspec
 
 from kubectl_llmdoctor.api import (
-    Evidence,
     Finding,
     Item,
     Pending,
@@ -100,16 +99,12 @@ def unready(pending: Pending, found: tuple[Cause, ...]) -> Iterator[Finding]:
         summary=f"Karpenter passes over NodePool {pool.name}, which is not ready{by}: {sentence(deepest.message or deepest.text)}",
         evidence=(
             *(object_evidence(fault.item, f"status.conditions[{fault.type}]", fault.text) for fault in reasons),
-            *_refused(pending),
+            *said_by(pending),
         ),
         explains=(*EXPLAINS, *(cause.id for cause in found)),
         fixes=(fixes.advice(way, f"kubectl describe {named}", owner="platform"),),
         order=float(len(found)),
     )
-
-
-def _refused(pending: Pending) -> tuple[Evidence, ...]:
-    return tuple(said_by(pending))
 
 
 def _of_karpenter(pool: Item) -> bool:

@@ -213,7 +213,7 @@ def scaling_lines(pending: Pending) -> Iterator[Evidence]:
 
 def lower(container: Container, resource: str, value: str, summary: str) -> Fix:
     """Set request and limit of an extended resource, which must be equal."""
-    at = f"/{'containers' if container.role == 'main' else 'initContainers'}/{container.index}/resources"
+    at = f"{container.pointer}/resources"
     kinds = [k for k in ("limits", "requests") if resource in getattr(container.spec.resources, k)]
     operations = [{"op": "replace", "path": f"{at}/{kind}/{_escaped(resource)}", "value": value} for kind in kinds]
     return fixes.patch(container.pod, summary, operations)
@@ -221,8 +221,7 @@ def lower(container: Container, resource: str, value: str, summary: str) -> Fix:
 
 def rename(container: Container, old: str, new: str, summary: str) -> Fix:
     """Ask for the same number under another resource name."""
-    at = f"/{'containers' if container.role == 'main' else 'initContainers'}/{container.index}/resources"
-    operations = []
+    at, operations = f"{container.pointer}/resources", []
     for kind in ("limits", "requests"):
         quantities = getattr(container.spec.resources, kind)
         if old in quantities:

@@ -14,6 +14,7 @@ from kubectl_llmdoctor.api import (
     Pending,
     Usage,
     check,
+    few,
     fixes,
     log_evidence,
     node_evidence,
@@ -89,10 +90,8 @@ def driver_upgrade_blocked(pending: Pending, cluster: Cluster) -> Iterator[Findi
     if node in failed:
         why = "its driver upgrade has failed, and it is still cordoned"
     else:
-        refs = ", ".join(sorted(h.ref for h in pods)[:_MOST_PODS])
-        rest = f" and {len(pods) - _MOST_PODS} more" if len(pods) > _MOST_PODS else ""
         why = f"it is cordoned for a driver upgrade that waits ({_state(node)}) for pods on it"
-        why += f": {refs}{rest}" if pods else ""
+        why += f": {few(sorted(h.ref for h in pods), _MOST_PODS)}" if pods else ""
     more = f"; the same holds for {len(blocked) - 1} more" if len(blocked) > 1 else ""
     evidence = [*node_lines(pending, found), *(node_evidence(n, f"{UPGRADE_STATE}={_state(n)}") for n in blocked[:3])]
     summary = f"{node.name} would fit, but {why}{more}."

@@ -59,15 +59,14 @@ def pod_spread_unsatisfied(pending: Pending) -> Iterator[Finding]:
 
 def _former(pending: Pending, found: Cause, repelling: list[tuple[str, k8s.PodAffinityTerm]]) -> list[Holder]:
     """The pods of the former revision that keep it off; none where another pod does so on some node, too."""
-    anti = pending.pod.spec.affinity.pod_anti_affinity if pending.pod.spec.affinity else None
-    terms = anti.required_during_scheduling_ignored_during_execution if anti else ()
+    terms = pending.pod.spec.apart_terms
     refs = {ref for ref, _ in repelling}
     former = []
     for verdict in found.verdicts:
         old = [
             holder
             for holder in outgoing(pending, verdict.node.name)
-            if holder.ref in refs or any(selected(t.label_selector, _text(holder.pod)) for t in terms)
+            if holder.ref in refs or any(selected(t.label_selector, holder.pod.metadata.label_texts) for t in terms)
         ]
         if not old:
             return []
@@ -75,14 +74,9 @@ def _former(pending: Pending, found: Cause, repelling: list[tuple[str, k8s.PodAf
     return former
 
 
-def _text(pod: k8s.Pod) -> dict[str, str]:
-    return {k: str(v) for k, v in pod.metadata.labels.items()}
-
-
 def _own(pending: Pending) -> Iterator[Evidence]:
     spec = pending.pod.spec
-    anti = spec.affinity.pod_anti_affinity if spec.affinity else None
-    for term in anti.required_during_scheduling_ignored_during_execution if anti else ():
+    for term in spec.apart_terms:
         text = f"not beside pods with {_labels(term.label_selector)} (topologyKey {term.topology_key})"
         yield pod_evidence(pending.pod, "affinity.podAntiAffinity", text)
     for spread in _strict(spec):
@@ -97,10 +91,9 @@ def _labels(selector: k8s.LabelSelector | None) -> str:
 
 def _repelling(pending: Pending) -> list[tuple[str, k8s.PodAffinityTerm]]:
     """The pods that run and whose own anti-affinity names this pod's labels."""
-    labels, found = _text(pending.pod.obj), []
+    labels, found = pending.pod.obj.metadata.label_texts, []
     for pod in pending.pod.cluster.all(k8s.Pod, "Pod"):
-        anti = pod.spec.affinity.pod_anti_affinity if pod.spec.affinity and pod.spec.node_name else None
-        terms = anti.required_during_scheduling_ignored_during_execution if anti else ()
+        terms = pod.spec.apart_terms if pod.spec.node_name else ()
         ref = f"{pod.metadata.namespace or 'default'}/{pod.metadata.name}"
         found += [(ref, term) for term in terms if selected(term.label_selector, labels)]
     return found
@@ -132,9 +125,7 @@ def _more(pending: Pending, found: Cause) -> list[Fix]:
 def _keys(pending: Pending) -> set[str]:
     """The topology keys of what separates the pod from others."""
     spec = pending.pod.spec
-    anti = spec.affinity.pod_anti_affinity if spec.affinity else None
-    terms = anti.required_during_scheduling_ignored_during_execution if anti else ()
-    return {term.topology_key for term in terms} | {rule.topology_key for rule in _strict(spec)}
+    return {term.topology_key for term in spec.apart_terms} | {rule.topology_key for rule in _strict(spec)}
 
 
 def _strict(spec: k8s.PodSpec) -> Iterator[k8s.SpreadConstraint]:

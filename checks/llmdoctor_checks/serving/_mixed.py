@@ -47,7 +47,9 @@ def mixed(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
                 told = next((x for c in other.containers if (x := _answers_to(name, list(_words(c.spec))))), None)
                 if told is None:
                     continue
-                own = ", ".join(f"{k}={v}" for k, v in pod.labels.items() if _tells(k, v, other))
+                own = ", ".join(
+                    f"{k}={v}" for k, v in pod.labels.items() if "hash" not in k and other.labels.get(k) != v
+                )
                 yield Finding(
                     role="cause",
                     severity="warning",
@@ -190,7 +192,3 @@ def _words(spec: k8s.Container) -> Iterator[str]:
     """The words of a command line, and variables as they are written."""
     yield from (word for text in spec.argv for word in text.split())
     yield from (f"{variable.name}={variable.value}" for variable in spec.env if variable.value)
-
-
-def _tells(key: str, value: str, other: Pod) -> bool:
-    return "hash" not in key and other.labels.get(key) != value

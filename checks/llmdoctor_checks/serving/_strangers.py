@@ -26,6 +26,7 @@ from kubectl_llmdoctor.api import (
     top_of,
 )
 from llmdoctor_checks._clients import asking
+from llmdoctor_checks._services import target_ports
 from llmdoctor_checks._written import written_ago
 from llmdoctor_checks.serving._exposure import matches
 from llmdoctor_checks.serving._gateways import STORES
@@ -58,7 +59,8 @@ def strangers(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
                 continue
             told = dig(item.raw, "spec.selector")
             wanted = told.get("matchLabels", told) if isinstance(told, dict) else {}
-            label = next((f"{k}={v}" for k, v in pod.labels.items() if _tells(k, v, wanted, other)), "")
+            own = ((k, v) for k, v in pod.labels.items() if k not in wanted and "hash" not in k)
+            label = next((f"{k}={v}" for k, v in own if other.labels.get(k) != v), "")
             port, kind = min(numbers), item.kind.partition(".")[0]
             yield Finding(
                 role="cause",
@@ -88,11 +90,7 @@ def strangers(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
 def _selecting(pod: Pod) -> Iterator[tuple[Item, set[int]]]:
     """What selects the pod, and the ports of pods to which it sends, as far as they are numbers."""
     for item in pod.pools:
-        listed = [row.get("number") for row in rows(item.raw, "spec.targetPorts")] or [
-            dig(item.raw, "spec.targetPortNumber")
-        ]
-        numbers = {number for number in listed if isinstance(number, int)}
-        if numbers:
+        if numbers := target_ports(item):
             yield item, numbers
     for item in pod.services:
         targets = [row.get("targetPort", row.get("port")) for row in rows(item.raw, "spec.ports")]
@@ -185,8 +183,3 @@ def _by_a_client(pod: Pod, other: Pod, service: Item, cluster: Cluster) -> Line 
         and (longest is None or (ago := written_ago(line, cluster.now)) is None or ago < longest)
     ]
     return lines[-1] if len(lines) >= _FEWEST and pod.ready and not restarts else None
-
-
-def _tells(key: str, value: str, wanted: dict[str, object], other: Pod) -> bool:
-    """Whether a label is the server's and not the other's, and no hash of a revision."""
-    return key not in wanted and "hash" not in key and other.labels.get(key) != value

@@ -240,6 +240,21 @@ def _cut(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     )
 
 
+def _cut_off(
+    pod: Pod, summary: str, lines: tuple[Evidence, ...], advice: str, told: Line, more: tuple[str, ...] = ()
+) -> Finding:
+    """What a pod that is being deleted did to requests."""
+    since = pod_evidence(pod, "metadata.deletionTimestamp", str(pod.obj.metadata.deletion_timestamp))
+    return Finding(
+        role="cause",
+        summary=summary,
+        evidence=(*lines, since),
+        explains=("pod-failed", "crash-loop", "not-ready", *more),
+        fixes=(fixes.advice(advice),),
+        order=told.order,
+    )
+
+
 def _dropped(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     """A pod that is being deleted, whose vLLM threw away at SIGTERM what ran."""
     container = engine.container
@@ -253,22 +268,14 @@ def _dropped(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     line = next(since, before[0].line if lately else None)
     if line is None:
         return None
-    return Finding(
-        role="cause",
-        summary=f"{pod.name} was told to end, and {engine.title} threw away the requests that ran: their answers are cut off.",
-        evidence=(
-            log_evidence(told, _DROPS),
-            log_evidence(line),
-            pod_evidence(pod, "metadata.deletionTimestamp", str(pod.obj.metadata.deletion_timestamp)),
-        ),
-        explains=("engine-dead", "pod-failed", "crash-loop", "not-ready"),
-        fixes=(
-            fixes.advice(
-                f"Let the engine finish what runs (--shutdown-timeout, from vLLM 0.18.1 on) in {fixes.edited(pod)}, with a "
-                "terminationGracePeriodSeconds that is longer, and a preStop hook that sleeps until no Service sends it requests"
-            ),
-        ),
-        order=told.order,
+    return _cut_off(
+        pod,
+        f"{pod.name} was told to end, and {engine.title} threw away the requests that ran: their answers are cut off.",
+        (log_evidence(told, _DROPS), log_evidence(line)),
+        f"Let the engine finish what runs (--shutdown-timeout, from vLLM 0.18.1 on) in {fixes.edited(pod)}, with a "
+        "terminationGracePeriodSeconds that is longer, and a preStop hook that sleeps until no Service sends it requests",
+        told,
+        ("engine-dead",),
     )
 
 
@@ -283,21 +290,13 @@ def _cancelled(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     count = int(said[1]) if said and said[1] else None
     what = count_of(count, "request") if count else "requests"
     drain = "--shutdown-timeout, from vLLM 0.18.1 on" if engine.name == "vllm" else "its own time for running requests"
-    return Finding(
-        role="cause",
-        summary=f"{pod.name} was told to end, and its server cut {what} off that still ran.",
-        evidence=(
-            log_evidence(line, _CANCELS),
-            pod_evidence(pod, "metadata.deletionTimestamp", str(pod.obj.metadata.deletion_timestamp)),
-        ),
-        explains=("pod-failed", "crash-loop", "not-ready"),
-        fixes=(
-            fixes.advice(
-                f"Let the server finish what runs ({drain}) in {fixes.edited(pod)}, with a terminationGracePeriodSeconds that is longer, "
-                "and a preStop hook that sleeps until no Service sends it requests"
-            ),
-        ),
-        order=line.order,
+    return _cut_off(
+        pod,
+        f"{pod.name} was told to end, and its server cut {what} off that still ran.",
+        (log_evidence(line, _CANCELS),),
+        f"Let the server finish what runs ({drain}) in {fixes.edited(pod)}, with a terminationGracePeriodSeconds that is longer, "
+        "and a preStop hook that sleeps until no Service sends it requests",
+        line,
     )
 
 
@@ -323,23 +322,14 @@ def _still_asked(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     ]
     if not asked:
         return None
-    return Finding(
-        role="cause",
-        summary=f"{asked[0].log.pod} still sent requests to {pod.name} after it was told to end, {often(len(asked))} in its "
+    return _cut_off(
+        pod,
+        f"{asked[0].log.pod} still sent requests to {pod.name} after it was told to end, {often(len(asked))} in its "
         "log; its server takes none any more.",
-        evidence=(
-            log_evidence(asked[-1]),
-            log_evidence(told),
-            pod_evidence(pod, "metadata.deletionTimestamp", str(pod.obj.metadata.deletion_timestamp)),
-        ),
-        explains=("pod-failed", "crash-loop", "not-ready"),
-        fixes=(
-            fixes.advice(
-                f"Let {fixes.edited(pod)} wait in a preStop hook (sleep 15) until nobody sends it requests, and what sends them leave "
-                "out pods that have a deletionTimestamp"
-            ),
-        ),
-        order=told.order,
+        (log_evidence(asked[-1]), log_evidence(told)),
+        f"Let {fixes.edited(pod)} wait in a preStop hook (sleep 15) until nobody sends it requests, and what sends them leave "
+        "out pods that have a deletionTimestamp",
+        told,
     )
 
 
@@ -354,22 +344,14 @@ def _unloaded(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     if told is None or not asked:
         return None
     who = "its own log says so" if asked[0].log.pod == pod.name else f"{asked[0].log.pod} says so"
-    return Finding(
-        role="cause",
-        summary=f"{pod.name} was told to end and took its models away, while requests for them still came: {who} {often(len(asked))}.",
-        evidence=(
-            log_evidence(told),
-            log_evidence(asked[-1]),
-            pod_evidence(pod, "metadata.deletionTimestamp", str(pod.obj.metadata.deletion_timestamp)),
-        ),
-        explains=("pod-failed", "crash-loop", "not-ready", "model-not-found"),
-        fixes=(
-            fixes.advice(
-                f"Let {fixes.edited(pod)} wait in a preStop hook (sleep 15, within its grace period) until no Service or client sends it "
-                "requests"
-            ),
-        ),
-        order=told.order,
+    return _cut_off(
+        pod,
+        f"{pod.name} was told to end and took its models away, while requests for them still came: {who} {often(len(asked))}.",
+        (log_evidence(told), log_evidence(asked[-1])),
+        f"Let {fixes.edited(pod)} wait in a preStop hook (sleep 15, within its grace period) until no Service or client sends it "
+        "requests",
+        told,
+        ("model-not-found",),
     )
 
 

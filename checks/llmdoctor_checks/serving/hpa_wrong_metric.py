@@ -207,7 +207,7 @@ def _silent(
         summary=f"{scaler.ref} scales on {gone[0] if gone else look.name}, which has no value: {what}.{waits}",
         evidence=(
             scaler.evidence(look.path, look.text),
-            pod_evidence(engine.container, "image", _image(engine)),
+            pod_evidence(engine.container, "image", engine.container.spec.image),
             *((queue[1],) if queue else ()),
         ),
         explains=("queue-growing", "kv-cache-saturated") if queue else (),
@@ -219,7 +219,3 @@ def _member(scaler: Scaler, look: Look) -> str:
     index = int(look.path.partition("[")[2][:-1])
     kind = str(dig(scaler.item.raw, "spec.metrics")[index]["type"])
     return kind[:1].lower() + kind[1:]
-
-
-def _image(engine: Engine) -> str:
-    return engine.container.spec.image

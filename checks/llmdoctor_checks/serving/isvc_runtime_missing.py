@@ -44,7 +44,9 @@ def isvc_runtime_missing(subject: Subject, workload: Workload, cluster: Cluster)
     if (told := _told(workload)) is not None:
         yield _finding(subject, workload, f"KServe says of the runtime of {workload.ref}: {told.text}.", [], told)
         return
-    if _by_mesh(workload):
+    if (
+        workload.item.annotations.get("serving.kserve.io/deploymentMode") == "ModelMesh"
+    ):  # it chooses runtimes in another way
         return
     namespace = workload.namespace
     listed = [*cluster.items("ServingRuntime", namespace), *cluster.items("ClusterServingRuntime")]
@@ -144,8 +146,3 @@ def _ready(workload: Workload) -> bool:
         isinstance(row, dict) and row.get("type") == "Ready" and row.get("status") == "True"
         for row in (conditions if isinstance(conditions, list) else ())
     )
-
-
-def _by_mesh(workload: Workload) -> bool:
-    """Whether ModelMesh serves it, which chooses runtimes in another way (`multiModel: true`)."""
-    return workload.item.annotations.get("serving.kserve.io/deploymentMode") == "ModelMesh"

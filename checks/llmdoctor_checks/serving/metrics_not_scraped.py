@@ -7,7 +7,6 @@ import msgspec
 
 from kubectl_llmdoctor.api import (
     Cluster,
-    Container,
     Engine,
     Evidence,
     Finding,
@@ -94,7 +93,10 @@ def metrics_not_scraped(pod: Pod, subject: Subject, cluster: Cluster, metrics: M
             ),
         )
         return
-    if any(_works(engine, one) for one in asked):
+    if any(
+        one.port is not None and not metrics_off(engine) and one.path in _PATHS.get(engine.name, (one.path,))
+        for one in asked
+    ):
         return
     for one in asked:
         yield _finding(pod, engine, one, _without_value(engine, subject, cluster))
@@ -115,10 +117,6 @@ def metrics_not_scraped(pod: Pod, subject: Subject, cluster: Cluster, metrics: M
             evidence=(pod_evidence(pod, "metadata.labels", ", ".join(f"{k}={v}" for k, v in pod.labels.items())),),
             fixes=(fixes.advice(f"Add a PodMonitor for the pods of {fixes.edited(pod)}", owner="platform"),),
         )
-
-
-def _works(engine: Engine, one: Asked) -> bool:
-    return one.port is not None and not metrics_off(engine) and one.path in _PATHS.get(engine.name, (one.path,))
 
 
 def _asked(pod: Pod, engine: Engine, cluster: Cluster) -> Iterator[Asked]:
@@ -163,12 +161,8 @@ def _meant(monitor: Item, wanted: dict[str, Any], cluster: Cluster, within: str 
         return True
     return cluster.once(
         f"pods of {within} that PodMonitor {monitor.namespace}/{monitor.name} means",
-        lambda: any(_labelled(pod, wanted) for pod in cluster.items("Pod", within or None)),
+        lambda: any(selected({"matchLabels": wanted}, pod.labels) for pod in cluster.items("Pod", within or None)),
     )
-
-
-def _labelled(item: Item, wanted: dict[str, Any]) -> bool:
-    return selected({"matchLabels": wanted}, item.labels)
 
 
 def _beside(pod: Pod, item: Item, key: str, scaling: Evidence | None) -> Finding:
@@ -214,7 +208,7 @@ def _may_have(monitor: Item, wanted: dict[str, Any], cluster: Cluster) -> bool:
     return cluster.once(
         f"templates of {where} that PodMonitor {monitor.name} means",
         lambda: any(
-            selected({"matchLabels": wanted}, {str(k): str(v) for k, v in template.metadata.labels.items()})
+            selected({"matchLabels": wanted}, template.metadata.label_texts)
             for kind in cluster.kinds()
             if kind != "Pod"
             for item in cluster.items(kind, where)
@@ -354,7 +348,7 @@ def _finding(pod: Pod, engine: Engine, one: Asked, scaling: Evidence | None) -> 
 def _port_fix(pod: Pod, engine: Engine, one: Asked) -> Fix:
     """Name the engine's port where it has a name; else give the number."""
     port, container = engine.value("port"), engine.container
-    name = _port_name(container, port)
+    name = next((p.name for p in container.spec.ports if p.container_port == port), "")
     if one.item is None or not isinstance(port, int):
         return fixes.advice(f"Name the port of {engine.title} ({port}) for its metrics, in {fixes.edited(pod)}")
     if one.item.kind == "PodMonitor" and name:
@@ -372,10 +366,6 @@ def _port_fix(pod: Pod, engine: Engine, one: Asked) -> Fix:
             one.item, f"Ask port {port}", [{"op": "add", "path": f"{one.pointer}/port", "value": port}]
         )
     return fixes.advice(f"Give port {port} the name that {one.who} asks for")
-
-
-def _port_name(container: Container, port: Any) -> str:
-    return next((p.name for p in container.spec.ports if p.container_port == port), "")
 
 
 def _settled(pod: Pod, metrics: Metrics) -> bool:

@@ -69,7 +69,7 @@ def _head(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     if line is None or not group:
         return
     for head in cluster.all(k8s.Pod, "Pod"):
-        labels = {key: str(value) for key, value in head.metadata.labels.items()}
+        labels = head.metadata.label_texts
         if head.metadata.namespace != pod.namespace or labels.get("ray.io/cluster") != group:
             continue
         if labels.get("ray.io/node-type") != "head" or head.status.phase != "Running" or head.spec.host_network:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from kubectl_llmdoctor.api import (
     Ending,
     Finding,
-    Line,
     Log,
     Logs,
     Pod,
@@ -76,7 +75,7 @@ def storage_initializer_failed(pod: Pod, logs: Logs | None) -> Iterator[Finding]
         if log is not None and (found := _there_before(pod, ending, log)) is not None:
             yield found
             return
-        error = _last_error(log) if log else None
+        error = next((line for line in reversed([*log.lines()]) if looks_like_error(line.text)), None) if log else None
         words = said(error.text).text.strip() if error else ""
         how = f": {words[:_QUOTED]}" if error else "; its log says why."
         of_store = re.match(_STORE, words) is not None
@@ -163,8 +162,3 @@ def _endless(pod: Pod, logs: Logs) -> Finding | None:
             order=last.order,
         )
     return None
-
-
-def _last_error(log: Log) -> Line | None:
-    """The last line that says what went wrong."""
-    return next((line for line in reversed([*log.lines()]) if looks_like_error(line.text)), None)

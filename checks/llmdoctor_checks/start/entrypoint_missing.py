@@ -1,6 +1,6 @@
 """A program that a hook or a start script calls, and that the image is known not to have."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Container, Finding, Pod, check, fixes, pod_evidence, words
 from llmdoctor_checks.start._images import Lacking, lacking, shell_image
@@ -50,7 +50,7 @@ def entrypoint_missing(pod: Pod) -> Iterator[Finding]:
             return
         script = (*container.spec.command, *container.spec.args)
         found = lacking(container, script)
-        if found and (found.waits or not _serves(script)):
+        if found and (found.waits or not any("serve" in str(word) for word in script)):
             then = "it waits for ever, and what follows is never done" if found.waits else "it ends with 127"
             yield _finding(pod, container, "command", found, then)
             return
@@ -73,10 +73,6 @@ def _of_shell(pod: Pod, container: Container) -> Finding:
         evidence=(pod_evidence(container, "image", container.spec.image),),
         fixes=(fixes.advice(f"Say in {fixes.edited(pod)} what to run, as `command` or `args`"),),
     )
-
-
-def _serves(script: Sequence[object]) -> bool:
-    return any("serve" in str(word) for word in script)
 
 
 def _finding(pod: Pod, container: Container, path: str, found: Lacking, then: str) -> Finding:

@@ -37,6 +37,7 @@ from kubectl_llmdoctor.api import (
 from llmdoctor_checks import _links, _unreached
 from llmdoctor_checks._ended_clients import CONSEQUENCES, ended_clients
 from llmdoctor_checks._listening import port_evidence
+from llmdoctor_checks._services import target_ports
 from llmdoctor_checks.start._apache_tls import FAILED, apache_speaks_tls
 from llmdoctor_checks.start._mesh import PROXIES
 from llmdoctor_checks.start._picker_ports import NOT_ASKED, picker_elsewhere
@@ -474,10 +475,7 @@ def _pools(pod: Pod, container: Container, title: str, ports: list[int], evidenc
     if any(other is not container and other.role != "init" for other in pod.containers):
         return
     for pool in pod.pools:
-        listed = [row.get("number") for row in rows(pool.raw, "spec.targetPorts")] or [
-            dig(pool.raw, "spec.targetPortNumber")
-        ]
-        numbers = {number for number in listed if isinstance(number, int)}
+        numbers = target_ports(pool)
         if not numbers or numbers & set(ports):
             continue
         right = ports[0]
@@ -554,6 +552,5 @@ def _listener(container: Container, port: int) -> str | None:
 
 
 def _fix(container: Container, kind: str, probe: k8s.Probe, port: int) -> Fix:
-    at = f"/{'containers' if container.role == 'main' else 'initContainers'}/{container.index}"
-    operation = {"op": "replace", "path": f"{at}/{kind}Probe/{_action(probe)}/port", "value": port}
+    operation = {"op": "replace", "path": f"{container.pointer}/{kind}Probe/{_action(probe)}/port", "value": port}
     return fixes.patch(container.pod, f"Let the {kind} probe ask port {port}", [operation])

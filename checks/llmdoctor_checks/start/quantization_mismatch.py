@@ -9,7 +9,6 @@ from kubectl_llmdoctor.api import (
     Confidence,
     Engine,
     Finding,
-    Fix,
     Line,
     Log,
     Logs,
@@ -103,7 +102,7 @@ def quantization_mismatch(pod: Pod, engine: Engine, logs: Logs | None) -> Iterat
         summary=clash.summary,
         evidence=tuple(setting_evidence(container, setting) for setting in clash.settings),
         explains=_EXPLAINS if crashed else (),
-        fixes=(_fix(engine, clash),),
+        fixes=(fixes.advice(f"{clash.fix} ({fixes.edited(engine.pod)})"),),
     )
 
 
@@ -250,7 +249,3 @@ def _stored(model: str) -> tuple[str, bool] | None:
         return stored.method, True
     family = quantization.of_name(model)
     return (family, False) if family else None
-
-
-def _fix(engine: Engine, clash: Clash) -> Fix:
-    return fixes.advice(f"{clash.fix} ({fixes.edited(engine.pod)})")

@@ -156,7 +156,11 @@ def _before_its_servers(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Find
             loads = [] if to is None or to.itself else [(one, _phase(one)) for one in to.pods if engines_in(one)]
             if loads:
                 behind[host] = loads
-        up = {host for host, loads in behind.items() if any(_serves(one, phase) for one, phase in loads)}
+        up = {
+            host
+            for host, loads in behind.items()
+            if any(one.ready or phase is None or phase.name == "serving" for one, phase in loads)
+        }
         # one that takes a server of each sort for a request; another passes requests on to those that are up
         sorts = all(
             any(word in text for text in (*words, *(said for _, said in container.words)))
@@ -188,10 +192,6 @@ def _before_its_servers(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Find
                 order=refused.order,
             )
             return
-
-
-def _serves(pod: Pod, phase: Phase | None) -> bool:
-    return pod.ready or phase is None or phase.name == "serving"
 
 
 def _phase(pod: Pod) -> Phase | None:

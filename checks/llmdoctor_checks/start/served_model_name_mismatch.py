@@ -22,6 +22,7 @@ from kubectl_llmdoctor.api import (
     askers,
     check,
     expression,
+    few,
     fixes,
     log_evidence,
     object_evidence,
@@ -147,10 +148,10 @@ def served_model_name_mismatch(pod: Pod, engine: Engine, cluster: Cluster, logs:
     wrong = [asked for asked in _clients(pod, cluster) if not _serves(names, asked.model)]
     routed = [] if wrong else [route for route in _routes(pod, cluster) if not _serves(names, route.model)]
     if routed:
-        yield _by_route(engine, routed[0], names, engine.answers.evidence(answer, _listed(names)))
+        yield _by_route(engine, routed[0], names, engine.answers.evidence(answer, few(names, 5)))
     if not wrong:
         return
-    first, listed = wrong[0], _listed(names)
+    first, listed = wrong[0], few(names, 5)
     yield Finding(
         role="risk",
         summary=f"{first.container.pod.name} asks {engine.container.name} for the model {first.model}, and it serves {listed}: "
@@ -169,7 +170,7 @@ def _told_to_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | No
         return None
     line, said = answers[-1]
     count, all_of = refused(logs.current(engine.container.name) if logs else None, "404")
-    known = f", which serves {_listed(own)}" if own else ""
+    known = f", which serves {few(own, 5)}" if own else ""
     return Finding(
         role="note" if astray(len(answers), count, all_of) else "cause",
         severity="warning",
@@ -217,7 +218,7 @@ def _told_by_router(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | Non
         role="note" if astray(len(answers), posted.count("400"), len(posted)) else "cause",
         severity="warning",
         summary=f"{line.log.pod} asks {engine.container.name} for {lacks}, and is refused, {often(len(answers))} in its log: as a router, "
-        f"llama-server answers to the names of its models alone{f' ({_listed(names)})' if names else ''}.",
+        f"llama-server answers to the names of its models alone{f' ({few(names, 5)})' if names else ''}.",
         evidence=(log_evidence(line, said[0]), *((log_evidence(begun),) if begun is not None else ())),
         fixes=(
             fixes.advice(
@@ -254,7 +255,7 @@ def _by_status(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) ->
     if len(answered) >= len(lost) or sum(other.number > line.number for other in answered) >= _OVERCOME:
         return None  # some client's own fault, without a name to tell which; or somebody set it right
     own = _own_names(engine)
-    known = f", which answers to {_listed(own)}" if own else ""
+    known = f", which answers to {few(own, 5)}" if own else ""
     return Finding(
         # where others are answered, the server does what it is there for
         role="note" if answered else "cause",
@@ -302,16 +303,12 @@ def _own_names(engine: Engine) -> tuple[str, ...]:
     return tuple(str(one) for one in listed)
 
 
-def _listed(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
 def _by_route(engine: Engine, route: Routed, names: tuple[str, ...], said: Evidence) -> Finding:
     change = f"--served-model-name {' '.join(names)} {route.model} in {fixes.edited(engine.pod)}"
     return Finding(
         role="risk",
         summary=f"HTTPRoute {route.item.name} sends requests for the model {route.model} to {engine.container.name}, which serves "
-        f"{_listed(names)}: they fail with 404.",
+        f"{few(names, 5)}: they fail with 404.",
         evidence=(said, object_evidence(route.item, route.path, f"{_HEADER}: {route.model}")),
         fixes=(
             fixes.advice(f"Let the server answer to that name as well: {change}")

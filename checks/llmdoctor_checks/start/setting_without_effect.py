@@ -13,6 +13,7 @@ from kubectl_llmdoctor.api import (
     Problem,
     check,
     dig,
+    few,
     fixes,
     log_evidence,
     pod_evidence,
@@ -179,7 +180,8 @@ def _meant(engine: Engine, problem: Problem) -> Iterator[Fix]:
 
 def _summary(engine: Engine, shown: list[Problem]) -> str:
     """What is not read, and why; said once where the reason says the first half itself."""
-    said, why = f"{engine.label} does not read {_names(shown)}", shown[0].detail.rstrip(".")
+    flags = list(dict.fromkeys(p.flag for p in shown))
+    said, why = f"{engine.label} does not read {few(flags, 4)}", shown[0].detail.rstrip(".")
     text = f"{why}." if why.startswith(said) else f"{said}: {why}."
     return f"{text} The models that it pulls do not lie on that volume." if _beside_volume(engine, shown[0]) else text
 
@@ -201,11 +203,6 @@ def _beside_volume(engine: Engine, problem: Problem) -> bool:
     if not value or not value.startswith("/") or {"OLLAMA_MODELS", "HOME"} & container.env.keys():
         return False
     return container.mount_over(value) is not None and container.mount_over(_OLLAMA_HOME) is None
-
-
-def _names(problems: list[Problem]) -> str:
-    names = list(dict.fromkeys(p.flag for p in problems))
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 def _moved(engine: Engine, problem: Problem) -> Fix | None:

@@ -65,10 +65,24 @@ def engine_dead(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Findi
             log = logs.current(container.name) if logs and container.engine_dead else None
             line = gone(log) if log else None
             if line is not None:
-                yield _still_ready(pod, line)
+                yield Finding(
+                    role="symptom",
+                    confidence="certain",
+                    summary=f"{pod.name} counts as ready, and its log ends with: {said(line.text).text.strip()[:160]}",
+                    evidence=(log_evidence(line),),
+                    order=float(line.number),
+                )
     elif pod.failing and logs is not None:
         for line in _deaths(logs):
-            yield _finding(pod, line)
+            yield Finding(
+                role="symptom",
+                # a pod that fails has a critical symptom of its own
+                severity="critical" if pod.log_only else "warning",
+                confidence="certain",
+                summary=f"{line.log.container or 'The engine'} says: {said(line.text).text.strip()[:160]}",
+                evidence=(log_evidence(line),),
+                order=float(line.number),
+            )
             return
     elif pod.failing and (reason := subject.unread(pod)):
         yield Abstain(reason=reason)
@@ -81,28 +95,6 @@ def _deaths(logs: Logs) -> Iterator[Line]:
             source = said(line.text).text.lstrip().startswith(("raise ", '"', 'f"', "logger."))  # of a traceback
             if not source and not _stopping(line):
                 yield line
-
-
-def _finding(pod: Pod, line: Line) -> Finding:
-    return Finding(
-        role="symptom",
-        severity="critical" if pod.log_only else "warning",  # a pod that fails has a critical symptom of its own
-        confidence="certain",
-        summary=f"{line.log.container or 'The engine'} says: {said(line.text).text.strip()[:160]}",
-        evidence=(log_evidence(line),),
-        order=float(line.number),
-    )
-
-
-def _still_ready(pod: Pod, line: Line) -> Finding:
-    """A server that counts as ready, and whose log ends with the death of its engine."""
-    return Finding(
-        role="symptom",
-        confidence="certain",
-        summary=f"{pod.name} counts as ready, and its log ends with: {said(line.text).text.strip()[:160]}",
-        evidence=(log_evidence(line),),
-        order=float(line.number),
-    )
 
 
 def _by_port(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:

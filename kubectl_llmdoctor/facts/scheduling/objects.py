@@ -6,7 +6,7 @@ Volumes (`core/v1`, `storage.k8s.io/v1`) and devices (`resource.k8s.io`, also as
 from __future__ import annotations
 
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary, proxy
+from weakref import proxy
 
 import msgspec
 from msgspec import field
@@ -400,12 +400,6 @@ class Objects:
         return read and len(self._of(kind)) == sum(1 for _ in self._cluster.items(kind.__name__))
 
 
-_OBJECTS: WeakKeyDictionary[Cluster, Objects] = WeakKeyDictionary()
-
-
 def objects_of(cluster: Cluster) -> Objects:
     """The objects of a snapshot, decoded once."""
-    found = _OBJECTS.get(cluster)
-    if found is None:
-        found = _OBJECTS[cluster] = Objects(cluster)
-    return found
+    return cluster.once("objects", lambda: Objects(cluster))

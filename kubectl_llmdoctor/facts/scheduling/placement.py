@@ -110,8 +110,4 @@ def _detail(reasons: list[Reason]) -> str:
     """A reason of a group of nodes: with its values where they are the same on all."""
     if len({r.detail for r in reasons}) == 1:
         return reasons[0].detail
-    return _demands(reasons[0]) or reasons[0].text.removeprefix("node(s) ")
-
-
-def _demands(reason: Reason) -> str:
-    return "; ".join(dict.fromkeys(m.demand for m in reason.mismatches))
+    return "; ".join(dict.fromkeys(m.demand for m in reasons[0].mismatches)) or reasons[0].text.removeprefix("node(s) ")

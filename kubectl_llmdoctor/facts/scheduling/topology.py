@@ -5,7 +5,7 @@ Both count pods by topology domain once (PreFilter) and compare with each node's
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
 from msgspec.structs import replace
 
@@ -15,6 +15,7 @@ from kubectl_llmdoctor.facts.nodes import Node
 from kubectl_llmdoctor.facts.scheduling.ask import Ask, Filter
 from kubectl_llmdoctor.facts.scheduling.objects import Namespace
 from kubectl_llmdoctor.facts.scheduling.verdict import Gap, Reason
+from kubectl_llmdoctor.facts.units import few
 from kubectl_llmdoctor.facts.usage import ref_of
 
 #: The label that every namespace has: its name.
@@ -43,10 +44,6 @@ def _with_keys(
     return replace(selector, match_expressions=(*selector.match_expressions, *added)) if added else selector
 
 
-def _labels(pod: k8s.Pod) -> dict[str, str]:
-    return {key: str(value) for key, value in pod.metadata.labels.items()}
-
-
 def show_selector(selector: k8s.LabelSelector | None) -> str:
     """A label selector in words: `app=llama, tier in [a, b]`."""
     if selector is None:
@@ -57,11 +54,6 @@ def show_selector(selector: k8s.LabelSelector | None) -> str:
         words = {"In": f"{r.key} in [{values}]", "NotIn": f"{r.key} not in [{values}]", "Exists": r.key}
         said.append(words.get(r.operator, f"no {r.key}"))
     return ", ".join(said) or "any labels"
-
-
-def _named(refs: Sequence[str]) -> str:
-    shown = ", ".join(refs[:_MOST_NAMED])
-    return shown + (f" and {len(refs) - _MOST_NAMED} more" if len(refs) > _MOST_NAMED else "")
 
 
 # --- PodTopologySpread ------------------------------------------------------------------------------------------------
@@ -79,7 +71,9 @@ class _Spread:
         for node in keyed:
             if spec.node_affinity_policy != "Ignore" and mismatches(ask.spec, node.name, node.labels):
                 continue
-            if spec.node_taints_policy == "Honor" and _repels(node, ask.spec.tolerations):
+            if spec.node_taints_policy == "Honor" and any(
+                t.effect in ("NoSchedule", "NoExecute") and not tolerated(t, ask.spec.tolerations) for t in node.taints
+            ):
                 continue
             self.pods.setdefault(node.labels[self.key], [])
             eligible.add(node.name)
@@ -88,7 +82,7 @@ class _Spread:
             for pod in ask.usage.by_namespace.get(ask.pod.namespace, ()):
                 if pod.spec.node_name not in eligible or pod.metadata.deletion_timestamp:
                     continue
-                if selected(selector, _labels(pod)):
+                if selected(selector, pod.metadata.label_texts):
                     self.pods[ask.by_name[pod.spec.node_name].labels[self.key]].append(ref_of(pod))
         domains = len(self.pods)
         self.short_of = spec.min_domains if spec.min_domains and domains < spec.min_domains else 0
@@ -107,10 +101,6 @@ class _Spread:
             least = f"{len(self.pods)} of {self.short_of} domains (minDomains) are there, so the least counts as 0"
         word = "pod" if len(here) == 1 else "pods"
         return f"{self.key}={domain} has {len(here)} such {word}, {least} (maxSkew {self.most})", here
-
-
-def _repels(node: Node, tolerations: Iterable[k8s.Toleration]) -> bool:
-    return any(t.effect in ("NoSchedule", "NoExecute") and not tolerated(t, tolerations) for t in node.taints)
 
 
 def spread(ask: Ask) -> Filter | Reason | None:
@@ -172,7 +162,7 @@ class _Term:
         if self.own and selected(wanted, {}):
             return True
         found = ask.objects.get(Namespace, namespace)
-        labels = {_NAME: namespace} | ({k: str(v) for k, v in found.metadata.labels.items()} if found else {})
+        labels = {_NAME: namespace} | (found.metadata.label_texts if found else {})
         if found is None and not ({*wanted.match_labels} | {r.key for r in wanted.match_expressions} <= {_NAME}):
             return None
         return selected(wanted, labels)
@@ -180,7 +170,7 @@ class _Term:
 
 def _terms(affinity: k8s.PodAffinity | None, owner: k8s.Pod, *, own: bool = False) -> list[_Term]:
     required = affinity.required_during_scheduling_ignored_during_execution if affinity else ()
-    labels = _labels(owner) if required else {}
+    labels = owner.metadata.label_texts if required else {}
     return [_Term(term, owner, labels, own=own) for term in required]
 
 
@@ -246,7 +236,7 @@ def _all_of(ask: Ask, terms: list[_Term]) -> _Domains:
     spanned = [found.spanned(term) for term in terms]
     for namespace in sorted(set.intersection(*spanned)) if spanned else ():
         for pod in ask.usage.by_namespace[namespace]:
-            labels = _labels(pod)
+            labels = pod.metadata.label_texts
             if all(selected(term.selector, labels) for term in terms):
                 for term in terms:
                     found.add(pod, term.key)
@@ -259,7 +249,7 @@ def _each_of(ask: Ask, terms: list[_Term]) -> _Domains:
     for term in terms:
         for namespace in sorted(found.spanned(term)):
             for pod in ask.usage.by_namespace[namespace]:
-                if selected(term.selector, _labels(pod)):
+                if selected(term.selector, pod.metadata.label_texts):
                     found.add(pod, term.key)
     return found
 
@@ -307,7 +297,7 @@ def _apart(node: Node, keys: Iterable[str], against: _Domains, text: str) -> Ite
     plugin = "InterPodAffinity"
     found = {key: list(dict.fromkeys(refs)) for key in keys if (refs := against.on(node, key))}
     if found:
-        said = "; ".join(f"{_named(refs)} in {key}={node.labels[key]}" for key, refs in found.items())
+        said = "; ".join(f"{few(refs, _MOST_NAMED)} in {key}={node.labels[key]}" for key, refs in found.items())
         yield Reason(
             plugin=plugin,
             kind="anti-affinity",

@@ -10,7 +10,7 @@ from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.constraints import Mismatch, is_state_taint
 from kubectl_llmdoctor.facts.nodes import Node
 from kubectl_llmdoctor.facts.scheduling.message import Kind
-from kubectl_llmdoctor.facts.units import say_bytes, say_cores
+from kubectl_llmdoctor.facts.units import few, say_bytes, say_cores
 
 
 class Reason(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,8 +89,6 @@ def say_amount(resource: str, amount: int) -> str:
     return str(amount)
 
 
-def names_of(verdicts: Iterable[NodeVerdict], most: int = 3) -> str:
-    """The names of some nodes: `gpu-1, gpu-2 and 4 more`."""
-    names = sorted(v.node.name for v in verdicts)
-    shown = ", ".join(names[:most])
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+def names_of(verdicts: Iterable[NodeVerdict]) -> str:
+    """The names of some nodes: `gpu-1, gpu-2, gpu-3 and 4 more`."""
+    return few(sorted(v.node.name for v in verdicts), 3)

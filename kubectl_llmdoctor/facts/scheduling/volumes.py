@@ -229,7 +229,7 @@ def _choices(objects: Objects, claim: PersistentVolumeClaim) -> list[PersistentV
             continue
         if owner is not None:
             return [volume]
-        labels = {k: str(v) for k, v in volume.metadata.labels.items()}
+        labels = volume.metadata.label_texts
         if volume.status.phase != "Available" or (spec.selector is not None and not selected(spec.selector, labels)):
             continue
         if _class(volume) == class_of(claim) and set(spec.access_modes) <= set(has.access_modes):

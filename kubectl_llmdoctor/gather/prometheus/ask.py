@@ -46,7 +46,7 @@ class Source:
         result = self._connect(said).custom_query(query, params=self._params())
         rows = [(row.get("metric"), [row.get("value")]) for row in _rows(result)]
         moments = [float(points[0][0]) for _, points in rows if points[0]]
-        at = _time(max(moments, default=0.0))
+        at = datetime.fromtimestamp(round(max(moments, default=0.0)), UTC)
         return self._answer(query, at, at, None, rows, said)
 
     def range(self, query: str, end: datetime, seconds: int, step: int, limit: int) -> Json:
@@ -122,10 +122,6 @@ def _warnings(said: Json) -> list[str]:
     if said.get("isPartial") and not found:  # VictoriaMetrics
         found.append("partial response: some storage nodes did not answer")
     return found
-
-
-def _time(seconds: float) -> datetime:
-    return datetime.fromtimestamp(round(seconds), UTC)
 
 
 def _rfc3339(moment: datetime) -> str:
