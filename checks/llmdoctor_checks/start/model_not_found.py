@@ -25,7 +25,7 @@ from kubectl_llmdoctor.api import (
 from llmdoctor_checks.start._scripts import quoted
 
 #: How Triton heads the table of its models (server.cc), whose rows stand between two lines of dashes.
-_TABLE = "| Model | Version | Status |"
+_TABLE, _LOADED = "| Model | Version | Status |", "successfully loaded '"
 #: What brings files to a directory.
 _BRINGS = (
     r"\b(?:download|snapshot_download|git clone|aws s3|gsutil|gcloud storage|s5cmd|rclone|rsync|wget|curl|azcopy)\b"
@@ -67,7 +67,7 @@ class _Target(msgspec.Struct, frozen=True, kw_only=True):
     folder: str | None
 
 
-@check("model-not-found", since="0.1", literals=(_TABLE,))
+@check("model-not-found", since="0.1", literals=(_TABLE, _LOADED))
 def model_not_found(pod: Pod, engine: Engine, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """The model is not where the engine looks.
 
@@ -309,6 +309,8 @@ def _repository_of_nothing(engine: Engine, logs: Logs) -> Iterator[Finding]:
     below = [after.text for after in log.lines(line.number + 1, line.number + 2)]
     if len(below) < 2 or not all(text.startswith("+--") for text in below):
         return
+    if any(loaded.number > line.number for loaded in log.find(_LOADED)):
+        return  # a client, or a script that started it, has told it to load one
     repository = engine.explicit("model_repository")
     yield Finding(
         role="cause",
