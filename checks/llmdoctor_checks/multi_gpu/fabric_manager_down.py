@@ -16,7 +16,7 @@ from kubectl_llmdoctor.api import (
     fixes,
     letters,
 )
-from llmdoctor_checks._offloaded import asked_for, without_gpu
+from llmdoctor_checks._offloaded import asked_for, on_gpu_since, without_gpu
 from llmdoctor_checks.hardware._gpu import CONSEQUENCES, by_others
 
 #: NVML's states of a GPU's registration with the fabric that are not the end of it.
@@ -89,7 +89,7 @@ def _on_the_cpu(engine: Engine, logs: Logs) -> Iterator[Finding]:
     """A server that is up and slow, since CUDA told it that the switches are not set up."""
     log = logs.current(engine.container.name) if asked_for(engine) else None
     line = next(reversed(list(log.find(_REFUSED))), None) if log else None
-    if line is None:
+    if line is None or on_gpu_since(line):
         return
     node = engine.pod.spec.node_name or "?"
     why = f"CUDA answers 'system not yet initialized' (802), which says that the fabric manager has not set up the NVSwitches of {node}"
