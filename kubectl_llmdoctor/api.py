@@ -50,7 +50,7 @@ from kubectl_llmdoctor.facts.metrics import Metrics
 from kubectl_llmdoctor.facts.nodes import Node, Nodes
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.processes import Traceback, looks_like_error, said, tracebacks
-from kubectl_llmdoctor.facts.requests import answered, gone, served, stray
+from kubectl_llmdoctor.facts.requests import answered, gone, long_past, served, stray
 from kubectl_llmdoctor.facts.series import Histogram, Increase, Span
 from kubectl_llmdoctor.facts.sizing import Sizing, file_bytes_of
 from kubectl_llmdoctor.facts.starts import Phase, phase_of, signs_of_life
@@ -190,6 +190,7 @@ __all__ = [
     "log_evidence",
     "log_of",
     "logs_of",
+    "long_past",
     "looks_like_error",
     "milli",
     "named",

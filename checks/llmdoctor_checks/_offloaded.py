@@ -32,6 +32,15 @@ def last_offloaded(log: Log) -> tuple[Line, int, int] | None:
     return found
 
 
+def on_gpu_since(line: Line) -> bool:
+    """Whether a later process of the same server had the GPU: a router, and Ollama, start one for each model, and search anew.
+
+    Old releases call layers offloaded that they have on the CPU.
+    """
+    found = (x for text in ("ggml_cuda_init: found ", 'msg="inference compute"') for x in line.log.find(text))
+    return any(x.number > line.number and "library=cpu" not in x.text for x in found)
+
+
 def asked_for(engine: Engine) -> dict[str, int]:
     """The GPUs of NVIDIA that the container of a llama.cpp or Ollama asks for, which goes on without them; else nothing."""
     if engine.name not in ("ollama", "llama.cpp"):

@@ -139,6 +139,6 @@ def alone(container: str, logs: Logs, ready: bool) -> Line | None:
         if begun is not None and "failed to initialize" in begun.text:
             return begun if ready or NO_DEVICE in begun.text else None
         line = next(log.find("no usable GPU found"), None)
-        if line is not None:
+        if line is not None and (begun is None or begun.number < line.number):
             return line
     return None

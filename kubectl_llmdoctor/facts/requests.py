@@ -33,6 +33,8 @@ _ERRED = expression(
 #: Where so many requests are answered for each that fails, failing is no more than what some client got wrong; and one that
 #: fails says as little where so many follow.
 PER_STRAY, _AFTER_ONE = 10, 2
+#: What befell no request of so many for so many seconds is over.
+_OVER_ANSWERS, _OVER_SECONDS = 100, 3600
 #: So many lines around one show what a program prints all the time, so often at least; and what it prints in any case: a probe may
 #: ask for any page.
 _AROUND, _SEVERAL = 100, 3
@@ -125,6 +127,14 @@ def answered(log: Log | None, *, after: int = 0) -> int:
         return 0
     at = answered_at(log)
     return len(at) - bisect.bisect_right(at, after)
+
+
+def long_past(line: Line) -> bool:
+    """Whether a server answered many requests in the hour after a line and since, where the log carries the kubelet's times."""
+    last = line.log.time_of(len(line.log)) if line.time else None
+    if last is None or line.time is None or (last - line.time).total_seconds() < _OVER_SECONDS:
+        return False
+    return answered(line.log, after=line.number) >= _OVER_ANSWERS
 
 
 def failed_requests(lines: Sequence[Line]) -> int:

@@ -18,7 +18,7 @@ from kubectl_llmdoctor.facts.last_words import contradicted, last_words
 from kubectl_llmdoctor.facts.logs import Line, Log
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.processes import looks_like_error, raised_at, said, said_why, tracebacks
-from kubectl_llmdoctor.facts.requests import answered, failed_requests, refused, stray, went_on
+from kubectl_llmdoctor.facts.requests import answered, failed_requests, long_past, refused, stray, went_on
 from kubectl_llmdoctor.facts.starts import phase_at, phase_of, superseded, told_to_stop
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.facts.units import parse_time
@@ -263,7 +263,7 @@ class _Wording:
         """Whether what a line says befell few requests among those that the server answers."""
         alike, ready = self._alike(line), self._pod.exists and self._pod.ready
         since = answered(line.log, after=line.number) if ready else 0
-        if since >= _MANY_ANSWERS and failed_requests(alike) == 1:
+        if since >= _MANY_ANSWERS and (failed_requests(alike) == 1 or long_past(alike[-1])):
             return True
         if self._signature.stray and stray(alike, ready=ready):
             return True

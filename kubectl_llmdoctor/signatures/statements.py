@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from functools import partial
 
 import msgspec
@@ -28,6 +29,9 @@ _NEVER_BEGAN = "caches to sync"
 _BEGAN, _KIND = "Starting workers", r"\*\w+\.([A-Za-z]\w{0,100})"
 #: How it words that it may not look at a kind, or that there is none such.
 _UNSEEN = r"failed to (?:list|watch)|no matches for kind|is forbidden: User|server APIs"
+
+#: A probe that has not failed for so long passes.
+_PASSED = timedelta(hours=1)
 
 #: What is searched of a text that is no line of a log.
 _MOST_CHARS = 20_000
@@ -204,6 +208,9 @@ def _of_probes(subject: Subject, pod: Pod) -> Iterator[_Statement]:
     """What the commands of probes printed in the instances that run."""
     started = [c.status.state.running.started_at for c in pod.containers if c.status.state.running]
     since = min((at for at in map(parse_time, started) if at), default=None)
+    now = pod.cluster.now
+    if pod.ready and now is not None:
+        since = max(since or now, now - _PASSED)
     for event in subject.events:
         if (event.kind, event.name, event.reason) == ("Pod", pod.name, "Unhealthy") and not (
             since and event.last and event.last < since

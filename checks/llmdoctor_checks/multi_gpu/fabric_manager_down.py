@@ -16,7 +16,7 @@ from kubectl_llmdoctor.api import (
     fixes,
     letters,
 )
-from llmdoctor_checks._offloaded import asked_for, without_gpu
+from llmdoctor_checks._offloaded import asked_for, on_gpu_since, without_gpu
 from llmdoctor_checks.hardware._gpu import CONSEQUENCES, by_others
 
 #: NVML's states of a GPU's registration with the fabric that are not the end of it.
@@ -30,11 +30,9 @@ _DEAD = expression(
 
 #: llama.cpp, and Ollama with it, of CUDA's error 802: they go on with the CPU.
 _REFUSED = "initialize CUDA: system not yet initialized"
-#: What they print where CUDA answers.
-_FOUND = "ggml_cuda_init: found "
 
 
-@check("fabric-manager-down", since="0.1", literals=(_REFUSED, _FOUND))
+@check("fabric-manager-down", since="0.1", literals=(_REFUSED,))
 def fabric_manager_down(pod: Pod, subject: Subject, hardware: Hardware | None, logs: Logs | None) -> Iterator[Finding]:
     """The fabric manager is not running on the node.
 
@@ -91,8 +89,8 @@ def _on_the_cpu(engine: Engine, logs: Logs) -> Iterator[Finding]:
     """A server that is up and slow, since CUDA told it that the switches are not set up."""
     log = logs.current(engine.container.name) if asked_for(engine) else None
     line = next(reversed(list(log.find(_REFUSED))), None) if log else None
-    if log is None or line is None or any(found.number > line.number for found in log.find(_FOUND)):
-        return  # the next process had the GPUs
+    if line is None or on_gpu_since(line):
+        return
     node = engine.pod.spec.node_name or "?"
     why = f"CUDA answers 'system not yet initialized' (802), which says that the fabric manager has not set up the NVSwitches of {node}"
     yield without_gpu(engine, line, why, _repairs(node)[0])

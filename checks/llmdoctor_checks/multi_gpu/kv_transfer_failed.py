@@ -18,6 +18,7 @@ from kubectl_llmdoctor.api import (
     expression,
     fixes,
     log_evidence,
+    long_past,
     pod_evidence,
     say_seconds,
     setting_evidence,
@@ -115,7 +116,12 @@ def _waits(logs: Logs) -> tuple[str, Line, Line, float] | None:
     """The last request that waited for a cache which never came: its name, the first and the last line, the seconds between."""
     last = next(reversed(list(logs.find(_WAITS))), None)
     said = re.search(rf"(?<!\S)(\S{{1,200}}){_WAITS}", last.text) if last else None
-    if last is None or said is None or any(line.text.rstrip().endswith(said[1]) for line in last.log.find(_CAME)):
+    if (
+        last is None
+        or said is None
+        or long_past(last)
+        or any(line.text.rstrip().endswith(said[1]) for line in last.log.find(_CAME))
+    ):
         return None
     first = next((line for line in last.log.find(_WAITS) if said[1] in line.text), last)
     seconds = seconds_between(first, last)

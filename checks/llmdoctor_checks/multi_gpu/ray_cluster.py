@@ -22,6 +22,8 @@ _UNSEEN = "No CUDA GPUs are available"
 _REPLICA = expression(r"\(ServeReplica:(?P<name>[\w:.-]{1,120}) pid=\d{1,9}(?:, ip=(?P<ip>[\w.:]{1,45}))?\)")
 #: Where an exception was raised in an actor of vLLM's, which asks for its GPU.
 _OF_A_WORKER = "ray::RayWorker"
+#: A frame of the engine, which the replica makes; others may do without a GPU.
+_ENGINE = expression(r"File \"[^\"]{0,300}/(?:vllm|sglang|lmdeploy|tensorrt_llm)/")
 #: As long as a traceback through Ray, Serve and vLLM is.
 _TRACEBACK = 90
 
@@ -46,7 +48,7 @@ def ray_cluster(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
     - https://docs.vllm.ai/en/latest/serving/parallelism_scaling/
     - https://docs.ray.io/en/latest/cluster/kubernetes/troubleshooting/troubleshooting.html
     """
-    if logs is None or pod.ready:
+    if logs is None or not pod.failing_by_status:
         return
     for container in pod.containers:
         if container.devices and (found := _hidden(container, logs)) is not None:
@@ -62,9 +64,10 @@ def _hidden(container: Container, logs: Logs) -> tuple[Line, str] | None:
         # it names the address of an actor on another node
         if said is None or log is None or said["ip"] not in (None, container.pod.status.pod_ip):
             continue
-        above = log.lines(max(1, line.number - _TRACEBACK), line.number - 1)
-        heads = [other.text for other in above if "ray::" in other.text]
-        if heads and _OF_A_WORKER in heads[-1]:
+        before = log.lines(max(1, line.number - _TRACEBACK), line.number - 1)
+        above = [other.text for other in before if said["name"] in other.text[:400]]
+        heads = [text for text in above if "ray::" in text]
+        if not any(_ENGINE.search(text[:2000]) for text in above) or (heads and _OF_A_WORKER in heads[-1]):
             continue
         return None if _came_further(log, line, said["name"]) else (line, said["name"])
     return None

@@ -17,6 +17,7 @@ from kubectl_llmdoctor.api import (
     check,
     fixes,
     log_evidence,
+    long_past,
     object_evidence,
     say_seconds,
     stray,
@@ -160,7 +161,7 @@ def gateway_timeout(
     engine = next((e for e in subject.engines(pod) if ports(e)), None)
     serves = subject.engines(pod) or pod.log_only
     cut = cut_off(pod, subject, cluster) if serves else own_words(pod, cluster)
-    if cut and not stray(cut):
+    if cut and not stray(cut) and not all(map(long_past, cut)):
         its_own = any(map(own_setting, cut))
         timeout = _that_ended(cut, pod, engine, subject, cluster) if engine and not its_own else None
         yield _gave_up(pod, cut, timeout, cluster, serves=bool(serves))

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Engine, Finding, Logs, Pod, check, fixes
-from llmdoctor_checks._offloaded import asked_for, without_gpu
+from llmdoctor_checks._offloaded import asked_for, on_gpu_since, without_gpu
 
 _REFUSED = "ggml_cuda_init: failed to initialize"
 
@@ -37,7 +37,7 @@ def cuda_compat_mismatch(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findi
     log = logs.current(engine.container.name)
     line = next(reversed(list(log.find(_REFUSED))), None) if log else None
     why = re.search(_WHY, line.text) if line else None
-    if line is None or why is None:
+    if line is None or why is None or on_gpu_since(line):
         return
     node = pod.spec.node_name or "?"
     fix = fixes.advice(

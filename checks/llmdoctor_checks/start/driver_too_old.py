@@ -22,8 +22,7 @@ from kubectl_llmdoctor.api import (
     say_cuda,
     suffices,
 )
-from llmdoctor_checks._offloaded import asked_for, without_gpu
-from llmdoctor_checks._ollama import listed_at
+from llmdoctor_checks._offloaded import asked_for, on_gpu_since, without_gpu
 
 _OLD = "CUDA driver version is insufficient for CUDA runtime version"
 _PTX = "the provided PTX was compiled with an unsupported toolchain"
@@ -76,10 +75,8 @@ def driver_too_old(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> I
     # Ollama starts llama.cpp with CUDA only where it has found a GPU
     if refused is None or (engine.name != "ollama" and _PTX not in refused.text and not _answers(refused)):
         return
-    if any(line.number > refused.number for line in log.find("ggml_cuda_init: found ")):
-        return  # the next process had the GPU
-    if _OLD in refused.text and refused.number < listed_at(log):
-        return  # one of the libraries that Ollama tried, which went on with another one
+    if on_gpu_since(refused):
+        return  # the next process had the GPU, or Ollama went on with another one of its libraries
     name = pod.spec.node_name or "?"
     yield without_gpu(engine, refused, f"the driver of node {name} is older than its CUDA", _newer(name))
 

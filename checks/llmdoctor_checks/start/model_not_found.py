@@ -27,7 +27,7 @@ from kubectl_llmdoctor.api import (
 from llmdoctor_checks.start._scripts import quoted
 
 #: How Triton heads the table of its models (server.cc), whose rows stand between two lines of dashes.
-_TABLE = "| Model | Version | Status |"
+_TABLE, _LOADED = "| Model | Version | Status |", "successfully loaded '"
 #: A row of the table of its options, which it prints below that one.
 _MODE = "| model_control_mode "
 _MODES = expression(r"\| model_control_mode {1,80}\| MODE_(\w{1,20})")
@@ -72,7 +72,7 @@ class _Target(msgspec.Struct, frozen=True, kw_only=True):
     folder: str | None
 
 
-@check("model-not-found", since="0.1", literals=(_TABLE, _MODE))
+@check("model-not-found", since="0.1", literals=(_TABLE, _LOADED, _MODE))
 def model_not_found(pod: Pod, engine: Engine, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """The model is not where the engine looks.
 
@@ -312,6 +312,8 @@ def _repository_of_nothing(engine: Engine, logs: Logs) -> Iterator[Finding]:
     below = [after.text for after in log.lines(line.number + 1, line.number + 2)]
     if len(below) < 2 or not all(text.startswith("+--") for text in below):
         return
+    if any(loaded.number > line.number for loaded in log.find(_LOADED)):
+        return  # a client, or a script that started it, has told it to load one
     repository = engine.explicit("model_repository")
     yield Finding(
         role="cause",
