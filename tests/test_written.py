@@ -3,9 +3,9 @@
 from datetime import UTC, datetime
 
 import pytest
-from llmdoctor_checks._written import seconds_ago
 
 from kubectl_llmdoctor.facts.logs import Log
+from kubectl_llmdoctor.facts.written import seconds_ago
 from kubectl_llmdoctor.snapshot import LogText
 
 _NOW = datetime(2026, 6, 2, 8, 10, 0, tzinfo=UTC)

@@ -14,8 +14,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from kubectl_llmdoctor.api import Container, Line, Logs, Pod
-from llmdoctor_checks._written import MOMENT, seconds_between
+from kubectl_llmdoctor.api import MOMENT, Container, Line, Logs, Pod, seconds_between
 
 #: Statements that are looked at, the last ones: two minutes of vLLM's.
 RECENT = 12

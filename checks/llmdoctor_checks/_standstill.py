@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Ending, Line, Log, Logs, Pod, endings, log_of
-from llmdoctor_checks._written import seconds_between
+from kubectl_llmdoctor.api import Ending, Line, Log, Logs, Pod, endings, log_of, seconds_between
 
 #: What such a line announces takes seconds; who has printed nothing more for so long stands still.
 STUCK_SECONDS = 900

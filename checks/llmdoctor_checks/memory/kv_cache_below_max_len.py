@@ -3,9 +3,20 @@
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Engine, Finding, Line, Logs, Pod, Sizing, check, fixes, log_evidence, say_seconds
+from kubectl_llmdoctor.api import (
+    Engine,
+    Finding,
+    Line,
+    Logs,
+    Pod,
+    Sizing,
+    check,
+    fixes,
+    log_evidence,
+    say_seconds,
+    seconds_between,
+)
 from llmdoctor_checks._load import last_load, since_when
-from llmdoctor_checks._written import seconds_between
 
 from ._budget import EXPLAINED, finding, gib, role_of, room
 from ._graphs import ESTIMATED, REFUSED, eaten

@@ -21,9 +21,9 @@ from kubectl_llmdoctor.api import (
     long_past,
     pod_evidence,
     say_seconds,
+    seconds_between,
     setting_evidence,
 )
-from llmdoctor_checks._written import seconds_between
 
 #: vLLM's scheduler says this at each step of a request whose cache has not come yet (`v1/core/sched/scheduler.py`, a debug message).
 _WAITS = " is still in WAITING_FOR_REMOTE_KVS state"

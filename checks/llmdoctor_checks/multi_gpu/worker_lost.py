@@ -15,9 +15,9 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     log_of,
     looks_like_error,
+    seconds_ago,
     tracebacks,
 )
-from llmdoctor_checks._written import seconds_ago
 
 #: The heading over the process that ended first, in the table which torchrun prints at its end (torch/distributed/elastic/multiprocessing).
 _FIRST = "Root Cause (first observed failure)"

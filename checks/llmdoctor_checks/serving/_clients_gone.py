@@ -24,9 +24,9 @@ from kubectl_llmdoctor.api import (
     object_evidence,
     often,
     say_seconds,
+    seconds_between,
 )
 from llmdoctor_checks._clients import asking, before
-from llmdoctor_checks._written import seconds_between
 from llmdoctor_checks.serving._answers import answered
 from llmdoctor_checks.serving._exposure import leads
 from llmdoctor_checks.serving._gateways import CUT_SHORT, GENERATES, UNDICI, UNDICI_SECONDS, WAITED, waited

@@ -5,8 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Cluster, Finding, Line, Log, Pod, fixes, log_evidence, parse_time, pod_evidence
-from llmdoctor_checks._written import written_ago
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Finding,
+    Line,
+    Log,
+    Pod,
+    fixes,
+    log_evidence,
+    parse_time,
+    pod_evidence,
+    written_ago,
+)
 
 #: Envoy's access log, and the alerts of HAProxy, whose ingress controllers call a backend by namespace, Service and port.
 LITERALS = ("no_healthy_upstream", "has no server available!", "via_upstream", "is UP, reason: ")

@@ -11,9 +11,19 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import islice, pairwise
 
-from kubectl_llmdoctor.api import Cluster, Container, Line, Log, Pod, duration, host_of, leads_here, told_by
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Container,
+    Line,
+    Log,
+    Pod,
+    duration,
+    host_of,
+    leads_here,
+    seconds_between,
+    told_by,
+)
 from llmdoctor_checks._clients import asking
-from llmdoctor_checks._written import seconds_between
 from llmdoctor_checks.serving._gateways import GENERATES, STORES, asked_for
 
 #: What a line that says so contains.

@@ -24,10 +24,10 @@ from kubectl_llmdoctor.api import (
     parse_time,
     rows,
     top_of,
+    written_ago,
 )
 from llmdoctor_checks._clients import asking
 from llmdoctor_checks._services import target_ports
-from llmdoctor_checks._written import written_ago
 from llmdoctor_checks.serving._exposure import matches
 from llmdoctor_checks.serving._gateways import STORES
 

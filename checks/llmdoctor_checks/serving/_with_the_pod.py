@@ -8,9 +8,8 @@ from datetime import datetime
 
 import msgspec
 
-from kubectl_llmdoctor.api import Cluster, Event, Events, Line, Log, Pod, leads_here
+from kubectl_llmdoctor.api import Cluster, Event, Events, Line, Log, Pod, leads_here, written_ago
 from llmdoctor_checks._clients import asking
-from llmdoctor_checks._written import written_ago
 from llmdoctor_checks.serving._gateways import CUT_SHORT, STORES, asked_for
 
 #: How clients say that a connection ended in the middle: beside streams' own words those of Python, Node and Go.

@@ -29,10 +29,11 @@ from kubectl_llmdoctor.api import (
     parse_time,
     pod_evidence,
     say_seconds,
+    seconds_between,
     setting_evidence,
+    written_ago,
 )
 from llmdoctor_checks._load import last_load
-from llmdoctor_checks._written import seconds_between, written_ago
 from llmdoctor_checks.serving._with_the_pod import LITERALS as BROKEN_OFF
 from llmdoctor_checks.serving._with_the_pod import with_the_pod
 

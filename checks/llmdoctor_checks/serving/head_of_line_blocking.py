@@ -23,10 +23,10 @@ from kubectl_llmdoctor.api import (
     fixes,
     log_evidence,
     say_seconds,
+    seconds_between,
     setting_evidence,
 )
 from llmdoctor_checks._load import RECENT, Load, last_load, lasts, since_when
-from llmdoctor_checks._written import seconds_between
 
 #: A prompt of fewer tokens is computed in a fraction of a second on any GPU that serves such models.
 _LONG_TOKENS = 16384

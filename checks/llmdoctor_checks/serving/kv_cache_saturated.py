@@ -20,10 +20,10 @@ from kubectl_llmdoctor.api import (
     fixes,
     log_evidence,
     say_seconds,
+    seconds_between,
 )
 from llmdoctor_checks._load import PREEMPTED, RETRACTED, last_load, lasts, preemptions, retractions, since_when, works
 from llmdoctor_checks._load import Load as Statement
-from llmdoctor_checks._written import seconds_between
 from llmdoctor_checks.serving._saturation import (
     SUSTAINED_SECONDS,
     Load,

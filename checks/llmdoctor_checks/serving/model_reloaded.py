@@ -21,8 +21,8 @@ from kubectl_llmdoctor.api import (
     fixes,
     log_evidence,
     say_seconds,
+    seconds_between,
 )
-from llmdoctor_checks._written import seconds_between
 from llmdoctor_checks.serving._answers import Answer, answered
 
 #: Ollama's `server.go`, once or twice for each load.

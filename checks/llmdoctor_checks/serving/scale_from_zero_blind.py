@@ -17,8 +17,8 @@ from kubectl_llmdoctor.api import (
     parse_time,
     rows,
     say_seconds,
+    written_ago,
 )
-from llmdoctor_checks._written import written_ago
 from llmdoctor_checks.serving._autoscaling import EMITTED, Scaler, routed, scalers
 from llmdoctor_checks.serving._pickers import NO_CANDIDATES, refused_for
 

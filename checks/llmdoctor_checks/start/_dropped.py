@@ -22,10 +22,10 @@ from kubectl_llmdoctor.api import (
     leads_here,
     log_evidence,
     often,
+    written_ago,
 )
 from llmdoctor_checks._clients import before
 from llmdoctor_checks._nobody_left import nobody_left
-from llmdoctor_checks._written import written_ago
 
 #: How they speak of their own health checks, and of one that got no answer in time; a connection that did not come about is none.
 LITERALS = ("ealth check", "ealth probe", "ealthcheck", "ealth_check", "unhealthy", "is DOWN, reason: ")

@@ -26,12 +26,12 @@ from kubectl_llmdoctor.api import (
     object_evidence,
     pod_evidence,
     rows,
+    seconds_ago,
     setting_evidence,
 )
 from llmdoctor_checks import _links, _unreached
 from llmdoctor_checks._listening import ANY_IPV4, SERVE_PROXY, listens, listens_elsewhere, loopback_told, serve_proxy
 from llmdoctor_checks._services import service_of
-from llmdoctor_checks._written import seconds_ago
 from llmdoctor_checks.start._probes import ended_by_itself, failures
 
 #: A proxy of Ray Serve listens so many seconds after it says that it starts, also on a slow node.

@@ -31,11 +31,12 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     probe_kills,
     say_seconds,
+    seconds_ago,
+    seconds_between,
     served,
 )
 from llmdoctor_checks._load import last_load, works
 from llmdoctor_checks._nobody_left import LITERALS as NOBODY_LEFT
-from llmdoctor_checks._written import seconds_ago, seconds_between
 from llmdoctor_checks.start import _dropped
 from llmdoctor_checks.start._probes import came_up, failures
 

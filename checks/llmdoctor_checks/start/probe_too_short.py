@@ -32,11 +32,11 @@ from kubectl_llmdoctor.api import (
     probe_kills,
     say_bytes,
     say_seconds,
+    seconds_ago,
     served,
     setting_evidence,
 )
 from llmdoctor_checks._blocked import BLOCKED, stands_still, waited
-from llmdoctor_checks._written import seconds_ago
 from llmdoctor_checks.start._probes import came_up, failures
 from llmdoctor_checks.start._storage import cache_path, hub_model, store
 

@@ -16,8 +16,8 @@ from kubectl_llmdoctor.api import (
     fixes,
     log_evidence,
     pod_evidence,
+    written_ago,
 )
-from llmdoctor_checks._written import written_ago
 
 _FORBIDDEN = "is forbidden: User "
 #: What tells that a controller never began with a kind of object, which the signature of this check goes by.

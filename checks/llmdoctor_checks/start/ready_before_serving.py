@@ -30,6 +30,7 @@ from kubectl_llmdoctor.api import (
     logs_of,
     phase_of,
     pod_evidence,
+    seconds_ago,
     selector_of,
     signs_of_life,
     told_by,
@@ -38,7 +39,6 @@ from llmdoctor_checks._clients import before
 from llmdoctor_checks._nobody_left import LITERALS as NOBODY_LEFT
 from llmdoctor_checks._nobody_left import nobody_left
 from llmdoctor_checks._services import service_of
-from llmdoctor_checks._written import seconds_ago
 
 #: Engines that open it only then.
 _LATE = frozenset({"vllm", "sglang", "tgi", "tei", "tensorrt-llm", "lmdeploy", "huggingfaceserver"})

@@ -22,8 +22,8 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     say_bytes,
     say_seconds,
+    seconds_between,
 )
-from llmdoctor_checks._written import seconds_between
 
 #: A load that takes so long, by what is done so far, is slow: from a local disk hundreds of gigabytes take minutes.
 _SLOW_SECONDS = 1200

@@ -22,10 +22,10 @@ from kubectl_llmdoctor.api import (
     node_evidence,
     pod_evidence,
     say_seconds,
+    seconds_ago,
     served,
 )
 from llmdoctor_checks._standstill import STUCK_SECONDS, ends_with, killed_at
-from llmdoctor_checks._written import seconds_ago
 
 #: What HAMi's library prints in every process that it is loaded into (libvgpu.c), by the spelling of its releases.
 _SHIM = ("[HAMI-core ", "[HAMi-core ")

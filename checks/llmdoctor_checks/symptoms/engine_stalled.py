@@ -14,10 +14,10 @@ from kubectl_llmdoctor.api import (
     fixes,
     log_evidence,
     say_seconds,
+    seconds_between,
 )
 from llmdoctor_checks._blocked import BLOCKED
 from llmdoctor_checks._load import RECENT, Load, last_load
-from llmdoctor_checks._written import seconds_between
 
 #: For so long nothing is computed: the prefill of the longest prompts takes less, and fills the cache meanwhile.
 _SECONDS = 110

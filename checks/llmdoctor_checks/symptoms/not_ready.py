@@ -22,9 +22,9 @@ from kubectl_llmdoctor.api import (
     phase_of,
     pod_evidence,
     say_seconds,
+    seconds_ago,
 )
 from llmdoctor_checks import _links, _unreached
-from llmdoctor_checks._written import seconds_ago
 from llmdoctor_checks.scheduling._refused import holds
 
 #: A start shorter than this is taken for loading, not for a fault: weights of large models take minutes.
