@@ -14,12 +14,14 @@ from kubectl_llmdoctor.api import (
     Logs,
     Pod,
     Subject,
+    expression,
     fixes,
     log_evidence,
     parse_time,
     phase_of,
     pod_evidence,
     say_seconds,
+    seconds_between,
     setting_evidence,
 )
 from llmdoctor_checks._standstill import STUCK_SECONDS, after_start, ends_with, killed_at, killed_with
@@ -39,10 +41,16 @@ _RANK = (
 #: What a data-parallel engine of vLLM that has loaded its model prints every ten seconds (v1/engine/core.py), until all engines have
 #: joined the coordinator.
 AWAITS_ENGINES = "Waiting for READY message from DP Coordinator"
-_AWAITS_SECONDS, _AWAITS_LONG_SECONDS = 180, 900
+_AWAITS_EVERY_SECONDS, _AWAITS_SECONDS, _AWAITS_LONG_SECONDS = 10, 180, 900
+#: Phases in which a start takes as long as the model is large.
+_ON_THE_WAY = ("downloading the model", "loading weights")
+#: Which of the engines of a pod wrote a line.
+_ENGINE = expression(r"\([^()]{1,80}\)")
 
 
-def waits_for_other_engines(pod: Pod, engine: Engine, logs: Logs, explains: tuple[str, ...]) -> Iterator[Finding]:
+def waits_for_other_engines(
+    pod: Pod, engine: Engine, subject: Subject, logs: Logs, explains: tuple[str, ...]
+) -> Iterator[Finding]:
     """The data-parallel engines of one node, which have loaded their model and wait for those of the other nodes."""
     size, local = engine.explicit("data_parallel_size"), engine.explicit("data_parallel_size_local")
     container = engine.container
@@ -52,21 +60,28 @@ def waits_for_other_engines(pod: Pod, engine: Engine, logs: Logs, explains: tupl
         return
     log = logs.current(container.name)
     line = ends_with(log, (AWAITS_ENGINES,)) if log is not None else None
+    ended = line is None
     if line is None and not pod.ready:  # else one that a probe ended
         killed = killed_with(pod, logs, (AWAITS_ENGINES,))
         line = next((last for ending, last in killed if ending.container is container), None)
     if line is None:
         return
-    # each engine of this node says so for itself
-    who = line.text.partition(" ")[0]
-    seconds = 10 * sum(one.text.startswith(f"{who} ") for one in line.log.find(AWAITS_ENGINES))
-    if seconds < _AWAITS_SECONDS:
-        return
+    said = list(line.log.find(AWAITS_ENGINES))
+    engines = {found[0] for one in said if (found := _ENGINE.match(one.text[:200]))}
+    if engines and len(engines) < local.value:
+        return  # one of this node has not come so far itself
+    seconds = seconds_between(said[0], line)
+    if seconds is None:  # by what each engine of this node says for itself
+        seconds = _AWAITS_EVERY_SECONDS * len(said) / max(len(engines) or local.value, 1)
+    if seconds < (_AWAITS_SECONDS if ended else _AWAITS_LONG_SECONDS):
+        return  # the others may load still
+    loads = next((one.name for one in subject.pods if one is not pod and _loads(one, subject)), None)
+    still = f"; {loads} still loads" if loads else ""
     yield Finding(
         role="cause",
-        confidence="likely" if seconds >= _AWAITS_LONG_SECONDS else "possible",
+        confidence="likely" if seconds >= _AWAITS_LONG_SECONDS and not loads else "possible",
         summary=f"{container.name} has loaded its model and waited {say_seconds(seconds)} or more for the data-parallel engines of the "
-        f"other nodes: this one has {local.value} of {size.value}.",
+        f"other nodes: this one has {local.value} of {size.value}{still}.",
         evidence=(log_evidence(line), setting_evidence(container, size), setting_evidence(container, local)),
         explains=explains,
         fixes=(
@@ -79,6 +94,12 @@ def waits_for_other_engines(pod: Pod, engine: Engine, logs: Logs, explains: tupl
         ),
         order=line.order,
     )
+
+
+def _loads(pod: Pod, subject: Subject) -> bool:
+    """Whether a pod is where its start takes long, and has not ended."""
+    phases = (phase_of(log) for log in subject.logs(pod) if not log.previous)
+    return any(c.running for c in pod.containers) and any(phase and phase.name in _ON_THE_WAY for phase in phases)
 
 
 def waits_for_other_nodes(

@@ -178,7 +178,7 @@ def _waits(pod: Pod, subject: Subject, logs: Logs) -> Iterator[Finding]:
     """Parts of a server on several nodes that are up as far as they can be alone."""
     met = _met(logs)
     for engine in subject.engines(pod):
-        yield from waits_for_other_engines(pod, engine, logs, _EXPLAINS)
+        yield from waits_for_other_engines(pod, engine, subject, logs, _EXPLAINS)
         if not met:
             yield from waits_for_other_nodes(pod, engine, subject, logs, _EXPLAINS)
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
     Finding,
+    Line,
     Log,
     Logs,
     Pod,
@@ -16,6 +17,7 @@ from kubectl_llmdoctor.api import (
     log_of,
     looks_like_error,
     seconds_ago,
+    seconds_between,
     tracebacks,
 )
 
@@ -38,8 +40,10 @@ _CRASHED = " crashed, marking it unhealthy immediately"
 _REPLICA = expression(
     r"\bActor for .{0,40}?(?P<id>\w{4,12})'?, deployment='(?P<deployment>[^']{1,200})'|\bActor for (?:replica )?(?P<other>\S{1,200}) "
 )
-#: So many say that the next one will end as well; a ready pod whose last one ended so long ago is over it.
-_AGAIN, _LONG_AGO_SECONDS = 2, 900
+#: So many, so far apart, say that the next one will end as well.
+_AGAIN, _APART_SECONDS = 2, 20
+#: A ready pod whose last one ended so long ago is over it, and one that is not ready fails of something else.
+_LONG_AGO_SECONDS, _LONGER_AGO_SECONDS = 900, 3600
 
 
 @check("worker-lost", since="0.1", literals=(_FIRST, _CRASHED))
@@ -109,16 +113,26 @@ def worker_lost(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
 def _replicas(pod: Pod, logs: Logs) -> Iterator[Finding]:
     """Replicas of Ray Serve that end one after the other, each a while after it has started, in a pod that lives on."""
     for log in logs:
-        crashed = [(found, line) for line in log.find(_CRASHED) if (found := _REPLICA.search(line.text[:2000]))]
-        if log.previous or len({found["id"] or found["other"] for found, _ in crashed}) < _AGAIN:
+        if log.previous or any(True for _ in tracebacks(log)):
+            continue  # of an exception others read
+        of: dict[str, dict[str, Line]] = {}
+        for line in log.find(_CRASHED):
+            if found := _REPLICA.search(line.text[:2000]):
+                deployment = found["deployment"] or found["other"].rpartition("#")[0]
+                of.setdefault(deployment, {})[found["id"] or found["other"]] = line
+        if not of:
             continue
-        if any(True for _ in tracebacks(log)):
-            continue  # which others read
-        (_, first), (found, last) = crashed[0], crashed[-1]
-        ago = seconds_ago(last, pod.cluster.now)
-        if pod.ready and (ago is None or ago > _LONG_AGO_SECONDS or len(crashed) <= _AGAIN):
+        deployment, crashed = max(of.items(), key=lambda one: len(one[1]))
+        lines = list(crashed.values())
+        first, last = lines[0], lines[-1]
+        ago, apart = seconds_ago(last, pod.cluster.now), seconds_between(first, last)
+        if len(crashed) < _AGAIN or (apart is not None and apart < _APART_SECONDS):
+            continue  # all at once, as with the node that they were on
+        if ago is not None and ago > (_LONG_AGO_SECONDS if pod.ready else _LONGER_AGO_SECONDS):
             continue
-        name = f" of {found['deployment']}" if found["deployment"] else ""
+        if pod.ready and (ago is None or len(crashed) <= _AGAIN):
+            continue
+        name = f" of {deployment}" if deployment else ""
         yield Finding(
             role="cause",
             confidence="possible",

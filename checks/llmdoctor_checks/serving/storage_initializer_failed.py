@@ -11,6 +11,7 @@ from kubectl_llmdoctor.api import (
     Pod,
     check,
     endings,
+    expression,
     fixes,
     log_evidence,
     log_of,
@@ -22,17 +23,15 @@ from kubectl_llmdoctor.api import (
 
 #: The words of a download that is under way (huggingface_hub's bar, the initializer's own), and how long none takes that goes on.
 _ON_THE_WAY, _LONG_SECONDS = ("Fetching ", "Copying contents of", "Downloading", "it/s]", "B/s]"), 1800
-#: Before any line of a log.
-_FIRST = -1
 #: What a quoted error may take of a sentence.
 _QUOTED = 200
 #: Exceptions of the clients of object stores.
 _STORE = r"(?:botocore|boto3|s3transfer|google|azure)\.[\w.]+: "
 #: Containers of KServe whose image holds the model: they link it to where the server looks (storage_initializer_injector.go, oci://).
-_OF_IMAGE = re.compile(r"modelcar(?:-init)?(?:-\d{1,3})?")
+_OF_IMAGE = expression(r"modelcar(?:-init)?(?:-\d{1,3})?")
 #: What `ln` and `os.symlink` say, last, of a link that is there from before.
 _THERE_BEFORE, _LAST_LINES = (
-    re.compile(r"\bln: .{0,400}File exists|FileExistsError: .{0,20} File exists: '[^']{1,400}' -> '"),
+    expression(r"\bln: .{0,400}File exists|FileExistsError: .{0,20} File exists: '[^']{1,400}' -> '"),
     3,
 )
 #: Whoever sent these (the kernel, the kubelet) knows why the container ended; the initializer does not.
@@ -71,22 +70,28 @@ def storage_initializer_failed(pod: Pod, logs: Logs | None) -> Iterator[Finding]
         name, of_image = ending.container.name, _OF_IMAGE.fullmatch(ending.container.name) is not None
         if not (of_image or name.startswith("storage-initializer")) or ending.oom_killed or ending.code in _SIGNALLED:
             continue
+        if of_image and ending.container.running and ending.container.status.ready:
+            continue  # it has linked the model since
         log = log_of(ending, logs) if logs else None
         if log is not None and (found := _there_before(pod, ending, log)) is not None:
             yield found
             return
-        error = next((line for line in reversed([*log.lines()]) if looks_like_error(line.text)), None) if log else None
+        last_first = reversed([*log.lines()]) if log else ()  # what a shell says last has no level and no exception
+        error = next(
+            (line for line in last_first if looks_like_error(line.text) or (of_image and line.text.strip())), None
+        )
         words = said(error.text).text.strip() if error else ""
         how = f": {words[:_QUOTED]}" if error else "; its log says why."
         of_store = re.match(_STORE, words) is not None
         yield Finding(
             role="cause",
-            confidence="likely" if of_store else "possible",
+            confidence="likely" if of_store or of_image else "possible",
             summary=f"{name} ended with exit code {ending.code} "
             f"{'and brings no model' if of_image else 'before the model was there'}{how}",
             evidence=(pod_evidence(pod, ending.path, ending.text), *([log_evidence(error)] if error else [])),
             explains=(
                 *(("model-registry-failed",) if of_store else ()),
+                *(("model-not-found",) if of_image else ()),
                 "crash-loop",
                 "not-ready",
                 "pod-failed",
@@ -112,7 +117,7 @@ def storage_initializer_failed(pod: Pod, logs: Logs | None) -> Iterator[Finding]
 def _there_before(pod: Pod, ending: Ending, log: Log) -> Finding | None:
     """One that would link what is linked from the time before it was started again."""
     name = ending.container.name
-    line = next((line for line in log.find("File exists") if _THERE_BEFORE.search(line.text[:2000])), None)
+    line = next((line for line in reversed([*log.find("File exists")]) if _THERE_BEFORE.search(line.text[:2000])), None)
     if line is None or line.number <= len(log) - _LAST_LINES:
         return None
     return Finding(
@@ -128,7 +133,6 @@ def _there_before(pod: Pod, ending: Ending, log: Log) -> Finding | None:
                 f"kubectl -n {pod.namespace} delete pod {pod.name}",
             ),
         ),
-        order=_FIRST,  # what the server does not find is missing because of it
     )
 
 

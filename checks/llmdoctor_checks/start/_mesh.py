@@ -85,6 +85,8 @@ _SOON = 600
 
 #: Annotations by which some connections pass by the proxy.
 _PASSES = ("traffic.sidecar.istio.io/", "sidecar.istio.io/interceptionMode", "config.linkerd.io/skip-")
+#: Those of what the pod itself asks for.
+_PASSES_OUT = ("traffic.sidecar.istio.io/exclude", "config.linkerd.io/skip-outbound")
 
 #: What vLLM, SGLang and NCCL print where the ranks of a server connect.
 _JOINS = (
@@ -346,7 +348,7 @@ def _cut_off(pod: Pod, proxy: Container) -> Iterator[Container]:
     Sidecars that mount a bucket are of them: whether they got the network, their log says.
     """
     annotations = pod.annotations
-    if proxy.role != "main" or any(key.startswith("traffic.sidecar.istio.io/exclude") for key in annotations):
+    if proxy.role != "main" or any(key.startswith(_PASSES_OUT) for key in annotations):
         return
     if annotations.get("traffic.sidecar.istio.io/includeOutboundIPRanges", "*") != "*":
         return  # what lies elsewhere is reached without the proxy
