@@ -6,6 +6,7 @@ import bisect
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice, pairwise
 
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.logs import Line, Log
@@ -35,6 +36,8 @@ _ERRED = expression(
 PER_STRAY, _AFTER_ONE = 10, 2
 #: What befell no request of so many for so many seconds is over.
 _OVER_ANSWERS, _OVER_SECONDS = 100, 3600
+#: Where a request was sent to, as access logs have it.
+_PATH = expression(r"\bPOST /[^\s?\"]{1,200}")
 #: So many lines around one show what a program prints all the time, so often at least; and what it prints in any case: a probe may
 #: ask for any page.
 _AROUND, _SEVERAL = 100, 3
@@ -129,12 +132,43 @@ def answered(log: Log | None, *, after: int = 0) -> int:
     return len(at) - bisect.bisect_right(at, after)
 
 
-def long_past(line: Line) -> bool:
-    """Whether a server answered many requests in the hour after a line and since, where the log carries the kubelet's times."""
-    last = line.log.time_of(len(line.log)) if line.time else None
-    if last is None or line.time is None or (last - line.time).total_seconds() < _OVER_SECONDS:
+def long_past(lines: Sequence[Line]) -> bool:
+    """Whether what some lines of logs tell of requests is over: many were answered at that route in the hour after the last and since.
+
+    Not where it came back after such a time before, as what a job of the night does; and only where the log carries the kubelet's times.
+    """
+    by_log: dict[int, list[Line]] = {}
+    for line in lines:
+        by_log.setdefault(id(line.log), []).append(line)
+    return all(map(_over, by_log.values()))
+
+
+def _over(lines: Sequence[Line]) -> bool:
+    last, path = lines[-1], _route(lines[-1])
+    if not _spared(last, len(last.log), path):
         return False
-    return answered(line.log, after=line.number) >= _OVER_ANSWERS
+    return not any(_spared(one, other.number, path) for one, other in pairwise(lines))
+
+
+def _route(line: Line) -> str:
+    """Where the request of which a line tells was sent to, by what the server logs of its error; empty where it does not."""
+    after = (x.text for x in line.log.lines(line.number, line.number + _ONE_REQUEST))
+    erred = next((found for text in after if (found := _ERRED.search(text))), None)
+    path = _PATH.search(erred[0]) if erred else None
+    return path[0] if path else ""
+
+
+def _spared(line: Line, end: int, path: str) -> bool:
+    """Whether many requests to a path were answered after a line and before another, an hour later or more."""
+    if end - line.number < _OVER_ANSWERS:
+        return False
+    began, ended = line.time, line.log.time_of(end)
+    if began is None or ended is None or (ended - began).total_seconds() < _OVER_SECONDS:
+        return False
+    at = answered_at(line.log)
+    numbers = at[bisect.bisect_right(at, line.number) : bisect.bisect_right(at, end)]
+    same = (n for n in numbers if not path or any(f"{path} " in x.text for x in line.log.lines(n, n)))
+    return len(list(islice(same, _OVER_ANSWERS))) == _OVER_ANSWERS
 
 
 def failed_requests(lines: Sequence[Line]) -> int:

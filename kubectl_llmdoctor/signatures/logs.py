@@ -263,7 +263,10 @@ class _Wording:
         """Whether what a line says befell few requests among those that the server answers."""
         alike, ready = self._alike(line), self._pod.exists and self._pod.ready
         since = answered(line.log, after=line.number) if ready else 0
-        if since >= _MANY_ANSWERS and (failed_requests(alike) == 1 or long_past(alike[-1])):
+        if since >= _MANY_ANSWERS and failed_requests(alike) == 1:
+            return True
+        # what the server refuses by its settings it refuses until these are others
+        if since >= _MANY_ANSWERS and not refused(alike[-1]) and long_past(alike):
             return True
         if self._signature.stray and stray(alike, ready=ready):
             return True

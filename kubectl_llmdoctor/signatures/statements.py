@@ -210,7 +210,7 @@ def _of_probes(subject: Subject, pod: Pod) -> Iterator[_Statement]:
     since = min((at for at in map(parse_time, started) if at), default=None)
     now = pod.cluster.now
     if pod.ready and now is not None:
-        since = max(since or now, now - _PASSED)
+        since = max(since or now - _PASSED, now - _PASSED)
     for event in subject.events:
         if (event.kind, event.name, event.reason) == ("Pod", pod.name, "Unhealthy") and not (
             since and event.last and event.last < since

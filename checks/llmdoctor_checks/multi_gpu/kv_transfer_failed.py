@@ -119,7 +119,7 @@ def _waits(logs: Logs) -> tuple[str, Line, Line, float] | None:
     if (
         last is None
         or said is None
-        or long_past(last)
+        or long_past([last])
         or any(line.text.rstrip().endswith(said[1]) for line in last.log.find(_CAME))
     ):
         return None

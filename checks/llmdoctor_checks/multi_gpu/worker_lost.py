@@ -48,7 +48,7 @@ _LONG_AGO_SECONDS, _LONGER_AGO_SECONDS = 900, 3600
 
 @check("worker-lost", since="0.1", literals=(_FIRST, _CRASHED))
 def worker_lost(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
-    """One of the engine's processes was killed.
+    """One of the engine's processes was killed, or ended without a word.
 
     An engine on several GPUs consists of several processes. One of them ended without an error of its own: killed by the kernel for memory
     (signal 9), by a bus error because /dev/shm was full (7), by a crash in a library (11), or by itself with an exit code and no word.

@@ -139,7 +139,7 @@ def _of_workload(raw: dict[str, Any], kind: str, template: dict[str, Any], spec:
         rolling = strategy["rollingUpdate"]
         if strategy.get("type") == "Recreate" and rolling:
             yield "spec.strategy.rollingUpdate", "not allowed with the type Recreate"
-        if all(str(rolling.get(key)) in ("0", "0%") for key in ("maxSurge", "maxUnavailable")):
+        elif all(str(rolling.get(key)) in ("0", "0%") for key in ("maxSurge", "maxUnavailable")):
             yield "spec.strategy.rollingUpdate", "maxSurge and maxUnavailable are both 0"
 
 

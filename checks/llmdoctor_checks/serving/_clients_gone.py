@@ -108,7 +108,7 @@ def given_up(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs:
         if len(cut) < max(_FEWEST_CUT, _CUT_OF_GONE * len(ages)):
             continue
         return Finding(
-            role="risk" if all(map(long_past, cut)) else "cause",  # the next long one meets it, too
+            role="risk" if long_past(cut) else "cause",  # the next long one meets it, too
             severity="warning",
             summary=f"{len(cut)} of {len(ages)} requests {whose} were {say_seconds(timeout.seconds)} old, which is what "
             f"{timeout.item.raw.get('kind')}/{timeout.item.name} allows{'' if timeout.whole else ' without a word of the answer'}.",
@@ -235,8 +235,7 @@ def _all_as_old(pod: Pod, engine: Engine, ages: list[tuple[Line, float]]) -> Fin
     )
     return Finding(
         role="cause"
-        if (loading and not all(map(long_past, alike)))
-        or not (_few(alike[0].log, len(alike)) or _many(alike[0].log, len(alike)))
+        if (loading and not long_past(alike)) or not (_few(alike[0].log, len(alike)) or _many(alike[0].log, len(alike)))
         else "note",
         severity="warning",
         confidence="likely" if loading or _answers(ages) else "possible",

@@ -161,10 +161,13 @@ def gateway_timeout(
     engine = next((e for e in subject.engines(pod) if ports(e)), None)
     serves = subject.engines(pod) or pod.log_only
     cut = cut_off(pod, subject, cluster) if serves else own_words(pod, cluster)
-    if cut and not stray(cut) and not all(map(long_past, cut)):
+    told = None
+    if cut and not stray(cut):
         its_own = any(map(own_setting, cut))
         timeout = _that_ended(cut, pod, engine, subject, cluster) if engine and not its_own else None
-        yield _gave_up(pod, cut, timeout, cluster, serves=bool(serves))
+        told = _gave_up(pod, cut, timeout, cluster, serves=bool(serves))
+    if told is not None and told.role == "cause":
+        yield told
         return
     found = _own_timeout(pod, subject, logs) if pod.exists else None
     if found is None and engine is not None:
@@ -176,6 +179,8 @@ def gateway_timeout(
         found = found or _shorter_than_answers(pod, engine, subject, cluster, metrics)
     if found is None and engine is None and not subject.engines(pod) and pod.ready:
         found = _all_at_one_age(pod, None, subject, cluster, logs)
+    if found is None or (told is not None and found.role != "cause"):
+        found = told or found
     if found is not None:
         yield found
 
@@ -199,7 +204,7 @@ def _gave_up(pod: Pod, cut: list[Line], timeout: Timeout | None, cluster: Cluste
     allows = f", and {timeout.where} allows {say_seconds(timeout.seconds)}" if timeout else ""
     guessed = dict(hidden_clients(pod, cluster)) if serves and pod.exists else {}
     return Finding(
-        role="cause",
+        role="risk" if long_past(cut) else "cause",  # the next long one meets it, too
         confidence="possible" if all(pod_of(line) in guessed for line in cut) else "likely",
         summary=f"{where} gave up waiting for an answer from {whose} server{after}; its log says so {times}{allows}.",
         evidence=(
@@ -316,7 +321,7 @@ def _all_at_one_age(
     who, alive = lines[0].log, answered_well(own) if own is not None else 0
     allows = f", which is what {timeout.where} allows" if timeout else ""
     return Finding(
-        role="note" if alive >= MANY * len(lines) else "cause",
+        role="note" if alive >= MANY * len(lines) else "risk" if long_past(lines) else "cause",
         confidence="likely" if alive or timeout else "possible",
         summary=f"{who.container or who.pod} of {who.pod} ended {len(lines)} requests when they were {say_seconds(seconds)} old, "
         f"each time the same{allows}: a timeout of its own, or of what it asks."

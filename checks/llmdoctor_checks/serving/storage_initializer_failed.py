@@ -118,7 +118,7 @@ def _there_before(pod: Pod, ending: Ending, log: Log) -> Finding | None:
     """One that would link what is linked from the time before it was started again."""
     name = ending.container.name
     line = next((line for line in reversed([*log.find("File exists")]) if _THERE_BEFORE.search(line.text[:2000])), None)
-    if line is None or line.number <= len(log) - _LAST_LINES:
+    if line is None or line.number <= len(log) - _LAST_LINES or not ending.container.restarts:
         return None
     return Finding(
         role="cause",
