@@ -21,34 +21,38 @@ from kubectl_llmdoctor.api import (
     often,
     rows,
 )
-from llmdoctor_checks._clients import before
+from llmdoctor_checks._clients import asking, before
 from llmdoctor_checks.serving._gateways import GENERATES
 
 #: nginx says so in its error log. Envoy has the status and its own detail in an access log of text; in one of JSON, that no server was
 #: asked says that it answered by itself.
 _OF_NGINX, _OF_ENVOY = "client intended to send too large body: ", "request_payload_too_large"
 _IN_JSON = ('"response_code":413', '"response_code":"413"', '"response_code": 413', '"status":413', '"status":"413"')
-LITERALS = (_OF_NGINX, _OF_ENVOY, *_IN_JSON)
+LITERALS = (_OF_NGINX, _OF_ENVOY, *_IN_JSON, '"statusCode":413', "status=413", '" 413')
 _STATUS = r'"(?:response_code|status)": ?"?413"?[,}]'
+#: As programs in front of a server log a request that they refused themselves.
+_BY_A_FRONT = r'"(?:status(?:_?code)?)": ?"?413\b|\bstatus(?:_?code)?=413\b|HTTP/[\d.]{1,3}" 413\b'
 _ASKED_NOBODY = r'"upstream_host": ?(?:null|"-?")'
 
 #: How large it was.
-_BYTES = r'too large body: (\d{1,15}) bytes|"bytes_received": ?"?(\d{1,15})"?'
+_BYTES = r'too large body: (\d{1,15}) bytes|"(?:bytes_received|content_?[lL]ength)": ?"?(\d{1,15})"?'
 
 #: Which host was asked, as they print it: nginx, Envoy's fields, and what an access log of text has in quotation marks.
 _HOST = r'\bhost: "([\w.-]{1,253})|"(?::?authority|host)": ?"([\w.-]{1,253})|"([\w-]{1,63}(?:\.[\w-]{1,63}){1,10})(?::\d{1,5})?"'
 _PATHS = rf"{GENERATES}|/v1/(?:embeddings|rerank|audio/\w+)\b|/(?:embed|rerank)\b"
 
 
-def refused(pod: Pod, server: Container, cluster: Cluster) -> list[Line]:
+def refused(pod: Pod, server: Container, cluster: Cluster, own: Log | None) -> list[Line]:
     """Lines of gateways that refused a body that was meant for this server, by its name or by a host that leads to it alone.
 
     Only since it was started, as far as the time is known: what was refused before may have been mended with that.
     """
     said = cluster.once("too large bodies", lambda: list(_refusals(cluster))) if pod.ready else []
     names = {item.name for item in pod.services}
-    if not said or not names:
+    if not names:
         return []
+    if not said:
+        return _by_a_front(pod, server, cluster, own) if pod.ready and own is not None else []
     either = "|".join(map(re.escape, sorted(names | _routes(pod, names, cluster))))
     ns = re.escape(pod.namespace)
     # with its namespace, since a Service may be called like a word of any path; as ingress-nginx joins them, with the port
@@ -59,6 +63,28 @@ def refused(pod: Pod, server: Container, cluster: Cluster) -> list[Line]:
     here = {(host, space) for host, space in asked if leads_here(pod, names, f"http://{host}", space)}
     ours = (line for line, hosts in said if not here.isdisjoint(hosts) or named.search(line.text))
     return [line for line in ours if not before(line, server, cluster)]
+
+
+def _by_a_front(pod: Pod, server: Container, cluster: Cluster, own: Log) -> list[Line]:
+    """Lines of programs that ask this server alone and answered 413, which its own access log does not have."""
+    answers = [line.text[:2000] for line in own.find('" 200')]
+    if not any("POST /" in text for text in answers) or any(
+        re.search(_BY_A_FRONT, x.text[:2000]) for x in own.find("413")
+    ):
+        return []
+    who = {(c.pod.namespace, c.pod.name, c.name) for c in asking(pod, cluster)}
+    lines = cluster.once("413 of fronts", lambda: list(_of_fronts(cluster)))
+    asked = ((x.log.source.namespace, x.log.pod, x.log.container) for x in lines)
+    return [line for line, one in zip(lines, asked, strict=True) if one in who and not before(line, server, cluster)]
+
+
+def _of_fronts(cluster: Cluster) -> Iterator[Line]:
+    for text in cluster.snapshot.logs:
+        log = Log(text)
+        for line in log.find("413") if text.pod and not text.previous else ():
+            said = line.text[:4000]
+            if "POST" in said and re.search(_BY_A_FRONT, said) and re.search(_PATHS, said):
+                yield line
 
 
 def _refusals(cluster: Cluster) -> Iterator[tuple[Line, set[tuple[str, str]]]]:
@@ -105,13 +131,17 @@ def finding(pod: Pod, lines: list[Line], *, cause: bool) -> Finding:
         severity="warning",
         summary=f"{line.log.pod} refused requests to {pod.name} for the size of their body{of} (413), {often(len(lines))} in its log: "
         "that is its own limit, and the server never saw them.",
-        evidence=(log_evidence(line, next(words for words in LITERALS if words in line.text)),),
+        evidence=(log_evidence(line, next((words for words in LITERALS if words in line.text), "")),),
         fixes=(_raised(line),),
         order=line.order,
     )
 
 
 def _raised(line: Line) -> Fix:
+    if _OF_NGINX not in line.text and _OF_ENVOY not in line.text and not re.search(_ASKED_NOBODY, line.text):
+        return fixes.advice(
+            f"Raise the limit that {line.log.pod} has for the body of a request above the largest one (a few images have many MB)"
+        )
     how = (
         "nginx.ingress.kubernetes.io/proxy-body-size of its Ingress, or client_max_body_size (1 MiB where nothing is set)"
         if _OF_NGINX in line.text

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from kubectl_llmdoctor.api import (
     Cluster,
+    Container,
     Engine,
     Finding,
     Line,
@@ -149,9 +150,11 @@ def _of_undici(pod: Pod, engine: Engine, cluster: Cluster, ages: list[tuple[Line
     )
 
 
-def unbroken(pod: Pod, engine: Engine, logs: Logs | None) -> Log | None:
+def unbroken(pod: Pod, server: Container | None, logs: Logs | None) -> Log | None:
     """The log of a server that is ready, never ended and says of no fault."""
-    status, own = engine.container.status, logs.current(engine.container.name) if logs is not None else None
+    if server is None:
+        return None
+    status, own = server.status, logs.current(server.name) if logs is not None else None
     if not pod.ready or status is None or status.restart_count or own is None:
         return None
     return None if next(own.find("Traceback (most"), None) else own
@@ -159,7 +162,7 @@ def unbroken(pod: Pod, engine: Engine, logs: Logs | None) -> Log | None:
 
 def cut_short(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs: Logs | None) -> Finding | None:
     """Streams that ended in the middle, by the log of a client that asks this server alone, and a limit of the whole request on the way."""
-    if unbroken(pod, engine, logs) is None:
+    if unbroken(pod, engine.container, logs) is None:
         return None
     said = cluster.once("cut short", lambda: list(_words_of_clients(cluster, CUT_SHORT)))
     names = {item.name for item in pod.services if leads(item, pod, ports(engine))}
@@ -278,7 +281,7 @@ def _answers(ages: list[tuple[Line, float]]) -> bool:
 
 def impatient(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Finding | None:
     """Clients that say after how many seconds they no longer waited for the answer of a server that runs without a break."""
-    own = unbroken(pod, engine, logs)
+    own = unbroken(pod, engine.container, logs)
     if own is None:
         return None
     said = cluster.once("waited", lambda: list(_waited(cluster)))

@@ -171,23 +171,41 @@ def _kept_in(pod: Pod, cluster: Cluster, asker: Pod | None) -> Finding | None:
         ports = _behind(pod, named)
         if not ports or any(has_port(rule, port) for rule in rules(ours, "Egress") for port in ports):
             continue
-        names, port = " and ".join(one.name for one in ours), min(ports)
-        service = next((one for one in pod.services if one.name == named["host"].partition(".")[0]), None)
-        return Finding(
-            role="cause",
-            summary=f"NetworkPolicy {names} lets {client.namespace}/{client.name} out to chosen ports only, and port {port} of "
-            f"{pod.name} is none of them; it says that it cannot connect.",
-            evidence=(log_evidence(line), *(quote(one, "egress") for one in ours)),
-            fixes=(
-                let_out(ours[0], service, port)
-                if service is not None
-                else fixes.advice(f"Allow port {port} of {pod.name} in NetworkPolicy/{ours[0].name}", owner="platform"),
-            ),
-            order=line.order,
-            explains=CONSEQUENCES if asker is not None else (),
-            pods=((asker or pod).name,),
-        )
+        return _not_let_out(pod, client, ours, line, ports, named["host"].partition(".")[0], asker)
+    if asker is not None:
+        return None
+    for client, log, said, _ in _cut_from(cluster):
+        ours = policies(client, cluster, "Egress") if not said and not log.previous else []
+        unnamed = _nameless(log, pod, client) if ours and client.item is not pod.item else None
+        if unnamed is None or cilium_egress(client, cluster):
+            continue
+        ports = _asked_at(pod, picker=False)
+        if ports and not any(has_port(rule, port) for rule in rules(ours, "Egress") for port in ports):
+            return _not_let_out(pod, client, ours, unnamed, ports, "", asker)
     return None
+
+
+def _not_let_out(
+    pod: Pod, client: Pod, ours: list[Item], line: Line, ports: set[int], asked: str, asker: Pod | None
+) -> Finding:
+    """A client that its own policies keep from this pod."""
+    names, port = " and ".join(one.name for one in ours), min(ports)
+    service = next((one for one in pod.services if one.name == asked or not asked), None)
+    return Finding(
+        role="cause",
+        confidence="certain" if asked else "likely",
+        summary=f"NetworkPolicy {names} lets {client.namespace}/{client.name} out to chosen ports only, and port {port} of "
+        f"{pod.name} is none of them; it says that it cannot connect.",
+        evidence=(log_evidence(line), *(quote(one, "egress") for one in ours)),
+        fixes=(
+            let_out(ours[0], service, port)
+            if service is not None
+            else fixes.advice(f"Allow port {port} of {pod.name} in NetworkPolicy/{ours[0].name}", owner="platform"),
+        ),
+        order=line.order,
+        explains=CONSEQUENCES if asker is not None else (),
+        pods=((asker or pod).name,),
+    )
 
 
 def _held(cluster: Cluster) -> Iterator[tuple[Pod, list[Item], Line, re.Match[str]]]:

@@ -27,18 +27,30 @@ from llmdoctor_checks._clients import asking
 from llmdoctor_checks.serving._gateways import GENERATES, STORES, asked_for
 
 #: What a line that says so contains.
-ENDED = ("imed out", "imeout", "bort", "ancel", "eadline", "roke off", "unexpected EOF", " 504", ":504", ": 504")
+ENDED = (
+    "imed out",
+    "imeout",
+    "bort",
+    "ancel",
+    "eadline",
+    "roke off",
+    "unexpected EOF",
+    " 504",
+    ":504",
+    ": 504",
+    "=504",
+)
 _ENDED = (
     r"(?i)timed[ -]?out|time-?out|\babort|\bcancel(?:l?ed|ling)\b|\bdeadline|\bbroke off|unexpected EOF"
-    r"|\"status(?:_?code)?\": ?\"?504\b|\" 504 "
+    r"|\"status(?:_?code)?\": ?\"?504\b|\" 504 |\bstatus(?:_?code)?=504\b|\b504: b?[\"'{]"
 )
 
 #: A line of a connection, of another store or of a probe tells of no request to a model; nor does one that ends well.
-_ELSE = (
-    rf"(?i){STORES}|database|\bdb\b|cache|session|web.?socket|inactiv|crawl|scrap|brows|\bsearch|\bspans?\b|telemetry|\bexport|embed|rerank|retriev|\btool\b|upload|download|\bs3\b|smtp|\bdns\b|\blookup\b|\block\b|\bpool\b"
+OF_ELSE = (
+    rf"(?i){STORES}|database|\bdb\b|cache|session|web.?socket|inactiv|crawl|scrap|brows|\bsearch|\bspans?\b(?!=)|telemetry|\bexport|embed|rerank|retriev|\btool\b|upload|download|\bs3\b|smtp|\bdns\b|\blookup\b|\block\b|\bpool\b"
     r"|\bconnect(?:ing)?\b|connection (?:timed|timeout|refused|reset|attempt)|ECONN|\bdial\b|handshake|health|heartbeat|\bprobe|\bping\b"
     r"|\bpull|\bload(?:ing|ed)?\b"
-    r"|/metrics\b|(?-i:\bGET\b)|\bstatus(?:_?code)?\\?\"?[=:] ?\\?\"?2\d\d\b|HTTP/[\d.]{1,3}\" 2\d\d\b|\b(?:DEBUG|TRACE)\b"
+    r"|/metrics\b|(?-i:\bGET\b)|\bstatus(?:_?code)?\\?\"?[=:] ?\\?\"?2\d\d\b|HTTP/[\d.]{1,3}\" 2\d\d\b|\b(?:DEBUG|TRACE)\b(?!=)"
 )
 #: A statistic counts what was ended, over a time that is as round; and what a user or a page may have written is said of nothing.
 _NO_REQUEST = (
@@ -50,6 +62,8 @@ _NO_REQUEST = (
 _OF_AN_ANSWER = r"(?i)\bllm\b|model|complet|generat|infer|answer|prompt|\bchat\b"
 _OF_ANY = r"(?i)stream|respon|request|upstream"
 _BESIDE = 1
+#: A request to a server of models, also by the path of those that serve any (LitServe, Cog, MLflow).
+_ASKED = rf"{GENERATES}|POST /(?:predict(?:ions)?|invocations)\b"
 _URL = r"https?://[\w.-]{1,253}(?::\d{1,5})?"
 
 #: A length of time: Go's, with a unit, or behind a name that has one. One that is still to come is none of a request.
@@ -95,11 +109,11 @@ def of_clients(pod: Pod, cluster: Cluster) -> tuple[list[Line], int] | None:
 
 
 def of_itself(pod: Pod, cluster: Cluster, engines: set[str]) -> tuple[list[Line], int] | None:
-    """What a proxy in the server's own pod says of requests to generate."""
+    """What a proxy in the server's own pod says of requests to generate, or a server that nobody knows itself."""
     said = cluster.once("ended at an age", lambda: dict(_said(cluster)))
     for name in (c.name for c in pod.containers if c.name not in engines):
         lines = said.get((pod.namespace, pod.name, name), ())
-        if (found := _alike([one for one in lines if re.search(GENERATES, one[0].text[:4000])])) is not None:
+        if (found := _alike([one for one in lines if _speaks(one[0], _ASKED)])) is not None:
             return found
     return None
 
@@ -130,7 +144,7 @@ def _said(cluster: Cluster) -> Iterator[tuple[tuple[str, str, str], list[tuple[L
 def _ages(line: Line) -> set[float]:
     """How many seconds a line says that something took which it says was ended; none where it is of something else."""
     text = line.text[:2000]
-    if not re.search(_ENDED, text) or re.search(_ELSE, text) or re.search(_NO_REQUEST, text):
+    if not re.search(_ENDED, text) or re.search(OF_ELSE, text) or re.search(_NO_REQUEST, text):
         return set()
     if not _speaks(line, _OF_AN_ANSWER) and not _speaks(line, _OF_ANY):
         return set()

@@ -35,6 +35,8 @@ from llmdoctor_checks.serving._gateways import STORES
 REFUSED = ("onnection refused", "onnection_refused")
 #: So many are no chance; and what names another, or its port, is not of this server.
 _FEWEST, _ANY_AT = 2, r"https?://|\bport\b|[a-z)\]]:\d{2,5}\b|\d{1,3}(?:\.\d{1,3}){3}:\d"
+#: Envoy's filter that asks another program about each request, over gRPC, and names none.
+_OF_A_PROCESSOR, _GRPC = "ext_proc", ("grpc", "h2c", "http2")
 #: What a program connects to beside a server of models.
 _OF_OTHERS = rf"(?i){STORES}|database|\bdb\b|cache|embed|rerank|\btool\b|smtp|\bdns\b"
 _AT = r"(?<![\d.])(\d{1,3}(?:\.\d{1,3}){3}):(\d{1,5})(?!\d)"
@@ -55,6 +57,8 @@ def strangers(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
                 continue
             line = next((x for n in sorted(numbers) if (x := _refused(cluster, address, n, other)) is not None), None)
             line = line or (_by_a_client(pod, other, item, cluster) if of_job and item.kind == "Service" else None)
+            unnamed = _by_a_gateway(pod, other, item, cluster) if line is None and declared else None
+            line = line or unnamed
             if line is None:
                 continue
             told = dig(item.raw, "spec.selector")
@@ -65,6 +69,7 @@ def strangers(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
             yield Finding(
                 role="cause",
                 severity="warning",
+                confidence="certain" if unnamed is None else "likely",
                 summary=f"{kind} {item.name} selects {other.name}, too, which does not listen on port {port}: its share of the "
                 "requests is refused.",
                 evidence=(
@@ -153,16 +158,36 @@ def _refusals_of(cluster: Cluster) -> _Refusals:
             for address, port in re.findall(_AT, line.text):
                 at.setdefault((address, int(port)), []).append(line)
     hosts = {address for address, _ in at}
-    pods = (
-        [item for item in cluster.items("Pod") if str(dig(item.raw, "status.podIP")) in hosts or _of_a_job(item)]
-        if said
-        else []
-    )
+    every = any(_OF_A_PROCESSOR in line.text for line in said)
+    pods = [
+        item
+        for item in (cluster.items("Pod") if said else ())
+        if every or str(dig(item.raw, "status.podIP")) in hosts or _of_a_job(item)
+    ]
     return _Refusals(at, pods, said)
 
 
 def _of_a_job(item: Item) -> bool:
     return any(row.get("kind") == "Job" for row in rows(item.raw, "metadata.ownerReferences"))
+
+
+def _by_a_gateway(pod: Pod, other: Pod, service: Item, cluster: Cluster) -> Line | None:
+    """Where a gateway that asks over gRPC where to send requests was refused by it does not say whom, while both are ready for long."""
+    listed = rows(service.raw, "spec.ports")
+    if not any(word in f"{row.get('name')} {row.get('appProtocol')}".lower() for row in listed for word in _GRPC):
+        return None
+    times = [parse_time(one.last_transition_time) for x in (pod, other) if (one := x.condition("Ready")) is not None]
+    since = max((at for at in times if at is not None), default=None)
+    longest = (cluster.now - since).total_seconds() if since is not None and cluster.now is not None else 0
+    lines = [
+        line
+        for line in _refusals(cluster).any
+        if _OF_A_PROCESSOR in line.text
+        and line.log.pod not in (pod.name, other.name)
+        and (ago := written_ago(line, cluster.now)) is not None
+        and ago < longest
+    ]
+    return lines[-1] if len(lines) >= _FEWEST and pod.ready else None
 
 
 def _by_a_client(pod: Pod, other: Pod, service: Item, cluster: Cluster) -> Line | None:

@@ -8,11 +8,12 @@ from datetime import datetime
 
 import msgspec
 
-from kubectl_llmdoctor.api import Cluster, Event, Events, Line, Log, Pod, leads_here, written_ago
+from kubectl_llmdoctor.api import Cluster, Event, Events, Line, Log, Pod, events_of, leads_here, top_of, written_ago
 from llmdoctor_checks._clients import asking
 from llmdoctor_checks.serving._gateways import CUT_SHORT, STORES, asked_for
 
-#: How clients say that a connection ended in the middle: beside streams' own words those of Python, Node and Go.
+#: How clients say that a connection ended in the middle: beside streams' own words those of Python, Node, Go, Java and Rust. When they say
+#: it is the evidence, so the words may be any of these.
 LITERALS = (
     *CUT_SHORT,
     "Server disconnected",
@@ -21,6 +22,16 @@ LITERALS = (
     "onnection reset by peer",
     "socket hang up",
     "ECONNRESET",
+    "unexpected EOF",
+    "remature close",
+    "remature EOF",
+    "remature end of",
+    "onnection closed before message completed",
+    "onnection closed prematurely",
+    "ncomplete chunked read",
+    "IncompleteRead",
+    "roken pipe",
+    "error: terminated",
 )
 
 #: What controllers say of a pod that they delete.
@@ -53,7 +64,8 @@ class WithThePod(msgspec.Struct, frozen=True):
 def with_the_pod(pod: Pod, cluster: Cluster, events: Events | None, grace: int) -> WithThePod | None:
     """What broke off within the grace period of pods that were deleted, and hardly anything that did at another time."""
     now = cluster.now
-    gone = [one for one in events.of(_DELETED) if one.last is not None] if events is not None else []
+    deleted = [*events.of(_DELETED), *_of_former_templates(pod, cluster)] if events is not None else []
+    gone = [one for one in dict.fromkeys(deleted) if one.last is not None]
     if now is None or not gone:
         return None
     told = sorted({at for one in gone for at in (one.first, one.last) if at is not None})
@@ -81,6 +93,19 @@ def with_the_pod(pod: Pod, cluster: Cluster, events: Events | None, grace: int) 
         event = next(one for one in gone if last in (one.first, one.last))
         return WithThePod([line for line, _ in apart], event)
     return None
+
+
+def _of_former_templates(pod: Pod, cluster: Cluster) -> list[Event]:
+    """What is said of pods that a Deployment had before its template was changed: their ReplicaSets are others, and may be gone."""
+    top = top_of(pod.item, cluster) if pod.item else None
+    if top is None or top.item.kind.partition(".")[0] != "Deployment":
+        return []
+    named = re.compile(rf"{re.escape(top.item.name)}-[a-z\d]{{5,10}}")
+    return [
+        one
+        for one in events_of(cluster).of_kind("ReplicaSet")
+        if one.reason == _DELETED and one.namespace == pod.namespace and named.fullmatch(one.name)
+    ]
 
 
 def _another(one: tuple[Line, float], other: tuple[Line, float]) -> bool:

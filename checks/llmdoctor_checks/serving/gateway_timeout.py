@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
     Cluster,
+    Container,
     Engine,
     Finding,
     Fix,
@@ -67,6 +68,7 @@ from llmdoctor_checks.serving._gateways import (
 from llmdoctor_checks.serving._idle import LITERALS as RESET
 from llmdoctor_checks.serving._idle import closed_while_idle
 from llmdoctor_checks.serving._round_ages import ENDED, FEWEST, of_clients, of_itself
+from llmdoctor_checks.serving._since_asked import BROKEN, since_asked
 from llmdoctor_checks.serving._timeouts import (
     FASTEST_TOKENS_PER_SECOND,
     NGINX_SECONDS,
@@ -115,6 +117,7 @@ _ENOUGH_REQUESTS, _CUT_SHARE, _ENOUGH_TO_CLEAR = 100, 0.01, 1000
             LATE_ANSWER,
             KILLED,
             *ENDED,
+            *BROKEN,
         ),
         *(words for words, _ in GONE),
         *COUNTED,
@@ -142,7 +145,8 @@ def gateway_timeout(
     age, or did not hear in time from what it asks where to send a request.
 
     Whatever words a client, a gateway or a proxy beside the server has for it: requests that it ended each time at the same round age,
-    as its log says, met a timeout.
+    as its log says, met a timeout. So did those of which the server's log says when they began, and a client's that they ended, each time
+    as many round seconds later. Both also count for a server that is not known, where its container asks for a GPU.
 
     Where nothing says who gave up, Ollama's own log may: clients that all went away at one round age while it loaded the model met a
     timeout. The other way round, vLLM and SGLang close a connection that is idle for 5 s; what keeps it longer has its request reset
@@ -306,11 +310,12 @@ def _all_at_one_age(
     pod: Pod, engine: Engine | None, subject: Subject, cluster: Cluster, logs: Logs | None
 ) -> Finding | None:
     """Requests that somebody ended each time at the same round age, by whatever words, while the server ran on."""
-    own = unbroken(pod, engine, logs) if engine is not None else None
+    own = unbroken(pod, engine.container if engine is not None else _unknown_server(pod), logs)
     if engine is not None and own is None:
         return None
     ended = of_itself(pod, cluster, {one.container.name for one in subject.engines(pod)})
-    ended = ended or (of_clients(pod, cluster) if engine is not None else None)
+    if own is not None:
+        ended = ended or of_clients(pod, cluster) or since_asked(pod, own, cluster)
     lines, seconds = ended or ([], 0)
     if engine is not None:
         lines = [line for line in lines if not before(line, engine.container, cluster)]
@@ -340,6 +345,12 @@ def _all_at_one_age(
         ),
         order=lines[0].order,
     )
+
+
+def _unknown_server(pod: Pod) -> Container | None:
+    """What serves in a pod in which no engine is known: its one container that asks for a GPU."""
+    asking = [one for one in pod.containers if one.role != "init" and one.gpus]
+    return asking[0] if len(asking) == 1 else None
 
 
 def _measured(timeout: Timeout, taken: Histogram, tokens: int | None) -> Finding:

@@ -95,7 +95,8 @@ def request_too_long(
     Inference as `validation`); where many are, and accepted prompts come near the context, length is the likeliest reason.
 
     A gateway may refuse a request before the server sees it, for the size of its body (413): nginx takes 1 MiB where nothing is set,
-    which an image or two fill, and an Envoy that reads the body to find a model's name what it may buffer. Its log says so. Text
+    which an image or two fill, and an Envoy that reads the body to find a model's name what it may buffer. Its log says so, or that of any
+    program that asks this server alone, where the server's own has no such answer. Text
     Embeddings Inference and Text Generation Inference have such a limit themselves (`--payload-limit`, 2 MB where nothing is set), and
     only their clients are told of it.
 
@@ -121,8 +122,9 @@ def request_too_long(
     if logs is not None and (found := _body_too_large(pod, engine, cluster, logs)) is not None:
         yield found
         return
-    if bodies := _bodies.refused(pod, engine.container, cluster):
-        served = answered(logs.current(engine.container.name)) if logs is not None else 0
+    own = logs.current(engine.container.name) if logs is not None else None
+    if bodies := _bodies.refused(pod, engine.container, cluster, own):
+        served = answered(own)
         yield _bodies.finding(pod, bodies, cause=not astray(len(bodies), len(bodies), served + len(bodies)))
         return
     if metrics is not None:

@@ -52,6 +52,9 @@ _OVERLOADED = "Model is overloaded"
 #: What shows that the scheduler worked on: a step, or an answer.
 _WORKED = r"\b(?:Prefill|Decode) batch\b|\"POST /\S+ HTTP/1\.1\" 200\b"
 
+#: How uvicorn and gunicorn log these answers.
+_ANSWERED_503, _ANSWERED_200 = expression(r'HTTP/1\.[01]" 503\b'), expression(r'HTTP/1\.[01]" 200\b')
+
 #: What makes a probe a request of its own, which waits in the queue behind all others.
 _GENERATES = expression(r"/v1/(?:chat/)?completions\b|/generate\b|/health_generate\b|/api/(?:generate|chat)\b")
 
@@ -79,7 +82,16 @@ _LONG_AGO = 6 * 3600
 @check(
     "probe-timeout-under-load",
     since="0.1",
-    literals=(_UNHEALTHY, _OVERLOADED, _MISSED, _IN_A_ROW, _REPLICA_UP, *_dropped.LITERALS, *NOBODY_LEFT),
+    literals=(
+        _UNHEALTHY,
+        _OVERLOADED,
+        _MISSED,
+        _IN_A_ROW,
+        _REPLICA_UP,
+        'HTTP/1.1" 503',
+        *_dropped.LITERALS,
+        *NOBODY_LEFT,
+    ),
 )
 def probe_timeout_under_load(
     pod: Pod, subject: Subject, cluster: Cluster, events: Events | None, logs: Logs | None
@@ -94,7 +106,8 @@ def probe_timeout_under_load(
     progress before the kill. SGLang's `/health` computes a token itself: it answers 503 when that waits for more than 20 seconds
     behind a long prefill or a kernel that is being compiled (`SGLANG_HEALTH_CHECK_TIMEOUT`). It looks for the token once a second:
     a probe that allows one second, which is what Kubernetes takes for granted, gets no answer even from an idle server. Text
-    Generation Inference's answers 503 while as many requests wait as it allows.
+    Generation Inference's answers 503 while as many requests wait as it allows. Other servers ask their engine, too, and answer 503
+    where it takes too long; one that answers 200 to the same question afterwards was not dead.
 
     A startup probe with as little time restarts a server that has come up, again and again.
 
@@ -194,19 +207,20 @@ def _restarted(pod: Pod, ending: Ending, events: Events, logs: Logs | None) -> F
     token = _no_token(log)
     full = next(log.find(_OVERLOADED), None) if log is not None and token is None else None
     failed = [event for kind, event in failures(container, events) if kind == which]
-    slow = [e for e in failed if _no_answer(e) or ((token or full) and e.message.endswith("statuscode: 503"))]
+    probe = container.spec.probes.get(which)
+    busy = _well_again(log, probe) if log is not None and not (token or full) else None
+    slow = [e for e in failed if _no_answer(e) or ((token or full or busy) and e.message.endswith("statuscode: 503"))]
     phase = phase_of(log)
     up = served(log) or (phase is None and (ending.seconds or 0) >= _LONG_SECONDS)
     if which == "startup":
         up = served(log) and slow[-1:] == failed[-1:]
     if not (slow and (up or (which == "liveness" and came_up(container)))):
         return None
-    probe = container.spec.probes.get(which)
     span = f" after {say_seconds(ending.seconds)}" if ending.seconds is not None else ""
-    said = token or full or (phase.line if phase else None)
+    said = token or full or busy or (phase.line if phase else None)
     return Finding(
         role="cause",
-        summary=f"The kubelet restarted {container.name}{span}: it was up and {_lacked(slow[-1], which, probe, token, full)}.",
+        summary=f"The kubelet restarted {container.name}{span}: it was up and {_lacked(slow[-1], which, probe, token, full, busy)}.",
         evidence=(
             *_evidence(pod, probe, [event_evidence(e, pod.cluster) for e in (slow[-1], killed[-1][1])], which),
             pod_evidence(pod, ending.path, ending.text),
@@ -224,8 +238,12 @@ def _no_answer(event: Event) -> bool:
     return any(words in event.message for words in _SLOW)
 
 
-def _lacked(last: Event, which: str, probe: k8s.Probe | None, token: Line | None, full: Line | None) -> str:
+def _lacked(
+    last: Event, which: str, probe: k8s.Probe | None, token: Line | None, full: Line | None, busy: Line | None
+) -> str:
     """What the probe did not get, in words."""
+    if busy and not _no_answer(last):
+        return "what its probe asks answered 503 now and then, and 200 again after that, while it answered requests: it was busy"
     if full and not _no_answer(last):
         return "its health check answered 503 while its queue was full"
     if token and not _no_answer(last):
@@ -234,6 +252,22 @@ def _lacked(last: Event, which: str, probe: k8s.Probe | None, token: Line | None
     if probe is None:
         return f"did not answer within its {which} probe's timeout"
     return f"did not answer within the {say_seconds(probe.timeout_seconds)} that its {which} probe allows"
+
+
+def _well_again(log: Log, probe: k8s.Probe | None) -> Line | None:
+    """The last 503 of what a probe asks after which the same instance answered the probe and requests well: it was not dead, but busy.
+
+    An engine that is dead stays so, and says 503 until it is ended.
+    """
+    path = probe.http_get.path if probe is not None and probe.http_get is not None else ""
+    asked = list(log.find(f'"GET {path} HTTP/1')) if path else []
+    last = next((x for x in reversed(asked) if _ANSWERED_503.search(x.text[:2000])), None)
+    well = [x for x in asked if _ANSWERED_200.search(x.text[:2000])]
+    first = next((x for x in asked if _ANSWERED_503.search(x.text[:2000])), None)
+    if first is None or not any(x.number > first.number for x in well):
+        return None
+    posted = (x for x in log.find('"POST /') if _ANSWERED_200.search(x.text[:2000]))
+    return last if any(x.number > first.number for x in posted) else None
 
 
 def _no_token(log: Log | None) -> Line | None:

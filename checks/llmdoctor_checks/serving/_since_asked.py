@@ -1,0 +1,74 @@
+"""Requests that a client gave up each time at the same round age, by when the server says that they began, and the client that they ended.
+
+Node's fetch says of a stream that it ended no more than `terminated`, and most libraries as little: how old the request was then only the
+server's log tells. So the words need only say that something was broken off.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from itertools import islice
+
+from kubectl_llmdoctor.api import Cluster, Line, Log, Pod, leads_here, written_ago
+from llmdoctor_checks._clients import asking
+from llmdoctor_checks.serving._gateways import GENERATES, asked_for
+from llmdoctor_checks.serving._round_ages import OF_ELSE
+
+#: How servers say that a request begins: vLLM, llama-server, and any that prints its method and path and no status.
+_BEGINS = ("Added request ", "Received request ", " processing task", "POST /")
+_BEGUN = (
+    rf"\b(?:Added|Received) request [\w-]|\| task \d{{1,12}} \| processing task|\bPOST /\S{{0,200}}(?:{GENERATES})\s*$"
+)
+#: What a client's line says of one that was broken off.
+BROKEN = ("erminated", "borted", "imed out", "imeout", "hang up", "unexpected EOF", "other side closed")
+#: Timeouts that people set are multiples of so many seconds; no shorter, no longer, and met to so much by two clocks.
+_ROUND, _SHORTEST, _LONGEST, _EXACT = 30, 30, 1800, 1.0
+#: So many, each of another request, and so large a share of all, are no chance.
+_FEWEST, _SHARE = 3, 0.8
+#: The last lines of a log that are looked at.
+_MOST = 500
+
+
+def since_asked(pod: Pod, own: Log, cluster: Cluster) -> tuple[list[Line], int] | None:
+    """What a client of this server alone says, one line of each request, and how many seconds after its begin."""
+    names, now = {item.name for item in pod.services}, cluster.now
+    begun = sorted(-ago for ago in (written_ago(line, now) for line in _begins(own)) if ago is not None)
+    if now is None or len(begun) < _FEWEST:
+        return None
+    for container in asking(pod, cluster):
+        one = (container.pod.namespace, container.pod.name, container.name)
+        of_each: dict[float, tuple[Line, float]] = {}
+        for line in _broken(cluster).get(one, ()):
+            ago = written_ago(line, now)
+            if ago is None or not all(leads_here(pod, names, url, one[0]) for url in asked_for(line)):
+                continue
+            if at := bisect_right(begun, -ago):
+                of_each.setdefault(begun[at - 1], (line, -ago - begun[at - 1]))
+        rounds = [round(age / _ROUND) * _ROUND for _, age in of_each.values()]
+        seconds = max(set(rounds), key=rounds.count, default=0)
+        lines = [line for line, age in of_each.values() if abs(age - seconds) <= _EXACT]
+        if _SHORTEST <= seconds <= _LONGEST and len(lines) >= max(_FEWEST, _SHARE * len(of_each)):
+            return lines, seconds
+    return None
+
+
+def _begins(own: Log) -> list[Line]:
+    found = {line.number: line for words in _BEGINS for line in own.find(words) if re.search(_BEGUN, line.text[:2000])}
+    return [line for _, line in sorted(found.items())][-_MOST:]
+
+
+def _broken(cluster: Cluster) -> dict[tuple[str, str, str], list[Line]]:
+    """The lines of each container's log by which something was broken off."""
+    return cluster.once("broken off", lambda: dict(_broken_off(cluster)))
+
+
+def _broken_off(cluster: Cluster) -> list[tuple[tuple[str, str, str], list[Line]]]:
+    found = []
+    for text in cluster.snapshot.logs:
+        log = Log(text)
+        lines = {x.number: x for words in BROKEN if text.pod and not text.previous for x in log.find(words)}
+        mine = [line for _, line in sorted(lines.items()) if not re.search(OF_ELSE, line.text[:2000])]
+        if mine:
+            found.append(((text.namespace, text.pod, text.container), list(islice(reversed(mine), _MOST))[::-1]))
+    return found
