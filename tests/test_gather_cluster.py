@@ -401,6 +401,13 @@ def test_a_namespace_with_more_events_than_a_page_is_asked_per_object(
     assert any(row.source == "events" and "1 of" in row.reason for row in found.missing)
 
 
+def test_what_former_replica_sets_of_its_deployment_did_is_kept(world: FakeApi, cluster: Cluster) -> None:
+    world.objects += [event("of-former", "ReplicaSet", "llama-0"), event("of-another", "ReplicaSet", "other-0")]
+    found = names(run(cluster, "llama-2-a"), "Event")
+    assert "of-former" in found
+    assert "of-another" not in found
+
+
 def test_progress_is_told(world: FakeApi, cluster: Cluster) -> None:
     said: list[str] = []
     gather(cluster, Query(names=("llama-2-a",)), progress=said.append)

@@ -28,6 +28,7 @@ def keep(pot: Collector, listed: dict[str, tuple[list[Json], bool]], pods: Itera
     known = {(obj.get("kind"), namespace_of(obj), name_of(obj)) for obj in objects}
     uids = {meta(obj)["uid"] for obj in objects if meta(obj).get("uid")}
     givers = {(namespace_of(obj), name_of(obj)) for obj in objects if obj.get("kind") in _NAME_GIVERS}
+    deployments = {(namespace_of(obj), name_of(obj)) for obj in objects if obj.get("kind") == "Deployment"}
     explained = {(namespace_of(pod), name_of(pod)) for pod in pods}
     for namespace, (events, more) in sorted(listed.items()):
         for event in events:
@@ -37,6 +38,8 @@ def keep(pot: Collector, listed: dict[str, tuple[list[Json], bool]], pods: Itera
                 about.get("uid") in uids
                 or (about.get("kind"), scope, name) in known
                 or (about.get("kind") == "Pod" and (scope, name.rpartition("-")[0]) in givers)
+                # what a Deployment's former ReplicaSets did to their pods
+                or (about.get("kind") == "ReplicaSet" and (scope, name.rpartition("-")[0]) in deployments)
                 # the StatefulSet of the workers of a LeaderWorkerSet has the name of their leader
                 or (about.get("kind") == "StatefulSet" and (scope, name) in explained)
             ):
