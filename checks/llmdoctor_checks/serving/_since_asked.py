@@ -13,7 +13,7 @@ from itertools import islice
 from kubectl_llmdoctor.api import Cluster, Line, Log, Pod, leads_here, written_ago
 from llmdoctor_checks._clients import asking
 from llmdoctor_checks.serving._gateways import GENERATES, asked_for
-from llmdoctor_checks.serving._round_ages import OF_ELSE
+from llmdoctor_checks.serving._round_ages import NO_REQUEST, OF_ELSE, asks_nothing_else
 
 #: How servers say that a request begins: vLLM, llama-server, and any that prints its method and path and no status.
 _BEGINS = ("Added request ", "Received request ", " processing task", "POST /")
@@ -22,6 +22,11 @@ _BEGUN = (
 )
 #: What a client's line says of one that was broken off.
 BROKEN = ("erminated", "borted", "imed out", "imeout", "hang up", "unexpected EOF", "other side closed")
+#: What ends as it should, or is said for information, was not broken off, be it that it ended on time.
+_NO_FAULT = (
+    rf"{OF_ELSE}|(?-i:\bINFO\b)|\b(?:normal|graceful|success)|\blevel\\?\"?[=:] ?\\?\"?info\b|\binfo:"
+    rf"|{NO_REQUEST.removeprefix('(?i)')}"
+)
 #: Timeouts that people set are multiples of so many seconds; no shorter, no longer, and met to so much by two clocks.
 _ROUND, _SHORTEST, _LONGEST, _EXACT = 30, 30, 1800, 1.0
 #: So many, each of another request, and so large a share of all, are no chance.
@@ -33,15 +38,19 @@ _MOST = 500
 def since_asked(pod: Pod, own: Log, cluster: Cluster) -> tuple[list[Line], int] | None:
     """What a client of this server alone says, one line of each request, and how many seconds after its begin."""
     names, now = {item.name for item in pod.services}, cluster.now
+    broken = _broken(cluster)
+    if not broken:
+        return None
     begun = sorted(-ago for ago in (written_ago(line, now) for line in _begins(own)) if ago is not None)
     if now is None or len(begun) < _FEWEST:
         return None
     for container in asking(pod, cluster):
         one = (container.pod.namespace, container.pod.name, container.name)
+        alone = one in broken and asks_nothing_else(container, pod, names)
         of_each: dict[float, tuple[Line, float]] = {}
-        for line in _broken(cluster).get(one, ()):
-            ago = written_ago(line, now)
-            if ago is None or not all(leads_here(pod, names, url, one[0]) for url in asked_for(line)):
+        for line in broken.get(one, ()):
+            ago, urls = written_ago(line, now), asked_for(line)
+            if ago is None or not (alone or urls) or not all(leads_here(pod, names, url, one[0]) for url in urls):
                 continue
             if at := bisect_right(begun, -ago):
                 of_each.setdefault(begun[at - 1], (line, -ago - begun[at - 1]))
@@ -68,7 +77,7 @@ def _broken_off(cluster: Cluster) -> list[tuple[tuple[str, str, str], list[Line]
     for text in cluster.snapshot.logs:
         log = Log(text)
         lines = {x.number: x for words in BROKEN if text.pod and not text.previous for x in log.find(words)}
-        mine = [line for _, line in sorted(lines.items()) if not re.search(OF_ELSE, line.text[:2000])]
+        mine = [line for _, line in sorted(lines.items()) if not re.search(_NO_FAULT, line.text[:2000])]
         if mine:
             found.append(((text.namespace, text.pod, text.container), list(islice(reversed(mine), _MOST))[::-1]))
     return found
