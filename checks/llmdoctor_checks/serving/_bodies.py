@@ -32,6 +32,8 @@ LITERALS = (_OF_NGINX, _OF_ENVOY, *_IN_JSON, '"statusCode":413', "status=413", '
 _STATUS = r'"(?:response_code|status)": ?"?413"?[,}]'
 #: As programs in front of a server log a request that they refused themselves.
 _BY_A_FRONT = r'"(?:status(?:_?code)?)": ?"?413\b|\bstatus(?:_?code)?=413\b|HTTP/[\d.]{1,3}" 413\b'
+#: With the address of another it is a request that it made itself, and whoever answers there refused it.
+_ASKED_ANOTHER = rf"https?://[^\s\"']{{1,300}}(?:{GENERATES}|/v1/)"
 _ASKED_NOBODY = r'"upstream_host": ?(?:null|"-?")'
 
 #: How large it was.
@@ -67,13 +69,12 @@ def refused(pod: Pod, server: Container, cluster: Cluster, own: Log | None) -> l
 
 def _by_a_front(pod: Pod, server: Container, cluster: Cluster, own: Log) -> list[Line]:
     """Lines of programs that ask this server alone and answered 413, which its own access log does not have."""
-    answers = [line.text[:2000] for line in own.find('" 200')]
-    if not any("POST /" in text for text in answers) or any(
-        re.search(_BY_A_FRONT, x.text[:2000]) for x in own.find("413")
-    ):
+    lines = cluster.once("413 of fronts", lambda: list(_of_fronts(cluster)))
+    if not lines or not any("POST /" in line.text[:2000] for line in own.find('" 200')):
+        return []
+    if any(re.search(_BY_A_FRONT, line.text[:2000]) for line in own.find("413")):
         return []
     who = {(c.pod.namespace, c.pod.name, c.name) for c in asking(pod, cluster)}
-    lines = cluster.once("413 of fronts", lambda: list(_of_fronts(cluster)))
     asked = ((x.log.source.namespace, x.log.pod, x.log.container) for x in lines)
     return [line for line, one in zip(lines, asked, strict=True) if one in who and not before(line, server, cluster)]
 
@@ -83,7 +84,9 @@ def _of_fronts(cluster: Cluster) -> Iterator[Line]:
         log = Log(text)
         for line in log.find("413") if text.pod and not text.previous else ():
             said = line.text[:4000]
-            if "POST" in said and re.search(_BY_A_FRONT, said) and re.search(_PATHS, said):
+            if "POST" not in said or not re.search(_BY_A_FRONT, said) or not re.search(_PATHS, said):
+                continue
+            if not re.search(_ASKED_ANOTHER, said):
                 yield line
 
 
@@ -126,21 +129,30 @@ def finding(pod: Pod, lines: list[Line], *, cause: bool) -> Finding:
     line = lines[-1]
     sizes = [int(one[1] or one[2]) for x in lines if (one := re.search(_BYTES, x.text[:8000])) is not None]
     of = f" of {min(sizes)} bytes and more" if sizes else ""
+    whose = "that is its own limit, and the server never saw them"
+    if not _of_a_gateway(line):
+        whose = f"the log of {pod.name} has no such answer, so the limit is that of {line.log.pod} or of what stands between"
     return Finding(
         role="cause" if cause else "note",
         severity="warning",
         summary=f"{line.log.pod} refused requests to {pod.name} for the size of their body{of} (413), {often(len(lines))} in its log: "
-        "that is its own limit, and the server never saw them.",
+        f"{whose}.",
         evidence=(log_evidence(line, next((words for words in LITERALS if words in line.text), "")),),
         fixes=(_raised(line),),
         order=line.order,
     )
 
 
+def _of_a_gateway(line: Line) -> bool:
+    """Whether it says in words of its own that it refused the request itself."""
+    return _OF_NGINX in line.text or _OF_ENVOY in line.text or re.search(_ASKED_NOBODY, line.text) is not None
+
+
 def _raised(line: Line) -> Fix:
-    if _OF_NGINX not in line.text and _OF_ENVOY not in line.text and not re.search(_ASKED_NOBODY, line.text):
+    if not _of_a_gateway(line):
         return fixes.advice(
-            f"Raise the limit that {line.log.pod} has for the body of a request above the largest one (a few images have many MB)"
+            f"Raise the limit that {line.log.pod}, or what stands between it and the server, has for the body of a request above the "
+            "largest one (a few images have many MB)"
         )
     how = (
         "nginx.ingress.kubernetes.io/proxy-body-size of its Ingress, or client_max_body_size (1 MiB where nothing is set)"

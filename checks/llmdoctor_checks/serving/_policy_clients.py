@@ -48,6 +48,7 @@ from llmdoctor_checks.serving._policy_words import CONSEQUENCES, let_in, let_out
 #: Envoy's of what it asks over gRPC where to send a request, or whether (ext_proc: an endpoint picker); to whom it does not say.
 _OF_PICKER = ("ext_proc_error_gRPC_error_14", r"connection_timeout\b")
 _GRPC = ("grpc", "h2c", "http2")
+_REFS = ("extensionRef", "endpointPickerRef")
 _PICKERS = r"(?i)\bepp\b|picker|ext-?proc|processor|gateway-plugin|router"
 
 #: Of whom a server says that he asked, in the access logs of uvicorn, llama-server and Gin; a mesh's proxy asks for others from an
@@ -57,6 +58,8 @@ _ACCESS = (_OF_UVICORN, "request: ", "[GIN] ")
 _FROM = r"(?<![\d.])(?!127\.)(\d{1,3}(?:\.\d{1,3}){3})(?![\d.])"
 #: So many of the last lines of each kind are looked at.
 _MOST_LINES = 50
+
+_URL = r"https?://[\w.:-]{1,300}"
 
 #: A line, and how it names whom its program asked.
 _Named = tuple[Line, re.Match[str]]
@@ -85,7 +88,7 @@ def of_client(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
 
 def _kept_out(pod: Pod, cluster: Cluster, asker: Pod | None) -> Finding | None:
     """A client in the cluster whose log says that it cannot connect to this pod, and which no policy lets in."""
-    picker = not engines_in(pod) and _serves_grpc(pod) and _picks(pod, cluster)
+    picker = not engines_in(pod) and serves_grpc(pod) and picks(pod, cluster)
     ports = _asked_at(pod, picker)
     ours, theirs = policies(pod, cluster, "Ingress"), cilium_ingress(pod, cluster)
     if not ports or pod.spec.host_network or not (ours or theirs):
@@ -271,8 +274,12 @@ def _nameless(log: Log, pod: Pod, client: Pod) -> Line | None:
     if line is None:
         return None
     names = {item.name for item in pod.services}
-    urls = [url for other in log.find("://") for url in re.findall(r"https?://[\w.:-]{1,300}", other.text)]
+    urls = [url for other in log.find("://") for url in re.findall(_URL, other.text)]
     urls += [variable.value for container in client.spec.containers for variable in container.env if variable.value]
+    # what it asked was reached later
+    since = (x.text[:4000] for x in log.find(" 200") if x.number > line.number)
+    if any(addresses(url, names, pod.namespace, client.namespace) for text in since for url in re.findall(_URL, text)):
+        return None
     return line if any(addresses(url, names, pod.namespace, client.namespace) for url in urls) else None
 
 
@@ -318,17 +325,30 @@ def _prints_of(pod: Pod) -> dict[str, set[str]]:
     return found
 
 
-def _serves_grpc(pod: Pod) -> bool:
+def serves_grpc(pod: Pod) -> bool:
     """Whether a Service says that the pod speaks gRPC."""
-    listed = (port for item in pod.services for port in rows(item.raw, "spec.ports"))
+    return any(map(_of_grpc, pod.services))
+
+
+def _of_grpc(service: Item) -> bool:
+    listed = rows(service.raw, "spec.ports")
     return any(word in f"{port.get('name')} {port.get('appProtocol')}".lower() for port in listed for word in _GRPC)
 
 
-def _picks(pod: Pod, cluster: Cluster) -> bool:
+def pickers(cluster: Cluster) -> set[tuple[str, str]]:
+    """The Services, by namespace and name, of all that gateways may ask where to send a request: of an InferencePool, or called so."""
+    pools = [(pool, ref) for pool in cluster.items("InferencePool") for ref in _REFS]
+    named = {(pool.namespace, str(dig(pool.raw, f"spec.{ref}.name") or "")) for pool, ref in pools}
+    services = cluster.items("Service")
+    called = {(x.namespace, x.name) for x in services if re.search(_PICKERS, x.name) and _of_grpc(x)}
+    return {one for one in named if one[1]} | called
+
+
+def picks(pod: Pod, cluster: Cluster) -> bool:
     """Whether a gateway asks the pod where to send requests: an InferencePool names its Service, or it is called so."""
-    names, refs = {item.name for item in pod.services}, ("extensionRef", "endpointPickerRef")
+    names = {item.name for item in pod.services}
     pools = cluster.items("InferencePool", pod.namespace)
-    if any(dig(pool.raw, f"spec.{ref}.name") in names for pool in pools for ref in refs):
+    if any(dig(pool.raw, f"spec.{ref}.name") in names for pool in pools for ref in _REFS):
         return True
     called = (pod.name, *names, *(word for c in pod.containers for word in (c.name, c.spec.image)))
     return any(re.search(_PICKERS, word) for word in called)

@@ -53,7 +53,7 @@ OF_ELSE = (
     r"|/metrics\b|(?-i:\bGET\b)|\bstatus(?:_?code)?\\?\"?[=:] ?\\?\"?2\d\d\b|HTTP/[\d.]{1,3}\" 2\d\d\b|\b(?:DEBUG|TRACE)\b(?!=)"
 )
 #: A statistic counts what was ended, over a time that is as round; and what a user or a page may have written is said of nothing.
-_NO_REQUEST = (
+NO_REQUEST = (
     r"(?i)\b(?:time-?outs|time-?outs?_total|timed[ _-]?out|abort(?:s|ed)|cancell?(?:s|ed|ations))\\?\"?(?:[=:] ?|: \\?\")\d"
     r"|\b\d{1,9} (?:requests? )?(?:were )?(?:time-?outs?|timed[ -]?out|abort(?:s|ed)|cancell?ed)\b"
     r"|\\?\"(?:role|content|messages|prompt)\\?\": ?|'(?:role|content|messages|prompt)': ?|\buser (?:asked|message|query)"
@@ -63,7 +63,7 @@ _OF_AN_ANSWER = r"(?i)\bllm\b|model|complet|generat|infer|answer|prompt|\bchat\b
 _OF_ANY = r"(?i)stream|respon|request|upstream"
 _BESIDE = 1
 #: A request to a server of models, also by the path of those that serve any (LitServe, Cog, MLflow).
-_ASKED = rf"{GENERATES}|POST /(?:predict(?:ions)?|invocations)\b"
+ASKED = rf"{GENERATES}|POST /(?:predict(?:ions)?|invocations)\b"
 _URL = r"https?://[\w.-]{1,253}(?::\d{1,5})?"
 
 #: A length of time: Go's, with a unit, or behind a name that has one. One that is still to come is none of a request.
@@ -96,7 +96,7 @@ def of_clients(pod: Pod, cluster: Cluster) -> tuple[list[Line], int] | None:
         return None
     for container in asking(pod, cluster):
         one = (container.pod.namespace, container.pod.name, container.name)
-        alone = one in said and _asks_nothing_else(container, pod, names)
+        alone = one in said and asks_nothing_else(container, pod, names)
         lines = [
             (line, ages)
             for line, ages in said.get(one, ())
@@ -113,12 +113,12 @@ def of_itself(pod: Pod, cluster: Cluster, engines: set[str]) -> tuple[list[Line]
     said = cluster.once("ended at an age", lambda: dict(_said(cluster)))
     for name in (c.name for c in pod.containers if c.name not in engines):
         lines = said.get((pod.namespace, pod.name, name), ())
-        if (found := _alike([one for one in lines if _speaks(one[0], _ASKED)])) is not None:
+        if (found := _alike([one for one in lines if _speaks(one[0], ASKED)])) is not None:
             return found
     return None
 
 
-def _asks_nothing_else(container: Container, pod: Pod, names: set[str]) -> bool:
+def asks_nothing_else(container: Container, pod: Pod, names: set[str]) -> bool:
     """Whether all addresses that a container is told are this server's, so that a request can be meant for no other."""
     told = (url for _, value in told_by(container, pod.cluster) for url in re.findall(_URL, value))
     return all(leads_here(pod, names, url, container.pod.namespace) or _inside(url) for url in told)
@@ -144,7 +144,7 @@ def _said(cluster: Cluster) -> Iterator[tuple[tuple[str, str, str], list[tuple[L
 def _ages(line: Line) -> set[float]:
     """How many seconds a line says that something took which it says was ended; none where it is of something else."""
     text = line.text[:2000]
-    if not re.search(_ENDED, text) or re.search(OF_ELSE, text) or re.search(_NO_REQUEST, text):
+    if not re.search(_ENDED, text) or re.search(OF_ELSE, text) or re.search(NO_REQUEST, text):
         return set()
     if not _speaks(line, _OF_AN_ANSWER) and not _speaks(line, _OF_ANY):
         return set()

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from itertools import islice
+from collections import deque
+from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Cluster, Line, Log, Pod, leads_here, written_ago
 from llmdoctor_checks._clients import asking
 from llmdoctor_checks.serving._gateways import GENERATES, asked_for
-from llmdoctor_checks.serving._round_ages import OF_ELSE
+from llmdoctor_checks.serving._round_ages import NO_REQUEST, OF_ELSE, asks_nothing_else
 
 #: How servers say that a request begins: vLLM, llama-server, and any that prints its method and path and no status.
 _BEGINS = ("Added request ", "Received request ", " processing task", "POST /")
@@ -22,26 +23,36 @@ _BEGUN = (
 )
 #: What a client's line says of one that was broken off.
 BROKEN = ("erminated", "borted", "imed out", "imeout", "hang up", "unexpected EOF", "other side closed")
+#: What ends as it should, or is said for information, was not broken off, be it that it ended on time.
+_NO_FAULT = (
+    rf"{OF_ELSE}|(?-i:\bINFO\b)|\b(?:normal|graceful|success)|\blevel\\?\"?[=:] ?\\?\"?info\b|\binfo:"
+    rf"|{NO_REQUEST.removeprefix('(?i)')}"
+)
 #: Timeouts that people set are multiples of so many seconds; no shorter, no longer, and met to so much by two clocks.
 _ROUND, _SHORTEST, _LONGEST, _EXACT = 30, 30, 1800, 1.0
 #: So many, each of another request, and so large a share of all, are no chance.
 _FEWEST, _SHARE = 3, 0.8
-#: The last lines of a log that are looked at.
-_MOST = 500
+#: The last begins that are looked at, among so many lines that may be some, and the last lines of a client.
+_MOST, _MOST_BESIDE, _MOST_BROKEN = 500, 20_000, 100
 
 
 def since_asked(pod: Pod, own: Log, cluster: Cluster) -> tuple[list[Line], int] | None:
     """What a client of this server alone says, one line of each request, and how many seconds after its begin."""
     names, now = {item.name for item in pod.services}, cluster.now
+    said = cluster.once("broken off", lambda: dict(_broken_off(cluster)))
+    clients = [c for c in asking(pod, cluster) if (c.pod.namespace, c.pod.name, c.name) in said] if said else []
+    if not clients:
+        return None
     begun = sorted(-ago for ago in (written_ago(line, now) for line in _begins(own)) if ago is not None)
     if now is None or len(begun) < _FEWEST:
         return None
-    for container in asking(pod, cluster):
+    for container in clients:
         one = (container.pod.namespace, container.pod.name, container.name)
+        alone = asks_nothing_else(container, pod, names)
         of_each: dict[float, tuple[Line, float]] = {}
-        for line in _broken(cluster).get(one, ()):
-            ago = written_ago(line, now)
-            if ago is None or not all(leads_here(pod, names, url, one[0]) for url in asked_for(line)):
+        for line in (x for x in said[one] if not re.search(_NO_FAULT, x.text[:2000])):
+            ago, urls = written_ago(line, now), asked_for(line)
+            if ago is None or not (alone or urls) or not all(leads_here(pod, names, url, one[0]) for url in urls):
                 continue
             if at := bisect_right(begun, -ago):
                 of_each.setdefault(begun[at - 1], (line, -ago - begun[at - 1]))
@@ -54,21 +65,19 @@ def since_asked(pod: Pod, own: Log, cluster: Cluster) -> tuple[list[Line], int] 
 
 
 def _begins(own: Log) -> list[Line]:
-    found = {line.number: line for words in _BEGINS for line in own.find(words) if re.search(_BEGUN, line.text[:2000])}
-    return [line for _, line in sorted(found.items())][-_MOST:]
+    said = _last(own, _BEGINS, _MOST_BESIDE)
+    return [line for line in said if re.search(_BEGUN, line.text[:2000])][-_MOST:]
 
 
-def _broken(cluster: Cluster) -> dict[tuple[str, str, str], list[Line]]:
-    """The lines of each container's log by which something was broken off."""
-    return cluster.once("broken off", lambda: dict(_broken_off(cluster)))
+def _last(log: Log, words: tuple[str, ...], most: int) -> list[Line]:
+    """The last lines that have one of these words."""
+    found = {line.number: line for one in words for line in deque(log.find(one), maxlen=most)}
+    return [line for _, line in sorted(found.items())][-most:]
 
 
-def _broken_off(cluster: Cluster) -> list[tuple[tuple[str, str, str], list[Line]]]:
-    found = []
+def _broken_off(cluster: Cluster) -> Iterator[tuple[tuple[str, str, str], list[Line]]]:
+    """The last lines of each container's log by which something was broken off."""
     for text in cluster.snapshot.logs:
-        log = Log(text)
-        lines = {x.number: x for words in BROKEN if text.pod and not text.previous for x in log.find(words)}
-        mine = [line for _, line in sorted(lines.items()) if not re.search(OF_ELSE, line.text[:2000])]
-        if mine:
-            found.append(((text.namespace, text.pod, text.container), list(islice(reversed(mine), _MOST))[::-1]))
-    return found
+        lines = _last(Log(text), BROKEN, _MOST_BROKEN) if text.pod and not text.previous else []
+        if lines:
+            yield (text.namespace, text.pod, text.container), lines

@@ -17,6 +17,7 @@ from kubectl_llmdoctor.api import (
     Pod,
     clients,
     dig,
+    engines_in,
     fixes,
     is_headless,
     log_evidence,
@@ -30,13 +31,14 @@ from llmdoctor_checks._clients import asking
 from llmdoctor_checks._services import target_ports
 from llmdoctor_checks.serving._exposure import matches
 from llmdoctor_checks.serving._gateways import STORES
+from llmdoctor_checks.serving._policy_clients import pickers, picks, serves_grpc
 
 #: A connection that nobody took; Envoy writes it with underscores, too.
 REFUSED = ("onnection refused", "onnection_refused")
 #: So many are no chance; and what names another, or its port, is not of this server.
 _FEWEST, _ANY_AT = 2, r"https?://|\bport\b|[a-z)\]]:\d{2,5}\b|\d{1,3}(?:\.\d{1,3}){3}:\d"
 #: Envoy's filter that asks another program about each request, over gRPC, and names none.
-_OF_A_PROCESSOR, _GRPC = "ext_proc", ("grpc", "h2c", "http2")
+_OF_A_PROCESSOR = "ext_proc"
 #: What a program connects to beside a server of models.
 _OF_OTHERS = rf"(?i){STORES}|database|\bdb\b|cache|embed|rerank|\btool\b|smtp|\bdns\b"
 _AT = r"(?<![\d.])(\d{1,3}(?:\.\d{1,3}){3}):(\d{1,5})(?!\d)"
@@ -46,8 +48,9 @@ def strangers(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
     """One that a gateway's log says was refused there: it takes its share of the requests, and fails it."""
     if not _refusals(cluster).any:
         return
+    alone = bool(_refusals(cluster).of_processors) and _picks_alone(pod, cluster)
     for item, numbers in _selecting(pod):
-        for other in _others(item, pod, cluster):
+        for other in _others(item, pod, cluster, every=alone):
             declared = {p.container_port for c in other.containers if c.role != "init" for p in c.spec.ports}
             address = other.status.pod_ip
             # what a Job runs is no server, be it that it declares no port
@@ -57,7 +60,7 @@ def strangers(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
                 continue
             line = next((x for n in sorted(numbers) if (x := _refused(cluster, address, n, other)) is not None), None)
             line = line or (_by_a_client(pod, other, item, cluster) if of_job and item.kind == "Service" else None)
-            unnamed = _by_a_gateway(pod, other, item, cluster) if line is None and declared else None
+            unnamed = _by_a_gateway(pod, other, cluster) if line is None and declared and alone else None
             line = line or unnamed
             if line is None:
                 continue
@@ -104,12 +107,13 @@ def _selecting(pod: Pod) -> Iterator[tuple[Item, set[int]]]:
             yield item, numbers
 
 
-def _others(item: Item, pod: Pod, cluster: Cluster) -> Iterator[Pod]:
-    """Ready pods of other workloads that it selects."""
+def _others(item: Item, pod: Pod, cluster: Cluster, *, every: bool) -> Iterator[Pod]:
+    """Ready pods of other workloads that it selects, of all or of those that may have refused a connection."""
+    pods = cluster.items("Pod", pod.namespace) if every else _refusals(cluster).pods
     told = dig(item.raw, "spec.selector")
     wanted = told.get("matchLabels", told) if isinstance(told, dict) else None
     mine = top_of(pod.item, cluster) if pod.item else None
-    for one in _refusals(cluster).pods if wanted and mine is not None else ():
+    for one in pods if wanted and mine is not None else ():
         if one.namespace != pod.namespace:
             continue
         if not matches(wanted, one.labels):
@@ -142,6 +146,8 @@ class _Refusals(msgspec.Struct, frozen=True):
     pods: list[Item]
     #: all such lines
     any: list[Line]
+    #: those of a program that is asked about each request
+    of_processors: list[Line]
 
 
 def _refusals(cluster: Cluster) -> _Refusals:
@@ -158,32 +164,35 @@ def _refusals_of(cluster: Cluster) -> _Refusals:
             for address, port in re.findall(_AT, line.text):
                 at.setdefault((address, int(port)), []).append(line)
     hosts = {address for address, _ in at}
-    every = any(_OF_A_PROCESSOR in line.text for line in said)
     pods = [
         item
         for item in (cluster.items("Pod") if said else ())
-        if every or str(dig(item.raw, "status.podIP")) in hosts or _of_a_job(item)
+        if str(dig(item.raw, "status.podIP")) in hosts or _of_a_job(item)
     ]
-    return _Refusals(at, pods, said)
+    return _Refusals(at, pods, said, [line for line in said if _OF_A_PROCESSOR in line.text])
 
 
 def _of_a_job(item: Item) -> bool:
     return any(row.get("kind") == "Job" for row in rows(item.raw, "metadata.ownerReferences"))
 
 
-def _by_a_gateway(pod: Pod, other: Pod, service: Item, cluster: Cluster) -> Line | None:
+def _picks_alone(pod: Pod, cluster: Cluster) -> bool:
+    """Whether the pod is what a gateway asks where to send requests, and no other Service is of such a one: no line says whom it asked."""
+    if engines_in(pod) or not serves_grpc(pod) or not picks(pod, cluster):
+        return False
+    named = cluster.once("pickers", lambda: pickers(cluster))
+    return named <= {(item.namespace, item.name) for item in pod.services}
+
+
+def _by_a_gateway(pod: Pod, other: Pod, cluster: Cluster) -> Line | None:
     """Where a gateway that asks over gRPC where to send requests was refused by it does not say whom, while both are ready for long."""
-    listed = rows(service.raw, "spec.ports")
-    if not any(word in f"{row.get('name')} {row.get('appProtocol')}".lower() for row in listed for word in _GRPC):
-        return None
     times = [parse_time(one.last_transition_time) for x in (pod, other) if (one := x.condition("Ready")) is not None]
     since = max((at for at in times if at is not None), default=None)
     longest = (cluster.now - since).total_seconds() if since is not None and cluster.now is not None else 0
     lines = [
         line
-        for line in _refusals(cluster).any
-        if _OF_A_PROCESSOR in line.text
-        and line.log.pod not in (pod.name, other.name)
+        for line in _refusals(cluster).of_processors
+        if line.log.pod not in (pod.name, other.name)
         and (ago := written_ago(line, cluster.now)) is not None
         and ago < longest
     ]

@@ -100,12 +100,17 @@ def _of_former_templates(pod: Pod, cluster: Cluster) -> list[Event]:
     top = top_of(pod.item, cluster) if pod.item else None
     if top is None or top.item.kind.partition(".")[0] != "Deployment":
         return []
-    named = re.compile(rf"{re.escape(top.item.name)}-[a-z\d]{{5,10}}")
-    return [
-        one
-        for one in events_of(cluster).of_kind("ReplicaSet")
-        if one.reason == _DELETED and one.namespace == pod.namespace and named.fullmatch(one.name)
-    ]
+    of_all = cluster.once("deleted by ReplicaSets", lambda: _by_replica_sets(cluster))
+    return of_all.get((pod.namespace, top.item.name), [])
+
+
+def _by_replica_sets(cluster: Cluster) -> dict[tuple[str, str], list[Event]]:
+    """The pods that ReplicaSets deleted, by the namespace and the Deployment after which these are called."""
+    found: dict[tuple[str, str], list[Event]] = {}
+    for one in events_of(cluster).of_kind("ReplicaSet"):
+        if one.reason == _DELETED and (named := re.fullmatch(r"(.{1,253})-[a-z\d]{5,10}", one.name)) is not None:
+            found.setdefault((one.namespace, named[1]), []).append(one)
+    return found
 
 
 def _another(one: tuple[Line, float], other: tuple[Line, float]) -> bool:

@@ -11,10 +11,12 @@ from kubectl_llmdoctor.api import (
     Fix,
     Histogram,
     Line,
+    Log,
     Logs,
     Metrics,
     Pod,
     Subject,
+    askers,
     check,
     fixes,
     log_evidence,
@@ -67,7 +69,7 @@ from llmdoctor_checks.serving._gateways import (
 )
 from llmdoctor_checks.serving._idle import LITERALS as RESET
 from llmdoctor_checks.serving._idle import closed_while_idle
-from llmdoctor_checks.serving._round_ages import ENDED, FEWEST, of_clients, of_itself
+from llmdoctor_checks.serving._round_ages import ASKED, ENDED, FEWEST, of_clients, of_itself
 from llmdoctor_checks.serving._since_asked import BROKEN, since_asked
 from llmdoctor_checks.serving._timeouts import (
     FASTEST_TOKENS_PER_SECOND,
@@ -81,6 +83,9 @@ from llmdoctor_checks.serving._timeouts import (
 
 #: Longer answers are rare: a timeout that allows so many tokens is only noted.
 _COMMON_TOKENS = 16384
+
+#: What clients call a server of models, or by which address they ask it.
+_A_MODEL = r"(?i)llm|model|openai|ollama|infer|generat|/v\d\b|:11434\b"
 
 #: Cloudflare's own status for a server that does not answer in time (developers.cloudflare.com, error 524).
 _BY_CLOUDFLARE = r"(?<![\w.:-])524(?![\w.:-])"
@@ -314,7 +319,7 @@ def _all_at_one_age(
     if engine is not None and own is None:
         return None
     ended = of_itself(pod, cluster, {one.container.name for one in subject.engines(pod)})
-    if own is not None:
+    if own is not None and (engine is not None or _asked_as_one(pod, own, cluster)):
         ended = ended or of_clients(pod, cluster) or since_asked(pod, own, cluster)
     lines, seconds = ended or ([], 0)
     if engine is not None:
@@ -330,7 +335,7 @@ def _all_at_one_age(
         confidence="likely" if alive or timeout else "possible",
         summary=f"{who.container or who.pod} of {who.pod} ended {len(lines)} requests when they were {say_seconds(seconds)} old, "
         f"each time the same{allows}: a timeout of its own, or of what it asks."
-        + (" The server runs on." if own is not None else ""),
+        + (" The server runs on." if own is not None and (engine is not None or who.pod != pod.name) else ""),
         evidence=(
             *(log_evidence(line) for line in lines[:2]),
             *([object_evidence(timeout.item, timeout.path, timeout.text)] if timeout else []),
@@ -351,6 +356,14 @@ def _unknown_server(pod: Pod) -> Container | None:
     """What serves in a pod in which no engine is known: its one container that asks for a GPU."""
     asking = [one for one in pod.containers if one.role != "init" and one.gpus]
     return asking[0] if len(asking) == 1 else None
+
+
+def _asked_as_one(pod: Pod, own: Log, cluster: Cluster) -> bool:
+    """Whether somebody takes what nobody knows for a server of models: its clients by what they call it, or its log by what it is asked."""
+    names = {item.name for item in pod.services}
+    if any(re.search(_A_MODEL, f"{where} {value[:300]}") for _, where, value in askers(pod, names, cluster)):
+        return True
+    return any(re.search(ASKED, line.text[:2000]) for line in own.find("POST /"))
 
 
 def _measured(timeout: Timeout, taken: Histogram, tokens: int | None) -> Finding:

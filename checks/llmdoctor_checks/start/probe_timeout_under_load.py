@@ -257,17 +257,18 @@ def _lacked(
 def _well_again(log: Log, probe: k8s.Probe | None) -> Line | None:
     """The last 503 of what a probe asks after which the same instance answered the probe and requests well: it was not dead, but busy.
 
-    An engine that is dead stays so, and says 503 until it is ended.
+    An engine that is dead stays so, and says 503 until it is ended, and answers no request well then. One that loads says 503, too: what
+    was before the first good answer does not count.
     """
     path = probe.http_get.path if probe is not None and probe.http_get is not None else ""
     asked = list(log.find(f'"GET {path} HTTP/1')) if path else []
-    last = next((x for x in reversed(asked) if _ANSWERED_503.search(x.text[:2000])), None)
-    well = [x for x in asked if _ANSWERED_200.search(x.text[:2000])]
-    first = next((x for x in asked if _ANSWERED_503.search(x.text[:2000])), None)
-    if first is None or not any(x.number > first.number for x in well):
+    well = [x.number for x in asked if _ANSWERED_200.search(x.text[:2000])]
+    busy = [x for x in asked if well and x.number > well[0] and _ANSWERED_503.search(x.text[:2000])]
+    if not busy or busy[0].number > well[-1]:
         return None
-    posted = (x for x in log.find('"POST /') if _ANSWERED_200.search(x.text[:2000]))
-    return last if any(x.number > first.number for x in posted) else None
+    since = next((x.number for x in busy if x.number > well[-1]), busy[0].number)
+    posted = (x for x in log.find('"POST /') if x.number > since)
+    return busy[-1] if any(_ANSWERED_200.search(x.text[:2000]) for x in posted) else None
 
 
 def _no_token(log: Log | None) -> Line | None:
