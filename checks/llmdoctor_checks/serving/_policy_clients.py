@@ -196,7 +196,7 @@ def _not_let_out(
     service = next((one for one in pod.services if one.name == asked or not asked), None)
     return Finding(
         role="cause",
-        confidence="certain" if asked else "likely",
+        confidence="likely" if asked else "possible",
         summary=f"NetworkPolicy {names} lets {client.namespace}/{client.name} out to chosen ports only, and port {port} of "
         f"{pod.name} is none of them; it says that it cannot connect.",
         evidence=(log_evidence(line), *(quote(one, "egress") for one in ours)),

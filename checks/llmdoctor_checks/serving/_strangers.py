@@ -60,8 +60,7 @@ def strangers(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
                 continue
             line = next((x for n in sorted(numbers) if (x := _refused(cluster, address, n, other)) is not None), None)
             line = line or (_by_a_client(pod, other, item, cluster) if of_job and item.kind == "Service" else None)
-            unnamed = _by_a_gateway(pod, other, cluster) if line is None and declared and alone else None
-            line = line or unnamed
+            line = line or (_by_a_gateway(pod, other, cluster) if declared and alone else None)
             if line is None:
                 continue
             told = dig(item.raw, "spec.selector")
@@ -72,7 +71,6 @@ def strangers(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
             yield Finding(
                 role="cause",
                 severity="warning",
-                confidence="certain" if unnamed is None else "likely",
                 summary=f"{kind} {item.name} selects {other.name}, too, which does not listen on port {port}: its share of the "
                 "requests is refused.",
                 evidence=(
@@ -112,25 +110,33 @@ def _others(item: Item, pod: Pod, cluster: Cluster, *, every: bool) -> Iterator[
     pods = cluster.items("Pod", pod.namespace) if every else _refusals(cluster).pods
     told = dig(item.raw, "spec.selector")
     wanted = told.get("matchLabels", told) if isinstance(told, dict) else None
-    mine = top_of(pod.item, cluster) if pod.item else None
-    for one in pods if wanted and mine is not None else ():
+    owned = pod.item is not None and top_of(pod.item, cluster) is not None
+    for one in pods if wanted and owned else ():
         if one.namespace != pod.namespace:
             continue
         if not matches(wanted, one.labels):
             continue
         other = Pod.of(one, cluster)
-        top = top_of(one, cluster)
         # one of the host's network shares its address with others
-        of_its_own = not other.spec.host_network
-        if (
-            of_its_own
-            and top is not None
-            and mine is not None
-            and top.item is not mine.item
-            and other.ready
-            and not other.leaving
-        ):
+        if not other.spec.host_network and other.ready and not other.leaving and _apart(other, pod, cluster):
             yield other
+
+
+def _apart(other: Pod, pod: Pod, cluster: Cluster) -> bool:
+    """Whether two pods are of two workloads, by their owners' names where the other's were not read."""
+    top = top_of(other.item, cluster) if other.item else None
+    mine = top_of(pod.item, cluster) if pod.item else None
+    if top is not None:
+        return mine is not None and top.item is not mine.item
+    return _owner(other) not in (None, _owner(pod))
+
+
+def _owner(pod: Pod) -> tuple[str, str] | None:
+    """What made a pod; of a ReplicaSet's name without the hash of the template, which changes with each revision."""
+    owner = next(iter(pod.obj.metadata.owner_references), None)
+    if owner is None:
+        return None
+    return owner.kind, owner.name.rpartition("-")[0] if owner.kind == "ReplicaSet" else owner.name
 
 
 def _refused(cluster: Cluster, address: str, port: int, other: Pod) -> Line | None:
