@@ -9,7 +9,7 @@ import yaml
 from kubectl_llmdoctor.diagnosis import diagnose
 from kubectl_llmdoctor.gather.files import load
 from kubectl_llmdoctor.packs import installed
-from kubectl_llmdoctor.report.document import Patch
+from kubectl_llmdoctor.report.document import Finding, Patch
 
 from . import program
 from .conftest import Doctor, Kubectl, Play
@@ -23,17 +23,22 @@ BUILT_IN = ("v1 ", "apps/v1 ", "batch/v1 ", "autoscaling/v2 ", "networking.k8s.i
 TYPES = {"json": "application/json-patch+json", "merge": "application/merge-patch+json"}
 
 
+def _findings(path: Path) -> list[Finding]:
+    return [finding for target in diagnose(load(str(path)), installed()).targets for finding in target.findings]
+
+
 def _patches(path: Path) -> list[Patch]:
     """The patches of a case for what the API server itself serves."""
-    targets = diagnose(load(str(path)), installed()).targets
-    found = [fix.patch for target in targets for finding in target.findings for fix in finding.fixes if fix.patch]
+    found = [fix.patch for finding in _findings(path) for fix in finding.fixes if fix.patch]
     # most of a pod, and of a claim that is not bound, cannot be changed once it exists: these are for a manifest
     of_files = ("v1 Pod/", "v1 PersistentVolumeClaim/")
     return [patch for patch in found if patch.target.startswith(BUILT_IN) and not patch.target.startswith(of_files)]
 
 
 def _whole(path: Path) -> bool:
-    """Whether the API server takes what is patched at all: a part that others complete may lack its selector."""
+    """Whether the API server takes what is patched at all: a part that others complete may lack its selector, and some is not valid."""
+    if any("because it is not valid" in finding.summary for finding in _findings(path)):
+        return False
     targets = {patch.target for patch in _patches(path) if patch.target.startswith("apps/v1 ")}
     objects = read_snapshot(path).get("objects", [])
     patched = [o for o in objects if f"{o['apiVersion']} {o['kind']}/{o['metadata']['name']}" in targets]
