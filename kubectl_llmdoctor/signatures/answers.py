@@ -46,8 +46,8 @@ def in_answers(signature: Signature, subject: Subject, pod: Pod) -> Finding | No
     if not said or not names or engine is None or not pod.ready:
         return None
     own = next((x for x in subject.logs(pod) if x.container == engine.container.name and not x.previous), None)
-    if own is not None and any(_says(own, pattern) for pattern in signature.patterns):
-        return None  # it has its own word for it, which was weighed
+    if own is None or any(_says(own, pattern) for pattern in signature.patterns):
+        return None  # it may have its own word for it, or has, and that was weighed
     who = clients(pod, names, pod.cluster)
     said = [(one, line) for one, line in said if one in who and _of_it(line, one[0], names, pod, engine.container)]
     for pattern in signature.patterns:
