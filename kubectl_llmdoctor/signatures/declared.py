@@ -86,6 +86,8 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     #: a client that asks this server alone may quote it of an answer with an error, and counts where the server's log has no word
     quoted: bool = False
     explains: tuple[str, ...] = ()
+    #: what it explains, too, where another than the server prints it: what should have brought the model failed of it
+    explains_before: tuple[str, ...] = ()
     #: as the patterns', for those that have none of their own
     overcome: tuple[str, ...] = ()
     fixes: tuple[FixText, ...] = ()

@@ -28,9 +28,6 @@ _CAPTURED = expression(r"\{([a-z]\w*)\}")
 #: How the resources begin that are never a GPU of NVIDIA's.
 _OTHER_MAKERS = ("amd.com/", "gpu.intel.com/", "habana.ai/", "google.com/tpu", "aws.amazon.com/neuron", "huawei.com/")
 
-#: KServe's container whose image holds the model, and the cause that tells of its end.
-_BRINGS_MODEL, _MODEL_NOT_BROUGHT = expression(r"modelcar(?:-\d{1,3})?"), "storage-initializer-failed"
-
 
 def matching(signature: Signature, text: str) -> bool:
     """Whether a line is one that the signature looks for, whatever must stand around it."""
@@ -190,19 +187,17 @@ def finding(
         summary=fill(_summary(signature, pattern, here.values), here.values),
         confidence=pattern.confidence or signature.confidence,
         evidence=tuple(evidence),
-        explains=_explained(signature.explains if pattern.explains is None else pattern.explains, pod, container),
+        explains=_explained(signature, subject, pod, container) if pattern.explains is None else pattern.explains,
         fixes=here.fixes(pattern.fixes or signature.fixes),
         order=order,
         pods=(pod.name,) if pod else (),
     )
 
 
-def _explained(ids: tuple[str, ...], pod: Pod | None, container: Container | None) -> tuple[str, ...]:
-    """What a fault explains: what a server says of its model is not why the container beside it fails that brings the model."""
-    ended = (t.container.name for t in pod.troubles if t.kind == "crashed" and t.container) if pod else ()
-    if container is None or not any(_BRINGS_MODEL.fullmatch(name) and name != container.name for name in ended):
-        return ids
-    return tuple(one for one in ids if one != _MODEL_NOT_BROUGHT)
+def _explained(signature: Signature, subject: Subject, pod: Pod | None, container: Container | None) -> tuple[str, ...]:
+    """What a signature's fault explains there: what a server says is not why something failed that came before it."""
+    serves = pod and container and any(engine.container is container for engine in subject.engines(pod))
+    return signature.explains if serves else (*signature.explains, *signature.explains_before)
 
 
 def _summary(signature: Signature, pattern: Pattern, values: dict[str, str]) -> str:
