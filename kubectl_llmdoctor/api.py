@@ -38,7 +38,7 @@ from kubectl_llmdoctor.facts.destinations import (
 )
 from kubectl_llmdoctor.facts.driver import driver_cuda, image_cuda, say_cuda, suffices
 from kubectl_llmdoctor.facts.endings import Ending, endings, log_of, probe_kills
-from kubectl_llmdoctor.facts.engine import Engine
+from kubectl_llmdoctor.facts.engine import Engine, engines_of
 from kubectl_llmdoctor.facts.events import Event, Events, came_further, events_of
 from kubectl_llmdoctor.facts.failed_models import lacks_model
 from kubectl_llmdoctor.facts.gpu_conditions import GpuCondition
@@ -164,6 +164,7 @@ __all__ = [
     "duration",
     "endings",
     "engines_in",
+    "engines_of",
     "event_evidence",
     "events_of",
     "expression",

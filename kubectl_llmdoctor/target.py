@@ -20,7 +20,7 @@ from kubectl_llmdoctor.snapshot import Json, Snapshot, TargetRef
 from kubectl_llmdoctor.tree import dig, rows
 
 if TYPE_CHECKING:
-    from kubectl_llmdoctor.platforms import Template
+    pass
 
 
 def subjects(cluster: Cluster) -> list[Subject]:
@@ -287,19 +287,7 @@ def _ran(item: Item, cluster: Cluster) -> bool:
 
 def _without_pods(item: Item, cluster: Cluster) -> Subject:
     workload = Workload(item, cluster)
-    pods = []
-    for template, typed in workload.templates:
-        name = f"{item.name}/{template.part}" if len(workload.templates) > 1 and template.part else item.name
-        meta = msgspec.structs.replace(typed.metadata, name=name, namespace=template.namespace or item.namespace)
-        pod = k8s.Pod(metadata=meta, spec=typed.spec)
-        made = partial(_same, template)
-        operator = not workload.built_in
-        pods.append(Pod(pod, cluster, exists=False, template=made, template_of=item, by_operator=operator))
-    return Subject(pods, cluster, item=item, workload=top_of(item, cluster) or workload)
-
-
-def _same(template: Template) -> Template:
-    return template
+    return Subject(Pod.planned(workload), cluster, item=item, workload=top_of(item, cluster) or workload)
 
 
 def _lone_logs(cluster: Cluster) -> list[Subject]:

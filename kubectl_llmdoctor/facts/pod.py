@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, cast
+
+import msgspec
 
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts import k8s
@@ -20,6 +22,7 @@ from kubectl_llmdoctor.tree import dig, say, table
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor import platforms
+    from kubectl_llmdoctor.facts.workload import Workload
 
 #: How long a node with GPUs may take from the autoscaler's decision until it can be used.
 _NODE_SECONDS = 630
@@ -45,6 +48,10 @@ _BLIPS = expression(r"failed to sync \w+ cache: timed out waiting for the condit
 
 #: Warnings that say nothing of a pod that has a node, or that do not stop it by themselves.
 _NO_STOP = frozenset({"FailedScheduling", "FailedToRetrieveImagePullSecret"})
+
+
+def _itself(template: platforms.Template) -> platforms.Template:
+    return template
 
 
 class Pod:
@@ -78,6 +85,21 @@ class Pod:
     def of(cls, item: Item, cluster: Cluster) -> Pod:
         """A pod of the snapshot."""
         return cls(cast(k8s.Pod, item.typed()), cluster, item=item)
+
+    @classmethod
+    def planned(cls, workload: Workload) -> list[Pod]:
+        """The pods that the templates of a workload would make, one of each."""
+        item, found = workload.item, []
+        for template, typed in workload.templates:
+            name = f"{item.name}/{template.part}" if len(workload.templates) > 1 and template.part else item.name
+            meta = msgspec.structs.replace(typed.metadata, name=name, namespace=template.namespace or item.namespace)
+            pod = k8s.Pod(metadata=meta, spec=typed.spec)
+            made = partial(_itself, template)
+            operator = not workload.built_in
+            found.append(
+                cls(pod, workload.cluster, exists=False, template=made, template_of=item, by_operator=operator)
+            )
+        return found
 
     @cached_property
     def template(self) -> platforms.Template | None:

@@ -15,7 +15,9 @@ from kubectl_llmdoctor.api import (
     Line,
     Logs,
     Pod,
+    Workload,
     dig,
+    engines_of,
     fixes,
     is_headless,
     k8s,
@@ -30,6 +32,8 @@ from llmdoctor_checks.start._routed_ports import routed
 NOT_SERVED = " does not exist."
 #: What names a server otherwise than its model, in arguments and variables.
 _NAMES = r"--served[-_]model[-_]name(?:=|$)|(?:\w{1,40}_)?SERVED_MODEL_NAME="
+#: What mends it.
+_APART = "Give each model a Service of its own, with a label in its selector that only the pods of that model have"
 _NAMED = r"The model [`'\\\"]+(?P<name>[^`'\"\\]{1,120})[`'\\\"]+ does not exist\."
 
 
@@ -65,12 +69,7 @@ def mixed(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
                         Evidence(source="workload", ref=f"Pod/{other.name} spec.containers", text=told),
                     ),
                     explains=("served-model-name-mismatch", "model-not-found", "http-5xx"),
-                    fixes=(
-                        fixes.advice(
-                            "Give each model a Service of its own, with a label in its selector that only the pods of that model have"
-                            + (f" (here {own})" if own else "")
-                        ),
-                    ),
+                    fixes=(fixes.advice(_APART + (f" (here {own})" if own else "")),),
                     order=line.order,
                 )
                 return
@@ -86,11 +85,13 @@ def mixed_when_applied(pod: Pod, engine: Engine, cluster: Cluster) -> Iterator[F
         if is_headless(service) or not _led_to(service, cluster):
             continue
         for other in cluster.items("Deployment", pod.namespace):
-            names = _named_in(other) if other.name != mine.name else set()
             wanted, labels = dig(service.raw, "spec.selector"), dig(other.raw, "spec.template.metadata.labels")
-            if not names or names & own or dig(other.raw, "spec.replicas") == 0:
+            if other.name == mine.name or dig(other.raw, "spec.replicas") == 0:
                 continue
             if not isinstance(labels, dict) or not matches(wanted, {str(k): str(v) for k, v in labels.items()}):
+                continue
+            names = _named_in(other, cluster)
+            if not names or names & own:
                 continue
             yield Finding(
                 role="risk" if _together(mine, other, cluster) else "note",
@@ -102,11 +103,7 @@ def mixed_when_applied(pod: Pod, engine: Engine, cluster: Cluster) -> Iterator[F
                         other, "spec.template.metadata.labels", ", ".join(f"{k}: {v}" for k, v in labels.items())
                     ),
                 ),
-                fixes=(
-                    fixes.advice(
-                        "Give each model a Service of its own, with a label in its selector that only the pods of that model have"
-                    ),
-                ),
+                fixes=(fixes.advice(_APART),),
             )
             return
 
@@ -133,21 +130,10 @@ def _own_names(engine: Engine) -> set[str]:
     return {str(one) for one in (named if isinstance(named, list | tuple) else str(named or "").split())}
 
 
-def _named_in(workload: Item) -> set[str]:
-    """The names that a workload's vLLM is told to answer to, as far as its command line has them as they are."""
-    for container in rows(workload.raw, "spec.template.spec.containers"):
-        given = [*(container.get("command") or ()), *(container.get("args") or ())]
-        words = [word for text in given for word in str(text).split()]
-        if "vllm" not in f"{container.get('image')} {' '.join(words)}":
-            continue
-        for option in (r"--served[-_]model[-_]name", r"--model", r"serve"):
-            at = next((i for i, word in enumerate(words) if re.match(rf"{option}(?:=|$)", word)), None)
-            if at is not None:
-                first = words[at].partition("=")[2]
-                rest = [] if first else takewhile(lambda word: not word.startswith("-"), words[at + 1 :])
-                names = {first} if first else set(rest)
-                return set() if any("$" in name or "{" in name for name in names) else names
-    return set()
+def _named_in(workload: Item, cluster: Cluster) -> set[str]:
+    """The names that a workload's vLLM is told to answer to."""
+    pods = Pod.planned(Workload(workload, cluster))
+    return {name for pod in pods for one in engines_of(pod, Logs([])) if one.name == "vllm" for name in _own_names(one)}
 
 
 def _unknown(pod: Pod, logs: Logs) -> dict[str, Line]:
