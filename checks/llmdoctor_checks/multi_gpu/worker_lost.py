@@ -142,7 +142,7 @@ def _replicas(pod: Pod, logs: Logs) -> Iterator[Finding]:
             explains=("engine-dead", "not-ready", "rollout-stuck"),
             fixes=(
                 fixes.advice(
-                    "Read what the replicas' processes say (in session_latest/logs of Ray's folder: serve/replica_*.log, worker-*.err, raylet.out, "
+                    "Read what the replicas' processes say (in session_latest/logs of Ray: serve/replica_*.log, worker-*.err, raylet.out, "
                     "which has the exit code; -9 is a kill, mostly for memory)",
                     f"kubectl -n {pod.namespace} exec {pod.name} -c {log.container} -- ray list workers --detail --filter is_alive=false",
                 ),
