@@ -57,12 +57,17 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     ids: tuple[str, ...]
-    config: dict[str, Any]
+    fields: msgspec.Raw = msgspec.field(name="config")
     source: str
     gated: bool | None = None
     gated_ids: tuple[str, ...] = ()
     parameters: int | None = None
     usual: bool = False
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The fields of config.json that decide memory; read when asked for, as one run asks for one model's."""
+        return msgspec.json.decode(self.fields, type=dict[str, Any])
 
     @property
     def architecture(self) -> Architecture:

@@ -63,9 +63,16 @@ def boolean(text: str) -> bool:
     raise BadValueError("neither true nor false")
 
 
+def as_json(value: Any) -> str:
+    """A value as the text of an option."""
+    import json  # 1 ms, and few options are JSON
+
+    return json.dumps(value, ensure_ascii=False)
+
+
 def parse_json(text: str) -> Any:
     """A JSON value, with bare sizes such as `80g` as newer vLLM takes them."""
-    import json  # 1 ms, and few options are JSON
+    import json
 
     if len(text) > MAX_FILE:
         raise BadValueError("too long")

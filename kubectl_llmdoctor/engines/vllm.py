@@ -9,7 +9,6 @@ MODEL` (the image's up to 0.11.0), which takes a positional model since 0.10.0 a
 from __future__ import annotations
 
 import functools
-import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -23,7 +22,7 @@ from .argv import Word
 from .common import Start, about, build, defaults, from_variable, shell_words, version_of
 from .config import Engine, Problem, ProblemKind, Setting
 from .dialect import ONLY_PRINT, Dialect, Flag, Option, Table
-from .values import BadValueError, boolean, human, integer, number, parse_json
+from .values import BadValueError, as_json, boolean, human, integer, number, parse_json
 from .version import at_least, parse, split_image
 from .vllm_flags import CHOICES, FLAGS, SAMPLES, TOOL_PARSERS
 
@@ -319,7 +318,7 @@ class Parser:
         def word(text: str, raw: str) -> _Item:
             return self._item(Word(obscure(text.replace("\0", "")), obscure(raw).replace("\0", ""), file))
 
-        shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        shown = value if isinstance(value, str) else as_json(value)
         raw = f"{key}: {shown}"
         option = self.dialect.find("--" + key.replace("_", "-"))
         kind = option.kind if isinstance(option, Option) else ""
@@ -334,11 +333,11 @@ class Parser:
             return [word(f"--no-{key}", raw)] if kind == "bool" else []
         if isinstance(value, list):
             if kind in ("list", "append", ""):
-                texts = [item if isinstance(item, str) else json.dumps(item) for item in value]
+                texts = [item if isinstance(item, str) else as_json(item) for item in value]
                 return [word(f"--{key}", raw), *(word(text, "") for text in texts)] if value else []
-            value = json.dumps(value)
+            value = as_json(value)
         elif isinstance(value, dict):
-            value = json.dumps(value)
+            value = as_json(value)
         elif value is None:
             value = "None"
         return [word(f"--{key}={value}", raw)]
@@ -909,5 +908,5 @@ def _written(flag: Flag, kind: str, value: Any) -> list[str]:
     if kind == "pairs" and isinstance(value, dict):
         return [f"{flag.name}=" + ",".join(f"{key}={amount}" for key, amount in value.items())]
     if kind == "json":
-        return [f"{flag.name}={json.dumps(value)}"]
+        return [f"{flag.name}={as_json(value)}"]
     return [f"{flag.name}={value}"]
