@@ -451,6 +451,15 @@ def test_flow_style_yaml_is_no_json() -> None:
     assert snapshot.objects == (POD,)
 
 
+@pytest.mark.parametrize("rest", ["ports: [{containerPort: 80}]", "args: [serve], resources: {limits: {cpu: 1}}"])
+def test_a_workload_that_lacks_its_selector_alone(tmp_path: Path, rest: str) -> None:
+    """It is a manifest with a fault, and no patch: what runs in it is said."""
+    spec = f"{{replicas: 1, template: {{spec: {{containers: [{{name: c, image: i, {rest}}}]}}}}}}"
+    text = f"apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: d}}\nspec: {spec}\n"
+    snapshot = files.load_manifests([put(tmp_path, "d.yaml", text)])
+    assert [o["kind"] for o in snapshot.objects] == ["Deployment"]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "reason"),
     [

@@ -42,6 +42,16 @@ _OPEN = expression(r"[${}<>@%\[\]]|__|[A-Z]_[A-Z]")
 _SOURCES = ("configMapRef", "secretRef")
 _OF_SOURCE = frozenset({*_SOURCES, "name", "optional", "prefix"})
 
+#: Other objects that a pod names, and the form that is demanded of these names.
+_NAMES = {
+    "nodeName": "DNS name",
+    "serviceAccountName": "DNS name",
+    "runtimeClassName": "DNS name",
+    "priorityClassName": "DNS name",
+    "hostname": "DNS label",
+    "subdomain": "DNS label",
+}
+
 _STANDARD = frozenset({"cpu", "memory", "ephemeral-storage"})
 _PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
 _HANDLERS = ("httpGet", "tcpSocket", "exec", "grpc")
@@ -117,8 +127,15 @@ def _of_workload(raw: dict[str, Any], kind: str, template: dict[str, Any], spec:
     selector, labels = dig(raw, "spec.selector.matchLabels"), dig(template, "metadata.labels")
     labels = labels if isinstance(labels, dict) else {}
     open_labels = any(_OPEN.search(str(word)) for pair in labels.items() for word in pair)
-    if kind in _FOREVER and labels and dig(raw, "spec.selector") is None:
-        yield "spec.selector", f"missing: matchLabels of the template's labels ({', '.join(map(str, labels))})"
+    # kustomize gives a base that states none of them its namespace, its labels and the selector
+    whole = bool(labels) or bool(dig(raw, "metadata.namespace"))
+    if kind in _FOREVER and whole and dig(raw, "spec.selector") is None:
+        of = (
+            f"of the template's labels ({', '.join(map(str, labels))})"
+            if labels
+            else "and labels of the template, which has none"
+        )
+        yield "spec.selector", f"missing: matchLabels {of}"
     for key, value in selector.items() if kind in _FOREVER and isinstance(selector, dict) else ():
         if _no_string(value):
             yield f"spec.selector.matchLabels[{key}]", f"{_say(value)} is no string: quote it"
@@ -150,6 +167,13 @@ def _of_pod(spec: dict[str, Any], claims: set[str]) -> Iterator[Fault]:
             yield f"nodeSelector[{key}]", f"{_say(value)} is no string: quote it"
         elif _no_label(value):
             yield f"nodeSelector[{key}]", f"{value} is no value of a label"
+    for field, form in _NAMES.items():
+        name = spec.get(field)
+        if not name or not isinstance(name, str) or _OPEN.search(name):
+            continue
+        if not (_DNS_NAME if form == "DNS name" else _DNS_LABEL).fullmatch(name):
+            signs = "lower-case letters, digits" + (", '-' and '.' only" if form == "DNS name" else " and '-' only")
+            yield field, f"{name} is no name that anything can have: {signs}"
     yield from _of_tolerations(spec)
     yield from _of_volumes(spec)
     declared = {str(volume.get("name")) for volume in rows(spec, "volumes")}

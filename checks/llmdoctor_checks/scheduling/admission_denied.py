@@ -134,9 +134,9 @@ def admission_denied(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
 
     What is not valid by itself is refused when it is applied, and shown in manifests of Kubernetes' own kinds: numbers and truth
     values where a string is due (`value: 8000`, `args: [--port, 8000]`, a label `version: 1.0`), quantities such as `16GB`, a
-    selector that the template's labels do not meet, a mount of a volume that is not declared, names that stand there twice or
-    are too long, a request above its limit, half a GPU. A StatefulSet is accepted with most of it, and its pods are refused. So are those
-    that a LeaderWorkerSet, JobSet, Rollout, PodCliqueSet or CloneSet makes of its template.
+    selector that the template's labels do not meet, a mount of a volume that is not declared, names that stand there twice,
+    are too long or have capitals, a request above its limit, half a GPU. A StatefulSet is accepted with most of it, and its pods are
+    refused. So are those that a LeaderWorkerSet, JobSet, Rollout, PodCliqueSet or CloneSet makes of its template.
 
     ## Fix
 

@@ -39,6 +39,15 @@ _SHARED = ("nfs", "efs", "filestore", "azurefile", "cephfs", "lustre", "gpfs", "
 #: What a provisioner's message repeats of the claim.
 _REPEATED = r'^failed to provision volume with StorageClass "[^"]*": '
 
+#: By which label the objects of one release of a chart know each other.
+_RELEASE = "app.kubernetes.io/instance"
+_CHART = "helm.sh/chart"
+_STORED = ("PersistentVolumeClaim", "PersistentVolume")
+
+#: Words that any claim may have in its name, and how short one is that tells nothing.
+_OF_ANY = frozenset({"claim", "data", "disk", "pvc", "storage", "store", "volume"})
+_SHORT = 2
+
 #: Access modes that keep a claim to one node.
 _ONE_NODE = frozenset({"ReadWriteOnce", "ReadWriteOncePod"})
 
@@ -54,6 +63,9 @@ def pvc_unbound(
     or for local disks one node. A claim that is ReadWriteOnce can be mounted on one node at a time, ReadWriteOncePod
     by one pod, so that replicas which share it must all run on that node. A claim with `WaitForFirstConsumer` is
     Pending by design until its pod is placed; that is the scheduler's work, which a pod with `nodeName` never sees.
+
+    In manifests a claim that none of them makes is no fault by itself: it may be there. It is a risk beside a claim of a like name,
+    of the same release or file, that nothing mounts, and where a chart that makes a claim gave it the release's name.
 
     ## Fix
 
@@ -73,6 +85,61 @@ def pvc_unbound(
         yield from _never_bound(pod, workload, events)
     elif workload and not pod.exists and (pod.gpus or subject.engines(pod)):
         yield from _shared(pod, workload, subject)
+        yield from _misnamed(pod, subject)
+
+
+def _misnamed(pod: Pod, subject: Subject) -> Iterator[Finding]:
+    """A claim that is in none of the manifests, beside one of a like name that was made for nobody."""
+    owner, cluster = pod.template_of, pod.cluster
+    missing = [claim.name for claim in volume_claims(pod) if claim.item is None]
+    if not subject.static or owner is None or len(missing) != 1:
+        return
+    name = missing[0]
+    release = owner.labels.get(_RELEASE)
+    made = [
+        item
+        for item in cluster.items("PersistentVolumeClaim", pod.namespace)
+        if (release and item.labels.get(_RELEASE) == release)
+        or (item.origin is not None and owner.origin is not None and item.origin.file == owner.origin.file)
+    ]
+    if not made or any(item.name == name for item in cluster.items("PersistentVolumeClaim")):
+        return
+    texts = cluster.once("texts beside claims", lambda: _texts(cluster))
+    free = [item for item in made if not any(item.name in text for text in texts)]
+    # a chart makes the names of a release's own objects of the release's, and a claim that somebody has is called otherwise
+    own = release and name.startswith(f"{release}-") and _CHART in owner.labels
+    other = next((item for item in free or made if _parts(name) & _parts(item.name)), None)
+    if other is None or len(free or made) != 1 or not (free or own):
+        return
+    rest = "is mounted by nothing" if free else f"has another name, and a chart made {name} of the name of its release"
+    yield Finding(
+        role="risk",
+        summary=f"{fixes.edited(pod)} mounts claim {name}, which is not in these manifests; the claim that they make, "
+        f"{other.name}, {rest}: the pod stays Pending unless somebody makes {name}.",
+        evidence=(
+            pod_evidence(pod, "volumes", f"persistentVolumeClaim: {name}"),
+            object_evidence(other, "metadata.name", other.name),
+        ),
+        fixes=(fixes.advice(f"Name {other.name} in {fixes.edited(pod)}, or call the claim {name}"),),
+    )
+
+
+def _texts(cluster: Cluster) -> list[str]:
+    """Every text of the objects that are no claims or volumes: what names a claim, in whatever kind, has it there."""
+    found: list[str] = []
+    left: list[object] = [item.raw for kind in cluster.kinds() if kind not in _STORED for item in cluster.items(kind)]
+    while left:
+        value = left.pop()
+        if isinstance(value, str):
+            found.append(value)
+        elif isinstance(value, dict | list):
+            left.extend(value.values() if isinstance(value, dict) else value)
+    return found
+
+
+def _parts(name: str) -> set[str]:
+    """The words of a name that tell what a claim is for."""
+    return {word for word in re.split(r"[-._]", name) if len(word) > _SHORT} - _OF_ANY
 
 
 def _shared(pod: Pod, workload: Workload, subject: Subject) -> Iterator[Finding]:

@@ -30,6 +30,11 @@ _AFTER = expression(
     rf"(?P<sign>\|\||;|\n|(?<![&>|])&(?![&>\d])){_GAP}(?:[{{(]{_GAP})?(?P<told>echo[^;\n]{{0,400}}?(?:[;\n]|&&){_GAP})?(?P<forever>{_FOREVER})",
     re.DOTALL,
 )
+#: The same as the last command of the script, while the engine runs behind it since a command before.
+_AT_LAST = expression(rf"(?P<sign>;|\n|&&){_GAP}(?P<told>)(?P<forever>{_FOREVER})[\s;]{{0,400}}\Z", re.DOTALL)
+#: What ends a command, or only looks like it: a line that goes on, `2>&1`, `&>`.
+_ENDS = expression(r"\\\n|>&|&>|&&|\|\||[;\n|&]")
+_GOES_ON = ("\\\n", ">&", "&>")
 #: Programs that engines are started by.
 _SERVERS = expression(
     r"vllm\s+serve|vllm\.entrypoints|sglang\.launch_server|sglang\s+serve|text-generation-launcher|llama-server"
@@ -40,6 +45,9 @@ _SERVERS = expression(
 _BRANCH = expression(r"\b(?:else|elif|esac|fi)\b|;;")
 #: In a loop: it watches over the server rather than wait for nothing.
 _WATCH = expression(r"\b(?:exit|kill|break|wait|return)\b")
+
+#: A loop or a trap above it may be what looks after the engine.
+_BLOCK = expression(r"\b(?:while|trap|exec)\b")
 
 #: Where the engine's output goes instead of the container's log; what goes to stderr alone is no such thing.
 _TO_FILE = r"(?<![\d|])(?:1|&)?>>?\s*(?P<file>/(?!dev/|proc/)[\w./-]+|[\w-][\w./-]*\.(?:log|out|txt))"
@@ -86,10 +94,8 @@ def crash_hidden(engine: Engine, logs: Logs | None) -> Iterator[Finding]:
         for index, word in enumerate(getattr(container.spec, group)):
             text = str(word)
             server = _SERVERS.search(text)
-            found = _AFTER.search(text, server.end()) if server else None
+            found = _next(text, server) or _last(text, server) if server else None
             if not server or not found or _WATCH.search(found["forever"]):
-                continue
-            if _BRANCH.search(text, server.end(), found.start("forever")):
                 continue
             watched = container.spec.liveness_probe is not None
             owner = container.pod.template_of
@@ -118,6 +124,20 @@ def crash_hidden(engine: Engine, logs: Logs | None) -> Iterator[Finding]:
                 fixes=(*((_read(engine, unseen),) if unseen else ()), _fix(engine, group, index, text, found, server)),
             )
             return
+
+
+def _next(text: str, server: re.Match[str]) -> re.Match[str] | None:
+    """What follows the engine in the same branch of the script and never ends."""
+    found = _AFTER.search(text, server.end())
+    return None if found and _BRANCH.search(text, server.end(), found.start("forever")) else found
+
+
+def _last(text: str, server: re.Match[str]) -> re.Match[str] | None:
+    """What the script ends with and never ends itself, where nothing between waits for the engine behind it."""
+    end = next((one for one in _ENDS.finditer(text, server.end()) if one[0] not in _GOES_ON), None)
+    found = _AT_LAST.search(text, end.end()) if end and end[0] == "&" else None
+    between = text[end.end() : found.start()] if end and found else ""
+    return None if not found or _WATCH.search(between) or _BLOCK.search(text, 0, found.start()) else found
 
 
 def _ended(engine: Engine, logs: Logs, told: str) -> Line | None:

@@ -121,9 +121,11 @@ def placeholder_left(pod: Pod, subject: Subject, logs: Logs | None, events: Even
     - https://huggingface.co/docs/hub/security-tokens
     """
     engines = {engine.container.name: engine for engine in subject.engines(pod)}
-    if (pod.exists and pod.ready) or not engines:
+    # which engine it is cannot be told by an image that nobody filled in
+    unnamed = [c for c in pod.containers if c.gpus and re.search(_IN_IMAGE, c.spec.image)]
+    if (pod.exists and pod.ready) or not (engines or unnamed):
         return
-    containers = [c for c in pod.containers if c.name in engines or c.role == "init"]
+    containers = [c for c in pod.containers if c.name in engines or c.role == "init" or c in unnamed]
     found = [(c, *rest) for c in containers for rest in _places(c, engines.get(c.name))]
     if not found:
         return

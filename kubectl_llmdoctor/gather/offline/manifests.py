@@ -164,6 +164,11 @@ def _nothing_to_judge(value: Json) -> str:
     return ""
 
 
+def _started(container: Json) -> bool:
+    """Whether a container says how it is started and with what, which a patch seldom does beside its image."""
+    return bool((container.get("args") or container.get("command")) and container.get("resources"))
+
+
 def _whole(spec: Json) -> bool:
     """Whether a workload lacks nothing but its selector: it was forgotten, or kustomize adds it together with labels."""
     template = spec.get("template")
@@ -171,5 +176,5 @@ def _whole(spec: Json) -> bool:
     containers = pod.get("containers") if isinstance(pod, dict) else None
     if not isinstance(containers, list) or not isinstance(template, dict):
         return False
-    stated = all(isinstance(c, dict) and c.get("image") and c.get("ports") for c in containers)
+    stated = all(isinstance(c, dict) and c.get("image") and (c.get("ports") or _started(c)) for c in containers)
     return bool(containers) and stated and ("replicas" in spec or "metadata" in template)
