@@ -18,6 +18,7 @@ from kubectl_llmdoctor.api import (
     Logs,
     Pod,
     Shm,
+    Subject,
     check,
     endings,
     expression,
@@ -85,7 +86,7 @@ _SHOULD_HAVE = r"--shm-size=(?P<size>\d{1,5}(?:\.\d{1,3})?)gb"
     severity="critical",
     literals=(_NO_SHM, *_SYSTEM_ERROR, _SAYS_WHICH, _WORKER_LOST, *_TAKES_IMAGES, *_ENDED_BY_SIGBUS),
 )
-def shm_too_small(pod: Pod, engine: Engine, hardware: Hardware | None, logs: Logs | None) -> Iterator[Finding]:
+def shm_too_small(pod: Pod, subject: Subject, hardware: Hardware | None, logs: Logs | None) -> Iterator[Finding]:
     """/dev/shm is too small for the workers of one replica.
 
     The processes of a multi-GPU server exchange data through /dev/shm, which is 64 MiB in a container unless
@@ -98,7 +99,7 @@ def shm_too_small(pod: Pod, engine: Engine, hardware: Hardware | None, logs: Log
     no other word in the log, this is what it met. vLLM up to 0.31 says of a worker that died by SIGBUS only that it is gone: where
     the model takes images, which go to the workers through /dev/shm, this is what may have ended it. Where a launcher says that
     signal 7 ended a process of its own, and /dev/shm has the default, this is it most likely; a file of weights that is cut short
-    ends a process the same way.
+    ends a process the same way. Both are read so, too, of a program that is no known engine, in a container with several GPUs.
 
     ## Fix
 
@@ -114,6 +115,40 @@ def shm_too_small(pod: Pod, engine: Engine, hardware: Hardware | None, logs: Log
     - https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/troubleshooting.html#shared-memory
     - https://kubernetes.io/docs/concepts/storage/volumes/#emptydir
     """
+    engines = subject.engines(pod)
+    for engine in engines:
+        yield from _of(pod, engine, hardware, logs)
+    known = {engine.container.name for engine in engines}
+    for container in pod.containers if not pod.ready else ():
+        if container.name not in known and container.gpus > 1 and _tiny(container.shm):
+            yield from _of_a_program(container, logs)
+
+
+def _of_a_program(container: Container, logs: Logs | None) -> Iterator[Finding]:
+    """SIGBUS in a container with several GPUs whose program is none that is known: a launcher of MPI, a script of somebody's own."""
+    pod = container.pod
+    killed = next((e for e in endings(pod) if e.container is container and e.signal == "SIGBUS"), None)
+    told = None if killed else _ended_by_sigbus(pod, container, logs)
+    if killed is None and told is None:
+        return
+    died = "It died by SIGBUS (exit code 135)" if killed else "A process in it was ended by SIGBUS (signal 7)"
+    yield Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"Container {container.name} has {container.gpus} GPUs and only "
+        f"{say_bytes(container.shm.size_bytes or DEFAULT_BYTES)} at /dev/shm. {died}, as by a page that does not fit there.",
+        evidence=(
+            *((pod_evidence(pod, killed.path, killed.text),) if killed else ()),
+            *((log_evidence(told),) if told else ()),
+            pod_evidence(container, "volumeMounts", _shm_of(container)),
+        ),
+        explains=("worker-lost", "crash-loop", "not-ready", "pod-failed"),
+        fixes=(_mounted(container),),
+        order=told.order if told else None,
+    )
+
+
+def _of(pod: Pod, engine: Engine, hardware: Hardware | None, logs: Logs | None) -> Iterator[Finding]:
     container, workers = engine.container, engine.workers_at_least
     if (container.devices or 0) > 1:
         workers = min(workers, container.devices or workers)  # of a group of pods each has some

@@ -46,6 +46,9 @@ _NO_DRIVER = "driver version is insufficient"
 _ERROR_35 = (_NO_DRIVER, "cudaErrorInsufficientDriver", "CUDA initialization failure with error: 35")
 
 
+#: LocalAI's all-in-one images, whose script looks for a GPU on the PCI bus and then calls nvidia-smi or rocminfo (aio/entrypoint.sh).
+_BY_CPU = "GPU acceleration is not enabled or supported. Defaulting to CPU."
+
 #: Libraries of a vendor's driver, which the vendor's container runtime mounts: by the prefix of the resources, with a word of the
 #: name of its RuntimeClass. Sources: the mounts of Ascend's and Moore Threads' runtimes.
 _BY_RUNTIME = {
@@ -62,7 +65,7 @@ _SANDBOX_ENDED = (
 )
 
 
-@check("gpu-runtime-missing", since="0.1", literals=(_NO_KFD, *_ERROR_35, *SEARCHED, _NOT_FOUND))
+@check("gpu-runtime-missing", since="0.1", literals=(_NO_KFD, *_ERROR_35, *SEARCHED, _NOT_FOUND, _BY_CPU))
 def gpu_runtime_missing(pod: Pod, subject: Subject, logs: Logs | None, node: Node | None) -> Iterator[Finding]:
     """The container sees no GPU.
 
@@ -70,7 +73,7 @@ def gpu_runtime_missing(pod: Pod, subject: Subject, logs: Logs | None, node: Nod
     GPU, or it does and the node's container runtime does not inject it: no RuntimeClass, a RuntimeClass without a handler
     on the node, a missing CDI specification, or no NVIDIA container toolkit. vLLM then says that it detected no platform
     or cannot infer the device type, PyTorch that it finds no NVIDIA driver, the loader that libcuda.so.1 cannot be
-    opened. Ollama, llama.cpp and Text Embeddings Inference start all the same, on the CPU, and are many times slower. So does a
+    opened. Ollama, llama.cpp, LocalAI and Text Embeddings Inference start all the same, on the CPU, and are many times slower. So does a
     llama.cpp with Vulkan or SYCL whose user is not in the group that owns `/dev/dri/renderD*`: the pod is ready, and slow. Other
     vendors' runtimes mount their driver's libraries just so (Ascend's `libascend_hal.so`, `libc_sec.so`). gVisor passes GPUs on by its
     nvproxy, which knows the drivers of a list alone; with another one the sandbox ends at once, and only runsc's debug log says why.
@@ -100,7 +103,7 @@ def _of(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Iterator[Fin
     asked = {name: n for name, n in container.accelerators.items() if name.startswith(("nvidia.com/", "amd.com/"))}
     if asked:
         yield from _not_brought(pod, engine, logs, node)
-    if engine.name not in ("ollama", "llama.cpp", "tei") or cpu_build(container.spec.image):
+    if engine.name not in ("ollama", "llama.cpp", "tei", "localai") or cpu_build(container.spec.image):
         return
     if str(engine.value("gpu_layers")) == "0":
         return  # meant so
@@ -114,7 +117,10 @@ def _of(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Iterator[Fin
         return  # it is there, and unfit
     if engine.name == "ollama" and wrong_library(engine, logs) is not None:
         return  # it was told not to look for one
-    line = found.cpu if found else alone(container.name, logs, pod.ready and engine.name != "ollama")
+    if engine.name == "localai":
+        line = next((line for log in reversed(logs.of(container.name)) for line in log.find(_BY_CPU)), None)
+    else:
+        line = found.cpu if found else alone(container.name, logs, pod.ready and engine.name != "ollama")
     if line is not None and not asked:
         yield from _without_kfd(pod, engine, logs)
     if line is None or not asked or lost(container.name, logs):
