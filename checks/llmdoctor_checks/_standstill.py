@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Ending, Line, Log, Logs, Pod, endings, log_of, seconds_between
+from kubectl_llmdoctor.api import Ending, Line, Log, Logs, Pod, endings, expression, log_of, seconds_between
 
 #: What such a line announces takes seconds; who has printed nothing more for so long stands still.
 STUCK_SECONDS = 900
@@ -16,11 +16,18 @@ _FIRST_LINES = 40
 #: Other words may follow the last of those lines, of other ranks and of libraries.
 _LINES_AFTER = 6
 
+#: PyTorch prints its own stack below a warning of its C++ code, longer than any words of others, and an empty line.
+_OF_A_STACK = expression(r"^\s{0,8}(?:$|frame #\d{1,3}: |Exception raised from |<omitting python frames>)")
+_STACK_LINES = 80
+
 
 def ends_with(log: Log, texts: tuple[str, ...]) -> Line | None:
     """The last of the lines with one of these texts, where it is among the last of the log."""
     last = max((line for text in texts for line in log.find(text)), key=lambda line: line.number, default=None)
-    return last if last and len(log) - last.number <= _LINES_AFTER else None
+    if last is None or len(log) - last.number > _LINES_AFTER + _STACK_LINES:
+        return None
+    after = [line for line in log.lines(last.number + 1, len(log)) if not _OF_A_STACK.search(line.text[:80])]
+    return last if len(after) <= _LINES_AFTER else None
 
 
 def after_start(line: Line) -> float:
