@@ -916,6 +916,38 @@ def test_for_a_pending_pod_the_device_plugins_are_asked(api: FakeApi, cluster: C
     assert whole["spec"]["containers"][0]["args"]
 
 
+def test_for_a_pending_pod_what_the_device_plugin_waits_for_is_asked_where_it_is_broken(
+    api: FakeApi, cluster: Cluster
+) -> None:
+    def operand(name: str, **row: Any) -> Json:
+        rows = [{"name": "ctr", "ready": True, "restartCount": 0, "state": {"running": {"startedAt": "x"}}} | row]
+        more: Json = {
+            "spec": {"containers": [{"name": "ctr"}]},
+            "status": {"phase": "Running", "containerStatuses": rows},
+        }
+        return obj("Pod", name, ns="gpu-operator", **more)
+
+    loops: Json = {
+        "ready": False,
+        "restartCount": 9,
+        "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+        "lastState": {"terminated": {"exitCode": 1}},
+    }
+    api.objects = [
+        pending(),
+        operand("nvidia-driver-daemonset-a", **loops),
+        operand("nvidia-driver-daemonset-b"),
+        operand("nvidia-container-toolkit-daemonset-a", **loops),
+    ]
+    for one in api.objects[1:]:
+        api.logs["gpu-operator", one["metadata"]["name"], "ctr", True] = b"level=error msg=x\n"
+    found = run(cluster, "waiting-0")
+    assert sorted({log.pod for log in found.logs}) == [
+        "nvidia-container-toolkit-daemonset-a",
+        "nvidia-driver-daemonset-a",
+    ]
+
+
 def test_other_pods_of_the_namespace_are_whole_while_they_are_few(
     world: FakeApi, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

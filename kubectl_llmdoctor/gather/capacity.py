@@ -13,6 +13,8 @@ from kubectl_llmdoctor.snapshot import Json
 
 #: Device plugins whose logs are read: on many nodes they say the same.
 _DEVICE_PLUGINS = 4
+#: The same of the pods that bring drivers and container toolkits, where they are broken.
+_BEFORE_PLUGINS = 2
 
 #: Of a kind that decides about a pod's place so many are read; of more the filters that need them all do not judge.
 _MANY = 5000
@@ -78,8 +80,9 @@ class Capacity:
         self.pods(_UNFINISHED if many else "", healthy_plugins=True)
 
     def pods(self, fields: str, *, healthy_plugins: bool) -> None:
-        """Pods of all namespaces as the scheduler sees them, and the logs of device plugins among them."""
+        """Pods of all namespaces as the scheduler sees them, and the logs of device plugins among them and of what these wait for."""
         plugins = []
+        before: list[Json] = []
         for page in self._pot.pages(kinds.POD, "", slim.decode_pod_page, fields=fields):
             for item in page.items or ():
                 decoded = slim.decode_pod(item)
@@ -90,6 +93,9 @@ class Capacity:
                 self._pot.add(pod, is_slim=True)
                 if related.is_device_plugin(pod) and (healthy_plugins or related.brokenness(pod)[0]):
                     plugins.append(pod)
+                if related.comes_before_plugins(pod) and related.brokenness(pod)[0] > 1:
+                    before.append(pod)
         self._pot.mark("Pod", "", fields)
-        for plugin in related.most_broken_first(plugins)[:_DEVICE_PLUGINS]:
-            self._pot.get(kinds.POD, namespace_of(plugin), name_of(plugin), self._logs.of)
+        first = related.most_broken_first(before)[:_BEFORE_PLUGINS]
+        for one in (*related.most_broken_first(plugins)[:_DEVICE_PLUGINS], *first):
+            self._pot.get(kinds.POD, namespace_of(one), name_of(one), self._logs.of)

@@ -253,7 +253,7 @@ class _Fleet:
                 groups.setdefault(group, {})[key] = text, tree
                 return
             self._pot.add(tree, is_slim=True)
-            if related.is_device_plugin(tree) and related.brokenness(tree)[0]:
+            if (related.is_device_plugin(tree) or related.comes_before_plugins(tree)) and related.brokenness(tree)[0]:
                 plugins.append(typed(msgspec.json.decode(text), kinds.POD))
 
         try:

@@ -239,6 +239,11 @@ def is_device_plugin(pod: Json) -> bool:
     return bool(re.search(r"device-plugin|gpu-kubelet-plugin", name_of(pod)))
 
 
+def comes_before_plugins(pod: Json) -> bool:
+    """Whether it brings the driver, or the container toolkit, for which a GPU operator's device plugin waits."""
+    return bool(re.search(r"driver-daemonset|container-toolkit-daemonset", name_of(pod)))
+
+
 def looks_like_server(*words: str | None) -> bool:
     """Whether an image, a command or an argument belongs to an inference server."""
     return any(_SERVER_WORDS.search(word) for word in words if word)

@@ -19,6 +19,7 @@ from kubectl_llmdoctor.api import (
     Pod,
     Subject,
     events_of,
+    expression,
     fixes,
     is_accelerator,
     k8s,
@@ -60,6 +61,9 @@ _UNAVAILABLE = r"requested number of devices unavailable for \S{1,200}\. Request
 
 #: So long after its start the kubelet waits for no device plugin.
 _SOON_SECONDS = 600
+
+#: Within so many lines of its end stands of what a program ended.
+_LAST_LINES = 60
 
 #: What the plugin passes on from the driver when the GPU itself is gone: no fault of the plugin's.
 _HARDWARE = ("GPU is lost", "fallen off", "Unable to determine the device handle", "requires reset")
@@ -237,23 +241,35 @@ def plugins_on(cluster: Cluster, node: str) -> list[k8s.Pod]:
     return [h.pod for h in usage_of(cluster).holders(node) if is_device_plugin(h.pod)]
 
 
-def driver_of(cluster: Cluster, node: str) -> k8s.Pod | None:
-    """The pod that brings the driver to a node, where it is not done: the device plugin waits for it."""
-    holders = (h.pod for h in usage_of(cluster).holders(node))
-    return next((p for p in holders if "driver-daemonset" in p.metadata.name and p.status.phase != "Running"), None)
+#: The pods of a GPU operator for which a device plugin waits, by what their names hold, in the order of their work.
+_AWAITED = (("driver-daemonset", "driver"), ("container-toolkit-daemonset", "container toolkit"))
+
+
+def awaited(cluster: Cluster, node: str) -> tuple[k8s.Pod, str] | None:
+    """The pod that brings the driver, or the container toolkit, to a node, where it is not done: the device plugin waits for it."""
+    pods = [h.pod for h in usage_of(cluster).holders(node)]
+    for part, title in _AWAITED:
+        for pod in pods:
+            if part in pod.metadata.name and (pod.status.phase != "Running" or _waiting_of(pod)):
+                return pod, title
+    return None
 
 
 def state_of(pod: k8s.Pod) -> str:
     """A pod's state in a few words: `Running`, `CrashLoopBackOff, 12 restarts`."""
-    waiting = next((s.state.waiting.reason for s in _statuses(pod) if s.state.waiting), "")
     restarts = sum(s.restart_count for s in _statuses(pod))
-    return (waiting or pod.status.phase or "unknown") + (f", {restarts} restarts" if restarts else "")
+    return (_waiting_of(pod) or pod.status.phase or "unknown") + (f", {restarts} restarts" if restarts else "")
 
 
 def started(pod: k8s.Pod) -> str:
     """When its last container started, as the API writes it; empty when it has not."""
     times = [s.state.running.started_at for s in _statuses(pod) if s.state.running and s.state.running.started_at]
     return max((t for t in times if parse_time(t)), default="")
+
+
+def _waiting_of(pod: k8s.Pod) -> str:
+    """For what reason a container of the pod does not run; empty where all do."""
+    return next((s.state.waiting.reason for s in _statuses(pod) if s.state.waiting), "")
 
 
 def _statuses(pod: k8s.Pod) -> tuple[k8s.ContainerStatus, ...]:
@@ -281,30 +297,54 @@ PLUGIN_LINES = (
 )
 
 
-def plugin_lines(cluster: Cluster, pod: k8s.Pod) -> Iterator[Line]:
-    """The lines in which a plugin says why it offers nothing, the last of each kind."""
+def _logs(cluster: Cluster, pod: k8s.Pod) -> Iterator[Log]:
     for text in cluster.snapshot.logs:
         if text.pod == pod.metadata.name and (text.namespace or "default") == (pod.metadata.namespace or "default"):
-            log = Log(text)
-            for literal in PLUGIN_LINES:
-                last = None
-                for last in log.find(literal):  # noqa: B007 # the last one is wanted
-                    pass
-                if last:
-                    yield last
+            yield Log(text)
+
+
+def plugin_lines(cluster: Cluster, pod: k8s.Pod) -> Iterator[Line]:
+    """The lines in which a plugin says why it offers nothing, the last of each kind."""
+    for log in _logs(cluster, pod):
+        for literal in PLUGIN_LINES:
+            last = None
+            for last in log.find(literal):  # noqa: B007 # the last one is wanted
+                pass
+            if last:
+                yield last
+
+
+#: What is an error near the end of an operator's pod that ends again and again: of Go's loggers, of shells, and of the kernel's driver.
+_ERROR = expression(
+    r"(?i)\b(?:error|fatal|failed|panic|unable to|cannot|could not|no such file)\b|^[EF]\d{4} "
+    r"|NVRM: .{0,120}(?:not supported by|routine failed|None of the)"
+)
+
+
+def last_errors(cluster: Cluster, pod: k8s.Pod) -> list[Line]:
+    """The last errors that a pod which ends again and again printed, two at the most; of its earlier instance where that is there."""
+    logs = sorted(_logs(cluster, pod), key=lambda log: not log.previous)
+    for log in logs if _waiting_of(pod) else ():
+        lines = log.lines(max(len(log) - _LAST_LINES, 1), len(log) + 1)
+        found = [x for x in lines if _ERROR.search(x.text[:500])]
+        if found:
+            return found[-2:]
+    return []
 
 
 def plugin_evidence(cluster: Cluster, node: str) -> Iterator[Evidence]:
     """The device plugins of a node: their state, and what they say."""
+    if first := awaited(cluster, node):
+        pod, title = first
+        ref = f"{pod.metadata.namespace or 'default'}/{pod.metadata.name}"
+        yield Evidence(source="pod", ref=ref, text=f"{title}: {state_of(pod)}")
+        yield from map(log_evidence, last_errors(cluster, pod)[::-1])
     plugins = plugins_on(cluster, node)
     for plugin in plugins[:2]:
         ref = f"{plugin.metadata.namespace or 'default'}/{plugin.metadata.name}"
         since = f", started {started(plugin)}" if started(plugin) else ""
         yield Evidence(source="pod", ref=ref, text=f"device plugin: {state_of(plugin)}{since}")
-        for line in list(plugin_lines(cluster, plugin))[:2]:
+        for line in list(plugin_lines(cluster, plugin))[:2] or last_errors(cluster, plugin)[::-1]:
             yield log_evidence(line)
-    if driver := driver_of(cluster, node):
-        ref = f"{driver.metadata.namespace or 'default'}/{driver.metadata.name}"
-        yield Evidence(source="pod", ref=ref, text=f"driver: {state_of(driver)}")
     if not plugins and cluster.complete_on(node):
         yield Evidence(source="node", ref=f"Node/{node}", text="no device plugin pod runs here")

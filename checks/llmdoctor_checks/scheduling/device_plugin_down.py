@@ -16,6 +16,7 @@ from kubectl_llmdoctor.api import (
     Subject,
     check,
     count_of,
+    dig,
     endings,
     fixes,
     log_evidence,
@@ -27,8 +28,9 @@ from kubectl_llmdoctor.catalog.xids import xid_meaning
 from llmdoctor_checks.scheduling._admission import (
     PLUGIN_LINES,
     WATCHES_USED_UP,
-    driver_of,
+    awaited,
     is_device_plugin,
+    last_errors,
     plugin_evidence,
     plugin_lines,
     plugins_on,
@@ -39,6 +41,9 @@ from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._words import asked_in, finding, nodes_said
 from llmdoctor_checks.scheduling.mig_profile_mismatch import MIG_CONFIG, MIG_SAID, MIG_STATE, manager_log
+
+#: Where k3s and RKE2 have the socket of their containerd.
+_K3S_SOCKET = "/run/k3s/containerd/containerd.sock"
 
 
 def _on_node(node: Node, cluster: Cluster) -> Iterator[Finding]:
@@ -80,7 +85,9 @@ def device_plugin_down(
     the driver, `status.allocatable` is zero although the GPUs are there. NVIDIA's plugin takes a device out of service
     after a critical Xid, and all of them after an error that it cannot assign, and never puts them back before it is
     restarted. A plugin that started before the driver was ready finds no device and waits for ever. One that may not watch the
-    kubelet's folder, because the node's inotify instances are used up ("too many open files"), ends at once, again and again.
+    kubelet's folder, because the node's inotify instances are used up ("too many open files"), ends at once, again and again. Under a
+    GPU operator it waits for the pods that bring the driver and the container toolkit: while one of these ends again and again,
+    its last errors say what to mend.
 
     `capacity` counts all devices of the plugin, `allocatable` those that it calls healthy. Where the node agent runs, the
     driver's own count stands beside them, and which GPU is lost or waits for a reset.
@@ -147,7 +154,7 @@ def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Findi
             parts.append(f"{verdict.node.name} offers {listed} of {should[0] or 'its'}")
             evidence.append(node_evidence(verdict.node, f"status.allocatable {found.resource}: {listed}; {should[1]}"))
         evidence += list(plugin_evidence(cluster, verdict.node.name))
-    driver = next((d for v in found.verdicts if (d := driver_of(cluster, v.node.name))), None)
+    first = next((one for v in found.verdicts if (one := awaited(cluster, v.node.name))), None)
     broken = [pair for verdict in found.verdicts for pair in _unfit(cluster, verdict.node.name, found.resource)]
     evidence += [proof for _, proof in broken[:4]]
     # the manager stops the plugin while it works
@@ -169,7 +176,7 @@ def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Findi
         watchless = [verdict.node.name for verdict in shown if _watchless(cluster, verdict.node.name)]
         if watchless:
             summary += f"; the device plugin of {watchless[0]} ends, because the node's inotify instances are used up"
-        summary += f"; the driver's pod is not done there ({state_of(driver)})." if driver else "."
+        summary += f"; the pod of the {first[1]} is not done there ({state_of(first[0])})." if first else "."
     else:
         summary = (
             f"{nodes_said(found)} match its GPU selector and could never hold it, by the scheduler's count: "
@@ -316,7 +323,37 @@ def _watchless(cluster: Cluster, node: str) -> bool:
     return any(_of_watches(line) for plugin in plugins for line in plugin_lines(cluster, plugin))
 
 
+def _before_the_plugin(cluster: Cluster, node: str) -> Iterator[Fix]:
+    """What to do about the pod for which the plugin of a node waits."""
+    first = awaited(cluster, node) if node else None
+    if first is None:
+        return
+    pod, title = first
+    said = " ".join(line.text for line in last_errors(cluster, pod))
+    if "containerd" in said and "no such file or directory" in said and _of_rancher(cluster, node):
+        yield fixes.advice(
+            f"Tell the GPU operator's toolkit where k3s and RKE2 keep containerd: CONTAINERD_SOCKET={_K3S_SOCKET} in toolkit.env "
+            "of its values (and CONTAINERD_CONFIG, in releases that do not ask containerd for it)",
+            "kubectl edit clusterpolicies.nvidia.com",
+            owner="platform",
+        )
+    meta = pod.metadata
+    previous = " --previous" if any(s.restart_count for s in pod.status.container_statuses) else ""
+    yield fixes.advice(
+        f"Mend what ends the pod of the {title} on {node}: the device plugin waits for it and starts by itself then",
+        f"kubectl -n {meta.namespace or 'default'} logs {meta.name}{previous}",
+        owner="platform",
+    )
+
+
+def _of_rancher(cluster: Cluster, node: str) -> bool:
+    """Whether a node is one of k3s or RKE2, by its kubelet's release."""
+    item = cluster.item("Node", "", node)
+    return bool(re.search(r"\+(?:k3s|rke2)", str(dig(item.raw, "status.nodeInfo.kubeletVersion")))) if item else False
+
+
 def _restart(cluster: Cluster, node: str) -> Iterator[Fix]:
+    yield from _before_the_plugin(cluster, node)
     plugins = plugins_on(cluster, node) if node else []
     if _watchless(cluster, node):
         yield fixes.advice(

@@ -218,3 +218,11 @@ def _means(name: dict[str, Any], hosts: Collection[str]) -> bool:
     """Whether an entry of `toFQDNs` means one of these hosts."""
     pattern = str(name.get("matchName") or name.get("matchPattern") or "").removesuffix(".").lower()
     return any(fnmatchcase(host.lower(), pattern) for host in hosts)
+
+
+def only_at(rule: dict[str, Any]) -> list[str]:
+    """The addresses at which alone a rule lets ask, where it names nothing but single ones; none otherwise."""
+    peers = rows(rule.get("to"))
+    blocks = [str(dig(peer, "ipBlock.cidr") or "") for peer in peers]
+    single = [cidr.partition("/")[0] for cidr in blocks if cidr.endswith(("/32", "/128"))]
+    return single if len(single) == len(peers) else []

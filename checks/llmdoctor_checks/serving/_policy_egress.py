@@ -11,9 +11,11 @@ from kubectl_llmdoctor.api import (
     Container,
     Engine,
     Finding,
+    Item,
     Line,
     Logs,
     Pod,
+    dig,
     endings,
     fixes,
     log_evidence,
@@ -29,6 +31,7 @@ from llmdoctor_checks.serving._policies import (
     cilium_leads_outside,
     has_port,
     leads_outside,
+    only_at,
     policies,
     rules,
 )
@@ -55,6 +58,9 @@ _NO_ANSWER = ("Max retries exceeded", "Temporary failure in name resolution", "N
 
 #: Where models come from, as a server that is ready names it while a pull fails.
 _STORES = ("registry.ollama.ai", "huggingface.co", "hf.co", "cloudflarestorage.com")
+
+#: Where distributions run the cluster's DNS.
+_DNS_SPACES = ("kube-system", "openshift-dns")
 
 #: What of Python's tracebacks is not indented; and so many lines they have at most.
 _OF_A_TRACEBACK, _AFTER = r"Traceback |The above |During handling |[\w.]{1,100}(?:Error|Exception|Timeout)\b", 400
@@ -216,6 +222,8 @@ def hub(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Iterat
     allowed = list(rules(found, "Egress"))
     named = any(has_port(rule, 53, "UDP") for rule in allowed)
     open_ = any(has_port(rule, 443) and leads_outside(rule) for rule in allowed)
+    if found and named and open_ and pod.failing:
+        yield from _dns_elsewhere(pod, engine, found, cluster, logs)
     if not found or (named and open_):
         return
     closed = [*([] if named else ["DNS (port 53)"]), *([] if open_ else ["port 443 of public addresses"])]
@@ -238,6 +246,42 @@ def hub(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Iterat
         explains=("hf-unreachable", "crash-loop", "not-ready", "engine-init-failed", "probe-too-short") if line else (),
         fixes=(let_outside(found[0], closed),),
     )
+
+
+def _dns_elsewhere(
+    pod: Pod, engine: Engine, found: list[Item], cluster: Cluster, logs: Logs | None
+) -> Iterator[Finding]:
+    """Names that do not resolve, in a pod that may ask for them at certain addresses only, none of which is the cluster's DNS."""
+    asking = [rule for rule in rules(found, "Egress") if has_port(rule, 53, "UDP")]
+    addresses = [only_at(rule) for rule in asking]
+    line = _unanswered(engine, logs)
+    own = _dns_addresses(cluster)
+    if line is None or "name resolution" not in line.text or not all(addresses):
+        return
+    allowed = sorted({address for listed in addresses for address in listed})
+    if own & set(allowed) or pod.spec.dns_policy == "None":
+        return
+    # a cache on the node has such an address, and which one the pod asks is not known
+    sure = bool(own) and not any(address.startswith("169.254.") for address in allowed)
+    names = " and ".join(item.name for item in found)
+    where = f"is at {' and '.join(sorted(own))}" if own else "may be elsewhere"
+    yield Finding(
+        role="cause",
+        confidence="likely" if sure else "possible",
+        summary=f"NetworkPolicy {names} lets {pod.name} ask for names at {', '.join(allowed)} only, and the cluster's DNS {where}: no name "
+        "resolves.",
+        evidence=(log_evidence(line), *(quote(item, "egress") for item in found)),
+        explains=("hf-unreachable", "crash-loop", "not-ready", "engine-init-failed", "probe-too-short") if sure else (),
+        fixes=(let_outside(found[0], ["DNS (port 53)"]),),
+        order=line.order,
+    )
+
+
+def _dns_addresses(cluster: Cluster) -> set[str]:
+    """The addresses of the cluster's DNS Service, as far as it is known."""
+    named = (item for space in _DNS_SPACES for item in cluster.items("Service", space) if "dns" in item.name)
+    of_dns = (item for item in named if any(row.get("port") == 53 for row in rows(item.raw, "spec.ports")))
+    return {address for item in of_dns for address in (dig(item.raw, "spec.clusterIP"),) if isinstance(address, str)}
 
 
 def _unanswered(engine: Engine, logs: Logs | None) -> Line | None:
