@@ -54,6 +54,8 @@ def gpu_held_by_dead_pod(
     And the kubelet can keep in its record of devices a pod that is gone, mostly one that was deleted by force while it was being
     made: it refuses every further pod ("requested number of devices unavailable") although the scheduler counts the GPU as free.
 
+    A pod of a StatefulSet that has ended and cannot go keeps its name as well: there is no other until it is gone.
+
     ## Fix
 
     Find out what holds it: `metadata.finalizers`, the node's state, the kubelet's log. Remove a finalizer whose
