@@ -208,7 +208,7 @@ class Subject:
         found = []
         for text in self.cluster.snapshot.logs:
             item = self.cluster.item("Pod", text.namespace, text.pod) if text.pod not in mine else None
-            if item and re.search(r"controller|operator|manager|karpenter", item.name):
+            if item and re.search(r"controller|operator|manager|karpenter|autoscaler", item.name):
                 pod = Pod.of(item, self.cluster)
                 found.append((pod, Log(text, self.literals)))
         return found

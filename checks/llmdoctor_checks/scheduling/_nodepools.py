@@ -30,13 +30,13 @@ from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._words import EXPLAINS, said_by, sentence
 
 #: What a further node would mend, and what nodes of a kind that is not there now lack.
-_LACKS = ("gpu", "gpu-size", "absent", "selector", "cpu-memory", "pods", "ephemeral")
+LACKS = ("gpu", "gpu-size", "absent", "selector", "cpu-memory", "pods", "ephemeral")
 
 #: EC2's and Azure's names of machines with accelerators.
-_TYPES = r"(?:p\d|gr?\d|inf\d|trn\d|dl\d)[a-z]{0,3}(?:-[a-z0-9]+)?\.\w+|Standard_N[CDV]\d+\w*"
+TYPES = r"(?:p\d|gr?\d|inf\d|trn\d|dl\d)[a-z]{0,3}(?:-[a-z0-9]+)?\.\w+|Standard_N[CDV]\d+\w*"
 
 #: Labels that any node has, whatever a pool says of them.
-_OF_ANY = r"kubernetes\.io/(?:os|arch|hostname)|topology\.kubernetes\.io/|karpenter\.sh/capacity-type"
+OF_ANY = r"kubernetes\.io/(?:os|arch|hostname)|topology\.kubernetes\.io/|karpenter\.sh/capacity-type"
 
 #: Labels that the nodes of a cloud have without the pool's saying so.
 _OF_PROVIDERS = (
@@ -55,7 +55,7 @@ _COUNTED = r"/(?:instance|sku)-(?:gpu|accelerator)-"
 _OF_CLASS = "NodeClassReady"
 
 #: Told by Karpenter of the nodes that it made; a pool is ready without.
-_OF_NODES = "NodeRegistrationHealthy"
+OF_NODES = "NodeRegistrationHealthy"
 
 #: How long a controller may take to look at an object: until then its conditions are Unknown.
 _LOOKED_AT = timedelta(minutes=10)
@@ -73,7 +73,7 @@ class _Fault(msgspec.Struct, frozen=True):
 
 def unready(pending: Pending, found: tuple[Cause, ...]) -> Iterator[Finding]:
     """Every pool that would make nodes for the pod is not ready, by its own conditions and those of its node class."""
-    if not found or found[0].obstacle not in _LACKS:
+    if not found or found[0].obstacle not in LACKS:
         return
     pools = [(pool, _takes(pool, pending)) for pool in pending.pod.cluster.items("NodePool") if _of_karpenter(pool)]
     faults = {pool.name: _faults(pool, pending) for pool, takes in pools if takes is not False}
@@ -117,7 +117,7 @@ def _takes(pool: Item, pending: Pending) -> bool | None:
     None where its nodes may be such: a pool that says nothing of its machines makes any, those with GPUs, too.
     """
     offer, spec = _offer(pool), pending.pod.spec
-    asked = {k: str(v) for k, v in spec.node_selector.items() if not re.match(_OF_ANY, k)}
+    asked = {k: str(v) for k, v in spec.node_selector.items() if not re.match(OF_ANY, k)}
     own = _all(_meets(offer, key, "In", {value}) for key, value in asked.items())
     terms = [
         _all(_meets(offer, row.key, row.operator, {str(v) for v in row.values}) for row in term.match_expressions)
@@ -146,7 +146,7 @@ def _offer(pool: Item) -> dict[str, set[str] | None]:
 
 def _meets(offer: dict[str, set[str] | None], key: str, operator: str, values: set[str]) -> bool | None:
     """Whether nodes of a pool meet a demand on one label; None where they may."""
-    if re.match(_OF_ANY, key):
+    if re.match(OF_ANY, key):
         return True
     have = offer.get(key)
     if have is None:
@@ -162,7 +162,7 @@ def _meets(offer: dict[str, set[str] | None], key: str, operator: str, values: s
 def _accelerated(offer: dict[str, set[str] | None], pool: Item) -> bool | None:
     families = [one for key in FAMILIES for one in offer.get(key) or ()]
     types = offer.get("node.kubernetes.io/instance-type") or ()
-    said = [re.fullmatch(ACCELERATED, one) for one in families] + [re.match(_TYPES, one) for one in types]
+    said = [re.fullmatch(ACCELERATED, one) for one in families] + [re.match(TYPES, one) for one in types]
     if said:
         return True if all(said) else None if any(said) else False
     return True if "gpu" in pool.name.lower() or any(re.search(_COUNTED, key) for key in offer) else None
@@ -197,7 +197,7 @@ def _said(item: Item, pending: Pending) -> Iterator[_Fault]:
 
     The sum of them only where no other says more.
     """
-    told = (row for row in rows(item.raw, "status.conditions") if row.get("type") != _OF_NODES)
+    told = (row for row in rows(item.raw, "status.conditions") if row.get("type") != OF_NODES)
     unmet = sorted((row for row in told if _unmet(row, pending)), key=lambda row: row.get("status") != "False")
     if not any(row.get("type") == "Ready" for row in unmet):
         return

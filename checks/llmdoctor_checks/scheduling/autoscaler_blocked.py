@@ -26,7 +26,8 @@ from kubectl_llmdoctor.api import (
     words,
 )
 from llmdoctor_checks.scheduling._karpenter import Pool, pools
-from llmdoctor_checks.scheduling._nodepools import unready
+from llmdoctor_checks.scheduling._machines import LOOP, failed_machine, group_failed, loop_failed, unjoined
+from llmdoctor_checks.scheduling._nodepools import LACKS, unready
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._refused import error_of
 from llmdoctor_checks.scheduling._separation import causes
@@ -74,7 +75,7 @@ _LAUNCHED = r'"message":\s?"(?:launched|registered|initialized) nodeclaim"'
 _OTHER_ERROR = r"the object has been modified|terminating |finalizer|deleting nodeclaim"
 
 
-@check("autoscaler-blocked", since="0.1", literals=(_LAUNCHES,))
+@check("autoscaler-blocked", since="0.1", literals=(_LAUNCHES, LOOP))
 def autoscaler_blocked(pod: Pod, subject: Subject, cluster: Cluster, pending: Pending | None) -> Iterator[Finding]:
     """The autoscaler would have to add a node and cannot.
 
@@ -82,7 +83,8 @@ def autoscaler_blocked(pod: Pod, subject: Subject, cluster: Cluster, pending: Pe
     one: a node group at its maximum, a limit of the node pool, the cloud's quota, no capacity left for that instance
     type, or waiting after such a failure. Where Karpenter (for KAITO, too) has chosen a machine, its NodeClaim says what
     the cloud answered. A NodePool that is not ready, because its node class finds no image, subnet or role, is passed over, and
-    only their conditions say so.
+    only their conditions say so. A machine may be made and never join, by its NodeClaim's conditions; a Machine (OpenShift, Cluster
+    API, Gardener) says in its status why it was not made. An autoscaler whose rounds fail as a whole says so in its log alone.
 
     ## Fix
 
@@ -102,17 +104,29 @@ def autoscaler_blocked(pod: Pod, subject: Subject, cluster: Cluster, pending: Pe
     if not pending.scaling:
         lacks_gpus = bool(found) and found[0].id in _MENDED and found[0].id.startswith("gpu-")
         refused = [*_unlaunched(_with_gpus(pending), pending)] if lacks_gpus else []
-        yield from refused or [*_no_capacity(pending, [])] or unready(pending, found)
+        yield from refused or [*_no_capacity(pending, [])] or [*unready(pending, found)] or _unmade(pending, found)
         return
     event = _word(pending.scaling)
     if event.reason == "Nominated":
         claims = [claim for n in re.findall(_CLAIM, event.message) if (claim := cluster.item("NodeClaim", "", n))]
-        yield from _unlaunched(claims, pending)
+        yield from [*_unlaunched(claims, pending)] or unjoined(claims, pending, found)
         if not claims:
             nominated = (e.message for e in pending.scaling if e.reason == "Nominated")
             yield from _no_capacity(pending, [n for message in nominated for n in re.findall(_CLAIM, message)])
     elif event.reason != "TriggeredScaleUp":
         yield from _adds_none(pending, event, found)
+    elif found and found[0].obstacle in LACKS:
+        yield from [*failed_machine(pending, found)] or group_failed(pending, event, found)
+
+
+def _unmade(pending: Pending, found: tuple[Cause, ...]) -> Iterator[Finding]:
+    """No autoscaler has said anything of the pod: machines that were to be nodes for it, and an autoscaler that comes to no pod."""
+    if not found or found[0].obstacle not in LACKS:
+        return
+    lacks_gpus = found[0].id in _MENDED and found[0].id.startswith("gpu-")
+    late = [*unjoined(_with_gpus(pending), pending, found)] if lacks_gpus else []
+    late = late or [*failed_machine(pending, found)]
+    yield from late or (loop_failed(pending, found) if found[0].id in _MENDED else ())
 
 
 def _adds_none(pending: Pending, event: Event, found: tuple[Cause, ...]) -> Iterator[Finding]:

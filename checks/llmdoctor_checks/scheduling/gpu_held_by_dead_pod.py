@@ -35,6 +35,9 @@ from llmdoctor_checks.scheduling._repairs import Change, tried
 from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._words import asked_in, finding, node_lines
 
+#: What takes a finalizer away does so within seconds of the end.
+_GOES_SECONDS = 120
+
 
 @check("gpu-held-by-dead-pod", since="0.1")
 def gpu_held_by_dead_pod(
@@ -51,6 +54,8 @@ def gpu_held_by_dead_pod(
     And the kubelet can keep in its record of devices a pod that is gone, mostly one that was deleted by force while it was being
     made: it refuses every further pod ("requested number of devices unavailable") although the scheduler counts the GPU as free.
 
+    A pod of a StatefulSet that has ended and cannot go keeps its name as well: there is no other until it is gone.
+
     ## Fix
 
     Find out what holds it: `metadata.finalizers`, the node's state, the kubelet's log. Remove a finalizer whose
@@ -64,6 +69,7 @@ def gpu_held_by_dead_pod(
     """
     if hardware:
         yield from _left_behind(pod, hardware)
+    yield from _name_kept(pod)
     refused = refusal(pod, subject, node)
     if refused and node and (alike := kept(pod, refused, node, cluster)):
         yield _still_counted(pod, refused, node, alike, cluster)
@@ -85,6 +91,34 @@ def gpu_held_by_dead_pod(
         [*evidence, *node_lines(pending, found, holders=True)],
         _fixes(pending, found),
         ("gpu-insufficient",),
+    )
+
+
+def _name_kept(pod: Pod) -> Iterator[Finding]:
+    """A pod of a StatefulSet that was deleted and has ended, and which only finalizers keep: there cannot be another of its name."""
+    meta, now = pod.obj.metadata, pod.cluster.now
+    until, statuses = parse_time(meta.deletion_timestamp), pod.obj.status.container_statuses
+    owner = next((owner for owner in meta.owner_references if owner.controller), None)
+    ended = bool(statuses) and all(status.state.terminated for status in statuses)
+    if not meta.finalizers or not ended or until is None or now is None or owner is None or owner.kind != "StatefulSet":
+        return
+    seconds = (now - until).total_seconds()
+    if seconds < _GOES_SECONDS:
+        return
+    yield Finding(
+        role="cause",
+        summary=f"{pod.name} has ended and should have been gone for {say_seconds(seconds)}, but the finalizer "
+        f"{', '.join(meta.finalizers)} keeps it; StatefulSet/{owner.name} can make no other of that name before it is gone.",
+        evidence=(
+            pod_evidence(
+                pod,
+                "metadata",
+                f"deletionTimestamp: {meta.deletion_timestamp}, finalizers: {', '.join(meta.finalizers)}",
+            ),
+            pod_evidence(pod, "status", f"phase: {pod.obj.status.phase}"),
+        ),
+        explains=("crash-loop", "pod-failed", "not-ready", "rollout-stuck", "pod-pending"),
+        fixes=(_fix_of(pod.obj),),
     )
 
 
@@ -188,12 +222,17 @@ def _fixes(pending: Pending, found: Cause) -> Iterator[Fix]:
 
 
 def _fix(holder: Holder) -> Fix:
-    meta = holder.pod.metadata
+    return _fix_of(holder.pod)
+
+
+def _fix_of(pod: k8s.Pod) -> Fix:
+    meta = pod.metadata
+    ref = f"{meta.namespace or 'default'}/{meta.name}"
     where = f"-n {meta.namespace or 'default'}"
     if meta.finalizers:
-        text = f"Remove the finalizer of {holder.ref}, if its controller is gone: {', '.join(meta.finalizers)}"
+        text = f"Remove the finalizer of {ref}, if its controller is gone: {', '.join(meta.finalizers)}"
         patch = '{"metadata":{"finalizers":null}}'
         return fixes.advice(text, f"kubectl {where} patch pod {meta.name} --type=merge -p '{patch}'", owner="platform")
-    text = f"Make sure that no process of {holder.ref} is left on {holder.pod.spec.node_name}, then remove it"
+    text = f"Make sure that no process of {ref} is left on {pod.spec.node_name}, then remove it"
     command = f"kubectl {where} delete pod {meta.name} --force --grace-period=0"
     return fixes.advice(text, command, owner="platform")

@@ -10,6 +10,7 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Fix,
+    Item,
     Pending,
     Pod,
     Subject,
@@ -50,6 +51,9 @@ _SHORT = 2
 
 #: Access modes that keep a claim to one node.
 _ONE_NODE = frozenset({"ReadWriteOnce", "ReadWriteOncePod"})
+
+#: Kinds whose objects make a claim of their own name when what they stand for is ready: Fluid, and KubeVirt's importer.
+_MAKERS = ("Dataset", "DataVolume")
 
 
 @check("pvc-unbound", since="0.1")
@@ -237,7 +241,7 @@ def _fault(pod: Pod, claim: VolumeClaim, found: Cause, events: Events | None) ->
     """What is wrong with one claim; empty when nothing of it is known to be."""
     cluster = pod.cluster
     if f'"{claim.name}" not found' in " ".join(c.text for c in found.counts) or claim.exists is False:
-        return f"claim {claim.name} does not exist in {pod.namespace}"
+        return f"claim {claim.name} does not exist in {pod.namespace}{_unmade(pod, claim)}"
     if claim.item is None:
         return ""
     if dig(claim.item.raw, "metadata.deletionTimestamp"):
@@ -254,6 +258,21 @@ def _fault(pod: Pod, claim: VolumeClaim, found: Cause, events: Events | None) ->
     if where and _says(found, "node affinity", "volume zone"):
         return f"claim {claim.name} is bound to {claim.volume}, which can be used only where {where}"
     return ""
+
+
+def _maker(pod: Pod, claim: VolumeClaim) -> Item | None:
+    """The object that is to make a claim of its own name and has not come so far; None where the claim is there."""
+    for kind in _MAKERS if claim.item is None else ():
+        item = pod.cluster.item(kind, pod.namespace, claim.name)
+        phase = dig(item.raw, "status.phase") if item else None
+        if item and isinstance(phase, str) and phase not in ("Bound", "Succeeded", ""):
+            return item
+    return None
+
+
+def _unmade(pod: Pod, claim: VolumeClaim) -> str:
+    maker = _maker(pod, claim)
+    return f"; {maker.kind} {maker.name}, which makes it, is {dig(maker.raw, 'status.phase')}" if maker else ""
 
 
 def _unbound(pod: Pod, claim: VolumeClaim, events: Events | None) -> str:
@@ -300,7 +319,12 @@ def _quotes(pod: Pod, claim: VolumeClaim) -> Iterator[Evidence]:
 def _fixes(pod: Pod, claim: VolumeClaim, found: Cause) -> Iterator[Fix]:
     describe = f"kubectl -n {pod.namespace} describe pvc {claim.name}"
     classes = sorted(i.name for i in pod.cluster.items("StorageClass"))
-    if claim.exists is False or claim.item is None:
+    if unmade := _maker(pod, claim):
+        yield fixes.advice(
+            f"See why {unmade.kind} {unmade.name} is not ready (conditions, pods and log of its runtime); it makes the claim then",
+            f"kubectl -n {pod.namespace} describe {unmade.kind.lower()} {unmade.name}",
+        )
+    elif claim.exists is False or claim.item is None:
         yield fixes.advice(f"Create the claim {claim.name} in {pod.namespace}, or name one that exists")
     elif _says(found, "ReadWriteOncePod"):
         users = ", ".join(user.metadata.name for user in users_of(pod.cluster, pod, claim.name)) or "the pod"

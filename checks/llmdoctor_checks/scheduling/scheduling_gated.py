@@ -151,6 +151,17 @@ def _waits(workload: Item) -> Iterator[Evidence]:
         if condition.get("status") == "False" and condition.get("message"):
             ref = f"Workload/{workload.name} status.conditions[{condition.get('type')}]"
             yield Evidence(source="workload", ref=ref, text=f"{condition.get('reason')}: {condition['message']}")
+    for name, state, message in _checks(workload):
+        ref = f"Workload/{workload.name} status.admissionChecks[{name}]"
+        yield Evidence(source="workload", ref=ref, text=f"{state}: {message}")
+
+
+def _checks(workload: Item) -> Iterator[tuple[str, str, str]]:
+    """Admission checks that have not let a Workload pass and say why: a ProvisioningRequest that failed, another cluster."""
+    for row in rows(workload.raw, "status.admissionChecks"):
+        name, state, message = (str(row.get(key) or "") for key in ("name", "state", "message"))
+        if state and state != "Ready" and message:
+            yield name, state, message
 
 
 def _nodes(queued: list[Item], subject: Subject) -> Iterator[Evidence]:
@@ -162,11 +173,14 @@ def _nodes(queued: list[Item], subject: Subject) -> Iterator[Evidence]:
 
 
 def _reason(queued: list[Item]) -> str:
-    """Why Kueue does not admit them, in its own words."""
+    """Why Kueue does not admit them, in its own words and those of the check that it waits for."""
     for workload in queued:
+        checks = [f"admission check {name} says: {message}" for name, _, message in _checks(workload)]
         for condition in rows(workload.raw, "status.conditions"):
             if condition.get("type") == "QuotaReserved" and condition.get("status") == "False":
-                return str(condition.get("message") or "")
+                return "; ".join(filter(None, [str(condition.get("message") or ""), *checks[:1]]))
+        if checks:
+            return checks[0]
     return ""
 
 

@@ -19,6 +19,7 @@ from kubectl_llmdoctor.api import (
     object_evidence,
     pod_evidence,
 )
+from llmdoctor_checks.start._secret_makers import unmade
 
 
 @check("secret-missing", since="0.1")
@@ -29,6 +30,9 @@ def secret_missing(pod: Pod, events: Events | None) -> Iterator[Finding]:
     the pod's namespace. The container waits with CreateContainerConfigError, or the volume cannot be mounted and the pod
     stays in ContainerCreating. The kubelet looks again every minute or two: as soon as the object exists the container
     starts.
+
+    Many Secrets are made by an operator (External Secrets, cert-manager, Vault's, the Secrets Store driver), whose object then says
+    why there is none.
 
     Of a manifest only what stands in the same files can be judged: an object that is not there may be in the cluster, one
     that is there without the key is not what the pod needs.
@@ -44,6 +48,7 @@ def secret_missing(pod: Pod, events: Events | None) -> Iterator[Finding]:
     """
     if pod.exists or pod.log_only:
         yield from _pull_secret(pod, events)
+        yield from unmade(pod, events)
         return
     for container in pod.containers:
         for index, variable in enumerate(container.spec.env):

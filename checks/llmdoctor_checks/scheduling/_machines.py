@@ -1,0 +1,233 @@
+"""Machines that were asked for and are no nodes: what their own objects say, and the autoscaler that gave up before it asked.
+
+Sources: Karpenter pkg/controllers/nodeclaim/lifecycle (registration.go, liveness.go: a claim without a node is deleted after 15
+minutes and made anew) and pkg/state/nodepoolhealth; OpenShift's machine-api-operator and kubermatic's machine-controller
+(errorReason, errorMessage, providerStatus.conditions); Cluster API (failureMessage, conditions); Gardener's
+machine-controller-manager (lastOperation); cluster-autoscaler core/static_autoscaler.go.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from kubectl_llmdoctor.api import (
+    Event,
+    Finding,
+    Item,
+    Pending,
+    dig,
+    event_evidence,
+    events_of,
+    expression,
+    fixes,
+    log_evidence,
+    object_evidence,
+    parse_time,
+    rows,
+    say_seconds,
+)
+from llmdoctor_checks.scheduling._nodepools import OF_ANY, OF_NODES, TYPES
+from llmdoctor_checks.scheduling._obstacles import Cause
+from llmdoctor_checks.scheduling._words import EXPLAINS, said_by, sentence
+
+#: How long a machine with GPUs may take to join: some install a driver first.
+_JOINS_SECONDS = 600
+
+#: Where APIs of machines keep the failure of one, and where its conditions stand.
+_ERRORS = ("status.errorMessage", "status.failureMessage")
+_CONDITIONS = ("status.providerStatus.conditions", "status.conditions")
+#: Where it says which labels its node gets.
+_OF_NODES = ("spec.metadata.labels", "spec.nodeTemplate.metadata.labels")
+#: Where providers name the type of a machine.
+_OF_TYPE = ("instanceType", "vmSize", "machineType", "flavor")
+#: Annotations of MachineSets on the GPUs of each of their machines.
+_COUNTS = ("machine.openshift.io/GPU", "capacity.cluster-autoscaler.kubernetes.io/gpu-count")
+
+#: What the autoscaler says of a group at its own ConfigMap: the cloud refused it, or its machines did not join.
+_GROUP_FAILED = ("FailedToScaleUpGroup", "ScaleUpTimedOut")
+#: A group and its size before and after, where a pod is promised a node.
+_PROMISED = r"\{(\S{1,300}) \d{1,6}->\d{1,6} "
+
+#: The autoscaler's loop ended before it looked at any group, for all pods alike; and that it did add nodes.
+LOOP = "static_autoscaler.go"
+_LOOP_FAILED = expression(
+    r"static_autoscaler\.go:\d{1,5}\] Failed to (?:scale up|get node infos for groups|refresh cloud provider config|update node registry)"
+    r"[^:]{0,40}: (?P<why>.{1,600})"
+)
+_GROWS = ("Final scale-up plan", "Scale-up: setting group")
+
+
+def unjoined(claims: list[Item], pending: Pending, found: tuple[Cause, ...]) -> Iterator[Finding]:
+    """Karpenter has a machine for the pod, which is no node: refused as one, or for too long on its way."""
+    selected = {key: str(value) for key, value in pending.pod.spec.node_selector.items()}
+    for claim in claims:
+        of_others = any(claim.labels.get(key, value) != value for key, value in selected.items())
+        why = None if of_others else _unregistered(claim, pending)
+        if not why:
+            continue
+        text, words = why
+        yield Finding(
+            role="cause",
+            confidence="likely",
+            summary=f"Karpenter's machine {claim.name} was launched and is no node of the cluster: {sentence(words)}",
+            evidence=(object_evidence(claim, "status.conditions[Registered]", text), *said_by(pending)),
+            explains=(*EXPLAINS, *(cause.id for cause in found)),
+            fixes=(
+                fixes.advice(
+                    "Look on the machine itself why it does not join: its console and boot log, the kubelet's log; the image, user data "
+                    "and role of its node class, the way to the API server",
+                    f"kubectl describe nodeclaims.karpenter.sh {claim.name}",
+                    owner="platform",
+                ),
+            ),
+            order=float(len(found)),
+        )
+        return
+
+
+def _unregistered(claim: Item, pending: Pending) -> tuple[str, str] | None:
+    """What the condition says of a claim that was launched and not registered, and that in words."""
+    told = {str(row.get("type")): row for row in rows(claim.raw, "status.conditions")}
+    launched, registered = told.get("Launched", {}), told.get("Registered", {})
+    if launched.get("status") != "True" or registered.get("status") == "True" or "deletionTimestamp" in claim.metadata:
+        return None
+    message = str(registered.get("message") or "")
+    text = f"{registered.get('status')}, {registered.get('reason')}: {message}"
+    if registered.get("status") == "False" and message:
+        return text, message
+    since, now = parse_time(launched.get("lastTransitionTime")), pending.pod.cluster.now
+    waited = (now - since).total_seconds() if since and now else 0
+    pool = pending.pod.cluster.item("NodePool", "", claim.labels.get("karpenter.sh/nodepool", ""))
+    alike = pool is not None and any(
+        row.get("type") == OF_NODES and row.get("status") == "False" for row in rows(pool.raw, "status.conditions")
+    )
+    if waited < _JOINS_SECONDS and not alike:
+        return None
+    before = f", and neither did others of NodePool {pool.name}" if pool and alike else ""
+    return text, f"it has not joined for {say_seconds(waited)}{before}"
+
+
+def failed_machine(pending: Pending, found: tuple[Cause, ...]) -> Iterator[Finding]:
+    """A machine that would have been a node for the pod and was not made, by its own object."""
+    for machine in pending.pod.cluster.items("Machine"):
+        why = None if dig(machine.raw, "status.nodeRef") else _error(machine)
+        if not why or not _meant(machine, pending):
+            continue
+        path, text = why
+        yield Finding(
+            role="cause",
+            confidence="likely",
+            summary=f"Machine {machine.name}, which would be a node for the pod, cannot be made: {sentence(text)}",
+            evidence=(object_evidence(machine, path, text), *said_by(pending)),
+            explains=(*EXPLAINS, *(cause.id for cause in found)),
+            fixes=(
+                fixes.advice(
+                    "Ask the provider for what it refuses (quota, rights, capacity), or change the machine's type; then have the machine "
+                    "made anew: many controllers do not try a failed one again",
+                    f"kubectl -n {machine.namespace} describe machine {machine.name}",
+                    owner="platform",
+                ),
+            ),
+            order=float(len(found)),
+        )
+        return
+
+
+def _error(machine: Item) -> tuple[str, str] | None:
+    """Where a machine's object says that it failed, and how."""
+    for path in _ERRORS:
+        if isinstance(text := dig(machine.raw, path), str) and text:
+            return path, text
+    last = dig(machine.raw, "status.lastOperation")
+    if isinstance(last, dict) and last.get("state") == "Failed" and last.get("description"):
+        return "status.lastOperation", str(last["description"])
+    for path in _CONDITIONS:
+        for row in rows(machine.raw, path):
+            failed = re.search(r"(?i)fail|error", str(row.get("reason") or ""))
+            if row.get("status") == "False" and failed and row.get("message"):
+                return f"{path}[{row.get('type')}]", f"{row['reason']}: {row['message']}"
+    return None
+
+
+def _meant(machine: Item, pending: Pending) -> bool:
+    """Whether it would be a node for the pod: by the labels that the pod selects, or by GPUs, as the pod asks for some."""
+    cluster = pending.pod.cluster
+    labels = dict(machine.labels)
+    for path in _OF_NODES:
+        labels |= _labels(dig(machine.raw, path))
+    asked = {k: str(v) for k, v in pending.pod.spec.node_selector.items() if not re.match(OF_ANY, k)}
+    if asked:
+        return all(labels.get(key) == value for key, value in asked.items())
+    if not pending.accelerators:
+        return False
+    spec = dig(machine.raw, "spec.providerSpec.value")
+    types = [str(spec.get(key) or "") for key in _OF_TYPE] if isinstance(spec, dict) else []
+    sets = [machine, *cluster.chain(machine)]
+    counted = any(item.annotations.get(key, "0") not in ("", "0") for item in sets for key in _COUNTS)
+    return (
+        counted or any(re.match(TYPES, kind) for kind in types) or (isinstance(spec, dict) and bool(spec.get("gpus")))
+    )
+
+
+def _labels(found: Any) -> dict[str, str]:
+    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+
+
+def group_failed(pending: Pending, promise: Event, found: tuple[Cause, ...]) -> Iterator[Finding]:
+    """The group that was to grow for the pod did not, since the promise: the autoscaler says so of the group alone."""
+    groups, cluster = re.findall(_PROMISED, promise.message), pending.pod.cluster
+    told = [event for event in events_of(cluster).of_kind("ConfigMap") if "autoscaler" in event.reporter and event.last]
+    for group in groups:
+        named = re.compile(rf"(?<![\w.-]){re.escape(group)}(?![\w-])")
+        of_it = [event for event in told if named.search(event.message)]
+        last = max(of_it, key=lambda event: event.last.timestamp() if event.last else 0, default=None)
+        if (
+            last is None
+            or last.reason not in _GROUP_FAILED
+            or (promise.last and last.last and last.last < promise.last)
+        ):
+            continue
+        yield Finding(
+            role="cause",
+            confidence="likely",
+            summary=f"The autoscaler promised a node of group {group}, and has not got one since: {sentence(last.message)}",
+            evidence=(event_evidence(last, cluster), event_evidence(promise, cluster), *said_by(pending)),
+            explains=(*EXPLAINS, *(cause.id for cause in found)),
+            fixes=(
+                fixes.advice(
+                    f"Mend what keeps group {group} from growing (its limits, quota, capacity, or why its machines do not join)",
+                    "kubectl -n kube-system get configmap cluster-autoscaler-status -o yaml",
+                    owner="platform",
+                ),
+            ),
+            order=float(len(found)),
+        )
+        return
+
+
+def loop_failed(pending: Pending, found: tuple[Cause, ...]) -> Iterator[Finding]:
+    """The cluster autoscaler fails in each round before it looks at the groups, and so says nothing of any pod."""
+    made = parse_time(pending.pod.obj.metadata.creation_timestamp)
+    for _, log in pending.subject.controllers:
+        failures = [line for line in log.find(LOOP) if _LOOP_FAILED.search(line.text)]
+        failures = [line for line in failures if not (line.time and made and line.time < made)]
+        grown = max((line.number for words in _GROWS for line in log.find(words)), default=0)
+        if not failures or failures[-1].number < grown:
+            continue
+        said = _LOOP_FAILED.search(failures[-1].text)
+        yield Finding(
+            role="cause",
+            confidence="likely",
+            summary=f"The cluster autoscaler adds no node for any pod, because its rounds fail: {sentence(said['why'] if said else '')}",
+            evidence=(log_evidence(failures[-1], LOOP), *said_by(pending)),
+            explains=(*EXPLAINS, *(cause.id for cause in found)),
+            fixes=(
+                fixes.advice(
+                    "Mend what it names (a node, a group, its rights in the cloud), or update it", owner="platform"
+                ),
+            ),
+            order=float(len(found)),
+        )
+        return

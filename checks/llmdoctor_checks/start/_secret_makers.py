@@ -1,0 +1,113 @@
+"""Secrets that an operator's object should have made, and why it has not.
+
+Sources: the API types of External Secrets, cert-manager, HashiCorp's and 1Password's operators, Infisical, Sealed Secrets, and of the
+Secrets Store CSI driver, which makes a Secret only while a pod mounts its class (docs/topics/sync-as-kubernetes-secret).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Events, Finding, Item, Pod, dig, fixes, object_evidence, rows
+
+#: The kubelet's words for a Secret that is not there, at the container and at a volume.
+_ABSENT = r'\bsecrets? "([\w.-]{1,253})" not found'
+#: Where objects that make a Secret name it; others give it their own name.
+_TARGETS = ("spec.target.name", "spec.destination.name", "spec.secretName", "spec.managedSecretReference.secretName")
+_CLASS, _CLASS_DRIVER = "SecretProviderClass", "secrets-store.csi.k8s.io"
+#: Groups of Kubernetes itself, whose objects make no Secrets.
+_OWN_GROUPS = ("", "apps", "batch", "policy", "autoscaling")
+_EXPLAINS = ("not-ready", "pod-pending", "pod-failed", "crash-loop", "rollout-stuck")
+#: Before the finding that has the kubelet's words alone.
+_MORE = -2.0
+
+
+def unmade(pod: Pod, events: Events | None) -> Iterator[Finding]:
+    """Secrets that a failing pod lacks and that an object of an operator is to make, where that says why there is none."""
+    if not pod.failing:
+        return
+    waits = [status.state.waiting.message for status in pod.obj.status.container_statuses if status.state.waiting]
+    told = [e.message for e in events or () if e.kind == "Pod" and e.name == pod.name and e.reason == "FailedMount"]
+    for name in dict.fromkeys(found for text in (*waits, *told[-1:]) for found in re.findall(_ABSENT, text or "")):
+        for item in _makers(pod, name):
+            found = _unmounted(pod, item, name) if item.kind == _CLASS else _failed(pod, item, name)
+            if found:
+                yield found
+                return
+
+
+def _makers(pod: Pod, name: str) -> Iterator[Item]:
+    """Objects of operators in the pod's namespace that are to make a Secret of that name."""
+    for kind in pod.cluster.kinds():
+        for item in pod.cluster.items(kind, pod.namespace):
+            group = item.api_version.rpartition("/")[0]
+            if group in _OWN_GROUPS or group.endswith(".k8s.io"):
+                break
+            named = [dig(item.raw, path) for path in _TARGETS]
+            named += [row.get("secretName") for row in rows(item.raw, "spec.secretObjects")]
+            if name in named or (not any(named) and name == item.name and "secret" in kind.lower()):
+                yield item
+
+
+def _unmounted(pod: Pod, item: Item, name: str) -> Finding | None:
+    """A class of the Secrets Store driver that the pod does not mount."""
+    for volume in pod.spec.volumes:
+        if dig(volume.csi or {}, "volumeAttributes.secretProviderClass") == item.name:
+            return None
+    return Finding(
+        role="cause",
+        confidence="certain",
+        summary=f"The secret {name} that the pod names does not exist in {pod.namespace}: {_CLASS} {item.name} makes it only while a "
+        "pod mounts the class, and this one does not.",
+        evidence=(object_evidence(item, "spec.secretObjects", f"secretName: {name}"),),
+        explains=_EXPLAINS,
+        fixes=(
+            fixes.advice(
+                f"Mount {_CLASS} {item.name} in the pod, by a volume of the driver {_CLASS_DRIVER}",
+                f"kubectl -n {pod.namespace} get secretproviderclasses {item.name} -o yaml",
+            ),
+        ),
+        order=_MORE,
+    )
+
+
+def _failed(pod: Pod, item: Item, name: str) -> Finding | None:
+    """An object that says that it could not make its Secret, or whose store says so."""
+    faults = [*_faults(item), *(fault for store in _stores(pod, item) for fault in _faults(store))]
+    if not faults:
+        return None
+    last, _, words = faults[-1]
+    return Finding(
+        role="cause",
+        confidence="certain",
+        summary=f"The secret {name} that the pod names does not exist in {pod.namespace}: {item.kind} {item.name} is to make it, and "
+        f"{last.kind} {last.name} says {words}.",
+        evidence=tuple(object_evidence(*fault) for fault in faults),
+        explains=_EXPLAINS,
+        fixes=(
+            fixes.advice(
+                f"Mend what keeps {last.kind} {last.name} from it; {item.kind} {item.name} makes the Secret then",
+                f"kubectl -n {pod.namespace} describe {item.kind.partition('.')[0].lower()} {item.name}",
+                owner="platform",
+            ),
+        ),
+        order=_MORE,
+    )
+
+
+def _stores(pod: Pod, item: Item) -> Iterator[Item]:
+    """Where External Secrets reads a value."""
+    kind, name = (str(dig(item.raw, f"spec.secretStoreRef.{key}") or "") for key in ("kind", "name"))
+    for namespace in (pod.namespace, ""):
+        if store := pod.cluster.item(kind or "SecretStore", namespace, name):
+            yield store
+            return
+
+
+def _faults(item: Item) -> Iterator[tuple[Item, str, str]]:
+    """The conditions of an object that are not met: where they stand, and what they say."""
+    for row in rows(item.raw, "status.conditions"):
+        text = ": ".join(str(row[key]) for key in ("reason", "message") if row.get(key))
+        if row.get("status") == "False" and text:
+            yield item, f"status.conditions[{row.get('type')}]", text
