@@ -64,8 +64,11 @@ def milli(value: Any) -> int | None:
 
 
 def parse_time(text: Any) -> datetime | None:
-    """An RFC 3339 time as an aware UTC datetime; None when it is none."""
-    if not isinstance(text, str) or len(text) < 19:
+    """An RFC 3339 time as an aware UTC datetime; None when it is none.
+
+    Nothing in a cluster is of 1970: a container runtime says so of what never started, as its zero.
+    """
+    if not isinstance(text, str) or len(text) < 19 or text.startswith("1970-01-01"):
         return None
     head, dot, tail = text.strip().partition(".")
     if dot:  # nanoseconds: datetime knows microseconds only

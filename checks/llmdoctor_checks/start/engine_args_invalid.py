@@ -32,7 +32,10 @@ _FATAL = frozenset(
 )
 
 #: Into how many parts a model is split, or how often it stands beside itself.
-_SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+_SIZES = (
+    "tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "decode_context_parallel_size",
+    "prefill_context_parallel_size",
+)  # fmt: skip
 
 #: Sizes of llama.cpp, and the least that one may be: its parser takes any number, and makes a huge one of a negative one.
 _LEAST = {"max_model_len": 0, "max_num_batched_tokens": 1}
