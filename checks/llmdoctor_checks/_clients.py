@@ -37,6 +37,9 @@ _TO_WHOM = (
 #: Whether a line was written before a server started.
 before = written_before
 
+#: What clients call a server of models, or by which address they ask it.
+_A_MODEL = r"(?i)llm|model|openai|ollama|infer|generat|/v\d\b|:11434\b"
+
 #: From so many answers for one refusal on these are some client's own affair.
 _STRAY, _FEWEST = 10, 2
 
@@ -95,6 +98,18 @@ def asking(pod: Pod, cluster: Cluster) -> list[Container]:
     further = [c for front in fronts.values() for c in _asking_alone(front, cluster)]
     # servers tell a router that they are there; what replicas say is no client's word
     return [*before, *(c for c in further if not served & {(item.namespace, item.name) for item in c.pod.services})]
+
+
+def unknown_server(pod: Pod) -> Container | None:
+    """What serves in a pod in which no engine is known: its one container that asks for a GPU."""
+    asking = [one for one in pod.containers if one.role != "init" and one.gpus]
+    return asking[0] if len(asking) == 1 else None
+
+
+def asked_as_one(pod: Pod) -> bool:
+    """Whether clients take what nobody knows for a server of models, by what they call it."""
+    names = {item.name for item in pod.services}
+    return any(re.search(_A_MODEL, f"{where} {value[:300]}") for _, where, value in askers(pod, names, pod.cluster))
 
 
 def _asking_alone(pod: Pod, cluster: Cluster) -> list[Container]:

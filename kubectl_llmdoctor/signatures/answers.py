@@ -1,4 +1,8 @@
-"""What a server answered by the words of a signature, as a client that asks no other server quotes it; its own log has no word."""
+"""What a server answered by the words of a signature, where another's log has it.
+
+A client that asks no other server quotes it, where the server's own log has no word; or a proxy passes requests on, and the log of the
+server behind it says why it refused them.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +11,17 @@ from itertools import islice
 
 import msgspec
 
+from kubectl_llmdoctor import fixes
 from kubectl_llmdoctor.check import Finding
 from kubectl_llmdoctor.evidence import log_evidence
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.clients import clients, leads_here
 from kubectl_llmdoctor.facts.cluster import Cluster
 from kubectl_llmdoctor.facts.container import Container
+from kubectl_llmdoctor.facts.destinations import engines_in, follow, logs_of
 from kubectl_llmdoctor.facts.logs import Line, Log
 from kubectl_llmdoctor.facts.pod import Pod
-from kubectl_llmdoctor.facts.requests import PER_STRAY, answered
+from kubectl_llmdoctor.facts.requests import PER_STRAY, answered, stray
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.facts.written import written_before
 from kubectl_llmdoctor.signatures.declared import Pattern, Signature
@@ -26,12 +32,19 @@ _REFUSED = expression(
     r"(?i:error code|status(?:[ _]?code)?)\W{1,4}[45]\d\d\b|\b[45]\d\d (?:Client|Server) Error\b|\bHTTP(?:/[\d.]{1,3})? [45]\d\d\b"
     r"|\b[45]\d\d (?:Bad Request|Not Found|Unprocessable|Too Many Requests|Internal Server Error|Service Unavailable)\b"
     r"|\b(?:400|413|422|429|500|503):? [\"'{]"
+    r"|\berror \([45]\d\d\):"
     r"|\\?\"code\\?\": ?[45]\d\d\b|'code': ?[45]\d\d\b|\bStatusCode\.[A-Z_]{5,30}\b"
 )
 #: What a user or a page may have written.
 _WRITTEN = expression(r"(?i)\\?\"(?:role|content|messages|prompt)\\?\": ?\\?\"|'(?:role|content|messages|prompt)': ?'")
 #: Whom a line says that it asked.
 _ADDRESS = expression(r"https?://[\w.-]{1,253}(?::\d{1,5})?")
+#: How programs in Python (httpx, requests, aiohttp) say that another refused what they passed on, and who.
+_FOR_URL = (" for url", ", url='http")
+_WAS_REFUSED = expression(
+    r"(?:(?:Client|Server) error '[45]\d\d[^'\n]{0,60}' for url '|\b[45]\d\d (?:Client|Server) Error: [^\n]{0,100}? for url: "
+    r"|\b[45]\d\d, message='[^'\n]{0,100}', url='(?:URL\(')?)https?://(?P<host>[\w.-]{1,253})(?::(?P<port>\d{1,5}))?(?![\w:])"
+)
 #: So many make no client's slip.
 _FEWEST = 2
 #: Lines of the server's own log that are looked at for each wording.
@@ -42,28 +55,83 @@ def in_answers(signature: Signature, subject: Subject, pod: Pod) -> Finding | No
     """The finding by the clients of a ready server, where their logs quote its words."""
     names = {item.name for item in pod.services}
     said = pod.cluster.once(f"quoted {signature.id}", lambda: list(_said(signature, pod.cluster)))
-    engine = next(iter(subject.engines(pod)), None)
-    if not said or not names or engine is None or not pod.ready:
+    server = _server(subject, pod)
+    if not said or not names or server is None or not pod.ready:
         return None
-    own = next((x for x in subject.logs(pod) if x.container == engine.container.name and not x.previous), None)
+    own = next((x for x in subject.logs(pod) if x.container == server.name and not x.previous), None)
     if own is None or any(_says(own, pattern) for pattern in signature.patterns):
         return None  # it may have its own word for it, or has, and that was weighed
     who = clients(pod, names, pod.cluster)
-    said = [(one, line) for one, line in said if one in who and _of_it(line, one[0], names, pod, engine.container)]
-    for pattern in signature.patterns:
-        if pattern.near or pattern.raised_in or pattern.phases or pattern.ends or pattern.bare:
-            continue  # it is of the server's own log
+    said = [(one, line) for one, line in said if one in who and _of_it(line, one[0], names, pod, server)]
+    for pattern in filter(_of_one_line, signature.patterns):
         lines = [line for _, line in said if capture(pattern, line.text[:4000]) is not None]
         words = captured(pattern, lines[0]) if lines else None
-        if words is None or not fits(pattern, subject, pod, engine.container, words):
+        if words is None or not fits(pattern, subject, pod, server, words):
             continue
         few = len(lines) < _FEWEST or answered(own) >= PER_STRAY * len(lines)
         evidence = [log_evidence(line, pattern.literal) for line in lines[:2]]
-        found = finding(signature, pattern, words, subject, pod, engine.container, evidence, lines[0].order)
+        found = finding(signature, pattern, words, subject, pod, server, evidence, lines[0].order)
         sure = "possible" if (pattern.confidence or signature.confidence) == "possible" else "likely"
         found = msgspec.structs.replace(found, confidence=sure, explains=())
         return msgspec.structs.replace(found, role="note", severity="info") if few else found
     return None
+
+
+def _of_one_line(pattern: Pattern) -> bool:
+    """Whether the words alone say it; else it is of the server's own log."""
+    beside = pattern.near or pattern.raised_in or pattern.phases or pattern.ends or pattern.bare
+    return not beside and (pattern.affects or "requests") == "requests"
+
+
+def _server(subject: Subject, pod: Pod) -> Container | None:
+    """The container of the engine; where none is known, the one that asks for a GPU."""
+    if (engine := next(iter(subject.engines(pod)), None)) is not None:
+        return engine.container
+    asking = [one for one in pod.containers if one.role != "init" and one.gpus]
+    return asking[0] if len(asking) == 1 else None
+
+
+def behind_a_proxy(signature: Signature, subject: Subject, pod: Pod) -> Finding | None:
+    """The finding of a proxy that was refused what it passed on, by the log of the server that it names, which runs an engine."""
+    if not pod.ready or subject.engines(pod):
+        return None
+    passed = pod.cluster.once(f"passed on {pod.namespace}/{pod.name}", lambda: _passed_on(subject, pod))
+    for server, own in passed:
+        names = {engine.name for engine in engines_in(server)}
+        if stray(own, ready=True):
+            continue
+        for log in (x for x in logs_of(server).all if not x.previous):
+            for pattern in filter(_of_one_line, signature.patterns):
+                if pattern.engines and not names & set(pattern.engines):
+                    continue
+                lines = [
+                    x for x in islice(log.find(pattern.literal), _MOST) if capture(pattern, x.text[:4000]) is not None
+                ]
+                words = captured(pattern, lines[-1]) if len(lines) >= _FEWEST else None
+                if words is None or stray(lines, ready=True) or not fits(pattern, subject, pod, None, words):
+                    continue
+                evidence = [log_evidence(lines[-1], pattern.literal), log_evidence(own[-1])]
+                found = finding(signature, pattern, words, subject, pod, None, evidence, lines[-1].order)
+                look = fixes.advice(
+                    f"Mend it at {server.name}, which refuses what {pod.name} passes on: its own diagnosis has the fix",
+                    f"kubectl llmdoctor diagnose {server.name} -n {server.namespace}",
+                )
+                return msgspec.structs.replace(found, confidence="likely", explains=(), fixes=(look,))
+    return None
+
+
+def _passed_on(subject: Subject, pod: Pod) -> list[tuple[Pod, list[Line]]]:
+    """The servers that refused what a program passed on, and its lines that say so; of each several."""
+    found: dict[str, tuple[Pod, list[Line]]] = {}
+    for log in (x for x in subject.logs(pod) if not x.previous):
+        lines = {x.number: x for words in _FOR_URL for x in log.find(words)}
+        for _, line in sorted(lines.items())[-_MOST:]:
+            said = _WAS_REFUSED.search(line.text[:4000])
+            to = follow(said["host"], int(said["port"] or 80), pod, pod.cluster) if said is not None else None
+            for one in to.pods if to is not None and not to.itself else ():
+                if engines_in(one):
+                    found.setdefault(f"{one.namespace}/{one.name}", (one, []))[1].append(line)
+    return [(one, lines) for one, lines in found.values() if len(lines) >= _FEWEST]
 
 
 def _says(log: Log, pattern: Pattern) -> bool:

@@ -9,7 +9,7 @@ from kubectl_llmdoctor.facts.aftermath import signs_of
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.facts.unknown import Unknown
-from kubectl_llmdoctor.signatures.answers import in_answers
+from kubectl_llmdoctor.signatures.answers import behind_a_proxy, in_answers
 from kubectl_llmdoctor.signatures.declared import Signature
 from kubectl_llmdoctor.signatures.logs import in_logs
 from kubectl_llmdoctor.signatures.statements import in_statements
@@ -56,6 +56,8 @@ def _of_pod(signature: Signature, subject: Subject, pod: Pod) -> Finding | None:
         return None
     found = in_logs(signature, subject, pod) if "log" in signature.sources else None
     if found is None and signature.quoted and (told := in_answers(signature, subject, pod)) is not None:
+        return told
+    if found is None and requests and (told := behind_a_proxy(signature, subject, pod)) is not None:
         return told
     if found is None and (pod.failing_by_status or requests or subject.refused):
         return in_statements(signature, subject, pod)

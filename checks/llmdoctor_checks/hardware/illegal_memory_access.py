@@ -4,11 +4,12 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Finding, Hardware, Logs, Pod, check, fixes
 from kubectl_llmdoctor.catalog.xids import AFTEREFFECTS, XidMeaning, xid_meaning
+from llmdoctor_checks.hardware._broken_context import LITERALS, broken_context
 from llmdoctor_checks.hardware._gpu import CONSEQUENCES, hits, hitting, order_of, out_of_service, quoted, said_then
 
 
-@check("illegal-memory-access", since="0.1")
-def illegal_memory_access(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Finding]:
+@check("illegal-memory-access", since="0.1", literals=LITERALS)
+def illegal_memory_access(pod: Pod, hardware: Hardware | None, logs: Logs | None) -> Iterator[Finding]:
     """A kernel touched memory of the GPU that it may not touch.
 
     The GPU stopped a kernel: at an address that it may not use (CUDA error 700), at an instruction (715), an address that is not
@@ -17,18 +18,26 @@ def illegal_memory_access(pod: Pod, hardware: Hardware, logs: Logs | None) -> It
     attention backend. CUDA reports it at some later call, so that the traceback names the wrong place, and all that the process
     does afterwards fails with the same error. Other ranks wait until a timeout.
 
+    A server that catches it lives on, and its health may answer: then each request meets the same error, or is answered with nonsense,
+    until somebody starts the process again.
+
     ## Fix
 
-    Try another version of the engine, then without CUDA graphs, another attention backend, without speculative decoding. When the same
-    GPU shows it under several pods, and no other GPU does, suspect the GPU.
+    Start a server that lives on again, and let its liveness probe ask for an answer of the model. Try another version of the engine,
+    then without CUDA graphs, another attention backend, without speculative decoding. When the same GPU shows it under several pods,
+    and no other GPU does, suspect the GPU.
 
     ## References
 
     - https://docs.nvidia.com/deploy/xid-errors/
     - https://docs.vllm.ai/en/latest/usage/troubleshooting/
     """
+    if hardware is None:
+        yield from broken_context(pod, logs)
+        return
     found = [hit for hit in hits(hardware, _wanted) if hardware.explains(hit[0])]
     if not found:
+        yield from broken_context(pod, logs)
         yield from _by_amdgpu(pod, hardware)
         return
     xid, sure = found[0]

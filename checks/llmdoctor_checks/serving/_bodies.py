@@ -23,6 +23,7 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks._clients import asking, before
 from llmdoctor_checks.serving._gateways import GENERATES
+from llmdoctor_checks.serving._round_ages import asks_nothing_else
 
 #: nginx says so in its error log. Envoy has the status and its own detail in an access log of text; in one of JSON, that no server was
 #: asked says that it answered by itself.
@@ -47,6 +48,7 @@ _PATHS = rf"{GENERATES}|/v1/(?:embeddings|rerank|audio/\w+)\b|/(?:embed|rerank)\
 def refused(pod: Pod, server: Container, cluster: Cluster, own: Log | None) -> list[Line]:
     """Lines of gateways that refused a body that was meant for this server, by its name or by a host that leads to it alone.
 
+    Of one that asks this server alone all are, whatever the path is called.
     Only since it was started, as far as the time is known: what was refused before may have been mended with that.
     """
     said = cluster.once("too large bodies", lambda: list(_refusals(cluster))) if pod.ready else []
@@ -63,7 +65,13 @@ def refused(pod: Pod, server: Container, cluster: Cluster, own: Log | None) -> l
     )
     asked = {one for _, hosts in said for one in hosts}
     here = {(host, space) for host, space in asked if leads_here(pod, names, f"http://{host}", space)}
-    ours = (line for line, hosts in said if not here.isdisjoint(hosts) or named.search(line.text))
+    alone = {(c.pod.namespace, c.pod.name) for c in asking(pod, cluster) if asks_nothing_else(c, pod, names)}
+    ours = (
+        line
+        for line, hosts in said
+        if (line.log.source.namespace, line.log.pod) in alone
+        or (re.search(_PATHS, line.text[:8000]) and (not here.isdisjoint(hosts) or named.search(line.text)))
+    )
     return [line for line in ours if not before(line, server, cluster)]
 
 
@@ -101,7 +109,7 @@ def _refusals(cluster: Cluster) -> Iterator[tuple[Line, set[tuple[str, str]]]]:
 
 
 def _says_so(text: str) -> bool:
-    if not re.search(_PATHS, text):
+    if "POST" not in text:
         return False
     if _OF_NGINX in text or _OF_ENVOY in text:
         return True

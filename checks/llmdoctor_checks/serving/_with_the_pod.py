@@ -32,6 +32,7 @@ LITERALS = (
     "IncompleteRead",
     "roken pipe",
     "error: terminated",
+    "other side closed",
 )
 
 #: What controllers say of a pod that they delete.

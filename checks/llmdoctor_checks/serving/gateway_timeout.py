@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
     Cluster,
-    Container,
     Engine,
     Finding,
     Fix,
@@ -16,7 +15,6 @@ from kubectl_llmdoctor.api import (
     Metrics,
     Pod,
     Subject,
-    askers,
     check,
     fixes,
     log_evidence,
@@ -26,7 +24,7 @@ from kubectl_llmdoctor.api import (
     stray,
 )
 from kubectl_llmdoctor.catalog.models import native_context
-from llmdoctor_checks._clients import before
+from llmdoctor_checks._clients import asked_as_one, before, unknown_server
 from llmdoctor_checks._ended_clients import CONSEQUENCES, ended_clients
 from llmdoctor_checks.serving._clients_gone import (
     COUNTED,
@@ -83,9 +81,6 @@ from llmdoctor_checks.serving._timeouts import (
 
 #: Longer answers are rare: a timeout that allows so many tokens is only noted.
 _COMMON_TOKENS = 16384
-
-#: What clients call a server of models, or by which address they ask it.
-_A_MODEL = r"(?i)llm|model|openai|ollama|infer|generat|/v\d\b|:11434\b"
 
 #: Cloudflare's own status for a server that does not answer in time (developers.cloudflare.com, error 524).
 _BY_CLOUDFLARE = r"(?<![\w.:-])524(?![\w.:-])"
@@ -315,11 +310,11 @@ def _all_at_one_age(
     pod: Pod, engine: Engine | None, subject: Subject, cluster: Cluster, logs: Logs | None
 ) -> Finding | None:
     """Requests that somebody ended each time at the same round age, by whatever words, while the server ran on."""
-    own = unbroken(pod, engine.container if engine is not None else _unknown_server(pod), logs)
+    own = unbroken(pod, engine.container if engine is not None else unknown_server(pod), logs)
     if engine is not None and own is None:
         return None
     ended = of_itself(pod, cluster, {one.container.name for one in subject.engines(pod)})
-    if own is not None and (engine is not None or _asked_as_one(pod, own, cluster)):
+    if own is not None and (engine is not None or _asked_as_one(pod, own)):
         ended = ended or of_clients(pod, cluster) or since_asked(pod, own, cluster)
     lines, seconds = ended or ([], 0)
     if engine is not None:
@@ -352,18 +347,9 @@ def _all_at_one_age(
     )
 
 
-def _unknown_server(pod: Pod) -> Container | None:
-    """What serves in a pod in which no engine is known: its one container that asks for a GPU."""
-    asking = [one for one in pod.containers if one.role != "init" and one.gpus]
-    return asking[0] if len(asking) == 1 else None
-
-
-def _asked_as_one(pod: Pod, own: Log, cluster: Cluster) -> bool:
+def _asked_as_one(pod: Pod, own: Log) -> bool:
     """Whether somebody takes what nobody knows for a server of models: its clients by what they call it, or its log by what it is asked."""
-    names = {item.name for item in pod.services}
-    if any(re.search(_A_MODEL, f"{where} {value[:300]}") for _, where, value in askers(pod, names, cluster)):
-        return True
-    return any(re.search(ASKED, line.text[:2000]) for line in own.find("POST /"))
+    return asked_as_one(pod) or any(re.search(ASKED, line.text[:2000]) for line in own.find("POST /"))
 
 
 def _measured(timeout: Timeout, taken: Histogram, tokens: int | None) -> Finding:

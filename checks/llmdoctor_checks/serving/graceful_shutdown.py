@@ -17,6 +17,7 @@ from kubectl_llmdoctor.api import (
     Logs,
     Pod,
     Setting,
+    Subject,
     askers,
     check,
     count_of,
@@ -33,6 +34,7 @@ from kubectl_llmdoctor.api import (
     setting_evidence,
     written_ago,
 )
+from llmdoctor_checks._clients import asked_as_one
 from llmdoctor_checks._load import last_load
 from llmdoctor_checks.serving._with_the_pod import LITERALS as BROKEN_OFF
 from llmdoctor_checks.serving._with_the_pod import with_the_pod
@@ -76,6 +78,9 @@ _CANCELS, _CANCELLED = (
     r"Cancel ([1-9]\d{0,8}) running task|Task cancelled, timeout",
 )
 
+#: gunicorn, told to end, and a worker that it kills when its time for that is over; a shorter time is nobody's setting.
+_SIGNALLED, _BUSY_KILLED, _SHORTEST = "Handling signal: term", "was sent SIGKILL! Perhaps out of memory?", 5
+
 #: Triton, told to end, waits for what runs, then takes its models away one by one, while its ports stay open (`server.cc`,
 #: `InferenceServer::Stop`). Who asks for one meanwhile gets one of these answers (`model_lifecycle.cc`); so does a start that failed.
 _BY_SIGNAL, _UNLOADS = "Signal (15) received", "All models are stopped, unloading models"
@@ -115,6 +120,8 @@ _LATELY = 30
         "remaining number of requests",
         _DROPS,
         _CANCELS,
+        _SIGNALLED,
+        _BUSY_KILLED,
         _BY_SIGNAL,
         _UNLOADS,
         _UNKNOWN,
@@ -123,7 +130,7 @@ _LATELY = 30
         *BROKEN_OFF,
     ),
 )
-def graceful_shutdown(pod: Pod, engine: Engine, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
+def graceful_shutdown(pod: Pod, subject: Subject, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """The termination grace period cuts running requests.
 
     A pod that is deleted, drained or replaced runs its preStop hook, gets SIGTERM after it, and SIGKILL when
@@ -140,6 +147,9 @@ def graceful_shutdown(pod: Pod, engine: Engine, events: Events | None, logs: Log
     another time. So it is where its server cancelled them itself, or where somebody still sends it some. Triton takes its models away
     as soon as nothing runs, and answers who still asks for one that it knows no such model.
 
+    gunicorn, in front of many a gateway and server of one's own, has a time of its own for that (`--graceful-timeout`, 30 s by
+    default): it kills workers that are busy longer, however long the pod may take, and says that it was perhaps for want of memory.
+
     ## Fix
 
     Let the grace period be longer than the hook and the longest generation together:
@@ -152,6 +162,21 @@ def graceful_shutdown(pod: Pod, engine: Engine, events: Events | None, logs: Log
 
     - https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-termination
     """
+    engines = subject.engines(pod)
+    for engine in engines:
+        yield from _of_engine(pod, engine, events, logs)
+    if engines:
+        return
+    # a gateway that is asked as a server of models is
+    container = pod.containers[0] if pod.ready and pod.containers and asked_as_one(pod) else None
+    found = _by_gunicorn(pod, logs) if logs is not None else None
+    if found is None and container is not None:
+        found = _broken_off(pod, container, events)
+    if found is not None:
+        yield found
+
+
+def _of_engine(pod: Pod, engine: Engine, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     if logs is not None and (found := _cut(pod, engine, logs) or _dropped(pod, engine, logs)):
         yield found
         return
@@ -161,7 +186,7 @@ def graceful_shutdown(pod: Pod, engine: Engine, events: Events | None, logs: Log
     if logs is not None and (found := _unloaded(pod, engine, logs)) is not None:
         yield found
         return
-    if (found := _broken_off(pod, engine, events)) is not None:
+    if (found := _broken_off(pod, engine.container, events, engine.name)) is not None:
         yield found
         return
     container = engine.container
@@ -301,6 +326,28 @@ def _cancelled(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     )
 
 
+def _by_gunicorn(pod: Pod, logs: Logs) -> Finding | None:
+    """A pod that is being deleted, whose gunicorn killed busy workers itself, its own time for them being over (`arbiter.py`)."""
+    told = next(reversed(list(logs.find(_SIGNALLED))), None) if pod.obj.metadata.deletion_timestamp else None
+    killed = [x for x in told.log.find(_BUSY_KILLED) if x.number > told.number] if told is not None else []
+    seconds = seconds_between(told, killed[0]) if told is not None and killed else None
+    if told is None or not seconds or seconds < _SHORTEST:
+        return None
+    grace = pod.spec.termination_grace_period_seconds
+    if seconds >= (_DEFAULT_SECONDS if grace is None else grace):
+        return None
+    return _cut_off(
+        pod,
+        f"{pod.name} was told to end, and gunicorn in {told.log.container} killed {count_of(len(killed), 'worker')} "
+        f"{say_seconds(round(seconds))} later that still had requests: their answers are cut off. It was not for want of memory.",
+        (log_evidence(told), log_evidence(killed[0])),
+        f"Raise gunicorn's --graceful-timeout (30 s by default) in {fixes.edited(pod)} above the longest answer, and let the pod's "
+        "terminationGracePeriodSeconds be longer than that and its preStop hook together",
+        told,
+        ("worker-lost",),
+    )
+
+
 def _still_asked(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     """A pod that is being deleted, and what sends it requests all the same: nobody takes them any more."""
     due, now, port = parse_time(pod.obj.metadata.deletion_timestamp), pod.cluster.now, engine.value("port")
@@ -356,18 +403,18 @@ def _unloaded(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     )
 
 
-def _broken_off(pod: Pod, engine: Engine, events: Events | None) -> Finding | None:
+def _broken_off(pod: Pod, container: Container, events: Events | None, engine: str = "") -> Finding | None:
     """A server that runs, and a client whose answers broke off when other pods of its workload were deleted, and not else."""
     grace = pod.spec.termination_grace_period_seconds
     seconds = _DEFAULT_SECONDS if grace is None else grace
-    status = engine.container.status
+    status = container.status
     if not pod.ready or pod.obj.metadata.deletion_timestamp or status is None or status.restart_count:
         return None
     found = with_the_pod(pod, pod.cluster, events, seconds)
     if found is None:
         return None
     who, longer = found.lines[0].log, max(2 * seconds, 300)
-    drain = " (of vLLM with --shutdown-timeout, from 0.18.1 on)" if engine.name == "vllm" else ""
+    drain = " (of vLLM with --shutdown-timeout, from 0.18.1 on)" if engine == "vllm" else ""
     return Finding(
         role="cause",
         severity="warning",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
     Cluster,
+    Container,
     Engine,
     Evidence,
     Finding,
@@ -14,6 +15,7 @@ from kubectl_llmdoctor.api import (
     Logs,
     Metrics,
     Pod,
+    Subject,
     answered,
     check,
     count_of,
@@ -22,7 +24,7 @@ from kubectl_llmdoctor.api import (
     often,
     say_seconds,
 )
-from llmdoctor_checks._clients import astray, refused, told
+from llmdoctor_checks._clients import astray, refused, told, unknown_server
 from llmdoctor_checks.serving import _bodies
 
 #: So many refused requests, and this share of all, are worth a note.
@@ -80,7 +82,7 @@ _BATCH_OF_TEXTS = "maximum allowed batch size"
     literals=(_CUT, _CUT_MESSAGES, "request: POST ", *(words for words, _ in (*_REFUSED, *_BODIES)), *_bodies.LITERALS),
 )
 def request_too_long(
-    pod: Pod, engine: Engine, cluster: Cluster, metrics: Metrics | None, logs: Logs | None
+    pod: Pod, subject: Subject, cluster: Cluster, metrics: Metrics | None, logs: Logs | None
 ) -> Iterator[Finding]:
     """Requests are longer, or have more in them, than the server takes.
 
@@ -114,6 +116,17 @@ def request_too_long(
     - https://github.com/ggml-org/llama.cpp/tree/master/tools/server
     - https://docs.ollama.com/context-length
     """
+    engines = subject.engines(pod)
+    for engine in engines:
+        yield from _of_engine(pod, engine, cluster, metrics, logs)
+    server = unknown_server(pod) if not engines else None
+    if server is not None and (found := _refused_before(pod, server, cluster, logs)) is not None:
+        yield found
+
+
+def _of_engine(
+    pod: Pod, engine: Engine, cluster: Cluster, metrics: Metrics | None, logs: Logs | None
+) -> Iterator[Finding]:
     if engine.name == "ollama" and logs is not None:
         yield from _cut(pod, engine, logs)
     if logs is not None and (found := _told_to_clients(pod, engine, cluster, logs)) is not None:
@@ -122,13 +135,20 @@ def request_too_long(
     if logs is not None and (found := _body_too_large(pod, engine, cluster, logs)) is not None:
         yield found
         return
-    own = logs.current(engine.container.name) if logs is not None else None
-    if bodies := _bodies.refused(pod, engine.container, cluster, own):
-        served = answered(own)
-        yield _bodies.finding(pod, bodies, cause=not astray(len(bodies), len(bodies), served + len(bodies)))
+    if (found := _refused_before(pod, engine.container, cluster, logs)) is not None:
+        yield found
         return
     if metrics is not None:
         yield from _counted(pod, engine, metrics)
+
+
+def _refused_before(pod: Pod, server: Container, cluster: Cluster, logs: Logs | None) -> Finding | None:
+    """Bodies that a gateway refused, which the server never saw."""
+    own = logs.current(server.name) if logs is not None else None
+    bodies = _bodies.refused(pod, server, cluster, own)
+    if not bodies:
+        return None
+    return _bodies.finding(pod, bodies, cause=not astray(len(bodies), len(bodies), answered(own) + len(bodies)))
 
 
 def _cut(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:

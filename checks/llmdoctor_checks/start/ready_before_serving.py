@@ -1,5 +1,6 @@
 """A pod that counts as ready before its model answers."""
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime
@@ -28,6 +29,7 @@ from kubectl_llmdoctor.api import (
     k8s,
     log_evidence,
     logs_of,
+    parse_time,
     phase_of,
     pod_evidence,
     seconds_ago,
@@ -92,6 +94,18 @@ _TOLD = r"\bhttps?://([\w.-]{1,253})(?::(\d{1,5}))?"
 _FRESH_SECONDS = 300
 
 
+#: A request and its answer in an access log of uvicorn's or nginx's form.
+_ANSWER = r'"POST (?P<path>/[^\s?"]{1,200})\S{0,500} HTTP/[\d.]{1,3}" (?P<status>\d{3})\b'
+#: How servers say that they have their model.
+_IS_LOADED = (
+    r"(?i)\b(?:model|weights?|pipeline|checkpoint)\b.{0,80}\b(?:loaded|warm(?:ed)?[- ]?up|ready|initiali[sz]ed)\b"
+    r"|\b(?:loaded|warm(?:ed)?[- ]?up)\b.{0,80}\b(?:model|weights?|pipeline|checkpoint|completed?|finished|done)\b"
+)
+_IS_NOT = r"(?i)\bnot\b|\bfail|\berror\b|\bunload"
+#: So many answers of both kinds are no chance; what failed longer ago than this is over.
+_SEVERAL, _RECENT_SECONDS = 2, 3600
+
+
 @check(
     "ready-before-serving",
     since="0.2",
@@ -117,7 +131,8 @@ def ready_before_serving(
     A missing probe is only noted, since most deployments have none, and only where other replicas could answer meanwhile; a
     deceived one is a risk. Where the pod is Ready and its own port says that the model is not loaded, requests fail now; so they
     do where it loads by its own log, and that of a gateway, router or proxy says that it was turned away, or its probe cannot
-    fail. Without a probe that is a risk while it lasts.
+    fail. Without a probe that is a risk while it lasts. Of a server that is not known its own log tells: requests that all failed until
+    it says that the model is loaded, and none of them since.
 
     ## Fix
 
@@ -138,7 +153,53 @@ def ready_before_serving(
         return
     # whoever found nobody says more than who gave up waiting
     launched = list(_launched(pod, logs, waits=False)) or list(_launched(pod, logs, waits=True))
-    yield from launched or _before_its_servers(pod, cluster, logs)
+    yield from launched or list(_before_its_servers(pod, cluster, logs)) or _failed_at_first(pod, logs)
+
+
+def _failed_at_first(pod: Pod, logs: Logs) -> Iterator[Finding]:
+    """A server that answered each request with an error until it said that its model is loaded, and none of them after that."""
+    for container in pod.containers:
+        log = logs.current(container.name)
+        asked = [(x, said) for x in log.find("POST /") if (said := re.search(_ANSWER, x.text[:2000]))] if log else []
+        first = next(((x, said) for x, said in asked if said["status"][0] == "5"), None)
+        if log is None or first is None:
+            continue
+        same = [(x, said["status"]) for x, said in asked if said["path"] == first[1]["path"]]
+        failed = [x for x, status in itertools.takewhile(lambda one: one[1][0] == "5", same)]
+        well = same[len(failed) :]
+        if min(len(failed), len(well)) < _SEVERAL or any(status[0] != "2" for _, status in well):
+            continue
+        between = log.lines(failed[-1].number + 1, well[0][0].number - 1)
+        told = (x for x in between if re.search(_IS_LOADED, x.text[:2000]) and not re.search(_IS_NOT, x.text[:2000]))
+        loaded = next(told, None)
+        if loaded is None:
+            continue
+        probe, age = container.spec.readiness_probe, _age(container, pod.cluster.now)
+        yield Finding(
+            role="cause" if age is not None and age <= _RECENT_SECONDS else "risk",
+            summary=f"{container.name} answered {count_of(len(failed), 'request')} to {first[1]['path']} with an error before its model "
+            f"was loaded, and all of the {len(well)} since: it counts as ready too early.",
+            evidence=(
+                log_evidence(failed[-1]),
+                log_evidence(loaded),
+                pod_evidence(container, "readinessProbe", _action(probe) if probe else "none"),
+            ),
+            fixes=(
+                fixes.advice(
+                    f"Let the readiness probe in {fixes.edited(pod)} ask what succeeds only when the model is loaded (a path of the "
+                    "server that says so, or a small request by a command)"
+                ),
+            ),
+            order=failed[0].order,
+        )
+        return
+
+
+def _age(container: Container, now: datetime | None) -> float | None:
+    """For how many seconds a container has run."""
+    running = container.status.state.running if container.status else None
+    started = parse_time(running.started_at) if running is not None else None
+    return (now - started).total_seconds() if now is not None and started is not None else None
 
 
 def _before_its_servers(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:

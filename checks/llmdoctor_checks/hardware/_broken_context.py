@@ -1,0 +1,103 @@
+"""A server that lives on after a fault of its kernels, while CUDA refuses all that the process still asks of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    Container,
+    Finding,
+    Line,
+    Log,
+    Logs,
+    Pod,
+    answered,
+    fixes,
+    log_evidence,
+    often,
+    superseded,
+    written_ago,
+)
+from llmdoctor_checks.hardware._gpu import CONSEQUENCES
+
+#: Errors after which a context of CUDA or HIP is of no use any more (driver_types.h: "the process must be terminated and relaunched").
+LITERALS = (
+    "an illegal memory access was encountered",
+    "device-side assert triggered",
+    "misaligned address",
+    "an illegal instruction was encountered",
+    "unspecified launch failure",
+    "CUDA_ERROR_ILLEGAL_ADDRESS",
+    "cudaErrorIllegalAddress",
+)
+#: Who says so: a library or a source file of theirs.
+_OF_A_GPU = r"(?i)cuda|hip|\brocm|\bgpu\b|\.cuh?\b"
+#: What somebody quotes, or asked another server for.
+_QUOTED = r"https?://|\\?\"(?:role|content|messages|prompt)\\?\": ?"
+#: So many times, each of another moment, are no fault that a worker was replaced for; of two lines that stand closer together, or were
+#: written within so many seconds, the second is of the same.
+_FEWEST, _CLOSE, _SECONDS = 3, 1, 2
+#: Lines above one of a traceback in which its time stands.
+_ABOVE = 60
+#: Where so many requests are answered for each fault, others are well. A stream says 200 before it fails.
+_ANSWERS = 1.5
+
+
+def broken_context(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
+    """A ready pod in whose log the same process meets such an error again and again, and hardly answers anything meanwhile."""
+    if logs is None or not pod.ready:
+        return
+    for container in pod.containers:
+        log = logs.current(container.name) if container.running and container.role != "init" else None
+        lines = _moments(log, pod) if log is not None else []
+        if log is None or len(lines) < _FEWEST or answered(log, after=lines[0].number) > _ANSWERS * len(lines):
+            continue
+        yield _finding(pod, container, lines)
+        return
+
+
+def _finding(pod: Pod, container: Container, lines: list[Line]) -> Finding:
+    words = next(one for one in LITERALS if one in lines[0].text)
+    return Finding(
+        role="cause",
+        summary=f"A kernel of {container.name} failed on the GPU, and the process lives on with a context that CUDA refuses from then on "
+        f"({often(len(lines))} in its log): it counts as ready, and its requests fail or are answered with nonsense until it is "
+        "started again.",
+        evidence=(log_evidence(lines[0], words), log_evidence(lines[-1], words)),
+        explains=CONSEQUENCES,
+        fixes=(
+            fixes.advice(
+                f"Start {fixes.edited(pod)} again, and let its liveness probe ask for an answer of the model, so that this ends it; "
+                "then look for what makes it happen: another release of the engine or of its kernels, one request at a time where its "
+                "code is not made for several; CUDA_LAUNCH_BLOCKING=1 names the true kernel"
+            ),
+        ),
+        order=lines[0].order,
+    )
+
+
+def _moments(log: Log, pod: Pod) -> list[Line]:
+    """The lines of the last start that say so, one of each moment."""
+    found = {line.number: line for words in LITERALS for line in log.find(words) if not superseded(line)}
+    moments: list[Line] = []
+    last: tuple[int, float | None] | None = None
+    for number, line in sorted(found.items()):
+        text = line.text[:2000]
+        if not re.search(_OF_A_GPU, text) or re.search(_QUOTED, text):
+            continue
+        ago = _ago(line, pod)
+        apart = last is None or (
+            number - last[0] > _CLOSE and (ago is None or last[1] is None or last[1] - ago >= _SECONDS)
+        )
+        if apart:
+            moments.append(line)
+        last = (number, ago)
+    return moments
+
+
+def _ago(line: Line, pod: Pod) -> float | None:
+    """How long before now a line was written, by itself or by what stands above it."""
+    now = pod.cluster.now
+    above = list(line.log.lines(max(line.number - _ABOVE, 1), line.number))
+    return next((ago for x in reversed(above) if (ago := written_ago(x, now)) is not None), None)
