@@ -213,6 +213,16 @@ def test_the_machines_that_karpenter_asks_for_are_read_for_a_pod_that_waits(api:
     assert names(found, "Event") == ["gpu-b.1"]
 
 
+def test_the_machines_of_openshift_are_read_for_a_pod_that_waits(api: FakeApi, cluster: Cluster) -> None:
+    waits = pod("llama-0")
+    del waits["spec"]["nodeName"]
+    waits["status"] = {"phase": "Pending"}
+    api.objects = [waits, obj("Machine", "gpu-a", "machine.openshift.io/v1beta1", ns="openshift-machine-api")]
+    api.faults["/apis"] = [raw(200, _discovery(kinds.core("Machine", "machine.openshift.io").at("v1beta1")))]
+
+    assert names(run(cluster, "llama-0"), "Machine") == ["gpu-a"]
+
+
 def test_no_events_of_machines_are_asked_for_where_there_is_no_karpenter(api: FakeApi, cluster: Cluster) -> None:
     waits = pod("llama-0")
     del waits["spec"]["nodeName"]

@@ -84,6 +84,8 @@ def _rules() -> Iterator[AccessRow]:
     yield rule("storageclasses", "get list", "claims that no provisioner serves", "storage.k8s.io", namespaced=False)
     yield rule("nodeclaims", "list", "machines that a cloud does not give", "karpenter.sh", namespaced=False)
     yield rule("nodepools", "list", "pools of machines that Karpenter passes over", "karpenter.sh", namespaced=False)
+    for group in ("machine.openshift.io", "cluster.k8s.io"):
+        yield rule("machines (all namespaces)", "list", "machines that could not be made", group, namespaced=False)
     yield AccessRow(
         resource="events (namespace default)",
         group="",

@@ -16,6 +16,9 @@ _DEVICE_PLUGINS = 4
 #: The same of the pods that bring drivers and container toolkits, where they are broken.
 _BEFORE_PLUGINS = 2
 
+#: APIs whose machines stand in the cluster that they are nodes of: OpenShift's, kubermatic's.
+_MACHINES = ("machine.openshift.io", "cluster.k8s.io")
+
 #: Of a kind that decides about a pod's place so many are read; of more the filters that need them all do not judge.
 _MANY = 5000
 
@@ -43,6 +46,8 @@ class Capacity:
             pot.get_list(core("StorageClass", "storage.k8s.io"), "")
             pot.get_list(core("NodeClaim", "karpenter.sh"), "", self._claim_events, if_there=True)
             pot.get_list(core("NodePool", "karpenter.sh"), "", if_there=True)
+            for group in _MACHINES:
+                pot.get_list(core("Machine", group), "", if_there=True, limit=_MANY)
         if related.claims(pod) or related.attaches_disks(pod):
             for name in ("PersistentVolume", "PersistentVolumeClaim"):
                 pot.get_list(core(name), "", limit=_MANY)

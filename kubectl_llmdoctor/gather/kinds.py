@@ -151,6 +151,8 @@ def _rows() -> Iterator[Kind]:
     yield Kind("LocalQueue", "localqueues", "kueue.x-k8s.io", ("v1beta2", "v1beta1"), short=("queue", "lq"))
     yield Kind("NodeClaim", "nodeclaims", "karpenter.sh", ("v1", "v1beta1"), namespaced=False)
     yield Kind("NodePool", "nodepools", "karpenter.sh", ("v1", "v1beta1"), namespaced=False)
+    yield Kind("Machine", "machines", "machine.openshift.io", ("v1beta1",))
+    yield Kind("Machine", "machines", "cluster.k8s.io", ("v1alpha1",))
     yield Kind("PodGroup", "podgroups", "scheduling.run.ai", ("v2alpha2",))
     yield Kind("PodGroup", "podgroups", "scheduling.volcano.sh", ("v1beta1",), short=("pg",))
 
