@@ -20,6 +20,8 @@ from kubectl_llmdoctor.facts.starts import (
 )
 
 #: A process of which there are several that load the model side by side.
+#: Of which model ModelMesh's adapters speak, in the fields of a line.
+_MODEL = expression(r'"model_?[iI]d": ?"[^"\s]{1,200}"')
 _RANK = expression(r"(?i)worker|rank|\b(?:TP|PP|EP)\d")
 
 #: What other engines print when they begin to load a model, and when it is loaded. llama-server and Ollama try again with
@@ -71,12 +73,13 @@ def overcome(line: Line, signs: Sequence[str]) -> bool:
     """Whether a later line of the same start shows that what a line complains of was overcome.
 
     A sign is a text, or the name of a phase, which stands for what is printed in it and in the phases after it. What a
-    rank complains of, or one model of a llama-server router, the progress of another does not overcome.
+    rank complains of, or one model of a llama-server router or of ModelMesh, the progress of another does not overcome.
     """
     if not signs:
         return False
     who = said(line.text).process
     apart = _RANK.search(who) or who.startswith("port ")
+    model = _MODEL.search(line.text[:4000])
     limit = next((at for at in later_banners(line.log) if at > line.number), None)
     for text in _signs(signs):
         for found in line.log.marks(text):
@@ -84,6 +87,8 @@ def overcome(line: Line, signs: Sequence[str]) -> bool:
                 continue
             if limit is not None and found.number > limit:
                 break
+            if model is not None and model[0] not in found.text:
+                continue
             if not apart or said(found.text).process == who:
                 return True
     return False

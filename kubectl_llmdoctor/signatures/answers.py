@@ -42,9 +42,14 @@ _ADDRESS = expression(r"https?://[\w.-]{1,253}(?::\d{1,5})?")
 #: How programs in Python (httpx, requests, aiohttp) say that another refused what they passed on, and who.
 _FOR_URL = (" for url", ", url='http")
 _WAS_REFUSED = expression(
-    r"(?:(?:Client|Server) error '[45]\d\d[^'\n]{0,60}' for url '|\b[45]\d\d (?:Client|Server) Error: [^\n]{0,100}? for url: "
-    r"|\b[45]\d\d, message='[^'\n]{0,100}', url='(?:URL\(')?)https?://(?P<host>[\w.-]{1,253})(?::(?P<port>\d{1,5}))?(?![\w:])"
+    r"(?:(?:Client|Server) error '([45]\d\d)[^'\n]{0,60}' for url '|\b([45]\d\d) (?:Client|Server) Error: [^\n]{0,100}? for url: "
+    r"|\b([45]\d\d), message='[^'\n]{0,100}', url='(?:URL\(')?)https?://(?P<host>[\w.-]{1,253})(?::(?P<port>\d{1,5}))?(?![\w:])"
 )
+#: How uvicorn logs an answer, and the lines below an error where it does.
+_ANSWER = expression(
+    r"(?:(?<![\d.])(?P<who>\d{1,3}(?:\.\d{1,3}){3}):\d{1,5} - )?\"POST /[^\s\"]{0,300} HTTP/[\d.]{1,3}\" (?P<status>\d{3})\b"
+)
+_ANSWERED = 3
 #: So many make no client's slip.
 _FEWEST = 2
 #: Lines of the server's own log that are looked at for each wording.
@@ -95,18 +100,17 @@ def behind_a_proxy(signature: Signature, subject: Subject, pod: Pod) -> Finding 
     """The finding of a proxy that was refused what it passed on, by the log of the server that it names, which runs an engine."""
     if not pod.ready or subject.engines(pod):
         return None
-    passed = pod.cluster.once(f"passed on {pod.namespace}/{pod.name}", lambda: _passed_on(subject, pod))
-    for server, own in passed:
+    passed = pod.cluster.once(f"passed on {pod.namespace}/{pod.name}", lambda: list(_passed_on(subject, pod)))
+    for server, own, statuses, logs in passed:
         names = {engine.name for engine in engines_in(server)}
-        if stray(own, ready=True):
-            continue
-        for log in (x for x in logs_of(server).all if not x.previous):
+        for log in logs:
             for pattern in filter(_of_one_line, signature.patterns):
                 if pattern.engines and not names & set(pattern.engines):
                     continue
-                lines = [
+                said = (
                     x for x in islice(log.find(pattern.literal), _MOST) if capture(pattern, x.text[:4000]) is not None
-                ]
+                )
+                lines = [x for x in said if not _of_another(x, pod, statuses)]
                 words = captured(pattern, lines[-1]) if len(lines) >= _FEWEST else None
                 if words is None or stray(lines, ready=True) or not fits(pattern, subject, pod, None, words):
                     continue
@@ -120,18 +124,36 @@ def behind_a_proxy(signature: Signature, subject: Subject, pod: Pod) -> Finding 
     return None
 
 
-def _passed_on(subject: Subject, pod: Pod) -> list[tuple[Pod, list[Line]]]:
-    """The servers that refused what a program passed on, and its lines that say so; of each several."""
-    found: dict[str, tuple[Pod, list[Line]]] = {}
+def _passed_on(subject: Subject, pod: Pod) -> Iterator[tuple[Pod, list[Line], set[str], list[Log]]]:
+    """The servers that refused what a program passed on, several times each, its lines that say so, with which statuses, and their logs."""
+    found: dict[str, tuple[Pod, list[Line], set[str]]] = {}
     for log in (x for x in subject.logs(pod) if not x.previous):
         lines = {x.number: x for words in _FOR_URL for x in log.find(words)}
         for _, line in sorted(lines.items())[-_MOST:]:
             said = _WAS_REFUSED.search(line.text[:4000])
-            to = follow(said["host"], int(said["port"] or 80), pod, pod.cluster) if said is not None else None
+            if said is None:
+                continue
+            to = follow(said["host"], int(said["port"] or 80), pod, pod.cluster)
             for one in to.pods if to is not None and not to.itself else ():
                 if engines_in(one):
-                    found.setdefault(f"{one.namespace}/{one.name}", (one, []))[1].append(line)
-    return [(one, lines) for one, lines in found.values() if len(lines) >= _FEWEST]
+                    _, own, statuses = found.setdefault(f"{one.namespace}/{one.name}", (one, [], set()))
+                    own.append(line)
+                    statuses.add(said[1] or said[2] or said[3])
+    for one, own, statuses in found.values():
+        if len(own) >= _FEWEST and not stray(own, ready=True):
+            yield one, own, statuses, [log for log in logs_of(one).all if not log.previous]
+
+
+def _of_another(line: Line, pod: Pod, statuses: set[str]) -> bool:
+    """Whether the server's access log says right after a line that it answered another client, or otherwise than the proxy was told."""
+    after = line.log.lines(line.number + 1, line.number + _ANSWERED)
+    said = next((one for x in after if (one := _ANSWER.search(x.text[:2000]))), None)
+    if said is None:
+        return False
+    # a sidecar may hide who asks
+    own = f"{pod.status.pod_ip}:" if pod.status.pod_ip else ""
+    known = bool(own and said["who"] and line.log.marks(own))
+    return said["status"] not in statuses or (known and f"{said['who']}:" != own)
 
 
 def _says(log: Log, pattern: Pattern) -> bool:

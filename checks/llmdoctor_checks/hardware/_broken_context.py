@@ -36,8 +36,11 @@ _OF_A_GPU = r"(?i)cuda|hip|\brocm|\bgpu\b|\.cuh?\b"
 #: What somebody quotes, or asked another server for.
 _QUOTED = r"https?://|\\?\"(?:role|content|messages|prompt)\\?\": ?"
 #: So many times, each of another moment, are no fault that a worker was replaced for; of two lines that stand closer together, or were
-#: written within so many seconds, the second is of the same.
+#: written within so many seconds, the second is of the same. Where no time stands by them, one traceback may say it several times.
 _FEWEST, _CLOSE, _SECONDS = 3, 1, 2
+_ONE_TRACEBACK = 60
+#: How gunicorn, uvicorn, Ollama and TorchServe say that another process takes the place of one that ended.
+REPLACED = ("Booting worker with pid", "Started server process [", "starting runner", "Backend worker process died")
 #: Lines above one of a traceback in which its time stands.
 _ABOVE = 60
 #: Where so many requests are answered for each fault, others are well. A stream says 200 before it fails.
@@ -78,8 +81,10 @@ def _finding(pod: Pod, container: Container, lines: list[Line]) -> Finding:
 
 
 def _moments(log: Log, pod: Pod) -> list[Line]:
-    """The lines of the last start that say so, one of each moment."""
-    found = {line.number: line for words in LITERALS for line in log.find(words) if not superseded(line)}
+    """The lines of the last start, and of the last worker, that say so, one of each moment."""
+    begun = max((line.number for words in REPLACED for line in log.marks(words)), default=0)
+    all_of = (line for words in LITERALS for line in log.find(words) if line.number > begun)
+    found = {line.number: line for line in all_of if not superseded(line)}
     moments: list[Line] = []
     last: tuple[int, float | None] | None = None
     for number, line in sorted(found.items()):
@@ -87,9 +92,12 @@ def _moments(log: Log, pod: Pod) -> list[Line]:
         if not re.search(_OF_A_GPU, text) or re.search(_QUOTED, text):
             continue
         ago = _ago(line, pod)
-        apart = last is None or (
-            number - last[0] > _CLOSE and (ago is None or last[1] is None or last[1] - ago >= _SECONDS)
-        )
+        if last is None:
+            apart = True
+        elif ago is None or last[1] is None:
+            apart = number - last[0] > _ONE_TRACEBACK
+        else:
+            apart = number - last[0] > _CLOSE and last[1] - ago >= _SECONDS
         if apart:
             moments.append(line)
         last = (number, ago)

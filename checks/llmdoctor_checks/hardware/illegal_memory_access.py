@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Finding, Hardware, Logs, Pod, check, fixes
 from kubectl_llmdoctor.catalog.xids import AFTEREFFECTS, XidMeaning, xid_meaning
-from llmdoctor_checks.hardware._broken_context import LITERALS, broken_context
+from llmdoctor_checks.hardware._broken_context import LITERALS, REPLACED, broken_context
 from llmdoctor_checks.hardware._gpu import CONSEQUENCES, hits, hitting, order_of, out_of_service, quoted, said_then
 
 
-@check("illegal-memory-access", since="0.1", literals=LITERALS)
+@check("illegal-memory-access", since="0.1", literals=(*LITERALS, *REPLACED))
 def illegal_memory_access(pod: Pod, hardware: Hardware | None, logs: Logs | None) -> Iterator[Finding]:
     """A kernel touched memory of the GPU that it may not touch.
 

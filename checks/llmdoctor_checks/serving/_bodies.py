@@ -42,13 +42,16 @@ _BYTES = r'too large body: (\d{1,15}) bytes|"(?:bytes_received|content_?[lL]engt
 
 #: Which host was asked, as they print it: nginx, Envoy's fields, and what an access log of text has in quotation marks.
 _HOST = r'\bhost: "([\w.-]{1,253})|"(?::?authority|host)": ?"([\w.-]{1,253})|"([\w-]{1,63}(?:\.[\w-]{1,63}){1,10})(?::\d{1,5})?"'
+#: The last part of the path of a request.
+_POSTED = r'\bPOST /(?:[^\s?"/]{1,80}/){0,10}([^\s?"/]{1,80})/?(?=[\s?"])'
 _PATHS = rf"{GENERATES}|/v1/(?:embeddings|rerank|audio/\w+)\b|/(?:embed|rerank)\b"
 
 
 def refused(pod: Pod, server: Container, cluster: Cluster, own: Log | None) -> list[Line]:
     """Lines of gateways that refused a body that was meant for this server, by its name or by a host that leads to it alone.
 
-    Of one that asks this server alone all are, whatever the path is called.
+    Of one that asks this server alone whatever the path is called, if the server was asked for one that ends so: a page in front of
+    it may take files for itself.
     Only since it was started, as far as the time is known: what was refused before may have been mended with that.
     """
     said = cluster.once("too large bodies", lambda: list(_refusals(cluster))) if pod.ready else []
@@ -65,14 +68,25 @@ def refused(pod: Pod, server: Container, cluster: Cluster, own: Log | None) -> l
     )
     asked = {one for _, hosts in said for one in hosts}
     here = {(host, space) for host, space in asked if leads_here(pod, names, f"http://{host}", space)}
-    alone = {(c.pod.namespace, c.pod.name) for c in asking(pod, cluster) if asks_nothing_else(c, pod, names)}
+    alone = {(c.pod.namespace, c.pod.name, c.name) for c in asking(pod, cluster) if asks_nothing_else(c, pod, names)}
+    ends = (
+        {one[1] for x in own.find("POST /") if (one := re.search(_POSTED, x.text[:2000]))} if own and alone else set()
+    )
     ours = (
         line
         for line, hosts in said
-        if (line.log.source.namespace, line.log.pod) in alone
+        if _of_one(line, ends, alone)
         or (re.search(_PATHS, line.text[:8000]) and (not here.isdisjoint(hosts) or named.search(line.text)))
     )
     return [line for line in ours if not before(line, server, cluster)]
+
+
+def _of_one(line: Line, ends: set[str], alone: set[tuple[str, str, str]]) -> bool:
+    """Whether a container that asks one server alone refused a path that ends as one for which that is asked."""
+    if (line.log.source.namespace, line.log.pod, line.log.container) not in alone:
+        return False
+    posted = re.search(_POSTED, line.text[:8000])
+    return re.search(_PATHS, line.text[:8000]) is not None or (posted is not None and posted[1] in ends)
 
 
 def _by_a_front(pod: Pod, server: Container, cluster: Cluster, own: Log) -> list[Line]:

@@ -255,16 +255,21 @@ def _dns_elsewhere(
     asking = [rule for rule in rules(found, "Egress") if has_port(rule, 53, "UDP")]
     addresses = [only_at(rule) for rule in asking]
     line = _unanswered(engine, logs)
-    own = _dns_addresses(cluster)
+    service, servers = _dns_addresses(cluster)
     if line is None or "name resolution" not in line.text or not all(addresses):
         return
     allowed = sorted({address for listed in addresses for address in listed})
-    if own & set(allowed) or pod.spec.dns_policy == "None":
+    # others ask the node's servers, or those that the pod names
+    if (
+        (service | servers) & set(allowed)
+        or pod.spec.host_network
+        or pod.spec.dns_policy not in (None, "", "ClusterFirst")
+    ):
         return
     # a cache on the node has such an address, and which one the pod asks is not known
-    sure = bool(own) and not any(address.startswith("169.254.") for address in allowed)
+    sure = bool(service) and not any(address.startswith("169.254.") for address in allowed)
     names = " and ".join(item.name for item in found)
-    where = f"is at {' and '.join(sorted(own))}" if own else "may be elsewhere"
+    where = f"is at {' and '.join(sorted(service))}" if service else "may be elsewhere"
     yield Finding(
         role="cause",
         confidence="likely" if sure else "possible",
@@ -277,11 +282,26 @@ def _dns_elsewhere(
     )
 
 
-def _dns_addresses(cluster: Cluster) -> set[str]:
-    """The addresses of the cluster's DNS Service, as far as it is known."""
+def _dns_addresses(cluster: Cluster) -> tuple[set[str], set[str]]:
+    """The addresses of the cluster's DNS Service, and those of the pods behind it, as far as they are known."""
+    return cluster.once("addresses of DNS", lambda: (set(_of_services(cluster)), set(_of_servers(cluster))))
+
+
+def _of_services(cluster: Cluster) -> Iterator[str]:
     named = (item for space in _DNS_SPACES for item in cluster.items("Service", space) if "dns" in item.name)
-    of_dns = (item for item in named if any(row.get("port") == 53 for row in rows(item.raw, "spec.ports")))
-    return {address for item in of_dns for address in (dig(item.raw, "spec.clusterIP"),) if isinstance(address, str)}
+    for item in named:
+        address = dig(item.raw, "spec.clusterIP")
+        if isinstance(address, str) and any(row.get("port") == 53 for row in rows(item.raw, "spec.ports")):
+            yield address
+
+
+def _of_servers(cluster: Cluster) -> Iterator[str]:
+    for item in (item for space in _DNS_SPACES for item in cluster.items("Pod", space) if "dns" in item.name):
+        yield str(dig(item.raw, "status.podIP") or "")
+    for item in (x for space in _DNS_SPACES for x in cluster.items("EndpointSlice", space) if "dns" in x.name):
+        for row in rows(item.raw, "endpoints"):
+            listed = row.get("addresses")
+            yield from (str(one) for one in listed) if isinstance(listed, list) else ()
 
 
 def _unanswered(engine: Engine, logs: Logs | None) -> Line | None:

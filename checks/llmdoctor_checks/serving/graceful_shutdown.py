@@ -80,6 +80,7 @@ _CANCELS, _CANCELLED = (
 
 #: gunicorn, told to end, and a worker that it kills when its time for that is over; a shorter time is nobody's setting.
 _SIGNALLED, _BUSY_KILLED, _SHORTEST = "Handling signal: term", "was sent SIGKILL! Perhaps out of memory?", 5
+_GUNICORN_SKEW = 3
 
 #: Triton, told to end, waits for what runs, then takes its models away one by one, while its ports stay open (`server.cc`,
 #: `InferenceServer::Stop`). Who asks for one meanwhile gets one of these answers (`model_lifecycle.cc`); so does a start that failed.
@@ -168,7 +169,7 @@ def graceful_shutdown(pod: Pod, subject: Subject, events: Events | None, logs: L
     if engines:
         return
     # a gateway that is asked as a server of models is
-    container = pod.containers[0] if pod.ready and pod.containers and asked_as_one(pod) else None
+    container = next((x for x in pod.containers if x.role != "init"), None) if pod.ready and asked_as_one(pod) else None
     found = _by_gunicorn(pod, logs) if logs is not None else None
     if found is None and container is not None:
         found = _broken_off(pod, container, events)
@@ -336,16 +337,29 @@ def _by_gunicorn(pod: Pod, logs: Logs) -> Finding | None:
     grace = pod.spec.termination_grace_period_seconds
     if seconds >= (_DEFAULT_SECONDS if grace is None else grace):
         return None
+    # a file of settings may have another time, and so may the kernel
+    in_time = abs(seconds - _gunicorns_seconds(pod.container(told.log.container))) <= _GUNICORN_SKEW
     return _cut_off(
         pod,
-        f"{pod.name} was told to end, and gunicorn in {told.log.container} killed {count_of(len(killed), 'worker')} "
-        f"{say_seconds(round(seconds))} later that still had requests: their answers are cut off. It was not for want of memory.",
+        f"{pod.name} was told to end, and gunicorn in {told.log.container} lost {count_of(len(killed), 'worker')} to SIGKILL "
+        f"{say_seconds(round(seconds))} later, as it kills those that still have requests: their answers are cut off."
+        + (" It was not for want of memory." if in_time else ""),
         (log_evidence(told), log_evidence(killed[0])),
         f"Raise gunicorn's --graceful-timeout (30 s by default) in {fixes.edited(pod)} above the longest answer, and let the pod's "
         "terminationGracePeriodSeconds be longer than that and its preStop hook together",
         told,
         ("worker-lost",),
     )
+
+
+def _gunicorns_seconds(container: Container | None) -> int:
+    """For how long gunicorn lets workers end, by the arguments and variables of its container."""
+    if container is None:
+        return _DEFAULT_SECONDS
+    variable = container.env.get("GUNICORN_CMD_ARGS")
+    arguments = " ".join([*container.spec.argv, variable.value or "" if variable is not None else ""])
+    told = re.search(r"--graceful-timeout[= ](\d{1,6})\b", arguments)
+    return int(told[1]) if told is not None else _DEFAULT_SECONDS
 
 
 def _still_asked(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:

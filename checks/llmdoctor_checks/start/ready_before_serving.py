@@ -169,10 +169,9 @@ def _failed_at_first(pod: Pod, logs: Logs) -> Iterator[Finding]:
         well = same[len(failed) :]
         if min(len(failed), len(well)) < _SEVERAL or any(status[0] != "2" for _, status in well):
             continue
-        between = log.lines(failed[-1].number + 1, well[0][0].number - 1)
-        told = (x for x in between if re.search(_IS_LOADED, x.text[:2000]) and not re.search(_IS_NOT, x.text[:2000]))
-        loaded = next(told, None)
-        if loaded is None:
+        loaded = _loaded(log.lines(failed[-1].number + 1, well[0][0].number - 1))
+        # one that is loaded once more was let go, or failed, after it had answered
+        if loaded is None or _loaded(log.lines(1, failed[0].number - 1)) is not None:
             continue
         probe, age = container.spec.readiness_probe, _age(container, pod.cluster.now)
         yield Finding(
@@ -193,6 +192,12 @@ def _failed_at_first(pod: Pod, logs: Logs) -> Iterator[Finding]:
             order=failed[0].order,
         )
         return
+
+
+def _loaded(lines: Iterable[Line]) -> Line | None:
+    """The first of some lines that says that a model is loaded."""
+    told = (x for x in lines if re.search(_IS_LOADED, x.text[:2000]) and not re.search(_IS_NOT, x.text[:2000]))
+    return next(told, None)
 
 
 def _age(container: Container, now: datetime | None) -> float | None:
