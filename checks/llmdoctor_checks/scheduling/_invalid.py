@@ -127,8 +127,9 @@ def _of_workload(raw: dict[str, Any], kind: str, template: dict[str, Any], spec:
     selector, labels = dig(raw, "spec.selector.matchLabels"), dig(template, "metadata.labels")
     labels = labels if isinstance(labels, dict) else {}
     open_labels = any(_OPEN.search(str(word)) for pair in labels.items() for word in pair)
-    # kustomize gives a base that states none of them its namespace, its labels and the selector
-    whole = bool(labels) or bool(dig(raw, "metadata.namespace"))
+    # kustomize gives a base that states none of them its namespace, its labels and the selector; and its patches need no ports
+    ports = all(rows(container, "ports") for container in rows(spec, "containers"))
+    whole = bool(labels) or (bool(dig(raw, "metadata.namespace")) and ports)
     if kind in _FOREVER and whole and dig(raw, "spec.selector") is None:
         of = (
             f"of the template's labels ({', '.join(map(str, labels))})"

@@ -16,6 +16,7 @@ from kubectl_llmdoctor.api import (
     Event,
     Finding,
     Item,
+    Line,
     Pending,
     dig,
     event_evidence,
@@ -56,7 +57,9 @@ _LOOP_FAILED = expression(
     r"static_autoscaler\.go:\d{1,5}\] Failed to (?:scale up|get node infos for groups|refresh cloud provider config|update node registry)"
     r"[^:]{0,40}: (?P<why>.{1,600})"
 )
-_GROWS = ("Final scale-up plan", "Scale-up: setting group")
+GROWS = ("Final scale-up plan", "Scale-up: setting group")
+#: What it says in a round that got beyond what may fail so.
+_BEYOND = ("Calculating unneeded nodes", "Scale down status: ", "No unschedulable pods")
 
 
 def unjoined(claims: list[Item], pending: Pending, found: tuple[Cause, ...]) -> Iterator[Finding]:
@@ -95,7 +98,8 @@ def _unregistered(claim: Item, pending: Pending) -> tuple[str, str] | None:
         return None
     message = str(registered.get("message") or "")
     text = f"{registered.get('status')}, {registered.get('reason')}: {message}"
-    if registered.get("status") == "False" and message:
+    # releases before 1.0 say False of one that is only on its way
+    if registered.get("status") == "False" and message and registered.get("reason") != "NodeNotFound":
         return text, message
     since, now = parse_time(launched.get("lastTransitionTime")), pending.pod.cluster.now
     waited = (now - since).total_seconds() if since and now else 0
@@ -111,10 +115,15 @@ def _unregistered(claim: Item, pending: Pending) -> tuple[str, str] | None:
 
 def failed_machine(pending: Pending, found: tuple[Cause, ...]) -> Iterator[Finding]:
     """A machine that would have been a node for the pod and was not made, by its own object."""
-    for machine in pending.pod.cluster.items("Machine"):
-        why = None if dig(machine.raw, "status.nodeRef") else _error(machine)
-        if not why or not _meant(machine, pending):
-            continue
+    without = [
+        machine
+        for machine in pending.pod.cluster.items("Machine")
+        if not dig(machine.raw, "status.nodeRef") and "deletionTimestamp" not in machine.metadata
+    ]
+    failed = [(machine, why) for machine in without if (why := _error(machine)) and _meant(machine, pending)]
+    if failed and any(_on_its_way(machine, pending) and _meant(machine, pending) for machine in without):
+        return  # another was asked for since
+    for machine, why in failed:
         path, text = why
         yield Finding(
             role="cause",
@@ -141,14 +150,22 @@ def _error(machine: Item) -> tuple[str, str] | None:
         if isinstance(text := dig(machine.raw, path), str) and text:
             return path, text
     last = dig(machine.raw, "status.lastOperation")
-    if isinstance(last, dict) and last.get("state") == "Failed" and last.get("description"):
-        return "status.lastOperation", str(last["description"])
+    if isinstance(last, dict):  # Gardener's: its conditions are those of the node that it is
+        made = last.get("type") == "Create" and last.get("state") == "Failed" and last.get("description")
+        return ("status.lastOperation", str(last["description"])) if made else None
     for path in _CONDITIONS:
         for row in rows(machine.raw, path):
             failed = re.search(r"(?i)fail|error", str(row.get("reason") or ""))
             if row.get("status") == "False" and failed and row.get("message"):
                 return f"{path}[{row.get('type')}]", f"{row['reason']}: {row['message']}"
     return None
+
+
+def _on_its_way(machine: Item, pending: Pending) -> bool:
+    """Whether it was asked for lately, and nothing says that it failed."""
+    made, now = parse_time(machine.metadata.get("creationTimestamp")), pending.pod.cluster.now
+    young = made is not None and now is not None and (now - made).total_seconds() < _JOINS_SECONDS
+    return young and _error(machine) is None
 
 
 def _meant(machine: Item, pending: Pending) -> bool:
@@ -210,18 +227,15 @@ def group_failed(pending: Pending, promise: Event, found: tuple[Cause, ...]) -> 
 def loop_failed(pending: Pending, found: tuple[Cause, ...]) -> Iterator[Finding]:
     """The cluster autoscaler fails in each round before it looks at the groups, and so says nothing of any pod."""
     made = parse_time(pending.pod.obj.metadata.creation_timestamp)
-    for _, log in pending.subject.controllers:
-        failures = [line for line in log.find(LOOP) if _LOOP_FAILED.search(line.text)]
-        failures = [line for line in failures if not (line.time and made and line.time < made)]
-        grown = max((line.number for words in _GROWS for line in log.find(words)), default=0)
-        if not failures or failures[-1].number < grown:
+    for last in pending.pod.cluster.once("rounds of autoscalers that fail", lambda: _failing(pending)):
+        if last.time and made and last.time < made:
             continue
-        said = _LOOP_FAILED.search(failures[-1].text)
+        said = _LOOP_FAILED.search(last.text)
         yield Finding(
             role="cause",
             confidence="likely",
             summary=f"The cluster autoscaler adds no node for any pod, because its rounds fail: {sentence(said['why'] if said else '')}",
-            evidence=(log_evidence(failures[-1], LOOP), *said_by(pending)),
+            evidence=(log_evidence(last, LOOP), *said_by(pending)),
             explains=(*EXPLAINS, *(cause.id for cause in found)),
             fixes=(
                 fixes.advice(
@@ -231,3 +245,18 @@ def loop_failed(pending: Pending, found: tuple[Cause, ...]) -> Iterator[Finding]
             order=float(len(found)),
         )
         return
+
+
+def _failing(pending: Pending) -> list[Line]:
+    """The last failure of each log in which no round went on after it; the same for all pods that wait."""
+    found = []
+    logs = pending.subject.controllers
+    current = {(pod.namespace, pod.name) for pod, log in logs if not log.previous}
+    for pod, log in logs:
+        if log.previous and (pod.namespace, pod.name) in current:
+            continue  # it has been started anew
+        failures = [line for line in log.find(LOOP) if _LOOP_FAILED.search(line.text)]
+        went_on = max((line.number for words in (*GROWS, *_BEYOND) for line in log.find(words)), default=0)
+        if failures and failures[-1].number > went_on:
+            found.append(failures[-1])
+    return found

@@ -26,7 +26,7 @@ from kubectl_llmdoctor.api import (
     words,
 )
 from llmdoctor_checks.scheduling._karpenter import Pool, pools
-from llmdoctor_checks.scheduling._machines import LOOP, failed_machine, group_failed, loop_failed, unjoined
+from llmdoctor_checks.scheduling._machines import GROWS, LOOP, failed_machine, group_failed, loop_failed, unjoined
 from llmdoctor_checks.scheduling._nodepools import LACKS, unready
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._refused import error_of
@@ -75,7 +75,7 @@ _LAUNCHED = r'"message":\s?"(?:launched|registered|initialized) nodeclaim"'
 _OTHER_ERROR = r"the object has been modified|terminating |finalizer|deleting nodeclaim"
 
 
-@check("autoscaler-blocked", since="0.1", literals=(_LAUNCHES, LOOP))
+@check("autoscaler-blocked", since="0.1", literals=(_LAUNCHES, LOOP, *GROWS))
 def autoscaler_blocked(pod: Pod, subject: Subject, cluster: Cluster, pending: Pending | None) -> Iterator[Finding]:
     """The autoscaler would have to add a node and cannot.
 

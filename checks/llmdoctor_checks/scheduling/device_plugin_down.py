@@ -338,10 +338,12 @@ def _before_the_plugin(cluster: Cluster, node: str) -> Iterator[Fix]:
             owner="platform",
         )
     meta = pod.metadata
-    previous = " --previous" if any(s.restart_count for s in pod.status.container_statuses) else ""
+    ended = any(s.restart_count for s in pod.status.container_statuses)
+    where = f"kubectl -n {meta.namespace or 'default'}"
     yield fixes.advice(
-        f"Mend what ends the pod of the {title} on {node}: the device plugin waits for it and starts by itself then",
-        f"kubectl -n {meta.namespace or 'default'} logs {meta.name}{previous}",
+        f"Mend what {'ends' if ended else 'holds up'} the pod of the {title} on {node}: the device plugin waits for it and starts by "
+        "itself then",
+        f"{where} logs {meta.name} --previous" if ended else f"{where} describe pod {meta.name}",
         owner="platform",
     )
 

@@ -112,7 +112,9 @@ def _misnamed(pod: Pod, subject: Subject) -> Iterator[Finding]:
     free = [item for item in made if not any(item.name in text for text in texts)]
     # a chart makes the names of a release's own objects of the release's, and a claim that somebody has is called otherwise
     own = release and name.startswith(f"{release}-") and _CHART in owner.labels
-    other = next((item for item in free or made if _parts(name) & _parts(item.name)), None)
+    # what all objects of the release are called tells of none of them what it is for
+    told = _parts(name) - _parts(release or "") - _parts(owner.name)
+    other = next((item for item in free or made if told & _parts(item.name)), None)
     if other is None or len(free or made) != 1 or not (free or own):
         return
     rest = "is mounted by nothing" if free else f"has another name, and a chart made {name} of the name of its release"

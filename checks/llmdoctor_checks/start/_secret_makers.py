@@ -16,8 +16,10 @@ _ABSENT = r'\bsecrets? "([\w.-]{1,253})" not found'
 #: Where objects that make a Secret name it; others give it their own name.
 _TARGETS = ("spec.target.name", "spec.destination.name", "spec.secretName", "spec.managedSecretReference.secretName")
 _CLASS, _CLASS_DRIVER = "SecretProviderClass", "secrets-store.csi.k8s.io"
-#: Groups of Kubernetes itself, whose objects make no Secrets.
-_OWN_GROUPS = ("", "apps", "batch", "policy", "autoscaling")
+#: What such kinds are called; any other that names a Secret only uses it.
+_MAKES = r"Secret|^Certificate$|^OnePasswordItem$"
+#: Conditions that are good where they are not met.
+_BAD = r"Degraded|Deleted|Err(?:or|ed)|Fail|Issuing|Paused|Reconciling|Stalled|Suspended"
 _EXPLAINS = ("not-ready", "pod-pending", "pod-failed", "crash-loop", "rollout-stuck")
 #: Before the finding that has the kubelet's words alone.
 _MORE = -2.0
@@ -40,13 +42,12 @@ def unmade(pod: Pod, events: Events | None) -> Iterator[Finding]:
 def _makers(pod: Pod, name: str) -> Iterator[Item]:
     """Objects of operators in the pod's namespace that are to make a Secret of that name."""
     for kind in pod.cluster.kinds():
+        if kind == "Secret" or not re.search(_MAKES, kind):
+            continue
         for item in pod.cluster.items(kind, pod.namespace):
-            group = item.api_version.rpartition("/")[0]
-            if group in _OWN_GROUPS or group.endswith(".k8s.io"):
-                break
             named = [dig(item.raw, path) for path in _TARGETS]
             named += [row.get("secretName") for row in rows(item.raw, "spec.secretObjects")]
-            if name in named or (not any(named) and name == item.name and "secret" in kind.lower()):
+            if name in named or (not any(named) and name == item.name):
                 yield item
 
 
@@ -88,7 +89,7 @@ def _failed(pod: Pod, item: Item, name: str) -> Finding | None:
         fixes=(
             fixes.advice(
                 f"Mend what keeps {last.kind} {last.name} from it; {item.kind} {item.name} makes the Secret then",
-                f"kubectl -n {pod.namespace} describe {item.kind.partition('.')[0].lower()} {item.name}",
+                f"kubectl -n {pod.namespace} describe {last.kind.partition('.')[0].lower()} {last.name}",
                 owner="platform",
             ),
         ),
@@ -109,5 +110,5 @@ def _faults(item: Item) -> Iterator[tuple[Item, str, str]]:
     """The conditions of an object that are not met: where they stand, and what they say."""
     for row in rows(item.raw, "status.conditions"):
         text = ": ".join(str(row[key]) for key in ("reason", "message") if row.get(key))
-        if row.get("status") == "False" and text:
+        if row.get("status") == "False" and text and not re.search(_BAD, str(row.get("type"))):
             yield item, f"status.conditions[{row.get('type')}]", text

@@ -49,6 +49,9 @@ _ERROR_35 = (_NO_DRIVER, "cudaErrorInsufficientDriver", "CUDA initialization fai
 #: LocalAI's all-in-one images, whose script looks for a GPU on the PCI bus and then calls nvidia-smi or rocminfo (aio/entrypoint.sh).
 _BY_CPU = "GPU acceleration is not enabled or supported. Defaulting to CPU."
 
+#: What its backends say of a GPU that they have.
+_CUDA_FOUND = ("ggml_cuda_init: found ", "using device CUDA")
+
 #: Libraries of a vendor's driver, which the vendor's container runtime mounts: by the prefix of the resources, with a word of the
 #: name of its RuntimeClass. Sources: the mounts of Ascend's and Moore Threads' runtimes.
 _BY_RUNTIME = {
@@ -65,7 +68,7 @@ _SANDBOX_ENDED = (
 )
 
 
-@check("gpu-runtime-missing", since="0.1", literals=(_NO_KFD, *_ERROR_35, *SEARCHED, _NOT_FOUND, _BY_CPU))
+@check("gpu-runtime-missing", since="0.1", literals=(_NO_KFD, *_ERROR_35, *SEARCHED, _NOT_FOUND, _BY_CPU, *_CUDA_FOUND))
 def gpu_runtime_missing(pod: Pod, subject: Subject, logs: Logs | None, node: Node | None) -> Iterator[Finding]:
     """The container sees no GPU.
 
@@ -118,7 +121,7 @@ def _of(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Iterator[Fin
     if engine.name == "ollama" and wrong_library(engine, logs) is not None:
         return  # it was told not to look for one
     if engine.name == "localai":
-        line = next((line for log in reversed(logs.of(container.name)) for line in log.find(_BY_CPU)), None)
+        line = _by_cpu(container, logs)
     else:
         line = found.cpu if found else alone(container.name, logs, pod.ready and engine.name != "ollama")
     if line is not None and not asked:
@@ -141,6 +144,20 @@ def _of(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Iterator[Fin
         fixes=(fix,),
         order=line.order,
     )
+
+
+def _by_cpu(container: Container, logs: Logs) -> Line | None:
+    """The line by which LocalAI's script takes the CPU, where no backend has found a GPU of NVIDIA after it.
+
+    AMD's cards for servers are neither VGA nor 3D on the PCI bus, so that the script never sees them.
+    """
+    if not any(name.startswith("nvidia.com/") for name in container.accelerators):
+        return None
+    for log in reversed(logs.of(container.name)):
+        for line in log.find(_BY_CPU):
+            found = any(later.number > line.number for text in _CUDA_FOUND for later in log.find(text))
+            return None if found else line
+    return None
 
 
 def _by_the_default_runtime(container: Container, logs: Logs, cluster: Cluster) -> Iterator[Finding]:

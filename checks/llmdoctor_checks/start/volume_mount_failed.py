@@ -13,6 +13,7 @@ from kubectl_llmdoctor.api import (
     dig,
     event_evidence,
     fixes,
+    k8s,
     object_evidence,
     rows,
 )
@@ -21,8 +22,8 @@ from kubectl_llmdoctor.api import (
 _FAILED = r'(?:AttachVolume\.Attach|MountVolume\.\w{1,20}) failed for volume "([^"]{1,253})"'
 #: A condition that is not met for a failure, not for want of anything to do.
 _FAULT = r"(?i)fail|error|invalid|insufficient|not ?found|denied|fault"
-#: Kinds of Kubernetes itself that are called like the volume, and what only repeats what the events say.
-_KNOWN = ("PersistentVolume", "PersistentVolumeClaim", "VolumeAttachment")
+#: Groups of Kubernetes itself, whose objects only repeat what the events say; all others end in a domain.
+_OWN_GROUPS = r"(?:apps|batch|policy|autoscaling|(?:[\w-]+\.)+k8s\.io)?/"
 
 
 @check("volume-mount-failed", since="0.1")
@@ -50,12 +51,14 @@ def volume_mount_failed(pod: Pod, events: Events | None, cluster: Cluster) -> It
     - https://kubernetes.io/docs/concepts/storage/volumes/
     - https://kubernetes.io/docs/tasks/debug/debug-application/debug-pods/
     """
-    if not pod.failing or events is None:
-        return
+    if not pod.failing or events is None or any(_ran(status) for status in _statuses(pod)):
+        return  # it has got its volumes since
+    own = {str(volume.name) for volume in pod.spec.volumes}
     told = [
         (e, hit[1]) for e in events if e.kind == "Pod" and e.name == pod.name and (hit := re.search(_FAILED, e.message))
     ]
-    for event, name in told[-1:]:
+    # one that the pod itself describes (a file server's) has no object anywhere, and its name may be anything's
+    for event, name in [pair for pair in told[-1:] if pair[1] not in own]:
         faults = [fault for item in _of(cluster, name) for fault in _faults(item)]
         if not faults:
             continue
@@ -81,9 +84,28 @@ def _of(cluster: Cluster, name: str) -> Iterator[Item]:
     """The objects of a storage system that stand for a volume: they bear its name or its handle."""
     volume = cluster.item("PersistentVolume", "", name)
     names = {name, str(dig(volume.raw, "spec.csi.volumeHandle"))} if volume else {name}
+    named = cluster.once("objects of operators by name", lambda: _by_name(cluster))
+    for one in sorted(names):
+        yield from named.get(one, ())
+
+
+def _by_name(cluster: Cluster) -> dict[str, list[Item]]:
+    found: dict[str, list[Item]] = {}
     for kind in cluster.kinds():
-        if kind not in _KNOWN:
-            yield from (item for item in cluster.items(kind) if item.name in names)
+        for item in cluster.items(kind):
+            if re.match(_OWN_GROUPS, item.api_version.rpartition("/")[0] + "/"):
+                break  # a kind of Kubernetes itself
+            found.setdefault(item.name, []).append(item)
+    return found
+
+
+def _statuses(pod: Pod) -> tuple[k8s.ContainerStatus, ...]:
+    return (*pod.obj.status.init_container_statuses, *pod.obj.status.container_statuses)
+
+
+def _ran(status: k8s.ContainerStatus) -> bool:
+    """Whether a container has run, for which all volumes of its pod are mounted."""
+    return bool(status.restart_count or status.state.running or status.state.terminated)
 
 
 def _faults(item: Item) -> Iterator[tuple[Item, str, str]]:

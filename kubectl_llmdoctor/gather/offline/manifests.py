@@ -165,7 +165,7 @@ def _nothing_to_judge(value: Json) -> str:
 
 
 def _started(container: Json) -> bool:
-    """Whether a container says how it is started and with what, which a patch seldom does beside its image."""
+    """Whether a container says how it is started and with what."""
     return bool((container.get("args") or container.get("command")) and container.get("resources"))
 
 
