@@ -22,6 +22,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
 )
 from kubectl_llmdoctor.catalog.images import CpuBuild, cpu_build
+from llmdoctor_checks._ollama import SEARCHED, fallback
 
 #: PyTorch without CUDA that is asked for it, whatever program asks.
 _TORCH = "Torch not compiled with CUDA enabled"
@@ -83,11 +84,27 @@ _OF_GPUS = r"(?i)(?<![a-z])(?:cuda|rocm|vulkan|sycl|intel|musa|hip)(?![a-z])"
 #: What llama.cpp prints when a GPU backend is there, whatever becomes of it.
 _BACKENDS = ("ggml_cuda_init", "ggml_init_cublas", "ggml_vulkan", "ggml_sycl", "load_backend: loaded CUDA")
 
+#: Intel's device plugins hand its GPUs out by these names. Ollama has no backend of its own for them: it reaches them by Vulkan, which
+#: its builds have from this release on, and which has to be switched on.
+_OF_INTEL, _VULKAN, _VULKAN_SINCE = r"gpu\.intel\.com/(?:i915|xe)", "OLLAMA_VULKAN", "0.12.11"
+
+#: Ollama's own image and copies of it. Builds of others for Intel's GPUs list the CPU, too, and compute on the GPU.
+_OLLAMA_ITSELF = r"(?:^|/)ollama/ollama(?::[\w.-]{1,128})?(?:@|$)"
+
 
 @check(
     "cpu-only-image",
     since="0.1",
-    literals=(*(words for words, _ in _SAYS), *_REFUSED, _NO_BACKEND, *_WENT_ON, _SYSTEM_INFO, *_BACKENDS, _FAILED),
+    literals=(
+        *(words for words, _ in _SAYS),
+        *_REFUSED,
+        _NO_BACKEND,
+        *_WENT_ON,
+        _SYSTEM_INFO,
+        *_BACKENDS,
+        _FAILED,
+        *SEARCHED,
+    ),
 )
 def cpu_only_image(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """The image holds a CPU build of the engine, in a container that asks for a GPU.
@@ -99,6 +116,9 @@ def cpu_only_image(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Fi
     without a word; `BLAS = 0` in its list of features says that it was built without any. Programs of one's own have it from a
     library: PyTorch, CTranslate2 and candle refuse, as JAX does where JAX_PLATFORMS asks for a GPU; ONNX Runtime (`onnxruntime` is
     the CPU package, `onnxruntime-gpu` the other), JAX and sherpa-onnx warn and go on with the CPU.
+
+    Ollama's image has libraries for the GPUs of NVIDIA and AMD. With one of Intel's it computes on the CPU and lists nothing else:
+    it reaches that by Vulkan alone, from 0.12.11 on and where OLLAMA_VULKAN is set.
 
     ## Fix
 
@@ -113,7 +133,10 @@ def cpu_only_image(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Fi
     """
     engines = {engine.container.name: engine for engine in subject.engines(pod)}
     for container in pod.containers:
-        yield from _of(pod, container, engines.get(container.name), logs)
+        engine = engines.get(container.name)
+        yield from _of(pod, container, engine, logs)
+        if engine is not None and logs is not None:
+            yield from _ollama_with_intel(pod, engine, logs)
 
 
 def _of(pod: Pod, container: Container, engine: Engine | None, logs: Logs | None) -> Iterator[Finding]:
@@ -150,6 +173,40 @@ def _of(pod: Pod, container: Container, engine: Engine | None, logs: Logs | None
         ),
         fixes=(_fix(pod, container, build),),
         order=said[0].order if said else None,
+    )
+
+
+def _ollama_with_intel(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
+    """Ollama's own image with a GPU of Intel's, for which it has no library: it lists the CPU alone."""
+    container = engine.container
+    asked = {name: n for name, n in container.accelerators.items() if re.fullmatch(_OF_INTEL, name)}
+    itself = engine.name == "ollama" and re.search(_OLLAMA_ITSELF, container.spec.image)
+    if not itself or not asked or _VULKAN in container.env:
+        return
+    found = fallback(container.name, logs)
+    if found is None or found.failed is not None:
+        return
+    # it may have been told in another way, and not see the device for another reason
+    newer = engine.at_least(_VULKAN_SINCE) is not False
+    yield Finding(
+        role="cause",
+        severity="warning" if pod.ready else None,
+        confidence="possible" if newer else "likely",
+        summary=f"{engine.label} runs on the CPU: container {container.name} asks for {_list(asked)}, and "
+        + (f"it reaches Intel's GPUs by Vulkan alone ({_VULKAN})." if newer else "this release has no library for it."),
+        evidence=(
+            log_evidence(found.cpu),
+            pod_evidence(container, "image", container.spec.image),
+            *(pod_evidence(container, f"resources.limits[{name}]", str(n)) for name, n in asked.items()),
+        ),
+        explains=("not-ready", "probe-too-short", "cpu-starved", "weights-off-gpu"),
+        fixes=(
+            fixes.advice(
+                f"Set {_VULKAN}=1 with Ollama {_VULKAN_SINCE} or later, or take a server that is built for Intel's GPUs "
+                f"(llama.cpp:server-vulkan, llama.cpp:server-intel), in {fixes.edited(pod)}; ask for no GPU if the CPU is meant"
+            ),
+        ),
+        order=found.cpu.order,
     )
 
 

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from kubectl_llmdoctor.api import (
     Cluster,
+    Container,
     Ending,
     Engine,
     Event,
@@ -35,6 +36,7 @@ from kubectl_llmdoctor.api import (
     seconds_between,
     served,
 )
+from llmdoctor_checks._listening import listens
 from llmdoctor_checks._load import last_load, works
 from llmdoctor_checks._nobody_left import LITERALS as NOBODY_LEFT
 from llmdoctor_checks.start import _dropped
@@ -108,6 +110,9 @@ def probe_timeout_under_load(
     a probe that allows one second, which is what Kubernetes takes for granted, gets no answer even from an idle server. Text
     Generation Inference's answers 503 while as many requests wait as it allows. Other servers ask their engine, too, and answer 503
     where it takes too long; one that answers 200 to the same question afterwards was not dead.
+
+    Of a program that is no known engine its own words are taken: it said that it listens where the probe asks, and the kubelet's
+    connections were taken and not answered in time. That it does not hang is a guess then.
 
     A startup probe with as little time restarts a server that has come up, again and again.
 
@@ -214,12 +219,15 @@ def _restarted(pod: Pod, ending: Ending, events: Events, logs: Logs | None) -> F
     up = served(log) or (phase is None and (ending.seconds or 0) >= _LONG_SECONDS)
     if which == "startup":
         up = served(log) and slow[-1:] == failed[-1:]
-    if not (slow and (up or (which == "liveness" and came_up(container)))):
+    sure = up or (which == "liveness" and came_up(container))
+    listened = None if sure or phase is not None else _listened(container, which, failed, slow, logs)
+    if not (slow and (sure or listened)):
         return None
     span = f" after {say_seconds(ending.seconds)}" if ending.seconds is not None else ""
-    said = token or full or busy or (phase.line if phase else None)
+    said = token or full or busy or (phase.line if phase else listened)
     return Finding(
         role="cause",
+        confidence="possible" if listened else "likely",
         summary=f"The kubelet restarted {container.name}{span}: it was up and {_lacked(slow[-1], which, probe, token, full, busy)}.",
         evidence=(
             *_evidence(pod, probe, [event_evidence(e, pod.cluster) for e in (slow[-1], killed[-1][1])], which),
@@ -231,6 +239,21 @@ def _restarted(pod: Pod, ending: Ending, events: Events, logs: Logs | None) -> F
         # what the log says went wrong before the kill comes first
         order=float(len(log)) if log else None,
     )
+
+
+def _listened(
+    container: Container, which: str, failed: list[Event], slow: list[Event], logs: Logs | None
+) -> Line | None:
+    """Where a server of one's own, of whose start nothing is known, said that it listens on the port that the liveness probe asks.
+
+    Its kernel then takes a connection and the program answers late: one that is not up yet refuses, or answers with an error.
+    """
+    probe = container.spec.probes.get(which)
+    action = (probe.http_get or probe.tcp_socket) if probe is not None else None
+    if which != "liveness" or action is None or len(slow) != len(failed):
+        return None
+    found = listens(container, logs, {str(container.port_number(action.port))})
+    return found[1] if found is not None else None
 
 
 def _no_answer(event: Event) -> bool:

@@ -50,7 +50,8 @@ def not_ready(pod: Pod, subject: Subject, events: Events | None, logs: Logs | No
     that no longer reports, and a readiness gate waits for a load balancer or another controller that owns it.
 
     A worker of a RayService runs Ray Serve's proxy only where it has a replica of a deployment. Without one, as the further nodes
-    of an engine over several have none, KubeRay's readiness probe never succeeds; the service is none the worse for it.
+    of an engine over several have none, KubeRay's readiness probe never succeeds; the service is none the worse for it. Nor does it where
+    an engine was started on Ray by hand, without Serve: give such workers a readiness probe of their own.
 
     Of a client or a gateway it is a cause where its log says that it does not reach a server whose pods are not ready: nothing is wrong
     with the client, and what is wrong stands with those pods.
@@ -91,6 +92,11 @@ def not_ready(pod: Pod, subject: Subject, events: Events | None, logs: Logs | No
             evidence.append(pod_evidence(pod, f"status.containerStatuses[{container.name}].ready", "false"))
         span = f" for {say_seconds(seconds)}" if seconds is not None and trouble.kind == "not-ready" else ""
         evidence.extend(lines)
+        if trouble.kind == "not-ready" and _proxy_alone_is_missing(container, probes):
+            progress += (
+                " Ray's own health check answers, and Ray Serve's (/-/healthz) does not: no replica of Serve is up on this worker "
+                "(an engine that was started on Ray without Serve has none)."
+            )
         summary = f"Container {container.name}: {trouble.text}{span}.{progress}"
         if trouble.kind == "not-ready" and not crashed and _without_replica(container, subject):
             summary = (
@@ -128,6 +134,18 @@ def _set_from_outside(pod: Pod, subject: Subject, trouble: Trouble) -> Finding:
         evidence=(pod_evidence(pod, "status.conditions[Ready]", f"False: {said}" if said else "False"),),
         fixes=(fixes.advice(f"See whether {name} reports", *unseen, owner="platform"),) if unseen else (),
     )
+
+
+def _proxy_alone_is_missing(container: Container, probes: list[Event]) -> bool:
+    """Whether the first half of KubeRay's probe answered, which asks the raylet, and the second did not, which asks Ray Serve's proxy.
+
+    Each half prints `success` when it is answered, and the second is asked only after the first.
+    """
+    probe = container.spec.readiness_probe
+    asked = " ".join(map(str, probe.exec.command)) if probe is not None and probe.exec is not None else ""
+    both = 0 <= asked.find("/api/local_raylet_healthz") < asked.find("/-/healthz")
+    said = [event.message for event in probes if event.message.startswith("Readiness probe failed")]
+    return both and bool(said) and said[-1].strip() == "Readiness probe failed: success"
 
 
 def _without_replica(container: Container, subject: Subject) -> bool:
