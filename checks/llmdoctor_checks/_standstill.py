@@ -16,8 +16,8 @@ _FIRST_LINES = 40
 #: Other words may follow the last of those lines, of other ranks and of libraries.
 _LINES_AFTER = 6
 
-#: PyTorch prints its own stack below a warning of its C++ code, longer than any words of others, and an empty line.
-_OF_A_STACK = expression(r"^\s{0,8}(?:$|frame #\d{1,3}: |Exception raised from |<omitting python frames>)")
+#: PyTorch prints its own stack below a warning of its C++ code, longer than any words of others.
+_OF_A_STACK = expression(r"\bframe #\d{1,3}: |\bException raised from |<omitting python frames>")
 _STACK_LINES = 80
 
 
@@ -26,7 +26,7 @@ def ends_with(log: Log, texts: tuple[str, ...]) -> Line | None:
     last = max((line for text in texts for line in log.find(text)), key=lambda line: line.number, default=None)
     if last is None or len(log) - last.number > _LINES_AFTER + _STACK_LINES:
         return None
-    after = [line for line in log.lines(last.number + 1, len(log)) if not _OF_A_STACK.search(line.text[:80])]
+    after = [line for line in log.lines(last.number + 1, len(log)) if not _OF_A_STACK.search(line.text[:200])]
     return last if len(after) <= _LINES_AFTER else None
 
 
