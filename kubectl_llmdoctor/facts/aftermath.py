@@ -21,6 +21,8 @@ from kubectl_llmdoctor.facts.starts import (
 
 #: A process of which there are several that load the model side by side.
 _RANK = expression(r"(?i)worker|rank|\b(?:TP|PP|EP)\d")
+#: Of which model an adapter of ModelMesh speaks, which loads many (modelmesh-runtime-adapter).
+_OF_A_MODEL = expression(r'"model_id": ?"([^"]{1,300})"')
 
 #: What other engines print when they begin to load a model, and when it is loaded. llama-server and Ollama try again with
 #: less when memory does not suffice.
@@ -71,12 +73,13 @@ def overcome(line: Line, signs: Sequence[str]) -> bool:
     """Whether a later line of the same start shows that what a line complains of was overcome.
 
     A sign is a text, or the name of a phase, which stands for what is printed in it and in the phases after it. What a
-    rank complains of, or one model of a llama-server router, the progress of another does not overcome.
+    rank complains of, or one model of a llama-server router or of ModelMesh, the progress of another does not overcome.
     """
     if not signs:
         return False
     who = said(line.text).process
     apart = _RANK.search(who) or who.startswith("port ")
+    model = _model_of(line)
     limit = next((at for at in later_banners(line.log) if at > line.number), None)
     for text in _signs(signs):
         for found in line.log.marks(text):
@@ -84,9 +87,15 @@ def overcome(line: Line, signs: Sequence[str]) -> bool:
                 continue
             if limit is not None and found.number > limit:
                 break
-            if not apart or said(found.text).process == who:
+            if (not apart or said(found.text).process == who) and model in ("", _model_of(found)):
                 return True
     return False
+
+
+def _model_of(line: Line) -> str:
+    """The model of which one of ModelMesh's adapters speaks; empty where it names none."""
+    found = _OF_A_MODEL.search(line.text[:4000])
+    return found[1] if found else ""
 
 
 def signs_of(signs: Sequence[str]) -> tuple[str, ...]:
