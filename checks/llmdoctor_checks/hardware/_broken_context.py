@@ -13,6 +13,7 @@ from kubectl_llmdoctor.api import (
     Logs,
     Pod,
     answered,
+    expression,
     fixes,
     log_evidence,
     often,
@@ -38,6 +39,12 @@ _QUOTED = r"https?://|\\?\"(?:role|content|messages|prompt)\\?\": ?"
 #: So many times, each of another moment, are no fault that a worker was replaced for; of two lines that stand closer together, or were
 #: written within so many seconds, the second is of the same.
 _FEWEST, _CLOSE, _SECONDS = 3, 1, 2
+#: What says that another process took over, which has a context of its own.
+_ANEW = expression(
+    r"(?i)\b(?:re-?start|re-?load|re-?spawn|spawn|replac)(?:ed|ing)\b.{0,60}\b(?:worker|process|engine|model|server|replica)s?\b"
+    r"|\b(?:worker|process|engine|model|server|replica)s?\b.{0,60}\b(?:re-?start|re-?load|re-?spawn|spawn|replac)ed\b"
+    r"|\bBooting worker\b|\bStarted server process\b|\bmodel (?:is |was )?(?:loaded|ready)\b"
+)
 #: Lines above one of a traceback in which its time stands.
 _ABOVE = 60
 #: Where so many requests are answered for each fault, others are well. A stream says 200 before it fails.
@@ -50,7 +57,7 @@ def broken_context(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
         return
     for container in pod.containers:
         log = logs.current(container.name) if container.running and container.role != "init" else None
-        lines = _moments(log, pod) if log is not None else []
+        lines = _of_one_process(_moments(log, pod)) if log is not None else []
         if log is None or len(lines) < _FEWEST or answered(log, after=lines[0].number) > _ANSWERS * len(lines):
             continue
         yield _finding(pod, container, lines)
@@ -94,6 +101,13 @@ def _moments(log: Log, pod: Pod) -> list[Line]:
             moments.append(line)
         last = (number, ago)
     return moments
+
+
+def _of_one_process(lines: list[Line]) -> list[Line]:
+    """Those since another process took over, as far as the log says that one did."""
+    between = lines[0].log.lines(lines[0].number + 1, lines[-1].number) if lines else ()
+    began = max((x.number for x in between if _ANEW.search(x.text[:500])), default=0)
+    return [x for x in lines if x.number > began]
 
 
 def _ago(line: Line, pod: Pod) -> float | None:
