@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 from kubectl_llmdoctor.api import (
     Event,
     Finding,
     Item,
+    Line,
     Pending,
     dig,
     event_evidence,
@@ -27,6 +29,7 @@ from kubectl_llmdoctor.api import (
     parse_time,
     rows,
     say_seconds,
+    written_ago,
 )
 from llmdoctor_checks.scheduling._nodepools import OF_ANY, OF_NODES, TYPES
 from llmdoctor_checks.scheduling._obstacles import Cause
@@ -57,6 +60,8 @@ _LOOP_FAILED = expression(
     r"[^:]{0,40}: (?P<why>.{1,600})"
 )
 _GROWS = ("Final scale-up plan", "Scale-up: setting group")
+#: What a round says that came past the look at what to add.
+_CAME_PAST = ("Calculating unneeded nodes",)
 
 
 def unjoined(claims: list[Item], pending: Pending, found: tuple[Cause, ...]) -> Iterator[Finding]:
@@ -112,7 +117,8 @@ def _unregistered(claim: Item, pending: Pending) -> tuple[str, str] | None:
 def failed_machine(pending: Pending, found: tuple[Cause, ...]) -> Iterator[Finding]:
     """A machine that would have been a node for the pod and was not made, by its own object."""
     for machine in pending.pod.cluster.items("Machine"):
-        why = None if dig(machine.raw, "status.nodeRef") else _error(machine)
+        gone = dig(machine.raw, "status.nodeRef") or "deletionTimestamp" in machine.metadata
+        why = None if gone else _error(machine)
         if not why or not _meant(machine, pending):
             continue
         path, text = why
@@ -212,8 +218,8 @@ def loop_failed(pending: Pending, found: tuple[Cause, ...]) -> Iterator[Finding]
     made = parse_time(pending.pod.obj.metadata.creation_timestamp)
     for _, log in pending.subject.controllers:
         failures = [line for line in log.find(LOOP) if _LOOP_FAILED.search(line.text)]
-        failures = [line for line in failures if not (line.time and made and line.time < made)]
-        grown = max((line.number for words in _GROWS for line in log.find(words)), default=0)
+        failures = [line for line in failures if not _before(line, made, pending.pod.cluster.now)]
+        grown = max((line.number for words in (*_GROWS, *_CAME_PAST) for line in log.find(words)), default=0)
         if not failures or failures[-1].number < grown:
             continue
         said = _LOOP_FAILED.search(failures[-1].text)
@@ -231,3 +237,11 @@ def loop_failed(pending: Pending, found: tuple[Cause, ...]) -> Iterator[Finding]
             order=float(len(found)),
         )
         return
+
+
+def _before(line: Line, made: datetime | None, now: datetime | None) -> bool:
+    """Whether a line was written before the pod was made: it says nothing of it."""
+    if line.time is not None:
+        return made is not None and line.time < made
+    ago = written_ago(line, now)
+    return ago is not None and made is not None and now is not None and ago > (now - made).total_seconds()
