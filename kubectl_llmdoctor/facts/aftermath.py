@@ -19,9 +19,9 @@ from kubectl_llmdoctor.facts.starts import (
     tells,
 )
 
-#: A process of which there are several that load the model side by side.
 #: Of which model ModelMesh's adapters speak, in the fields of a line.
 _MODEL = expression(r'"model_?[iI]d": ?"[^"\s]{1,200}"')
+#: A process of which there are several that load the model side by side.
 _RANK = expression(r"(?i)worker|rank|\b(?:TP|PP|EP)\d")
 
 #: What other engines print when they begin to load a model, and when it is loaded. llama-server and Ollama try again with

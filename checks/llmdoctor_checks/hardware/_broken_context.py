@@ -39,8 +39,11 @@ _QUOTED = r"https?://|\\?\"(?:role|content|messages|prompt)\\?\": ?"
 #: written within so many seconds, the second is of the same. Where no time stands by them, one traceback may say it several times.
 _FEWEST, _CLOSE, _SECONDS = 3, 1, 2
 _ONE_TRACEBACK = 60
-#: How gunicorn, uvicorn, Ollama and TorchServe say that another process takes the place of one that ended.
-REPLACED = ("Booting worker with pid", "Started server process [", "starting runner", "Backend worker process died")
+#: How gunicorn, uvicorn, Ollama, TorchServe and others say that another process takes the place of one that ended.
+REPLACED = (
+    *("Booting worker with pid", "Started server process [", "starting runner", "Backend worker process died"),
+    *("spawning ", "respawn", "estarting", "estarted", "eloading model", "eloaded model"),
+)
 #: Lines above one of a traceback in which its time stands.
 _ABOVE = 60
 #: Where so many requests are answered for each fault, others are well. A stream says 200 before it fails.

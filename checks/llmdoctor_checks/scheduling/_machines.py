@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 from kubectl_llmdoctor.api import (
@@ -28,6 +29,7 @@ from kubectl_llmdoctor.api import (
     parse_time,
     rows,
     say_seconds,
+    written_ago,
 )
 from llmdoctor_checks.scheduling._nodepools import OF_ANY, OF_NODES, TYPES
 from llmdoctor_checks.scheduling._obstacles import Cause
@@ -228,7 +230,7 @@ def loop_failed(pending: Pending, found: tuple[Cause, ...]) -> Iterator[Finding]
     """The cluster autoscaler fails in each round before it looks at the groups, and so says nothing of any pod."""
     made = parse_time(pending.pod.obj.metadata.creation_timestamp)
     for last in pending.pod.cluster.once("rounds of autoscalers that fail", lambda: _failing(pending)):
-        if last.time and made and last.time < made:
+        if _before(last, made, pending.pod.cluster.now):
             continue
         said = _LOOP_FAILED.search(last.text)
         yield Finding(
@@ -260,3 +262,11 @@ def _failing(pending: Pending) -> list[Line]:
         if failures and failures[-1].number > went_on:
             found.append(failures[-1])
     return found
+
+
+def _before(line: Line, made: datetime | None, now: datetime | None) -> bool:
+    """Whether a line was written before the pod was made: it says nothing of it."""
+    if line.time is not None:
+        return made is not None and line.time < made
+    ago = written_ago(line, now)
+    return ago is not None and made is not None and now is not None and ago > (now - made).total_seconds()

@@ -3,6 +3,7 @@
 import itertools
 import re
 from collections.abc import Iterator
+from typing import Literal
 
 import msgspec
 
@@ -25,6 +26,7 @@ from kubectl_llmdoctor.api import (
     say_seconds,
     seconds_between,
     setting_evidence,
+    written_ago,
 )
 from llmdoctor_checks._load import RECENT, Load, last_load, lasts, since_when
 
@@ -180,6 +182,12 @@ def _told(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     return _held_up(pod, engine, log) if engine.name == "llama.cpp" and log is not None else None
 
 
+def _role(pod: Pod, last: Line) -> Literal["cause", "risk"]:
+    """What held streams up hours ago does so again with the next long prompts, and is no reason for what is wrong now."""
+    ago = written_ago(last, pod.cluster.now)
+    return "risk" if pod.ready and ago is not None and ago > _AN_HOUR else "cause"
+
+
 def _behind_prefills(pod: Pod, engine: Engine, log: Log, said: list[Load]) -> Finding | None:
     """SGLang's streams, which stand still because a batch of prompts comes before every step of theirs."""
     rank = re.match(r"\[[^\]]{0,40}?((?: [A-Z]{2,4}\d+)*)\]", said[-1].line.text) if said else None
@@ -202,7 +210,7 @@ def _behind_prefills(pod: Pod, engine: Engine, log: Log, said: list[Load]) -> Fi
         return None
     (first, _), (last, read) = longest[0], longest[-1]
     return Finding(
-        role="cause",
+        role=_role(pod, last.line),
         severity="warning",
         summary=f"{engine.at} reads prompts before it goes on with what runs, at {read:.0f} tokens a second, and each of "
         f"{last.running} running requests gets {_say((last.tokens or 0.0) / last.running)} tokens a second. None waits, and "
@@ -244,7 +252,7 @@ def _in_one_step(pod: Pod, engine: Engine, log: Log) -> Finding | None:
         return None
     line, following, tokens, seconds = max(held, key=lambda one: one[3])
     return Finding(
-        role="cause",
+        role=_role(pod, held[-1][1]),
         severity="warning",
         confidence="likely" if len(held) > 1 else "possible",
         summary=f"{engine.at} read a prompt of {tokens} tokens in one step ({whole.text}): for {say_seconds(seconds)} the other requests "
@@ -298,7 +306,7 @@ def _still_beside_prompts(pod: Pod, engine: Engine, said: list[Load]) -> Finding
     seconds = seconds_between(longest[0].line, longest[-1].line)
     whole = next(load for load in said if load.running and load.made and not load.read)
     return Finding(
-        role="cause",
+        role=_role(pod, longest[-1].line),
         severity="warning",
         confidence="likely" if len(longest) >= _IN_A_ROW else "possible",
         summary=f"For {say_seconds(seconds) if seconds else count_of(len(longest), 'statement')} and longer {engine.at} read prompts"
@@ -412,7 +420,7 @@ class _Timing(msgspec.Struct, frozen=True):
 def _held_up(pod: Pod, engine: Engine, log: Log) -> Finding | None:
     """A long prompt of one slot that took most of the time in which another slot was answering."""
     timings = list(_timings(log))[-_REQUESTS:]
-    for long in timings:
+    for long in reversed(timings):
         if long.prompt < _PROMPT_SECONDS:
             continue
         for other in timings:
@@ -424,7 +432,7 @@ def _held_up(pod: Pod, engine: Engine, log: Log) -> Finding | None:
             if not beside or other.tokens * _TENTH > long.tokens or long.prompt < _MOST * other.answer:
                 continue
             return Finding(
-                role="cause",
+                role=_role(pod, long.end),
                 severity="warning",
                 confidence="likely" if long.prompt >= _LONG_SECONDS else "possible",
                 summary=f"Slot {long.slot} of {engine.at} read a prompt of {long.tokens} tokens for {say_seconds(long.prompt)}, and "

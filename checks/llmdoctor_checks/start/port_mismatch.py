@@ -254,7 +254,9 @@ def _by_own_word(pod: Pod, engine: Engine, port: Setting, logs: Logs | None, eve
     """A llama-server that says that it listens elsewhere than it was told, and whose probe is refused."""
     container, log = engine.container, logs.current(engine.container.name) if logs is not None else None
     refused = [(kind, e) for kind, e in failures(container, events) if "connection refused" in e.message]
-    if engine.name != "llama.cpp" or log is None or not refused or ended_by_itself(container, events):
+    failing = any(t.kind in ("not-ready", "crashed") and t.container is container for t in pod.troubles)
+    # one that is ready was only asked before it listened
+    if engine.name != "llama.cpp" or log is None or not (failing and refused) or ended_by_itself(container, events):
         return None
     found = [
         (line, said) for line in log.find("listening on ") if (said := re.search(_LLAMA_LISTENS, line.text[:2000]))
@@ -266,6 +268,8 @@ def _by_own_word(pod: Pod, engine: Engine, port: Setting, logs: Logs | None, eve
     asked = _port(container, probe) if probe else None
     if not found or probe is None or asked is None or _listener(container, asked):
         return None
+    if any(said["port"] and int(said["port"]) == asked for _, said in found):
+        return None  # the other is that of a second server
     line, said = found[-1]
     listens = int(said["port"]) if said["port"] else None
     others = [c for c in pod.containers if c is not container and c.role != "init" and c.name not in PROXIES]

@@ -94,6 +94,9 @@ _TOLD = r"\bhttps?://([\w.-]{1,253})(?::(\d{1,5}))?"
 _FRESH_SECONDS = 300
 
 
+#: Who asks itself, to warm up, in such a log; and paths of those who run the server, which are no questions to a model.
+_ITSELF = r"(?:^|[\s\[(])(?:127\.0\.0\.1|::1|localhost)(?:\]|\))?(?::\d{1,5})? - "
+_RUN_BY = r"(?i)/(?:admin|(?:un|re)?load|warm[-_]?up|pull)\b"
 #: A request and its answer in an access log of uvicorn's or nginx's form.
 _ANSWER = r'"POST (?P<path>/[^\s?"]{1,200})\S{0,500} HTTP/[\d.]{1,3}" (?P<status>\d{3})\b'
 #: How servers say that they have their model.
@@ -160,7 +163,7 @@ def _failed_at_first(pod: Pod, logs: Logs) -> Iterator[Finding]:
     """A server that answered each request with an error until it said that its model is loaded, and none of them after that."""
     for container in pod.containers:
         log = logs.current(container.name)
-        asked = [(x, said) for x in log.find("POST /") if (said := re.search(_ANSWER, x.text[:2000]))] if log else []
+        asked = _questions(log, alone=len(pod.containers) == 1) if log else []
         first = next(((x, said) for x, said in asked if said["status"][0] == "5"), None)
         if log is None or first is None:
             continue
@@ -198,6 +201,16 @@ def _loaded(lines: Iterable[Line]) -> Line | None:
     """The first of some lines that says that a model is loaded."""
     told = (x for x in lines if re.search(_IS_LOADED, x.text[:2000]) and not re.search(_IS_NOT, x.text[:2000]))
     return next(told, None)
+
+
+def _questions(log: Log, *, alone: bool) -> list[tuple[Line, re.Match[str]]]:
+    """Requests to a model and their answers; those of the server itself, which is alone in its pod, are none."""
+    said = ((x, re.search(_ANSWER, x.text[:2000])) for x in log.find("POST /"))
+    return [
+        (x, found)
+        for x, found in said
+        if found and not re.search(_RUN_BY, found["path"]) and not (alone and re.search(_ITSELF, x.text[:200]))
+    ]
 
 
 def _age(container: Container, now: datetime | None) -> float | None:
