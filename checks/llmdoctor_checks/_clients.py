@@ -18,6 +18,7 @@ from kubectl_llmdoctor.api import (
     askers,
     dig,
     speaks_of_one,
+    told_by,
     written_before,
 )
 
@@ -110,6 +111,12 @@ def asked_as_one(pod: Pod) -> bool:
     """Whether clients take what nobody knows for a server of models, by what they call it."""
     names = {item.name for item in pod.services}
     return any(re.search(_A_MODEL, f"{where} {value[:300]}") for _, where, value in askers(pod, names, pod.cluster))
+
+
+def asks_as_one(pod: Pod) -> bool:
+    """Whether what nobody knows is told of a server of models itself: it asks that for others."""
+    told = ((name, value) for one in pod.containers for name, value in told_by(one, pod.cluster))
+    return any("://" in value and re.search(_A_MODEL, f"{name} {value[:300]}") for name, value in told)
 
 
 def _asking_alone(pod: Pod, cluster: Cluster) -> list[Container]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import bisect
 import re
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.logs import Line, Log
+from kubectl_llmdoctor.facts.processes import said
 from kubectl_llmdoctor.facts.requests import PER_STRAY, stray
 from kubectl_llmdoctor.facts.starts import OLLAMA_LOADED, READY, answered_at, signs_of_life
+from kubectl_llmdoctor.facts.written import seconds_between
 
 #: How Ollama says that it could not load a model: it lives on.
 _LOAD_FAILED = ('msg="Load failed"', 'msg="error loading llama server"')
@@ -69,6 +73,17 @@ _POST = expression(r'"POST /\S{0,500} HTTP/[\d.]{1,4}" (?P<after>\d{3})\b|(?<!\d
 _UNANSWERED = 2
 #: How servers say that they listen, and log the first probe.
 _LISTENS, _PROBED = (READY, "istening ", "unning on "), '"GET /'
+#: The same with the route, of which so many in a row failed, up to the last, and not at one moment: so many probes, or seconds, between.
+_ROUTE = expression(r'"POST (?P<path>/[^\s?"]{0,300})\S{0,500} HTTP/[\d.]{1,4}" (?P<status>\d{3})\b')
+_IN_A_ROW, _PROBES_BETWEEN, _SECONDS_BETWEEN, _MOST_REQUESTS, _LOOKED_AT = 5, 2, 60, 2000, 40
+#: The traceback of a request stands right beside what the access log has of it, and is no longer; so large a share of them is the same.
+_BESIDE, _OF_A_TRACEBACK, _SHARE = 3, 400, 0.8
+_BEGINS = "Traceback (most recent call last)"
+#: The exception below the frames; one that quotes what another server answered is of that one.
+_EXCEPTION = expression(r"^(?:[A-Za-z_]\w{0,60}\.){0,8}[A-Z]\w{0,80}(?::|$)")
+_OF_ANOTHER = expression(
+    r"(?i)\b(?:error code|status(?:[ _]?code)?)\W{1,4}[1-5]\d\d\b|\b[45]\d\d,? [\w ]{0,40}(?:for url|message=)|' for url '"
+)
 #: All that is looked for here.
 LITERALS = (
     *OLLAMA_LOADED,
@@ -142,6 +157,68 @@ def _unserved_from(log: Log) -> int:
     probed = next((line.number for line in log.find(_PROBED)), 0)
     listens = [line.number for text in _LISTENS for line in log.marks(text)]
     return max((at for at in (probed, *listens) if at < first), default=0)
+
+
+def failing_alike(log: Log) -> frozenset[int]:
+    """The lines of exceptions with which a server fails each request at one of its routes, the same ones each time.
+
+    Its access log has several failures in a row there, up to the last request, and beside nearly each a traceback that ends alike. What
+    ends a program elsewhere ends its requests then, whoever the server is.
+    """
+    return log.once("failing alike", lambda: frozenset(_failing_alike(log)))
+
+
+def _failing_alike(log: Log) -> Iterator[int]:
+    by_route: dict[str, list[Line]] = {}
+    for line in deque(log.find(_POSTED), maxlen=_MOST_REQUESTS):
+        if (found := _ROUTE.search(line.text[:2000])) is None:
+            continue
+        rows = by_route.setdefault(found["path"], [])
+        if found["status"].startswith("5"):
+            rows.append(line)
+        else:
+            rows.clear()
+    for failed in by_route.values():
+        if len(failed) < _IN_A_ROW or not _apart(failed[0], failed[-1]):
+            continue
+        raised = [_exceptions(line) for line in failed[-_LOOKED_AT:]]
+        times = Counter(text for one in raised for text in set(one.values()))
+        often = {text for text, count in times.items() if count >= _SHARE * len(raised)}
+        yield from (number for one in raised for number, text in one.items() if text in often)
+
+
+def _apart(first: Line, last: Line) -> bool:
+    """Whether requests failed at more than one moment, as far as times tell, or else probes between them."""
+    gap = seconds_between(first, last)
+    if gap is not None:
+        return gap >= _SECONDS_BETWEEN
+    probes = sum(1 for line in first.log.find('"GET /') if first.number < line.number < last.number)
+    return probes >= _PROBES_BETWEEN
+
+
+def _exceptions(failed: Line) -> dict[int, str]:
+    """The exceptions of the traceback right after what says that a request failed, or right before that: their lines, without numbers."""
+    log, number = failed.log, failed.number
+    after = list(log.lines(number + 1, number + _OF_A_TRACEBACK))
+    below = _until_the_next(after) if any(_BEGINS in x.text for x in after[:_BESIDE]) else []
+    if not below:
+        above = [*reversed(list(log.lines(max(number - _OF_A_TRACEBACK, 1), number - 1)))]
+        below = [*reversed(_until_the_next(above))]
+        if not any(_EXCEPTION.match(said(x.text[:4000]).text[:400]) for x in below[-_BESIDE:]):
+            return {}
+    found, framed = {}, False
+    for line in below:
+        text = said(line.text[:4000]).text
+        raised = _EXCEPTION.match(text[:400]) if framed else None
+        if raised is not None and not _OF_ANOTHER.search(text):
+            found[line.number] = re.sub(r"\d+", "0", text[:120])
+        framed = text[:1].isspace()
+    return found
+
+
+def _until_the_next(lines: list[Line]) -> list[Line]:
+    """What stands before the next request of an access log."""
+    return list(takewhile(lambda x: " HTTP/1" not in x.text[:2000], lines))
 
 
 def _failed_children(log: Log) -> list[int]:

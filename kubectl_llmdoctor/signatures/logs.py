@@ -13,7 +13,7 @@ from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.aftermath import not_serving_yet, overcome, survived
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.endings import endings
-from kubectl_llmdoctor.facts.failed_models import failed_models, unserved_from
+from kubectl_llmdoctor.facts.failed_models import failed_models, failing_alike, unserved_from
 from kubectl_llmdoctor.facts.last_words import contradicted, last_words
 from kubectl_llmdoctor.facts.logs import Line, Log
 from kubectl_llmdoctor.facts.pod import Pod
@@ -103,6 +103,8 @@ class _Wording:
         )
         #: the line at which it listens where it is ready and fails each request, so that an error before may be why; else 0
         self._unserved = unserved_from(log) if not self._died and pod.ready and not log.previous else 0
+        #: the exceptions with which it fails each request, where it is ready and lives on
+        self._failing = failing_alike(log) if not self._died and pod.ready and not log.previous else frozenset[int]()
         #: what only lines say that were tried again, which is the cause where nothing else is
         self.retried: Finding | None = None
 
@@ -111,7 +113,7 @@ class _Wording:
         pod, log = self._pod, self._log
         if log.previous and not (pod.failing and self._died):
             return None  # an instance that is gone, of a pod that has recovered
-        if not self._died and not self._unserved and not failed_models(log):
+        if not (self._died or self._unserved or self._failing or failed_models(log)):
             return None
         earlier = None
         for hit in self._hits():
@@ -202,9 +204,10 @@ class _Wording:
         """A finding, as sure and as grave as what stands around its line lets it be."""
         pod = self._pod
         # it says what it met with, and not that it ended, or that each request failed, of it
-        if (self._beside or self._unserved) and found.confidence == "certain":
+        fails_each = self._unserved or line.number in self._failing
+        if (self._beside or fails_each) and found.confidence == "certain":
             found = msgspec.structs.replace(found, confidence="likely")
-        if past or (self._pattern.ends and not self._unserved and contradicted(line)):
+        if past or (self._pattern.ends and not fails_each and contradicted(line)):
             found = _last_resort(found)
         elif not self._pattern.warned and _WARNED.match(line.text[:2000]):
             found = msgspec.structs.replace(found, confidence="possible")
@@ -222,7 +225,9 @@ class _Wording:
 
     def _may_be_why(self, line: Line) -> bool:
         """Whether a ready server says there why a model of it failed, or why each request does."""
-        if any(first <= line.number <= last for first, last in failed_models(self._log)):
+        if line.number in self._failing or any(
+            first <= line.number <= last for first, last in failed_models(self._log)
+        ):
             return True
         if line.number >= self._unserved or _GOES_ON.search(line.text[:500]):
             return False
@@ -230,7 +235,7 @@ class _Wording:
 
     def _ends(self, line: Line) -> bool:
         """Whether a line is among the last words of a program that ended with an error, or of a log of which nothing else is known."""
-        if self._unserved:
+        if self._unserved or line.number in self._failing:
             return True
         if line.number not in last_words(self._log) or _GOES_ON.search(line.text[:500]):
             return False

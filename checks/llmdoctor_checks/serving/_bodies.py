@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import islice
+from typing import Literal
 
 from kubectl_llmdoctor.api import (
     Cluster,
@@ -36,6 +38,28 @@ _BY_A_FRONT = r'"(?:status(?:_?code)?)": ?"?413\b|\bstatus(?:_?code)?=413\b|HTTP
 #: With the address of another it is a request that it made itself, and whoever answers there refused it.
 _ASKED_ANOTHER = rf"https?://[^\s\"']{{1,300}}(?:{GENERATES}|/v1/)"
 _ASKED_NOBODY = r'"upstream_host": ?(?:null|"-?")'
+
+#: Express' morgan, in its short formats, and how Python's clients say that another refused it.
+_OF_MORGAN, _FOR_URL = r"\bPOST /\S{1,300} 413 [\d.]{1,12} ms\b", " for url"
+
+#: Access logs that have a request's size and its status; limits that programs have by themselves or are given, in bytes.
+_SIZED = (
+    '"content_length"',
+    '"contentLength"',
+    "content_length=",
+    '"bytes_received"',
+    '"request_length"',
+    "request_length=",
+)
+_SIZE = r'"?(?:content_?[lL]ength|bytes_received|request_length)"?[:=] ?"?(\d{1,12})\b'
+_ANY_STATUS = r'"?\b(?:status(?:_?code)?|response_code)"?[:=] ?"?(\d{3})\b'
+_LIMITS = sorted(
+    size * unit for size in (1, 2, 4, 5, 8, 10, 16, 20, 25, 32, 50, 64, 100) for unit in (1000**2, 1024**2)
+)
+#: What is looked for in a gateway's own log besides.
+OWN = (*_SIZED, "413")
+#: So many that failed, each above all that did not, are no chance; of the last lines.
+_FEWEST_FAILED, _FEWEST_GOOD, _MOST = 5, 10, 20_000
 
 #: How large it was.
 _BYTES = r'too large body: (\d{1,15}) bytes|"(?:bytes_received|content_?[lL]ength)": ?"?(\d{1,15})"?'
@@ -101,6 +125,45 @@ def _by_a_front(pod: Pod, server: Container, cluster: Cluster, own: Log) -> list
     return [line for line, one in zip(lines, asked, strict=True) if one in who and not before(line, server, cluster)]
 
 
+def refused_itself(own: Log) -> list[Line]:
+    """Lines by which a program that is no engine refused a body itself: 413 at a route of models, and nobody whom it asked said so."""
+    found = {x.number: x for words in ("413", _OF_NGINX) for x in own.find(words)}
+    lines = [x for _, x in sorted(found.items()) if "POST" in x.text[:4000]]
+    if any(re.search(_ASKED_ANOTHER, x.text[:4000]) or _FOR_URL in x.text[:4000] for x in own.find("413")):
+        return []
+    return [
+        x
+        for x in lines
+        if re.search(_PATHS, x.text[:4000])
+        and (_OF_NGINX in x.text or re.search(_BY_A_FRONT, x.text[:4000]) or re.search(_OF_MORGAN, x.text[:2000]))
+    ]
+
+
+def refused_by_size(own: Log) -> tuple[list[Line], int] | None:
+    """Lines of requests that failed as the client's fault (4xx) at a route, each larger than all that were answered there; and their share.
+
+    A limit of bodies that is answered with another status than 413, or falls through to the answer for an unknown route.
+    """
+    good: dict[str, list[int]] = {}
+    bad: dict[str, list[tuple[int, Line]]] = {}
+    for line in islice((x for words in _SIZED for x in own.find(words)), _MOST):
+        text = line.text[:4000]
+        size, status, path = (re.search(pattern, text) for pattern in (_SIZE, _ANY_STATUS, _PATHS))
+        if size is None or status is None or path is None or "POST" not in text:
+            continue
+        if status[1][0] == "2":
+            good.setdefault(path[0], []).append(int(size[1]))
+        elif status[1][0] == "4":
+            bad.setdefault(path[0], []).append((int(size[1]), line))
+    for route, failed in bad.items():
+        taken = good.get(route, [])
+        least, most = min(size for size, _ in failed), max(taken, default=0)
+        limit = next((one for one in _LIMITS if most < one <= least), 0)
+        if limit and len(failed) >= _FEWEST_FAILED and len(taken) >= _FEWEST_GOOD:
+            return [line for _, line in failed], limit
+    return None
+
+
 def _of_fronts(cluster: Cluster) -> Iterator[Line]:
     for text in cluster.snapshot.logs:
         log = Log(text)
@@ -161,6 +224,26 @@ def finding(pod: Pod, lines: list[Line], *, cause: bool) -> Finding:
         f"{whose}.",
         evidence=(log_evidence(line, next((words for words in LITERALS if words in line.text), "")),),
         fixes=(_raised(line),),
+        order=line.order,
+    )
+
+
+def own_finding(pod: Pod, lines: list[Line], more: str, confidence: Literal["likely", "possible"]) -> Finding:
+    """What is said of a program that refused them itself."""
+    line = lines[-1]
+    return Finding(
+        role="cause",
+        severity="warning",
+        confidence=confidence,
+        summary=f"{line.log.container} of {pod.name} refused requests for the size of their body, {often(len(lines))} in its log{more}: "
+        "that is a limit of its own, and no server of models saw them.",
+        evidence=tuple(log_evidence(one) for one in lines[-2:]),
+        fixes=(
+            fixes.advice(
+                f"Raise the limit for the body of a request in {fixes.edited(pod)} above the largest one (Express: limit of express.json, "
+                "100 KiB where nothing is set; nginx: client_max_body_size, 1 MiB; a chat with images has many MB)"
+            ),
+        ),
         order=line.order,
     )
 

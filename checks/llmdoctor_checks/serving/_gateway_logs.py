@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 import re
+from itertools import takewhile
 
-from kubectl_llmdoctor.api import Cluster, Line, Log, Pod, Subject, dig, engines_in, follow, host_of, leads_here
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Line,
+    Log,
+    Pod,
+    Subject,
+    dig,
+    engines_in,
+    follow,
+    host_of,
+    leads_here,
+    told_by,
+)
 from llmdoctor_checks._clients import asking
 from llmdoctor_checks.serving._gateways import (
     CLIENT_TOLD,
@@ -28,6 +41,10 @@ OF_PICKER = "ext_proc_error_per-message_timeout_exceeded"
 #: nginx says so of a connection that did not come about as well: then no generation was cut off, and the network is the matter. Its
 #: access log has such a request with 504 like any other.
 _OF_NGINX, _CONNECTING = "upstream timed out (110:", r"while (?:connecting to|SSL handshaking to) upstream"
+
+#: Whom it asked, and addresses of which a program is told.
+_UPSTREAM = r'upstream: "https?://(?P<host>[\w.-]{1,253})(?::(?P<port>\d{1,5}))?'
+_TOLD = r"https?://([\w.-]{1,253})(?::(\d{1,5}))?"
 
 #: lighttpd's gw_backend.c, which names the socket alone.
 _OF_LIGHTTPD, _SOCKET = "read timeout on socket: tcp:", r"on socket: tcp:(?P<host>[\w.-]{1,253}):(?P<port>\d{1,5}) "
@@ -88,6 +105,9 @@ OF_MODELS = (
 
 #: The last of them LiteLLM says of connections, too (`http_handler.py`): what timed out stands in the traceback above it.
 _OF_LITELLM, _READING, _ABOVE = r"^litellm\.\S{0,40}Timeout: ", r"Timeout on reading data|ReadTimeout", 60
+
+#: OpenAI's library says the same of a connection that was not made: the traceback, which LiteLLM logs around it, says which it was.
+_TRACED, _NOT_MADE, _WAS_MADE = 60, "ConnectTimeout", "ReadTimeout"
 
 #: Go's client with a time of its own, which names what it asked for: a router, or a program behind one that passes it on.
 OF_CLIENT = ('": net/http: timeout awaiting response headers', "(Client.Timeout exceeded while awaiting headers)")
@@ -226,7 +246,27 @@ def own_words(pod: Pod, cluster: Cluster) -> list[Line]:
     """Lines of the pod's own log, of a gateway, that say that some model server did not answer in time."""
     said = cluster.once("gateway-timeout", lambda: _gave_up(cluster)) if pod.exists else []
     itself = (pod.namespace, pod.name)
-    return [x for x, _ in said if pod_of(x) == itself and (_asks_for_text(x) or _of_models(x, pod, cluster))]
+    own = [x for x, _ in said if pod_of(x) == itself]
+    return [x for x in own if _asks_for_text(x) or _of_models(x, pod, cluster) or _of_an_asker(x, pod, cluster)]
+
+
+def _of_an_asker(line: Line, pod: Pod, cluster: Cluster) -> bool:
+    """Whether nginx waited for the answer to a POST of a program that asks a server of models, whatever its paths are called."""
+    to = re.search(_UPSTREAM, line.text[:4000]) if _OF_NGINX in line.text and '"POST /' in line.text[:4000] else None
+    found = follow(to["host"], int(to["port"] or 80), pod, cluster) if to is not None else None
+    return found is not None and not found.itself and any(_asks_a_model(one, cluster) for one in found.pods)
+
+
+def _asks_a_model(pod: Pod, cluster: Cluster) -> bool:
+    """Whether a container of the pod is told of an address at which an engine listens."""
+    told = {
+        url
+        for container in pod.containers
+        for _, text in told_by(container, cluster)
+        for url in re.findall(_TOLD, text)
+    }
+    leads = (follow(host, int(port or 80), pod, cluster) for host, port in sorted(told))
+    return any(to is not None and not to.itself and any(map(engines_in, to.pods)) for to in leads)
 
 
 def _of_models(line: Line, pod: Pod, cluster: Cluster) -> bool:
@@ -275,6 +315,8 @@ def _says_so(line: Line) -> bool:
         return True
     if any(words in text for words in OF_CLIENT):
         return bool(re.search(_POSTED, text) and re.search(GENERATES, text))
+    if OF_MODELS[2] in text and _not_made(line):
+        return False
     if OF_MODELS[4] in text:
         above = line.log.lines(max(line.number - _ABOVE, 1), line.number - 1) if re.match(_OF_LITELLM, text) else ()
         return any(re.search(_READING, x.text[:2000]) for x in above)
@@ -285,6 +327,19 @@ def _says_so(line: Line) -> bool:
         if "/aiohttp/" not in "".join(before[-1:]) or any(re.search(_FETCHES, x) for x in before):
             return False
     return any(said in text for said in (*GAVE_UP, *BESIDE, *OF_MODELS)) or re.search(_HAPROXY, text) is not None
+
+
+def _not_made(line: Line) -> bool:
+    """Whether it was a connection that was not made in time, by the tracebacks around what LiteLLM says of a request."""
+    above = takewhile(_of_one_request, reversed(list(line.log.lines(max(line.number - _TRACED, 1), line.number - 1))))
+    below = takewhile(_of_one_request, line.log.lines(line.number + 1, line.number + _TRACED))
+    texts = [x.text[:2000] for x in (*above, *below)]
+    return any(_NOT_MADE in x for x in texts) and not any(_WAS_MADE in x for x in texts)
+
+
+def _of_one_request(line: Line) -> bool:
+    """Whether a line may be of the same request as the one before it: the access log has none of another."""
+    return " HTTP/1" not in line.text[:2000]
 
 
 def waited(lines: list[Line]) -> float | None:

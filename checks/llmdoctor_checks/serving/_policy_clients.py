@@ -23,6 +23,7 @@ from kubectl_llmdoctor.api import (
     logs_of,
     object_evidence,
     rows,
+    told_by,
 )
 from llmdoctor_checks._connections import (
     ASKED_URL,
@@ -60,6 +61,8 @@ _FROM = r"(?<![\d.])(?!127\.)(\d{1,3}(?:\.\d{1,3}){3})(?![\d.])"
 _MOST_LINES = 50
 
 _URL = r"https?://[\w.:-]{1,300}"
+#: An address of which a program is told.
+_TOLD = r"https?://([\w.-]{1,253})(?::(\d{1,5}))?"
 
 #: A line, and how it names whom its program asked.
 _Named = tuple[Line, re.Match[str]]
@@ -77,6 +80,18 @@ def of_client(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
     said = (named for log in logs for _, named in _unreached(log) if pod.failing or not log.previous)
     for host, port in dict.fromkeys((named["host"], named["port"]) for named in said):
         to = follow(host, int(port), pod, cluster)
+        for server in to.pods if to is not None and not to.itself else ():
+            if not server.ready or server.spec.host_network or not engines_in(server):
+                continue
+            found = of_server(server, cluster, asker=pod)
+            if found is not None:
+                yield found
+                return
+    if not any(next(log.find(TIMED_OUT_UNNAMED[0]), None) for log in logs if not log.previous):
+        return
+    told = {named for c in pod.containers for _, text in told_by(c, cluster) for named in re.findall(_TOLD, text)}
+    for host, port in sorted(told):
+        to = follow(host, int(port or 80), pod, cluster)
         for server in to.pods if to is not None and not to.itself else ():
             if not server.ready or server.spec.host_network or not engines_in(server):
                 continue
@@ -175,9 +190,9 @@ def _kept_in(pod: Pod, cluster: Cluster, asker: Pod | None) -> Finding | None:
         if not ports or any(has_port(rule, port) for rule in rules(ours, "Egress") for port in ports):
             continue
         return _not_let_out(pod, client, ours, line, ports, named["host"].partition(".")[0], asker)
-    if asker is not None:
-        return None
     for client, log, said, _ in _cut_from(cluster):
+        if asker is not None and client.item is not asker.item:
+            continue
         ours = policies(client, cluster, "Egress") if not said and not log.previous else []
         unnamed = _nameless(log, pod, client) if ours and client.item is not pod.item else None
         if unnamed is None or cilium_egress(client, cluster):

@@ -42,7 +42,8 @@ ENDED = (
 )
 _ENDED = (
     r"(?i)timed[ -]?out|time-?out|\babort|\bcancel(?:l?ed|ling)\b|\bdeadline|\bbroke off|unexpected EOF"
-    r"|\"status(?:_?code)?\": ?\"?504\b|\" 504 |\bstatus(?:_?code)?=504\b|\b504: b?[\"'{]"
+    r"|\"status(?:_?code)?\": ?\"?504\b|\" 504 "
+    r"|\bPOST /\S{1,300} (?:(?:->|=>|HTTP/[\d.]{1,3}) ){0,2}504\b|\bstatus(?:_?code)?=504\b|\b504: b?[\"'{]"
 )
 
 #: A line of a connection, of another store or of a probe tells of no request to a model; nor does one that ends well.

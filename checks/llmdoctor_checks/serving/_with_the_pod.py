@@ -35,8 +35,10 @@ LITERALS = (
     "other side closed",
 )
 
-#: What controllers say of a pod that they delete.
+#: What controllers say of a pod that they delete, and the kubelet of a container that it was told to end; of one that a probe ends
+#: it says more.
 _DELETED = "SuccessfulDelete"
+_STOPPED, _STOPPING = "Killing", "Stopping container "
 
 #: Clocks differ by so many seconds, and the last answer ends so long after the grace period.
 _SKEW, _AFTER = 3, 10
@@ -53,6 +55,7 @@ _FEWEST, _SHARE, _CHANCE = 2, 0.8, 0.05
 
 #: One request is said more than once.
 _ONE_SECONDS, _ONE_LINES = 1, 3
+_CLOCK = r"\d{1,2}:\d\d:\d\d(?:[.,]\d{1,9})?"
 
 
 class WithThePod(msgspec.Struct, frozen=True):
@@ -60,12 +63,15 @@ class WithThePod(msgspec.Struct, frozen=True):
 
     lines: list[Line]
     event: Event
+    #: how many seconds after the pods were told to end the last of them broke off
+    after: float
 
 
 def with_the_pod(pod: Pod, cluster: Cluster, events: Events | None, grace: int) -> WithThePod | None:
     """What broke off within the grace period of pods that were deleted, and hardly anything that did at another time."""
     now = cluster.now
     deleted = [*events.of(_DELETED), *_of_former_templates(pod, cluster)] if events is not None else []
+    deleted = deleted or _stopped(pod, cluster)
     gone = [one for one in dict.fromkeys(deleted) if one.last is not None]
     if now is None or not gone:
         return None
@@ -92,8 +98,29 @@ def with_the_pod(pod: Pod, cluster: Cluster, events: Events | None, grace: int) 
             continue
         last = max((at for at in told if (now - at).total_seconds() + _SKEW >= apart[-1][1]), default=told[-1])
         event = next(one for one in gone if last in (one.first, one.last))
-        return WithThePod([line for line, _ in apart], event)
+        after = max(
+            min((now - at).total_seconds() - ago for at in told if (now - at).total_seconds() + _SKEW >= ago)
+            for _, ago in apart
+        )
+        return WithThePod([line for line, _ in apart], event, after)
     return None
+
+
+def _stopped(pod: Pod, cluster: Cluster) -> list[Event]:
+    """What the kubelet says of pods of a Deployment that are gone: it was told to end their containers."""
+    top = top_of(pod.item, cluster) if pod.item else None
+    if top is None or top.item.kind.partition(".")[0] != "Deployment":
+        return []
+    of_it = re.compile(rf"{re.escape(top.item.name)}-[a-z\d]{{5,10}}-[a-z\d]{{5}}")
+    return [
+        one
+        for one in events_of(cluster).of_kind("Pod")
+        if one.reason == _STOPPED
+        and one.message.startswith(_STOPPING)
+        and one.namespace == pod.namespace
+        and of_it.fullmatch(one.name) is not None
+        and cluster.item("Pod", one.namespace, one.name) is None
+    ]
 
 
 def _of_former_templates(pod: Pod, cluster: Cluster) -> list[Event]:
@@ -116,7 +143,11 @@ def _by_replica_sets(cluster: Cluster) -> dict[tuple[str, str], list[Event]]:
 
 def _another(one: tuple[Line, float], other: tuple[Line, float]) -> bool:
     """Whether two lines are of two requests."""
-    return one[1] - other[1] >= _ONE_SECONDS or other[0].number - one[0].number > _ONE_LINES
+    if one[1] - other[1] >= _ONE_SECONDS or other[0].number - one[0].number > _ONE_LINES:
+        return True
+    # said in the same words of another number, as of another session
+    texts = [re.sub(_CLOCK, "", line.text[:2000]) for line in (one[0], other[0])]
+    return texts[0] != texts[1] and re.sub(r"\d+", "0", texts[0]) == re.sub(r"\d+", "0", texts[1])
 
 
 def _covered(log: Log, windows: list[tuple[float, float]], now: datetime) -> float:

@@ -88,6 +88,15 @@ _BY_CLOUDFLARE = r"(?<![\w.:-])524(?![\w.:-])"
 #: gunicorn's arbiter, which ends a worker; the worker says with what it was busy in the lines after that.
 KILLED, _SOON = "WORKER TIMEOUT (pid:", 12
 
+#: llama-server as a router (`server-models.cpp`): it passes a request on to a model's process, whose answer did not come (httplib); and
+#: such a process that ended.
+_UNREAD, _PROXIED, _CHILD_ENDED = (
+    "http client error: Failed to read connection",
+    "proxying request to model ",
+    " exited with status ",
+)
+_FEWEST_UNREAD = 2
+
 #: So many requests say how long a request takes; from this share on they are cut. Where so many took half the time at most,
 #: and the engine saw no client go, none is.
 _ENOUGH_REQUESTS, _CUT_SHARE, _ENOUGH_TO_CLEAR = 100, 0.01, 1000
@@ -116,6 +125,9 @@ _ENOUGH_REQUESTS, _CUT_SHARE, _ENOUGH_TO_CLEAR = 100, 0.01, 1000
             UNDICI,
             LATE_ANSWER,
             KILLED,
+            _UNREAD,
+            _PROXIED,
+            _CHILD_ENDED,
             *ENDED,
             *BROKEN,
         ),
@@ -174,6 +186,8 @@ def gateway_timeout(
         yield told
         return
     found = _own_timeout(pod, subject, logs) if pod.exists else None
+    if found is None and engine is not None and logs is not None and engine.name == "llama.cpp":
+        found = _by_its_router(pod, engine, logs)
     if found is None and engine is not None:
         found = closed_while_idle(pod, engine, cluster, logs)
     if found is None and engine is not None and _generates(engine):
@@ -289,6 +303,30 @@ def _own_timeout(pod: Pod, subject: Subject, logs: Logs | None) -> Finding | Non
             ),
         ),
         order=killed.order,
+    )
+
+
+def _by_its_router(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
+    """llama-server as a router, whose own client of a model's process got no answer in time, while that ran on."""
+    log = logs.current(engine.container.name) if pod.ready else None
+    lines = list(log.find(_UNREAD)) if log is not None else []
+    if log is None or len(lines) < _FEWEST_UNREAD or next(log.find(_PROXIED), None) is None:
+        return None
+    if next(log.find(_CHILD_ENDED), None) is not None or stray(lines):
+        return None
+    return Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"{engine.container.name} as a router gave up waiting for the process of a model, which ran on; its log says so "
+        f"{len(lines)} times. Its own client waits for so long, in some releases whatever --timeout says.",
+        evidence=(log_evidence(lines[0]), log_evidence(lines[-1])),
+        fixes=(
+            fixes.advice(
+                "Let clients stream (the wait is for the next piece), or take a release whose router heeds --timeout and raise that; else "
+                "let a server of its own serve the slow model, without the router before it"
+            ),
+        ),
+        order=lines[0].order,
     )
 
 

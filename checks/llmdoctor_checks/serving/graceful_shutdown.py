@@ -34,7 +34,7 @@ from kubectl_llmdoctor.api import (
     setting_evidence,
     written_ago,
 )
-from llmdoctor_checks._clients import asked_as_one
+from llmdoctor_checks._clients import asked_as_one, asks_as_one
 from llmdoctor_checks._load import last_load
 from llmdoctor_checks.serving._with_the_pod import LITERALS as BROKEN_OFF
 from llmdoctor_checks.serving._with_the_pod import with_the_pod
@@ -105,6 +105,9 @@ _NEARLY_OVER = 2
 #: So many seconds clocks of a cluster differ at most.
 _SKEW = 5
 
+#: What breaks off within this share of the grace period the server ended itself.
+_EARLY = 0.5
+
 #: So long no connection stays busy after the server was told to end, but for a request that does not get done.
 _LONG = 60
 
@@ -169,7 +172,8 @@ def graceful_shutdown(pod: Pod, subject: Subject, events: Events | None, logs: L
     if engines:
         return
     # a gateway that is asked as a server of models is
-    container = next((x for x in pod.containers if x.role != "init"), None) if pod.ready and asked_as_one(pod) else None
+    served = pod.ready and (asked_as_one(pod) or asks_as_one(pod))
+    container = next((x for x in pod.containers if x.role != "init"), None) if served else None
     found = _by_gunicorn(pod, logs) if logs is not None else None
     if found is None and container is not None:
         found = _broken_off(pod, container, events)
@@ -428,6 +432,7 @@ def _broken_off(pod: Pod, container: Container, events: Events | None, engine: s
     if found is None:
         return None
     who, longer = found.lines[0].log, max(2 * seconds, 300)
+    early = found.after < seconds * _EARLY
     drain = " (of vLLM with --shutdown-timeout, from 0.18.1 on)" if engine == "vllm" else ""
     return Finding(
         role="cause",
@@ -440,7 +445,13 @@ def _broken_off(pod: Pod, container: Container, events: Events | None, engine: s
             pod_evidence(pod, "terminationGracePeriodSeconds", str(grace) if grace is not None else "not set"),
         ),
         fixes=(
-            fixes.set_spec(
+            fixes.advice(
+                f"Raise the time that {container.name} gives itself to end what runs in {fixes.edited(pod)} (a shutdown, drain or graceful "
+                f"timeout of its HTTP server{drain}) towards the {seconds} s that its pods have: answers broke off "
+                f"{say_seconds(max(round(found.after), 1))} after they were told to end"
+            )
+            if early
+            else fixes.set_spec(
                 pod,
                 "/terminationGracePeriodSeconds",
                 longer,

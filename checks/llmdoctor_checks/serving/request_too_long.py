@@ -79,7 +79,14 @@ _BATCH_OF_TEXTS = "maximum allowed batch size"
     "request-too-long",
     since="0.1",
     severity="warning",
-    literals=(_CUT, _CUT_MESSAGES, "request: POST ", *(words for words, _ in (*_REFUSED, *_BODIES)), *_bodies.LITERALS),
+    literals=(
+        _CUT,
+        _CUT_MESSAGES,
+        "request: POST ",
+        *(words for words, _ in (*_REFUSED, *_BODIES)),
+        *_bodies.LITERALS,
+        *_bodies.OWN,
+    ),
 )
 def request_too_long(
     pod: Pod, subject: Subject, cluster: Cluster, metrics: Metrics | None, logs: Logs | None
@@ -97,8 +104,10 @@ def request_too_long(
     Inference as `validation`); where many are, and accepted prompts come near the context, length is the likeliest reason.
 
     A gateway may refuse a request before the server sees it, for the size of its body (413): nginx takes 1 MiB where nothing is set,
-    which an image or two fill, and an Envoy that reads the body to find a model's name what it may buffer. Its log says so, or that of any
-    program that asks this server alone, where the server's own has no such answer. Text
+    which an image or two fill, Express' parser of JSON 100 KiB, and an Envoy that reads the body to find a model's name what it may
+    buffer. Its log says so, or that of any program that asks this server alone, where the server's own has no such answer. A
+    gateway's own log is read the same way; where it has
+    the size of each request, and at a route those above a limit all fail (4xx) and no smaller one does, the status does not matter. Text
     Embeddings Inference and Text Generation Inference have such a limit themselves (`--payload-limit`, 2 MB where nothing is set), and
     only their clients are told of it.
 
@@ -120,7 +129,10 @@ def request_too_long(
     for engine in engines:
         yield from _of_engine(pod, engine, cluster, metrics, logs)
     server = unknown_server(pod) if not engines else None
-    if server is not None and (found := _refused_before(pod, server, cluster, logs)) is not None:
+    found = _refused_before(pod, server, cluster, logs) if server is not None else None
+    if found is None and not engines and logs is not None and pod.ready:
+        found = _by_itself(pod, logs)
+    if found is not None:
         yield found
 
 
@@ -149,6 +161,20 @@ def _refused_before(pod: Pod, server: Container, cluster: Cluster, logs: Logs | 
     if not bodies:
         return None
     return _bodies.finding(pod, bodies, cause=not astray(len(bodies), len(bodies), answered(own) + len(bodies)))
+
+
+def _by_itself(pod: Pod, logs: Logs) -> Finding | None:
+    """What a gateway or another program that is no engine refuses itself for its size, by its own access log."""
+    for own in (log for log in logs if not log.previous):
+        if len(lines := _bodies.refused_itself(own)) >= _FEW_CUTS and not astray(
+            len(lines), len(lines), answered(own) + len(lines)
+        ):
+            return _bodies.own_finding(pod, lines, "", "likely")
+        if (found := _bodies.refused_by_size(own)) is not None:
+            lines, limit = found
+            more = f", and each of more than {limit} bytes, while it answered all smaller ones"
+            return _bodies.own_finding(pod, lines, more, "likely")
+    return None
 
 
 def _cut(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
