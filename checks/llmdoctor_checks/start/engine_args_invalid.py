@@ -74,6 +74,7 @@ def engine_args_invalid(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
     where a configuration class refuses the value) within seconds, before it loads anything.
 
     A parallel size of 0 passes the parser of most releases; the division by it then ends the server (ZeroDivisionError).
+    So does a --node-rank that is not below --nnodes; its pod then waits for ever, and the others for it.
     llama-server takes a negative context and a batch of 0, and aborts on an assertion (exit code 134).
 
     A variable that a program reads without a default (`os.environ["NAME"]`, a script with `set -u`) and that nobody set ends
@@ -102,6 +103,7 @@ def engine_args_invalid(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
         yield from _tls_refused(pod, engine, logs)
         yield from _unspoken(pod, engine, logs)
     yield from _no_size(pod, engine)
+    yield from _no_such_node(pod, engine)
     yield from _aborts(pod, engine, logs)
     if engine.name == "ollama" and not pod.exists:
         yield from _before_its_server(pod, engine)
@@ -286,6 +288,39 @@ def _no_size(pod: Pod, engine: Engine) -> Iterator[Finding]:
         fixes=(
             fixes.advice(
                 f"Set {settings[0].text.split()[0].partition('=')[0]} to the number of GPUs, or leave it out (1)"
+            ),
+        ),
+    )
+
+
+def _no_such_node(pod: Pod, engine: Engine) -> Iterator[Finding]:
+    """A node whose number is not among those of its group, which count from 0: the others never meet it."""
+    nodes, number = engine.explicit("nnodes"), engine.explicit("node_rank")
+    if nodes is None or number is None or (pod.exists and pod.ready):
+        return
+    if not isinstance(nodes.value, int) or not isinstance(number.value, int) or not 0 < nodes.value <= number.value:
+        return
+    yield Finding(
+        role="cause" if pod.exists else "risk",
+        confidence="likely",
+        severity="critical",
+        summary=f"{number.text} names none of the nodes of {nodes.text}: they count from 0 to {nodes.value - 1}.",
+        evidence=(setting_evidence(engine.container, number), setting_evidence(engine.container, nodes)),
+        explains=(
+            "multinode-discovery",
+            "gang-incomplete",
+            "nccl-timeout",
+            "nccl-other",
+            "crash-loop",
+            "not-ready",
+            "engine-init-failed",
+            "pod-failed",
+        )
+        if pod.exists
+        else (),
+        fixes=(
+            fixes.advice(
+                "Number the nodes from 0 (the index of a StatefulSet's pod, LWS_WORKER_INDEX), or raise --nnodes"
             ),
         ),
     )
