@@ -10,11 +10,15 @@ from __future__ import annotations
 import bisect
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
 
 from kubectl_llmdoctor.gather.times import has_kubelet_times
 from kubectl_llmdoctor.redact import TextMasker
 from kubectl_llmdoctor.snapshot import LogText, Skip
+
+if TYPE_CHECKING:
+    from ahocorasick_rs import BytesAhoCorasick
 
 #: Bytes of the head, which holds banners and configurations, and of the tail.
 _ENDS = 400_000
@@ -41,16 +45,21 @@ class _Span(NamedTuple):
     data: bytes
 
 
+@cache
+def _search(literals: tuple[bytes, ...]) -> BytesAhoCorasick:
+    """What finds all literals in one pass. It takes a fifth of a second to make, and serves every log of a run."""
+    from ahocorasick_rs import BytesAhoCorasick, Implementation
+
+    # the one that is fastest, and small enough for some thousand literals
+    return BytesAhoCorasick(literals, implementation=Implementation.DFA)
+
+
 class Condenser:
     """Takes the pieces of a log and keeps what may matter."""
 
     def __init__(self, literals: Iterable[str]) -> None:
-        import ahocorasick_rs
-
-        self._literals = [text.encode() for text in dict.fromkeys((*literals, *_TELLING, *_OPENERS)) if text]
-        # the one that is fastest, and small enough for some hundred literals
-        dfa = ahocorasick_rs.Implementation.DFA
-        self._search = ahocorasick_rs.BytesAhoCorasick(self._literals, implementation=dfa)
+        self._literals = tuple(text.encode() for text in dict.fromkeys((*literals, *_TELLING, *_OPENERS)) if text)
+        self._search = _search(self._literals)
         self._traceback = self._literals.index(_START.encode())
         self._openers = {self._literals.index(text.encode()) for text in _OPENERS}
         self._seen = [0] * len(self._literals)
