@@ -160,15 +160,19 @@ def _uncounted(pending: Pending, cluster: Cluster) -> Iterator[Finding]:
         # where it fails for all of them it is the driver's
         if hardware and not gone and verdict.node.allocatable(found.resource):
             gone, how = hardware.kernel.not_initialised, "could not be initialised by the driver"
-        short = max((reason.asked - (reason.free or 0) for reason in found.on(verdict)), default=0)
+        name, listed = verdict.node.name, verdict.node.allocatable(found.resource) or 0
+        # a node is too small by what it offers, whoever holds that now
+        small = found.id == "gpu-request-exceeds-node"
+        short = max((r.asked - (listed if small else r.free or 0) for r in found.on(verdict)), default=0)
         if hardware is None or not 0 < short <= len(gone):
             continue
-        name, listed = verdict.node.name, verdict.node.allocatable(found.resource) or 0
+        free = min((reason.free for reason in found.on(verdict) if reason.free is not None), default=listed)
+        held = f", of which other pods hold {listed - free}" if small and free < listed else ""
         yield finding(
             pending,
             found,
             f"{count_of(len(gone), 'GPU')} of {name} {how}: "
-            f"{name} offers {listed} {found.resource} without {'them' if len(gone) > 1 else 'it'}.",
+            f"{name} offers {listed} {found.resource} without {'them' if len(gone) > 1 else 'it'}{held}.",
             [*asked_in(pending, found.resource), *(hardware.kernel.evidence(line) for line in gone[:3])],
             [
                 fixes.advice(

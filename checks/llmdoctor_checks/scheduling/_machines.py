@@ -37,6 +37,8 @@ from llmdoctor_checks.scheduling._words import EXPLAINS, said_by, sentence
 
 #: How long a machine with GPUs may take to join: some install a driver first.
 _JOINS_SECONDS = 600
+#: How long a pod waits for a machine without anything being wrong.
+_AWAITED_SECONDS = 900
 
 #: Where APIs of machines keep the failure of one, and where its conditions stand.
 _ERRORS = ("status.errorMessage", "status.failureMessage")
@@ -117,14 +119,11 @@ def _unregistered(claim: Item, pending: Pending) -> tuple[str, str] | None:
 
 def failed_machine(pending: Pending, found: tuple[Cause, ...]) -> Iterator[Finding]:
     """A machine that would have been a node for the pod and was not made, by its own object."""
-    without = [
-        machine
-        for machine in pending.pod.cluster.items("Machine")
-        if not dig(machine.raw, "status.nodeRef") and "deletionTimestamp" not in machine.metadata
+    failed = [
+        (machine, why) for machine in _without_node(pending) if (why := _error(machine)) and _meant(machine, pending)
     ]
-    failed = [(machine, why) for machine in without if (why := _error(machine)) and _meant(machine, pending)]
-    if failed and any(_on_its_way(machine, pending) and _meant(machine, pending) for machine in without):
-        return  # another was asked for since
+    if failed and _being_made(pending):
+        return  # another is on its way
     for machine, why in failed:
         path, text = why
         yield Finding(
@@ -144,6 +143,40 @@ def failed_machine(pending: Pending, found: tuple[Cause, ...]) -> Iterator[Findi
             order=float(len(found)),
         )
         return
+
+
+def coming(pending: Pending, found: Cause) -> str:
+    """The name of a machine that is being made, and will be a node with what the pod finds on none: labels, or GPUs.
+
+    Which labels a node gets beside those that its machine names, nobody knows before.
+    """
+    spec = pending.pod.spec
+    selects = any(not re.match(OF_ANY, key) for key in spec.node_selector) and not spec.node_terms
+    lacks = selects if found.obstacle == "selector" else found.obstacle == "absent"
+    # one that is made again and again comes no nearer
+    if not lacks or pending.seconds is None or pending.seconds > _AWAITED_SECONDS:
+        return ""
+    machine = _being_made(pending)
+    failed = machine is not None and any(_error(one) and _meant(one, pending) for one in _without_node(pending))
+    return machine.name if machine is not None and not failed else ""
+
+
+def _being_made(pending: Pending) -> Item | None:
+    """A machine that is on its way to be a node for the pod."""
+    return next((one for one in _without_node(pending) if _on_its_way(one, pending) and _meant(one, pending)), None)
+
+
+def _without_node(pending: Pending) -> list[Item]:
+    """The machines that are no nodes, and shall be."""
+    cluster = pending.pod.cluster
+    return cluster.once(
+        "machines without a node",
+        lambda: [
+            machine
+            for machine in cluster.items("Machine")
+            if not dig(machine.raw, "status.nodeRef") and "deletionTimestamp" not in machine.metadata
+        ],
+    )
 
 
 def _error(machine: Item) -> tuple[str, str] | None:

@@ -1,10 +1,11 @@
-"""What a pod waits for and is about to get: room that pods which are leaving give back, GPUs of a node that has only just joined."""
+"""What a pod waits for and is about to get: room that leaving pods give back, GPUs of a node that has just joined, a new machine."""
 
 from __future__ import annotations
 
 from kubectl_llmdoctor.api import Holder, NodeVerdict, Pending, Pod, k8s, parse_time, requests_of
 from llmdoctor_checks.scheduling._admission import plugins_on
 from llmdoctor_checks.scheduling._claims import volume_claims
+from llmdoctor_checks.scheduling._machines import coming
 from llmdoctor_checks.scheduling._obstacles import Cause, obstacle_of
 
 #: What is said while a volume is being made: by the volume controller, which only knows that somebody else is to make it, and by
@@ -33,6 +34,8 @@ def comes_by_itself(pending: Pending, found: Cause) -> str:
     if found.obstacle == "plugin":  # an older node that offers none says that it is not for lack of time
         new = bool(found.verdicts) and all(_coming_up(pending, verdict) for verdict in found.verdicts)
         return f"node {found.verdicts[0].node.name} has only just joined and does not offer its GPUs yet" if new else ""
+    if machine := coming(pending, found):
+        return f"machine {machine}, which will be a node for it, is being made"
     for verdict in found.verdicts:
         if leaving := _making_room(pending, verdict):
             names = ", ".join(holder.ref for holder in leaving)

@@ -295,17 +295,20 @@ def _no_size(pod: Pod, engine: Engine) -> Iterator[Finding]:
 
 def _no_such_node(pod: Pod, engine: Engine) -> Iterator[Finding]:
     """A node whose number is not among those of its group, which count from 0: the others never meet it."""
-    nodes, number = engine.explicit("nnodes"), engine.explicit("node_rank")
-    if nodes is None or number is None or (pod.exists and pod.ready):
+    nodes, number, container = engine.explicit("nnodes"), engine.explicit("node_rank"), engine.container
+    if nodes is None or number is None or (pod.exists and (pod.ready or pod.status.phase == "Succeeded")):
         return
     if not isinstance(nodes.value, int) or not isinstance(number.value, int) or not 0 < nodes.value <= number.value:
         return
+    # one that was never started fails of something else, and so does one that the kernel ended
+    killed = any(ending.container is container and ending.oom_killed for ending in endings(pod))
+    meets = pod.exists and (container.running or container.crashed) and not killed
     yield Finding(
-        role="cause" if pod.exists else "risk",
+        role="cause" if meets else "risk",
         confidence="likely",
         severity="critical",
         summary=f"{number.text} names none of the nodes of {nodes.text}: they count from 0 to {nodes.value - 1}.",
-        evidence=(setting_evidence(engine.container, number), setting_evidence(engine.container, nodes)),
+        evidence=(setting_evidence(container, number), setting_evidence(container, nodes)),
         explains=(
             "multinode-discovery",
             "gang-incomplete",
@@ -316,7 +319,7 @@ def _no_such_node(pod: Pod, engine: Engine) -> Iterator[Finding]:
             "engine-init-failed",
             "pod-failed",
         )
-        if pod.exists
+        if meets
         else (),
         fixes=(
             fixes.advice(
