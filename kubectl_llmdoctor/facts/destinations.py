@@ -56,6 +56,11 @@ class Destination(msgspec.Struct, frozen=True):
         return next(named, None)
 
 
+def is_loopback(url: str) -> bool:
+    """Whether an address is of the pod itself that asks."""
+    return re.match(rf"https?://(?:{_LOOPBACK})(?![\w.])", url) is not None
+
+
 def service_at(host: str, here: str, cluster: Cluster) -> Item | None:
     """The Service that a host means in the namespace `here`: by its name, or by its address."""
     if re.fullmatch(_ADDRESS, host):

@@ -79,6 +79,13 @@ _IN_A_ROW, _PROBES_BETWEEN, _SECONDS_BETWEEN, _MOST_REQUESTS, _LOOKED_AT = 5, 2,
 #: The traceback of a request stands right beside what the access log has of it, and is no longer; so large a share of them is the same.
 _BESIDE, _OF_A_TRACEBACK, _SHARE = 3, 400, 0.8
 _BEGINS = "Traceback (most recent call last)"
+#: Frames of a library that asks another server of models, whose words its exceptions repeat, whatever is raised of them; and of code
+#: that came with the request.
+FOREIGN = expression(
+    r"^\s{1,12}File \"(?:[^\"]{0,300}(?:site|dist)-packages/(?:openai|anthropic|litellm|ollama|grpc|tritonclient|text_generation|cohere"
+    r"|xinference/client|xinference_client|langchain\w{0,40}|llama_index|gradio_client|mistralai|google/api_core|ray/serve/handle"
+    r"|huggingface_hub/inference)\b|<(?:string|stdin|ipython-input|cell)\b)"
+)
 #: The exception below the frames; one that quotes what another server answered is of that one.
 _EXCEPTION = expression(r"^(?:[A-Za-z_]\w{0,60}\.){0,8}[A-Z]\w{0,80}(?::|$)")
 _OF_ANOTHER = expression(
@@ -178,7 +185,9 @@ def _failing_alike(log: Log) -> Iterator[int]:
             rows.append(line)
         else:
             rows.clear()
-    for failed in by_route.values():
+    listens = max((line.number for text in _LISTENS for line in log.marks(text)), default=0)
+    for rows in by_route.values():
+        failed = [line for line in rows if line.number > listens]  # not of a process that another has replaced
         if len(failed) < _IN_A_ROW or not _apart(failed[0], failed[-1]):
             continue
         raised = [_exceptions(line) for line in failed[-_LOOKED_AT:]]
@@ -197,7 +206,10 @@ def _apart(first: Line, last: Line) -> bool:
 
 
 def _exceptions(failed: Line) -> dict[int, str]:
-    """The exceptions of the traceback right after what says that a request failed, or right before that: their lines, without numbers."""
+    """The exceptions of the traceback right after what says that a request failed, or right before that: their lines, without numbers.
+
+    None where one of them is what another server answered: what is raised of that repeats it.
+    """
     log, number = failed.log, failed.number
     after = list(log.lines(number + 1, number + _OF_A_TRACEBACK))
     below = _until_the_next(after) if any(_BEGINS in x.text for x in after[:_BESIDE]) else []
@@ -209,8 +221,11 @@ def _exceptions(failed: Line) -> dict[int, str]:
     found, framed = {}, False
     for line in below:
         text = said(line.text[:4000]).text
-        raised = _EXCEPTION.match(text[:400]) if framed else None
-        if raised is not None and not _OF_ANOTHER.search(text):
+        if FOREIGN.match(text[:600]):
+            return {}
+        if framed and _EXCEPTION.match(text[:400]):
+            if _OF_ANOTHER.search(text):
+                return {}
             found[line.number] = re.sub(r"\d+", "0", text[:120])
         framed = text[:1].isspace()
     return found

@@ -28,7 +28,7 @@ from kubectl_llmdoctor.signatures.declared import Pattern, Signature
 from kubectl_llmdoctor.signatures.wording import capture, captured, finding, fits
 
 #: By this a line says that it quotes an answer with an error: a status of HTTP or of gRPC.
-_REFUSED = expression(
+REFUSED = expression(
     r"(?i:error code|status(?:[ _]?code)?)\W{1,4}[45]\d\d\b|\b[45]\d\d (?:Client|Server) Error\b|\bHTTP(?:/[\d.]{1,3})? [45]\d\d\b"
     r"|\b[45]\d\d (?:Bad Request|Not Found|Unprocessable|Too Many Requests|Internal Server Error|Service Unavailable)\b"
     r"|\b(?:400|413|422|429|500|503):? [\"'{]"
@@ -175,5 +175,5 @@ def _said(signature: Signature, cluster: Cluster) -> Iterator[tuple[tuple[str, s
         log = Log(text)
         lines = {x.number: x for words in literals if not text.previous for x in log.find(words)}
         for _, line in sorted(lines.items()):
-            if _REFUSED.search(line.text[:4000]) and not _WRITTEN.search(line.text[:4000]):
+            if REFUSED.search(line.text[:4000]) and not _WRITTEN.search(line.text[:4000]):
                 yield (text.namespace, text.pod, text.container), line

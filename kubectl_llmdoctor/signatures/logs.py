@@ -11,9 +11,11 @@ from kubectl_llmdoctor.check import Finding
 from kubectl_llmdoctor.evidence import log_evidence
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.aftermath import not_serving_yet, overcome, survived
+from kubectl_llmdoctor.facts.clients import leads_here, told_by
 from kubectl_llmdoctor.facts.container import Container
+from kubectl_llmdoctor.facts.destinations import is_loopback
 from kubectl_llmdoctor.facts.endings import endings
-from kubectl_llmdoctor.facts.failed_models import failed_models, failing_alike, unserved_from
+from kubectl_llmdoctor.facts.failed_models import FOREIGN, failed_models, failing_alike, unserved_from
 from kubectl_llmdoctor.facts.last_words import contradicted, last_words
 from kubectl_llmdoctor.facts.logs import Line, Log
 from kubectl_llmdoctor.facts.pod import Pod
@@ -22,6 +24,8 @@ from kubectl_llmdoctor.facts.requests import answered, failed_requests, long_pas
 from kubectl_llmdoctor.facts.starts import phase_at, phase_of, superseded, told_to_stop
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.facts.units import parse_time
+from kubectl_llmdoctor.facts.written import written_ago
+from kubectl_llmdoctor.signatures.answers import REFUSED
 from kubectl_llmdoctor.signatures.declared import Pattern, Signature
 from kubectl_llmdoctor.signatures.wording import beside, captured, finding, fits, refused_at
 
@@ -62,6 +66,10 @@ _FRAMES = 60
 _MOST_NEAR = 500
 #: The heads of groups, stores and hubs answer later than that, where all begin together.
 _JUST_BEGUN_SECONDS = 90
+#: What a program that is ready said so long ago stands on nothing but that nobody asked since; a day later on nothing at all.
+_AN_HOUR, _A_DAY = 3600, 86400
+#: Whom a program asked, and so many lines above an answer where it says so (httpx, the frames of a traceback between).
+_URL, _ASKED_ABOVE = expression(r"https?://(\[[\da-f:]{2,45}\]|[\w.-]{1,253})(?::\d{1,5})?"), 60
 
 
 def in_logs(signature: Signature, subject: Subject, pod: Pod) -> Finding | None:
@@ -105,6 +113,8 @@ class _Wording:
         self._unserved = unserved_from(log) if not self._died and pod.ready and not log.previous else 0
         #: the exceptions with which it fails each request, where it is ready and lives on
         self._failing = failing_alike(log) if not self._died and pod.ready and not log.previous else frozenset[int]()
+        if self._failing and self._older(next(log.lines(max(self._failing), max(self._failing))), _A_DAY):
+            self._failing = frozenset()
         #: what only lines say that were tried again, which is the cause where nothing else is
         self.retried: Finding | None = None
 
@@ -163,6 +173,8 @@ class _Wording:
         """What the lines after it, and the pod, say of a line's trouble."""
         if not self._died and not self._may_be_why(line):
             return "over"
+        if not self._server and self._of_another(line):
+            return "over"
         if (survived if self._server else not_serving_yet)(line) or told_to_stop(line):
             return "over"
         if self._server and self._overcome and self._just_begun():
@@ -207,7 +219,8 @@ class _Wording:
         fails_each = self._unserved or line.number in self._failing
         if (self._beside or fails_each) and found.confidence == "certain":
             found = msgspec.structs.replace(found, confidence="likely")
-        if past or (self._pattern.ends and not fails_each and contradicted(line)):
+        long_ago = line.number in self._failing and self._older(line, _AN_HOUR)
+        if past or long_ago or (self._pattern.ends and not fails_each and contradicted(line)):
             found = _last_resort(found)
         elif not self._pattern.warned and _WARNED.match(line.text[:2000]):
             found = msgspec.structs.replace(found, confidence="possible")
@@ -222,6 +235,34 @@ class _Wording:
         if self._of_some_requests(line):
             return msgspec.structs.replace(found, role="note", severity="info", explains=())
         return found
+
+    def _older(self, line: Line, seconds: int) -> bool:
+        """Whether a line was written so long before the snapshot, as far as the time is known."""
+        ago = written_ago(line, self._pod.cluster.now)
+        return ago is not None and ago > seconds
+
+    def _of_another(self, line: Line) -> bool:
+        """Whether a program that runs and is no engine says there of some other server what is nothing to this pod, or no more."""
+        container, engines = self._container, self._subject.engines(self._pod)
+        if container is None or not container.running or self._log.previous:
+            return False
+        if any(engine.container.name == container.name for engine in engines):
+            return False
+        if not self._signature.quoted and (frame := raised_at(line)) and FOREIGN.match(frame.line.text[:600]):
+            return True
+        if container.accelerators:
+            return False
+        if not engines:
+            return self._older(line, _A_DAY)
+        return REFUSED.search(line.text[:4000]) is not None and not self._names_this_pod(container, line)
+
+    def _names_this_pod(self, container: Container, line: Line) -> bool:
+        """Whether whom a program asked leads to its own pod: by the line, by what stands above it, or else by all that it is told."""
+        pod, names = self._pod, {item.name for item in self._pod.services}
+        above = reversed(list(line.log.lines(max(line.number - _ASKED_ABOVE, 1), line.number)))
+        asked = next(([one[0] for one in found] for x in above if (found := list(_URL.finditer(x.text[:4000])))), [])
+        asked = asked or [one[0] for _, text in told_by(container, pod.cluster) for one in _URL.finditer(text)]
+        return bool(asked) and all(is_loopback(url) or leads_here(pod, names, url, pod.namespace) for url in asked)
 
     def _may_be_why(self, line: Line) -> bool:
         """Whether a ready server says there why a model of it failed, or why each request does."""

@@ -37,6 +37,7 @@ _STATUS = r'"(?:response_code|status)": ?"?413"?[,}]'
 _BY_A_FRONT = r'"(?:status(?:_?code)?)": ?"?413\b|\bstatus(?:_?code)?=413\b|HTTP/[\d.]{1,3}" 413\b'
 #: With the address of another it is a request that it made itself, and whoever answers there refused it.
 _ASKED_ANOTHER = rf"https?://[^\s\"']{{1,300}}(?:{GENERATES}|/v1/)"
+_ASKED_SOMEBODY = r'"?(?:upstream_?(?:host|addr|status)|upstreamAddr|OriginStatus)"?[:=] ?"?(?!null|-|"|0\b)[\w\[]'
 _ASKED_NOBODY = r'"upstream_host": ?(?:null|"-?")'
 
 #: Express' morgan, in its short formats, and how Python's clients say that another refused it.
@@ -56,8 +57,12 @@ _ANY_STATUS = r'"?\b(?:status(?:_?code)?|response_code)"?[:=] ?"?(\d{3})\b'
 _LIMITS = sorted(
     size * unit for size in (1, 2, 4, 5, 8, 10, 16, 20, 25, 32, 50, 64, 100) for unit in (1000**2, 1024**2)
 )
+#: What a program answers that does not read a body to its end: too large, or the answer for a route that it lacks. A server of models
+#: answers 400 or 422 to a prompt that is too long, a client that waited too long leaves (408, 499), and the large ones meet limits first.
+_OF_A_LIMIT = ("404", "413", "431")
 #: What is looked for in a gateway's own log besides.
-OWN = (*_SIZED, "413")
+OWN = (*_SIZED, "413", "PayloadTooLargeError", "request entity too large")
+_OWN_WORDS = (_OF_NGINX, "PayloadTooLargeError", "request entity too large")
 #: So many that failed, each above all that did not, are no chance; of the last lines.
 _FEWEST_FAILED, _FEWEST_GOOD, _MOST = 5, 10, 20_000
 
@@ -135,12 +140,20 @@ def refused_itself(own: Log) -> list[Line]:
         x
         for x in lines
         if re.search(_PATHS, x.text[:4000])
+        and not re.search(_ASKED_SOMEBODY, x.text[:4000])
         and (_OF_NGINX in x.text or re.search(_BY_A_FRONT, x.text[:4000]) or re.search(_OF_MORGAN, x.text[:2000]))
     ]
 
 
+def in_own_words(own: Log) -> bool:
+    """Whether a program says besides that it was itself who refused them: nginx, Express' parser, an Envoy that asked nobody."""
+    return any(next(own.find(words), None) is not None for words in _OWN_WORDS) or any(
+        re.search(_ASKED_NOBODY, x.text[:4000]) for x in own.find("413")
+    )
+
+
 def refused_by_size(own: Log) -> tuple[list[Line], int] | None:
-    """Lines of requests that failed as the client's fault (4xx) at a route, each larger than all that were answered there; and their share.
+    """Lines of requests that a program refused (413, 404) at a route, each larger than all that were answered there; and the limit between.
 
     A limit of bodies that is answered with another status than 413, or falls through to the answer for an unknown route.
     """
@@ -153,7 +166,7 @@ def refused_by_size(own: Log) -> tuple[list[Line], int] | None:
             continue
         if status[1][0] == "2":
             good.setdefault(path[0], []).append(int(size[1]))
-        elif status[1][0] == "4":
+        elif status[1] in _OF_A_LIMIT and not re.search(_ASKED_SOMEBODY, text):
             bad.setdefault(path[0], []).append((int(size[1]), line))
     for route, failed in bad.items():
         taken = good.get(route, [])
@@ -236,7 +249,11 @@ def own_finding(pod: Pod, lines: list[Line], more: str, confidence: Literal["lik
         severity="warning",
         confidence=confidence,
         summary=f"{line.log.container} of {pod.name} refused requests for the size of their body, {often(len(lines))} in its log{more}: "
-        "that is a limit of its own, and no server of models saw them.",
+        + (
+            "that is a limit of its own."
+            if confidence == "likely"
+            else "that is a limit of its own, or of what it passes them on to."
+        ),
         evidence=tuple(log_evidence(one) for one in lines[-2:]),
         fixes=(
             fixes.advice(

@@ -111,16 +111,20 @@ def _stopped(pod: Pod, cluster: Cluster) -> list[Event]:
     top = top_of(pod.item, cluster) if pod.item else None
     if top is None or top.item.kind.partition(".")[0] != "Deployment":
         return []
-    of_it = re.compile(rf"{re.escape(top.item.name)}-[a-z\d]{{5,10}}-[a-z\d]{{5}}")
-    return [
-        one
-        for one in events_of(cluster).of_kind("Pod")
-        if one.reason == _STOPPED
-        and one.message.startswith(_STOPPING)
-        and one.namespace == pod.namespace
-        and of_it.fullmatch(one.name) is not None
-        and cluster.item("Pod", one.namespace, one.name) is None
-    ]
+    by_name = cluster.once("stopped pods of Deployments", lambda: _stopped_by_deployment(cluster))
+    return by_name.get((pod.namespace, top.item.name), [])
+
+
+def _stopped_by_deployment(cluster: Cluster) -> dict[tuple[str, str], list[Event]]:
+    """The same of all pods, by the namespace and the name of the Deployment that the name of the pod begins with."""
+    found = dict[tuple[str, str], list[Event]]()
+    for one in events_of(cluster).of_kind("Pod"):
+        if one.reason != _STOPPED or not one.message.startswith(_STOPPING):
+            continue
+        named = re.fullmatch(r"(.{1,300})-[a-z\d]{5,10}-[a-z\d]{5}", one.name)
+        if named is not None and cluster.item("Pod", one.namespace, one.name) is None:
+            found.setdefault((one.namespace, named[1]), []).append(one)
+    return found
 
 
 def _of_former_templates(pod: Pod, cluster: Cluster) -> list[Event]:

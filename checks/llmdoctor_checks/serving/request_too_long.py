@@ -107,7 +107,8 @@ def request_too_long(
     which an image or two fill, Express' parser of JSON 100 KiB, and an Envoy that reads the body to find a model's name what it may
     buffer. Its log says so, or that of any program that asks this server alone, where the server's own has no such answer. A
     gateway's own log is read the same way; where it has
-    the size of each request, and at a route those above a limit all fail (4xx) and no smaller one does, the status does not matter. Text
+    the size of each request, and at a route those above a limit are all refused (404 as well as 413) and no smaller one is,
+    it need not be 413. Text
     Embeddings Inference and Text Generation Inference have such a limit themselves (`--payload-limit`, 2 MB where nothing is set), and
     only their clients are told of it.
 
@@ -169,7 +170,7 @@ def _by_itself(pod: Pod, logs: Logs) -> Finding | None:
         if len(lines := _bodies.refused_itself(own)) >= _FEW_CUTS and not astray(
             len(lines), len(lines), answered(own) + len(lines)
         ):
-            return _bodies.own_finding(pod, lines, "", "likely")
+            return _bodies.own_finding(pod, lines, "", "likely" if _bodies.in_own_words(own) else "possible")
         if (found := _bodies.refused_by_size(own)) is not None:
             lines, limit = found
             more = f", and each of more than {limit} bytes, while it answered all smaller ones"
