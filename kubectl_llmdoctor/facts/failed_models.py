@@ -5,8 +5,8 @@ from __future__ import annotations
 import bisect
 import re
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
-from itertools import takewhile
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice, takewhile
 
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.logs import Line, Log
@@ -75,7 +75,9 @@ _UNANSWERED = 2
 _LISTENS, _PROBED = (READY, "istening ", "unning on "), '"GET /'
 #: The same with the route, of which so many in a row failed, up to the last, and not at one moment: so many probes, or seconds, between.
 _ROUTE = expression(r'"POST (?P<path>/[^\s?"]{0,300})\S{0,500} HTTP/[\d.]{1,4}" (?P<status>\d{3})\b')
-_IN_A_ROW, _PROBES_BETWEEN, _SECONDS_BETWEEN, _MOST_REQUESTS, _LOOKED_AT = 5, 2, 60, 2000, 40
+_IN_A_ROW, _PROBES_BETWEEN, _SECONDS_BETWEEN = 5, 2, 60
+#: A server has few routes; of very long logs the last requests, and of each route the last failures, are looked at.
+_MOST_REQUESTS, _MOST_ROUTES, _LOOKED_AT = 2000, 20, 40
 #: The traceback of a request stands right beside what the access log has of it, and is no longer; so large a share of them is the same.
 _BESIDE, _OF_A_TRACEBACK, _SHARE = 3, 400, 0.8
 _BEGINS = "Traceback (most recent call last)"
@@ -186,7 +188,7 @@ def _failing_alike(log: Log) -> Iterator[int]:
         else:
             rows.clear()
     listens = max((line.number for text in _LISTENS for line in log.marks(text)), default=0)
-    for rows in by_route.values():
+    for rows in sorted(by_route.values(), key=len, reverse=True)[:_MOST_ROUTES]:
         failed = [line for line in rows if line.number > listens]  # not of a process that another has replaced
         if len(failed) < _IN_A_ROW or not _apart(failed[0], failed[-1]):
             continue
@@ -201,8 +203,7 @@ def _apart(first: Line, last: Line) -> bool:
     gap = seconds_between(first, last)
     if gap is not None:
         return gap >= _SECONDS_BETWEEN
-    probes = sum(1 for line in first.log.find('"GET /') if first.number < line.number < last.number)
-    return probes >= _PROBES_BETWEEN
+    return len(list(islice(first.log.between(_PROBED, first, last), _PROBES_BETWEEN))) == _PROBES_BETWEEN
 
 
 def _exceptions(failed: Line) -> dict[int, str]:
@@ -211,13 +212,14 @@ def _exceptions(failed: Line) -> dict[int, str]:
     None where one of them is what another server answered: what is raised of that repeats it.
     """
     log, number = failed.log, failed.number
-    after = list(log.lines(number + 1, number + _OF_A_TRACEBACK))
-    below = _until_the_next(after) if any(_BEGINS in x.text for x in after[:_BESIDE]) else []
+    below = []
+    if any(_BEGINS in x.text for x in log.lines(number + 1, number + _BESIDE)):
+        below = _until_the_next(log.lines(number + 1, number + _OF_A_TRACEBACK))
     if not below:
-        above = [*reversed(list(log.lines(max(number - _OF_A_TRACEBACK, 1), number - 1)))]
-        below = [*reversed(_until_the_next(above))]
-        if not any(_EXCEPTION.match(said(x.text[:4000]).text[:400]) for x in below[-_BESIDE:]):
+        beside = _until_the_next([*log.lines(max(number - _BESIDE, 1), number - 1)][::-1])
+        if not any(_EXCEPTION.match(said(x.text[:4000]).text[:400]) for x in beside):
             return {}
+        below = _until_the_next([*log.lines(max(number - _OF_A_TRACEBACK, 1), number - 1)][::-1])[::-1]
     found, framed = {}, False
     for line in below:
         text = said(line.text[:4000]).text
@@ -231,7 +233,7 @@ def _exceptions(failed: Line) -> dict[int, str]:
     return found
 
 
-def _until_the_next(lines: list[Line]) -> list[Line]:
+def _until_the_next(lines: Iterable[Line]) -> list[Line]:
     """What stands before the next request of an access log."""
     return list(takewhile(lambda x: " HTTP/1" not in x.text[:2000], lines))
 
