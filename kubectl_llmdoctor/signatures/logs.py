@@ -237,14 +237,17 @@ class _Wording:
         return found
 
     def _older(self, line: Line, seconds: int) -> bool:
-        """Whether a line was written so long before the snapshot, as far as the time is known."""
-        ago = written_ago(line, self._pod.cluster.now)
-        return ago is not None and ago > seconds
+        """Whether a line was written so long before the snapshot, as far as the time is known: no clock is before its container."""
+        now, status = self._pod.cluster.now, self._container.status if self._container else None
+        running = status.state.running if status else None
+        ago, begun = written_ago(line, now), parse_time(running.started_at) if running else None
+        age = (now - begun).total_seconds() if now and begun else None
+        return ago is not None and ago > seconds and (age is None or ago <= age)
 
     def _of_another(self, line: Line) -> bool:
         """Whether a program that runs and is no engine says there of some other server what is nothing to this pod, or no more."""
         container, engines = self._container, self._subject.engines(self._pod)
-        if container is None or not container.running or self._log.previous:
+        if container is None or not container.running or not self._pod.ready or self._log.previous:
             return False
         if any(engine.container.name == container.name for engine in engines):
             return False

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import datetime
+from itertools import islice
 
 from kubectl_llmdoctor.api import (
     Container,
@@ -13,6 +15,7 @@ from kubectl_llmdoctor.api import (
     Logs,
     Pod,
     answered,
+    expression,
     fixes,
     log_evidence,
     often,
@@ -38,14 +41,16 @@ _QUOTED = r"https?://|\\?\"(?:role|content|messages|prompt)\\?\": ?"
 #: So many times, each of another moment, are no fault that a worker was replaced for; of two lines that stand closer together, or were
 #: written within so many seconds, the second is of the same. Where no time stands by them, one traceback may say it several times.
 _FEWEST, _CLOSE, _SECONDS = 3, 1, 2
-_ONE_TRACEBACK = 60
+_ONE_TRACEBACK, _MOST = 60, 200
+#: What a server says of other things than a fault, in the middle of none.
+_ORDINARY = expression(
+    r"^\W{0,3}(?:INFO|DEBUG)\b|\bHTTP/1\.\d\" \d{3}\b|^\W{0,2}\d\d:\d\d:\d\d\b(?!.{0,80}(?i:error|fail|exception|traceback))"
+)
 #: How gunicorn, uvicorn, Ollama, TorchServe and others say that another process takes the place of one that ended.
 REPLACED = (
     *("Booting worker with pid", "Started server process [", "starting runner", "Backend worker process died"),
     *("spawning ", "respawn", "estarting", "estarted", "eloading model", "eloaded model"),
 )
-#: Lines above one of a traceback in which its time stands.
-_ABOVE = 60
 #: Where so many requests are answered for each fault, others are well. A stream says 200 before it fails.
 _ANSWERS = 1.5
 
@@ -89,26 +94,23 @@ def _moments(log: Log, pod: Pod) -> list[Line]:
     all_of = (line for words in LITERALS for line in log.find(words) if line.number > begun)
     found = {line.number: line for line in all_of if not superseded(line)}
     moments: list[Line] = []
-    last: tuple[int, float | None] | None = None
-    for number, line in sorted(found.items()):
+    last: Line | None = None
+    for _, line in sorted(found.items())[-_MOST:]:
         text = line.text[:2000]
         if not re.search(_OF_A_GPU, text) or re.search(_QUOTED, text):
             continue
-        ago = _ago(line, pod)
-        if last is None:
-            apart = True
-        elif ago is None or last[1] is None:
-            apart = number - last[0] > _ONE_TRACEBACK
-        else:
-            apart = number - last[0] > _CLOSE and last[1] - ago >= _SECONDS
-        if apart:
+        if last is None or _apart(last, line, pod.cluster.now):
             moments.append(line)
-        last = (number, ago)
+        last = line
     return moments
 
 
-def _ago(line: Line, pod: Pod) -> float | None:
-    """How long before now a line was written, by itself or by what stands above it."""
-    now = pod.cluster.now
-    above = list(line.log.lines(max(line.number - _ABOVE, 1), line.number))
-    return next((ago for x in reversed(above) if (ago := written_ago(x, now)) is not None), None)
+def _apart(last: Line, line: Line, now: datetime | None) -> bool:
+    """Whether a line is of another moment: by the times by them, else by what stands between them that no traceback has."""
+    if line.number - last.number <= _CLOSE:
+        return False
+    before, ago = written_ago(last, now), written_ago(line, now)
+    if before is not None and ago is not None:
+        return before - ago >= _SECONDS
+    between = islice(line.log.lines(last.number + 1, line.number - 1), _ONE_TRACEBACK)
+    return line.number - last.number > _ONE_TRACEBACK or any(_ORDINARY.search(x.text[:200]) for x in between)

@@ -19,6 +19,7 @@ from kubectl_llmdoctor.api import (
     Item,
     Line,
     Pending,
+    Pod,
     dig,
     event_evidence,
     events_of,
@@ -262,8 +263,8 @@ def group_failed(pending: Pending, promise: Event, found: tuple[Cause, ...]) -> 
 def loop_failed(pending: Pending, found: tuple[Cause, ...]) -> Iterator[Finding]:
     """The cluster autoscaler fails in each round before it looks at the groups, and so says nothing of any pod."""
     made = parse_time(pending.pod.obj.metadata.creation_timestamp)
-    for last in pending.pod.cluster.once("rounds of autoscalers that fail", lambda: _failing(pending)):
-        if _before(last, made, pending.pod.cluster.now):
+    for scaler, last in pending.pod.cluster.once("rounds of autoscalers that fail", lambda: _failing(pending)):
+        if _before(last, scaler, made):
             continue
         said = _LOOP_FAILED.search(last.text)
         yield Finding(
@@ -282,7 +283,7 @@ def loop_failed(pending: Pending, found: tuple[Cause, ...]) -> Iterator[Finding]
         return
 
 
-def _failing(pending: Pending) -> list[Line]:
+def _failing(pending: Pending) -> list[tuple[Pod, Line]]:
     """The last failure of each log in which no round went on after it; the same for all pods that wait."""
     found = []
     logs = pending.subject.controllers
@@ -293,13 +294,14 @@ def _failing(pending: Pending) -> list[Line]:
         failures = [line for line in log.find(LOOP) if _LOOP_FAILED.search(line.text)]
         went_on = max((line.number for words in (*GROWS, *_BEYOND) for line in log.find(words)), default=0)
         if failures and failures[-1].number > went_on:
-            found.append(failures[-1])
+            found.append((pod, failures[-1]))
     return found
 
 
-def _before(line: Line, made: datetime | None, now: datetime | None) -> bool:
-    """Whether a line was written before the pod was made: it says nothing of it."""
-    if line.time is not None:
-        return made is not None and line.time < made
-    ago = written_ago(line, now)
-    return ago is not None and made is not None and now is not None and ago > (now - made).total_seconds()
+def _before(line: Line, writer: Pod, made: datetime | None) -> bool:
+    """Whether a line was written before the pod was made: it says nothing of it. A clock that was before its writer is another."""
+    ago, now = written_ago(line, writer.cluster.now), writer.cluster.now
+    if ago is None or made is None or now is None:
+        return False
+    begun = parse_time(writer.obj.metadata.creation_timestamp)
+    return ago > (now - made).total_seconds() and (begun is None or ago <= (now - begun).total_seconds())
