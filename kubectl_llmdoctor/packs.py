@@ -15,7 +15,7 @@ import msgspec
 
 from kubectl_llmdoctor.check import Abstain, Check, DeclarationError, Finding, Need, Run, verified
 from kubectl_llmdoctor.report.document import Severity
-from kubectl_llmdoctor.signatures.check import as_check
+from kubectl_llmdoctor.signatures.check import as_check, literals_of
 from kubectl_llmdoctor.signatures.declared import Signature, parse
 
 GROUP = "kubectl_llmdoctor.checks"
@@ -216,10 +216,12 @@ class _Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 def build_index(package: str) -> bytes:
     """The index of a package: with it, nothing is parsed at start-up and a module is imported when its check runs."""
     root = Path(next(iter(importlib.import_module(package).__path__)))
-    entries = [
-        _Entry(family=path.parent.name, file=path.name, signature=_without_examples(signature_of(path)))
-        for path in _files(root, ".yaml")
-    ]
+    entries = []
+    for path in _files(root, ".yaml"):
+        signature = _without_examples(signature_of(path))
+        entries.append(
+            _Entry(family=path.parent.name, file=path.name, signature=signature, literals=literals_of(signature))
+        )
     for found in _modules(package, root):
         stem = found.id.replace("-", "_")
         entries.append(
@@ -250,7 +252,7 @@ def _from_index(index: bytes, root: Path) -> Iterator[Check]:
     for entry in msgspec.json.decode(index, type=tuple[_Entry, ...]):
         where = f"{root}/{entry.family}/{entry.file}"
         if entry.signature:
-            yield as_check(entry.signature, family=entry.family, where=where)
+            yield as_check(entry.signature, family=entry.family, where=where, literals=entry.literals)
         else:
             yield Check(
                 id=entry.id,

@@ -15,8 +15,8 @@ from kubectl_llmdoctor.signatures.logs import in_logs
 from kubectl_llmdoctor.signatures.statements import in_statements
 
 
-def as_check(signature: Signature, *, family: str, where: str) -> Check:
-    """The signature as the same `Check` that a function becomes."""
+def as_check(signature: Signature, *, family: str, where: str, literals: tuple[str, ...] | None = None) -> Check:
+    """The signature as the same `Check` that a function becomes; with its literals where they are known already."""
 
     def run(subject: Subject) -> Iterator[Finding | Abstain]:
         return _run(signature, subject)
@@ -32,7 +32,7 @@ def as_check(signature: Signature, *, family: str, where: str) -> Check:
         run=run,
         where=where,
         lines=True,
-        literals=_literals(signature) if "log" in signature.sources else (),
+        literals=literals_of(signature) if literals is None else literals,
     )
 
 
@@ -64,7 +64,10 @@ def _of_pod(signature: Signature, subject: Subject, pod: Pod) -> Finding | None:
     return found
 
 
-def _literals(signature: Signature) -> tuple[str, ...]:
+def literals_of(signature: Signature) -> tuple[str, ...]:
+    """All pieces of log lines that a signature looks for."""
+    if "log" not in signature.sources:
+        return ()
     own = {text for pattern in signature.patterns for text in (pattern.literal, pattern.near) if text}
     signs = {signature.overcome if p.overcome is None else p.overcome for p in signature.patterns}
     return tuple(sorted(own.union(*map(signs_of, signs))))
