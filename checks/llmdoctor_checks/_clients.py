@@ -101,12 +101,6 @@ def asking(pod: Pod, cluster: Cluster) -> list[Container]:
     return [*before, *(c for c in further if not served & {(item.namespace, item.name) for item in c.pod.services})]
 
 
-def unknown_server(pod: Pod) -> Container | None:
-    """What serves in a pod in which no engine is known: its one container that asks for a GPU."""
-    asking = [one for one in pod.containers if one.role != "init" and one.gpus]
-    return asking[0] if len(asking) == 1 else None
-
-
 def asked_as_one(pod: Pod) -> bool:
     """Whether clients take what nobody knows for a server of models, by what they call it."""
     names = {item.name for item in pod.services}

@@ -218,6 +218,12 @@ class Pod:
     def container(self, name: str) -> Container | None:
         return next((c for c in self.containers if c.name == name), None)
 
+    @property
+    def gpu_container(self) -> Container | None:
+        """Its one container that asks for a GPU: what serves, where no engine is known; None of none, and of several."""
+        asking = [one for one in self.containers if one.role != "init" and one.gpus]
+        return asking[0] if len(asking) == 1 else None
+
     def volume(self, name: str) -> k8s.Volume | None:
         return next((v for v in self.spec.volumes if v.name == name), None)
 

@@ -60,7 +60,8 @@ def in_answers(signature: Signature, subject: Subject, pod: Pod) -> Finding | No
     """The finding by the clients of a ready server, where their logs quote its words."""
     names = {item.name for item in pod.services}
     said = pod.cluster.once(f"quoted {signature.id}", lambda: list(_said(signature, pod.cluster)))
-    server = _server(subject, pod)
+    engine = next(iter(subject.engines(pod)), None)
+    server = engine.container if engine else pod.gpu_container
     if not said or not names or server is None or not pod.ready:
         return None
     own = next((x for x in subject.logs(pod) if x.container == server.name and not x.previous), None)
@@ -86,14 +87,6 @@ def _of_one_line(pattern: Pattern) -> bool:
     """Whether the words alone say it; else it is of the server's own log."""
     beside = pattern.near or pattern.raised_in or pattern.phases or pattern.ends or pattern.bare
     return not beside and (pattern.affects or "requests") == "requests"
-
-
-def _server(subject: Subject, pod: Pod) -> Container | None:
-    """The container of the engine; where none is known, the one that asks for a GPU."""
-    if (engine := next(iter(subject.engines(pod)), None)) is not None:
-        return engine.container
-    asking = [one for one in pod.containers if one.role != "init" and one.gpus]
-    return asking[0] if len(asking) == 1 else None
 
 
 def behind_a_proxy(signature: Signature, subject: Subject, pod: Pod) -> Finding | None:

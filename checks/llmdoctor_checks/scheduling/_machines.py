@@ -15,6 +15,7 @@ from typing import Any
 
 from kubectl_llmdoctor.api import (
     Event,
+    Evidence,
     Finding,
     Item,
     Line,
@@ -76,21 +77,14 @@ def unjoined(claims: list[Item], pending: Pending, found: tuple[Cause, ...]) -> 
         if not why:
             continue
         text, words = why
-        yield Finding(
-            role="cause",
-            confidence="likely",
-            summary=f"Karpenter's machine {claim.name} was launched and is no node of the cluster: {sentence(words)}",
-            evidence=(object_evidence(claim, "status.conditions[Registered]", text), *said_by(pending)),
-            explains=(*EXPLAINS, *(cause.id for cause in found)),
-            fixes=(
-                fixes.advice(
-                    "Look on the machine itself why it does not join: its console and boot log, the kubelet's log; the image, user data "
-                    "and role of its node class, the way to the API server",
-                    f"kubectl describe nodeclaims.karpenter.sh {claim.name}",
-                    owner="platform",
-                ),
-            ),
-            order=float(len(found)),
+        yield _finding(
+            f"Karpenter's machine {claim.name} was launched and is no node of the cluster: {sentence(words)}",
+            (object_evidence(claim, "status.conditions[Registered]", text),),
+            "Look on the machine itself why it does not join: its console and boot log, the kubelet's log; the image, user data "
+            "and role of its node class, the way to the API server",
+            f"kubectl describe nodeclaims.karpenter.sh {claim.name}",
+            pending=pending,
+            found=found,
         )
         return
 
@@ -127,21 +121,14 @@ def failed_machine(pending: Pending, found: tuple[Cause, ...]) -> Iterator[Findi
         return  # another is on its way
     for machine, why in failed:
         path, text = why
-        yield Finding(
-            role="cause",
-            confidence="likely",
-            summary=f"Machine {machine.name}, which would be a node for the pod, cannot be made: {sentence(text)}",
-            evidence=(object_evidence(machine, path, text), *said_by(pending)),
-            explains=(*EXPLAINS, *(cause.id for cause in found)),
-            fixes=(
-                fixes.advice(
-                    "Ask the provider for what it refuses (quota, rights, capacity), or change the machine's type; then have the machine "
-                    "made anew: many controllers do not try a failed one again",
-                    f"kubectl -n {machine.namespace} describe machine {machine.name}",
-                    owner="platform",
-                ),
-            ),
-            order=float(len(found)),
+        yield _finding(
+            f"Machine {machine.name}, which would be a node for the pod, cannot be made: {sentence(text)}",
+            (object_evidence(machine, path, text),),
+            "Ask the provider for what it refuses (quota, rights, capacity), or change the machine's type; then have the machine "
+            "made anew: many controllers do not try a failed one again",
+            f"kubectl -n {machine.namespace} describe machine {machine.name}",
+            pending=pending,
+            found=found,
         )
         return
 
@@ -242,20 +229,13 @@ def group_failed(pending: Pending, promise: Event, found: tuple[Cause, ...]) -> 
             or (promise.last and last.last and last.last < promise.last)
         ):
             continue
-        yield Finding(
-            role="cause",
-            confidence="likely",
-            summary=f"The autoscaler promised a node of group {group}, and has not got one since: {sentence(last.message)}",
-            evidence=(event_evidence(last, cluster), event_evidence(promise, cluster), *said_by(pending)),
-            explains=(*EXPLAINS, *(cause.id for cause in found)),
-            fixes=(
-                fixes.advice(
-                    f"Mend what keeps group {group} from growing (its limits, quota, capacity, or why its machines do not join)",
-                    "kubectl -n kube-system get configmap cluster-autoscaler-status -o yaml",
-                    owner="platform",
-                ),
-            ),
-            order=float(len(found)),
+        yield _finding(
+            f"The autoscaler promised a node of group {group}, and has not got one since: {sentence(last.message)}",
+            (event_evidence(last, cluster), event_evidence(promise, cluster)),
+            f"Mend what keeps group {group} from growing (its limits, quota, capacity, or why its machines do not join)",
+            "kubectl -n kube-system get configmap cluster-autoscaler-status -o yaml",
+            pending=pending,
+            found=found,
         )
         return
 
@@ -267,18 +247,12 @@ def loop_failed(pending: Pending, found: tuple[Cause, ...]) -> Iterator[Finding]
         if _before(last, scaler, made):
             continue
         said = _LOOP_FAILED.search(last.text)
-        yield Finding(
-            role="cause",
-            confidence="likely",
-            summary=f"The cluster autoscaler adds no node for any pod, because its rounds fail: {sentence(said['why'] if said else '')}",
-            evidence=(log_evidence(last, LOOP), *said_by(pending)),
-            explains=(*EXPLAINS, *(cause.id for cause in found)),
-            fixes=(
-                fixes.advice(
-                    "Mend what it names (a node, a group, its rights in the cloud), or update it", owner="platform"
-                ),
-            ),
-            order=float(len(found)),
+        yield _finding(
+            f"The cluster autoscaler adds no node for any pod, because its rounds fail: {sentence(said['why'] if said else '')}",
+            (log_evidence(last, LOOP),),
+            "Mend what it names (a node, a group, its rights in the cloud), or update it",
+            pending=pending,
+            found=found,
         )
         return
 
@@ -305,3 +279,23 @@ def _before(line: Line, writer: Pod, made: datetime | None) -> bool:
         return False
     begun = parse_time(writer.obj.metadata.creation_timestamp)
     return ago > (now - made).total_seconds() and (begun is None or ago <= (now - begun).total_seconds())
+
+
+def _finding(
+    summary: str,
+    evidence: tuple[Evidence, ...],
+    advice: str,
+    *commands: str,
+    pending: Pending,
+    found: tuple[Cause, ...],
+) -> Finding:
+    """Why there is no further node for the pod; what the nodes that are there lack follows from it."""
+    return Finding(
+        role="cause",
+        confidence="likely",
+        summary=summary,
+        evidence=(*evidence, *said_by(pending)),
+        explains=(*EXPLAINS, *(cause.id for cause in found)),
+        fixes=(fixes.advice(advice, *commands, owner="platform"),),
+        order=float(len(found)),
+    )

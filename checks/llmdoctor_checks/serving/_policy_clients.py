@@ -78,19 +78,12 @@ def of_server(pod: Pod, cluster: Cluster, asker: Pod | None = None) -> Finding |
 def of_client(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
     """The same from the side of the client: a ready server of models that it cannot connect to."""
     said = (named for log in logs for _, named in _unreached(log) if pod.failing or not log.previous)
-    for host, port in dict.fromkeys((named["host"], named["port"]) for named in said):
-        to = follow(host, int(port), pod, cluster)
-        for server in to.pods if to is not None and not to.itself else ():
-            if not server.ready or server.spec.host_network or not engines_in(server):
-                continue
-            found = of_server(server, cluster, asker=pod)
-            if found is not None:
-                yield found
-                return
-    if not any(next(log.find(TIMED_OUT_UNNAMED[0]), None) for log in logs if not log.previous):
-        return
-    told = {named for c in pod.containers for _, text in told_by(c, cluster) for named in re.findall(_TOLD, text)}
-    for host, port in sorted(told):
+    asked = [(named["host"], named["port"]) for named in said]
+    if any(next(log.find(TIMED_OUT_UNNAMED[0]), None) for log in logs if not log.previous):
+        asked += sorted(
+            {to for c in pod.containers for _, text in told_by(c, cluster) for to in re.findall(_TOLD, text)}
+        )
+    for host, port in dict.fromkeys(asked):
         to = follow(host, int(port or 80), pod, cluster)
         for server in to.pods if to is not None and not to.itself else ():
             if not server.ready or server.spec.host_network or not engines_in(server):

@@ -24,7 +24,7 @@ from kubectl_llmdoctor.api import (
     stray,
 )
 from kubectl_llmdoctor.catalog.models import native_context
-from llmdoctor_checks._clients import asked_as_one, before, unknown_server
+from llmdoctor_checks._clients import asked_as_one, before
 from llmdoctor_checks._ended_clients import CONSEQUENCES, ended_clients
 from llmdoctor_checks.serving._clients_gone import (
     COUNTED,
@@ -348,7 +348,7 @@ def _all_at_one_age(
     pod: Pod, engine: Engine | None, subject: Subject, cluster: Cluster, logs: Logs | None
 ) -> Finding | None:
     """Requests that somebody ended each time at the same round age, by whatever words, while the server ran on."""
-    own = unbroken(pod, engine.container if engine is not None else unknown_server(pod), logs)
+    own = unbroken(pod, engine.container if engine is not None else pod.gpu_container, logs)
     if engine is not None and own is None:
         return None
     ended = of_itself(pod, cluster, {one.container.name for one in subject.engines(pod)})

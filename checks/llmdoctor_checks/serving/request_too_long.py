@@ -24,7 +24,7 @@ from kubectl_llmdoctor.api import (
     often,
     say_seconds,
 )
-from llmdoctor_checks._clients import astray, refused, told, unknown_server
+from llmdoctor_checks._clients import astray, refused, told
 from llmdoctor_checks.serving import _bodies
 
 #: So many refused requests, and this share of all, are worth a note.
@@ -129,7 +129,7 @@ def request_too_long(
     engines = subject.engines(pod)
     for engine in engines:
         yield from _of_engine(pod, engine, cluster, metrics, logs)
-    server = unknown_server(pod) if not engines else None
+    server = pod.gpu_container if not engines else None
     found = _refused_before(pod, server, cluster, logs) if server is not None else None
     if found is None and not engines and logs is not None and pod.ready:
         found = _by_itself(pod, logs)
