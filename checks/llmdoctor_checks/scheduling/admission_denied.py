@@ -71,6 +71,12 @@ _TEXTS: tuple[tuple[str, str, str], ...] = (
         "The account that should make it may not: {who} {why}.",
     ),
     (
+        "finalizers",  # the plugin OwnerReferencesPermissionEnforcement, which OpenShift has
+        r"(?P<why>[\w.-]{1,253}) \"[^\"]{1,253}\" is forbidden: cannot set blockOwnerDeletion if an ownerReference refers to a resource you "
+        r"can't set finalizers on",
+        "The operator that makes its {why} may not set finalizers on the object that is to own them, which this cluster demands.",
+    ),
+    (
         "invalid",  # a GPU without its limit is gpu-limit-missing's
         r'\b[A-Z]\w+(?:\.[\w.-]+)? "[^"]*" is invalid: (?P<why>(?!.*non overcommitable|.*must be equal to [\w.-]+/\S+ limit).+)',
         "The API server refuses the pod, because it is not valid: {why}.",
@@ -198,6 +204,13 @@ def _answers(subject: Subject, kind: str, parts: dict[str, str]) -> Iterator[Fix
         yield fixes.advice(
             f"Give {who} the right that it lacks: a Role and a RoleBinding in {namespace}",
             f"kubectl auth can-i {what} -n {namespace} --as={shlex.quote(who)}",
+            owner="platform",
+        )
+    elif kind == "finalizers":
+        yield fixes.advice(
+            "Let the operator's service account update the finalizers of the kind that is to own them: a rule of its ClusterRole for "
+            "KIND/finalizers (resources in the plural), as its releases for OpenShift have it",
+            "kubectl get clusterroles -o yaml | grep -n /finalizers",
             owner="platform",
         )
     elif kind == "invalid":
