@@ -72,8 +72,8 @@ _TEXTS: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "finalizers",  # the plugin OwnerReferencesPermissionEnforcement, which OpenShift has
-        r"(?P<why>[\w.-]{1,253}) \"[^\"]{1,253}\" is forbidden: cannot set blockOwnerDeletion if an ownerReference refers to a resource you "
-        r"can't set finalizers on",
+        r"(?P<why>[\w.-]{1,253}) \"[^\"]{1,253}\" is forbidden: "
+        r"cannot set blockOwnerDeletion if an ownerReference refers to a resource you can't set finalizers on",
         "The operator that makes its {why} may not set finalizers on the object that is to own them, which this cluster demands.",
     ),
     (
