@@ -216,16 +216,7 @@ def _answers(subject: Subject, kind: str, parts: dict[str, str]) -> Iterator[Fix
     elif kind == "invalid":
         yield fixes.advice(f"Correct the field that it names in {where}")
     elif kind == "constraint":
-        account = next((pod.spec.service_account_name for pod in subject.pods), "") or "default"
-        yield fixes.advice(
-            f"Take what no constraint allows out of {where}: what it leaves unset (runAsUser, fsGroup, SELinux options) OpenShift fills in"
-        )
-        yield fixes.advice(
-            f"Let service account {account} of {namespace} use a constraint that allows it",
-            "oc get securitycontextconstraints",
-            f"oc -n {namespace} adm policy add-scc-to-user SCC -z {shlex.quote(account)}",
-            owner="platform",
-        )
+        yield from _constrained(subject, where)
     else:
         yield fixes.advice(f"Change {where} as the message asks, or have the policy excepted for {namespace}")
     if kind == "level":
@@ -235,6 +226,20 @@ def _answers(subject: Subject, kind: str, parts: dict[str, str]) -> Iterator[Fix
             f"kubectl label namespace {namespace} {_LABEL}={wider} --overwrite",
             owner="platform",
         )
+
+
+def _constrained(subject: Subject, where: str) -> Iterator[Fix]:
+    """How a pod gets past OpenShift's constraints."""
+    account = next((pod.spec.service_account_name for pod in subject.pods), "") or "default"
+    yield fixes.advice(
+        f"Take what no constraint allows out of {where}: what it leaves unset (runAsUser, fsGroup, SELinux options) OpenShift fills in"
+    )
+    yield fixes.advice(
+        f"Let service account {account} of {subject.namespace} use a constraint that allows it",
+        "oc get securitycontextconstraints",
+        f"oc -n {subject.namespace} adm policy add-scc-to-user SCC -z {shlex.quote(account)}",
+        owner="platform",
+    )
 
 
 def _within_baseline(why: str) -> bool:
