@@ -43,7 +43,7 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
 
 #: The device manager's texts (kubelet `cm/devicemanager/manager.go`), and what each says of the plugin.
 _TEXTS: tuple[tuple[str, Verdict], ...] = (
-    (r"maximum request size for shared resources", "shared"),
+    (r"maximum request size for shared resources|invalid request for sharing GPU", "shared"),  # NVIDIA's, GKE's
     (r"no healthy devices present.{0,400}devices (?P<resource>\S{1,300}?),? ", "down"),
     (r"previously allocated devices are no longer healthy", "down"),
     (r"can(?:not|'t) allocate unregistered device (?P<resource>[^\s,]+)", "not-ready"),

@@ -71,6 +71,12 @@ _TEXTS: tuple[tuple[str, str, str], ...] = (
         "The account that should make it may not: {who} {why}.",
     ),
     (
+        "finalizers",  # the plugin OwnerReferencesPermissionEnforcement, which OpenShift has
+        r"(?P<why>[\w.-]{1,253}) \"[^\"]{1,253}\" is forbidden: "
+        r"cannot set blockOwnerDeletion if an ownerReference refers to a resource you can't set finalizers on",
+        "The operator that makes its {why} may not set finalizers on the object that is to own them, which this cluster demands.",
+    ),
+    (
         "invalid",  # a GPU without its limit is gpu-limit-missing's
         r'\b[A-Z]\w+(?:\.[\w.-]+)? "[^"]*" is invalid: (?P<why>(?!.*non overcommitable|.*must be equal to [\w.-]+/\S+ limit).+)',
         "The API server refuses the pod, because it is not valid: {why}.",
@@ -200,19 +206,17 @@ def _answers(subject: Subject, kind: str, parts: dict[str, str]) -> Iterator[Fix
             f"kubectl auth can-i {what} -n {namespace} --as={shlex.quote(who)}",
             owner="platform",
         )
+    elif kind == "finalizers":
+        yield fixes.advice(
+            "Let the operator's service account update the finalizers of the kind that is to own them: a rule of its ClusterRole for "
+            "KIND/finalizers (resources in the plural), as its releases for OpenShift have it",
+            "kubectl get clusterroles -o yaml | grep -n /finalizers",
+            owner="platform",
+        )
     elif kind == "invalid":
         yield fixes.advice(f"Correct the field that it names in {where}")
     elif kind == "constraint":
-        account = next((pod.spec.service_account_name for pod in subject.pods), "") or "default"
-        yield fixes.advice(
-            f"Take what no constraint allows out of {where}: what it leaves unset (runAsUser, fsGroup, SELinux options) OpenShift fills in"
-        )
-        yield fixes.advice(
-            f"Let service account {account} of {namespace} use a constraint that allows it",
-            "oc get securitycontextconstraints",
-            f"oc -n {namespace} adm policy add-scc-to-user SCC -z {shlex.quote(account)}",
-            owner="platform",
-        )
+        yield from _constrained(subject, where)
     else:
         yield fixes.advice(f"Change {where} as the message asks, or have the policy excepted for {namespace}")
     if kind == "level":
@@ -222,6 +226,20 @@ def _answers(subject: Subject, kind: str, parts: dict[str, str]) -> Iterator[Fix
             f"kubectl label namespace {namespace} {_LABEL}={wider} --overwrite",
             owner="platform",
         )
+
+
+def _constrained(subject: Subject, where: str) -> Iterator[Fix]:
+    """How a pod gets past OpenShift's constraints."""
+    account = next((pod.spec.service_account_name for pod in subject.pods), "") or "default"
+    yield fixes.advice(
+        f"Take what no constraint allows out of {where}: what it leaves unset (runAsUser, fsGroup, SELinux options) OpenShift fills in"
+    )
+    yield fixes.advice(
+        f"Let service account {account} of {subject.namespace} use a constraint that allows it",
+        "oc get securitycontextconstraints",
+        f"oc -n {subject.namespace} adm policy add-scc-to-user SCC -z {shlex.quote(account)}",
+        owner="platform",
+    )
 
 
 def _within_baseline(why: str) -> bool:

@@ -18,6 +18,7 @@ from kubectl_llmdoctor.api import (
     count_of,
     dig,
     endings,
+    expression,
     fixes,
     log_evidence,
     node_evidence,
@@ -41,6 +42,11 @@ from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._words import asked_in, finding, nodes_said
 from llmdoctor_checks.scheduling.mig_profile_mismatch import MIG_CONFIG, MIG_SAID, MIG_STATE, manager_log
+
+#: What the plugin answered when the kubelet asked it for devices, as gRPC passes it on.
+_ANSWERED = expression(r"\bdesc = (?P<why>\S.{2,300}?)(?:, which is unexpected)?\s*$")
+#: gRPC's word for a list that is longer than the kubelet takes: plugins that share memory list a device for each piece of it.
+_TOO_LONG = "received message larger than max"
 
 #: Where k3s and RKE2 have the socket of their containerd.
 _K3S_SOCKET = "/run/k3s/containerd/containerd.sock"
@@ -109,12 +115,14 @@ def device_plugin_down(
     refused = refusal(pod, subject, node)
     if refused and refused.verdict == "down":
         where = pod.spec.node_name
+        answered = _ANSWERED.search(refused.text[:2000])
+        why = f": {answered['why']}" if answered else ""
         yield Finding(
             role="cause",
             confidence="likely" if node else "possible",  # without the node it may have been a moment of a reboot
             summary=(
                 f"The kubelet of {where or 'its node'} refused it, because the device plugin could not hand out "
-                f"{refused.resource or 'a device'}."
+                f"{refused.resource or 'a device'}{why}."
             ),
             evidence=(
                 pod_evidence(pod, "status", refused.text),
@@ -122,7 +130,7 @@ def device_plugin_down(
                 *plugin_evidence(cluster, where),
             ),
             explains=("pod-failed", "not-ready", "device-plugin-not-ready"),
-            fixes=tuple(_restart(cluster, where)),
+            fixes=(*_shorter(refused.text), *_restart(cluster, where, runs=answered is not None)),
         )
     elif is_device_plugin(pod.obj) and (line := _watchless_line(pod, cluster)):
         yield Finding(
@@ -354,7 +362,18 @@ def _of_rancher(cluster: Cluster, node: str) -> bool:
     return bool(re.search(r"\+(?:k3s|rke2)", str(dig(item.raw, "status.nodeInfo.kubeletVersion")))) if item else False
 
 
-def _restart(cluster: Cluster, node: str) -> Iterator[Fix]:
+def _shorter(text: str) -> Iterator[Fix]:
+    """What shortens the list of devices of a plugin that shares memory."""
+    if _TOO_LONG in text:
+        yield fixes.advice(
+            "Let the device plugin count memory in larger pieces, so that it lists fewer devices (Volcano's for vGPUs: "
+            "--gpu-memory-factor, in the pieces of which pods ask for memory then)",
+            owner="platform",
+        )
+
+
+def _restart(cluster: Cluster, node: str, *, runs: bool = False) -> Iterator[Fix]:
+    """What brings a device plugin back; `runs` where it answered, whatever is to be seen of its pod."""
     yield from _before_the_plugin(cluster, node)
     plugins = plugins_on(cluster, node) if node else []
     if _watchless(cluster, node):
@@ -375,7 +394,9 @@ def _restart(cluster: Cluster, node: str) -> Iterator[Fix]:
         )
     else:
         yield fixes.advice(
-            f"Get the device plugin to run on {node or 'that node'} (its DaemonSet, its tolerations, the driver)",
+            f"Read the log of the device plugin on {node or 'that node'}, then restart it"
+            if runs
+            else f"Get the device plugin to run on {node or 'that node'} (its DaemonSet, its tolerations, the driver)",
             "kubectl get pods -A -o wide | grep -i device-plugin",
             owner="platform",
         )

@@ -40,12 +40,8 @@ from llmdoctor_checks._services import target_ports
 from llmdoctor_checks.start._apache_tls import FAILED, apache_speaks_tls
 from llmdoctor_checks.start._mesh import PROXIES
 from llmdoctor_checks.start._picker_ports import NOT_ASKED, picker_elsewhere
-from llmdoctor_checks.start._probes import ended_by_itself, failures
+from llmdoctor_checks.start._probes import SIDECAR_PROBE, ended_by_itself, failures
 from llmdoctor_checks.start._routed_ports import routed_elsewhere
-
-#: The variable in which a sidecar that answers the kubelet's probes is told the server's own.
-_SIDECAR_PROBE = "SERVING_READINESS_PROBE"
-
 
 #: What Uvicorn, Gunicorn, Hypercorn and Flask print once they listen, on an address that the kubelet reaches.
 #: A host by its name is another program's, to which this one leads or for which it waits.
@@ -362,7 +358,7 @@ def _through_sidecar(
         sidecar = trouble.container
         if trouble.kind != "not-ready" or sidecar is None or sidecar is container:
             continue
-        told = sidecar.env.get(_SIDECAR_PROBE)
+        told = sidecar.env.get(SIDECAR_PROBE)
         asked = _port_in(told.value) if told and told.value else None
         line = _refused(sidecar, logs) if asked is None and logs is not None else None
         if line is not None:
@@ -375,7 +371,7 @@ def _through_sidecar(
             evidence=(
                 log_evidence(line[0])
                 if line is not None
-                else pod_evidence(sidecar, f"env[{_SIDECAR_PROBE}]", str(told.value) if told else ""),
+                else pod_evidence(sidecar, f"env[{SIDECAR_PROBE}]", str(told.value) if told else ""),
                 port_evidence(container, port),
             ),
             explains=("not-ready", "probe-too-short", "sidecar-blocks-start", "rollout-stuck"),

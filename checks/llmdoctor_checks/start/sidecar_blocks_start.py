@@ -22,15 +22,19 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks.start import _mesh
 from llmdoctor_checks.start._init_containers import NOT_STARTED, VAULT, never_ends, servers_in_the_way, waits_for_later
+from llmdoctor_checks.start._probes import SIDECAR_PROBE
 
 #: What programs print that get no answer of another container of the pod, at localhost: Go, requests and curl, and aiohttp.
 _AT_HOME = ("onnection refused", "Connect call failed", "Failed to connect to localhost")
 _PORT = expression(r"(?:\[::1\]|\b127\.0\.0\.1|\blocalhost)(?:'?, (?:port=)?| port |:)(\d{2,5})\b")
+#: What Knative's queue-proxy and KServe's agent print of a probe that is a command, which only the kubelet runs in another container.
+_NO_COMMAND = "exec probe not supported"
+_COMMAND = expression(r'^\{\s{0,20}"exec"\s{0,20}:|,\s{0,20}"exec"\s{0,20}:')
 #: What a container says last is why it ended; what it met with before, it got over.
 _LAST_LINES = 12
 
 
-@check("sidecar-blocks-start", since="0.1", literals=(*_AT_HOME, VAULT, *_mesh.LITERALS))
+@check("sidecar-blocks-start", since="0.1", literals=(*_AT_HOME, _NO_COMMAND, VAULT, *_mesh.LITERALS))
 def sidecar_blocks_start(pod: Pod, subject: Subject, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """A sidecar is not ready, or keeps the network from what starts before it.
 
@@ -52,6 +56,9 @@ def sidecar_blocks_start(pod: Pod, subject: Subject, events: Events | None, logs
     sidecar runs. A container that ends because another of the pod, which it asks at localhost, is not up yet is started
     again until it is. An init container that waits for the pod's own server waits for ever, and one that runs `ollama pull`
     finds no Ollama to ask unless it starts one; in a manifest that is a risk.
+
+    KServe's agent, which stands before the server for its logger or batcher, asks the server in the kubelet's place, by the readiness
+    probe of the server. It cannot run a command in another container: with an `exec` probe it never becomes ready.
 
     A server of several pods (Ray, LeaderWorkerSet) connects its ranks over ports that it picks itself. A proxy between them
     knows none of these: the start may stand still there for ever, and no line says why.
@@ -76,6 +83,7 @@ def sidecar_blocks_start(pod: Pod, subject: Subject, events: Events | None, logs
     yield from never_ends(pod, logs)
     yield from _not_started(pod, events, logs)
     yield from _not_up(pod, logs)
+    yield from _given_a_command(pod, logs)
     yield from _mesh.held_up_by_proxy(pod, subject, events, logs)
 
 
@@ -138,6 +146,35 @@ def _not_up(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
                 order=line.order,
             )
             return
+
+
+def _given_a_command(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
+    """A sidecar that is to ask the server by a probe which is a command: it has no way to run it."""
+    for trouble in pod.troubles:
+        sidecar = trouble.container
+        told = sidecar.env.get(SIDECAR_PROBE) if sidecar is not None and trouble.kind == "not-ready" else None
+        if sidecar is None or told is None or not _COMMAND.search(str(told.value)[:2000]):
+            continue
+        log = logs.current(sidecar.name) if logs else None
+        said = next(log.find(_NO_COMMAND), None) if log else None
+        yield Finding(
+            role="cause",
+            confidence="certain" if said else "likely",
+            summary=f"{sidecar.name} is to find out by a command whether the server is ready, which it cannot run in another container: "
+            "it never becomes ready.",
+            evidence=(
+                *((log_evidence(said),) if said else ()),
+                pod_evidence(sidecar, f"env[{SIDECAR_PROBE}]", str(told.value)[:200]),
+            ),
+            explains=("not-ready", "rollout-stuck", "progress-deadline"),
+            fixes=(
+                fixes.advice(
+                    f"Let the server's readinessProbe be httpGet or tcpSocket instead of exec, in {fixes.edited(pod)}: {sidecar.name} "
+                    "can ask that"
+                ),
+            ),
+        )
+        return
 
 
 def _listener(pod: Pod, asks: Container, port: int) -> Container | None:

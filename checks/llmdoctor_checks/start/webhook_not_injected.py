@@ -38,7 +38,6 @@ _NEEDED = ("vault.hashicorp.com/agent-inject", "gke-gcsfuse/volumes")
 
 _EXPLAINS = (
     "model-not-found",
-    "image-pull-failed",
     "storage-initializer-failed",
     "volume-mount-failed",
     "crash-loop",
@@ -268,6 +267,7 @@ def _auto(pod: Pod) -> Iterator[Finding]:
                 "cause",
                 f"The image of container {container.name} is still auto, which Istio's webhook replaces when a pod is made.",
                 (pod_evidence(container, "image", "auto"),),
+                ("image-pull-failed",),
             )
             return
 
