@@ -17,6 +17,7 @@ from kubectl_llmdoctor.api import (
     Sizing,
     check,
     device_evidence,
+    expression,
     fixes,
     log_evidence,
     pod_evidence,
@@ -66,7 +67,7 @@ _MAKERS = {
 
 #: How FlashAttention 3 ends a process whose GPU does not take the launch of a kernel; no exception stands beside it.
 _HOPPER = "/hopper/flash_"
-_LAUNCH = re.compile(
+_LAUNCH = expression(
     r"(?:\[[^\]]{1,60}\] |\([^)]{1,60}\) ){0,3}CUDA error \(\S{0,300}/hopper/flash_\w{1,60}\.\w{1,4}:\d{1,6}\): invalid argument"
 )
 
