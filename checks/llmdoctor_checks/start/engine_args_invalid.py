@@ -46,6 +46,9 @@ _ASSERTION = "GGML_ASSERT("
 #: What llama.cpp prints (tools/server/server-http.cpp) when it cannot listen, whatever the reason.
 _NOT_BOUND = "couldn't bind HTTP server socket"
 
+#: What vLLM prints (v1/engine/core.py) when all of its configuration stands: "Initializing a V1 LLM engine (v0.9.1) with config: …".
+_CONFIGURED = " LLM engine (v"
+
 #: Seconds within which llama-server has parsed its arguments and bound its socket.
 _AT_ONCE = 30
 
@@ -65,7 +68,7 @@ _EARLY = (
 _PUBLISHED = r"(?:^|/)(?:vllm/vllm-openai|lmsysorg/sglang|huggingface/text-generation-inference)(?:$|[:@])"
 
 
-@check("engine-args-invalid", since="0.1", literals=(_NOT_BOUND, _ASSERTION))
+@check("engine-args-invalid", since="0.1", literals=(_NOT_BOUND, _ASSERTION, _CONFIGURED))
 def engine_args_invalid(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     """The engine refuses its arguments.
 
@@ -144,8 +147,11 @@ def engine_args_invalid(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
 
 def _took_its_arguments(ending: Ending | None, logs: Logs | None) -> bool:
     """Whether the instance that ended came further than to its arguments, by its log."""
-    phase = phase_of(log_of(ending, logs)) if ending is not None and logs is not None else None
-    return phase is not None and phase.name not in ("", "downloading the model")
+    log = log_of(ending, logs) if ending is not None and logs is not None else None
+    phase = phase_of(log) if log is not None else None
+    if phase is not None and phase.name not in ("", "downloading the model"):
+        return True
+    return log is not None and any("Initializing a" in line.text for line in log.find(_CONFIGURED))
 
 
 def _tls_refused(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:

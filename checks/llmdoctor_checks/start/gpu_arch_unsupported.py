@@ -17,6 +17,7 @@ from kubectl_llmdoctor.api import (
     Sizing,
     check,
     device_evidence,
+    expression,
     fixes,
     log_evidence,
     pod_evidence,
@@ -64,6 +65,15 @@ _MAKERS = {
     "huawei.com/": "Huawei Ascend",
 }
 
+#: How FlashAttention 3 ends a process whose GPU does not take the launch of a kernel; no exception stands beside it.
+_HOPPER = "/hopper/flash_"
+_LAUNCH = expression(
+    r"(?:\[[^\]]{1,60}\] |\([^)]{1,60}\) ){0,3}CUDA error \(\S{0,300}/hopper/flash_\w{1,60}\.\w{1,4}:\d{1,6}\): invalid argument"
+)
+
+#: The GPUs whose memory of a block its kernels are laid out for.
+_FLASH_ATTENTION_3 = frozenset([(8, 0), (9, 0)])
+
 _TRITON = frozenset(["triton_attn", "triton_attn_vllm_v1", "triton"])
 
 
@@ -76,7 +86,7 @@ class Clash(msgspec.Struct, frozen=True):
     fix: str
 
 
-@check("gpu-arch-unsupported", since="0.1")
+@check("gpu-arch-unsupported", since="0.1", literals=(_HOPPER,))
 def gpu_arch_unsupported(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | None) -> Iterator[Finding]:
     """The GPU does not support what the image or the model needs.
 
@@ -100,6 +110,9 @@ def gpu_arch_unsupported(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | 
     container = engine.container
     if engine.name == "ollama" and logs is not None and (refused := _refused(engine, logs)):
         yield refused
+        return
+    if logs is not None and not pod.ready and (launch := _not_launched(engine, sizing, logs)):
+        yield launch
         return
     if pod.log_only or pod.ready:
         return
@@ -155,6 +168,32 @@ def _of_another_maker(engine: Engine) -> Finding | None:
                 f"Take the build of {engine.title} for {whose}, or ask for a GPU of {built}, in {fixes.edited(engine.pod)}"
             ),
         ),
+    )
+
+
+def _not_launched(engine: Engine, sizing: Sizing, logs: Logs) -> Finding | None:
+    """FlashAttention 3 on a GPU that it has no kernels for."""
+    device = sizing.accelerator
+    if device is not None and device.gpu.compute in _FLASH_ATTENTION_3:
+        return None
+    found = (line for log in logs.of(engine.container.name) for line in log.find(_HOPPER) if _LAUNCH.match(line.text))
+    line = next(found, None)
+    if line is None:
+        return None
+    other = f", and {device.gpu.name} has {device.gpu.capability}" if device is not None and device.gpu.compute else ""
+    return Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"FlashAttention 3 cannot launch its kernels on this GPU: they are for compute capability 9.0 (Hopper) and 8.0{other}.",
+        evidence=(log_evidence(line), *((device_evidence(engine.container, device),) if other and device else ())),
+        explains=("engine-init-failed", "engine-dead", "worker-lost", "crash-loop", "not-ready", "pod-failed"),
+        fixes=(
+            fixes.advice(
+                "Take another attention backend (SGLang: --attention-backend triton or flashinfer; vLLM: VLLM_FLASH_ATTN_VERSION=2, "
+                f"TRITON_ATTN or FLASHINFER) in {fixes.edited(engine.pod)}, or a newer image of the engine"
+            ),
+        ),
+        order=line.order,
     )
 
 
