@@ -1,4 +1,4 @@
-"""Clients whose requests a server refuses one and all: for a path or a verb that it does not have, for their form, for want of its key."""
+"""Clients whose requests a server refuses one and all: for a path that it does not have, for want of its key, or of a type."""
 
 from __future__ import annotations
 
@@ -57,20 +57,7 @@ _ROOT = r"--(?:fastapi[-_])?root[-_]path[= ](/[\w./-]{1,200})"
 #: Fewer prove no habit.
 _FEWEST = 3
 
-#: What FastAPI's own statuses say of the form of a request, and what the client is to do.
-_FORMS = {
-    "405": (
-        "with a verb that the path does not have",
-        "Let {client} send a POST; where something on the way redirects it (http to https, a missing slash), a client asks again with GET: "
-        "let it ask where the redirect leads",
-    ),
-    "415": (
-        "in a form that is not JSON by its header",
-        "Let {client} send Content-Type: application/json, and what passes its requests on keep that header",
-    ),
-}
-
-LITERALS = ("404 Not Found", "401 Unauthorized", "405 Method Not Allowed", "415 Unsupported Media Type")
+LITERALS = ("404 Not Found", "401 Unauthorized", "415 Unsupported Media Type")
 
 
 class _Request(msgspec.Struct, frozen=True):
@@ -94,8 +81,8 @@ def refused_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | Non
         yield _wrong_path(pod, engine, cluster, wrong)
     elif len(keyless) >= _FEWEST and len(keyless) == len(asked):
         yield _without_key(pod, engine, cluster, keyless)
-    elif len(asked) >= _FEWEST and {one.status for one in asked} <= _FORMS.keys():
-        yield _ill_formed(pod, cluster, engine, asked)
+    elif len(asked) >= _FEWEST and {one.status for one in asked} == {"415"}:
+        yield _without_type(pod, engine, cluster, asked)
 
 
 def _requests(log: Log) -> Iterator[_Request]:
@@ -147,17 +134,20 @@ def _wrong_path(pod: Pod, engine: Engine, cluster: Cluster, wrong: list[_Request
     )
 
 
-def _ill_formed(pod: Pod, cluster: Cluster, engine: Engine, asked: list[_Request]) -> Finding:
+def _without_type(pod: Pod, engine: Engine, cluster: Cluster, asked: list[_Request]) -> Finding:
     last = asked[-1]
     client, where = _clients(asked, pod, cluster)
-    how, advice = _FORMS[last.status]
     return Finding(
         role="cause",
         severity="warning",
-        summary=f"{client} asks {engine.container.name} for {last.path} {how}: {count_of(len(asked), 'request')}, all refused "
-        f"({last.status}).",
+        summary=f"{client} asks {engine.container.name} for {last.path} without saying that what it sends is JSON: "
+        f"{count_of(len(asked), 'request')}, all refused (415).",
         evidence=(log_evidence(last.line), *where),
-        fixes=(fixes.advice(advice.format(client=client)),),
+        fixes=(
+            fixes.advice(
+                f"Let {client} send Content-Type: application/json, and what passes its requests on keep that header"
+            ),
+        ),
         order=last.line.order,
     )
 

@@ -31,15 +31,17 @@ _OF_MODELS = (
     r"/(?:chat/completions|completions|responses|messages|embeddings|embed|rerank|score|classify|pooling|generate|generate_stream"
     r"|infer|invocations|transcriptions|translations|speech|generations)$|(?::|%3A)predict$"
 )
-_NOT_DONE = '" 501 '
+_NOT_DONE = r'" 501 | 501\s*$'
 #: How a proxy of Go's in the same pod (Knative's queue-proxy, llama-swap, a sidecar) says that a request which it passed on failed; one
-#: that its client gave up is no fault.
+#: that its client gave up is no fault, and one that nobody took may be of the start. What was answered it does not log.
 _PASSED_ON, _GIVEN_UP = (
     ("error reverse proxying request", "http: proxy error: "),
-    ("context canceled", "deadline exceeded"),
+    ("context canceled", "deadline exceeded", "connection refused"),
 )
 _WHY = r'"error":"((?:[^"\\]|\\.){1,200})"|http: proxy error: (.{1,200})'
-_FEWEST, _SECONDS, _MOST = 5, 60, 200
+_FEWEST, _SECONDS, _MOST, _JUST_NOW = 5, 60, 200, 3600
+#: So many answers at other routes for each that fails.
+_BESIDE = 10
 #: A server that nobody asked for so many seconds since may have been mended by whoever saw it.
 _LATELY = 86400
 
@@ -86,12 +88,19 @@ def _by_itself(pod: Pod, container: Container, log: Log) -> Finding | None:
     for path, failed in failing_routes(log).items():
         first, last = failed[0], failed[-1]
         ago = written_ago(last, pod.cluster.now)
-        if not re.search(_OF_MODELS, path) or _NOT_DONE in last.text or (ago is not None and ago > _LATELY):
+        if (
+            not re.search(_OF_MODELS, path)
+            or re.search(_NOT_DONE, last.text[:2000])
+            or (ago is not None and ago > _LATELY)
+        ):
             continue
         why = _beside(log, last)
+        # what one client wants at a route of its own says little of a server that answers all others
+        few = answered(log, after=first.number) >= _BESIDE * len(failed)
         words = f": {said(why.text).text.strip()[:160]}" if why is not None else ""
         return Finding(
             role="symptom",
+            severity="warning" if few else "critical",
             summary=f"{container.name} counts as ready, and has failed the last {count_of(len(failed), 'request')} to {path}, with no "
             f"other answer between{words}",
             evidence=(log_evidence(first), log_evidence(last), *((log_evidence(why),) if why is not None else ())),
@@ -119,7 +128,7 @@ def _by_its_proxy(pod: Pod, logs: Logs) -> Finding | None:
         ]
         ago = written_ago(failed[-1], pod.cluster.now) if failed else None
         apart = seconds_between(failed[0], failed[-1]) if len(failed) >= _FEWEST else None
-        if apart is None or apart < _SECONDS or (ago is not None and ago > _LATELY):
+        if apart is None or apart < _SECONDS or ago is None or ago > _JUST_NOW:
             continue
         told = re.search(_WHY, failed[-1].text[:4000])
         why = f" ({told[1] or told[2]})" if told else ""
