@@ -74,7 +74,10 @@ _UNANSWERED = 2
 #: How servers say that they listen, and log the first probe.
 _LISTENS, _PROBED = (READY, "istening ", "unning on "), '"GET /'
 #: The same with the route, of which so many in a row failed, up to the last, and not at one moment: so many probes, or seconds, between.
-_ROUTE = expression(r'"POST (?P<path>/[^\s?"]{0,300})\S{0,500} HTTP/[\d.]{1,4}" (?P<status>\d{3})\b')
+_ROUTE = expression(
+    r'"POST (?P<path>/[^\s?"]{0,300})\S{0,500} HTTP/[\d.]{1,4}" (?P<status>\d{3})\b'
+    r"|\brequest: POST (?P<of>/[^\s?]{0,300})\S{0,500} [\da-f.:]{3,45} (?P<said>\d{3})\s*$"
+)
 _IN_A_ROW, _PROBES_BETWEEN, _SECONDS_BETWEEN = 5, 2, 60
 #: A server has few routes; of very long logs the last requests, and of each route the last failures, are looked at.
 _MOST_REQUESTS, _MOST_ROUTES, _LOOKED_AT = 2000, 20, 40
@@ -178,24 +181,33 @@ def failing_alike(log: Log) -> frozenset[int]:
 
 
 def _failing_alike(log: Log) -> Iterator[int]:
-    by_route: dict[str, list[Line]] = {}
-    for line in deque(log.find(_POSTED), maxlen=_MOST_REQUESTS):
-        if (found := _ROUTE.search(line.text[:2000])) is None:
-            continue
-        rows = by_route.setdefault(found["path"], [])
-        if found["status"].startswith("5"):
-            rows.append(line)
-        else:
-            rows.clear()
-    listens = max((line.number for text in _LISTENS for line in log.marks(text)), default=0)
-    for rows in sorted(by_route.values(), key=len, reverse=True)[:_MOST_ROUTES]:
-        failed = [line for line in rows if line.number > listens]  # not of a process that another has replaced
-        if len(failed) < _IN_A_ROW or not _apart(failed[0], failed[-1]):
-            continue
+    for failed in failing_routes(log).values():
         raised = [_exceptions(line) for line in failed[-_LOOKED_AT:]]
         times = Counter(text for one in raised for text in set(one.values()))
         often = {text for text, count in times.items() if count >= _SHARE * len(raised)}
         yield from (number for one in raised for number, text in one.items() if text in often)
+
+
+def failing_routes(log: Log) -> dict[str, list[Line]]:
+    """The routes at which a server answers each request with 5xx, several in a row up to the last, and the access log's lines of these."""
+    return log.once("failing routes", lambda: dict(_failing_routes(log)))
+
+
+def _failing_routes(log: Log) -> Iterator[tuple[str, list[Line]]]:
+    by_route: dict[str, list[Line]] = {}
+    for line in deque(log.find(_POSTED), maxlen=_MOST_REQUESTS):
+        if (found := _ROUTE.search(line.text[:2000])) is None:
+            continue
+        rows = by_route.setdefault(found["path"] or found["of"], [])
+        if (found["status"] or found["said"]).startswith("5"):
+            rows.append(line)
+        else:
+            rows.clear()
+    listens = max((line.number for text in _LISTENS for line in log.marks(text)), default=0)
+    for path, rows in sorted(by_route.items(), key=lambda one: len(one[1]), reverse=True)[:_MOST_ROUTES]:
+        failed = [line for line in rows if line.number > listens]  # not of a process that another has replaced
+        if len(failed) >= _IN_A_ROW and _apart(failed[0], failed[-1]):
+            yield path, failed
 
 
 def _apart(first: Line, last: Line) -> bool:

@@ -37,6 +37,8 @@ REFUSED = expression(
 )
 #: What a user or a page may have written.
 _WRITTEN = expression(r"(?i)\\?\"(?:role|content|messages|prompt)\\?\": ?\\?\"|'(?:role|content|messages|prompt)': ?'")
+#: How a line goes on to say what was answered, where the status stands in the line above.
+_BODY = expression(r"(?i)\b(?:response|answer|body|text|detail|content)s?\b[^{}\n]{0,40}[:=] ?[\"'{b]")
 #: Whom a line says that it asked.
 _ADDRESS = expression(r"https?://[\w.-]{1,253}(?::\d{1,5})?")
 #: How programs in Python (httpx, requests, aiohttp) say that another refused what they passed on, and who.
@@ -153,9 +155,18 @@ def _says(log: Log, pattern: Pattern) -> bool:
     return any(capture(pattern, line.text[:4000]) is not None for line in islice(log.find(pattern.literal), _MOST))
 
 
+def _answer(line: Line) -> str:
+    """What a line says, with the line above it where that has the status of the answer that this one quotes."""
+    text = line.text[:4000]
+    if line.number == 1 or REFUSED.search(text) or not _BODY.search(text):
+        return text
+    above = next((x.text[:4000] for x in line.log.lines(line.number - 1, line.number - 1)), "")
+    return f"{above}\n{text}" if REFUSED.search(above) else text
+
+
 def _of_it(line: Line, here: str, names: set[str], pod: Pod, server: Container) -> bool:
     """Whether a client's line is of this server since it started: it names no other, and tells of no earlier one."""
-    asked = _ADDRESS.findall(line.text[:4000])
+    asked = _ADDRESS.findall(_answer(line))
     # an error refers to manuals, too
     elsewhere = asked and not any(leads_here(pod, names, url, here) for url in asked)
     return not elsewhere and not written_before(line, server, pod.cluster)
@@ -168,5 +179,5 @@ def _said(signature: Signature, cluster: Cluster) -> Iterator[tuple[tuple[str, s
         log = Log(text)
         lines = {x.number: x for words in literals if not text.previous for x in log.find(words)}
         for _, line in sorted(lines.items()):
-            if REFUSED.search(line.text[:4000]) and not _WRITTEN.search(line.text[:4000]):
+            if REFUSED.search(_answer(line)) and not _WRITTEN.search(line.text[:4000]):
                 yield (text.namespace, text.pod, text.container), line

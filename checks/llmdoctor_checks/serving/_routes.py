@@ -101,7 +101,8 @@ def unrouted(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
     refused += [(pool, said, None) for pool in pod.pools if (said := _refusal(pool, cluster)) is not None]
     for item, said, ref in refused[:1]:
         summary, fix = _of_backend(item, said, ref, cluster) if ref is not None else _of_route(item, said)
-        unsure = ref is not None and _by_name_alone(item, ref) and _told_by(item, ref, cluster) is None
+        alike = ref is not None and (_by_name_alone(item, ref) or ref.raw.get("kind", "Service") != _kind(ref.means))
+        unsure = alike and ref is not None and _told_by(item, ref, cluster) is None
         yield Finding(
             role="risk" if another or unsure else "cause",
             severity="warning",
@@ -294,13 +295,8 @@ def _refs(route: Item, said: _Refusal | None, pod: Pod, cluster: Cluster) -> Ite
     """The backends of a route that mean the pod by the name of its Service or pool, in whatever namespace and group they look for it."""
     for at, rule in enumerate(rows(route.raw, "spec.rules")):
         for index, ref in enumerate(rows(rule, "backendRefs")):
-            there = (
-                pod.pools
-                if ref.get("kind") == _POOL
-                else pod.services
-                if ref.get("kind", "Service") == "Service"
-                else ()
-            )
+            # a kind of the controller's own (Envoy Gateway's Backend) stands for the Service that is called like it
+            there = pod.pools if ref.get("kind") == _POOL else pod.services
             means = [item for item in there if item.name == ref.get("name")]
             own = str(ref.get("namespace") or route.namespace)
             there_too = cluster.exists(str(ref.get("kind", "Service")), own, str(ref.get("name")))
@@ -342,7 +338,7 @@ def _meant(said: _Refusal, refs: list[_Ref], route: Item) -> _Ref | None:
     every = {str(ref.get("name")) for rule in rows(route.raw, "spec.rules") for ref in rows(rule, "backendRefs")}
     for ref in refs:
         ports = [row.get("port") for row in rows(ref.means.raw, "spec.ports")]
-        if ports and ref.raw.get("port") not in ports:
+        if ports and ref.raw.get("kind", "Service") == "Service" and ref.raw.get("port") not in ports:
             continue  # a port that a Service does not have is said of by itself
         if len(every) == 1 or re.search(rf"(?<![\w.-]){re.escape(ref.means.name)}(?![\w-])", said.message):
             return ref
@@ -353,6 +349,13 @@ def _of_backend(route: Item, said: _Refusal, ref: _Ref, cluster: Cluster) -> tup
     """What is wrong with a backend of a route, in words, and what to do."""
     what, kind = f"{_kind(route)} {route.name}", _kind(ref.means)
     asked, own = str(ref.raw.get("group") or ""), _group(ref.means)
+    if ref.raw.get("kind", "Service") != kind:
+        return (
+            f"The controller of {what} does not take {ref.raw.get('kind')} {ref.means.name} as a backend: {sentence(said.text)}",
+            _described(
+                route, f"Correct what its controller names, or send the route to {kind} {ref.means.name} itself"
+            ),
+        )
     where = str(ref.raw.get("namespace") or route.namespace)
     if said.reason == "RefNotPermitted":
         return (

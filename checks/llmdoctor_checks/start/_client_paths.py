@@ -1,4 +1,4 @@
-"""Clients whose requests a server refuses one and all: for a path that it does not have, or for want of its key."""
+"""Clients whose requests a server refuses one and all: for a path that it does not have, for want of its key, or of a type."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ _ROOT = r"--(?:fastapi[-_])?root[-_]path[= ](/[\w./-]{1,200})"
 #: Fewer prove no habit.
 _FEWEST = 3
 
-LITERALS = ("404 Not Found", "401 Unauthorized")
+LITERALS = ("404 Not Found", "401 Unauthorized", "415 Unsupported Media Type")
 
 
 class _Request(msgspec.Struct, frozen=True):
@@ -81,6 +81,8 @@ def refused_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | Non
         yield _wrong_path(pod, engine, cluster, wrong)
     elif len(keyless) >= _FEWEST and len(keyless) == len(asked):
         yield _without_key(pod, engine, cluster, keyless)
+    elif len(asked) >= _FEWEST and {one.status for one in asked} == {"415"}:
+        yield _without_type(pod, engine, cluster, asked)
 
 
 def _requests(log: Log) -> Iterator[_Request]:
@@ -128,6 +130,24 @@ def _wrong_path(pod: Pod, engine: Engine, cluster: Cluster, wrong: list[_Request
         f"{count_of(len(wrong), 'request')}, all answered 404.",
         evidence=(log_evidence(last.line), *where),
         fixes=(fixes.advice(how),),
+        order=last.line.order,
+    )
+
+
+def _without_type(pod: Pod, engine: Engine, cluster: Cluster, asked: list[_Request]) -> Finding:
+    last = asked[-1]
+    client, where = _clients(asked, pod, cluster)
+    return Finding(
+        role="cause",
+        severity="warning",
+        summary=f"{client} asks {engine.container.name} for {last.path} without saying that what it sends is JSON: "
+        f"{count_of(len(asked), 'request')}, all refused (415).",
+        evidence=(log_evidence(last.line), *where),
+        fixes=(
+            fixes.advice(
+                f"Let {client} send Content-Type: application/json, and what passes its requests on keep that header"
+            ),
+        ),
         order=last.line.order,
     )
 

@@ -1,4 +1,4 @@
-"""A LoRA adapter that the Hugging Face Hub does not have."""
+"""A LoRA adapter that the Hugging Face Hub does not have, or that nobody may load into a server that runs."""
 
 import re
 from collections.abc import Iterator
@@ -22,9 +22,12 @@ _ASKED = r"Repository Not Found for url: https?://[^/\s]{1,200}/(?:api/models/)?
 #: How it says, some lines before, that there is no such repository, and not that this one is private.
 _NONE = "404 Client Error"
 _WITHIN = 4
+#: vLLM's route for adapters of a server that runs, which it has only where VLLM_ALLOW_RUNTIME_LORA_UPDATING says so; then it warns of it.
+_LOADS, _OPEN = "POST /v1/load_lora_adapter", "dynamic loading & unloading is enabled"
+_NO_ROUTE, _FEWEST = r'"POST /v1/load_lora_adapter HTTP/[\d.]{1,3}" 404\b', 2
 
 
-@check("lora-adapter-missing", since="0.1", literals=(_NOT_FOUND, _NONE))
+@check("lora-adapter-missing", since="0.1", literals=(_NOT_FOUND, _NONE, _LOADS, _OPEN))
 def lora_adapter_missing(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     """A LoRA adapter is not where the engine looks.
 
@@ -34,6 +37,9 @@ def lora_adapter_missing(pod: Pod, engine: Engine, logs: Logs | None) -> Iterato
 
     Text Generation Inference takes what has no name before it for a repository of the hub: the hub is then asked for a path
     without its first slash, and answers 401 or 404.
+
+    vLLM lets nobody load an adapter into a server that runs unless VLLM_ALLOW_RUNTIME_LORA_UPDATING is set: controllers that do so
+    (production-stack's, AIBrix') meet with 404 each time, and requests for the adapter find no such model.
 
     ## Fix
 
@@ -46,6 +52,8 @@ def lora_adapter_missing(pod: Pod, engine: Engine, logs: Logs | None) -> Iterato
     - https://huggingface.co/docs/peft/index
     - https://huggingface.co/docs/text-generation-inference/conceptual/lora
     """
+    if logs is not None and (shut := _shut(pod, engine, logs)) is not None:
+        yield shut
     told, container = engine.explicit("lora_modules"), engine.container
     if told is None or logs is None or pod.ready:
         return
@@ -57,6 +65,33 @@ def lora_adapter_missing(pod: Pod, engine: Engine, logs: Logs | None) -> Iterato
             if name is not None and (name.startswith("/") or _known_to_be_none(line)):
                 yield _finding(engine, told, name, line)
                 return
+
+
+def _shut(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
+    """A vLLM that was not told to let adapters be loaded while it runs, and somebody who tries."""
+    log = logs.current(engine.container.name) if engine.name == "vllm" and pod.ready else None
+    if log is None or engine.value("allow_runtime_lora_updating") or next(log.find(_OPEN), None) is not None:
+        return None
+    asked = [line for line in log.find(_LOADS) if re.search(r'HTTP/[\d.]{1,3}" \d{3}\b', line.text[:2000])]
+    if len(asked) < _FEWEST or not all(re.search(_NO_ROUTE, line.text[:2000]) for line in asked):
+        return None
+    return Finding(
+        role="cause",
+        severity="warning",
+        summary=f"Somebody asked {engine.container.name} {len(asked)} times to load a LoRA adapter, and vLLM has no such route (404): it "
+        "does only where VLLM_ALLOW_RUNTIME_LORA_UPDATING is set.",
+        evidence=(log_evidence(asked[-1]),),
+        explains=("served-model-name-mismatch",),
+        fixes=(
+            fixes.set_env(
+                engine.container,
+                "VLLM_ALLOW_RUNTIME_LORA_UPDATING",
+                "True",
+                "Let adapters be loaded while it runs; keep the port from whom you do not trust",
+            ),
+        ),
+        order=asked[0].order,
+    )
 
 
 def _finding(engine: Engine, told: Setting, name: str, line: Line) -> Finding:

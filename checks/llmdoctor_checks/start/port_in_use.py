@@ -20,7 +20,8 @@ def port_in_use(pod: Pod, subject: Subject) -> Iterator[Finding]:
 
     Messages that a port is in use and another is tried are harmless. In a manifest it is a risk where two containers of a pod
     run engines that listen on the same port: the second one to start ends. Two vLLM or two llama.cpp servers share the port
-    without a word in many versions, which set SO_REUSEPORT, and each connection goes to one or the other.
+    without a word in many versions, which set SO_REUSEPORT, and each connection goes to one or the other. So it is with a vLLM
+    whose `--data-parallel-rpc-port` is its `--port`.
 
     ## Fix
 
@@ -30,6 +31,8 @@ def port_in_use(pod: Pod, subject: Subject) -> Iterator[Finding]:
 
     - https://kubernetes.io/docs/concepts/workloads/pods/#pod-networking
     """
+    for engine in subject.engines(pod):
+        yield from _with_itself(engine)
     if pod.exists:
         return
     # of an engine whose command line is not known it is not known either where it listens
@@ -59,6 +62,20 @@ def port_in_use(pod: Pod, subject: Subject) -> Iterator[Finding]:
             ),
         )
         return
+
+
+def _with_itself(engine: Engine) -> Iterator[Finding]:
+    """A vLLM whose data-parallel ranks meet at the port where its clients ask: ZeroMQ answers those then, in no HTTP."""
+    meets, port = engine.explicit("data_parallel_rpc_port"), engine.value("port")
+    if engine.name == "vllm" and meets is not None and meets.value == port and not engine.value("uds"):
+        yield Finding(
+            role="risk",
+            severity="critical",
+            summary=f"The data-parallel ranks of {engine.container.name} meet at port {port} ({meets.text}), where clients ask it: no "
+            "start fails of it, and who asks is answered in no HTTP (curl: Received HTTP/0.9).",
+            evidence=(setting_evidence(engine.container, meets), *_said(engine, port)),
+            fixes=(fixes.advice(f"Give --data-parallel-rpc-port another port in {fixes.edited(engine.pod)}"),),
+        )
 
 
 def _said(engine: Engine, port: int) -> tuple[Evidence]:

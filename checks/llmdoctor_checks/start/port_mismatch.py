@@ -89,8 +89,9 @@ def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events 
     healthy server. A Service with a wrong `targetPort`, or an InferencePool with wrong `targetPorts`, refuses every connection
     while the pod looks fine. The port of its `endpointPickerRef` is one of the endpoint picker's Service, not of the model. A
     client that was told a port which the Service does not have gets no further, and neither does an Ingress or a route, nor one that
-    speaks TLS to a port where the server speaks none. The container of an InferenceService that declares no port is taken to listen
-    on 8080, which is a note where a Service of one's own leads to the right port. Of a program that is no known engine its log tells
+    speaks TLS to a port where the server speaks none, or HTTP/1 where it speaks HTTP/2 (gRPC). The container of an InferenceService
+    that declares no port is taken to listen on 8080, which is a note where a Service of one's own leads to the right port. Of a
+    program that is no known engine its log tells
     where it listens, and of a llama-server whose preset brings a port of its own, or whose `--host` is a file.
 
     ## Fix

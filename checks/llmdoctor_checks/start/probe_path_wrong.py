@@ -133,8 +133,9 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None, logs: Lo
     where the server has one (`--ssl-certfile`).
 
     Clients meet with the same: a base URL with `/v1` twice or not at all, or of another server's API (`/api/generate` of Ollama's),
-    is answered with 404, a request without the server's key (`--api-key`, VLLM_API_KEY) with 401. It is said where a ready server's
-    log shows at least three requests for its API, and all were refused alike. So does a gateway that checks its servers itself (HAProxy).
+    is answered with 404, a request without the server's key (`--api-key`, VLLM_API_KEY) with 401, one that does not say that it is
+    JSON with 415. It is said where a ready server's log shows at least three requests for its API, and all were refused alike. So does
+    a gateway that checks its servers itself (HAProxy).
 
     In a manifest this is said of the health paths of other servers (`/health` of Ollama, `/healthz` of any), of paths of vLLM
     below `/v1` where `--api-key` or VLLM_API_KEY guards them, of commands with curl or wget in Ollama's image, which has

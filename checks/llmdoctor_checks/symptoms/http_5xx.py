@@ -1,0 +1,158 @@
+"""The symptom of requests that all end with an error of the server's side, while the pod is ready."""
+
+import re
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    Container,
+    Finding,
+    Line,
+    Log,
+    Logs,
+    Pod,
+    Subject,
+    answered,
+    check,
+    count_of,
+    failing_alike,
+    failing_routes,
+    fixes,
+    log_evidence,
+    said,
+    seconds_between,
+    written_ago,
+)
+from llmdoctor_checks._clients import asks_as_one
+from llmdoctor_checks.symptoms._by_gateways import DETAILS, by_gateway
+
+#: Routes at which models work: OpenAI's and Anthropic's, TGI's and SGLang's, the Open Inference Protocol's, SageMaker's. What a status
+#: of 501 says there is that the server cannot do it, whoever asks.
+_OF_MODELS = (
+    r"/(?:chat/completions|completions|responses|messages|embeddings|embed|rerank|score|classify|pooling|generate|generate_stream"
+    r"|infer|invocations|transcriptions|translations|speech|generations)$|(?::|%3A)predict$"
+)
+_NOT_DONE = r'" 501 | 501\s*$'
+#: How a proxy of Go's in the same pod (Knative's queue-proxy, llama-swap, a sidecar) says that a request which it passed on failed; one
+#: that its client gave up is no fault, and one that nobody took may be of the start. What was answered it does not log.
+_PASSED_ON, _GIVEN_UP = (
+    ("error reverse proxying request", "http: proxy error: "),
+    ("context canceled", "deadline exceeded", "connection refused"),
+)
+_WHY = r'"error":"((?:[^"\\]|\\.){1,200})"|http: proxy error: (.{1,200})'
+_FEWEST, _SECONDS, _MOST, _JUST_NOW = 5, 60, 200, 3600
+#: So many answers at other routes for each that fails.
+_BESIDE = 10
+#: A server that nobody asked for so many seconds since may have been mended by whoever saw it.
+_LATELY = 86400
+
+
+@check("http-5xx", since="0.5", severity="critical", literals=(*DETAILS, *_PASSED_ON))
+def http_5xx(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
+    """Each request of late ends with an error of the server, or of the gateway before it.
+
+    The pod is ready: its probes ask for something that needs no model. The access log shows that at one route every request
+    has failed with 5xx since a certain one. It is a symptom: what the log prints beside each says why, an exception of the
+    engine, of a parser or of the chat template, or another server that this one asks.
+
+    Where the server's own log is well, the gateway in front of it may answer by itself. Envoy's access log then has a detail other
+    than `via_upstream`: an answer larger than its buffer (`response_payload_too_large`), a protocol that the port does
+    not speak (`protocol_error`), a filter that fails.
+
+    ## Fix
+
+    Read what the log prints beside the failed requests, and send one of them by hand, first as small as it can be (no tools, no
+    images, no schema): what makes it fail is what was added last. For a gateway, ask the server past it.
+
+    ## References
+
+    - https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_conn_man/response_code_details
+    """
+    if not pod.ready or logs is None:
+        return
+    engines = [engine.container for engine in subject.engines(pod)]
+    alone = [pod.gpu_container] if pod.gpu_container is not None else pod.containers if asks_as_one(pod) else []
+    for container in engines or alone:
+        log = logs.current(container.name)
+        found = _by_itself(pod, container, log) if log is not None else None
+        if found is not None:
+            yield found
+            return
+    found = _by_its_proxy(pod, logs)
+    if found is not None:
+        yield found
+        return
+    yield from by_gateway(pod, pod.cluster)
+
+
+def _by_itself(pod: Pod, container: Container, log: Log) -> Finding | None:
+    for path, failed in failing_routes(log).items():
+        first, last = failed[0], failed[-1]
+        ago = written_ago(last, pod.cluster.now)
+        if (
+            not re.search(_OF_MODELS, path)
+            or re.search(_NOT_DONE, last.text[:2000])
+            or (ago is not None and ago > _LATELY)
+        ):
+            continue
+        why = _beside(log, last)
+        # what one client wants at a route of its own says little of a server that answers all others
+        few = answered(log, after=first.number) >= _BESIDE * len(failed)
+        words = f": {said(why.text).text.strip()[:160]}" if why is not None else ""
+        return Finding(
+            role="symptom",
+            severity="warning" if few else "critical",
+            summary=f"{container.name} counts as ready, and has failed the last {count_of(len(failed), 'request')} to {path}, with no "
+            f"other answer between{words}",
+            evidence=(log_evidence(first), log_evidence(last), *((log_evidence(why),) if why is not None else ())),
+            fixes=(
+                fixes.advice(
+                    f"Send one of these requests to {pod.name} by hand, as small as it can be (no tools, images or schema), and read what "
+                    "its log prints beside it",
+                    f"kubectl -n {pod.namespace} logs {pod.name} -c {container.name} --tail=200",
+                ),
+            ),
+            order=first.order,
+        )
+    return None
+
+
+def _by_its_proxy(pod: Pod, logs: Logs) -> Finding | None:
+    """A proxy in the pod that got no answer from the server beside it, again and again, where no log has one that was answered."""
+    if any(answered(logs.current(one.name)) for one in pod.containers):
+        return None
+    for container in pod.containers:
+        log = logs.current(container.name)
+        lines = {x.number: x for words in _PASSED_ON for x in log.find(words)} if log is not None else {}
+        failed = [x for _, x in sorted(lines.items()) if not any(words in x.text[:4000] for words in _GIVEN_UP)][
+            -_MOST:
+        ]
+        ago = written_ago(failed[-1], pod.cluster.now) if failed else None
+        apart = seconds_between(failed[0], failed[-1]) if len(failed) >= _FEWEST else None
+        if apart is None or apart < _SECONDS or ago is None or ago > _JUST_NOW:
+            continue
+        told = re.search(_WHY, failed[-1].text[:4000])
+        why = f" ({told[1] or told[2]})" if told else ""
+        return Finding(
+            role="symptom",
+            summary=f"{pod.name} counts as ready, and {container.name} got no answer to {count_of(len(failed), 'request')} that it passed "
+            f"on to the server beside it{why}; no log of the pod has one that was answered.",
+            evidence=(
+                log_evidence(failed[0], told[0] if told else ""),
+                log_evidence(failed[-1], told[0] if told else ""),
+            ),
+            fixes=(
+                fixes.advice(
+                    "Ask the server past its proxy, and read its own log for why it closes the connection",
+                    f"kubectl -n {pod.namespace} exec {pod.name} -c {container.name} -- curl -sv localhost:PORT",
+                ),
+            ),
+            order=failed[0].order,
+        )
+    return None
+
+
+def _beside(log: Log, failed: Line) -> Line | None:
+    """The last exception that the server prints for each of them, nearest to one."""
+    near = (at for at in failing_alike(log) if abs(at - failed.number) <= 400)
+    at = max(near, default=0)
+    return next(iter(log.lines(at, at)), None) if at else None
