@@ -44,7 +44,7 @@ from kubectl_llmdoctor.facts.failed_models import failing_alike, failing_routes,
 from kubectl_llmdoctor.facts.gpu_conditions import GpuCondition
 from kubectl_llmdoctor.facts.hardware import Hardware, NodeHardware, holder_of, is_gone, node_hardware
 from kubectl_llmdoctor.facts.kernel_log import BusError, OutOfMemory, SwitchError, Xid
-from kubectl_llmdoctor.facts.last_words import last_words
+from kubectl_llmdoctor.facts.last_words import contradicted, last_words
 from kubectl_llmdoctor.facts.logs import Line, Log, Logs
 from kubectl_llmdoctor.facts.metrics import Metrics
 from kubectl_llmdoctor.facts.nodes import Node, Nodes
@@ -157,6 +157,7 @@ __all__ = [
     "came_further",
     "check",
     "clients",
+    "contradicted",
     "count_of",
     "device_evidence",
     "dig",

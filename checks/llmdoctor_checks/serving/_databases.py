@@ -1,9 +1,13 @@
-"""Databases that a pod needs before it serves, and does not reach: LiteLLM's, Open WebUI's, GPUStack's."""
+"""Databases that a pod needs before it serves, and does not reach: LiteLLM's, Open WebUI's, GPUStack's; and whatever else one ends of.
+
+Of any other server (MongoDB, Redis, etcd, Milvus) only what the objects say is wrong with it counts.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 
 import msgspec
 
@@ -17,16 +21,20 @@ from kubectl_llmdoctor.api import (
     Log,
     Logs,
     Pod,
+    contradicted,
     endings,
+    engines_in,
     fixes,
     follow,
     is_headless,
+    last_words,
     log_evidence,
     log_of,
     rows,
     selector_of,
     tracebacks,
 )
+from llmdoctor_checks._connections import BARE, DEFAULT_PORTS, NAMELESS, REFUSED, STATED
 
 #: Prisma's errors P1001 and P1002 (schema-engine and query-engine, user-facing-errors; the port stands in quotes of its own up to 5),
 #: libpq's, as psycopg passes them on. Each names host and port.
@@ -46,21 +54,31 @@ _OF_DATABASES = r"(?i)prisma|psycopg|asyncpg|sqlalchemy|alembic|peewee|database|
 #: What is printed once the database answers, or the server is up.
 _OVER = ("Application startup complete", "already in sync with the Prisma schema", "database is now in sync")
 
-LITERALS = (*(literal for literal, _ in _UNREACHED), *_OVER)
+LITERALS = (*(literal for literal, _ in _UNREACHED), *_OVER, *REFUSED, *NAMELESS)
+
+#: Exit codes of a program that somebody ended begin there; C++, Go and Rust abort with the other of what nobody caught.
+_BY_SIGNAL, _ABORTED = 128, 134
+#: What takes traces and metrics: a program does without.
+_TELEMETRY = r"(?i)otel|opentelemetry|telemetry|jaeger|tempo|zipkin|prometheus|langfuse|phoenix|sentry|statsd"
+_TELEMETRY_PORTS = frozenset({4317, 4318, 8125, 9411, 14268})
 
 #: So many lines may follow the last such line where a program ends of it: a traceback, a shutdown.
 _AFTER = 200
 
 _HERE = ("localhost", "127.0.0.1", "::1")
+#: Ports of stores; at any other of its own pod a program may have asked a process that it had started itself.
+_STORES = frozenset({2379, 3306, 5432, 5672, 6333, 6379, 8123, 9000, 9092, 9200, 19530, 27017})
 _CONSEQUENCES = ("engine-init-failed", "crash-loop", "not-ready", "pod-failed", "rollout-stuck")
 
 
 class _Said(msgspec.Struct, frozen=True):
-    """Where a pod says that it does not reach its database, and which."""
+    """Where a pod says that it does not reach its database, or another server, and which."""
 
     line: Line
     host: str
     port: int | None
+    what: str = "its database"
+    told: str = "DATABASE_URL"
 
 
 class _Why(msgspec.Struct, frozen=True):
@@ -75,18 +93,23 @@ class _Why(msgspec.Struct, frozen=True):
 
 def unreached(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """A pod that does not start or serve since its database does not answer."""
-    said = _said(pod, logs) if logs is not None and pod.exists and not pod.ready else None
-    if said is None:
+    if logs is None or not pod.exists or pod.ready:
         return
-    why = _why(said, pod, cluster)
-    if not why.known and len(said.line.log) - said.line.number > _AFTER:
+    said = _said(pod, logs)
+    why = _why(said, pod, cluster) if said is not None else None
+    if said is not None and why is not None and not why.known and len(said.line.log) - said.line.number > _AFTER:
         return  # it went on, and nothing that was read is wrong with the database
+    if said is None or why is None:
+        ended = ((one, _why(one, pod, cluster)) for one in _ended_of(pod, logs))
+        said, why = next(((one, why) for one, why in ended if why.known), (None, None))
+    if said is None or why is None:
+        return
     at = f"{said.host}:{said.port}" if said.port is not None else said.host
     yield Finding(
         role="cause",
         severity="critical",
         confidence="likely" if why.known else "possible",
-        summary=f"{said.line.log.source.container} does not reach its database at {at}: {why.text}.",
+        summary=f"{said.line.log.source.container} does not reach {said.what} at {at}: {why.text}.",
         evidence=(log_evidence(said.line), *why.evidence),
         explains=_CONSEQUENCES,
         fixes=(fixes.advice(why.advice, *why.commands),),
@@ -106,6 +129,41 @@ def _said(pod: Pod, logs: Logs) -> _Said | None:
                 port = found.groupdict().get("port")
                 return _Said(line, found["host"], int(port) if port else None)
     return None
+
+
+def _ended_of(pod: Pod, logs: Logs) -> Iterator[_Said]:
+    """Whom of the cluster's servers a program asked last, without a connection, that ended by itself and is no engine."""
+    if engines_in(pod):
+        return
+    for ending in endings(pod):
+        log = log_of(ending, logs)
+        if log is None or not (0 < ending.code < _BY_SIGNAL or ending.code == _ABORTED):
+            continue
+        last = last_words(log)
+        for line in reversed([x for x in log.lines(min(last, default=1), max(last, default=0)) if x.number in last]):
+            text = line.text[:4000]
+            if any(words in text for words in (*REFUSED, *NAMELESS)) and not contradicted(line):
+                yield from (one for one in _named_in(text, line, pod) if not _does_without(one))
+
+
+def _named_in(text: str, line: Line, pod: Pod) -> Iterator[_Said]:
+    """Whom a line names, by host and port; what only looks like one must lead somewhere."""
+    other = partial(_Said, line, what="the server that it needs", told="its settings")
+    for pattern in (*STATED, BARE):
+        for found in re.finditer(pattern, text):
+            said = found.groupdict()
+            port = said.get("port") or DEFAULT_PORTS.get(said.get("scheme") or "")
+            one = other(host=found["host"], port=int(port) if port else None)
+            to = follow(one.host, one.port, pod, pod.cluster) if pattern is BARE else None
+            if pattern is not BARE or one.host in _HERE or (to is not None and (to.service is not None or to.pods)):
+                yield one
+
+
+def _does_without(said: _Said) -> bool:
+    """Whether nothing follows of a server that is not reached, or another process of the program was to answer."""
+    if said.host in _HERE and said.port not in _STORES:
+        return True
+    return said.port in _TELEMETRY_PORTS or re.search(_TELEMETRY, said.host) is not None
 
 
 def _ended_otherwise(log: Log, line: Line) -> bool:
@@ -129,16 +187,16 @@ def _why(said: _Said, pod: Pod, cluster: Cluster) -> _Why:
         return _Why(
             "that is this pod itself, where no container declares that port",
             (),
-            f"Name the Service of the database in DATABASE_URL, in {fixes.edited(pod)}",
+            f"Name the Service of {said.what} in {said.told}, in {fixes.edited(pod)}",
         )
     to = follow(host, port, pod, cluster)
     if to is not None and to.service is not None:
-        return _of_service(to.service, to, cluster)
+        return _of_service(said, to.service, to, cluster)
     if to is not None and to.name and cluster.exists("Service", to.namespace, to.name) is False:
         return _Why(
             f"namespace {to.namespace} has no Service {to.name}",
             (),
-            f"Correct the host in DATABASE_URL (SERVICE.NAMESPACE of the database), in {fixes.edited(pod)}",
+            f"Correct the host in {said.told} (SERVICE.NAMESPACE), in {fixes.edited(pod)}",
             ("kubectl get services -A",),
         )
     return _Why(
@@ -150,7 +208,7 @@ def _why(said: _Said, pod: Pod, cluster: Cluster) -> _Why:
     )
 
 
-def _of_service(item: Item, to: Destination, cluster: Cluster) -> _Why:
+def _of_service(said: _Said, item: Item, to: Destination, cluster: Cluster) -> _Why:
     """Why nobody answers behind a Service."""
     where, port = f"Service/{item.name}", to.port
     ports = {row.get("port") for row in rows(item.raw, "spec.ports")}
@@ -179,13 +237,13 @@ def _of_service(item: Item, to: Destination, cluster: Cluster) -> _Why:
         return _Why(
             f"its Service {item.name} selects no pod",
             (Evidence(source="workload", ref=f"{where} spec.selector", text=text),),
-            f"Start the database (scaled to zero, or never installed), or correct the selector of Service {item.name}",
+            f"Start {said.what} (scaled to zero, or never installed), or correct the selector of Service {item.name}",
             (f"kubectl -n {item.namespace} get statefulsets,deployments,pods",),
         )
     return _Why(
         f"why is not known here, where its Service {item.name} is",
         (),
-        "See whether a NetworkPolicy or a mesh stands between the two, and whether the database listens at that port",
+        "See whether a NetworkPolicy or a mesh stands between the two, and whether it listens at that port",
         (f"kubectl -n {item.namespace} get networkpolicies,endpointslices",),
         known=False,
     )

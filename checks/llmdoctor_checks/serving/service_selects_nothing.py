@@ -78,7 +78,8 @@ def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster, logs: 
 
     A proxy that resolves the names of its servers when it starts (nginx, HAProxy) ends where there is no Service of that
     name in its namespace, and so do clients that do not try again. LiteLLM and Open WebUI do not start before their database
-    answers. An init container that asks again until a Service answers keeps its pod from starting, and says nothing else.
+    answers, and many a program ends without the store that it needs (MongoDB, Redis, etcd). An init container that asks again
+    until a Service answers keeps its pod from starting, and says nothing else.
 
     ## Fix
 

@@ -81,7 +81,7 @@ def engine_args_invalid(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
     llama-server takes a negative context and a batch of 0, and aborts on an assertion (exit code 134).
 
     A variable that a program reads without a default (`os.environ["NAME"]`, a script with `set -u`) and that nobody set ends
-    it in the same way.
+    it in the same way; programs say so in words of their own, and so they do of a login that their database or store refuses.
 
     A start script of Ollama that calls its client first (`ollama create … && ollama serve`) never comes to the server that the
     client asks.
