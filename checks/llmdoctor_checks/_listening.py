@@ -17,6 +17,9 @@ _LISTENS = (
     r"(?P<host>127\.0\.0\.1|localhost|\[::1\]|0\.0\.0\.0)(?::|, port: )(?P<port>\d{1,5})\b"
 )
 
+#: BentoML says localhost for every address (`log_host`), before it listens at all.
+_SAYS_LOCALHOST = " BentoServer from "
+
 #: The proxy of Ray Serve names its port alone. It listens on the loopback address where its http_options name no other.
 SERVE_PROXY = "Proxy starting on node "
 _SERVE_PORT = r"Proxy starting on node \S{1,80} \(HTTP port: (?P<port>\d{1,5})\)"
@@ -43,7 +46,7 @@ def listens(container: Container, logs: Logs | None, ports: set[str]) -> tuple[s
         for literal in ("127.0.0.1", "localhost", "[::1]", ANY_IPV4):
             for line in log.find(literal):
                 said = re.search(_LISTENS, line.text)
-                if said and said["port"] in ports:
+                if said and said["port"] in ports and not (literal == "localhost" and _SAYS_LOCALHOST in line.text):
                     return said["host"], line, said["port"]
     return None
 

@@ -40,13 +40,20 @@ _CRASHED = " crashed, marking it unhealthy immediately"
 _REPLICA = expression(
     r"\bActor for .{0,40}?(?P<id>\w{4,12})'?, deployment='(?P<deployment>[^']{1,200})'|\bActor for (?:replica )?(?P<other>\S{1,200}) "
 )
+#: Uvicorn's supervisor (multiprocess.py) of a worker whose process is gone, or which it ended as it did not answer in 5 s; and the last
+#: words of one that ended by itself, as with --limit-max-requests.
+_DIED, _FINISHED = "] died", "Finished server process ["
+_CHILD = expression(r"\bChild process \[(?P<pid>\d{1,10})\] died\s*$")
+#: Of a ready pod so many within an hour.
+_HOUR = 3600
+
 #: So many, so far apart, say that the next one will end as well.
 _AGAIN, _APART_SECONDS = 2, 20
 #: A ready pod whose last one ended so long ago is over it, and one that is not ready fails of something else.
 _LONG_AGO_SECONDS, _LONGER_AGO_SECONDS = 900, 3600
 
 
-@check("worker-lost", since="0.1", literals=(_FIRST, _CRASHED))
+@check("worker-lost", since="0.1", literals=(_FIRST, _CRASHED, _DIED))
 def worker_lost(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
     """One of the engine's processes was killed, or ended without a word.
 
@@ -56,6 +63,8 @@ def worker_lost(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
     show exit code 1 and no OOMKilled, since only a child was killed.
 
     Ray Serve starts a new replica for one whose process is gone, so the pod lives on while each of them ends a while after it has started.
+    So does uvicorn with `--workers`, in one line of its log and without the reason: it also ends workers that hold up their own threads
+    for 5 s, as while they load a model.
 
     ## Fix
 
@@ -71,6 +80,7 @@ def worker_lost(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
     if logs is None:
         return
     yield from _replicas(pod, logs)
+    yield from _children(pod, logs)
     for ending in endings(pod):
         log = log_of(ending, logs)
         if log is None or ending.oom_killed or ending.code in (0, 130, 137, 143):
@@ -128,9 +138,7 @@ def _replicas(pod: Pod, logs: Logs) -> Iterator[Finding]:
         ago, apart = seconds_ago(last, pod.cluster.now), seconds_between(first, last)
         if len(crashed) < _AGAIN or (apart is not None and apart < _APART_SECONDS):
             continue  # all at once, as with the node that they were on
-        if ago is not None and ago > (_LONG_AGO_SECONDS if pod.ready else _LONGER_AGO_SECONDS):
-            continue
-        if pod.ready and (ago is None or len(crashed) <= _AGAIN):
+        if _over(pod, len(crashed), ago):
             continue
         name = f" of {deployment}" if deployment else ""
         yield Finding(
@@ -150,6 +158,43 @@ def _replicas(pod: Pod, logs: Logs) -> Iterator[Finding]:
             order=last.order,
         )
         return
+
+
+def _over(pod: Pod, count: int, ago: float | None) -> bool:
+    """Whether the pod got over it: the last one of so many went so long ago."""
+    if ago is not None and ago > (_LONG_AGO_SECONDS if pod.ready else _LONGER_AGO_SECONDS):
+        return True
+    return pod.ready and (ago is None or count <= _AGAIN)
+
+
+def _children(pod: Pod, logs: Logs) -> Iterator[Finding]:
+    """Workers of uvicorn that are gone one after the other, in a pod that lives on."""
+    for log in logs:
+        if log.previous or any(True for _ in tracebacks(log)):
+            continue  # of an exception others read
+        ended = {line.text.rpartition(_FINISHED)[2].rstrip("] \n") for line in log.find(_FINISHED)}
+        said = ((line, _CHILD.search(line.text[-200:])) for line in log.find(_DIED))
+        lines = [line for line, found in said if found and found["pid"] not in ended]
+        if pod.ready:
+            lines = [line for line in lines if (seconds_between(line, lines[-1]) or 0) <= _HOUR]
+        if len(lines) < _AGAIN or _over(pod, len(lines), seconds_ago(lines[-1], pod.cluster.now)):
+            continue
+        yield Finding(
+            role="cause",
+            confidence="possible",
+            summary=f"{len(lines)} workers of uvicorn in {log.container} were gone one after the other without a word, and it started the "
+            "next: killed, mostly for memory, or ended by uvicorn itself as they did not answer in 5 s.",
+            evidence=(log_evidence(lines[0]), log_evidence(lines[-1])),
+            explains=("engine-dead", "not-ready", "rollout-stuck"),
+            fixes=(
+                fixes.advice(
+                    "Compare the memory limit with what one worker needs times --workers (each loads the model for itself); run one "
+                    "worker and more replicas, or where a load holds up the worker raise --timeout-worker-healthcheck of newer releases",
+                    f"kubectl -n {pod.namespace} exec {pod.name} -c {log.container} -- cat /sys/fs/cgroup/memory.events",
+                ),
+            ),
+            order=lines[-1].order,
+        )
 
 
 def _said_why(log: Log, end: int) -> bool:

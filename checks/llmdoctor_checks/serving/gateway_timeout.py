@@ -16,6 +16,7 @@ from kubectl_llmdoctor.api import (
     Pod,
     Subject,
     check,
+    expression,
     fixes,
     log_evidence,
     long_past,
@@ -56,7 +57,6 @@ from llmdoctor_checks.serving._gateway_logs import (
 from llmdoctor_checks.serving._gateways import (
     CLIENT_TOLD,
     CUT_SHORT,
-    GENERATES,
     LOST,
     OF_KEDA,
     STATUS,
@@ -87,6 +87,10 @@ _BY_CLOUDFLARE = r"(?<![\w.:-])524(?![\w.:-])"
 
 #: gunicorn's arbiter, which ends a worker; the worker says with what it was busy in the lines after that.
 KILLED, _SOON = "WORKER TIMEOUT (pid:", 12
+#: What only asks how a server is.
+_PROBED = expression(
+    r"(?i)/(?:[\w-]{1,20}/){0,3}(?:health\w*|live\w*|ready|readiness|readyz|ping|status|metrics)?/?(?:\?|$)"
+)
 
 #: llama-server as a router (`server-models.cpp`): it passes a request on to a model's process, whose answer did not come (httplib); and
 #: such a process that ended.
@@ -331,7 +335,7 @@ def _by_its_router(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
 
 
 def _busy_workers(pod: Pod, logs: Logs) -> Iterator[tuple[Line, Line]]:
-    """Workers that gunicorn ended while they were busy with a request to generate: the lines that say so (`arbiter.py`, `sync.py`)."""
+    """Workers that gunicorn ended while they were busy with a request, and no probe: the lines that say so (`arbiter.py`, `sync.py`)."""
     for killed in logs.find(KILLED):
         if killed.log.previous and not pod.failing:
             continue  # an instance that is gone, of a pod that has recovered
@@ -339,7 +343,7 @@ def _busy_workers(pod: Pod, logs: Logs) -> Iterator[tuple[Line, Line]]:
         for line in killed.log.lines(killed.number + 1, killed.number + _SOON) if pid else ():
             text = line.text[:2000]
             said = re.search(rf"\[{pid[1]}\] \[ERROR\] Error handling request (/\S{{1,500}})", text) if pid else None
-            if said is not None and re.search(GENERATES, said[1]):
+            if said is not None and not _PROBED.match(said[1]):
                 yield killed, line
                 break
 
