@@ -32,6 +32,7 @@ from kubectl_llmdoctor.api import (
     tracebacks,
 )
 from llmdoctor_checks._connections import REFUSED
+from llmdoctor_checks._consequences import FAILED_START
 from llmdoctor_checks._standstill import ends_with
 from llmdoctor_checks._unreached import asked_in
 from llmdoctor_checks.multi_gpu._ranks import (
@@ -443,17 +444,7 @@ def _ready_since(leader: k8s.Pod) -> datetime | None:
 
 
 #: As the signature of the same id.
-_EXPLAINS = (
-    "ray-cluster",
-    "nccl-timeout",
-    "worker-lost",
-    "engine-init-failed",
-    "engine-dead",
-    "crash-loop",
-    "not-ready",
-    "pod-failed",
-    "rollout-stuck",
-)
+_EXPLAINS = ("ray-cluster", "nccl-timeout", "worker-lost", *FAILED_START, "engine-dead", "rollout-stuck")
 
 
 def _hidden(namespace: str, cluster: Cluster) -> Iterator[tuple[k8s.Pod, Item]]:

@@ -30,6 +30,7 @@ from kubectl_llmdoctor.api import (
     suffices,
 )
 from kubectl_llmdoctor.catalog.images import cpu_build
+from llmdoctor_checks._consequences import FAILED_START
 from llmdoctor_checks._ollama import alone, fallback
 from llmdoctor_checks.scheduling._devices import asks_for_nothing, near_gpus
 
@@ -105,13 +106,7 @@ _GPU_BUILD = r"(?i)cuda|rocm|vulkan|sycl|musa|nvidia"
 
 #: What the missing device explains.
 _NODES_FAULTS = ("gpu-runtime-missing", "driver-missing", "driver-too-old")
-_NO_DEVICE = (
-    *_NODES_FAULTS,
-    "crash-loop",
-    "not-ready",
-    "engine-init-failed",
-    "pod-failed",
-)
+_NO_DEVICE = (*_NODES_FAULTS, *FAILED_START)
 
 #: Labels of nodes that only those with GPUs have.
 _GPU_LABELS = r"nvidia\.com/(?!gpu\.deploy)|amd\.com/gpu|cloud\.google\.com/gke-accelerator|karpenter\.k8s\.aws/instance-gpu|gpu\b"

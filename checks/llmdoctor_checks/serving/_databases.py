@@ -27,6 +27,7 @@ from kubectl_llmdoctor.api import (
     selector_of,
     tracebacks,
 )
+from llmdoctor_checks._consequences import FAILED_START
 
 #: Prisma's errors P1001 and P1002 (schema-engine and query-engine, user-facing-errors; the port stands in quotes of its own up to 5),
 #: libpq's, as psycopg passes them on. Each names host and port.
@@ -52,7 +53,7 @@ LITERALS = (*(literal for literal, _ in _UNREACHED), *_OVER)
 _AFTER = 200
 
 _HERE = ("localhost", "127.0.0.1", "::1")
-_CONSEQUENCES = ("engine-init-failed", "crash-loop", "not-ready", "pod-failed", "rollout-stuck")
+_CONSEQUENCES = (*FAILED_START, "rollout-stuck")
 
 
 class _Said(msgspec.Struct, frozen=True):

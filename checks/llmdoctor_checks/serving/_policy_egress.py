@@ -26,6 +26,7 @@ from kubectl_llmdoctor.api import (
     setting_evidence,
 )
 from llmdoctor_checks._connections import DNS_SILENT, NOT_CONNECTED, NOT_CONNECTED_OUTSIDE
+from llmdoctor_checks._consequences import FAILED_START
 from llmdoctor_checks.serving._policies import (
     cilium_egress,
     cilium_leads_outside,
@@ -35,7 +36,7 @@ from llmdoctor_checks.serving._policies import (
     policies,
     rules,
 )
-from llmdoctor_checks.serving._policy_words import CONSEQUENCES, let_out, let_outside, numbers, quote
+from llmdoctor_checks.serving._policy_words import let_out, let_outside, numbers, quote
 
 #: Engines that download a model by its name from the Hugging Face Hub.
 _HUB = frozenset({"vllm", "sglang", "tgi", "tei", "lmdeploy", "huggingfaceserver"})
@@ -107,7 +108,7 @@ def outside(pod: Pod, engines: Sequence[Engine], cluster: Cluster, logs: Logs | 
             summary=f"No rule of {' and '.join(dict.fromkeys(names))} lets {pod.name} out of the cluster at port {port}, "
             f"at which it asks {' and '.join(sorted(hosts)) or told['whom']}.",
             evidence=(log_evidence(line), quoted),
-            explains=("model-registry-failed", "hf-unreachable", *CONSEQUENCES),
+            explains=("model-registry-failed", "hf-unreachable", *FAILED_START),
             fixes=(
                 fixes.advice(
                     f"Allow port {port} to {' and '.join(sorted(hosts))} (toFQDNs; a store may send on to other names), or to the entity "
@@ -166,7 +167,7 @@ def services(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
                 summary=f"NetworkPolicy {names} lets {pod.name} out to chosen ports only, and port {port} of Service "
                 f"{service.name} is none of them: it cannot be reached.",
                 evidence=(log_evidence(line), *(quote(item, "egress") for item in found)),
-                explains=("ray-cluster", "multinode-discovery", *CONSEQUENCES),
+                explains=("ray-cluster", "multinode-discovery", *FAILED_START),
                 fixes=(let_out(found[0], service, port),),
             )
             return
@@ -190,7 +191,7 @@ def dns(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
             summary=f"NetworkPolicy {names} keeps {pod.name} from DNS (port 53): no name resolves"
             + (f", and {ending.container.name} ended of it." if sure else f" in {ending.container.name}."),
             evidence=(log_evidence(line), *(quote(item, "egress") for item in found)),
-            explains=("model-registry-failed", "hf-unreachable", "multinode-discovery", *CONSEQUENCES),
+            explains=("model-registry-failed", "hf-unreachable", "multinode-discovery", *FAILED_START),
             fixes=(let_outside(found[0], ["DNS (port 53)"]),),
             order=line.order,
         )

@@ -20,6 +20,7 @@ from kubectl_llmdoctor.api import (
     said,
     say_seconds,
 )
+from llmdoctor_checks._consequences import CRASHED
 
 #: The words of a download that is under way (huggingface_hub's bar, the initializer's own), and how long none takes that goes on.
 _ON_THE_WAY, _LONG_SECONDS = ("Fetching ", "Copying contents of", "Downloading", "it/s]", "B/s]"), 1800
@@ -92,10 +93,7 @@ def storage_initializer_failed(pod: Pod, logs: Logs | None) -> Iterator[Finding]
             explains=(
                 *(("model-registry-failed",) if of_store else ()),
                 *(("model-not-found",) if of_image else ()),
-                "crash-loop",
-                "not-ready",
-                "pod-failed",
-                "rollout-stuck",
+                *CRASHED,
             ),
             fixes=(
                 fixes.advice(
@@ -126,7 +124,7 @@ def _there_before(pod: Pod, ending: Ending, log: Log) -> Finding | None:
         summary=f"{name} cannot link the model to where the server looks: the link is there from before it was started again, "
         "and stays as long as the pod does.",
         evidence=(pod_evidence(pod, ending.path, ending.text), log_evidence(line)),
-        explains=("model-not-found", "crash-loop", "not-ready", "pod-failed", "rollout-stuck"),
+        explains=("model-not-found", *CRASHED),
         fixes=(
             fixes.advice(
                 "Delete the pod, so that it is made anew with empty volumes; a later release of KServe replaces the link",

@@ -22,6 +22,7 @@ from kubectl_llmdoctor.api import (
     say_cuda,
     suffices,
 )
+from llmdoctor_checks._consequences import FAILED_START
 from llmdoctor_checks._offloaded import asked_for, on_gpu_since, without_gpu
 
 _OLD = "CUDA driver version is insufficient for CUDA runtime version"
@@ -38,8 +39,8 @@ _DRIVER = (
 )
 
 _CONSEQUENCES = (
-    "gpu-runtime-missing", "driver-missing", "import-broken", "engine-init-failed", "engine-dead", "worker-lost",
-    "nccl-other", "crash-loop", "not-ready", "pod-failed", "rollout-stuck",
+    "gpu-runtime-missing", "driver-missing", "import-broken", *FAILED_START, "engine-dead", "worker-lost",
+    "nccl-other", "rollout-stuck",
 )  # fmt: skip
 
 #: CUDA's error 35, as it and TensorRT print it: the driver is older than the image's CUDA, or there is none in the container.

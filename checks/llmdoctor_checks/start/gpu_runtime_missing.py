@@ -32,6 +32,7 @@ from kubectl_llmdoctor.api import (
     suffices,
 )
 from kubectl_llmdoctor.catalog.images import cpu_build
+from llmdoctor_checks._consequences import FAILED_START
 from llmdoctor_checks._ollama import NO_DEVICE, SEARCHED, Fallback, alone, fallback, lost, wrong_library
 
 #: Ollama (discover/amd_linux.go) without the device in its container.
@@ -199,12 +200,9 @@ def _by_the_default_runtime(container: Container, logs: Logs, cluster: Cluster) 
             "compiler-missing",
             "entrypoint-missing",
             "import-broken",
-            "engine-init-failed",
+            *FAILED_START,
             "engine-dead",
             "worker-lost",
-            "crash-loop",
-            "not-ready",
-            "pod-failed",
             "rollout-stuck",
         ),
         fixes=(
@@ -309,7 +307,7 @@ def _not_brought(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Ite
         summary=f"CUDA finds no driver in container {container.name}, or not the node's: that of {name} knows CUDA {say_cuda(driver[0])}, "
         f"which suffices for the image's {say_cuda(built[0])}.",
         evidence=(log_evidence(line), driver[1], built[1]),
-        explains=("engine-init-failed", "engine-dead", "worker-lost", "crash-loop", "not-ready", "pod-failed"),
+        explains=(*FAILED_START, "engine-dead", "worker-lost"),
         fixes=(
             fixes.set_spec(
                 pod, "/runtimeClassName", "nvidia", "Give the container the NVIDIA runtime: runtimeClassName: nvidia"

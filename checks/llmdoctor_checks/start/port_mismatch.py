@@ -34,7 +34,8 @@ from kubectl_llmdoctor.api import (
     selector_of,
 )
 from llmdoctor_checks import _links, _unreached
-from llmdoctor_checks._ended_clients import CONSEQUENCES, ended_clients
+from llmdoctor_checks._consequences import CRASHED
+from llmdoctor_checks._ended_clients import ended_clients
 from llmdoctor_checks._listening import port_evidence
 from llmdoctor_checks._services import target_ports
 from llmdoctor_checks.start._apache_tls import FAILED, apache_speaks_tls
@@ -134,7 +135,7 @@ def _with_tls(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding
                 *(log_evidence(line) for line in ended.lines),
                 pod_evidence(ended.container, f"env[{ended.variable}]", ended.url),
             ),
-            explains=CONSEQUENCES,
+            explains=CRASHED,
             fixes=(
                 fixes.advice(
                     f"Let {fixes.edited(pod)} ask the server with http:// ({ended.variable}), or give the server a certificate "
