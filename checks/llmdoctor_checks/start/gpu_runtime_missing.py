@@ -17,23 +17,19 @@ from kubectl_llmdoctor.api import (
     Subject,
     came_further,
     check,
-    driver_cuda,
     endings,
     event_evidence,
     events_of,
     fixes,
-    image_cuda,
     log_evidence,
     log_of,
     parse_time,
-    phase_of,
     pod_evidence,
-    say_cuda,
-    suffices,
 )
 from kubectl_llmdoctor.catalog.images import cpu_build
 from llmdoctor_checks._consequences import FAILED_START
 from llmdoctor_checks._ollama import NO_DEVICE, SEARCHED, Fallback, alone, fallback, lost, wrong_library
+from llmdoctor_checks.start._error_35 import ERROR_35, NO_DRIVER, error_35
 
 #: Ollama (discover/amd_linux.go) without the device in its container.
 _NO_KFD = "kfd driver not loaded"
@@ -41,11 +37,6 @@ _NO_KFD = "kfd driver not loaded"
 _BY_RENDER_NODE = r"(?i)(?<![a-z])(?:vulkan|sycl|intel)(?![a-z])"
 #: Resources under which device plugins hand out render nodes, whoever names them: `devic.es/dri-render`, `gpu.intel.com/xe`.
 _RENDER_NODES = r"(?i)[\w.-]{1,100}/(?:[\w.-]{0,40}[-_.])?(?:dri|gpu|i915|xe|kfd|renderd\d{1,3})(?:[-_.][\w.-]{0,40})?"
-#: CUDA's word for no driver at all as well as for an old one.
-_NO_DRIVER = "driver version is insufficient"
-#: The same as CUDA's error 35.
-_ERROR_35 = (_NO_DRIVER, "cudaErrorInsufficientDriver", "CUDA initialization failure with error: 35")
-
 
 #: LocalAI's all-in-one images, whose script looks for a GPU on the PCI bus and then calls nvidia-smi or rocminfo (aio/entrypoint.sh).
 _BY_CPU = "GPU acceleration is not enabled or supported. Defaulting to CPU."
@@ -69,7 +60,7 @@ _SANDBOX_ENDED = (
 )
 
 
-@check("gpu-runtime-missing", since="0.1", literals=(_NO_KFD, *_ERROR_35, *SEARCHED, _NOT_FOUND, _BY_CPU, *_CUDA_FOUND))
+@check("gpu-runtime-missing", since="0.1", literals=(_NO_KFD, *ERROR_35, *SEARCHED, _NOT_FOUND, _BY_CPU, *_CUDA_FOUND))
 def gpu_runtime_missing(pod: Pod, subject: Subject, logs: Logs | None, node: Node | None) -> Iterator[Finding]:
     """The container sees no GPU.
 
@@ -265,7 +256,7 @@ def _started_after(pod: Pod, event: Event) -> bool:
 def _what_is_missing(pod: Pod, engine: Engine, line: Line, *, of_amd: bool) -> tuple[str, Fix]:
     """Why the engine uses no GPU, as far as that is known, and what brings it one."""
     container, here, unfit = engine.container, pod.spec.node_name or "?", _unfit(line)
-    if unfit and _NO_DRIVER not in unfit:  # the container runtime has brought the driver that answers
+    if unfit and NO_DRIVER not in unfit:  # the container runtime has brought the driver that answers
         return unfit, fixes.advice(
             f"See whether the GPUs and the driver of node {here} answer, and what the kernel's log says of them; then make the pod anew",
             fixes.on_node(here, "sh -c 'nvidia-smi; dmesg | grep -e NVRM -e amdgpu | tail -n 20'"),
@@ -292,21 +283,15 @@ def _what_is_missing(pod: Pod, engine: Engine, line: Line, *, of_amd: bool) -> t
 
 def _not_brought(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Iterator[Finding]:
     """CUDA's error 35 on a node whose driver has the CUDA of the image: the container has no driver, or another one."""
-    container, driver = engine.container, driver_cuda(pod, node)
-    ended = [log for ending in endings(pod) if ending.container is container and (log := log_of(ending, logs))]
-    line = next((line for log in ended for text in _ERROR_35 for line in log.find(text)), None)
-    built = image_cuda(container, logs) if line else None
-    if line is None or driver is None or built is None or not suffices(driver[0], built[0]):
+    error = error_35(pod, engine, logs, node)
+    if error is None or not error.suffices:
         return
-    phase = phase_of(line.log)
-    if phase is not None and phase.line.number > line.number:
-        return  # it went on without
     name = pod.spec.node_name or "?"
     yield Finding(
         role="cause",
-        summary=f"CUDA finds no driver in container {container.name}, or not the node's: that of {name} knows CUDA {say_cuda(driver[0])}, "
-        f"which suffices for the image's {say_cuda(built[0])}.",
-        evidence=(log_evidence(line), driver[1], built[1]),
+        summary=f"CUDA finds no driver in container {engine.container.name}, or not the node's: that of {name} knows CUDA {error.driver}, "
+        f"which suffices for the image's {error.image}.",
+        evidence=error.evidence,
         explains=(*FAILED_START, "engine-dead", "worker-lost"),
         fixes=(
             fixes.set_spec(
@@ -319,7 +304,7 @@ def _not_brought(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Ite
                 "library path"
             ),
         ),
-        order=line.order,
+        order=error.line.order,
     )
 
 
