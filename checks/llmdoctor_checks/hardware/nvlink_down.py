@@ -202,7 +202,7 @@ def _not_reset(pod: Pod, hardware: Hardware, logs: Logs) -> Iterator[Finding]:
         for xid in hardware.xids
         if _of_nvlink(xid.number, xid_meaning(xid.number)) and not hardware.kernel.outlived(xid)
     ]
-    said = [line for log in logs for text in _NO_PEER for line in log.find(text) if "NCCL WARN" in line.text]
+    said = [line for log in logs for line in log.find(*_NO_PEER) if "NCCL WARN" in line.text]
     if not old or not said:
         return
     yield Finding(

@@ -115,7 +115,7 @@ def _out_of_memory(logs: Logs, container: str) -> Line | None:
         phase = phase_of(log)
         if phase is None or phase.name in ("downloading the model", "loading weights"):
             continue
-        lines = [line for text in _OUT_OF_MEMORY for line in log.find(text)]
+        lines = [*log.find(*_OUT_OF_MEMORY)]
         if lines:
             return min(lines, key=lambda line: line.number)
     return None

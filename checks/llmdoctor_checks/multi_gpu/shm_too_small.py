@@ -260,7 +260,7 @@ def _system_error(pod: Pod, container: Container, logs: Logs | None) -> Line | N
         log = log_of(ending, logs) if logs and ending.container is container else None
         # what served had connected its workers
         if log is not None and not served(log) and next(log.find(_SAYS_WHICH), None) is None:
-            return next((line for text in _SYSTEM_ERROR for line in log.find(text)), None)
+            return next(log.find(*_SYSTEM_ERROR), None)
     return None
 
 
@@ -269,7 +269,7 @@ def _ended_by_sigbus(pod: Pod, container: Container, logs: Logs | None) -> Line 
     for ending in endings(pod) if logs else ():
         log = log_of(ending, logs) if logs and ending.container is container else None
         if log is not None:
-            lines = (line for text in _ENDED_BY_SIGBUS for line in log.find(text))
+            lines = log.find(*_ENDED_BY_SIGBUS)
             if told := next((line for line in lines if _OF_A_PROCESS.search(line.text[:2000])), None):
                 return told
     return None

@@ -222,7 +222,7 @@ def _for_a_model(container: Container, logs: Logs | None) -> Iterator[Line]:
     others = [log.source for e in killed if e.container is container and (log := log_of(e, logs))]
     for log in logs.of(container.name):
         if log.source not in others:
-            yield from (line for text in _MODEL_NEEDS for line in log.find(text))
+            yield from log.find(*_MODEL_NEEDS)
 
 
 def _model_needs_one(container: Container, line: Line) -> Finding:
@@ -252,7 +252,7 @@ def _without_driver(container: Container, logs: Logs, node: Node | None) -> Iter
     line = next((x for text in _OLD_OR_NONE for log in ended for x in log.find(text) if _ends(x)), None)
     if line is None:
         return
-    said = (x for text in _TOLD for x in line.log.find(text))
+    said = line.log.find(*_TOLD)
     if any(re.search(_THERE, x.text[:2000]) for x in said):
         return  # it is led in, and too old
     driver, built = driver_cuda(pod, node), image_cuda(container, logs)

@@ -99,7 +99,7 @@ def _said(pod: Pod, logs: Logs) -> _Said | None:
     """The last such line of an instance that ended, or of one that runs and is not ready."""
     ended = [log for ending in endings(pod) if (log := log_of(ending, logs))]
     for log in ended or [log for log in logs if not log.previous]:
-        over = max((line.number for words in _OVER for line in log.find(words)), default=0)
+        over = max((line.number for line in log.find(*_OVER)), default=0)
         for literal, pattern in _UNREACHED:
             lines = [(line, found) for line in log.find(literal) if (found := re.search(pattern, line.text[:2000]))]
             if lines and lines[-1][0].number > over and not _ended_otherwise(log, lines[-1][0]):

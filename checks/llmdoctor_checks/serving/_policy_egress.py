@@ -180,7 +180,7 @@ def dns(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
         return
     for ending in endings(pod):
         log = log_of(ending, logs)
-        lines = (x for words in DNS_SILENT for x in log.find(words)) if log is not None else iter(())
+        lines = log.find(*DNS_SILENT) if log is not None else iter(())
         line = max(lines, key=lambda x: x.number, default=None)
         if line is None:
             continue
@@ -308,10 +308,9 @@ def _of_servers(cluster: Cluster) -> Iterator[str]:
 def _unanswered(engine: Engine, logs: Logs | None) -> Line | None:
     """A line of a download from the Hub that got no answer."""
     for log in logs.of(engine.container.name) if logs else ():
-        for words in _NO_ANSWER:
-            for line in log.find(words):
-                if "huggingface" in line.text or "hf.co" in line.text or "name resolution" in line.text:
-                    return line
+        for line in log.find(*_NO_ANSWER):
+            if "huggingface" in line.text or "hf.co" in line.text or "name resolution" in line.text:
+                return line
     return None
 
 

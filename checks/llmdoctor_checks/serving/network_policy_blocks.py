@@ -65,7 +65,7 @@ def network_policy_blocks(pod: Pod, subject: Subject, cluster: Cluster, logs: Lo
 
 def _head(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """A Ray worker that gets no answer from a head which runs, and a policy by which the head takes nothing from it."""
-    line = next((line for words in _NO_HEAD for line in logs.find(words)), None) if logs and pod.failing else None
+    line = next(logs.find(*_NO_HEAD), None) if logs and pod.failing else None
     group = pod.labels.get("ray.io/cluster")
     if line is None or not group:
         return

@@ -182,7 +182,7 @@ def _cut(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     """Prompts that lost their beginning."""
     container = engine.container
     log = logs.current(container.name)
-    found = [line for text in (_CUT, _CUT_MESSAGES, _POSTED) for line in log.find(text)] if log is not None else []
+    found = [*log.find(_CUT, _CUT_MESSAGES, _POSTED)] if log is not None else []
     lines = sorted(found, key=lambda line: line.number)
     cuts = [line for line in lines if _POSTED not in line.text]
     if not cuts:

@@ -41,7 +41,7 @@ def error_35(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Error35
     """The error that ended an engine, where both versions are known and it did not go on without."""
     container, driver = engine.container, driver_cuda(pod, node)
     ended = [log for ending in endings(pod) if ending.container is container and (log := log_of(ending, logs))]
-    line = next((line for log in ended for text in ERROR_35 for line in log.find(text)), None)
+    line = next((line for log in ended for line in log.find(*ERROR_35)), None)
     image = image_cuda(container, logs) if line else None
     if line is None or driver is None or image is None:
         return None

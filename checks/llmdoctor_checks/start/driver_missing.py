@@ -45,7 +45,7 @@ def driver_missing(pod: Pod, node: Node, logs: Logs) -> Iterator[Finding]:
     pool = node.labels.get(_SIMULATED)
     for ending in endings(pod) if pool is not None and not pod.ready else ():
         log = log_of(ending, logs)
-        line = next((line for text in _NO_DRIVER for line in log.find(text)), None) if log is not None else None
+        line = next(log.find(*_NO_DRIVER), None) if log is not None else None
         if line is None or not any(name.startswith("nvidia.com/") for name in ending.container.accelerators):
             continue
         yield Finding(

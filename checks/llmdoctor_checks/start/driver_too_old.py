@@ -61,7 +61,7 @@ def driver_too_old(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> I
     if not pod.ready or not asked_for(engine) or log is None:
         return
     lacks = [line for line in log.find(_LACKS) if engine.name == "ollama" and re.search(_SEARCH, line.text[:2000])]
-    said = [*(line for text in (_OLD, _PTX) for line in log.find(text)), *lacks]
+    said = [*log.find(_OLD, _PTX), *lacks]
     refused = max(said, key=lambda x: x.number, default=None)
     # Ollama starts llama.cpp with CUDA only where it has found a GPU
     if refused is None or (engine.name != "ollama" and _PTX not in refused.text and not _answers(refused)):
@@ -100,6 +100,4 @@ def _by_the_node(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Ite
 def _answers(refused: Line) -> bool:
     """Whether a log shows that there is a driver."""
     texts = ('msg="inference compute"', "CUDA devices")
-    return any(
-        re.search(pattern, line.text[:2000]) for text in texts for line in refused.log.find(text) for pattern in _DRIVER
-    )
+    return any(re.search(pattern, line.text[:2000]) for line in refused.log.find(*texts) for pattern in _DRIVER)

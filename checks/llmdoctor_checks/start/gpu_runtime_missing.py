@@ -53,6 +53,10 @@ _BY_RUNTIME = {
 #: Where pods that bring their driver's libraries by themselves mount them.
 _DRIVERS_FOLDER = r"^/usr/local/(?:Ascend(?:/driver(?:/.{0,200})?)?|musa)/?$"
 _NOT_FOUND = ": cannot open shared object file"
+_WITHOUT_LIBRARIES = (
+    "driver-libs-not-on-path", "system-library-missing", "compiler-missing", "entrypoint-missing", "import-broken",
+    *FAILED_START, "engine-dead", "worker-lost", "rollout-stuck",
+)  # fmt: skip
 
 #: What gVisor's runsc (runsc/sandbox) says of a sandbox that ended while it came up, now and before 2023.
 _SANDBOX_ENDED = (
@@ -147,7 +151,7 @@ def _by_cpu(container: Container, logs: Logs) -> Line | None:
         return None
     for log in reversed(logs.of(container.name)):
         for line in log.find(_BY_CPU):
-            found = any(later.number > line.number for text in _CUDA_FOUND for later in log.find(text))
+            found = any(later.number > line.number for later in log.find(*_CUDA_FOUND))
             return None if found else line
     return None
 
@@ -162,18 +166,11 @@ def _by_the_default_runtime(container: Container, logs: Logs, cluster: Cluster) 
     if any(re.search(_DRIVERS_FOLDER, mount.mount_path) for mount in container.spec.volume_mounts):
         return  # it brings the driver by itself, and needs no runtime for that
     word, libraries = next(found for prefix, found in _BY_RUNTIME.items() if next(iter(asked)).startswith(prefix))
-    named = (
-        item.name for item in cluster.items("RuntimeClass") if word in f"{item.name} {item.raw.get('handler')}".lower()
-    )
-    runtime = next(named, None)
+    classes = cluster.items("RuntimeClass")
+    runtime = next((item.name for item in classes if word in f"{item.name} {item.raw.get('handler')}".lower()), None)
     ended = [log for ending in endings(pod) if ending.container is container and (log := log_of(ending, logs))]
-    lines = (
-        line
-        for log in ended
-        for line in log.find(_NOT_FOUND)
-        if re.search(libraries + r"[\w.]{0,20}: cannot", line.text[:2000])
-    )
-    line = next(lines, None)
+    absent = libraries + r"[\w.]{0,20}: cannot"
+    line = next((x for log in ended for x in log.find(_NOT_FOUND) if re.search(absent, x.text[:2000])), None)
     if runtime is None or line is None:
         return
     yield Finding(
@@ -185,17 +182,7 @@ def _by_the_default_runtime(container: Container, logs: Logs, cluster: Cluster) 
             *(pod_evidence(container, f"resources.limits[{name}]", str(n)) for name, n in asked.items()),
             pod_evidence(pod, "runtimeClassName", "not set"),
         ),
-        explains=(
-            "driver-libs-not-on-path",
-            "system-library-missing",
-            "compiler-missing",
-            "entrypoint-missing",
-            "import-broken",
-            *FAILED_START,
-            "engine-dead",
-            "worker-lost",
-            "rollout-stuck",
-        ),
+        explains=_WITHOUT_LIBRARIES,
         fixes=(
             fixes.set_spec(pod, "/runtimeClassName", runtime, f"Give the pod the runtime class {runtime}"),
             fixes.advice(
@@ -366,9 +353,8 @@ def _without_render_node(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findi
     own, whole = container.spec.security_context, pod.spec.security_context
     where, user = (container, own.run_as_user) if own.run_as_user is not None else (pod, whole.run_as_user)
     groups = sorted({*whole.supplemental_groups, *([whole.fs_group] if whole.fs_group else [])})
-    root = user == 0 or (
-        user is None and not (own.run_as_non_root or whole.run_as_non_root)
-    )  # it owns the render nodes
+    # it owns the render nodes
+    root = user == 0 or (user is None and not (own.run_as_non_root or whole.run_as_non_root))
     who = f"user {user}" if user else "its user"
     why = f", with the groups {', '.join(map(str, groups))}" if user and groups else ""
     look = f"kubectl -n {pod.namespace} exec {pod.name} -c {container.name} -- sh -c 'id; ls -ln /dev/dri'"

@@ -154,11 +154,7 @@ def _by_log(pod: Pod, container: Container, logs: Logs | None, events: Events | 
     log = logs.current(container.name) if logs else None
     if not stuck or not refused or log is None or ended_by_itself(container, events):
         return
-    found = (
-        (line, re.search(_SERVES, line.text[:2000]))
-        for words in ("unning on ", "Listening at:")
-        for line in log.find(words)
-    )
+    found = ((line, re.search(_SERVES, line.text[:2000])) for line in log.find("unning on ", "Listening at:"))
     ports = {int(said["port"]): line for line, said in found if said and not re.fullmatch(_LOOPBACK, said["host"])}
     for kind, probe in container.spec.probes.items():
         asked = _port(container, probe)

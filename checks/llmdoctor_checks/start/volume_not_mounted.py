@@ -172,11 +172,10 @@ def _absent(container: Container, logs: Logs | None) -> Iterator[tuple[str, Line
     spec = container.spec
     told = "\n".join(str(word) for word in (*spec.argv, *(v.value or "" for v in spec.env)))
     for log in logs.of(container.name) if logs else ():
-        for literal in _ABSENT_TEXTS:
-            for line in log.find(literal):
-                said = re.search(_ABSENT, line.text)
-                if said and said["path"] in told and container.mount_over(said["path"]) is None:
-                    yield said["path"], line
+        for line in log.find(*_ABSENT_TEXTS):
+            said = re.search(_ABSENT, line.text)
+            if said and said["path"] in told and container.mount_over(said["path"]) is None:
+                yield said["path"], line
 
 
 def _brings(volume: k8s.Volume) -> bool:
