@@ -167,16 +167,18 @@ def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Findi
             summary = f"HAMi's device plugin says that no device of {they} is healthy."
     elif parts:
         they = "does not advertise all of its" if len(found.verdicts) == 1 else "do not advertise all of their"
-        summary = f"{nodes_said(found)} would fit but {they} GPUs: {', '.join(parts)} {found.resource}"
-        summary += "".join(f"; {said}" for said, _ in broken[:3])
+        reasons = [said for said, _ in broken[:3]]
         for node in uncut:
             config, state = node.labels.get(MIG_CONFIG, "its configuration"), node.labels[MIG_STATE]
-            summary += f"; the MIG manager {MIG_SAID[state]} {config} on {node.name}"
+            reasons.append(f"the MIG manager {MIG_SAID[state]} {config} on {node.name}")
             evidence.append(node_evidence(node, f"{MIG_CONFIG}={config}, {MIG_STATE}={state}"))
-        watchless = [verdict.node.name for verdict in shown if _watchless(cluster, verdict.node.name)]
-        if watchless:
-            summary += f"; the device plugin of {watchless[0]} ends, because the node's inotify instances are used up"
-        summary += f"; the pod of the {first[1]} is not done there ({state_of(first[0])})." if first else "."
+        watchless = [verdict.node.name for verdict in shown if _watchless(cluster, verdict.node.name)][:1]
+        reasons += [
+            f"the device plugin of {name} ends, because the node's inotify instances are used up" for name in watchless
+        ]
+        reasons += [f"the pod of the {first[1]} is not done there ({state_of(first[0])})"] if first else []
+        offered = f"{', '.join(parts)} {found.resource}"
+        summary = f"{nodes_said(found)} would fit but {they} GPUs: {'; '.join((offered, *reasons))}."
     else:
         summary = (
             f"{nodes_said(found)} match its GPU selector and could never hold it, by the scheduler's count: "

@@ -11,6 +11,7 @@ from kubectl_llmdoctor.api import (
     Container,
     Engine,
     Finding,
+    Fix,
     Item,
     Line,
     Logs,
@@ -103,25 +104,30 @@ def outside(pod: Pod, engines: Sequence[Engine], cluster: Cluster, logs: Logs | 
             if theirs
             else quote(ours[0], "egress")
         )
+        named = " and ".join(sorted(hosts))
+        fix = (
+            _let_out_to(named, port, theirs[0][0])
+            if theirs
+            else let_outside(ours[0], [f"port {port} of public addresses"], port)
+        )
         yield Finding(
             role="cause",
             summary=f"No rule of {' and '.join(dict.fromkeys(names))} lets {pod.name} out of the cluster at port {port}, "
-            f"at which it asks {' and '.join(sorted(hosts)) or told['whom']}.",
+            f"at which it asks {named or told['whom']}.",
             evidence=(log_evidence(line), quoted),
             explains=("model-registry-failed", "hf-unreachable", *FAILED_START),
-            fixes=(
-                fixes.advice(
-                    f"Allow port {port} to {' and '.join(sorted(hosts))} (toFQDNs; a store may send on to other names), or to the entity "
-                    f"world, in {theirs[0][0].name}"
-                    if hosts
-                    else f"Allow port {port} to the entity world (or the names of the store) in {theirs[0][0].name}",
-                    owner="platform",
-                )
-                if theirs
-                else let_outside(ours[0], [f"port {port} of public addresses"], port),
-            ),
+            fixes=(fix,),
         )
         return
+
+
+def _let_out_to(hosts: str, port: int, policy: Item) -> Fix:
+    """A rule that a policy of Cilium lacks."""
+    if not hosts:
+        text = f"Allow port {port} to the entity world (or the names of the store) in {policy.name}"
+    else:
+        text = f"Allow port {port} to {hosts} (toFQDNs; a store may send on to other names), or to the entity world, in {policy.name}"
+    return fixes.advice(text, owner="platform")
 
 
 def _hosts(text: str, whom: str) -> set[str]:

@@ -241,20 +241,15 @@ def _threads(engine: Engine, logs: Logs) -> Finding | None:
             log_evidence(last),
             *_spec(container),
         ),
-        fixes=(
-            *(
-                (
-                    fixes.advice(
-                        f"Let it compute with {max(math.floor(limit / 1000), 1)} threads, as many as its limit has cores "
-                        f"({'num_thread, in the request or the Modelfile' if engine.name == 'ollama' else '--threads'})"
-                    ),
-                )
-                if more
-                else ()
-            ),
-            *_fixes(container, engine, limit),
-        ),
+        fixes=(*((_fewer_threads(engine, limit),) if more else ()), *_fixes(container, engine, limit)),
         order=last.order,
+    )
+
+
+def _fewer_threads(engine: Engine, limit: int) -> Fix:
+    where = "num_thread, in the request or the Modelfile" if engine.name == "ollama" else "--threads"
+    return fixes.advice(
+        f"Let it compute with {max(math.floor(limit / 1000), 1)} threads, as many as its limit has cores ({where})"
     )
 
 

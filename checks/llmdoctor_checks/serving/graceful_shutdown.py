@@ -182,16 +182,10 @@ def graceful_shutdown(pod: Pod, subject: Subject, events: Events | None, logs: L
 
 
 def _of_engine(pod: Pod, engine: Engine, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
-    if logs is not None and (found := _cut(pod, engine, logs) or _dropped(pod, engine, logs)):
-        yield found
-        return
-    if logs is not None and (found := _cancelled(pod, engine, logs) or _still_asked(pod, engine, logs)) is not None:
-        yield found
-        return
-    if logs is not None and (found := _unloaded(pod, engine, logs)) is not None:
-        yield found
-        return
-    if (found := _broken_off(pod, engine.container, events, engine.name)) is not None:
+    ways = (_cut, _dropped, _cancelled, _still_asked, _unloaded) if logs is not None else ()
+    by_log = next((found for way in ways if logs is not None and (found := way(pod, engine, logs))), None)
+    found = by_log or _broken_off(pod, engine.container, events, engine.name)
+    if found is not None:
         yield found
         return
     container = engine.container
