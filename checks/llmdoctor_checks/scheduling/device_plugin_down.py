@@ -180,10 +180,8 @@ def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Findi
         offered = f"{', '.join(parts)} {found.resource}"
         summary = f"{nodes_said(found)} would fit but {they} GPUs: {'; '.join((offered, *reasons))}."
     else:
-        summary = (
-            f"{nodes_said(found)} match its GPU selector and could never hold it, by the scheduler's count: "
-            f"they advertise no {found.resource}."
-        )
+        why = f"by the scheduler's count: they advertise no {found.resource}."
+        summary = f"{nodes_said(found)} match its GPU selector and could never hold it, {why}"
     name = min((v.node.name for v in found.verdicts), default="")
     # with a plugin there, somebody has found the node by another label
     named = [v.node for v in shown if v.node.finely_named and not plugins_on(cluster, v.node.name)][:1]
