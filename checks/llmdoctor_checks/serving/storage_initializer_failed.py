@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from kubectl_llmdoctor.api import (
     Ending,
     Finding,
+    Fix,
     Log,
     Logs,
     Pod,
@@ -95,21 +96,24 @@ def storage_initializer_failed(pod: Pod, logs: Logs | None) -> Iterator[Finding]
                 *(("model-not-found",) if of_image else ()),
                 *CRASHED,
             ),
-            fixes=(
-                fixes.advice(
-                    "See in the container's log why it does not link the image's /models: an image without a shell or that folder, "
-                    "or another user than the server's",
-                    f"kubectl -n {pod.namespace} logs {pod.name} -c {name} --previous",
-                )
-                if of_image
-                else fixes.advice(
-                    "Correct storageUri, or give the service account of the pod the credentials of the store "
-                    "(annotations of its Secret name the S3 endpoint)",
-                    f"kubectl -n {pod.namespace} get pod {pod.name} -o jsonpath='{{.spec.serviceAccountName}}{{\"\\n\"}}'",
-                    f"kubectl -n {pod.namespace} logs {pod.name} -c {name} --previous",
-                ),
-            ),
+            fixes=(_see_why(pod, name, of_image=of_image),),
         )
+
+
+def _see_why(pod: Pod, container: str, *, of_image: bool) -> Fix:
+    log = f"kubectl -n {pod.namespace} logs {pod.name} -c {container} --previous"
+    if of_image:
+        return fixes.advice(
+            "See in the container's log why it does not link the image's /models: an image without a shell or that folder, "
+            "or another user than the server's",
+            log,
+        )
+    return fixes.advice(
+        "Correct storageUri, or give the service account of the pod the credentials of the store "
+        "(annotations of its Secret name the S3 endpoint)",
+        f"kubectl -n {pod.namespace} get pod {pod.name} -o jsonpath='{{.spec.serviceAccountName}}{{\"\\n\"}}'",
+        log,
+    )
 
 
 def _there_before(pod: Pod, ending: Ending, log: Log) -> Finding | None:
