@@ -160,11 +160,7 @@ def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Findi
     # the manager stops the plugin while it works
     uncut = [v.node for v in shown if v.node.labels.get(MIG_STATE) in MIG_SAID][: 1 if parts else 0]
     if unknown:
-        they = nodes_said(found) if found.verdicts else f"{unknown} node{'s' if unknown > 1 else ''}"
-        who = "Volcano" if "not initialized with device" in pending.message else "HAMi"
-        summary = f"{who} knows no device of {they}: its device plugin does not run there, or has found none."
-        if any("CardNotHealth" in count.text for count in found.counts):
-            summary = f"HAMi's device plugin says that no device of {they} is healthy."
+        summary = _unregistered(pending, found, unknown)
     elif parts:
         they = "does not advertise all of its" if len(found.verdicts) == 1 else "do not advertise all of their"
         reasons = [said for said, _ in broken[:3]]
@@ -192,6 +188,15 @@ def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Findi
         *_restart(cluster, name),
     ]
     yield finding(pending, found, summary, evidence, ways, ("gpu-insufficient", "gpu-resource-absent"))
+
+
+def _unregistered(pending: Pending, found: Cause, count: int) -> str:
+    """Nodes of which a scheduler that shares GPUs knows none."""
+    they = nodes_said(found) if found.verdicts else f"{count} node{'s' if count > 1 else ''}"
+    if any("CardNotHealth" in one.text for one in found.counts):
+        return f"HAMi's device plugin says that no device of {they} is healthy."
+    who = "Volcano" if "not initialized with device" in pending.message else "HAMi"
+    return f"{who} knows no device of {they}: its device plugin does not run there, or has found none."
 
 
 def _unfit(cluster: Cluster, node: str, resource: str) -> Iterator[tuple[str, Evidence]]:

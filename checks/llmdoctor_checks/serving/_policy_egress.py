@@ -80,14 +80,7 @@ def outside(pod: Pod, engines: Sequence[Engine], cluster: Cluster, logs: Logs | 
     ours = policies(pod, cluster, "Egress")
     if not theirs and not ours:
         return
-    said = (
-        (line, told)
-        for log in logs
-        for words, pattern in NOT_CONNECTED_OUTSIDE
-        for line in log.find(words)
-        if (told := re.search(pattern, line.text))
-    )
-    for line, told in said:
+    for line, told in _not_connected(logs):
         store = any(name in line.text for name in _STORES)
         if (not store and (pod.ready or not _is_outside(told["whom"]))) or (pod.ready and line.log.previous):
             continue
@@ -119,6 +112,14 @@ def outside(pod: Pod, engines: Sequence[Engine], cluster: Cluster, logs: Logs | 
             fixes=(fix,),
         )
         return
+
+
+def _not_connected(logs: Logs) -> Iterator[tuple[Line, re.Match[str]]]:
+    for log in logs:
+        for words, pattern in NOT_CONNECTED_OUTSIDE:
+            for line in log.find(words):
+                if told := re.search(pattern, line.text):
+                    yield line, told
 
 
 def _let_out_to(hosts: str, port: int, policy: Item) -> Fix:
