@@ -333,6 +333,19 @@ class _Board:
             fields.gpu |= {"memoryTotalBytes": memory.total, "memoryUsedBytes": memory.used}
             if hasattr(memory, "reserved"):
                 fields.gpu["memoryReservedBytes"] = memory.reserved
+        self._clocks(fields)
+        self._health(fields)
+        put("persistenceMode", lambda: pynvml.nvmlDeviceGetPersistenceMode(handle) == 1)
+        mode = fields.call("computeMode", lambda: pynvml.nvmlDeviceGetComputeMode(handle))
+        if mode is not None:
+            fields.gpu["computeMode"] = _COMPUTE_MODES.get(mode, str(mode))
+        processes = self._processes(fields, handle, "processes")
+        if processes is not None:
+            fields.gpu["processes"] = processes
+
+    def _clocks(self, fields: _Fields) -> None:
+        """How busy and how hot it is, and what holds its clocks down."""
+        handle, put = self.handle, fields.put
         put("utilizationPercent", lambda: pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
         put(
             "temperatureC",
@@ -356,6 +369,10 @@ class _Board:
         )
         if reasons is not None:
             fields.gpu["throttleReasons"] = [name for bit, name in _CLOCK_REASONS.items() if reasons & bit]
+
+    def _health(self, fields: _Fields) -> None:
+        """Errors of its memory, and its PCIe link."""
+        handle, put = self.handle, fields.put
         put("ecc.enabled", lambda: pynvml.nvmlDeviceGetEccMode(handle)[0] == 1)
         for name, counter in (("volatile", pynvml.NVML_VOLATILE_ECC), ("aggregate", pynvml.NVML_AGGREGATE_ECC)):
             put(
@@ -373,13 +390,6 @@ class _Board:
         put("pcie.width", lambda: pynvml.nvmlDeviceGetCurrPcieLinkWidth(handle))
         put("pcie.maxWidth", lambda: pynvml.nvmlDeviceGetMaxPcieLinkWidth(handle))
         put("pcie.replays", lambda: pynvml.nvmlDeviceGetPcieReplayCounter(handle))
-        put("persistenceMode", lambda: pynvml.nvmlDeviceGetPersistenceMode(handle) == 1)
-        mode = fields.call("computeMode", lambda: pynvml.nvmlDeviceGetComputeMode(handle))
-        if mode is not None:
-            fields.gpu["computeMode"] = _COMPUTE_MODES.get(mode, str(mode))
-        processes = self._processes(fields, handle, "processes")
-        if processes is not None:
-            fields.gpu["processes"] = processes
 
     def _memory(self, fields: _Fields, handle: Any, field: str) -> Any:
         """Before the 510 driver, what is reserved counts as used."""

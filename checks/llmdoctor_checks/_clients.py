@@ -66,7 +66,7 @@ def told(
 
 def _refused_by_address(pod: Pod, cluster: Cluster, log: Log, status: str) -> Iterator[Container]:
     """Containers of pods whose requests the server refused so, by its access log, and that are told of no other server of models."""
-    lines = (line for words in ('"POST /', "request: POST ") for line in log.find(words))
+    lines = log.find('"POST /', "request: POST ")
     refused_ones = (said for line in lines if (said := re.search(_TO_WHOM, line.text[:2000])))
     addresses = {said[1] or said[3] for said in refused_ones if (said[2] or said[4]) == status}
     every = cluster.once("pods by address", lambda: _by_address(cluster)) if addresses else {}
@@ -135,7 +135,7 @@ def refused(log: Log | None, *statuses: str, since_first: bool = False, after: i
 
     After a line, if one is given.
     """
-    lines = [line for words in ('"POST /v1/', "request: POST ") for line in log.find(words)] if log else []
+    lines = [*log.find('"POST /v1/', "request: POST ")] if log else []
     asked = [m[1] or m[2] for line in lines if line.number > after and (m := re.search(_ASKED, line.text[:2000]))]
     if since_first:
         asked = list(itertools.dropwhile(lambda status: status not in statuses, asked))

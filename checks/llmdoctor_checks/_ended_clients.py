@@ -27,9 +27,6 @@ _OF_A_SERVER = (
     r"^(?!.*(?:REGISTRY|TRACK|HUB|MIRROR|DOWNLOAD|STORE)).*(?:OPENAI|OLLAMA|LLM|ANTHROPIC|INFERENCE|MODEL|COMPLETION)"
 )
 
-#: What the program's end explains.
-CONSEQUENCES = ("crash-loop", "not-ready", "pod-failed", "rollout-stuck")
-
 #: An answer that did not come in time, and not a connection, nor a place in a pool.
 _LATE, _NO_CONNECTION = r"(?:APITimeoutError|ReadTimeout(?:Error)?|Timeout)$", r"(?:Connect|Pool)(?:ion)?Timeout"
 

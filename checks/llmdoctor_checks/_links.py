@@ -39,6 +39,7 @@ from kubectl_llmdoctor.api import (
     signs_of_life,
     told_by,
 )
+from llmdoctor_checks._consequences import FAILED_START
 from llmdoctor_checks._last_link import Why, nobody_listens
 from llmdoctor_checks._listening import listens, port_evidence
 from llmdoctor_checks._services import endpoints_of
@@ -52,7 +53,7 @@ _A_NAME = 6
 
 #: A server that started no longer ago is loading.
 _LOADING = 630
-_CONSEQUENCES = ("crash-loop", "not-ready", "pod-failed", "rollout-stuck", "engine-init-failed")
+_CONSEQUENCES = (*FAILED_START, "rollout-stuck")
 
 
 class Broken(msgspec.Struct, frozen=True):

@@ -43,11 +43,10 @@ def listens_elsewhere(container: Container, logs: Logs | None, port: str) -> boo
 def listens(container: Container, logs: Logs | None, ports: set[str]) -> tuple[str, Line, str] | None:
     """The address at which the log says that it listens on one of the ports, the line and the port."""
     for log in reversed(logs.of(container.name) if logs else []):
-        for literal in ("127.0.0.1", "localhost", "[::1]", ANY_IPV4):
-            for line in log.find(literal):
-                said = re.search(_LISTENS, line.text)
-                if said and said["port"] in ports and not (literal == "localhost" and _SAYS_LOCALHOST in line.text):
-                    return said["host"], line, said["port"]
+        for line in log.find("127.0.0.1", "localhost", "[::1]", ANY_IPV4):
+            said = re.search(_LISTENS, line.text)
+            if said and said["port"] in ports and not (said["host"] == "localhost" and _SAYS_LOCALHOST in line.text):
+                return said["host"], line, said["port"]
     return None
 
 

@@ -17,5 +17,5 @@ _NOBODY = (
 
 def nobody_left(log: Log) -> Iterator[Line]:
     """Lines of a log that say so, in their order."""
-    found = {line.number: line for words in LITERALS for line in log.find(words)}
+    found = {line.number: line for line in log.find(*LITERALS)}
     return (line for _, line in sorted(found.items()) if re.search(_NOBODY, line.text[:4000]))

@@ -37,7 +37,7 @@ def on_gpu_since(line: Line) -> bool:
 
     Old releases call layers offloaded that they have on the CPU.
     """
-    found = (x for text in ("ggml_cuda_init: found ", 'msg="inference compute"') for x in line.log.find(text))
+    found = line.log.find("ggml_cuda_init: found ", 'msg="inference compute"')
     return any(x.number > line.number and "library=cpu" not in x.text for x in found)
 
 

@@ -76,7 +76,7 @@ def fallback(container: str, logs: Logs) -> Fallback | None:
     for log in reversed(logs.of(container)):
         listed = list(log.find('msg="inference compute"'))
         if not listed:
-            if none := next((line for text in _NONE for line in log.find(text)), None):
+            if none := next(log.find(*_NONE), None):
                 return Fallback(none)
             continue
         if not all("library=cpu" in line.text for line in listed):

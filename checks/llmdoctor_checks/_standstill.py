@@ -23,7 +23,7 @@ _STACK_LINES = 80
 
 def ends_with(log: Log, texts: tuple[str, ...]) -> Line | None:
     """The last of the lines with one of these texts, where it is among the last of the log."""
-    last = max((line for text in texts for line in log.find(text)), key=lambda line: line.number, default=None)
+    last = max(log.find(*texts), key=lambda line: line.number, default=None)
     if last is None or len(log) - last.number > _LINES_AFTER + _STACK_LINES:
         return None
     after = [line for line in log.lines(last.number + 1, len(log)) if not _OF_A_STACK.search(line.text[:200])]

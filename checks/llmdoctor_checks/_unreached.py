@@ -228,7 +228,7 @@ def _of_models(text: str, to: Destination, container: Container, cluster: Cluste
 
 def last_answered(log: Log) -> int:
     """The number of the last line of a request that was answered: by whom it asks, or by whom nobody says; else 0."""
-    lines = (x for word in (" 200", " 201", '"HTTP/', "is UP, reason: ") for x in log.find(word))
+    lines = log.find(" 200", " 201", '"HTTP/', "is UP, reason: ")
     return max((x.number for x in lines if re.search(_ANSWERED, x.text[:4000])), default=0)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -245,8 +246,7 @@ def of_config(config: Mapping[str, Any], parameters: int | None = None) -> Archi
     `parameters` is how many the checkpoint has in all, where that is stated: what the text model does not account for
     is then the vision encoder's.
     """
-    names = config.get("architectures")
-    name = str(names[0]) if isinstance(names, list) and names else ""
+    name = _class(config)
     text = _text_part(config)
     raw = Config(text)
     dtype = raw.get("torch_dtype", "dtype")
@@ -423,17 +423,56 @@ def _weights(
 ) -> Weights:
     """The parameters of all layers, the embeddings and the vision encoder."""
     hidden, vocab = raw.number("hidden_size", "n_embd", "d_model"), raw.number("vocab_size", "padded_vocab_size")
+    name = _class(config)
+    mlp, shared, experts, routers = _mlps(raw, family, shapes, hidden)
+    beside, inputs = _per_layer_inputs(raw, hidden, len(shapes))
+    tied = config.get("tie_word_embeddings", raw.raw.get("tie_word_embeddings"))
+    tied = family.tied if not isinstance(tied, bool) else tied
+    positions = raw.optional("n_positions") or 0 if raw.raw.get("model_type") in ("gpt2", "gpt_bigcode") else 0
+    if family.encoder_only or raw.raw.get("model_type") == "opt":
+        positions = raw.optional("max_position_embeddings") or 0
+    headless = name.endswith("Model") and name not in _WITH_HEAD
+    text = Weights(
+        attention=sum(layer.attention for layer in shapes),
+        kv=sum(layer.kv for layer in shapes),
+        replicated=sum(layer.replicated for layer in shapes) + beside,
+        mlp=mlp,
+        shared=shared,
+        experts=experts,
+        plain=sum(layer.plain for layer in shapes) + routers + hidden,
+        embedding=(vocab + positions) * hidden + inputs,
+        head=0 if tied or family.encoder_only or headless else vocab * hidden,
+    )
+    wrapped = name in _WRAPPERS
+    if not wrapped and not name.endswith("ForConditionalGeneration"):
+        return text
+    vision = parameters - text.total if parameters and parameters > text.total else None
+    # what small Gemmas hear with counts, too
+    if not wrapped and not inputs and isinstance(config.get("vision_config"), dict):
+        with suppress(GapError):
+            vision = _vision(config)
+    if vision is None:
+        raise GapError("vision_config")
+    return msgspec.structs.replace(text, vision=vision)
+
+
+def _class(config: Mapping[str, Any]) -> str:
+    """The name of the model's class; empty where there is none."""
     names = config.get("architectures")
-    name = str(names[0]) if isinstance(names, list) and names else ""
-    mlp = shared = experts = plain = 0
+    return str(names[0]) if isinstance(names, list) and names else ""
+
+
+def _mlps(raw: Config, family: Family, shapes: Sequence[Layer], hidden: int) -> tuple[int, int, int, int]:
+    """Parameters of all layers' dense MLPs, shared experts, routed experts, and routers."""
+    mlp = shared = experts = routers = 0
     for layer in shapes:
-        plain += layer.plain
-        if layer.mlp == "dense and moe":
+        if layer.mlp in ("moe", "dense and moe"):
             one_shared, routed, router = _experts(raw, hidden)
-            experts, plain, mlp = experts + routed, plain + router, mlp + 3 * hidden * _width(raw, hidden)
-        elif layer.mlp == "moe":
-            one_shared, routed, router = _experts(raw, hidden)
-            shared, experts, plain = shared + one_shared, experts + routed, plain + router
+            experts, routers = experts + routed, routers + router
+            if layer.mlp == "moe":
+                shared += one_shared
+            else:
+                mlp += 3 * hidden * _width(raw, hidden)
         elif layer.mlp.startswith("width"):
             mlp += 3 * hidden * int(layer.mlp.split()[1])
         elif layer.mlp == "relu2":
@@ -444,41 +483,7 @@ def _weights(
         mlp += len(shapes) * 3 * hidden * raw.number("intermediate_size")
     if raw.get("use_double_wide_mlp"):  # Gemma 4: in the layers that use the cache of an earlier one
         mlp += raw.number("num_kv_shared_layers") * 3 * hidden * raw.number("intermediate_size")
-    beside, inputs = _per_layer_inputs(raw, hidden, len(shapes))
-    tied = config.get("tie_word_embeddings", raw.raw.get("tie_word_embeddings"))
-    tied = family.tied if not isinstance(tied, bool) else tied
-    positions = raw.optional("n_positions") or 0 if raw.raw.get("model_type") in ("gpt2", "gpt_bigcode") else 0
-    if family.encoder_only or raw.raw.get("model_type") == "opt":
-        positions = raw.optional("max_position_embeddings") or 0
-    text = Weights(
-        attention=sum(layer.attention for layer in shapes),
-        kv=sum(layer.kv for layer in shapes),
-        replicated=sum(layer.replicated for layer in shapes) + beside,
-        mlp=mlp,
-        shared=shared,
-        experts=experts,
-        plain=plain + hidden,
-        embedding=(vocab + positions) * hidden + inputs,
-        head=0
-        if tied or family.encoder_only or (name.endswith("Model") and name not in _WITH_HEAD)
-        else vocab * hidden,
-    )
-    wrapped = name in _WRAPPERS
-    if not wrapped and not name.endswith("ForConditionalGeneration"):
-        return text
-    rest = parameters - text.total if parameters and parameters > text.total else None
-    if (
-        wrapped or inputs or not isinstance(config.get("vision_config"), dict)
-    ):  # what small Gemmas hear with counts, too
-        vision = rest
-    else:
-        try:
-            vision = _vision(config)
-        except GapError:
-            vision = rest
-    if vision is None:
-        raise GapError("vision_config")
-    return msgspec.structs.replace(text, vision=vision)
+    return mlp, shared, experts, routers
 
 
 def _per_layer_inputs(raw: Config, hidden: int, layers: int) -> tuple[int, int]:

@@ -6,6 +6,7 @@ from kubectl_llmdoctor.catalog.layer import Config, Family, GapError, Kind, Laye
 
 
 def kv_heads_of(raw: Config, family: Family) -> int:
+    """How many heads of keys and values a layer has; as many as of queries where nothing is said."""
     heads = raw.number("num_attention_heads", "n_head", "n_heads")
     if family.attention == "blocks":
         return raw.optional("num_key_value_heads") or heads
@@ -22,6 +23,7 @@ def kv_heads_of(raw: Config, family: Family) -> int:
 
 
 def plain_layer(raw: Config, family: Family, index: int, mlp: str) -> Layer:
+    """A layer with queries, keys and values as projections of their own. Raises GapError where a size is missing."""
     hidden, heads = (
         raw.number("hidden_size", "n_embd", "d_model"),
         raw.number("num_attention_heads", "n_head", "n_heads"),

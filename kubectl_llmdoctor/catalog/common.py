@@ -22,4 +22,5 @@ class Common(msgspec.Struct, frozen=True):
 
 @cache
 def table() -> Common:
+    """The lists of common.json."""
     return msgspec.json.decode(Path(__file__).with_name("common.json").read_bytes(), type=Common)

@@ -23,15 +23,18 @@ class Config:
         self.raw = raw
 
     def get(self, *names: str) -> Any:
+        """What stands under the first of these names that is there; None where none is."""
         return next((self.raw[name] for name in names if self.raw.get(name) is not None), None)
 
     def number(self, *names: str) -> int:
+        """The number under the first of these names that is there. Raises GapError where it is none."""
         value = self.optional(*names)
         if value is None:
             raise GapError(names[0])
         return value
 
     def optional(self, *names: str) -> int | None:
+        """The number under the first of these names that is there; None where it is none, or differs between layers."""
         value = self.get(*names)
         if isinstance(value, list) and value and value.count(value[0]) == len(value):
             value = value[0]  # one for each layer, all alike
@@ -40,6 +43,7 @@ class Config:
         return int(value)
 
     def flag(self, name: str, default: bool) -> bool:
+        """What is true or false under a name, else the default."""
         value = self.raw.get(name)
         return value if isinstance(value, bool) else default
 
@@ -68,10 +72,12 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def divided(total: int, parts: int) -> int:
+    """An exact quotient. Raises GapError where there is none."""
     if not parts or total % parts:
         raise GapError("head_dim")
     return total // parts
 
 
 def multiple(value: int, of: int) -> int:
+    """The least multiple of `of` that is not below a value."""
     return -(-value // of) * of

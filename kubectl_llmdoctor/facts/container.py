@@ -250,7 +250,7 @@ class Container:
         return None if amount == 0 and resource in ("cpu", "memory") else amount
 
     def request(self, resource: str) -> int | None:
-        """A request, which defaults to the limit as the API server does."""
+        """A request in the units of `limit`, which it defaults to as the API server has it; None when it asks for none."""
         asked = self.spec.resources.requests.get(resource, self.spec.resources.limits.get(resource))
         return _amount(resource, asked)
 

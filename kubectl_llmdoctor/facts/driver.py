@@ -65,12 +65,8 @@ _VLLM, _VLLM_13 = r"(?:^|/)vllm/vllm-openai:v0\.(\d{1,3})\.", 20
 
 def driver_cuda(pod: Pod, node: Node | None) -> tuple[Cuda, Evidence] | None:
     """The newest CUDA that the driver of the pod's node knows, by the node's labels or the agent."""
-    labels = node.labels if node is not None else {}
-    if node is not None and (known := _version(labels.get(_RUNTIME, ""))):
-        return known, _of_node(node, f"{_RUNTIME}={labels[_RUNTIME]}")
-    for major, minor in _RUNTIME_PARTS if node is not None else ():
-        if node is not None and (known := _version(f"{labels.get(major, '')}.{labels.get(minor, '')}")):
-            return known, _of_node(node, f"{major}={labels[major]}, {minor}={labels[minor]}")
+    if node is not None and (found := _by_runtime(node)) is not None:
+        return found
     agent = hardware.agent if (hardware := hardware_of(pod)) is not None else None
     if hardware is not None and agent is not None and (known := _version(agent.cuda_version)):
         return known, Evidence(
@@ -78,10 +74,26 @@ def driver_cuda(pod: Pod, node: Node | None) -> tuple[Cuda, Evidence] | None:
             ref=f"Node/{hardware.node} agent driver",
             text=f"{agent.driver_version}, CUDA {agent.cuda_version}",
         )
-    for label in _DRIVERS if node is not None else ():
-        branch = labels.get(label, "").partition(".")[0]
-        if node is not None and branch.isdecimal() and int(branch) in _BRANCHES:
-            return _BRANCHES[int(branch)], _of_node(node, f"{label}={labels[label]}")
+    return _by_branch(node) if node is not None else None
+
+
+def _by_runtime(node: Node) -> tuple[Cuda, Evidence] | None:
+    """The labels that give the release itself."""
+    labels = node.labels
+    if known := _version(labels.get(_RUNTIME, "")):
+        return known, _of_node(node, f"{_RUNTIME}={labels[_RUNTIME]}")
+    for major, minor in _RUNTIME_PARTS:
+        if known := _version(f"{labels.get(major, '')}.{labels.get(minor, '')}"):
+            return known, _of_node(node, f"{major}={labels[major]}, {minor}={labels[minor]}")
+    return None
+
+
+def _by_branch(node: Node) -> tuple[Cuda, Evidence] | None:
+    """The labels that give the driver's version."""
+    for label in _DRIVERS:
+        branch = node.labels.get(label, "").partition(".")[0]
+        if branch.isdecimal() and int(branch) in _BRANCHES:
+            return _BRANCHES[int(branch)], _of_node(node, f"{label}={node.labels[label]}")
     return None
 
 

@@ -49,11 +49,12 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def finished(self) -> datetime | None:
+        """When it ended."""
         return parse_time(self.terminated.finished_at)
 
     @property
     def seconds(self) -> float | None:
-        """How long it ran."""
+        """How many seconds it ran; None where a time is missing, or they contradict each other."""
         if self.started and self.finished and self.finished >= self.started:
             return (self.finished - self.started).total_seconds()
         return None

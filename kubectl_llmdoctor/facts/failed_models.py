@@ -353,8 +353,8 @@ def _triton_model(line: Line) -> re.Match[str] | None:
 
 def failed_load(log: Log) -> Line | None:
     """Where a server that lives on says last that it could not load a model; None when it has loaded that, or one, since."""
-    loaded = max((x.number for text in OLLAMA_LOADED for x in log.find(text)), default=0)
-    failed = [x for text in _LOAD_FAILED for x in log.find(text) if x.number > loaded]
+    loaded = max((x.number for x in log.find(*OLLAMA_LOADED)), default=0)
+    failed = [x for x in log.find(*_LOAD_FAILED) if x.number > loaded]
     failed += [*_not_launched(log), *_not_loaded(log), *_failed_replicas(log), *_ended_swaps(log)]
     return max(failed, key=lambda x: x.number, default=None)
 

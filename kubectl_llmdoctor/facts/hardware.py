@@ -132,6 +132,7 @@ class NodeHardware:
         return Evidence(source="agent", ref=f"Node/{self.name} agent errors", text=text, age_seconds=self.age)
 
     def told(self, condition: GpuCondition) -> Evidence:
+        """A condition of the node as evidence."""
         return Evidence(source="node", ref=f"Node/{self.name} status.conditions[{condition.type}]", text=condition.text)
 
     @cached_property

@@ -162,6 +162,7 @@ class KernelLog:
 
     @cached_property
     def xids(self) -> tuple[Xid, ...]:
+        """The Xids that the driver wrote into it, in its order."""
         found: list[Xid] = []
         for line in self.lines:
             if match := re.search(_XID, line.text):

@@ -183,13 +183,14 @@ class Log:
                 found[self._literals[index]].append(begin + start)
         return found
 
-    def find(self, literal: str) -> Iterator[Line]:
-        """Every line that contains the literal, be it without the mark of an actor."""
-        found = self._find(literal, self._begin, len(self.text))
-        torn = []
-        if any(joint in literal for joint in self._joints):
-            torn = [line for line, text in self._unmarked if literal in text and literal not in line.text]
-        yield from heapq.merge(found, torn, key=lambda line: line.number) if torn else found
+    def find(self, *literals: str) -> Iterator[Line]:
+        """Every line that contains a literal, be it without the mark of an actor: those of the first literal, of the second, ..."""
+        for literal in literals:
+            found = self._find(literal, self._begin, len(self.text))
+            torn = []
+            if any(joint in literal for joint in self._joints):
+                torn = [line for line, text in self._unmarked if literal in text and literal not in line.text]
+            yield from heapq.merge(found, torn, key=lambda line: line.number) if torn else found
 
     @cached_property
     def _unmarked(self) -> list[tuple[Line, str]]:
@@ -290,7 +291,8 @@ class Logs:
         """The log of the container's latest instance; None where only one before it was read."""
         return next(iter(self.of(container, previous=False)), None)
 
-    def find(self, literal: str) -> Iterator[Line]:
-        """Every line of every log that contains the literal."""
-        for log in self.all:
-            yield from log.find(literal)
+    def find(self, *literals: str) -> Iterator[Line]:
+        """Every line of every log that contains a literal: those of the first literal, of the second, ..."""
+        for literal in literals:
+            for log in self.all:
+                yield from log.find(literal)

@@ -113,6 +113,7 @@ class Node:
 
     @property
     def taints(self) -> tuple[k8s.Taint, ...]:
+        """Its taints as they stand in its spec."""
         return self.obj.spec.taints
 
     @property
@@ -330,4 +331,5 @@ class Nodes:
         return {n.name: n for n in reversed(self.all)}
 
     def get(self, name: str) -> Node | None:
+        """A node by its name; None when it was not read."""
         return self._by_name.get(name)

@@ -216,6 +216,7 @@ class Pod:
         )
 
     def container(self, name: str) -> Container | None:
+        """A container by its name, of whatever role."""
         return next((c for c in self.containers if c.name == name), None)
 
     @property
@@ -225,6 +226,7 @@ class Pod:
         return asking[0] if len(asking) == 1 else None
 
     def volume(self, name: str) -> k8s.Volume | None:
+        """A volume of the spec by its name."""
         return next((v for v in self.spec.volumes if v.name == name), None)
 
     def field(self, path: str) -> str | None:

@@ -198,7 +198,7 @@ def _requests(lines: Sequence[Line]) -> Iterator[Line]:
 
 def gone(log: Log) -> Line | None:
     """The last line by which a server says that its engine is gone, where it answered nothing and started nothing after that."""
-    last = max((x for text in _GONE for x in log.find(text)), key=lambda x: x.number, default=None)
+    last = max(log.find(*_GONE), key=lambda x: x.number, default=None)
     if last is None or told_to_stop(last):
         return None
     later = (*signs_of_life(log), *(x.number for text in BANNERS for x in marks_of(log, text)))

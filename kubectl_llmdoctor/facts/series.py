@@ -53,7 +53,7 @@ class Span(msgspec.Struct, frozen=True):
 
     @property
     def seconds(self) -> float:
-        """From the first point to the last."""
+        """Seconds from the first point to the last."""
         return self.points[-1][0] - self.points[0][0]
 
     @property
@@ -123,6 +123,7 @@ class Histogram(msgspec.Struct, frozen=True):
 
     @property
     def mean(self) -> float | None:
+        """The mean of what was observed; None where nothing was."""
         return self.total / self.observed if self.total is not None and self.observed else None
 
     def quantile(self, share: float) -> float:

@@ -93,11 +93,13 @@ PHASES = tuple(name for name, _ in _PHASES)
 
 def phase_of(log: Log | None) -> Phase | None:
     """The last phase of the last start that a log shows; None when it shows none."""
+    if log is None:
+        return None
     best: Phase | None = None
-    begin = next(reversed(restarts(log)), 1) if log else 1
-    for name, literals in _PHASES if log else ():
+    begin = next(reversed(restarts(log)), 1)
+    for name, literals in _PHASES:
         for literal in literals:
-            for line in log.find(literal) if log else ():
+            for line in log.find(literal):
                 if line.number < begin:
                     continue
                 if tells(literal, line) and (best is None or line.number >= best.line.number or name == "serving"):

@@ -135,6 +135,7 @@ class Subject:
         )
 
     def logs(self, pod: Pod) -> Logs:
+        """The logs of one of its pods, each from its last telling start on."""
         if pod.name not in self._logs:
             found = [
                 last_start(Log(text, self.literals))

@@ -161,6 +161,7 @@ class Usage:
         return sorted(self._pods)
 
     def pods(self, node: str) -> Sequence[k8s.Pod]:
+        """The pods that are bound to a node and have not ended."""
         return self._pods.get(node, ())
 
     def holders(self, node: str) -> tuple[Holder, ...]:

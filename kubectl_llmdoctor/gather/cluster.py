@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -97,19 +96,7 @@ def gather(cluster: Cluster, query: Query, *, progress: Callable[[str], None] | 
     finally:
         workers.stop()
         live.close()
-    return Snapshot(
-        taken_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        target=asked[0],
-        targets=tuple(asked[1:]),
-        objects=tuple(pot.objects()),
-        read=tuple(sorted(pot.read, key=lambda row: (row.kind, row.namespace, row.fields))),
-        metrics=tuple(sorted(pot.metrics, key=lambda text: (text.namespace, text.pod, text.container, text.taken_at))),
-        prometheus=tuple(sorted(pot.prometheus, key=lambda answer: (answer["source"], answer["query"]))),
-        answers=tuple(sorted(pot.answers, key=lambda one: (one.namespace, one.pod, one.port, one.method, one.path))),
-        logs=tuple(sorted(pot.logs, key=lambda log: (log.namespace, log.pod, log.container, not log.previous))),
-        nodes={name: pot.nodes[name] for name in sorted(pot.nodes)},
-        missing=tuple(sorted(pot.missing, key=lambda row: (row.source, row.ref, row.reason))),
-    )
+    return pot.snapshot(asked)
 
 
 def _by_name(pot: Collector, walk: Walk, named: list[tuple[str, Kind, str]], nodes: tuple[str, ...]) -> list[TargetRef]:

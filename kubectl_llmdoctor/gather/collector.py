@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import msgspec
@@ -16,7 +17,17 @@ from kubectl_llmdoctor.gather.kinds import Kind
 from kubectl_llmdoctor.gather.related import meta, name_of, namespace_of
 from kubectl_llmdoctor.gather.transport import JSON, Client, query
 from kubectl_llmdoctor.gather.workers import Workers
-from kubectl_llmdoctor.snapshot import Json, LogText, MetricsText, Missing, NodeData, PortAnswer, ReadList
+from kubectl_llmdoctor.snapshot import (
+    Json,
+    LogText,
+    MetricsText,
+    Missing,
+    NodeData,
+    PortAnswer,
+    ReadList,
+    Snapshot,
+    TargetRef,
+)
 
 #: Objects on one page of a list, as kubectl has it.
 PAGE = 500
@@ -67,6 +78,24 @@ class Collector:
         """The objects that were read in full."""
         with self._lock:
             return list(self._objects.values())
+
+    def snapshot(self, asked: list[TargetRef]) -> Snapshot:
+        """All of it, in an order that does not tell which answer came first; `asked` is what it is about."""
+        return Snapshot(
+            taken_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            target=asked[0] if asked else None,
+            targets=tuple(asked[1:]),
+            objects=tuple(self.objects()),
+            read=tuple(sorted(self.read, key=lambda row: (row.kind, row.namespace, row.fields))),
+            metrics=tuple(sorted(self.metrics, key=lambda one: (one.namespace, one.pod, one.container, one.taken_at))),
+            prometheus=tuple(sorted(self.prometheus, key=lambda answer: (answer["source"], answer["query"]))),
+            answers=tuple(
+                sorted(self.answers, key=lambda one: (one.namespace, one.pod, one.port, one.method, one.path))
+            ),
+            logs=tuple(sorted(self.logs, key=lambda log: (log.namespace, log.pod, log.container, not log.previous))),
+            nodes={name: self.nodes[name] for name in sorted(self.nodes)},
+            missing=tuple(sorted(self.missing, key=lambda row: (row.source, row.ref, row.reason))),
+        )
 
     def add(self, obj: Json, *, is_slim: bool = False) -> None:
         """Keeps an object, masked; of several answers about one object the first counts, a full before a slim one."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -137,17 +136,8 @@ def gather(
     finally:
         workers.stop()
         live.close()
-    asked = [TargetRef(kind="Pod", namespace=ns, name=name, api_version="v1") for ns, name in sorted(fleet.serving)]
-    return Snapshot(
-        taken_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        target=asked[0] if asked else None,
-        targets=tuple(asked[1:]),
-        objects=tuple(pot.objects()),
-        read=tuple(sorted(pot.read, key=lambda row: (row.kind, row.namespace, row.fields))),
-        logs=tuple(sorted(pot.logs, key=lambda log: (log.namespace, log.pod, log.container, not log.previous))),
-        nodes={name: pot.nodes[name] for name in sorted(pot.nodes)},
-        prometheus=tuple(sorted(pot.prometheus, key=lambda answer: (answer["source"], answer["query"]))),
-        missing=tuple(sorted(pot.missing, key=lambda row: (row.source, row.ref, row.reason))),
+    return pot.snapshot(
+        [TargetRef(kind="Pod", namespace=ns, name=name, api_version="v1") for ns, name in sorted(fleet.serving)]
     )
 
 

@@ -64,7 +64,7 @@ def budget(
 ) -> Budget:
     """What fits: weights, working memory, cache, tokens, the longest request and how many of them.
 
-    `gpu_memory` is what one GPU has in all, as the driver states it. Verdict `fits` or `does-not-fit` only where the
+    `gpu_memory` is what one GPU has in all, in bytes, as the driver states it. Verdict `fits` or `does-not-fit` only where the
     whole range says so; `too-close` where it depends on the working memory; `unknown` where an input is missing.
     """
     measured = measured or Measured()
@@ -111,17 +111,22 @@ def budget(
     if cache is None or uneven or (serving.beyond and not measured.cache):
         return result
     ends = (max(cache.low, 0), max(cache.high, 0))
-    longest_possible = max(context or 0, model.native_context or 0) or 1 << 24
     tokens = _stated_tokens(shape, serving, ends, context, request)
     if measured.tokens is not None:
         tokens = (measured.tokens, measured.tokens)
-    longest = (_longest(shape, ends[0], batched, longest_possible), _longest(shape, ends[1], batched, longest_possible))
-    concurrency = None
-    verdict: Verdict = "unknown"
-    if context and request:
-        concurrency = (ends[0] / request, ends[1] / request)
-        verdict = "fits" if longest[0] >= context else "does-not-fit" if longest[1] < context else "too-close"
-    return msgspec.structs.replace(result, tokens=tokens, longest=longest, concurrency=concurrency, verdict=verdict)
+    result = msgspec.structs.replace(result, tokens=tokens)
+    return _judged(result, shape, ends, batched, max(context or 0, model.native_context or 0) or 1 << 24)
+
+
+def _judged(result: Budget, shape: Layout, ends: tuple[int, int], batched: int, most: int) -> Budget:
+    """The budget with what a cache of so many bytes, at least and at most, can hold of requests; none is longer than `most`."""
+    context, request = result.context, result.per_request
+    longest = (_longest(shape, ends[0], batched, most), _longest(shape, ends[1], batched, most))
+    if not context or not request:
+        return msgspec.structs.replace(result, longest=longest)
+    verdict = "fits" if longest[0] >= context else "does-not-fit" if longest[1] < context else "too-close"
+    concurrency = (ends[0] / request, ends[1] / request)
+    return msgspec.structs.replace(result, longest=longest, concurrency=concurrency, verdict=verdict)
 
 
 def _stated_tokens(
@@ -169,21 +174,12 @@ def _room(
             return usable, measured.working, measured.cache
         if serving.kv_cache_bytes:
             return usable, estimate, exactly(serving.kv_cache_bytes, "--kv-cache-memory-bytes")
-        if held is None:
-            return usable, estimate, None
-        return usable, estimate, _less(usable, held, estimate)
+        return usable, estimate, _less(usable, held, estimate) if held else None
     if serving.engine == "sglang":
         if share is None:
             missing.append("mem_fraction_static: SGLang's own value depends on the GPU and the batch")
             return None, None, measured.cache
-        # free memory before loading: all but the CUDA context and NCCL
-        gpus = serving.tensor_parallel * serving.pipeline_parallel
-        context = Amount(low=GIB // 4, high=GIB + (GIB if gpus > 1 else 0), source="estimate: CUDA context and NCCL")
-        usable = Amount(
-            low=int((total.low - context.high) * share),
-            high=int((total.high - context.low) * share),
-            source=f"{share:g} of what is free before the weights",
-        )
+        usable = _static(serving, total, share)
         working = Amount(low=0, high=0, source="outside SGLang's static share")
         return usable, working, measured.cache or (_less(usable, held, working) if held else None)
     if serving.engine in ("tensorrt-llm", "lmdeploy") and share is not None and held is not None:
@@ -195,6 +191,17 @@ def _room(
         return None, None, measured.cache or free
     missing.append(f"how {serving.engine} divides GPU memory")
     return None, None, measured.cache
+
+
+def _static(serving: Serving, total: Amount, share: float) -> Amount:
+    """SGLang's share of what is free before it loads: all but the CUDA context and NCCL."""
+    gpus = serving.tensor_parallel * serving.pipeline_parallel
+    least, most = GIB // 4, 2 * GIB if gpus > 1 else GIB
+    return Amount(
+        low=int((total.low - most) * share),
+        high=int((total.high - least) * share),
+        source=f"{share:g} of what is free before the weights",
+    )
 
 
 def _less(usable: Amount, held: Amount, working: Amount) -> Amount:

@@ -116,7 +116,12 @@ def layout(model: Architecture, serving: Serving) -> Layout | str:
         if kinds == {"latent"}:  # what the kernels of compressed attention take
             step = 64 if at_least(serving.version, "0.20.0") is False else 128
         block = max(block, math.ceil(largest / one / step) * step)
-    page = max(round(one * block) for _, _, one in attention)
+    return _paged(per_layer, block, serving)
+
+
+def _paged(per_layer: list[tuple[Cache, int, float]], block: int, serving: Serving) -> Layout | str:
+    """Layers that are not alike, in pages of one size: each cache with its layers on a GPU, and the bytes of a token in one of them."""
+    page = max(round(one * block) for cache, _, one in per_layer if cache.kind != "state")
     counts = [layers for _, layers, _ in per_layer]
     pools = max(counts) if max(counts) < min(counts) * 1.5 else min(counts)
     groups: list[tuple[str, int, int]] = []

@@ -21,18 +21,10 @@ def weights(model: Architecture, serving: Serving) -> Amount | str:
     full = dtype_bytes(serving.dtype, model.dtype)
     if full is None:
         return "dtype"
-    quantization = model.quantization
-    quantized: frozenset[str] = frozenset()
-    low_bits: float | None = None
-    if quantization is not None:
-        quantized, low_bits = quantization.parts, quantization.bits
-        if low_bits is None:
-            return f"how {quantization.method} stores its weights"
-    elif serving.quantization:
-        low_bits = online_bits(serving.quantization)
-        if low_bits is None:
-            return f"a checkpoint quantized with {serving.quantization}"
-        quantized = frozenset({"experts"}) if serving.quantization == "experts_int8" else LINEAR
+    stored = _quantized(model, serving)
+    if isinstance(stored, str):
+        return stored
+    quantization, (quantized, low_bits) = model.quantization, stored
     tensor, stages = serving.tensor_parallel, serving.pipeline_parallel
     share = math.ceil(model.layers / stages) / model.layers if model.layers else 1.0
     heads = max(model.kv_heads, 1)
@@ -66,6 +58,23 @@ def weights(model: Architecture, serving: Serving) -> Amount | str:
     if tensor * stages > 1:
         source += f", over {tensor * stages} GPUs"
     return Amount(low=int(max(held, 0)), high=int(max(held + padded, 0)), source=source)
+
+
+def _quantized(model: Architecture, serving: Serving) -> tuple[frozenset[str], float | None] | str:
+    """Which parts of the weights are quantized, and the bits of each of their parameters; or the name of what is missing."""
+    if model.quantization is not None:
+        bits = model.quantization.bits
+        return (
+            (model.quantization.parts, bits)
+            if bits is not None
+            else f"how {model.quantization.method} stores its weights"
+        )
+    if not serving.quantization:
+        return frozenset(), None
+    bits = online_bits(serving.quantization)
+    if bits is None:
+        return f"a checkpoint quantized with {serving.quantization}"
+    return frozenset({"experts"}) if serving.quantization == "experts_int8" else LINEAR, bits
 
 
 def _multiple(size: float) -> int:

@@ -1,10 +1,10 @@
-"""What operators that build a container from fields have in common: its arguments, a probe."""
+"""What operators that build a container from fields have in common: its arguments, a probe, a token."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from kubectl_llmdoctor.tree import say
+from kubectl_llmdoctor.tree import say, table
 from kubectl_llmdoctor.tree import words as words_of
 
 from .pointer import Json
@@ -46,3 +46,11 @@ def probe(path: str, port: Any, delay: int, period: int, failures: int) -> Json:
         "periodSeconds": period,
         "failureThreshold": failures,
     }
+
+
+def hf_token(secret: Any) -> list[Json]:
+    """The variable by which the Hugging Face token of a Secret comes to the server."""
+    name, key = table(secret).get("hfTokenSecretName"), table(secret).get("hfTokenKeyName") or "token"
+    if not name:
+        return []
+    return [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": str(name), "key": str(key)}}}]

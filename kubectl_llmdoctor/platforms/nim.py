@@ -60,6 +60,23 @@ def _service(raw: Json, spec: Json, at: str, name: str, find: Finder) -> list[Te
     ]
 
 
+def _container(spec: Json, name: str, more: dict[str, Any]) -> Json:
+    """The server, without what it asks of the node."""
+    image = table(spec.get("image"))
+    port = dig(spec, "expose.service.port")
+    port = port if isinstance(port, int) else _PORT
+    own = {key: spec[key] for key in ("command", "args") if isinstance(spec.get(key), list)}
+    return {
+        "name": f"{name}-ctr",
+        "image": ":".join(str(image[key]) for key in ("repository", "tag") if image.get(key)),
+        "ports": [{"name": "api", "containerPort": port}],
+        "env": named(spec.get("env"), _variables(port, more)),
+        "volumeMounts": [],
+        **own,
+        **_probes(spec),
+    }
+
+
 def _template(
     raw: Json,
     spec: Json,
@@ -71,22 +88,10 @@ def _template(
     nodes: int = 1,
     role: str = "",
 ) -> Template:
-    image = table(spec.get("image"))
-    port = dig(spec, "expose.service.port")
-    port = port if isinstance(port, int) else _PORT
-    container: Json = {
-        "name": f"{name}-ctr",
-        "image": ":".join(str(image[key]) for key in ("repository", "tag") if image.get(key)),
-        "ports": [{"name": "api", "containerPort": port}],
-        "env": named(spec.get("env"), _variables(port, more)),
-        "volumeMounts": [],
-    }
-    container |= {key: spec[key] for key in ("command", "args") if isinstance(spec.get(key), list)}
-    probes = _probes(spec)
-    container |= probes
+    container = _container(spec, name, more)
     places = [("", ""), ("/containers/0/image", f"{at}/image")]
     places += [(f"/containers/0/{key}", f"{at}/{key}") for key in ("env", "resources", "command", "args")]
-    places += [(f"/containers/0/{probe}", f"{at}/{probe}/probe") for probe in probes]
+    places += [(f"/containers/0/{probe}", f"{at}/{probe}/probe") for probe in _probes(spec)]
     resources = {k: v for k, v in table(spec.get("resources")).items() if k in ("limits", "requests")}
     cache = _cache(raw, spec, find)
     asks = any(_GPU in table(resources.get(kind)) for kind in ("limits", "requests"))

@@ -123,7 +123,7 @@ def _passed_on(subject: Subject, pod: Pod) -> Iterator[tuple[Pod, list[Line], se
     """The servers that refused what a program passed on, several times each, its lines that say so, with which statuses, and their logs."""
     found: dict[str, tuple[Pod, list[Line], set[str]]] = {}
     for log in (x for x in subject.logs(pod) if not x.previous):
-        lines = {x.number: x for words in _FOR_URL for x in log.find(words)}
+        lines = {x.number: x for x in log.find(*_FOR_URL)}
         for _, line in sorted(lines.items())[-_MOST:]:
             said = _WAS_REFUSED.search(line.text[:4000])
             if said is None:

@@ -91,7 +91,7 @@ def _finding(pod: Pod, container: Container, lines: list[Line]) -> Finding:
 def _moments(log: Log, pod: Pod) -> list[Line]:
     """The lines of the last start, and of the last worker, that say so, one of each moment."""
     begun = max((line.number for words in REPLACED for line in log.marks(words)), default=0)
-    all_of = (line for words in LITERALS for line in log.find(words) if line.number > begun)
+    all_of = (line for line in log.find(*LITERALS) if line.number > begun)
     found = {line.number: line for line in all_of if not superseded(line)}
     moments: list[Line] = []
     last: Line | None = None

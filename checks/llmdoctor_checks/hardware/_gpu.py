@@ -20,12 +20,12 @@ from kubectl_llmdoctor.api import (
     log_of,
 )
 from kubectl_llmdoctor.catalog.xids import XidMeaning, xid_meaning
+from llmdoctor_checks._consequences import FAILED_START
 
 #: What follows when a GPU fails under a running server.
 CONSEQUENCES = (
-    "nccl-timeout", "nccl-other", "nccl-p2p", "worker-lost", "engine-init-failed", "engine-dead", "engine-stalled",
-    "gpu-runtime-missing", "weights-corrupt", "device-plugin-down", "crash-loop", "not-ready", "pod-failed",
-    "rollout-stuck",
+    "nccl-timeout", "nccl-other", "nccl-p2p", "worker-lost", *FAILED_START, "engine-dead", "engine-stalled",
+    "gpu-runtime-missing", "weights-corrupt", "device-plugin-down", "rollout-stuck",
 )  # fmt: skip
 
 #: From this use on a GPU counts as being under load.

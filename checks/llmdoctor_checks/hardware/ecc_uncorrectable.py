@@ -89,15 +89,22 @@ def ecc_uncorrectable(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterat
             order=order_of(xid),
         )
         return
-    if not counted:
-        yield from _by_amdgpu(pod, hardware)
-        yield from _nearby(pod, hardware, fix)
-        yield from _by_others(pod, hardware, fix)
+    if counted:
+        yield _by_counters(pod, hardware, logs, [device for device, _ in counted], evidence, fix)
         return
-    device = counted[0][0]
+    yield from _by_amdgpu(pod, hardware)
+    yield from _nearby(pod, hardware, fix)
+    yield from _by_others(pod, hardware, fix)
+
+
+def _by_counters(
+    pod: Pod, hardware: Hardware, logs: Logs | None, counted: list[Device], evidence: tuple[Evidence, ...], fix: Fix
+) -> Finding:
+    """Errors that the GPU has counted, and no Xid that tells when."""
+    device = counted[0]
     stopped = _stopped(pod, hardware, logs)
-    ended = bool(stopped) or (any(True for _ in endings(pod)) and any(d.ecc.volatile_uncorrected for d, _ in counted))
-    yield Finding(
+    ended = bool(stopped) or (any(True for _ in endings(pod)) and any(d.ecc.volatile_uncorrected for d in counted))
+    return Finding(
         role="cause" if ended else "risk",
         summary=f"{device.title} of {hardware.node}, which this pod uses, has {_words(device)}"
         f"{'' if ended or not _open(device) else '; work that touches these cells is ended, at the latest until the GPU is reset'}.",

@@ -134,8 +134,8 @@ def _no_start(pod: Pod, logs: Logs | None) -> Line | None:
     led_in = pod.gpus or "nvidia" in (pod.spec.runtime_class_name or "")  # NVIDIA's runtime needs no request
     if not pod.failing or not led_in:
         return None
-    found = (line for log in logs or () for text in _UNKNOWN for line in log.find(text) if _UNKNOWN_ERROR in line.text)
-    begun = (line for log in logs or () for text in _NO_INIT for line in log.find(text))
+    found = (line for log in logs or () for line in log.find(*_UNKNOWN) if _UNKNOWN_ERROR in line.text)
+    begun = (line for log in logs or () for line in log.find(*_NO_INIT))
     return next(chain(found, begun), None)
 
 

@@ -7,6 +7,7 @@ from kubectl_llmdoctor.catalog.gpus import by_product
 from kubectl_llmdoctor.catalog.xids import XidMeaning, xid_meaning
 from llmdoctor_checks.hardware._gpu import (
     CONSEQUENCES,
+    Hit,
     by_others,
     conditions,
     elsewhere,
@@ -55,18 +56,25 @@ def nvlink_down(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Fin
         # a card beside bridged ones need not have a bridge
         if (numbers := _down(device)) and (by_design or device.bus in failed or any(n.active for n in device.nvlinks))
     ]
-    if not down:
-        yield from _degraded(hardware)
-        yield from _noisy(hardware)
-        yield from _by_others(pod, hardware, joined=joined)
-        if not errors and logs is not None:
-            yield from _not_reset(pod, hardware, logs)
+    if down:
+        yield _down_links(pod, hardware, down, errors, by_design=by_design)
         return
+    yield from _degraded(hardware)
+    yield from _noisy(hardware)
+    yield from _by_others(pod, hardware, joined=joined)
+    if not errors and logs is not None:
+        yield from _not_reset(pod, hardware, logs)
+
+
+def _down_links(
+    pod: Pod, hardware: Hardware, down: list[tuple[Device, list[int]]], errors: list[Hit], *, by_design: bool
+) -> Finding:
+    """Links that carry nothing, with the Xids that tell why."""
     ran = any(True for _ in endings(pod)) or any(c.running for c in pod.containers if c.role == "main")
     together = len(hardware.mine) > 1
     # of a bridge that was never there the links are down as well
     certainly = by_design or bool(errors)
-    yield Finding(
+    return Finding(
         role="note" if not (together and ran) else "cause" if certainly else "risk",
         severity="warning" if pod.ready and together else None,
         confidence="certain" if errors else "likely" if certainly else "possible",
@@ -202,7 +210,7 @@ def _not_reset(pod: Pod, hardware: Hardware, logs: Logs) -> Iterator[Finding]:
         for xid in hardware.xids
         if _of_nvlink(xid.number, xid_meaning(xid.number)) and not hardware.kernel.outlived(xid)
     ]
-    said = [line for log in logs for text in _NO_PEER for line in log.find(text) if "NCCL WARN" in line.text]
+    said = [line for log in logs for line in log.find(*_NO_PEER) if "NCCL WARN" in line.text]
     if not old or not said:
         return
     yield Finding(

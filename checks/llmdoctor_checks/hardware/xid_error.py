@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Evidence, Finding, Fix, Hardware, Logs, Pod, Xid, check
 from kubectl_llmdoctor.catalog.xids import AFTEREFFECTS, XidMeaning, xid_meaning
+from llmdoctor_checks._consequences import CRASHED
 from llmdoctor_checks.hardware._gpu import (
     CONSEQUENCES,
     OF_GPUS,
@@ -22,7 +23,7 @@ from llmdoctor_checks.hardware._gpu import (
 #: Kinds that have checks of their own, or say that nothing failed.
 _OTHERS = ("application", "memory", "fallen off", "info")
 
-_SYMPTOMS = ("engine-dead", "engine-stalled", "crash-loop", "not-ready", "pod-failed", "rollout-stuck")
+_SYMPTOMS = ("engine-dead", "engine-stalled", *CRASHED)
 
 
 @check("xid-error", since="0.2", literals=OF_GPUS)

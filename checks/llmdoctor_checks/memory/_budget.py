@@ -16,6 +16,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     setting_evidence,
 )
+from llmdoctor_checks._consequences import FAILED_START
 
 GIB = 1 << 30
 
@@ -28,7 +29,7 @@ FLAGS = {
 }
 _NAMES = {"context": "max_model_len", "share": "gpu_memory_utilization", "kv-dtype": "kv_cache_dtype"}
 
-EXPLAINED = ("engine-init-failed", "crash-loop", "not-ready", "pod-failed", "rollout-stuck")
+EXPLAINED = (*FAILED_START, "rollout-stuck")
 
 
 def role_of(pod: Pod, sizing: Sizing) -> str:

@@ -1,10 +1,11 @@
 """What follows when a process was killed for lack of host memory, whoever was short of it."""
 
+from __future__ import annotations
+
+from llmdoctor_checks._consequences import FAILED_START
+
 CONSEQUENCES = (
-    "crash-loop",
-    "not-ready",
-    "engine-init-failed",
-    "pod-failed",
+    *FAILED_START,
     "worker-lost",
     "storage-initializer-failed",
     "host-memory-insufficient",

@@ -55,7 +55,7 @@ class Use(msgspec.Struct, frozen=True):
 
 def died(log: Log) -> Line | None:
     """The first word of a process of the engine that was killed, or that ended unsaid by what."""
-    killed = next((line for text in _KILLED for line in log.find(text)), None)
+    killed = next(log.find(*_KILLED), None)
     return killed or next((line for line in log.find(_GONE) if not _told_why(line)), None)
 
 

@@ -19,6 +19,7 @@ from kubectl_llmdoctor.api import (
     setting_evidence,
 )
 from kubectl_llmdoctor.catalog.models import native_context
+from llmdoctor_checks._consequences import FAILED_START
 
 from ._budget import finding, gib, role_of, room
 from ._graphs import eaten
@@ -74,7 +75,7 @@ def context_uncapped(pod: Pod, engine: Engine, logs: Logs | None, sizing: Sizing
             summary=f"Nothing caps the context, so the model's own {asked} tokens apply, more than the KV cache can hold"
             + (f": {fits} fit." if fits else "."),
             evidence=(log_evidence(line), pod_evidence(container, "args", capped)),
-            explains=("kv-cache-below-max-len", "crash-loop", "not-ready", "engine-init-failed", "pod-failed"),
+            explains=("kv-cache-below-max-len", *FAILED_START),
             fixes=_fixes(engine, fits),
             order=line.order,
         )

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
     GIB,
+    Container,
     Device,
     Engine,
     Evidence,
@@ -57,6 +58,10 @@ _NO_CACHE = "Available KV cache memory: -"
 _FRACTION, _GROUP = "gpu-fraction", "runai-gpu-group"
 
 
+#: What an engine dies of where others have the memory.
+_NO_ROOM = ("cuda-oom-weights", "cuda-oom-profile", "cuda-oom-runtime", "kv-cache-no-room")
+
+
 @check(
     "gpu-memory-shared",
     since="0.1",
@@ -89,10 +94,13 @@ def gpu_memory_shared(pod: Pod, hardware: Hardware | None, subject: Subject, log
         yield counted
     if logs is not None and (unnamed := _unaccounted(pod, subject, logs)) is not None:
         yield unnamed
-    if hardware is None:
-        return
+    if hardware is not None:
+        yield from _by_the_node(pod, hardware, next(iter(subject.engines(pod)), None))
+
+
+def _by_the_node(pod: Pod, hardware: Hardware, engine: Engine | None) -> Iterator[Finding]:
+    """Processes of others on a GPU of this pod, by the node agent."""
     uid = pod.obj.metadata.uid
-    engine = next(iter(subject.engines(pod)), None)
     for device in hardware.mine if uid else ():
         if device.mig_enabled:
             continue  # slices have memory of their own
@@ -121,15 +129,7 @@ def gpu_memory_shared(pod: Pod, hardware: Hardware | None, subject: Subject, log
                 *(hardware.evidence(device, "processes", _quote(p)) for p in others[:5]),
                 *(hardware.share_evidence() if given is not None else ()),
             ),
-            explains=(
-                "cuda-oom-weights",
-                "cuda-oom-profile",
-                "cuda-oom-runtime",
-                "kv-cache-no-room",
-                "kv-cache-below-max-len",
-                "gpu-memory-utilization-high",
-                *CONSEQUENCES,
-            ),
+            explains=(*_NO_ROOM, "kv-cache-below-max-len", "gpu-memory-utilization-high", *CONSEQUENCES),
             fixes=tuple(_fixes(hardware, device, others, engine, total - held)),
         )
         return
@@ -186,13 +186,7 @@ def _counted(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:
                 f"({say_bytes(said.free)} free): about {say_bytes(said.others)} are held by something else, another process of "
                 "this container or another pod.",
                 evidence=(log_evidence(line),),
-                explains=(
-                    "cuda-oom-weights",
-                    "cuda-oom-profile",
-                    "cuda-oom-runtime",
-                    "kv-cache-no-room",
-                    *CONSEQUENCES,
-                ),
+                explains=(*_NO_ROOM, *CONSEQUENCES),
                 fixes=(
                     fixes.advice(
                         "See who else uses the GPU (shares by time slicing have no memory of their own), and give each a GPU "
@@ -222,13 +216,9 @@ def _unaccounted(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:
         card, weights = sizing.accelerator, sizing.printed.measured.weights
         total = card.gpu.memory if card else None
         asked = bool(engine.container.gpus)
-        if (
-            line is None
-            or left is None
-            or weights is None
-            or not total
-            or (asked and (card is None or card.shared < 2))
-        ):
+        if line is None or left is None or weights is None or not total:
+            continue
+        if asked and (card is None or card.shared < 2):
             continue
         unknown = share * total + float(left[1]) * GIB - weights.high
         if unknown < max(PAST_PYTORCH, share * total / 2):
@@ -250,24 +240,22 @@ def _unaccounted(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:
                 ),
             ),
             explains=("kv-cache-no-room", "gpu-memory-utilization-high", *CONSEQUENCES),
-            fixes=(
-                fixes.advice(
-                    "Give each engine a GPU or a MIG slice of its own; start engines that share one GPU after each other",
-                    f"kubectl get pods -A -o wide --field-selector spec.nodeName={pod.spec.node_name or 'NODE'}",
-                    owner="platform",
-                )
-                if asked
-                else fixes.set_resource(
-                    ending.container,
-                    "limits",
-                    "nvidia.com/gpu",
-                    "1",
-                    f"Ask for a GPU in the limits of {ending.container.name}",
-                ),
-            ),
+            fixes=(_of_its_own(ending.container, asked=asked),),
             order=line.order,
         )
     return None
+
+
+def _of_its_own(container: Container, *, asked: bool) -> Fix:
+    """A GPU that no other has."""
+    if not asked:
+        summary = f"Ask for a GPU in the limits of {container.name}"
+        return fixes.set_resource(container, "limits", "nvidia.com/gpu", "1", summary)
+    return fixes.advice(
+        "Give each engine a GPU or a MIG slice of its own; start engines that share one GPU after each other",
+        f"kubectl get pods -A -o wide --field-selector spec.nodeName={container.pod.spec.node_name or 'NODE'}",
+        owner="platform",
+    )
 
 
 def _overpacked(pod: Pod, subject: Subject) -> Iterator[Finding]:
@@ -303,7 +291,7 @@ def _overpacked(pod: Pod, subject: Subject) -> Iterator[Finding]:
                 for other, _ in shares
             ),
         ),
-        explains=("cuda-oom-weights", "cuda-oom-profile", "cuda-oom-runtime", "kv-cache-no-room", *CONSEQUENCES),
+        explains=(*_NO_ROOM, *CONSEQUENCES),
         fixes=(
             fixes.advice(
                 "Delete one of the pods that share the GPU, so that the scheduler places it anew, and see that all pods with "

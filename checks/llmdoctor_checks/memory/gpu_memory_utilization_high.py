@@ -16,6 +16,7 @@ from kubectl_llmdoctor.api import (
     phase_of,
     setting_evidence,
 )
+from llmdoctor_checks._consequences import FAILED_START
 
 #: From here on less than 4 GiB of an 80 GiB card are left for CUDA graphs, NCCL and the context.
 _HIGH = 0.95
@@ -72,7 +73,7 @@ def gpu_memory_utilization_high(pod: Pod, engine: Engine, logs: Logs | None) -> 
             role="cause",
             summary=f"{setting.text} asks for {share * total:.2f} of the GPU's {total:g} GiB, of which {free:g} were free: {why}",
             evidence=(log_evidence(line), setting_evidence(container, setting)),
-            explains=("gpu-memory-shared", "crash-loop", "not-ready", "engine-init-failed", "pod-failed"),
+            explains=("gpu-memory-shared", *FAILED_START),
             fixes=_fixes(engine, setting.flag),
             order=line.order,
         )
@@ -81,14 +82,7 @@ def gpu_memory_utilization_high(pod: Pod, engine: Engine, logs: Logs | None) -> 
             role="cause",
             summary=f"{setting.text} leaves {1 - share:.0%} of the GPU for what is outside {engine.title}'s budget, and it ran out.",
             evidence=(log_evidence(failed), setting_evidence(container, setting)),
-            explains=(
-                "cuda-oom-profile",
-                "cuda-oom-runtime",
-                "crash-loop",
-                "not-ready",
-                "engine-init-failed",
-                "pod-failed",
-            ),
+            explains=("cuda-oom-profile", "cuda-oom-runtime", *FAILED_START),
             fixes=_fixes(engine, setting.flag),
             order=failed.order,
         )
@@ -121,7 +115,7 @@ def _out_of_memory(logs: Logs, container: str) -> Line | None:
         phase = phase_of(log)
         if phase is None or phase.name in ("downloading the model", "loading weights"):
             continue
-        lines = [line for text in _OUT_OF_MEMORY for line in log.find(text)]
+        lines = [*log.find(*_OUT_OF_MEMORY)]
         if lines:
             return min(lines, key=lambda line: line.number)
     return None

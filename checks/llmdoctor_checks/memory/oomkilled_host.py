@@ -130,35 +130,43 @@ def oomkilled_host(
         yield from _survived(pod, hardware, subject)
     for ending in endings(pod):
         limit = ending.container.limit("memory") or pod.memory_limit
-        kill = next(hardware.kills(ending, whole_node=False), None) if hardware else None
-        # a worker that is killed need not take the container's first process with it
-        by_kernel = kill is not None and _by_own(kill, ending.container, limit)
-        unnamed = None
-        if kill is None and hardware and limit is not None and not ending.oom_killed:
-            kill = unnamed = _at_limit(hardware, limit)
-            by_kernel = unnamed is not None
-        log = log_of(ending, logs) if logs else None
-        engine = next((e for e in subject.engines(pod) if e.container is ending.container), None)
-        if limit is None or not (ending.oom_killed or by_kernel):
-            if limit is not None and log is not None:
-                found = [*_too_much(engine, limit, log, subject)] if engine is not None else []
-                yield from found or (_by_its_shell(ending, limit, log, subject) if hardware is None else ())
-            continue
-        phase = phase_of(log)
-        prompts = prompt_cache(engine, limit, log) if phase is None or phase.name == "serving" else None
-        yield Finding(
-            role="cause",
-            confidence="likely" if unnamed or (_shared(ending.container, limit) and not by_kernel) else "certain",
-            summary=_summary(ending, limit, phase, engine, kill) + (prompts.text if prompts else ""),
-            evidence=(
-                *_evidence(ending, limit, phase),
-                *((prompts.evidence,) if prompts else ()),
-                *([hardware.kernel.evidence(kill.line)] if hardware and kill else []),
-                *(_counted(ending.container, hardware) if hardware else ()),
-            ),
-            explains=CONSEQUENCES,
-            fixes=(*((prompts.fix,) if prompts else ()), *_fixes(ending.container, limit, subject)),
-        )
+        if limit is not None:
+            yield from _ended(ending, limit, log_of(ending, logs) if logs else None, subject, hardware)
+
+
+def _ended(
+    ending: Ending, limit: int, log: Log | None, subject: Subject, hardware: Hardware | None
+) -> Iterator[Finding]:
+    """An instance that ended: killed by the word of its status or of the kernel, else by what its own log shows."""
+    container = ending.container
+    kill = next(hardware.kills(ending, whole_node=False), None) if hardware else None
+    # a worker that is killed need not take the container's first process with it
+    by_kernel = kill is not None and _by_own(kill, container, limit)
+    unnamed = None
+    if kill is None and hardware and not ending.oom_killed:
+        kill = unnamed = _at_limit(hardware, limit)
+        by_kernel = unnamed is not None
+    engine = next((e for e in subject.engines(container.pod) if e.container is container), None)
+    if not (ending.oom_killed or by_kernel):
+        if log is not None:
+            found = [*_too_much(engine, limit, log, subject)] if engine is not None else []
+            yield from found or (_by_its_shell(ending, limit, log, subject) if hardware is None else ())
+        return
+    phase = phase_of(log)
+    prompts = prompt_cache(engine, limit, log) if phase is None or phase.name == "serving" else None
+    yield Finding(
+        role="cause",
+        confidence="likely" if unnamed or (_shared(container, limit) and not by_kernel) else "certain",
+        summary=_summary(ending, limit, phase, engine, kill) + (prompts.text if prompts else ""),
+        evidence=(
+            *_evidence(ending, limit, phase),
+            *((prompts.evidence,) if prompts else ()),
+            *([hardware.kernel.evidence(kill.line)] if hardware and kill else []),
+            *(_counted(container, hardware) if hardware else ()),
+        ),
+        explains=CONSEQUENCES,
+        fixes=(*((prompts.fix,) if prompts else ()), *_fixes(container, limit, subject)),
+    )
 
 
 def _too_much(engine: Engine, limit: int, log: Log, subject: Subject) -> Iterator[Finding]:

@@ -192,15 +192,10 @@ def _of_worker(
     repairs: tuple[Fix, ...] = ()
     text = f"A worker of {ending.container.name} ended for lack of memory on the node {pod.spec.node_name}: {why}."
     if node is not None and total is not None and needed > total:
-        takes = (
-            f"{engine.label} takes {say_bytes(needed)} of host memory or more ({', '.join(use.text for use in uses)})"
-        )
-        text += f" {takes}, and {node.name} has {say_bytes(total)}."
-        repairs = (
-            fixes.advice(
-                f"Lower what takes most of it in {fixes.edited(pod)}: {max(uses, key=lambda use: use.size).text}"
-            ),
-        )
+        takes = f"{say_bytes(needed)} of host memory or more ({', '.join(use.text for use in uses)})"
+        text += f" {engine.label} takes {takes}, and {node.name} has {say_bytes(total)}."
+        most = max(uses, key=lambda use: use.size).text
+        repairs = (fixes.advice(f"Lower what takes most of it in {fixes.edited(pod)}: {most}"),)
         evidence += [use.evidence for use in uses if use.evidence]
         evidence.append(node_evidence(node, f"memory: {say_bytes(total)}"))
     yield Finding(

@@ -9,6 +9,7 @@ from kubectl_llmdoctor.api import (
     Engine,
     Evidence,
     Finding,
+    Fix,
     Line,
     Log,
     Logs,
@@ -121,13 +122,8 @@ def waits_for_other_nodes(
             continue
         number = engine.value("node_rank")
         lead = 0 in ranks if said else number == 0
-        who = (
-            f"rank {min(ranks)} of {world}"
-            if said
-            else f"the part of node {number}"
-            if number is not None
-            else "this part"
-        )
+        part = f"the part of node {number}" if number is not None else "this part"
+        who = f"rank {min(ranks)} of {world}" if said else part
         at = f" at {said[-1]['at']}" if said else ""
         whom = "the ranks of the other nodes" if lead else "rank 0, on another node"
         down = [one.name for one in subject.pods if one is not pod and not any(c.running for c in one.containers)]
@@ -139,22 +135,21 @@ def waits_for_other_nodes(
             f"meets them{at}{missing}.",
             evidence=(log_evidence(line), setting_evidence(container, nodes), *shown),
             explains=explains,
-            fixes=(
-                fixes.advice(
-                    f"See first why {down[0]} does not run",
-                    f"kubectl -n {pod.namespace} describe pod {down[0]}",
-                )
-                if down
-                else fixes.advice(
-                    "See that the pods of the other nodes run and have come as far, that all have the same --nnodes and each its own "
-                    "--node-rank, and that they reach rank 0 at this address and port (no NetworkPolicy or proxy in between)",
-                    f"kubectl -n {pod.namespace} get pods -o wide",
-                    f"kubectl -n {pod.namespace} get networkpolicies,endpointslices",
-                ),
-            ),
+            fixes=(_see(pod.namespace, down),),
             order=line.order,
         )
         return
+
+
+def _see(namespace: str, down: list[str]) -> Fix:
+    if down:
+        return fixes.advice(f"See first why {down[0]} does not run", f"kubectl -n {namespace} describe pod {down[0]}")
+    return fixes.advice(
+        "See that the pods of the other nodes run and have come as far, that all have the same --nnodes and each its own "
+        "--node-rank, and that they reach rank 0 at this address and port (no NetworkPolicy or proxy in between)",
+        f"kubectl -n {namespace} get pods -o wide",
+        f"kubectl -n {namespace} get networkpolicies,endpointslices",
+    )
 
 
 def _stands(pod: Pod, container: Container, logs: Logs) -> Iterator[tuple[Log, Line, float, tuple[Evidence, ...]]]:

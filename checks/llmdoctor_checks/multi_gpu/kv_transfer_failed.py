@@ -168,8 +168,7 @@ def _rooms(cluster: Cluster) -> dict[str, Line]:
     """By which line each transfer failed, of all logs."""
     found: dict[str, Line] = {}
     for text in cluster.snapshot.logs:
-        log = Log(text)
-        for line in (line for words in _OF_A_ROOM if text.pod for line in log.find(words)):
+        for line in Log(text).find(*_OF_A_ROOM) if text.pod else ():
             said = _FAILED_ROOM.search(line.text[:2000]) if _GIVEN_UP not in line.text else None
             if said is not None:
                 found.setdefault(said[1], line)

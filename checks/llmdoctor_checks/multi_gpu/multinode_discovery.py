@@ -32,6 +32,7 @@ from kubectl_llmdoctor.api import (
     tracebacks,
 )
 from llmdoctor_checks._connections import REFUSED
+from llmdoctor_checks._consequences import FAILED_START
 from llmdoctor_checks._standstill import ends_with
 from llmdoctor_checks._unreached import asked_in
 from llmdoctor_checks.multi_gpu._ranks import (
@@ -185,7 +186,7 @@ def _waits(pod: Pod, subject: Subject, logs: Logs) -> Iterator[Finding]:
 
 def _met(logs: Logs) -> bool:
     """Whether a rank of the pod says that it has met the others."""
-    return any(True for log in logs for said in _MET for _ in log.find(said))
+    return any(True for log in logs for _ in log.find(*_MET))
 
 
 def _still_asks(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
@@ -211,7 +212,7 @@ def _still_asks(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
             continue
         if line.time is not None and (now - line.time).total_seconds() > _SILENT_SECONDS:
             continue  # it goes on without a word, or stands still over something else
-        same = [one for text in _ASKS_AGAIN for one in log.find(text) if asked["host"] in one.text]
+        same = [one for one in log.find(*_ASKS_AGAIN) if asked["host"] in one.text]
         same = [one for one in same if _OTHER_FAMILY not in one.text]
         if len(same) < _ASKED_OFTEN or _between(min(same, key=lambda one: one.number), line) < _APART_SECONDS:
             continue
@@ -382,7 +383,7 @@ def _at_itself(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Findin
 
 def _asked_itself(container: Container, log: Log, cluster: Cluster) -> tuple[Line, int] | None:
     """The last line at the end of a log that says that nobody took a connection to the pod itself, and the port."""
-    lines = {line.number: line for text in REFUSED for line in log.find(text) if len(log) - line.number <= _LAST}
+    lines = {line.number: line for line in log.find(*REFUSED) if len(log) - line.number <= _LAST}
     for number in sorted(lines, reverse=True):
         for to in asked_in(lines[number].text[:4000], container, cluster, or_told=False):
             if to.itself and to.port:
@@ -443,17 +444,7 @@ def _ready_since(leader: k8s.Pod) -> datetime | None:
 
 
 #: As the signature of the same id.
-_EXPLAINS = (
-    "ray-cluster",
-    "nccl-timeout",
-    "worker-lost",
-    "engine-init-failed",
-    "engine-dead",
-    "crash-loop",
-    "not-ready",
-    "pod-failed",
-    "rollout-stuck",
-)
+_EXPLAINS = ("ray-cluster", "nccl-timeout", "worker-lost", *FAILED_START, "engine-dead", "rollout-stuck")
 
 
 def _hidden(namespace: str, cluster: Cluster) -> Iterator[tuple[k8s.Pod, Item]]:

@@ -93,7 +93,7 @@ def _unused(pod: Pod, container: Container, logs: Logs | None) -> Iterator[Findi
     log = logs.current(container.name) if logs else None
     if device is None or log is None or not pod.ready or _meant(container, log):
         return
-    said = [line for text in _SOCKETS for line in log.find(text)]
+    said = [*log.find(*_SOCKETS)]
     if not said:
         return
     why = _why(log)
@@ -128,4 +128,4 @@ def _meant(container: Container, log: Log) -> bool:
 
 def _why(log: Log) -> Line | None:
     """The first line in which NCCL says what keeps it from RDMA; what follows from it stands after it."""
-    return min((line for text in _WHY for line in log.find(text)), key=lambda line: line.number, default=None)
+    return min(log.find(*_WHY), key=lambda line: line.number, default=None)

@@ -30,6 +30,7 @@ from kubectl_llmdoctor.api import (
     served,
     setting_evidence,
 )
+from llmdoctor_checks._consequences import FAILED_START
 from llmdoctor_checks.scheduling._devices import asks_for_nothing
 
 #: What a container has without a mount there: containerd and CRI-O both hard-code it.
@@ -171,7 +172,7 @@ def _of(pod: Pod, engine: Engine, hardware: Hardware | None, logs: Logs | None) 
                 *([full[2]] if full else []),
                 *_spec(container, engine),
             ),
-            explains=("crash-loop", "not-ready", "engine-init-failed", "worker-lost", "pod-failed"),
+            explains=(*FAILED_START, "worker-lost"),
             fixes=(_mounted(container),),
         )
     elif _tiny(shm) and workers > 1 and _several_gpus(container) and not pod.completed:
@@ -195,7 +196,7 @@ def _failed_call(pod: Pod, engine: Engine, workers: int, logs: Logs | None) -> F
         role="cause",
         summary=f"NCCL failed in a call to the operating system, and {_risk(engine, workers)}",
         evidence=(log_evidence(line), *_spec(container, engine)),
-        explains=("nccl-other", "crash-loop", "not-ready", "engine-init-failed", "worker-lost", "pod-failed"),
+        explains=("nccl-other", *FAILED_START, "worker-lost"),
         fixes=(
             _mounted(container),
             fixes.set_env(container, "NCCL_DEBUG", "WARN", "Let NCCL say which call it was, should it fail again"),
@@ -213,7 +214,7 @@ def _process_ended(pod: Pod, engine: Engine, workers: int, logs: Logs | None) ->
         summary=f"A process of {engine.label} was ended by SIGBUS (signal 7), as by a page that does not fit into /dev/shm: "
         f"{_risk(engine, workers)}",
         evidence=(log_evidence(line), *_spec(engine.container, engine)),
-        explains=("worker-lost", "engine-dead", "engine-init-failed", "crash-loop", "not-ready", "pod-failed"),
+        explains=("worker-lost", "engine-dead", *FAILED_START),
         fixes=(_mounted(engine.container),),
         order=line.order,
     )
@@ -259,7 +260,7 @@ def _system_error(pod: Pod, container: Container, logs: Logs | None) -> Line | N
         log = log_of(ending, logs) if logs and ending.container is container else None
         # what served had connected its workers
         if log is not None and not served(log) and next(log.find(_SAYS_WHICH), None) is None:
-            return next((line for text in _SYSTEM_ERROR for line in log.find(text)), None)
+            return next(log.find(*_SYSTEM_ERROR), None)
     return None
 
 
@@ -268,7 +269,7 @@ def _ended_by_sigbus(pod: Pod, container: Container, logs: Logs | None) -> Line 
     for ending in endings(pod) if logs else ():
         log = log_of(ending, logs) if logs and ending.container is container else None
         if log is not None:
-            lines = (line for text in _ENDED_BY_SIGBUS for line in log.find(text))
+            lines = log.find(*_ENDED_BY_SIGBUS)
             if told := next((line for line in lines if _OF_A_PROCESS.search(line.text[:2000])), None):
                 return told
     return None
@@ -322,7 +323,7 @@ def _full(pod: Pod, engine: Engine, full: tuple[int, int, Evidence], killed: lis
         summary=f"/dev/shm of {engine.container.name} is full: {say_bytes(used)} of {say_bytes(size)} are used"
         f"{', and it died by SIGBUS (exit code 135)' if killed else '; the next page that is written there ends a process by SIGBUS'}.",
         evidence=(*died, evidence, *_spec(engine.container, engine)),
-        explains=("crash-loop", "not-ready", "engine-init-failed", "worker-lost", "pod-failed") if killed else (),
+        explains=(*FAILED_START, "worker-lost") if killed else (),
         fixes=(fixes.mount_shm(engine.container, wanted, f"Mount {wanted} of memory at /dev/shm"),),
     )
 

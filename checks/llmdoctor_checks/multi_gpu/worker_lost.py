@@ -20,6 +20,7 @@ from kubectl_llmdoctor.api import (
     seconds_between,
     tracebacks,
 )
+from llmdoctor_checks._consequences import FAILED_START
 
 #: The heading over the process that ended first, in the table which torchrun prints at its end (torch/distributed/elastic/multiprocessing).
 _FIRST = "Root Cause (first observed failure)"
@@ -99,15 +100,7 @@ def worker_lost(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
             summary=f"The process of rank {rank} ended with exit code {code} and nothing above reads as its error; "
             "torchrun then ended the others.",
             evidence=(log_evidence(heading), log_evidence(line)),
-            explains=(
-                "nccl-timeout",
-                "engine-init-failed",
-                "engine-dead",
-                "crash-loop",
-                "not-ready",
-                "pod-failed",
-                "rollout-stuck",
-            ),
+            explains=("nccl-timeout", *FAILED_START, "engine-dead", "rollout-stuck"),
             fixes=(
                 fixes.advice(
                     f"See in the program who ends with {code}, and have torchrun pass on what its processes print "

@@ -31,13 +31,14 @@ from kubectl_llmdoctor.api import (
     parse_time,
     pod_evidence,
 )
+from llmdoctor_checks._consequences import FAILED_START
 
 Kind = Literal["preempted", "drained", "lost", "rebooted"]
 
 #: What follows when a pod is taken away: itself ends, and the others of its group lose a member.
 CONSEQUENCES = (
-    "pod-failed", "crash-loop", "not-ready", "rollout-stuck", "worker-lost", "ray-cluster", "multinode-discovery",
-    "nccl-timeout", "nccl-other", "engine-init-failed", "engine-dead", "probe-too-short",
+    *FAILED_START, "rollout-stuck", "worker-lost", "ray-cluster", "multinode-discovery", "nccl-timeout", "nccl-other",
+    "engine-dead", "probe-too-short",
 )  # fmt: skip
 
 #: Taints that the control plane sets on a node that no longer answers.

@@ -266,7 +266,7 @@ def _failing(pending: Pending) -> list[tuple[Pod, Line]]:
         if log.previous and (pod.namespace, pod.name) in current:
             continue  # it has been started anew
         failures = [line for line in log.find(LOOP) if _LOOP_FAILED.search(line.text)]
-        went_on = max((line.number for words in (*GROWS, *_BEYOND) for line in log.find(words)), default=0)
+        went_on = max((line.number for line in log.find(*GROWS, *_BEYOND)), default=0)
         if failures and failures[-1].number > went_on:
             found.append((pod, failures[-1]))
     return found

@@ -168,28 +168,24 @@ def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Findi
     # the manager stops the plugin while it works
     uncut = [v.node for v in shown if v.node.labels.get(MIG_STATE) in MIG_SAID][: 1 if parts else 0]
     if unknown:
-        they = nodes_said(found) if found.verdicts else f"{unknown} node{'s' if unknown > 1 else ''}"
-        who = "Volcano" if "not initialized with device" in pending.message else "HAMi"
-        summary = f"{who} knows no device of {they}: its device plugin does not run there, or has found none."
-        if any("CardNotHealth" in count.text for count in found.counts):
-            summary = f"HAMi's device plugin says that no device of {they} is healthy."
+        summary = _unregistered(pending, found, unknown)
     elif parts:
         they = "does not advertise all of its" if len(found.verdicts) == 1 else "do not advertise all of their"
-        summary = f"{nodes_said(found)} would fit but {they} GPUs: {', '.join(parts)} {found.resource}"
-        summary += "".join(f"; {said}" for said, _ in broken[:3])
+        reasons = [said for said, _ in broken[:3]]
         for node in uncut:
             config, state = node.labels.get(MIG_CONFIG, "its configuration"), node.labels[MIG_STATE]
-            summary += f"; the MIG manager {MIG_SAID[state]} {config} on {node.name}"
+            reasons.append(f"the MIG manager {MIG_SAID[state]} {config} on {node.name}")
             evidence.append(node_evidence(node, f"{MIG_CONFIG}={config}, {MIG_STATE}={state}"))
-        watchless = [verdict.node.name for verdict in shown if _watchless(cluster, verdict.node.name)]
-        if watchless:
-            summary += f"; the device plugin of {watchless[0]} ends, because the node's inotify instances are used up"
-        summary += f"; the pod of the {first[1]} is not done there ({state_of(first[0])})." if first else "."
+        watchless = [verdict.node.name for verdict in shown if _watchless(cluster, verdict.node.name)][:1]
+        reasons += [
+            f"the device plugin of {name} ends, because the node's inotify instances are used up" for name in watchless
+        ]
+        reasons += [f"the pod of the {first[1]} is not done there ({state_of(first[0])})"] if first else []
+        offered = f"{', '.join(parts)} {found.resource}"
+        summary = f"{nodes_said(found)} would fit but {they} GPUs: {'; '.join((offered, *reasons))}."
     else:
-        summary = (
-            f"{nodes_said(found)} match its GPU selector and could never hold it, by the scheduler's count: "
-            f"they advertise no {found.resource}."
-        )
+        why = f"by the scheduler's count: they advertise no {found.resource}."
+        summary = f"{nodes_said(found)} match its GPU selector and could never hold it, {why}"
     name = min((v.node.name for v in found.verdicts), default="")
     # with a plugin there, somebody has found the node by another label
     named = [v.node for v in shown if v.node.finely_named and not plugins_on(cluster, v.node.name)][:1]
@@ -200,6 +196,15 @@ def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Findi
         *_restart(cluster, name),
     ]
     yield finding(pending, found, summary, evidence, ways, ("gpu-insufficient", "gpu-resource-absent"))
+
+
+def _unregistered(pending: Pending, found: Cause, count: int) -> str:
+    """Nodes of which a scheduler that shares GPUs knows none."""
+    they = nodes_said(found) if found.verdicts else f"{count} node{'s' if count > 1 else ''}"
+    if any("CardNotHealth" in one.text for one in found.counts):
+        return f"HAMi's device plugin says that no device of {they} is healthy."
+    who = "Volcano" if "not initialized with device" in pending.message else "HAMi"
+    return f"{who} knows no device of {they}: its device plugin does not run there, or has found none."
 
 
 def _unfit(cluster: Cluster, node: str, resource: str) -> Iterator[tuple[str, Evidence]]:

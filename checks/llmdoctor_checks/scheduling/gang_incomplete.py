@@ -74,8 +74,6 @@ def gang_incomplete(pending: Pending | None, subject: Subject) -> Iterator[Findi
         yield gone
         return
     found = causes(pending)
-    placed = [p for p in subject.pods if p.scheduled]
-    waiting = [p for p in subject.pods if p.unscheduled]
     alone = " 1 minAvailable" in pending.message  # a group of one waits for nobody else
     words = () if alone else pending.said.of("gang")
     if (few := _too_few(pending, subject)) is not None:
@@ -93,28 +91,35 @@ def gang_incomplete(pending: Pending | None, subject: Subject) -> Iterator[Findi
     if turned_away and not found:  # no node was looked at
         yield _not_queued(subject, turned_away, pending)
         return
-    short = found[0] if found and found[0].id in SHORTAGE else None
-    holding = sum(p.accelerators.get(short.resource, 0) for p in placed) if short else 0
-    if short and holding and waiting:
-        size = _size(subject) or len(subject.pods)
-        asked = pending.requests.get(short.resource, 0)
-        summary = (
-            f"The group has {count_of(size, 'member')} of {asked} {short.resource} each; {len(placed)} "
-            f"{'has a node and holds' if len(placed) == 1 else 'have a node and hold'} {holding} idle, "
-            f"for {len(waiting)} there is no room."
-        )
-        evidence = [*said_by(pending)]
-        evidence += [Evidence(source="pod", ref=p.name, text=f"on {p.spec.node_name}") for p in placed[:3]]
-        yield Finding(
-            role="cause",
-            confidence=short.confidence,
-            summary=summary,
-            evidence=(*evidence, *node_lines(pending, short, holders=True)),
-            explains=(*EXPLAINS, "not-ready", *SHORTAGE),
-            fixes=tuple(_fixes(subject, max(len(waiting), size - len(placed)), asked, short.resource)),
-            order=short.order,
-            pods=tuple(p.name for p in waiting),
-        )
+    if found and found[0].id in SHORTAGE:
+        yield from _in_part(pending, found[0], subject)
+
+
+def _in_part(pending: Pending, short: Cause, subject: Subject) -> Iterator[Finding]:
+    """Members that hold GPUs while there is no room for the others."""
+    placed = [p for p in subject.pods if p.scheduled]
+    waiting = [p for p in subject.pods if p.unscheduled]
+    holding = sum(p.accelerators.get(short.resource, 0) for p in placed)
+    if not holding or not waiting:
+        return
+    size = _size(subject) or len(subject.pods)
+    asked = pending.requests.get(short.resource, 0)
+    yield Finding(
+        role="cause",
+        confidence=short.confidence,
+        summary=f"The group has {count_of(size, 'member')} of {asked} {short.resource} each; {len(placed)} "
+        f"{'has a node and holds' if len(placed) == 1 else 'have a node and hold'} {holding} idle, "
+        f"for {len(waiting)} there is no room.",
+        evidence=(
+            *said_by(pending),
+            *(Evidence(source="pod", ref=p.name, text=f"on {p.spec.node_name}") for p in placed[:3]),
+            *node_lines(pending, short, holders=True),
+        ),
+        explains=(*EXPLAINS, "not-ready", *SHORTAGE),
+        fixes=tuple(_fixes(subject, max(len(waiting), size - len(placed)), asked, short.resource)),
+        order=short.order,
+        pods=tuple(p.name for p in waiting),
+    )
 
 
 def _no_group(pending: Pending) -> Finding | None:

@@ -28,6 +28,7 @@ from kubectl_llmdoctor.api import (
     say_seconds,
     usage_of,
 )
+from llmdoctor_checks._consequences import CRASHED
 from llmdoctor_checks.hardware._gpu import CONSEQUENCES
 from llmdoctor_checks.scheduling._admission import Refusal, kept, plugin_evidence, refusal
 from llmdoctor_checks.scheduling._obstacles import Cause
@@ -117,7 +118,7 @@ def _name_kept(pod: Pod) -> Iterator[Finding]:
             ),
             pod_evidence(pod, "status", f"phase: {pod.obj.status.phase}"),
         ),
-        explains=("crash-loop", "pod-failed", "not-ready", "rollout-stuck", "pod-pending"),
+        explains=(*CRASHED, "pod-pending"),
         fixes=(_fix_of(pod.obj),),
     )
 

@@ -30,6 +30,7 @@ from kubectl_llmdoctor.api import (
     suffices,
 )
 from kubectl_llmdoctor.catalog.images import cpu_build
+from llmdoctor_checks._consequences import FAILED_START
 from llmdoctor_checks._ollama import alone, fallback
 from llmdoctor_checks.scheduling._devices import asks_for_nothing, near_gpus
 
@@ -105,13 +106,7 @@ _GPU_BUILD = r"(?i)cuda|rocm|vulkan|sycl|musa|nvidia"
 
 #: What the missing device explains.
 _NODES_FAULTS = ("gpu-runtime-missing", "driver-missing", "driver-too-old")
-_NO_DEVICE = (
-    *_NODES_FAULTS,
-    "crash-loop",
-    "not-ready",
-    "engine-init-failed",
-    "pod-failed",
-)
+_NO_DEVICE = (*_NODES_FAULTS, *FAILED_START)
 
 #: Labels of nodes that only those with GPUs have.
 _GPU_LABELS = r"nvidia\.com/(?!gpu\.deploy)|amd\.com/gpu|cloud\.google\.com/gke-accelerator|karpenter\.k8s\.aws/instance-gpu|gpu\b"
@@ -227,7 +222,7 @@ def _for_a_model(container: Container, logs: Logs | None) -> Iterator[Line]:
     others = [log.source for e in killed if e.container is container and (log := log_of(e, logs))]
     for log in logs.of(container.name):
         if log.source not in others:
-            yield from (line for text in _MODEL_NEEDS for line in log.find(text))
+            yield from log.find(*_MODEL_NEEDS)
 
 
 def _model_needs_one(container: Container, line: Line) -> Finding:
@@ -257,7 +252,7 @@ def _without_driver(container: Container, logs: Logs, node: Node | None) -> Iter
     line = next((x for text in _OLD_OR_NONE for log in ended for x in log.find(text) if _ends(x)), None)
     if line is None:
         return
-    said = (x for text in _TOLD for x in line.log.find(text))
+    said = line.log.find(*_TOLD)
     if any(re.search(_THERE, x.text[:2000]) for x in said):
         return  # it is led in, and too old
     driver, built = driver_cuda(pod, node), image_cuda(container, logs)

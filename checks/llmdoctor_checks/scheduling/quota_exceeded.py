@@ -336,6 +336,8 @@ def _held_back(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding:
             ", of which it asks for nothing: Volcano counts what the queue has in use and in line, whoever comes next"
         )
         more.append(_in_line(pod, found["lacks"]))
+    shown = f"queues.scheduling.{'run.ai' if found['queue'] or found['over'] else 'volcano.sh'} -o wide"
+    shown = "elasticquotas.scheduling.sigs.k8s.io -A" if by_elastic else shown
     return Finding(
         role="cause",
         confidence="certain",
@@ -345,13 +347,7 @@ def _held_back(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding:
         fixes=(
             fixes.advice(
                 f"Wait for, or end, other workloads of {queue}" + "; or ask for less" * (not of_others),
-                f"kubectl -n {pod.namespace} describe resourcequotas"
-                if found["namespace"]
-                else "kubectl get elasticquotas.scheduling.sigs.k8s.io -A"
-                if by_elastic
-                else "kubectl get queues.scheduling.run.ai -o wide"
-                if found["queue"] or found["over"]
-                else "kubectl get queues.scheduling.volcano.sh -o wide",
+                f"kubectl -n {pod.namespace} describe resourcequotas" if found["namespace"] else f"kubectl get {shown}",
             ),
             *more,
         ),

@@ -95,25 +95,7 @@ def scheduling_gated(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
     if gated and not said and all(pod.just_made for pod in gated):
         return  # its keeper has not got round to it
     if gated:
-        pod = gated[0]
-        gates = [g.name for g in pod.spec.scheduling_gates]
-        which = f"the scheduling gate{'s' * (len(gates) > 1)} {', '.join(gates)}"
-        who = ", ".join(dict.fromkeys(_keeper(g) for g in gates))
-        evidence = [pod_evidence(pod, "schedulingGates", ", ".join(gates))]
-        condition = pod.condition("PodScheduled")
-        if condition:
-            text = f"{condition.reason}: {condition.message}".rstrip(": ")
-            evidence.append(pod_evidence(pod, "status.conditions[PodScheduled]", text))
-        yield Finding(
-            role="cause",
-            confidence="certain",
-            summary=f"{who} has not opened {which}, so no scheduler looks at the pod"
-            + _ending((_reason(queued) or _unqueued(pod, queued)) if any("kueue" in g for g in gates) else ""),
-            evidence=(*evidence, *said, *_nodes(queued, subject), *_owners(subject, cluster)),
-            explains=(*EXPLAINS, "gang-incomplete"),
-            fixes=tuple(_fixes(subject, gates, queued)),
-            pods=tuple(p.name for p in gated),
-        )
+        yield _closed(gated, queued, said, subject)
     elif item:
         yield Finding(
             role="cause",
@@ -130,6 +112,29 @@ def scheduling_gated(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
             explains=EXPLAINS,
             fixes=tuple(_fixes(subject, [_QUEUE], queued)),
         )
+
+
+def _closed(gated: list[Pod], queued: list[Item], said: list[Evidence], subject: Subject) -> Finding:
+    """Gates that are not open, by those of the first pod."""
+    pod = gated[0]
+    gates = [g.name for g in pod.spec.scheduling_gates]
+    which = f"the scheduling gate{'s' * (len(gates) > 1)} {', '.join(gates)}"
+    who = ", ".join(dict.fromkeys(_keeper(g) for g in gates))
+    evidence = [pod_evidence(pod, "schedulingGates", ", ".join(gates))]
+    condition = pod.condition("PodScheduled")
+    if condition:
+        text = f"{condition.reason}: {condition.message}".rstrip(": ")
+        evidence.append(pod_evidence(pod, "status.conditions[PodScheduled]", text))
+    return Finding(
+        role="cause",
+        confidence="certain",
+        summary=f"{who} has not opened {which}, so no scheduler looks at the pod"
+        + _ending((_reason(queued) or _unqueued(pod, queued)) if any("kueue" in g for g in gates) else ""),
+        evidence=(*evidence, *said, *_nodes(queued, subject), *_owners(subject, subject.cluster)),
+        explains=(*EXPLAINS, "gang-incomplete"),
+        fixes=tuple(_fixes(subject, gates, queued)),
+        pods=tuple(p.name for p in gated),
+    )
 
 
 def _keeper(gate: str) -> str:
@@ -237,51 +242,46 @@ def _owners(subject: Subject, cluster: Cluster) -> Iterator[Evidence]:
 
 
 def _fixes(subject: Subject, gates: list[str], queued: list[Item]) -> Iterator[Fix]:
-    namespace = subject.namespace
     if any("kueue" in g for g in gates):
-        commands = [
-            f"kubectl -n {namespace} get workloads.kueue.x-k8s.io",
-            "kubectl get clusterqueues.kueue.x-k8s.io -o yaml",
-        ]
-        if queued:
-            commands[0] = f"kubectl -n {namespace} describe workloads.kueue.x-k8s.io {queued[0].name}"
-        reason = _reason(queued)
-        bare = next((p for p in subject.pods if p.unscheduled and _unqueued(p, queued)), None)
-        if bare and _of_another_queue(bare, queued):
-            where = subject.workload.ref if subject.workload else "its owner"
-            yield fixes.advice(
-                f"Take {_QUEUE} out of the pod templates of {where}, name the queue on the object alone, and have {bare.name} made anew",
-                *commands[:1],
-            )
-            return
-        if bare:
-            yield fixes.advice(
-                f"Set {_QUEUE} in the pod templates too, and have {bare.name} made anew; later releases of Kueue set it by themselves",
-                *commands[:1],
-            )
-            return
-        away = gone(queued[0], subject) if "no topology domains" in reason else []
-        if away:
-            names = ", ".join(sorted(node.name for node in away)[:3])
-            yield fixes.advice(
-                f"Bring {names} back: no node of the flavor is ready and open for pods, so there is no domain",
-                f"kubectl get nodes {' '.join(sorted(node.name for node in away)[:3])}",
-                owner="platform",
-            )
-            return
-        for words, text in _ADVICE:
-            if found := re.search(words, reason):
-                yield fixes.advice(text.format(*found.groups()), *commands, owner="platform")
-                return
-        for words, text in _OF_THE_POD:
-            if found := re.search(words, reason):
-                yield fixes.advice(text.format(*found.groups()), *commands)
-                return
-        yield fixes.advice("See what Kueue's Workload waits for: quota, topology, an admission check", *commands)
-        if subject.workload and not _queue(subject.workload.item):
-            yield fixes.advice(f"Name the queue on {subject.workload.ref}: label {_QUEUE}")
+        yield from _of_kueue(subject, queued)
     else:
         who = _keeper(gates[0])
         yield fixes.advice(
             f"Look into the log and objects of {who[:1].lower() + who[1:]}: why is {gates[0]} kept?", owner="platform"
         )
+
+
+def _of_kueue(subject: Subject, queued: list[Item]) -> Iterator[Fix]:
+    one = f"describe workloads.kueue.x-k8s.io {queued[0].name}" if queued else "get workloads.kueue.x-k8s.io"
+    commands = (f"kubectl -n {subject.namespace} {one}", "kubectl get clusterqueues.kueue.x-k8s.io -o yaml")
+    reason = _reason(queued)
+    bare = next((p for p in subject.pods if p.unscheduled and _unqueued(p, queued)), None)
+    if bare and _of_another_queue(bare, queued):
+        where = subject.workload.ref if subject.workload else "its owner"
+        yield fixes.advice(
+            f"Take {_QUEUE} out of the pod templates of {where}, name the queue on the object alone, and have {bare.name} made anew",
+            commands[0],
+        )
+        return
+    if bare:
+        yield fixes.advice(
+            f"Set {_QUEUE} in the pod templates too, and have {bare.name} made anew; later releases of Kueue set it by themselves",
+            commands[0],
+        )
+        return
+    away = sorted(node.name for node in gone(queued[0], subject))[:3] if "no topology domains" in reason else []
+    if away:
+        yield fixes.advice(
+            f"Bring {', '.join(away)} back: no node of the flavor is ready and open for pods, so there is no domain",
+            f"kubectl get nodes {' '.join(away)}",
+            owner="platform",
+        )
+        return
+    for words, text in (*_ADVICE, *_OF_THE_POD):
+        if found := re.search(words, reason):
+            advice = text.format(*found.groups())
+            yield fixes.advice(advice, *commands, owner="platform" if (words, text) in _ADVICE else "model")
+            return
+    yield fixes.advice("See what Kueue's Workload waits for: quota, topology, an admission check", *commands)
+    if subject.workload and not _queue(subject.workload.item):
+        yield fixes.advice(f"Name the queue on {subject.workload.ref}: label {_QUEUE}")

@@ -132,7 +132,7 @@ def _by_a_front(pod: Pod, server: Container, cluster: Cluster, own: Log) -> list
 
 def refused_itself(own: Log) -> list[Line]:
     """Lines by which a program that is no engine refused a body itself: 413 at a route of models, and nobody whom it asked said so."""
-    found = {x.number: x for words in ("413", _OF_NGINX) for x in own.find(words)}
+    found = {x.number: x for x in own.find("413", _OF_NGINX)}
     lines = [x for _, x in sorted(found.items()) if "POST" in x.text[:4000]]
     if any(re.search(_ASKED_ANOTHER, x.text[:4000]) or _FOR_URL in x.text[:4000] for x in own.find("413")):
         return []
@@ -159,7 +159,7 @@ def refused_by_size(own: Log) -> tuple[list[Line], int] | None:
     """
     good: dict[str, list[int]] = {}
     bad: dict[str, list[tuple[int, Line]]] = {}
-    for line in islice((x for words in _SIZED for x in own.find(words)), _MOST):
+    for line in islice(own.find(*_SIZED), _MOST):
         text = line.text[:4000]
         size, status, path = (re.search(pattern, text) for pattern in (_SIZE, _ANY_STATUS, _PATHS))
         if size is None or status is None or path is None or "POST" not in text:

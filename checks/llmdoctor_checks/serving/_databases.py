@@ -35,6 +35,7 @@ from kubectl_llmdoctor.api import (
     tracebacks,
 )
 from llmdoctor_checks._connections import BARE, DEFAULT_PORTS, NAMELESS, REFUSED, STATED
+from llmdoctor_checks._consequences import FAILED_START
 
 #: Prisma's errors P1001 and P1002 (schema-engine and query-engine, user-facing-errors; the port stands in quotes of its own up to 5),
 #: libpq's, as psycopg passes them on. Each names host and port.
@@ -68,7 +69,7 @@ _AFTER = 200
 _HERE = ("localhost", "127.0.0.1", "::1")
 #: Ports of stores; at any other of its own pod a program may have asked a process that it had started itself.
 _STORES = frozenset({2379, 3306, 5432, 5672, 6333, 6379, 8123, 9000, 9092, 9200, 19530, 27017})
-_CONSEQUENCES = ("engine-init-failed", "crash-loop", "not-ready", "pod-failed", "rollout-stuck")
+_CONSEQUENCES = (*FAILED_START, "rollout-stuck")
 
 
 class _Said(msgspec.Struct, frozen=True):
@@ -121,7 +122,7 @@ def _said(pod: Pod, logs: Logs) -> _Said | None:
     """The last such line of an instance that ended, or of one that runs and is not ready."""
     ended = [log for ending in endings(pod) if (log := log_of(ending, logs))]
     for log in ended or [log for log in logs if not log.previous]:
-        over = max((line.number for words in _OVER for line in log.find(words)), default=0)
+        over = max((line.number for line in log.find(*_OVER)), default=0)
         for literal, pattern in _UNREACHED:
             lines = [(line, found) for line in log.find(literal) if (found := re.search(pattern, line.text[:2000]))]
             if lines and lines[-1][0].number > over and not _ended_otherwise(log, lines[-1][0]):

@@ -292,7 +292,7 @@ def _gave_up(cluster: Cluster) -> list[tuple[Line, str]]:
     for text in cluster.snapshot.logs:
         log = Log(text)
         words = (*GAVE_UP, NO_POD, *OF_HAPROXY, *BESIDE, *OF_MODELS, *OF_CLIENT, *OF_KEDA, *CLIENT_TOLD, *STATUS)
-        lines = {x.number: x for said in words for x in log.find(said) if _says_so(x)}
+        lines = {x.number: x for x in log.find(*words) if _says_so(x)}
         lines |= {x.number: x for x in lost_alike(log)}
         late = [re.search(_CONNECTING, x.text) is not None for x in log.find(_OF_NGINX)]
         if late and all(late):

@@ -233,7 +233,7 @@ def keda_leads(pod: Pod, cluster: Cluster) -> bool:
 
 def lost_alike(log: Log) -> list[Line]:
     """Requests whose connection to the server was closed when they were all as old."""
-    lines = {line.number: line for words in LOST for line in log.find(words)}
+    lines = {line.number: line for line in log.find(*LOST)}
     lost = [(x, said) for _, x in sorted(lines.items()) if (said := re.search(_LOST_AFTER, x.text))]
     ages = [int(next(filter(None, said.groups()))) for _, said in lost]
     if len(ages) < _FEWEST_LOST or min(ages) < _SHORTEST or max(ages) - min(ages) > _SPREAD:

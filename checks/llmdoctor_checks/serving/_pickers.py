@@ -24,8 +24,7 @@ def refused_by(pool: Item, cluster: Cluster) -> list[Line]:
         lambda: [
             (text.namespace, text.pod, line)
             for text in cluster.snapshot.logs
-            for words in NO_CANDIDATES
-            for line in Log(text).find(words)
+            for line in Log(text).find(*NO_CANDIDATES)
         ],
     )
     refs = (dig(pool.raw, f"spec.{ref}.name") for ref in ("extensionRef", "endpointPickerRef"))

@@ -33,6 +33,7 @@ from llmdoctor_checks._connections import (
     TIMED_OUT_UNNAMED,
     UNANSWERED,
 )
+from llmdoctor_checks._consequences import FAILED_START
 from llmdoctor_checks._unreached import last_answered
 from llmdoctor_checks.serving._exposure import leads
 from llmdoctor_checks.serving._policies import (
@@ -44,7 +45,7 @@ from llmdoctor_checks.serving._policies import (
     rules,
     selected,
 )
-from llmdoctor_checks.serving._policy_words import CONSEQUENCES, let_in, let_out, quote, sources
+from llmdoctor_checks.serving._policy_words import let_in, let_out, quote, sources
 
 #: Envoy's of what it asks over gRPC where to send a request, or whether (ext_proc: an endpoint picker); to whom it does not say.
 _OF_PICKER = ("ext_proc_error_gRPC_error_14", r"connection_timeout\b")
@@ -135,7 +136,7 @@ def _kept_out(pod: Pod, cluster: Cluster, asker: Pod | None) -> Finding | None:
             ),
             fixes=(let_in(items[0], client.labels, client.namespace, pod, port),),
             order=line.order,
-            explains=CONSEQUENCES if asker is not None else (),
+            explains=FAILED_START if asker is not None else (),
             pods=((asker or pod).name,),
         )
     return None
@@ -214,7 +215,7 @@ def _not_let_out(
             else fixes.advice(f"Allow port {port} of {pod.name} in NetworkPolicy/{ours[0].name}", owner="platform"),
         ),
         order=line.order,
-        explains=CONSEQUENCES if asker is not None else (),
+        explains=FAILED_START if asker is not None else (),
         pods=((asker or pod).name,),
     )
 

@@ -11,6 +11,7 @@ from kubectl_llmdoctor.api import (
     Container,
     Engine,
     Finding,
+    Fix,
     Item,
     Line,
     Logs,
@@ -26,6 +27,7 @@ from kubectl_llmdoctor.api import (
     setting_evidence,
 )
 from llmdoctor_checks._connections import DNS_SILENT, NOT_CONNECTED, NOT_CONNECTED_OUTSIDE
+from llmdoctor_checks._consequences import FAILED_START
 from llmdoctor_checks.serving._policies import (
     cilium_egress,
     cilium_leads_outside,
@@ -35,7 +37,7 @@ from llmdoctor_checks.serving._policies import (
     policies,
     rules,
 )
-from llmdoctor_checks.serving._policy_words import CONSEQUENCES, let_out, let_outside, numbers, quote
+from llmdoctor_checks.serving._policy_words import let_out, let_outside, numbers, quote
 
 #: Engines that download a model by its name from the Hugging Face Hub.
 _HUB = frozenset({"vllm", "sglang", "tgi", "tei", "lmdeploy", "huggingfaceserver"})
@@ -78,14 +80,7 @@ def outside(pod: Pod, engines: Sequence[Engine], cluster: Cluster, logs: Logs | 
     ours = policies(pod, cluster, "Egress")
     if not theirs and not ours:
         return
-    said = (
-        (line, told)
-        for log in logs
-        for words, pattern in NOT_CONNECTED_OUTSIDE
-        for line in log.find(words)
-        if (told := re.search(pattern, line.text))
-    )
-    for line, told in said:
+    for line, told in _not_connected(logs):
         store = any(name in line.text for name in _STORES)
         if (not store and (pod.ready or not _is_outside(told["whom"]))) or (pod.ready and line.log.previous):
             continue
@@ -102,25 +97,38 @@ def outside(pod: Pod, engines: Sequence[Engine], cluster: Cluster, logs: Logs | 
             if theirs
             else quote(ours[0], "egress")
         )
+        named = " and ".join(sorted(hosts))
+        fix = (
+            _let_out_to(named, port, theirs[0][0])
+            if theirs
+            else let_outside(ours[0], [f"port {port} of public addresses"], port)
+        )
         yield Finding(
             role="cause",
             summary=f"No rule of {' and '.join(dict.fromkeys(names))} lets {pod.name} out of the cluster at port {port}, "
-            f"at which it asks {' and '.join(sorted(hosts)) or told['whom']}.",
+            f"at which it asks {named or told['whom']}.",
             evidence=(log_evidence(line), quoted),
-            explains=("model-registry-failed", "hf-unreachable", *CONSEQUENCES),
-            fixes=(
-                fixes.advice(
-                    f"Allow port {port} to {' and '.join(sorted(hosts))} (toFQDNs; a store may send on to other names), or to the entity "
-                    f"world, in {theirs[0][0].name}"
-                    if hosts
-                    else f"Allow port {port} to the entity world (or the names of the store) in {theirs[0][0].name}",
-                    owner="platform",
-                )
-                if theirs
-                else let_outside(ours[0], [f"port {port} of public addresses"], port),
-            ),
+            explains=("model-registry-failed", "hf-unreachable", *FAILED_START),
+            fixes=(fix,),
         )
         return
+
+
+def _not_connected(logs: Logs) -> Iterator[tuple[Line, re.Match[str]]]:
+    for log in logs:
+        for words, pattern in NOT_CONNECTED_OUTSIDE:
+            for line in log.find(words):
+                if told := re.search(pattern, line.text):
+                    yield line, told
+
+
+def _let_out_to(hosts: str, port: int, policy: Item) -> Fix:
+    """A rule that a policy of Cilium lacks."""
+    if not hosts:
+        text = f"Allow port {port} to the entity world (or the names of the store) in {policy.name}"
+    else:
+        text = f"Allow port {port} to {hosts} (toFQDNs; a store may send on to other names), or to the entity world, in {policy.name}"
+    return fixes.advice(text, owner="platform")
 
 
 def _hosts(text: str, whom: str) -> set[str]:
@@ -166,7 +174,7 @@ def services(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
                 summary=f"NetworkPolicy {names} lets {pod.name} out to chosen ports only, and port {port} of Service "
                 f"{service.name} is none of them: it cannot be reached.",
                 evidence=(log_evidence(line), *(quote(item, "egress") for item in found)),
-                explains=("ray-cluster", "multinode-discovery", *CONSEQUENCES),
+                explains=("ray-cluster", "multinode-discovery", *FAILED_START),
                 fixes=(let_out(found[0], service, port),),
             )
             return
@@ -179,7 +187,7 @@ def dns(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
         return
     for ending in endings(pod):
         log = log_of(ending, logs)
-        lines = (x for words in DNS_SILENT for x in log.find(words)) if log is not None else iter(())
+        lines = log.find(*DNS_SILENT) if log is not None else iter(())
         line = max(lines, key=lambda x: x.number, default=None)
         if line is None:
             continue
@@ -190,7 +198,7 @@ def dns(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
             summary=f"NetworkPolicy {names} keeps {pod.name} from DNS (port 53): no name resolves"
             + (f", and {ending.container.name} ended of it." if sure else f" in {ending.container.name}."),
             evidence=(log_evidence(line), *(quote(item, "egress") for item in found)),
-            explains=("model-registry-failed", "hf-unreachable", "multinode-discovery", *CONSEQUENCES),
+            explains=("model-registry-failed", "hf-unreachable", "multinode-discovery", *FAILED_START),
             fixes=(let_outside(found[0], ["DNS (port 53)"]),),
             order=line.order,
         )
@@ -307,10 +315,9 @@ def _of_servers(cluster: Cluster) -> Iterator[str]:
 def _unanswered(engine: Engine, logs: Logs | None) -> Line | None:
     """A line of a download from the Hub that got no answer."""
     for log in logs.of(engine.container.name) if logs else ():
-        for words in _NO_ANSWER:
-            for line in log.find(words):
-                if "huggingface" in line.text or "hf.co" in line.text or "name resolution" in line.text:
-                    return line
+        for line in log.find(*_NO_ANSWER):
+            if "huggingface" in line.text or "hf.co" in line.text or "name resolution" in line.text:
+                return line
     return None
 
 

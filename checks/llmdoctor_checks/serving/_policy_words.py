@@ -5,9 +5,6 @@ from __future__ import annotations
 from kubectl_llmdoctor.api import Evidence, Fix, Item, Pod, dig, fixes, object_evidence, rows
 from llmdoctor_checks.serving._policies import cilium_ports
 
-#: What a pod that lacks a connection may die of.
-CONSEQUENCES = ("crash-loop", "not-ready", "engine-init-failed", "pod-failed")
-
 
 def quote(item: Item, direction: str) -> Evidence:
     """What a NetworkPolicy lets through in one direction (`ingress` or `egress`)."""

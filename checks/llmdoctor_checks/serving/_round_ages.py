@@ -136,7 +136,7 @@ def _said(cluster: Cluster) -> Iterator[tuple[tuple[str, str, str], list[tuple[L
         if text.previous or not text.pod:
             continue
         log = Log(text)
-        lines = {line.number: line for words in ENDED for line in log.find(words)}
+        lines = {line.number: line for line in log.find(*ENDED)}
         found = [(line, ages) for _, line in sorted(lines.items())[-_MOST:] if (ages := _ages(line))]
         if len(found) >= FEWEST:
             yield (text.namespace, text.pod, text.container), found

@@ -345,6 +345,27 @@ def _meant(said: _Refusal, refs: list[_Ref], route: Item) -> _Ref | None:
     return None
 
 
+def _in_another_namespace(route: Item, ref: _Ref, where: str, cluster: Cluster) -> tuple[str, Fix]:
+    """A backend that is in another namespace than the one in which a route looks for it."""
+    looks = f"{_kind(route)} {route.name} looks for {_kind(ref.means)} {ref.means.name} in namespace {where}"
+    made_of = _told_by(route, ref, cluster)
+    if made_of is None:
+        grant = f", and let a ReferenceGrant there allow routes of {route.namespace}"
+        operation = {"op": "add", "path": f"{ref.pointer}/namespace", "value": ref.means.namespace}
+        return (
+            f"{looks}; it is in {ref.means.namespace}.",
+            fixes.patch_object(route, f"Name its namespace{grant}", [operation]),
+        )
+    own_kind = _kind(made_of)
+    return (
+        f"{looks}, though {own_kind} {made_of.name}, of which it is made, names {ref.means.namespace}.",
+        fixes.advice(
+            f"Move {own_kind}/{made_of.name} into namespace {ref.means.namespace}, with the Gateway's listener open to it "
+            "(allowedRoutes), or upgrade its controller to one that keeps the namespace"
+        ),
+    )
+
+
 def _of_backend(route: Item, said: _Refusal, ref: _Ref, cluster: Cluster) -> tuple[str, Fix]:
     """What is wrong with a backend of a route, in words, and what to do."""
     what, kind = f"{_kind(route)} {route.name}", _kind(ref.means)
@@ -365,23 +386,9 @@ def _of_backend(route: Item, said: _Refusal, ref: _Ref, cluster: Cluster) -> tup
                 f"Make a ReferenceGrant in namespace {where}: from HTTPRoute of {route.namespace}, to {kind} {ref.means.name}"
             ),
         )
-    if said.reason == "BackendNotFound" and (made_of := _told_by(route, ref, cluster)) is not None:
-        own_kind = _kind(made_of)
-        return (
-            f"{what} looks for {kind} {ref.means.name} in namespace {where}, though {own_kind} {made_of.name}, of which it is made, names "
-            f"{ref.means.namespace}.",
-            fixes.advice(
-                f"Move {own_kind}/{made_of.name} into namespace {ref.means.namespace}, with the Gateway's listener open to it "
-                "(allowedRoutes), or upgrade its controller to one that keeps the namespace"
-            ),
-        )
-    if said.reason == "BackendNotFound" and where != ref.means.namespace:
-        grant = f", and let a ReferenceGrant there allow routes of {route.namespace}"
-        operation = {"op": "add", "path": f"{ref.pointer}/namespace", "value": ref.means.namespace}
-        return (
-            f"{what} looks for {kind} {ref.means.name} in namespace {where}; it is in {ref.means.namespace}.",
-            fixes.patch_object(route, f"Name its namespace{grant}", [operation]),
-        )
+    missing = said.reason == "BackendNotFound"
+    if missing and (where != ref.means.namespace or _told_by(route, ref, cluster) is not None):
+        return _in_another_namespace(route, ref, where, cluster)
     if asked != own:
         operation = {"op": "add", "path": f"{ref.pointer}/group", "value": own}
         return (
@@ -389,14 +396,14 @@ def _of_backend(route: Item, said: _Refusal, ref: _Ref, cluster: Cluster) -> tup
             fixes.patch_object(route, f"Name the group {own}", [operation]),
         )
     made, seen = parse_time(ref.means.metadata.get("creationTimestamp")), parse_time(said.since)
-    if said.reason == "BackendNotFound" and made is not None and seen is not None and made > seen:
+    if missing and made is not None and seen is not None and made > seen:
         touch = f"kubectl -n {route.namespace} annotate httproute {route.name} looked-at=$(date +%s) --overwrite"
         return (
             f"{what} was resolved before there was {kind} {ref.means.name}, and its controller has not looked again.",
             fixes.advice("Touch the route, so that its controller looks again", touch),
         )
     # a controller may know Services alone: pools came with an extension of the Gateway API
-    unknown = said.reason in ("InvalidKind", "BackendNotFound") and ref.raw.get("kind") == _POOL
+    unknown = (missing or said.reason == "InvalidKind") and ref.raw.get("kind") == _POOL
     advice = (
         f"Let {_parents(route)} be of a controller that knows {kind}s of {own}, with that switched on (Envoy Gateway knows them by Envoy "
         "AI Gateway only), or send the route to a Service"

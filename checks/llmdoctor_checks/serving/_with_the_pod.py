@@ -169,6 +169,6 @@ def _broke_off(cluster: Cluster) -> Iterator[tuple[Log, list[Line]]]:
         if text.previous or not text.pod:
             continue
         log = Log(text)
-        lines = {line.number: line for words in LITERALS for line in log.find(words)}
+        lines = {line.number: line for line in log.find(*LITERALS)}
         if lines:
             yield log, [line for _, line in sorted(lines.items()) if not re.search(_ELSE, line.text[:2000])]

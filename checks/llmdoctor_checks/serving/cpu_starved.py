@@ -217,9 +217,7 @@ def _threads(engine: Engine, logs: Logs) -> Finding | None:
     slow = _slow_answers(log) if not answers else []
     if len(paces) < _ANSWERS and not slow:
         return None
-    counted = [
-        (line, said) for words in _THREADS for line in log.find(words) if (said := _COUNTED.search(line.text[:4000]))
-    ]
+    counted = [(line, said) for line in log.find(*_THREADS) if (said := _COUNTED.search(line.text[:4000]))]
     line, said = max(counted, key=lambda one: one[0].number, default=(None, None))
     threads = int(said[1] or said[2]) if said is not None else 0
     more, crowded = threads * 1000 > limit, threads * 1000 >= _CROWDED * limit
@@ -227,9 +225,7 @@ def _threads(engine: Engine, logs: Logs) -> Finding | None:
     if (slow and not crowded) or pace >= (_READS if crowded else _CRAWLS):
         return None
     # what a GPU or another machine holds no thread computes, wherever it comes from
-    elsewhere = any(x for words in _ON_GPU for x in log.find(words)) or any(
-        on_the_cpu(x) is False for x in log.find(BUFFER)
-    )
+    elsewhere = any(log.find(*_ON_GPU)) or any(on_the_cpu(x) is False for x in log.find(BUFFER))
     if (not more and limit > _FEW_CORES) or elsewhere:
         return None
     with_threads = f" with {threads} threads" if more else ""
@@ -245,20 +241,15 @@ def _threads(engine: Engine, logs: Logs) -> Finding | None:
             log_evidence(last),
             *_spec(container),
         ),
-        fixes=(
-            *(
-                (
-                    fixes.advice(
-                        f"Let it compute with {max(math.floor(limit / 1000), 1)} threads, as many as its limit has cores "
-                        f"({'num_thread, in the request or the Modelfile' if engine.name == 'ollama' else '--threads'})"
-                    ),
-                )
-                if more
-                else ()
-            ),
-            *_fixes(container, engine, limit),
-        ),
+        fixes=(*((_fewer_threads(engine, limit),) if more else ()), *_fixes(container, engine, limit)),
         order=last.order,
+    )
+
+
+def _fewer_threads(engine: Engine, limit: int) -> Fix:
+    where = "num_thread, in the request or the Modelfile" if engine.name == "ollama" else "--threads"
+    return fixes.advice(
+        f"Let it compute with {max(math.floor(limit / 1000), 1)} threads, as many as its limit has cores ({where})"
     )
 
 

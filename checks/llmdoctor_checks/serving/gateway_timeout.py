@@ -26,7 +26,8 @@ from kubectl_llmdoctor.api import (
 )
 from kubectl_llmdoctor.catalog.models import native_context
 from llmdoctor_checks._clients import asked_as_one, before
-from llmdoctor_checks._ended_clients import CONSEQUENCES, ended_clients
+from llmdoctor_checks._consequences import CRASHED
+from llmdoctor_checks._ended_clients import ended_clients
 from llmdoctor_checks.serving._clients_gone import (
     COUNTED,
     GONE,
@@ -280,7 +281,7 @@ def _own_timeout(pod: Pod, subject: Subject, logs: Logs | None) -> Finding | Non
             summary=f"{ended.container.name} ended since {whom}did not answer in the time that its client gives it "
             f"({ended.error}).",
             evidence=tuple(log_evidence(line) for line in ended.lines),
-            explains=CONSEQUENCES,
+            explains=CRASHED,
             fixes=(
                 fixes.advice(
                     f"Raise the client's timeout in {fixes.edited(pod)} above the longest generation (timeout= of its library), "

@@ -182,16 +182,10 @@ def graceful_shutdown(pod: Pod, subject: Subject, events: Events | None, logs: L
 
 
 def _of_engine(pod: Pod, engine: Engine, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
-    if logs is not None and (found := _cut(pod, engine, logs) or _dropped(pod, engine, logs)):
-        yield found
-        return
-    if logs is not None and (found := _cancelled(pod, engine, logs) or _still_asked(pod, engine, logs)) is not None:
-        yield found
-        return
-    if logs is not None and (found := _unloaded(pod, engine, logs)) is not None:
-        yield found
-        return
-    if (found := _broken_off(pod, engine.container, events, engine.name)) is not None:
+    ways = (_cut, _dropped, _cancelled, _still_asked, _unloaded) if logs is not None else ()
+    by_log = next((found for way in ways if logs is not None and (found := way(pod, engine, logs))), None)
+    found = by_log or _broken_off(pod, engine.container, events, engine.name)
+    if found is not None:
         yield found
         return
     container = engine.container
@@ -239,7 +233,7 @@ def _cut(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     over = container.running and due is not None and now is not None and (due - now).total_seconds() <= _NEARLY_OVER
     if due is None or log is None or not (killed or over):
         return None
-    told = next((line for words in _TOLD for line in log.find(words)), None)
+    told = next(log.find(*_TOLD), None)
     left = _running(container, logs, told) if told is not None else None
     grace = pod.spec.termination_grace_period_seconds
     seconds = _DEFAULT_SECONDS if grace is None else grace
@@ -371,7 +365,7 @@ def _still_asked(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     due, now, port = parse_time(pod.obj.metadata.deletion_timestamp), pod.cluster.now, engine.value("port")
     grace = pod.obj.metadata.deletion_grace_period_seconds
     log = logs.current(engine.container.name)
-    told = next((line for words in _TOLD for line in log.find(words)), None) if log is not None else None
+    told = next(log.find(*_TOLD), None) if log is not None else None
     if due is None or now is None or told is None or not pod.status.pod_ip or grace is None:
         return None
     since = (now - due).total_seconds() + grace

@@ -227,19 +227,14 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     if _worked_off(said, preempted=times is not None):
         return
     lost = _what_is_lost(last, times, put_back, before)
-    filled = f"{last.cache:.0%} full" + (
-        f", and was so in its last {count_of(len(said), 'statement')}" if full and len(said) > 1 else ""
-    )
+    before_too = f", and was so in its last {count_of(len(said), 'statement')}" if full and len(said) > 1 else ""
     yield Finding(
         role="cause",
         confidence="likely" if (full and lasting) or times else "possible",
-        summary=f"The KV cache of {engine.container.name or engine.title} is {filled}; "
+        summary=f"The KV cache of {engine.container.name or engine.title} is {last.cache:.0%} full{before_too}; "
         f"{last.running} requests run and {last.waiting} wait{lost[0] if lost else ''}.",
-        evidence=(
-            log_evidence(said[0].line, _CACHE),
-            log_evidence(last.line, _CACHE),
-            *((log_evidence(lost[1]),) if lost else ()),
-        ),
+        evidence=tuple(log_evidence(line, _CACHE) for line in (said[0].line, last.line))
+        + ((log_evidence(lost[1]),) if lost else ()),
         explains=("queue-growing",),
         fixes=(_fix(pod, ""),),
         order=last.line.order,

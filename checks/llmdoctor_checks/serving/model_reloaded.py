@@ -124,7 +124,7 @@ def _swaps(pod: Pod, container: Container, logs: Logs) -> Finding | None:
     """llama-swap that puts one model in the place of another for request after request."""
     log = logs.current(container.name)
     texts = (_SWAPPED_IN, _WENT_BY_ITSELF, _TO_SWAP) if log is not None and next(log.find(_SWAPPED_IN), None) else ()
-    lines = sorted((line for text in texts for line in log.find(text)), key=lambda line: line.number) if log else []
+    lines = sorted(log.find(*texts), key=lambda line: line.number) if log else []
     requests = [line for line in lines if re.search(_OF_A_MODEL, line.text[:2000])][-_RECENT:]
     if len(requests) < _FEWEST:
         return None
@@ -225,9 +225,9 @@ def _soon(log: Log, requests: list[Answer], kept: float) -> Iterator[Load]:
     last: datetime | None = None
     held: dict[str, int] = {}
     turns = _Turns()
-    told = sorted((line for text in (_RUNNER, _ASKED_TO_LOAD) for line in log.find(text)), key=lambda line: line.number)
+    told = sorted(log.find(_RUNNER, _ASKED_TO_LOAD), key=lambda line: line.number)
     read = 0
-    gone = sorted((line for text in _EVICTED for line in log.find(text)), key=lambda line: line.number)
+    gone = sorted(log.find(*_EVICTED), key=lambda line: line.number)
     for line in log.find("llama runner started in"):
         said = re.search(_LOADED, line.text)
         begin = read

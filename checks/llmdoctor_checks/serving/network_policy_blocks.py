@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Cluster, Finding, Logs, Pod, Subject, check, dig, k8s, log_evidence, rows
+from llmdoctor_checks._consequences import FAILED_START
 from llmdoctor_checks.serving import _policy_clients, _policy_egress
 from llmdoctor_checks.serving._policies import CILIUM, has_port, policies, policies_on, rules, selected
-from llmdoctor_checks.serving._policy_words import CONSEQUENCES, quote, with_rules
+from llmdoctor_checks.serving._policy_words import quote, with_rules
 
 #: Kinds of other network plugins, whose rules add to these.
 _FOREIGN = ("FQDNNetworkPolicy", "AdminNetworkPolicy")
@@ -64,7 +65,7 @@ def network_policy_blocks(pod: Pod, subject: Subject, cluster: Cluster, logs: Lo
 
 def _head(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """A Ray worker that gets no answer from a head which runs, and a policy by which the head takes nothing from it."""
-    line = next((line for words in _NO_HEAD for line in logs.find(words)), None) if logs and pod.failing else None
+    line = next(logs.find(*_NO_HEAD), None) if logs and pod.failing else None
     group = pod.labels.get("ray.io/cluster")
     if line is None or not group:
         return
@@ -84,7 +85,7 @@ def _head(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
             severity="critical",
             summary=f"NetworkPolicy {names} lets nothing of {pod.name} in to {head.metadata.name}, which runs: the worker waits for it.",
             evidence=(log_evidence(line), *(quote(item, "ingress") for item in found)),
-            explains=("ray-cluster", "multinode-discovery", *CONSEQUENCES),
+            explains=("ray-cluster", "multinode-discovery", *FAILED_START),
             fixes=(with_rules(found[0], "ingress", [rule], "Let the pods of the Ray cluster reach each other"),),
             order=line.order,
         )

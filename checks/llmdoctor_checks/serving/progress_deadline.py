@@ -182,25 +182,34 @@ def _of_pod(pod: Pod, subject: Subject, told: list[Evidence]) -> Iterator[Findin
             yield _given_up(told)
             return
         probe = container.spec.startup_probe
-        budget = probe.budget if probe else 0
         # the two are often meant to be the same, with a delay on top
-        if pod.exists or probe is None or budget <= deadline * 1.1:
-            continue
-        strict = _knative(workload)
-        after = "marked as failed and scaled to zero" if strict else "reported as failed while the model still loads"
+        if not pod.exists and probe is not None and probe.budget > deadline * 1.1:
+            yield _too_short(container, probe, deadline, evidence, workload, made)
+            return
+
+
+def _too_short(
+    container: Container,
+    probe: k8s.Probe,
+    deadline: float,
+    evidence: Evidence,
+    workload: Workload,
+    made: Workload | None,
+) -> Finding:
+    """A deadline of a rollout before the end of what a startup probe allows."""
+    strict = _knative(workload)
+    after = "marked as failed and scaled to zero" if strict else "reported as failed while the model still loads"
+    return Finding(
         # a Deployment that misses it harms only who waits for it, and whoever set more than the default had the load in mind
-        risk = strict or deadline < _DEFAULT_SECONDS
-        yield Finding(
-            role="risk" if risk else "note",
-            summary=f"The startup probe of {container.name} gives it {say_seconds(budget)}, the rollout {say_seconds(deadline)}: "
-            f"a start that takes longer is {after}.",
-            evidence=(
-                evidence,
-                pod_evidence(container, "startupProbe", f"{probe.failure_threshold} x {probe.period_seconds} s"),
-            ),
-            fixes=tuple(_fixes(pod, workload, made, budget + _DEFAULT_SECONDS)),
-        )
-        return
+        role="risk" if strict or deadline < _DEFAULT_SECONDS else "note",
+        summary=f"The startup probe of {container.name} gives it {say_seconds(probe.budget)}, the rollout {say_seconds(deadline)}: "
+        f"a start that takes longer is {after}.",
+        evidence=(
+            evidence,
+            pod_evidence(container, "startupProbe", f"{probe.failure_threshold} x {probe.period_seconds} s"),
+        ),
+        fixes=tuple(_fixes(container.pod, workload, made, probe.budget + _DEFAULT_SECONDS)),
+    )
 
 
 def _may_yet(container: Container) -> bool:

@@ -182,7 +182,7 @@ def _cut(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     """Prompts that lost their beginning."""
     container = engine.container
     log = logs.current(container.name)
-    found = [line for text in (_CUT, _CUT_MESSAGES, _POSTED) for line in log.find(text)] if log is not None else []
+    found = [*log.find(_CUT, _CUT_MESSAGES, _POSTED)] if log is not None else []
     lines = sorted(found, key=lambda line: line.number)
     cuts = [line for line in lines if _POSTED not in line.text]
     if not cuts:
@@ -264,23 +264,27 @@ def _told_to_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs) -> 
         + f", and is refused, {often(len(said_so))} in its log"
         + (f"; of {'the last ' if recent else ''}{all_of} requests {count} failed." if most else "."),
         evidence=(log_evidence(line, said[0]),),
-        fixes=(
-            fixes.advice(
-                f"Raise --ubatch-size (and --batch-size, which it may not exceed) of {fixes.edited(pod)} to the longest input, or let the "
-                "client cut its inputs"
-            )
-            if batch
-            else fixes.advice(
-                f"Raise --limit-mm-per-prompt of {fixes.edited(pod)} (each more takes memory beside the KV cache), or let the client "
-                "send fewer in one request; those of earlier turns of a chat count too"
-            )
-            if items
-            else fixes.advice(
-                f"Lower what the client asks for (max_tokens counts together with the prompt), or raise the context of {fixes.edited(pod)} "
-                "as far as model and KV cache allow"
-            ),
-        ),
+        fixes=(_of_client(pod, batch=batch, items=items),),
         order=line.order,
+    )
+
+
+def _of_client(pod: Pod, *, batch: bool, items: bool) -> Fix:
+    """What makes room for a client's requests, by which limit they meet: the physical batch, the items, else the context."""
+    server = fixes.edited(pod)
+    if batch:
+        return fixes.advice(
+            f"Raise --ubatch-size (and --batch-size, which it may not exceed) of {server} to the longest input, or let the client cut "
+            "its inputs"
+        )
+    if items:
+        return fixes.advice(
+            f"Raise --limit-mm-per-prompt of {server} (each more takes memory beside the KV cache), or let the client send fewer in one "
+            "request; those of earlier turns of a chat count too"
+        )
+    return fixes.advice(
+        f"Lower what the client asks for (max_tokens counts together with the prompt), or raise the context of {server} as far as model "
+        "and KV cache allow"
     )
 
 

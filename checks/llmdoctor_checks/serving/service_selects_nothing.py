@@ -28,7 +28,8 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks import _links, _unreached
 from llmdoctor_checks._awaited import awaited
-from llmdoctor_checks._ended_clients import CONSEQUENCES, Ended, ended_clients
+from llmdoctor_checks._consequences import CRASHED
+from llmdoctor_checks._ended_clients import Ended, ended_clients
 from llmdoctor_checks._services import endpoints_of, service_of, slices_of
 from llmdoctor_checks.serving import _databases, _no_server
 from llmdoctor_checks.serving._beside import beside
@@ -153,7 +154,7 @@ def _no_such(pod: Pod, ended: Ended, cluster: Cluster) -> Finding | None:
             *(log_evidence(line) for line in ended.lines),
             pod_evidence(ended.container, f"env[{ended.variable}]", ended.url),
         ),
-        explains=CONSEQUENCES,
+        explains=CRASHED,
         fixes=(
             fixes.advice(
                 f"Correct {ended.variable} of {fixes.edited(pod)} to the model's Service (SERVICE.NAMESPACE.svc.cluster.local), or "

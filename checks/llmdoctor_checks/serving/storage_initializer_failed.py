@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from kubectl_llmdoctor.api import (
     Ending,
     Finding,
+    Fix,
     Log,
     Logs,
     Pod,
@@ -20,6 +21,7 @@ from kubectl_llmdoctor.api import (
     said,
     say_seconds,
 )
+from llmdoctor_checks._consequences import CRASHED
 
 #: The words of a download that is under way (huggingface_hub's bar, the initializer's own), and how long none takes that goes on.
 _ON_THE_WAY, _LONG_SECONDS = ("Fetching ", "Copying contents of", "Downloading", "it/s]", "B/s]"), 1800
@@ -92,26 +94,26 @@ def storage_initializer_failed(pod: Pod, logs: Logs | None) -> Iterator[Finding]
             explains=(
                 *(("model-registry-failed",) if of_store else ()),
                 *(("model-not-found",) if of_image else ()),
-                "crash-loop",
-                "not-ready",
-                "pod-failed",
-                "rollout-stuck",
+                *CRASHED,
             ),
-            fixes=(
-                fixes.advice(
-                    "See in the container's log why it does not link the image's /models: an image without a shell or that folder, "
-                    "or another user than the server's",
-                    f"kubectl -n {pod.namespace} logs {pod.name} -c {name} --previous",
-                )
-                if of_image
-                else fixes.advice(
-                    "Correct storageUri, or give the service account of the pod the credentials of the store "
-                    "(annotations of its Secret name the S3 endpoint)",
-                    f"kubectl -n {pod.namespace} get pod {pod.name} -o jsonpath='{{.spec.serviceAccountName}}{{\"\\n\"}}'",
-                    f"kubectl -n {pod.namespace} logs {pod.name} -c {name} --previous",
-                ),
-            ),
+            fixes=(_see_why(pod, name, of_image=of_image),),
         )
+
+
+def _see_why(pod: Pod, container: str, *, of_image: bool) -> Fix:
+    log = f"kubectl -n {pod.namespace} logs {pod.name} -c {container} --previous"
+    if of_image:
+        return fixes.advice(
+            "See in the container's log why it does not link the image's /models: an image without a shell or that folder, "
+            "or another user than the server's",
+            log,
+        )
+    return fixes.advice(
+        "Correct storageUri, or give the service account of the pod the credentials of the store "
+        "(annotations of its Secret name the S3 endpoint)",
+        f"kubectl -n {pod.namespace} get pod {pod.name} -o jsonpath='{{.spec.serviceAccountName}}{{\"\\n\"}}'",
+        log,
+    )
 
 
 def _there_before(pod: Pod, ending: Ending, log: Log) -> Finding | None:
@@ -126,7 +128,7 @@ def _there_before(pod: Pod, ending: Ending, log: Log) -> Finding | None:
         summary=f"{name} cannot link the model to where the server looks: the link is there from before it was started again, "
         "and stays as long as the pod does.",
         evidence=(pod_evidence(pod, ending.path, ending.text), log_evidence(line)),
-        explains=("model-not-found", "crash-loop", "not-ready", "pod-failed", "rollout-stuck"),
+        explains=("model-not-found", *CRASHED),
         fixes=(
             fixes.advice(
                 "Delete the pod, so that it is made anew with empty volumes; a later release of KServe replaces the link",

@@ -4,8 +4,11 @@ import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
+    Container,
     Engine,
+    Evidence,
     Finding,
+    Fix,
     Line,
     Log,
     Logs,
@@ -119,11 +122,7 @@ def _layers(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     if log is None or last is None or chosen is not None or not (pod.log_only or engine.container.accelerators):
         return None
     line, there, layers = last
-    if (
-        there >= layers
-        or there / layers >= _NEARLY_ALL
-        or not any(re.search(_DEVICES, x.text) for x in _device_lines(log))
-    ):
+    if there >= _NEARLY_ALL * layers or not any(re.search(_DEVICES, x.text) for x in _device_lines(log)):
         return None
     split = next(iter([x for x in log.find("msg=offload ") if x.number < line.number][-1:]), None)
     asked = re.search(_ASKED, split.text) if split else None
@@ -155,26 +154,32 @@ def _layers(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             log_evidence(line),
             *(log_evidence(wait.line) for wait in waits[-1:]),
             *((log_evidence(split),) if split else ()),
-            *(
-                pod_evidence(engine.container, f"resources.limits[{name}]", str(n))
-                for name, n in engine.container.accelerators.items()
-            ),
+            *_asked(engine.container),
         ),
         explains=("cpu-starved",),
-        fixes=(
-            fixes.set_flag(engine, "gpu_layers", "--n-gpu-layers", "999", "Put all layers on the GPU")
-            if engine.name == "llama.cpp" and told
-            else fixes.advice(
-                "Let the model fit beside the others of the router: fewer at a time (--models-max), a smaller context, a stronger "
-                f"quantization or a larger GPU; or correct n-gpu-layers in its preset ({fixes.edited(pod)})"
-            )
-            if routed
-            else fixes.advice(
-                f"Let the model fit: a smaller context ({_CONTEXT[engine.name]}), a stronger quantization or a larger GPU, in "
-                f"{fixes.edited(pod)}"
-            ),
-        ),
+        fixes=(_more_layers(engine, told=told, routed=routed),),
         order=line.order,
+    )
+
+
+def _asked(container: Container) -> Iterator[Evidence]:
+    """The GPUs that a container asks for."""
+    for name, count in container.accelerators.items():
+        yield pod_evidence(container, f"resources.limits[{name}]", str(count))
+
+
+def _more_layers(engine: Engine, *, told: bool, routed: bool) -> Fix:
+    """How more of the model comes onto the GPU: by an option, where the release must be told; of a model behind a router by its preset."""
+    where = fixes.edited(engine.container.pod)
+    if engine.name == "llama.cpp" and told:
+        return fixes.set_flag(engine, "gpu_layers", "--n-gpu-layers", "999", "Put all layers on the GPU")
+    if routed:
+        return fixes.advice(
+            "Let the model fit beside the others of the router: fewer at a time (--models-max), a smaller context, a stronger "
+            f"quantization or a larger GPU; or correct n-gpu-layers in its preset ({where})"
+        )
+    return fixes.advice(
+        f"Let the model fit: a smaller context ({_CONTEXT[engine.name]}), a stronger quantization or a larger GPU, in {where}"
     )
 
 
@@ -200,10 +205,7 @@ def _planned_only(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             *((log_evidence(runners),) if runners is not None and lacks else ()),
             log_evidence(begun),
             log_evidence(said[-1][0]),
-            *(
-                pod_evidence(container, f"resources.limits[{name}]", str(n))
-                for name, n in container.accelerators.items()
-            ),
+            *_asked(container),
         ),
         explains=("cpu-starved",),
         fixes=(

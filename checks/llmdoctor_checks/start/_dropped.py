@@ -131,7 +131,7 @@ def _soon_after(line: Line, checks: list[Line], cluster: Cluster) -> bool:
 
 def _worked_after(log: Log, ago: float, cluster: Cluster) -> Line | None:
     """The first line by which the server shows, soon after so many seconds ago, that it works."""
-    found = {line.number: line for words in _STEPS for line in log.find(words)}
+    found = {line.number: line for line in log.find(*_STEPS)}
     for _, line in sorted(found.items()):
         then = written_ago(line, cluster.now) if re.search(_WORKED, line.text[:2000]) else None
         if then is not None and ago - _SOON_SECONDS <= then <= ago:

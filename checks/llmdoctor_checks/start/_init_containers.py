@@ -4,12 +4,12 @@ import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Container, Finding, Fix, Logs, Pod, expression, fixes, log_evidence, pod_evidence
+from llmdoctor_checks._consequences import CRASHED
 
 #: What is only a consequence where containers of a pod do not start, or start without the network.
 NOT_STARTED = (
-    "volume-mount-failed", "hf-unreachable", "model-registry-failed", "storage-initializer-failed",
-    "ngc-unauthorized", "multinode-discovery", "ray-cluster", "crash-loop", "not-ready", "pod-failed",
-    "rollout-stuck",
+    "volume-mount-failed", "hf-unreachable", "model-registry-failed", "storage-initializer-failed", "ngc-unauthorized",
+    "multinode-discovery", "ray-cluster", *CRASHED,
 )  # fmt: skip
 
 #: Servers that are meant to run beside others, by name: as a plain init container they never let the next one start.

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Events, Finding, Item, Pod, dig, fixes, object_evidence, rows
+from llmdoctor_checks._consequences import CRASHED
 
 #: The kubelet's words for a Secret that is not there, at the container and at a volume.
 _ABSENT = r'\bsecrets? "([\w.-]{1,253})" not found'
@@ -20,7 +21,7 @@ _CLASS, _CLASS_DRIVER = "SecretProviderClass", "secrets-store.csi.k8s.io"
 _MAKES = r"Secret|^Certificate$|^OnePasswordItem$"
 #: Conditions that are good where they are not met.
 _BAD = r"Degraded|Deleted|Err(?:or|ed)|Fail|Issuing|Paused|Reconciling|Stalled|Suspended"
-_EXPLAINS = ("not-ready", "pod-pending", "pod-failed", "crash-loop", "rollout-stuck")
+_EXPLAINS = (*CRASHED, "pod-pending")
 #: Before the finding that has the kubelet's words alone.
 _MORE = -2.0
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Finding, Node, Pod, check, endings, fixes, node_evidence, pod_evidence
+from llmdoctor_checks._consequences import FAILED_START
 
 #: 128 + SIGILL, as the runtime and shells report it.
 _CODE = 132
@@ -41,7 +42,7 @@ def cpu_illegal_instruction(pod: Pod, node: Node | None) -> Iterator[Finding]:
                 pod_evidence(pod, ending.path, ending.text),
                 *((node_evidence(node, f"labels: {', '.join(known)}"),) if node and known else ()),
             ),
-            explains=("engine-init-failed", "engine-dead", "worker-lost", "crash-loop", "not-ready", "pod-failed"),
+            explains=(*FAILED_START, "engine-dead", "worker-lost"),
             fixes=(
                 fixes.advice(
                     f"Use an image built for the processor of {where}, or nodes with a newer processor; AVX2, AVX-512 and AMX are "

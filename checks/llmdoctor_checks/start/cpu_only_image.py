@@ -22,6 +22,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
 )
 from kubectl_llmdoctor.catalog.images import CpuBuild, cpu_build
+from llmdoctor_checks._consequences import FAILED_START
 from llmdoctor_checks._ollama import SEARCHED, fallback
 
 #: PyTorch without CUDA that is asked for it, whatever program asks.
@@ -165,7 +166,7 @@ def _of(pod: Pod, container: Container, engine: Engine | None, logs: Logs | None
         summary=f"{what}; container {container.name} asks for {_list(asked)}, which it cannot use.",
         evidence=tuple(evidence),
         explains=(
-            ("gpu-runtime-missing", "compiler-missing", "crash-loop", "not-ready", "engine-init-failed", "pod-failed")
+            ("gpu-runtime-missing", "compiler-missing", *FAILED_START)
             if failing
             else ("weights-off-gpu", "cpu-starved")
             if slow

@@ -14,6 +14,7 @@ from kubectl_llmdoctor.api import (
     node_evidence,
     pod_evidence,
 )
+from llmdoctor_checks._consequences import FAILED_START
 
 #: GKE's own label of nodes with GPUs; its device plugin mounts the driver at that folder, into each container that asks for one.
 _LABEL, _FOLDER = "cloud.google.com/gke-accelerator", "/usr/local/nvidia"
@@ -67,16 +68,7 @@ def driver_libs_not_on_path(pod: Pod, container: Container, node: Node, logs: Lo
             node_evidence(node, f"{_LABEL}={node.labels[_LABEL]}"),
             *((pod_evidence(container, "env[LD_LIBRARY_PATH]", str(path.value)),) if path is not None else ()),
         ),
-        explains=(
-            "gpu-runtime-missing",
-            "driver-missing",
-            "import-broken",
-            "system-library-missing",
-            "engine-init-failed",
-            "crash-loop",
-            "not-ready",
-            "pod-failed",
-        ),
+        explains=("gpu-runtime-missing", "driver-missing", "import-broken", "system-library-missing", *FAILED_START),
         fixes=(
             fixes.advice(
                 f"Put {_FOLDER}/bin on PATH and {_FOLDER}/lib64 on LD_LIBRARY_PATH before the server starts, in {fixes.edited(pod)}"

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Finding, Logs, Node, Pod, check, endings, fixes, log_evidence, log_of, node_evidence
+from llmdoctor_checks._consequences import FAILED_START
 
 #: By which the fake GPU operator takes nodes (`topology.nodePoolLabelKey` of its chart); it then answers for the device plugin.
 _SIMULATED = "run.ai/simulated-gpu-node-pool"
@@ -44,7 +45,7 @@ def driver_missing(pod: Pod, node: Node, logs: Logs) -> Iterator[Finding]:
     pool = node.labels.get(_SIMULATED)
     for ending in endings(pod) if pool is not None and not pod.ready else ():
         log = log_of(ending, logs)
-        line = next((line for text in _NO_DRIVER for line in log.find(text)), None) if log is not None else None
+        line = next(log.find(*_NO_DRIVER), None) if log is not None else None
         if line is None or not any(name.startswith("nvidia.com/") for name in ending.container.accelerators):
             continue
         yield Finding(
@@ -55,15 +56,7 @@ def driver_missing(pod: Pod, node: Node, logs: Logs) -> Iterator[Finding]:
                 log_evidence(line),
                 node_evidence(node, f"label {_SIMULATED}: {pool}"),
             ),
-            explains=(
-                "driver-too-old",
-                "gpu-runtime-missing",
-                "driver-libs-not-on-path",
-                "engine-init-failed",
-                "crash-loop",
-                "not-ready",
-                "pod-failed",
-            ),
+            explains=("driver-too-old", "gpu-runtime-missing", "driver-libs-not-on-path", *FAILED_START),
             fixes=(
                 fixes.advice(
                     f"Run it on a node with real GPUs: keep it off nodes with the label {_SIMULATED}, in {fixes.edited(pod)}"

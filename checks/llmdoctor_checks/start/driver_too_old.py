@@ -12,17 +12,11 @@ from kubectl_llmdoctor.api import (
     Node,
     Pod,
     check,
-    driver_cuda,
-    endings,
     fixes,
-    image_cuda,
-    log_evidence,
-    log_of,
-    phase_of,
-    say_cuda,
-    suffices,
 )
+from llmdoctor_checks._consequences import FAILED_START
 from llmdoctor_checks._offloaded import asked_for, on_gpu_since, without_gpu
+from llmdoctor_checks.start._error_35 import ERROR_35, error_35
 
 _OLD = "CUDA driver version is insufficient for CUDA runtime version"
 _PTX = "the provided PTX was compiled with an unsupported toolchain"
@@ -38,15 +32,12 @@ _DRIVER = (
 )
 
 _CONSEQUENCES = (
-    "gpu-runtime-missing", "driver-missing", "import-broken", "engine-init-failed", "engine-dead", "worker-lost",
-    "nccl-other", "crash-loop", "not-ready", "pod-failed", "rollout-stuck",
+    "gpu-runtime-missing", "driver-missing", "import-broken", *FAILED_START, "engine-dead", "worker-lost",
+    "nccl-other", "rollout-stuck",
 )  # fmt: skip
 
-#: CUDA's error 35, as it and TensorRT print it: the driver is older than the image's CUDA, or there is none in the container.
-_ERROR_35 = (_OLD, "cudaErrorInsufficientDriver", "CUDA initialization failure with error: 35")
 
-
-@check("driver-too-old", since="0.1", literals=(*_ERROR_35, _PTX, _LACKS))
+@check("driver-too-old", since="0.1", literals=(*ERROR_35, _PTX, _LACKS))
 def driver_too_old(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Iterator[Finding]:
     """The image needs a newer driver than the node has.
 
@@ -70,7 +61,7 @@ def driver_too_old(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> I
     if not pod.ready or not asked_for(engine) or log is None:
         return
     lacks = [line for line in log.find(_LACKS) if engine.name == "ollama" and re.search(_SEARCH, line.text[:2000])]
-    said = [*(line for text in (_OLD, _PTX) for line in log.find(text)), *lacks]
+    said = [*log.find(_OLD, _PTX), *lacks]
     refused = max(said, key=lambda x: x.number, default=None)
     # Ollama starts llama.cpp with CUDA only where it has found a GPU
     if refused is None or (engine.name != "ollama" and _PTX not in refused.text and not _answers(refused)):
@@ -91,30 +82,22 @@ def _newer(node: str) -> Fix:
 
 def _by_the_node(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Iterator[Finding]:
     """CUDA's refusal of a driver that the node's labels or the agent say is of an earlier major release than the image's CUDA."""
-    container, driver = engine.container, driver_cuda(pod, node)
-    ended = [log for ending in endings(pod) if ending.container is container and (log := log_of(ending, logs))]
-    line = next((line for log in ended for text in _ERROR_35 for line in log.find(text)), None)
-    built = image_cuda(container, logs) if line else None
-    if line is None or driver is None or built is None or suffices(driver[0], built[0]) is not False:
+    error = error_35(pod, engine, logs, node)
+    if error is None or error.suffices is not False:
         return
-    phase = phase_of(line.log)
-    if phase is not None and phase.line.number > line.number:
-        return  # it went on without
     name = pod.spec.node_name or "?"
     yield Finding(
         role="cause",
         confidence="certain",
-        summary=f"The driver of node {name} knows CUDA {say_cuda(driver[0])}, and the image was built for {say_cuda(built[0])}.",
-        evidence=(log_evidence(line), driver[1], built[1]),
+        summary=f"The driver of node {name} knows CUDA {error.driver}, and the image was built for {error.image}.",
+        evidence=error.evidence,
         explains=_CONSEQUENCES,
         fixes=(_newer(name),),
-        order=line.order,
+        order=error.line.order,
     )
 
 
 def _answers(refused: Line) -> bool:
     """Whether a log shows that there is a driver."""
     texts = ('msg="inference compute"', "CUDA devices")
-    return any(
-        re.search(pattern, line.text[:2000]) for text in texts for line in refused.log.find(text) for pattern in _DRIVER
-    )
+    return any(re.search(pattern, line.text[:2000]) for line in refused.log.find(*texts) for pattern in _DRIVER)

@@ -24,6 +24,7 @@ from kubectl_llmdoctor.api import (
     problem_evidence,
     setting_evidence,
 )
+from llmdoctor_checks._consequences import FAILED_START
 from llmdoctor_checks.start._scripts import quoted
 
 #: Kinds of problems at which the engine ends; the others are only remarkable.
@@ -131,7 +132,7 @@ def engine_args_invalid(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
                 *(shared[1] for p in shown if (shared := _from_config_map(engine, p))),
                 *(pod_evidence(pod, e.path, e.text) for e in ended[:1]),
             ),
-            explains=("crash-loop", "not-ready", "engine-init-failed", "pod-failed"),
+            explains=FAILED_START,
             fixes=tuple(_fixes(engine, shown)),
         )
     elif not pod.exists and (sure := _sure(fatal) or _misspelt(engine, fatal)):
@@ -167,14 +168,7 @@ def _tls_refused(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
             summary=f"llama-server cannot use the TLS key and certificate that it was given ({key.text} {cert.text}): "
             "they are not in the container, unreadable, or do not belong together. It says only that it could not bind.",
             evidence=(log_evidence(line), setting_evidence(container, key), setting_evidence(container, cert)),
-            explains=(
-                "port-in-use",
-                "permission-denied",
-                "crash-loop",
-                "not-ready",
-                "engine-init-failed",
-                "pod-failed",
-            ),
+            explains=("port-in-use", "permission-denied", *FAILED_START),
             fixes=(
                 fixes.advice(
                     "Mount the Secret with tls.crt and tls.key where --ssl-cert-file and --ssl-key-file look for them, "
@@ -223,7 +217,7 @@ def _unspoken(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
             *(setting_evidence(container, setting) for setting in settings),
             pod_evidence(pod, ended.path, ended.text),
         ),
-        explains=("crash-loop", "not-ready", "engine-init-failed", "pod-failed"),
+        explains=FAILED_START,
         fixes=(fix,),
     )
 
@@ -281,16 +275,7 @@ def _no_size(pod: Pod, engine: Engine) -> Iterator[Finding]:
         severity="critical",
         summary=f"{engine.title} shares the model out by {settings[0].text}: a size below 1 is none.",
         evidence=tuple(setting_evidence(engine.container, s) for s in settings),
-        explains=(
-            "gpu-runtime-missing",
-            "tp-not-divisible",
-            "crash-loop",
-            "not-ready",
-            "engine-init-failed",
-            "pod-failed",
-        )
-        if pod.exists
-        else (),
+        explains=("gpu-runtime-missing", "tp-not-divisible", *FAILED_START) if pod.exists else (),
         fixes=(
             fixes.advice(
                 f"Set {settings[0].text.split()[0].partition('=')[0]} to the number of GPUs, or leave it out (1)"
@@ -315,16 +300,7 @@ def _no_such_node(pod: Pod, engine: Engine) -> Iterator[Finding]:
         severity="critical",
         summary=f"{number.text} names none of the nodes of {nodes.text}: they count from 0 to {nodes.value - 1}.",
         evidence=(setting_evidence(container, number), setting_evidence(container, nodes)),
-        explains=(
-            "multinode-discovery",
-            "gang-incomplete",
-            "nccl-timeout",
-            "nccl-other",
-            "crash-loop",
-            "not-ready",
-            "engine-init-failed",
-            "pod-failed",
-        )
+        explains=("multinode-discovery", "gang-incomplete", "nccl-timeout", "nccl-other", *FAILED_START)
         if meets
         else (),
         fixes=(
@@ -358,7 +334,7 @@ def _aborts(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
                 pod_evidence(pod, ended.path, ended.text),
                 *((log_evidence(asserted),) if asserted else ()),
             ),
-            explains=("crash-loop", "not-ready", "engine-init-failed", "pod-failed"),
+            explains=FAILED_START,
             fixes=(fixes.advice(f"Correct {setting.text} in {fixes.edited(pod)}, or leave it out"),),
         )
 

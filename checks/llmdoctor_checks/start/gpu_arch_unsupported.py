@@ -26,6 +26,7 @@ from kubectl_llmdoctor.api import (
 from kubectl_llmdoctor.catalog import quantization
 from kubectl_llmdoctor.catalog.images import maker
 from kubectl_llmdoctor.catalog.models import find
+from llmdoctor_checks._consequences import FAILED_START
 from llmdoctor_checks._ollama import fallback
 
 Compute = tuple[int, int]
@@ -137,7 +138,7 @@ def gpu_arch_unsupported(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | 
         severity="critical",
         summary=f"{clash.what} needs compute capability {clash.need}, and {gpu}.",
         evidence=tuple(_evidence(engine, device, clash)),
-        explains=("engine-init-failed", "crash-loop", "not-ready", "pod-failed") if crashed else (),
+        explains=FAILED_START if crashed else (),
         fixes=tuple(_fixes(engine, clash)),
     )
 

@@ -31,6 +31,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     setting_evidence,
 )
+from llmdoctor_checks._consequences import CRASHED, FAILED_START
 from llmdoctor_checks._pytorch_memory import account
 from llmdoctor_checks.start._groups import gpus_of_group
 
@@ -203,7 +204,7 @@ def _too_few(
         summary=f"{engine.label} starts {count_of(workers, 'worker')}{product}; container {container.name} has "
         f"{_devices(container, gpus)}.",
         evidence=tuple(_evidence(engine)),
-        explains=("crash-loop", "not-ready", "engine-init-failed", "pod-failed") if failing else (),
+        explains=FAILED_START if failing else (),
         fixes=tuple(_fixes(engine, resource, workers, gpus, len(explicit))),
     )
 
@@ -433,7 +434,7 @@ def _crowded(engine: Engine, workers: int, gpus: int, logs: Logs | None, sizing:
         explains=(
             *("cuda-oom-weights", "cuda-oom-profile", "kv-cache-no-room", "gpu-memory-utilization-high"),
             *("engine-init-failed", "engine-dead", "worker-lost"),
-            *("crash-loop", "not-ready", "pod-failed", "rollout-stuck"),
+            *CRASHED,
             *(("vgpu-shim",) if refused else ()),
             # nor would an empty GPU have room
             *(("gpu-memory-shared",) if _NO_ROOM in line.text and _held_by_others(line.log) else ()),

@@ -17,22 +17,19 @@ from kubectl_llmdoctor.api import (
     Subject,
     came_further,
     check,
-    driver_cuda,
     endings,
     event_evidence,
     events_of,
     fixes,
-    image_cuda,
     log_evidence,
     log_of,
     parse_time,
-    phase_of,
     pod_evidence,
-    say_cuda,
-    suffices,
 )
 from kubectl_llmdoctor.catalog.images import cpu_build
+from llmdoctor_checks._consequences import FAILED_START
 from llmdoctor_checks._ollama import NO_DEVICE, SEARCHED, Fallback, alone, fallback, lost, wrong_library
+from llmdoctor_checks.start._error_35 import ERROR_35, NO_DRIVER, error_35
 
 #: Ollama (discover/amd_linux.go) without the device in its container.
 _NO_KFD = "kfd driver not loaded"
@@ -40,11 +37,6 @@ _NO_KFD = "kfd driver not loaded"
 _BY_RENDER_NODE = r"(?i)(?<![a-z])(?:vulkan|sycl|intel)(?![a-z])"
 #: Resources under which device plugins hand out render nodes, whoever names them: `devic.es/dri-render`, `gpu.intel.com/xe`.
 _RENDER_NODES = r"(?i)[\w.-]{1,100}/(?:[\w.-]{0,40}[-_.])?(?:dri|gpu|i915|xe|kfd|renderd\d{1,3})(?:[-_.][\w.-]{0,40})?"
-#: CUDA's word for no driver at all as well as for an old one.
-_NO_DRIVER = "driver version is insufficient"
-#: The same as CUDA's error 35.
-_ERROR_35 = (_NO_DRIVER, "cudaErrorInsufficientDriver", "CUDA initialization failure with error: 35")
-
 
 #: LocalAI's all-in-one images, whose script looks for a GPU on the PCI bus and then calls nvidia-smi or rocminfo (aio/entrypoint.sh).
 _BY_CPU = "GPU acceleration is not enabled or supported. Defaulting to CPU."
@@ -61,6 +53,10 @@ _BY_RUNTIME = {
 #: Where pods that bring their driver's libraries by themselves mount them.
 _DRIVERS_FOLDER = r"^/usr/local/(?:Ascend(?:/driver(?:/.{0,200})?)?|musa)/?$"
 _NOT_FOUND = ": cannot open shared object file"
+_WITHOUT_LIBRARIES = (
+    "driver-libs-not-on-path", "system-library-missing", "compiler-missing", "entrypoint-missing", "import-broken",
+    *FAILED_START, "engine-dead", "worker-lost", "rollout-stuck",
+)  # fmt: skip
 
 #: What gVisor's runsc (runsc/sandbox) says of a sandbox that ended while it came up, now and before 2023.
 _SANDBOX_ENDED = (
@@ -68,7 +64,7 @@ _SANDBOX_ENDED = (
 )
 
 
-@check("gpu-runtime-missing", since="0.1", literals=(_NO_KFD, *_ERROR_35, *SEARCHED, _NOT_FOUND, _BY_CPU, *_CUDA_FOUND))
+@check("gpu-runtime-missing", since="0.1", literals=(_NO_KFD, *ERROR_35, *SEARCHED, _NOT_FOUND, _BY_CPU, *_CUDA_FOUND))
 def gpu_runtime_missing(pod: Pod, subject: Subject, logs: Logs | None, node: Node | None) -> Iterator[Finding]:
     """The container sees no GPU.
 
@@ -155,7 +151,7 @@ def _by_cpu(container: Container, logs: Logs) -> Line | None:
         return None
     for log in reversed(logs.of(container.name)):
         for line in log.find(_BY_CPU):
-            found = any(later.number > line.number for text in _CUDA_FOUND for later in log.find(text))
+            found = any(later.number > line.number for later in log.find(*_CUDA_FOUND))
             return None if found else line
     return None
 
@@ -170,18 +166,11 @@ def _by_the_default_runtime(container: Container, logs: Logs, cluster: Cluster) 
     if any(re.search(_DRIVERS_FOLDER, mount.mount_path) for mount in container.spec.volume_mounts):
         return  # it brings the driver by itself, and needs no runtime for that
     word, libraries = next(found for prefix, found in _BY_RUNTIME.items() if next(iter(asked)).startswith(prefix))
-    named = (
-        item.name for item in cluster.items("RuntimeClass") if word in f"{item.name} {item.raw.get('handler')}".lower()
-    )
-    runtime = next(named, None)
+    classes = cluster.items("RuntimeClass")
+    runtime = next((item.name for item in classes if word in f"{item.name} {item.raw.get('handler')}".lower()), None)
     ended = [log for ending in endings(pod) if ending.container is container and (log := log_of(ending, logs))]
-    lines = (
-        line
-        for log in ended
-        for line in log.find(_NOT_FOUND)
-        if re.search(libraries + r"[\w.]{0,20}: cannot", line.text[:2000])
-    )
-    line = next(lines, None)
+    absent = libraries + r"[\w.]{0,20}: cannot"
+    line = next((x for log in ended for x in log.find(_NOT_FOUND) if re.search(absent, x.text[:2000])), None)
     if runtime is None or line is None:
         return
     yield Finding(
@@ -193,20 +182,7 @@ def _by_the_default_runtime(container: Container, logs: Logs, cluster: Cluster) 
             *(pod_evidence(container, f"resources.limits[{name}]", str(n)) for name, n in asked.items()),
             pod_evidence(pod, "runtimeClassName", "not set"),
         ),
-        explains=(
-            "driver-libs-not-on-path",
-            "system-library-missing",
-            "compiler-missing",
-            "entrypoint-missing",
-            "import-broken",
-            "engine-init-failed",
-            "engine-dead",
-            "worker-lost",
-            "crash-loop",
-            "not-ready",
-            "pod-failed",
-            "rollout-stuck",
-        ),
+        explains=_WITHOUT_LIBRARIES,
         fixes=(
             fixes.set_spec(pod, "/runtimeClassName", runtime, f"Give the pod the runtime class {runtime}"),
             fixes.advice(
@@ -267,7 +243,7 @@ def _started_after(pod: Pod, event: Event) -> bool:
 def _what_is_missing(pod: Pod, engine: Engine, line: Line, *, of_amd: bool) -> tuple[str, Fix]:
     """Why the engine uses no GPU, as far as that is known, and what brings it one."""
     container, here, unfit = engine.container, pod.spec.node_name or "?", _unfit(line)
-    if unfit and _NO_DRIVER not in unfit:  # the container runtime has brought the driver that answers
+    if unfit and NO_DRIVER not in unfit:  # the container runtime has brought the driver that answers
         return unfit, fixes.advice(
             f"See whether the GPUs and the driver of node {here} answer, and what the kernel's log says of them; then make the pod anew",
             fixes.on_node(here, "sh -c 'nvidia-smi; dmesg | grep -e NVRM -e amdgpu | tail -n 20'"),
@@ -294,22 +270,16 @@ def _what_is_missing(pod: Pod, engine: Engine, line: Line, *, of_amd: bool) -> t
 
 def _not_brought(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Iterator[Finding]:
     """CUDA's error 35 on a node whose driver has the CUDA of the image: the container has no driver, or another one."""
-    container, driver = engine.container, driver_cuda(pod, node)
-    ended = [log for ending in endings(pod) if ending.container is container and (log := log_of(ending, logs))]
-    line = next((line for log in ended for text in _ERROR_35 for line in log.find(text)), None)
-    built = image_cuda(container, logs) if line else None
-    if line is None or driver is None or built is None or not suffices(driver[0], built[0]):
+    error = error_35(pod, engine, logs, node)
+    if error is None or not error.suffices:
         return
-    phase = phase_of(line.log)
-    if phase is not None and phase.line.number > line.number:
-        return  # it went on without
     name = pod.spec.node_name or "?"
     yield Finding(
         role="cause",
-        summary=f"CUDA finds no driver in container {container.name}, or not the node's: that of {name} knows CUDA {say_cuda(driver[0])}, "
-        f"which suffices for the image's {say_cuda(built[0])}.",
-        evidence=(log_evidence(line), driver[1], built[1]),
-        explains=("engine-init-failed", "engine-dead", "worker-lost", "crash-loop", "not-ready", "pod-failed"),
+        summary=f"CUDA finds no driver in container {engine.container.name}, or not the node's: that of {name} knows CUDA {error.driver}, "
+        f"which suffices for the image's {error.image}.",
+        evidence=error.evidence,
+        explains=(*FAILED_START, "engine-dead", "worker-lost"),
         fixes=(
             fixes.set_spec(
                 pod, "/runtimeClassName", "nvidia", "Give the container the NVIDIA runtime: runtimeClassName: nvidia"
@@ -321,7 +291,7 @@ def _not_brought(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Ite
                 "library path"
             ),
         ),
-        order=line.order,
+        order=error.line.order,
     )
 
 
@@ -383,9 +353,8 @@ def _without_render_node(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findi
     own, whole = container.spec.security_context, pod.spec.security_context
     where, user = (container, own.run_as_user) if own.run_as_user is not None else (pod, whole.run_as_user)
     groups = sorted({*whole.supplemental_groups, *([whole.fs_group] if whole.fs_group else [])})
-    root = user == 0 or (
-        user is None and not (own.run_as_non_root or whole.run_as_non_root)
-    )  # it owns the render nodes
+    # it owns the render nodes
+    root = user == 0 or (user is None and not (own.run_as_non_root or whole.run_as_non_root))
     who = f"user {user}" if user else "its user"
     why = f", with the groups {', '.join(map(str, groups))}" if user and groups else ""
     look = f"kubectl -n {pod.namespace} exec {pod.name} -c {container.name} -- sh -c 'id; ls -ln /dev/dri'"

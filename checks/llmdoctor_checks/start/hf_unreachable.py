@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Engine, Finding, Logs, Pod, check, fixes, log_evidence, setting_evidence
+from llmdoctor_checks._consequences import FAILED_START
 
 #: What llama.cpp prints (common/, llama.cpp, 2026) when it was given no file of a model, whatever the reason.
 _NO_FILE = "exactly one out metadata, path_model, and file must be defined"
@@ -49,7 +50,7 @@ def hf_unreachable(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
                 setting_evidence(container, offline),
                 setting_evidence(container, repository),
             ),
-            explains=("model-not-found", "engine-init-failed", "crash-loop", "not-ready", "pod-failed"),
+            explains=("model-not-found", *FAILED_START),
             fixes=(
                 fixes.advice(
                     "Put the file into the cache that LLAMA_CACHE or HF_HOME names (a volume that was filled before), "

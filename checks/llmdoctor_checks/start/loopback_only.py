@@ -139,13 +139,15 @@ def _asked_in_vain(pod: Pod, engine: Engine | None, events: Events | None, logs:
         ),
         explains=("not-ready", "crash-loop", "probe-too-short", "port-mismatch") if failing else (),
         fixes=(
-            fixes.advice(
-                f'Give Ray Serve the address of the pod, in {fixes.edited(pod)}: serve.start(http_options={{"host": "0.0.0.0"}}) before '
-                "serve.run, http_options.host in its configuration, or `serve start --http-host 0.0.0.0`"
-            )
-            if serve
-            else _fix(pod, engine, host, "::" if ":" in pod.status.pod_ip else ANY_IPV4),
+            _of_ray_serve(pod) if serve else _fix(pod, engine, host, "::" if ":" in pod.status.pod_ip else ANY_IPV4),
         ),
+    )
+
+
+def _of_ray_serve(pod: Pod) -> Fix:
+    return fixes.advice(
+        f'Give Ray Serve the address of the pod, in {fixes.edited(pod)}: serve.start(http_options={{"host": "0.0.0.0"}}) before '
+        "serve.run, http_options.host in its configuration, or `serve start --http-host 0.0.0.0`"
     )
 
 

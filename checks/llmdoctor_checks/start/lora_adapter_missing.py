@@ -15,6 +15,7 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     setting_evidence,
 )
+from llmdoctor_checks._consequences import FAILED_START
 
 _NOT_FOUND = "Repository Not Found for url: "
 #: The repository that the hub was asked for, as huggingface_hub names it.
@@ -109,16 +110,7 @@ def _finding(engine: Engine, told: Setting, name: str, line: Line) -> Finding:
         confidence="certain",
         summary=summary,
         evidence=(log_evidence(line), setting_evidence(engine.container, told)),
-        explains=(
-            "hf-unauthorized",
-            "model-not-found",
-            "engine-init-failed",
-            "engine-dead",
-            "crash-loop",
-            "not-ready",
-            "pod-failed",
-            "rollout-stuck",
-        ),
+        explains=("hf-unauthorized", "model-not-found", *FAILED_START, "engine-dead", "rollout-stuck"),
         fixes=(fixes.advice(advice),),
         order=line.order,
     )

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Engine, Finding, Logs, Pod, check, fixes, setting_evidence
 from kubectl_llmdoctor.catalog.models import find
+from llmdoctor_checks._consequences import FAILED_START
 
 #: Engines that refuse to start: the flag, the variable that turns the refusal into a warning, and the first version
 #: that was seen to refuse ("" is all).
@@ -59,7 +60,7 @@ def max_len_exceeds_model(pod: Pod, engine: Engine, logs: Logs | None) -> Iterat
         summary=f"{asked.text} is set, and the configuration of {found.id} allows {longest} tokens: {engine.label} "
         "refuses to start.",
         evidence=(setting_evidence(container, asked), setting_evidence(container, model)),
-        explains=("engine-init-failed", "crash-loop", "not-ready", "pod-failed") if crashed else (),
+        explains=FAILED_START if crashed else (),
         fixes=(
             fixes.set_flag(engine, "max_model_len", flag, str(longest), f"Cap the context at {longest} tokens"),
             fixes.advice(

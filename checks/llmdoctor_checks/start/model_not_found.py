@@ -116,9 +116,14 @@ def model_not_found(pod: Pod, engine: Engine, subject: Subject, logs: Logs | Non
         return
     yield from _brought_by_nothing(engine, model, path)
     yield from _into_an_empty_dir(engine, model, path)
+    yield from _to_the_leader_alone(engine, model, path, subject)
+
+
+def _to_the_leader_alone(engine: Engine, model: Setting, path: str, subject: Subject) -> Iterator[Finding]:
+    """A download in the template of the leader, where each worker reads the weights from a volume of its own."""
+    pod, own, workers = engine.pod, engine.container.devices, engine.workers
     if len(subject.pods) < 2 or engine.value("nnodes", 1) != 1:
         return
-    own, workers = engine.container.devices, engine.workers
     if not pod.template or pod.template.part != "leader" or not own or not workers or workers <= own:
         return
     brought = _brought(pod, path)
@@ -219,9 +224,8 @@ def _into_an_empty_dir(engine: Engine, model: Setting, path: str) -> Iterator[Fi
         return
     if any(engine.value(name) for name in _DOWNLOADS):
         return
-    others = [
-        c for c in pod.containers if c is not container and any(m.name == mount.name for m in c.spec.volume_mounts)
-    ]
+    mounting = [c for c in pod.containers if any(m.name == mount.name for m in c.spec.volume_mounts)]
+    others = [c for c in mounting if c is not container]
     if any(c.role != "init" for c in others):
         return
     brought = [_target(c, mount.name) for c in pod.containers if c.role == "init"]
@@ -240,14 +244,11 @@ def _into_an_empty_dir(engine: Engine, model: Setting, path: str) -> Iterator[Fi
         if any(target.folder is not None and _meets(target.folder, inside) for target in known):
             return
         target = known[0]
-        why = f"and {target.container.name} downloads to {target.text}" + (
-            ", outside of it" if target.folder is None else ""
-        )
+        outside = ", outside of it" if target.folder is None else ""
+        why = f"and {target.container.name} downloads to {target.text}{outside}"
         evidence = pod_evidence(target.container, target.path, target.line)
-        fix = (
-            f"Let {target.container.name} download to {_seen_by(target.container, mount.name, inside)}, or name the folder of the "
-            "download as the model,"
-        )
+        there = _seen_by(target.container, mount.name, inside)
+        fix = f"Let {target.container.name} download to {there}, or name the folder of the download as the model,"
     yield Finding(
         role="risk",
         severity="critical",

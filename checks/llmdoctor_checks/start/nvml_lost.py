@@ -81,7 +81,7 @@ def _beside_the_driver(hardware: Hardware, logs: Logs) -> _Found | None:
         (x for x in hardware.kernel.lines if any(t in x.text for t in _RELOADS) and hardware.during(x.time)), None
     )
     words = _SAID if reload is None else (*_SAID, *_VAGUE)
-    line = next((line for text in words for line in logs.find(text)), None)
+    line = next(logs.find(*words), None)
     if line is None:
         return None
     summary = (

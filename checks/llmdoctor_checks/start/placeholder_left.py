@@ -22,6 +22,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     setting_evidence,
 )
+from llmdoctor_checks._consequences import FAILED_START
 
 #: What people write for "put yours here". A chat template's `<image>` is none, and `${HF_TOKEN}` is for another tool.
 _PLACEHOLDER = (
@@ -88,8 +89,7 @@ _COMPLAINS = r"(?i)error|exception|fail|invalid|not found|cannot|could ?n.t|does
 
 _CONSEQUENCES = (
     "hf-unauthorized", "hf-unreachable", "model-not-found", "model-registry-failed", "image-pull-failed",
-    "pvc-unbound", "secret-missing", "engine-init-failed", "crash-loop", "not-ready", "pod-failed", "pod-pending",
-    "rollout-stuck",
+    "pvc-unbound", "secret-missing", *FAILED_START, "pod-pending", "rollout-stuck",
 )  # fmt: skip
 
 

@@ -34,7 +34,8 @@ from kubectl_llmdoctor.api import (
     selector_of,
 )
 from llmdoctor_checks import _links, _unreached
-from llmdoctor_checks._ended_clients import CONSEQUENCES, ended_clients
+from llmdoctor_checks._consequences import CRASHED
+from llmdoctor_checks._ended_clients import ended_clients
 from llmdoctor_checks._listening import port_evidence
 from llmdoctor_checks._services import target_ports
 from llmdoctor_checks.start._apache_tls import FAILED, apache_speaks_tls
@@ -131,7 +132,7 @@ def _with_tls(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding
                 *(log_evidence(line) for line in ended.lines),
                 pod_evidence(ended.container, f"env[{ended.variable}]", ended.url),
             ),
-            explains=CONSEQUENCES,
+            explains=CRASHED,
             fixes=(
                 fixes.advice(
                     f"Let {fixes.edited(pod)} ask the server with http:// ({ended.variable}), or give the server a certificate "
@@ -150,11 +151,7 @@ def _by_log(pod: Pod, container: Container, logs: Logs | None, events: Events | 
     log = logs.current(container.name) if logs else None
     if not stuck or not refused or log is None or ended_by_itself(container, events):
         return
-    found = (
-        (line, re.search(_SERVES, line.text[:2000]))
-        for words in ("unning on ", "Listening at:")
-        for line in log.find(words)
-    )
+    found = ((line, re.search(_SERVES, line.text[:2000])) for line in log.find("unning on ", "Listening at:"))
     ports = {int(said["port"]): line for line, said in found if said and not re.fullmatch(_LOOPBACK, said["host"])}
     for kind, probe in container.spec.probes.items():
         asked = _port(container, probe)
@@ -199,51 +196,47 @@ def _of(pod: Pod, engine: Engine, logs: Logs | None, events: Events | None) -> I
     if elsewhere := _by_own_word(pod, engine, port, logs, events):
         yield elsewhere
         return
-    for kind, probe in container.spec.probes.items():
-        asked = _port(container, probe)
-        if (
-            asked is None
-            and kind != "liveness"
-            and re.fullmatch(_NAME_OF_A_PORT, _written(probe))
-            and not (pod.exists or pod.completed or pod.lent)
-        ):
-            yield _of_no_name(container, kind, probe, port)
-            return
-        if (
-            asked is None
-            or asked == port.value
-            or (asked in _further(engine) and not _speaks_otherwise(engine, probe, asked))
-        ):
-            continue
-        other = _listener(container, asked)
-        failing = any(t.kind in ("not-ready", "crashed") and t.container is container for t in pod.troubles)
-        if pod.exists and not failing:
-            continue  # it is ready: something answers there
-        if other and not pod.exists:
-            continue
-        tail = f", where container {other} listens" if other else ""
-        sure: Confidence = "certain" if port.source == "flag" and not other else "likely"
-        later = failing and ended_by_itself(container, events)
-        if later:
-            sure = "possible"  # it waits for a server that comes up
-        yield Finding(
-            role="cause" if failing else "risk",
-            confidence=sure,
-            summary=f"The {kind} probe of {container.name} asks port {asked}{tail}; {engine.title} listens on {port.value}.",
-            evidence=(
-                pod_evidence(container, f"{kind}Probe.{_action(probe)}.port", _written(probe)),
-                port_evidence(container, port),
-            ),
-            explains=("not-ready", "crash-loop", "probe-too-short", "probe-path-wrong") if failing else (),
-            fixes=(_fix(container, kind, probe, port.value),),
-            order=math.inf if later else None,
-        )
+    probed = (_probed_elsewhere(engine, port, kind, probe, events) for kind, probe in container.spec.probes.items())
+    if (found := next(filter(None, probed), None)) is not None:
+        yield found
         return
     yield from _by_kserve(pod, container, engine, port)
     yield from _through_sidecar(pod, container, engine, port, logs)
     yield from _services(pod, container, engine, port, logs)
     if port.source in _STATED:
         yield from _pools(pod, container, engine.title, [port.value, *_further(engine)], port_evidence(container, port))
+
+
+def _probed_elsewhere(
+    engine: Engine, port: Setting, kind: str, probe: k8s.Probe, events: Events | None
+) -> Finding | None:
+    """A probe that asks another port than the engine's."""
+    pod, container, asked = engine.pod, engine.container, _port(engine.container, probe)
+    if asked is None:
+        named = kind != "liveness" and re.fullmatch(_NAME_OF_A_PORT, _written(probe))
+        unmade = not (pod.exists or pod.completed or pod.lent)
+        return _of_no_name(container, kind, probe, port) if named and unmade else None
+    if asked == port.value or (asked in _further(engine) and not _speaks_otherwise(engine, probe, asked)):
+        return None
+    other = _listener(container, asked)
+    failing = any(t.kind in ("not-ready", "crashed") and t.container is container for t in pod.troubles)
+    if not failing and (pod.exists or other):
+        return None  # it is ready, so that something answers there, or will be
+    later = failing and ended_by_itself(container, events)  # it waits for a server that comes up
+    sure: Confidence = "certain" if port.source == "flag" and not other else "likely"
+    tail = f", where container {other} listens" if other else ""
+    return Finding(
+        role="cause" if failing else "risk",
+        confidence="possible" if later else sure,
+        summary=f"The {kind} probe of {container.name} asks port {asked}{tail}; {engine.title} listens on {port.value}.",
+        evidence=(
+            pod_evidence(container, f"{kind}Probe.{_action(probe)}.port", _written(probe)),
+            port_evidence(container, port),
+        ),
+        explains=("not-ready", "crash-loop", "probe-too-short", "probe-path-wrong") if failing else (),
+        fixes=(_fix(container, kind, probe, port.value),),
+        order=math.inf if later else None,
+    )
 
 
 def _by_own_word(pod: Pod, engine: Engine, port: Setting, logs: Logs | None, events: Events | None) -> Finding | None:

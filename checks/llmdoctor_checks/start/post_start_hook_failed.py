@@ -15,6 +15,7 @@ from kubectl_llmdoctor.api import (
     fixes,
     pod_evidence,
 )
+from llmdoctor_checks._consequences import CRASHED
 
 #: Models that the hook of Ollama's chart and of many manifests loads before the server counts as started.
 _PULLS = ("ollama pull", "ollama run", "ollama create")
@@ -60,7 +61,7 @@ def post_start_hook_failed(pod: Pod, events: Events | None) -> Iterator[Finding]
             confidence="certain",
             summary=f"The {said} failed{_often(mine)}, and the kubelet kills the container each time.",
             evidence=tuple(_evidence(pod, container, command, mine, held=held)),
-            explains=("crash-loop", "not-ready", "pod-failed", "rollout-stuck", "engine-dead"),
+            explains=(*CRASHED, "engine-dead"),
             fixes=(
                 *(_fix_of_pull(pod) if pulls else ()),
                 fixes.advice(

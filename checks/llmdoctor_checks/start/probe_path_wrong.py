@@ -168,34 +168,40 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None, logs: Lo
             if scheme := _other_scheme(container, kind, event, subject):
                 yield _asked_by(container, kind, scheme, event_evidence(event, pod.cluster))
                 return
-            code = event.message.rstrip().rpartition("statuscode: ")[2]
-            if code not in _ANSWERS:
-                continue
-            probe = container.spec.probes.get(kind)
-            path = probe.http_get.path if probe and probe.http_get else ""
-            known = next((e for e in subject.engines(pod) if e.container is container), None)
-            appears = code == "404" and _comes_with_its_model(container, known, path)
-            if appears and _may_be_loading(container):
-                continue
-            # some servers of one's own say 405 as long as their model is not there
-            of_ones_own = code == "405" or known is None or known.announced
-            yield Finding(
-                role="cause",
-                confidence="possible" if appears else "likely" if of_ones_own else "certain",
-                summary=f"The {kind} probe asks {container.name} for {path or 'a path'}, and the server answers "
-                f"{_ANSWERS[code]} ({code}).",
-                evidence=(
-                    event_evidence(event, pod.cluster),
-                    *((pod_evidence(container, f"{kind}Probe.httpGet.path", path),) if path else ()),
-                ),
-                explains=("crash-loop", "not-ready", "probe-too-short", "rollout-stuck"),
-                fixes=tuple(_fixes(pod, container.index, kind, path, _HEALTH.get(known.name if known else "", ""))),
-            )
-            return
+            if (refused := _refused(container, kind, event, subject)) is not None:
+                yield refused
+                return
         found = _lacking(pod, subject, container, events) or _asked_if_ready(pod, subject, container, events, logs)
         if found:
             yield found
             return
+
+
+def _refused(container: Container, kind: str, event: Event, subject: Subject) -> Finding | None:
+    """A probe that a server answers with a status that says that it knows no such path or method, or does not let it in."""
+    pod, code = container.pod, event.message.rstrip().rpartition("statuscode: ")[2]
+    if code not in _ANSWERS:
+        return None
+    probe = container.spec.probes.get(kind)
+    path = probe.http_get.path if probe and probe.http_get else ""
+    known = next((e for e in subject.engines(pod) if e.container is container), None)
+    appears = code == "404" and _comes_with_its_model(container, known, path)
+    if appears and _may_be_loading(container):
+        return None
+    # some servers of one's own say 405 as long as their model is not there
+    of_ones_own = code == "405" or known is None or known.announced
+    return Finding(
+        role="cause",
+        confidence="possible" if appears else "likely" if of_ones_own else "certain",
+        summary=f"The {kind} probe asks {container.name} for {path or 'a path'}, and the server answers "
+        f"{_ANSWERS[code]} ({code}).",
+        evidence=(
+            event_evidence(event, pod.cluster),
+            *((pod_evidence(container, f"{kind}Probe.httpGet.path", path),) if path else ()),
+        ),
+        explains=("crash-loop", "not-ready", "probe-too-short", "rollout-stuck"),
+        fixes=tuple(_fixes(pod, container.index, kind, path, _HEALTH.get(known.name if known else "", ""))),
+    )
 
 
 def _comes_with_its_model(container: Container, engine: Engine | None, path: str) -> bool:

@@ -17,6 +17,7 @@ from kubectl_llmdoctor.api import (
     Line,
     Log,
     Logs,
+    Phase,
     Pod,
     Subject,
     check,
@@ -301,7 +302,7 @@ def _no_token(log: Log | None) -> Line | None:
         return None
     said = first.text.partition(_UNHEALTHY)[2].split(" ")[0]
     waited = int(said) if said.isdecimal() else 0
-    worked = (line for text in ("HTTP/1.1", " batch") for line in log.find(text) if re.search(_WORKED, line.text))
+    worked = (line for line in log.find("HTTP/1.1", " batch") if re.search(_WORKED, line.text))
     return first if any(line.number > first.number or _begun(line, first, waited) for line in worked) else None
 
 
@@ -330,17 +331,7 @@ def _unready(pod: Pod, engine: Engine, events: Events, logs: Logs) -> Finding | 
     phase = phase_of(log)
     if log is None or not slow or slow[-1] is not failed[-1] or not phase or phase.name != "serving":
         return None
-    said = last_load(container, logs)
-    if said and said[-1].running:
-        last = said[-1]
-        why = f"it is up and works, with {last.running} requests running and {last.waiting} waiting"
-        shown = last.line if works(pod, said) else None
-    elif _computes(engine, probe, log):
-        why = "SGLang computes a token for it and looks for that after one second, so that no answer comes sooner"
-        shown = phase.line
-    else:
-        why = "it is up, and answered others like it with 200"
-        shown = _answered(pod, probe, log, slow[-1])
+    why, shown = _shown_at_work(pod, engine, probe, logs, phase, slow[-1])
     # what fails because it stands still, or has died, stops to say how it goes
     rest = list(log.lines(shown.number + 1)) if shown else []
     if shown is None or any(
@@ -376,6 +367,21 @@ def _unready(pod: Pod, engine: Engine, events: Events, logs: Logs) -> Finding | 
         ),
         order=shown.order,
     )
+
+
+def _shown_at_work(
+    pod: Pod, engine: Engine, probe: k8s.Probe, logs: Logs, phase: Phase, failure: Event
+) -> tuple[str, Line | None]:
+    """In words, why the server works though its probe fails, and the line that shows it; None where none does."""
+    said = last_load(engine.container, logs)
+    if said and said[-1].running:
+        last = said[-1]
+        why = f"it is up and works, with {last.running} requests running and {last.waiting} waiting"
+        return why, last.line if works(pod, said) else None
+    if _computes(engine, probe, phase.line.log):
+        why = "SGLang computes a token for it and looks for that after one second, so that no answer comes sooner"
+        return why, phase.line
+    return "it is up, and answered others like it with 200", _answered(pod, probe, phase.line.log, failure)
 
 
 def _computes(engine: Engine, probe: k8s.Probe, log: Log) -> bool:

@@ -154,7 +154,7 @@ def _had_failed(log: Log | None, ending: Ending) -> bool:
     """
     grace = ending.container.pod.spec.termination_grace_period_seconds or 30
     lasted = (ending.finished - ending.started).total_seconds() if ending.finished and ending.started else 0.0
-    lines = (line for text in _FAILED for line in log.find(text)) if log else ()
+    lines = log.find(*_FAILED) if log else ()
     return any(grace + _STOPS_SECONDS < (seconds_ago(line, ending.finished) or 0) <= lasted for line in lines)
 
 

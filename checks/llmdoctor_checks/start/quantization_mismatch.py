@@ -21,14 +21,13 @@ from kubectl_llmdoctor.api import (
 )
 from kubectl_llmdoctor.catalog import quantization
 from kubectl_llmdoctor.catalog.models import find
+from llmdoctor_checks._consequences import FAILED_START
 
 #: Methods that read a configuration of the checkpoint, and cannot quantize a plain one.
 _STORED_ONLY = frozenset(["awq", "awq_marlin", "auto_awq", "gptq", "gptq_marlin", "auto_gptq", "marlin"])
 
 _FLAG = {"vllm": "--quantization", "sglang": "--quantization", "tgi": "--quantize"}
 
-
-_EXPLAINS = ("engine-init-failed", "crash-loop", "not-ready", "pod-failed")
 
 _SHAPE = r"torch\.Size\([^)]{0,80}\)"
 #: What loaders of vLLM and SGLang, and PyTorch below them, say of a weight that does not fit its parameter.
@@ -101,7 +100,7 @@ def quantization_mismatch(pod: Pod, engine: Engine, logs: Logs | None) -> Iterat
         confidence="likely" if crashed else clash.confidence,
         summary=clash.summary,
         evidence=tuple(setting_evidence(container, setting) for setting in clash.settings),
-        explains=_EXPLAINS if crashed else (),
+        explains=FAILED_START if crashed else (),
         fixes=(fixes.advice(f"{clash.fix} ({fixes.edited(engine.pod)})"),),
     )
 
@@ -148,7 +147,7 @@ def _unfit(engine: Engine, line: Line, summary: str, advice: str, *, instead_of:
         role="cause",
         summary=summary,
         evidence=(log_evidence(line),),
-        explains=(instead_of, *_EXPLAINS),
+        explains=(instead_of, *FAILED_START),
         fixes=(fixes.advice(f"{advice} ({fixes.edited(engine.pod)})"),),
         order=line.order,
     )

@@ -228,13 +228,7 @@ def _before_its_servers(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Find
         if log is None or refused is None or answered(log, after=refused.number):
             continue
         words = [text for _, text in told_by(container, cluster)]
-        told = {url for text in words for url in re.findall(_TOLD, text)}
-        behind = {}
-        for host, port in sorted(told):
-            to = follow(host, int(port) if port else None, pod, cluster)
-            loads = [] if to is None or to.itself else [(one, _phase(one)) for one in to.pods if engines_in(one)]
-            if loads:
-                behind[host] = loads
+        behind = _behind(words, pod, cluster)
         up = {
             host
             for host, loads in behind.items()
@@ -271,6 +265,17 @@ def _before_its_servers(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Find
                 order=refused.order,
             )
             return
+
+
+def _behind(words: list[str], pod: Pod, cluster: Cluster) -> dict[str, list[tuple[Pod, Phase | None]]]:
+    """The servers of each host that the words of a router name, with how far they have come."""
+    found = {}
+    for host, port in sorted({url for text in words for url in re.findall(_TOLD, text)}):
+        to = follow(host, int(port) if port else None, pod, cluster)
+        loads = [] if to is None or to.itself else [(one, _phase(one)) for one in to.pods if engines_in(one)]
+        if loads:
+            found[host] = loads
+    return found
 
 
 def _phase(pod: Pod) -> Phase | None:

@@ -19,6 +19,7 @@ from kubectl_llmdoctor.api import (
     object_evidence,
     pod_evidence,
 )
+from llmdoctor_checks._consequences import CRASHED
 from llmdoctor_checks.start._secret_makers import unmade
 
 
@@ -88,7 +89,7 @@ def _pull_secret(pod: Pod, events: Events | None) -> Iterator[Finding]:
         role="cause",
         summary=f"The image pull secret {secret} does not exist in {pod.namespace}, and the registry refuses the image without it.",
         evidence=(event_evidence(missing[-1], pod.cluster), event_evidence(refused[-1], pod.cluster)),
-        explains=("image-pull-failed", "not-ready", "pod-pending", "pod-failed", "crash-loop", "rollout-stuck"),
+        explains=("image-pull-failed", *CRASHED, "pod-pending"),
         fixes=(
             fixes.advice(
                 f"Create the image pull secret {secret} in {pod.namespace}, or name one that is there in imagePullSecrets",

@@ -242,7 +242,7 @@ def _by_status(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) ->
     asked = [(line, said) for line in log.find('"POST /v1/') if (said := re.search(_GENERATES, line.text[:2000]))]
     lost = [(line, said[1]) for line, said in asked if said[2] == "404"]
     served = {said[1] for _, said in asked if said[2] in ("200", "400")}
-    told_paths = [line.text for words in _SERVED_PATHS for line in log.find(words)]
+    told_paths = [line.text for line in log.find(*_SERVED_PATHS)]
     lost = [
         (line, path)
         for line, path in lost

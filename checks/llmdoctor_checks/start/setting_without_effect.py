@@ -152,11 +152,10 @@ def _cuts(engine: Engine, logs: Logs) -> Line | None:
 def _loads_another(engine: Engine, named: Problem, logs: Logs) -> Line | None:
     """The line by which vLLM says that it loads another model than the one that was named."""
     log = logs.current(engine.container.name)
-    for literal in ("Starting to load model ", "with config: model="):
-        for line in log.find(literal) if log else ():
-            said = re.search(_LOADS, line.text)
-            if said and (said["worker"] or said["engine"]) != _model(named):
-                return line
+    for line in log.find("Starting to load model ", "with config: model=") if log else ():
+        said = re.search(_LOADS, line.text)
+        if said and (said["worker"] or said["engine"]) != _model(named):
+            return line
     return None
 
 

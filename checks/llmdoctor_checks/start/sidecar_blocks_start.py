@@ -130,7 +130,7 @@ def _not_up(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
     ended = list(endings(pod))
     for ending in ended:
         container, log = ending.container, log_of(ending, logs) if logs else None
-        lines = [x for text in _AT_HOME for x in log.find(text)] if log and container.role == "main" else []
+        lines = [*log.find(*_AT_HOME)] if log and container.role == "main" else []
         for line in lines:
             found = _PORT.search(line.text[:2000]) if log and line.number > len(log) - _LAST_LINES else None
             other = _listener(pod, container, int(found[1])) if found else None

@@ -8,6 +8,7 @@ import msgspec
 from kubectl_llmdoctor.api import Abstain, Engine, Finding, Fix, Logs, Pod, check, fixes, setting_evidence
 from kubectl_llmdoctor.catalog.architecture import Architecture
 from kubectl_llmdoctor.catalog.models import find
+from llmdoctor_checks._consequences import FAILED_START
 
 #: vLLM pads the vocabulary to a multiple of this before it shares it out (`DEFAULT_VOCAB_PADDING_SIZE`).
 _VOCABULARY_PADDING = 64
@@ -70,7 +71,7 @@ def tp_not_divisible(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Fi
         severity="critical",
         summary=f"{found.id} cannot be split over {size.value} GPUs ({size.text}): {wrong}.",
         evidence=(setting_evidence(container, size), setting_evidence(container, model)),
-        explains=("engine-init-failed", "crash-loop", "not-ready", "pod-failed") if crashed else (),
+        explains=FAILED_START if crashed else (),
         fixes=tuple(_fixes(engine, shape, size.value)),
     )
 

@@ -169,7 +169,7 @@ def _calls(pod: Pod, logs: Logs) -> Iterator[Finding]:
 
 def _loaded(log: Log) -> Line | None:
     """A line that shows the library in a process of this log."""
-    return next((line for text in _SHIM for line in log.find(text)), None)
+    return next(log.find(*_SHIM), None)
 
 
 def _crashes(pod: Pod, logs: Logs) -> Iterator[Finding]:
@@ -179,7 +179,7 @@ def _crashes(pod: Pod, logs: Logs) -> Iterator[Finding]:
         shim = _loaded(log) if log is not None else None
         if log is None or shim is None or served(log):
             continue
-        lines = [line for text in _CRASHES for line in log.find(text) if line.number > shim.number]
+        lines = [line for line in log.find(*_CRASHES) if line.number > shim.number]
         line = min(lines, key=lambda x: x.number, default=None)
         if line is None:
             continue
@@ -255,7 +255,7 @@ def _other_npus(pod: Pod, subject: Subject, logs: Logs) -> Iterator[Finding]:
             continue  # one NPU has the number 0 in any case
         if _more_workers(subject, container):
             continue  # whose numbers nobody has
-        lines = [x for text in _NPU_TEXTS for x in log.find(text) if re.search(_NPU_ERROR, x.text[:1000])]
+        lines = [x for x in log.find(*_NPU_TEXTS) if re.search(_NPU_ERROR, x.text[:1000])]
         line = min(lines, key=lambda x: x.number, default=None)
         if line is None:
             continue

@@ -17,6 +17,7 @@ from kubectl_llmdoctor.api import (
     object_evidence,
     rows,
 )
+from llmdoctor_checks._consequences import CRASHED
 
 #: The kubelet's and the attach controller's words for a volume that they do not get.
 _FAILED = r'(?:AttachVolume\.Attach|MountVolume\.\w{1,20}) failed for volume "([^"]{1,253})"'
@@ -68,7 +69,7 @@ def volume_mount_failed(pod: Pod, events: Events | None, cluster: Cluster) -> It
             confidence="likely",
             summary=f"Volume {name} is not ready for a node: its {item.kind.partition('.')[0]} says {text}.",
             evidence=(event_evidence(event, cluster), *(object_evidence(*fault) for fault in faults[:2])),
-            explains=("not-ready", "crash-loop", "pod-failed", "rollout-stuck"),
+            explains=CRASHED,
             fixes=(
                 fixes.advice(
                     f"Mend what the storage says of it (room on its disks, replicas, nodes): {text}",

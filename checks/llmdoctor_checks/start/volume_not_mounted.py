@@ -20,21 +20,13 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     setting_evidence,
 )
+from llmdoctor_checks._consequences import FAILED_START
 
 #: How servers say that a file is not there: Python, llama.cpp.
 _ABSENT_TEXTS = ("No such file or directory: '/", "failed to open file '/")
 _ABSENT = r"(?:No such file or directory: |failed to open file )'(?P<path>/[^'\n]{1,300})'"
 
-_EXPLAINS = (
-    "model-not-found",
-    "chat-template-missing",
-    "lora-adapter-missing",
-    "engine-args-invalid",
-    "engine-init-failed",
-    "crash-loop",
-    "not-ready",
-    "pod-failed",
-)
+_EXPLAINS = ("model-not-found", "chat-template-missing", "lora-adapter-missing", "engine-args-invalid", *FAILED_START)
 
 
 @check("volume-not-mounted", since="0.2", severity="warning", literals=_ABSENT_TEXTS)
@@ -123,7 +115,7 @@ def _forgotten(pod: Pod, engine: Engine, model: Setting) -> Iterator[Finding]:
             _declared(pod, unused[0]),
             pod_evidence(container, "volumeMounts", _mounts(container)),
         ),
-        explains=("model-not-found", "crash-loop", "not-ready", "engine-init-failed", "pod-failed"),
+        explains=("model-not-found", *FAILED_START),
         fixes=(
             fixes.advice(
                 f"Mount the volume {unused[0].name} in {container.name} so that it brings {model.value} "
@@ -180,11 +172,10 @@ def _absent(container: Container, logs: Logs | None) -> Iterator[tuple[str, Line
     spec = container.spec
     told = "\n".join(str(word) for word in (*spec.argv, *(v.value or "" for v in spec.env)))
     for log in logs.of(container.name) if logs else ():
-        for literal in _ABSENT_TEXTS:
-            for line in log.find(literal):
-                said = re.search(_ABSENT, line.text)
-                if said and said["path"] in told and container.mount_over(said["path"]) is None:
-                    yield said["path"], line
+        for line in log.find(*_ABSENT_TEXTS):
+            said = re.search(_ABSENT, line.text)
+            if said and said["path"] in told and container.mount_over(said["path"]) is None:
+                yield said["path"], line
 
 
 def _brings(volume: k8s.Volume) -> bool:

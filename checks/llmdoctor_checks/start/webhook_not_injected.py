@@ -24,6 +24,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     setting_evidence,
 )
+from llmdoctor_checks._consequences import CRASHED
 
 #: What asks for an injection, the container that comes of it, and who injects it.
 _INJECTIONS: tuple[tuple[str, tuple[str, ...], tuple[str, ...], str], ...] = (
@@ -36,15 +37,7 @@ _INJECTIONS: tuple[tuple[str, tuple[str, ...], tuple[str, ...], str], ...] = (
 #: Those without which the pod surely cannot do what it was made for: its files are not there.
 _NEEDED = ("vault.hashicorp.com/agent-inject", "gke-gcsfuse/volumes")
 
-_EXPLAINS = (
-    "model-not-found",
-    "storage-initializer-failed",
-    "volume-mount-failed",
-    "crash-loop",
-    "not-ready",
-    "pod-failed",
-    "rollout-stuck",
-)
+_EXPLAINS = ("model-not-found", "storage-initializer-failed", "volume-mount-failed", *CRASHED)
 
 #: The driver of GKE's buckets, the annotation by which its webhook picks pods, and the label of volumes that it mounts for all.
 _BUCKETS, _ASKS = "gcsfuse.csi.storage.gke.io", "gke-gcsfuse/volumes"

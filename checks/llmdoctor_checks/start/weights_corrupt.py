@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Engine, Finding, Pod, check, endings, fixes, pod_evidence, setting_evidence
+from llmdoctor_checks._consequences import FAILED_START
 
 
 @check("weights-corrupt", since="0.1")
@@ -42,7 +43,7 @@ def weights_corrupt(pod: Pod, engine: Engine) -> Iterator[Finding]:
             pod_evidence(pod, killed[0].path, killed[0].text),
             *((setting_evidence(container, model),) if model else ()),
         ),
-        explains=("crash-loop", "not-ready", "engine-init-failed", "engine-dead", "pod-failed", "rollout-stuck"),
+        explains=(*FAILED_START, "engine-dead", "rollout-stuck"),
         fixes=(
             fixes.advice(
                 "Compare the size of the file with the model's page and fetch it anew if it differs; write new models under "

@@ -90,11 +90,10 @@ def engine_dead(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Findi
 
 def _deaths(logs: Logs) -> Iterator[Line]:
     """What the log says of an engine that died, the surest words first."""
-    for text in _DEATHS:
-        for line in logs.find(text):
-            source = said(line.text).text.lstrip().startswith(("raise ", '"', 'f"', "logger."))  # of a traceback
-            if not source and not _stopping(line):
-                yield line
+    for line in logs.find(*_DEATHS):
+        source = said(line.text).text.lstrip().startswith(("raise ", '"', 'f"', "logger."))  # of a traceback
+        if not source and not _stopping(line):
+            yield line
 
 
 def _by_port(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:

@@ -102,6 +102,7 @@ class Ask:
 
     @cached_property
     def by_name(self) -> dict[str, Node]:
+        """The nodes by their names."""
         return {node.name: node for node in self.nodes}
 
     def pods_complete(self, namespace: str) -> bool:

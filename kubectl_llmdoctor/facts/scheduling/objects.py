@@ -384,6 +384,7 @@ class Objects:
         return self._found[kind]
 
     def all(self, kind: type[T]) -> list[T]:
+        """All objects of a kind that were read and understood."""
         return [*self._of(kind).values()]
 
     def get(self, kind: type[T], name: str, namespace: str = "") -> T | None:

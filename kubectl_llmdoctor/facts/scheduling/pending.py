@@ -114,7 +114,7 @@ class Pending:
 
     @property
     def seconds(self) -> float | None:
-        """How long it has existed."""
+        """How many seconds it has existed, as the snapshot tells the time."""
         now, made = self.pod.cluster.now, parse_time(self.pod.obj.metadata.creation_timestamp)
         return (now - made).total_seconds() if now and made else None
 
