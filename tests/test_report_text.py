@@ -410,6 +410,14 @@ def test_who_acts_is_said() -> None:
     assert "(by the model's owner)" in render(report(KV_CACHE))
 
 
+def test_a_few_files_that_were_not_read_are_named() -> None:
+    torn = [
+        NotRead(source="file", ref=f"deploy/llama-{n}.yaml:7", reason="YAML error at line 7: torn") for n in range(4)
+    ]
+    assert "NOT SEEN  llama-0.yaml, llama-1.yaml: YAML error at line 7" in render(report(not_read=tuple(torn[:2])))
+    assert "NOT SEEN  file (4): YAML error at line 7" in render(report(not_read=tuple(torn)))
+
+
 def test_a_healthy_pod_that_was_not_seen_whole_says_so() -> None:
     text = render(report(HEALTHY, not_read=(NotRead(source="logs", ref="serving/llama-0", reason=FORBIDDEN),)))
     assert "NOT SEEN  logs: forbidden" in text

@@ -27,6 +27,8 @@ from kubectl_llmdoctor.report.text_layout import GAP, MARGIN, Page, clean, colum
 _TONES: dict[Verdict, str] = {"cause-found": "red", "undetermined": "red", "at-risk": "yellow", "healthy": "green"}
 #: sources that many clusters lack: the one line of a healthy pod does not mention them
 _OPTIONAL = ("agent", "metrics", "prometheus")
+#: so many files that were not read are told by name
+_FILES = 3
 
 
 def render(report: Report, *, width: int = 80, color: bool = False, wide: bool = False) -> str:
@@ -400,16 +402,23 @@ def _not_seen(page: Page, report: Report) -> None:
         page.list("NOT SEEN", (f"{source} {ref}".strip() + f": {reason}" for source, ref, reason in unread))
         page.list("NOT RUN", (f"{check}: {reason}" for check, reason in unjudged))
         return
-    by_reason: dict[str, list[str]] = {}
-    for source, _, reason in unread:
-        by_reason.setdefault(words.gist(reason), []).append(source)
-    lines = wrap("; ".join(f"{words.counted(sources)}: {why}" for why, sources in by_reason.items()), page.inner, 2)
+    by_reason: dict[str, list[tuple[str, str]]] = {}
+    for source, ref, reason in unread:
+        by_reason.setdefault(words.gist(reason), []).append((source, ref))
+    lines = wrap("; ".join(f"{_whence(where)}: {why}" for why, where in by_reason.items()), page.inner, 2)
     if unjudged:
         why = words.gists([reason for _, reason in unjudged])
         lines += wrap(f"{len(unjudged)} check{'s' * (len(unjudged) > 1)} not run: {why}", page.inner, 2)
     if any(word in reason.lower() for _, _, reason in unread for word in ("forbidden", "unauthorized", "403", "401")):
         lines += wrap("kubectl llmdoctor access   shows what you may read", page.inner)
     page.block("NOT SEEN", lines)
+
+
+def _whence(unread: list[tuple[str, str]]) -> str:
+    """What was not read for one reason, by its kind and how often; a few files by their names."""
+    if len(unread) <= _FILES and all(source == "file" and ref for source, ref in unread):
+        return words.counted([clean(ref.rpartition("/")[2].partition(":")[0]) for _, ref in unread])
+    return words.counted([source for source, _ in unread])
 
 
 def _decided(page: Page, report: Report) -> None:

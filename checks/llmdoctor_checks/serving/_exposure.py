@@ -33,16 +33,26 @@ _GUARDS = (
     "iap",
     "jwt",
     "security-policy",
+    "inbound-cidrs",
+    "waf",
 )
+
+#: By which AWS Load Balancer Controller makes the load balancer of an Ingress a public one.
+SCHEME, FACING = "alb.ingress.kubernetes.io/scheme", "internet-facing"
 
 
 class Way(msgspec.Struct, frozen=True):
-    """One way in: the object, a path in it, what stands there, and whether it is sure to lead outside the cluster."""
+    """One way in: the object, a path in it, and what stands there."""
 
     item: Item
     path: str
     text: str
     kind: str
+
+    @property
+    def public(self) -> bool:
+        """Whether it surely leads outside the cluster's network."""
+        return self.kind == "LoadBalancer" or self.text == FACING
 
 
 def ways(pod: Pod, ports: set[int], cluster: Cluster) -> Iterator[Way]:
@@ -58,7 +68,9 @@ def ways(pod: Pod, ports: set[int], cluster: Cluster) -> Iterator[Way]:
             yield Way(item, "spec.type", "NodePort", "NodePort")
     for item in cluster.items("Ingress", pod.namespace):
         if named & set(backends(item)) and not _guarded(item):
-            yield Way(item, "spec.rules", _hosts(item), "Ingress")
+            facing = _annotations(item).get(SCHEME) == FACING
+            where = (f"metadata.annotations[{SCHEME}]", FACING) if facing else ("spec.rules", _hosts(item))
+            yield Way(item, *where, "Ingress")
     for item in cluster.items("HTTPRoute", pod.namespace):
         if named & set(backends(item)) and not _guarded(item):
             yield Way(item, "spec.hostnames", _hosts(item), "HTTPRoute")
@@ -152,8 +164,7 @@ def _guarded(item: Item) -> bool:
     if any(guard in key.rpartition("/")[2] for key in annotations for guard in _GUARDS):
         return True
     names = [str(dig(item.raw, "spec.ingressClassName") or ""), annotations.get("kubernetes.io/ingress.class", "")]
-    scheme = annotations.get("alb.ingress.kubernetes.io/scheme")
-    if any(name == "alb" for name in names) and scheme != "internet-facing":
+    if any(name == "alb" for name in names) and annotations.get(SCHEME) != FACING:
         return True
     filters = str(dig(item.raw, "spec.rules"))
     return any(word in name for name in names for word in (*_INSIDE, "tailscale")) or "ExtensionRef" in filters

@@ -24,7 +24,7 @@ from kubectl_llmdoctor.api import (
     object_evidence,
     pod_evidence,
 )
-from llmdoctor_checks.serving._exposure import Way, restricted, ways
+from llmdoctor_checks.serving._exposure import SCHEME, Way, restricted, ways
 
 #: How an engine is given a key; the others have none of their own.
 _KEYS = {
@@ -66,7 +66,8 @@ def api_exposed(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None)
     Ollama's own log shows whether models were pulled, made or deleted from a public address, or whether it computes for several.
     It is the cause where one was deleted so, and somebody asked in vain for a model since.
 
-    A NodePort, an Ingress, a route or a host port is only noted: whether they lead outside cannot be seen here.
+    An Ingress whose load balancer AWS is told to make `internet-facing` is as public. A NodePort, another Ingress, a route or a
+    host port is only noted: whether they lead outside cannot be seen here.
 
     ## Fix
 
@@ -92,7 +93,7 @@ def api_exposed(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None)
             continue
         closed = restricted(pod, cluster)
         open_ways = [] if closed else list(ways(pod, ports - _others(container), cluster))
-        public = [way for way in open_ways if way.kind == "LoadBalancer"]
+        public = [way for way in open_ways if way.public]
         if public:
             yield _finding(pod, title, container, engine, public[0], "risk")
         elif open_ways:
@@ -161,9 +162,10 @@ def _public(address: str) -> bool:
 
 def _finding(pod: Pod, title: str, container: Container, engine: Engine | None, way: Way, role: str) -> Finding:
     kind = way.item.kind.partition(".")[0]
-    tail = f" ({way.text})" if way.kind in ("Ingress", "HTTPRoute") else ""
+    tail = f" ({way.text})" if way.kind in ("Ingress", "HTTPRoute") and not way.public else ""
     what = "is of type LoadBalancer without an internal address" if way.kind == "LoadBalancer" else ""
     what = "is of type NodePort, a port of every node" if way.kind == "NodePort" else what
+    what = "leads to it from an internet-facing load balancer" if way.public and way.kind == "Ingress" else what
     summary = f"{title} asks for no key, and {kind} {way.item.name} {what or 'leads to it'}{tail}".rstrip()
     return Finding(
         role="risk" if role == "risk" else "note",
@@ -241,6 +243,12 @@ def _fixes(pod: Pod, engine: Engine | None, way: Way) -> Iterator[Fix]:
             f"Make Service/{name} a ClusterIP, behind a gateway that asks who calls; or give it your cloud's annotation for "
             "an internal load balancer",
             [{"op": "replace", "path": "/spec/type", "value": "ClusterIP"}],
+        )
+    elif way.public:
+        yield fixes.patch_object(
+            way.item,
+            f"Make the load balancer of Ingress/{name} an internal one, or put a login before it (alb.ingress.kubernetes.io/auth-type)",
+            [{"op": "replace", "path": f"/metadata/annotations/{SCHEME.replace('/', '~1')}", "value": "internal"}],
         )
     flag, variable = _KEYS.get(engine.name, ("", "")) if engine else ("", "")
     if flag:

@@ -43,6 +43,18 @@ _FAILS = r"\|\|\s{0,9}(?:exit\s{1,9}1|false)$"
 #: In the background nobody looks at it; of a pipe the last program counts, and only what looks for an answer fails without one.
 _UNNOTICED = r"(?<![&>])&(?![&>])|\|(?!\s{0,9}(?:grep|jq)\b)"
 
+#: Python's own images, whose Python huggingface_hub 1.0 runs on (3.9 and later).
+_OF_PYTHON = r"(?:^|/)(?:library/)?python(?:$|:(?!2|3\.[0-8](?!\d)))"
+#: What pip installs in its newest release beside huggingface_hub, and what does not hold that back.
+_INSTALLS = r"\bpip3?\s{1,9}install\s([^\n;&|]{1,300})"
+_HUB = r"huggingface[_-]hub(?:\[[\w,-]{0,40}\])?"
+_FREE = r"-[-\w]{1,40}|hf[_-]transfer|hf[_-]xet|requests|tqdm"
+#: Its client of old, which 1.0 left out; later releases have a program of that name that only says so and ends with 1.
+_OLD_CLIENT = (
+    r"(?:^|[;\n&(])\s{0,40}(?:exec\s{1,9}|[A-Z_]{2,40}=\S{0,60}\s{1,9}){0,3}"
+    r"(?P<call>huggingface-cli\s{1,9}download\b[^\n;&|]{0,300})"
+)
+
 
 class Lacking(msgspec.Struct, frozen=True):
     """A program that is called and that the image does not have.
@@ -87,3 +99,22 @@ def lacking(container: Container, words: Sequence[object]) -> Lacking | None:
     if last and re.search(_SHELL, str(words[0])) and not re.search(_UNNOTICED, last["rest"]):
         return Lacking(last["program"], last[0].strip("; \n&"))
     return None
+
+
+def old_client(container: Container) -> tuple[str, str] | None:
+    """Where a script downloads with the client of a huggingface_hub that it has just installed without it: path and call."""
+    if not re.search(_OF_PYTHON, container.spec.image.partition("@")[0]):
+        return None
+    for path, text in container.words:
+        code = "\n".join(line for line in text.replace("\\\n", " ").splitlines() if not line.lstrip().startswith("#"))
+        installed = next(filter(_newest_hub, re.finditer(_INSTALLS, code)), None)
+        called = re.search(_OLD_CLIENT, code[installed.end() :]) if installed else None
+        if installed and called and not code[installed.end() + called.end() :].startswith("||"):
+            return path, called["call"].strip()
+    return None
+
+
+def _newest_hub(installed: re.Match[str]) -> bool:
+    names = [word.strip("'\"") for word in installed[1].split()]
+    others = [name for name in names if not re.fullmatch(_HUB, name)]
+    return len(others) < len(names) and all(re.fullmatch(_FREE, name) for name in others)

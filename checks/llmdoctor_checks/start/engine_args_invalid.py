@@ -408,6 +408,9 @@ def _correction(engine: Engine, problem: Problem, where: str) -> Fix:
     if problem.kind == "removed-flag":
         place = re.search(r" \(([^()]{1,200})\)$", detail)
         return fixes.advice(f"Remove {name} in {where}" + (f": {place[1]}" if place else ""))
+    if name == "--model" and " as its first argument " in detail:
+        model = problem.text.removeprefix(name).strip()
+        return fixes.advice(f"Write the model behind serve (vllm serve {model}) and leave {name} out, in {where}")
     if problem.kind == "missing-value":
         return fixes.advice(f"Give {name} its value in {where}, or remove it")
     if detail.endswith(f"has no option {name}"):

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Container, Finding, Pod, check, fixes, pod_evidence, words
-from llmdoctor_checks.start._images import Lacking, lacking, shell_image
+from llmdoctor_checks.start._images import Lacking, lacking, old_client, shell_image
 from llmdoctor_checks.start._scripts import quoted
 
 
@@ -20,23 +20,28 @@ def entrypoint_missing(pod: Pod) -> Iterator[Finding]:
     such as `until curl …; do sleep 1; done` then waits for ever, and what stands behind it, mostly `ollama pull`, is never
     done; in a postStart hook the container never counts as started. It is one as well where nothing says what to run and the
     image starts a shell then (Triton's, SGLang's, LMDeploy's, Xinference's): without a terminal the shell ends at once, with
-    exit code 0, and the container is restarted for ever.
+    exit code 0, and the container is restarted for ever. And so it is where a script installs huggingface_hub in no particular
+    version and downloads with huggingface-cli: from 1.0 on there is none, or one that only says so and ends with 1.
 
     ## Fix
 
     Correct `command` and `args`. `args` alone go to the image's entrypoint; `command` replaces it. In Ollama's image wait with
-    `until ollama list`.
+    `until ollama list`. Write `hf download` for `huggingface-cli download`.
 
     ## References
 
     - https://kubernetes.io/docs/tasks/inject-data-application/define-command-argument-container/
     - https://docs.vllm.ai/en/latest/deployment/docker/
+    - https://huggingface.co/docs/huggingface_hub/guides/cli
     """
     if pod.exists or pod.log_only:
         return
     for container in pod.containers:
         if _says_nothing(pod, container) and shell_image(container):
             yield _of_shell(pod, container)
+            return
+        if client := old_client(container):
+            yield _of_client(pod, container, *client)
             return
         hook = container.spec.lifecycle.post_start if container.spec.lifecycle else None
         asked = words(hook, "exec.command") if hook else ()
@@ -86,6 +91,22 @@ def _finding(pod: Pod, container: Container, path: str, found: Lacking, then: st
             fixes.advice(
                 f"Use a program of the image (`until ollama list; do sleep 1; done`), or an image that has {found.program}, in "
                 f"{fixes.edited(pod)}"
+            ),
+        ),
+    )
+
+
+def _of_client(pod: Pod, container: Container, path: str, call: str) -> Finding:
+    return Finding(
+        role="risk",
+        severity="critical",
+        summary=f"The script of {container.name} installs huggingface_hub in its newest release and calls huggingface-cli, which no "
+        "release from 1.0 on has: nothing is downloaded.",
+        evidence=(pod_evidence(container, path, quoted(call)),),
+        fixes=(
+            fixes.advice(
+                "Write hf download for it, with the same arguments but --local-dir-use-symlinks and --resume-download, or install "
+                f"'huggingface_hub<1.0', in {fixes.edited(pod)}"
             ),
         ),
     )

@@ -48,6 +48,9 @@ _LEVELS = {
     "resources": _OF_RESOURCES | {"claims"},
 }
 
+#: So many fields of a pod stand in one another: affinity, nodeAffinity, and what is demanded there.
+_DEEPEST = 3
+
 #: What changes little when it is missing.
 _MINOR = _OF_WORKLOAD | {
     "imagePullPolicy", "lifecycle", "ports", "priorityClassName", "schedulerName", "successThreshold"
@@ -84,10 +87,12 @@ def field_misplaced(pod: Pod, subject: Subject) -> Iterator[Finding]:
     - https://kubernetes.io/docs/reference/using-api/api-concepts/#field-validation
     """
     raw = pod.template.pod if pod.template else pod.item.raw if pod.item else {}
-    if pod.exists or not subject.engines(pod):
-        return
     spec = _table(raw.get("spec"))
-    found: list[_Place] = [(pod, key, key, "an element of containers") for key in spec if key in _OF_CONTAINER]
+    deeper = [] if pod.exists or pod.containers else [*_deeper(spec)]
+    if pod.exists or not (deeper or subject.engines(pod)):
+        return
+    found: list[_Place] = [(pod, *place) for place in deeper]
+    found += [(pod, key, key, "an element of containers") for key in spec if key in _OF_CONTAINER]
     if pod.template_of is not None and pod.template_of.kind in _WORKLOADS:
         found += ((pod.template_of, *place) for place in _in_workload(pod.template_of.raw))
     raws = {group: rows(spec, group) for group in ("containers", "initContainers")}
@@ -120,6 +125,15 @@ def field_misplaced(pod: Pod, subject: Subject) -> Iterator[Finding]:
 def _evidence(at: Pod | Container | Item, path: str, field: str, _: str) -> Evidence:
     text = f"{field}: …"
     return object_evidence(at, path, text) if isinstance(at, Item) else pod_evidence(at, path, text)
+
+
+def _deeper(table: dict[str, Any], path: str = "") -> Iterator[tuple[str, str, str]]:
+    """Containers and volumes of a pod without any that were indented too much, below another field of it."""
+    for key, value in table.items():
+        if path and key in ("containers", "initContainers", "volumes") and isinstance(value, list):
+            yield f"{path}{key}", key, "the pod's spec"
+        elif path.count(".") < _DEEPEST:
+            yield from _deeper(_table(value), f"{path}{key}.")
 
 
 def _in_workload(raw: dict[str, Any]) -> Iterator[tuple[str, str, str]]:

@@ -30,7 +30,7 @@ _PLACEHOLDER = (
     r"|[Ii]nput|INPUT|[Ff]ill|FILL)[-_ ][\w .:/-]{1,60}>"
     r"|<[A-Z][A-Z0-9]*(?:[_-][A-Z0-9]+)+>"
     r"|<(?:[a-z0-9]+[-_])+(?:token|key|secret|password|id|name|url|bucket|registry)>"
-    r"|\b(?:REPLACE|CHANGE|FILL)[_-]?(?:ME|THIS|IN)\b(?:_\w+)?|\bREPLACE[_-]WITH[_-]\w{2,60}"
+    r"|\b(?:REPLACE|CHANGE|FILL)[_-]?(?:(?:ME|THIS)(?:_\w{1,60})?|IN)\b|\bREPLACE[_-]WITH[_-]\w{2,60}"
     r"|\bYOUR[_-][A-Z0-9_-]{2,40}\b"
     r"|\b(?:hf_|sk-|nvapi-)?(?:your|insert)[-_](?:[a-z]+[-_]){0,3}(?:token|key|secret|password|here)\b"
     r"|\bhf_(?:x{4,}|X{4,}|\*{4,}|\.{3,}|YOUR\w*)"
@@ -219,6 +219,8 @@ def _places(container: Container, engine: Engine | None) -> Iterator[tuple[str, 
         if told:
             # a Secret is often filled in apart from the file that makes it: only what a running pod got is known
             yield f"env[{variable.name}]", told[0], told[1], token and container.pod.exists
+    for name, told in _in_secrets(container):
+        yield f"env[{name}]", told[0], told[1], container.pod.exists
     for path, text in container.words:
         for line in text.splitlines():
             code = line.partition(" #")[0]
@@ -267,6 +269,16 @@ def _of_claim(container: Container, volume: str, name: str) -> Iterator[tuple[st
         value = dig(item.raw, field)
         if isinstance(value, str) and (own := re.search(f"{_PLACEHOLDER}|<[^<>\\s]{{1,60}}>", value)):
             yield f"volumes[{volume}].{field}", own[0], object_evidence(item, field, value), True
+
+
+def _in_secrets(container: Container) -> Iterator[tuple[str, tuple[str, Evidence]]]:
+    """Tokens that it takes from whole Secrets, and what stands there for one; what env says of the same name is stronger."""
+    named = {variable.name for variable in container.spec.env}
+    for source in container.spec.env_from:
+        secret = source.secret_ref
+        for name in sorted(_TOKENS - named) if secret and not source.prefix else ():
+            if secret and (told := _in_secret(container, k8s.KeyRef(name=secret.name, key=name))):
+                yield name, told
 
 
 def _in_secret(container: Container, ref: k8s.KeyRef) -> tuple[str, Evidence] | None:

@@ -66,6 +66,10 @@ _STOPS_SECONDS = 60
 #: What a model's files come in at when all is well, in bytes a second: from the Hub, and from a volume.
 _DOWNLOAD, _READING = 500_000_000, GIB
 
+#: A probe's command that asks a port of the container itself, and what makes it succeed without an answer.
+_ASKS = r"\b(?:curl|wget|nc)\b.{0,200}?(?:\[::1\]|127\.0\.0\.1|localhost|0\.0\.0\.0)[: ](?P<port>\d{2,5})\b"
+_ANYHOW = r"\|\||;|\bif\b"
+
 #: By which vLLM writes down each call of a function (vllm/logger.py), and a start takes many times as long.
 _TRACED = "VLLM_TRACE_FUNCTION"
 
@@ -271,13 +275,15 @@ def _fixes(container: Container, kind: str, probe: k8s.Probe | None, ran: int) -
         at = f"/containers/{container.index}/startupProbe/failureThreshold"
         summary = f"Give the start {say_seconds(failures * probe.period_seconds)}: failureThreshold {failures}"
         return (fixes.patch(container.pod, summary, [{"op": "add", "path": at, "value": failures}]),)
-    if probe is None or not (probe.http_get or probe.tcp_socket):
+    action: dict[str, object] = {}
+    if probe and probe.http_get:
+        action = {"httpGet": {"path": probe.http_get.path, "port": probe.http_get.port}}
+    elif probe and probe.tcp_socket:
+        action = {"tcpSocket": {"port": probe.tcp_socket.port}}
+    elif probe and probe.exec:
+        action = {"exec": {"command": list(probe.exec.command)}}
+    if not action:
         return ()
-    action: dict[str, object] = (
-        {"httpGet": {"path": probe.http_get.path, "port": probe.http_get.port}}
-        if probe.http_get
-        else {"tcpSocket": {"port": probe.tcp_socket.port if probe.tcp_socket else ""}}
-    )
     startup = {**action, "periodSeconds": 10, "failureThreshold": -(-budget // 10)}
     summary = f"Add a startup probe that waits {say_seconds(budget)}; liveness begins only after it"
     return (fixes.set_probe(container, "startupProbe", startup, summary),)
@@ -290,7 +296,8 @@ def _risk(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Finding]:
     probe = container.spec.probes.get(kind or "")
     if engine.name not in _LATE or probe is None or container.restarts or (pod.exists and pod.ready):
         return
-    if not (probe.http_get or probe.tcp_socket) or (engine.name == "triton" and not _of_language(engine)):
+    asks = probe.http_get or probe.tcp_socket or _by_command(probe, engine)
+    if not asks or (engine.name == "triton" and not _of_language(engine)):
         return
     if pod.partial or (pod.completed and kind == "liveness"):
         return  # the operator's own startup probe, or the rest of this one, may come from elsewhere
@@ -307,6 +314,13 @@ def _risk(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Finding]:
         evidence=(pod_evidence(container, f"{kind}Probe", _numbers(probe)), *(evidence if long else ())),
         fixes=_fixes(container, kind, probe, least),
     )
+
+
+def _by_command(probe: k8s.Probe, engine: Engine) -> bool:
+    """Whether its command asks the engine's own port over the network, and fails where nobody listens."""
+    command = " ".join(map(str, probe.exec.command)) if probe.exec else ""
+    asked = re.search(_ASKS, command)
+    return asked is not None and int(asked["port"]) == engine.value("port") and not re.search(_ANYHOW, command)
 
 
 def _of_language(engine: Engine) -> bool:
