@@ -47,11 +47,14 @@ def impact(subject: Subject) -> str:
     """Whom it hurts: replicas ready, endpoints left. Empty when nothing of it is known."""
     if not subject.exists and subject.static:
         return ""
-    return "; ".join([*_replicas(subject.workload), *_endpoints(subject)])
+    return "; ".join([*_replicas(subject), *_endpoints(subject)])
 
 
-def _replicas(workload: Workload | None) -> Iterator[str]:
+def _replicas(subject: Subject) -> Iterator[str]:
+    workload = subject.workload
     if workload and workload.replicas is not None and workload.ready is not None:
+        if not workload.built_in and not workload.ready and any(pod.ready for pod in subject.pods):
+            return  # the operator counts them elsewhere, or nowhere
         if workload.replicas or workload.ready:
             yield f"{workload.ready} of {count_of(workload.replicas, 'replica')} ready"
         else:

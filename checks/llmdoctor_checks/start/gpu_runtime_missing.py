@@ -32,7 +32,7 @@ from kubectl_llmdoctor.api import (
     suffices,
 )
 from kubectl_llmdoctor.catalog.images import cpu_build
-from llmdoctor_checks._ollama import NO_DEVICE, SEARCHED, Fallback, alone, fallback, lost, wrong_library
+from llmdoctor_checks._ollama import NO_DEVICE, SEARCHED, Fallback, alone, fallback, latest, lost, wrong_library
 
 #: Ollama (discover/amd_linux.go) without the device in its container.
 _NO_KFD = "kfd driver not loaded"
@@ -153,7 +153,7 @@ def _by_cpu(container: Container, logs: Logs) -> Line | None:
     """
     if not any(name.startswith("nvidia.com/") for name in container.accelerators):
         return None
-    for log in reversed(logs.of(container.name)):
+    for log in latest(container.name, logs):
         for line in log.find(_BY_CPU):
             found = any(later.number > line.number for text in _CUDA_FOUND for later in log.find(text))
             return None if found else line
