@@ -33,7 +33,8 @@ def status(subject: Subject) -> str:
         return "" if subject.static or not subject.pods or subject.pods[0].log_only else "no pod exists"
     pod = next((p for p in pods if p.failing), pods[0])
     restarts = sum(c.restarts for c in pod.containers)
-    parts = [pod.troubles[0].text if pod.troubles else pod.status.phase or "unknown"]
+    phase = "Terminating" if pod.leaving else pod.status.phase or "unknown"
+    parts = [pod.troubles[0].text if pod.troubles else phase]
     if pod.awaits_node:
         parts.append("an autoscaler is making a node for it")
     if restarts:
