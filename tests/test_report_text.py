@@ -602,7 +602,7 @@ def measure(text: str) -> int:
 def test_the_line_of_a_pod_that_does_not_serve_yet_or_no_more_has_its_state(status: str) -> None:
     text = render(report(replace(HEALTHY, status=status)))
 
-    assert text.endswith(f"{status}   2 notes: -o wide\n")
+    assert text.endswith(f"{status}   2 notes\n")
 
 
 @settings(max_examples=60)
