@@ -239,7 +239,8 @@ def applied(spec: k8s.PodSpec, operations: Iterable[dict[str, Any]]) -> k8s.PodS
 
 def maker(item: Item) -> str:
     """What a controller makes an object of, as `InferenceService/llama`, so that a patch of it would be undone; empty where nothing."""
-    owner = next((ref for ref in rows(item.metadata, "ownerReferences") if ref.get("controller") is True), None)
+    refs = rows(item.metadata, "ownerReferences") if item.kind != "PersistentVolumeClaim" else []  # made once
+    owner = next((ref for ref in refs if ref.get("controller") is True), None)
     return f"{owner.get('kind')}/{owner.get('name')}" if owner else ""
 
 
