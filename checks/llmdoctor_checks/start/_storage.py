@@ -97,7 +97,7 @@ def cache_path(engine: Engine) -> str:
         return ""
     usual = _DEFAULTS.get(engine.name, "")
     if _OF_RAY.search(engine.container.spec.image):
-        return usual.replace("/root/", "/home/ray/")
+        return usual.replace("root", "home/ray", 1)
     return "" if any(_OTHER_HOME.match(x.mount_path) for x in engine.container.spec.volume_mounts) else usual
 
 
