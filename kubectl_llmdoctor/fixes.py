@@ -22,7 +22,7 @@ from kubectl_llmdoctor.facts.workload import Workload
 from kubectl_llmdoctor.managed import keeper
 from kubectl_llmdoctor.platforms import pointer
 from kubectl_llmdoctor.report.document import Fix, Patch
-from kubectl_llmdoctor.tree import dig
+from kubectl_llmdoctor.tree import dig, rows
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor.platforms import Template
@@ -237,9 +237,18 @@ def applied(spec: k8s.PodSpec, operations: Iterable[dict[str, Any]]) -> k8s.PodS
         return None
 
 
+def maker(item: Item) -> str:
+    """What a controller makes an object of, as `InferenceService/llama`, so that a patch of it would be undone; empty where nothing."""
+    refs = rows(item.metadata, "ownerReferences") if item.kind != "PersistentVolumeClaim" else []  # made once
+    owner = next((ref for ref in refs if ref.get("controller") is True), None)
+    return f"{owner.get('kind')}/{owner.get('name')}" if owner else ""
+
+
 def patch_object(item: Item, summary: str, operations: list[dict[str, Any]], *, owner: Owner = "model") -> Fix:
     """A JSON patch of another object than the pod's own: a Service, an autoscaler, a claim."""
     kind, group = str(item.raw.get("kind")), item.api_version.rpartition("/")[0]
+    if by := maker(item):
+        return Fix(summary=f"{summary} (in {by}, which makes {kind}/{item.name} and writes it again)", owner=owner)
     body = pointer.fitted(item.raw, operations)
     if body is None:
         return Fix(summary=f"{summary} (in {kind}/{item.name})", owner=owner)

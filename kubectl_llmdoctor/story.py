@@ -33,7 +33,8 @@ def status(subject: Subject) -> str:
         return "" if subject.static or not subject.pods or subject.pods[0].log_only else "no pod exists"
     pod = next((p for p in pods if p.failing), pods[0])
     restarts = sum(c.restarts for c in pod.containers)
-    parts = [pod.troubles[0].text if pod.troubles else pod.status.phase or "unknown"]
+    phase = "Terminating" if pod.leaving else pod.status.phase or "unknown"
+    parts = [pod.troubles[0].text if pod.troubles else phase]
     if pod.awaits_node:
         parts.append("an autoscaler is making a node for it")
     if restarts:
@@ -47,11 +48,14 @@ def impact(subject: Subject) -> str:
     """Whom it hurts: replicas ready, endpoints left. Empty when nothing of it is known."""
     if not subject.exists and subject.static:
         return ""
-    return "; ".join([*_replicas(subject.workload), *_endpoints(subject)])
+    return "; ".join([*_replicas(subject), *_endpoints(subject)])
 
 
-def _replicas(workload: Workload | None) -> Iterator[str]:
+def _replicas(subject: Subject) -> Iterator[str]:
+    workload = subject.workload
     if workload and workload.replicas is not None and workload.ready is not None:
+        if not workload.built_in and not workload.ready and any(pod.ready for pod in subject.pods):
+            return  # the operator counts them elsewhere, or nowhere
         if workload.replicas or workload.ready:
             yield f"{workload.ready} of {count_of(workload.replicas, 'replica')} ready"
         else:

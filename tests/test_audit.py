@@ -589,7 +589,7 @@ def test_the_page_says_first_what_is_down_and_fits_a_terminal(tmp_path: Path) ->
 
     lines = done.stdout.decode().splitlines()
     assert done.returncode == 1
-    assert lines[0] == "2 LLM workloads   1 down   0 at risk   1 fine   8 GPUs, 5 free"
+    assert lines[0] == "2 LLM or GPU workloads   1 down   0 at risk   1 fine   8 GPUs, 5 free"
     assert lines[2].startswith("DOWN NOW  serving/llama (Deployment), 2 pods, CrashLoopBackOff, 4 restarts")
     assert any(line.startswith("CAPACITY") for line in lines)
     assert any(line.startswith("ENGINES   vLLM 0.11.0: 2 workloads") for line in lines)
@@ -602,7 +602,7 @@ def test_several_formats_at_once(tmp_path: Path) -> None:
     done = run("audit", "--from", str(path), "-o", f"json={tmp_path / 'r.json'}", "-o", "text")
 
     assert done.returncode == 0
-    assert done.stdout.startswith(b"1 LLM workload ")
+    assert done.stdout.startswith(b"1 LLM or GPU workload ")
     assert json.loads((tmp_path / "r.json").read_bytes())["cluster"]["capacity"][0]["free"] == 7
 
 
@@ -616,7 +616,7 @@ def test_without_a_model_there_is_nothing_to_judge_and_that_is_said(tmp_path: Pa
     done = run("audit", "--from", str(_saved(tmp_path, "s.json", node("gpu-1"))))
 
     assert done.returncode == 0
-    assert done.stdout.startswith(b"0 LLM workloads")
+    assert done.stdout.startswith(b"0 LLM or GPU workloads")
 
 
 @pytest.mark.parametrize(("arguments", "code"), [((), 2), (("-n", "elsewhere"), 3)])

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from kubectl_llmdoctor.report import document as doc
 from kubectl_llmdoctor.report import words
@@ -603,6 +604,13 @@ def measure(text: str) -> int:
     """Columns of a text, told apart from the program's own reckoning."""
     narrow = [c for c in text if not unicodedata.combining(c)]
     return len(narrow) + sum(unicodedata.east_asian_width(c) in ("W", "F") for c in narrow)
+
+
+@pytest.mark.parametrize("status", ["Running, not ready", "Pending", "Terminating"])
+def test_the_line_of_a_pod_that_does_not_serve_yet_or_no_more_has_its_state(status: str) -> None:
+    text = render(report(replace(HEALTHY, status=status)))
+
+    assert text.endswith(f"{status}   2 notes\n")
 
 
 @settings(max_examples=60)

@@ -125,6 +125,35 @@ def test_the_status_is_kubectls() -> None:
     assert _diagnosed().status == "CrashLoopBackOff, 4 restarts in 29 min"
 
 
+def _served_by(kind: str, status: dict[str, Any], *, deleted: str = "") -> Target:
+    owner = {
+        "apiVersion": "example.com/v1",
+        "kind": kind,
+        "metadata": {"name": "phi", "namespace": "serving", "uid": "o"},
+    }
+    pod: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "phi-0", "namespace": "serving", "ownerReferences": _owner(kind, "phi", "o")},
+        "spec": _template()["spec"],
+        "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
+    }
+    if deleted:
+        pod["metadata"]["deletionTimestamp"] = deleted
+    objects = ({**owner, "spec": {"replicas": 1}, "status": status}, pod)
+    target = TargetRef(kind="Pod", namespace="serving", name="phi-0")
+    return diagnose(Snapshot(objects=objects, taken_at=NOW, target=target), []).targets[0]
+
+
+def test_an_operator_that_counts_no_replicas_does_not_say_that_none_is_ready() -> None:
+    assert _served_by("Serving", {"state": "Ready"}).impact == ""
+    assert _served_by("Serving", {"readyReplicas": 1}).impact == "1 of 1 replica ready"
+
+
+def test_a_pod_that_was_deleted_is_terminating() -> None:
+    assert _served_by("Serving", {}, deleted="2026-11-20T10:00:30Z").status == "Terminating"
+
+
 def _with_symptom(log: str = "") -> Target:
     from kubectl_llmdoctor.packs import installed
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import msgspec
 
-from kubectl_llmdoctor.api import Engine, Line, Log, Logs
+from kubectl_llmdoctor.api import Engine, Line, Log, Logs, served
 
 _FAILED = r'msg="failure during (?:llama-server )?GPU discovery".{0,400}?/(?P<library>(?:cuda|rocm)\w*)\]".{0,400}? error="(?P<why>[^"]+)"'
 
@@ -71,9 +72,15 @@ class Fallback(msgspec.Struct, frozen=True):
         return self.failed is not None and not self.too_slow
 
 
+def latest(container: str, logs: Logs) -> Sequence[Log]:
+    """The logs that tell of the devices, the latest first: of an instance that has answered, its own alone."""
+    current = logs.current(container)
+    return (current,) if current is not None and served(current) else logs.of(container)[::-1]
+
+
 def fallback(container: str, logs: Logs) -> Fallback | None:
     """What the last log that lists devices says of it; None where a GPU is among them."""
-    for log in reversed(logs.of(container)):
+    for log in latest(container, logs):
         listed = list(log.find('msg="inference compute"'))
         if not listed:
             if none := next(log.find(*_NONE), None):
@@ -131,7 +138,7 @@ def alone(container: str, logs: Logs, ready: bool) -> Line | None:
 
     Any other failure has its own cause, which is silent once the pod serves.
     """
-    for log in reversed(logs.of(container)):
+    for log in latest(container, logs):
         found = next(log.find("Could not find a compatible CUDA device on host"), None)
         if found is not None:
             return found

@@ -69,6 +69,14 @@ class Sizing:
         """
         return _file_bytes(self.model[0]) if self.model else None
 
+    def splits(self, most: int) -> int:
+        """The most GPUs, of so many, that can share the model evenly; of one that is not known, a power of two."""
+        from kubectl_llmdoctor.memory.weights import indivisible
+
+        if self.model is None:
+            return 1 << (most.bit_length() - 1) if most > 0 else 0
+        return next((size for size in range(most, 1, -1) if not indivisible(self.model[0], size)), min(most, 1))
+
     @property
     def model_name(self) -> str:
         """The model as the engine was told, for a sentence."""

@@ -59,7 +59,7 @@ def render(report: Report, *, width: int = 80, color: bool = False, wide: bool =
 
 def _summary(page: Page, report: Report, down: Sequence[Target], risky: Sequence[Target]) -> None:
     fine = len(report.targets) - len(down) - len(risky)
-    workloads = f"{len(report.targets)} LLM workload{'s' * (len(report.targets) != 1)}"
+    workloads = words.number(len(report.targets), "LLM or GPU workload")
     gpus = sum(row.total for row in report.cluster.capacity)
     free = sum(row.free for row in report.cluster.capacity)
     lost = sum(count for row in report.cluster.capacity for count in row.stranded.values())
@@ -68,7 +68,12 @@ def _summary(page: Page, report: Report, down: Sequence[Target], risky: Sequence
         (f"{len(down)} down", "red" if down else ""),
         (f"{len(risky)} at risk", "yellow" if risky else ""),
         (f"{fine} fine", "green" if fine else ""),
-        (f"{gpus} GPUs, {free} free" + (f" ({lost} of them not to be had)" if lost else "") if gpus else "", ""),
+        (
+            f"{words.number(gpus, 'GPU')}, {free} free" + (f" ({lost} of them not to be had)" if lost else "")
+            if gpus
+            else "",
+            "",
+        ),
         (f"{words.number(len(report.not_read), 'source')} not read" if report.not_read else "", "yellow"),
     )
 

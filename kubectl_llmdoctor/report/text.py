@@ -175,11 +175,17 @@ def _is_fine(target: Target) -> bool:
 
 
 def _one_line(page: Page, target: Target, name_columns: int) -> None:
-    """A target that is fine: its name and verdict, and of the rest what fits on the line, the state first."""
+    """A target that is fine: its name and verdict, and of the rest what fits on the line, the state first.
+
+    Where it does not serve yet, or no more, that is its state, and what the notes say of it is worth more than its engine.
+    """
     name, word, tone = words.name(target), words.VERDICTS[target.verdict], _TONES[target.verdict]
     padding = " " * (name_columns - columns(name)) + GAP
     room = page.width - columns(name + padding + word)
-    texts = {"state": target.impact or target.status, "about": words.about(target), "more": _more(target)}
+    passing = target.status.startswith(("Pending", "Running, not ready", "Terminating"))
+    texts = {"state": target.status if passing else target.impact or target.status}
+    further = {"about": words.about(target), "more": _more(target)}
+    texts |= dict(reversed(further.items())) if passing else further
     for key, text in texts.items():
         texts[key] = shorten(text, room - len(GAP)) if text and room > 12 else ""
         room -= columns(GAP + texts[key])

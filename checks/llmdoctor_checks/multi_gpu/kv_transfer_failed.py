@@ -83,7 +83,7 @@ def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterato
     - https://docs.vllm.ai/en/latest/features/nixl_connector_usage/
     - https://docs.sglang.ai/advanced_features/pd_disaggregation.html
     """
-    if logs is not None and (waited := _waits(logs)):
+    if logs is not None and (waited := _waits(pod, logs)):
         yield _never_came(pod, *waited)
     elif logs is not None and (engine := _unreachable(pod, subject)):
         yield from _never_fetched(pod, engine, logs)
@@ -112,9 +112,14 @@ def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterato
     )
 
 
-def _waits(logs: Logs) -> tuple[str, Line, Line, float] | None:
+def _told(pod: Pod, logs: Logs, literal: str) -> list[Line]:
+    """What a pod says of its requests: one that is ready has none any more of an instance that is gone."""
+    return [line for line in logs.find(literal) if not (pod.ready and line.log.previous)]
+
+
+def _waits(pod: Pod, logs: Logs) -> tuple[str, Line, Line, float] | None:
     """The last request that waited for a cache which never came: its name, the first and the last line, the seconds between."""
-    last = next(reversed(list(logs.find(_WAITS))), None)
+    last = next(reversed(_told(pod, logs, _WAITS)), None)
     said = re.search(rf"(?<!\S)(\S{{1,200}}){_WAITS}", last.text) if last else None
     if (
         last is None
@@ -148,7 +153,7 @@ def _never_came(pod: Pod, request: str, first: Line, last: Line, seconds: float)
 
 def _failed_elsewhere(pod: Pod, logs: Logs) -> tuple[int, Line, Line] | None:
     """How many requests were given up here that had failed in another pod, the last one's line, and that of the other pod."""
-    given_up = {said[1]: line for line in logs.find(_GIVEN_UP) if (said := _ABORTED.search(line.text[:2000]))}
+    given_up = {said[1]: line for line in _told(pod, logs, _GIVEN_UP) if (said := _ABORTED.search(line.text[:2000]))}
     failed = pod.cluster.once("rooms that failed", lambda: _rooms(pod.cluster)) if given_up else {}
     both = [
         room

@@ -32,7 +32,7 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks.scheduling._demands import REQUIRED, Json, demands_met, escaped, labels_wanted
 from llmdoctor_checks.scheduling._obstacles import PRIORITY, Cause, Obstacle, obstacle_of, vendor
-from llmdoctor_checks.scheduling._words import asking
+from llmdoctor_checks.scheduling._words import asking, shared_by
 
 #: Nodes that a change is tried for, ways out that are offered, and pods that one of them stops.
 _MOST_NODES, _MOST_WAYS, _MOST_PODS = 6, 3, 4
@@ -328,7 +328,10 @@ def _lowered(pending: Pending, spec: k8s.PodSpec, reason: Reason) -> tuple[k8s.P
         if asked <= free:
             break
         mine = container.request(resource) or 0
-        value = _round(resource, mine - (asked - free))
+        amount, hint = mine - (asked - free), ""
+        if is_accelerator(resource):
+            amount, hint = shared_by(pending, container, amount)
+        value = _round(resource, amount)
         if value is None:
             return None
         for kind in ("limits", "requests"):
@@ -339,7 +342,6 @@ def _lowered(pending: Pending, spec: k8s.PodSpec, reason: Reason) -> tuple[k8s.P
         if made is None:
             return None
         spec = made
-        hint = f" (tensor parallel size {value})" if is_accelerator(resource) and value.isdecimal() else ""
         said.append(f"ask for {value} {resource} in {container.name} instead of {say_amount(resource, mine)}{hint}")
     whole = spec.resources.requests if spec.resources else {}
     if resource in whole and (value := _round(resource, free)):

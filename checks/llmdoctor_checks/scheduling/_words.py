@@ -191,6 +191,20 @@ def asking(pending: Pending, resource: str) -> list[Container]:
     return sorted(having, key=lambda c: (-(c.request(resource) or 0), c.index))
 
 
+def shared_by(pending: Pending, container: Container, most: int) -> tuple[int, str]:
+    """How many GPUs, of so many, a container's engine can use, and what it has to be told of them, in words.
+
+    Ollama and llama.cpp take as many as there are. What is no engine may take any number, and is told of it as it likes.
+    """
+    engine = next((e for e in pending.subject.engines(pending.pod) if e.container.name == container.name), None)
+    if engine is None:
+        return most, f" (tensor parallel size {most})"
+    if engine.get("tensor_parallel_size") is None:
+        return most, ""
+    count = pending.subject.sizing(engine).splits(most)
+    return count, f" (tensor parallel size {count}), if the model fits on as many"
+
+
 def asked_in(pending: Pending, resource: str) -> Iterator[Evidence]:
     """Where the pod asks for a resource, with the quantity as it was written."""
     for container in asking(pending, resource)[:2]:

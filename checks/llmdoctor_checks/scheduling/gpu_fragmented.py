@@ -9,7 +9,7 @@ from llmdoctor_checks.scheduling._by_nodes import scattered
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import Change, Stop, fewer, fewest, ways
 from llmdoctor_checks.scheduling._separation import cause
-from llmdoctor_checks.scheduling._words import asked_in, finding, holders_of, look, node_lines
+from llmdoctor_checks.scheduling._words import asked_in, asking, finding, holders_of, look, node_lines, shared_by
 
 
 @check("gpu-fragmented", since="0.1")
@@ -68,7 +68,7 @@ def _fixes(pending: Pending, found: Cause, asked: int, frees: dict[str, int]) ->
     offered = ways(pending, found, packed) if found.obstacle == "gpu" else []
     yield from offered or [fixes.advice("Free more GPUs on one of these nodes", look(min(frees)), owner="platform")]
     most = max(frees.values())
-    if most and not offered:
-        yield fixes.advice(
-            f"Ask for {most} {found.resource} (tensor parallel size {most}), if the model fits on as many"
-        )
+    containers = asking(pending, found.resource)
+    if most and containers and not offered:
+        count, told = shared_by(pending, containers[0], most)
+        yield fixes.advice(f"Ask for {count} {found.resource}{told}")

@@ -74,7 +74,7 @@ def rescaled(engine: Engine, scaler: Scaler, subject: Subject, cluster: Cluster,
         )
     if scaler.item.kind != "HorizontalPodAutoscaler":
         return _told(engine, scaler)
-    if _has_keda(cluster):
+    if _has_keda(cluster) and not fixes.maker(scaler.item):
         return _keda(names, target, why, scaler, engine.pod, subject, metrics)
     summary = (
         f"Scale on {_said(names, ' and ')}, which an adapter must publish (prometheus-adapter), at {target} for each "

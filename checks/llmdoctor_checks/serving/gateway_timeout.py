@@ -23,6 +23,7 @@ from kubectl_llmdoctor.api import (
     object_evidence,
     say_seconds,
     stray,
+    written_ago,
 )
 from kubectl_llmdoctor.catalog.models import native_context
 from llmdoctor_checks._clients import asked_as_one, before
@@ -218,16 +219,24 @@ def _that_ended(cut: list[Line], pod: Pod, engine: Engine, subject: Subject, clu
     return next((one for one in known if abs(one.seconds - seconds) <= max(1, seconds / 20)), None)
 
 
+def _a_day_old(line: Line, cluster: Cluster) -> bool:
+    """Whether the kubelet saw a line more than a day ago: who was refused then may long be content."""
+    return line.time is not None and cluster.now is not None and (cluster.now - line.time).days >= 1
+
+
 def _gave_up(pod: Pod, cut: list[Line], timeout: Timeout | None, cluster: Cluster, *, serves: bool) -> Finding:
     """Logs of others that say so, or of the pod itself where it is a gateway, with the timeout that it was."""
+    old = all(_a_day_old(line, cluster) for line in cut)
     where, whose = cut[0].log.pod or "A gateway", "a" if pod.log_only or not serves else "this"
     times = f"{len(cut)} times" if len(cut) > 1 else "once"
+    times += f", the last {say_seconds(ago)} ago" if (ago := written_ago(cut[-1], cluster.now)) and old else ""
     seconds = waited(cut)
     after = f" after {say_seconds(round(seconds))}" if seconds and seconds >= 1 else ""
     allows = f", and {timeout.where} allows {say_seconds(timeout.seconds)}" if timeout else ""
     guessed = dict(hidden_clients(pod, cluster)) if serves and pod.exists else {}
     return Finding(
-        role="risk" if long_past(cut) else "cause",  # the next long one meets it, too
+        # the next long one meets it, too
+        role="risk" if old or long_past(cut) else "cause",
         confidence="possible" if all(pod_of(line) in guessed for line in cut) else "likely",
         summary=f"{where} gave up waiting for an answer from {whose} server{after}; its log says so {times}{allows}.",
         evidence=(

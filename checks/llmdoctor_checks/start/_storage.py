@@ -15,6 +15,7 @@ from kubectl_llmdoctor.api import (
     Item,
     Pod,
     dig,
+    expression,
     k8s,
     object_evidence,
     pod_evidence,
@@ -29,6 +30,9 @@ _HOMES = (("HF_HUB_CACHE", ""), ("HUGGINGFACE_HUB_CACHE", ""), ("HF_HOME", "/hub
 #: Where the images of these engines keep it when nothing is said: they run as root, TGI sets a variable.
 _DEFAULTS = {"vllm": "/root/.cache/huggingface/hub", "sglang": "/root/.cache/huggingface/hub", "tgi": "/data"}
 
+#: Ray's images run as the user ray; and whoever mounts a cache at another home knows that the image has that one.
+_OF_RAY = expression(r"(?:^|/)rayproject/")
+_OTHER_HOME = expression(r"^/(?!root/).{0,200}/\.cache(?:/huggingface(?:/hub)?)?/?$")
 
 #: The Hub's own program, with a directory: `huggingface-cli download REPOSITORY --local-dir DIRECTORY`.
 _FETCHES = r"\b(?:huggingface-cli|hf)\s+download\s+([^\n;&|]+)"
@@ -91,7 +95,10 @@ def cache_path(engine: Engine) -> str:
             return f"{variable.value.rstrip('/')}{tail}" if variable.value and variable.value.startswith("/") else ""
     if any(name in engine.container.env for name in ("HOME", "XDG_CACHE_HOME")) or other_user(engine.container):
         return ""
-    return _DEFAULTS.get(engine.name, "")
+    usual = _DEFAULTS.get(engine.name, "")
+    if _OF_RAY.search(engine.container.spec.image):
+        return usual.replace("root", "home/ray", 1)
+    return "" if any(_OTHER_HOME.match(x.mount_path) for x in engine.container.spec.volume_mounts) else usual
 
 
 def claim_beside(engine: Engine, path: str) -> Store | None:

@@ -28,7 +28,7 @@ from kubectl_llmdoctor.api import (
 )
 from kubectl_llmdoctor.catalog.images import cpu_build
 from llmdoctor_checks._consequences import FAILED_START
-from llmdoctor_checks._ollama import NO_DEVICE, SEARCHED, Fallback, alone, fallback, lost, wrong_library
+from llmdoctor_checks._ollama import NO_DEVICE, SEARCHED, Fallback, alone, fallback, latest, lost, wrong_library
 from llmdoctor_checks.start._error_35 import ERROR_35, NO_DRIVER, error_35
 
 #: Ollama (discover/amd_linux.go) without the device in its container.
@@ -149,7 +149,7 @@ def _by_cpu(container: Container, logs: Logs) -> Line | None:
     """
     if not any(name.startswith("nvidia.com/") for name in container.accelerators):
         return None
-    for log in reversed(logs.of(container.name)):
+    for log in latest(container.name, logs):
         for line in log.find(_BY_CPU):
             found = any(later.number > line.number for later in log.find(*_CUDA_FOUND))
             return None if found else line

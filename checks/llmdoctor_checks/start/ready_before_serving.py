@@ -284,6 +284,11 @@ def _phase(pod: Pod) -> Phase | None:
     return next((phase for one in engines_in(pod) if (phase := phase_of(logs.current(one.container.name)))), None)
 
 
+def _works(log: Log, loading: Line) -> bool:
+    """Whether it has answered since a line of its loading: then it has loaded, though no line says so."""
+    return any(x > loading.number for x in signs_of_life(log))
+
+
 def _launched(pod: Pod, logs: Logs, *, waits: bool) -> Iterator[Finding]:
     """A program that starts an engine by itself counts as ready while that loads its model, and a client finds it so.
 
@@ -301,8 +306,7 @@ def _launched(pod: Pod, logs: Logs, *, waits: bool) -> Iterator[Finding]:
         client = _turned_away(pod, container, waits=waits)
         if client is None or (waits and answered(client.log, after=client.number)):
             continue
-        # what works since has loaded, though it does not say so
-        if log is not None and began is not None and any(x > began.number for x in signs_of_life(log)):
+        if log is not None and began is not None and _works(log, began):
             continue
         doing = phase.name if phase is not None else "loading its model"
         probe = container.spec.readiness_probe
@@ -403,7 +407,7 @@ def _loading(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> F
     container, probe, service = engine.container, engine.container.spec.readiness_probe, service_of(pod)
     log = logs.current(container.name) if logs else None
     phase = phase_of(log)
-    if log is None or phase is None or phase.name == "serving" or engine.name not in _LATE:
+    if log is None or phase is None or phase.name == "serving" or engine.name not in _LATE or _works(log, phase.line):
         return None
     evidence = [pod_evidence(container, "readinessProbe", _action(probe) if probe else "none")]
     blind = probe is None or _nothing(probe)
