@@ -68,22 +68,21 @@ def http_5xx(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]
 
     - https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_conn_man/response_code_details
     """
-    if not pod.ready or logs is None:
+    if not pod.ready:
         return
+    found = _in_its_own_logs(pod, subject, logs) if logs is not None else None
+    yield from (found,) if found is not None else by_gateway(pod, pod.cluster)
+
+
+def _in_its_own_logs(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:
     engines = [engine.container for engine in subject.engines(pod)]
-    alone = [pod.gpu_container] if pod.gpu_container is not None else pod.containers if asks_as_one(pod) else []
-    for container in engines or alone:
+    with_gpu = [pod.gpu_container] if pod.gpu_container is not None else []
+    for container in engines or with_gpu or (pod.containers if asks_as_one(pod) else []):
         log = logs.current(container.name)
-        found = _by_itself(pod, container, log) if log is not None else None
-        if found is not None:
-            yield found
-            return
-    servers = [*engines, *([pod.gpu_container] if pod.gpu_container is not None else []), *pod.containers]
-    found = _by_its_proxy(pod, logs, [one for one in servers if one.role != "init"])
-    if found is not None:
-        yield found
-        return
-    yield from by_gateway(pod, pod.cluster)
+        if log is not None and (found := _by_itself(pod, container, log)) is not None:
+            return found
+    servers = [*engines, *with_gpu, *pod.containers]
+    return _by_its_proxy(pod, logs, [one for one in servers if one.role != "init"])
 
 
 def _by_itself(pod: Pod, container: Container, log: Log) -> Finding | None:
