@@ -40,7 +40,7 @@ from kubectl_llmdoctor.facts.driver import driver_cuda, image_cuda, say_cuda, su
 from kubectl_llmdoctor.facts.endings import Ending, endings, log_of, probe_kills
 from kubectl_llmdoctor.facts.engine import Engine, engines_of
 from kubectl_llmdoctor.facts.events import Event, Events, came_further, events_of
-from kubectl_llmdoctor.facts.failed_models import failing_alike, failing_routes, lacks_model
+from kubectl_llmdoctor.facts.failed_models import failing_routes, lacks_model, raised_alike
 from kubectl_llmdoctor.facts.gpu_conditions import GpuCondition
 from kubectl_llmdoctor.facts.hardware import Hardware, NodeHardware, holder_of, is_gone, node_hardware
 from kubectl_llmdoctor.facts.kernel_log import BusError, OutOfMemory, SwitchError, Xid
@@ -169,7 +169,6 @@ __all__ = [
     "event_evidence",
     "events_of",
     "expression",
-    "failing_alike",
     "failing_routes",
     "few",
     "file_bytes_of",
@@ -209,6 +208,7 @@ __all__ = [
     "pod_evidence",
     "probe_kills",
     "problem_evidence",
+    "raised_alike",
     "requests_of",
     "rows",
     "said",

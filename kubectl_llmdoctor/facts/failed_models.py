@@ -177,15 +177,20 @@ def failing_alike(log: Log) -> frozenset[int]:
     Its access log has several failures in a row there, up to the last request, and beside nearly each a traceback that ends alike. What
     ends a program elsewhere ends its requests then, whoever the server is.
     """
-    return log.once("failing alike", lambda: frozenset(_failing_alike(log)))
+    return log.once("failing alike", lambda: frozenset(at for numbers in raised_alike(log).values() for at in numbers))
 
 
-def _failing_alike(log: Log) -> Iterator[int]:
-    for failed in failing_routes(log).values():
+def raised_alike(log: Log) -> dict[str, list[int]]:
+    """The same by the route."""
+    return log.once("raised alike", lambda: dict(_raised_alike(log)))
+
+
+def _raised_alike(log: Log) -> Iterator[tuple[str, list[int]]]:
+    for path, failed in failing_routes(log).items():
         raised = [_exceptions(line) for line in failed[-_LOOKED_AT:]]
         times = Counter(text for one in raised for text in set(one.values()))
         often = {text for text, count in times.items() if count >= _SHARE * len(raised)}
-        yield from (number for one in raised for number, text in one.items() if text in often)
+        yield path, [number for one in raised for number, text in one.items() if text in often]
 
 
 def failing_routes(log: Log) -> dict[str, list[Line]]:

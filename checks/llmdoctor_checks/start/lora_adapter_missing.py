@@ -14,6 +14,7 @@ from kubectl_llmdoctor.api import (
     fixes,
     log_evidence,
     setting_evidence,
+    written_ago,
 )
 from llmdoctor_checks._consequences import FAILED_START
 
@@ -24,11 +25,16 @@ _ASKED = r"Repository Not Found for url: https?://[^/\s]{1,200}/(?:api/models/)?
 _NONE = "404 Client Error"
 _WITHIN = 4
 #: vLLM's route for adapters of a server that runs, which it has only where VLLM_ALLOW_RUNTIME_LORA_UPDATING says so; then it warns of it.
+_VARIABLE = "VLLM_ALLOW_RUNTIME_LORA_UPDATING"
 _LOADS, _OPEN = "POST /v1/load_lora_adapter", "dynamic loading & unloading is enabled"
+_ALLOW = "Let adapters be loaded while it runs; keep the port from whom you do not trust"
+_STARTED = "Application startup complete"
 _NO_ROUTE, _FEWEST = r'"POST /v1/load_lora_adapter HTTP/[\d.]{1,3}" 404\b', 2
+#: Who tried so many seconds ago, and not since, gave it up.
+_LATELY = 86400
 
 
-@check("lora-adapter-missing", since="0.1", literals=(_NOT_FOUND, _NONE, _LOADS, _OPEN))
+@check("lora-adapter-missing", since="0.1", literals=(_NOT_FOUND, _NONE, _LOADS, _OPEN, _STARTED))
 def lora_adapter_missing(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     """A LoRA adapter is not where the engine looks.
 
@@ -73,24 +79,26 @@ def _shut(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     log = logs.current(engine.container.name) if engine.name == "vllm" and pod.ready else None
     if log is None or engine.value("allow_runtime_lora_updating") or next(log.find(_OPEN), None) is not None:
         return None
+    variable = engine.container.env.get(_VARIABLE)
+    unread = engine.container.spec.env_from or (variable is not None and variable.value is None)
+    if (unread or not engine.own_image) and next(log.find(_STARTED), None) is None:
+        return None  # what nobody read may allow it; the start would tell
     asked = [line for line in log.find(_LOADS) if re.search(r'HTTP/[\d.]{1,3}" \d{3}\b', line.text[:2000])]
     if len(asked) < _FEWEST or not all(re.search(_NO_ROUTE, line.text[:2000]) for line in asked):
         return None
+    if (ago := written_ago(asked[-1], pod.cluster.now)) is not None and ago > _LATELY:
+        return None
+    both = [fixes.set_env(engine.container, _VARIABLE, "True", _ALLOW)]
+    if not engine.value("enable_lora"):
+        both.append(fixes.set_flag(engine, "enable_lora", "--enable-lora", "", "Let it serve adapters"))
     return Finding(
         role="cause",
         severity="warning",
         summary=f"Somebody asked {engine.container.name} {len(asked)} times to load a LoRA adapter, and vLLM has no such route (404): it "
-        "does only where VLLM_ALLOW_RUNTIME_LORA_UPDATING is set.",
+        f"does only where {_VARIABLE} is set.",
         evidence=(log_evidence(asked[-1]),),
         explains=("served-model-name-mismatch",),
-        fixes=(
-            fixes.set_env(
-                engine.container,
-                "VLLM_ALLOW_RUNTIME_LORA_UPDATING",
-                "True",
-                "Let adapters be loaded while it runs; keep the port from whom you do not trust",
-            ),
-        ),
+        fixes=tuple(both),
         order=asked[0].order,
     )
 

@@ -21,7 +21,7 @@ def port_in_use(pod: Pod, subject: Subject) -> Iterator[Finding]:
     Messages that a port is in use and another is tried are harmless. In a manifest it is a risk where two containers of a pod
     run engines that listen on the same port: the second one to start ends. Two vLLM or two llama.cpp servers share the port
     without a word in many versions, which set SO_REUSEPORT, and each connection goes to one or the other. So it is with a vLLM
-    whose `--data-parallel-rpc-port` is its `--port`.
+    whose `--data-parallel-rpc-port` is its `--port`, where other pods have some of its ranks.
 
     ## Fix
 
@@ -65,9 +65,17 @@ def port_in_use(pod: Pod, subject: Subject) -> Iterator[Finding]:
 
 
 def _with_itself(engine: Engine) -> Iterator[Finding]:
-    """A vLLM whose data-parallel ranks meet at the port where its clients ask: ZeroMQ answers those then, in no HTTP."""
+    """A vLLM whose data-parallel ranks meet at the port where its clients ask: ZeroMQ answers those then, in no HTTP.
+
+    Only the first rank's pod listens there, and none where all ranks are in one pod, which meet in a file, or where Ray starts them.
+    """
     meets, port = engine.explicit("data_parallel_rpc_port"), engine.value("port")
-    if engine.name == "vllm" and meets is not None and meets.value == port and not engine.value("uds"):
+    if engine.name != "vllm" or meets is None or meets.value != port or engine.value("uds") or engine.value("headless"):
+        return
+    rank, ranks = engine.value("data_parallel_rank"), engine.value("data_parallel_size")
+    here = engine.value("data_parallel_size_local") if rank is None else 1
+    first = not rank and not engine.value("data_parallel_start_rank") and engine.value("data_parallel_backend") != "ray"
+    if first and isinstance(ranks, int) and isinstance(here, int) and here < ranks:
         yield Finding(
             role="risk",
             severity="critical",

@@ -29,7 +29,7 @@ _AT_HOME = ("onnection refused", "Connect call failed", "Failed to connect to lo
 _PORT = expression(r"(?:\[::1\]|\b127\.0\.0\.1|\blocalhost)(?:'?, (?:port=)?| port |:)(\d{2,5})\b")
 #: What Knative's queue-proxy and KServe's agent print of a probe that is a command, which only the kubelet runs in another container.
 _NO_COMMAND = "exec probe not supported"
-_COMMAND = expression(r'^\{\s{0,20}"exec"\s{0,20}:|,\s{0,20}"exec"\s{0,20}:')
+_COMMAND = expression(r'(?:^\{|,)\s{0,20}"exec"\s{0,20}:\s{0,20}\{')
 #: What a container says last is why it ended; what it met with before, it got over.
 _LAST_LINES = 12
 

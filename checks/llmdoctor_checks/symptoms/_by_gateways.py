@@ -9,7 +9,20 @@ import re
 from collections import deque
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Cluster, Finding, Line, Log, Pod, count_of, fixes, log_evidence, parse_time
+import msgspec
+
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Finding,
+    Line,
+    Log,
+    Pod,
+    count_of,
+    fixes,
+    log_evidence,
+    parse_time,
+    written_ago,
+)
 
 #: What each line of JSON has, and of lines of text these.
 DETAILS = ('response_code_details"', "via_upstream", "response_payload_too_large", "{protocol_error}", "ext_proc_error")
@@ -18,6 +31,11 @@ _JSON = (
     r'"response_code":\s?"?(\d{3})\b',
     r'"response_code_details":\s?"([^"\s]{1,300})"',
     r'"(?:x-envoy-origin-path|path|x_original_path)":\s?"(/[^"?\s]{1,300})',
+)
+#: The server that a gateway sent a request to: of a line of text the last address in quotes.
+_HOST_JSON, _HOST_TEXT = (
+    r'"upstream_host":\s?"\[?([\da-f.:]{3,45}?)\]?:\d{1,5}"',
+    r'" "\[?([\da-f.:]{3,45}?)\]?:\d{1,5}"',
 )
 _TEXT = r'"POST (?P<path>/[^\s?"]{1,300})\S{0,500} HTTP/[\d.]{1,3}" (?P<code>\d{3}) \S{1,20} (?P<detail>\S{1,300}) '
 _OF_MODELS = r"/v\d/[\w/.:-]{3,200}$|/generate(?:_stream)?$|/invocations$"
@@ -46,6 +64,25 @@ _MEANT = (
 )
 #: So many in a row, up to the last, and not at one moment.
 _IN_A_ROW, _SECONDS, _MOST = 5, 60, 2000
+#: So many answers at other routes for each request that fails make it one client's affair.
+BESIDE = 10
+#: A server that nobody asked for so many seconds since may have been mended by whoever saw it.
+_LATELY = 86400
+
+
+class _Asked(msgspec.Struct, frozen=True):
+    """A request in a gateway's log; `host` is empty where it was sent to none."""
+
+    line: Line
+    path: str
+    status: str
+    detail: str
+    host: str
+
+    @property
+    def failed(self) -> bool:
+        """Whether the gateway answered it by itself with an error."""
+        return self.status.startswith("5") and self.detail != _BY_SERVER and not re.search(_OF_OTHERS, self.detail)
 
 
 def by_gateway(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
@@ -55,27 +92,39 @@ def by_gateway(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
     names = [re.escape(item.name) for item in pod.services]
     # Istio makes a Service of its own of a pool
     names += [rf"{re.escape(item.name)}-ip-[\da-f]{{4,16}}" for item in pod.pools]
-    here = rf'"{re.escape(pod.status.pod_ip)}:\d|\|(?:{"|".join(names) or "-"})\.{re.escape(pod.namespace)}\.svc'
+    here = rf"\|(?:{'|'.join(names)})\.{re.escape(pod.namespace)}\.svc" if names else r"(?!)"
     for log, asked in cluster.once("answered by gateways", lambda: list(_logs(cluster))):
         if log.pod == pod.name:
             continue
-        by_path: dict[str, list[tuple[Line, str, str]]] = {}
-        for line, path, code, detail in asked:
-            if not re.search(here, line.text[:4000]):
-                continue
-            rows = by_path.setdefault(path, [])
-            if code.startswith("5") and detail != _BY_SERVER and not re.search(_OF_OTHERS, detail):
-                rows.append((line, code, detail))
+        mine = [
+            one
+            for one in asked
+            if (one.host == pod.status.pod_ip if one.host else re.search(here, one.line.text[:4000]))
+        ]
+        by_path: dict[str, list[_Asked]] = {}
+        for one in mine:
+            rows = by_path.setdefault(one.path, [])
+            if one.failed:
+                rows.append(one)
             else:
                 rows.clear()
-        for path, rows in by_path.items():
-            if len(rows) >= _IN_A_ROW and _apart(rows[0][0], rows[-1][0]) and not _before(rows[-1][0], pod):
-                yield _finding(pod, path, rows)
+        for rows in by_path.values():
+            if len(rows) >= _IN_A_ROW and _apart(rows[0].line, rows[-1].line) and of_now(rows[-1].line, pod):
+                since = [one for one in mine if one.line.number > rows[0].line.number and one.detail == _BY_SERVER]
+                yield _finding(pod, rows, few=len(since) >= BESIDE * len(rows))
                 return
 
 
-def _finding(pod: Pod, path: str, rows: list[tuple[Line, str, str]]) -> Finding:
-    last, code, detail = rows[-1]
+def of_now(line: Line, pod: Pod) -> bool:
+    """Whether what a line tells of a server may still be so: it has not become ready since, and somebody may have seen to it."""
+    ago, ready = written_ago(line, pod.cluster.now), pod.condition("Ready")
+    since = parse_time(ready.last_transition_time) if ready is not None else None
+    before = line.time is not None and since is not None and line.time < since
+    return not before and (ago is None or ago <= _LATELY)
+
+
+def _finding(pod: Pod, rows: list[_Asked], *, few: bool) -> Finding:
+    (line, path, status, detail), asked = msgspec.structs.astuple(rows[-1])[:4], count_of(len(rows), "request")
     meant, advice = next(
         ((means, how) for words, means, how in _MEANT if words in detail),
         (
@@ -85,38 +134,33 @@ def _finding(pod: Pod, path: str, rows: list[tuple[Line, str, str]]) -> Finding:
     )
     return Finding(
         role="symptom",
-        summary=f"{last.log.pod} has answered the last {count_of(len(rows), 'request')} for {path} that were meant for {pod.name} with "
-        f"{code} by itself ({detail}){': ' + meant if meant else ''}.",
-        evidence=(log_evidence(rows[0][0], detail), log_evidence(last, detail)),
+        severity="warning" if few else "critical",
+        summary=f"{line.log.pod} has answered the last {asked} for {path} that were meant for {pod.name} with "
+        f"{status} by itself ({detail}){': ' + meant if meant else ''}.",
+        evidence=(log_evidence(rows[0].line, rows[0].detail), log_evidence(line, detail)),
         fixes=(fixes.advice(advice, owner="platform"),),
-        order=rows[0][0].order,
+        order=rows[0].line.order,
     )
 
 
-def _logs(cluster: Cluster) -> Iterator[tuple[Log, list[tuple[Line, str, str, str]]]]:
+def _logs(cluster: Cluster) -> Iterator[tuple[Log, list[_Asked]]]:
     for text in cluster.snapshot.logs:
         log = Log(text)
         lines = {x.number: x for words in DETAILS if not text.previous for x in log.find(words)}
         asked = (_asked(x) for _, x in deque(sorted(lines.items()), maxlen=_MOST))
-        rows = [one for one in asked if one is not None and re.search(_OF_MODELS, one[1])]
+        rows = [one for one in asked if one is not None and re.search(_OF_MODELS, one.path)]
         if rows:
             yield log, rows
 
 
-def _asked(line: Line) -> tuple[Line, str, str, str] | None:
-    """The path of a request, its status and the detail."""
+def _asked(line: Line) -> _Asked | None:
     text = line.text[:4000]
     if (said := re.search(_TEXT, text)) is not None:
-        return line, said["path"], said["code"], said["detail"]
-    code, detail, path = (re.search(pattern, text) for pattern in _JSON)
-    return (line, path[1], code[1], detail[1]) if code and detail and path else None
+        hosts = re.findall(_HOST_TEXT, text[said.end() - 1 :])
+        return _Asked(line, said["path"], said["code"], said["detail"], hosts[-1] if hosts else "")
+    code, detail, path, host = (re.search(pattern, text) for pattern in (*_JSON, _HOST_JSON))
+    return _Asked(line, path[1], code[1], detail[1], host[1] if host else "") if code and detail and path else None
 
 
 def _apart(first: Line, last: Line) -> bool:
     return first.time is not None and last.time is not None and (last.time - first.time).total_seconds() >= _SECONDS
-
-
-def _before(line: Line, pod: Pod) -> bool:
-    """Whether a line is older than the server."""
-    since = parse_time(pod.status.start_time)
-    return line.time is not None and since is not None and line.time < since

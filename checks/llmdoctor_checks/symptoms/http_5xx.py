@@ -14,16 +14,17 @@ from kubectl_llmdoctor.api import (
     answered,
     check,
     count_of,
-    failing_alike,
     failing_routes,
     fixes,
     log_evidence,
+    raised_alike,
     said,
     seconds_between,
+    signs_of_life,
     written_ago,
 )
 from llmdoctor_checks._clients import asks_as_one
-from llmdoctor_checks.symptoms._by_gateways import DETAILS, by_gateway
+from llmdoctor_checks.symptoms._by_gateways import BESIDE, DETAILS, by_gateway, of_now
 
 #: Routes at which models work: OpenAI's and Anthropic's, TGI's and SGLang's, the Open Inference Protocol's, SageMaker's. What a status
 #: of 501 says there is that the server cannot do it, whoever asks.
@@ -32,18 +33,18 @@ _OF_MODELS = (
     r"|infer|invocations|transcriptions|translations|speech|generations)$|(?::|%3A)predict$"
 )
 _NOT_DONE = r'" 501 | 501\s*$'
-#: How a proxy of Go's in the same pod (Knative's queue-proxy, llama-swap, a sidecar) says that a request which it passed on failed; one
+#: How a proxy of Go's in the same pod (Knative's queue-proxy, a sidecar) says that a request which it passed on failed; one
 #: that its client gave up is no fault, and one that nobody took may be of the start. What was answered it does not log.
 _PASSED_ON, _GIVEN_UP = (
     ("error reverse proxying request", "http: proxy error: "),
     ("context canceled", "deadline exceeded", "connection refused"),
 )
+#: What it did not get through to is not in the pod.
+_ELSEWHERE = r"\blookup \S|(?:\bdial tcp |->)(?!127\.|\[::1\]|localhost)"
 _WHY = r'"error":"((?:[^"\\]|\\.){1,200})"|http: proxy error: (.{1,200})'
 _FEWEST, _SECONDS, _MOST, _JUST_NOW = 5, 60, 200, 3600
-#: So many answers at other routes for each that fails.
-_BESIDE = 10
-#: A server that nobody asked for so many seconds since may have been mended by whoever saw it.
-_LATELY = 86400
+#: So many seconds lie between two at most: now and then one fails everywhere, and of those that do not no log may tell.
+_CLOSE = 300
 
 
 @check("http-5xx", since="0.5", severity="critical", literals=(*DETAILS, *_PASSED_ON))
@@ -67,42 +68,37 @@ def http_5xx(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]
 
     - https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_conn_man/response_code_details
     """
-    if not pod.ready or logs is None:
+    if not pod.ready:
         return
+    found = _in_its_own_logs(pod, subject, logs) if logs is not None else None
+    yield from (found,) if found is not None else by_gateway(pod, pod.cluster)
+
+
+def _in_its_own_logs(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:
     engines = [engine.container for engine in subject.engines(pod)]
-    alone = [pod.gpu_container] if pod.gpu_container is not None else pod.containers if asks_as_one(pod) else []
-    for container in engines or alone:
+    with_gpu = [pod.gpu_container] if pod.gpu_container is not None else []
+    for container in engines or with_gpu or (pod.containers if asks_as_one(pod) else []):
         log = logs.current(container.name)
-        found = _by_itself(pod, container, log) if log is not None else None
-        if found is not None:
-            yield found
-            return
-    found = _by_its_proxy(pod, logs)
-    if found is not None:
-        yield found
-        return
-    yield from by_gateway(pod, pod.cluster)
+        if log is not None and (found := _by_itself(pod, container, log)) is not None:
+            return found
+    servers = [*engines, *with_gpu, *pod.containers]
+    return _by_its_proxy(pod, logs, [one for one in servers if one.role != "init"])
 
 
 def _by_itself(pod: Pod, container: Container, log: Log) -> Finding | None:
     for path, failed in failing_routes(log).items():
         first, last = failed[0], failed[-1]
-        ago = written_ago(last, pod.cluster.now)
-        if (
-            not re.search(_OF_MODELS, path)
-            or re.search(_NOT_DONE, last.text[:2000])
-            or (ago is not None and ago > _LATELY)
-        ):
+        if not re.search(_OF_MODELS, path) or re.search(_NOT_DONE, last.text[:2000]) or not of_now(last, pod):
             continue
-        why = _beside(log, last)
+        why = _beside(log, path, last)
         # what one client wants at a route of its own says little of a server that answers all others
-        few = answered(log, after=first.number) >= _BESIDE * len(failed)
-        words = f": {said(why.text).text.strip()[:160]}" if why is not None else ""
+        few = answered(log, after=first.number) >= BESIDE * len(failed)
+        words = f": {said(why.text).text.strip()[:160]}" if why is not None else "."
         return Finding(
             role="symptom",
             severity="warning" if few else "critical",
-            summary=f"{container.name} counts as ready, and has failed the last {count_of(len(failed), 'request')} to {path}, with no "
-            f"other answer between{words}",
+            summary=f"{container.name} counts as ready, and has failed the last {count_of(len(failed), 'request')} to {path}, one and "
+            f"all{words}",
             evidence=(log_evidence(first), log_evidence(last), *((log_evidence(why),) if why is not None else ())),
             fixes=(
                 fixes.advice(
@@ -116,19 +112,16 @@ def _by_itself(pod: Pod, container: Container, log: Log) -> Finding | None:
     return None
 
 
-def _by_its_proxy(pod: Pod, logs: Logs) -> Finding | None:
-    """A proxy in the pod that got no answer from the server beside it, again and again, where no log has one that was answered."""
-    if any(answered(logs.current(one.name)) for one in pod.containers):
+def _by_its_proxy(pod: Pod, logs: Logs, servers: list[Container]) -> Finding | None:
+    """A proxy in the pod that gets no answer from the server beside it, again and again, where no log has one that was answered."""
+    if any(log is not None and signs_of_life(log) for log in (logs.current(one.name) for one in pod.containers)):
         return None
     for container in pod.containers:
-        log = logs.current(container.name)
-        lines = {x.number: x for words in _PASSED_ON for x in log.find(words)} if log is not None else {}
-        failed = [x for _, x in sorted(lines.items()) if not any(words in x.text[:4000] for words in _GIVEN_UP)][
-            -_MOST:
-        ]
-        ago = written_ago(failed[-1], pod.cluster.now) if failed else None
-        apart = seconds_between(failed[0], failed[-1]) if len(failed) >= _FEWEST else None
-        if apart is None or apart < _SECONDS or ago is None or ago > _JUST_NOW:
+        server = next((one for one in servers if one is not container), None)
+        failed = _in_a_row(logs.current(container.name))
+        ago = written_ago(failed[-1], pod.cluster.now) if len(failed) >= _FEWEST else None
+        apart = seconds_between(failed[0], failed[-1]) if failed else None
+        if server is None or apart is None or apart < _SECONDS or ago is None or ago > _JUST_NOW:
             continue
         told = re.search(_WHY, failed[-1].text[:4000])
         why = f" ({told[1] or told[2]})" if told else ""
@@ -142,8 +135,9 @@ def _by_its_proxy(pod: Pod, logs: Logs) -> Finding | None:
             ),
             fixes=(
                 fixes.advice(
-                    "Ask the server past its proxy, and read its own log for why it closes the connection",
-                    f"kubectl -n {pod.namespace} exec {pod.name} -c {container.name} -- curl -sv localhost:PORT",
+                    f"Ask {server.name} past {container.name} (kubectl port-forward to its own port), and read its log for why it closes "
+                    "the connection",
+                    f"kubectl -n {pod.namespace} logs {pod.name} -c {server.name} --tail=200",
                 ),
             ),
             order=failed[0].order,
@@ -151,8 +145,20 @@ def _by_its_proxy(pod: Pod, logs: Logs) -> Finding | None:
     return None
 
 
-def _beside(log: Log, failed: Line) -> Line | None:
-    """The last exception that the server prints for each of them, nearest to one."""
-    near = (at for at in failing_alike(log) if abs(at - failed.number) <= 400)
-    at = max(near, default=0)
+def _in_a_row(log: Log | None) -> list[Line]:
+    """The last requests of a proxy that failed in the pod itself, as far as they follow each other closely."""
+    lines = {x.number: x for words in _PASSED_ON for x in log.find(words)} if log is not None else {}
+    failed = [x for _, x in sorted(lines.items()) if not any(words in x.text[:4000] for words in _GIVEN_UP)][-_MOST:]
+    row = failed[-1:]
+    for line in failed[-2::-1]:
+        between = seconds_between(line, row[-1])
+        if between is None or between > _CLOSE:
+            break
+        row.append(line)
+    return [] if any(re.search(_ELSEWHERE, x.text[:4000]) for x in row) else row[::-1]
+
+
+def _beside(log: Log, path: str, failed: Line) -> Line | None:
+    """The last exception that the server prints for each request of a route, near the one that failed last."""
+    at = max((at for at in raised_alike(log).get(path, ()) if abs(at - failed.number) <= 400), default=0)
     return next(iter(log.lines(at, at)), None) if at else None
