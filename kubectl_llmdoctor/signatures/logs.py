@@ -217,6 +217,8 @@ class _Wording:
     def _weighed(self, found: Finding, line: Line, *, past: bool) -> Finding:
         """A finding, as sure and as grave as what stands around its line lets it be."""
         pod = self._pod
+        if self._server and self._got_past():
+            return msgspec.structs.replace(found, role="note", severity="info", explains=())
         # it says what it met with, and not that it ended, or that each request failed, of it
         fails_each = self._unserved or line.number in self._failing
         if (self._beside or fails_each) and found.confidence == "certain":
@@ -224,8 +226,6 @@ class _Wording:
         long_ago = line.number in self._failing and self._older(line, _AN_HOUR)
         if past or long_ago or (self._pattern.ends and not fails_each and contradicted(line)):
             found = _last_resort(found)
-        elif self._server and self._got_past():
-            return msgspec.structs.replace(found, role="note", severity="info", explains=())
         elif not self._pattern.warned and _WARNED.match(line.text[:2000]):
             found = msgspec.structs.replace(found, confidence="possible")
         if self._server:
