@@ -173,6 +173,7 @@ _ANSWERED = (
     ),
     ("handled request", r'"method": ?"POST".{0,1900}"status": ?2\d\d\b'),
     ('"DownstreamStatus":2', r'^\{(?=.{0,1900}"RequestMethod":"POST").{0,1900}"DownstreamStatus":2\d\d\b'),
+    (" succeeded in ", r"/ForkPoolWorker-\d{1,6}\] Task \S{1,300} succeeded in \d"),  # Celery
     (": Success", r"text_(?:generation_router|embeddings_router::http)::server: .{0,80}: Success"),
 )
 #: How llama-server says that a slot is done with a task, and before that that the task failed or its client left. Newer builds log requests

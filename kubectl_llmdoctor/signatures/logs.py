@@ -21,7 +21,7 @@ from kubectl_llmdoctor.facts.logs import Line, Log
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.processes import looks_like_error, raised_at, said, said_why, tracebacks
 from kubectl_llmdoctor.facts.requests import answered, failed_requests, long_past, refused, stray, went_on
-from kubectl_llmdoctor.facts.starts import phase_at, phase_of, superseded, told_to_stop
+from kubectl_llmdoctor.facts.starts import PHASES, phase_at, phase_of, superseded, told_to_stop
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.facts.units import parse_time
 from kubectl_llmdoctor.facts.written import written_ago
@@ -60,6 +60,8 @@ _GOES_ON = expression(
 )
 #: The exit code of a program that called abort(): what C++ and Rust do of what nobody caught.
 _ABORTED = 134
+#: A start has got past what ended the one before when it has lasted so long, and so many times as long as that one.
+_PAST_SECONDS, _PAST_TIMES = 300, 2
 #: So many lines at most does Node.js print below one.
 _FRAMES = 60
 #: Hits of a pattern around which other lines are looked for.
@@ -149,6 +151,8 @@ class _Wording:
         for count, line in enumerate(self._log.find(pattern.literal)):
             if (pattern.near or pattern.raised_in or pattern.bare) and count >= _MOST_NEAR:
                 return  # each looks at the lines around it
+            if pattern.ends and not self._ends(line):
+                continue
             if _SOURCE.match(said(line.text).text) or _SAYS_WARNING in line.text:
                 continue  # the source of a message in a traceback, not the message; or what the engine did without
             # the frame of an error rules out most patterns, before their expressions are compiled
@@ -161,8 +165,6 @@ class _Wording:
             if pattern.phases and phase_at(line) not in pattern.phases:
                 continue
             if pattern.wordless and said_why(line, names.get("worker", "")):
-                continue
-            if pattern.ends and not self._ends(line):
                 continue
             if not pattern.near:
                 yield _Hit(line=line, captured=names, near=frame)
@@ -215,6 +217,8 @@ class _Wording:
     def _weighed(self, found: Finding, line: Line, *, past: bool) -> Finding:
         """A finding, as sure and as grave as what stands around its line lets it be."""
         pod = self._pod
+        if self._server and self._got_past():
+            return msgspec.structs.replace(found, role="note", severity="info", explains=())
         # it says what it met with, and not that it ended, or that each request failed, of it
         fails_each = self._unserved or line.number in self._failing
         if (self._beside or fails_each) and found.confidence == "certain":
@@ -235,6 +239,19 @@ class _Wording:
         if self._of_some_requests(line):
             return msgspec.structs.replace(found, role="note", severity="info", explains=())
         return found
+
+    def _got_past(self) -> bool:
+        """Whether the instance that ended had loaded nothing yet, and the one after it is ready and has outlived it."""
+        container, now, log = self._container, self._pod.cluster.now, self._log
+        running = container.status.state.running if container is not None else None
+        begun = parse_time(running.started_at) if running else None
+        if container is None or now is None or begun is None or not (log.previous and self._pod.ready):
+            return False
+        ran = next((e.seconds for e in endings(self._pod) if e.container.name == container.name), None)
+        if ran is None or (now - begun).total_seconds() < max(_PAST_SECONDS, _PAST_TIMES * ran):
+            return False
+        phase = phase_of(log)
+        return (phase is None or phase.name == PHASES[0]) and not answered(log)
 
     def _older(self, line: Line, seconds: int) -> bool:
         """Whether a line was written so long before the snapshot, as far as the time is known: no clock is before its container."""

@@ -44,7 +44,7 @@ from llmdoctor_checks.scheduling._words import asked_in, finding, nodes_said
 from llmdoctor_checks.scheduling.mig_profile_mismatch import MIG_CONFIG, MIG_SAID, MIG_STATE, manager_log
 
 #: What the plugin answered when the kubelet asked it for devices, as gRPC passes it on.
-_ANSWERED = expression(r"\bdesc = (?P<why>\S.{2,300}?)(?:, which is unexpected)?\s*$")
+_ANSWERED = expression(r"(?s)\A.{0,1900}\bdesc = (?P<why>[^\s,][^\n]{2,300})")
 #: gRPC's word for a list that is longer than the kubelet takes: plugins that share memory list a device for each piece of it.
 _TOO_LONG = "received message larger than max"
 
@@ -116,7 +116,7 @@ def device_plugin_down(
     if refused and refused.verdict == "down":
         where = pod.spec.node_name
         answered = _ANSWERED.search(refused.text[:2000])
-        why = f": {answered['why']}" if answered else ""
+        why = f": {answered['why'].removesuffix(', which is unexpected').rstrip('. ')}" if answered else ""
         yield Finding(
             role="cause",
             confidence="likely" if node else "possible",  # without the node it may have been a moment of a reboot

@@ -24,6 +24,7 @@ from kubectl_llmdoctor.api import (
     contradicted,
     endings,
     engines_in,
+    few,
     fixes,
     follow,
     is_headless,
@@ -182,14 +183,7 @@ def _ended_otherwise(log: Log, line: Line) -> bool:
 def _why(said: _Said, pod: Pod, cluster: Cluster) -> _Why:
     host, port = said.host, said.port
     if host in _HERE:
-        beside = [c.name for c in pod.containers if any(p.container_port == port for p in c.spec.ports)]
-        if beside:
-            return _Why(f"{beside[0]} of this pod does not answer", (), f"See the log of {beside[0]} of {pod.name}")
-        return _Why(
-            "that is this pod itself, where no container declares that port",
-            (),
-            f"Name the Service of {said.what} in {said.told}, in {fixes.edited(pod)}",
-        )
+        return _of_this_pod(said, pod)
     to = follow(host, port, pod, cluster)
     if to is not None and to.service is not None:
         return _of_service(said, to.service, to, cluster)
@@ -206,6 +200,27 @@ def _why(said: _Said, pod: Pod, cluster: Cluster) -> _Why:
         f"See that the database runs and lets this namespace in, and that host and port in {fixes.edited(pod)} are right",
         ("kubectl get services,endpointslices -A | grep -i -e postgres -e sql -e db",),
         known=False,
+    )
+
+
+def _of_this_pod(said: _Said, pod: Pod) -> _Why:
+    """Why nobody answers at the pod's own address."""
+    beside = [c.name for c in pod.containers if any(p.container_port == said.port for p in c.spec.ports)]
+    if beside:
+        return _Why(f"{beside[0]} of this pod does not answer", (), f"See the log of {beside[0]} of {pod.name}")
+    others = [c for c in pod.containers if c.role != "init" and c.name != said.line.log.source.container]
+    undeclared = few([c.name for c in others if not c.spec.ports], 3)
+    if undeclared:  # a container need not declare at what it listens
+        return _Why(
+            f"whether {undeclared} of this pod should answer there is not known here",
+            (),
+            f"See the log of {undeclared} of {pod.name}, or name the Service of {said.what} in {said.told}",
+            known=False,
+        )
+    return _Why(
+        "that is this pod itself, where no container declares that port",
+        (),
+        f"Name the Service of {said.what} in {said.told}, in {fixes.edited(pod)}",
     )
 
 

@@ -184,7 +184,7 @@ def _not_launched(engine: Engine, sizing: Sizing, logs: Logs) -> Finding | None:
     other = f", and {device.gpu.name} has {device.gpu.capability}" if device is not None and device.gpu.compute else ""
     return Finding(
         role="cause",
-        confidence="likely",
+        confidence="likely" if other else "possible",
         summary=f"FlashAttention 3 cannot launch its kernels on this GPU: they are for compute capability 9.0 (Hopper) and 8.0{other}.",
         evidence=(log_evidence(line), *((device_evidence(engine.container, device),) if other and device else ())),
         explains=("engine-init-failed", "engine-dead", "worker-lost", "crash-loop", "not-ready", "pod-failed"),
