@@ -15,6 +15,11 @@ class Expression:
     def __init__(self, pattern: str | bytes, flags: int) -> None:
         self._source: Any = pattern, flags
 
+    @property
+    def pattern(self) -> Any:
+        """Its source, for which nothing is compiled."""
+        return self._source[0]
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # what copies and pickles ask for before there is a source
             raise AttributeError(name)

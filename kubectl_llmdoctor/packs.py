@@ -17,6 +17,7 @@ from kubectl_llmdoctor.check import Abstain, Check, DeclarationError, Finding, N
 from kubectl_llmdoctor.report.document import Severity
 from kubectl_llmdoctor.signatures.check import as_check, literals_of
 from kubectl_llmdoctor.signatures.declared import Signature, parse
+from kubectl_llmdoctor.signatures.wording import REQUIRED
 
 GROUP = "kubectl_llmdoctor.checks"
 BUILT_IN = "llmdoctor_checks"
@@ -196,6 +197,13 @@ def _refuse_repeated(node: Any) -> None:
         _refuse_repeated(inner)
 
 
+class _Index(msgspec.Struct, frozen=True, kw_only=True):
+    """The checks of a package; and texts of which every match of an expression of a signature has one."""
+
+    checks: tuple[_Entry, ...]
+    required: dict[str, tuple[str, ...]]
+
+
 class _Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the index says of one check: a signature, or where the function is."""
 
@@ -240,7 +248,24 @@ def build_index(package: str) -> bytes:
             )
         )
     entries.sort(key=lambda e: (e.signature is not None, e.family, e.file))
-    return msgspec.json.encode(entries)
+    return msgspec.json.encode(_Index(checks=tuple(entries), required=_required(entries)))
+
+
+def _required(entries: list[_Entry]) -> dict[str, tuple[str, ...]]:
+    """What is known of the expressions of signatures, and is not in the lines anyway in which they are searched."""
+    from kubectl_llmdoctor.signatures.required import required_by
+
+    found = {}
+    for pattern in (pattern for entry in entries if entry.signature for pattern in entry.signature.patterns):
+        for text, there in (
+            (pattern.match, pattern.literal),
+            (pattern.near_match, pattern.near),
+            (pattern.raised_in, ""),
+        ):
+            known = required_by(text)
+            if known and not any(one in there for one in known):
+                found[text] = known
+    return dict(sorted(found.items()))
 
 
 def _without_examples(signature: Signature) -> Signature:
@@ -249,7 +274,9 @@ def _without_examples(signature: Signature) -> Signature:
 
 
 def _from_index(index: bytes, root: Path) -> Iterator[Check]:
-    for entry in msgspec.json.decode(index, type=tuple[_Entry, ...]):
+    known = msgspec.json.decode(index, type=_Index)
+    REQUIRED.update(known.required)
+    for entry in known.checks:
         where = f"{root}/{entry.family}/{entry.file}"
         if entry.signature:
             yield as_check(entry.signature, family=entry.family, where=where, literals=entry.literals)

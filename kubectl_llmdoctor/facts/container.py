@@ -11,7 +11,6 @@ import msgspec
 
 from kubectl_llmdoctor.engines.launch import EnvVar, Launch
 from kubectl_llmdoctor.engines.version import split_image
-from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.answers import Answers
 from kubectl_llmdoctor.facts.units import milli, units
@@ -25,6 +24,9 @@ if TYPE_CHECKING:
 #: Size of /dev/shm in a pod without a mount there: containerd and CRI-O both hard-code it.
 DEFAULT_SHM_BYTES = 64 * 2**20
 
+#: The one that nearly every pod asks for, which takes no expression to tell.
+_MOST_USUAL = "nvidia.com/gpu"
+
 #: HAMi gives the memory and the cores of an accelerator names of their own (`huawei.com/Ascend910B4-1-memory`, `-core`); they are amounts,
 #: no devices.
 _GPU_RESOURCES = (
@@ -37,7 +39,9 @@ _GPU_RESOURCES = (
 
 #: Resources whose devices one process drives together, so that tensor parallelism starts no worker processes. Sources:
 #: tpu_inference/platforms/tpu_platform.py (UniProcExecutor on one host), vllm/platforms/neuron.py of vLLM up to 0.11.
-_ONE_PROCESS = expression(r"google\.com/tpu|aws\.amazon\.com/neuron(core|device)?")
+_ONE_PROCESS = frozenset(
+    {"google.com/tpu", "aws.amazon.com/neuron", "aws.amazon.com/neuroncore", "aws.amazon.com/neurondevice"}
+)
 
 #: Devices that one chip of a TPU shows to a program, by GKE's label of the node. Source: docs.cloud.google.com/tpu/docs:
 #: v4 and v5p join their two cores to one device, v5e and v6e have one core, tpu7x shows both.
@@ -51,7 +55,7 @@ _PORT_DIGITS = 5
 
 def is_accelerator(resource: str) -> bool:
     """Whether a resource name is a GPU or another accelerator."""
-    return re.fullmatch(_GPU_RESOURCES, resource) is not None
+    return "/" in resource and (resource == _MOST_USUAL or re.fullmatch(_GPU_RESOURCES, resource) is not None)
 
 
 #: What `/health` answers beside the status 503 when the engine behind the server is dead; vLLM says nothing then, and
@@ -285,7 +289,7 @@ class Container:
     @property
     def one_process(self) -> bool:
         """Whether one process drives all its accelerators: nothing is then exchanged between workers."""
-        return any(_ONE_PROCESS.fullmatch(resource) for resource in self.accelerators)
+        return not _ONE_PROCESS.isdisjoint(self.accelerators)
 
     @cached_property
     def terminated(self) -> k8s.Terminated | None:

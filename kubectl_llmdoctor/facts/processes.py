@@ -100,14 +100,14 @@ def _said(text: str) -> Said:
     if (relayed := _relayed(text)) is not None:
         return relayed
     process = ""
-    if (found := _PARENTHESES.match(text)) is not None:
+    if text.startswith("(") and (found := _PARENTHESES.match(text)) is not None:
         process, text = _named(found), text[found.end() :]
         # Ray says which of its processes another one's line came from
         if (inner := _PARENTHESES.match(text)) is not None:
             process, text = f"{process} {_named(inner)}", text[inner.end() :]
-    elif (found := _SGLANG.match(text)) is not None:
+    elif text.startswith("[") and (found := _SGLANG.match(text)) is not None:
         process, text = found["who"].strip(), text[found.end() :]
-    if (found := _RANK.match(text)) is not None:
+    if text.startswith("[rank") and (found := _RANK.match(text)) is not None:
         process, text = process or f"rank {found['rank']}", text[found.end() :]
     if (found := _LOGGER.match(text)) is not None:
         text = text[found.end() :]

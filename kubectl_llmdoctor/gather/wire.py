@@ -228,17 +228,30 @@ def _tls(endpoint: Endpoint) -> ssl.SSLContext:
 
 
 def _load_client_certificate(context: ssl.SSLContext, certificate: bytes, key: bytes, user: str) -> None:
-    import tempfile
-
-    # OpenSSL's binding reads certificates from files only; only this user can read this one, and it is gone at once.
-    handle, name = tempfile.mkstemp(prefix="llmdoctor-")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(certificate.rstrip() + b"\n" + key)
-        # An empty password, lest OpenSSL asks for one on the terminal.
-        context.load_cert_chain(name, password="")
+        with _file_of(certificate.rstrip() + b"\n" + key) as name:
+            # An empty password, lest OpenSSL asks for one on the terminal.
+            context.load_cert_chain(name, password="")
     except (ssl.SSLError, OSError, ValueError):
         raise AccessError(f"the client certificate and key of user {user or 'of the kubeconfig'} do not fit") from None
+
+
+@contextlib.contextmanager
+def _file_of(secret: bytes) -> Iterator[str]:
+    """The name of a file for OpenSSL's binding, which reads nothing else: in memory on Linux, elsewhere gone at once."""
+    if hasattr(os, "memfd_create"):
+        with os.fdopen(os.memfd_create("llmdoctor"), "wb") as file:
+            file.write(secret)
+            file.flush()
+            yield f"/proc/self/fd/{file.fileno()}"
+        return
+    import tempfile
+
+    handle, name = tempfile.mkstemp(prefix="llmdoctor-")  # only this user can read it
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(secret)
+        yield name
     finally:
         Path(name).unlink()
 

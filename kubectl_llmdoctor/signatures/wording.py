@@ -22,6 +22,9 @@ from kubectl_llmdoctor.signatures.declared import Pattern, Signature
 #: Processes that write to one log in turn, at most: so many times further apart two lines of one of them may stand.
 _SIDE_BY_SIDE = 16
 
+#: By expression, texts of which every match has one, as the indexes of packs have them: few expressions are compiled then.
+REQUIRED: dict[str, tuple[str, ...]] = {}
+
 #: A named group of `match`, where `speaks_of` has it.
 _CAPTURED = expression(r"\{([a-z]\w*)\}")
 #: How the resources begin that are never a GPU of NVIDIA's.
@@ -91,6 +94,9 @@ def _close(line: Line, other: Line, within: int) -> bool:
 
 
 def _search(expression: str, text: str) -> re.Match[str] | None:
+    texts = REQUIRED.get(expression)
+    if texts and not any(one in text for one in texts):
+        return None
     return _regex(expression).search(text)
 
 

@@ -39,6 +39,9 @@ _PLACEHOLDER = (
     r"|(?<![\w./-])/?path/to/[\w./-]{1,60}"
 )
 
+#: What every one of them has: few values have any, and the expression takes as long as many checks.
+_HINTS = ("<", "REPLACE", "CHANGE", "FILL", "YOUR", "your", "insert", "hf_", "path/to")
+
 #: No image reference has angle brackets: whatever stands between them was to be replaced. `<%` opens a template's code.
 #: `your-registry/`, `docker.io/yourusername/`: what a guide calls the reader's own. A digest of zeros stands for one to come.
 _IN_IMAGE = (
@@ -122,7 +125,7 @@ def placeholder_left(pod: Pod, subject: Subject, logs: Logs | None, events: Even
     """
     engines = {engine.container.name: engine for engine in subject.engines(pod)}
     # which engine it is cannot be told by an image that nobody filled in
-    unnamed = [c for c in pod.containers if c.gpus and re.search(_IN_IMAGE, c.spec.image)]
+    unnamed = [c for c in pod.containers if c.gpus and _in_image(c.spec.image)]
     if (pod.exists and pod.ready) or not (engines or unnamed):
         return
     containers = [c for c in pod.containers if c.name in engines or c.role == "init" or c in unnamed]
@@ -144,6 +147,16 @@ def placeholder_left(pod: Pod, subject: Subject, logs: Logs | None, events: Even
             ),
         ),
     )
+
+
+def _own(text: str) -> re.Match[str] | None:
+    """The first placeholder in a text, whatever it is for."""
+    return re.search(_PLACEHOLDER, text) if any(hint in text for hint in _HINTS) else None
+
+
+def _in_image(image: str) -> re.Match[str] | None:
+    """What in the reference of an image was to be replaced."""
+    return re.search(_IN_IMAGE, image) if any(hint in image for hint in ("<", "your", "@sha256:00")) else None
 
 
 def _proof(container: Container, path: str, text: str, logs: Logs | None, events: Events | None) -> Evidence | None:
@@ -197,7 +210,7 @@ def _places(container: Container, engine: Engine | None) -> Iterator[tuple[str, 
     """Where a placeholder stands: path, the placeholder, evidence, whether the engine surely uses the value."""
     spec = container.spec
     settings = [str(setting.value) for setting in engine.found.settings.values()] if engine else []
-    image = re.search(_PLACEHOLDER, spec.image) or re.search(_IN_IMAGE, spec.image)
+    image = _own(spec.image) or _in_image(spec.image)
     head, _, last = spec.image.partition("@")[0].rpartition("/")
     capitals = re.search(_CAPITALS, f"{head}/{last.partition(':')[0]}")
     if image:
@@ -209,7 +222,7 @@ def _places(container: Container, engine: Engine | None) -> Iterator[tuple[str, 
     for variable in spec.env:
         value = str(variable.value) if variable.value is not None else ""
         token = variable.name in _TOKENS or (variable.name == _OF_NIM and engine is not None and engine.name == "nim")
-        own = re.search(_PLACEHOLDER, value) or re.fullmatch(_TOLD, value.strip())
+        own = _own(value) or re.fullmatch(_TOLD, value.strip())
         own = own or (re.fullmatch(_IN_BRACKETS, value.strip()) if token else None)
         if own:
             path = f"env[{variable.name}]"
@@ -226,7 +239,7 @@ def _places(container: Container, engine: Engine | None) -> Iterator[tuple[str, 
             code = line.partition(" #")[0]
             if code.lstrip().startswith("#"):
                 continue
-            own = re.search(_PLACEHOLDER, code)
+            own = _own(code)
             if found := own or re.search(_NAMED, code):
                 yield path, found[0], pod_evidence(container, path, line.strip()), bool(own) or not template
     model = engine.explicit("model") if engine else None
@@ -234,7 +247,7 @@ def _places(container: Container, engine: Engine | None) -> Iterator[tuple[str, 
         yield model.flag or "model", str(model.value), setting_evidence(container, model), True
     yield from _of_volumes(container)
     for label, wanted in container.pod.spec.node_selector.items():
-        if own := re.search(_PLACEHOLDER, str(wanted)):
+        if own := _own(str(wanted)):
             path = f"nodeSelector[{label}]"
             yield path, own[0], pod_evidence(container.pod, path, str(wanted)), True
 
@@ -253,7 +266,7 @@ def _of_volumes(container: Container) -> Iterator[tuple[str, str, Evidence, bool
         if volume and volume.nfs:
             said += [(f"nfs.{key}", str(volume.nfs.get(key))) for key in ("server", "path")]
         for place, value in said:
-            if own := re.search(_PLACEHOLDER, value):
+            if own := _own(value):
                 path = f"volumes[{name}].{place}"
                 yield path, own[0], pod_evidence(container.pod, path, value), True
         claim = volume.persistent_volume_claim if volume else None
@@ -288,7 +301,7 @@ def _in_secret(container: Container, ref: k8s.KeyRef) -> tuple[str, Evidence] | 
     if item is None or not isinstance(secret, k8s.Secret):
         return None
     value = str(secret.string_data.get(ref.key, secret.data.get(ref.key, "")))
-    found = re.search(_PLACEHOLDER, value)
+    found = _own(value)
     if not found and not value.endswith("+placeholder>"):
         return None
     evidence = object_evidence(item, ref.key, value)
