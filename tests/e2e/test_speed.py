@@ -1,5 +1,6 @@
 """One diagnosis costs little more than the five commands that it replaces."""
 
+import statistics
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ BY_HAND = (
 def test_diagnose_against_kubectl(
     crashed: Object, cluster: ControlPlane, doctor: Doctor, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    hand = ours = float("inf")
+    rounds: list[tuple[float, float]] = []
     for done in range(RUNS.stop):
         parts = [
             run(["kubectl", *command, "-n", "serving"], home, {"KUBECONFIG": str(cluster.admin)}) for command in BY_HAND
@@ -31,11 +32,13 @@ def test_diagnose_against_kubectl(
         assert all(part.code == 0 for part in parts)
         result = doctor("diagnose", "llama-0", "-n", "serving")
         assert result.code == 1
-        # The shortest of each: what else a machine does only ever adds to a time, and the first round fills caches.
-        hand, ours = min(hand, sum(part.seconds for part in parts)), min(ours, result.seconds)
-        if done in RUNS and ours <= ALLOWED * hand:
+        rounds.append((result.seconds, sum(part.seconds for part in parts)))
+        # Each against what ran beside it, for a machine is faster at one time than at another; the first fills caches.
+        ratio = statistics.median(ours / hand for ours, hand in rounds[1:]) if done else ALLOWED
+        if done in RUNS and ratio <= ALLOWED:
             break
+    ours, hand = (statistics.median(seconds) for seconds in zip(*rounds[1:], strict=True))
     with capsys.disabled():
         print(f"\nspeed: kubectl llmdoctor diagnose {ours:.3f} s, five kubectl commands {hand:.3f} s, ", end="")
-        print(f"ratio {ours / hand:.2f} (shortest of {done + 1}, at most {ALLOWED})")
-    assert ours <= ALLOWED * hand
+        print(f"ratio {ratio:.2f} (medians of {done}, at most {ALLOWED})")
+    assert ratio <= ALLOWED
