@@ -71,7 +71,7 @@ _PUBLISHED = r"(?:^|/)(?:vllm/vllm-openai|lmsysorg/sglang|huggingface/text-gener
 
 @check("engine-args-invalid", since="0.1", literals=(_NOT_BOUND, _ASSERTION, _CONFIGURED))
 def engine_args_invalid(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
-    """The engine refuses its arguments.
+    """The program refuses its arguments or settings.
 
     An argument is unknown to this version of the engine, was removed, lacks its value, has one of the wrong type, or
     stands in one list element together with its value. The program prints its usage and ends with exit code 2 (1
