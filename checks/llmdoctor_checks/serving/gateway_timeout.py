@@ -91,7 +91,7 @@ _BY_CLOUDFLARE = r"(?<![\w.:-])524(?![\w.:-])"
 KILLED, _SOON = "WORKER TIMEOUT (pid:", 12
 #: What only asks how a server is.
 _PROBED = expression(
-    r"(?i)/(?:[\w-]{1,20}/){0,3}(?:health\w*|live\w*|ready|readiness|readyz|ping|status|metrics)?/?(?:\?|$)"
+    r"(?i)/(?:(?:[\w-]{1,20}/){0,3}(?:health[\w-]*|live\w*|ready|readiness|readyz|ping|status|metrics)/?)?(?:\?|$)"
 )
 
 #: llama-server as a router (`server-models.cpp`): it passes a request on to a model's process, whose answer did not come (httplib); and
