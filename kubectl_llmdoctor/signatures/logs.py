@@ -253,8 +253,8 @@ class _Wording:
         if ran is None or (now - begun).total_seconds() < max(_PAST_SECONDS, _PAST_TIMES * ran):
             return False
         phase = phase_of(log)
-        early = phase.name == PHASES[0] if phase else bool(restarts(log)) or ran <= _HARDLY_SERVED_SECONDS
-        return early and not answered(log)
+        early = bool(restarts(log)) or ran <= _HARDLY_SERVED_SECONDS
+        return early and (phase is None or phase.name == PHASES[0]) and not answered(log)
 
     def _older(self, line: Line, seconds: int) -> bool:
         """Whether a line was written so long before the snapshot, as far as the time is known: no clock is before its container."""
