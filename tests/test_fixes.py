@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from llmdoctor_checks.start._probes import asking_the_same
 
 from kubectl_llmdoctor.diagnosis import diagnose
+from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.packs import installed
 from kubectl_llmdoctor.snapshot import Snapshot
 from tests.patching import patched
@@ -72,3 +74,12 @@ def test_what_no_patch_can_change_is_told_as_a_person_writes_it() -> None:
     assert found.fixes[0].summary == (
         "Cap the context at 40960 tokens (--max-model-len 40960; in Pod/llama-0, which must be deleted and made anew)"
     )
+
+
+def test_a_startup_probe_asks_all_that_the_liveness_probe_asks() -> None:
+    header = {"name": "Authorization", "value": "Bearer a"}
+    http = k8s.HttpGet(path="/health", port="api", scheme="HTTPS", http_headers=(header,))
+    asked = {"path": "/health", "port": "api", "scheme": "HTTPS", "httpHeaders": [header]}
+    assert asking_the_same(k8s.Probe(http_get=http, timeout_seconds=5)) == {"httpGet": asked, "timeoutSeconds": 5}
+    assert asking_the_same(k8s.Probe(tcp_socket=k8s.TcpSocket(port=80))) == {"tcpSocket": {"port": 80}}
+    assert asking_the_same(k8s.Probe(grpc=k8s.GrpcAction())) == {}

@@ -36,6 +36,13 @@ def test_no_route_is_named_where_cloudflare_gave_up() -> None:
     assert "Cloudflare" in report.targets[0].findings[0].fixes[0].summary
 
 
+def test_replicas_of_a_gateway_are_counted_and_their_last_word_is_told() -> None:
+    report = diagnose_case(load_case(CASES / "quiet_two_gateways_days_ago.yaml"))
+    summary = report.targets[0].findings[0].summary
+    assert summary.startswith("istio-ingressgateway-9x4t and 1 more gave up")
+    assert summary.endswith("their logs say so 4 times, the last 2 d ago.")
+
+
 @pytest.mark.parametrize(("seconds", "wanted"), [(30, "600s"), (600, "1200s"), (1800, "3600s")])
 def test_a_longer_timeout_is_longer(seconds: int, wanted: str) -> None:
     route = {

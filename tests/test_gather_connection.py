@@ -409,6 +409,16 @@ def test_a_client_certificate_is_shown(secure: FakeApi, pki: Pki, write: Write) 
         assert ask(Connection(kubeconfig=write(document)))["peer"]["subject"][0][0] == ["commonName", "client"]
 
 
+def test_a_client_certificate_is_shown_without_files_in_memory(
+    secure: FakeApi, pki: Pki, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(name: str) -> int:
+        raise PermissionError(name)
+
+    monkeypatch.setattr("os.memfd_create", forbidden, raising=False)
+    test_a_client_certificate_is_shown(secure, pki, write)
+
+
 def test_a_plugin_may_give_a_certificate(secure: FakeApi, pki: Pki, write: Write, tmp_path: Path) -> None:
     status = {
         "clientCertificateData": pki.client().read_text(),

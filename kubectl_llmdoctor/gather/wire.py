@@ -238,22 +238,21 @@ def _load_client_certificate(context: ssl.SSLContext, certificate: bytes, key: b
 
 @contextlib.contextmanager
 def _file_of(secret: bytes) -> Iterator[str]:
-    """The name of a file for OpenSSL's binding, which reads nothing else: in memory on Linux, elsewhere gone at once."""
-    if hasattr(os, "memfd_create"):
-        with os.fdopen(os.memfd_create("llmdoctor"), "wb") as file:
-            file.write(secret)
-            file.flush()
-            yield f"/proc/self/fd/{file.fileno()}"
-        return
-    import tempfile
+    """The name of a file for OpenSSL's binding, which reads nothing else: in memory where there are such files, else gone at once."""
+    try:
+        handle, name = os.memfd_create("llmdoctor"), ""
+    except (AttributeError, OSError):  # another system than Linux, or one that forbids them (vm.memfd_noexec)
+        import tempfile
 
-    handle, name = tempfile.mkstemp(prefix="llmdoctor-")  # only this user can read it
+        handle, name = tempfile.mkstemp(prefix="llmdoctor-")  # only this user can read it
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(secret)
-        yield name
+            file.flush()
+            yield name or f"/proc/self/fd/{handle}"
     finally:
-        Path(name).unlink()
+        if name:
+            Path(name).unlink()
 
 
 def environment_proxy(server: SplitResult) -> str:

@@ -21,7 +21,7 @@ from kubectl_llmdoctor.facts.logs import Line, Log
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.processes import looks_like_error, raised_at, said, said_why, tracebacks
 from kubectl_llmdoctor.facts.requests import answered, failed_requests, long_past, refused, stray, went_on
-from kubectl_llmdoctor.facts.starts import PHASES, phase_at, phase_of, superseded, told_to_stop
+from kubectl_llmdoctor.facts.starts import PHASES, phase_at, phase_of, restarts, superseded, told_to_stop
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.facts.units import parse_time
 from kubectl_llmdoctor.facts.written import written_ago
@@ -62,6 +62,8 @@ _GOES_ON = expression(
 _ABORTED = 134
 #: A start has got past what ended the one before when it has lasted so long, and so many times as long as that one.
 _PAST_SECONDS, _PAST_TIMES = 300, 2
+#: What ran longer may have served, where its log, perhaps cut to its end, shows no start.
+_HARDLY_SERVED_SECONDS = 120
 #: So many lines at most does Node.js print below one.
 _FRAMES = 60
 #: Hits of a pattern around which other lines are looked for.
@@ -251,7 +253,8 @@ class _Wording:
         if ran is None or (now - begun).total_seconds() < max(_PAST_SECONDS, _PAST_TIMES * ran):
             return False
         phase = phase_of(log)
-        return (phase is None or phase.name == PHASES[0]) and not answered(log)
+        early = bool(restarts(log)) or ran <= _HARDLY_SERVED_SECONDS
+        return early and (phase is None or phase.name == PHASES[0]) and not answered(log)
 
     def _older(self, line: Line, seconds: int) -> bool:
         """Whether a line was written so long before the snapshot, as far as the time is known: no clock is before its container."""

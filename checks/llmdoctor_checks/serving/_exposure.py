@@ -68,8 +68,7 @@ def ways(pod: Pod, ports: set[int], cluster: Cluster) -> Iterator[Way]:
             yield Way(item, "spec.type", "NodePort", "NodePort")
     for item in cluster.items("Ingress", pod.namespace):
         if named & set(backends(item)) and not _guarded(item):
-            facing = _annotations(item).get(SCHEME) == FACING
-            where = (f"metadata.annotations[{SCHEME}]", FACING) if facing else ("spec.rules", _hosts(item))
+            where = (f"metadata.annotations[{SCHEME}]", FACING) if _facing(item) else ("spec.rules", _hosts(item))
             yield Way(item, *where, "Ingress")
     for item in cluster.items("HTTPRoute", pod.namespace):
         if named & set(backends(item)) and not _guarded(item):
@@ -159,11 +158,26 @@ def _annotations(item: Item) -> dict[str, str]:
     return {key.lower(): value.lower() for key, value in item.annotations.items()}
 
 
+def _classes(item: Item) -> list[str]:
+    """The class of an Ingress in its new and in its old place; empty where none stands."""
+    return [
+        str(dig(item.raw, "spec.ingressClassName") or ""),
+        _annotations(item).get("kubernetes.io/ingress.class", ""),
+    ]
+
+
+def _facing(item: Item) -> bool:
+    """Whether AWS makes its load balancer a public one: to controllers of other classes the annotation says nothing."""
+    named = [name for name in _classes(item) if name]
+    of_aws = not named or any(word in name for name in named for word in ("alb", "aws"))
+    return of_aws and _annotations(item).get(SCHEME) == FACING
+
+
 def _guarded(item: Item) -> bool:
     annotations = _annotations(item)
     if any(guard in key.rpartition("/")[2] for key in annotations for guard in _GUARDS):
         return True
-    names = [str(dig(item.raw, "spec.ingressClassName") or ""), annotations.get("kubernetes.io/ingress.class", "")]
+    names = _classes(item)
     if any(name == "alb" for name in names) and annotations.get(SCHEME) != FACING:
         return True
     filters = str(dig(item.raw, "spec.rules"))

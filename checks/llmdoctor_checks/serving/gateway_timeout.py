@@ -91,7 +91,7 @@ _BY_CLOUDFLARE = r"(?<![\w.:-])524(?![\w.:-])"
 KILLED, _SOON = "WORKER TIMEOUT (pid:", 12
 #: What only asks how a server is.
 _PROBED = expression(
-    r"(?i)/(?:[\w-]{1,20}/){0,3}(?:health\w*|live\w*|ready|readiness|readyz|ping|status|metrics)?/?(?:\?|$)"
+    r"(?i)/(?:(?:[\w-]{1,20}/){0,3}(?:health[\w-]*|live\w*|ready|readiness|readyz|ping|status|metrics)/?)?(?:\?|$)"
 )
 
 #: llama-server as a router (`server-models.cpp`): it passes a request on to a model's process, whose answer did not come (httplib); and
@@ -227,9 +227,12 @@ def _a_day_old(line: Line, cluster: Cluster) -> bool:
 def _gave_up(pod: Pod, cut: list[Line], timeout: Timeout | None, cluster: Cluster, *, serves: bool) -> Finding:
     """Logs of others that say so, or of the pod itself where it is a gateway, with the timeout that it was."""
     old = all(_a_day_old(line, cluster) for line in cut)
-    where, whose = cut[0].log.pod or "A gateway", "a" if pod.log_only or not serves else "this"
-    times = f"{len(cut)} times" if len(cut) > 1 else "once"
-    times += f", the last {say_seconds(ago)} ago" if (ago := written_ago(cut[-1], cluster.now)) and old else ""
+    whose, others = "a" if pod.log_only or not serves else "this", len({pod_of(line) for line in cut}) - 1
+    where = (cut[0].log.pod or "A gateway") + (f" and {others} more" if others else "")
+    times = "their logs say so " if others else "its log says so "
+    times += f"{len(cut)} times" if len(cut) > 1 else "once"
+    ages = [ago for line in cut if (ago := written_ago(line, cluster.now))] if old else []
+    times += f", the last {say_seconds(min(ages))} ago" if ages else ""
     seconds = waited(cut)
     after = f" after {say_seconds(round(seconds))}" if seconds and seconds >= 1 else ""
     allows = f", and {timeout.where} allows {say_seconds(timeout.seconds)}" if timeout else ""
@@ -238,7 +241,7 @@ def _gave_up(pod: Pod, cut: list[Line], timeout: Timeout | None, cluster: Cluste
         # the next long one meets it, too
         role="risk" if old or long_past(cut) else "cause",
         confidence="possible" if all(pod_of(line) in guessed for line in cut) else "likely",
-        summary=f"{where} gave up waiting for an answer from {whose} server{after}; its log says so {times}{allows}.",
+        summary=f"{where} gave up waiting for an answer from {whose} server{after}; {times}{allows}.",
         evidence=(
             *(log_evidence(line, telling(line)) for line in cut[:2]),
             *([object_evidence(timeout.item, timeout.path, timeout.text)] if timeout else []),

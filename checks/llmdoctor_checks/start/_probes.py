@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 from kubectl_llmdoctor.api import Container, Event, Events, endings, k8s, probe_kills
 
@@ -28,6 +28,23 @@ def came_up(container: Container) -> bool:
 
 def _question(probe: k8s.Probe) -> tuple[object, ...]:
     return probe.http_get, probe.tcp_socket, probe.exec, probe.grpc
+
+
+def asking_the_same(probe: k8s.Probe) -> dict[str, Any]:
+    """What a probe asks, and how long it waits for the answer, for another one; empty where that cannot be said."""
+    if http := probe.http_get:
+        asked: dict[str, Any] = {"path": http.path, "port": http.port}
+        asked |= {"scheme": http.scheme} if http.scheme != "HTTP" else {}
+        asked |= {"host": http.host} if http.host else {}
+        asked |= {"httpHeaders": list(http.http_headers)} if http.http_headers else {}
+        action = {"httpGet": asked}
+    elif probe.tcp_socket:
+        action = {"tcpSocket": {"port": probe.tcp_socket.port}}
+    elif probe.exec:
+        action = {"exec": {"command": list(probe.exec.command)}}
+    else:
+        return {}
+    return action | ({"timeoutSeconds": probe.timeout_seconds} if probe.timeout_seconds > 1 else {})
 
 
 def failures(

@@ -37,7 +37,7 @@ from kubectl_llmdoctor.api import (
     setting_evidence,
 )
 from llmdoctor_checks._blocked import BLOCKED, stands_still, waited
-from llmdoctor_checks.start._probes import came_up, failures
+from llmdoctor_checks.start._probes import asking_the_same, came_up, failures
 from llmdoctor_checks.start._storage import cache_path, hub_model, store
 
 #: Engines that open their port only when the model is loaded, so that every earlier probe fails.
@@ -68,7 +68,7 @@ _DOWNLOAD, _READING = 500_000_000, GIB
 
 #: A probe's command that asks a port of the container itself, and what makes it succeed without an answer.
 _ASKS = r"\b(?:curl|wget|nc)\b.{0,200}?(?:\[::1\]|127\.0\.0\.1|localhost|0\.0\.0\.0)[: ](?P<port>\d{2,5})\b"
-_ANYHOW = r"\|\||;|\bif\b"
+_ANYHOW = r"\|\|(?!\s*exit\s+[1-9])|;|\bif\b"
 
 #: By which vLLM writes down each call of a function (vllm/logger.py), and a start takes many times as long.
 _TRACED = "VLLM_TRACE_FUNCTION"
@@ -275,13 +275,7 @@ def _fixes(container: Container, kind: str, probe: k8s.Probe | None, ran: int) -
         at = f"/containers/{container.index}/startupProbe/failureThreshold"
         summary = f"Give the start {say_seconds(failures * probe.period_seconds)}: failureThreshold {failures}"
         return (fixes.patch(container.pod, summary, [{"op": "add", "path": at, "value": failures}]),)
-    action: dict[str, object] = {}
-    if probe and probe.http_get:
-        action = {"httpGet": {"path": probe.http_get.path, "port": probe.http_get.port}}
-    elif probe and probe.tcp_socket:
-        action = {"tcpSocket": {"port": probe.tcp_socket.port}}
-    elif probe and probe.exec:
-        action = {"exec": {"command": list(probe.exec.command)}}
+    action = asking_the_same(probe) if probe else {}
     if not action:
         return ()
     startup = {**action, "periodSeconds": 10, "failureThreshold": -(-budget // 10)}

@@ -22,7 +22,7 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks.start import _mesh
 from llmdoctor_checks.start._init_containers import NOT_STARTED, VAULT, never_ends, servers_in_the_way, waits_for_later
-from llmdoctor_checks.start._probes import SIDECAR_PROBE
+from llmdoctor_checks.start._probes import SIDECAR_PROBE, asking_the_same
 
 #: What programs print that get no answer of another container of the pod, at localhost: Go, requests and curl, and aiohttp.
 _AT_HOME = ("onnection refused", "Connect call failed", "Failed to connect to localhost")
@@ -195,6 +195,5 @@ def _waited_for(container: Container, other: Container) -> Fix:
             f"Let {container.name} wait until {other.name} answers, or make {other.name} a native sidecar (an init container with "
             f"restartPolicy: Always) with a startup probe, in {fixes.edited(container.pod)}"
         )
-    action = {"httpGet": {"path": probe.http_get.path, "port": probe.http_get.port}}
-    startup = {**action, "periodSeconds": 2, "failureThreshold": 150}
+    startup = {**asking_the_same(probe), "periodSeconds": 2, "failureThreshold": 150}
     return fixes.set_probe(other, "startupProbe", startup, f"Let {container.name} start only when {other.name} answers")
