@@ -199,6 +199,20 @@ def test_what_would_not_suffice_is_not_offered() -> None:
     assert "ask for 4" in " ".join(f.summary.lower() for c in causes(pending) for f in ways(pending, c))
 
 
+def test_nothing_is_offered_that_ends_the_attempt_with_an_error() -> None:
+    """Tolerated, the taint no longer keeps it from a node at which the scheduler gives the whole pod up."""
+    request = {"name": "all", "exactly": {"deviceClassName": "gpus", "allocationMode": "All"}}
+    claim = obj("ResourceClaim", "mine", ns="serving", spec={"devices": {"requests": [request]}})
+    pool = {"name": "a", "generation": 1, "resourceSliceCount": 2}
+    half = {"driver": "gpus", "pool": pool, "nodeName": "a", "devices": [{"name": "g"}]}
+    asks = {"resourceClaims": [{"name": "gpus", "resourceClaimName": "mine"}]}
+    nodes = node("a", taints=(TAINT,)), node("b", taints=(TAINT,))
+    pending = _scene(asks, *nodes, claim, obj("ResourceSlice", "s", spec=half), obj("DeviceClass", "gpus", spec={}))
+
+    offered = [fix.summary for cause in causes(pending) for fix in ways(pending, cause)]
+    assert not any(text.startswith("Tolerate") for text in offered)
+
+
 def test_without_all_pods_nothing_is_promised() -> None:
     pending = _scene({}, node("a", taints=(TAINT,)), gpus=1, read=("Node",))
 

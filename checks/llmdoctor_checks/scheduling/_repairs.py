@@ -196,7 +196,10 @@ def _where(pending: Pending, change: Change) -> tuple[NodeVerdict, ...] | None:
     if change.operations and spec is None:
         return None
     said = pending.where(spec=spec, without=change.gone, nodes=[*nodes, *changed.values()])
-    return tuple(v for v in said if not v.reasons) or None
+    left = tuple(v for v in said if not v.reasons)
+    if any(gap.ends for v in left for gap in v.gaps):
+        return None  # the scheduler meets an error there, and gives the pod up
+    return left or None
 
 
 def _as_fix(pending: Pending, change: Change, where: tuple[NodeVerdict, ...]) -> Fix:

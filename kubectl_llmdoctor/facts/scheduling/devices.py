@@ -287,6 +287,9 @@ class Search:
     def shortage(self) -> Shortage | None:
         """Why the devices do not suffice; None when they do. Raises UnsureError."""
         for demand in self._demands:
+            # the scheduler counts what "all" is before it looks whether anything is lacking
+            if self._partial and any(want.count is None for _, options in demand.requests for want in options):
+                raise UnsureError(f"all devices are asked for, and pool {self._partial[0]} is being changed", ends=True)
             least = sum(min(want.count or 0 for want in options) for _, options in demand.requests)
             if least > _MOST_DEVICES:
                 raise UnsureError(f"a claim can have {_MOST_DEVICES} devices at most, not {least}", ends=True)
@@ -334,8 +337,6 @@ class Search:
         """The devices here that class and request select."""
         key = want.claim, want.name
         if key not in self._matching:
-            if want.count is None and self._partial:
-                raise UnsureError(f"all devices are asked for, and pool {self._partial[0]} is being changed", ends=True)
             selectors = (*want.class_selectors, *want.selectors)
             self._matching[key] = [slot for slot in self._slots if self._selected(selectors, slot)]
             if self._doubts and want.count is None:
