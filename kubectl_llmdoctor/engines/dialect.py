@@ -178,16 +178,21 @@ class Dialect:
         return self.known and not any(self.low < since <= self.high for since, _ in flag.kinds)
 
     def choices(self, name: str) -> list[str] | None:
-        """The values that the parser allows for this option, None where it does not check or that is not known."""
-        steps = self.table.choices.get(name, ())
-        place = self.table.place
-        if not self.known or any(self.low < place[since] <= self.high for since, _ in steps):
+        """The values that the parser may allow for this option, None where it does not check or that is not known.
+
+        Between two samples that stand close it allows those of either.
+        """
+        if not self.known:
             return None
+        low, high = self._choices_at(name, self.low), self._choices_at(name, self.high)
+        return sorted({*low, *high}) if low and high and (low == high or self.close) else None
+
+    def _choices_at(self, name: str, sample: int) -> list[str]:
         allowed: list[str] = []
-        for since, step in steps:
-            if place[since] <= self.low:
+        for since, step in self.table.choices.get(name, ()):
+            if self.table.place[since] <= sample:
                 allowed = _after(allowed, step)
-        return allowed or None
+        return allowed
 
     def _add(self, flag: Flag) -> None:
         kind = self.kind(flag)
