@@ -10,7 +10,7 @@ TOP = Path(__file__).parents[2]
 CASES = TOP / "checks" / "cases"
 SHARED = TOP.parent / "shared"
 # How many of each shared collection are played, evenly spread over it; LLMDOCTOR_E2E_ALL=1 plays everything.
-SAMPLES = {"incidents": 60, "scheduling": 10, "real-engines": 10}
+SAMPLES = {"incidents": 45, "scheduling": 10, "real-engines": 10}
 SAMPLE_OF_A_CHECK = 1
 
 

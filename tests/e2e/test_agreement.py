@@ -8,7 +8,7 @@ import pytest
 from .agreement import tally
 from .controlplane import ControlPlane
 
-PAIRS = 200
+PAIRS = 150
 
 
 @pytest.fixture(scope="module")
