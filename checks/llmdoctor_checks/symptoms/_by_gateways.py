@@ -21,6 +21,7 @@ from kubectl_llmdoctor.api import (
     fixes,
     log_evidence,
     parse_time,
+    seconds_between,
     written_ago,
 )
 
@@ -38,7 +39,11 @@ _HOST_JSON, _HOST_TEXT = (
     r'" "\[?([\da-f.:]{3,45}?)\]?:\d{1,5}"',
 )
 _TEXT = r'"POST (?P<path>/[^\s?"]{1,300})\S{0,500} HTTP/[\d.]{1,3}" (?P<code>\d{3}) \S{1,20} (?P<detail>\S{1,300}) '
-_OF_MODELS = r"/v\d/[\w/.:-]{3,200}$|/generate(?:_stream)?$|/invocations$"
+#: Routes at which models work: OpenAI's and Anthropic's, TGI's and SGLang's, the Open Inference Protocol's, SageMaker's.
+OF_MODELS = (
+    r"/(?:chat/completions|completions|responses|messages|embeddings|embed|rerank|score|classify|pooling|generate|generate_stream"
+    r"|infer|invocations|transcriptions|translations|speech|generations)$|(?::|%3A)predict$"
+)
 #: The server's own answer. What a gateway waits for, whom it does not reach, and what it refuses for its size others tell.
 _BY_SERVER = "via_upstream"
 _OF_OTHERS = r"timeout|no_healthy_upstream|connection_(?:failure|termination|timeout)|cluster_not_found|route_not_found|request_payload"
@@ -109,7 +114,8 @@ def by_gateway(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
             else:
                 rows.clear()
         for rows in by_path.values():
-            if len(rows) >= _IN_A_ROW and _apart(rows[0].line, rows[-1].line) and of_now(rows[-1].line, pod):
+            took = seconds_between(rows[0].line, rows[-1].line) if len(rows) >= _IN_A_ROW else None
+            if took is not None and took >= _SECONDS and of_now(rows[-1].line, pod):
                 since = [one for one in mine if one.line.number > rows[0].line.number and one.detail == _BY_SERVER]
                 yield _finding(pod, rows, few=len(since) >= BESIDE * len(rows))
                 return
@@ -148,7 +154,7 @@ def _logs(cluster: Cluster) -> Iterator[tuple[Log, list[_Asked]]]:
         log = Log(text)
         lines = {x.number: x for words in DETAILS if not text.previous for x in log.find(words)}
         asked = (_asked(x) for _, x in deque(sorted(lines.items()), maxlen=_MOST))
-        rows = [one for one in asked if one is not None and re.search(_OF_MODELS, one.path)]
+        rows = [one for one in asked if one is not None and re.search(OF_MODELS, one.path)]
         if rows:
             yield log, rows
 
@@ -160,7 +166,3 @@ def _asked(line: Line) -> _Asked | None:
         return _Asked(line, said["path"], said["code"], said["detail"], hosts[-1] if hosts else "")
     code, detail, path, host = (re.search(pattern, text) for pattern in (*_JSON, _HOST_JSON))
     return _Asked(line, path[1], code[1], detail[1], host[1] if host else "") if code and detail and path else None
-
-
-def _apart(first: Line, last: Line) -> bool:
-    return first.time is not None and last.time is not None and (last.time - first.time).total_seconds() >= _SECONDS

@@ -24,14 +24,9 @@ from kubectl_llmdoctor.api import (
     written_ago,
 )
 from llmdoctor_checks._clients import asks_as_one
-from llmdoctor_checks.symptoms._by_gateways import BESIDE, DETAILS, by_gateway, of_now
+from llmdoctor_checks.symptoms._by_gateways import BESIDE, DETAILS, OF_MODELS, by_gateway, of_now
 
-#: Routes at which models work: OpenAI's and Anthropic's, TGI's and SGLang's, the Open Inference Protocol's, SageMaker's. What a status
-#: of 501 says there is that the server cannot do it, whoever asks.
-_OF_MODELS = (
-    r"/(?:chat/completions|completions|responses|messages|embeddings|embed|rerank|score|classify|pooling|generate|generate_stream"
-    r"|infer|invocations|transcriptions|translations|speech|generations)$|(?::|%3A)predict$"
-)
+#: What a server that cannot do a thing answers, whoever asks.
 _NOT_DONE = r'" 501 | 501\s*$'
 #: How a proxy of Go's in the same pod (Knative's queue-proxy, a sidecar) says that a request which it passed on failed; one
 #: that its client gave up is no fault, and one that nobody took may be of the start. What was answered it does not log.
@@ -88,7 +83,7 @@ def _in_its_own_logs(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:
 def _by_itself(pod: Pod, container: Container, log: Log) -> Finding | None:
     for path, failed in failing_routes(log).items():
         first, last = failed[0], failed[-1]
-        if not re.search(_OF_MODELS, path) or re.search(_NOT_DONE, last.text[:2000]) or not of_now(last, pod):
+        if not re.search(OF_MODELS, path) or re.search(_NOT_DONE, last.text[:2000]) or not of_now(last, pod):
             continue
         why = _beside(log, path, last)
         # what one client wants at a route of its own says little of a server that answers all others
