@@ -37,7 +37,8 @@ def load_case(path: Path) -> Case:
 
     from kubectl_llmdoctor.gather.files import load
 
-    tree: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    tree: Any = yaml.load(path.read_bytes(), loader)  # noqa: S506 - a safe loader in either case
     expect = tree.get("expect") or {}
     return Case(
         path=path,

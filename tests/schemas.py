@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import yaml
 
+from kubectl_llmdoctor.platforms import pointer
+from kubectl_llmdoctor.report.document import Fix, Patch, Report
+
 Json = dict[str, Any]
+Found = tuple[Json, Patch]
+
+#: What the API server serves itself; OpenShift's own API server serves the last.
+BUILT_IN = (
+    "v1",
+    "apps/v1",
+    "batch/v1",
+    "autoscaling/v1",
+    "autoscaling/v2",
+    "networking.k8s.io/v1",
+    "apps.openshift.io/v1",
+)
 
 _LEAVES: dict[str, Json] = {
     "quantity": {"x-kubernetes-int-or-string": True},
@@ -36,8 +52,9 @@ class Kind(msgspec.Struct, frozen=True):
     schema: Json
 
 
-def load() -> dict[tuple[str, str], Kind]:
-    """The kinds, by apiVersion and kind."""
+@cache
+def kinds() -> dict[tuple[str, str], Kind]:
+    """The kinds, by apiVersion and kind; read once."""
     read = yaml.safe_load(Path(__file__).with_name("schemas.yaml").read_text())
     found = {}
     for name, row in read["kinds"].items():
@@ -70,6 +87,39 @@ def _schema(short: Any, shared: Json) -> Json:
     open_ended = short.pop("...", None) is not None
     schema: Json = {"type": "object", "properties": {key: _schema(value, shared) for key, value in short.items()}}
     return schema | (_LEAVES["any"] if open_ended else {})
+
+
+def kind_of(raw: Json) -> Kind:
+    """The schema of an object; KServe kept the fields of the group that it was called by before."""
+    return kinds()[raw["apiVersion"].replace("serving.kubeflow.org/", "serving.kserve.io/"), raw["kind"]]
+
+
+def patches(objects: Iterable[Any], report: Report) -> list[Found]:
+    """The patches of a report for custom resources, each with its object."""
+    every = [fix for target in report.targets for finding in target.findings for fix in finding.fixes]
+    return [pair for fix in every for pair in with_object(objects, fix)]
+
+
+def with_object(objects: Iterable[Any], fix: Fix) -> list[Found]:
+    """The patch of a fix with the object that it changes; nothing where the API server knows the kind itself."""
+    if fix.patch is None or fix.patch.target.split(" ")[0] in BUILT_IN:
+        return []
+    named = {f"{o['apiVersion']} {o['kind']}/{o['metadata']['name']}": o for o in objects}
+    return [(named[fix.patch.target], fix.patch)]
+
+
+def patched(raw: Json, patch: Patch) -> Json:
+    """The object after its patch; JSON patches are the only ones that custom resources get."""
+    assert patch.type == "json"
+    after = raw
+    for operation in patch.body:
+        after = pointer.changed(after, operation)
+    return after
+
+
+def misfits(raw: Json, patch: Patch) -> list[str]:
+    """What the API server would refuse in an object after its patch."""
+    return list(problems(kind_of(raw).schema, patched(raw, patch)))
 
 
 def problems(schema: Json, value: Any, path: str = "") -> Iterator[str]:

@@ -183,12 +183,18 @@ class Log:
                 found[self._literals[index]].append(begin + start)
         return found
 
+    def holds(self, literal: str) -> bool:
+        """Whether a line contains a literal, be it without the mark of an actor."""
+        if len(self.text) >= _LARGE_CHARS or self._joints:
+            return next(self.find(literal), None) is not None
+        return self.text.find(literal, self._begin) >= 0
+
     def find(self, *literals: str) -> Iterator[Line]:
         """Every line that contains a literal, be it without the mark of an actor: those of the first literal, of the second, ..."""
         for literal in literals:
             found = self._find(literal, self._begin, len(self.text))
             torn = []
-            if any(joint in literal for joint in self._joints):
+            if self._joints and any(joint in literal for joint in self._joints):
                 torn = [line for line, text in self._unmarked if literal in text and literal not in line.text]
             yield from heapq.merge(found, torn, key=lambda line: line.number) if torn else found
 

@@ -79,9 +79,10 @@ _URL, _ASKED_ABOVE = expression(r"https?://(\[[\da-f:]{2,45}\]|[\w.-]{1,253})(?:
 def in_logs(signature: Signature, subject: Subject, pod: Pod) -> Finding | None:
     """The best finding of a pod: by the order of patterns, then of the instance that died, then of the one that runs."""
     retried = None
+    logs = subject.logs(pod).all
     for pattern in signature.patterns:
-        for log in subject.logs(pod):
-            if next(log.find(pattern.literal), None) is None:
+        for log in logs:
+            if not log.holds(pattern.literal):
                 continue
             wording = _Wording(signature, pattern, subject, pod, log)
             if found := wording.best():

@@ -1,21 +1,24 @@
 """Patches of custom resources, sent as dry runs to a real API server that knows the fields of their kinds."""
 
 import copy
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.schemas import Kind
+from kubectl_llmdoctor.testing import diagnose_case, find_cases, load_case
+from tests.schemas import BUILT_IN, Found, Kind, kind_of, kinds, patches
 from tests.test_platforms import CASES as PLATFORMS
-from tests.test_schemas import CASES, Found, kind_of, kinds, of_case, of_platform
+from tests.test_schemas import of_platform
 
 from .controlplane import ApiError, ControlPlane
 
 #: The kinds stand under groups of their own: other tests serve the real ones without a schema.
 GROUP = "schemas.test"
 JSON_PATCH = "application/json-patch+json"
+_API_VERSION = re.compile(r"apiVersion: ([^\s,}]+)")
 STRICT = "?dryRun=All&fieldValidation=Strict"
 
 
@@ -82,9 +85,16 @@ def test_every_fix_of_a_platform_is_accepted(path: Path, served: ControlPlane) -
     _dry_run(served, of_platform(path))
 
 
-OF_CASES = {f"{path.parent.name}/{path.stem}": found for path in CASES if (found := of_case(path))}
+def _of_cases() -> Iterator[Any]:
+    """The patches for custom resources of each case that has any."""
+    for path in find_cases(Path(__file__).parents[2] / "checks" / "cases"):
+        if set(_API_VERSION.findall(path.read_text())) <= {*BUILT_IN}:
+            continue
+        case = load_case(path)
+        if found := patches(case.snapshot.objects, diagnose_case(case)):
+            yield pytest.param(found, id=f"{path.parent.name}/{path.stem}")
 
 
-@pytest.mark.parametrize("found", OF_CASES.values(), ids=OF_CASES.keys())
+@pytest.mark.parametrize("found", _of_cases())
 def test_every_patch_of_a_case_is_accepted(found: list[Found], served: ControlPlane) -> None:
     _dry_run(served, found)
