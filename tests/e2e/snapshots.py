@@ -1,5 +1,6 @@
 """The recorded situations that can be played: the project's own cases, and the shared ones where they lie beside it."""
 
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,16 +10,17 @@ from .play import KINDS, Object, read_snapshot
 TOP = Path(__file__).parents[2]
 CASES = TOP / "checks" / "cases"
 SHARED = TOP.parent / "shared"
-# How many of each shared collection are played, evenly spread over it; LLMDOCTOR_E2E_ALL=1 plays everything.
+#: Whether everything is played, and not a sample of it.
+EVERYTHING = os.environ.get("LLMDOCTOR_E2E_ALL") == "1"
+#: How many of each shared collection are played, evenly spread over it.
 SAMPLES = {"incidents": 45, "scheduling": 10, "real-engines": 10}
-SAMPLE_OF_A_CHECK = 1
 
 
-def own() -> Iterator[list[Path]]:
-    """The cases of each check: snapshots that must fire, and near misses that must stay quiet."""
+def own() -> Iterator[Path]:
+    """The first case of each check that can be played, or every one."""
     for folder in sorted(CASES.glob("*/")):
-        cases = [*folder.rglob("fires_*.yaml"), *folder.rglob("quiet_*.yaml")]
-        yield sorted(path for path in cases if playable(read_snapshot(path)))
+        found = (path for path in sorted(folder.glob("*.yaml")) if playable(read_snapshot(path)))
+        yield from found if EVERYTHING else itertools.islice(found, 1)
 
 
 def shared(collection: str) -> list[Path]:
@@ -62,13 +64,13 @@ def playable(snapshot: Object) -> bool:
 
 def chosen() -> dict[str, Path]:
     """What is played, by a name for the test."""
-    paths = [path for cases in own() for path in _spread(cases, SAMPLE_OF_A_CHECK)]
+    paths = list(own())
     for collection, size in SAMPLES.items():
         paths += _spread(shared(collection), size)
     return {f"{path.parent.name.replace('snapshots', 'shared')}/{path.name.split('.')[0]}": path for path in paths}
 
 
 def _spread(paths: list[Path], size: int) -> list[Path]:
-    if os.environ.get("LLMDOCTOR_E2E_ALL") == "1" or len(paths) <= size:
+    if EVERYTHING or len(paths) <= size:
         return paths
     return [paths[index * len(paths) // size] for index in range(size)]
