@@ -114,6 +114,15 @@ def test_pydantic_says_what_is_wrong_below_its_first_line() -> None:
     assert "User-specified max_model_len (131072)" in tracebacks(_log(text))[0].message
 
 
+def test_what_wraps_the_error_of_another_is_read_with_it() -> None:
+    text = (
+        "Traceback (most recent call last):\n  File \"/x.py\", line 1, in f\n"
+        "torch._dynamo.exc.BackendCompilerFailed: backend='inductor' raised:\n"
+        "AssertionError: no hash of the graph\n"
+    )  # fmt: skip
+    assert tracebacks(_log(text))[0].message == "backend='inductor' raised: AssertionError: no hash of the graph"
+
+
 def test_the_error_stands_below_the_frame_that_rich_draws() -> None:
     text = """\
 ╭───────────────────── Traceback (most recent call last) ──────────────────────╮

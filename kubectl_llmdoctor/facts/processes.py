@@ -185,7 +185,8 @@ def _read(start: Line, before: dict[str, Traceback]) -> Traceback | None:
         if error is None or START in text:
             return None
         message = (error["message"] or "").strip()
-        if error["type"].endswith("ValidationError"):  # pydantic says what is wrong two lines further down
+        # pydantic says what is wrong two lines further down, and what wraps another's error in the line below ("… raised:")
+        if error["type"].endswith("ValidationError") or message.endswith(":"):
             more = [said(x.text) for x in start.log.lines(line.number + 1, line.number + 3)]
             message = " ".join([message, *(x.text.strip() for x in more if x.process == process)])
         previous = before.get(process)
