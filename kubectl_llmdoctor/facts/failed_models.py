@@ -1,4 +1,4 @@
-"""Servers that live on when a model, or its engine, fails: Ollama, LocalAI, Xinference, Triton, Ray Serve, llama-swap, routers."""
+"""Servers that live on when a model, or its engine, fails: Ollama, LocalAI, Xinference, Triton, Ray Serve, Dynamo, llama-swap, routers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from itertools import islice, takewhile
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.logs import Line, Log
 from kubectl_llmdoctor.facts.processes import said
-from kubectl_llmdoctor.facts.requests import PER_STRAY, stray
+from kubectl_llmdoctor.facts.requests import PER_STRAY, lost_threads, stray
 from kubectl_llmdoctor.facts.starts import OLLAMA_LOADED, READY, answered_at, signs_of_life
 from kubectl_llmdoctor.facts.written import seconds_between
 
@@ -32,6 +32,8 @@ _CHILD, _CHILD_FAILED = (
 )
 #: How vLLM's V0 engine says that it died; the process that takes the requests may live on, and answers none of them.
 _ENGINE_DIED, _OF_AN_ENGINE = "Engine background task failed", 200
+#: So many lines above the frame of a thread that ended does its exception stand, where the logger prints that first.
+_ABOVE_A_FRAME = 10
 #: How Ray says, in the log of who uses it, that one of its processes died (its core_worker). An engine whose ranks run in Ray does not
 #: get over that, and the server in front of it may go on to answer its probes.
 _RANK_DIED = "A worker died or was killed while executing a task by an unexpected system error"
@@ -40,6 +42,13 @@ _RANK_DIED = "A worker died or was killed while executing a task by an unexpecte
 _NOT_LAUNCHED, _LAUNCHED = "Failed to load model ", "Leave launch_builtin_model, elapsed time"
 _BY_THE_WORKER = r"\bxinference\.core\.worker\b.{0,300}?\bFailed to load model "
 _OF_A_LAUNCH = 200
+#: How LocalAI says that it begins to load a model, and, as Xinference does, that it could not. Source: its pkg/model/initializers.go.
+_LOADER_BEGINS = "BackendLoader starting"
+_BY_THE_LOADER = r"\b(?:BackendLoader starting|Failed to load model)\b.{0,4000}?\bmodelID=\"?(?P<model>[^\"\s]{1,300})"
+#: How Dynamo's frontend says that it does not serve a model that a worker has registered, and that it does; it is ready without any.
+#: Source: its lib/llm/src/discovery/watcher.rs.
+_NOT_ADDED, _ADDED = "Error adding model from discovery", "added model"
+_OF_A_WORKER = r"\bmodel_name\"?[=:] ?\\?\"(?P<model>[^\"\\]{1,300})"
 #: How llama-swap says that the process of a model ended with an error, and that one answers; and how it says, soon below the first
 #: (what processes print may stand between), that it did not end it itself, as it does when another model is asked for or nobody asks
 #: any more. Source: its proxy/process.go.
@@ -106,6 +115,9 @@ LITERALS = (
     _RANK_DIED,
     _NOT_LAUNCHED,
     _LAUNCHED,
+    _LOADER_BEGINS,
+    _NOT_ADDED,
+    _ADDED,
     _NOT_LOADED,
     _LOADED,
     _REPLICA_FAILED,
@@ -140,8 +152,10 @@ def _failed_models(log: Log) -> list[list[int]]:
         first = max(answers[before - 1] if before else 0, line.number - _OF_A_MODEL)
         found.append([first, line.number])
     found += [[number - _OF_A_MODEL, number] for number in _failed_children(log)]
-    found += [[number, number + _OF_AN_ENGINE] for number in _dead_engines(log)]
+    found += [[number - _ABOVE_A_FRAME, number + _OF_AN_ENGINE] for number in _dead_engines(log)]
     found += [[x.number, x.number + _OF_A_LAUNCH] for x in _not_launched(log)]
+    found += [[first, x.number] for first, x in _not_begun(log)]
+    found += [[x.number, x.number] for x in _not_added(log)]
     found += [[x.number - _OF_A_LOAD, x.number + _OF_A_LOAD] for x in _not_loaded(log)]
     found += [[x.number, x.number + _OF_A_LAUNCH] for x in _failed_replicas(log)]
     found += [*_failed_swaps(log), *_failed_instances(log)]
@@ -265,7 +279,7 @@ def _dead_engines(log: Log) -> list[int]:
     """Where an engine says that it died, and answers nothing since."""
     up = [*(line.number for line in log.marks(READY)), *answered_at(log)]
     last, later = max(up, default=0), (*signs_of_life(log), *(x.number for x in log.marks(_REPLICA_UP)))
-    died = [x.number for x in log.marks(_ENGINE_DIED) if x.number > last]
+    died = [x.number for x in (*log.marks(_ENGINE_DIED), *lost_threads(log)) if x.number > last]
     # other programs use Ray as well: only of one that had served
     return died + [x.number for x in log.marks(_RANK_DIED) if 0 < last < x.number and x.number > max(later, default=0)]
 
@@ -274,6 +288,30 @@ def _not_launched(log: Log) -> list[Line]:
     """Where Xinference says that a model was not launched, and launched none since."""
     launched = max((line.number for line in log.marks(_LAUNCHED)), default=0)
     return [x for x in log.marks(_NOT_LAUNCHED) if x.number > launched and re.search(_BY_THE_WORKER, x.text[:2000])]
+
+
+def _not_begun(log: Log) -> list[tuple[int, Line]]:
+    """Where LocalAI began to load a model, could not, and has not begun again; not where that is one request of many."""
+    begun: dict[str, int] = {}
+    failed: dict[str, tuple[int, Line]] = {}
+    marks = sorted((x for text in (_LOADER_BEGINS, _NOT_LAUNCHED) for x in log.marks(text)), key=lambda x: x.number)
+    for x in marks:
+        if (match := re.search(_BY_THE_LOADER, x.text[:5000])) is None:
+            continue
+        if _LOADER_BEGINS in x.text:
+            begun[match["model"]] = x.number
+            failed.pop(match["model"], None)
+        else:
+            failed[match["model"]] = (begun.get(match["model"], x.number), x)
+    lines = sorted((line for _, line in failed.values()), key=lambda x: x.number)
+    return [] if lines and stray(lines, ready=True) and not _last_word(lines) else list(failed.values())
+
+
+def _not_added(log: Log) -> list[Line]:
+    """Where Dynamo's frontend says that it does not serve a model, of models that it serves by no other worker either."""
+    added = {match["model"] for x in log.marks(_ADDED) if (match := re.search(_OF_A_WORKER, x.text[:2000]))}
+    named = [(x, re.search(_OF_A_WORKER, x.text[:2000])) for x in log.marks(_NOT_ADDED)]
+    return [x for x, match in named if match and match["model"] not in added]
 
 
 def _not_loaded(log: Log) -> list[Line]:
@@ -361,6 +399,7 @@ def failed_load(log: Log) -> Line | None:
     loaded = max((x.number for x in log.find(*OLLAMA_LOADED)), default=0)
     failed = [x for x in log.find(*_LOAD_FAILED) if x.number > loaded]
     failed += [*_not_launched(log), *_not_loaded(log), *_failed_replicas(log), *_ended_swaps(log)]
+    failed += [*(x for _, x in _not_begun(log)), *_not_added(log)]
     return max(failed, key=lambda x: x.number, default=None)
 
 

@@ -48,6 +48,10 @@ _SAYS_LITTLE = expression(
 _ONE_REQUEST = 60
 #: How uvicorn begins what it logs of a request whose handler raised: it has caught it, and answers the next one.
 _OF_A_REQUEST = "Exception in ASGI application"
+#: The frames in which a thread of Infinity ends, of those that no request does without: nobody starts it again, and its HTTP server
+#: lives on. Source: its inference/batch_handler.py.
+_THREADS = ("in _publish_towards_model", "in _preprocess_batch", "in _core_batch", "in _postprocess_batch")
+_OF_INFINITY, _FILE_ABOVE = "infinity_emb/inference/", 3
 #: What the server in front of an engine prints, which may go on for long, when a process of the engine is gone. Sources: vLLM's
 #: executors and clients (0.4 to 0.33); asyncio of LightLLM's router, whose loop nobody starts again.
 _GONE = (
@@ -64,7 +68,7 @@ _GONE = (
 #: Lines after an error within which the server says that its engine is gone, if it died of that.
 _OF_AN_END = 60
 #: What is looked for here; what servers print of every request is in every other line.
-LITERALS = _GONE
+LITERALS = (*_GONE, *_THREADS)
 
 
 def went_on(line: Line) -> bool:
@@ -101,9 +105,8 @@ def stray(lines: Sequence[Line], *, ready: bool = False) -> bool:
     limit = next((at for at in later_banners(last.log) if at > last.number), len(last.log) + 1)
     answers = [at for at in signs_of_life(last.log) if at < limit]
     after = len(answers) - bisect.bisect_right(answers, last.number)
-    if not after and any(
-        last.number < x.number <= last.number + _OF_AN_END for text in _GONE for x in last.log.marks(text)
-    ):
+    ended = any(last.number < x.number <= last.number + _OF_AN_END for text in _GONE for x in last.log.marks(text))
+    if not after and (ended or any(abs(x.number - last.number) <= _OF_AN_END for x in lost_threads(last.log))):
         return False
     if len(answers) >= PER_STRAY * failed:
         return True
@@ -196,9 +199,18 @@ def _requests(lines: Sequence[Line]) -> Iterator[Line]:
         last = line
 
 
+def lost_threads(log: Log) -> list[Line]:
+    """Where a thread of a server ended of an exception that no request does without."""
+    marks = (x for text in _THREADS for x in log.marks(text))
+    # what wraps lines writes the file above the function
+    return [
+        x for x in marks if any(_OF_INFINITY in y.text for y in log.lines(max(x.number - _FILE_ABOVE, 1), x.number))
+    ]
+
+
 def gone(log: Log) -> Line | None:
     """The last line by which a server says that its engine is gone, where it answered nothing and started nothing after that."""
-    last = max(log.find(*_GONE), key=lambda x: x.number, default=None)
+    last = max((*log.find(*_GONE), *lost_threads(log)), key=lambda x: x.number, default=None)
     if last is None or told_to_stop(last):
         return None
     later = (*signs_of_life(log), *(x.number for text in BANNERS for x in marks_of(log, text)))

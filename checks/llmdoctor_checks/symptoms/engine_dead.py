@@ -68,7 +68,8 @@ def engine_dead(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Findi
                 yield Finding(
                     role="symptom",
                     confidence="certain",
-                    summary=f"{pod.name} counts as ready, and its log ends with: {said(line.text).text.strip()[:160]}",
+                    summary=f"{pod.name} counts as ready, and the last that its log says of its engine is: "
+                    f"{said(line.text).text.strip()[:160]}",
                     evidence=(log_evidence(line),),
                     order=float(line.number),
                 )
