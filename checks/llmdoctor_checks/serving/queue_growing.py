@@ -270,6 +270,7 @@ def _refuses(pod: Pod, engine: Engine, logs: Logs, said: list[Said]) -> Finding 
                 "what stands before it pass a 503 on, rather than drop the server for it"
             ),
         ),
+        explains=("http-5xx",),
         order=last.line.order,
     )
 
