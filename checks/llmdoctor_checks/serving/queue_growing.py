@@ -26,7 +26,7 @@ from kubectl_llmdoctor.api import (
     say_seconds,
 )
 from llmdoctor_checks._clients import refused
-from llmdoctor_checks._load import RECENT, last_load, lasts, since_when, works
+from llmdoctor_checks._load import RECENT, idle_engines, last_load, lasts, since_when, works
 from llmdoctor_checks._load import Load as Said
 from llmdoctor_checks.serving._answers import Answer, answered
 from llmdoctor_checks.serving._autoscaling import scalers
@@ -209,6 +209,9 @@ def _by_log(pod: Pod, engine: Engine, subject: Subject, logs: Logs, metrics: Met
     if (full := _refuses(pod, engine, logs, said)) is not None:
         yield full
         return
+    if min(load.waiting for load in said) >= _LEAST and (beside := idle_engines(engine.container, logs, said)):
+        yield _one_of_several(pod, engine, said, beside)
+        return
     last, idle = said[-1], None
     if metrics is not None:
         idle = _idle_now(metrics, min(load.running for load in said))
@@ -229,6 +232,25 @@ def _by_log(pod: Pod, engine: Engine, subject: Subject, logs: Logs, metrics: Met
             else fixes.advice(
                 f"{_whether_spread(subject)}Add replicas of {fixes.edited(pod)}: about {times} times as many serve what is here now at "
                 "once; then scale on waiting requests"
+            ),
+        ),
+        order=last.line.order,
+    )
+
+
+def _one_of_several(pod: Pod, engine: Engine, said: list[Said], beside: list[str]) -> Finding:
+    """One of a server's data parallel engines has the load, and others have none."""
+    last = said[-1]
+    return Finding(
+        role="cause",
+        summary=f"{last.waiting} requests wait in one engine of {engine.container.name or engine.title} while {last.running} run; "
+        f"{count_of(len(said) - 1, 'statement')} before {said[0].waiting} waited. Meanwhile {count_of(len(beside), 'other engine')} of "
+        f"the same server ({', '.join(beside)}) had nothing to do.",
+        evidence=(log_evidence(said[0].line), log_evidence(last.line)),
+        fixes=(
+            fixes.advice(
+                f"Start {pod.name} again, so that its requests are spread over all its engines anew; where it comes back, run "
+                "each engine as a pod of its own behind a router that balances by queue length, or try another release"
             ),
         ),
         order=last.line.order,
