@@ -88,6 +88,8 @@ _ROUTE = expression(
     r"|\brequest: POST (?P<of>/[^\s?]{0,300})\S{0,500} [\da-f.:]{3,45} (?P<said>\d{3})\s*$"
 )
 _IN_A_ROW, _PROBES_BETWEEN, _SECONDS_BETWEEN = 5, 2, 60
+#: So many of the last requests, and such a share of them, failed, one in the last fourth among them: no few of some client's.
+_OF_LATE, _FEWEST_OF_LATE, _SHARE_OF_LATE, _PARTS = 200, 10, 0.2, 4
 #: A server has few routes; of very long logs the last requests, and of each route the last failures, are looked at.
 _MOST_REQUESTS, _MOST_ROUTES, _LOOKED_AT = 2000, 20, 40
 #: The traceback of a request stands right beside what the access log has of it, and is no longer; so large a share of them is the same.
@@ -213,20 +215,40 @@ def failing_routes(log: Log) -> dict[str, list[Line]]:
 
 
 def _failing_routes(log: Log) -> Iterator[tuple[str, list[Line]]]:
-    by_route: dict[str, list[Line]] = {}
-    for line in deque(log.find(_POSTED), maxlen=_MOST_REQUESTS):
-        if (found := _ROUTE.search(line.text[:2000])) is None:
-            continue
-        rows = by_route.setdefault(found["path"] or found["of"], [])
-        if (found["status"] or found["said"]).startswith("5"):
-            rows.append(line)
-        else:
-            rows.clear()
-    listens = max((line.number for text in _LISTENS for line in log.marks(text)), default=0)
-    for path, rows in sorted(by_route.items(), key=lambda one: len(one[1]), reverse=True)[:_MOST_ROUTES]:
-        failed = [line for line in rows if line.number > listens]  # not of a process that another has replaced
+    rows = {path: [*takewhile(lambda one: one[1], reversed(posts))][::-1] for path, posts in _posts(log).items()}
+    for path, row in sorted(rows.items(), key=lambda one: len(one[1]), reverse=True)[:_MOST_ROUTES]:
+        failed = [line for line, _ in row]
         if len(failed) >= _IN_A_ROW and _apart(failed[0], failed[-1]):
             yield path, failed
+
+
+def often_failing_routes(log: Log) -> dict[str, tuple[list[Line], int]]:
+    """The routes at which a server answers many of the last requests with 5xx, though not all: the access log's lines, and of how many."""
+    found = {}
+    for path, posts in _posts(log).items():
+        last = posts[-_OF_LATE:]
+        failed = [line for line, bad in last if bad]
+        if len(failed) < max(_FEWEST_OF_LATE, _SHARE_OF_LATE * len(last)) or not _apart(failed[0], failed[-1]):
+            continue
+        if any(bad for _, bad in last[-len(last) // _PARTS :]) and any(bad for _, bad in last[: len(last) // 2]):
+            found[path] = failed, len(last)
+    return found
+
+
+def _posts(log: Log) -> dict[str, list[tuple[Line, bool]]]:
+    """The last requests of each route, but those of a process that another has replaced, and whether they failed with 5xx."""
+    return log.once("posts", lambda: _by_route(log))
+
+
+def _by_route(log: Log) -> dict[str, list[tuple[Line, bool]]]:
+    listens = max((line.number for text in _LISTENS for line in log.marks(text)), default=0)
+    by_route: dict[str, list[tuple[Line, bool]]] = {}
+    for line in deque(log.find(_POSTED), maxlen=_MOST_REQUESTS):
+        if line.number <= listens or (found := _ROUTE.search(line.text[:2000])) is None:
+            continue
+        failed = (found["status"] or found["said"]).startswith("5")
+        by_route.setdefault(found["path"] or found["of"], []).append((line, failed))
+    return by_route
 
 
 def _apart(first: Line, last: Line) -> bool:

@@ -64,6 +64,8 @@ _GONE = (
     "Scheduler hit an exception: Traceback",  # SGLang, as the next two
     "TpModelWorkerClient hit an exception: Traceback",
     "DetokenizerManager hit an exception: Traceback",
+    "] [E] Error in event loop: ",  # TensorRT-LLM's py_executor.py, of whose ranks each has one; as the next
+    "Executor loop crashed on this rank; hard-killing all ",
 )
 #: Lines after an error within which the server says that its engine is gone, if it died of that.
 _OF_AN_END = 60

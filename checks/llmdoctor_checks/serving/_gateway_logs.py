@@ -94,13 +94,14 @@ _LOOPBACK = ("localhost", "127.0.0.1")
 #: Engines that fetch an image of a request with it.
 _FETCHES = r"File \"[^\"]*/(?:vllm|sglang|lmdeploy)/"
 
-#: What says by itself that it waited for a model: Olla (`proxy/common/errors.go`), LiteLLM (`exceptions.py`).
+#: What says by itself that it waited for a model: Olla (`proxy/common/errors.go`), LiteLLM (`exceptions.py`), VoidLLM (`proxy/handler.go`).
 OF_MODELS = (
     "(LLM model taking longer than expected)",
     "(LLM response took too long)",
     "litellm.Timeout: APITimeoutError - Request timed out",
     "litellm.Timeout: Timeout Error: OpenAIException - Error code: 504",
     "litellm.Timeout: Connection timed out. Timeout passed=",
+    "stream timeout exceeded, aborting upstream connection",
 )
 
 #: The last of them LiteLLM says of connections, too (`http_handler.py`): what timed out stands in the traceback above it.
@@ -112,11 +113,15 @@ _TRACED, _NOT_MADE, _WAS_MADE = 60, "ConnectTimeout", "ReadTimeout"
 #: Go's client with a time of its own, which names what it asked for: a router, or a program behind one that passes it on.
 OF_CLIENT = ('": net/http: timeout awaiting response headers', "(Client.Timeout exceeded while awaiting headers)")
 
+#: What is limited there is the whole answer, be it a stream.
+OF_STREAMS = (OF_CLIENT[1], OF_MODELS[5])
+
 #: Those that waited as long as they are told themselves, and by what.
 _SETTINGS = (
     (OF_MODELS[1], "response_timeout of Olla's proxy"),
     (OF_MODELS[2], "request_timeout of litellm_settings, or timeout of the model's litellm_params,"),
     (OF_MODELS[4], "request_timeout of litellm_settings, or timeout of the model's litellm_params,"),
+    (OF_MODELS[5], "max_stream_duration of VoidLLM's server.proxy"),
     (OF_CLIENT[0], "ResponseHeaderTimeout of its HTTP client (Go's http.Transport)"),
     (OF_CLIENT[1], "Timeout of its HTTP client (Go's http.Client, which counts streams as well)"),
     (_OF_AIOHTTP, "the total timeout of its requests (AIOHTTP_CLIENT_TIMEOUT of Open WebUI)"),

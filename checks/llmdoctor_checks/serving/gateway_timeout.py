@@ -49,6 +49,7 @@ from llmdoctor_checks.serving._gateway_logs import (
     OF_HAPROXY,
     OF_MODELS,
     OF_PICKER,
+    OF_STREAMS,
     cut_off,
     own_setting,
     own_words,
@@ -449,7 +450,7 @@ def _longest(engine: Engine) -> tuple[int | None, str]:
 def _allow(pod: Pod, cut: list[Line], timeout: Timeout | None) -> Fix:
     """What lets requests be answered that somebody gave up."""
     if setting := own_setting(cut[0]):
-        spared = "" if OF_CLIENT[1] in cut[0].text else ", or let it stream"
+        spared = "" if any(words in cut[0].text for words in OF_STREAMS) else ", or let it stream"
         return fixes.advice(f"Raise {setting} above the longest generation in {cut[0].log.pod or 'it'}{spared}")
     if all(NO_POD in line.text for line in cut):
         return fixes.advice(

@@ -26,8 +26,8 @@ from kubectl_llmdoctor.api import (
     say_seconds,
 )
 from llmdoctor_checks._clients import refused
+from llmdoctor_checks._load import RECENT, idle_engines, last_load, lasts, since_when, works
 from llmdoctor_checks._load import Load as Said
-from llmdoctor_checks._load import last_load, lasts, since_when, works
 from llmdoctor_checks.serving._answers import Answer, answered
 from llmdoctor_checks.serving._autoscaling import scalers
 from llmdoctor_checks.serving._saturation import (
@@ -46,6 +46,9 @@ _LEAST = 10
 
 #: The queue grows where its last third of statements counts more than its first by this factor.
 _GROWS = 1.5
+
+#: What was printed in an hour tells of a queue that grows slowly; one that has come down again by this share is worked off.
+_STATEMENTS, _COMES_DOWN = 360, 0.75
 
 #: So many requests that were refused, and this share of all, are no chance.
 _FEWEST_REFUSED, _SHARE_REFUSED = 5, 0.05
@@ -96,7 +99,7 @@ def queue_growing(
     load = load_of(metrics) if metrics is not None else None
     if metrics is not None and load is not None:
         yield from _over_time(pod, engine, subject, cluster, metrics, load)
-    elif logs is not None and (found := list(_by_log(pod, engine, logs, metrics))):
+    elif logs is not None and (found := list(_by_log(pod, engine, subject, logs, metrics))):
         yield from found
     elif metrics is not None:
         yield from _at_once(pod, engine, metrics)
@@ -195,23 +198,27 @@ def _at_once(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
     )
 
 
-def _by_log(pod: Pod, engine: Engine, logs: Logs, metrics: Metrics | None) -> Iterator[Finding]:
+def _by_log(pod: Pod, engine: Engine, subject: Subject, logs: Logs, metrics: Metrics | None) -> Iterator[Finding]:
     if engine.name == "ollama":
         yield from _one_by_one(engine, logs)
         return
-    said = since_when(last_load(engine.container, logs), lambda load: load.waiting > 0)
+    whole = since_when(last_load(engine.container, logs, _STATEMENTS), lambda load: load.waiting > 0)
+    said = whole[-RECENT:]
     if not lasts(said) or not works(pod, said):
         return
     if (full := _refuses(pod, engine, logs, said)) is not None:
         yield full
         return
-    third = len(said) // 3
-    early, late = (sum(load.waiting for load in part) / third for part in (said[:third], said[-third:]))
+    if min(load.waiting for load in said) >= _LEAST and (beside := idle_engines(engine.container, logs, said)):
+        yield _one_of_several(pod, engine, said, beside)
+        return
     last, idle = said[-1], None
     if metrics is not None:
         idle = _idle_now(metrics, min(load.running for load in said))
-    if (late < _GROWS * early and idle is None) or last.waiting < max(_LEAST, last.running):
+    slowly = _grew(whole) and max(load.waiting for load in whole) * _COMES_DOWN <= last.waiting
+    if not (_grew(said) or slowly or idle is not None) or last.waiting < max(_LEAST, last.running):
         return
+    said = whole if slowly and not _grew(said) else said
     times = -(-(last.waiting + last.running) // max(last.running, 1))
     spread = f". At this moment {idle[0]} runs {idle[1].last:.0f}, and has no queue" if idle else ""
     yield Finding(
@@ -223,11 +230,48 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs, metrics: Metrics | None) -> It
             spread_fix(pod)
             if idle
             else fixes.advice(
-                f"Add replicas of {fixes.edited(pod)}: about {times} times as many serve what is here now at once; then scale on "
-                "waiting requests"
+                f"{_whether_spread(subject)}Add replicas of {fixes.edited(pod)}: about {times} times as many serve what is here now at "
+                "once; then scale on waiting requests"
             ),
         ),
         order=last.line.order,
+    )
+
+
+def _one_of_several(pod: Pod, engine: Engine, said: list[Said], beside: list[str]) -> Finding:
+    """One of a server's data parallel engines has the load, and others have none."""
+    last = said[-1]
+    return Finding(
+        role="cause",
+        summary=f"{last.waiting} requests wait in one engine of {engine.container.name or engine.title} while {last.running} run; "
+        f"{count_of(len(said) - 1, 'statement')} before {said[0].waiting} waited. Meanwhile {count_of(len(beside), 'other engine')} of "
+        f"the same server ({', '.join(beside)}) had nothing to do.",
+        evidence=(log_evidence(said[0].line), log_evidence(last.line)),
+        fixes=(
+            fixes.advice(
+                f"Start {pod.name} again, so that its requests are spread over all its engines anew; where it comes back, run "
+                "each engine as a pod of its own behind a router that balances by queue length, or try another release"
+            ),
+        ),
+        order=last.line.order,
+    )
+
+
+def _grew(said: list[Said]) -> bool:
+    """Whether the queue is longer in the last third of some statements than in the first."""
+    third = len(said) // 3
+    early, late = (sum(load.waiting for load in part) for part in (said[:third], said[-third:]))
+    return late >= _GROWS * early
+
+
+def _whether_spread(subject: Subject) -> str:
+    """What to look at before replicas are added, where there are others already."""
+    ready = dig(subject.workload.raw, "status.readyReplicas") if subject.workload else None
+    if not isinstance(ready, int) or ready < 2:
+        return ""
+    return (
+        f"See whether all {ready} replicas have a queue: a client that keeps its connections open stays with one. "
+        "Where they have: "
     )
 
 
@@ -248,6 +292,7 @@ def _refuses(pod: Pod, engine: Engine, logs: Logs, said: list[Said]) -> Finding 
                 "what stands before it pass a 503 on, rather than drop the server for it"
             ),
         ),
+        explains=("http-5xx",),
         order=last.line.order,
     )
 

@@ -1,5 +1,6 @@
 """A parser of tool calls that was named and not switched on."""
 
+import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -9,7 +10,9 @@ from kubectl_llmdoctor.api import (
     Finding,
     Logs,
     Pod,
+    answered,
     check,
+    count_of,
     fixes,
     log_evidence,
     often,
@@ -27,11 +30,18 @@ _ANSWERS = (
     ("requires --tool-call-parser to be set", r"requires --tool-call-parser to be set"),
 )
 
+#: What TensorRT-LLM warns of an answer (serve/tool_parser/base_tool_parser.py): a model may write one call in many wrongly, so many, and
+#: such a share of all answers, are of another format.
+_UNREAD, _WHOSE = "detected tool-call markup but extracted no", r"Tool parser '([\w.-]{1,60})' detected"
+_FEWEST_UNREAD, _SHARE_UNREAD = 5, 0.1
+
 #: Variables of NIM 1.x.
 _OF_NIM = ("NIM_ENABLE_AUTO_TOOL_CHOICE", "NIM_TOOL_CALL_PARSER")
 
 
-@check("tool-parser-not-enabled", since="0.1", severity="warning", literals=tuple(words for words, _ in _ANSWERS))
+@check(
+    "tool-parser-not-enabled", since="0.1", severity="warning", literals=(_UNREAD, *(words for words, _ in _ANSWERS))
+)
 def tool_parser_not_enabled(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """Tool calls are sent to a server that does not read them.
 
@@ -45,6 +55,9 @@ def tool_parser_not_enabled(pod: Pod, engine: Engine, cluster: Cluster, logs: Lo
 
     A server of vLLM that names a parser without the switch was meant to read tool calls and does not: vLLM makes the parser
     only where the switch is set. Models with Mistral's own tokenizer, and GPT-OSS, need no switch.
+
+    A parser of another format than the model's reads nothing: requests are answered with 200, and the calls are lost. TensorRT-LLM warns
+    of it where the marks of a call are there.
 
     ## Fix
 
@@ -76,6 +89,9 @@ def tool_parser_not_enabled(pod: Pod, engine: Engine, cluster: Cluster, logs: Lo
             order=line.order,
         )
         return
+    if logs is not None and (unread := _unread_calls(engine, logs)) is not None:
+        yield unread
+        return
     parser = engine.explicit("tool_call_parser")
     if engine.name != "vllm" or parser is None or not engine.found.argv_known or pod.partial or pod.log_only:
         return
@@ -88,6 +104,31 @@ def tool_parser_not_enabled(pod: Pod, engine: Engine, cluster: Cluster, logs: Lo
         'none: every request with tools and tool_choice "auto" fails with status 400.',
         evidence=(setting_evidence(engine.container, parser),),
         fixes=(fixes.set_flag(engine, "enable_auto_tool_choice", flag, "", f"Add {flag}"),),
+    )
+
+
+def _unread_calls(engine: Engine, logs: Logs) -> Finding | None:
+    """Calls whose marks the parser saw, and which it could not read."""
+    log = logs.current(engine.container.name)
+    lines = list(log.find(_UNREAD)) if log is not None else []
+    whose = re.search(_WHOSE, lines[-1].text[:2000]) if lines else None
+    if whose is None:
+        return None
+    all_of = answered(log, after=lines[0].number)
+    usual = len(lines) >= max(_FEWEST_UNREAD, _SHARE_UNREAD * all_of)
+    return Finding(
+        role="cause" if usual else "note",
+        severity="warning",
+        summary=f"The parser {whose[1]} of {engine.container.name} saw tool calls in {count_of(len(lines), 'answer')} and could not read "
+        f"them; {count_of(all_of, 'answer')} followed the first. The calls are lost, with status 200.",
+        evidence=(log_evidence(lines[-1]),),
+        fixes=(
+            fixes.advice(
+                f"Name the parser of the format that the model writes (--tool_parser) in {fixes.edited(engine.container.pod)}; look at "
+                "such an answer for it, and at whether max_tokens cut it off"
+            ),
+        ),
+        order=lines[-1].order,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterator
+from itertools import takewhile
 
 import msgspec
 
@@ -26,7 +27,14 @@ from kubectl_llmdoctor.api import (
 )
 
 #: What each line of JSON has, and of lines of text these.
-DETAILS = ('response_code_details"', "via_upstream", "response_payload_too_large", "{protocol_error}", "ext_proc_error")
+DETAILS = (
+    'response_code_details"',
+    "via_upstream",
+    "response_payload_too_large",
+    "{protocol_error}",
+    "{overflow}",
+    "ext_proc_error",
+)
 #: A request to generate or the like, its status and Envoy's detail: of an access log in JSON, and of one in text.
 _JSON = (
     r'"response_code":\s?"?(\d{3})\b',
@@ -61,6 +69,12 @@ _MEANT = (
         "BackendTrafficPolicy; per_connection_buffer_limit_bytes), or let clients ask for less at once",
     ),
     (
+        "overflow",
+        "as many requests as it lets wait for the server did, or as many connections were open as it may have",
+        "Raise what the gateway or mesh lets wait (Istio: http1MaxPendingRequests and maxConnections in the DestinationRule's "
+        "connectionPool; Envoy Gateway: circuitBreaker of a BackendTrafficPolicy) as far as the server keeps up, or add replicas",
+    ),
+    (
         "protocol_error",
         "the server does not speak at that port what the gateway takes it to speak",
         "Name the port of the Service, and of the container, by what is spoken there (http, or grpc or h2c; appProtocol), so that the "
@@ -69,6 +83,8 @@ _MEANT = (
 )
 #: So many in a row, up to the last, and not at one moment.
 _IN_A_ROW, _SECONDS, _MOST = 5, 60, 2000
+#: So many of the last requests of a path, and such a share of them, one in the last fourth among them: no few that a burst took.
+_OF_LATE, _FEWEST_OF_LATE, _SHARE_OF_LATE = 200, 10, 0.2
 #: So many answers at other routes for each request that fails make it one client's affair.
 BESIDE = 10
 #: A server that nobody asked for so many seconds since may have been mended by whoever saw it.
@@ -108,17 +124,23 @@ def by_gateway(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
         ]
         by_path: dict[str, list[_Asked]] = {}
         for one in mine:
-            rows = by_path.setdefault(one.path, [])
-            if one.failed:
-                rows.append(one)
-            else:
-                rows.clear()
-        for rows in by_path.values():
-            took = seconds_between(rows[0].line, rows[-1].line) if len(rows) >= _IN_A_ROW else None
-            if took is not None and took >= _SECONDS and of_now(rows[-1].line, pod):
-                since = [one for one in mine if one.line.number > rows[0].line.number and one.detail == _BY_SERVER]
-                yield _finding(pod, rows, few=len(since) >= BESIDE * len(rows))
-                return
+            by_path.setdefault(one.path, []).append(one)
+        for all_of in by_path.values():
+            row = [*takewhile(lambda one: one.failed, reversed(all_of))][::-1]
+            last = all_of[-_OF_LATE:]
+            for rows, among in ((row, row), (_often(last), last)):
+                took = seconds_between(rows[0].line, rows[-1].line) if len(rows) >= _IN_A_ROW else None
+                if took is not None and took >= _SECONDS and of_now(rows[-1].line, pod):
+                    since = [one for one in mine if one.line.number > rows[0].line.number and one.detail == _BY_SERVER]
+                    yield _finding(pod, rows, len(among), few=len(since) >= BESIDE * len(rows))
+                    return
+
+
+def _often(last: list[_Asked]) -> list[_Asked]:
+    """Those of the last requests that failed, where they are many, up to the end."""
+    failed = [one for one in last if one.failed]
+    enough = len(failed) >= max(_FEWEST_OF_LATE, _SHARE_OF_LATE * len(last))
+    return failed if enough and any(one.failed for one in last[-len(last) // 4 :]) else []
 
 
 def of_now(line: Line, pod: Pod) -> bool:
@@ -129,8 +151,9 @@ def of_now(line: Line, pod: Pod) -> bool:
     return not before and (ago is None or ago <= _LATELY)
 
 
-def _finding(pod: Pod, rows: list[_Asked], *, few: bool) -> Finding:
-    (line, path, status, detail), asked = msgspec.structs.astuple(rows[-1])[:4], count_of(len(rows), "request")
+def _finding(pod: Pod, rows: list[_Asked], among: int, *, few: bool) -> Finding:
+    line, path, status, detail = msgspec.structs.astuple(rows[-1])[:4]
+    asked = f"{f'{len(rows)} of ' if among > len(rows) else ''}the last {count_of(among, 'request')}"
     meant, advice = next(
         ((means, how) for words, means, how in _MEANT if words in detail),
         (
@@ -141,7 +164,7 @@ def _finding(pod: Pod, rows: list[_Asked], *, few: bool) -> Finding:
     return Finding(
         role="symptom",
         severity="warning" if few else "critical",
-        summary=f"{line.log.pod} has answered the last {asked} for {path} that were meant for {pod.name} with "
+        summary=f"{line.log.pod} has answered {asked} for {path} that were meant for {pod.name} with "
         f"{status} by itself ({detail}){': ' + meant if meant else ''}.",
         evidence=(log_evidence(rows[0].line, rows[0].detail), log_evidence(line, detail)),
         fixes=(fixes.advice(advice, owner="platform"),),

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
     Abstain,
+    Cluster,
     Engine,
     Finding,
     Fix,
@@ -15,8 +16,11 @@ from kubectl_llmdoctor.api import (
     fixes,
     gone,
     log_evidence,
+    often,
     said,
+    seconds_between,
 )
+from llmdoctor_checks._clients import told
 
 #: A server that is told to stop ends its engine, and then says the same of it.
 _STOPPING = ("[shutdown]", "Shutting down", "SIGTERM", "KeyboardInterrupt")
@@ -37,16 +41,22 @@ _DEATHS = (
     "coro=<RouterManager.loop_for_fwd() done,",  # LightLLM
 )
 
+#: What Triton answers for a model of its Python backend (vLLM's, too) whose process has ended: only clients print it. So often, and for
+#: so many seconds; a release that starts the process again answers the next request.
+_STUB = (("is not healthy", r"Stub process(?: '(?P<name>[\w.-]{1,200})')? is not healthy"),)
+_OFTEN, _SECONDS = 3, 60
 
-@check("engine-dead", since="0.1", literals=_DEATHS)
-def engine_dead(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding | Abstain]:
+
+@check("engine-dead", since="0.1", literals=(*_DEATHS, *(words for words, _ in _STUB)))
+def engine_dead(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None) -> Iterator[Finding | Abstain]:
     """The engine's process died while the server ran.
 
     The server in front of it answers all requests with an error from then on, and ends or is restarted. It is always a
     consequence: the process that died has printed why, in the first traceback, or was killed.
 
     A server that stays up although its engine is dead says so on its own port: `/health` of vLLM and TensorRT-LLM answers 503;
-    where nobody asked it, its log ends with the death of its engine, and no request is answered after that.
+    where nobody asked it, its log ends with the death of its engine, and no request is answered after that. Triton says it only to
+    its clients, of the process of a model.
     Without a liveness probe on that path the pod stays Ready, and nothing restarts it.
 
     ## Fix
@@ -61,6 +71,7 @@ def engine_dead(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Findi
     if pod.ready:
         for engine in subject.engines(pod):
             yield from _by_port(pod, engine, logs)
+            yield from _by_clients(pod, engine, cluster, logs)
         for container in pod.containers if logs is not None else ():
             log = logs.current(container.name) if logs and container.engine_dead else None
             line = gone(log) if log else None
@@ -114,6 +125,28 @@ def _by_port(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
         f"with {dead[0].status}: its engine is dead, and every request fails.",
         evidence=(*map(engine.answers.evidence, dead), *((log_evidence(line),) if line else ())),
         fixes=(_restart(pod, engine),),
+    )
+
+
+def _by_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
+    """Triton, whose clients are told again and again that the process of a model is gone."""
+    answers = told(pod, engine, cluster, logs, _STUB, "500") if engine.name == "triton" else []
+    if len(answers) < _OFTEN or (seconds_between(answers[0][0], answers[-1][0]) or 0) < _SECONDS:
+        return
+    line, words = answers[-1]
+    yield Finding(
+        role="symptom",
+        summary=f"{pod.name} counts as ready, and {line.log.pod} is told {often(len(answers))} that the process of "
+        f"{words['name'] or 'a model'} is gone: its requests fail.",
+        evidence=(log_evidence(line, words[0]),),
+        fixes=(
+            fixes.advice(
+                f"Have {pod.name} made anew once its log is saved, and read in it how that process ended (too little /dev/shm or memory, a "
+                f"crash of the model); Triton's /v2/health stays 200, so let the liveness probe ask the model itself{fixes.lone(pod)}",
+                f"kubectl -n {pod.namespace} delete pod {pod.name}",
+            ),
+        ),
+        order=line.order,
     )
 
 

@@ -1,7 +1,9 @@
 """The symptom of requests that all end with an error of the server's side, while the pod is ready."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
+from itertools import takewhile
 
 from kubectl_llmdoctor.api import (
     Container,
@@ -17,6 +19,7 @@ from kubectl_llmdoctor.api import (
     failing_routes,
     fixes,
     log_evidence,
+    often_failing_routes,
     raised_alike,
     said,
     seconds_between,
@@ -38,17 +41,19 @@ _PASSED_ON, _GIVEN_UP = (
 _ELSEWHERE = r"\blookup \S|(?:\bdial tcp |->)(?!127\.|\[::1\]|localhost)"
 _WHY = r'"error":"((?:[^"\\]|\\.){1,200})"|http: proxy error: (.{1,200})'
 _FEWEST, _SECONDS, _MOST, _JUST_NOW = 5, 60, 200, 3600
+#: What a server logs right above a request that it fails, so often at least, is why.
+_ABOVE, _COMPLAINS, _MOSTLY = 6, r"(?i)error|fail|exception|reject|refus|\[[EW]\]", 0.5
 #: So many seconds lie between two at most: now and then one fails everywhere, and of those that do not no log may tell.
 _CLOSE = 300
 
 
 @check("http-5xx", since="0.5", severity="critical", literals=(*DETAILS, *_PASSED_ON))
 def http_5xx(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
-    """Each request of late ends with an error of the server, or of the gateway before it.
+    """Requests end with an error of the server, or of the gateway before it.
 
     The pod is ready: its probes ask for something that needs no model. The access log shows that at one route every request
-    has failed with 5xx since a certain one. It is a symptom: what the log prints beside each says why, an exception of the
-    engine, of a parser or of the chat template, or another server that this one asks.
+    has failed with 5xx since a certain one, or many of the last ones have. It is a symptom: what the log prints beside each says
+    why, an exception of the engine, of a parser or of the chat template, or another server that this one asks.
 
     Where the server's own log is well, the gateway in front of it may answer by itself. Envoy's access log then has a detail other
     than `via_upstream`: an answer larger than its buffer (`response_payload_too_large`), a protocol that the port does
@@ -74,7 +79,8 @@ def _in_its_own_logs(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:
     with_gpu = [pod.gpu_container] if pod.gpu_container is not None else []
     for container in engines or with_gpu or (pod.containers if asks_as_one(pod) else []):
         log = logs.current(container.name)
-        if log is not None and (found := _by_itself(pod, container, log)) is not None:
+        found = (_by_itself(pod, container, log) or _often(pod, container, log)) if log is not None else None
+        if found is not None:
             return found
     servers = [*engines, *with_gpu, *pod.containers]
     return _by_its_proxy(pod, logs, [one for one in servers if one.role != "init"])
@@ -105,6 +111,51 @@ def _by_itself(pod: Pod, container: Container, log: Log) -> Finding | None:
             order=first.order,
         )
     return None
+
+
+def _often(pod: Pod, container: Container, log: Log) -> Finding | None:
+    """Many of the last requests at a route fail, and others are answered: what they have in common is why."""
+    for path, (failed, all_of) in often_failing_routes(log).items():
+        last = failed[-1]
+        if not re.search(OF_MODELS, path) or re.search(_NOT_DONE, last.text[:2000]) or not of_now(last, pod):
+            continue
+        why = _said_above(failed)
+        words = f": {said(why.text).text.strip()[:160]}" if why is not None else "."
+        return Finding(
+            role="symptom",
+            summary=f"{container.name} counts as ready, and has failed {len(failed)} of the last {count_of(all_of, 'request')} to {path}"
+            f"{words}",
+            evidence=(*((log_evidence(why),) if why is not None else ()), log_evidence(failed[0]), log_evidence(last)),
+            fixes=(
+                fixes.advice(
+                    "Look for what those that fail have in common and the others have not (a schema, tools, images, their "
+                    f"length), and send one of them to {pod.name} by hand",
+                    f"kubectl -n {pod.namespace} logs {pod.name} -c {container.name} --tail=200",
+                ),
+            ),
+            order=failed[0].order,
+        )
+    return None
+
+
+def _said_above(failed: list[Line]) -> Line | None:
+    """What the server complains of right above most of the requests that it fails, the first words of the last of them."""
+    last: dict[str, Line] = {}
+    times: Counter[str] = Counter()
+    for line in failed:
+        above = takewhile(_not_of_another, reversed([*line.log.lines(max(line.number - _ABOVE, 1), line.number - 1)]))
+        complaints = (x for x in above if re.search(_COMPLAINS, x.text[:300]))
+        here = {re.sub(r"[\da-f]*\d[\da-f]*", "0", x.text[:300]): x for x in complaints}
+        times.update(here.keys())
+        last |= here
+    usual = [last[text] for text, count in times.items() if count >= _MOSTLY * len(failed)]
+    newest = max((x.number for x in usual), default=0)
+    return min((x for x in usual if newest - x.number <= _ABOVE), key=lambda x: x.number, default=None)
+
+
+def _not_of_another(line: Line) -> bool:
+    """Whether a line is not that of another request in the access log."""
+    return " HTTP/1" not in line.text[:2000] and "request: POST " not in line.text[:2000]
 
 
 def _by_its_proxy(pod: Pod, logs: Logs, servers: list[Container]) -> Finding | None:
