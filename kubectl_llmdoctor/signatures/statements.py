@@ -31,8 +31,9 @@ _BEGAN, _KIND = "Starting workers", r"\*\w+\.([A-Za-z]\w{0,100})"
 #: How it words that it may not look at a kind, or that there is none such.
 _UNSEEN = r"failed to (?:list|watch)|no matches for kind|is forbidden: User|server APIs"
 
-#: Why a scheduler has found no node for a pod, by reasons of events: over where the pod has one (kube-scheduler, HAMi).
-_UNPLACED = ("FailedScheduling", "FilteringFailed", "BindingFailed")
+#: Why a scheduler has found no node for a pod, by reasons of events (kube-scheduler, HAMi): over where the pod has one by now, or the
+#: scheduler has said something else for so long.
+_UNPLACED, _SAID_SINCE = ("FailedScheduling", "FilteringFailed", "BindingFailed"), timedelta(minutes=1)
 
 #: A probe that has not failed for so long passes.
 _PASSED = timedelta(hours=1)
@@ -205,9 +206,17 @@ def _of_events(subject: Subject, pod: Pod | None, events: Iterable[Event]) -> It
         about_other = event.kind == "Pod" and pod is not None and event.name != pod.name
         if about_other or not (event.warning or event.kind != "Pod") or event.reason == "Unhealthy":
             continue  # what a probe met with is no fault of a start
-        if pod is not None and pod.spec.node_name and event.reason in _UNPLACED:
+        if pod is not None and event.reason in _UNPLACED and (pod.spec.node_name or _overruled(event, pod, subject)):
             continue
         yield _Statement(text=event.message, evidence=event_evidence(event, subject.cluster))
+
+
+def _overruled(event: Event, pod: Pod, subject: Subject) -> bool:
+    """Whether the scheduler has said why it finds no node for the pod later than by this event."""
+    later = (
+        e.last for e in subject.events.of("FailedScheduling") if e.name == pod.name and e.reporter == event.reporter
+    )
+    return event.last is not None and any(last and last - event.last > _SAID_SINCE for last in later)
 
 
 def _of_probes(subject: Subject, pod: Pod) -> Iterator[_Statement]:
