@@ -20,7 +20,7 @@ from kubectl_llmdoctor.facts.units import parse_time, say_seconds
 from kubectl_llmdoctor.facts.unknown import NOT_APPLICABLE, Later, NotApplicable, Unknown
 from kubectl_llmdoctor.facts.workload import Workload, top_of
 from kubectl_llmdoctor.snapshot import Missing
-from kubectl_llmdoctor.tree import dig
+from kubectl_llmdoctor.tree import dig, rows
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor.facts.accelerator import Accelerator
@@ -61,6 +61,8 @@ _BEFORE_ANY = frozenset(
 _BEFORE_ONE = frozenset({"Failed", "InspectFailed", "ErrImageNeverPull", "FailedToRetrieveImagePullSecret"})
 #: An engine prints something within this time of its start.
 _LATE_SECONDS = 900
+#: A controller tries again after so long at most (the rate limiter of its queue): what it has not said since is over.
+_TRIED_SECONDS = 1000
 #: Why a container waits that has been started, or is about to be.
 _ON_THE_WAY = ("CrashLoopBackOff", "ContainerCreating", "PodInitializing", "")
 
@@ -200,7 +202,25 @@ class Subject:
     @cached_property
     def refused(self) -> bool:
         """Whether an operator says that what serves here has failed, whatever its pods look like."""
-        return any(said.failed for workload in self.platform for said in workload.said)
+        return any(said.failed for workload in self.platform for said in workload.said) or bool(self.warned)
+
+    @cached_property
+    def warned(self) -> list[Event]:
+        """What operators warn of about their own objects, and tried again of late, while those are not ready."""
+        unready = {
+            (workload.kind, workload.name)
+            for workload in self.platform
+            for condition in rows(workload.raw, "status.conditions")
+            if condition.get("type") == "Ready" and condition.get("status") != "True"
+        }
+        now = self.cluster.now
+        return [
+            event
+            for event in (self.events if unready else ())
+            if event.warning
+            and (event.kind, event.name) in unready
+            and not (now and event.last and (now - event.last).total_seconds() > _TRIED_SECONDS)
+        ]
 
     @cached_property
     def controllers(self) -> list[tuple[Pod, Log]]:

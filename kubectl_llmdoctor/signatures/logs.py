@@ -401,14 +401,15 @@ def _beside(subject: Subject, pod: Pod, container: Container | None) -> bool:
 def _died(pod: Pod, container: Container | None, *, previous: bool) -> bool:
     """Whether this log is of an instance that went wrong: a log of a ready container proves no failure of the server.
 
-    Nor does one of an instance before it, which had long ended, while another container fails.
+    Nor does one of an instance before it, which had long ended, while another container fails; nor any of an init container that
+    came to its end.
     """
     if pod.log_only or container is None or container.engine_dead:
         return True
+    ended = container.status.state.terminated
+    if ended is not None and ended.exit_code == 0 and (not previous or container.role == "init"):
+        return False
     if previous:
         well = container.running and container.status.ready
         return not well or any(t.container is None or t.container.name == container.name for t in pod.troubles)
-    ended = container.status.state.terminated
-    if ended is not None and ended.exit_code == 0:
-        return False
     return not (container.running and container.status.ready)

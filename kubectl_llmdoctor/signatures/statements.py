@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from functools import partial
 
@@ -12,6 +12,7 @@ import msgspec
 from kubectl_llmdoctor.check import Finding
 from kubectl_llmdoctor.evidence import event_evidence, log_evidence, quotation
 from kubectl_llmdoctor.facts.container import Container
+from kubectl_llmdoctor.facts.events import Event
 from kubectl_llmdoctor.facts.logs import Line, Log
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.subject import Subject, told_elsewhere
@@ -29,6 +30,10 @@ _NEVER_BEGAN = "caches to sync"
 _BEGAN, _KIND = "Starting workers", r"\*\w+\.([A-Za-z]\w{0,100})"
 #: How it words that it may not look at a kind, or that there is none such.
 _UNSEEN = r"failed to (?:list|watch)|no matches for kind|is forbidden: User|server APIs"
+
+#: Why a scheduler has found no node for a pod, by reasons of events (kube-scheduler, HAMi): over where the pod has one by now, or the
+#: scheduler has said something else for so long.
+_UNPLACED, _SAID_SINCE = ("FailedScheduling", "FilteringFailed", "BindingFailed"), timedelta(minutes=1)
 
 #: A probe that has not failed for so long passes.
 _PASSED = timedelta(hours=1)
@@ -97,8 +102,8 @@ def _statements(signature: Signature, subject: Subject, pod: Pod | None) -> Iter
             yield from _kept_ends(subject, own)
     if "log" in signature.sources and pod is None:
         yield from _of_controllers(signature, subject)
-    if "event" in signature.sources and (own or pod is None):
-        yield from _of_events(subject, own)
+    if "event" in signature.sources:
+        yield from _of_events(subject, own, subject.events if own or pod is None else subject.warned)
     if "probe" in signature.sources and own:
         yield from _of_probes(subject, own)
 
@@ -195,13 +200,23 @@ def _says_why(text: str, kinds: set[str]) -> bool:
     return named and bool(re.search(_UNSEEN, text))
 
 
-def _of_events(subject: Subject, pod: Pod | None) -> Iterator[_Statement]:
+def _of_events(subject: Subject, pod: Pod | None, events: Iterable[Event]) -> Iterator[_Statement]:
     """Warnings about the pod, and all that is said of what it belongs to."""
-    for event in subject.events:
+    for event in events:
         about_other = event.kind == "Pod" and pod is not None and event.name != pod.name
         if about_other or not (event.warning or event.kind != "Pod") or event.reason == "Unhealthy":
             continue  # what a probe met with is no fault of a start
+        if pod is not None and event.reason in _UNPLACED and (pod.spec.node_name or _overruled(event, pod, subject)):
+            continue
         yield _Statement(text=event.message, evidence=event_evidence(event, subject.cluster))
+
+
+def _overruled(event: Event, pod: Pod, subject: Subject) -> bool:
+    """Whether the scheduler has said why it finds no node for the pod later than by this event."""
+    later = (
+        e.last for e in subject.events.of("FailedScheduling") if e.name == pod.name and e.reporter == event.reporter
+    )
+    return event.last is not None and any(last and last - event.last > _SAID_SINCE for last in later)
 
 
 def _of_probes(subject: Subject, pod: Pod) -> Iterator[_Statement]:

@@ -38,7 +38,7 @@ Kind = Literal["preempted", "drained", "lost", "rebooted"]
 #: What follows when a pod is taken away: itself ends, and the others of its group lose a member.
 CONSEQUENCES = (
     *FAILED_START, "rollout-stuck", "worker-lost", "ray-cluster", "multinode-discovery", "nccl-timeout", "nccl-other",
-    "engine-dead", "probe-too-short",
+    "engine-dead", "probe-too-short", "node-selector-mismatch",
 )  # fmt: skip
 
 #: Taints that the control plane sets on a node that no longer answers.
@@ -67,6 +67,9 @@ _BY_SCHEDULER = r"Pod is evicted, because of \w*(?:preempt|reclaim)|Pod \S+ was 
 
 #: How Kueue begins to say for whom a pod had to go.
 BY_KUEUE = "Preempted to accommodate"
+
+#: The condition of a pod that Kueue ends before it runs (pkg/controller/tas): the node that it pinned the pod to was tainted since.
+_PINNED = "TerminatedByKueue"
 
 #: Events about a pod that say who takes it away, by reason and an expression for the beginning of the message.
 _EVENTS: tuple[tuple[str, str, Kind], ...] = (
@@ -123,6 +126,10 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
     before: int = 0
     #: the plugin of the descheduler that did it
     plugin: str = ""
+    #: the node that its queue had pinned it to, where that was tainted before it ran there
+    pinned: str = ""
+    #: whether the node reports, and says that it is not ready
+    unready: bool = False
 
 
 def lost(found: Taken, summary: str, fix: Fix) -> Finding:
@@ -145,7 +152,8 @@ def taken(pod: Pod, subject: Subject, events: Events | None, node: Node | None) 
     whole = workload is not None and workload.replicas and (workload.ready or 0) >= workload.replicas
     if whole and len(subject.pods) == 1 and pod.status.phase != "Failed":
         return None
-    found = _by_status(pod, node) or _silent(pod, node) or _by_event(pod, events, node) or _rebooted(pod, events)
+    found = _by_status(pod, node) or _silent(pod, node) or _by_event(pod, events, node)
+    found = found or _remade(pod, node) or _rebooted(pod, events)
     if found is None:
         return _again(pod)
     found = _by_intent(pod, events, found) or found
@@ -153,9 +161,7 @@ def taken(pod: Pod, subject: Subject, events: Events | None, node: Node | None) 
     evidence = dict.fromkeys((*found.evidence, *(event_evidence(event, pod.cluster) for event in about)))
     spot = any(event.reason.startswith("Spot") for event in about)
     plugin = next((event.reason for event in about if re.match(_DESCHEDULED, event.message)), "")
-    return Taken(
-        kind=found.kind, why=found.why, open=found.open, evidence=tuple(evidence)[:4], spot=spot, plugin=plugin
-    )
+    return msgspec.structs.replace(found, evidence=tuple(evidence)[:4], spot=spot, plugin=plugin)
 
 
 def _again(pod: Pod) -> Taken | None:
@@ -217,6 +223,11 @@ def _by_status(pod: Pod, node: Node | None) -> Taken | None:
         said = f"{stopped.reason}: {stopped.message}"
         quoted = (pod_evidence(pod, "status.conditions[TerminationTarget]", said),)
         return Taken(kind="preempted", why=stopped.message, evidence=quoted)
+    ended = pod.condition(_PINNED)
+    if ended is not None and ended.status == "True":
+        quoted = (pod_evidence(pod, f"status.conditions[{_PINNED}]", f"{ended.reason}: {ended.message}"),)
+        pinned = pod.spec.node_name or str(pod.spec.node_selector.get("kubernetes.io/hostname") or "its node")
+        return Taken(kind="drained", why=ended.message, evidence=quoted, pinned=pinned)
     ready = pod.condition("Ready")
     if ready is not None and ready.reason == "Evict" and re.match(_BY_SCHEDULER, ready.message):
         quoted = (pod_evidence(pod, "status.conditions[Ready]", f"{ready.reason}: {ready.message}"),)
@@ -232,7 +243,7 @@ def _by_status(pod: Pod, node: Node | None) -> Taken | None:
     evidence = [pod_evidence(pod, "status.conditions[DisruptionTarget]", said)]
     silent = _silent(pod, node) if condition.reason == "DeletionByTaintManager" else None
     if silent:
-        return Taken(kind="lost", why=silent.why, evidence=(*evidence, *silent.evidence), since=silent.since)
+        return msgspec.structs.replace(silent, evidence=(*evidence, *silent.evidence))
     by_taint = condition.reason == "DeletionByTaintManager"
     return Taken(
         kind=found, why=condition.message or condition.reason, evidence=tuple(evidence), open=by_taint and node is None
@@ -299,11 +310,35 @@ def _rebooted(pod: Pod, events: Events | None) -> Taken | None:
 
 
 def _silent(pod: Pod, node: Node | None) -> Taken | None:
-    """A node that the control plane has heard nothing of, under a pod that is no longer ready."""
+    """A node that the control plane has heard nothing of, or only that it is not ready, under a pod that is no longer ready."""
     ready = node.condition("Ready") if node else None
-    if node is None or ready is None or ready.status != "Unknown" or pod.ready:
+    if node is None or ready is None or ready.status == "True" or pod.ready:
         return None
-    evidence = [node_evidence(node, f"Ready=Unknown: {ready.reason} {ready.message}".rstrip())]
+    said = ready.status == "False"
+    if said and not _unready_by_node(pod, node):
+        return None
+    evidence = [node_evidence(node, f"Ready={ready.status}: {ready.reason} {ready.message}".rstrip())]
     evidence += [node_evidence(node, f"taint {t.key}") for t in node.obj.spec.taints if t.key in _SILENT][:1]
     since = parse_time(ready.last_transition_time)
-    return Taken(kind="lost", why=ready.message or ready.reason, evidence=tuple(evidence), since=since)
+    return Taken(kind="lost", why=ready.message or ready.reason, evidence=tuple(evidence), since=since, unready=said)
+
+
+def _unready_by_node(pod: Pod, node: Node) -> bool:
+    """Whether a pod on a node that says it is not ready has no trouble but that: it was evicted for it, or its containers are ready."""
+    evicted, containers = pod.condition("DisruptionTarget"), pod.condition("ContainersReady")
+    by_taint = evicted is not None and evicted.reason == "DeletionByTaintManager"
+    if by_taint:
+        return any(taint.key in _SILENT for taint in node.obj.spec.taints)
+    return containers is not None and containers.status == "True"
+
+
+def _remade(pod: Pod, node: Node | None) -> Taken | None:
+    """A node that was made anew under the name of the one that the pod was placed on: its kubelet refused what it did not know."""
+    placed = pod.condition("PodScheduled")
+    at = parse_time(placed.last_transition_time if placed else None) or parse_time(pod.status.start_time)
+    made = parse_time(node.obj.metadata.creation_timestamp) if node else None
+    if node is None or pod.status.reason != "NodeAffinity" or not (at and made and made > at):
+        return None
+    said = f"{pod.status.reason}: {pod.status.message}"
+    quoted = (pod_evidence(pod, "status", said), node_evidence(node, f"metadata.creationTimestamp {made.isoformat()}"))
+    return Taken(kind="lost", why="the Node of that name is younger than the pod's place on it", evidence=quoted)

@@ -11,9 +11,9 @@ def node_drained(pod: Pod, subject: Subject, events: Events | None, node: Node |
     """The pod was evicted because its node was drained, interrupted or shut down.
 
     Somebody took the pod away by intent: `kubectl drain`, an upgrade, an autoscaler that removes or consolidates nodes, the
-    interruption of a spot machine, a NoExecute taint, the descheduler, or the shutdown of the node. The server is not at fault. It ends by
-    SIGTERM (143), or by SIGKILL (137) when the grace period is too short, and the others of its group report only a broken
-    connection.
+    interruption of a spot machine, a NoExecute taint, the descheduler, or the shutdown of the node. Kueue ends a pod that it has
+    pinned to a node which was tainted since. The server is not at fault. It ends by SIGTERM (143), or by SIGKILL (137) when the
+    grace period is too short, and the others of its group report only a broken connection.
 
     ## Fix
 
@@ -31,6 +31,8 @@ def node_drained(pod: Pod, subject: Subject, events: Events | None, node: Node |
         return
     name = pod.spec.node_name or "its node"
     summary = f"{pod.name} was taken from {name}: {found.why}"
+    if found.pinned:
+        summary = f"Kueue had given {pod.name} to {found.pinned}, which was tainted before it ran there: {found.why}"
     if found.before:
         summary = f"{found.before} pods before {pod.name} were taken away, and it starts anew: {found.why}."
     yield lost(
@@ -43,6 +45,13 @@ def node_drained(pod: Pod, subject: Subject, events: Events | None, node: Node |
             f"kubectl -n {pod.namespace} get poddisruptionbudgets",
         )
         if found.plugin
+        else fixes.advice(
+            f"Take the taint from {found.pinned} when it is sound again, or have Kueue choose anew: set spec.active of the Workload "
+            "to false, and to true again when the pods are gone",
+            f"kubectl -n {pod.namespace} get workloads.kueue.x-k8s.io",
+            f"kubectl describe node {found.pinned}" if found.pinned != "its node" else "kubectl get nodes",
+        )
+        if found.pinned
         else fixes.advice(
             "Run it on machines that are not taken back, or several replicas on different ones: no PodDisruptionBudget "
             f"holds a spot machine ({fixes.edited(pod)})"

@@ -10,10 +10,11 @@ from llmdoctor_checks.scheduling._disruption import lost, taken
 def node_lost(pod: Pod, subject: Subject, events: Events | None, node: Node | None) -> Iterator[Finding]:
     """The node stopped answering under the running pod.
 
-    The kubelet no longer reports, or does so after a reboot: the machine crashed, was switched off or taken back, lost its
-    network, or its kubelet hangs. The control plane marks the pods not ready after 40 seconds and deletes them after five
-    minutes; a pod of a StatefulSet (so of a LeaderWorkerSet, too) stays Terminating until the node is back or its object is
-    deleted. The other pods of a group see a dead Ray node or a broken connection.
+    The kubelet no longer reports, does so after a reboot, or says that the node is not ready, since its container runtime or
+    network plugin is down: the machine crashed, was switched off or taken back, lost its network, or its kubelet hangs. The
+    control plane marks the pods not ready after 40 seconds and deletes them after five minutes; a pod of a StatefulSet (so of a
+    LeaderWorkerSet, too) stays Terminating until the node is back or its object is deleted. The other pods of a group see a
+    dead Ray node or a broken connection.
 
     ## Fix
 
@@ -35,6 +36,9 @@ def node_lost(pod: Pod, subject: Subject, events: Events | None, node: Node | No
         fixes.advice(
             f"Find out what rebooted {name} (its kernel's log of before, an update, the cloud); the pod starts anew by itself"
             if found.kind == "rebooted"
+            else f"Mend what the kubelet of {name} names (the container runtime that hangs, the network plugin): the node is ready again "
+            "by itself then"
+            if found.unready
             else f"See why {name} no longer reports; only when it will not come back, delete its Node object (kubectl delete node), "
             "so that the pods are made elsewhere",
             f"kubectl describe node {name}",

@@ -25,6 +25,12 @@ def pod_failed(pod: Pod) -> Iterator[Finding]:
             yield Finding(
                 role="symptom",
                 confidence="certain",
-                summary=f"{pod.name} has failed: {pod.status.reason or 'a container ended with an error'}.",
+                summary=f"{pod.name} has failed: {pod.status.reason or _unnamed(pod)}.",
                 evidence=(pod_evidence(pod, "status", trouble.text),),
             )
+
+
+def _unnamed(pod: Pod) -> str:
+    """Why it failed, where its status names no reason: who ends a pod before it runs need not give one."""
+    ended = any(container.terminated for container in pod.containers)
+    return "a container ended with an error" if ended else "its status names no reason, and no container that ended"

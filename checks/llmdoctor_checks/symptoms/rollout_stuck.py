@@ -61,7 +61,7 @@ def rollout_stuck(subject: Subject, workload: Workload) -> Iterator[Finding]:
             role="symptom",
             severity="critical" if failed else "warning",
             confidence="certain",
-            summary=f"The operator of {workload.ref} says that it " + ("has failed." if failed else "is not ready."),
+            summary=f"The operator of {workload.ref} says that it {'has failed' if failed else 'is not ready'}{_words(told[0].text)}.",
             evidence=tuple(told[:4]),
         )
 
@@ -73,3 +73,9 @@ def _fails(pod: Pod) -> bool:
         t.kind != "not-ready" or now is None or t.since is None or (now - t.since).total_seconds() > _LOADING_SECONDS
         for t in pod.troubles
     )
+
+
+def _words(text: str) -> str:
+    """The first line of what an operator says, where it says more than a condition's value."""
+    line = text.strip().partition("\n")[0][:200].rstrip(". ")
+    return f": {line}" if line not in ("", "False", "True") else ""
