@@ -45,6 +45,11 @@ def contradicted(line: Line) -> bool:
     return any(x.number in last and looks_like_error(x.text) and not _ONLY_ENDS.search(x.text[:500]) for x in after)
 
 
+def nothing_else_after(line: Line) -> bool:
+    """Whether a program has said nothing but errors since a line."""
+    return all(looks_like_error(one.text) for one in _said(line.log, line.number + 1))
+
+
 def _raised_last(log: Log) -> Traceback | None:
     """The exception of which a program ended."""
     last = max(tracebacks(log), key=lambda one: one.last.number, default=None)

@@ -23,10 +23,12 @@ from kubectl_llmdoctor.api import (
     answered,
     check,
     dig,
+    endings,
     event_evidence,
     fixes,
     k8s,
     log_evidence,
+    log_of,
     object_evidence,
     phase_of,
     pod_evidence,
@@ -147,8 +149,11 @@ def _with_tls(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding
 def _by_log(pod: Pod, container: Container, logs: Logs | None, events: Events | None) -> Iterator[Finding]:
     """A program that is no known engine, whose log says where it listens, and whose probe is refused elsewhere."""
     refused = [(kind, e) for kind, e in failures(container, events) if "connection refused" in e.message]
-    stuck = any(t.kind == "not-ready" and t.container is container for t in pod.troubles)
+    stuck = any(t.kind in ("not-ready", "crashed") and t.container is container for t in pod.troubles)
+    ended = next((e for e in endings(pod) if e.container is container), None)
     log = logs.current(container.name) if logs else None
+    if log is None and logs is not None and ended is not None:
+        log = log_of(ended, logs)
     if not stuck or not refused or log is None or ended_by_itself(container, events):
         return
     found = ((line, re.search(_SERVES, line.text[:2000])) for line in log.find("unning on ", "Listening at:"))
