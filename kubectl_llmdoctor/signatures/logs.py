@@ -308,8 +308,10 @@ class _Wording:
         return self._pod.log_only or self._has_ended()
 
     def _stands_still(self, line: Line) -> bool:
-        """Whether a program that runs has not become ready for long, and has said nothing but errors since a line."""
+        """Whether a program that runs, and is no engine, has not become ready for long, and said nothing but errors since a line."""
         container, now = self._container, self._pod.cluster.now
+        if any(engine.container.name == self._log.container for engine in self._subject.engines(self._pod)):
+            return False  # it may load for long without a word
         running = container.status.state.running if container is not None else None
         begun = parse_time(running.started_at) if running else None
         if container is None or container.status.ready or now is None or begun is None:

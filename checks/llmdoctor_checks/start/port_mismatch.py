@@ -9,6 +9,7 @@ from kubectl_llmdoctor.api import (
     Abstain,
     Confidence,
     Container,
+    Ending,
     Engine,
     Events,
     Evidence,
@@ -65,6 +66,9 @@ _READS_PORT = frozenset({"tgi", "tei"})
 
 #: The servers that show their metrics at the port for requests, and at no other. A TEI that speaks gRPC has one for them (`prometheus.rs`).
 _ONE_PORT = frozenset({"vllm", "sglang", "tgi", "tei", "llama.cpp"})
+
+#: An instance that its probe ends may live so much longer than the probe's budget, and as long again as it takes to end.
+_LONGER, _TO_END = 1.5, 60
 
 #: Those of these addresses that are only the process' own.
 _LOOPBACK = r"127\.[\d.]+|localhost|\[::1\]"
@@ -160,7 +164,7 @@ def _by_log(pod: Pod, container: Container, logs: Logs | None, events: Events | 
     ports = {int(said["port"]): line for line, said in found if said and not re.fullmatch(_LOOPBACK, said["host"])}
     for kind, probe in container.spec.probes.items():
         asked = _port(container, probe)
-        if kind != refused[-1][0] or asked is None or not ports or asked in ports:
+        if kind != refused[-1][0] or asked is None or not ports or asked in ports or _answered_once(ended, probe):
             continue
         if _listener(container, asked):
             return
@@ -177,6 +181,11 @@ def _by_log(pod: Pod, container: Container, logs: Logs | None, events: Events | 
             fixes=(_fix(container, kind, probe, number),),
         )
         return
+
+
+def _answered_once(ended: Ending | None, probe: k8s.Probe) -> bool:
+    """Whether an instance lived longer than one whose probe is never answered: something listened at that port."""
+    return ended is not None and (ended.seconds or 0) > _LONGER * probe.budget + _TO_END
 
 
 def _by_probe(pod: Pod, container: Container, logs: Logs | None) -> Iterator[Finding]:
