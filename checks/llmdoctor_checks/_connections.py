@@ -49,6 +49,7 @@ STATED = (
     rf"host='(?P<host>{HOST})', port=(?P<port>\d{{1,5}})",
     rf"to host (?P<host>{HOST}):(?P<port>\d{{1,5}})",
     rf"(?:Failed|attempt|Could not|Unable|ailed) to connect to (?P<host>{HOST})(?: port |:)(?P<port>\d{{1,5}})",
+    rf"Error -?\d{{1,4}} connecting to (?P<host>{HOST}):(?P<port>\d{{1,5}})",
     rf"socket: tcp:(?P<host>{HOST}):(?P<port>\d{{1,5}})",
     r"remote host \((?P<host>\d{1,3}(?:\.\d{1,3}){3})\)",
     rf"outbound\|(?P<port>\d{{1,5}})\|[\w-]{{0,80}}\|(?P<host>{HOST})",

@@ -15,13 +15,14 @@ _BELOW, _MESSAGE = 12, 4
 #: of a Go program's goroutines, or of a Java program's exceptions, stand below them.
 _STATEMENTS, _LINES = 6, 400
 #: What stands below or between last words and is none: frames of Java, Node.js, Go, Rust and .NET, what a shell or the runtime
-#: adds to them (npm, pnpm and yarn, too), the fields of an object that Node.js prints with an error, and blank lines.
+#: adds to them (npm, pnpm and yarn, too), the fields of an object that Node.js prints with an error, as it is or as JSON, and blank lines.
 _FRAME = expression(
     r"\s*$|\s+at |\s*\.\.\. \d+ more|\s*\^+\s*$|goroutine \d|\t/"
     r"|[\w./*-]{1,200}\.\S{1,100}\((?:\{?0x|\.\.\.|\)$)|created by |stack backtrace:|\s+\d+: 0x"
     r"|\s+\d+: [\w<]\S{0,300}::|note: |Node\.js v|exit status \d|\s*--- End of|Aborted\b|\[signal "
     r"|npm (?:notice|warn|WARN)\b|npm (?:error|ERR!)(?:$| (?:code|errno|path|command|workspace|location|Lifecycle|Exit|signal|A complete))"
     r"|\s{2,}(?!(?:err(?:or)?|message|msg|why|reason|cause)\b)[a-z_$][\w$]{0,60}: |\s{2,}\S.{0,300}[{\[]$|\s*[}\])]{1,3},?\s*$"
+    r"|\s{2,}\"(?!(?:err(?:or)?|message|msg|why|reason|cause)\")[\w$.-]{1,60}\": |\s{2,}\"[^\"]{0,200}\",?\s*$|\s*[{\[]\s*$"
     r"|\s*ELIFECYCLE\b|error Command failed with exit code |info Visit http"
 )
 #: An error that says only that the program ends, or does not come up.
@@ -43,6 +44,11 @@ def contradicted(line: Line) -> bool:
     after = line.log.lines(line.number + 1)
     last = last_words(line.log)
     return any(x.number in last and looks_like_error(x.text) and not _ONLY_ENDS.search(x.text[:500]) for x in after)
+
+
+def nothing_else_after(line: Line) -> bool:
+    """Whether a program has said nothing but errors since a line."""
+    return all(looks_like_error(one.text) for one in _said(line.log, line.number + 1))
 
 
 def _raised_last(log: Log) -> Traceback | None:

@@ -16,7 +16,7 @@ from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.destinations import is_loopback
 from kubectl_llmdoctor.facts.endings import endings
 from kubectl_llmdoctor.facts.failed_models import FOREIGN, failed_models, failing_alike, unserved_from
-from kubectl_llmdoctor.facts.last_words import contradicted, last_words
+from kubectl_llmdoctor.facts.last_words import contradicted, last_words, nothing_else_after
 from kubectl_llmdoctor.facts.logs import Line, Log
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.processes import looks_like_error, raised_at, said, said_why, tracebacks
@@ -304,7 +304,20 @@ class _Wording:
             return True
         if line.number not in last_words(self._log) or _GOES_ON.search(line.text[:500]):
             return False
-        return self._pod.log_only or ((self._log.previous or not self._running) and self._has_ended())
+        if self._running and not self._log.previous:
+            return self._stands_still(line)
+        return self._pod.log_only or self._has_ended()
+
+    def _stands_still(self, line: Line) -> bool:
+        """Whether a program that runs, and is no engine, has not become ready for long, and said nothing but errors since a line."""
+        container, now = self._container, self._pod.cluster.now
+        if any(engine.container.name == self._log.container for engine in self._subject.engines(self._pod)):
+            return False  # it may load for long without a word
+        running = container.status.state.running if container is not None else None
+        begun = parse_time(running.started_at) if running else None
+        if container is None or container.status.ready or now is None or begun is None:
+            return False
+        return (now - begun).total_seconds() >= _PAST_SECONDS and nothing_else_after(line)
 
     @property
     def _running(self) -> bool:

@@ -14,6 +14,7 @@ import msgspec
 from kubectl_llmdoctor.api import (
     Cluster,
     Destination,
+    Events,
     Evidence,
     Finding,
     Item,
@@ -31,6 +32,7 @@ from kubectl_llmdoctor.api import (
     last_words,
     log_evidence,
     log_of,
+    probe_kills,
     rows,
     selector_of,
     tracebacks,
@@ -60,6 +62,8 @@ LITERALS = (*(literal for literal, _ in _UNREACHED), *_OVER, *REFUSED, *NAMELESS
 
 #: Exit codes of a program that somebody ended begin there; C++, Go and Rust abort with the other of what nobody caught.
 _BY_SIGNAL, _ABORTED = 128, 134
+#: That a name does not exist; a resolver that did not answer says something else.
+_NO_NAME = r"no such host|ENOTFOUND|[Nn]ame or service not known|UnknownHostException|Name does not resolve"
 #: What takes traces and metrics: a program does without.
 _TELEMETRY = r"(?i)otel|opentelemetry|telemetry|jaeger|tempo|zipkin|prometheus|langfuse|phoenix|sentry|statsd"
 _TELEMETRY_PORTS = frozenset({4317, 4318, 8125, 9411, 14268})
@@ -70,7 +74,7 @@ _AFTER = 200
 _HERE = ("localhost", "127.0.0.1", "::1")
 #: Ports of stores; at any other of its own pod a program may have asked a process that it had started itself.
 _STORES = frozenset({2379, 3306, 5432, 5672, 6333, 6379, 8123, 9000, 9092, 9200, 19530, 27017})
-_CONSEQUENCES = (*FAILED_START, "rollout-stuck")
+_CONSEQUENCES = (*FAILED_START, "rollout-stuck", "probe-too-short")
 
 
 class _Said(msgspec.Struct, frozen=True):
@@ -93,7 +97,7 @@ class _Why(msgspec.Struct, frozen=True):
     known: bool = True
 
 
-def unreached(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
+def unreached(pod: Pod, cluster: Cluster, logs: Logs | None, events: Events | None) -> Iterator[Finding]:
     """A pod that does not start or serve since its database does not answer."""
     if logs is None or not pod.exists or pod.ready:
         return
@@ -102,7 +106,7 @@ def unreached(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding
     if said is not None and why is not None and not why.known and len(said.line.log) - said.line.number > _AFTER:
         return  # it went on, and nothing that was read is wrong with the database
     if said is None or why is None:
-        ended = ((one, _why(one, pod, cluster)) for one in _ended_of(pod, logs))
+        ended = ((one, _why(one, pod, cluster)) for one in _ended_of(pod, logs, events))
         said, why = next(((one, why) for one, why in ended if why.known), (None, None))
     if said is None or why is None:
         return
@@ -133,13 +137,14 @@ def _said(pod: Pod, logs: Logs) -> _Said | None:
     return None
 
 
-def _ended_of(pod: Pod, logs: Logs) -> Iterator[_Said]:
-    """Whom of the cluster's servers a program asked last, without a connection, that ended by itself and is no engine."""
+def _ended_of(pod: Pod, logs: Logs, events: Events | None) -> Iterator[_Said]:
+    """Whom of the cluster's servers a program asked last, without a connection, that ended by itself, or of a probe, and is no engine."""
     if engines_in(pod):
         return
     for ending in endings(pod):
         log = log_of(ending, logs)
-        if log is None or not (0 < ending.code < _BY_SIGNAL or ending.code == _ABORTED):
+        by_itself = 0 < ending.code < _BY_SIGNAL or ending.code == _ABORTED
+        if log is None or not (by_itself or (events and any(probe_kills(pod, events, ending.container)))):
             continue
         last = last_words(log)
         for line in reversed([x for x in log.lines(min(last, default=1), max(last, default=0)) if x.number in last]):
@@ -187,7 +192,7 @@ def _why(said: _Said, pod: Pod, cluster: Cluster) -> _Why:
     to = follow(host, port, pod, cluster)
     if to is not None and to.service is not None:
         return _of_service(said, to.service, to, cluster)
-    if to is not None and to.name and cluster.exists("Service", to.namespace, to.name) is False:
+    if to is not None and to.name and _not_there(said, to, cluster):
         return _Why(
             f"namespace {to.namespace} has no Service {to.name}",
             (),
@@ -201,6 +206,13 @@ def _why(said: _Said, pod: Pod, cluster: Cluster) -> _Why:
         ("kubectl get services,endpointslices -A | grep -i -e postgres -e sql -e db",),
         known=False,
     )
+
+
+def _not_there(said: _Said, to: Destination, cluster: Cluster) -> bool:
+    """Whether a Service is none of the namespace's: all were read, or some were, and its name has no address."""
+    there = cluster.exists("Service", to.namespace, to.name)
+    nameless = re.search(_NO_NAME, said.line.text[:4000]) is not None
+    return there is False or (there is None and nameless and any(cluster.items("Service", to.namespace)))
 
 
 def _of_this_pod(said: _Said, pod: Pod) -> _Why:

@@ -7,6 +7,7 @@ from typing import Any
 from kubectl_llmdoctor.api import (
     Cluster,
     Engine,
+    Events,
     Evidence,
     Finding,
     Item,
@@ -57,7 +58,9 @@ _LIKE, _ITS_OWN = 3, r"hash|pod-name|pod-index|revision|version|role"
     severity="warning",
     literals=(*NO_CANDIDATES, NOT_SERVED, *REFUSED, *_databases.LITERALS, *_no_server.LITERALS, *_unreached.LITERALS),
 )
-def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
+def service_selects_nothing(
+    pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None, events: Events | None
+) -> Iterator[Finding]:
     """A Service, a pool, a route or an address leads to no server, or not to the model alone.
 
     A Service has as endpoints the pods that carry all labels of its selector, by the port that `targetPort` names. If a
@@ -109,7 +112,7 @@ def service_selects_nothing(pod: Pod, subject: Subject, cluster: Cluster, logs: 
         yield from beside(pod, cluster)
         yield from mixed(pod, cluster, logs)
         yield from _no_server.overlooked(pod, cluster)
-    yield from _databases.unreached(pod, cluster, logs)
+    yield from _databases.unreached(pod, cluster, logs, events)
     engine = next((e for e in subject.engines(pod) if isinstance(e.value("port"), int)), None)
     if engine is None:
         yield from _of_another(pod, cluster)

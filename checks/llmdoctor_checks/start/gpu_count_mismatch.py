@@ -34,6 +34,7 @@ from kubectl_llmdoctor.api import (
 from llmdoctor_checks._consequences import CRASHED, FAILED_START
 from llmdoctor_checks._pytorch_memory import account
 from llmdoctor_checks.start._groups import gpus_of_group
+from llmdoctor_checks.start._visible import hides_all
 
 _SIZES = (
     "tensor_parallel_size",
@@ -139,8 +140,9 @@ def gpu_count_mismatch(
     - https://docs.vllm.ai/en/latest/serving/parallelism_scaling/
     """
     container, workers = engine.container, engine.workers
-    if not (pod.exists or pod.lent) and (found := _no_such_index(container)):
-        yield found
+    if not (pod.exists or pod.lent) and (hidden := hides_all(container)):
+        summary, evidence, fix = hidden
+        yield Finding(role="risk", summary=summary, evidence=evidence, fixes=(fix,))
         return
     explicit = [s for name in _SIZES if (s := engine.explicit(name))]
     if not explicit and (workers or 1) == 1:
@@ -206,31 +208,6 @@ def _too_few(
         evidence=tuple(_evidence(engine)),
         explains=FAILED_START if failing else (),
         fixes=tuple(_fixes(engine, resource, workers, gpus, len(explicit))),
-    )
-
-
-def _no_such_index(container: Container) -> Finding | None:
-    """A CUDA_VISIBLE_DEVICES with the number that a GPU has on its node: within the container they count from 0."""
-    visible, gpus = container.env.get("CUDA_VISIBLE_DEVICES"), container.limit("nvidia.com/gpu")
-    text = (visible.value or "").replace(" ", "") if visible else ""
-    if not gpus or not re.fullmatch(r"\d{1,3}(?:,\d{1,3}){0,31}", text) or "NVIDIA_VISIBLE_DEVICES" in container.env:
-        return None
-    context = container.spec.security_context
-    if int(text.partition(",")[0]) < gpus or context.privileged:
-        return None  # CUDA takes those before the first that is not there; who is privileged sees all of the node
-    return Finding(
-        role="risk",
-        summary=f"CUDA_VISIBLE_DEVICES of {container.name} is {text}, and its {count_of(gpus, 'GPU')} "
-        f"{'is number 0' if gpus == 1 else f'are numbers 0 to {gpus - 1}'}, whatever they are on the node: CUDA finds none.",
-        evidence=(
-            pod_evidence(container, "env[CUDA_VISIBLE_DEVICES]", text),
-            pod_evidence(container, "resources.limits[nvidia.com/gpu]", str(gpus)),
-        ),
-        fixes=(
-            fixes.remove_env(
-                container, "CUDA_VISIBLE_DEVICES", "Remove CUDA_VISIBLE_DEVICES: the container sees its own GPUs alone"
-            ),
-        ),
     )
 
 

@@ -30,6 +30,7 @@ from kubectl_llmdoctor.catalog.images import cpu_build
 from llmdoctor_checks._consequences import FAILED_START
 from llmdoctor_checks._ollama import NO_DEVICE, SEARCHED, Fallback, alone, fallback, latest, lost, wrong_library
 from llmdoctor_checks.start._error_35 import ERROR_35, NO_DRIVER, error_35
+from llmdoctor_checks.start._visible import hides_all
 
 #: Ollama (discover/amd_linux.go) without the device in its container.
 _NO_KFD = "kfd driver not loaded"
@@ -58,13 +59,20 @@ _WITHOUT_LIBRARIES = (
     *FAILED_START, "engine-dead", "worker-lost", "rollout-stuck",
 )  # fmt: skip
 
+#: What CUDA, and PyTorch for it, say of a process that it shows no GPU (error 100).
+_NONE_SEEN = ("no CUDA-capable device is detected", "No CUDA GPUs are available")
+
 #: What gVisor's runsc (runsc/sandbox) says of a sandbox that ended while it came up, now and before 2023.
 _SANDBOX_ENDED = (
     r"cannot read client sync file: waiting for sandbox to start|unable to read from the sync descriptor: 0, error"
 )
 
 
-@check("gpu-runtime-missing", since="0.1", literals=(_NO_KFD, *ERROR_35, *SEARCHED, _NOT_FOUND, _BY_CPU, *_CUDA_FOUND))
+@check(
+    "gpu-runtime-missing",
+    since="0.1",
+    literals=(_NO_KFD, *ERROR_35, *SEARCHED, _NOT_FOUND, _BY_CPU, *_CUDA_FOUND, *_NONE_SEEN),
+)
 def gpu_runtime_missing(pod: Pod, subject: Subject, logs: Logs | None, node: Node | None) -> Iterator[Finding]:
     """The container sees no GPU.
 
@@ -92,6 +100,7 @@ def gpu_runtime_missing(pod: Pod, subject: Subject, logs: Logs | None, node: Nod
     if logs is None:
         return
     for container in pod.containers:
+        yield from _hidden(container, logs)
         yield from _by_the_default_runtime(container, logs, subject.cluster)
     for engine in subject.engines(pod):
         yield from _of(pod, engine, logs, node)
@@ -154,6 +163,26 @@ def _by_cpu(container: Container, logs: Logs) -> Line | None:
             found = any(later.number > line.number for later in log.find(*_CUDA_FOUND))
             return None if found else line
     return None
+
+
+def _hidden(container: Container, logs: Logs) -> Iterator[Finding]:
+    """A program that ended since CUDA shows it no GPU, where a variable of its container hides those that it has."""
+    hidden = hides_all(container)
+    ended = next((e for e in endings(container.pod) if e.container is container), None) if hidden else None
+    log = log_of(ended, logs) if ended is not None else None
+    line = next(log.find(*_NONE_SEEN), None) if log is not None else None
+    if hidden is None or line is None:
+        return
+    summary, evidence, fix = hidden
+    yield Finding(
+        role="cause",
+        confidence="certain",
+        summary=summary,
+        evidence=(log_evidence(line), *evidence),
+        explains=(*_WITHOUT_LIBRARIES, "gpu-request-missing"),
+        fixes=(fix,),
+        order=line.order,
+    )
 
 
 def _by_the_default_runtime(container: Container, logs: Logs, cluster: Cluster) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from kubectl_llmdoctor.api import (
     Abstain,
     Confidence,
     Container,
+    Ending,
     Engine,
     Events,
     Evidence,
@@ -23,10 +24,12 @@ from kubectl_llmdoctor.api import (
     answered,
     check,
     dig,
+    endings,
     event_evidence,
     fixes,
     k8s,
     log_evidence,
+    log_of,
     object_evidence,
     phase_of,
     pod_evidence,
@@ -63,6 +66,9 @@ _READS_PORT = frozenset({"tgi", "tei"})
 
 #: The servers that show their metrics at the port for requests, and at no other. A TEI that speaks gRPC has one for them (`prometheus.rs`).
 _ONE_PORT = frozenset({"vllm", "sglang", "tgi", "tei", "llama.cpp"})
+
+#: An instance that its probe ends may live so much longer than the probe's budget, and as long again as it takes to end.
+_LONGER, _TO_END = 1.5, 60
 
 #: Those of these addresses that are only the process' own.
 _LOOPBACK = r"127\.[\d.]+|localhost|\[::1\]"
@@ -147,15 +153,18 @@ def _with_tls(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding
 def _by_log(pod: Pod, container: Container, logs: Logs | None, events: Events | None) -> Iterator[Finding]:
     """A program that is no known engine, whose log says where it listens, and whose probe is refused elsewhere."""
     refused = [(kind, e) for kind, e in failures(container, events) if "connection refused" in e.message]
-    stuck = any(t.kind == "not-ready" and t.container is container for t in pod.troubles)
+    stuck = any(t.kind in ("not-ready", "crashed") and t.container is container for t in pod.troubles)
+    ended = next((e for e in endings(pod) if e.container is container), None)
     log = logs.current(container.name) if logs else None
+    if log is None and logs is not None and ended is not None:
+        log = log_of(ended, logs)
     if not stuck or not refused or log is None or ended_by_itself(container, events):
         return
     found = ((line, re.search(_SERVES, line.text[:2000])) for line in log.find("unning on ", "Listening at:"))
     ports = {int(said["port"]): line for line, said in found if said and not re.fullmatch(_LOOPBACK, said["host"])}
     for kind, probe in container.spec.probes.items():
         asked = _port(container, probe)
-        if kind != refused[-1][0] or asked is None or not ports or asked in ports:
+        if kind != refused[-1][0] or asked is None or not ports or asked in ports or _answered_once(ended, probe):
             continue
         if _listener(container, asked):
             return
@@ -172,6 +181,11 @@ def _by_log(pod: Pod, container: Container, logs: Logs | None, events: Events | 
             fixes=(_fix(container, kind, probe, number),),
         )
         return
+
+
+def _answered_once(ended: Ending | None, probe: k8s.Probe) -> bool:
+    """Whether an instance lived longer than one whose probe is never answered: something listened at that port."""
+    return ended is not None and (ended.seconds or 0) > _LONGER * probe.budget + _TO_END
 
 
 def _by_probe(pod: Pod, container: Container, logs: Logs | None) -> Iterator[Finding]:
