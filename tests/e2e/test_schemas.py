@@ -95,6 +95,6 @@ def _of_cases() -> Iterator[Any]:
             yield pytest.param(found, id=f"{path.parent.name}/{path.stem}")
 
 
-@pytest.mark.parametrize("found", _of_cases())
+@pytest.mark.parametrize("found", list(_of_cases()))
 def test_every_patch_of_a_case_is_accepted(found: list[Found], served: ControlPlane) -> None:
     _dry_run(served, found)
