@@ -3,7 +3,8 @@
 Several processes and ranks write to one log, line by line. Each engine marks them in its own way; what carries no mark
 belongs to the main process. Sources: vLLM `utils/system_utils.py` (decorate_logs), Ray's worker prefixes, PyTorch's
 `[rank3]:`, SGLang `srt/utils` (`TP0`), Text Generation Inference's JSON and text logs, logging of glog (Triton), LocalAI
-`pkg/model/process.go`, Tabby `llama-cpp-server/src/supervisor.rs`, TorchServe `wlm/WorkerLifeCycle.java`, llama.cpp `tools/server/server-models.cpp`.
+`pkg/model/process.go`, Tabby `llama-cpp-server/src/supervisor.rs`, TorchServe `wlm/WorkerLifeCycle.java`, llama.cpp
+`tools/server/server-models.cpp`.
 """
 
 from __future__ import annotations
@@ -87,7 +88,11 @@ def _relayed(text: str) -> Said | None:
     if text.startswith("["):
         routed = _ROUTED.match(text)
         return Said(f"port {routed[1]}", text[routed.end() :]) if routed else None
-    if text.find("GRPC", 0, 40) < 0 and text.find("supervisor.rs", 0, 200) < 0 and text.find(" MODEL_LOG - ", 0, 250) < 0:
+    if (
+        text.find("GRPC", 0, 40) < 0
+        and text.find("supervisor.rs", 0, 200) < 0
+        and text.find(" MODEL_LOG - ", 0, 250) < 0
+    ):
         return None
     found = re.match(_RELAYS, text)
     if found is None:

@@ -30,7 +30,7 @@ _PODS = (
 
 #: A router without a token of a service account (Rust's kube), which goes on with no server; it never looks again.
 _NO_DISCOVERY = "Failed to start service discovery: "
-_NO_TOKEN = r"in-cluster: \(failed to read (?:the default namespace|a certificate bundle): No such file or directory"
+_UNMOUNTED = r"in-cluster: \(failed to read (?:the default namespace|a certificate bundle): No such file or directory"
 
 #: Routers that were told to find their servers by themselves (vLLM's, SGLang's), and not by a list.
 _DISCOVERS = r"--service-discovery(?:[=\s](?!static)|$)"
@@ -59,6 +59,8 @@ def rbac_denied(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
     Install the Role and RoleBinding of the same release as the program, or add the rule that the message names:
 
         kubectl auth can-i list pods -n NAMESPACE --as=system:serviceaccount:NAMESPACE:ACCOUNT
+
+    Let the token be mounted, where the log says that its file is not there.
 
     ## References
 
@@ -96,7 +98,7 @@ def _last(log: Log, now: datetime | None) -> tuple[Line, re.Match[str]] | None:
 def _tokenless(log: Log) -> Line | None:
     """Where a router gave up looking for servers, since it has no token to ask with, and has none since."""
     for line in log.find(_NO_DISCOVERY):
-        if re.search(_NO_TOKEN, line.text[:4000]):
+        if re.search(_UNMOUNTED, line.text[:4000]):
             later = log.lines(line.number + 1)
             return None if any(re.search(_GOES_ON, one.text[:2000]) for one in later) else line
     return None
