@@ -67,6 +67,11 @@ def _log(text: str, *, previous: bool = False) -> Log:
             "<chat>",
             "error: unknown argument: --jinja",
         ),
+        (
+            "2026-06-02T08:00:00,552 [WARN ] W-9001-llm_1.0-stderr MODEL_LOG -   File \"x.py\", line 1",
+            "W-9001-llm_1.0",
+            '  File "x.py", line 1',
+        ),
         ("[57329] srv  load_model: failed to load model", "port 57329", "srv  load_model: failed to load model"),
     ],
 )  # fmt: skip

@@ -3,7 +3,8 @@
 Several processes and ranks write to one log, line by line. Each engine marks them in its own way; what carries no mark
 belongs to the main process. Sources: vLLM `utils/system_utils.py` (decorate_logs), Ray's worker prefixes, PyTorch's
 `[rank3]:`, SGLang `srt/utils` (`TP0`), Text Generation Inference's JSON and text logs, logging of glog (Triton), LocalAI
-`pkg/model/process.go`, Tabby `llama-cpp-server/src/supervisor.rs`, llama.cpp `tools/server/server-models.cpp`.
+`pkg/model/process.go`, Tabby `llama-cpp-server/src/supervisor.rs`, TorchServe `wlm/WorkerLifeCycle.java`, llama.cpp
+`tools/server/server-models.cpp`.
 """
 
 from __future__ import annotations
@@ -36,11 +37,12 @@ _LOGGER = expression(
 )
 # a time that a log store put before the line: an engine's own is followed by its level
 _STAMP = expression(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z (?!\s*(?:DEBUG|INFO|WARN|ERROR))")
-# what a server says that a process of its own has printed: LocalAI, Tabby; llama-server as a router, by the port of that one
+# what a server says that a process of its own has printed: LocalAI, Tabby, TorchServe; llama-server as a router, by the port of that one
 _RELAYS = (
     r'(?:\S+ +){3}DEBUG GRPC (?:stderr|stdout) id="(?P<id>[^"]{1,200})" line="(?P<quoted>(?:[^"\\]|\\.)*)"'
     r"|\S+ DBG GRPC\((?P<model>[^)]{1,200})\): (?:stderr|stdout) (?P<text>.*)"
     r"|\S+ +WARN llama_cpp_server::supervisor: \S+/supervisor\.rs:\d+: (?P<server><\w+>): (?P<line>.*)"
+    r"|[\d-]{10}[T ][\d:,]{12} \[\w+ *\] (?P<worker>W-\d+-\S{1,200}?)(?:-std(?:out|err))? MODEL_LOG - (?P<logged>.*)"
 )
 _ROUTED = expression(r"\[ ?(\d{4,5})\] ")
 _ANSI = expression(r"\x1b\[[0-9;]*m")
@@ -86,13 +88,17 @@ def _relayed(text: str) -> Said | None:
     if text.startswith("["):
         routed = _ROUTED.match(text)
         return Said(f"port {routed[1]}", text[routed.end() :]) if routed else None
-    if text.find("GRPC", 0, 40) < 0 and text.find("supervisor.rs", 0, 200) < 0:
+    if (
+        text.find("GRPC", 0, 40) < 0
+        and text.find("supervisor.rs", 0, 200) < 0
+        and text.find(" MODEL_LOG - ", 0, 250) < 0
+    ):
         return None
     found = re.match(_RELAYS, text)
     if found is None:
         return None
-    own = found["text"] or found["line"] or re.sub(r"\\(.)", r"\1", found["quoted"] or "")
-    return Said(found["id"] or found["model"] or found["server"], own)
+    own = found["text"] or found["line"] or found["logged"] or re.sub(r"\\(.)", r"\1", found["quoted"] or "")
+    return Said(found["id"] or found["model"] or found["server"] or found["worker"], own)
 
 
 def _said(text: str) -> Said:

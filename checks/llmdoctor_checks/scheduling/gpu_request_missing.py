@@ -78,7 +78,11 @@ _NO_GPU = (
 )
 
 #: What Triton says of a model that cannot be loaded without a GPU (core model_config_utils.cc, tensorrt_backend).
-_MODEL_NEEDS = ("TensorRT backend supports only GPU device", "has kind KIND_GPU but no GPUs are available")
+_MODEL_NEEDS = (
+    "TensorRT backend supports only GPU device",
+    "has kind KIND_GPU but no GPUs are available",
+    "specifies invalid or unsupported gpu id",
+)
 
 #: Of them CUDA's words for a driver that is too old, or not there.
 _OLD_OR_NONE = _NO_GPU[-2:]

@@ -134,6 +134,7 @@ def refused_itself(own: Log) -> list[Line]:
     """Lines by which a program that is no engine refused a body itself: 413 at a route of models, and nobody whom it asked said so."""
     found = {x.number: x for x in own.find("413", _OF_NGINX)}
     lines = [x for _, x in sorted(found.items()) if "POST" in x.text[:4000]]
+    lines = max(([x for x in lines if (_OF_NGINX in x.text) is own_words] for own_words in (True, False)), key=len)
     if any(re.search(_ASKED_ANOTHER, x.text[:4000]) or _FOR_URL in x.text[:4000] for x in own.find("413")):
         return []
     return [

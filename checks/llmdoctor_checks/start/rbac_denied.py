@@ -28,6 +28,10 @@ _PODS = (
     r'resource \\*"pods\\*" in API group \\*"\\*" (?:in the namespace \\*"(?P<where>[^"\\]{1,63})|at the cluster scope)'
 )
 
+#: A router without a token of a service account (Rust's kube), which goes on with no server; it never looks again.
+_NO_DISCOVERY = "Failed to start service discovery: "
+_UNMOUNTED = r"in-cluster: \(failed to read (?:the default namespace|a certificate bundle): No such file or directory"
+
 #: Routers that were told to find their servers by themselves (vLLM's, SGLang's), and not by a list.
 _DISCOVERS = r"--service-discovery(?:[=\s](?!static)|$)"
 
@@ -38,7 +42,7 @@ _ASKS_AGAIN = 900
 _GOES_ON = r'"POST /[^"]{1,300}" 200\b|[Aa]dd(?:ed|ing) (?:worker|pod)|[Dd]iscovered '
 
 
-@check("rbac-denied", since="0.3", severity="critical", literals=(_FORBIDDEN, _NEVER_BEGAN))
+@check("rbac-denied", since="0.3", severity="critical", literals=(_FORBIDDEN, _NEVER_BEGAN, _NO_DISCOVERY))
 def rbac_denied(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
     """The pod's service account may not ask the API server for what its program needs.
 
@@ -48,13 +52,15 @@ def rbac_denied(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
     wait for their caches in vain and end.
 
     A router that was told to find its servers by itself (`--service-discovery`) is Ready nevertheless, and has nobody to send a
-    request to.
+    request to. So is one in a pod into which no token of a service account is mounted (`automountServiceAccountToken: false`).
 
     ## Fix
 
     Install the Role and RoleBinding of the same release as the program, or add the rule that the message names:
 
         kubectl auth can-i list pods -n NAMESPACE --as=system:serviceaccount:NAMESPACE:ACCOUNT
+
+    Let the token be mounted, where the log says that its file is not there.
 
     ## References
 
@@ -67,9 +73,14 @@ def rbac_denied(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
         words = " ".join(container.spec.argv)
         log = logs.current(container.name)
         discovers = re.search(_DISCOVERS, words)
-        refused = _last(log, pod.cluster.now) if log is not None and discovers else None
-        if refused is not None and discovers:
-            yield _finding(container, discovers[0].rstrip("= \n"), *refused)
+        if log is None or discovers is None:
+            continue
+        option = discovers[0].rstrip("= \n")
+        if (refused := _last(log, pod.cluster.now)) is not None:
+            yield _finding(container, option, *refused)
+            return
+        if (line := _tokenless(log)) is not None:
+            yield _without_token(pod, container, option, line)
             return
 
 
@@ -82,6 +93,15 @@ def _last(log: Log, now: datetime | None) -> tuple[Line, re.Match[str]] | None:
     if last is None or any(re.search(_GOES_ON, line.text[:2000]) for line in log.lines(last[0].number + 1)):
         return None
     return None if _long_since(log, last[0], now) else last
+
+
+def _tokenless(log: Log) -> Line | None:
+    """Where a router gave up looking for servers, since it has no token to ask with, and has none since."""
+    for line in log.find(_NO_DISCOVERY):
+        if re.search(_UNMOUNTED, line.text[:4000]):
+            later = log.lines(line.number + 1)
+            return None if any(re.search(_GOES_ON, one.text[:2000]) for one in later) else line
+    return None
 
 
 def _long_since(log: Log, line: Line, now: datetime | None) -> bool:
@@ -98,6 +118,20 @@ def _finding(container: Container, option: str, line: Line, said: re.Match[str])
         "looks for its servers there, finds none.",
         evidence=(log_evidence(line), pod_evidence(container, "args", option)),
         fixes=(_role(owner, name, where),),
+        order=line.order,
+    )
+
+
+def _without_token(pod: Pod, container: Container, option: str, line: Line) -> Finding:
+    return Finding(
+        role="cause",
+        summary=f"{container.name} shall look for its servers by itself, and no token of a service account is mounted: it finds none.",
+        evidence=(log_evidence(line), pod_evidence(container, "args", option)),
+        fixes=(
+            fixes.set_spec(
+                pod, "/automountServiceAccountToken", True, "Let the token of the pod's service account be mounted"
+            ),
+        ),
         order=line.order,
     )
 
