@@ -440,7 +440,7 @@ def _of_metrics(
     pod: Pod, container: Container, engine: Engine, port: Setting, item: Item, targets: dict[str, int | None]
 ) -> Finding | None:
     """A Service's port for metrics that leads to a port which nobody opens: these engines show them where they serve."""
-    number = targets.get("metrics") or targets.get("http-metrics")
+    number = targets.get("metrics") or targets.get("http-metrics") or _scraped(item, targets)
     taken = {p.container_port for other in pod.containers for p in other.spec.ports}
     alone = all(other is container or other.role == "init" for other in pod.containers)
     if number is None or engine.name not in _ONE_PORT or port.source != "flag" or port.value not in targets.values():
@@ -452,6 +452,7 @@ def _of_metrics(
         or not engine.found.argv_known
         or "grpc" in container.spec.image
         or pod.completed
+        or _sidecar_comes(pod)
     ):
         return None
     return Finding(
@@ -463,6 +464,20 @@ def _of_metrics(
         ),
         fixes=(fixes.advice(f"Set targetPort to {port.value} in Service/{item.name}, for the port for metrics"),),
     )
+
+
+def _sidecar_comes(pod: Pod) -> bool:
+    """Whether AIBrix adds its runtime, which shows metrics of its own (pkg/webhook/deployment_webhook.go)."""
+    owner = pod.template_of
+    return owner is not None and "model.aibrix.ai/sidecar-injection" in owner.annotations
+
+
+def _scraped(item: Item, targets: dict[str, int | None]) -> int | None:
+    """The port of the pods that a Service's annotations tell Prometheus to scrape, where the Service leads there as well."""
+    told = (
+        item.annotations.get("prometheus.io/port") if item.annotations.get("prometheus.io/scrape") == "true" else None
+    )
+    return next((number for number in targets.values() if number is not None and str(number) == told), None)
 
 
 def _pools(pod: Pod, container: Container, title: str, ports: list[int], evidence: Evidence) -> Iterator[Finding]:
