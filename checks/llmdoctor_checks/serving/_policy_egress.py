@@ -60,6 +60,9 @@ _ELSEWHERE = frozenset(
 #: What sends pip and package managers to a mirror or a proxy, which may be in the cluster.
 _MIRRORED = r"(?i)\bPIP_|_PROXY\b|--(?:extra-)?index-url\b|\s-i\s|--no-index\b|--find-links\b|\bsources\.list|\bpip\.conf\b|\bproxy\b"
 
+#: What ends a script early with success: its work may be done by then.
+_DONE = r"\bexit\s{1,9}0\b"
+
 #: What a download says that gets no answer.
 _NO_ANSWER = ("Max retries exceeded", "Temporary failure in name resolution", "Network is unreachable", "timed out")
 
@@ -268,7 +271,7 @@ def packages(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
     for container in pod.containers if found else ():
         mounted = any(re.search(r"pip\.conf|/etc/(?:apt|pip)\b", m.mount_path) for m in container.spec.volume_mounts)
         words = [*container.env, *(text for _, text in container.words)]
-        if mounted or container.spec.env_from or any(re.search(_MIRRORED, text) for text in words):
+        if mounted or container.spec.env_from or any(re.search(rf"{_MIRRORED}|{_DONE}", text) for text in words):
             continue
         for command, ports in ((PIP, (443,)), (FETCHES, (80, 443))):
             run = fails_at(container, command)
