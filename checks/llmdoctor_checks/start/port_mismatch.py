@@ -440,7 +440,8 @@ def _of_metrics(
     pod: Pod, container: Container, engine: Engine, port: Setting, item: Item, targets: dict[str, int | None]
 ) -> Finding | None:
     """A Service's port for metrics that leads to a port which nobody opens: these engines show them where they serve."""
-    number = targets.get("metrics") or targets.get("http-metrics") or _scraped(item, targets)
+    named = targets.get("metrics") or targets.get("http-metrics")
+    number = named or _scraped(item, targets)
     taken = {p.container_port for other in pod.containers for p in other.spec.ports}
     alone = all(other is container or other.role == "init" for other in pod.containers)
     if number is None or engine.name not in _ONE_PORT or port.source != "flag" or port.value not in targets.values():
@@ -456,7 +457,7 @@ def _of_metrics(
     ):
         return None
     return Finding(
-        role="risk",
+        role="risk" if named else "note",  # a monitor of another kind may ask the right port beside the annotations
         summary=f"Service {item.name} sends to port {number} for metrics, where nothing listens; {engine.title} has them on {port.value}.",
         evidence=(
             Evidence(source="workload", ref=f"Service/{item.name} spec.ports", text=f"targetPort: {number}"),
