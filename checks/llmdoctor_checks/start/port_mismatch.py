@@ -408,6 +408,8 @@ def _services(pod: Pod, container: Container, engine: Engine, port: Setting, log
         if not pod.exists and (found := _of_metrics(pod, container, engine, port, item, targets)):
             yield found
             continue
+        if dig(item.raw, "spec.clusterIP") == "None":
+            continue  # its name leads to the pod itself, at whatever port a client asks
         if not numbers or len(numbers) != len(targets) or port.value in numbers:
             continue
         if any(_listener(container, number) for number in numbers) or numbers & _further(engine):
@@ -520,9 +522,10 @@ def _further(engine: Engine) -> set[int]:
     """The ports that the engine opens beside the one for requests: for metrics, gRPC, health, transfers, ranks."""
     settings = {**engine.found.defaults, **engine.found.settings}.values()
     ports = {s.value for s in settings if s.name.endswith("_port") and isinstance(s.value, int)}
-    # where its ranks meet
-    met = (re.search(r":(\d{1,5})$", str(s.value)[-80:]) for s in settings if s.name.endswith("_init_addr"))
-    return ports | {int(found[1]) for found in met if found}
+    # where its ranks meet, at a host that a script may learn when it runs
+    words = " ".join(text for _, text in engine.container.words)
+    met = re.findall(r"--(?:dist|nccl)-init-addr[= ]\S{0,200}?:(\d{1,5})\b", words)
+    return ports | {int(port) for port in met}
 
 
 def _speaks_otherwise(engine: Engine, probe: k8s.Probe, asked: int) -> bool:
