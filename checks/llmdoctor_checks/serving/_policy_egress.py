@@ -22,6 +22,7 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     log_of,
     object_evidence,
+    pod_evidence,
     rows,
     service_at,
     setting_evidence,
@@ -38,6 +39,7 @@ from llmdoctor_checks.serving._policies import (
     rules,
 )
 from llmdoctor_checks.serving._policy_words import let_out, let_outside, numbers, quote
+from llmdoctor_checks.start._scripts import FETCHES, PIP, fails_at, quoted
 
 #: Engines that download a model by its name from the Hugging Face Hub.
 _HUB = frozenset({"vllm", "sglang", "tgi", "tei", "lmdeploy", "huggingfaceserver"})
@@ -54,6 +56,12 @@ _ELSEWHERE = frozenset(
         "VLLM_USE_MODELSCOPE",
     }
 )
+
+#: What sends pip and package managers to a mirror or a proxy, which may be in the cluster.
+_MIRRORED = r"(?i)\bPIP_|_PROXY\b|--(?:extra-)?index-url\b|\s-i\s|--no-index\b|--find-links\b|\bsources\.list|\bpip\.conf\b|\bproxy\b"
+
+#: What ends a script early with success: its work may be done by then.
+_DONE = r"\bexit\s{1,9}0\b"
 
 #: What a download says that gets no answer.
 _NO_ANSWER = ("Max retries exceeded", "Temporary failure in name resolution", "Network is unreachable", "timed out")
@@ -254,6 +262,31 @@ def hub(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Iterat
         explains=("hf-unreachable", "crash-loop", "not-ready", "engine-init-failed", "probe-too-short") if line else (),
         fixes=(let_outside(found[0], closed),),
     )
+
+
+def packages(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
+    """A script that installs packages at each start and ends when it cannot, in a pod that no policy lets out to where they are."""
+    found = [] if pod.exists else policies(pod, cluster, "Egress")
+    allowed = [rule for rule in rules(found, "Egress") if leads_outside(rule)]
+    for container in pod.containers if found else ():
+        mounted = any(re.search(r"pip\.conf|/etc/(?:apt|pip)\b", m.mount_path) for m in container.spec.volume_mounts)
+        words = [*container.env, *(text for _, text in container.words)]
+        if mounted or container.spec.env_from or any(re.search(rf"{_MIRRORED}|{_DONE}", text) for text in words):
+            continue
+        for command, ports in ((PIP, (443,)), (FETCHES, (80, 443))):
+            run = fails_at(container, command)
+            if run is None or any(has_port(rule, port) for rule in allowed for port in ports):
+                continue
+            path, line, said = run
+            names = " and ".join(item.name for item in found)
+            yield Finding(
+                role="risk",
+                summary=f"NetworkPolicy {names} lets {pod.name} out to no public address at port {' or '.join(map(str, ports))}; the "
+                f"script of {container.name} runs `{said}`, and ends there.",
+                evidence=(pod_evidence(container, path, quoted(line)), *(quote(item, "egress") for item in found)),
+                fixes=(let_outside(found[0], [f"port {ports[0]} of public addresses"], ports[0]),),
+            )
+            return
 
 
 def _dns_elsewhere(

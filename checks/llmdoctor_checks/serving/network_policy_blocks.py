@@ -31,6 +31,9 @@ def network_policy_blocks(pod: Pod, subject: Subject, cluster: Cluster, logs: Lo
     and clients in other namespaces wait until they time out, while the server is Ready. A server over several pods needs all
     ports between its ranks: NCCL, gloo and Ray choose theirs when they start.
 
+    A rule to `namespaceSelector: {}` leads to every pod of the cluster and to no address outside of it: a script that installs
+    packages at each start ends there, too.
+
     Policies add up: what one forbids another may allow, Cilium's included. They do not bind pods on the host's network.
 
     ## Fix
@@ -52,9 +55,10 @@ def network_policy_blocks(pod: Pod, subject: Subject, cluster: Cluster, logs: Lo
         yield from _policy_clients.of_client(pod, cluster, logs)
     if pod.ready or any(next(cluster.items(kind), None) for kind in CILIUM):
         return
-    for engine in engines:
-        yield from _policy_egress.hub(pod, engine, cluster, logs)
+    hub = [finding for engine in engines for finding in _policy_egress.hub(pod, engine, cluster, logs)]
+    yield from hub
     if engines:
+        yield from () if hub else _policy_egress.packages(pod, cluster)
         yield from _peers(pod, subject, cluster)
     if logs is not None and pod.failing:
         yield from _policy_egress.services(pod, cluster, logs)

@@ -32,6 +32,10 @@ _DEFAULTS = {"vllm": "/root/.cache/huggingface/hub", "sglang": "/root/.cache/hug
 
 #: Ray's images run as the user ray; and whoever mounts a cache at another home knows that the image has that one.
 _OF_RAY = expression(r"(?:^|/)rayproject/")
+#: Those of llm-d, Dynamo and Red Hat have users of their own, too, whose homes changed over their releases.
+_OF_OTHERS = expression(
+    r"(?:^|/)(?:llm-d|ai-dynamo|modh|opendatahub|rha(?:ii|is)\w{0,9}|rhoai|rh-aiservices-bu)/|(?:rhel|ubi)\d"
+)
 _OTHER_HOME = expression(r"^/(?!root/).{0,200}/\.cache(?:/huggingface(?:/hub)?)?/?$")
 
 #: The Hub's own program, with a directory: `huggingface-cli download REPOSITORY --local-dir DIRECTORY`.
@@ -96,6 +100,8 @@ def cache_path(engine: Engine) -> str:
     if any(name in engine.container.env for name in ("HOME", "XDG_CACHE_HOME")) or other_user(engine.container):
         return ""
     usual = _DEFAULTS.get(engine.name, "")
+    if _OF_OTHERS.search(engine.container.spec.image):
+        return ""
     if _OF_RAY.search(engine.container.spec.image):
         return usual.replace("root", "home/ray", 1)
     return "" if any(_OTHER_HOME.match(x.mount_path) for x in engine.container.spec.volume_mounts) else usual

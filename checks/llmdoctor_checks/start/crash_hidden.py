@@ -43,6 +43,15 @@ _SERVERS = expression(
 
 #: Between the two: another branch of the script, so that one does not follow the other.
 _BRANCH = expression(r"\b(?:else|elif|esac|fi)\b|;;")
+#: The same as a command of its own before the engine, which the script then never starts; not where it may be skipped, or is the text of
+#: a file.
+_HALTS = expression(
+    r"(?:\A|[;\n])[ \t]{0,40}(?P<forever>sleep\s{1,9}(?:infinity|inf)|tail\s{1,9}-[fF]\s{1,9}/dev/null)[ \t]{0,40}(?=[;\n])"
+)
+_MAY_BE_SKIPPED = expression(
+    r"\b(?:if|while|until|for|case|trap|return)\b|(?:\A|[\s;&|])[{(]|\(\)[ \t]{0,40}\{|<<|\\\n[ \t]{0,40}\Z"
+)
+
 #: In a loop: it watches over the server rather than wait for nothing.
 _WATCH = expression(r"\b(?:exit|kill|break|wait|return)\b")
 
@@ -69,7 +78,7 @@ _LAST_LINES = 4
 
 @check("crash-hidden", since="0.2", severity="warning")
 def crash_hidden(engine: Engine, logs: Logs | None) -> Iterator[Finding]:
-    """A shell keeps the container running when the engine has crashed.
+    """A shell keeps the container running without the engine.
 
     `vllm serve … || sleep infinity` is put into a command while somebody debugs, and stays there. When the engine ends,
     the container does not: no restart, no exit code, no previous log, and the pod stays Running. Without a liveness probe
@@ -77,6 +86,9 @@ def crash_hidden(engine: Engine, logs: Logs | None) -> Iterator[Finding]:
 
     It is the cause where the container runs, and its log ends with the engine's end; a possible one where the engine's output goes
     to a file, so that the log says nothing, and the pod has not been ready for half an hour.
+
+    A `sleep infinity` that stands before the engine keeps the script from ever starting it. It is the cause where such a
+    container runs and the pod is not ready.
 
     With a liveness probe the kubelet restarts the container after all: then it is only noted, and so it is in the manifest of a Job.
 
@@ -94,6 +106,9 @@ def crash_hidden(engine: Engine, logs: Logs | None) -> Iterator[Finding]:
         for index, word in enumerate(getattr(container.spec, group)):
             text = str(word)
             server = _SERVERS.search(text)
+            if server and (halted := _halted(engine, f"{group}[{index}]", text[: server.start()])):
+                yield halted
+                return
             found = _next(text, server) or _last(text, server) if server else None
             if not server or not found or _WATCH.search(found["forever"]):
                 continue
@@ -124,6 +139,25 @@ def crash_hidden(engine: Engine, logs: Logs | None) -> Iterator[Finding]:
                 fixes=(*((_read(engine, unseen),) if unseen else ()), _fix(engine, group, index, text, found, server)),
             )
             return
+
+
+def _halted(engine: Engine, path: str, before: str) -> Finding | None:
+    """A command that never ends and stands before the engine in its script."""
+    halt, container = _HALTS.search(before), engine.container
+    if halt is None or _MAY_BE_SKIPPED.search(before[: halt.start("forever")]):
+        return None
+    pod, short = container.pod, _short(halt["forever"])
+    if pod.ready and container.spec.readiness_probe is not None:
+        return None  # somebody has started it by hand
+    sure = container.running and not pod.ready
+    return Finding(
+        role="cause" if sure else "risk",
+        severity="critical",
+        summary=f"The script of {container.name} runs `{short}` before it starts {engine.title}: it never gets there.",
+        evidence=(pod_evidence(container, path, f"{_around(before, halt)} …"),),
+        explains=("not-ready", "probe-too-short") if sure else (),
+        fixes=(fixes.advice(f"Take `{short}` out of {path.partition('[')[0]} in {fixes.edited(pod)}"),),
+    )
 
 
 def _next(text: str, server: re.Match[str]) -> re.Match[str] | None:

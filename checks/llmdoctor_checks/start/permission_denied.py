@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Container, Engine, Finding, Pod, check, fixes, pod_evidence, setting_evidence
 from llmdoctor_checks.start._images import root_image
-from llmdoctor_checks.start._scripts import quoted
+from llmdoctor_checks.start._scripts import INSTALLS, PIP, fails_at, quoted
 from llmdoctor_checks.start._storage import cache_path, hub_model, other_user
 
 #: Where Python's tempfile looks, behind TMPDIR, TEMP and TMP; last in the working directory.
@@ -20,27 +20,11 @@ _NO_DOWNLOAD = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "VLLM_USE_MODELSCOPE",
 
 _NON_ROOT = "securityContext.runAsNonRoot"
 
-#: Package managers at what only root may do.
-_INSTALLS = (
-    r"(?<![\w./-])(?:(?:apt-get|apt|yum|dnf|microdnf)\s{1,9}(?:-\S{1,40}\s{1,9}){0,6}(?:update|upgrade|install)"
-    r"|apk\s{1,9}(?:-\S{1,40}\s{1,9}){0,6}(?:update|add))\b"
-)
-
-#: The same of Python's, which installs for its user where it may not for all: into ~/.local, in / for a user without a home.
-_PIP = r"(?<![\w./-])pip3?\s{1,9}(?:-\S{1,40}\s{1,9}){0,6}install\b"
+#: Where pip installs to elsewhere than for its user: into ~/.local, which is in / for a user without a home.
 _PIP_ELSEWHERE = r"\s(?:--target|-t|--prefix|--root)\b|\bvenv\b|\bHOME=|\bPYTHONUSERBASE\b|\bPIP_(?:TARGET|PREFIX)\b"
 
 #: Python's own images: their directories are root's, and they have no other user.
 _OF_PYTHON = r"(?:docker\.io/)?(?:library/)?python(?:$|[:@])"
-
-#: What stands in quotes: a program of another language may have lines of its own.
-_QUOTED = r"\"[^\"]{0,4000}\"|'[^']{0,4000}'"
-
-#: Before a command: a comment, words that are printed, another user, or a condition.
-_NOT_RUN = r"(?:^|\n)[ \t]{0,40}(?:#|echo\b)[^\n]*$|\bsudo\b[^\n;&|]*$|\|\|[^\n]*$|(?s:\bif\b(?:(?!\bfi\b).){0,2000}$)"
-
-#: What makes a shell end at the first command that fails.
-_ENDS_AT_ERRORS = r"(?m)^\s{0,40}set -[a-z]{0,6}e|^(?:/usr)?(?:/bin/)?(?:ba)?sh -[a-z]{0,6}e"
 
 #: Kinds that only OpenShift has.
 _OF_OPENSHIFT = frozenset({"Route", "SecurityContextConstraints", "DeploymentConfig", "ImageStream", "BuildConfig"})
@@ -112,7 +96,7 @@ def _as_other_user(container: Container) -> Finding | None:
         return None
     where, field, value = who
     evidence = pod_evidence(where, field, value)
-    found = _installs(container, _INSTALLS)
+    found = fails_at(container, INSTALLS)
     if found is None and field != _NON_ROOT and (pip := _pip_installs(container)):
         path, line, command = pip
         return Finding(
@@ -166,23 +150,6 @@ def _user(container: Container) -> tuple[Container | Pod, str, str] | None:
     return None
 
 
-def _installs(container: Container, command: str) -> tuple[str, str, str] | None:
-    """Where a script installs packages and ends when it cannot: the path, the line, the command."""
-    for path, text in container.words:
-        for found in re.finditer(command, text):
-            if re.search(_NOT_RUN, text[: found.start()]):
-                continue
-            behind = re.sub(_QUOTED, "''", text[found.start() :]).replace("\\\n", " ")
-            chain, *after = re.split(r"[;\n]", re.sub(r"&&[ \t]{0,40}\n", "&& ", behind), maxsplit=1)
-            # without `set -e` a script goes on behind a chain of commands that broke
-            last = chain.rpartition("&&")[2] if "&&" in chain and not "".join(after).strip() else ""
-            broken = last and not re.search(command, last)
-            if "||" not in chain and (broken or re.search(_ENDS_AT_ERRORS, text[: found.start()])):
-                return path, chain.strip(), " ".join(found[0].split())
-            break
-    return None
-
-
 def _pip_installs(container: Container) -> tuple[str, str, str] | None:
     """The same of pip, which fails where its user may write neither to the image nor to a home."""
     named = any(name in container.env for name in ("HOME", "PYTHONUSERBASE", "PIP_TARGET", "PIP_PREFIX", "PIP_USER"))
@@ -193,7 +160,7 @@ def _pip_installs(container: Container) -> tuple[str, str, str] | None:
         return None
     if any(re.search(_PIP_ELSEWHERE, text) for _, text in container.words):
         return None
-    return _installs(container, _PIP)
+    return fails_at(container, PIP)
 
 
 def _on_openshift(pod: Pod) -> bool:

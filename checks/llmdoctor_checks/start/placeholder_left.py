@@ -223,7 +223,10 @@ def _places(container: Container, engine: Engine | None) -> Iterator[tuple[str, 
         value = str(variable.value) if variable.value is not None else ""
         token = variable.name in _TOKENS or (variable.name == _OF_NIM and engine is not None and engine.name == "nim")
         own = _own(value) or re.fullmatch(_TOLD, value.strip())
-        own = own or (re.fullmatch(_IN_BRACKETS, value.strip()) if token else None)
+        # a token that is the name of its variable, or of another one for it, is none
+        own = own or (
+            re.fullmatch(rf"{_IN_BRACKETS}|(?i:{'|'.join(_TOKENS)}|{_OF_NIM})", value.strip()) if token else None
+        )
         if own:
             path = f"env[{variable.name}]"
             yield path, own[0], pod_evidence(container, path, value), token or any(value in s for s in settings)

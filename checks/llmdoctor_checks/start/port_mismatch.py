@@ -422,6 +422,8 @@ def _services(pod: Pod, container: Container, engine: Engine, port: Setting, log
         if not pod.exists and (found := _of_metrics(pod, container, engine, port, item, targets)):
             yield found
             continue
+        if dig(item.raw, "spec.clusterIP") == "None":
+            continue  # its name leads to the pod itself, at whatever port a client asks
         if not numbers or len(numbers) != len(targets) or port.value in numbers:
             continue
         if any(_listener(container, number) for number in numbers) or numbers & _further(engine):
@@ -454,7 +456,8 @@ def _of_metrics(
     pod: Pod, container: Container, engine: Engine, port: Setting, item: Item, targets: dict[str, int | None]
 ) -> Finding | None:
     """A Service's port for metrics that leads to a port which nobody opens: these engines show them where they serve."""
-    number = targets.get("metrics") or targets.get("http-metrics")
+    named = targets.get("metrics") or targets.get("http-metrics")
+    number = named or _scraped(item, targets)
     taken = {p.container_port for other in pod.containers for p in other.spec.ports}
     alone = all(other is container or other.role == "init" for other in pod.containers)
     if number is None or engine.name not in _ONE_PORT or port.source != "flag" or port.value not in targets.values():
@@ -466,10 +469,11 @@ def _of_metrics(
         or not engine.found.argv_known
         or "grpc" in container.spec.image
         or pod.completed
+        or _sidecar_comes(pod)
     ):
         return None
     return Finding(
-        role="risk",
+        role="risk" if named else "note",  # a monitor of another kind may ask the right port beside the annotations
         summary=f"Service {item.name} sends to port {number} for metrics, where nothing listens; {engine.title} has them on {port.value}.",
         evidence=(
             Evidence(source="workload", ref=f"Service/{item.name} spec.ports", text=f"targetPort: {number}"),
@@ -477,6 +481,20 @@ def _of_metrics(
         ),
         fixes=(fixes.advice(f"Set targetPort to {port.value} in Service/{item.name}, for the port for metrics"),),
     )
+
+
+def _sidecar_comes(pod: Pod) -> bool:
+    """Whether AIBrix adds its runtime, which shows metrics of its own (pkg/webhook/deployment_webhook.go)."""
+    owner = pod.template_of
+    return owner is not None and "model.aibrix.ai/sidecar-injection" in owner.annotations
+
+
+def _scraped(item: Item, targets: dict[str, int | None]) -> int | None:
+    """The port of the pods that a Service's annotations tell Prometheus to scrape, where the Service leads there as well."""
+    told = (
+        item.annotations.get("prometheus.io/port") if item.annotations.get("prometheus.io/scrape") == "true" else None
+    )
+    return next((number for number in targets.values() if number is not None and str(number) == told), None)
 
 
 def _pools(pod: Pod, container: Container, title: str, ports: list[int], evidence: Evidence) -> Iterator[Finding]:
@@ -518,9 +536,10 @@ def _further(engine: Engine) -> set[int]:
     """The ports that the engine opens beside the one for requests: for metrics, gRPC, health, transfers, ranks."""
     settings = {**engine.found.defaults, **engine.found.settings}.values()
     ports = {s.value for s in settings if s.name.endswith("_port") and isinstance(s.value, int)}
-    # where its ranks meet
-    met = (re.search(r":(\d{1,5})$", str(s.value)[-80:]) for s in settings if s.name.endswith("_init_addr"))
-    return ports | {int(found[1]) for found in met if found}
+    # where its ranks meet, at a host that a script may learn when it runs
+    words = " ".join(text for _, text in engine.container.words)
+    met = re.findall(r"--(?:dist|nccl)-init-addr[= ]\S{0,200}?:(\d{1,5})\b", words)
+    return ports | {int(port) for port in met}
 
 
 def _speaks_otherwise(engine: Engine, probe: k8s.Probe, asked: int) -> bool:
