@@ -16,7 +16,7 @@ from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.events import Event, came_further, events_of
 from kubectl_llmdoctor.facts.scheduling.message import is_provisioner
-from kubectl_llmdoctor.facts.troubles import Trouble, troubles_of
+from kubectl_llmdoctor.facts.troubles import STARTING, Trouble, troubles_of
 from kubectl_llmdoctor.facts.units import parse_time, units
 from kubectl_llmdoctor.tree import dig, say, table
 
@@ -378,6 +378,12 @@ class Pod:
             isinstance(one, dict) and one.get("type") == "Launched" and one.get("reason") == "LaunchFailed"
             for one in (conditions if isinstance(conditions, list) else ())
         )
+
+    @property
+    def being_made(self) -> bool:
+        """Whether it is given a node, or its containers are, and nothing is wrong with it so far."""
+        made = self.awaits_node or any(c.waiting and c.waiting.reason in STARTING for c in self.containers)
+        return self.exists and made and not self.troubles
 
     @cached_property
     def leaving(self) -> bool:

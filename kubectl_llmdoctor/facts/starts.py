@@ -203,6 +203,7 @@ _ASSERTION = "] Assertion `"
 _STOPS = (
     "INFO:     Shutting down",
     "KeyboardInterrupt: terminated",
+    "hutting down FastAPI HTTP server",  # vLLM
     "SIGTERM received. signum=",  # SGLang
     "Gracefully exiting... Remaining",
     "signal received, starting graceful shutdown",  # TGI

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 #: with an error still counts in a container that runs again. Half a minute off the round figures, so that the moment
 #: of looking does not decide.
 _CREATING_SECONDS, _INIT_SECONDS, _RECENT_SECONDS = 330, 630, 3630
+#: The same while the kubelet's last word is that it pulls an image: those of engines have 10 GB and more.
+_PULLING_SECONDS, _PULLS = 1230, "Pulling"
 #: How long containers are ready before the pod is: the kubelet says so at once, who owns a readiness gate (a load balancer) later.
 _SEEN_SECONDS, _GATE_SECONDS = 60, 630
 #: An init container that has failed so often and runs once more has failed as one that waits for its turn has.
@@ -34,7 +36,7 @@ _PROBE_KILL = expression(r"^Container (?P<container>\S+) failed (?:liveness|star
 _CHANGED = expression(r"^Container (?P<container>\S+) definition changed, will be restarted")
 
 #: Waiting reasons of a container that is only on its way.
-_STARTING = ("ContainerCreating", "PodInitializing", "")
+STARTING = ("ContainerCreating", "PodInitializing", "")
 
 
 class Trouble(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,14 +105,14 @@ def _set_unready(pod: Pod, now: datetime | None) -> bool:
 
 def _stuck(pod: Pod, now: datetime | None) -> Iterator[Trouble]:
     """Containers that are being made, and init containers that run, for too long."""
-    starting = [c for c in pod.containers if c.waiting and c.waiting.reason in _STARTING and c.role != "init"]
+    starting = [c for c in pod.containers if c.waiting and c.waiting.reason in STARTING and c.role != "init"]
     runs = any(c.running for c in pod.containers if c.role != "sidecar")
     if starting and pod.status.phase in ("", "Pending", "Running") and not runs:
         # after its node was restarted a pod is still Running while its containers are made anew
         ended = [parse_time(c.terminated.finished_at) for c in pod.containers if c.terminated]
         since = max((at for at in (pod.started_at, *ended) if at), default=None)
         age = (now - since).total_seconds() if now and since else None
-        if age is None or age > _CREATING_SECONDS or pod.warned:
+        if age is None or age > (_PULLING_SECONDS if _pulls(pod) else _CREATING_SECONDS) or pod.warned:
             length = f" for {say_seconds(age)}" if age is not None else ""
             yield Trouble(kind="creating", container=starting[0], text=f"ContainerCreating{length}", since=since)
     for container in pod.containers:
@@ -121,6 +123,12 @@ def _stuck(pod: Pod, now: datetime | None) -> Iterator[Trouble]:
         if now and since and (now - since).total_seconds() > long:
             text = f"init container {container.name} has run for {say_seconds((now - since).total_seconds())}"
             yield Trouble(kind="creating", container=container, text=text, since=since)
+
+
+def _pulls(pod: Pod) -> bool:
+    """Whether the last that the kubelet said of a pod is that it pulls an image."""
+    said = [(e.last, e.reason) for e in pod.events if e.last is not None and e.name == pod.name]
+    return bool(said) and max(said)[1] == _PULLS
 
 
 def _killed(pod: Pod, words: re.Pattern[str], container: Container, ended: datetime) -> bool:
@@ -159,7 +167,7 @@ def _container_troubles(pod: Pod, container: Container, now: datetime | None) ->
     died = ended is not None and _died(pod, container, ended, since)
     if waiting and waiting.reason == "CrashLoopBackOff":
         yield Trouble(kind="crashed", container=container, text=waiting.reason, since=since)
-    elif waiting and waiting.reason not in _STARTING:
+    elif waiting and waiting.reason not in STARTING:
         yield Trouble(kind="waiting", container=container, text=waiting.reason)
     elif container.status.state.terminated and died:
         yield Trouble(kind="crashed", container=container, text=_ending(container.status.state.terminated), since=since)

@@ -70,6 +70,10 @@ _FRAMES = 60
 _MOST_NEAR = 500
 #: The heads of groups, stores and hubs answer later than that, where all begin together.
 _JUST_BEGUN_SECONDS = 90
+#: So long may a server load: what it only warns of by then may come to nothing.
+_LOADING_SECONDS = 600
+#: By this a line calls itself a warning.
+_WARNS = expression(r".{0,120}?\b(?:WARNING|WARN)\b|^W\d{4} \d\d:|.{0,40}\[W[ \]]")
 #: What a program that is ready said so long ago stands on nothing but that nobody asked since; a day later on nothing at all.
 _AN_HOUR, _A_DAY = 3600, 86400
 #: Whom a program asked, and so many lines above an answer where it says so (httpx, the frames of a traceback between).
@@ -139,6 +143,8 @@ class _Wording:
             if state == "over":
                 continue
             found = self._weighed(self._finding(hit), hit.line, past=state == "perhaps over")
+            if self._only_warned(hit.line, found):
+                continue
             if again:
                 self.retried = _last_resort(found)
                 continue
@@ -182,7 +188,7 @@ class _Wording:
             return "over"
         if (survived if self._server else not_serving_yet)(line) or told_to_stop(line):
             return "over"
-        if self._server and self._overcome and self._just_begun():
+        if self._overcome and ((self._server and self._just_begun()) or self._others_come()):
             return "over"  # it tries again, and whom it asks may be about to start as well
         on = self._server and went_on(line)
         if not on and not overcome(line, self._overcome):
@@ -193,14 +199,30 @@ class _Wording:
             return "over"  # nothing says that it ever ended
         return "perhaps over"
 
-    def _just_begun(self) -> bool:
+    def _just_begun(self, seconds: int = _JUST_BEGUN_SECONDS) -> bool:
         """Whether the container runs for the first time, and only since so short that others of its group may not be up."""
         container, now = self._container, self._pod.cluster.now
         running = container.status.state.running if container is not None else None
         if container is None or running is None or container.status.restart_count or self._log.previous:
             return False
         started = parse_time(running.started_at)
-        return now is not None and started is not None and (now - started).total_seconds() < _JUST_BEGUN_SECONDS
+        return now is not None and started is not None and (now - started).total_seconds() < seconds
+
+    def _others_come(self) -> bool:
+        """Whether the container runs for the first time, and another pod of its group is being made, with nothing in its way."""
+        container = self._container
+        if container is None or not container.running or container.status.restart_count or self._log.previous:
+            return False
+        return any(other.being_made for other in self._subject.pods if other is not self._pod)
+
+    def _only_warned(self, line: Line, found: Finding) -> bool:
+        """Whether a server that still loads warns there, and goes on: of what may not harm it, or of a GPU for which it did not ask."""
+        asks = self._container is not None and bool(self._container.accelerators)
+        if not self._server or self._pattern.warned or (asks and found.confidence != "possible"):
+            return False
+        if line.number == len(self._log) or not _WARNS.match(line.text[:500]):
+            return False
+        return self._just_begun(_LOADING_SECONDS)
 
     def _finding(self, hit: _Hit) -> Finding:
         evidence = [log_evidence(hit.line, self._pattern.literal)]

@@ -18,6 +18,9 @@ _PROVISIONING_SECONDS, _SILENT_SECONDS = 360, 60
 _CLAIM_TO_COME = "waiting for resource claim controller to create the resourceclaim"
 _CLAIM_SECONDS = 60
 
+#: So long a node takes for its network at most, from when it joined.
+_NETWORK_SECONDS = 300
+
 #: Grace periods that are taken for a moment: engines that end their requests first are given minutes.
 _ENDING_SECONDS = 600
 #: The finalizer of each pod of a Job, which its controller takes away as soon as it has counted the pod.
@@ -34,6 +37,8 @@ def comes_by_itself(pending: Pending, found: Cause) -> str:
     if found.obstacle == "plugin":  # an older node that offers none says that it is not for lack of time
         new = bool(found.verdicts) and all(_coming_up(pending, verdict) for verdict in found.verdicts)
         return f"node {found.verdicts[0].node.name} has only just joined and does not offer its GPUs yet" if new else ""
+    if found.obstacle == "node" and found.verdicts and all(_setting_up(pending, one) for one in found.verdicts):
+        return f"node {found.verdicts[0].node.name} has only just joined and is not ready yet"
     if machine := coming(pending, found):
         return f"machine {machine}, which will be a node for it, is being made"
     for verdict in found.verdicts:
@@ -49,6 +54,14 @@ def _coming_up(pending: Pending, verdict: NodeVerdict) -> bool:
     if not node.joining or node.ready is False:
         return False
     return not any(Pod(plugin, pending.pod.cluster).failing for plugin in plugins_on(pending.pod.cluster, node.name))
+
+
+def _setting_up(pending: Pending, verdict: NodeVerdict) -> bool:
+    """Whether a node joined only just, and its network comes up first."""
+    node, now = verdict.node, pending.pod.cluster.now
+    made = parse_time(node.obj.metadata.creation_timestamp)
+    young = made is not None and now is not None and (now - made).total_seconds() < _NETWORK_SECONDS
+    return young and not node.cordoned and node.ready is False
 
 
 def _being_made(pending: Pending) -> str:

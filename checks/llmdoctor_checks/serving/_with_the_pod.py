@@ -65,6 +65,8 @@ class WithThePod(msgspec.Struct, frozen=True):
     event: Event
     #: how many seconds after the pods were told to end the last of them broke off
     after: float
+    #: how many seconds before the snapshot the last of them did
+    ago: float
 
 
 def with_the_pod(pod: Pod, cluster: Cluster, events: Events | None, grace: int) -> WithThePod | None:
@@ -102,7 +104,7 @@ def with_the_pod(pod: Pod, cluster: Cluster, events: Events | None, grace: int) 
             min((now - at).total_seconds() - ago for at in told if (now - at).total_seconds() + _SKEW >= ago)
             for _, ago in apart
         )
-        return WithThePod([line for line, _ in apart], event, after)
+        return WithThePod([line for line, _ in apart], event, after, apart[-1][1])
     return None
 
 

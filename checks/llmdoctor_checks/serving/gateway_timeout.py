@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from datetime import datetime
 
 from kubectl_llmdoctor.api import (
     Cluster,
@@ -16,11 +17,14 @@ from kubectl_llmdoctor.api import (
     Pod,
     Subject,
     check,
+    dig,
     expression,
     fixes,
     log_evidence,
     long_past,
     object_evidence,
+    parse_time,
+    rows,
     say_seconds,
     stray,
     written_ago,
@@ -221,8 +225,18 @@ def _that_ended(cut: list[Line], pod: Pod, engine: Engine, subject: Subject, clu
 
 
 def _a_day_old(line: Line, cluster: Cluster) -> bool:
-    """Whether the kubelet saw a line more than a day ago: who was refused then may long be content."""
-    return line.time is not None and cluster.now is not None and (cluster.now - line.time).days >= 1
+    """Whether the kubelet saw a line, or the end of who wrote it, more than a day ago: who was refused then may long be content."""
+    at = line.time or (_end_of(line, cluster) if line.log.previous else None)
+    return at is not None and cluster.now is not None and (cluster.now - at).days >= 1
+
+
+def _end_of(line: Line, cluster: Cluster) -> datetime | None:
+    """When the instance ended that wrote a line of a log before the current one."""
+    writer = cluster.item("Pod", *pod_of(line))
+    for status in rows(writer.raw, "status.containerStatuses") if writer is not None else ():
+        if status.get("name") == line.log.container:
+            return parse_time(dig(status, "lastState.terminated.finishedAt"))
+    return None
 
 
 def _gave_up(pod: Pod, cut: list[Line], timeout: Timeout | None, cluster: Cluster, *, serves: bool) -> Finding:

@@ -65,6 +65,8 @@ _OPEN, _CLOSED = (
     ("Waiting for connections to close", "Waiting for background tasks to complete"),
     "Waiting for application shutdown",
 )
+#: Who lost an answer so long ago has long asked again.
+_A_DAY = 86400
 #: SGLang's count of what is left.
 _LEFT = r"remaining number of requests (\d{1,9})"
 
@@ -429,7 +431,7 @@ def _broken_off(pod: Pod, container: Container, events: Events | None, engine: s
     early = found.after < seconds * _EARLY
     drain = " (of vLLM with --shutdown-timeout, from 0.18.1 on)" if engine == "vllm" else ""
     return Finding(
-        role="cause",
+        role="risk" if found.ago >= _A_DAY else "cause",  # the next rollout meets it, too
         severity="warning",
         summary=f"{who.pod} lost its connection {often(len(found.lines))} when pods of {fixes.edited(pod)} were deleted, within the "
         f"{seconds} s that they are given to end, and hardly at another time: what was still generated was cut off.",

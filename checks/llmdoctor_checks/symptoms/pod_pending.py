@@ -13,7 +13,7 @@ def pod_pending(pending: Pending) -> Iterator[Finding]:
     No node was chosen for the pod, so nothing of it runs. The scheduler's message counts reasons over all nodes; the
     one that matters is what separates the pod from the nodes that were meant for it. A pod that is seconds old, and of which
     no scheduler has said anything yet, is on its way; so is one for which pods that are being deleted make room, or whose node has
-    joined and does not offer its GPUs yet.
+    joined and is not ready, or does not offer its GPUs, yet.
 
     ## Fix
 
