@@ -222,14 +222,14 @@ _NO_FAULT = expression(r"^.{0,80}?\b(?:DEBUG|INFO|WARN|WARNING)\b")
 
 def said_why(line: Line, worker: str) -> bool:
     """Whether a traceback shortly above a line is of the very process that it calls gone: `VllmWorker-1` marks its own with
-    `Worker_TP1`, `Worker_TP1_EP1` or `VllmWorker rank=1`, `EngineCore_DP0` with its name. Where the line has no name of it (`{}`),
+    `Worker_TP1`, `Worker_TP1_EP1` or `VllmWorker rank=1`, `EngineCore_DP0` with its name. Where the line has no name of it,
     whether anybody says above what went wrong, or may have: of a log without its beginning nobody knows.
     """
     if not re.search(r"\w", worker):
-        return worker != "" and _somebody_said_why(line)
+        return _somebody_said_why(line)
     rank = re.fullmatch(r"\D{1,40}-(\d{1,4})", worker)
     own = rf"\w{{0,40}}Worker\w{{0,40}}(?:_TP| rank ){rank[1]}(?!\d)" if rank else rf"{re.escape(worker)}\b"
-    above = (one for one in tracebacks(line.log) if worker and 0 < line.number - one.last.number <= _MISSED)
+    above = (one for one in tracebacks(line.log) if 0 < line.number - one.last.number <= _MISSED)
     return any(re.match(own, one.process) and "PP" not in one.process for one in above)
 
 

@@ -111,8 +111,6 @@ def parse(tree: Any, *, stem: str, words: Mapping[str, str] = MappingProxyType({
             raise ValueError(f"no such phase: {', '.join(sorted(unknown))}; known are {', '.join(PHASES)}")
         if pattern.bare and not pattern.engines:
             raise ValueError(f"{pattern.literal!r} is bare, and names no engines")
-        if pattern.wordless and "?P<worker>" not in pattern.match:
-            raise ValueError(f"{pattern.literal!r} is wordless, and captures no worker")
         if pattern.without_cuda and not re.fullmatch(r"image|\d{2}\.\d", pattern.without_cuda):
             raise ValueError(f"no such CUDA: {pattern.without_cuda!r}")
         re.compile(pattern.match)
