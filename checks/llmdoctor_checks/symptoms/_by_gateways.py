@@ -134,8 +134,8 @@ def _meant_for(pod: Pod, asked: list[_Asked]) -> list[_Asked]:
     return [
         one
         for one in asked
-        if not (one.failed and one.host)
-        and (one.service in services or (pools and re.sub(_OF_A_POOL, "", one.service) in pools))
+        if (one.service in services or (pools and re.sub(_OF_A_POOL, "", one.service) in pools))
+        and not (one.failed and one.host)
     ]
 
 
