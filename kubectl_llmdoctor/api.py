@@ -40,7 +40,13 @@ from kubectl_llmdoctor.facts.driver import driver_cuda, image_cuda, say_cuda, su
 from kubectl_llmdoctor.facts.endings import Ending, endings, log_of, probe_kills
 from kubectl_llmdoctor.facts.engine import Engine, engines_of
 from kubectl_llmdoctor.facts.events import Event, Events, came_further, events_of
-from kubectl_llmdoctor.facts.failed_models import failing_routes, lacks_model, often_failing_routes, raised_alike
+from kubectl_llmdoctor.facts.failed_models import (
+    failing_routes,
+    fails_often,
+    lacks_model,
+    often_failing_routes,
+    raised_alike,
+)
 from kubectl_llmdoctor.facts.gpu_conditions import GpuCondition
 from kubectl_llmdoctor.facts.hardware import Hardware, NodeHardware, holder_of, is_gone, node_hardware
 from kubectl_llmdoctor.facts.kernel_log import BusError, OutOfMemory, SwitchError, Xid
@@ -170,6 +176,7 @@ __all__ = [
     "events_of",
     "expression",
     "failing_routes",
+    "fails_often",
     "few",
     "file_bytes_of",
     "fixes",

@@ -88,7 +88,7 @@ _ROUTE = expression(
     r"|\brequest: POST (?P<of>/[^\s?]{0,300})\S{0,500} [\da-f.:]{3,45} (?P<said>\d{3})\s*$"
 )
 _IN_A_ROW, _PROBES_BETWEEN, _SECONDS_BETWEEN = 5, 2, 60
-#: So many of the last requests, and such a share of them, failed, one in the last fourth among them: no few of some client's.
+#: So many of the last requests, and such a share of them, failed, and half of that share of the last fourth: it is not over.
 _OF_LATE, _FEWEST_OF_LATE, _SHARE_OF_LATE, _PARTS = 200, 10, 0.2, 4
 #: A server has few routes; of very long logs the last requests, and of each route the last failures, are looked at.
 _MOST_REQUESTS, _MOST_ROUTES, _LOOKED_AT = 2000, 20, 40
@@ -222,17 +222,25 @@ def _failing_routes(log: Log) -> Iterator[tuple[str, list[Line]]]:
             yield path, failed
 
 
-def often_failing_routes(log: Log) -> dict[str, tuple[list[Line], int]]:
-    """The routes at which a server answers many of the last requests with 5xx, though not all: the access log's lines, and of how many."""
+def often_failing_routes(log: Log) -> dict[str, tuple[list[Line], list[Line]]]:
+    """The routes at which a server answers many of the last requests with 5xx, and others not: the access log's lines of both."""
     found = {}
     for path, posts in _posts(log).items():
         last = posts[-_OF_LATE:]
         failed = [line for line, bad in last if bad]
-        if len(failed) < max(_FEWEST_OF_LATE, _SHARE_OF_LATE * len(last)) or not _apart(failed[0], failed[-1]):
+        if not fails_often([bad for _, bad in last]) or not _apart(failed[0], failed[-1]):
             continue
-        if any(bad for _, bad in last[-len(last) // _PARTS :]) and any(bad for _, bad in last[: len(last) // 2]):
-            found[path] = failed, len(last)
+        if any(bad for _, bad in last[: len(last) // 2]):
+            found[path] = failed, [line for line, bad in last if not bad]
     return found
+
+
+def fails_often(last: Sequence[bool]) -> bool:
+    """Whether many of the last requests failed, and still do; oldest first."""
+    last = last[-_OF_LATE:]
+    fourth = last[-len(last) // _PARTS :]
+    often = sum(last) >= max(_FEWEST_OF_LATE, _SHARE_OF_LATE * len(last))
+    return often and sum(fourth) >= _SHARE_OF_LATE / 2 * len(fourth)
 
 
 def _posts(log: Log) -> dict[str, list[tuple[Line, bool]]]:

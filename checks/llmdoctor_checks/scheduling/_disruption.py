@@ -325,11 +325,12 @@ def _silent(pod: Pod, node: Node | None) -> Taken | None:
 
 def _unready_by_node(pod: Pod, node: Node) -> bool:
     """Whether a pod on a node that says it is not ready has no trouble but that: it was evicted for it, or its containers are ready."""
-    evicted, containers = pod.condition("DisruptionTarget"), pod.condition("ContainersReady")
+    evicted, containers, ready = (pod.condition(x) for x in ("DisruptionTarget", "ContainersReady", "Ready"))
     by_taint = evicted is not None and evicted.reason == "DeletionByTaintManager"
     if by_taint:
         return any(taint.key in _SILENT for taint in node.obj.spec.taints)
-    return containers is not None and containers.status == "True"
+    gated = ready is not None and ready.reason == "ReadinessGatesNotReady"
+    return containers is not None and containers.status == "True" and not gated
 
 
 def _remade(pod: Pod, node: Node | None) -> Taken | None:

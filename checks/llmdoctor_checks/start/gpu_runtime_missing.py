@@ -167,7 +167,9 @@ def _by_cpu(container: Container, logs: Logs) -> Line | None:
 
 def _hidden(container: Container, logs: Logs) -> Iterator[Finding]:
     """A program that ended since CUDA shows it no GPU, where a variable of its container hides those that it has."""
-    hidden = hides_all(container)
+    # what a command sets by itself counts more than the variable
+    served = container.pod.ready or "CUDA_VISIBLE_DEVICES=" in " ".join(container.spec.argv)
+    hidden = None if served else hides_all(container)
     ended = next((e for e in endings(container.pod) if e.container is container), None) if hidden else None
     log = log_of(ended, logs) if ended is not None else None
     line = next(log.find(*_NONE_SEEN), None) if log is not None else None

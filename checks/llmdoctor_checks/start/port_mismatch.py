@@ -70,6 +70,9 @@ _ONE_PORT = frozenset({"vllm", "sglang", "tgi", "tei", "llama.cpp"})
 #: An instance that its probe ends may live so much longer than the probe's budget, and as long again as it takes to end.
 _LONGER, _TO_END = 1.5, 60
 
+#: What a program prints that has not loaded yet: the server itself may listen only then, after one for metrics.
+_LOADS = r"(?i)\b(?:down)?loading\b|\d{1,3}%\|"
+
 #: Those of these addresses that are only the process' own.
 _LOOPBACK = r"127\.[\d.]+|localhost|\[::1\]"
 
@@ -169,6 +172,8 @@ def _by_log(pod: Pod, container: Container, logs: Logs | None, events: Events | 
         if _listener(container, asked):
             return
         number, line = next(iter(ports.items()))
+        if any(re.search(_LOADS, one.text[:2000]) for one in log.lines(line.number + 1)):
+            return
         yield Finding(
             role="cause",
             summary=f"The {kind} probe of {container.name} asks port {asked}; by its log it listens on {number}.",

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Finding, Logs, Pod, check, fixes, log_evidence, pod_evidence
+from kubectl_llmdoctor.api import Finding, Logs, Pod, Subject, check, fixes, log_evidence, pod_evidence
 
 #: How ONNX Runtime (`provider_bridge_ort.cc`) says why a provider cannot be had; the library of the driver itself is another matter.
 _NOT_LOADED = "Failed to load library libonnxruntime_providers_cuda.so with error: "
@@ -11,13 +11,16 @@ _LIBRARY = (
     r"(?P<lib>lib(?!cuda\.so|nvidia-ml\.so)[\w.+-]{1,120}\.so[\w.]{0,60}): cannot open shared object file: No such file"
 )
 
+#: Engines that compute on the GPU by themselves: ONNX Runtime is only what a library beside the model uses.
+_WITHOUT_ONNX = ("vllm", "sglang", "tgi", "lmdeploy", "tensorrt-llm", "llama.cpp", "ollama")
+
 #: Another part of the program computes on the GPU.
 _ON_GPU = r"(?i)\bcuda:\d|\bdevice\W{1,4}cuda|\b(?:on|using) (?:the )?(?:gpu|cuda)\b"
 _BEGINNING = 1_000_000
 
 
 @check("system-library-missing", since="0.1", literals=(_NOT_LOADED,))
-def system_library_missing(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
+def system_library_missing(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """A shared library is missing in the image.
 
     A program or Python extension of the image was linked against a library that is not there, or is there in an older version: a
@@ -40,10 +43,11 @@ def system_library_missing(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
     """
     if not (pod.exists and pod.ready) or logs is None:
         return
+    others = [engine.container for engine in subject.engines(pod) if engine.name in _WITHOUT_ONNX]
     for container in pod.containers:
         log = logs.current(container.name)
         asked = next((name for name in container.accelerators if name.startswith("nvidia.com/")), None)
-        if log is None or asked is None or re.compile(_ON_GPU).search(log.text, 0, _BEGINNING):
+        if log is None or asked is None or container in others or re.compile(_ON_GPU).search(log.text, 0, _BEGINNING):
             continue
         line = next(log.find(_NOT_LOADED), None)
         said = re.search(_LIBRARY, line.text[:4000]) if line else None

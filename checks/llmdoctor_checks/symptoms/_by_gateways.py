@@ -19,6 +19,7 @@ from kubectl_llmdoctor.api import (
     Log,
     Pod,
     count_of,
+    fails_often,
     fixes,
     log_evidence,
     parse_time,
@@ -83,8 +84,10 @@ _MEANT = (
 )
 #: So many in a row, up to the last, and not at one moment.
 _IN_A_ROW, _SECONDS, _MOST = 5, 60, 2000
-#: So many of the last requests of a path, and such a share of them, one in the last fourth among them: no few that a burst took.
-_OF_LATE, _FEWEST_OF_LATE, _SHARE_OF_LATE = 200, 10, 0.2
+#: So many of the last requests of a path are looked at for those that fail often.
+_OF_LATE = 200
+#: The Service that a request was for, by Envoy's name of its cluster; Istio makes one of its own of a pool.
+_SERVICE, _OF_A_POOL = r"\|([a-z\d-]{1,80}\.[a-z\d-]{1,63})\.svc", r"-ip-[\da-f]{4,16}(?=\.)"
 #: So many answers at other routes for each request that fails make it one client's affair.
 BESIDE = 10
 #: A server that nobody asked for so many seconds since may have been mended by whoever saw it.
@@ -92,13 +95,14 @@ _LATELY = 86400
 
 
 class _Asked(msgspec.Struct, frozen=True):
-    """A request in a gateway's log; `host` is empty where it was sent to none."""
+    """A request in a gateway's log, the server that it was sent to (empty: to none), and the Service that it was for."""
 
     line: Line
     path: str
     status: str
     detail: str
     host: str
+    service: str
 
     @property
     def failed(self) -> bool:
@@ -107,40 +111,48 @@ class _Asked(msgspec.Struct, frozen=True):
 
 
 def by_gateway(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
-    """The first gateway whose last requests to this pod, of one path, all ended so."""
+    """The first gateway whose last requests to this pod, of one path, all ended so, or many of them."""
     if not pod.status.pod_ip:
         return
-    names = [re.escape(item.name) for item in pod.services]
-    # Istio makes a Service of its own of a pool
-    names += [rf"{re.escape(item.name)}-ip-[\da-f]{{4,16}}" for item in pod.pools]
-    here = rf"\|(?:{'|'.join(names)})\.{re.escape(pod.namespace)}\.svc" if names else r"(?!)"
     for log, asked in cluster.once("answered by gateways", lambda: list(_logs(cluster))):
         if log.pod == pod.name:
             continue
-        mine = [
-            one
-            for one in asked
-            if (one.host == pod.status.pod_ip if one.host else re.search(here, one.line.text[:4000]))
-        ]
-        by_path: dict[str, list[_Asked]] = {}
-        for one in mine:
-            by_path.setdefault(one.path, []).append(one)
-        for all_of in by_path.values():
-            row = [*takewhile(lambda one: one.failed, reversed(all_of))][::-1]
-            last = all_of[-_OF_LATE:]
-            for rows, among in ((row, row), (_often(last), last)):
-                took = seconds_between(rows[0].line, rows[-1].line) if len(rows) >= _IN_A_ROW else None
-                if took is not None and took >= _SECONDS and of_now(rows[-1].line, pod):
-                    since = [one for one in mine if one.line.number > rows[0].line.number and one.detail == _BY_SERVER]
-                    yield _finding(pod, rows, len(among), few=len(since) >= BESIDE * len(rows))
-                    return
+        for mine in (_sent_to(pod, asked), _meant_for(pod, asked)):
+            if (found := _failing(pod, mine)) is not None:
+                yield found
+                return
 
 
-def _often(last: list[_Asked]) -> list[_Asked]:
-    """Those of the last requests that failed, where they are many, up to the end."""
-    failed = [one for one in last if one.failed]
-    enough = len(failed) >= max(_FEWEST_OF_LATE, _SHARE_OF_LATE * len(last))
-    return failed if enough and any(one.failed for one in last[-len(last) // 4 :]) else []
+def _sent_to(pod: Pod, asked: list[_Asked]) -> list[_Asked]:
+    return [one for one in asked if one.host == pod.status.pod_ip]
+
+
+def _meant_for(pod: Pod, asked: list[_Asked]) -> list[_Asked]:
+    """Requests for the pod's Services that failed before a server was chosen, among those that any of its servers was sent."""
+    services = {f"{item.name}.{pod.namespace}" for item in pod.services}
+    pools = {f"{item.name}.{pod.namespace}" for item in pod.pools}
+    return [
+        one
+        for one in asked
+        if (one.service in services or (pools and re.sub(_OF_A_POOL, "", one.service) in pools))
+        and not (one.failed and one.host)
+    ]
+
+
+def _failing(pod: Pod, mine: list[_Asked]) -> Finding | None:
+    by_path: dict[str, list[_Asked]] = {}
+    for one in mine:
+        by_path.setdefault(one.path, []).append(one)
+    for all_of in by_path.values():
+        row = [*takewhile(lambda one: one.failed, reversed(all_of))][::-1]
+        last = all_of[-_OF_LATE:]
+        often = [one for one in last if one.failed] if fails_often([one.failed for one in last]) else []
+        for rows, among in ((row, row), (often, last)):
+            took = seconds_between(rows[0].line, rows[-1].line) if len(rows) >= _IN_A_ROW else None
+            if took is not None and took >= _SECONDS and of_now(rows[-1].line, pod):
+                since = [one for one in mine if one.line.number > rows[0].line.number and one.detail == _BY_SERVER]
+                return _finding(pod, rows, len(among), few=len(since) >= BESIDE * len(rows))
+    return None
 
 
 def of_now(line: Line, pod: Pod) -> bool:
@@ -184,8 +196,11 @@ def _logs(cluster: Cluster) -> Iterator[tuple[Log, list[_Asked]]]:
 
 def _asked(line: Line) -> _Asked | None:
     text = line.text[:4000]
+    service = found[1] if (found := re.search(_SERVICE, text)) is not None else ""
     if (said := re.search(_TEXT, text)) is not None:
         hosts = re.findall(_HOST_TEXT, text[said.end() - 1 :])
-        return _Asked(line, said["path"], said["code"], said["detail"], hosts[-1] if hosts else "")
+        return _Asked(line, said["path"], said["code"], said["detail"], hosts[-1] if hosts else "", service)
     code, detail, path, host = (re.search(pattern, text) for pattern in (*_JSON, _HOST_JSON))
-    return _Asked(line, path[1], code[1], detail[1], host[1] if host else "") if code and detail and path else None
+    if code is None or detail is None or path is None:
+        return None
+    return _Asked(line, path[1], code[1], detail[1], host[1] if host else "", service)

@@ -1,5 +1,6 @@
 """The symptom of an engine whose process died while it served."""
 
+import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -19,6 +20,7 @@ from kubectl_llmdoctor.api import (
     often,
     said,
     seconds_between,
+    written_ago,
 )
 from llmdoctor_checks._clients import told
 
@@ -42,9 +44,11 @@ _DEATHS = (
 )
 
 #: What Triton answers for a model of its Python backend (vLLM's, too) whose process has ended: only clients print it. So often, and for
-#: so many seconds; a release that starts the process again answers the next request.
+#: so many seconds, the last time of late; a release that starts the process again answers the next request.
 _STUB = (("is not healthy", r"Stub process(?: '(?P<name>[\w.-]{1,200})')? is not healthy"),)
-_OFTEN, _SECONDS = 3, 60
+_OFTEN, _SECONDS, _LATELY = 3, 60, 3600
+#: How a client logs that a model of Triton answered.
+_INFERRED = r"/v2/models/\S{1,300}?/(?:infer|generate).{0,60}\b200\b"
 
 
 @check("engine-dead", since="0.1", literals=(*_DEATHS, *(words for words, _ in _STUB)))
@@ -130,8 +134,12 @@ def _by_port(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
 
 def _by_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """Triton, whose clients are told again and again that the process of a model is gone."""
-    answers = told(pod, engine, cluster, logs, _STUB, "500") if engine.name == "triton" else []
-    if len(answers) < _OFTEN or (seconds_between(answers[0][0], answers[-1][0]) or 0) < _SECONDS:
+    every = told(pod, engine, cluster, logs, _STUB, "500") if engine.name == "triton" else []
+    by_client: dict[tuple[str, str], list[tuple[Line, re.Match[str]]]] = {}
+    for line, words in every:
+        by_client.setdefault((line.log.pod, line.log.container), []).append((line, words))
+    answers = next((one for one in by_client.values() if _still_told(one, cluster)), [])
+    if not answers:
         return
     line, words = answers[-1]
     yield Finding(
@@ -148,6 +156,16 @@ def _by_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -
         ),
         order=line.order,
     )
+
+
+def _still_told(answers: list[tuple[Line, re.Match[str]]], cluster: Cluster) -> bool:
+    """Whether a client is told something again and again, and up to now."""
+    first, last = answers[0][0], answers[-1][0]
+    if len(answers) < _OFTEN or (seconds_between(first, last) or 0) < _SECONDS:
+        return False
+    if (written_ago(last, cluster.now) or 0) > _LATELY:
+        return False
+    return not any(re.search(_INFERRED, x.text[:2000]) for x in last.log.lines(last.number + 1))
 
 
 def _restart(pod: Pod, engine: Engine) -> Fix:

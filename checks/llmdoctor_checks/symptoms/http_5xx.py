@@ -115,11 +115,11 @@ def _by_itself(pod: Pod, container: Container, log: Log) -> Finding | None:
 
 def _often(pod: Pod, container: Container, log: Log) -> Finding | None:
     """Many of the last requests at a route fail, and others are answered: what they have in common is why."""
-    for path, (failed, all_of) in often_failing_routes(log).items():
+    for path, (failed, others) in often_failing_routes(log).items():
         last = failed[-1]
         if not re.search(OF_MODELS, path) or re.search(_NOT_DONE, last.text[:2000]) or not of_now(last, pod):
             continue
-        why = _said_above(failed)
+        why, all_of = _said_above(failed, others), len(failed) + len(others)
         words = f": {said(why.text).text.strip()[:160]}" if why is not None else "."
         return Finding(
             role="symptom",
@@ -138,19 +138,27 @@ def _often(pod: Pod, container: Container, log: Log) -> Finding | None:
     return None
 
 
-def _said_above(failed: list[Line]) -> Line | None:
-    """What the server complains of right above most of the requests that it fails, the first words of the last of them."""
+def _said_above(failed: list[Line], others: list[Line]) -> Line | None:
+    """What the server complains of right above most of the requests that it fails alone, the first words of the last of them."""
+    times, beside = Counter[str](), Counter[str]()
     last: dict[str, Line] = {}
-    times: Counter[str] = Counter()
     for line in failed:
-        above = takewhile(_not_of_another, reversed([*line.log.lines(max(line.number - _ABOVE, 1), line.number - 1)]))
-        complaints = (x for x in above if re.search(_COMPLAINS, x.text[:300]))
-        here = {re.sub(r"[\da-f]*\d[\da-f]*", "0", x.text[:300]): x for x in complaints}
+        here = _complaints_above(line)
         times.update(here.keys())
         last |= here
-    usual = [last[text] for text, count in times.items() if count >= _MOSTLY * len(failed)]
+    for line in others:
+        beside.update(_complaints_above(line).keys())
+    own = (text for text in times if beside[text] < _MOSTLY * len(others))
+    usual = [last[text] for text in own if times[text] >= _MOSTLY * len(failed)]
     newest = max((x.number for x in usual), default=0)
     return min((x for x in usual if newest - x.number <= _ABOVE), key=lambda x: x.number, default=None)
+
+
+def _complaints_above(line: Line) -> dict[str, Line]:
+    """The lines by which a server complains right above a request of its access log, without their numbers."""
+    above = takewhile(_not_of_another, reversed([*line.log.lines(max(line.number - _ABOVE, 1), line.number - 1)]))
+    complaints = (x for x in above if re.search(_COMPLAINS, x.text[:300]))
+    return {re.sub(r"[\da-f]*\d[\da-f]*", "0", x.text[:300]): x for x in complaints}
 
 
 def _not_of_another(line: Line) -> bool:
