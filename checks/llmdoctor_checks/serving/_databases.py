@@ -192,9 +192,9 @@ def _why(said: _Said, pod: Pod, cluster: Cluster) -> _Why:
     to = follow(host, port, pod, cluster)
     if to is not None and to.service is not None:
         return _of_service(said, to.service, to, cluster)
-    if to is not None and to.name and _not_there(said, to, cluster):
+    if to is not None and to.name and (gone := _not_there(said, to, cluster)):
         return _Why(
-            f"namespace {to.namespace} has no Service {to.name}",
+            gone,
             (),
             f"Correct the host in {said.told} (SERVICE.NAMESPACE), in {fixes.edited(pod)}",
             ("kubectl get services -A",),
@@ -208,11 +208,15 @@ def _why(said: _Said, pod: Pod, cluster: Cluster) -> _Why:
     )
 
 
-def _not_there(said: _Said, to: Destination, cluster: Cluster) -> bool:
-    """Whether a Service is none of the namespace's: all were read, or some were, and its name has no address."""
+def _not_there(said: _Said, to: Destination, cluster: Cluster) -> str:
+    """That a Service is none of the namespace's: all were read, or some were, and its name has no address; else empty."""
     there = cluster.exists("Service", to.namespace, to.name)
+    if there is False:
+        return f"namespace {to.namespace} has no Service {to.name}"
     nameless = re.search(_NO_NAME, said.line.text[:4000]) is not None
-    return there is False or (there is None and nameless and any(cluster.items("Service", to.namespace)))
+    if there or not nameless or not any(cluster.items("Service", to.namespace)):
+        return ""
+    return f"no Service {to.name} of namespace {to.namespace} was read, and its name has no address"
 
 
 def _of_this_pod(said: _Said, pod: Pod) -> _Why:

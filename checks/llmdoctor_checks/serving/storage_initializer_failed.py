@@ -93,7 +93,7 @@ def storage_initializer_failed(pod: Pod, logs: Logs | None) -> Iterator[Finding]
             evidence=(pod_evidence(pod, ending.path, ending.text), *([log_evidence(error)] if error else [])),
             explains=(
                 *(("model-registry-failed",) if of_store else ()),
-                *(("model-not-found",) if of_image else ()),
+                *(("model-not-found", "permission-denied") if of_image else ()),
                 *CRASHED,
             ),
             fixes=(_see_why(pod, name, of_image=of_image),),

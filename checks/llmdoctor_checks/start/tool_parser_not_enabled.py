@@ -120,8 +120,8 @@ def _unread_calls(engine: Engine, logs: Logs) -> Finding | None:
         role="cause" if usual else "note",
         severity="warning",
         confidence="likely" if all_of else "possible",  # without an access log nobody knows of how many
-        summary=f"The parser {whose[1]} of {engine.container.name} saw tool calls in {count_of(len(lines), 'answer')} and could not read "
-        f"them{'; ' + count_of(all_of, 'answer') + ' followed the first' if all_of else ''}. The calls are lost, with status 200.",
+        summary=f"The parser {whose[1]} of {engine.container.name or engine.title} saw tool calls in "
+        f"{count_of(len(lines), 'answer')} and could not read them{'; ' + count_of(all_of, 'answer') + ' followed the first' if all_of else ''}. The calls are lost, with status 200.",
         evidence=(log_evidence(lines[-1]),),
         fixes=(
             fixes.advice(
