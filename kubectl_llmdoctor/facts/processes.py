@@ -101,6 +101,12 @@ def _relayed(text: str) -> Said | None:
     return Said(found["id"] or found["model"] or found["server"] or found["worker"], own)
 
 
+def printed(text: str) -> str:
+    """A line as its process printed it, where a server passes it on at a level of its own."""
+    relayed = _relayed(text)
+    return relayed.text if relayed is not None else text
+
+
 def _said(text: str) -> Said:
     """The same of a line before which no log store put anything."""
     if (relayed := _relayed(text)) is not None:

@@ -19,7 +19,7 @@ from kubectl_llmdoctor.facts.failed_models import FOREIGN, failed_models, failin
 from kubectl_llmdoctor.facts.last_words import contradicted, last_words, nothing_else_after
 from kubectl_llmdoctor.facts.logs import Line, Log
 from kubectl_llmdoctor.facts.pod import Pod
-from kubectl_llmdoctor.facts.processes import looks_like_error, raised_at, said, said_why, tracebacks
+from kubectl_llmdoctor.facts.processes import looks_like_error, printed, raised_at, said, said_why, tracebacks
 from kubectl_llmdoctor.facts.requests import answered, failed_requests, long_past, refused, stray, went_on
 from kubectl_llmdoctor.facts.starts import PHASES, phase_at, phase_of, restarts, superseded, told_to_stop
 from kubectl_llmdoctor.facts.subject import Subject
@@ -220,7 +220,7 @@ class _Wording:
         asks = self._container is not None and bool(self._container.accelerators)
         if not self._server or self._pattern.warned or (asks and found.confidence != "possible"):
             return False
-        if line.number == len(self._log) or not _WARNS.match(line.text[:500]):
+        if line.number == len(self._log) or not _WARNS.match(printed(line.text[:500])):
             return False
         return self._just_begun(_LOADING_SECONDS)
 

@@ -116,12 +116,13 @@ def _unread_calls(engine: Engine, logs: Logs) -> Finding | None:
         return None
     all_of = answered(log, after=lines[0].number)
     usual = len(lines) >= max(_FEWEST_UNREAD, _SHARE_UNREAD * all_of)
+    followed = f"; {count_of(all_of, 'answer')} followed the first" if all_of else ""
     return Finding(
         role="cause" if usual else "note",
         severity="warning",
         confidence="likely" if all_of else "possible",  # without an access log nobody knows of how many
         summary=f"The parser {whose[1]} of {engine.container.name or engine.title} saw tool calls in "
-        f"{count_of(len(lines), 'answer')} and could not read them{'; ' + count_of(all_of, 'answer') + ' followed the first' if all_of else ''}. The calls are lost, with status 200.",
+        f"{count_of(len(lines), 'answer')} and could not read them{followed}. The calls are lost, with status 200.",
         evidence=(log_evidence(lines[-1]),),
         fixes=(
             fixes.advice(
