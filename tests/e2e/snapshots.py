@@ -13,7 +13,7 @@ SHARED = TOP.parent / "shared"
 #: Whether everything is played, and not a sample of it.
 EVERYTHING = os.environ.get("LLMDOCTOR_E2E_ALL") == "1"
 #: How many of each shared collection are played, evenly spread over it.
-SAMPLES = {"incidents": 45, "scheduling": 10, "real-engines": 10}
+SAMPLES = {"incidents": 30, "scheduling": 8, "real-engines": 8}
 
 
 def own() -> Iterator[Path]:
