@@ -70,6 +70,11 @@ def chosen() -> dict[str, Path]:
     return {f"{path.parent.name.replace('snapshots', 'shared')}/{path.name.split('.')[0]}": path for path in paths}
 
 
+def half(paths: list[Path], first: int) -> list[Path]:
+    """Every second one from the first or the second on, or all: two tests of the same may share them."""
+    return paths if EVERYTHING else paths[first::2]
+
+
 def _spread(paths: list[Path], size: int) -> list[Path]:
     if EVERYTHING or len(paths) <= size:
         return paths

@@ -3,8 +3,6 @@
 import copy
 import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from tests.test_platforms import CASES as PLATFORMS
 from tests.test_schemas import of_platform
 
 from .controlplane import ApiError, ControlPlane
+from .snapshots import half
 
 #: The kinds stand under groups of their own: other tests serve the real ones without a schema.
 GROUP = "schemas.test"
@@ -65,29 +64,24 @@ def _create(cluster: ControlPlane, raw: dict[str, Any]) -> str:
     return f"{where}/{item['metadata']['name']}"
 
 
-def _patch(cluster: ControlPlane, path: str, body: list[dict[str, Any]]) -> Any:
-    return cluster.api.call("PATCH", path + STRICT, body, JSON_PATCH)
-
-
 def _dry_run(cluster: ControlPlane, found: list[Found]) -> None:
     objects = {id(raw): raw for raw, _ in found}
     for mine, raw in objects.items():
         path = _create(cluster, raw)
         try:
-            bodies = [patch.body for other, patch in found if id(other) == mine]
-            with ThreadPoolExecutor() as at_once:
-                for answer in at_once.map(partial(_patch, cluster, path), bodies):
-                    assert answer["kind"] == raw["kind"]
+            for patch in (patch for other, patch in found if id(other) == mine):
+                answer = cluster.api.call("PATCH", path + STRICT, patch.body, JSON_PATCH)
+                assert answer["kind"] == raw["kind"]
             unknown = [
                 {"op": "add", "path": f"/{next(key for key in raw if key in ('spec', 'inference'))}/zz", "value": 1}
             ]
             with pytest.raises(ApiError, match="unknown field"):
-                _patch(cluster, path, unknown)
+                cluster.api.call("PATCH", path + STRICT, unknown, JSON_PATCH)
         finally:
             cluster.api.delete(path)
 
 
-@pytest.mark.parametrize("path", PLATFORMS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", half(PLATFORMS, 0), ids=lambda p: p.stem)
 def test_every_fix_of_a_platform_is_accepted(path: Path, served: ControlPlane) -> None:
     _dry_run(served, of_platform(path))
 
