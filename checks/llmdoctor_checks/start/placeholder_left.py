@@ -80,6 +80,9 @@ _OF_CLAIM = ("spec.resources.requests.storage", "spec.storageClassName", "spec.v
 #: With it a NIM downloads its model.
 _OF_NIM = "NGC_API_KEY"
 
+#: Nor is one that is the name of its variable, or of another one for it.
+_NO_TOKEN = rf"{_IN_BRACKETS}|(?i:{'|'.join(sorted({*_TOKENS, _OF_NIM}))})"
+
 #: What the Hub's client says of a token that is none.
 _REFUSED = (
     "401 Client Error",
@@ -223,10 +226,7 @@ def _places(container: Container, engine: Engine | None) -> Iterator[tuple[str, 
         value = str(variable.value) if variable.value is not None else ""
         token = variable.name in _TOKENS or (variable.name == _OF_NIM and engine is not None and engine.name == "nim")
         own = _own(value) or re.fullmatch(_TOLD, value.strip())
-        # a token that is the name of its variable, or of another one for it, is none
-        own = own or (
-            re.fullmatch(rf"{_IN_BRACKETS}|(?i:{'|'.join(_TOKENS)}|{_OF_NIM})", value.strip()) if token else None
-        )
+        own = own or (re.fullmatch(_NO_TOKEN, value.strip()) if token else None)
         if own:
             path = f"env[{variable.name}]"
             yield path, own[0], pod_evidence(container, path, value), token or any(value in s for s in settings)
