@@ -1,7 +1,6 @@
 """The patches of the cases, sent to a real API server as dry runs; the component, built by a real kustomize."""
 
 import subprocess
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -17,12 +16,9 @@ from . import program
 from .conftest import Doctor, Kubectl, Play
 from .controlplane import ControlPlane
 from .play import read_snapshot, target_arguments
-from .snapshots import EVERYTHING
 
 CASES = Path(__file__).parents[2] / "checks" / "cases"
 BUILT_IN = ("v1 ", "apps/v1 ", "batch/v1 ", "autoscaling/v2 ", "networking.k8s.io/v1 ")
-#: So many cases of each check are asked for their patches, unless all are.
-FIRST = 5
 
 TYPES = {"json": "application/json-patch+json", "merge": "application/merge-patch+json"}
 
@@ -50,13 +46,11 @@ def _whole(path: Path) -> bool:
     return all("selector" in item["spec"] for item in patched)
 
 
-def _firing() -> Iterator[Path]:
-    """The first cases of each check, or every one."""
-    for folder in sorted(CASES.glob("*/")):
-        yield from sorted(folder.glob("fires_*.yaml"))[: None if EVERYTHING else FIRST]
-
-
-SNAPSHOTS = {f"{path.parent.name}/{path.stem}": path for path in _firing() if _patches(path) and _whole(path)}
+SNAPSHOTS = {
+    f"{path.parent.name}/{path.stem}": path
+    for path in sorted(CASES.glob("*/fires_*.yaml"))
+    if _patches(path) and _whole(path)
+}
 
 
 @pytest.mark.parametrize("path", SNAPSHOTS.values(), ids=SNAPSHOTS.keys())

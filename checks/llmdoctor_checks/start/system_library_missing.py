@@ -47,11 +47,9 @@ def system_library_missing(pod: Pod, subject: Subject, logs: Logs | None) -> Ite
     for container in pod.containers:
         log = logs.current(container.name)
         asked = next((name for name in container.accelerators if name.startswith("nvidia.com/")), None)
-        if log is None or asked is None or container in others or re.compile(_ON_GPU).search(log.text, 0, _BEGINNING):
-            continue
-        line = next(log.find(_NOT_LOADED), None)
+        line = next(log.find(_NOT_LOADED), None) if log is not None and container not in others else None
         said = re.search(_LIBRARY, line.text[:4000]) if line else None
-        if line is None or said is None:
+        if asked is None or line is None or said is None or re.search(_ON_GPU, line.log.text[:_BEGINNING]):
             continue
         yield Finding(
             role="cause",
