@@ -16,7 +16,9 @@ from kubectl_llmdoctor.snapshot import LogText
 
 
 def _lines(log: Log, literal: str) -> list[tuple[int, str]]:
-    return [(line.number, line.text) for line in log.find(literal)]
+    found = [(line.number, line.text) for line in log.find(literal)]
+    assert log.holds(literal) == bool(found)
+    return found
 
 
 def test_every_line_with_the_literal_is_found_once_with_its_number() -> None:
@@ -122,7 +124,8 @@ def test_a_literal_is_found_where_an_actors_mark_tears_it() -> None:
         "ValueError: No such engine\n"
     )
     log = Log(LogText(pod="xi-0", container="xinference", text=text))
-    assert [line.number for line in log.find("ValueError: No such")] == [2, 4]
-    assert [line.number for line in log.find("No such engine")] == [2, 4]
-    assert [line.number for line in log.since(3).find("ValueError: No such")] == [4]
+    assert [number for number, _ in _lines(log, "ValueError: No such")] == [2, 4]
+    assert [number for number, _ in _lines(log, "No such engine")] == [2, 4]
+    assert [number for number, _ in _lines(log.since(3), "ValueError: No such")] == [4]
+    assert _lines(log.since(3), "plain") == []
     assert next(log.find("ValueError: No such")).text.startswith("ValueError: [address=")

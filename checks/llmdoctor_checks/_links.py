@@ -124,7 +124,7 @@ def _asked_by_probes_alone(log: Log) -> bool:
         and phase.name == "serving"
         and not log.torn(phase.line.number, len(log))
         and not signs_of_life(log)
-        and next(log.find("GET "), None) is not None
+        and log.holds("GET ")
     )
 
 

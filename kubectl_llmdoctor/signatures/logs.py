@@ -382,7 +382,7 @@ class _Wording:
     def _silent(self) -> bool:
         """Whether the server logs no request that it answers, so that nothing tells how many there are beside one that fails."""
         names = {e.name for e in self._subject.engines(self._pod) if self._container in (None, e.container)}
-        return bool(names) and names <= _SILENT and next(self._log.find('"POST '), None) is None
+        return bool(names) and names <= _SILENT and not self._log.holds('"POST ')
 
     def _loads_first(self) -> bool:
         """Whether it is a server that is up, whose engine has loaded its only model before it serves."""

@@ -259,7 +259,7 @@ def _system_error(pod: Pod, container: Container, logs: Logs | None) -> Line | N
     for ending in endings(pod) if logs else ():
         log = log_of(ending, logs) if logs and ending.container is container else None
         # what served had connected its workers
-        if log is not None and not served(log) and next(log.find(_SAYS_WHICH), None) is None:
+        if log is not None and not served(log) and not log.holds(_SAYS_WHICH):
             return next(log.find(*_SYSTEM_ERROR), None)
     return None
 

@@ -148,7 +148,7 @@ def refused_itself(own: Log) -> list[Line]:
 
 def in_own_words(own: Log) -> bool:
     """Whether a program says besides that it was itself who refused them: nginx, Express' parser, an Envoy that asked nobody."""
-    return any(next(own.find(words), None) is not None for words in _OWN_WORDS) or any(
+    return any(own.holds(words) for words in _OWN_WORDS) or any(
         re.search(_ASKED_NOBODY, x.text[:4000]) for x in own.find("413")
     )
 

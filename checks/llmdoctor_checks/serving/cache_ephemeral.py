@@ -99,7 +99,7 @@ def _again(pod: Pod, engine: Engine, logs: Logs) -> tuple[str, tuple[Evidence, .
     under_way = next((line for line in now.lines(max(len(now) - 20, 1)) if re.search(_UNDER_WAY, line.text)), None)
     if under_way is None and (found := list(now.find(_LOOKED_UP))):
         under_way = found[-1] if found[-1].number > len(now) - _NOTHING_AFTER else None
-    if under_way is None or next(now.find("Time spent downloading weights"), None) is not None:
+    if under_way is None or now.holds("Time spent downloading weights"):
         return None
     for line in before.find("Time spent downloading weights"):
         if (said := re.search(_TOOK, line.text)) and float(said[1]) >= _SLOW_SECONDS:

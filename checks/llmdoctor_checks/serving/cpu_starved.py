@@ -161,11 +161,11 @@ def _one_thread(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     """vLLM computes on the CPU, with one thread."""
     container = engine.container
     log = logs.current(container.name)
-    if engine.name != "vllm" or log is None or container.accelerators or next(log.find(_ON_CPU), None) is None:
+    if engine.name != "vllm" or log is None or container.accelerators or not log.holds(_ON_CPU):
         return None
     reduced = next(log.find(_REDUCED), None)
     said = re.search(r"parallelism from (\d{1,6}) threads to 1 ", reduced.text) if reduced else None
-    if reduced is None or said is None or next(log.find(_BOUND), None) is not None:
+    if reduced is None or said is None or log.holds(_BOUND):
         return None
     cores = container.limit("cpu") or container.request("cpu")
     threads = str(max(math.floor(cores / 1000), 1) if cores else int(said[1]))
@@ -186,7 +186,7 @@ def _crawls(engine: Engine, logs: Logs) -> Finding | None:
     """vLLM computes on the CPU, within a limit of few cores, and each request gets less than a token a second, all the time."""
     container, limit = engine.container, engine.container.limit("cpu")
     log = logs.current(container.name)
-    if engine.name != "vllm" or log is None or container.accelerators or next(log.find(_ON_CPU), None) is None:
+    if engine.name != "vllm" or log is None or container.accelerators or not log.holds(_ON_CPU):
         return None
     said = last_load(container, logs)
     if limit is None or limit > _FEW_CORES or len(said) < _STATEMENTS:

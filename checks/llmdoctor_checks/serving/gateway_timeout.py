@@ -342,9 +342,9 @@ def _by_its_router(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     """llama-server as a router, whose own client of a model's process got no answer in time, while that ran on."""
     log = logs.current(engine.container.name) if pod.ready else None
     lines = list(log.find(_UNREAD)) if log is not None else []
-    if log is None or len(lines) < _FEWEST_UNREAD or next(log.find(_PROXIED), None) is None:
+    if log is None or len(lines) < _FEWEST_UNREAD or not log.holds(_PROXIED):
         return None
-    if next(log.find(_CHILD_ENDED), None) is not None or stray(lines):
+    if log.holds(_CHILD_ENDED) or stray(lines):
         return None
     return Finding(
         role="cause",

@@ -543,7 +543,7 @@ def _running(container: Container, logs: Logs, told: Line) -> tuple[int, Line] |
     if said:
         return (int(said[1]), lines[-1]) if int(said[1]) else None
     # uvicorn waits for connections only where some are busy, and says when they are closed
-    waits = any(words in told.text for words in _OPEN) and next(told.log.find(_CLOSED), None) is None
+    waits = any(words in told.text for words in _OPEN) and not told.log.holds(_CLOSED)
     before = [load for load in last_load(container, logs) if load.line.number < told.number][-1:]
     return (before[0].running, before[0].line) if waits and before and before[0].running else None
 

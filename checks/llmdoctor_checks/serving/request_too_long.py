@@ -291,7 +291,7 @@ def _of_client(pod: Pod, *, batch: bool, items: bool) -> Fix:
 def _body_too_large(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs) -> Finding | None:
     """Clients of a server that takes bodies of some size only, and does not say so itself."""
     log = logs.current(engine.container.name)
-    if engine.name not in ("tei", "tgi") or (log is not None and next(log.find(_BATCH_OF_TEXTS), None) is not None):
+    if engine.name not in ("tei", "tgi") or (log is not None and log.holds(_BATCH_OF_TEXTS)):
         return None
     answers = told(pod, engine, cluster, logs, _BODIES, "413")
     times = max((sum(words in line.text for line, _ in answers) for words, _ in _BODIES), default=0)

@@ -138,7 +138,7 @@ def _layers(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     unseen = engine.name == "llama.cpp" and not pod.log_only and not engine.found.argv_known
     if unseen and there:
         return None
-    routed = next(log.find(_ROUTED), None) is not None
+    routed = log.holds(_ROUTED)
     told = not routed and not engine.at_least(_ALL_BY_DEFAULT)
     # a log alone says nothing of the arguments
     default = engine.name == "llama.cpp" and told and there == 0 and not pod.log_only and not unseen

@@ -77,11 +77,11 @@ def lora_adapter_missing(pod: Pod, engine: Engine, logs: Logs | None) -> Iterato
 def _shut(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     """A vLLM that was not told to let adapters be loaded while it runs, and somebody who tries."""
     log = logs.current(engine.container.name) if engine.name == "vllm" and pod.ready else None
-    if log is None or engine.value("allow_runtime_lora_updating") or next(log.find(_OPEN), None) is not None:
+    if log is None or engine.value("allow_runtime_lora_updating") or log.holds(_OPEN):
         return None
     variable = engine.container.env.get(_VARIABLE)
     unread = engine.container.spec.env_from or (variable is not None and variable.value is None)
-    if (unread or not engine.own_image) and next(log.find(_STARTED), None) is None:
+    if (unread or not engine.own_image) and not log.holds(_STARTED):
         return None  # what nobody read may allow it; the start would tell
     asked = [line for line in log.find(_LOADS) if re.search(r'HTTP/[\d.]{1,3}" \d{3}\b', line.text[:2000])]
     if len(asked) < _FEWEST or not all(re.search(_NO_ROUTE, line.text[:2000]) for line in asked):

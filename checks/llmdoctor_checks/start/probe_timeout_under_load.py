@@ -394,7 +394,7 @@ def _computes(engine: Engine, probe: k8s.Probe, log: Log) -> bool:
         and path in _COMPUTED
         and probe.timeout_seconds == 1
         and not off
-        and next(log.find(_UNHEALTHY), None) is None
+        and not log.holds(_UNHEALTHY)
     )
 
 

@@ -300,7 +300,7 @@ def _launched(pod: Pod, logs: Logs, *, waits: bool) -> Iterator[Finding]:
         if (phase is None and begun is None) or (phase is not None and phase.name == "serving"):
             continue
         # one that loads a model on demand may be at the next one
-        if waits and log is not None and next(log.find(_LLAMA_LOADED), None) is not None:
+        if waits and log is not None and log.holds(_LLAMA_LOADED):
             continue
         began = phase.line if phase is not None else begun
         client = _turned_away(pod, container, waits=waits)

@@ -196,7 +196,7 @@ def _repeated(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> 
 def _told_by_router(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Finding | None:
     """Clients of a llama-server without a model of its own, which are refused for the name of the model that they ask for."""
     log = logs.current(engine.container.name) if logs is not None and engine.name == "llama.cpp" else None
-    if log is None or next(log.find(_OF_A_ROUTER), None) is None:
+    if log is None or not log.holds(_OF_A_ROUTER):
         return None
     answers = told(pod, engine, cluster, logs, _OF_ROUTERS, "400")
     posted = [m[1] for x in log.find("request: POST ") if (m := re.search(_POSTED, x.text[:2000])) is not None]
