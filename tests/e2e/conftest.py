@@ -17,6 +17,13 @@ from .play import Object, Player, read_snapshot
 if "LLMDOCTOR_E2E" not in os.environ:
     collect_ignore_glob = ["test_*.py"]
 
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A process beside another needs a network of its own, because the ports are fixed."""
+    if "LLMDOCTOR_E2E" in os.environ and hasattr(config, "workerinput"):
+        network.leave()
+
+
 CRASHED = Path(__file__).with_name("crashed.yaml")
 
 

@@ -5,6 +5,7 @@ The ports of the control plane are fixed; in a namespace of their own they colli
 not everywhere, so the kernel is asked directly.
 """
 
+import ctypes
 import fcntl
 import os
 import socket
@@ -14,6 +15,7 @@ import sys
 ADDRESS = "10.77.0.1"
 
 SIOCADDRT, SIOCGIFFLAGS, SIOCSIFFLAGS, SIOCSIFADDR, SIOCSIFNETMASK = 0x890B, 0x8913, 0x8914, 0x8916, 0x891C
+CLONE_NEWNET = 0x40000000
 IFF_UP, RTF_UP, RTF_GATEWAY = 0x1, 0x1, 0x2
 
 
@@ -29,6 +31,14 @@ def set_up() -> None:
         anywhere = _address("0.0.0.0")
         route = struct.pack("@L16s16s16sH", 0, anywhere, _address(ADDRESS), anywhere, RTF_UP | RTF_GATEWAY)
         fcntl.ioctl(control, SIOCADDRT, route.ljust(120, b"\0"))
+
+
+def leave() -> None:
+    """Takes this thread, and all that it starts from now on, into a namespace of its own, set up like the first."""
+    library = ctypes.CDLL(None, use_errno=True)  # os.unshare came with Python 3.12
+    if library.unshare(CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "no network namespace for a process of the tests")
+    set_up()
 
 
 def _address(dotted: str) -> bytes:

@@ -19,6 +19,12 @@ from . import binaries
 HERE = Path(__file__).parent
 TOP = HERE.parents[1]
 
+# What is compared by time runs with nothing beside it, the rest in two processes with a control plane each. Files stay
+# whole and in order, because some need an API server without what a later one leaves there.
+ALONE = ("-m", "timed")
+BESIDE = ("-m", "not timed", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
+NOTHING_CHOSEN = 5  # pytest's exit code
+
 
 def main(arguments: list[str]) -> int:
     """Returns pytest's exit code."""
@@ -36,14 +42,16 @@ def main(arguments: list[str]) -> int:
     if definitions is None and os.environ.get("LLMDOCTOR_E2E_REQUIRED") == "1":
         return 1
     # Paths that the caller names replace the whole folder, options add to it.
-    chosen = [] if any((TOP / argument.split("::")[0]).exists() for argument in arguments) else [str(HERE)]
-    command = [*apart, sys.executable, "-m", "tests.e2e.network", *arguments, *chosen]
+    named = any((TOP / argument.split("::")[0]).exists() for argument in arguments)
+    runs = [[]] if named else [[*run, str(HERE)] for run in (ALONE, BESIDE)]
     environment = os.environ | {"LLMDOCTOR_E2E": os.pathsep.join(str(path) for path in programs.values())}
     environment |= {"LLMDOCTOR_E2E_PROMETHEUS_" + name: str(path) for name, path in prometheus.items()}
     environment |= {"LLMDOCTOR_OPENREPORTS": definitions or ""}
     with tempfile.TemporaryDirectory() as folder:
         environment["LLMDOCTOR_INSTALLED"] = str(Path(install(Path(folder))[0]).parents[1])
-        return subprocess.run(command, env=environment, cwd=TOP, check=False).returncode
+        command = [*apart, sys.executable, "-m", "tests.e2e.network", *arguments]
+        codes = [subprocess.run([*command, *run], env=environment, cwd=TOP, check=False).returncode for run in runs]
+    return max(codes if named else (code for code in codes if code != NOTHING_CHOSEN), default=NOTHING_CHOSEN)
 
 
 def _openreports() -> str | None:

@@ -60,6 +60,7 @@ def _wrong(report: Any, expected: dict[str, str]) -> dict[str, str]:
     return {name: id for name, id in expected.items() if found.get(name) != id}
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("size", [SMALL, MIDDLE, LARGE] if FULL else [SMALL], ids=str)
 def test_a_large_cluster(
     size: tuple[int, int, int, int],

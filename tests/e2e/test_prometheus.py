@@ -329,6 +329,7 @@ def queries_of(server: Prometheus) -> int:
     return sum(int(count) for handler, count in rows if handler in QUERIES)
 
 
+@pytest.mark.timed
 def test_a_diagnosis_costs_little_more_with_prometheus(
     serving: Object,
     engine: type[Engine],

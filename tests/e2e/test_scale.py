@@ -145,6 +145,7 @@ def _measured(command: list[str], home: Path, kubeconfig: Path) -> tuple[float, 
     return float(seconds), int(mebibytes), done.out
 
 
+@pytest.mark.timed
 def test_a_pending_pod_among_thousands(
     play: Play, cluster: ControlPlane, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

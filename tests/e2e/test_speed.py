@@ -21,6 +21,7 @@ BY_HAND = (
 )
 
 
+@pytest.mark.timed
 def test_diagnose_against_kubectl(
     crashed: Object, cluster: ControlPlane, doctor: Doctor, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
