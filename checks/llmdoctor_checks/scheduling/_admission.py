@@ -317,7 +317,7 @@ def plugin_lines(cluster: Cluster, pod: k8s.Pod) -> Iterator[Line]:
 #: What is an error near the end of an operator's pod that ends again and again: of Go's loggers, of shells, and of the kernel's driver.
 _ERROR = expression(
     r"(?i)\b(?:error|fatal|failed|panic|unable to|cannot|could not|no such file)\b|^[EF]\d{4} "
-    r"|NVRM: .{0,120}(?:not supported by|routine failed|None of the)"
+    r"|NVRM: .{0,120}(?:not supported by|routine failed|None of the)|unsigned module is rejected|Key was rejected by service"
 )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from kubectl_llmdoctor.api import Confidence, Node, NodeVerdict, Pending, Reason
@@ -33,6 +35,9 @@ _FILTERS: dict[str, tuple[Obstacle, ...]] = {
     "DynamicResources": ("claim",),
 }
 
+
+#: How many slices of a MIG profile a GPU has at the least, by the compute slices of each: of those with twice the memory fewer fit.
+_SLICES = {"1": 4, "2": 3, "3": 2}
 
 #: A node, and what keeps the pod off it.
 _Standing = tuple[NodeVerdict, tuple[Obstacle, ...]]
@@ -226,6 +231,8 @@ def _absent_id(pending: Pending, resource: str) -> str:
 
 def _shortage_of(pending: Pending, made: Cause) -> Cause:
     """Why the devices of a resource do not suffice on nodes that have enough of them when empty."""
+    if any(half_cut(verdict.node, made.resource) for verdict in made.verdicts):
+        return msgspec.structs.replace(made, id="mig-profile-mismatch")
     held = _held(pending, made)
     # KAI is asked by an annotation
     asked = pending.requests.get(made.resource) or max((r.asked for r in made.reasons), default=1)
@@ -235,6 +242,19 @@ def _shortage_of(pending: Pending, made: Cause) -> Cause:
     if free >= asked:
         return msgspec.structs.replace(made, id="gpu-fragmented")
     return made
+
+
+def half_cut(node: Node, resource: str) -> bool:
+    """Whether a node has fewer slices of a MIG profile than the manager was to make, which has not come to its end.
+
+    A failed change to another layout leaves the slices of before: only a layout of nothing but this profile counts.
+    """
+    profile = resource.removeprefix("nvidia.com/mig-").replace(".me", "+me")
+    wanted = profile != resource and node.labels.get("nvidia.com/mig.config") == f"all-{profile}"
+    if not wanted or node.labels.get("nvidia.com/mig.config.state") not in ("failed", "pending"):
+        return False
+    gpus = re.fullmatch(r"[1-9]\d?", node.labels.get("nvidia.com/gpu.count", ""))
+    return (node.allocatable(resource) or 0) < _SLICES.get(profile[:1], 1) * (int(gpus[0]) if gpus else 1)
 
 
 def _held(pending: Pending, made: Cause) -> Cause | None:

@@ -14,6 +14,8 @@ _AFFINITY = f"/affinity/nodeAffinity/{REQUIRED}"
 
 #: What an image was built for.
 _OF_IMAGES = ("kubernetes.io/arch", "kubernetes.io/os")
+#: What a controller says by a label of a thing that goes on: nobody wants a node where it has not come to its end.
+_STATES = r"(?i)(?:not.?)?ready|(?:not.?)?available|failed|error|pending|updating|downloading|(?:un)?healthy|down|deleted|draining"
 #: Labels that the kubelet, a cloud provider or a feature discovery sets to what is so, and sets again.
 _MEASURED = r"metadata\.name|(?:beta\.)?kubernetes\.io/(?:arch|os|hostname)|(?:node|topology|failure-domain\.beta)\.kubernetes\.io/.*"
 _DISCOVERED = ("nvidia.com/", "amd.com/", "feature.node.kubernetes.io/")
@@ -51,9 +53,15 @@ def labels_wanted(unmet: list[Mismatch]) -> dict[str, str]:
 
     An empty value in the place of another is a mistake of who demands it.
     """
-    if any(not miss.wanted or _measured(miss) or (miss.have and not miss.wanted[0]) for miss in unmet):
+    if any(not miss.wanted or _measured(miss) or states(miss) or (miss.have and not miss.wanted[0]) for miss in unmet):
         return {}
     return {miss.key: str(miss.wanted[0]) for miss in unmet}
+
+
+def states(miss: Mismatch) -> bool:
+    """Whether a label tells the state of something, in which the node is not: it changes when that is mended."""
+    words = (miss.have, *map(str, miss.wanted[:1]))
+    return len(words) > 1 and all(word and re.fullmatch(_STATES, word) for word in words)
 
 
 def _measured(miss: Mismatch) -> bool:

@@ -30,7 +30,7 @@ from kubectl_llmdoctor.api import (
     show_taint,
     top_of,
 )
-from llmdoctor_checks.scheduling._demands import REQUIRED, Json, demands_met, escaped, labels_wanted
+from llmdoctor_checks.scheduling._demands import REQUIRED, Json, demands_met, escaped, labels_wanted, states
 from llmdoctor_checks.scheduling._obstacles import PRIORITY, Cause, Obstacle, obstacle_of, vendor
 from llmdoctor_checks.scheduling._words import asking, shared_by
 
@@ -274,7 +274,7 @@ def _uncordon(stop: Stop) -> Iterator[Change]:
 def _selector(stop: Stop) -> Iterator[Change]:
     """The demands as this node meets them; or this node with the labels that are demanded."""
     node, unmet = stop.node, [m for r in stop.reasons for m in r.mismatches]
-    if not unmet or any(not m.key for m in unmet):
+    if not unmet or any(not m.key or states(m) for m in unmet):
         return
     operations, text = demands_met(stop.pending.pod.spec, node, unmet)
     yield Change(text=text, operations=tuple(operations))

@@ -48,6 +48,9 @@ _ANSWERED = expression(r"(?s)\A.{0,1900}\bdesc = (?P<why>[^\s,][^\n]{2,300})")
 #: gRPC's word for a list that is longer than the kubelet takes: plugins that share memory list a device for each piece of it.
 _TOO_LONG = "received message larger than max"
 
+#: The kernel (kernel/module/signing.c), modprobe and NVIDIA's installer of a module that may not be loaded under Secure Boot.
+_UNSIGNED = expression(r"unsigned module is rejected|Key was rejected by service|not signed by a key that is trusted")
+
 #: Where k3s and RKE2 have the socket of their containerd.
 _K3S_SOCKET = "/run/k3s/containerd/containerd.sock"
 
@@ -348,6 +351,13 @@ def _before_the_plugin(cluster: Cluster, node: str) -> Iterator[Fix]:
             f"Tell the GPU operator's toolkit where k3s and RKE2 keep containerd: CONTAINERD_SOCKET={_K3S_SOCKET} in toolkit.env "
             "of its values (and CONTAINERD_CONFIG, in releases that do not ask containerd for it)",
             "kubectl edit clusterpolicies.nvidia.com",
+            owner="platform",
+        )
+    if _UNSIGNED.search(said):
+        yield fixes.advice(
+            f"The kernel of {node} loads only modules signed by a key that it trusts (Secure Boot, mostly): switch that off for these "
+            "machines (GKE: shielded nodes without secure boot), or use signed drivers (driver.usePrecompiled of the GPU operator, or "
+            "the driver that the machine's image brings)",
             owner="platform",
         )
     meta = pod.metadata

@@ -11,6 +11,7 @@ from kubectl_llmdoctor.api import (
     Fix,
     Item,
     Pending,
+    Pod,
     Subject,
     check,
     count_of,
@@ -21,6 +22,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     rows,
 )
+from llmdoctor_checks.scheduling._admission import replaced
 from llmdoctor_checks.scheduling._holders import surges
 from llmdoctor_checks.scheduling._obstacles import SHORTAGE, Cause
 from llmdoctor_checks.scheduling._refused import unmade
@@ -43,6 +45,8 @@ _FEWER_PODS = (
     r"\b\d{1,9}/(?P<there>\d{1,9}) tasks in gang unschedulable: .{0,200}?\b(?P<wanted>\d{1,9}) minAvailable",
     r"enough sibling pods, current pods number: (?P<there>\d{1,9}), minMember of group: (?P<wanted>\d{1,9})",
 )
+#: YuniKorn's word on pods that it fails (yunikorn-core, pkg/scheduler/objects/application.go), and the annotation with its rules.
+_RESERVED, _RULES = "ResourceReservationTimeout", "yunikorn.apache.org/schedulingPolicyParameters"
 #: How long what makes the pods of a group may take to make all of them.
 _ALL_MADE = timedelta(minutes=2)
 
@@ -53,7 +57,8 @@ def gang_incomplete(pending: Pending | None, subject: Subject) -> Iterator[Findi
 
     The pods of a LeaderWorkerSet group, a Ray cluster or a gang (Volcano, KAI, coscheduling) serve one model together.
     While one of them has no node the others wait, holding their GPUs without use; a gang scheduler places none until
-    it can place all, and none of a group that does not exist. What counts is room for the whole group at once.
+    it can place all, and none of a group that does not exist. YuniKorn fails all pods of a group that has not got its places
+    in time (`gangSchedulingStyle=Hard`). What counts is room for the whole group at once.
 
     ## Fix
 
@@ -66,6 +71,9 @@ def gang_incomplete(pending: Pending | None, subject: Subject) -> Iterator[Findi
     - https://kueue.sigs.k8s.io/docs/concepts/topology_aware_scheduling/
     """
     turned_away = _turned_away(subject)
+    if pending is None and (given_up := [p for p in subject.pods if _given_up(p)]) and not replaced(subject):
+        yield _without_places(given_up)
+        return
     if pending is None:
         if turned_away and unmade(subject):  # Volcano's Job makes its pods when its group is in the queue
             yield _not_queued(subject, turned_away)
@@ -93,6 +101,41 @@ def gang_incomplete(pending: Pending | None, subject: Subject) -> Iterator[Findi
         return
     if found and found[0].id in SHORTAGE:
         yield from _in_part(pending, found[0], subject)
+
+
+def _given_up(pod: Pod) -> bool:
+    """Whether YuniKorn has failed the pod, since its group did not get all its places in time (`gangSchedulingStyle=Hard`)."""
+    status = pod.status
+    return pod.exists and status.phase == "Failed" and status.reason == _RESERVED
+
+
+def _without_places(pods: list[Pod]) -> Finding:
+    """A group that YuniKorn had reserve its places first, and gave up."""
+    first = next((p for p in pods if p.accelerators), pods[0])
+    rules = first.annotations.get(_RULES, "")
+    found = re.search(r"placeholderTimeoutInSeconds=(\d{1,6})", rules)
+    span = f"{found[1]} s" if found else "its time (15 min unless told otherwise)"
+    asked = ", ".join(f"{number} {resource}" for resource, number in first.accelerators.items())
+    return Finding(
+        role="cause",
+        summary=f"YuniKorn gave up the application of {first.name}: not all places of its group were to be had within {span}"
+        + (f"; this member asks for {asked}." if asked else "."),
+        evidence=(
+            pod_evidence(first, "status", f"{first.status.reason}: {first.status.message}".rstrip(": ")),
+            *([pod_evidence(first, f"metadata.annotations[{_RULES}]", rules)] if rules else ()),
+        ),
+        explains=("pod-failed", "not-ready", "ray-cluster"),
+        fixes=(
+            fixes.advice(
+                "Make room for all members at once (other workloads of the queue, its limits, more nodes), then start it anew"
+            ),
+            fixes.advice(
+                f"Give it longer, or let members start with what is there: {_RULES}: "
+                '"placeholderTimeoutInSeconds=1800 gangSchedulingStyle=Soft"'
+            ),
+        ),
+        pods=tuple(p.name for p in pods),
+    )
 
 
 def _in_part(pending: Pending, short: Cause, subject: Subject) -> Iterator[Finding]:

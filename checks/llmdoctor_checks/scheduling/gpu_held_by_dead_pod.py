@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from kubectl_llmdoctor.api import (
     GIB,
     Cluster,
+    Events,
     Evidence,
     Finding,
     Fix,
@@ -17,6 +18,7 @@ from kubectl_llmdoctor.api import (
     Subject,
     check,
     endings,
+    event_evidence,
     fixes,
     holder_of,
     is_gone,
@@ -30,7 +32,7 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks._consequences import CRASHED
 from llmdoctor_checks.hardware._gpu import CONSEQUENCES
-from llmdoctor_checks.scheduling._admission import Refusal, kept, plugin_evidence, refusal
+from llmdoctor_checks.scheduling._admission import Refusal, kept, plugin_evidence, refusal, replaced
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import Change, tried
 from llmdoctor_checks.scheduling._separation import cause
@@ -42,7 +44,13 @@ _GOES_SECONDS = 120
 
 @check("gpu-held-by-dead-pod", since="0.1")
 def gpu_held_by_dead_pod(
-    pod: Pod, pending: Pending | None, hardware: Hardware | None, node: Node | None, subject: Subject, cluster: Cluster
+    pod: Pod,
+    pending: Pending | None,
+    hardware: Hardware | None,
+    node: Node | None,
+    subject: Subject,
+    cluster: Cluster,
+    events: Events | None,
 ) -> Iterator[Finding]:
     """GPUs are kept by pods that should have been gone long ago.
 
@@ -55,7 +63,9 @@ def gpu_held_by_dead_pod(
     And the kubelet can keep in its record of devices a pod that is gone, mostly one that was deleted by force while it was being
     made: it refuses every further pod ("requested number of devices unavailable") although the scheduler counts the GPU as free.
 
-    A pod of a StatefulSet that has ended and cannot go keeps its name as well: there is no other until it is gone.
+    A pod of a StatefulSet that has ended and cannot go keeps its name as well: there is no other until it is gone. Nor is there
+    where the kubelet says that it cannot end it: a process that waits in the kernel, mostly in a driver or for a file server, does
+    not take the signal.
 
     ## Fix
 
@@ -71,6 +81,8 @@ def gpu_held_by_dead_pod(
     if hardware:
         yield from _left_behind(pod, hardware)
     yield from _name_kept(pod)
+    if events and not replaced(subject):
+        yield from _unkillable(pod, events)
     refused = refusal(pod, subject, node)
     if refused and node and (alike := kept(pod, refused, node, cluster)):
         yield _still_counted(pod, refused, node, alike, cluster)
@@ -120,6 +132,36 @@ def _name_kept(pod: Pod) -> Iterator[Finding]:
         ),
         explains=(*CRASHED, "pod-pending"),
         fixes=(_fix_of(pod.obj),),
+    )
+
+
+def _unkillable(pod: Pod, events: Events) -> Iterator[Finding]:
+    """A pod that is to go, and whose processes the kubelet cannot end."""
+    meta, now = pod.obj.metadata, pod.cluster.now
+    until = parse_time(meta.deletion_timestamp)
+    seconds = (now - until).total_seconds() if until and now else 0.0
+    told = [e for e in events.of("FailedKillPod") if e.name == pod.name and e.last and until and e.last > until]
+    running = any(status.state.running for status in pod.obj.status.container_statuses)
+    if seconds < _GOES_SECONDS or not told or not running or not pod.accelerators:
+        return
+    where = pod.spec.node_name or "its node"
+    held = ", ".join(f"{number} {resource}" for resource, number in pod.accelerators.items())
+    yield Finding(
+        role="cause",
+        summary=f"{pod.name} should have been gone for {say_seconds(seconds)}, and the kubelet of {where} cannot end it; it keeps {held}.",
+        evidence=(
+            event_evidence(told[-1], pod.cluster),
+            pod_evidence(pod, "metadata", f"deletionTimestamp: {meta.deletion_timestamp}"),
+        ),
+        explains=(*CRASHED, "rollout-stuck"),
+        fixes=(
+            fixes.advice(
+                f"See what its processes wait for on {where} (state D; the kernel's log, Xids), and reboot the node where they do not end",
+                fixes.on_node(where, "ps -eo pid,stat,wchan:30,args"),
+                owner="platform",
+            ),
+            _fix_of(pod.obj),
+        ),
     )
 
 

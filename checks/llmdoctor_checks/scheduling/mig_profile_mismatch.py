@@ -14,6 +14,7 @@ from kubectl_llmdoctor.api import (
     node_hardware,
     pod_evidence,
 )
+from llmdoctor_checks.scheduling._by_nodes import half_cut
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import renamed, tried
 from llmdoctor_checks.scheduling._separation import cause
@@ -34,7 +35,8 @@ def mig_profile_mismatch(pod: Pod, pending: Pending | None, node: Node | None) -
     With MIG the device plugin advertises slices. Under the strategy `mixed` each profile has its own resource
     (`nvidia.com/mig-3g.40gb`) and partitioned GPUs no longer count as `nvidia.com/gpu`; under `single` every slice is
     called `nvidia.com/gpu` and there are no `mig-` names. A pod that asks for the other name, or for a profile that
-    nobody configured, fits nowhere.
+    nobody configured, fits nowhere. Where the MIG manager could not apply a layout, or not all of it, slices are missing
+    that the node's label promises.
 
     ## Fix
 
@@ -57,8 +59,14 @@ def mig_profile_mismatch(pod: Pod, pending: Pending | None, node: Node | None) -
 def _waiting(pending: Pending, found: Cause) -> Iterator[Finding]:
     offered = {n: nodes for n, nodes in offers(pending).items() if n.startswith("nvidia.com/")}
     asked = pending.requests.get(found.resource, 0)
-    summary = f"It asks for {asked} {found.resource}, which no node offers"
-    summary += f"; the partitioned GPUs are offered as {', '.join(offered)}." if offered else "."
+    half = [v.node for v in found.verdicts if half_cut(v.node, found.resource)]
+    summary = f"It asks for {asked} {found.resource}, "
+    if half:
+        there = half[0].allocatable(found.resource) or 0
+        summary += f"and {half[0].name} has only {there} of them, which others hold."
+    else:
+        summary += "which no node offers"
+        summary += f"; the partitioned GPUs are offered as {', '.join(offered)}." if offered else "."
     evidence = [*asked_in(pending, found.resource)]
     for name, nodes in list(offered.items())[:3]:
         node = pending.subject.nodes.get(nodes[0])
@@ -66,7 +74,7 @@ def _waiting(pending: Pending, found: Cause) -> Iterator[Finding]:
             strategy = node.labels.get("nvidia.com/mig.strategy")
             text = f"status.allocatable {name}: {node.allocatable(name)}"
             evidence.append(node_evidence(node, text + (f"; nvidia.com/mig.strategy={strategy}" if strategy else "")))
-    failed = [v.node for v in pending.verdicts if v.node.labels.get(MIG_STATE) in MIG_SAID]
+    failed = half or [v.node for v in pending.verdicts if v.node.labels.get(MIG_STATE) in MIG_SAID]
     failed.sort(key=lambda node: node.labels[MIG_STATE] != "failed")
     if failed:
         config, state = failed[0].labels.get(MIG_CONFIG, "its configuration"), failed[0].labels[MIG_STATE]
@@ -77,7 +85,7 @@ def _waiting(pending: Pending, found: Cause) -> Iterator[Finding]:
         ]
         held = [(key, value) for key, value in failed[0].labels.items() if value == "paused-for-mig-change"]
         evidence += [node_evidence(failed[0], f"{key}={value}") for key, value in sorted(held)[:1]]
-    ways = [*(manager_log(failed[0]) for _ in failed[:1]), *_fixes(pending, found, offered)]
+    ways = [*(manager_log(failed[0]) for _ in failed[:1]), *(() if half else _fixes(pending, found, offered))]
     yield finding(pending, found, summary, evidence, ways, ("gpu-resource-absent",))
 
 

@@ -1,6 +1,6 @@
 """The nodes that fit are out of service."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from kubectl_llmdoctor.api import (
     Cluster,
@@ -25,6 +25,8 @@ from llmdoctor_checks.scheduling._repairs import ways
 from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._words import finding, node_lines, nodes_said, number_of
 
+#: How a node's taint stands among its troubles, and how those end that an agent of the node takes away when it is up.
+_TAINT, _EARLY = "taint ", ("/agent-not-ready", "/startup-taint")
 #: What the kubelet says of a node whose network is not set up, and under which reasons it says that a pod cannot start.
 _NO_NETWORK, _UNSTARTED = "NetworkReady=false", ("FailedCreatePodSandBox", "Failed", "FailedMount")
 
@@ -74,7 +76,7 @@ def node_not_ready(pending: Pending) -> Iterator[Finding]:
     if found.verdicts:
         kinds = dict.fromkeys(t for v in found.verdicts for t in v.node.troubles)
         one = len(found.verdicts) == 1
-        summary = f"{nodes_said(found)} would fit but {'is' if one else 'are'} {', '.join(kinds)}."
+        summary = f"{nodes_said(found)} would fit but {_in_words(kinds, one=one)}."
     else:
         are = "is" if number_of(found) == 1 else "are"
         summary = f"{nodes_said(found)} {are} cordoned or not fit for new pods, by the scheduler's count."
@@ -84,6 +86,14 @@ def node_not_ready(pending: Pending) -> Iterator[Finding]:
         *(e for v in found.verdicts[:3] for e in _unnetworked(pending.pod.cluster, v.node)),
     ]
     yield finding(pending, found, summary, evidence, _fixes(pending, found))
+
+
+def _in_words(troubles: Iterable[str], *, one: bool) -> str:
+    """`is cordoned, NotReady and has the taint node.example.com/agent-not-ready`."""
+    states = [trouble for trouble in troubles if not trouble.startswith(_TAINT)]
+    taints = [trouble.removeprefix(_TAINT) for trouble in troubles if trouble.startswith(_TAINT)]
+    parts = [f"{'is' if one else 'are'} {', '.join(states)}"] if states else []
+    return " and ".join([*parts, *([f"{'has' if one else 'have'} the taint {', '.join(taints)}"] if taints else [])])
 
 
 def _conditions(cluster: Cluster, node: Node) -> Iterator[Evidence]:
@@ -132,7 +142,17 @@ def _fixes(pending: Pending, found: Cause) -> Iterator[Fix]:
         text = f"Uncordon {cordoned[0].name} when its maintenance is over, and mend what else stands in its way there"
         yield fixes.advice(text, owner="platform")
     if ill:
-        text = f"Find out why {ill[0].name} is {', '.join(ill[0].troubles)}"
-        yield fixes.advice(text, f"kubectl describe node {ill[0].name}", owner="platform")
+        first = ill[0]
+        early = [t.removeprefix(_TAINT) for t in first.troubles if t.startswith(_TAINT) and t.endswith(_EARLY)]
+        if early and len(early) == len(first.troubles):
+            yield fixes.advice(
+                f"See whether what takes the taint {early[0]} away runs on {first.name} (the pod of its DaemonSet), and restart it "
+                "there: some take it away only when they start",
+                f"kubectl get pods -A -o wide --field-selector spec.nodeName={first.name}",
+                owner="platform",
+            )
+        else:
+            text = f"Find out why {first.name} {_in_words(first.troubles, one=True)}"
+            yield fixes.advice(text, f"kubectl describe node {first.name}", owner="platform")
     if not nodes:
         yield fixes.advice("See which nodes are out of service", "kubectl get nodes", owner="platform")

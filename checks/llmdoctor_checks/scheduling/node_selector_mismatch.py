@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Evidence, Finding, Fix, Mismatch, Pending, Pod, Subject, check, fixes, pod_evidence
 from llmdoctor_checks.scheduling._admission import refused_for
+from llmdoctor_checks.scheduling._demands import states
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import ways
 from llmdoctor_checks.scheduling._separation import cause
@@ -88,7 +89,15 @@ def _demands(pending: Pending) -> Iterator[Evidence]:
 def _fixes(pending: Pending, found: Cause, unmet: tuple[Mismatch, ...]) -> Iterator[Fix]:
     offered = ways(pending, found)
     yield from offered
-    if unmet and not offered:
+    if (told := next((m for m in unmet if states(m)), None)) and found.verdicts:
+        node = found.verdicts[0].node.name
+        yield fixes.advice(
+            f"See why {told.key} is {told.have} on {node}: what sets that label (a model agent, an operator) says so in its log or its "
+            "object's status, and sets it again when that is mended",
+            f"kubectl get pods -A -o wide --field-selector spec.nodeName={node}",
+            owner="platform",
+        )
+    elif unmet and not offered:
         demands = "; ".join(dict.fromkeys(m.demand for m in unmet))
         yield fixes.advice(f"Correct {demands} in {fixes.edited(pending.pod)}: no suitable node meets it")
     elif any(c.text.startswith("nodepool ") for c in found.counts):

@@ -124,6 +124,8 @@ def _set_from_outside(pod: Pod, subject: Subject, trouble: Trouble) -> Finding:
         why = "a readiness gate is not passed"
     elif said:
         why = said
+    elif pod.obj.metadata.deletion_timestamp:
+        why = "it is being deleted"
     else:
         why = f"nothing says why, and {name} reports" if reports else "so stands a pod whose node no longer reports"
     unseen = () if said or reports else (f"kubectl get node {name}",)
