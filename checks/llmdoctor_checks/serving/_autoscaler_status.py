@@ -183,7 +183,10 @@ def flaps(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix) -> Finding | N
     window = dig(acting.item.raw, "spec.behavior.scaleDown.stabilizationWindowSeconds")
     short = isinstance(window, int) and window < _WINDOW
     # an adapter may name it with an underscore for the colon
-    looks, queue = [look.name.replace(":", "_") for look in scaler.looks], (queue_metric(engine) or "?").replace(":", "_")
+    looks, queue = (
+        [look.name.replace(":", "_") for look in scaler.looks],
+        (queue_metric(engine) or "?").replace(":", "_"),
+    )
     alone = len(looks) == 1 and queue in looks[0] and not re.search(r"running|usage", looks[0])
     if not (short or alone) or min(ups[0], downs[0]) < _FLAPS or ups[1] is None or downs[1] is None:
         return None
@@ -195,7 +198,9 @@ def flaps(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix) -> Finding | N
     own = scaler.item.kind.partition(".")[0] != "ScaledObject"
     at = path if own else path.replace("/spec/", "/spec/advanced/horizontalPodAutoscalerConfig/")
     longer = {"op": "add", "path": at, "value": _LONGER_WINDOW}
-    window_fix = fixes.patch_object(scaler.item, f"Take replicas away only after {say_seconds(_LONGER_WINDOW)}", [longer])
+    window_fix = fixes.patch_object(
+        scaler.item, f"Take replicas away only after {say_seconds(_LONGER_WINDOW)}", [longer]
+    )
     return Finding(
         role="risk",
         severity="warning",

@@ -124,7 +124,8 @@ def probe_timeout_under_load(
     (`health_check_timeout_s`). One that is flooded with requests does not come to answer.
 
     So has many a router: it takes a server off its list that does not answer in time, and refuses all requests where none is left. Its
-    log says both; the server's shows that it worked on, and answered the router again afterwards.
+    log says both; the server's shows that it worked on, and answered the router again afterwards. One that answered its health check with
+    503 amidst its work, as SGLang does, says so in its own access log.
 
     ## Fix
 

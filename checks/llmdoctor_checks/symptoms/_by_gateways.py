@@ -79,8 +79,8 @@ _MEANT = (
         "CERTIFICATE_VERIFY_FAILED",
         "it does not accept the TLS certificate that the server shows: expired, made for another name, or by an authority that it does "
         "not know",
-        "Look at the certificate that the server shows (openssl s_client -connect); renew it and restart the server, which reads it when it "
-        "starts, or give the gateway its authority and name (BackendTLSPolicy, the DestinationRule's caCertificates and subjectAltNames)",
+        "Look at the certificate that the server shows (openssl s_client -connect); renew it and restart the server, which reads it when "
+        "it starts, or give the gateway its authority and name (BackendTLSPolicy, the DestinationRule's caCertificates and subjectAltNames)",
     ),
     (
         "_connect_error:_",
@@ -156,7 +156,10 @@ def _sent_to(pod: Pod, asked: list[_Asked]) -> list[_Asked]:
 
 
 def _meant_for(pod: Pod, asked: list[_Asked]) -> list[_Asked]:
-    """Requests for the pod's Services, or on a route that led to it, that failed before a server was chosen, among those that any of its servers was sent."""
+    """Requests for the pod's Services, or on a route that led to it, that failed before a server was chosen.
+
+    They are among those that any of its servers was sent.
+    """
     services = {f"{item.name}.{pod.namespace}" for item in pod.services}
     pools = {f"{item.name}.{pod.namespace}" for item in pod.pools}
     routes = {route for one in asked if one.host == pod.status.pod_ip for route in one.route}
