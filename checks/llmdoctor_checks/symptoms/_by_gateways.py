@@ -80,7 +80,8 @@ _MEANT = (
         "it does not accept the TLS certificate that the server shows: expired, made for another name, or by an authority that it does "
         "not know",
         "Look at the certificate that the server shows (openssl s_client -connect); renew it and restart the server, which reads it when "
-        "it starts, or give the gateway its authority and name (BackendTLSPolicy, the DestinationRule's caCertificates and subjectAltNames)",
+        "it starts, or give the gateway its authority and name (BackendTLSPolicy; caCertificates and subjectAltNames of a "
+        "DestinationRule)",
     ),
     (
         "_connect_error:_",
