@@ -1,5 +1,6 @@
 """A container that hit its own memory limit."""
 
+import itertools
 import re
 from collections.abc import Iterator
 
@@ -20,6 +21,7 @@ from kubectl_llmdoctor.api import (
     Phase,
     Pod,
     Sizing,
+    Span,
     Subject,
     check,
     count_of,
@@ -53,6 +55,9 @@ _LARGE, _HUGE = 128 * GIB, 512 * GIB
 
 #: For so long memory has to grow: loading a model ends sooner.
 _GROWING_SECONDS = 1800
+
+#: What grows little within an hour counts from this share of the limit on, where each tenth of the time has more than the one before.
+_NEARLY_THERE, _PARTS, _NO_SLOWER = 0.85, 10, 0.8
 
 #: From this share on of what cannot be taken back a limit is as good as reached.
 _FULL = 0.95
@@ -353,7 +358,7 @@ def _trend(metrics: Metrics, subject: Subject) -> Iterator[Finding]:
     left = (limit - rss.last) / recent.slope
     if rss.last < _NEARLY_FULL * limit or whole.last < rss.last or not 0 < left < _SOON_SECONDS:
         return
-    if thirds[2] - thirds[0] < 0.02 * limit:
+    if thirds[2] - thirds[0] < 0.02 * limit and not (rss.last >= _NEARLY_THERE * limit and _straight(recent)):
         return  # it breathes
     yield Finding(
         role="risk",
@@ -366,6 +371,14 @@ def _trend(metrics: Metrics, subject: Subject) -> Iterator[Finding]:
         ),
         fixes=tuple(_fixes(container, limit, subject, ", and find what grows")),
     )
+
+
+def _straight(span: Span) -> bool:
+    """Whether it rises all the time and no slower in the end: as a leak does, and a cache that fills does not."""
+    size = len(span.points) // _PARTS
+    means = [sum(span.values[n * size : (n + 1) * size]) / size for n in range(_PARTS)] if size else []
+    rises = bool(means) and all(a < b for a, b in itertools.pairwise(means))
+    return rises and span.tail(span.seconds / 2).slope >= _NO_SLOWER * span.slope
 
 
 def _before(pod: Pod, container: Container, subject: Subject) -> Iterator[Finding]:

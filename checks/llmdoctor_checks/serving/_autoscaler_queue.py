@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from kubectl_llmdoctor.api import Engine, Evidence, Logs, Pod, Subject, dig, log_evidence
+from kubectl_llmdoctor.api import Engine, Evidence, Logs, Metrics, Pod, Subject, dig, log_evidence
 from llmdoctor_checks._load import recent_load, works
 from llmdoctor_checks.serving._autoscaling import Scaler
+from llmdoctor_checks.serving._saturation import load_of
 
 #: Fewer that wait are a burst; a queue that is longer by this factor than a few minutes ago grows.
 _QUEUE, _GROWS = 10, 1.5
@@ -21,6 +22,14 @@ def lasting_queue(
     if any(load.waiting < (_QUEUE if grows else max(_QUEUE, load.running)) for load in said):
         return None
     return f"{last.waiting} requests wait while {last.running} run", log_evidence(last.line)
+
+
+def measured_queue(scaler: Scaler, metrics: Metrics | None) -> tuple[str, Evidence] | None:
+    """The same by the metrics of the last hour."""
+    load = load_of(metrics) if metrics is not None else None
+    if load is None or not load.queues or load.drains or min(load.recent.waiting.values) < _QUEUE or not stays(scaler):
+        return None
+    return f"{load.waiting.last:.0f} requests wait while {load.running.last:.0f} run", load.waiting.evidence()
 
 
 def stays(scaler: Scaler, subject: Subject | None = None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from kubectl_llmdoctor.api import (
     Fix,
     Item,
     Logs,
+    Metrics,
     Pod,
     Subject,
     dig,
@@ -25,12 +27,16 @@ from kubectl_llmdoctor.api import (
     say_seconds,
 )
 from llmdoctor_checks.scheduling._words import sentence
-from llmdoctor_checks.serving._autoscaler_queue import lasting_queue, stays
-from llmdoctor_checks.serving._autoscaling import Scaler, absent
+from llmdoctor_checks.serving._autoscaler_queue import lasting_queue, measured_queue, stays
+from llmdoctor_checks.serving._autoscaling import Scaler, absent, queue_metric
 from llmdoctor_checks.serving._rescale import followed
 
 #: What has no value for so long is not only restarting.
 _LASTS_SECONDS = 600
+
+#: Who changed the replicas so often within an hour, up and down, flaps; a window that is shorter than what Kubernetes takes for granted
+#: lets it, and one of ten minutes outlasts the loading of most models.
+_FLAPS, _HOUR, _WINDOW, _LONGER_WINDOW = 3, 3600, 300, 600
 
 #: Why the controller does not even ask for a value (`horizontal.go`, validateAndParseSelector), in words, and else.
 _NO_PODS = {
@@ -44,13 +50,19 @@ _REFUSED = ("KEDAScalerFailed", "ScaledObjectCheckFailed")
 
 
 def as_it_says(
-    pod: Pod, engine: Engine, scaler: Scaler, subject: Subject, rescale: Fix, logs: Logs | None
+    pod: Pod,
+    engine: Engine,
+    scaler: Scaler,
+    subject: Subject,
+    rescale: Fix,
+    logs: Logs | None,
+    metrics: Metrics | None,
 ) -> Finding | None:
     """What its own status says is wrong with an autoscaler."""
     return (
         _gets_nothing(pod, engine, scaler, rescale, logs)
         or _not_used(pod, engine, scaler, subject)
-        or _reads_nothing(pod, engine, scaler, logs)
+        or _reads_nothing(pod, engine, scaler, logs, metrics)
     )
 
 
@@ -127,7 +139,9 @@ def _not_used(pod: Pod, engine: Engine, scaler: Scaler, subject: Subject) -> Fin
     )
 
 
-def _reads_nothing(pod: Pod, engine: Engine, scaler: Scaler, logs: Logs | None) -> Finding | None:
+def _reads_nothing(
+    pod: Pod, engine: Engine, scaler: Scaler, logs: Logs | None, metrics: Metrics | None
+) -> Finding | None:
     """Everything that it looks at is zero, by its own word, while the engine says that requests run and wait.
 
     Whatever says something of this engine's load is more than that; a query that finds no series is zero to KEDA.
@@ -137,9 +151,10 @@ def _reads_nothing(pod: Pod, engine: Engine, scaler: Scaler, logs: Logs | None) 
     read = rows(hpa.raw, "status.currentMetrics")
     values = [dig(row, f"{str(row.get('type')).lower()}.current") for row in read if row.get("type") != "Resource"]
     nothing = all(isinstance(x, dict) and str(x.get("averageValue") or x.get("value") or "") == "0" for x in values)
-    if not values or len(read) != len(scaler.looks) or len(values) != len(read) or not nothing or logs is None:
+    if not values or len(read) != len(scaler.looks) or len(values) != len(read) or not nothing or not pod.ready:
         return None
-    queue = lasting_queue(pod, engine, acting, logs) if pod.ready else None
+    queue = lasting_queue(pod, engine, acting, logs) if logs is not None else None
+    queue = queue or measured_queue(acting, metrics)
     if queue is None:
         return None
     return Finding(
@@ -155,6 +170,65 @@ def _reads_nothing(pod: Pod, engine: Engine, scaler: Scaler, logs: Logs | None) 
         explains=("queue-growing", "kv-cache-saturated"),
         fixes=(_by_hand(scaler),),
     )
+
+
+def flaps(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix) -> Finding | None:
+    """Replicas that come and go by the controller's own events, again and again within an hour.
+
+    The requests that wait alone are none as soon as all run, so that full replicas are taken away, and wanted again. With any metric
+    a short window lets each dip take some; those who stream from one are cut off, and a new one loads its model first.
+    """
+    acting = msgspec.structs.replace(scaler, item=_acts(scaler, pod.cluster))
+    ups, downs = (_rescales(acting, words, pod.cluster) for words in (" above target", "All metrics below target"))
+    window = dig(acting.item.raw, "spec.behavior.scaleDown.stabilizationWindowSeconds")
+    short = isinstance(window, int) and window < _WINDOW
+    # an adapter may name it with an underscore for the colon
+    looks, queue = (
+        [look.name.replace(":", "_") for look in scaler.looks],
+        (queue_metric(engine) or "?").replace(":", "_"),
+    )
+    alone = len(looks) == 1 and queue in looks[0] and not re.search(r"running|usage", looks[0])
+    if not (short or alone) or min(ups[0], downs[0]) < _FLAPS or ups[1] is None or downs[1] is None:
+        return None
+    why = [
+        *(("it looks at waiting requests alone, of which there are none as soon as all run",) if alone else ()),
+        *((f"a dip of {say_seconds(window)} is enough to take replicas away",) if short else ()),
+    ]
+    path = "/spec/behavior/scaleDown/stabilizationWindowSeconds"
+    own = scaler.item.kind.partition(".")[0] != "ScaledObject"
+    at = path if own else path.replace("/spec/", "/spec/advanced/horizontalPodAutoscalerConfig/")
+    longer = {"op": "add", "path": at, "value": _LONGER_WINDOW}
+    window_fix = fixes.patch_object(
+        scaler.item, f"Take replicas away only after {say_seconds(_LONGER_WINDOW)}", [longer]
+    )
+    return Finding(
+        role="risk",
+        severity="warning",
+        summary=f"{acting.ref} added replicas {ups[0]} times within an hour and took some away {downs[0]} times: {', and '.join(why)}. "
+        "Each time the requests of those that go are cut off or waited for, and those that come load their model first.",
+        evidence=(
+            ups[1],
+            downs[1],
+            *((acting.evidence(path[1:].replace("/", "."), f"{window}"),) if short else ()),
+            *(scaler.evidence(look.path, look.text) for look in scaler.looks),
+        ),
+        fixes=((window_fix,) if short else ()) + ((rescale,) if alone else ()),
+    )
+
+
+def _rescales(scaler: Scaler, words: str, cluster: Cluster) -> tuple[int, Evidence | None]:
+    """How often in an hour it has changed the number of replicas lately for a reason, and the last event that says so."""
+    often, shown = 0.0, None
+    for raw, said in _events(scaler, "SuccessfulRescale", cluster):
+        first, last = (parse_time(raw.get(key)) for key in ("firstTimestamp", "lastTimestamp"))
+        if words not in said.text or first is None or last is None or cluster.now is None:
+            continue
+        if (cluster.now - last).total_seconds() > _HOUR:
+            continue
+        count = raw.get("count")
+        often += (count if isinstance(count, int) else 1) * min(1.0, _HOUR / max((last - first).total_seconds(), 1))
+        shown = said
+    return int(often), shown
 
 
 def _acts(scaler: Scaler, cluster: Cluster) -> Item:

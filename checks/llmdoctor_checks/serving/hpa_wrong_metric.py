@@ -24,7 +24,7 @@ from kubectl_llmdoctor.catalog.metrics import metric
 from llmdoctor_checks.serving._autoscaler_annotations import by_annotation
 from llmdoctor_checks.serving._autoscaler_queue import lasting_queue, stays
 from llmdoctor_checks.serving._autoscaler_resources import by_resources
-from llmdoctor_checks.serving._autoscaler_status import as_it_says
+from llmdoctor_checks.serving._autoscaler_status import as_it_says, flaps
 from llmdoctor_checks.serving._autoscaling import Look, Scaler, absent, alike, metrics_off, scalers
 from llmdoctor_checks.serving._rescale import rescaled
 from llmdoctor_checks.serving._saturation import evidence as load_evidence
@@ -52,6 +52,9 @@ def hpa_wrong_metric(
 
     The requests that run are no more than the engine runs at once (`--max-num-seqs`, llama.cpp's `--parallel`): an autoscaler
     on them alone, with a target of as many or more, never adds a replica. llama-server says at start how many slots it has.
+
+    The requests that wait are none as soon as all run. An autoscaler on them alone takes full replicas away, and wants them again: it
+    flaps, most of all where `behavior.scaleDown.stabilizationWindowSeconds` is shorter than the 300 seconds that are taken for granted.
 
     Router, proxies and engines on CPU are another matter: there CPU follows the load.
 
@@ -113,14 +116,14 @@ def _of(
 ) -> Finding | None:
     """What is wrong with one autoscaler: what it says itself first, then what it looks at."""
     rescale = rescaled(engine, scaler, subject, cluster, metrics)
-    found = as_it_says(pod, engine, scaler, subject, rescale, logs)
+    found = as_it_says(pod, engine, scaler, subject, rescale, logs, metrics)
     found = found or by_resources(pod, engine, scaler, metrics, logs, rescale)
     if found or any(look.source != "metric" for look in scaler.looks):
         return found
     if len(scaler.looks) == 1:
         found = _beyond(pod, engine, scaler, scaler.looks[0], rescale, metrics, logs)
     silent = (_silent(pod, engine, scaler, look, subject, logs) for look in scaler.looks)
-    return found or next(filter(None, silent), None)
+    return found or next(filter(None, silent), None) or flaps(pod, engine, scaler, rescale)
 
 
 def _beyond(

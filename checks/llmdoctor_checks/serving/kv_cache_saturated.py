@@ -47,6 +47,9 @@ _OFTEN, _FEWEST_TIMES = 0.5, 10
 #: So many statements of the engine are looked at, at least, and a queue that shrinks by this factor meanwhile is being worked off.
 _FEWEST_STATEMENTS, _DRAINS = 4, 0.75
 
+#: So many statements back a pace is compared with the one of now: SGLang makes one a second.
+_STATEMENTS = 360
+
 #: Requests that were put back have room again after less, as a rule.
 _LONG_BACK = 20
 
@@ -315,11 +318,15 @@ def _put_back(engine: Engine, logs: Logs, said: list[Statement]) -> tuple[Line |
 
     As a rule they get their room within seconds, when another request has ended.
     """
-    for line, _ in retractions(engine.container, logs)[-1:]:
-        since = [load for load in said if load.line.number > line.number]
-        before = [load for load in said if load.line.number < line.number]
+    told = [line for line, _ in retractions(engine.container, logs)]
+    longer = last_load(engine.container, logs, _STATEMENTS) if told else []
+    for line in told:
+        since = [load for load in longer if load.line.number > line.number]
+        before = [load for load in longer if load.line.number < line.number]
         if _slower_since(before, since):
             return line, [*before[-1:], *since]
+    for line in told[-1:]:
+        since = [load for load in said if load.line.number > line.number]
         if len(since) < _FEWEST_STATEMENTS or not all(load.waiting for load in since):
             break
         first, last = (seconds_between(line, load.line) for load in (since[0], since[-1]))

@@ -12,6 +12,7 @@ from kubectl_llmdoctor.api import (
     Cluster,
     Engine,
     Finding,
+    Fix,
     Line,
     Log,
     Logs,
@@ -19,8 +20,10 @@ from kubectl_llmdoctor.api import (
     answered,
     dig,
     fixes,
+    follow,
     leads_here,
     log_evidence,
+    logs_of,
     often,
     written_ago,
 )
@@ -37,6 +40,9 @@ _ADDRESS = r"https?://[^\s\"'<>),]{1,300}|(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\
 #: What shows that the server worked: a step of its scheduler, or an answer. vLLM's statement counts where requests run.
 _STEPS = (" batch, #", 'HTTP/1.1" 200', "Running: ")
 _WORKED = r"\b(?:Prefill|Decode) batch\b|\"POST /\S{1,300} HTTP/1\.1\" 200\b|Running: [1-9]\d{0,5} reqs"
+
+#: How an access log says that a health check was refused.
+_CHECKED = r"\b((?:\d{1,3}\.){3}\d{1,3}):\d{1,5} - \"GET /(?:health\w{0,20}|ping|v2/health/\w{1,10}) HTTP/1\.1\" 503"
 
 #: So soon after the check it has to work again, or else it hung, and so soon nobody was left, or else for another reason.
 _SOON_SECONDS, _LONG_AGO = 900, 6 * 3600
@@ -90,7 +96,66 @@ def dropped(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Fi
             ),
             order=mine[-1].order,
         )
+    return _refused_checks(pod, engine, cluster, log) if log is not None else None
+
+
+def _refused_checks(pod: Pod, engine: Engine, cluster: Cluster, log: Log) -> Finding | None:
+    """Where the server answered the health checks of a router with 503 amidst its work, and soon nobody was left to that router.
+
+    SGLang does, whose health check computes a token; its access log says who asked.
+    """
+    refused = [
+        (said[1], x) for x in log.find('HTTP/1.1" 503') if (said := re.search(_CHECKED, x.text[:1000])) is not None
+    ]
+    at_work = [x for x in log.find(*_STEPS) if re.search(_WORKED, x.text[:2000])] if refused else []
+    mode = engine.value("disaggregation_mode")
+    numbers = sorted(x.number for x in at_work)
+    for address in sorted({asker for asker, _ in refused} if at_work else ()):
+        mine = [x for asker, x in refused if asker == address and numbers[0] < x.number < numbers[-1]]
+        router, ago = follow(address, None, pod, cluster), written_ago(mine[-1], cluster.now) if mine else None
+        found = router.pods if router is not None and ago is not None and ago <= _LONG_AGO else ()
+        for container in (one for each in found for one in each.containers):
+            other = logs_of(container.pod).current(container.name)
+            left = [x for x in nobody_left(other) if _of_mode(x.text, mode)] if other is not None else []
+            when = [then for x in mine if (then := written_ago(x, cluster.now)) is not None]
+            soon = [
+                (x, last)
+                for x in left
+                if (last := written_ago(x, cluster.now)) is not None
+                and any(0 <= then - last <= _SOON_SECONDS for then in when)
+            ]
+            if not soon:
+                continue
+            alone, last = soon[-1]
+            return Finding(
+                role="note" if last > _SOON_SECONDS else "cause",
+                severity="warning",
+                summary=f"{container.pod.name} had no server left, {often(len(soon))} in its log: {pod.name} had answered its health check "
+                f"with 503, {often(len(mine))} in its log, while it worked on: it was busy.",
+                evidence=(
+                    log_evidence(mine[-1]),
+                    log_evidence(alone),
+                    log_evidence(max(at_work, key=lambda x: x.number)),
+                ),
+                fixes=(_longer(engine, container.pod),),
+                order=mine[-1].order,
+            )
     return None
+
+
+def _longer(engine: Engine, router: Pod) -> Fix:
+    if engine.name == "sglang":
+        say = "Let SGLang's health check wait 120 s for its token"
+        return fixes.set_env(engine.container, "SGLANG_HEALTH_CHECK_TIMEOUT", "120", say)
+    return fixes.advice(
+        f"Let the health check of {router.name} fail more often before it drops a server, and run a second replica"
+    )
+
+
+def _of_mode(text: str, mode: object) -> bool:
+    """Whether a router that knows prefill and decode servers speaks of this kind."""
+    kind = re.search(r"available (prefill|decode) ", text[:4000])
+    return kind is None or kind[1] == mode
 
 
 def _late(cluster: Cluster) -> Iterator[_Late]:

@@ -8,6 +8,7 @@ from kubectl_llmdoctor.api import (
     Engine,
     Finding,
     Fix,
+    Node,
     Patch,
     Pod,
     Sizing,
@@ -15,15 +16,22 @@ from kubectl_llmdoctor.api import (
     dig,
     file_bytes_of,
     fixes,
+    node_evidence,
+    parse_time,
+    requests_of,
     say_bytes,
+    say_seconds,
     setting_evidence,
 )
 from llmdoctor_checks.start._library import pulled
 from llmdoctor_checks.start._storage import Store, cache_path, declared, fetched, hub_model, store
 
+#: From this priority on the kubelet evicts no pod (`SystemCriticalPriority`).
+_CRITICAL = 2_000_000_000
+
 
 @check("disk-full", since="0.1")
-def disk_full(pod: Pod, engine: Engine, sizing: Sizing, cluster: Cluster) -> Iterator[Finding]:
+def disk_full(pod: Pod, engine: Engine, sizing: Sizing, cluster: Cluster, node: Node | None) -> Iterator[Finding]:
     """A disk is full.
 
     The model is larger than the volume, or it goes to the container's own file system, whose room is the node's disk
@@ -37,6 +45,9 @@ def disk_full(pod: Pod, engine: Engine, sizing: Sizing, cluster: Cluster) -> Ite
     has Ollama pull: half a byte for a parameter, at the least; and what an operator downloads to a claim that it makes itself:
     of an ArksModel, a NIMCache or a NIMService (of a NIM's profiles a quarter of the Hub's files, at the least). A volume that
     many nodes may mount is not judged: file shares seldom keep to the size that was asked for.
+
+    A pod that runs is the next to go where its node has the condition DiskPressure: the kubelet has found less room than it keeps
+    free, and evicts pods until there is enough, first those that use more local disk than they request.
 
     "No space left on device" for /dev/shm, NCCL or torch files is not about a disk: see shm-too-small.
 
@@ -53,6 +64,8 @@ def disk_full(pod: Pod, engine: Engine, sizing: Sizing, cluster: Cluster) -> Ite
     model, path, needed = engine.explicit("model"), cache_path(engine), sizing.file_bytes
     if engine.name == "ollama" and not pod.exists:
         yield from _of_library(pod, engine, cluster)
+    if node is not None:
+        yield from _under_pressure(pod, node)
     if pod.ready or pod.log_only:
         return
     yield from _by_operator(pod, engine)
@@ -81,6 +94,34 @@ def disk_full(pod: Pod, engine: Engine, sizing: Sizing, cluster: Cluster) -> Ite
         f"to {path}, where {what} holds {say_bytes(place.size)}: {then}.",
         evidence=(place.evidence, setting_evidence(engine.container, model)),
         fixes=(_fix(pod, engine, place, needed),),
+    )
+
+
+def _under_pressure(pod: Pod, node: Node) -> Iterator[Finding]:
+    """A pod that still runs on a node whose kubelet evicts some, since its disk is nearly full."""
+    condition, now = node.condition("DiskPressure"), pod.cluster.now
+    if condition is None or condition.status != "True" or not node.ready:
+        return
+    if pod.status.phase != "Running" or (pod.spec.priority or 0) >= _CRITICAL:
+        return
+    asked = requests_of(pod.obj, placed=True).get("ephemeral-storage", 0)
+    since = parse_time(condition.last_transition_time)
+    span = f" for {say_seconds((now - since).total_seconds())}" if now and since else ""
+    requests = f"requests {say_bytes(asked)} of it" if asked else "requests none of it"
+    yield Finding(
+        role="risk",
+        confidence="possible" if asked else "likely",
+        summary=f"Node {node.name} is short of disk (DiskPressure{span}), and its kubelet evicts pods until there is room again, "
+        f"first those that use more local disk than they request; {pod.name} {requests}.",
+        evidence=(node_evidence(node, f"DiskPressure: {condition.message or condition.reason or condition.status}"),),
+        fixes=(
+            fixes.advice(
+                f"Free or enlarge the disk of node {node.name}: unused images, logs, what pods left in hostPath; put model caches on "
+                "volumes, and request ephemeral-storage for what stays",
+                f"kubectl describe node {node.name}",
+                owner="platform",
+            ),
+        ),
     )
 
 

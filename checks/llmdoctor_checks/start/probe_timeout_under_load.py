@@ -124,7 +124,8 @@ def probe_timeout_under_load(
     (`health_check_timeout_s`). One that is flooded with requests does not come to answer.
 
     So has many a router: it takes a server off its list that does not answer in time, and refuses all requests where none is left. Its
-    log says both; the server's shows that it worked on, and answered the router again afterwards.
+    log says both; the server's shows that it worked on, and answered the router again afterwards. One that answered its health check with
+    503 amidst its work, as SGLang does, says so in its own access log.
 
     ## Fix
 
@@ -211,7 +212,9 @@ def _restarted(pod: Pod, ending: Ending, events: Events, logs: Logs | None) -> F
     which = killed[-1][0] if killed else ""
     log = log_of(ending, logs) if logs else None
     token = _no_token(log)
-    full = next(log.find(_OVERLOADED), None) if log is not None and token is None else None
+    # where its log is not there, the one of now may show the same
+    told = log or (logs.current(container.name) if logs and pod.exists else None)
+    full = next(told.find(_OVERLOADED), None) if told is not None and token is None else None
     failed = [event for kind, event in failures(container, events) if kind == which]
     probe = container.spec.probes.get(which)
     busy = _well_again(log, probe) if log is not None and not (token or full) else None
@@ -236,7 +239,11 @@ def _restarted(pod: Pod, ending: Ending, events: Events, logs: Logs | None) -> F
             *((log_evidence(said),) if said else ()),
         ),
         explains=("crash-loop", "not-ready", "probe-too-short"),
-        fixes=(*((_fix_of_token(pod),) if token else ()), *_fixes(pod, container.pointer, probe, which)),
+        fixes=(
+            *((_fix_of_token(pod),) if token else ()),
+            *(_fix_of_full(pod, container.pointer, probe) if full and which == "liveness" else ()),
+            *_fixes(pod, container.pointer, probe, which),
+        ),
         # what the log says went wrong before the kill comes first
         order=float(len(log)) if log else None,
     )
@@ -317,6 +324,20 @@ def _fix_of_token(pod: Pod) -> Fix:
         "Let SGLang's health check wait longer (SGLANG_HEALTH_CHECK_TIMEOUT, in seconds, and the probe's timeoutSeconds above it), "
         f"or compute no token (SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION=false), in {fixes.edited(pod)}"
     )
+
+
+def _fix_of_full(pod: Pod, pointer: str, probe: k8s.Probe | None) -> Iterator[Fix]:
+    """A probe that asks for no more than that the port is open: the health of a full queue stays 503 as long as that is full."""
+    if probe is not None and probe.http_get is not None:
+        at = f"{pointer}/livenessProbe"
+        yield fixes.patch(
+            pod,
+            "Let the liveness probe only connect to the port: what it asks answers 503 as long as the queue is full",
+            [
+                {"op": "remove", "path": f"{at}/httpGet"},
+                {"op": "add", "path": f"{at}/tcpSocket", "value": {"port": probe.http_get.port}},
+            ],
+        )
 
 
 def _unready(pod: Pod, engine: Engine, events: Events, logs: Logs) -> Finding | None:

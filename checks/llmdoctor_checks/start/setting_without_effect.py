@@ -58,6 +58,9 @@ def setting_without_effect(pod: Pod, engine: Engine, logs: Logs | None) -> Itera
     with nothing but a variable such as `MODEL_NAME` it serves its default model. So it is where a variable that Ollama does not
     read (`OLLAMA_MODELS_PATH`) points at the volume that was made for the models: they go to the container's own file system.
 
+    Fields of a request that a server does not know go unnoticed, too: vLLM dropped `guided_json` and its like in 0.12, and answers 200 with
+    text of any form. Its log says so.
+
     ## Fix
 
     Remove the setting, or use what took its place. Arguments of a script reach the engine only where the script passes

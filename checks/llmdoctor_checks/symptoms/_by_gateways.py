@@ -35,6 +35,8 @@ DETAILS = (
     "{protocol_error}",
     "{overflow}",
     "ext_proc_error",
+    "CERTIFICATE_VERIFY_FAILED",
+    "_connect_error:_",
 )
 #: A request to generate or the like, its status and Envoy's detail: of an access log in JSON, and of one in text.
 _JSON = (
@@ -53,15 +55,39 @@ OF_MODELS = (
     r"/(?:chat/completions|completions|responses|messages|embeddings|embed|rerank|score|classify|pooling|generate|generate_stream"
     r"|infer|invocations|transcriptions|translations|speech|generations)$|(?::|%3A)predict$"
 )
-#: The server's own answer. What a gateway waits for, whom it does not reach, and what it refuses for its size others tell.
+#: The server's own answer. What a gateway waits for, whom it does not reach, and what it refuses for its size others tell; but not of a
+#: server whose certificate it refuses, nor of a port at which nobody listens.
 _BY_SERVER = "via_upstream"
-_OF_OTHERS = r"timeout|no_healthy_upstream|connection_(?:failure|termination|timeout)|cluster_not_found|route_not_found|request_payload"
+_OF_OTHERS = (
+    r"^(?!.*(?:CERTIFICATE_VERIFY_FAILED|_connect_error:_(?:111|Connection_refused)))"
+    r".*(?:timeout|no_healthy_upstream|connection_(?:failure|termination|timeout)|cluster_not_found|route_not_found|request_payload)"
+)
 #: What a detail means for who asks, and what is done about it.
 _MEANT = (
+    (
+        "reset_reason:_overflow",
+        "as many requests as it may have at once with what it asks first (ext_proc) are open, each for as long as its answer takes",
+        "Raise the limits of the gateway's cluster for ext_proc (circuit_breakers: max_requests and max_connections, 1024 unless set), or "
+        "run more gateways",
+    ),
     (
         "ext_proc",
         "what it asks before it sends a request on (ext_proc) fails",
         "Read the log of the program that the gateway asks first (ext_proc: an endpoint picker, a guard, a router)",
+    ),
+    (
+        "CERTIFICATE_VERIFY_FAILED",
+        "it does not accept the TLS certificate that the server shows: expired, made for another name, or by an authority that it does "
+        "not know",
+        "Look at the certificate that the server shows (openssl s_client -connect); renew it and restart the server, which reads it when "
+        "it starts, or give the gateway its authority and name (BackendTLSPolicy; caCertificates and subjectAltNames of a "
+        "DestinationRule)",
+    ),
+    (
+        "_connect_error:_",
+        "nobody listens at that port of the pod, which counts as ready all the same",
+        "Let the readiness probe ask the port that the requests go to, or send them to the one that the server listens on (targetPort of "
+        "the Service, targetPorts of the InferencePool)",
     ),
     (
         "response_payload_too_large",
@@ -88,6 +114,8 @@ _IN_A_ROW, _SECONDS, _MOST = 5, 60, 2000
 _OF_LATE = 200
 #: The Service that a request was for, by Envoy's name of its cluster; Istio makes one of its own of a pool.
 _SERVICE, _OF_A_POOL = r"\|([a-z\d-]{1,80}\.[a-z\d-]{1,63})\.svc", r"-ip-[\da-f]{4,16}(?=\.)"
+#: What an access log in JSON calls the route, and the cluster behind it; neither need have the name of a Service.
+_ROUTE = r'"(?:route_name|upstream_cluster)":\s?"([^"\s]{1,300})"'
 #: So many answers at other routes for each request that fails make it one client's affair.
 BESIDE = 10
 #: A server that nobody asked for so many seconds since may have been mended by whoever saw it.
@@ -95,7 +123,7 @@ _LATELY = 86400
 
 
 class _Asked(msgspec.Struct, frozen=True):
-    """A request in a gateway's log, the server that it was sent to (empty: to none), and the Service that it was for."""
+    """A request in a gateway's log, the server that it was sent to (empty: to none), the Service that it was for, and its route."""
 
     line: Line
     path: str
@@ -103,6 +131,7 @@ class _Asked(msgspec.Struct, frozen=True):
     detail: str
     host: str
     service: str
+    route: tuple[str, ...] = ()
 
     @property
     def failed(self) -> bool:
@@ -128,13 +157,21 @@ def _sent_to(pod: Pod, asked: list[_Asked]) -> list[_Asked]:
 
 
 def _meant_for(pod: Pod, asked: list[_Asked]) -> list[_Asked]:
-    """Requests for the pod's Services that failed before a server was chosen, among those that any of its servers was sent."""
+    """Requests for the pod's Services, or on a route that led to it, that failed before a server was chosen.
+
+    They are among those that any of its servers was sent.
+    """
     services = {f"{item.name}.{pod.namespace}" for item in pod.services}
     pools = {f"{item.name}.{pod.namespace}" for item in pod.pools}
+    routes = {route for one in asked if one.host == pod.status.pod_ip for route in one.route}
     return [
         one
         for one in asked
-        if (one.service in services or (pools and re.sub(_OF_A_POOL, "", one.service) in pools))
+        if (
+            one.service in services
+            or (pools and re.sub(_OF_A_POOL, "", one.service) in pools)
+            or not routes.isdisjoint(one.route)
+        )
         and not (one.failed and one.host)
     ]
 
@@ -203,4 +240,5 @@ def _asked(line: Line) -> _Asked | None:
     code, detail, path, host = (re.search(pattern, text) for pattern in (*_JSON, _HOST_JSON))
     if code is None or detail is None or path is None:
         return None
-    return _Asked(line, path[1], code[1], detail[1], host[1] if host else "", service)
+    route = tuple(re.findall(_ROUTE, text))
+    return _Asked(line, path[1], code[1], detail[1], host[1] if host else "", service, route)

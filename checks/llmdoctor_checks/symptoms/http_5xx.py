@@ -57,7 +57,7 @@ def http_5xx(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]
 
     Where the server's own log is well, the gateway in front of it may answer by itself. Envoy's access log then has a detail other
     than `via_upstream`: an answer larger than its buffer (`response_payload_too_large`), a protocol that the port does
-    not speak (`protocol_error`), a filter that fails.
+    not speak (`protocol_error`), a filter that fails, a certificate that it does not accept, a port at which nobody listens.
 
     ## Fix
 
