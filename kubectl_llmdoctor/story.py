@@ -29,6 +29,8 @@ _MOST_CHANGES = 6
 
 #: So much of a long line is quoted from its beginning and from its end, and so many lines of what a line announces.
 _HEAD, _TAIL, _BELOW = 300, 200, 8
+#: So many lines above an exception the errors stand to which it refers.
+_ABOVE = 20
 #: How a program that marks no line as an error says what it lacks, or what it was refused.
 _REFUSES = expression(
     r"(?i)\b(?:not (?:configured|set|found|supported|valid|allowed|permitted)|required|missing|invalid|refused|denied"
@@ -287,10 +289,17 @@ def _errors(log: Log) -> list[str]:
         return [_quote(telling[number]) for number in sorted(telling)]
     ends = [f"{one.process} {_how(one)} {one.error}".lstrip() for one in found]
     failed = assertion_of(log)
-    return ([_quote(failed)] if failed else []) + [
+    above = [_meant(one) for one in found if "above" in one.message] + ([failed] if failed else [])
+    return [_quote(line) for line in above if line] + [
         f"{one.last.log.place}, line {one.last.number}: {what}: {one.message[:260]}"
         for one, what in zip(found, ends, strict=True)
     ]
+
+
+def _meant(one: Traceback) -> Line | None:
+    """The error above an exception that refers to it."""
+    above = list(one.first.log.lines(max(one.first.number - _ABOVE, 1), one.first.number))
+    return next((line for line in reversed(above) if looks_like_error(line.text)), None)
 
 
 def _how(one: Traceback) -> str:
