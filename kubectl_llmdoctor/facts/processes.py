@@ -58,8 +58,8 @@ _LINKS = (
 _TELLING = expression(
     r"^(\(?\w+ pid=\d+\) )?(\w+\.)*\w*(Error|Exception|Interrupt|Exit|Timeout)\b.*: |\b(ERROR|FATAL|CRITICAL)\b|\berror:"
     r'|\berror="[^"]|"(?:level|lvl|severity)": ?"(?:error|fatal|panic|critical)"|\blevel=(?:error|fatal|panic)\b'
-    r"|^panic: |^Unhandled exception\. |^Exception in thread |\[ ?(?:error|fatal|emerg|crit)\]|^fatal: |^fatal error: |\t(?:error|fatal|panic)\t"
-    r"|^# (?:Check failed: |Fatal (?!error in ))"
+    r"|^panic: |^Unhandled exception\. |^Exception in thread |\[ ?(?:error|fatal|emerg|crit)\]|^fatal: |^fatal error: "
+    r"|\t(?:error|fatal|panic)\t|^# (?:Check failed: |Fatal (?!error in ))"
     r"|^[EF]\d{4} \d\d:\d\d:|^\d+\.\d\d\.\d{3}\.\d{3} E |^/\S{1,300}\.(?:cpp|cuh?|c|h):\d+: "
 )
 
