@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from itertools import pairwise
 from typing import Any
 
+from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.aftermath import lived_on
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.endings import endings, last_round, log_of
+from kubectl_llmdoctor.facts.last_words import is_frame, last_words
 from kubectl_llmdoctor.facts.logs import Line, Log, Logs
 from kubectl_llmdoctor.facts.processes import START, Traceback, first_errors, looks_like_error
 from kubectl_llmdoctor.facts.starts import assertion_of, crash_of
@@ -24,6 +26,16 @@ from kubectl_llmdoctor.tree import dig
 #: Changes older than this before the failure did not cause it, as far as anyone can tell.
 _RELEVANT = timedelta(days=7)
 _MOST_CHANGES = 6
+
+#: So much of a long line is quoted from its beginning and from its end, and so many lines of what a line announces.
+_HEAD, _TAIL, _BELOW = 300, 200, 8
+#: So many lines above an exception the errors stand to which it refers.
+_ABOVE = 20
+#: How a program that marks no line as an error says what it lacks, or what it was refused.
+_REFUSES = expression(
+    r"(?i)\b(?:not (?:configured|set|found|supported|valid|allowed|permitted)|required|missing|invalid|refused|denied"
+    r"|fail(?:ed|ure|s)|cannot|can't|could not|couldn't|unable to)\b"
+)
 
 
 def status(subject: Subject) -> str:
@@ -113,7 +125,7 @@ def _rollouts(subject: Subject) -> Iterator[doc.Change]:
         if isinstance(revision, int) and _owned(item, workload, cluster):
             revisions.append((revision, item, dig(item.raw, "data.spec.template")))
     revisions.sort(key=lambda r: r[0])
-    for (_, _, before), (number, item, after) in pairwise(revisions):
+    for (_, _, before), (number, item, after) in itertools.pairwise(revisions):
         created = dig(item.raw, "metadata.creationTimestamp")
         differences = "; ".join(difference(before, after)) or "no difference in the pod template"
         yield doc.Change(
@@ -273,14 +285,21 @@ def _errors(log: Log) -> list[str]:
     found = [one for one in first_errors(Logs([log])) if one.error != "SystemExit"][:3]
     if not found:
         crash = crash_of(log)
-        telling = {line.number: line for line in ([crash] if crash else []) + _telling(log.lines())}
+        telling = {line.number: line for line in ([crash] if crash else []) + _telling(log)}
         return [_quote(telling[number]) for number in sorted(telling)]
     ends = [f"{one.process} {_how(one)} {one.error}".lstrip() for one in found]
     failed = assertion_of(log)
-    return ([_quote(failed)] if failed else []) + [
+    above = [_meant(one) for one in found if "above" in one.message] + ([failed] if failed else [])
+    return [_quote(line) for line in above if line] + [
         f"{one.last.log.place}, line {one.last.number}: {what}: {one.message[:260]}"
         for one, what in zip(found, ends, strict=True)
     ]
+
+
+def _meant(one: Traceback) -> Line | None:
+    """The error above an exception that refers to it."""
+    above = list(one.first.log.lines(max(one.first.number - _ABOVE, 1), one.first.number))
+    return next((line for line in reversed(above) if looks_like_error(line.text)), None)
 
 
 def _how(one: Traceback) -> str:
@@ -288,19 +307,24 @@ def _how(one: Traceback) -> str:
     return "went on after" if lived_on(one.last) else "ended with"
 
 
-def _telling(lines: Iterator[Line]) -> list[Line]:
-    """The first and the last line that look like an error, and are no frame of a traceback; and the last line at all."""
-    first: Line | None = None
-    last: Line | None = None
-    end: Line | None = None
-    for line in lines:
-        if line.text.strip() and START not in line.text:
-            end = line
-            if looks_like_error(line.text):
-                first, last = first or line, line
-    chosen = [line for line in (first, last, end) if line]
+def _telling(log: Log) -> list[Line]:
+    """The first and the last line that look like an error, or else that refuse something, and what was said last."""
+    lines = [line for line in log.lines() if START not in line.text]
+    errors = [line for line in lines if looks_like_error(line.text) and not is_frame(line.text)]
+    said = [line for line in lines if line.number in last_words(log)]
+    if not errors:
+        errors = [line for line in lines if _REFUSES.search(line.text[:500]) and not is_frame(line.text)]
+    chosen = [*errors[:1], *errors[-1:], *said[-1:]]
     return list({line.number: line for line in chosen}.values())
 
 
 def _quote(line: Line) -> str:
-    return f"{line.log.place}, line {line.number}: {line.text.strip()[:300]}"
+    """A line, and what it announces by the colon at its end; of a long one the end as well, where Go has the innermost reason."""
+    text = line.text.strip()
+    if text.endswith(":"):
+        below = [x.text for x in line.log.lines(line.number + 1, line.number + _BELOW + 1)]
+        indented = itertools.takewhile(lambda x: not x.strip() or x[:1].isspace(), below[1:])
+        text = " ".join([text, *(x.strip() for x in (*below[:1], *indented) if x.strip(" |") and not is_frame(x))])
+    if len(text) > _HEAD + _TAIL:
+        text = f"{text[:_HEAD]} … {text[-_TAIL:]}"
+    return f"{line.log.place}, line {line.number}: {text}"

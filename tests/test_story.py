@@ -327,3 +327,49 @@ def test_what_a_running_engine_printed_stands_before_commands() -> None:
     steps = diagnose_case(load_case(CASES / "engine-dead" / "fires_ready_503.yaml")).targets[0].next_steps
     assert "EngineCore encountered a fatal error" in steps[0]
     assert steps[-1].startswith("kubectl ")
+
+
+def test_what_a_program_says_of_its_end_is_telling_in_any_language() -> None:
+    go = "starting\npanic: no database\n\ngoroutine 1 [running]:\nmain.main()\n\t/app/main.go:33 +0x2a5\n"
+    net = "info: App[0]\nUnhandled exception. System.ArgumentException: empty\n   at Program.Main()\n   at Program.<Main>()\n"
+    node = "DbError: Query failed:\nalter table\n    at run (/app/a.js:17:3) {\n  cause: error: value too long\n  code: '22001'\n}\n"
+    logged = 'up\n{"level":"fatal","msg":"no store"}\nbye\n'
+    native = "# Fatal error in , line 0\n# Check failed: 12 == errno.\n#\n2026-06-02T08:00:00Z\terror\tEpoch 0 exited: signal\n"
+    plain = "******\nEmbedding.Type is not configured.\nPlease read on:\n1. Set a variable\n"
+
+    assert _first_step(go) == "line 2: panic: no database"
+    assert _first_step(net) == "line 2: Unhandled exception. System.ArgumentException: empty"
+    assert _first_step(node) == "line 1: DbError: Query failed: alter table cause: error: value too long"
+    assert _first_step(logged) == 'line 2: {"level":"fatal","msg":"no store"}'
+    assert _first_step(native) == "line 2: # Check failed: 12 == errno."
+    assert _first_step(plain) == "line 2: Embedding.Type is not configured."
+
+
+def test_what_a_line_announces_and_the_end_of_a_long_one_are_quoted() -> None:
+    several = "[ERROR] agent: runtime error:\n  error=\n  | Code: 403. Errors:\n  | \n  | * permission denied\nError encountered\n"
+    wrapped = f"[ERROR] cannot start: {'get: ' * 200}no credentials\n"
+
+    assert (
+        _first_step(several)
+        == "line 1: [ERROR] agent: runtime error: error= | Code: 403. Errors: | * permission denied"
+    )
+    assert _first_step(wrapped).startswith("line 1: [ERROR] cannot start: get: ")
+    assert _first_step(wrapped).endswith("get: no credentials")
+    assert len(_first_step(wrapped)) < 540
+
+
+def test_what_an_exception_refers_to_stands_before_it() -> None:
+    log = (
+        "E0602 08:00:00.184481 41 dnn.cc:456] Loaded 9.1, compiled with 9.8\n"
+        "Traceback (most recent call last):\n"
+        '  File "/app/server.py", line 31, in load\n'
+        "RuntimeError: initialization failed. Look at the errors above for more details.\n"
+    )
+    alone = log.replace(" Look at the errors above for more details.", "")
+
+    assert _first_step(log) == "line 1: E0602 08:00:00.184481 41 dnn.cc:456] Loaded 9.1, compiled with 9.8"
+    assert _first_step(alone) == "line 4: ended with RuntimeError: initialization failed."
+
+
+def _first_step(log: str) -> str:
+    return _with_symptom(log).next_steps[0].removeprefix("vllm (previous), ")

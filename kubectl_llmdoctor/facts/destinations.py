@@ -69,6 +69,10 @@ def service_at(host: str, here: str, cluster: Cluster) -> Item | None:
     return cluster.item("Service", namespace, name) if name else None
 
 
+#: What a host of the cluster is called; with an underscore it is none of a Service, but meant for one (Compose allows it).
+_CALLED = r"[a-z][a-z0-9_-]{0,62}"
+
+
 def named(host: str, here: str, cluster: Cluster, *, guess: bool = False) -> tuple[str, str] | None:
     """The name and the namespace of the Service that a host would be; None for a name of the world.
 
@@ -76,7 +80,7 @@ def named(host: str, here: str, cluster: Cluster, *, guess: bool = False) -> tup
     """
     name, _, rest = host.lower().rstrip(".").partition(".")
     said = re.fullmatch(_INSIDE, rest)
-    if not name or said is None or re.fullmatch(_LOOPBACK, host) or not re.fullmatch(r"[a-z][a-z0-9-]{0,62}", name):
+    if not name or said is None or re.fullmatch(_LOOPBACK, host) or not re.fullmatch(_CALLED, name):
         return None
     namespace = said["namespace"] or here
     if rest and not guess and not re.search(_DOMAINS, host) and not has_namespace(namespace, cluster):

@@ -24,6 +24,7 @@ _FRAME = expression(
     r"|\s{2,}(?!(?:err(?:or)?|message|msg|why|reason|cause)\b)[a-z_$][\w$]{0,60}: |\s{2,}\S.{0,300}[{\[]$|\s*[}\])]{1,3},?\s*$"
     r"|\s{2,}\"(?!(?:err(?:or)?|message|msg|why|reason|cause)\")[\w$.-]{1,60}\": |\s{2,}\"[^\"]{0,200}\",?\s*$|\s*[{\[]\s*$"
     r"|\s*ELIFECYCLE\b|error Command failed with exit code |info Visit http"
+    r"|You can inspect what was checked out with 'git |and retry (?:the checkout )?with 'git |- /\S{1,300}\.[cm]?js$"
 )
 #: An error that says only that the program ends, or does not come up.
 _ONLY_ENDS = expression(
@@ -44,6 +45,11 @@ def contradicted(line: Line) -> bool:
     after = line.log.lines(line.number + 1)
     last = last_words(line.log)
     return any(x.number in last and looks_like_error(x.text) and not _ONLY_ENDS.search(x.text[:500]) for x in after)
+
+
+def is_frame(text: str) -> bool:
+    """Whether a line is no statement of a program: a frame of a stack, a field of what is printed with an error."""
+    return _FRAME.match(text[:1000]) is not None
 
 
 def nothing_else_after(line: Line) -> bool:
@@ -75,4 +81,4 @@ def _near_the_end(line: Line) -> bool:
 
 def _said(log: Log, first: int) -> Iterator[Line]:
     """What a program says from a line on, without the frames of its stacks."""
-    return (line for line in log.lines(first, len(log) + 1) if not _FRAME.match(line.text[:1000]))
+    return (line for line in log.lines(first, len(log) + 1) if not is_frame(line.text))

@@ -56,9 +56,11 @@ _LINKS = (
 )
 #: The end of a traceback, or a line that a logger marked as an error.
 _TELLING = expression(
-    r"^(\(?\w+ pid=\d+\) )?(\w+\.)*\w*(Error|Exception|Interrupt|Exit|Timeout)\b.*: |\b(ERROR|FATAL|CRITICAL|panic:)\b|\berror:"
-    r'|\berror="[^"]'
-    r"|^E\d{4} \d\d:\d\d:|^\d+\.\d\d\.\d{3}\.\d{3} E |^/\S{1,300}\.(?:cpp|cuh?|c|h):\d+: "
+    r"^(\(?\w+ pid=\d+\) )?(\w+\.)*\w*(Error|Exception|Interrupt|Exit|Timeout)\b.*: |\b(ERROR|FATAL|CRITICAL)\b|\berror:"
+    r'|\berror="[^"]|"(?:level|lvl|severity)": ?"(?:error|fatal|panic|critical)"|\blevel=(?:error|fatal|panic)\b'
+    r"|^panic: |^Unhandled exception\. |^Exception in thread |\[ ?(?:error|fatal|emerg|crit)\]|^fatal: |^fatal error: "
+    r"|\t(?:error|fatal|panic)\t|^# (?:Check failed: |Fatal (?!error in ))"
+    r"|^[EF]\d{4} \d\d:\d\d:|^\d+\.\d\d\.\d{3}\.\d{3} E |^/\S{1,300}\.(?:cpp|cuh?|c|h):\d+: "
 )
 
 

@@ -56,7 +56,8 @@ _FAILS = expression(r"(?i)\b(?:fail(?:s|ed|ure)?|fatal|exception)\b|\[E \d{6}")
 #: By this a line says of itself that the program goes on, or that it is of a request: neither ends a program.
 _GOES_ON = expression(
     r"^.{0,60}(?:\b(?:INFO|DEBUG|WARN(?:ING)?)\b|[\d:] W |\[W )|^[WI]\d{4} \d\d:|(?i:\blevel=(?:info|debug|warn)|^\W{0,3}warn(?:ing)?: )"
-    r"|(?i:\bfall(?:s|ing)?[ -]?back|\bus(?:es|ing) (?:the )?default|\bskipp|\bignor(?:ed|ing))|\b(?:GET|HEAD|POST|PUT)\b:? ?\"?/"
+    r"|(?i:\bfall(?:s|ing)?[ -]?back|\bus(?:es|ing) (?:the )?default|\bskipp|\bignor(?:ed|ing)"
+    r"|\btrying (?:the|another|next)\b)|\b(?:GET|HEAD|POST|PUT)\b:? ?\"?/"
 )
 #: The exit code of a program that called abort(): what C++ and Rust do of what nobody caught.
 _ABORTED = 134
