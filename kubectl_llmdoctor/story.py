@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -309,13 +309,22 @@ def _how(one: Traceback) -> str:
 
 def _telling(log: Log) -> list[Line]:
     """The first and the last line that look like an error, or else that refuse something, and what was said last."""
-    lines = [line for line in log.lines() if START not in line.text]
-    errors = [line for line in lines if looks_like_error(line.text) and not is_frame(line.text)]
-    said = [line for line in lines if line.number in last_words(log)]
-    if not errors:
-        errors = [line for line in lines if _REFUSES.search(line.text[:500]) and not is_frame(line.text)]
-    chosen = [*errors[:1], *errors[-1:], *said[-1:]]
-    return list({line.number: line for line in chosen}.values())
+    ends = _first_and_last(log, looks_like_error) or _first_and_last(
+        log, lambda text: bool(_REFUSES.search(text[:500]))
+    )
+    said = max(last_words(log), default=None)
+    end = [] if said is None else [line for line in log.lines(said, said) if START not in line.text]
+    return [*ends, *end]
+
+
+def _first_and_last(log: Log, tells: Callable[[str], bool]) -> list[Line]:
+    """The ends of what tells something; a long log is read once, and not kept."""
+    first: Line | None = None
+    last: Line | None = None
+    for line in log.lines():
+        if tells(line.text) and START not in line.text and not is_frame(line.text):
+            first, last = first or line, line
+    return [line for line in (first, last) if line]
 
 
 def _quote(line: Line) -> str:
