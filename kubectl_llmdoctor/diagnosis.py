@@ -306,16 +306,19 @@ def rank(found: list[tuple[doc.Finding, float]]) -> list[doc.Finding]:
 
     A cause that another cause explains becomes a symptom, unless the two explain each other; among causes certainty
     decides, then time. Of two that explain each other the more certain one counts, and what is certain is no consequence
-    of a mere guess. A guess from the very lines that a surer cause rests on is left out: it is a worse reading of them, no
-    consequence. A cause that explains nothing, such as requests that are refused, stands below those that do; where it is a
-    guess, and another is surer and explains what is wrong, it is a note.
+    of a mere guess, nor what is likely of a guess that came later. A guess from the very lines that a surer cause rests on
+    is left out: it is a worse reading of them, no consequence. A cause that explains nothing, such as requests that are
+    refused, stands below those that do; where it is a guess, and another is surer and explains what is wrong, it is a note.
     """
     causes = {f.id: f for f, _ in found if f.role == "cause"}
+    orders = {f.id: order for f, order in found if f.role == "cause"}
     explained = {
         other
         for cause in causes.values()
         for other in cause.explains
-        if other in causes and other != cause.id and not _outranks(causes[other], cause)
+        if other in causes
+        and other != cause.id
+        and not _outranks(causes[other], cause, earlier=0 <= orders[other] < orders[cause.id])
     }
     if explained >= set(causes):  # a circle explains nothing
         explained = set()
@@ -351,10 +354,11 @@ def _placed(found: doc.Finding, *, consequence: bool, sure: bool) -> doc.Finding
     return found
 
 
-def _outranks(other: doc.Finding, cause: doc.Finding) -> bool:
-    """Whether `other`, which `cause` explains, is certain where that is a guess, or explains it in turn and is as certain."""
+def _outranks(other: doc.Finding, cause: doc.Finding, *, earlier: bool) -> bool:
+    """Whether `other`, which `cause` explains, is no consequence of it: that is a guess, and this is certain, or was there
+    `earlier` and is likely; or this explains that in turn and is as certain."""
     certainty = CONFIDENCES.index
-    if (cause.confidence, other.confidence) == ("possible", "certain"):
+    if cause.confidence == "possible" and (other.confidence == "certain" or (earlier and other.confidence == "likely")):
         return True
     return cause.id in other.explains and certainty(other.confidence) <= certainty(cause.confidence)
 

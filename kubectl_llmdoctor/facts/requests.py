@@ -57,6 +57,7 @@ _OF_INFINITY, _FILE_ABOVE = "infinity_emb/inference/", 3
 _GONE = (
     "died, exit code: -",
     "died unexpectedly, shutting down",
+    "), shutting down executor",  # the same with the exit code of a worker
     "MQLLMEngine is already dead",
     "Background loop has errored already.",
     "EngineCore encountered an issue. See stack trace (above)",

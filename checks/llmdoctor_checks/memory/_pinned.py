@@ -33,10 +33,10 @@ _PINNED = {
 #: What launchers print of a process that SIGKILL ended; the container's first process lives on then, and ends with an error.
 _KILLED = ("xit code: -9", "exitcode: -9", "': -9")
 
-#: The same of vLLM before it said by what.
-_GONE = "died unexpectedly, shutting down"
+#: The same of vLLM before it said by what, and where it does not know yet.
+_GONE = ("died unexpectedly, shutting down", "died unexpectedly (exit code: None), shutting down")
 
-DIED = (*_KILLED, _GONE)
+DIED = (*_KILLED, *_GONE)
 
 #: By which a process tells why it ends (of its own fault, or as it was told to), and so was not killed; before that line, or, of a
 #: signal, beside it.
@@ -56,7 +56,7 @@ class Use(msgspec.Struct, frozen=True):
 def died(log: Log) -> Line | None:
     """The first word of a process of the engine that was killed, or that ended unsaid by what."""
     killed = next(log.find(*_KILLED), None)
-    return killed or next((line for line in log.find(_GONE) if not _told_why(line)), None)
+    return killed or next((line for line in log.find(*_GONE) if not _told_why(line)), None)
 
 
 def _told_why(line: Line) -> bool:

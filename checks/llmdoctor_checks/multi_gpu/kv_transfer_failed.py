@@ -46,6 +46,12 @@ _NEVER_SECONDS = 30
 #: aborted, as if its client had gone; the side that failed says why, under the same number.
 _GIVEN_UP = "): Aborted by "
 _ABORTED = expression(r"bootstrap_room=(\d{1,20})\): Aborted by (?:AbortReq|decode-side abort)")
+#: UCX uses no transport that this does not name (a leading ^ names those that it does not use), and knows a GPU's memory only by those
+#: of CUDA. NIXL then refuses to register it (its ucx_utils.cpp).
+_TRANSPORTS, _OF_CUDA = "UCX_TLS", ("cuda", "gdr_copy", "all")
+#: The cache goes through the host's memory then, which each transport knows.
+_THROUGH_HOST = r"kv_buffer_device\W{1,4}cpu\b"
+
 #: Beside so many times as many answers those that failed are few.
 _MANY = 10
 #: Clocks of two nodes differ by less; and nobody waits for longer.
@@ -71,7 +77,7 @@ def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterato
     client has gone, too. The log of prefill has the reason, under the same `bootstrap_room`.
 
     In a manifest it is a risk where the two sides of one object serve different models: the KV cache of one means nothing
-    to the other.
+    to the other; and where UCX_TLS leaves out the transports by which UCX knows a GPU's memory (cuda_copy, cuda_ipc).
 
     ## Fix
 
@@ -89,6 +95,7 @@ def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterato
         yield from _never_fetched(pod, engine, logs)
     elif logs is not None and (failed := _failed_elsewhere(pod, logs)):
         yield _given_up(pod, *failed)
+    yield from _without_cuda(pod, subject)
     if pod is not subject.pods[0]:
         return  # what the two sides say in a manifest is said once
     sides: dict[str, Engine] = {}
@@ -110,6 +117,37 @@ def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterato
         evidence=(setting_evidence(prefill.container, theirs), setting_evidence(decode.container, ours)),
         fixes=(fixes.set_flag(prefill, "model", theirs.flag, str(ours.value), f"Serve {ours.value} on both sides"),),
     )
+
+
+def _without_cuda(pod: Pod, subject: Subject) -> Iterator[Finding]:
+    """A NIXL connector whose UCX may not use what knows the memory of an NVIDIA GPU."""
+    for engine in () if pod.ready else subject.engines(pod):
+        container, config = engine.container, engine.explicit("kv_transfer_config")
+        named = container.env.get(_TRANSPORTS)
+        words = str(config.value) if config else ""
+        if config is None or "NixlConnector" not in words or re.search(_THROUGH_HOST, words):
+            continue
+        if named is None or not named.value or not any("nvidia.com/" in name for name in container.accelerators):
+            continue
+        if named.value.startswith("^") or any(name in named.value for name in _OF_CUDA):
+            continue
+        yield Finding(
+            role="risk",
+            summary=f"{_TRANSPORTS}={named.value} in {container.name} names no transport that knows the GPU's memory, in which "
+            "the NIXL connector registers the KV cache: it will not start.",
+            evidence=(
+                pod_evidence(container, "env", f"{_TRANSPORTS}: {named.value}"),
+                setting_evidence(container, config),
+            ),
+            fixes=(
+                fixes.set_env(
+                    container,
+                    _TRANSPORTS,
+                    f"{named.value},cuda_copy,cuda_ipc",
+                    f"Add CUDA's transports to {_TRANSPORTS}",
+                ),
+            ),
+        )
 
 
 def _told(pod: Pod, logs: Logs, literal: str) -> list[Line]:

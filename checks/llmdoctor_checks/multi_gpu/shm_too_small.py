@@ -51,7 +51,10 @@ _SYSTEM_ERROR, _SAYS_WHICH = ("unhandled system error", "ncclSystemError"), "NCC
 
 #: vLLM's words for a worker that is gone (v1/executor/multiproc_executor.py), where it does not say by which signal, and what it
 #: logs of a model that takes images (v1/metrics/loggers.py, v1/worker/gpu_model_runner.py).
-_WORKER_LOST = "died unexpectedly, shutting down executor"
+_WORKER_LOST = (
+    "died unexpectedly, shutting down executor",
+    "died unexpectedly (exit code: None), shutting down executor",
+)
 _TAKES_IMAGES = ("MM cache hit rate", "Encoder cache will be initialized")
 _CHECKS_ITS_QUEUES = "0.32"
 #: What a process prints that dies of something else, and how far above.
@@ -85,7 +88,7 @@ _SHOULD_HAVE = r"--shm-size=(?P<size>\d{1,5}(?:\.\d{1,3})?)gb"
     "shm-too-small",
     since="0.1",
     severity="critical",
-    literals=(_NO_SHM, *_SYSTEM_ERROR, _SAYS_WHICH, _WORKER_LOST, *_TAKES_IMAGES, *_ENDED_BY_SIGBUS),
+    literals=(_NO_SHM, *_SYSTEM_ERROR, _SAYS_WHICH, *_WORKER_LOST, *_TAKES_IMAGES, *_ENDED_BY_SIGBUS),
 )
 def shm_too_small(pod: Pod, subject: Subject, hardware: Hardware | None, logs: Logs | None) -> Iterator[Finding]:
     """/dev/shm is too small for the workers of one replica.
@@ -287,7 +290,7 @@ def _worker_lost(pod: Pod, engine: Engine, logs: Logs | None) -> Line | None:
         log = log_of(ending, logs) if ending.container is engine.container and not ending.signal else None
         if log is None or not served(log) or not any(next(log.find(sign), None) for sign in _TAKES_IMAGES):
             continue
-        line = next(log.find(_WORKER_LOST), None)
+        line = next(log.find(*_WORKER_LOST), None)
         before = log.lines(max(line.number - _LINES_BEFORE, 1), line.number - 1) if line else ()
         return None if any(re.search(_SAYS_WHY, one.text[:500]) for one in before) else line
     return None
