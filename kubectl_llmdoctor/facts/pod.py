@@ -35,7 +35,7 @@ _SCALING = ("NotTriggerScaleUp", "TriggeredScaleUp", "FailedScaleUp", "Nominated
 _PROMISES = ("TriggeredScaleUp", "Nominated")
 
 #: The scheduler speaks of a new pod sooner; who set a gate before it opens it as soon, where nothing is in the way.
-_FIRST_WORD_SECONDS = 30
+_FIRST_WORD_SECONDS = 60
 
 #: The machine that Karpenter is getting for a pod, in the event that promises it.
 _CLAIM = r"\bnodeclaim/([\w.-]+)"
