@@ -203,9 +203,10 @@ class _Wording:
         on = self._server and went_on(line)
         if not on and not overcome(line, self._overcome):
             return "stands"
-        runs = self._container is not None and bool(self._container.running)
-        if self._pod.log_only or (runs and not self._log.previous):
-            return "over"  # of a log alone nothing says that it ever ended
+        if self._container and self._container.running and not self._log.previous:
+            return "over"
+        if self._pod.log_only and (on or not self._server or _serves_after(line)):
+            return "over"  # nothing says that it ever ended
         return "perhaps over"
 
     def _served_long(self, line: Line) -> bool:
@@ -441,6 +442,12 @@ def _is_last(line: Line) -> bool:
         return True
     below = all(text[:1] in " }" for text in after[:-1])
     return len(after) < _FRAMES - 1 and below and after[-1].startswith("Node.js v")
+
+
+def _serves_after(line: Line) -> bool:
+    """Whether the last start that a log shows came up after a line."""
+    phase = phase_of(line.log)
+    return phase is not None and phase.name == "serving" and phase.line.number > line.number
 
 
 def _beside(subject: Subject, pod: Pod, container: Container | None) -> bool:
