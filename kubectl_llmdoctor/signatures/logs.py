@@ -80,8 +80,10 @@ _MOST_NEAR = 500
 _JUST_BEGUN_SECONDS = 90
 #: So long may a server load: what it only warns of by then may come to nothing.
 _LOADING_SECONDS = 600
-#: By this a line calls itself a warning.
-_WARNS = expression(r".{0,120}?\b(?:WARNING|WARN)\b|^W\d{4} \d\d:|.{0,40}\[W[ \]]")
+#: By this a line calls itself a warning, or llama.cpp says that it computes without a GPU.
+_WARNS = expression(
+    r".{0,120}?\b(?:WARNING|WARN)\b|^W\d{4} \d\d:|.{0,40}\[W[ \]]|ggml_cuda_init: failed to initialize CUDA: "
+)
 #: What a program that is ready said so long ago stands on nothing but that nobody asked since; a day later on nothing at all.
 _AN_HOUR, _A_DAY = 3600, 86400
 #: Whom a program asked, and so many lines above an answer where it says so (httpx, the frames of a traceback between).
