@@ -485,6 +485,7 @@ def test_a_node_with_a_broken_gpu_is_not_told_to_restart_its_device_plugin_first
         node("in-part", labels={"nvidia.com/gpu.count": "8"}, capacity={}, allocatable={}),
         node("no-gpu", capacity={"cpu": "8"}, allocatable={"cpu": "8"}, labels={}, spec={"unschedulable": True}),
         node("leaving", spec={"taints": [{"key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule"}]}),
+        node("claimed", 0, labels={"nvidia.com/gpu.count": "8"}),
     ],
     ids=lambda one: one["metadata"]["name"],
 )
@@ -493,8 +494,15 @@ def test_a_node_that_is_only_just_here_or_is_taken_away_is_no_fault(quiet: Json)
         {"creationTimestamp": "2026-11-20T09:50:00Z"} if quiet["metadata"]["name"] in ("young", "on-its-way") else {}
     )
     quiet = quiet | {"metadata": quiet["metadata"] | young}
+    offered = {"driver": "gpu.nvidia.com", "nodeName": "claimed", "devices": [{"name": "gpu-0"}]}
+    by_claims: Json = {
+        "apiVersion": "resource.k8s.io/v1",
+        "kind": "ResourceSlice",
+        "metadata": {"name": "a"},
+        "spec": offered,
+    }
 
-    assert {f.role for f in judged(quiet).cluster.findings} <= {"note"}
+    assert {f.role for f in judged(quiet, by_claims).cluster.findings} <= {"note"}
 
 
 def test_a_check_that_fails_on_a_node_does_not_cost_the_others() -> None:

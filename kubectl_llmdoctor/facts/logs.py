@@ -30,6 +30,13 @@ _FRAME_END = expression(r"╰─+╯ *")
 _RECORD = expression(r"\d{4}-\d\d-\d\d[T ]|[{╭│]|\[?(?:INFO|WARN|ERROR)|Error: ")
 #: Lines of one message at most.
 _MOST_WRAPPED = 60
+#: What begins and ends a block of code in Markdown, so many lines that such a block has at most, and so many of these that are looked at.
+_FENCE, _BARE, _MOST_FENCED, _MOST_FENCES = (
+    expression(r"\s*```[\w+.#-]{0,20}\s*$"),
+    expression(r"\s*```\s*$"),
+    200,
+    5000,
+)
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -215,15 +222,41 @@ class Log:
         begin = self._starts[min(self._place(first.number), len(self._starts) - 1)]
         yield from self._find(literal, begin, self._starts[self._place(last.number) - 1] if last else len(self.text))
 
+    @cached_property
+    def _fenced(self) -> list[tuple[int, int]]:
+        """The blocks of code, from line to line, in texts in Markdown: what a model writes, or who asks it, and no program of itself."""
+        found, opened, at = [], 0, self.text.find("```")
+        for _ in range(_MOST_FENCES):
+            if at < 0:
+                break
+            place = bisect.bisect_right(self._starts, at)
+            text = self.line(self._number(place)).text
+            if opened and place - opened <= _MOST_FENCED and _BARE.match(text):
+                found.append((opened, place))
+                opened = 0
+            elif _FENCE.match(text):
+                opened = place
+            at = self.text.find("```", self._starts[place]) if place < len(self._starts) else -1
+        return found
+
+    def _quoted(self, place: int) -> bool:
+        at = bisect.bisect_right(self._fenced, (place, 0))
+        return at > 0 and self._fenced[at - 1][1] > place
+
     def _find(self, literal: str, begin: int, end: int) -> Iterator[Line]:
+        places = itertools.filterfalse(self._quoted, self._places_of(literal, begin, end))
+        yield from (self.line(self._number(place)) for place in places)
+
+    def _places_of(self, literal: str, begin: int, end: int) -> Iterator[int]:
+        """The places among the kept lines of those that contain a literal."""
         if len(self.text) >= _LARGE_CHARS and self._literals and literal in self._offsets:
             places = (bisect.bisect_right(self._starts, at) for at in self._offsets[literal] if begin <= at < end)
-            yield from (self.line(self._number(place)) for place, _ in itertools.groupby(places))
+            yield from (place for place, _ in itertools.groupby(places))
             return
         at = self.text.find(literal, begin, end)
         while at >= 0:
             place = bisect.bisect_right(self._starts, at)
-            yield self.line(self._number(place))
+            yield place
             if place >= len(self._starts):
                 return
             at = self.text.find(literal, self._starts[place], end)

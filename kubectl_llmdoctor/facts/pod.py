@@ -34,8 +34,9 @@ _LWS = "leaderworkerset.sigs.k8s.io/"
 _SCALING = ("NotTriggerScaleUp", "TriggeredScaleUp", "FailedScaleUp", "Nominated")
 _PROMISES = ("TriggeredScaleUp", "Nominated")
 
-#: The scheduler speaks of a new pod sooner; who set a gate before it opens it as soon, where nothing is in the way.
-_FIRST_WORD_SECONDS = 30
+#: Who set a gate before a new pod opens it sooner, where nothing is in the way; and the scheduler has refused it sooner, or waits for
+#: a volume that is being made.
+_FIRST_WORD_SECONDS, _DECIDES_SECONDS = 30, 60
 
 #: The machine that Karpenter is getting for a pod, in the event that promises it.
 _CLAIM = r"\bnodeclaim/([\w.-]+)"
@@ -345,8 +346,9 @@ class Pod:
     def just_made(self) -> bool:
         """Whether it is seconds old, and nobody has said anything of it yet but, maybe, that its gate is closed."""
         now, made = self.cluster.now, parse_time(self.obj.metadata.creation_timestamp)
-        young = now is not None and made is not None and (now - made).total_seconds() <= _FIRST_WORD_SECONDS
         said = self.condition("PodScheduled")
+        patience = _DECIDES_SECONDS if said is None else _FIRST_WORD_SECONDS
+        young = now is not None and made is not None and (now - made).total_seconds() <= patience
         return young and self.unscheduled and not self.events and (said is None or said.reason == "SchedulingGated")
 
     @cached_property

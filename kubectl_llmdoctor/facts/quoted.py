@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from kubectl_llmdoctor.expressions import expression
 
-#: A name and the string under it: `{"note": "…"`, `, \"note\":[\"…\"`, `note="…"`; not `cannot load "m": "…"`.
+#: A name and the string under it: `{"note": "…"`, `, \"note\":[\"…\"`, `note="…"`; what is a text by its name also behind a colon,
+#: `chunk 7: "…"`; not `cannot load "m": "…"`.
 _FIELD = expression(
-    r"(?:[{,]\s{0,2}\\{0,7}[\"'](?P<key>[@\w.-]{1,60})\\{0,7}[\"']\s{0,2}:|(?<![\w.-])(?P<word>[A-Za-z_][\w.-]{0,60})=)"
+    r"(?:[{,]\s{0,2}\\{0,7}[\"'](?P<key>[@\w.-]{1,60})\\{0,7}[\"']\s{0,2}:|(?<![\w.-])(?P<word>[A-Za-z_][\w.-]{0,60})="
+    r"|\b(?P<text>(?i:prompt|question|chunk|passage|snippet|sentence|transcript(?:ion)?|utterance))(?: #?\d{1,9})?:)"
     r"\s{0,2}(?:\[\s?)?[bfru]?(?P<open>\\{0,7}[\"'])"
 )
 #: How fields are called in which a program speaks of itself, or repeats what another program said: by a part of the name, or by
@@ -39,7 +41,9 @@ def carried(text: str, at: int) -> bool:
         end = _end(text, begin, field["open"])
         if 0 <= end <= at:
             begin = end + 1
-        elif not _SPEAKS.search(name := _WORD.sub("_", field["key"] or field["word"])) or _OTHERS.search(name):
+        elif not _SPEAKS.search(
+            name := _WORD.sub("_", field["key"] or field["word"] or field["text"])
+        ) or _OTHERS.search(name):
             return True
     return False
 

@@ -27,8 +27,9 @@ _PULLING_SECONDS, _PULLS = 1230, "Pulling"
 _SEEN_SECONDS, _GATE_SECONDS = 60, 630
 #: An init container that has failed so often and runs once more has failed as one that waits for its turn has.
 _AGAIN = 2
-#: Who has restarted so often counts as unsound for longer: until it has run for so long, and longer than between restarts before.
-_OFTEN, _SETTLED_SECONDS = 5, 86400
+#: Who has restarted so often counts as unsound for longer: until it has run for so long, and longer than between restarts before,
+#: or for so many times as long: what ended it in its first minutes has come to be there since.
+_OFTEN, _SETTLED_SECONDS, _MANY_TIMES = 5, 86400, 6
 
 #: The kubelet's words for a restart that a probe brought about.
 _PROBE_KILL = expression(r"^Container (?P<container>\S+) failed (?:liveness|startup) probe, will be restarted")
@@ -195,10 +196,10 @@ def _died(pod: Pod, container: Container, ended: k8s.Terminated, since: datetime
 
 
 def _settled(pod: Pod, restarts: int, since: datetime, age: float) -> bool:
-    """Whether it has run for a day since its last restart, and for longer than its restarts were apart before."""
+    """Whether it has run for a day since its last restart, and for longer than its restarts were apart before, or far longer."""
     made = parse_time(pod.obj.metadata.creation_timestamp)
     apart = (since - made).total_seconds() / restarts if made else None
-    return apart is not None and age >= max(_SETTLED_SECONDS, 2 * apart)
+    return apart is not None and age >= min(max(_SETTLED_SECONDS, 2 * apart), max(_RECENT_SECONDS, _MANY_TIMES * apart))
 
 
 def _ending(ended: k8s.Terminated) -> str:

@@ -33,12 +33,20 @@ from kubectl_llmdoctor.signatures.wording import beside, captured, finding, fits
 _WARNED = expression(
     r"(?:\([^)]{0,80}\)|\[[^\]]{0,80}\]|[\d:.,TZ -])*(?:WARNING|WARN|INFO|DEBUG)\b.{0,400}?\w(?:Error|Exception)\b"
 )
-#: By this a line says of itself that what it tells of is no error (SGLang's and vLLM's custom all-reduce, whatever it met).
-_SAYS_WARNING = "To silence this warning"
+#: By this a line says of itself that what it tells of is no error (SGLang's and vLLM's custom all-reduce, whatever it met), or that
+#: a file of the hub was asked for which not every model has (vLLM's repo_utils.py, where it does not try again).
+_NO_ERROR = expression(r"To silence this warning|(?:\[|/)repo_utils\.py:\d+\](?!.{0,1000}retrying \d of \d)")
 #: By this a line, and the one after it, says that what it tells of is tried once or twice more, which may have come to a good
 #: end: huggingface_hub, vLLM's calls of it. What fails for the third time hardly will.
 _AGAIN = expression(r"\b[Rr]etrying,? \(?[12] ?(?:of|/) ?\d")
 _AGAIN_BELOW = expression(r"Retrying in \d[\d.]{0,8}s \[Retry [12]/\d|Trying to resume download")
+#: By this a library says, below what it tried again, that it came to an end of it (huggingface_hub).
+_CAME = ("files: 100%|",)
+#: A frame of code that a program was given as a text, by a model or a client, and ran; and of one of ComfyUI's nodes of its users,
+#: without which it goes on.
+_GIVEN = expression(
+    r'\s+File "(?:<\w[\w -]{0,60}>", line \d+, in <module>|[^"]{1,300}", line \d+, in load_custom_node$|[^"]{1,300}/custom_nodes/)'
+)
 #: A line of a program that a traceback quotes, whose message is not filled in; in the frame of Rich's tracebacks (TGI) any.
 _SOURCE = expression(r"\s+(?:raise \w+|[bf]?[\"']|f\"|logger\.\w+\(|msg = |assert )|\s*│ [ ❱]? *\d+ │")
 #: Engines that answer requests only once their model is loaded, and load no other one.
@@ -73,8 +81,10 @@ _MOST_NEAR = 500
 _JUST_BEGUN_SECONDS = 90
 #: So long may a server load: what it only warns of by then may come to nothing.
 _LOADING_SECONDS = 600
-#: By this a line calls itself a warning.
-_WARNS = expression(r".{0,120}?\b(?:WARNING|WARN)\b|^W\d{4} \d\d:|.{0,40}\[W[ \]]")
+#: By this a line calls itself a warning, or llama.cpp says that it computes without a GPU.
+_WARNS = expression(
+    r".{0,120}?\b(?:WARNING|WARN)\b|^W\d{4} \d\d:|.{0,40}\[W[ \]]|ggml_cuda_init: failed to initialize CUDA: "
+)
 #: What a program that is ready said so long ago stands on nothing but that nobody asked since; a day later on nothing at all.
 _AN_HOUR, _A_DAY = 3600, 86400
 #: Whom a program asked, and so many lines above an answer where it says so (httpx, the frames of a traceback between).
@@ -138,7 +148,7 @@ class _Wording:
         earlier = None
         for hit in self._hits():
             again = self._server and _tried_again(hit.line)
-            if again and self.retried:
+            if again and (self.retried or self._just_begun(_LOADING_SECONDS) or overcome(hit.line, _CAME)):
                 continue
             state = self._state(hit.line)
             if state == "over":
@@ -163,7 +173,7 @@ class _Wording:
                 return  # each looks at the lines around it
             if pattern.ends and not self._ends(line):
                 continue
-            if _SOURCE.match(said(line.text).text) or _SAYS_WARNING in line.text:
+            if _SOURCE.match(said(line.text).text) or _NO_ERROR.search(line.text[:2000]):
                 continue  # the source of a message in a traceback, not the message; or what the engine did without
             # the frame of an error rules out most patterns, before their expressions are compiled
             frame = refused_at(pattern, line) if pattern.raised_in else None
@@ -172,7 +182,7 @@ class _Wording:
             names = captured(pattern, line)
             if names is None or not fits(pattern, self._subject, self._pod, self._container, names):
                 continue
-            if pattern.phases and phase_at(line) not in pattern.phases:
+            if (pattern.phases and phase_at(line) not in pattern.phases) or _of_given_code(line):
                 continue
             if pattern.wordless and said_why(line, names.get("worker", "")):
                 continue
@@ -184,6 +194,8 @@ class _Wording:
     def _state(self, line: Line) -> Literal["stands", "perhaps over", "over"]:
         """What the lines after it, and the pod, say of a line's trouble."""
         if not self._died and not self._may_be_why(line):
+            return "over"
+        if self._server and self._pod.log_only and self._served_long(line):
             return "over"
         if not self._server and self._of_another(line):
             return "over"
@@ -199,6 +211,10 @@ class _Wording:
         if self._pod.log_only and (on or not self._server or _serves_after(line)):
             return "over"  # nothing says that it ever ended
         return "perhaps over"
+
+    def _served_long(self, line: Line) -> bool:
+        """Whether many requests were answered after a line, which does not say why a model, or each request, failed."""
+        return answered(line.log, after=line.number) >= _MANY_ANSWERS and not self._may_be_why(line)
 
     def _just_begun(self, seconds: int = _JUST_BEGUN_SECONDS) -> bool:
         """Whether the container runs for the first time, and only since so short that others of its group may not be up."""
@@ -405,6 +421,16 @@ def _tried_again(line: Line) -> bool:
     """Whether a line, or the one after it, says that what failed is tried once more."""
     below = (said(after.text).text for after in line.log.lines(line.number + 1, line.number + 1))
     return bool(_AGAIN.search(line.text[-400:])) or any(map(_AGAIN_BELOW.match, below))
+
+
+def _of_given_code(line: Line) -> bool:
+    """Whether an exception comes from a text that a program ran for somebody, and that is no part of the program."""
+    frame = raised_at(line)
+    text = said(frame.line.text).text if frame is not None else ""
+    if frame is None or not _GIVEN.match(text):
+        return False
+    above = (said(one.text).text for one in frame.line.log.lines(frame.line.number - 1, frame.line.number - 1))
+    return 'File "<' not in text or any(one[:1].isspace() for one in above)
 
 
 def _said_after(line: Line) -> Iterator[Line]:

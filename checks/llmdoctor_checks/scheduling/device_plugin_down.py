@@ -67,6 +67,8 @@ def _on_node(node: Node, cluster: Cluster) -> Iterator[Finding]:
     if not short or node.ready is False or node.joining or not node.obj.status.allocatable:
         return
     resource, listed, count, why = short[0]
+    if not listed and _by_claims(node.name, resource, cluster):
+        return
     broken = list(_unfit(cluster, node.name, resource)) or list(_disabled(cluster, node.name, resource))
     yield Finding(
         role="cause",
@@ -151,6 +153,13 @@ def device_plugin_down(
         yield from _given_up(pod, node, cluster)
     elif hardware:
         yield from _unhealthy(pod, hardware, cluster)
+
+
+def _by_claims(node: str, resource: str, cluster: Cluster) -> bool:
+    """Whether a driver for claims (DRA), such as gpu.nvidia.com, offers the devices of a node in a device plugin's place."""
+    specs = [item.raw.get("spec") for item in cluster.items("ResourceSlice")]
+    here = (spec for spec in specs if isinstance(spec, dict) and spec.get("nodeName") == node and spec.get("devices"))
+    return any(str(spec.get("driver")).endswith(resource.partition("/")[0]) for spec in here)
 
 
 def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Finding]:

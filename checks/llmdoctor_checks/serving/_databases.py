@@ -68,8 +68,9 @@ _NO_NAME = r"no such host|ENOTFOUND|[Nn]ame or service not known|UnknownHostExce
 _TELEMETRY = r"(?i)otel|opentelemetry|telemetry|jaeger|tempo|zipkin|prometheus|langfuse|phoenix|sentry|statsd"
 _TELEMETRY_PORTS = frozenset({4317, 4318, 8125, 9411, 14268})
 
-#: So many lines may follow the last such line where a program ends of it: a traceback, a shutdown.
-_AFTER = 200
+#: So many lines may follow the last such line where a program ends of it: a traceback, a shutdown; and in so many seconds a
+#: program and its database may start side by side.
+_AFTER, _BEGINS = 200, 300
 
 _HERE = ("localhost", "127.0.0.1", "::1")
 #: Ports of stores; at any other of its own pod a program may have asked a process that it had started itself.
@@ -103,8 +104,8 @@ def unreached(pod: Pod, cluster: Cluster, logs: Logs | None, events: Events | No
         return
     said = _said(pod, logs)
     why = _why(said, pod, cluster) if said is not None else None
-    if said is not None and why is not None and not why.known and len(said.line.log) - said.line.number > _AFTER:
-        return  # it went on, and nothing that was read is wrong with the database
+    if said is not None and why is not None and not why.known and _went_on(pod, said.line):
+        return  # nothing that was read is wrong with the database
     if said is None or why is None:
         ended = ((one, _why(one, pod, cluster)) for one in _ended_of(pod, logs, events))
         said, why = next(((one, why) for one, why in ended if why.known), (None, None))
@@ -121,6 +122,13 @@ def unreached(pod: Pod, cluster: Cluster, logs: Logs | None, events: Events | No
         fixes=(fixes.advice(why.advice, *why.commands),),
         order=said.line.order,
     )
+
+
+def _went_on(pod: Pod, line: Line) -> bool:
+    """Whether a program says much after a line, or anything in the first minutes of its first start."""
+    after, now, since = len(line.log) - line.number, pod.cluster.now, pod.started_at
+    young = now is not None and since is not None and (now - since).total_seconds() < _BEGINS
+    return after > _AFTER or (after > 0 and young and not any(c.restarts for c in pod.containers))
 
 
 def _said(pod: Pod, logs: Logs) -> _Said | None:
