@@ -414,7 +414,7 @@ def test_a_key_that_stands_twice_is_named_with_its_line(tmp_path: Path) -> None:
     snapshot = files.load(path)
     assert snapshot.objects[0]["spec"]["containers"][0]["env"] == [{"name": "X", "value": "y"}]
     assert [entry.ref for entry in snapshot.missing] == [f"{path}:11", f"{path}:16"]
-    assert [reason.partition(" of")[0] for reason in reasons(snapshot)] == ["the first `env`", "the first `nodeName`"]
+    assert [reason.partition(" over")[0] for reason in reasons(snapshot)] == ["a second `env`", "a second `nodeName`"]
 
 
 @pytest.mark.parametrize("text", ["a: &a [*a]\n", "a: *nothing\n", "? [a]\n: b\n", "<<: 5\n"])

@@ -71,6 +71,9 @@ _NODES_BY_FLAG = frozenset({"vllm", "sglang"})
 #: Words of a command that bring ranks together by other means.
 _OTHER_LAUNCHER = r"\bray\b|torchrun|mpirun|srun|multi[-_]node|run_cluster|ray_init|data-parallel|data_parallel"
 
+#: Where several nodes meet: who says it means more than one pod.
+_MEETS = r"--(?:dist-init-addr|nccl-init-addr|master-addr)\b"
+
 _BY_RAY = r"--distributed[-_]executor[-_]backend[= ]ray\b"
 #: Where a process looks for the Ray of its own pod, which somebody must have started.
 _RAY_OF_ITS_POD = ("auto", "local", "127.0.0.1:6379", "localhost:6379")
@@ -535,6 +538,13 @@ def _fixes(engine: Engine, resource: str, workers: int, gpus: int, sizes: int) -
     if container.gpus >= workers:
         name = "CUDA_VISIBLE_DEVICES"
         yield fixes.remove_env(container, name, f"Remove {name}: it hides GPUs that the container has")
+        return
+    meets = next((met[0] for _, word in container.words if (met := re.search(_MEETS, word))), "")
+    if meets and engine.name in _NODES_BY_FLAG and engine.explicit("nnodes") is None and workers % gpus == 0:
+        yield fixes.advice(
+            f"Add --nnodes {workers // gpus}, and the number of each pod as --node-rank, in {fixes.edited(engine.pod)}: "
+            f"{meets} alone does not tell it of other pods"
+        )
         return
     wanted = -(-workers * container.gpus // gpus) if container.gpus else workers  # a chip may be several devices
     summary = f"Request {wanted} x {resource} for {container.name}"

@@ -228,7 +228,7 @@ def _places(container: Container, engine: Engine | None) -> Iterator[tuple[str, 
         yield "image", capitals[0], pod_evidence(container, "image", spec.image), False
     for variable in spec.env:
         value = str(variable.value) if variable.value is not None else ""
-        token = variable.name in _TOKENS or (variable.name == _OF_NIM and engine is not None and engine.name == "nim")
+        token = _is_token(variable.name, engine)
         own = _own(value) or re.fullmatch(_TOLD, value.strip())
         own = own or (re.fullmatch(_NO_TOKEN, value.strip()) if token else None)
         if own:
@@ -239,6 +239,7 @@ def _places(container: Container, engine: Engine | None) -> Iterator[tuple[str, 
         if told:
             # a Secret is often filled in apart from the file that makes it: only what a running pod got is known
             yield f"env[{variable.name}]", told[0], told[1], token and container.pod.exists
+    yield from _in_config_maps(container, engine)
     for name, told in _in_secrets(container):
         yield f"env[{name}]", told[0], told[1], container.pod.exists
     for path, text in container.words:
@@ -258,6 +259,22 @@ def _places(container: Container, engine: Engine | None) -> Iterator[tuple[str, 
         if own := _own(str(wanted)):
             path = f"nodeSelector[{label}]"
             yield path, own[0], pod_evidence(container.pod, path, str(wanted)), True
+
+
+def _is_token(name: str, engine: Engine | None) -> bool:
+    return name in _TOKENS or (name == _OF_NIM and engine is not None and engine.name == "nim")
+
+
+def _in_config_maps(container: Container, engine: Engine | None) -> Iterator[tuple[str, str, Evidence, bool]]:
+    """Tokens that it takes from a ConfigMap of the same files, which is no place to fill one in later."""
+    for name, variable in container.env.items():
+        kind, _, place = variable.origin.partition(" ")
+        if kind != "ConfigMap" or not _is_token(name, engine) or not variable.value:
+            continue
+        own = _own(variable.value) or re.fullmatch(_NO_TOKEN, variable.value.strip())
+        item = container.pod.config_map(place.partition("/")[0])
+        if own and item:
+            yield f"env[{name}]", own[0], object_evidence(item, f"data.{place.partition('/')[2]}", variable.value), True
 
 
 def _tokens(container: Container) -> Iterator[tuple[str, str, Evidence, bool]]:

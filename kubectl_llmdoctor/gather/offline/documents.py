@@ -295,9 +295,7 @@ class _Builder:
         lines = {key: [line + first_line for line in found] for key, found in self.item_lines.items()}
         rows = text.split("\n") if self.repeated else []
         repeated = [(key, _line_of_key(rows, key, line) + first_line) for key, line in self.repeated]
-        return Document(
-            value=self.root, line=first_line + self.line, text=text, item_lines=lines, repeated=repeated
-        )
+        return Document(value=self.root, line=first_line + self.line, text=text, item_lines=lines, repeated=repeated)
 
     def take(self, get_event: Callable[[], Any]) -> bool:
         """Builds up to the end of a document; false at the end of the text.

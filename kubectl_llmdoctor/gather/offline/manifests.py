@@ -50,8 +50,7 @@ def _take_document(found: Found, name: str, ref: str, document: Document) -> Non
         return
     found.understood |= listed
     for key, line in document.repeated[:_SHOWN]:
-        lost = f"the first `{key}` of two in one mapping, which is lost"
-        found.miss(f"{name}:{line}", f"{lost}: the last counts, and kustomize refuses the file")
+        found.miss(f"{name}:{line}", f"a second `{key}` overrules the one before it: kustomize refuses the file")
     for item in items(document):
         where = f"{name}:{item.line}" if listed else ref
         if not is_object(item.value):
