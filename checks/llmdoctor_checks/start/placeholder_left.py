@@ -85,7 +85,7 @@ _OF_NIM = "NGC_API_KEY"
 _NO_TOKEN = rf"{_IN_BRACKETS}|(?i:{'|'.join(sorted({*_TOKENS, _OF_NIM}))})|(?:[a-z]{{2,12}}-){{1,3}}(?:token|secret)"
 
 #: The options by which engines are told the token for the Hub (vLLM and TEI).
-_TOKEN_FLAG = r"--hf-(?:api-)?token"
+_HUB_OPTION = r"--hf-(?:api-)?token"
 
 #: What the Hub's client says of a token that is none.
 _REFUSED = (
@@ -281,7 +281,7 @@ def _tokens(container: Container) -> Iterator[tuple[str, str, Evidence, bool]]:
     """Tokens for the Hub among the arguments that are none."""
     for (path, word), (after, following) in pairwise([*container.words, ("", "")]):
         flag, equals, value = word.partition("=")
-        if re.fullmatch(_TOKEN_FLAG, flag) and re.fullmatch(_NO_TOKEN, given := value if equals else following):
+        if re.fullmatch(_HUB_OPTION, flag) and re.fullmatch(_NO_TOKEN, given := value if equals else following):
             place = path if equals else after
             yield place, given, pod_evidence(container, place, word if equals else following), True
 
