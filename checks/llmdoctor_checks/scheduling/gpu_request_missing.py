@@ -213,7 +213,7 @@ def _needs_one(pod: Pod, engine: Engine, logs: Logs | None, subject: Subject) ->
 
 
 def _either(engine: Engine, cpu: str) -> tuple[Fix, ...]:
-    """What to do where a setting says that the CPU is meant: with `--device` left in its arguments, a GPU alone would not help."""
+    """What to do where a setting says that the CPU is meant: with `--device` in its arguments, a GPU alone does not help."""
     if not cpu:
         return ()
     where, container = fixes.edited(engine.pod), engine.container.name

@@ -54,8 +54,8 @@ def metrics_not_scraped(pod: Pod, subject: Subject, cluster: Cluster, metrics: M
     """The engine's metrics reach no Prometheus.
 
     A PodMonitor names a port that a container must declare (its number is no name), a ServiceMonitor one that the Service
-    must have, and both are silent when there is none. So is a PodMonitor that asks for a label with an empty value, where the pod has another, and one without
-    a `namespaceSelector` that stands in another namespace than the pods.
+    must have, and both are silent when there is none. So is a PodMonitor that asks for a label with an empty value, where
+    the pod has another, and one without a `namespaceSelector` that stands in another namespace than the pods.
     SGLang and llama.cpp emit metrics only when told to. trtllm-serve has Prometheus' format at `/prometheus/metrics`; its
     `/metrics` is JSON. Without metrics nobody sees the queue grow, and an autoscaler on them does nothing.
 

@@ -48,7 +48,7 @@ _SIZES = (
 #: Numbers of GPUs that no model is split over and no machine has: who asks for so many asks for shares by time-slicing.
 _NO_NODE_HAS = (5, 7, 9, 10, 11, 12, 13, 14, 15, *range(17, 100))
 
-#: What the configuration of NVIDIA's device plugin says of GPUs that several containers get at a time, and into how many each is made.
+#: How NVIDIA's device plugin is told to give a GPU to several containers, and to how many.
 _SHARING, _REPLICAS = ("timeSlicing:", "mps:"), r"\breplicas: *(?:[2-9]|[1-9]\d)\b"
 
 #: Engines that use one GPU unless they are told otherwise. TGI, Ollama and llama.cpp take all, NIM what its profile says. Text
