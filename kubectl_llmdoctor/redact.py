@@ -107,6 +107,8 @@ _PATTERNS = {
     # secret: hf-secret  checksum/secret: 9f86d081…  "secret": "not found in namespace serving"
     "reference": r"""(?![0-9a-f]{8}-[0-9a-f]{4}-)(?:[a-z0-9]{1,15}[./:-])*+[a-z0-9]{1,15}|[0-9a-f]{40}|[0-9a-f]{64}
         |[A-Za-z]{1,12}|(?:\S++\s++){3}.*""",
+    # HF_TOKEN: huggingface-token, where the Secret's name stands for what is in it; a token of the Hub begins with hf_
+    "name_of_secret": r"(?-i:(?:[a-z]{2,12}-){1,3}(?:token|secret))",
     "number": r"-?\d{1,10}(?:\.\d{1,10})?%?",
     "path": r"""(?:file:/|~|\.{1,2}|/(?:app|data|dev|etc|home|mnt|models?|opt|proc|root|run|secrets?|srv|tmp|usr|var
         |vault|vllm-workspace|workspace))/[\w.@~/-]{1,200}""",
@@ -287,6 +289,7 @@ def _harmless(kind: str, value: str) -> bool:
         or (kind != "password" and _re("file").fullmatch(core) is not None)
         or (kind in ("token", "hf-token") and _re("number").fullmatch(core) is not None)
         or (kind in ("any-secret", "credentials") and _re("reference").fullmatch(core) is not None)
+        or (kind == "hf-token" and _re("name_of_secret").fullmatch(core) is not None)
         or (kind == "registry-auth" and not _is_base64(core))
         or not core
     )

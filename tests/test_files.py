@@ -406,6 +406,17 @@ def test_alias_bombs_are_refused(text: str) -> None:
     assert "aliases expand to too much" in reasons(snapshot)[0]
 
 
+def test_a_key_that_stands_twice_is_named_with_its_line(tmp_path: Path) -> None:
+    """The last one counts, as for kubectl; elements of a list and merged keys are no repetition."""
+    spec = "spec:\n  containers:\n  - name: a\n    env: []\n    image: i\n    # again\n    env:\n    - {name: X, value: y}\n"
+    merged = "  - &b {name: b, image: i}\n  - {<<: *b, image: j}\n  nodeName: n\n  nodeName: m\n"
+    path = put(tmp_path, "m.yaml", f"---\napiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\n{spec}{merged}")
+    snapshot = files.load(path)
+    assert snapshot.objects[0]["spec"]["containers"][0]["env"] == [{"name": "X", "value": "y"}]
+    assert [entry.ref for entry in snapshot.missing] == [f"{path}:11", f"{path}:16"]
+    assert [reason.partition(" over")[0] for reason in reasons(snapshot)] == ["a second `env`", "a second `nodeName`"]
+
+
 @pytest.mark.parametrize("text", ["a: &a [*a]\n", "a: *nothing\n", "? [a]\n: b\n", "<<: 5\n"])
 def test_impossible_yaml_is_an_error(text: str) -> None:
     """Parsers disagree about these; here they are errors with a line."""

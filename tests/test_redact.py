@@ -228,6 +228,7 @@ KEPT = [
     "print_info: EOS token        = 128009 '<|eot_id|>'",
     "special tokens: {'bos_token': '<s>', 'eos_token': 'foo', 'pad_token': None, 'unk_token': \"bar\"}",
     "HF_HUB_DISABLE_IMPLICIT_TOKEN=1 TOKENIZERS_PARALLELISM=false MAX_TOTAL_TOKENS=4096 NUM_TOKENS=5",
+    "HF_TOKEN=huggingface-token --hf-api-token=hub-read-secret",
     "HF_TOKEN_PATH=/root/.cache/huggingface/token GOOGLE_APPLICATION_CREDENTIALS=/var/run/gcp.json",
     "GOOGLE_APPLICATION_CREDENTIALS=/config/sa.json SSL_PRIVATE_KEY=/certs/server.pem",
     "task-abcdefghijklmnopqrstuvwx disk-abcdefghijklmnopqrstuvwx sk-serving-6c5b9d7f4-x2x4z",

@@ -10,6 +10,7 @@ from kubectl_llmdoctor.api import (
     Engine,
     Evidence,
     Finding,
+    Fix,
     Line,
     Logs,
     Node,
@@ -207,15 +208,17 @@ def _needs_one(pod: Pod, engine: Engine, logs: Logs | None, subject: Subject) ->
             role="note" if noted else "risk",
             summary=f"{engine.label} {needs}; container {container.name} asks for none.",
             evidence=(*evidence, pod_evidence(container, "image", container.spec.image)) if cpu else tuple(evidence),
-            fixes=(
-                *(
-                    (fixes.advice(f"Take an image built for the CPU, vllm/vllm-openai-cpu, in {fixes.edited(pod)}"),)
-                    if cpu
-                    else ()
-                ),
-                fix,
-            ),
+            fixes=_either(engine, cpu) if cpu.startswith("--device") else (*_either(engine, cpu), fix),
         )
+
+
+def _either(engine: Engine, cpu: str) -> tuple[Fix, ...]:
+    """What to do where a setting says that the CPU is meant: with `--device` in its arguments, a GPU alone does not help."""
+    if not cpu:
+        return ()
+    where, container = fixes.edited(engine.pod), engine.container.name
+    other = f", or leave out {cpu} and ask for a GPU in the limits of {container}" if cpu.startswith("--device") else ""
+    return (fixes.advice(f"Take an image built for the CPU, vllm/vllm-openai-cpu, in {where}{other}"),)
 
 
 def _for_a_model(container: Container, logs: Logs | None) -> Iterator[Line]:

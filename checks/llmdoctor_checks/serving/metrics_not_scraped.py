@@ -53,9 +53,9 @@ class Asked(msgspec.Struct, frozen=True):
 def metrics_not_scraped(pod: Pod, subject: Subject, cluster: Cluster, metrics: Metrics | None) -> Iterator[Finding]:
     """The engine's metrics reach no Prometheus.
 
-    A PodMonitor names a port that a container must declare, a ServiceMonitor one that the Service must have, and both
-    are silent when there is none. So is a PodMonitor that asks for a label with an empty value, where the pod has another, and one without
-    a `namespaceSelector` that stands in another namespace than the pods.
+    A PodMonitor names a port that a container must declare (its number is no name), a ServiceMonitor one that the Service
+    must have, and both are silent when there is none. So is a PodMonitor that asks for a label with an empty value, where
+    the pod has another, and one without a `namespaceSelector` that stands in another namespace than the pods.
     SGLang and llama.cpp emit metrics only when told to. trtllm-serve has Prometheus' format at `/prometheus/metrics`; its
     `/metrics` is JSON. Without metrics nobody sees the queue grow, and an autoscaler on them does nothing.
 
@@ -261,6 +261,8 @@ def _endpoint(pod: Pod, item: Item, where: str, index: int, row: dict[str, Any],
         listed = rows(service.raw, "spec.ports")
         target = next((p.get("targetPort", p.get("port")) for p in listed if p.get("name") == written), None)
         port = _number(pod, target)
+    elif key == "port" and item.raw.get("kind") == "PodMonitor":
+        port = _named(pod, written)  # a name, which no number can be
     else:
         port = _number(pod, written)
     path = f"{where}[{index}].{key}"
@@ -279,6 +281,10 @@ def _endpoint(pod: Pod, item: Item, where: str, index: int, row: dict[str, Any],
 def _number(pod: Pod, port: Any) -> int | None:
     if isinstance(port, int) or str(port).isdecimal():
         return int(port)
+    return _named(pod, port)
+
+
+def _named(pod: Pod, port: Any) -> int | None:
     declared = (p for c in pod.containers if c.role != "init" for p in c.spec.ports)
     return next((p.container_port for p in declared if p.name == port), None)
 
@@ -365,6 +371,8 @@ def _port_fix(pod: Pod, engine: Engine, one: Asked) -> Fix:
         return fixes.patch_object(
             one.item, f"Ask port {port}", [{"op": "add", "path": f"{one.pointer}/port", "value": port}]
         )
+    if one.text.rpartition(" ")[2].isdecimal():
+        return fixes.advice(f"Give port {port} a name in {fixes.edited(pod)}, and let {one.who} ask for that name")
     return fixes.advice(f"Give port {port} the name that {one.who} asks for")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from kubectl_llmdoctor.api import (
     Abstain,
     Accelerator,
+    Cluster,
     Container,
     Engine,
     Evidence,
@@ -47,6 +48,9 @@ _SIZES = (
 #: Numbers of GPUs that no model is split over and no machine has: who asks for so many asks for shares by time-slicing.
 _NO_NODE_HAS = (5, 7, 9, 10, 11, 12, 13, 14, 15, *range(17, 100))
 
+#: How NVIDIA's device plugin is told to give a GPU to several containers, and to how many.
+_SHARING, _REPLICAS = ("timeSlicing:", "mps:"), r"\breplicas: *(?:[2-9]|[1-9]\d)\b"
+
 #: Engines that use one GPU unless they are told otherwise. TGI, Ollama and llama.cpp take all, NIM what its profile says. Text
 #: Embeddings Inference takes the first and knows no other (backends/candle/src/lib.rs, `Device::new_cuda(0)`).
 _ONE_GPU = frozenset({"vllm", "sglang", "tei"})
@@ -66,6 +70,9 @@ _GROUPED_KINDS = frozenset(
 _NODES_BY_FLAG = frozenset({"vllm", "sglang"})
 #: Words of a command that bring ranks together by other means.
 _OTHER_LAUNCHER = r"\bray\b|torchrun|mpirun|srun|multi[-_]node|run_cluster|ray_init|data-parallel|data_parallel"
+
+#: Where several nodes meet: who says it means more than one pod.
+_MEETS = r"--(?:dist-init-addr|nccl-init-addr|master-addr)\b"
 
 _BY_RAY = r"--distributed[-_]executor[-_]backend[= ]ray\b"
 #: Where a process looks for the Ray of its own pod, which somebody must have started.
@@ -128,7 +135,8 @@ def gpu_count_mismatch(
 
     Several MIG slices are not several GPUs: CUDA shows a process only one of them. Several replicas of a time-sliced GPU
     may all be the same GPU: 5, 7 or 10 GPUs for one worker, numbers that no machine has, are noted for that reason, and so
-    are those of a vLLM that is told to leave more than a fifth of a GPU's memory alone.
+    are those of a vLLM that is told to leave more than a fifth of a GPU's memory alone, and any beside a ConfigMap by which
+    NVIDIA's device plugin shares GPUs.
 
     ## Fix
 
@@ -349,7 +357,7 @@ def _idle(engine: Engine, workers: int, gpus: int) -> Iterator[Finding]:
     hidden = visible and visible.value and visible.value.lower() != "all" and visible.value.count(",") + 1 < gpus
     seen = "without CUDA_VISIBLE_DEVICES, which hides some: " if hidden else ""
     # who leaves a part of the memory alone shares the GPU with somebody, and then several of them may be one
-    shared = gpus in _NO_NODE_HAS or (engine.name == "vllm" and _small_share(engine))
+    shared = gpus in _NO_NODE_HAS or (engine.name == "vllm" and _small_share(engine)) or _sliced(engine.pod.cluster)
     shares = "nvidia.com/gpu" in container.accelerators and shared
     yield Finding(
         role="note" if shares else "risk",
@@ -363,11 +371,24 @@ def _idle(engine: Engine, workers: int, gpus: int) -> Iterator[Finding]:
         evidence=tuple(_evidence(engine)),
         fixes=(
             fixes.advice(
-                (f"Run {gpus} replicas" if engine.name == "tei" else f"Use them ({seen}{flag} {more}{replicas})")
+                f"Ask for {workers} in {fixes.edited(engine.pod)}: workers on shares of one GPU are no faster"
+                if shares
+                else (f"Run {gpus} replicas" if engine.name == "tei" else f"Use them ({seen}{flag} {more}{replicas})")
                 + f", or ask for {workers} in {fixes.edited(engine.pod)}"
             ),
         ),
     )
+
+
+def _sliced(cluster: Cluster) -> bool:
+    """Whether a ConfigMap of NVIDIA's device plugin that is here makes several `nvidia.com/gpu` of one GPU."""
+
+    def shares() -> bool:
+        texts = (text for item in cluster.items("ConfigMap") for text in (dig(item.raw, "data") or {}).values())
+        told = (text for text in texts if isinstance(text, str) and "sharing:" in text)
+        return any(re.search(_REPLICAS, text) for text in told if any(how in text for how in _SHARING))
+
+    return cluster.once("whether a device plugin's ConfigMap shares GPUs", shares)
 
 
 def _idle_on_each_node(pod: Pod, engine: Engine, workers: int) -> Iterator[Finding]:
@@ -517,6 +538,13 @@ def _fixes(engine: Engine, resource: str, workers: int, gpus: int, sizes: int) -
     if container.gpus >= workers:
         name = "CUDA_VISIBLE_DEVICES"
         yield fixes.remove_env(container, name, f"Remove {name}: it hides GPUs that the container has")
+        return
+    meets = next((met[0] for _, word in container.words if (met := re.search(_MEETS, word))), "")
+    if meets and engine.name in _NODES_BY_FLAG and engine.explicit("nnodes") is None and workers % gpus == 0:
+        yield fixes.advice(
+            f"Add --nnodes {workers // gpus}, and the number of each pod as --node-rank, in {fixes.edited(engine.pod)}: "
+            f"{meets} alone does not tell it of other pods"
+        )
         return
     wanted = -(-workers * container.gpus // gpus) if container.gpus else workers  # a chip may be several devices
     summary = f"Request {wanted} x {resource} for {container.name}"

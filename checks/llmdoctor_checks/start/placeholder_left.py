@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 from kubectl_llmdoctor.api import (
     Container,
@@ -80,8 +81,11 @@ _OF_CLAIM = ("spec.resources.requests.storage", "spec.storageClassName", "spec.v
 #: With it a NIM downloads its model.
 _OF_NIM = "NGC_API_KEY"
 
-#: Nor is one that is the name of its variable, or of another one for it.
-_NO_TOKEN = rf"{_IN_BRACKETS}|(?i:{'|'.join(sorted({*_TOKENS, _OF_NIM}))})"
+#: Nor is one that is the name of its variable, or of another one for it, or that of the Secret which holds one.
+_NO_TOKEN = rf"{_IN_BRACKETS}|(?i:{'|'.join(sorted({*_TOKENS, _OF_NIM}))})|(?:[a-z]{{2,12}}-){{1,3}}(?:token|secret)"
+
+#: The options by which engines are told the token for the Hub (vLLM and TEI).
+_HUB_OPTION = r"--hf-(?:api-)?token"
 
 #: What the Hub's client says of a token that is none.
 _REFUSED = (
@@ -106,7 +110,7 @@ def placeholder_left(pod: Pod, subject: Subject, logs: Logs | None, events: Even
     `<YOUR_HF_TOKEN>` or `REPLACE_ME` is a valid string: the API server accepts it and the program starts with it. A token
     that is none is worse than no token, since the Hub answers 401 to it even for public models. A model, an address or a
     bucket of that name does not exist, and an image reference with `<` in it is refused by the kubelet
-    (InvalidImageName), one with a digest of zeros by every registry.
+    (InvalidImageName), one with a digest of zeros by every registry. The name of a Secret is no token either.
 
     It is the cause where the pod fails and what it says names the placeholder, or the Hub refuses its token. It is a risk
     where the engine uses the value: its arguments and what they take from variables, its image, its token for
@@ -200,7 +204,7 @@ def _then(container: Container, path: str, text: str) -> str:
         return f": the pod waits for a {'bucket' if path.endswith('.bucketName') else 'volume'} of that name"
     return (
         ": the Hub answers 401 to it, even for a public model"
-        if name in _TOKENS
+        if name in _TOKENS or re.fullmatch(_NO_TOKEN, text)
         else f", which {'it' if container.role == 'init' else 'the engine'} is given as it is"
     )
 
@@ -224,7 +228,7 @@ def _places(container: Container, engine: Engine | None) -> Iterator[tuple[str, 
         yield "image", capitals[0], pod_evidence(container, "image", spec.image), False
     for variable in spec.env:
         value = str(variable.value) if variable.value is not None else ""
-        token = variable.name in _TOKENS or (variable.name == _OF_NIM and engine is not None and engine.name == "nim")
+        token = _is_token(variable.name, engine)
         own = _own(value) or re.fullmatch(_TOLD, value.strip())
         own = own or (re.fullmatch(_NO_TOKEN, value.strip()) if token else None)
         if own:
@@ -235,6 +239,7 @@ def _places(container: Container, engine: Engine | None) -> Iterator[tuple[str, 
         if told:
             # a Secret is often filled in apart from the file that makes it: only what a running pod got is known
             yield f"env[{variable.name}]", told[0], told[1], token and container.pod.exists
+    yield from _in_config_maps(container, engine)
     for name, told in _in_secrets(container):
         yield f"env[{name}]", told[0], told[1], container.pod.exists
     for path, text in container.words:
@@ -245,6 +250,7 @@ def _places(container: Container, engine: Engine | None) -> Iterator[tuple[str, 
             own = _own(code)
             if found := own or re.search(_NAMED, code):
                 yield path, found[0], pod_evidence(container, path, line.strip()), bool(own) or not template
+    yield from _tokens(container)
     model = engine.explicit("model") if engine else None
     if model and re.match(_NO_MODEL, str(model.value)):
         yield model.flag or "model", str(model.value), setting_evidence(container, model), True
@@ -253,6 +259,31 @@ def _places(container: Container, engine: Engine | None) -> Iterator[tuple[str, 
         if own := _own(str(wanted)):
             path = f"nodeSelector[{label}]"
             yield path, own[0], pod_evidence(container.pod, path, str(wanted)), True
+
+
+def _is_token(name: str, engine: Engine | None) -> bool:
+    return name in _TOKENS or (name == _OF_NIM and engine is not None and engine.name == "nim")
+
+
+def _in_config_maps(container: Container, engine: Engine | None) -> Iterator[tuple[str, str, Evidence, bool]]:
+    """Tokens that it takes from a ConfigMap of the same files, which is no place to fill one in later."""
+    for name, variable in container.env.items():
+        kind, _, place = variable.origin.partition(" ")
+        if kind != "ConfigMap" or not _is_token(name, engine) or not variable.value:
+            continue
+        own = _own(variable.value) or re.fullmatch(_NO_TOKEN, variable.value.strip())
+        item = container.pod.config_map(place.partition("/")[0])
+        if own and item:
+            yield f"env[{name}]", own[0], object_evidence(item, f"data.{place.partition('/')[2]}", variable.value), True
+
+
+def _tokens(container: Container) -> Iterator[tuple[str, str, Evidence, bool]]:
+    """Tokens for the Hub among the arguments that are none."""
+    for (path, word), (after, following) in pairwise([*container.words, ("", "")]):
+        flag, equals, value = word.partition("=")
+        if re.fullmatch(_HUB_OPTION, flag) and re.fullmatch(_NO_TOKEN, given := value if equals else following):
+            place = path if equals else after
+            yield place, given, pod_evidence(container, place, word if equals else following), True
 
 
 def _of_volumes(container: Container) -> Iterator[tuple[str, str, Evidence, bool]]:

@@ -585,5 +585,12 @@ def _listener(container: Container, port: int) -> str | None:
 
 
 def _fix(container: Container, kind: str, probe: k8s.Probe, port: int) -> Fix:
-    operation = {"op": "replace", "path": f"{container.pointer}/{kind}Probe/{_action(probe)}/port", "value": port}
-    return fixes.patch(container.pod, f"Let the {kind} probe ask port {port}", [operation])
+    """Let the probe ask the right port, and whichever others ask the same wrong one."""
+    asked = _port(container, probe)
+    same = {k: p for k, p in container.spec.probes.items() if k == kind or (asked and _port(container, p) == asked)}
+    operations = [
+        {"op": "replace", "path": f"{container.pointer}/{k}Probe/{_action(p)}/port", "value": port}
+        for k, p in same.items()
+    ]
+    who = f"the {kind} probe" if len(same) == 1 else "the probes"
+    return fixes.patch(container.pod, f"Let {who} ask port {port}", operations)

@@ -47,6 +47,8 @@ class Document(msgspec.Struct, kw_only=True, gc=False):
     text: str
     #: for a list, or a mapping with one of `LISTS`: the line of each item; only for YAML
     item_lines: dict[str, list[int]] = {}
+    #: keys that stand once more in the same mapping, of which the last counts, each with its line; only for YAML
+    repeated: list[tuple[str, int]] = []
 
 
 class _Broken(Exception):  # noqa: N818 - never leaves this file
@@ -249,6 +251,12 @@ def _integer(text: str) -> int:
     return int(text, 8 if octal else 0)
 
 
+def _line_of_key(rows: list[str], key: str, line: int) -> int:
+    """The line of a key whose value begins at `line`, or below it."""
+    stated = re.compile(rf"\s*(?:- +)*[\"']?{re.escape(key)}[\"']?\s*:")
+    return next((n for n in range(line, -1, -1) if stated.match(rows[n])), line)
+
+
 class _Frame:
     """A mapping or sequence that is still open."""
 
@@ -277,6 +285,7 @@ class _Builder:
         self.root: Any = None
         self.line = 0
         self.item_lines: dict[str, list[int]] = {}
+        self.repeated: list[tuple[str, int]] = []
         self._stack: list[_Frame] = []
         self._anchors: dict[str, tuple[Any, int]] = {}
         self._size = self._expanded = self._aliases = 0
@@ -284,7 +293,9 @@ class _Builder:
     def document(self, text: str, first_line: int) -> Document:
         """The finished document, its lines counted from the file's start."""
         lines = {key: [line + first_line for line in found] for key, found in self.item_lines.items()}
-        return Document(value=self.root, line=first_line + self.line, text=text, item_lines=lines)
+        rows = text.split("\n") if self.repeated else []
+        repeated = [(key, _line_of_key(rows, key, line) + first_line) for key, line in self.repeated]
+        return Document(value=self.root, line=first_line + self.line, text=text, item_lines=lines, repeated=repeated)
 
     def take(self, get_event: Callable[[], Any]) -> bool:
         """Builds up to the end of a document; false at the end of the text.
@@ -306,6 +317,8 @@ class _Builder:
                 else:
                     value = plain_scalar(text) if plain else text
                     if frame.key.__class__ is str and len(stack) > 2:
+                        if frame.key in frame.node:
+                            self.repeated.append((frame.key, event.start_mark.line))
                         frame.node[frame.key] = value
                         frame.key = _NO_KEY
                     else:
@@ -336,6 +349,8 @@ class _Builder:
             raise _Broken("a mapping key is no plain value", event.start_mark.line)
         if len(stack) <= 2:
             self._note_line(event)
+        if stack and stack[-1].node.__class__ is dict and stack[-1].key in stack[-1].node:
+            self.repeated.append((stack[-1].key, event.start_mark.line))
         if event.anchor:
             self._anchors.pop(event.anchor, None)
         stack.append(_Frame(node, event.anchor, self._size))
@@ -380,6 +395,8 @@ class _Builder:
             return
         key, frame.key = frame.key, _NO_KEY
         if key is not _MERGE:
+            if key in frame.node and not isinstance(value, (dict, list)):  # of those it was noted when they began
+                self.repeated.append((key, event.start_mark.line))
             frame.node[key] = value
             return
         bases = value if isinstance(value, list) else [value]

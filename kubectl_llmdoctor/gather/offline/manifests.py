@@ -23,6 +23,8 @@ _MANY = 20
 _VALUES = r"(?:^|[-_.])values(?:[-_.]|$)"
 _PATCH = r"(?m)^[ \t]*(?:- )?[\"']?\$patch[\"']?:"
 _CRD = "CustomResourceDefinition"
+#: So many keys that stand twice are named of one document.
+_SHOWN = 5
 
 
 def take(found: Found, name: str, read: list[Document]) -> None:
@@ -47,6 +49,8 @@ def _take_document(found: Found, name: str, ref: str, document: Document) -> Non
         found.miss(ref, reason)
         return
     found.understood |= listed
+    for key, line in document.repeated[:_SHOWN]:
+        found.miss(f"{name}:{line}", f"a second `{key}` overrules the one before it: kustomize refuses the file")
     for item in items(document):
         where = f"{name}:{item.line}" if listed else ref
         if not is_object(item.value):
