@@ -24,6 +24,7 @@ from kubectl_llmdoctor.api import (
     seconds_between,
     setting_evidence,
 )
+from llmdoctor_checks.scheduling._devices import for_other_hardware
 
 #: vLLM's scheduler says this at each step of a request whose cache has not come yet (`v1/core/sched/scheduler.py`, a debug message).
 _WAITS = " is still in WAITING_FOR_REMOTE_KVS state"
@@ -47,8 +48,10 @@ _NEVER_SECONDS = 30
 _GIVEN_UP = "): Aborted by "
 _ABORTED = expression(r"bootstrap_room=(\d{1,20})\): Aborted by (?:AbortReq|decode-side abort)")
 #: UCX uses no transport that this does not name (a leading ^ names those that it does not use), and knows a GPU's memory only by those
-#: of CUDA. NIXL then refuses to register it (its ucx_utils.cpp).
+#: of CUDA. NIXL then refuses to register it (its ucx_utils.cpp) since 2026-03; before it only warned, and some transfers came through.
 _TRANSPORTS, _OF_CUDA = "UCX_TLS", ("cuda", "gdr_copy", "all")
+#: The first release of vLLM that is surely newer: the images of 0.20 still warned.
+_REFUSES = "0.21"
 #: The cache goes through the host's memory then, which each transport knows.
 _THROUGH_HOST = r"kv_buffer_device\W{1,4}cpu\b"
 
@@ -129,6 +132,8 @@ def _without_cuda(pod: Pod, subject: Subject) -> Iterator[Finding]:
             continue
         if named is None or not named.value or not any("nvidia.com/" in name for name in container.accelerators):
             continue
+        if for_other_hardware(container) or not engine.at_least(_REFUSES):
+            continue  # charts ask for nvidia.com/gpu whatever the image is, unless told otherwise
         if named.value.startswith("^") or any(name in named.value for name in _OF_CUDA):
             continue
         yield Finding(

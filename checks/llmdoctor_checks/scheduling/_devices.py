@@ -24,13 +24,18 @@ def asks_for_nothing(container: Container) -> bool:
         return False
     if any("/" in name and not re.search(_NO_DEVICE, name) for name in named):
         return False  # zero is written out, or it is the device of another vendor
-    if re.search(_OTHER_HARDWARE, container.spec.image):
+    if for_other_hardware(container):
         return False
     if container.spec.security_context.privileged and "NVIDIA_VISIBLE_DEVICES" not in container.env:
         return False  # it may have been given devices in other ways
     return not any(
         v.host_path and v.host_path.path.startswith("/dev") and v.host_path.path != "/dev/shm" for v in pod.spec.volumes
     )
+
+
+def for_other_hardware(container: Container) -> bool:
+    """Whether its image was built for something else than a GPU of NVIDIA's or AMD's, by its name."""
+    return re.search(_OTHER_HARDWARE, container.spec.image) is not None
 
 
 def near_gpus(container: Container) -> bool:
