@@ -14,7 +14,7 @@ from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.endings import endings, last_round, log_of
 from kubectl_llmdoctor.facts.last_words import is_frame, last_words
 from kubectl_llmdoctor.facts.logs import Line, Log, Logs
-from kubectl_llmdoctor.facts.processes import START, Traceback, first_errors, looks_like_error
+from kubectl_llmdoctor.facts.processes import START, Traceback, first_errors, looks_like_error, tracebacks
 from kubectl_llmdoctor.facts.starts import assertion_of, crash_of
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.facts.units import count_of, parse_time, rfc3339, say_seconds
@@ -31,10 +31,15 @@ _MOST_CHANGES = 6
 _HEAD, _TAIL, _BELOW = 300, 200, 8
 #: So many lines above an exception the errors stand to which it refers.
 _ABOVE = 20
+#: How an exception refers to what was said before it.
+_REFERS = expression(
+    r"(?i)\b(?:see|look|check|read|listed|logged|printed|reported)\b.{0,80}\babove\b|\b(?:errors?|logs?|messages?|output) above\b"
+)
 #: How a program that marks no line as an error says what it lacks, or what it was refused.
-_REFUSES = expression(
-    r"(?i)\b(?:not (?:configured|set|found|supported|valid|allowed|permitted)|required|missing|invalid|refused|denied"
-    r"|fail(?:ed|ure|s)|cannot|can't|could not|couldn't|unable to)\b"
+_REFUSES = (
+    *(f"not {how}" for how in ("configured", "set", "found", "supported", "valid", "allowed", "permitted")),
+    *("required", "missing", "invalid", "refused", "denied", "failed", "failure", "fails"),
+    *("cannot", "can't", "could not", "couldn't", "unable to"),
 )
 
 
@@ -289,7 +294,7 @@ def _errors(log: Log) -> list[str]:
         return [_quote(telling[number]) for number in sorted(telling)]
     ends = [f"{one.process} {_how(one)} {one.error}".lstrip() for one in found]
     failed = assertion_of(log)
-    above = [_meant(one) for one in found if "above" in one.message] + ([failed] if failed else [])
+    above = [_meant(one) for one in found if _REFERS.search(one.message[:2000])] + ([failed] if failed else [])
     return [_quote(line) for line in above if line] + [
         f"{one.last.log.place}, line {one.last.number}: {what}: {one.message[:260]}"
         for one, what in zip(found, ends, strict=True)
@@ -297,9 +302,11 @@ def _errors(log: Log) -> list[str]:
 
 
 def _meant(one: Traceback) -> Line | None:
-    """The error above an exception that refers to it."""
-    above = list(one.first.log.lines(max(one.first.number - _ABOVE, 1), one.first.number))
-    return next((line for line in reversed(above) if looks_like_error(line.text)), None)
+    """The error above an exception that refers to it, where it is no exception itself."""
+    log, raised = one.first.log, {other.last.number for other in tracebacks(one.first.log)}
+    above = reversed([*log.lines(max(one.first.number - _ABOVE, 1), one.first.number - 1)])
+    said = next((line for line in above if looks_like_error(line.text)), None)
+    return None if said is None or said.number in raised else said
 
 
 def _how(one: Traceback) -> str:
@@ -309,12 +316,15 @@ def _how(one: Traceback) -> str:
 
 def _telling(log: Log) -> list[Line]:
     """The first and the last line that look like an error, or else that refuse something, and what was said last."""
-    ends = _first_and_last(log, looks_like_error) or _first_and_last(
-        log, lambda text: bool(_REFUSES.search(text[:500]))
-    )
+    ends = _first_and_last(log, looks_like_error) or _first_and_last(log, _refuses)
     said = max(last_words(log), default=None)
     end = [] if said is None else [line for line in log.lines(said, said) if START not in line.text]
     return [*ends, *end]
+
+
+def _refuses(text: str) -> bool:
+    words = text[:500].lower()
+    return any(word in words for word in _REFUSES)
 
 
 def _first_and_last(log: Log, tells: Callable[[str], bool]) -> list[Line]:

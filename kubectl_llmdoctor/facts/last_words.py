@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.logs import Line, Log
@@ -38,13 +38,15 @@ def last_words(log: Log) -> frozenset[int]:
     return log.once("last words", lambda: frozenset(line.number for line in _last_words(log)))
 
 
-def contradicted(line: Line) -> bool:
-    """Whether a program, which ended without an exception, says of another error after a line of its last words."""
+def contradicted(line: Line, repeats: Callable[[Line], bool] = lambda _: False) -> bool:
+    """Whether a program, which ended without an exception, says of another error after a line of its last words; what only
+    `repeats` that line is none."""
     if _raised_last(line.log) is not None:
         return False
     after = line.log.lines(line.number + 1)
     last = last_words(line.log)
-    return any(x.number in last and looks_like_error(x.text) and not _ONLY_ENDS.search(x.text[:500]) for x in after)
+    others = (x for x in after if x.number in last and looks_like_error(x.text) and not repeats(x))
+    return any(not _ONLY_ENDS.search(x.text[:500]) for x in others)
 
 
 def is_frame(text: str) -> bool:

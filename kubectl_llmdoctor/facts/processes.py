@@ -9,7 +9,9 @@ belongs to the main process. Sources: vLLM `utils/system_utils.py` (decorate_log
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Iterator
 
 import msgspec
 
@@ -54,14 +56,18 @@ _LINKS = (
     "The above exception was the direct cause of the following exception",
     "During handling of the above exception, another exception occurred",
 )
-#: The end of a traceback, or a line that a logger marked as an error.
-_TELLING = expression(
-    r"^(\(?\w+ pid=\d+\) )?(\w+\.)*\w*(Error|Exception|Interrupt|Exit|Timeout)\b.*: |\b(ERROR|FATAL|CRITICAL)\b|\berror:"
-    r'|\berror="[^"]|"(?:level|lvl|severity)": ?"(?:error|fatal|panic|critical)"|\blevel=(?:error|fatal|panic)\b'
-    r"|^panic: |^Unhandled exception\. |^Exception in thread |\[ ?(?:error|fatal|emerg|crit)\]|^fatal: |^fatal error: "
-    r"|\t(?:error|fatal|panic)\t|^# (?:Check failed: |Fatal (?!error in ))"
-    r"|^[EF]\d{4} \d\d:\d\d:|^\d+\.\d\d\.\d{3}\.\d{3} E |^/\S{1,300}\.(?:cpp|cuh?|c|h):\d+: "
+#: How a line begins that ends a traceback, or that a program or its logger marked as an error.
+_BEGINS = expression(
+    r"(\(?\w+ pid=\d+\) )?(\w+\.)*\w*(Error|Exception|Interrupt|Exit|Timeout)\b.*: "
+    r"|panic: |Unhandled exception\. |Exception in thread |fatal: |fatal error: |# (?:Check failed: |Fatal (?!error in ))"
+    r"|[EF]\d{4} \d\d:\d\d:|\d+\.\d\d\.\d{3}\.\d{3} E |/\S{1,300}\.(?:cpp|cuh?|c|h):\d+: "
 )
+#: What marks it elsewhere, and words without which no line has such a mark: most lines of a long log have none of them.
+_MARKS = expression(
+    r'\b(ERROR|FATAL|CRITICAL)\b|\berror:|\berror="[^"]|"(?:level|lvl|severity)": ?"(?:error|fatal|panic|critical)"'
+    r"|\blevel=(?:error|fatal|panic)\b|\[ ?(?:error|fatal|emerg|crit)\]|\t(?:error|fatal|panic)\t"
+)
+_IN_MARKS = ("error", "ERROR", "fatal", "FATAL", "panic", "crit", "CRITICAL", "emerg")
 
 
 class Said(msgspec.Struct, frozen=True):
@@ -138,10 +144,39 @@ def _named(found: re.Match[str]) -> str:
 
 def looks_like_error(text: str) -> bool:
     """Whether a line says that something went wrong, and is no frame of a traceback that a logger wrote."""
-    if not _TELLING.search(text[:500]):
+    head = text[:500]
+    marked = any(word in head for word in _IN_MARKS) and _MARKS.search(head)
+    if not marked and not _BEGINS.match(head):
         return False
     own = said(text).text
     return own == text or not own.startswith("  ")
+
+
+#: How Python prints a warning of a library, and the statement below its message; so many lines has one at most, and so many are read.
+_WARNING, _WARNS = expression(r"\S{1,300}\.py:\d+: \w*Warning:"), "warnings.warn("
+_LONGEST_WARNING, _MOST_WARNINGS = 300, 200
+#: What a logger writes, which is no part of one.
+_LEVEL = expression(r".{0,80}?\b(?:DEBUG|INFO|WARN(?:ING)?|ERROR|CRITICAL)\b")
+
+
+def warned_of(line: Line) -> bool:
+    """Whether a line is part of the message of a Python warning: the program goes on without what that says of."""
+    spans = line.log.once("Python warnings", lambda: list(_warnings(line.log)))
+    return any(first < line.number < last for first, last in spans)
+
+
+def _warnings(log: Log) -> Iterator[tuple[int, int]]:
+    """The first and the last line of each warning of Python whose message has several lines."""
+    for end in itertools.islice(log.find(_WARNS), _MOST_WARNINGS):
+        process, last = said(end.text).process, end.number
+        above = reversed([*log.lines(max(last - _LONGEST_WARNING, 1), last - 1)])
+        for line in above:
+            one = said(line.text)
+            if _LEVEL.match(line.text) or _WARNS in line.text:
+                break
+            if one.process == process and _WARNING.match(one.text):
+                yield line.number, last
+                break
 
 
 class Traceback(msgspec.Struct, frozen=True, kw_only=True):

@@ -33,7 +33,10 @@ _FIRST, _LAST = 60, 20
 _MOST = 24 << 20
 #: What an undetermined diagnosis quotes, whatever the engine.
 _START = "Traceback (most recent call last)"
-_TELLING = (_START, "Error: ", "Exception: ", "ERROR", "FATAL", "CRITICAL", "panic:", "error:")
+_TELLING = (
+    *(_START, "Error: ", "Exception: ", "ERROR", "FATAL", "CRITICAL", "panic:", "error:", "fatal: ", "[error]"),
+    *('"level":"error"', '"level":"fatal"', "level=error", "level=fatal", "\terror\t", "\tfatal\t"),
+)
 #: What opens a secret or a prompt that goes on in the next lines: nothing up to its end is kept.
 _OPENERS = ("-----BEGIN ", ": Input: ", ": Output: ", " with format")
 

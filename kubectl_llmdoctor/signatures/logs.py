@@ -19,7 +19,15 @@ from kubectl_llmdoctor.facts.failed_models import FOREIGN, failed_models, failin
 from kubectl_llmdoctor.facts.last_words import contradicted, last_words, nothing_else_after
 from kubectl_llmdoctor.facts.logs import Line, Log
 from kubectl_llmdoctor.facts.pod import Pod
-from kubectl_llmdoctor.facts.processes import looks_like_error, printed, raised_at, said, said_why, tracebacks
+from kubectl_llmdoctor.facts.processes import (
+    looks_like_error,
+    printed,
+    raised_at,
+    said,
+    said_why,
+    tracebacks,
+    warned_of,
+)
 from kubectl_llmdoctor.facts.requests import answered, failed_requests, long_past, refused, stray, went_on
 from kubectl_llmdoctor.facts.starts import PHASES, phase_at, phase_of, restarts, superseded, told_to_stop
 from kubectl_llmdoctor.facts.subject import Subject
@@ -173,8 +181,12 @@ class _Wording:
                 return  # each looks at the lines around it
             if pattern.ends and not self._ends(line):
                 continue
-            if _SOURCE.match(said(line.text).text) or _NO_ERROR.search(line.text[:2000]):
-                continue  # the source of a message in a traceback, not the message; or what the engine did without
+            if (
+                _SOURCE.match(said(line.text).text)
+                or _NO_ERROR.search(line.text[:2000])
+                or (self._server and warned_of(line))
+            ):
+                continue  # the source of a message in a traceback, not the message; or what the program does without
             # the frame of an error rules out most patterns, before their expressions are compiled
             frame = refused_at(pattern, line) if pattern.raised_in else None
             if (pattern.raised_in and frame is None) or (pattern.bare and raised_at(line)):
@@ -266,7 +278,7 @@ class _Wording:
         if (self._beside or fails_each) and found.confidence == "certain":
             found = msgspec.structs.replace(found, confidence="likely")
         long_ago = line.number in self._failing and self._older(line, _AN_HOUR)
-        if past or long_ago or (self._pattern.ends and not fails_each and contradicted(line)):
+        if past or long_ago or (self._pattern.ends and not fails_each and contradicted(line, self._says_it)):
             found = _last_resort(found)
         elif not self._pattern.warned and _WARNED.match(line.text[:2000]):
             found = msgspec.structs.replace(found, confidence="possible")
@@ -409,7 +421,10 @@ class _Wording:
     def _alike(self, line: Line) -> list[Line]:
         """All lines of the log that the pattern matches, of which a line is one."""
         every = line.log.find(self._pattern.literal)
-        return [x for x in every if x == line or captured(self._pattern, x) is not None]
+        return [x for x in every if x == line or self._says_it(x)]
+
+    def _says_it(self, line: Line) -> bool:
+        return captured(self._pattern, line) is not None
 
 
 def _last_resort(found: Finding) -> Finding:

@@ -22,6 +22,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     say_seconds,
     seconds_between,
+    served,
     setting_evidence,
 )
 from llmdoctor_checks.scheduling._devices import for_other_hardware
@@ -52,8 +53,8 @@ _ABORTED = expression(r"bootstrap_room=(\d{1,20})\): Aborted by (?:AbortReq|deco
 _TRANSPORTS, _OF_CUDA = "UCX_TLS", ("cuda", "gdr_copy", "all")
 #: The first release of vLLM that is surely newer: the images of 0.20 still warned.
 _REFUSES = "0.21"
-#: The cache goes through the host's memory then, which each transport knows.
-_THROUGH_HOST = r"kv_buffer_device\W{1,4}cpu\b"
+#: The cache goes through the host's memory then, which each transport knows, or NIXL sends it by something else than UCX.
+_NOT_BY_IT = r"kv_buffer_device\W{1,4}cpu\b|\bbackends\W{1,6}(?![^\]]{0,200}UCX)\w"
 
 #: Beside so many times as many answers those that failed are few.
 _MANY = 10
@@ -98,7 +99,7 @@ def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterato
         yield from _never_fetched(pod, engine, logs)
     elif logs is not None and (failed := _failed_elsewhere(pod, logs)):
         yield _given_up(pod, *failed)
-    yield from _without_cuda(pod, subject)
+    yield from _without_cuda(pod, subject, logs)
     if pod is not subject.pods[0]:
         return  # what the two sides say in a manifest is said once
     sides: dict[str, Engine] = {}
@@ -122,19 +123,21 @@ def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterato
     )
 
 
-def _without_cuda(pod: Pod, subject: Subject) -> Iterator[Finding]:
-    """A NIXL connector whose UCX may not use what knows the memory of an NVIDIA GPU."""
+def _without_cuda(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
+    """A NIXL connector whose UCX may not use what knows the memory of an NVIDIA GPU, where it has not served so."""
     for engine in () if pod.ready else subject.engines(pod):
         container, config = engine.container, engine.explicit("kv_transfer_config")
         named = container.env.get(_TRANSPORTS)
         words = str(config.value) if config else ""
-        if config is None or "NixlConnector" not in words or re.search(_THROUGH_HOST, words):
+        if config is None or "NixlConnector" not in words or re.search(_NOT_BY_IT, words):
             continue
         if named is None or not named.value or not any("nvidia.com/" in name for name in container.accelerators):
             continue
         if for_other_hardware(container) or not engine.at_least(_REFUSES):
             continue  # charts ask for nvidia.com/gpu whatever the image is, unless told otherwise
-        if named.value.startswith("^") or any(name in named.value for name in _OF_CUDA):
+        if named.value.startswith("^") or any(name in named.value for name in (*_OF_CUDA, "$(")):
+            continue
+        if any(served(log) for log in (logs.of(container.name) if logs else ())):
             continue
         yield Finding(
             role="risk",
