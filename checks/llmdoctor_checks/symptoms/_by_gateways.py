@@ -46,8 +46,8 @@ _JSON = (
 )
 #: The server that a gateway sent a request to: of a line of text the last address in quotes.
 _HOST_JSON, _HOST_TEXT = (
-    r'"upstream_host":\s?"\[?([\da-f.:]{3,45}?)\]?:\d{1,5}"',
-    r'" "\[?([\da-f.:]{3,45}?)\]?:\d{1,5}"',
+    r'"upstream_host":\s?"\[?([\da-f.:]{3,45}?)\]?:(\d{1,5})"',
+    r'" "\[?([\da-f.:]{3,45}?)\]?:(\d{1,5})"',
 )
 _TEXT = r'"POST (?P<path>/[^\s?"]{1,300})\S{0,500} HTTP/[\d.]{1,3}" (?P<code>\d{3}) \S{1,20} (?P<detail>\S{1,300}) '
 #: Routes at which models work: OpenAI's and Anthropic's, TGI's and SGLang's, the Open Inference Protocol's, SageMaker's.
@@ -134,6 +134,7 @@ class _Asked(msgspec.Struct, frozen=True):
     status: str
     detail: str
     host: str
+    port: str
     service: str
     cluster: str = ""
     route: str = ""
@@ -158,7 +159,10 @@ def by_gateway(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
 
 
 def _sent_to(pod: Pod, asked: list[_Asked]) -> list[_Asked]:
-    return [one for one in asked if one.host == pod.status.pod_ip]
+    """Requests that were sent to the pod; its node's address it may share with others, that listen on other ports."""
+    ports = {str(port.container_port) for each in pod.containers for port in each.spec.ports}
+    every = not (ports and pod.spec.host_network)
+    return [one for one in asked if one.host == pod.status.pod_ip and (every or one.port in ports)]
 
 
 def _meant_for(pod: Pod, asked: list[_Asked]) -> list[_Asked]:
@@ -242,9 +246,11 @@ def _asked(line: Line) -> _Asked | None:
     service = found[1] if (found := re.search(_SERVICE, text)) is not None else ""
     if (said := re.search(_TEXT, text)) is not None:
         hosts = re.findall(_HOST_TEXT, text[said.end() - 1 :])
-        return _Asked(line, said["path"], said["code"], said["detail"], hosts[-1] if hosts else "", service)
+        ip, port = hosts[-1] if hosts else ("", "")
+        return _Asked(line, said["path"], said["code"], said["detail"], ip, port, service)
     code, detail, path, host = (re.search(pattern, text) for pattern in (*_JSON, _HOST_JSON))
     if code is None or detail is None or path is None:
         return None
-    behind = (found[1] if (found := re.search(pattern, text)) is not None else "" for pattern in _BEHIND)
-    return _Asked(line, path[1], code[1], detail[1], host[1] if host else "", service, *behind)
+    ip, port = host.groups() if host else ("", "")
+    cluster, route = (found[1] if (found := re.search(pattern, text)) is not None else "" for pattern in _BEHIND)
+    return _Asked(line, path[1], code[1], detail[1], ip, port, service, cluster, route)
