@@ -56,8 +56,9 @@ _LARGE, _HUGE = 128 * GIB, 512 * GIB
 #: For so long memory has to grow: loading a model ends sooner.
 _GROWING_SECONDS = 1800
 
-#: What grows little within an hour counts from this share of the limit on, where each tenth of the time has more than the one before.
-_NEARLY_THERE, _PARTS, _NO_SLOWER = 0.85, 10, 0.8
+#: What grows little within an hour counts from this share of the limit on, where each tenth of the time has more than the one before, and
+#: so long after the start that caches have filled.
+_NEARLY_THERE, _PARTS, _NO_SLOWER, _FILLED_SECONDS = 0.85, 10, 0.8, 6 * 3600
 
 #: From this share on of what cannot be taken back a limit is as good as reached.
 _FULL = 0.95
@@ -358,10 +359,12 @@ def _trend(metrics: Metrics, subject: Subject) -> Iterator[Finding]:
     left = (limit - rss.last) / recent.slope
     if rss.last < _NEARLY_FULL * limit or whole.last < rss.last or not 0 < left < _SOON_SECONDS:
         return
-    if thirds[2] - thirds[0] < 0.02 * limit and not (rss.last >= _NEARLY_THERE * limit and _straight(recent)):
+    little = thirds[2] - thirds[0] < 0.02 * limit
+    if little and not (rss.last >= _NEARLY_THERE * limit and loaded >= _FILLED_SECONDS and _straight(recent)):
         return  # it breathes
     yield Finding(
         role="risk",
+        confidence="possible" if little else "likely",
         summary=f"The memory of {container.name} itself grew by {say_bytes(recent.slope * 3600)} an hour for "
         f"{say_seconds(recent.seconds)}, to {say_bytes(rss.last)} of its limit of {say_bytes(limit)}; at that pace it is killed in "
         f"{say_seconds(left)}.",

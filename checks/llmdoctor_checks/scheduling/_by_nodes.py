@@ -36,8 +36,9 @@ _FILTERS: dict[str, tuple[Obstacle, ...]] = {
 }
 
 
-#: How many slices of a MIG profile a GPU has at the least, by the compute slices of each: of those with twice the memory fewer fit.
-_SLICES = {"1": 4, "2": 3, "3": 2}
+#: How many slices of a MIG profile a GPU has at the least, by the compute slices of each: of those with twice the memory fewer fit, and
+#: an A30 has four in all. Of those with media engines (`.me`) there is one.
+_SLICES = {"1": 4, "2": 2, "3": 2}
 
 #: A node, and what keeps the pod off it.
 _Standing = tuple[NodeVerdict, tuple[Obstacle, ...]]
@@ -249,12 +250,13 @@ def half_cut(node: Node, resource: str) -> bool:
 
     A failed change to another layout leaves the slices of before: only a layout of nothing but this profile counts.
     """
-    profile = resource.removeprefix("nvidia.com/mig-").replace(".me", "+me")
+    profile = resource.removeprefix("nvidia.com/mig-")
     wanted = profile != resource and node.labels.get("nvidia.com/mig.config") == f"all-{profile}"
     if not wanted or node.labels.get("nvidia.com/mig.config.state") not in ("failed", "pending"):
         return False
+    each = 1 if ".me" in profile else _SLICES.get(profile[:1], 1)
     gpus = re.fullmatch(r"[1-9]\d?", node.labels.get("nvidia.com/gpu.count", ""))
-    return (node.allocatable(resource) or 0) < _SLICES.get(profile[:1], 1) * (int(gpus[0]) if gpus else 1)
+    return (node.allocatable(resource) or 0) < each * (int(gpus[0]) if gpus else 1)
 
 
 def _held(pending: Pending, made: Cause) -> Cause | None:

@@ -40,6 +40,8 @@ from llmdoctor_checks.scheduling._words import asked_in, finding, node_lines
 
 #: What takes a finalizer away does so within seconds of the end.
 _GOES_SECONDS = 120
+#: The kubelet gives up for the first time after two minutes, in which not all that holds much pinned memory has ended.
+_CANNOT_SECONDS = 600
 
 
 @check("gpu-held-by-dead-pod", since="0.1")
@@ -142,7 +144,8 @@ def _unkillable(pod: Pod, events: Events) -> Iterator[Finding]:
     seconds = (now - until).total_seconds() if until and now else 0.0
     told = [e for e in events.of("FailedKillPod") if e.name == pod.name and e.last and until and e.last > until]
     running = any(status.state.running for status in pod.obj.status.container_statuses)
-    if seconds < _GOES_SECONDS or not told or not running or not pod.accelerators:
+    again = seconds >= _CANNOT_SECONDS or sum(e.count for e in told) > 1
+    if seconds < _GOES_SECONDS or not told or not again or not running or not pod.accelerators:
         return
     where = pod.spec.node_name or "its node"
     held = ", ".join(f"{number} {resource}" for resource, number in pod.accelerators.items())

@@ -89,10 +89,11 @@ def _demands(pending: Pending) -> Iterator[Evidence]:
 def _fixes(pending: Pending, found: Cause, unmet: tuple[Mismatch, ...]) -> Iterator[Fix]:
     offered = ways(pending, found)
     yield from offered
-    if (told := next((m for m in unmet if states(m)), None)) and found.verdicts:
-        node = found.verdicts[0].node.name
+    each = ((v.node.name, m) for v in found.verdicts for r in v.reasons if r.mismatches == unmet for m in unmet)
+    if told := next((one for one in each if states(one[1])), None):
+        node, miss = told
         yield fixes.advice(
-            f"See why {told.key} is {told.have} on {node}: what sets that label (a model agent, an operator) says so in its log or its "
+            f"See why {miss.key} is {miss.have} on {node}: what sets that label (a model agent, an operator) says so in its log or its "
             "object's status, and sets it again when that is mended",
             f"kubectl get pods -A -o wide --field-selector spec.nodeName={node}",
             owner="platform",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -34,9 +36,11 @@ from llmdoctor_checks.serving._rescale import followed
 #: What has no value for so long is not only restarting.
 _LASTS_SECONDS = 600
 
-#: Who changed the replicas so often within an hour, up and down, flaps; a window that is shorter than what Kubernetes takes for granted
-#: lets it, and one of ten minutes outlasts the loading of most models.
-_FLAPS, _HOUR, _WINDOW, _LONGER_WINDOW = 3, 3600, 300, 600
+#: Who turned so often within an hour, up and down, flaps: of one rise and fall each step is an event of its own. A window that is shorter
+#: than what Kubernetes takes for granted lets it, and one of ten minutes outlasts the loading of most models.
+_FLAPS, _HOUR, _WINDOW, _LONGER_WINDOW = 3, timedelta(hours=1), 300, 600
+#: The controller looks every 15 seconds.
+_MOST_AN_HOUR = 240
 
 #: Why the controller does not even ask for a value (`horizontal.go`, validateAndParseSelector), in words, and else.
 _NO_PODS = {
@@ -179,7 +183,7 @@ def flaps(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix) -> Finding | N
     a short window lets each dip take some; those who stream from one are cut off, and a new one loads its model first.
     """
     acting = msgspec.structs.replace(scaler, item=_acts(scaler, pod.cluster))
-    ups, downs = (_rescales(acting, words, pod.cluster) for words in (" above target", "All metrics below target"))
+    (more, rescaled_up), (fewer, rescaled_down) = _turns(acting, pod.cluster)
     window = dig(acting.item.raw, "spec.behavior.scaleDown.stabilizationWindowSeconds")
     short = isinstance(window, int) and window < _WINDOW
     # an adapter may name it with an underscore for the colon
@@ -188,7 +192,7 @@ def flaps(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix) -> Finding | N
         (queue_metric(engine) or "?").replace(":", "_"),
     )
     alone = len(looks) == 1 and queue in looks[0] and not re.search(r"running|usage", looks[0])
-    if not (short or alone) or min(ups[0], downs[0]) < _FLAPS or ups[1] is None or downs[1] is None:
+    if not (short or alone) or min(more, fewer) < _FLAPS:
         return None
     why = [
         *(("it looks at waiting requests alone, of which there are none as soon as all run",) if alone else ()),
@@ -204,11 +208,11 @@ def flaps(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix) -> Finding | N
     return Finding(
         role="risk",
         severity="warning",
-        summary=f"{acting.ref} added replicas {ups[0]} times within an hour and took some away {downs[0]} times: {', and '.join(why)}. "
+        summary=f"{acting.ref} added replicas {more} times within an hour and took some away {fewer} times: {', and '.join(why)}. "
         "Each time the requests of those that go are cut off or waited for, and those that come load their model first.",
         evidence=(
-            ups[1],
-            downs[1],
+            *rescaled_up,
+            *rescaled_down,
             *((acting.evidence(path[1:].replace("/", "."), f"{window}"),) if short else ()),
             *(scaler.evidence(look.path, look.text) for look in scaler.looks),
         ),
@@ -216,19 +220,32 @@ def flaps(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix) -> Finding | N
     )
 
 
-def _rescales(scaler: Scaler, words: str, cluster: Cluster) -> tuple[int, Evidence | None]:
-    """How often in an hour it has changed the number of replicas lately for a reason, and the last event that says so."""
-    often, shown = 0.0, None
+def _turns(scaler: Scaler, cluster: Cluster) -> list[tuple[int, tuple[Evidence, ...]]]:
+    """How often it began to add replicas within the last hour, and to take some away, each with the last event that says so."""
+    both = [_rescales(scaler, words, cluster) for words in (" above target", "All metrics below target")]
+    steps = sorted((when, which) for which, (times, _) in enumerate(both) for when in times)
+    turns = [which for which, _ in itertools.groupby(steps, key=lambda step: step[1])]
+    return [(turns.count(which), shown) for which, (_, shown) in enumerate(both)]
+
+
+def _rescales(scaler: Scaler, words: str, cluster: Cluster) -> tuple[list[datetime], tuple[Evidence, ...]]:
+    """When it changed the number of replicas for a reason within the last hour, and the last event that says so.
+
+    Of what is counted in one event only the first and the last time are known.
+    """
+    times: list[datetime] = []
+    shown: tuple[Evidence, ...] = ()
     for raw, said in _events(scaler, "SuccessfulRescale", cluster):
         first, last = (parse_time(raw.get(key)) for key in ("firstTimestamp", "lastTimestamp"))
         if words not in said.text or first is None or last is None or cluster.now is None:
             continue
-        if (cluster.now - last).total_seconds() > _HOUR:
-            continue
         count = raw.get("count")
-        often += (count if isinstance(count, int) else 1) * min(1.0, _HOUR / max((last - first).total_seconds(), 1))
-        shown = said
-    return int(often), shown
+        often = count if isinstance(count, int) and count > 0 else 1
+        apart = (last - first) / max(often - 1, 1)
+        moments = [last - n * apart for n in range(min(often, _MOST_AN_HOUR))]
+        if recent := [moment for moment in moments if cluster.now - moment <= _HOUR]:
+            times, shown = times + recent, (said,)
+    return times, shown
 
 
 def _acts(scaler: Scaler, cluster: Cluster) -> Item:

@@ -41,6 +41,9 @@ _ADDRESS = r"https?://[^\s\"'<>),]{1,300}|(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\
 _STEPS = (" batch, #", 'HTTP/1.1" 200', "Running: ")
 _WORKED = r"\b(?:Prefill|Decode) batch\b|\"POST /\S{1,300} HTTP/1\.1\" 200\b|Running: [1-9]\d{0,5} reqs"
 
+#: By which engines say that they serve; SGLang's HTTP server is there before that.
+_UP = ("The server is fired up and ready to roll!", "Application startup complete.")
+
 #: How an access log says that a health check was refused.
 _CHECKED = r"\b((?:\d{1,3}\.){3}\d{1,3}):\d{1,5} - \"GET /(?:health\w{0,20}|ping|v2/health/\w{1,10}) HTTP/1\.1\" 503"
 
@@ -102,10 +105,13 @@ def dropped(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Fi
 def _refused_checks(pod: Pod, engine: Engine, cluster: Cluster, log: Log) -> Finding | None:
     """Where the server answered the health checks of a router with 503 amidst its work, and soon nobody was left to that router.
 
-    SGLang does, whose health check computes a token; its access log says who asked.
+    SGLang does, whose health check computes a token; its access log says who asked. Until it has warmed up it refuses them, too.
     """
+    up = max((x.number for x in log.find(*_UP)), default=-1)
     refused = [
-        (said[1], x) for x in log.find('HTTP/1.1" 503') if (said := re.search(_CHECKED, x.text[:1000])) is not None
+        (said[1], x)
+        for x in log.find('HTTP/1.1" 503')
+        if x.number > up and (said := re.search(_CHECKED, x.text[:1000])) is not None
     ]
     at_work = [x for x in log.find(*_STEPS) if re.search(_WORKED, x.text[:2000])] if refused else []
     mode = engine.value("disaggregation_mode")
@@ -117,13 +123,8 @@ def _refused_checks(pod: Pod, engine: Engine, cluster: Cluster, log: Log) -> Fin
         for container in (one for each in found for one in each.containers):
             other = logs_of(container.pod).current(container.name)
             left = [x for x in nobody_left(other) if _of_mode(x.text, mode)] if other is not None else []
-            when = [then for x in mine if (then := written_ago(x, cluster.now)) is not None]
-            soon = [
-                (x, last)
-                for x in left
-                if (last := written_ago(x, cluster.now)) is not None
-                and any(0 <= then - last <= _SOON_SECONDS for then in when)
-            ]
+            when = sorted(then for x in mine if (then := written_ago(x, cluster.now)) is not None)
+            soon = [(x, last) for x in left if (last := _soon_since(x, when, cluster)) is not None]
             if not soon:
                 continue
             alone, last = soon[-1]
@@ -141,6 +142,13 @@ def _refused_checks(pod: Pod, engine: Engine, cluster: Cluster, log: Log) -> Fin
                 order=mine[-1].order,
             )
     return None
+
+
+def _soon_since(line: Line, when: list[float], cluster: Cluster) -> float | None:
+    """How long ago a line was written, where that was soon after one of these moments, the latest first."""
+    ago = written_ago(line, cluster.now)
+    at = bisect_left(when, ago) if ago is not None else len(when)
+    return ago if ago is not None and at < len(when) and when[at] - ago <= _SOON_SECONDS else None
 
 
 def _longer(engine: Engine, router: Pod) -> Fix:

@@ -28,6 +28,8 @@ from llmdoctor_checks.start._storage import Store, cache_path, declared, fetched
 
 #: From this priority on the kubelet evicts no pod (`SystemCriticalPriority`).
 _CRITICAL = 2_000_000_000
+#: What it has not evicted for so long it found no reason to: it ends a pod every few seconds.
+_EVICTED_SECONDS = 3600
 
 
 @check("disk-full", since="0.1")
@@ -106,11 +108,12 @@ def _under_pressure(pod: Pod, node: Node) -> Iterator[Finding]:
         return
     asked = requests_of(pod.obj, placed=True).get("ephemeral-storage", 0)
     since = parse_time(condition.last_transition_time)
-    span = f" for {say_seconds((now - since).total_seconds())}" if now and since else ""
+    lasted = max((now - since).total_seconds(), 0.0) if now and since else 0.0
+    span = f" for {say_seconds(lasted)}" if lasted else ""
     requests = f"requests {say_bytes(asked)} of it" if asked else "requests none of it"
     yield Finding(
         role="risk",
-        confidence="possible" if asked else "likely",
+        confidence="possible" if asked or lasted > _EVICTED_SECONDS else "likely",
         summary=f"Node {node.name} is short of disk (DiskPressure{span}), and its kubelet evicts pods until there is room again, "
         f"first those that use more local disk than they request; {pod.name} {requests}.",
         evidence=(node_evidence(node, f"DiskPressure: {condition.message or condition.reason or condition.status}"),),

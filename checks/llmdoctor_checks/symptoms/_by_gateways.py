@@ -46,8 +46,8 @@ _JSON = (
 )
 #: The server that a gateway sent a request to: of a line of text the last address in quotes.
 _HOST_JSON, _HOST_TEXT = (
-    r'"upstream_host":\s?"\[?([\da-f.:]{3,45}?)\]?:\d{1,5}"',
-    r'" "\[?([\da-f.:]{3,45}?)\]?:\d{1,5}"',
+    r'"upstream_host":\s?"\[?([\da-f.:]{3,45}?)\]?:(\d{1,5})"',
+    r'" "\[?([\da-f.:]{3,45}?)\]?:(\d{1,5})"',
 )
 _TEXT = r'"POST (?P<path>/[^\s?"]{1,300})\S{0,500} HTTP/[\d.]{1,3}" (?P<code>\d{3}) \S{1,20} (?P<detail>\S{1,300}) '
 #: Routes at which models work: OpenAI's and Anthropic's, TGI's and SGLang's, the Open Inference Protocol's, SageMaker's.
@@ -114,8 +114,9 @@ _IN_A_ROW, _SECONDS, _MOST = 5, 60, 2000
 _OF_LATE = 200
 #: The Service that a request was for, by Envoy's name of its cluster; Istio makes one of its own of a pool.
 _SERVICE, _OF_A_POOL = r"\|([a-z\d-]{1,80}\.[a-z\d-]{1,63})\.svc", r"-ip-[\da-f]{4,16}(?=\.)"
-#: What an access log in JSON calls the route, and the cluster behind it; neither need have the name of a Service.
-_ROUTE = r'"(?:route_name|upstream_cluster)":\s?"([^"\s]{1,300})"'
+#: What an access log in JSON calls the cluster behind a route, and the route; neither need have the name of a Service. Istio calls each
+#: route `default` that nobody named.
+_BEHIND = (r'"upstream_cluster":\s?"([^"\s]{2,300})"', r'"route_name":\s?"(?!default")([^"\s]{2,300})"')
 #: So many answers at other routes for each request that fails make it one client's affair.
 BESIDE = 10
 #: A server that nobody asked for so many seconds since may have been mended by whoever saw it.
@@ -123,15 +124,20 @@ _LATELY = 86400
 
 
 class _Asked(msgspec.Struct, frozen=True):
-    """A request in a gateway's log, the server that it was sent to (empty: to none), the Service that it was for, and its route."""
+    """A request in a gateway's log, the server that it was sent to (empty: to none), the Service that it was for, and what it was sent by.
+
+    That is the cluster, or else the route.
+    """
 
     line: Line
     path: str
     status: str
     detail: str
     host: str
+    port: str
     service: str
-    route: tuple[str, ...] = ()
+    cluster: str = ""
+    route: str = ""
 
     @property
     def failed(self) -> bool:
@@ -153,7 +159,10 @@ def by_gateway(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
 
 
 def _sent_to(pod: Pod, asked: list[_Asked]) -> list[_Asked]:
-    return [one for one in asked if one.host == pod.status.pod_ip]
+    """Requests that were sent to the pod; its node's address it may share with others, that listen on other ports."""
+    ports = {str(port.container_port) for each in pod.containers for port in each.spec.ports}
+    every = not (ports and pod.spec.host_network)
+    return [one for one in asked if one.host == pod.status.pod_ip and (every or one.port in ports)]
 
 
 def _meant_for(pod: Pod, asked: list[_Asked]) -> list[_Asked]:
@@ -163,14 +172,15 @@ def _meant_for(pod: Pod, asked: list[_Asked]) -> list[_Asked]:
     """
     services = {f"{item.name}.{pod.namespace}" for item in pod.services}
     pools = {f"{item.name}.{pod.namespace}" for item in pod.pools}
-    routes = {route for one in asked if one.host == pod.status.pod_ip for route in one.route}
+    led_here = _sent_to(pod, asked)
+    clusters, routes = {one.cluster for one in led_here} - {""}, {one.route for one in led_here} - {""}
     return [
         one
         for one in asked
         if (
             one.service in services
             or (pools and re.sub(_OF_A_POOL, "", one.service) in pools)
-            or not routes.isdisjoint(one.route)
+            or (one.cluster in clusters if one.cluster else one.route in routes)
         )
         and not (one.failed and one.host)
     ]
@@ -236,9 +246,11 @@ def _asked(line: Line) -> _Asked | None:
     service = found[1] if (found := re.search(_SERVICE, text)) is not None else ""
     if (said := re.search(_TEXT, text)) is not None:
         hosts = re.findall(_HOST_TEXT, text[said.end() - 1 :])
-        return _Asked(line, said["path"], said["code"], said["detail"], hosts[-1] if hosts else "", service)
+        ip, port = hosts[-1] if hosts else ("", "")
+        return _Asked(line, said["path"], said["code"], said["detail"], ip, port, service)
     code, detail, path, host = (re.search(pattern, text) for pattern in (*_JSON, _HOST_JSON))
     if code is None or detail is None or path is None:
         return None
-    route = tuple(re.findall(_ROUTE, text))
-    return _Asked(line, path[1], code[1], detail[1], host[1] if host else "", service, route)
+    ip, port = host.groups() if host else ("", "")
+    cluster, route = (found[1] if (found := re.search(pattern, text)) is not None else "" for pattern in _BEHIND)
+    return _Asked(line, path[1], code[1], detail[1], ip, port, service, cluster, route)

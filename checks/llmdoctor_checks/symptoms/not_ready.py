@@ -19,6 +19,7 @@ from kubectl_llmdoctor.api import (
     event_evidence,
     fixes,
     log_evidence,
+    parse_time,
     phase_of,
     pod_evidence,
     say_seconds,
@@ -90,7 +91,7 @@ def not_ready(pod: Pod, subject: Subject, events: Events | None, logs: Logs | No
             evidence.append(pod_evidence(pod, path, text))
         if trouble.kind == "not-ready":
             evidence.append(pod_evidence(pod, f"status.containerStatuses[{container.name}].ready", "false"))
-        span = f" for {say_seconds(seconds)}" if seconds is not None and trouble.kind == "not-ready" else ""
+        span = _span(pod, trouble) if trouble.kind == "not-ready" else ""
         evidence.extend(lines)
         if trouble.kind == "not-ready" and _proxy_alone_is_missing(container, probes):
             progress += (
@@ -111,6 +112,13 @@ def not_ready(pod: Pod, subject: Subject, events: Events | None, logs: Logs | No
             yield Finding(role="note", confidence="certain", summary=summary, evidence=tuple(evidence))
         else:
             yield Finding(role="symptom", confidence="certain", summary=summary, evidence=tuple(evidence))
+
+
+def _span(pod: Pod, trouble: Trouble) -> str:
+    """For how long a container is not ready: from its start, or from when the pod, and so each of them, was ready last."""
+    ready, now = pod.condition("Ready"), pod.cluster.now
+    since = [when for when in (trouble.since, parse_time(ready.last_transition_time) if ready else None) if when]
+    return f" for {say_seconds((now - max(since)).total_seconds())}" if now and since else ""
 
 
 def _set_from_outside(pod: Pod, subject: Subject, trouble: Trouble) -> Finding:
