@@ -62,6 +62,11 @@ _ARCHIVE = r"(?i)\.(?:tar|tar\.(?:gz|zst|xz|bz2)|tgz|zip)$"
 _DOWNLOADS = ("model_repo", "model_url", "model_image")
 
 
+#: llama-server without a model of its own (`server.cpp`, `server-models.cpp`): how many it knows, and that it starts one.
+_HAS, _ROUTES, _SPAWNS = "operator(): Available models (", "starting server in router mode", "spawning server instance"
+_OF_A_URL = ("--model-url", "LLAMA_ARG_MODEL_URL")
+
+
 class _Target(msgspec.Struct, frozen=True, kw_only=True):
     """A folder to which an init container downloads; `folder` is where it lies in the volume, None outside of it."""
 
@@ -72,7 +77,7 @@ class _Target(msgspec.Struct, frozen=True, kw_only=True):
     folder: str | None
 
 
-@check("model-not-found", since="0.1", literals=(_TABLE, _LOADED, _MODE))
+@check("model-not-found", since="0.1", literals=(_TABLE, _LOADED, _MODE, _HAS, _ROUTES, _SPAWNS))
 def model_not_found(pod: Pod, engine: Engine, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """The model is not where the engine looks.
 
@@ -82,7 +87,8 @@ def model_not_found(pod: Pod, engine: Engine, subject: Subject, logs: Logs | Non
     speak of repository names. An anonymous or expired token gives similar last lines; then the line above says so.
 
     Triton starts without any model where its repository is empty, as after a copy of a prefix under which nothing lies: it is
-    up, and what asks for a model of it gets 400.
+    up, and what asks for a model of it gets 400. llama-server does the same with neither -m nor a repository: it is a router then,
+    which has the models of --models-dir and of its cache. --model-url alone makes it one, too, and is never read.
 
     In a manifest it is a risk where a project's own image, which holds no model, is to read one from a path that no volume
     brings: a mount is missing, or the path is another than that of the mount (KServe's is /mnt/models); of Triton, its
@@ -105,6 +111,8 @@ def model_not_found(pod: Pod, engine: Engine, subject: Subject, logs: Logs | Non
     if pod.exists:
         if engine.name == "triton" and logs is not None:
             yield from _repository_of_nothing(engine, logs)
+        elif engine.name == "llama.cpp" and logs is not None:
+            yield from _router_of_nothing(engine, logs)
         return
     model = engine.explicit("model_repository" if engine.name == "triton" else "model")
     path = str(model.value).rstrip("/") if model else ""
@@ -330,6 +338,36 @@ def _repository_of_nothing(engine: Engine, logs: Logs) -> Iterator[Finding]:
                 f"claim that it is from, in {fixes.edited(engine.pod)}"
             ),
         ),
+        order=line.order,
+    )
+
+
+def _router_of_nothing(engine: Engine, logs: Logs) -> Iterator[Finding]:
+    """A llama-server that serves as a router, and knows no model: whoever asks for one is refused."""
+    log = logs.current(engine.container.name)
+    line = next(reversed(list(log.find(_HAS))), None) if log else None
+    if log is None or line is None or _HAS + "0)" not in line.text or not log.holds(_ROUTES) or log.holds(_SPAWNS):
+        return
+    model, folder = engine.explicit("model"), engine.explicit("models_dir")
+    url = model if model and model.flag in _OF_A_URL else None
+    meant, why, fix = (
+        url or folder,
+        "nothing names a model for it",
+        "Name the model's file with -m, or its repository with -hf",
+    )
+    if url:
+        why = f"{url.flag} without -m is never read"
+        fix = "Name with -m as well where the file shall lie, on a volume: llama-server then fetches it from the URL and serves it"
+    elif folder:
+        why = f"{folder.value} holds no GGUF file"
+        fix = f"Bring the models to {folder.value} (each a .gguf file, or a folder of its parts), or correct the path"
+    yield Finding(
+        role="cause" if meant else "risk",
+        severity="warning" if engine.pod.ready else None,
+        summary=f"llama-server is up as a router that has no model: {why}.",
+        evidence=(log_evidence(line), *([setting_evidence(engine.container, meant)] if meant else [])),
+        explains=("not-ready", "rollout-stuck"),
+        fixes=(fixes.advice(f"{fix} ({fixes.edited(engine.pod)})"),),
         order=line.order,
     )
 

@@ -56,7 +56,7 @@ _ANSWERS = (
 #: llama-server that has no model of its own, and starts a process for each that it is asked for (`server-models.cpp`): it takes a name
 #: for what it says, as it does not with one model. What it answers, and the list of what it has, below its own line.
 _OF_A_ROUTER, _LISTED, _LISTS = (
-    "router server",
+    ("router server", "starting server in router mode"),
     "Available models (",
     r"operator\(\): +(?:\* )?(?P<name>[^\s:]{1,200})\s*$",
 )
@@ -108,7 +108,7 @@ class Routed(msgspec.Struct, frozen=True):
     "served-model-name-mismatch",
     since="0.1",
     severity="warning",
-    literals=(_UNKNOWN, _OF_A_ROUTER, _LISTED, *_SERVED_PATHS, *(words for words, _ in (*_ANSWERS, *_OF_ROUTERS))),
+    literals=(_UNKNOWN, *_OF_A_ROUTER, _LISTED, *_SERVED_PATHS, *(words for words, _ in (*_ANSWERS, *_OF_ROUTERS))),
 )
 def served_model_name_mismatch(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """Clients ask for a model name that the server does not serve.
@@ -196,7 +196,7 @@ def _repeated(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> 
 def _told_by_router(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Finding | None:
     """Clients of a llama-server without a model of its own, which are refused for the name of the model that they ask for."""
     log = logs.current(engine.container.name) if logs is not None and engine.name == "llama.cpp" else None
-    if log is None or not log.holds(_OF_A_ROUTER):
+    if log is None or not any(log.holds(words) for words in _OF_A_ROUTER):
         return None
     answers = told(pod, engine, cluster, logs, _OF_ROUTERS, "400")
     posted = [m[1] for x in log.find("request: POST ") if (m := re.search(_POSTED, x.text[:2000])) is not None]

@@ -42,8 +42,15 @@ _DEFAULT_MODEL = "so it serves its default model"
 #: What vLLM prints of the model that it loads: the worker of every release, and the engine before it.
 _LOADS = r"Starting to load model (?P<worker>\S+?)\.{0,3}$|with config: model='(?P<engine>[^']+)'"
 
+#: What llama-server prints of a part that it cannot use and goes on without (`server-context.cpp`, `common.cpp`): the option, what it does.
+_DONE_WITHOUT = (
+    ("failed to initialize speculative decoding context: ", "--model-draft", "speculates nothing"),
+    ("no valid control vector files passed", "--control-vector", "applies no control vector"),
+)
+_SERVES = "llama_server: model loaded"
 
-@check("setting-without-effect", since="0.1", severity="info")
+
+@check("setting-without-effect", since="0.1", severity="info", literals=tuple(words for words, *_ in _DONE_WITHOUT))
 def setting_without_effect(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     """A setting has no effect: this version of the engine never reads it.
 
@@ -51,7 +58,7 @@ def setting_without_effect(pod: Pod, engine: Engine, logs: Logs | None) -> Itera
     dropped (`VLLM_USE_V1` after 0.11, `VLLM_ATTENTION_BACKEND` after 0.14), goes unnoticed. The same happens to arguments
     after `sh -c SCRIPT`, which become the script's own, to a positional model of
     `python -m vllm.entrypoints.openai.api_server`, and to `--config=FILE` written as one word. The server then runs, but
-    not as its author meant.
+    not as its author meant. llama-server goes on without a draft model of another vocabulary, or a control vector that it cannot read.
 
     It is a risk where another server runs than was meant: what an InferenceService lets KServe download to /mnt/models is read only
     by a server that is told so, and vLLM's own image takes its model from its arguments alone, so that
@@ -74,6 +81,7 @@ def setting_without_effect(pod: Pod, engine: Engine, logs: Logs | None) -> Itera
     found = [p for p in engine.problems if p.kind == "no-effect" and p.flag not in _ELSEWHERE]
     if not found:
         yield from _unread_storage(pod, engine)
+        yield from _done_without(engine, logs) if logs is not None else ()
         return
     cut = next((p for p in found if p.flag in engine.container.env and _CONTEXT in p.detail), None)
     line = _cuts(engine, logs) if cut is not None and logs is not None and pod.ready else None
@@ -114,6 +122,22 @@ def setting_without_effect(pod: Pod, engine: Engine, logs: Logs | None) -> Itera
         evidence=tuple(problem_evidence(pod, p) for p in shown),
         fixes=tuple(_fix(engine, p) for p in shown[:3]),
     )
+
+
+def _done_without(engine: Engine, logs: Logs) -> Iterator[Finding]:
+    """A part that llama-server was given and could not use: it serves all the same, and says so once."""
+    log = logs.current(engine.container.name) if engine.name == "llama.cpp" else None
+    for words, option, does in _DONE_WITHOUT if log and log.holds(_SERVES) else ():
+        for line in list(log.find(words))[-1:] if log else ():
+            why = line.text.partition(words)[2].strip()[:200]
+            yield Finding(
+                role="note",
+                confidence="certain",
+                summary=f"llama-server could not use what {option} names, and {does}{f': {why}' if why else ''}.",
+                evidence=(log_evidence(line),),
+                fixes=(fixes.advice(f"Correct {option}, or remove it, in {fixes.edited(engine.pod)}"),),
+            )
+            return
 
 
 def _unread_storage(pod: Pod, engine: Engine) -> Iterator[Finding]:
