@@ -196,8 +196,8 @@ class _Wording:
                 continue
             if pattern.phases and phase_at(line) not in pattern.phases:
                 continue
-            if _of_given_code(line) and not self._ends(line):
-                continue
+            if _of_given_code(line) and (self._pod.log_only or not self._ends(line)):
+                continue  # nothing says that the program ended of it
             if pattern.wordless and said_why(line, names.get("worker", "")):
                 continue
             if not pattern.near:
