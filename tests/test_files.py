@@ -417,6 +417,21 @@ def test_a_key_that_stands_twice_is_named_with_its_line(tmp_path: Path) -> None:
     assert [reason.partition(" over")[0] for reason in reasons(snapshot)] == ["a second `env`", "a second `nodeName`"]
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("kind: Pod\rspec:\r  a: 1\r  a: 2\r", 4),
+        ("kind: Pod\n" + "# far\n" * 20_000 + "spec: {" + "a: 1, " * 2_000 + "}\n", 20_002),
+    ],
+    ids=["carriage-returns", "thousands-on-a-line"],
+)
+def test_keys_that_stand_twice_in_odd_files(text: str, line: int) -> None:
+    found = next(documents.documents(text)).repeated
+
+    assert len(found) <= 5
+    assert set(found) == {("a", line)}
+
+
 @pytest.mark.parametrize("text", ["a: &a [*a]\n", "a: *nothing\n", "? [a]\n: b\n", "<<: 5\n"])
 def test_impossible_yaml_is_an_error(text: str) -> None:
     """Parsers disagree about these; here they are errors with a line."""

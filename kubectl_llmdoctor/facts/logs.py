@@ -37,6 +37,8 @@ _FENCE, _BARE, _MOST_FENCED, _MOST_FENCES = (
     200,
     5000,
 )
+#: How a program's records begin; so many lines around a block show how its own do, by so many characters.
+_LOGS, _AROUND, _ALIKE = expression(r"\d{4}-\d\d-\d\d[T ]|\[?(?:INFO|WARN|ERROR)\b"), 20, 10
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -224,20 +226,41 @@ class Log:
 
     @cached_property
     def _fenced(self) -> list[tuple[int, int]]:
-        """The blocks of code, from line to line, in texts in Markdown: what a model writes, or who asks it, and no program of itself."""
+        """The blocks of code, from line to line, in texts in Markdown: what a model writes, or who asks it, and no program of itself.
+
+        Not those of a log that came alone and has no record of a program outside: who sent it has put it in fences.
+        """
         found, opened, at = [], 0, self.text.find("```")
         for _ in range(_MOST_FENCES):
             if at < 0:
                 break
             place = bisect.bisect_right(self._starts, at)
             text = self.line(self._number(place)).text
-            if opened and place - opened <= _MOST_FENCED and _BARE.match(text):
+            if opened and place - opened <= _MOST_FENCED and _BARE.match(text) and not self._own(opened, place):
                 found.append((opened, place))
                 opened = 0
             elif _FENCE.match(text):
                 opened = place
             at = self.text.find("```", self._starts[place]) if place < len(self._starts) else -1
-        return found
+        return found if self.container or self._recorded(found) else []
+
+    def _kept(self, first: int, last: int) -> Iterator[str]:
+        """The texts of kept lines, from the first to before the last, that begin as a program's records do."""
+        places = range(max(first, 1), min(last, len(self._starts) + 1))
+        return (text for place in places if _LOGS.match(text := self.line(self._number(place)).text))
+
+    def _own(self, opened: int, place: int) -> bool:
+        """Whether a program logs between two fences as it does around them: a log that begins within a block shows its end first."""
+        if not _BARE.match(self.line(self._number(opened)).text):
+            return False
+        around = itertools.chain(self._kept(opened - _AROUND, opened), self._kept(place + 1, place + 1 + _AROUND))
+        begins = {text[:_ALIKE] for text in around}
+        return any(text[:_ALIKE] in begins for text in self._kept(opened + 1, place))
+
+    def _recorded(self, blocks: list[tuple[int, int]]) -> bool:
+        """Whether a program logs outside of the blocks."""
+        outside = itertools.pairwise([0, *itertools.chain(*blocks), len(self._starts) + 1])
+        return any(any(self._kept(last + 1, first)) for last, first in itertools.islice(outside, 0, None, 2))
 
     def _quoted(self, place: int) -> bool:
         at = bisect.bisect_right(self._fenced, (place, 0))

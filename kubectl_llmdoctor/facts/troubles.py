@@ -28,7 +28,7 @@ _SEEN_SECONDS, _GATE_SECONDS = 60, 630
 #: An init container that has failed so often and runs once more has failed as one that waits for its turn has.
 _AGAIN = 2
 #: Who has restarted so often counts as unsound for longer: until it has run for so long, and longer than between restarts before,
-#: or for so many times as long: what ended it in its first minutes has come to be there since.
+#: or for so many times as long, and as its last instance ran: what ended it in its first minutes has come to be there since.
 _OFTEN, _SETTLED_SECONDS, _MANY_TIMES = 5, 86400, 6
 
 #: The kubelet's words for a restart that a probe brought about.
@@ -178,7 +178,9 @@ def _container_troubles(pod: Pod, container: Container, now: datetime | None) ->
             yield Trouble(kind="crashed", container=container, text=_ending(ended), since=since)
     elif died and ended and container.restarts and container.role != "init":
         age = (now - since).total_seconds() if now and since else None
-        often = container.restarts >= _OFTEN and not (age and since and _settled(pod, container.restarts, since, age))
+        often = container.restarts >= _OFTEN and not (
+            age and since and _settled(pod, container.restarts, ended, since, age)
+        )
         recent = (age is None or age < _RECENT_SECONDS) and not _restarted_from_outside(pod, container, ended, since)
         if not container.status.ready or recent or often:
             yield Trouble(kind="crashed", container=container, text=_ending(ended), since=since)
@@ -195,11 +197,14 @@ def _died(pod: Pod, container: Container, ended: k8s.Terminated, since: datetime
     return since is not None and container.restarts > 0 and _killed(pod, _PROBE_KILL, container, since)
 
 
-def _settled(pod: Pod, restarts: int, since: datetime, age: float) -> bool:
+def _settled(pod: Pod, restarts: int, ended: k8s.Terminated, since: datetime, age: float) -> bool:
     """Whether it has run for a day since its last restart, and for longer than its restarts were apart before, or far longer."""
-    made = parse_time(pod.obj.metadata.creation_timestamp)
-    apart = (since - made).total_seconds() / restarts if made else None
-    return apart is not None and age >= min(max(_SETTLED_SECONDS, 2 * apart), max(_RECENT_SECONDS, _MANY_TIMES * apart))
+    made, begun = parse_time(pod.obj.metadata.creation_timestamp), parse_time(ended.started_at)
+    if made is None:
+        return False
+    apart = (since - made).total_seconds() / restarts
+    ran = (since - begun).total_seconds() if begun else apart
+    return age >= min(max(_SETTLED_SECONDS, 2 * apart), max(_RECENT_SECONDS, _MANY_TIMES * max(apart, ran)))
 
 
 def _ending(ended: k8s.Terminated) -> str:

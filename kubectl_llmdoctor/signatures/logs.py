@@ -194,8 +194,10 @@ class _Wording:
             names = captured(pattern, line)
             if names is None or not fits(pattern, self._subject, self._pod, self._container, names):
                 continue
-            if (pattern.phases and phase_at(line) not in pattern.phases) or _of_given_code(line):
+            if pattern.phases and phase_at(line) not in pattern.phases:
                 continue
+            if _of_given_code(line) and (self._pod.log_only or not self._ends(line)):
+                continue  # nothing says that the program ended of it
             if pattern.wordless and said_why(line, names.get("worker", "")):
                 continue
             if not pattern.near:

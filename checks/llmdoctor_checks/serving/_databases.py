@@ -128,7 +128,7 @@ def _went_on(pod: Pod, line: Line) -> bool:
     """Whether a program says much after a line, or anything in the first minutes of its first start."""
     after, now, since = len(line.log) - line.number, pod.cluster.now, pod.started_at
     young = now is not None and since is not None and (now - since).total_seconds() < _BEGINS
-    return after > _AFTER or (after > 0 and young and not any(c.restarts for c in pod.containers))
+    return after > _AFTER or (after > 0 and young and not any(endings(pod)))
 
 
 def _said(pod: Pod, logs: Logs) -> _Said | None:

@@ -169,7 +169,7 @@ def _in_image(image: str) -> re.Match[str] | None:
 def _proof(container: Container, path: str, text: str, logs: Logs | None, events: Events | None) -> Evidence | None:
     """What names the placeholder when the pod fails, or says that the Hub refuses the token that it is."""
     for log in logs.of(container.name) if logs else ():
-        if path.partition("[")[2].rstrip("]") in _TOKENS:
+        if _told_as_token(container, path):
             for literal in _REFUSED:
                 if (line := next(log.find(literal), None)) is not None:
                     return log_evidence(line)
@@ -182,8 +182,12 @@ def _proof(container: Container, path: str, text: str, logs: Logs | None, events
     return None
 
 
+def _told_as_token(container: Container, path: str) -> bool:
+    """Whether what stands there is given to the Hub as the token."""
+    return path.partition("[")[2].rstrip("]") in _TOKENS or any(place == path for place, *_ in _tokens(container))
+
+
 def _then(container: Container, path: str, text: str) -> str:
-    name = path.partition("[")[2].rstrip("]")
     if path == "image":
         if text.startswith("your"):
             return ", a guide's word for the reader's own: what lies there, if anything, is not what is meant"
@@ -204,7 +208,7 @@ def _then(container: Container, path: str, text: str) -> str:
         return f": the pod waits for a {'bucket' if path.endswith('.bucketName') else 'volume'} of that name"
     return (
         ": the Hub answers 401 to it, even for a public model"
-        if name in _TOKENS or re.fullmatch(_NO_TOKEN, text)
+        if _told_as_token(container, path)
         else f", which {'it' if container.role == 'init' else 'the engine'} is given as it is"
     )
 

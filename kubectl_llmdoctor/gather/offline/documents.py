@@ -27,11 +27,15 @@ MAX_EXPANDED = 1_000_000
 MAX_ERRORS = 100
 #: JSON that does not parse is tried as YAML (`{a: b}`) up to this size.
 MAX_FLOW = 4 << 20
+#: So many keys that stand twice are named of one document.
+_MOST_REPEATED = 5
 
 # Patterns are text, not compiled here: compiling them takes longer than to read a small snapshot.
 _SEPARATOR = r"(?m)^---(?=[ \t\r\n]|\Z)"
 #: A line that is more than a comment, a directive or an end mark.
 _CONTENT = r"(?m)^[ \t]*(?!\.\.\.[ \t\r]*$)[^#%\s]"
+#: What ends a line for libyaml, by which it counts them.
+_BREAK = "\r\n|[\r\n\x85\u2028\u2029]"
 _BARE_SEPARATOR = r"---[ \t]*(?:#[^\n]*)?(?:\r?\n|\Z)"
 #: What libyaml refuses to read at all.
 _CONTROL = "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]"
@@ -47,7 +51,7 @@ class Document(msgspec.Struct, kw_only=True, gc=False):
     text: str
     #: for a list, or a mapping with one of `LISTS`: the line of each item; only for YAML
     item_lines: dict[str, list[int]] = {}
-    #: keys that stand once more in the same mapping, of which the last counts, each with its line; only for YAML
+    #: keys that stand once more in the same mapping, of which the last counts, the first few with their lines; only for YAML
     repeated: list[tuple[str, int]] = []
 
 
@@ -293,8 +297,8 @@ class _Builder:
     def document(self, text: str, first_line: int) -> Document:
         """The finished document, its lines counted from the file's start."""
         lines = {key: [line + first_line for line in found] for key, found in self.item_lines.items()}
-        rows = text.split("\n") if self.repeated else []
-        repeated = [(key, _line_of_key(rows, key, line) + first_line) for key, line in self.repeated]
+        rows = re.split(_BREAK, text) if self.repeated else []
+        repeated = [(key, _line_of_key(rows, key, line) + first_line) for key, line in self.repeated[:_MOST_REPEATED]]
         return Document(value=self.root, line=first_line + self.line, text=text, item_lines=lines, repeated=repeated)
 
     def take(self, get_event: Callable[[], Any]) -> bool:

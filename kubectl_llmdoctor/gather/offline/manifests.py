@@ -23,8 +23,6 @@ _MANY = 20
 _VALUES = r"(?:^|[-_.])values(?:[-_.]|$)"
 _PATCH = r"(?m)^[ \t]*(?:- )?[\"']?\$patch[\"']?:"
 _CRD = "CustomResourceDefinition"
-#: So many keys that stand twice are named of one document.
-_SHOWN = 5
 
 
 def take(found: Found, name: str, read: list[Document]) -> None:
@@ -49,7 +47,7 @@ def _take_document(found: Found, name: str, ref: str, document: Document) -> Non
         found.miss(ref, reason)
         return
     found.understood |= listed
-    for key, line in document.repeated[:_SHOWN]:
+    for key, line in document.repeated:
         found.miss(f"{name}:{line}", f"a second `{key}` overrules the one before it: kustomize refuses the file")
     for item in items(document):
         where = f"{name}:{item.line}" if listed else ref
