@@ -135,10 +135,14 @@ def _looks_for_pods(container: Container) -> bool:
 
 
 def clients_seen(objects: Iterable[Json], pods: list[Json], logs: Iterable[LogText]) -> list[Json]:
-    """Other pods of the namespaces of these whose requests the last part of their logs names by the client's address."""
+    """Other pods of the namespaces of these whose requests the last part of their logs names by the client's address: what they
+    asked for, or that they were told to come back later.
+    """
     mine = {(namespace_of(pod), name_of(pod)) for pod in pods}
     lines = (line for log in logs if (log.namespace, log.pod) in mine for line in log.text[-_TAIL_CHARS:].splitlines())
-    seen = {address for line in lines if "POST" in line for address in re.findall(_ADDRESS, line[:2000])}
+    seen = {
+        address for line in lines if "POST" in line or '" 503' in line for address in re.findall(_ADDRESS, line[:2000])
+    }
     near = {namespace for namespace, _ in mine}
     found = {}
     for pod in objects if seen else ():
