@@ -303,10 +303,11 @@ def _errors(log: Log) -> list[str]:
 
 def _meant(one: Traceback) -> Line | None:
     """The error above an exception that refers to it, where it is no exception itself."""
-    log, raised = one.first.log, {other.last.number for other in tracebacks(one.first.log)}
+    log = one.first.log
     above = reversed([*log.lines(max(one.first.number - _ABOVE, 1), one.first.number - 1)])
     said = next((line for line in above if looks_like_error(line.text)), None)
-    return None if said is None or said.number in raised else said
+    raised = (other for other in tracebacks(log) if said and other.first.number < said.number)
+    return None if said is None or any(other.message and other.message[:200] in said.text for other in raised) else said
 
 
 def _how(one: Traceback) -> str:

@@ -393,6 +393,9 @@ _BY_WHAT_IS_LEFT = {
     ("the first half, up to within a line", "disk-full", "cuda-oom-weights"),
     # who holds the device is one of the pods that are not here
     ("other pods", "gpu-held-by-dead-pod", "extended-resource-insufficient"),
+    # that slices are missing stands on the nodes, and that those which are there are held in the pods
+    ("nodes", "mig-profile-mismatch", "autoscaler-blocked"),
+    ("other pods", "mig-profile-mismatch", "autoscaler-blocked"),
 }
 
 
