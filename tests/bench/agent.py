@@ -4,21 +4,15 @@
 time measured is whole intervals of 30 s after the first reading, so that it holds as many readings as ten minutes do,
 in proportion; nothing is extrapolated. Memory is what all processes of the agent have together: RSS counts pages
 that two of them share twice, PSS once.
-
-The processors are kept awake meanwhile by processes that yield to every other: an idle virtual processor charges its
-waking, some hundred microseconds, to whoever wakes it, and a node that serves models is not idle.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from tests.agent import nvml_scenes as scenes
@@ -57,19 +51,6 @@ def memory(one: Agent, kind: str) -> float:
         if line.startswith(f"{kind}:")
     ]
     return sum(int(row[1]) for row in rows) / 1024
-
-
-@contextlib.contextmanager
-def awake() -> Iterator[None]:
-    """No processor sleeps inside."""
-    command = ["nice", "-n", "19", sys.executable, "-c", "while True: pass"]
-    busy = [subprocess.Popen(command) for _ in os.sched_getaffinity(0)]
-    try:
-        yield
-    finally:
-        for one in busy:
-            one.kill()
-            one.wait()
 
 
 def measure(folder: Path, parts: str, seconds: int) -> tuple[float, float, float]:
@@ -111,8 +92,7 @@ def main(arguments: list[str]) -> int:
         for profile, parts in (("default", "pod-resources"), ("all", "pod-resources,processes,cgroup,kernel-log")):
             folder = Path(name) / profile
             folder.mkdir()
-            with awake():
-                rss, pss, cpu = measure(folder, parts, max(seconds // INTERVAL, 1) * INTERVAL)
+            rss, pss, cpu = measure(folder, parts, max(seconds // INTERVAL, 1) * INTERVAL)
             verdict = "ok" if rss <= MOST_MEMORY and cpu <= MOST_CPU else "TOO MUCH"
             failed += verdict != "ok"
             print(
