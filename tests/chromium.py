@@ -148,6 +148,10 @@ class Page:
             raise RuntimeError(answer["exceptionDetails"]["exception"].get("description", "exception"))
         return answer["result"].get("value")
 
+    def draw(self) -> None:
+        """Waits until the page has been drawn: before that, what is drawn only in sight has no `innerText`."""
+        self.run("new Promise(r => { requestAnimationFrame(() => requestAnimationFrame(r)); setTimeout(r, 2000); })")
+
     def press(self, key: str, code: int, text: str = "") -> None:
         """One key down and up."""
         for kind in ("keyDown", "keyUp"):

@@ -265,6 +265,7 @@ def test_without_javascript_everything_is_unfolded_and_no_control_is_dead(load: 
 
 def test_the_cause_stands_first_and_what_matters_less_is_folded(load: Any) -> None:
     page = load(AUDIT)
+    page.draw()
     first = page.run("document.querySelector('.target .row').innerText")
     assert first.startswith("Cause\n")
     assert "One request of the maximum length does not fit into the KV cache" in first
@@ -487,6 +488,7 @@ def test_everything_has_a_name_and_a_place(load: Any) -> None:
 
 def test_small_reports_show_everything_at_once(load: Any) -> None:
     page = load(report(UNDETERMINED))
+    page.draw()
     assert page.run("document.querySelectorAll('#filters').length") == 0
     assert "The cause is not determined" in page.run("document.querySelector('.target').innerText")
     assert page.run("document.querySelectorAll('.command').length") == 1
