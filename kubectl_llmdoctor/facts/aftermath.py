@@ -31,10 +31,8 @@ _LOADS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (('msg="starting runner"', 'msg="starting llama server"', 'msg="starting llama-server"'), OLLAMA_LOADED),
     (("== NVIDIA Inference Microservice", "TensorRT-LLM version: "), (READY,)),
     (("Triton Server Version",), ("Started HTTPService at",)),
-    (
-        ("Total VRAM ",),
-        ("To see the GUI go to: ",),
-    ),  # ComfyUI, which does without a node of its users that cannot be imported
+    # ComfyUI, which does without a node of its users that cannot be imported
+    (("Total VRAM ",), ("To see the GUI go to: ",)),
 )
 #: All that is looked for here, beside the marks of starts.
 LITERALS = tuple(literal for pair in _LOADS for literals in pair for literal in literals)

@@ -30,13 +30,10 @@ _FRAME_END = expression(r"╰─+╯ *")
 _RECORD = expression(r"\d{4}-\d\d-\d\d[T ]|[{╭│]|\[?(?:INFO|WARN|ERROR)|Error: ")
 #: Lines of one message at most.
 _MOST_WRAPPED = 60
-#: What begins and ends a block of code in Markdown, so many lines that such a block has at most, and so many of these that are looked at.
-_FENCE, _BARE, _MOST_FENCED, _MOST_FENCES = (
-    expression(r"\s*```[\w+.#-]{0,20}\s*$"),
-    expression(r"\s*```\s*$"),
-    200,
-    5000,
-)
+#: What begins a block of code in Markdown, and what ends one.
+_FENCE, _BARE = expression(r"\s*```[\w+.#-]{0,20}\s*$"), expression(r"\s*```\s*$")
+#: So many lines such a block has at most, and so many lines of these are looked at.
+_MOST_FENCED, _MOST_FENCES = 200, 5000
 #: How a program's records begin; so many lines around a block show how its own do, by so many characters.
 _LOGS, _AROUND, _ALIKE = expression(r"\d{4}-\d\d-\d\d[T ]|\[?(?:INFO|WARN|ERROR)\b"), 20, 10
 
