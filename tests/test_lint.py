@@ -89,6 +89,16 @@ def test_evidence_names_the_line_of_its_own_field(tmp_path: Path) -> None:
     assert tree["targets"][0]["line"] == 6
 
 
+def test_of_a_key_that_stands_twice_the_last_is_shown(tmp_path: Path) -> None:
+    at = MANIFEST.index("          args:")
+    twice = f"{MANIFEST[:at]}          args: [serve]\n{MANIFEST[at:]}"
+    (tmp_path / "a.yaml").write_text(twice)
+    tree = json.loads(run("lint", str(tmp_path), "-o", "json").stdout)
+    rows = [e for t in tree["targets"] for f in t["findings"] for e in f["evidence"] if "args[2]" in e["ref"]]
+
+    assert {twice.splitlines()[row["line"] - 1].strip() for row in rows} == {"- --tensor-parallel-size=2"}
+
+
 def test_lines_inside_a_list(tmp_path: Path) -> None:
     indented = "".join(f"  {row}\n" for row in MANIFEST.splitlines())
     listed = "apiVersion: v1\nkind: List\nitems:\n- " + indented[2:] + "- apiVersion: v1\n  kind: Pod\n"

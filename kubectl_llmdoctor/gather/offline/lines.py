@@ -99,8 +99,8 @@ def _items(node: Any) -> list[Any]:
 
 
 def _under(node: Any, key: str) -> Any:
-    """The key and the value of a mapping's entry; None where there is none."""
-    pairs = node.value if node.id == "mapping" else ()
+    """The key and the value of a mapping's entry, of several the last; None where there is none."""
+    pairs = reversed(node.value) if node.id == "mapping" else ()
     return next((pair for pair in pairs if pair[0].value == key), None)
 
 
