@@ -149,8 +149,8 @@ class Page:
         return answer["result"].get("value")
 
     def draw(self) -> None:
-        """Waits until the page has been drawn: before that, what is drawn only in sight has no `innerText`."""
-        self.run("new Promise(r => { requestAnimationFrame(() => requestAnimationFrame(r)); setTimeout(r, 2000); })")
+        """Waits until the page has been drawn: before that, what is drawn only in sight has no `innerText` and no roles."""
+        self.run("new Promise(r => { requestAnimationFrame(() => requestAnimationFrame(r)); setTimeout(r, 10000); })")
 
     def press(self, key: str, code: int, text: str = "") -> None:
         """One key down and up."""

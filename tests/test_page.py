@@ -456,6 +456,7 @@ def test_everything_has_a_name_and_a_place(load: Any) -> None:
     """What the browser hands to a screen reader."""
     page = load(AUDIT)
     page.run("document.getElementById('unfold').click()")
+    page.draw()
     page.call("Accessibility.enable")
     nodes = [n for n in page.call("Accessibility.getFullAXTree")["nodes"] if not n.get("ignored")]
     by_role: dict[str, list[str]] = {}
