@@ -215,10 +215,12 @@ class _Wording:
             return "over"
         if (survived if self._server else not_serving_yet)(line) or told_to_stop(line):
             return "over"
-        if self._overcome and ((self._server and self._just_begun()) or self._others_come()):
+        failed = self._of_a_failed_model(line)  # that the server came up then, without the model, is no sign
+        comes = (self._server and self._just_begun() and not failed) or self._others_come()
+        if self._overcome and comes:
             return "over"  # it tries again, and whom it asks may be about to start as well
         on = self._server and went_on(line)
-        if not on and not overcome(line, self._overcome):
+        if not on and (failed or not overcome(line, self._overcome)):
             return "stands"
         if self._container and self._container.running and not self._log.previous:
             return "over"
@@ -343,13 +345,15 @@ class _Wording:
 
     def _may_be_why(self, line: Line) -> bool:
         """Whether a ready server says there why a model of it failed, or why each request does."""
-        if line.number in self._failing or any(
-            first <= line.number <= last for first, last in failed_models(self._log)
-        ):
+        if line.number in self._failing or self._of_a_failed_model(line):
             return True
         if line.number >= self._unserved or _GOES_ON.search(line.text[:500]):
             return False
         return looks_like_error(line.text) or _FAILS.search(line.text[:500]) is not None
+
+    def _of_a_failed_model(self, line: Line) -> bool:
+        """Whether a server that lives on speaks there of a model that it could not load, and has not loaded since."""
+        return any(first <= line.number <= last for first, last in failed_models(self._log))
 
     def _ends(self, line: Line) -> bool:
         """Whether a line is among the last words of a program that ended with an error, or of a log of which nothing else is known."""
