@@ -15,7 +15,8 @@ _BELOW, _MESSAGE = 12, 4
 #: of a Go program's goroutines, or of a Java program's exceptions, stand below them.
 _STATEMENTS, _LINES = 6, 400
 #: What stands below or between last words and is none: frames of Java, Node.js, Go, Rust and .NET, what a shell or the runtime
-#: adds to them (npm, pnpm, yarn, git and Erlang, too), the fields of an object that Node.js prints with an error, as it is or as JSON, and blank lines.
+#: adds to them (npm, pnpm, yarn, git and Erlang, too), the fields of an object that Node.js prints with an error, as it is or as
+#: JSON, and blank lines.
 _FRAME = expression(
     r"\s*$|\s+at |\s*\.\.\. \d+ more|\s*\^+\s*$|goroutine \d|\t/"
     r"|[\w./*-]{1,200}\.\S{1,100}\((?:\{?0x|\.\.\.|\)$)|created by |stack backtrace:|\s+\d+: 0x"
@@ -30,7 +31,8 @@ _FRAME = expression(
 #: An error that says only that the program ends, or does not come up.
 _ONLY_ENDS = expression(
     r"(?i)\b(?:exit(?:s|ed|ing)?|abort(?:s|ed|ing)?|start-?up|shut(?:ting)? ?down|terminat\w{2,5}"
-    r"|(?:not|to) (?:start|init\w{0,10}|load|run))\b|\bfailed with \[\d|create the Java Virtual Machine\b|from remote repository\b"
+    r"|(?:not|to) (?:start|init\w{0,10}|load|run))\b|\binitiali[sz]ation failed\W*$|\bfailed init\w{0,10}(?: [\w.]{1,60}){0,3}$|\[lib\] backend failed"
+    r"|\bfailed with \[\d|create the Java Virtual Machine\b|from remote repository\b"
 )
 #: What only announces what stands below it, and so many lines of that.
 _HEADING, _ANNOUNCED = expression(r"\s*\w{1,20}:\s*$"), 6
