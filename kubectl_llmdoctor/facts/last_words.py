@@ -31,7 +31,8 @@ _FRAME = expression(
 #: An error that says only that the program ends, or does not come up.
 _ONLY_ENDS = expression(
     r"(?i)\b(?:exit(?:s|ed|ing)?|abort(?:s|ed|ing)?|start-?up|shut(?:ting)? ?down|terminat\w{2,5}"
-    r"|(?:not|to) (?:start|init\w{0,10}|load|run))\b|\binitiali[sz]ation failed\W*$|\bfailed init\w{0,10}(?: [\w.]{1,60}){0,3}$|\[lib\] backend failed"
+    r"|(?:not|to) (?:start|init\w{0,10}|load|run))\b"
+    r"|\binitiali[sz]ation failed\W*$|\bfailed init\w{0,10}(?: [\w.]{1,60}){0,3}$|\[lib\] backend failed"
     r"|\bfailed with \[\d|create the Java Virtual Machine\b|from remote repository\b"
 )
 #: What only announces what stands below it, and so many lines of that.
