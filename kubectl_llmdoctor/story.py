@@ -29,6 +29,10 @@ _MOST_CHANGES = 6
 
 #: So much of a long line is quoted from its beginning and from its end, and so many lines of what a line announces.
 _HEAD, _TAIL, _BELOW = 300, 200, 8
+#: How a shell prints a command before it runs it (`set -x`), and so many lines below its program may complain of it.
+_TRACED, _COMPLAINS = expression(r"\+{1,9} (?:/\S{1,200}/)?(?P<program>[a-z][\w.-]{0,40})(?: |$)"), 3
+#: How a tool of Unix complains, as one does that a script runs again and again until it has what it waits for.
+_TOOL = expression(r"[a-z][\w.-]{1,30}: [A-Za-z]")
 #: So many lines above an exception the errors stand to which it refers.
 _ABOVE = 20
 #: How an exception refers to what was said before it.
@@ -317,10 +321,23 @@ def _how(one: Traceback) -> str:
 
 def _telling(log: Log) -> list[Line]:
     """The first and the last line that look like an error, or else that refuse something, and what was said last."""
-    ends = _first_and_last(log, looks_like_error) or _first_and_last(log, _refuses)
-    said = max(last_words(log), default=None)
-    end = [] if said is None else [line for line in log.lines(said, said) if START not in line.text]
-    return [*ends, *end]
+    errors = _first_and_last(log, looks_like_error)
+    ends = errors or _complaint(log) or _first_and_last(log, _refuses)
+    said = [line for number in sorted(last_words(log)) for line in log.lines(number, number) if START not in line.text]
+    of_tools = [] if errors else [line for line in said if _TOOL.match(line.text)]
+    return [*ends, *of_tools[-1:], *said[-1:]]
+
+
+def _complaint(log: Log) -> list[Line]:
+    """What the program of a command said of itself last that a start script ran and traced."""
+    program, left, found = "", 0, list[Line]()
+    for line in log.lines():
+        if traced := _TRACED.match(line.text[:300]):
+            program, left = traced["program"], _COMPLAINS
+        elif left:
+            left -= 1
+            found = [line] if line.text.startswith(f"{program}: ") else found
+    return found
 
 
 def _refuses(text: str) -> bool:

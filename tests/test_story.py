@@ -358,6 +358,22 @@ def test_what_a_line_announces_and_the_end_of_a_long_one_are_quoted() -> None:
     assert len(_first_step(wrapped)) < 540
 
 
+def test_what_the_program_of_a_traced_command_says_is_telling() -> None:
+    log = "+ iptables -t nat -N PROXY\niptables: Chain already exists.\n+ dump\n+ iptables-save\n# Completed\n"
+
+    assert _first_step(log) == "line 2: iptables: Chain already exists."
+    assert _first_step(log.replace("iptables: Chain", "Chain")) == "line 5: # Completed"
+
+
+def test_what_a_tool_says_that_a_script_runs_again_is_telling() -> None:
+    log = "nc: bad port '//db'\nwaiting for db\n" * 3
+
+    assert _with_symptom(log).next_steps[:2] == (
+        "vllm (previous), line 5: nc: bad port '//db'",
+        "vllm (previous), line 6: waiting for db",
+    )
+
+
 def test_what_an_exception_refers_to_stands_before_it() -> None:
     log = (
         "E0602 08:00:00.184481 41 dnn.cc:456] Loaded 9.1, compiled with 9.8\n"

@@ -15,7 +15,8 @@ _BELOW, _MESSAGE = 12, 4
 #: of a Go program's goroutines, or of a Java program's exceptions, stand below them.
 _STATEMENTS, _LINES = 6, 400
 #: What stands below or between last words and is none: frames of Java, Node.js, Go, Rust and .NET, what a shell or the runtime
-#: adds to them (npm, pnpm and yarn, too), the fields of an object that Node.js prints with an error, as it is or as JSON, and blank lines.
+#: adds to them (npm, pnpm, yarn, git and Erlang, too), the fields of an object that Node.js prints with an error, as it is or as
+#: JSON, and blank lines.
 _FRAME = expression(
     r"\s*$|\s+at |\s*\.\.\. \d+ more|\s*\^+\s*$|goroutine \d|\t/"
     r"|[\w./*-]{1,200}\.\S{1,100}\((?:\{?0x|\.\.\.|\)$)|created by |stack backtrace:|\s+\d+: 0x"
@@ -25,12 +26,17 @@ _FRAME = expression(
     r"|\s{2,}\"(?!(?:err(?:or)?|message|msg|why|reason|cause)\")[\w$.-]{1,60}\": |\s{2,}\"[^\"]{0,200}\",?\s*$|\s*[{\[]\s*$"
     r"|\s*ELIFECYCLE\b|error Command failed with exit code |info Visit http"
     r"|You can inspect what was checked out with 'git |and retry (?:the checkout )?with 'git |- /\S{1,300}\.[cm]?js$"
+    r"|Crash dump (?:is being|was) written to: |Please make sure you have the correct access rights$|and the repository exists\.$"
 )
 #: An error that says only that the program ends, or does not come up.
 _ONLY_ENDS = expression(
     r"(?i)\b(?:exit(?:s|ed|ing)?|abort(?:s|ed|ing)?|start-?up|shut(?:ting)? ?down|terminat\w{2,5}"
     r"|(?:not|to) (?:start|init\w{0,10}|load|run))\b"
+    r"|\binitiali[sz]ation failed\W*$|\bfailed init\w{0,10}(?: [\w.]{1,60}){0,3}$|\[lib\] backend failed"
+    r"|\bfailed with \[\d|create the Java Virtual Machine\b|from remote repository\b"
 )
+#: What only announces what stands below it, and so many lines of that.
+_HEADING, _ANNOUNCED = expression(r"\s*\w{1,20}:\s*$"), 6
 
 
 def last_words(log: Log) -> frozenset[int]:
@@ -46,7 +52,15 @@ def contradicted(line: Line, repeats: Callable[[Line], bool] = lambda _: False) 
     after = line.log.lines(line.number + 1)
     last = last_words(line.log)
     others = (x for x in after if x.number in last and looks_like_error(x.text) and not repeats(x))
-    return any(not _ONLY_ENDS.search(x.text[:500]) for x in others)
+    return any(not _ONLY_ENDS.search(x.text[:500]) and not _only_announces(x, line) for x in others)
+
+
+def _only_announces(other: Line, line: Line) -> bool:
+    """Whether an error has only a colon at its end, and below it the line again, or a heading nothing."""
+    if not other.text.rstrip().endswith(":"):
+        return False
+    below = [x.text.strip() for x in other.log.lines(other.number + 1, other.number + _ANNOUNCED)]
+    return line.text.strip() in below or (_HEADING.match(other.text[:100]) is not None and not any(below[:1]))
 
 
 def is_frame(text: str) -> bool:

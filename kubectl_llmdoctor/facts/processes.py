@@ -60,6 +60,7 @@ _LINKS = (
 _BEGINS = expression(
     r"(\(?\w+ pid=\d+\) )?(\w+\.)*\w*(Error|Exception|Interrupt|Exit|Timeout)\b.*: "
     r"|panic: |Unhandled exception\. |Exception in thread |fatal: |fatal error: |# (?:Check failed: |Fatal (?!error in ))"
+    r"|\{?\"?Kernel pid terminated|Runtime terminating during boot|init terminating in "
     r"|[EF]\d{4} \d\d:\d\d:|\d+\.\d\d\.\d{3}\.\d{3} E |/\S{1,300}\.(?:cpp|cuh?|c|h):\d+: "
 )
 #: What marks it elsewhere, and words without which no line has such a mark: most lines of a long log have none of them.

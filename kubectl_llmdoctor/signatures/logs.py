@@ -65,8 +65,8 @@ _SILENT = frozenset({"triton", "tensorrt-llm"})
 _MANY_ANSWERS = 10
 #: What is no more than the end of a program that a server refused, and so many lines of notes after its exception.
 _ENDS, _NOTES = ("crash-loop", "not-ready", "pod-failed", "rollout-stuck"), 4
-#: Exit codes from here on tell of a signal: somebody ended the program.
-_BY_SIGNAL = 128
+#: Exit codes that tell of a signal: somebody ended the program. git ends itself with 128, what Go's klog calls fatal with 255.
+_BY_SIGNAL = range(129, 193)
 #: How a program says that something failed, whatever its level is called.
 _FAILS = expression(r"(?i)\b(?:fail(?:s|ed|ure)?|fatal|exception)\b|\[E \d{6}")
 #: By this a line says of itself that the program goes on, or that it is of a request: neither ends a program.
@@ -382,8 +382,10 @@ class _Wording:
 
     def _has_ended(self) -> bool:
         """Whether the last instance of the container ended with an error, and by itself."""
-        codes = [e.code for e in endings(self._pod) if self._container and e.container.name == self._container.name]
-        return any(0 < code < _BY_SIGNAL or code == _ABORTED for code in codes)
+        own = [e for e in endings(self._pod) if self._container and e.container.name == self._container.name]
+        # of one that ended with its node the runtime does not know how, and says 255
+        codes = [e.code for e in own if e.terminated.reason != "Unknown"]
+        return any(code and (code not in _BY_SIGNAL or code == _ABORTED) for code in codes)
 
     def _ended_with(self, line: Line) -> bool:
         """Whether a program that asks a server ended of its refusal: it is the exception with which the log ends."""
