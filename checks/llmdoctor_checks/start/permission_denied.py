@@ -43,8 +43,9 @@ def permission_denied(pod: Pod, engine: Engine) -> Iterator[Finding]:
     mounted over a place that the start must write: the hub's cache of a model that is downloaded, a directory for
     temporary files (vLLM, SGLang), Ollama's `~/.ollama`, where it keeps its key. So it is where `runAsNonRoot` stands without
     `runAsUser` over an image that runs as root, which the kubelet does not start (OpenShift gives each pod a user: nothing
-    is said of manifests for it), and where a script that ends at the first error installs packages as another user than root
-    (with pip: in an image of Python's own, where that user has no home to install them into).
+    is said of manifests for it, nor where HOME lies in a volume, as such a user needs it), and where a script that ends at
+    the first error installs packages as another user than root (with pip: in an image of Python's own, where that user has no
+    home to install them into).
 
     ## Fix
 
@@ -121,7 +122,7 @@ def _as_other_user(container: Container) -> Finding | None:
             evidence=(pod_evidence(container, path, quoted(line)), evidence),
             fixes=(fixes.advice(f"Take an image that has the packages, in {fixes.edited(container.pod)}"),),
         )
-    if field == _NON_ROOT and root_image(container) and not _on_openshift(container.pod):
+    if field == _NON_ROOT and root_image(container) and not _gets_a_user(container):
         return Finding(
             role="risk",
             severity="critical",
@@ -163,10 +164,14 @@ def _pip_installs(container: Container) -> tuple[str, str, str] | None:
     return fails_at(container, PIP)
 
 
-def _on_openshift(pod: Pod) -> bool:
-    """Whether the manifests are for OpenShift, which gives each pod a user of its own."""
+def _gets_a_user(container: Container) -> bool:
+    """Whether the manifests are for OpenShift, which gives each pod a user: only one without a home needs HOME in a volume."""
+    pod = container.pod
     marks = (pod.namespace, *pod.labels, *pod.annotations)
-    return bool(_OF_OPENSHIFT.intersection(pod.cluster.kinds())) or any("openshift" in str(mark) for mark in marks)
+    if _OF_OPENSHIFT.intersection(pod.cluster.kinds()) or any("openshift" in str(mark) for mark in marks):
+        return True
+    homes = ((c, _of_env(c, "HOME")) for c in pod.containers)
+    return any(home.startswith("/") and c.mount_over(home) for c, home in homes)
 
 
 def _places(engine: Engine) -> dict[str, str]:
