@@ -23,7 +23,7 @@ _INSIDE = ("internal", "intranet", "private", "inner", "disabled")
 _AWS_CLASSES = ("service.k8s.aws/nlb", "eks.amazonaws.com/nlb")
 
 #: By which MetalLB, kube-vip and Cilium are asked for the addresses of a load balancer.
-_ADDRESSES = r"^(?:metallb\.(?:universe\.tf|io)/loadbalancerips|kube-vip\.io/loadbalancerips|(?:io\.cilium/lb-ipam|lbipam\.cilium\.io/)-?ips)$"
+_ADDRESSES = r"^(?:(?:metallb\.universe\.tf|metallb\.io|kube-vip\.io)/loadbalancerips|io\.cilium/lb-ipam-ips|lbipam\.cilium\.io/ips)$"
 
 #: Words in the annotations of an Ingress or route that put a login, a certificate or a list of addresses in front.
 _GUARDS = (
