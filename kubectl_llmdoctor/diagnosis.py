@@ -265,10 +265,24 @@ def _merge(found: list[tuple[Check, Finding]]) -> list[tuple[Check, Finding]]:
         merged[check.id] = (
             check,
             msgspec.structs.replace(
-                first, evidence=tuple(evidence.values())[:_MOST_EVIDENCE], pods=tuple(pods), explains=tuple(explains)
+                first,
+                evidence=tuple(evidence.values())[:_MOST_EVIDENCE],
+                pods=tuple(pods),
+                explains=tuple(explains),
+                fixes=(*first.fixes, *_elsewhere(first, finding)),
             ),
         )
     return list(merged.values())
+
+
+def _elsewhere(first: Finding, other: Finding) -> Iterator[doc.Fix]:
+    """What mends the same in another place of the same object: in the pods of workers as in those of leaders."""
+    patches = [fix.patch for fix in first.fixes if fix.patch]
+    targets = {patch.target for patch in patches}
+    places = {operation["path"] for patch in patches for operation in patch.body}
+    for fix in other.fixes if other.role == first.role else ():
+        if fix.patch and fix.patch.target in targets and places.isdisjoint(op["path"] for op in fix.patch.body):
+            yield fix
 
 
 def _strength(check: Check, finding: Finding) -> tuple[int, int, float, str, str]:

@@ -71,7 +71,7 @@ _BESIDE = frozenset([
     "adapter", "agent", "downloader", "requester", "test", "tests", "client", "dashboard", "plugin", "initializer",
     "loader", "launcher-populator", "storage", "queue", "activator", "endpoint", "picker", "envoy", "litellm", "ray",
     "metrics", "monitor", "manager", "webhook", "autoscaler", "frontend", "builder", "devcontainer", "docs",
-    "cache-server",
+    "cache-server", "scripts",
 ])  # fmt: skip
 
 # What `local-ai` does instead of serving; without any of them it serves.

@@ -541,7 +541,7 @@ class Parser:
                 f"{taken} and {shown} is refused"
             )
             self.problem("duplicate-serve", "serve", [first], detail, True)
-        implied_model = "model" in self.settings and self.form == "serve"
+        implied_model = "model" in self.settings and self.form in ("serve", "")
         free = self.dialect.positional(self.form)
         slots = 0 if implied_model else 1 if free else 0
         for word, before in words:
@@ -610,11 +610,12 @@ class Parser:
             detail = "a backslash with a blank behind it does not continue the line: the command ends there"
             self.problem("script", "\\", [word], detail, self.dialect.positional(self.form) is not None)
             return
-        if "model" in self.settings and self.settings["model"].flag == "--model" and self.form == "serve":
+        if "model" in self.settings and self.settings["model"].flag == "--model" and self.form in ("serve", ""):
             other = self.settings["model"]
             if other.text.startswith(("--model", "-")):
                 detail = f"the model is given twice, as `{word.shown}` and as `{other.text}`: {self.dialect.named} refuses it"
-                self.problem("conflict", "--model", [word], detail, True)
+                # the entry point of older images ignores the second one from 0.10.0 on
+                self.problem("conflict", "--model", [word], detail, self.form == "serve")
                 return
         if self.form == "api_server" and "model" not in self.settings:
             detail = "this entry point takes no positional model, only --model"
@@ -690,7 +691,8 @@ def read(start: Start) -> Engine:
         parser.problem("duplicate-serve", start.repeated[0].text, start.repeated, detail, True)
     # a plugin of vLLM's may bring a parser, and so may a build of somebody's own
     plain = "VLLM_PLUGINS" not in start.env and "vllm-openai" in split_image(start.launch.image)[0]
-    _rules(parser, form, plain)
+    built = not re.fullmatch(_RELEASE, split_image(start.launch.image)[1])
+    _rules(parser, form, plain, built)
     settings = dict(parser.settings)
     problems = [*parser.problems, *_variables(start, settings, version)]
     if parser.known and "model" not in settings and "model" not in parser.unresolved:
@@ -739,8 +741,15 @@ def _image_arguments(start: Start) -> list[Word]:
     return out
 
 
-def _rules(parser: Parser, form: str, plain: bool) -> None:
-    """What the parser's own checks refuse beyond single options; `plain` where nothing but vLLM's own code is in the image."""
+#: The tag of a release, for whatever processor, system and CUDA; others are builds of somebody's own, who may have changed it.
+_RELEASE = r"v?\d+\.\d+\.\d+(?:\.?(?:post|rc)\d+)*(?:-(?:x86_64|aarch64|arm64|amd64|cu\d+|ubuntu[\d.]+))*|"
+
+
+def _rules(parser: Parser, form: str, plain: bool, built: bool) -> None:
+    """What the parser's own checks refuse beyond single options; `plain` where nothing but vLLM's own code is in the image.
+
+    It may be `built` by somebody of a state between releases.
+    """
     settings, known = parser.settings, parser.dialect
     model = settings.get("model")
     written = model is not None and model.source == "flag" and model.text.startswith("--model")
@@ -750,7 +759,7 @@ def _rules(parser: Parser, form: str, plain: bool) -> None:
         if known.high <= SAMPLES.index("0.8.0") or (separate and known.high <= SAMPLES.index("0.11.0")):
             detail = f"`vllm serve` of {parser.dialect.named} takes the model as its first argument and refuses --model"
             word = Word("", model.text, model.path)
-            parser.problem("conflict", "--model", [word], detail, True)
+            parser.problem("conflict", "--model", [word], detail, not built)
     choice = settings.get("enable_auto_tool_choice")
     if choice is not None and choice.value is True and "tool_call_parser" not in settings:
         detail = "--enable-auto-tool-choice requires --tool-call-parser"

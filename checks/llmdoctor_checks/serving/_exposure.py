@@ -8,6 +8,7 @@ unless told otherwise; the in-tree provider and all other clouds make public one
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +21,9 @@ _INSIDE = ("internal", "intranet", "private", "inner", "disabled")
 
 #: Classes of load balancers that are internal unless the annotation says `internet-facing`.
 _AWS_CLASSES = ("service.k8s.aws/nlb", "eks.amazonaws.com/nlb")
+
+#: By which MetalLB, kube-vip and Cilium are asked for the addresses of a load balancer.
+_ADDRESSES = r"^(?:(?:metallb\.universe\.tf|metallb\.io|kube-vip\.io)/loadbalancerips|io\.cilium/lb-ipam-ips|lbipam\.cilium\.io/ips)$"
 
 #: Words in the annotations of an Ingress or route that put a login, a certificate or a list of addresses in front.
 _GUARDS = (
@@ -144,7 +148,8 @@ def _internal(item: Item) -> bool:
     given = dig(raw, "status.loadBalancer.ingress")
     addresses = [str(one.get("ip") or "") for one in given if isinstance(one, dict)] if isinstance(given, list) else []
     addresses = addresses or [str(dig(raw, "spec.loadBalancerIP") or "")]
-    return all(map(_private, addresses))
+    asked = [value for key, value in annotations.items() if re.search(_ADDRESSES, key)]
+    return all(map(_private, addresses)) or bool(asked and all(_private(a.strip()) for a in asked[0].split(",")))
 
 
 def _private(address: str) -> bool:

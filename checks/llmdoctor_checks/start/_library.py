@@ -41,7 +41,15 @@ _LATEST = {
 #: Bytes for a parameter that a tag names, at the least: the library's are of 4 bits, with the scales of their blocks 4.5, unless
 #: they say otherwise, and one of "7b" has 6.7 billions and more.
 _BYTES = 0.53
-_OTHER_BITS = ((r"[-_]i?q[123]", 0.25), (r"[-_]q[5-8]", 0.6), (r"fp16|bf16|f16", 2.0))
+_OTHER_BITS = (
+    (r"[-_]iq", 0.18),
+    (r"[-_]q[12]", 0.31),
+    (r"[-_]q3", 0.4),
+    (r"[-_]q5", 0.65),
+    (r"[-_]q6", 0.78),
+    (r"[-_]q8", 1.0),
+    (r"fp16|bf16|f16", 1.9),
+)
 
 
 class Pulled(msgspec.Struct, frozen=True):

@@ -258,11 +258,16 @@ def _joins_nobody(pod: Pod, engine: Engine) -> bool:
     one of its own pod. What a shell's script or the entrypoint of an image of one's own does first is not known.
     """
     kind = pod.template_of.kind if pod.template_of else ""
+    if kind != "LeaderWorkerSet" or engine.explicit("nnodes") or "nnodes" in engine.found.unresolved:
+        return False
+    return _starts_alone(pod, engine)
+
+
+def _starts_alone(pod: Pod, engine: Engine) -> bool:
+    """Whether its engine surely starts with nothing before it, such as the Ray of a cluster."""
     container = engine.container
     command = [str(word) for word in container.spec.command]
-    if kind != "LeaderWorkerSet" or engine.name not in _NODES_BY_FLAG or not engine.found.argv_known:
-        return False
-    if engine.explicit("nnodes") or "nnodes" in engine.found.unresolved:
+    if engine.name not in _NODES_BY_FLAG or not engine.found.argv_known:
         return False
     if not (command or engine.own_image) or (command and re.search(r"(?:^|/)(?:ba|da|z)?sh$", command[0])):
         return False
@@ -499,7 +504,9 @@ def _grouped(pod: Pod, engine: Engine, subject: Subject) -> bool:
     if any("ray start" in word for word in engine.container.spec.argv):
         return True
     nodes = engine.value("nnodes", 1)
-    if nodes != 1 or engine.value("distributed_executor_backend") == "ray" or engine.explicit("headless"):
+    if nodes != 1 or engine.explicit("headless"):
+        return True
+    if engine.value("distributed_executor_backend") == "ray" and not _starts_alone(pod, engine):
         return True
     return any(engine.explicit(n) for n in ("data_parallel_address", "data_parallel_size_local", "data_parallel_rank"))
 

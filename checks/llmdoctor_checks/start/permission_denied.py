@@ -42,9 +42,10 @@ def permission_denied(pod: Pod, engine: Engine) -> Iterator[Finding]:
     In a manifest it is a risk where the root file system is read-only, the image is the engine's own, and no volume is
     mounted over a place that the start must write: the hub's cache of a model that is downloaded, a directory for
     temporary files (vLLM, SGLang), Ollama's `~/.ollama`, where it keeps its key. So it is where `runAsNonRoot` stands without
-    `runAsUser` over an image that runs as root, which the kubelet does not start (OpenShift gives each pod a user: nothing
-    is said of manifests for it), and where a script that ends at the first error installs packages as another user than root
-    (with pip: in an image of Python's own, where that user has no home to install them into).
+    `runAsUser` over an image that runs as root, which the kubelet does not start, and where a script that ends at the first
+    error installs packages as another user than root (with pip: in an image of Python's own, where that user has no home to
+    install them into). OpenShift gives each pod a user: nothing is said of manifests for it, and it is a note where they are
+    written as it wants them (all capabilities dropped, or HOME in a volume).
 
     ## Fix
 
@@ -122,11 +123,13 @@ def _as_other_user(container: Container) -> Finding | None:
             fixes=(fixes.advice(f"Take an image that has the packages, in {fixes.edited(container.pod)}"),),
         )
     if field == _NON_ROOT and root_image(container) and not _on_openshift(container.pod):
+        given = _as_openshift_wants(container)
         return Finding(
-            role="risk",
-            severity="critical",
+            role="note" if given else "risk",
+            severity="info" if given else "critical",
+            confidence="possible" if given else "likely",
             summary=f"{container.name} must not run as root, its image {container.spec.image} does, and nothing names another user: "
-            "the kubelet does not start it.",
+            f"the kubelet does not start it{', unless the cluster gives it a user, as OpenShift does' if given else ''}.",
             evidence=(evidence, pod_evidence(container, "image", container.spec.image)),
             fixes=(
                 fixes.advice(
@@ -167,6 +170,13 @@ def _on_openshift(pod: Pod) -> bool:
     """Whether the manifests are for OpenShift, which gives each pod a user of its own."""
     marks = (pod.namespace, *pod.labels, *pod.annotations)
     return bool(_OF_OPENSHIFT.intersection(pod.cluster.kinds())) or any("openshift" in str(mark) for mark in marks)
+
+
+def _as_openshift_wants(container: Container) -> bool:
+    """Whether what its restricted policy asks for is there but a user, or HOME is in a volume, as a user without a home needs it."""
+    homes = ((c, _of_env(c, "HOME")) for c in container.pod.containers)
+    given = any(home.startswith("/") and c.mount_over(home) for c, home in homes)
+    return given or "ALL" in container.spec.security_context.capabilities.get("drop", ())
 
 
 def _places(engine: Engine) -> dict[str, str]:
