@@ -64,7 +64,7 @@ def gpu_throttled(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
             ),
             *by_others(hardware, "gpu-throttled"),
         ),
-        explains=("head-of-line-blocking", "gateway-timeout", "probe-timeout-under-load"),
+        explains=("head-of-line-blocking", "gateway-timeout", "probe-timeout-under-load", "queue-growing"),
         fixes=tuple(_fixes(hardware, slow)),
     )
 
@@ -99,7 +99,7 @@ def _by_others(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         summary=f"The node {hardware.node} is marked for a GPU{' of this pod' if sure else ''} that is held back for heat or power "
         f"({said[0][0].type}).",
         evidence=by_others(hardware, "gpu-throttled"),
-        explains=("head-of-line-blocking", "gateway-timeout", "probe-timeout-under-load"),
+        explains=("head-of-line-blocking", "gateway-timeout", "probe-timeout-under-load", "queue-growing"),
         fixes=(looked_at(hardware, f"Look at cooling and power of {hardware.node}"),),
     )
 

@@ -148,7 +148,7 @@ def cpu_starved(
     - https://docs.vllm.ai/en/latest/configuration/optimization/
     - https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/#how-pods-with-resource-limits-are-run
     """
-    measured = _by_quota(pod, engine, metrics, hardware, logs) or _by_waiting(pod, engine, metrics, hardware)
+    measured = _by_quota(pod, engine, metrics, hardware, logs) or _by_waiting(pod, engine, metrics, hardware, logs)
     if measured is not None:
         yield measured
         return
@@ -373,8 +373,10 @@ def _computes_there(pod: Pod, engine: Engine, throttled: float) -> bool:
     return pod.ready and throttled > _MOSTLY and not engine.container.accelerators and not pod.lent
 
 
-def _by_waiting(pod: Pod, engine: Engine, metrics: Metrics | None, hardware: Hardware | None) -> Finding | None:
-    """It has no limit, and its tasks wait for cores that others use."""
+def _by_waiting(
+    pod: Pod, engine: Engine, metrics: Metrics | None, hardware: Hardware | None, logs: Logs | None
+) -> Finding | None:
+    """It has no limit, and its tasks wait for cores that others use; a cause where its GPUs wait for that."""
     container = engine.container
     limit, request = container.limit("cpu"), container.request("cpu")
     if limit is not None:
@@ -386,11 +388,17 @@ def _by_waiting(pod: Pod, engine: Engine, metrics: Metrics | None, hardware: Har
     beyond = _beyond(container, metrics) if metrics and request else None
     asks = f"requests {say_cores(request)}" if request else "requests none"
     takes = f"takes {beyond.mean:.1f} cores and " if beyond else ""
+    starves = _gpus_wait(engine, hardware, logs, share / 100) if hardware and logs and pod.ready else None
     return Finding(
-        role="risk",
+        role="cause" if starves else "risk",
         summary=f"Some task of container {container.name} waited for a CPU in {share:.3g}% of the last five minutes, and it has "
-        f"no CPU limit: others use the cores of {pod.spec.node_name}; it {takes}{asks}.",
-        evidence=(evidence, *((_cores(beyond),) if beyond else ()), *_spec(container)),
+        f"no CPU limit: others use the cores of {pod.spec.node_name}; it {takes}{asks}{f', and {starves[0]}' if starves else ''}.",
+        evidence=(
+            evidence,
+            *((_cores(beyond),) if beyond else ()),
+            *(starves[1] if starves else ()),
+            *_spec(container),
+        ),
         fixes=_request(container, beyond, limit) if beyond else _fixes(container, engine, request),
     )
 

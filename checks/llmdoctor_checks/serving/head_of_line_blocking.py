@@ -98,7 +98,8 @@ def head_of_line_blocking(
     every stream gets one token in that time. vLLM's statements show it: the prompt throughput is high, or there is none and a
     burst follows when the prompt gets its first token, and the running requests get a fraction of what they get at other times,
     though none waits. Where requests do wait, though the cache has room, and few with tens of thousands of tokens each run, prompts take
-    every step. SGLang begins waiting prompts before it goes on with what runs: under a stream of new ones hundreds of
+    every step; where the streams stand still again and again while the cache fills and a queue builds up, one long prompt is read each
+    time. SGLang begins waiting prompts before it goes on with what runs: under a stream of new ones hundreds of
     requests get next to nothing, and its log has many batches of prompts for each of generation. With `--chunked-prefill-size -1`
     one long prompt is one batch, and nothing is stated before it is over. llama-server computes `--batch-size` tokens of a prompt
     in one go for all slots; its timings show how long another slot's answer took meanwhile.
@@ -369,7 +370,9 @@ def _queued_behind_prompts(pod: Pod, engine: Engine, said: list[Load]) -> Findin
         run, counted = [said[n] for n in places], said[places[0] : places[-1] + 2]
         tokens = sum((b.read or 0.0) * (seconds_between(a.line, b.line) or 0) for a, b in itertools.pairwise(counted))
         each = tokens / max(run[-1].running - run[0].running, 1)
-        if still and len(run) >= _IN_A_ROW and run[-1].waiting > run[0].waiting and each >= _LONG_TOKENS:
+        # one that computes nothing at all fills no cache meanwhile
+        reads = run[-1].cache > run[0].cache and run[-1].waiting > run[0].waiting
+        if still and len(run) >= _IN_A_ROW and reads and each >= _LONG_TOKENS:
             held.append((run, each))
     if len(held) < 2:
         return None

@@ -67,6 +67,9 @@ _NO_BURST_SECONDS = 110
 #: it was answered, of which the last waits so many times as long as the first took, and for so long, at least.
 _ONE_AT_A_TIME, _CHAIN, _TIMES, _WAITS_SECONDS = "OLLAMA_NUM_PARALLEL:1 ", 4, 3, 60
 
+#: So many requests say how long they wait; a cache so full all the time has no room for the next one.
+_ENOUGH_REQUESTS, _FULL = 100, 0.9
+
 #: What an endpoint picker drops for want of room.
 _SHEDS = r"inference (?:gateway|error): \w{1,60} - (?:system saturated, sheddable|request timed out in queue: |.{0,200}queue at capacity)"
 
@@ -94,7 +97,9 @@ def queue_growing(
     It is judged by the engine's metrics over ten minutes and more, or by what it prints of itself; a burst, a pod that has
     just started and a batch that is being worked off are none. How many replicas it takes follows from Little's law: the
     requests that arrive in a second, times the seconds that each is in service, divided by how many one replica has in
-    service at once. A second replica does not help where the load is not spread: then one has a queue and the other none.
+    service at once. Where no gauge says how many wait, how long they waited does (TensorRT-LLM's histogram, what Text Generation
+    Inference prints of each request); an endpoint picker that drops requests says it, too. A second replica does not help
+    where the load is not spread: then one replica, or one of a server's data parallel engines, has a queue and the other none.
 
     ## Fix
 
@@ -122,6 +127,7 @@ def queue_growing(
         yield from found
     elif metrics is not None:
         yield from _at_once(pod, engine, metrics)
+        yield from _by_times(pod, engine, metrics)
     elif logs is None and pod.exists:
         yield Abstain(reason="no log and no metrics of its load over ten minutes were read")
 
@@ -306,6 +312,30 @@ def _refuses(pod: Pod, engine: Engine, logs: Logs, said: list[Said]) -> Finding 
         ),
         explains=("http-5xx",),
         order=last.line.order,
+    )
+
+
+def _by_times(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
+    """How long requests waited, where how many do is not exported (TensorRT-LLM before 1.3)."""
+    waited, cache = metrics.histogram("queue_time"), metrics.cache
+    if metrics.span("waiting") is not None or waited is None or waited.lifetime or waited.observed < _ENOUGH_REQUESTS:
+        return
+    median, recent = waited.quantile(0.5), cache.tail(SUSTAINED_SECONDS) if cache else None
+    # what waited an hour ago may be long served: a full cache tells that they wait now
+    if median < _LONG_WAIT or recent is None or recent.seconds < SUSTAINED_SECONDS * 0.9 or min(recent.values) < _FULL:
+        return
+    yield Finding(
+        role="cause",
+        confidence="possible",  # a batch that is handed in at once waits for itself
+        summary=f"Half of the last {waited.observed:.0f} requests of {engine.container.name} waited for {say_seconds(median)} or longer "
+        f"before it began with them, and its KV cache is {recent.last:.0%} full.",
+        evidence=(waited.evidence(f"median {median:.3g} s"), recent.evidence(lambda n: f"{n:.0%}")),
+        fixes=(
+            fixes.advice(
+                f"Add replicas of {fixes.edited(pod)}, and let clients cap max_tokens, for which room is kept from the beginning; "
+                "then scale on how long requests wait"
+            ),
+        ),
     )
 
 

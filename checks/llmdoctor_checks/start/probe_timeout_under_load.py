@@ -123,6 +123,7 @@ def probe_timeout_under_load(
 
     A readiness probe with as little time takes the busy replica out of its Service. Its requests go to the others, which
     become busier in turn; where it is the only one, or all are as busy, nobody serves although all of them work.
+    When it answers again it is ready as if nothing had been: the events, and since when it is ready, tell of it.
 
     Ray Serve has a health check of its own: its controller asks each replica, and ends one that does not answer several times in a row
     (`health_check_timeout_s`). One that is flooded with requests does not come to answer.
@@ -395,7 +396,10 @@ def _flaps(pod: Pod, engine: Engine, events: Events, logs: Logs) -> Finding | No
     failed = [event for kind, event in failures(container, events) if kind == "readiness" and _in(event, started)]
     slow = [event for event in failed if _no_answer(event) and event.last is not None and event.last <= since]
     times, said = sum(event.count for event in slow), last_load(container, logs)
-    if times < _OFTEN or slow[-1] is not failed[-1] or not said or not said[-1].running or not works(pod, said):
+    last = slow[-1].last if slow else None
+    if times < _OFTEN or slow[-1] is not failed[-1] or last is None or (since - last).total_seconds() > _RECENT_SECONDS:
+        return None
+    if not said or not said[-1].running or not works(pod, said):
         return None
     return Finding(
         role="cause",
