@@ -70,6 +70,9 @@ _ONE_AT_A_TIME, _CHAIN, _TIMES, _WAITS_SECONDS = "OLLAMA_NUM_PARALLEL:1 ", 4, 3,
 #: So many requests say how long they wait; a cache so full all the time has no room for the next one.
 _ENOUGH_REQUESTS, _FULL = 100, 0.9
 
+#: Where no more of the cache is taken it is no matter of room.
+_ROOM = 0.5
+
 #: What an endpoint picker drops for want of room.
 _SHEDS = r"inference (?:gateway|error): \w{1,60} - (?:system saturated, sheddable|request timed out in queue: |.{0,200}queue at capacity)"
 
@@ -168,6 +171,9 @@ def _fix(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, metrics: 
             f"Let {engine.container.name} run {2 * limit} requests at once: its KV cache is {share:.0%} full at {limit}"
         )
         return fixes.set_flag(engine, "max_num_seqs", flag, str(2 * limit), summary)
+    if (adapters := _adapters(engine, load)) is not None:
+        summary = f"Let requests of {2 * adapters} adapters be in a batch instead of {adapters}: those of the others wait their turn"
+        return fixes.set_flag(engine, "max_loras", "--max-loras", str(2 * adapters), summary)
     need, workload = need_of(metrics, load), subject.workload
     takes = _start_of(pod, engine)
     soon = f". A new one takes {say_seconds(takes)} to be ready, as this one did" if takes else ""
@@ -181,6 +187,15 @@ def _fix(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, metrics: 
     operation = "replace" if dig(workload.raw, "spec.replicas") is not None else "add"
     value = {"op": operation, "path": "/spec/replicas", "value": need.replicas}
     return fixes.patch_object(workload.item, summary, [value])
+
+
+def _adapters(engine: Engine, load: Load) -> int | None:
+    """How many adapters vLLM takes into a batch, where requests wait though the cache has room and few run."""
+    adapters, limit, cache = engine.value("max_loras", 1), engine.value("max_num_seqs"), load.recent.cache
+    if engine.name != "vllm" or not engine.value("enable_lora") or not isinstance(adapters, int) or cache is None:
+        return None
+    few = load.recent.running.mean < (limit if isinstance(limit, int) else 128) / 4
+    return adapters if few and max(cache.values) < _ROOM else None
 
 
 def _start_of(pod: Pod, engine: Engine) -> float | None:
