@@ -99,17 +99,18 @@ def last_load(container: Container, logs: Logs, most: int = RECENT) -> list[Load
     return list(max(found.values(), key=lambda said: (said[-1].waiting, said[-1].running), default=()))
 
 
-def idle_engines(container: Container, logs: Logs, busy: list[Load]) -> list[str]:
+def idle_engines(container: Container, logs: Logs, busy: list[Load], taken: float | None = None) -> list[str]:
     """Engines of the same server that had nothing to do all the while that another was as busy as these statements say.
 
-    One that computes nothing prints nothing, or zeros.
+    One that computes nothing prints nothing, or zeros. With a share of the cache also those that had no queue, and took no more of it.
     """
     log, first = logs.current(container.name), busy[0].line.number
     known, at_work = set[str](), {_whose(busy[-1].line)}
     for line in log.find("Running: ") if log else ():
         if (said := re.search(_VLLM, line.text)) is not None:
             known.add(_whose(line))
-            if line.number >= first and (said[3], said[4]) != ("0", "0"):
+            free = (said[3], said[4]) == ("0", "0") or (taken and said[4] == "0" and float(said[5]) <= 100 * taken)
+            if line.number >= first and not free:
                 at_work.add(_whose(line))
     return sorted(known - at_work - {""})
 

@@ -205,8 +205,17 @@ def _ways(pod: Pod, names: set[str], cluster: Cluster) -> Ways:
     here = [(pod.namespace, name) for name in names]
     hosts = {host for one in here for host in routes.hosts.get(one, ()) if routes.behind[host] <= set(here)}
     near = {gateway for one in here for gateway in routes.gateways.get(one, ())}
-    ours = (gateway for gateway in near if all(led and led <= set(here) for led in routes.led[gateway]))
-    return Ways(hosts, {front for gateway in ours for front in routes.fronts.get(gateway, ())})
+    ours = [gateway for gateway in near if all(led and led <= set(here) for led in routes.led[gateway])]
+    fronts = {front for gateway in ours for front in routes.fronts.get(gateway, ())}
+    items = (*(cluster.item("Gateway", *one) for one in ours), *(cluster.item("Service", *one) for one in fronts))
+    return Ways(hosts | {address for item in items if item for address in _addresses(item)}, fronts)
+
+
+def _addresses(item: Item) -> set[str]:
+    """By which addresses a gateway, or the Service before its proxies, is asked."""
+    given = [str(one.get("value")) for one in rows(item.raw, "status.addresses")]
+    given += [str(one.get(key)) for one in rows(item.raw, "status.loadBalancer.ingress") for key in ("ip", "hostname")]
+    return {*given, str(dig(item.raw, "spec.clusterIP"))} - {"None", ""}
 
 
 def _routes(cluster: Cluster) -> _Routes:

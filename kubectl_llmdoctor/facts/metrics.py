@@ -299,6 +299,15 @@ class Metrics:
             self._spans[role, largest] = made
         return self._spans[role, largest]
 
+    def spans(self, role: Role, label: str) -> dict[str, Span]:
+        """The same by the value of a label, such as the `engine` of a server that has several; without what is stale."""
+        metric, many = self._first(role) or (None, [])
+        apart: dict[str, list[Series]] = defaultdict(list)
+        for series in many:
+            apart[series.labels.get(label, "")].append(series)
+        made = {value: _joined(metric.name, some, sum, whole=True) for value, some in apart.items()} if metric else {}
+        return {value: span for value, span in made.items() if span is not None}
+
     @cached_property
     def cache(self) -> Span | None:
         """How full the KV cache is, 0 to 1; of several engines the fullest one."""
@@ -426,6 +435,10 @@ class Metrics:
     def peers(self) -> tuple[Metrics, ...]:
         """The metrics of the ready pods beside this one: the other replicas of what owns it."""
         return tuple(self._readings.beside(self.pod, self.engine))
+
+    def of(self, container: Container) -> Metrics:
+        """The metrics of another container of the pod, as far as the platform counts them."""
+        return Metrics(self.pod, Engine(container, self.engine.found) if self.engine else None, self._readings)
 
     @property
     def readings(self) -> Readings:

@@ -2,16 +2,22 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Device, Finding, Hardware, Pod, check, letters, parse_time, say_seconds
+from kubectl_llmdoctor.api import Device, Finding, Fix, Hardware, Pod, check, fixes, letters, parse_time, say_seconds
 from llmdoctor_checks.hardware._gpu import busy, by_others, conditions, looked_at
 
 #: What a reason's name has in it, and what it means. An idle GPU, a power cap at full load and clocks that somebody set
-#: are no faults.
+#: are no faults by themselves.
 _FAULTS = (
     ("thermal", "it is too hot"),
     ("brake", "the power supply holds it back"),
     ("hwslowdown", "the hardware halves its clocks for heat or power"),
 )
+
+#: Clocks that somebody set, or a lower limit of power than the other GPUs of its kind have on the node, where these leave a GPU at
+#: full use no more than this share of its clocks.
+_CLOCKS, _POWER = "applicationsclocks", "swpowercap"
+_HALF, _FULL_USE, _LESS_POWER = 0.5, 80, 0.75
+_SET = "somebody set its clocks so low"
 
 
 @check("gpu-throttled", since="0.2", severity="warning")
@@ -20,28 +26,31 @@ def gpu_throttled(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
 
     The driver lowers the clocks of a GPU that is too hot, or whose board or power supply demands it: to a half or less.
     Everything on it becomes slower by as much, and in a group of GPUs all wait for the slowest. `sw_power_cap` under full
-    load is normal and is not reported, nor are `gpu_idle` and clocks that somebody set. Where neither the agent nor metrics say
-    how the GPUs run, a condition that another program set on the node says it.
+    load is normal and is not reported, nor are `gpu_idle` and clocks that somebody set, unless they leave a GPU at full use
+    half of its clocks or less: `nvidia-smi -ac` or `-lgc` of a measurement that nobody took back, or a limit of power far below
+    that of the GPUs beside it (small ones run so at their own limit). Where neither the agent nor metrics say how the GPUs run,
+    a condition that another program set on the node says it.
 
     ## Fix
 
-    Look at the air flow, the fans and the inlet temperature, at the power supplies and their cables.
+    Look at the air flow, the fans and the inlet temperature, at the power supplies and their cables. Clocks and limits of power that
+    somebody set are taken back with `nvidia-smi -rac`, `-rgc` and `-pl`.
 
     ## References
 
     - https://docs.nvidia.com/deploy/nvml-api/group__nvmlClocksEventReasons.html
     """
-    slow = [(device, why) for device in hardware.mine if (why := list(_why(device)))]
+    slow = [(device, why) for device in hardware.mine if (why := list(_why(device)) or list(_set(device, hardware)))]
     if not slow:
         yield from _by_others(pod, hardware)
         return
     loaded = any(_works(device) for device, _ in slow)
-    now = loaded and hardware.runs
+    now, sure = loaded and hardware.runs, any(_is_fault(why) for _, why in slow)
     yield Finding(
         role="cause" if now else "risk" if loaded else "note",
         severity="warning" if loaded else "info",
         # it slows a server down, and seldom keeps it from becoming ready
-        confidence="certain" if now and pod.ready else "possible" if now else "likely",
+        confidence="certain" if now and pod.ready and sure else "possible" if now and not pod.ready else "likely",
         summary=f"{len(slow)} of {len(hardware.mine)} GPUs of this pod on {hardware.node} run at reduced clocks: "
         + "; ".join(
             f"{device.title}{_heat(device)}{_clock(device)}, {why[0][1]}{_since(pod, device, why)}"
@@ -55,9 +64,27 @@ def gpu_throttled(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
             ),
             *by_others(hardware, "gpu-throttled"),
         ),
-        explains=("head-of-line-blocking", "gateway-timeout", "probe-timeout-under-load"),
-        fixes=(looked_at(hardware, f"Look at cooling and power of {hardware.node}"),),
+        explains=("head-of-line-blocking", "gateway-timeout", "probe-timeout-under-load", "queue-growing"),
+        fixes=tuple(_fixes(hardware, slow)),
     )
+
+
+def _fixes(hardware: Hardware, slow: list[tuple[Device, list[tuple[str, str]]]]) -> Iterator[Fix]:
+    if any(_is_fault(why) for _, why in slow):
+        yield looked_at(hardware, f"Look at cooling and power of {hardware.node}")
+    for device, why in slow:
+        which = f"nvidia-smi -i {device.uuid or device.index}"
+        if why[0][1] == _SET:
+            commands = [fixes.on_node(hardware.node, f"{which} {reset}") for reset in ("-rac", "-rgc")]
+            yield fixes.advice(f"Take back the clocks set for {device.title}", *commands, owner="platform")
+        elif not _is_fault(why) and (most := _most_power(device, hardware)):
+            command = fixes.on_node(hardware.node, f"{which} -pl {most:.0f}")
+            yield fixes.advice(f"Let {device.title} take as much power as the others", command, owner="platform")
+
+
+def _is_fault(why: list[tuple[str, str]]) -> bool:
+    """Whether the GPU is held back for heat or power, and not by what somebody set."""
+    return any(meaning == why[0][1] for _, meaning in _FAULTS)
 
 
 def _by_others(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
@@ -72,7 +99,7 @@ def _by_others(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         summary=f"The node {hardware.node} is marked for a GPU{' of this pod' if sure else ''} that is held back for heat or power "
         f"({said[0][0].type}).",
         evidence=by_others(hardware, "gpu-throttled"),
-        explains=("head-of-line-blocking", "gateway-timeout", "probe-timeout-under-load"),
+        explains=("head-of-line-blocking", "gateway-timeout", "probe-timeout-under-load", "queue-growing"),
         fixes=(looked_at(hardware, f"Look at cooling and power of {hardware.node}"),),
     )
 
@@ -88,6 +115,25 @@ def _why(device: Device) -> Iterator[tuple[str, str]]:
         for reason in device.throttle_reasons:
             if key in letters(reason):
                 yield reason, meaning
+
+
+def _set(device: Device, hardware: Hardware) -> Iterator[tuple[str, str]]:
+    """What somebody set that leaves a GPU at full use half of its clocks or less."""
+    clock, most, use = device.sm_clock_mhz, device.max_sm_clock_mhz, device.utilization_percent
+    if not clock or not most or clock > _HALF * most or use is None or use < _FULL_USE:
+        return
+    for reason in device.throttle_reasons:
+        if _CLOCKS in letters(reason):
+            yield reason, _SET
+        elif _POWER in letters(reason) and (others := _most_power(device, hardware)):
+            yield reason, f"its limit is {device.power_limit_watts:g} W, of others beside it {others:g} W"
+
+
+def _most_power(device: Device, hardware: Hardware) -> float | None:
+    """The limit of power of the other GPUs of its kind on the node, where its own is far below that."""
+    alike = (one for one in hardware.devices if one.name == device.name and one is not device)
+    most = max((one.power_limit_watts or 0 for one in alike), default=0)
+    return most if device.power_limit_watts and device.power_limit_watts <= _LESS_POWER * most else None
 
 
 def _since(pod: Pod, device: Device, why: list[tuple[str, str]]) -> str:

@@ -1,4 +1,4 @@
-"""What endpoint pickers of InferencePools, and routers that look for pods by labels, print of requests that they refuse for want of one."""
+"""What endpoint pickers of InferencePools, and routers that look for pods by labels, print of requests that they refuse."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ NO_CANDIDATES = (
     "failed to find endpoint candidates for serving the request",
 )
 
+#: The same in `admission.go`: requests that it drops since it counts every server of the pool as full.
+SHED = ("system saturated, sheddable request dropped", "request timed out in queue: ", "queue at capacity")
+
 #: What a Deployment or StatefulSet puts behind its own name: "qwen-large-epp-6f7c9-abcde" is no pod of "qwen-epp", nor of "qwen".
 _REPLICA = r"-(?:[a-z0-9]{1,10}-[a-z0-9]{5}|\d{1,4})"
 
 
-def refused_by(pool: Item, cluster: Cluster) -> list[Line]:
+def refused_by(pool: Item, cluster: Cluster, words: tuple[str, ...] = NO_CANDIDATES) -> list[Line]:
     """Where the endpoint picker of a pool says so, in the order of its log."""
     said = cluster.once(
-        "pickers without pods",
-        lambda: [
-            (text.namespace, text.pod, line)
-            for text in cluster.snapshot.logs
-            for line in Log(text).find(*NO_CANDIDATES)
-        ],
+        f"pickers: {words[0]}",
+        lambda: [(text.namespace, text.pod, line) for text in cluster.snapshot.logs for line in Log(text).find(*words)],
     )
     refs = (dig(pool.raw, f"spec.{ref}.name") for ref in ("extensionRef", "endpointPickerRef"))
     # the charts call a picker by its pool

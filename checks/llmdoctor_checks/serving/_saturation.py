@@ -147,16 +147,47 @@ def spread_fix(pod: Pod) -> Fix:
     )
 
 
-def idle_peer(metrics: Metrics, load: Load) -> tuple[str, Span] | None:
-    """Another replica that has hardly anything to do meanwhile: its name, and what it runs."""
+def engines_fix(pod: Pod) -> Fix:
+    """What to do where one of a server's data parallel engines has the load and another none."""
+    return fixes.advice(
+        f"Start {pod.name} again, so that its requests are spread over all its engines anew; where it comes back, run "
+        "each engine as a pod of its own behind a router that balances by queue length, or try another release"
+    )
+
+
+class Peer(msgspec.Struct, frozen=True):
+    """Who has hardly anything to do meanwhile, what it runs, and how the load is spread."""
+
+    name: str
+    running: Span
+    fix: Fix
+
+
+def idle_peer(metrics: Metrics, load: Load) -> Peer | None:
+    """Another engine of the same server, or another replica, that has hardly anything to do meanwhile."""
+    waiting, running = metrics.spans("waiting", "engine"), metrics.spans("running", "engine")
+    busiest = max((span.tail(SUSTAINED_SECONDS).mean for span in running.values()), default=0.0)
+    for engine in sorted(waiting.keys() & running.keys(), key=lambda one: running[one].last):
+        if busy := _idle(waiting[engine], running[engine], busiest):
+            name = f"engine {engine} of the same server"
+            return Peer(name, _named(busy, f"engine {engine}"), engines_fix(metrics.pod))
     for peer in metrics.peers:
-        waiting, running = peer.span("waiting"), peer.span("running")
-        if waiting is None or running is None or running.seconds < SUSTAINED_SECONDS:
-            continue
-        queue, busy = waiting.tail(SUSTAINED_SECONDS), running.tail(SUSTAINED_SECONDS)
-        if max(queue.values) < 1 and max(busy.values) < load.recent.running.mean / 2:
-            return peer.pod.name, msgspec.structs.replace(busy, metric=f"{busy.metric} of {peer.pod.name}")
+        queue, runs = peer.span("waiting"), peer.span("running")
+        if queue and runs and (busy := _idle(queue, runs, load.recent.running.mean)):
+            return Peer(peer.pod.name, _named(busy, peer.pod.name), spread_fix(metrics.pod))
     return None
+
+
+def _idle(waiting: Span, running: Span, busiest: float) -> Span | None:
+    """What one ran of late, where it had no queue and ran less than half of what the busiest did."""
+    if running.seconds < SUSTAINED_SECONDS:
+        return None
+    queue, busy = waiting.tail(SUSTAINED_SECONDS), running.tail(SUSTAINED_SECONDS)
+    return busy if max(queue.values) < 1 and max(busy.values) < busiest / 2 else None
+
+
+def _named(span: Span, who: str) -> Span:
+    return msgspec.structs.replace(span, metric=f"{span.metric} of {who}")
 
 
 def limit_of(engine: Engine, load: Load) -> int | None:

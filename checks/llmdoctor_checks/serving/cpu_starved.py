@@ -47,6 +47,9 @@ _PRESSED = 50
 #: throttled while it loaded: what it counts since its start says nothing of how it serves.
 _CALM, _YOUNG_SECONDS = 10, 3600
 
+#: Proxies of meshes and of Knative, KServe and llm-d, by the names that injectors and charts give them.
+_PROXIES = frozenset({"istio-proxy", "linkerd-proxy", "queue-proxy", "envoy", "routing-proxy"})
+
 #: vLLM's executor of several processes (`set_multiprocessing_worker_envs`) leaves each one thread. On a CPU it computes with
 #: that, up to 0.8: its workers then bind threads of their own only where VLLM_CPU_OMP_THREADS_BIND asks for it, later always.
 _REDUCED, _BOUND = "Reducing Torch parallelism from", "OMP threads binding of Process"
@@ -123,6 +126,9 @@ def cpu_starved(
     kernel shares them out by the requests, so that it falls back to what it requested: a risk where its tasks wait for cores
     already, a note where they do not.
 
+    So it is with a proxy in the pod: each request and each token goes through it, and the small limit that its injector gives
+    it is soon used up.
+
     An engine that computes on the CPU needs many cores, and threads on them. llama.cpp and Ollama start a thread for each core of
     the node, whatever the limit allows: they wait for each other at every step, and while one has used up the quota all stand
     still. Where the kernel says that this is so in most periods, it is the cause. vLLM's builds for CPUs up to 0.8 leave themselves
@@ -142,7 +148,7 @@ def cpu_starved(
     - https://docs.vllm.ai/en/latest/configuration/optimization/
     - https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/#how-pods-with-resource-limits-are-run
     """
-    measured = _by_quota(pod, engine, metrics, hardware, logs) or _by_waiting(pod, engine, metrics, hardware)
+    measured = _by_quota(pod, engine, metrics, hardware, logs) or _by_waiting(pod, engine, metrics, hardware, logs)
     if measured is not None:
         yield measured
         return
@@ -152,6 +158,9 @@ def cpu_starved(
         and (found := _one_thread(pod, engine, logs) or _crawls(engine, logs) or _threads(engine, logs))
     ):
         yield found
+        return
+    if (beside := _proxy_beside(pod, engine, metrics, hardware, logs)) is not None:
+        yield beside
         return
     yield from _above_request(pod, engine.container, metrics)
     yield from _too_few_cores(pod, engine)
@@ -299,6 +308,47 @@ def _by_quota(
     )
 
 
+def _proxy_beside(
+    pod: Pod, engine: Engine, metrics: Metrics | None, hardware: Hardware | None, logs: Logs | None
+) -> Finding | None:
+    """A proxy in the pod, through which all requests and answers go, that uses up its own limit in most periods."""
+    for container in pod.containers:
+        if container.name not in _PROXIES:
+            continue
+        own = _throttled_over_time(metrics.of(container)) if metrics else None
+        share, evidence = own or (_throttling(container, hardware) if hardware else None) or (0.0, None)
+        if share <= _MOSTLY or evidence is None:
+            continue
+        limit = container.limit("cpu")
+        said = last_load(engine.container, logs) if logs else []
+        busy_now = bool(share > _NEARLY_ALWAYS and pod.ready and said and said[-1].running and works(pod, said))
+        runs = f", while {said[-1].running} requests run in {engine.container.name}" if busy_now else ""
+        more = str(max(math.ceil(4 * limit / 1000), 1)) if limit else "1"
+        return Finding(
+            role="cause" if busy_now else "risk",
+            confidence="likely" if busy_now else "certain",
+            summary=f"Container {container.name}, through which requests and tokens go, waited for its CPU quota"
+            f"{f' of {say_cores(limit)} cores' if limit else ''} in {share:.0%} of periods{runs}.",
+            evidence=(evidence, *_spec(container), *((log_evidence(said[-1].line),) if busy_now else ())),
+            explains=("gateway-timeout",),
+            fixes=(_more_for(container, more),),
+        )
+    return None
+
+
+def _more_for(container: Container, cores: str) -> Fix:
+    """More CPU for a proxy: what injects it reads annotations of the pod."""
+    if container.name == "istio-proxy":
+        return fixes.advice(
+            f"Let istio-proxy take {cores} CPU: the annotation sidecar.istio.io/proxyCPULimit of the pod template, with proxyCPU no more"
+        )
+    if container.name == "linkerd-proxy":
+        return fixes.advice(
+            f"Let linkerd-proxy take {cores} CPU: the annotation config.linkerd.io/proxy-cpu-limit of the pod template"
+        )
+    return fixes.set_resource(container, "limits", "cpu", cores, f"Let {container.name} take {cores} CPU")
+
+
 def _far_too_few(pod: Pod, engine: Engine, share: float, logs: Logs) -> tuple[str, tuple[Evidence, ...]] | None:
     """Less than half of the cores that the processes of the engine keep busy, nearly always used up, while requests run."""
     processes, limit = busy(engine), engine.container.limit("cpu")
@@ -323,8 +373,10 @@ def _computes_there(pod: Pod, engine: Engine, throttled: float) -> bool:
     return pod.ready and throttled > _MOSTLY and not engine.container.accelerators and not pod.lent
 
 
-def _by_waiting(pod: Pod, engine: Engine, metrics: Metrics | None, hardware: Hardware | None) -> Finding | None:
-    """It has no limit, and its tasks wait for cores that others use."""
+def _by_waiting(
+    pod: Pod, engine: Engine, metrics: Metrics | None, hardware: Hardware | None, logs: Logs | None
+) -> Finding | None:
+    """It has no limit, and its tasks wait for cores that others use; a cause where its GPUs wait for that."""
     container = engine.container
     limit, request = container.limit("cpu"), container.request("cpu")
     if limit is not None:
@@ -336,11 +388,17 @@ def _by_waiting(pod: Pod, engine: Engine, metrics: Metrics | None, hardware: Har
     beyond = _beyond(container, metrics) if metrics and request else None
     asks = f"requests {say_cores(request)}" if request else "requests none"
     takes = f"takes {beyond.mean:.1f} cores and " if beyond else ""
+    starves = _gpus_wait(engine, hardware, logs, share / 100) if hardware and logs and pod.ready else None
     return Finding(
-        role="risk",
+        role="cause" if starves else "risk",
         summary=f"Some task of container {container.name} waited for a CPU in {share:.3g}% of the last five minutes, and it has "
-        f"no CPU limit: others use the cores of {pod.spec.node_name}; it {takes}{asks}.",
-        evidence=(evidence, *((_cores(beyond),) if beyond else ()), *_spec(container)),
+        f"no CPU limit: others use the cores of {pod.spec.node_name}; it {takes}{asks}{f', and {starves[0]}' if starves else ''}.",
+        evidence=(
+            evidence,
+            *((_cores(beyond),) if beyond else ()),
+            *(starves[1] if starves else ()),
+            *_spec(container),
+        ),
         fixes=_request(container, beyond, limit) if beyond else _fixes(container, engine, request),
     )
 

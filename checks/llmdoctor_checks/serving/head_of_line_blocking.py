@@ -45,7 +45,7 @@ _SHORT_SHARE, _LONG_SHARE, _TIMES, _BETWEEN = 0.85, 0.01, 8, 0.06
 _SLOWER, _SLOW_SECONDS = 8, 2.0
 
 #: Statements of vLLM that are looked at, and how many in a row show streams that stand still beside a prompt.
-_STATEMENTS, _IN_A_ROW = 60, 3
+_STATEMENTS, _IN_A_ROW, _STATEMENTS_OF_AN_HOUR = 60, 3, 360
 
 #: SGLang's statement of a batch of prompts; the share of the cache up to which there is room.
 _PREFILL, _ROOM = "Prefill batch", 0.9
@@ -56,6 +56,9 @@ _FEW_STREAMS, _TWENTIETH = 16, 0.05
 #: So many prompt tokens for each generated one, or in a second, are of long prompts; a stream that gets less than one token in a
 #: second, and a tenth of what it gets at other times, stands still.
 _PROMPT_TOKENS, _PER_STREAM, _TENTH = 1000, 1.0, 0.1
+
+#: Where a stream never gets so many tokens a second nobody waits for them.
+_READS = 5.0
 
 #: vLLM's statement of how much its cache holds, and so many prompt tokens for each generated one are of little else.
 _HOLDS, _MOSTLY = "GPU KV cache size: ", 50
@@ -95,7 +98,8 @@ def head_of_line_blocking(
     every stream gets one token in that time. vLLM's statements show it: the prompt throughput is high, or there is none and a
     burst follows when the prompt gets its first token, and the running requests get a fraction of what they get at other times,
     though none waits. Where requests do wait, though the cache has room, and few with tens of thousands of tokens each run, prompts take
-    every step. SGLang begins waiting prompts before it goes on with what runs: under a stream of new ones hundreds of
+    every step; where the streams stand still again and again while the cache fills and a queue builds up, one long prompt is read each
+    time. SGLang begins waiting prompts before it goes on with what runs: under a stream of new ones hundreds of
     requests get next to nothing, and its log has many batches of prompts for each of generation. With `--chunked-prefill-size -1`
     one long prompt is one batch, and nothing is stated before it is over. llama-server computes `--batch-size` tokens of a prompt
     in one go for all slots; its timings show how long another slot's answer took meanwhile.
@@ -172,8 +176,10 @@ def _told(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     log = logs.current(engine.container.name)
     if engine.name == "vllm":
         said = last_load(engine.container, logs, _STATEMENTS)
-        return _still_beside_prompts(pod, engine, said) or (
-            _behind_long_prompts(pod, engine, log, said) if log else None
+        return (
+            _still_beside_prompts(pod, engine, said)
+            or (_behind_long_prompts(pod, engine, log, said) if log else None)
+            or _queued_behind_prompts(pod, engine, last_load(engine.container, logs, _STATEMENTS_OF_AN_HOUR))
         )
     if engine.name == "sglang" and log is not None:
         return _behind_prefills(pod, engine, log, last_load(engine.container, logs, _STATEMENTS)) or _in_one_step(
@@ -345,13 +351,58 @@ def _behind_long_prompts(pod: Pod, engine: Engine, log: Log, said: list[Load]) -
         f"that run has {sum(each) / len(each):.0f} tokens on average: up to {max(x.waiting for x in last)} others wait for them, though no "
         f"more than {max(x.cache for x in last):.0%} of the KV cache is taken.",
         evidence=(log_evidence(last[0].line), log_evidence(last[-1].line)),
-        fixes=(
-            fixes.advice(
-                f"Give long prompts an endpoint of their own, and cap the length on {fixes.edited(pod)}; let prefixes that are asked "
-                "again be found in the cache (--enable-prefix-caching), and let more replicas share what is left"
-            ),
-        ),
+        fixes=(_apart(pod),),
         order=last[-1].line.order,
+    )
+
+
+def _queued_behind_prompts(pod: Pod, engine: Engine, said: list[Load]) -> Finding | None:
+    """vLLM's streams that stand still, again and again, while a queue builds up behind a few long prompts though the cache has room.
+
+    How long these are tells what was read, up to the statement after it, for each request that was begun meanwhile.
+    """
+    usual = max((load.made / load.running for load in said if load.running and load.made), default=0.0)
+    held = list[tuple[list[Load], float]]()
+    if usual < _READS:
+        return None  # it does little but read prompts, for others that generate
+    for still, numbered in itertools.groupby(range(len(said)), lambda n: _stands_before_a_queue(said[n], usual)):
+        places = list(numbered)
+        run, counted = [said[n] for n in places], said[places[0] : places[-1] + 2]
+        tokens = sum((b.read or 0.0) * (seconds_between(a.line, b.line) or 0) for a, b in itertools.pairwise(counted))
+        each = tokens / max(run[-1].running - run[0].running, 1)
+        # one that computes nothing at all fills no cache meanwhile
+        reads = run[-1].cache > run[0].cache and run[-1].waiting > run[0].waiting
+        if still and len(run) >= _IN_A_ROW and reads and each >= _LONG_TOKENS:
+            held.append((run, each))
+    if len(held) < 2:
+        return None
+    run, each = held[-1]
+    return Finding(
+        role=_role(pod, run[-1].line),
+        severity="warning",
+        summary=f"{len(held)} times the {run[0].running} requests or so that {engine.at} runs stood still, the last time for "
+        f"{say_seconds(seconds_between(run[0].line, run[-1].line) or 0)}, and the queue grew from {run[0].waiting} to {run[-1].waiting}: "
+        f"it read prompts of about {each:.0f} tokens each, with {max(load.cache for load in run):.0%} of the KV cache taken. At other "
+        f"times each stream gets up to {_say(usual)} tokens a second.",
+        evidence=(log_evidence(run[0].line), log_evidence(run[-1].line)),
+        explains=("queue-growing",),
+        fixes=(_apart(pod),),
+        order=run[-1].line.order,
+    )
+
+
+def _stands_before_a_queue(load: Load, usual: float) -> bool:
+    """Whether running requests get hardly anything of the `usual` while others wait, and not for want of room."""
+    if load.running < 2 or not load.waiting or load.cache > _ROOM or load.made is None:
+        return False
+    return load.made <= min(_PER_STREAM, _TENTH * usual) * load.running
+
+
+def _apart(pod: Pod) -> Fix:
+    """What lets short requests go on beside long prompts."""
+    return fixes.advice(
+        f"Give long prompts an endpoint of their own, and cap the length on {fixes.edited(pod)}; let prefixes that are asked "
+        "again be found in the cache (--enable-prefix-caching), and let more replicas share what is left"
     )
 
 

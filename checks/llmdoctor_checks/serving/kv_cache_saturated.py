@@ -22,16 +22,26 @@ from kubectl_llmdoctor.api import (
     say_seconds,
     seconds_between,
 )
-from llmdoctor_checks._load import PREEMPTED, RETRACTED, last_load, lasts, preemptions, retractions, since_when, works
+from llmdoctor_checks._load import (
+    PREEMPTED,
+    RETRACTED,
+    idle_engines,
+    last_load,
+    lasts,
+    preemptions,
+    retractions,
+    since_when,
+    works,
+)
 from llmdoctor_checks._load import Load as Statement
 from llmdoctor_checks.serving._saturation import (
     SUSTAINED_SECONDS,
     Load,
+    engines_fix,
     evidence,
     idle_peer,
     load_of,
     need_of,
-    spread_fix,
     stands_still,
 )
 
@@ -43,6 +53,9 @@ _FULL_OVER_TIME = 0.95
 
 #: Preemptions in this share of the looks, and so many in ten minutes, are no accident.
 _OFTEN, _FEWEST_TIMES = 0.5, 10
+
+#: Another engine of the same server that takes no more of its cache, and has no queue, could serve more.
+_ROOM_BESIDE = 0.8
 
 #: So many statements of the engine are looked at, at least, and a queue that shrinks by this factor meanwhile is being worked off.
 _FEWEST_STATEMENTS, _DRAINS = 4, 0.75
@@ -139,18 +152,18 @@ def _over_time(pod: Pod, engine: Engine, metrics: Metrics, load: Load, whole: Sp
         lost += f". Of its prompt tokens {hits.amount / queries.amount:.0%} were in the prefix cache"
     spread, need = idle_peer(metrics, load), need_of(metrics, load)
     if spread is not None:
-        lost += f". Meanwhile {spread[0]} runs {max(spread[1].values):.0f} at most, and has no queue"
-        shown += (spread[1].evidence(),)
+        lost += f". Meanwhile {spread.name} runs {max(spread.running.values):.0f} at most, and has no queue"
+        shown += (spread.running.evidence(),)
     more = f"; {need.text}: {need.replicas} replicas instead of {need.now} take it" if need else ""
     yield Finding(
         role="cause",
         # a full cache with a queue that stays as it is may be what somebody wants: a worker for batches
-        confidence="likely" if times or load.grows else "possible",
+        confidence="likely" if times or load.grows or spread else "possible",
         summary=f"The KV cache of {engine.container.name} has been {filled}; "
         f"{load.waiting.last:.0f} requests wait for room while {load.running.last:.0f} run{lost}.",
         evidence=(*evidence(load), *shown),
         explains=("queue-growing",),
-        fixes=(spread_fix(pod) if spread else _fix(pod, more),),
+        fixes=(spread.fix if spread else _fix(pod, more),),
     )
 
 
@@ -229,18 +242,29 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         return
     if _worked_off(said, preempted=times is not None):
         return
+    others = idle_engines(engine.container, logs, said, _ROOM_BESIDE) if full and lasting else []
     lost = _what_is_lost(last, times, put_back, before)
-    before_too = f", and was so in its last {count_of(len(said), 'statement')}" if full and len(said) > 1 else ""
     yield Finding(
         role="cause",
         confidence="likely" if (full and lasting) or times else "possible",
-        summary=f"The KV cache of {engine.container.name or engine.title} is {last.cache:.0%} full{before_too}; "
-        f"{last.running} requests run and {last.waiting} wait{lost[0] if lost else ''}.",
+        summary=_in_words(engine, said, lost, others, full=full),
         evidence=tuple(log_evidence(line, _CACHE) for line in (said[0].line, last.line))
         + ((log_evidence(lost[1]),) if lost else ()),
         explains=("queue-growing",),
-        fixes=(_fix(pod, ""),),
+        fixes=(engines_fix(pod) if others else _fix(pod, ""),),
         order=last.line.order,
+    )
+
+
+def _in_words(
+    engine: Engine, said: list[Statement], lost: tuple[str, Line] | None, others: list[str], *, full: bool
+) -> str:
+    last = said[-1]
+    before = f", and was so in its last {count_of(len(said), 'statement')}" if full and len(said) > 1 else ""
+    beside = f". Meanwhile {count_of(len(others), 'other engine')} of the same server had room and no queue"
+    return (
+        f"The KV cache of {engine.container.name or engine.title} is {last.cache:.0%} full{before}; {last.running} requests run and "
+        f"{last.waiting} wait{lost[0] if lost else ''}{beside if others else ''}."
     )
 
 

@@ -1,5 +1,6 @@
 """Requests that wait, and more and more of them."""
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -20,18 +21,24 @@ from kubectl_llmdoctor.api import (
     check,
     count_of,
     dig,
+    expression,
     fixes,
     log_evidence,
     parse_time,
     say_seconds,
+    seconds_between,
+    written_ago,
 )
 from llmdoctor_checks._clients import refused
 from llmdoctor_checks._load import RECENT, idle_engines, last_load, lasts, since_when, works
 from llmdoctor_checks._load import Load as Said
 from llmdoctor_checks.serving._answers import Answer, answered
 from llmdoctor_checks.serving._autoscaling import scalers
+from llmdoctor_checks.serving._pickers import SHED, refused_by
 from llmdoctor_checks.serving._saturation import (
+    SUSTAINED_SECONDS,
     Load,
+    engines_fix,
     evidence,
     idle_peer,
     limit_of,
@@ -60,11 +67,26 @@ _NO_BURST_SECONDS = 110
 #: it was answered, of which the last waits so many times as long as the first took, and for so long, at least.
 _ONE_AT_A_TIME, _CHAIN, _TIMES, _WAITS_SECONDS = "OLLAMA_NUM_PARALLEL:1 ", 4, 3, 60
 
+#: So many requests say how long they wait; a cache so full all the time has no room for the next one.
+_ENOUGH_REQUESTS, _FULL = 100, 0.9
+
+#: Where no more of the cache is taken it is no matter of room.
+_ROOM = 0.5
+
+#: What an endpoint picker drops for want of room.
+_SHEDS = r"inference (?:gateway|error): \w{1,60} - (?:system saturated, sheddable|request timed out in queue: |.{0,200}queue at capacity)"
+
+#: Text Generation Inference says of each request how long it took in all, waited and was computed. So many of the last ones are looked
+#: at, and as long a wait each is long; what was said longer ago says nothing of now.
+_QUEUED, _REQUESTS, _STATEMENTS_OF_A_THIRD, _LONG_WAIT, _LATELY = "queue_time=", 30, 4, 20, 300
+_SECONDS = r'="(\d{1,9}(?:\.\d{1,9})?)s"'
+_TOOK = expression(rf"total_time{_SECONDS} .{{0,200}}?queue_time{_SECONDS} inference_time{_SECONDS}")
+
 #: Kinds with a plain number of replicas.
 _PLAIN = ("Deployment", "StatefulSet")
 
 
-@check("queue-growing", since="0.2", severity="warning", literals=(_ONE_AT_A_TIME,))
+@check("queue-growing", since="0.2", severity="warning", literals=(_ONE_AT_A_TIME, *SHED, _QUEUED))
 def queue_growing(
     pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs: Logs | None, metrics: Metrics | None
 ) -> Iterator[Finding | Abstain]:
@@ -78,7 +100,9 @@ def queue_growing(
     It is judged by the engine's metrics over ten minutes and more, or by what it prints of itself; a burst, a pod that has
     just started and a batch that is being worked off are none. How many replicas it takes follows from Little's law: the
     requests that arrive in a second, times the seconds that each is in service, divided by how many one replica has in
-    service at once. A second replica does not help where the load is not spread: then one has a queue and the other none.
+    service at once. Where no gauge says how many wait, how long they waited does (TensorRT-LLM's histogram, what Text Generation
+    Inference prints of each request); an endpoint picker that drops requests says it, too. A second replica does not help
+    where the load is not spread: then one replica, or one of a server's data parallel engines, has a queue and the other none.
 
     ## Fix
 
@@ -96,6 +120,9 @@ def queue_growing(
         return
     if metrics is not None and stands_still(engine, metrics):
         return
+    if (told := _shed(pod, engine, cluster, logs) or _waited(pod, engine, logs)) is not None:
+        yield told
+        return
     load = load_of(metrics) if metrics is not None else None
     if metrics is not None and load is not None:
         yield from _over_time(pod, engine, subject, cluster, metrics, load)
@@ -103,6 +130,7 @@ def queue_growing(
         yield from found
     elif metrics is not None:
         yield from _at_once(pod, engine, metrics)
+        yield from _by_times(pod, engine, metrics)
     elif logs is None and pod.exists:
         yield Abstain(reason="no log and no metrics of its load over ten minutes were read")
 
@@ -111,30 +139,28 @@ def _over_time(
     pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, metrics: Metrics, load: Load
 ) -> Iterator[Finding]:
     waiting, running = load.waiting, load.running
-    if not load.queues or not load.grows or waiting.last < max(_LEAST, running.last / 4):
+    if not load.queues or waiting.last < max(_LEAST, running.last / 4):
+        return
+    spread, said = idle_peer(metrics, load), tuple[Evidence, ...]()
+    if spread is None and not load.grows:
         return
     finished = metrics.increase("finished")
     wait = ""
     if finished is not None and not finished.lifetime and finished.rate:
         wait = f"; {finished.rate:.2g} a second are finished, so that a new one waits {say_seconds(waiting.last / finished.rate)}"
-    spread, said = idle_peer(metrics, load), tuple[Evidence, ...]()
     if spread is not None:
-        wait += f". Meanwhile {spread[0]} runs {max(spread[1].values):.0f} at most, and has no queue"
-        said = (spread[1].evidence(),)
+        wait += f". Meanwhile {spread.name} runs {max(spread.running.values):.0f} at most, and has no queue"
+        said = (spread.running.evidence(),)
     yield Finding(
         role="cause",
         summary=f"{waiting.last:.0f} requests wait in {engine.container.name} while {running.last:.0f} run, and "
         f"{say_seconds(waiting.seconds)} before {waiting.points[0][1]:.0f} waited{wait}.",
         evidence=(*evidence(load), *said),
-        fixes=(_fix(pod, engine, subject, cluster, metrics, load, spread=spread is not None),),
+        fixes=(spread.fix if spread else _fix(pod, engine, subject, cluster, metrics, load),),
     )
 
 
-def _fix(
-    pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, metrics: Metrics, load: Load, *, spread: bool
-) -> Fix:
-    if spread:
-        return spread_fix(pod)
+def _fix(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, metrics: Metrics, load: Load) -> Fix:
     limit, flag = (
         limit_of(engine, load),
         {"vllm": "--max-num-seqs", "sglang": "--max-running-requests"}.get(engine.name),
@@ -145,6 +171,9 @@ def _fix(
             f"Let {engine.container.name} run {2 * limit} requests at once: its KV cache is {share:.0%} full at {limit}"
         )
         return fixes.set_flag(engine, "max_num_seqs", flag, str(2 * limit), summary)
+    if (adapters := _adapters(engine, load)) is not None:
+        summary = f"Let requests of {2 * adapters} adapters be in a batch instead of {adapters}: those of the others wait their turn"
+        return fixes.set_flag(engine, "max_loras", "--max-loras", str(2 * adapters), summary)
     need, workload = need_of(metrics, load), subject.workload
     takes = _start_of(pod, engine)
     soon = f". A new one takes {say_seconds(takes)} to be ready, as this one did" if takes else ""
@@ -158,6 +187,15 @@ def _fix(
     operation = "replace" if dig(workload.raw, "spec.replicas") is not None else "add"
     value = {"op": operation, "path": "/spec/replicas", "value": need.replicas}
     return fixes.patch_object(workload.item, summary, [value])
+
+
+def _adapters(engine: Engine, load: Load) -> int | None:
+    """How many adapters vLLM takes into a batch, where requests wait though the cache has room and few run."""
+    adapters, limit, cache = engine.value("max_loras", 1), engine.value("max_num_seqs"), load.recent.cache
+    if engine.name != "vllm" or not engine.value("enable_lora") or not isinstance(adapters, int) or cache is None:
+        return None
+    few = load.recent.running.mean < (limit if isinstance(limit, int) else 128) / 4
+    return adapters if few and max(cache.values) < _ROOM else None
 
 
 def _start_of(pod: Pod, engine: Engine) -> float | None:
@@ -247,12 +285,7 @@ def _one_of_several(pod: Pod, engine: Engine, said: list[Said], beside: list[str
         f"{count_of(len(said) - 1, 'statement')} before {said[0].waiting} waited. Meanwhile {count_of(len(beside), 'other engine')} of "
         f"the same server ({', '.join(beside)}) had nothing to do.",
         evidence=(log_evidence(said[0].line), log_evidence(last.line)),
-        fixes=(
-            fixes.advice(
-                f"Start {pod.name} again, so that its requests are spread over all its engines anew; where it comes back, run "
-                "each engine as a pod of its own behind a router that balances by queue length, or try another release"
-            ),
-        ),
+        fixes=(engines_fix(pod),),
         order=last.line.order,
     )
 
@@ -294,6 +327,91 @@ def _refuses(pod: Pod, engine: Engine, logs: Logs, said: list[Said]) -> Finding 
         ),
         explains=("http-5xx",),
         order=last.line.order,
+    )
+
+
+def _by_times(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
+    """How long requests waited, where how many do is not exported (TensorRT-LLM before 1.3)."""
+    waited, cache = metrics.histogram("queue_time"), metrics.cache
+    if metrics.span("waiting") is not None or waited is None or waited.lifetime or waited.observed < _ENOUGH_REQUESTS:
+        return
+    median, recent = waited.quantile(0.5), cache.tail(SUSTAINED_SECONDS) if cache else None
+    # what waited an hour ago may be long served: a full cache tells that they wait now
+    if median < _LONG_WAIT or recent is None or recent.seconds < SUSTAINED_SECONDS * 0.9 or min(recent.values) < _FULL:
+        return
+    yield Finding(
+        role="cause",
+        confidence="possible",  # a batch that is handed in at once waits for itself
+        summary=f"Half of the last {waited.observed:.0f} requests of {engine.container.name} waited for {say_seconds(median)} or longer "
+        f"before it began with them, and its KV cache is {recent.last:.0%} full.",
+        evidence=(waited.evidence(f"median {median:.3g} s"), recent.evidence(lambda n: f"{n:.0%}")),
+        fixes=(
+            fixes.advice(
+                f"Add replicas of {fixes.edited(pod)}, and let clients cap max_tokens, for which room is kept from the beginning; "
+                "then scale on how long requests wait"
+            ),
+        ),
+    )
+
+
+def _shed(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Finding | None:
+    """What the endpoint picker of the pod's pool drops, of late and for minutes, while requests wait in the engine."""
+    said = last_load(engine.container, logs) if logs is not None else []
+    if not said or not works(pod, said) or not all(load.waiting for load in said):
+        return None
+    for pool in pod.pools:
+        lines = [line for line in refused_by(pool, cluster, SHED) if re.search(_SHEDS, line.text[:4000])]
+        last = next(reversed(lines), None)
+        ago = written_ago(last, cluster.now) if last is not None else None
+        if last is None or len(lines) < _FEWEST_REFUSED or ago is None or ago > SUSTAINED_SECONDS:
+            continue
+        return Finding(
+            role="cause",
+            summary=f"The endpoint picker of InferencePool {pool.name} dropped {len(lines)} requests, since it counts every server of "
+            f"the pool as full: {said[-1].running} run in {engine.container.name}, {said[-1].waiting} wait, and "
+            f"{said[-1].cache:.0%} of its KV cache is taken.",
+            evidence=(log_evidence(last), log_evidence(said[-1].line)),
+            explains=("http-5xx",),
+            fixes=(
+                fixes.advice(
+                    f"Add replicas of {fixes.edited(pod)}, and scale on waiting requests; what must not be dropped needs a higher "
+                    "priority (an InferenceObjective)"
+                ),
+            ),
+            order=said[-1].line.order,
+        )
+    return None
+
+
+def _waited(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
+    """Requests that Text Generation Inference answered after they had waited far longer than it computed, and kept coming meanwhile."""
+    log = logs.current(engine.container.name) if logs is not None else None
+    lines = [*log.find(_QUEUED)][-_REQUESTS:] if log is not None and engine.name == "tgi" else []
+    told = [(x, float(m[1]), float(m[2]), float(m[3])) for x in lines if (m := _TOOK.search(x.text[:8000]))]
+    third, ago = len(told) // 3, written_ago(lines[-1], pod.cluster.now) if lines else None
+    if third < _STATEMENTS_OF_A_THIRD or len(told) < len(lines) or ago is None or ago > _LATELY:
+        return None
+    (first, total, *_), (last, whole, queued, computed) = told[0], told[-1]
+    # those that were handed in at once wait one for another, too
+    came = (seconds_between(first, last) or 0) - whole + total
+    waits = [wait for _, _, wait, _ in told]
+    if came < _NO_BURST_SECONDS or sum(waits[-third:]) < _COMES_DOWN * sum(waits[:third]):
+        return None
+    if min(waits) < _LONG_WAIT or any(wait < _TIMES * took for _, _, wait, took in told):
+        return None
+    return Finding(
+        role="cause",
+        summary=f"The last {len(told)} requests that {engine.container.name or engine.title} answered had waited for "
+        f"{say_seconds(min(waits))} or longer, and more keep coming: the last one waited for {say_seconds(queued)} and "
+        f"was computed in {say_seconds(computed)}.",
+        evidence=(log_evidence(first, _QUEUED), log_evidence(last, _QUEUED)),
+        fixes=(
+            fixes.advice(
+                f"Add replicas of {fixes.edited(pod)}, and scale on waiting requests; a grammar that clients send (structured "
+                "outputs) makes each step slower"
+            ),
+        ),
+        order=last.order,
     )
 
 

@@ -29,6 +29,7 @@ from kubectl_llmdoctor.api import (
     k8s,
     log_evidence,
     log_of,
+    parse_time,
     phase_of,
     pod_evidence,
     probe_kills,
@@ -69,6 +70,9 @@ _RECENT_SECONDS = 120
 
 #: A probe that allows less than this in all may be missed by a healthy server during one long step.
 _SHORTEST_SECONDS = 5
+
+#: So often has a probe got no answer that it is no hesitation, and so many seconds ago the server came back.
+_OFTEN, _LATELY = 10, 900
 
 #: Without a log: who ran so long had come up, and lost its answers later.
 _LONG_SECONDS = 1800
@@ -119,6 +123,7 @@ def probe_timeout_under_load(
 
     A readiness probe with as little time takes the busy replica out of its Service. Its requests go to the others, which
     become busier in turn; where it is the only one, or all are as busy, nobody serves although all of them work.
+    When it answers again it is ready as if nothing had been: the events, and since when it is ready, tell of it.
 
     Ray Serve has a health check of its own: its controller asks each replica, and ends one that does not answer several times in a row
     (`health_check_timeout_s`). One that is flooded with requests does not come to answer.
@@ -148,7 +153,11 @@ def probe_timeout_under_load(
             yield found
             return
     for engine in subject.engines(pod):
-        if events is not None and logs is not None and (found := _unready(pod, engine, events, logs)):
+        if (
+            events is not None
+            and logs is not None
+            and (found := _unready(pod, engine, events, logs) or _flaps(pod, engine, events, logs))
+        ):
             yield found
             return
         if found := _dropped.dropped(pod, engine, cluster, logs):
@@ -359,8 +368,6 @@ def _unready(pod: Pod, engine: Engine, events: Events, logs: Logs) -> Finding | 
         text in line.text for line in rest for text in ("Traceback (most recent call last)", "Shutting down")
     ):
         return None
-    at = f"{container.pointer}/readinessProbe"
-    seconds, times = max(10, probe.timeout_seconds), max(3, probe.failure_threshold)
     return Finding(
         role="cause",
         summary=f"{pod.name} counts as not ready because {container.name} does not answer within the "
@@ -368,25 +375,59 @@ def _unready(pod: Pod, engine: Engine, events: Events, logs: Logs) -> Finding | 
         evidence=(
             event_evidence(slow[-1], pod.cluster),
             log_evidence(shown),
-            pod_evidence(
-                pod,
-                "readinessProbe",
-                f"periodSeconds: {probe.period_seconds}, timeoutSeconds: {probe.timeout_seconds}, "
-                f"failureThreshold: {probe.failure_threshold}",
-            ),
+            *_evidence(pod, probe, [], "readiness"),
         ),
         explains=("not-ready",),
-        fixes=(
-            fixes.patch(
-                pod,
-                f"Let the readiness probe wait {seconds} s for an answer",
-                [
-                    {"op": "add", "path": f"{at}/timeoutSeconds", "value": seconds},
-                    {"op": "add", "path": f"{at}/failureThreshold", "value": times},
-                ],
-            ),
-        ),
+        fixes=(_readiness_fix(pod, container, probe),),
         order=shown.order,
+    )
+
+
+def _flaps(pod: Pod, engine: Engine, events: Events, logs: Logs) -> Finding | None:
+    """A busy server that is ready again, after its readiness probe, which got no answer in time, had taken it out of its Services."""
+    container, probe, now = engine.container, engine.container.spec.readiness_probe, pod.cluster.now
+    ready, running = pod.condition("Ready"), container.status.state.running
+    since, started = (parse_time(at) for at in (ready and ready.last_transition_time, running and running.started_at))
+    if not pod.ready or probe is None or now is None or since is None or started is None or container.restarts:
+        return None
+    # it was not its start that made it ready, and it is not long ago
+    if (since - started).total_seconds() < _LONG_SECONDS or (now - since).total_seconds() > _LATELY:
+        return None
+    failed = [event for kind, event in failures(container, events) if kind == "readiness" and _in(event, started)]
+    slow = [event for event in failed if _no_answer(event) and event.last is not None and event.last <= since]
+    times, said = sum(event.count for event in slow), last_load(container, logs)
+    last = slow[-1].last if slow else None
+    if times < _OFTEN or slow[-1] is not failed[-1] or last is None or (since - last).total_seconds() > _RECENT_SECONDS:
+        return None
+    if not said or not said[-1].running or not works(pod, said):
+        return None
+    return Finding(
+        role="cause",
+        severity="warning",
+        summary=f"{pod.name} was taken out of its Services and is ready again for {say_seconds((now - since).total_seconds())}: "
+        f"{container.name} did not answer its readiness probe within {say_seconds(probe.timeout_seconds)}, {times} times so far, while "
+        f"it works, with {said[-1].running} requests running and {said[-1].waiting} waiting.",
+        evidence=(
+            event_evidence(slow[-1], pod.cluster),
+            log_evidence(said[-1].line),
+            *_evidence(pod, probe, [], "readiness"),
+        ),
+        explains=("not-ready", "http-5xx"),
+        fixes=(_readiness_fix(pod, container, probe),),
+        order=said[-1].line.order,
+    )
+
+
+def _readiness_fix(pod: Pod, container: Container, probe: k8s.Probe) -> Fix:
+    at = f"{container.pointer}/readinessProbe"
+    seconds, times = max(10, probe.timeout_seconds), max(3, probe.failure_threshold)
+    return fixes.patch(
+        pod,
+        f"Let the readiness probe wait {seconds} s for an answer",
+        [
+            {"op": "add", "path": f"{at}/timeoutSeconds", "value": seconds},
+            {"op": "add", "path": f"{at}/failureThreshold", "value": times},
+        ],
     )
 
 
