@@ -31,6 +31,7 @@ from kubectl_llmdoctor.fixes import (
     set_flag,
     set_spec,
     set_variables,
+    unread,
 )
 from kubectl_llmdoctor.report.document import Fix
 
@@ -178,7 +179,7 @@ class Situation:
         """What templates may name, by name."""
         pod, container = self.pod, self.container
         name = pod.name if pod else ""
-        workload = self.workload.ref if self.workload else f"Pod/{name}"
+        workload = (unread(pod) if pod else "") or (self.workload.ref if self.workload else f"Pod/{name}")
         engine = self.engine
         model = self.captured.get("model") or (engine.value("model") if engine else None)
         port = engine.value("port") if engine else None
@@ -416,6 +417,7 @@ class Situation:
         pod, container, workload = self.pod, self.container, self.workload
         template = pod.template if pod else None
         fixed = workload is None or (template and template.immutable and template.raw is workload.raw)
+        fixed = fixed or (pod is not None and bool(unread(pod)))
         running = container.running if container else any(c.running for c in pod.containers) if pod else False
         for command in commands:
             if (" edit " in command and fixed) or (" exec " in command and not running):

@@ -421,7 +421,7 @@ def test_what_deletes_a_pod_that_nothing_makes_again_says_so() -> None:
     ]
 
     (_, again) = _findings(alone, log=line)["ecc-uncorrectable"].fixes
-    assert again.summary.endswith("(nothing makes it again: apply its manifest afterwards)")
+    assert again.summary.endswith("(no controller recreates it: apply its manifest afterwards)")
     (_, again) = _findings(owned, log=line)["ecc-uncorrectable"].fixes
     assert again.summary == "Recreate the pod on another node"
 

@@ -72,7 +72,7 @@ def test_what_no_patch_can_change_is_told_as_a_person_writes_it() -> None:
     (found,) = [f for f in target.findings if f.id == "max-len-exceeds-model"]
 
     assert found.fixes[0].summary == (
-        "Cap the context at 40960 tokens (--max-model-len 40960; in Pod/llama-0, which must be deleted and made anew)"
+        "Cap the context at 40960 tokens (--max-model-len 40960; in Pod/llama-0, which must be deleted and recreated)"
     )
 
 

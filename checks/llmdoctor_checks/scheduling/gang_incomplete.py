@@ -127,7 +127,7 @@ def _without_places(pods: list[Pod]) -> Finding:
         explains=("pod-failed", "not-ready", "ray-cluster"),
         fixes=(
             fixes.advice(
-                "Make room for all members at once (other workloads of the queue, its limits, more nodes), then start it anew"
+                "Make room for all members at once (other workloads of the queue, its limits, more nodes), then start it again"
             ),
             fixes.advice(
                 f"Give it longer, or let members start with what is there: {_RULES}: "
@@ -187,7 +187,7 @@ def _no_group(pending: Pending) -> Finding | None:
         fixes=(
             fixes.advice(
                 "See why what makes the group has not made it (its controller's log, its rights); delete the pod, so that it and its "
-                "group are made anew",
+                "group are recreated",
                 f"kubectl -n {pod.namespace} get podgroups.scheduling.volcano.sh",
                 f"kubectl -n {pod.namespace} delete pod {pod.name}",
             ),

@@ -34,7 +34,7 @@ def node_drained(pod: Pod, subject: Subject, events: Events | None, node: Node |
     if found.pinned:
         summary = f"Kueue had given {pod.name} to {found.pinned}, which was tainted before it ran there: {found.why}"
     if found.before:
-        summary = f"{found.before} pods before {pod.name} were taken away, and it starts anew: {found.why}."
+        summary = f"{found.before} pods before {pod.name} were taken away, and it starts again: {found.why}."
     yield lost(
         found,
         summary + ". The node was not read: it may as well have stopped answering." * found.open,
@@ -46,7 +46,7 @@ def node_drained(pod: Pod, subject: Subject, events: Events | None, node: Node |
         )
         if found.plugin
         else fixes.advice(
-            f"Take the taint from {found.pinned} when it is sound again, or have Kueue choose anew: set spec.active of the Workload "
+            f"Take the taint from {found.pinned} when it is sound again, or have Kueue choose again: set spec.active of the Workload "
             "to false, and to true again when the pods are gone",
             f"kubectl -n {pod.namespace} get workloads.kueue.x-k8s.io",
             f"kubectl describe node {found.pinned}" if found.pinned != "its node" else "kubectl get nodes",

@@ -34,7 +34,7 @@ def pod_preempted(
     LeaderWorkerSet, a Ray cluster) the loss of one ends the whole replica, and the others report only a broken connection.
 
     Kueue takes the quota of a whole job for one of higher priority, or for a queue that has lent it: the job is suspended, its
-    pods are deleted (those that a StatefulSet or a Deployment makes anew wait at Kueue's gate), and its Workload says for
+    pods are deleted (those that a StatefulSet or a Deployment recreates wait at Kueue's gate), and its Workload says for
     whom. That it finds no quota since is the other side of it.
 
     ## Fix

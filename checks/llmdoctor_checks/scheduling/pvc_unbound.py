@@ -179,7 +179,7 @@ def _shared(pod: Pod, workload: Workload, subject: Subject) -> Iterator[Finding]
             ),
             fixes=(
                 fixes.advice(
-                    f"Make {claim.name} ReadWriteMany on storage that offers it (a claim that exists is made anew), or "
+                    f"Make {claim.name} ReadWriteMany on storage that offers it (a claim that exists must be recreated), or "
                     "give each replica its own: a StatefulSet with volumeClaimTemplates"
                 ),
             ),
@@ -337,7 +337,7 @@ def _fixes(pod: Pod, claim: VolumeClaim, found: Cause) -> Iterator[Fix]:
         )
     elif claim.storage_class and classes and claim.storage_class not in classes:
         have, wanted = ", ".join(classes), claim.storage_class
-        text = f"Make the claim anew with a storage class that exists ({have}), or create {wanted}"
+        text = f"Recreate the claim with a storage class that exists ({have}), or create {wanted}"
         yield fixes.advice(text, "kubectl get storageclass")
     else:
         yield fixes.advice(

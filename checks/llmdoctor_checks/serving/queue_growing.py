@@ -249,7 +249,7 @@ def _one_of_several(pod: Pod, engine: Engine, said: list[Said], beside: list[str
         evidence=(log_evidence(said[0].line), log_evidence(last.line)),
         fixes=(
             fixes.advice(
-                f"Start {pod.name} again, so that its requests are spread over all its engines anew; where it comes back, run "
+                f"Start {pod.name} again, so that its requests are spread over all its engines again; where it comes back, run "
                 "each engine as a pod of its own behind a router that balances by queue length, or try another release"
             ),
         ),

@@ -314,7 +314,7 @@ def _does_nothing(container: Container) -> bool:
 def _repository_of_nothing(engine: Engine, logs: Logs) -> Iterator[Finding]:
     """A Triton that is up, and whose table of models has no row: it found none in its repository."""
     log = logs.current(engine.container.name)
-    # a script may start it anew
+    # a script may start it again
     line = next(reversed(list(log.find(_TABLE))), None) if log else None
     if log is None or line is None or not _takes_none_later(engine, log):
         return

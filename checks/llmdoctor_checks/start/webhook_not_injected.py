@@ -109,7 +109,7 @@ def webhook_not_injected(pod: Pod, subject: Subject, logs: Logs | None) -> Itera
 
     ## Fix
 
-    See that the webhook runs and selects the namespace, then delete the pod so that it is made anew:
+    See that the webhook runs and selects the namespace, then delete the pod so that it is recreated:
 
         kubectl get mutatingwebhookconfigurations
         kubectl -n NAMESPACE delete pod NAME
@@ -366,7 +366,7 @@ def _finding(
         fixes=(
             fix
             or fixes.advice(
-                f"See that the webhook runs and selects the namespace {pod.namespace}, then have the pod made anew{fixes.lone(pod)}",
+                f"See that the webhook runs and selects the namespace {pod.namespace}, then recreate the pod{fixes.lone(pod)}",
                 "kubectl get mutatingwebhookconfigurations",
                 f"kubectl -n {pod.namespace} delete pod {pod.name}",
                 owner="platform",
