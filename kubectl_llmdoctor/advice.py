@@ -39,6 +39,8 @@ Condition = Literal[
     "gpu asked",
     "no gpu asked",
     "no runtime class",
+    "on GKE",
+    "not on GKE",
     "storage initializer",
     "no storage initializer",
     "mounted read-only",
@@ -129,6 +131,9 @@ _A_SHARE = "which is --ctx-size divided by the number of slots"
 _RAISE = "Raise --ctx-size (a plain number: 32k is read as 32)"
 #: To a multiple of this llama.cpp rounds a share of the context up.
 _ROUNDED = 256
+
+#: The label that GKE gives each node.
+_GKE = "cloud.google.com/gke-nodepool"
 
 #: What the kernel says where the user may not, whatever the mount lets.
 _FORBIDDEN = frozenset({"permission denied", "operation not permitted"})
@@ -324,11 +329,19 @@ class Situation:
         found.add("token misnamed" if self._misnamed_token else "no token misnamed")
         found.add("key misnamed" if self._misnamed_key[0] else "no key misnamed")
         if self.pod is None or self.log_only:
-            return found | {"gpu asked", "no gpu asked", "no runtime class"}
+            return found | {"gpu asked", "no gpu asked", "no runtime class", "not on GKE"}
         every = [self.container] if self.container else self.pod.containers
         gpus = any(c.gpus or c.spec.resources.claims for c in every)
         found.add("gpu asked" if gpus else "no gpu asked")
+        found.add("on GKE" if self._on_gke else "not on GKE")
         return found if self.pod.spec.runtime_class_name else found | {"no runtime class"}
+
+    @property
+    def _on_gke(self) -> bool:
+        """Whether the pod's node is one of GKE's, whose device plugin mounts the driver: there is no runtime for GPUs."""
+        name = self.pod.spec.node_name if self.pod else ""
+        node = self.subject.cluster.item("Node", "", name)
+        return _GKE in node.labels if node else name.startswith("gke-")
 
     def _of_volume(self) -> tuple[str, ...]:
         """What is so of the volume on which the path lies that the line names."""

@@ -66,6 +66,12 @@ def edited(pod: Pod) -> str:
     return unread(pod) or (workload.ref if workload else f"Pod/{pod.name}")
 
 
+def pods_of(pod: Pod) -> str:
+    """`the pods of Deployment/llama`, or `Pod/llama` for a bare pod."""
+    where = edited(pod)
+    return where if where.startswith("Pod/") else f"the pods of {where}"
+
+
 def unread(pod: Pod) -> str:
     """The owner above all that were read, as `Deployment/llama`: what it makes is written again, so a patch below it does not last."""
     workload = workload_of(pod)

@@ -234,9 +234,7 @@ def told_of(pending: Pending, container: Container, count: int) -> list[dict[str
     return fixes.replaced_flag(engine, "tensor_parallel_size", str(count))
 
 
-def lower(
-    container: Container, resource: str, value: str, summary: str, more: Iterable[dict[str, Any]] = ()
-) -> Fix:
+def lower(container: Container, resource: str, value: str, summary: str, more: Iterable[dict[str, Any]] = ()) -> Fix:
     """Set request and limit of an extended resource, which must be equal; `more` is what changes with it."""
     at = f"{container.pointer}/resources"
     kinds = [k for k in ("limits", "requests") if resource in getattr(container.spec.resources, k)]

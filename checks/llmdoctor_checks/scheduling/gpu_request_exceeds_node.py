@@ -8,7 +8,16 @@ from llmdoctor_checks.scheduling._admission import Refusal, refusal
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import ways
 from llmdoctor_checks.scheduling._separation import cause
-from llmdoctor_checks.scheduling._words import asked_in, asking, finding, lower, node_lines, nodes_said, shared_by, told_of
+from llmdoctor_checks.scheduling._words import (
+    asked_in,
+    asking,
+    finding,
+    lower,
+    node_lines,
+    nodes_said,
+    shared_by,
+    told_of,
+)
 
 _TYPE = "node.kubernetes.io/instance-type"
 #: Labels of nodes whose device plugin may offer more `nvidia.com/gpu` than there are GPUs.

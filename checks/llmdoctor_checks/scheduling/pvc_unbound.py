@@ -318,6 +318,20 @@ def _quotes(pod: Pod, claim: VolumeClaim) -> Iterator[Evidence]:
             yield Evidence(source="pod", ref=f"PersistentVolume/{volume.name}", text=text)
 
 
+def _stop(pod: Pod, name: str) -> Fix:
+    """The pod that has the volume taken away for good: what a controller makes comes back."""
+    item = pod.cluster.item("Pod", pod.namespace, name)
+    top = top_of(item, pod.cluster) if item else None
+    made_by = top.ref if top else fixes.maker(item) if item else ""
+    if not made_by:
+        return fixes.advice(f"Stop {name} first", f"kubectl -n {pod.namespace} delete pod {name}")
+    scaled = top is not None and top.kind in ("Deployment", "StatefulSet") and top.replicas == 1
+    command = f"kubectl -n {pod.namespace} scale {made_by.lower()} --replicas=0"
+    return fixes.advice(
+        f"Scale {made_by} down first, if it can be spared: {name} is its pod", *((command,) if scaled else ())
+    )
+
+
 def _fixes(pod: Pod, claim: VolumeClaim, found: Cause) -> Iterator[Fix]:
     describe = f"kubectl -n {pod.namespace} describe pvc {claim.name}"
     classes = sorted(i.name for i in pod.cluster.items("StorageClass"))
@@ -375,8 +389,7 @@ def _attached_elsewhere(pod: Pod, workload: Workload | None, events: Events) -> 
         text = f"Let the old pod go before the new one is made: strategy Recreate in {workload.ref}"
         answers.insert(0, fixes.patch_object(workload.item, text, [operation]))
     if users:
-        text = f"Stop {users[0][1].metadata.name} first"
-        answers.append(fixes.advice(text, f"kubectl -n {pod.namespace} delete pod {users[0][1].metadata.name}"))
+        answers.append(_stop(pod, users[0][1].metadata.name))
     elif named:
         answers.append(fixes.advice(f"Stop {named[1].rstrip('.')} first"))
     yield Finding(

@@ -205,7 +205,7 @@ def _queueless(pod: Pod, name: str, evidence: Evidence) -> Finding:
             "the pod does not see it."
         )
         fix = fixes.advice(
-            f"Put the label {_KAI_POOL}: {theirs} on the pods of {fixes.edited(pod)}, or name a queue of {pool}"
+            f"Put the label {_KAI_POOL}: {theirs} on {fixes.pods_of(pod)}, or name a queue of {pool}"
             if theirs
             else f"Take the label {_KAI_POOL} off the pods of {fixes.edited(pod)}, or put it on queue {name} and its parent",
             f"kubectl get queues.scheduling.run.ai {name} --show-labels",

@@ -40,11 +40,7 @@ def image_tag_mutable(pod: Pod, engine: Engine, workload: Workload | None) -> It
         return
     replicas = workload.replicas if workload else None
     several = replicas is not None and replicas > 1
-    effect = (
-        f"{replicas} replicas may run different releases"
-        if several
-        else "a recreated pod may run another release"
-    )
+    effect = f"{replicas} replicas may run different releases" if several else "a recreated pod may run another release"
     yield Finding(
         role="note",
         confidence="certain",
