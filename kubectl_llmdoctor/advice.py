@@ -420,7 +420,7 @@ class Situation:
 
     def _commands(self, text: FixText) -> tuple[str, ...]:
         """The commands that can be run: on the object that a person edits, and in a container that runs."""
-        quoted = {name: shlex.quote(value) for name, value in self.values.items()}
+        quoted = {name: shlex.quote(value) if value else "" for name, value in self.values.items()}
         commands = text.commands
         if self.values["container"] == _UNNAMED:  # kubectl then takes the first one
             commands = tuple(command.replace(" -c {container}", "") for command in commands)

@@ -204,6 +204,8 @@ def _where(pod: Pod, workload: Workload | None, operations: list[dict[str, Any]]
     template = pod.template
     if template and template.raw is workload.raw and template.text:
         return f"in {template.base} of {workload.ref}"
+    if template and template.raw is workload.raw and template.immutable:
+        return f"in {workload.ref}, which must be deleted and recreated"
     if template and template.raw is workload.raw and not template.immutable:
         inside = [_inside(pod, template, operation["path"]) for operation in operations]
         if pod.exists and not any(_container_in(pod, template, operation["path"]) for operation in operations):

@@ -447,7 +447,7 @@ def _broken_off(pod: Pod, container: Container, events: Events | None, engine: s
                 pod,
                 "/terminationGracePeriodSeconds",
                 longer,
-                f"Let pods end within {say_seconds(longer)}, and let the engine finish what runs{drain}, after a preStop hook that sleeps "
+                f"Give pods {say_seconds(longer)} to end, and let the engine finish what runs{drain}, after a preStop hook that sleeps "
                 "until no Service sends it requests",
             ),
         ),

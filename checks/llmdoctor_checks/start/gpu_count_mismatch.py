@@ -250,9 +250,7 @@ def _too_many_for_a_group(pod: Pod, engine: Engine, subject: Subject, explicit: 
         fixes=tuple(_fixes(engine, resource, workers, gpus, len(explicit)))
         if alone and engine.container.accelerators
         else (
-            fixes.advice(
-                f"Give the pods of {fixes.edited(pod)} {workers} GPUs together, or set sizes whose product is {gpus}"
-            ),
+            fixes.advice(f"Give {fixes.pods_of(pod)} {workers} GPUs together, or set sizes whose product is {gpus}"),
         ),
     )
 

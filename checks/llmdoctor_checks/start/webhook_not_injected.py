@@ -172,7 +172,7 @@ def _unasked(pod: Pod) -> Iterator[Finding]:
             _present(pod),
         ),
         _REFUSED,
-        fixes.advice(f'Give the pods of {fixes.edited(pod)} the annotation {_ASKS}: "true"'),
+        fixes.advice(f'Give {fixes.pods_of(pod)} the annotation {_ASKS}: "true"'),
     )
 
 
