@@ -102,7 +102,7 @@ def quota_exceeded(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
 def _stated(subject: Subject, cluster: Cluster, evidence: Evidence, found: re.Match[str]) -> Finding:
     beyond = ""
     if found["quota"]:
-        beyond = _beyond(found["asked"], found["limit"])
+        beyond = _more_than_all(found["asked"], found["limit"])
         summary = (
             f"Quota {found['quota']} refuses the pod: {found['asked']} asked, {found['used']} used of {found['limit']}."
         )
@@ -123,7 +123,7 @@ def _stated(subject: Subject, cluster: Cluster, evidence: Evidence, found: re.Ma
     )
 
 
-def _beyond(asked: str, limit: str) -> str:
+def _more_than_all(asked: str, limit: str) -> str:
     """What is asked of a quota that has less in all, so that no other workload need be stopped for it: `nvidia.com/gpu=2`."""
     whole = dict(part.strip().partition("=")[::2] for part in limit.split(","))
     for part in asked.split(","):
