@@ -424,6 +424,8 @@ class Situation:
         commands = text.commands
         if self.values["container"] == _UNNAMED:  # kubectl then takes the first one
             commands = tuple(command.replace(" -c {container}", "") for command in commands)
+        if not self.values["node"]:
+            commands = tuple(command for command in commands if "{node}" not in command)
         return tuple(self._applicable(fill(command, quoted) for command in commands))
 
     def _applicable(self, commands: Iterator[str]) -> Iterator[str]:

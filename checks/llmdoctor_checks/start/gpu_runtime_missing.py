@@ -251,7 +251,7 @@ def _refused_by_gvisor(pod: Pod, node: Node | None) -> Iterator[Finding]:
             fixes.advice(
                 f"See whether runsc on node {here} lists the driver, and update gVisor or take a driver of its list; runsc's debug log "
                 "(debug-log in runsc.toml) says what else it may be",
-                "runsc nvproxy list-supported-drivers",
+                fixes.on_node(here, "runsc nvproxy list-supported-drivers"),
                 f"kubectl get node {here} -L nvidia.com/cuda.driver-version.full",
                 owner="platform",
             ),
