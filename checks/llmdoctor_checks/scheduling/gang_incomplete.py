@@ -196,6 +196,17 @@ def _no_group(pending: Pending) -> Finding | None:
     )
 
 
+def _groups_of(pending: Pending) -> str:
+    """What kubectl calls the groups of the pod's scheduler: several have a kind of that name."""
+    groups = {
+        "volcano": "scheduling.volcano.sh",
+        "kai": "scheduling.run.ai",
+        "scheduler-plugins": "scheduling.x-k8s.io",
+    }
+    group = next((group for name, group in groups.items() if name in pending.scheduler), "")
+    return f"podgroups.{group}" if group else "podgroups"
+
+
 def _said(pending: Pending, found: tuple[Cause, ...]) -> Finding:
     gang = pending.said.gang
     if gang:
@@ -213,7 +224,9 @@ def _said(pending: Pending, found: tuple[Cause, ...]) -> Finding:
         explains=(*EXPLAINS, *(c.id for c in found)),
         fixes=(
             fixes.advice("Make room for the whole group at once, or lower the number that must start together"),
-            fixes.advice("See what the group waits for", f"kubectl -n {pending.pod.namespace} get podgroups -o yaml"),
+            fixes.advice(
+                "See what the group waits for", f"kubectl -n {pending.pod.namespace} get {_groups_of(pending)} -o yaml"
+            ),
         ),
     )
 
@@ -302,7 +315,7 @@ def _too_few(pending: Pending, subject: Subject) -> Finding | None:
         fixes.advice(
             "See why the others were not made (a quota, an admission webhook, what makes them), or lower the number that must "
             "start together",
-            f"kubectl -n {pending.pod.namespace} get pods,podgroups",
+            f"kubectl -n {pending.pod.namespace} get pods,{_groups_of(pending)}",
         )
     ]
     if one_by_one:

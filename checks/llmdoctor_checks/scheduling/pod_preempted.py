@@ -70,7 +70,7 @@ def _above_in_kueue(pod: Pod, *commands: str) -> Fix:
     return fixes.advice(
         "Give it a WorkloadPriorityClass above that of the jobs that may wait (label kueue.x-k8s.io/priority-class in "
         f"{fixes.edited(pod)}; without it Kueue goes by priorityClassName), or more quota of its own",
-        "kubectl get workloadpriorityclasses",
+        "kubectl get workloadpriorityclasses.kueue.x-k8s.io",
         *commands,
         owner="platform",
     )
@@ -103,6 +103,10 @@ def _by_kueue(pod: Pod, subject: Subject, cluster: Cluster) -> Finding | None:
                 ),
             ),
             explains=(*CONSEQUENCES, "scheduling-gated", "pod-pending", "quota-exceeded"),
-            fixes=(_above_in_kueue(pod, f"kubectl -n {workload.namespace} get workload {workload.name} -o yaml"),),
+            fixes=(
+                _above_in_kueue(
+                    pod, f"kubectl -n {workload.namespace} get workloads.kueue.x-k8s.io {workload.name} -o yaml"
+                ),
+            ),
         )
     return None

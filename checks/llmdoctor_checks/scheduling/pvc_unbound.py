@@ -224,7 +224,7 @@ def _elsewhere() -> Fix:
     """What to do where no pool of Karpenter makes nodes where the volume is."""
     return fixes.advice(
         "Let a nodepool make nodes where the volume is, or copy the model to a volume where one does",
-        "kubectl get nodepools -o yaml",
+        "kubectl get nodepools.karpenter.sh -o yaml",
         owner="platform",
     )
 
@@ -384,11 +384,12 @@ def _attached_elsewhere(pod: Pod, workload: Workload | None, events: Events) -> 
             f"{user.spec.node_name}; this pod was placed on {pod.spec.node_name}"
         )
     answers = [fixes.advice("Let all pods that share the claim run on one node, or use ReadWriteMany storage")]
-    if workload and workload.kind == "Deployment" and users and _made_by(users[0][1], workload, pod.cluster):
+    own = bool(workload and users and _made_by(users[0][1], workload, pod.cluster))
+    if workload and workload.kind == "Deployment" and own:
         operation = {"op": "add", "path": "/spec/strategy", "value": {"type": "Recreate"}}
         text = f"Let the old pod go before the new one is made: strategy Recreate in {workload.ref}"
         answers.insert(0, fixes.patch_object(workload.item, text, [operation]))
-    if users:
+    if users and not own:  # to scale its own workload down would take this pod away as well
         answers.append(_stop(pod, users[0][1].metadata.name))
     elif named:
         answers.append(fixes.advice(f"Stop {named[1].rstrip('.')} first"))
