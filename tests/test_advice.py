@@ -500,3 +500,8 @@ def test_a_wider_level_is_one_that_allows_the_pod(case: str, level: str) -> None
     assert denied.fixes[-1].commands == (
         f"kubectl label namespace serving pod-security.kubernetes.io/enforce={level} --overwrite",
     )
+
+
+def test_fewer_gpus_come_with_the_parallel_size_that_fits_them() -> None:
+    for fix in _of_case("gpu-request-exceeds-node", "fires_three_of_four_are_free")[:2]:
+        assert "--tensor-parallel-size=" in _commands((fix,))
