@@ -31,6 +31,7 @@ from kubectl_llmdoctor.fixes import (
     set_flag,
     set_spec,
     set_variables,
+    unread,
 )
 from kubectl_llmdoctor.report.document import Fix
 
@@ -38,6 +39,8 @@ Condition = Literal[
     "gpu asked",
     "no gpu asked",
     "no runtime class",
+    "on GKE",
+    "not on GKE",
     "storage initializer",
     "no storage initializer",
     "mounted read-only",
@@ -129,6 +132,9 @@ _RAISE = "Raise --ctx-size (a plain number: 32k is read as 32)"
 #: To a multiple of this llama.cpp rounds a share of the context up.
 _ROUNDED = 256
 
+#: The label that GKE gives each node.
+_GKE = "cloud.google.com/gke-nodepool"
+
 #: What the kernel says where the user may not, whatever the mount lets.
 _FORBIDDEN = frozenset({"permission denied", "operation not permitted"})
 
@@ -178,7 +184,7 @@ class Situation:
         """What templates may name, by name."""
         pod, container = self.pod, self.container
         name = pod.name if pod else ""
-        workload = self.workload.ref if self.workload else f"Pod/{name}"
+        workload = (unread(pod) if pod else "") or (self.workload.ref if self.workload else f"Pod/{name}")
         engine = self.engine
         model = self.captured.get("model") or (engine.value("model") if engine else None)
         port = engine.value("port") if engine else None
@@ -323,11 +329,19 @@ class Situation:
         found.add("token misnamed" if self._misnamed_token else "no token misnamed")
         found.add("key misnamed" if self._misnamed_key[0] else "no key misnamed")
         if self.pod is None or self.log_only:
-            return found | {"gpu asked", "no gpu asked", "no runtime class"}
+            return found | {"gpu asked", "no gpu asked", "no runtime class", "not on GKE"}
         every = [self.container] if self.container else self.pod.containers
         gpus = any(c.gpus or c.spec.resources.claims for c in every)
         found.add("gpu asked" if gpus else "no gpu asked")
+        found.add("on GKE" if self._on_gke else "not on GKE")
         return found if self.pod.spec.runtime_class_name else found | {"no runtime class"}
+
+    @property
+    def _on_gke(self) -> bool:
+        """Whether the pod's node is one of GKE's, whose device plugin mounts the driver: there is no runtime for GPUs."""
+        name = self.pod.spec.node_name if self.pod else ""
+        node = self.subject.cluster.item("Node", "", name)
+        return _GKE in node.labels if node else name.startswith("gke-")
 
     def _of_volume(self) -> tuple[str, ...]:
         """What is so of the volume on which the path lies that the line names."""
@@ -406,16 +420,19 @@ class Situation:
 
     def _commands(self, text: FixText) -> tuple[str, ...]:
         """The commands that can be run: on the object that a person edits, and in a container that runs."""
-        quoted = {name: shlex.quote(value) for name, value in self.values.items()}
+        quoted = {name: shlex.quote(value) if value else "" for name, value in self.values.items()}
         commands = text.commands
         if self.values["container"] == _UNNAMED:  # kubectl then takes the first one
             commands = tuple(command.replace(" -c {container}", "") for command in commands)
+        if not self.values["node"]:
+            commands = tuple(command for command in commands if "{node}" not in command)
         return tuple(self._applicable(fill(command, quoted) for command in commands))
 
     def _applicable(self, commands: Iterator[str]) -> Iterator[str]:
         pod, container, workload = self.pod, self.container, self.workload
         template = pod.template if pod else None
         fixed = workload is None or (template and template.immutable and template.raw is workload.raw)
+        fixed = fixed or (pod is not None and bool(unread(pod)))
         running = container.running if container else any(c.running for c in pod.containers) if pod else False
         for command in commands:
             if (" edit " in command and fixed) or (" exec " in command and not running):

@@ -63,13 +63,26 @@ def edited(pod: Pod) -> str:
     if pod.log_only:
         return "its workload"
     workload = workload_of(pod)
-    return workload.ref if workload else f"Pod/{pod.name}"
+    return unread(pod) or (workload.ref if workload else f"Pod/{pod.name}")
+
+
+def pods_of(pod: Pod) -> str:
+    """`the pods of Deployment/llama`, or `Pod/llama` for a bare pod."""
+    where = edited(pod)
+    return where if where.startswith("Pod/") else f"the pods of {where}"
+
+
+def unread(pod: Pod) -> str:
+    """The owner above all that were read, as `Deployment/llama`: what it makes is written again, so a patch below it does not last."""
+    workload = workload_of(pod)
+    item = workload.item if workload else pod.item
+    return maker(item) if item else ""
 
 
 def lone(pod: Pod) -> str:
     """What a fix says besides that deletes the pod, where nothing makes it again."""
     owned = pod.log_only or pod.obj.metadata.owner_references or workload_of(pod)
-    return "" if owned else " (nothing makes it again: apply its manifest afterwards)"
+    return "" if owned else " (no controller recreates it: apply its manifest afterwards)"
 
 
 def advice(summary: str, *commands: str, owner: Owner = "model") -> Fix:
@@ -95,7 +108,7 @@ def patch(pod: Pod, summary: str, operations: list[dict[str, Any]], *, owner: Ow
         body = pointer.fitted(pod.item.raw, own) or own
         made = Patch(target=target, type="json", body=body, diff=diff(pod.item.raw, body))
         return Fix(summary=summary, owner=owner, patch=made)
-    moved = _moved(pod, workload, operations) if workload else None
+    moved = _moved(pod, workload, operations) if workload and not unread(pod) else None
     if workload is None or moved is None:
         told = _told(pod, operations, summary)
         return Fix(summary=f"{summary} ({told}{_where(pod, workload, operations)})", owner=owner)
@@ -184,11 +197,15 @@ def _flow(value: Any) -> str:
 
 def _where(pod: Pod, workload: Workload | None, operations: list[dict[str, Any]]) -> str:
     """What a person is told who has to change by hand what no patch can."""
+    if owner := unread(pod):
+        return f"in {owner}"
     if workload is None:
-        return f"in Pod/{pod.name}, which must be deleted and made anew"
+        return f"in Pod/{pod.name}, which must be deleted and recreated"
     template = pod.template
     if template and template.raw is workload.raw and template.text:
         return f"in {template.base} of {workload.ref}"
+    if template and template.raw is workload.raw and template.immutable:
+        return f"in {workload.ref}, which must be deleted and recreated"
     if template and template.raw is workload.raw and not template.immutable:
         inside = [_inside(pod, template, operation["path"]) for operation in operations]
         if pod.exists and not any(_container_in(pod, template, operation["path"]) for operation in operations):
@@ -240,8 +257,14 @@ def applied(spec: k8s.PodSpec, operations: Iterable[dict[str, Any]]) -> k8s.PodS
 def maker(item: Item) -> str:
     """What a controller makes an object of, as `InferenceService/llama`, so that a patch of it would be undone; empty where nothing."""
     refs = rows(item.metadata, "ownerReferences") if item.kind != "PersistentVolumeClaim" else []  # made once
-    owner = next((ref for ref in refs if ref.get("controller") is True), None)
-    return f"{owner.get('kind')}/{owner.get('name')}" if owner else ""
+    owner = next((ref for ref in refs if ref.get("controller") is True and ref.get("kind") != "Node"), None)
+    if owner is None:
+        return ""
+    kind, name = str(owner.get("kind")), str(owner.get("name"))
+    template = item.labels.get("pod-template-hash")
+    if kind == "ReplicaSet" and template and name.endswith(f"-{template}"):
+        return f"Deployment/{name.removesuffix(f'-{template}')}"
+    return f"{kind}/{name}"
 
 
 def patch_object(item: Item, summary: str, operations: list[dict[str, Any]], *, owner: Owner = "model") -> Fix:
@@ -359,23 +382,28 @@ def set_flag(engine: Engine, name: str, flag: str, value: str, summary: str) -> 
         if not words and not spec.command and spec.image and not engine.announced:
             return patch(container.pod, summary, [{"op": "add", "path": f"{at}/args", "value": [word]}])
         return advice(f"{summary} ({f'{flag} {value}'.rstrip()} in {_home(container.pod, flag, value)})")
-    index = _index(current.path)
-    if current.source == "flag" and index is not None and not _script(container) and ".args[" in current.path:
-        if words[index].startswith("-") and "=" not in words[index]:
-            if index + 1 >= len(words):
-                return advice(f"{summary} ({flag} {value} in {edited(container.pod)})")
-            operation = {"op": "replace", "path": f"{at}/args/{index + 1}", "value": value}
-        elif words[index].startswith("-"):
-            given = words[index].partition("=")[0]
-            operation = {"op": "replace", "path": f"{at}/args/{index}", "value": f"{given}={value}"}
-        else:
-            operation = {"op": "replace", "path": f"{at}/args/{index}", "value": value}
-        return patch(container.pod, summary, [operation])
+    if operations := replaced_flag(engine, name, value):
+        return patch(container.pod, summary, operations)
     if engine.announced:
         return advice(
             f"{summary} ({flag} {value} where {container.spec.image} starts the engine, whose log says {current.text})"
         )
     return advice(f"{summary} ({flag} {value} instead of {current.text} in {_home(container.pod, flag, value)})")
+
+
+def replaced_flag(engine: Engine, name: str, value: str) -> list[dict[str, Any]]:
+    """The operation that gives an option in the container's `args` another value; none where it stands anywhere else."""
+    container, current = engine.container, engine.explicit(name)
+    index = _index(current.path) if current and current.source == "flag" and ".args[" in current.path else None
+    if index is None or container.told or _script(container):
+        return []
+    words, at = [str(a) for a in container.spec.args], f"{container.pointer}/args"
+    option, equals, _ = words[index].partition("=")
+    if not option.startswith("-"):
+        return [{"op": "replace", "path": f"{at}/{index}", "value": value}]
+    if equals:
+        return [{"op": "replace", "path": f"{at}/{index}", "value": f"{option}={value}"}]
+    return [{"op": "replace", "path": f"{at}/{index + 1}", "value": value}] if index + 1 < len(words) else []
 
 
 def remove_flag(engine: Engine, name: str, summary: str) -> Fix:

@@ -255,7 +255,7 @@ def _selected(item: Item) -> dict[str, str]:
 def _without_leftovers(pods: list[Item], workload: Workload) -> list[Item]:
     """The pods of a workload less those that have failed, where all its replicas are ready: nobody misses them.
 
-    Of a Job that has done its work none may be left: a kubelet that starts anew refuses what has ended long ago.
+    Of a Job that has done its work none may be left: a kubelet that starts again refuses what has ended long ago.
     """
     kept = [i for i in pods if dig(i.raw, "status.phase") != "Failed"] if _whole(workload) else pods
     return kept if workload.completed else kept or pods

@@ -421,7 +421,7 @@ def test_what_deletes_a_pod_that_nothing_makes_again_says_so() -> None:
     ]
 
     (_, again) = _findings(alone, log=line)["ecc-uncorrectable"].fixes
-    assert again.summary.endswith("(nothing makes it again: apply its manifest afterwards)")
+    assert again.summary.endswith("(no controller recreates it: apply its manifest afterwards)")
     (_, again) = _findings(owned, log=line)["ecc-uncorrectable"].fixes
     assert again.summary == "Recreate the pod on another node"
 
@@ -500,3 +500,8 @@ def test_a_wider_level_is_one_that_allows_the_pod(case: str, level: str) -> None
     assert denied.fixes[-1].commands == (
         f"kubectl label namespace serving pod-security.kubernetes.io/enforce={level} --overwrite",
     )
+
+
+def test_fewer_gpus_come_with_the_parallel_size_that_fits_them() -> None:
+    for fix in _of_case("gpu-request-exceeds-node", "fires_three_of_four_are_free")[:2]:
+        assert "--tensor-parallel-size=" in _commands((fix,))

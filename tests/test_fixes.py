@@ -72,7 +72,7 @@ def test_what_no_patch_can_change_is_told_as_a_person_writes_it() -> None:
     (found,) = [f for f in target.findings if f.id == "max-len-exceeds-model"]
 
     assert found.fixes[0].summary == (
-        "Cap the context at 40960 tokens (--max-model-len 40960; in Pod/llama-0, which must be deleted and made anew)"
+        "Cap the context at 40960 tokens (--max-model-len 40960; in Pod/llama-0, which must be deleted and recreated)"
     )
 
 
@@ -83,3 +83,59 @@ def test_a_startup_probe_asks_all_that_the_liveness_probe_asks() -> None:
     assert asking_the_same(k8s.Probe(http_get=http, timeout_seconds=5)) == {"httpGet": asked, "timeoutSeconds": 5}
     assert asking_the_same(k8s.Probe(tcp_socket=k8s.TcpSocket(port=80))) == {"tcpSocket": {"port": 80}}
     assert asking_the_same(k8s.Probe(grpc=k8s.GrpcAction())) == {}
+
+
+def test_an_owner_that_was_not_read_is_what_a_fix_names() -> None:
+    container = {
+        "name": "vllm",
+        "image": "vllm/vllm-openai:v0.11.0",
+        "args": ["--max-model-len=131072", "--model=Qwen/Qwen3-8B"],
+    }
+    waiting = {"name": "vllm", "restartCount": 3, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}
+    owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "llama-5d9c", "uid": "u1", "controller": True}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": "llama-5d9c-x2k4q",
+            "namespace": "prod",
+            "labels": {"pod-template-hash": "5d9c"},
+            "ownerReferences": [owner],
+        },
+        "spec": {"nodeName": "gpu-1", "containers": [container]},
+        "status": {
+            "phase": "Running",
+            "containerStatuses": [waiting | {"lastState": {"terminated": {"exitCode": 1, "reason": "Error"}}}],
+        },
+    }
+    (target,) = diagnose(Snapshot(objects=(pod,)), installed()).targets
+    (found,) = [f for f in target.findings if f.id == "max-len-exceeds-model"]
+
+    assert found.fixes[0].summary.endswith("(--max-model-len=40960; in Deployment/llama)")
+    assert found.fixes[0].patch is None
+
+
+def test_a_workload_that_another_makes_gets_no_patch() -> None:
+    container = {
+        "name": "main",
+        "image": "vllm/vllm-openai:v0.11.0",
+        "args": ["--max-model-len=131072", "--model=Qwen/Qwen3-8B"],
+    }
+    owner = {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "name": "llama",
+        "uid": "u2",
+        "controller": True,
+    }
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "llama-predictor", "namespace": "prod", "ownerReferences": [owner]},
+        "spec": {"template": {"metadata": {"labels": {"app": "llm"}}, "spec": {"containers": [container]}}},
+    }
+    (target,) = diagnose(Snapshot(objects=(deployment,)), installed()).targets
+    (found,) = [f for f in target.findings if f.id == "max-len-exceeds-model"]
+
+    assert found.fixes[0].summary.endswith("in InferenceService/llama)")
+    assert found.fixes[0].patch is None

@@ -466,7 +466,7 @@ def test_what_changed_between_two_scrapes_has_a_time_and_a_pace() -> None:
     cluster = _exported(
         ("2026-11-20T09:58:00Z", scrape % (0, 100)),
         ("2026-11-20T09:59:00Z", scrape % (79, 160)),
-        ("2026-11-20T10:00:00Z", scrape % (79, 20)),  # the driver was loaded anew
+        ("2026-11-20T10:00:00Z", scrape % (79, 20)),  # the driver was loaded again
     )
     (device,) = gpus_by_metrics(cluster, "gpu-1")
     assert [(xid.number, xid.time) for xid in device.xids] == [(79, "2026-11-20T09:59:00Z")]

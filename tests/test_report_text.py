@@ -681,8 +681,8 @@ def test_of_a_long_line_of_a_patch_the_value_is_shown(row: str, shown: str) -> N
     ("text", "said"),
     [
         (
-            "Set it (in Pod/a, which must be made anew)",
-            "Set it (in Pod/a, which must be made anew; by the model's owner)",
+            "Set it (in Pod/a, which must be recreated)",
+            "Set it (in Pod/a, which must be recreated; by the model's owner)",
         ),
         ("Set it (HOME=/tmp; in Pod/a)", "Set it (HOME=/tmp; in Pod/a; by the model's owner)"),
         ("Set it (max_tokens counts too)", "Set it (max_tokens counts too) (by the model's owner)"),

@@ -505,7 +505,7 @@ def test_a_bare_pod_gets_no_command_that_would_change_it_but_is_told_what_to_set
     (finding,) = _found(_tree(fixes=fixes), _pod(ready=False, restarts=3), _log("eaten: x\n", previous=True))
 
     assert finding.fixes[0].commands == ("kubectl get pods",)
-    assert finding.fixes[0].summary == "Feed it: A=b (in Pod/llama-0, which must be deleted and made anew)"
+    assert finding.fixes[0].summary == "Feed it: A=b (in Pod/llama-0, which must be deleted and recreated)"
 
 
 _PLAIN = {"template": {"spec": {"containers": [{"name": "vllm"}]}}}

@@ -169,7 +169,7 @@ def _by_aibrix(why: Why, pod: Pod, target: int, listener: _Listener, line: Line)
     else:
         text = f"{why.text}; AIBrix goes by the label {_AIBRIX_PORT}, {told or f'without which it asks {target}'}"
         label = f'the label {_AIBRIX_PORT}: "{listener.port}", in its pod template'
-        fix = fixes.advice(f"Give the pods of {fixes.edited(pod)} {label}")
+        fix = fixes.advice(f"Give {fixes.pods_of(pod)} {label}")
     said = pod_evidence(pod, "metadata.labels", f"{_AIBRIX_PORT}: {told}" if told else f"no {_AIBRIX_PORT}")
     return msgspec.structs.replace(why, text=text, evidence=(said, listener.evidence), fix=fix, astray=False)
 

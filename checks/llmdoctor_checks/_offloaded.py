@@ -33,7 +33,7 @@ def last_offloaded(log: Log) -> tuple[Line, int, int] | None:
 
 
 def on_gpu_since(line: Line) -> bool:
-    """Whether a later process of the same server had the GPU: a router, and Ollama, start one for each model, and search anew.
+    """Whether a later process of the same server had the GPU: a router, and Ollama, start one for each model, and search again.
 
     Old releases call layers offloaded that they have on the CPU.
     """

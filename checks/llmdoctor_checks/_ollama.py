@@ -142,7 +142,7 @@ def alone(container: str, logs: Logs, ready: bool) -> Line | None:
         found = next(log.find("Could not find a compatible CUDA device on host"), None)
         if found is not None:
             return found
-        begun = next(reversed(_of_models(log)), None)  # Ollama starts it anew for each model
+        begun = next(reversed(_of_models(log)), None)  # Ollama starts it again for each model
         if begun is not None and "failed to initialize" in begun.text:
             return begun if ready or NO_DEVICE in begun.text else None
         line = next(log.find("no usable GPU found"), None)

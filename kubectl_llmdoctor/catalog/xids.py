@@ -43,7 +43,7 @@ AFTEREFFECTS = frozenset({43, 45})
 _ACTIONS = {
     "IGNORE": "Nothing needs to be done at once",
     "RESTART_APP": "Restart the program",
-    "RESET_GPU": "Reset the GPU, with nothing running on it",
+    "RESET_GPU": "Reset the GPU once nothing runs on it",
     "RESTART_BM": "Reboot the node",
     "RESTART_VM": "Restart the virtual machine",
     "CHECK_MECHANICALS": "Check the power cables and the seat of the GPU",

@@ -388,7 +388,7 @@ _ONOFF = frozenset({"on", "off", "auto", "true", "false", "0", "1", "enabled", "
 def _near(text: str, allowed: Sequence[str]) -> str | None:
     from difflib import get_close_matches
 
-    found = get_close_matches(text.lower()[:80], allowed, n=1, cutoff=0.6)
+    found = get_close_matches(text.lower()[:80], allowed, n=1, cutoff=0.75)
     return found[0] if found else None
 
 

@@ -2,7 +2,7 @@
 
 Fields of DCGM are described in its field identifiers (`dcgm_fields.h`) and in dcgm-exporter's `etc/*.csv`; the labels in
 its README. What a field is blank for (`0x7ffffffffffffff0`, `0x7ffffff0`, NaN) is not known. Nothing of it says when an Xid happened:
-`DCGM_FI_DEV_XID_ERRORS` is the number of the last one, which stays until the driver is loaded anew. Only where an earlier
+`DCGM_FI_DEV_XID_ERRORS` is the number of the last one, which stays until the driver is loaded again. Only where an earlier
 sample of the same GPU has another number is it known to be newer than that.
 """
 

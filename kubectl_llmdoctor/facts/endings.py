@@ -80,7 +80,7 @@ def last_round(pods: Sequence[Pod]) -> list[Ending]:
     """How the pods of one replica ended when it went down last, the earliest end first; one for each pod at most.
 
     An end before the last instance had even started belongs to a round before; without a start time nothing does. A pod
-    that was made anew has no end, so that the first of those that are known need not be the first of all.
+    that was recreated has no end, so that the first of those that are known need not be the first of all.
     """
     known = [max(dated, key=_moment) for pod in pods if (dated := [e for e in endings(pod) if e.finished])]
     if not known:

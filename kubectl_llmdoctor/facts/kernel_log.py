@@ -242,7 +242,7 @@ class KernelLog:
         return tuple(line for line in self.lines if re.search(_LOST, line.text) and "Xid" not in line.text)
 
     def outlived(self, xid: Xid) -> bool:
-        """Whether the driver was loaded again after an Xid of this log, which begins anew with every GPU."""
+        """Whether the driver was loaded again after an Xid of this log, which begins again with every GPU."""
         place = xid.evidence.line
         return place is not None and any(line.number > place and re.search(_LOADED, line.text) for line in self.lines)
 

@@ -466,7 +466,7 @@ def _length(points: tuple[Point, ...]) -> float:
 
 
 def _increase(points: tuple[Point, ...]) -> float:
-    """What a counter grew by; where it falls its process began anew."""
+    """What a counter grew by; where it falls its process began again."""
     return sum(b - a if b >= a else b for (_, a), (_, b) in pairwise(points))
 
 

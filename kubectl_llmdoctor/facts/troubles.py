@@ -109,7 +109,7 @@ def _stuck(pod: Pod, now: datetime | None) -> Iterator[Trouble]:
     starting = [c for c in pod.containers if c.waiting and c.waiting.reason in STARTING and c.role != "init"]
     runs = any(c.running for c in pod.containers if c.role != "sidecar")
     if starting and pod.status.phase in ("", "Pending", "Running") and not runs:
-        # after its node was restarted a pod is still Running while its containers are made anew
+        # after its node was restarted a pod is still Running while its containers are recreated
         ended = [parse_time(c.terminated.finished_at) for c in pod.containers if c.terminated]
         since = max((at for at in (pod.started_at, *ended) if at), default=None)
         age = (now - since).total_seconds() if now and since else None
@@ -143,7 +143,7 @@ def _killed(pod: Pod, words: re.Pattern[str], container: Container, ended: datet
 
 
 def _restarted_from_outside(pod: Pod, container: Container, ended: k8s.Terminated, since: datetime | None) -> bool:
-    """Whether a container that is ready again ended with its node or runtime, or was made anew as somebody had asked.
+    """Whether a container that is ready again ended with its node or runtime, or was recreated as somebody had asked.
 
     Of an instance that was gone when the kubelet or the runtime came back nothing is known: 255, Unknown.
     """

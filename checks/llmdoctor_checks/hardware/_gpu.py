@@ -132,7 +132,7 @@ def out_of_service(hardware: Hardware, summary: str) -> Fix:
 
 
 def elsewhere(pod: Pod) -> Fix:
-    """Have the pod made anew, on another node."""
+    """Have the pod made again, on another node."""
     return fixes.advice(
         f"Recreate {pod.name} once the node is cordoned, so that it gets another GPU{fixes.lone(pod)}",
         f"kubectl -n {pod.namespace} delete pod {pod.name}",

@@ -99,7 +99,7 @@ def context_uncapped(pod: Pod, engine: Engine, logs: Logs | None, sizing: Sizing
     yield Finding(
         role="note",
         confidence="certain",
-        summary=f"Nothing caps the context of {model.value if model else 'the model'}: {native} tokens, its own maximum, apply.",
+        summary=f"Nothing caps the context of {model.value if model else 'the model'}: its own maximum of {native} tokens applies.",
         evidence=(evidence, pod_evidence(container, "args", capped)),
         fixes=_fixes(engine, None, native),
     )

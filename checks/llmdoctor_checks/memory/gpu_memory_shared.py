@@ -294,7 +294,7 @@ def _overpacked(pod: Pod, subject: Subject) -> Iterator[Finding]:
         explains=(*_NO_ROOM, *CONSEQUENCES),
         fixes=(
             fixes.advice(
-                "Delete one of the pods that share the GPU, so that the scheduler places it anew, and see that all pods with "
+                "Delete one of the pods that share the GPU, so that the scheduler places it again, and see that all pods with "
                 f"{_FRACTION} are placed by one scheduler",
                 f"kubectl get pods -A -o wide -l {_GROUP}={group}",
                 owner="platform",

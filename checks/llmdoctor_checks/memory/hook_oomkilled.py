@@ -33,12 +33,13 @@ def hook_oomkilled(container: Container) -> Iterator[Finding]:
     if container.pod.exists or container.pod.lent or limit is None or limit >= HOOK_BYTES or not container.gpus:
         return
     slip = _SLIP.fullmatch(str(written))
+    unit = " (m is a thousandth)" if str(written).endswith("m") else ""
     summary = "Correct the unit of the memory limit"
     meant = f"{slip[1]}Gi" if slip and int(slip[1]) > 1 else None
     yield Finding(
         role="risk",
         severity="critical",
-        summary=f"The memory limit of {container.name} is {written}, which is {say_bytes(limit)}: too little for the "
+        summary=f"The memory limit of {container.name} is {written}, which is {say_bytes(limit)}{unit}: too little for the "
         "runtime's own process and the GPU hook, which are killed before the server starts.",
         evidence=(pod_evidence(container, "resources.limits.memory", str(written)),),
         fixes=(

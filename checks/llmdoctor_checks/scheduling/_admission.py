@@ -123,7 +123,7 @@ def kept(pod: Pod, refused: Refusal, node: Node | None, cluster: Cluster) -> tup
     """The pods that the kubelet has refused for devices which, by all that is to be seen, nobody has; none where it may be otherwise.
 
     Its device manager clears its record of pods that are gone only on some ways (`devicemanager/manager.go`): what was deleted by
-    force while it was being made can stay in it until the kubelet starts anew. The scheduler counts pods and sends the next.
+    force while it was being made can stay in it until the kubelet starts again. The scheduler counts pods and sends the next.
     """
     found = re.search(_UNAVAILABLE, refused.text)
     usage = usage_of(cluster)
@@ -217,7 +217,7 @@ def refused_for(id: str, pod: Pod, subject: Subject) -> Iterator[Finding]:  # th
         explains=("pod-failed", "not-ready"),
         fixes=(
             fixes.advice(
-                f"Delete the refused pod; its replacement is placed anew by what holds now{fixes.lone(pod)}",
+                f"Delete the refused pod; its replacement is placed again by what holds now{fixes.lone(pod)}",
                 f"kubectl -n {pod.namespace} delete pod {pod.name}",
             ),
         ),

@@ -293,7 +293,7 @@ def _about(pod: Pod, events: Events | None) -> Iterator[Event]:
 
 
 def _rebooted(pod: Pod, events: Events | None) -> Taken | None:
-    """A node that was started anew under the pod: its containers ended without a trace at that time, and that was the last of it."""
+    """A node that was started again under the pod: its containers ended without a trace at that time, and that was the last of it."""
     ended = list(endings(pod))
     last = max((ending.finished for ending in ended if ending.finished), default=None)
     for ending in ended:
@@ -334,7 +334,7 @@ def _unready_by_node(pod: Pod, node: Node) -> bool:
 
 
 def _remade(pod: Pod, node: Node | None) -> Taken | None:
-    """A node that was made anew under the name of the one that the pod was placed on: its kubelet refused what it did not know."""
+    """A node that was recreated under the name of the one that the pod was placed on: its kubelet refused what it did not know."""
     placed = pod.condition("PodScheduled")
     at = parse_time(placed.last_transition_time if placed else None) or parse_time(pod.status.start_time)
     made = parse_time(node.obj.metadata.creation_timestamp) if node else None

@@ -63,7 +63,7 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def title(self) -> str:
         """`nodepool gpu`, or what stands for it."""
-        return f"nodepool {self.name}" if self.name else "nodepool not named by Karpenter"
+        return f"nodepool {self.name}" if self.name else "nodepool (Karpenter does not name it)"
 
     @property
     def verdict(self) -> str:

@@ -1,7 +1,7 @@
 """Machines that were asked for and are no nodes: what their own objects say, and the autoscaler that gave up before it asked.
 
 Sources: Karpenter pkg/controllers/nodeclaim/lifecycle (registration.go, liveness.go: a claim without a node is deleted after 15
-minutes and made anew) and pkg/state/nodepoolhealth; OpenShift's machine-api-operator and kubermatic's machine-controller
+minutes and made again) and pkg/state/nodepoolhealth; OpenShift's machine-api-operator and kubermatic's machine-controller
 (errorReason, errorMessage, providerStatus.conditions); Cluster API (failureMessage, conditions); Gardener's
 machine-controller-manager (lastOperation); cluster-autoscaler core/static_autoscaler.go.
 """
@@ -125,7 +125,7 @@ def failed_machine(pending: Pending, found: tuple[Cause, ...]) -> Iterator[Findi
             f"Machine {machine.name}, which would be a node for the pod, cannot be made: {sentence(text)}",
             (object_evidence(machine, path, text),),
             "Ask the provider for what it refuses (quota, rights, capacity), or change the machine's type; then have the machine "
-            "made anew: many controllers do not try a failed one again",
+            "made again: many controllers do not try a failed one again",
             f"kubectl -n {machine.namespace} describe machine {machine.name}",
             pending=pending,
             found=found,
@@ -264,7 +264,7 @@ def _failing(pending: Pending) -> list[tuple[Pod, Line]]:
     current = {(pod.namespace, pod.name) for pod, log in logs if not log.previous}
     for pod, log in logs:
         if log.previous and (pod.namespace, pod.name) in current:
-            continue  # it has been started anew
+            continue  # it has been started again
         failures = [line for line in log.find(LOOP) if _LOOP_FAILED.search(line.text)]
         went_on = max((line.number for line in log.find(*GROWS, *_BEYOND)), default=0)
         if failures and failures[-1].number > went_on:

@@ -32,7 +32,7 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks.scheduling._demands import REQUIRED, Json, demands_met, escaped, labels_wanted, states
 from llmdoctor_checks.scheduling._obstacles import PRIORITY, Cause, Obstacle, obstacle_of, vendor
-from llmdoctor_checks.scheduling._words import asking, shared_by
+from llmdoctor_checks.scheduling._words import asking, shared_by, told_of
 
 #: Nodes that a change is tried for, ways out that are offered, and pods that one of them stops.
 _MOST_NODES, _MOST_WAYS, _MOST_PODS = 6, 3, 4
@@ -341,6 +341,8 @@ def _lowered(pending: Pending, spec: k8s.PodSpec, reason: Reason) -> tuple[k8s.P
             if kind == "requests" or (resource in container.spec.resources.limits and _equal(resource)):
                 path = f"{container.pointer}/resources/{kind}/{escaped(resource)}"
                 operations.append({"op": "add", "path": path, "value": value})
+        if is_accelerator(resource):
+            operations += told_of(pending, container, amount)
         made = fixes.applied(spec, operations)
         if made is None:
             return None

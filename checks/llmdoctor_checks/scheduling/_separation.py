@@ -143,7 +143,7 @@ def _unmade(pending: Pending) -> Iterator[Cause]:
         # taints and labels were met; a pool that came further has nodes where the volume is
         away = next((pool for pool in said if pool.volume), None)
         if away and not hits and not any(pool.typed for pool in said):
-            text = f"{away.title} makes no node where it is: {away.volume}"
+            text = f"{away.title} makes no node where the volume is: {away.volume}"
             count = Count(number=1, text=text, kind="volume")
             yield Cause(id="pvc-unbound", obstacle="volume", confidence="likely", counts=(count,))
 

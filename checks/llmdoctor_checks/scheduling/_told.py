@@ -34,7 +34,7 @@ def told(id_: str, pod: Pod, subject: Subject) -> Iterator[Finding]:
                 explains=EXPLAINS,
                 fixes=(
                     fixes.advice(
-                        f"Request less {' and '.join(c.resource for c in short)}, and apply {workload.ref} anew"
+                        f"Request less {' and '.join(c.resource for c in short)}, and apply {workload.ref} again"
                     ),
                     fixes.advice(
                         "Free what others hold, or add a node", "kubectl get pods -A -o wide", owner="platform"

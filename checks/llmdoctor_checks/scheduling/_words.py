@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from kubectl_llmdoctor.api import (
     Container,
@@ -225,12 +226,20 @@ def scaling_lines(pending: Pending) -> Iterator[Evidence]:
         yield event_evidence(event, pending.pod.cluster)
 
 
-def lower(container: Container, resource: str, value: str, summary: str) -> Fix:
-    """Set request and limit of an extended resource, which must be equal."""
+def told_of(pending: Pending, container: Container, count: int) -> list[dict[str, Any]]:
+    """The change of the engine's tensor parallel size that goes with so many GPUs, where it is now the number that is asked for."""
+    engine = next((e for e in pending.subject.engines(pending.pod) if e.container.name == container.name), None)
+    if engine is None or engine.value("tensor_parallel_size") != container.gpus or container.gpus == count:
+        return []
+    return fixes.replaced_flag(engine, "tensor_parallel_size", str(count))
+
+
+def lower(container: Container, resource: str, value: str, summary: str, more: Iterable[dict[str, Any]] = ()) -> Fix:
+    """Set request and limit of an extended resource, which must be equal; `more` is what changes with it."""
     at = f"{container.pointer}/resources"
     kinds = [k for k in ("limits", "requests") if resource in getattr(container.spec.resources, k)]
     operations = [{"op": "replace", "path": f"{at}/{kind}/{_escaped(resource)}", "value": value} for kind in kinds]
-    return fixes.patch(container.pod, summary, operations)
+    return fixes.patch(container.pod, summary, [*operations, *more])
 
 
 def rename(container: Container, old: str, new: str, summary: str) -> Fix:

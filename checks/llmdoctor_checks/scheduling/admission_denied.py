@@ -218,11 +218,13 @@ def _answers(subject: Subject, kind: str, parts: dict[str, str]) -> Iterator[Fix
     elif kind == "constraint":
         yield from _constrained(subject, where)
     else:
-        yield fixes.advice(f"Change {where} as the message asks, or have the policy excepted for {namespace}")
+        yield fixes.advice(
+            f"Change {where} as the message asks, or have namespace {namespace} exempted from the policy"
+        )
     if kind == "level":
         wider = "baseline" if who.startswith("restricted") and _within_baseline(parts["why"]) else "privileged"
         yield fixes.advice(
-            f"Let the namespace {namespace} have the level {wider}, if all that may make pods there may have so much",
+            f"Raise the Pod Security level of namespace {namespace} to {wider}, if everyone who may create pods there may have that",
             f"kubectl label namespace {namespace} {_LABEL}={wider} --overwrite",
             owner="platform",
         )

@@ -157,7 +157,7 @@ def _adds_none(pending: Pending, event: Event, found: tuple[Cause, ...]) -> Iter
         summary=f"{who} {why}: {sentence(words)}",
         evidence=(event_evidence(event, pending.pod.cluster), *said_by(pending)),
         explains=(*EXPLAINS, *(c.id for c in found if mended)),
-        fixes=tuple(_of_pool(small) if small else _fixes(at_limit=limit is not None and failed is None)),
+        fixes=tuple(_of_pool(small) if small else _fixes(pending, at_limit=limit is not None and failed is None)),
         order=float(len(found)),
     )
 
@@ -270,7 +270,7 @@ def _no_capacity(pending: Pending, names: list[str]) -> Iterator[Finding]:
                 "kubectl get events -A --field-selector reason=InsufficientCapacityError",
                 owner="platform",
             ),
-            fixes.advice("Free the GPUs that are there", owner="platform"),
+            *_freeing(pending),
         ),
         order=float(len(found)),
     )
@@ -398,7 +398,14 @@ def _short(event: Event) -> str:
     return ", ".join(texts) or event.message
 
 
-def _fixes(*, at_limit: bool) -> Iterator[Fix]:
+def _freeing(pending: Pending) -> Iterator[Fix]:
+    """To use what others hold, where a node has any of it."""
+    nodes = pending.subject.nodes
+    if not nodes or any(node.amounts.get(name) for node in nodes for name in pending.accelerators):
+        yield fixes.advice("Free the GPUs that are there", owner="platform")
+
+
+def _fixes(pending: Pending, *, at_limit: bool) -> Iterator[Fix]:
     if at_limit:
         yield fixes.advice("Raise the maximum of the GPU node group or the limits of the node pool", owner="platform")
     else:
@@ -407,4 +414,4 @@ def _fixes(*, at_limit: bool) -> Iterator[Fix]:
             "kubectl get events -A --field-selector reason=FailedScaleUp",
             owner="platform",
         )
-    yield fixes.advice("Free the GPUs that are there", owner="platform")
+    yield from _freeing(pending)

@@ -333,7 +333,7 @@ def _unhealthy(pod: Pod, hardware: Hardware, cluster: Cluster) -> Iterator[Findi
 
 def _of_watches(line: Line) -> bool:
     """Whether what cannot be opened any more is a watch: open files may be used up as well, by a limit of another name."""
-    return WATCHES_USED_UP in line.text and re.search("(?i)watch|inotify", line.text[:2000]) is not None
+    return WATCHES_USED_UP in line.text and re.search("(?i)watch|inotify|Failed to serve", line.text[:2000]) is not None
 
 
 def _watchless_line(pod: Pod, cluster: Cluster) -> Line | None:

@@ -60,7 +60,7 @@ def driver_upgrade_blocked(pending: Pending, cluster: Cluster) -> Iterator[Findi
     NVIDIA's GPU operator upgrades the driver node by node: it cordons the node, waits for jobs where it was told to,
     deletes or drains the pods that use a GPU, replaces the driver and uncordons the node. A pod that it may not delete
     (no controller, an emptyDir volume, a PodDisruptionBudget) or a job that does not end keeps the node cordoned; the
-    label `nvidia.com/gpu-driver-upgrade-state` says where it stands. A driver's pod that starts anew beside pods that use the
+    label `nvidia.com/gpu-driver-upgrade-state` says where it stands. A driver's pod that starts again beside pods that use the
     driver ends the same way: it cannot unload the modules, and keeps ending in k8s-driver-manager.
 
     ## Fix

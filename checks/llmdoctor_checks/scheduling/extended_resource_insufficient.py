@@ -154,5 +154,9 @@ def _fixes(pending: Pending, found: Cause, other: str) -> Iterator[Fix]:
         )
     if pending.requests.get(resource):
         yield fixes.advice(f"Provide {resource} on the nodes that have the GPUs", owner="platform")
+    elif "/" in resource:
+        yield fixes.advice(
+            f"Free {resource} on those nodes, ask for less of it, or add a node that has it", owner="platform"
+        )
     elif not mismatch:
         yield fixes.advice("Free some of the GPUs that are shared, or ask for a smaller share")

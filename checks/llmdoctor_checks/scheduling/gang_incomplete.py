@@ -127,7 +127,7 @@ def _without_places(pods: list[Pod]) -> Finding:
         explains=("pod-failed", "not-ready", "ray-cluster"),
         fixes=(
             fixes.advice(
-                "Make room for all members at once (other workloads of the queue, its limits, more nodes), then start it anew"
+                "Make room for all members at once (other workloads of the queue, its limits, more nodes), then start it again"
             ),
             fixes.advice(
                 f"Give it longer, or let members start with what is there: {_RULES}: "
@@ -187,13 +187,24 @@ def _no_group(pending: Pending) -> Finding | None:
         fixes=(
             fixes.advice(
                 "See why what makes the group has not made it (its controller's log, its rights); delete the pod, so that it and its "
-                "group are made anew",
+                "group are recreated",
                 f"kubectl -n {pod.namespace} get podgroups.scheduling.volcano.sh",
                 f"kubectl -n {pod.namespace} delete pod {pod.name}",
             ),
         ),
         pods=(pod.name,),
     )
+
+
+def _groups_of(pending: Pending) -> str:
+    """What kubectl calls the groups of the pod's scheduler: several have a kind of that name."""
+    groups = {
+        "volcano": "scheduling.volcano.sh",
+        "kai": "scheduling.run.ai",
+        "scheduler-plugins": "scheduling.x-k8s.io",
+    }
+    group = next((group for name, group in groups.items() if name in pending.scheduler), "")
+    return f"podgroups.{group}" if group else "podgroups"
 
 
 def _said(pending: Pending, found: tuple[Cause, ...]) -> Finding:
@@ -213,7 +224,9 @@ def _said(pending: Pending, found: tuple[Cause, ...]) -> Finding:
         explains=(*EXPLAINS, *(c.id for c in found)),
         fixes=(
             fixes.advice("Make room for the whole group at once, or lower the number that must start together"),
-            fixes.advice("See what the group waits for", f"kubectl -n {pending.pod.namespace} get podgroups -o yaml"),
+            fixes.advice(
+                "See what the group waits for", f"kubectl -n {pending.pod.namespace} get {_groups_of(pending)} -o yaml"
+            ),
         ),
     )
 
@@ -302,7 +315,7 @@ def _too_few(pending: Pending, subject: Subject) -> Finding | None:
         fixes.advice(
             "See why the others were not made (a quota, an admission webhook, what makes them), or lower the number that must "
             "start together",
-            f"kubectl -n {pending.pod.namespace} get pods,podgroups",
+            f"kubectl -n {pending.pod.namespace} get pods,{_groups_of(pending)}",
         )
     ]
     if one_by_one:

@@ -57,8 +57,11 @@ def _fixes(pending: Pending, found: Cause, asked: int, frees: dict[str, int]) ->
         moved = sum(h.requests[found.resource] for h in chosen)
         if chosen and moved <= sum(free for node, free in frees.items() if node != name):
             commands = [f"kubectl -n {h.pod.metadata.namespace} delete pod {h.pod.metadata.name}" for h in chosen]
+            bare = ", ".join(h.ref for h in chosen if not h.pod.metadata.owner_references)
+            again = f" (no controller recreates {bare}: apply the manifest again before the uncordon)" if bare else ""
             yield Change(
-                text=f"Move {', '.join(h.ref for h in chosen)} ({count_of(moved, 'GPU')}) off {name} to the free GPUs elsewhere",
+                text=f"Move {', '.join(h.ref for h in chosen)} ({count_of(moved, 'GPU')}) off {name} to the free GPUs "
+                f"elsewhere{again}",
                 gone=tuple(h.ref for h in chosen),
                 commands=(f"kubectl cordon {name}", *commands, f"kubectl uncordon {name}"),
                 owner="platform",

@@ -73,7 +73,7 @@ def gpu_held_by_dead_pod(
 
     Find out what holds it: `metadata.finalizers`, the node's state, the kubelet's log. Remove a finalizer whose
     controller is gone; restart a node whose GPU process hangs. Deleting with force frees the GPUs for the scheduler
-    only: make sure that no process is left on the GPU. A kubelet that counts pods of the past counts anew when it is restarted.
+    only: make sure that no process is left on the GPU. A kubelet that counts pods of the past counts again when it is restarted.
 
     ## References
 
@@ -185,7 +185,7 @@ def _still_counted(pod: Pod, refused: Refusal, node: Node, alike: tuple[k8s.Pod,
         explains=("pod-failed", "not-ready", "rollout-stuck", "device-plugin-not-ready"),
         fixes=(
             fixes.advice(
-                f"Restart the kubelet of {node.name}, which makes its record of devices anew; then delete the refused pods",
+                f"Restart the kubelet of {node.name}, which rebuilds its record of devices; then delete the refused pods",
                 fixes.on_node(node.name, "systemctl restart kubelet"),
                 f"kubectl -n {pod.namespace} delete pod {pod.name}",
                 owner="platform",

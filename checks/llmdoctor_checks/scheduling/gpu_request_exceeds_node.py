@@ -8,7 +8,16 @@ from llmdoctor_checks.scheduling._admission import Refusal, refusal
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import ways
 from llmdoctor_checks.scheduling._separation import cause
-from llmdoctor_checks.scheduling._words import asked_in, asking, finding, lower, node_lines, nodes_said, shared_by
+from llmdoctor_checks.scheduling._words import (
+    asked_in,
+    asking,
+    finding,
+    lower,
+    node_lines,
+    nodes_said,
+    shared_by,
+    told_of,
+)
 
 _TYPE = "node.kubernetes.io/instance-type"
 #: Labels of nodes whose device plugin may offer more `nvidia.com/gpu` than there are GPUs.
@@ -125,12 +134,13 @@ def _fixes(pending: Pending, found: Cause, asked: int, most: int, free: int) -> 
     if most > free and len(containers) == 1:
         count, told = shared_by(pending, containers[0], most)
         text = f"Ask for {count} {found.resource} instead of {asked}{told}"
-        yield lower(containers[0], found.resource, str(count), f"{text}; it then fits when a whole node is free")
+        more = told_of(pending, containers[0], count)
+        yield lower(containers[0], found.resource, str(count), f"{text}; it then fits when a whole node is free", more)
     elif most > free:
         names = ", ".join(f"{c.name} {c.request(found.resource)}" for c in containers)
         yield fixes.advice(f"Ask for at most {most} {found.resource} in all containers together (now {names})")
-    more = f"Add nodes with {asked} GPUs or more, or spread the model over several pods (pipeline parallelism)"
-    yield fixes.advice(more, owner="platform")
+    larger = f"Add nodes with {asked} GPUs or more, or spread the model over several pods (pipeline parallelism)"
+    yield fixes.advice(larger, owner="platform")
 
 
 def _shared(pod: Pod, refused: Refusal) -> Finding:

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Events, Finding, Node, Pod, Subject, check, fixes
-from llmdoctor_checks.scheduling._disruption import lost, taken
+from kubectl_llmdoctor.api import Events, Finding, Fix, Node, Pod, Subject, check, fixes
+from llmdoctor_checks.scheduling._disruption import Taken, lost, taken
 
 
 @check("node-drained", since="0.1")
@@ -34,7 +34,7 @@ def node_drained(pod: Pod, subject: Subject, events: Events | None, node: Node |
     if found.pinned:
         summary = f"Kueue had given {pod.name} to {found.pinned}, which was tainted before it ran there: {found.why}"
     if found.before:
-        summary = f"{found.before} pods before {pod.name} were taken away, and it starts anew: {found.why}."
+        summary = f"{found.before} pods before {pod.name} were taken away, and it starts again: {found.why}."
     yield lost(
         found,
         summary + ". The node was not read: it may as well have stopped answering." * found.open,
@@ -46,19 +46,30 @@ def node_drained(pod: Pod, subject: Subject, events: Events | None, node: Node |
         )
         if found.plugin
         else fixes.advice(
-            f"Take the taint from {found.pinned} when it is sound again, or have Kueue choose anew: set spec.active of the Workload "
+            f"Take the taint from {found.pinned} when it is sound again, or have Kueue choose again: set spec.active of the Workload "
             "to false, and to true again when the pods are gone",
             f"kubectl -n {pod.namespace} get workloads.kueue.x-k8s.io",
             f"kubectl describe node {found.pinned}" if found.pinned != "its node" else "kubectl get nodes",
         )
         if found.pinned
-        else fixes.advice(
+        else _advice(pod, found, node),
+    )
+
+
+def _advice(pod: Pod, found: Taken, node: Node | None) -> Fix:
+    """How it is kept where it is, or comes back; a node that is gone cannot be looked at."""
+    budgets = f"kubectl -n {pod.namespace} get poddisruptionbudgets"
+    look = f"kubectl describe node {node.name}" if node else "kubectl get nodes"
+    if found.spot:
+        return fixes.advice(
             "Run it on machines that are not taken back, or several replicas on different ones: no PodDisruptionBudget "
-            f"holds a spot machine ({fixes.edited(pod)})"
-            if found.spot
-            else f"Protect it with a PodDisruptionBudget and the autoscaler's annotation in {fixes.edited(pod)}, "
-            "and run more than one replica",
-            f"kubectl -n {pod.namespace} get poddisruptionbudgets",
-            f"kubectl describe node {name}" if pod.spec.node_name else "kubectl get nodes",
-        ),
+            f"holds a spot machine ({fixes.edited(pod)})",
+            look,
+        )
+    return fixes.advice(
+        f"Protect it with a PodDisruptionBudget, and its pods with an annotation in {fixes.edited(pod)} (Karpenter: "
+        'karpenter.sh/do-not-disrupt: "true"; cluster-autoscaler: cluster-autoscaler.kubernetes.io/safe-to-evict: "false"), '
+        "and run more than one replica",
+        budgets,
+        look,
     )

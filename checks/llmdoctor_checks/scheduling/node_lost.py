@@ -34,7 +34,7 @@ def node_lost(pod: Pod, subject: Subject, events: Events | None, node: Node | No
         found,
         f"{pod.name} lost its node {name}: {found.why}",
         fixes.advice(
-            f"Find out what rebooted {name} (its kernel's log of before, an update, the cloud); the pod starts anew by itself"
+            f"Find out what rebooted {name} (its kernel's log of before, an update, the cloud); the pod starts again by itself"
             if found.kind == "rebooted"
             else f"Mend what the kubelet of {name} names (the container runtime that hangs, the network plugin): the node is ready again "
             "by itself then"

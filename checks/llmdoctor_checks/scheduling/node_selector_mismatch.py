@@ -104,7 +104,7 @@ def _fixes(pending: Pending, found: Cause, unmet: tuple[Mismatch, ...]) -> Itera
     elif any(c.text.startswith("nodepool ") for c in found.counts):
         yield fixes.advice(
             f"Demand in {fixes.edited(pending.pod)} what the nodes of a nodepool get, or add it to the pool's labels or requirements",
-            "kubectl get nodepools -o yaml",
+            "kubectl get nodepools.karpenter.sh -o yaml",
             owner="platform",
         )
     elif not unmet:

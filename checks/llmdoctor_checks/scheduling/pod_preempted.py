@@ -34,7 +34,7 @@ def pod_preempted(
     LeaderWorkerSet, a Ray cluster) the loss of one ends the whole replica, and the others report only a broken connection.
 
     Kueue takes the quota of a whole job for one of higher priority, or for a queue that has lent it: the job is suspended, its
-    pods are deleted (those that a StatefulSet or a Deployment makes anew wait at Kueue's gate), and its Workload says for
+    pods are deleted (those that a StatefulSet or a Deployment recreates wait at Kueue's gate), and its Workload says for
     whom. That it finds no quota since is the other side of it.
 
     ## Fix
@@ -70,7 +70,7 @@ def _above_in_kueue(pod: Pod, *commands: str) -> Fix:
     return fixes.advice(
         "Give it a WorkloadPriorityClass above that of the jobs that may wait (label kueue.x-k8s.io/priority-class in "
         f"{fixes.edited(pod)}; without it Kueue goes by priorityClassName), or more quota of its own",
-        "kubectl get workloadpriorityclasses",
+        "kubectl get workloadpriorityclasses.kueue.x-k8s.io",
         *commands,
         owner="platform",
     )
@@ -103,6 +103,10 @@ def _by_kueue(pod: Pod, subject: Subject, cluster: Cluster) -> Finding | None:
                 ),
             ),
             explains=(*CONSEQUENCES, "scheduling-gated", "pod-pending", "quota-exceeded"),
-            fixes=(_above_in_kueue(pod, f"kubectl -n {workload.namespace} get workload {workload.name} -o yaml"),),
+            fixes=(
+                _above_in_kueue(
+                    pod, f"kubectl -n {workload.namespace} get workloads.kueue.x-k8s.io {workload.name} -o yaml"
+                ),
+            ),
         )
     return None

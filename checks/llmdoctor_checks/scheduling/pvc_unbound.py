@@ -179,7 +179,7 @@ def _shared(pod: Pod, workload: Workload, subject: Subject) -> Iterator[Finding]
             ),
             fixes=(
                 fixes.advice(
-                    f"Make {claim.name} ReadWriteMany on storage that offers it (a claim that exists is made anew), or "
+                    f"Make {claim.name} ReadWriteMany on storage that offers it (a claim that exists must be recreated), or "
                     "give each replica its own: a StatefulSet with volumeClaimTemplates"
                 ),
             ),
@@ -224,7 +224,7 @@ def _elsewhere() -> Fix:
     """What to do where no pool of Karpenter makes nodes where the volume is."""
     return fixes.advice(
         "Let a nodepool make nodes where the volume is, or copy the model to a volume where one does",
-        "kubectl get nodepools -o yaml",
+        "kubectl get nodepools.karpenter.sh -o yaml",
         owner="platform",
     )
 
@@ -318,6 +318,20 @@ def _quotes(pod: Pod, claim: VolumeClaim) -> Iterator[Evidence]:
             yield Evidence(source="pod", ref=f"PersistentVolume/{volume.name}", text=text)
 
 
+def _stop(pod: Pod, name: str) -> Fix:
+    """The pod that has the volume taken away for good: what a controller makes comes back."""
+    item = pod.cluster.item("Pod", pod.namespace, name)
+    top = top_of(item, pod.cluster) if item else None
+    made_by = top.ref if top else fixes.maker(item) if item else ""
+    if not made_by:
+        return fixes.advice(f"Stop {name} first", f"kubectl -n {pod.namespace} delete pod {name}")
+    scaled = top is not None and top.kind in ("Deployment", "StatefulSet") and top.replicas == 1
+    command = f"kubectl -n {pod.namespace} scale {made_by.lower()} --replicas=0"
+    return fixes.advice(
+        f"Scale {made_by} down first, if it can be spared: {name} is its pod", *((command,) if scaled else ())
+    )
+
+
 def _fixes(pod: Pod, claim: VolumeClaim, found: Cause) -> Iterator[Fix]:
     describe = f"kubectl -n {pod.namespace} describe pvc {claim.name}"
     classes = sorted(i.name for i in pod.cluster.items("StorageClass"))
@@ -337,7 +351,7 @@ def _fixes(pod: Pod, claim: VolumeClaim, found: Cause) -> Iterator[Fix]:
         )
     elif claim.storage_class and classes and claim.storage_class not in classes:
         have, wanted = ", ".join(classes), claim.storage_class
-        text = f"Make the claim anew with a storage class that exists ({have}), or create {wanted}"
+        text = f"Recreate the claim with a storage class that exists ({have}), or create {wanted}"
         yield fixes.advice(text, "kubectl get storageclass")
     else:
         yield fixes.advice(
@@ -370,13 +384,13 @@ def _attached_elsewhere(pod: Pod, workload: Workload | None, events: Events) -> 
             f"{user.spec.node_name}; this pod was placed on {pod.spec.node_name}"
         )
     answers = [fixes.advice("Let all pods that share the claim run on one node, or use ReadWriteMany storage")]
-    if workload and workload.kind == "Deployment" and users and _made_by(users[0][1], workload, pod.cluster):
+    own = bool(workload and users and _made_by(users[0][1], workload, pod.cluster))
+    if workload and workload.kind == "Deployment" and own:
         operation = {"op": "add", "path": "/spec/strategy", "value": {"type": "Recreate"}}
         text = f"Let the old pod go before the new one is made: strategy Recreate in {workload.ref}"
         answers.insert(0, fixes.patch_object(workload.item, text, [operation]))
-    if users:
-        text = f"Stop {users[0][1].metadata.name} first"
-        answers.append(fixes.advice(text, f"kubectl -n {pod.namespace} delete pod {users[0][1].metadata.name}"))
+    if users and not own:  # to scale its own workload down would take this pod away as well
+        answers.append(_stop(pod, users[0][1].metadata.name))
     elif named:
         answers.append(fixes.advice(f"Stop {named[1].rstrip('.')} first"))
     yield Finding(

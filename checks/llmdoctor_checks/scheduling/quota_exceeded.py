@@ -100,7 +100,9 @@ def quota_exceeded(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
 
 
 def _stated(subject: Subject, cluster: Cluster, evidence: Evidence, found: re.Match[str]) -> Finding:
+    beyond = ""
     if found["quota"]:
+        beyond = _more_than_all(found["asked"], found["limit"])
         summary = (
             f"Quota {found['quota']} refuses the pod: {found['asked']} asked, {found['used']} used of {found['limit']}."
         )
@@ -117,8 +119,19 @@ def _stated(subject: Subject, cluster: Cluster, evidence: Evidence, found: re.Ma
         summary=summary,
         evidence=(evidence, *quoted),
         explains=("rollout-stuck", "pod-pending"),
-        fixes=tuple(_fixes(subject, name, needs=found["what"] or "")),
+        fixes=tuple(_fixes(subject, name, needs=found["what"] or "", beyond=beyond)),
     )
+
+
+def _more_than_all(asked: str, limit: str) -> str:
+    """What is asked of a quota that has less in all, so that no other workload need be stopped for it: `nvidia.com/gpu=2`."""
+    whole = dict(part.strip().partition("=")[::2] for part in limit.split(","))
+    for part in asked.split(","):
+        name, _, amount = part.strip().partition("=")
+        want, have = milli(amount), milli(whole.get(name))
+        if want is not None and have is not None and want > have:
+            return f"{name}={whole[name]}"
+    return ""
 
 
 def _objects(cluster: Cluster, namespace: str, quota: str) -> Iterator[Evidence]:
@@ -138,7 +151,7 @@ def _said(quantities: k8s.Quantities) -> str:
     return ", ".join(f"{k}={v}" for k, v in quantities.items()) or "none"
 
 
-def _fixes(subject: Subject, quota: str, needs: str = "") -> Iterator[Fix]:
+def _fixes(subject: Subject, quota: str, needs: str = "", beyond: str = "") -> Iterator[Fix]:
     namespace = subject.namespace
     where = subject.workload.ref if subject.workload else "the pod"
     if needs:
@@ -146,7 +159,12 @@ def _fixes(subject: Subject, quota: str, needs: str = "") -> Iterator[Fix]:
             f"State {needs.replace(' for: ', ' of ')} in {where}: the quota demands it of every container"
         )
         return
-    if quota:
+    if beyond:
+        less = "" if beyond.endswith("=0") else f"Ask for no more in {where}, or "
+        text = f"{less}raise the quota {quota}, which allows {beyond} in all; to stop other workloads does not help"
+        look = f"kubectl -n {namespace} describe resourcequota {quota}"
+        yield fixes.advice(text[:1].upper() + text[1:], look, owner="model" if less else "platform")
+    elif quota:
         yield fixes.advice(
             f"Ask for less in {where}, or stop other workloads of {namespace}",
             f"kubectl -n {namespace} describe resourcequota {quota}",
@@ -205,9 +223,9 @@ def _queueless(pod: Pod, name: str, evidence: Evidence) -> Finding:
             "the pod does not see it."
         )
         fix = fixes.advice(
-            f"Put the label {_KAI_POOL}: {theirs} on the pods of {fixes.edited(pod)}, or name a queue of {pool}"
+            f"Put the label {_KAI_POOL}: {theirs} on {fixes.pods_of(pod)}, or name a queue of {pool}"
             if theirs
-            else f"Take the label {_KAI_POOL} off the pods of {fixes.edited(pod)}, or put it on queue {name} and its parent",
+            else f"Take the label {_KAI_POOL} off {fixes.pods_of(pod)}, or put it on queue {name} and its parent",
             f"kubectl get queues.scheduling.run.ai {name} --show-labels",
         )
     return Finding(

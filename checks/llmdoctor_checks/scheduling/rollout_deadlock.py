@@ -77,7 +77,7 @@ def _beside(pending: Pending, found: Cause, workload: Workload, old: str, new: s
         ),
         fixes.advice(
             f"Where there is room for one only: set spec.upgradeStrategy.type: None in {workload.ref} (KubeRay from 1.3 on), and delete "
-            "and apply it anew to change it; the model is away meanwhile"
+            "and apply it again to change it; the model is away meanwhile"
         ),
     ]
     return finding(pending, found, summary, evidence, ways, ("gpu-insufficient",))

@@ -259,13 +259,13 @@ def _of_kueue(subject: Subject, queued: list[Item]) -> Iterator[Fix]:
     if bare and _of_another_queue(bare, queued):
         where = subject.workload.ref if subject.workload else "its owner"
         yield fixes.advice(
-            f"Take {_QUEUE} out of the pod templates of {where}, name the queue on the object alone, and have {bare.name} made anew",
+            f"Take {_QUEUE} out of the pod templates of {where}, name the queue on the object alone, and recreate {bare.name}",
             commands[0],
         )
         return
     if bare:
         yield fixes.advice(
-            f"Set {_QUEUE} in the pod templates too, and have {bare.name} made anew; later releases of Kueue set it by themselves",
+            f"Set {_QUEUE} in the pod templates too, and recreate {bare.name}; later releases of Kueue set it by themselves",
             commands[0],
         )
         return

@@ -106,7 +106,7 @@ def _said(pod: Pod, where: str, free: str) -> tuple[str, str] | None:
         asked = f": it asks for {cores['asked']} CPUs, and a core has {cores['threads']}" if cores else ""
         return (
             f"The kubelet of {where} gives whole cores only (full-pcpus-only){asked}.",
-            "Ask for a number of CPUs that fills whole cores",
+            "Ask for a number of CPUs that fills whole cores, then delete the refused pod",
         )
     if status.reason != "UnexpectedAdmissionError":
         return None

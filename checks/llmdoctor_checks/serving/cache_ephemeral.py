@@ -82,7 +82,7 @@ def cache_ephemeral(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | None)
         evidence=(told, *(again[1] if again else ())),
         explains=("not-ready", "rollout-stuck") if again else (),
         fixes=(
-            fixes.advice(f"Let the cache be at {beside.path}, where the claim is, in {fixes.edited(pod)}")
+            fixes.advice(f"Move the cache to {beside.path}, where the claim is mounted, in {fixes.edited(pod)}")
             if beside
             else fixes.advice(f"Mount a PersistentVolumeClaim at {path} in {fixes.edited(pod)}"),
         ),

@@ -185,7 +185,7 @@ def _one_thread(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         fixes=(
             fixes.advice(f"Set OMP_NUM_THREADS to the cores that it has ({threads} at most)")
             if pod.log_only
-            else fixes.set_env(container, "OMP_NUM_THREADS", threads, f"Let it compute with {threads} threads"),
+            else fixes.set_env(container, "OMP_NUM_THREADS", threads, f"Use {threads} threads"),
         ),
         order=reduced.order,
     )
@@ -257,9 +257,7 @@ def _threads(engine: Engine, logs: Logs) -> Finding | None:
 
 def _fewer_threads(engine: Engine, limit: int) -> Fix:
     where = "num_thread, in the request or the Modelfile" if engine.name == "ollama" else "--threads"
-    return fixes.advice(
-        f"Let it compute with {max(math.floor(limit / 1000), 1)} threads, as many as its limit has cores ({where})"
-    )
+    return fixes.advice(f"Use {max(math.floor(limit / 1000), 1)} threads, as many as its limit has cores ({where})")
 
 
 def _slow_answers(log: Log) -> list[tuple[Line, int]]:

@@ -218,9 +218,7 @@ def _of_engine(pod: Pod, engine: Engine, events: Events | None, logs: Logs | Non
             *(event_evidence(event, pod.cluster) for event in cut),
         ),
         fixes=(
-            fixes.set_spec(
-                pod, "/terminationGracePeriodSeconds", longer, f"Let the pod end within {say_seconds(longer)}"
-            ),
+            fixes.set_spec(pod, "/terminationGracePeriodSeconds", longer, f"Give the pod {say_seconds(longer)} to end"),
         ),
     )
 
@@ -246,7 +244,7 @@ def _cut(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     longer = max(2 * seconds, 300)
     return Finding(
         role="cause",
-        summary=f"{pod.name} was told to end and {'killed' if killed else 'is killed'} {seconds} s later, its grace period, while "
+        summary=f"{pod.name} was told to end and {'killed' if killed else 'is killed'} {seconds} s later, after its grace period, while "
         f"{count_of(count, 'request')} still {'ran' if killed else 'runs' if count == 1 else 'run'}: "
         f"{'its answer is' if count == 1 else 'their answers are'} cut off.",
         evidence=(
@@ -259,9 +257,7 @@ def _cut(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         ),
         explains=("pod-failed", "crash-loop", "not-ready"),
         fixes=(
-            fixes.set_spec(
-                pod, "/terminationGracePeriodSeconds", longer, f"Let the pod end within {say_seconds(longer)}"
-            ),
+            fixes.set_spec(pod, "/terminationGracePeriodSeconds", longer, f"Give the pod {say_seconds(longer)} to end"),
         ),
         order=told.order,
     )
@@ -343,7 +339,7 @@ def _by_gunicorn(pod: Pod, logs: Logs) -> Finding | None:
         pod,
         f"{pod.name} was told to end, and gunicorn in {told.log.container} lost {count_of(len(killed), 'worker')} to SIGKILL "
         f"{say_seconds(round(seconds))} later, as it kills those that still have requests: their answers are cut off."
-        + (" It was not for want of memory." if in_time else ""),
+        + (" It was not short of memory." if in_time else ""),
         (log_evidence(told), log_evidence(killed[0])),
         f"Raise gunicorn's --graceful-timeout (30 s by default) in {fixes.edited(pod)} above the longest answer, and let the pod's "
         "terminationGracePeriodSeconds be longer than that and its preStop hook together",
@@ -451,7 +447,7 @@ def _broken_off(pod: Pod, container: Container, events: Events | None, engine: s
                 pod,
                 "/terminationGracePeriodSeconds",
                 longer,
-                f"Let pods end within {say_seconds(longer)}, and let the engine finish what runs{drain}, after a preStop hook that sleeps "
+                f"Give pods {say_seconds(longer)} to end, and let the engine finish what runs{drain}, after a preStop hook that sleeps "
                 "until no Service sends it requests",
             ),
         ),

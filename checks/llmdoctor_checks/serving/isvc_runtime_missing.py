@@ -96,7 +96,7 @@ def _finding(
         summary=summary,
         evidence=(*((told,) if told else ()), _asked(subject, workload), *there),
         explains=() if subject.static else ("rollout-stuck", "not-ready", "pod-pending"),
-        fixes=tuple(_fixes(workload, runtimes)),
+        fixes=tuple(_fixes(workload, runtimes, told)),
     )
 
 
@@ -111,7 +111,16 @@ def _asked(subject: Subject, workload: Workload) -> Evidence:
     return Evidence(source="workload", ref=ref, text=text)
 
 
-def _fixes(workload: Workload, runtimes: list[Item]) -> Iterator[Fix]:
+def _fixes(workload: Workload, runtimes: list[Item], told: Evidence | None) -> Iterator[Fix]:
+    want = workload.runtime_wanted
+    if told and want and want.name and told.text.startswith("RuntimeDisabled"):
+        yield fixes.advice(
+            f"Set disabled: false in the runtime {want.name}, or name another one in {workload.ref}",
+            "kubectl get clusterservingruntimes",
+            f"kubectl -n {workload.namespace} get servingruntimes",
+            owner="platform",
+        )
+        return
     yield fixes.advice(
         f"Install a runtime that serves the format, or correct modelFormat or runtime in {workload.ref}"
         + (f"; there are {', '.join(sorted({item.name for item in runtimes})[:6])}" if runtimes else ""),

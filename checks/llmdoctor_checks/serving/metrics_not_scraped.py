@@ -89,7 +89,7 @@ def metrics_not_scraped(pod: Pod, subject: Subject, cluster: Cluster, metrics: M
             fixes=(
                 _switch_on(pod, engine)
                 if metrics_off(engine)
-                else fixes.advice(f"Add a PodMonitor for the pods of {fixes.edited(pod)}", owner="platform"),
+                else fixes.advice(f"Add a PodMonitor for {fixes.pods_of(pod)}", owner="platform"),
             ),
         )
         return
@@ -115,7 +115,7 @@ def metrics_not_scraped(pod: Pod, subject: Subject, cluster: Cluster, metrics: M
             summary=f"No PodMonitor, ServiceMonitor or annotation of {pod.namespace} is meant for {pod.name}: the metrics of "
             f"{engine.title} may reach no Prometheus.",
             evidence=(pod_evidence(pod, "metadata.labels", ", ".join(f"{k}={v}" for k, v in pod.labels.items())),),
-            fixes=(fixes.advice(f"Add a PodMonitor for the pods of {fixes.edited(pod)}", owner="platform"),),
+            fixes=(fixes.advice(f"Add a PodMonitor for {fixes.pods_of(pod)}", owner="platform"),),
         )
 
 

@@ -1,4 +1,4 @@
-"""Ollama or llama-swap loads a model anew for request after request."""
+"""Ollama or llama-swap reloads a model for request after request."""
 
 import math
 import re
@@ -83,7 +83,7 @@ class Load(msgspec.Struct, frozen=True):
     literals=("llama runner started in", "[GIN] ", _RUNNER, _ASKED_TO_LOAD, *_EVICTED, _SWAPPED_IN),
 )
 def model_reloaded(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
-    """The server loads a model anew for request after request.
+    """The server reloads a model for request after request.
 
     Ollama loads a model when somebody asks for it, and keeps it for five minutes. It loads it again when a request wants another
     context length (`num_ctx`, which some clients compute for each prompt), when a second model does not fit beside it or
@@ -91,7 +91,7 @@ def model_reloaded(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Fi
     two models then wait for a load each time, which is many times as long as the answer takes.
 
     A model that is loaded since nobody has asked for minutes is no fault, and not counted, unless Ollama says that it dropped one
-    to make space for another, or loads one anew within the five minutes for which it keeps it, with another context or after another
+    to make space for another, or loads one again within the five minutes for which it keeps it, with another context or after another
     model.
 
     llama-swap stops the process of one model to start that of another which its configuration does not let run beside it: by default

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
+
 from kubectl_llmdoctor.api import Container, Engine, Finding, Fix, Pod, Subject, check, count_of, fixes, pod_evidence
 
 #: What masking left of a secret: its kind. Blanks and placeholders hide nothing.
@@ -147,9 +149,16 @@ def _secret(container: Container) -> str:
 def _fixes(pod: Pod, container: Container, literal: list[_Literal]) -> Iterator[Fix]:
     operations = [operation for _, _, _, part in literal for operation in part]
     if operations and all(part for _, _, _, part in literal):
-        yield fixes.patch(
-            pod, f"Read it from the Secret {_secret(container)}, which must be made first, with a new value", operations
+        secret = _secret(container)
+        made = fixes.patch(
+            pod, f"Read it from the Secret {secret}, which must be created first, with a new value", operations
         )
+        values = [op.get("value") for op in operations]
+        entries = [entry for value in values for entry in (value if isinstance(value, list) else [value])]
+        names = dict.fromkeys(entry["name"] for entry in entries if isinstance(entry, dict) and "valueFrom" in entry)
+        keys = " ".join(f'--from-literal={name}="${name}"' for name in names)
+        create = f"kubectl -n {pod.namespace} create secret generic {secret} {keys}"
+        yield msgspec.structs.replace(made, commands=(create, *made.commands)) if made.commands and keys else made
         return
     if literal:
         yield fixes.advice(f"Put the values into a Secret, and refer to it in {fixes.edited(pod)}; then replace them")

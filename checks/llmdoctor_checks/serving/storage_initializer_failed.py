@@ -53,7 +53,7 @@ def storage_initializer_failed(pod: Pod, logs: Logs | None) -> Iterator[Finding]
     A model that comes as an image (`oci://`) has a container of its own in the pod, `modelcar`, which links the image's files to
     `/mnt/models`. While it fails, the server finds nothing there. What it links, and what an initializer of older releases links
     for a claim, stays in the pod's volume when the container is started again, after a reboot of the node, say: where the link is
-    not made by force, it fails from then on, until the pod is made anew.
+    not made by force, it fails from then on, until the pod is recreated.
 
     ## Fix
 
@@ -131,7 +131,7 @@ def _there_before(pod: Pod, ending: Ending, log: Log) -> Finding | None:
         explains=("model-not-found", *CRASHED),
         fixes=(
             fixes.advice(
-                "Delete the pod, so that it is made anew with empty volumes; a later release of KServe replaces the link",
+                "Delete the pod, so that it is recreated with empty volumes; a later release of KServe replaces the link",
                 f"kubectl -n {pod.namespace} delete pod {pod.name}",
             ),
         ),

@@ -126,7 +126,7 @@ def _wrong_path(pod: Pod, engine: Engine, cluster: Cluster, wrong: list[_Request
     return Finding(
         role="cause",
         severity="warning",
-        summary=f"{client} asks {engine.container.name} for {last.path}, a path that {engine.title} does not have: "
+        summary=f"{_begun(client)} asks {engine.container.name} for {last.path}, a path that {engine.title} does not have: "
         f"{count_of(len(wrong), 'request')}, all answered 404.",
         evidence=(log_evidence(last.line), *where),
         fixes=(fixes.advice(how),),
@@ -140,7 +140,7 @@ def _without_type(pod: Pod, engine: Engine, cluster: Cluster, asked: list[_Reque
     return Finding(
         role="cause",
         severity="warning",
-        summary=f"{client} asks {engine.container.name} for {last.path} without saying that what it sends is JSON: "
+        summary=f"{_begun(client)} asks {engine.container.name} for {last.path} without saying that what it sends is JSON: "
         f"{count_of(len(asked), 'request')}, all refused (415).",
         evidence=(log_evidence(last.line), *where),
         fixes=(
@@ -197,6 +197,11 @@ def _client(address: str, pod: Pod, cluster: Cluster) -> tuple[str, tuple[Eviden
             where = tuple(e for c in other.containers for e in _told(c, pod))[:2]
             return (other.name if where else f"{other.name}, or who asks through it,"), where
     return f"the client at {address}", ()
+
+
+def _begun(client: str) -> str:
+    """A client at the beginning of a sentence; the name of a pod stays as it is."""
+    return f"T{client[1:]}" if client.startswith("the client at ") else client
 
 
 def _told(container: Container, pod: Pod) -> Iterator[Evidence]:

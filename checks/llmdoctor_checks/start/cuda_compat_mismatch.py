@@ -42,7 +42,7 @@ def cuda_compat_mismatch(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findi
     node = pod.spec.node_name or "?"
     fix = fixes.advice(
         "Keep the image's compatibility libraries (/usr/local/cuda/compat) off LD_LIBRARY_PATH, use an image whose CUDA the "
-        f"driver of node {node} knows, and make {pod.name} anew where the driver was updated under it",
+        f"driver of node {node} knows, and recreate {pod.name} where the driver was updated under it",
         f"kubectl get node {node} -L nvidia.com/cuda.driver-version.full,nvidia.com/gpu.product",
     )
     yield without_gpu(engine, line, f"CUDA refuses the libraries that it finds in the container ({why[0]})", fix)

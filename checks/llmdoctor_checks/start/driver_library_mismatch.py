@@ -29,15 +29,15 @@ def driver_library_mismatch(pod: Pod, hardware: Hardware, logs: Logs | None) -> 
     something used the GPUs or because nobody rebooted. Containers that run go on; every new one fails when it
     opens a GPU, and so do `nvidia-smi` and the device plugin after its next restart.
 
-    A CDI specification lists the driver's libraries one by one, with its version in their names: where nobody makes it anew after
+    A CDI specification lists the driver's libraries one by one, with its version in their names: where nobody makes it again after
     an upgrade, the runtime looks for files that are gone, and creates no container with a GPU.
 
     The node agent has the libraries that were there when its own container was made: that they do not fit the module any
-    more can also mean that the driver was loaded anew under the agent. The kernel's line `API mismatch` names both versions.
+    more can also mean that the driver was loaded again under the agent. The kernel's line `API mismatch` names both versions.
 
     ## Fix
 
-    Drain the node and reboot it, or unload the modules and load them anew when nothing uses a GPU. Hold the driver's packages so that
+    Drain the node and reboot it, or unload the modules and load them again when nothing uses a GPU. Hold the driver's packages so that
     they change only in a maintenance. Have `nvidia-cdi-refresh` (or `nvidia-ctk cdi generate`) run after each upgrade.
 
     ## References
@@ -56,7 +56,7 @@ def driver_library_mismatch(pod: Pod, hardware: Hardware, logs: Logs | None) -> 
         role="cause" if stopped else "risk" if logged else "note",
         confidence="certain" if stopped and logged and errors else "likely" if stopped or logged else "possible",
         summary=f"On node {hardware.node} the kernel module that runs is not of the version of the driver's libraries"
-        f"{': no container that starts gets a GPU' if stopped else '; a container that starts anew gets no GPU'}.",
+        f"{': no container that starts gets a GPU' if stopped else '; a container that starts again gets no GPU'}.",
         evidence=tuple(said),
         explains=("driver-missing", "cuda-compat-mismatch", "nvml-lost", *CONSEQUENCES) if stopped else (),
         fixes=(

@@ -45,6 +45,9 @@ _SIZES = (
     "context_parallel_size",
 )
 
+#: GPUs that a node has at most, but for few machines.
+_MOST_IN_ONE_NODE = 8
+
 #: Numbers of GPUs that no model is split over and no machine has: who asks for so many asks for shares by time-slicing.
 _NO_NODE_HAS = (5, 7, 9, 10, 11, 12, 13, 14, 15, *range(17, 100))
 
@@ -109,6 +112,10 @@ _RANK = r"\b(?:Worker_TP|TP|rank ?=? ?|GPU )(?P<number>\d{1,3})\b"
 
 #: HAMi's library where it refuses memory: what it may give was used up, on the GPU that the engine uses.
 _REFUSED = r"\[HAM[Ii]-core ERROR \([^)]{0,80}\)\]: Device \d+ OOM \d{1,18} /"
+
+
+#: GPUs that a node has at most, but for few machines.
+_MOST_IN_ONE_NODE = 8
 
 
 @check("gpu-count-mismatch", since="0.1", literals=(*_FULL, _NO_ROOM, "-core ERROR ("))
@@ -243,9 +250,7 @@ def _too_many_for_a_group(pod: Pod, engine: Engine, subject: Subject, explicit: 
         fixes=tuple(_fixes(engine, resource, workers, gpus, len(explicit)))
         if alone and engine.container.accelerators
         else (
-            fixes.advice(
-                f"Give the pods of {fixes.edited(pod)} {workers} GPUs together, or set sizes whose product is {gpus}"
-            ),
+            fixes.advice(f"Give {fixes.pods_of(pod)} {workers} GPUs together, or set sizes whose product is {gpus}"),
         ),
     )
 
@@ -554,8 +559,14 @@ def _fixes(engine: Engine, resource: str, workers: int, gpus: int, sizes: int) -
         )
         return
     wanted = -(-workers * container.gpus // gpus) if container.gpus else workers  # a chip may be several devices
-    summary = f"Request {wanted} x {resource} for {container.name}"
-    yield fixes.set_resource(container, "limits", resource, str(wanted), summary)
+    if wanted > _MOST_IN_ONE_NODE:
+        yield fixes.advice(
+            f"Spread the engine over pods of {_MOST_IN_ONE_NODE} GPUs or fewer on several nodes (a LeaderWorkerSet, a Ray cluster): "
+            f"hardly any node has {wanted}"
+        )
+    else:
+        summary = f"Request {wanted} x {resource} for {container.name}"
+        yield fixes.set_resource(container, "limits", resource, str(wanted), summary)
     if sizes == 1 and engine.explicit("tensor_parallel_size"):
         summary = f"Use the {_devices(container, gpus)} that {'is' if gpus == 1 else 'are'} there, if the model fits"
         yield fixes.set_flag(engine, "tensor_parallel_size", "--tensor-parallel-size", str(gpus), summary)

@@ -251,7 +251,7 @@ def _refused_by_gvisor(pod: Pod, node: Node | None) -> Iterator[Finding]:
             fixes.advice(
                 f"See whether runsc on node {here} lists the driver, and update gVisor or take a driver of its list; runsc's debug log "
                 "(debug-log in runsc.toml) says what else it may be",
-                "runsc nvproxy list-supported-drivers",
+                fixes.on_node(here, "runsc nvproxy list-supported-drivers"),
                 f"kubectl get node {here} -L nvidia.com/cuda.driver-version.full",
                 owner="platform",
             ),
@@ -276,7 +276,7 @@ def _what_is_missing(pod: Pod, engine: Engine, line: Line, *, of_amd: bool) -> t
     container, here, unfit = engine.container, pod.spec.node_name or "?", _unfit(line)
     if unfit and NO_DRIVER not in unfit:  # the container runtime has brought the driver that answers
         return unfit, fixes.advice(
-            f"See whether the GPUs and the driver of node {here} answer, and what the kernel's log says of them; then make the pod anew",
+            f"See whether the GPUs and the driver of node {here} answer, and what the kernel's log says of them; then recreate the pod",
             fixes.on_node(here, "sh -c 'nvidia-smi; dmesg | grep -e NVRM -e amdgpu | tail -n 20'"),
             owner="platform",
         )

@@ -16,7 +16,7 @@ _MOVES = (
 def image_tag_mutable(pod: Pod, engine: Engine, workload: Workload | None) -> Iterator[Finding]:
     """The image's tag moves: what runs after the next restart may be another release.
 
-    `latest`, `nightly` or no tag at all name whatever the publisher pushed last. A pod that is made anew, on another
+    `latest`, `nightly` or no tag at all name whatever the publisher pushed last. A pod that is recreated, on another
     node or by an autoscaler, then runs another release than its siblings: flags that were removed end it at once, other
     defaults change how much memory it takes, and a rollback brings nothing back. For `latest` and for no tag Kubernetes
     asks the registry at every start.
@@ -40,11 +40,7 @@ def image_tag_mutable(pod: Pod, engine: Engine, workload: Workload | None) -> It
         return
     replicas = workload.replicas if workload else None
     several = replicas is not None and replicas > 1
-    effect = (
-        f"{replicas} replicas may run different releases"
-        if several
-        else "a pod that is made anew may run another release"
-    )
+    effect = f"{replicas} replicas may run different releases" if several else "a recreated pod may run another release"
     yield Finding(
         role="note",
         confidence="certain",

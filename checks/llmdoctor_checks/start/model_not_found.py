@@ -191,6 +191,8 @@ def _brought_by_nothing(engine: Engine, model: Setting, path: str) -> Iterator[F
     inside = any(mount.mount_path.startswith(f"{path}/") for mount in container.spec.volume_mounts)
     if inside or container.mount_over(path) or any(engine.value(name) for name in _DOWNLOADS):
         return
+    if any(other.mount_over(path) for other in pod.containers):
+        return  # that it is not mounted here is told where volumes are
     if container.spec.lifecycle or any(re.search(f"{_BRINGS}|{_MAKES}", text) for _, text in container.words):
         return
     raw = pod.template.raw if pod.template else {}
@@ -314,7 +316,7 @@ def _does_nothing(container: Container) -> bool:
 def _repository_of_nothing(engine: Engine, logs: Logs) -> Iterator[Finding]:
     """A Triton that is up, and whose table of models has no row: it found none in its repository."""
     log = logs.current(engine.container.name)
-    # a script may start it anew
+    # a script may start it again
     line = next(reversed(list(log.find(_TABLE))), None) if log else None
     if log is None or line is None or not _takes_none_later(engine, log):
         return

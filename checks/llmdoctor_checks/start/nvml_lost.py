@@ -19,7 +19,7 @@ def nvml_lost(pod: Pod, hardware: Hardware | None, logs: Logs) -> Iterator[Findi
 
     The driver works on the node, but this container may no longer open the devices. It happens to containers that got their
     GPUs from NVIDIA's hook behind the runtime's back: when systemd reloads (`systemctl daemon-reload`, an update of a package) it writes
-    the container's device rules anew and drops what it does not know of. Running work may go on for a while; whatever opens the
+    the container's device rules again and drops what it does not know of. Running work may go on for a while; whatever opens the
     device again fails with "Failed to initialize NVML: Unknown Error". The pod stays Running and Ready. Ollama, which starts a new
     process for each model that it loads, then goes on with the CPU.
 

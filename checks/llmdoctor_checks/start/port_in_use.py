@@ -79,8 +79,8 @@ def _with_itself(engine: Engine) -> Iterator[Finding]:
         yield Finding(
             role="risk",
             severity="critical",
-            summary=f"The data-parallel ranks of {engine.container.name} meet at port {port} ({meets.text}), where clients ask it: no "
-            "start fails of it, and who asks is answered in no HTTP (curl: Received HTTP/0.9).",
+            summary=f"The data-parallel ranks of {engine.container.name} meet at port {port} ({meets.text}), where clients ask it: the "
+            "server starts all the same, and clients get an answer that is no HTTP (curl: Received HTTP/0.9).",
             evidence=(setting_evidence(engine.container, meets), *_said(engine, port)),
             fixes=(fixes.advice(f"Give --data-parallel-rpc-port another port in {fixes.edited(engine.pod)}"),),
         )

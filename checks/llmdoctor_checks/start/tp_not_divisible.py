@@ -114,6 +114,24 @@ def _wrong(engine: Engine, shape: Shape, size: int) -> str | None:
     return None
 
 
+def _with_as_many(engine: Engine, count: int, summary: str) -> Fix | None:
+    """The patch of option and GPUs together, where the container asks for as many GPUs as the option says now."""
+    container = engine.container
+    told = fixes.replaced_flag(engine, "tensor_parallel_size", str(count))
+    if not told or engine.workers != container.gpus or len(container.accelerators) != 1 or count == container.gpus:
+        return None
+    (resource,) = container.accelerators
+    tables = {"limits": container.spec.resources.limits, "requests": container.spec.resources.requests}
+    key = resource.replace("~", "~0").replace("/", "~1")
+    at = f"{container.pointer}/resources"
+    asked = [
+        {"op": "replace", "path": f"{at}/{kind}/{key}", "value": str(count)}
+        for kind, table in tables.items()
+        if resource in table
+    ]
+    return fixes.patch(container.pod, summary, [*told, *asked])
+
+
 def _fixes(engine: Engine, shape: Shape, size: int) -> Iterator[Fix]:
     # what the container has, where nothing but tensor parallelism spreads the model
     gpus = engine.container.gpus if engine.workers == size else 0
@@ -123,6 +141,8 @@ def _fixes(engine: Engine, shape: Shape, size: int) -> Iterator[Fix]:
         flag = _FLAGS[engine.name]
         rest = "for which the container has the GPUs" if fits == gpus else "and ask for as many GPUs"
         summary = f"Set {flag} to {fits}, {rest}"
-        yield fixes.set_flag(engine, "tensor_parallel_size", flag, str(fits), summary)
+        yield _with_as_many(engine, fits, summary) or fixes.set_flag(
+            engine, "tensor_parallel_size", flag, str(fits), summary
+        )
     if shape.moe_intermediate and shape.group and engine.name == "vllm":
         yield fixes.advice("Spread the experts whole: --enable-expert-parallel")

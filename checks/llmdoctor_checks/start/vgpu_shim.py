@@ -231,7 +231,7 @@ def _unlicensed(pod: Pod, logs: Logs, node: Node | None) -> Iterator[Finding]:
             fixes=(
                 fixes.advice(
                     f"See whether the vGPU of {node.name} is licensed (License Status of nvidia-smi -q), that nvidia-gridd runs there "
-                    "with the token of the licence server (with the GPU operator: driver.licensingConfig), and start the pod anew",
+                    "with the token of the licence server (with the GPU operator: driver.licensingConfig), and start the pod again",
                     fixes.on_node(
                         node.name, "sh -c 'nvidia-smi -q | grep -i -A2 license; journalctl -u nvidia-gridd | tail'"
                     ),

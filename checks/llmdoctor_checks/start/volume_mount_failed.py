@@ -37,7 +37,7 @@ def volume_mount_failed(pod: Pod, events: Events | None, cluster: Cluster) -> It
     `fsGroup` in the pod's securityContext it changes the owner of every file before it mounts, which takes long where there are
     millions.
 
-    A mount can also be lost while the pod runs: the program behind a FUSE mount was killed, or the file server made its export anew.
+    A mount can also be lost while the pod runs: the program behind a FUSE mount was killed, or the file server made its export again.
     Each access to the path then fails ("Transport endpoint is not connected", "Stale file handle") until the pod is recreated.
 
     Secrets and ConfigMaps that do not exist are `secret-missing`; a volume in use elsewhere is `pvc-unbound`.

@@ -109,7 +109,7 @@ def webhook_not_injected(pod: Pod, subject: Subject, logs: Logs | None) -> Itera
 
     ## Fix
 
-    See that the webhook runs and selects the namespace, then delete the pod so that it is made anew:
+    See that the webhook runs and selects the namespace, then delete the pod so that it is recreated:
 
         kubectl get mutatingwebhookconfigurations
         kubectl -n NAMESPACE delete pod NAME
@@ -172,7 +172,7 @@ def _unasked(pod: Pod) -> Iterator[Finding]:
             _present(pod),
         ),
         _REFUSED,
-        fixes.advice(f'Give the pods of {fixes.edited(pod)} the annotation {_ASKS}: "true"'),
+        fixes.advice(f'Give {fixes.pods_of(pod)} the annotation {_ASKS}: "true"'),
     )
 
 
@@ -214,7 +214,7 @@ def _role(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
             f"No container has {variable}, by which the service account's role comes into the pod: {why}.",
             tuple(evidence),
             _REFUSED,
-            None if asks else fixes.advice(f'Put the label {label}: "true" on the pods of {fixes.edited(pod)}'),
+            None if asks else fixes.advice(f'Put the label {label}: "true" on {fixes.pods_of(pod)}'),
         )
         return
 
@@ -237,9 +237,9 @@ def _slice(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
         else f"the webhook looks at pods with the label {_NAME_LABEL}: kuberay alone, and this one does not have it"
     )
     fix = (
-        "Set numOfHosts of the worker group to the hosts of the slice"
+        f"Set numOfHosts of the worker group to the hosts of the slice in {fixes.edited(pod)}"
         if asks
-        else f"Put the label {_NAME_LABEL}: kuberay on the pods"
+        else f"Put the label {_NAME_LABEL}: kuberay on {fixes.pods_of(pod)}"
     )
     yield _finding(
         pod,
@@ -247,7 +247,7 @@ def _slice(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
         f"The pod is one host of a TPU slice of {topology}, and no container has {_TPU_HOSTS}: {why}.",
         (log_evidence(line), pod_evidence(pod, f"nodeSelector[{_TOPOLOGY}]", topology), _present(pod)),
         ("multinode-discovery", "gpu-runtime-missing", "worker-lost", "ray-cluster"),
-        fixes.advice(f"{fix} in {fixes.edited(pod)}, and see that kuberay-tpu-webhook runs"),
+        fixes.advice(f"{fix}, and see that kuberay-tpu-webhook runs"),
     )
 
 
@@ -366,7 +366,7 @@ def _finding(
         fixes=(
             fix
             or fixes.advice(
-                f"See that the webhook runs and selects the namespace {pod.namespace}, then have the pod made anew{fixes.lone(pod)}",
+                f"See that the webhook runs and selects the namespace {pod.namespace}, then recreate the pod{fixes.lone(pod)}",
                 "kubectl get mutatingwebhookconfigurations",
                 f"kubectl -n {pod.namespace} delete pod {pod.name}",
                 owner="platform",

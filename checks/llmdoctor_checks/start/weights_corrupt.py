@@ -46,7 +46,7 @@ def weights_corrupt(pod: Pod, engine: Engine) -> Iterator[Finding]:
         explains=(*FAILED_START, "engine-dead", "rollout-stuck"),
         fixes=(
             fixes.advice(
-                "Compare the size of the file with the model's page and fetch it anew if it differs; write new models under "
+                "Compare the size of the file with the model's page and fetch it again if it differs; write new models under "
                 "new names, and see what the kernel of the node says of the volume"
             ),
         ),

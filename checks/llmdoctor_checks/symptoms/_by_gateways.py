@@ -97,7 +97,7 @@ _MEANT = (
     ),
     (
         "overflow",
-        "as many requests as it lets wait for the server did, or as many connections were open as it may have",
+        "its limit of waiting requests, or of connections, to the server was reached",
         "Raise what the gateway or mesh lets wait (Istio: http1MaxPendingRequests and maxConnections in the DestinationRule's "
         "connectionPool; Envoy Gateway: circuitBreaker of a BackendTrafficPolicy) as far as the server keeps up, or add replicas",
     ),

@@ -149,7 +149,7 @@ def _by_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -
         evidence=(log_evidence(line, words[0]),),
         fixes=(
             fixes.advice(
-                f"Have {pod.name} made anew once its log is saved, and read in it how that process ended (too little /dev/shm or memory, a "
+                f"Save the log of {pod.name} and recreate it; read in the log how that process ended (too little /dev/shm or memory, a "
                 f"crash of the model); Triton's /v2/health stays 200, so let the liveness probe ask the model itself{fixes.lone(pod)}",
                 f"kubectl -n {pod.namespace} delete pod {pod.name}",
             ),
@@ -176,7 +176,7 @@ def _restart(pod: Pod, engine: Engine) -> Fix:
         else "; a liveness probe on /health, behind a startup probe, would do that"
     )
     command = f"kubectl -n {pod.namespace} delete pod {pod.name}"
-    return fixes.advice(f"Have {pod.name} made anew once its log is saved{probe}{fixes.lone(pod)}", command)
+    return fixes.advice(f"Save the log of {pod.name}, then recreate it{probe}{fixes.lone(pod)}", command)
 
 
 def _stopping(line: Line) -> bool:

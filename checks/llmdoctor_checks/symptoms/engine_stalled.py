@@ -66,7 +66,7 @@ def engine_stalled(pod: Pod, engine: Engine, logs: Logs | None, metrics: Metrics
         evidence=evidence,
         fixes=(
             fixes.advice(
-                f"Save the stacks of its processes (py-spy dump), then have {pod.name} made anew{fixes.lone(pod)}",
+                f"Save the stacks of its processes (py-spy dump), then recreate {pod.name}{fixes.lone(pod)}",
                 f"kubectl -n {pod.namespace} delete pod {pod.name}",
             ),
         )

@@ -50,7 +50,7 @@ def engine_unresponsive(pod: Pod, engine: Engine) -> Iterator[Finding]:
         f"{silent.path} {waited}"
         + (f", though it answered {where}: {busy}." if where else f": {busy}, or the API server does not reach pods."),
         evidence=(engine.answers.evidence(silent), *((engine.answers.evidence(other),) if other else ())),
-        fixes=(_ask(engine, silent.port, path),),
+        fixes=_fixes(engine, silent.port, path, stuck=silent is not health),
     )
 
 
@@ -58,10 +58,24 @@ def _timed_out(error: str) -> bool:
     return bool(re.search(_NO_ANSWER, error)) and not re.search(_NO_CONNECTION, error)
 
 
-def _ask(engine: Engine, port: int, path: str) -> Fix:
+def _fixes(engine: Engine, port: int, path: str, *, stuck: bool) -> tuple[Fix, ...]:
+    """What tells a slow process from a way that is closed, or, where it is the engine that is slow, a queue from a standstill."""
     pod, container = engine.pod, engine.container.name
+    run = f"kubectl -n {pod.namespace} exec {pod.name} -c {container} --"
+    if stuck:
+        counted = engine.name in ("vllm", "sglang", "tgi")
+        return (
+            fixes.advice(
+                "See how many requests run and wait: with a long queue add replicas, without one the engine is stuck",
+                *((f"{run} curl -sS -m 10 localhost:{port}/metrics",) if counted else ()),
+                f"kubectl -n {pod.namespace} logs {pod.name} -c {container} --tail=50",
+            ),
+        )
     inside = f"curl -sS -m 10 -o /dev/null -w '%{{http_code}} %{{time_total}}s' localhost:{port}{path}"
-    return fixes.advice(
-        "Ask from inside the pod how long it takes",
-        f"kubectl -n {pod.namespace} exec {pod.name} -c {container} -- {inside}",
+    return (
+        fixes.advice(
+            "Ask from inside the pod how long it takes: where it answers at once, the way from the API server is closed; "
+            "where not, look at the container's CPU and its log",
+            f"{run} {inside}",
+        ),
     )
