@@ -217,11 +217,10 @@ def _read(start: Line, before: dict[str, Traceback]) -> Traceback | None:
     """The traceback that starts on a line; None when its end is not there."""
     heading, quoting = said(start.text), 0
     process = heading.process
-    # what is a part of a logger's message of several lines may have the marks in its first alone
-    marked = heading.text.startswith(START) or any(
-        said(x.text).process == process for x in start.log.lines(start.number + 1, start.number + 1)
-    )
-    below = process if marked else ""
+    below = process
+    if not heading.text.startswith(START):  # a part of a logger's message, of which the first line alone may be marked
+        following = [said(x.text).process for x in start.log.lines(start.number + 1, start.number + 1)]
+        below = next((one for one in following if process.startswith(one)), process)
     # the frames stand further to the right than the heading, and the error does not; unless the indentation was lost
     for line in start.log.lines(start.number + 1, start.number + _LONGEST):
         one = said(line.text)
