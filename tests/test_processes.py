@@ -89,6 +89,39 @@ def test_interleaved_tracebacks_are_joined_with_their_chain() -> None:
     assert found["EngineCore_DP0 (pid 141)", "RuntimeError"].cause is None
 
 
+@pytest.mark.parametrize("pod", ["", "[pod/llm-0/server] "])
+def test_a_message_of_several_lines_is_of_who_marked_its_first(pod: str) -> None:
+    lines = (
+        "[2026-06-02 08:00:00 TP2] Scheduler hit an exception: Traceback (most recent call last):",
+        '  File "/sglang/srt/mem_cache/memory_pool.py", line 655, in get_cpu_copy',
+        "    raise NotImplementedError()",
+        "NotImplementedError",
+        "",
+        "[2026-06-02 08:00:01 TP0] Scheduler hit an exception: Traceback (most recent call last):",
+        '  File "/torch/distributed/distributed_c10d.py", line 2974, in broadcast',
+        "    work.wait()",
+        "RuntimeError: [/gloo/transport/tcp/pair.cc:534] Connection closed by peer [10.0.0.9]:21040",
+    )
+    log = _log("\n".join(pod + line for line in lines))
+    found = [(one.process.rpartition(" ")[2], one.error) for one in tracebacks(log)]
+    assert found == [("TP2", "NotImplementedError"), ("TP0", "RuntimeError")]
+    assert said_why(log.line(9), "", "10.0.0.9")
+
+
+def test_a_rank_that_lost_another_one_does_not_say_why_that_went() -> None:
+    lost = "RuntimeError: [/gloo/transport/tcp/pair.cc:534] Connection closed by peer [10.0.0.9]:"
+    lines = [
+        part
+        for rank in (0, 1)
+        for part in (
+            f"[2026-06-02 08:00:00 TP{rank}] Scheduler hit an exception: Traceback (most recent call last):",
+            '  File "/torch/distributed/distributed_c10d.py", line 2974, in broadcast',
+            f"{lost}2104{rank}",
+        )
+    ]
+    assert not said_why(_log("\n".join(lines)).line(6), "", "10.0.0.9")
+
+
 def test_the_first_error_of_each_process_the_earliest_first() -> None:
     found = first_errors(Logs([_log(INTERLEAVED)]))
 

@@ -216,11 +216,16 @@ def tracebacks(log: Log) -> list[Traceback]:
 
 def _read(start: Line, before: dict[str, Traceback]) -> Traceback | None:
     """The traceback that starts on a line; None when its end is not there."""
-    process, quoting = said(start.text).process, 0
+    heading, quoting = said(start.text), 0
+    process = heading.process
+    below = process
+    if not heading.text.startswith(START):  # a part of a logger's message, of which the first line alone may be marked
+        following = [said(x.text).process for x in start.log.lines(start.number + 1, start.number + 1)]
+        below = next((one for one in following if process.startswith(one)), process)
     # the frames stand further to the right than the heading, and the error does not; unless the indentation was lost
     for line in start.log.lines(start.number + 1, start.number + _LONGEST):
         one = said(line.text)
-        if one.process != process:
+        if one.process != below:
             continue
         text = one.text
         if not text.strip() or text[:1].isspace() or text.startswith(("+", "|", "│", "╰")):  # the frame of Rich's
@@ -238,7 +243,7 @@ def _read(start: Line, before: dict[str, Traceback]) -> Traceback | None:
         # pydantic says what is wrong two lines further down, and what wraps another's error in the line below ("… raised:")
         if error["type"].endswith("ValidationError") or message.endswith(":"):
             more = [said(x.text) for x in start.log.lines(line.number + 1, line.number + 3)]
-            message = " ".join([message, *(x.text.strip() for x in more if x.process == process)])
+            message = " ".join([message, *(x.text.strip() for x in more if x.process == below)])
         previous = before.get(process)
         linked = previous is not None and _linked(start, previous, process)
         return Traceback(
@@ -261,20 +266,40 @@ _FAULT = expression(
     r"\bERROR\b|\bCRITICAL\b|\b[Ff]atal\b|Traceback \(most|terminate called|core dumped|[Ss]egmentation fault|\bKilled\b|\bSIG[A-Z]{3,4}\b"
     r"|\b[A-Z]\w{1,60}(?:Error|Exception)\b|\b[Ee]rror:"
 )
+#: An exception by which a rank says no more than that it does not reach another one.
+_LOST = expression(
+    r"(?i)connection (?:closed|reset|refused|timed out|was likely closed)|broken pipe|timed? ?out"
+    r"|nccl|gloo|DistBackendError|DistNetworkError"
+)
 _NO_FAULT = expression(r"^.{0,80}?\b(?:DEBUG|INFO|WARN|WARNING)\b")
 
 
-def said_why(line: Line, worker: str) -> bool:
+def said_why(line: Line, worker: str, peer: str = "") -> bool:
     """Whether a traceback shortly above a line is of the very process that it calls gone: `VllmWorker-1` marks its own with
     `Worker_TP1`, `Worker_TP1_EP1` or `VllmWorker rank=1`, `EngineCore_DP0` with its name. Where the line has no name of it,
-    whether anybody says above what went wrong, or may have: of a log without its beginning nobody knows.
+    whether anybody says above what went wrong, or may have: of a log without its beginning nobody knows. Of a `peer` that
+    only an address is known of, whether another rank ended above, and not because it lost one itself.
     """
+    if peer:
+        return _another_rank_said_why(line)
     if not re.search(r"\w", worker):
         return _somebody_said_why(line)
     rank = re.fullmatch(r"\D{1,40}-(\d{1,4})", worker)
     own = rf"\w{{0,40}}Worker\w{{0,40}}(?:_TP| rank ){rank[1]}(?!\d)" if rank else rf"{re.escape(worker)}\b"
     above = (one for one in tracebacks(line.log) if 0 < line.number - one.last.number <= _MISSED)
     return any(re.match(own, one.process) and "PP" not in one.process for one in above)
+
+
+def _another_rank_said_why(line: Line) -> bool:
+    found = tracebacks(line.log)
+    own = next((one for one in found if one.last.number == line.number), None)
+    first, process = (own.first.number, own.process) if own else (line.number, said(line.text).process)
+    return any(
+        0 < first - one.last.number <= _MISSED
+        and one.process not in ("", process)
+        and not _LOST.search(f"{one.error}: {one.message[:2000]}")
+        for one in found
+    )
 
 
 def _somebody_said_why(line: Line) -> bool:

@@ -198,7 +198,7 @@ class _Wording:
                 continue
             if _of_given_code(line) and (self._pod.log_only or not self._ends(line)):
                 continue  # nothing says that the program ended of it
-            if pattern.wordless and said_why(line, names.get("worker", "")):
+            if pattern.wordless and said_why(line, names.get("worker", ""), names.get("peer", "")):
                 continue
             if not pattern.near:
                 yield _Hit(line=line, captured=names, near=frame)

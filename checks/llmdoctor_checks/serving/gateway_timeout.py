@@ -1,5 +1,6 @@
 """A timeout in front of the engine that a generation can outlast."""
 
+import itertools
 import re
 from collections.abc import Iterator
 from datetime import datetime
@@ -26,6 +27,7 @@ from kubectl_llmdoctor.api import (
     parse_time,
     rows,
     say_seconds,
+    seconds_between,
     stray,
     written_ago,
 )
@@ -106,7 +108,7 @@ _UNREAD, _PROXIED, _CHILD_ENDED = (
     "proxying request to model ",
     " exited with status ",
 )
-_FEWEST_UNREAD = 2
+_FEWEST_UNREAD, _AT_ONCE_SECONDS = 2, 1
 
 #: So many requests say how long a request takes; from this share on they are cut. Where so many took half the time at most,
 #: and the engine saw no client go, none is.
@@ -344,7 +346,7 @@ def _by_its_router(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     lines = list(log.find(_UNREAD)) if log is not None else []
     if log is None or len(lines) < _FEWEST_UNREAD or not log.holds(_PROXIED):
         return None
-    if log.holds(_CHILD_ENDED) or stray(lines):
+    if log.holds(_CHILD_ENDED) or stray(lines) or _failed_at_once(log):
         return None
     return Finding(
         role="cause",
@@ -360,6 +362,13 @@ def _by_its_router(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         ),
         order=lines[0].order,
     )
+
+
+def _failed_at_once(log: Log) -> bool:
+    """Whether the router could read no answer right after it had passed a request on, each time: it waited for nothing."""
+    lines = sorted([*log.find(_PROXIED), *log.find(_UNREAD)], key=lambda line: line.number)
+    waits = [seconds_between(first, last) for first, last in itertools.pairwise(lines) if _UNREAD in last.text]
+    return all(seconds is not None and seconds < _AT_ONCE_SECONDS for seconds in waits)
 
 
 def _busy_workers(pod: Pod, logs: Logs) -> Iterator[tuple[Line, Line]]:
