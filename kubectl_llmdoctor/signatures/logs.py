@@ -239,6 +239,11 @@ class _Wording:
         started = parse_time(running.started_at)
         return now is not None and started is not None and (now - started).total_seconds() < seconds
 
+    def _may_come_up(self) -> bool:
+        """Whether a program that is no engine runs for the first time, and so shortly that it may do without what it met with."""
+        engines = self._subject.engines(self._pod)
+        return self._just_begun(_LOADING_SECONDS) and all(e.container.name != self._log.container for e in engines)
+
     def _others_come(self) -> bool:
         """Whether the container runs for the first time, and another pod of its group is being made, with nothing in its way."""
         container = self._container
@@ -285,7 +290,7 @@ class _Wording:
         elif not self._pattern.warned and _WARNED.match(line.text[:2000]):
             found = msgspec.structs.replace(found, confidence="possible")
         if self._server:
-            return found
+            return msgspec.structs.replace(found, confidence="possible") if self._may_come_up() else found
         if not past and self._ended_with(line):
             fixes = tuple(msgspec.structs.replace(fix, commands=()) for fix in found.fixes)
             return msgspec.structs.replace(found, explains=found.explains or _ENDS, fixes=fixes)
