@@ -355,6 +355,7 @@ def test_of_a_log_alone_what_follows_says_that_a_request_was_a_stray_one(before:
     [
         ("WARNING 06-02 08:00:01 [x.py:60] no plugin: EatenError: eaten: x", "possible"),
         ("(EngineCore_0 pid=7) WARNING 06-02 08:00:01 [x.py:60] EatenError: eaten: x", "possible"),
+        ("WARNI [open_webui.retrieval] no plugin: EatenError: eaten: x", "possible"),
         ("(EngineCore_0 pid=7) ERROR 06-02 08:00:01 [x.py:60] EatenError: eaten: x", "certain"),
         ("WARNING 06-02 08:00:01 [x.py:60] eaten: x", "certain"),
         ("EatenError: eaten: WARNING", "certain"),
@@ -362,6 +363,30 @@ def test_of_a_log_alone_what_follows_says_that_a_request_was_a_stray_one(before:
 )
 def test_an_exception_that_is_only_warned_of_was_caught(line: str, confidence: str) -> None:
     (finding,) = _found(_tree(), _DEAD, _log(line + "\n", previous=True))
+
+    assert finding.confidence == confidence
+
+
+@pytest.mark.parametrize(
+    ("image", "started", "affects", "confidence"),
+    [
+        ("registry.example.com/front:1", "23:57", "server", "possible"),
+        ("registry.example.com/front:1", "23:40", "server", "certain"),
+        ("vllm/vllm-openai:v0.11.0", "23:57", "server", "certain"),
+        ("registry.example.com/front:1", "23:57", "requests", "possible"),
+        ("registry.example.com/front:1", "23:40", "requests", "certain"),
+    ],
+)
+def test_in_its_first_minutes_a_program_may_do_without_what_it_met_with(
+    image: str, started: str, affects: str, confidence: str
+) -> None:
+    pod = _pod(ready=False)
+    pod["spec"]["containers"][0]["image"] = image
+    status = pod["status"]["containerStatuses"][0]
+    status["image"], status["state"] = image, {"running": {"startedAt": f"2026-01-08T{started}:00Z"}}
+    tree = _tree(affects=affects, overcome=["fed again"] if affects == "requests" else [], explains=["not-ready"])
+
+    (finding,) = _found(tree, pod, _log("eaten: x\n"))
 
     assert finding.confidence == confidence
 

@@ -34,8 +34,8 @@ _ERRED = expression(
 #: Where so many requests are answered for each that fails, failing is no more than what some client got wrong; and one that
 #: fails says as little where so many follow.
 PER_STRAY, _AFTER_ONE = 10, 2
-#: What befell no request of so many for so many seconds is over.
-_OVER_ANSWERS, _OVER_SECONDS = 100, 3600
+#: What befell no request of so many for so many seconds is over; where no time is known, none of so many more.
+_OVER_ANSWERS, _OVER_SECONDS, _OVER_UNTIMED = 100, 3600, 300
 #: Where a request was sent to, as access logs have it.
 _PATH = expression(r"\bPOST /[^\s?\"]{1,200}")
 #: So many lines around one show what a program prints all the time, so often at least; and what it prints in any case: a probe may
@@ -141,7 +141,8 @@ def answered(log: Log | None, *, after: int = 0) -> int:
 def long_past(lines: Sequence[Line]) -> bool:
     """Whether what some lines of logs tell of requests is over: many were answered at that route in the hour after the last and since.
 
-    Not where it came back after such a time before, as what a job of the night does; and only where the log carries the kubelet's times.
+    Not where it came back after such a time before, as what a job of the night does. Where the log does not carry the kubelet's times
+    it takes more answers.
     """
     by_log: dict[int, list[Line]] = {}
     for line in lines:
@@ -169,12 +170,14 @@ def _spared(line: Line, end: int, path: str) -> bool:
     if end - line.number < _OVER_ANSWERS:
         return False
     began, ended = line.time, line.log.time_of(end)
-    if began is None or ended is None or (ended - began).total_seconds() < _OVER_SECONDS:
+    timed = began is not None and ended is not None
+    if began is not None and ended is not None and (ended - began).total_seconds() < _OVER_SECONDS:
         return False
+    many = _OVER_ANSWERS if timed else _OVER_UNTIMED
     at = answered_at(line.log)
     numbers = at[bisect.bisect_right(at, line.number) : bisect.bisect_right(at, end)]
     same = (n for n in numbers if not path or any(f"{path} " in x.text for x in line.log.lines(n, n)))
-    return len(list(islice(same, _OVER_ANSWERS))) == _OVER_ANSWERS
+    return len(list(islice(same, many))) == many
 
 
 def failed_requests(lines: Sequence[Line]) -> int:

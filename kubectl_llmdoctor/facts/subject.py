@@ -59,6 +59,8 @@ _BEFORE_ANY = frozenset(
     }
 )
 _BEFORE_ONE = frozenset({"Failed", "InspectFailed", "ErrImageNeverPull", "FailedToRetrieveImagePullSecret"})
+#: The same said of the pauses between pulls, for which events have the reason of pauses between starts.
+_BETWEEN_PULLS = "Back-off pulling image "
 #: An engine prints something within this time of its start.
 _LATE_SECONDS = 900
 #: A controller tries again after so long at most (the rate limiter of its queue): what it has not said since is over.
@@ -402,7 +404,7 @@ def _overtaken(event: Event, pod: Pod, begun: Sequence[Event]) -> bool:
         return False
     if event.reason in _BEFORE_ANY:
         return any(_began_after(event.last, c, begun) for c in pod.containers)
-    if event.reason not in _BEFORE_ONE:
+    if event.reason not in _BEFORE_ONE and not event.message.startswith(_BETWEEN_PULLS):
         return False
     concerned = [c for c in pod.containers if f"{{{c.name}}}" in event.field_path]
     if not concerned and any(c.waiting and c.waiting.reason not in _ON_THE_WAY for c in pod.containers):

@@ -39,7 +39,7 @@ from kubectl_llmdoctor.signatures.wording import beside, captured, finding, fits
 
 #: What an engine's logger says without calling it an error, and an exception in it: one that was caught.
 _WARNED = expression(
-    r"(?:\([^)]{0,80}\)|\[[^\]]{0,80}\]|[\d:.,TZ -])*(?:WARNING|WARN|INFO|DEBUG)\b.{0,400}?\w(?:Error|Exception)\b"
+    r"(?:\([^)]{0,80}\)|\[[^\]]{0,80}\]|[\d:.,TZ -])*(?:WARN(?:ING|I)?|INFO|DEBUG)\b.{0,400}?\w(?:Error|Exception)\b"
 )
 #: By this a line says of itself that what it tells of is no error (SGLang's and vLLM's custom all-reduce, whatever it met), or that
 #: a file of the hub was asked for which not every model has (vLLM's repo_utils.py, where it does not try again).
@@ -48,6 +48,8 @@ _NO_ERROR = expression(r"To silence this warning|(?:\[|/)repo_utils\.py:\d+\](?!
 #: end: huggingface_hub, vLLM's calls of it. What fails for the third time hardly will.
 _AGAIN = expression(r"\b[Rr]etrying,? \(?[12] ?(?:of|/) ?\d")
 _AGAIN_BELOW = expression(r"Retrying in \d[\d.]{0,8}s \[Retry [12]/\d|Trying to resume download")
+#: By this a program says that it takes something else instead (Text Embeddings Inference, whose images for CPUs have two backends).
+_INSTEAD = expression(r"Could not start ORT backend: ")
 #: By this a library says, below what it tried again, that it came to an end of it (huggingface_hub).
 _CAME = ("files: 100%|",)
 #: A frame of code that a program was given as a text, by a model or a client, and ran; and of one of ComfyUI's nodes of its users,
@@ -71,7 +73,8 @@ _BY_SIGNAL = range(129, 193)
 _FAILS = expression(r"(?i)\b(?:fail(?:s|ed|ure)?|fatal|exception)\b|\[E \d{6}")
 #: By this a line says of itself that the program goes on, or that it is of a request: neither ends a program.
 _GOES_ON = expression(
-    r"^.{0,60}(?:\b(?:INFO|DEBUG|WARN(?:ING)?)\b|[\d:] W |\[W )|^[WI]\d{4} \d\d:|(?i:\blevel=(?:info|debug|warn)|^\W{0,3}warn(?:ing)?: )"
+    r"^.{0,60}(?:\b(?:INFO|DEBUG|WARN(?:ING|I)?)\b|[\d:] W |\[W |\[(?:info|debug|warn(?:ing)?) {0,6}\])"
+    r"|^[WI]\d{4} \d\d:|(?i:\blevel=(?:info|debug|warn)|^\W{0,3}warn(?:ing)?: )"
     r"|(?i:\bfall(?:s|ing)?[ -]?back|\bus(?:es|ing) (?:the )?default|\bskipp|\bignor(?:ed|ing)"
     r"|\btrying (?:the|another|next)\b)|\b(?:GET|HEAD|POST|PUT)\b:? ?\"?/"
 )
@@ -215,6 +218,8 @@ class _Wording:
             return "over"
         if (survived if self._server else not_serving_yet)(line) or told_to_stop(line):
             return "over"
+        if self._running and not self._log.previous and _INSTEAD.search(line.text[:2000]):
+            return "over"
         failed = self._of_a_failed_model(line)  # that the server came up then, without the model, is no sign
         comes = (self._server and self._just_begun() and not failed) or self._others_come()
         if self._overcome and comes:
@@ -240,6 +245,11 @@ class _Wording:
             return False
         started = parse_time(running.started_at)
         return now is not None and started is not None and (now - started).total_seconds() < seconds
+
+    def _may_come_up(self) -> bool:
+        """Whether a program that is no engine runs for the first time, and so shortly that it may do without what it met with."""
+        engines = self._subject.engines(self._pod)
+        return self._just_begun(_LOADING_SECONDS) and all(e.container.name != self._log.container for e in engines)
 
     def _others_come(self) -> bool:
         """Whether the container runs for the first time, and another pod of its group is being made, with nothing in its way."""
@@ -285,6 +295,8 @@ class _Wording:
         if past or long_ago or (self._pattern.ends and not fails_each and contradicted(line, self._says_it)):
             found = _last_resort(found)
         elif not self._pattern.warned and _WARNED.match(line.text[:2000]):
+            found = msgspec.structs.replace(found, confidence="possible")
+        if self._may_come_up() if self._server else self._overcome and self._just_begun(_LOADING_SECONDS):
             found = msgspec.structs.replace(found, confidence="possible")
         if self._server:
             return found
