@@ -26,6 +26,8 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
     failed: bool
     #: it repeats the words of the program in the container, as a log would
     quoted: bool = False
+    #: what it repeats holds now, though nothing has failed
+    holds: bool = False
 
 
 #: Condition types that are bad news when they are True, as everywhere else False is.
@@ -43,6 +45,8 @@ _FAILED_REASON = (
 )
 
 _RAY_BROKEN = ("DEPLOY_FAILED", "UNHEALTHY")
+#: States of an application, or a part of it, that is not there yet: the message says what it waits for.
+_RAY_BEGINS = ("DEPLOYING", "UPDATING")
 
 #: Fields of a status that name its state in one word, and those in which operators then say why: KubeRay's RayCluster (`state`,
 #: `reason`), SeldonDeployment (`state`, `description`), others by the same habit (`phase`, `message`).
@@ -114,6 +118,8 @@ def _ray_application(at: str, app: Json) -> Iterator[Said]:
         yield Said(path=f"{at}.status", text=str(app["status"]), failed=True)
         if app.get("message"):
             yield Said(path=f"{at}.message", text=str(app["message"]), failed=True, quoted=True)
+    elif app.get("status") in _RAY_BEGINS and app.get("message"):
+        yield Said(path=f"{at}.message", text=str(app["message"]), failed=False, quoted=True, holds=True)
 
 
 def _ray_job(raw: Json, status: Json) -> Iterator[Said]:

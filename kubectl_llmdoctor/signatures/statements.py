@@ -141,7 +141,7 @@ def _of_operators(subject: Subject, *, quoted: bool = False) -> Iterator[_Statem
     """What operators say of the objects above the pods; `quoted`: only where they repeat the server's own words."""
     for workload in subject.platform:
         for one in workload.said:
-            if quoted and not (one.quoted and one.failed):
+            if quoted and not (one.quoted and (one.failed or one.holds)):
                 continue
             ref = f"{workload.ref} {one.path}"
             if not one.quoted:

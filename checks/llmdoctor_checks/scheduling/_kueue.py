@@ -31,9 +31,55 @@ _TOPOLOGY = (
 )
 
 
+#: The same of a topology in which a flavor has no room: `allows to fit only 1 out of 2 pod(s)`, `doesn't allow to fit any of 2 pod(s)`.
+_NO_ROOM = r"topology \S{1,255} (?:allows to fit only|doesn't allow to fit)"
+
+
 def for_topology(message: str) -> bool:
     """Whether a workload waits for no quota that may become free, but since it does or does not ask for a topology."""
     return re.search(_TOPOLOGY, message) is not None and " more needed" not in message
+
+
+def for_room(subject: Subject) -> bool:
+    """Whether Kueue says that it finds no domain of a topology with room for its pods."""
+    unmet = [unreserved(workload) for workload in workloads(subject, subject.cluster)]
+    return any(re.search(_NO_ROOM, message or "") for message in unmet)
+
+
+def unreserved(workload: Item) -> str | None:
+    """Why a Workload has no quota, in Kueue's words; None where it does not say that it has none."""
+    for condition in rows(workload.raw, "status.conditions"):
+        if (condition.get("type"), condition.get("status")) == ("QuotaReserved", "False"):
+            return str(condition.get("message") or "")
+    return None
+
+
+def local_queue(workload: Item, cluster: Cluster) -> Item | None:
+    """The LocalQueue in which a Workload waits."""
+    return cluster.item("LocalQueue", workload.namespace, str(dig(workload.raw, "spec.queueName") or ""))
+
+
+def uncovered(workload: Item, cluster: Cluster) -> list[str]:
+    """Accelerators that a Workload asks for and no flavor of its queue has a quota of, by the queue's own account.
+
+    Kueue 0.20 may leave such a Workload without a word, so that only where it has none is anything said.
+    """
+    local = local_queue(workload, cluster)
+    said = any(c.get("type") in ("QuotaReserved", "Evicted") for c in rows(workload.raw, "status.conditions"))
+    listed = (
+        [row for key in ("flavorsReservation", "flavorUsage") for row in rows(local.raw, f"status.{key}")]
+        if local
+        else []
+    )
+    covered = {str(resource.get("name")) for row in listed for resource in rows(row, "resources")}
+    if said or not covered:
+        return []
+    asked: dict[str, None] = {}
+    for pod_set in rows(workload.raw, "spec.podSets"):
+        for container in rows(pod_set, "template.spec.containers"):
+            requests = dig(container, "resources.requests")
+            asked |= dict.fromkeys(name for name in (requests if isinstance(requests, dict) else ()) if "/" in name)
+    return [name for name in asked if name not in covered]
 
 
 def gone(workload: Item, subject: Subject) -> list[Node]:
@@ -41,8 +87,7 @@ def gone(workload: Item, subject: Subject) -> list[Node]:
 
     Kueue counts only those as a part of the topology (pkg/cache/scheduler/tas_flavor.go).
     """
-    cluster, name = subject.cluster, str(dig(workload.raw, "spec.queueName") or "")
-    local = cluster.item("LocalQueue", workload.namespace, name)
+    cluster, local = subject.cluster, local_queue(workload, subject.cluster)
     queue = cluster.item("ClusterQueue", "", str(dig(local.raw, "spec.clusterQueue"))) if local else None
     groups = rows(queue.raw, "spec.resourceGroups") if queue else []
     found: list[Node] = []
