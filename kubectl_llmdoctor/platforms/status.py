@@ -104,21 +104,26 @@ def _kserve(status: Json) -> Iterator[Said]:
 
 
 def _ray_service(status: Json) -> Iterator[Said]:
-    """A RayService's applications and their deployments; the message is the traceback of the replica."""
+    """A RayService's applications and their deployments; the message is the traceback of the replica.
+
+    While it serves from one cluster, what the applications of the next wait for is nobody's trouble.
+    """
+    ready = [row.get("status") for row in rows(status.get("conditions")) if row.get("type") == "Ready"]
+    serves = "True" in ready or (not ready and status.get("serviceStatus") == "Running")
     for service in ("activeServiceStatus", "pendingServiceStatus"):
         for name, app in table(dig(status, f"{service}.applicationStatuses")).items():
             at = f"status.{service}.applicationStatuses[{name}]"
-            yield from _ray_application(at, table(app))
+            yield from _ray_application(at, table(app), serves=serves)
             for part, deployment in table(table(app).get("serveDeploymentStatuses")).items():
-                yield from _ray_application(f"{at}.serveDeploymentStatuses[{part}]", table(deployment))
+                yield from _ray_application(f"{at}.serveDeploymentStatuses[{part}]", table(deployment), serves=serves)
 
 
-def _ray_application(at: str, app: Json) -> Iterator[Said]:
+def _ray_application(at: str, app: Json, *, serves: bool) -> Iterator[Said]:
     if app.get("status") in _RAY_BROKEN:
         yield Said(path=f"{at}.status", text=str(app["status"]), failed=True)
         if app.get("message"):
             yield Said(path=f"{at}.message", text=str(app["message"]), failed=True, quoted=True)
-    elif app.get("status") in _RAY_BEGINS and app.get("message"):
+    elif app.get("status") in _RAY_BEGINS and app.get("message") and not serves:
         yield Said(path=f"{at}.message", text=str(app["message"]), failed=False, quoted=True, holds=True)
 
 

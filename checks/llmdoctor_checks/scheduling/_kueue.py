@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Cluster, Item, Node, Subject, dig, rows
+from kubectl_llmdoctor.api import Cluster, Item, Node, Pod, Subject, dig, rows
 
 #: The Workload of a group of pods has the name of the group (pkg/controller/jobs/pod).
 GROUP = "kueue.x-k8s.io/pod-group-name"
+#: How many pods a group is to have; Kueue makes no Workload of one that has fewer.
+TOTAL = "kueue.x-k8s.io/pod-group-total-count"
 
 
 def workloads(subject: Subject, cluster: Cluster) -> Iterator[Item]:
@@ -40,10 +42,20 @@ def for_topology(message: str) -> bool:
     return re.search(_TOPOLOGY, message) is not None and " more needed" not in message
 
 
-def for_room(subject: Subject) -> bool:
-    """Whether Kueue says that it finds no domain of a topology with room for its pods."""
-    unmet = [unreserved(workload) for workload in workloads(subject, subject.cluster)]
-    return any(re.search(_NO_ROOM, message or "") for message in unmet)
+def for_room(pod: Pod, subject: Subject) -> bool:
+    """Whether Kueue finds no domain of a topology with room: by its own word, or where it has none on a pod that asks for a topology."""
+    said = [unreserved(workload) for workload in workloads(subject, subject.cluster)]
+    asks = any(re.fullmatch(r"kueue\.x-k8s\.io/podset-[a-z-]{1,40}-topology", key) for key in pod.annotations)
+    return any(re.search(_NO_ROOM, message or "") for message in said) or (asks and not said and not fewer(pod))
+
+
+def fewer(pod: Pod) -> str:
+    """That the group of a pod has fewer pods than it is to have, where all pods of the namespace are known."""
+    total, group, cluster = pod.annotations.get(TOTAL, ""), pod.labels.get(GROUP, ""), pod.cluster
+    if not group or not total.isdecimal() or len(total) > 6 or not cluster.complete("Pod", pod.namespace):
+        return ""
+    there = sum(item.labels.get(GROUP) == group for item in cluster.items("Pod", pod.namespace))
+    return f"its group {group} has {there} of the {total} pods that it is to have" if there < int(total) else ""
 
 
 def unreserved(workload: Item) -> str | None:

@@ -86,7 +86,7 @@ def _of_other_kind(found: Cause) -> bool:
 def _unplaced(pending: Pending) -> Iterator[Cause]:
     """What keeps Kueue's topology-aware scheduling from opening its gate: it looks for room on nodes itself."""
     gates = pending.gates
-    looks = _TOPOLOGY_GATE in gates and (_ADMISSION_GATE not in gates or for_room(pending.subject))
+    looks = _TOPOLOGY_GATE in gates and (_ADMISSION_GATE not in gates or for_room(pending.pod, pending.subject))
     found = by_nodes(pending) if looks else None
     if found and found[0].id in (*SHORTAGE, "gpu-request-exceeds-node"):
         yield _as_sure(pending, msgspec.structs.replace(found[0], confidence="likely"))

@@ -33,7 +33,8 @@ def leader_first(subject: Subject) -> Iterator[Finding]:
         return
     size = dig(item.raw, "spec.leaderWorkerTemplate.size")
     leaders = [pod for pod in subject.pods if _leads(pod)]
-    alone = subject.static or (len(leaders) == len(subject.pods) and not any(pod.ready for pod in leaders))
+    known = subject.cluster.complete("Pod", subject.namespace)
+    alone = subject.static or (known and len(leaders) == len(subject.pods) and not any(pod.ready for pod in leaders))
     found = next(((pod, server) for pod in leaders if (server := _over_several(pod, subject))), None)
     if (
         not isinstance(size, int)

@@ -21,7 +21,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     rows,
 )
-from llmdoctor_checks.scheduling._kueue import GROUP, gone, local_queue, workloads
+from llmdoctor_checks.scheduling._kueue import GROUP, TOTAL, fewer, gone, local_queue, workloads
 from llmdoctor_checks.scheduling._words import EXPLAINS, sentence
 
 #: Who sets and lifts a gate, by the domain in its name.
@@ -33,8 +33,6 @@ _KEEPERS = {
     "jobset": "JobSet",
 }
 _QUEUE = "kueue.x-k8s.io/queue-name"
-#: How many pods a group is to have; Kueue makes no Workload of one that has fewer (pkg/controller/jobs/pod).
-_TOTAL = "kueue.x-k8s.io/pod-group-total-count"
 
 #: What to do about what Kueue says (pkg/controller/core/workload_controller.go, pkg/cache/scheduler/tas_flavor_snapshot.go).
 _ADVICE = (
@@ -70,7 +68,7 @@ _OF_THE_POD = (
     ),
     (
         r"flavor (\S+) doesn't match node affinity",
-        "Select in the pod template what the labels of a flavor of the queue are (spec.nodeLabels of {0}), or name a queue with such a flavor",
+        "Select in the pod template what the labels of a flavor of the queue are (spec.nodeLabels of {0}), or name another queue",
     ),
     (
         r'topology "([^"]+)" (?:allows to fit only|doesn\'t allow to fit)',
@@ -212,6 +210,11 @@ def _inactive(queued: list[Item], cluster: Cluster) -> Iterator[tuple[Item, str]
                 yield queue, f"{condition.get('reason')}: {condition.get('message')}"
 
 
+def _in_words(said: str) -> str:
+    """A condition's message without its reason, as a part of a sentence."""
+    return said.partition(": ")[2].replace("(s)", "s")
+
+
 def _stopped(queued: list[Item], cluster: Cluster) -> Iterator[Item]:
     """The queues that somebody holds."""
     for queue, _ in _inactive(queued, cluster):
@@ -261,11 +264,7 @@ def _reason(queued: list[Item]) -> str:
 def _why(queued: list[Item], cluster: Cluster) -> str:
     """Why Kueue does not admit them; of a queue that takes none, what it lacks, and of what was deactivated, for what."""
     reason = _reason(queued)
-    named = (
-        said.partition(": ")[2]
-        for queue, said in _inactive(queued, cluster)
-        if f"{queue.kind} {queue.name} is" in reason
-    )
+    named = (_in_words(said) for queue, said in _inactive(queued, cluster) if f"{queue.kind} {queue.name} is" in reason)
     told = next(named, "") or ("; ".join(_evictions(queued)) if "deactivated" in reason else "")
     return f"{reason.rstrip('. ')} ({told.rstrip('. ')})" if told else reason
 
@@ -274,10 +273,9 @@ def _evictions(queued: list[Item]) -> Iterator[str]:
     """For what Kueue has taken workloads away, by its own count."""
     for workload in queued:
         for row in rows(workload.raw, "status.schedulingStats.evictions"):
-            times, why = row.get("count"), str(row.get("reason"))
-            yield f"evicted {times} time{'s' * (times != 1)}: {row.get('underlyingCause') if why == 'Deactivated' else why}".rstrip(
-                ": "
-            )
+            why = row.get("underlyingCause" if row.get("reason") == "Deactivated" else "reason")
+            if why:
+                yield f"evicted {row.get('count')}×: {why}"
 
 
 def _unqueued(pod: Pod, queued: list[Item]) -> str:
@@ -287,7 +285,7 @@ def _unqueued(pod: Pod, queued: list[Item]) -> str:
     that names another queue than its whole it takes for a workload of its own.
     """
     labels = pod.labels
-    if short := _fewer(pod):
+    if short := fewer(pod):
         return short
     admitted = bool(queued) and all(
         any(c.get("type") == "Admitted" and c.get("status") == "True" for c in rows(w.raw, "status.conditions"))
@@ -300,15 +298,6 @@ def _unqueued(pod: Pod, queued: list[Item]) -> str:
     if other := _of_another_queue(pod, queued):
         return f"the workload is admitted to {other}, and {pod.name} names {labels[_QUEUE]} in its label {_QUEUE}"
     return ""
-
-
-def _fewer(pod: Pod) -> str:
-    """That the group of a pod has fewer pods than it is to have, where all pods of the namespace are known."""
-    total, group, cluster = pod.annotations.get(_TOTAL, ""), pod.labels.get(GROUP, ""), pod.cluster
-    if not group or not total.isdecimal() or len(total) > 6 or not cluster.complete("Pod", pod.namespace):
-        return ""
-    there = sum(item.labels.get(GROUP) == group for item in cluster.items("Pod", pod.namespace))
-    return f"its group {group} has {there} of the {total} pods that it is to have" if there < int(total) else ""
 
 
 def _of_another_queue(pod: Pod, queued: list[Item]) -> str:
@@ -358,9 +347,9 @@ def _of_kueue(subject: Subject, queued: list[Item]) -> Iterator[Fix]:
     commands = (f"kubectl -n {subject.namespace} {one}", "kubectl get clusterqueues.kueue.x-k8s.io -o yaml")
     reason = _reason(queued)
     bare = next((p for p in subject.pods if p.unscheduled and _unqueued(p, queued)), None)
-    if bare and _fewer(bare):
+    if bare and fewer(bare):
         yield fixes.advice(
-            f"Make the other pods of the group {bare.labels[GROUP]}, or write how many there are into the annotation {_TOTAL} of each",
+            f"Make the other pods of the group {bare.labels[GROUP]}, or write how many there are into the annotation {TOTAL} of each",
             f"kubectl -n {subject.namespace} get pods -l {GROUP}={bare.labels[GROUP]}",
         )
         return
@@ -397,7 +386,9 @@ def _of_kueue(subject: Subject, queued: list[Item]) -> Iterator[Fix]:
     if wrong := next(
         ((queue, said) for queue, said in _inactive(queued, subject.cluster) if queue.kind == "ClusterQueue"), None
     ):
-        yield fixes.advice(f"Mend what ClusterQueue/{wrong[0].name} lacks: {wrong[1]}", *commands[1:], owner="platform")
+        yield fixes.advice(
+            f"Mend what ClusterQueue/{wrong[0].name} lacks: {_in_words(wrong[1])}", *commands[1:], owner="platform"
+        )
         return
     for words, text in (*_ADVICE, *_OF_THE_POD):
         if found := re.search(words, reason):

@@ -1,6 +1,7 @@
 """A deadline of the rollout that is over before the model is loaded."""
 
 import itertools
+import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
@@ -104,12 +105,12 @@ def _by_kueue(subject: Subject) -> Iterator[Finding]:
 
 def _taken(subject: Subject, loads: list[Pod]) -> tuple[list[Event], float]:
     """What Kueue says of late of pods that it took away in place of these, oldest first, and the longest time that one had."""
-    makers = tuple(f"{owner.name}-" for pod in loads for owner in pod.obj.metadata.owner_references)
+    makers = "|".join(re.escape(owner.name) for pod in loads for owner in pod.obj.metadata.owner_references)
     names, now = {pod.name for pod in loads}, subject.cluster.now
     ends: list[tuple[datetime, Event]] = []
     begun: dict[str, list[datetime]] = {}
     for event in events_of(subject.cluster).of_kind("Pod"):
-        ours = event.name in names or (makers and event.name.startswith(makers))
+        ours = event.name in names or re.fullmatch(rf"(?:{makers})-[a-z0-9]{{5}}", event.name)
         if event.namespace != subject.namespace or not ours or event.last is None or now is None:
             continue
         if event.reason == "Started" and "Admitted by" in event.message:
