@@ -347,24 +347,8 @@ def _of_kueue(subject: Subject, queued: list[Item]) -> Iterator[Fix]:
     commands = (f"kubectl -n {subject.namespace} {one}", "kubectl get clusterqueues.kueue.x-k8s.io -o yaml")
     reason = _reason(queued)
     bare = next((p for p in subject.pods if p.unscheduled and _unqueued(p, queued)), None)
-    if bare and fewer(bare):
-        yield fixes.advice(
-            f"Make the other pods of the group {bare.labels[GROUP]}, or write how many there are into the annotation {TOTAL} of each",
-            f"kubectl -n {subject.namespace} get pods -l {GROUP}={bare.labels[GROUP]}",
-        )
-        return
-    if bare and _of_another_queue(bare, queued):
-        where = subject.workload.ref if subject.workload else "its owner"
-        yield fixes.advice(
-            f"Take {_QUEUE} out of the pod templates of {where}, name the queue on the object alone, and have {bare.name} made anew",
-            commands[0],
-        )
-        return
     if bare:
-        yield fixes.advice(
-            f"Set {_QUEUE} in the pod templates too, and have {bare.name} made anew; later releases of Kueue set it by themselves",
-            commands[0],
-        )
+        yield _of_one_pod(bare, subject, queued, commands[0])
         return
     away = sorted(node.name for node in gone(queued[0], subject))[:3] if "no topology domains" in reason else []
     if away:
@@ -374,21 +358,8 @@ def _of_kueue(subject: Subject, queued: list[Item]) -> Iterator[Fix]:
             owner="platform",
         )
         return
-    if stopped := next(_stopped(queued, subject.cluster), None):
-        where = f"-n {stopped.namespace} " if stopped.namespace else ""
-        resource = f"{stopped.kind.lower()}.kueue.x-k8s.io"
-        yield fixes.advice(
-            f"Let {stopped.kind}/{stopped.name} go on when the reason for which somebody stopped it is gone",
-            f'kubectl {where}patch {resource} {stopped.name} --type merge -p \'{{"spec":{{"stopPolicy":"None"}}}}\'',
-            owner="platform",
-        )
-        return
-    if wrong := next(
-        ((queue, said) for queue, said in _inactive(queued, subject.cluster) if queue.kind == "ClusterQueue"), None
-    ):
-        yield fixes.advice(
-            f"Mend what ClusterQueue/{wrong[0].name} lacks: {_in_words(wrong[1])}", *commands[1:], owner="platform"
-        )
+    if (mended := _of_queue(queued, subject.cluster, commands[1])) is not None:
+        yield mended
         return
     for words, text in (*_ADVICE, *_OF_THE_POD):
         if found := re.search(words, reason):
@@ -398,3 +369,38 @@ def _of_kueue(subject: Subject, queued: list[Item]) -> Iterator[Fix]:
     yield fixes.advice("See what Kueue's Workload waits for: quota, topology, an admission check", *commands)
     if subject.workload and not _queue(subject.workload.item):
         yield fixes.advice(f"Name the queue on {subject.workload.ref}: label {_QUEUE}")
+
+
+def _of_one_pod(pod: Pod, subject: Subject, queued: list[Item], look: str) -> Fix:
+    """What helps where Kueue passes over a pod, or waits for others of its group."""
+    if fewer(pod):
+        return fixes.advice(
+            f"Make the other pods of the group {pod.labels[GROUP]}, or write how many there are into the annotation {TOTAL} of each",
+            f"kubectl -n {subject.namespace} get pods -l {GROUP}={pod.labels[GROUP]}",
+        )
+    if _of_another_queue(pod, queued):
+        where = subject.workload.ref if subject.workload else "its owner"
+        return fixes.advice(
+            f"Take {_QUEUE} out of the pod templates of {where}, name the queue on the object alone, and have {pod.name} made anew",
+            look,
+        )
+    return fixes.advice(
+        f"Set {_QUEUE} in the pod templates too, and have {pod.name} made anew; later releases of Kueue set it by themselves",
+        look,
+    )
+
+
+def _of_queue(queued: list[Item], cluster: Cluster, look: str) -> Fix | None:
+    """What helps where the queue takes no workloads and says why."""
+    if stopped := next(_stopped(queued, cluster), None):
+        where = f"-n {stopped.namespace} " if stopped.namespace else ""
+        resource = f"{stopped.kind.lower()}.kueue.x-k8s.io"
+        return fixes.advice(
+            f"Let {stopped.kind}/{stopped.name} go on when the reason for which somebody stopped it is gone",
+            f'kubectl {where}patch {resource} {stopped.name} --type merge -p \'{{"spec":{{"stopPolicy":"None"}}}}\'',
+            owner="platform",
+        )
+    for queue, said in _inactive(queued, cluster):
+        if queue.kind == "ClusterQueue":
+            return fixes.advice(f"Mend what ClusterQueue/{queue.name} lacks: {_in_words(said)}", look, owner="platform")
+    return None
