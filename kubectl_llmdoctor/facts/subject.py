@@ -203,8 +203,10 @@ class Subject:
 
     @cached_property
     def refused(self) -> bool:
-        """Whether an operator says that what serves here has failed, whatever its pods look like."""
-        return any(said.failed for workload in self.platform for said in workload.said) or bool(self.warned)
+        """Whether an operator says that what serves here has failed, or what it waits for, whatever its pods look like."""
+        return any(said.failed or said.holds for workload in self.platform for said in workload.said) or bool(
+            self.warned
+        )
 
     @cached_property
     def warned(self) -> list[Event]:

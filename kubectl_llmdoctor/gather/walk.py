@@ -87,6 +87,10 @@ _DEPLOYMENT = ("apps", "Deployment")
 _VOLCANO_JOB = ("batch.volcano.sh", "Job")
 _VOLCANO_QUEUE = Kind("Queue", "queues", "scheduling.volcano.sh", ("v1beta1",), namespaced=False)
 _KAI_QUEUE = Kind("Queue", "queues", "scheduling.run.ai", ("v2",), namespaced=False)
+_CLUSTER_QUEUE, _FLAVOR = (
+    Kind(kind, plural, "kueue.x-k8s.io", ("v1beta2", "v1beta1"), namespaced=False)
+    for kind, plural in (("ClusterQueue", "clusterqueues"), ("ResourceFlavor", "resourceflavors"))
+)
 _LEADER_WORKER_SET = ("leaderworkerset.x-k8s.io", "LeaderWorkerSet")
 
 
@@ -402,6 +406,9 @@ class Walk:
             pot.get(
                 core("PodGroup", "scheduling.volcano.sh"), namespace, f"{name}-{meta(obj).get('uid')}", if_there=True
             )
+        if kind.kind == "LocalQueue":
+            queue = str((obj.get("spec") or {}).get("clusterQueue") or "")
+            pot.get(_CLUSTER_QUEUE, "", queue, self._flavors, if_there=True)
         selector = kinds.pod_selector(obj, kind)
         self._revisions(obj, kind, selector)
         if explain:
@@ -409,6 +416,12 @@ class Walk:
             self._explain_workload(obj, kind, selector)
         elif kind.key in kinds.REPLICATORS and selector and not self._is_part(obj, kind):
             self._siblings(namespace, selector)
+
+    def _flavors(self, queue: Json) -> None:
+        """What the flavors of a ClusterQueue of Kueue's demand of nodes."""
+        for group in (queue.get("spec") or {}).get("resourceGroups") or ():
+            for flavor in group.get("flavors") or ():
+                self._pot.get(_FLAVOR, "", str(flavor.get("name") or ""), if_there=True)
 
     @staticmethod
     def _is_part(obj: Json, kind: Kind) -> bool:

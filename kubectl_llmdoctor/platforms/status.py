@@ -26,6 +26,8 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
     failed: bool
     #: it repeats the words of the program in the container, as a log would
     quoted: bool = False
+    #: what it repeats holds now, though nothing has failed
+    holds: bool = False
 
 
 #: Condition types that are bad news when they are True, as everywhere else False is.
@@ -43,6 +45,8 @@ _FAILED_REASON = (
 )
 
 _RAY_BROKEN = ("DEPLOY_FAILED", "UNHEALTHY")
+#: States of an application, or a part of it, that is not there yet: the message says what it waits for.
+_RAY_BEGINS = ("DEPLOYING", "UPDATING")
 
 #: Fields of a status that name its state in one word, and those in which operators then say why: KubeRay's RayCluster (`state`,
 #: `reason`), SeldonDeployment (`state`, `description`), others by the same habit (`phase`, `message`).
@@ -100,20 +104,27 @@ def _kserve(status: Json) -> Iterator[Said]:
 
 
 def _ray_service(status: Json) -> Iterator[Said]:
-    """A RayService's applications and their deployments; the message is the traceback of the replica."""
+    """A RayService's applications and their deployments; the message is the traceback of the replica.
+
+    While it serves from one cluster, what the applications of the next wait for is nobody's trouble.
+    """
+    ready = [row.get("status") for row in rows(status.get("conditions")) if row.get("type") == "Ready"]
+    serves = "True" in ready or (not ready and status.get("serviceStatus") == "Running")
     for service in ("activeServiceStatus", "pendingServiceStatus"):
         for name, app in table(dig(status, f"{service}.applicationStatuses")).items():
             at = f"status.{service}.applicationStatuses[{name}]"
-            yield from _ray_application(at, table(app))
+            yield from _ray_application(at, table(app), serves=serves)
             for part, deployment in table(table(app).get("serveDeploymentStatuses")).items():
-                yield from _ray_application(f"{at}.serveDeploymentStatuses[{part}]", table(deployment))
+                yield from _ray_application(f"{at}.serveDeploymentStatuses[{part}]", table(deployment), serves=serves)
 
 
-def _ray_application(at: str, app: Json) -> Iterator[Said]:
+def _ray_application(at: str, app: Json, *, serves: bool) -> Iterator[Said]:
     if app.get("status") in _RAY_BROKEN:
         yield Said(path=f"{at}.status", text=str(app["status"]), failed=True)
         if app.get("message"):
             yield Said(path=f"{at}.message", text=str(app["message"]), failed=True, quoted=True)
+    elif app.get("status") in _RAY_BEGINS and app.get("message") and not serves:
+        yield Said(path=f"{at}.message", text=str(app["message"]), failed=False, quoted=True, holds=True)
 
 
 def _ray_job(raw: Json, status: Json) -> Iterator[Said]:

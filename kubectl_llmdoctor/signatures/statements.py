@@ -21,7 +21,7 @@ from kubectl_llmdoctor.report.document import Evidence
 from kubectl_llmdoctor.signatures.declared import Pattern, Signature
 from kubectl_llmdoctor.signatures.wording import beside, capture, captured, finding, fits, refused_at
 from kubectl_llmdoctor.snapshot import LogText
-from kubectl_llmdoctor.tree import dig
+from kubectl_llmdoctor.tree import dig, rows
 
 #: What a controller logs of a kind that it never began to look at (controller-runtime's controller.go): a watch that it needs for
 #: that kind did not come up, so that no line of its log names any object of it.
@@ -141,7 +141,7 @@ def _of_operators(subject: Subject, *, quoted: bool = False) -> Iterator[_Statem
     """What operators say of the objects above the pods; `quoted`: only where they repeat the server's own words."""
     for workload in subject.platform:
         for one in workload.said:
-            if quoted and not (one.quoted and one.failed):
+            if quoted and not (one.quoted and (one.failed or one.holds)):
                 continue
             ref = f"{workload.ref} {one.path}"
             if not one.quoted:
@@ -206,9 +206,22 @@ def _of_events(subject: Subject, pod: Pod | None, events: Iterable[Event]) -> It
         about_other = event.kind == "Pod" and pod is not None and event.name != pod.name
         if about_other or not (event.warning or event.kind != "Pod") or event.reason == "Unhealthy":
             continue  # what a probe met with is no fault of a start
+        if _ready_since(event, subject):
+            continue
         if pod is not None and event.reason in _UNPLACED and (pod.spec.node_name or _overruled(event, pod, subject)):
             continue
         yield _Statement(text=event.message, evidence=event_evidence(event, subject.cluster))
+
+
+def _ready_since(event: Event, subject: Subject) -> bool:
+    """Whether the operator of the object that it warns of has called that ready later."""
+    return event.last is not None and any(
+        (since := parse_time(condition.get("lastTransitionTime"))) is not None and since > event.last
+        for workload in subject.platform
+        if (workload.kind, workload.name) == (event.kind, event.name)
+        for condition in rows(workload.raw, "status.conditions")
+        if (condition.get("type"), condition.get("status")) == ("Ready", "True")
+    )
 
 
 def _overruled(event: Event, pod: Pod, subject: Subject) -> bool:

@@ -1,5 +1,6 @@
-"""A Serve replica from which Ray hides the GPUs of its pod."""
+"""A Serve replica from which Ray hides the GPUs of its pod, and a Serve configuration that Ray does not take."""
 
+import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -9,7 +10,9 @@ from kubectl_llmdoctor.api import (
     Log,
     Logs,
     Pod,
+    Subject,
     check,
+    event_evidence,
     expression,
     fixes,
     log_evidence,
@@ -27,9 +30,15 @@ _ENGINE = expression(r"File \"[^\"]{0,300}/(?:vllm|sglang|lmdeploy|tensorrt_llm)
 #: As long as a traceback through Ray, Serve and vLLM is.
 _TRACEBACK = 90
 
+#: How KubeRay words that a Serve configuration is none (rayservice_controller.go, updateServeDeployment), or that the head's dashboard
+#: refuses it (utils/dashboardclient). What else keeps it from the dashboard passes when the head is up.
+_NOT_TAKEN = "FailedToUpdateServeApplications"
+_NO_YAML = r"error (?:converting YAML to JSON|unmarshaling JSON|unmarshaling YAML): (?P<why>.{1,300})"
+_REFUSED = r"UpdateDeployments fail: (?P<why>4\d\d .{1,300})"
+
 
 @check("ray-cluster", since="0.1", literals=(_UNSEEN,))
-def ray_cluster(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
+def ray_cluster(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """The Ray cluster does not offer what the engine needs.
 
     An engine over several nodes asks Ray for one GPU per worker (a placement group). It waits or ends when a worker pod has not joined, a
@@ -37,6 +46,7 @@ def ray_cluster(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
     (VLLM_HOST_IP). "No available node types" is Ray's way to say that nobody has the resource.
     Ray hides the GPUs of a pod from an actor that asked for none: a Serve replica that makes the engine in itself then sees none, though
     the pod has them.
+    A RayService whose `serveConfigV2` is no YAML, or is refused by Ray's dashboard, has a cluster that is ready and no application.
 
     ## Fix
 
@@ -48,11 +58,41 @@ def ray_cluster(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
     - https://docs.vllm.ai/en/latest/serving/parallelism_scaling/
     - https://docs.ray.io/en/latest/cluster/kubernetes/troubleshooting/troubleshooting.html
     """
+    yield from _not_taken(subject)
     if logs is None or not pod.failing_by_status:
         return
     for container in pod.containers:
         if container.devices and (found := _hidden(container, logs)) is not None:
             yield _finding(container, *found)
+            return
+
+
+def _not_taken(subject: Subject) -> Iterator[Finding]:
+    """The Serve configuration of a RayService that is not ready, where KubeRay says that it cannot hand it over as it is."""
+    for event in reversed([event for event in subject.warned if event.reason == _NOT_TAKEN]):
+        broken = re.search(_NO_YAML, event.message, re.DOTALL)
+        refused = re.search(_REFUSED, event.message, re.DOTALL)
+        if found := broken or refused:
+            why = " ".join(found["why"].split()).rstrip(". {}")
+            yield Finding(
+                role="cause",
+                confidence="certain",
+                summary=f"serveConfigV2 of RayService/{event.name} {'is no YAML' if broken else 'is refused by Ray'}: {why}. "
+                "So Ray runs no application, however ready its pods are.",
+                evidence=(event_evidence(event, subject.cluster),),
+                explains=("not-ready", "rollout-stuck"),
+                fixes=(
+                    fixes.advice(
+                        f"Correct spec.serveConfigV2 of RayService/{event.name} "
+                        + (
+                            "(a text of YAML inside the object: its indentation and colons)"
+                            if broken
+                            else "where Ray names it"
+                        ),
+                        f"kubectl -n {subject.namespace} get rayservice {event.name} -o jsonpath='{{.spec.serveConfigV2}}'",
+                    ),
+                ),
+            )
             return
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Cluster, Item, Node, Subject, dig, rows
+from kubectl_llmdoctor.api import Cluster, Item, Node, Pod, Subject, dig, rows
 
 #: The Workload of a group of pods has the name of the group (pkg/controller/jobs/pod).
 GROUP = "kueue.x-k8s.io/pod-group-name"
+#: How many pods a group is to have; Kueue makes no Workload of one that has fewer.
+TOTAL = "kueue.x-k8s.io/pod-group-total-count"
 
 
 def workloads(subject: Subject, cluster: Cluster) -> Iterator[Item]:
@@ -31,9 +33,65 @@ _TOPOLOGY = (
 )
 
 
+#: The same of a topology in which a flavor has no room: `allows to fit only 1 out of 2 pod(s)`, `doesn't allow to fit any of 2 pod(s)`.
+_NO_ROOM = r"topology \S{1,255} (?:allows to fit only|doesn't allow to fit)"
+
+
 def for_topology(message: str) -> bool:
     """Whether a workload waits for no quota that may become free, but since it does or does not ask for a topology."""
     return re.search(_TOPOLOGY, message) is not None and " more needed" not in message
+
+
+def for_room(pod: Pod, subject: Subject) -> bool:
+    """Whether Kueue finds no domain of a topology with room: by its own word, or where it has none on a pod that asks for a topology."""
+    said = [unreserved(workload) for workload in workloads(subject, subject.cluster)]
+    asks = any(re.fullmatch(r"kueue\.x-k8s\.io/podset-[a-z-]{1,40}-topology", key) for key in pod.annotations)
+    return any(re.search(_NO_ROOM, message or "") for message in said) or (asks and not said and not fewer(pod))
+
+
+def fewer(pod: Pod) -> str:
+    """That the group of a pod has fewer pods than it is to have, where all pods of the namespace are known."""
+    total, group, cluster = pod.annotations.get(TOTAL, ""), pod.labels.get(GROUP, ""), pod.cluster
+    if not group or not total.isdecimal() or len(total) > 6 or not cluster.complete("Pod", pod.namespace):
+        return ""
+    there = sum(item.labels.get(GROUP) == group for item in cluster.items("Pod", pod.namespace))
+    return f"its group {group} has {there} of the {total} pods that it is to have" if there < int(total) else ""
+
+
+def unreserved(workload: Item) -> str | None:
+    """Why a Workload has no quota, in Kueue's words; None where it does not say that it has none."""
+    for condition in rows(workload.raw, "status.conditions"):
+        if (condition.get("type"), condition.get("status")) == ("QuotaReserved", "False"):
+            return str(condition.get("message") or "")
+    return None
+
+
+def local_queue(workload: Item, cluster: Cluster) -> Item | None:
+    """The LocalQueue in which a Workload waits."""
+    return cluster.item("LocalQueue", workload.namespace, str(dig(workload.raw, "spec.queueName") or ""))
+
+
+def uncovered(workload: Item, cluster: Cluster) -> list[str]:
+    """Accelerators that a Workload asks for and no flavor of its queue has a quota of, by the queue's own account.
+
+    Kueue 0.20 may leave such a Workload without a word, so that only where it has none is anything said.
+    """
+    local = local_queue(workload, cluster)
+    said = any(c.get("type") in ("QuotaReserved", "Evicted") for c in rows(workload.raw, "status.conditions"))
+    listed = (
+        [row for key in ("flavorsReservation", "flavorUsage") for row in rows(local.raw, f"status.{key}")]
+        if local
+        else []
+    )
+    covered = {str(resource.get("name")) for row in listed for resource in rows(row, "resources")}
+    if said or not covered:
+        return []
+    asked: dict[str, None] = {}
+    for pod_set in rows(workload.raw, "spec.podSets"):
+        for container in rows(pod_set, "template.spec.containers"):
+            requests = dig(container, "resources.requests")
+            asked |= dict.fromkeys(name for name in (requests if isinstance(requests, dict) else ()) if "/" in name)
+    return [name for name in asked if name not in covered]
 
 
 def gone(workload: Item, subject: Subject) -> list[Node]:
@@ -41,8 +99,7 @@ def gone(workload: Item, subject: Subject) -> list[Node]:
 
     Kueue counts only those as a part of the topology (pkg/cache/scheduler/tas_flavor.go).
     """
-    cluster, name = subject.cluster, str(dig(workload.raw, "spec.queueName") or "")
-    local = cluster.item("LocalQueue", workload.namespace, name)
+    cluster, local = subject.cluster, local_queue(workload, subject.cluster)
     queue = cluster.item("ClusterQueue", "", str(dig(local.raw, "spec.clusterQueue"))) if local else None
     groups = rows(queue.raw, "spec.resourceGroups") if queue else []
     found: list[Node] = []

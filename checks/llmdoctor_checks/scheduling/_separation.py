@@ -17,6 +17,7 @@ from kubectl_llmdoctor.api import Count, Pending, parse
 from llmdoctor_checks.scheduling._by_message import by_message, of_control_plane, of_state
 from llmdoctor_checks.scheduling._by_nodes import by_nodes
 from llmdoctor_checks.scheduling._karpenter import pools
+from llmdoctor_checks.scheduling._kueue import for_room
 from llmdoctor_checks.scheduling._obstacles import (
     IDS,
     OF_OTHERS,
@@ -32,8 +33,9 @@ from llmdoctor_checks.scheduling._on_its_way import comes_by_itself
 #: What depends on how many of a resource the nodes have and who holds them.
 _OF_PODS: tuple[Obstacle, ...] = ("gpu", "gpu-size", "absent", "plugin")
 
-#: Kueue opens it when it has found nodes with room for all pods of the workload.
-_TOPOLOGY_GATE = "kueue.x-k8s.io/topology"
+#: Kueue opens it when it has found nodes with room for all pods of the workload; later releases set both gates on every pod, whether or
+#: not its flavor has a topology.
+_TOPOLOGY_GATE, _ADMISSION_GATE = "kueue.x-k8s.io/topology", "kueue.x-k8s.io/admission"
 
 
 def causes(pending: Pending) -> tuple[Cause, ...]:
@@ -83,7 +85,9 @@ def _of_other_kind(found: Cause) -> bool:
 
 def _unplaced(pending: Pending) -> Iterator[Cause]:
     """What keeps Kueue's topology-aware scheduling from opening its gate: it looks for room on nodes itself."""
-    found = by_nodes(pending) if _TOPOLOGY_GATE in pending.gates else None
+    gates = pending.gates
+    looks = _TOPOLOGY_GATE in gates and (_ADMISSION_GATE not in gates or for_room(pending.pod, pending.subject))
+    found = by_nodes(pending) if looks else None
     if found and found[0].id in (*SHORTAGE, "gpu-request-exceeds-node"):
         yield _as_sure(pending, msgspec.structs.replace(found[0], confidence="likely"))
 

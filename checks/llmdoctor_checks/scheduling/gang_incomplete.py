@@ -28,6 +28,7 @@ from llmdoctor_checks.scheduling._obstacles import SHORTAGE, Cause
 from llmdoctor_checks.scheduling._refused import unmade
 from llmdoctor_checks.scheduling._separation import causes
 from llmdoctor_checks.scheduling._words import EXPLAINS, node_lines, said_by
+from llmdoctor_checks.scheduling._worker_sets import EXCLUSIVE, exclusive, leader_first
 
 #: Volcano's overcommit plugin (pkg/scheduler/plugins/overcommit), of a group that it does not even let into the queue: what is
 #: idle, times a factor, is promised to groups that came before. Releases from 1.11 on name the resources.
@@ -58,7 +59,8 @@ def gang_incomplete(pending: Pending | None, subject: Subject) -> Iterator[Findi
     The pods of a LeaderWorkerSet group, a Ray cluster or a gang (Volcano, KAI, coscheduling) serve one model together.
     While one of them has no node the others wait, holding their GPUs without use; a gang scheduler places none until
     it can place all, and none of a group that does not exist. YuniKorn fails all pods of a group that has not got its places
-    in time (`gangSchedulingStyle=Hard`). What counts is room for the whole group at once.
+    in time (`gangSchedulingStyle=Hard`). What counts is room for the whole group at once. With `startupPolicy: LeaderReady` a
+    LeaderWorkerSet makes the workers of a group when its leader is ready, which an engine over all of them is only with the workers.
 
     ## Fix
 
@@ -75,6 +77,7 @@ def gang_incomplete(pending: Pending | None, subject: Subject) -> Iterator[Findi
         yield _without_places(given_up)
         return
     if pending is None:
+        yield from leader_first(subject)
         if turned_away and unmade(subject):  # Volcano's Job makes its pods when its group is in the queue
             yield _not_queued(subject, turned_away)
         return
@@ -147,19 +150,22 @@ def _in_part(pending: Pending, short: Cause, subject: Subject) -> Iterator[Findi
         return
     size = _size(subject) or len(subject.pods)
     asked = pending.requests.get(short.resource, 0)
+    domain = next(exclusive(subject, size, asked, short.resource), None)
+    within = f" within {domain[0]}={domain[1]}, where all of the group must stand" if domain else ""
     yield Finding(
         role="cause",
         confidence=short.confidence,
         summary=f"The group has {count_of(size, 'member')} of {asked} {short.resource} each; {len(placed)} "
         f"{'has a node and holds' if len(placed) == 1 else 'have a node and hold'} {holding} idle, "
-        f"for {len(waiting)} there is no room.",
+        f"for {len(waiting)} there is no room{within}.",
         evidence=(
             *said_by(pending),
             *(Evidence(source="pod", ref=p.name, text=f"on {p.spec.node_name}") for p in placed[:3]),
+            *((pod_evidence(placed[0], f"metadata.annotations[{EXCLUSIVE}]", domain[0]),) if domain else ()),
             *node_lines(pending, short, holders=True),
         ),
         explains=(*EXPLAINS, "not-ready", *SHORTAGE),
-        fixes=tuple(_fixes(subject, max(len(waiting), size - len(placed)), asked, short.resource)),
+        fixes=tuple(_fixes(subject, max(len(waiting), size - len(placed)), asked, short.resource, domain)),
         order=short.order,
         pods=tuple(p.name for p in waiting),
     )
@@ -413,10 +419,18 @@ def _size(subject: Subject) -> int | None:
     return size if isinstance(size, int) else None
 
 
-def _fixes(subject: Subject, left: int, asked: int, resource: str) -> Iterator[Fix]:
+def _fixes(
+    subject: Subject, left: int, asked: int, resource: str, domain: tuple[str, str, bool] | None
+) -> Iterator[Fix]:
     """`left` is how many members have no node."""
+    if domain and subject.workload:
+        none = " (no value of this label has nodes for the whole group, even empty)" if domain[2] else ""
+        yield fixes.advice(
+            f"Name a wider topology in the annotation {EXCLUSIVE} of {subject.workload.ref} than {domain[0]}, or take it away{none}"
+        )
     each = " each, all at once" if left > 1 else ""
-    text = f"Make room for {count_of(left, 'more pod')} of {asked} {resource}{each} (free or add nodes)"
+    at = f" with {domain[0]}={domain[1]}" if domain else ""
+    text = f"Make room for {count_of(left, 'more pod')} of {asked} {resource}{each} (free or add nodes{at})"
     yield fixes.advice(text, owner="platform")
     if subject.workload:
         yield fixes.advice(

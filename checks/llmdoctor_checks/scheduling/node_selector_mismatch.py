@@ -2,9 +2,23 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Evidence, Finding, Fix, Mismatch, Pending, Pod, Subject, check, fixes, pod_evidence
+from kubectl_llmdoctor.api import (
+    Evidence,
+    Finding,
+    Fix,
+    Mismatch,
+    Pending,
+    Pod,
+    Subject,
+    check,
+    dig,
+    fixes,
+    pod_evidence,
+    rows,
+)
 from llmdoctor_checks.scheduling._admission import refused_for
 from llmdoctor_checks.scheduling._demands import states
+from llmdoctor_checks.scheduling._kueue import workloads
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import ways
 from llmdoctor_checks.scheduling._separation import cause
@@ -88,6 +102,14 @@ def _demands(pending: Pending) -> Iterator[Evidence]:
 
 def _fixes(pending: Pending, found: Cause, unmet: tuple[Mismatch, ...]) -> Iterator[Fix]:
     offered = ways(pending, found)
+    if flavors := _of_flavors(pending, unmet):
+        offered = [fix for fix in offered if fix.patch is None and fix.commands]
+        yield fixes.advice(
+            f"Correct spec.nodeLabels of the ResourceFlavor {', '.join(flavors)}, by which Kueue adds "
+            f"{'; '.join(dict.fromkeys(m.demand for m in unmet))} to the pod, or bring nodes with these labels",
+            f"kubectl get resourceflavors.kueue.x-k8s.io {' '.join(flavors)} -o yaml",
+            owner="platform",
+        )
     yield from offered
     each = ((v.node.name, m) for v in found.verdicts for r in v.reasons if r.mismatches == unmet for m in unmet)
     if told := next((one for one in each if states(one[1])), None):
@@ -109,6 +131,20 @@ def _fixes(pending: Pending, found: Cause, unmet: tuple[Mismatch, ...]) -> Itera
         )
     elif not unmet:
         yield fixes.advice("Compare the selector with the labels of the nodes", "kubectl get nodes --show-labels")
+
+
+def _of_flavors(pending: Pending, unmet: tuple[Mismatch, ...]) -> list[str]:
+    """The flavors by which Kueue added these demands to the pod when it admitted it: its template has none of them."""
+    template = pending.pod.template
+    own = dig(template.pod, "spec.nodeSelector") if template else None
+    if not unmet or template is None or any(m.path != "nodeSelector" or m.key in (own or {}) for m in unmet):
+        return []
+    names: set[str] = set()
+    for workload in workloads(pending.subject, pending.pod.cluster):
+        for row in rows(workload.raw, "status.admission.podSetAssignments"):
+            given = row.get("flavors")
+            names |= {str(name) for name in (given.values() if isinstance(given, dict) else ())}
+    return sorted(names)
 
 
 def _beside(pending: Pending, found: Cause) -> Iterator[Finding]:

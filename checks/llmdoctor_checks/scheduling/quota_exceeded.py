@@ -9,6 +9,7 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Fix,
+    Item,
     Pod,
     Subject,
     check,
@@ -23,7 +24,7 @@ from kubectl_llmdoctor.api import (
     requests_of,
     rows,
 )
-from llmdoctor_checks.scheduling._kueue import for_topology, workloads
+from llmdoctor_checks.scheduling._kueue import for_topology, local_queue, uncovered, workloads
 from llmdoctor_checks.scheduling._refused import LITERALS, hurts, lacking, refusals, unmade
 
 #: Texts of the admission plugins ResourceQuota and LimitRanger.
@@ -40,6 +41,9 @@ _KUEUE = (
     r"insufficient (?:unused )?quota for (?P<short>\S+) in flavor (?P<flavor>\S+)"
     r"|resource (?P<uncovered>\S+) unavailable in ClusterQueue"
 )
+#: What it adds where the request is more than the flavor has, or may borrow, at all.
+_MOST = r"maximum capacity \((?:\S{1,40} > )?(?P<most>[\w.]{1,40})\)"
+_LOOK = "kubectl get clusterqueues.kueue.x-k8s.io -o wide"
 #: KAI's and Run:ai's texts (pkg/scheduler/api/unschedule_info.go), Volcano's (plugins proportion, capacity, resourcequota), Koordinator's
 #: (plugins elasticquota, quotaaware) and those of the plugin CapacityScheduling (scheduler-plugins).
 _QUEUE = (
@@ -467,19 +471,56 @@ def _queued(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
                     fixes=tuple(_queue_fixes(found, str(queue))),
                 )
                 return
+        missing = uncovered(item, cluster)
+        if missing and not all(pod.just_made for pod in subject.pods if pod.exists):
+            yield _of_no_flavor(item, missing, cluster)
+            return
+
+
+def _of_no_flavor(workload: Item, missing: list[str], cluster: Cluster) -> Finding:
+    """A resource of which no flavor of the queue has a quota, where Kueue does not say so itself."""
+    queue, lacks = local_queue(workload, cluster), " and ".join(missing)
+    name = queue.name if queue else "its queue"
+    listed = (
+        {
+            str(r.get("name")): None
+            for row in rows(queue.raw, "status.flavorsReservation")
+            for r in rows(row, "resources")
+        }
+        if queue
+        else {}
+    )
+    return Finding(
+        role="cause",
+        summary=f"Kueue holds it back in {name} without a word: it asks for {lacks}, and no flavor of the queue has a quota of it.",
+        evidence=(
+            object_evidence(workload, "spec.podSets", f"requests {lacks}"),
+            *([object_evidence(queue, "status.flavorsReservation", f"quotas of {', '.join(listed)}")] if queue else []),
+        ),
+        explains=("scheduling-gated", "pod-pending", "rollout-stuck"),
+        fixes=tuple(_uncovered_fixes(lacks, name)),
+    )
+
+
+def _uncovered_fixes(resource: str, queue: str) -> Iterator[Fix]:
+    yield fixes.advice(
+        f"Give {resource} a nominalQuota in a flavor of the ClusterQueue behind {queue}, and name it in coveredResources",
+        _LOOK,
+        owner="platform",
+    )
+    yield fixes.advice(f"Take {resource} out of the requests and limits of the pod")
 
 
 def _queue_fixes(found: re.Match[str], queue: str) -> Iterator[Fix]:
     """What helps where Kueue has too little quota of a resource, or none of it in any flavor."""
-    look = "kubectl get clusterqueues.kueue.x-k8s.io -o wide"
-    uncovered = found["uncovered"]
-    if uncovered:
-        yield fixes.advice(
-            f"Give {uncovered} a nominalQuota in a flavor of the ClusterQueue behind {queue}, and name it in coveredResources",
-            look,
-            owner="platform",
-        )
-        yield fixes.advice(f"Take {uncovered} out of the requests and limits of the pod")
+    if found["uncovered"]:
+        yield from _uncovered_fixes(found["uncovered"], queue)
         return
-    yield fixes.advice(f"Wait for, or end, other workloads of {queue}; or ask for less {found['short']}", look)
+    if most := re.search(_MOST, found.string):
+        yield fixes.advice(
+            f"Ask for no more than {most['most']} {found['short']} in all of its pods: the queue never has more, and waiting is no help",
+            _LOOK,
+        )
+    else:
+        yield fixes.advice(f"Wait for, or end, other workloads of {queue}; or ask for less {found['short']}", _LOOK)
     yield fixes.advice(f"Raise the quota of flavor {found['flavor'].rstrip(',')}", owner="platform")

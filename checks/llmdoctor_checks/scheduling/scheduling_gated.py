@@ -13,12 +13,15 @@ from kubectl_llmdoctor.api import (
     Subject,
     check,
     dig,
+    event_evidence,
+    events_of,
     fixes,
     node_evidence,
+    object_evidence,
     pod_evidence,
     rows,
 )
-from llmdoctor_checks.scheduling._kueue import GROUP, gone, workloads
+from llmdoctor_checks.scheduling._kueue import GROUP, TOTAL, fewer, gone, local_queue, workloads
 from llmdoctor_checks.scheduling._words import EXPLAINS, sentence
 
 #: Who sets and lifts a gate, by the domain in its name.
@@ -43,6 +46,11 @@ _ADVICE = (
         "See why the {0} {1} takes no workloads: its condition Active, its stopPolicy, its flavors",
     ),
     (
+        r"workload is deactivated",
+        "Set spec.active of Kueue's Workload to true again when what its condition Evicted names is mended (pods that are not ready in "
+        "time: what their events and logs say, or Kueue's waitForPodsReady.timeout); where it names nothing, somebody set it to false",
+    ),
+    (
         r"no topology domains at level: (\S+)",
         "Give the nodes all labels that the flavor's Topology names, not only {0}: without one of them Kueue knows no domain",
     ),
@@ -54,6 +62,19 @@ _ADVICE = (
 
 #: The same where the pod's template is to be changed.
 _OF_THE_POD = (
+    (
+        r"untolerated taint \{(\S+) [^}]{0,300}\} in flavor (\S+)",
+        "Tolerate {0} in the pod template, or have the ResourceFlavor {1} add the toleration itself (spec.tolerations)",
+    ),
+    (
+        r"flavor (\S+) doesn't match node affinity",
+        "Select in the pod template what the labels of a flavor of the queue are (spec.nodeLabels of {0}), or name another queue",
+    ),
+    (
+        r'topology "([^"]+)" (?:allows to fit only|doesn\'t allow to fit)',
+        "Name a wider level of the Topology {0} in the annotation kueue.x-k8s.io/podset-required-topology of the pods, or prefer one "
+        "(podset-preferred-topology) instead; else free nodes within one domain of the level that is required",
+    ),
     (
         r'Flavor "([^"]+)" supports only TopologyAwareScheduling',
         "Ask for a topology in the pod template, by the annotation kueue.x-k8s.io/podset-preferred-topology with a level of flavor {0}'s "
@@ -101,13 +122,15 @@ def scheduling_gated(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
             role="cause",
             confidence="certain",
             summary=f"{item.kind}/{item.name} is suspended and waits in Kueue's queue {_queue(item)}; it has no pod"
-            + _ending(_reason(queued)),
+            + _ending(_why(queued, cluster)),
             evidence=(
                 Evidence(source="workload", ref=f"{item.kind}/{item.name} spec.suspend", text="true"),
                 Evidence(
                     source="workload", ref=f"{item.kind}/{item.name} metadata.labels", text=f"{_QUEUE}: {_queue(item)}"
                 ),
                 *said,
+                *_of_queues(queued, cluster),
+                *_last_words(item, cluster),
             ),
             explains=EXPLAINS,
             fixes=tuple(_fixes(subject, [_QUEUE], queued)),
@@ -129,8 +152,16 @@ def _closed(gated: list[Pod], queued: list[Item], said: list[Evidence], subject:
         role="cause",
         confidence="certain",
         summary=f"{who} has not opened {which}, so no scheduler looks at the pod"
-        + _ending((_reason(queued) or _unqueued(pod, queued)) if any("kueue" in g for g in gates) else ""),
-        evidence=(*evidence, *said, *_nodes(queued, subject), *_owners(subject, subject.cluster)),
+        + _ending(
+            (_why(queued, subject.cluster) or _unqueued(pod, queued)) if any("kueue" in g for g in gates) else ""
+        ),
+        evidence=(
+            *evidence,
+            *said,
+            *_of_queues(queued, subject.cluster),
+            *_nodes(queued, subject),
+            *_owners(subject, subject.cluster),
+        ),
         explains=(*EXPLAINS, "gang-incomplete"),
         fixes=tuple(_fixes(subject, gates, queued)),
         pods=tuple(p.name for p in gated),
@@ -169,6 +200,47 @@ def _checks(workload: Item) -> Iterator[tuple[str, str, str]]:
             yield name, state, message
 
 
+def _inactive(queued: list[Item], cluster: Cluster) -> Iterator[tuple[Item, str]]:
+    """The queues of these workloads that take none, and what they say of it."""
+    local = local_queue(queued[0], cluster) if queued else None
+    behind = cluster.item("ClusterQueue", "", str(dig(local.raw, "spec.clusterQueue"))) if local else None
+    for queue in (behind, local):
+        for condition in rows(queue.raw, "status.conditions") if queue else ():
+            if queue and (condition.get("type"), condition.get("status")) == ("Active", "False"):
+                yield queue, f"{condition.get('reason')}: {condition.get('message')}"
+
+
+def _in_words(said: str) -> str:
+    """A condition's message without its reason, as a part of a sentence."""
+    return said.partition(": ")[2].replace("(s)", "s")
+
+
+def _stopped(queued: list[Item], cluster: Cluster) -> Iterator[Item]:
+    """The queues that somebody holds."""
+    for queue, _ in _inactive(queued, cluster):
+        if dig(queue.raw, "spec.stopPolicy") in ("Hold", "HoldAndDrain"):
+            yield queue
+
+
+def _last_words(job: Item, cluster: Cluster) -> Iterator[Evidence]:
+    """The last warning about a pod of a job that Kueue took away again."""
+    named = re.compile(rf"{re.escape(job.name)}-[a-z0-9]{{5}}")
+    said = [
+        (event.last, event)
+        for event in events_of(cluster).of_kind("Pod")
+        if event.warning and event.last and event.namespace == job.namespace and named.fullmatch(event.name)
+    ]
+    if said:
+        yield event_evidence(max(said, key=lambda one: one[0])[1], cluster)
+
+
+def _of_queues(queued: list[Item], cluster: Cluster) -> Iterator[Evidence]:
+    for queue, said in _inactive(queued, cluster):
+        yield object_evidence(queue, "status.conditions[Active]", said)
+        if policy := dig(queue.raw, "spec.stopPolicy"):
+            yield object_evidence(queue, "spec.stopPolicy", str(policy))
+
+
 def _nodes(queued: list[Item], subject: Subject) -> Iterator[Evidence]:
     """The nodes for want of which Kueue knows no domain."""
     if "no topology domains" not in _reason(queued):
@@ -189,6 +261,23 @@ def _reason(queued: list[Item]) -> str:
     return ""
 
 
+def _why(queued: list[Item], cluster: Cluster) -> str:
+    """Why Kueue does not admit them; of a queue that takes none, what it lacks, and of what was deactivated, for what."""
+    reason = _reason(queued)
+    named = (_in_words(said) for queue, said in _inactive(queued, cluster) if f"{queue.kind} {queue.name} is" in reason)
+    told = next(named, "") or ("; ".join(_evictions(queued)) if "deactivated" in reason else "")
+    return f"{reason.rstrip('. ')} ({told.rstrip('. ')})" if told else reason
+
+
+def _evictions(queued: list[Item]) -> Iterator[str]:
+    """For what Kueue has taken workloads away, by its own count."""
+    for workload in queued:
+        for row in rows(workload.raw, "status.schedulingStats.evictions"):
+            why = row.get("underlyingCause" if row.get("reason") == "Deactivated" else "reason")
+            if why:
+                yield f"evicted {row.get('count')}×: {why}"
+
+
 def _unqueued(pod: Pod, queued: list[Item]) -> str:
     """What keeps Kueue from opening a gate though it has admitted the whole: it passes over pods without the queue's label.
 
@@ -196,6 +285,8 @@ def _unqueued(pod: Pod, queued: list[Item]) -> str:
     that names another queue than its whole it takes for a workload of its own.
     """
     labels = pod.labels
+    if short := fewer(pod):
+        return short
     admitted = bool(queued) and all(
         any(c.get("type") == "Admitted" and c.get("status") == "True" for c in rows(w.raw, "status.conditions"))
         for w in queued
@@ -256,18 +347,8 @@ def _of_kueue(subject: Subject, queued: list[Item]) -> Iterator[Fix]:
     commands = (f"kubectl -n {subject.namespace} {one}", "kubectl get clusterqueues.kueue.x-k8s.io -o yaml")
     reason = _reason(queued)
     bare = next((p for p in subject.pods if p.unscheduled and _unqueued(p, queued)), None)
-    if bare and _of_another_queue(bare, queued):
-        where = subject.workload.ref if subject.workload else "its owner"
-        yield fixes.advice(
-            f"Take {_QUEUE} out of the pod templates of {where}, name the queue on the object alone, and recreate {bare.name}",
-            commands[0],
-        )
-        return
     if bare:
-        yield fixes.advice(
-            f"Set {_QUEUE} in the pod templates too, and recreate {bare.name}; later releases of Kueue set it by themselves",
-            commands[0],
-        )
+        yield _of_one_pod(bare, subject, queued, commands[0])
         return
     away = sorted(node.name for node in gone(queued[0], subject))[:3] if "no topology domains" in reason else []
     if away:
@@ -277,6 +358,9 @@ def _of_kueue(subject: Subject, queued: list[Item]) -> Iterator[Fix]:
             owner="platform",
         )
         return
+    if (mended := _of_queue(queued, subject.cluster, commands[1])) is not None:
+        yield mended
+        return
     for words, text in (*_ADVICE, *_OF_THE_POD):
         if found := re.search(words, reason):
             advice = text.format(*found.groups())
@@ -285,3 +369,38 @@ def _of_kueue(subject: Subject, queued: list[Item]) -> Iterator[Fix]:
     yield fixes.advice("See what Kueue's Workload waits for: quota, topology, an admission check", *commands)
     if subject.workload and not _queue(subject.workload.item):
         yield fixes.advice(f"Name the queue on {subject.workload.ref}: label {_QUEUE}")
+
+
+def _of_one_pod(pod: Pod, subject: Subject, queued: list[Item], look: str) -> Fix:
+    """What helps where Kueue passes over a pod, or waits for others of its group."""
+    if fewer(pod):
+        return fixes.advice(
+            f"Make the other pods of the group {pod.labels[GROUP]}, or write how many there are into the annotation {TOTAL} of each",
+            f"kubectl -n {subject.namespace} get pods -l {GROUP}={pod.labels[GROUP]}",
+        )
+    if _of_another_queue(pod, queued):
+        where = subject.workload.ref if subject.workload else "its owner"
+        return fixes.advice(
+            f"Take {_QUEUE} out of the pod templates of {where}, name the queue on the object alone, and recreate {pod.name}",
+            look,
+        )
+    return fixes.advice(
+        f"Set {_QUEUE} in the pod templates too, and recreate {pod.name}; later releases of Kueue set it by themselves",
+        look,
+    )
+
+
+def _of_queue(queued: list[Item], cluster: Cluster, look: str) -> Fix | None:
+    """What helps where the queue takes no workloads and says why."""
+    if stopped := next(_stopped(queued, cluster), None):
+        where = f"-n {stopped.namespace} " if stopped.namespace else ""
+        resource = f"{stopped.kind.lower()}.kueue.x-k8s.io"
+        return fixes.advice(
+            f"Let {stopped.kind}/{stopped.name} go on when the reason for which somebody stopped it is gone",
+            f'kubectl {where}patch {resource} {stopped.name} --type merge -p \'{{"spec":{{"stopPolicy":"None"}}}}\'',
+            owner="platform",
+        )
+    for queue, said in _inactive(queued, cluster):
+        if queue.kind == "ClusterQueue":
+            return fixes.advice(f"Mend what ClusterQueue/{queue.name} lacks: {_in_words(said)}", look, owner="platform")
+    return None

@@ -1,10 +1,13 @@
 """A deadline of the rollout that is over before the model is loaded."""
 
 import itertools
+import re
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 
 from kubectl_llmdoctor.api import (
     Container,
+    Event,
     Evidence,
     Finding,
     Fix,
@@ -14,6 +17,8 @@ from kubectl_llmdoctor.api import (
     check,
     dig,
     duration,
+    event_evidence,
+    events_of,
     fixes,
     k8s,
     parse_time,
@@ -32,6 +37,8 @@ _NEVER = "Initial scale was never achieved"
 #: How kstatus, by which Flux and others wait, words it, and the labels of what Flux's helm-controller applies.
 _MISSED = "Progress deadline exceeded"
 _FLUX = "helm.toolkit.fluxcd.io"
+#: Kueue's word on pods that it takes away (pkg/controller/core/workload_controller.go). One may have had a bad start.
+_NOT_IN_TIME, _OFTEN, _LATELY = "Exceeded the PodsReady timeout", 2, timedelta(hours=1)
 _ANNOTATION = "serving.knative.dev/progress-deadline"
 
 
@@ -43,7 +50,8 @@ def progress_deadline(subject: Subject) -> Iterator[Finding]:
     ProgressDeadlineExceeded. Its pods go on loading, but `kubectl rollout status`, Helm's `--wait` and Argo CD give up, and
     some pipelines roll back. Knative is stricter: a revision that is not ready within its progress deadline (600 s, set by
     the annotation `serving.knative.dev/progress-deadline`) is marked as failed and scaled to zero. KServe's plain mode
-    makes Deployments with 600 s.
+    makes Deployments with 600 s. Kueue, where it waits for pods to be ready, takes them away again when they are not within
+    `waitForPodsReady.timeout` (5 minutes unless told otherwise), and admits them anew.
 
     It is a risk where the deadline is shorter than the start that the pod's own startup probe allows, and a note where a
     Deployment has the default or more.
@@ -64,8 +72,54 @@ def progress_deadline(subject: Subject) -> Iterator[Finding]:
         yield _given_up(told)
         return
     yield from _release_failed(subject)
+    yield from _by_kueue(subject)
     for pod in subject.pods:
         yield from itertools.islice(_of_pod(pod, subject, told), 1)
+
+
+def _by_kueue(subject: Subject) -> Iterator[Finding]:
+    """Pods that Kueue took away since they were not ready in time, of which the present ones run and load."""
+    there = [pod for pod in subject.pods if pod.exists]
+    loads = [p for p in there if p.scheduled and not p.ready and {t.kind for t in p.troubles} <= {"not-ready"}]
+    if not loads or len(loads) < len(there):
+        return
+    gone, seconds = _taken(subject, loads)
+    if len(gone) < _OFTEN:
+        return
+    within = f" within {say_seconds(seconds)} of their admission" if seconds else " in time"
+    yield Finding(
+        role="cause",
+        summary=f"Kueue has taken away {len(gone)} pods of {subject.workload.ref if subject.workload else 'it'} within the last hour "
+        f"because they were not ready{within}, and begins with a new one each time.",
+        evidence=tuple(event_evidence(event, subject.cluster) for event in gone[-3:]),
+        explains=("not-ready", "rollout-stuck", "slow-load"),
+        fixes=(
+            fixes.advice(
+                "Set waitForPodsReady.timeout in Kueue's configuration (ConfigMap kueue-manager-config) above what the model takes to load",
+                owner="platform",
+            ),
+            fixes.advice("Have the model load faster: its files on a volume that lasts, a local copy"),
+        ),
+    )
+
+
+def _taken(subject: Subject, loads: list[Pod]) -> tuple[list[Event], float]:
+    """What Kueue says of late of pods that it took away in place of these, oldest first, and the longest time that one had."""
+    makers = "|".join(re.escape(owner.name) for pod in loads for owner in pod.obj.metadata.owner_references)
+    names, now = {pod.name for pod in loads}, subject.cluster.now
+    ends: list[tuple[datetime, Event]] = []
+    begun: dict[str, list[datetime]] = {}
+    for event in events_of(subject.cluster).of_kind("Pod"):
+        ours = event.name in names or re.fullmatch(rf"(?:{makers})-[a-z0-9]{{5}}", event.name)
+        if event.namespace != subject.namespace or not ours or event.last is None or now is None:
+            continue
+        if event.reason == "Started" and "Admitted by" in event.message:
+            begun.setdefault(event.name, []).append(event.last)
+        elif event.reason == "Stopped" and _NOT_IN_TIME in event.message and now - event.last < _LATELY:
+            ends.append((event.last, event))
+    ends.sort(key=lambda end: end[0])
+    spans = ((at - since).total_seconds() for at, event in ends for since in begun.get(event.name, ()) if since < at)
+    return [event for _, event in ends], max(spans, default=0.0)
 
 
 def _release_failed(subject: Subject) -> Iterator[Finding]:

@@ -9,11 +9,17 @@ from kubectl_llmdoctor.api import Engine, Pod, Subject, count_of, dig, rows
 #: Where a kind of KubeRay's holds its cluster.
 _RAY = {"RayCluster": "spec", "RayService": "spec.rayClusterConfig", "RayJob": "spec.rayClusterSpec"}
 
+#: How many pods a group of a LeaderWorkerSet has, on each of them (api/leaderworkerset/v1).
+_GROUP_SIZE = "leaderworkerset.sigs.k8s.io/size"
+
 _DYNAMO = ("DynamoGraphDeployment", "DynamoComponentDeployment")
 
 
 def gpus_of_group(pod: Pod, engine: Engine, subject: Subject) -> tuple[int, str] | None:
     """The GPUs of all pods over which the engine's workers may stand, and in words whose they are; None where unknown."""
+    if pod.exists:
+        total = _of_whole_group(pod, subject)
+        return (total, f"the {count_of(len(subject.pods), 'pod')} of its group have") if total is not None else None
     kind = pod.template_of.kind if pod.template_of else ""
     own, name, nodes = engine.container.devices, engine.container.name, engine.value("nnodes", 1)
     if kind == "LeaderWorkerSet":
@@ -41,6 +47,13 @@ def _devices(pod: Pod) -> int | None:
         return None
     counts = [container.devices for container in pod.containers if container.role != "init"]
     return None if None in counts else sum(count or 0 for count in counts)
+
+
+def _of_whole_group(pod: Pod, subject: Subject) -> int | None:
+    """Of pods that exist those of a LeaderWorkerSet's group, where all of them are there."""
+    size, counts = pod.annotations.get(_GROUP_SIZE, ""), [_devices(member) for member in subject.pods]
+    whole = size.isdecimal() and len(size) < 6 and int(size) == len([p for p in subject.pods if p.exists])
+    return sum(count or 0 for count in counts) if whole and None not in counts else None
 
 
 def _leader_and_workers(pod: Pod, subject: Subject) -> int | None:

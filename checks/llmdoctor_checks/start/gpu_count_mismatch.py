@@ -173,7 +173,7 @@ def gpu_count_mismatch(
         yield Abstain(reason="the parallel sizes are not known")
         return
     if _grouped(pod, engine, subject):
-        yield from _too_many_for_a_group(pod, engine, subject, explicit)
+        yield from _too_many_for_a_group(pod, engine, subject, explicit, logs)
         yield from _idle_on_each_node(pod, engine, workers)
         return
     if container.accelerators and (container.devices is None or _part_of_a_slice(pod, container)):
@@ -226,15 +226,19 @@ def _too_few(
     )
 
 
-def _too_many_for_a_group(pod: Pod, engine: Engine, subject: Subject, explicit: list[Setting]) -> Iterator[Finding]:
+def _too_many_for_a_group(
+    pod: Pod, engine: Engine, subject: Subject, explicit: list[Setting], logs: Logs | None
+) -> Iterator[Finding]:
     """More workers than all pods of a replica have GPUs: how they are spread over the pods does not matter then."""
-    if pod.exists or any(name in engine.found.unresolved for name in _SIZES[:2]):
+    if pod.ready or any(name in engine.found.unresolved for name in _SIZES[:2]):
+        return
+    if any(re.search(_STARTED, log.text) for log in (logs.of(engine.container.name) if logs else ())):
         return
     sizes = [s for s in explicit if s.name in _SIZES[:2] and isinstance(s.value, int)]
     workers = math.prod(s.value for s in sizes)
     group = gpus_of_group(pod, engine, subject) if workers > 1 else None
     own = engine.container.devices or 0
-    if group is not None and 0 < own < workers <= group[0] and _joins_nobody(pod, engine):
+    if not pod.exists and group is not None and 0 < own < workers <= group[0] and _joins_nobody(pod, engine):
         yield _on_its_own(engine, workers, own, sizes, group[0])
         return
     if group is None or not 0 < group[0] < workers:
@@ -244,7 +248,8 @@ def _too_many_for_a_group(pod: Pod, engine: Engine, subject: Subject, explicit: 
     alone = gpus == engine.container.devices
     resource = next(iter(engine.container.accelerators), "nvidia.com/gpu")
     yield Finding(
-        role="risk",
+        role="cause" if pod.exists else "risk",
+        explains=(*FAILED_START, "ray-cluster") if pod.exists else (),
         summary=f"{engine.label} starts {workers} workers{product}; {whose} {count_of(gpus, 'GPU')}.",
         evidence=tuple(_evidence(engine)),
         fixes=tuple(_fixes(engine, resource, workers, gpus, len(explicit)))

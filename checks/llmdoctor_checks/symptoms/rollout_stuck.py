@@ -2,11 +2,23 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Finding, Pod, Subject, Workload, check, event_evidence, workload_evidence
+from kubectl_llmdoctor.api import (
+    Finding,
+    Pod,
+    Subject,
+    Workload,
+    check,
+    event_evidence,
+    parse_time,
+    rows,
+    workload_evidence,
+)
 from llmdoctor_checks.scheduling._refused import REASONS
 
 #: What a model may take to load.
 _LOADING_SECONDS = 630
+#: What no model takes: an operator that does not call its object ready so long after its pods were waits for something else.
+_NO_LOADING_SECONDS = 3600
 
 
 @check("rollout-stuck", since="0.1")
@@ -33,7 +45,8 @@ def rollout_stuck(subject: Subject, workload: Workload) -> Iterator[Finding]:
     ]
     evidence += [event_evidence(e, subject.cluster) for e in subject.events.of(*REASONS)[-1:]]
     told = [workload_evidence(above, said.path, said.text) for above in subject.platform for said in above.said]
-    failed = any(said.failed for above in subject.platform for said in above.said)
+    broken = any(said.failed for above in subject.platform for said in above.said)
+    failed = broken or _unready_for_long(workload)
     wanted = workload.replicas
     if not subject.exists and (workload.at_rest or (wanted and (workload.ready or 0) >= wanted)):
         return  # it wants none, or its own status counts them: they were only not read
@@ -61,7 +74,7 @@ def rollout_stuck(subject: Subject, workload: Workload) -> Iterator[Finding]:
             role="symptom",
             severity="critical" if failed else "warning",
             confidence="certain",
-            summary=f"The operator of {workload.ref} says that it {'has failed' if failed else 'is not ready'}{_words(told[0].text)}.",
+            summary=f"The operator of {workload.ref} says that it {'has failed' if broken else 'is not ready'}{_words(told[0].text)}.",
             evidence=tuple(told[:4]),
         )
 
@@ -73,6 +86,16 @@ def _fails(pod: Pod) -> bool:
         t.kind != "not-ready" or now is None or t.since is None or (now - t.since).total_seconds() > _LOADING_SECONDS
         for t in pod.troubles
     )
+
+
+def _unready_for_long(workload: Workload) -> bool:
+    """Whether its own condition Ready has not been met for longer than any model takes to load."""
+    now = workload.cluster.now
+    unready = [
+        c for c in rows(workload.raw, "status.conditions") if (c.get("type"), c.get("status")) == ("Ready", "False")
+    ]
+    times = [since for c in unready if (since := parse_time(c.get("lastTransitionTime"))) is not None]
+    return now is not None and any((now - since).total_seconds() > _NO_LOADING_SECONDS for since in times)
 
 
 def _words(text: str) -> str:
