@@ -115,7 +115,12 @@ def target_arguments(snapshot: Object) -> list[str]:
 
 
 #: Custom resources of the whole cluster that are read by name; a list of others is the same in either scope.
-CLUSTER_WIDE = {("scheduling.volcano.sh", "Queue"), ("scheduling.run.ai", "Queue")}
+CLUSTER_WIDE = {
+    ("scheduling.volcano.sh", "Queue"),
+    ("scheduling.run.ai", "Queue"),
+    ("kueue.x-k8s.io", "ClusterQueue"),
+    ("kueue.x-k8s.io", "ResourceFlavor"),
+}
 
 
 class Player:
