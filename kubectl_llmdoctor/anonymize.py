@@ -117,6 +117,8 @@ _KINDS = (
     r"statefulsets?|daemonsets?|jobs?|serviceaccounts?|leaderworkersets?|inferenceservices?|rayclusters?|rayservices?|"
     r"resourceclaims?|localqueues?|podgroups?|metadata\.name|spec\.nodeName"
 )
+#: Networks that everybody can reach and that are nobody's own (IANA's special-purpose registry): relays and AS112.
+_NOBODYS = ("192.88.99", "192.31.196", "192.52.193", "192.175.48")
 
 
 def anonymized(snapshot: Snapshot, keep: Iterable[str] = ()) -> Snapshot:
@@ -374,17 +376,20 @@ class _Names:
                 return new
 
     def _renumbered(self) -> Iterator[tuple[str, str]]:
-        """Addresses of the same network keep a network in common."""
+        """Addresses of the same network keep a network in common; a public one stays none of a private network."""
         taken = {address.rpartition(".")[0] for address in self._addresses}
-        free = (f"10.{high}.{low}" for high in range(200, 256) for low in range(256) if f"10.{high}.{low}" not in taken)
+        inside = (f"10.{high}.{low}" for high in range(200, 256) for low in range(256))
+        free = {True: (n for n in inside if n not in taken), False: (n for n in _NOBODYS if n not in taken)}
         networks: dict[str, str] = {}
         hosts: Counter[str] = Counter()
         for address in self._addresses:
             network, dot, _ = address.rpartition(".")
             if dot and network not in networks:
-                networks[network] = next(free, "10.255.255")
-            hosts[network] += 1
-            yield address, f"{networks[network]}.{hosts[network]}" if dot else f"fd00::a{hosts[network]:x}"
+                private = ipaddress.ip_address(address).is_private
+                networks[network] = next(free[private], "10.255.255" if private else _NOBODYS[-1])
+            new = networks.get(network, "")
+            hosts[new] += 1
+            yield address, f"{new}.{hosts[new]}" if dot else f"fd00::a{hosts[new]:x}"
 
     def _substitution(self, words: dict[str, str], addresses: dict[str, str]) -> Callable[[str], str]:
         """What replaces all of it in a text, in one pass, so that nothing is replaced twice."""

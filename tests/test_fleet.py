@@ -210,13 +210,15 @@ def test_the_agents_of_the_nodes_of_broken_pods_are_asked_when_wanted(api: FakeA
 
 
 def test_a_pace_holds_within_any_second() -> None:
-    pace, sent = Pace(20), list[float]()
+    pace, asked, sent = Pace(20), list[float](), list[float]()
     for _ in range(50):
+        asked.append(time.monotonic())
         pace.wait()
         sent.append(time.monotonic())
 
-    assert all(later - sooner >= 0.99 for sooner, later in zip(sent, sent[20:], strict=False))
-    assert sent[-1] - sent[0] < 4
+    # one that was let go may be held up before it is noted, and none can be before it asked
+    assert all(later - sooner >= 0.99 for sooner, later in zip(asked, sent[20:], strict=False))
+    assert sent[-1] - sent[0] < 6
 
 
 def test_hostile_objects_do_not_end_a_gathering(api: FakeApi, cluster: Cluster) -> None:
