@@ -384,6 +384,7 @@ def set_flag(engine: Engine, name: str, flag: str, value: str, summary: str) -> 
         return advice(f"{summary} ({f'{flag} {value}'.rstrip()} in {_home(container.pod, flag, value)})")
     if operations := replaced_flag(engine, name, value):
         return patch(container.pod, summary, operations)
+    flag = current.flag if current.flag.startswith("--") else flag
     if engine.announced:
         return advice(
             f"{summary} ({flag} {value} where {container.spec.image} starts the engine, whose log says {current.text})"
@@ -392,12 +393,20 @@ def set_flag(engine: Engine, name: str, flag: str, value: str, summary: str) -> 
 
 
 def replaced_flag(engine: Engine, name: str, value: str) -> list[dict[str, Any]]:
-    """The operation that gives an option in the container's `args` another value; none where it stands anywhere else."""
+    """The operation that gives an option in the container's `args`, `command` or `env` another value; none where it stands elsewhere."""
     container, current = engine.container, engine.explicit(name)
-    index = _index(current.path) if current and current.source == "flag" and ".args[" in current.path else None
-    if index is None or container.told or _script(container):
+    if current is None or container.told:
         return []
-    words, at = [str(a) for a in container.spec.args], f"{container.pointer}/args"
+    if current.source == "env":
+        own = [variable.name if variable.value_from is None else "" for variable in container.spec.env]
+        if not value or own.count(current.flag) != 1:
+            return []
+        return [{"op": "replace", "path": f"{container.pointer}/env/{own.index(current.flag)}/value", "value": value}]
+    index = _index(current.path) if current.source == "flag" else None
+    vector = next((field for field in ("args", "command") if f".{field}[" in current.path), "")
+    if index is None or not vector or _script(container):
+        return []
+    words, at = [str(a) for a in getattr(container.spec, vector)], f"{container.pointer}/{vector}"
     option, equals, _ = words[index].partition("=")
     if not option.startswith("-"):
         return [{"op": "replace", "path": f"{at}/{index}", "value": value}]
