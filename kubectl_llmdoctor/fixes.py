@@ -257,10 +257,10 @@ def applied(spec: k8s.PodSpec, operations: Iterable[dict[str, Any]]) -> k8s.PodS
 def maker(item: Item) -> str:
     """What a controller makes an object of, as `InferenceService/llama`, so that a patch of it would be undone; empty where nothing."""
     refs = rows(item.metadata, "ownerReferences") if item.kind != "PersistentVolumeClaim" else []  # made once
-    owner = next((ref for ref in refs if ref.get("controller") is True and ref.get("kind") != "Node"), None)
-    if owner is None:
+    owner = next((ref for ref in refs if ref.get("controller") is True and ref.get("kind") != "Node"), {})
+    kind, name = str(owner.get("kind") or ""), str(owner.get("name") or "")
+    if not kind or not name:
         return ""
-    kind, name = str(owner.get("kind")), str(owner.get("name"))
     template = item.labels.get("pod-template-hash")
     if kind == "ReplicaSet" and template and name.endswith(f"-{template}"):
         return f"Deployment/{name.removesuffix(f'-{template}')}"
