@@ -21,6 +21,7 @@ from kubectl_llmdoctor.facts.subject import workload_of
 from kubectl_llmdoctor.facts.workload import Workload
 from kubectl_llmdoctor.managed import keeper
 from kubectl_llmdoctor.platforms import pointer
+from kubectl_llmdoctor.platforms.labels import named_by
 from kubectl_llmdoctor.report.document import Fix, Patch
 from kubectl_llmdoctor.tree import dig, rows
 
@@ -76,7 +77,10 @@ def unread(pod: Pod) -> str:
     """The owner above all that were read, as `Deployment/llama`: what it makes is written again, so a patch below it does not last."""
     workload = workload_of(pod)
     item = workload.item if workload else pod.item
-    return maker(item) if item else ""
+    owner = maker(item) if item else ""
+    kind, name = named_by(pod.labels) if owner else ("", "")
+    # what is between them is made as well, and mostly cannot be changed
+    return f"{kind}/{name}" if name and (workload is None or kind != workload.kind) else owner
 
 
 def lone(pod: Pod) -> str:

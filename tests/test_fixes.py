@@ -121,7 +121,15 @@ def test_a_startup_probe_asks_all_that_the_liveness_probe_asks() -> None:
     assert asking_the_same(k8s.Probe(grpc=k8s.GrpcAction())) == {}
 
 
-def test_an_owner_that_was_not_read_is_what_a_fix_names() -> None:
+@pytest.mark.parametrize(
+    ("labels", "where"),
+    [
+        ({}, "Deployment/llama"),
+        ({"serving.knative.dev/service": "chat"}, "Service/chat"),
+        ({"serving.knative.dev/service": "c", "serving.kserve.io/inferenceservice": "c"}, "InferenceService/c"),
+    ],
+)
+def test_an_owner_that_was_not_read_is_what_a_fix_names(labels: dict[str, str], where: str) -> None:
     container = {
         "name": "vllm",
         "image": "vllm/vllm-openai:v0.11.0",
@@ -135,7 +143,7 @@ def test_an_owner_that_was_not_read_is_what_a_fix_names() -> None:
         "metadata": {
             "name": "llama-5d9c-x2k4q",
             "namespace": "prod",
-            "labels": {"pod-template-hash": "5d9c"},
+            "labels": {"pod-template-hash": "5d9c"} | labels,
             "ownerReferences": [owner],
         },
         "spec": {"nodeName": "gpu-1", "containers": [container]},
@@ -147,7 +155,7 @@ def test_an_owner_that_was_not_read_is_what_a_fix_names() -> None:
     (target,) = diagnose(Snapshot(objects=(pod,)), installed()).targets
     (found,) = [f for f in target.findings if f.id == "max-len-exceeds-model"]
 
-    assert found.fixes[0].summary.endswith("(--max-model-len=40960; in Deployment/llama)")
+    assert found.fixes[0].summary.endswith(f"(--max-model-len=40960; in {where})")
     assert found.fixes[0].patch is None
 
 
