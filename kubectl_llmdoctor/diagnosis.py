@@ -282,7 +282,7 @@ def _elsewhere(first: Finding, other: Finding) -> Iterator[doc.Fix]:
     places = {operation["path"] for patch in patches for operation in patch.body}
     for fix in other.fixes if other.role == first.role else ():
         if fix.patch and fix.patch.target in targets and places.isdisjoint(op["path"] for op in fix.patch.body):
-            yield fix
+            yield msgspec.structs.replace(fix, summary=f"{fix.summary} (besides, for the other pods of the group)")
 
 
 def _strength(check: Check, finding: Finding) -> tuple[int, int, float, str, str]:

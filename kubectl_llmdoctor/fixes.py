@@ -21,6 +21,7 @@ from kubectl_llmdoctor.facts.subject import workload_of
 from kubectl_llmdoctor.facts.workload import Workload
 from kubectl_llmdoctor.managed import keeper
 from kubectl_llmdoctor.platforms import pointer
+from kubectl_llmdoctor.platforms.labels import named_by
 from kubectl_llmdoctor.report.document import Fix, Patch
 from kubectl_llmdoctor.tree import dig, rows
 
@@ -76,7 +77,10 @@ def unread(pod: Pod) -> str:
     """The owner above all that were read, as `Deployment/llama`: what it makes is written again, so a patch below it does not last."""
     workload = workload_of(pod)
     item = workload.item if workload else pod.item
-    return maker(item) if item else ""
+    owner = maker(item) if item else ""
+    kind, name = named_by(pod.labels) if owner else ("", "")
+    # what is between them is made as well, and mostly cannot be changed
+    return f"{kind}/{name}" if name and (workload is None or kind != workload.kind) else owner
 
 
 def lone(pod: Pod) -> str:
@@ -257,10 +261,10 @@ def applied(spec: k8s.PodSpec, operations: Iterable[dict[str, Any]]) -> k8s.PodS
 def maker(item: Item) -> str:
     """What a controller makes an object of, as `InferenceService/llama`, so that a patch of it would be undone; empty where nothing."""
     refs = rows(item.metadata, "ownerReferences") if item.kind != "PersistentVolumeClaim" else []  # made once
-    owner = next((ref for ref in refs if ref.get("controller") is True and ref.get("kind") != "Node"), None)
-    if owner is None:
+    owner = next((ref for ref in refs if ref.get("controller") is True and ref.get("kind") != "Node"), {})
+    kind, name = str(owner.get("kind") or ""), str(owner.get("name") or "")
+    if not kind or not name:
         return ""
-    kind, name = str(owner.get("kind")), str(owner.get("name"))
     template = item.labels.get("pod-template-hash")
     if kind == "ReplicaSet" and template and name.endswith(f"-{template}"):
         return f"Deployment/{name.removesuffix(f'-{template}')}"
@@ -384,6 +388,7 @@ def set_flag(engine: Engine, name: str, flag: str, value: str, summary: str) -> 
         return advice(f"{summary} ({f'{flag} {value}'.rstrip()} in {_home(container.pod, flag, value)})")
     if operations := replaced_flag(engine, name, value):
         return patch(container.pod, summary, operations)
+    flag = current.flag if current.flag.startswith("--") else flag
     if engine.announced:
         return advice(
             f"{summary} ({flag} {value} where {container.spec.image} starts the engine, whose log says {current.text})"
@@ -392,12 +397,20 @@ def set_flag(engine: Engine, name: str, flag: str, value: str, summary: str) -> 
 
 
 def replaced_flag(engine: Engine, name: str, value: str) -> list[dict[str, Any]]:
-    """The operation that gives an option in the container's `args` another value; none where it stands anywhere else."""
+    """The operation that gives an option in the container's `args`, `command` or `env` another value; none where it stands elsewhere."""
     container, current = engine.container, engine.explicit(name)
-    index = _index(current.path) if current and current.source == "flag" and ".args[" in current.path else None
-    if index is None or container.told or _script(container):
+    if current is None or container.told:
         return []
-    words, at = [str(a) for a in container.spec.args], f"{container.pointer}/args"
+    if current.source == "env":
+        own = [variable.name if variable.value_from is None else "" for variable in container.spec.env]
+        if not value or own.count(current.flag) != 1:
+            return []
+        return [{"op": "replace", "path": f"{container.pointer}/env/{own.index(current.flag)}/value", "value": value}]
+    index = _index(current.path) if current.source == "flag" else None
+    vector = next((field for field in ("args", "command") if f".{field}[" in current.path), "")
+    if index is None or not vector or _script(container):
+        return []
+    words, at = [str(a) for a in getattr(container.spec, vector)], f"{container.pointer}/{vector}"
     option, equals, _ = words[index].partition("=")
     if not option.startswith("-"):
         return [{"op": "replace", "path": f"{at}/{index}", "value": value}]

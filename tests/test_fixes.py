@@ -50,6 +50,42 @@ def test_a_size_that_divides_is_first_looked_for_in_the_gpus_that_are_there(more
     assert found.fixes[0].summary.startswith(f"Set --tensor-parallel-size to {size},")
 
 
+@pytest.mark.parametrize(
+    "start",
+    [
+        {"args": ["--model-id", "Qwen/Qwen3-8B", "--num-shard=6"]},
+        {"command": ["text-generation-launcher", "--model-id", "Qwen/Qwen3-8B", "--num-shard", "6"]},
+        {"args": ["--model-id", "Qwen/Qwen3-8B"], "env": [{"name": "NUM_SHARD", "value": "6"}]},
+    ],
+)
+def test_a_size_changes_where_it_stands_and_the_gpus_with_it(start: dict[str, object]) -> None:
+    image = "ghcr.io/huggingface/text-generation-inference:3.1.0"
+    container = {"name": "tgi", "image": image, "resources": {"limits": {"nvidia.com/gpu": "6"}}, **start}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "q"}, "spec": {"containers": [container]}}
+    before = Snapshot(objects=(pod,))
+    (found,) = [f for f in diagnose(before, installed()).targets[0].findings if f.id == "tp-not-divisible"]
+
+    assert found.fixes[0].patch
+    after = patched(before, found.fixes[0].patch)
+    assert after
+    assert after.objects[0]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "4"
+    ids = {f.id for f in diagnose(after, installed()).targets[0].findings}
+    assert not ids & {"tp-not-divisible", "gpu-count-mismatch"}
+
+
+def test_gpus_stay_where_they_serve_more_than_one_stage() -> None:
+    args = ["--model", "Qwen/Qwen3-8B", "--tensor-parallel-size", "3", "--pipeline-parallel-size", "2"]
+    limits = {"limits": {"nvidia.com/gpu": "6"}}
+    container = {"name": "v", "image": "vllm/vllm-openai:v0.11.0", "args": args, "resources": limits}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "q"}, "spec": {"containers": [container]}}
+    (target,) = diagnose(Snapshot(objects=(pod,)), installed()).targets
+    (found,) = [f for f in target.findings if f.id == "tp-not-divisible"]
+
+    assert "and change the number of GPUs with it" in found.fixes[0].summary
+    assert found.fixes[0].patch
+    assert [op["value"] for op in found.fixes[0].patch.body] == ["2"]
+
+
 def test_what_no_patch_can_change_is_told_as_a_person_writes_it() -> None:
     container = {
         "name": "vllm",
@@ -85,7 +121,15 @@ def test_a_startup_probe_asks_all_that_the_liveness_probe_asks() -> None:
     assert asking_the_same(k8s.Probe(grpc=k8s.GrpcAction())) == {}
 
 
-def test_an_owner_that_was_not_read_is_what_a_fix_names() -> None:
+@pytest.mark.parametrize(
+    ("labels", "where"),
+    [
+        ({}, "Deployment/llama"),
+        ({"serving.knative.dev/service": "chat"}, "Service/chat"),
+        ({"serving.knative.dev/service": "c", "serving.kserve.io/inferenceservice": "c"}, "InferenceService/c"),
+    ],
+)
+def test_an_owner_that_was_not_read_is_what_a_fix_names(labels: dict[str, str], where: str) -> None:
     container = {
         "name": "vllm",
         "image": "vllm/vllm-openai:v0.11.0",
@@ -99,7 +143,7 @@ def test_an_owner_that_was_not_read_is_what_a_fix_names() -> None:
         "metadata": {
             "name": "llama-5d9c-x2k4q",
             "namespace": "prod",
-            "labels": {"pod-template-hash": "5d9c"},
+            "labels": {"pod-template-hash": "5d9c"} | labels,
             "ownerReferences": [owner],
         },
         "spec": {"nodeName": "gpu-1", "containers": [container]},
@@ -111,7 +155,7 @@ def test_an_owner_that_was_not_read_is_what_a_fix_names() -> None:
     (target,) = diagnose(Snapshot(objects=(pod,)), installed()).targets
     (found,) = [f for f in target.findings if f.id == "max-len-exceeds-model"]
 
-    assert found.fixes[0].summary.endswith("(--max-model-len=40960; in Deployment/llama)")
+    assert found.fixes[0].summary.endswith(f"(--max-model-len=40960; in {where})")
     assert found.fixes[0].patch is None
 
 

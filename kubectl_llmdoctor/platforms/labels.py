@@ -99,6 +99,14 @@ def of_served_model(labels: Mapping[str, object]) -> bool:
     )
 
 
+def named_by(labels: Mapping[str, object]) -> tuple[str, str]:
+    """Kind and name of the farthest object that labels name behind a pod; empty where they name none."""
+    for row in reversed(OWNERS):
+        if labels.get(row.key) and all(labels.get(key) == value for key, value in row.only):
+            return row.kind, str(labels[row.key])
+    return "", ""
+
+
 def group_key(namespace: str, labels: Mapping[str, object]) -> tuple[str, ...]:
     """What all pods share that live and die together; empty for a pod that stands alone."""
     for keys in GROUPS:

@@ -7,6 +7,7 @@ from typing import Any
 
 from kubectl_llmdoctor.api import (
     Container,
+    Engine,
     Evidence,
     Finding,
     Fix,
@@ -197,13 +198,29 @@ def shared_by(pending: Pending, container: Container, most: int) -> tuple[int, s
 
     Ollama and llama.cpp take as many as there are. What is no engine may take any number, and is told of it as it likes.
     """
-    engine = next((e for e in pending.subject.engines(pending.pod) if e.container.name == container.name), None)
+    engine = _engine_in(pending, container)
     if engine is None:
         return most, f" (tensor parallel size {most})"
-    if engine.get("tensor_parallel_size") is None:
+    size = engine.get("tensor_parallel_size")
+    if size is None:
         return most, ""
-    count = pending.subject.sizing(engine).splits(most)
-    return count, f" (tensor parallel size {count}), if the model fits on as many"
+    count, if_it_fits = pending.subject.sizing(engine).splits(most), "if the model fits on as many"
+    if size.value != container.gpus and engine.workers == container.gpus:
+        return count, f" (parallel sizes whose product is {count} instead of {container.gpus}), {if_it_fits}"
+    told = f"tensor parallel size {_with_so_many(engine, container, count) or count}"
+    if engine.explicit("tensor_parallel_size") and size.value != count and not told_of(pending, container, count):
+        told += f" instead of {size.text}"
+    return count, f" ({told}), {if_it_fits}"
+
+
+def _with_so_many(engine: Engine, container: Container, count: int) -> int | None:
+    """The tensor parallel size that goes with so many GPUs, where it is now that of the container, or of a group of such."""
+    size, gpus = engine.value("tensor_parallel_size"), container.gpus
+    return size // gpus * count if isinstance(size, int) and size and gpus and size % gpus == 0 else None
+
+
+def _engine_in(pending: Pending, container: Container) -> Engine | None:
+    return next((e for e in pending.subject.engines(pending.pod) if e.container.name == container.name), None)
 
 
 def asked_in(pending: Pending, resource: str) -> Iterator[Evidence]:
@@ -227,11 +244,12 @@ def scaling_lines(pending: Pending) -> Iterator[Evidence]:
 
 
 def told_of(pending: Pending, container: Container, count: int) -> list[dict[str, Any]]:
-    """The change of the engine's tensor parallel size that goes with so many GPUs, where it is now the number that is asked for."""
-    engine = next((e for e in pending.subject.engines(pending.pod) if e.container.name == container.name), None)
-    if engine is None or engine.value("tensor_parallel_size") != container.gpus or container.gpus == count:
+    """The change of the engine's tensor parallel size that goes with so many GPUs, where it goes with those that are asked for."""
+    engine = _engine_in(pending, container)
+    size = _with_so_many(engine, container, count) if engine else None
+    if engine is None or size is None or container.gpus == count:
         return []
-    return fixes.replaced_flag(engine, "tensor_parallel_size", str(count))
+    return fixes.replaced_flag(engine, "tensor_parallel_size", str(size))
 
 
 def lower(container: Container, resource: str, value: str, summary: str, more: Iterable[dict[str, Any]] = ()) -> Fix:

@@ -327,8 +327,9 @@ def _stop(pod: Pod, name: str) -> Fix:
         return fixes.advice(f"Stop {name} first", f"kubectl -n {pod.namespace} delete pod {name}")
     scaled = top is not None and top.kind in ("Deployment", "StatefulSet") and top.replicas == 1
     command = f"kubectl -n {pod.namespace} scale {made_by.lower()} --replicas=0"
+    ends = "Wait until {} has ended, or delete it" if made_by.startswith("Job/") else "Scale {} down first"
     return fixes.advice(
-        f"Scale {made_by} down first, if it can be spared: {name} is its pod", *((command,) if scaled else ())
+        f"{ends.format(made_by)}, if it can be spared: {name} is its pod", *((command,) if scaled else ())
     )
 
 

@@ -47,6 +47,7 @@ _SIZES = (
 
 #: GPUs that a node has at most, but for few machines.
 _MOST_IN_ONE_NODE = 8
+_WHOLE_GPUS = ("nvidia.com/gpu", "amd.com/gpu")
 
 #: Numbers of GPUs that no model is split over and no machine has: who asks for so many asks for shares by time-slicing.
 _NO_NODE_HAS = (5, 7, 9, 10, 11, 12, 13, 14, 15, *range(17, 100))
@@ -112,10 +113,6 @@ _RANK = r"\b(?:Worker_TP|TP|rank ?=? ?|GPU )(?P<number>\d{1,3})\b"
 
 #: HAMi's library where it refuses memory: what it may give was used up, on the GPU that the engine uses.
 _REFUSED = r"\[HAM[Ii]-core ERROR \([^)]{0,80}\)\]: Device \d+ OOM \d{1,18} /"
-
-
-#: GPUs that a node has at most, but for few machines.
-_MOST_IN_ONE_NODE = 8
 
 
 @check("gpu-count-mismatch", since="0.1", literals=(*_FULL, _NO_ROOM, "-core ERROR ("))
@@ -191,7 +188,7 @@ def gpu_count_mismatch(
         yield from _idle(engine, workers, gpus)
         yield from _crowded(engine, workers, gpus, logs, sizing)
         return
-    yield from _too_few(pod, engine, workers, gpus, explicit, logs)
+    yield from _too_few(pod, engine, workers, gpus, explicit, subject, logs)
 
 
 def _visible(container: Container) -> int | None:
@@ -204,7 +201,13 @@ def _visible(container: Container) -> int | None:
 
 
 def _too_few(
-    pod: Pod, engine: Engine, workers: int, gpus: int, explicit: list[Setting], logs: Logs | None
+    pod: Pod,
+    engine: Engine,
+    workers: int,
+    gpus: int,
+    explicit: list[Setting],
+    subject: Subject,
+    logs: Logs | None,
 ) -> Iterator[Finding]:
     """Fewer GPUs than workers: of a pod that exists only where it fails before they have all started."""
     container = engine.container
@@ -222,7 +225,7 @@ def _too_few(
         f"{_devices(container, gpus)}.",
         evidence=tuple(_evidence(engine)),
         explains=FAILED_START if failing else (),
-        fixes=tuple(_fixes(engine, resource, workers, gpus, len(explicit))),
+        fixes=tuple(_fixes(engine, resource, workers, gpus, len(explicit), subject)),
     )
 
 
@@ -252,7 +255,7 @@ def _too_many_for_a_group(
         explains=(*FAILED_START, "ray-cluster") if pod.exists else (),
         summary=f"{engine.label} starts {workers} workers{product}; {whose} {count_of(gpus, 'GPU')}.",
         evidence=tuple(_evidence(engine)),
-        fixes=tuple(_fixes(engine, resource, workers, gpus, len(explicit)))
+        fixes=tuple(_fixes(engine, resource, workers, gpus, len(explicit), subject))
         if alone and engine.container.accelerators
         else (
             fixes.advice(f"Give {fixes.pods_of(pod)} {workers} GPUs together, or set sizes whose product is {gpus}"),
@@ -550,7 +553,7 @@ def _evidence(engine: Engine) -> Iterator[Evidence]:
         yield pod_evidence(container, f"resources.limits[{resource}]", str(count))
 
 
-def _fixes(engine: Engine, resource: str, workers: int, gpus: int, sizes: int) -> Iterator[Fix]:
+def _fixes(engine: Engine, resource: str, workers: int, gpus: int, sizes: int, subject: Subject) -> Iterator[Fix]:
     container = engine.container
     if container.gpus >= workers:
         name = "CUDA_VISIBLE_DEVICES"
@@ -564,7 +567,8 @@ def _fixes(engine: Engine, resource: str, workers: int, gpus: int, sizes: int) -
         )
         return
     wanted = -(-workers * container.gpus // gpus) if container.gpus else workers  # a chip may be several devices
-    if wanted > _MOST_IN_ONE_NODE:
+    largest = max((node.offers(resource) or 0 for node in subject.nodes), default=0)
+    if resource in _WHOLE_GPUS and wanted > max(largest, _MOST_IN_ONE_NODE):
         yield fixes.advice(
             f"Spread the engine over pods of {_MOST_IN_ONE_NODE} GPUs or fewer on several nodes (a LeaderWorkerSet, a Ray cluster): "
             f"hardly any node has {wanted}"

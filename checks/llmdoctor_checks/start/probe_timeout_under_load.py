@@ -399,7 +399,7 @@ def _flaps(pod: Pod, engine: Engine, events: Events, logs: Logs) -> Finding | No
     last = slow[-1].last if slow else None
     if times < _OFTEN or slow[-1] is not failed[-1] or last is None or (since - last).total_seconds() > _RECENT_SECONDS:
         return None
-    if not said or not said[-1].running or not works(pod, said):
+    if not said or not said[-1].running or not works(pod, said) or _came_up_after(last, said[-1].line.log, now):
         return None
     return Finding(
         role="cause",
@@ -416,6 +416,16 @@ def _flaps(pod: Pod, engine: Engine, events: Events, logs: Logs) -> Finding | No
         fixes=(_readiness_fix(pod, container, probe),),
         order=said[-1].line.order,
     )
+
+
+def _came_up_after(failure: datetime, log: Log, now: datetime) -> bool:
+    """Whether a log shows a start that ended after a failure of the probe, so that the server was then ready for the first time."""
+    phase = phase_of(log)
+    if phase is None or phase.name != "serving":
+        return False
+    since = (seconds_ago(line, now) for line in log.lines(phase.line.number))
+    up = next((seconds for seconds in since if seconds is not None), None)
+    return up is not None and up < (now - failure).total_seconds()
 
 
 def _readiness_fix(pod: Pod, container: Container, probe: k8s.Probe) -> Fix:

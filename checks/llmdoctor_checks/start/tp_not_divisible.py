@@ -116,9 +116,9 @@ def _wrong(engine: Engine, shape: Shape, size: int) -> str | None:
 
 def _with_as_many(engine: Engine, count: int, summary: str) -> Fix | None:
     """The patch of option and GPUs together, where the container asks for as many GPUs as the option says now."""
-    container = engine.container
+    container, size = engine.container, engine.value("tensor_parallel_size")
     told = fixes.replaced_flag(engine, "tensor_parallel_size", str(count))
-    if not told or engine.workers != container.gpus or len(container.accelerators) != 1 or count == container.gpus:
+    if not told or size != container.gpus or len(container.accelerators) != 1 or count == container.gpus:
         return None
     (resource,) = container.accelerators
     tables = {"limits": container.spec.resources.limits, "requests": container.spec.resources.requests}
@@ -140,6 +140,8 @@ def _fixes(engine: Engine, shape: Shape, size: int) -> Iterator[Fix]:
     if fits:
         flag = _FLAGS[engine.name]
         rest = "for which the container has the GPUs" if fits == gpus else "and ask for as many GPUs"
+        if engine.workers != size:
+            rest = "and change the number of GPUs with it"
         summary = f"Set {flag} to {fits}, {rest}"
         yield _with_as_many(engine, fits, summary) or fixes.set_flag(
             engine, "tensor_parallel_size", flag, str(fits), summary
