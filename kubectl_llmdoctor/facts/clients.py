@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
 from operator import itemgetter
@@ -207,13 +208,25 @@ def _ways(pod: Pod, names: set[str], cluster: Cluster) -> Ways:
     near = {gateway for one in here for gateway in routes.gateways.get(one, ())}
     ours = [gateway for gateway in near if all(led and led <= set(here) for led in routes.led[gateway])]
     fronts = {front for gateway in ours for front in routes.fronts.get(gateway, ())}
-    items = (*(cluster.item("Gateway", *one) for one in ours), *(cluster.item("Service", *one) for one in fronts))
-    return Ways(hosts | {address for item in items if item for address in _addresses(item)}, fronts)
+    items = {*(cluster.item("Gateway", *one) for one in ours), *(cluster.item("Service", *one) for one in fronts)}
+    behind = cluster.once("addresses", lambda: _addresses_of(cluster)) if ours else {}
+    return Ways(
+        hosts | {address for item in items if item for address in _addresses(item) if behind[address] <= items}, fronts
+    )
+
+
+def _addresses_of(cluster: Cluster) -> dict[str, set[Item]]:
+    """All that is asked by an address: Services may share one, and some load balancers give them those of the nodes."""
+    found = defaultdict[str, set[Item]](set)
+    for item in (one for kind in ("Gateway", "Service", "Node") for one in cluster.items(kind)):
+        for address in _addresses(item):
+            found[address].add(item)
+    return found
 
 
 def _addresses(item: Item) -> set[str]:
-    """By which addresses a gateway, or the Service before its proxies, is asked."""
-    given = [str(one.get("value")) for one in rows(item.raw, "status.addresses")]
+    """By which addresses a gateway, the Service before its proxies, or a node is asked."""
+    given = [str(one.get(key)) for one in rows(item.raw, "status.addresses") for key in ("value", "address")]
     given += [str(one.get(key)) for one in rows(item.raw, "status.loadBalancer.ingress") for key in ("ip", "hostname")]
     return {*given, str(dig(item.raw, "spec.clusterIP"))} - {"None", ""}
 

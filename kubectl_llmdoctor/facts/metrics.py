@@ -24,7 +24,6 @@ from kubectl_llmdoctor.facts.exposition import samples
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.series import Histogram, Increase, Point, Series, Span
 from kubectl_llmdoctor.facts.units import parse_time
-from kubectl_llmdoctor.facts.workload import top_of
 from kubectl_llmdoctor.snapshot import Json
 
 #: Labels that name the pod (and its namespace) that a sample is about, the surest first: `exported_…` is what a target
@@ -157,18 +156,18 @@ class Readings:
         return self._made[key]
 
     @cached_property
-    def _replicas(self) -> dict[int, list[Item]]:
-        """The pods of each workload, by what owns them at the top."""
-        found: dict[int, list[Item]] = defaultdict(list)
+    def _replicas(self) -> dict[str, list[Item]]:
+        """The pods of each controller: what owns that may have others for another part, such as prefill, or for a canary."""
+        found: dict[str, list[Item]] = defaultdict(list)
         for item in self._cluster.items("Pod"):
-            if (top := top_of(item, self._cluster)) is not None:
-                found[id(top.item)].append(item)
+            if owner := next(iter(self._cluster.chain(item)), None):
+                found[owner.ref].append(item)
         return found
 
     def beside(self, pod: Pod, engine: Engine | None) -> Iterator[Metrics]:
-        """The metrics of the other ready pods of the workload that owns a pod, which run the same engine."""
-        top = top_of(pod.item, self._cluster) if pod.item else None
-        for item in self._replicas.get(id(top.item), ()) if top else ():
+        """The metrics of the other ready pods of the controller that owns a pod, which run the same engine."""
+        owner = next(iter(self._cluster.chain(pod.item)), None) if pod.item else None
+        for item in self._replicas.get(owner.ref, ()) if owner and owner.kind != "Node" else ():
             if item is pod.item:
                 continue
             if id(item) not in self._beside:
@@ -433,7 +432,7 @@ class Metrics:
 
     @cached_property
     def peers(self) -> tuple[Metrics, ...]:
-        """The metrics of the ready pods beside this one: the other replicas of what owns it."""
+        """The metrics of the ready pods beside this one: the other replicas of its controller."""
         return tuple(self._readings.beside(self.pod, self.engine))
 
     def of(self, container: Container) -> Metrics:

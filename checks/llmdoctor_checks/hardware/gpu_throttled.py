@@ -18,6 +18,8 @@ _FAULTS = (
 _CLOCKS, _POWER = "applicationsclocks", "swpowercap"
 _HALF, _FULL_USE, _LESS_POWER = 0.5, 80, 0.75
 _SET = "somebody set its clocks so low"
+#: A T4's own application clocks are so low: nobody set them, and there is nothing to take back.
+_OWN_MHZ = {"T4": 585}
 
 
 @check("gpu-throttled", since="0.2", severity="warning")
@@ -123,7 +125,9 @@ def _set(device: Device, hardware: Hardware) -> Iterator[tuple[str, str]]:
     if not clock or not most or clock > _HALF * most or use is None or use < _FULL_USE:
         return
     for reason in device.throttle_reasons:
-        if _CLOCKS in letters(reason):
+        if _CLOCKS in letters(reason) and not any(
+            clock >= own for name, own in _OWN_MHZ.items() if name in device.name.split()
+        ):
             yield reason, _SET
         elif _POWER in letters(reason) and (others := _most_power(device, hardware)):
             yield reason, f"its limit is {device.power_limit_watts:g} W, of others beside it {others:g} W"

@@ -147,9 +147,9 @@ def _internal(item: Item) -> bool:
         return True
     given = dig(raw, "status.loadBalancer.ingress")
     addresses = [str(one.get("ip") or "") for one in given if isinstance(one, dict)] if isinstance(given, list) else []
-    addresses = addresses or [str(dig(raw, "spec.loadBalancerIP") or "")]
-    asked = [value for key, value in annotations.items() if re.search(_ADDRESSES, key)]
-    return all(map(_private, addresses)) or bool(asked and all(_private(a.strip()) for a in asked[0].split(",")))
+    asked = (value.split(",") for key, value in annotations.items() if re.search(_ADDRESSES, key))
+    addresses = addresses or next(asked, list[str]()) or [str(dig(raw, "spec.loadBalancerIP") or "")]
+    return all(_private(address.strip()) for address in addresses)
 
 
 def _private(address: str) -> bool:

@@ -167,7 +167,7 @@ def idle_peer(metrics: Metrics, load: Load) -> Peer | None:
     """Another engine of the same server, or another replica, that has hardly anything to do meanwhile."""
     waiting, running = metrics.spans("waiting", "engine"), metrics.spans("running", "engine")
     busiest = max((span.tail(SUSTAINED_SECONDS).mean for span in running.values()), default=0.0)
-    for engine in sorted(waiting.keys() & running.keys(), key=lambda one: running[one].last):
+    for engine in sorted((waiting.keys() & running.keys()) - {""}, key=lambda one: (running[one].last, one)):
         if busy := _idle(waiting[engine], running[engine], busiest):
             name = f"engine {engine} of the same server"
             return Peer(name, _named(busy, f"engine {engine}"), engines_fix(metrics.pod))

@@ -1,7 +1,7 @@
 """A timeout in front of the engine that a generation can outlast."""
 
-import itertools
 import re
+from collections import deque
 from collections.abc import Iterator
 from datetime import datetime
 
@@ -101,11 +101,12 @@ _PROBED = expression(
     r"(?i)/(?:(?:[\w-]{1,20}/){0,3}(?:health[\w-]*|live\w*|ready|readiness|readyz|ping|status|metrics)/?)?(?:\?|$)"
 )
 
-#: llama-server as a router (`server-models.cpp`): it passes a request on to a model's process, whose answer did not come (httplib); and
-#: such a process that ended.
-_UNREAD, _PROXIED, _CHILD_ENDED = (
+#: llama-server as a router (`server-models.cpp`): it passes a request on to a model's process, whose answer did not come (httplib); its
+#: word of a request that is over, and such a process that ended.
+_UNREAD, _PROXIED, _DONE, _CHILD_ENDED = (
     "http client error: Failed to read connection",
     "proxying request to model ",
+    "request: POST ",
     " exited with status ",
 )
 _FEWEST_UNREAD, _AT_ONCE_SECONDS = 2, 1
@@ -365,10 +366,19 @@ def _by_its_router(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
 
 
 def _failed_at_once(log: Log) -> bool:
-    """Whether the router could read no answer right after it had passed a request on, each time: it waited for nothing."""
-    lines = sorted([*log.find(_PROXIED), *log.find(_UNREAD)], key=lambda line: line.number)
-    waits = [seconds_between(first, last) for first, last in itertools.pairwise(lines) if _UNREAD in last.text]
-    return all(seconds is not None and seconds < _AT_ONCE_SECONDS for seconds in waits)
+    """Whether the router could read no answer right after it had passed a request on, each time: it waited for nothing.
+
+    Which of several open requests failed it does not say; the oldest one may be.
+    """
+    opened, waits = deque[Line](), list[float | None]()
+    for line in sorted(log.find(_PROXIED, _UNREAD, _DONE), key=lambda line: line.number):
+        if _PROXIED in line.text:
+            opened.append(line)
+        elif opened and _UNREAD in line.text:
+            waits.append(seconds_between(opened[0], line))
+        elif opened:
+            opened.popleft()
+    return bool(waits) and all(seconds is not None and seconds < _AT_ONCE_SECONDS for seconds in waits)
 
 
 def _busy_workers(pod: Pod, logs: Logs) -> Iterator[tuple[Line, Line]]:

@@ -359,7 +359,8 @@ def _behind_long_prompts(pod: Pod, engine: Engine, log: Log, said: list[Load]) -
 def _queued_behind_prompts(pod: Pod, engine: Engine, said: list[Load]) -> Finding | None:
     """vLLM's streams that stand still, again and again, while a queue builds up behind a few long prompts though the cache has room.
 
-    How long these are tells what was read, up to the statement after it, for each request that was begun meanwhile.
+    How long these are tells what was read, up to the statement after it, for each request that was begun meanwhile, and one at least
+    for each statement that has read some.
     """
     usual = max((load.made / load.running for load in said if load.running and load.made), default=0.0)
     held = list[tuple[list[Load], float]]()
@@ -368,11 +369,13 @@ def _queued_behind_prompts(pod: Pod, engine: Engine, said: list[Load]) -> Findin
     for still, numbered in itertools.groupby(range(len(said)), lambda n: _stands_before_a_queue(said[n], usual)):
         places = list(numbered)
         run, counted = [said[n] for n in places], said[places[0] : places[-1] + 2]
-        tokens = sum((b.read or 0.0) * (seconds_between(a.line, b.line) or 0) for a, b in itertools.pairwise(counted))
-        each = tokens / max(run[-1].running - run[0].running, 1)
+        tokens = [(b.read or 0.0) * (seconds_between(a.line, b.line) or 0) for a, b in itertools.pairwise(counted)]
+        each = sum(tokens) / max(run[-1].running - run[0].running, sum(map(bool, tokens)), 1)
         # one that computes nothing at all fills no cache meanwhile
         reads = run[-1].cache > run[0].cache and run[-1].waiting > run[0].waiting
-        if still and len(run) >= _IN_A_ROW and reads and each >= _LONG_TOKENS:
+        # a prompt counts when all of it is read: of short ones, with answers of a token, each statement has some
+        long = any(not load.read for load in run) and each >= _LONG_TOKENS
+        if still and len(run) >= _IN_A_ROW and reads and long:
             held.append((run, each))
     if len(held) < 2:
         return None

@@ -142,7 +142,8 @@ def _over_time(
     if not load.queues or waiting.last < max(_LEAST, running.last / 4):
         return
     spread, said = idle_peer(metrics, load), tuple[Evidence, ...]()
-    if spread is None and not load.grows:
+    # a batch that one client handed in is worked off where it is
+    if not load.grows and (spread is None or load.drains):
         return
     finished = metrics.increase("finished")
     wait = ""
@@ -360,17 +361,16 @@ def _shed(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Find
     if not said or not works(pod, said) or not all(load.waiting for load in said):
         return None
     for pool in pod.pools:
-        lines = [line for line in refused_by(pool, cluster, SHED) if re.search(_SHEDS, line.text[:4000])]
-        last = next(reversed(lines), None)
-        ago = written_ago(last, cluster.now) if last is not None else None
-        if last is None or len(lines) < _FEWEST_REFUSED or ago is None or ago > SUSTAINED_SECONDS:
+        shed = [line for line in refused_by(pool, cluster, SHED) if re.search(_SHEDS, line.text[:4000])]
+        lines = [x for x in shed if (ago := written_ago(x, cluster.now)) is not None and ago <= SUSTAINED_SECONDS]
+        if len(lines) < _FEWEST_REFUSED:
             continue
         return Finding(
             role="cause",
-            summary=f"The endpoint picker of InferencePool {pool.name} dropped {len(lines)} requests, since it counts every server of "
-            f"the pool as full: {said[-1].running} run in {engine.container.name}, {said[-1].waiting} wait, and "
+            summary=f"The endpoint picker of InferencePool {pool.name} dropped {len(lines)} requests in ten minutes, since it counts every "
+            f"server of the pool as full: {said[-1].running} run in {engine.container.name}, {said[-1].waiting} wait, and "
             f"{said[-1].cache:.0%} of its KV cache is taken.",
-            evidence=(log_evidence(last), log_evidence(said[-1].line)),
+            evidence=(log_evidence(lines[-1]), log_evidence(said[-1].line)),
             explains=("http-5xx",),
             fixes=(
                 fixes.advice(
@@ -401,6 +401,8 @@ def _waited(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
         return None
     return Finding(
         role="cause",
+        # clients that always have as many requests open wait as long each time, and mean to
+        confidence="likely" if min(waits[-third:]) > max(waits[:third]) else "possible",
         summary=f"The last {len(told)} requests that {engine.container.name or engine.title} answered had waited for "
         f"{say_seconds(min(waits))} or longer, and more keep coming: the last one waited for {say_seconds(queued)} and "
         f"was computed in {say_seconds(computed)}.",

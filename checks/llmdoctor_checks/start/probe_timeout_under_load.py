@@ -74,6 +74,9 @@ _SHORTEST_SECONDS = 5
 #: So often has a probe got no answer that it is no hesitation, and so many seconds ago the server came back.
 _OFTEN, _LATELY = 10, 900
 
+#: A server that works answers a probe within this time.
+_PATIENT_SECONDS = 10
+
 #: Without a log: who ran so long had come up, and lost its answers later.
 _LONG_SECONDS = 1800
 
@@ -390,6 +393,8 @@ def _flaps(pod: Pod, engine: Engine, events: Events, logs: Logs) -> Finding | No
     since, started = (parse_time(at) for at in (ready and ready.last_transition_time, running and running.started_at))
     if not pod.ready or probe is None or now is None or since is None or started is None or container.restarts:
         return None
+    if probe.timeout_seconds >= _PATIENT_SECONDS:
+        return None  # a server that only has much to do answers within that
     # it was not its start that made it ready, and it is not long ago
     if (since - started).total_seconds() < _LONG_SECONDS or (now - since).total_seconds() > _LATELY:
         return None
@@ -430,7 +435,7 @@ def _came_up_after(failure: datetime, log: Log, now: datetime) -> bool:
 
 def _readiness_fix(pod: Pod, container: Container, probe: k8s.Probe) -> Fix:
     at = f"{container.pointer}/readinessProbe"
-    seconds, times = max(10, probe.timeout_seconds), max(3, probe.failure_threshold)
+    seconds, times = max(_PATIENT_SECONDS, 2 * probe.timeout_seconds), max(3, probe.failure_threshold)
     return fixes.patch(
         pod,
         f"Let the readiness probe wait {seconds} s for an answer",
