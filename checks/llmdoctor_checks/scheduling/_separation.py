@@ -26,11 +26,15 @@ from llmdoctor_checks.scheduling._obstacles import (
     key_and_value,
     kinds_of,
     marks_gpus,
+    wanted_accelerators,
 )
 from llmdoctor_checks.scheduling._on_its_way import comes_by_itself
 
 #: What depends on how many of a resource the nodes have and who holds them.
 _OF_PODS: tuple[Obstacle, ...] = ("gpu", "gpu-size", "absent", "plugin")
+
+#: Who places the pods that a Fargate profile of EKS selects, each on a machine of its own, none of which has a GPU.
+FARGATE = "fargate-scheduler"
 
 #: Kueue opens it when it has found nodes with room for all pods of the workload.
 _TOPOLOGY_GATE = "kueue.x-k8s.io/topology"
@@ -59,6 +63,9 @@ def cause(pending: Pending, id: str) -> Cause | None:  # the field's term
 def _causes(pending: Pending) -> tuple[Cause, ...]:
     if pending.gates:  # no scheduler has looked at it
         return tuple(_unplaced(pending))
+    wanted = wanted_accelerators(pending) if pending.scheduler == FARGATE else {}
+    if wanted:
+        return (Cause(id="gpu-resource-absent", obstacle="absent", confidence="certain", resource=next(iter(wanted))),)
     refused = tuple(_refused(pending))
     if refused:
         return refused
