@@ -63,9 +63,11 @@ def cause(pending: Pending, id: str) -> Cause | None:  # the field's term
 def _causes(pending: Pending) -> tuple[Cause, ...]:
     if pending.gates:  # no scheduler has looked at it
         return tuple(_unplaced(pending))
-    wanted = wanted_accelerators(pending) if pending.scheduler == FARGATE else {}
-    if wanted:
-        return (Cause(id="gpu-resource-absent", obstacle="absent", confidence="certain", resource=next(iter(wanted))),)
+    if pending.scheduler == FARGATE:  # the cluster's nodes are none of its
+        wanted = list(wanted_accelerators(pending))[:1]
+        return tuple(
+            Cause(id="gpu-resource-absent", obstacle="absent", confidence="certain", resource=r) for r in wanted
+        )
     refused = tuple(_refused(pending))
     if refused:
         return refused
