@@ -48,6 +48,8 @@ class Trouble(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     container: Container | None = None
     since: datetime | None = None
+    #: the kubelet has said nothing of the pod
+    silent: bool = False
 
 
 def troubles_of(pod: Pod) -> Iterator[Trouble]:
@@ -116,6 +118,7 @@ def _stuck(pod: Pod, now: datetime | None) -> Iterator[Trouble]:
         if age is None or age > (_PULLING_SECONDS if _pulls(pod) else _CREATING_SECONDS) or pod.warned:
             length = f" for {say_seconds(age)}" if age is not None else ""
             yield Trouble(kind="creating", container=starting[0], text=f"ContainerCreating{length}", since=since)
+    yield from _not_taken_up(pod, now)
     for container in pod.containers:
         running = container.status.state.running
         since = parse_time(running.started_at) if running and container.role == "init" else None
@@ -124,6 +127,20 @@ def _stuck(pod: Pod, now: datetime | None) -> Iterator[Trouble]:
         if now and since and (now - since).total_seconds() > long:
             text = f"init container {container.name} has run for {say_seconds((now - since).total_seconds())}"
             yield Trouble(kind="creating", container=container, text=text, since=since)
+
+
+def _not_taken_up(pod: Pod, now: datetime | None) -> Iterator[Trouble]:
+    """A pod that was given to a node whose kubelet says nothing of it: it stands still, or its node is gone."""
+    said = pod.condition("PodScheduled")
+    since = parse_time(said.last_transition_time) if said and said.status == "True" else None
+    status = pod.status
+    silent = not (status.start_time or status.container_statuses or status.init_container_statuses)
+    if status.phase != "Pending" or not silent or pod.leaving or since is None or now is None:
+        return
+    age = (now - since).total_seconds()
+    if age > _CREATING_SECONDS:
+        text = f"Pending on {pod.spec.node_name}, whose kubelet has not taken the pod up for {say_seconds(age)}"
+        yield Trouble(kind="creating", text=text, since=since, silent=True)
 
 
 def _pulls(pod: Pod) -> bool:

@@ -27,11 +27,15 @@ from llmdoctor_checks.scheduling._obstacles import (
     key_and_value,
     kinds_of,
     marks_gpus,
+    wanted_accelerators,
 )
 from llmdoctor_checks.scheduling._on_its_way import comes_by_itself
 
 #: What depends on how many of a resource the nodes have and who holds them.
 _OF_PODS: tuple[Obstacle, ...] = ("gpu", "gpu-size", "absent", "plugin")
+
+#: Who places the pods that a Fargate profile of EKS selects, each on a machine of its own, none of which has a GPU.
+FARGATE = "fargate-scheduler"
 
 #: Kueue opens it when it has found nodes with room for all pods of the workload; later releases set both gates on every pod, whether or
 #: not its flavor has a topology.
@@ -61,6 +65,11 @@ def cause(pending: Pending, id: str) -> Cause | None:  # the field's term
 def _causes(pending: Pending) -> tuple[Cause, ...]:
     if pending.gates:  # no scheduler has looked at it
         return tuple(_unplaced(pending))
+    if pending.scheduler == FARGATE:  # the cluster's nodes are none of its
+        wanted = list(wanted_accelerators(pending))[:1]
+        return tuple(
+            Cause(id="gpu-resource-absent", obstacle="absent", confidence="certain", resource=r) for r in wanted
+        )
     refused = tuple(_refused(pending))
     if refused:
         return refused

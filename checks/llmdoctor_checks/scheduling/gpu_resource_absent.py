@@ -18,7 +18,7 @@ from kubectl_llmdoctor.api import (
 from llmdoctor_checks.scheduling._admission import NO_DEVICES, is_device_plugin, plugin_lines
 from llmdoctor_checks.scheduling._obstacles import Cause, vendor
 from llmdoctor_checks.scheduling._repairs import renamed, tried
-from llmdoctor_checks.scheduling._separation import cause
+from llmdoctor_checks.scheduling._separation import FARGATE, cause
 from llmdoctor_checks.scheduling._words import asked_in, asking, finding, rename, scaling_lines
 
 #: What the plugins offer that say so where they find nothing.
@@ -36,18 +36,26 @@ def gpu_resource_absent(pending: Pending) -> Iterator[Finding]:
     ## Fix
 
     Ask for the name that the nodes offer, or add GPU nodes. A node group that is at zero needs labels and resources in
-    its template, or the autoscaler cannot know that a node of it would help.
+    its template, or the autoscaler cannot know that a node of it would help. On EKS keep the pod out of every Fargate
+    profile: Fargate has no GPUs, whatever the cluster's nodes offer.
 
     ## References
 
+    - https://docs.aws.amazon.com/eks/latest/userguide/fargate.html
     - https://kubernetes.io/docs/concepts/extend-kubernetes/compute-storage-net/device-plugins/
     - https://github.com/kubernetes/autoscaler/blob/master/cluster-autoscaler/FAQ.md
     """
     found = cause(pending, "gpu-resource-absent")
     if found is None:
         return
-    offered = offers(pending)
     asked = pending.requests.get(found.resource, 0)
+    if pending.scheduler == FARGATE:
+        profile = pending.pod.labels.get("eks.amazonaws.com/fargate-profile", "")
+        summary = f"It asks for {asked} {found.resource}, and EKS gives it to Fargate, which has no GPUs"
+        summary += f": Fargate profile {profile} selects it." if profile else "."
+        yield finding(pending, found, summary, [*asked_in(pending, found.resource)], [_off_fargate(pending)])
+        return
+    offered = offers(pending)
     if not pending.verdicts:
         summary = f"It asks for {asked} {found.resource}, which no node could ever give, by the scheduler's count."
     else:
@@ -65,6 +73,16 @@ def gpu_resource_absent(pending: Pending) -> Iterator[Finding]:
         evidence += [log_evidence(line) for _, line in empty[:2]]
     ways = [*_plugin(empty), *_fixes(pending, found, offered)]
     yield finding(pending, found, summary, [*evidence, *scaling_lines(pending)], ways)
+
+
+def _off_fargate(pending: Pending) -> Fix:
+    pod = pending.pod
+    return fixes.advice(
+        "Run it where no Fargate profile selects it (another namespace, or without the labels that the profile names), on nodes with GPUs",
+        f"kubectl -n {pod.namespace} get pod {pod.name} --show-labels",
+        "aws eks list-fargate-profiles --cluster-name CLUSTER",
+        owner="platform",
+    )
 
 
 def _empty_handed(cluster: Cluster) -> list[tuple[str, Line]]:

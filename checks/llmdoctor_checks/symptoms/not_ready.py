@@ -50,6 +50,8 @@ def not_ready(pod: Pod, subject: Subject, events: Events | None, logs: Logs | No
     Where all containers are ready and the pod is not, nobody's probe failed: the control plane calls the pods of a node unready
     that no longer reports, and a readiness gate waits for a load balancer or another controller that owns it.
 
+    A pod that was given to a node, and of which that node's kubelet says nothing, is not being made: the kubelet stands still.
+
     A worker of a RayService runs Ray Serve's proxy only where it has a replica of a deployment. Without one, as the further nodes
     of an engine over several have none, KubeRay's readiness probe never succeeds; the service is none the worse for it. Nor does it where
     an engine was started on Ray by hand, without Serve: give such workers a readiness probe of their own.
@@ -72,6 +74,8 @@ def not_ready(pod: Pod, subject: Subject, events: Events | None, logs: Logs | No
     crashed = any(t.kind == "crashed" for t in pod.troubles)
     for trouble in pod.troubles:
         container = trouble.container
+        if trouble.silent:
+            yield _not_taken_up(pod, trouble)
         if trouble.kind == "not-ready" and container is None:
             yield _set_from_outside(pod, subject, trouble)
         if trouble.kind not in ("waiting", "creating", "not-ready") or container is None:
@@ -112,6 +116,25 @@ def not_ready(pod: Pod, subject: Subject, events: Events | None, logs: Logs | No
             yield Finding(role="note", confidence="certain", summary=summary, evidence=tuple(evidence))
         else:
             yield Finding(role="symptom", confidence="certain", summary=summary, evidence=tuple(evidence))
+
+
+def _not_taken_up(pod: Pod, trouble: Trouble) -> Finding:
+    """A kubelet that says nothing of a pod: nothing new starts on that node, no debugging pod either."""
+    node = pod.spec.node_name
+    look = fixes.advice(
+        f"See whether the kubelet of {node} is at work: a mount whose server is gone (NFS), or a runtime or disk that does not answer, "
+        "holds it up while the node still reports; restart it there, or let the pod go to another node",
+        f"kubectl get --raw /api/v1/nodes/{node}/proxy/healthz",
+        f"kubectl get pods -A -o wide --field-selector spec.nodeName={node}",
+        owner="platform",
+    )
+    return Finding(
+        role="symptom",
+        confidence="certain",
+        summary=f"{pod.name}: {trouble.text}.",
+        evidence=(pod_evidence(pod, "status", "phase Pending, no startTime and no status of any container"),),
+        fixes=(look,),
+    )
 
 
 def _span(pod: Pod, trouble: Trouble) -> str:
