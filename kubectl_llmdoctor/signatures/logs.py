@@ -48,8 +48,6 @@ _NO_ERROR = expression(r"To silence this warning|(?:\[|/)repo_utils\.py:\d+\](?!
 #: end: huggingface_hub, vLLM's calls of it. What fails for the third time hardly will.
 _AGAIN = expression(r"\b[Rr]etrying,? \(?[12] ?(?:of|/) ?\d")
 _AGAIN_BELOW = expression(r"Retrying in \d[\d.]{0,8}s \[Retry [12]/\d|Trying to resume download")
-#: By this a program says that it takes something else instead (Text Embeddings Inference, whose images for CPUs have two backends).
-_INSTEAD = expression(r"Could not start ORT backend: ")
 #: By this a library says, below what it tried again, that it came to an end of it (huggingface_hub).
 _CAME = ("files: 100%|",)
 #: A frame of code that a program was given as a text, by a model or a client, and ran; and of one of ComfyUI's nodes of its users,
@@ -217,8 +215,6 @@ class _Wording:
         if not self._server and self._of_another(line):
             return "over"
         if (survived if self._server else not_serving_yet)(line) or told_to_stop(line):
-            return "over"
-        if self._running and not self._log.previous and _INSTEAD.search(line.text[:2000]):
             return "over"
         failed = self._of_a_failed_model(line)  # that the server came up then, without the model, is no sign
         comes = (self._server and self._just_begun() and not failed) or self._others_come()
