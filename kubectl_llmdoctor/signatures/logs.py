@@ -216,12 +216,12 @@ class _Wording:
             return "over"
         if (survived if self._server else not_serving_yet)(line) or told_to_stop(line):
             return "over"
-        failed = self._of_a_failed_model(line)  # that the server came up then, without the model, is no sign
+        failed = self._of_a_failed_model(line)
         comes = (self._server and self._just_begun() and not failed) or self._others_come()
         if self._overcome and comes:
             return "over"  # it tries again, and whom it asks may be about to start as well
         on = self._server and went_on(line)
-        if not on and (failed or not overcome(line, self._overcome)):
+        if not on and not overcome(line, self._overcome, serving=not failed):
             return "stands"
         if self._container and self._container.running and not self._log.previous:
             return "over"
