@@ -288,7 +288,8 @@ class _Wording:
         if (self._beside or fails_each) and found.confidence == "certain":
             found = msgspec.structs.replace(found, confidence="likely")
         long_ago = line.number in self._failing and self._older(line, _AN_HOUR)
-        if past or long_ago or (self._pattern.ends and not fails_each and contradicted(line, self._says_it)):
+        contrary = self._pattern.ends and not fails_each and contradicted(line, self._says_it)
+        if past or long_ago or contrary or self._lost():
             found = _last_resort(found)
         elif not self._pattern.warned and _WARNED.match(line.text[:2000]):
             found = msgspec.structs.replace(found, confidence="possible")
@@ -305,6 +306,12 @@ class _Wording:
         if self._of_some_requests(line):
             return msgspec.structs.replace(found, role="note", severity="info", explains=())
         return found
+
+    def _lost(self) -> bool:
+        """Whether nobody knows how the instance ended, and the one after it, which still runs, need not end of what it said."""
+        container = self._container
+        ended = container.status.last_state.terminated if container is not None and container.running else None
+        return self._log.previous and ended is not None and ended.lost
 
     def _got_past(self) -> bool:
         """Whether the instance that ended had loaded nothing yet, and the one after it is ready and has outlived it."""
@@ -391,8 +398,7 @@ class _Wording:
     def _has_ended(self) -> bool:
         """Whether the last instance of the container ended with an error, and by itself."""
         own = [e for e in endings(self._pod) if self._container and e.container.name == self._container.name]
-        # of one that ended with its node the runtime does not know how, and says 255
-        codes = [e.code for e in own if e.terminated.reason != "Unknown"]
+        codes = [e.code for e in own if not e.terminated.lost]
         return any(code and (code not in _BY_SIGNAL or code == _ABORTED) for code in codes)
 
     def _ended_with(self, line: Line) -> bool:
