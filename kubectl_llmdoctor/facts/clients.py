@@ -197,6 +197,8 @@ class _Routes(msgspec.Struct, frozen=True):
     led: dict[tuple[str, str], list[set[tuple[str, str]]]]
     #: Services of the proxies of a gateway
     fronts: dict[tuple[str, str], list[tuple[str, str]]]
+    #: gateways by an address at which they are asked: of some controllers all have one
+    at: dict[str, set[tuple[str, str]]]
 
 
 def _ways(pod: Pod, names: set[str], cluster: Cluster) -> Ways:
@@ -208,7 +210,8 @@ def _ways(pod: Pod, names: set[str], cluster: Cluster) -> Ways:
     ours = [gateway for gateway in near if all(led and led <= set(here) for led in routes.led[gateway])]
     fronts = {front for gateway in ours for front in routes.fronts.get(gateway, ())}
     items = (*(cluster.item("Gateway", *one) for one in ours), *(cluster.item("Service", *one) for one in fronts))
-    return Ways(hosts | {address for item in items if item for address in _addresses(item)}, fronts)
+    asked = {address for item in items if item for address in _addresses(item)}
+    return Ways(hosts | {one for one in asked if routes.at.get(one, set()) <= set(ours)}, fronts)
 
 
 def _addresses(item: Item) -> set[str]:
@@ -219,7 +222,7 @@ def _addresses(item: Item) -> set[str]:
 
 
 def _routes(cluster: Cluster) -> _Routes:
-    routes = _Routes({}, {}, {}, {}, {})
+    routes = _Routes({}, {}, {}, {}, {}, {})
     for kind in ("Ingress", "HTTPRoute", "Route"):
         for item in cluster.items(kind):
             for host, service in _led(item):
@@ -235,6 +238,9 @@ def _routes(cluster: Cluster) -> _Routes:
     for item in cluster.items("Service") if routes.led else ():
         for gateway in _before(item):
             routes.fronts.setdefault(gateway, []).append((item.namespace, item.name))
+    for item in cluster.items("Gateway"):
+        for address in _addresses(item):
+            routes.at.setdefault(address, set()).add((item.namespace, item.name))
     return routes
 
 
