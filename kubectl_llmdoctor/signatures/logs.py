@@ -216,7 +216,7 @@ class _Wording:
             return "over"
         if (survived if self._server else not_serving_yet)(line) or told_to_stop(line):
             return "over"
-        failed = self._of_a_failed_model(line)
+        failed = bool(self._overcome) and self._of_a_failed_model(line)
         comes = (self._server and self._just_begun() and not failed) or self._others_come()
         if self._overcome and comes:
             return "over"  # it tries again, and whom it asks may be about to start as well
