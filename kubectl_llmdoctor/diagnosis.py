@@ -277,12 +277,17 @@ def _merge(found: list[tuple[Check, Finding]]) -> list[tuple[Check, Finding]]:
 
 def _elsewhere(first: Finding, other: Finding) -> Iterator[doc.Fix]:
     """What mends the same in another place of the same object: in the pods of workers as in those of leaders."""
-    patches = [fix.patch for fix in first.fixes if fix.patch]
-    targets = {patch.target for patch in patches}
-    places = {operation["path"] for patch in patches for operation in patch.body}
+    targets = {fix.patch.target for fix in first.fixes if fix.patch}
+    places = {place for fix in first.fixes for place in _places(fix)}
     for fix in other.fixes if other.role == first.role else ():
-        if fix.patch and fix.patch.target in targets and places.isdisjoint(op["path"] for op in fix.patch.body):
+        own = _places(fix)
+        if fix.patch and fix.patch.target in targets and own and places.isdisjoint(own):
             yield msgspec.structs.replace(fix, summary=f"{fix.summary} (besides, for the other pods of the group)")
+
+
+def _places(fix: doc.Fix) -> set[str]:
+    """What a JSON patch changes of its object."""
+    return {operation["path"] for operation in fix.patch.body} if fix.patch and fix.patch.type == "json" else set()
 
 
 def _strength(check: Check, finding: Finding) -> tuple[int, int, float, str, str]:

@@ -329,15 +329,17 @@ def _telling(log: Log) -> list[Line]:
 
 
 def _complaint(log: Log) -> list[Line]:
-    """What the program of a command said of itself last that a start script ran and traced."""
-    program, left, found = "", 0, list[Line]()
+    """What the program of a command said of itself last that a start script ran and traced, and not again without that."""
+    command, program, left, found = "", "", 0, dict[str, Line]()
     for line in log.lines():
         if traced := _TRACED.match(line.text[:300]):
-            program, left = traced["program"], _COMPLAINS
+            command, program, left = line.text, traced["program"], _COMPLAINS
+            found.pop(command, None)
         elif left:
             left -= 1
-            found = [line] if line.text.startswith(f"{program}: ") else found
-    return found
+            if line.text.startswith(f"{program}: "):
+                found[command] = line
+    return [*found.values()][-1:]
 
 
 def _refuses(text: str) -> bool:

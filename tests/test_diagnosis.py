@@ -143,6 +143,30 @@ def test_a_check_that_raises_is_reported_and_the_others_run() -> None:
     assert target.verdict == "at-risk"
 
 
+@pytest.mark.parametrize(
+    ("kind", "bodies", "kept"),
+    [
+        ("json", ([{"path": "/a"}], [{"path": "/a"}]), 1),
+        ("json", ([{"path": "/a"}], [{"path": "/b"}]), 2),
+        ("merge", ({"a": 1}, {"b": 1}), 1),
+    ],
+)
+def test_of_findings_that_become_one_a_fix_in_another_place_of_the_object_is_kept(
+    kind: Any, bodies: tuple[Any, Any], kept: int
+) -> None:
+    said = Evidence(source="pod", ref="x", text="y")
+
+    def run(pod: Any) -> Iterator[Finding]:
+        for body in bodies:
+            patch = doc.Patch(target="apps/v1 Deployment/llama", type=kind, body=body)
+            fix = doc.Fix(summary="Mend it.", patch=patch)
+            yield Finding(role="cause", summary="It broke.", evidence=(said,), fixes=(fix,))
+
+    (target,) = diagnose(_pods("llama-0"), [_check("broken-thing", run)]).targets
+
+    assert len(target.findings[0].fixes) == kept
+
+
 def test_a_fact_that_cannot_be_made_costs_the_checks_that_need_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def needs_it(pod: Any, hardware: Any) -> Iterator[Finding]:
         yield from ()

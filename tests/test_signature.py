@@ -110,6 +110,27 @@ def test_what_a_start_went_beyond_is_a_last_resort_for_what_ended_and_nothing_fo
     assert bool(_found(tree, starting, _log("eaten: x\n" + after))) is sure
 
 
+@pytest.mark.parametrize(
+    ("reason", "state", "confidence"),
+    [
+        ("Unknown", {"running": {"startedAt": "2026-01-08T23:00:00Z"}}, "possible"),
+        ("Unknown", {"waiting": {"reason": "CrashLoopBackOff"}}, "certain"),
+        ("Error", {"running": {"startedAt": "2026-01-08T23:00:00Z"}}, "certain"),
+    ],
+)
+def test_what_an_instance_said_that_was_lost_with_its_node_is_a_last_resort(
+    reason: str, state: dict[str, Any], confidence: str
+) -> None:
+    pod = _pod(ready=False, restarts=1)
+    status = pod["status"]["containerStatuses"][0]
+    status["state"] = state
+    status["lastState"]["terminated"] |= {"exitCode": 255, "reason": reason}
+
+    (finding,) = _found(_tree(), pod, _log("eaten: x\n", previous=True))
+
+    assert finding.confidence == confidence
+
+
 def test_what_one_rank_complains_of_another_does_not_overcome() -> None:
     tree = _tree(overcome=["profiling GPU memory"])
     log = "(Worker_TP1 pid=8) eaten: x\n(Worker_TP{} pid={}) Model loading took 15.2 GiB\n"

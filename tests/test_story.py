@@ -363,6 +363,7 @@ def test_what_the_program_of_a_traced_command_says_is_telling() -> None:
 
     assert _first_step(log) == "line 2: iptables: Chain already exists."
     assert _first_step(log.replace("iptables: Chain", "Chain")) == "line 5: # Completed"
+    assert _first_step(f"{log}+ iptables -t nat -N PROXY\n+ dump\nbye\n") == "line 8: bye"
 
 
 def test_what_a_tool_says_that_a_script_runs_again_is_telling() -> None:

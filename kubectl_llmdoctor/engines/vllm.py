@@ -742,7 +742,7 @@ def _image_arguments(start: Start) -> list[Word]:
 
 
 #: The tag of a release, for whatever processor, system and CUDA; others are builds of somebody's own, who may have changed it.
-_RELEASE = r"v?\d+\.\d+\.\d+(?:\.?(?:post|rc)\d+)*(?:-(?:x86_64|aarch64|arm64|amd64|cu\d+|ubuntu[\d.]+))*|"
+_RELEASE = r"v?\d+(?:\.\d+){2,3}(?:\.?(?:post|rc)\d+)*(?:-(?:x86_64|aarch64|arm64|amd64|cu\d+|ubuntu[\d.]+))*|"
 
 
 def _rules(parser: Parser, form: str, plain: bool, built: bool) -> None:

@@ -71,11 +71,12 @@ def not_serving_yet(line: Line) -> bool:
     return any(_served_after(line, *pair) for pair in STARTS)
 
 
-def overcome(line: Line, signs: Sequence[str]) -> bool:
+def overcome(line: Line, signs: Sequence[str], *, serving: bool = True) -> bool:
     """Whether a later line of the same start shows that what a line complains of was overcome.
 
     A sign is a text, or the name of a phase, which stands for what is printed in it and in the phases after it. What a
     rank complains of, or one model of a llama-server router or of ModelMesh, the progress of another does not overcome.
+    That it is `serving` need be no sign: a server may come up without the model of which the line speaks.
     """
     if not signs:
         return False
@@ -83,7 +84,10 @@ def overcome(line: Line, signs: Sequence[str]) -> bool:
     apart = _RANK.search(who) or who.startswith("port ")
     model = _MODEL.search(line.text[:4000])
     limit = next((at for at in later_banners(line.log) if at > line.number), None)
+    up = () if serving else tuple(printed_from(PHASES[-1]))
     for text in _signs(signs):
+        if any(text in one for one in up):
+            continue
         for found in line.log.marks(text):
             if found.number <= line.number or not tells(text, found):
                 continue

@@ -455,6 +455,11 @@ class Terminated(_Base, frozen=True):
     started_at: str | None = None
     finished_at: str | None = None
 
+    @property
+    def lost(self) -> bool:
+        """Whether it was gone when the runtime came back, mostly with its node: nobody knows how it ended."""
+        return (self.exit_code, self.reason) == (255, "Unknown")
+
 
 class State(_Base, frozen=True):
     """One of three."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import re
 from collections.abc import Iterator
 from itertools import pairwise
@@ -113,17 +114,24 @@ def phase_at(line: Line) -> str:
     Who has answered requests serves, also where the beginning of the log is gone.
     """
     begin = max((x for x in restarts(line.log)[1:] if x <= line.number), default=0)
-    if any(begin < at < line.number for at in signs_of_life(line.log)):
+    alive = signs_of_life(line.log)
+    if bisect.bisect_right(alive, begin) < bisect.bisect_left(alive, line.number):
         return "serving"
-    last, name = begin, ""
-    for phase, literals in _PHASES:
+    told = line.log.once("told phases", lambda: _told_phases(line.log))
+    before = bisect.bisect_left(told, (line.number, ""))
+    last, name = told[before - 1] if before else (0, "")
+    return name if last > begin and not line.log.torn(last, line.number) else ""
+
+
+def _told_phases(log: Log) -> list[tuple[int, str]]:
+    """The lines that engines print in a phase, each with its name."""
+    found: dict[int, str] = {}
+    for name, literals in _PHASES:
         for literal in literals:
-            for found in line.log.find(literal):
-                if found.number >= line.number:
-                    break
-                if found.number > last and tells(literal, found):
-                    last, name = found.number, "" if line.log.torn(found.number, line.number) else phase
-    return name
+            for line in log.find(literal):
+                if tells(literal, line):
+                    found.setdefault(line.number, name)
+    return sorted(found.items())
 
 
 def printed_from(phase: str) -> Iterator[str]:
@@ -336,7 +344,9 @@ def assertion_of(log: Log) -> Line | None:
 
 def signs_of_life(log: Log) -> list[int]:
     """The lines by which a log shows that a request was answered, or that an engine is at work on some."""
-    return sorted({*answered_at(log), *(at for numbers in at_work(log) for at in numbers)})
+    return log.once(
+        "signs of life", lambda: sorted({*answered_at(log), *(at for numbers in at_work(log) for at in numbers)})
+    )
 
 
 def answered_at(log: Log) -> list[int]:

@@ -160,12 +160,8 @@ def _killed(pod: Pod, words: re.Pattern[str], container: Container, ended: datet
 
 
 def _restarted_from_outside(pod: Pod, container: Container, ended: k8s.Terminated, since: datetime | None) -> bool:
-    """Whether a container that is ready again ended with its node or runtime, or was recreated as somebody had asked.
-
-    Of an instance that was gone when the kubelet or the runtime came back nothing is known: 255, Unknown.
-    """
-    lost = (ended.exit_code, ended.reason) == (255, "Unknown")
-    return container.status.ready and (lost or (since is not None and _killed(pod, _CHANGED, container, since)))
+    """Whether a container that is ready again ended with its node or runtime, or was recreated as somebody had asked."""
+    return container.status.ready and (ended.lost or (since is not None and _killed(pod, _CHANGED, container, since)))
 
 
 def _ended_by_deletion(pod: Pod, container: Container) -> bool:

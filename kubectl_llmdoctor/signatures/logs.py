@@ -48,8 +48,6 @@ _NO_ERROR = expression(r"To silence this warning|(?:\[|/)repo_utils\.py:\d+\](?!
 #: end: huggingface_hub, vLLM's calls of it. What fails for the third time hardly will.
 _AGAIN = expression(r"\b[Rr]etrying,? \(?[12] ?(?:of|/) ?\d")
 _AGAIN_BELOW = expression(r"Retrying in \d[\d.]{0,8}s \[Retry [12]/\d|Trying to resume download")
-#: By this a program says that it takes something else instead (Text Embeddings Inference, whose images for CPUs have two backends).
-_INSTEAD = expression(r"Could not start ORT backend: ")
 #: By this a library says, below what it tried again, that it came to an end of it (huggingface_hub).
 _CAME = ("files: 100%|",)
 #: A frame of code that a program was given as a text, by a model or a client, and ran; and of one of ComfyUI's nodes of its users,
@@ -218,14 +216,12 @@ class _Wording:
             return "over"
         if (survived if self._server else not_serving_yet)(line) or told_to_stop(line):
             return "over"
-        if self._running and not self._log.previous and _INSTEAD.search(line.text[:2000]):
-            return "over"
-        failed = self._of_a_failed_model(line)  # that the server came up then, without the model, is no sign
+        failed = bool(self._overcome) and self._of_a_failed_model(line)
         comes = (self._server and self._just_begun() and not failed) or self._others_come()
         if self._overcome and comes:
             return "over"  # it tries again, and whom it asks may be about to start as well
         on = self._server and went_on(line)
-        if not on and (failed or not overcome(line, self._overcome)):
+        if not on and not overcome(line, self._overcome, serving=not failed):
             return "stands"
         if self._container and self._container.running and not self._log.previous:
             return "over"
@@ -292,7 +288,8 @@ class _Wording:
         if (self._beside or fails_each) and found.confidence == "certain":
             found = msgspec.structs.replace(found, confidence="likely")
         long_ago = line.number in self._failing and self._older(line, _AN_HOUR)
-        if past or long_ago or (self._pattern.ends and not fails_each and contradicted(line, self._says_it)):
+        contrary = self._pattern.ends and not fails_each and contradicted(line, self._says_it)
+        if past or long_ago or contrary or self._lost():
             found = _last_resort(found)
         elif not self._pattern.warned and _WARNED.match(line.text[:2000]):
             found = msgspec.structs.replace(found, confidence="possible")
@@ -309,6 +306,12 @@ class _Wording:
         if self._of_some_requests(line):
             return msgspec.structs.replace(found, role="note", severity="info", explains=())
         return found
+
+    def _lost(self) -> bool:
+        """Whether nobody knows how the instance ended, and the one after it, which still runs, need not end of what it said."""
+        container = self._container
+        ended = container.status.last_state.terminated if container is not None and container.running else None
+        return self._log.previous and ended is not None and ended.lost
 
     def _got_past(self) -> bool:
         """Whether the instance that ended had loaded nothing yet, and the one after it is ready and has outlived it."""
@@ -395,8 +398,7 @@ class _Wording:
     def _has_ended(self) -> bool:
         """Whether the last instance of the container ended with an error, and by itself."""
         own = [e for e in endings(self._pod) if self._container and e.container.name == self._container.name]
-        # of one that ended with its node the runtime does not know how, and says 255
-        codes = [e.code for e in own if e.terminated.reason != "Unknown"]
+        codes = [e.code for e in own if not e.terminated.lost]
         return any(code and (code not in _BY_SIGNAL or code == _ABORTED) for code in codes)
 
     def _ended_with(self, line: Line) -> bool:

@@ -297,7 +297,7 @@ def _rebooted(pod: Pod, events: Events | None) -> Taken | None:
     ended = list(endings(pod))
     last = max((ending.finished for ending in ended if ending.finished), default=None)
     for ending in ended:
-        if ending.code != 255 or ending.terminated.reason != "Unknown" or ending.finished is None:
+        if not ending.terminated.lost or ending.finished is None:
             continue
         for event in events.of("Rebooted", kind="Node") if events else []:
             if event.name != pod.spec.node_name or event.last is None:
