@@ -209,15 +209,16 @@ def _too_much(engine: Engine, limit: int, log: Log, subject: Subject) -> Iterato
 
 
 def _by_event(ending: Ending, limit: int, log: Log, subject: Subject, events: Events | None) -> Iterator[Finding]:
-    """A worker that ended without a word as the kernel killed one on its node at some cgroup's limit; an event says so, and not whose it was."""
+    """A worker that ended without a word as the kernel killed one on its node at some cgroup's limit; by an event without its pod."""
     container, lost = ending.container, died(log)
+    node = container.pod.spec.node_name
     for event in events or () if lost else ():
-        kill = told(event, container.pod.spec.node_name)
+        kill = told(event, node)
         if lost is None or kill is None or kill.whole_node or kill.anon > limit or not close(event.last, ending):
             continue
         yield Finding(
             role="cause",
-            summary=f"A process of {container.name} ended when the kernel killed {kill.process} on node {container.pod.spec.node_name}, which had "
+            summary=f"A process of {container.name} ended when the kernel killed {kill.process} on node {node}, which had "
             f"{say_bytes(kill.anon)} of its own, at the limit of its cgroup; the memory limit of {container.name} is {say_bytes(limit)}.",
             evidence=(log_evidence(lost), event_evidence(event, container.pod.cluster), _stated(container)),
             explains=CONSEQUENCES,

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from kubectl_llmdoctor.api import (
     GIB,
@@ -212,9 +212,9 @@ def _victim(pod: Pod, ending: Ending, events: Events | None, hardware: Hardware 
         named = _VICTIM.search(event.message) if event.reason == "SystemOOM" else None
         if named and event.name == pod.spec.node_name and close(event.last, ending):
             return named["name"], event_evidence(event, pod.cluster)
-        kill = told(event, pod.spec.node_name)
-        if kill and kill.whole_node and close(event.last, ending):
-            return kill.process, event_evidence(event, pod.cluster)
+        told_of = told(event, pod.spec.node_name)
+        if told_of and told_of.whole_node and close(event.last, ending):
+            return told_of.process, event_evidence(event, pod.cluster)
     for kill in _unowned(ending, hardware):
         if _ENGINES.match(kill.process) and hardware:
             return kill.process, hardware.kernel.evidence(kill.line)
