@@ -37,6 +37,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     say_bytes,
     say_seconds,
+    usage_of,
 )
 from llmdoctor_checks.memory._killed import CONSEQUENCES, HOOK_BYTES, close, told
 from llmdoctor_checks.memory._pinned import DIED, PYTHON, cached, died, uses_of
@@ -216,6 +217,8 @@ def _by_event(ending: Ending, limit: int, log: Log, subject: Subject, events: Ev
         kill = told(event, node)
         if lost is None or kill is None or kill.whole_node or kill.anon > limit or not close(event.last, ending):
             continue
+        if _killed_beside(container.pod, node, ending):
+            return
         yield Finding(
             role="cause",
             summary=f"A process of {container.name} ended when the kernel killed {kill.process} on node {node}, which had "
@@ -226,6 +229,17 @@ def _by_event(ending: Ending, limit: int, log: Log, subject: Subject, events: Ev
             order=lost.order,
         )
         return
+
+
+def _killed_beside(pod: Pod, node: str, ending: Ending) -> bool:
+    """Whether a container of another pod on the node was killed at its limit at that time: the kernel's word may be of that one."""
+    return any(
+        ended is not None and ended.reason == "OOMKilled" and close(parse_time(ended.finished_at), ending)
+        for other in usage_of(pod.cluster).pods(node)
+        if (other.metadata.namespace, other.metadata.name) != (pod.namespace, pod.name)
+        for status in other.status.container_statuses
+        for ended in (status.state.terminated, status.last_state.terminated)
+    )
 
 
 def _stated(container: Container) -> Evidence:
