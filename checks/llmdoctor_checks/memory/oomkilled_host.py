@@ -10,6 +10,7 @@ from kubectl_llmdoctor.api import (
     Container,
     Ending,
     Engine,
+    Events,
     Evidence,
     Finding,
     Fix,
@@ -26,6 +27,7 @@ from kubectl_llmdoctor.api import (
     check,
     count_of,
     endings,
+    event_evidence,
     fixes,
     last_words,
     log_evidence,
@@ -35,8 +37,9 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     say_bytes,
     say_seconds,
+    usage_of,
 )
-from llmdoctor_checks.memory._killed import CONSEQUENCES, HOOK_BYTES
+from llmdoctor_checks.memory._killed import CONSEQUENCES, HOOK_BYTES, close, told
 from llmdoctor_checks.memory._pinned import DIED, PYTHON, cached, died, uses_of
 from llmdoctor_checks.memory._prompt_cache import LITERALS, prompt_cache
 from llmdoctor_checks.scheduling._devices import asks_for_nothing, near_gpus
@@ -78,7 +81,12 @@ _BESIDE_WEIGHTS = 256 * MIB
 
 @check("oomkilled-host", since="0.1", literals=(*LITERALS, *DIED, _SAID))
 def oomkilled_host(
-    pod: Pod, logs: Logs | None, subject: Subject, hardware: Hardware | None, metrics: Metrics | None
+    pod: Pod,
+    logs: Logs | None,
+    subject: Subject,
+    hardware: Hardware | None,
+    metrics: Metrics | None,
+    events: Events | None,
 ) -> Iterator[Finding]:
     """The container hit its own limit of host memory.
 
@@ -99,6 +107,8 @@ def oomkilled_host(
     Where a worker is killed, and not the container's first process, the container ends with an error of its own and no
     OOMKilled. SGLang's `--hicache-size` and LMCache's `LMCACHE_MAX_LOCAL_CPU_SIZE` are for each rank: where what the settings take
     for certain exceeds the limit, that is why a rank was killed.
+
+    Of a node on which node-problem-detector runs (GKE and AKS have it), its event `OOMKilling` names the worker that the kernel killed.
 
     A worker that is killed need not take the server with it: on nodes with cgroup v1, or where the kubelet's `singleProcessOOMKill`
     is set, the container runs on without it, and a launcher that waits for the worker waits for ever. Its status says nothing then;
@@ -137,11 +147,11 @@ def oomkilled_host(
     for ending in endings(pod):
         limit = ending.container.limit("memory") or pod.memory_limit
         if limit is not None:
-            yield from _ended(ending, limit, log_of(ending, logs) if logs else None, subject, hardware)
+            yield from _ended(ending, limit, log_of(ending, logs) if logs else None, subject, hardware, events)
 
 
 def _ended(
-    ending: Ending, limit: int, log: Log | None, subject: Subject, hardware: Hardware | None
+    ending: Ending, limit: int, log: Log | None, subject: Subject, hardware: Hardware | None, events: Events | None
 ) -> Iterator[Finding]:
     """An instance that ended: killed by the word of its status or of the kernel, else by what its own log shows."""
     container = ending.container
@@ -156,6 +166,7 @@ def _ended(
     if not (ending.oom_killed or by_kernel):
         if log is not None:
             found = [*_too_much(engine, limit, log, subject)] if engine is not None else []
+            found = found or [*_by_event(ending, limit, log, subject, events)]
             yield from found or (_by_its_shell(ending, limit, log, subject) if hardware is None else ())
         return
     phase = phase_of(log)
@@ -195,6 +206,39 @@ def _too_much(engine: Engine, limit: int, log: Log, subject: Subject) -> Iterato
         explains=CONSEQUENCES,
         fixes=tuple(_fixes(container, limit, subject, ", or take less")),
         order=killed.order,
+    )
+
+
+def _by_event(ending: Ending, limit: int, log: Log, subject: Subject, events: Events | None) -> Iterator[Finding]:
+    """A worker that ended without a word as the kernel killed one on its node at some cgroup's limit; by an event without its pod."""
+    container, lost = ending.container, died(log)
+    node = container.pod.spec.node_name
+    for event in events or () if lost else ():
+        kill = told(event, node)
+        if lost is None or kill is None or kill.whole_node or kill.anon > limit or not close(event.last, ending):
+            continue
+        if _killed_beside(container.pod, node, ending):
+            return
+        yield Finding(
+            role="cause",
+            summary=f"A process of {container.name} ended when the kernel killed {kill.process} on node {node}, which had "
+            f"{say_bytes(kill.anon)} of its own, at the limit of its cgroup; the memory limit of {container.name} is {say_bytes(limit)}.",
+            evidence=(log_evidence(lost), event_evidence(event, container.pod.cluster), _stated(container)),
+            explains=CONSEQUENCES,
+            fixes=tuple(_fixes(container, limit, subject)),
+            order=lost.order,
+        )
+        return
+
+
+def _killed_beside(pod: Pod, node: str, ending: Ending) -> bool:
+    """Whether a container of another pod on the node was killed at its limit at that time: the kernel's word may be of that one."""
+    return any(
+        ended is not None and ended.reason == "OOMKilled" and close(parse_time(ended.finished_at), ending)
+        for other in usage_of(pod.cluster).pods(node)
+        if (other.metadata.namespace, other.metadata.name) != (pod.namespace, pod.name)
+        for status in other.status.container_statuses
+        for ended in (status.state.terminated, status.last_state.terminated)
     )
 
 

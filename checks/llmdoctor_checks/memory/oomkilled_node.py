@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from kubectl_llmdoctor.api import (
     GIB,
@@ -36,7 +36,7 @@ from kubectl_llmdoctor.api import (
     units,
     usage_of,
 )
-from llmdoctor_checks.memory._killed import CONSEQUENCES
+from llmdoctor_checks.memory._killed import CONSEQUENCES, PROCESSES, close, told
 from llmdoctor_checks.memory._pinned import DIED, PYTHON, cached, died, uses_of
 
 #: Available memory of a node below which the kernel is about to kill, as a share of its memory.
@@ -49,11 +49,9 @@ _TIMES, _BEYOND_BYTES, _LASTING_SECONDS = 2, 4 * GIB, 600
 #: A node is short of memory when less than this share of it is available.
 _SHORT = 0.1
 
-#: The kubelet's event names the process that the kernel killed, by the 15 characters that the kernel keeps; those of engines, which
-#: give their workers names of their own, and of what they run in.
-_PROCESSES = r"(?i:VLLM|sglang|ray|python|pt_|torch|trtllm|tritonserver|text-gen|llama|ollama)"
-_VICTIM = expression(rf"victim process: (?P<name>{_PROCESSES}[^,]{{0,40}}),")
-_ENGINES = expression(_PROCESSES)
+#: The kubelet's event names the process that the kernel killed.
+_VICTIM = expression(rf"victim process: (?P<name>{PROCESSES}[^,]{{0,40}}),")
+_ENGINES = expression(PROCESSES)
 
 #: Cgroups of services and users of the node, of which no container is.
 _OF_THE_NODE = ("/system.slice/", "/user.slice/", "/init.scope")
@@ -212,8 +210,11 @@ def _victim(pod: Pod, ending: Ending, events: Events | None, hardware: Hardware 
     """A process by the name of an engine's that the kernel killed for the whole node at that time, and what says so."""
     for event in events or ():
         named = _VICTIM.search(event.message) if event.reason == "SystemOOM" else None
-        if named and event.name == pod.spec.node_name and _close(event.last, ending):
+        if named and event.name == pod.spec.node_name and close(event.last, ending):
             return named["name"], event_evidence(event, pod.cluster)
+        told_of = told(event, pod.spec.node_name)
+        if told_of and told_of.whole_node and close(event.last, ending):
+            return told_of.process, event_evidence(event, pod.cluster)
     for kill in _unowned(ending, hardware):
         if _ENGINES.match(kill.process) and hardware:
             return kill.process, hardware.kernel.evidence(kill.line)
@@ -226,7 +227,7 @@ def _unowned(ending: Ending, hardware: Hardware | None) -> list[OutOfMemory]:
         kill
         for kill in (hardware.kernel.kills if hardware else ())
         if kill.whole_node and not kill.pod_uid and not kill.container_id and not kill.cgroup.startswith(_OF_THE_NODE)
-        if kill.time and _close(kill.time, ending) and ending.finished and kill.time <= ending.finished + _SLACK
+        if kill.time and close(kill.time, ending) and ending.finished and kill.time <= ending.finished + _SLACK
         if not ending.started or kill.time >= ending.started - _SLACK
     ]
     return sorted(found, key=lambda kill: not _ENGINES.match(kill.process))
@@ -347,7 +348,7 @@ def _proof(
     kills = [
         event
         for event in events or ()
-        if event.reason == "SystemOOM" and event.name == pod.spec.node_name and _close(event.last, ending)
+        if event.reason == "SystemOOM" and event.name == pod.spec.node_name and close(event.last, ending)
     ]
     if kills:
         # the node's other processes are killed beside the engine's
@@ -384,7 +385,7 @@ def _exhausted(pod: Pod, ending: Ending, events: Events | None, node: Node | Non
             exporter is not None and exporter.raw.get("spec", {}).get("nodeName") == pod.spec.node_name
         )
         found = _AVAILABLE.search(sample.text)
-        if found and same and _close(parse_time(sample.taken_at), ending, seconds=180):
+        if found and same and close(parse_time(sample.taken_at), ending, seconds=180):
             available = float(found["bytes"])
             if available < total * _EXHAUSTED:
                 why = f"{say_bytes(available)} of {say_bytes(total)} were available when it was killed"
@@ -396,12 +397,6 @@ def _ended_by_probe(pod: Pod, ending: Ending, events: Events | None) -> bool:
     """Whether the kubelet had this instance, and not one before it, stopped for a probe."""
     kills = [event.last for _, event in probe_kills(pod, events, ending.container)] if events else []
     return any(last is None or ending.started is None or last >= ending.started for last in kills)
-
-
-def _close(moment: object, ending: Ending, seconds: float = 120) -> bool:
-    if not isinstance(moment, datetime) or ending.finished is None:
-        return False
-    return abs((moment - ending.finished).total_seconds()) <= seconds
 
 
 def _fixes(pod: Pod) -> Iterator[Fix]:
