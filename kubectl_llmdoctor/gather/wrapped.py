@@ -28,8 +28,8 @@ _STERN = expression(r"^(?P<who>[a-z0-9][a-z0-9.-]{0,252}-[a-z0-9.-]{1,63} [a-z0-
 _LEAST = 5
 #: `vllm-1  | text`, `llm_vllm.1.x8k2j3@node  | text`, pm2's `0|vllm  | text`; a logger may put its level there
 _COMPOSE = expression(
-    r"^(?:\x1b\[[\d;]{0,12}m){0,2}(?P<who>(?!(?:TRACE|DEBUG|INFO|WARN|WARNING|ERROR|CRITICAL|FATAL) )(?:\d{1,3}\|)?\w[\w.@-]{0,160}) {1,60}\|"
-    r" ?(?:\x1b\[0?m)?"
+    r"^(?:\x1b\[[\d;]{0,12}m){0,2}(?P<who>(?!(?:TRACE|DEBUG|INFO|WARN|WARNING|ERROR|CRITICAL|FATAL) )"
+    r"(?:\d{1,3}\|)?\w[\w.@-]{0,160}) {1,60}\| ?(?:\x1b\[0?m)?"
 )
 #: `Jun 02 08:00:00 gpu-1 ollama[317]: text`, of whatever number: a restart gives another, and systemd tells of it in lines of its own
 _SYSLOG = expression(
@@ -41,7 +41,7 @@ _QUOTED = expression(r"^(?P<who>>)(?: |$)")
 _INDENTED = expression(r"^(?P<who>    |\t)")
 #: What Docker Desktop and other viewers of logs put before each line. A logger's own time is not before the lines of a traceback, nor
 #: before another time; one as fine as the kubelet's is kept.
-_STAMPED = expression(r"^(?P<who>\d{4}-\d\d-\d\d)[ T]\d\d:\d\d:\d\d(?:[.,]\d{1,6})?(?:Z| UTC|[+-]\d\d:?\d\d)?[ \t]")
+_STAMPED = expression(r"^\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:[.,]\d{1,6})?(?:Z| UTC|[+-]\d\d:?\d\d)?[ \t]")
 _TWICE = expression(
     r'^(?:Traceback \(most recent call last\):|  File "|time=\d{4}-|\[?\d{4}-\d\d-\d\d|[A-Z]{4,8} \d\d-\d\d \d\d:)'
 )
