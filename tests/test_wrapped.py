@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kubectl_llmdoctor.gather import files
-from kubectl_llmdoctor.gather.wrapped import form_of, unwrapped, unwrapped_pieces
+from kubectl_llmdoctor.gather.wrapped import by_program, form_of, unwrapped, unwrapped_pieces
 
 _TIME = "2026-06-02T08:00:0{}.123456789Z"
 PRINTED = (
@@ -124,3 +124,21 @@ def test_a_secret_in_a_wrapped_line_is_masked(tmp_path: Path) -> None:
     path.write_text(f"{line}\n" * 3, encoding="utf-8")
 
     assert token not in files.load_log(str(path)).text
+
+
+def test_several_programs_of_one_file_are_told_apart_and_keep_their_line_numbers(tmp_path: Path) -> None:
+    lines = ["vllm-1     | one", "gateway-1  | two", "vllm-1     |   three", "of three", "gateway-1  | four"]
+    text = "\n".join(lines)
+    assert by_program(text) == {"vllm-1": "one\n\n  three\nof three\n", "gateway-1": "\ntwo\n\n\nfour"}
+    assert by_program("\n".join(lines[:1])) == {}
+
+    path = tmp_path / "log"
+    path.write_text(text, encoding="utf-8")
+    assert [log.container for log in files.load_logs(str(path))] == ["vllm-1", "gateway-1"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "one\ntwo\n", "".join(f"row{n} | 7\n" for n in range(40)), "a | 1\nb | 2\nc\nd\n"]
+)
+def test_what_is_of_one_program_stays_whole(text: str) -> None:
+    assert by_program(text) == {}

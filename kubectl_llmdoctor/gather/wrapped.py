@@ -18,6 +18,8 @@ import msgspec
 
 from kubectl_llmdoctor.expressions import expression
 
+#: A table whose rows begin with a word has more.
+_PROGRAMS = 12
 #: Lines by which the form is recognised, and how many of ten must have it.
 _LINES, _OF_TEN = 60, 8
 _TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)"
@@ -61,6 +63,28 @@ def unwrapped(text: str) -> str:
         return text
     end = "\n" if text.endswith("\n") else ""
     return "\n".join(map(form, text.removesuffix("\n").split("\n"))) + end
+
+
+def by_program(text: str) -> dict[str, str]:
+    """What each of several programs printed, by the name that `docker compose logs` or `kubectl logs --prefix` puts before its lines.
+
+    The lines of the others are empty in it, so that a line keeps its number. Empty where the lines have no such names, or only one.
+    """
+    lines = text.split("\n")
+    early = [line for line in lines[: _LINES + 1] if line.strip()]
+    for prefix in (_PREFIX, _COMPOSE):
+        if sum(prefix.match(line) is not None for line in early) * 10 < len(early) * _OF_TEN:
+            continue
+        names, name = [], ""
+        for line in lines:
+            match = prefix.match(line)
+            name = match["who"] if match else name  # what has no name goes on with the line before it
+            names.append(name)
+        every = dict.fromkeys(filter(None, names))
+        if 1 < len(every) <= _PROGRAMS:
+            own = [prefix.sub("", line, count=1) for line in lines]
+            return {who: "\n".join(x if n == who else "" for n, x in zip(names, own, strict=True)) for who in every}
+    return {}
 
 
 def unwrapped_pieces(form: Callable[[str], str], pieces: Iterable[bytes]) -> Iterator[bytes]:
