@@ -190,7 +190,7 @@ class Situation:
         port = engine.value("port") if engine else None
         size = container.shm.size_bytes if container else None
         return {
-            "pod": name,
+            "pod": "the pod" if self.log_only else name,
             "namespace": self.subject.namespace,
             "container": container.name if container and container.name else _UNNAMED,
             "image": container.spec.image if container else "",

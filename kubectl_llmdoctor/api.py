@@ -59,7 +59,7 @@ from kubectl_llmdoctor.facts.processes import Traceback, looks_like_error, said,
 from kubectl_llmdoctor.facts.requests import answered, gone, long_past, served, stray
 from kubectl_llmdoctor.facts.series import Histogram, Increase, Span
 from kubectl_llmdoctor.facts.sizing import Sizing, file_bytes_of
-from kubectl_llmdoctor.facts.starts import Phase, phase_of, signs_of_life, superseded
+from kubectl_llmdoctor.facts.starts import Phase, phase_at, phase_of, signs_of_life, superseded
 from kubectl_llmdoctor.facts.subject import Subject, told_elsewhere
 from kubectl_llmdoctor.facts.troubles import Trouble
 from kubectl_llmdoctor.facts.units import (
@@ -212,6 +212,7 @@ __all__ = [
     "often_failing_routes",
     "parse",
     "parse_time",
+    "phase_at",
     "phase_of",
     "pod_evidence",
     "probe_kills",

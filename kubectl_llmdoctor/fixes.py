@@ -203,6 +203,8 @@ def _where(pod: Pod, workload: Workload | None, operations: list[dict[str, Any]]
     """What a person is told who has to change by hand what no patch can."""
     if owner := unread(pod):
         return f"in {owner}"
+    if pod.log_only:
+        return f"in {edited(pod)}"
     if workload is None:
         return f"in Pod/{pod.name}, which must be deleted and recreated"
     template = pod.template

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kubectl_llmdoctor.gather import files
-from kubectl_llmdoctor.gather.wrapped import form_of, unwrapped, unwrapped_pieces
+from kubectl_llmdoctor.gather.wrapped import by_program, form_of, unwrapped, unwrapped_pieces
 
 _TIME = "2026-06-02T08:00:0{}.123456789Z"
 PRINTED = (
@@ -41,6 +41,16 @@ FORMS: dict[str, Callable[[int, str], str]] = {
     "logcli": _logcli,
     "prefix": lambda _, line: f"[pod/llama-0/vllm] {line}",
     "stern": lambda _, line: f"llama-0 vllm {line}",
+    "compose": lambda _, line: f"vllm-1  | {line}",
+    "compose in colours": lambda _, line: f"\x1b[36mvllm-1  | \x1b[0m{line}",
+    "swarm": lambda _, line: f"llm_vllm.1.x8k2j3h4@gpu-1    | {line}",
+    "pm2": lambda _, line: f"0|vllm  | {line}",
+    "journal": lambda n, line: f"Jun 02 08:00:0{n} gpu-1 vllm[{317 + n // 3}]: {line}",
+    "journal in Chinese": lambda n, line: f"6月 02 08:00:0{n} gpu-1 vllm[317]: {line}",
+    "syslog": lambda n, line: f"2026-06-02T08:00:0{n}.123456+02:00 gpu-1 vllm[317]: {line}",
+    "quoted": lambda _, line: f"> {line}",
+    "code of Markdown": lambda _, line: f"    {line}",
+    "a viewer's time": lambda n, line: f"2026-06-02 08:00:0{n} {line}",
 }
 TIMED = ("cri", "docker")
 
@@ -93,6 +103,14 @@ def test_in_pieces_it_is_the_same(size: int) -> None:
         '{"log":"one","stream":"stderr"}\nplain\nplain\n',
         "INFO 06-02 08:00:00 [x.py:1] one\n" * 9,
         "load-time is 7 s\nload-time is 8 s\n",
+        # two programs of one file of Compose, and loggers that put level or time before the message
+        "vllm-1     | one\nlitellm-1  | two\n" * 9,
+        "INFO     | loaded\n" * 9,
+        "2026-06-02 08:00:00 INFO one\n" * 9,
+        "2026-06-02T08:00:00.123456789Z Traceback (most recent call last):\n" * 9,
+        # a traceback whose beginning is gone, and a prompt of Python
+        '  File "/opt/x.py", line 7, in check\n    raise ValueError\n' * 9,
+        ">>> import vllm\n" * 9,
     ],
 )
 def test_what_is_not_wrapped_stays_as_it_is(text: str) -> None:
@@ -106,3 +124,21 @@ def test_a_secret_in_a_wrapped_line_is_masked(tmp_path: Path) -> None:
     path.write_text(f"{line}\n" * 3, encoding="utf-8")
 
     assert token not in files.load_log(str(path)).text
+
+
+def test_several_programs_of_one_file_are_told_apart_and_keep_their_line_numbers(tmp_path: Path) -> None:
+    lines = ["vllm-1     | one", "gateway-1  | two", "vllm-1     |   three", "of three", "gateway-1  | four"]
+    text = "\n".join(lines)
+    assert by_program(text) == {"vllm-1": "one\n\n  three\nof three\n", "gateway-1": "\ntwo\n\n\nfour"}
+    assert by_program("\n".join(lines[:1])) == {}
+
+    path = tmp_path / "log"
+    path.write_text(text, encoding="utf-8")
+    assert [log.container for log in files.load_logs(str(path))] == ["vllm-1", "gateway-1"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "one\ntwo\n", "".join(f"row{n} | 7\n" for n in range(40)), "a | 1\nb | 2\nc\nd\n"]
+)
+def test_what_is_of_one_program_stays_whole(text: str) -> None:
+    assert by_program(text) == {}

@@ -33,7 +33,7 @@ def offline(
         from kubectl_llmdoctor.diagnosis import looked_for
         from kubectl_llmdoctor.packs import installed
 
-        return Snapshot(logs=(files.load_log(log, literals=() if whole else looked_for(installed())),))
+        return Snapshot(logs=files.load_logs(log, literals=() if whole else looked_for(installed())))
     snapshot = files.load(source or "")
     if alerted is not None:
         named = [(f"{ref.kind}/{ref.name}", ref.namespace or namespace) for ref in alerted.objects]

@@ -73,6 +73,16 @@ def load_log(path: str, *, stdin: BinaryIO | None = None, literals: Iterable[str
     return LogText(text=mask_text(text), timestamps=has_kubelet_times(text), cut=cut)
 
 
+def load_logs(path: str, *, literals: Iterable[str] = ()) -> tuple[LogText, ...]:
+    """A log without its pod, as `load_log` reads it; of several programs in one file, each one's."""
+    from kubectl_llmdoctor.gather.times import has_kubelet_times
+    from kubectl_llmdoctor.gather.wrapped import by_program
+
+    log = load_log(path, literals=literals)
+    parts = by_program(log.text) if log.cut is None and not log.skips else {}
+    return tuple(LogText(text=x, container=who, timestamps=has_kubelet_times(x)) for who, x in parts.items()) or (log,)
+
+
 #: A log larger than this is not kept whole where nobody wants to save it.
 _LARGE = 8 << 20
 

@@ -1,8 +1,8 @@
 """Logs as collectors store them, line by line in a record of their own, become what the container printed.
 
-Known are the files of a node (containerd and CRI-O: `TIME stderr F text`, Docker's JSON), `kubectl logs --prefix`, stern, and the
-JSON lines of Fluent Bit, Vector, logcli and Cloud Logging. An engine that itself writes JSON is left alone: its records
-name no stream and no pod.
+Known are the files of a node (containerd and CRI-O: `TIME stderr F text`, Docker's JSON), `kubectl logs --prefix`, stern, `docker
+compose logs`, the journal and syslog, the JSON lines of Fluent Bit, Vector, logcli and Cloud Logging, and what Markdown has around a
+log: quotes, and the indentation of code. An engine that itself writes JSON is left alone: its records name no stream and no pod.
 
 Sources: Kubernetes CRI logging design (kubernetes/design-proposals-archive, kubelet-cri-logging.md), Docker's json-file
 driver, Fluent Bit's kubernetes filter, Vector's kubernetes_logs source, Loki's logcli.
@@ -18,6 +18,8 @@ import msgspec
 
 from kubectl_llmdoctor.expressions import expression
 
+#: A table whose rows begin with a word has more.
+_PROGRAMS = 12
 #: Lines by which the form is recognised, and how many of ten must have it.
 _LINES, _OF_TEN = 60, 8
 _TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)"
@@ -26,6 +28,27 @@ _PREFIX = expression(r"^\[pod/(?P<who>[\w.-]{1,253}/[\w.-]{1,63})\] ?")
 #: `llama-0 vllm text`
 _STERN = expression(r"^(?P<who>[a-z0-9][a-z0-9.-]{0,252}-[a-z0-9.-]{1,63} [a-z0-9][a-z0-9-]{0,62}) ")
 _LEAST = 5
+#: `vllm-1  | text`, `llm_vllm.1.x8k2j3@node  | text`, pm2's `0|vllm  | text`; a logger may put its level there
+_COMPOSE = expression(
+    r"^(?:\x1b\[[\d;]{0,12}m){0,2}(?P<who>(?!(?:TRACE|DEBUG|INFO|WARN|WARNING|ERROR|CRITICAL|FATAL) )"
+    r"(?:\d{1,3}\|)?\w[\w.@-]{0,160}) {1,60}\| ?(?:\x1b\[0?m)?"
+)
+#: `Jun 02 08:00:00 gpu-1 ollama[317]: text`, of whatever number: a restart gives another, and systemd tells of it in lines of its own
+_SYSLOG = expression(
+    rf"^(?:(?:[^\W\d_]{{3,5}}\.?|\d{{1,2}}月) [ \d]\d \d\d:\d\d:\d\d|{_TIME}) "
+    r"(?P<who>[\w.-]{1,253} (?!systemd\[)[\w./@-]{1,64})\[\d{1,10}\]: ?"
+)
+_QUOTED = expression(r"^(?P<who>>)(?: |$)")
+#: A block of code in Markdown; a traceback whose beginning is gone is indented by less.
+_INDENTED = expression(r"^(?P<who>    |\t)")
+#: What Docker Desktop and other viewers of logs put before each line. A logger's own time is not before the lines of a traceback, nor
+#: before another time; one as fine as the kubelet's is kept.
+_STAMPED = expression(r"^\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:[.,]\d{1,6})?(?:Z| UTC|[+-]\d\d:?\d\d)?[ \t]")
+_TWICE = expression(
+    r'^(?:Traceback \(most recent call last\):|  File "|time=\d{4}-|\[?\d{4}-\d\d-\d\d|[A-Z]{4,8} \d\d-\d\d \d\d:)'
+)
+#: Each with the lines that it takes to be sure.
+_PREFIXES = ((_PREFIX, 1), (_STERN, _LEAST), (_COMPOSE, 1), (_SYSLOG, 1), (_QUOTED, 1))
 #: Times as fine as the kubelet's are kept: they cannot be an engine's own.
 _FINE = expression(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{7,9}(?:Z|[+-]\d\d:\d\d)")
 #: Where a record holds the line, and what else a collector writes beside it.
@@ -40,6 +63,28 @@ def unwrapped(text: str) -> str:
         return text
     end = "\n" if text.endswith("\n") else ""
     return "\n".join(map(form, text.removesuffix("\n").split("\n"))) + end
+
+
+def by_program(text: str) -> dict[str, str]:
+    """What each of several programs printed, by the name that `docker compose logs` or `kubectl logs --prefix` puts before its lines.
+
+    The lines of the others are empty in it, so that a line keeps its number. Empty where the lines have no such names, or only one.
+    """
+    lines = text.split("\n")
+    early = [line for line in lines[: _LINES + 1] if line.strip()]
+    for prefix in (_PREFIX, _COMPOSE):
+        if sum(prefix.match(line) is not None for line in early) * 10 < len(early) * _OF_TEN:
+            continue
+        names, name = [], ""
+        for line in lines:
+            match = prefix.match(line)
+            name = match["who"] if match else name  # what has no name goes on with the line before it
+            names.append(name)
+        every = dict.fromkeys(filter(None, names))
+        if 1 < len(every) <= _PROGRAMS:
+            own = [prefix.sub("", line, count=1) for line in lines]
+            return {who: "\n".join(x if n == who else "" for n, x in zip(names, own, strict=True)) for who in every}
+    return {}
 
 
 def unwrapped_pieces(form: Callable[[str], str], pieces: Iterable[bytes]) -> Iterator[bytes]:
@@ -61,11 +106,15 @@ def form_of(text: str) -> Callable[[str], str] | None:
     for form in (_of_cri, _of_json):
         if sum(form(line) is not None for line in lines) * 10 >= len(lines) * _OF_TEN:
             return lambda line: line if (found := form(line)) is None else found
-    for prefix in (_PREFIX, _STERN) if len(lines) >= _LEAST else (_PREFIX,):
-        found = [match["who"] for line in lines if (match := prefix.match(line))]
+    for prefix, least in _PREFIXES:
+        found = [match["who"] for line in lines if (match := prefix.match(line))] if len(lines) >= least else []
         # lines of several containers in turn keep theirs: it tells them apart
         if len(found) * 10 >= len(lines) * _OF_TEN and len(set(found)) == 1:
             return partial(prefix.sub, "", count=1)
+    if all(map(_INDENTED.match, lines)):
+        return partial(_INDENTED.sub, "", count=1)
+    if all(map(_STAMPED.match, lines)) and any(_TWICE.match(_STAMPED.sub("", line, count=1)) for line in lines):
+        return partial(_STAMPED.sub, "", count=1)
     return None
 
 

@@ -485,9 +485,10 @@ def _is_last(line: Line) -> bool:
 
 
 def _serves_after(line: Line) -> bool:
-    """Whether the last start that a log shows came up after a line."""
+    """Whether the last start that a log shows came up after a line, or answered a request then: Ollama serves before it looks for GPUs."""
     phase = phase_of(line.log)
-    return phase is not None and phase.name == "serving" and phase.line.number > line.number
+    came_up = phase is not None and phase.name == "serving" and phase.line.number > line.number
+    return came_up or answered(line.log, after=line.number) > 0
 
 
 def _beside(subject: Subject, pod: Pod, container: Container | None) -> bool:

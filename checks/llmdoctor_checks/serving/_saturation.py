@@ -150,8 +150,9 @@ def spread_fix(pod: Pod) -> Fix:
 def engines_fix(pod: Pod) -> Fix:
     """What to do where one of a server's data parallel engines has the load and another none."""
     return fixes.advice(
-        f"Start {pod.name} again, so that its requests are spread over all its engines again; where it comes back, run "
-        "each engine as a pod of its own behind a router that balances by queue length, or try another release"
+        f"Start {'the server' if pod.log_only else pod.name} again, so that its requests are spread over all its engines "
+        "again; where it comes back, run each engine as a pod of its own behind a router that balances by queue length, or "
+        "try another release"
     )
 
 

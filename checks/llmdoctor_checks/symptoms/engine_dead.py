@@ -18,11 +18,14 @@ from kubectl_llmdoctor.api import (
     gone,
     log_evidence,
     often,
+    phase_at,
     said,
     seconds_between,
     written_ago,
 )
 from llmdoctor_checks._clients import told
+
+from .engine_init_failed import FAILED
 
 #: A server that is told to stop ends its engine, and then says the same of it.
 _STOPPING = ("[shutdown]", "Shutting down", "SIGTERM", "KeyboardInterrupt")
@@ -33,8 +36,7 @@ _DEATHS = (
     "died unexpectedly, shutting down client",  # vLLM 0.10+, API server
     "MPClient: engine core exited unexpectedly",  # vLLM 0.32, API server
     "EngineCore encountered an issue. See stack trace (above) for the root cause.",  # vLLM 0.8.5+, API server
-    "EngineCore hit an exception: Traceback",  # vLLM 0.7 and 0.8, V1
-    "Scheduler hit an exception: Traceback",  # SGLang 0.4+
+    *FAILED,
     "MQLLMEngine is already dead, terminating server process",  # vLLM, V0
     "AsyncLLMEngine has failed, terminating server process",  # vLLM, V0
     "Background loop has errored already.",  # vLLM, V0
@@ -108,7 +110,8 @@ def _deaths(logs: Logs) -> Iterator[Line]:
     """What the log says of an engine that died, the surest words first."""
     for line in logs.find(*_DEATHS):
         source = said(line.text).text.lstrip().startswith(("raise ", '"', 'f"', "logger."))  # of a traceback
-        if not source and not _stopping(line):
+        starting = any(text in line.text for text in FAILED) and phase_at(line) not in ("", "serving")
+        if not source and not starting and not _stopping(line):
             yield line
 
 

@@ -3,9 +3,15 @@
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Finding, Logs, Pod, check, lacks_model, log_evidence, said
+from kubectl_llmdoctor.api import Finding, Logs, Pod, check, lacks_model, log_evidence, phase_at, said
 
 from ._signals import SIGNALS
+
+#: What the process itself prints above its traceback, while it starts and while it serves.
+FAILED = (
+    "EngineCore hit an exception: Traceback",  # vLLM 0.7 and 0.8, V1
+    "Scheduler hit an exception: Traceback",  # SGLang 0.4+
+)
 
 #: Lines that engines print when another process of theirs has failed; the cause stands earlier.
 _SECONDARY = (
@@ -29,6 +35,7 @@ _SECONDARY = (
     "Error: Model backend is not healthy",  # Text Embeddings Inference, while it warms up
     "Failed to start model server",  # KServe
     "Backend worker monitoring thread interrupted or backend worker process died.",  # TorchServe, Multi Model Server
+    *FAILED,
 )
 
 
@@ -65,6 +72,8 @@ def engine_init_failed(pod: Pod, logs: Logs) -> Iterator[Finding]:
         for line in logs.find(text):
             if said(line.text).text.lstrip().startswith(("raise ", '"', 'f"')):
                 continue  # the source line of a traceback
+            if text in FAILED and phase_at(line) in ("", "serving"):
+                continue
             hang = re.search(_HANG, line.text)
             if text.startswith("atchdog") and not hang:
                 continue
