@@ -28,7 +28,7 @@ CAUSE = (
 
 
 def write(path: Path, seed: int) -> None:
-    """Healthy noise of a busy server, and the cause at a random place in it."""
+    """Noise without answers, which would show that the server got over it, and the cause at a random place in it."""
     chance = random.Random(seed)
     place, size, number = chance.random() * SIZE, 0, 0
     with path.open("w", encoding="utf-8") as file:
@@ -39,7 +39,7 @@ def write(path: Path, seed: int) -> None:
                 f"(APIServer pid=1) INFO 06-02 08:{number // 60 % 60:02}:{number % 60:02} [loggers.py:118] Engine 000: Avg "
                 f"prompt throughput: {chance.random() * 3000:.1f} tokens/s, Running: {number % 40} reqs, Waiting: 0 reqs, GPU "
                 f"KV cache usage: {chance.random() * 90:.1f}%, Prefix cache hit rate: 45.6%\n"
-                f'(APIServer pid=1) INFO:     10.244.1.{number % 250}:40100 - "POST /v1/chat/completions HTTP/1.1" 200 OK\n'
+                f'(APIServer pid=1) INFO:     10.244.1.{number % 250}:40100 - "GET /metrics HTTP/1.1" 200 OK\n'
             )
             if size <= place < size + len(text):
                 file.write(CAUSE)
