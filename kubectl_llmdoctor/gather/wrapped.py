@@ -47,8 +47,8 @@ _STAMPED = expression(r"^\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:[.,]\d{1,6})?(?:Z| 
 _TWICE = expression(
     r'^(?:Traceback \(most recent call last\):|  File "|time=\d{4}-|\[?\d{4}-\d\d-\d\d|[A-Z]{4,8} \d\d-\d\d \d\d:)'
 )
-#: Each with the lines that it takes to be sure.
-_PREFIXES = ((_PREFIX, 1), (_STERN, _LEAST), (_COMPOSE, 1), (_SYSLOG, 1), (_QUOTED, 1))
+#: Each with the lines that it takes to be sure: what collectors of a cluster write, and what stands in a log that comes alone.
+_COLLECTED, _PASTED = ((_PREFIX, 1), (_STERN, _LEAST)), ((_COMPOSE, 1), (_SYSLOG, 1), (_QUOTED, 1))
 #: Times as fine as the kubelet's are kept: they cannot be an engine's own.
 _FINE = expression(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{7,9}(?:Z|[+-]\d\d:\d\d)")
 #: Where a record holds the line, and what else a collector writes beside it.
@@ -56,9 +56,9 @@ _TEXTS = ("log", "message", "line", "textPayload")
 _BESIDE = ("stream", "kubernetes", "labels", "insertId")
 
 
-def unwrapped(text: str) -> str:
+def unwrapped(text: str, *, alone: bool = True) -> str:
     """A log without what a collector wrapped around its lines; itself where nothing is known to be around them."""
-    form = form_of(text)
+    form = form_of(text, alone=alone)
     if form is None:
         return text
     end = "\n" if text.endswith("\n") else ""
@@ -98,19 +98,24 @@ def unwrapped_pieces(form: Callable[[str], str], pieces: Iterable[bytes]) -> Ite
         yield form(rest.decode("utf-8", "replace")).encode()
 
 
-def form_of(text: str) -> Callable[[str], str] | None:
-    """How each line of a log is unwrapped; None where its first lines have no form that is known."""
+def form_of(text: str, *, alone: bool = True) -> Callable[[str], str] | None:
+    """How each line of a log is unwrapped; None where its first lines have no form that is known.
+
+    Only a log that comes `alone`, and not with its cluster's objects, may have been copied from elsewhere.
+    """
     lines = [line for line in text[:65536].split("\n")[: _LINES + 1][:_LINES] if line.strip()]
     if not lines:
         return None
     for form in (_of_cri, _of_json):
         if sum(form(line) is not None for line in lines) * 10 >= len(lines) * _OF_TEN:
             return lambda line: line if (found := form(line)) is None else found
-    for prefix, least in _PREFIXES:
+    for prefix, least in (*_COLLECTED, *(_PASTED if alone else ())):
         found = [match["who"] for line in lines if (match := prefix.match(line))] if len(lines) >= least else []
         # lines of several containers in turn keep theirs: it tells them apart
         if len(found) * 10 >= len(lines) * _OF_TEN and len(set(found)) == 1:
             return partial(prefix.sub, "", count=1)
+    if not alone:
+        return None
     if all(map(_INDENTED.match, lines)):
         return partial(_INDENTED.sub, "", count=1)
     if all(map(_STAMPED.match, lines)) and any(_TWICE.match(_STAMPED.sub("", line, count=1)) for line in lines):

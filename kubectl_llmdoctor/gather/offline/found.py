@@ -113,7 +113,7 @@ def _masked(snapshot: Snapshot, *, objects: bool) -> Snapshot:
     from kubectl_llmdoctor.redact import mask_object, mask_text
 
     def of_log(log: LogText) -> LogText:
-        text = log.text if log.timestamps else unwrapped(log.text)  # with the kubelet's times nothing is around a line
+        text = unwrapped(log.text, alone=False)
         return msgspec.structs.replace(log, text=mask_text(text), timestamps=log.timestamps or has_kubelet_times(text))
 
     def masked(part: Any, **texts: str) -> Any:
