@@ -79,6 +79,7 @@ from kubectl_llmdoctor.facts.units import (
 from kubectl_llmdoctor.facts.usage import Holder, Usage, requests_of, usage_of
 from kubectl_llmdoctor.facts.workload import Workload, top_of
 from kubectl_llmdoctor.facts.written import MOMENT, seconds_ago, seconds_between, written_ago, written_before
+from kubectl_llmdoctor.platforms.pointer import escaped
 from kubectl_llmdoctor.report.document import Confidence, Evidence, Fix, Patch
 from kubectl_llmdoctor.tree import dig, rows, words
 
@@ -172,6 +173,7 @@ __all__ = [
     "endings",
     "engines_in",
     "engines_of",
+    "escaped",
     "event_evidence",
     "events_of",
     "expression",

@@ -533,7 +533,7 @@ def set_resource(container: Container, kind: str, resource: str, value: str, sum
 
     An extended resource that stands in both is set in both: the API server refuses a request that differs from its limit.
     """
-    key = resource.replace("~", "~0").replace("/", "~1")
+    key = pointer.escaped(resource)
     resources = container.spec.resources
     tables = {"requests": resources.requests, "limits": resources.limits}
     kinds = [k for k in ("limits", "requests") if k == kind or ("/" in resource and resource in tables[k])]

@@ -12,7 +12,7 @@ from typing import Any
 
 from kubectl_llmdoctor.tree import dig, rows, table
 
-from .pointer import Json
+from .pointer import Json, escaped
 from .template import Finder, Template, name_of, named, with_shm
 
 _WORKERS = ("worker", "prefill", "decode")
@@ -32,7 +32,7 @@ def graph(raw: Json, _find: Finder) -> list[Template]:
     spec = table(raw.get("spec"))
     shared = [*rows(spec.get("envs")), *rows(spec.get("env"))]
     found = [
-        _alpha(raw, service, f"/spec/services/{_escaped(name)}", name, shared)
+        _alpha(raw, service, f"/spec/services/{escaped(name)}", name, shared)
         for name, service in table(spec.get("services")).items()
         if isinstance(service, dict)
     ]
@@ -49,10 +49,6 @@ def component(raw: Json, _find: Finder) -> list[Template]:
     name = str(spec.get("serviceName") or spec.get("name") or name_of(raw))
     read = _beta if "podTemplate" in spec else _alpha
     return [read(raw, spec, "/spec", name, [])]
-
-
-def _escaped(name: str) -> str:
-    return name.replace("~", "~0").replace("/", "~1")
 
 
 def _alpha(raw: Json, service: Json, base: str, name: str, shared: list[Json]) -> Template:
@@ -75,7 +71,7 @@ def _alpha(raw: Json, service: Json, base: str, name: str, shared: list[Json]) -
         if known:
             resources[kind] = {**table(resources.get(kind)), **known}
         for key, resource in _RESOURCES.items():
-            inside = f"/containers/0/resources/{kind}/{_escaped(resource)}"
+            inside = f"/containers/0/resources/{kind}/{escaped(resource)}"
             places.append((inside, f"{base}/resources/{kind}/{key}"))
         places.append((f"/containers/0/resources/{kind}", f"{base}/resources/{kind}/custom"))
     places.append(("/containers/0/resources", ""))

@@ -14,7 +14,7 @@ import msgspec
 from kubectl_llmdoctor.tree import dig, rows, say, table
 from kubectl_llmdoctor.yamltext import load_yaml
 
-from .pointer import Json, show
+from .pointer import Json, escaped, show
 from .template import Finder, Template
 
 _PROBES = {"liveness": "livenessProbe", "readiness": "readinessProbe", "startup": "startupProbe"}
@@ -78,7 +78,7 @@ def _containers(controller: Json, field: str = "containers") -> dict[str, Json]:
 
 
 def _template(raw: Json, values: Json, root: str, name: str, controller: Json, several: bool) -> Template:
-    at = f"{root}/controllers/{_escaped(name)}"
+    at = f"{root}/controllers/{escaped(name)}"
     shared, own = table(values.get("defaultPodOptions")), table(controller.get("pod"))
     pod: Json = {**_POD_DEFAULTS, **shared, **own}
     places = [("", "")]
@@ -91,7 +91,7 @@ def _template(raw: Json, values: Json, root: str, name: str, controller: Json, s
     for field in ("containers", "initContainers"):
         listed = []
         for index, (key, container) in enumerate(_containers(controller, field).items()):
-            where = f"{at}/{field}/{_escaped(key)}"
+            where = f"{at}/{field}/{escaped(key)}"
             listed.append(_container(key, container, [m for whose, m in mounts if whose in ("", key)]))
             places.append((f"/{field}/{index}", where))
             places += [(f"/{field}/{index}/{word}", "") for word in _OTHERWISE]
@@ -193,7 +193,3 @@ def _volume(name: str, item: Json) -> Json:
     if kind == "custom":
         return table(item.get("volumeSpec"))
     return {"persistentVolumeClaim": {"claimName": say(item.get("existingClaim") or name)}}
-
-
-def _escaped(name: str) -> str:
-    return name.replace("~", "~0").replace("/", "~1")

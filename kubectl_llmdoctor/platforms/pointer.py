@@ -12,9 +12,14 @@ def split(pointer: str) -> list[str]:
     return [key.replace("~1", "/").replace("~0", "~") for key in pointer.split("/")[1:]]
 
 
+def escaped(key: str) -> str:
+    """A key as a step of a pointer: `b/c` -> `b~1c`."""
+    return key.replace("~", "~0").replace("/", "~1")
+
+
 def join(keys: list[str]) -> str:
     """The pointer of these keys."""
-    return "".join("/" + key.replace("~", "~0").replace("/", "~1") for key in keys)
+    return "".join("/" + escaped(key) for key in keys)
 
 
 def step(tree: Any, key: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from kubectl_llmdoctor.api import Mismatch, Node, holds, k8s
+from kubectl_llmdoctor.api import Mismatch, Node, escaped, holds, k8s
 
 Json = dict[str, Any]
 
@@ -114,8 +114,3 @@ def _meeting(row: k8s.Requirement, have: str | None) -> str | None:
     if row.operator == "In":
         return have
     return str(int(have) + (1 if row.operator == "Lt" else -1)) if have.lstrip("-").isdecimal() else None
-
-
-def escaped(key: str) -> str:
-    """A key as a step of a JSON pointer (RFC 6901)."""
-    return key.replace("~", "~0").replace("/", "~1")

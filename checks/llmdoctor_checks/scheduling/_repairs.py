@@ -21,6 +21,7 @@ from kubectl_llmdoctor.api import (
     Workload,
     count_of,
     dig,
+    escaped,
     fixes,
     is_accelerator,
     k8s,
@@ -30,7 +31,7 @@ from kubectl_llmdoctor.api import (
     show_taint,
     top_of,
 )
-from llmdoctor_checks.scheduling._demands import REQUIRED, Json, demands_met, escaped, labels_wanted, states
+from llmdoctor_checks.scheduling._demands import REQUIRED, Json, demands_met, labels_wanted, states
 from llmdoctor_checks.scheduling._obstacles import PRIORITY, Cause, Obstacle, obstacle_of, vendor
 from llmdoctor_checks.scheduling._words import asking, shared_by, told_of
 

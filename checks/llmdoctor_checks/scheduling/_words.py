@@ -16,6 +16,7 @@ from kubectl_llmdoctor.api import (
     NodeVerdict,
     Pending,
     count_of,
+    escaped,
     event_evidence,
     fixes,
     names_of,
@@ -256,7 +257,7 @@ def lower(container: Container, resource: str, value: str, summary: str, more: I
     """Set request and limit of an extended resource, which must be equal; `more` is what changes with it."""
     at = f"{container.pointer}/resources"
     kinds = [k for k in ("limits", "requests") if resource in getattr(container.spec.resources, k)]
-    operations = [{"op": "replace", "path": f"{at}/{kind}/{_escaped(resource)}", "value": value} for kind in kinds]
+    operations = [{"op": "replace", "path": f"{at}/{kind}/{escaped(resource)}", "value": value} for kind in kinds]
     return fixes.patch(container.pod, summary, [*operations, *more])
 
 
@@ -266,14 +267,9 @@ def rename(container: Container, old: str, new: str, summary: str) -> Fix:
     for kind in ("limits", "requests"):
         quantities = getattr(container.spec.resources, kind)
         if old in quantities:
-            operations.append({"op": "remove", "path": f"{at}/{kind}/{_escaped(old)}"})
-            operations.append({"op": "add", "path": f"{at}/{kind}/{_escaped(new)}", "value": str(quantities[old])})
+            operations.append({"op": "remove", "path": f"{at}/{kind}/{escaped(old)}"})
+            operations.append({"op": "add", "path": f"{at}/{kind}/{escaped(new)}", "value": str(quantities[old])})
     return fixes.patch(container.pod, summary, operations)
-
-
-def _escaped(key: str) -> str:
-    """A key as a step of a JSON pointer (RFC 6901)."""
-    return key.replace("~", "~0").replace("/", "~1")
 
 
 def sentence(text: str) -> str:

@@ -18,6 +18,7 @@ from kubectl_llmdoctor.api import (
     came_further,
     check,
     dig,
+    escaped,
     event_evidence,
     expression,
     fixes,
@@ -463,7 +464,7 @@ def _scheduled(workload: Workload, node: str) -> Fix:
     spec, key = "/spec/template/spec", "kubernetes.io/hostname"
     chosen = isinstance(dig(workload.item.raw, "spec.template.spec.nodeSelector"), dict)
     added: dict[str, object] = (
-        {"path": f"{spec}/nodeSelector/{key.replace('/', '~1')}", "value": node}
+        {"path": f"{spec}/nodeSelector/{escaped(key)}", "value": node}
         if chosen
         else {"path": f"{spec}/nodeSelector", "value": {key: node}}
     )

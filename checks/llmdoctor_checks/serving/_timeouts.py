@@ -17,7 +17,20 @@ from typing import Any
 
 import msgspec
 
-from kubectl_llmdoctor.api import Cluster, Engine, Fix, Item, Pod, Subject, dig, duration, fixes, rows, say_seconds
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Engine,
+    Fix,
+    Item,
+    Pod,
+    Subject,
+    dig,
+    duration,
+    escaped,
+    fixes,
+    rows,
+    say_seconds,
+)
 from llmdoctor_checks.serving._exposure import backends, leads
 
 _NGINX = "nginx.ingress.kubernetes.io/"
@@ -236,7 +249,7 @@ def _nginx(item: Item) -> Iterator[Timeout]:
     key = f"{_NGINX}proxy-read-timeout"
     value = annotations.get(key, "")
     path = f"metadata.annotations[{key}]"
-    pointer = "/metadata/annotations/" + key.replace("/", "~1")
+    pointer = "/metadata/annotations/" + escaped(key)
     if not value:
         text = f"no {key}, which means {NGINX_SECONDS}"
         yield Timeout(item, path, pointer, text, NGINX_SECONDS, whole=False, told=False)
@@ -252,7 +265,7 @@ def _alb(item: Item) -> Iterator[Timeout]:
     value = annotations.get(ALB_ATTRIBUTES, "")
     said = re.search(_ALB_IDLE, value)
     path = f"metadata.annotations[{ALB_ATTRIBUTES}]"
-    pointer = "" if value else "/metadata/annotations/" + ALB_ATTRIBUTES.replace("/", "~1")
+    pointer = "" if value else "/metadata/annotations/" + escaped(ALB_ATTRIBUTES)
     seconds = int(said[1]) if said else _ALB_SECONDS
     text = value if said else f"no idle_timeout.timeout_seconds, which means {_ALB_SECONDS}"
     yield Timeout(item, path, pointer, text, seconds, whole=False, told=said is not None)
@@ -269,7 +282,7 @@ def _openshift(item: Item) -> Iterator[Timeout]:
         return
     value = item.annotations.get(_OPENSHIFT, "")
     path = f"metadata.annotations[{_OPENSHIFT}]"
-    pointer = "/metadata/annotations/" + _OPENSHIFT.replace("/", "~1")
+    pointer = "/metadata/annotations/" + escaped(_OPENSHIFT)
     said = re.fullmatch(r"([1-9]\d{0,9})(us|ms|[smhd])?", value)
     if said is None:  # the router takes no notice of what it cannot read
         text = f"no {_OPENSHIFT}, which means {_OPENSHIFT_SECONDS}s"

@@ -19,6 +19,7 @@ from kubectl_llmdoctor.api import (
     Workload,
     check,
     count_of,
+    escaped,
     fixes,
     log_evidence,
     object_evidence,
@@ -248,7 +249,7 @@ def _fixes(pod: Pod, engine: Engine | None, way: Way) -> Iterator[Fix]:
         yield fixes.patch_object(
             way.item,
             f"Make the load balancer of Ingress/{name} an internal one, or put a login before it (alb.ingress.kubernetes.io/auth-type)",
-            [{"op": "replace", "path": f"/metadata/annotations/{SCHEME.replace('/', '~1')}", "value": "internal"}],
+            [{"op": "replace", "path": f"/metadata/annotations/{escaped(SCHEME)}", "value": "internal"}],
         )
     flag, variable = _KEYS.get(engine.name, ("", "")) if engine else ("", "")
     if flag:

@@ -18,6 +18,7 @@ from kubectl_llmdoctor.api import (
     Workload,
     check,
     dig,
+    escaped,
     fixes,
     object_evidence,
     pod_evidence,
@@ -167,7 +168,7 @@ def _meant(monitor: Item, wanted: dict[str, Any], cluster: Cluster, within: str 
 
 def _beside(pod: Pod, item: Item, key: str, scaling: Evidence | None) -> Finding:
     """What a monitor misses by the empty value of a label."""
-    pointer = f"/spec/selector/matchLabels/{key.replace('~', '~0').replace('/', '~1')}"
+    pointer = f"/spec/selector/matchLabels/{escaped(key)}"
     operations: list[dict[str, Any]] = [{"op": "remove", "path": pointer}]
     terms, there = rows(item.raw, "spec.selector.matchExpressions"), {"key": key, "operator": "Exists"}
     if there not in terms:

@@ -17,6 +17,7 @@ from kubectl_llmdoctor.api import (
     check,
     dig,
     duration,
+    escaped,
     event_evidence,
     events_of,
     fixes,
@@ -326,7 +327,7 @@ def _fixes(pod: Pod, workload: Workload, made: Workload | None, seconds: int) ->
         )
         return
     summary = f"Let the rollout wait {say_seconds(seconds)}, in {workload.ref}"
-    key = _ANNOTATION.replace("/", "~1")
+    key = escaped(_ANNOTATION)
     if workload.kind == "Deployment":
         yield fixes.patch_object(
             workload.item, summary, [{"op": "add", "path": "/spec/progressDeadlineSeconds", "value": seconds}]

@@ -17,6 +17,7 @@ from kubectl_llmdoctor.api import (
     Workload,
     check,
     dig,
+    escaped,
     fixes,
     has_namespace,
     host_of,
@@ -386,7 +387,7 @@ def _other_group(pod: Pod, engine: Engine, port: int, cluster: Cluster) -> Itera
             or not leads(item, pod, {port})
         ):
             continue
-        operation = {"op": "replace", "path": f"/spec/selector/{_GROUPS.replace('/', '~1')}name", "value": group.name}
+        operation = {"op": "replace", "path": f"/spec/selector/{escaped(_GROUPS)}name", "value": group.name}
         yield Finding(
             role="risk",
             summary=f"Service {item.name} selects the pods of LeaderWorkerSet {asked}, and this one is {group.name}: it has no "

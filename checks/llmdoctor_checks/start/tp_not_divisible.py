@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from kubectl_llmdoctor.api import Abstain, Engine, Finding, Fix, Logs, Pod, check, fixes, setting_evidence
+from kubectl_llmdoctor.api import Abstain, Engine, Finding, Fix, Logs, Pod, check, escaped, fixes, setting_evidence
 from kubectl_llmdoctor.catalog.architecture import Architecture
 from kubectl_llmdoctor.catalog.models import find
 from llmdoctor_checks._consequences import FAILED_START
@@ -122,7 +122,7 @@ def _with_as_many(engine: Engine, count: int, summary: str) -> Fix | None:
         return None
     (resource,) = container.accelerators
     tables = {"limits": container.spec.resources.limits, "requests": container.spec.resources.requests}
-    key = resource.replace("~", "~0").replace("/", "~1")
+    key = escaped(resource)
     at = f"{container.pointer}/resources"
     asked = [
         {"op": "replace", "path": f"{at}/{kind}/{key}", "value": str(count)}
