@@ -268,29 +268,30 @@ def _apart(first: Line, last: Line) -> bool:
 
 
 def _exceptions(failed: Line) -> dict[int, str]:
-    """The exceptions of the traceback right after what says that a request failed, or right before that: their lines, without numbers.
+    """The exceptions of the tracebacks right after what says that a request failed, and right before that: their lines, without numbers.
 
-    None where one of them is what another server answered: what is raised of that repeats it.
+    A worker says before what the server then stumbles over. None where one is what another server answered: what is raised of that
+    repeats it.
     """
     log, number = failed.log, failed.number
-    below = []
+    tracebacks = []
     if any(_BEGINS in x.text for x in log.lines(number + 1, number + _BESIDE)):
-        below = _until_the_next(log.lines(number + 1, number + _OF_A_TRACEBACK))
-    if not below:
-        beside = _until_the_next([*log.lines(max(number - _BESIDE, 1), number - 1)][::-1])
-        if not any(_EXCEPTION.match(said(x.text[:4000]).text[:400]) for x in beside):
-            return {}
-        below = _until_the_next([*log.lines(max(number - _OF_A_TRACEBACK, 1), number - 1)][::-1])[::-1]
-    found, framed = {}, False
-    for line in below:
-        text = said(line.text[:4000]).text
-        if FOREIGN.match(text[:600]):
-            return {}
-        if framed and _EXCEPTION.match(text[:400]):
-            if _OF_ANOTHER.search(text):
+        tracebacks.append(_until_the_next(log.lines(number + 1, number + _OF_A_TRACEBACK)))
+    beside = _until_the_next([*log.lines(max(number - _BESIDE, 1), number - 1)][::-1])
+    if any(_EXCEPTION.match(said(x.text[:4000]).text[:400]) for x in beside):
+        tracebacks.append(_until_the_next([*log.lines(max(number - _OF_A_TRACEBACK, 1), number - 1)][::-1])[::-1])
+    found: dict[int, str] = {}
+    for lines in tracebacks:
+        framed = False
+        for line in lines:
+            text = said(line.text[:4000]).text
+            if FOREIGN.match(text[:600]):
                 return {}
-            found[line.number] = re.sub(r"\d+", "0", text[:120])
-        framed = text[:1].isspace()
+            if framed and _EXCEPTION.match(text[:400]):
+                if _OF_ANOTHER.search(text):
+                    return {}
+                found[line.number] = re.sub(r"\d+", "0", text[:120])
+            framed = text[:1].isspace()
     return found
 
 
