@@ -116,8 +116,8 @@ def _stuck(pod: Pod, now: datetime | None) -> Iterator[Trouble]:
         ended = [parse_time(c.terminated.finished_at) for c in pod.containers if c.terminated]
         since = max((at for at in (pod.started_at, *ended) if at), default=None)
         age = (now - since).total_seconds() if now and since else None
-        long = age is not None and age > (_PULLING_SECONDS if _pulls(pod) else _CREATING_SECONDS)
-        if long or ((age is None or pod.warned) and not runs):
+        overdue = age is not None and age > (_PULLING_SECONDS if _pulls(pod) else _CREATING_SECONDS)
+        if overdue or ((age is None or pod.warned) and not runs):
             length = f" for {say_seconds(age)}" if age is not None else ""
             yield Trouble(kind="creating", container=starting[0], text=f"ContainerCreating{length}", since=since)
     yield from _not_taken_up(pod, now)
