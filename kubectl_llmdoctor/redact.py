@@ -140,6 +140,9 @@ _PATTERNS = {
     "crumbs": rf"""{_STRING}|[^"'\r\n]++""",
     "quoted": r"""(?s:(?P<head>[bBrRuUfF]?(?:\\{0,7}(?=["'])|(?=\\x22))(?P<quote>["']|\\x22))(?P<inner>.*?)
         (?P<tail>\\{0,7}(?P=quote))?)""",
+    # cat: /run/secrets/cookie: Permission denied  open /etc/redis/password: no such file or directory
+    "no_value": r"""(?:permission[ ]denied|operation[ ]not[ ]permitted|no[ ]such[ ]file[ ]or[ ]directory|read-only[ ]file[ ]system
+        |(?:is[ ]a|not[ ]a)[ ]directory|file[ ]exists|no[ ]space[ ]left[ ]on[ ]device)(?![\w=-])""",
     # a line that is one setting: "  - HF_TOKEN: …", "export HF_TOKEN=…"; there the value goes to the end of the word
     "alone": rf"{_STAMP}[ \t]*(?:-[ \t]+|export[ \t]+|ENV[ \t]+)?",
     "word": r"""(?!(?:Some\(|\[|[|>][-+]?|\\)$)[^\s"'\[({]\S*""",
@@ -216,7 +219,7 @@ _WORDS = frozenset(
 
 @cache
 def _re(name: str) -> re.Pattern[str]:
-    ignore_case = re.IGNORECASE if name in ("placeholder", "scheme", "header") else 0
+    ignore_case = re.IGNORECASE if name in ("placeholder", "scheme", "header", "no_value") else 0
     return re.compile(_PATTERNS[name], re.ASCII | re.VERBOSE | ignore_case)
 
 
@@ -378,7 +381,11 @@ def _mask_settings(line: str) -> str:
             if before in ("?", "&") and name.lower() in ("sig", "signature"):
                 name = "x-amz-signature"
             kind = _kind(name[-128:])
-            if kind and not (bare and kind in ("authorization", "cookie", "credentials", "registry-auth")):
+            if (
+                kind
+                and not (bare and kind in ("authorization", "cookie", "credentials", "registry-auth"))
+                and not (before == "/" and _re("no_value").match(line, at))
+            ):
                 masked, end = _mask_values(line, found, name, kind)
                 out += line[done:at], masked
                 done = at = end

@@ -31,6 +31,7 @@ _MOST_CHANGES = 6
 _HEAD, _TAIL, _BELOW = 300, 200, 8
 #: How a shell prints a command before it runs it (`set -x`), and so many lines below its program may complain of it.
 _TRACED, _COMPLAINS = expression(r"\+{1,9} (?:/\S{1,200}/)?(?P<program>[a-z][\w.-]{0,40})(?: |$)"), 3
+_FAILED_TO_START = "APPLICATION FAILED TO START"
 #: How a tool of Unix complains, as one does that a script runs again and again until it has what it waits for.
 _TOOL = expression(r"[a-z][\w.-]{1,30}: [A-Za-z]")
 #: So many lines above an exception the errors stand to which it refers.
@@ -325,7 +326,16 @@ def _telling(log: Log) -> list[Line]:
     ends = errors or _complaint(log) or _first_and_last(log, _refuses)
     said = [line for number in sorted(last_words(log)) for line in log.lines(number, number) if START not in line.text]
     of_tools = [] if errors else [line for line in said if _TOOL.match(line.text)]
-    return [*ends, *of_tools[-1:], *said[-1:]]
+    return [*ends, *_described(log), *of_tools[-1:], *said[-1:]]
+
+
+def _described(log: Log) -> list[Line]:
+    """What Spring Boot says of a start that failed, below a heading of its own."""
+    for line in log.find(_FAILED_TO_START):
+        below = [x for x in log.lines(line.number + 1, line.number + _BELOW) if x.text.strip(" *")]
+        if below and below[0].text.strip() == "Description:":
+            return below[1:2]
+    return []
 
 
 def _complaint(log: Log) -> list[Line]:

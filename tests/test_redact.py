@@ -92,6 +92,7 @@ MASKED = [
         "{'authorization': 'Bearer <masked:token>', 'cookie': '<masked:cookie>'}",
     ),
     ("X-Api-Key: foo123", "X-Api-Key: <masked:api-key>"),
+    ("x-api/cookie: session=abc", "x-api/cookie: <masked:cookie>"),
     ("postgres://app:p4ss@db:5432/x", "postgres://app:<masked:password>@db:5432/x"),
     (f"git clone https://me:{HF}@huggingface.co/a/b", "git clone https://me:<masked:hf-token>@huggingface.co/a/b"),
     ("https://h/c?sv=2020&sig=a%2Fb%3D&se=2026", "https://h/c?sv=2020&sig=<masked:signature>&se=2026"),
@@ -197,6 +198,8 @@ MASKED = [
 ]
 
 KEPT = [
+    "env.sh: cannot create /app/releases/COOKIE: Permission denied",
+    "open /run/secrets/db_password: no such file or directory",
     # what a program says of itself under such a name, or of what it did not do for somebody
     "ERROR:app:Error processing query: CUDA error: out of memory",
     "openai: text='no healthy upstream'",

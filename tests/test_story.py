@@ -223,6 +223,17 @@ def test_a_log_that_breaks_off_in_a_traceback_is_told_by_the_line_before() -> No
     assert [step for step in steps if "line" in step] == [f"vllm (previous), line 1: {mark}EngineCore failed to start."]
 
 
+def test_what_spring_boot_describes_is_telling() -> None:
+    log = (
+        "2026-06-02T08:00:00.676Z ERROR 1 --- [chat] [main] o.s.b.d.LoggingFailureAnalysisReporter   : \n\n"
+        "***************************\nAPPLICATION FAILED TO START\n***************************\n\n"
+        "Description:\n\nParameter 0 of method talker required a bean of type 'a.Api' that could not be found.\n\n"
+        "\nAction:\n\nConsider defining a bean of type 'a.Api' in your configuration.\n\n"
+    )
+
+    assert any("line 9: Parameter 0 of method talker" in step for step in _with_symptom(log).next_steps)
+
+
 def test_what_ollama_failed_with_is_telling() -> None:
     log = (
         'time=2025-08-20T11:53:39 level=INFO source=server.go:318 msg="starting runner"\n'

@@ -110,12 +110,14 @@ def _stuck(pod: Pod, now: datetime | None) -> Iterator[Trouble]:
     """Containers that are being made, and init containers that run, for too long."""
     starting = [c for c in pod.containers if c.waiting and c.waiting.reason in STARTING and c.role != "init"]
     runs = any(c.running for c in pod.containers if c.role != "sidecar")
-    if starting and pod.status.phase in ("", "Pending", "Running") and not runs:
+    # beside one that runs another is made, too, which the kubelet begins with at once
+    if starting and pod.status.phase in (("Pending",) if runs else ("", "Pending", "Running")):
         # after its node was restarted a pod is still Running while its containers are recreated
         ended = [parse_time(c.terminated.finished_at) for c in pod.containers if c.terminated]
         since = max((at for at in (pod.started_at, *ended) if at), default=None)
         age = (now - since).total_seconds() if now and since else None
-        if age is None or age > (_PULLING_SECONDS if _pulls(pod) else _CREATING_SECONDS) or pod.warned:
+        overdue = age is not None and age > (_PULLING_SECONDS if _pulls(pod) else _CREATING_SECONDS)
+        if overdue or ((age is None or pod.warned) and not runs):
             length = f" for {say_seconds(age)}" if age is not None else ""
             yield Trouble(kind="creating", container=starting[0], text=f"ContainerCreating{length}", since=since)
     yield from _not_taken_up(pod, now)

@@ -84,6 +84,8 @@ _PAST_SECONDS, _PAST_TIMES = 300, 2
 _HARDLY_SERVED_SECONDS = 120
 #: So many lines at most does Node.js print below one.
 _FRAMES = 60
+#: So many lines at most of an exception's message, and what a script says then, stand below its first one.
+_MESSAGE = 5
 #: Hits of a pattern around which other lines are looked for.
 _MOST_NEAR = 500
 #: The heads of groups, stores and hubs answer later than that, where all begin together.
@@ -98,6 +100,12 @@ _WARNS = expression(
 _AN_HOUR, _A_DAY = 3600, 86400
 #: Whom a program asked, and so many lines above an answer where it says so (httpx, the frames of a traceback between).
 _URL, _ASKED_ABOVE = expression(r"https?://(\[[\da-f:]{2,45}\]|[\w.-]{1,253})(?::\d{1,5})?"), 60
+
+#: How a server says that nothing is where it looks for its model.
+_NO_MODEL = expression(
+    r"(?i:no such file|not found|does(?:n.t| not) (?:exist|appear)|invalid repository|not a (?:local folder|valid)"
+    r"|can(?:no|.)t (?:find|load|open)|could(?: not|n.t) (?:find|open)|failed to open)"
+)
 
 
 def in_logs(signature: Signature, subject: Subject, pod: Pod) -> Finding | None:
@@ -138,6 +146,10 @@ class _Wording:
         self._died = (
             not self._server or self._beside or (pod.failing and _died(pod, self._container, previous=log.previous))
         )
+        #: whether it should have brought the model, says last that it could not, and yet ended well
+        self._came_empty = (
+            not self._died and self._explains_missing() and _brought_nothing(subject, pod, self._container)
+        )
         #: the line at which it listens where it is ready and fails each request, so that an error before may be why; else 0
         self._unserved = unserved_from(log) if not self._died and pod.ready and not log.previous else 0
         #: the exceptions with which it fails each request, where it is ready and lives on
@@ -147,12 +159,17 @@ class _Wording:
         #: what only lines say that were tried again, which is the cause where nothing else is
         self.retried: Finding | None = None
 
+    def _explains_missing(self) -> bool:
+        """Whether what the pattern tells of may be why a server finds no model."""
+        explains = self._signature.explains if self._pattern.explains is None else self._pattern.explains
+        return self._server and not self._log.previous and "model-not-found" in explains
+
     def best(self) -> Finding | None:
         """The first finding of the last start, else a possible one of a start that another followed."""
         pod, log = self._pod, self._log
         if log.previous and not (pod.failing and self._died):
             return None  # an instance that is gone, of a pod that has recovered
-        if not (self._died or self._unserved or self._failing or failed_models(log)):
+        if not (self._died or self._came_empty or self._unserved or self._failing or failed_models(log)):
             return None
         earlier = None
         for hit in self._hits():
@@ -180,7 +197,7 @@ class _Wording:
         for count, line in enumerate(self._log.find(pattern.literal)):
             if (pattern.near or pattern.raised_in or pattern.bare) and count >= _MOST_NEAR:
                 return  # each looks at the lines around it
-            if pattern.ends and not self._ends(line):
+            if (pattern.ends or self._came_empty) and not self._ends(line):
                 continue
             if (
                 _SOURCE.match(said(line.text).text)
@@ -208,7 +225,7 @@ class _Wording:
 
     def _state(self, line: Line) -> Literal["stands", "perhaps over", "over"]:
         """What the lines after it, and the pod, say of a line's trouble."""
-        if not self._died and not self._may_be_why(line):
+        if not (self._died or self._came_empty or self._may_be_why(line)):
             return "over"
         if self._server and self._pod.log_only and self._served_long(line):
             return "over"
@@ -285,7 +302,7 @@ class _Wording:
             return msgspec.structs.replace(found, role="note", severity="info", explains=())
         # it says what it met with, and not that it ended, or that each request failed, of it
         fails_each = self._unserved or line.number in self._failing
-        if (self._beside or fails_each) and found.confidence == "certain":
+        if (self._beside or fails_each or self._came_empty) and found.confidence == "certain":
             found = msgspec.structs.replace(found, confidence="likely")
         long_ago = line.number in self._failing and self._older(line, _AN_HOUR)
         contrary = self._pattern.ends and not fails_each and contradicted(line, self._says_it)
@@ -378,7 +395,7 @@ class _Wording:
             return False
         if self._running and not self._log.previous:
             return self._stands_still(line)
-        return self._pod.log_only or self._has_ended()
+        return _hardly_followed(line) if self._came_empty else self._pod.log_only or self._has_ended()
 
     def _stands_still(self, line: Line) -> bool:
         """Whether a program that runs, and is no engine, has not become ready for long, and said nothing but errors since a line."""
@@ -484,6 +501,12 @@ def _is_last(line: Line) -> bool:
     return len(after) < _FRAMES - 1 and below and after[-1].startswith("Node.js v")
 
 
+def _hardly_followed(line: Line) -> bool:
+    """Whether no more stands below a line than the rest of an exception's message, and what a script says at its end."""
+    after = line.log.lines(line.number + 1, line.number + _FRAMES)
+    return sum(1 for x in after if x.text.strip()) <= (_MESSAGE if raised_at(line) else 1)
+
+
 def _serves_after(line: Line) -> bool:
     """Whether the last start that a log shows came up after a line, or answered a request then: Ollama serves before it looks for GPUs."""
     phase = phase_of(line.log)
@@ -496,6 +519,20 @@ def _beside(subject: Subject, pod: Pod, container: Container | None) -> bool:
     runs = container is not None and container.role == "main" and container.running
     crashed = (t for other in subject.pods if other is not pod for t in other.troubles if t.kind == "crashed")
     return runs and not pod.failing and any(crashed)
+
+
+def _brought_nothing(subject: Subject, pod: Pod, container: Container | None) -> bool:
+    """Whether an init container ended well, and a container after it finds no model on a volume that both mount."""
+    ended = container.status.state.terminated if container is not None and container.role == "init" else None
+    if container is None or ended is None or ended.exit_code != 0 or not pod.failing:
+        return False
+    volumes = {mount.name for mount in container.spec.volume_mounts}
+    for other in pod.containers:
+        paths = [m.mount_path for m in other.spec.volume_mounts if m.name in volumes] if other.role == "main" else []
+        lines = (line for log in subject.logs(pod).of(other.name) for path in paths for line in log.find(path))
+        if any(_NO_MODEL.search(line.text[:2000]) for line in lines):
+            return True
+    return False
 
 
 def _died(pod: Pod, container: Container | None, *, previous: bool) -> bool:

@@ -50,6 +50,9 @@ _KILLED, _SAID = 137, " Killed "
 #: Not of `timeout`, which ends itself with what it was to end.
 _BY_SHELL = r"sh: line \d{1,6}: {1,12}\d{1,8} Killed {2,30}(?!(?:\S{0,80}/)?timeout )\S"
 
+#: How Istio's agent, which starts Envoy, says that this was killed.
+_BY_AGENT = "Envoy may have been out of memory killed"
+
 #: A container that is this full, and fills up within this time, is on its way to its limit.
 _NEARLY_FULL, _SOON_SECONDS = 0.7, 24 * 3600
 
@@ -79,7 +82,7 @@ _OFTEN = 3
 _BESIDE_WEIGHTS = 256 * MIB
 
 
-@check("oomkilled-host", since="0.1", literals=(*LITERALS, *DIED, _SAID))
+@check("oomkilled-host", since="0.1", literals=(*LITERALS, *DIED, _SAID, _BY_AGENT))
 def oomkilled_host(
     pod: Pod,
     logs: Logs | None,
@@ -144,6 +147,8 @@ def oomkilled_host(
             yield from _nearly(container, hardware, subject)
     if hardware is not None and not pod.ready:
         yield from _survived(pod, hardware, subject)
+    elif hardware is None and logs is not None and pod.failing:
+        yield from _by_its_agent(pod, logs, subject)
     for ending in endings(pod):
         limit = ending.container.limit("memory") or pod.memory_limit
         if limit is not None:
@@ -267,6 +272,26 @@ def _by_its_shell(ending: Ending, limit: int, log: Log, subject: Subject) -> Ite
         fixes=tuple(_fixes(container, limit, subject)),
         order=line.order,
     )
+
+
+def _by_its_agent(pod: Pod, logs: Logs, subject: Subject) -> Iterator[Finding]:
+    """A container that runs without Envoy, which was killed, and whose agent says so."""
+    for container in pod.containers:
+        limit, log = container.limit("memory") or pod.memory_limit, logs.current(container.name)
+        if limit is None or log is None or not container.running or container.status.ready:
+            continue
+        line = next((x for x in log.find(_BY_AGENT) if x.number in last_words(log)), None)
+        if line is None:
+            continue
+        yield Finding(
+            role="cause",
+            summary=f"Envoy in {container.name} was killed (signal 9) while what started it lived on, as the kernel does for memory: "
+            f"mostly at the container's limit of {say_bytes(limit)}, else on a node that ran out.",
+            evidence=(log_evidence(line), _stated(container)),
+            explains=CONSEQUENCES,
+            fixes=tuple(_fixes(container, limit, subject)),
+            order=line.order,
+        )
 
 
 def _survived(pod: Pod, hardware: Hardware, subject: Subject) -> Iterator[Finding]:
