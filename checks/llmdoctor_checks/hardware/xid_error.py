@@ -7,6 +7,7 @@ from kubectl_llmdoctor.catalog.xids import AFTEREFFECTS, XidMeaning, xid_meaning
 from llmdoctor_checks._consequences import CRASHED
 from llmdoctor_checks.hardware._gpu import (
     CONSEQUENCES,
+    ERRORS,
     OF_GPUS,
     by_others,
     elsewhere,
@@ -18,6 +19,7 @@ from llmdoctor_checks.hardware._gpu import (
     out_of_service,
     quoted,
     said_then,
+    says_otherwise,
 )
 
 #: Kinds that have checks of their own, or say that nothing failed.
@@ -26,7 +28,7 @@ _OTHERS = ("application", "memory", "fallen off", "info")
 _SYMPTOMS = ("engine-dead", "engine-stalled", *CRASHED)
 
 
-@check("xid-error", since="0.2", literals=OF_GPUS)
+@check("xid-error", since="0.2", literals=(*OF_GPUS, *ERRORS))
 def xid_error(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Finding]:
     """The driver reported an error of a GPU that the pod uses.
 
@@ -54,14 +56,16 @@ def xid_error(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Findi
     - https://docs.nvidia.com/deploy/xid-errors/
     - https://docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html
     """
+    other = says_otherwise(pod, logs)
     found = [
         hit
         for hit in hits(hardware, _wanted)
         if not _harmless(hardware, hit[0]) and not _link_is_down(hardware, hit[0])
     ]
-    telling = [hit for hit in found if hardware.explains(hit[0])]
+    telling = [hit for hit in found if hardware.explains(hit[0]) and (hit[1] == "certain" or not other)]
     if not found:
-        yield from [*_silent_firmware(pod, hardware)] or _asked_for(pod, hardware)
+        yield from [] if other else _silent_firmware(pod, hardware)
+        yield from _asked_for(pod, hardware)
     if not telling and pod.failing:
         return
     for xid, sure in (telling or [hit for hit in found if hit[1] == "certain"])[:1]:
@@ -99,14 +103,13 @@ def _fixes(pod: Pod, hardware: Hardware, meaning: XidMeaning | None) -> Iterator
 def _silent_firmware(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     """The processor of a GPU that stopped answering as the pod went down, where the driver wrote no Xid but that it wants a reset."""
     said = [(line, gpu) for line, gpu in hardware.kernel.silent if line.time and hardware.during(line.time)]
-    sure = hardware.near(said[-1][0].time) if said and hardware.asks else None
-    if sure is None or not pod.failing:
+    if not said or not hardware.asks or not hardware.near(said[-1][0].time) or not pod.failing:
         return
     line, gpu = said[-1]
     proof = hardware.kernel.evidence(line)
     yield Finding(
         role="cause",
-        confidence="likely" if hardware.whole_node else sure,
+        confidence="likely" if hardware.whole_node else "possible",
         summary=f"The firmware of {f'{gpu}, as the driver counts,' if gpu else 'a GPU'} of {hardware.node} does not answer the driver any "
         "more (GSP): nothing runs on that GPU before it is reset.",
         evidence=once(proof, *quoted(hits(hardware, lambda number, _: number == 154))),
