@@ -1,7 +1,7 @@
 """What only the node knows, seen from one pod: its GPUs, their errors, the kernel's log, and what its containers take.
 
-GPUs come from the node agent's report, or from DCGM's metrics where no agent runs; errors from the kernel's log, the
-agent, metrics and the conditions that other programs set on the node.
+GPUs come from the node agent's report, or from DCGM's metrics where no agent runs; errors from the kernel's log, or
+what others pass on of it as events, the agent, metrics and the conditions that other programs set on the node.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from kubectl_llmdoctor.facts.cluster import Cluster
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.dcgm import gpus_by_metrics
 from kubectl_llmdoctor.facts.endings import Ending, endings
+from kubectl_llmdoctor.facts.events import events_of
 from kubectl_llmdoctor.facts.gpu_conditions import GpuCondition, gpu_conditions
-from kubectl_llmdoctor.facts.kernel_log import KernelLog, OutOfMemory, Xid
+from kubectl_llmdoctor.facts.kernel_log import KernelLine, KernelLog, OutOfMemory, Xid
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.units import parse_time, units
 from kubectl_llmdoctor.report.document import Confidence, Evidence
@@ -35,6 +36,9 @@ _MOST_GPUS = 16
 
 #: What the driver itself takes of a GPU on which nothing runs is less.
 _IDLE_BYTES = 2**30
+
+#: By which lines of the kernel's log are known that drivers of GPUs wrote.
+_DRIVERS = ("NVRM: ", "amdgpu ")
 
 #: The metrics that say a field of a report.
 _QUOTED = {
@@ -56,10 +60,10 @@ class NodeHardware:
         self.name = name
         self.agent = None if data.agent is None else agent_of(data.agent)
         told = data.kernel_log or (self.agent.kernel_log if self.agent else "")
-        self.kernel = KernelLog(told, name, cluster.now)
         item = cluster.item("Node", "", name)
         node = item.typed() if item else None
         self.obj = node if isinstance(node, k8s.Node) else None
+        self.kernel = KernelLog(told, name, cluster.now, _copied(cluster, name, self.obj))
         self.conditions = tuple(gpu_conditions(self.obj)) if self.obj else ()
         #: its GPUs: by the agent, else by metrics
         self.devices = self.agent.gpus if self.agent and self.agent.gpus else gpus_by_metrics(cluster, name)
@@ -169,6 +173,26 @@ class NodeHardware:
         if all(xid.time for xid in first):
             first.sort(key=lambda xid: xid.time or datetime.max.replace(tzinfo=UTC))
         return tuple(first)
+
+
+def _copied(cluster: Cluster, name: str, node: k8s.Node | None) -> Iterator[KernelLine]:
+    """The kernel's lines on GPUs that node-problem-detector passes on: as events of the node, and as messages of conditions of any name."""
+    lines = [
+        (
+            event.last,
+            event.message,
+            Evidence(source="event", ref=f"Node/{name}", text=f"{event.reason}: {event.message}"),
+        )
+        for event in events_of(cluster).about([("Node", name)])
+    ]
+    for condition in node.status.conditions if node else ():
+        if condition.status == "True":
+            said = f"{condition.type}=True, {condition.reason}: {condition.message}"
+            proof = Evidence(source="node", ref=f"Node/{name} status.conditions[{condition.type}]", text=said)
+            lines.append((parse_time(condition.last_transition_time), condition.message, proof))
+    for number, (time, text, proof) in enumerate(lines, 1):
+        if any(driver in text for driver in _DRIVERS):
+            yield KernelLine(number=number, text=text.strip(), time=time, proof=proof)
 
 
 def _of(cluster: Cluster, name: str) -> NodeHardware:

@@ -7,6 +7,7 @@ Sources of the forms: NVIDIA's Xid and fabric manager guides; Linux `drivers/pci
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Literal
@@ -25,6 +26,8 @@ class KernelLine(msgspec.Struct, frozen=True, kw_only=True):
     number: int
     text: str
     time: datetime | None = None
+    #: where it was found, if not in a log
+    proof: Evidence | None = None
 
 
 class Xid(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,6 +113,11 @@ _LOST = (
     r"|amdgpu\b.{0,60}\bdevice lost from bus"
     r"|\b(?:amdgpu|nvidia) \S{1,16}: Unable to change power state from \w+ to D0, device inaccessible"
 )
+#: The GPU's own processor does not answer the driver; one that was only asked for something has Xid 119 then (`kernel_gsp.c`).
+_SILENT = (
+    r"NVRM:(?: (?P<gpu>GPU\d{1,3}))? _kgsp(?:IsHeartbeatTimedOut: Heartbeat timed out|RpcRecvPoll: (?:GSP RM|LibOS) heartbeat timed out"
+    r"|LogRpcTimeout: \*{3,80} GSP Timeout)"
+)
 _LOADED = r"NVRM: loading NVIDIA UNIX"
 _NOT_INITIALISED = r"NVRM:.{0,40}\brm_init_adapter failed\b.{0,24}\bminor number (?P<minor>\d{1,4})"
 _PAGE_FAULT = r"amdgpu\b.{0,80}\[\w+\] (?:(?:no-)?retry )?page fault \(src_id"
@@ -140,19 +148,19 @@ _SYSLOG = r"^\s*(\w{3} +\d+ \d\d:\d\d:\d\d) "
 
 
 class KernelLog:
-    """The kernel's log of a node, in the order of its lines."""
+    """The kernel's log of a node, in the order of its lines; else those of its lines that others `copied`."""
 
-    def __init__(self, text: str, node: str, now: datetime | None) -> None:
+    def __init__(self, text: str, node: str, now: datetime | None, copied: Iterable[KernelLine] = ()) -> None:
         self.node = node
         self.lines = [
             KernelLine(number=n, text=line.strip(), time=_time(line, now))
             for n, line in enumerate(text.splitlines(), 1)
             if line.strip()
-        ]
+        ] or list(copied)
 
     def evidence(self, line: KernelLine) -> Evidence:
         """A line with its place."""
-        return Evidence(source="kernel-log", ref=f"Node/{self.node}", text=line.text, line=line.number)
+        return line.proof or Evidence(source="kernel-log", ref=f"Node/{self.node}", text=line.text, line=line.number)
 
     @cached_property
     def uuids(self) -> dict[str, str]:
@@ -240,6 +248,12 @@ class KernelLog:
     def lost(self) -> tuple[KernelLine, ...]:
         """Lines that say, without an Xid, that a GPU fell off the bus."""
         return tuple(line for line in self.lines if re.search(_LOST, line.text) and "Xid" not in line.text)
+
+    @cached_property
+    def silent(self) -> tuple[tuple[KernelLine, str], ...]:
+        """Lines that say, without an Xid, that a GPU's own processor (GSP) does not answer the driver, and which GPU they name."""
+        found = ((line, re.search(_SILENT, line.text)) for line in self.lines if "_kgsp" in line.text)
+        return tuple((line, said["gpu"] or "") for line, said in found if said)
 
     def outlived(self, xid: Xid) -> bool:
         """Whether the driver was loaded again after an Xid of this log, which begins again with every GPU."""

@@ -15,6 +15,7 @@ from kubectl_llmdoctor.api import (
     Pod,
     Xid,
     endings,
+    expression,
     fixes,
     log_evidence,
     log_of,
@@ -87,6 +88,22 @@ def said_then(pod: Pod, logs: Logs | None, xid: Xid) -> tuple[Evidence, ...]:
         if lines:
             return (log_evidence(min(lines, key=lambda line: line.number)),)
     return ()
+
+
+#: Exceptions that a GPU's failure does not raise: what a program was told, or found in its files and packages, does not fit.
+_OF_ITSELF = expression(
+    r"^(?:.{0,200}[\s\]])?(?:Assertion|Attribute|FileNotFound|Import|Key|ModuleNotFound|NotImplemented|Type|Validation|Value)Error: "
+)
+ERRORS = ("Error: ",)
+
+
+def says_otherwise(pod: Pod, logs: Logs | None) -> bool:
+    """Whether an instance ended by an exception that has nothing to do with a GPU, and said nothing of one."""
+    for log in [log for ending in endings(pod) if logs and (log := log_of(ending, logs))]:
+        own = any(_OF_ITSELF.search(line.text[:1000]) for line in log.find(*ERRORS))
+        if own and not any(log.find(*OF_GPUS)):
+            return True
+    return False
 
 
 def _first(log: Log, word: str, moment: datetime | None) -> Line | None:

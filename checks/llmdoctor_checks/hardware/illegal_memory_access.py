@@ -5,10 +5,21 @@ from collections.abc import Iterator
 from kubectl_llmdoctor.api import Finding, Hardware, Logs, Pod, check, fixes
 from kubectl_llmdoctor.catalog.xids import AFTEREFFECTS, XidMeaning, xid_meaning
 from llmdoctor_checks.hardware._broken_context import LITERALS, REPLACED, broken_context
-from llmdoctor_checks.hardware._gpu import CONSEQUENCES, hits, hitting, order_of, out_of_service, quoted, said_then
+from llmdoctor_checks.hardware._gpu import (
+    CONSEQUENCES,
+    ERRORS,
+    OF_GPUS,
+    hits,
+    hitting,
+    order_of,
+    out_of_service,
+    quoted,
+    said_then,
+    says_otherwise,
+)
 
 
-@check("illegal-memory-access", since="0.1", literals=(*LITERALS, *REPLACED))
+@check("illegal-memory-access", since="0.1", literals=(*LITERALS, *REPLACED, *OF_GPUS, *ERRORS))
 def illegal_memory_access(pod: Pod, hardware: Hardware | None, logs: Logs | None) -> Iterator[Finding]:
     """A kernel touched memory of the GPU that it may not touch.
 
@@ -36,7 +47,7 @@ def illegal_memory_access(pod: Pod, hardware: Hardware | None, logs: Logs | None
         yield from broken_context(pod, logs)
         return
     found = [hit for hit in hits(hardware, _wanted) if hardware.explains(hit[0])]
-    if not found:
+    if not found or (found[0][1] != "certain" and says_otherwise(pod, logs)):
         yield from broken_context(pod, logs)
         yield from _by_amdgpu(pod, hardware)
         return

@@ -7,6 +7,7 @@ from kubectl_llmdoctor.catalog.xids import AFTEREFFECTS, XidMeaning, xid_meaning
 from llmdoctor_checks._consequences import CRASHED
 from llmdoctor_checks.hardware._gpu import (
     CONSEQUENCES,
+    ERRORS,
     OF_GPUS,
     by_others,
     elsewhere,
@@ -18,6 +19,7 @@ from llmdoctor_checks.hardware._gpu import (
     out_of_service,
     quoted,
     said_then,
+    says_otherwise,
 )
 
 #: Kinds that have checks of their own, or say that nothing failed.
@@ -26,7 +28,7 @@ _OTHERS = ("application", "memory", "fallen off", "info")
 _SYMPTOMS = ("engine-dead", "engine-stalled", *CRASHED)
 
 
-@check("xid-error", since="0.2", literals=OF_GPUS)
+@check("xid-error", since="0.2", literals=(*OF_GPUS, *ERRORS))
 def xid_error(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Finding]:
     """The driver reported an error of a GPU that the pod uses.
 
@@ -35,8 +37,11 @@ def xid_error(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Findi
     The process on the GPU ends with some CUDA error or hangs; in a group of ranks the others wait for it.
 
     Xids of a program's own fault, of the GPU's memory, and of a GPU that is gone have ids of their own:
-    `illegal-memory-access`, `ecc-uncorrectable`, `gpu-fallen-off`. Xid 43 and 45 only follow another error or the end of
+    `illegal-memory-access`, `ecc-uncorrectable`, `gpu-fallen-off`. A GPU whose own processor (GSP) misses its heartbeat may get no Xid
+    but 154, which asks for a reset. Xid 43 and 45 only follow another error or the end of
     a process. A GPU for which the driver asks for a reset or a reboot, with no Xid to be seen any more, is told of here too.
+
+    Where the kernel's log was not read, the lines of it count that node-problem-detector passes on, by its events and conditions.
 
     A server may stay Ready on a GPU that failed: Ollama answers which models it has, and starts no model any more. After
     Xid 154 with another recovery action than none, nothing new starts on that GPU before it is reset.
@@ -51,13 +56,15 @@ def xid_error(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Findi
     - https://docs.nvidia.com/deploy/xid-errors/
     - https://docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html
     """
+    other = says_otherwise(pod, logs)
     found = [
         hit
         for hit in hits(hardware, _wanted)
         if not _harmless(hardware, hit[0]) and not _link_is_down(hardware, hit[0])
     ]
-    telling = [hit for hit in found if hardware.explains(hit[0])]
+    telling = [hit for hit in found if hardware.explains(hit[0]) and (hit[1] == "certain" or not other)]
     if not found:
+        yield from [] if other else _silent_firmware(pod, hardware)
         yield from _asked_for(pod, hardware)
     if not telling and pod.failing:
         return
@@ -91,6 +98,25 @@ def _fixes(pod: Pod, hardware: Hardware, meaning: XidMeaning | None) -> Iterator
         return
     yield out_of_service(hardware, f"{meaning.action if meaning else 'Look at the GPU'}, on {hardware.node}")
     yield elsewhere(pod)
+
+
+def _silent_firmware(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
+    """The processor of a GPU that stopped answering as the pod went down, where the driver wrote no Xid but that it wants a reset."""
+    said = [(line, gpu) for line, gpu in hardware.kernel.silent if line.time and hardware.during(line.time)]
+    if not said or not hardware.asks or not hardware.near(said[-1][0].time) or not pod.failing:
+        return
+    line, gpu = said[-1]
+    proof = hardware.kernel.evidence(line)
+    yield Finding(
+        role="cause",
+        confidence="likely" if hardware.whole_node else "possible",
+        summary=f"The firmware of {f'{gpu}, as the driver counts,' if gpu else 'a GPU'} of {hardware.node} does not answer the driver any "
+        "more (GSP): nothing runs on that GPU before it is reset.",
+        evidence=once(proof, *quoted(hits(hardware, lambda number, _: number == 154))),
+        explains=("illegal-memory-access", "driver-missing", *CONSEQUENCES),
+        fixes=(out_of_service(hardware, f"Reset the GPU, or reboot {hardware.node}"), elsewhere(pod)),
+        order=line.time.timestamp() if line.time else None,
+    )
 
 
 def _asked_for(pod: Pod, hardware: Hardware) -> Iterator[Finding]:

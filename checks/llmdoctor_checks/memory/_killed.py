@@ -6,7 +6,7 @@ from datetime import datetime
 
 import msgspec
 
-from kubectl_llmdoctor.api import Ending, Event, expression
+from kubectl_llmdoctor.api import Container, Ending, Event, Events, expression, probe_kills
 from llmdoctor_checks._consequences import FAILED_START
 
 CONSEQUENCES = (
@@ -26,26 +26,58 @@ HOOK_BYTES = 64 * 2**20
 #: Processes of engines, which give their workers names of their own, and of what they run in, by the 15 characters that the kernel keeps.
 PROCESSES = r"(?i:VLLM|sglang|ray|python|pt_|torch|trtllm|tritonserver|text-gen|llama|ollama)"
 
+_ENGINES = expression(PROCESSES)
+
+#: How many characters of a program's name the kernel keeps.
+_KEPT = 15
+
 #: The event that node-problem-detector makes of the kernel's line (its rule OOMKilling; GKE and AKS run it on each node).
 _REASON = "OOMKilling"
 _LINE = expression(
-    rf"(?P<cgroup>Memory cgroup )?[Oo]ut of memory[\s\S]{{0,300}}?Killed process \d{{1,10}},? \((?P<process>{PROCESSES}[^)]{{0,40}})\)"
+    r"(?P<cgroup>Memory cgroup )?[Oo]ut of memory[\s\S]{0,300}?Killed process \d{1,10},? \((?P<process>[^)]{1,40})\)"
     r"[\s\S]{0,80}?anon-rss:(?P<anon>\d{1,15})kB"
 )
 
+#: A process that SIGKILL ends is gone within this time, whatever memory it had.
+_GONE_SECONDS = 30
+
 
 class Told(msgspec.Struct, frozen=True):
-    """A process by the name of an engine's that the kernel killed, as an event of the node says."""
+    """A process that the kernel killed, by the name of an engine's or of what a container runs, as an event of the node says."""
 
     process: str
     anon: int
     whole_node: bool
 
 
-def told(event: Event, node: str) -> Told | None:
-    """What an event of this node says of a process that the kernel killed for lack of memory."""
-    found = _LINE.search(event.message) if event.reason == _REASON and event.name == node else None
-    return Told(found["process"], int(found["anon"]) * 1024, not found["cgroup"]) if found else None
+def told(event: Event, container: Container) -> Told | None:
+    """What an event of a container's node says of a process that the kernel killed for lack of memory, which may be the container's."""
+    if event.reason != _REASON or event.name != container.pod.spec.node_name:
+        return None
+    found = _LINE.search(event.message)
+    if not found or not (_ENGINES.match(found["process"]) or found["process"] in _programs(container)):
+        return None
+    return Told(found["process"], int(found["anon"]) * 1024, not found["cgroup"])
+
+
+def _programs(container: Container) -> set[str]:
+    """The programs that a container's command names, as the kernel would name their processes."""
+    words = " ".join(container.spec.argv).split()
+    return {word.rpartition("/")[2][:_KEPT] for word in words if not word.startswith("-")}
+
+
+def killed_then(event: Event, ending: Ending, events: Events) -> bool:
+    """Whether an instance that SIGKILL ended did so right after the kill that an event tells of, and no probe had asked for it."""
+    return (
+        ending.signal == "SIGKILL" and close(event.last, ending, _GONE_SECONDS) and not ended_by_probe(ending, events)
+    )
+
+
+def ended_by_probe(ending: Ending, events: Events | None) -> bool:
+    """Whether the kubelet had this instance, and not one before it, stopped for a probe."""
+    container = ending.container
+    kills = [event.last for _, event in probe_kills(container.pod, events, container)] if events else []
+    return any(last is None or ending.started is None or last >= ending.started for last in kills)
 
 
 def close(moment: object, ending: Ending, seconds: float = 120) -> bool:

@@ -30,11 +30,18 @@ _PINNED = {
     "sglang": (("cpu_offload_gb", "CPU offload"), ("hicache_size_gb", "hierarchical cache")),
 }
 
-#: What launchers print of a process that SIGKILL ended; the container's first process lives on then, and ends with an error.
-_KILLED = ("xit code: -9", "exitcode: -9", "': -9")
+#: What launchers print of a process that SIGKILL ended (torchrun's table, DeepSpeed, and gunicorn before 21 and since); the container's
+#: first process lives on then, or ends with an error.
+_KILLED = (
+    "xit code: -9", "exitcode: -9", "': -9", "exitcode  : -9 ", " exits with return code = -9", " was terminated due to signal 9",
+    "was sent SIGKILL! Perhaps out of memory?",
+)  # fmt: skip
 
-#: The same of vLLM before it said by what, and where it does not know yet.
-_GONE = ("died unexpectedly, shutting down", "died unexpectedly (exit code: None), shutting down")
+#: The same of vLLM before it said by what, and where it does not know yet, and of TorchServe, which never does.
+_GONE = (
+    "died unexpectedly, shutting down", "died unexpectedly (exit code: None), shutting down",
+    " interrupted or backend worker process died.",
+)  # fmt: skip
 
 DIED = (*_KILLED, *_GONE)
 
@@ -43,6 +50,9 @@ DIED = (*_KILLED, *_GONE)
 _OF_ITSELF = expression(r"\b[A-Z]\w{1,60}(?:Error|Exception)\b: |WorkerProc (?:hit an exception|failed|was terminated)")
 _BY_A_SIGNAL = expression(r"Segfault encountered|Fatal Python error|Segmentation fault|\bSIG(?:SEGV|ABRT|BUS|ILL)\b")
 _NEAR = 200
+
+#: What gunicorn prints before it kills a worker itself, which gave no sign of life; its next word of that one follows within so many lines.
+_BY_ITS_MASTER, _NEXT = "WORKER TIMEOUT (pid:", 20
 
 
 class Use(msgspec.Struct, frozen=True):
@@ -55,8 +65,13 @@ class Use(msgspec.Struct, frozen=True):
 
 def died(log: Log) -> Line | None:
     """The first word of a process of the engine that was killed, or that ended unsaid by what."""
-    killed = next(log.find(*_KILLED), None)
+    killed = next((line for line in log.find(*_KILLED) if not _by_its_master(line)), None)
     return killed or next((line for line in log.find(*_GONE) if not _told_why(line)), None)
+
+
+def _by_its_master(line: Line) -> bool:
+    """Whether a worker of gunicorn was killed by the process that had started it."""
+    return any(_BY_ITS_MASTER in before.text for before in line.log.lines(line.number - _NEXT, line.number))
 
 
 def _told_why(line: Line) -> bool:

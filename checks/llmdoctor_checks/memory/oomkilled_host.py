@@ -3,6 +3,7 @@
 import itertools
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 
 from kubectl_llmdoctor.api import (
     GIB,
@@ -10,11 +11,13 @@ from kubectl_llmdoctor.api import (
     Container,
     Ending,
     Engine,
+    Event,
     Events,
     Evidence,
     Finding,
     Fix,
     Hardware,
+    Line,
     Log,
     Logs,
     Metrics,
@@ -37,9 +40,10 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     say_bytes,
     say_seconds,
+    served,
     usage_of,
 )
-from llmdoctor_checks.memory._killed import CONSEQUENCES, HOOK_BYTES, close, told
+from llmdoctor_checks.memory._killed import CONSEQUENCES, HOOK_BYTES, Told, close, killed_then, told
 from llmdoctor_checks.memory._pinned import DIED, PYTHON, cached, died, uses_of
 from llmdoctor_checks.memory._prompt_cache import LITERALS, prompt_cache
 from llmdoctor_checks.scheduling._devices import asks_for_nothing, near_gpus
@@ -74,6 +78,9 @@ _NEAR = 0.9
 
 #: A kill is remembered for so long, and until the server has run so many times as long as before it.
 _REMEMBERED_DAYS, _LONG_SURE = 7, 2
+
+#: How far apart the kernel's word of a kill and a launcher's may lie.
+_TOGETHER = timedelta(minutes=2)
 
 #: So many restarts, as far apart as this one: it goes on, and is what is wrong.
 _OFTEN = 3
@@ -111,7 +118,8 @@ def oomkilled_host(
     OOMKilled. SGLang's `--hicache-size` and LMCache's `LMCACHE_MAX_LOCAL_CPU_SIZE` are for each rank: where what the settings take
     for certain exceeds the limit, that is why a rank was killed.
 
-    Of a node on which node-problem-detector runs (GKE and AKS have it), its event `OOMKilling` names the worker that the kernel killed.
+    Of a node on which node-problem-detector runs (GKE and AKS have it), its event `OOMKilling` names the process that the kernel killed:
+    a worker, or the container's first one, where the runtime tells no reason.
 
     A worker that is killed need not take the server with it: on nodes with cgroup v1, or where the kubelet's `singleProcessOOMKill`
     is set, the container runs on without it, and a launcher that waits for the worker waits for ever. Its status says nothing then;
@@ -145,10 +153,10 @@ def oomkilled_host(
         yield from _before(pod, container, subject)
         if hardware is not None:
             yield from _nearly(container, hardware, subject)
-    if hardware is not None and not pod.ready:
-        yield from _survived(pod, hardware, subject)
-    elif hardware is None and logs is not None and pod.failing:
-        yield from _by_its_agent(pod, logs, subject)
+    if not pod.ready:
+        found = [*_survived(pod, hardware, subject)] if hardware is not None else []
+        found = found or [*_runs_without(pod, logs, subject, events)]
+        yield from found or (_by_its_agent(pod, logs, subject) if logs is not None and pod.failing else ())
     for ending in endings(pod):
         limit = ending.container.limit("memory") or pod.memory_limit
         if limit is not None:
@@ -169,10 +177,9 @@ def _ended(
         by_kernel = unnamed is not None
     engine = next((e for e in subject.engines(container.pod) if e.container is container), None)
     if not (ending.oom_killed or by_kernel):
-        if log is not None:
-            found = [*_too_much(engine, limit, log, subject)] if engine is not None else []
-            found = found or [*_by_event(ending, limit, log, subject, events)]
-            yield from found or (_by_its_shell(ending, limit, log, subject) if hardware is None else ())
+        found = [*_too_much(engine, limit, log, subject)] if engine is not None and log is not None else []
+        found = found or [*_by_event(ending, limit, log, subject, events)]
+        yield from found or (_by_its_shell(ending, limit, log, subject) if hardware is None and log is not None else ())
         return
     phase = phase_of(log)
     prompts = prompt_cache(engine, limit, log) if phase is None or phase.name == "serving" else None
@@ -214,26 +221,72 @@ def _too_much(engine: Engine, limit: int, log: Log, subject: Subject) -> Iterato
     )
 
 
-def _by_event(ending: Ending, limit: int, log: Log, subject: Subject, events: Events | None) -> Iterator[Finding]:
-    """A worker that ended without a word as the kernel killed one on its node at some cgroup's limit; by an event without its pod."""
-    container, lost = ending.container, died(log)
+def _by_event(
+    ending: Ending, limit: int, log: Log | None, subject: Subject, events: Events | None
+) -> Iterator[Finding]:
+    """An end without a word as the kernel killed a process on its node at some cgroup's limit; by an event that names no pod.
+
+    It was the container's first process, or one of which a launcher says that it is gone.
+    """
+    container, lost = ending.container, died(log) if log else None
     node = container.pod.spec.node_name
-    for event in events or () if lost else ():
-        kill = told(event, node)
-        if lost is None or kill is None or kill.whole_node or kill.anon > limit or not close(event.last, ending):
+    for event in events or ():
+        kill = told(event, container)
+        if events is None or kill is None or kill.whole_node or kill.anon > limit:
+            continue
+        if not (close(event.last, ending) if lost else killed_then(event, ending, events)):
             continue
         if _killed_beside(container.pod, node, ending):
             return
-        yield Finding(
-            role="cause",
-            summary=f"A process of {container.name} ended when the kernel killed {kill.process} on node {node}, which had "
-            f"{say_bytes(kill.anon)} of its own, at the limit of its cgroup; the memory limit of {container.name} is {say_bytes(limit)}.",
-            evidence=(log_evidence(lost), event_evidence(event, container.pod.cluster), _stated(container)),
-            explains=CONSEQUENCES,
-            fixes=tuple(_fixes(container, limit, subject)),
-            order=lost.order,
+        yield _by_kernel(
+            container,
+            f"{'A process of' if lost else 'Container'} {container.name} ended when the kernel killed",
+            kill,
+            limit,
+            (log_evidence(lost) if lost else pod_evidence(container.pod, ending.path, ending.text), event),
+            subject,
+            lost,
         )
         return
+
+
+def _runs_without(pod: Pod, logs: Logs | None, subject: Subject, events: Events | None) -> Iterator[Finding]:
+    """A container that is up and not ready, whose log tells of a process that was killed, as does an event of its node."""
+    for container in pod.containers if logs else ():
+        limit, running = container.limit("memory") or pod.memory_limit, container.status.state.running
+        log = logs.current(container.name) if logs and container.role == "main" else None
+        lost = died(log) if log else None
+        began = parse_time(running.started_at) if running else None
+        if log is None or limit is None or lost is None or began is None or container.status.ready or served(log):
+            continue
+        since = max(began, lost.time - _TOGETHER) if lost.time else began
+        for event in events or ():
+            kill = told(event, container)
+            if kill and not kill.whole_node and kill.anon <= limit and event.last and event.last >= since:
+                said = f"{container.name} runs without a process since the kernel killed"
+                yield _by_kernel(container, said, kill, limit, (log_evidence(lost), event), subject, lost)
+                return
+
+
+def _by_kernel(
+    container: Container,
+    said: str,
+    kill: Told,
+    limit: int,
+    proof: tuple[Evidence, Event],
+    subject: Subject,
+    lost: Line | None,
+) -> Finding:
+    """What an event of the node and the container together show."""
+    return Finding(
+        role="cause",
+        summary=f"{said} {kill.process} on node {container.pod.spec.node_name}, which had {say_bytes(kill.anon)} of its own, at the limit "
+        f"of its cgroup; the memory limit of {container.name} is {say_bytes(limit)}.",
+        evidence=(proof[0], event_evidence(proof[1], container.pod.cluster), _stated(container)),
+        explains=(*CONSEQUENCES, "probe-too-short"),
+        fixes=tuple(_fixes(container, limit, subject)),
+        order=lost.order if lost else None,
+    )
 
 
 def _killed_beside(pod: Pod, node: str, ending: Ending) -> bool:

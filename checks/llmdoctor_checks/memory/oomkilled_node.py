@@ -29,14 +29,13 @@ from kubectl_llmdoctor.api import (
     node_evidence,
     parse_time,
     pod_evidence,
-    probe_kills,
     requests_of,
     say_bytes,
     say_seconds,
     units,
     usage_of,
 )
-from llmdoctor_checks.memory._killed import CONSEQUENCES, PROCESSES, close, told
+from llmdoctor_checks.memory._killed import CONSEQUENCES, PROCESSES, close, ended_by_probe, killed_then, told
 from llmdoctor_checks.memory._pinned import DIED, PYTHON, cached, died, uses_of
 
 #: Available memory of a node below which the kernel is about to kill, as a share of its memory.
@@ -212,7 +211,7 @@ def _victim(pod: Pod, ending: Ending, events: Events | None, hardware: Hardware 
         named = _VICTIM.search(event.message) if event.reason == "SystemOOM" else None
         if named and event.name == pod.spec.node_name and close(event.last, ending):
             return named["name"], event_evidence(event, pod.cluster)
-        told_of = told(event, pod.spec.node_name)
+        told_of = told(event, ending.container)
         if told_of and told_of.whole_node and close(event.last, ending):
             return told_of.process, event_evidence(event, pod.cluster)
     for kill in _unowned(ending, hardware):
@@ -352,10 +351,14 @@ def _proof(
     ]
     if kills:
         # the node's other processes are killed beside the engine's
-        told = next((event for event in kills if _VICTIM.search(event.message)), kills[0])
-        return "likely", "a system OOM at that time", event_evidence(told, pod.cluster)
+        named = next((event for event in kills if _VICTIM.search(event.message)), kills[0])
+        return "likely", "a system OOM at that time", event_evidence(named, pod.cluster)
+    for event in events or () if not ending.oom_killed else ():
+        kill = told(event, ending.container)
+        if kill and events and kill.whole_node and killed_then(event, ending, events):
+            return "likely", f"the kernel killed {kill.process} at that time", event_evidence(event, pod.cluster)
     unowned = _unowned(ending, hardware)
-    if hardware and unowned and not _ended_by_probe(pod, ending, events):
+    if hardware and unowned and not ended_by_probe(ending, events):
         killed = unowned[0]
         return (
             "likely",
@@ -377,7 +380,7 @@ def _proof(
 def _exhausted(pod: Pod, ending: Ending, events: Events | None, node: Node | None) -> tuple[str, str, Evidence] | None:
     """Node-exporter's available memory at the time of the kill."""
     total = units(node.obj.status.capacity.get("memory")) if node else None
-    if not total or ending.oom_killed or _ended_by_probe(pod, ending, events):
+    if not total or ending.oom_killed or ended_by_probe(ending, events):
         return None  # who ended it is known
     for sample in pod.cluster.snapshot.metrics:
         exporter = pod.cluster.item("Pod", sample.namespace, sample.pod)
@@ -391,12 +394,6 @@ def _exhausted(pod: Pod, ending: Ending, events: Events | None, node: Node | Non
                 why = f"{say_bytes(available)} of {say_bytes(total)} were available when it was killed"
                 return "likely", why, Evidence(source="metric", ref=sample.pod or pod.spec.node_name, text=found[0])
     return None
-
-
-def _ended_by_probe(pod: Pod, ending: Ending, events: Events | None) -> bool:
-    """Whether the kubelet had this instance, and not one before it, stopped for a probe."""
-    kills = [event.last for _, event in probe_kills(pod, events, ending.container)] if events else []
-    return any(last is None or ending.started is None or last >= ending.started for last in kills)
 
 
 def _fixes(pod: Pod) -> Iterator[Fix]:

@@ -84,11 +84,13 @@ _RAY_OF_ITS_POD = ("auto", "local", "127.0.0.1:6379", "localhost:6379")
 
 #: What only shows when all ranks are there: they have loaded the model, PyTorch's group of all ranks is made (vLLM and SGLang then
 #: number their ranks and load NCCL), Gloo or NCCL has joined them and connects one to another (`init.cc` exchanges what each rank has
-#: before any file of `transport/` sets up a connection), Ray prints what a worker on another node says, or vLLM has divided the group of
+#: before any file of `transport/` sets up a connection; vLLM and SGLang hand NCCL's id to all over Gloo before it asks the system for
+#: anything), Ray prints what a worker on another node says, or vLLM has divided the group of
 #: all ranks, which is the first that it makes.
 _STARTED = (
     r"KV cache|Gloo connectFullMesh failed|\(RayWorker\w* pid=\d+, ip="
     r"|\b(?:vLLM|sglang) is using nccl==|\bInit torch distributed ends\b|\brank \d{1,4} in world size \d{1,4} is assigned as "
+    r"|RuntimeError: NCCL error: unhandled system error"
     r"|NCCL INFO .{0,200}(?:Init COMPLETE|via (?:NET|P2P|SHM)/)"
     r"|\btransport/\w+\.cc:\d+ NCCL WARN (?!(?:Cuda|HIP) failure)"
     r"|, line \d+, in (?:initialize_model_parallel|in_the_same_node_as)\b"
