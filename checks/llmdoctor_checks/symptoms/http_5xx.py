@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import takewhile
 
 from kubectl_llmdoctor.api import (
+    COMPLETED,
     Container,
     Finding,
     Line,
@@ -77,13 +78,19 @@ def http_5xx(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]
 def _in_its_own_logs(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:
     engines = [engine.container for engine in subject.engines(pod)]
     with_gpu = [pod.gpu_container] if pod.gpu_container is not None else []
-    for container in engines or with_gpu or (pod.containers if asks_as_one(pod) else []):
+    for container in engines or with_gpu or (pod.containers if asks_as_one(pod) else _frontends(pod, logs)):
         log = logs.current(container.name)
         found = (_by_itself(pod, container, log) or _often(pod, container, log)) if log is not None else None
         if found is not None:
             return found
     servers = [*engines, *with_gpu, *pod.containers]
     return _by_its_proxy(pod, logs, [one for one in servers if one.role != "init"])
+
+
+def _frontends(pod: Pod, logs: Logs) -> list[Container]:
+    """Containers of Dynamo's frontend, by what it says of each request."""
+    found = ((container, logs.current(container.name)) for container in pod.containers)
+    return [container for container, log in found if log is not None and log.marks(COMPLETED)]
 
 
 def _by_itself(pod: Pod, container: Container, log: Log) -> Finding | None:
