@@ -156,7 +156,7 @@ def _by_a_runner(pod: Pod, container: Container, logs: Logs) -> Iterator[Finding
         evidence=(*((log_evidence(why),) if why is not line else ()), log_evidence(line)),
         fixes=(
             fixes.advice(
-                "Read what that process printed right above this line; Ollama starts the next one with the next request, so send one by hand",
+                "Read what that process printed right above its end, and send one request by hand: Ollama starts the next process for it",
                 f"kubectl -n {pod.namespace} logs {pod.name} -c {container.name} --tail=300",
             ),
         ),

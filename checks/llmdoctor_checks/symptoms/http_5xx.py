@@ -98,7 +98,7 @@ def _by_itself(pod: Pod, container: Container, log: Log) -> Finding | None:
         first, last = failed[0], failed[-1]
         if not re.search(OF_MODELS, path) or re.search(_NOT_DONE, last.text[:2000]) or not of_now(last, pod):
             continue
-        why = _beside(log, path, last)
+        why = _beside(log, path, last) or _said_above(failed, [])
         # what one client wants at a route of its own says little of a server that answers all others
         few = answered(log, after=first.number) >= BESIDE * len(failed)
         words = f": {said(why.text).text.strip()[:160]}" if why is not None else "."
@@ -155,7 +155,7 @@ def _said_above(failed: list[Line], others: list[Line]) -> Line | None:
         last |= here
     for line in others:
         beside.update(_complaints_above(line).keys())
-    own = (text for text in times if beside[text] < _MOSTLY * len(others))
+    own = (text for text in times if not others or beside[text] < _MOSTLY * len(others))
     usual = [last[text] for text in own if times[text] >= _MOSTLY * len(failed)]
     newest = max((x.number for x in usual), default=0)
     return min((x for x in usual if newest - x.number <= _ABOVE), key=lambda x: x.number, default=None)
@@ -170,7 +170,7 @@ def _complaints_above(line: Line) -> dict[str, Line]:
 
 def _not_of_another(line: Line) -> bool:
     """Whether a line is not that of another request in the access log."""
-    return " HTTP/1" not in line.text[:2000] and "request: POST " not in line.text[:2000]
+    return not any(words in line.text[:2000] for words in (" HTTP/1", "request: POST ", COMPLETED))
 
 
 def _by_its_proxy(pod: Pod, logs: Logs, servers: list[Container]) -> Finding | None:
