@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from kubectl_llmdoctor.api import (
     Abstain,
     Cluster,
-    Container,
     Engine,
     Finding,
     Fix,
     Line,
+    Log,
     Logs,
     Pod,
     Subject,
@@ -84,7 +84,8 @@ def engine_dead(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None)
             yield from _by_port(pod, engine, logs)
             yield from _by_clients(pod, engine, cluster, logs)
         for container in pod.containers if logs is not None else ():
-            log = logs.current(container.name) if logs and container.engine_dead else None
+            current = logs.current(container.name) if logs is not None else None
+            log = current if container.engine_dead else None
             line = gone(log) if log else None
             if line is not None:
                 yield Finding(
@@ -95,7 +96,7 @@ def engine_dead(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None)
                     evidence=(log_evidence(line),),
                     order=float(line.number),
                 )
-            yield from _by_a_runner(pod, container, logs)
+            yield from _by_a_runner(pod, current) if current is not None else ()
     elif pod.failing and logs is not None:
         for line in _deaths(logs):
             yield Finding(
@@ -141,10 +142,9 @@ def _by_port(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     )
 
 
-def _by_a_runner(pod: Pod, container: Container, logs: Logs) -> Iterator[Finding]:
+def _by_a_runner(pod: Pod, log: Log) -> Iterator[Finding]:
     """Ollama, of which a process that answered requests with a model ended, and none has answered since."""
-    log = logs.current(container.name)
-    line = ended_runner(log) if log is not None else None
+    line = ended_runner(log)
     if line is None or (written_ago(line, pod.cluster.now) or 0) > _LATELY:
         return
     above = line.log.lines(max(line.number - _OF_ITS_END, 1), line.number - 1)
@@ -157,7 +157,7 @@ def _by_a_runner(pod: Pod, container: Container, logs: Logs) -> Iterator[Finding
         fixes=(
             fixes.advice(
                 "Read what that process printed right above its end, and send one request by hand: Ollama starts the next process for it",
-                f"kubectl -n {pod.namespace} logs {pod.name} -c {container.name} --tail=300",
+                f"kubectl -n {pod.namespace} logs {pod.name} -c {log.container} --tail=300",
             ),
         ),
         order=line.order,
