@@ -41,6 +41,8 @@ from kubectl_llmdoctor.facts.endings import Ending, endings, log_of, probe_kills
 from kubectl_llmdoctor.facts.engine import Engine, engines_of
 from kubectl_llmdoctor.facts.events import Event, Events, came_further, events_of
 from kubectl_llmdoctor.facts.failed_models import (
+    COMPLETED,
+    ended_runner,
     failing_routes,
     fails_often,
     lacks_model,
@@ -99,6 +101,7 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "COMPLETED",
     "GIB",
     "MIB",
     "MOMENT",
@@ -170,6 +173,7 @@ __all__ = [
     "dig",
     "driver_cuda",
     "duration",
+    "ended_runner",
     "endings",
     "engines_in",
     "engines_of",

@@ -27,7 +27,10 @@ from .version import split_image
 _LLAMA_ERRANDS = ("--run", "--convert", "--quantize", "--bench", "--perplexity", "--all-in-one")
 
 # Programs that arguments may name where the image's entrypoint runs what it gets.
-_PROGRAMS = frozenset(["dynamo", "ray", "sleep", "tail", "jupyter", "cat", "true"])
+_PROGRAMS = frozenset(
+    ["dynamo", "ray", "sleep", "tail", "jupyter", "cat", "true",
+     "trtllm-build", "trtllm-bench", "trtllm-eval", "trtllm-prune", "trtllm-refit"]
+)  # fmt: skip
 
 
 def read(launch: Launch) -> Engine | None:

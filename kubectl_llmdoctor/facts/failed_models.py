@@ -17,6 +17,8 @@ from kubectl_llmdoctor.facts.written import seconds_between
 
 #: How Ollama says that it could not load a model: it lives on.
 _LOAD_FAILED = ('msg="Load failed"', 'msg="error loading llama server"')
+#: How it says, from 0.5 on, that the process of a model ended with an error, of which it has read some words.
+_RUNNER_ENDED = 'msg="llama runner terminated"'
 #: How servers whose models run in processes of their own say that such a process failed a request: Ollama, LocalAI. It stands
 #: at most so many lines after what the process printed, which may be the stacks of all its threads.
 _FAILED_TEXTS = ("| 500 |", " 500  -  POST ", "status=500")
@@ -87,6 +89,13 @@ _ROUTE = expression(
     r'"POST (?P<path>/[^\s?"]{0,300})\S{0,500} HTTP/[\d.]{1,4}" (?P<status>\d{3})\b'
     r"|\brequest: POST (?P<of>/[^\s?]{0,300})\S{0,500} [\da-f.:]{3,45} (?P<said>\d{3})\s*$"
 )
+#: How Dynamo's frontend, which has no access log, says how a request ended, and which errors are no client's. Source: its
+#: lib/llm/src/http/service/metrics.rs.
+COMPLETED = "service::metrics: request completed "
+_ENDPOINT = expression(
+    r"service::metrics: request completed .{0,1200}? endpoint=(?P<endpoint>\w{1,40}) .{0,200}? status=(?:success|error)\b"
+    r"(?P<failed> error_type=(?:internal|unavailable|response_timeout)\b)?"
+)
 _IN_A_ROW, _PROBES_BETWEEN, _SECONDS_BETWEEN = 5, 2, 60
 #: So many of the last requests, and such a share of them, failed, and half of that share of the last fourth: it is not over.
 _OF_LATE, _FEWEST_OF_LATE, _SHARE_OF_LATE, _PARTS = 200, 10, 0.2, 4
@@ -111,6 +120,7 @@ _OF_ANOTHER = expression(
 LITERALS = (
     *OLLAMA_LOADED,
     *_LOAD_FAILED,
+    _RUNNER_ENDED,
     *_FAILED_TEXTS,
     _CHILD,
     _ENGINE_DIED,
@@ -128,6 +138,7 @@ LITERALS = (
     _SWAP_UP,
     _SWAP_BY_ITSELF,
     _POSTED,
+    COMPLETED,
     _PROBED,
     *_LISTENS,
     *_INSTANCE_TEXTS,
@@ -251,12 +262,20 @@ def _posts(log: Log) -> dict[str, list[tuple[Line, bool]]]:
 def _by_route(log: Log) -> dict[str, list[tuple[Line, bool]]]:
     listens = max((line.number for text in _LISTENS for line in log.marks(text)), default=0)
     by_route: dict[str, list[tuple[Line, bool]]] = {}
-    for line in deque(log.find(_POSTED), maxlen=_MOST_REQUESTS):
-        if line.number <= listens or (found := _ROUTE.search(line.text[:2000])) is None:
-            continue
-        failed = (found["status"] or found["said"]).startswith("5")
-        by_route.setdefault(found["path"] or found["of"], []).append((line, failed))
+    for line in deque(log.find(_POSTED, COMPLETED), maxlen=_MOST_REQUESTS):
+        if line.number > listens and (found := _request(line.text[:2000])) is not None:
+            path, failed = found
+            by_route.setdefault(path, []).append((line, failed))
     return by_route
+
+
+def _request(text: str) -> tuple[str, bool] | None:
+    """The route of a request that a line tells of, and whether it failed with 5xx."""
+    if (found := _ROUTE.search(text)) is not None:
+        return found["path"] or found["of"], (found["status"] or found["said"]).startswith("5")
+    if (found := _ENDPOINT.search(text)) is not None:
+        return f"/v1/{found['endpoint'].replace('_', '/')}", found["failed"] is not None
+    return None
 
 
 def _apart(first: Line, last: Line) -> bool:
@@ -437,3 +456,12 @@ def failed_load(log: Log) -> Line | None:
 def lacks_model(log: Log) -> Line | None:
     """Where a server that lives on says last that it could not load a model, if more than a stray request fails of it."""
     return failed_load(log) if failed_models(log) else None
+
+
+def ended_runner(log: Log) -> Line | None:
+    """Where Ollama says last that the process of a model that it had loaded ended, if more than a stray request failed of it since."""
+    ended = max(log.marks(_RUNNER_ENDED), key=lambda x: x.number, default=None)
+    if ended is None or failed_load(log) is not None or not failed_models(log):
+        return None
+    up = (*(x.number for x in log.find(*OLLAMA_LOADED)), *answered_at(log))
+    return ended if ended.number > max(up, default=0) else None

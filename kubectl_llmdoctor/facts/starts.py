@@ -183,6 +183,8 @@ _ANSWERED = (
     ('"DownstreamStatus":2', r'^\{(?=.{0,1900}"RequestMethod":"POST").{0,1900}"DownstreamStatus":2\d\d\b'),
     (" succeeded in ", r"/ForkPoolWorker-\d{1,6}\] Task \S{1,300} succeeded in \d"),  # Celery
     (": Success", r"text_(?:generation_router|embeddings_router::http)::server: .{0,80}: Success"),
+    # Dynamo's frontend, which has no access log
+    ("request completed", r"dynamo_llm::http::service::metrics: request completed .{0,1200}? status=success\b"),
 )
 #: How llama-server says that a slot is done with a task, and before that that the task failed or its client left. Newer builds log requests
 #: at their debug level only.

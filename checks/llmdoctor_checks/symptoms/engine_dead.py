@@ -10,10 +10,12 @@ from kubectl_llmdoctor.api import (
     Finding,
     Fix,
     Line,
+    Log,
     Logs,
     Pod,
     Subject,
     check,
+    ended_runner,
     fixes,
     gone,
     log_evidence,
@@ -49,6 +51,9 @@ _DEATHS = (
 #: so many seconds, the last time of late; a release that starts the process again answers the next request.
 _STUB = (("is not healthy", r"Stub process(?: '(?P<name>[\w.-]{1,200})')? is not healthy"),)
 _OFTEN, _SECONDS, _LATELY = 3, 60, 3600
+#: What ggml, Go and C++ print first of what ends a process; so many lines above what is said of its end.
+_ABORTED = r"^(?:\S{1,300}\.(?:cpp|cuh?|c|h):\d{1,6}: \S|panic: |fatal error: |terminate called |[A-Z]{3,6} error: )"
+_OF_ITS_END = 1500
 #: How a client logs that a model of Triton answered.
 _INFERRED = r"/v2/models/\S{1,300}?/(?:infer|generate).{0,60}\b200\b"
 
@@ -79,7 +84,8 @@ def engine_dead(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None)
             yield from _by_port(pod, engine, logs)
             yield from _by_clients(pod, engine, cluster, logs)
         for container in pod.containers if logs is not None else ():
-            log = logs.current(container.name) if logs and container.engine_dead else None
+            current = logs.current(container.name) if logs is not None else None
+            log = current if container.engine_dead else None
             line = gone(log) if log else None
             if line is not None:
                 yield Finding(
@@ -90,6 +96,7 @@ def engine_dead(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None)
                     evidence=(log_evidence(line),),
                     order=float(line.number),
                 )
+            yield from _by_a_runner(pod, current) if current is not None else ()
     elif pod.failing and logs is not None:
         for line in _deaths(logs):
             yield Finding(
@@ -132,6 +139,28 @@ def _by_port(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
         f"with {dead[0].status}: its engine is dead, and every request fails.",
         evidence=(*map(engine.answers.evidence, dead), *((log_evidence(line),) if line else ())),
         fixes=(_restart(pod, engine),),
+    )
+
+
+def _by_a_runner(pod: Pod, log: Log) -> Iterator[Finding]:
+    """Ollama, of which a process that answered requests with a model ended, and none has answered since."""
+    line = ended_runner(log)
+    if line is None or (written_ago(line, pod.cluster.now) or 0) > _LATELY:
+        return
+    above = line.log.lines(max(line.number - _OF_ITS_END, 1), line.number - 1)
+    why = next((x for x in above if re.search(_ABORTED, x.text[:400])), line)
+    yield Finding(
+        role="symptom",
+        confidence="certain",
+        summary=f"{pod.name} counts as ready, and the process that ran its model has ended: {said(why.text).text.strip()[:160]}",
+        evidence=(*((log_evidence(why),) if why is not line else ()), log_evidence(line)),
+        fixes=(
+            fixes.advice(
+                "Read what that process printed right above its end, and send one request by hand: Ollama starts the next process for it",
+                f"kubectl -n {pod.namespace} logs {pod.name} -c {log.container} --tail=300",
+            ),
+        ),
+        order=line.order,
     )
 
 

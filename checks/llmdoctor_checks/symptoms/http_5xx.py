@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import takewhile
 
 from kubectl_llmdoctor.api import (
+    COMPLETED,
     Container,
     Finding,
     Line,
@@ -77,7 +78,7 @@ def http_5xx(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]
 def _in_its_own_logs(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:
     engines = [engine.container for engine in subject.engines(pod)]
     with_gpu = [pod.gpu_container] if pod.gpu_container is not None else []
-    for container in engines or with_gpu or (pod.containers if asks_as_one(pod) else []):
+    for container in engines or with_gpu or (pod.containers if asks_as_one(pod) else _frontends(pod, logs)):
         log = logs.current(container.name)
         found = (_by_itself(pod, container, log) or _often(pod, container, log)) if log is not None else None
         if found is not None:
@@ -86,12 +87,18 @@ def _in_its_own_logs(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:
     return _by_its_proxy(pod, logs, [one for one in servers if one.role != "init"])
 
 
+def _frontends(pod: Pod, logs: Logs) -> list[Container]:
+    """Containers of Dynamo's frontend, by what it says of each request."""
+    found = ((container, logs.current(container.name)) for container in pod.containers)
+    return [container for container, log in found if log is not None and log.marks(COMPLETED)]
+
+
 def _by_itself(pod: Pod, container: Container, log: Log) -> Finding | None:
     for path, failed in failing_routes(log).items():
         first, last = failed[0], failed[-1]
         if not re.search(OF_MODELS, path) or re.search(_NOT_DONE, last.text[:2000]) or not of_now(last, pod):
             continue
-        why = _beside(log, path, last)
+        why = _beside(log, path, last) or _said_above(failed, [])
         # what one client wants at a route of its own says little of a server that answers all others
         few = answered(log, after=first.number) >= BESIDE * len(failed)
         words = f": {said(why.text).text.strip()[:160]}" if why is not None else "."
@@ -148,7 +155,7 @@ def _said_above(failed: list[Line], others: list[Line]) -> Line | None:
         last |= here
     for line in others:
         beside.update(_complaints_above(line).keys())
-    own = (text for text in times if beside[text] < _MOSTLY * len(others))
+    own = (text for text in times if not others or beside[text] < _MOSTLY * len(others))
     usual = [last[text] for text in own if times[text] >= _MOSTLY * len(failed)]
     newest = max((x.number for x in usual), default=0)
     return min((x for x in usual if newest - x.number <= _ABOVE), key=lambda x: x.number, default=None)
@@ -163,7 +170,7 @@ def _complaints_above(line: Line) -> dict[str, Line]:
 
 def _not_of_another(line: Line) -> bool:
     """Whether a line is not that of another request in the access log."""
-    return " HTTP/1" not in line.text[:2000] and "request: POST " not in line.text[:2000]
+    return not any(words in line.text[:2000] for words in (" HTTP/1", "request: POST ", COMPLETED))
 
 
 def _by_its_proxy(pod: Pod, logs: Logs, servers: list[Container]) -> Finding | None:
