@@ -48,7 +48,7 @@ _SAYS_LITTLE = expression(
 #: What is said of one failed request, twice at most, stands so close together.
 _ONE_REQUEST = 60
 #: By what the ranks of one server name themselves, in the lines that each of them prints.
-_RANK = expression(r"(?:\b|_)(?:rank[= ]|[TPED]P)\d{1,5}\b|\bpid=\d{1,9}\b")
+_RANK = expression(r"(?:\b|_)(?:rank[= ]|[TPE]P)\d{1,5}\b(?: pid=\d{1,9}\b)?")
 #: How uvicorn begins what it logs of a request whose handler raised: it has caught it, and answers the next one.
 _OF_A_REQUEST = "Exception in ASGI application"
 #: The frames in which a thread of Infinity ends, of those that no request does without: nobody starts it again, and its HTTP server

@@ -36,8 +36,8 @@ _RANK = expression(r"\[[\d :-]{8,30} (DP\d{1,4})\b")
 #: What TensorRT-LLM repeats of a cache that the other side does not fetch, and what it says of each step.
 _UNSENT, _STEP = "imed out waiting for context KV cache transfer", "num_scheduled_requests: "
 
-#: For so long nothing has moved, so many times it was said, and so many wait, at least.
-_SECONDS, _TIMES, _FEWEST = 110, 8, 8
+#: For so long nothing has moved (the longest prompts are read within that), so many times it was said, and so many wait, at least.
+_SECONDS, _TIMES, _FEWEST = 300, 8, 8
 
 #: A server whose cache is no fuller has room; what a probe asks for is no more than so many tokens.
 _ROOM, _OF_A_PROBE = 0.5, 4
