@@ -78,24 +78,14 @@ def since_when(said: list[Load], holds: Callable[[Load], bool]) -> list[Load]:
 def last_load(container: Container, logs: Logs, most: int = RECENT) -> list[Load]:
     """The last statements of the instance that runs, `most` of them at most, oldest first.
 
-    Of several engines that one server has (vLLM's data parallel ones) those of the one that has most to do.
+    Of several engines that one server has (the data parallel ones of vLLM and SGLang) those of the one that has most to do.
     """
     log = logs.current(container.name)
     found: dict[str, deque[Load]] = {}
-    for line in log.find("Running: ") if log else ():
-        if (said := re.search(_VLLM, line.text)) is not None:
-            read, made = float(said[1]), float(said[2])
-            share = float(said[5]) / 100
-            load = Load(line, int(said[3]), int(said[4]), share, read + made, read, made)
-            found.setdefault(_whose(line), deque(maxlen=most)).append(load)
-    for line in log.find("#queue-req: ") if log and not found else ():
-        said = re.search(_SGLANG, line.text)
-        pools = [float(usage) for usage in re.findall(_USAGE, said[2])] if said else []
-        if said and pools:
-            pace = re.search(_SGLANG_TOKENS, said[2]) if said else None
-            each = float(pace[1]) if pace else None
-            load = Load(line, int(said[1]), int(said[3]), max(pools), each)  # the fullest stops all
-            found.setdefault("", deque(maxlen=most)).append(load)
+    for literal in ("Running: ", "#queue-req: "):
+        for line in log.find(literal) if log and not found else ():
+            if (load := _statement(line)) is not None:
+                found.setdefault(_whose(line), deque(maxlen=most)).append(load)
     return list(max(found.values(), key=lambda said: (said[-1].waiting, said[-1].running), default=()))
 
 
@@ -106,19 +96,33 @@ def idle_engines(container: Container, logs: Logs, busy: list[Load], taken: floa
     """
     log, first = logs.current(container.name), busy[0].line.number
     known, at_work = set[str](), {_whose(busy[-1].line)}
-    for line in log.find("Running: ") if log else ():
-        if (said := re.search(_VLLM, line.text)) is not None:
+    for line in log.find("Running: ", "#queue-req: ") if log else ():
+        if (said := _statement(line)) is not None:
             known.add(_whose(line))
-            free = (said[3], said[4]) == ("0", "0") or (taken and said[4] == "0" and float(said[5]) <= 100 * taken)
+            free = not said.waiting and (not said.running or bool(taken and said.cache <= taken))
             if line.number >= first and not free:
                 at_work.add(_whose(line))
     return sorted(known - at_work - {""})
 
 
+def _statement(line: Line) -> Load | None:
+    """What a line says of the load, of either engine."""
+    if (said := re.search(_VLLM, line.text)) is not None:
+        read, made = float(said[1]), float(said[2])
+        return Load(line, int(said[3]), int(said[4]), float(said[5]) / 100, read + made, read, made)
+    said = re.search(_SGLANG, line.text)
+    pools = [float(usage) for usage in re.findall(_USAGE, said[2])] if said else []
+    if said is None or not pools:
+        return None
+    pace = re.search(_SGLANG_TOKENS, said[2])
+    # the fullest pool stops all
+    return Load(line, int(said[1]), int(said[3]), max(pools), float(pace[1]) if pace else None)
+
+
 def _whose(line: Line) -> str:
-    """Which of vLLM's engines says it; empty where there is no name."""
-    said = re.search(r"\bEngine (\d{1,4}): ", line.text[:400])
-    return said[1] if said else ""
+    """Which of vLLM's engines, or of SGLang's data parallel ranks, says it; empty where there is no name."""
+    said = re.search(r"\bEngine (\d{1,4}): |\[[\d :-]{8,30} DP(\d{1,4})\b", line.text[:400])
+    return (said[1] or said[2]) if said else ""
 
 
 def preemptions(container: Container, logs: Logs) -> list[tuple[Line, int]]:

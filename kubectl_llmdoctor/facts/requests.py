@@ -21,6 +21,7 @@ from kubectl_llmdoctor.facts.starts import (
     signs_of_life,
     told_to_stop,
 )
+from kubectl_llmdoctor.facts.written import MOMENT
 
 #: Times that it must do so after a line: what another process still prints of a server that has just died is less.
 _GOES_ON = 2
@@ -46,6 +47,8 @@ _SAYS_LITTLE = expression(
 )
 #: What is said of one failed request, twice at most, stands so close together.
 _ONE_REQUEST = 60
+#: By what the ranks of one server name themselves, in the lines that each of them prints.
+_RANK = expression(r"(?:\b|_)(?:rank[= ]|[TPE]P)\d{1,5}\b(?: pid=\d{1,9}\b)?")
 #: How uvicorn begins what it logs of a request whose handler raised: it has caught it, and answers the next one.
 _OF_A_REQUEST = "Exception in ASGI application"
 #: The frames in which a thread of Infinity ends, of those that no request does without: nobody starts it again, and its HTTP server
@@ -194,15 +197,31 @@ def served(log: Log | None) -> bool:
 
 
 def _requests(lines: Sequence[Line]) -> Iterator[Line]:
-    """The first of the lines that are about one request each: it is often said twice, and answered after that."""
-    first, last = lines[0], lines[0]
-    yield first
+    """The first of the lines that are about one request each: it is often said twice, and answered after that.
+
+    Each rank of a server says the same of the same request.
+    """
+    last, said, ranks, again = lines[0], *_by_rank(lines[0]), False
+    yield last
     for line in lines[1:]:
         between = line.log.lines(last.number, line.number)
         far = line.number - last.number > _ONE_REQUEST or any(_ERRED.search(x.text) for x in between)
-        if far or last is not first:
-            yield (first := line)
+        words, of = _by_rank(line)
+        of_another = words == said and not of <= ranks
+        if far or (again and not of_another):
+            yield line
+            said, ranks, again = words, of, False
+        elif of_another:
+            ranks |= of
+        else:
+            again = True
         last = line
+
+
+def _by_rank(line: Line) -> tuple[str, set[str]]:
+    """What a line says, whichever rank says it and when; and by which names it calls that rank."""
+    text = line.text[:2000]
+    return re.sub(MOMENT, "", _RANK.sub("", text)), {found[0] for found in _RANK.finditer(text)}
 
 
 def lost_threads(log: Log) -> list[Line]:

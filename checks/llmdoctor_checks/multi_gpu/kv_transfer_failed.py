@@ -25,6 +25,7 @@ from kubectl_llmdoctor.api import (
     served,
     setting_evidence,
 )
+from llmdoctor_checks.multi_gpu import _stopped
 from llmdoctor_checks.scheduling._devices import for_other_hardware
 
 #: vLLM's scheduler says this at each step of a request whose cache has not come yet (`v1/core/sched/scheduler.py`, a debug message).
@@ -64,7 +65,9 @@ _OF_A_ROOM = ("error for room ", " failed for request rank=")
 _FAILED_ROOM = expression(r"(?:error for room |bootstrap_room=)(\d{1,20})(?!\d)")
 
 
-@check("kv-transfer-failed", since="0.1", literals=(_WAITS, _CAME, _EXPIRED, _GIVEN_UP, *_OF_A_ROOM))
+@check(
+    "kv-transfer-failed", since="0.1", literals=(_WAITS, _CAME, _EXPIRED, _GIVEN_UP, *_OF_A_ROOM, *_stopped.LITERALS)
+)
 def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """The KV cache does not get from prefill to decode.
 
@@ -79,6 +82,10 @@ def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterato
 
     SGLang's decode side says of a transfer that failed in prefill only that the request was aborted, which it says of one whose
     client has gone, too. The log of prefill has the reason, under the same `bootstrap_room`.
+
+    Nor do both say anything where transfers neither end nor fail: SGLang's decode side then counts the same requests whose cache it
+    awaits (`#transfer-req`) for minutes, its prefill side ever more that no decode server takes (`#prealloc-req`), and TensorRT-LLM's
+    context side repeats that a cache is not fetched, and begins no request.
 
     In a manifest it is a risk where the two sides of one object serve different models: the KV cache of one means nothing
     to the other; and where UCX_TLS leaves out the transports by which UCX knows a GPU's memory (cuda_copy, cuda_ipc).
@@ -99,6 +106,9 @@ def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterato
         yield from _never_fetched(pod, engine, logs)
     elif logs is not None and (failed := _failed_elsewhere(pod, logs)):
         yield _given_up(pod, *failed)
+    elif logs is not None:
+        for server in subject.engines(pod):
+            yield from _stopped.stopped(pod, server, logs)
     yield from _without_cuda(pod, subject, logs)
     if pod is not subject.pods[0]:
         return  # what the two sides say in a manifest is said once

@@ -54,6 +54,9 @@ _FULL_OVER_TIME = 0.95
 #: Preemptions in this share of the looks, and so many in ten minutes, are no accident.
 _OFTEN, _FEWEST_TIMES = 0.5, 10
 
+#: Of so many requests that end, one that is computed twice costs nobody much.
+_HARDLY_ANY = 100
+
 #: Another engine of the same server that takes no more of its cache, and has no queue, could serve more.
 _ROOM_BESIDE = 0.8
 
@@ -205,6 +208,9 @@ def _preempted(metrics: Metrics) -> int:
     rates = metrics.rates("preemptions")
     recent = rates.tail(SUSTAINED_SECONDS) if rates else None
     if recent is None or recent.seconds < SUSTAINED_SECONDS * 0.9 or recent.share(lambda rate: rate > 0) < _OFTEN:
+        return 0
+    finished = metrics.increase("finished")
+    if finished is not None and not finished.lifetime and recent.mean * _HARDLY_ANY < finished.rate:
         return 0
     times = round(recent.mean * recent.seconds)
     return times if times >= _FEWEST_TIMES else 0

@@ -52,13 +52,16 @@ class Asked(msgspec.Struct, frozen=True):
 
 @check("metrics-not-scraped", since="0.2", severity="info")
 def metrics_not_scraped(pod: Pod, subject: Subject, cluster: Cluster, metrics: Metrics | None) -> Iterator[Finding]:
-    """The engine's metrics reach no Prometheus.
+    """The engine's metrics do not reach Prometheus, or the picker that goes by them.
 
     A PodMonitor names a port that a container must declare (its number is no name), a ServiceMonitor one that the Service
     must have, and both are silent when there is none. So is a PodMonitor that asks for a label with an empty value, where
     the pod has another, and one without a `namespaceSelector` that stands in another namespace than the pods.
     SGLang and llama.cpp emit metrics only when told to. trtllm-serve has Prometheus' format at `/prometheus/metrics`; its
     `/metrics` is JSON. Without metrics nobody sees the queue grow, and an autoscaler on them does nothing.
+
+    An endpoint picker reads the metrics itself. Where those of all its servers are older than it allows, it counts each as full, and
+    drops requests though nobody has much to do.
 
     It is a risk when a monitor or annotation is meant for this pod and cannot work; that none is here at all is a note,
     in a cluster where the Prometheus operator is installed. Where a Prometheus was asked, its answer decides: one that has

@@ -255,7 +255,11 @@ def _by_log(pod: Pod, engine: Engine, subject: Subject, logs: Logs, metrics: Met
     if metrics is not None:
         idle = _idle_now(metrics, min(load.running for load in said))
     slowly = _grew(whole) and max(load.waiting for load in whole) * _COMES_DOWN <= last.waiting
-    if not (_grew(said) or slowly or idle is not None) or last.waiting < max(_LEAST, last.running):
+    # what has grown for long goes on
+    lasted = slowly and (seconds_between(whole[0].line, last.line) or 0) >= SUSTAINED_SECONDS
+    if not (_grew(said) or slowly or idle is not None):
+        return
+    if last.waiting < max(_LEAST, last.running / 4 if lasted else last.running):
         return
     said = whole if slowly and not _grew(said) else said
     times = -(-(last.waiting + last.running) // max(last.running, 1))

@@ -12,6 +12,9 @@ KINDS = ("startup", "liveness", "readiness")
 #: The variable in which a sidecar that answers the kubelet's probes is told the server's own.
 SIDECAR_PROBE = "SERVING_READINESS_PROBE"
 
+#: Below this path a mesh's sidecar (Istio's pilot-agent) takes the probes of the other containers, and asks them itself.
+BY_THE_MESH = "/app-health/"
+
 #: Exit codes of a server that was told to end: it obeyed, or SIGINT, SIGTERM or SIGKILL ended it. A program in Python that makes
 #: a KeyboardInterrupt of SIGTERM ends with the first of them.
 _TOLD_TO_END = frozenset({0, 130, 137, 143})

@@ -44,7 +44,7 @@ from llmdoctor_checks._services import target_ports
 from llmdoctor_checks.start._apache_tls import FAILED, apache_speaks_tls
 from llmdoctor_checks.start._mesh import PROXIES
 from llmdoctor_checks.start._picker_ports import NOT_ASKED, picker_elsewhere
-from llmdoctor_checks.start._probes import SIDECAR_PROBE, ended_by_itself, failures
+from llmdoctor_checks.start._probes import BY_THE_MESH, SIDECAR_PROBE, ended_by_itself, failures
 from llmdoctor_checks.start._routed_ports import routed_elsewhere
 
 #: What Uvicorn, Gunicorn, Hypercorn and Flask print once they listen, on an address that the kubelet reaches.
@@ -231,6 +231,8 @@ def _probed_elsewhere(
 ) -> Finding | None:
     """A probe that asks another port than the engine's."""
     pod, container, asked = engine.pod, engine.container, _port(engine.container, probe)
+    if probe.http_get is not None and probe.http_get.path.startswith(BY_THE_MESH):
+        return None
     if asked is None:
         named = kind != "liveness" and re.fullmatch(_NAME_OF_A_PORT, _written(probe))
         unmade = not (pod.exists or pod.completed or pod.lent)

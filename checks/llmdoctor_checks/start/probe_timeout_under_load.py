@@ -56,6 +56,9 @@ _OVERLOADED = "Model is overloaded"
 #: What shows that the scheduler worked on: a step, or an answer.
 _WORKED = r"\b(?:Prefill|Decode) batch\b|\"POST /\S+ HTTP/1\.1\" 200\b"
 
+#: What Istio's agent prints of a probe that it passes on (`pilot-agent/status/server.go`), and answers 500 to.
+_PASSED_ON = "Request to probe app failed: "
+
 #: How uvicorn and gunicorn log these answers.
 _ANSWERED_503, _ANSWERED_200 = expression(r'HTTP/1\.[01]" 503\b'), expression(r'HTTP/1\.[01]" 200\b')
 
@@ -95,6 +98,7 @@ _LONG_AGO = 6 * 3600
     literals=(
         _UNHEALTHY,
         _OVERLOADED,
+        _PASSED_ON,
         _MISSED,
         _IN_A_ROW,
         _REPLICA_UP,
@@ -118,6 +122,8 @@ def probe_timeout_under_load(
     a probe that allows one second, which is what Kubernetes takes for granted, gets no answer even from an idle server. Text
     Generation Inference's answers 503 while as many requests wait as it allows. Other servers ask their engine, too, and answer 503
     where it takes too long; one that answers 200 to the same question afterwards was not dead.
+
+    In a mesh the probe goes to a sidecar, which asks the server and answers 500 where it got no answer in time: Istio's says so in its log.
 
     Of a program that is no known engine its own words are taken: it said that it listens where the probe asks, and the kubelet's
     connections were taken and not answered in time. That it does not hang is a guess then.
@@ -230,7 +236,14 @@ def _restarted(pod: Pod, ending: Ending, events: Events, logs: Logs | None) -> F
     failed = [event for kind, event in failures(container, events) if kind == which]
     probe = container.spec.probes.get(which)
     busy = _well_again(log, probe) if log is not None and not (token or full) else None
-    slow = [e for e in failed if _no_answer(e) or ((token or full or busy) and e.message.endswith("statuscode: 503"))]
+    passed_on = _passed_on(probe, logs)
+    slow = [
+        e
+        for e in failed
+        if _no_answer(e)
+        or ((token or full or busy) and e.message.endswith("statuscode: 503"))
+        or (passed_on and e.message.endswith("statuscode: 500"))
+    ]
     phase = phase_of(log)
     up = served(log) or (phase is None and (ending.seconds or 0) >= _LONG_SECONDS)
     if which == "startup":
@@ -240,7 +253,7 @@ def _restarted(pod: Pod, ending: Ending, events: Events, logs: Logs | None) -> F
     if not (slow and (sure or listened)):
         return None
     span = f" after {say_seconds(ending.seconds)}" if ending.seconds is not None else ""
-    said = token or full or busy or (phase.line if phase else listened)
+    said = token or full or busy or passed_on or (phase.line if phase else listened)
     return Finding(
         role="cause",
         confidence="possible" if listened else "likely",
@@ -274,6 +287,15 @@ def _listened(
         return None
     found = listens(container, logs, {str(container.port_number(action.port))})
     return found[1] if found is not None else None
+
+
+def _passed_on(probe: k8s.Probe | None, logs: Logs | None) -> Line | None:
+    """The last line by which a mesh's sidecar says that the server did not answer what this probe asks in time, and never why else."""
+    path = probe.http_get.path if probe is not None and probe.http_get is not None else ""
+    asked = f"original URL path = {path}"
+    told = [x for x in logs.find(_PASSED_ON) if x.text.rstrip().endswith(asked)] if logs and path else []
+    late = [x for x in told if any(words in x.text for words in _SLOW)]
+    return late[-1] if late and len(late) == len(told) else None
 
 
 def _no_answer(event: Event) -> bool:
