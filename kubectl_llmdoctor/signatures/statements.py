@@ -31,9 +31,10 @@ _BEGAN, _KIND = "Starting workers", r"\*\w+\.([A-Za-z]\w{0,100})"
 #: How it words that it may not look at a kind, or that there is none such.
 _UNSEEN = r"failed to (?:list|watch)|no matches for kind|is forbidden: User|server APIs"
 
-#: Why a scheduler has found no node for a pod, by reasons of events (kube-scheduler, HAMi): over where the pod has one by now, or the
-#: scheduler has said something else for so long.
-_UNPLACED, _SAID_SINCE = ("FailedScheduling", "FilteringFailed", "BindingFailed"), timedelta(minutes=1)
+#: Why a scheduler has found no node for a pod, by reasons of events (kube-scheduler, HAMi, KAI): over where the pod has one by now, or
+#: the scheduler has said something else for so long. KAI's binder reports under a name of its own.
+_BINDER = "BindingError"
+_UNPLACED, _SAID_SINCE = ("FailedScheduling", "FilteringFailed", "BindingFailed", _BINDER), timedelta(minutes=1)
 
 #: A probe that has not failed for so long passes.
 _PASSED = timedelta(hours=1)
@@ -227,7 +228,9 @@ def _ready_since(event: Event, subject: Subject) -> bool:
 def _overruled(event: Event, pod: Pod, subject: Subject) -> bool:
     """Whether the scheduler has said why it finds no node for the pod later than by this event."""
     later = (
-        e.last for e in subject.events.of("FailedScheduling") if e.name == pod.name and e.reporter == event.reporter
+        e.last
+        for e in subject.events.of("FailedScheduling", "Unschedulable")
+        if e.name == pod.name and (e.reporter == event.reporter or event.reason == _BINDER)
     )
     return event.last is not None and any(last and last - event.last > _SAID_SINCE for last in later)
 

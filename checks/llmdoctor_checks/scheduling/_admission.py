@@ -11,13 +11,17 @@ import msgspec
 
 from kubectl_llmdoctor.api import (
     Cluster,
+    Event,
     Evidence,
     Finding,
+    Fix,
+    Item,
     Line,
     Log,
     Node,
     Pod,
     Subject,
+    dig,
     events_of,
     expression,
     fixes,
@@ -27,6 +31,8 @@ from kubectl_llmdoctor.api import (
     parse_time,
     pod_evidence,
     requests_of,
+    rows,
+    say_bytes,
     usage_of,
 )
 
@@ -55,6 +61,9 @@ _TEXTS: tuple[tuple[str, Verdict], ...] = (
 
 #: What the kubelet counts when it refuses a pod for want of a resource (kubelet `lifecycle/predicate.go`).
 _COUNTED = r"requested: (?P<asked>\d+), used: (?P<used>\d+), capacity: (?P<all>\d+)"
+
+#: What the API's copy of a static pod bears.
+_MIRROR = "kubernetes.io/config.mirror"
 
 #: The device manager's count.
 _UNAVAILABLE = r"requested number of devices unavailable for \S{1,200}\. Requested: ?(?P<asked>\d{1,4}), Available: ?(?P<free>\d{1,4})"
@@ -93,6 +102,9 @@ def refusal(pod: Pod, subject: Subject, node: Node | None = None) -> Refusal | N
         return None
     if any(piece in status.message for piece in _HARDWARE):
         return None
+    # it would end any other pod for a critical one that holds a device: it knows fewer of them than the pod asks for
+    if unknown := next(filter(is_accelerator, _unreclaimed(status.message)), ""):
+        return Refusal(verdict="not-ready", resource=unknown, text=text)
     for pattern, verdict in _TEXTS:
         found = _regex(pattern).search(status.message)
         if found:
@@ -184,6 +196,30 @@ def _taken(message: str) -> bool:
     return found is not None and 0 < int(found["asked"]) <= int(found["all"]) < int(found["asked"]) + int(found["used"])
 
 
+#: What a critical pod, a static one mostly, lacks on its node even without all that the kubelet may end for it
+#: (`preemption/preemption.go`); of CPUs it counts thousandths.
+_UNRECLAIMED, _LACKS = (
+    "no set of running pods found to reclaim resources: [",
+    r"\(res: ([^\s,]{1,300}), q: (\d{1,20})\)",
+)
+
+
+def _unreclaimed(message: str) -> dict[str, int]:
+    """What the kubelet could not free for a critical pod: amounts by resource."""
+    said = message.partition(_UNRECLAIMED)[2]
+    return {name: int(amount) for name, amount in re.findall(_LACKS, said)}
+
+
+def _lacking(lacks: dict[str, int]) -> str:
+    """The same in words."""
+    said = {
+        "cpu": f"{lacks.get('cpu', 0) / 1000:g} CPUs",
+        "memory": f"{say_bytes(lacks.get('memory', 0))} of memory",
+        "ephemeral-storage": f"{say_bytes(lacks.get('ephemeral-storage', 0))} of ephemeral storage",
+    }
+    return " and ".join(said.get(name, f"{amount} {name}") for name, amount in lacks.items())
+
+
 def _predicate(reason: str, message: str) -> str:
     """The cause for which the kubelet refuses a pod that has been placed, by the pod's status.
 
@@ -198,6 +234,8 @@ def _predicate(reason: str, message: str) -> str:
         "OutOfpods": "pods-per-node-limit",
         "OutOfephemeral-storage": "ephemeral-storage-insufficient",
     }
+    if lacks := _unreclaimed(message):
+        return "" if any(map(is_accelerator, lacks)) else known.get(f"OutOf{next(iter(lacks))}", "")
     if not reason.startswith("OutOf") or reason in known:
         return known.get(reason, "")
     if is_accelerator(reason.removeprefix("OutOf")):
@@ -210,17 +248,32 @@ def refused_for(id: str, pod: Pod, subject: Subject) -> Iterator[Finding]:  # th
     status = pod.status
     if status.phase != "Failed" or _predicate(status.reason, status.message) != id or replaced(subject):
         return
+    node, lacks = pod.spec.node_name or "its node", _lacking(_unreclaimed(status.message))
+    room = f"it lacks {lacks}, even if all were ended there that are less important" if lacks else status.message
     yield Finding(
         role="cause",
-        summary=f"The kubelet of {pod.spec.node_name or 'its node'} refused it after it was placed: {status.message}",
+        summary=f"The kubelet of {node} refused it after it was placed: {room}{'.' if lacks else ''}",
         evidence=(pod_evidence(pod, "status", f"{status.reason}: {status.message}"),),
         explains=("pod-failed", "not-ready"),
-        fixes=(
-            fixes.advice(
-                f"Delete the refused pod; its replacement is placed again by what holds now{fixes.lone(pod)}",
-                f"kubectl -n {pod.namespace} delete pod {pod.name}",
-            ),
-        ),
+        fixes=(_static(node, lacks) if _MIRROR in pod.annotations else _again(pod),),
+    )
+
+
+def _again(pod: Pod) -> Fix:
+    return fixes.advice(
+        f"Delete the refused pod; its replacement is placed again by what holds now{fixes.lone(pod)}",
+        f"kubectl -n {pod.namespace} delete pod {pod.name}",
+    )
+
+
+def _static(node: str, lacks: str) -> Fix:
+    """What helps a static pod, which the kubelet reads from a file and tries once."""
+    return fixes.advice(
+        f"Free {lacks or 'what it asks for'} on {node}, or ask for less in its manifest there, then restart the kubelet: it does not try a "
+        "static pod that it refused again by itself, and deleting it here does nothing",
+        f"kubectl get pods -A -o wide --field-selector spec.nodeName={node}",
+        fixes.on_node(node, "systemctl restart kubelet"),
+        owner="platform",
     )
 
 
@@ -234,6 +287,21 @@ def is_device_plugin(pod: k8s.Pod) -> bool:
     if any(other in pod.metadata.name for other in ("feature-discovery", "gfd", "mps-control")):  # the same image
         return False
     return any(name in text for text in (pod.metadata.name, *images) for name in _PLUGIN_NAMES)
+
+
+def unmade_plugin(cluster: Cluster, resource: str) -> tuple[Item, Event] | None:
+    """The DaemonSet of a resource's device plugin that has no pod, and the API server's last word on why none may be made."""
+    words = [word for word in re.split(r"[./]", resource.lower()) if word not in ("com", "ai", "gpu")]
+    for item in cluster.items("DaemonSet"):
+        images = [str(row.get("image")).rpartition("/")[2] for row in rows(item.raw, "spec.template.spec.containers")]
+        names = " ".join((item.name, *images))
+        if dig(item.raw, "status.currentNumberScheduled") or not any(name in names for name in _PLUGIN_NAMES):
+            continue
+        about = events_of(cluster).about([("DaemonSet", item.name)])
+        said = [e for e in about if e.reason == "FailedCreate" and e.namespace == item.namespace]
+        if said and any(word in names for word in words):
+            return item, said[-1]
+    return None
 
 
 def plugins_on(cluster: Cluster, node: str) -> list[k8s.Pod]:

@@ -97,10 +97,20 @@ _STARTING = ("not-ready", "creating")
 _REBOOT_SECONDS = 600
 
 #: Events about a node that say that it goes away, and why.
-_NODE_EVENTS = ("SpotInterrupted", "TerminatingOnInterruption", "SpotInterruption", "RebalanceRecommendation")
+_NODE_EVENTS = (
+    "SpotInterrupted",
+    "TerminatingOnInterruption",
+    "SpotInterruption",
+    "RebalanceRecommendation",
+    "PreemptScheduled",
+)
 
 #: Those of them after which the machine is gone; what is recommended may not happen.
-_TAKEN_BACK = ("SpotInterrupted", "TerminatingOnInterruption", "SpotInterruption")
+_TAKEN_BACK = ("SpotInterrupted", "TerminatingOnInterruption", "SpotInterruption", "PreemptScheduled")
+
+#: Conditions by which AKS's node problem detector passes on that Azure will take a machine away, and the reasons that mean it.
+_ANNOUNCED = ("VMEventScheduled", "PreemptScheduled", "TerminateScheduled", "RedeployScheduled")
+_AZURE_TAKES = ("PreemptScheduled", "TerminateScheduled", "RedeployScheduled")
 
 #: A machine that is told to go stops within this time: a cloud gives two minutes at most, and a drain may take as long as its pods.
 _NOTICE_SECONDS = 3600
@@ -156,10 +166,10 @@ def taken(pod: Pod, subject: Subject, events: Events | None, node: Node | None) 
     found = found or _remade(pod, node) or _rebooted(pod, events)
     if found is None:
         return _again(pod)
-    found = _by_intent(pod, events, found) or found
+    found = _by_intent(pod, events, found) or _announced(node, found) or found
     about = [event for event in _about(pod, events) if event.last]
     evidence = dict.fromkeys((*found.evidence, *(event_evidence(event, pod.cluster) for event in about)))
-    spot = any(event.reason.startswith("Spot") for event in about)
+    spot = found.spot or any(event.reason.startswith(("Spot", "Preempt")) for event in about)
     plugin = next((event.reason for event in about if re.match(_DESCHEDULED, event.message)), "")
     return msgspec.structs.replace(found, evidence=tuple(evidence)[:4], spot=spot, plugin=plugin)
 
@@ -270,6 +280,18 @@ def _by_intent(pod: Pod, events: Events | None, found: Taken) -> Taken | None:
         if removed and event.kind == "Node" and event.name == pod.spec.node_name:
             quoted = (event_evidence(event, pod.cluster), *found.evidence)
             return Taken(kind="drained", why=event.message, evidence=quoted)
+    return None
+
+
+def _announced(node: Node | None, found: Taken) -> Taken | None:
+    """A node that is lost because Azure takes its machine, as a condition of it said before."""
+    for name in _ANNOUNCED if node and found.kind == "lost" else ():
+        said = node.condition(name) if node else None
+        if node and said and said.status == "True" and said.reason in _AZURE_TAKES:
+            quoted = node_evidence(node, f"{name}=True: {said.reason} {said.message}".rstrip())
+            preempted = said.reason == "PreemptScheduled"
+            why = said.message or said.reason
+            return Taken(kind="drained", why=why, evidence=(quoted, *found.evidence), spot=preempted)
     return None
 
 

@@ -16,6 +16,7 @@ from kubectl_llmdoctor.api import (
     Subject,
     check,
     dig,
+    expression,
     fixes,
     object_evidence,
     pod_evidence,
@@ -121,6 +122,12 @@ _BEYOND_BASELINE = (
     r"host namespaces|privileged \(|hostPath volumes|hostPort|hostProcess|forbidden AppArmor|forbidden sysctls|seLinuxOptions"
     r'|procMount|restricted volume types? [^()]{0,60}"hostPath"|type to "Unconfined"'
 )
+#: The webhook by which GKE keeps to Autopilot's rules, and what it says of a GPU whose type nobody named.
+_AUTOPILOT = ".common-webhooks.networking.gke.io"
+_GPU_TYPES = expression(
+    r"specify a GPU type with node selector '(?P<key>[\w./-]{1,120})'.{0,200}?supported values are: \[(?P<types>[\w, -]{1,300})\]"
+)
+
 _LABEL = "pod-security.kubernetes.io/enforce"
 
 
@@ -217,6 +224,13 @@ def _answers(subject: Subject, kind: str, parts: dict[str, str]) -> Iterator[Fix
         yield fixes.advice(f"Correct the field that it names in {where}")
     elif kind == "constraint":
         yield from _constrained(subject, where)
+    elif who.endswith(_AUTOPILOT):
+        named = _GPU_TYPES.search(parts["why"])
+        yield fixes.advice(
+            f"Name the GPU's type in {where}: nodeSelector {named['key']}, one of {named['types']}"
+            if named
+            else f"Change {where} as the message asks: nobody is exempted from the rules of GKE Autopilot; a Standard cluster has fewer"
+        )
     else:
         yield fixes.advice(
             f"Change {where} as the message asks, or have namespace {namespace} exempted from the policy"

@@ -18,6 +18,7 @@ from kubectl_llmdoctor.api import (
     count_of,
     dig,
     endings,
+    event_evidence,
     expression,
     fixes,
     log_evidence,
@@ -37,6 +38,7 @@ from llmdoctor_checks.scheduling._admission import (
     plugins_on,
     refusal,
     state_of,
+    unmade_plugin,
 )
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._separation import cause
@@ -50,6 +52,11 @@ _TOO_LONG = "received message larger than max"
 
 #: The kernel (kernel/module/signing.c), modprobe and NVIDIA's installer of a module that may not be loaded under Secure Boot.
 _UNSIGNED = expression(r"unsigned module is rejected|Key was rejected by service|not signed by a key that is trusted")
+
+#: What klog writes before its words.
+_LOG_HEAD = expression(r"^[IWEF]\d{4} [\d:.]{8,16} {1,8}\d{1,10} [\w.-]{1,80}:\d{1,6}\] ")
+#: The kubelet's socket, by which a plugin registers, and which SELinux may keep it from.
+_NO_SOCKET = "kubelet.sock: connect: permission denied"
 
 #: Where k3s and RKE2 have the socket of their containerd.
 _K3S_SOCKET = "/run/k3s/containerd/containerd.sock"
@@ -193,6 +200,11 @@ def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Findi
             f"the device plugin of {name} ends, because the node's inotify instances are used up" for name in watchless
         ]
         reasons += [f"the pod of the {first[1]} is not done there ({state_of(first[0])})"] if first else []
+        if unmade := unmade_plugin(cluster, found.resource):
+            reasons.append(f"no pod of DaemonSet {unmade[0].name} is let into namespace {unmade[0].namespace}")
+            evidence.append(event_evidence(unmade[1], cluster))
+        if not reasons:
+            reasons += [said for verdict in shown for said in _ends(cluster, verdict.node.name)][:1]
         offered = f"{', '.join(parts)} {found.resource}"
         summary = f"{nodes_said(found)} would fit but {they} GPUs: {'; '.join((offered, *reasons))}."
     else:
@@ -205,9 +217,17 @@ def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Findi
         *map(_plainly, named),
         *map(manager_log, uncut),
         *([_look(name)] if broken else []),
-        *_restart(cluster, name),
+        *_restart(cluster, name, found.resource),
     ]
     yield finding(pending, found, summary, evidence, ways, ("gpu-insufficient", "gpu-resource-absent"))
+
+
+def _ends(cluster: Cluster, node: str) -> Iterator[str]:
+    """That a device plugin of a node ends again and again, and its last error."""
+    for plugin in plugins_on(cluster, node):
+        for line in last_errors(cluster, plugin)[-1:]:
+            words = _LOG_HEAD.sub("", line.text[:2000])
+            yield f"the device plugin {plugin.metadata.name} ends there: {words[:240].rstrip('. ')}{' …' * (len(words) > 240)}"
 
 
 def _unregistered(pending: Pending, found: Cause, count: int) -> str:
@@ -396,9 +416,38 @@ def _shorter(text: str) -> Iterator[Fix]:
         )
 
 
-def _restart(cluster: Cluster, node: str, *, runs: bool = False) -> Iterator[Fix]:
+def _let_in(cluster: Cluster, node: str, resource: str) -> Iterator[Fix]:
+    """What lets a device plugin be made, where the API server refuses its pods, or speak to the kubelet."""
+    unmade = unmade_plugin(cluster, resource) if resource else None
+    if unmade:
+        where, said = unmade[0].namespace, unmade[1].message
+        level = f"kubectl label namespace {where} pod-security.kubernetes.io/enforce=privileged --overwrite"
+        yield fixes.advice(
+            f"Let the pods of DaemonSet {unmade[0].name} into {where}: a device plugin needs folders of the node, which the level of Pod "
+            "Security there forbids"
+            if "violates PodSecurity" in said
+            else f"Let the pods of DaemonSet {unmade[0].name} into {where}, which its events say why nobody may make",
+            *(
+                [level]
+                if "violates PodSecurity" in said
+                else [f"kubectl -n {where} describe daemonset {unmade[0].name}"]
+            ),
+            owner="platform",
+        )
+    plugins = plugins_on(cluster, node) if node else []
+    if any(_NO_SOCKET in line.text for plugin in plugins for line in last_errors(cluster, plugin)):
+        yield fixes.advice(
+            f"Let the plugin speak to the kubelet of {node}: where SELinux is on, the kubelet must run as kubelet_t (its program labelled "
+            "kubelet_exec_t) and the plugin's container be of a type that may connect to it, or privileged",
+            fixes.on_node(node, "ps -eZ | grep kubelet"),
+            owner="platform",
+        )
+
+
+def _restart(cluster: Cluster, node: str, resource: str = "", *, runs: bool = False) -> Iterator[Fix]:
     """What brings a device plugin back; `runs` where it answered, whatever is to be seen of its pod."""
     yield from _before_the_plugin(cluster, node)
+    yield from _let_in(cluster, node, resource)
     plugins = plugins_on(cluster, node) if node else []
     if _watchless(cluster, node):
         yield fixes.advice(

@@ -26,6 +26,10 @@ _MEMORY = "nvidia.com/gpu.memory"
 _UNSYNCED = "the gpu memory count on the node was not synced"
 
 
+#: HAMi's and Volcano's words for a container that asks for shares of more GPUs than a node has.
+_TOO_FEW_GPUS = ("NodeInsufficientDevice", "gpu cards on node")
+
+
 @check("extended-resource-insufficient", since="0.1")
 def extended_resource_insufficient(pod: Pod, pending: Pending | None, subject: Subject) -> Iterator[Finding]:
     """GPUs are free, but another device that the pod asks for is short.
@@ -157,6 +161,11 @@ def _fixes(pending: Pending, found: Cause, other: str) -> Iterator[Fix]:
     elif "/" in resource:
         yield fixes.advice(
             f"Free {resource} on those nodes, ask for less of it, or add a node that has it", owner="platform"
+        )
+    elif any(words in count.text for count in found.counts for words in _TOO_FEW_GPUS):
+        yield fixes.advice(
+            f"Ask in one container of {fixes.edited(pending.pod)} for no more shares than the nodes have GPUs: each comes from another "
+            "GPU; more of one is asked for by its memory"
         )
     elif not mismatch:
         yield fixes.advice("Free some of the GPUs that are shared, or ask for a smaller share")

@@ -38,7 +38,7 @@ def gpu_insufficient(pod: Pod, pending: Pending | None, subject: Subject) -> Ite
     yield from refused_for("gpu-insufficient", pod, subject)
     yield from told("gpu-insufficient", pod, subject)
     found = cause(pending, "gpu-insufficient") if pending else None
-    if pending is None or found is None:
+    if pending is None or found is None or _taken_for_it(pending, found):
         return
     wanted = _part(pending) or f"{pending.requests.get(found.resource, 0) or 'some'} {found.resource}"
     frees = {v.node.name: r.free or 0 for v in found.verdicts if (r := v.lacking(found.resource))}
@@ -51,6 +51,12 @@ def gpu_insufficient(pod: Pod, pending: Pending | None, subject: Subject) -> Ite
     evidence = [*asked_in(pending, found.resource), *node_lines(pending, found, holders=True), *scaling_lines(pending)]
     repairs = (_share_fix(pending, found),) if _part(pending) else _fixes(pending, found)
     yield finding(pending, found, summary, evidence, repairs)
+
+
+def _taken_for_it(pending: Pending, found: Cause) -> bool:
+    """Whether a GPU that is taken there is so by the very pod that KAI has made to take one for this pod, as its binder says."""
+    holders = (holder for verdict in found.verdicts for holder in pending.usage.holders(verdict.node.name))
+    return _part(pending) != "" and any(holder.ref in pending.message.split() for holder in holders)
 
 
 def _part(pending: Pending) -> str:

@@ -32,14 +32,14 @@ from llmdoctor_checks.scheduling._claims import VolumeClaim, users_of, volume_cl
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import ways
 from llmdoctor_checks.scheduling._separation import cause
-from llmdoctor_checks.scheduling._words import finding, node_lines, scaling_lines
+from llmdoctor_checks.scheduling._words import finding, node_lines, nodes_said, scaling_lines
 from llmdoctor_checks.serving._autoscaling import scalers
 
 #: Parts of names of storage classes over network file systems, which attach nothing and let any node mount.
 _SHARED = ("nfs", "efs", "filestore", "azurefile", "cephfs", "lustre", "gpfs", "weka", "juicefs", "gcsfuse", "s3")
 
 #: What a provisioner's message repeats of the claim.
-_REPEATED = r'^failed to provision volume with StorageClass "[^"]*": '
+_REPEATED = r'^failed to provision volume with StorageClass "[^"]*": (?:rpc error: code = \w{1,30} desc = ){0,3}'
 
 #: By which label the objects of one release of a chart know each other.
 _RELEASE = "app.kubernetes.io/instance"
@@ -52,6 +52,18 @@ _SHORT = 2
 
 #: Access modes that keep a claim to one node.
 _ONE_NODE = frozenset({"ReadWriteOnce", "ReadWriteOncePod"})
+
+#: The scheduler's words for a node that may have no further volume attached (plugins/nodevolumelimits).
+_TOO_MANY = "exceed max volume count"
+
+#: What a cloud says of a provisioner that may not make volumes, and of one that may make no more.
+_NO_RIGHT = expression(
+    r"UnauthorizedOperation|AccessDenied|AuthorizationFailed|PERMISSION_DENIED|PermissionDenied|[Nn]ot authorized|"
+    r"does not have authorization|Error 403: (?!.{0,200}[Qq]uota)|Required '[\w.]{3,80}' permission"
+)
+_NO_MORE = expression(
+    r"[Qq]uota [\w'. -]{0,80}(?:exceeded|has been reached)|QuotaExceeded|VolumeLimitExceeded|ResourceExhausted"
+)
 
 #: Kinds whose objects make a claim of their own name when what they stand for is ready: Fluid, and KubeVirt's importer.
 _MAKERS = ("Dataset", "DataVolume")
@@ -200,7 +212,13 @@ def _waiting(pending: Pending, found: Cause, events: Events | None) -> Iterator[
     pod = pending.pod
     faults = [(claim, fault) for claim in volume_claims(pod) if (fault := _fault(pod, claim, found, events))]
     words = "; ".join(c.text for c in found.counts)
-    summary = "; ".join(fault for _, fault in faults) or f"A volume is not available: {words}"
+    full = not faults and _says(found, _TOO_MANY)
+    summary = "; ".join(fault for _, fault in faults) or (
+        f"{nodes_said(found)} could run it and may have no further volume attached: each machine takes so many of one kind, "
+        "and network interfaces and disks of its own count on some"
+        if full
+        else f"A volume is not available: {words}"
+    )
     evidence: list[Evidence] = []
     for claim, _ in faults or [(c, "") for c in volume_claims(pod)]:
         evidence += _quotes(pod, claim)
@@ -210,14 +228,27 @@ def _waiting(pending: Pending, found: Cause, events: Events | None) -> Iterator[
     answers = (
         [_elsewhere()]
         if away
-        else ways(pending, found) or [fix for claim, _ in faults for fix in _fixes(pod, claim, found)]
+        else ways(pending, found) or [fix for claim, _ in faults for fix in _fixes(pod, claim, found, events)]
     )
     yield finding(
         pending,
         found,
         summary[:1].upper() + summary[1:] + ("" if summary.endswith(".") else "."),
         [*evidence, *node_lines(pending, found)],
-        answers or [fixes.advice("See what the claims wait for", f"kubectl -n {pod.namespace} describe pvc")],
+        answers
+        or [_fewer_volumes()] * full
+        or [fixes.advice("See what the claims wait for", f"kubectl -n {pod.namespace} describe pvc")],
+    )
+
+
+def _fewer_volumes() -> Fix:
+    """What to do where a node has as many volumes attached as its CSINode says that it may."""
+    return fixes.advice(
+        "Stop pods that have volumes there and can do without, take machines that attach more, or keep the model on storage that is "
+        "mounted over the network or on the node's own disk; volumes of pods that are gone detach after some minutes",
+        "kubectl get csinodes -o custom-columns=NAME:.metadata.name,MOST:.spec.drivers[*].allocatable.count",
+        "kubectl get volumeattachments",
+        owner="platform",
     )
 
 
@@ -295,7 +326,7 @@ def _unbound(pod: Pod, claim: VolumeClaim, events: Events | None) -> str:
     if provisioner == "kubernetes.io/no-provisioner":
         return f"{what}: storage class {name} makes no volumes, and no existing one matches where the pod could run"
     why = " ".join(re.sub(_REPEATED, "", told[-1]).split()) if told else ""
-    why = f": {why[:200]} …" if len(why) > 200 else f": {why.rstrip('.')}" if why else ""
+    why = f": {why[:300]} …" if len(why) > 300 else f": {why.rstrip('.')}" if why else ""
     return what + (f", storage class {name}" if name else "") + why
 
 
@@ -334,7 +365,7 @@ def _stop(pod: Pod, name: str) -> Fix:
     )
 
 
-def _fixes(pod: Pod, claim: VolumeClaim, found: Cause) -> Iterator[Fix]:
+def _fixes(pod: Pod, claim: VolumeClaim, found: Cause, events: Events | None) -> Iterator[Fix]:
     describe = f"kubectl -n {pod.namespace} describe pvc {claim.name}"
     classes = sorted(i.name for i in pod.cluster.items("StorageClass"))
     if unmade := _maker(pod, claim):
@@ -356,9 +387,29 @@ def _fixes(pod: Pod, claim: VolumeClaim, found: Cause) -> Iterator[Fix]:
         text = f"Recreate the claim with a storage class that exists ({have}), or create {wanted}"
         yield fixes.advice(text, "kubectl get storageclass")
     else:
-        yield fixes.advice(
-            f"Provide a volume for {claim.name}: see what the claim's events say", describe, owner="platform"
+        yield _provided(pod, claim, events, describe)
+
+
+def _provided(pod: Pod, claim: VolumeClaim, events: Events | None, describe: str) -> Fix:
+    """What lets the provisioner make the volume, by what it was answered last."""
+    said = next((event.message[:2000] for event in reversed(_told(claim, events))), "")
+    item = pod.cluster.item("StorageClass", "", claim.storage_class) if claim.storage_class else None
+    maker = str(item.raw.get("provisioner") or "") if item else ""
+    who = f"the provisioner {maker}" if maker else "the provisioner of its storage class"
+    if _NO_RIGHT.search(said):
+        text = (
+            f"Let {who} make volumes: give its controller the cloud's role for it (EKS: AmazonEBSCSIDriverPolicy or the like by IRSA or "
+            "Pod Identity; AKS and GKE: the driver's identity on the resource group or project), then restart the controller"
         )
+        return fixes.advice(
+            text, "kubectl get serviceaccounts -A -o yaml | grep -i -B2 -A6 csi", describe, owner="platform"
+        )
+    if _NO_MORE.search(said):
+        text = f"Raise the cloud's quota that {claim.name} runs into, ask for a smaller volume, or delete volumes that nobody uses"
+        return fixes.advice(text, describe, "kubectl get pv --sort-by=.spec.capacity.storage", owner="platform")
+    return fixes.advice(
+        f"Provide a volume for {claim.name}: see what the claim's events say", describe, owner="platform"
+    )
 
 
 #: How the attach/detach controller names the pods that have the volume, those of the same namespace only.

@@ -54,6 +54,17 @@ _ADVICE = (
         r"no topology domains at level: (\S+)",
         "Give the nodes all labels that the flavor's Topology names, not only {0}: without one of them Kueue knows no domain",
     ),
+    # what GKE's autoscaler answers to a ProvisioningRequest
+    (
+        r"Max nodepool size reached, affected nodepools: ([\w., -]{1,300})",
+        "Raise the maximum size of the node pool {0}, or let what runs there end: its nodes go some minutes later, and Kueue tries again "
+        "as often as retryStrategy of the ProvisioningRequestConfig allows",
+    ),
+    (
+        r"pods cannot be scheduled in the nodepool(?:, affected nodepools: |\. Predicate checking errors: )([^;]{1,300})",
+        "Ask in the pod template only for what a new node of the pool has, or give its ResourceFlavor labels and tolerations that fit; "
+        "volumes that are made with the pod and devices of other plugins count ({0})",
+    ),
     (
         r'Flavor "([^"]+)" does not support TopologyAwareScheduling',
         "Give the flavor {0} a topologyName, or take the annotation kueue.x-k8s.io/podset-…-topology from the pods",
@@ -367,7 +378,8 @@ def _of_kueue(subject: Subject, queued: list[Item]) -> Iterator[Fix]:
             yield fixes.advice(advice, *commands, owner="platform" if (words, text) in _ADVICE else "model")
             return
     yield fixes.advice("See what Kueue's Workload waits for: quota, topology, an admission check", *commands)
-    if subject.workload and not _queue(subject.workload.item):
+    labelled = any(_QUEUE in pod.labels for pod in subject.pods)
+    if subject.workload and not _queue(subject.workload.item) and not labelled:
         yield fixes.advice(f"Name the queue on {subject.workload.ref}: label {_QUEUE}")
 
 

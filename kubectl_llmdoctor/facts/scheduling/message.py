@@ -233,8 +233,8 @@ def _count(number: int, text: str) -> Iterator[Count]:
         return
     if _regex(
         r"Card\w{0,60}(?:Insufficient|Mismatch|Exhausted|CustomFilterRule)\w*|NodeInsufficientDevice|NumaNotFit"
-        r"|ExclusiveDeviceAllocateConflict"
-    ).search(text):  # HAMi
+        r"|ExclusiveDeviceAllocateConflict|not? enough gpu (?:cards on|fitted on this) node"
+    ).search(text):  # HAMi, and Volcano (api/devices/nvidia/vgpu)
         yield Count(number=number, text=text, kind="resource", resource="a share of a GPU")
         return
     if "resource fit failed" in text:  # Volcano, which does not say which resource
