@@ -17,7 +17,7 @@ from kubectl_llmdoctor.tree import dig, rows, table
 from kubectl_llmdoctor.tree import words as words_of
 
 from .pointer import Json
-from .template import Finder, Template, Told, filled, named, namespace_of, with_shm
+from .template import Finder, Template, Told, filled, name_of, named, namespace_of, with_shm
 
 #: The label of a component's pods.
 _COMPONENT = "component"
@@ -192,6 +192,10 @@ def _of_model(raw: Json, predictor: Json, model: Json, key: str, runtime: Json |
     own = [i for i, c in enumerate(rows(predictor.get("containers"))) if c.get("name") != "kserve-container"]
     places = [("", "/spec/predictor"), ("/containers", ""), *places]
     places += [(f"/containers/{i + 1}", f"/spec/predictor/containers/{j}") for i, j in enumerate(own)]
+    mine = len(rows(predictor.get("volumes")))
+    borrowed = rows(pod.get("volumes"))[mine:]
+    lender = (str((runtime or {}).get("kind")), namespace_of(runtime or {}), name_of(runtime or {}))
+    places += [(f"/volumes/{mine + i}", "") for i in range(len(borrowed))]
     told: tuple[Told, ...] = ()
     if not merged.get("image"):
         told = _told_by_format(merged, str(dig(model, "modelFormat.name") or key), str(model.get("runtime") or ""))
@@ -205,6 +209,7 @@ def _of_model(raw: Json, predictor: Json, model: Json, key: str, runtime: Json |
         labels=labels,
         nodes=nodes,
         partial=runtime is None,
+        borrowed=dict.fromkeys((str(volume.get("name")) for volume in borrowed), lender),
         told=told,
     )
     if not several:

@@ -89,6 +89,8 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
     partial: bool = False
     #: whether the operator may add volumes and probes by its own rules, which differ between its releases
     completed: bool = False
+    #: the volumes that another object states, a ServingRuntime: its kind, namespace and name by that of the volume
+    borrowed: Mapping[str, tuple[str, str, str]] = {}
     #: whether it describes pods of other objects, and none of its own: a ServingRuntime
     context: bool = False
     #: whether the API server refuses to change it

@@ -12,6 +12,7 @@ from kubectl_llmdoctor.api import (
     Finding,
     Fix,
     Hardware,
+    Item,
     OutOfMemory,
     Pod,
     Subject,
@@ -19,6 +20,7 @@ from kubectl_llmdoctor.api import (
     endings,
     fixes,
     k8s,
+    object_evidence,
     pod_evidence,
     say_bytes,
     units,
@@ -137,7 +139,7 @@ def _risk(container: Container, subject: Subject) -> Iterator[Finding]:
                 summary=f"Volume {name} has a sizeLimit of {say_bytes(size)}, and counts against the memory limit of "
                 f"{say_bytes(limit)} of container {container.name}: filling it gets the container killed.",
                 evidence=(
-                    pod_evidence(pod, f"volumes[{name}].emptyDir", text),
+                    _volume_evidence(pod, name, text),
                     pod_evidence(container, "resources.limits.memory", str(container.spec.resources.limits["memory"])),
                 ),
                 fixes=(_shrink(pod, name, limit),),
@@ -156,9 +158,21 @@ def _only_shm(container: Container, name: str) -> bool:
 
 
 def _stated(pod: Pod, name: str) -> bool:
-    """Whether the object says the volume's size, and not its operator, which gives every container one of its own."""
+    """Whether an object says the volume's size, and not its operator, which gives every container one of its own."""
     index = next(i for i, volume in enumerate(pod.spec.volumes) if volume.name == name)
-    return pod.template is None or pod.template.states(f"/volumes/{index}/emptyDir/sizeLimit")
+    template = pod.template
+    return template is None or name in template.borrowed or template.states(f"/volumes/{index}/emptyDir/sizeLimit")
+
+
+def _lender(pod: Pod, name: str) -> Item | None:
+    """The runtime that states the volume."""
+    lent = pod.template.borrowed.get(name) if pod.template else None
+    return pod.cluster.item(*lent) if lent else None
+
+
+def _volume_evidence(pod: Pod, name: str, text: str) -> Evidence:
+    path, lender = f"volumes[{name}].emptyDir", _lender(pod, name)
+    return object_evidence(lender, f"spec.{path}", text) if lender else pod_evidence(pod, path, text)
 
 
 def _shrink(pod: Pod, name: str, limit: int) -> Fix:
@@ -168,6 +182,9 @@ def _shrink(pod: Pod, name: str, limit: int) -> Fix:
     summary = (
         f"Give {name} a sizeLimit of {size}, a quarter of the memory limit; or raise the limit by what it shall hold"
     )
+    lender = _lender(pod, name)
+    if lender is not None:
+        return fixes.advice(f"{summary} (the volume is {lender.kind}/{lender.name}'s)")
     return fixes.set_spec(pod, f"/volumes/{index}/emptyDir/sizeLimit", size, summary)
 
 

@@ -113,10 +113,11 @@ def placeholder_left(pod: Pod, subject: Subject, logs: Logs | None, events: Even
     (InvalidImageName), one with a digest of zeros by every registry. The name of a Secret is no token either.
 
     It is the cause where the pod fails and what it says names the placeholder, or the Hub refuses its token. It is a risk
-    where the engine uses the value: its arguments and what they take from variables, its image, its token for
-    the Hub, the volumes that it mounts. Elsewhere it is noted, and so is a Secret in a manifest, which is often filled in
-    apart from it, and a name in capitals such as `PROJECT_ID` in an image, which CI or kustomize may fill in.
-    The same holds for the arguments beside such an image that call themselves placeholders (`MODEL_ID_PLACEHOLDER`).
+    where the engine of an object in a cluster uses the value: its arguments and what they take from variables, its image,
+    its token for the Hub, the volumes that it mounts. In the file of a manifest it is noted: that is a form, which its
+    reader or CI fills in, and what was forgotten is refused at once by its name. Only a token is a risk there too, since
+    the API server, the kubelet and the engine take any; but not one in a Secret, which is often filled in apart. A name in
+    capitals in an image (`PROJECT_ID`), which may be somebody's, is noted everywhere.
     `$(VAR)`, `${VAR}` and `{{ … }}`, which a tool fills in, are not meant in an object; where Triton itself finds `${…}` in
     a model's config.pbtxt, nobody filled it in.
 
@@ -139,7 +140,8 @@ def placeholder_left(pod: Pod, subject: Subject, logs: Logs | None, events: Even
     found = [(c, *rest) for c in containers for rest in _places(c, engines.get(c.name))]
     if not found:
         return
-    used = [row for row in found if row[4]]
+    form = _is_form(pod)
+    used = [row for row in found if row[4] and (not form or _accepted(row[0], row[1], engines.get(row[0].name)))]
     proven = [(row, proof) for row in used if pod.failing and (proof := _proof(row[0], row[1], row[2], logs, events))]
     container, path, text, evidence, _ = proven[0][0] if proven else (used or found)[0]
     yield Finding(
@@ -154,6 +156,17 @@ def placeholder_left(pod: Pod, subject: Subject, logs: Logs | None, events: Even
             ),
         ),
     )
+
+
+def _is_form(pod: Pod) -> bool:
+    """Whether it stands in a file that somebody wrote, and not in one that was read from a cluster."""
+    item = pod.template_of or pod.item
+    return item is not None and item.origin is not None and not item.uid
+
+
+def _accepted(container: Container, path: str, engine: Engine | None) -> bool:
+    """Whether it is a token, which nothing looks at before the model is asked for."""
+    return _told_as_token(container, path) or (path == f"env[{_OF_NIM}]" and _is_token(_OF_NIM, engine))
 
 
 def _own(text: str) -> re.Match[str] | None:
