@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from kubectl_llmdoctor.check import Finding
 from kubectl_llmdoctor.expressions import expression
+from kubectl_llmdoctor.facts.clients import told_by
 from kubectl_llmdoctor.facts.destinations import follow
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.subject import Subject
@@ -17,7 +18,8 @@ _ADDRESS = expression(
 )
 #: What a line says of a server that did not take a connection, or did not answer.
 _IN_VAIN = expression(
-    r"(?i)\bconnect(?:ion|ing|ed)?\b|\breach|refused|unavailable|timed? ?out|resolve|name or service|no such host|\b50[234]\b"
+    r"(?i)\bconnect(?:ion|ing|ed)?\b"
+    r"|\breach|refused|unavailable|timed? ?out|resolve|name or service|no such host|deadline exceeded|\b50[234]\b"
 )
 #: So many addresses of a line are followed, and so many replicas of a server looked at.
 _MOST, _REPLICAS = 8, 3
@@ -26,7 +28,7 @@ _MOST, _REPLICAS = 8, 3
 def awaited(finding: Finding, subject: Subject) -> Iterator[tuple[str, list[Pod]]]:
     """The pods outside of a target that a cause says do not answer, the worst first, and where they were asked: where none is ready.
 
-    The cause names it, or a line that it quotes has its address.
+    The cause names them, or a line that it quotes, or what the pod is told has their address.
     """
     mine = {(pod.namespace, pod.name) for pod in subject.pods}
     for shown, pods in (*_named(finding, subject), *_asked(finding, subject)):
@@ -64,11 +66,19 @@ def _named(finding: Finding, subject: Subject) -> Iterator[tuple[str, list[Pod]]
 
 def _asked(finding: Finding, subject: Subject) -> Iterator[tuple[str, list[Pod]]]:
     asker = next((pod for pod in subject.pods if pod.name in finding.pods), subject.pods[0])
-    for quoted in finding.evidence:
-        text = quoted.text[:4000] if quoted.source == "log" else ""
-        if not _IN_VAIN.search(text):
-            continue
+    lines = [one.text[:4000] for one in finding.evidence if one.source == "log" and _IN_VAIN.search(one.text[:4000])]
+    named = list(_behind(lines, asker))
+    if lines and not named:  # the line names nobody: whom the pod is told to ask, where one of these alone is down
+        told = (text[:4000] for container in asker.containers for _, text in told_by(container, asker.cluster))
+        down = {shown: pods for shown, pods in _behind(told, asker) if all(pod.failing for pod in pods)}
+        named = list(down.items()) if len(down) == 1 else []
+    yield from named
+
+
+def _behind(texts: Iterable[str], asker: Pod) -> Iterator[tuple[str, list[Pod]]]:
+    """The addresses in some texts that lead to other pods, and these."""
+    for text in texts:
         for _, said in zip(range(_MOST), _ADDRESS.finditer(text), strict=False):
-            to = follow(said["host"], int(said["port"]), asker, subject.cluster)
+            to = follow(said["host"], int(said["port"]), asker, asker.cluster)
             if to is not None and not to.itself and to.pods:
                 yield to.shown, list(to.pods)

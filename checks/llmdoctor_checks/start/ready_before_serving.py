@@ -291,7 +291,7 @@ def _behind(words: list[str], pod: Pod, cluster: Cluster) -> dict[str, list[tupl
 def _chosen(container: Container, cluster: Cluster) -> dict[str, list[tuple[Pod, Phase | None]]]:
     """The same of the labels by which a router looks for its servers."""
     words, found = container.spec.argv, {}
-    told = [word.partition("=")[2] or after for word, after in zip(words, (*words[1:], ""), strict=True)]
+    told = [word.partition("=")[2] or after for word, after in zip(words, (*words[1:], ""), strict=False)]
     spaces = [value for word, value in zip(words, told, strict=True) if word.partition("=")[0] in _IN_NAMESPACE]
     for n, word in enumerate(words):
         option, _, value = word.partition("=")
