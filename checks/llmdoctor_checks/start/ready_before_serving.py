@@ -252,14 +252,11 @@ def _before_its_servers(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Find
                 continue
             server, phase = min(loads, key=lambda load: not load[0].failing)
             probe = container.spec.readiness_probe
-            down = server.failing and (phase is None or any(endings(server)))
-            state = (
-                f"not up ({server.troubles[0].text})" if down else f"{phase.name if phase else 'starting'} by its log"
-            )
+            down = _down(server, phase)
             yield Finding(
                 role="cause",
                 summary=f"{pod.name} counts as ready and refuses requests: of the servers at {host} none is ready, and {server.name} "
-                f"is {state}.",
+                f"is {down or _how_far(phase)}.",
                 awaits=tuple(f"{one.namespace}/{one.name}" for one, _ in loads) if down else (),
                 evidence=(
                     log_evidence(refused),
@@ -275,6 +272,16 @@ def _before_its_servers(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Find
                 order=refused.order,
             )
             return
+
+
+def _down(server: Pod, phase: Phase | None) -> str:
+    """In which state a server is that does more than load its model, or says nothing of that; else empty."""
+    ended = server.failing and (phase is None or any(endings(server)))
+    return f"not up ({server.troubles[0].text})" if ended else ""
+
+
+def _how_far(phase: Phase | None) -> str:
+    return f"{phase.name if phase else 'starting'} by its log"
 
 
 def _behind(words: list[str], pod: Pod, cluster: Cluster) -> dict[str, list[tuple[Pod, Phase | None]]]:
