@@ -23,7 +23,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     cause or a symptom, a warning for a risk, info for a note, where nothing else stands there. `explains` names the ids of
     findings that are only consequences of this one. `order` places the finding in time: `Line.order` of the deciding
     line; None for what was so from the start (a wrong spec). `pods` names the pods that it is about, where they are not the one
-    that the check was called for.
+    that the check was called for. `awaits` names pods outside of the target (`namespace/name`) that should answer, and do not:
+    where none of them is ready, the cause of that is the target's.
     """
 
     summary: str
@@ -35,6 +36,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     fixes: tuple[Fix, ...] = ()
     order: float | None = None
     pods: tuple[str, ...] = ()
+    awaits: tuple[str, ...] = ()
 
 
 class Abstain(msgspec.Struct, frozen=True, kw_only=True):

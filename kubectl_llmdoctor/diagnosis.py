@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from kubectl_llmdoctor import __version__, forked, story
+from kubectl_llmdoctor import __version__, fixes, forked, story
+from kubectl_llmdoctor.beyond import awaited, bringers
 from kubectl_llmdoctor.check import Abstain, Check, Finding
 from kubectl_llmdoctor.facts.aftermath import lived_on
 from kubectl_llmdoctor.facts.cluster import Cluster
@@ -25,12 +26,15 @@ from kubectl_llmdoctor.report import document as doc
 from kubectl_llmdoctor.report.document import CONFIDENCES, ROLES, SEVERITIES
 from kubectl_llmdoctor.snapshot import Snapshot
 from kubectl_llmdoctor.suppression import NO_RULES, Rules, Suppressions
-from kubectl_llmdoctor.target import apart, subjects
+from kubectl_llmdoctor.target import apart, around, subjects
 
 #: A log whose head is gone is of a server that serves, where it answers so many requests.
 _FEW_ANSWERS = 2
 
 _VERDICTS: tuple[doc.Verdict, ...] = ("cause-found", "undetermined", "at-risk", "healthy")
+
+#: From a target so many pods are gone on, each of which does not answer the one before.
+_FARTHEST = 3
 
 #: Pieces of evidence that one finding keeps, and texts of one of them.
 _MOST_EVIDENCE = 12
@@ -128,11 +132,7 @@ def examine(
     subject: Subject, pages: dict[str, Check], plan: tuple[Step, ...], suppressions: Suppressions
 ) -> doc.Target:
     """One target's diagnosis."""
-    outcome = _Outcome()
-    for check, scope in plan:
-        if not (check.lines and (subject.silent or subject.quiet)):
-            _run(check, scope, subject, outcome)
-    outcome.findings = _by_end(outcome.findings, subject)
+    outcome = _judged(subject, pages, plan)
     every = tuple(p.name for p in subject.pods if p.exists)
     merged = _merge(outcome.findings)
     graded = suppressions.graded([document(pages[check.id], found, every) for check, found in merged], subject)
@@ -164,6 +164,82 @@ def examine(
         suppressed=suppressed,
         not_checked=tuple(doc.NotChecked(id=id, reason=reason) for id, reason in outcome.not_checked),
         next_steps=story.next_steps(subject) if verdict == "undetermined" else (),
+    )
+
+
+def _judged(subject: Subject, pages: dict[str, Check], plan: tuple[Step, ...]) -> _Outcome:
+    """What the checks say of a target, and of pods outside of it in which its root cause stands."""
+    outcome = _Outcome()
+    for check, scope in plan:
+        if not (check.lines and (subject.silent or subject.quiet)):
+            _run(check, scope, subject, outcome)
+    outcome.findings = _by_end(outcome.findings, subject)
+    if subject.exists and len(subject.needed_by) <= _FARTHEST:
+        outcome.findings = list(_beyond(outcome.findings, subject, pages, plan))
+    return outcome
+
+
+def _beyond(
+    found: list[tuple[Check, Finding]], subject: Subject, pages: dict[str, Check], plan: tuple[Step, ...]
+) -> Iterator[tuple[Check, Finding]]:
+    """The findings, with why pods do not answer that its causes name, or did not bring what it misses: their first causes are its own."""
+    causes = [(check, finding) for check, finding in found if finding.role == "cause"]
+    chain = subject.needed_by | {(pod.namespace, pod.name) for pod in subject.pods}
+    for check, finding in found:
+        told = finding
+        for shown, pods in awaited(finding, subject) if finding.role == "cause" else ():
+            every = ((pod, pair) for pod in pods for pair in _causes_of(pod, chain, subject, pages, plan))
+            why = next(((pod, pair) for pod, pair in every if pair[0].id != check.id), None)
+            if why is not None:
+                asked = f", which is asked at {shown}," if shown else ""
+                pod, (page, root) = why
+                yield page, _taken_over(root, check, finding, pod, f"{pod.name}{asked} is not up")
+            elif told is finding:
+                told = _with_state(finding, pods[0])
+        yield check, told
+    for pod in bringers(subject) if causes else ():
+        for page, root in _causes_of(pod, chain, subject, pages, plan)[:1]:
+            missed = next(((check, finding) for check, finding in causes if check.id in root.explains), None)
+            if missed is not None:
+                yield page, _taken_over(root, *missed, pod, f"{pod.name}, which mounts the same claim, failed")
+
+
+def _causes_of(
+    pod: Pod, chain: frozenset[tuple[str, str]], subject: Subject, pages: dict[str, Check], plan: tuple[Step, ...]
+) -> list[tuple[Check, Finding]]:
+    """The causes of a pod outside of a target that are more than possible, in the order of the report."""
+    other = around(pod) if (pod.namespace, pod.name) not in chain else None
+    if other is None:
+        return []
+    other.literals, other.needed_by = subject.literals, chain
+    merged = {check.id: (check, finding) for check, finding in _merge(_judged(other, pages, plan).findings)}
+    placed = [(document(check, f), -1.0 if f.order is None else f.order) for check, f in merged.values()]
+    return [merged[f.id] for f in rank(placed) if f.role == "cause" and f.confidence != "possible"]
+
+
+def _taken_over(why: Finding, check: Check, finding: Finding, pod: Pod, how: str) -> Finding:
+    """The cause of a pod as that of another, whose cause `finding` is only a consequence of it."""
+    return msgspec.structs.replace(
+        why,
+        confidence=max(why.confidence, finding.confidence, "likely", key=CONFIDENCES.index),
+        summary=f"{how}: {why.summary}",
+        evidence=(*why.evidence, *finding.evidence)[:_MOST_EVIDENCE],
+        explains=tuple(dict.fromkeys((check.id, *finding.explains, *why.explains))),
+        order=finding.order,
+        pods=(pod.name,),
+    )
+
+
+def _with_state(finding: Finding, pod: Pod) -> Finding:
+    """A cause that says that a pod does not answer, with what is wrong with that one: why is not known."""
+    text = pod.troubles[0].text
+    state = doc.Evidence(source="workload", ref=f"Pod/{pod.name} status", text=text)
+    look = fixes.advice(f"See why {pod.name} is not up", f"kubectl llmdoctor diagnose {pod.name} -n {pod.namespace}")
+    return msgspec.structs.replace(
+        finding,
+        summary=f"{finding.summary.rstrip('.')}: {pod.name} is not up ({text}).",
+        evidence=(*finding.evidence, state),
+        fixes=(look, *finding.fixes),
     )
 
 

@@ -36,6 +36,12 @@ def subjects(cluster: Cluster) -> list[Subject]:
     return list(found.values())
 
 
+def around(pod: Pod) -> Subject | None:
+    """The target that a pod of the snapshot is, with all that live and die with it."""
+    found = _named(pod.cluster, TargetRef(kind="Pod", namespace=pod.namespace, name=pod.name))
+    return found[0] if found else None
+
+
 def apart(snapshot: Snapshot) -> list[Snapshot]:
     """Manifests in parts without two objects of one name: those of another environment are no newer version.
 

@@ -188,13 +188,13 @@ def _break(said: Unreached, cluster: Cluster) -> Why | None:
 
 
 def nobody_behind(to: Destination, container: Container, cluster: Cluster) -> Why | None:
-    """Why nobody can answer at an address of the cluster, whatever a log says: there is no such Service, or no pod behind it."""
+    """Why nobody can answer at an address of the cluster, whatever a log says: no such Service, no pod behind it, or none that is up."""
     if to.service is None:
         missing = not to.pods and cluster.exists("Service", to.namespace, to.name) is False
         return _no_service(container, to, "nameless", cluster) if missing else None
-    if to.pods or dig(to.service.raw, "spec.type") == "ExternalName":
+    if dig(to.service.raw, "spec.type") == "ExternalName" or any(pod.ready for pod in to.pods):
         return None
-    return _no_pod(to.service, cluster)
+    return _not_ready(to, cluster) if to.pods else _no_pod(to.service, cluster)
 
 
 def _unpublished(to: Destination, cluster: Cluster) -> Why | None:

@@ -25,7 +25,7 @@ _WORLD = r"\.(?:com|net|org|io|ai|dev|co|de|local|internal|lan|home|cloud|app|xy
 
 
 #: The option by which a router of vLLM's production stack, SGLang or vLLM is told the labels of its engines.
-_LABELS = r"--(?:k8s-label-selector|selector)(?:=|$)"
+_LABELS = r"--(?:(?:k8s-label|prefill|decode)-)?selector(?:=|$)"
 
 
 #: Of access logs: how much of them is looked at from the end, and a client's address.

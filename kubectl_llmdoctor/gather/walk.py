@@ -37,6 +37,8 @@ _ASKERS = 4
 
 #: Services that a pod is told to ask and that are followed, and pods behind each.
 _SERVERS, _BEHIND = 6, 20
+#: The label that every pod of a Job has.
+_OF_JOBS = "job-name"
 
 #: Routes that stand elsewhere than in the namespace of the pods.
 _OTHERS = "other namespaces"
@@ -232,6 +234,10 @@ class Walk:
                 pot.task("pods", fields, lambda: self._capacity.pods(fields, healthy_plugins=broken))
         for name in related.claims(pod):
             pot.get(core("PersistentVolumeClaim"), namespace, name, self._claim)
+        if related.claims(pod) and related.brokenness(pod)[0] > 1:
+            # what lies on a claim may be what a Job brought, or did not
+            found = partial(self._jobs_found, set(related.claims(pod)))
+            pot.get_list(kinds.POD, namespace, found, selector=_OF_JOBS, limit=_BEHIND, again=True)
         pot.get(core("PriorityClass", "scheduling.k8s.io"), "", spec.get("priorityClassName") or "")
         if spec.get("runtimeClassName") or any(
             related.asks_for_gpu(c.get("resources")) for c in related.containers(pod)
@@ -293,6 +299,13 @@ class Walk:
             self._logs.of(pod)
         for kind in (core("Deployment", "apps"), core("StatefulSet", "apps")) if not pods else ():
             self._pot.get_list(kind, namespace, keep=lambda one: (one.get("spec") or {}).get("replicas") == 0)
+
+    def _jobs_found(self, claims: set[str], pods: list[Json]) -> None:
+        """The pods of Jobs in a namespace: whether their Job has done its work, and the log of one that failed and mounts a claim."""
+        failed = [pod for pod in pods if claims.intersection(related.claims(pod)) and related.brokenness(pod)[0] > 1]
+        for pod in related.most_broken_first(failed)[:1]:
+            self._logs.of(pod)
+            self._owners_of(pod)
 
     def named_by(self, pod: Json, *, with_logs: bool = True) -> None:
         """What a pod itself leads to, and no list of a whole cluster holds: logs, configuration, devices, its place."""

@@ -15,6 +15,7 @@ from kubectl_llmdoctor.api import (
     answered,
     check,
     count_of,
+    engines_in,
     expression,
     fixes,
     log_evidence,
@@ -57,6 +58,10 @@ _REFUSES = "0.21"
 #: The cache goes through the host's memory then, which each transport knows, or NIXL sends it by something else than UCX.
 _NOT_BY_IT = r"kv_buffer_device\W{1,4}cpu\b|\bbackends\W{1,6}(?![^\]]{0,200}UCX)\w"
 
+#: SGLang's two sides (`disaggregation/mooncake/conn.py`, nixl, mori), of the other one.
+_DEAD = ("instance, it might be dead", "instance could be dead")
+_OTHER_SIDE = {"prefill": "decode", "decode": "prefill"}
+
 #: Beside so many times as many answers those that failed are few.
 _MANY = 10
 #: Clocks of two nodes differ by less; and nobody waits for longer.
@@ -66,7 +71,9 @@ _FAILED_ROOM = expression(r"(?:error for room |bootstrap_room=)(\d{1,20})(?!\d)"
 
 
 @check(
-    "kv-transfer-failed", since="0.1", literals=(_WAITS, _CAME, _EXPIRED, _GIVEN_UP, *_OF_A_ROOM, *_stopped.LITERALS)
+    "kv-transfer-failed",
+    since="0.1",
+    literals=(_WAITS, _CAME, _EXPIRED, _GIVEN_UP, *_OF_A_ROOM, *_stopped.LITERALS, *_DEAD),
 )
 def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """The KV cache does not get from prefill to decode.
@@ -109,15 +116,20 @@ def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterato
     elif logs is not None:
         for server in subject.engines(pod):
             yield from _stopped.stopped(pod, server, logs)
+    yield from _alone(pod, subject, logs) if logs is not None and pod.exists else ()
     yield from _without_cuda(pod, subject, logs)
-    if pod is not subject.pods[0]:
-        return  # what the two sides say in a manifest is said once
+    if pod is subject.pods[0] and not subject.exists:
+        yield from _of_different_models(subject)
+
+
+def _of_different_models(subject: Subject) -> Iterator[Finding]:
+    """The two sides of a manifest with a model each: said once."""
     sides: dict[str, Engine] = {}
     for one in subject.pods:
         for engine in subject.engines(one):
             if engine.side and engine.explicit("model"):
                 sides.setdefault(engine.side, engine)
-    if subject.exists or set(sides) != {"prefill", "decode"}:
+    if set(sides) != {"prefill", "decode"}:
         return
     prefill, decode = sides["prefill"], sides["decode"]
     ours, theirs = decode.explicit("model"), prefill.explicit("model")
@@ -165,6 +177,31 @@ def _without_cuda(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Fin
                     f"Add CUDA's transports to {_TRANSPORTS}",
                 ),
             ),
+        )
+
+
+def _alone(pod: Pod, subject: Subject, logs: Logs) -> Iterator[Finding]:
+    """One side that takes the other for dead, of which no pod is ready."""
+    for engine in subject.engines(pod):
+        log, side = logs.current(engine.container.name), _OTHER_SIDE.get(engine.side)
+        last = next(reversed(list(log.find(*_DEAD))), None) if log is not None and side else None
+        if log is None or last is None or answered(log, after=last.number):
+            continue
+        others = (Pod.of(item, pod.cluster) for item in pod.cluster.items("Pod", pod.namespace))
+        peers = [one for one in others if not one.leaving and any(e.side == side for e in engines_in(one))]
+        if not peers or any(one.ready for one in peers):
+            continue
+        worst = min(peers, key=lambda one: not one.failing)
+        state = worst.troubles[0].text if worst.troubles else "not ready"
+        yield Finding(
+            role="cause",
+            summary=f"{pod.name} has no {side} server that answers: none of {count_of(len(peers), 'pod')} is ready, and {worst.name} is "
+            f"{state}.",
+            evidence=(log_evidence(last), pod_evidence(worst, "status", state)),
+            explains=("http-5xx", "queue-growing", "gateway-timeout"),
+            fixes=(fixes.advice(f"Bring {worst.name} up", f"kubectl -n {pod.namespace} describe pod {worst.name}"),),
+            order=last.order,
+            awaits=tuple(f"{one.namespace}/{one.name}" for one in peers),
         )
 
 

@@ -425,7 +425,7 @@ def _host(name: str, words: str) -> re.Match[str] | None:
 def _led(service: Item, cluster: Cluster) -> list[k8s.Pod]:
     """The pods that a Service leads to."""
     return cluster.once(
-        f"pods behind {service.namespace}/{service.name}",
+        f"typed pods behind {service.namespace}/{service.name}",
         lambda: [one for one in cluster.all(k8s.Pod, "Pod", service.namespace) if _selects(service, one)],
     )
 

@@ -146,9 +146,8 @@ def _said(pod: Pod, logs: Logs) -> _Said | None:
 
 
 def _ended_of(pod: Pod, logs: Logs, events: Events | None) -> Iterator[_Said]:
-    """Whom of the cluster's servers a program asked last, without a connection, that ended by itself, or of a probe, and is no engine."""
-    if engines_in(pod):
-        return
+    """Whom of the cluster's servers a program asked last, without a connection, that ended by itself, or of a probe."""
+    engine = any(engines_in(pod))
     for ending in endings(pod):
         log = log_of(ending, logs)
         by_itself = 0 < ending.code < _BY_SIGNAL or ending.code == _ABORTED
@@ -158,7 +157,7 @@ def _ended_of(pod: Pod, logs: Logs, events: Events | None) -> Iterator[_Said]:
         for line in reversed([x for x in log.lines(min(last, default=1), max(last, default=0)) if x.number in last]):
             text = line.text[:4000]
             if any(words in text for words in (*REFUSED, *NAMELESS)) and not contradicted(line):
-                yield from (one for one in _named_in(text, line, pod) if not _does_without(one))
+                yield from (one for one in _named_in(text, line, pod) if not _does_without(one, engine=engine))
 
 
 def _named_in(text: str, line: Line, pod: Pod) -> Iterator[_Said]:
@@ -174,9 +173,9 @@ def _named_in(text: str, line: Line, pod: Pod) -> Iterator[_Said]:
                 yield one
 
 
-def _does_without(said: _Said) -> bool:
+def _does_without(said: _Said, *, engine: bool) -> bool:
     """Whether nothing follows of a server that is not reached, or another process of the program was to answer."""
-    if said.host in _HERE and said.port not in _STORES:
+    if said.host in _HERE and (engine or said.port not in _STORES):
         return True
     return said.port in _TELEMETRY_PORTS or re.search(_TELEMETRY, said.host) is not None
 

@@ -178,7 +178,7 @@ def _awaited_in_vain(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
         yield Finding(
             role="cause",
             severity="critical",
-            confidence="likely" if why.certain else "possible",
+            confidence="likely" if why.certain or one.to.pods else "possible",
             summary=f"Init container {one.container.name} waits for {one.to.shown}, and nothing of the pod starts before: {why.text}.",
             evidence=(
                 pod_evidence(one.container, one.at, one.words),
@@ -187,6 +187,7 @@ def _awaited_in_vain(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
             ),
             explains=NOT_STARTED,
             fixes=(why.fix,),
+            awaits=tuple(f"{other.namespace}/{other.name}" for other in one.to.pods),
         )
         return
 

@@ -23,6 +23,7 @@ from kubectl_llmdoctor.api import (
     check,
     clients,
     count_of,
+    endings,
     engines_in,
     fixes,
     follow,
@@ -89,6 +90,10 @@ _OF_ONE = r"/(?:pod-name|pod-index)$"
 
 #: An address of a server, with its port where it has one.
 _TOLD = r"\bhttps?://([\w.-]{1,253})(?::(\d{1,5}))?"
+
+#: The options by which routers (SGLang's, vLLM's, the production stack's) are told the labels of their servers, and the namespace.
+_BY_LABELS = r"--(?:(?:prefill|decode|k8s-label)-)?selector"
+_IN_NAMESPACE = ("--service-discovery-namespace", "--k8s-namespace")
 
 #: A line of the log that is older says nothing of now.
 _FRESH_SECONDS = 300
@@ -228,11 +233,11 @@ def _before_its_servers(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Find
         if log is None or refused is None or answered(log, after=refused.number):
             continue
         words = [text for _, text in told_by(container, cluster)]
-        behind = _behind(words, pod, cluster)
+        behind = _behind(words, pod, cluster) | _chosen(container, cluster)
         up = {
             host
             for host, loads in behind.items()
-            if any(one.ready or phase is None or phase.name == "serving" for one, phase in loads)
+            if any(one.ready or (not one.failing and (not phase or phase.name == "serving")) for one, phase in loads)
         }
         # one that takes a server of each sort for a request; another passes requests on to those that are up
         sorts = all(
@@ -245,12 +250,14 @@ def _before_its_servers(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Find
             # an answer to a request that came before the server was made is about another
             if all(before(refused, one.container, cluster) for server, _ in loads for one in engines_in(server)):
                 continue
-            server, phase = loads[0]
+            server, phase = min(loads, key=lambda load: not load[0].failing)
             probe = container.spec.readiness_probe
+            down = _down(server, phase)
             yield Finding(
                 role="cause",
                 summary=f"{pod.name} counts as ready and refuses requests: of the servers at {host} none is ready, and {server.name} "
-                f"is {phase.name if phase else 'starting'} by its log.",
+                f"is {down or _how_far(phase)}.",
+                awaits=tuple(f"{one.namespace}/{one.name}" for one, _ in loads) if down else (),
                 evidence=(
                     log_evidence(refused),
                     *((log_evidence(phase.line),) if phase else ()),
@@ -267,6 +274,16 @@ def _before_its_servers(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Find
             return
 
 
+def _down(server: Pod, phase: Phase | None) -> str:
+    """In which state a server is that does more than load its model, or says nothing of that; else empty."""
+    ended = server.failing and (phase is None or any(endings(server)))
+    return f"not up ({server.troubles[0].text})" if ended else ""
+
+
+def _how_far(phase: Phase | None) -> str:
+    return f"{phase.name if phase else 'starting'} by its log"
+
+
 def _behind(words: list[str], pod: Pod, cluster: Cluster) -> dict[str, list[tuple[Pod, Phase | None]]]:
     """The servers of each host that the words of a router name, with how far they have come."""
     found = {}
@@ -275,6 +292,26 @@ def _behind(words: list[str], pod: Pod, cluster: Cluster) -> dict[str, list[tupl
         loads = [] if to is None or to.itself else [(one, _phase(one)) for one in to.pods if engines_in(one)]
         if loads:
             found[host] = loads
+    return found
+
+
+def _chosen(container: Container, cluster: Cluster) -> dict[str, list[tuple[Pod, Phase | None]]]:
+    """The same of the labels by which a router looks for its servers."""
+    words, found = container.spec.argv, {}
+    told = [word.partition("=")[2] or after for word, after in zip(words, (*words[1:], ""), strict=False)]
+    spaces = [value for word, value in zip(words, told, strict=True) if word.partition("=")[0] in _IN_NAMESPACE]
+    for n, word in enumerate(words):
+        option, _, value = word.partition("=")
+        if re.fullmatch(_BY_LABELS, option) is None:
+            continue
+        after = itertools.takewhile(lambda one: not one.startswith("-"), words[n + 1 :])
+        text = ",".join((value, *after))
+        wanted = dict(one.split("=", 1) for one in text.split(",") if "=" in one)
+        items = cluster.items("Pod", spaces[0] if spaces else container.pod.namespace) if wanted else ()
+        pods = [Pod.of(item, cluster) for item in items if wanted.items() <= item.labels.items()]
+        loads = [(one, _phase(one)) for one in pods if engines_in(one) and not one.leaving]
+        if loads:
+            found[text.strip(",")] = loads
     return found
 
 
