@@ -291,7 +291,7 @@ def is_device_plugin(pod: k8s.Pod) -> bool:
 
 def unmade_plugin(cluster: Cluster, resource: str) -> tuple[Item, Event] | None:
     """The DaemonSet of a resource's device plugin that has no pod, and the API server's last word on why none may be made."""
-    words = [word for word in re.split(r"[./]", resource.lower()) if word not in ("com", "ai", "gpu")]
+    words = [word for word in re.split(r"[./]", resource.lower()) if len(word) > 2 and word not in ("com", "gpu")]
     for item in cluster.items("DaemonSet"):
         images = [str(row.get("image")).rpartition("/")[2] for row in rows(item.raw, "spec.template.spec.containers")]
         names = " ".join((item.name, *images))

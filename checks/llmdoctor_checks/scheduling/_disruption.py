@@ -169,7 +169,7 @@ def taken(pod: Pod, subject: Subject, events: Events | None, node: Node | None) 
     found = _by_intent(pod, events, found) or _announced(node, found) or found
     about = [event for event in _about(pod, events) if event.last]
     evidence = dict.fromkeys((*found.evidence, *(event_evidence(event, pod.cluster) for event in about)))
-    spot = found.spot or any(event.reason.startswith(("Spot", "Preempt")) for event in about)
+    spot = found.spot or any(event.reason.startswith(("Spot", "PreemptScheduled")) for event in about)
     plugin = next((event.reason for event in about if re.match(_DESCHEDULED, event.message)), "")
     return msgspec.structs.replace(found, evidence=tuple(evidence)[:4], spot=spot, plugin=plugin)
 

@@ -405,7 +405,10 @@ def _provided(pod: Pod, claim: VolumeClaim, events: Events | None, describe: str
             text, "kubectl get serviceaccounts -A -o yaml | grep -i -B2 -A6 csi", describe, owner="platform"
         )
     if _NO_MORE.search(said):
-        text = f"Raise the cloud's quota that {claim.name} runs into, ask for a smaller volume, or delete volumes that nobody uses"
+        text = (
+            f"Raise what {claim.name} runs into (the cloud's quota, the room of a driver for the nodes' own disks), ask for a smaller "
+            "volume, or delete volumes that nobody uses"
+        )
         return fixes.advice(text, describe, "kubectl get pv --sort-by=.spec.capacity.storage", owner="platform")
     return fixes.advice(
         f"Provide a volume for {claim.name}: see what the claim's events say", describe, owner="platform"
