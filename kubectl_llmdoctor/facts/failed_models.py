@@ -273,7 +273,8 @@ def _request(text: str) -> tuple[str, bool] | None:
     """The route of a request that a line tells of, and whether it failed with 5xx."""
     if (found := _ROUTE.search(text)) is not None:
         return found["path"] or found["of"], (found["status"] or found["said"]).startswith("5")
-    if (found := _ENDPOINT.search(text)) is not None:
+    at = text.find(COMPLETED)
+    if at >= 0 and (found := _ENDPOINT.match(text, at)) is not None:
         return f"/v1/{found['endpoint'].replace('_', '/')}", found["failed"] is not None
     return None
 
