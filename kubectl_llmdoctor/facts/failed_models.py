@@ -460,9 +460,11 @@ def lacks_model(log: Log) -> Line | None:
 
 
 def ended_runner(log: Log) -> Line | None:
-    """Where Ollama says last that the process of a model that it had loaded ended, if more than a stray request failed of it since."""
+    """Where Ollama says last that the process of a model that it had loaded ended, if requests failed of it, the last one too."""
     ended = max(log.marks(_RUNNER_ENDED), key=lambda x: x.number, default=None)
-    if ended is None or failed_load(log) is not None or not failed_models(log):
+    # one that it ends itself, since nobody asks, has failed no request
+    failed = ended is not None and any(last >= ended.number - _BESIDE for _, last in failed_models(log))
+    if ended is None or not failed or failed_load(log) is not None:
         return None
     up = (*(x.number for x in log.find(*OLLAMA_LOADED)), *answered_at(log))
     return ended if ended.number > max(up, default=0) else None
