@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from kubectl_llmdoctor.api import MOMENT, Container, Line, Logs, Pod, seconds_between
+from kubectl_llmdoctor.api import MOMENT, Container, Line, Log, Logs, Pod, seconds_between
 
 #: Statements that are looked at, the last ones: two minutes of vLLM's.
 RECENT = 12
@@ -81,9 +81,13 @@ def last_load(container: Container, logs: Logs, most: int = RECENT) -> list[Load
     Of several engines that one server has (the data parallel ones of vLLM and SGLang) those of the one that has most to do.
     """
     log = logs.current(container.name)
+    return list(log.once(f"the last {most} loads", lambda: _last_loads(log, most))) if log else []
+
+
+def _last_loads(log: Log, most: int) -> list[Load]:
     found: dict[str, deque[Load]] = {}
     for literal in ("Running: ", "#queue-req: "):
-        for line in log.find(literal) if log and not found else ():
+        for line in log.find(literal) if not found else ():
             if (load := _statement(line)) is not None:
                 found.setdefault(_whose(line), deque(maxlen=most)).append(load)
     return list(max(found.values(), key=lambda said: (said[-1].waiting, said[-1].running), default=()))

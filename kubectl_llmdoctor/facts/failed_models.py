@@ -273,7 +273,8 @@ def _request(text: str) -> tuple[str, bool] | None:
     """The route of a request that a line tells of, and whether it failed with 5xx."""
     if (found := _ROUTE.search(text)) is not None:
         return found["path"] or found["of"], (found["status"] or found["said"]).startswith("5")
-    if (found := _ENDPOINT.search(text)) is not None:
+    at = text.find(COMPLETED)
+    if at >= 0 and (found := _ENDPOINT.match(text, at)) is not None:
         return f"/v1/{found['endpoint'].replace('_', '/')}", found["failed"] is not None
     return None
 
@@ -459,9 +460,11 @@ def lacks_model(log: Log) -> Line | None:
 
 
 def ended_runner(log: Log) -> Line | None:
-    """Where Ollama says last that the process of a model that it had loaded ended, if more than a stray request failed of it since."""
+    """Where Ollama says last that the process of a model that it had loaded ended, if requests failed of it, the last one too."""
     ended = max(log.marks(_RUNNER_ENDED), key=lambda x: x.number, default=None)
-    if ended is None or failed_load(log) is not None or not failed_models(log):
+    # one that it ends itself, since nobody asks, has failed no request
+    failed = ended is not None and any(last >= ended.number - _BESIDE for _, last in failed_models(log))
+    if ended is None or not failed or failed_load(log) is not None:
         return None
     up = (*(x.number for x in log.find(*OLLAMA_LOADED)), *answered_at(log))
     return ended if ended.number > max(up, default=0) else None

@@ -190,6 +190,7 @@ def _copied(cluster: Cluster, name: str, node: k8s.Node | None) -> Iterator[Kern
             said = f"{condition.type}=True, {condition.reason}: {condition.message}"
             proof = Evidence(source="node", ref=f"Node/{name} status.conditions[{condition.type}]", text=said)
             lines.append((parse_time(condition.last_transition_time), condition.message, proof))
+    lines.sort(key=lambda line: line[0].timestamp() if line[0] else 0.0)
     for number, (time, text, proof) in enumerate(lines, 1):
         if any(driver in text for driver in _DRIVERS):
             yield KernelLine(number=number, text=text.strip(), time=time, proof=proof)

@@ -148,7 +148,9 @@ class _Wording:
         )
         #: whether it should have brought the model, says last that it could not, and yet ended well
         self._came_empty = (
-            not self._died and self._explains_missing() and _brought_nothing(subject, pod, self._container)
+            not self._died
+            and self._explains_missing()
+            and log.once("brought nothing", lambda: _brought_nothing(subject, pod, self._container))
         )
         #: the line at which it listens where it is ready and fails each request, so that an error before may be why; else 0
         self._unserved = unserved_from(log) if not self._died and pod.ready and not log.previous else 0

@@ -19,6 +19,7 @@ from kubectl_llmdoctor.api import (
     fixes,
     log_evidence,
     log_of,
+    signs_of_life,
 )
 from kubectl_llmdoctor.catalog.xids import XidMeaning, xid_meaning
 from llmdoctor_checks._consequences import FAILED_START
@@ -100,7 +101,8 @@ ERRORS = ("Error: ",)
 def says_otherwise(pod: Pod, logs: Logs | None) -> bool:
     """Whether an instance ended by an exception that has nothing to do with a GPU, and said nothing of one."""
     for log in [log for ending in endings(pod) if logs and (log := log_of(ending, logs))]:
-        own = any(_OF_ITSELF.search(line.text[:1000]) for line in log.find(*ERRORS))
+        lived = max(signs_of_life(log), default=0)  # one of a request is none of the end
+        own = any(line.number > lived and _OF_ITSELF.search(line.text[:1000]) for line in log.find(*ERRORS))
         if own and not any(log.find(*OF_GPUS)):
             return True
     return False

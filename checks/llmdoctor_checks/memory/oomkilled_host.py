@@ -79,7 +79,7 @@ _NEAR = 0.9
 #: A kill is remembered for so long, and until the server has run so many times as long as before it.
 _REMEMBERED_DAYS, _LONG_SURE = 7, 2
 
-#: How far apart the kernel's word of a kill and a launcher's may lie.
+#: How far apart the kernel's word of a kill and a launcher's, or a container's status, may lie.
 _TOGETHER = timedelta(minutes=2)
 
 #: So many restarts, as far apart as this one: it goes on, and is what is wrong.
@@ -229,15 +229,18 @@ def _by_event(
     It was the container's first process, or one of which a launcher says that it is gone.
     """
     container, lost = ending.container, died(log) if log else None
-    node = container.pod.spec.node_name
     for event in events or ():
         kill = told(event, container)
-        if events is None or kill is None or kill.whole_node or kill.anon > limit:
+        if (
+            events is None
+            or kill is None
+            or kill.whole_node
+            or kill.anon > limit
+            or _killed_beside(container.pod, event)
+        ):
             continue
         if not (close(event.last, ending) if lost else killed_then(event, ending, events)):
             continue
-        if _killed_beside(container.pod, node, ending):
-            return
         yield _by_kernel(
             container,
             f"{'A process of' if lost else 'Container'} {container.name} ended when the kernel killed",
@@ -262,7 +265,9 @@ def _runs_without(pod: Pod, logs: Logs | None, subject: Subject, events: Events 
         since = max(began, lost.time - _TOGETHER) if lost.time else began
         for event in events or ():
             kill = told(event, container)
-            if kill and not kill.whole_node and kill.anon <= limit and event.last and event.last >= since:
+            if not kill or kill.whole_node or kill.anon > limit or _killed_beside(pod, event):
+                continue
+            if event.last and event.last >= since:
                 said = f"{container.name} runs without a process since the kernel killed"
                 yield _by_kernel(container, said, kill, limit, (log_evidence(lost), event), subject, lost)
                 return
@@ -289,11 +294,15 @@ def _by_kernel(
     )
 
 
-def _killed_beside(pod: Pod, node: str, ending: Ending) -> bool:
+def _killed_beside(pod: Pod, event: Event) -> bool:
     """Whether a container of another pod on the node was killed at its limit at that time: the kernel's word may be of that one."""
     return any(
-        ended is not None and ended.reason == "OOMKilled" and close(parse_time(ended.finished_at), ending)
-        for other in usage_of(pod.cluster).pods(node)
+        ended is not None
+        and ended.reason == "OOMKilled"
+        and (at := parse_time(ended.finished_at)) is not None
+        and event.last is not None
+        and abs(at - event.last) <= _TOGETHER
+        for other in usage_of(pod.cluster).pods(event.name)
         if (other.metadata.namespace, other.metadata.name) != (pod.namespace, pod.name)
         for status in other.status.container_statuses
         for ended in (status.state.terminated, status.last_state.terminated)

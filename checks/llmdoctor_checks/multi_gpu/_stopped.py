@@ -8,7 +8,8 @@ that: in decode they wait for a place, in prefill for a decode server that takes
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import takewhile
 
 import msgspec
 
@@ -20,16 +21,18 @@ from kubectl_llmdoctor.api import (
     Log,
     Logs,
     Pod,
+    answered,
     expression,
     fixes,
     log_evidence,
     say_seconds,
     seconds_between,
+    written_ago,
 )
 
 #: What SGLang prints of a step of either side, and which numbers of it count.
 _DECODE, _PREFILL = "#transfer-req: ", "#prealloc-req: "
-_NUMBERS = expression(r"#(running-req|transfer-req|prealloc-req|new-token): (\d{1,9})")
+_NUMBERS = expression(r"#(running-req|transfer-req|prealloc-req|new-token|cached-token): (\d{1,9})")
 _USAGE = expression(r"token usage: (\d(?:\.\d{1,4})?)")
 _RANK = expression(r"\[[\d :-]{8,30} (DP\d{1,4})\b")
 
@@ -42,8 +45,8 @@ _SECONDS, _TIMES, _FEWEST = 300, 8, 8
 #: A server whose cache is no fuller has room; what a probe asks for is no more than so many tokens.
 _ROOM, _OF_A_PROBE = 0.5, 4
 
-#: So many statements are looked at, the last ones.
-_MOST = 4000
+#: So many statements are looked at, the last ones; what was said longer ago than that is over.
+_MOST, _LATELY = 4000, 3600
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -71,6 +74,8 @@ def stopped(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         if (found := one(engine.container, log)) is None:
             continue
         text, first, last = found
+        if (written_ago(last, pod.cluster.now) or 0) > _LATELY:
+            continue
         yield Finding(
             role="cause",
             # a single cache that is kept for a request whose client has gone is said of as often
@@ -103,12 +108,19 @@ def _steps(log: Log, literal: str, kind: str) -> Iterator[list[Step]]:
     yield from found.values()
 
 
-def _since(steps: list[Step], last: Step, same: tuple[str, ...]) -> list[Step]:
-    """The statements at the end of which these numbers are as in the last one."""
-    for at in range(len(steps), 0, -1):
-        if any(steps[at - 1].count(name) != last.count(name) for name in same):
-            return steps[at:]
-    return steps
+def _since(steps: list[Step], holds: Callable[[Step, Step], bool]) -> list[Step]:
+    """The last statements, as far back as something holds of each beside the last one."""
+    return [*takewhile(lambda step: holds(step, steps[-1]), reversed(steps))][::-1]
+
+
+def _stands(step: Step, last: Step) -> bool:
+    """Whether as many transfers are awaited as at last, and more requests wait."""
+    return step.count("transfer-req") == last.count("transfer-req") and step.count("prealloc-req") > 0
+
+
+def _reads_nothing(step: Step, _: Step) -> bool:
+    """Whether a step is about no more than a probe."""
+    return step.count("new-token") + step.count("cached-token") <= _OF_A_PROBE
 
 
 def _lasts(lines: list[Line]) -> float | None:
@@ -119,12 +131,19 @@ def _lasts(lines: list[Line]) -> float | None:
 
 def _decode(container: Container, log: Log) -> tuple[str, Line, Line] | None:
     """SGLang's decode side with transfers of which none ends, while hardly anything runs in a cache with room, and more wait."""
-    for steps in _steps(log, _DECODE, "Decode batch"):
-        last = steps[-1]
-        still = [step for step in _since(steps, last, ("transfer-req",)) if step.count("prealloc-req")]
-        seconds = _lasts([step.line for step in still])
-        awaited, running = last.count("transfer-req"), max((step.count("running-req") for step in still), default=0)
+    of_ranks = [*_steps(log, _DECODE, "Decode batch")]
+    for steps in of_ranks:
+        last, awaited = steps[-1], steps[-1].count("transfer-req")
+        still = _since(steps, _stands)
+        seconds, running = (
+            _lasts([step.line for step in still]),
+            max((x.count("running-req") for x in still), default=0),
+        )
         if seconds is None or awaited < _FEWEST or running * _FEWEST > awaited:
+            continue
+        # where one comes for each that goes there are as many, too; what a probe asks for comes from nowhere
+        ran = max(still[0].count("running-req"), 1)
+        if running > ran or (len(of_ranks) == 1 and answered(log, after=still[0].line.number) > ran):
             continue
         if max(step.usage for step in still) > _ROOM or last.count("prealloc-req") < still[0].count("prealloc-req"):
             continue
@@ -140,8 +159,7 @@ def _decode(container: Container, log: Log) -> tuple[str, Line, Line] | None:
 def _prefill(container: Container, log: Log) -> tuple[str, Line, Line] | None:
     """SGLang's prefill side with ever more requests that no decode server takes, while it reads nothing but what probes ask."""
     for steps in _steps(log, _PREFILL, "Prefill batch"):
-        at = next((n for n in range(len(steps), 0, -1) if steps[n - 1].count("new-token") > _OF_A_PROBE), 0)
-        idle = steps[at:]
+        idle = _since(steps, _reads_nothing)
         seconds = _lasts([step.line for step in idle])
         queue = [step.count("prealloc-req") for step in idle]
         if seconds is None or queue[-1] < _FEWEST or queue[-1] <= queue[0] or min(queue) == 0:
