@@ -35,6 +35,7 @@ from kubectl_llmdoctor.facts.destinations import (
     named,
     selector_of,
     service_at,
+    takes_telemetry,
 )
 from kubectl_llmdoctor.facts.driver import driver_cuda, image_cuda, say_cuda, suffices
 from kubectl_llmdoctor.facts.endings import Ending, endings, log_of, probe_kills
@@ -245,6 +246,7 @@ __all__ = [
     "stray",
     "suffices",
     "superseded",
+    "takes_telemetry",
     "told_by",
     "told_elsewhere",
     "tolerated",

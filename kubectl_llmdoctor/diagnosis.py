@@ -12,6 +12,7 @@ from kubectl_llmdoctor.beyond import awaited, bringers
 from kubectl_llmdoctor.check import Abstain, Check, Finding
 from kubectl_llmdoctor.facts.aftermath import lived_on
 from kubectl_llmdoctor.facts.cluster import Cluster
+from kubectl_llmdoctor.facts.destinations import logs_of
 from kubectl_llmdoctor.facts.endings import last_round
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.failed_models import failed_load
@@ -126,13 +127,17 @@ class _Outcome:
 
 #: A check, and the part of a target that it is called once for.
 Step = tuple[Check, str]
+#: A check, and what it found.
+_Found = tuple[Check, Finding]
 
 
 def examine(
     subject: Subject, pages: dict[str, Check], plan: tuple[Step, ...], suppressions: Suppressions
 ) -> doc.Target:
     """One target's diagnosis."""
-    outcome = _judged(subject, pages, plan)
+    outcome = _judged(subject, plan)
+    if subject.exists:
+        outcome.findings = list(_beyond(outcome.findings, subject, pages, plan))
     every = tuple(p.name for p in subject.pods if p.exists)
     merged = _merge(outcome.findings)
     graded = suppressions.graded([document(pages[check.id], found, every) for check, found in merged], subject)
@@ -167,24 +172,26 @@ def examine(
     )
 
 
-def _judged(subject: Subject, pages: dict[str, Check], plan: tuple[Step, ...]) -> _Outcome:
-    """What the checks say of a target, and of pods outside of it in which its root cause stands."""
+def _judged(subject: Subject, plan: tuple[Step, ...]) -> _Outcome:
+    """What the checks say of a target."""
     outcome = _Outcome()
     for check, scope in plan:
         if not (check.lines and (subject.silent or subject.quiet)):
             _run(check, scope, subject, outcome)
     outcome.findings = _by_end(outcome.findings, subject)
-    if subject.exists and len(subject.needed_by) <= _FARTHEST:
-        outcome.findings = list(_beyond(outcome.findings, subject, pages, plan))
     return outcome
 
 
+#: The pods (namespace and name) of each target on a way, one after the other: each does not answer the one before.
+_Chain = tuple[frozenset[tuple[str, str]], ...]
+
+
 def _beyond(
-    found: list[tuple[Check, Finding]], subject: Subject, pages: dict[str, Check], plan: tuple[Step, ...]
-) -> Iterator[tuple[Check, Finding]]:
+    found: list[_Found], subject: Subject, pages: dict[str, Check], plan: tuple[Step, ...], chain: _Chain = ()
+) -> Iterator[_Found]:
     """The findings, with why pods do not answer that its causes name, or did not bring what it misses: their first causes are its own."""
     causes = [(check, finding) for check, finding in found if finding.role == "cause"]
-    chain = subject.needed_by | {(pod.namespace, pod.name) for pod in subject.pods}
+    chain = (*chain, frozenset((pod.namespace, pod.name) for pod in subject.pods))
     for check, finding in found:
         told = finding
         for shown, pods in awaited(finding, subject) if finding.role == "cause" else ():
@@ -205,39 +212,64 @@ def _beyond(
 
 
 def _causes_of(
-    pod: Pod, chain: frozenset[tuple[str, str]], subject: Subject, pages: dict[str, Check], plan: tuple[Step, ...]
-) -> list[tuple[Check, Finding]]:
+    pod: Pod, chain: _Chain, subject: Subject, pages: dict[str, Check], plan: tuple[Step, ...]
+) -> list[_Found]:
     """The causes of a pod outside of a target that are more than possible, in the order of the report."""
-    other = around(pod) if (pod.namespace, pod.name) not in chain else None
-    if other is None:
+    here = pod.namespace, pod.name
+    if any(here in pods for pods in chain):
         return []
-    other.literals, other.needed_by = subject.literals, chain
-    merged = {check.id: (check, finding) for check, finding in _merge(_judged(other, pages, plan).findings)}
+
+    def judged() -> tuple[Subject, list[_Found]]:
+        other = around(pod)
+        other.literals = subject.literals
+        return other, _judged(other, plan).findings
+
+    # hundreds of replicas may ask the same server
+    other, found = pod.cluster.once(f"findings of {pod.namespace}/{pod.name}", judged)
+    if len(chain) <= _FARTHEST:
+        found = list(_beyond(found, other, pages, plan, chain))
+    merged = {check.id: (check, finding) for check, finding in _merge(found)}
     placed = [(document(check, f), -1.0 if f.order is None else f.order) for check, f in merged.values()]
     return [merged[f.id] for f in rank(placed) if f.role == "cause" and f.confidence != "possible"]
 
 
 def _taken_over(why: Finding, check: Check, finding: Finding, pod: Pod, how: str) -> Finding:
     """The cause of a pod as that of another, whose cause `finding` is only a consequence of it."""
+    name = why.pods[0] if why.pods else pod.name
     return msgspec.structs.replace(
         why,
         confidence=max(why.confidence, finding.confidence, "likely", key=CONFIDENCES.index),
         summary=f"{how}: {why.summary}",
-        evidence=(*why.evidence, *finding.evidence)[:_MOST_EVIDENCE],
+        evidence=(*(_elsewhere_seen(one, name) for one in why.evidence), *finding.evidence)[:_MOST_EVIDENCE],
         explains=tuple(dict.fromkeys((check.id, *finding.explains, *why.explains))),
+        fixes=tuple(_elsewhere_made(fix, pod.namespace) for fix in why.fixes),
         order=finding.order,
-        pods=(pod.name,),
+        pods=(name,),
     )
+
+
+def _elsewhere_seen(quotation: doc.Evidence, pod: str) -> doc.Evidence:
+    """A value of a pod, quoted at another."""
+    if quotation.source != "pod":
+        return quotation
+    return msgspec.structs.replace(quotation, source="workload", ref=f"Pod/{pod} {quotation.ref}")
+
+
+def _elsewhere_made(fix: doc.Fix, namespace: str) -> doc.Fix:
+    """A fix whose patch says in which namespace its object is: the target may be in another."""
+    if fix.patch is None or fix.patch.namespace:
+        return fix
+    return msgspec.structs.replace(fix, patch=msgspec.structs.replace(fix.patch, namespace=namespace))
 
 
 def _with_state(finding: Finding, pod: Pod) -> Finding:
     """A cause that says that a pod does not answer, with what is wrong with that one: why is not known."""
-    text = pod.troubles[0].text
+    text, unread = pod.troubles[0].text, "" if any(logs_of(pod)) else ", no log was read"
     state = doc.Evidence(source="workload", ref=f"Pod/{pod.name} status", text=text)
     look = fixes.advice(f"See why {pod.name} is not up", f"kubectl llmdoctor diagnose {pod.name} -n {pod.namespace}")
     return msgspec.structs.replace(
         finding,
-        summary=f"{finding.summary.rstrip('.')}: {pod.name} is not up ({text}).",
+        summary=f"{finding.summary.rstrip('.')}: {pod.name} is not up ({text}{unread}).",
         evidence=(*finding.evidence, state),
         fixes=(look, *finding.fixes),
     )

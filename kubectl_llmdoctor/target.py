@@ -36,10 +36,9 @@ def subjects(cluster: Cluster) -> list[Subject]:
     return list(found.values())
 
 
-def around(pod: Pod) -> Subject | None:
+def around(pod: Pod) -> Subject:
     """The target that a pod of the snapshot is, with all that live and die with it."""
-    found = _named(pod.cluster, TargetRef(kind="Pod", namespace=pod.namespace, name=pod.name))
-    return found[0] if found else None
+    return _named(pod.cluster, TargetRef(kind="Pod", namespace=pod.namespace, name=pod.name))[0]
 
 
 def apart(snapshot: Snapshot) -> list[Snapshot]:

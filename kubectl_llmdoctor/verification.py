@@ -36,6 +36,7 @@ def verified(report: Report, snapshot: Snapshot, checks: Iterable[Check], trial:
 def _tried(fix: Fix, id: str, namespace: str, snapshot: Snapshot, checks: tuple[Check, ...], trial: Trial) -> Fix:
     if fix.patch is None:
         return fix
+    namespace = fix.patch.namespace or namespace
     found, why = trial(fix.patch.target, namespace, fix.patch.type, fix.patch.body)
     if found is None:
         return msgspec.structs.replace(fix, verified=Verification(accepted=False, said=why))

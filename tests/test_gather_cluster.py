@@ -1081,3 +1081,20 @@ def test_a_whole_gathering_does_not_load_the_client_library(world: FakeApi, kube
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_the_log_of_a_job_that_failed_on_the_claim_of_a_broken_pod_is_read(api: FakeApi, cluster: Cluster) -> None:
+    claim = {"volumes": [{"name": "m", "persistentVolumeClaim": {"claimName": "models"}}]}
+    bring = obj("Job", "bring", "batch/v1", spec={}, status={"failed": 1})
+    ended: Json = {"terminated": {"exitCode": 1, "reason": "Error"}}
+    row = {"name": "vllm", "ready": False, "restartCount": 0, "state": ended}
+    failed: Json = {"phase": "Failed", "containerStatuses": [row]}
+    of_job = pod("bring-x", bring, labels={"job-name": "bring"}, spec=claim, status=failed)
+    of_another = pod("other-x", labels={"job-name": "other"}, status=failed)
+    api.objects = [pod("llama-0", spec=claim), bring, of_job, of_another]
+    api.logs["serving", "bring-x", "vllm", False] = b"No space left on device\n"
+    api.logs["serving", "other-x", "vllm", False] = b"of another claim\n"
+    found = run(cluster, "llama-0")
+
+    assert "bring" in names(found, "Job")
+    assert {log.pod for log in found.logs} - {"llama-0"} == {"bring-x"}

@@ -190,8 +190,8 @@ def _partial(obj: Json) -> Json:
 def _fits(obj: Json, labels: str, fields: str) -> bool:
     have = obj["metadata"].get("labels") or {}
     for term in filter(None, labels.split(",")):
-        key, _, value = term.partition("=")
-        if have.get(key) != value:
+        key, valued, value = term.partition("=")
+        if key not in have or (valued and have[key] != value):
             return False
     for term in filter(None, fields.split(",")):
         path, operator, value = re.split(r"(!?=)", term, maxsplit=1)

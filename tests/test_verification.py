@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from msgspec.structs import replace
 
 from kubectl_llmdoctor.diagnosis import diagnose
 from kubectl_llmdoctor.gather.files import load
@@ -69,3 +70,22 @@ def test_the_component_holds_the_first_patch_of_each_cause() -> None:
 
 def test_a_report_without_patches_is_a_component_without_any() -> None:
     assert yaml.safe_load(component(Report(tool_version="0", taken_at=None, targets=())))["patches"] == []
+
+
+def test_a_patch_of_an_object_in_another_namespace_is_tried_and_written_there() -> None:
+    snapshot = load(str(DEMO))
+    report, asked = diagnose(snapshot, installed()), list[tuple[str, str, str]]()
+
+    def moved(fix: Fix) -> Fix:
+        return replace(fix, patch=replace(fix.patch, namespace="elsewhere")) if fix.patch else fix
+
+    targets = [
+        replace(t, findings=tuple(replace(f, fixes=tuple(map(moved, f.fixes))) for f in t.findings))
+        for t in report.targets
+    ]
+    report = replace(report, targets=tuple(targets))
+    verified(report, snapshot, installed(), _server(snapshot, asked))
+
+    assert {namespace for _, namespace, _ in asked} == {"elsewhere"}
+    rows = yaml.safe_load(component(report))["patches"]
+    assert {row["target"]["namespace"] for row in rows} == {"elsewhere"}

@@ -22,6 +22,10 @@ _INSIDE = r"(?P<namespace>[a-z0-9][\w-]{0,62})?(?:(?:^|\.)svc(?:\.[\w.-]{1,200})
 #: Names without this end are mostly of the world: only a namespace that is there makes one with a dot a Service's.
 _DOMAINS = r"\.svc(?:\.|$)"
 
+#: What takes traces and metrics, by its name and by its port.
+_TELEMETRY = r"(?i)otel|opentelemetry|telemetry|jaeger|tempo|zipkin|prometheus|langfuse|phoenix|sentry|statsd"
+_TELEMETRY_PORTS = frozenset({4317, 4318, 8125, 9411, 14268})
+
 
 class Destination(msgspec.Struct, frozen=True):
     """What an address means to a pod, as far as the objects say so."""
@@ -104,6 +108,11 @@ def follow(host: str, port: int | None, pod: Pod, cluster: Cluster) -> Destinati
     asked = next((row for row in listed if row.get("port") == port), None)
     row = listed[0] if port is None and len(listed) == 1 else asked
     return Destination(host, port, item.namespace, item.name, item, row, _behind(item, cluster))
+
+
+def takes_telemetry(host: str, port: int | None) -> bool:
+    """Whether a server takes traces and metrics: a program does without."""
+    return port in _TELEMETRY_PORTS or re.search(_TELEMETRY, host) is not None
 
 
 def is_headless(service: Item) -> bool:

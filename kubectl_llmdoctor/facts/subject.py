@@ -94,8 +94,6 @@ class Subject:
         self.literals: tuple[str, ...] = ()
         #: whether logs of pods that are well were not even asked for
         self.only_failing_logs = False
-        #: the pods (namespace and name) whose causes led here, one after the other
-        self.needed_by: frozenset[tuple[str, str]] = frozenset()
         self._logs: dict[str, Logs] = {}
         self._engines: dict[str, list[Engine]] = {}
         self._hardware: dict[str, Hardware | NotApplicable] = {}

@@ -44,10 +44,11 @@ def _row(target: Target, patch: Patch) -> dict[str, Any]:
     api_version, _, ref = patch.target.partition(" ")
     group, _, version = api_version.rpartition("/")
     kind, _, name = ref.partition("/")
-    chosen = {"group": group, "version": version, "kind": kind, "name": name, "namespace": target.namespace}
+    namespace = patch.namespace or target.namespace
+    chosen = {"group": group, "version": version, "kind": kind, "name": name, "namespace": namespace}
     body = patch.body
     if patch.type != "json":  # kustomize tells the two by their form, and wants a whole object here
-        meta = {"name": name} | ({"namespace": target.namespace} if target.namespace else {})
+        meta = {"name": name} | ({"namespace": namespace} if namespace else {})
         body = {"apiVersion": api_version, "kind": kind, "metadata": meta, **body}
     text = msgspec.json.format(msgspec.json.encode(body), indent=2).decode()
     return {"target": {key: value for key, value in chosen.items() if value}, "patch": text}

@@ -42,13 +42,14 @@ class Evidence(_Part, frozen=True):
 
 
 class Patch(_Part, frozen=True):
-    """A change of one object: `target` is `apps/v1 Deployment/llama`."""
+    """A change of one object: `target` is `apps/v1 Deployment/llama`, `namespace` that of one that is not the report's target."""
 
     target: str
     type: Literal["strategic", "merge", "json"]
     body: Any
     #: what it takes away and puts in: `- spec.replicas: 2`, `+ spec.replicas: 1`
     diff: tuple[str, ...] = ()
+    namespace: str = ""
 
 
 class Verification(_Part, frozen=True):

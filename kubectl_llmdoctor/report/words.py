@@ -143,7 +143,8 @@ def commands(fix: Fix, target: Target) -> tuple[str, ...]:
     from shlex import quote
 
     kind, _, name = fix.patch.target.rpartition(" ")[2].partition("/")
-    namespace = f"-n {quote(target.namespace)} " if target.namespace else ""
+    of = fix.patch.namespace or target.namespace
+    namespace = f"-n {quote(of)} " if of else ""
     body = quote(json.dumps(fix.patch.body, ensure_ascii=False, default=str))
     return (f"kubectl {namespace}patch {quote(f'{kind.lower()}/{name}')} --type={fix.patch.type} -p {body}",)
 

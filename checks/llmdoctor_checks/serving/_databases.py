@@ -35,6 +35,7 @@ from kubectl_llmdoctor.api import (
     probe_kills,
     rows,
     selector_of,
+    takes_telemetry,
     tracebacks,
 )
 from llmdoctor_checks._connections import BARE, DEFAULT_PORTS, NAMELESS, REFUSED, STATED
@@ -64,9 +65,6 @@ LITERALS = (*(literal for literal, _ in _UNREACHED), *_OVER, *REFUSED, *NAMELESS
 _BY_SIGNAL, _ABORTED = 128, 134
 #: That a name does not exist; a resolver that did not answer says something else.
 _NO_NAME = r"no such host|ENOTFOUND|[Nn]ame or service not known|UnknownHostException|Name does not resolve"
-#: What takes traces and metrics: a program does without.
-_TELEMETRY = r"(?i)otel|opentelemetry|telemetry|jaeger|tempo|zipkin|prometheus|langfuse|phoenix|sentry|statsd"
-_TELEMETRY_PORTS = frozenset({4317, 4318, 8125, 9411, 14268})
 
 #: So many lines may follow the last such line where a program ends of it: a traceback, a shutdown; and in so many seconds a
 #: program and its database may start side by side.
@@ -177,7 +175,7 @@ def _does_without(said: _Said, *, engine: bool) -> bool:
     """Whether nothing follows of a server that is not reached, or another process of the program was to answer."""
     if said.host in _HERE and (engine or said.port not in _STORES):
         return True
-    return said.port in _TELEMETRY_PORTS or re.search(_TELEMETRY, said.host) is not None
+    return takes_telemetry(said.host, said.port)
 
 
 def _ended_otherwise(log: Log, line: Line) -> bool:

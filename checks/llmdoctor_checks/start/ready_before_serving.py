@@ -250,28 +250,35 @@ def _before_its_servers(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Find
             # an answer to a request that came before the server was made is about another
             if all(before(refused, one.container, cluster) for server, _ in loads for one in engines_in(server)):
                 continue
-            server, phase = min(loads, key=lambda load: not load[0].failing)
-            probe = container.spec.readiness_probe
-            down = _down(server, phase)
-            yield Finding(
-                role="cause",
-                summary=f"{pod.name} counts as ready and refuses requests: of the servers at {host} none is ready, and {server.name} "
-                f"is {down or _how_far(phase)}.",
-                awaits=tuple(f"{one.namespace}/{one.name}" for one, _ in loads) if down else (),
-                evidence=(
-                    log_evidence(refused),
-                    *((log_evidence(phase.line),) if phase else ()),
-                    pod_evidence(container, "readinessProbe", _action(probe) if probe else "none"),
-                ),
-                fixes=(
-                    fixes.advice(
-                        f"Let the readiness probe in {fixes.edited(pod)} ask what succeeds only when each of its servers answers "
-                        "(/readiness of SGLang's router knows of one server alone), or send requests only when these are ready"
-                    ),
-                ),
-                order=refused.order,
-            )
+            yield _turns_away(pod, container, host, loads, refused)
             return
+
+
+def _turns_away(
+    pod: Pod, container: Container, host: str, loads: list[tuple[Pod, Phase | None]], refused: Line
+) -> Finding:
+    """That a router is ready, and none of its servers at an address, with how far the one is that is worst off."""
+    server, phase = min(loads, key=lambda load: not load[0].failing)
+    probe = container.spec.readiness_probe
+    down = _down(server, phase)
+    return Finding(
+        role="cause",
+        summary=f"{pod.name} counts as ready and refuses requests: of the servers at {host} none is ready, and {server.name} "
+        f"is {down or _how_far(phase)}.",
+        awaits=tuple(f"{one.namespace}/{one.name}" for one, _ in loads) if down else (),
+        evidence=(
+            log_evidence(refused),
+            *((log_evidence(phase.line),) if phase else ()),
+            pod_evidence(container, "readinessProbe", _action(probe) if probe else "none"),
+        ),
+        fixes=(
+            fixes.advice(
+                f"Let the readiness probe in {fixes.edited(pod)} ask what succeeds only when each of its servers answers "
+                "(/readiness of SGLang's router knows of one server alone), or send requests only when these are ready"
+            ),
+        ),
+        order=refused.order,
+    )
 
 
 def _down(server: Pod, phase: Phase | None) -> str:
@@ -316,9 +323,13 @@ def _chosen(container: Container, cluster: Cluster) -> dict[str, list[tuple[Pod,
 
 
 def _phase(pod: Pod) -> Phase | None:
-    """How far the engine of a pod has come by its log."""
-    logs = logs_of(pod)
-    return next((phase for one in engines_in(pod) if (phase := phase_of(logs.current(one.container.name)))), None)
+    """How far the engine of a pod has come by its log, which each replica of a router asks."""
+
+    def found() -> Phase | None:
+        logs = logs_of(pod)
+        return next((phase for one in engines_in(pod) if (phase := phase_of(logs.current(one.container.name)))), None)
+
+    return pod.cluster.once(f"phase of {pod.namespace}/{pod.name}", found)
 
 
 def _works(log: Log, loading: Line) -> bool:
