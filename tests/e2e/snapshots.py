@@ -13,12 +13,12 @@ SHARED = TOP.parent / "shared"
 #: Whether everything is played, and not a sample of it.
 EVERYTHING = os.environ.get("LLMDOCTOR_E2E_ALL") == "1"
 #: How many of each shared collection are played, evenly spread over it.
-SAMPLES = {"incidents": 30, "scheduling": 8, "real-engines": 8}
+SAMPLES = {"incidents": 20, "scheduling": 6, "real-engines": 6}
 
 
 def own() -> Iterator[Path]:
-    """The first case of each check that can be played, or every one."""
-    for folder in sorted(CASES.glob("*/")):
+    """Of every second check the first case that can be played, or every one."""
+    for folder in sorted(CASES.glob("*/"))[:: None if EVERYTHING else 2]:
         found = (path for path in sorted(folder.glob("*.yaml")) if playable(read_snapshot(path)))
         yield from found if EVERYTHING else itertools.islice(found, 1)
 
