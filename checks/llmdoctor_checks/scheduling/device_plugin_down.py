@@ -209,8 +209,9 @@ def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Findi
             f"the device plugin of {name} ends, because the node's inotify instances are used up" for name in watchless
         ]
         if first:
-            said = "".join(f": {_shortened(line)}" for line in last_errors(cluster, first[0])[:1])
-            reasons.append(f"the pod of the {first[1]} is not done there ({state_of(first[0])}{said})")
+            unsigned = [x for x in last_errors(cluster, first[0]) if _UNSIGNED.search(x.text[:2000])]
+            said = "".join(f": {_shortened(line)}" for line in unsigned[:1])
+            reasons.append(f"the pod of the {first[1]} is not done there ({state_of(first[0])}){said}")
         reasons += [
             f"the device plugin of {v.node.name} waits for a driver, and the node pool installs none"
             for v in shown

@@ -81,7 +81,7 @@ def _unheld(pending: Pending) -> Iterator[str]:
     labels = [item.raw for item in pending.pod.cluster.items("Node")]
     for key, wanted in pending.pod.spec.node_selector.items():
         have = {str(value) for raw in labels if (value := (dig(raw, "metadata.labels") or {}).get(key)) is not None}
-        if labels and wanted not in have:
+        if labels and pending.nodes_complete and wanted not in have:
             values = f"nodes have {', '.join(sorted(have)[:3])}" if have else "no node has that label"
             yield f"{key}={wanted}, and {values}"
 
