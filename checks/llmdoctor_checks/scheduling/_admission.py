@@ -310,7 +310,11 @@ def plugins_on(cluster: Cluster, node: str) -> list[k8s.Pod]:
 
 
 #: The pods of a GPU operator for which a device plugin waits, by what their names hold, in the order of their work.
-_AWAITED = (("driver-daemonset", "driver"), ("container-toolkit-daemonset", "container toolkit"))
+_AWAITED = (
+    ("driver-daemonset", "driver"),
+    ("kmm-worker-", "kernel module"),  # that of AMD's and Intel's operators, by the Kernel Module Management
+    ("container-toolkit-daemonset", "container toolkit"),
+)
 
 
 def awaited(cluster: Cluster, node: str) -> tuple[k8s.Pod, str] | None:
@@ -318,7 +322,7 @@ def awaited(cluster: Cluster, node: str) -> tuple[k8s.Pod, str] | None:
     pods = [h.pod for h in usage_of(cluster).holders(node)]
     for part, title in _AWAITED:
         for pod in pods:
-            if part in pod.metadata.name and (pod.status.phase != "Running" or _waiting_of(pod)):
+            if part in pod.metadata.name and (pod.status.phase not in ("Running", "Succeeded") or _waiting_of(pod)):
                 return pod, title
     return None
 

@@ -21,6 +21,7 @@ from kubectl_llmdoctor.api import (
     event_evidence,
     expression,
     fixes,
+    k8s,
     log_evidence,
     node_evidence,
     node_hardware,
@@ -51,7 +52,15 @@ _ANSWERED = expression(r"(?s)\A.{0,1900}\bdesc = (?P<why>[^\s,][^\n]{2,300})")
 _TOO_LONG = "received message larger than max"
 
 #: The kernel (kernel/module/signing.c), modprobe and NVIDIA's installer of a module that may not be loaded under Secure Boot.
-_UNSIGNED = expression(r"unsigned module is rejected|Key was rejected by service|not signed by a key that is trusted")
+_UNSIGNED = expression(
+    r"unsigned module is rejected|Key was rejected by service|not signed by a key that is trusted|Required key not available"
+)
+#: What the first container of GKE's plugin prints in a node pool that was made without the driver.
+_NO_INSTALLATION = "GPU driver auto installation is disabled"
+#: NVIDIA's plugin where MIG is on and there is no instance (go-nvlib).
+_UNCUT = expression(r"has no MIG devices configured|invalid MIG configuration")
+#: What the plugins of HAMi and Volcano answer where the kubelet asks for another pod than the one that they look at.
+_MIXED_UP = expression(r"device number not matched|device request not found|empty id from pod annotation")
 
 #: What klog writes before its words.
 _LOG_HEAD = expression(r"^[IWEF]\d{4} [\d:.]{8,16} {1,8}\d{1,10} [\w.-]{1,80}:\d{1,6}\] ")
@@ -142,7 +151,7 @@ def device_plugin_down(
                 *plugin_evidence(cluster, where),
             ),
             explains=("pod-failed", "not-ready", "device-plugin-not-ready"),
-            fixes=(*_shorter(refused.text), *_restart(cluster, where, runs=answered is not None)),
+            fixes=(*_by_answer(pod, refused.text), *_restart(cluster, where, runs=answered is not None)),
         )
     elif is_device_plugin(pod.obj) and (line := _watchless_line(pod, cluster)):
         yield Finding(
@@ -199,7 +208,15 @@ def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Findi
         reasons += [
             f"the device plugin of {name} ends, because the node's inotify instances are used up" for name in watchless
         ]
-        reasons += [f"the pod of the {first[1]} is not done there ({state_of(first[0])})"] if first else []
+        if first:
+            unsigned = [x for x in last_errors(cluster, first[0]) if _UNSIGNED.search(x.text[:2000])]
+            said = "".join(f": {_shortened(line)}" for line in unsigned[:1])
+            reasons.append(f"the pod of the {first[1]} is not done there ({state_of(first[0])}){said}")
+        reasons += [
+            f"the device plugin of {v.node.name} waits for a driver, and the node pool installs none"
+            for v in shown
+            if _uninstalled(cluster, v.node.name)
+        ][:1]
         if unmade := unmade_plugin(cluster, found.resource):
             reasons.append(f"no pod of DaemonSet {unmade[0].name} is let into namespace {unmade[0].namespace}")
             evidence.append(event_evidence(unmade[1], cluster))
@@ -226,8 +243,15 @@ def _ends(cluster: Cluster, node: str) -> Iterator[str]:
     """That a device plugin of a node ends again and again, and its last error."""
     for plugin in plugins_on(cluster, node):
         for line in last_errors(cluster, plugin)[-1:]:
-            words = _LOG_HEAD.sub("", line.text[:2000])
-            yield f"the device plugin {plugin.metadata.name} ends there: {words[:240].rstrip('. ')}{' …' * (len(words) > 240)}"
+            yield f"the device plugin {plugin.metadata.name} ends there: {_shortened(line)}"
+
+
+def _shortened(line: Line) -> str:
+    """An error without what klog writes before it, and of a long one what it began with: Go's end with that."""
+    words = _LOG_HEAD.sub("", line.text[:2000])
+    while len(words) > 240 and ": " in words:
+        words = words.partition(": ")[2]
+    return f"{words[:240].rstrip('. ')}{' …' * (len(words) > 240)}"
 
 
 def _unregistered(pending: Pending, found: Cause, count: int) -> str:
@@ -385,8 +409,9 @@ def _before_the_plugin(cluster: Cluster, node: str) -> Iterator[Fix]:
     if _UNSIGNED.search(said):
         yield fixes.advice(
             f"The kernel of {node} loads only modules signed by a key that it trusts (Secure Boot, mostly): switch that off for these "
-            "machines (GKE: shielded nodes without secure boot), or use signed drivers (driver.usePrecompiled of the GPU operator, or "
-            "the driver that the machine's image brings)",
+            "machines (GKE: shielded nodes without secure boot), or use signed drivers (driver.usePrecompiled of NVIDIA's GPU operator, "
+            "driver.imageSign in AMD's DeviceConfig with its key enrolled on the machine by mokutil, or the driver that the machine's "
+            "image brings)",
             owner="platform",
         )
     meta = pod.metadata
@@ -406,13 +431,20 @@ def _of_rancher(cluster: Cluster, node: str) -> bool:
     return bool(re.search(r"\+(?:k3s|rke2)", str(dig(item.raw, "status.nodeInfo.kubeletVersion")))) if item else False
 
 
-def _shorter(text: str) -> Iterator[Fix]:
-    """What shortens the list of devices of a plugin that shares memory."""
+def _by_answer(pod: Pod, text: str) -> Iterator[Fix]:
+    """What helps against the answer of a plugin that shares GPUs: a list too long for the kubelet, pods mixed up."""
     if _TOO_LONG in text:
         yield fixes.advice(
             "Let the device plugin count memory in larger pieces, so that it lists fewer devices (Volcano's for vGPUs: "
             "--gpu-memory-factor, in the pieces of which pods ask for memory then)",
             owner="platform",
+        )
+    if _MIXED_UP.search(text):
+        yield fixes.advice(
+            "Delete the refused pod, whose owner makes another: what the scheduler wrote at the pod and what the kubelet asks for were not "
+            "of one pod, as happens where several that share GPUs come to a node at once. Start them one after another, and bring the "
+            "plugin and the scheduler to one release where it stays",
+            f"kubectl -n {pod.namespace} delete pod {pod.name}",
         )
 
 
@@ -444,11 +476,41 @@ def _let_in(cluster: Cluster, node: str, resource: str) -> Iterator[Fix]:
         )
 
 
+def _as_told(cluster: Cluster, node: str, plugins: list[k8s.Pod]) -> Iterator[Fix]:
+    """What ends what the plugin of a node says itself."""
+    if _uninstalled(cluster, node):
+        yield fixes.advice(
+            f"Have the driver installed on {node}, which the plugin waits for: let GKE install it in that node pool "
+            "(gpu-driver-version), or apply Google's DaemonSet nvidia-driver-installer (that of the node's image, COS or Ubuntu)",
+            "gcloud container node-pools update POOL --cluster=CLUSTER --accelerator=type=TYPE,count=COUNT,gpu-driver-version=default",
+            "kubectl -n kube-system get daemonsets | grep -i nvidia",
+            owner="platform",
+        )
+    if any(_UNCUT.search(line.text[:2000]) for plugin in plugins for line in last_errors(cluster, plugin)):
+        item = cluster.item("Node", "", node)
+        config = (dig(item.raw, "metadata.labels") or {}).get(MIG_CONFIG) if item else None
+        label = f"kubectl label node {node} --overwrite {MIG_CONFIG}="
+        yield fixes.advice(
+            f"MIG is on and a GPU of {node} has no instance: have them made while no pod uses its GPUs (the GPU operator's MIG manager "
+            f"does nothing where {MIG_CONFIG} stays as it is: set it to another value and back; else nvidia-smi mig -cgi), or turn MIG off",
+            fixes.on_node(node, "nvidia-smi mig -lgi"),
+            *((f"{label}all-disabled", f"{label}{config}") if config else ()),
+            owner="platform",
+        )
+
+
+def _uninstalled(cluster: Cluster, node: str) -> bool:
+    """Whether GKE's plugin waits for a driver that nobody installs."""
+    waits = [plugin for plugin in (plugins_on(cluster, node) if node else []) if plugin.status.phase == "Pending"]
+    return any(_NO_INSTALLATION in line.text for plugin in waits for line in plugin_lines(cluster, plugin))
+
+
 def _restart(cluster: Cluster, node: str, resource: str = "", *, runs: bool = False) -> Iterator[Fix]:
     """What brings a device plugin back; `runs` where it answered, whatever is to be seen of its pod."""
     yield from _before_the_plugin(cluster, node)
     yield from _let_in(cluster, node, resource)
     plugins = plugins_on(cluster, node) if node else []
+    yield from _as_told(cluster, node, plugins)
     if _watchless(cluster, node):
         yield fixes.advice(
             f"Raise the inotify instances of {node}, which are used up (fs.inotify.max_user_instances; 128 by default), for good in "

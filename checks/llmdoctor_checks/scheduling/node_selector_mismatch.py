@@ -64,7 +64,8 @@ def node_selector_mismatch(pod: Pod, pending: Pending | None, subject: Subject) 
         pools = "; ".join(c.text for c in found.counts)
         summary = f"No node of it is there, and its demands do not fit the pool that would make one: {pools}."
     else:
-        summary = f"Its node selector or affinity matches none of {nodes_said(found)}, by the scheduler's count."
+        summary = f"Its node selector or affinity matches none of {nodes_said(found)}, by the scheduler's count"
+        summary += f": {'; '.join(odd)}." if (odd := list(_unheld(pending))) else "."
     evidence = [*_demands(pending), *scaling_lines(pending), *node_lines(pending, found)]
     yield finding(pending, found, summary, evidence, _fixes(pending, found, unmet))
 
@@ -73,6 +74,16 @@ def _unmet(found: Cause) -> tuple[Mismatch, ...]:
     """The demands that the nearest node does not meet."""
     each = [r.mismatches for r in found.reasons if r.mismatches]
     return min(each, key=len, default=())
+
+
+def _unheld(pending: Pending) -> Iterator[str]:
+    """What its selector names and no node has, whatever else keeps the pod from these nodes: with the values that there are."""
+    labels = [item.raw for item in pending.pod.cluster.items("Node")]
+    for key, wanted in pending.pod.spec.node_selector.items():
+        have = {str(value) for raw in labels if (value := (dig(raw, "metadata.labels") or {}).get(key)) is not None}
+        if labels and pending.nodes_complete and wanted not in have:
+            values = f"nodes have {', '.join(sorted(have)[:3])}" if have else "no node has that label"
+            yield f"{key}={wanted}, and {values}"
 
 
 def _met_apart(found: Cause) -> bool:
@@ -128,6 +139,12 @@ def _fixes(pending: Pending, found: Cause, unmet: tuple[Mismatch, ...]) -> Itera
             f"Demand in {fixes.edited(pending.pod)} what the nodes of a nodepool get, or add it to the pool's labels or requirements",
             "kubectl get nodepools.karpenter.sh -o yaml",
             owner="platform",
+        )
+    elif not unmet and (odd := list(_unheld(pending))):
+        yield fixes.advice(
+            f"Name in {fixes.edited(pending.pod)} a value that nodes have, with what else those nodes ask for (their taints, their number "
+            f"of devices), or bring nodes of the one named: {'; '.join(odd)}",
+            f"kubectl get nodes -L {','.join(one.partition('=')[0] for one in odd)}",
         )
     elif not unmet:
         yield fixes.advice("Compare the selector with the labels of the nodes", "kubectl get nodes --show-labels")

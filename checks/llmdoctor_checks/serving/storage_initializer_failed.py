@@ -96,7 +96,21 @@ def storage_initializer_failed(pod: Pod, logs: Logs | None) -> Iterator[Finding]
                 *(("model-not-found", "permission-denied") if of_image else ()),
                 *CRASHED,
             ),
-            fixes=(_see_why(pod, name, of_image=of_image),),
+            fixes=(*_azure(pod, words), _see_why(pod, name, of_image=of_image)),
+        )
+
+
+def _azure(pod: Pod, words: str) -> Iterator[Fix]:
+    """What lets a pod of AKS ask as somebody, where azure-identity found nothing by which it could."""
+    if "DefaultAzureCredential failed to retrieve a token" in words:
+        account = pod.spec.service_account_name or "default"
+        yield fixes.advice(
+            'Label the pod azure.workload.identity/use: "true" (in the labels of what KServe makes it from) and annotate service account '
+            f"{account} with azure.workload.identity/client-id of an identity that may read the store, then make the pod anew: the webhook "
+            "of Azure's workload identity gives the token only to such pods; or attach a Secret with a client's keys",
+            f"kubectl -n {pod.namespace} get pod {pod.name} --show-labels",
+            f"kubectl -n {pod.namespace} get serviceaccount {account} -o yaml",
+            owner="platform",
         )
 
 

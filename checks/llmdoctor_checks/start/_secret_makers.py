@@ -9,7 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Events, Finding, Item, Pod, dig, fixes, object_evidence, rows
+from kubectl_llmdoctor.api import (
+    Events,
+    Finding,
+    Item,
+    Pod,
+    dig,
+    event_evidence,
+    events_of,
+    fixes,
+    object_evidence,
+    rows,
+)
 from llmdoctor_checks._consequences import CRASHED
 
 #: The kubelet's words for a Secret that is not there, at the container and at a volume.
@@ -80,22 +91,33 @@ def _failed(pod: Pod, item: Item, name: str) -> Finding | None:
     if not faults:
         return None
     last, _, words = faults[-1]
+    about = events_of(pod.cluster).about([(last.kind, last.name)])
+    told = [e for e in about if e.warning and e.message and e.namespace in (last.namespace, "default")][-1:]
+    words += "".join(f" ({e.message[:240]})" for e in told if e.message not in words)
     return Finding(
         role="cause",
         confidence="certain",
         summary=f"The secret {name} that the pod names does not exist in {pod.namespace}: {item.kind} {item.name} is to make it, and "
         f"{last.kind} {last.name} says {words}.",
-        evidence=tuple(object_evidence(*fault) for fault in faults),
+        evidence=(*(object_evidence(*fault) for fault in faults), *(event_evidence(e, pod.cluster) for e in told)),
         explains=_EXPLAINS,
         fixes=(
             fixes.advice(
-                f"Mend what keeps {last.kind} {last.name} from it; {item.kind} {item.name} makes the Secret then",
+                f"Mend what keeps {last.kind} {last.name} from it{_asked_for(item)}; {item.kind} {item.name} makes the Secret then",
                 f"kubectl -n {pod.namespace} describe {last.kind.partition('.')[0].lower()} {last.name}",
                 owner="platform",
             ),
         ),
         order=_MORE,
     )
+
+
+def _asked_for(item: Item) -> str:
+    """What External Secrets reads, and from where."""
+    keys = [str(key) for row in rows(item.raw, "spec.data") if (key := dig(row, "remoteRef.key"))]
+    store = dig(item.raw, "spec.secretStoreRef.name")
+    where = f"{dig(item.raw, 'spec.secretStoreRef.kind') or 'SecretStore'} {store}"
+    return f" (it reads {', '.join(dict.fromkeys(keys))} through {where})" if keys and store else ""
 
 
 def _stores(pod: Pod, item: Item) -> Iterator[Item]:
