@@ -109,9 +109,9 @@ def _set_unready(pod: Pod, now: datetime | None) -> bool:
 def _stuck(pod: Pod, now: datetime | None) -> Iterator[Trouble]:
     """Containers that are being made, and init containers that run, for too long."""
     starting = [c for c in pod.containers if c.waiting and c.waiting.reason in STARTING and c.role != "init"]
-    runs = any(c.running for c in pod.containers if c.role != "sidecar")
-    # beside one that runs another is made, too, which the kubelet begins with at once
-    if starting and pod.status.phase in (("Pending",) if runs else ("", "Pending", "Running")):
+    initializing, runs = (any(c.running for c in pod.containers if c.role == role) for role in ("init", "main"))
+    # beside one that runs another is made, too, which the kubelet begins with at once; none before the init containers are done
+    if starting and not initializing and pod.status.phase in (("Pending",) if runs else ("", "Pending", "Running")):
         # after its node was restarted a pod is still Running while its containers are recreated
         ended = [parse_time(c.terminated.finished_at) for c in pod.containers if c.terminated]
         since = max((at for at in (pod.started_at, *ended) if at), default=None)
