@@ -36,8 +36,8 @@ _LOADS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
 )
 #: Of these ends, what only this program prints, once in a start: it tells also where a log was cut before the start began.
 _ITS_OWN = ("server is listening on http", "Started HTTPService at", "To see the GUI go to: ")
-#: The process of which vLLM says that it prints what any web server prints.
-_API_SERVER = "(APIServer "
+#: vLLM's banner, and the process of which it says that it prints what any web server prints.
+_VLLM, _API_SERVER = STARTS[0][0], "(APIServer "
 #: All that is looked for here, beside the marks of starts.
 LITERALS = tuple(literal for pair in _LOADS for literals in pair for literal in literals)
 
@@ -59,7 +59,7 @@ def _served_after(line: Line, banner: str, ready: str) -> bool:
         return False
     # what any web server prints is the engine's only after its banner; the rest no other program prints, and a log that was
     # cut at its head has no banner
-    whose = bool(starts) or ready != READY or _API_SERVER in up.text
+    whose = bool(starts) or ready != READY or (banner == _VLLM and _API_SERVER in up.text)
     # the first start prints something before its banner
     return whose and not any(line.number < start < up.number for start in starts[1:])
 
