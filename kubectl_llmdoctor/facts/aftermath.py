@@ -35,7 +35,8 @@ _LOADS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("Total VRAM ",), ("To see the GUI go to: ",)),
 )
 #: Of these ends, what only this program prints, once in a start: it tells also where a log was cut before the start began.
-_ITS_OWN = ("server is listening on http", "Started HTTPService at", "To see the GUI go to: ")
+#: llama-server's does not: it listens without the GPU, too, of which it complained before it loaded the model.
+_ITS_OWN = ("Started HTTPService at", "To see the GUI go to: ")
 #: vLLM's banner, and the process of which it says that it prints what any web server prints.
 _VLLM, _API_SERVER = STARTS[0][0], "(APIServer "
 #: All that is looked for here, beside the marks of starts.
