@@ -34,6 +34,11 @@ _LOADS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     # ComfyUI, which does without a node of its users that cannot be imported
     (("Total VRAM ",), ("To see the GUI go to: ",)),
 )
+#: Of these ends, what only this program prints, once in a start: it tells also where a log was cut before the start began.
+#: llama-server's does not: it listens without the GPU, too, of which it complained before it loaded the model.
+_ITS_OWN = ("Started HTTPService at", "To see the GUI go to: ")
+#: vLLM's banner, and the process of which it says that it prints what any web server prints.
+_VLLM, _API_SERVER = STARTS[0][0], "(APIServer "
 #: All that is looked for here, beside the marks of starts.
 LITERALS = tuple(literal for pair in _LOADS for literals in pair for literal in literals)
 
@@ -50,20 +55,22 @@ def lived_on(line: Line) -> bool:
 
 def _served_after(line: Line, banner: str, ready: str) -> bool:
     starts = [x.number for x in marks_of(line.log, banner)]
-    at = next((x.number for x in marks_of(line.log, ready) if x.number > line.number), None)
+    up = next((x for x in marks_of(line.log, ready) if x.number > line.number), None)
+    if up is None:
+        return False
     # what any web server prints is the engine's only after its banner; the rest no other program prints, and a log that was
     # cut at its head has no banner
-    whose = bool(starts) or ready != READY
+    whose = bool(starts) or ready != READY or (banner == _VLLM and _API_SERVER in up.text)
     # the first start prints something before its banner
-    return at is not None and whose and not any(line.number < start < at for start in starts[1:])
+    return whose and not any(line.number < start < up.number for start in starts[1:])
 
 
 def _loaded_after(line: Line, begins: tuple[str, ...], ends: tuple[str, ...]) -> bool:
     """Whether a line stands between the beginning and the end of the same load."""
     starts = [x.number for text in begins for x in line.log.marks(text)]
     done = min((x.number for text in ends for x in line.log.marks(text) if x.number > line.number), default=None)
-    begun = max((at for at in starts if at < line.number), default=None)
-    return done is not None and begun is not None and not any(line.number < at < done for at in starts)
+    begun = any(at < line.number for at in starts) or (not starts and ends[0] in _ITS_OWN)
+    return done is not None and begun and not any(line.number < at < done for at in starts)
 
 
 def not_serving_yet(line: Line) -> bool:

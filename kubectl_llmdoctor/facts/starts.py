@@ -185,6 +185,11 @@ _ANSWERED = (
     (": Success", r"text_(?:generation_router|embeddings_router::http)::server: .{0,80}: Success"),
     # Dynamo's frontend, which has no access log
     ("request completed", r"dynamo_llm::http::service::metrics: request completed .{0,1200}? status=success\b"),
+    # servers in Rust with tower-http: Dynamo's frontend up to 0.5, mistral.rs
+    (
+        "finished processing request",
+        r"^(?=.{0,1900}\bmethod(?:\": ?\"|=\"?)POST\b)(?=.{0,1900}\bstatus(?:\": ?|=)2\d\d\b)",
+    ),
 )
 #: How llama-server says that a slot is done with a task, and before that that the task failed or its client left. Newer builds log requests
 #: at their debug level only.

@@ -27,7 +27,7 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks._clients import told
 
-from .engine_init_failed import FAILED
+from .engine_init_failed import FAILED, recovered
 
 #: A server that is told to stop ends its engine, and then says the same of it.
 _STOPPING = ("[shutdown]", "Shutting down", "SIGTERM", "KeyboardInterrupt")
@@ -98,7 +98,7 @@ def engine_dead(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None)
                 )
             yield from _by_a_runner(pod, current) if current is not None else ()
     elif pod.failing and logs is not None:
-        for line in _deaths(logs):
+        for line in (death for death in _deaths(logs) if not recovered(pod, death)):
             yield Finding(
                 role="symptom",
                 # a pod that fails has a critical symptom of its own

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Finding, Logs, Pod, check, lacks_model, log_evidence, phase_at, said
+from kubectl_llmdoctor.api import Finding, Line, Logs, Pod, answered, check, lacks_model, log_evidence, phase_at, said
 
 from ._signals import SIGNALS
 
@@ -45,6 +45,8 @@ _ENDED = r"Failed core proc\(s\): \{'(?P<who>[\w-]+)': -(?P<signal>\d+)"
 _HANG = r"atchdog timeout \(self\.watchdog_timeout=(?P<seconds>\d+)(?:\.\d+)?(?:\)|, self\.soft=False)"
 #: SGLang stops its processes one after the other when it is told to end, and calls that a failure.
 _STOPPED = "SIGTERM received."
+#: So many answers below a line show that the server is there again, where no pod tells.
+_MANY_ANSWERS = 10
 
 
 @check("engine-init-failed", since="0.1", literals=(*_SECONDARY, _STOPPED))
@@ -70,8 +72,8 @@ def engine_init_failed(pod: Pod, logs: Logs) -> Iterator[Finding]:
         return
     for text in _SECONDARY:
         for line in logs.find(text):
-            if said(line.text).text.lstrip().startswith(("raise ", '"', 'f"')):
-                continue  # the source line of a traceback
+            if said(line.text).text.lstrip().startswith(("raise ", '"', 'f"')) or recovered(pod, line):
+                continue  # the source line of a traceback, or of a start before
             if text in FAILED and phase_at(line) in ("", "serving"):
                 continue
             hang = re.search(_HANG, line.text)
@@ -97,6 +99,11 @@ def engine_init_failed(pod: Pod, logs: Logs) -> Iterator[Finding]:
                 order=line.order,
             )
             return
+
+
+def recovered(pod: Pod, line: Line) -> bool:
+    """Whether a log that came without its pod shows that requests were answered well after a line."""
+    return pod.log_only and answered(line.log, after=line.number) >= _MANY_ANSWERS
 
 
 def _without_model(pod: Pod, logs: Logs) -> Iterator[Finding]:
