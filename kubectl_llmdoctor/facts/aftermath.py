@@ -35,8 +35,8 @@ _LOADS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("Total VRAM ",), ("To see the GUI go to: ",)),
 )
 #: Of these ends, what only this program prints, once in a start: it tells also where a log was cut before the start began.
-#: llama-server's does not: it listens without the GPU, too, of which it complained before it loaded the model.
-_ITS_OWN = ("Started HTTPService at", "To see the GUI go to: ")
+#: That of Triton does not, nor llama-server's: they listen, too, without the model or the GPU of which they complained.
+_ITS_OWN = "To see the GUI go to: "
 #: vLLM's banner, and the process of which it says that it prints what any web server prints.
 _VLLM, _API_SERVER = STARTS[0][0], "(APIServer "
 #: All that is looked for here, beside the marks of starts.
@@ -69,7 +69,7 @@ def _loaded_after(line: Line, begins: tuple[str, ...], ends: tuple[str, ...]) ->
     """Whether a line stands between the beginning and the end of the same load."""
     starts = [x.number for text in begins for x in line.log.marks(text)]
     done = min((x.number for text in ends for x in line.log.marks(text) if x.number > line.number), default=None)
-    begun = any(at < line.number for at in starts) or (not starts and ends[0] in _ITS_OWN)
+    begun = any(at < line.number for at in starts) or (not starts and ends[0] == _ITS_OWN)
     return done is not None and begun and not any(line.number < at < done for at in starts)
 
 
