@@ -181,7 +181,7 @@ def _failed_at_first(pod: Pod, logs: Logs) -> Iterator[Finding]:
         # one that is loaded once more was let go, or failed, after it had answered
         if loaded is None or _loaded(log.lines(1, failed[0].number - 1)) is not None:
             continue
-        probe, age = container.spec.readiness_probe, _age(container, pod.cluster.now)
+        age = _age(container, pod.cluster.now)
         yield Finding(
             role="cause" if age is not None and age <= _RECENT_SECONDS else "risk",
             summary=f"{container.name} answered {count_of(len(failed), 'request')} to {first[1]['path']} with an error before its model "
@@ -189,7 +189,7 @@ def _failed_at_first(pod: Pod, logs: Logs) -> Iterator[Finding]:
             evidence=(
                 log_evidence(failed[-1]),
                 log_evidence(loaded),
-                pod_evidence(container, "readinessProbe", _action(probe) if probe else "none"),
+                _readiness(container),
             ),
             fixes=(
                 fixes.advice(
@@ -259,7 +259,6 @@ def _turns_away(
 ) -> Finding:
     """That a router is ready, and none of its servers at an address, with how far the one is that is worst off."""
     server, phase = min(loads, key=lambda load: not load[0].failing)
-    probe = container.spec.readiness_probe
     down = _down(server, phase)
     return Finding(
         role="cause",
@@ -269,7 +268,7 @@ def _turns_away(
         evidence=(
             log_evidence(refused),
             *((log_evidence(phase.line),) if phase else ()),
-            pod_evidence(container, "readinessProbe", _action(probe) if probe else "none"),
+            _readiness(container),
         ),
         fixes=(
             fixes.advice(
@@ -357,7 +356,6 @@ def _launched(pod: Pod, logs: Logs, *, waits: bool) -> Iterator[Finding]:
         if log is not None and began is not None and _works(log, began):
             continue
         doing = phase.name if phase is not None else "loading its model"
-        probe = container.spec.readiness_probe
         yield Finding(
             role="cause",
             summary=f"{pod.name} counts as ready, and the engine that {container.name} starts is {doing} by its log; "
@@ -365,7 +363,7 @@ def _launched(pod: Pod, logs: Logs, *, waits: bool) -> Iterator[Finding]:
             evidence=(
                 log_evidence(client),
                 *((log_evidence(began),) if began else ()),
-                pod_evidence(container, "readinessProbe", _action(probe) if probe else "none"),
+                _readiness(container),
             ),
             fixes=(
                 fixes.advice(
@@ -433,7 +431,7 @@ def _observed(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
         says = f"is {phase.name} and does not listen on port {port} yet"
     else:
         return None
-    action = _action(probe) if probe else "none"
+    action = _action(probe)
     return Finding(
         role="cause",
         confidence="certain",
@@ -457,7 +455,7 @@ def _loading(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> F
     phase = phase_of(log)
     if log is None or phase is None or phase.name == "serving" or engine.name not in _LATE or _works(log, phase.line):
         return None
-    evidence = [pod_evidence(container, "readinessProbe", _action(probe) if probe else "none")]
+    evidence = [_readiness(container)]
     blind = probe is None or _nothing(probe)
     if client := _turned_away(pod, container) or _beside(pod, engine, logs) or _asked_in_vain(pod, engine, cluster):
         who = client.log.container if client.log.pod == pod.name else client.log.pod
@@ -493,7 +491,7 @@ def _answered(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
     failed = [line for line in log.find("request: POST ") if line.number > begun.number and line.text.endswith(" 503")]
     if not failed:
         return None
-    action = _action(probe) if probe else "none"
+    action = _action(probe)
     return Finding(
         role="cause",
         summary=f"{pod.name} counts as ready, and {engine.title} in {container.name} still loads the model: it has answered "
@@ -595,7 +593,14 @@ def _nothing(probe: k8s.Probe) -> bool:
     return re.fullmatch(_ALWAYS, " ".join(_words(probe))) is not None
 
 
-def _action(probe: k8s.Probe) -> str:
+def _readiness(container: Container) -> Evidence:
+    """What the kubelet asks before it calls a container ready."""
+    return pod_evidence(container, "readinessProbe", _action(container.spec.readiness_probe))
+
+
+def _action(probe: k8s.Probe | None) -> str:
+    if probe is None:
+        return "none"
     return f"httpGet {probe.http_get.path}" if probe.http_get else "tcpSocket" if probe.tcp_socket else "exec or grpc"
 
 

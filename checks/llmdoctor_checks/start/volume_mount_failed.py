@@ -29,7 +29,7 @@ _OWN_GROUPS = r"(?:apps|batch|policy|autoscaling|(?:[\w-]+\.)+k8s\.io)?/"
 
 @check("volume-mount-failed", since="0.1")
 def volume_mount_failed(pod: Pod, events: Events | None, cluster: Cluster) -> Iterator[Finding]:
-    """A volume of the pod cannot be mounted on its node, or is lost there.
+    """A volume of the pod cannot be mounted on its node, is lost there, or lacks what its program needs.
 
     The pod has a node, and its containers wait for a volume: the CSI driver does not run there (often because it does not tolerate
     the taints of GPU nodes), the file server refuses the node or cannot be reached, the node has no client for that file
