@@ -73,6 +73,16 @@ def installed() -> tuple[Check, ...]:
     return tuple(checks[key] for key in sorted(checks))
 
 
+def loaded() -> Iterator[Check]:
+    """The installed checks, each with its module imported, which else happens when it is first called."""
+    packs = packages()
+    for check in installed():
+        if not check.lines:
+            with contextlib.suppress(Exception):  # what is wrong with it is said when it is called
+                importlib.import_module(f"{packs[check.pack]}.{check.family}.{check.id.replace('-', '_')}")
+        yield check
+
+
 def texts() -> Iterator[str]:
     """Every text that the program and the packs hold, but their documentation: names of programs, images, options.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -121,7 +121,7 @@ def command(
             query = Query(names=names, selector=selector, all_namespaces=all_namespaces)
             if alerted is not None:
                 query = Query(objects=alerted.objects, nodes=alerted.nodes)
-            snapshot = inputs.live(connection(timeout=left), sources(query), verbosity)
+            snapshot = inputs.live(connection(timeout=left), sources(query), verbosity, _ready_to_judge())
         if alerted is not None:
             snapshot = _and_missing(snapshot, alerted.passed_over)
         if save:
@@ -158,6 +158,14 @@ def command(
     report = judge(snapshot)
     write(report, snapshot)
     return output.exit_code(report, fail_on)
+
+
+def _ready_to_judge() -> Iterator[object]:
+    """Loads what judges a snapshot, piece by piece: a fifth of the run, and over a network the server takes as long."""
+    import kubectl_llmdoctor.diagnosis  # noqa: F401
+    from kubectl_llmdoctor.packs import loaded
+
+    yield from loaded()
 
 
 def _refuse_contradictions(given: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from kubectl_llmdoctor.cli.options import progress
@@ -51,13 +52,13 @@ def within(snapshot: Snapshot, namespace: str | None) -> Snapshot:
     return snapshot
 
 
-def live(connection: Connection, query: Query, verbosity: int) -> Snapshot:
-    """What the cluster says; `verbosity` counts the requests."""
+def live(connection: Connection, query: Query, verbosity: int, meanwhile: Iterable[object] = ()) -> Snapshot:
+    """What the cluster says; `verbosity` counts the requests, and `meanwhile` is gone through while the server works."""
     from kubectl_llmdoctor.gather.cluster import connect, gather
 
     cluster = connect(connection)
     try:
-        snapshot = gather(cluster, query, progress=progress)
+        snapshot = gather(cluster, query, progress=progress, meanwhile=meanwhile)
     finally:
         cluster.close()
         progress("")

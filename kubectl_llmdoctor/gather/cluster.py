@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -57,9 +57,16 @@ def access(cluster: Cluster, namespace: str | None) -> list[AccessRow]:
     return ask(cluster, namespace)
 
 
-def gather(cluster: Cluster, query: Query, *, progress: Callable[[str], None] | None = None) -> Snapshot:
+def gather(
+    cluster: Cluster,
+    query: Query,
+    *,
+    progress: Callable[[str], None] | None = None,
+    meanwhile: Iterable[object] = (),
+) -> Snapshot:
     """All that a diagnosis of the query's pods can use, masked; what cannot be read stands in `missing`.
 
+    `meanwhile` is gone through while the server works.
     Raises AccessError when the target itself cannot be had, UsageError for names that are none.
     """
     if query.names and query.all_namespaces:
@@ -71,7 +78,7 @@ def gather(cluster: Cluster, query: Query, *, progress: Callable[[str], None] | 
         (one.namespace or cluster.namespace, *targets.parse(cluster.client, f"{one.kind.lower()}/{one.name}"))
         for one in query.objects
     ]
-    workers = Workers(PARALLEL)
+    workers = Workers(PARALLEL, meanwhile)
     pot = Collector(cluster.client, workers, progress)
     walk = Walk(pot, query.log_cap_bytes, Agents(pot) if query.agent else None)
     live = Live(pot, query.prometheus, query.ports, cluster.namespace)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from kubectl_llmdoctor.errors import LlmdoctorError
 
@@ -12,8 +12,11 @@ from kubectl_llmdoctor.errors import LlmdoctorError
 class Workers:
     """Runs tasks on daemon threads: neither an interrupt nor a failed start waits for a server that is silent."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, meanwhile: Iterable[object] = ()) -> None:
+        """`meanwhile` is gone through, item by item, by whoever waits for tasks."""
         self._size = size
+        self._meanwhile = iter(meanwhile)
+        self._spare = True
         self._lock = threading.Condition()
         self._tasks: deque[tuple[Callable[[], None], bool]] = deque()
         self._threads = 0
@@ -38,19 +41,22 @@ class Workers:
 
     def drain(self) -> None:
         """Waits until no task is left; raises what ended one of them as soon as it did."""
-        with self._lock:
-            while self._open and self._fatal is None:
-                self._lock.wait()
-            if self._fatal is not None:
-                raise self._fatal
+        self._wait(lambda: self._open)
 
     def settle(self) -> None:
         """Like `drain`, but does not wait for tasks that lead to no others, such as long logs."""
-        with self._lock:
-            while self._leading and self._fatal is None:
-                self._lock.wait()
-            if self._fatal is not None:
-                raise self._fatal
+        self._wait(lambda: self._leading)
+
+    def _wait(self, left: Callable[[], int]) -> None:
+        while True:
+            with self._lock:
+                while left() and self._fatal is None and not self._spare:
+                    self._lock.wait()
+                if self._fatal is not None:
+                    raise self._fatal
+                if not left():
+                    return
+            self._spare = next(self._meanwhile, self) is not self
 
     def stop(self) -> None:
         """Forgets the tasks that have not begun and lets the threads end."""
