@@ -20,7 +20,16 @@ from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.accelerator import Accelerator
 from kubectl_llmdoctor.facts.agent import ContainerUse, Device, Process, bus_of, letters
-from kubectl_llmdoctor.facts.clients import addresses, askers, clients, host_of, leads_here, speaks_of_one, told_by
+from kubectl_llmdoctor.facts.clients import (
+    addresses,
+    askers,
+    clients,
+    host_of,
+    leads_here,
+    sought,
+    speaks_of_one,
+    told_by,
+)
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.constraints import Mismatch, holds, selected, show_taint, tolerated
 from kubectl_llmdoctor.facts.container import Container, Shm, is_accelerator
@@ -242,6 +251,7 @@ __all__ = [
     "setting_evidence",
     "show_taint",
     "signs_of_life",
+    "sought",
     "speaks_of_one",
     "stray",
     "suffices",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -22,6 +23,11 @@ _URL, _LONGEST = r"https?://[\w.-]{1,253}(?::\d{1,5})?", 200_000
 _OF_MODELS = r"https?://[\w.-]{1,253}(?=(?::\d{1,5})?(?:/[\w/-]{0,100})?/v\d\b|:11434\b)"
 #: By which labels a router is told to find its servers.
 _BY_LABELS = r"--k8s-label-selector[= ]([\w./=,-]{1,500})"
+#: The options for each sort of servers, of SGLang's and vLLM's routers too, and those that say where these are.
+_SELECTOR, _IN_NAMESPACE = (
+    r"--(?:(?:prefill|decode|k8s-label)-)?selector",
+    ("--service-discovery-namespace", "--k8s-namespace"),
+)
 #: Labels in which the replicas of one server differ.
 _OF_A_REPLICA = r"hash$|/(?:pod-name|pod-index|worker-index|group-index|group-key)$|^pod-template"
 #: What controllers call the proxies of a gateway by: Gateway API's own label, and Envoy Gateway's.
@@ -118,6 +124,22 @@ def told_by(container: Container, cluster: Cluster) -> Iterator[tuple[str, str]]
             yield name, variable.value[:_LONGEST]
     for where, text in _written(container, cluster):
         yield where, text[:_LONGEST]
+
+
+def sought(container: Container) -> Iterator[tuple[str, str, dict[str, str]]]:
+    """By which labels a router is told to find its servers: as it is written, the namespace, and the labels."""
+    words = container.spec.argv
+    told = [word.partition("=")[2] or after for word, after in zip(words, (*words[1:], ""), strict=False)]
+    spaces = [value for word, value in zip(words, told, strict=True) if word.partition("=")[0] in _IN_NAMESPACE]
+    for n, word in enumerate(words):
+        option, _, value = word.partition("=")
+        if re.fullmatch(_SELECTOR, option) is None:
+            continue
+        after = itertools.takewhile(lambda one: not one.startswith("-"), words[n + 1 :])
+        text = ",".join((value, *after)).strip(",")
+        wanted = dict(one.split("=", 1) for one in text.split(",") if "=" in one)
+        if wanted:
+            yield text, spaces[0] if spaces else container.pod.namespace, wanted
 
 
 def proxies(pod: Pod, cluster: Cluster) -> list[Pod]:

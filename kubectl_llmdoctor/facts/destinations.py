@@ -100,6 +100,9 @@ def follow(host: str, port: int | None, pod: Pod, cluster: Cluster) -> Destinati
         found = cluster.once("live pods by address", lambda: _addressed(cluster)).get(host, ())
         return Destination(host, port, found[0].namespace, "", None, None, found) if found else None
     item = service_at(host, pod.namespace, cluster)
+    if item is None and (own := _of_its_own(host, pod, cluster)) is not None:
+        service, one = own
+        return Destination(host, port, one.namespace, service.name, service, None, (one,))
     if item is None:
         meant = named(host, pod.namespace, cluster)
         return Destination(host, port, meant[1], meant[0], None, None, ()) if meant else None
@@ -108,6 +111,20 @@ def follow(host: str, port: int | None, pod: Pod, cluster: Cluster) -> Destinati
     asked = next((row for row in listed if row.get("port") == port), None)
     row = listed[0] if port is None and len(listed) == 1 else asked
     return Destination(host, port, item.namespace, item.name, item, row, _behind(item, cluster))
+
+
+def _of_its_own(host: str, asker: Pod, cluster: Cluster) -> tuple[Item, Pod] | None:
+    """The pod whose own name stands before that of its headless Service in a host, as the pods of a StatefulSet are asked.
+
+    Of the asker's own group none: ranks wait for each other.
+    """
+    own, _, rest = host.lower().partition(".")
+    service = service_at(rest, asker.namespace, cluster) if rest else None
+    if service is None or not is_headless(service):
+        return None
+    pods = {pod.spec.hostname or pod.name: pod for pod in _behind(service, cluster)}
+    mine = any(pod.item is asker.item for pod in pods.values())
+    return (service, pods[own]) if own in pods and not mine else None
 
 
 def takes_telemetry(host: str, port: int | None) -> bool:

@@ -94,7 +94,7 @@ def gather(
         walk.servers()
         live.read(walk.pods, pot.objects())
         workers.drain()
-        walk.clients()
+        walk.named_in_logs()
         live.again()
         workers.drain()
     except BaseException:

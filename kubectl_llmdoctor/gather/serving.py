@@ -21,11 +21,11 @@ from kubectl_llmdoctor.tree import dig
 #: Whom a text names: the host of an address, or of a host and a port as gateways are told them; and ends of names of the world.
 _NAME = r"[a-z][a-z0-9-]{0,62}(?:\.[a-z0-9-]{1,63}){0,5}"
 _HOST = rf"https?://({_NAME})(?=[:/\s\"']|$)|(?<![\w./:-])({_NAME})(?=:\d{{2,5}}\b)"
+#: The name of a pod of a StatefulSet before that of its Service.
+_OF_A_SET = r"[a-z0-9-]{1,63}-\d{1,4}\."
+#: What a line says where something did not connect.
+_IN_VAIN = r"(?i)refused|unreach|not reach|t reach|to connect|not connect|no such host|not known|to resolve|not resolve|timed out"
 _WORLD = r"\.(?:com|net|org|io|ai|dev|co|de|local|internal|lan|home|cloud|app|xyz)$"
-
-
-#: The option by which a router of vLLM's production stack, SGLang or vLLM is told the labels of its engines.
-_LABELS = r"--(?:(?:k8s-label|prefill|decode)-)?selector(?:=|$)"
 
 
 #: Of access logs: how much of them is looked at from the end, and a client's address.
@@ -131,7 +131,7 @@ def choosers(cluster: Cluster, namespaces: Iterable[str]) -> list[Json]:
 
 
 def _looks_for_pods(container: Container) -> bool:
-    return any(re.match(_LABELS, word) for word in container.spec.argv)
+    return any(clients.sought(container))
 
 
 def clients_seen(objects: Iterable[Json], pods: list[Json], logs: Iterable[LogText]) -> list[Json]:
@@ -159,16 +159,44 @@ def clients_seen(objects: Iterable[Json], pods: list[Json], logs: Iterable[LogTe
 
 
 def asked(cluster: Cluster, pods: list[Json]) -> list[tuple[str, str]]:
-    """The Services (namespace and name) that those of these pods are told to ask which run no engine themselves."""
+    """The Services (namespace and name) that those of these pods are told to ask which fail, or run no engine themselves."""
+    return _services_in(
+        (
+            (pod, text)
+            for pod in _pods(cluster, pods)
+            for container in (pod.containers if pod.failing or not engines_of(pod, Logs([])) else ())
+            for _, text in clients.told_by(container, cluster)
+        ),
+        cluster,
+    )
+
+
+def sought(cluster: Cluster, pods: list[Json]) -> list[tuple[str, str]]:
+    """By which labels (namespace and selector) routers among these pods look for their servers."""
+    found = (one for pod in _pods(cluster, pods) for container in pod.containers for one in clients.sought(container))
+    return list(dict.fromkeys((there, ",".join(f"{k}={v}" for k, v in labels.items())) for _, there, labels in found))
+
+
+def asked_in_vain(cluster: Cluster, pods: list[Json], logs: Iterable[LogText]) -> list[tuple[str, str]]:
+    """The Services that the last part of the logs of those of these pods which fail names where something did not connect."""
+    failing = {(pod.namespace, pod.name): pod for pod in _pods(cluster, pods) if pod.failing}
+    said = [(failing[log.namespace, log.pod], log.text) for log in logs if (log.namespace, log.pod) in failing]
+    lines = ((pod, line[:2000]) for pod, text in said for line in text[-_TAIL_CHARS:].splitlines())
+    return _services_in(((pod, line) for pod, line in lines if re.search(_IN_VAIN, line)), cluster)
+
+
+def _services_in(texts: Iterable[tuple[Pod, str]], cluster: Cluster) -> list[tuple[str, str]]:
+    """The Services that some texts of pods name, also by one of their pods; without those of the pods themselves."""
     found: dict[tuple[str, str], None] = {}
-    for pod in _pods(cluster, pods):
-        for container in pod.containers if not engines_of(pod, Logs([])) else ():
-            for _, text in clients.told_by(container, cluster):
-                for host in map("".join, re.findall(_HOST, text)):
-                    meant = destinations.named(host, pod.namespace, cluster, guess=not re.search(_WORLD, host))
-                    if meant is not None:
-                        found[meant[1], meant[0]] = None
-    mine = {(item.namespace, item.name) for pod in _pods(cluster, pods) for item in pod.services}
+    mine: set[tuple[str, str]] = set()
+    for pod, text in texts:
+        mine |= {(item.namespace, item.name) for item in pod.services}
+        for host in map("".join, re.findall(_HOST, text)):
+            guess = not re.search(_WORLD, host)
+            for name in (host, host.partition(".")[2]) if re.match(_OF_A_SET, host) else (host,):
+                meant = destinations.named(name, pod.namespace, cluster, guess=guess)
+                if meant is not None:
+                    found[meant[1], meant[0]] = None
     there = {(item.namespace, item.name) for item in cluster.items("Service")}
     return [one for one in found if one not in mine and (one in there or not cluster.complete("Service", one[0]))]
 

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -22,6 +23,9 @@ from kubectl_llmdoctor.gather.podlogs import PodLogs
 from kubectl_llmdoctor.gather.related import labels_of, meta, name_of, namespace_of
 from kubectl_llmdoctor.gather.transport import query
 from kubectl_llmdoctor.snapshot import Json
+
+if TYPE_CHECKING:
+    from kubectl_llmdoctor.facts.cluster import Cluster
 
 #: Logs of so many pods of one workload or group are read, the most broken first.
 LOG_PODS = 8
@@ -258,10 +262,14 @@ class Walk:
             self._logs.of(pod)
         self._asking = {(namespace_of(pod), name_of(pod)) for pod in found[:_ASKERS]}
 
-    def clients(self) -> None:
-        """Who asks the pods that are explained by what their logs say, when those have been read."""
+    def named_in_logs(self) -> None:
+        """Who asks the pods that are explained, and whom they ask in vain, by what their logs say, when those have been read."""
         from kubectl_llmdoctor.gather import serving
 
+        broken = [pod for pod in self.pods if related.brokenness(pod)[0] > 1]
+        if broken:
+            cluster = serving.cluster_of(self._pot.objects())
+            self._follow(cluster, serving.asked_in_vain(cluster, broken, self._pot.logs))
         seen = serving.clients_seen(self._pot.objects(), self.pods, self._pot.logs)
         others = (pod for pod in seen if (namespace_of(pod), name_of(pod)) not in self._asking)
         for pod in islice(others, _ASKERS - len(self._asking)):
@@ -272,7 +280,12 @@ class Walk:
         from kubectl_llmdoctor.gather import serving
 
         cluster = serving.cluster_of(self._pot.objects())
-        asked = serving.asked(cluster, self.pods)
+        self._follow(cluster, serving.asked(cluster, self.pods))
+        for namespace, selector in serving.sought(cluster, self.pods)[:_SERVERS]:
+            found = partial(self._servers_found, namespace)
+            self._pot.get_list(kinds.POD, namespace, found, selector=selector, limit=_BEHIND, again=True)
+
+    def _follow(self, cluster: Cluster, asked: list[tuple[str, str]]) -> None:
         if len(asked) > _SERVERS:
             self._pot.miss("services", "asked by pods", f"only {_SERVERS} of {len(asked)} were followed to their pods")
         for namespace, name in asked[:_SERVERS]:

@@ -36,6 +36,7 @@ from kubectl_llmdoctor.api import (
     seconds_ago,
     selector_of,
     signs_of_life,
+    sought,
     told_by,
 )
 from llmdoctor_checks._clients import before
@@ -92,8 +93,6 @@ _OF_ONE = r"/(?:pod-name|pod-index)$"
 _TOLD = r"\bhttps?://([\w.-]{1,253})(?::(\d{1,5}))?"
 
 #: The options by which routers (SGLang's, vLLM's, the production stack's) are told the labels of their servers, and the namespace.
-_BY_LABELS = r"--(?:(?:prefill|decode|k8s-label)-)?selector"
-_IN_NAMESPACE = ("--service-discovery-namespace", "--k8s-namespace")
 
 #: A line of the log that is older says nothing of now.
 _FRESH_SECONDS = 300
@@ -303,21 +302,13 @@ def _behind(words: list[str], pod: Pod, cluster: Cluster) -> dict[str, list[tupl
 
 def _chosen(container: Container, cluster: Cluster) -> dict[str, list[tuple[Pod, Phase | None]]]:
     """The same of the labels by which a router looks for its servers."""
-    words, found = container.spec.argv, {}
-    told = [word.partition("=")[2] or after for word, after in zip(words, (*words[1:], ""), strict=False)]
-    spaces = [value for word, value in zip(words, told, strict=True) if word.partition("=")[0] in _IN_NAMESPACE]
-    for n, word in enumerate(words):
-        option, _, value = word.partition("=")
-        if re.fullmatch(_BY_LABELS, option) is None:
-            continue
-        after = itertools.takewhile(lambda one: not one.startswith("-"), words[n + 1 :])
-        text = ",".join((value, *after))
-        wanted = dict(one.split("=", 1) for one in text.split(",") if "=" in one)
-        items = cluster.items("Pod", spaces[0] if spaces else container.pod.namespace) if wanted else ()
-        pods = [Pod.of(item, cluster) for item in items if wanted.items() <= item.labels.items()]
+    found = {}
+    for text, namespace, wanted in sought(container):
+        items = (item for item in cluster.items("Pod", namespace) if wanted.items() <= item.labels.items())
+        pods = [Pod.of(item, cluster) for item in items]
         loads = [(one, _phase(one)) for one in pods if engines_in(one) and not one.leaving]
         if loads:
-            found[text.strip(",")] = loads
+            found[text] = loads
     return found
 
 
