@@ -317,11 +317,15 @@ def test_of_a_client_no_service_is_asked_for_that_is_a_name_of_the_world(world: 
     assert not [path for _, path, _, _ in world.requests if path.startswith("/api/v1/namespaces/example")]
 
 
-def test_of_a_server_no_other_service_is_followed(world: FakeApi, cluster: Cluster) -> None:
-    world.objects[5]["spec"]["containers"][0]["env"].append({"name": "STORE", "value": "http://store.other.svc:80"})
-    run(cluster, "llama-2-a")
+@pytest.mark.parametrize(("pod", "followed"), [("llama-2-a", True), ("llama-1-a", False)])
+def test_of_servers_those_that_fail_are_followed_to_the_services_that_they_ask(
+    world: FakeApi, cluster: Cluster, pod: str, followed: bool
+) -> None:
+    one = next(item for item in world.objects if (item["kind"], item["metadata"]["name"]) == ("Pod", pod))
+    one["spec"]["containers"][0].setdefault("env", []).append({"name": "STORE", "value": "http://store.other.svc:80"})
+    run(cluster, pod)
 
-    assert not any("/namespaces/other/" in path for _, path, _, _ in world.requests)
+    assert any("/namespaces/other/services/store" in path for _, path, _, _ in world.requests) is followed
 
 
 def test_of_a_client_whose_server_is_scaled_to_none_that_is_read(world: FakeApi, cluster: Cluster) -> None:

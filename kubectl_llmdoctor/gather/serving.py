@@ -21,8 +21,8 @@ from kubectl_llmdoctor.tree import dig
 #: Whom a text names: the host of an address, or of a host and a port as gateways are told them; and ends of names of the world.
 _NAME = r"[a-z][a-z0-9-]{0,62}(?:\.[a-z0-9-]{1,63}){0,5}"
 _HOST = rf"https?://({_NAME})(?=[:/\s\"']|$)|(?<![\w./:-])({_NAME})(?=:\d{{2,5}}\b)"
-#: The name of a pod of a StatefulSet before that of its Service.
-_OF_A_SET = r"[a-z0-9-]{1,63}-\d{1,4}\."
+#: The name of a pod of a StatefulSet before that of its Service, and not a Service's before a namespace.
+_OF_A_SET = r"[a-z0-9-]{1,63}-\d{1,4}\.(?![a-z0-9-]{1,63}\.svc(?:\.|$))"
 #: What a line says where something did not connect.
 _IN_VAIN = r"(?i)refused|unreach|not reach|t reach|to connect|not connect|no such host|not known|to resolve|not resolve|timed out"
 _WORLD = r"\.(?:com|net|org|io|ai|dev|co|de|local|internal|lan|home|cloud|app|xyz)$"
