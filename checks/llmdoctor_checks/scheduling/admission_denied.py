@@ -203,7 +203,10 @@ def _corrected(subject: Subject, where: str, why: str) -> str:
             "operator makes no valid pod of a proxy without one; or take a release that does"
         )
     if raw and why.lstrip("[").startswith("spec.template.") and dig(raw, "spec.template") is None:
-        return f"Its operator writes these fields: change in {where} what it makes them of, or take a release of the operator that makes them right"
+        return (
+            f"Its operator writes these fields: change in {where} what it makes them of, or take a release of the operator that makes "
+            "them right"
+        )
     return f"Correct the field that it names in {where}"
 
 

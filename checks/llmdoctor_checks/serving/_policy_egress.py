@@ -78,10 +78,12 @@ _OF_A_TRACEBACK, _AFTER = r"Traceback |The above |During handling |[\w.]{1,100}(
 #: Programs that say of a connection without an answer by what it should have been, and the variable that holds the address.
 _BY_VARIABLE = (
     (r"Failed to connect to NATS: (?:timed out|deadline has elapsed|IO error)", "NATS_SERVER"),
-    (r"NATS not reachable yet", "NATS_SERVER"),
     (r"Failed to connect to etcd server with config", "ETCD_ENDPOINTS"),
 )
-_NAMELESS = ("Failed to connect to NATS", "NATS not reachable yet", "Failed to connect to etcd server")
+_NAMELESS = ("Failed to connect to NATS", "Failed to connect to etcd server")
+
+#: Behind so many lines a program did without, or asked again.
+_LAST = 40
 
 LITERALS = (*_NAMELESS, *DNS_SILENT, *(words for words, _ in (*NOT_CONNECTED, *NOT_CONNECTED_OUTSIDE)))
 
@@ -200,7 +202,7 @@ def _asked(pod: Pod, logs: Logs) -> Iterator[tuple[Line, str, str]]:
         for line in logs.find(words):
             if named := re.search(pattern, line.text):
                 yield line, named["host"], named["port"]
-    for line in logs.find(*_NAMELESS):
+    for line in (x for x in logs.find(*_NAMELESS) if len(x.log) - x.number <= _LAST):
         variable = next((name for pattern, name in _BY_VARIABLE if re.search(pattern, line.text[:4000])), "")
         container = next((c for c in pod.containers if c.name == line.log.source.container), None)
         told = container.env.get(variable) if container is not None else None

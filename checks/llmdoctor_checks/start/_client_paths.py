@@ -120,7 +120,11 @@ def _wrong_path(pod: Pod, engine: Engine, cluster: Cluster, wrong: list[_Request
     below = _below(engine) or "" if engine.name == "huggingfaceserver" else ""
     right = "http://HOST:PORT" + {"ollama": ""}.get(engine.name, f"{below}/v1")
     told = _where_told(wrong, pod, cluster)
-    fix = _rewritten(told, right.removeprefix("http://HOST:PORT")) if told is not None else None
+    calls = r"/api/" if engine.name == "ollama" else rf"/{_CALLS}(?:[/?]|$)"
+    alike = told is not None and all(
+        re.search(calls, one.path) for one in wrong
+    )  # the API that the server has, at another place
+    fix = _rewritten(told, right.removeprefix("http://HOST:PORT")) if told is not None and alike else None
     how = (
         f"Let the base URL of {client} end once in /v1 ({right}): the client appends the rest itself"
         if twice

@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from ipaddress import ip_address
+from typing import Any
 
 from kubectl_llmdoctor.api import (
     Container,
@@ -253,7 +254,7 @@ def _left_over(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         at = container.pointer
         why = f"args of {container.name} begin with {word}, and the image's ENTRYPOINT is llama-server, which takes them for its own"
         shown = pod_evidence(container, "args", quoted(" ".join(str(one) for one in spec.args)))
-        moved = [
+        moved: list[dict[str, Any]] = [
             {"op": "add", "path": f"{at}/command", "value": [str(one) for one in spec.args]},
             {"op": "remove", "path": f"{at}/args"},
         ]
