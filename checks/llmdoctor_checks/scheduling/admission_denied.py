@@ -131,6 +131,10 @@ _GPU_TYPES = expression(
 _LABEL = "pod-security.kubernetes.io/enforce"
 
 
+#: The volume of the NIM operator for the certificates of a proxy's CA.
+_PROXY_CA = 'Not found: "custom-ca"'
+
+
 @check("admission-denied", since="0.2", literals=LITERALS)
 def admission_denied(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
     """A policy, an admission webhook or the API server's own rules refuse the pod.
@@ -189,6 +193,23 @@ def _stated(subject: Subject, evidence: Evidence, kind: str, form: str, parts: d
     )
 
 
+def _corrected(subject: Subject, where: str, why: str) -> str:
+    """What to change where the API server does not take an object: that itself, or what an operator makes it of."""
+    raw = subject.workload.raw if subject.workload else {}
+    # the NIM operator mounts a volume for it, which it makes of this ConfigMap alone
+    if _PROXY_CA in why and dig(raw, "spec.proxy") and not dig(raw, "spec.proxy.certConfigMap"):
+        return (
+            f"Set spec.proxy.certConfigMap of {where} to a ConfigMap with the certificates of the proxy's CA: this release of the NIM "
+            "operator makes no valid pod of a proxy without one; or take a release that does"
+        )
+    if raw and why.lstrip("[").startswith("spec.template.") and dig(raw, "spec.template") is None:
+        return (
+            f"Its operator writes these fields: change in {where} what it makes them of, or take a release of the operator that makes "
+            "them right"
+        )
+    return f"Correct the field that it names in {where}"
+
+
 def _answers(subject: Subject, kind: str, parts: dict[str, str]) -> Iterator[Fix]:
     who = parts["who"]
     where = subject.workload.ref if subject.workload else "the pod"
@@ -221,7 +242,7 @@ def _answers(subject: Subject, kind: str, parts: dict[str, str]) -> Iterator[Fix
             owner="platform",
         )
     elif kind == "invalid":
-        yield fixes.advice(f"Correct the field that it names in {where}")
+        yield fixes.advice(_corrected(subject, where, parts["why"]))
     elif kind == "constraint":
         yield from _constrained(subject, where)
     elif who.endswith(_AUTOPILOT):

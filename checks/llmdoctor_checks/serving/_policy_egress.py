@@ -75,7 +75,17 @@ _DNS_SPACES = ("kube-system", "openshift-dns")
 #: What of Python's tracebacks is not indented; and so many lines they have at most.
 _OF_A_TRACEBACK, _AFTER = r"Traceback |The above |During handling |[\w.]{1,100}(?:Error|Exception|Timeout)\b", 400
 
-LITERALS = (*DNS_SILENT, *(words for words, _ in (*NOT_CONNECTED, *NOT_CONNECTED_OUTSIDE)))
+#: Programs that say of a connection without an answer by what it should have been, and the variable that holds the address.
+_BY_VARIABLE = (
+    (r"Failed to connect to NATS: (?:timed out|deadline has elapsed|IO error)", "NATS_SERVER"),
+    (r"Failed to connect to etcd server with config", "ETCD_ENDPOINTS"),
+)
+_NAMELESS = ("Failed to connect to NATS", "Failed to connect to etcd server")
+
+#: Behind so many lines a program did without, or asked again.
+_LAST = 40
+
+LITERALS = (*_NAMELESS, *DNS_SILENT, *(words for words, _ in (*NOT_CONNECTED, *NOT_CONNECTED_OUTSIDE)))
 
 
 def outside(pod: Pod, engines: Sequence[Engine], cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
@@ -163,29 +173,44 @@ def services(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
     if not found:
         return
     allowed = list(rules(found, "Egress"))
+    for line, host, asked in _asked(pod, logs):
+        service = service_at(host, pod.namespace, cluster)
+        if service is None:
+            continue
+        # a policy counts the port of the pods behind it
+        ports = [row for row in rows(service.raw, "spec.ports") if str(row.get("port")) == asked]
+        behind = [row.get("targetPort", row.get("port")) for row in ports]
+        numbers = [int(str(port)) for port in behind if str(port).isdecimal()]
+        if not numbers or len(numbers) < len(behind) or any(has_port(r, n) for r in allowed for n in numbers):
+            continue
+        names = " and ".join(item.name for item in found)
+        port = numbers[0]
+        yield Finding(
+            role="cause",
+            summary=f"NetworkPolicy {names} lets {pod.name} out to chosen ports only, and port {port} of Service "
+            f"{service.name} is none of them: it cannot be reached.",
+            evidence=(log_evidence(line), *(quote(item, "egress") for item in found)),
+            explains=("ray-cluster", "multinode-discovery", *FAILED_START),
+            fixes=(let_out(found[0], service, port),),
+        )
+        return
+
+
+def _asked(pod: Pod, logs: Logs) -> Iterator[tuple[Line, str, str]]:
+    """Lines of connections that got no answer, with host and port: as they name them, or as a variable does."""
     for words, pattern in NOT_CONNECTED:
         for line in logs.find(words):
-            named = re.search(pattern, line.text)
-            service = service_at(named["host"], pod.namespace, cluster) if named else None
-            if named is None or service is None:
-                continue
-            # a policy counts the port of the pods behind it
-            ports = [row for row in rows(service.raw, "spec.ports") if str(row.get("port")) == named["port"]]
-            behind = [row.get("targetPort", row.get("port")) for row in ports]
-            numbers = [int(str(port)) for port in behind if str(port).isdecimal()]
-            if not numbers or len(numbers) < len(behind) or any(has_port(r, n) for r in allowed for n in numbers):
-                continue
-            names = " and ".join(item.name for item in found)
-            port = numbers[0]
-            yield Finding(
-                role="cause",
-                summary=f"NetworkPolicy {names} lets {pod.name} out to chosen ports only, and port {port} of Service "
-                f"{service.name} is none of them: it cannot be reached.",
-                evidence=(log_evidence(line), *(quote(item, "egress") for item in found)),
-                explains=("ray-cluster", "multinode-discovery", *FAILED_START),
-                fixes=(let_out(found[0], service, port),),
-            )
-            return
+            if named := re.search(pattern, line.text):
+                yield line, named["host"], named["port"]
+    for line in (x for x in logs.find(*_NAMELESS) if len(x.log) - x.number <= _LAST):
+        variable = next((name for pattern, name in _BY_VARIABLE if re.search(pattern, line.text[:4000])), "")
+        container = next((c for c in pod.containers if c.name == line.log.source.container), None)
+        told = container.env.get(variable) if container is not None else None
+        address = (
+            re.match(r"(?:\w{1,10}://)?(?P<host>[\w.-]{1,253}):(?P<port>\d{1,5})\b", told.value or "") if told else None
+        )
+        if address is not None:
+            yield line, address["host"], address["port"]
 
 
 def dns(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:

@@ -131,6 +131,7 @@ def service_selects_nothing(
             yield from _port(pod, port, item, cluster)
         elif _selector(item) and leads(item, pod, {port}):
             yield from _labels(pod, engine, subject, item, cluster)
+            yield from _labels_above(pod, subject, item, cluster)
 
 
 def _no_such(pod: Pod, ended: Ended, cluster: Cluster) -> Finding | None:
@@ -332,6 +333,37 @@ def _labels(pod: Pod, engine: Engine, subject: Subject, item: Item, cluster: Clu
             *((known.none,) if known and not known.some else ()),
         ),
         fixes=(fixes.patch_object(item, f"Select {_those_of(pod)}", [operation]),),
+    )
+
+
+def _labels_above(pod: Pod, subject: Subject, item: Item, cluster: Cluster) -> Iterator[Finding]:
+    """A selector that fits the labels of the workload itself, and not those that it gives to its pods."""
+    selector = {key: str(value) for key, value in _selector(item).items()}
+    above, labels = dig(subject.workload.raw, "metadata.labels") if subject.workload else None, pod.labels
+    wrong = [key for key, value in selector.items() if labels.get(key) != value]
+    if not isinstance(above, dict) or not matches(selector, {k: str(v) for k, v in above.items()}):
+        return
+    if not wrong or any(key not in labels for key in wrong) or not _same_name(item.name, subject, pod):
+        return
+    known = endpoints_of(item, cluster)
+    if (known is not None and known.some) or any(matches(selector, found) for found, _ in _pods(item, cluster)):
+        return
+    said = ", ".join(f"{key}={selector[key]} ({_has(labels, key)})" for key in wrong)
+    sure = pod.exists and pod.ready and (known is not None or cluster.complete("Pod", pod.namespace))
+    right = selector | {key: labels[key] for key in wrong}
+    yield Finding(
+        role="cause" if sure else "risk",
+        summary=f"Service {item.name} selects no pod: it wants {said}. The labels that it wants are those of {fixes.edited(pod)} "
+        "itself, which its pod template does not have.",
+        evidence=(
+            object_evidence(item, "spec.selector", ", ".join(f"{k}: {v}" for k, v in selector.items())),
+            *((known.none,) if known else ()),
+        ),
+        fixes=(
+            fixes.patch_object(
+                item, f"Select {_those_of(pod)}", [{"op": "replace", "path": "/spec/selector", "value": right}]
+            ),
+        ),
     )
 
 

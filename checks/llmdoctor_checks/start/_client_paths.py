@@ -13,6 +13,7 @@ from kubectl_llmdoctor.api import (
     Engine,
     Evidence,
     Finding,
+    Fix,
     Line,
     Log,
     Logs,
@@ -118,6 +119,12 @@ def _wrong_path(pod: Pod, engine: Engine, cluster: Cluster, wrong: list[_Request
     twice = re.match(r"(?:/[\w-]{1,40}){0,3}?/v1(?:/v1)+/", last.path) or "completions/chat/completions" in last.path
     below = _below(engine) or "" if engine.name == "huggingfaceserver" else ""
     right = "http://HOST:PORT" + {"ollama": ""}.get(engine.name, f"{below}/v1")
+    told = _where_told(wrong, pod, cluster)
+    calls = r"/api/" if engine.name == "ollama" else rf"/{_CALLS}(?:[/?]|$)"
+    alike = told is not None and all(
+        re.search(calls, one.path) for one in wrong
+    )  # the API that the server has, at another place
+    fix = _rewritten(told, right.removeprefix("http://HOST:PORT")) if told is not None and alike else None
     how = (
         f"Let the base URL of {client} end once in /v1 ({right}): the client appends the rest itself"
         if twice
@@ -129,8 +136,37 @@ def _wrong_path(pod: Pod, engine: Engine, cluster: Cluster, wrong: list[_Request
         summary=f"{_begun(client)} asks {engine.container.name} for {last.path}, a path that {engine.title} does not have: "
         f"{count_of(len(wrong), 'request')}, all answered 404.",
         evidence=(log_evidence(last.line), *where),
-        fixes=(fixes.advice(how),),
+        fixes=(fix or fixes.advice(how),),
         order=last.line.order,
+    )
+
+
+def _where_told(requests: list[_Request], pod: Pod, cluster: Cluster) -> tuple[Container, str] | None:
+    """The container and the variable by which the one client is told of the server, where there is one."""
+    asking = {one.client for one in requests}
+    clients = (
+        [item for item in cluster.items("Pod") if str(dig(item.raw, "status.podIP")) in asking]
+        if len(asking) == 1
+        else []
+    )
+    told = [(c, name) for item in clients for c in Pod.of(item, cluster).containers for name in _variables(c, pod)]
+    return told[0] if len(told) == 1 else None
+
+
+def _rewritten(told: tuple[Container, str], path: str) -> Fix | None:
+    """The variable with the path that the server has behind host and port; None where that is no plain URL, or the same."""
+    container, name = told
+    value = container.env[name].value or ""
+    base = re.match(r"https?://[\w.-]{1,253}(?::\d{1,5})?(?=[/]|$)", value)
+    if base is None or re.search(r"[;,\s]", value) or base[0] + path == value.rstrip("/"):
+        return None
+    kept = (
+        " (and in its settings, under Connections: it keeps there what it was first told)"
+        if "open-webui" in container.spec.image
+        else ""
+    )
+    return fixes.set_env(
+        container, name, base[0] + path, f"Set {name} of {fixes.edited(container.pod)} to {base[0]}{path}{kept}"
     )
 
 
@@ -205,11 +241,17 @@ def _begun(client: str) -> str:
 
 
 def _told(container: Container, pod: Pod) -> Iterator[Evidence]:
+    for name in _variables(container, pod):
+        text = f"{container.pod.name}: {name}={container.env[name].value}"
+        yield Evidence(source="workload", ref=f"Pod/{container.pod.name} env[{name}]", text=text)
+
+
+def _variables(container: Container, pod: Pod) -> Iterator[str]:
+    """The variables of a client that hold an address of the server."""
     names = {item.name for item in pod.services}
     for name, variable in container.env.items():
         if not variable.value or not re.search(r"(?:BASE_URL|API_BASE|ENDPOINT)S?$", name):
             continue
         here = addresses(variable.value, names, pod.namespace, container.pod.namespace)
         if here or (not names and re.search(r"/v1\b|:11434\b", variable.value)):
-            text = f"{container.pod.name}: {name}={variable.value}"
-            yield Evidence(source="workload", ref=f"Pod/{container.pod.name} env[{name}]", text=text)
+            yield name

@@ -4,13 +4,16 @@ import re
 import shlex
 from collections.abc import Iterator
 from ipaddress import ip_address
+from typing import Any
 
 from kubectl_llmdoctor.api import (
+    Container,
     Ending,
     Engine,
     Evidence,
     Finding,
     Fix,
+    Line,
     Logs,
     Pod,
     Problem,
@@ -50,6 +53,12 @@ _NOT_BOUND = "couldn't bind HTTP server socket"
 #: What vLLM prints (v1/engine/core.py) when all of its configuration stands: "Initializing a V1 LLM engine (v0.9.1) with config: …".
 _CONFIGURED = " LLM engine (v"
 
+#: What llama.cpp (common/arg.cpp) says of a word that stands where an option should.
+_NO_OPTION = "error: invalid argument: "
+
+#: Shells that a container's arguments may begin with.
+_SHELLS = frozenset({"sh", "bash", "ash", "dash", "/bin/sh", "/bin/bash", "/bin/ash", "/usr/bin/bash", "/usr/bin/sh"})
+
 #: Seconds within which llama-server has parsed its arguments and bound its socket.
 _AT_ONCE = 30
 
@@ -69,7 +78,7 @@ _EARLY = (
 _PUBLISHED = r"(?:^|/)(?:vllm/vllm-openai|lmsysorg/sglang|huggingface/text-generation-inference)(?:$|[:@])"
 
 
-@check("engine-args-invalid", since="0.1", literals=(_NOT_BOUND, _ASSERTION, _CONFIGURED))
+@check("engine-args-invalid", since="0.1", literals=(_NOT_BOUND, _ASSERTION, _CONFIGURED, _NO_OPTION))
 def engine_args_invalid(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     """The program refuses its arguments or settings.
 
@@ -106,6 +115,7 @@ def engine_args_invalid(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
     if logs:
         yield from _tls_refused(pod, engine, logs)
         yield from _unspoken(pod, engine, logs)
+        yield from _left_over(pod, engine, logs)
     yield from _no_size(pod, engine)
     yield from _no_such_node(pod, engine)
     yield from _aborts(pod, engine, logs)
@@ -120,7 +130,9 @@ def engine_args_invalid(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
     if crashed and _took_its_arguments(ended[0] if ended else None, logs):
         return
     if crashed and (not ended or ended[0].code in (1, 2)):
-        quick = ended and ended[0].code == 2
+        said = _no_option(engine, logs)
+        named = said is not None and any(p.text == said[0] for p in fatal)
+        quick = ended and (ended[0].code == 2 or named)
         sure = _sure(fatal)
         shown = sure or fatal
         yield Finding(
@@ -130,6 +142,7 @@ def engine_args_invalid(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
             evidence=(
                 *(problem_evidence(pod, p) for p in shown),
                 *(shared[1] for p in shown if (shared := _from_config_map(engine, p))),
+                *((log_evidence(said[1]),) if said and named else ()),
                 *(pod_evidence(pod, e.path, e.text) for e in ended[:1]),
             ),
             explains=FAILED_START,
@@ -220,6 +233,65 @@ def _unspoken(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         explains=FAILED_START,
         fixes=(fix,),
     )
+
+
+def _no_option(engine: Engine, logs: Logs | None) -> tuple[str, Line] | None:
+    """The word that llama-server refused as no option, and the line that says so."""
+    ended = next((e for e in endings(engine.pod) if e.container is engine.container), None)
+    log = log_of(ended, logs) if engine.name == "llama.cpp" and ended is not None and logs is not None else None
+    line = max(log.find(_NO_OPTION), key=lambda x: x.number, default=None) if log is not None else None
+    return (line.text.partition(_NO_OPTION)[2].strip(), line) if line is not None else None
+
+
+def _left_over(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
+    """A word that llama-server refused: the value of an option that an earlier one took for its own, or a shell."""
+    said = _no_option(engine, logs)
+    if said is None or not engine.container.crashed:
+        return
+    (word, line), container = said, engine.container
+    spec = container.spec
+    if word in _SHELLS and not spec.command and spec.args and spec.args[0] == word:
+        at = container.pointer
+        why = f"args of {container.name} begin with {word}, and the image's ENTRYPOINT is llama-server, which takes them for its own"
+        shown = pod_evidence(container, "args", quoted(" ".join(str(one) for one in spec.args)))
+        moved: list[dict[str, Any]] = [
+            {"op": "add", "path": f"{at}/command", "value": [str(one) for one in spec.args]},
+            {"op": "remove", "path": f"{at}/args"},
+        ]
+        fix = fixes.patch(
+            pod, "Put the shell and its script into command, which takes the place of the ENTRYPOINT", moved
+        )
+    elif taken := _taken(container, engine.found.argv, word):
+        option, other, name, shown = taken
+        why = f"{name} is empty, so that {option} takes {other} for its value and {word} is left over"
+        fix = fixes.advice(
+            f"Set {name} in env of {container.name} to the value of {option}{' (the GGUF file)' * (option in ('-m', '--model'))}, in"
+            f' {fixes.edited(pod)}, and quote it in the script ("${name}")'
+        )
+    else:
+        return
+    yield Finding(
+        role="cause",
+        confidence="certain",
+        summary=f"llama-server got {word} where an option should stand: {why}.",
+        evidence=(log_evidence(line), shown),
+        explains=FAILED_START,
+        fixes=(fix,),
+    )
+
+
+def _taken(container: Container, argv: tuple[str, ...], word: str) -> tuple[str, str, str, Evidence] | None:
+    """An option whose value is an empty variable, the option that it takes for it, the variable, and where both stand."""
+    before = next((argv[max(i - 3, 0) : i] for i, one in enumerate(argv) if one == word and i > 1), ())
+    if not before or not before[-1].startswith("-"):
+        return None
+    for path, text in container.words:
+        for option in reversed(before[:-1]):
+            found = re.search(rf"(?<!\S){re.escape(option)}[ =]\$\{{?(\w{{1,80}})\}}?(?=\s)", text)
+            variable = container.env.get(found[1]) if found else None
+            if found and option.startswith("-") and (variable is None or variable.value == ""):
+                return option, before[-1], found[1], pod_evidence(container, path, quoted(found[0]))
+    return None
 
 
 def _foreign(pod: Pod, host: str) -> bool:

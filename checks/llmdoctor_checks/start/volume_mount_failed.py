@@ -8,6 +8,7 @@ from kubectl_llmdoctor.api import (
     Events,
     Finding,
     Item,
+    Logs,
     Pod,
     check,
     dig,
@@ -18,6 +19,7 @@ from kubectl_llmdoctor.api import (
     rows,
 )
 from llmdoctor_checks._consequences import CRASHED
+from llmdoctor_checks.start._folders import LITERALS, folder_for_file
 
 #: The kubelet's and the attach controller's words for a volume that they do not get.
 _FAILED = r'(?:AttachVolume\.Attach|MountVolume\.\w{1,20}) failed for volume "([^"]{1,253})"'
@@ -27,8 +29,8 @@ _FAULT = r"(?i)fail|error|invalid|insufficient|not ?found|denied|fault"
 _OWN_GROUPS = r"(?:apps|batch|policy|autoscaling|(?:[\w-]+\.)+k8s\.io)?/"
 
 
-@check("volume-mount-failed", since="0.1")
-def volume_mount_failed(pod: Pod, events: Events | None, cluster: Cluster) -> Iterator[Finding]:
+@check("volume-mount-failed", since="0.1", literals=LITERALS)
+def volume_mount_failed(pod: Pod, events: Events | None, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """A volume of the pod cannot be mounted on its node, is lost there, or lacks what its program needs.
 
     The pod has a node, and its containers wait for a volume: the CSI driver does not run there (often because it does not tolerate
@@ -39,6 +41,9 @@ def volume_mount_failed(pod: Pod, events: Events | None, cluster: Cluster) -> It
 
     A mount can also be lost while the pod runs: the program behind a FUSE mount was killed, or the file server made its export again.
     Each access to the path then fails ("Transport endpoint is not connected", "Stale file handle") until the pod is recreated.
+
+    A ConfigMap or Secret that is mounted at the name of one of its files, without a `subPath`, or with one that is none of its keys,
+    is a folder there: a program that opens it as a file ends with "Is a directory".
 
     Secrets and ConfigMaps that do not exist are `secret-missing`; a volume in use elsewhere is `pvc-unbound`.
 
@@ -52,6 +57,8 @@ def volume_mount_failed(pod: Pod, events: Events | None, cluster: Cluster) -> It
     - https://kubernetes.io/docs/concepts/storage/volumes/
     - https://kubernetes.io/docs/tasks/debug/debug-application/debug-pods/
     """
+    if pod.exists and pod.failing:
+        yield from folder_for_file(pod, cluster, logs)
     if not pod.failing or events is None or any(_ran(status) for status in _statuses(pod)):
         return  # it has got its volumes since
     own = {str(volume.name) for volume in pod.spec.volumes}
