@@ -39,6 +39,8 @@ Condition = Literal[
     "gpu asked",
     "no gpu asked",
     "no runtime class",
+    "pod network",
+    "host network",
     "on GKE",
     "not on GKE",
     "storage initializer",
@@ -329,11 +331,12 @@ class Situation:
         found.add("token misnamed" if self._misnamed_token else "no token misnamed")
         found.add("key misnamed" if self._misnamed_key[0] else "no key misnamed")
         if self.pod is None or self.log_only:
-            return found | {"gpu asked", "no gpu asked", "no runtime class", "not on GKE"}
+            return found | {"gpu asked", "no gpu asked", "no runtime class", "not on GKE", "pod network"}
         every = [self.container] if self.container else self.pod.containers
         gpus = any(c.gpus or c.spec.resources.claims for c in every)
         found.add("gpu asked" if gpus else "no gpu asked")
         found.add("on GKE" if self._on_gke else "not on GKE")
+        found.add("host network" if self.pod.spec.host_network else "pod network")
         return found if self.pod.spec.runtime_class_name else found | {"no runtime class"}
 
     @property
