@@ -39,6 +39,10 @@ Condition = Literal[
     "gpu asked",
     "no gpu asked",
     "no runtime class",
+    "pod network",
+    "whole gpu",
+    "mig slice",
+    "host network",
     "on GKE",
     "not on GKE",
     "storage initializer",
@@ -133,6 +137,9 @@ _RAISE = "Raise --ctx-size (a plain number: 32k is read as 32)"
 _ROUNDED = 256
 
 #: The label that GKE gives each node.
+#: Resources of slices of a GPU.
+_MIG = "nvidia.com/mig-"
+
 _GKE = "cloud.google.com/gke-nodepool"
 
 #: What the kernel says where the user may not, whatever the mount lets.
@@ -329,11 +336,14 @@ class Situation:
         found.add("token misnamed" if self._misnamed_token else "no token misnamed")
         found.add("key misnamed" if self._misnamed_key[0] else "no key misnamed")
         if self.pod is None or self.log_only:
-            return found | {"gpu asked", "no gpu asked", "no runtime class", "not on GKE"}
+            return found | {"gpu asked", "no gpu asked", "no runtime class", "not on GKE", "pod network", "whole gpu"}
         every = [self.container] if self.container else self.pod.containers
         gpus = any(c.gpus or c.spec.resources.claims for c in every)
         found.add("gpu asked" if gpus else "no gpu asked")
+        slices = any(name.startswith(_MIG) for c in every for name in c.spec.resources.limits)
+        found.add("mig slice" if slices else "whole gpu")
         found.add("on GKE" if self._on_gke else "not on GKE")
+        found.add("host network" if self.pod.spec.host_network else "pod network")
         return found if self.pod.spec.runtime_class_name else found | {"no runtime class"}
 
     @property

@@ -20,7 +20,7 @@ _ACCOUNTS = (
         rf"(?P<kept>{_AMOUNT}) is reserved by PyTorch but unallocated"
     ),
     (
-        rf"GPU \d+; (?P<total>{_AMOUNT}) total capacity; {_AMOUNT} already allocated; "
+        rf"[GN]PU \d+; (?P<total>{_AMOUNT}) total capacity; {_AMOUNT} already allocated; (?:{_AMOUNT} current active; )?"
         rf"(?P<free>{_AMOUNT}) free; (?P<used>{_AMOUNT}) reserved in total by PyTorch"
     ),
 )

@@ -1,4 +1,4 @@
-"""Prompts that llama-server keeps in host memory; Ollama runs one for each model."""
+"""Greed that llama-server keeps in host memory; Ollama runs one for each model."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ LITERALS = _SIZE, _USED = "prompt cache is enabled, size limit: ", "saving promp
 _DEFAULT, _VARIABLE = 8192, "LLAMA_ARG_CACHE_RAM"
 
 
-class Prompts(msgspec.Struct, frozen=True):
-    """What llama-server may keep of earlier prompts: words, where it is said, and what makes it less."""
+class Greed(msgspec.Struct, frozen=True):
+    """What a setting takes of host memory: words, where it is said, and what makes it less."""
 
     text: str
     evidence: Evidence
     fix: Fix
 
 
-def prompt_cache(engine: Engine | None, limit: int, log: Log | None) -> Prompts | None:
+def prompt_cache(engine: Engine | None, limit: int, log: Log | None) -> Greed | None:
     """A prompt cache in host memory that may take half of the limit or more; Ollama runs llama-server for each model."""
     if engine is None or engine.name not in ("llama.cpp", "ollama"):
         return None
@@ -43,7 +43,7 @@ def prompt_cache(engine: Engine | None, limit: int, log: Log | None) -> Prompts 
     much = f"up to {say_bytes(size * MIB)}" if size >= 0 else "as much as there is"
     less = max(limit // 8 // MIB, 256)
     summary = f"Let the prompt cache keep {less} MiB at most{' in each runner' if ollama else ''}"
-    return Prompts(
+    return Greed(
         f" {'Each model that Ollama runs' if ollama else 'llama-server'} keeps the prompts of earlier requests in that memory, {much}.",
         evidence,
         fixes.set_env(engine.container, _VARIABLE, str(less), summary)

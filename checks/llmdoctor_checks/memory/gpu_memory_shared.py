@@ -54,6 +54,9 @@ _OWN_ALLOCATORS = frozenset({"lmdeploy", "tensorrt-llm", "triton", "nim"})
 #: What vLLM says of a cache for which less than nothing is left.
 _NO_CACHE = "Available KV cache memory: -"
 
+#: What a privileged container sees of its node.
+_SEES_ALL = " {name} is privileged: it sees all devices of the node, and takes the first ones, whoever was given them."
+
 #: How the KAI scheduler (Run:ai) marks pods that share a GPU: the share asked for, and the GPU that it chose.
 _FRACTION, _GROUP = "gpu-fraction", "runai-gpu-group"
 
@@ -179,15 +182,20 @@ def _counted(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:
             said = account(line.text)
             if said is None or not said.others:
                 continue
+            container, privileged = ending.container, ending.container.spec.security_context.privileged
             return Finding(
                 role="cause",
                 confidence="likely" if said.others > said.own else "possible",
                 summary=f"Of the GPU's {say_bytes(said.total)} this process had {say_bytes(said.own)} when none was left "
                 f"({say_bytes(said.free)} free): about {say_bytes(said.others)} are held by something else, another process of "
-                "this container or another pod.",
-                evidence=(log_evidence(line),),
+                f"this container or another pod.{_SEES_ALL.format(name=container.name) if privileged else ''}",
+                evidence=(
+                    log_evidence(line),
+                    *((pod_evidence(container, "securityContext.privileged", "true"),) if privileged else ()),
+                ),
                 explains=(*_NO_ROOM, *CONSEQUENCES),
                 fixes=(
+                    *((_unprivileged(container),) if privileged else ()),
                     fixes.advice(
                         "See who else uses the GPU (shares by time slicing have no memory of their own), and give each a GPU "
                         "or a MIG slice, or less memory",
@@ -198,6 +206,13 @@ def _counted(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:
                 order=line.order,
             )
     return None
+
+
+def _unprivileged(container: Container) -> Fix:
+    """The devices that the container was given, and no others."""
+    path = f"{container.pointer}/securityContext/privileged"
+    summary = f"Remove privileged: true of {container.name}, so that it sees only the devices that it was given"
+    return fixes.patch(container.pod, summary, [{"op": "remove", "path": path}])
 
 
 def _unaccounted(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:

@@ -624,7 +624,7 @@ def _fixes(container: Container, limit: int, subject: Subject, more: str = "") -
     pod = container.pod
     node = subject.nodes.get(pod.spec.node_name)
     there = node.allocatable("memory") if node else None
-    larger = limit * 2 if limit < _LARGE else limit * 3 // 2
+    larger = limit * 4 if limit < GIB else limit * 2 if limit < _LARGE else limit * 3 // 2
     text = f"Raise the memory limit of {container.name} from {say_bytes(limit)}"
     if there is not None and node and larger > there:
         yield fixes.advice(

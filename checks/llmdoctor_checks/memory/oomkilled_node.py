@@ -8,6 +8,7 @@ from kubectl_llmdoctor.api import (
     GIB,
     Container,
     Ending,
+    Engine,
     Events,
     Evidence,
     Finding,
@@ -32,11 +33,13 @@ from kubectl_llmdoctor.api import (
     requests_of,
     say_bytes,
     say_seconds,
+    setting_evidence,
     units,
     usage_of,
 )
 from llmdoctor_checks.memory._killed import CONSEQUENCES, PROCESSES, close, ended_by_probe, killed_then, told
 from llmdoctor_checks.memory._pinned import DIED, PYTHON, cached, died, uses_of
+from llmdoctor_checks.memory._prompt_cache import Greed, prompt_cache
 
 #: Available memory of a node below which the kernel is about to kill, as a share of its memory.
 _EXHAUSTED = 0.01
@@ -47,6 +50,14 @@ _TIMES, _BEYOND_BYTES, _LASTING_SECONDS = 2, 4 * GIB, 600
 
 #: A node is short of memory when less than this share of it is available.
 _SHORT = 0.1
+
+#: GPUs whose memory is the machine's, the setting of the share that an engine takes, and how much less of it is a beginning.
+_OF_THE_MACHINE = expression(r"\bGB10\b|\bOrin\b|\bThor\b")
+_SHARES = {
+    "vllm": ("gpu_memory_utilization", "--gpu-memory-utilization"),
+    "sglang": ("mem_fraction_static", "--mem-fraction-static"),
+}
+_LEFT = 0.15
 
 #: The kubelet's event names the process that the kernel killed.
 _VICTIM = expression(rf"victim process: (?P<name>{PROCESSES}[^,]{{0,40}}),")
@@ -127,14 +138,42 @@ def oomkilled_node(
         if proof is None:
             continue
         confidence, why, evidence = proof
+        own = _greedy(ending, node, logs, subject)
         yield Finding(
             role="cause",
             confidence="certain" if confidence == "certain" else "likely",
-            summary=f"Container {ending.container.name} was killed for lack of memory on the node {pod.spec.node_name}: {why}.",
-            evidence=(pod_evidence(pod, ending.path, ending.text), evidence),
+            summary=f"Container {ending.container.name} was killed for lack of memory on the node {pod.spec.node_name}: {why}."
+            f"{own.text if own else ''}",
+            evidence=(pod_evidence(pod, ending.path, ending.text), evidence, *((own.evidence,) if own else ())),
             explains=("oomkilled-host", *CONSEQUENCES),
-            fixes=tuple(_fixes(pod)),
+            fixes=(*((own.fix,) if own else ()), *_fixes(pod)),
         )
+
+
+def _greedy(ending: Ending, node: Node | None, logs: Logs | None, subject: Subject) -> Greed | None:
+    """What of the engine's own settings may take half of the node's memory or more."""
+    engine = next((e for e in subject.engines(ending.container.pod) if e.container is ending.container), None)
+    total = node.capacity("memory") if node else None
+    if engine is None or total is None:
+        return None
+    return prompt_cache(engine, total, log_of(ending, logs) if logs else None) or _unified(engine, subject)
+
+
+def _unified(engine: Engine, subject: Subject) -> Greed | None:
+    """The share of a GPU whose memory is the node's own."""
+    card = subject.sizing(engine).accelerator
+    name, flag = _SHARES.get(engine.name, ("", ""))
+    share = engine.value(name, 0.0) if name else 0.0
+    if card is None or not _OF_THE_MACHINE.search(card.gpu.name) or not isinstance(share, float) or share <= _LEFT:
+        return None
+    setting, less = engine.explicit(name), f"{share - _LEFT:.2f}"
+    return Greed(
+        f" The memory of its {card.gpu.name} is the node's, and {engine.label} takes {share:g} of it for weights and cache.",
+        setting_evidence(engine.container, setting)
+        if setting
+        else Evidence(source="pod", ref=card.ref, text=card.text),
+        fixes.set_flag(engine, name, flag, less, f"Leave more of it to all else: {flag} {less}"),
+    )
 
 
 def _fell_silent(pod: Pod, events: Events | None, node: Node | None) -> Iterator[Finding]:
@@ -186,13 +225,20 @@ def _of_worker(
         if node is None or total is None or needed <= total or (limit is not None and limit < needed):
             return
         why = "it takes more than the whole node has"
-    repairs: tuple[Fix, ...] = ()
+    own = _greedy(ending, node, logs, subject)
+    repairs: tuple[Fix, ...] = (own.fix,) if own else ()
     text = f"A worker of {ending.container.name} ended for lack of memory on the node {pod.spec.node_name}: {why}."
+    if own:
+        text += own.text
+        evidence.append(own.evidence)
     if node is not None and total is not None and needed > total:
         takes = f"{say_bytes(needed)} of host memory or more ({', '.join(use.text for use in uses)})"
         text += f" {engine.label} takes {takes}, and {node.name} has {say_bytes(total)}."
         most = max(uses, key=lambda use: use.size).text
-        repairs = (fixes.advice(f"Lower what takes most of it in {fixes.edited(pod)}: {most}"),)
+        repairs = (
+            *repairs,
+            fixes.advice(f"Lower what takes most of it in {fixes.edited(pod)}: {most}"),
+        )
         evidence += [use.evidence for use in uses if use.evidence]
         evidence.append(node_evidence(node, f"memory: {say_bytes(total)}"))
     yield Finding(

@@ -205,7 +205,7 @@ def _stored(container: Container, limit: int) -> tuple[str, Evidence] | None:
     for value, path in values:
         mount = _in_memory(container, value, limit) if value.startswith("/") else None
         if mount is not None and value.rstrip("/") != mount.mount_path.rstrip("/"):
-            return value, pod_evidence(container, path, value)
+            return mount.mount_path, pod_evidence(container, path, value)
     return None
 
 
@@ -226,7 +226,7 @@ def _cached(container: Container, limit: int) -> tuple[str, Evidence] | None:
         return None
     for place in _CACHES:
         if (mount := _in_memory(container, place, limit)) is not None:
-            return place, pod_evidence(container, f"volumeMounts[{mount.name}]", mount.mount_path)
+            return mount.mount_path, pod_evidence(container, f"volumeMounts[{mount.name}]", mount.mount_path)
     return None
 
 
@@ -240,8 +240,8 @@ def _fetched(container: Container, limit: int) -> tuple[str, Evidence] | None:
     for path, words in (("command", container.launch.command), ("args", container.launch.args)):
         for word in words:
             for place in re.findall(_PLACES, word):
-                if _in_memory(container, place, limit) is not None:
-                    return place, pod_evidence(container, path, word)
+                if (mount := _in_memory(container, place, limit)) is not None:
+                    return mount.mount_path, pod_evidence(container, path, word)
     return None
 
 

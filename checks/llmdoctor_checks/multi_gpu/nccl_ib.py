@@ -8,6 +8,7 @@ from kubectl_llmdoctor.api import (
     Engine,
     Evidence,
     Finding,
+    Fix,
     Line,
     Log,
     Logs,
@@ -33,6 +34,9 @@ _WHY = (
     "NET/IB : No device found",
     "NET/IB : Unable to open device",
 )
+
+#: Where the devices are in a container.
+_DEVICES = "/dev/infiniband"
 
 #: How it says at the same level that somebody told it to use sockets, wherever that stands.
 _TOLD = "NCCL_IB_DISABLE set by environment to 1"
@@ -106,14 +110,30 @@ def _unused(pod: Pod, container: Container, logs: Logs | None) -> Iterator[Findi
             *((log_evidence(why),) if why else ()),
             pod_evidence(container, "resources.limits", f"{device}: {limits[device]}"),
         ),
-        fixes=(
-            fixes.advice(
-                "See which RDMA devices the container has and can open, that the pod mounts no /dev/infiniband of the node over them, and "
-                "that the image's libraries (rdma-core; libfabric and NCCL's plugin for EFA) fit the node's driver",
-                f"kubectl -n {pod.namespace} exec {pod.name} -c {container.name} -- "
-                "sh -c 'ls -l /dev/infiniband; ibv_devices; fi_info -p efa'",
-            ),
-        ),
+        fixes=(*_over_the_devices(container), _look(container)),
+    )
+
+
+def _over_the_devices(container: Container) -> Iterator[Fix]:
+    """The node's own /dev/infiniband over what the device plugin gave; libfabric gives up at a device that it cannot open."""
+    mount = container.mount_over(_DEVICES)
+    volume = container.pod.volume(mount.name) if mount else None
+    if mount is None or volume is None or volume.host_path is None or mount.mount_path.rstrip("/") == "":
+        return
+    yield fixes.advice(
+        f"Remove the mount of {mount.mount_path} from {container.name} in all pods, and the hostPath volume {mount.name} "
+        f"({volume.host_path.path}) in {fixes.edited(container.pod)}: it shows all adapters of the node, and those that the container "
+        "was not given cannot be opened"
+    )
+
+
+def _look(container: Container) -> Fix:
+    """What the container has."""
+    pod = container.pod
+    return fixes.advice(
+        "See which RDMA devices the container has and can open, and that the image's libraries (rdma-core; libfabric and NCCL's plugin "
+        "for EFA) fit the node's driver",
+        f"kubectl -n {pod.namespace} exec {pod.name} -c {container.name} -- sh -c 'ls -l /dev/infiniband; ibv_devices; fi_info -p efa'",
     )
 
 
