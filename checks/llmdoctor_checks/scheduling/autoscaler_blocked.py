@@ -26,6 +26,7 @@ from kubectl_llmdoctor.api import (
     words,
 )
 from llmdoctor_checks.scheduling._karpenter import Pool, pools
+from llmdoctor_checks.scheduling._larger import larger
 from llmdoctor_checks.scheduling._machines import GROWS, LOOP, failed_machine, group_failed, loop_failed, unjoined
 from llmdoctor_checks.scheduling._nodepools import LACKS, unready
 from llmdoctor_checks.scheduling._obstacles import Cause
@@ -157,7 +158,7 @@ def _adds_none(pending: Pending, event: Event, found: tuple[Cause, ...]) -> Iter
         summary=f"{who} {why}: {sentence(words)}",
         evidence=(event_evidence(event, pending.pod.cluster), *said_by(pending)),
         explains=(*EXPLAINS, *(c.id for c in found if mended)),
-        fixes=tuple(_of_pool(small) if small else _fixes(pending, at_limit=limit is not None and failed is None)),
+        fixes=tuple(_of_pool(pending, small) if small else _fixes(pending, at_limit=limit is not None and failed is None)),
         order=float(len(found)),
     )
 
@@ -368,16 +369,17 @@ def _typeless(pending: Pending, pool: Pool, event: Event, found: tuple[Cause, ..
         summary=f"Karpenter cannot add a node: {sentence(pool.words)}",
         evidence=(event_evidence(event, pending.pod.cluster), *said_by(pending)),
         explains=(*EXPLAINS, *(c.id for c in found)),
-        fixes=tuple(_of_pool(pool)),
+        fixes=tuple(_of_pool(pending, pool)),
         order=float(len(found)),
     )
 
 
-def _of_pool(pool: Pool) -> Iterator[Fix]:
+def _of_pool(pending: Pending, pool: Pool) -> Iterator[Fix]:
     """What may be changed of a pool whose instance types do not do, by what Karpenter says of them."""
     small, offered = re.search(r"(?:enough|required|satisfied) resources", pool.verdict), "offering" in pool.verdict
     if small:
-        yield fixes.advice(f"Allow larger instance types in {pool.title}, or ask for less", owner="platform")
+        vague = f"Allow larger instance types in {pool.title}, or ask for less"
+        yield larger(pending, pool) or fixes.advice(vague, owner="platform")
     if offered:
         yield fixes.advice(
             f"Allow other zones, capacity types or instance types in {pool.title}; what the cloud had none of is tried again by itself",

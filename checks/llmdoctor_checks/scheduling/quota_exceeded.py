@@ -226,7 +226,8 @@ def _over_limit(subject: Subject) -> Iterator[Finding]:
 def _of_yunikorn(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding:
     """A queue of YuniKorn's that has too little left. Its configuration is one text, in which a person changes it."""
     queue, short = found["yunikorn"], of_yunikorn(found["left"], found["needs"])
-    lacks = " and ".join(f"{say_amount(name, amount)} of {name}" for name, amount in short.items()) or "room"
+    lacks = " and ".join(f"{amount}m of vcore" if name == "vcore" else f"{say_amount(name, amount)} {name}" for name, amount in short.items())
+    lacks = lacks or "room"
     config = next((item for item in pod.cluster.items("ConfigMap") if item.name == "yunikorn-configs"), None)
     where = f"ConfigMap {config.namespace if config else 'yunikorn'}/yunikorn-configs"
     space = config.namespace if config else "yunikorn"
