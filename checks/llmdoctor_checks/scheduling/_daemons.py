@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import msgspec
 
@@ -64,7 +65,9 @@ class Absent(msgspec.Struct, frozen=True):
         if self.unmet:
             has = "which the node lacks" if all(m.have is None for m in self.unmet) else "which the node does not meet"
             parts.append(f"it selects {' and '.join(m.demand for m in self.unmet)}, {has}")
-        return f"DaemonSet {self.item.namespace}/{self.item.name} makes no pod on {self.node.name}: {' and '.join(parts)}"
+        return (
+            f"DaemonSet {self.item.namespace}/{self.item.name} makes no pod on {self.node.name}: {' and '.join(parts)}"
+        )
 
     @property
     def evidence(self) -> Iterator[Evidence]:
@@ -153,11 +156,13 @@ def _unmet(spec: k8s.PodSpec, node: Node) -> tuple[Mismatch, ...]:
 def missing(cluster: Cluster, nodes: Iterable[Node], resource: str) -> list[Absent]:
     """The DaemonSet for a resource that makes no pod on the first of some nodes, and on those that lack the same."""
     found = [one for node in nodes if (one := absent(cluster, node, resource))]
-    return [one for one in found if (one.item, one.taints, one.unmet) == (found[0].item, found[0].taints, found[0].unmet)]
+    return [
+        one for one in found if (one.item, one.taints, one.unmet) == (found[0].item, found[0].taints, found[0].unmet)
+    ]
 
 
-def let_in(found: list[Absent]) -> Iterator[Fix]:
-    """What brings the pods of a DaemonSet to nodes: tolerations in it, labels on the nodes."""
+def let_in(found: list[Absent], *, known: bool = True) -> Iterator[Fix]:
+    """What brings the pods of a DaemonSet to nodes: tolerations in it, labels on the nodes. `known`: they have the devices."""
     if not found:
         return
     first = found[0]
@@ -177,6 +182,13 @@ def let_in(found: list[Absent]) -> Iterator[Fix]:
     for_good = f", and for good in {pool}" if pool else ""
     if any(re.fullmatch(_BY_CLASS, key) for key in labels):
         for_good += "; or let NFD leave the class out (sources.pci.deviceLabelFields: [vendor] of its worker)"
+    if not known:
+        yield fixes.advice(
+            f"Label the nodes that have the devices {pairs}, which {where} selects: none of {', '.join(names[:4])} has it",
+            f"kubectl label node NODE --overwrite {pairs}",
+            owner="platform",
+        )
+        return
     yield fixes.advice(
         f"Label {', '.join(names)} {pairs}, which {where} selects{for_good}",
         f"kubectl label node {' '.join(names)} --overwrite {pairs}",
@@ -192,7 +204,9 @@ def _tolerating(found: Absent) -> Fix:
     policy = cluster_policy(found.node.cluster) if fixes.maker(item).startswith("ClusterPolicy/") else None
     target, at = (policy, "/spec/daemonsets") if policy else (item, "/spec/template/spec")
     there = rows(target.raw, f"{at[1:].replace('/', '.')}.tolerations")
-    operations = [{"op": "add", "path": f"{at}/tolerations/-", "value": value} for value in values]
+    operations: list[dict[str, Any]] = [
+        {"op": "add", "path": f"{at}/tolerations/-", "value": value} for value in values
+    ]
     if not there:
         operations = [{"op": "add", "path": f"{at}/tolerations", "value": values}]
     return fixes.patch_object(target, text, operations, owner="platform")

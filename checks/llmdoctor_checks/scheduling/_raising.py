@@ -119,7 +119,10 @@ def of_volcano(pod: Pod, lacks: list[str]) -> Raised | None:
     capability = dig(queue.raw, "spec.capability") if queue else None
     if queue is None or not isinstance(capability, dict) or not queue.api_version.startswith("scheduling.volcano.sh/"):
         return None
-    taken, asked = _amounts(dig(queue.raw, "status.allocated")), _amounts(dig(group.raw, "spec.minResources") if group else None)
+    taken, asked = (
+        _amounts(dig(queue.raw, "status.allocated")),
+        _amounts(dig(group.raw, "spec.minResources") if group else None),
+    )
     asked = asked or {k: v * (1 if k == "cpu" else 1000) for k, v in requests_of(pod.obj).items()}
     changes: dict[str, tuple[str, str]] = {}
     for resource, limit in capability.items():

@@ -158,6 +158,20 @@ _PRESSURES = {
 }
 
 
+#: The kubelet's word where it finds no image that nobody uses (pkg/kubelet/images/image_gc_manager.go).
+_COLLECTED = r"Failed to garbage collect required amount of images\. (?:Wanted|Attempted) to free \d{1,20} bytes, but "
+_NO_IMAGES = (
+    "Free the disk of {node}, or enlarge it: its kubelet finds no unused images to collect, so look at logs, emptyDir and hostPath of its "
+    "pods and at what lies beside them"
+)
+
+
+def _uncollected(node: Node) -> bool:
+    """Whether the kubelet has looked for unused images, and found too few."""
+    about = events_of(node.cluster).about([("Node", node.name)])
+    return any(re.search(_COLLECTED, event.message) for event in about)
+
+
 def _mended(node: Node) -> Fix:
     """What ends the node's own complaint; where it makes none that is known, where to look."""
     look = f"kubectl describe node {node.name}"
@@ -172,6 +186,8 @@ def _mended(node: Node) -> Fix:
     for kind, (text, command) in _PRESSURES.items():
         condition = node.condition(kind)
         if condition and condition.status == "True" and node.ready is not False:
+            if kind == "DiskPressure" and _uncollected(node):
+                text, command = _NO_IMAGES, "du -xhd2 /var/log /var/lib/kubelet/pods /var/lib/containerd"
             return fixes.advice(text.format(node=node.name), look, fixes.on_node(node.name, command), owner="platform")
     return fixes.advice(f"Find out why {node.name} {_in_words(node.troubles, one=True)}", look, owner="platform")
 

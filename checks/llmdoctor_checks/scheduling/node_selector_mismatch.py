@@ -135,7 +135,9 @@ def _fixes(pending: Pending, found: Cause, unmet: tuple[Mismatch, ...]) -> Itera
     elif unmet and not offered:
         demands = "; ".join(dict.fromkeys(m.demand for m in unmet))
         yield fixes.advice(f"Correct {demands} in {fixes.edited(pending.pod)}: no suitable node meets it")
-    elif pools := [c.text.removeprefix("nodepool ").partition(":")[0] for c in found.counts if c.text.startswith("nodepool ")]:
+    elif pools := [
+        c.text.removeprefix("nodepool ").partition(":")[0] for c in found.counts if c.text.startswith("nodepool ")
+    ]:
         known = [*selecting(pending, pools)]
         yield from known or [
             fixes.advice(

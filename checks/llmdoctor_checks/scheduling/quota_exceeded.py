@@ -136,10 +136,27 @@ def _stated(subject: Subject, cluster: Cluster, evidence: Evidence, found: re.Ma
         summary=summary,
         evidence=(evidence, *quoted),
         explains=("rollout-stuck", "pod-pending"),
-        fixes=raised.beside(list(_fixes(subject, name, beyond=beyond))[:1])
+        fixes=(*_surging(subject), *raised.beside(list(_fixes(subject, name, beyond=beyond))[:1]))
         if raised
         else tuple(_fixes(subject, name, needs=found["what"] or "", beyond=beyond)),
     )
+
+
+def _surging(subject: Subject) -> Iterator[Fix]:
+    """The old pods of an update first, where the one that is refused is made beside as many as there shall be."""
+    workload = subject.workload
+    if workload is None or workload.kind != "Deployment" or not workload.replicas:
+        return
+    if (workload.ready or 0) < workload.replicas or dig(workload.raw, "spec.strategy.type") == "Recreate":
+        return
+    yield fixes.patch_object(
+        workload.item,
+        f"Let an old pod go before the new one is made: the update of {workload.ref} adds one to the {workload.replicas} that are there",
+        [{"op": "add", "path": "/spec/strategy", "value": {"type": "RollingUpdate", "rollingUpdate": _OLD_FIRST}}],
+    )
+
+
+_OLD_FIRST = {"maxSurge": 0, "maxUnavailable": 1}
 
 
 def _more_than_all(asked: str, limit: str) -> str:
@@ -206,7 +223,9 @@ def _over_limit(subject: Subject) -> Iterator[Finding]:
         if condition and condition.status == "False":
             said.append((condition.message, pod_evidence(pod, "status.conditions[PodScheduled]", condition.message)))
         for kind in ("Pod", "PodGroup"):
-            events = subject.events.of("Unschedulable", "NotSchedulable", "FailedScheduling", "Informational", kind=kind)
+            events = subject.events.of(
+                "Unschedulable", "NotSchedulable", "FailedScheduling", "Informational", kind=kind
+            )
             mine = [e for e in events if kind == "PodGroup" or e.name == pod.name]
             latest = 2 if mine and _GANG in mine[-1].message else 1
             said += [(e.message, event_evidence(e, subject.cluster)) for e in mine[-latest:]]
@@ -226,7 +245,10 @@ def _over_limit(subject: Subject) -> Iterator[Finding]:
 def _of_yunikorn(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding:
     """A queue of YuniKorn's that has too little left. Its configuration is one text, in which a person changes it."""
     queue, short = found["yunikorn"], of_yunikorn(found["left"], found["needs"])
-    lacks = " and ".join(f"{amount}m of vcore" if name == "vcore" else f"{say_amount(name, amount)} {name}" for name, amount in short.items())
+    lacks = " and ".join(
+        f"{amount}m of vcore" if name == "vcore" else f"{say_amount(name, amount)} {name}"
+        for name, amount in short.items()
+    )
     lacks = lacks or "room"
     config = next((item for item in pod.cluster.items("ConfigMap") if item.name == "yunikorn-configs"), None)
     where = f"ConfigMap {config.namespace if config else 'yunikorn'}/yunikorn-configs"
@@ -239,8 +261,8 @@ def _of_yunikorn(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding:
         explains=("pod-pending", "gang-incomplete", "rollout-stuck"),
         fixes=(
             fixes.advice(
-                f"Raise resources.max of queue {queue} (or of the queue above that is full) by {lacks} in {where}; or end pods of the queue "
-                "that hold as much",
+                f"Raise resources.max of queue {queue} (or of the queue above that is full) by {lacks} in {where}; or end pods "
+                "of the queue that hold as much",
                 f"kubectl -n {space} edit configmap yunikorn-configs",
                 "kubectl get pods -A -l queue=" + queue,
                 owner="platform",
@@ -561,7 +583,9 @@ def _queue_fixes(found: re.Match[str], queue: str, workload: Item, cluster: Clus
     flavor, short = found["flavor"].rstrip(","), found["short"]
     most = re.search(_MOST, found.string)
     if most and milli(most["most"]) == 0:
-        less = fixes.advice(f"Take {short} out of the requests and limits of the pod, if it can do without: the queue has none")
+        less = fixes.advice(
+            f"Take {short} out of the requests and limits of the pod, if it can do without: the queue has none"
+        )
     elif most:
         less = fixes.advice(
             f"Ask for no more than {most['most']} {short} in all of its pods: the queue never has more, and waiting is no help",
