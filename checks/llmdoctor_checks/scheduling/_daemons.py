@@ -35,7 +35,7 @@ _PLAIN = frozenset({"com", "gpu", "vpc", "amazonaws", "shared", "device", "org",
 #: Labels that a feature discovery writes and takes away again.
 _DISCOVERED = "feature.node.kubernetes.io/"
 #: NVIDIA's devices by class and vendor, as NFD names them unless it is told to leave the class out.
-_BY_CLASS = r"feature\.node\.kubernetes\.io/pci-03\d\d_10de\.present"
+_BY_VENDOR, _BY_CLASS = "pci-10de.present", r"feature\.node\.kubernetes\.io/pci-03\d\d_10de\.present"
 #: What an operator writes on the nodes that it serves itself.
 _DEPLOYED = "nvidia.com/gpu.deploy."
 #: The label by which each kind of pool marks its nodes, and where labels for all of them belong.
@@ -180,7 +180,8 @@ def let_in(found: list[Absent], *, known: bool = True) -> Iterator[Fix]:
     labels = first.node.labels
     pool = next((text.format(labels[key]) for key, text in _POOLS if key in labels), "")
     for_good = f", and for good in {pool}" if pool else ""
-    if any(re.fullmatch(_BY_CLASS, key) for key in labels):
+    by_vendor = _BY_VENDOR in str(dig(first.item.raw, "spec.template.spec.affinity"))
+    if by_vendor and any(re.fullmatch(_BY_CLASS, key) for key in labels):
         for_good += "; or let NFD leave the class out (sources.pci.deviceLabelFields: [vendor] of its worker)"
     if not known:
         yield fixes.advice(

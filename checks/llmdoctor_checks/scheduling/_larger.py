@@ -145,7 +145,7 @@ def selecting(pending: Pending, names: list[str]) -> Iterator[Fix]:
         yield fixes.patch(
             pending.pod, f"Select karpenter.sh/nodepool={name} in place of {said}, which no pool sets", [chosen, *gone]
         )
-        text = f"Or have NodePool {name} set {said} on its nodes"
+        text = f"Have NodePool {name} set {said} on its nodes instead"
         there = isinstance(dig(item.raw, "spec.template.metadata.labels"), dict)
         path = "/spec/template/metadata/labels"
         operations = [{"op": "add", "path": f"{path}/{escaped(key)}", "value": value} for key, value in unmet.items()]

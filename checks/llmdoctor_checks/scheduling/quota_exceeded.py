@@ -250,13 +250,14 @@ def _of_yunikorn(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding:
         for name, amount in short.items()
     )
     lacks = lacks or "room"
+    asked, left = (found[name].replace(" ", ", ") for name in ("needs", "left"))
     config = next((item for item in pod.cluster.items("ConfigMap") if item.name == "yunikorn-configs"), None)
     where = f"ConfigMap {config.namespace if config else 'yunikorn'}/yunikorn-configs"
     space = config.namespace if config else "yunikorn"
     return Finding(
         role="cause",
         confidence="certain",
-        summary=f"YuniKorn holds it back: queue {queue} lacks {lacks} for it (asked {found['needs']}, left {found['left'] or 'nothing'}).",
+        summary=f"YuniKorn holds it back: queue {queue} lacks {lacks} for it (asked {asked}, left {left or 'nothing'}).",
         evidence=(evidence,),
         explains=("pod-pending", "gang-incomplete", "rollout-stuck"),
         fixes=(
