@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -30,6 +30,8 @@ from kubectl_llmdoctor.api import (
 _NAMES = r"device-?plugin|intel-[gn]pu-plugin|rdma-shared-d|(?:gpu|dra)\S{0,40}-kubelet-plugin"
 #: What has the same image, or name, and offers nothing.
 _OTHERS = r"feature-discovery|\bgfd\b|mps-control"
+#: What finds the devices of a node and labels it, by which NVIDIA's operator knows it (the chart's, and OpenShift's).
+_DISCOVERY = r"node-feature-discovery-worker|nfd-worker"
 #: Parts of resources' names that say nothing of the maker.
 _PLAIN = frozenset({"com", "gpu", "vpc", "amazonaws", "shared", "device", "org", "mig"})
 #: Labels that a feature discovery writes and takes away again.
@@ -83,14 +85,26 @@ class Absent(msgspec.Struct, frozen=True):
 
 
 def absent(cluster: Cluster, node: Node, resource: str) -> Absent | None:
-    """Why no DaemonSet makes a pod on a node that offers this resource; None where one does, or none is known to be for it."""
-    if node.ready is False or any(_of(h.pod, resource) for h in usage_of(cluster).holders(node.name)):
+    """Why no DaemonSet makes a pod on a node that offers this resource; None where one does, or none is known to be for it.
+
+    Where NVIDIA's operator has not labelled the node for its own, it is feature discovery that comes first.
+    """
+    found = _off(cluster, node, lambda names: _named(names, resource))
+    if found and any(m.key.startswith(_DEPLOYED) and m.have is None for m in found.unmet):
+        return _off(cluster, node, lambda names: bool(re.search(_DISCOVERY, names[0]))) or found
+    return found
+
+
+def _off(cluster: Cluster, node: Node, meant: Callable[[tuple[str, ...]], bool]) -> Absent | None:
+    """The DaemonSet of some that comes nearest to a pod on a node; None where one has, or would have, one there."""
+    pods = [h.pod for h in usage_of(cluster).holders(node.name)]
+    if node.ready is False or any(meant((p.metadata.name, *(c.image for c in p.spec.containers))) for p in pods):
         return None
     found = []
     for item in cluster.items("DaemonSet"):
         typed = item.typed()
         template = typed.spec.template if isinstance(typed, k8s.Workload) else None
-        if template is None or not _brings(item, template.spec, resource):
+        if template is None or not meant((item.name, *(c.image for c in template.spec.containers))):
             continue
         taints = tuple(t for t in node.taints if _keeps_off(t) and not tolerated(t, template.spec.tolerations))
         unmet = _unmet(template.spec, node)
@@ -98,14 +112,6 @@ def absent(cluster: Cluster, node: Node, resource: str) -> Absent | None:
             return None
         found.append(Absent(item, node, taints, unmet))
     return min(found, key=lambda one: (len(one.taints) + len(one.unmet), one.item.name), default=None)
-
-
-def _of(pod: k8s.Pod, resource: str) -> bool:
-    return _named((pod.metadata.name, *(c.image for c in pod.spec.containers)), resource)
-
-
-def _brings(item: Item, spec: k8s.PodSpec, resource: str) -> bool:
-    return _named((item.name, *(c.image for c in spec.containers)), resource)
 
 
 def _named(names: tuple[str, ...], resource: str) -> bool:
