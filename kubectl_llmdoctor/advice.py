@@ -203,6 +203,7 @@ class Situation:
             "image": container.spec.image if container else "",
             "workload": "its workload" if self.log_only else workload,
             "node": pod.spec.node_name if pod else "",
+            "driver": self._driver,
             "account": (pod.spec.service_account_name if pod else "") or "default",
             "hub_model": model if isinstance(model, str) and _HUB_ID.fullmatch(model) else "OWNER/MODEL",
             "devices": ",".join(map(str, range(min(max(container.gpus if container else 0, 1), _MOST_DEVICES)))),
@@ -228,6 +229,13 @@ class Situation:
             "key_meant": self._misnamed_key[1],
             **self.captured,
         }
+
+    @cached_property
+    def _driver(self) -> str:
+        """` (570.148.08)`: the version of the node's driver, where its label says the whole of it."""
+        item = self.pod.cluster.item("Node", "", self.pod.spec.node_name) if self.pod else None
+        version = item.labels.get("nvidia.com/cuda.driver-version.full", "") if item else ""
+        return f" ({version})" if version else ""
 
     @cached_property
     def _known_as(self) -> str:

@@ -116,7 +116,7 @@ def _takes(pool: Item, pending: Pending) -> bool | None:
 
     None where its nodes may be such: a pool that says nothing of its machines makes any, those with GPUs, too.
     """
-    offer, spec = _offer(pool), pending.pod.spec
+    offer, spec = offered(pool), pending.pod.spec
     asked = {k: str(v) for k, v in spec.node_selector.items() if not re.match(OF_ANY, k)}
     own = _all(_meets(offer, key, "In", {value}) for key, value in asked.items())
     terms = [
@@ -130,7 +130,7 @@ def _takes(pool: Item, pending: Pending) -> bool | None:
     return _all((own, _accelerated(offer, pool)))
 
 
-def _offer(pool: Item) -> dict[str, set[str] | None]:
+def offered(pool: Item) -> dict[str, set[str] | None]:
     """The labels that nodes of the pool have, each with its possible values; None where it limits them otherwise than by a list."""
     labels = dig(pool.raw, "spec.template.metadata.labels")
     offer: dict[str, set[str] | None] = {}

@@ -31,6 +31,7 @@ from kubectl_llmdoctor.api import (
     show_taint,
     top_of,
 )
+from llmdoctor_checks.scheduling._daemons import toleration
 from llmdoctor_checks.scheduling._demands import REQUIRED, Json, demands_met, labels_wanted, states
 from llmdoctor_checks.scheduling._obstacles import PRIORITY, Cause, Obstacle, obstacle_of, vendor
 from llmdoctor_checks.scheduling._words import asking, shared_by, told_of
@@ -249,16 +250,10 @@ def named(taints: Iterable[k8s.Taint]) -> str:
 
 def tolerating(pending: Pending, taints: Iterable[k8s.Taint]) -> list[Json]:
     """The patch of the pod spec that tolerates taints."""
-    values = [_toleration(t) for t in taints]
+    values = [toleration(t) for t in taints]
     if pending.pod.spec.tolerations:
         return [{"op": "add", "path": "/tolerations/-", "value": value} for value in values]
     return [{"op": "add", "path": "/tolerations", "value": values}]
-
-
-def _toleration(taint: k8s.Taint) -> Json:
-    if taint.value in ("", None):
-        return {"key": taint.key, "operator": "Exists", "effect": taint.effect}
-    return {"key": taint.key, "operator": "Equal", "value": str(taint.value), "effect": taint.effect}
 
 
 def _uncordon(stop: Stop) -> Iterator[Change]:

@@ -26,6 +26,7 @@ from kubectl_llmdoctor.api import (
     words,
 )
 from llmdoctor_checks.scheduling._karpenter import Pool, pools
+from llmdoctor_checks.scheduling._larger import larger, more_offers
 from llmdoctor_checks.scheduling._machines import GROWS, LOOP, failed_machine, group_failed, loop_failed, unjoined
 from llmdoctor_checks.scheduling._nodepools import LACKS, unready
 from llmdoctor_checks.scheduling._obstacles import Cause
@@ -157,7 +158,9 @@ def _adds_none(pending: Pending, event: Event, found: tuple[Cause, ...]) -> Iter
         summary=f"{who} {why}: {sentence(words)}",
         evidence=(event_evidence(event, pending.pod.cluster), *said_by(pending)),
         explains=(*EXPLAINS, *(c.id for c in found if mended)),
-        fixes=tuple(_of_pool(small) if small else _fixes(pending, at_limit=limit is not None and failed is None)),
+        fixes=tuple(
+            _of_pool(pending, small) if small else _fixes(pending, event, at_limit=limit is not None and failed is None)
+        ),
         order=float(len(found)),
     )
 
@@ -368,15 +371,19 @@ def _typeless(pending: Pending, pool: Pool, event: Event, found: tuple[Cause, ..
         summary=f"Karpenter cannot add a node: {sentence(pool.words)}",
         evidence=(event_evidence(event, pending.pod.cluster), *said_by(pending)),
         explains=(*EXPLAINS, *(c.id for c in found)),
-        fixes=tuple(_of_pool(pool)),
+        fixes=tuple(_of_pool(pending, pool)),
         order=float(len(found)),
     )
 
 
-def _of_pool(pool: Pool) -> Iterator[Fix]:
+def _of_pool(pending: Pending, pool: Pool) -> Iterator[Fix]:
     """What may be changed of a pool whose instance types do not do, by what Karpenter says of them."""
     small, offered = re.search(r"(?:enough|required|satisfied) resources", pool.verdict), "offering" in pool.verdict
-    if small:
+    if offered and (more := more_offers(pending, pool)):
+        yield more
+    if small and (made := larger(pending, pool)):
+        yield made
+    elif small and not offered:
         yield fixes.advice(f"Allow larger instance types in {pool.title}, or ask for less", owner="platform")
     if offered:
         yield fixes.advice(
@@ -405,9 +412,59 @@ def _freeing(pending: Pending) -> Iterator[Fix]:
         yield fixes.advice("Free the GPUs that are there", owner="platform")
 
 
-def _fixes(pending: Pending, *, at_limit: bool) -> Iterator[Fix]:
+#: Compute Engine's names of its quotas for GPUs, by GKE's for their kinds.
+_GPU_QUOTAS = {
+    "nvidia-tesla-t4": "NVIDIA_T4_GPUS",
+    "nvidia-tesla-v100": "NVIDIA_V100_GPUS",
+    "nvidia-tesla-a100": "NVIDIA_A100_GPUS",
+    "nvidia-a100-80gb": "NVIDIA_A100_80GB_GPUS",
+    "nvidia-l4": "NVIDIA_L4_GPUS",
+    "nvidia-h100-80gb": "NVIDIA_H100_GPUS",
+    "nvidia-h100-mega-80gb": "NVIDIA_H100_MEGA_GPUS",
+    "nvidia-h200-141gb": "NVIDIA_H200_GPUS",
+}
+_GKE_GPU, _GKE_SPOT = "cloud.google.com/gke-accelerator", "cloud.google.com/gke-spot"
+_GROUP = r"/projects/(?P<project>[a-z0-9-]{1,63})/zones/"
+_ZONES = r"(?<![\w-])[a-z]{2,15}-[a-z]{3,20}\d{1,2}-[a-f](?![\w-])"
+
+
+def _of_google(pending: Pending, event: Event) -> Fix | None:
+    """What Compute Engine refused: a quota of the project, or machines that the zone has none of."""
+    told = " ".join(e.message for e in pending.scaling)
+    project, zones = re.search(_GROUP, told), list(dict.fromkeys(re.findall(_ZONES, event.message)))
+    quota = re.search(r"(?i)quota[ _]exceeded", event.message)
+    empty = re.search(r"(?i)out of resources|STOCKOUT|does not have enough resources", event.message)
+    if not zones or not (quota or empty):
+        return None
+    selector = {key: str(value) for key, value in pending.pod.spec.node_selector.items()}
+    kind, spot = selector.get(_GKE_GPU, ""), selector.get(_GKE_SPOT) == "true"
+    where, of = f"--project={project['project']}" if project else "--project=PROJECT", f"{kind} " if kind else ""
+    region = zones[0].rpartition("-")[0]
+    if quota:
+        name = ("PREEMPTIBLE_" if spot else "") + _GPU_QUOTAS.get(kind, "that of its GPUs")
+        return fixes.advice(
+            f"Raise the quota of the project in {region} that is full: {name}, or GPUS_ALL_REGIONS (0 in new projects), or that of CPUs, "
+            "disks or addresses; below, a quota whose usage has come to its limit",
+            f"gcloud compute regions describe {region} {where} --flatten=quotas "
+            "--format='table(quotas.metric,quotas.usage,quotas.limit)'",
+            f"gcloud compute project-info describe {where} --flatten=quotas --format='table(quotas.metric,quotas.usage,quotas.limit)'",
+            owner="platform",
+        )
+    return fixes.advice(
+        f"Google has no {of}machine in {', '.join(zones)} now: let the node pool use other zones of {region} that have them, or ask for "
+        f"{'on-demand machines' if spot else 'spot machines'}, another GPU or a reservation; it is tried again by itself",
+        f"gcloud compute accelerator-types list {where} --filter='zone~{region}'" + (f" | grep {kind}" if kind else ""),
+        "gcloud container node-pools update POOL --cluster=CLUSTER --node-locations=ZONES",
+        owner="platform",
+    )
+
+
+def _fixes(pending: Pending, event: Event, *, at_limit: bool) -> Iterator[Fix]:
+    of_google = _of_google(pending, event)
     if at_limit:
         yield fixes.advice("Raise the maximum of the GPU node group or the limits of the node pool", owner="platform")
+    elif of_google:
+        yield of_google
     else:
         yield fixes.advice(
             "Look for the cloud's own error (quota, capacity) at the node group; allow other zones or instance types",

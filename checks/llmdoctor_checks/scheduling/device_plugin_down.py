@@ -41,6 +41,7 @@ from llmdoctor_checks.scheduling._admission import (
     state_of,
     unmade_plugin,
 )
+from llmdoctor_checks.scheduling._daemons import let_in, missing
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._words import asked_in, finding, nodes_said
@@ -86,19 +87,20 @@ def _on_node(node: Node, cluster: Cluster) -> Iterator[Finding]:
     if not listed and _by_claims(node.name, resource, cluster):
         return
     broken = list(_unfit(cluster, node.name, resource)) or list(_disabled(cluster, node.name, resource))
+    without = missing(cluster, [node], resource)
+    reasons = [*(said for said, _ in broken[:3]), *(one.why for one in without)]
     yield Finding(
         role="cause",
         severity="warning" if listed else "critical",
-        summary=f"{node.name} offers {listed} of {count or 'its'} {resource}"
-        + "".join(f"; {said}" for said, _ in broken[:3])
-        + ".",
+        summary="; ".join((f"{node.name} offers {listed} of {count or 'its'} {resource}", *reasons)) + ".",
         evidence=(
             node_evidence(node, f"status.allocatable {resource}: {listed}; {why}"),
+            *(proof for one in without for proof in one.evidence),
             *(proof for _, proof in broken[:3]),
             *plugin_evidence(cluster, node.name),
         ),
         # a plugin that is restarted offers a broken GPU again
-        fixes=(*(_look(node.name) for _ in broken[:1]), *_restart(cluster, node.name)),
+        fixes=(*(_look(node.name) for _ in broken[:1]), *let_in(without), *_restart(cluster, node.name)),
     )
 
 
@@ -193,6 +195,7 @@ def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Findi
     first = next((one for v in found.verdicts if (one := awaited(cluster, v.node.name))), None)
     broken = [pair for verdict in found.verdicts for pair in _unfit(cluster, verdict.node.name, found.resource)]
     evidence += [proof for _, proof in broken[:4]]
+    without = missing(cluster, (verdict.node for verdict in shown), found.resource)
     # the manager stops the plugin while it works
     uncut = [v.node for v in shown if v.node.labels.get(MIG_STATE) in MIG_SAID][: 1 if parts else 0]
     if unknown:
@@ -220,6 +223,9 @@ def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Findi
         if unmade := unmade_plugin(cluster, found.resource):
             reasons.append(f"no pod of DaemonSet {unmade[0].name} is let into namespace {unmade[0].namespace}")
             evidence.append(event_evidence(unmade[1], cluster))
+        if without:
+            reasons.append(without[0].why)
+            evidence += without[0].evidence
         if not reasons:
             reasons += [said for verdict in shown for said in _ends(cluster, verdict.node.name)][:1]
         offered = f"{', '.join(parts)} {found.resource}"
@@ -234,6 +240,7 @@ def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Findi
         *map(_plainly, named),
         *map(manager_log, uncut),
         *([_look(name)] if broken else []),
+        *([] if named or uncut else let_in(without)),
         *_restart(cluster, name, found.resource),
     ]
     yield finding(pending, found, summary, evidence, ways, ("gpu-insufficient", "gpu-resource-absent"))

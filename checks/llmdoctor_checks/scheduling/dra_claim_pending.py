@@ -23,6 +23,8 @@ from kubectl_llmdoctor.api import (
     say_seconds,
 )
 from llmdoctor_checks.scheduling._claims import DeviceClaim, device_claims
+from llmdoctor_checks.scheduling._daemons import Absent, let_in
+from llmdoctor_checks.scheduling._daemons import missing as unmade
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._separation import cause, causes
 from llmdoctor_checks.scheduling._words import EXPLAINS, finding, node_lines
@@ -79,8 +81,31 @@ def _refused(pending: Pending, found: Cause, claims: list[DeviceClaim]) -> Itera
         summary += f" {count_of(len(kept), 'claim')} that {'is' if one else 'are'} deleted and not gone"
         summary += f" {'keeps' if one else 'keep'} devices: "
         summary += ", ".join(f"{item.namespace}/{item.name}" for item in kept[:3]) + "."
+    without, known = (
+        ([], False) if missing else _unoffered(pending, [str(r.get("deviceClassName")) for _, r in requests])
+    )
+    if without:
+        summary += f" No node offers such devices: {without[0].why}."
     evidence = [*_quotes(requests), *(_lingers(item) for item in kept[:3]), *node_lines(pending, found)]
-    yield finding(pending, found, summary, evidence, [*_released(kept), *_fixes(pending, missing, requests)])
+    evidence += [proof for one in without[:1] for proof in one.evidence]
+    ways = [*_released(kept), *let_in(without, known=known), *_fixes(pending, missing, requests)]
+    yield finding(pending, found, summary, evidence, ways)
+
+
+def _unoffered(pending: Pending, classes: list[str]) -> tuple[list[Absent], bool]:
+    """The DaemonSet of a driver that makes no pod where devices could be, and whether the nodes are known to have some.
+
+    Nothing where the driver offers any: what is asked for is another thing then.
+    """
+    cluster = pending.pod.cluster
+    drivers = {driver for name in classes for driver in _drivers(cluster.item("DeviceClass", "", name), name)}
+    if any(str(dig(item.raw, "spec.driver")) in drivers for item in cluster.items("ResourceSlice")):
+        return [], False
+    nodes = [node for node in pending.subject.nodes if not node.control_plane]
+    likely = [node for node in nodes if node.should_offer("nvidia.com/gpu")]
+    found = [unmade(cluster, likely or nodes, driver) for driver in sorted(drivers)]
+    everywhere = next((one for one in found if one and (likely or len(one) == len(nodes))), [])
+    return everywhere, bool(likely)
 
 
 def _lingering(pending: Pending, classes: list[str]) -> list[Item]:

@@ -16,6 +16,7 @@ from kubectl_llmdoctor.api import (
     say_amount,
 )
 from llmdoctor_checks.scheduling._admission import refused_for
+from llmdoctor_checks.scheduling._daemons import let_in, missing
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import ways
 from llmdoctor_checks.scheduling._separation import cause, causes
@@ -63,9 +64,11 @@ def extended_resource_insufficient(pod: Pod, pending: Pending | None, subject: S
     asked = say_amount(resource, pending.requests.get(resource, 0))
     have = [r for r in found.reasons if r.resource == resource]
     other = _under_another_name(pending, found)
-    if have and all(r.allocatable == 0 for r in have):
+    none = have and all(r.allocatable == 0 for r in have)
+    without = missing(pending.pod.cluster, (v.node for v in found.verdicts), resource) if none and not other else []
+    if none:
         summary = f"{nodes_said(found)} could run it, but none of them has {resource}; it asks for {asked}."
-        summary += f" {other[0].name} offers {other[1]}." if other else ""
+        summary += f" {other[0].name} offers {other[1]}." if other else f" {without[0].why}." if without else ""
     elif have:
         most = say_amount(resource, max(r.free or 0 for r in have))
         summary = (
@@ -87,8 +90,9 @@ def extended_resource_insufficient(pod: Pod, pending: Pending | None, subject: S
                 if other
                 else ()
             ),
+            *(proof for one in without[:1] for proof in one.evidence),
         ],
-        _fixes(pending, found, other[1] if other else ""),
+        [*let_in(without), *_fixes(pending, found, other[1] if other else "")],
     )
 
 

@@ -13,6 +13,7 @@ from kubectl_llmdoctor.api import (
     node_evidence,
     node_hardware,
     pod_evidence,
+    usage_of,
 )
 from llmdoctor_checks.scheduling._by_nodes import half_cut
 from llmdoctor_checks.scheduling._obstacles import Cause
@@ -63,7 +64,8 @@ def _waiting(pending: Pending, found: Cause) -> Iterator[Finding]:
     summary = f"It asks for {asked} {found.resource}, "
     if half:
         there = half[0].allocatable(found.resource) or 0
-        summary += f"and {half[0].name} has only {there} of them, which others hold."
+        has = f"only {there} of them, which others hold" if there else "none of them"
+        summary += f"and {half[0].name} has {has}."
     else:
         summary += "which no node offers"
         summary += f"; the partitioned GPUs are offered as {', '.join(offered)}." if offered else "."
@@ -89,14 +91,40 @@ def _waiting(pending: Pending, found: Cause) -> Iterator[Finding]:
     yield finding(pending, found, summary, evidence, ways, ("gpu-resource-absent",))
 
 
+#: What nvidia-smi, and mig-parted with it, print where a GPU cannot be reset, and where the label's name is none of the ConfigMap's.
+_IN_USE, _NO_CONFIG = "In use by another client", "selected mig-config not present"
+
+
 def manager_log(node: Node) -> Fix:
-    """What to do about a configuration that the MIG manager could not apply."""
-    return fixes.advice(
-        f"Read why in the MIG manager's log on {node.name} (a GPU in use, a reset that the machine does not allow, a name that "
-        "its ConfigMap lacks, a pod that would not end), mend it and set the label to another value and back",
-        f"kubectl get pods -A -o wide --field-selector spec.nodeName={node.name} | grep mig-manager",
-        owner="platform",
-    )
+    """What to do about a configuration that the MIG manager could not apply: who has a GPU of the node has to end first."""
+    usage = usage_of(node.cluster)
+    managers = [h.pod.metadata for h in usage.holders(node.name) if "mig-manager" in h.pod.metadata.name]
+    named = {meta.name for meta in managers}
+    said = " ".join(text.text[-20_000:] for text in node.cluster.snapshot.logs if text.pod in named)
+    held = [
+        h for h in usage.holders(node.name) if any(k.startswith("nvidia.com/") and v for k, v in h.requests.items())
+    ]
+    config = node.labels.get(MIG_CONFIG, "")
+    label = f"kubectl label node {node.name} --overwrite {MIG_CONFIG}="
+    again = (f"{label}all-disabled", f"{label}{config}") if config and config != "all-disabled" else ()
+    look = f"kubectl get pods -A -o wide --field-selector spec.nodeName={node.name} | grep mig-manager"
+    if managers:
+        look = f"kubectl -n {managers[0].namespace} logs {managers[0].name}"
+    if _NO_CONFIG in said:
+        text = f"Set {MIG_CONFIG} of {node.name} to a name that the MIG manager's ConfigMap has, or add {config} to it: it has no {config}"
+        return fixes.advice(text, look, "kubectl get configmaps -A | grep mig", owner="platform")
+    if held:
+        refs = ", ".join(h.ref for h in held[:4])
+        text = f"End {refs}, which {'holds' if len(held) == 1 else 'hold'} GPUs of {node.name}: the MIG manager can reset no GPU in use. "
+        text += f"Then let it try again: {MIG_CONFIG} to another value and back to {config or 'what it shall be'}"
+    elif _IN_USE in said:
+        text = f"Find what uses a GPU of {node.name} outside of pods (DCGM, a monitoring agent, persistenced) and stop it there; then set "
+        text += f"{MIG_CONFIG} to another value and back to {config or 'what it shall be'}"
+        again = (fixes.on_node(node.name, "nvidia-smi"), *again)
+    else:
+        text = f"Read why in the MIG manager's log on {node.name} (a GPU in use, a reset that the machine does not allow, a name that "
+        text += "its ConfigMap lacks, a pod that would not end), mend it and set the label to another value and back"
+    return fixes.advice(text, look, *again, owner="platform")
 
 
 def _fixes(pending: Pending, found: Cause, offered: dict[str, list[str]]) -> Iterator[Fix]:

@@ -1,5 +1,6 @@
 """The nodes that fit are out of service."""
 
+import re
 from collections.abc import Iterable, Iterator
 
 from kubectl_llmdoctor.api import (
@@ -43,13 +44,7 @@ def _on_node(node: Node, cluster: Cluster) -> Iterator[Finding]:
         confidence="certain",
         summary=f"{node.name}, with {devices}, takes no new pods: {', '.join(node.troubles)}.",
         evidence=tuple(_conditions(cluster, node)) or (node_evidence(node, ", ".join(node.troubles)),),
-        fixes=(
-            fixes.advice(
-                f"Find out why {node.name} does not report", f"kubectl describe node {node.name}", owner="platform"
-            ),
-        )
-        if down
-        else (),
+        fixes=(_mended(node),) if down else (),
     )
 
 
@@ -132,6 +127,71 @@ def _unstarted(cluster: Cluster) -> list[Event]:
     return found
 
 
+#: What the kubelet says of why its node is not ready (pkg/kubelet/kubelet.go, runtime.go), and what ends that: nothing can be
+#: started there by the API then.
+_BY_MESSAGE = (
+    (
+        r"(?i)container runtime is (?:down|not ready)|PLEG is not healthy|runtime status check may not have completed|RuntimeReady=false",
+        "The container runtime of {node} does not answer its kubelet: on the machine read its log (journalctl -u {runtime}) and restart it "
+        "(systemctl restart {runtime}, then kubelet); reboot it where that hangs",
+    ),
+    (
+        r"(?i)cni (?:plugin|config)|NetworkReady=false|NetworkPluginNotReady",
+        "Bring the network plugin of {node} up: the pod of its DaemonSet there writes the CNI configuration (/etc/cni/net.d) for which the "
+        "kubelet waits",
+    ),
+    (
+        r"stopped posting node status|Kubelet never posted",
+        "The kubelet of {node} no longer reports: see that the machine is up and reaches the API server, and start its kubelet there "
+        "(journalctl -u kubelet, systemctl restart kubelet); delete the Node object only when it will not come back",
+    ),
+)
+#: The kubelet's own complaints of a node that reports, what ends them, and what shows more there.
+_PRESSURES = {
+    "DiskPressure": (
+        "Free the disk of {node}: unused images first, then old logs and what pods left in hostPath and emptyDir; the kubelet takes the "
+        "taint away some minutes after",
+        "crictl rmi --prune",
+    ),
+    "MemoryPressure": ("Free memory on {node}: end what takes more than any pod there requests", "ps aux --sort=-rss"),
+    "PIDPressure": ("Free process ids on {node}: end the pod that starts so many", "ps -eLf"),
+}
+
+
+#: The kubelet's word where it finds no image that nobody uses (pkg/kubelet/images/image_gc_manager.go).
+_COLLECTED = r"Failed to garbage collect required amount of images\. (?:Wanted|Attempted) to free \d{1,20} bytes, but "
+_NO_IMAGES = (
+    "Free the disk of {node}, or enlarge it: its kubelet finds no unused images to collect, so look at logs, emptyDir and hostPath of its "
+    "pods and at what lies beside them"
+)
+
+
+def _uncollected(node: Node) -> bool:
+    """Whether the kubelet has looked for unused images, and found too few."""
+    about = events_of(node.cluster).about([("Node", node.name)])
+    return any(re.search(_COLLECTED, event.message) for event in about)
+
+
+def _mended(node: Node) -> Fix:
+    """What ends the node's own complaint; where it makes none that is known, where to look."""
+    look = f"kubectl describe node {node.name}"
+    ready = node.condition("Ready")
+    if ready and ready.status != "True":
+        item = node.cluster.item("Node", "", node.name)
+        version = str(dig(item.raw, "status.nodeInfo.containerRuntimeVersion") or "") if item else ""
+        runtime = (version.partition(":")[0] or "containerd").replace("cri-o", "crio")
+        text = next((text for said, text in _BY_MESSAGE if re.search(said, ready.message)), "")
+        if text:
+            return fixes.advice(text.format(node=node.name, runtime=runtime), look, owner="platform")
+    for kind, (text, command) in _PRESSURES.items():
+        condition = node.condition(kind)
+        if condition and condition.status == "True" and node.ready is not False:
+            if kind == "DiskPressure" and _uncollected(node):
+                text, command = _NO_IMAGES, "du -xhd2 /var/log /var/lib/kubelet/pods /var/lib/containerd"
+            return fixes.advice(text.format(node=node.name), look, fixes.on_node(node.name, command), owner="platform")
+    return fixes.advice(f"Find out why {node.name} {_in_words(node.troubles, one=True)}", look, owner="platform")
+
+
 def _fixes(pending: Pending, found: Cause) -> Iterator[Fix]:
     nodes = sorted((v.node for v in found.verdicts), key=lambda n: n.name)
     cordoned = [n for n in nodes if n.cordoned and n.ready is not False]
@@ -152,7 +212,6 @@ def _fixes(pending: Pending, found: Cause) -> Iterator[Fix]:
                 owner="platform",
             )
         else:
-            text = f"Find out why {first.name} {_in_words(first.troubles, one=True)}"
-            yield fixes.advice(text, f"kubectl describe node {first.name}", owner="platform")
+            yield _mended(first)
     if not nodes:
         yield fixes.advice("See which nodes are out of service", "kubectl get nodes", owner="platform")

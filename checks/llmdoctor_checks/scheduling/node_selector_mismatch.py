@@ -19,6 +19,7 @@ from kubectl_llmdoctor.api import (
 from llmdoctor_checks.scheduling._admission import refused_for
 from llmdoctor_checks.scheduling._demands import states
 from llmdoctor_checks.scheduling._kueue import workloads
+from llmdoctor_checks.scheduling._larger import selecting
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import ways
 from llmdoctor_checks.scheduling._separation import cause
@@ -134,12 +135,17 @@ def _fixes(pending: Pending, found: Cause, unmet: tuple[Mismatch, ...]) -> Itera
     elif unmet and not offered:
         demands = "; ".join(dict.fromkeys(m.demand for m in unmet))
         yield fixes.advice(f"Correct {demands} in {fixes.edited(pending.pod)}: no suitable node meets it")
-    elif any(c.text.startswith("nodepool ") for c in found.counts):
-        yield fixes.advice(
-            f"Demand in {fixes.edited(pending.pod)} what the nodes of a nodepool get, or add it to the pool's labels or requirements",
-            "kubectl get nodepools.karpenter.sh -o yaml",
-            owner="platform",
-        )
+    elif pools := [
+        c.text.removeprefix("nodepool ").partition(":")[0] for c in found.counts if c.text.startswith("nodepool ")
+    ]:
+        known = [*selecting(pending, pools)]
+        yield from known or [
+            fixes.advice(
+                f"Demand in {fixes.edited(pending.pod)} what the nodes of a nodepool get, or add it to the pool's labels or requirements",
+                "kubectl get nodepools.karpenter.sh -o yaml",
+                owner="platform",
+            )
+        ]
     elif not unmet and (odd := list(_unheld(pending))):
         yield fixes.advice(
             f"Name in {fixes.edited(pending.pod)} a value that nodes have, with what else those nodes ask for (their taints, their number "

@@ -441,13 +441,17 @@ def _attached_elsewhere(pod: Pod, workload: Workload | None, events: Events) -> 
         )
     answers = [fixes.advice("Let all pods that share the claim run on one node, or use ReadWriteMany storage")]
     own = bool(workload and users and _made_by(users[0][1], workload, pod.cluster))
-    if workload and workload.kind == "Deployment" and own:
+    lost = next((n for _, user in users if (n := _gone(pod.cluster, user.spec.node_name))), None)
+    if lost:
+        summary += f". Node {lost} no longer reports, so that nobody detaches it"
+        answers = [_out_of_service(lost)]
+    elif workload and workload.kind == "Deployment" and own:
         operation = {"op": "add", "path": "/spec/strategy", "value": {"type": "Recreate"}}
         text = f"Let the old pod go before the new one is made: strategy Recreate in {workload.ref}"
         answers.insert(0, fixes.patch_object(workload.item, text, [operation]))
-    if users and not own:  # to scale its own workload down would take this pod away as well
+    if users and not own and not lost:  # to scale its own workload down would take this pod away as well
         answers.append(_stop(pod, users[0][1].metadata.name))
-    elif named:
+    elif named and not lost:
         answers.append(fixes.advice(f"Stop {named[1].rstrip('.')} first"))
     yield Finding(
         role="cause",
@@ -456,6 +460,23 @@ def _attached_elsewhere(pod: Pod, workload: Workload | None, events: Events) -> 
         evidence=(event_evidence(failed[-1], pod.cluster), *(e for c in claims for e in _quotes(pod, c))),
         explains=("volume-mount-failed", "not-ready", "rollout-stuck"),
         fixes=tuple(answers),
+    )
+
+
+def _gone(cluster: Cluster, name: str) -> str:
+    """The node's name where its kubelet no longer reports."""
+    ready = {n.metadata.name: n for n in cluster.all(k8s.Node, "Node")}.get(name)
+    told = next((c for c in ready.status.conditions if c.type == "Ready"), None) if ready else None
+    return name if told and told.status == "Unknown" else ""
+
+
+def _out_of_service(node: str) -> Fix:
+    """What gives the volumes of a node free that is down for good (non-graceful node shutdown)."""
+    return fixes.advice(
+        f"Bring {node} back. Where it is switched off for certain (its console, the cloud), taint it out-of-service: the pods on it are "
+        "removed and their volumes detached; take the taint away when it is back",
+        f"kubectl taint nodes {node} node.kubernetes.io/out-of-service=nodeshutdown:NoExecute",
+        owner="platform",
     )
 
 

@@ -23,8 +23,20 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     requests_of,
     rows,
+    say_amount,
 )
 from llmdoctor_checks.scheduling._kueue import for_topology, local_queue, uncovered, workloads
+from llmdoctor_checks.scheduling._raising import (
+    VOLCANO_GROUP,
+    VOLCANO_QUEUE,
+    YUNIKORN,
+    Raised,
+    of_flavor,
+    of_kai,
+    of_namespace,
+    of_volcano,
+    of_yunikorn,
+)
 from llmdoctor_checks.scheduling._refused import LITERALS, hurts, lacking, refusals, unmade
 
 #: Texts of the admission plugins ResourceQuota and LimitRanger.
@@ -117,14 +129,34 @@ def _stated(subject: Subject, cluster: Cluster, evidence: Evidence, found: re.Ma
     else:
         summary, name = f"A LimitRange refuses the pod: {found['range']}.", ""
     quoted = list(_objects(cluster, subject.namespace, name))
+    raised = of_namespace(subject, name, found["asked"], found["used"], found["limit"]) if found["quota"] else None
     return Finding(
         role="cause" if hurts(subject) else "risk",
         confidence="certain",
         summary=summary,
         evidence=(evidence, *quoted),
         explains=("rollout-stuck", "pod-pending"),
-        fixes=tuple(_fixes(subject, name, needs=found["what"] or "", beyond=beyond)),
+        fixes=(*_surging(subject), *raised.beside(list(_fixes(subject, name, beyond=beyond))[:1]))
+        if raised
+        else tuple(_fixes(subject, name, needs=found["what"] or "", beyond=beyond)),
     )
+
+
+def _surging(subject: Subject) -> Iterator[Fix]:
+    """The old pods of an update first, where the one that is refused is made beside as many as there shall be."""
+    workload = subject.workload
+    if workload is None or workload.kind != "Deployment" or not workload.replicas:
+        return
+    if (workload.ready or 0) < workload.replicas or dig(workload.raw, "spec.strategy.type") == "Recreate":
+        return
+    yield fixes.patch_object(
+        workload.item,
+        f"Let an old pod go before the new one is made: the update of {workload.ref} adds one to the {workload.replicas} that are there",
+        [{"op": "add", "path": "/spec/strategy", "value": {"type": "RollingUpdate", "rollingUpdate": _OLD_FIRST}}],
+    )
+
+
+_OLD_FIRST = {"maxSurge": 0, "maxUnavailable": 1}
 
 
 def _more_than_all(asked: str, limit: str) -> str:
@@ -191,7 +223,9 @@ def _over_limit(subject: Subject) -> Iterator[Finding]:
         if condition and condition.status == "False":
             said.append((condition.message, pod_evidence(pod, "status.conditions[PodScheduled]", condition.message)))
         for kind in ("Pod", "PodGroup"):
-            events = subject.events.of("Unschedulable", "NotSchedulable", "FailedScheduling", kind=kind)
+            events = subject.events.of(
+                "Unschedulable", "NotSchedulable", "FailedScheduling", "Informational", kind=kind
+            )
             mine = [e for e in events if kind == "PodGroup" or e.name == pod.name]
             latest = 2 if mine and _GANG in mine[-1].message else 1
             said += [(e.message, event_evidence(e, subject.cluster)) for e in mine[-latest:]]
@@ -200,9 +234,43 @@ def _over_limit(subject: Subject) -> Iterator[Finding]:
                 yield _queueless(pod, unknown["queue"], evidence)
                 return
             found = re.search(_QUEUE, message)
+            if not found and (told := re.search(YUNIKORN, message)):
+                yield _of_yunikorn(pod, told, evidence)
+                return
             if found:
                 yield _uncounted(pod, found, evidence) or _held_back(pod, found, evidence)
                 return
+
+
+def _of_yunikorn(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding:
+    """A queue of YuniKorn's that has too little left. Its configuration is one text, in which a person changes it."""
+    queue, short = found["yunikorn"], of_yunikorn(found["left"], found["needs"])
+    lacks = " and ".join(
+        f"{amount}m of vcore" if name == "vcore" else f"{say_amount(name, amount)} {name}"
+        for name, amount in short.items()
+    )
+    lacks = lacks or "room"
+    asked, left = (found[name].replace(" ", ", ") for name in ("needs", "left"))
+    config = next((item for item in pod.cluster.items("ConfigMap") if item.name == "yunikorn-configs"), None)
+    where = f"ConfigMap {config.namespace if config else 'yunikorn'}/yunikorn-configs"
+    space = config.namespace if config else "yunikorn"
+    return Finding(
+        role="cause",
+        confidence="certain",
+        summary=f"YuniKorn holds it back: queue {queue} lacks {lacks} for it (asked {asked}, left {left or 'nothing'}).",
+        evidence=(evidence,),
+        explains=("pod-pending", "gang-incomplete", "rollout-stuck"),
+        fixes=(
+            fixes.advice(
+                f"Raise resources.max of queue {queue} (or of the queue above that is full) by {lacks} in {where}; or end pods "
+                "of the queue that hold as much",
+                f"kubectl -n {space} edit configmap yunikorn-configs",
+                "kubectl get pods -A -l queue=" + queue,
+                owner="platform",
+            ),
+        ),
+        pods=(pod.name,) if pod.exists else (),
+    )
 
 
 def _queueless(pod: Pod, name: str, evidence: Evidence) -> Finding:
@@ -247,18 +315,13 @@ def _queueless(pod: Pod, name: str, evidence: Evidence) -> Finding:
     )
 
 
-#: Where a pod, or the group that its owner made for it, names its queue.
-_VOLCANO_QUEUE = "scheduling.volcano.sh/queue-name"
-_VOLCANO_GROUP = "scheduling.k8s.io/group-name"
-
-
 def _uncounted(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding | None:
     """A queue of Volcano of which nothing is used, and whose capability names some resources and no pods.
 
     Volcano counts pods as a resource like others, and some releases of its plugin proportion take one that the capability does not
     name for none.
     """
-    name = pod.annotations.get(_VOLCANO_QUEUE) or "default"
+    name = pod.annotations.get(VOLCANO_QUEUE) or "default"
     queue = pod.cluster.item("Queue", "", name)
     if queue is None or not found["volcano"] or found["lacks"]:
         return None
@@ -296,7 +359,7 @@ def _uncounted(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding | 
 
 def _members(pod: Pod) -> int:
     """How many pods of its group Volcano starts together, as far as is known: of all of them the queue must take what they ask for."""
-    group = pod.cluster.item("PodGroup", pod.namespace, str(pod.annotations.get(_VOLCANO_GROUP)))
+    group = pod.cluster.item("PodGroup", pod.namespace, str(pod.annotations.get(VOLCANO_GROUP)))
     least = dig(group.raw, "spec.minMember") if group else None
     return least if isinstance(least, int) and least > 1 else 1
 
@@ -307,7 +370,7 @@ def _names(lacks: str) -> list[str]:
 
 def _of_others(pod: Pod, lacks: str) -> bool:
     """Whether neither the pod nor its group asks for what the queue lacks (Volcano's plugin proportion compares every resource)."""
-    group = pod.cluster.item("PodGroup", pod.namespace, str(pod.annotations.get(_VOLCANO_GROUP)))
+    group = pod.cluster.item("PodGroup", pod.namespace, str(pod.annotations.get(VOLCANO_GROUP)))
     theirs = dig(group.raw, "spec.minResources") if group else None
     if group is None or not isinstance(theirs, dict):
         return False
@@ -341,13 +404,16 @@ def _held_back(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding:
         queue = f"ElasticQuota {elastic}" if elastic else "all ElasticQuotas together"
     raised = queue if by_elastic else f"the quota of {queue}"
     more = [fixes.advice(f"Raise {raised}", owner="platform")]
+    exact: Raised | None = None
     if found["queue"]:
         why = f"{found['asked']} asked, {found['used']} of {found['quota']} held by pods that cannot be preempted"
+        exact = of_kai(pod, found["queue"], "quota", found["used"], found["asked"])
         more.append(
             fixes.advice("Let it be preempted (a PriorityClass below 100): then it may borrow beyond the quota")
         )
     elif found["over"]:
         why = f"{found['wants']} asked, {found['taken']} of {found['limit']} allocated"
+        exact = of_kai(pod, found["over"], "limit", found["taken"], found["wants"])
     else:
         lacks = found["lacks"] or ", ".join((found["exceeds"] or "").split())
         why = f"too little is left of {lacks}" if lacks else "too little is left"
@@ -358,21 +424,21 @@ def _held_back(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding:
             ", of which it asks for nothing: Volcano counts what the queue has in use and in line, whoever comes next"
         )
         more.append(_in_line(pod, found["lacks"]))
+    elif found["volcano"]:
+        exact = of_volcano(pod, _names(found["lacks"] or ""))
     shown = f"queues.scheduling.{'run.ai' if found['queue'] or found['over'] else 'volcano.sh'} -o wide"
     shown = "elasticquotas.scheduling.sigs.k8s.io -A" if by_elastic else shown
+    wait = fixes.advice(
+        f"Wait for, or end, other workloads of {queue}" + "; or ask for less" * (not of_others),
+        f"kubectl -n {pod.namespace} describe resourcequotas" if found["namespace"] else f"kubectl get {shown}",
+    )
     return Finding(
         role="cause",
         confidence="certain",
         summary=f"The scheduler holds it back, because {raised} is used up: {why}.",
         evidence=(evidence,),
         explains=("pod-pending", "gang-incomplete", "scheduling-gated", "rollout-stuck"),
-        fixes=(
-            fixes.advice(
-                f"Wait for, or end, other workloads of {queue}" + "; or ask for less" * (not of_others),
-                f"kubectl -n {pod.namespace} describe resourcequotas" if found["namespace"] else f"kubectl get {shown}",
-            ),
-            *more,
-        ),
+        fixes=exact.beside([wait, *more[1:]]) if exact else (wait, *more),
         pods=(pod.name,) if pod.exists else (),
     )
 
@@ -468,7 +534,7 @@ def _queued(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
                         ),
                     ),
                     explains=("scheduling-gated", "pod-pending", "rollout-stuck"),
-                    fixes=tuple(_queue_fixes(found, str(queue))),
+                    fixes=_queue_fixes(found, str(queue), item, cluster),
                 )
                 return
         missing = uncovered(item, cluster)
@@ -511,16 +577,24 @@ def _uncovered_fixes(resource: str, queue: str) -> Iterator[Fix]:
     yield fixes.advice(f"Take {resource} out of the requests and limits of the pod")
 
 
-def _queue_fixes(found: re.Match[str], queue: str) -> Iterator[Fix]:
+def _queue_fixes(found: re.Match[str], queue: str, workload: Item, cluster: Cluster) -> tuple[Fix, ...]:
     """What helps where Kueue has too little quota of a resource, or none of it in any flavor."""
     if found["uncovered"]:
-        yield from _uncovered_fixes(found["uncovered"], queue)
-        return
-    if most := re.search(_MOST, found.string):
-        yield fixes.advice(
-            f"Ask for no more than {most['most']} {found['short']} in all of its pods: the queue never has more, and waiting is no help",
+        return tuple(_uncovered_fixes(found["uncovered"], queue))
+    flavor, short = found["flavor"].rstrip(","), found["short"]
+    most = re.search(_MOST, found.string)
+    if most and milli(most["most"]) == 0:
+        less = fixes.advice(
+            f"Take {short} out of the requests and limits of the pod, if it can do without: the queue has none"
+        )
+    elif most:
+        less = fixes.advice(
+            f"Ask for no more than {most['most']} {short} in all of its pods: the queue never has more, and waiting is no help",
             _LOOK,
         )
     else:
-        yield fixes.advice(f"Wait for, or end, other workloads of {queue}; or ask for less {found['short']}", _LOOK)
-    yield fixes.advice(f"Raise the quota of flavor {found['flavor'].rstrip(',')}", owner="platform")
+        less = fixes.advice(f"Wait for, or end, other workloads of {queue}; or ask for less {short}", _LOOK)
+    raised = of_flavor(workload, cluster, found.string, flavor, short)
+    if raised:
+        return raised.beside([less])
+    return less, fixes.advice(f"Raise the quota of flavor {flavor}", owner="platform")

@@ -201,7 +201,8 @@ def _exceeded(subject: Subject) -> Iterator[Evidence]:
 def _loads(pod: Pod, container: Container) -> bool:
     """Whether a pod is on its way, and nothing has gone wrong with it."""
     ended = any(c.terminated for c in pod.containers if c.role == "main")
-    return pod.exists and bool(container.running) and not ended and all(t.kind == "not-ready" for t in pod.troubles)
+    begun = bool(container.running) or any(c.running for c in pod.containers if c.role == "init")
+    return pod.exists and begun and not ended and all(t.kind == "not-ready" for t in pod.troubles)
 
 
 def _of_pod(pod: Pod, subject: Subject, told: list[Evidence]) -> Iterator[Finding]:
@@ -221,12 +222,14 @@ def _of_pod(pod: Pod, subject: Subject, told: list[Evidence]) -> Iterator[Findin
             phase.name != "serving" if phase else not pod.ready and (any(map(_gave_up, told)) or _may_yet(container))
         )
         if told and _loads(pod, container) and on_its_way:
-            doing = f"still {phase.name}" if phase else "not ready yet"
+            init = next((c.name for c in pod.containers if c.role == "init" and c.running), "")
+            doing = f"{container.name} runs since its first start and is {f'still {phase.name}' if phase else 'not ready yet'}"
+            if not container.running:
+                doing = f"its init container {init} is still at work"
             yield Finding(
                 role="cause",
                 confidence="likely" if phase else "possible",
-                summary=f"{workload.ref} was given up after {say_seconds(deadline)}; {container.name} runs since its first "
-                f"start and is {doing}.",
+                summary=f"{workload.ref} was given up after {say_seconds(deadline)}; {doing}.",
                 evidence=(*told, evidence),
                 explains=("rollout-stuck", "not-ready"),
                 fixes=tuple(_fixes(pod, workload, made, int(deadline * 3))),
@@ -332,11 +335,10 @@ def _fixes(pod: Pod, workload: Workload, made: Workload | None, seconds: int) ->
         yield fixes.patch_object(
             workload.item, summary, [{"op": "add", "path": "/spec/progressDeadlineSeconds", "value": seconds}]
         )
-    elif workload.kind == "InferenceService" and _ANNOTATION in workload.item.annotations:
-        operation = {"op": "replace", "path": f"/metadata/annotations/{key}", "value": f"{seconds}s"}
-        yield fixes.patch_object(workload.item, summary, [operation])
     elif workload.kind == "InferenceService":
-        yield fixes.advice(f"{summary}: annotation {_ANNOTATION}: {seconds}s")
+        text = f"{summary}: KServe hands its annotation on to the revision"
+        operation = {"op": "add", "path": f"/metadata/annotations/{key}", "value": f"{seconds}s"}
+        yield fixes.patch_object(workload.item, text, [operation])
     elif isinstance(dig(workload.raw, "spec.template.metadata.annotations"), dict):
         path = f"/spec/template/metadata/annotations/{key}"
         yield fixes.patch_object(workload.item, summary, [{"op": "add", "path": path, "value": f"{seconds}s"}])

@@ -14,14 +14,17 @@ from kubectl_llmdoctor.api import (
     Sizing,
     check,
     dig,
+    expression,
     file_bytes_of,
     fixes,
     node_evidence,
     parse_time,
+    pod_evidence,
     requests_of,
     say_bytes,
     say_seconds,
     setting_evidence,
+    units,
 )
 from llmdoctor_checks.start._library import pulled
 from llmdoctor_checks.start._storage import Store, cache_path, declared, fetched, hub_model, store
@@ -30,10 +33,16 @@ from llmdoctor_checks.start._storage import Store, cache_path, declared, fetched
 _CRITICAL = 2_000_000_000
 #: What it has not evicted for so long it found no reason to: it ends a pod every few seconds.
 _EVICTED_SECONDS = 3600
+#: Where LMCache keeps what does not fit into memory, and how many gigabytes each worker may (lmcache/v1/config.py).
+_LM_PLACE, _LM_SIZE, _GB = "LMCACHE_LOCAL_DISK", "LMCACHE_MAX_LOCAL_DISK_SIZE", 10**9
+#: The kubelet's word on what a container of an evicted pod took (pkg/kubelet/eviction/helpers.go).
+_USING = expression(r"Container (?P<name>[\w.-]{1,63}) was using (?P<amount>\w{1,20}),")
 
 
 @check("disk-full", since="0.1")
-def disk_full(pod: Pod, engine: Engine, sizing: Sizing, cluster: Cluster, node: Node | None) -> Iterator[Finding]:
+def disk_full(
+    pod: Pod, engine: Engine, sizing: Sizing | None, cluster: Cluster, node: Node | None
+) -> Iterator[Finding]:
     """A disk is full.
 
     The model is larger than the volume, or it goes to the container's own file system, whose room is the node's disk
@@ -63,13 +72,14 @@ def disk_full(pod: Pod, engine: Engine, sizing: Sizing, cluster: Cluster, node: 
     - https://huggingface.co/docs/huggingface_hub/guides/manage-cache
     - https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/#local-ephemeral-storage
     """
-    model, path, needed = engine.explicit("model"), cache_path(engine), sizing.file_bytes
+    model, path, needed = engine.explicit("model"), cache_path(engine), sizing.file_bytes if sizing else None
     if engine.name == "ollama" and not pod.exists:
         yield from _of_library(pod, engine, cluster)
     if node is not None:
         yield from _under_pressure(pod, node)
     if pod.ready or pod.log_only:
         return
+    yield from _by_own_cache(pod, engine, cluster)
     yield from _by_operator(pod, engine)
     if model is None:
         return
@@ -126,6 +136,49 @@ def _under_pressure(pod: Pod, node: Node) -> Iterator[Finding]:
             ),
         ),
     )
+
+
+def _by_own_cache(pod: Pod, engine: Engine, cluster: Cluster) -> Iterator[Finding]:
+    """A pod that was evicted for the node's disk, which LMCache was told to fill: so much for each worker, of its local disk."""
+    container, workers = engine.container, engine.workers
+    size, where = container.env.get(_LM_SIZE), container.env.get(_LM_PLACE)
+    used = _USING.search(pod.status.message) if pod.status.reason == "Evicted" else None
+    if not size or not where or not workers or not used or used["name"] != container.name:
+        return
+    each, took = _gigabytes(size.value), units(used["amount"])
+    volume = store(container, (where.value or "").removeprefix("file://"))
+    if not each or not took or each * workers * _GB < took // 2 or (volume and volume.volume):
+        return
+    name = pod.spec.node_name
+    item = cluster.item("Node", "", name)
+    disk = units((dig(item.raw, "status.allocatable") or {}).get("ephemeral-storage")) if item else None
+    # what else it writes stays, and a tenth of the disk is for images and logs
+    room = int((disk * 9 // 10 - max(took - int(each * workers * _GB), 0)) / workers / _GB) // 10 * 10 if disk else 0
+    of = f" of {say_bytes(disk)}" if disk else ""
+    text = f"Let LMCache keep {room} GB of each worker on disk instead of {each:g}, or give {where.value} a volume of its own"
+    yield Finding(
+        role="cause",
+        confidence="certain",  # by the kubelet's own count
+        summary=f"LMCache may keep {each:g} GB of each of {workers} workers on the disk of {name}{of}, {each * workers:g} GB in all; the "
+        f"pod had {say_bytes(took)} there and was evicted.",
+        evidence=(
+            pod_evidence(pod, "status.message", f"{pod.status.reason}: {pod.status.message}"),
+            pod_evidence(container, f"env[{_LM_SIZE}]", f"{_LM_SIZE}={size.value}"),
+        ),
+        explains=("pod-failed", "not-ready"),
+        fixes=(
+            fixes.set_env(container, _LM_SIZE, str(room), text)
+            if room > 0
+            else fixes.advice(f"Lower {_LM_SIZE} in {fixes.edited(pod)}, or give {where.value} a volume of its own"),
+        ),
+    )
+
+
+def _gigabytes(text: str | None) -> float | None:
+    try:
+        return float(text or "")
+    except ValueError:
+        return None
 
 
 def _by_operator(pod: Pod, engine: Engine) -> Iterator[Finding]:

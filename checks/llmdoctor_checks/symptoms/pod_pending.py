@@ -2,8 +2,13 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Finding, Pending, check, pod_evidence, say_seconds
+from kubectl_llmdoctor.api import Finding, Fix, Pending, Pod, check, expression, fixes, k8s, pod_evidence, say_seconds
 from llmdoctor_checks.scheduling._separation import awaited
+
+#: The scheduler that every cluster has.
+_USUAL = ("", "default-scheduler")
+#: How schedulers are told their own name.
+_NAMED = expression(r"--scheduler-name[= ]([\w.-]{1,253})")
 
 
 @check("pod-pending", since="0.1")
@@ -33,9 +38,42 @@ def pod_pending(pending: Pending) -> Iterator[Finding]:
     else:
         evidence = pod_evidence(pod, "status.phase", pod.status.phase or "Pending")
     coming = awaited(pending)
+    deaf = (
+        not coming
+        and not pod.just_made
+        and not pending.message
+        and not pod.events
+        and pod.spec.scheduler_name not in _USUAL
+    )
+    unheard = f"; its scheduler {pod.spec.scheduler_name} has said nothing of it" if deaf else ""
     yield Finding(
         role="note" if pod.just_made or coming else "symptom",
         confidence="certain",
-        summary=f"{pod.name} waits for a node{length}{f': {coming}' if coming else ''}.",
+        summary=f"{pod.name} waits for a node{length}{f': {coming}' if coming else unheard}.",
         evidence=(evidence,),
+        fixes=tuple(_of_another(pod)) if deaf else (),
     )
+
+
+def _of_another(pod: Pod) -> Iterator[Fix]:
+    """What to do about a pod that the scheduler which it names does not look at, as where none is called so."""
+    name = pod.spec.scheduler_name
+    there = sorted(
+        {
+            found[1]
+            for other in pod.cluster.all(k8s.Pod, "Pod")
+            for container in other.spec.containers
+            if (found := _NAMED.search(" ".join(map(str, (*container.command, *container.args)))))
+        }
+    )
+    if name in there:
+        text = f"See in the log of the scheduler {name} why it passes over the pod (its queue, its node pool)"
+        yield fixes.advice(text, "kubectl get pods -A -o wide | grep -i scheduler", owner="platform")
+        return
+    look = f"See that a scheduler of the name {name} runs"
+    if len(there) == 1:
+        text = f"{look}; where none does, name {there[0]}, which does, with the labels that it wants"
+        yield fixes.set_spec(pod, "/schedulerName", there[0], text)
+        return
+    usual = f"name one that does ({', '.join(there)})" if there else "leave schedulerName out for the usual one"
+    yield fixes.advice(f"{look}; else {usual} in {fixes.edited(pod)}", "kubectl get pods -A | grep -i scheduler")

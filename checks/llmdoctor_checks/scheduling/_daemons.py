@@ -1,0 +1,231 @@
+"""DaemonSets that offer a device on the nodes, and what keeps the pod of one off a node."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Evidence,
+    Fix,
+    Item,
+    Mismatch,
+    Node,
+    dig,
+    fixes,
+    holds,
+    k8s,
+    object_evidence,
+    rows,
+    show_taint,
+    tolerated,
+    usage_of,
+)
+
+#: How images and DaemonSets of device plugins are called: of GPUs and accelerators, EFA, RDMA, SR-IOV.
+_NAMES = r"device-?plugin|intel-[gn]pu-plugin|rdma-shared-d|(?:gpu|dra)\S{0,40}-kubelet-plugin"
+#: What has the same image, or name, and offers nothing.
+_OTHERS = r"feature-discovery|\bgfd\b|mps-control"
+#: What finds the devices of a node and labels it, by which NVIDIA's operator knows it (the chart's, and OpenShift's).
+_DISCOVERY = r"node-feature-discovery-worker|nfd-worker"
+#: Parts of resources' names that say nothing of the maker.
+_PLAIN = frozenset({"com", "gpu", "vpc", "amazonaws", "shared", "device", "org", "mig"})
+#: Labels that a feature discovery writes and takes away again.
+_DISCOVERED = "feature.node.kubernetes.io/"
+#: NVIDIA's devices by class and vendor, as NFD names them unless it is told to leave the class out.
+_BY_VENDOR, _BY_CLASS = "pci-10de.present", r"feature\.node\.kubernetes\.io/pci-03\d\d_10de\.present"
+#: What an operator writes on the nodes that it serves itself.
+_DEPLOYED = "nvidia.com/gpu.deploy."
+#: The label by which each kind of pool marks its nodes, and where labels for all of them belong.
+_POOLS = (
+    ("karpenter.sh/nodepool", "NodePool {} (spec.template.metadata.labels)"),
+    ("eks.amazonaws.com/nodegroup", "node group {}"),
+    ("cloud.google.com/gke-nodepool", "node pool {}"),
+    ("kubernetes.azure.com/agentpool", "node pool {}"),
+    ("agentpool", "node pool {}"),
+)
+
+
+class Absent(msgspec.Struct, frozen=True):
+    """A DaemonSet that offers a resource and whose pods do not go to a node."""
+
+    item: Item
+    node: Node
+    taints: tuple[k8s.Taint, ...]
+    unmet: tuple[Mismatch, ...]
+
+    @property
+    def why(self) -> str:
+        """`DaemonSet kube-system/efa-plugin makes no pod on n1: it selects efa=enabled, which the node lacks`."""
+        parts = []
+        if self.taints:
+            parts.append(f"it does not tolerate {', '.join(show_taint(t) for t in self.taints)}")
+        if self.unmet:
+            has = "which the node lacks" if all(m.have is None for m in self.unmet) else "which the node does not meet"
+            parts.append(f"it selects {' and '.join(m.demand for m in self.unmet)}, {has}")
+        return (
+            f"DaemonSet {self.item.namespace}/{self.item.name} makes no pod on {self.node.name}: {' and '.join(parts)}"
+        )
+
+    @property
+    def evidence(self) -> Iterator[Evidence]:
+        """Where the DaemonSet says so."""
+        spec = dig(self.item.raw, "spec.template.spec") or {}
+        if self.taints:
+            told = [str(row.get("key") or "*") for row in rows(spec, "tolerations")]
+            yield object_evidence(
+                self.item, "spec.template.spec.tolerations", f"tolerates {', '.join(told) or 'nothing'}"
+            )
+        for miss in self.unmet[:2]:
+            yield object_evidence(self.item, f"spec.template.spec.{miss.path}", miss.demand)
+
+
+def absent(cluster: Cluster, node: Node, resource: str) -> Absent | None:
+    """Why no DaemonSet makes a pod on a node that offers this resource; None where one does, or none is known to be for it.
+
+    Where NVIDIA's operator has not labelled the node for its own, it is feature discovery that comes first.
+    """
+    found = _off(cluster, node, lambda names: _named(names, resource))
+    if found and any(m.key.startswith(_DEPLOYED) and m.have is None for m in found.unmet):
+        return _off(cluster, node, lambda names: bool(re.search(_DISCOVERY, names[0]))) or found
+    return found
+
+
+def _off(cluster: Cluster, node: Node, meant: Callable[[tuple[str, ...]], bool]) -> Absent | None:
+    """The DaemonSet of some that comes nearest to a pod on a node; None where one has, or would have, one there."""
+    pods = [h.pod for h in usage_of(cluster).holders(node.name)]
+    if node.ready is False or any(meant((p.metadata.name, *(c.image for c in p.spec.containers))) for p in pods):
+        return None
+    found = []
+    for item in cluster.items("DaemonSet"):
+        typed = item.typed()
+        template = typed.spec.template if isinstance(typed, k8s.Workload) else None
+        if template is None or not meant((item.name, *(c.image for c in template.spec.containers))):
+            continue
+        taints = tuple(t for t in node.taints if _keeps_off(t) and not tolerated(t, template.spec.tolerations))
+        unmet = _unmet(template.spec, node)
+        if not taints and not unmet:
+            return None
+        found.append(Absent(item, node, taints, unmet))
+    return min(found, key=lambda one: (len(one.taints) + len(one.unmet), one.item.name), default=None)
+
+
+def _named(names: tuple[str, ...], resource: str) -> bool:
+    """Whether one of a pod's names is that of a device plugin, and some say the maker of the resource."""
+    short = " ".join(name.rpartition("/")[2] for name in names).lower()
+    makers = [word for word in re.split(r"[./_-]", resource.lower()) if len(word) > 2 and word not in _PLAIN]
+    makers += ["hami"] * resource.startswith("nvidia.com/")
+    if re.search(_OTHERS, names[0]) or not re.search(_NAMES, short):
+        return False
+    return any(word in " ".join(names).lower() for word in makers)
+
+
+def _keeps_off(taint: k8s.Taint) -> bool:
+    """Whether a taint keeps pods of DaemonSets off: those of the node's state they tolerate by themselves."""
+    return taint.effect != "PreferNoSchedule" and not taint.key.startswith("node.kubernetes.io/")
+
+
+def _unmet(spec: k8s.PodSpec, node: Node) -> tuple[Mismatch, ...]:
+    """The labels that a node lacks for the pods of a DaemonSet, by the term that is easiest to meet by hand."""
+    own = [
+        Mismatch(path="nodeSelector", key=k, demand=f"{k}={v}", wanted=(str(v),), have=node.labels.get(k))
+        for k, v in spec.node_selector.items()
+        if node.labels.get(k) != str(v)
+    ]
+    ways = []
+    for term in spec.node_terms:
+        failed = [row for row in term.match_expressions if not holds(row, node.labels)]
+        if not failed:
+            return tuple(own)
+        ways.append(
+            [
+                Mismatch(
+                    path="affinity.nodeAffinity",
+                    key=row.key,
+                    demand=f"{row.key} {row.operator} {', '.join(map(str, row.values))}".strip(),
+                    wanted=tuple(map(str, row.values))
+                    if row.operator == "In"
+                    else ("true",) * (row.operator == "Exists"),
+                    have=node.labels.get(row.key),
+                )
+                for row in failed
+            ]
+        )
+    easiest = min(ways, key=lambda way: (any(m.key.startswith(_DISCOVERED) for m in way), len(way)), default=[])
+    return (*own, *easiest)
+
+
+def missing(cluster: Cluster, nodes: Iterable[Node], resource: str) -> list[Absent]:
+    """The DaemonSet for a resource that makes no pod on the first of some nodes, and on those that lack the same."""
+    found = [one for node in nodes if (one := absent(cluster, node, resource))]
+    return [
+        one for one in found if (one.item, one.taints, one.unmet) == (found[0].item, found[0].taints, found[0].unmet)
+    ]
+
+
+def let_in(found: list[Absent], *, known: bool = True) -> Iterator[Fix]:
+    """What brings the pods of a DaemonSet to nodes: tolerations in it, labels on the nodes. `known`: they have the devices."""
+    if not found:
+        return
+    first = found[0]
+    if first.taints:
+        yield _tolerating(first)
+    if not first.unmet or any(m.key.startswith(_DEPLOYED) and m.have is None for m in first.unmet):
+        return  # an operator writes such labels itself, on the nodes that it knows
+    where = f"DaemonSet {first.item.namespace}/{first.item.name}"
+    names = [one.node.name for one in found]
+    if any(not m.wanted for m in first.unmet):
+        demands = " and ".join(m.demand for m in first.unmet)
+        yield fixes.advice(f"Let {where} select {', '.join(names)} too: it demands {demands}", owner="platform")
+        return
+    pairs = " ".join(f"{m.key}={m.wanted[0]}" for m in first.unmet)
+    labels = first.node.labels
+    pool = next((text.format(labels[key]) for key, text in _POOLS if key in labels), "")
+    for_good = f", and for good in {pool}" if pool else ""
+    by_vendor = _BY_VENDOR in str(dig(first.item.raw, "spec.template.spec.affinity"))
+    if by_vendor and any(re.fullmatch(_BY_CLASS, key) for key in labels):
+        for_good += "; or let NFD leave the class out (sources.pci.deviceLabelFields: [vendor] of its worker)"
+    if not known:
+        yield fixes.advice(
+            f"Label the nodes that have the devices {pairs}, which {where} selects: none of {', '.join(names[:4])} has it",
+            f"kubectl label node NODE --overwrite {pairs}",
+            owner="platform",
+        )
+        return
+    yield fixes.advice(
+        f"Label {', '.join(names)} {pairs}, which {where} selects{for_good}",
+        f"kubectl label node {' '.join(names)} --overwrite {pairs}",
+        owner="platform",
+    )
+
+
+def _tolerating(found: Absent) -> Fix:
+    """The tolerations in the DaemonSet, or in the object that makes it."""
+    item = found.item
+    values = [toleration(taint) for taint in found.taints]
+    text = f"Let DaemonSet {item.namespace}/{item.name} tolerate {', '.join(show_taint(t) for t in found.taints)} of {found.node.name}"
+    policy = cluster_policy(found.node.cluster) if fixes.maker(item).startswith("ClusterPolicy/") else None
+    target, at = (policy, "/spec/daemonsets") if policy else (item, "/spec/template/spec")
+    there = rows(target.raw, f"{at[1:].replace('/', '.')}.tolerations")
+    operations: list[dict[str, Any]] = [
+        {"op": "add", "path": f"{at}/tolerations/-", "value": value} for value in values
+    ]
+    if not there:
+        operations = [{"op": "add", "path": f"{at}/tolerations", "value": values}]
+    return fixes.patch_object(target, text, operations, owner="platform")
+
+
+def cluster_policy(cluster: Cluster) -> Item | None:
+    """The object of which NVIDIA's GPU operator makes its DaemonSets."""
+    return next(iter(cluster.items("ClusterPolicy")), None)
+
+
+def toleration(taint: k8s.Taint) -> dict[str, str]:
+    """The toleration of one taint and no more."""
+    if taint.value in ("", None):
+        return {"key": taint.key, "operator": "Exists", "effect": taint.effect}
+    return {"key": taint.key, "operator": "Equal", "value": str(taint.value), "effect": taint.effect}

@@ -1,0 +1,155 @@
+"""What to change of a pool of Karpenter's so that it makes a node for the pod: a larger machine, a label that the pod selects.
+
+Sizes of EC2's machines with GPUs: four CPUs for each `xlarge`, and so much memory for a CPU as its family has.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from kubectl_llmdoctor.api import GIB, Fix, Item, Pending, dig, escaped, fixes, milli, rows, words
+from kubectl_llmdoctor.catalog.gpus import count_on
+from llmdoctor_checks.scheduling._karpenter import Pool
+from llmdoctor_checks.scheduling._nodepools import OF_ANY, offered
+
+#: Of each family the sizes, and GiB for a CPU.
+_FAMILIES = {
+    "g4dn": ((1, 2, 4, 8, 12, 16), 4.0),
+    "g5": ((1, 2, 4, 8, 12, 16, 24, 48), 4.0),
+    "g6": ((1, 2, 4, 8, 12, 16, 24, 48), 4.0),
+    "gr6": ((4, 8), 8.0),
+    "g6e": ((1, 2, 4, 8, 12, 16, 24, 48), 8.0),
+    "p3": ((2, 8, 16), 7.6),
+    "p4d": ((24,), 12.0),
+    "p4de": ((24,), 12.0),
+    "p5": ((48,), 10.6),
+    "p5e": ((48,), 10.6),
+    "p5en": ((48,), 10.6),
+    "p6-b200": ((48,), 10.6),
+}
+#: What is left of a machine's memory and CPUs for pods (Karpenter takes off 7.5 % of the memory, and what the kubelet reserves).
+_MEMORY, _CPUS = 0.9, 0.98
+_TYPE = "node.kubernetes.io/instance-type"
+#: Requirements that a larger machine may break.
+_FAMILY, _SIZE, _COUNT, _CPU = (f"karpenter.k8s.aws/instance-{what}" for what in ("family", "size", "gpu-count", "cpu"))
+
+
+def larger(pending: Pending, pool: Pool) -> Fix | None:
+    """The smallest machine of a pool's families that holds the pod and the DaemonSets, added to what the pool allows."""
+    item = pending.pod.cluster.item("NodePool", "", pool.name)
+    asked = {name: milli(amount) for name, _, amount in (part.strip().partition(" ") for part in pool.asked.split(","))}
+    if item is None or not asked.get("nvidia.com/gpu"):
+        return None
+    allowed = {str(row.get("key")): row for row in rows(item.raw, "spec.template.spec.requirements")}
+    families = {kind.partition(".")[0] for kind in words(allowed.get(_TYPE, {}), "values")}
+    families |= set(words(allowed.get(_FAMILY, {}), "values"))
+    for family, number in _by_size(families):
+        size = f"{number if number > 1 else ''}xlarge"
+        machine = f"{family}.{size}"
+        gpus, cpus, memory = (
+            count_on(machine) or 0,
+            4 * number * _CPUS,
+            4 * number * _FAMILIES[family][1] * GIB * _MEMORY,
+        )
+        if gpus * 1000 < (asked["nvidia.com/gpu"] or 0) or cpus * 1000 < (asked.get("cpu") or 0):
+            continue
+        if memory * 1000 < (asked.get("memory") or 0):
+            continue
+        has = f"{gpus} GPU{'s' if gpus > 1 else ''}, {4 * number} CPUs, {int(4 * number * _FAMILIES[family][1])} GiB"
+        text = (
+            f"Allow {machine} ({has}) in {pool.title}, the smallest of its families that holds the pod; or ask for less"
+        )
+        operations = _allowing(item, family, size)
+        if operations is None:
+            return fixes.advice(text, owner="platform")
+        if not operations:
+            return None  # it is not the size that is missing
+        return fixes.patch_object(item, text, operations, owner="platform")
+    return None
+
+
+def _by_size(families: set[str]) -> list[tuple[str, int]]:
+    sizes = [(family, number) for family in families & _FAMILIES.keys() for number in _FAMILIES[family][0]]
+    return sorted(
+        sizes, key=lambda one: (count_on(f"{one[0]}.{one[1] if one[1] > 1 else ''}xlarge") or 0, one[1], one[0])
+    )
+
+
+def _allowing(item: Item, family: str, size: str) -> list[dict[str, Any]] | None:
+    """The operations after which a pool allows a machine; None where a requirement is no list of values."""
+    number = int(size.removesuffix("xlarge") or 1)
+    has = {_TYPE: f"{family}.{size}", _FAMILY: family, _SIZE: size, _CPU: str(4 * number)}
+    has[_COUNT] = str(count_on(has[_TYPE]) or "")
+    found: list[dict[str, Any]] = []
+    for at, row in enumerate(rows(item.raw, "spec.template.spec.requirements")):
+        key = str(row.get("key"))
+        if key not in has:
+            continue
+        if row.get("operator") != "In":
+            return None
+        if has[key] not in words(row, "values"):
+            found.append({"op": "add", "path": f"/spec/template/spec/requirements/{at}/values/-", "value": has[key]})
+    return found
+
+
+_CAPACITY, _ZONE = "karpenter.sh/capacity-type", "topology.kubernetes.io/zone"
+
+
+def more_offers(pending: Pending, pool: Pool) -> Fix | None:
+    """On-demand machines beside spot ones, and other zones, for a pool whose machines the cloud does not offer now."""
+    item = pending.pod.cluster.item("NodePool", "", pool.name)
+    listed = list(enumerate(rows(item.raw, "spec.template.spec.requirements"))) if item else []
+    only = {str(row.get("key")): (at, words(row, "values")) for at, row in listed if row.get("operator") == "In"}
+    at, kinds = only.get(_CAPACITY, (0, ["on-demand"]))
+    zones = only.get(_ZONE, (0, []))[1]
+    elsewhere = (
+        f"it is held to {', '.join(zones)}: name other zones in {_ZONE} where the cloud has such machines"
+        if zones
+        else ""
+    )
+    if item is None or ("on-demand" in kinds and not zones):
+        return None
+    if "on-demand" in kinds:
+        text = f"Let {pool.title} use other zones: {elsewhere}; what the cloud had none of is tried again by itself"
+        return fixes.advice(text, f"kubectl edit nodepools.karpenter.sh {pool.name}", owner="platform")
+    text = f"Let {pool.title} take on-demand machines beside {', '.join(kinds)}" + (
+        f"; {elsewhere}" if elsewhere else ""
+    )
+    path = f"/spec/template/spec/requirements/{at}/values/-"
+    return fixes.patch_object(item, text, [{"op": "add", "path": path, "value": "on-demand"}], owner="platform")
+
+
+def selecting(pending: Pending, names: list[str]) -> Iterator[Fix]:
+    """The pod's node selector so that a pool makes nodes for it, and the pool's labels so that it does.
+
+    What counts is a label that nobody sets but a person: what the cloud says of its machines is no matter of opinion.
+    """
+    for name in names:
+        item = pending.pod.cluster.item("NodePool", "", name)
+        if item is None:
+            continue
+        offer, selector = offered(item), pending.pod.spec.node_selector
+        unmet = {
+            key: str(value)
+            for key, value in selector.items()
+            if not re.match(OF_ANY, key) and (key not in offer or str(value) not in (offer[key] or {str(value)}))
+        }
+        free = [key for key in unmet if key not in offer and "karpenter" not in key and "kubernetes.io" not in key]
+        if not unmet or len(free) < len(unmet):
+            continue
+        gone = [{"op": "remove", "path": f"/nodeSelector/{escaped(key)}"} for key in unmet]
+        chosen = {"op": "add", "path": "/nodeSelector/karpenter.sh~1nodepool", "value": name}
+        said = ", ".join(f"{key}={value}" for key, value in unmet.items())
+        yield fixes.patch(
+            pending.pod, f"Select karpenter.sh/nodepool={name} in place of {said}, which no pool sets", [chosen, *gone]
+        )
+        text = f"Have NodePool {name} set {said} on its nodes instead"
+        there = isinstance(dig(item.raw, "spec.template.metadata.labels"), dict)
+        path = "/spec/template/metadata/labels"
+        operations = [{"op": "add", "path": f"{path}/{escaped(key)}", "value": value} for key, value in unmet.items()]
+        yield fixes.patch_object(
+            item, text, operations if there else [{"op": "add", "path": path, "value": unmet}], owner="platform"
+        )
+        return
