@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from kubectl_llmdoctor.expressions import expression
-from kubectl_llmdoctor.facts.logs import Line
-from kubectl_llmdoctor.facts.processes import said
+from kubectl_llmdoctor.facts.logs import Line, Log
+from kubectl_llmdoctor.facts.processes import raised_at, said, tracebacks
 from kubectl_llmdoctor.facts.requests import refused, went_on
 from kubectl_llmdoctor.facts.starts import (
     OLLAMA_LOADED,
@@ -15,6 +15,7 @@ from kubectl_llmdoctor.facts.starts import (
     STARTS,
     later_banners,
     marks_of,
+    phase_at,
     printed_from,
     tells,
 )
@@ -39,13 +40,29 @@ _LOADS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
 _ITS_OWN = "To see the GUI go to: "
 #: vLLM's banner, and the process of which it says that it prints what any web server prints.
 _VLLM, _API_SERVER = STARTS[0][0], "(APIServer "
+#: What SGLang prints before the exception of which a process of it ends.
+_HIT = " hit an exception: Traceback"
+#: What vLLM prints when it begins to load weights, in processes that exist only once the configuration has been read; those.
+_BEGINS_TO_LOAD = "Starting to load model"
+_OF_THE_ENGINE = expression(r"(?i)engine_?core|worker|rank|apiserver_")
 #: All that is looked for here, beside the marks of starts.
-LITERALS = tuple(literal for pair in _LOADS for literals in pair for literal in literals)
+LITERALS = (_HIT, *(literal for pair in _LOADS for literals in pair for literal in literals))
 
 
 def survived(line: Line) -> bool:
     """Whether the server became ready after a line, in the same start; only some engines' logs tell."""
     return any(_served_after(line, *pair) for pair in STARTS) or any(_loaded_after(line, *pair) for pair in _LOADS)
+
+
+def configured_after(line: Line) -> bool:
+    """Whether vLLM, of whose configuration an exception speaks, went on from it to load weights: it was caught.
+
+    One of the engine's own processes does not tell: others beside it may load.
+    """
+    if raised_at(line) is None or phase_at(line) or _OF_THE_ENGINE.search(said(line.text).process):
+        return False
+    begun = next((x for x in line.log.marks(_BEGINS_TO_LOAD) if x.number > line.number), None)
+    return begun is not None and not any(line.number < at <= begun.number for at in later_banners(line.log))
 
 
 def lived_on(line: Line) -> bool:
@@ -85,7 +102,7 @@ def overcome(line: Line, signs: Sequence[str], *, serving: bool = True) -> bool:
     rank complains of, or one model of a llama-server router or of ModelMesh, the progress of another does not overcome.
     That it is `serving` need be no sign: a server may come up without the model of which the line speaks.
     """
-    if not signs:
+    if not signs or _ended_a_process(line):
         return False
     who = said(line.text).process
     apart = _RANK.search(who) or who.startswith("port ")
@@ -105,6 +122,19 @@ def overcome(line: Line, signs: Sequence[str], *, serving: bool = True) -> bool:
             if not apart or said(found.text).process == who:
                 return True
     return False
+
+
+def _ended_a_process(line: Line) -> bool:
+    """Whether a line is of the exception with which a process of SGLang ends: that others go on does not bring it back."""
+    ends = line.log.once("ended processes", lambda: list(_ends_of_processes(line.log)))
+    return any(first <= line.number <= last for first, last in ends)
+
+
+def _ends_of_processes(log: Log) -> Iterator[tuple[int, int]]:
+    """The first and the last line of each exception of which a process of SGLang ended."""
+    for one in tracebacks(log) if log.marks(_HIT) else ():
+        if _HIT in one.root.first.text:
+            yield one.root.first.number, one.last.number
 
 
 def signs_of(signs: Sequence[str]) -> tuple[str, ...]:

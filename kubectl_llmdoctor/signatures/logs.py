@@ -10,7 +10,7 @@ import msgspec
 from kubectl_llmdoctor.check import Finding
 from kubectl_llmdoctor.evidence import log_evidence
 from kubectl_llmdoctor.expressions import expression
-from kubectl_llmdoctor.facts.aftermath import not_serving_yet, overcome, survived
+from kubectl_llmdoctor.facts.aftermath import configured_after, not_serving_yet, overcome, survived
 from kubectl_llmdoctor.facts.clients import leads_here, told_by
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.destinations import is_loopback
@@ -239,7 +239,7 @@ class _Wording:
         comes = (self._server and self._just_begun() and not failed) or self._others_come()
         if self._overcome and comes:
             return "over"  # it tries again, and whom it asks may be about to start as well
-        on = self._server and went_on(line)
+        on = self._server and (went_on(line) or configured_after(line))
         if not on and not overcome(line, self._overcome, serving=not failed):
             return "stands"
         if self._container and self._container.running and not self._log.previous:

@@ -77,6 +77,9 @@ _EARLY = (
 #: The images of the projects themselves.
 _PUBLISHED = r"(?:^|/)(?:vllm/vllm-openai|lmsysorg/sglang|huggingface/text-generation-inference)(?:$|[:@])"
 
+#: Names and numbers where JSON is wanted.
+_PAIRS = r"[= ]['\"]?((?:\w{1,40}=\d{1,9}[, ]?){1,8})['\"]?$"
+
 
 @check("engine-args-invalid", since="0.1", literals=(_NOT_BOUND, _ASSERTION, _CONFIGURED, _NO_OPTION))
 def engine_args_invalid(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
@@ -487,7 +490,14 @@ def _correction(engine: Engine, problem: Problem, where: str) -> Fix:
         return fixes.advice(f"Give {name} its value in {where}, or remove it")
     if detail.endswith(f"has no option {name}"):
         return fixes.advice(f"Remove {name} in {where}")
+    if detail.endswith(": not valid JSON") and (pairs := re.search(_PAIRS, problem.text)):
+        return fixes.advice(f"Write the value of {name} in {where} as JSON: {name}={_as_json(pairs[1])}")
     return fixes.advice(f"Correct or remove {name} in {where}: {detail}")
+
+
+def _as_json(pairs: str) -> str:
+    """What was written as `image=4,video=0`, as vLLM took it up to 0.9, as JSON without spaces, which no shell and no list splits."""
+    return "{" + ",".join(f'"{name}":{number}' for name, number in re.findall(r"(\w+)=(\d+)", pairs)) + "}"
 
 
 def _split(engine: Engine, problem: Problem, where: str) -> Fix:
