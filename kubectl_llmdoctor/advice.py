@@ -132,6 +132,8 @@ _SIGNALS = {
 
 #: What a slot of llama-server has where nothing more is known, and how its context is raised.
 _A_SHARE = "which is --ctx-size divided by the number of slots"
+#: What is longer than a slot by an answer whose length nobody told, is so many times as long at most.
+_LONGER_ANSWERS = 4
 _RAISE = "Raise --ctx-size (a plain number: 32k is read as 32)"
 #: To a multiple of this llama.cpp rounds a share of the context up.
 _ROUNDED = 256
@@ -268,7 +270,10 @@ class Situation:
         ):
             return f"{_A_SHARE} or what the model was trained with", f"{_RAISE}, or lower --parallel"
         if slots > 1 and 0 <= int(part) - whole // slots < _ROUNDED:
-            return f"as {told.text} is divided among {slots} slots", f"{_RAISE}, or lower --parallel"
+            need = int(self.captured.get("have", "0")) or _LONGER_ANSWERS * int(part)
+            fewer = max(whole // need, 1)
+            each = f" to {fewer}, so that a slot has {whole // fewer}" if whole >= need and fewer < slots else ""
+            return f"as {told.text} is divided among {slots} slots", f"{_RAISE}, or lower --parallel{each}"
         return (
             f"which is mostly what the model was trained with, as {told.text} is more",
             "Let clients send less, or serve a model with a longer context: --ctx-size lets no slot have more than that",

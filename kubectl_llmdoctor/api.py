@@ -51,6 +51,7 @@ from kubectl_llmdoctor.facts.endings import Ending, endings, log_of, probe_kills
 from kubectl_llmdoctor.facts.engine import Engine, engines_of
 from kubectl_llmdoctor.facts.events import Event, Events, came_further, events_of
 from kubectl_llmdoctor.facts.failed_models import (
+    BY_SPAN,
     COMPLETED,
     ended_runner,
     failing_routes,
@@ -111,6 +112,7 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "BY_SPAN",
     "COMPLETED",
     "GIB",
     "MIB",

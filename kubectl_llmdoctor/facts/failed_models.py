@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import heapq
 import re
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -96,6 +97,13 @@ _ENDPOINT = expression(
     r"service::metrics: request completed .{0,1200}? endpoint=(?P<endpoint>\w{1,40}) .{0,200}? status=(?:success|error)\b"
     r"(?P<failed> error_type=(?:internal|unavailable|response_timeout)\b)?"
 )
+#: How servers in Rust with tower-http say how a request ended, in the fields of its span: routers (SGLang's model gateway, its
+#: src/middleware.rs), Dynamo's frontend up to 0.5, mistral.rs.
+BY_SPAN = ("finished processing request", "request failed with server error", "response failed classification=")
+_SPAN = expression(
+    r"(?=.{0,1900}\bmethod(?:\": ?\"|=\"?)POST\b)(?=.{0,1900}\buri(?:\": ?\"|=\"?)(?P<path>/[^\s?\"}]{0,300}))"
+    r".{0,1900}?(?:\bstatus(?:_code)?(?:\": ?|=)|\bclassification=Status code: )(?P<status>\d{3})\b"
+)
 _IN_A_ROW, _PROBES_BETWEEN, _SECONDS_BETWEEN = 5, 2, 60
 #: So many of the last requests, and such a share of them, failed, and half of that share of the last fourth: it is not over.
 _OF_LATE, _FEWEST_OF_LATE, _SHARE_OF_LATE, _PARTS = 200, 10, 0.2, 4
@@ -139,6 +147,7 @@ LITERALS = (
     _SWAP_BY_ITSELF,
     _POSTED,
     COMPLETED,
+    *BY_SPAN,
     _PROBED,
     *_LISTENS,
     *_INSTANCE_TEXTS,
@@ -262,7 +271,9 @@ def _posts(log: Log) -> dict[str, list[tuple[Line, bool]]]:
 def _by_route(log: Log) -> dict[str, list[tuple[Line, bool]]]:
     listens = max((line.number for text in _LISTENS for line in log.marks(text)), default=0)
     by_route: dict[str, list[tuple[Line, bool]]] = {}
-    for line in deque(log.find(_POSTED, COMPLETED), maxlen=_MOST_REQUESTS):
+    found_by = (deque(log.find(text), maxlen=_MOST_REQUESTS) for text in (_POSTED, COMPLETED, *BY_SPAN))
+    every = heapq.merge(*found_by, key=lambda line: line.number)
+    for line in deque(every, maxlen=_MOST_REQUESTS):
         if line.number > listens and (found := _request(line.text[:2000])) is not None:
             path, failed = found
             by_route.setdefault(path, []).append((line, failed))
@@ -276,6 +287,8 @@ def _request(text: str) -> tuple[str, bool] | None:
     at = text.find(COMPLETED)
     if at >= 0 and (found := _ENDPOINT.match(text, at)) is not None:
         return f"/v1/{found['endpoint'].replace('_', '/')}", found["failed"] is not None
+    if any(words in text for words in BY_SPAN) and (found := _SPAN.match(text)) is not None:
+        return found["path"], found["status"].startswith("5")
     return None
 
 

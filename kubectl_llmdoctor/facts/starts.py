@@ -188,7 +188,7 @@ _ANSWERED = (
     # servers in Rust with tower-http: Dynamo's frontend up to 0.5, mistral.rs
     (
         "finished processing request",
-        r"^(?=.{0,1900}\bmethod(?:\": ?\"|=\"?)POST\b)(?=.{0,1900}\bstatus(?:\": ?|=)2\d\d\b)",
+        r"^(?=.{0,1900}\bmethod(?:\": ?\"|=\"?)POST\b)(?=.{0,1900}\bstatus(?:_code)?(?:\": ?|=)2\d\d\b)",
     ),
 )
 #: How llama-server says that a slot is done with a task, and before that that the task failed or its client left. Newer builds log requests

@@ -80,6 +80,8 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     affects: Literal["server", "requests"] = "server"
     #: a request that fails so may be what some client got wrong: a note, where the server answers many more
     stray: bool = False
+    #: where it is answered with 4xx: so many answers for each that a ready server refuses make it what some of its clients get wrong
+    per_refusal: int = 0
     #: what it says is of the load of a model, which some servers do when somebody asks for one: of an engine that has its only
     #: model before it serves, it is of a request
     loads: bool = False

@@ -63,6 +63,13 @@ _LOAD_FIRST = frozenset({"vllm", "sglang", "tgi", "tei", "tensorrt-llm", "lmdepl
 _SILENT = frozenset({"triton", "tensorrt-llm"})
 #: So many answers for each line that speaks of a load say that the model is there.
 _MANY_ANSWERS = 10
+#: Of fewer answers nothing follows for how many of a server's clients get something wrong; of its last refusals so many are looked at.
+_ANSWERS_OF_MANY, _LATE_REFUSALS, _TWO = 100, 20, 2
+#: Whom a server refuses a request, by its access log, so many lines at most below what it says of it.
+_REFUSED_TO, _ACCESS_BELOW = (
+    expression(r"(?<![\d.])(\d{1,3}(?:\.\d{1,3}){3}):\d{1,5} - \"POST /\S{0,200} HTTP/[\d.]{1,3}\" 4\d\d\b"),
+    3,
+)
 #: What is no more than the end of a program that a server refused, and so many lines of notes after its exception.
 _ENDS, _NOTES = ("crash-loop", "not-ready", "pod-failed", "rollout-stuck"), 4
 #: Exit codes that tell of a signal: somebody ended the program. git ends itself with 128, what Go's klog calls fatal with 255.
@@ -323,7 +330,8 @@ class _Wording:
         if not past and not pod.log_only and pod.failing and (not found.explains or of_a_client):
             return msgspec.structs.replace(found, role="note", explains=())  # the pod fails of something else
         if self._of_some_requests(line):
-            return msgspec.structs.replace(found, role="note", severity="info", explains=())
+            summary = f"{found.summary}{self._share(line)}"
+            return msgspec.structs.replace(found, role="note", severity="info", explains=(), summary=summary)
         return found
 
     def _lost(self) -> bool:
@@ -443,11 +451,31 @@ class _Wording:
         # what the server refuses by its settings it refuses until these are others
         if since >= _MANY_ANSWERS and not refused(alike[-1]) and long_past(alike):
             return True
-        if self._signature.stray and stray(alike, ready=ready):
+        if self._signature.stray and (stray(alike, ready=ready) or (ready and self._of_some_clients(alike))):
             return True
         if self._signature.stray and ready and self._silent() and failed_requests(alike) == 1:
             return self._signature.severity == "warning"  # it refused one; what is graver may befall each
         return self._signature.loads and self._loads_first() and answered(line.log) >= _MANY_ANSWERS * len(alike)
+
+    def _of_some_clients(self, alike: list[Line]) -> bool:
+        """Whether what a server refuses is what some of its clients get wrong again and again, while it answers many more, now as well."""
+        per, log = self._signature.per_refusal, alike[-1].log
+        if not per or answered(log) < _ANSWERS_OF_MANY or not refused(alike[-1]):
+            return False
+        late = alike[-_LATE_REFUSALS:]
+        between = answered(log, after=late[0].number) >= per * (failed_requests(late) - 1)
+        return between and answered(log) >= per * failed_requests(alike)
+
+    def _share(self, line: Line) -> str:
+        """How many of all requests are refused so, and of whom, as a sentence that follows; empty where it is one."""
+        alike = self._alike(line)
+        count = failed_requests(alike) if self._signature.per_refusal and refused(line) else 0
+        if count < _TWO:
+            return ""
+        beside = (y.text for x in alike[-_MOST_NEAR:] for y in x.log.lines(x.number + 1, x.number + _ACCESS_BELOW))
+        who = {said[1] for text in beside if (said := _REFUSED_TO.search(text[:500]))}
+        whose = f", all of {next(iter(who))}" if len(who) == 1 else f", of {len(who)} addresses" if who else ""
+        return f" It refused {count} of {count + answered(line.log)} requests so{whose}."
 
     def _silent(self) -> bool:
         """Whether the server logs no request that it answers, so that nothing tells how many there are beside one that fails."""

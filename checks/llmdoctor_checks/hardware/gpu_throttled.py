@@ -18,6 +18,10 @@ _FAULTS = (
 _CLOCKS, _POWER = "applicationsclocks", "swpowercap"
 _HALF, _FULL_USE, _LESS_POWER = 0.5, 80, 0.75
 _SET = "somebody set its clocks so low"
+#: What caps the power of a GPU at full use to no more than this share of its own limit, and its clocks to this share, for so long, is not
+#: that limit: the board or the machine gives no more.
+_FAR_BELOW, _LASTS_SECONDS = 0.7, 600
+_SHORT = "its power is capped far below its own limit"
 #: A T4's own application clocks are so low: nobody set them, and there is nothing to take back.
 _OWN_MHZ = {"T4": 585}
 
@@ -30,8 +34,9 @@ def gpu_throttled(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     Everything on it becomes slower by as much, and in a group of GPUs all wait for the slowest. `sw_power_cap` under full
     load is normal and is not reported, nor are `gpu_idle` and clocks that somebody set, unless they leave a GPU at full use
     half of its clocks or less: `nvidia-smi -ac` or `-lgc` of a measurement that nobody took back, or a limit of power far below
-    that of the GPUs beside it (small ones run so at their own limit). Where neither the agent nor metrics say how the GPUs run,
-    a condition that another program set on the node says it.
+    that of the GPUs beside it (small ones run so at their own limit). A power cap that holds a GPU at full use far below its own limit
+    for ten minutes is the machine's: a power supply that failed, a cable, a policy of its management controller. Where neither the agent
+    nor metrics say how the GPUs run, a condition that another program set on the node says it.
 
     ## Fix
 
@@ -42,7 +47,10 @@ def gpu_throttled(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
 
     - https://docs.nvidia.com/deploy/nvml-api/group__nvmlClocksEventReasons.html
     """
-    slow = [(device, why) for device in hardware.mine if (why := list(_why(device)) or list(_set(device, hardware)))]
+    found = (
+        (device, [*_why(device)] or [*_set(device, hardware)] or [*_short(pod, device)]) for device in hardware.mine
+    )
+    slow = [(device, why) for device, why in found if why]
     if not slow:
         yield from _by_others(pod, hardware)
         return
@@ -55,7 +63,7 @@ def gpu_throttled(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         confidence="certain" if now and pod.ready and sure else "possible" if now and not pod.ready else "likely",
         summary=f"{len(slow)} of {len(hardware.mine)} GPUs of this pod on {hardware.node} run at reduced clocks: "
         + "; ".join(
-            f"{device.title}{_heat(device)}{_clock(device)}, {why[0][1]}{_since(pod, device, why)}"
+            f"{device.title}{_heat(device)}{_clock(device)}, {why[0][1]}{_drawn(device, why)}{_since(pod, device, why)}"
             for device, why in slow[:3]
         )
         + ".",
@@ -74,12 +82,18 @@ def gpu_throttled(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
 def _fixes(hardware: Hardware, slow: list[tuple[Device, list[tuple[str, str]]]]) -> Iterator[Fix]:
     if any(_is_fault(why) for _, why in slow):
         yield looked_at(hardware, f"Look at cooling and power of {hardware.node}")
+    elif any(why[0][1] == _SHORT for _, why in slow):
+        yield looked_at(
+            hardware,
+            f"Look at what {hardware.node} gives its GPUs: power supplies and cables, and the power policy of its management controller "
+            "(BMC, iDRAC)",
+        )
     for device, why in slow:
         which = f"nvidia-smi -i {device.uuid or device.index}"
         if why[0][1] == _SET:
             commands = [fixes.on_node(hardware.node, f"{which} {reset}") for reset in ("-rac", "-rgc")]
             yield fixes.advice(f"Take back the clocks set for {device.title}", *commands, owner="platform")
-        elif not _is_fault(why) and (most := _most_power(device, hardware)):
+        elif not _is_fault(why) and why[0][1] != _SHORT and (most := _most_power(device, hardware)):
             command = fixes.on_node(hardware.node, f"{which} -pl {most:.0f}")
             yield fixes.advice(f"Let {device.title} take as much power as the others", command, owner="platform")
 
@@ -133,6 +147,24 @@ def _set(device: Device, hardware: Hardware) -> Iterator[tuple[str, str]]:
             yield reason, f"its limit is {device.power_limit_watts:g} W, of others beside it {others:g} W"
 
 
+def _short(pod: Pod, device: Device) -> Iterator[tuple[str, str]]:
+    """What holds a GPU at full use far below its own limit of power, and its clocks down, for long."""
+    draws, limit, clock, most = (
+        device.power_watts,
+        device.power_limit_watts,
+        device.sm_clock_mhz,
+        device.max_sm_clock_mhz,
+    )
+    if not (draws and limit and clock and most) or (device.utilization_percent or 0) < _FULL_USE:
+        return
+    if draws > _FAR_BELOW * limit or clock > _FAR_BELOW * most:
+        return
+    for reason in device.throttle_reasons:
+        since, now = parse_time(device.throttled_since.get(reason)), pod.cluster.now
+        if _POWER in letters(reason) and since and now and (now - since).total_seconds() >= _LASTS_SECONDS:
+            yield reason, _SHORT
+
+
 def _most_power(device: Device, hardware: Hardware) -> float | None:
     """The limit of power of the other GPUs of its kind on the node, where its own is far below that."""
     alike = (one for one in hardware.devices if one.name == device.name and one is not device)
@@ -152,6 +184,11 @@ def _clock(device: Device) -> str:
     if not device.sm_clock_mhz or not device.max_sm_clock_mhz:
         return ""
     return f" at {device.sm_clock_mhz:g} of {device.max_sm_clock_mhz:g} MHz"
+
+
+def _drawn(device: Device, why: list[tuple[str, str]]) -> str:
+    """` (239 of 400 W)`, where that is what holds it."""
+    return f" ({device.power_watts:g} of {device.power_limit_watts:g} W)" if why[0][1] == _SHORT else ""
 
 
 def _heat(device: Device) -> str:

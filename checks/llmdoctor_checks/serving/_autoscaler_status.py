@@ -17,11 +17,13 @@ from kubectl_llmdoctor.api import (
     Finding,
     Fix,
     Item,
+    Log,
     Logs,
     Metrics,
     Pod,
     Subject,
     dig,
+    expression,
     fixes,
     object_evidence,
     parse_time,
@@ -48,6 +50,11 @@ _NO_PODS = {
     "AmbiguousSelector": "shares the pods of {} with another autoscaler",
 }
 _NO_VALUE = "gets no value of the metric by which it scales {}"
+
+#: How KEDA calls the metric of a trigger, by its number, and how its operator says that one cannot be read (scale_handler.go).
+_FAILING = expression(r"s(\d{1,3})-")
+_EMPTY = "the result is empty"
+_SCALE_DECISION, _ITS_ERROR = "error getting scale decision", expression(r'"error": ?"((?:[^"\\]|\\.){1,1500})"')
 
 #: What KEDA calls a trigger that it cannot read, and a ScaledObject that it makes no autoscaler of.
 _REFUSED = ("KEDAScalerFailed", "ScaledObjectCheckFailed")
@@ -300,13 +307,44 @@ def _lookup(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix) -> Fix:
     if all(look.source == "resource" for look in scaler.looks):
         return rescale
     if scaler.item.kind.partition(".")[0] == "ScaledObject" and absent(engine, scaler.looks[0].name) is None:
-        return _by_hand(scaler)
+        return _failing_trigger(scaler, pod.cluster) or _by_hand(scaler)
     return fixes.advice(
         f"See which metrics the adapter publishes, and name one of them; {engine.label} has {followed(engine)}",
         "kubectl get --raw /apis/custom.metrics.k8s.io/v1beta1",
         f"kubectl -n {pod.namespace} describe {scaler.item.kind.partition('.')[0].lower()} {scaler.item.name}",
         owner="platform",
     )
+
+
+def _failing_trigger(scaler: Scaler, cluster: Cluster) -> Fix | None:
+    """What to do where KEDA says of a trigger that it fails: a query that finds no series is zero to it, unless it is told otherwise."""
+    health = dig(scaler.item.raw, "status.health")
+    failing = [n for n, one in health.items() if dig(one, "status") == "Failing"] if isinstance(health, dict) else []
+    told = _FAILING.match(failing[0]) if failing else None
+    triggers = rows(scaler.item.raw, "spec.triggers")
+    if told is None or int(told[1]) >= len(triggers):
+        return None
+    trigger, why = triggers[int(told[1])], _why_it_fails(scaler, cluster)
+    address = dig(trigger, "metadata.serverAddress")
+    if _EMPTY in why or (not why and dig(trigger, "metadata.ignoreNullValues") == "false"):
+        return None
+    what = f"serverAddress {address}" if address else "what it names"
+    return fixes.advice(
+        f"Correct {what} in trigger {told[1]} of {scaler.ref}, or its authentication: KEDA gets no answer there"
+        + (f" ({why})" if why else "; its operator's log says why"),
+        f"kubectl -n {scaler.item.namespace} edit scaledobject {scaler.item.name}",
+        owner="platform",
+    )
+
+
+def _why_it_fails(scaler: Scaler, cluster: Cluster) -> str:
+    """What the log of KEDA's operator says last of a ScaledObject, without the request that it made."""
+    name = f'"scaledObject.Name":"{scaler.item.name}"'
+    for text in cluster.snapshot.logs:
+        said = [x.text[:4000] for x in Log(text).find(_SCALE_DECISION) if name in x.text.replace(": ", ":")]
+        if said and (why := _ITS_ERROR.search(said[-1])) is not None:
+            return why[1].rpartition('\\": ')[2]
+    return ""
 
 
 def _by_hand(scaler: Scaler) -> Fix:

@@ -226,9 +226,7 @@ def _threads(engine: Engine, logs: Logs) -> Finding | None:
     slow = _slow_answers(log) if not answers else []
     if len(paces) < _ANSWERS and not slow:
         return None
-    counted = [(line, said) for line in log.find(*_THREADS) if (said := _COUNTED.search(line.text[:4000]))]
-    line, said = max(counted, key=lambda one: one[0].number, default=(None, None))
-    threads = int(said[1] or said[2]) if said is not None else 0
+    line, threads = _counted(log) or (None, 0)
     more, crowded = threads * 1000 > limit, threads * 1000 >= _CROWDED * limit
     pace = max((pace for _, pace in paces), default=0.0)
     if (slow and not crowded) or pace >= (_READS if crowded else _CRAWLS):
@@ -256,8 +254,18 @@ def _threads(engine: Engine, logs: Logs) -> Finding | None:
 
 
 def _fewer_threads(engine: Engine, limit: int) -> Fix:
-    where = "num_thread, in the request or the Modelfile" if engine.name == "ollama" else "--threads"
-    return fixes.advice(f"Use {max(math.floor(limit / 1000), 1)} threads, as many as its limit has cores ({where})")
+    threads = max(math.floor(limit / 1000), 1)
+    summary = f"Use {threads} threads, as many as its limit has cores"
+    if engine.name == "ollama":
+        return fixes.advice(f"{summary} (num_thread, in the request or the Modelfile)")
+    return fixes.set_flag(engine, "threads", "--threads", str(threads), summary)
+
+
+def _counted(log: Log | None) -> tuple[Line, int] | None:
+    """With how many threads llama.cpp says that it computes a model, last."""
+    lines = log.find(*_THREADS) if log is not None else ()
+    said = [(line, int(m[1] or m[2])) for line in lines if (m := _COUNTED.search(line.text[:4000]))]
+    return max(said, key=lambda one: one[0].number, default=None)
 
 
 def _slow_answers(log: Log) -> list[tuple[Line, int]]:
@@ -294,15 +302,20 @@ def _by_quota(
     share, evidence = throttled
     starves = _gpus_wait(engine, hardware, logs, share) if hardware and logs and share > _MOSTLY and pod.ready else None
     starves = starves or (_far_too_few(pod, engine, share, logs) if logs else None)
+    crowd: tuple[Fix, ...] = ()
     if starves is None and _computes_there(pod, engine, throttled[0]):
         starves = "the model is computed on the CPU, so that all its threads stand still meanwhile", ()
+        counted = _counted(logs.current(container.name)) if logs and engine.name in ("ollama", "llama.cpp") else None
+        if counted and limit and counted[1] * 1000 > limit:
+            meanwhile = f"the model is computed there with {counted[1]} threads, each of which waits for all others at every step"
+            starves, crowd = (meanwhile, (log_evidence(counted[0]),)), (_fewer_threads(engine, limit),)
     works = f", and {starves[0]}" if starves else ""
     return Finding(
         role="cause" if starves else "risk",
         confidence="likely" if starves else "certain",
         summary=f"Container {container.name} waited for its CPU quota{quota} in {share:.0%} of periods{works}.",
         evidence=(evidence, *(starves[1] if starves else ()), *_spec(container)),
-        fixes=_fixes(container, engine, limit),
+        fixes=(*crowd, *_fixes(container, engine, limit)),
     )
 
 

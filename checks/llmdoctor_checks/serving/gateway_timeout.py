@@ -94,6 +94,12 @@ _COMMON_TOKENS = 16384
 #: Cloudflare's own status for a server that does not answer in time (developers.cloudflare.com, error 524).
 _BY_CLOUDFLARE = r"(?<![\w.:-])524(?![\w.:-])"
 
+#: LiteLLM's router (`types/router.py`), where each server of a model rests since it failed a few times.
+_RESTS = "No deployments available for selected model, Try again in "
+_RESTING = expression(
+    r"Try again in (?P<seconds>\d{1,6})(?:\.\d{1,9})? seconds\. Passed model=(?P<model>[^\s,]{1,200}?)\.? "
+)
+
 #: gunicorn's arbiter, which ends a worker; the worker says with what it was busy in the lines after that.
 KILLED, _SOON = "WORKER TIMEOUT (pid:", 12
 #: What only asks how a server is.
@@ -139,6 +145,7 @@ _ENOUGH_REQUESTS, _CUT_SHARE, _ENOUGH_TO_CLEAR = 100, 0.01, 1000
             UNDICI,
             LATE_ANSWER,
             KILLED,
+            _RESTS,
             _UNREAD,
             _PROXIED,
             _CHILD_ENDED,
@@ -264,8 +271,20 @@ def _gave_up(pod: Pod, cut: list[Line], timeout: Timeout | None, cluster: Cluste
             *(log_evidence(line, telling(line)) for line in cut[:2]),
             *([object_evidence(timeout.item, timeout.path, timeout.text)] if timeout else []),
         ),
-        fixes=(_allow(pod, cut, timeout),),
+        fixes=(*_rests(cut, cluster), _allow(pod, cut, timeout)),
     )
+
+
+def _rests(cut: list[Line], cluster: Cluster) -> Iterator[Fix]:
+    """What to do where LiteLLM lets the only server of a model rest for the timeouts of one client, and refuses all others meanwhile."""
+    rest = next((said for x in cut[-1].log.find(_RESTS) if (said := _RESTING.search(x.text[:2000]))), None)
+    writer = cluster.item("Pod", *pod_of(cut[-1]))
+    if rest is not None and writer is not None:
+        yield fixes.advice(
+            f"Set disable_cooldowns: true, or a larger allowed_fails, in router_settings of LiteLLM's configuration "
+            f"({fixes.edited(Pod.of(writer, cluster))}): for each few requests that time out it refuses all for "
+            f"{rest['model']} with 429 for {rest['seconds']} s"
+        )
 
 
 def _shorter_than_answers(

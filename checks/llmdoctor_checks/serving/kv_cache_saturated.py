@@ -122,7 +122,11 @@ def kv_cache_saturated(
         return
     load = load_of(metrics) if metrics is not None else None
     if metrics is not None and load is not None and load.cache is not None:
-        yield from _over_time(pod, engine, metrics, load, load.cache)
+        found = list(_over_time(pod, engine, metrics, load, load.cache))
+        said = since_when(last_load(engine.container, logs), lambda one: one.waiting > 0) if logs and not found else []
+        if lasts(said) and works(pod, said) and (none := _none_begun(pod, engine, said)) is not None:
+            found = [none]
+        yield from found
     elif logs is not None and (found := list(_by_log(pod, engine, logs))):
         yield from found
     elif metrics is not None:
@@ -323,7 +327,13 @@ def _none_begun(pod: Pod, engine: Engine, said: list[Statement]) -> Finding | No
         "what is left may be too little for the next.",
         evidence=(log_evidence(first.line, _CACHE), log_evidence(last.line, _CACHE)),
         explains=("queue-growing",),
-        fixes=(_fix(pod, ""),),
+        fixes=(
+            fixes.advice(
+                f"Cap what one request may take: max_tokens of the clients, and a lower --max-model-len in {fixes.edited(pod)}. Those that "
+                "wait begin when one that runs ends, or is given up by its client; more cache (kubectl llmdoctor fit says how much) lets "
+                "them begin beside it"
+            ),
+        ),
         order=last.line.order,
     )
 

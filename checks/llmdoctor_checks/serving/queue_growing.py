@@ -34,6 +34,7 @@ from llmdoctor_checks._load import RECENT, idle_engines, last_load, lasts, since
 from llmdoctor_checks._load import Load as Said
 from llmdoctor_checks.serving._answers import Answer, answered
 from llmdoctor_checks.serving._autoscaling import scalers
+from llmdoctor_checks.serving._held_back import held_back
 from llmdoctor_checks.serving._pickers import SHED, refused_by
 from llmdoctor_checks.serving._saturation import (
     SUSTAINED_SECONDS,
@@ -101,7 +102,8 @@ def queue_growing(
     just started and a batch that is being worked off are none. How many replicas it takes follows from Little's law: the
     requests that arrive in a second, times the seconds that each is in service, divided by how many one replica has in
     service at once. Where no gauge says how many wait, how long they waited does (TensorRT-LLM's histogram, what Text Generation
-    Inference prints of each request); an endpoint picker that drops requests says it, too. A second replica does not help
+    Inference prints of each request). Where a proxy lets few through at once, the queue is there, and the engine has none: Knative's
+    `containerConcurrency`, the limits of a router. An endpoint picker that drops requests says it, too. A second replica does not help
     where the load is not spread: then one replica, or one of a server's data parallel engines, has a queue and the other none.
 
     ## Fix
@@ -120,7 +122,8 @@ def queue_growing(
         return
     if metrics is not None and stands_still(engine, metrics):
         return
-    if (told := _shed(pod, engine, cluster, logs) or _waited(pod, engine, logs)) is not None:
+    told = _shed(pod, engine, cluster, logs) or _waited(pod, engine, logs) or held_back(pod, engine, cluster, logs)
+    if told is not None:
         yield told
         return
     load = load_of(metrics) if metrics is not None else None

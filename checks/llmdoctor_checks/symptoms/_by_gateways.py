@@ -158,6 +158,16 @@ def by_gateway(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
                 return
 
 
+def refused_behind(pod: Pod, cluster: Cluster) -> tuple[list[Line], int]:
+    """Lines of a gateway's log by which the pod itself answered many of the last requests with 503, of late, and of how many."""
+    for log, asked in cluster.once("answered by gateways", lambda: list(_logs(cluster))):
+        last = _sent_to(pod, asked)[-_OF_LATE:] if pod.status.pod_ip and log.pod != pod.name else []
+        bad = [one.status == "503" and one.detail == _BY_SERVER for one in last]
+        if fails_often(bad) and of_now(last[-1].line, pod):
+            return [one.line for one, refuses in zip(last, bad, strict=True) if refuses], len(last)
+    return [], 0
+
+
 def _sent_to(pod: Pod, asked: list[_Asked]) -> list[_Asked]:
     """Requests that were sent to the pod; its node's address it may share with others, that listen on other ports."""
     ports = {str(port.container_port) for each in pod.containers for port in each.spec.ports}

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from itertools import takewhile
 
 from kubectl_llmdoctor.api import (
+    BY_SPAN,
     COMPLETED,
     Container,
     Finding,
+    Fix,
     Line,
     Log,
     Logs,
@@ -41,6 +43,8 @@ _PASSED_ON, _GIVEN_UP = (
 #: What it did not get through to is not in the pod.
 _ELSEWHERE = r"\blookup \S|(?:\bdial tcp |->)(?!127\.|\[::1\]|localhost)"
 _WHY = r'"error":"((?:[^"\\]|\\.){1,200})"|http: proxy error: (.{1,200})'
+#: How SGLang's router says that it leaves out a server (sgl-model-gateway, its core/circuit_breaker.rs).
+_BREAKER, _OPENS = "Circuit breaker state transition: ", " -> open"
 _FEWEST, _SECONDS, _MOST, _JUST_NOW = 5, 60, 200, 3600
 #: What a server logs right above a request that it fails, so often at least, is why.
 _ABOVE, _COMPLAINS, _MOSTLY = 6, r"(?i)error|fail|exception|reject|refus|\[[EW]\]", 0.5
@@ -48,7 +52,7 @@ _ABOVE, _COMPLAINS, _MOSTLY = 6, r"(?i)error|fail|exception|reject|refus|\[[EW]\
 _CLOSE = 300
 
 
-@check("http-5xx", since="0.5", severity="critical", literals=(*DETAILS, *_PASSED_ON))
+@check("http-5xx", since="0.5", severity="critical", literals=(*DETAILS, *_PASSED_ON, _BREAKER))
 def http_5xx(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """Requests end with an error of the server, or of the gateway before it.
 
@@ -88,9 +92,10 @@ def _in_its_own_logs(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:
 
 
 def _frontends(pod: Pod, logs: Logs) -> list[Container]:
-    """Containers of Dynamo's frontend, by what it says of each request."""
+    """Containers of Dynamo's frontend and of routers, by what they say of each request."""
     found = ((container, logs.current(container.name)) for container in pod.containers)
-    return [container for container, log in found if log is not None and log.marks(COMPLETED)]
+    said_so = (COMPLETED, *BY_SPAN)
+    return [container for container, log in found if log is not None and any(log.marks(text) for text in said_so)]
 
 
 def _by_itself(pod: Pod, container: Container, log: Log) -> Finding | None:
@@ -109,6 +114,7 @@ def _by_itself(pod: Pod, container: Container, log: Log) -> Finding | None:
             f"all{words}",
             evidence=(log_evidence(first), log_evidence(last), *((log_evidence(why),) if why is not None else ())),
             fixes=(
+                *_of_a_breaker(pod, log),
                 fixes.advice(
                     f"Send one of these requests to {pod.name} by hand, as small as it can be (no tools, images or schema), and read what "
                     "its log prints beside it",
@@ -134,6 +140,7 @@ def _often(pod: Pod, container: Container, log: Log) -> Finding | None:
             f"{words}",
             evidence=(*((log_evidence(why),) if why is not None else ()), log_evidence(failed[0]), log_evidence(last)),
             fixes=(
+                *_of_a_breaker(pod, log),
                 fixes.advice(
                     "Look for what those that fail have in common and the others have not (a schema, tools, images, their "
                     f"length), and send one of them to {pod.name} by hand",
@@ -143,6 +150,18 @@ def _often(pod: Pod, container: Container, log: Log) -> Finding | None:
             order=failed[0].order,
         )
     return None
+
+
+def _of_a_breaker(pod: Pod, log: Log) -> Iterator[Fix]:
+    """What to do where a router of SGLang's leaves out servers that are well: releases count what a client got wrong as their failure."""
+    opened = [x for x in log.find(_BREAKER) if x.text[:2000].rstrip().endswith(_OPENS)]
+    ago = written_ago(opened[-1], pod.cluster.now) if opened else None
+    if ago is not None and ago <= _JUST_NOW:
+        yield fixes.advice(
+            f"See what its servers answered before their circuits opened ({count_of(len(opened), 'time')}): where that is 4xx (prompts "
+            "that are too long), they are well, and a release that counts no 4xx as a failure, or --disable-circuit-breaker in "
+            f"{fixes.edited(pod)}, lets all others be answered"
+        )
 
 
 def _said_above(failed: list[Line], others: list[Line]) -> Line | None:
@@ -170,7 +189,7 @@ def _complaints_above(line: Line) -> dict[str, Line]:
 
 def _not_of_another(line: Line) -> bool:
     """Whether a line is not that of another request in the access log."""
-    return not any(words in line.text[:2000] for words in (" HTTP/1", "request: POST ", COMPLETED))
+    return not any(words in line.text[:2000] for words in (" HTTP/1", "request: POST ", COMPLETED, *BY_SPAN))
 
 
 def _by_its_proxy(pod: Pod, logs: Logs, servers: list[Container]) -> Finding | None:

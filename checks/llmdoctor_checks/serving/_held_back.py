@@ -1,0 +1,49 @@
+"""Requests that a proxy in the server's own pod refuses, while the engine would take many more at once: Knative's containerConcurrency."""
+
+from __future__ import annotations
+
+from kubectl_llmdoctor.api import Cluster, Engine, Finding, Logs, Pod, count_of, fixes, log_evidence, pod_evidence
+from llmdoctor_checks._clients import refused
+from llmdoctor_checks._load import last_load, lasts, works
+from llmdoctor_checks.symptoms._by_gateways import refused_behind
+
+#: Knative's proxy, and by what it is told how many requests it lets through at once (0 is no limit). It keeps ten times as many, and
+#: answers all others with 503 (its pkg/queue/breaker.go: "pending request queue full").
+_PROXY, _LETS = "queue-proxy", "CONTAINER_CONCURRENCY"
+
+#: Engines that compute many requests at once, and what of it is few.
+_BATCHES, _FEW = frozenset({"vllm", "sglang", "tgi", "lmdeploy", "tensorrt-llm", "nim"}), 16
+
+
+def held_back(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Finding | None:
+    """An engine that runs as many requests as its proxy lets through, all the while, and a gateway that is told 503 for others."""
+    proxy = next((c for c in pod.containers if c.name == _PROXY), None)
+    told = next((x for x in proxy.spec.env if x.name == _LETS), None) if proxy is not None else None
+    limit = int(str(told.value)) if told is not None and str(told.value).isdecimal() else 0
+    said = last_load(engine.container, logs) if logs is not None else []
+    if proxy is None or logs is None or not 0 < limit <= _FEW or engine.name not in _BATCHES or not lasts(said):
+        return None
+    if not works(pod, said) or any(load.running != limit or load.waiting for load in said):
+        return None
+    own = refused(logs.current(engine.container.name), "503")[0]
+    lines, among = refused_behind(pod, cluster)
+    if own or not lines:
+        return None
+    return Finding(
+        role="cause",
+        summary=f"{_PROXY} lets {count_of(limit, 'request')} through to {engine.container.name} at once ({_LETS}), which runs {limit} all "
+        f"the while and has room for many more: {lines[-1].log.pod} was answered 503 for {len(lines)} of its last "
+        f"{count_of(among, 'request')} to this pod.",
+        evidence=(
+            pod_evidence(proxy, "env", f"{_LETS}={limit}"),
+            log_evidence(lines[-1]),
+            log_evidence(said[-1].line),
+        ),
+        explains=("http-5xx",),
+        fixes=(
+            fixes.advice(
+                f"Raise containerConcurrency in {fixes.edited(pod)} to what the engine runs at once (--max-num-seqs and the like), or set "
+                "it to 0, which is no limit; scale on concurrency with the annotation autoscaling.knative.dev/target"
+            ),
+        ),
+    )
