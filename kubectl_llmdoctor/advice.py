@@ -229,6 +229,7 @@ class Situation:
             "token_key": self._token_of[1],
             "key_variable": self._misnamed_key[0],
             "key_meant": self._misnamed_key[1],
+            "set_by": self._set_by,
             **self.captured,
         }
 
@@ -329,6 +330,13 @@ class Situation:
             if (read := container.env.get(meant)) is None or read.value == "":
                 return name, meant
         return "", ""
+
+    @cached_property
+    def _set_by(self) -> str:
+        """The variable that holds what the line gives as a value, where it is just one; else words for whatever holds it."""
+        value, env = self.captured.get("value"), self.container.env if self.container else {}
+        names = [name for name, variable in env.items() if value and variable.value == value]
+        return f"the variable {names[0]}" if len(names) == 1 else "the argument, variable or file that sets it"
 
     def fixes(self, texts: tuple[FixText, ...]) -> tuple[Fix, ...]:
         """The fixes that apply here, those last that the namespace's Pod Security level refuses."""

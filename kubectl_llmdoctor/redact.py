@@ -103,7 +103,7 @@ _PATTERNS = {
     # eos_token, decoder_start_token, time_per_token, IMAGE_PULL_SECRET: vocabulary, counters and references
     "no_name": r"""(?:^|_)(?:(?:audio|bos|cached|cls|completion|draft|end|eom|eos|eot|first|frame|generated|image|img
         |input|last|lf|mask|max|media|min|new|next|num|output|pad|per|placeholder|prev|prompt|reasoning|sep|special|start|stop
-        |think|thinking|tool|total|unk|video|vision)_token|(?:image|pull|tls)_secret)$""",
+        |think|thinking|tool|total|unk|video|vision)_token|(?:image|pull|tls)_secret|x509_check_private_key)$""",
     # secret: hf-secret  checksum/secret: 9f86d081…  "secret": "not found in namespace serving"
     "reference": r"""(?![0-9a-f]{8}-[0-9a-f]{4}-)(?:[a-z0-9]{1,15}[./:-])*+[a-z0-9]{1,15}|[0-9a-f]{40}|[0-9a-f]{64}
         |[A-Za-z]{1,12}|(?:\S++\s++){3}.*""",

@@ -55,7 +55,6 @@ def _crashed(last: str) -> Target:
         "RuntimeError: asyncio.run() cannot be called from a running event loop",
         "RuntimeError: cannot schedule new futures after shutdown",
         "RuntimeError: Expected ASGI message 'websocket.accept' or 'websocket.close', but got 'http.response.start'.",
-        'RuntimeError: Form data requires "python-multipart" to be installed.',
         "ValueError: signal only works in main thread of the main interpreter",
         "ValueError: too many values to unpack (expected 2)",
         "ValueError: unsupported pickle protocol: 5",

@@ -230,6 +230,7 @@ KEPT = [
     'level=DEBUG msg="completion request" images=0 prompt=4321 format=""',
     "print_info: EOS token        = 128009 '<|eot_id|>'",
     "special tokens: {'bos_token': '<s>', 'eos_token': 'foo', 'pad_token': None, 'unk_token': \"bar\"}",
+    "SSL_CTX_use_PrivateKey_file(...) failed (SSL: x509 certificate routines:X509_check_private_key:key values mismatch)",
     "HF_HUB_DISABLE_IMPLICIT_TOKEN=1 TOKENIZERS_PARALLELISM=false MAX_TOTAL_TOKENS=4096 NUM_TOKENS=5",
     "HF_TOKEN=huggingface-token --hf-api-token=hub-read-secret",
     "HF_TOKEN_PATH=/root/.cache/huggingface/token GOOGLE_APPLICATION_CREDENTIALS=/var/run/gcp.json",

@@ -30,11 +30,11 @@ _PINNED = {
     "sglang": (("cpu_offload_gb", "CPU offload"), ("hicache_size_gb", "hierarchical cache")),
 }
 
-#: What launchers print of a process that SIGKILL ended (torchrun's table, DeepSpeed, and gunicorn before 21 and since); the container's
+#: What launchers print of a process that SIGKILL ended (torchrun's table, DeepSpeed, gunicorn before 21 and since, uWSGI); the container's
 #: first process lives on then, or ends with an error.
 _KILLED = (
     "xit code: -9", "exitcode: -9", "': -9", "exitcode  : -9 ", " exits with return code = -9", " was terminated due to signal 9",
-    "was sent SIGKILL! Perhaps out of memory?",
+    "was sent SIGKILL! Perhaps out of memory?", ") died, killed by signal 9 :(",
 )  # fmt: skip
 
 #: The same of vLLM before it said by what, and where it does not know yet, and of TorchServe, which never does.

@@ -49,8 +49,8 @@ from llmdoctor_checks.memory._prompt_cache import LITERALS, prompt_cache
 from llmdoctor_checks.scheduling._devices import asks_for_nothing, near_gpus
 from llmdoctor_checks.start._library import asked, least_bytes
 
-#: The exit code of what SIGKILL ended, and how bash says so of a program that it ran.
-_KILLED, _SAID = 137, " Killed "
+#: The exit code of what SIGKILL ended, and how bash, and dash without more, say so of a program that they ran.
+_KILLED, _SAID = 137, "Killed"
 #: Not of `timeout`, which ends itself with what it was to end.
 _BY_SHELL = r"sh: line \d{1,6}: {1,12}\d{1,8} Killed {2,30}(?!(?:\S{0,80}/)?timeout )\S"
 
@@ -318,10 +318,10 @@ def _by_its_shell(ending: Ending, limit: int, log: Log, subject: Subject) -> Ite
     """A program whose shell lived to say that it was killed: the kubelet ends a shell before its children, the kernel takes the largest."""
     if ending.code != _KILLED:
         return
-    line = next((x for x in log.find(_SAID) if x.number in last_words(log) and re.search(_BY_SHELL, x.text)), None)
+    container, last = ending.container, last_words(log)
+    line = next((x for x in log.find(_SAID) if x.number in last and _says_killed(x.text, container)), None)
     if line is None:
         return
-    container = ending.container
     yield Finding(
         role="cause",
         summary=f"The program in {container.name} was killed while its shell lived on, as the kernel does for memory: mostly at the "
@@ -334,6 +334,13 @@ def _by_its_shell(ending: Ending, limit: int, log: Log, subject: Subject) -> Ite
         fixes=tuple(_fixes(container, limit, subject)),
         order=line.order,
     )
+
+
+def _says_killed(text: str, container: Container) -> bool:
+    """Whether a shell says so; dash does not say of which program, and `timeout` may kill one as well."""
+    if text.strip() == _SAID:
+        return "timeout" not in " ".join(container.spec.argv).split()
+    return re.search(_BY_SHELL, text) is not None
 
 
 def _by_its_agent(pod: Pod, logs: Logs, subject: Subject) -> Iterator[Finding]:

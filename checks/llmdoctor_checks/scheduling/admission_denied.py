@@ -175,7 +175,7 @@ def admission_denied(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
     if not subject.exists:
         for pod in subject.pods:
             yield from _computed(pod)
-            if subject.static and subject.engines(pod):
+            if subject.static and (subject.engines(pod) or any(x.gpus for x in pod.containers)):
                 yield from _by_itself(pod)
 
 
