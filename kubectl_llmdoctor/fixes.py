@@ -285,6 +285,25 @@ def patch_object(item: Item, summary: str, operations: list[dict[str, Any]], *, 
     return _of_object(item, f"{kind}/{item.name}", f"{resource}/{item.name}", summary, body, owner)
 
 
+def recreate(item: Item, summary: str, spec: dict[str, Any]) -> Fix:
+    """An object deleted and made anew with other values in its `spec`, where the API server refuses to change them."""
+    refs = rows(item.metadata, "ownerReferences")
+    kind, where = item.kind.lower(), f"-n {shlex.quote(item.namespace)} " if item.namespace else ""
+    delete = f"kubectl {where}delete {kind} {shlex.quote(item.name)}"
+    if refs:
+        return Fix(
+            summary=f"{summary} (in {refs[0].get('kind')}/{refs[0].get('name')}, which made it)", commands=(delete,)
+        )
+    if kept := keeper(item.raw):
+        summary += f" ({kept.sentence(None)})"
+    old = dig(item.raw, "spec")
+    whole = {**(old if isinstance(old, dict) else {}), **spec}
+    metadata = {key: item.metadata[key] for key in ("name", "namespace", "labels") if item.metadata.get(key)}
+    made = {"apiVersion": item.api_version, "kind": item.kind, "metadata": metadata, "spec": whole}
+    document = shlex.quote(msgspec.json.encode(made).decode())
+    return Fix(summary=summary, commands=(delete, f"echo {document} | kubectl create -f -"))
+
+
 def _moved(pod: Pod, workload: Workload, operations: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
     """The operations on the workload's object, so that they apply to it; None where they cannot."""
     template = pod.template
