@@ -285,6 +285,17 @@ def patch_object(item: Item, summary: str, operations: list[dict[str, Any]], *, 
     return _of_object(item, f"{kind}/{item.name}", f"{resource}/{item.name}", summary, body, owner)
 
 
+def annotate(pod: Pod, key: str, value: str, summary: str, *, field: str = "annotations") -> Fix:
+    """An annotation, or with `field` a label, of the pods: in the template of the object that a person edits."""
+    workload = workload_of(pod)
+    raw = workload.raw if workload and not unread(pod) else {}
+    if workload is None or workload.kind == "Job" or not isinstance(dig(raw, "spec.template.spec"), dict):
+        where = f"in {edited(pod)}" + ("" if workload else ", which must be deleted and recreated")
+        return Fix(summary=f"{summary} ({where})")
+    path = f"/spec/template/metadata/{field}/{pointer.escaped(key)}"
+    return patch_object(workload.item, summary, [{"op": "add", "path": path, "value": value}])
+
+
 def recreate(item: Item, summary: str, spec: dict[str, Any]) -> Fix:
     """An object deleted and made anew with other values in its `spec`, where the API server refuses to change them."""
     refs = rows(item.metadata, "ownerReferences")
@@ -567,6 +578,11 @@ def set_image(container: Container, image: str, summary: str) -> Fix:
 def set_spec(pod: Pod, path: str, value: Any, summary: str, *, owner: Owner = "model") -> Fix:
     """Set a field of the pod spec; `path` is a JSON pointer inside it, such as `/enableServiceLinks`."""
     return patch(pod, summary, [{"op": "add", "path": path, "value": value}], owner=owner)
+
+
+def set_pull_secret(pod: Pod, name: str, summary: str) -> Fix:
+    """Let the pod pull its images with a Secret of its namespace."""
+    return patch(pod, summary, [_append("/imagePullSecrets", {"name": name}, exists=bool(pod.spec.image_pull_secrets))])
 
 
 def set_probe(container: Container, probe: str, value: dict[str, Any], summary: str) -> Fix:

@@ -25,6 +25,7 @@ from kubectl_llmdoctor.api import (
     rows,
 )
 from llmdoctor_checks.scheduling._kueue import for_topology, local_queue, uncovered, workloads
+from llmdoctor_checks.scheduling._limits import holding, raising, stating, widening
 from llmdoctor_checks.scheduling._refused import LITERALS, hurts, lacking, refusals, unmade
 
 #: Texts of the admission plugins ResourceQuota and LimitRanger.
@@ -123,7 +124,7 @@ def _stated(subject: Subject, cluster: Cluster, evidence: Evidence, found: re.Ma
         summary=summary,
         evidence=(evidence, *quoted),
         explains=("rollout-stuck", "pod-pending"),
-        fixes=tuple(_fixes(subject, name, needs=found["what"] or "", beyond=beyond)),
+        fixes=tuple(_fixes(subject, name, found.groupdict(""), beyond=beyond)),
     )
 
 
@@ -155,30 +156,32 @@ def _said(quantities: k8s.Quantities) -> str:
     return ", ".join(f"{k}={v}" for k, v in quantities.items()) or "none"
 
 
-def _fixes(subject: Subject, quota: str, needs: str = "", beyond: str = "") -> Iterator[Fix]:
+def _fixes(subject: Subject, quota: str, found: dict[str, str], beyond: str = "") -> Iterator[Fix]:
+    """`found` are the words of a refusal; empty where the quota was only counted."""
     namespace = subject.namespace
     where = subject.workload.ref if subject.workload else "the pod"
-    if needs:
-        yield fixes.advice(
-            f"State {needs.replace(' for: ', ' of ')} in {where}: the quota demands it of every container"
-        )
+    if needs := found.get("what"):
+        yield from stating(subject, quota, needs)
         return
     if beyond:
         less = "" if beyond.endswith("=0") else f"Ask for no more in {where}, or "
         text = f"{less}raise the quota {quota}, which allows {beyond} in all; to stop other workloads does not help"
         look = f"kubectl -n {namespace} describe resourcequota {quota}"
-        yield fixes.advice(text[:1].upper() + text[1:], look, owner="model" if less else "platform")
+        raised = raising(subject, quota, found)
+        commands = raised.commands if raised else (look,)
+        yield fixes.advice(text[:1].upper() + text[1:], *commands, owner="model" if less else "platform")
     elif quota:
         yield fixes.advice(
-            f"Ask for less in {where}, or stop other workloads of {namespace}",
+            f"Ask for less in {where}, or stop other workloads of {namespace}{holding(subject, found)}",
             f"kubectl -n {namespace} describe resourcequota {quota}",
         )
-        yield fixes.advice(f"Raise the quota {quota}", owner="platform")
+        raised = raising(subject, quota, found)
+        yield raised or fixes.advice(f"Raise the quota {quota}", owner="platform")
     else:
+        yield from widening(subject, found.get("range", ""))
         yield fixes.advice(
             f"Ask for what the LimitRange allows in {where}", f"kubectl -n {namespace} describe limitrange"
         )
-        yield fixes.advice("Widen the LimitRange for model servers", owner="platform")
 
 
 def _over_limit(subject: Subject) -> Iterator[Finding]:
@@ -398,7 +401,7 @@ def _computed(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
                             ),
                         ),
                         explains=("rollout-stuck",),
-                        fixes=tuple(_fixes(subject, "")),
+                        fixes=tuple(_fixes(subject, "", {})),
                     )
                     return
         yield from _over_quota(subject, cluster, pod)
@@ -444,7 +447,7 @@ def _over_quota(subject: Subject, cluster: Cluster, pod: Pod) -> Iterator[Findin
                     f"{quota.status.used.get(name, 0)} of it used, and the pod needs more than the rest.",
                     evidence=tuple(_objects(cluster, subject.namespace, quota.metadata.name)),
                     explains=("rollout-stuck",),
-                    fixes=tuple(_fixes(subject, quota.metadata.name)),
+                    fixes=tuple(_fixes(subject, quota.metadata.name, {})),
                 )
                 return
 
