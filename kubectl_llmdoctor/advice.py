@@ -27,6 +27,7 @@ from kubectl_llmdoctor.fixes import (
     Privilege,
     annotate,
     lone,
+    mount_authority,
     mount_shm,
     permitted,
     remove_flag,
@@ -74,7 +75,7 @@ Condition = Literal[
 class FixText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A fix; `{name}` stands for what the pattern captured, and for the names of `Situation.values`.
 
-    `env`, `option`, `spec`, `annotation`, `pull_secret` and `shm` become a patch of the object that a person edits. `asks` is
+    `env`, `option`, `spec`, `annotation`, `pull_secret`, `authority` and `shm` become a patch of the object that a person edits. `asks` is
     what Pod Security may refuse: such a fix is not offered first where the namespace's level does. `when` is what must be so
     for it to be one; of a log alone nothing is known, so GPUs may be asked for or not, and the rest is taken to be as it mostly
     is. `engines` are those of which it holds, an empty name for one that is not known.
@@ -93,6 +94,8 @@ class FixText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     annotation: dict[str, str] = {}
     #: a Secret with which the pods are to pull their images
     pull_secret: str = ""
+    #: whether it mounts the ConfigMap private-ca with an authority, and names its file in the variables for it
+    authority: bool = False
     #: whether it mounts a memory-backed volume of the size `{shm}` at /dev/shm
     shm: bool = False
     asks: Privilege = ""
@@ -467,8 +470,10 @@ class Situation:
             if chosen is None:
                 return remove_flag(self.engine, setting, summary)
             return set_flag(self.engine, setting, flag, fill(chosen, self.values), summary)
-        if self.container is None or not (text.env or text.shm):
+        if self.container is None or not (text.env or text.shm or text.authority):
             return None
+        if text.authority:
+            return mount_authority(self.container, summary)
         if text.shm:
             return mount_shm(self.container, self.values["shm"], summary)
         return set_variables(self.container, {name: self._value(value) for name, value in text.env.items()}, summary)

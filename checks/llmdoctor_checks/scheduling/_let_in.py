@@ -64,7 +64,7 @@ def within_constraint(subject: Subject, why: str) -> Iterator[Fix]:
         root = pod and any(dig(c, "securityContext.runAsUser") == 0 for c in _stated(pod))
         wider = "anyuid" if root else "nonroot-v2" if found else "SCC"
     yield fixes.advice(
-        f"Or let service account {account} of {subject.namespace} use the constraint {wider if wider != 'SCC' else 'that allows it'}",
+        f"Let service account {account} of {subject.namespace} use the constraint {wider if wider != 'SCC' else 'that allows it'}",
         f"oc -n {subject.namespace} adm policy add-scc-to-user {wider} -z {shlex.quote(account)}",
         owner="platform",
     )
@@ -140,7 +140,7 @@ def _kyverno(subject: Subject, pod: Pod | None, where: str, blocked: re.Match[st
         what = f" ({path}: {', '.join(allowed)})" if allowed else f" ({path})" if path else ""
         yield fixes.advice(f"Let {where} have what rule {rule} of policy {name} asks{what}: {why}", look)
     yield fixes.advice(
-        f"Or except {where} from it: a PolicyException for rule {rule} of {name}, or namespace {subject.namespace} in that rule's exclude",
+        f"Except {where} from it: a PolicyException for rule {rule} of {name}, or namespace {subject.namespace} in that rule's exclude",
         look,
         owner="platform",
     )
@@ -188,7 +188,7 @@ def _gatekeeper(subject: Subject, pod: Pod | None, where: str, name: str, messag
         why = next(_CONSTRAINT.finditer(message))["why"]
         yield fixes.advice(f"Change in {where} what constraint {name} of Gatekeeper refuses: {why[:160]}")
     yield fixes.advice(
-        f"Or except namespace {subject.namespace} from it: spec.match.excludedNamespaces of constraint {name}",
+        f"Except namespace {subject.namespace} from it: spec.match.excludedNamespaces of constraint {name}",
         f"kubectl get constraints | grep {shlex.quote(name)}",
         owner="platform",
     )

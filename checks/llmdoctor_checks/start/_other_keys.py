@@ -138,7 +138,7 @@ def _fixes(pod: Pod, item: Item, key: str, keys: list[str], pointer: str, meant:
         yield fixes.advice(f"Name one of the keys that {item.kind} {item.name} has ({has}) in {fixes.edited(pod)}")
     field = "stringData" if item.kind == "Secret" else "data"
     yield fixes.advice(
-        f"Or add the key {key} to {item.kind} {item.name}",
+        f"Add the key {key} to {item.kind} {item.name}",
         f"kubectl -n {pod.namespace} patch {item.kind.lower()} {item.name} --type=merge -p "
         f"""'{{"{field}":{{"{key}":"VALUE"}}}}'""",
     )

@@ -14,14 +14,17 @@ from kubectl_llmdoctor.api import (
     Sizing,
     check,
     dig,
+    expression,
     file_bytes_of,
     fixes,
     node_evidence,
     parse_time,
+    pod_evidence,
     requests_of,
     say_bytes,
     say_seconds,
     setting_evidence,
+    units,
 )
 from llmdoctor_checks.start._library import pulled
 from llmdoctor_checks.start._storage import Store, cache_path, declared, fetched, hub_model, store
@@ -70,6 +73,7 @@ def disk_full(pod: Pod, engine: Engine, sizing: Sizing, cluster: Cluster, node: 
         yield from _under_pressure(pod, node)
     if pod.ready or pod.log_only:
         return
+    yield from _evicted(pod, engine, sizing)
     yield from _by_operator(pod, engine)
     if model is None:
         return
@@ -125,6 +129,46 @@ def _under_pressure(pod: Pod, node: Node) -> Iterator[Finding]:
                 owner="platform",
             ),
         ),
+    )
+
+
+#: The kubelet's word on the container that had most of the node's disk (pkg/kubelet/eviction).
+_USED = expression(
+    r"low on resource: ephemeral-storage.{0,200}?Container (?P<who>\S{1,63}) was using (?P<used>\w{1,30}), request is "
+)
+#: What a container writes of logs and other small things.
+_SMALL = 4 * GIB
+
+
+def _evicted(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Finding]:
+    """A pod that the kubelet ended for the model which it had downloaded into its own file system."""
+    hit = _USED.search(pod.status.message) if pod.status.reason == "Evicted" and pod.failing else None
+    container, path = engine.container, cache_path(engine)
+    used = units(hit["used"]) if hit else None
+    if hit is None or not used or used < _SMALL or hit["who"] != container.name:
+        return
+    place = store(container, path) if path and hub_model(engine) else None
+    if place is None or place.volume:
+        return
+    size = f"{-(-max(used, sizing.file_bytes or 0) * 4 // 3 // (10 * GIB)) * 10}Gi"
+    yield Finding(
+        role="cause",
+        confidence="certain",
+        summary=f"The disk of node {pod.spec.node_name} ran short and the pod was evicted: {container.name} had written "
+        f"{say_bytes(used)} to its own file system, to which it downloads its model ({path}).",
+        evidence=(pod_evidence(pod, "status.message", pod.status.message),),
+        explains=("not-ready", "pod-failed", "crash-loop", "rollout-stuck", "node-not-ready"),
+        fixes=(
+            fixes.mount_claim(container, path, size, f"Mount a volume of {size} at {path} for the downloads"),
+            fixes.set_resource(
+                container,
+                "requests",
+                "ephemeral-storage",
+                size,
+                f"Request {size} of ephemeral storage instead, so that only a node with so much room is taken",
+            ),
+        ),
+        order=-2.0,  # more than the kubelet's words alone say
     )
 
 
