@@ -38,6 +38,7 @@ from kubectl_llmdoctor.fixes import (
     unread,
 )
 from kubectl_llmdoctor.report.document import Fix
+from kubectl_llmdoctor.tree import dig
 
 Condition = Literal[
     "gpu asked",
@@ -247,6 +248,9 @@ class Situation:
             "token_key": self._token_of[1],
             "key_variable": self._misnamed_key[0],
             "key_meant": self._misnamed_key[1],
+            "bucket": self._bucket,
+            "google_account": self._google_account,
+            "node_taints": self._node_taints,
             "pull_secret": self._pull_secret[0],
             "pull_secret_type": self._pull_secret[1],
             "free_pull_secret": self._free_pull_secret,
@@ -306,6 +310,34 @@ class Situation:
         registry = first if named and first != "docker.io" else "https://index.docker.io/v1/"
         user = next((user for host, user in _REGISTRY_USERS if re.fullmatch(host, registry)), "USER")
         return {"registry": registry, "registry_user": user}
+
+    @cached_property
+    def _bucket(self) -> str:
+        """The bucket behind the volume that the line names, by its PersistentVolume or by the pod's own words."""
+        name = self.captured.get("volume", "")
+        item = self.subject.cluster.item("PersistentVolume", "", name) if name else None
+        own = self.pod.volume(name) if self.pod and name else None
+        csi = dig(item.raw, "spec.csi") if item else own.csi if own else None
+        attributes = dig(csi, "volumeAttributes") if csi else None
+        told = attributes.get("bucketName") if isinstance(attributes, dict) else None
+        return str(told or (dig(csi, "volumeHandle") if csi else "") or "BUCKET").partition(":")[0]
+
+    @cached_property
+    def _google_account(self) -> str:
+        """The account of Google Cloud that the pod's service account acts as."""
+        name = (self.pod.spec.service_account_name if self.pod else "") or "default"
+        item = self.subject.cluster.item("ServiceAccount", self.subject.namespace, name)
+        return str(item.annotations.get("iam.gke.io/gcp-service-account") or "" if item else "") or "GOOGLE_ACCOUNT"
+
+    @cached_property
+    def _node_taints(self) -> str:
+        """The taints that keep new pods off the pod's node, as `kubectl taint` writes them."""
+        name = self.pod.spec.node_name if self.pod else ""
+        node = next((n for n in self.subject.cluster.all(Node, "Node") if n.metadata.name == name), None)
+        kept = [t for t in node.spec.taints if t.effect in ("NoSchedule", "NoExecute")] if node else []
+        own = [t for t in kept if not t.key.startswith("node.kubernetes.io/")]
+        words = [f"{t.key}={t.value}:{t.effect}" if t.value else f"{t.key}:{t.effect}" for t in own]
+        return f"the taint {' and '.join(words)}" if words else "the taints of GPU nodes"
 
     @cached_property
     def _pull_secret(self) -> tuple[str, str]:

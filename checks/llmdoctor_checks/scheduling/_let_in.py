@@ -223,14 +223,11 @@ def past_webhook(subject: Subject, who: str, why: str) -> Iterator[Fix]:
         return
     yield fixes.advice(f"{_mended(why, server, called)} (webhook {who})", pods, *_again(config), owner="platform")
     let = f"Until then let pods in without it: failurePolicy Ignore of webhook {who} in {called}"
-    index = (
-        next((n for n, hook in enumerate(rows(config.raw, "webhooks")) if hook.get("name") == who), 0) if config else 0
-    )
-    if config:
-        operation = {"op": "replace", "path": f"/webhooks/{index}/failurePolicy", "value": "Ignore"}
-        yield fixes.patch_object(config, let, [operation], owner="platform")
-    else:
-        yield fixes.advice(let, look, owner="platform")
+    hooks = rows(config.raw, "webhooks") if config else []
+    index = next((n for n, hook in enumerate(hooks) if hook.get("name") == who), 0)
+    ignore = f'[{{"op":"replace","path":"/webhooks/{index}/failurePolicy","value":"Ignore"}}]'
+    command = f"kubectl patch {kind} {config.name} --type=json -p '{ignore}'" if config else look
+    yield fixes.advice(let, command, owner="platform")
 
 
 def _configured(subject: Subject, who: str) -> Iterator[Item]:
