@@ -233,6 +233,7 @@ class Situation:
             **{f"{name}_option": option(engine.name if engine else None, name) for name in _OPTIONS},
             "volume": self._mount.name if self._mount else "",
             "mount": self._mount.mount_path if self._mount else "",
+            "user": self._user,
             "fs_group": str(pod.spec.security_context.fs_group if pod else ""),
             "hub": self._hub,
             "hub_url": self._hub or "https://huggingface.co",
@@ -310,6 +311,13 @@ class Situation:
         registry = first if named and first != "docker.io" else "https://index.docker.io/v1/"
         user = next((user for host, user in _REGISTRY_USERS if re.fullmatch(host, registry)), "USER")
         return {"registry": registry, "registry_user": user}
+
+    @cached_property
+    def _user(self) -> str:
+        """The user that the container is to run as, else the usual one of images that do not run as root."""
+        own = self.container.spec.security_context.run_as_user if self.container else None
+        whole = self.pod.spec.security_context.run_as_user if self.pod else None
+        return str(own or whole or 1000)
 
     @cached_property
     def _bucket(self) -> str:
@@ -488,7 +496,9 @@ class Situation:
         """What the fix changes of the object that a person edits; None where it is not known what that would be."""
         if text.spec:
             ((name, value),) = text.spec.items()
-            return set_spec(pod, f"/{name}", fill(value, self.values) if isinstance(value, str) else value, summary)
+            filled = fill(value, self.values) if isinstance(value, str) else value
+            number = int(filled) if isinstance(filled, str) and filled.isdecimal() else filled
+            return set_spec(pod, f"/{name}", number, summary)
         if text.annotation:
             ((name, given),) = text.annotation.items()
             return annotate(pod, name, fill(given, self.values), summary)

@@ -148,6 +148,22 @@ def _raised(subject: Subject, resource: str, bound: str) -> Iterator[Fix]:
                 yield fixes.patch(pod, text, operations)
 
 
+def instead(subject: Subject, quota: str) -> Iterator[Fix]:
+    """In a rollout whose pods are there already: an old one goes before a new one is made."""
+    workload, replicas = subject.workload, subject.workload.replicas if subject.workload else None
+    if workload is None or workload.kind != "Deployment" or not replicas or not subject.exists:
+        return
+    made, renewed = (dig(workload.raw, f"status.{name}") or 0 for name in ("replicas", "updatedReplicas"))
+    if dig(workload.raw, "spec.strategy.type") == "Recreate" or made < replicas or renewed >= replicas:
+        return  # pods are missing: there is no old one in place of the new one
+    strategy = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
+    yield fixes.patch_object(
+        workload.item,
+        f"Let an old pod of {workload.ref} go before a new one is made, as quota {quota} has no room for both (maxSurge 0)",
+        [{"op": "add", "path": "/spec/strategy", "value": strategy}],
+    )
+
+
 def raising(subject: Subject, quota: str, found: dict[str, str]) -> Fix | None:
     """The quota with as much as is used and asked for together; None where it was not read."""
     item = subject.cluster.item("ResourceQuota", subject.namespace, quota)

@@ -25,7 +25,7 @@ from kubectl_llmdoctor.api import (
     rows,
 )
 from llmdoctor_checks.scheduling._kueue import for_topology, local_queue, uncovered, workloads
-from llmdoctor_checks.scheduling._limits import holding, raising, stating, widening
+from llmdoctor_checks.scheduling._limits import holding, instead, raising, stating, widening
 from llmdoctor_checks.scheduling._refused import LITERALS, hurts, lacking, refusals, unmade
 
 #: Texts of the admission plugins ResourceQuota and LimitRanger.
@@ -171,6 +171,8 @@ def _fixes(subject: Subject, quota: str, found: dict[str, str], beyond: str = ""
         commands = raised.commands if raised else (look,)
         yield fixes.advice(text[:1].upper() + text[1:], *commands, owner="model" if less else "platform")
     elif quota:
+        if found:
+            yield from instead(subject, quota)
         yield fixes.advice(
             f"Ask for less in {where}, or stop other workloads of {namespace}{holding(subject, found)}",
             f"kubectl -n {namespace} describe resourcequota {quota}",
