@@ -6,6 +6,7 @@ template, and nothing can be run in a container that does not run.
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator
 from functools import cached_property
@@ -17,23 +18,27 @@ from kubectl_llmdoctor.engines.names import OPTIONS, option
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.engine import Engine
-from kubectl_llmdoctor.facts.k8s import VolumeMount
+from kubectl_llmdoctor.facts.k8s import Node, VolumeMount
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.subject import Subject, workload_of
-from kubectl_llmdoctor.facts.units import GIB
+from kubectl_llmdoctor.facts.units import GIB, milli
 from kubectl_llmdoctor.fixes import (
     FromSecret,
     Privilege,
+    annotate,
     lone,
+    mount_authority,
     mount_shm,
     permitted,
     remove_flag,
     set_flag,
+    set_pull_secret,
     set_spec,
     set_variables,
     unread,
 )
 from kubectl_llmdoctor.report.document import Fix
+from kubectl_llmdoctor.tree import dig
 
 Condition = Literal[
     "gpu asked",
@@ -63,16 +68,22 @@ Condition = Literal[
     "no token misnamed",
     "key misnamed",
     "no key misnamed",
+    "pull secret named",
+    "pull secret of another type",
+    "pull secret unused",
+    "no pull secret",
+    "other architecture there",
+    "no other architecture",
 ]
 
 
 class FixText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A fix; `{name}` stands for what the pattern captured, and for the names of `Situation.values`.
 
-    `env`, `option`, `spec` and `shm` become a patch of the object that a person edits. `asks` is what Pod Security may refuse: such
-    a fix is not offered first where the namespace's level does. `when` is what must be so for it to be one; of a log
-    alone nothing is known, so GPUs may be asked for or not, and the rest is taken to be as it mostly is. `engines` are those
-    of which it holds, an empty name for one that is not known.
+    `env`, `option`, `spec`, `annotation`, `pull_secret`, `authority` and `shm` become a patch of the object that a person edits. `asks` is
+    what Pod Security may refuse: such a fix is not offered first where the namespace's level does. `when` is what must be so
+    for it to be one; of a log alone nothing is known, so GPUs may be asked for or not, and the rest is taken to be as it mostly
+    is. `engines` are those of which it holds, an empty name for one that is not known.
     """
 
     summary: str
@@ -84,6 +95,12 @@ class FixText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     option: dict[str, str | None] = {}
     #: fields that it sets in the pod's spec
     spec: dict[str, str | bool] = {}
+    #: an annotation that it gives the pods
+    annotation: dict[str, str] = {}
+    #: a Secret with which the pods are to pull their images
+    pull_secret: str = ""
+    #: whether it mounts the ConfigMap private-ca with an authority, and names its file in the variables for it
+    authority: bool = False
     #: whether it mounts a memory-backed volume of the size `{shm}` at /dev/shm
     shm: bool = False
     asks: Privilege = ""
@@ -138,11 +155,23 @@ _RAISE = "Raise --ctx-size (a plain number: 32k is read as 32)"
 #: To a multiple of this llama.cpp rounds a share of the context up.
 _ROUNDED = 256
 
-#: The label that GKE gives each node.
 #: Resources of slices of a GPU.
 _MIG = "nvidia.com/mig-"
 
+#: The label that GKE gives each node.
 _GKE = "cloud.google.com/gke-nodepool"
+
+#: As whom registries know those who come with a key.
+_REGISTRY_USERS = (
+    (r"nvcr\.io", "$oauthtoken"),
+    (r".*\.dkr\.ecr\..*", "AWS"),
+    (r".*\.pkg\.dev|.*gcr\.io", "_json_key"),
+)
+
+#: The types of Secrets that the kubelet pulls images with.
+_PULLED_WITH = ("kubernetes.io/dockerconfigjson", "kubernetes.io/dockercfg")
+
+_ARCH = "kubernetes.io/arch"
 
 #: What the kernel says where the user may not, whatever the mount lets.
 _FORBIDDEN = frozenset({"permission denied", "operation not permitted"})
@@ -214,6 +243,7 @@ class Situation:
             **{f"{name}_option": option(engine.name if engine else None, name) for name in _OPTIONS},
             "volume": self._mount.name if self._mount else "",
             "mount": self._mount.mount_path if self._mount else "",
+            "user": self._user,
             "fs_group": str(pod.spec.security_context.fs_group if pod else ""),
             "hub": self._hub,
             "hub_url": self._hub or "https://huggingface.co",
@@ -230,6 +260,15 @@ class Situation:
             "key_variable": self._misnamed_key[0],
             "key_meant": self._misnamed_key[1],
             "set_by": self._set_by,
+            "bucket": self._bucket,
+            "google_account": self._google_account,
+            "node_taints": self._node_taints,
+            "pull_secret": self._pull_secret[0],
+            "pull_secret_type": self._pull_secret[1],
+            "free_pull_secret": self._free_pull_secret,
+            "node_arch": self._architectures[0] or "the node's architecture",
+            "other_arch": self._architectures[1],
+            "other_arch_nodes": self._architectures[2],
             **self.captured,
         }
 
@@ -291,7 +330,76 @@ class Situation:
         first, slash, _ = (self.captured.get("image") or image).partition("/")
         named = bool(slash) and ("." in first or ":" in first or first == "localhost")
         registry = first if named and first != "docker.io" else "https://index.docker.io/v1/"
-        return {"registry": registry, "registry_user": "$oauthtoken" if registry == "nvcr.io" else "USER"}
+        user = next((user for host, user in _REGISTRY_USERS if re.fullmatch(host, registry)), "USER")
+        return {"registry": registry, "registry_user": user}
+
+    @cached_property
+    def _user(self) -> str:
+        """The user that the container is to run as, else the usual one of images that do not run as root."""
+        own = self.container.spec.security_context.run_as_user if self.container else None
+        whole = self.pod.spec.security_context.run_as_user if self.pod else None
+        return str(own or whole or 1000)
+
+    @cached_property
+    def _bucket(self) -> str:
+        """The bucket behind the volume that the line names, by its PersistentVolume or by the pod's own words."""
+        name = self.captured.get("volume", "")
+        item = self.subject.cluster.item("PersistentVolume", "", name) if name else None
+        own = self.pod.volume(name) if self.pod and name else None
+        csi = dig(item.raw, "spec.csi") if item else own.csi if own else None
+        attributes = dig(csi, "volumeAttributes") if csi else None
+        told = attributes.get("bucketName") if isinstance(attributes, dict) else None
+        return str(told or (dig(csi, "volumeHandle") if csi else "") or "BUCKET").partition(":")[0]
+
+    @cached_property
+    def _google_account(self) -> str:
+        """The account of Google Cloud that the pod's service account acts as."""
+        name = (self.pod.spec.service_account_name if self.pod else "") or "default"
+        item = self.subject.cluster.item("ServiceAccount", self.subject.namespace, name)
+        return str(item.annotations.get("iam.gke.io/gcp-service-account") or "" if item else "") or "GOOGLE_ACCOUNT"
+
+    @cached_property
+    def _node_taints(self) -> str:
+        """The taints that keep new pods off the pod's node, as `kubectl taint` writes them."""
+        name = self.pod.spec.node_name if self.pod else ""
+        node = next((n for n in self.subject.cluster.all(Node, "Node") if n.metadata.name == name), None)
+        kept = [t for t in node.spec.taints if t.effect in ("NoSchedule", "NoExecute")] if node else []
+        own = [t for t in kept if not t.key.startswith("node.kubernetes.io/")]
+        words = [f"{t.key}={t.value}:{t.effect}" if t.value else f"{t.key}:{t.effect}" for t in own]
+        return f"the taint {' and '.join(words)}" if words else "the taints of GPU nodes"
+
+    @cached_property
+    def _pull_secret(self) -> tuple[str, str]:
+        """The Secret with which the pod pulls its images, and its type where it is one that is not read for that."""
+        for secret in self.pod.spec.image_pull_secrets if self.pod else ():
+            item = self.subject.cluster.item("Secret", self.subject.namespace, secret.name)
+            kind = str(item.raw.get("type") or "") if item else ""
+            return secret.name, "" if kind in ("", *_PULLED_WITH) else kind
+        return "", ""
+
+    @cached_property
+    def _free_pull_secret(self) -> str:
+        """A Secret of the namespace for pulling images, where there is one and the pod names none."""
+        if self.pod is None or self._pull_secret[0]:
+            return ""
+        listed = self.subject.cluster.items("Secret", self.subject.namespace)
+        found = [item.name for item in listed if item.raw.get("type") in _PULLED_WITH]
+        return found[0] if len(found) == 1 else ""
+
+    @cached_property
+    def _architectures(self) -> tuple[str, str, str]:
+        """The node's, and the one of other nodes on which the pod could have its accelerators, with their names."""
+        asked = self.pod.accelerators if self.pod else {}
+        nodes = {node.metadata.name: node for node in self.subject.cluster.all(Node, "Node")}
+        own = nodes.get(self.pod.spec.node_name if self.pod else "")
+        here = str(own.metadata.labels.get(_ARCH, "")) if own else ""
+        able = [n for n in nodes.values() if all(milli(n.status.allocatable.get(r)) for r in asked)]
+        there = [n for n in able if here and n.metadata.labels.get(_ARCH, here) != here and not n.spec.unschedulable]
+        if not there:
+            return here, "", ""
+        other = str(there[0].metadata.labels[_ARCH])
+        names = sorted(n.metadata.name for n in there if n.metadata.labels[_ARCH] == other)
+        return here, other, ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
 
     @cached_property
     def _hub(self) -> str:
@@ -356,6 +464,12 @@ class Situation:
         found.add("forbidden" if self.captured.get("why", "").lower() in _FORBIDDEN else "not forbidden")
         found.add("token misnamed" if self._misnamed_token else "no token misnamed")
         found.add("key misnamed" if self._misnamed_key[0] else "no key misnamed")
+        named, unread_type = self._pull_secret
+        if self.pod is None or not named:
+            found.add("pull secret unused" if self._free_pull_secret else "no pull secret")
+        else:
+            found.add("pull secret of another type" if unread_type else "pull secret named")
+        found.add("other architecture there" if self._architectures[1] else "no other architecture")
         if self.pod is None or self.log_only:
             return found | {"gpu asked", "no gpu asked", "no runtime class", "not on GKE", "pod network", "whole gpu"}
         every = [self.container] if self.container else self.pod.containers
@@ -413,17 +527,26 @@ class Situation:
         """What the fix changes of the object that a person edits; None where it is not known what that would be."""
         if text.spec:
             ((name, value),) = text.spec.items()
-            return set_spec(pod, f"/{name}", value, summary)
+            filled = fill(value, self.values) if isinstance(value, str) else value
+            number = int(filled) if isinstance(filled, str) and filled.isdecimal() else filled
+            return set_spec(pod, f"/{name}", number, summary)
+        if text.annotation:
+            ((name, given),) = text.annotation.items()
+            return annotate(pod, name, fill(given, self.values), summary)
+        if text.pull_secret:
+            return set_pull_secret(pod, fill(text.pull_secret, self.values), summary)
         if text.option:
-            ((setting, given),) = text.option.items()
+            ((setting, chosen),) = text.option.items()
             flag = OPTIONS.get(setting, {}).get(self.engine.name, "") if self.engine else ""
-            if self.engine is None or not (flag or given is None):
+            if self.engine is None or not (flag or chosen is None):
                 return None
-            if given is None:
+            if chosen is None:
                 return remove_flag(self.engine, setting, summary)
-            return set_flag(self.engine, setting, flag, fill(given, self.values), summary)
-        if self.container is None or not (text.env or text.shm):
+            return set_flag(self.engine, setting, flag, fill(chosen, self.values), summary)
+        if self.container is None or not (text.env or text.shm or text.authority):
             return None
+        if text.authority:
+            return mount_authority(self.container, summary)
         if text.shm:
             return mount_shm(self.container, self.values["shm"], summary)
         return set_variables(self.container, {name: self._value(value) for name, value in text.env.items()}, summary)

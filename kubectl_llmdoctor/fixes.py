@@ -285,6 +285,36 @@ def patch_object(item: Item, summary: str, operations: list[dict[str, Any]], *, 
     return _of_object(item, f"{kind}/{item.name}", f"{resource}/{item.name}", summary, body, owner)
 
 
+def annotate(pod: Pod, key: str, value: str, summary: str, *, field: str = "annotations") -> Fix:
+    """An annotation, or with `field` a label, of the pods: in the template of the object that a person edits."""
+    workload = workload_of(pod)
+    raw = workload.raw if workload and not unread(pod) else {}
+    if workload is None or workload.kind == "Job" or not isinstance(dig(raw, "spec.template.spec"), dict):
+        where = f"in {edited(pod)}" + ("" if workload else ", which must be deleted and recreated")
+        return Fix(summary=f"{summary} ({where})")
+    path = f"/spec/template/metadata/{field}/{pointer.escaped(key)}"
+    return patch_object(workload.item, summary, [{"op": "add", "path": path, "value": value}])
+
+
+def recreate(item: Item, summary: str, spec: dict[str, Any]) -> Fix:
+    """An object deleted and made anew with other values in its `spec`, where the API server refuses to change them."""
+    refs = rows(item.metadata, "ownerReferences")
+    kind, where = item.kind.lower(), f"-n {shlex.quote(item.namespace)} " if item.namespace else ""
+    delete = f"kubectl {where}delete {kind} {shlex.quote(item.name)}"
+    if refs:
+        return Fix(
+            summary=f"{summary} (in {refs[0].get('kind')}/{refs[0].get('name')}, which made it)", commands=(delete,)
+        )
+    if kept := keeper(item.raw):
+        summary += f" ({kept.sentence(None)})"
+    old = dig(item.raw, "spec")
+    whole = {**(old if isinstance(old, dict) else {}), **spec}
+    metadata = {key: item.metadata[key] for key in ("name", "namespace", "labels") if item.metadata.get(key)}
+    made = {"apiVersion": item.api_version, "kind": item.kind, "metadata": metadata, "spec": whole}
+    document = shlex.quote(msgspec.json.encode(made).decode())
+    return Fix(summary=summary, commands=(delete, f"echo {document} | kubectl create -f -"))
+
+
 def _moved(pod: Pod, workload: Workload, operations: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
     """The operations on the workload's object, so that they apply to it; None where they cannot."""
     template = pod.template
@@ -550,6 +580,11 @@ def set_spec(pod: Pod, path: str, value: Any, summary: str, *, owner: Owner = "m
     return patch(pod, summary, [{"op": "add", "path": path, "value": value}], owner=owner)
 
 
+def set_pull_secret(pod: Pod, name: str, summary: str) -> Fix:
+    """Let the pod pull its images with a Secret of its namespace."""
+    return patch(pod, summary, [_append("/imagePullSecrets", {"name": name}, exists=bool(pod.spec.image_pull_secrets))])
+
+
 def set_probe(container: Container, probe: str, value: dict[str, Any], summary: str) -> Fix:
     """Set a probe (`startupProbe`, `livenessProbe`, `readinessProbe`) as a whole."""
     return patch(container.pod, summary, [{"op": "add", "path": f"{container.pointer}/{probe}", "value": value}])
@@ -557,7 +592,7 @@ def set_probe(container: Container, probe: str, value: dict[str, Any], summary: 
 
 def mount_shm(container: Container, size: str, summary: str) -> Fix:
     """Mount a memory-backed emptyDir at /dev/shm; `size` is a quantity."""
-    pod, at = container.pod, container.pointer
+    pod = container.pod
     mounted = container.mount_at("/dev/shm")
     memory = {"medium": "Memory", "sizeLimit": size}
     if mounted:
@@ -566,22 +601,14 @@ def mount_shm(container: Container, size: str, summary: str) -> Fix:
             return advice(f"{summary}: the volume {mounted.name} is not declared in {edited(pod)}")
         value = {"name": mounted.name, "emptyDir": memory}
         return patch(pod, summary, [{"op": "replace", "path": f"/volumes/{index}", "value": value}])
-    taken = {v.name for v in pod.spec.volumes}
-    name = next(n for i in range(1, 99) if (n := f"dshm-{i}" if i > 1 else "dshm") not in taken)
-    mount = {"name": name, "mountPath": "/dev/shm"}
-    volume = {"name": name, "emptyDir": memory}
-    operations = [
-        _append("/volumes", volume, exists=bool(pod.spec.volumes)),
-        _append(f"{at}/volumeMounts", mount, exists=bool(container.spec.volume_mounts)),
-    ]
-    return patch(pod, summary, operations)
+    volume = {"name": _free_name(pod, "dshm"), "emptyDir": memory}
+    return patch(pod, summary, _mounted(container, volume, "/dev/shm"))
 
 
 def mount_scratch(container: Container, paths: Sequence[str], summary: str) -> Fix:
     """Mount directories of one new emptyDir at `paths`, at which nothing is mounted."""
     pod, mounts = container.pod, f"{container.pointer}/volumeMounts"
-    taken = {v.name for v in pod.spec.volumes}
-    name = next(n for i in range(1, 99) if (n := f"scratch-{i}" if i > 1 else "scratch") not in taken)
+    name = _free_name(pod, "scratch")
     operations = [_append("/volumes", {"name": name, "emptyDir": {}}, exists=bool(pod.spec.volumes))]
     added = [{"name": name, "mountPath": path, "subPath": path.strip("/").replace("/", "-")} for path in paths]
     if container.spec.volume_mounts:
@@ -589,6 +616,53 @@ def mount_scratch(container: Container, paths: Sequence[str], summary: str) -> F
     else:
         operations.append({"op": "add", "path": mounts, "value": added})
     return patch(pod, summary, operations)
+
+
+def mount_claim(container: Container, path: str, size: str, summary: str) -> Fix:
+    """Mount a volume of its own, made with each pod, at `path`, at which nothing is mounted."""
+    pod, name = container.pod, _free_name(container.pod, "model-cache")
+    asked = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}}
+    volume = {"name": name, "ephemeral": {"volumeClaimTemplate": {"spec": asked}}}
+    return patch(pod, summary, _mounted(container, volume, path))
+
+
+#: Where a private authority is mounted, and the variables by which OpenSSL, Go, Rust and Python's libraries find it.
+_AUTHORITY, _AUTHORITY_AT, _AUTHORITY_VARIABLES = (
+    "private-ca",
+    "/etc/private-ca",
+    ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"),
+)
+
+
+def mount_authority(container: Container, summary: str) -> Fix:
+    """Mount the ConfigMap private-ca, and name its file ca.crt where programs look for authorities."""
+    if any(name in container.env for name in _AUTHORITY_VARIABLES):
+        named = ", ".join(f"{n} ({container.env[n].origin})" for n in _AUTHORITY_VARIABLES if n in container.env)
+        return advice(f"{summary}: put the authority into the file that {named} of {edited(container.pod)} names")
+    name = _free_name(container.pod, _AUTHORITY)
+    volume = {"name": name, "configMap": {"name": _AUTHORITY}}
+    variables = [{"name": variable, "value": f"{_AUTHORITY_AT}/ca.crt"} for variable in _AUTHORITY_VARIABLES]
+    at, own = f"{container.pointer}/env", container.spec.env
+    added: list[dict[str, Any]] = [{"op": "add", "path": f"{at}/-", "value": one} for one in variables]
+    operations = _mounted(container, volume, _AUTHORITY_AT) + (
+        added if own else [{"op": "add", "path": at, "value": variables}]
+    )
+    return patch(container.pod, summary, operations)
+
+
+def _free_name(pod: Pod, name: str) -> str:
+    """A name that no volume of the pod has."""
+    taken = {volume.name for volume in pod.spec.volumes}
+    return next(n for i in range(1, 99) if (n := f"{name}-{i}" if i > 1 else name) not in taken)
+
+
+def _mounted(container: Container, volume: dict[str, Any], path: str) -> list[dict[str, Any]]:
+    """The operations that add a volume to the pod and mount it."""
+    mount = {"name": volume["name"], "mountPath": path}
+    return [
+        _append("/volumes", volume, exists=bool(container.pod.spec.volumes)),
+        _append(f"{container.pointer}/volumeMounts", mount, exists=bool(container.spec.volume_mounts)),
+    ]
 
 
 def _append(path: str, value: dict[str, Any], *, exists: bool) -> dict[str, Any]:

@@ -49,6 +49,8 @@ class Keeper(msgspec.Struct, frozen=True):
             what = (
                 " ".join(["set", paths, "in the values", *filter(None, whose)])
                 if paths
+                else f"change the values of release {self.release}"
+                if self.release
                 else "change the release's values"
             )
             return f"Helm manages it: {what} too, or the next upgrade may undo this"

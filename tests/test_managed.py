@@ -185,14 +185,14 @@ def test_a_value_that_this_release_of_the_chart_lacks_is_not_named(chart: str, w
     probe = {"readinessProbe": {"httpGet": {"path": "/", "port": 8000}}}
     fix = _fix(_deployment(labels, RELEASE, container=probe), what)
 
-    assert (f"set {path} in the values of chart" if path else "change the release's values too") in fix.summary
+    assert (f"set {path} in the values of chart" if path else "change the values of release chat too") in fix.summary
 
 
 def test_a_volume_that_the_chart_adds_by_itself_has_no_value() -> None:
     shm = {"name": "dshm", "emptyDir": {"medium": "Memory"}}
     container = {"volumeMounts": [{"name": "dshm", "mountPath": "/dev/shm"}]}
     raw = _deployment({"helm.sh/chart": "nim-llm-1.1.2"}, RELEASE, container=container, volumes=[shm])
-    assert "change the release's values too" in _fix(raw, "shm").summary
+    assert "change the values of release chat too" in _fix(raw, "shm").summary
 
     own = _deployment({"helm.sh/chart": "nim-llm-1.1.2"}, RELEASE)
     assert "set extraVolumes and extraVolumeMounts in the values of chart nim-llm" in _fix(own, "shm").summary

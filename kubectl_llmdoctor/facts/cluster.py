@@ -49,6 +49,7 @@ CLUSTER_SCOPED = frozenset(
     {"Node", "PersistentVolume", "StorageClass", "PriorityClass", "RuntimeClass", "Namespace", "DeviceClass"}
     | {"ResourceSlice", "ClusterServingRuntime", "CustomResourceDefinition", "VolumeAttachment"}
     | {"CSINode", "CSIDriver", "NodeClaim", "NodePool", "EC2NodeClass", "AKSNodeClass", "GCENodeClass"}
+    | {"MutatingWebhookConfiguration", "ValidatingWebhookConfiguration", "ClusterPolicy"}
 )
 
 

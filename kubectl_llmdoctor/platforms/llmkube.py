@@ -59,6 +59,10 @@ def llmkube_service(raw: Json, find: Finder) -> list[Template]:
     places += [("/containers/0/image", "/spec/image"), ("/containers/0/volumeMounts", "/spec/extraVolumeMounts")]
     places += [(f"/{k}", f"/spec/{k}") for k in ("nodeSelector", "tolerations", "affinity", "runtimeClassName")]
     places += [("/volumes", "/spec/extraVolumes"), *args.places]
+    places += [
+        ("/securityContext", "/spec/podSecurityContext"),
+        ("/containers/0/securityContext", "/spec/securityContext"),
+    ]
     for kind in ("limits", "requests"):
         places.append((f"/containers/0/resources/{kind}/{gpu.replace('/', '~1')}", "/spec/resources/gpu"))
     labels = {"inference.llmkube.dev/service": name_of(raw)}

@@ -24,6 +24,7 @@ from kubectl_llmdoctor.api import (
     words,
 )
 from llmdoctor_checks.scheduling._invalid import refused
+from llmdoctor_checks.scheduling._let_in import by_policy, past_webhook, within_constraint
 from llmdoctor_checks.scheduling._refused import LITERALS, hurts, refusals
 
 #: What kind of refusal it is, how it is worded, and how it is said here.
@@ -215,11 +216,7 @@ def _answers(subject: Subject, kind: str, parts: dict[str, str]) -> Iterator[Fix
     where = subject.workload.ref if subject.workload else "the pod"
     namespace = subject.namespace
     if kind == "silent":
-        yield fixes.advice(
-            f"Repair the server of webhook {who} (its pods, its Service, its certificate), or have it ignore this namespace",
-            "kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations",
-            owner="platform",
-        )
+        yield from past_webhook(subject, who, parts["why"])
     elif kind == "account":
         yield fixes.advice(
             f"Create the service account {who}, or name one that exists in {where}",
@@ -244,7 +241,7 @@ def _answers(subject: Subject, kind: str, parts: dict[str, str]) -> Iterator[Fix
     elif kind == "invalid":
         yield fixes.advice(_corrected(subject, where, parts["why"]))
     elif kind == "constraint":
-        yield from _constrained(subject, where)
+        yield from within_constraint(subject, parts["why"])
     elif who.endswith(_AUTOPILOT):
         named = _GPU_TYPES.search(parts["why"])
         yield fixes.advice(
@@ -252,10 +249,12 @@ def _answers(subject: Subject, kind: str, parts: dict[str, str]) -> Iterator[Fix
             if named
             else f"Change {where} as the message asks: nobody is exempted from the rules of GKE Autopilot; a Standard cluster has fewer"
         )
-    else:
+    elif kind == "level":
         yield fixes.advice(
             f"Change {where} as the message asks, or have namespace {namespace} exempted from the policy"
         )
+    else:
+        yield from by_policy(subject, who, parts["why"])
     if kind == "level":
         wider = "baseline" if who.startswith("restricted") and _within_baseline(parts["why"]) else "privileged"
         yield fixes.advice(
@@ -263,20 +262,6 @@ def _answers(subject: Subject, kind: str, parts: dict[str, str]) -> Iterator[Fix
             f"kubectl label namespace {namespace} {_LABEL}={wider} --overwrite",
             owner="platform",
         )
-
-
-def _constrained(subject: Subject, where: str) -> Iterator[Fix]:
-    """How a pod gets past OpenShift's constraints."""
-    account = next((pod.spec.service_account_name for pod in subject.pods), "") or "default"
-    yield fixes.advice(
-        f"Take what no constraint allows out of {where}: what it leaves unset (runAsUser, fsGroup, SELinux options) OpenShift fills in"
-    )
-    yield fixes.advice(
-        f"Let service account {account} of {subject.namespace} use a constraint that allows it",
-        "oc get securitycontextconstraints",
-        f"oc -n {subject.namespace} adm policy add-scc-to-user SCC -z {shlex.quote(account)}",
-        owner="platform",
-    )
 
 
 def _within_baseline(why: str) -> bool:

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
     Cluster,
-    Event,
     Events,
     Evidence,
     Finding,
@@ -30,6 +29,7 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks.scheduling._claims import VolumeClaim, users_of, volume_claims, volume_where
 from llmdoctor_checks.scheduling._obstacles import Cause
+from llmdoctor_checks.scheduling._provisioning import awaited, elsewhere, nobody, other_class, provided, told
 from llmdoctor_checks.scheduling._repairs import ways
 from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._words import finding, node_lines, nodes_said, scaling_lines
@@ -222,7 +222,7 @@ def _waiting(pending: Pending, found: Cause, events: Events | None) -> Iterator[
     evidence: list[Evidence] = []
     for claim, _ in faults or [(c, "") for c in volume_claims(pod)]:
         evidence += _quotes(pod, claim)
-        evidence += [event_evidence(e, pod.cluster) for e in _told(claim, events)[-2:]]
+        evidence += [event_evidence(e, pod.cluster) for e in told(claim, events)[-2:]]
     if away := any(count.text.startswith("nodepool ") for count in found.counts):
         evidence += scaling_lines(pending)
     answers = (
@@ -259,12 +259,6 @@ def _elsewhere() -> Fix:
         "kubectl get nodepools.karpenter.sh -o yaml",
         owner="platform",
     )
-
-
-def _told(claim: VolumeClaim, events: Events | None) -> list[Event]:
-    """What the provisioner or the volume controller says of a claim, the latest last."""
-    said = events.of("ProvisioningFailed", "FailedBinding", "ProvisioningTimedOut") if events else []
-    return [e for e in said if e.kind == "PersistentVolumeClaim" and e.name == claim.name]
 
 
 def _says(found: Cause, *pieces: str) -> bool:
@@ -314,8 +308,8 @@ def _unbound(pod: Pod, claim: VolumeClaim, events: Events | None) -> str:
     size = dig(claim.item.raw, "spec.resources.requests.storage") if claim.item else None
     what = f"claim {claim.name}" + (f" ({size})" if size else "") + " is not bound"
     classes = [i.name for i in cluster.items("StorageClass")]
-    told = [e.message for e in _told(claim, events)]
-    if name is None and not claim.volume and any("no storage class is set" in text for text in told):
+    said = [e.message for e in told(claim, events)]
+    if name is None and not claim.volume and any("no storage class is set" in text for text in said):
         return f"{what}: it names no storage class, there is no default one, and no existing volume matches"
     if name is None and not claim.volume:
         return f"{what}: it names no storage class" + ("" if classes else ", and there may be no default one")
@@ -325,7 +319,9 @@ def _unbound(pod: Pod, claim: VolumeClaim, events: Events | None) -> str:
     provisioner = str(item.raw.get("provisioner") or "") if item else ""
     if provisioner == "kubernetes.io/no-provisioner":
         return f"{what}: storage class {name} makes no volumes, and no existing one matches where the pod could run"
-    why = " ".join(re.sub(_REPEATED, "", told[-1]).split()) if told else ""
+    why = " ".join(re.sub(_REPEATED, "", said[-1]).split()) if said else ""
+    if not why and awaited(pod, claim, events):
+        return f"{what}, storage class {name}{nobody(pod, claim, events)}"
     why = f": {why[:300]} …" if len(why) > 300 else f": {why.rstrip('.')}" if why else ""
     return what + (f", storage class {name}" if name else "") + why
 
@@ -379,20 +375,21 @@ def _fixes(pod: Pod, claim: VolumeClaim, found: Cause, events: Events | None) ->
         users = ", ".join(user.metadata.name for user in users_of(pod.cluster, pod, claim.name)) or "the pod"
         yield fixes.advice(f"Stop {users}, which uses {claim.name}, or share the model through ReadWriteMany storage")
     elif _says(found, "node affinity", "volume zone"):
-        yield fixes.advice(
-            "Use a claim whose volume is where the GPU nodes are, or GPU nodes where the volume is", describe
-        )
+        volume = pod.cluster.item("PersistentVolume", "", claim.volume)
+        if volume and volume_where(volume):
+            yield elsewhere(pod, claim, volume)
+        else:
+            text = "Use a claim whose volume is where the GPU nodes are, or GPU nodes where the volume is"
+            yield fixes.advice(text, describe)
     elif claim.storage_class and classes and claim.storage_class not in classes:
-        have, wanted = ", ".join(classes), claim.storage_class
-        text = f"Recreate the claim with a storage class that exists ({have}), or create {wanted}"
-        yield fixes.advice(text, "kubectl get storageclass")
+        yield other_class(pod, claim)
     else:
-        yield _provided(pod, claim, events, describe)
+        yield from _provided(pod, claim, events, describe)
 
 
-def _provided(pod: Pod, claim: VolumeClaim, events: Events | None, describe: str) -> Fix:
+def _provided(pod: Pod, claim: VolumeClaim, events: Events | None, describe: str) -> Iterator[Fix]:
     """What lets the provisioner make the volume, by what it was answered last."""
-    said = next((event.message[:2000] for event in reversed(_told(claim, events))), "")
+    said = next((event.message[:2000] for event in reversed(told(claim, events))), "")
     item = pod.cluster.item("StorageClass", "", claim.storage_class) if claim.storage_class else None
     maker = str(item.raw.get("provisioner") or "") if item else ""
     who = f"the provisioner {maker}" if maker else "the provisioner of its storage class"
@@ -401,18 +398,17 @@ def _provided(pod: Pod, claim: VolumeClaim, events: Events | None, describe: str
             f"Let {who} make volumes: give its controller the cloud's role for it (EKS: AmazonEBSCSIDriverPolicy or the like by IRSA or "
             "Pod Identity; AKS and GKE: the driver's identity on the resource group or project), then restart the controller"
         )
-        return fixes.advice(
+        yield fixes.advice(
             text, "kubectl get serviceaccounts -A -o yaml | grep -i -B2 -A6 csi", describe, owner="platform"
         )
-    if _NO_MORE.search(said):
+    elif _NO_MORE.search(said):
         text = (
             f"Raise what {claim.name} runs into (the cloud's quota, the room of a driver for the nodes' own disks), ask for a smaller "
             "volume, or delete volumes that nobody uses"
         )
-        return fixes.advice(text, describe, "kubectl get pv --sort-by=.spec.capacity.storage", owner="platform")
-    return fixes.advice(
-        f"Provide a volume for {claim.name}: see what the claim's events say", describe, owner="platform"
-    )
+        yield fixes.advice(text, describe, "kubectl get pv --sort-by=.spec.capacity.storage", owner="platform")
+    else:
+        yield from provided(pod, claim, events, describe)
 
 
 #: How the attach/detach controller names the pods that have the volume, those of the same namespace only.

@@ -26,6 +26,7 @@ from kubectl_llmdoctor.api import (
     say_amount,
 )
 from llmdoctor_checks.scheduling._kueue import for_topology, local_queue, uncovered, workloads
+from llmdoctor_checks.scheduling._limits import holding, instead, stating, widening
 from llmdoctor_checks.scheduling._raising import (
     VOLCANO_GROUP,
     VOLCANO_QUEUE,
@@ -129,34 +130,14 @@ def _stated(subject: Subject, cluster: Cluster, evidence: Evidence, found: re.Ma
     else:
         summary, name = f"A LimitRange refuses the pod: {found['range']}.", ""
     quoted = list(_objects(cluster, subject.namespace, name))
-    raised = of_namespace(subject, name, found["asked"], found["used"], found["limit"]) if found["quota"] else None
     return Finding(
         role="cause" if hurts(subject) else "risk",
         confidence="certain",
         summary=summary,
         evidence=(evidence, *quoted),
         explains=("rollout-stuck", "pod-pending"),
-        fixes=(*_surging(subject), *raised.beside(list(_fixes(subject, name, beyond=beyond))[:1]))
-        if raised
-        else tuple(_fixes(subject, name, needs=found["what"] or "", beyond=beyond)),
+        fixes=tuple(_fixes(subject, name, found.groupdict(""), beyond=beyond)),
     )
-
-
-def _surging(subject: Subject) -> Iterator[Fix]:
-    """The old pods of an update first, where the one that is refused is made beside as many as there shall be."""
-    workload = subject.workload
-    if workload is None or workload.kind != "Deployment" or not workload.replicas:
-        return
-    if (workload.ready or 0) < workload.replicas or dig(workload.raw, "spec.strategy.type") == "Recreate":
-        return
-    yield fixes.patch_object(
-        workload.item,
-        f"Let an old pod go before the new one is made: the update of {workload.ref} adds one to the {workload.replicas} that are there",
-        [{"op": "add", "path": "/spec/strategy", "value": {"type": "RollingUpdate", "rollingUpdate": _OLD_FIRST}}],
-    )
-
-
-_OLD_FIRST = {"maxSurge": 0, "maxUnavailable": 1}
 
 
 def _more_than_all(asked: str, limit: str) -> str:
@@ -187,30 +168,36 @@ def _said(quantities: k8s.Quantities) -> str:
     return ", ".join(f"{k}={v}" for k, v in quantities.items()) or "none"
 
 
-def _fixes(subject: Subject, quota: str, needs: str = "", beyond: str = "") -> Iterator[Fix]:
+def _fixes(subject: Subject, quota: str, found: dict[str, str], beyond: str = "") -> Iterator[Fix]:
+    """`found` are the words of a refusal; empty where the quota was only counted."""
     namespace = subject.namespace
     where = subject.workload.ref if subject.workload else "the pod"
-    if needs:
-        yield fixes.advice(
-            f"State {needs.replace(' for: ', ' of ')} in {where}: the quota demands it of every container"
-        )
+    if needs := found.get("what"):
+        yield from stating(subject, quota, needs)
         return
-    if beyond:
-        less = "" if beyond.endswith("=0") else f"Ask for no more in {where}, or "
-        text = f"{less}raise the quota {quota}, which allows {beyond} in all; to stop other workloads does not help"
-        look = f"kubectl -n {namespace} describe resourcequota {quota}"
-        yield fixes.advice(text[:1].upper() + text[1:], look, owner="model" if less else "platform")
-    elif quota:
-        yield fixes.advice(
-            f"Ask for less in {where}, or stop other workloads of {namespace}",
-            f"kubectl -n {namespace} describe resourcequota {quota}",
-        )
-        yield fixes.advice(f"Raise the quota {quota}", owner="platform")
-    else:
+    if not quota:
+        yield from widening(subject, found.get("range", ""))
         yield fixes.advice(
             f"Ask for what the LimitRange allows in {where}", f"kubectl -n {namespace} describe limitrange"
         )
-        yield fixes.advice("Widen the LimitRange for model servers", owner="platform")
+        return
+    look = f"kubectl -n {namespace} describe resourcequota {quota}"
+    raised = of_namespace(subject, quota, found["asked"], found["used"], found["limit"]) if found else None
+    if beyond:
+        less = "" if beyond.endswith("=0") else f"Ask for no more in {where}, or "
+        text = f"{less}raise the quota {quota}, which allows {beyond} in all; to stop other workloads does not help"
+        others = [fixes.advice(text[:1].upper() + text[1:], look, owner="model" if less else "platform")]
+    else:
+        if found:
+            yield from instead(subject, quota)
+        text = f"Ask for less in {where}, or stop other workloads of {namespace}{holding(subject, found)}"
+        others = [fixes.advice(text, look)]
+    if raised:
+        yield from raised.beside(others)
+        return
+    yield from others
+    if not beyond:
+        yield fixes.advice(f"Raise the quota {quota}", owner="platform")
 
 
 def _over_limit(subject: Subject) -> Iterator[Finding]:
@@ -464,7 +451,7 @@ def _computed(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
                             ),
                         ),
                         explains=("rollout-stuck",),
-                        fixes=tuple(_fixes(subject, "")),
+                        fixes=tuple(_fixes(subject, "", {})),
                     )
                     return
         yield from _over_quota(subject, cluster, pod)
@@ -510,7 +497,7 @@ def _over_quota(subject: Subject, cluster: Cluster, pod: Pod) -> Iterator[Findin
                     f"{quota.status.used.get(name, 0)} of it used, and the pod needs more than the rest.",
                     evidence=tuple(_objects(cluster, subject.namespace, quota.metadata.name)),
                     explains=("rollout-stuck",),
-                    fixes=tuple(_fixes(subject, quota.metadata.name)),
+                    fixes=tuple(_fixes(subject, quota.metadata.name, {})),
                 )
                 return
 

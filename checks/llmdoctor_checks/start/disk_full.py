@@ -35,8 +35,10 @@ _CRITICAL = 2_000_000_000
 _EVICTED_SECONDS = 3600
 #: Where LMCache keeps what does not fit into memory, and how many gigabytes each worker may (lmcache/v1/config.py).
 _LM_PLACE, _LM_SIZE, _GB = "LMCACHE_LOCAL_DISK", "LMCACHE_MAX_LOCAL_DISK_SIZE", 10**9
-#: The kubelet's word on what a container of an evicted pod took (pkg/kubelet/eviction/helpers.go).
-_USING = expression(r"Container (?P<name>[\w.-]{1,63}) was using (?P<amount>\w{1,20}),")
+#: The kubelet's word on the container that had most of the node's disk (pkg/kubelet/eviction).
+_USED = expression(
+    r"low on resource: ephemeral-storage.{0,200}?Container (?P<who>\S{1,63}) was using (?P<used>\w{1,30}), request is "
+)
 
 
 @check("disk-full", since="0.1")
@@ -80,6 +82,7 @@ def disk_full(
     if pod.ready or pod.log_only:
         return
     yield from _by_own_cache(pod, engine, cluster)
+    yield from _evicted(pod, engine, needed or 0)
     yield from _by_operator(pod, engine)
     if model is None:
         return
@@ -142,10 +145,10 @@ def _by_own_cache(pod: Pod, engine: Engine, cluster: Cluster) -> Iterator[Findin
     """A pod that was evicted for the node's disk, which LMCache was told to fill: so much for each worker, of its local disk."""
     container, workers = engine.container, engine.workers
     size, where = container.env.get(_LM_SIZE), container.env.get(_LM_PLACE)
-    used = _USING.search(pod.status.message) if pod.status.reason == "Evicted" else None
-    if not size or not where or not workers or not used or used["name"] != container.name:
+    used = _USED.search(pod.status.message) if pod.status.reason == "Evicted" else None
+    if not size or not where or not workers or not used or used["who"] != container.name:
         return
-    each, took = _gigabytes(size.value), units(used["amount"])
+    each, took = _gigabytes(size.value), units(used["used"])
     volume = store(container, (where.value or "").removeprefix("file://"))
     if not each or not took or each * workers * _GB < took // 2 or (volume and volume.volume):
         return
@@ -179,6 +182,42 @@ def _gigabytes(text: str | None) -> float | None:
         return float(text or "")
     except ValueError:
         return None
+
+
+#: What a container writes of logs and other small things.
+_SMALL = 4 * GIB
+
+
+def _evicted(pod: Pod, engine: Engine, needed: int) -> Iterator[Finding]:
+    """A pod that the kubelet ended for the model which it had downloaded into its own file system."""
+    hit = _USED.search(pod.status.message) if pod.status.reason == "Evicted" and pod.failing else None
+    container, path = engine.container, cache_path(engine)
+    used = units(hit["used"]) if hit else None
+    if hit is None or not used or used < _SMALL or hit["who"] != container.name:
+        return
+    place = store(container, path) if path and hub_model(engine) else None
+    if place is None or place.volume:
+        return
+    size = f"{-(-max(used, needed) * 4 // 3 // (10 * GIB)) * 10}Gi"
+    yield Finding(
+        role="cause",
+        confidence="certain",
+        summary=f"The disk of node {pod.spec.node_name} ran short and the pod was evicted: {container.name} had written "
+        f"{say_bytes(used)} to its own file system, to which it downloads its model ({path}).",
+        evidence=(pod_evidence(pod, "status.message", pod.status.message),),
+        explains=("not-ready", "pod-failed", "crash-loop", "rollout-stuck", "node-not-ready"),
+        fixes=(
+            fixes.mount_claim(container, path, size, f"Mount a volume of {size} at {path} for the downloads"),
+            fixes.set_resource(
+                container,
+                "requests",
+                "ephemeral-storage",
+                size,
+                f"Request {size} of ephemeral storage instead, so that only a node with so much room is taken",
+            ),
+        ),
+        order=-2.0,  # more than the kubelet's words alone say
+    )
 
 
 def _by_operator(pod: Pod, engine: Engine) -> Iterator[Finding]:

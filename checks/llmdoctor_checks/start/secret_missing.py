@@ -20,6 +20,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
 )
 from llmdoctor_checks._consequences import CRASHED
+from llmdoctor_checks.start._other_keys import misnamed_keys
 from llmdoctor_checks.start._secret_makers import unmade
 
 
@@ -50,6 +51,7 @@ def secret_missing(pod: Pod, events: Events | None) -> Iterator[Finding]:
     if pod.exists or pod.log_only:
         yield from _pull_secret(pod, events)
         yield from unmade(pod, events)
+        yield from misnamed_keys(pod, events)
         return
     for container in pod.containers:
         for index, variable in enumerate(container.spec.env):
@@ -85,18 +87,25 @@ def _pull_secret(pod: Pod, events: Events | None) -> Iterator[Finding]:
     first = image[1].partition("/")[0] if image and "/" in image[1] else ""
     registry = first if "." in first or ":" in first else "https://index.docker.io/v1/"
     user = "'$oauthtoken'" if registry == "nvcr.io" else "USER"
+    create = (
+        f"kubectl -n {pod.namespace} create secret docker-registry {secret} --docker-server={registry} --docker-username={user} "
+        '--docker-password="$PASSWORD"'
+    )
+    text = f"Create the image pull secret {secret} in {pod.namespace}, or name one that is there in imagePullSecrets"
+    if other := next(
+        (i for i in pod.cluster.items("Secret") if i.name == secret and i.namespace != pod.namespace), None
+    ):
+        text = f"Copy the image pull secret {secret} from {other.namespace} to {pod.namespace}, as only the pod's own namespace counts"
+        create = (
+            f"kubectl -n {other.namespace} get secret {secret} -o yaml | sed '/^  \\(namespace\\|uid\\|resourceVersion\\):/d' | "
+            f"kubectl -n {pod.namespace} create -f -"
+        )
     yield Finding(
         role="cause",
         summary=f"The image pull secret {secret} does not exist in {pod.namespace}, and the registry refuses the image without it.",
         evidence=(event_evidence(missing[-1], pod.cluster), event_evidence(refused[-1], pod.cluster)),
         explains=("image-pull-failed", *CRASHED, "pod-pending"),
-        fixes=(
-            fixes.advice(
-                f"Create the image pull secret {secret} in {pod.namespace}, or name one that is there in imagePullSecrets",
-                f"kubectl -n {pod.namespace} create secret docker-registry {secret} --docker-server={registry} --docker-username={user} "
-                '--docker-password="$PASSWORD"',
-            ),
-        ),
+        fixes=(fixes.advice(text, create),),
     )
 
 

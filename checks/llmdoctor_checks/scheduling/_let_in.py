@@ -1,0 +1,267 @@
+"""What lets a pod in that an admission plugin refuses: the field of its template, the policy's rule, the webhook's server.
+
+Sources: OpenShift apiserver-library-go pkg/securitycontextconstraints (places and words); Kyverno pkg/webhooks/utils/block.go; Gatekeeper
+pkg/webhook/policy.go and its library's container limits, requests and required labels; the API server's calls of webhooks
+(k8s.io/apiserver/pkg/admission/plugin/webhook).
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+from kubectl_llmdoctor.api import Container, Fix, Item, Pod, Subject, dig, expression, fixes, rows
+
+#: A field that a security context constraint refuses, of the pod or of one container.
+_FIELD = expression(
+    r"provider \"?(?P<provider>[\w.-]{1,80})\"?: \.?(?:spec\.)?(?:(?P<group>containers|initContainers)\[(?P<index>\d{1,3})\]\.)?"
+    r"(?:securityContext\.)?(?P<field>fsGroup|runAsUser|runAsGroup|seLinuxOptions\.\w{1,10}|privileged|allowPrivilegeEscalation|"
+    r"capabilities\.add|host(?:Network|PID|IPC)|supplementalGroups|volumes)\b"
+)
+_OF_POD = frozenset({"hostNetwork", "hostPID", "hostIPC"})
+#: The narrowest constraint of OpenShift's own that allows a field.
+_WIDER = (
+    ("privileged", "privileged"),
+    ("capabilities.add", "privileged"),
+    ("hostPID", "privileged"),
+    ("hostIPC", "privileged"),
+    ("hostNetwork", "hostnetwork-v2"),
+    ("volumes", "hostmount-anyuid"),
+)
+#: Policies and rules as Kyverno names those that blocked a pod, each with what it says.
+_BLOCKED = expression(r"\n(?P<policy>[\w.-]{1,253}):\n {2}(?P<rule>[\w.-]{1,253}): (?P<why>[^\n]{1,1000})")
+_PATH = expression(r"failed at path (?P<path>/[\w./~-]{1,300})")
+#: Constraints as Gatekeeper names them, and what its library says of containers and labels.
+_CONSTRAINT = expression(r"\[(?P<name>[\w.-]{1,253})\] (?P<why>[^\n]{1,600})")
+_WITHOUT = expression(r"container <(?P<container>[\w.-]{1,63})> has no (?P<what>cpu|memory) (?P<kind>limit|request)")
+_LABELS = expression(r'you must provide labels: \{(?P<names>"[^}]{1,400})\}')
+_SERVICE = expression(r'Post "?https://(?P<name>[\w-]{1,63})\.(?P<namespace>[\w-]{1,63})\.svc')
+#: What a container is let ask for that states nothing: as much as servers of models mostly have for each GPU.
+_USUAL = {"cpu": 8, "memory": 64}
+_HOOKS = (
+    "kubectl get mutatingwebhookconfigurations,validatingwebhookconfigurations "
+    "-o custom-columns=KIND:.kind,NAME:.metadata.name,HOOKS:.webhooks[*].name"
+)
+
+
+def within_constraint(subject: Subject, why: str) -> Iterator[Fix]:
+    """How a pod gets past OpenShift's constraints: without the fields, or by the narrowest constraint that allows them."""
+    pod = next(iter(subject.pods), None)
+    found = list(dict.fromkeys((m["group"] or "", m["index"] or "", m["field"]) for m in _FIELD.finditer(why)))
+    operations = list(_removed(pod, found)) if pod else []
+    names = ", ".join(f"{group}[{index}].{field}" if group else field for group, index, field in found)
+    where = fixes.edited(pod) if pod else "the pod"
+    rest = "what is left unset OpenShift fills in"
+    if pod and operations and all(field != "volumes" for _, _, field in found):
+        yield fixes.patch(pod, f"Take {names} out of {where}: {rest}", operations)
+    else:
+        yield fixes.advice(f"Take {names or 'what no constraint allows'} out of {where}: {rest}")
+    account = (pod.spec.service_account_name if pod else "") or "default"
+    wider = next((name for field, name in _WIDER if any(f == field for _, _, f in found)), "")
+    if not wider:
+        root = pod and any(dig(c, "securityContext.runAsUser") == 0 for c in _stated(pod))
+        wider = "anyuid" if root else "nonroot-v2" if found else "SCC"
+    yield fixes.advice(
+        f"Let service account {account} of {subject.namespace} use the constraint {wider if wider != 'SCC' else 'that allows it'}",
+        f"oc -n {subject.namespace} adm policy add-scc-to-user {wider} -z {shlex.quote(account)}",
+        owner="platform",
+    )
+
+
+def _stated(pod: Pod) -> list[dict[str, Any]]:
+    spec = dig(pod.template.pod, "spec") if pod.template else pod.item.raw.get("spec") if pod.item else None
+    return rows(spec, "containers") if isinstance(spec, dict) else []
+
+
+def _removed(pod: Pod, found: list[tuple[str, str, str]]) -> Iterator[dict[str, Any]]:
+    """The fields that stand in the template, each taken away once."""
+    spec = dig(pod.template.pod, "spec") if pod.template else None
+    done = set()
+    for group, index, field in found:
+        leaf = field.replace("seLinuxOptions", "seLinuxOptions.").split(".")[0] if "seLinux" in field else field
+        own = [] if not group else [f"{group}/{index}"]
+        places = [leaf] if leaf in _OF_POD else [f"{at}securityContext/{leaf}" for at in (*(f"{o}/" for o in own), "")]
+        for place in places:
+            path = "/" + place.replace(".", "/")
+            if path not in done and _there(spec, path) is not None:
+                done.add(path)
+                yield {"op": "remove", "path": path}
+
+
+def _there(tree: Any, path: str) -> Any:
+    for key in path.strip("/").split("/"):
+        if isinstance(tree, list):
+            tree = tree[int(key)] if key.isdecimal() and int(key) < len(tree) else None
+        else:
+            tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree
+
+
+def by_policy(subject: Subject, who: str, message: str) -> Iterator[Fix]:
+    """What a policy asks: the rule by its name, what it allows, and the field of the template."""
+    pod = next(iter(subject.pods), None)
+    where = fixes.edited(pod) if pod else "the pod"
+    if blocked := next(_BLOCKED.finditer(message), None):
+        yield from _kyverno(subject, pod, where, blocked)
+    elif "gatekeeper" in who and (asked := next(_CONSTRAINT.finditer(message), None)):
+        yield from _gatekeeper(subject, pod, where, asked["name"], message)
+    else:
+        yield fixes.advice(
+            f"Change {where} as the message asks, or have namespace {subject.namespace} exempted from the policy"
+        )
+
+
+def _kyverno(subject: Subject, pod: Pod | None, where: str, blocked: re.Match[str]) -> Iterator[Fix]:
+    name, rule = blocked["policy"], blocked["rule"].removeprefix("autogen-")
+    item = next((i for k in ("ClusterPolicy", "Policy") for i in subject.cluster.items(k) if i.name == name), None)
+    place = _PATH.search(blocked["why"])
+    path = place["path"].rstrip("/") if place else ""
+    stated = next((r for r in rows(item.raw, "spec.rules") if r.get("name") == rule), {}) if item else {}
+    field = path.rpartition("/")[2]
+    allowed = sorted(set(_values(dig(stated, "validate"), field))) if field else []
+    kind = f"{item.kind.lower()} {name}" if item else f"clusterpolicy {name}"
+    look = (
+        f"kubectl get {kind} -o yaml"
+        if not item or not item.namespace
+        else f"kubectl -n {item.namespace} get {kind} -o yaml"
+    )
+    why = " ".join(blocked["why"].strip("'\" ").split())[:160]
+    if field == "image" and pod and allowed:
+        used = ", ".join(f"{c.name}: {c.spec.image}" for c in pod.containers)
+        one = allowed[0].removesuffix("*") if len(allowed) == 1 and re.fullmatch(r"[\w.:/-]+/\*", allowed[0]) else ""
+        copy = f" (copied there, {one}{_unhosted(pod.containers[0].spec.image)})" if one else ""
+        yield fixes.advice(
+            f"Take the images of {where} ({used}) from what rule {rule} of policy {name} allows: {', '.join(allowed)}{copy}",
+            f"kubectl -n {subject.namespace} edit {where}",
+        )
+    else:
+        what = f" ({path}: {', '.join(allowed)})" if allowed else f" ({path})" if path else ""
+        yield fixes.advice(f"Let {where} have what rule {rule} of policy {name} asks{what}: {why}", look)
+    yield fixes.advice(
+        f"Except {where} from it: a PolicyException for rule {rule} of {name}, or namespace {subject.namespace} in that rule's exclude",
+        look,
+        owner="platform",
+    )
+
+
+def _unhosted(image: str) -> str:
+    """An image without its registry."""
+    first, slash, rest = image.partition("/")
+    return rest if slash and ("." in first or ":" in first or first == "localhost") else image
+
+
+def _values(tree: Any, field: str) -> Iterator[str]:
+    """What a policy's pattern has under a field, however deep; anchors around its name count as well."""
+    if isinstance(tree, list):
+        for one in tree:
+            yield from _values(one, field)
+    elif isinstance(tree, dict):
+        for key, value in tree.items():
+            if re.sub(r"^[^\w]*\(?|\)$", "", str(key)) == field and isinstance(value, str | int | bool):
+                yield str(value)
+            else:
+                yield from _values(value, field)
+
+
+def _gatekeeper(subject: Subject, pod: Pod | None, where: str, name: str, message: str) -> Iterator[Fix]:
+    lacking = list(dict.fromkeys((m["container"], m["kind"], m["what"]) for m in _WITHOUT.finditer(message)))
+    labels = _LABELS.search(message)
+    by_name = {c.name: c for c in pod.containers} if pod else {}
+    if pod and lacking and all(container in by_name for container, _, _ in lacking):
+        operations = [_resource(by_name[container], kind, what) for container, kind, what in lacking]
+        told = ", ".join(f"{kind} of {what} in {container}" for container, kind, what in lacking)
+        yield fixes.patch(
+            pod, f"State the {told} (more where the model needs it): constraint {name} asks for it", operations
+        )
+    elif pod and labels:
+        key = re.findall(r'"([^"]{1,253})"', labels["names"])[0]
+        yield fixes.annotate(
+            pod,
+            key,
+            "VALUE",
+            f"Put the label {key} on {fixes.pods_of(pod)}: constraint {name} asks for it",
+            field="labels",
+        )
+    else:
+        why = next(_CONSTRAINT.finditer(message))["why"]
+        yield fixes.advice(f"Change in {where} what constraint {name} of Gatekeeper refuses: {why[:160]}")
+    yield fixes.advice(
+        f"Except namespace {subject.namespace} from it: spec.match.excludedNamespaces of constraint {name}",
+        f"kubectl get constraints | grep {shlex.quote(name)}",
+        owner="platform",
+    )
+
+
+def _resource(container: Container, kind: str, what: str) -> dict[str, Any]:
+    """The operation that states what a container lacks: what the other of both is, else what is usual."""
+    given = container.spec.resources
+    other = (given.requests if kind == "limit" else given.limits).get(what)
+    usual = _USUAL[what] * max(container.gpus, 1)
+    value = str(other) if other else f"{usual}Gi" if what == "memory" else str(usual)
+    return {"op": "add", "path": f"{container.pointer}/resources/{kind}s/{what}", "value": value}
+
+
+def past_webhook(subject: Subject, who: str, why: str) -> Iterator[Fix]:
+    """What makes a webhook answer, by what the API server met; or how it is got past."""
+    service = _SERVICE.search(why)
+    name, namespace = (service["name"], service["namespace"]) if service else ("", "")
+    config = next(_configured(subject, who), None)
+    called = f"{config.kind} {config.name}" if config else "its webhook configuration"
+    kind = config.kind.lower() if config else ""
+    look = f"{_HOOKS} | grep {shlex.quote(who)}"
+    server = f"Service {name} in {namespace}" if name else f"the server of webhook {who}"
+    pods = f"kubectl -n {namespace} get service,endpointslices,pods" if namespace else look
+    if 'service "' in why and "not found" in why:
+        delete = f"kubectl delete {kind} {config.name}" if config else look
+        yield fixes.advice(
+            f"Delete {called}: {server} does not exist any more, so what it belonged to was removed; or install that again",
+            delete,
+            owner="platform",
+        )
+        return
+    yield fixes.advice(f"{_mended(why, server, called)} (webhook {who})", pods, *_again(config), owner="platform")
+    let = f"Until then let pods in without it: failurePolicy Ignore of webhook {who} in {called}"
+    hooks = rows(config.raw, "webhooks") if config else []
+    index = next((n for n, hook in enumerate(hooks) if hook.get("name") == who), 0)
+    ignore = f'[{{"op":"replace","path":"/webhooks/{index}/failurePolicy","value":"Ignore"}}]'
+    command = f"kubectl patch {kind} {config.name} --type=json -p '{ignore}'" if config else look
+    yield fixes.advice(let, command, owner="platform")
+
+
+def _configured(subject: Subject, who: str) -> Iterator[Item]:
+    for kind in ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"):
+        for item in subject.cluster.items(kind):
+            if any(hook.get("name") == who for hook in rows(item.raw, "webhooks")):
+                yield item
+
+
+#: How cert-manager is told whose authority a configuration is to have.
+_INJECTED = "cert-manager.io/inject-ca-from"
+
+
+def _mended(why: str, server: str, called: str) -> str:
+    """What to do about the server, by the API server's words."""
+    if "expired" in why:
+        return f"Renew the certificate of {server} and caBundle of {called} with it, then restart its pods"
+    if "x509" in why or "certificate" in why:
+        return f"Give {called} the authority (caBundle) that signed the certificate of {server}, or let what makes both run anew"
+    if "no endpoints available" in why:
+        return f"Make the pods behind {server} ready: it has none"
+    if "Address is not allowed" in why:
+        return f"Let the pods of {server} use the host's network (hostNetwork: true): the API server has no way to the pods' own"
+    if re.search(r"deadline|timeout|timed out|no route", why):
+        return (
+            f"Open the way from the API server to the pods of {server}, if they are ready (firewall, NetworkPolicies)"
+        )
+    return f"See why the pods of {server} do not answer: not running, or another port"
+
+
+def _again(config: Item | None) -> Iterator[str]:
+    """How cert-manager is made to renew the certificate."""
+    given = config.annotations.get(_INJECTED) if config else None
+    namespace, _, name = (given or "").partition("/")
+    if name:
+        yield f"kubectl -n {namespace} get certificate {name}"
+        yield f"cmctl renew -n {namespace} {name}"

@@ -1,0 +1,275 @@
+"""How a claim that no volume is made for gets one: the class, its provisioner, the access modes that it offers."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Event,
+    Events,
+    Fix,
+    Item,
+    Pod,
+    dig,
+    expression,
+    fixes,
+    k8s,
+    milli,
+    rows,
+    top_of,
+)
+from llmdoctor_checks.scheduling._claims import VolumeClaim, volume_where
+
+#: Parts of names of provisioners of file systems and buckets, which many nodes mount at a time.
+_SHARED = expression(
+    r"nfs|efs\.|filestore|file\.csi|cephfs|lustre|fsx\.|gpfs|weka|juicefs|gcsfuse|s3|glusterfs|ganesha"
+)
+
+#: What drivers of disks say of a claim that many nodes are to write: those of the clouds and vSphere, local-path, the old ones.
+_MODES = expression(
+    r"multi writer with mount access type|invalid AccessModes|MULTI_NODE_(?:MULTI_WRITER|READER_ONLY)|only supports? ReadWriteOnce|"
+    r"[Aa]ccess ?[Mm]odes? .{0,80}(?:not supported|unsupported|are supported)"
+)
+
+#: The volume controller waits for a driver that it does not have itself (pkg/controller/volume/persistentvolume/pv_controller.go).
+_AWAITED = expression(r"external provisioner ['\"](?P<name>[\w./-]{1,253})['\"]")
+_PROVISIONER = ("volume.kubernetes.io/storage-provisioner", "volume.beta.kubernetes.io/storage-provisioner")
+_DEFAULT = ("storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class")
+#: Which stands for the class of a claim that names none, also of one that is there (Kubernetes 1.26 on).
+_ANNOTATE = "kubectl annotate storageclass {} storageclass.kubernetes.io/is-default-class=true --overwrite"
+
+#: Nodes that a fix names.
+_MOST = 4
+
+#: How the drivers of clouds are installed.
+_ADDON = "aws eks create-addon --cluster-name CLUSTER --addon-name {}"
+_GKE = "gcloud container clusters update CLUSTER --update-addons={}=ENABLED"
+_AKS = "az aks update --resource-group GROUP --name CLUSTER --enable-{}-driver"
+_INSTALLED = {
+    "ebs.csi.aws.com": _ADDON.format("aws-ebs-csi-driver"),
+    "efs.csi.aws.com": _ADDON.format("aws-efs-csi-driver"),
+    "s3.csi.aws.com": _ADDON.format("aws-mountpoint-s3-csi-driver"),
+    "pd.csi.storage.gke.io": _GKE.format("GcePersistentDiskCsiDriver"),
+    "filestore.csi.storage.gke.io": _GKE.format("GcpFilestoreCsiDriver"),
+    "gcsfuse.csi.storage.gke.io": _GKE.format("GcsFuseCsiDriver"),
+    "disk.csi.azure.com": _AKS.format("disk"),
+    "file.csi.azure.com": _AKS.format("file"),
+    "blob.csi.azure.com": _AKS.format("blob"),
+}
+#: The role that the driver's controller needs on AWS.
+_POLICIES = {"ebs.csi.aws.com": "AmazonEBSCSIDriverPolicy", "efs.csi.aws.com": "AmazonEFSCSIDriverPolicy"}
+
+
+def told(claim: VolumeClaim, events: Events | None) -> list[Event]:
+    """What the provisioner or the volume controller says of a claim, the latest last."""
+    said = events.of("ProvisioningFailed", "FailedBinding", "ProvisioningTimedOut") if events else []
+    return [e for e in said if e.kind == "PersistentVolumeClaim" and e.name == claim.name]
+
+
+def awaited(pod: Pod, claim: VolumeClaim, events: Events | None) -> Event | None:
+    """The controller's word that it waits for a driver, of which nothing has been heard."""
+    mine = [e for e in events or () if e.kind == "PersistentVolumeClaim" and e.name == claim.name]
+    if any(e.reason in ("Provisioning", "ProvisioningFailed") for e in mine):
+        return None
+    waiting = [e for e in mine if e.reason == "ExternalProvisioning"]
+    return waiting[-1] if waiting and registered(pod.cluster, provisioner(pod, claim, events)) is False else None
+
+
+def provisioner(pod: Pod, claim: VolumeClaim, events: Events | None) -> str:
+    """Who is to make the volume: what the controller noted of it, else what its class names."""
+    annotations = claim.get("metadata.annotations")
+    noted = next((annotations[key] for key in _PROVISIONER if key in annotations), "") if annotations else ""
+    said = next(
+        (hit["name"] for e in events or () if e.name == claim.name and (hit := _AWAITED.search(e.message))),
+        "",
+    )
+    item = pod.cluster.item("StorageClass", "", claim.storage_class) if claim.storage_class else None
+    return str(noted or said or (item.raw.get("provisioner") if item else "") or "")
+
+
+def registered(cluster: Cluster, name: str) -> bool | None:
+    """Whether a CSI driver is installed; None where that is not known, or it is a provisioner of another make."""
+    if cluster.item("CSIDriver", "", name):
+        return True
+    return False if "csi" in name and cluster.complete("CSIDriver") else None
+
+
+def nobody(pod: Pod, claim: VolumeClaim, events: Events | None) -> str:
+    """What is wrong where nobody makes its volume."""
+    return f": {provisioner(pod, claim, events)} is to make its volume, and no CSI driver of that name is installed"
+
+
+def provided(pod: Pod, claim: VolumeClaim, events: Events | None, describe: str) -> Iterator[Fix]:
+    """What gives the claim a volume, by what is known of its class and what its events say."""
+    said = " ".join(event.message[:2000] for event in told(claim, events)[-1:])
+    many = not {"ReadWriteOnce", "ReadWriteOncePod"}.intersection(claim.modes)
+    if _MODES.search(said) and many:
+        yield from _other_mode(pod, claim)
+    elif claim.storage_class is None and not claim.volume and any(_usable(pod.cluster, many=many)):
+        yield from _default_class(pod, claim, many=many)
+    elif awaited(pod, claim, events):
+        yield from _installed(pod, claim, provisioner(pod, claim, events), many=many)
+    else:
+        yield from _unmatched(pod, claim, describe)
+
+
+def other_class(pod: Pod, claim: VolumeClaim) -> Fix:
+    """Another class in place of one that does not exist."""
+    many = not {"ReadWriteOnce", "ReadWriteOncePod"}.intersection(claim.modes)
+    names = [item.name for item in _usable(pod.cluster, many=many)]
+    have = ", ".join(sorted(names)) or "none that many nodes can mount"
+    text = f"Recreate the claim with a storage class that exists ({have}), or create {claim.storage_class}"
+    if names:
+        return _recreated(pod, claim, text, {"storageClassName": names[0]})
+    return fixes.advice(text, "kubectl get storageclass")
+
+
+def _usable(cluster: Cluster, *, many: bool) -> list[Item]:
+    """The classes that make volumes, the default one first; those of shared file systems where many nodes are to mount it."""
+    made = [
+        item
+        for item in sorted(cluster.items("StorageClass"), key=lambda one: (not _is_default(one), one.name))
+        if (name := str(item.raw.get("provisioner") or "")) != "kubernetes.io/no-provisioner"
+        and registered(cluster, name) is not False
+        and (not many or _SHARED.search(name))
+    ]
+    return [item for item in made if registered(cluster, str(item.raw.get("provisioner")))] or made
+
+
+def _is_default(item: Item) -> bool:
+    annotations = dig(item.raw, "metadata.annotations")
+    return isinstance(annotations, dict) and any(annotations.get(key) == "true" for key in _DEFAULT)
+
+
+def _other_mode(pod: Pod, claim: VolumeClaim) -> Iterator[Fix]:
+    """One node at a time where one pod uses it, else a class that shares."""
+    shared = [item.name for item in _usable(pod.cluster, many=True)]
+    alone = _replicas(pod) == 1
+    once = _recreated(
+        pod,
+        claim,
+        f"Make {claim.name} ReadWriteOnce, which storage class {claim.storage_class or 'of it'} can: one pod uses it",
+        {"accessModes": ["ReadWriteOnce"]},
+    )
+    if alone:
+        yield once
+    if shared:
+        text = f"Recreate {claim.name} with storage class {shared[0]}, which many nodes can mount"
+        yield _recreated(pod, claim, text, {"storageClassName": shared[0]})
+    elif not alone:
+        yield fixes.advice(
+            f"Recreate {claim.name} with a class of a shared file system (NFS, EFS, Filestore, Azure Files, CephFS), which this cluster "
+            "has none of; or give each pod a ReadWriteOnce claim of its own (a StatefulSet with volumeClaimTemplates)",
+            "kubectl get storageclass",
+            owner="platform",
+        )
+
+
+def _replicas(pod: Pod) -> int:
+    top = top_of(pod.item, pod.cluster) if pod.item else None
+    return (top.replicas if top else None) or 1
+
+
+def _default_class(pod: Pod, claim: VolumeClaim, *, many: bool) -> Iterator[Fix]:
+    """A class for a claim that names none."""
+    names = [item.name for item in _usable(pod.cluster, many=many)]
+    one = names[0] if len(names) == 1 else f"one of {', '.join(names)}"
+    yield fixes.advice(
+        f"Make {one} the default storage class: {claim.name}, which names none, gets it by itself then",
+        _ANNOTATE.format(shlex.quote(names[0])),
+        owner="platform",
+    )
+    text = f"Recreate {claim.name} with storageClassName: {names[0]}, if no class is to be the default one"
+    yield _recreated(pod, claim, text, {"storageClassName": names[0]})
+
+
+def _installed(pod: Pod, claim: VolumeClaim, name: str, *, many: bool) -> Iterator[Fix]:
+    """A class whose driver is there, or the driver that is not."""
+    there = [i for i in _usable(pod.cluster, many=many) if registered(pod.cluster, str(i.raw.get("provisioner")))]
+    if there:
+        text = f"Recreate {claim.name} with storage class {there[0].name}, whose driver {there[0].raw.get('provisioner')} is installed"
+        yield _recreated(pod, claim, text, {"storageClassName": there[0].name})
+    role = f", with a role that has the policy {_POLICIES[name]}" if name in _POLICIES else ""
+    yield fixes.advice(
+        f"Install the driver {name}{role}: {claim.name} is bound as soon as it runs",
+        *filter(None, [_INSTALLED.get(name)]),
+        "kubectl get csidrivers",
+        owner="platform",
+    )
+
+
+def _unmatched(pod: Pod, claim: VolumeClaim, describe: str) -> Iterator[Fix]:
+    """A volume that is there and does not fit."""
+    for volume in pod.cluster.items("PersistentVolume"):
+        if dig(volume.raw, "spec.storageClassName") != claim.storage_class and claim.volume != volume.name:
+            continue
+        mine = dig(volume.raw, "spec.claimRef.name") == claim.name
+        if dig(volume.raw, "status.phase") == "Released" and mine:
+            yield fixes.patch_object(
+                volume,
+                f"Let {claim.name} have {volume.name} again, which still belongs to a claim of that name that was deleted",
+                [
+                    {"op": "remove", "path": "/spec/claimRef/uid"},
+                    {"op": "remove", "path": "/spec/claimRef/resourceVersion"},
+                ],
+                owner="platform",
+            )
+            return
+        size, asked = dig(volume.raw, "spec.capacity.storage"), claim.get("spec.resources.requests.storage")
+        if dig(volume.raw, "status.phase") == "Available" and (milli(size) or 0) < (milli(asked) or 0):
+            text = f"Ask for {size} in {claim.name}, which is what {volume.name} has, or make a volume of {asked}"
+            yield _recreated(pod, claim, text, {"resources": {"requests": {"storage": size}}})
+            return
+    yield fixes.advice(
+        f"Provide a volume for {claim.name}: see what the claim's events say", describe, owner="platform"
+    )
+
+
+def _recreated(pod: Pod, claim: VolumeClaim, text: str, changed: dict[str, Any]) -> Fix:
+    """The claim anew with other words: its class and modes cannot be changed, and it holds nothing yet."""
+    top = top_of(pod.item, pod.cluster) if pod.item else None
+    names = [dig(row, "metadata.name") for row in rows(top.raw, "spec.volumeClaimTemplates")] if top else []
+    if top and claim.name in [f"{name}-{pod.name}" for name in names]:
+        return fixes.advice(f"{text}, in volumeClaimTemplates of {top.ref} as well, which must be recreated for it")
+    return fixes.recreate(claim.item, text, changed) if claim.item else fixes.advice(text)
+
+
+def elsewhere(pod: Pod, claim: VolumeClaim, volume: Item) -> Fix:
+    """GPUs where the volume is, or the model where the GPUs are, each by its name."""
+    terms = rows(volume.raw, "spec.nodeAffinity.required.nodeSelectorTerms")
+    keys = list(dict.fromkeys(str(part.get("key")) for term in terms for part in rows(term, "matchExpressions")))
+    wanted = _accelerators(pod)
+    able = [
+        node
+        for node in pod.cluster.all(k8s.Node, "Node")
+        if wanted and all(milli(node.status.allocatable.get(name)) for name in wanted)
+    ]
+    places = [
+        (n.metadata.name, ", ".join(str(n.metadata.labels[key]) for key in keys if key in n.metadata.labels))
+        for n in able
+    ]
+    shown = ", ".join(f"{name} ({place})" for name, place in places[:_MOST])
+    there = f"; its GPUs are on {shown}{' and others' if len(places) > _MOST else ''}" if shown else ""
+    waits = [
+        i.name for i in pod.cluster.items("StorageClass") if i.raw.get("volumeBindingMode") == "WaitForFirstConsumer"
+    ]
+    how = f" of a class that waits for the pod's node ({', '.join(sorted(waits))})" if waits else ""
+    own = any(key.endswith("/hostname") for key in keys)
+    text = (
+        f"Free the node of {claim.name} for the pod, whose volume is a disk of that node ({volume_where(volume)})"
+        if own
+        else f"Add a node {'with its GPUs ' if wanted else ''}where {claim.name} is ({volume_where(volume)})"
+    )
+    return fixes.advice(
+        f"{text}, or copy the model to a new claim{how}{there}",
+        f"kubectl get nodes -L {','.join(map(shlex.quote, keys))}",
+        owner="platform",
+    )
+
+
+def _accelerators(pod: Pod) -> list[str]:
+    """The extended resources that the pod asks for."""
+    return [name for c in pod.containers for name in c.spec.resources.limits if "/" in name]
