@@ -78,6 +78,7 @@ def _rules() -> Iterator[AccessRow]:
     yield rule("nodes", "get list", "GPUs, pressure, taints: why a pod is Pending", namespaced=False)
     yield rule("services (all namespaces)", "list", "finding Prometheus", namespaced=False)
     yield rule("pods (all namespaces)", "list", "who holds the GPUs of a node", namespaced=False)
+    yield rule("daemonsets (all namespaces)", "list", "what keeps a device plugin off a node", "apps", namespaced=False)
     yield rule("namespaces", "get list", "affinity to the pods of certain namespaces", namespaced=False)
     yield rule("persistentvolumes", "get list", "volumes bound to another zone or node", namespaced=False)
     yield rule("persistentvolumeclaims (all namespaces)", "list", "volumes attached to a node", namespaced=False)

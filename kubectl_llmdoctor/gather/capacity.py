@@ -60,6 +60,7 @@ class Capacity:
         if claims or any(related.asks_for_devices(c.get("resources")) for c in related.containers(pod)):
             for kind in ("DeviceClass", "ResourceSlice", "ResourceClaim"):
                 pot.get_list(core(kind, "resource.k8s.io"), "", if_there=not claims, limit=_MANY)
+            pot.get_list(core("DaemonSet", "apps"), "", keep=related.brings_devices, limit=_MANY)
 
     def _claim_events(self, _claims: list[Json]) -> None:
         """Events of NodeClaims, also of those that are gone: one that the cloud refused is deleted soon, and its events stay.

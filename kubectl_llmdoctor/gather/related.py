@@ -234,9 +234,22 @@ def selects_namespaces(pod: Json) -> bool:
     return any(term.get("namespaceSelector") for term in terms)
 
 
+#: How images and DaemonSets are called that offer devices or discover them: GPUs, EFA, RDMA, SR-IOV.
+_DEVICE_DAEMONS = expression(
+    r"device-?plugin|intel-[gn]pu-plugin|rdma-shared-d|kubelet-plugin|node-feature-discovery|nfd-"
+)
+
+
 def is_device_plugin(pod: Json) -> bool:
     """Whether it is one of those that tell the kubelet about its node's GPUs."""
     return bool(re.search(r"device-plugin|gpu-kubelet-plugin", name_of(pod)))
+
+
+def brings_devices(daemons: Json) -> bool:
+    """Whether a DaemonSet is of those plugins, or finds and labels the nodes that they go to."""
+    template = (_spec(daemons).get("template") or {}).get("spec") or {}
+    words = (name_of(daemons), *(str(c.get("image")) for c in template.get("containers") or ()))
+    return any(_DEVICE_DAEMONS.search(word) for word in words)
 
 
 def comes_before_plugins(pod: Json) -> bool:
