@@ -35,7 +35,8 @@ def playable(snapshot: Object) -> bool:
     The log of an operator's controller counts where it was recorded, and so does what was read of another namespace as a
     whole; a live diagnosis does not ask for it. Nodes and
     metrics ports say the rest. A ResourceClaim that a pod names but that was not recorded may be unknown or the
-    very thing that is missing: no stand-in is right for both. A list of custom resources that was read and empty needs a
+    very thing that is missing: no stand-in is right for both. Of Secrets a live diagnosis asks for no data, and for the
+    configurations of webhooks not at all. A list of custom resources that was read and empty needs a
     definition, which the stand-in has only for objects. Services get addresses of the API server's choice, so no log may
     name the recorded ones.
     """
@@ -49,6 +50,10 @@ def playable(snapshot: Object) -> bool:
         for claim in item["spec"].get("resourceClaims", [])
         if "resourceClaimName" in claim
     }
+    said_by_others |= any(
+        item["kind"].endswith("WebhookConfiguration") or (item["kind"] == "Secret" and item.get("data"))
+        for item in objects
+    )
     target = snapshot.get("target") or {}
     own = {kind for _, kind in KINDS} | {item["kind"] for item in objects}
     said_by_others |= any(listed["kind"] not in own for listed in snapshot.get("read", []))
