@@ -28,6 +28,8 @@ _SELECTOR, _IN_NAMESPACE = (
     r"--(?:(?:prefill|decode|k8s-label)-)?selector",
     ("--service-discovery-namespace", "--k8s-namespace"),
 )
+#: One of them with its value.
+_WANTED = r"([\w./-]{1,317})==?([\w.-]{0,63})"
 #: Labels in which the replicas of one server differ.
 _OF_A_REPLICA = r"hash$|/(?:pod-name|pod-index|worker-index|group-index|group-key)$|^pod-template"
 #: What controllers call the proxies of a gateway by: Gateway API's own label, and Envoy Gateway's.
@@ -137,7 +139,7 @@ def sought(container: Container) -> Iterator[tuple[str, str, dict[str, str]]]:
             continue
         after = itertools.takewhile(lambda one: not one.startswith("-"), words[n + 1 :])
         text = ",".join((value, *after)).strip(",")
-        wanted = dict(one.split("=", 1) for one in text.split(",") if "=" in one)
+        wanted = {found[1]: found[2] for one in text.split(",") if (found := re.fullmatch(_WANTED, one))}
         if wanted:
             yield text, spaces[0] if spaces else container.pod.namespace, wanted
 

@@ -271,13 +271,20 @@ def _posts(log: Log) -> dict[str, list[tuple[Line, bool]]]:
 def _by_route(log: Log) -> dict[str, list[tuple[Line, bool]]]:
     listens = max((line.number for text in _LISTENS for line in log.marks(text)), default=0)
     by_route: dict[str, list[tuple[Line, bool]]] = {}
-    found_by = (deque(log.find(text), maxlen=_MOST_REQUESTS) for text in (_POSTED, COMPLETED, *BY_SPAN))
-    every = heapq.merge(*found_by, key=lambda line: line.number)
+    found_by = (deque(log.find(text), maxlen=_MOST_REQUESTS) for text in (_POSTED, COMPLETED))
+    every = heapq.merge(*found_by, *_spans(log), key=lambda line: line.number)
     for line in deque(every, maxlen=_MOST_REQUESTS):
         if line.number > listens and (found := _request(line.text[:2000])) is not None:
             path, failed = found
             by_route.setdefault(path, []).append((line, failed))
     return by_route
+
+
+def _spans(log: Log) -> list[deque[Line]]:
+    """The last lines of each of `BY_SPAN`; without how tower-http classifies failures where its program tells of them as well."""
+    found = [deque(log.find(text), maxlen=_MOST_REQUESTS) for text in BY_SPAN]
+    told = (_request(line.text[:2000]) for lines in found[:-1] for line in lines)
+    return found[:-1] if any(one is not None and one[1] for one in told) else found
 
 
 def _request(text: str) -> tuple[str, bool] | None:

@@ -289,6 +289,8 @@ class Walk:
         if len(asked) > _SERVERS:
             self._pot.miss("services", "asked by pods", f"only {_SERVERS} of {len(asked)} were followed to their pods")
         for namespace, name in asked[:_SERVERS]:
+            if not self._pot.once("followed", namespace, name):
+                continue
             known = cluster.item("Service", namespace, name)
             if known is not None:
                 self._service_found(known.raw)

@@ -472,9 +472,11 @@ class _Wording:
         count = failed_requests(alike) if self._signature.per_refusal and refused(line) else 0
         if count < _TWO:
             return ""
-        beside = (y.text for x in alike[-_MOST_NEAR:] for y in x.log.lines(x.number + 1, x.number + _ACCESS_BELOW))
-        who = {said[1] for text in beside if (said := _REFUSED_TO.search(text[:500]))}
-        whose = f", all of {next(iter(who))}" if len(who) == 1 else f", of {len(who)} addresses" if who else ""
+        beside = (y for x in alike[-_MOST_NEAR:] for y in x.log.lines(x.number + 1, x.number + _ACCESS_BELOW))
+        told = {y.number: said[1] for y in beside if (said := _REFUSED_TO.search(y.text[:500]))}
+        who = set(told.values())
+        some = "all" if len(told) >= count else f"{len(told)} of them"
+        whose = f", {some} of {next(iter(who)) if len(who) == 1 else f'{len(who)} addresses'}" if who else ""
         return f" It refused {count} of {count + answered(line.log)} requests so{whose}."
 
     def _silent(self) -> bool:

@@ -339,12 +339,14 @@ def _failing_trigger(scaler: Scaler, cluster: Cluster) -> Fix | None:
 
 def _why_it_fails(scaler: Scaler, cluster: Cluster) -> str:
     """What the log of KEDA's operator says last of a ScaledObject, without the request that it made."""
-    name = f'"scaledObject.Name":"{scaler.item.name}"'
-    for text in cluster.snapshot.logs:
-        said = [x.text[:4000] for x in Log(text).find(_SCALE_DECISION) if name in x.text.replace(": ", ":")]
-        if said and (why := _ITS_ERROR.search(said[-1])) is not None:
-            return why[1].rpartition('\\": ')[2]
-    return ""
+    said = cluster.once(
+        "scale decisions",
+        lambda: [x.text[:4000] for text in cluster.snapshot.logs for x in Log(text).find(_SCALE_DECISION)],
+    )
+    whose = (f'"scaledObject.Name":"{scaler.item.name}"', f'"scaledObject.Namespace":"{scaler.item.namespace}"')
+    mine = [text for text in said if all(one in text.replace(": ", ":") for one in whose)]
+    why = _ITS_ERROR.search(mine[-1]) if mine else None
+    return why[1].rpartition('\\": ')[2] if why else ""
 
 
 def _by_hand(scaler: Scaler) -> Fix:

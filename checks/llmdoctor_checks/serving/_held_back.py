@@ -25,6 +25,9 @@ def held_back(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> 
         return None
     if not works(pod, said) or any(load.running != limit or load.waiting for load in said):
         return None
+    most = engine.value("max_num_seqs")
+    if isinstance(most, int) and most <= limit:
+        return None
     own = refused(logs.current(engine.container.name), "503")[0]
     lines, among = refused_behind(pod, cluster)
     if own or not lines:

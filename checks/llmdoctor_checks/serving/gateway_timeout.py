@@ -1,5 +1,6 @@
 """A timeout in front of the engine that a generation can outlast."""
 
+import bisect
 import re
 from collections import deque
 from collections.abc import Iterator
@@ -99,6 +100,8 @@ _RESTS = "No deployments available for selected model, Try again in "
 _RESTING = expression(
     r"Try again in (?P<seconds>\d{1,6})(?:\.\d{1,9})? seconds\. Passed model=(?P<model>[^\s,]{1,200}?)\.? "
 )
+#: Which model it was asked for, at the end of an error.
+_GROUP = expression(r"\bReceived Model Group=([^\s,]{1,200})")
 
 #: gunicorn's arbiter, which ends a worker; the worker says with what it was busy in the lines after that.
 KILLED, _SOON = "WORKER TIMEOUT (pid:", 12
@@ -277,7 +280,11 @@ def _gave_up(pod: Pod, cut: list[Line], timeout: Timeout | None, cluster: Cluste
 
 def _rests(cut: list[Line], cluster: Cluster) -> Iterator[Fix]:
     """What to do where LiteLLM lets the only server of a model rest for the timeouts of one client, and refuses all others meanwhile."""
-    rest = next((said for x in cut[-1].log.find(_RESTS) if (said := _RESTING.search(x.text[:2000]))), None)
+    late = sorted((line for line in cut if line.log is cut[-1].log), key=lambda line: line.number)
+    models = {said[1] for line in late if (said := _GROUP.search(line.text[:4000]))}
+    resting = ((x, said) for x in cut[-1].log.find(_RESTS) if (said := _RESTING.search(x.text[:2000])))
+    of_these = ((x, said) for x, said in resting if not models or said["model"] in models)
+    rest = next((said for x, said in of_these if _soon_after(late, x, int(said["seconds"]))), None)
     writer = cluster.item("Pod", *pod_of(cut[-1]))
     if rest is not None and writer is not None:
         yield fixes.advice(
@@ -285,6 +292,12 @@ def _rests(cut: list[Line], cluster: Cluster) -> Iterator[Fix]:
             f"({fixes.edited(Pod.of(writer, cluster))}): for each few requests that time out it refuses all for "
             f"{rest['model']} with 429 for {rest['seconds']} s"
         )
+
+
+def _soon_after(lines: list[Line], other: Line, seconds: int) -> bool:
+    """Whether a line was written at most so long after the last of others before it, as far as times tell."""
+    at = bisect.bisect_left(lines, other.number, key=lambda line: line.number)
+    return at > 0 and (seconds_between(lines[at - 1], other) or 0) <= seconds
 
 
 def _shorter_than_answers(

@@ -41,11 +41,12 @@ def pod_pending(pending: Pending) -> Iterator[Finding]:
     deaf = (
         not coming
         and not pod.just_made
-        and not pending.message
+        and not pending.gates
+        and pod.condition("PodScheduled") is None
         and not pod.events
         and pod.spec.scheduler_name not in _USUAL
     )
-    unheard = f"; its scheduler {pod.spec.scheduler_name} has said nothing of it" if deaf else ""
+    unheard = f"; its scheduler {pod.spec.scheduler_name} has set no condition on it" if deaf else ""
     yield Finding(
         role="note" if pod.just_made or coming else "symptom",
         confidence="certain",
