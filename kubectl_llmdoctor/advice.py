@@ -499,7 +499,8 @@ class Situation:
         given_by_api = volume.config_map or volume.secret or volume.projected
         read_only = not given_by_api and (mount.read_only or (claim is not None and claim.read_only))
         # the kubelet gives each emptyDir to the group; of the others the file system or its driver decides
-        grouped = pod.spec.security_context.fs_group is not None and scratch is None and not given_by_api
+        kept = volume.host_path or volume.nfs  # by which the kubelet never goes
+        grouped = (kept or pod.spec.security_context.fs_group is not None) and scratch is None and not given_by_api
         in_memory = scratch is not None and scratch.medium == "Memory"
         return (
             "mounted read-only" if read_only else "mounted writable",

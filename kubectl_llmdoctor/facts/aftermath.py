@@ -44,7 +44,7 @@ _VLLM, _API_SERVER = STARTS[0][0], "(APIServer "
 _HIT = " hit an exception: Traceback"
 #: What vLLM prints when it begins to load weights, in processes that exist only once the configuration has been read; those.
 _BEGINS_TO_LOAD = "Starting to load model"
-_OF_THE_ENGINE = expression(r"(?i)engine_?core|worker|rank|apiserver_")
+_BESIDE_OTHERS = expression(r"(?i)engine_?core|worker|rank|apiserver_|replica")
 #: All that is looked for here, beside the marks of starts.
 LITERALS = (_HIT, *(literal for pair in _LOADS for literals in pair for literal in literals))
 
@@ -57,12 +57,26 @@ def survived(line: Line) -> bool:
 def configured_after(line: Line) -> bool:
     """Whether vLLM, of whose configuration an exception speaks, went on from it to load weights: it was caught.
 
-    One of the engine's own processes does not tell: others beside it may load.
+    One of several that load beside each other does not tell: a process of the engine, a replica of Ray Serve, one server of two.
     """
-    if raised_at(line) is None or phase_at(line) or _OF_THE_ENGINE.search(said(line.text).process):
+    who = said(line.text).process
+    if raised_at(line) is None or phase_at(line) or _BESIDE_OTHERS.search(who):
         return False
     begun = next((x for x in line.log.marks(_BEGINS_TO_LOAD) if x.number > line.number), None)
-    return begun is not None and not any(line.number < at <= begun.number for at in later_banners(line.log))
+    if begun is None or any(line.number < at <= begun.number for at in later_banners(line.log)):
+        return False
+    spoke = line.log.once("API servers", lambda: _api_servers(line.log))
+    servers = {server for server, (first, last) in spoke.items() if first <= begun.number and last >= line.number}
+    return len(servers | {who} - {""}) < 2
+
+
+def _api_servers(log: Log) -> dict[str, tuple[int, int]]:
+    """The first and the last line of each API server of vLLM."""
+    found: dict[str, tuple[int, int]] = {}
+    for line in log.find(_API_SERVER):
+        who = said(line.text).process
+        found[who] = found.get(who, (line.number, 0))[0], line.number
+    return found
 
 
 def lived_on(line: Line) -> bool:

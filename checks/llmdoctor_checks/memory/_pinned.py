@@ -51,8 +51,9 @@ _OF_ITSELF = expression(r"\b[A-Z]\w{1,60}(?:Error|Exception)\b: |WorkerProc (?:h
 _BY_A_SIGNAL = expression(r"Segfault encountered|Fatal Python error|Segmentation fault|\bSIG(?:SEGV|ABRT|BUS|ILL)\b")
 _NEAR = 200
 
-#: What gunicorn prints before it kills a worker itself, which gave no sign of life; its next word of that one follows within so many lines.
-_BY_ITS_MASTER, _NEXT = "WORKER TIMEOUT (pid:", 20
+#: What gunicorn and uWSGI print before they kill a worker themselves, which gave no sign of life or took too long for a request; their next
+#: word of that one follows within so many lines.
+_BY_ITS_MASTER, _NEXT = ("WORKER TIMEOUT (pid:", "HARAKIRI ON WORKER "), 20
 
 
 class Use(msgspec.Struct, frozen=True):
@@ -70,8 +71,9 @@ def died(log: Log) -> Line | None:
 
 
 def _by_its_master(line: Line) -> bool:
-    """Whether a worker of gunicorn was killed by the process that had started it."""
-    return any(_BY_ITS_MASTER in before.text for before in line.log.lines(line.number - _NEXT, line.number))
+    """Whether a worker was killed by the process that had started it."""
+    before = [x.text for x in line.log.lines(line.number - _NEXT, line.number)]
+    return any(mark in text for text in before for mark in _BY_ITS_MASTER)
 
 
 def _told_why(line: Line) -> bool:

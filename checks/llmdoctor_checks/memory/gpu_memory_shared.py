@@ -210,6 +210,11 @@ def _counted(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:
 
 def _unprivileged(container: Container) -> Fix:
     """The devices that the container was given, and no others."""
+    if not (container.accelerators or container.spec.resources.claims):
+        return fixes.advice(
+            f"Ask for the GPUs of {container.name} in its limits (nvidia.com/gpu) in {fixes.edited(container.pod)}, and remove "
+            "privileged: true, by which alone it has any now"
+        )
     path = f"{container.pointer}/securityContext/privileged"
     summary = f"Remove privileged: true of {container.name}, so that it sees only the devices that it was given"
     return fixes.patch(container.pod, summary, [{"op": "remove", "path": path}])

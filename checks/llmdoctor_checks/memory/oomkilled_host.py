@@ -339,7 +339,7 @@ def _by_its_shell(ending: Ending, limit: int, log: Log, subject: Subject) -> Ite
 def _says_killed(text: str, container: Container) -> bool:
     """Whether a shell says so; dash does not say of which program, and `timeout` may kill one as well."""
     if text.strip() == _SAID:
-        return "timeout" not in " ".join(container.spec.argv).split()
+        return re.search(r"(?:^|[\s/;&|(])timeout\s", " ".join(container.spec.argv)) is None
     return re.search(_BY_SHELL, text) is not None
 
 

@@ -44,7 +44,10 @@ def folder_for_file(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[F
             mount = ending.container.mount_at(path) if path else None
             volume = pod.volume(mount.name) if mount else None
             if mount is not None and volume is not None and (volume.config_map or volume.secret):
-                yield _finding(pod, ending.container, line, mount, _keys(volume, pod, cluster))
+                brought = _keys(volume, pod, cluster)
+                # a folder that is meant to be one, or a key that came since
+                if not any(f"{key}/".startswith(f"{mount.sub_path}/") for key in brought[1] if mount.sub_path):
+                    yield _finding(pod, ending.container, line, mount, brought)
                 return
 
 

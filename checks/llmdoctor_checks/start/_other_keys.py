@@ -129,12 +129,14 @@ def _finding(
 
 
 def _fixes(pod: Pod, item: Item, key: str, keys: list[str], pointer: str, meant: str) -> Iterator[Fix]:
-    near = [k for k in keys if k == meant or _plain(k) == _plain(key)] or (keys if len(keys) == 1 else [])
+    near = [k for k in keys if k == meant or _plain(k) == _plain(key)]
+    if len(keys) == 1 and _words(keys[0]) & _words(f"{key}-{meant}"):
+        near = keys  # it is about the same thing
     has = ", ".join(keys[:_MOST])
     if near:
         operation = {"op": "replace", "path": pointer, "value": near[0]}
         yield fixes.patch(pod, f"Name the key {near[0]}, which {item.kind} {item.name} has", [operation])
-    else:
+    elif len(keys) > 1:
         yield fixes.advice(f"Name one of the keys that {item.kind} {item.name} has ({has}) in {fixes.edited(pod)}")
     field = "stringData" if item.kind == "Secret" else "data"
     yield fixes.advice(
@@ -142,6 +144,10 @@ def _fixes(pod: Pod, item: Item, key: str, keys: list[str], pointer: str, meant:
         f"kubectl -n {pod.namespace} patch {item.kind.lower()} {item.name} --type=merge -p "
         f"""'{{"{field}":{{"{key}":"VALUE"}}}}'""",
     )
+
+
+def _words(key: str) -> set[str]:
+    return set(re.findall(r"[a-z0-9]{2,}", key.lower()))
 
 
 def _plain(key: str) -> str:

@@ -1,5 +1,6 @@
 """Model files that are larger than where they are downloaded to."""
 
+import math
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -81,8 +82,8 @@ def disk_full(
         yield from _under_pressure(pod, node)
     if pod.ready or pod.log_only:
         return
-    yield from _by_own_cache(pod, engine, cluster)
-    yield from _evicted(pod, engine, needed or 0)
+    filled = list(_by_own_cache(pod, engine, cluster))
+    yield from filled or _evicted(pod, engine, needed or 0)
     yield from _by_operator(pod, engine)
     if model is None:
         return
@@ -171,7 +172,7 @@ def _by_own_cache(pod: Pod, engine: Engine, cluster: Cluster) -> Iterator[Findin
         explains=("pod-failed", "not-ready"),
         fixes=(
             fixes.set_env(container, _LM_SIZE, str(room), text)
-            if room > 0
+            if 0 < room < each
             else fixes.advice(f"Lower {_LM_SIZE} in {fixes.edited(pod)}, or give {where.value} a volume of its own"),
         ),
     )
@@ -179,9 +180,10 @@ def _by_own_cache(pod: Pod, engine: Engine, cluster: Cluster) -> Iterator[Findin
 
 def _gigabytes(text: str | None) -> float | None:
     try:
-        return float(text or "")
+        size = float(text or "")
     except ValueError:
         return None
+    return size if math.isfinite(size) else None
 
 
 #: What a container writes of logs and other small things.
@@ -195,6 +197,8 @@ def _evicted(pod: Pod, engine: Engine, needed: int) -> Iterator[Finding]:
     used = units(hit["used"]) if hit else None
     if hit is None or not used or used < _SMALL or hit["who"] != container.name:
         return
+    if needed and used > 2 * needed + _SMALL:
+        return  # that is not the model
     place = store(container, path) if path and hub_model(engine) else None
     if place is None or place.volume:
         return

@@ -262,7 +262,10 @@ def _left_over(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
             {"op": "remove", "path": f"{at}/args"},
         ]
         fix = fixes.patch(
-            pod, "Put the shell and its script into command, which takes the place of the ENTRYPOINT", moved
+            pod,
+            "Put the shell and its script into command, which takes the place of the ENTRYPOINT; the script calls the server by its "
+            "whole path (/app/llama-server in llama.cpp's images)",
+            moved,
         )
     elif taken := _taken(container, engine.found.argv, word):
         option, other, name, shown = taken
@@ -291,8 +294,10 @@ def _taken(container: Container, argv: tuple[str, ...], word: str) -> tuple[str,
     for path, text in container.words:
         for option in reversed(before[:-1]):
             found = re.search(rf"(?<!\S){re.escape(option)}[ =]\$\{{?(\w{{1,80}})\}}?(?=\s)", text)
-            variable = container.env.get(found[1]) if found else None
-            if found and option.startswith("-") and (variable is None or variable.value == ""):
+            if found is None or re.search(rf"(?<!\w){found[1]}=|\b(?:for|read) {found[1]}\b", text):
+                continue  # the script itself sets it
+            variable = container.env.get(found[1])
+            if option.startswith("-") and (variable is None or variable.value == ""):
                 return option, before[-1], found[1], pod_evidence(container, path, quoted(found[0]))
     return None
 
@@ -497,7 +502,7 @@ def _correction(engine: Engine, problem: Problem, where: str) -> Fix:
 
 def _as_json(pairs: str) -> str:
     """What was written as `image=4,video=0`, as vLLM took it up to 0.9, as JSON without spaces, which no shell and no list splits."""
-    return "{" + ",".join(f'"{name}":{number}' for name, number in re.findall(r"(\w+)=(\d+)", pairs)) + "}"
+    return "{" + ",".join(f'"{name}":{number}' for name, number in re.findall(r"(\w{1,40})=(\d{1,9})", pairs)) + "}"
 
 
 def _split(engine: Engine, problem: Problem, where: str) -> Fix:
