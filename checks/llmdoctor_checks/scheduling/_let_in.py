@@ -21,14 +21,16 @@ _FIELD = expression(
     r"capabilities\.add|host(?:Network|PID|IPC)|supplementalGroups|volumes)\b"
 )
 _OF_POD = frozenset({"hostNetwork", "hostPID", "hostIPC"})
-#: The narrowest constraint of OpenShift's own that allows a field.
+_USER = frozenset({"runAsUser", "runAsGroup", "fsGroup", "supplementalGroups"})
+_NODE = frozenset({"hostNetwork", "hostPID", "hostIPC", "volumes"})
+#: OpenShift's own constraints, the narrowest first, with what each allows beyond restricted-v2 (nonroot-v2: users but root).
 _WIDER = (
-    ("privileged", "privileged"),
-    ("capabilities.add", "privileged"),
-    ("hostPID", "privileged"),
-    ("hostIPC", "privileged"),
-    ("hostNetwork", "hostnetwork-v2"),
-    ("volumes", "hostmount-anyuid"),
+    ("nonroot-v2", _USER),
+    ("restricted", frozenset({"allowPrivilegeEscalation"})),
+    ("anyuid", _USER | {"allowPrivilegeEscalation"}),
+    ("hostmount-anyuid", _USER | {"allowPrivilegeEscalation", "volumes"}),
+    ("hostnetwork-v2", frozenset({"hostNetwork"})),
+    ("hostaccess", _NODE | {"allowPrivilegeEscalation"}),
 )
 #: Policies and rules as Kyverno names those that blocked a pod, each with what it says.
 _BLOCKED = expression(r"\n(?P<policy>[\w.-]{1,253}):\n {2}(?P<rule>[\w.-]{1,253}): (?P<why>[^\n]{1,1000})")
@@ -59,10 +61,9 @@ def within_constraint(subject: Subject, why: str) -> Iterator[Fix]:
     else:
         yield fixes.advice(f"Take {names or 'what no constraint allows'} out of {where}: {rest}")
     account = (pod.spec.service_account_name if pod else "") or "default"
-    wider = next((name for field, name in _WIDER if any(f == field for _, _, f in found)), "")
-    if not wider:
-        root = pod and any(dig(c, "securityContext.runAsUser") == 0 for c in _stated(pod))
-        wider = "anyuid" if root else "nonroot-v2" if found else "SCC"
+    refused = {field for _, _, field in found}
+    able = (name for name, allowed in _WIDER if refused <= allowed and (name != "nonroot-v2" or _users_but_root(pod)))
+    wider = next(able, "privileged") if refused else "SCC"
     yield fixes.advice(
         f"Let service account {account} of {subject.namespace} use the constraint {wider if wider != 'SCC' else 'that allows it'}",
         f"oc -n {subject.namespace} adm policy add-scc-to-user {wider} -z {shlex.quote(account)}",
@@ -70,9 +71,16 @@ def within_constraint(subject: Subject, why: str) -> Iterator[Fix]:
     )
 
 
-def _stated(pod: Pod) -> list[dict[str, Any]]:
-    spec = dig(pod.template.pod, "spec") if pod.template else pod.item.raw.get("spec") if pod.item else None
-    return rows(spec, "containers") if isinstance(spec, dict) else []
+def _users_but_root(pod: Pod | None) -> bool:
+    """Whether each container is told a user that is not root: an image's own may be root."""
+    spec = (
+        (dig(pod.template.pod, "spec") if pod.template else pod.item.raw.get("spec") if pod.item else None)
+        if pod
+        else None
+    )
+    of_all = dig(spec, "securityContext.runAsUser") if isinstance(spec, dict) else None
+    users = [dig(c, "securityContext.runAsUser") for c in rows(spec, "containers")] if isinstance(spec, dict) else []
+    return bool(users) and all(of_all if user is None else user for user in users)
 
 
 def _removed(pod: Pod, found: list[tuple[str, str, str]]) -> Iterator[dict[str, Any]]:
@@ -80,7 +88,7 @@ def _removed(pod: Pod, found: list[tuple[str, str, str]]) -> Iterator[dict[str, 
     spec = dig(pod.template.pod, "spec") if pod.template else None
     done = set()
     for group, index, field in found:
-        leaf = field.replace("seLinuxOptions", "seLinuxOptions.").split(".")[0] if "seLinux" in field else field
+        leaf = "seLinuxOptions" if field.startswith("seLinuxOptions") else field
         own = [] if not group else [f"{group}/{index}"]
         places = [leaf] if leaf in _OF_POD else [f"{at}securityContext/{leaf}" for at in (*(f"{o}/" for o in own), "")]
         for place in places:
@@ -115,13 +123,19 @@ def by_policy(subject: Subject, who: str, message: str) -> Iterator[Fix]:
 
 def _kyverno(subject: Subject, pod: Pod | None, where: str, blocked: re.Match[str]) -> Iterator[Fix]:
     name, rule = blocked["policy"], blocked["rule"].removeprefix("autogen-")
-    item = next((i for k in ("ClusterPolicy", "Policy") for i in subject.cluster.items(k) if i.name == name), None)
+    known = (
+        i
+        for k in ("ClusterPolicy", "Policy")
+        for i in subject.cluster.items(k)
+        if i.api_version.startswith("kyverno.io/")
+    )
+    item = next((i for i in known if i.name == name), None)
     place = _PATH.search(blocked["why"])
     path = place["path"].rstrip("/") if place else ""
     stated = next((r for r in rows(item.raw, "spec.rules") if r.get("name") == rule), {}) if item else {}
     field = path.rpartition("/")[2]
     allowed = sorted(set(_values(dig(stated, "validate"), field))) if field else []
-    kind = f"{item.kind.lower()} {name}" if item else f"clusterpolicy {name}"
+    kind = f"{'policies' if item and item.namespace else 'clusterpolicies'}.kyverno.io {name}"
     look = (
         f"kubectl get {kind} -o yaml"
         if not item or not item.namespace
