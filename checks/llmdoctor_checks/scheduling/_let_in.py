@@ -12,7 +12,8 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-from kubectl_llmdoctor.api import Container, Fix, Item, Pod, Subject, dig, expression, fixes, rows
+from kubectl_llmdoctor.api import Fix, Item, Pod, Subject, dig, expression, fixes, rows
+from llmdoctor_checks.scheduling._limits import stated
 
 #: A field that a security context constraint refuses, of the pod or of one container.
 _FIELD = expression(
@@ -40,8 +41,6 @@ _CONSTRAINT = expression(r"\[(?P<name>[\w.-]{1,253})\] (?P<why>[^\n]{1,600})")
 _WITHOUT = expression(r"container <(?P<container>[\w.-]{1,63})> has no (?P<what>cpu|memory) (?P<kind>limit|request)")
 _LABELS = expression(r'you must provide labels: \{(?P<names>"[^}]{1,400})\}')
 _SERVICE = expression(r'Post "?https://(?P<name>[\w-]{1,63})\.(?P<namespace>[\w-]{1,63})\.svc')
-#: What a container is let ask for that states nothing: as much as servers of models mostly have for each GPU.
-_USUAL = {"cpu": 8, "memory": 64}
 _HOOKS = (
     "kubectl get mutatingwebhookconfigurations,validatingwebhookconfigurations "
     "-o custom-columns=KIND:.kind,NAME:.metadata.name,HOOKS:.webhooks[*].name"
@@ -184,20 +183,16 @@ def _gatekeeper(subject: Subject, pod: Pod | None, where: str, name: str, messag
     labels = _LABELS.search(message)
     by_name = {c.name: c for c in pod.containers} if pod else {}
     if pod and lacking and all(container in by_name for container, _, _ in lacking):
-        operations = [_resource(by_name[container], kind, what) for container, kind, what in lacking]
+        operations = [stated(by_name[container], f"{kind}s", what) for container, kind, what in lacking]
         told = ", ".join(f"{kind} of {what} in {container}" for container, kind, what in lacking)
         yield fixes.patch(
             pod, f"State the {told} (more where the model needs it): constraint {name} asks for it", operations
         )
     elif pod and labels:
-        key = re.findall(r'"([^"]{1,253})"', labels["names"])[0]
-        yield fixes.annotate(
-            pod,
-            key,
-            "VALUE",
-            f"Put the label {key} on {fixes.pods_of(pod)}: constraint {name} asks for it",
-            field="labels",
-        )
+        keys = re.findall(r'"([^"]{1,253})"', labels["names"])
+        text = f"Put the label{'s' * (len(keys) > 1)} {', '.join(keys)} on {fixes.pods_of(pod)} (VALUE is for you to name): "
+        text += f"constraint {name} asks for {'it' if len(keys) == 1 else 'them'}"
+        yield fixes.annotate(pod, dict.fromkeys(keys, "VALUE"), text, field="labels")
     else:
         why = next(_CONSTRAINT.finditer(message))["why"]
         yield fixes.advice(f"Change in {where} what constraint {name} of Gatekeeper refuses: {why[:160]}")
@@ -206,15 +201,6 @@ def _gatekeeper(subject: Subject, pod: Pod | None, where: str, name: str, messag
         f"kubectl get constraints | grep {shlex.quote(name)}",
         owner="platform",
     )
-
-
-def _resource(container: Container, kind: str, what: str) -> dict[str, Any]:
-    """The operation that states what a container lacks: what the other of both is, else what is usual."""
-    given = container.spec.resources
-    other = (given.requests if kind == "limit" else given.limits).get(what)
-    usual = _USUAL[what] * max(container.gpus, 1)
-    value = str(other) if other else f"{usual}Gi" if what == "memory" else str(usual)
-    return {"op": "add", "path": f"{container.pointer}/resources/{kind}s/{what}", "value": value}
 
 
 def past_webhook(subject: Subject, who: str, why: str) -> Iterator[Fix]:
@@ -235,7 +221,8 @@ def past_webhook(subject: Subject, who: str, why: str) -> Iterator[Fix]:
             owner="platform",
         )
         return
-    yield fixes.advice(f"{_mended(why, server, called)} (webhook {who})", pods, *_again(config), owner="platform")
+    again = _again(config) if "x509" in why or "certificate" in why else ()
+    yield fixes.advice(f"{_mended(why, server, called)} (webhook {who})", pods, *again, owner="platform")
     let = f"Until then let pods in without it: failurePolicy Ignore of webhook {who} in {called}"
     hooks = rows(config.raw, "webhooks") if config else []
     index = next((n for n, hook in enumerate(hooks) if hook.get("name") == who), 0)

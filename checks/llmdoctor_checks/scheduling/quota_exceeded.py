@@ -128,7 +128,7 @@ def _stated(subject: Subject, cluster: Cluster, evidence: Evidence, found: re.Ma
         summary = f"Quota {found['needs']} refuses the pod, because it does not state {found['what']}."
         name = found["needs"]
     else:
-        summary, name = f"A LimitRange refuses the pod: {found['range']}.", ""
+        summary, name = f"A LimitRange refuses the pod: {found['range'].rstrip(']')}.", ""
     quoted = list(_objects(cluster, subject.namespace, name))
     return Finding(
         role="cause" if hurts(subject) else "risk",
