@@ -25,6 +25,7 @@ from kubectl_llmdoctor.api import (
     requests_of,
     rows,
 )
+from llmdoctor_checks.scheduling._raising import thousandths
 
 _BEYOND = expression(
     r"(?P<side>maximum|minimum) (?P<resource>\S{1,100}) usage per (?P<type>\w{1,40}) is (?P<bound>[\w.]{1,40}), "
@@ -196,7 +197,7 @@ def _enough(subject: Subject, resource: str, bound: str) -> Iterator[Fix]:
                 yield fixes.patch(pod, text, operations)
 
 
-def instead(subject: Subject, quota: str) -> Iterator[Fix]:
+def instead(subject: Subject, quota: str, found: dict[str, str]) -> Iterator[Fix]:
     """In a rollout whose pods are there already: an old one goes before a new one is made."""
     workload, replicas = subject.workload, subject.workload.replicas if subject.workload else None
     if workload is None or workload.kind != "Deployment" or not replicas or not subject.exists:
@@ -204,6 +205,11 @@ def instead(subject: Subject, quota: str) -> Iterator[Fix]:
     made, renewed = (dig(workload.raw, f"status.{name}") or 0 for name in ("replicas", "updatedReplicas"))
     if dig(workload.raw, "spec.strategy.type") == "Recreate" or made < replicas or renewed >= replicas:
         return  # pods are missing: there is no old one in place of the new one
+    old = [thousandths(pod.obj) | {"pods": 1000} for pod in subject.pods if pod.exists]
+    for name, lacks in _short(found).items():
+        resource = name.removeprefix("requests.")
+        if not name.startswith("limits.") and not any(had.get(resource, 0) >= lacks for had in old):
+            return  # the new one asks for more than an old one leaves
     strategy = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
     yield fixes.patch_object(
         workload.item,
@@ -216,14 +222,21 @@ def _amounts(text: str) -> dict[str, str]:
     return {name.strip(): amount for part in text.split(",") for name, _, amount in [part.partition("=")] if amount}
 
 
+def _short(found: dict[str, str]) -> dict[str, int]:
+    """What a quota has too little of for one more pod, by how many thousandths."""
+    asked, used, limits = (_amounts(found.get(key, "")) for key in ("asked", "used", "limit"))
+    short = {}
+    for name in asked:
+        want, taken, most = milli(asked[name]), milli(used.get(name, "0")), milli(limits.get(name))
+        if want is not None and taken is not None and most is not None and want + taken > most:
+            short[name] = want + taken - most
+    return short
+
+
 def holding(subject: Subject, found: dict[str, str]) -> str:
-    """Whose pods have what the quota is short of: `: llama-0 and qwen-0 have nvidia.com/gpu`."""
-    limits, used = _amounts(found.get("limit", "")), _amounts(found.get("used", ""))
-    for name, amount in _amounts(found.get("asked", "")).items():
+    """Whose pods have what the quota is short of: `, which have the nvidia.com/gpu of it (llama-0, qwen-0)`."""
+    for name in _short(found):
         resource = name.removeprefix("requests.").removeprefix("limits.")
-        want, taken, most = milli(amount), milli(used.get(name, "0")), milli(limits.get(name))
-        if want is None or taken is None or most is None or want + taken <= most:
-            continue
         have = [
             (requests_of(pod).get(resource, 0), pod.metadata.name)
             for pod in subject.cluster.all(k8s.Pod, "Pod", subject.namespace)

@@ -189,7 +189,7 @@ def _fixes(subject: Subject, quota: str, found: dict[str, str], beyond: str = ""
         others = [fixes.advice(text[:1].upper() + text[1:], look, owner="model" if less else "platform")]
     else:
         if found:
-            yield from instead(subject, quota)
+            yield from instead(subject, quota, found)
         text = f"Ask for less in {where}, or stop other workloads of {namespace}{holding(subject, found)}"
         others = [fixes.advice(text, look)]
     if raised:
