@@ -42,6 +42,8 @@ _DISCOVERED = "feature.node.kubernetes.io/"
 _BY_VENDOR, _BY_CLASS = "pci-10de.present", r"feature\.node\.kubernetes\.io/pci-03\d\d_10de\.present"
 #: What an operator writes on the nodes that it serves itself.
 _DEPLOYED, _PAUSED = "nvidia.com/gpu.deploy.", "paused-for-"
+#: Nodes that are labelled by their names; of more it is not likely that all have the devices.
+_MOST_NAMED = 8
 #: The label by which each kind of pool marks its nodes, and where labels for all of them belong.
 _POOLS = (
     ("karpenter.sh/nodepool", "NodePool {} (spec.template.metadata.labels)"),
@@ -196,7 +198,7 @@ def let_in(found: list[Absent], *, known: bool = True) -> Iterator[Fix]:
     by_vendor = _BY_VENDOR in str(dig(first.item.raw, "spec.template.spec.affinity"))
     if by_vendor and any(re.fullmatch(_BY_CLASS, key) for key in labels):
         for_good += "; or let NFD leave the class out (sources.pci.deviceLabelFields: [vendor] of its worker)"
-    if not known:
+    if not known or len(names) > _MOST_NAMED:
         yield fixes.advice(
             f"Label the nodes that have the devices {pairs}, which {where} selects: none of {', '.join(names[:4])} has it",
             f"kubectl label node NODE --overwrite {pairs}",
