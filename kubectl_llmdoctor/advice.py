@@ -533,7 +533,7 @@ class Situation:
             return set_spec(pod, f"/{name}", number, summary)
         if text.annotation:
             ((name, given),) = text.annotation.items()
-            return annotate(pod, name, fill(given, self.values), summary)
+            return annotate(pod, {name: fill(given, self.values)}, summary)
         if text.pull_secret:
             return set_pull_secret(pod, fill(text.pull_secret, self.values), summary)
         if text.option:

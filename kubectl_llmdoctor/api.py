@@ -31,7 +31,7 @@ from kubectl_llmdoctor.facts.clients import (
     told_by,
 )
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
-from kubectl_llmdoctor.facts.constraints import Mismatch, holds, selected, show_taint, tolerated
+from kubectl_llmdoctor.facts.constraints import Mismatch, holds, is_state_taint, selected, show_taint, tolerated
 from kubectl_llmdoctor.facts.container import Container, Shm, is_accelerator
 from kubectl_llmdoctor.facts.destinations import (
     Destination,
@@ -210,6 +210,7 @@ __all__ = [
     "is_gone",
     "is_headless",
     "is_provisioner",
+    "is_state_taint",
     "k8s",
     "lacks_model",
     "last_words",

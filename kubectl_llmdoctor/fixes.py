@@ -285,15 +285,16 @@ def patch_object(item: Item, summary: str, operations: list[dict[str, Any]], *, 
     return _of_object(item, f"{kind}/{item.name}", f"{resource}/{item.name}", summary, body, owner)
 
 
-def annotate(pod: Pod, key: str, value: str, summary: str, *, field: str = "annotations") -> Fix:
-    """An annotation, or with `field` a label, of the pods: in the template of the object that a person edits."""
+def annotate(pod: Pod, values: Mapping[str, str], summary: str, *, field: str = "annotations") -> Fix:
+    """Annotations, or with `field` labels, of the pods: in the template of the object that a person edits."""
     workload = workload_of(pod)
     raw = workload.raw if workload and not unread(pod) else {}
     if workload is None or workload.kind == "Job" or not isinstance(dig(raw, "spec.template.spec"), dict):
         where = f"in {edited(pod)}" + ("" if workload else ", which must be deleted and recreated")
         return Fix(summary=f"{summary} ({where})")
-    path = f"/spec/template/metadata/{field}/{pointer.escaped(key)}"
-    return patch_object(workload.item, summary, [{"op": "add", "path": path, "value": value}])
+    at = f"/spec/template/metadata/{field}"
+    operations = [{"op": "add", "path": f"{at}/{pointer.escaped(key)}", "value": values[key]} for key in values]
+    return patch_object(workload.item, summary, operations)
 
 
 def recreate(item: Item, summary: str, spec: dict[str, Any]) -> Fix:

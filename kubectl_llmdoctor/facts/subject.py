@@ -257,6 +257,8 @@ class Subject:
             for volume in pod.spec.volumes:
                 if volume.persistent_volume_claim:
                     names.add(("PersistentVolumeClaim", volume.persistent_volume_claim.claim_name))
+                elif volume.ephemeral:
+                    names.add(("PersistentVolumeClaim", f"{pod.name}-{volume.name}"))
         # what a workload made: FailedCreate stands at replica sets and jobs, why Volcano waits at its group
         if self.workload:
             for kind in ("ReplicaSet", "StatefulSet", "Job", "Revision", "Deployment", "PodGroup"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from kubectl_llmdoctor.tree import dig, rows, table
 
 from .built import Args, hf_token
@@ -55,26 +57,30 @@ def llmkube_service(raw: Json, find: Finder) -> list[Template]:
         container["command"] = command
     pod: Json = {"containers": [container], "volumes": rows(spec.get("extraVolumes"))}
     pod |= {k: spec[k] for k in ("nodeSelector", "tolerations", "affinity", "runtimeClassName") if spec.get(k)}
-    places = [("", ""), ("/containers/0/args", ""), ("/containers/0/env", "/spec/env")]
-    places += [("/containers/0/image", "/spec/image"), ("/containers/0/volumeMounts", "/spec/extraVolumeMounts")]
-    places += [(f"/{k}", f"/spec/{k}") for k in ("nodeSelector", "tolerations", "affinity", "runtimeClassName")]
-    places += [("/volumes", "/spec/extraVolumes"), *args.places]
-    places += [
-        ("/securityContext", "/spec/podSecurityContext"),
-        ("/containers/0/securityContext", "/spec/securityContext"),
-    ]
-    for kind in ("limits", "requests"):
-        places.append((f"/containers/0/resources/{kind}/{gpu.replace('/', '~1')}", "/spec/resources/gpu"))
     labels = {"inference.llmkube.dev/service": name_of(raw)}
     return [
         Template(
             raw=raw,
             pod={"metadata": {"labels": labels}, "spec": pod},
-            places=tuple(places),
+            places=tuple(_places(args, gpu)),
             partial=not model,
             completed=True,
         )
     ]
+
+
+def _places(args: Args, gpu: str) -> Iterator[tuple[str, str]]:
+    """Where the object says what its pod has."""
+    yield from (("", ""), ("/containers/0/args", ""), ("/containers/0/env", "/spec/env"))
+    yield from (("/containers/0/image", "/spec/image"), ("/containers/0/volumeMounts", "/spec/extraVolumeMounts"))
+    yield from ((f"/{k}", f"/spec/{k}") for k in ("nodeSelector", "tolerations", "affinity", "runtimeClassName"))
+    yield from (("/volumes", "/spec/extraVolumes"), *args.places)
+    yield from (
+        ("/securityContext", "/spec/podSecurityContext"),
+        ("/containers/0/securityContext", "/spec/securityContext"),
+    )
+    for kind in ("limits", "requests"):
+        yield f"/containers/0/resources/{kind}/{gpu.replace('/', '~1')}", "/spec/resources/gpu"
 
 
 def _gpu_name(model: Json) -> str:

@@ -18,6 +18,7 @@ from kubectl_llmdoctor.api import (
     dig,
     fixes,
     holds,
+    is_state_taint,
     k8s,
     object_evidence,
     rows,
@@ -25,6 +26,7 @@ from kubectl_llmdoctor.api import (
     tolerated,
     usage_of,
 )
+from llmdoctor_checks.scheduling._demands import labels_wanted
 
 #: How images and DaemonSets of device plugins are called: of GPUs and accelerators, EFA, RDMA, SR-IOV.
 _NAMES = r"device-?plugin|intel-[gn]pu-plugin|rdma-shared-d|(?:gpu|dra)\S{0,40}-kubelet-plugin"
@@ -39,7 +41,9 @@ _DISCOVERED = "feature.node.kubernetes.io/"
 #: NVIDIA's devices by class and vendor, as NFD names them unless it is told to leave the class out.
 _BY_VENDOR, _BY_CLASS = "pci-10de.present", r"feature\.node\.kubernetes\.io/pci-03\d\d_10de\.present"
 #: What an operator writes on the nodes that it serves itself.
-_DEPLOYED = "nvidia.com/gpu.deploy."
+_DEPLOYED, _PAUSED = "nvidia.com/gpu.deploy.", "paused-for-"
+#: Nodes that are labelled by their names; of more it is not likely that all have the devices.
+_MOST_NAMED = 8
 #: The label by which each kind of pool marks its nodes, and where labels for all of them belong.
 _POOLS = (
     ("karpenter.sh/nodepool", "NodePool {} (spec.template.metadata.labels)"),
@@ -125,8 +129,8 @@ def _named(names: tuple[str, ...], resource: str) -> bool:
 
 
 def _keeps_off(taint: k8s.Taint) -> bool:
-    """Whether a taint keeps pods of DaemonSets off: those of the node's state they tolerate by themselves."""
-    return taint.effect != "PreferNoSchedule" and not taint.key.startswith("node.kubernetes.io/")
+    """Whether a taint keeps pods of DaemonSets off for good: what says the node's state is taken away again."""
+    return taint.effect != "PreferNoSchedule" and not is_state_taint(taint)
 
 
 def _unmet(spec: k8s.PodSpec, node: Node) -> tuple[Mismatch, ...]:
@@ -174,13 +178,18 @@ def let_in(found: list[Absent], *, known: bool = True) -> Iterator[Fix]:
     first = found[0]
     if first.taints:
         yield _tolerating(first)
-    if not first.unmet or any(m.key.startswith(_DEPLOYED) and m.have is None for m in first.unmet):
-        return  # an operator writes such labels itself, on the nodes that it knows
+    if not first.unmet or any(
+        m.key.startswith(_DEPLOYED) and (m.have or _PAUSED).startswith(_PAUSED) for m in first.unmet
+    ):
+        return  # an operator writes such labels itself, on the nodes that it knows, and takes the plugin off while it works there
     where = f"DaemonSet {first.item.namespace}/{first.item.name}"
     names = [one.node.name for one in found]
-    if any(not m.wanted for m in first.unmet):
+    if not labels_wanted([*first.unmet]):
         demands = " and ".join(m.demand for m in first.unmet)
-        yield fixes.advice(f"Let {where} select {', '.join(names)} too: it demands {demands}", owner="platform")
+        built = ", for which its image must have a variant" * any(
+            m.key.endswith("kubernetes.io/arch") for m in first.unmet
+        )
+        yield fixes.advice(f"Let {where} select {', '.join(names)} too{built}: it demands {demands}", owner="platform")
         return
     pairs = " ".join(f"{m.key}={m.wanted[0]}" for m in first.unmet)
     labels = first.node.labels
@@ -189,7 +198,7 @@ def let_in(found: list[Absent], *, known: bool = True) -> Iterator[Fix]:
     by_vendor = _BY_VENDOR in str(dig(first.item.raw, "spec.template.spec.affinity"))
     if by_vendor and any(re.fullmatch(_BY_CLASS, key) for key in labels):
         for_good += "; or let NFD leave the class out (sources.pci.deviceLabelFields: [vendor] of its worker)"
-    if not known:
+    if not known or len(names) > _MOST_NAMED:
         yield fixes.advice(
             f"Label the nodes that have the devices {pairs}, which {where} selects: none of {', '.join(names[:4])} has it",
             f"kubectl label node NODE --overwrite {pairs}",
@@ -221,7 +230,9 @@ def _tolerating(found: Absent) -> Fix:
 
 def cluster_policy(cluster: Cluster) -> Item | None:
     """The object of which NVIDIA's GPU operator makes its DaemonSets."""
-    return next(iter(cluster.items("ClusterPolicy")), None)
+    return next(
+        (i for i in cluster.items("ClusterPolicy") if i.api_version.startswith("nvidia.com/")), None
+    )  # Kyverno has such, too
 
 
 def toleration(taint: k8s.Taint) -> dict[str, str]:

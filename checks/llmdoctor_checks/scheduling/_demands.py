@@ -17,7 +17,10 @@ _OF_IMAGES = ("kubernetes.io/arch", "kubernetes.io/os")
 #: What a controller says by a label of a thing that goes on: nobody wants a node where it has not come to its end.
 _STATES = r"(?i)(?:not.?)?ready|(?:not.?)?available|failed|error|pending|updating|downloading|(?:un)?healthy|down|deleted|draining"
 #: Labels that the kubelet, a cloud provider or a feature discovery sets to what is so, and sets again.
-_MEASURED = r"metadata\.name|(?:beta\.)?kubernetes\.io/(?:arch|os|hostname)|(?:node|topology|failure-domain\.beta)\.kubernetes\.io/.*"
+_MEASURED = (
+    r"metadata\.name|(?:beta\.)?kubernetes\.io/(?:arch|os|hostname|instance-type)"
+    r"|(?:node|topology|failure-domain\.beta)\.kubernetes\.io/.*"
+)
 _DISCOVERED = ("nvidia.com/", "amd.com/", "feature.node.kubernetes.io/")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from kubectl_llmdoctor.api import GIB, Fix, Item, Pending, dig, escaped, fixes, milli, rows, words
 from kubectl_llmdoctor.catalog.gpus import count_on
 from llmdoctor_checks.scheduling._karpenter import Pool
-from llmdoctor_checks.scheduling._nodepools import OF_ANY, offered
+from llmdoctor_checks.scheduling._nodepools import OF_ANY, meant_but_for_labels, offered
 
 #: Of each family the sizes, and GiB for a CPU.
 _FAMILIES = {
@@ -109,9 +109,10 @@ def more_offers(pending: Pending, pool: Pool) -> Fix | None:
         if zones
         else ""
     )
-    if item is None or ("on-demand" in kinds and not zones):
+    wanted = str(pending.pod.spec.node_selector.get(_CAPACITY, "on-demand"))
+    if item is None or ("on-demand" in kinds and not zones) or (wanted != "on-demand" and not zones):
         return None
-    if "on-demand" in kinds:
+    if "on-demand" in kinds or wanted != "on-demand":  # the pod itself may want no other
         text = f"Let {pool.title} use other zones: {elsewhere}; what the cloud had none of is tried again by itself"
         return fixes.advice(text, f"kubectl edit nodepools.karpenter.sh {pool.name}", owner="platform")
     text = f"Let {pool.title} take on-demand machines beside {', '.join(kinds)}" + (
@@ -128,7 +129,7 @@ def selecting(pending: Pending, names: list[str]) -> Iterator[Fix]:
     """
     for name in names:
         item = pending.pod.cluster.item("NodePool", "", name)
-        if item is None:
+        if item is None or not meant_but_for_labels(item, pending):
             continue
         offer, selector = offered(item), pending.pod.spec.node_selector
         unmet = {

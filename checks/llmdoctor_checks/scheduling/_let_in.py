@@ -12,7 +12,8 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-from kubectl_llmdoctor.api import Container, Fix, Item, Pod, Subject, dig, expression, fixes, rows
+from kubectl_llmdoctor.api import Fix, Item, Pod, Subject, dig, expression, fixes, rows
+from llmdoctor_checks.scheduling._limits import stated
 
 #: A field that a security context constraint refuses, of the pod or of one container.
 _FIELD = expression(
@@ -21,14 +22,16 @@ _FIELD = expression(
     r"capabilities\.add|host(?:Network|PID|IPC)|supplementalGroups|volumes)\b"
 )
 _OF_POD = frozenset({"hostNetwork", "hostPID", "hostIPC"})
-#: The narrowest constraint of OpenShift's own that allows a field.
+_USER = frozenset({"runAsUser", "runAsGroup", "fsGroup", "supplementalGroups"})
+_NODE = frozenset({"hostNetwork", "hostPID", "hostIPC", "volumes"})
+#: OpenShift's own constraints, the narrowest first, with what each allows beyond restricted-v2 (nonroot-v2: users but root).
 _WIDER = (
-    ("privileged", "privileged"),
-    ("capabilities.add", "privileged"),
-    ("hostPID", "privileged"),
-    ("hostIPC", "privileged"),
-    ("hostNetwork", "hostnetwork-v2"),
-    ("volumes", "hostmount-anyuid"),
+    ("nonroot-v2", _USER),
+    ("restricted", frozenset({"allowPrivilegeEscalation"})),
+    ("anyuid", _USER | {"allowPrivilegeEscalation"}),
+    ("hostmount-anyuid", _USER | {"allowPrivilegeEscalation", "volumes"}),
+    ("hostnetwork-v2", frozenset({"hostNetwork"})),
+    ("hostaccess", _NODE | {"allowPrivilegeEscalation"}),
 )
 #: Policies and rules as Kyverno names those that blocked a pod, each with what it says.
 _BLOCKED = expression(r"\n(?P<policy>[\w.-]{1,253}):\n {2}(?P<rule>[\w.-]{1,253}): (?P<why>[^\n]{1,1000})")
@@ -38,8 +41,6 @@ _CONSTRAINT = expression(r"\[(?P<name>[\w.-]{1,253})\] (?P<why>[^\n]{1,600})")
 _WITHOUT = expression(r"container <(?P<container>[\w.-]{1,63})> has no (?P<what>cpu|memory) (?P<kind>limit|request)")
 _LABELS = expression(r'you must provide labels: \{(?P<names>"[^}]{1,400})\}')
 _SERVICE = expression(r'Post "?https://(?P<name>[\w-]{1,63})\.(?P<namespace>[\w-]{1,63})\.svc')
-#: What a container is let ask for that states nothing: as much as servers of models mostly have for each GPU.
-_USUAL = {"cpu": 8, "memory": 64}
 _HOOKS = (
     "kubectl get mutatingwebhookconfigurations,validatingwebhookconfigurations "
     "-o custom-columns=KIND:.kind,NAME:.metadata.name,HOOKS:.webhooks[*].name"
@@ -59,10 +60,9 @@ def within_constraint(subject: Subject, why: str) -> Iterator[Fix]:
     else:
         yield fixes.advice(f"Take {names or 'what no constraint allows'} out of {where}: {rest}")
     account = (pod.spec.service_account_name if pod else "") or "default"
-    wider = next((name for field, name in _WIDER if any(f == field for _, _, f in found)), "")
-    if not wider:
-        root = pod and any(dig(c, "securityContext.runAsUser") == 0 for c in _stated(pod))
-        wider = "anyuid" if root else "nonroot-v2" if found else "SCC"
+    refused = {field for _, _, field in found}
+    able = (name for name, allowed in _WIDER if refused <= allowed and (name != "nonroot-v2" or _users_but_root(pod)))
+    wider = next(able, "privileged") if refused else "SCC"
     yield fixes.advice(
         f"Let service account {account} of {subject.namespace} use the constraint {wider if wider != 'SCC' else 'that allows it'}",
         f"oc -n {subject.namespace} adm policy add-scc-to-user {wider} -z {shlex.quote(account)}",
@@ -70,9 +70,16 @@ def within_constraint(subject: Subject, why: str) -> Iterator[Fix]:
     )
 
 
-def _stated(pod: Pod) -> list[dict[str, Any]]:
-    spec = dig(pod.template.pod, "spec") if pod.template else pod.item.raw.get("spec") if pod.item else None
-    return rows(spec, "containers") if isinstance(spec, dict) else []
+def _users_but_root(pod: Pod | None) -> bool:
+    """Whether each container is told a user that is not root: an image's own may be root."""
+    spec = (
+        (dig(pod.template.pod, "spec") if pod.template else pod.item.raw.get("spec") if pod.item else None)
+        if pod
+        else None
+    )
+    of_all = dig(spec, "securityContext.runAsUser") if isinstance(spec, dict) else None
+    users = [dig(c, "securityContext.runAsUser") for c in rows(spec, "containers")] if isinstance(spec, dict) else []
+    return bool(users) and all(of_all if user is None else user for user in users)
 
 
 def _removed(pod: Pod, found: list[tuple[str, str, str]]) -> Iterator[dict[str, Any]]:
@@ -80,7 +87,7 @@ def _removed(pod: Pod, found: list[tuple[str, str, str]]) -> Iterator[dict[str, 
     spec = dig(pod.template.pod, "spec") if pod.template else None
     done = set()
     for group, index, field in found:
-        leaf = field.replace("seLinuxOptions", "seLinuxOptions.").split(".")[0] if "seLinux" in field else field
+        leaf = "seLinuxOptions" if field.startswith("seLinuxOptions") else field
         own = [] if not group else [f"{group}/{index}"]
         places = [leaf] if leaf in _OF_POD else [f"{at}securityContext/{leaf}" for at in (*(f"{o}/" for o in own), "")]
         for place in places:
@@ -115,13 +122,19 @@ def by_policy(subject: Subject, who: str, message: str) -> Iterator[Fix]:
 
 def _kyverno(subject: Subject, pod: Pod | None, where: str, blocked: re.Match[str]) -> Iterator[Fix]:
     name, rule = blocked["policy"], blocked["rule"].removeprefix("autogen-")
-    item = next((i for k in ("ClusterPolicy", "Policy") for i in subject.cluster.items(k) if i.name == name), None)
+    known = (
+        i
+        for k in ("ClusterPolicy", "Policy")
+        for i in subject.cluster.items(k)
+        if i.api_version.startswith("kyverno.io/")
+    )
+    item = next((i for i in known if i.name == name), None)
     place = _PATH.search(blocked["why"])
     path = place["path"].rstrip("/") if place else ""
     stated = next((r for r in rows(item.raw, "spec.rules") if r.get("name") == rule), {}) if item else {}
     field = path.rpartition("/")[2]
     allowed = sorted(set(_values(dig(stated, "validate"), field))) if field else []
-    kind = f"{item.kind.lower()} {name}" if item else f"clusterpolicy {name}"
+    kind = f"{'policies' if item and item.namespace else 'clusterpolicies'}.kyverno.io {name}"
     look = (
         f"kubectl get {kind} -o yaml"
         if not item or not item.namespace
@@ -170,20 +183,16 @@ def _gatekeeper(subject: Subject, pod: Pod | None, where: str, name: str, messag
     labels = _LABELS.search(message)
     by_name = {c.name: c for c in pod.containers} if pod else {}
     if pod and lacking and all(container in by_name for container, _, _ in lacking):
-        operations = [_resource(by_name[container], kind, what) for container, kind, what in lacking]
+        operations = [stated(by_name[container], f"{kind}s", what) for container, kind, what in lacking]
         told = ", ".join(f"{kind} of {what} in {container}" for container, kind, what in lacking)
         yield fixes.patch(
             pod, f"State the {told} (more where the model needs it): constraint {name} asks for it", operations
         )
     elif pod and labels:
-        key = re.findall(r'"([^"]{1,253})"', labels["names"])[0]
-        yield fixes.annotate(
-            pod,
-            key,
-            "VALUE",
-            f"Put the label {key} on {fixes.pods_of(pod)}: constraint {name} asks for it",
-            field="labels",
-        )
+        keys = re.findall(r'"([^"]{1,253})"', labels["names"])
+        text = f"Put the label{'s' * (len(keys) > 1)} {', '.join(keys)} on {fixes.pods_of(pod)} (VALUE is for you to name): "
+        text += f"constraint {name} asks for {'it' if len(keys) == 1 else 'them'}"
+        yield fixes.annotate(pod, dict.fromkeys(keys, "VALUE"), text, field="labels")
     else:
         why = next(_CONSTRAINT.finditer(message))["why"]
         yield fixes.advice(f"Change in {where} what constraint {name} of Gatekeeper refuses: {why[:160]}")
@@ -192,15 +201,6 @@ def _gatekeeper(subject: Subject, pod: Pod | None, where: str, name: str, messag
         f"kubectl get constraints | grep {shlex.quote(name)}",
         owner="platform",
     )
-
-
-def _resource(container: Container, kind: str, what: str) -> dict[str, Any]:
-    """The operation that states what a container lacks: what the other of both is, else what is usual."""
-    given = container.spec.resources
-    other = (given.requests if kind == "limit" else given.limits).get(what)
-    usual = _USUAL[what] * max(container.gpus, 1)
-    value = str(other) if other else f"{usual}Gi" if what == "memory" else str(usual)
-    return {"op": "add", "path": f"{container.pointer}/resources/{kind}s/{what}", "value": value}
 
 
 def past_webhook(subject: Subject, who: str, why: str) -> Iterator[Fix]:
@@ -221,7 +221,8 @@ def past_webhook(subject: Subject, who: str, why: str) -> Iterator[Fix]:
             owner="platform",
         )
         return
-    yield fixes.advice(f"{_mended(why, server, called)} (webhook {who})", pods, *_again(config), owner="platform")
+    again = _again(config) if "x509" in why or "certificate" in why else ()
+    yield fixes.advice(f"{_mended(why, server, called)} (webhook {who})", pods, *again, owner="platform")
     let = f"Until then let pods in without it: failurePolicy Ignore of webhook {who} in {called}"
     hooks = rows(config.raw, "webhooks") if config else []
     index = next((n for n, hook in enumerate(hooks) if hook.get("name") == who), 0)

@@ -8,10 +8,24 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
-from kubectl_llmdoctor.api import Fix, Item, Subject, dig, expression, fixes, k8s, milli, requests_of, rows
+from kubectl_llmdoctor.api import (
+    Container,
+    Fix,
+    Subject,
+    dig,
+    escaped,
+    expression,
+    fixes,
+    k8s,
+    milli,
+    requests_of,
+    rows,
+)
+from llmdoctor_checks.scheduling._raising import thousandths
 
 _BEYOND = expression(
     r"(?P<side>maximum|minimum) (?P<resource>\S{1,100}) usage per (?P<type>\w{1,40}) is (?P<bound>[\w.]{1,40}), "
@@ -20,55 +34,91 @@ _BEYOND = expression(
 #: What a container states of a resource, where nothing is known of what it needs: sidecars need little.
 _LITTLE = {"cpu": "100m", "memory": "512Mi", "ephemeral-storage": "1Gi"}
 _ENOUGH = {"cpu": "1", "memory": "1Gi", "ephemeral-storage": "4Gi"}
-#: By which annotation Istio's proxy gets its resources.
+#: The annotations by which Istio's proxy gets its resources.
 _PROXY = {
-    "requests.cpu": ("sidecar.istio.io/proxyCPU", "100m"),
-    "cpu": ("sidecar.istio.io/proxyCPU", "100m"),
-    "requests.memory": ("sidecar.istio.io/proxyMemory", "256Mi"),
-    "memory": ("sidecar.istio.io/proxyMemory", "256Mi"),
-    "limits.cpu": ("sidecar.istio.io/proxyCPULimit", "1"),
-    "limits.memory": ("sidecar.istio.io/proxyMemoryLimit", "1Gi"),
+    "sidecar.istio.io/proxyCPU": "100m",
+    "sidecar.istio.io/proxyMemory": "256Mi",
+    "sidecar.istio.io/proxyCPULimit": "1",
+    "sidecar.istio.io/proxyMemoryLimit": "1Gi",
 }
+#: What a quota wants stated, and where that stands.
+_COUNTED = {
+    name: (side, resource)
+    for resource in ("cpu", "memory")
+    for name, side in (
+        (resource, "requests"),
+        (f"requests.{resource}", "requests"),
+        (f"limits.{resource}", "limits"),
+    )
+}
+#: What a container is let ask for that states nothing: as much as servers of models mostly have for each GPU.
+_USUAL = {"cpu": 8, "memory": 64}
 #: Other pods that are named.
 _MOST = 3
 
 
 def stating(subject: Subject, quota: str, needs: str) -> Iterator[Fix]:
     """How the containers come to state what a quota counts."""
-    where = subject.workload.ref if subject.workload else "the pod"
-    wanted, who = _wanted(needs)
+    wanted = _wanted(needs)
     pod = next(iter(subject.pods), None)
-    own = {c.name for c in pod.containers} if pod else set()
-    added = [name for name in who if name not in own]
-    if "queue-proxy" in added:
-        data = {f"queue-sidecar-{_field(name)}": _amount(name) for name in wanted}
-        document = shlex.quote(msgspec.json.encode({"data": data}).decode())
-        told = ", ".join(f"{key}: {value}" for key, value in data.items())
-        yield fixes.advice(
-            f"Give Knative's queue-proxy what quota {quota} counts: {told} in ConfigMap config-deployment of knative-serving",
-            f"kubectl -n knative-serving patch configmap config-deployment --type=merge -p {document}",
-            owner="platform",
+    own = {c.name: c for c in pod.containers} if pod else {}
+    mine = [(own[who], name) for name, who in wanted if who in own and name in _COUNTED]
+    added: dict[str, list[str]] = {}
+    for name, who in wanted:
+        if who and who not in own:
+            added.setdefault(who, []).append(name)
+    if pod and mine:
+        told = ", ".join(f"{name} of {container.name}" for container, name in mine)
+        yield fixes.patch(
+            pod,
+            f"State {told}, which quota {quota} counts (more where the model needs it)",
+            [stated(container, *_COUNTED[name]) for container, name in mine],
         )
-    elif pod and "istio-proxy" in added and all(name in _PROXY for name in wanted):
-        for name in wanted:
-            key, value = _PROXY[name]
-            yield fixes.annotate(pod, key, value, f"State {name} of istio-proxy, which quota {quota} counts: {key}")
-    else:
+    elif not added:
+        where = subject.workload.ref if subject.workload else "the pod"
         yield fixes.advice(
             f"State {needs.replace(' for: ', ' of ')} in {where}: the quota demands it of every container",
             *([f"kubectl -n {subject.namespace} edit {where}"] if subject.workload else []),
         )
-    yield _defaults(subject, quota, wanted)
+    if added.get("queue-proxy"):
+        yield _of_knative(quota, added["queue-proxy"])
+    if pod and added.get("istio-proxy"):
+        told = ", ".join(f"{key} {value}" for key, value in _PROXY.items())
+        # with one of them, the proxy gets nothing by default
+        yield fixes.annotate(pod, _PROXY, f"State what quota {quota} counts of istio-proxy: {told}")
+    if added and not any(container.gpus for container, _ in mine):
+        yield _defaults(subject, quota, list(dict.fromkeys(name for name, _ in wanted)))
 
 
-def _wanted(needs: str) -> tuple[list[str], list[str]]:
-    """The resources that are to be stated, and the containers that do not: `limits.cpu for: a,b; memory for: a`."""
-    resources, containers = [], []
+def stated(container: Container, kind: str, what: str) -> dict[str, Any]:
+    """The operation that states what a container lacks: what the other of limits and requests says, else what is usual."""
+    given = container.spec.resources
+    other = (given.requests if kind == "limits" else given.limits).get(what)
+    usual = _USUAL[what] * max(container.gpus, 1)
+    value = str(other) if other else f"{usual}Gi" if what == "memory" else str(usual)
+    if not other and not container.gpus and any(c.gpus for c in container.pod.containers):
+        value = _amount(f"{kind}.{what}")
+    return {"op": "add", "path": f"{container.pointer}/resources/{kind}/{what}", "value": value}
+
+
+def _of_knative(quota: str, names: list[str]) -> Fix:
+    data = {f"queue-sidecar-{_field(name)}": _amount(name) for name in names}
+    document = shlex.quote(msgspec.json.encode({"data": data}).decode())
+    told = ", ".join(f"{key}: {value}" for key, value in data.items())
+    return fixes.advice(
+        f"Give Knative's queue-proxy what quota {quota} counts: {told} in ConfigMap config-deployment of knative-serving",
+        f"kubectl -n knative-serving patch configmap config-deployment --type=merge -p {document}",
+        owner="platform",
+    )
+
+
+def _wanted(needs: str) -> list[tuple[str, str]]:
+    """The resources that are to be stated, each with a container that does not: `limits.cpu for: a,b; memory for: a`."""
+    found = []
     for part in needs[:4000].split(";"):
         names, _, who = part.strip().partition(" for: ")
-        resources += [name.strip() for name in names.split(",")]
-        containers += [name.strip() for name in who.split(",") if name.strip()]
-    return list(dict.fromkeys(resources)), list(dict.fromkeys(containers))
+        found += [(name.strip(), container.strip()) for name in names.split(",") for container in who.split(",")]
+    return list(dict.fromkeys(found))
 
 
 def _field(name: str) -> str:
@@ -103,51 +153,51 @@ def _defaults(subject: Subject, quota: str, wanted: list[str]) -> Fix:
 
 def widening(subject: Subject, said: str) -> Iterator[Fix]:
     """The containers that ask for too little, or the LimitRange with the bounds moved to what they ask for."""
-    moved: dict[str, tuple[Item, list[dict[str, object]], list[str]]] = {}
+    beyond: dict[tuple[str, str, str], tuple[str, str]] = {}
     for found in _BEYOND.finditer(said):
         if found["side"] == "minimum" and found["type"] == "Container":
-            yield from _raised(subject, found["resource"], found["bound"])
+            yield from _enough(subject, found["resource"], found["bound"])
             continue
-        side = "max" if found["side"] == "maximum" else "min"
-        for item in subject.cluster.items("LimitRange", subject.namespace):
-            for index, row in enumerate(rows(item.raw, "spec.limits")):
-                bounds = row.get(side)
+        key = ("max" if found["side"] == "maximum" else "min", found["resource"], found["type"])
+        amounts = [found["asked"], *([beyond[key][1]] if key in beyond else [])]
+        outermost = (max if key[0] == "max" else min)(amounts, key=lambda amount: milli(amount) or 0)
+        beyond[key] = (found["bound"], outermost)
+    for item in subject.cluster.items("LimitRange", subject.namespace):
+        operations, told = [], []
+        for index, row in enumerate(rows(item.raw, "spec.limits")):
+            for (side, resource, kind), (bound, asked) in beyond.items():
                 now = (
-                    bounds.get(found["resource"])
-                    if isinstance(bounds, dict) and row.get("type") == found["type"]
+                    dig(row, side).get(resource)
+                    if isinstance(dig(row, side), dict) and row.get("type") == kind
                     else None
                 )
-                if now is None or milli(now) != milli(found["bound"]):
-                    continue
-                key = found["resource"].replace("~", "~0").replace("/", "~1")
-                operation = {"op": "replace", "path": f"/spec/limits/{index}/{side}/{key}", "value": found["asked"]}
-                _, operations, told = moved.setdefault(item.name, (item, [], []))
-                operations.append(operation)
-                told.append(f"{side}.{found['resource']} {found['asked']} instead of {now}")
-    for item, operations, told in moved.values():
-        yield fixes.patch_object(
-            item, f"Let LimitRange {item.name} allow it: {', '.join(told)}", operations, owner="platform"
-        )
+                if now is not None and milli(now) == milli(bound):
+                    path = f"/spec/limits/{index}/{side}/{escaped(resource)}"
+                    operations.append({"op": "replace", "path": path, "value": asked})
+                    told.append(f"{side}.{resource} {asked} instead of {now}")
+        if operations:
+            text = f"Let LimitRange {item.name} allow it: {', '.join(told)}"
+            yield fixes.patch_object(item, text, operations, owner="platform")
 
 
-def _raised(subject: Subject, resource: str, bound: str) -> Iterator[Fix]:
+def _enough(subject: Subject, resource: str, bound: str) -> Iterator[Fix]:
     """Containers that ask for less than a LimitRange lets them."""
     for pod in list(subject.pods)[:1]:
         for container in pod.containers:
-            asked = container.spec.resources.requests.get(resource) or container.spec.resources.limits.get(resource)
+            given = container.spec.resources
+            asked = given.requests.get(resource) or given.limits.get(resource)
             if asked is not None and (milli(asked) or 0) < (milli(bound) or 0):
+                limit = given.limits.get(resource)
+                kinds = ["requests", *(["limits"] if limit and (milli(limit) or 0) < (milli(bound) or 0) else [])]
                 at = f"{container.pointer}/resources"
-                kinds = ["requests"]
-                if (limit := container.spec.resources.limits.get(resource)) and (milli(limit) or 0) < (
-                    milli(bound) or 0
-                ):
-                    kinds.append("limits")
-                operations = [{"op": "add", "path": f"{at}/{kind}/{resource}", "value": bound} for kind in kinds]
+                operations = [
+                    {"op": "add", "path": f"{at}/{kind}/{escaped(resource)}", "value": bound} for kind in kinds
+                ]
                 text = f"Ask for {bound} of {resource} in {container.name}, the least that the LimitRange allows"
                 yield fixes.patch(pod, text, operations)
 
 
-def instead(subject: Subject, quota: str) -> Iterator[Fix]:
+def instead(subject: Subject, quota: str, found: dict[str, str]) -> Iterator[Fix]:
     """In a rollout whose pods are there already: an old one goes before a new one is made."""
     workload, replicas = subject.workload, subject.workload.replicas if subject.workload else None
     if workload is None or workload.kind != "Deployment" or not replicas or not subject.exists:
@@ -155,6 +205,11 @@ def instead(subject: Subject, quota: str) -> Iterator[Fix]:
     made, renewed = (dig(workload.raw, f"status.{name}") or 0 for name in ("replicas", "updatedReplicas"))
     if dig(workload.raw, "spec.strategy.type") == "Recreate" or made < replicas or renewed >= replicas:
         return  # pods are missing: there is no old one in place of the new one
+    old = [thousandths(pod.obj) | {"pods": 1000} for pod in subject.pods if pod.exists]
+    for name, lacks in _short(found).items():
+        resource = name.removeprefix("requests.")
+        if not name.startswith("limits.") and not any(had.get(resource, 0) >= lacks for had in old):
+            return  # the new one asks for more than an old one leaves
     strategy = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
     yield fixes.patch_object(
         workload.item,
@@ -167,20 +222,27 @@ def _amounts(text: str) -> dict[str, str]:
     return {name.strip(): amount for part in text.split(",") for name, _, amount in [part.partition("=")] if amount}
 
 
+def _short(found: dict[str, str]) -> dict[str, int]:
+    """What a quota has too little of for one more pod, by how many thousandths."""
+    asked, used, limits = (_amounts(found.get(key, "")) for key in ("asked", "used", "limit"))
+    short = {}
+    for name in asked:
+        want, taken, most = milli(asked[name]), milli(used.get(name, "0")), milli(limits.get(name))
+        if want is not None and taken is not None and most is not None and want + taken > most:
+            short[name] = want + taken - most
+    return short
+
+
 def holding(subject: Subject, found: dict[str, str]) -> str:
-    """Whose pods have what the quota is short of: `: llama-0 and qwen-0 have nvidia.com/gpu`."""
-    limits, used = _amounts(found.get("limit", "")), _amounts(found.get("used", ""))
-    for name, amount in _amounts(found.get("asked", "")).items():
+    """Whose pods have what the quota is short of: `, which have the nvidia.com/gpu of it (llama-0, qwen-0)`."""
+    for name in _short(found):
         resource = name.removeprefix("requests.").removeprefix("limits.")
-        want, taken, most = milli(amount), milli(used.get(name, "0")), milli(limits.get(name))
-        if want is None or taken is None or most is None or want + taken <= most:
-            continue
         have = [
             (requests_of(pod).get(resource, 0), pod.metadata.name)
             for pod in subject.cluster.all(k8s.Pod, "Pod", subject.namespace)
             if pod.status.phase not in ("Succeeded", "Failed")
         ]
-        names = [f"{name}" for amount, name in sorted(have, reverse=True) if amount][:_MOST]
+        names = [who for amount, who in sorted(have, reverse=True) if amount][:_MOST]
         if names:
             return f", which have the {resource} of it ({', '.join(names)})"
     return ""

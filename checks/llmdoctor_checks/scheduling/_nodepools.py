@@ -130,6 +130,16 @@ def _takes(pool: Item, pending: Pending) -> bool | None:
     return _all((own, _accelerated(offer, pool)))
 
 
+def meant_but_for_labels(pool: Item, pending: Pending) -> bool:
+    """Whether a pool may make nodes for the pod, once the labels that it selects are agreed on: GPUs where it asks for some."""
+    offer, selector = offered(pool), pending.pod.spec.node_selector
+    apart = any(
+        offer.get(key) and str(selector[key]) not in (offer[key] or ()) for key in selector if re.match(OF_ANY, key)
+    )
+    bare = bool(pending.accelerators) and _accelerated(offer, pool) is False
+    return not apart and not bare and _tolerated(pool, pending)
+
+
 def offered(pool: Item) -> dict[str, set[str] | None]:
     """The labels that nodes of the pool have, each with its possible values; None where it limits them otherwise than by a list."""
     labels = dig(pool.raw, "spec.template.metadata.labels")

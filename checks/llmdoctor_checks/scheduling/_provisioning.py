@@ -20,6 +20,7 @@ from kubectl_llmdoctor.api import (
     milli,
     rows,
     top_of,
+    words,
 )
 from llmdoctor_checks.scheduling._claims import VolumeClaim, volume_where
 
@@ -147,7 +148,7 @@ def _is_default(item: Item) -> bool:
 def _other_mode(pod: Pod, claim: VolumeClaim) -> Iterator[Fix]:
     """One node at a time where one pod uses it, else a class that shares."""
     shared = [item.name for item in _usable(pod.cluster, many=True)]
-    alone = _replicas(pod) == 1
+    alone = _replicas(pod) == 1 and not _sharing(pod, claim)
     once = _recreated(
         pod,
         claim,
@@ -173,9 +174,25 @@ def _replicas(pod: Pod) -> int:
     return (top.replicas if top else None) or 1
 
 
+def _sharing(pod: Pod, claim: VolumeClaim) -> bool:
+    """Whether other pods have the same claim, wherever they are."""
+    return any(
+        other.metadata.name != pod.name
+        and other.status.phase not in ("Succeeded", "Failed")
+        and any(
+            v.persistent_volume_claim and v.persistent_volume_claim.claim_name == claim.name for v in other.spec.volumes
+        )
+        for other in pod.cluster.all(k8s.Pod, "Pod", pod.namespace)
+    )
+
+
 def _default_class(pod: Pod, claim: VolumeClaim, *, many: bool) -> Iterator[Fix]:
     """A class for a claim that names none."""
-    names = [item.name for item in _usable(pod.cluster, many=many)]
+    usable = _usable(pod.cluster, many=many)
+    names = [item.name for item in usable]
+    if _is_default(usable[0]):  # which came after the claim
+        yield _recreated(pod, claim, f"Recreate {claim.name}: it gets the default storage class {names[0]} then", {})
+        return
     one = names[0] if len(names) == 1 else f"one of {', '.join(names)}"
     yield fixes.advice(
         f"Make {one} the default storage class: {claim.name}, which names none, gets it by itself then",
@@ -201,12 +218,38 @@ def _installed(pod: Pod, claim: VolumeClaim, name: str, *, many: bool) -> Iterat
     )
 
 
+def of_class(cluster: Cluster, claim: VolumeClaim) -> list[Item]:
+    """The volumes of the claim's class, those of none where it names none, and the one that it names."""
+    return [
+        volume
+        for volume in cluster.items("PersistentVolume")
+        if (dig(volume.raw, "spec.storageClassName") or "") == (claim.storage_class or "")
+        or volume.name == claim.volume
+    ]
+
+
+def withheld(pod: Pod, claim: VolumeClaim, describe: str) -> Fix:
+    """What to do about a claim that goes or has lost its volume, with whatever lies there."""
+    if claim.phase == "Lost":
+        return fixes.advice(
+            f"Make PersistentVolume {claim.volume} again for the disk or share that it stood for, with claimRef to {claim.name}, which is "
+            "bound to it then; a new claim is empty",
+            describe,
+            owner="platform",
+        )
+    return fixes.advice(
+        f"Save what is on {claim.name}, which goes as soon as no pod uses it; then create it again, or name another claim in "
+        f"{fixes.edited(pod)}",
+        describe,
+    )
+
+
 def _unmatched(pod: Pod, claim: VolumeClaim, describe: str) -> Iterator[Fix]:
     """A volume that is there and does not fit."""
-    for volume in pod.cluster.items("PersistentVolume"):
-        if dig(volume.raw, "spec.storageClassName") != claim.storage_class and claim.volume != volume.name:
-            continue
-        mine = dig(volume.raw, "spec.claimRef.name") == claim.name
+    asked = claim.get("spec.resources.requests.storage")
+    free: list[Item] = []
+    for volume in of_class(pod.cluster, claim):
+        mine = [dig(volume.raw, f"spec.claimRef.{key}") for key in ("namespace", "name")] == [pod.namespace, claim.name]
         if dig(volume.raw, "status.phase") == "Released" and mine:
             yield fixes.patch_object(
                 volume,
@@ -218,14 +261,23 @@ def _unmatched(pod: Pod, claim: VolumeClaim, describe: str) -> Iterator[Fix]:
                 owner="platform",
             )
             return
-        size, asked = dig(volume.raw, "spec.capacity.storage"), claim.get("spec.resources.requests.storage")
-        if dig(volume.raw, "status.phase") == "Available" and (milli(size) or 0) < (milli(asked) or 0):
-            text = f"Ask for {size} in {claim.name}, which is what {volume.name} has, or make a volume of {asked}"
-            yield _recreated(pod, claim, text, {"resources": {"requests": {"storage": size}}})
-            return
+        if dig(volume.raw, "status.phase") == "Available":
+            free.append(volume)
+    sizes = {volume.name: milli(dig(volume.raw, "spec.capacity.storage")) or 0 for volume in free}
+    most = max(free, key=lambda volume: sizes[volume.name], default=None)
+    if most and sizes[most.name] < (milli(asked) or 0) and not _made_by_class(pod.cluster, claim):
+        size = dig(most.raw, "spec.capacity.storage")
+        text = f"Ask for {size} in {claim.name}, which is what {most.name} has, or make a volume of {asked}"
+        yield _recreated(pod, claim, text, {"resources": {"requests": {"storage": size}}})
+        return
     yield fixes.advice(
         f"Provide a volume for {claim.name}: see what the claim's events say", describe, owner="platform"
     )
+
+
+def _made_by_class(cluster: Cluster, claim: VolumeClaim) -> bool:
+    """Whether the claim's class makes a volume of the size that is asked for."""
+    return any(item.name == claim.storage_class for item in _usable(cluster, many=False))
 
 
 def _recreated(pod: Pod, claim: VolumeClaim, text: str, changed: dict[str, Any]) -> Fix:
@@ -234,6 +286,12 @@ def _recreated(pod: Pod, claim: VolumeClaim, text: str, changed: dict[str, Any])
     names = [dig(row, "metadata.name") for row in rows(top.raw, "spec.volumeClaimTemplates")] if top else []
     if top and claim.name in [f"{name}-{pod.name}" for name in names]:
         return fixes.advice(f"{text}, in volumeClaimTemplates of {top.ref} as well, which must be recreated for it")
+    for index, volume in enumerate(pod.spec.volumes):
+        if volume.ephemeral and claim.name == f"{pod.name}-{volume.name}":  # made with each pod
+            at = f"/volumes/{index}/ephemeral/volumeClaimTemplate/spec"
+            return fixes.patch(
+                pod, text, [{"op": "add", "path": f"{at}/{key}", "value": value} for key, value in changed.items()]
+            )
     return fixes.recreate(claim.item, text, changed) if claim.item else fixes.advice(text)
 
 
@@ -257,14 +315,20 @@ def elsewhere(pod: Pod, claim: VolumeClaim, volume: Item) -> Fix:
         i.name for i in pod.cluster.items("StorageClass") if i.raw.get("volumeBindingMode") == "WaitForFirstConsumer"
     ]
     how = f" of a class that waits for the pod's node ({', '.join(sorted(waits))})" if waits else ""
-    own = any(key.endswith("/hostname") for key in keys)
-    text = (
-        f"Free the node of {claim.name} for the pod, whose volume is a disk of that node ({volume_where(volume)})"
-        if own
-        else f"Add a node {'with its GPUs ' if wanted else ''}where {claim.name} is ({volume_where(volume)})"
-    )
+    copy = f"copy the model to a new claim{how}{there}"
+    if any(key.endswith("/hostname") for key in keys):
+        parts = [part for term in terms for part in rows(term, "matchExpressions")]
+        its = {value for part in parts for value in words(part, "values")}
+        bare = bool(able) and not its.intersection(
+            n.metadata.labels.get("kubernetes.io/hostname", n.metadata.name) for n in able
+        )
+        disk = f"whose volume is a disk of that node ({volume_where(volume)})"
+        lead = "" if bare else f"Free the node of {claim.name} for the pod, {disk}, or "
+        copy += f": {claim.name} is on a disk of a node without them ({volume_where(volume)})" if bare else ""
+    else:
+        lead = f"Add a node {'with its GPUs ' if wanted else ''}where {claim.name} is ({volume_where(volume)}), or "
     return fixes.advice(
-        f"{text}, or copy the model to a new claim{how}{there}",
+        f"{lead}{copy}"[:1].upper() + f"{lead}{copy}"[1:],
         f"kubectl get nodes -L {','.join(map(shlex.quote, keys))}",
         owner="platform",
     )

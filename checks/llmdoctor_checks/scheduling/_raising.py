@@ -19,10 +19,10 @@ from kubectl_llmdoctor.api import (
     dig,
     escaped,
     fixes,
+    k8s,
     milli,
     requests_of,
     rows,
-    units,
 )
 from llmdoctor_checks.scheduling._kueue import local_queue
 
@@ -35,6 +35,10 @@ _MORE = r"in flavor \S{1,255}, (?P<more>[\w.]{1,40}) more needed"
 _GPUS = r"^(?P<number>\d{1,6}(?:\.\d{1,4})?) GPUs?$"
 #: Where Volcano keeps the queue of a pod, and the group that its owner made for it.
 VOLCANO_QUEUE, VOLCANO_GROUP = "scheduling.volcano.sh/queue-name", "scheduling.k8s.io/group-name"
+
+
+#: Kinds that say how many pods they have made.
+_COUNTING = ("Deployment", "ReplicaSet", "StatefulSet")
 
 
 class Raised(msgspec.Struct, frozen=True):
@@ -65,10 +69,11 @@ def of_namespace(subject: Subject, name: str, asked: str, used: str, limit: str)
         {k: v for part in text.split(",") for k, _, v in [part.strip().partition("=")]} for text in (asked, used, limit)
     ]
     changes: dict[str, tuple[str, str]] = {}
+    pods = _unmade(subject)
     for resource, bound in amounts[2].items():
         want, have, most = (milli(a.get(resource, 0)) for a in amounts)
-        if want and have is not None and most is not None and want + have > most:
-            changes[resource] = (bound, quantity(resource, want + have))
+        if want and have is not None and most is not None and want * pods + have > most:
+            changes[resource] = (bound, quantity(resource, want * pods + have))
     item = next((i for i in subject.cluster.items("ResourceQuota", subject.namespace) if i.name == name), None)
     if not changes:
         return None
@@ -77,6 +82,19 @@ def of_namespace(subject: Subject, name: str, asked: str, used: str, limit: str)
         for resource, (_, value) in changes.items()
     ]
     return _raised(subject.cluster, item, f"quota {name} of {subject.namespace}", changes, operations)
+
+
+def _unmade(subject: Subject) -> int:
+    """How many pods are still to be made, each of which the quota counts."""
+    workload = subject.workload
+    status = dig(workload.raw, "status") if workload and workload.kind in _COUNTING else None
+    made = (status.get("replicas") or 0) if isinstance(status, dict) else None
+    return max(1, (workload.replicas or 0) - made) if workload and isinstance(made, int) else 1
+
+
+def thousandths(pod: k8s.Pod) -> dict[str, int]:
+    """What a pod asks for, all of it in thousandths."""
+    return {name: amount * (1 if name == "cpu" else 1000) for name, amount in requests_of(pod).items()}
 
 
 def of_flavor(workload: Item, cluster: Cluster, message: str, flavor: str, resource: str) -> Raised | None:
@@ -123,7 +141,7 @@ def of_volcano(pod: Pod, lacks: list[str]) -> Raised | None:
         _amounts(dig(queue.raw, "status.allocated")),
         _amounts(dig(group.raw, "spec.minResources") if group else None),
     )
-    asked = asked or {k: v * (1 if k == "cpu" else 1000) for k, v in requests_of(pod.obj).items()}
+    asked = asked or thousandths(pod.obj)
     changes: dict[str, tuple[str, str]] = {}
     for resource, limit in capability.items():
         need, most = taken.get(str(resource), 0) + asked.get(str(resource), 0), milli(limit)
@@ -188,10 +206,10 @@ def _raised(
     amounts = " and ".join(f"{resource} from {old} to {new}" for resource, (old, new) in changes.items())
     short = []
     for resource, (_, new) in changes.items():
-        name = resource.removeprefix("requests.").removeprefix("limits.")
-        listed = [units((dig(node.raw, "status.allocatable") or {}).get(name)) or 0 for node in cluster.items("Node")]
-        if listed and "/" in name and sum(listed) * 1000 < (milli(new) or 0):
-            short.append(f"{sum(listed)} {name}")
+        name = resource.removeprefix("requests.")  # limits may be more than there is
+        listed = [milli((dig(node.raw, "status.allocatable") or {}).get(name)) or 0 for node in cluster.items("Node")]
+        if listed and ("/" in name or name in ("cpu", "memory")) and sum(listed) < (milli(new) or 0):
+            short.append(f"{quantity(name, sum(listed))} {name}")
     text = f"Raise {what}: {amounts}"
     text += f", once the nodes have as much ({' and '.join(short)} now)" if short else ""
     if item is None:

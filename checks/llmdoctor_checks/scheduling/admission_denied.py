@@ -250,18 +250,21 @@ def _answers(subject: Subject, kind: str, parts: dict[str, str]) -> Iterator[Fix
             else f"Change {where} as the message asks: nobody is exempted from the rules of GKE Autopilot; a Standard cluster has fewer"
         )
     elif kind == "level":
-        yield fixes.advice(
-            f"Change {where} as the message asks, or have namespace {namespace} exempted from the policy"
-        )
+        yield from _of_level(subject, where, who, parts["why"])
     else:
         yield from by_policy(subject, who, parts["why"])
-    if kind == "level":
-        wider = "baseline" if who.startswith("restricted") and _within_baseline(parts["why"]) else "privileged"
-        yield fixes.advice(
-            f"Raise the Pod Security level of namespace {namespace} to {wider}, if everyone who may create pods there may have that",
-            f"kubectl label namespace {namespace} {_LABEL}={wider} --overwrite",
-            owner="platform",
-        )
+
+
+def _of_level(subject: Subject, where: str, who: str, why: str) -> Iterator[Fix]:
+    """What lets a pod in that the Pod Security level of its namespace refuses."""
+    namespace = subject.namespace
+    yield fixes.advice(f"Change {where} as the message asks, or have namespace {namespace} exempted from the policy")
+    wider = "baseline" if who.startswith("restricted") and _within_baseline(why) else "privileged"
+    yield fixes.advice(
+        f"Raise the Pod Security level of namespace {namespace} to {wider}, if everyone who may create pods there may have that",
+        f"kubectl label namespace {namespace} {_LABEL}={wider} --overwrite",
+        owner="platform",
+    )
 
 
 def _within_baseline(why: str) -> bool:

@@ -184,50 +184,28 @@ def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Findi
     evidence = [*asked_in(pending, found.resource)]
     parts = []
     unknown = sum(count.number for count in found.counts if count.kind == "unregistered")
-    shown = sorted(found.verdicts, key=lambda v: v.node.name)[:3]
-    for verdict in shown:
-        should = verdict.node.should_offer(found.resource)
-        listed = verdict.node.allocatable(found.resource) or 0
+    shown = [v.node for v in sorted(found.verdicts, key=lambda v: v.node.name)[:3]]
+    for node in shown:
+        should = node.should_offer(found.resource)
+        listed = node.allocatable(found.resource) or 0
         if should and not unknown:
-            parts.append(f"{verdict.node.name} offers {listed} of {should[0] or 'its'}")
-            evidence.append(node_evidence(verdict.node, f"status.allocatable {found.resource}: {listed}; {should[1]}"))
-        evidence += list(plugin_evidence(cluster, verdict.node.name))
-    first = next((one for v in found.verdicts if (one := awaited(cluster, v.node.name))), None)
+            parts.append(f"{node.name} offers {listed} of {should[0] or 'its'}")
+            evidence.append(node_evidence(node, f"status.allocatable {found.resource}: {listed}; {should[1]}"))
+        evidence += list(plugin_evidence(cluster, node.name))
     broken = [pair for verdict in found.verdicts for pair in _unfit(cluster, verdict.node.name, found.resource)]
     evidence += [proof for _, proof in broken[:4]]
-    without = missing(cluster, (verdict.node for verdict in shown), found.resource)
+    without = missing(cluster, shown, found.resource)
     # the manager stops the plugin while it works
-    uncut = [v.node for v in shown if v.node.labels.get(MIG_STATE) in MIG_SAID][: 1 if parts else 0]
+    uncut = [node for node in shown if node.labels.get(MIG_STATE) in MIG_SAID][: 1 if parts else 0]
     if unknown:
         summary = _unregistered(pending, found, unknown)
     elif parts:
         they = "does not advertise all of its" if len(found.verdicts) == 1 else "do not advertise all of their"
-        reasons = [said for said, _ in broken[:3]]
-        for node in uncut:
-            config, state = node.labels.get(MIG_CONFIG, "its configuration"), node.labels[MIG_STATE]
-            reasons.append(f"the MIG manager {MIG_SAID[state]} {config} on {node.name}")
-            evidence.append(node_evidence(node, f"{MIG_CONFIG}={config}, {MIG_STATE}={state}"))
-        watchless = [verdict.node.name for verdict in shown if _watchless(cluster, verdict.node.name)][:1]
-        reasons += [
-            f"the device plugin of {name} ends, because the node's inotify instances are used up" for name in watchless
-        ]
-        if first:
-            unsigned = [x for x in last_errors(cluster, first[0]) if _UNSIGNED.search(x.text[:2000])]
-            said = "".join(f": {_shortened(line)}" for line in unsigned[:1])
-            reasons.append(f"the pod of the {first[1]} is not done there ({state_of(first[0])}){said}")
-        reasons += [
-            f"the device plugin of {v.node.name} waits for a driver, and the node pool installs none"
-            for v in shown
-            if _uninstalled(cluster, v.node.name)
-        ][:1]
-        if unmade := unmade_plugin(cluster, found.resource):
-            reasons.append(f"no pod of DaemonSet {unmade[0].name} is let into namespace {unmade[0].namespace}")
-            evidence.append(event_evidence(unmade[1], cluster))
-        if without:
-            reasons.append(without[0].why)
-            evidence += without[0].evidence
-        if not reasons:
-            reasons += [said for verdict in shown for said in _ends(cluster, verdict.node.name)][:1]
+        whys = [*_reasons(cluster, found, shown, uncut), *((one.why, tuple(one.evidence)) for one in without[:1])]
+        if not whys and not broken:
+            whys += [(said, ()) for node in shown for said in _ends(cluster, node.name)][:1]
+        evidence += [proof for _, proofs in whys for proof in proofs]
+        reasons = [*(said for said, _ in broken[:3]), *(said for said, _ in whys)]
         offered = f"{', '.join(parts)} {found.resource}"
         summary = f"{nodes_said(found)} would fit but {they} GPUs: {'; '.join((offered, *reasons))}."
     else:
@@ -235,7 +213,7 @@ def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Findi
         summary = f"{nodes_said(found)} match its GPU selector and could never hold it, {why}"
     name = min((v.node.name for v in found.verdicts), default="")
     # with a plugin there, somebody has found the node by another label
-    named = [v.node for v in shown if v.node.finely_named and not plugins_on(cluster, v.node.name)][:1]
+    named = [node for node in shown if node.finely_named and not plugins_on(cluster, node.name)][:1]
     ways = [
         *map(_plainly, named),
         *map(manager_log, uncut),
@@ -244,6 +222,27 @@ def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Findi
         *_restart(cluster, name, found.resource),
     ]
     yield finding(pending, found, summary, evidence, ways, ("gpu-insufficient", "gpu-resource-absent"))
+
+
+def _reasons(
+    cluster: Cluster, found: Cause, shown: list[Node], uncut: list[Node]
+) -> Iterator[tuple[str, tuple[Evidence, ...]]]:
+    """Why the plugin of nodes offers too little, by what stands before it: each in words, with what says so."""
+    for node in uncut:
+        config, state = node.labels.get(MIG_CONFIG, "its configuration"), node.labels[MIG_STATE]
+        proof = node_evidence(node, f"{MIG_CONFIG}={config}, {MIG_STATE}={state}")
+        yield f"the MIG manager {MIG_SAID[state]} {config} on {node.name}", (proof,)
+    if watchless := next((node.name for node in shown if _watchless(cluster, node.name)), None):
+        yield f"the device plugin of {watchless} ends, because the node's inotify instances are used up", ()
+    if first := next((one for v in found.verdicts if (one := awaited(cluster, v.node.name))), None):
+        unsigned = [x for x in last_errors(cluster, first[0]) if _UNSIGNED.search(x.text[:2000])]
+        said = "".join(f": {_shortened(line)}" for line in unsigned[:1])
+        yield f"the pod of the {first[1]} is not done there ({state_of(first[0])}){said}", ()
+    if driverless := next((node.name for node in shown if _uninstalled(cluster, node.name)), None):
+        yield f"the device plugin of {driverless} waits for a driver, and the node pool installs none", ()
+    if unmade := unmade_plugin(cluster, found.resource):
+        said = f"no pod of DaemonSet {unmade[0].name} is let into namespace {unmade[0].namespace}"
+        yield said, (event_evidence(unmade[1], cluster),)
 
 
 def _ends(cluster: Cluster, node: str) -> Iterator[str]:

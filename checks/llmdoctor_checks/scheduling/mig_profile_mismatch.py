@@ -113,7 +113,7 @@ def manager_log(node: Node) -> Fix:
     if _NO_CONFIG in said:
         text = f"Set {MIG_CONFIG} of {node.name} to a name that the MIG manager's ConfigMap has, or add {config} to it: it has no {config}"
         return fixes.advice(text, look, "kubectl get configmaps -A | grep mig", owner="platform")
-    if held:
+    if held and (not said or _IN_USE in said):  # its log may say another reason
         refs = ", ".join(h.ref for h in held[:4])
         text = f"End {refs}, which {'holds' if len(held) == 1 else 'hold'} GPUs of {node.name}: the MIG manager can reset no GPU in use. "
         text += f"Then let it try again: {MIG_CONFIG} to another value and back to {config or 'what it shall be'}"

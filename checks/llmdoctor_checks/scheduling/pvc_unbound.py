@@ -29,7 +29,16 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks.scheduling._claims import VolumeClaim, users_of, volume_claims, volume_where
 from llmdoctor_checks.scheduling._obstacles import Cause
-from llmdoctor_checks.scheduling._provisioning import awaited, elsewhere, nobody, other_class, provided, told
+from llmdoctor_checks.scheduling._provisioning import (
+    awaited,
+    elsewhere,
+    nobody,
+    of_class,
+    other_class,
+    provided,
+    told,
+    withheld,
+)
 from llmdoctor_checks.scheduling._repairs import ways
 from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._words import finding, node_lines, nodes_said, scaling_lines
@@ -313,11 +322,12 @@ def _unbound(pod: Pod, claim: VolumeClaim, events: Events | None) -> str:
         return f"{what}: it names no storage class, there is no default one, and no existing volume matches"
     if name is None and not claim.volume:
         return f"{what}: it names no storage class" + ("" if classes else ", and there may be no default one")
-    if name and name not in classes and (classes or cluster.complete("StorageClass")):
+    by_hand = bool(name) and name not in classes and bool(of_class(cluster, claim))
+    if name and name not in classes and not by_hand and (classes or cluster.complete("StorageClass")):
         return f"{what}: there is no storage class {name} (there is {', '.join(sorted(classes)) or 'none'})"
     item = cluster.item("StorageClass", "", name) if name else None
     provisioner = str(item.raw.get("provisioner") or "") if item else ""
-    if provisioner == "kubernetes.io/no-provisioner":
+    if provisioner == "kubernetes.io/no-provisioner" or by_hand:
         return f"{what}: storage class {name} makes no volumes, and no existing one matches where the pod could run"
     why = " ".join(re.sub(_REPEATED, "", said[-1]).split()) if said else ""
     if not why and awaited(pod, claim, events):
@@ -381,7 +391,9 @@ def _fixes(pod: Pod, claim: VolumeClaim, found: Cause, events: Events | None) ->
         else:
             text = "Use a claim whose volume is where the GPU nodes are, or GPU nodes where the volume is"
             yield fixes.advice(text, describe)
-    elif claim.storage_class and classes and claim.storage_class not in classes:
+    elif claim.phase == "Lost" or claim.get("metadata.deletionTimestamp"):
+        yield withheld(pod, claim, describe)
+    elif claim.storage_class and classes and claim.storage_class not in classes and not of_class(pod.cluster, claim):
         yield other_class(pod, claim)
     else:
         yield from _provided(pod, claim, events, describe)

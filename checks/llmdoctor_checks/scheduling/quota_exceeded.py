@@ -128,7 +128,7 @@ def _stated(subject: Subject, cluster: Cluster, evidence: Evidence, found: re.Ma
         summary = f"Quota {found['needs']} refuses the pod, because it does not state {found['what']}."
         name = found["needs"]
     else:
-        summary, name = f"A LimitRange refuses the pod: {found['range']}.", ""
+        summary, name = f"A LimitRange refuses the pod: {found['range'].rstrip(']')}.", ""
     quoted = list(_objects(cluster, subject.namespace, name))
     return Finding(
         role="cause" if hurts(subject) else "risk",
@@ -189,7 +189,7 @@ def _fixes(subject: Subject, quota: str, found: dict[str, str], beyond: str = ""
         others = [fixes.advice(text[:1].upper() + text[1:], look, owner="model" if less else "platform")]
     else:
         if found:
-            yield from instead(subject, quota)
+            yield from instead(subject, quota, found)
         text = f"Ask for less in {where}, or stop other workloads of {namespace}{holding(subject, found)}"
         others = [fixes.advice(text, look)]
     if raised:

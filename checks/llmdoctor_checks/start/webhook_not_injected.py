@@ -172,7 +172,7 @@ def _unasked(pod: Pod) -> Iterator[Finding]:
             _present(pod),
         ),
         _REFUSED,
-        fixes.annotate(pod, _ASKS, "true", f'Give {fixes.pods_of(pod)} the annotation {_ASKS}: "true"'),
+        fixes.annotate(pod, {_ASKS: "true"}, f'Give {fixes.pods_of(pod)} the annotation {_ASKS}: "true"'),
     )
 
 
