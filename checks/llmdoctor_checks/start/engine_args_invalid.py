@@ -497,7 +497,7 @@ def _correction(engine: Engine, problem: Problem, where: str) -> Fix:
 
 def _as_json(pairs: str) -> str:
     """What was written as `image=4,video=0`, as vLLM took it up to 0.9, as JSON without spaces, which no shell and no list splits."""
-    return "{" + ",".join(f'"{name}":{number}' for name, number in re.findall(r"\b(\w{1,60})=(\d{1,9})", pairs)) + "}"
+    return "{" + ",".join(f'"{name}":{number}' for name, number in re.findall(r"(\w{1,40})=(\d{1,9})", pairs)) + "}"
 
 
 def _split(engine: Engine, problem: Problem, where: str) -> Fix:
