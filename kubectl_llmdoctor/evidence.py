@@ -114,7 +114,7 @@ def workload_evidence(workload: Workload, path: str, text: str) -> Evidence:
 
 def object_evidence(item: Item, path: str, text: str) -> Evidence:
     """A value of an object that is neither pod nor workload: a Service, an autoscaler, a claim; with file and line."""
-    ref = f"{item.raw.get('kind')}/{item.name} {path}"
+    ref = f"{item.raw.get('kind')}/{item.name} {path}".rstrip()
     if item.origin:
         return Evidence(source="manifest", ref=ref, text=text, file=item.origin.file, line=item.origin.line)
     return Evidence(source="workload", ref=ref, text=text)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from llmdoctor_checks.start._probes import asking_the_same
 
@@ -9,6 +11,7 @@ from kubectl_llmdoctor.diagnosis import diagnose
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.packs import installed
 from kubectl_llmdoctor.snapshot import Snapshot
+from kubectl_llmdoctor.testing import diagnose_case, load_case
 from tests.patching import patched
 
 
@@ -183,3 +186,19 @@ def test_a_workload_that_another_makes_gets_no_patch() -> None:
 
     assert found.fixes[0].summary.endswith("in InferenceService/llama)")
     assert found.fixes[0].patch is None
+
+
+@pytest.mark.parametrize(
+    ("case", "command"),
+    [
+        ("kai_limit_of_a_known_queue", "kubectl patch queue.scheduling.run.ai/team-b "),
+        ("volcano_queue_lacks_cpus", "kubectl patch queue.scheduling.volcano.sh/serving "),
+        ("kueue_quota_of_a_known_queue", "kubectl patch clusterqueue.kueue.x-k8s.io/cq "),
+    ],
+)
+def test_a_queue_of_the_whole_cluster_has_no_namespace(case: str, command: str) -> None:
+    cases = Path(__file__).parents[1] / "checks" / "cases" / "quota-exceeded"
+    report = diagnose_case(load_case(cases / f"fires_{case}.yaml"))
+    finding = next(f for f in report.targets[0].findings if f.id == "quota-exceeded")
+
+    assert finding.fixes[0].commands[0].startswith(command)

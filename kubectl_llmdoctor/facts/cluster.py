@@ -50,6 +50,7 @@ CLUSTER_SCOPED = frozenset(
     | {"ResourceSlice", "ClusterServingRuntime", "CustomResourceDefinition", "VolumeAttachment"}
     | {"CSINode", "CSIDriver", "NodeClaim", "NodePool", "EC2NodeClass", "AKSNodeClass", "GCENodeClass"}
     | {"MutatingWebhookConfiguration", "ValidatingWebhookConfiguration", "ClusterPolicy"}
+    | {"ClusterQueue", "ResourceFlavor", "Queue"}  # of Kueue, of KAI and Volcano
 )
 
 

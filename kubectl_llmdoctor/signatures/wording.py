@@ -107,7 +107,7 @@ def _regex(expression: str) -> re.Pattern[str]:
 
 def _names(found: re.Match[str]) -> dict[str, str]:
     # a sentence that ends after a name or a number leaves its full stop with it
-    return {k: v.rstrip(".,;:") or v for k, v in found.groupdict().items() if v is not None}
+    return {k: v.rstrip(".,;: ") or v for k, v in found.groupdict().items() if v is not None}
 
 
 def fits(

@@ -44,6 +44,8 @@ _BY_VENDOR, _BY_CLASS = "pci-10de.present", r"feature\.node\.kubernetes\.io/pci-
 _DEPLOYED, _PAUSED = "nvidia.com/gpu.deploy.", "paused-for-"
 #: Nodes that are labelled by their names; of more it is not likely that all have the devices.
 _MOST_NAMED = 8
+#: Nodes that a sentence names one by one.
+_MOST_NODES = 4
 #: The label by which each kind of pool marks its nodes, and where labels for all of them belong.
 _POOLS = (
     ("karpenter.sh/nodepool", "NodePool {} (spec.template.metadata.labels)"),
@@ -61,19 +63,6 @@ class Absent(msgspec.Struct, frozen=True):
     node: Node
     taints: tuple[k8s.Taint, ...]
     unmet: tuple[Mismatch, ...]
-
-    @property
-    def why(self) -> str:
-        """`DaemonSet kube-system/efa-plugin makes no pod on n1: it selects efa=enabled, which the node lacks`."""
-        parts = []
-        if self.taints:
-            parts.append(f"it does not tolerate {', '.join(show_taint(t) for t in self.taints)}")
-        if self.unmet:
-            has = "which the node lacks" if all(m.have is None for m in self.unmet) else "which the node does not meet"
-            parts.append(f"it selects {' and '.join(m.demand for m in self.unmet)}, {has}")
-        return (
-            f"DaemonSet {self.item.namespace}/{self.item.name} makes no pod on {self.node.name}: {' and '.join(parts)}"
-        )
 
     @property
     def evidence(self) -> Iterator[Evidence]:
@@ -150,7 +139,9 @@ def _unmet(spec: k8s.PodSpec, node: Node) -> tuple[Mismatch, ...]:
                 Mismatch(
                     path="affinity.nodeAffinity",
                     key=row.key,
-                    demand=f"{row.key} {row.operator} {', '.join(map(str, row.values))}".strip(),
+                    demand=f"{row.key}={row.values[0]}"
+                    if row.operator == "In" and len(row.values) == 1
+                    else f"{row.key} {row.operator} {', '.join(map(str, row.values))}".strip(),
                     wanted=tuple(map(str, row.values))
                     if row.operator == "In"
                     else ("true",) * (row.operator == "Exists"),
@@ -169,6 +160,21 @@ def missing(cluster: Cluster, nodes: Iterable[Node], resource: str) -> list[Abse
     return [
         one for one in found if (one.item, one.taints, one.unmet) == (found[0].item, found[0].taints, found[0].unmet)
     ]
+
+
+def why_none(found: list[Absent]) -> str:
+    """`DaemonSet kube-system/efa-plugin makes no pod on n1: it selects efa=enabled, which the node lacks`."""
+    first, names, parts = found[0], [one.node.name for one in found], []
+    if first.taints:
+        parts.append(f"it does not tolerate {', '.join(show_taint(t) for t in first.taints)}")
+    if first.unmet:
+        lacks = all(m.have is None for m in first.unmet)
+        meets = ("lacks" if lacks else "does not meet") if len(names) == 1 else "lack" if lacks else "do not meet"
+        nodes = "the node" if len(names) == 1 else "the nodes"
+        parts.append(f"it selects {' and '.join(m.demand for m in first.unmet)}, which {nodes} {meets}")
+    more = f" and {len(names) - _MOST_NODES} more" if len(names) > _MOST_NODES else ""
+    where = f"{', '.join(names[:_MOST_NODES])}{more}"
+    return f"DaemonSet {first.item.namespace}/{first.item.name} makes no pod on {where}: {' and '.join(parts)}"
 
 
 def let_in(found: list[Absent], *, known: bool = True) -> Iterator[Fix]:
@@ -200,7 +206,7 @@ def let_in(found: list[Absent], *, known: bool = True) -> Iterator[Fix]:
         for_good += "; or let NFD leave the class out (sources.pci.deviceLabelFields: [vendor] of its worker)"
     if not known or len(names) > _MOST_NAMED:
         yield fixes.advice(
-            f"Label the nodes that have the devices {pairs}, which {where} selects: none of {', '.join(names[:4])} has it",
+            f"Label the nodes that have the devices {pairs}, which {where} selects: none of {', '.join(names[:_MOST_NODES])} has it",
             f"kubectl label node NODE --overwrite {pairs}",
             owner="platform",
         )

@@ -216,8 +216,8 @@ def past_webhook(subject: Subject, who: str, why: str) -> Iterator[Fix]:
     if 'service "' in why and "not found" in why:
         delete = f"kubectl delete {kind} {config.name}" if config else look
         yield fixes.advice(
-            f"Delete {called}: {server} does not exist any more, so what it belonged to was removed; or install that again",
-            delete,
+            f"Delete {called}, if what it belonged to was removed for good: {server} does not exist; else install that again",
+            *dict.fromkeys((pods, delete)),
             owner="platform",
         )
         return

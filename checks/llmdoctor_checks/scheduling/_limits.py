@@ -24,6 +24,7 @@ from kubectl_llmdoctor.api import (
     milli,
     requests_of,
     rows,
+    top_of,
 )
 from llmdoctor_checks.scheduling._raising import thousandths
 
@@ -233,16 +234,25 @@ def _short(found: dict[str, str]) -> dict[str, int]:
     return short
 
 
-def holding(subject: Subject, found: dict[str, str]) -> str:
-    """Whose pods have what the quota is short of: `, which have the nvidia.com/gpu of it (llama-0, qwen-0)`."""
+def ending(subject: Subject, found: dict[str, str]) -> str:
+    """Which pods have what the quota is short of: `, or stop other workloads of nlp, which have the nvidia.com/gpu of it (llama-0)`."""
+    stop = f", or stop other workloads of {subject.namespace}"
     for name in _short(found):
         resource = name.removeprefix("requests.").removeprefix("limits.")
-        have = [
-            (requests_of(pod).get(resource, 0), pod.metadata.name)
-            for pod in subject.cluster.all(k8s.Pod, "Pod", subject.namespace)
-            if pod.status.phase not in ("Succeeded", "Failed")
-        ]
-        names = [who for amount, who in sorted(have, reverse=True) if amount][:_MOST]
+        have = sorted(_having(subject, resource), reverse=True)
+        names = [who for _, who, mine in have if not mine][:_MOST]
         if names:
-            return f", which have the {resource} of it ({', '.join(names)})"
-    return ""
+            return f"{stop}, which have the {resource} of it ({', '.join(names)})"
+        if have:
+            return f": its own pods hold the {resource} of the quota ({', '.join(name for _, name, _ in have[:_MOST])})"
+    return stop
+
+
+def _having(subject: Subject, resource: str) -> Iterator[tuple[int, str, bool]]:
+    """The pods of the namespace that ask for a resource: how much, the name, and whether it is one of the workload's own."""
+    for item in subject.cluster.items("Pod", subject.namespace):
+        pod = item.typed()
+        amount = requests_of(pod).get(resource, 0) if isinstance(pod, k8s.Pod) else 0
+        if amount and isinstance(pod, k8s.Pod) and pod.status.phase not in ("Succeeded", "Failed"):
+            top = top_of(item, subject.cluster) if subject.workload else None
+            yield amount, item.name, bool(top and subject.workload and top.item is subject.workload.item)

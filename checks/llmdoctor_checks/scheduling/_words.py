@@ -120,7 +120,8 @@ def nodes_said(found: Cause) -> str:
 def node_lines(pending: Pending, found: Cause, *, holders: bool = False) -> Iterator[Evidence]:
     """What each of the nearest nodes says, with its GPUs; `holders` adds who has them."""
     for verdict in sorted(found.verdicts, key=lambda v: v.node.name)[:_MOST_NODES]:
-        yield node_evidence(verdict.node, "; ".join(_line(pending, verdict, found, holders=holders)))
+        if text := "; ".join(_line(pending, verdict, found, holders=holders)):
+            yield node_evidence(verdict.node, text)
 
 
 def _line(pending: Pending, verdict: NodeVerdict, found: Cause, *, holders: bool) -> Iterator[str]:

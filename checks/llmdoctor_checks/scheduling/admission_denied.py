@@ -183,11 +183,13 @@ def admission_denied(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
 def _stated(subject: Subject, evidence: Evidence, kind: str, form: str, parts: dict[str, str]) -> Finding:
     """What the API server said of pods that could not be made."""
     why = " ".join(parts["why"].split()).rstrip(".")
+    if len(why) > _LONGEST:
+        why = f"{why[:_LONGEST].rpartition(' ')[0].rstrip(' ,;:')} …"
     missed = hurts(subject)
     return Finding(
         role="cause" if missed else "risk",
         confidence="certain",
-        summary=form.format(who=parts["who"], why=why if len(why) <= _LONGEST else f"{why[:_LONGEST].rstrip()} …"),
+        summary=form.format(who=parts["who"], why=why).replace("….", "…"),
         evidence=(evidence,),
         explains=_EXPLAINS,
         fixes=tuple(_answers(subject, kind, parts)),

@@ -41,7 +41,7 @@ from llmdoctor_checks.scheduling._admission import (
     state_of,
     unmade_plugin,
 )
-from llmdoctor_checks.scheduling._daemons import let_in, missing
+from llmdoctor_checks.scheduling._daemons import let_in, missing, why_none
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._words import asked_in, finding, nodes_said
@@ -88,7 +88,7 @@ def _on_node(node: Node, cluster: Cluster) -> Iterator[Finding]:
         return
     broken = list(_unfit(cluster, node.name, resource)) or list(_disabled(cluster, node.name, resource))
     without = missing(cluster, [node], resource)
-    reasons = [*(said for said, _ in broken[:3]), *(one.why for one in without)]
+    reasons = [*(said for said, _ in broken[:3]), *([why_none(without)] if without else [])]
     yield Finding(
         role="cause",
         severity="warning" if listed else "critical",
@@ -201,7 +201,8 @@ def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Findi
         summary = _unregistered(pending, found, unknown)
     elif parts:
         they = "does not advertise all of its" if len(found.verdicts) == 1 else "do not advertise all of their"
-        whys = [*_reasons(cluster, found, shown, uncut), *((one.why, tuple(one.evidence)) for one in without[:1])]
+        whys = [*_reasons(cluster, found, shown, uncut)]
+        whys += [(why_none(without), tuple(without[0].evidence))] if without else []
         if not whys and not broken:
             whys += [(said, ()) for node in shown for said in _ends(cluster, node.name)][:1]
         evidence += [proof for _, proofs in whys for proof in proofs]

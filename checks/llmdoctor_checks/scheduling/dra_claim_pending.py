@@ -23,7 +23,7 @@ from kubectl_llmdoctor.api import (
     say_seconds,
 )
 from llmdoctor_checks.scheduling._claims import DeviceClaim, device_claims
-from llmdoctor_checks.scheduling._daemons import Absent, let_in
+from llmdoctor_checks.scheduling._daemons import Absent, let_in, why_none
 from llmdoctor_checks.scheduling._daemons import missing as unmade
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._separation import cause, causes
@@ -85,7 +85,7 @@ def _refused(pending: Pending, found: Cause, claims: list[DeviceClaim]) -> Itera
         ([], False) if missing else _unoffered(pending, [str(r.get("deviceClassName")) for _, r in requests])
     )
     if without:
-        summary += f" No node offers such devices: {without[0].why}."
+        summary += f" No node offers such devices: {why_none(without)}."
     evidence = [*_quotes(requests), *(_lingers(item) for item in kept[:3]), *node_lines(pending, found)]
     evidence += [proof for one in without[:1] for proof in one.evidence]
     ways = [*_released(kept), *let_in(without, known=known), *_fixes(pending, missing, requests)]

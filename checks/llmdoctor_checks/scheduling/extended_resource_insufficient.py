@@ -16,7 +16,7 @@ from kubectl_llmdoctor.api import (
     say_amount,
 )
 from llmdoctor_checks.scheduling._admission import refused_for
-from llmdoctor_checks.scheduling._daemons import let_in, missing
+from llmdoctor_checks.scheduling._daemons import let_in, missing, why_none
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import ways
 from llmdoctor_checks.scheduling._separation import cause, causes
@@ -67,8 +67,9 @@ def extended_resource_insufficient(pod: Pod, pending: Pending | None, subject: S
     none = have and all(r.allocatable == 0 for r in have)
     without = missing(pending.pod.cluster, (v.node for v in found.verdicts), resource) if none and not other else []
     if none:
-        summary = f"{nodes_said(found)} could run it, but none of them has {resource}; it asks for {asked}."
-        summary += f" {other[0].name} offers {other[1]}." if other else f" {without[0].why}." if without else ""
+        has = "has no" if len(found.verdicts) == 1 else "none of them has"
+        summary = f"{nodes_said(found)} could run it, but {has} {resource}; it asks for {asked}."
+        summary += f" {other[0].name} offers {other[1]}." if other else f" {why_none(without)}." if without else ""
     elif have:
         most = say_amount(resource, max(r.free or 0 for r in have))
         summary = (

@@ -115,7 +115,10 @@ def manager_log(node: Node) -> Fix:
         return fixes.advice(text, look, "kubectl get configmaps -A | grep mig", owner="platform")
     if held and (not said or _IN_USE in said):  # its log may say another reason
         refs = ", ".join(h.ref for h in held[:4])
-        text = f"End {refs}, which {'holds' if len(held) == 1 else 'hold'} GPUs of {node.name}: the MIG manager can reset no GPU in use. "
+        them, hold = ("it", "it holds") if len(held) == 1 else ("them", "they hold")
+        text = (
+            f"Let who owns {refs} end {them}: {hold} GPUs of {node.name}, and the MIG manager can reset none in use. "
+        )
         text += f"Then let it try again: {MIG_CONFIG} to another value and back to {config or 'what it shall be'}"
     elif _IN_USE in said:
         text = f"Find what uses a GPU of {node.name} outside of pods (DCGM, a monitoring agent, persistenced) and stop it there; then set "

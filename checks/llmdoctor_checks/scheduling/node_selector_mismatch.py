@@ -63,7 +63,7 @@ def node_selector_mismatch(pod: Pod, pending: Pending | None, subject: Subject) 
         )
     elif any(c.text.startswith("nodepool ") for c in found.counts):
         pools = "; ".join(c.text for c in found.counts)
-        summary = f"No node of it is there, and its demands do not fit the pool that would make one: {pools}."
+        summary = f"No node meets its demands, and they do not fit the pool that would make one: {pools}."
     else:
         summary = f"Its node selector or affinity matches none of {nodes_said(found)}, by the scheduler's count"
         summary += f": {'; '.join(odd)}." if (odd := list(_unheld(pending))) else "."

@@ -26,7 +26,7 @@ from kubectl_llmdoctor.api import (
     say_amount,
 )
 from llmdoctor_checks.scheduling._kueue import for_topology, local_queue, uncovered, workloads
-from llmdoctor_checks.scheduling._limits import holding, instead, stating, widening
+from llmdoctor_checks.scheduling._limits import ending, instead, stating, widening
 from llmdoctor_checks.scheduling._raising import (
     VOLCANO_GROUP,
     VOLCANO_QUEUE,
@@ -190,7 +190,7 @@ def _fixes(subject: Subject, quota: str, found: dict[str, str], beyond: str = ""
     else:
         if found:
             yield from instead(subject, quota, found)
-        text = f"Ask for less in {where}, or stop other workloads of {namespace}{holding(subject, found)}"
+        text = f"Ask for less in {where}{ending(subject, found)}"
         others = [fixes.advice(text, look)]
     if raised:
         yield from raised.beside(others)

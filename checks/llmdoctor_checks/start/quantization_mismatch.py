@@ -33,7 +33,7 @@ _SHAPE = r"torch\.Size\([^)]{0,80}\)"
 #: What loaders of vLLM and SGLang, and PyTorch below them, say of a weight that does not fit its parameter.
 _SHAPES = {
     " exceeds dimension size (": r"length \((?P<want>\d{1,12})\) exceeds dimension size \((?P<have>\d{1,12})\)",
-    "Attempted to load weight": rf"load weight \((?P<have>{_SHAPE}|[^)]{{0,80}})\) into parameter \((?P<want>[^)]{{0,80}})\)",
+    "Attempted to load weight": rf"load weight \((?P<have>{_SHAPE}|[^)]{{0,80}})\) into parameter \((?P<want>{_SHAPE}|[^)]{{0,80}})\)",
     "Tried to load weights of size": rf"of size (?P<have>{_SHAPE}) ?to a parameter .{{0,60}}?size (?P<want>{_SHAPE})",
 }
 #: Words that vLLM puts ModelOpt's own method in place of, where the checkpoint says that it is quantized so.
