@@ -244,7 +244,6 @@ class Situation:
             "volume": self._mount.name if self._mount else "",
             "mount": self._mount.mount_path if self._mount else "",
             "user": self._user,
-            "fs_group": str(pod.spec.security_context.fs_group if pod else ""),
             "hub": self._hub,
             "hub_url": self._hub or "https://huggingface.co",
             "port": str(port) if isinstance(port, int) else "8000",

@@ -380,7 +380,7 @@ def test_a_field_is_moved_unless_it_is_misspelt(field: str, summary: str) -> Non
         ("hf-unreachable/fires_hub_itself_beside_a_mirror", "Let the pod reach huggingface.co"),
         ("gpu-count-mismatch/fires_three_of_four_hidden", "Take CUDA_VISIBLE_DEVICES away"),
         ("gpu-count-mismatch/fires_model_on_one_of_three", "must divide its attention heads"),
-        ("permission-denied/fires_fsgroup_without_effect", "fsGroup 102 has no effect"),
+        ("permission-denied/fires_fsgroup_without_effect", "fsGroup has no effect"),
         ("permission-denied/fires_busybox", "Give the container's user access to /models/abc"),
         ("permission-denied/fires_ptxas", "TRITON_PTXAS_PATH=/usr/local/cuda/bin/ptxas"),
         ("permission-denied/fires_program_of_a_start_script", "Make /app/bin/fetch-model executable"),
