@@ -177,12 +177,18 @@ def sought(cluster: Cluster, pods: list[Json]) -> list[tuple[str, str]]:
     return list(dict.fromkeys((there, ",".join(f"{k}={v}" for k, v in labels.items())) for _, there, labels in found))
 
 
-def asked_in_vain(cluster: Cluster, pods: list[Json], logs: Iterable[LogText]) -> list[tuple[str, str]]:
-    """The Services that the last part of the logs of those of these pods which fail names where something did not connect."""
-    failing = {(pod.namespace, pod.name): pod for pod in _pods(cluster, pods) if pod.failing}
-    said = [(failing[log.namespace, log.pod], log.text) for log in logs if (log.namespace, log.pod) in failing]
-    lines = ((pod, line[:2000]) for pod, text in said for line in text[-_TAIL_CHARS:].splitlines())
-    return _services_in(((pod, line) for pod, line in lines if re.search(_IN_VAIN, line)), cluster)
+def in_vain(pods: list[Json], logs: Iterable[LogText]) -> list[tuple[str, str, str]]:
+    """The lines, with namespace and name of the pod, in the last part of the logs of these pods where something did not connect."""
+    names = {(namespace_of(pod), name_of(pod)) for pod in pods}
+    said = (log for log in logs if (log.namespace, log.pod) in names)
+    lines = ((log.namespace, log.pod, line[:2000]) for log in said for line in log.text[-_TAIL_CHARS:].splitlines())
+    return [one for one in lines if re.search(_IN_VAIN, one[2]) and re.search(_HOST, one[2])]
+
+
+def asked_in_vain(cluster: Cluster, lines: list[tuple[str, str, str]]) -> list[tuple[str, str]]:
+    """The Services that such lines name."""
+    items = [(cluster.item("Pod", namespace, name), line) for namespace, name, line in lines]
+    return _services_in(((Pod.of(item, cluster), line) for item, line in items if item is not None), cluster)
 
 
 def _services_in(texts: Iterable[tuple[Pod, str]], cluster: Cluster) -> list[tuple[str, str]]:

@@ -267,9 +267,9 @@ class Walk:
         from kubectl_llmdoctor.gather import serving
 
         broken = [pod for pod in self.pods if related.brokenness(pod)[0] > 1]
-        if broken:
+        if lines := serving.in_vain(broken, self._pot.logs):
             cluster = serving.cluster_of(self._pot.objects())
-            self._follow(cluster, serving.asked_in_vain(cluster, broken, self._pot.logs))
+            self._follow(cluster, serving.asked_in_vain(cluster, lines))
         seen = serving.clients_seen(self._pot.objects(), self.pods, self._pot.logs)
         others = (pod for pod in seen if (namespace_of(pod), name_of(pod)) not in self._asking)
         for pod in islice(others, _ASKERS - len(self._asking)):

@@ -245,6 +245,9 @@ def _prepared(item: Object, shift: datetime.timedelta) -> Object:
     metadata.setdefault("uid", str(uuid.uuid5(uuid.NAMESPACE_URL, f"{moved['kind']}/{metadata['name']}")))
     for field in ("resourceVersion", "managedFields"):
         metadata.pop(field, None)  # the store has its own versions, and nobody owns fields here
+    if moved["kind"] == "Secret" and moved.get("data"):
+        # What masked them left no base64; the API server would not list a Secret that it cannot decode.
+        moved["data"] = dict.fromkeys(moved["data"], "")
     if moved["kind"] == "Node":
         _reachable(moved)
     if moved["kind"] in ("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet"):

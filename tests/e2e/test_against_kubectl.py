@@ -14,7 +14,8 @@ from .play import Object
 from .program import run
 
 RUNS = range(5, 30)
-# What is promised is 1.2, on a machine that does nothing else. One that is busy slows many threads more than one.
+# Over loopback it is 1.0 to 1.3, by how much else the machine does; with a network of 5 ms between, 0.85, because the
+# checks are loaded while the server answers. Far more would be a fault.
 ALLOWED = 1.5
 BY_HAND = (
     ("get", "pod", "llama-0", "-o", "yaml"),
