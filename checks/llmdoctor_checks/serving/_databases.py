@@ -63,6 +63,8 @@ LITERALS = (*(literal for literal, _ in _UNREACHED), *_OVER, *REFUSED, *NAMELESS
 
 #: Exit codes of a program that somebody ended begin there; C++, Go and Rust abort with the other of what nobody caught.
 _BY_SIGNAL, _ABORTED = 128, 134
+#: An address in a line, as Go prints whom it dialled by a name.
+_RESOLVED = r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}:\d"
 #: That a name does not exist; a resolver that did not answer says something else.
 _NO_NAME = r"no such host|ENOTFOUND|[Nn]ame or service not known|UnknownHostException|Name does not resolve"
 
@@ -215,10 +217,12 @@ def _why(said: _Said, pod: Pod, cluster: Cluster) -> _Why:
 
 def _not_there(said: _Said, to: Destination, cluster: Cluster) -> str:
     """That a Service is none of the namespace's: all were read, or some were, and its name has no address; else empty."""
-    there = cluster.exists("Service", to.namespace, to.name)
+    there, text = cluster.exists("Service", to.namespace, to.name), said.line.text[:4000]
+    nameless = re.search(_NO_NAME, text) is not None
+    if not nameless and re.search(_RESOLVED, text):
+        return ""  # the name had an address then
     if there is False:
         return f"namespace {to.namespace} has no Service {to.name}"
-    nameless = re.search(_NO_NAME, said.line.text[:4000]) is not None
     if there or not nameless or not any(cluster.items("Service", to.namespace)):
         return ""
     return f"no Service {to.name} of namespace {to.namespace} was read, and its name has no address"
