@@ -328,6 +328,38 @@ def test_of_servers_those_that_fail_are_followed_to_the_services_that_they_ask(
     assert any("/namespaces/other/services/store" in path for _, path, _, _ in world.requests) is followed
 
 
+@pytest.mark.parametrize(
+    ("line", "followed"),
+    [
+        ("ConnectionError: Failed to connect to store.other.svc:6379", {"store"}),
+        (
+            "dial tcp: lookup store-1.store.other.svc on 10.0.0.2:53: no such host; store-1.store.other.svc:6379",
+            {"store"},
+        ),
+        ("listening beside store.other.svc:6379", set()),
+    ],
+)
+def test_of_pods_that_fail_the_services_are_followed_that_their_logs_say_they_asked_in_vain(
+    world: FakeApi, cluster: Cluster, line: str, followed: set[str]
+) -> None:
+    world.logs["serving", "llama-2-a", "vllm", True] = f"loading\n{line}\n".encode()
+    run(cluster, "llama-2-a")
+
+    asked = {path.rpartition("/")[2] for _, path, _, _ in world.requests if "/namespaces/other/services/" in path}
+    assert asked == followed
+
+
+def test_of_a_router_the_servers_are_read_that_its_labels_select(world: FakeApi, cluster: Cluster) -> None:
+    router = asking("router", "http://unused.example.com/v1")
+    router["spec"]["containers"][0]["args"] = ["--service-discovery", "--prefill-selector", "app=pre", "tier==gpu"]
+    server = asking("pre-0", "http://unused.example.com/v1")
+    server["metadata"]["labels"] = {"app": "pre", "tier": "gpu"}
+    world.objects += [router, server]
+    run(cluster, "router")
+
+    assert "pre-0" in asked_for(world)
+
+
 def test_of_a_client_whose_server_is_scaled_to_none_that_is_read(world: FakeApi, cluster: Cluster) -> None:
     world.objects += [
         asking("client", "http://model/v1"),

@@ -89,3 +89,20 @@ def test_without_the_right_to_list_volumes_the_rest_is_still_read(api: FakeApi, 
 
     assert "PersistentVolumeClaim" not in {r.kind for r in found.read if not r.namespace and not r.fields}
     assert [m.source for m in found.missing if "cannot list" in m.reason] == ["persistentvolumeclaims"]
+
+
+def test_for_a_device_the_daemon_sets_are_read_that_bring_some(api: FakeApi, cluster: Cluster) -> None:
+    def daemons(name: str, image: str) -> Json:
+        containers = [{"name": "c", "image": image}]
+        metadata = {"name": name, "namespace": "kube-system"}
+        return {
+            "apiVersion": "apps/v1",
+            "kind": "DaemonSet",
+            "metadata": metadata,
+            "spec": {"template": {"spec": {"containers": containers}}},
+        }
+
+    others = (daemons("nvidia", "registry.example/k8s-device-plugin:v0.17.4"), daemons("logs", "fluent-bit:3"))
+    for spec, expected in ((asking("nvidia.com/gpu"), ["nvidia"]), ({}, [])):
+        found = read(cluster, api, pod("me", **spec), *others)
+        assert [o["metadata"]["name"] for o in found.objects if o["kind"] == "DaemonSet"] == expected

@@ -26,7 +26,7 @@ from kubectl_llmdoctor.api import (
     rows,
     top_of,
 )
-from llmdoctor_checks.scheduling._raising import thousandths
+from llmdoctor_checks.scheduling._raising import listed, thousandths
 
 _BEYOND = expression(
     r"(?P<side>maximum|minimum) (?P<resource>\S{1,100}) usage per (?P<type>\w{1,40}) is (?P<bound>[\w.]{1,40}), "
@@ -219,13 +219,9 @@ def instead(subject: Subject, quota: str, found: dict[str, str]) -> Iterator[Fix
     )
 
 
-def _amounts(text: str) -> dict[str, str]:
-    return {name.strip(): amount for part in text.split(",") for name, _, amount in [part.partition("=")] if amount}
-
-
 def _short(found: dict[str, str]) -> dict[str, int]:
     """What a quota has too little of for one more pod, by how many thousandths."""
-    asked, used, limits = (_amounts(found.get(key, "")) for key in ("asked", "used", "limit"))
+    asked, used, limits = (listed(found.get(key, "")) for key in ("asked", "used", "limit"))
     short = {}
     for name in asked:
         want, taken, most = milli(asked[name]), milli(used.get(name, "0")), milli(limits.get(name))

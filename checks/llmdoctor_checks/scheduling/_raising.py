@@ -65,9 +65,7 @@ def quantity(resource: str, thousandths: int) -> str:
 
 def of_namespace(subject: Subject, name: str, asked: str, used: str, limit: str) -> Raised | None:
     """A ResourceQuota raised so that what was refused fits: its amounts as the refusal says them, `requests.nvidia.com/gpu=2`."""
-    amounts = [
-        {k: v for part in text.split(",") for k, _, v in [part.strip().partition("=")]} for text in (asked, used, limit)
-    ]
+    amounts = [listed(text) for text in (asked, used, limit)]
     changes: dict[str, tuple[str, str]] = {}
     pods = _unmade(subject)
     for resource, bound in amounts[2].items():
@@ -75,13 +73,14 @@ def of_namespace(subject: Subject, name: str, asked: str, used: str, limit: str)
         if want and have is not None and most is not None and want * pods + have > most:
             changes[resource] = (bound, quantity(resource, want * pods + have))
     item = next((i for i in subject.cluster.items("ResourceQuota", subject.namespace) if i.name == name), None)
-    if not changes:
-        return None
-    operations = [
-        {"op": "replace", "path": f"/spec/hard/{escaped(resource)}", "value": value}
-        for resource, (_, value) in changes.items()
-    ]
-    return _raised(subject.cluster, item, f"quota {name} of {subject.namespace}", changes, operations)
+    return _raised(
+        subject.cluster, item, f"quota {name} of {subject.namespace}", changes, _replaced("/spec/hard", changes)
+    )
+
+
+def listed(text: str) -> dict[str, str]:
+    """Amounts as the plugin ResourceQuota lists them: `requests.cpu=2,requests.nvidia.com/gpu=1`."""
+    return {name.strip(): amount for part in text.split(",") for name, _, amount in [part.partition("=")] if amount}
 
 
 def _unmade(subject: Subject) -> int:
@@ -147,13 +146,8 @@ def of_volcano(pod: Pod, lacks: list[str]) -> Raised | None:
         need, most = taken.get(str(resource), 0) + asked.get(str(resource), 0), milli(limit)
         if most is not None and need > most and asked.get(str(resource)) and (not lacks or resource in lacks):
             changes[str(resource)] = (str(limit), quantity(str(resource), need))
-    if not changes:
-        return None
-    operations = [
-        {"op": "replace", "path": f"/spec/capability/{escaped(resource)}", "value": value}
-        for resource, (_, value) in changes.items()
-    ]
-    return _raised(pod.cluster, queue, f"the capability of queue {queue.name}", changes, operations)
+    what = f"the capability of queue {queue.name}"
+    return _raised(pod.cluster, queue, what, changes, _replaced("/spec/capability", changes))
 
 
 def _amounts(told: Any) -> dict[str, int]:
@@ -195,21 +189,27 @@ def of_yunikorn(left: str, needs: str) -> dict[str, int]:
     return {name: want[name] - have[name] for name in want if name in have and want[name] > have[name]}
 
 
+def _replaced(place: str, changes: Mapping[str, tuple[str, str]]) -> list[dict[str, Any]]:
+    return [{"op": "replace", "path": f"{place}/{escaped(name)}", "value": new} for name, (_, new) in changes.items()]
+
+
 def _raised(
     cluster: Cluster,
     item: Item | None,
     what: str,
     changes: Mapping[str, tuple[str, str]],
     operations: list[dict[str, Any]],
-) -> Raised:
-    """The patch, and in words what it raises; how much the nodes have decides whether it is enough."""
+) -> Raised | None:
+    """The patch, and in words what it raises; how much the nodes have decides whether it is enough. None where nothing is raised."""
+    if not changes:
+        return None
     amounts = " and ".join(f"{resource} from {old} to {new}" for resource, (old, new) in changes.items())
     short = []
     for resource, (_, new) in changes.items():
         name = resource.removeprefix("requests.")  # limits may be more than there is
-        listed = [milli((dig(node.raw, "status.allocatable") or {}).get(name)) or 0 for node in cluster.items("Node")]
-        if listed and ("/" in name or name in ("cpu", "memory")) and sum(listed) < (milli(new) or 0):
-            short.append(f"{quantity(name, sum(listed))} {name}")
+        there = [milli((dig(node.raw, "status.allocatable") or {}).get(name)) or 0 for node in cluster.items("Node")]
+        if there and ("/" in name or name in ("cpu", "memory")) and sum(there) < (milli(new) or 0):
+            short.append(f"{quantity(name, sum(there))} {name}")
     text = f"Raise {what}: {amounts}"
     text += f", once the nodes have as much ({' and '.join(short)} now)" if short else ""
     if item is None:
