@@ -788,8 +788,8 @@ BAIT = [
 def test_takes_linear_time(bait: str) -> None:
     started = time.process_time()
     for before in ("", "api_key=", "Finish: obj=text="):
-        mask_text(before + bait * (300_000 // len(bait)) + "!")
-    assert time.process_time() - started < 12  # a quadratic pattern takes minutes
+        mask_text(before + bait * (100_000 // len(bait)) + "!")
+    assert time.process_time() - started < 3  # a quadratic pattern takes four and more
 
 
 def test_speed() -> None:
