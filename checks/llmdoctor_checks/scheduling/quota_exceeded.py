@@ -1,6 +1,8 @@
 """A quota or limit range refuses the pod."""
 
+import json
 import re
+import shlex
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -44,6 +46,7 @@ from llmdoctor_checks.scheduling._refused import LITERALS, hurts, lacking, refus
 _REFUSED = expression(
     r"exceeded quota: (?P<quota>[^,]{1,253}), requested: (?>(?P<asked>.{0,2000}?), used: )(?>(?P<used>.{0,2000}?), limited: )(?P<limit>.*)"
     r"|failed quota: (?P<needs>[^:]{1,253}): must specify (?P<what>.*)"
+    r"|insufficient quota to (?:match these scopes: \[(?P<scopes>[^\n]{1,600})\]|consume: (?P<uncovered>\S{1,600}))"
     r"|(?P<range>(?:maximum|minimum) \S+ usage per \w+ is .*|(?<!\S)\S{1,100} max limit to request ratio per \w+ is .*)",
     re.DOTALL,
 )
@@ -86,7 +89,8 @@ def quota_exceeded(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
     A pod beyond the quota is refused when it is made, so there is no pod to look at: the ReplicaSet, StatefulSet or
     Job keeps trying, and only its `FailedCreate` events say why (KubeRay: `FailedToCreateHeadPod`,
     `FailedToCreateWorkerPod`). A quota on a resource also refuses pods that do not
-    state it. A LimitRange refuses containers that ask for more, or less, than it allows. A quota of Kueue, KAI (Run:ai)
+    state it. What a cluster limits to namespaces with a quota of their own for it (of GKE: the priority classes of its own pods) is
+    refused in all others. A LimitRange refuses containers that ask for more, or less, than it allows. A quota of Kueue, KAI (Run:ai)
     or Volcano, or an ElasticQuota of Koordinator or of the plugin CapacityScheduling, keeps the workload waiting although GPUs may be
     free. In KAI a pod that cannot be preempted (its
     PriorityClass is 100 or above) gets what the queue is entitled to and never more; its schedulers see the queues of their own node
@@ -127,6 +131,8 @@ def _stated(subject: Subject, cluster: Cluster, evidence: Evidence, found: re.Ma
     elif found["needs"]:
         summary = f"Quota {found['needs']} refuses the pod, because it does not state {found['what']}."
         name = found["needs"]
+    elif found["scopes"] or found["uncovered"]:
+        return _without_a_quota(subject, evidence, found)
     else:
         summary, name = f"A LimitRange refuses the pod: {found['range'].rstrip(']')}.", ""
     quoted = list(_objects(cluster, subject.namespace, name))
@@ -137,6 +143,47 @@ def _stated(subject: Subject, cluster: Cluster, evidence: Evidence, found: re.Ma
         evidence=(evidence, *quoted),
         explains=("rollout-stuck", "pod-pending"),
         fixes=tuple(_fixes(subject, name, found.groupdict(""), beyond=beyond)),
+    )
+
+
+def _without_a_quota(subject: Subject, evidence: Evidence, found: re.Match[str]) -> Finding:
+    """What the API server lets only into namespaces with a quota of their own for it: as a rule, the priority of the cluster's own pods.
+
+    Its configuration (limitedResources of the plugin ResourceQuota) is nothing that can be read; GKE, for one, has it so.
+    """
+    pod = next(iter(subject.pods), None)
+    name = pod.spec.priority_class_name if pod else ""
+    namespace, where = subject.namespace, fixes.edited(pod) if pod else "the workload"
+    scopes = re.findall(r"\{PriorityClass In \[([^\]]{1,300})\]", found["scopes"] or "")
+    limited = {one for words in scopes for one in words.split()}
+    own = [
+        n
+        for item in subject.cluster.items("PriorityClass")
+        if (n := item.name) not in limited and not n.startswith("system-")
+    ]
+    if limited and name in limited:
+        what = f"priority class {name}"
+        wanted = {"scopeName": "PriorityClass", "operator": "In", "values": [name]}
+        spec = {"hard": {"pods": "100"}, "scopeSelector": {"matchExpressions": [wanted]}}
+        quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": name}, "spec": spec}
+        commands = [f"echo {shlex.quote(json.dumps(quota))} | kubectl -n {namespace} apply -f -"]
+    else:
+        what, commands = found["scopes"] or found["uncovered"], [f"kubectl -n {namespace} describe resourcequota"]
+    less = f"Take the {what} out of {where}" if limited else f"Ask for no {what} in {where}"
+    if limited and pod and len(own) == 1:
+        fix = fixes.set_spec(pod, "/priorityClassName", own[0], f"Name the priority class {own[0]} instead of {name}")
+    else:
+        fix = fixes.advice(f"{less}, or name another priority class: {', '.join(own[:4])}" if limited and own else less)
+    return Finding(
+        role="cause" if hurts(subject) else "risk",
+        confidence="certain",
+        summary=f"The API server lets pods with {what} only into namespaces that have a ResourceQuota for it, and {namespace} has none.",
+        evidence=(evidence,),
+        explains=("rollout-stuck", "pod-pending"),
+        fixes=(
+            fix,
+            fixes.advice(f"Give namespace {namespace} a ResourceQuota for {what}", *commands, owner="platform"),
+        ),
     )
 
 

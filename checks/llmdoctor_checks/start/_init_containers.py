@@ -56,8 +56,19 @@ _ANYHOW = expression(r"\|\|[ \t]*(?:true\b|:|echo\b|exit 0\b)")
 #: A port of the pod itself.
 _AT_OWN = expression(r"(?:\[::1\]|\b127\.0\.0\.1|\blocalhost)[: ](\d{2,5})\b")
 
-#: What Vault's injected agent says that cannot log in, so that its init container never ends.
-VAULT = "agent.auth.handler: error authenticating"
+#: What Vault's injected agent says of a login, and of a secret (consul-template), that it tries again for ever: until then its init
+#: container does not end. Of a secret that is not there, `secret-missing` speaks.
+_LOGIN = "auth.handler: error authenticating"
+_SECRET_PATH = expression(r"vault\.read\((?P<path>[^)\s]{1,300})\): (?!no secret exists)")
+VAULT = (_LOGIN, "(view) vault.read(")
+#: An answer of Vault's goes on over some lines, of which the address says the path that a policy has to name.
+_ANSWER_LINES = 8
+_REFUSED = expression(r"\bCode: 403\b")
+_API_PATH = expression(r"URL: GET \S{1,200}?/v1/(?P<path>\S{1,300})")
+_NO_VAULT = expression(
+    r'dial tcp[^\n"]{0,100}?: (?P<why>lookup [^\n"]{1,200}|i/o timeout|connect: [a-z ]{1,60})'
+    r'|(?P<other>x509: [^\n"(]{1,200}|context deadline exceeded|Vault is sealed)'
+)
 
 
 def servers_in_the_way(pod: Pod) -> Iterator[Finding]:
@@ -160,31 +171,53 @@ def never_ends(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
                 fixes=_let_go_on(container, asleep),
             )
         elif container.name == "vault-agent-init":
-            yield from _may_not_log_in(pod, container, logs)
+            yield from _kept_by_vault(pod, container, logs)
 
 
-def _may_not_log_in(pod: Pod, agent: Container, logs: Logs | None) -> Iterator[Finding]:
-    """Vault's agent, which tries again until a role admits the pod."""
-    lines = [line for log in logs.of(agent.name) for line in list(log.find(VAULT))[-1:]] if logs else []
-    if not lines:
+def _kept_by_vault(pod: Pod, agent: Container, logs: Logs | None) -> Iterator[Finding]:
+    """Vault's agent, which tries again until it may log in, and has read every secret that the pod asks for."""
+    log = logs.current(agent.name) if logs else None
+    last = max(log.find(*VAULT), key=lambda line: line.number, default=None) if log else None
+    if log is None or last is None:
         return
-    role = pod.annotations.get("vault.hashicorp.com/role")
-    yield Finding(
-        role="cause",
-        summary=f"{agent.name} may not log in at Vault, so that no other container of the pod starts.",
-        evidence=(
-            log_evidence(lines[-1], VAULT),
-            pod_evidence(pod, "metadata.annotations[vault.hashicorp.com/role]", str(role or "not set")),
-        ),
-        explains=NOT_STARTED,
-        fixes=(
-            fixes.advice(
-                f"Let a role of Vault's Kubernetes login admit the service account of {fixes.edited(pod)} in "
-                f"{pod.namespace}, and name it in vault.hashicorp.com/role",
-                f"kubectl -n {pod.namespace} logs {pod.name} -c {agent.name}",
+    answer = "\n".join(line.text[:2000] for line in log.lines(last.number, last.number + _ANSWER_LINES))
+    role = str(pod.annotations.get("vault.hashicorp.com/role") or "")
+    for what, cure in _refused_by_vault(pod, last.text[:2000], answer, role):
+        yield Finding(
+            role="cause",
+            summary=f"{agent.name} {what}, so that no other container of the pod starts.",
+            evidence=(
+                log_evidence(last, *(literal for literal in VAULT if literal in last.text)),
+                pod_evidence(pod, "metadata.annotations[vault.hashicorp.com/role]", role or "not set"),
             ),
-        ),
-    )
+            explains=NOT_STARTED,
+            fixes=(fixes.advice(cure, f"kubectl -n {pod.namespace} logs {pod.name} -c {agent.name}"),),
+        )
+
+
+def _refused_by_vault(pod: Pod, line: str, answer: str, role: str) -> Iterator[tuple[str, str]]:
+    """What keeps the agent by its last word, and what lets it go on; nothing of errors that pass, and of secrets that are not there."""
+    path = _SECRET_PATH.search(line)
+    if unreached := _NO_VAULT.search(answer):
+        # without the mesh's proxy nothing in the pod reaches anything
+        if not any(c.name in ("istio-proxy", "linkerd-proxy") for c in pod.containers):
+            yield (
+                f"gets no answer of Vault ({' '.join((unreached['why'] or unreached['other']).split())})",
+                "See that Vault is up, unsealed and reached from the pod: its address in the injector, a NetworkPolicy between",
+            )
+    elif _LOGIN in line:
+        yield (
+            "may not log in at Vault",
+            f"Let a role of Vault's Kubernetes login admit the service account of {fixes.edited(pod)} in "
+            f"{pod.namespace}, and name it in vault.hashicorp.com/role",
+        )
+    elif path and _REFUSED.search(answer):
+        asked = (_API_PATH.search(answer) or path)["path"]
+        yield (
+            f"may not read {asked} in Vault",
+            f"Let a policy of Vault's role {role or 'for the pod'} read {asked}, or correct the path in the annotations "
+            f"vault.hashicorp.com/agent-inject-… of {fixes.edited(pod)}",
+        )
 
 
 def _sleeps(container: Container) -> str:

@@ -17,12 +17,14 @@ from kubectl_llmdoctor.api import (
     Logs,
     Pod,
     Subject,
+    dig,
     endings,
     event_evidence,
     expression,
     fixes,
     log_evidence,
     log_of,
+    object_evidence,
     parse_time,
     phase_of,
     pod_evidence,
@@ -88,6 +90,16 @@ _PASSES = ("traffic.sidecar.istio.io/", "sidecar.istio.io/interceptionMode", "co
 #: Those of what the pod itself asks for.
 _PASSES_OUT = ("traffic.sidecar.istio.io/exclude", "config.linkerd.io/skip-outbound")
 
+#: What the kubelet says of a probe over HTTP that was cut off. Of a probe that goes by the agent it names the agent's own port.
+_RESET = expression(
+    r'(?P<probe>Liveness|Readiness|Startup) probe failed: Get "https?://[^"/]{1,200}:(?P<port>\d{1,5})/[^"]{0,500}": '
+    r"(?:read tcp \S{1,100}: read: connection reset by peer|EOF)"
+)
+#: So often it is no server that was only starting anew.
+_OFTEN = 3
+#: Ports to which others come past the proxy.
+_PAST_PORTS = ("traffic.sidecar.istio.io/excludeInboundPorts", "traffic.sidecar.istio.io/includeInboundPorts")
+
 #: What vLLM, SGLang and NCCL print where the ranks of a server connect.
 _JOINS = (
     "is using nccl==",
@@ -113,6 +125,7 @@ def held_up_by_proxy(pod: Pod, subject: Subject, events: Events | None, logs: Lo
         _before(pod, proxy, logs),
         _late(pod, proxy, logs),
         _not_ready(pod, proxy, logs),
+        _cuts_probes(pod, proxy, events),
         _between_ranks(pod, subject, proxy, logs),
     )
     yield from itertools.islice(itertools.chain(*ways), 1)
@@ -279,6 +292,57 @@ def _not_ready(pod: Pod, proxy: Container, logs: Logs | None) -> Iterator[Findin
             [ready, *told],
             cut_off=bool(told),
         )
+
+
+def _cuts_probes(pod: Pod, proxy: Container, events: Events | None) -> Iterator[Finding]:
+    """Istio's proxy, ready itself, that cuts off what the kubelet asks of another container of the pod.
+
+    The injector lets the kubelet ask the agent instead, which passes the probes on: of containers that it sees, and not of those that
+    another webhook adds after it. Where the mesh demands mTLS, plain connections end at the proxy; where it does not, a container that
+    does not answer is told by status 503.
+    """
+    if proxy.name != "istio-proxy" or not proxy.status.ready or any(key in pod.annotations for key in _PAST_PORTS):
+        return
+    rules = [r for r in pod.cluster.items("PeerAuthentication") if r.namespace in (pod.namespace, "istio-system")]
+    strict = [r for r in rules if dig(r.raw, "spec.mtls.mode") == "STRICT"]
+    if rules and not strict:
+        return
+    mine = [e for e in events.of("Unhealthy", kind="Pod") if e.name == pod.name] if events else []
+    found = _RESET.search(mine[-1].message[:2000]) if mine else None
+    asked = _probed(pod, proxy, found["probe"].lower(), int(found["port"])) if found else None
+    times = sum(
+        max(e.count, 1)
+        for e in mine
+        if (one := _RESET.search(e.message[:2000])) and found and one["port"] == found["port"]
+    )
+    if found and asked and not asked.status.ready and times >= _OFTEN:
+        port = found["port"]
+        yield Finding(
+            role="cause",
+            confidence="likely",
+            summary=f"{proxy.name} cuts off the kubelet's {found['probe'].lower()} probe of {asked.name} at port {port}: "
+            "where the mesh demands mTLS, a plain connection ends at the proxy.",
+            evidence=(
+                event_evidence(mine[-1], pod.cluster),
+                pod_evidence(asked, f"{found['probe'].lower()}Probe.httpGet.port", port),
+                *(object_evidence(rule, "spec.mtls.mode", "STRICT") for rule in strict[:1]),
+            ),
+            explains=("probe-timeout-under-load", "probe-too-short", "probe-path-wrong", "port-mismatch", *NOT_STARTED),
+            fixes=(
+                fixes.annotate(
+                    pod, {_PAST_PORTS[0]: port}, f"Let what comes to port {port} of {asked.name} pass by {proxy.name}"
+                ),
+            ),
+        )
+
+
+def _probed(pod: Pod, proxy: Container, probe: str, port: int) -> Container | None:
+    """The container beside the proxy that the kubelet asks at a port itself, by this probe."""
+    for container in pod.containers:
+        own = getattr(container.spec, f"{probe}_probe")
+        if container is not proxy and own and own.http_get and container.port_number(own.http_get.port) == port:
+            return container
+    return None
 
 
 def _between_ranks(pod: Pod, subject: Subject, proxy: Container, logs: Logs | None) -> Iterator[Finding]:

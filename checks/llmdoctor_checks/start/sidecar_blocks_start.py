@@ -34,7 +34,7 @@ _COMMAND = expression(r'(?:^\{|,)\s{0,20}"exec"\s{0,20}:\s{0,20}\{')
 _LAST_LINES = 12
 
 
-@check("sidecar-blocks-start", since="0.1", literals=(*_AT_HOME, _NO_COMMAND, VAULT, *_mesh.LITERALS))
+@check("sidecar-blocks-start", since="0.1", literals=(*_AT_HOME, _NO_COMMAND, *VAULT, *_mesh.LITERALS))
 def sidecar_blocks_start(pod: Pod, subject: Subject, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """A sidecar is not ready, or keeps the network from what starts before it.
 
@@ -49,8 +49,8 @@ def sidecar_blocks_start(pod: Pod, subject: Subject, events: Events | None, logs
 
     A proxy that stands among the init containers as a plain one, without `restartPolicy: Always` (or on a cluster that does
     not know it, before Kubernetes 1.29), never ends, and nothing after it starts; in a manifest that is a risk. An agent that
-    an injector puts there, such as Vault's, does not end either while it may not log in, and neither does a helper whose command
-    ends with `sleep infinity` or a loop that nothing leaves.
+    an injector puts there, such as Vault's, does not end either while it may not log in or read what it should, or gets no answer,
+    and neither does a helper whose command ends with `sleep infinity` or a loop that nothing leaves.
 
     A native sidecar is waited for by its startup probe alone: without one the next container is started as soon as the
     sidecar runs. A container that ends because another of the pod, which it asks at localhost, is not up yet is started
@@ -59,6 +59,9 @@ def sidecar_blocks_start(pod: Pod, subject: Subject, events: Events | None, logs
 
     KServe's agent, which stands before the server for its logger or batcher, asks the server in the kubelet's place, by the readiness
     probe of the server. It cannot run a command in another container: with an `exec` probe it never becomes ready.
+
+    Where the mesh demands mTLS, Istio's proxy cuts off the kubelet's own probes, too. The injector turns those of the containers that it
+    sees to its agent; a container that another webhook adds later is never ready, and killed again and again if it has a liveness probe.
 
     A server of several pods (Ray, LeaderWorkerSet) connects its ranks over ports that it picks itself. A proxy between them
     knows none of these: the start may stand still there for ever, and no line says why.
