@@ -168,7 +168,7 @@ def widening(subject: Subject, said: str) -> Iterator[Fix]:
         beyond[key] = (found["bound"], outermost)
     if said:
         yield from _in_proportion(subject, said)
-    items = subject.cluster.items("LimitRange", subject.namespace)
+    items = list(subject.cluster.items("LimitRange", subject.namespace))
     for item in items:
         operations, told = [], []
         for index, row in enumerate(rows(item.raw, "spec.limits")):

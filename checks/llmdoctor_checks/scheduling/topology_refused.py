@@ -78,6 +78,7 @@ def topology_refused(pod: Pod, node: Node | None, subject: Subject, cluster: Clu
         ),
         explains=("pod-failed", "not-ready", "rollout-stuck"),
         fixes=(
+            *_rounded(pod),
             fixes.advice(
                 f"{advice}{fixes.lone(pod)}",
                 f"kubectl get pods -A -o wide --field-selector spec.nodeName={where}",
@@ -122,6 +123,27 @@ def _said(pod: Pod, where: str, free: str) -> tuple[str, str] | None:
             f"Ask for fewer CPUs, or move pods off {where}, then delete the refused pod",
         )
     return None
+
+
+def _rounded(pod: Pod) -> Iterator[Fix]:
+    """As many CPUs as fill whole cores, or as are left, where one container asks for all of them."""
+    cores, cpus = re.search(_CORES, pod.status.message), re.search(_CPUS, pod.status.message)
+    asking = [c for c in pod.containers if c.role != "init" and c.request("cpu")]
+    amount = 0
+    if cores:
+        amount = -(-int(cores["asked"]) // int(cores["threads"])) * int(cores["threads"])
+    elif cpus and cpus["free"]:
+        amount = int(cpus["free"])
+    if len(asking) != 1 or not amount:
+        return
+    operations = [
+        {"op": "add", "path": f"{asking[0].pointer}/resources/{kind}/cpu", "value": str(amount)}
+        for kind in ("limits", "requests")
+    ]
+    why = "which fills whole cores" if cores else "which are left"
+    now = (asking[0].request("cpu") or 0) / 1000
+    text = f"Ask for {amount} CPUs in {asking[0].name} instead of {now:g}, {why}; then delete the refused pod"
+    yield fixes.patch(pod, text, operations)
 
 
 def _beside(pod: Pod) -> tuple[tuple[int, str], ...]:
