@@ -349,8 +349,8 @@ def _too_few(pending: Pending, subject: Subject) -> Finding | None:
     summary += f"{'is' if counts['there'] == '1' else 'are'} there, so {pending.scheduler} looks for no node yet"
     ways = [
         fixes.advice(
-            f"See why {count_of(int(counts['wanted']) - int(counts['there']), 'more pod')} of the group did not come to be (a quota, an admission webhook, what makes "
-            f"them), or let the group start with {counts['there']}",
+            f"See why {count_of(int(counts['wanted']) - int(counts['there']), 'more pod')} did not come to be (a quota, an admission "
+            f"webhook, what makes them), or let the group start with {counts['there']}",
             f"kubectl -n {pending.pod.namespace} get events --field-selector reason=FailedCreate",
             f"kubectl -n {pending.pod.namespace} get pods,{_groups_of(pending)}",
         )

@@ -206,7 +206,7 @@ def _compared(pending: Pending) -> Fix:
     if not keys:
         return fixes.advice("Compare the selector with the labels of the nodes", "kubectl get nodes --show-labels")
     return fixes.advice(
-        f"Compare what {fixes.edited(pending.pod)} demands ({'; '.join(told)}) with what the nodes have of it, below, and correct what none has",
+        f"Compare what {fixes.edited(pending.pod)} demands ({'; '.join(told)}) with what the nodes have, below, and correct what none has",
         f"kubectl get nodes -L {','.join(dict.fromkeys(keys))}",
     )
 

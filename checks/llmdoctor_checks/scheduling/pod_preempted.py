@@ -81,7 +81,7 @@ def _above(pod: Pod, priority: str, why: str) -> Fix:
     if "because of reclaim" in why:
         queue = pod.annotations.get("scheduling.volcano.sh/queue-name") or "default"
         return fixes.advice(
-            f"Let nobody take back what queue {queue} has lent out (spec.reclaimable: false), or raise its deserved share by what it asks for",
+            f"Let nobody take back what queue {queue} has (spec.reclaimable: false), or raise its deserved share by what it asks for",
             f'kubectl patch queues.scheduling.volcano.sh {queue} --type=merge -p \'{{"spec":{{"reclaimable":false}}}}\'',
             owner="platform",
         )
