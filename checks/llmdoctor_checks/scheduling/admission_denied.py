@@ -82,7 +82,8 @@ _TEXTS: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "invalid",  # a GPU without its limit is gpu-limit-missing's
-        r'\b[A-Z]\w+(?:\.[\w.-]+)? "[^"]*" is invalid: (?P<why>(?!.*non overcommitable|.*must be equal to [\w.-]+/\S+ limit).+)',
+        r'\b[A-Z]\w{1,60}(?:\.[\w.-]{1,200})? "[^"]{0,253}" is invalid: '
+        r"(?P<why>(?!.*non overcommitable|.*must be equal to [\w.-]+/\S+ limit).+)",
         "The API server refuses the pod, because it is not valid: {why}.",
     ),
 )

@@ -412,6 +412,25 @@ def _in_line(pod: Pod, lacks: str) -> Fix:
     )
 
 
+def _short_of(subject: Subject, pod: Pod, found: re.Match[str]) -> tuple[str, Raised | None, list[Fix]]:
+    """What a queue has too little of in words, its quota raised by that, and what else helps."""
+    elastic, lacks = (
+        found["elastic"] or found["capacity"],
+        found["lacks"] or ", ".join((found["exceeds"] or "").split()),
+    )
+    if found["queue"]:
+        preempted = fixes.advice("Let it be preempted (a PriorityClass below 100): then it may borrow beyond the quota")
+        why = f"{found['asked']} asked, {found['used']} of {found['quota']} held by pods that cannot be preempted"
+        return why, of_kai(pod, found["queue"], "quota", found["used"], found["asked"]), [preempted]
+    if found["over"]:
+        why = f"{found['wants']} asked, {found['taken']} of {found['limit']} allocated"
+        return why, of_kai(pod, found["over"], "limit", found["taken"], found["wants"]), []
+    why = f"too little is left of {lacks}" if lacks else "too little is left"
+    if elastic:
+        return why, of_elastic(pod, elastic, found.string, found["exceeds"] or ""), []
+    return why, of_group(subject, found.string) if found["namespace"] else None, []
+
+
 def _held_back(subject: Subject, pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding:
     name, elastic = found["queue"] or found["over"], found["elastic"] or found["capacity"]
     by_elastic = "PreFilter" in found[0] or "Prefilter" in found[0] or bool(elastic)
@@ -421,23 +440,7 @@ def _held_back(subject: Subject, pod: Pod, found: re.Match[str], evidence: Evide
     if by_elastic:
         queue = f"ElasticQuota {elastic}" if elastic else "all ElasticQuotas together"
     raised = queue if by_elastic else f"the quota of {queue}"
-    more: list[Fix] = []
-    exact: Raised | None = None
-    if found["queue"]:
-        why = f"{found['asked']} asked, {found['used']} of {found['quota']} held by pods that cannot be preempted"
-        exact = of_kai(pod, found["queue"], "quota", found["used"], found["asked"])
-        more.append(
-            fixes.advice("Let it be preempted (a PriorityClass below 100): then it may borrow beyond the quota")
-        )
-    elif found["over"]:
-        why = f"{found['wants']} asked, {found['taken']} of {found['limit']} allocated"
-        exact = of_kai(pod, found["over"], "limit", found["taken"], found["wants"])
-    else:
-        lacks = found["lacks"] or ", ".join((found["exceeds"] or "").split())
-        why = f"too little is left of {lacks}" if lacks else "too little is left"
-        exact = of_group(subject, found.string) if found["namespace"] else None
-    if elastic:
-        exact = of_elastic(pod, elastic, found.string, found["exceeds"] or "")
+    why, exact, more = _short_of(subject, pod, found)
     why = re.sub(r"\b1 GPUs\b", "1 GPU", why)  # KAI counts so
     of_others = found["volcano"] is not None and _of_others(pod, volcano_group(pod, subject), found["lacks"] or "")
     if of_others:
