@@ -27,6 +27,9 @@ _APPROVED = expression(
     r"\(Minimum\) New Limit Required: (?P<limit>\d{1,6})",
     re.DOTALL,
 )
+_FAMILY = expression(
+    r"exceeding approved (?P<family>[\w ]{1,80}?) quota(?:\..{0,200}?Current Limit: (?P<limit>\d{1,6}))?", re.DOTALL
+)
 _GOOGLE = expression(
     r"Quota '(?P<name>[A-Z0-9_]{1,80})' exceeded\.? {1,3}Limit: (?P<limit>[\d.]{1,12})(?: in region (?P<region>[\w-]{1,40}))?"
 )
@@ -72,7 +75,7 @@ def asked_of_cloud(
         return _of_ec2(text, kinds, demands)
     if empty := _EMPTY.search(text):
         return _elsewhere(empty, pool.name if pool else claim.labels.get(_POOL, of) if claim else of)
-    return _of_azure(text) or _of_google(text) or _of_openstack(text)
+    return _of_azure(text) or _of_google(text) or _of_openstack(text) or _unavailable(text, pool.name if pool else of)
 
 
 def _of_ec2(text: str, kinds: list[str], demands: dict[str, list[str]]) -> Fix:
@@ -126,8 +129,21 @@ def _elsewhere(empty: re.Match[str], pool: str) -> Fix:
     )
 
 
+def _unavailable(text: str, pool: str) -> Fix | None:
+    """More kinds of machines for a pool of which the cloud had none that it allows."""
+    if "all requested instance types were unavailable" not in text:
+        return None
+    where = f"NodePool {pool}" if pool else "its NodePool"
+    return fixes.advice(
+        f"Let {where} use more sizes, families and zones, and on-demand machines beside spot ({_TYPE}, {_ZONE}, {_CAPACITY}): the cloud "
+        "has none that it allows now; it is tried again by itself",
+        f"kubectl edit nodepools.karpenter.sh {pool}" if pool else "kubectl get nodepools.karpenter.sh -o wide",
+        owner="platform",
+    )
+
+
 def _of_azure(text: str) -> Fix | None:
-    short, approved = _AZURE.search(text), _APPROVED.search(text)
+    short, approved, named = _AZURE.search(text), _APPROVED.search(text), _FAMILY.search(text)
     if short:
         family, region, to = (
             short["family"],
@@ -140,11 +156,16 @@ def _of_azure(text: str) -> Fix | None:
             approved["region"],
             f"to {approved['limit']} vCPUs or more",
         )
+    elif named:
+        family, region = named["family"].removesuffix(" Cores"), "its region"
+        to = (
+            f"above {named['limit']} vCPUs by those of the machine" if named["limit"] else "by the vCPUs of the machine"
+        )
     else:
         return None
     return fixes.advice(
         f"Raise Azure's quota {family} of the subscription in {region} {to} (Quotas in its portal)",
-        f"az vm list-usage --location {region} --output table",
+        f"az vm list-usage --location {region if region != 'its region' else 'REGION'} --output table",
         owner="platform",
     )
 

@@ -313,7 +313,7 @@ def _logged(pending: Pending, names: list[str], order: int) -> Iterator[Finding]
         evidence=(log_evidence(mine[-1], _LAUNCHES), *said_by(pending)),
         explains=(*EXPLAINS, *(c.id for c in causes(pending))),
         fixes=(
-            asked_of_cloud(error)
+            asked_of_cloud(error, of=next((name.rpartition("-")[0] for name in names if f'"{name}"' in text), ""))
             or fixes.advice(
                 "Ask the cloud for what it refuses (quota, rights, capacity); or allow other instance types or zones",
                 "kubectl get nodeclaims.karpenter.sh -o wide",

@@ -438,7 +438,12 @@ def _before_the_plugin(cluster: Cluster, node: str) -> Iterator[Fix]:
     where = f"kubectl -n {meta.namespace or 'default'}"
     errors = last_errors(cluster, pod)
     statuses = (*pod.status.init_container_statuses, *pod.status.container_statuses)
-    held = next((s.state.waiting.message for s in statuses if s.state.waiting and s.state.waiting.message), "")
+    waits = next(
+        (s for s in statuses if s.state.waiting and s.state.waiting.reason not in ("PodInitializing", "")), None
+    )
+    held = (waits.state.waiting.message if waits and waits.state.waiting else "") or ""
+    if waits and waits.state.waiting and "Image" in waits.state.waiting.reason:
+        held = f"its image {waits.image} cannot be pulled" + (f": {held}" if held else "")
     why = _shortened(errors[-1]) if errors else " ".join(held.split())[:240]
     yield fixes.advice(
         f"Mend what {'ends' if ended else 'holds up'} the pod of the {title} on {node}{f' ({why})' if why else ''}: the device plugin "

@@ -100,7 +100,7 @@ def _said(pod: Pod, where: str, free: str) -> tuple[str, str] | None:
         said = ", ".join(wants[:-1]) + " and " * (len(wants) > 1) + wants[-1]
         return (
             f"The kubelet of {where} refused it: {said} are not free together on one NUMA node there{free}.",
-            f"Move small pods off {where} until one socket is free, then delete the refused pod",
+            f"Move small pods off {where}{_small(pod)} until one socket is free, then delete the refused pod",
         )
     if status.reason == "SMTAlignmentError":
         cores = re.search(_CORES, status.message)
@@ -144,6 +144,16 @@ def _rounded(pod: Pod) -> Iterator[Fix]:
     now = (asking[0].request("cpu") or 0) / 1000
     text = f"Ask for {amount} CPUs in {asking[0].name} instead of {now:g}, {why}; then delete the refused pod"
     yield fixes.patch(pod, text, operations)
+
+
+def _small(pod: Pod) -> str:
+    """The pods that have least of what a refused pod asks for, on its node: ` (a/b with 1)`."""
+    for resource, asked in pod.accelerators.items():
+        holders = usage_of(pod.cluster).holders(pod.spec.node_name) if pod.spec.node_name else []
+        held = sorted((n, h.ref) for h in holders if 0 < (n := h.requests.get(resource, 0)) < asked)
+        if held:
+            return f" ({', '.join(f'{ref} with {n}' for n, ref in held[:3])})"
+    return ""
 
 
 def _beside(pod: Pod) -> tuple[tuple[int, str], ...]:
