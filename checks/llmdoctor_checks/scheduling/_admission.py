@@ -63,7 +63,7 @@ _TEXTS: tuple[tuple[str, Verdict], ...] = (
 _COUNTED = r"requested: (?P<asked>\d+), used: (?P<used>\d+), capacity: (?P<all>\d+)"
 
 #: What the API's copy of a static pod bears.
-_MIRROR = "kubernetes.io/config.mirror"
+MIRROR = "kubernetes.io/config.mirror"
 
 #: The device manager's count.
 _UNAVAILABLE = r"requested number of devices unavailable for \S{1,200}\. Requested: ?(?P<asked>\d{1,4}), Available: ?(?P<free>\d{1,4})"
@@ -255,7 +255,7 @@ def refused_for(id: str, pod: Pod, subject: Subject) -> Iterator[Finding]:  # th
         summary=f"The kubelet of {node} refused it after it was placed: {room}{'.' if lacks else ''}",
         evidence=(pod_evidence(pod, "status", f"{status.reason}: {status.message}"),),
         explains=("pod-failed", "not-ready"),
-        fixes=(_static(node, lacks) if _MIRROR in pod.annotations else _again(pod),),
+        fixes=(_static(node, lacks) if MIRROR in pod.annotations else _again(pod),),
     )
 
 

@@ -88,6 +88,58 @@ def absent(cluster: Cluster, node: Node, resource: str) -> Absent | None:
     return found
 
 
+def offering(cluster: Cluster, resource: str) -> list[Item]:
+    """The DaemonSets that are device plugins of the maker of a resource."""
+    found = []
+    for item in cluster.items("DaemonSet"):
+        images = [str(row.get("image") or "") for row in rows(item.raw, "spec.template.spec.containers")]
+        if _named((item.name, *images), resource):
+            found.append(item)
+    return found
+
+
+#: How the device plugins of makers are installed where nothing else does it.
+_INSTALLED = {
+    "nvidia.com": "helm upgrade --install nvdp nvidia-device-plugin --repo https://nvidia.github.io/k8s-device-plugin "
+    "-n nvidia-device-plugin --create-namespace{}",
+    "amd.com": "kubectl create -f https://raw.githubusercontent.com/ROCm/k8s-device-plugin/master/k8s-ds-amdgpu-dp.yaml",
+    "gpu.intel.com": "kubectl apply -k 'https://github.com/intel/intel-device-plugins-for-kubernetes/deployments/gpu_plugin?ref=main'",
+}
+_LIST = "kubectl get daemonsets -A -o wide | grep -iE 'device-?plugin|gpu'"
+
+
+def brought(cluster: Cluster, node: str, resource: str) -> Fix:
+    """What brings a device plugin to a node on which none runs: the one that is there, or its installation."""
+    where, maker = node or "its node", resource.partition("/")[0]
+    there = offering(cluster, resource) if resource else []
+    if there:
+        item = there[0]
+        name = f"{item.namespace}/{item.name}"
+        counts = [dig(item.raw, f"status.{key}") for key in ("desiredNumberScheduled", "numberReady")]
+        of = f" ({counts[1] or 0} of {counts[0]} pods ready)" if counts[0] else ""
+        return fixes.advice(
+            f"Bring the pod of DaemonSet {name}{of} to {where}: its events say what keeps it off",
+            f"kubectl -n {item.namespace} describe daemonset {item.name}",
+            f"kubectl get pods -n {item.namespace} -o wide --field-selector spec.nodeName={node}" if node else _LIST,
+            owner="platform",
+        )
+    install = _INSTALLED.get(maker, "")
+    if "{}" in install:
+        runtime = " --set runtimeClassName=nvidia" if cluster.item("RuntimeClass", "", "nvidia") else ""
+        install = install.format(runtime)
+    none = bool(resource) and cluster.complete("DaemonSet")
+    text = (
+        f"Install the device plugin of {maker or 'the devices'}, which has no DaemonSet here: {where} has no pod of it"
+    )
+    if not none:
+        text = f"Install the device plugin of {maker or 'the devices'} where there is none; else let its DaemonSet select {where}"
+        taints = [
+            show_taint(t) for n in cluster.all(k8s.Node, "Node") if n.metadata.name == node for t in n.spec.taints
+        ]
+        text += f" and tolerate its taints ({', '.join(taints)})" if taints else ""
+    return fixes.advice(text, *([] if none else [_LIST]), *filter(None, [install]), owner="platform")
+
+
 def _off(cluster: Cluster, node: Node, meant: Callable[[tuple[str, ...]], bool]) -> Absent | None:
     """The DaemonSet of some that comes nearest to a pod on a node; None where one has, or would have, one there."""
     pods = [h.pod for h in usage_of(cluster).holders(node.name)]

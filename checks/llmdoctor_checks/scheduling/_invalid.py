@@ -9,15 +9,95 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
-from kubectl_llmdoctor.api import Pod, dig, expression, is_accelerator, milli, rows, units
+from kubectl_llmdoctor.api import Item, Pod, dig, escaped, expression, is_accelerator, milli, rows, units
 
-#: Where something stands, below the spec of the pod unless it begins with `metadata` or `spec.`, and what is wrong with it.
-Fault = tuple[str, str]
+#: A fault of which nobody can say what is meant, and one that is mended by taking away what stands there.
+OPEN: Any = object()
+GONE: Any = object()
+
+
+class Fault(NamedTuple):
+    """Where something stands, below the spec of the pod unless it begins with `metadata` or `spec.`, and what is wrong with it."""
+
+    place: str
+    text: str
+    #: What should stand there, or where `at` says; of what is open, `at` says what to do in words.
+    write: Any = OPEN
+    at: str = ""
+
+    @property
+    def told(self) -> str:
+        """What to write, in words."""
+        if self.write is OPEN:
+            return self.at or f"correct {self.place} ({self.text})"
+        if self.write is GONE:
+            return f"take {self.at or self.place} away"
+        return f"{self.at or self.place}: {_flow(self.write)}"
+
+
+def _flow(value: Any) -> str:
+    """A value as YAML has it on one line."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_flow(inner)}" for key, inner in value.items()) + "}"
+    return f'"{value}"' if isinstance(value, str) and not _plain(value) else str(value)
+
+
+def _plain(text: str) -> bool:
+    """Whether YAML takes a word for a string without quotes."""
+    return (
+        bool(text)
+        and text.lower() not in ("true", "false", "yes", "no", "null", "on", "off")
+        and not _NUMBER.fullmatch(text)
+    )
+
+
+def operations(item: Item, template: str, faults: Iterable[Fault]) -> list[dict[str, Any]] | None:
+    """A patch of an object that mends faults; None where one of them is open. What is taken away goes last, the last of a list first."""
+    written: list[dict[str, Any]] = []
+    removed: list[dict[str, Any]] = []
+    for fault in faults:
+        place = fault.at or fault.place
+        inside = place.startswith(("metadata", "spec."))
+        found = _pointer(item.raw, place if inside else ".".join(filter(None, (template, "spec", place))))
+        if found is None or fault.write is OPEN or fault.place == "metadata.name":
+            return None
+        path, here = found
+        if fault.write is GONE:
+            removed.append({"op": "remove", "path": path})
+            continue
+        if isinstance(fault.write, str) and _no_string(here):
+            written.append({"op": "remove", "path": path})  # a number would be written where one stands
+        written.append({"op": "add", "path": path, "value": fault.write})
+    return written + sorted(removed, key=lambda operation: str(operation["path"]), reverse=True)
+
+
+def _pointer(tree: Any, place: str) -> tuple[str, Any] | None:
+    """The JSON pointer of `spec.containers[vllm].env[HF_TOKEN].value`, and what stands there; a key, place or name in brackets.
+
+    Of a list of plain values nothing is told: one of them cannot be written without those beside it.
+    """
+    path = ""
+    for word, key in re.findall(r"([\w-]{1,100})|\[([^\]]{1,300})\]", place):
+        name = word or key
+        if isinstance(tree, list):
+            named = (n for n, row in enumerate(tree) if isinstance(row, dict) and name in _identities(row))
+            index = next(named, int(name) if name.isdecimal() and int(name) < len(tree) else None)
+            if index is None or not isinstance(tree[index], dict):
+                return None
+            path, tree = f"{path}/{index}", tree[index]
+        else:
+            path, tree = f"{path}/{escaped(name)}", tree.get(name) if isinstance(tree, dict) else None
+    return path, tree
+
+
+def _identities(row: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(str(row[key]) for key in ("name", "containerPort", "mountPath") if key in row)
+
 
 #: Where the template stands in the kinds that the API server itself validates.
-_TEMPLATES = {
+TEMPLATES = {
     "Deployment": "spec.template",
     "StatefulSet": "spec.template",
     "DaemonSet": "spec.template",
@@ -35,6 +115,9 @@ _DNS_LABEL = expression(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _DNS_NAME = expression(r"(?=.{1,253}$)[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*")
 _PORT = expression(r"(?=.{1,15}$)(?=.*[a-z])(?!.*--)[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 _QUANTITY = expression(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[KMGTPE]i|[numkMGTPE]|[eE][+-]?\d+)?", re.ASCII)
+_NUMBER = expression(r"[+-]?[\d._]{1,40}(?:[eE][+-]?\d{1,10})?|0[xob][\da-fA-F]{1,40}|[\d:-]{1,40}")
+#: A size as people write it, whose unit Kubernetes writes otherwise.
+_SIZE = expression(r"(?P<number>\d{1,12}(?:\.\d{1,3})?) ?(?P<unit>[kmgtp])(?P<i>i?)b?", re.IGNORECASE)
 #: Signs of a value that another program fills in, or of a placeholder, which is a fault of its own.
 _OPEN = expression(r"[${}<>@%\[\]]|__|[A-Z]_[A-Z]")
 
@@ -74,18 +157,18 @@ def refused(pod: Pod) -> Iterator[Fault]:
         return
     if (
         item is None
-        or item.kind not in _TEMPLATES
+        or item.kind not in TEMPLATES
         or str(item.raw.get("apiVersion")) not in ("v1", "apps/v1", "batch/v1")
     ):
         return
-    path = _TEMPLATES[item.kind]
+    path = TEMPLATES[item.kind]
     template = dig(item.raw, path) if path else item.raw
     spec = dig(template, "spec")
     if not isinstance(template, dict) or not isinstance(spec, dict):
         return
     name = dig(item.raw, "metadata.name")
     if isinstance(name, str) and not _OPEN.search(name) and not _DNS_NAME.fullmatch(name):
-        yield "metadata.name", f"{name} is no name: lower-case letters, digits, '-' and '.' only"
+        yield Fault("metadata.name", f"{name} is no name: lower-case letters, digits, '-' and '.' only", _named(name))
     yield from _of_metadata(item.raw, "metadata")
     if path:
         yield from _of_metadata(template, f"{path}.metadata")
@@ -115,12 +198,10 @@ def _of_metadata(raw: dict[str, Any], path: str) -> Iterator[Fault]:
         table = dig(raw, f"metadata.{group}")
         for key, value in table.items() if isinstance(table, dict) else ():
             if _no_string(value):
-                yield f"{path}.{group}[{key}]", f"{_say(value)} is no string: quote it"
+                yield Fault(f"{path}.{group}[{key}]", f"{_say(value)} is no string: quote it", _say(value))
             elif group == "labels" and _no_label(value):
-                yield (
-                    f"{path}.{group}[{key}]",
-                    f"{value} is no value of a label: 63 letters, digits, '-', '_' and '.' at most",
-                )
+                text = f"{value} is no value of a label: 63 letters, digits, '-', '_' and '.' at most"
+                yield Fault(f"{path}.{group}[{key}]", text, _label(value))
 
 
 def _of_workload(raw: dict[str, Any], kind: str, template: dict[str, Any], spec: dict[str, Any]) -> Iterator[Fault]:
@@ -136,67 +217,84 @@ def _of_workload(raw: dict[str, Any], kind: str, template: dict[str, Any], spec:
             if labels
             else "and labels of the template, which has none"
         )
-        yield "spec.selector", f"missing: matchLabels {of}"
+        own = f"{{app: {dig(raw, 'metadata.name')}}}"
+        both = "" if labels else f"spec.selector: {{matchLabels: {own}}}, and spec.template.metadata.labels: {own}"
+        yield Fault("spec.selector", f"missing: matchLabels {of}", {"matchLabels": labels} if labels else OPEN, both)
     for key, value in selector.items() if kind in _FOREVER and isinstance(selector, dict) else ():
         if _no_string(value):
-            yield f"spec.selector.matchLabels[{key}]", f"{_say(value)} is no string: quote it"
+            yield Fault(f"spec.selector.matchLabels[{key}]", f"{_say(value)} is no string: quote it", _say(value))
         elif open_labels or _OPEN.search(f"{key} {value}"):
             continue  # what fills them in may make them the same
         elif key not in labels:
-            yield f"spec.selector.matchLabels[{key}]", f"the template has no label {key}"
+            at = f"{TEMPLATES[kind]}.metadata.labels[{key}]"
+            yield Fault(f"spec.selector.matchLabels[{key}]", f"the template has no label {key}", value, at)
         elif str(labels[key]) != value:
-            yield f"spec.selector.matchLabels[{key}]", f"{value}, and the template has {labels[key]}"
+            text = f"{value}, and the template has {labels[key]}"
+            yield Fault(f"spec.selector.matchLabels[{key}]", text, str(labels[key]))
     policy = str(spec.get("restartPolicy") or "Always")
     if not _OPEN.search(policy) and (policy == "Always") != (kind in _FOREVER):
-        yield "restartPolicy", f"{policy}, where {kind} wants {'Always' if kind in _FOREVER else 'Never or OnFailure'}"
+        text = f"{policy}, where {kind} wants {'Always' if kind in _FOREVER else 'Never or OnFailure'}"
+        yield Fault("restartPolicy", text, "Always" if kind in _FOREVER else "OnFailure")
     replicas = dig(raw, "spec.replicas")
     if isinstance(replicas, str) and replicas.isdigit():
-        yield "spec.replicas", f'"{replicas}" is a string: take the quotes away'
+        yield Fault("spec.replicas", f'"{replicas}" is a string: take the quotes away', int(replicas))
     strategy = dig(raw, "spec.strategy")
     if kind == "Deployment" and isinstance(strategy, dict) and isinstance(strategy.get("rollingUpdate"), dict):
         rolling = strategy["rollingUpdate"]
         if strategy.get("type") == "Recreate" and rolling:
-            yield "spec.strategy.rollingUpdate", "not allowed with the type Recreate"
+            yield Fault("spec.strategy.rollingUpdate", "not allowed with the type Recreate", GONE)
         elif all(str(rolling.get(key)) in ("0", "0%") for key in ("maxSurge", "maxUnavailable")):
-            yield "spec.strategy.rollingUpdate", "maxSurge and maxUnavailable are both 0"
+            at = "spec.strategy.rollingUpdate.maxUnavailable"
+            yield Fault("spec.strategy.rollingUpdate", "maxSurge and maxUnavailable are both 0", 1, at)
 
 
 def _of_pod(spec: dict[str, Any], claims: set[str]) -> Iterator[Fault]:
     selector = spec.get("nodeSelector")
     for key, value in selector.items() if isinstance(selector, dict) else ():
         if _no_string(value):
-            yield f"nodeSelector[{key}]", f"{_say(value)} is no string: quote it"
+            yield Fault(f"nodeSelector[{key}]", f"{_say(value)} is no string: quote it", _say(value))
         elif _no_label(value):
-            yield f"nodeSelector[{key}]", f"{value} is no value of a label"
+            yield Fault(f"nodeSelector[{key}]", f"{value} is no value of a label")
     for field, form in _NAMES.items():
         name = spec.get(field)
         if not name or not isinstance(name, str) or _OPEN.search(name):
             continue
         if not (_DNS_NAME if form == "DNS name" else _DNS_LABEL).fullmatch(name):
             signs = "lower-case letters, digits" + (", '-' and '.' only" if form == "DNS name" else " and '-' only")
-            yield field, f"{name} is no name that anything can have: {signs}"
+            # what a guide has there stands for a name that nobody filled in
+            yield Fault(
+                field, f"{name} is no name that anything can have: {signs}", GONE if field == "nodeName" else OPEN
+            )
     yield from _of_tolerations(spec)
     yield from _of_volumes(spec)
     declared = {str(volume.get("name")) for volume in rows(spec, "volumes")}
     groups = {group: rows(spec, group) for group in ("containers", "initContainers")}
+    mounted = {str(m.get("name")) for group in groups.values() for row in group for m in rows(row, "volumeMounts")}
+    spare = sorted(declared - mounted)
     yield from _twice("containers", [str(row.get("name")) for group in groups.values() for row in group])
     for group, listed in groups.items():
         for row in listed:
-            for path, text in _of_container(row, declared | claims):
-                yield f"{group}[{row.get('name')}].{path}", text
+            at = f"{group}[{row.get('name')}]"
+            for fault in _of_container(row, declared | claims, spare):
+                yield fault._replace(
+                    place=f"{at}.{fault.place}",
+                    at=f"{at}.{fault.at}" if fault.at and fault.write is not OPEN else fault.at,
+                )
 
 
 def _of_tolerations(spec: dict[str, Any]) -> Iterator[Fault]:
     for index, row in enumerate(rows(spec, "tolerations")):
         operator, value = row.get("operator") or "Equal", row.get("value")
         if _no_string(value):
-            yield f"tolerations[{index}].value", f"{_say(value)} is no string: quote it"
+            yield Fault(f"tolerations[{index}].value", f"{_say(value)} is no string: quote it", _say(value))
         elif operator == "Exists" and value:
-            yield f"tolerations[{index}].value", f"{value}, which the operator Exists does not allow"
+            text = f"{value}, which the operator Exists does not allow"
+            yield Fault(f"tolerations[{index}].value", text, GONE)
         elif operator == "Equal" and not row.get("key"):
-            yield f"tolerations[{index}].operator", "must be Exists where there is no key"
+            yield Fault(f"tolerations[{index}].operator", "must be Exists where there is no key", "Exists")
         if row.get("effect") and row["effect"] not in _EFFECTS and not _OPEN.search(str(row["effect"])):
-            yield f"tolerations[{index}].effect", f"{row['effect']} is no effect of a taint"
+            text = f"{row['effect']} is no effect of a taint"  # without one every effect is tolerated
+            yield Fault(f"tolerations[{index}].effect", text, GONE)
 
 
 def _of_volumes(spec: dict[str, Any]) -> Iterator[Fault]:
@@ -204,32 +302,46 @@ def _of_volumes(spec: dict[str, Any]) -> Iterator[Fault]:
     for volume in volumes:
         name, kinds = str(volume.get("name")), [key for key in volume if key != "name"]
         if _no_name(name):
-            yield f"volumes[{name}].name", f"{name} is no name of a volume"
+            to = _named(name).replace(".", "-")
+            at = f"call volume {name} {to}, in its mounts, too"
+            yield Fault(f"volumes[{name}].name", f"{name} is no name of a volume", OPEN, at)
         if len(kinds) > 1:
-            yield f"volumes[{name}]", f"has more than one kind ({', '.join(kinds)})"
+            empty = kinds.index("emptyDir") if len(kinds) == 2 and "emptyDir" in kinds else None
+            at = f"volumes[{name}].emptyDir" if empty is not None else ""  # what lasts is what is meant
+            text = f"has more than one kind ({', '.join(kinds)})"
+            yield Fault(f"volumes[{name}]", text, GONE if at else OPEN, at)
+            if at:
+                continue
         if _no_quantity(size := dig(volume, "emptyDir.sizeLimit")):
-            yield f"volumes[{name}].emptyDir.sizeLimit", f"{size} is no quantity"
+            yield Fault(f"volumes[{name}].emptyDir.sizeLimit", f"{size} is no quantity", _size(size))
     yield from _twice("volumes", [str(volume.get("name")) for volume in volumes])
 
 
-def _of_container(row: dict[str, Any], volumes: set[str]) -> Iterator[Fault]:
+def _of_container(row: dict[str, Any], volumes: set[str], spare: list[str]) -> Iterator[Fault]:
+    """`spare` are volumes that are declared, and mounted nowhere."""
     if _no_name(name := str(row.get("name"))):
-        yield "name", f"{name} is no name of a container: lower-case letters, digits and '-' only"
+        text = f"{name} is no name of a container: lower-case letters, digits and '-' only"
+        yield Fault("name", text, _named(name).replace(".", "-"))
     if not row.get("image"):
-        yield "image", "missing"
+        yield Fault("image", "missing", OPEN, f"name an image for container {row.get('name')}")
     policy = row.get("imagePullPolicy")
     if policy and policy not in _PULL and not _OPEN.search(str(policy)):
-        yield "imagePullPolicy", f"{policy} is none of {', '.join(_PULL)}"
+        yield Fault("imagePullPolicy", f"{policy} is none of {', '.join(_PULL)}", "IfNotPresent")
     yield from _of_words(row)
     yield from _of_ports(row)
     mounts = rows(row, "volumeMounts")
     for mount in mounts:
         if (name := str(mount.get("name"))) not in volumes and not _OPEN.search(name):
-            yield f"volumeMounts[{name}].name", f"the pod declares no volume {name}"
+            text = f"the pod declares no volume {name}"
+            mine = f"declare volume {name} of {row.get('name')} in spec.volumes, or take its mount away"
+            yield Fault(f"volumeMounts[{name}].name", text, *((spare[0],) if len(spare) == 1 else (OPEN, mine)))
     yield from _twice("volumeMounts", [str(mount.get("mountPath")) for mount in mounts])
     for probe in _PROBES:
         if isinstance(own := row.get(probe), dict):
-            yield from ((f"{probe}{path}", text) for path, text in _of_probe(own, probe))
+            yield from (
+                f._replace(place=f"{probe}{f.place}", at=f"{probe}{f.at}" if f.at else "")
+                for f in _of_probe(own, probe)
+            )
     yield from _of_resources(row)
 
 
@@ -239,18 +351,25 @@ def _of_words(row: dict[str, Any]) -> Iterator[Fault]:
         words = row.get(group)
         for index, word in enumerate(words if isinstance(words, list) else ()):
             if _no_string(word):
-                yield f"{group}[{index}]", f"{_say(word)} is no string: quote it"
+                yield Fault(f"{group}[{index}]", f"{_say(word)} is no string: quote it", _say(word))
         if words is not None and not isinstance(words, list):
-            yield group, "is no list of strings"
+            yield Fault(group, "is no list of strings")
     for variable in rows(row, "env"):
         value, source = variable.get("value"), variable.get("valueFrom")
         if _no_string(value):
-            yield f"env[{variable.get('name')}].value", f"{_say(value)} is no string: quote it"
+            yield Fault(f"env[{variable.get('name')}].value", f"{_say(value)} is no string: quote it", _say(value))
         elif value and source:
-            yield f"env[{variable.get('name')}]", "has value and valueFrom"
+            place = f"env[{variable.get('name')}]"
+            yield Fault(place, "has value and valueFrom", GONE, f"{place}.value")
     for index, source in enumerate(rows(row, "envFrom")):
         if not any(isinstance(source.get(kind), dict) for kind in _SOURCES) and set(source) <= _OF_SOURCE:
-            yield f"envFrom[{index}]", "names neither a configMapRef nor a secretRef"
+            name = source.get("name")
+            told = (
+                f"envFrom[{index}]: {{configMapRef: {{name: {name}}}}}, or secretRef where {name} is a Secret"
+                if name
+                else ""
+            )
+            yield Fault(f"envFrom[{index}]", "names neither a configMapRef nor a secretRef", OPEN, told)
 
 
 def _of_ports(row: dict[str, Any]) -> Iterator[Fault]:
@@ -258,24 +377,30 @@ def _of_ports(row: dict[str, Any]) -> Iterator[Fault]:
     for port in ports:
         number, name = port.get("containerPort"), str(port.get("name") or "")
         if isinstance(number, str) and number.isdigit():
-            yield f"ports[{name or number}].containerPort", f'"{number}" is a string: take the quotes away'
+            text = f'"{number}" is a string: take the quotes away'
+            yield Fault(f"ports[{name or number}].containerPort", text, int(number))
         if name and not _OPEN.search(name) and not _PORT.fullmatch(name):
-            yield f"ports[{name}].name", f"{name} is no name of a port: 15 lower-case letters, digits and '-' at most"
+            text = f"{name} is no name of a port: 15 lower-case letters, digits and '-' at most"
+            short = re.sub(r"-{2,}", "-", _named(name).replace(".", "-"))[:15].strip("-")
+            yield Fault(f"ports[{name}].name", text, short if _PORT.fullmatch(short) else OPEN)
     yield from _twice("ports", [str(port["name"]) for port in ports if port.get("name")])
 
 
 def _of_probe(probe: dict[str, Any], name: str) -> Iterator[Fault]:
     handlers = [key for key in _HANDLERS if probe.get(key) is not None]
     if len(handlers) != 1:
-        yield "", f"has {'no handler' if not handlers else ' and '.join(handlers)}"
+        extra = next((key for key in handlers if key == "tcpSocket"), "") if len(handlers) == 2 else ""
+        text = f"has {'no handler' if not handlers else ' and '.join(handlers)}"
+        yield Fault("", text, GONE if extra else OPEN, f".{extra}" if extra else "")
     for key in _SECONDS:
         if isinstance(value := probe.get(key), str) and value.isdigit():
-            yield f".{key}", f'"{value}" is a string: take the quotes away'
+            yield Fault(f".{key}", f'"{value}" is a string: take the quotes away', int(value))
     if name != "readinessProbe" and probe.get("successThreshold", 1) not in (1, 0, "1"):
-        yield ".successThreshold", "must be 1"
+        yield Fault(".successThreshold", "must be 1", 1)
     for key in ("httpGet", "tcpSocket"):
         if isinstance(port := dig(probe, f"{key}.port"), str) and port.isdigit():
-            yield f".{key}.port", f'"{port}" is taken for a name, which has a letter: take the quotes away'
+            text = f'"{port}" is taken for a name, which has a letter: take the quotes away'
+            yield Fault(f".{key}.port", text, int(port))
 
 
 def _of_resources(row: dict[str, Any]) -> Iterator[Fault]:
@@ -285,11 +410,12 @@ def _of_resources(row: dict[str, Any]) -> Iterator[Fault]:
             place = f"resources.{kind}[{resource}]"
             if "/" not in resource and resource not in _STANDARD and not resource.startswith("hugepages-"):
                 if not _OPEN.search(resource):
-                    yield place, "is no resource of Kubernetes, and has no domain"
+                    meant = f"nvidia.com/gpu in place of {resource} ({place})" if "gpu" in resource.lower() else ""
+                    yield Fault(place, "is no resource of Kubernetes, and has no domain", OPEN, meant)
             elif _no_quantity(value):
-                yield place, f"{value} is no quantity"
+                yield Fault(place, f"{value} is no quantity", _size(value))
             elif is_accelerator(resource) and (share := milli(value)) is not None and share % 1000:
-                yield place, f"{value} is no whole number"
+                yield Fault(place, f"{value} is no whole number", str(-(-share // 1000)))
     if not isinstance(limits, dict) or not isinstance(requests, dict):
         return
     for resource in ("cpu", "memory", "ephemeral-storage"):
@@ -297,7 +423,9 @@ def _of_resources(row: dict[str, Any]) -> Iterator[Fault]:
         most, asked = read(limits.get(resource)), read(requests.get(resource))
         if most is not None and asked is not None and asked > most:
             text = f"{requests[resource]} is more than the limit of {limits[resource]}"
-            yield f"resources.requests[{resource}]", text
+            yield Fault(
+                f"resources.requests[{resource}]", text, str(requests[resource]), f"resources.limits[{resource}]"
+            )
 
 
 def _no_string(value: object) -> bool:
@@ -306,6 +434,25 @@ def _no_string(value: object) -> bool:
 
 def _say(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _named(text: str) -> str:
+    """The nearest name of an object."""
+    return re.sub(r"[^a-z0-9.-]{1,253}", "-", text.lower()).strip("-.")
+
+
+def _label(value: object) -> str:
+    """The nearest value of a label."""
+    return re.sub(r"[^\w.-]{1,253}", "-", str(value), flags=re.ASCII)[:63].strip("-_.")
+
+
+def _size(value: object) -> Any:
+    """The quantity that a size is; `48GB` is `48G`, `48gib` is `48Gi`."""
+    found = _SIZE.fullmatch(str(value).strip())
+    if not found:
+        return OPEN
+    unit = found["unit"].upper() if found["i"] or found["unit"] not in "kK" else "k"
+    return f"{found['number']}{unit}{'i' if found['i'] else ''}"
 
 
 def _no_label(value: object) -> bool:
@@ -324,4 +471,5 @@ def _no_quantity(value: object) -> bool:
 def _twice(place: str, names: Iterable[str]) -> Iterator[Fault]:
     for name, count in Counter(names).items():
         if count > 1:
-            yield f"{place}[{name}]", f"stands there {'twice' if count == 2 else f'{count} times'}"
+            text = f"stands there {'twice' if count == 2 else f'{count} times'}"
+            yield Fault(f"{place}[{name}]", text, OPEN, f"leave only one of {place} {name}")

@@ -71,6 +71,13 @@ def local_queue(workload: Item, cluster: Cluster) -> Item | None:
     return cluster.item("LocalQueue", workload.namespace, str(dig(workload.raw, "spec.queueName") or ""))
 
 
+def cluster_queue(workload: Item, cluster: Cluster) -> tuple[str, Item | None]:
+    """The name of the ClusterQueue behind that queue, where it is known, and the ClusterQueue, where it was read."""
+    local = local_queue(workload, cluster)
+    name = dig(local.raw, "spec.clusterQueue") if local else None
+    return (name, cluster.item("ClusterQueue", "", name)) if isinstance(name, str) else ("", None)
+
+
 def uncovered(workload: Item, cluster: Cluster) -> list[str]:
     """Accelerators that a Workload asks for and no flavor of its queue has a quota of, by the queue's own account.
 
@@ -99,8 +106,7 @@ def gone(workload: Item, subject: Subject) -> list[Node]:
 
     Kueue counts only those as a part of the topology (pkg/cache/scheduler/tas_flavor.go).
     """
-    cluster, local = subject.cluster, local_queue(workload, subject.cluster)
-    queue = cluster.item("ClusterQueue", "", str(dig(local.raw, "spec.clusterQueue"))) if local else None
+    cluster, (_, queue) = subject.cluster, cluster_queue(workload, subject.cluster)
     groups = rows(queue.raw, "spec.resourceGroups") if queue else []
     found: list[Node] = []
     for row in (row for group in groups for row in rows(group, "flavors")):

@@ -40,11 +40,15 @@ def larger(pending: Pending, pool: Pool) -> Fix | None:
     """The smallest machine of a pool's families that holds the pod and the DaemonSets, added to what the pool allows."""
     item = pending.pod.cluster.item("NodePool", "", pool.name)
     asked = {name: milli(amount) for name, _, amount in (part.strip().partition(" ") for part in pool.asked.split(","))}
-    if item is None or not asked.get("nvidia.com/gpu"):
+    if not asked.get("nvidia.com/gpu"):
         return None
-    allowed = {str(row.get("key")): row for row in rows(item.raw, "spec.template.spec.requirements")}
-    families = {kind.partition(".")[0] for kind in words(allowed.get(_TYPE, {}), "values")}
-    families |= set(words(allowed.get(_FAMILY, {}), "values"))
+    allowed = (
+        {str(row.get("key")): words(row, "values") for row in rows(item.raw, "spec.template.spec.requirements")}
+        if item
+        else {}
+    )
+    families = {kind.partition(".")[0] for kind in (allowed.get(_TYPE, []) if item else pool.allows(_TYPE))}
+    families |= set(allowed.get(_FAMILY, []) if item else pool.allows(_FAMILY))
     for family, number in _by_size(families):
         size = f"{number if number > 1 else ''}xlarge"
         machine = f"{family}.{size}"
@@ -61,9 +65,9 @@ def larger(pending: Pending, pool: Pool) -> Fix | None:
         text = (
             f"Allow {machine} ({has}) in {pool.title}, the smallest of its families that holds the pod; or ask for less"
         )
-        operations = _allowing(item, family, size)
-        if operations is None:
-            return fixes.advice(text, owner="platform")
+        operations = _allowing(item, family, size) if item else None
+        if item is None or operations is None:
+            return fixes.advice(text, f"kubectl edit nodepools.karpenter.sh {pool.name}".rstrip(), owner="platform")
         if not operations:
             return None  # it is not the size that is missing
         return fixes.patch_object(item, text, operations, owner="platform")

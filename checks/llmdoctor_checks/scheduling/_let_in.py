@@ -40,6 +40,13 @@ _PATH = expression(r"failed at path (?P<path>/[\w./~-]{1,300})")
 _CONSTRAINT = expression(r"\[(?P<name>[\w.-]{1,253})\] (?P<why>[^\n]{1,600})")
 _WITHOUT = expression(r"container <(?P<container>[\w.-]{1,63})> has no (?P<what>cpu|memory) (?P<kind>limit|request)")
 _LABELS = expression(r'you must provide labels: \{(?P<names>"[^}]{1,400})\}')
+#: A label that is demanded, in the words that people write into policies, and a container.
+_LABEL = expression(
+    r"\b(?:[Ll]abels?:? ['\"`]?(?P<key>(?:[a-z0-9.-]{1,120}/)?[A-Za-z0-9][\w.-]{0,62})['\"`]?) (?:is|are|must be) "
+    r"(?:required|mandatory|missing|not set|set|present|defined|either missing)"
+)
+_CONTAINER = expression(r"no container found with name (?P<name>[a-z0-9-]{1,63})")
+_QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 _SERVICE = expression(r'Post "?https://(?P<name>[\w-]{1,63})\.(?P<namespace>[\w-]{1,63})\.svc')
 _HOOKS = (
     "kubectl get mutatingwebhookconfigurations,validatingwebhookconfigurations "
@@ -115,9 +122,33 @@ def by_policy(subject: Subject, who: str, message: str) -> Iterator[Fix]:
     elif "gatekeeper" in who and (asked := next(_CONSTRAINT.finditer(message), None)):
         yield from _gatekeeper(subject, pod, where, asked["name"], message)
     else:
-        yield fixes.advice(
-            f"Change {where} as the message asks, or have namespace {subject.namespace} exempted from the policy"
+        yield from _as_it_says(subject, pod, where, who, message)
+
+
+def _as_it_says(subject: Subject, pod: Pod | None, where: str, who: str, message: str) -> Iterator[Fix]:
+    """A label that a policy misses, or else its own words."""
+    why = " ".join(message.split()).rstrip(".")
+    label, container = _LABEL.search(why), _CONTAINER.search(why)
+    if pod and label:
+        key = label["key"]
+        queues = [i.name for i in subject.cluster.items("LocalQueue", subject.namespace)] if key == _QUEUE_LABEL else []
+        value = queues[0] if len(queues) == 1 else "VALUE"
+        named = (
+            ""
+            if value != "VALUE"
+            else " (VALUE is for you to name" + (": a LocalQueue of" if key == _QUEUE_LABEL else "")
         )
+        named += f" {subject.namespace})" if key == _QUEUE_LABEL and named else ")" * bool(named)
+        text = f"Put the label {key}={value} on {fixes.pods_of(pod)}{named}: {who} asks for it"
+        yield fixes.annotate(pod, {key: value}, text, field="labels")
+    elif pod and container and len(pod.containers) == 1 and pod.containers[0].name != container["name"]:
+        text = f"Call container {pod.containers[0].name} of {where} {container['name']}, as {who} demands"
+        yield fixes.patch(
+            pod, text, [{"op": "replace", "path": f"{pod.containers[0].pointer}/name", "value": container["name"]}]
+        )
+    else:
+        yield fixes.advice(f"Have in {where} what {who} asks for: {why[:200]}")
+    yield fixes.advice(f"Except {where}, or namespace {subject.namespace}, from {who}", _HOOKS, owner="platform")
 
 
 def _kyverno(subject: Subject, pod: Pod | None, where: str, blocked: re.Match[str]) -> Iterator[Fix]:

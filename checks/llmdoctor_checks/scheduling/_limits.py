@@ -26,11 +26,14 @@ from kubectl_llmdoctor.api import (
     rows,
     top_of,
 )
-from llmdoctor_checks.scheduling._raising import listed, thousandths
+from llmdoctor_checks.scheduling._raising import listed, quantity, thousandths
 
 _BEYOND = expression(
     r"(?P<side>maximum|minimum) (?P<resource>\S{1,100}) usage per (?P<type>\w{1,40}) is (?P<bound>[\w.]{1,40}), "
     r"but (?:limit|request) is (?P<asked>[\w.]{1,40})"
+)
+_RATIO = expression(
+    r"(?P<resource>[^\s\[]{1,100}) max limit to request ratio per \w{1,40} is (?P<ratio>[\w.]{1,40}), but provided ratio is"
 )
 #: What a container states of a resource, where nothing is known of what it needs: sidecars need little.
 _LITTLE = {"cpu": "100m", "memory": "512Mi", "ephemeral-storage": "1Gi"}
@@ -163,7 +166,10 @@ def widening(subject: Subject, said: str) -> Iterator[Fix]:
         amounts = [found["asked"], *([beyond[key][1]] if key in beyond else [])]
         outermost = (max if key[0] == "max" else min)(amounts, key=lambda amount: milli(amount) or 0)
         beyond[key] = (found["bound"], outermost)
-    for item in subject.cluster.items("LimitRange", subject.namespace):
+    if said:
+        yield from _in_proportion(subject, said)
+    items = list(subject.cluster.items("LimitRange", subject.namespace))
+    for item in items:
         operations, told = [], []
         for index, row in enumerate(rows(item.raw, "spec.limits")):
             for (side, resource, kind), (bound, asked) in beyond.items():
@@ -179,6 +185,65 @@ def widening(subject: Subject, said: str) -> Iterator[Fix]:
         if operations:
             text = f"Let LimitRange {item.name} allow it: {', '.join(told)}"
             yield fixes.patch_object(item, text, operations, owner="platform")
+    if beyond and not items:
+        told = [
+            f"{side}.{resource} {asked} instead of {bound} per {kind}"
+            for (side, resource, kind), (bound, asked) in beyond.items()
+        ]
+        text = f"Let the LimitRange of {subject.namespace} allow it: {', '.join(told)}"
+        yield fixes.advice(text, f"kubectl -n {subject.namespace} edit limitrange", owner="platform")
+
+
+def lowering(subject: Subject, said: str) -> Iterator[Fix]:
+    """The containers with no more than a LimitRange allows each of them, of what they ask for more."""
+    where = subject.workload.ref if subject.workload else "the pod"
+    operations, told = [], []
+    pods = list(subject.pods)[:1]
+    for found in _BEYOND.finditer(said):
+        for container in (
+            pods[0].containers if pods and (found["side"], found["type"]) == ("maximum", "Container") else ()
+        ):
+            given, bound = container.spec.resources, found["bound"]
+            resource = found["resource"]
+            tables = {"limits": given.limits, "requests": given.requests}
+            over = [k for k, table in tables.items() if (milli(table.get(resource)) or 0) > (milli(bound) or 0)]
+            path = f"{container.pointer}/resources"
+            new = [{"op": "replace", "path": f"{path}/{k}/{escaped(resource)}", "value": bound} for k in over]
+            if over and not any(operation in operations for operation in new):
+                operations += new
+                told.append(f"{bound} of {resource} in {container.name} instead of {tables[over[0]][resource]}")
+    if operations:
+        yield fixes.patch(
+            pods[0], f"Ask for no more than the LimitRange allows, if it can do with {', '.join(told)}", operations
+        )
+    elif sums := [f for f in _BEYOND.finditer(said) if f["side"] == "maximum"]:
+        told = [f"{f['bound']} of {f['resource']} in one {f['type']} ({f['asked']} now)" for f in sums]
+        yield fixes.advice(f"Ask for no more than the LimitRange allows in {where}: {', '.join(told)}")
+
+
+def _in_proportion(subject: Subject, said: str) -> Iterator[Fix]:
+    """Requests raised to what a LimitRange wants beside the limits."""
+    operations, told = [], []
+    pods = list(subject.pods)[:1]
+    for found in _RATIO.finditer(said):
+        for container in pods[0].containers if pods else ():
+            resource, ratio = found["resource"], milli(found["ratio"])
+            given = container.spec.resources
+            limit, request = milli(given.limits.get(resource)), milli(given.requests.get(resource))
+            if limit and request and ratio and limit * 1000 > request * ratio:
+                value = _no_less(resource, -(-limit * 1000 // ratio))
+                path = f"{container.pointer}/resources/requests/{escaped(resource)}"
+                operations.append({"op": "replace", "path": path, "value": value})
+                told.append(f"{value} {resource} in {container.name} instead of {given.requests[resource]}")
+    if operations:
+        yield fixes.patch(
+            pods[0], f"Request more, which the LimitRange wants beside the limit: {', '.join(told)}", operations
+        )
+
+
+def _no_less(resource: str, amount: int) -> str:
+    """Thousandths as a quantity: of CPUs in thousandths, too."""
+    return f"{amount}m" if resource == "cpu" and amount % 1000 else quantity(resource, amount)
 
 
 def _enough(subject: Subject, resource: str, bound: str) -> Iterator[Fix]:

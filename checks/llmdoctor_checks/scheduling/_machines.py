@@ -17,6 +17,7 @@ from kubectl_llmdoctor.api import (
     Event,
     Evidence,
     Finding,
+    Fix,
     Item,
     Line,
     Pending,
@@ -33,6 +34,7 @@ from kubectl_llmdoctor.api import (
     say_seconds,
     written_ago,
 )
+from llmdoctor_checks.scheduling._clouds import asked_of_cloud
 from llmdoctor_checks.scheduling._nodepools import OF_ANY, OF_NODES, TYPES
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._words import EXPLAINS, said_by, sentence
@@ -82,11 +84,34 @@ def unjoined(claims: list[Item], pending: Pending, found: tuple[Cause, ...]) -> 
             (object_evidence(claim, "status.conditions[Registered]", text),),
             "Look on the machine itself why it does not join: its console and boot log, the kubelet's log; the image, user data "
             "and role of its node class, the way to the API server",
+            *_console(claim),
             f"kubectl describe nodeclaims.karpenter.sh {claim.name}",
             pending=pending,
             found=found,
+            first=_untainted(claim) if "unregistered taint" in words else None,
         )
         return
+
+
+def _console(claim: Item) -> Iterator[str]:
+    """How the console of a machine of AWS is read."""
+    found = re.fullmatch(
+        r"aws:///(?P<zone>[\w-]{1,40})/(?P<id>i-[0-9a-f]{8,17})", str(dig(claim.raw, "status.providerID"))
+    )
+    if found:
+        yield f"aws ec2 get-console-output --latest --output text --region {found['zone'][:-1]} --instance-id {found['id']}"
+
+
+def _untainted(claim: Item) -> Fix:
+    """A machine of an image of one's own, whose kubelet is not told the taint of what is not registered yet."""
+    ref = dig(claim.raw, "spec.nodeClassRef")
+    kind, name = (str(ref.get("kind")), str(ref.get("name"))) if isinstance(ref, dict) else ("node class", "of it")
+    return fixes.advice(
+        f"Let the kubelet register with the taint karpenter.sh/unregistered:NoExecute (--register-with-taints, registerWithTaints) in "
+        f"spec.userData of {kind} {name}: what its image starts does not set it",
+        f"kubectl edit {kind.lower()} {name}",
+        owner="platform",
+    )
 
 
 def _unregistered(claim: Item, pending: Pending) -> tuple[str, str] | None:
@@ -129,6 +154,7 @@ def failed_machine(pending: Pending, found: tuple[Cause, ...]) -> Iterator[Findi
             f"kubectl -n {machine.namespace} describe machine {machine.name}",
             pending=pending,
             found=found,
+            first=asked_of_cloud(text, types=_types(machine)),
         )
         return
 
@@ -202,13 +228,18 @@ def _meant(machine: Item, pending: Pending) -> bool:
         return all(labels.get(key) == value for key, value in asked.items())
     if not pending.accelerators:
         return False
-    spec = dig(machine.raw, "spec.providerSpec.value")
-    types = [str(spec.get(key) or "") for key in _OF_TYPE] if isinstance(spec, dict) else []
+    spec, types = dig(machine.raw, "spec.providerSpec.value"), _types(machine)
     sets = [machine, *cluster.chain(machine)]
     counted = any(item.annotations.get(key, "0") not in ("", "0") for item in sets for key in _COUNTS)
     return (
         counted or any(re.match(TYPES, kind) for kind in types) or (isinstance(spec, dict) and bool(spec.get("gpus")))
     )
+
+
+def _types(machine: Item) -> list[str]:
+    """The type of a machine, under whichever name its provider has it."""
+    spec = dig(machine.raw, "spec.providerSpec.value")
+    return [str(spec.get(key) or "") for key in _OF_TYPE] if isinstance(spec, dict) else []
 
 
 def _labels(found: Any) -> dict[str, str]:
@@ -236,6 +267,7 @@ def group_failed(pending: Pending, promise: Event, found: tuple[Cause, ...]) -> 
             "kubectl -n kube-system get configmap cluster-autoscaler-status -o yaml",
             pending=pending,
             found=found,
+            first=asked_of_cloud(last.message),
         )
         return
 
@@ -288,6 +320,7 @@ def _finding(
     *commands: str,
     pending: Pending,
     found: tuple[Cause, ...],
+    first: Fix | None = None,
 ) -> Finding:
     """Why there is no further node for the pod; what the nodes that are there lack follows from it."""
     return Finding(
@@ -296,6 +329,6 @@ def _finding(
         summary=summary,
         evidence=(*evidence, *said_by(pending)),
         explains=(*EXPLAINS, *(cause.id for cause in found)),
-        fixes=(fixes.advice(advice, *commands, owner="platform"),),
+        fixes=(*filter(None, [first]), fixes.advice(advice, *commands, owner="platform")),
         order=float(len(found)),
     )

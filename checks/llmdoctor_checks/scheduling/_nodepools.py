@@ -85,7 +85,7 @@ def unready(pending: Pending, found: tuple[Cause, ...]) -> Iterator[Finding]:
     deepest = next(fault for fault in reasons if fault.item is reasons[-1].item)
     kind = deepest.item.kind.partition(".")[0]
     by = "" if deepest.item is pool else f", because {kind} {deepest.item.name} is not"
-    way = f"Correct {kind}/{deepest.item.name} as its condition {deepest.type} says (image, subnets, security groups, role)"
+    way = _way(deepest, kind)
     if not deepest.answered:
         way = f"See in the log of Karpenter what keeps it from an answer on {deepest.type} of {kind}/{deepest.item.name} (its rights)"
     named = f"{kind.lower()} {deepest.item.name}"
@@ -105,6 +105,36 @@ def unready(pending: Pending, found: tuple[Cause, ...]) -> Iterator[Finding]:
         fixes=(fixes.advice(way, f"kubectl describe {named}", owner="platform"),),
         order=float(len(found)),
     )
+
+
+#: What of EC2NodeClass a condition is about.
+_FIELDS = {
+    "SubnetsReady": ("subnetSelectorTerms", "subnets"),
+    "SecurityGroupsReady": ("securityGroupSelectorTerms", "security groups"),
+    "AMIsReady": ("amiSelectorTerms", "images"),
+    "InstanceProfileReady": ("role", "role"),
+}
+
+
+def _way(fault: _Fault, kind: str) -> str:
+    """What to correct of a node class, by the condition that says so, with what stands there now."""
+    field, what = _FIELDS.get(fault.type, ("", ""))
+    where = f"{kind}/{fault.item.name}"
+    if not field:
+        return f"Correct {where} as its condition {fault.type} says (image, subnets, security groups, role)"
+    stands = dig(fault.item.raw, f"spec.{field}")
+    if field == "role":
+        return f"Correct spec.role of {where} ({stands or 'not set'}): a role of that name must exist, and Karpenter may pass it on"
+    if not isinstance(stands, list) or not stands:
+        return f"Write spec.{field} into {where}, which has none: by it the {what} are found"
+    told = "; ".join(
+        f"{key} {_flow(value)}" for term in rows(fault.item.raw, f"spec.{field}") for key, value in term.items()
+    )
+    return f"Give the {what} what spec.{field} of {where} looks for ({told}), or correct it there: nothing in the account has it"
+
+
+def _flow(value: object) -> str:
+    return ", ".join(f"{key}={inner}" for key, inner in value.items()) if isinstance(value, dict) else str(value)
 
 
 def _of_karpenter(pool: Item) -> bool:

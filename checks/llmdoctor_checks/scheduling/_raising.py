@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -18,21 +19,32 @@ from kubectl_llmdoctor.api import (
     Subject,
     dig,
     escaped,
+    expression,
     fixes,
     k8s,
     milli,
     requests_of,
     rows,
 )
-from llmdoctor_checks.scheduling._kueue import local_queue
+from llmdoctor_checks.scheduling._kueue import cluster_queue
 
 #: What Kueue's flavor assigner (pkg/scheduler/flavorassigner) says of amounts.
-_NEEDS = (
-    r"previously considered podsets requests \((?P<before>[\w.]{1,40})\) \+ current podset request \((?P<now>[\w.]{1,40})\) > "
-    r"maximum capacity \((?:\S{1,40} > )?(?P<most>[\w.]{1,40})\)"
+_LACKS = expression(
+    r"insufficient (?:unused )?quota (?:in cohort )?for (?P<resource>[^\s,]{1,253}) in flavor (?P<flavor>[^\s,]{1,253}), "
+    r"(?:previously considered podsets requests \((?P<before>[\w.]{1,40})\) \+ current podset request \((?P<now>[\w.]{1,40})\) > "
+    r"maximum capacity \((?:\S{1,40} > )?(?P<most>[\w.]{1,40})\)|(?P<more>[\w.]{1,40}) more needed)"
 )
-_MORE = r"in flavor \S{1,255}, (?P<more>[\w.]{1,40}) more needed"
-_GPUS = r"^(?P<number>\d{1,6}(?:\.\d{1,4})?) GPUs?$"
+#: An amount as KAI says it, and what its queues call the resource and count it in (pkg/apis/scheduling/v2/queue_types.go).
+_TOLD = expression(r"(?P<number>\d{1,9}(?:\.\d{1,4})?) (?P<unit>GPU|core|GB)s?")
+_OF_KAI = {
+    "GPU": ("gpu", 1, "nvidia.com/gpu", ""),
+    "core": ("cpu", 1000, "cpu", ""),
+    "GB": ("memory", 1000, "memory", "G"),
+}
+#: Amounts as Koordinator (`cpu:40,nvidia.com/gpu:4`) and Volcano (`cpu:{{40000 -3} {<nil>} 40 DecimalSI}`) list them.
+_LISTED = expression(
+    r'(?P<name>[a-z][\w./-]{1,252})"?:"?(?:\{\{(?P<digits>\d{1,19}) (?P<scale>-?\d{1,2})\}|(?P<amount>\d[\w.]{0,39}))'
+)
 #: Where Volcano keeps the queue of a pod, and the group that its owner made for it.
 VOLCANO_QUEUE, VOLCANO_GROUP = "scheduling.volcano.sh/queue-name", "scheduling.k8s.io/group-name"
 
@@ -74,8 +86,20 @@ def of_namespace(subject: Subject, name: str, asked: str, used: str, limit: str)
             changes[resource] = (bound, quantity(resource, want * pods + have))
     item = next((i for i in subject.cluster.items("ResourceQuota", subject.namespace) if i.name == name), None)
     return _raised(
-        subject.cluster, item, f"quota {name} of {subject.namespace}", changes, _replaced("/spec/hard", changes)
+        subject.cluster,
+        item,
+        f"quota {name} of {subject.namespace}",
+        changes,
+        _replaced("/spec/hard", changes),
+        {resource: milli(amount) or 0 for resource, amount in amounts[1].items()},
+        f"kubectl -n {subject.namespace} patch resourcequota {name} --type=merge -p {_hardened(changes)}",
     )
+
+
+def _hardened(changes: Mapping[str, tuple[str, str]]) -> str:
+    """The merge patch of a ResourceQuota, as a shell takes it."""
+    hard = {name: new for name, (_, new) in changes.items()}
+    return shlex.quote(msgspec.json.encode({"spec": {"hard": hard}}).decode())
 
 
 def listed(text: str) -> dict[str, str]:
@@ -96,58 +120,166 @@ def thousandths(pod: k8s.Pod) -> dict[str, int]:
     return {name: amount * (1 if name == "cpu" else 1000) for name, amount in requests_of(pod).items()}
 
 
-def of_flavor(workload: Item, cluster: Cluster, message: str, flavor: str, resource: str) -> Raised | None:
-    """The nominalQuota of a flavor of Kueue's raised by what is missing; None where the ClusterQueue is not known."""
-    local = local_queue(workload, cluster)
-    queue = cluster.item("ClusterQueue", "", str(dig(local.raw, "spec.clusterQueue"))) if local else None
-    if queue is None:
+def of_flavor(workload: Item, cluster: Cluster, message: str, flavor: str) -> Raised | None:
+    """The nominalQuota of a flavor of Kueue's raised by what is missing; None where Kueue does not say how much that is."""
+    lacks: dict[str, int] = {}
+    for found in _LACKS.finditer(message):
+        said = [milli(found[name]) for name in ("before", "now", "most", "more")]
+        before, now, most, more = said
+        short = before + now - most if before is not None and now is not None and most is not None else more
+        if found["flavor"] == flavor and short:
+            lacks[found["resource"]] = max(short, lacks.get(found["resource"], 0))
+    if not lacks:
         return None
-    for g, group in enumerate(rows(queue.raw, "spec.resourceGroups")):
+    name, queue = cluster_queue(workload, cluster)
+    changes: dict[str, tuple[str, str]] = {}
+    operations = []
+    for path, row, given in _quotas(queue):
+        resource, nominal = str(given.get("name")), milli(given.get("nominalQuota"))
+        if row.get("name") == flavor and resource in lacks and nominal is not None:
+            value = quantity(resource, nominal + lacks[resource])
+            changes[resource] = (str(given.get("nominalQuota")), value)
+            operations.append({"op": "replace", "path": f"{path}/nominalQuota", "value": value})
+    if queue and len(changes) == len(lacks):
+        return _raised(
+            cluster, queue, f"the nominalQuota of flavor {flavor} in ClusterQueue {name}", changes, operations
+        )
+    amounts = " and ".join(f"{resource} by {quantity(resource, short)}" for resource, short in lacks.items())
+    local = str(dig(workload.raw, "spec.queueName") or "")
+    behind = (
+        f"ClusterQueue {name}" if name else f"the ClusterQueue of LocalQueue {local}" if local else "its ClusterQueue"
+    )
+    commands = shown_queue(workload, name)
+    return Raised(
+        fixes.advice(f"Raise the nominalQuota of flavor {flavor} in {behind}: {amounts}", *commands, owner="platform"),
+        True,
+    )
+
+
+def shown_queue(workload: Item, name: str) -> tuple[str, ...]:
+    """How the ClusterQueue of a Workload is changed; first how its name is found, where that is not known."""
+    if name:
+        return (f"kubectl edit clusterqueues.kueue.x-k8s.io {name}",)
+    local = str(dig(workload.raw, "spec.queueName") or "")
+    named = f"localqueues.kueue.x-k8s.io {local} -o jsonpath='{{.spec.clusterQueue}}'"
+    look = (
+        f"kubectl -n {workload.namespace} get {named}" if local else "kubectl get clusterqueues.kueue.x-k8s.io -o wide"
+    )
+    return (look,)
+
+
+def _quotas(queue: Item | None) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """The quotas of a ClusterQueue: where each stands, its flavor, and itself."""
+    for g, group in enumerate(rows(queue.raw, "spec.resourceGroups") if queue else ()):
         for f, row in enumerate(rows(group, "flavors")):
             for r, given in enumerate(rows(row, "resources")):
-                nominal = milli(given.get("nominalQuota"))
-                lacks = _lacking(message, resource)
-                if row.get("name") != flavor or given.get("name") != resource or nominal is None or lacks is None:
-                    continue
-                value = quantity(resource, nominal + lacks)
-                path = f"/spec/resourceGroups/{g}/flavors/{f}/resources/{r}/nominalQuota"
-                what = f"the nominalQuota of flavor {flavor} in ClusterQueue {queue.name}"
-                operations = [{"op": "replace", "path": path, "value": value}]
-                return _raised(cluster, queue, what, {resource: (str(given.get("nominalQuota")), value)}, operations)
-    return None
+                yield f"/spec/resourceGroups/{g}/flavors/{f}/resources/{r}", row, given
 
 
-def _lacking(message: str, resource: str) -> int | None:
-    """How much more Kueue would need, in thousandths, by its own word on this resource."""
-    said = message.partition(f"quota for {resource} in flavor ")
-    about = f"in flavor {said[2]}"[:600]
-    if found := re.search(_NEEDS, about):
-        before, now, most = (milli(found[name]) for name in ("before", "now", "most"))
-        return None if before is None or now is None or most is None else before + now - most
-    more = re.search(_MORE, about)
-    return milli(more["more"]) if more else None
+def covered(workload: Item, cluster: Cluster, resource: str, amount: str) -> Fix | None:
+    """A resource given a quota in each flavor of a ClusterQueue that has one group of them; None where there is no such queue."""
+    name, queue = cluster_queue(workload, cluster)
+    groups = rows(queue.raw, "spec.resourceGroups") if queue else []
+    if queue is None or len(groups) != 1 or not rows(groups[0], "flavors"):
+        return None
+    at, given = "/spec/resourceGroups/0", {"name": resource, "nominalQuota": amount}
+    operations: list[dict[str, Any]] = [{"op": "add", "path": f"{at}/coveredResources/-", "value": resource}]
+    for f, _ in enumerate(rows(groups[0], "flavors")):
+        operations.append({"op": "add", "path": f"{at}/flavors/{f}/resources/-", "value": given})
+    text = f"Give ClusterQueue {name} a quota of {resource}: {amount} in each of its flavors, or as much as their nodes have"
+    return fixes.patch_object(queue, text, operations, owner="platform")
 
 
-def of_volcano(pod: Pod, lacks: list[str]) -> Raised | None:
-    """The capability of Volcano's queue raised to what is in use and asked for; None where the queue does not say what it lacks."""
-    group = pod.cluster.item("PodGroup", pod.namespace, str(pod.annotations.get(VOLCANO_GROUP)))
-    named = pod.annotations.get(VOLCANO_QUEUE) or (dig(group.raw, "spec.queue") if group else None) or "default"
-    queue = pod.cluster.item("Queue", "", str(named))
+def volcano_group(pod: Pod, subject: Subject) -> Item | None:
+    """Volcano's PodGroup of a pod, also of one that is still to be made."""
+    name = pod.annotations.get(VOLCANO_GROUP)
+    made = next((item for (kind, _), item in subject.related.items() if kind == "PodGroup"), None)
+    return pod.cluster.item("PodGroup", pod.namespace, name) if name else made
+
+
+def volcano_queue(pod: Pod, subject: Subject) -> str:
+    """The queue of Volcano's in which a pod waits."""
+    group = volcano_group(pod, subject)
+    of_job = dig(subject.workload.raw, "spec.queue") if subject.workload else None
+    named = pod.annotations.get(VOLCANO_QUEUE) or (dig(group.raw, "spec.queue") if group else None) or of_job
+    return str(named) if isinstance(named, str) and named else "default"
+
+
+def of_volcano(pod: Pod, subject: Subject, lacks: list[str]) -> Raised | None:
+    """The capability of Volcano's queue raised to what is in use and asked for, or by that where the queue is not known."""
+    group, name = volcano_group(pod, subject), volcano_queue(pod, subject)
+    queue = pod.cluster.item("Queue", "", name)
+    asked = _amounts(dig(group.raw, "spec.minResources") if group else None) or thousandths(pod.obj)
+    what = f"the capability of queue {name}"
     capability = dig(queue.raw, "spec.capability") if queue else None
     if queue is None or not isinstance(capability, dict) or not queue.api_version.startswith("scheduling.volcano.sh/"):
-        return None
-    taken, asked = (
-        _amounts(dig(queue.raw, "status.allocated")),
-        _amounts(dig(group.raw, "spec.minResources") if group else None),
-    )
-    asked = asked or thousandths(pod.obj)
+        more = {resource: asked[resource] for resource in lacks if asked.get(resource)}
+        amounts = " and ".join(f"{resource} by {quantity(resource, amount)}" for resource, amount in more.items())
+        edit = f"kubectl edit queues.scheduling.volcano.sh {name}"
+        text = f"Raise {what}: {amounts}, which is what it asks for (less, where something is left)"
+        return Raised(fixes.advice(text, edit, owner="platform"), True) if more else None
+    taken = _amounts(dig(queue.raw, "status.allocated"))
     changes: dict[str, tuple[str, str]] = {}
     for resource, limit in capability.items():
         need, most = taken.get(str(resource), 0) + asked.get(str(resource), 0), milli(limit)
         if most is not None and need > most and asked.get(str(resource)) and (not lacks or resource in lacks):
             changes[str(resource)] = (str(limit), quantity(str(resource), need))
-    what = f"the capability of queue {queue.name}"
-    return _raised(pod.cluster, queue, what, changes, _replaced("/spec/capability", changes))
+    return _raised(pod.cluster, queue, what, changes, _replaced("/spec/capability", changes), taken)
+
+
+def of_group(subject: Subject, message: str) -> Raised | None:
+    """A ResourceQuota raised so that a group fits into it, by Volcano's word on what is asked, used and allowed."""
+    asked, used, limit = (_said(message, key) for key in ("requested", "used", "limited"))
+    short = {
+        name: asked[name] + used.get(name, 0)
+        for name in asked
+        if asked[name] + used.get(name, 0) > limit.get(name, asked[name])
+    }
+    items = [i for i in subject.cluster.items("ResourceQuota", subject.namespace) if short.keys() <= _hard(i).keys()]
+    item = items[0] if len(items) == 1 else None
+    what = f"quota {item.name} of {subject.namespace}" if item else f"the ResourceQuota of {subject.namespace}"
+    changes = {
+        name: (quantity(name, limit[name]), quantity(name, need)) for name, need in short.items() if name in limit
+    }
+    edit = f"kubectl -n {subject.namespace} edit resourcequota"
+    return _raised(subject.cluster, item, what, changes, _replaced("/spec/hard", changes), used, edit)
+
+
+def _hard(quota: Item) -> dict[str, Any]:
+    hard = dig(quota.raw, "spec.hard")
+    return hard if isinstance(hard, dict) else {}
+
+
+def _said(message: str, key: str) -> dict[str, int]:
+    """The amounts of a message after a key, in thousandths: `used: cpu:40,nvidia.com/gpu:4, pod's request: …`."""
+    text = message.partition(f" {key}: ")[2][:4000]
+    text = re.split(r", (?:[a-zA-Z]{1,40}(?:'s request)?): ", text, maxsplit=1)[0]
+    found: dict[str, int] = {}
+    for one in _LISTED.finditer(text):
+        amount = milli(one["amount"]) if one["amount"] else int(int(one["digits"]) * 10 ** (int(one["scale"]) + 3))
+        if amount is not None:
+            found[one["name"]] = amount
+    return found
+
+
+def of_elastic(pod: Pod, name: str, message: str, exceeds: str) -> Raised | None:
+    """An ElasticQuota of Koordinator or of the plugin CapacityScheduling raised so that the pod fits.
+
+    Koordinator guarantees the minimum and shares out up to the maximum; of the plugin's word only the bound is known.
+    """
+    used = _said(message, "nonPreemptibleUsed" if " nonPreemptibleUsed: " in message else "used")
+    wanted, dimensions = _said(message, "pod's request"), exceeds.split()
+    if dimensions and all(wanted.get(resource) for resource in dimensions):
+        told = " and ".join(f"{r} to {quantity(r, used.get(r, 0) + wanted[r])}" for r in dimensions)
+        text = f"Raise spec.min of ElasticQuota {name}: {told} (and spec.max, where it is less)"
+    elif not dimensions and (asked := thousandths(pod.obj)):
+        told = ", ".join(f"{resource} {quantity(resource, amount)}" for resource, amount in asked.items())
+        bound = "min" if "more than min" in message else "max"
+        text = f"Raise spec.{bound} of ElasticQuota {name} by what the pod asks for ({told}), of what it names"
+    else:
+        return None
+    look = f"kubectl get elasticquotas.scheduling.sigs.k8s.io -A | grep -w {name}"
+    return Raised(fixes.advice(text, look, owner="platform"), True)
 
 
 def _amounts(told: Any) -> dict[str, int]:
@@ -155,22 +287,31 @@ def _amounts(told: Any) -> dict[str, int]:
 
 
 def of_kai(pod: Pod, name: str, field: str, taken: str, wanted: str) -> Raised | None:
-    """GPUs of a queue of KAI's (`quota` or `limit`) raised to what is allocated and asked for."""
-    queue = pod.cluster.item("Queue", "", name)
-    numbers = [re.match(_GPUS, text.strip()) for text in (taken, wanted)]
-    own = dig(queue.raw, "spec.resources.gpu") if queue else None
-    if queue is None or not queue.api_version.startswith("scheduling.run.ai/") or not isinstance(own, dict):
-        return None
-    if not all(numbers) or not isinstance(own.get(field), int | float):
-        return None
-    need = sum(float(found["number"]) for found in numbers if found)
-    value = int(need) if need == int(need) else round(need, 4)
-    operations = [{"op": "replace", "path": f"/spec/resources/gpu/{field}", "value": value}]
+    """What a queue of KAI's gives (`quota` or `limit`) raised to what is allocated and asked for."""
+    queues = [i for i in pod.cluster.items("Queue") if i.api_version.startswith("scheduling.run.ai/")]
+    queue = next((i for i in queues if name in (i.name, dig(i.raw, "spec.displayName"))), None)
+    numbers = [found for text in (taken, wanted) if (found := _TOLD.match(text.strip()))]
+    units = {found["unit"] for found in numbers}
+    if len(numbers) != 2 or len(units) != 1 or (field == "quota" and units != {"GPU"}):
+        return None  # some releases say the CPUs and memory that are asked for in other units
+    kind, factor, resource, suffix = _OF_KAI[units.pop()]
+    have, need = float(numbers[0]["number"]), sum(float(found["number"]) for found in numbers)
+    value = int(need * factor) if need * factor == int(need * factor) else round(need * factor, 4)
+    what = f"the {'GPU' if kind == 'gpu' else kind} {field} of queue {queue.name if queue else name}"
+    own = dig(queue.raw, f"spec.resources.{kind}") if queue else None
+    if queue is None or not isinstance(own, dict) or not isinstance(own.get(field), int | float):
+        unread = ", and its limit where that is less" if field == "quota" else ""
+        body = f'{{"spec":{{"resources":{{"{kind}":{{"{field}":{value}}}}}}}}}'
+        command = f"kubectl patch queues.scheduling.run.ai {queue.name if queue else name} --type=merge -p '{body}'"
+        text = f"Raise {what} to {need:g}{suffix} {resource}{unread}"
+        return Raised(fixes.advice(text, command, owner="platform"), True)
+    at = f"/spec/resources/{kind}"
+    operations = [{"op": "replace", "path": f"{at}/{field}", "value": value}]
     limit = own.get("limit")
     if field == "quota" and isinstance(limit, int | float) and 0 <= limit < value:
-        operations.append({"op": "replace", "path": "/spec/resources/gpu/limit", "value": value})
-    changes = {"nvidia.com/gpu": (str(own[field]), str(value))}
-    return _raised(pod.cluster, queue, f"the GPU {field} of queue {name}", changes, operations)
+        operations.append({"op": "replace", "path": f"{at}/limit", "value": value})
+    changes = {resource: (f"{own[field] / factor:g}{suffix}", f"{need:g}{suffix}")}
+    return _raised(pod.cluster, queue, what, changes, operations, {resource: int(have * 1000)})
 
 
 #: YuniKorn's word on a queue without room (pkg/scheduler/objects/events), its amounts as `map[memory:1024 nvidia.com/gpu:4]`.
@@ -199,8 +340,13 @@ def _raised(
     what: str,
     changes: Mapping[str, tuple[str, str]],
     operations: list[dict[str, Any]],
+    taken: Mapping[str, int] | None = None,
+    unread: str = "",
 ) -> Raised | None:
-    """The patch, and in words what it raises; how much the nodes have decides whether it is enough. None where nothing is raised."""
+    """The patch, and in words what it raises; how much the nodes have decides whether it is enough. None where nothing is raised.
+
+    Where more is taken than the nodes have, they are not all known, and decide nothing.
+    """
     if not changes:
         return None
     amounts = " and ".join(f"{resource} from {old} to {new}" for resource, (old, new) in changes.items())
@@ -208,10 +354,12 @@ def _raised(
     for resource, (_, new) in changes.items():
         name = resource.removeprefix("requests.")  # limits may be more than there is
         there = [milli((dig(node.raw, "status.allocatable") or {}).get(name)) or 0 for node in cluster.items("Node")]
+        if sum(there) < (taken or {}).get(resource, 0):
+            continue
         if there and ("/" in name or name in ("cpu", "memory")) and sum(there) < (milli(new) or 0):
             short.append(f"{quantity(name, sum(there))} {name}")
     text = f"Raise {what}: {amounts}"
     text += f", once the nodes have as much ({' and '.join(short)} now)" if short else ""
     if item is None:
-        return Raised(fixes.advice(text, owner="platform"), not short)
+        return Raised(fixes.advice(text, *filter(None, [unread]), owner="platform"), not short)
     return Raised(fixes.patch_object(item, text, operations, owner="platform"), not short)

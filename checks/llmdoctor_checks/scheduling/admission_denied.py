@@ -7,6 +7,8 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
+
 from kubectl_llmdoctor.api import (
     Cluster,
     Evidence,
@@ -23,7 +25,7 @@ from kubectl_llmdoctor.api import (
     rows,
     words,
 )
-from llmdoctor_checks.scheduling._invalid import refused
+from llmdoctor_checks.scheduling._invalid import TEMPLATES, Fault, operations, refused
 from llmdoctor_checks.scheduling._let_in import by_policy, past_webhook, within_constraint
 from llmdoctor_checks.scheduling._refused import LITERALS, hurts, refusals
 
@@ -80,7 +82,8 @@ _TEXTS: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "invalid",  # a GPU without its limit is gpu-limit-missing's
-        r'\b[A-Z]\w+(?:\.[\w.-]+)? "[^"]*" is invalid: (?P<why>(?!.*non overcommitable|.*must be equal to [\w.-]+/\S+ limit).+)',
+        r'\b[A-Z]\w{1,60}(?:\.[\w.-]{1,200})? "[^"]{0,253}" is invalid: '
+        r"(?P<why>(?!.*non overcommitable|.*must be equal to [\w.-]+/\S+ limit).+)",
         "The API server refuses the pod, because it is not valid: {why}.",
     ),
 )
@@ -129,6 +132,12 @@ _GPU_TYPES = expression(
     r"specify a GPU type with node selector '(?P<key>[\w./-]{1,120})'.{0,200}?supported values are: \[(?P<types>[\w, -]{1,300})\]"
 )
 
+#: A request that is more than its limit, in words of the validation.
+_ABOVE_LIMIT = expression(
+    r'containers\[(?P<index>\d{1,3})\]\.resources\.requests: Invalid value: "(?P<asked>[\w.]{1,40})": '
+    r"must be less than or equal to (?P<resource>[\w-]{1,60}) limit of (?P<limit>[\w.]{1,40})"
+)
+
 _LABEL = "pod-security.kubernetes.io/enforce"
 
 
@@ -171,7 +180,7 @@ def admission_denied(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
         for kind, pattern, form in _TEXTS:
             found = re.search(pattern, message, re.DOTALL)
             if found:
-                yield _stated(subject, evidence, kind, form, {"who": "", "why": "", **found.groupdict()})
+                yield _stated(subject, evidence, kind, form, {"who": "", "why": "", "": message, **found.groupdict()})
                 return
     if not subject.exists:
         for pod in subject.pods:
@@ -210,7 +219,7 @@ def _corrected(subject: Subject, where: str, why: str) -> str:
             f"Its operator writes these fields: change in {where} what it makes them of, or take a release of the operator that makes "
             "them right"
         )
-    return f"Correct the field that it names in {where}"
+    return f"Correct in {where}: {' '.join(why.split()).strip('[].')[:_LONGEST]}"
 
 
 def _answers(subject: Subject, kind: str, parts: dict[str, str]) -> Iterator[Fix]:
@@ -221,27 +230,25 @@ def _answers(subject: Subject, kind: str, parts: dict[str, str]) -> Iterator[Fix
         yield from past_webhook(subject, who, parts["why"])
     elif kind == "account":
         yield fixes.advice(
-            f"Create the service account {who}, or name one that exists in {where}",
+            f"Create the service account {who} in {namespace}, which {where} names",
             f"kubectl -n {namespace} create serviceaccount {shlex.quote(who)}",
         )
     elif kind == "class":
-        yield fixes.advice(f"Name one that exists in {where}", "kubectl get priorityclasses,runtimeclasses")
+        yield from _of_class(where, who, runtime="RuntimeClass" in parts[""])
     elif kind == "rights":
-        what = f"{parts['verb']} {shlex.quote('.'.join(filter(None, (parts['what'], parts['group']))))}"
-        yield fixes.advice(
-            f"Give {who} the right that it lacks: a Role and a RoleBinding in {namespace}",
-            f"kubectl auth can-i {what} -n {namespace} --as={shlex.quote(who)}",
-            owner="platform",
-        )
+        yield _of_rights(who, parts, namespace)
     elif kind == "finalizers":
+        # LeaderWorkerSet's workers are of a StatefulSet that their leader, a Pod, owns
+        owner = "pods" if "leader pod" in parts[""] else f"{where.partition('/')[0].lower()}s"
         yield fixes.advice(
-            "Let the operator's service account update the finalizers of the kind that is to own them: a rule of its ClusterRole for "
-            "KIND/finalizers (resources in the plural), as its releases for OpenShift have it",
-            "kubectl get clusterroles -o yaml | grep -n /finalizers",
+            f"Let the operator's service account update {owner}/finalizers: a rule of its ClusterRole, as its releases for OpenShift "
+            "have it",
+            f"kubectl get clusterroles -o yaml | grep -n {owner}/finalizers",
             owner="platform",
         )
     elif kind == "invalid":
-        yield fixes.advice(_corrected(subject, where, parts["why"]))
+        pod = next(iter(subject.pods), None)
+        yield from _of_invalid(subject, pod, where, parts["why"])
     elif kind == "constraint":
         yield from within_constraint(subject, parts["why"])
     elif who.endswith(_AUTOPILOT):
@@ -254,13 +261,99 @@ def _answers(subject: Subject, kind: str, parts: dict[str, str]) -> Iterator[Fix
     elif kind == "level":
         yield from _of_level(subject, where, who, parts["why"])
     else:
-        yield from by_policy(subject, who, parts["why"])
+        pod = next(iter(subject.pods), None)
+        wrong = list(_named_by_policy(pod, parts["why"])) if pod else []
+        yield from _fixes(pod, wrong, who) if pod and wrong else by_policy(subject, who, parts["why"])
+
+
+#: How policies are called that demand what Pod Security does (Kyverno's and Gatekeeper's libraries), and the fields that they are about.
+_POLICIES = (
+    (r"host-?ipc|host-?namespaces?", ("hostIPC",)),
+    (r"host-?pid|host-?namespaces?", ("hostPID",)),
+    (r"host-?network|host-?namespaces?", ("hostNetwork",)),
+    (r"host-?path", ("hostPath",)),
+    (r"host-?ports?", ("hostPort",)),
+    (r"privileged-?containers?|psp-?privileged", ("privileged",)),
+    (r"privilege-?escalation", ("allowPrivilegeEscalation",)),
+    (r"capabilities", ("capabilities",)),
+    (r"run-?as-?non-?root", ("runAsNonRoot",)),
+    (r"seccomp", ("seccompProfile",)),
+)
+
+
+def _named_by_policy(pod: Pod, why: str) -> Iterator[_Violation]:
+    """What of a pod's template the name of a policy is about."""
+    spec = _spec(pod)
+    fields = [field for pattern, names in _POLICIES if re.search(pattern, why, re.IGNORECASE) for field in names]
+    for place, text, operation in (*_violations(spec), *_restricted(spec)) if spec and fields else ():
+        if any(field in f"{place} {text}" for field in fields):
+            yield place, text, operation
+
+
+def _of_class(where: str, who: str, *, runtime: bool) -> Iterator[Fix]:
+    """A class that a pod names and that nobody made."""
+    if runtime:
+        made = {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": who}, "handler": who}
+        document = shlex.quote(msgspec.json.encode(made).decode())
+        text = f"Make the RuntimeClass {who}, whose handler the container runtime of the nodes must have (nvidia: the container toolkit)"
+        yield fixes.advice(text, f"echo {document} | kubectl create -f -", owner="platform")
+    else:
+        command = f"kubectl create priorityclass {shlex.quote(who)} --value=1000"
+        yield fixes.advice(f"Make the PriorityClass {who}, with a value of your own", command, owner="platform")
+    kind = "runtimeClassName" if runtime else "priorityClassName"
+    yield fixes.advice(
+        f"Take {kind}: {who} out of {where}, or name one that exists", "kubectl get priorityclasses,runtimeclasses"
+    )
+
+
+def _of_rights(who: str, parts: dict[str, str], namespace: str) -> Fix:
+    """A role with what an account lacks; an operator that may not make something needs to read and change it as well."""
+    resource = shlex.quote(".".join(filter(None, (parts["what"], parts["group"]))))
+    parted = who.removeprefix("system:serviceaccount:")
+    holder = f"--serviceaccount={parted}" if parted != who else f"--user={who}"
+    name = f"{parted.rpartition(':')[2]}-{parts['what']}"[:60].strip("-")
+    verbs = "get,list,watch,create,update,patch,delete" if parts["verb"] == "create" else parts["verb"]
+    whole = "at the cluster scope" in parts["why"]
+    kind, inside = ("clusterrole", "") if whole else ("role", f"-n {namespace} ")
+    return fixes.advice(
+        f"Give {who} the right that it lacks: {verbs} of {resource}{'' if whole else f' in {namespace}'}",
+        f"kubectl {inside}create {kind} {name} --verb={verbs} --resource={resource}",
+        f"kubectl {inside}create {kind}binding {name} --{kind}={name} {shlex.quote(holder)}",
+        f"kubectl auth can-i {parts['verb']} {resource} {inside}--as={shlex.quote(who)}",
+        owner="platform",
+    )
+
+
+def _of_invalid(subject: Subject, pod: Pod | None, where: str, why: str) -> Iterator[Fix]:
+    """A field that is not valid: what is computed of the template, else what the API server says of it."""
+    wrong = list({(fault.place, fault.text): fault for fault in refused(pod)}.values()) if pod else []
+    over = _ABOVE_LIMIT.search(why)
+    containers = pod.spec.containers if pod else ()
+    index = int(over["index"]) if over else 0
+    if wrong:
+        yield from corrections(pod, wrong) if pod else ()
+    elif pod and over and index < len(containers):
+        path = f"/containers/{index}/resources/limits/{over['resource']}"
+        text = f"Raise the {over['resource']} limit of {containers[index].name} from {over['limit']} to {over['asked']}, what it requests"
+        yield fixes.patch(pod, text, [{"op": "add", "path": path, "value": over["asked"]}])
+    else:
+        yield fixes.advice(_corrected(subject, where, why))
 
 
 def _of_level(subject: Subject, where: str, who: str, why: str) -> Iterator[Fix]:
     """What lets a pod in that the Pod Security level of its namespace refuses."""
-    namespace = subject.namespace
-    yield fixes.advice(f"Change {where} as the message asks, or have namespace {namespace} exempted from the policy")
+    namespace, pod = subject.namespace, next(iter(subject.pods), None)
+    spec = _spec(pod)
+    wrong = [*_violations(spec), *(_restricted(spec) if who.startswith("restricted") else ())] if spec else []
+    yield from (
+        _fixes(pod, wrong)
+        if pod and wrong
+        else (
+            fixes.advice(
+                f"Take out of {where}, or state in it, what the level names: {' '.join(why.split())[:_LONGEST]}"
+            ),
+        )
+    )
     wider = "baseline" if who.startswith("restricted") and _within_baseline(why) else "privileged"
     yield fixes.advice(
         f"Raise the Pod Security level of namespace {namespace} to {wider}, if everyone who may create pods there may have that",
@@ -280,8 +373,8 @@ def _computed(pod: Pod) -> Iterator[Finding]:
     """A template against the Pod Security level of its namespace."""
     item = pod.cluster.item("Namespace", "", pod.namespace)
     enforced = item.labels.get(_LABEL) if item else None
-    spec = dig(pod.template.pod, "spec") if pod.template else pod.item.raw.get("spec") if pod.item else None
-    if item is None or enforced not in ("baseline", "restricted") or not isinstance(spec, dict):
+    spec = _spec(pod)
+    if item is None or enforced not in ("baseline", "restricted") or spec is None:
         return
     wrong = list(_violations(spec))
     if enforced == "restricted":
@@ -301,12 +394,19 @@ def _computed(pod: Pod) -> Iterator[Finding]:
     )
 
 
+def _spec(pod: Pod | None) -> dict[str, Any] | None:
+    """The spec of a pod as it is written: by its template, or of the pod itself."""
+    raw = pod.template.pod if pod and pod.template else pod.item.raw if pod and pod.item else None
+    spec = dig(raw, "spec")
+    return spec if isinstance(spec, dict) else None
+
+
 def _by_itself(pod: Pod) -> Iterator[Finding]:
     """A manifest that is not valid, wherever it is applied."""
-    wrong = list(dict.fromkeys(refused(pod)))
+    wrong = list({(fault.place, fault.text): fault for fault in refused(pod)}.values())
     if not wrong:
         return
-    shown = "; ".join(f"{place}: {text}" for place, text in wrong[:_MOST])
+    shown = "; ".join(f"{fault.place}: {fault.text}" for fault in wrong[:_MOST])
     more = f"; and {len(wrong) - _MOST} more" if len(wrong) > _MOST else ""
     # of a StatefulSet's template only types and labels are validated, the rest with each pod
     pods = " or its pods" if pod.template_of is not None and pod.template_of.kind not in _VALIDATED else ""
@@ -314,11 +414,21 @@ def _by_itself(pod: Pod) -> Iterator[Finding]:
         role="risk",
         severity="critical",
         # a selector may still be added, with the labels that kustomize gives to all
-        confidence="likely" if [place for place, _ in wrong] == ["spec.selector"] else "certain",
+        confidence="likely" if [fault.place for fault in wrong] == ["spec.selector"] else "certain",
         summary=f"The API server refuses {fixes.edited(pod)}{pods}, because it is not valid: {shown}{more}.",
-        evidence=tuple(_wrong(pod, place, text) for place, text in wrong[:_MOST]),
-        fixes=(fixes.advice(f"Correct {', '.join(place for place, _ in wrong[:_MOST])}{more} in {fixes.edited(pod)}"),),
+        evidence=tuple(_wrong(pod, fault.place, fault.text) for fault in wrong[:_MOST]),
+        fixes=tuple(corrections(pod, wrong)),
     )
+
+
+def corrections(pod: Pod, wrong: list[Fault]) -> Iterator[Fix]:
+    """What of a manifest is to be written otherwise: as a patch where all of it is known, else in words."""
+    item, where = pod.template_of or pod.item, fixes.edited(pod)
+    known = item is not None and item.kind in TEMPLATES
+    body = operations(item, TEMPLATES[item.kind], wrong) if item and known else None
+    more = f"; and {len(wrong) - 2 * _MOST} more" if len(wrong) > 2 * _MOST else ""
+    text = f"Correct {where}: {'; '.join(fault.told for fault in wrong[: 2 * _MOST])}{more}"
+    yield fixes.patch_object(item, text, body) if item and body else fixes.advice(text)
 
 
 def _wrong(pod: Pod, place: str, text: str) -> Evidence:
@@ -330,6 +440,9 @@ def _wrong(pod: Pod, place: str, text: str) -> Evidence:
 
 #: The kinds whose templates the API server validates as pods.
 _VALIDATED = ("Deployment", "DaemonSet", "ReplicaSet", "Job", "CronJob")
+
+#: The user that a pod is given where it states none: images mostly run as root.
+_USER = 1000
 
 #: A violation: where in the pod spec, what stands there, and the patch that takes it away, if one does.
 _Violation = tuple[str, str, dict[str, Any] | None]
@@ -382,8 +495,8 @@ def _restricted(spec: dict[str, Any]) -> Iterator[_Violation]:
         if (
             dig(own, "runAsNonRoot") if dig(own, "runAsNonRoot") is not None else dig(whole, "runAsNonRoot")
         ) is not True:
-            # whether the image can run as another user is not known: no patch
-            yield f"{place}.securityContext", "runAsNonRoot is not true", None
+            path = f"{at}/securityContext/runAsNonRoot"
+            yield f"{place}.securityContext", "runAsNonRoot is not true", _add(path, value=True)
         if (dig(own, "seccompProfile.type") or dig(whole, "seccompProfile.type")) not in (
             "RuntimeDefault",
             "Localhost",
@@ -396,13 +509,52 @@ def _add(path: str, *, value: object) -> dict[str, Any]:
     return {"op": "add", "path": path, "value": value}
 
 
-def _fixes(pod: Pod, wrong: list[_Violation]) -> Iterator[Fix]:
-    operations = [operation for _, _, operation in wrong if operation]
-    left = [f"{place} {text}" for place, text, operation in wrong if operation is None]
-    if operations and not left:
-        yield fixes.patch(pod, "Take away what the namespace's Pod Security level forbids", operations)
-    else:
-        yield fixes.advice(
-            f"Take what it forbids out of {fixes.edited(pod)} ({'; '.join(left or [place for place, _, _ in wrong])}), or "
-            "serve from a namespace of another Pod Security level"
-        )
+def _fixes(pod: Pod, wrong: list[_Violation], who: str = "its Pod Security level") -> Iterator[Fix]:
+    """What the level of Pod Security forbids taken away, and what it demands stated."""
+    body = [operation for _, _, operation in wrong if operation]
+    left = [f"{place} ({text})" for place, text, operation in wrong if operation is None]
+    names = [
+        str(operation["path"]).rpartition("/securityContext/")[2].strip("/").replace("/", ".") for operation in body
+    ]
+    if "hostIPC" in names and not any(c.mount_at("/dev/shm") for c in pod.containers):
+        body += list(_own_memory(pod))
+    said = []
+    if taken := [place for place, _, operation in wrong if operation and operation["op"] == "remove"]:
+        said.append(f"take away {', '.join(taken)}")
+    if stated := [n for n, operation in zip(names, body, strict=False) if operation["op"] == "add"]:
+        said.append(f"state {', '.join(dict.fromkeys(stated))}")
+    text = f"{'; '.join(said)[:1].upper()}{'; '.join(said)[1:]} in {fixes.edited(pod)}, as {who} demands"
+    if "runAsNonRoot" in names and (given := list(_as_user(pod))):
+        body += given
+        text += f" (as user {_USER}, with its home in /tmp; if the image cannot, a namespace of a wider level)"
+    if body and not left:
+        yield fixes.patch(pod, text, body)
+        return
+    paths = f"take {', '.join(left)} out of {fixes.edited(pod)}: "
+    paths += "a PersistentVolumeClaim holds what a hostPath did, a Service leads to a port"
+    yield fixes.advice(f"{text}; {paths}" if body else f"{paths[:1].upper()}{paths[1:]}")
+
+
+def _as_user(pod: Pod) -> Iterator[dict[str, Any]]:
+    """What a pod that names no user needs to run as another than root: a home that it may write, volumes of its group."""
+    users = [c.spec.security_context.run_as_user for c in pod.containers]
+    spec = _spec(pod)
+    if dig(spec, "securityContext.runAsUser") or all(users):
+        return
+    yield _add("/securityContext/runAsUser", value=_USER)
+    if dig(spec, "securityContext.fsGroup") is None:
+        yield _add("/securityContext/fsGroup", value=_USER)
+    for container in pod.containers:
+        for name, value in (("HOME", "/tmp"), ("USER", "model")):
+            if name not in container.env:
+                yield _add(f"{container.pointer}/env/-", value={"name": name, "value": value})
+
+
+def _own_memory(pod: Pod) -> Iterator[dict[str, Any]]:
+    """Shared memory of its own for each container with GPUs, in place of the host's."""
+    used = [container for container in pod.containers if container.gpus > 1]
+    if used and all(volume.name != "shm" for volume in pod.spec.volumes):
+        yield {"op": "add", "path": "/volumes/-", "value": {"name": "shm", "emptyDir": {"medium": "Memory"}}}
+        for container in used:
+            mount = {"name": "shm", "mountPath": "/dev/shm"}
+            yield {"op": "add", "path": f"{container.pointer}/volumeMounts/-", "value": mount}

@@ -25,6 +25,8 @@ from kubectl_llmdoctor.api import (
     rows,
     words,
 )
+from llmdoctor_checks.scheduling._clouds import asked_of_cloud
+from llmdoctor_checks.scheduling._grown import grown
 from llmdoctor_checks.scheduling._karpenter import Pool, pools
 from llmdoctor_checks.scheduling._larger import larger, more_offers
 from llmdoctor_checks.scheduling._machines import GROWS, LOOP, failed_machine, group_failed, loop_failed, unjoined
@@ -99,18 +101,18 @@ def autoscaler_blocked(pod: Pod, subject: Subject, cluster: Cluster, pending: Pe
     """
     if pending is None:
         if not pod.exists and not subject.static:
-            yield from _unlaunched(_of_workspace(subject, cluster))
+            yield from _unlaunched(_of_workspace(subject, cluster), cluster)
         return
     found = causes(pending)
     if not pending.scaling:
         lacks_gpus = bool(found) and found[0].id in _MENDED and found[0].id.startswith("gpu-")
-        refused = [*_unlaunched(_with_gpus(pending), pending)] if lacks_gpus else []
+        refused = [*_unlaunched(_with_gpus(pending), cluster, pending)] if lacks_gpus else []
         yield from refused or [*_no_capacity(pending, [])] or [*unready(pending, found)] or _unmade(pending, found)
         return
     event = _word(pending.scaling)
     if event.reason == "Nominated":
         claims = [claim for n in re.findall(_CLAIM, event.message) if (claim := cluster.item("NodeClaim", "", n))]
-        yield from [*_unlaunched(claims, pending)] or unjoined(claims, pending, found)
+        yield from [*_unlaunched(claims, cluster, pending)] or unjoined(claims, pending, found)
         if not claims:
             nominated = (e.message for e in pending.scaling if e.reason == "Nominated")
             yield from _no_capacity(pending, [n for message in nominated for n in re.findall(_CLAIM, message)])
@@ -207,7 +209,7 @@ def _with_gpus(pending: Pending) -> list[Item]:
     return found
 
 
-def _unlaunched(claims: list[Item], pending: Pending | None = None) -> Iterator[Finding]:
+def _unlaunched(claims: list[Item], cluster: Cluster, pending: Pending | None = None) -> Iterator[Finding]:
     """A machine that the cloud did not give: its NodeClaim is not launched, and says why.
 
     Karpenter keeps such a claim and tries again (pkg/controllers/nodeclaim/lifecycle/launch.go); one without capacity
@@ -230,7 +232,8 @@ def _unlaunched(claims: list[Item], pending: Pending | None = None) -> Iterator[
         ),
         explains=(*EXPLAINS, *(c.id for c in found)),
         fixes=(
-            fixes.advice(
+            asked_of_cloud(said, claim, pool=_pool_of(claim.name, claim, cluster))
+            or fixes.advice(
                 "Ask the cloud for what it refuses (quota, rights, capacity); or allow other instance types or zones",
                 f"kubectl describe nodeclaims.karpenter.sh {claim.name}",
                 owner="platform",
@@ -238,6 +241,12 @@ def _unlaunched(claims: list[Item], pending: Pending | None = None) -> Iterator[
         ),
         order=float(len(found)),
     )
+
+
+def _pool_of(name: str, claim: Item | None, cluster: Cluster) -> Item | None:
+    """The NodePool of a NodeClaim: by its label, or its name, which Karpenter makes of the pool's."""
+    pool = claim.labels.get("karpenter.sh/nodepool", "") if claim else ""
+    return cluster.item("NodePool", "", pool or name.rpartition("-")[0])
 
 
 def _no_capacity(pending: Pending, names: list[str]) -> Iterator[Finding]:
@@ -261,14 +270,17 @@ def _no_capacity(pending: Pending, names: list[str]) -> Iterator[Finding]:
         yield from _logged(pending, names, len(found))
         return
     event = max(told, key=lambda e: (e.last is not None, e.last.timestamp() if e.last else 0, e.name))
-    code = re.search(_CODE, event.message)
+    code, claim = re.search(_CODE, event.message), cluster.item("NodeClaim", "", event.name)
     yield Finding(
         role="cause",
         summary=f"Karpenter gets no machine from the cloud: {sentence(code['error'] if code else event.message)}",
         evidence=(event_evidence(event, cluster), *said_by(pending)),
         explains=(*EXPLAINS, *(c.id for c in found)),
         fixes=(
-            fixes.advice(
+            asked_of_cloud(
+                event.message, claim, pool=_pool_of(event.name, claim, cluster), of=event.name.rpartition("-")[0]
+            )
+            or fixes.advice(
                 "Allow other instance types, zones or capacity types in the NodePool; reserve capacity where it must be this one",
                 "kubectl get events -A --field-selector reason=InsufficientCapacityError",
                 owner="platform",
@@ -301,7 +313,8 @@ def _logged(pending: Pending, names: list[str], order: int) -> Iterator[Finding]
         evidence=(log_evidence(mine[-1], _LAUNCHES), *said_by(pending)),
         explains=(*EXPLAINS, *(c.id for c in causes(pending))),
         fixes=(
-            fixes.advice(
+            asked_of_cloud(error, of=next((name.rpartition("-")[0] for name in names if f'"{name}"' in text), ""))
+            or fixes.advice(
                 "Ask the cloud for what it refuses (quota, rights, capacity); or allow other instance types or zones",
                 "kubectl get nodeclaims.karpenter.sh -o wide",
                 owner="platform",
@@ -384,7 +397,13 @@ def _of_pool(pending: Pending, pool: Pool) -> Iterator[Fix]:
     if small and (made := larger(pending, pool)):
         yield made
     elif small and not offered:
-        yield fixes.advice(f"Allow larger instance types in {pool.title}, or ask for less", owner="platform")
+        yield fixes.advice(
+            f"Allow larger instance types in {pool.title}: the pod takes {pool.asked}"
+            if pool.asked
+            else f"Allow larger instance types in {pool.title}, or ask for less",
+            f"kubectl edit nodepools.karpenter.sh {pool.name}".rstrip(),
+            owner="platform",
+        )
     if offered:
         yield fixes.advice(
             f"Allow other zones, capacity types or instance types in {pool.title}; what the cloud had none of is tried again by itself",
@@ -462,7 +481,7 @@ def _of_google(pending: Pending, event: Event) -> Fix | None:
 def _fixes(pending: Pending, event: Event, *, at_limit: bool) -> Iterator[Fix]:
     of_google = _of_google(pending, event)
     if at_limit:
-        yield fixes.advice("Raise the maximum of the GPU node group or the limits of the node pool", owner="platform")
+        yield grown(pending, event.message)
     elif of_google:
         yield of_google
     else:

@@ -90,4 +90,11 @@ def _fixes(pending: Pending, found: Cause, best: NodeVerdict | None) -> Iterator
         )
         yield fixes.advice(text, look(best.node.name))
     elif not best:
-        yield fixes.advice(f"Request less in {fixes.edited(pending.pod)}, or add a larger node")
+        asks = " and ".join(
+            f"{say_amount(name, n)} {name}" for name in ("cpu", "memory") if (n := pending.requests.get(name))
+        )
+        yield fixes.advice(
+            f"Add a node that has {asks or 'more'} free beside its GPUs, or request less in {fixes.edited(pending.pod)}; below, what the "
+            "nodes have",
+            "kubectl get nodes -o custom-columns=NODE:.metadata.name,CPU:.status.allocatable.cpu,MEMORY:.status.allocatable.memory",
+        )

@@ -21,6 +21,7 @@ from kubectl_llmdoctor.api import (
     event_evidence,
     expression,
     fixes,
+    is_accelerator,
     k8s,
     log_evidence,
     node_evidence,
@@ -41,7 +42,7 @@ from llmdoctor_checks.scheduling._admission import (
     state_of,
     unmade_plugin,
 )
-from llmdoctor_checks.scheduling._daemons import let_in, missing, why_none
+from llmdoctor_checks.scheduling._daemons import brought, let_in, missing, why_none
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._words import asked_in, finding, nodes_said
@@ -220,7 +221,8 @@ def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Findi
         *map(manager_log, uncut),
         *([_look(name)] if broken else []),
         *([] if named or uncut else let_in(without)),
-        *_restart(cluster, name, found.resource),
+        *(_of_hami(shown) if unknown and "HAMi knows" in summary and not without else ()),
+        *_restart(cluster, name, found.resource, runs="no device" in summary and "healthy" in summary),
     ]
     yield finding(pending, found, summary, evidence, ways, ("gpu-insufficient", "gpu-resource-absent"))
 
@@ -305,6 +307,16 @@ def _look(node: str) -> Fix:
         fixes.on_node(node, "nvidia-smi -q"),
         owner="platform",
     )
+
+
+def _of_hami(nodes: list[Node]) -> Iterator[Fix]:
+    """The label by which HAMi's chart has its device plugin select nodes."""
+    if lacking := [node.name for node in nodes if node.labels.get("gpu") != "on"]:
+        yield fixes.advice(
+            f"Label {', '.join(lacking)} gpu=on, which the device plugin of HAMi's chart selects",
+            f"kubectl label node {' '.join(lacking)} --overwrite gpu=on",
+            owner="platform",
+        )
 
 
 def _listed(node: Node | None, resource: str) -> Iterator[Evidence]:
@@ -424,9 +436,18 @@ def _before_the_plugin(cluster: Cluster, node: str) -> Iterator[Fix]:
     meta = pod.metadata
     ended = any(s.restart_count for s in pod.status.container_statuses)
     where = f"kubectl -n {meta.namespace or 'default'}"
+    errors = last_errors(cluster, pod)
+    statuses = (*pod.status.init_container_statuses, *pod.status.container_statuses)
+    waits = next(
+        (s for s in statuses if s.state.waiting and s.state.waiting.reason not in ("PodInitializing", "")), None
+    )
+    held = (waits.state.waiting.message if waits and waits.state.waiting else "") or ""
+    if waits and waits.state.waiting and "Image" in waits.state.waiting.reason:
+        held = f"its image {waits.image} cannot be pulled" + (f": {held}" if held else "")
+    why = _shortened(errors[-1]) if errors else " ".join(held.split())[:240]
     yield fixes.advice(
-        f"Mend what {'ends' if ended else 'holds up'} the pod of the {title} on {node}: the device plugin waits for it and starts by "
-        "itself then",
+        f"Mend what {'ends' if ended else 'holds up'} the pod of the {title} on {node}{f' ({why})' if why else ''}: the device plugin "
+        "waits for it and starts by itself then",
         f"{where} logs {meta.name} --previous" if ended else f"{where} describe pod {meta.name}",
         owner="platform",
     )
@@ -528,17 +549,52 @@ def _restart(cluster: Cluster, node: str, resource: str = "", *, runs: bool = Fa
     if plugins:
         meta = plugins[0].metadata
         where = f"-n {meta.namespace or 'default'}"
+        ends = next(iter(_ends(cluster, node)), "").partition(" ends there: ")[2]
         yield fixes.advice(
-            f"Read the log of the device plugin on {node}, then restart it",
+            f"Mend what ends the device plugin on {node} ({ends}), which is started again by itself"
+            if ends
+            else f"Restart the device plugin on {node} (pod {meta.name}): it looks for the devices anew; its log says what it met",
             f"kubectl {where} logs {meta.name}",
-            f"kubectl {where} delete pod {meta.name}",
+            *([] if ends else [f"kubectl {where} delete pod {meta.name}"]),
+            owner="platform",
+        )
+    elif node and (kept := _kept(cluster, node)):
+        given, listed, named = kept
+        yield fixes.advice(
+            f"Restart the device plugin's pod on {node}, which calls {given - listed} of {given} {named} unhealthy until then; where it "
+            "does so again, the GPU is to be reset or replaced",
+            f"kubectl get pods -A -o wide --field-selector spec.nodeName={node} | grep -i device-plugin",
+            *([fixes.on_node(node, "nvidia-smi")] if named.startswith("nvidia.com/") else []),
+            owner="platform",
+        )
+    elif runs:
+        at = f" --field-selector spec.nodeName={node}" if node else ""
+        yield fixes.advice(
+            f"Restart the device plugin on {node or 'its node'}: delete its pod there, whose log says what it met",
+            f"kubectl get pods -A -o wide{at} | grep -i device-plugin",
             owner="platform",
         )
     else:
-        yield fixes.advice(
-            f"Read the log of the device plugin on {node or 'that node'}, then restart it"
-            if runs
-            else f"Get the device plugin to run on {node or 'that node'} (its DaemonSet, its tolerations, the driver)",
-            "kubectl get pods -A -o wide | grep -i device-plugin",
-            owner="platform",
-        )
+        yield brought(cluster, node, resource or _offered(cluster, node))
+
+
+def _kept(cluster: Cluster, node: str) -> tuple[int, int, str] | None:
+    """How many devices a node has by its plugin, how many of them it offers, and of what, where those are fewer and some."""
+    item = cluster.item("Node", "", node)
+    given, listed = (dig(item.raw, f"status.{key}") if item else None for key in ("capacity", "allocatable"))
+    if isinstance(given, dict) and isinstance(listed, dict):
+        for name in filter(is_accelerator, map(str, given)):
+            all_of, left = str(given[name]), str(listed.get(name, ""))
+            if all_of.isdecimal() and left.isdecimal() and 0 < int(left) < int(all_of):
+                return int(all_of), int(left), name
+    return None
+
+
+def _offered(cluster: Cluster, node: str) -> str:
+    """The accelerator that a node has or had, by what it lists; NVIDIA's where it says nothing."""
+    item = cluster.item("Node", "", node)
+    capacity = dig(item.raw, "status.capacity") if item else None
+    return next(
+        (str(name) for name in (capacity if isinstance(capacity, dict) else ()) if is_accelerator(str(name))),
+        "nvidia.com/gpu",
+    )

@@ -14,7 +14,7 @@ from kubectl_llmdoctor.api import (
     node_evidence,
     pod_evidence,
 )
-from llmdoctor_checks.scheduling._admission import plugin_evidence, refusal
+from llmdoctor_checks.scheduling._admission import MIRROR, plugin_evidence, refusal
 
 
 @check("device-plugin-not-ready", since="0.1")
@@ -40,7 +40,17 @@ def device_plugin_not_ready(pod: Pod, node: Node | None, subject: Subject, clust
     if refused is None or refused.verdict != "not-ready":
         return
     where = pod.spec.node_name or "its node"
-    command = f"kubectl -n {pod.namespace} delete pod {pod.name}"
+    again = fixes.advice(
+        f"Delete the failed pod; a new one is admitted once the plugin is up{fixes.lone(pod)}",
+        f"kubectl -n {pod.namespace} delete pod {pod.name}",
+    )
+    if MIRROR in pod.annotations:
+        again = fixes.advice(
+            f"Restart the kubelet of {where} once the plugin is up: it does not try a static pod again by itself, and to delete it here "
+            "does nothing",
+            fixes.on_node(where, "systemctl restart kubelet"),
+            owner="platform",
+        )
     yield Finding(
         role="cause",
         summary=f"The kubelet of {where} refused it: no {refused.resource} was available there at that moment.",
@@ -51,9 +61,7 @@ def device_plugin_not_ready(pod: Pod, node: Node | None, subject: Subject, clust
         ),
         explains=("pod-failed", "not-ready"),
         fixes=(
-            fixes.advice(
-                f"Delete the failed pod; a new one is admitted once the plugin is up{fixes.lone(pod)}", command
-            ),
+            again,
             fixes.advice("Give fresh GPU nodes a startup taint that goes when the plugin is up", owner="platform"),
         ),
     )

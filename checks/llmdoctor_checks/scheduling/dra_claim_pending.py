@@ -2,8 +2,11 @@
 
 import difflib
 import re
+import shlex
 from collections.abc import Iterator
 from typing import Any
+
+import msgspec
 
 from kubectl_llmdoctor.api import (
     Events,
@@ -12,6 +15,7 @@ from kubectl_llmdoctor.api import (
     Fix,
     Item,
     Pending,
+    Pod,
     check,
     count_of,
     dig,
@@ -181,6 +185,7 @@ def _fixes(pending: Pending, missing: str, requests: list[tuple[DeviceClaim, dic
     source = next((c.template for c, _ in requests if c.template), "") or next((c.claim for c, _ in requests), "")
     kind = "ResourceClaimTemplate" if any(c.template for c, _ in requests) else "ResourceClaim"
     where = f"{kind} {source}" if source else "the claim"
+    allocating = "cannot allocate" in pending.message  # it has been made then
     if missing:
         have = _classes(pending)
         alike = [name for name in have if _kinds(name) & _kinds(missing)]
@@ -195,7 +200,7 @@ def _fixes(pending: Pending, missing: str, requests: list[tuple[DeviceClaim, dic
             )
         else:
             yield fixes.advice(f"Install the DRA driver that brings {missing}", owner="platform")
-    elif any(_UNMADE in reason.detail for verdict in pending.verdicts for reason in verdict.reasons):
+    elif not allocating and any(_UNMADE in reason.detail for verdict in pending.verdicts for reason in verdict.reasons):
         yield fixes.advice(
             "See why the claim was not made from its template: the pod's events, else the log of kube-controller-manager, which makes it",
             f"kubectl -n {pending.pod.namespace} describe pod {pending.pod.name}",
@@ -203,10 +208,38 @@ def _fixes(pending: Pending, missing: str, requests: list[tuple[DeviceClaim, dic
             owner="platform",
         )
     else:
-        text = f"Relax the selector or count in {where}, or free the devices that match"
+        said = next((s for _, request in requests for s in _selectors(request)), "")
+        count = max((n for _, request in requests if isinstance(n := request.get("count"), int)), default=1)
+        text = (
+            f"Relax the selector {said} in {where} to devices that there are"
+            if said
+            else f"Free or add {count_of(count, 'device')} for {where}"
+        )
+        if said and count > 1:
+            text += f", {count} of them on one node"
         yield fixes.advice(
             text, "kubectl get resourceslices -o yaml", f"kubectl -n {pending.pod.namespace} get resourceclaims"
         )
+
+
+def _created(pod: Pod, name: str) -> Fix:
+    """A claim that is not there, of the only class of devices that there is."""
+    cluster, namespace = pod.cluster, pod.namespace
+    look = f"kubectl -n {namespace} get resourceclaims,resourceclaimtemplates"
+    classes, others = list(cluster.items("DeviceClass")), [i.name for i in cluster.items("ResourceClaim", namespace)]
+    known = f" ({', '.join(sorted(others)[:4])})" if others else ""
+    text = f"Create ResourceClaim {name} in {namespace}, or name one that exists{known}"
+    if len(classes) != 1:
+        return fixes.advice(text, look)
+    exactly = {"name": "gpu", "exactly": {"deviceClassName": classes[0].name}}
+    spec = {"devices": {"requests": [exactly]}}
+    made = {
+        "apiVersion": "resource.k8s.io/v1",
+        "kind": "ResourceClaim",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": spec,
+    }
+    return fixes.advice(text, look, f"echo {shlex.quote(msgspec.json.encode(made).decode())} | kubectl create -f -")
 
 
 #: What is said of a claim that the controller is still to make.
@@ -256,11 +289,6 @@ def _missing(pending: Pending, claims: list[DeviceClaim], events: Events | None)
                 ),
             ),
             explains=EXPLAINS,
-            fixes=(
-                fixes.advice(
-                    f"Create ResourceClaim {claim.claim or claim.name} in {pod.namespace}, or name one that exists",
-                    f"kubectl -n {pod.namespace} get resourceclaims,resourceclaimtemplates",
-                ),
-            ),
+            fixes=(_created(pod, claim.claim or claim.name),),
         )
         return

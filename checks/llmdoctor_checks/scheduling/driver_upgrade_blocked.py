@@ -16,6 +16,7 @@ from kubectl_llmdoctor.api import (
     check,
     few,
     fixes,
+    is_accelerator,
     log_evidence,
     node_evidence,
     usage_of,
@@ -126,7 +127,7 @@ def _in_use(pending: Pending, cluster: Cluster) -> Iterator[Finding]:
             ],
             [
                 fixes.advice(
-                    f"End what uses a GPU of {node.name}, or reboot the node; the driver's pod then goes on by itself",
+                    f"End what uses a GPU of {node.name}{_users(node)}, or reboot the node; the driver's pod then goes on by itself",
                     f"kubectl cordon {node.name}",
                     fixes.on_node(node.name, "sh -c 'lsof /dev/nvidia*; cat /sys/module/nvidia/refcnt'"),
                     owner="platform",
@@ -150,6 +151,14 @@ def _state(node: Node) -> str:
 def _gpu_pods(usage: Usage, node: Node) -> list[Holder]:
     """The pods that keep the driver in use."""
     return [h for h in usage.holders(node.name) if any(r.startswith("nvidia.com/") for r in h.requests)]
+
+
+def _users(node: Node) -> str:
+    """The pods that have GPUs of a node."""
+    held = [h.ref for h in usage_of(node.cluster).holders(node.name) if any(map(is_accelerator, h.requests))]
+    if held:
+        return f" ({', '.join(sorted(held)[:4])})"
+    return " (no pod has any: a process beside them)" if node.cluster.complete_on(node.name) else ""
 
 
 def _fixes(node: Node, pods: list[Holder]) -> Iterator[Fix]:

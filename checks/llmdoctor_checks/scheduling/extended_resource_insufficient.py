@@ -173,4 +173,14 @@ def _fixes(pending: Pending, found: Cause, other: str) -> Iterator[Fix]:
             "GPU; more of one is asked for by its memory"
         )
     elif not mismatch:
-        yield fixes.advice("Free some of the GPUs that are shared, or ask for a smaller share")
+        shares = [
+            f"{name}: {amount}"
+            for container in pending.pod.containers
+            for name, amount in container.spec.resources.limits.items()
+            if "/" in name
+        ]
+        now = f" ({', '.join(shares)} now)" if shares else ""
+        yield fixes.advice(
+            f"Ask for a smaller share in {fixes.edited(pending.pod)}{now}, or end pods that share the GPUs of these nodes",
+            "kubectl get pods -A -o wide",
+        )

@@ -130,7 +130,8 @@ def _without_places(pods: list[Pod]) -> Finding:
         explains=("pod-failed", "not-ready", "ray-cluster"),
         fixes=(
             fixes.advice(
-                "Make room for all members at once (other workloads of the queue, its limits, more nodes), then start it again"
+                f"Make room for {count_of(len(pods), 'member')}{f' of {asked} each' if asked else ''} at once, in the limits of its queue "
+                "and on the nodes, then start it again"
             ),
             fixes.advice(
                 f"Give it longer, or let members start with what is there: {_RULES}: "
@@ -228,13 +229,42 @@ def _said(pending: Pending, found: tuple[Cause, ...]) -> Finding:
         summary=summary,
         evidence=(*said_by(pending), pod_evidence(pending.pod, "schedulerName", pending.scheduler), *_groups(pending)),
         explains=(*EXPLAINS, *(c.id for c in found)),
-        fixes=(
-            fixes.advice("Make room for the whole group at once, or lower the number that must start together"),
-            fixes.advice(
-                "See what the group waits for", f"kubectl -n {pending.pod.namespace} get {_groups_of(pending)} -o yaml"
-            ),
-        ),
+        fixes=tuple(_rooms(pending, *gang) if gang else _rooms(pending, *_counted(pending))),
     )
+
+
+def _counted(pending: Pending) -> tuple[int, int]:
+    """For how many pods of a group there is room by the scheduler's words, and how many must start together; 0 where nobody says."""
+    text = " ".join((pending.message, *(c.text for c in pending.said.of("gang"))))
+    least, fits = re.search(r"(\d{1,5}) minAvailable", text), re.search(r"(\d{1,5}) Schedulable", text)
+    names, groups = _group_names(pending), pending.pod.cluster.items("PodGroup", pending.pod.namespace)
+    item = next((i for i in groups if i.name in names), None)
+    known = dig(item.raw, "spec.minMember") if item else None
+    return int(fits[1]) if fits else 0, int(least[1]) if least else known if isinstance(known, int) else 0
+
+
+def _rooms(pending: Pending, there: int, wanted: int) -> Iterator[Fix]:
+    """Room for what of a group has none, or a smaller group."""
+    asks = [f"{amount} {resource}" for resource, amount in pending.accelerators.items()]
+    each = f" of {' and '.join(asks)}" if asks else ""
+    left = wanted - there
+    look = f"kubectl -n {pending.pod.namespace} get {_groups_of(pending)} -o yaml"
+    if left <= 0:
+        text = (
+            f"Make room for the whole group at once, each pod{each}"
+            if each
+            else "Make room for the whole group at once"
+        )
+        yield fixes.advice(f"{text} (free or add nodes), or lower the number that must start together", look)
+        return
+    also = f" beside the {there} for which there is" if there else ""
+    once = f"{' each' if each else ''}, all at once" if left > 1 else ""
+    text = f"Make room for {count_of(left, 'pod')}{each}{once}{also} (free or add nodes)"
+    yield fixes.advice(text, look, owner="platform")
+    if there:
+        yield fixes.advice(
+            f"Let the group start with {count_of(there, 'pod')} (its minMember, {wanted} now), if it can serve with as many"
+        )
 
 
 def _fitting(pending: Pending) -> list[Item]:
@@ -275,7 +305,7 @@ def _held_back(pending: Pending, found: tuple[Cause, ...], fitting: list[Item]) 
             *_groups(pending),
         ),
         explains=(*EXPLAINS, *(c.id for c in found)),
-        fixes=(fixes.advice("Make room for the whole group at once, or lower the number that must start together"),),
+        fixes=tuple(_rooms(pending, len(fitting), len(fitting) + 1)),
     )
 
 
@@ -319,8 +349,9 @@ def _too_few(pending: Pending, subject: Subject) -> Finding | None:
     summary += f"{'is' if counts['there'] == '1' else 'are'} there, so {pending.scheduler} looks for no node yet"
     ways = [
         fixes.advice(
-            "See why the others were not made (a quota, an admission webhook, what makes them), or lower the number that must "
-            "start together",
+            f"See why {count_of(int(counts['wanted']) - int(counts['there']), 'more pod')} did not come to be (a quota, an admission "
+            f"webhook, what makes them), or let the group start with {counts['there']}",
+            f"kubectl -n {pending.pod.namespace} get events --field-selector reason=FailedCreate",
             f"kubectl -n {pending.pod.namespace} get pods,{_groups_of(pending)}",
         )
     ]

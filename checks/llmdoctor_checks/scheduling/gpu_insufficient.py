@@ -10,6 +10,11 @@ from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._told import told
 from llmdoctor_checks.scheduling._words import asked_in, finding, node_lines, nodes_said, scaling_lines
 
+#: Who has some of a resource, and where.
+_HOLDERS = (
+    "kubectl get pods -A -o "
+    "'custom-columns=NODE:.spec.nodeName,NAMESPACE:.metadata.namespace,POD:.metadata.name,HAS:.spec.containers[*].resources.limits.{}'"
+)
 #: The label by which KAI tells who shares a GPU.
 _GROUP = "runai-gpu-group"
 
@@ -89,5 +94,10 @@ def _share_fix(pending: Pending, found: Cause) -> Fix:
 def _fixes(pending: Pending, found: Cause) -> Iterator[Fix]:
     offered = [*ways(pending, found), *one_more(pending, found)]
     yield from offered or [
-        fixes.advice("Free GPUs, or add a node with GPUs", "kubectl get pods -A -o wide", owner="platform")
+        fixes.advice(
+            f"Free {pending.accelerators.get(found.resource, 0) or 'some'} {found.resource} on one of these nodes, or add a node that has "
+            "as many; below, who has them",
+            _HOLDERS.format(found.resource.replace(".", "\\.")),
+            owner="platform",
+        )
     ]

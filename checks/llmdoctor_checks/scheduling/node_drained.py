@@ -1,8 +1,9 @@
 """Pods that left with their node."""
 
+import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Events, Finding, Fix, Node, Pod, Subject, check, fixes
+from kubectl_llmdoctor.api import Events, Finding, Fix, Node, Pod, Subject, check, escaped, fixes
 from llmdoctor_checks.scheduling._disruption import Taken, lost, taken
 
 
@@ -56,14 +57,50 @@ def node_drained(pod: Pod, subject: Subject, events: Events | None, node: Node |
     )
 
 
+#: Who takes nodes away by what is said of it, and the annotation by which each leaves a pod where it is.
+_KEEPERS = (
+    (r"Disrupting Node|DisruptionTerminating|[Kk]arpenter", ("karpenter.sh/do-not-disrupt", "true")),
+    (r"[Ss]cale ?[Dd]own|cluster-autoscaler", ("cluster-autoscaler.kubernetes.io/safe-to-evict", "false")),
+)
+#: The labels by which clouds tell spot machines, and others.
+_SPOT = (("karpenter.sh/capacity-type", "spot", "on-demand"), ("eks.amazonaws.com/capacityType", "SPOT", "ON_DEMAND"))
+_SHUTDOWN = r"node shutdown|Node is shutting"
+
+
+def _on_demand(pod: Pod, found: Taken, node: Node | None) -> Fix | None:
+    """The pod on machines that are not taken back, where its node had a label that tells them apart; Karpenter's all have."""
+    told = "SpotInterrupted" in " ".join(one.text for one in found.evidence)
+    for key, spot, other in _SPOT:
+        if (node and node.labels.get(key) == spot) or (told and key.startswith("karpenter.sh/")):
+            there = bool(pod.spec.node_selector)
+            path = f"/nodeSelector/{escaped(key)}" if there else "/nodeSelector"
+            text = f"Run it on machines that are not taken back (nodeSelector {key}: {other}): no PodDisruptionBudget holds a spot machine"
+            return fixes.patch(pod, text, [{"op": "add", "path": path, "value": other if there else {key: other}}])
+    return None
+
+
 def _advice(pod: Pod, found: Taken, node: Node | None) -> Fix:
     """How it is kept where it is, or comes back; a node that is gone cannot be looked at."""
     budgets = f"kubectl -n {pod.namespace} get poddisruptionbudgets"
     look = f"kubectl describe node {node.name}" if node else "kubectl get nodes"
+    if found.spot and (kept := _on_demand(pod, found, node)):
+        return kept
     if found.spot:
         return fixes.advice(
             "Run it on machines that are not taken back, or several replicas on different ones: no PodDisruptionBudget "
             f"holds a spot machine ({fixes.edited(pod)})",
+            look,
+        )
+    said = " ".join((found.why, *(one.text for one in found.evidence)))
+    if keeper := next((mark for words, mark in _KEEPERS if re.search(words, said)), None):
+        key, value = keeper
+        text = f'Let the autoscaler leave its node: {key}: "{value}" on {fixes.pods_of(pod)}'
+        made = fixes.annotate(pod, {key: value}, text)
+        return Fix(summary=made.summary, owner=made.owner, commands=(*made.commands, look), patch=made.patch)
+    if re.search(_SHUTDOWN, said):
+        return fixes.advice(
+            f"Bring {pod.spec.node_name or 'its node'} back, or find who shut it down (an update, the cloud, a person); more than one "
+            f"replica on different nodes outlasts that{fixes.lone(pod)}",
             look,
         )
     return fixes.advice(

@@ -1,8 +1,9 @@
 """Nodes that stopped answering under a running pod."""
 
+import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Events, Finding, Node, Pod, Subject, check, fixes
+from kubectl_llmdoctor.api import Events, Finding, Node, Pod, Subject, check, dig, fixes
 from llmdoctor_checks.scheduling._disruption import lost, taken
 
 
@@ -30,6 +31,34 @@ def node_lost(pod: Pod, subject: Subject, events: Events | None, node: Node | No
     if found is None or found.kind not in ("lost", "rebooted"):
         return
     name = pod.spec.node_name or "its node"
+    if (
+        pod.status.reason == "NodeAffinity" and pod.status.phase == "Failed" and node and node.ready
+    ):  # it was made anew under its name
+        yield lost(
+            found,
+            f"{pod.name} lost its node {name}: {found.why}",
+            fixes.advice(
+                f"Delete the refused pod; its replacement is placed on the node that {name} is now, or on another{fixes.lone(pod)}",
+                f"kubectl -n {pod.namespace} delete pod {pod.name}",
+            ),
+        )
+        return
+    if found.unready and re.search(r"PLEG|[Cc]ontainer runtime", found.why):
+        item = pod.cluster.item("Node", "", name)
+        cri = str(dig(item.raw, "status.nodeInfo.containerRuntimeVersion")) if item else ""
+        runtime = "crio" if cri.startswith("cri-o") else "containerd"
+        yield lost(
+            found,
+            f"{pod.name} lost its node {name}: {found.why}",
+            fixes.advice(
+                f"Restart the container runtime of {name}, which does not answer its kubelet, on the machine (systemctl restart {runtime}, "
+                "then kubelet), and reboot it where that hangs: the node is ready again by itself then",
+                f"kubectl describe node {name}",
+                fixes.on_node(name, f"systemctl restart {runtime} kubelet"),
+                owner="platform",
+            ),
+        )
+        return
     yield lost(
         found,
         f"{pod.name} lost its node {name}: {found.why}",

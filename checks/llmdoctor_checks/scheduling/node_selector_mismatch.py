@@ -1,6 +1,10 @@
 """The pod selects what no node has."""
 
+import re
+import shlex
 from collections.abc import Iterator
+
+import msgspec
 
 from kubectl_llmdoctor.api import (
     Evidence,
@@ -20,10 +24,14 @@ from llmdoctor_checks.scheduling._admission import refused_for
 from llmdoctor_checks.scheduling._demands import states
 from llmdoctor_checks.scheduling._kueue import workloads
 from llmdoctor_checks.scheduling._larger import selecting
+from llmdoctor_checks.scheduling._nodepools import meant_but_for_labels
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import ways
 from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._words import finding, node_lines, nodes_said, scaling_lines
+
+#: Karpenter's word on a label that no pool has.
+_UNKNOWN = r'label "(?P<key>[^"]{1,253})" does not have known values'
 
 
 @check("node-selector-mismatch", since="0.1")
@@ -138,7 +146,7 @@ def _fixes(pending: Pending, found: Cause, unmet: tuple[Mismatch, ...]) -> Itera
     elif pools := [
         c.text.removeprefix("nodepool ").partition(":")[0] for c in found.counts if c.text.startswith("nodepool ")
     ]:
-        known = [*selecting(pending, pools)]
+        known = [*selecting(pending, pools)] or [*_labelled(pending, found)]
         yield from known or [
             fixes.advice(
                 f"Demand in {fixes.edited(pending.pod)} what the nodes of a nodepool get, or add it to the pool's labels or requirements",
@@ -153,7 +161,54 @@ def _fixes(pending: Pending, found: Cause, unmet: tuple[Mismatch, ...]) -> Itera
             f"kubectl get nodes -L {','.join(one.partition('=')[0] for one in odd)}",
         )
     elif not unmet:
-        yield fixes.advice("Compare the selector with the labels of the nodes", "kubectl get nodes --show-labels")
+        yield _compared(pending)
+
+
+def _labelled(pending: Pending, found: Cause) -> Iterator[Fix]:
+    """A label that the pod selects and no pool of Karpenter's sets, written into the pool that is meant for it."""
+    said = [(c.text, hit["key"]) for c in found.counts if (hit := re.search(_UNKNOWN, c.text))]
+    wanted = dict(pending.pod.spec.node_selector)
+    for term in pending.pod.spec.node_terms:
+        wanted |= {
+            part.key: str(part.values[0]) for part in term.match_expressions if part.operator == "In" and part.values
+        }
+    for text, key in said:
+        if key not in wanted or "kubernetes.io" in key or "karpenter" in key:
+            continue
+        name = text.removeprefix("nodepool ").partition(":")[0]
+        pool = "" if name.startswith("(") or " " in name else name
+        item = pending.pod.cluster.item("NodePool", "", pool) if pool else None
+        if item and not meant_but_for_labels(item, pending):
+            continue
+        body = msgspec.json.encode({"spec": {"template": {"metadata": {"labels": {key: wanted[key]}}}}}).decode()
+        where = f"NodePool {pool}" if pool else "the NodePool whose machines are meant for it"
+        yield fixes.advice(
+            f"Let {where} set {key}={wanted[key]} on its nodes (spec.template.metadata.labels), or drop it from "
+            f"{fixes.edited(pending.pod)}",
+            f"kubectl patch nodepools.karpenter.sh {pool} --type=merge -p {shlex.quote(body)}"
+            if pool
+            else "kubectl get nodepools.karpenter.sh -o wide",
+            owner="platform",
+        )
+        return
+
+
+def _compared(pending: Pending) -> Fix:
+    """What it demands beside what the nodes have, where the nodes are not known."""
+    spec = pending.pod.spec
+    keys = [*spec.node_selector, *(part.key for term in spec.node_terms for part in term.match_expressions)]
+    told = [f"{key}={value}" for key, value in spec.node_selector.items()]
+    told += [
+        f"{p.key} {p.operator} {', '.join(map(str, p.values))}".strip()
+        for t in spec.node_terms
+        for p in t.match_expressions
+    ]
+    if not keys:
+        return fixes.advice("Compare the selector with the labels of the nodes", "kubectl get nodes --show-labels")
+    return fixes.advice(
+        f"Compare what {fixes.edited(pending.pod)} demands ({'; '.join(told)}) with what the nodes have, below, and correct what none has",
+        f"kubectl get nodes -L {','.join(dict.fromkeys(keys))}",
+    )
 
 
 def _of_flavors(pending: Pending, unmet: tuple[Mismatch, ...]) -> list[str]:

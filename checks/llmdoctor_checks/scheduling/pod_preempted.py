@@ -19,6 +19,10 @@ from kubectl_llmdoctor.api import (
 from llmdoctor_checks.scheduling._disruption import BY_KUEUE, CONSEQUENCES, lost, taken
 from llmdoctor_checks.scheduling._kueue import workloads
 
+#: The highest value of a class that a person may make, and the name of one.
+_MOST, _OWN = 1_000_000_000, "model-serving"
+#: KAI's own class for what serves: from 100 on nothing is preempted, within the quota of its queue.
+_OF_KAI = ("inference", 125)
 #: Kueue takes the quota back within moments of the word that it will.
 _SAME_SECONDS = 60
 
@@ -56,13 +60,46 @@ def pod_preempted(
     yield lost(
         found,
         f"{pod.name} was removed from {pod.spec.node_name or 'its node'} to make room for another pod: {found.why}",
-        _above_in_kueue(pod)
-        if found.why.startswith(BY_KUEUE)
-        else fixes.advice(
-            f"Give it a PriorityClass above that of the pods that may wait (priorityClassName in {fixes.edited(pod)}, now {priority})",
-            "kubectl get priorityclasses",
-        ),
+        _above_in_kueue(pod) if found.why.startswith(BY_KUEUE) else _above(pod, priority, found.why),
     )
+
+
+#: The kubelet's word for a pod of the node itself, above which no class of a person's is.
+_CRITICAL = "critical pod"
+
+
+def _above(pod: Pod, priority: str, why: str) -> Fix:
+    """What keeps a pod from making room: a class above the others', which is there or is made."""
+    if _CRITICAL in why:
+        node = pod.spec.node_name or "its node"
+        return fixes.advice(
+            f"Leave room on {node} for the pods of the node itself, above which no PriorityClass is: request less there, or reserve it for "
+            "them (systemReserved of the kubelet)",
+            f"kubectl get pods -A -o wide --field-selector spec.nodeName={node}",
+            owner="platform",
+        )
+    if "because of reclaim" in why:
+        queue = pod.annotations.get("scheduling.volcano.sh/queue-name") or "default"
+        return fixes.advice(
+            f"Let nobody take back what queue {queue} has (spec.reclaimable: false), or raise its deserved share by what it asks for",
+            f'kubectl patch queues.scheduling.volcano.sh {queue} --type=merge -p \'{{"spec":{{"reclaimable":false}}}}\'',
+            owner="platform",
+        )
+    own = pod.spec.priority or 0
+    known = {
+        i.name: v
+        for i in pod.cluster.items("PriorityClass")
+        if isinstance(v := i.raw.get("value"), int) and own < v <= _MOST
+    }
+    name = max(known, key=lambda one: (known[one], one), default="")
+    if not name and pod.spec.scheduler_name == "kai-scheduler" and own < _OF_KAI[1]:
+        name, known = _OF_KAI[0], dict([_OF_KAI])
+    text = f"Give it PriorityClass {name or _OWN}" + (f" ({known[name]})" if name else " (made below)")
+    text += f", above that of the pods that may wait (priorityClassName in {fixes.edited(pod)}, now {priority})"
+    made = fixes.set_spec(pod, "/priorityClassName", name or _OWN, text)
+    command = f"kubectl create priorityclass {_OWN} --value=1000000 --description='models that serve'"
+    commands = ("kubectl get priorityclasses", *(() if name else (command,)), *made.commands)
+    return Fix(summary=made.summary, owner=made.owner, commands=commands, patch=made.patch)
 
 
 def _above_in_kueue(pod: Pod, *commands: str) -> Fix:

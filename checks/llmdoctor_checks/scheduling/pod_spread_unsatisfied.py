@@ -160,7 +160,20 @@ def _advice(pending: Pending, found: Cause, repelling: list[tuple[str, k8s.PodAf
     where = fixes.edited(pending.pod)
     existing = any("existing pods" in c.text for c in found.counts)
     if any(c.kind == "spread" for c in found.counts):
-        yield fixes.advice(f"Set whenUnsatisfiable: ScheduleAnyway, or a larger maxSkew, in {where}")
+        rules = enumerate(pending.pod.spec.topology_spread_constraints)
+        hard = [(n, rule) for n, rule in rules if rule.when_unsatisfiable == "DoNotSchedule"]
+        at = "/topologySpreadConstraints"
+        body: list[dict[str, object]] = [
+            {"op": "replace", "path": f"{at}/{n}/whenUnsatisfiable", "value": "ScheduleAnyway"} for n, _ in hard
+        ]
+        body += [{"op": "remove", "path": f"{at}/{n}/minDomains"} for n, rule in hard if rule.min_domains is not None]
+        keys = ", ".join(dict.fromkeys(rule.topology_key for _, rule in hard))
+        text = f"Set whenUnsatisfiable: ScheduleAnyway in the topology spread over {keys} of {where}"
+        yield (
+            fixes.patch(pending.pod, text, body)
+            if hard
+            else fixes.advice(f"Set whenUnsatisfiable: ScheduleAnyway, or a larger maxSkew, in {where}")
+        )
         if any("missing required label" in c.text for c in found.counts):
             yield fixes.advice("Give every GPU node the topology label of the constraint", owner="platform")
     elif not existing:

@@ -34,8 +34,11 @@ def pods_per_node_limit(pod: Pod, pending: Pending | None, subject: Subject) -> 
     summary = f"{nodes_said(found)} could run it, but allow no further pod"
     summary += f" ({', '.join(dict.fromkeys(limits))})." if limits else ", by the scheduler's count."
     name = min((v.node.name for v in found.verdicts), default="")
+    most = max((r.allocatable or 0 for r in found.reasons if r.resource == "pods"), default=0)
+    above = f" above {most}" if most else ""
     fix = fixes.advice(
-        f"Move small pods off {name or 'these nodes'}, or raise maxPods of the kubelet",
+        f"Raise maxPods of the kubelet of {name or 'these nodes'}{above} (where the network has as many addresses), or "
+        "move pods that need no GPU off it",
         *([look(name)] if name else []),
         owner="platform",
     )

@@ -1,7 +1,10 @@
 """A volume that the pod cannot have where it could run."""
 
 import re
+import shlex
 from collections.abc import Iterator
+
+import msgspec
 
 from kubectl_llmdoctor.api import (
     Cluster,
@@ -22,9 +25,12 @@ from kubectl_llmdoctor.api import (
     expression,
     fixes,
     k8s,
+    milli,
     object_evidence,
     pod_evidence,
+    requests_of,
     top_of,
+    usage_of,
     workload_evidence,
 )
 from llmdoctor_checks.scheduling._claims import VolumeClaim, users_of, volume_claims, volume_where
@@ -58,6 +64,11 @@ _STORED = ("PersistentVolumeClaim", "PersistentVolume")
 #: Words that any claim may have in its name, and how short one is that tells nothing.
 _OF_ANY = frozenset({"claim", "data", "disk", "pvc", "storage", "store", "volume"})
 _SHORT = 2
+
+#: The label by which a pod chooses one node.
+_HOSTNAME = "kubernetes.io/hostname"
+#: The size of a claim of which nothing is known.
+_USUAL = "200Gi"
 
 #: Access modes that keep a claim to one node.
 _ONE_NODE = frozenset({"ReadWriteOnce", "ReadWriteOncePod"})
@@ -148,7 +159,41 @@ def _misnamed(pod: Pod, subject: Subject) -> Iterator[Finding]:
             pod_evidence(pod, "volumes", f"persistentVolumeClaim: {name}"),
             object_evidence(other, "metadata.name", other.name),
         ),
-        fixes=(fixes.advice(f"Name {other.name} in {fixes.edited(pod)}, or call the claim {name}"),),
+        fixes=(_renamed(pod, name, other.name),),
+    )
+
+
+def _renamed(pod: Pod, name: str, other: str) -> Fix:
+    """The claim that there is, in place of one that there is not."""
+    at = [
+        n
+        for n, volume in enumerate(pod.spec.volumes)
+        if volume.persistent_volume_claim and volume.persistent_volume_claim.claim_name == name
+    ]
+    body = [{"op": "replace", "path": f"/volumes/{n}/persistentVolumeClaim/claimName", "value": other} for n in at]
+    return fixes.patch(pod, f"Name claim {other} instead of {name} in {fixes.edited(pod)}", body)
+
+
+def _made(pod: Pod, name: str) -> Fix:
+    """A claim that is not there: the only one that no pod uses, else a new one."""
+    cluster, namespace = pod.cluster, pod.namespace
+    claims = [i.name for i in cluster.items("PersistentVolumeClaim", namespace)]
+    free = [one for one in claims if not users_of(cluster, pod, one)]
+    if len(free) == 1 and cluster.complete("PersistentVolumeClaim", namespace):
+        return _renamed(pod, name, free[0])
+    top = top_of(pod.item, cluster) if pod.item else None
+    mode = "ReadWriteMany" if top and (top.replicas or 1) > 1 else "ReadWriteOnce"
+    spec = {"accessModes": [mode], "resources": {"requests": {"storage": _USUAL}}}
+    made = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": spec,
+    }
+    others = f", or name one that exists ({', '.join(sorted(claims)[:4])})" if claims else ""
+    return fixes.advice(
+        f"Create the claim {name} in {namespace} ({mode}, {_USUAL} or as much as the model takes){others}",
+        f"echo {shlex.quote(msgspec.json.encode(made).decode())} | kubectl create -f -",
     )
 
 
@@ -380,7 +425,7 @@ def _fixes(pod: Pod, claim: VolumeClaim, found: Cause, events: Events | None) ->
             f"kubectl -n {pod.namespace} describe {unmade.kind.lower()} {unmade.name}",
         )
     elif claim.exists is False or claim.item is None:
-        yield fixes.advice(f"Create the claim {claim.name} in {pod.namespace}, or name one that exists")
+        yield _made(pod, claim.name)
     elif _says(found, "ReadWriteOncePod"):
         users = ", ".join(user.metadata.name for user in users_of(pod.cluster, pod, claim.name)) or "the pod"
         yield fixes.advice(f"Stop {users}, which uses {claim.name}, or share the model through ReadWriteMany storage")
@@ -458,7 +503,11 @@ def _attached_elsewhere(pod: Pod, workload: Workload | None, events: Events) -> 
         text = f"Let the old pod go before the new one is made: strategy Recreate in {workload.ref}"
         answers.insert(0, fixes.patch_object(workload.item, text, [operation]))
     if users and not own and not lost:  # to scale its own workload down would take this pod away as well
-        answers.append(_stop(pod, users[0][1].metadata.name))
+        answers = [
+            *_there(pod, users[0][0].name, users[0][1].spec.node_name),
+            _stop(pod, users[0][1].metadata.name),
+            *answers,
+        ]
     elif named and not lost:
         answers.append(fixes.advice(f"Stop {named[1].rstrip('.')} first"))
     yield Finding(
@@ -469,6 +518,24 @@ def _attached_elsewhere(pod: Pod, workload: Workload | None, events: Events) -> 
         explains=("volume-mount-failed", "not-ready", "rollout-stuck"),
         fixes=tuple(answers),
     )
+
+
+def _there(pod: Pod, claim: str, node: str) -> Iterator[Fix]:
+    """The pod on the node that has its volume, where there is room for what it asks for."""
+    item = pod.cluster.item("Node", "", node)
+    known = item.typed() if item else None
+    used = usage_of(pod.cluster).used(node)
+    if not isinstance(known, k8s.Node) or known.spec.unschedulable or not pod.cluster.complete_on(node):
+        return
+    for resource, amount in requests_of(pod.obj).items():
+        have = milli(known.status.allocatable.get(resource))
+        if have is None or have < (used.get(resource, 0) + amount) * (1 if resource == "cpu" else 1000):
+            return
+    value = known.metadata.labels.get(_HOSTNAME, node)
+    text = f"Let it run on {node}, where {claim} is attached and has room beside it (nodeSelector {_HOSTNAME}: {value})"
+    there = bool(pod.spec.node_selector)
+    path = f"/nodeSelector/{escaped(_HOSTNAME)}" if there else "/nodeSelector"
+    yield fixes.patch(pod, text, [{"op": "add", "path": path, "value": value if there else {_HOSTNAME: value}}])
 
 
 def _gone(cluster: Cluster, name: str) -> str:
@@ -518,7 +585,7 @@ def _never_bound(pod: Pod, workload: Workload | None, events: Events) -> Iterato
     named = dig(raw, "spec.template.spec.nodeName")
     if hit["missing"]:
         summary = f"Claim {claim.name} does not exist in {pod.namespace}"
-        answers = [fixes.advice(f"Create the claim {claim.name} in {pod.namespace}, or name one that exists")]
+        answers = [_made(pod, claim.name)]
     else:
         summary = f"Claim {claim.name} is {(hit['why'] or '').removeprefix('PVC is ')}"
         describe = f"kubectl -n {pod.namespace} describe pvc {claim.name}"

@@ -5,6 +5,8 @@ import re
 import shlex
 from collections.abc import Iterator
 
+import msgspec
+
 from kubectl_llmdoctor.api import (
     Cluster,
     Container,
@@ -27,18 +29,25 @@ from kubectl_llmdoctor.api import (
     rows,
     say_amount,
 )
-from llmdoctor_checks.scheduling._kueue import for_topology, local_queue, uncovered, workloads
-from llmdoctor_checks.scheduling._limits import ending, instead, stating, widening
+from llmdoctor_checks.scheduling._kueue import cluster_queue, for_topology, local_queue, uncovered, workloads
+from llmdoctor_checks.scheduling._limits import ending, instead, lowering, stating, widening
 from llmdoctor_checks.scheduling._raising import (
     VOLCANO_GROUP,
     VOLCANO_QUEUE,
     YUNIKORN,
     Raised,
+    covered,
+    of_elastic,
     of_flavor,
+    of_group,
     of_kai,
     of_namespace,
     of_volcano,
     of_yunikorn,
+    quantity,
+    shown_queue,
+    volcano_group,
+    volcano_queue,
 )
 from llmdoctor_checks.scheduling._refused import LITERALS, hurts, lacking, refusals, unmade
 
@@ -54,12 +63,11 @@ _REFUSED = expression(
 _EAGER = ("Deployment", "ReplicaSet", "StatefulSet", "Job", "LeaderWorkerSet")
 #: Kueue's flavor assigner (pkg/scheduler/flavorassigner/flavorassigner.go): too little quota, or none of a resource at all.
 _KUEUE = (
-    r"insufficient (?:unused )?quota for (?P<short>\S+) in flavor (?P<flavor>\S+)"
+    r"insufficient (?:unused )?quota (?:in cohort )?for (?P<short>\S+) in flavor (?P<flavor>\S+)"
     r"|resource (?P<uncovered>\S+) unavailable in ClusterQueue"
 )
 #: What it adds where the request is more than the flavor has, or may borrow, at all.
 _MOST = r"maximum capacity \((?:\S{1,40} > )?(?P<most>[\w.]{1,40})\)"
-_LOOK = "kubectl get clusterqueues.kueue.x-k8s.io -o wide"
 #: KAI's and Run:ai's texts (pkg/scheduler/api/unschedule_info.go), Volcano's (plugins proportion, capacity, resourcequota), Koordinator's
 #: (plugins elasticquota, quotaaware) and those of the plugin CapacityScheduling (scheduler-plugins).
 _QUEUE = (
@@ -69,7 +77,7 @@ _QUEUE = (
     r"currently (?P<taken>.{1,100}?) allocated and workload requested (?P<wants>[^.]+)"
     r"|(?P<volcano>queue resource quota insufficient)(?:: insufficient (?P<lacks>.+))?"
     r"|^(?P<namespace>resource quota insufficient), requested: "
-    r"|Insufficient (?:non-preemptible )?quotas\b[^,]{0,300}, quotaName: (?P<elastic>[^,\s]{1,253}), "
+    r"|Insufficient (?:non-preemptible )?quotas\b[^,]{0,300}, quotaName(?:Topo)?: \[?(?P<elastic>[^,\s\]]{1,253})[^,]{0,2000}, "
     r"(?>.{0,4000}?exceedDimensions: \[)(?P<exceeds>[^\]]{1,300})\]"
     r"|rejected in Pre[Ff]ilter because (?:total )?(?:ElasticQuota|quota|queue)(?: (?!used )(?P<capacity>\S{1,253}))?(?: used)? is "
     r"(?:more than (?:Max|min)|at quota)"
@@ -216,7 +224,7 @@ def _said(quantities: k8s.Quantities) -> str:
 
 
 def _fixes(subject: Subject, quota: str, found: dict[str, str], beyond: str = "") -> Iterator[Fix]:
-    """`found` are the words of a refusal; empty where the quota was only counted."""
+    """`found` are the words of a refusal, or what they would be."""
     namespace = subject.namespace
     where = subject.workload.ref if subject.workload else "the pod"
     if needs := found.get("what"):
@@ -224,9 +232,7 @@ def _fixes(subject: Subject, quota: str, found: dict[str, str], beyond: str = ""
         return
     if not quota:
         yield from widening(subject, found.get("range", ""))
-        yield fixes.advice(
-            f"Ask for what the LimitRange allows in {where}", f"kubectl -n {namespace} describe limitrange"
-        )
+        yield from lowering(subject, found.get("range", ""))
         return
     look = f"kubectl -n {namespace} describe resourcequota {quota}"
     raised = of_namespace(subject, quota, found["asked"], found["used"], found["limit"]) if found else None
@@ -272,7 +278,7 @@ def _over_limit(subject: Subject) -> Iterator[Finding]:
                 yield _of_yunikorn(pod, told, evidence)
                 return
             if found:
-                yield _uncounted(pod, found, evidence) or _held_back(pod, found, evidence)
+                yield _uncounted(pod, found, evidence) or _held_back(subject, pod, found, evidence)
                 return
 
 
@@ -317,22 +323,21 @@ def _queueless(pod: Pod, name: str, evidence: Evidence) -> Finding:
     unread = queue is None and not pod.cluster.complete("Queue")
     if queue is None or theirs == own:
         why = f"KAI knows no queue {name}, which it or its queue names."
-        fix = fixes.advice(
-            f"Make the queue {name}, or name one that exists in the label kai.scheduler/queue of {fixes.edited(pod)}"
-            + (f"; where it is there, give it and the pods the same label {_KAI_POOL}" if unread else ""),
-            "kubectl get queues.scheduling.run.ai --show-labels",
-        )
+        fix = _make_queue(pod, name, unread=unread)
     else:
         pool = f"node pool {own}" if own else "no node pool"
         why = (
             f"Queue {name} is there, of node pool {theirs or 'none'}, and the pod is of {pool}: the scheduler that looks at "
             "the pod does not see it."
         )
-        fix = fixes.advice(
-            f"Put the label {_KAI_POOL}: {theirs} on {fixes.pods_of(pod)}, or name a queue of {pool}"
+        text = f"Put the label {_KAI_POOL}: {theirs} on {fixes.pods_of(pod)}: queue {name} is of that node pool"
+        fix = (
+            fixes.annotate(pod, {_KAI_POOL: theirs}, text, field="labels")
             if theirs
-            else f"Take the label {_KAI_POOL} off {fixes.pods_of(pod)}, or put it on queue {name} and its parent",
-            f"kubectl get queues.scheduling.run.ai {name} --show-labels",
+            else fixes.advice(
+                f"Take the label {_KAI_POOL} off {fixes.pods_of(pod)}: queue {name} is of no node pool",
+                f"kubectl get queues.scheduling.run.ai {name} --show-labels",
+            )
         )
     return Finding(
         role="cause",
@@ -346,6 +351,30 @@ def _queueless(pod: Pod, name: str, evidence: Evidence) -> Finding:
         explains=("pod-pending", "gang-incomplete", "scheduling-gated", "rollout-stuck"),
         fixes=(fix,),
         pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _make_queue(pod: Pod, name: str, *, unread: bool) -> Fix:
+    """What helps where a queue is missing: the only other one that takes pods, else to make it, beside those that there are."""
+    items = [i for i in pod.cluster.items("Queue") if i.api_version.startswith("scheduling.run.ai/")]
+    parents = {str(dig(item.raw, "spec.parentQueue")) for item in items}
+    leaves = [item.name for item in items if item.name not in parents]
+    if len(leaves) == 1 and not unread:
+        text = f"Name queue {leaves[0]} in the label kai.scheduler/queue of {fixes.pods_of(pod)}: there is no other"
+        return fixes.annotate(pod, {"kai.scheduler/queue": leaves[0]}, text, field="labels")
+    above = next((p for leaf in items if (p := dig(leaf.raw, "spec.parentQueue")) in {i.name for i in items}), None)
+    boundless = {kind: {"quota": -1, "limit": -1, "overQuotaWeight": 1} for kind in ("cpu", "gpu", "memory")}
+    spec = {**({"parentQueue": above} if above else {}), "resources": boundless}
+    made = {"apiVersion": "scheduling.run.ai/v2", "kind": "Queue", "metadata": {"name": name}, "spec": spec}
+    seen = f" (there are {', '.join(sorted(leaves)[:4])})" if leaves else ""
+    text = f"Make the queue {name}, below, without bounds of its own{seen}"
+    if unread:
+        text += f"; where it is there, give it and the pods the same label {_KAI_POOL}"
+    return fixes.advice(
+        text,
+        "kubectl get queues.scheduling.run.ai --show-labels",
+        f"echo {shlex.quote(msgspec.json.encode(made).decode())} | kubectl create -f -",
+        owner="platform",
     )
 
 
@@ -402,9 +431,8 @@ def _names(lacks: str) -> list[str]:
     return re.findall(r"[\w.-]{1,253}/[\w.-]{1,63}|\bcpu\b|\bmemory\b", lacks[:2000])
 
 
-def _of_others(pod: Pod, lacks: str) -> bool:
+def _of_others(pod: Pod, group: Item | None, lacks: str) -> bool:
     """Whether neither the pod nor its group asks for what the queue lacks (Volcano's plugin proportion compares every resource)."""
-    group = pod.cluster.item("PodGroup", pod.namespace, str(pod.annotations.get(VOLCANO_GROUP)))
     theirs = dig(group.raw, "spec.minResources") if group else None
     if group is None or not isinstance(theirs, dict):
         return False
@@ -430,49 +458,58 @@ def _in_line(pod: Pod, lacks: str) -> Fix:
     )
 
 
-def _held_back(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding:
+def _short_of(subject: Subject, pod: Pod, found: re.Match[str]) -> tuple[str, Raised | None, list[Fix]]:
+    """What a queue has too little of in words, its quota raised by that, and what else helps."""
+    elastic, lacks = (
+        found["elastic"] or found["capacity"],
+        found["lacks"] or ", ".join((found["exceeds"] or "").split()),
+    )
+    if found["queue"]:
+        preempted = fixes.advice("Let it be preempted (a PriorityClass below 100): then it may borrow beyond the quota")
+        why = f"{found['asked']} asked, {found['used']} of {found['quota']} held by pods that cannot be preempted"
+        return why, of_kai(pod, found["queue"], "quota", found["used"], found["asked"]), [preempted]
+    if found["over"]:
+        why = f"{found['wants']} asked, {found['taken']} of {found['limit']} allocated"
+        return why, of_kai(pod, found["over"], "limit", found["taken"], found["wants"]), []
+    why = f"too little is left of {lacks}" if lacks else "too little is left"
+    if elastic:
+        return why, of_elastic(pod, elastic, found.string, found["exceeds"] or ""), []
+    return why, of_group(subject, found.string) if found["namespace"] else None, []
+
+
+def _held_back(subject: Subject, pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding:
     name, elastic = found["queue"] or found["over"], found["elastic"] or found["capacity"]
     by_elastic = "PreFilter" in found[0] or "Prefilter" in found[0] or bool(elastic)
-    queue = f"queue {name}" if name else "its namespace" if found["namespace"] else "its queue"
+    queue = f"queue {name}" if name else "its namespace"
+    if found["volcano"]:
+        queue = f"queue {volcano_queue(pod, subject)}"
     if by_elastic:
         queue = f"ElasticQuota {elastic}" if elastic else "all ElasticQuotas together"
     raised = queue if by_elastic else f"the quota of {queue}"
-    more = [fixes.advice(f"Raise {raised}", owner="platform")]
-    exact: Raised | None = None
-    if found["queue"]:
-        why = f"{found['asked']} asked, {found['used']} of {found['quota']} held by pods that cannot be preempted"
-        exact = of_kai(pod, found["queue"], "quota", found["used"], found["asked"])
-        more.append(
-            fixes.advice("Let it be preempted (a PriorityClass below 100): then it may borrow beyond the quota")
-        )
-    elif found["over"]:
-        why = f"{found['wants']} asked, {found['taken']} of {found['limit']} allocated"
-        exact = of_kai(pod, found["over"], "limit", found["taken"], found["wants"])
-    else:
-        lacks = found["lacks"] or ", ".join((found["exceeds"] or "").split())
-        why = f"too little is left of {lacks}" if lacks else "too little is left"
+    why, exact, more = _short_of(subject, pod, found)
     why = re.sub(r"\b1 GPUs\b", "1 GPU", why)  # KAI counts so
-    of_others = found["volcano"] is not None and _of_others(pod, found["lacks"] or "")
+    of_others = found["volcano"] is not None and _of_others(pod, volcano_group(pod, subject), found["lacks"] or "")
     if of_others:
         why += (
             ", of which it asks for nothing: Volcano counts what the queue has in use and in line, whoever comes next"
         )
         more.append(_in_line(pod, found["lacks"]))
     elif found["volcano"]:
-        exact = of_volcano(pod, _names(found["lacks"] or ""))
+        exact = of_volcano(pod, subject, _names(found["lacks"] or ""))
     shown = f"queues.scheduling.{'run.ai' if found['queue'] or found['over'] else 'volcano.sh'} -o wide"
     shown = "elasticquotas.scheduling.sigs.k8s.io -A" if by_elastic else shown
     wait = fixes.advice(
         f"Wait for, or end, other workloads of {queue}" + "; or ask for less" * (not of_others),
         f"kubectl -n {pod.namespace} describe resourcequotas" if found["namespace"] else f"kubectl get {shown}",
     )
+    raising = fixes.advice(f"Raise {raised}", owner="platform")
     return Finding(
         role="cause",
         confidence="certain",
         summary=f"The scheduler holds it back, because {raised} is used up: {why}.",
         evidence=(evidence,),
         explains=("pod-pending", "gang-incomplete", "scheduling-gated", "rollout-stuck"),
-        fixes=exact.beside([wait, *more[1:]]) if exact else (wait, *more),
+        fixes=exact.beside([wait, *more]) if exact else (wait, raising, *more),
         pods=(pod.name,) if pod.exists else (),
     )
 
@@ -498,10 +535,16 @@ def _computed(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
                             ),
                         ),
                         explains=("rollout-stuck",),
-                        fixes=tuple(_fixes(subject, "", {})),
+                        fixes=tuple(_fixes(subject, "", {"range": _ranged(resource, asked, bound, word)})),
                     )
                     return
         yield from _over_quota(subject, cluster, pod)
+
+
+def _ranged(resource: str, asked: str, bound: str, word: str) -> str:
+    """What LimitRanger would say."""
+    side, of = ("maximum", "limit") if word == "at most" else ("minimum", "request")
+    return f"{side} {resource} usage per Container is {bound}, but {of} is {asked}"
 
 
 def _beyond(pod: Pod, item: k8s.LimitItem) -> Iterator[tuple[Container, str, str, str, str]]:
@@ -544,9 +587,27 @@ def _over_quota(subject: Subject, cluster: Cluster, pod: Pod) -> Iterator[Findin
                     f"{quota.status.used.get(name, 0)} of it used, and the pod needs more than the rest.",
                     evidence=tuple(_objects(cluster, subject.namespace, quota.metadata.name)),
                     explains=("rollout-stuck",),
-                    fixes=tuple(_fixes(subject, quota.metadata.name, {})),
+                    fixes=tuple(_fixes(subject, quota.metadata.name, _counted(quota, wanted))),
                 )
                 return
+
+
+def _counted(quota: k8s.ResourceQuota, wanted: dict[str, int]) -> dict[str, str]:
+    """What the plugin ResourceQuota would say of a pod: what is asked, used and allowed of all that is requested."""
+    hard, asked = quota.status.hard or quota.spec.hard, {}
+    for name in hard:
+        resource = name.removeprefix("requests.")
+        if resource in ("pods", "count/pods"):
+            asked[name] = "1"
+        elif resource in wanted:
+            asked[name] = quantity(resource, wanted[resource] * (1 if resource == "cpu" else 1000))
+    listed = (
+        {n: asked[n] for n in asked},
+        {n: quota.status.used.get(n, 0) for n in asked},
+        {n: hard[n] for n in asked},
+    )
+    asking, used, limit = (",".join(f"{name}={amount}" for name, amount in table.items()) for table in listed)
+    return {"asked": asking, "used": used, "limit": limit}
 
 
 def _queued(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
@@ -598,24 +659,43 @@ def _of_no_flavor(workload: Item, missing: list[str], cluster: Cluster) -> Findi
             *([object_evidence(queue, "status.flavorsReservation", f"quotas of {', '.join(listed)}")] if queue else []),
         ),
         explains=("scheduling-gated", "pod-pending", "rollout-stuck"),
-        fixes=tuple(_uncovered_fixes(lacks, name)),
+        fixes=tuple(_uncovered_fixes(missing[0], workload, cluster)),
     )
 
 
-def _uncovered_fixes(resource: str, queue: str) -> Iterator[Fix]:
-    yield fixes.advice(
-        f"Give {resource} a nominalQuota in a flavor of the ClusterQueue behind {queue}, and name it in coveredResources",
-        _LOOK,
+def _uncovered_fixes(resource: str, workload: Item, cluster: Cluster) -> Iterator[Fix]:
+    name, _ = cluster_queue(workload, cluster)
+    local = str(dig(workload.raw, "spec.queueName") or "its queue")
+    amount = _asked(workload, resource)
+    most = f" of {amount} or more" if amount else ""
+    behind = f"ClusterQueue {name}" if name else f"the ClusterQueue behind {local}"
+    yield (covered(workload, cluster, resource, amount) if amount else None) or fixes.advice(
+        f"Give {resource} a nominalQuota{most} in a flavor of {behind}, and name it in coveredResources",
+        *shown_queue(workload, name),
         owner="platform",
     )
     yield fixes.advice(f"Take {resource} out of the requests and limits of the pod")
 
 
+def _asked(workload: Item, resource: str) -> str:
+    """How much all pods of a Workload ask for; empty where it does not say."""
+    whole = 0
+    for pod_set in rows(workload.raw, "spec.podSets"):
+        count = pod_set.get("count", 1)
+        for container in rows(pod_set, "template.spec.containers"):
+            given = [dig(container, f"resources.{kind}") for kind in ("requests", "limits")]
+            one = next((milli(g[resource]) for g in given if isinstance(g, dict) and resource in g), 0)
+            whole += (one or 0) * (count if isinstance(count, int) else 1)
+    return quantity(resource, whole) if whole else ""
+
+
 def _queue_fixes(found: re.Match[str], queue: str, workload: Item, cluster: Cluster) -> tuple[Fix, ...]:
     """What helps where Kueue has too little quota of a resource, or none of it in any flavor."""
     if found["uncovered"]:
-        return tuple(_uncovered_fixes(found["uncovered"], queue))
-    flavor, short = found["flavor"].rstrip(","), found["short"]
+        return tuple(_uncovered_fixes(found["uncovered"], workload, cluster))
+    flavor, short = found["flavor"].rstrip(",;"), found["short"]
+    name, _ = cluster_queue(workload, cluster)
+    look = shown_queue(workload, name)
     most = re.search(_MOST, found.string)
     if most and milli(most["most"]) == 0:
         less = fixes.advice(
@@ -624,11 +704,10 @@ def _queue_fixes(found: re.Match[str], queue: str, workload: Item, cluster: Clus
     elif most:
         less = fixes.advice(
             f"Ask for no more than {most['most']} {short} in all of its pods: the queue never has more, and waiting is no help",
-            _LOOK,
         )
     else:
-        less = fixes.advice(f"Wait for, or end, other workloads of {queue}; or ask for less {short}", _LOOK)
-    raised = of_flavor(workload, cluster, found.string, flavor, short)
-    if raised:
+        less = fixes.advice(f"Wait for, or end, other workloads of {queue}; or ask for less {short}")
+    if raised := of_flavor(workload, cluster, found.string, flavor):
         return raised.beside([less])
-    return less, fixes.advice(f"Raise the quota of flavor {flavor}", owner="platform")
+    raising = f"Raise the nominalQuota of {short} in flavor {flavor}" + (f" of ClusterQueue {name}" if name else "")
+    return fixes.advice(raising, *look, owner="platform"), less

@@ -1,7 +1,10 @@
 """Somebody holds the pod back on purpose."""
 
 import re
+import shlex
 from collections.abc import Iterator
+
+import msgspec
 
 from kubectl_llmdoctor.api import (
     Cluster,
@@ -38,12 +41,12 @@ _QUEUE = "kueue.x-k8s.io/queue-name"
 _ADVICE = (
     (r"LocalQueue  doesn't exist", f"Name a LocalQueue of the namespace in the label {_QUEUE}: the workload has none"),
     (
-        r"(LocalQueue|ClusterQueue) (\S+) doesn't exist",
-        f"Make the {{0}} {{1}}, or name a queue that exists in the label {_QUEUE}",
-    ),
-    (
         r"(LocalQueue|ClusterQueue) (\S+) is (?:inactive|stopped)",
         "See why the {0} {1} takes no workloads: its condition Active, its stopPolicy, its flavors",
+    ),
+    (
+        r"waiting for admission checks?: ([\w., -]{1,200})",
+        "See what the admission check {0} waits for (a ProvisioningRequest, another cluster): its controller says so at its object",
     ),
     (
         r"workload is deactivated",
@@ -70,6 +73,10 @@ _ADVICE = (
         "Give the flavor {0} a topologyName, or take the annotation kueue.x-k8s.io/podset-…-topology from the pods",
     ),
 )
+
+#: A queue that is not there, and a flavor that a queue names.
+_ABSENT = r"(?P<kind>LocalQueue|ClusterQueue) (?P<name>[^\s.]\S{0,252}) doesn't exist"
+_NO_FLAVOR = r"references missing ResourceFlavors?(?:\(s\))?: (?P<names>[\w., -]{1,400})"
 
 #: The same where the pod's template is to be changed.
 _OF_THE_POD = (
@@ -372,15 +379,67 @@ def _of_kueue(subject: Subject, queued: list[Item]) -> Iterator[Fix]:
     if (mended := _of_queue(queued, subject.cluster, commands[1])) is not None:
         yield mended
         return
+    if absent := re.search(_ABSENT, reason):
+        yield _queue_made(subject, absent["kind"], absent["name"])
+        return
     for words, text in (*_ADVICE, *_OF_THE_POD):
         if found := re.search(words, reason):
             advice = text.format(*found.groups())
-            yield fixes.advice(advice, *commands, owner="platform" if (words, text) in _ADVICE else "model")
+            again = _again(queued) if "deactivated" in words else ()
+            yield fixes.advice(advice, *commands, *again, owner="platform" if (words, text) in _ADVICE else "model")
             return
     yield fixes.advice("See what Kueue's Workload waits for: quota, topology, an admission check", *commands)
     labelled = any(_QUEUE in pod.labels for pod in subject.pods)
     if subject.workload and not _queue(subject.workload.item) and not labelled:
         yield fixes.advice(f"Name the queue on {subject.workload.ref}: label {_QUEUE}")
+
+
+def _again(queued: list[Item]) -> Iterator[str]:
+    """How a Workload that was deactivated is let in again."""
+    for workload in queued[:1]:
+        resource = f"workloads.kueue.x-k8s.io {workload.name}"
+        yield f'kubectl -n {workload.namespace} patch {resource} --type=merge -p \'{{"spec":{{"active":true}}}}\''
+
+
+def _queue_made(subject: Subject, kind: str, name: str) -> Fix:
+    """A queue that a workload or its LocalQueue names and that is not there."""
+    cluster, namespace = subject.cluster, subject.namespace
+    queues = [item.name for item in cluster.items(kind, *([namespace] if kind == "LocalQueue" else []))]
+    behind = [item.name for item in cluster.items("ClusterQueue")]
+    others = f", or name one that exists ({', '.join(sorted(queues)[:4])})" if queues else ""
+    version = next((i.api_version for i in cluster.items("ClusterQueue")), "kueue.x-k8s.io/v1beta1")
+    if kind == "LocalQueue" and len(queues) == 1 and cluster.complete("LocalQueue", namespace) and subject.pods:
+        where = subject.workload.ref if subject.workload else fixes.edited(subject.pods[0])
+        return fixes.advice(
+            f"Name queue {queues[0]} in the label {_QUEUE} of {where}, the only one of {namespace}, instead of {name}",
+            *(
+                [f"kubectl -n {namespace} label {_target(subject)} --overwrite {_QUEUE}={queues[0]}"]
+                if subject.workload
+                else []
+            ),
+        )
+    if kind == "LocalQueue" and len(behind) == 1:
+        made = {
+            "apiVersion": version,
+            "kind": kind,
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {"clusterQueue": behind[0]},
+        }
+        return fixes.advice(
+            f"Make the LocalQueue {name} in {namespace} for ClusterQueue {behind[0]}{others}",
+            f"echo {shlex.quote(msgspec.json.encode(made).decode())} | kubectl create -f -",
+            owner="platform",
+        )
+    place = f" in {namespace}" if kind == "LocalQueue" else ""
+    return fixes.advice(
+        f"Make the {kind} {name}{place}{others or ', or name one that exists'} in the label {_QUEUE}",
+        "kubectl get localqueues.kueue.x-k8s.io,clusterqueues.kueue.x-k8s.io -A",
+        owner="platform",
+    )
+
+
+def _target(subject: Subject) -> str:
+    return f"{subject.workload.resource}/{subject.workload.name}" if subject.workload else ""
 
 
 def _of_one_pod(pod: Pod, subject: Subject, queued: list[Item], look: str) -> Fix:
@@ -396,6 +455,10 @@ def _of_one_pod(pod: Pod, subject: Subject, queued: list[Item], look: str) -> Fi
             f"Take {_QUEUE} out of the pod templates of {where}, name the queue on the object alone, and recreate {pod.name}",
             look,
         )
+    queue = next((str(q) for w in queued if (q := dig(w.raw, "spec.queueName"))), "")
+    if queue:
+        text = f"Set {_QUEUE}={queue} in the pod templates too, and recreate {pod.name}; later releases of Kueue set it by themselves"
+        return fixes.annotate(pod, {_QUEUE: queue}, text, field="labels")
     return fixes.advice(
         f"Set {_QUEUE} in the pod templates too, and recreate {pod.name}; later releases of Kueue set it by themselves",
         look,
@@ -413,6 +476,17 @@ def _of_queue(queued: list[Item], cluster: Cluster, look: str) -> Fix | None:
             owner="platform",
         )
     for queue, said in _inactive(queued, cluster):
+        if lost := re.search(_NO_FLAVOR, said):
+            names = lost["names"].replace(" ", "").rstrip(".").split(",")
+            made = [
+                {"apiVersion": queue.api_version, "kind": "ResourceFlavor", "metadata": {"name": name}}
+                for name in names
+            ]
+            return fixes.advice(
+                f"Make the ResourceFlavor {', '.join(names)}, which ClusterQueue {queue.name} names, with spec.nodeLabels of its nodes",
+                *(f"echo {shlex.quote(msgspec.json.encode(one).decode())} | kubectl create -f -" for one in made[:3]),
+                owner="platform",
+            )
         if queue.kind == "ClusterQueue":
             return fixes.advice(f"Mend what ClusterQueue/{queue.name} lacks: {_in_words(said)}", look, owner="platform")
     return None

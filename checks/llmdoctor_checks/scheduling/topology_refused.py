@@ -78,6 +78,7 @@ def topology_refused(pod: Pod, node: Node | None, subject: Subject, cluster: Clu
         ),
         explains=("pod-failed", "not-ready", "rollout-stuck"),
         fixes=(
+            *_rounded(pod),
             fixes.advice(
                 f"{advice}{fixes.lone(pod)}",
                 f"kubectl get pods -A -o wide --field-selector spec.nodeName={where}",
@@ -99,7 +100,7 @@ def _said(pod: Pod, where: str, free: str) -> tuple[str, str] | None:
         said = ", ".join(wants[:-1]) + " and " * (len(wants) > 1) + wants[-1]
         return (
             f"The kubelet of {where} refused it: {said} are not free together on one NUMA node there{free}.",
-            f"Move small pods off {where} until one socket is free, then delete the refused pod",
+            f"Move small pods off {where}{_small(pod)} until one socket is free, then delete the refused pod",
         )
     if status.reason == "SMTAlignmentError":
         cores = re.search(_CORES, status.message)
@@ -122,6 +123,37 @@ def _said(pod: Pod, where: str, free: str) -> tuple[str, str] | None:
             f"Ask for fewer CPUs, or move pods off {where}, then delete the refused pod",
         )
     return None
+
+
+def _rounded(pod: Pod) -> Iterator[Fix]:
+    """As many CPUs as fill whole cores, or as are left, where one container asks for all of them."""
+    cores, cpus = re.search(_CORES, pod.status.message), re.search(_CPUS, pod.status.message)
+    asking = [c for c in pod.containers if c.role != "init" and c.request("cpu")]
+    amount = 0
+    if cores:
+        amount = -(-int(cores["asked"]) // int(cores["threads"])) * int(cores["threads"])
+    elif cpus and cpus["free"]:
+        amount = int(cpus["free"])
+    if len(asking) != 1 or not amount:
+        return
+    operations = [
+        {"op": "add", "path": f"{asking[0].pointer}/resources/{kind}/cpu", "value": str(amount)}
+        for kind in ("limits", "requests")
+    ]
+    why = "which fills whole cores" if cores else "which are left"
+    now = (asking[0].request("cpu") or 0) / 1000
+    text = f"Ask for {amount} CPUs in {asking[0].name} instead of {now:g}, {why}; then delete the refused pod"
+    yield fixes.patch(pod, text, operations)
+
+
+def _small(pod: Pod) -> str:
+    """The pods that have least of what a refused pod asks for, on its node: ` (a/b with 1)`."""
+    for resource, asked in pod.accelerators.items():
+        holders = usage_of(pod.cluster).holders(pod.spec.node_name) if pod.spec.node_name else []
+        held = sorted((n, h.ref) for h in holders if 0 < (n := h.requests.get(resource, 0)) < asked)
+        if held:
+            return f" ({', '.join(f'{ref} with {n}' for n, ref in held[:3])})"
+    return ""
 
 
 def _beside(pod: Pod) -> tuple[tuple[int, str], ...]:

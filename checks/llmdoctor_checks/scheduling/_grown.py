@@ -1,0 +1,102 @@
+"""A group or pool of nodes at its maximum, let grow by one machine.
+
+Sources: karpenter.sh NodePool (spec.limits, status.resources); cluster-autoscaler's events; the labels that clouds give the nodes
+of a group.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kubectl_llmdoctor.api import Fix, Item, Pending, dig, escaped, fixes, milli
+from llmdoctor_checks.scheduling._karpenter import pools
+from llmdoctor_checks.scheduling._raising import quantity
+
+#: The labels by which clouds name the group of a node, and how its maximum is raised.
+_GROUPS = {
+    "eks.amazonaws.com/nodegroup": "aws eks update-nodegroup-config --cluster-name CLUSTER --nodegroup-name {} --scaling-config maxSize={}",
+    "alpha.eksctl.io/nodegroup-name": "eksctl scale nodegroup --cluster CLUSTER --name {} --nodes-max {}",
+    "cloud.google.com/gke-nodepool": "gcloud container clusters update CLUSTER --enable-autoscaling --node-pool {} --max-nodes {}",
+    "kubernetes.azure.com/agentpool": "az aks nodepool update --resource-group GROUP --cluster-name CLUSTER --name {} "
+    "--update-cluster-autoscaler --max-count {} --min-count MIN",
+}
+
+
+def grown(pending: Pending, message: str) -> Fix:
+    """The limit of the pool or group that is at it, raised by a machine."""
+    full = next((pool.name for pool in pools(message) if pool.full and pool.name), "")
+    return (_of_pool(pending, full) if full else _of_group(pending)) or fixes.advice(
+        "Raise the maximum of the GPU node group or the limits of the node pool", owner="platform"
+    )
+
+
+def _of_pool(pending: Pending, name: str) -> Fix:
+    item = pending.pod.cluster.item("NodePool", "", name)
+    limits = dig(item.raw, "spec.limits") if item else None
+    edit = f"kubectl get nodepools.karpenter.sh {name} -o jsonpath='{{.spec.limits}}{{\"\\n\"}}{{.status.resources}}'"
+    if item is None or not isinstance(limits, dict):
+        asks = ", ".join(f"{amount} {resource}" for resource, amount in pending.accelerators.items())
+        more = f", with {asks}" if asks else ""
+        return fixes.advice(
+            f"Raise spec.limits of NodePool {name} by a machine that holds the pod{more}: above what its status.resources counts",
+            edit,
+            f"kubectl edit nodepools.karpenter.sh {name}",
+            owner="platform",
+        )
+    machine, used = _machine(pending, name), dig(item.raw, "status.resources")
+    changes: dict[str, tuple[str, str]] = {}
+    for resource, limit in limits.items():
+        taken = milli(used.get(resource)) if isinstance(used, dict) else None
+        most, more_of = milli(limit), machine.get(resource, 0)
+        if most is not None and more_of and (taken if taken is not None else most) + more_of > most:
+            changes[str(resource)] = (str(limit), quantity(str(resource), max(taken or 0, most) + more_of))
+    if not changes:
+        return fixes.advice(
+            f"Raise spec.limits of NodePool {name} by a machine that holds the pod (now "
+            f"{', '.join(f'{resource}: {limit}' for resource, limit in limits.items())})",
+            f"kubectl edit nodepools.karpenter.sh {name}",
+            owner="platform",
+        )
+    return _raised(item, changes)
+
+
+def _raised(item: Item, changes: dict[str, tuple[str, str]]) -> Fix:
+    told = " and ".join(f"{resource} from {old} to {new}" for resource, (old, new) in changes.items())
+    operations: list[dict[str, Any]] = [
+        {"op": "replace", "path": f"/spec/limits/{escaped(resource)}", "value": new}
+        for resource, (_, new) in changes.items()
+    ]
+    text = f"Raise spec.limits of NodePool {item.name} by one machine: {told}"
+    return fixes.patch_object(item, text, operations, owner="platform")
+
+
+def _machine(pending: Pending, pool: str) -> dict[str, int]:
+    """What a machine of a pool has, by a node of it: with the pod's accelerators where it asks for some; else what the pod asks for."""
+    for node in pending.subject.nodes or ():
+        mine = node.labels.get("karpenter.sh/nodepool") == pool
+        if mine and all(
+            (node.capacity(name) or node.allocatable(name) or 0) >= n for name, n in pending.accelerators.items()
+        ):
+            capacity = node.obj.status.capacity or node.obj.status.allocatable
+            return {name: amount for name, told in capacity.items() if (amount := milli(told))}
+    return {}
+
+
+def _of_group(pending: Pending) -> Fix | None:
+    """The group of nodes that have what the pod asks for: as many as there are now are its maximum."""
+    nodes = [
+        n
+        for n in pending.subject.nodes or ()
+        if all((n.allocatable(a) or 0) >= k for a, k in pending.accelerators.items())
+    ]
+    for label, command in _GROUPS.items():
+        groups = {node.labels[label] for node in nodes if label in node.labels}
+        if pending.accelerators and len(groups) == 1:
+            name = groups.pop()
+            count = sum(node.labels.get(label) == name for node in pending.subject.nodes or ()) + 1
+            return fixes.advice(
+                f"Raise the maximum of node group {name} to {count} nodes or more: with {count - 1} it is at it",
+                command.format(name, count),
+                owner="platform",
+            )
+    return None
