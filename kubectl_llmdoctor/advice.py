@@ -31,13 +31,15 @@ from kubectl_llmdoctor.fixes import (
     mount_shm,
     permitted,
     remove_flag,
-    set_flag,
+    set_flags,
     set_pull_secret,
+    set_resource,
     set_spec,
     set_variables,
     unread,
 )
 from kubectl_llmdoctor.report.document import Fix
+from kubectl_llmdoctor.room import Room
 from kubectl_llmdoctor.tree import dig
 
 Condition = Literal[
@@ -93,6 +95,12 @@ class FixText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     env: dict[str, str | None] = {}
     #: an option of the engine that it sets, by its common name; without a value it removes it
     option: dict[str, str | None] = {}
+    #: as many GPUs as it asks for in the container's limits, beside `option`
+    gpus: str = ""
+    #: the memory limit that it gives the container
+    memory: str = ""
+    #: values without which it is none: a fix that needs a number is left out where nothing says it
+    needs: tuple[str, ...] = ()
     #: fields that it sets in the pod's spec
     spec: dict[str, str | bool] = {}
     #: an annotation that it gives the pods
@@ -133,7 +141,10 @@ _HUB_ID = expression(r"[\w.-]+/[\w.-]+")
 _MOST_DEVICES = 64
 
 #: Settings whose option a template may name: `{max_model_len_option}`.
-_OPTIONS = ("max_model_len", "gpu_memory_utilization", "tensor_parallel_size", "max_num_batched_tokens")
+_OPTIONS = (
+    *("max_model_len", "gpu_memory_utilization", "tensor_parallel_size"),
+    *("max_num_batched_tokens", "max_num_seqs"),
+)
 
 #: An address of Hugging Face's own, which a mirror may send to as well.
 _HUB_HOST = expression(r"(?:^|[./])(?:huggingface\.co|hf\.co)(?:[/:]|$)")
@@ -202,12 +213,19 @@ class Situation:
     """Where a signature was found: of which pod and container, and what it captured."""
 
     def __init__(
-        self, subject: Subject, pod: Pod | None, container: Container | None, captured: dict[str, str]
+        self,
+        subject: Subject,
+        pod: Pod | None,
+        container: Container | None,
+        captured: dict[str, str],
+        told: str = "",
     ) -> None:
         self.subject = subject
         self.pod = pod
         self.container = container
         self.captured = captured
+        #: the lines that prove it
+        self.told = told
         self.workload = (workload_of(pod) if pod else None) or subject.workload
         self.log_only = pod is not None and pod.log_only
 
@@ -270,6 +288,13 @@ class Situation:
             "other_arch_nodes": self._architectures[2],
             **self.captured,
         }
+
+    @cached_property
+    def _room(self) -> Room:
+        """What is enough, by the message and the specification."""
+        engine = self.engine
+        sizing = self.subject.sizing(engine) if engine else None
+        return Room(engine, self.container or (engine.container if engine else None), self.captured, self.told, sizing)
 
     @cached_property
     def _driver(self) -> str:
@@ -448,8 +473,12 @@ class Situation:
     def fixes(self, texts: tuple[FixText, ...]) -> tuple[Fix, ...]:
         """The fixes that apply here, those last that the namespace's Pod Security level refuses."""
         engine = self.engine.name if self.engine else ""
+        if any(text.needs for text in texts):  # dear: the model's memory is computed for it
+            self.values.update({**self._room.values(), **self.values})
         fitting = (text for text in texts if not text.engines or engine in text.engines)
-        offered = ((self._fix(text), text.asks) for text in fitting if self._holds.issuperset(text.when))
+        holding = (text for text in fitting if self._holds.issuperset(text.when))
+        known = (text for text in holding if all(self.values.get(name) for name in text.needs))
+        offered = ((self._fix(text), text.asks) for text in known)
         return permitted(self.subject.cluster, self.subject.namespace, offered)
 
     @cached_property
@@ -536,13 +565,9 @@ class Situation:
         if text.pull_secret:
             return set_pull_secret(pod, fill(text.pull_secret, self.values), summary)
         if text.option:
-            ((setting, chosen),) = text.option.items()
-            flag = OPTIONS.get(setting, {}).get(self.engine.name, "") if self.engine else ""
-            if self.engine is None or not (flag or chosen is None):
-                return None
-            if chosen is None:
-                return remove_flag(self.engine, setting, summary)
-            return set_flag(self.engine, setting, flag, fill(chosen, self.values), summary)
+            return self._set_options(text, summary)
+        if self.container is not None and text.memory:
+            return set_resource(self.container, "limits", "memory", fill(text.memory, self.values), summary)
         if self.container is None or not (text.env or text.shm or text.authority):
             return None
         if text.authority:
@@ -550,6 +575,19 @@ class Situation:
         if text.shm:
             return mount_shm(self.container, self.values["shm"], summary)
         return set_variables(self.container, {name: self._value(value) for name, value in text.env.items()}, summary)
+
+    def _set_options(self, text: FixText, summary: str) -> Fix | None:
+        """The options of the engine that a fix sets, and the GPUs that go with them."""
+        if self.engine is None:
+            return None
+        chosen: list[tuple[str, str, str]] = []
+        for setting, value in text.option.items():
+            if value is None:
+                return remove_flag(self.engine, setting, summary)
+            if not (flag := OPTIONS.get(setting, {}).get(self.engine.name, "")):
+                return None
+            chosen.append((setting, flag, fill(value, self.values)))
+        return set_flags(self.engine, chosen, summary, gpus=fill(text.gpus, self.values))
 
     def _value(self, text: str | None) -> str | FromSecret | None:
         """The value of a variable as `fixes.set_variables` takes it."""

@@ -1,0 +1,257 @@
+"""Numbers that make room: by what a message and the specification say, which value of a setting is enough.
+
+Each is a text for a fix, and empty where nothing says it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import cached_property
+
+from kubectl_llmdoctor.engines.names import OPTIONS
+from kubectl_llmdoctor.expressions import expression
+from kubectl_llmdoctor.facts.container import Container
+from kubectl_llmdoctor.facts.engine import Engine
+from kubectl_llmdoctor.facts.k8s import Node
+from kubectl_llmdoctor.facts.sizing import Sizing
+from kubectl_llmdoctor.facts.units import GIB, units
+
+#: PyTorch's account of the memory when there was none (CUDACachingAllocator.cpp): since 2.1, and before.
+_ACCOUNT = (
+    expression(
+        r"Tried to allocate (?P<asked>[\d.]{1,12} [KMG]iB).{0,40}?total capac(?:i)?ty of (?P<total>[\d.]{1,12} [KMG]iB) "
+        r"of which (?P<free>[\d.]{1,12} [KMG]iB) is free"
+    ),
+    expression(
+        r"Tried to allocate (?P<asked>[\d.]{1,12} [KMG]iB) \(\wPU \d{1,3}; (?P<total>[\d.]{1,12} [KMG]iB) total capacity;"
+        r".{0,160}?; (?P<free>[\d.]{1,12} [KMG]iB) free"
+    ),
+)
+
+_AMOUNT = expression(r"(?P<number>[\d.]{1,20}) ?(?P<unit>[KMGT]?)(?:i?B|bytes)?")
+
+#: What is less and has no unit is no number of bytes.
+_NO_BYTES = 100_000
+
+#: What a step of the share of memory that an engine takes is at least, and what is left beside what was asked for.
+_STEP, _BESIDE = 0.05, 0.02
+#: Between these a share is worth setting: below the cache is too small, above the driver's own memory is touched.
+_LEAST, _MOST = 0.3, 0.95
+
+#: Of the memory of a GPU, what weights may take at most so that a cache and the work have room.
+_FOR_WEIGHTS = 0.8
+
+#: What sizes of hosts and limits are usual, in GiB.
+_USUAL = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
+
+#: A batch that fits beside the weights of nearly every model, in tokens and in requests.
+_TOKENS, _REQUESTS = 2048, 64
+
+
+def amount(text: str | None) -> float | None:
+    """`41.2 GiB`, `448.00M` or `17179869184` in bytes."""
+    found = _AMOUNT.fullmatch((text or "").strip())
+    if found is None or found["number"].count(".") > 1 or not found["number"].strip("."):
+        return None
+    number, unit = float(found["number"]), found["unit"]
+    if not unit and number < _NO_BYTES:
+        return number * GIB  # a message that says the unit once
+    return number * float(1024 ** " KMGT".index(unit or " "))
+
+
+def quantity(size: float) -> str:
+    """The next usual size of a memory limit."""
+    gib = math.ceil(size / GIB)
+    return f"{next((usual for usual in _USUAL if usual >= gib), gib)}Gi"
+
+
+class Room:
+    """What is enough for one container, whose message captured something; `told` are the lines that prove it."""
+
+    def __init__(
+        self,
+        engine: Engine | None,
+        container: Container | None,
+        captured: Mapping[str, str],
+        told: str,
+        sizing: Sizing | None,
+    ) -> None:
+        self.engine = engine
+        self.container = container
+        self.captured = captured
+        self.told = told
+        self.sizing = sizing
+
+    def values(self) -> dict[str, str]:
+        """All of them, by the names that templates use."""
+        return {
+            "share": f"{self._share:g}" if self._share else "",
+            "lower_share": self.lower_share,
+            "raised_share": self.raised_share,
+            "free_share": self.free_share,
+            "spread": self.spread,
+            "spread_why": self._why,
+            "gpu_resource": next(iter(self.container.accelerators), "") if self.container else "",
+            "fewer_tokens": self._fewer("max_num_batched_tokens", _TOKENS),
+            "fewer_requests": self._fewer("max_num_seqs", _REQUESTS),
+            "memory_limit": self.memory_limit,
+        }
+
+    @cached_property
+    def _account(self) -> Mapping[str, str]:
+        found = next((m for pattern in _ACCOUNT if (m := pattern.search(self.told))), None)
+        return found.groupdict() if found else {}
+
+    def _number(self, name: str) -> float | None:
+        return amount(self.captured.get(name)) or amount(self._account.get(name))
+
+    @cached_property
+    def _total(self) -> float | None:
+        """The memory of one GPU."""
+        gpu = self.sizing.accelerator if self.sizing else None
+        printed = self.sizing.printed.measured.total if self.sizing else None
+        return self._number("total") or (printed.high if printed else None) or (gpu.gpu.memory if gpu else None)
+
+    @cached_property
+    def _share(self) -> float | None:
+        """The share of a GPU that the engine takes; of one that works it out by itself only where it is set or told."""
+        told = self.captured.get("have") or self.captured.get("share")
+        value = self.engine.value("gpu_memory_utilization") if self.engine else None
+        try:
+            share = float(str(told or value or 0))
+            return share if 0 < share <= 1 else None
+        except ValueError:
+            return None
+
+    @cached_property
+    def lower_share(self) -> str:
+        """A share that leaves what was asked for, and a step more; only where the cache, as far as it is told, has more than that."""
+        if not self._share or not self._settable("gpu_memory_utilization"):
+            return ""
+        lacking = (self._number("asked") or self._number("size") or 0) - (self._number("free") or 0)
+        step = max(_STEP, lacking / self._total + _BESIDE) if self._total else _STEP
+        lower = math.floor((self._share - step) * 100 + 1e-6) / 100
+        cache = self.sizing.printed.measured.cache if self.sizing else None
+        if cache and self._total and cache.low <= (self._share - lower) * self._total * 1.2:
+            return ""
+        return f"{lower:.2f}" if lower >= _LEAST and lower > self._share / 2 else ""
+
+    @cached_property
+    def raised_share(self) -> str:
+        """A share with room for what was lacking, a GiB of cache, and no more than leaves the driver its own."""
+        if not self._share or not self._settable("gpu_memory_utilization") or self._shared:
+            return ""
+        need = self.captured.get("need")
+        rest = amount((self.captured.get("rest") or "").removeprefix("-").replace(" GB", " GiB"))
+        if need:
+            raised = float(need) + _BESIDE
+        elif rest is not None and self._total:
+            raised = self._share + (rest + GIB) / self._total
+        else:
+            raised = 0.9 if self._share < 0.85 else 1.0
+        raised = math.ceil(raised * 100 - 1e-6) / 100
+        return f"{raised:.2f}" if self._share < raised <= _MOST else ""
+
+    @cached_property
+    def free_share(self) -> str:
+        """The share of the GPU that is free where another process holds the rest; only where the weights fit into it."""
+        free, total = self._number("free"), self._total
+        if not free or not total or not self._settable("gpu_memory_utilization"):
+            return ""
+        share = math.floor((free / total - 0.01) * 100) / 100
+        weights = self._weights
+        if share < _LEAST or (weights is not None and weights > share * total * _FOR_WEIGHTS):
+            return ""
+        return f"{share:.2f}"
+
+    @property
+    def _shared(self) -> bool:
+        gpu = self.sizing.accelerator if self.sizing else None
+        return gpu is not None and gpu.shared > 1
+
+    def _settable(self, name: str) -> bool:
+        return self.engine is not None and self.engine.name in OPTIONS[name]
+
+    @cached_property
+    def _parallel(self) -> int:
+        """Over how many GPUs the model is spread."""
+        sizes = (
+            [self.engine.value(name, 1) for name in ("tensor_parallel_size", "pipeline_parallel_size")]
+            if self.engine
+            else []
+        )
+        return math.prod(size for size in sizes if isinstance(size, int) and size > 0)
+
+    @cached_property
+    def _weights(self) -> float | None:
+        """What of the weights one GPU holds at least."""
+        if self.sizing is None:
+            return None
+        budget = self.sizing.budget
+        if budget is not None and budget.weights:
+            return budget.weights.low
+        return self.sizing.file_bytes / self._parallel if self.sizing.file_bytes else None
+
+    @cached_property
+    def spread(self) -> str:
+        """Over how many GPUs of one node the model is to be spread: as many as hold its weights, else twice as many as now."""
+        engine, container = self.engine, self.container
+        if engine is None or container is None or not self._settable("tensor_parallel_size"):
+            return ""
+        asked = container.accelerators
+        if len(asked) != 1 or not all(name in ("nvidia.com/gpu", "amd.com/gpu") for name in asked):
+            return ""
+        others = (engine.value(name, 1) for name in ("pipeline_parallel_size", "data_parallel_size", "nnodes"))
+        if any(value not in (None, 1) for value in others) or self._shared or not engine.found.argv_known:
+            return ""
+        sizes = [n for n in (2, 4, 8) if n > self._parallel and n >= container.gpus and self._divides(n)]
+        enough = [n for n in sizes if self._holds(n)] if self._weights and self._total else sizes
+        most = self._most_on_a_node(next(iter(asked)))
+        return str(enough[0]) if enough and (most is None or enough[0] <= most) else ""
+
+    def _divides(self, size: int) -> bool:
+        return self.sizing is None or self.sizing.model is None or self.sizing.splits(size) == size
+
+    def _holds(self, size: int) -> bool:
+        weights = (self._weights or 0) * self._parallel
+        return weights <= size * (self._total or 0) * _FOR_WEIGHTS
+
+    @property
+    def _why(self) -> str:
+        """What the number of GPUs is by."""
+        if self._weights and self._total:
+            whole = self._weights * self._parallel / GIB
+            return f", as the weights take {whole:.0f} GiB and a GPU has {self._total / GIB:.0f} GiB"
+        return " (how large the weights are is not known here: more if it runs out again)"
+
+    def _most_on_a_node(self, resource: str) -> int | None:
+        """The most that a node has of it, where nodes are known."""
+        pod = self.container.pod if self.container else None
+        nodes = pod.cluster.all(Node, "Node") if pod else []
+        found = [units(node.status.allocatable.get(resource)) or 0 for node in nodes]
+        return max(found) if any(found) else None
+
+    def _fewer(self, name: str, usual: int) -> str:
+        """A batch that needs less than now: the usual small one, or half of what is set already."""
+        if self.engine is None or not self._settable(name) or self.engine.value("enable_chunked_prefill") is False:
+            return ""
+        now = self.engine.value(name)
+        if not isinstance(now, int) or now > usual:
+            return str(usual)
+        return str(now // 2) if now >= 16 else ""
+
+    @cached_property
+    def memory_limit(self) -> str:
+        """A memory limit with room for what was asked for besides; only where the container has one, and its node as much."""
+        container = self.container
+        limit = container.limit("memory") if container else None
+        needed = self._number("want") or amount(self.captured.get("size", "") + self.captured.get("unit", ""))
+        if container is None or limit is None or needed is None:
+            return ""
+        have = self._number("have")
+        lacking = needed - have if have is not None and have < needed else needed
+        larger = quantity(limit + lacking * 1.1)
+        node = container.pod.cluster.item("Node", "", container.pod.spec.node_name)
+        there = units(str(node.raw.get("status", {}).get("allocatable", {}).get("memory", ""))) if node else None
+        return larger if there is None or (units(larger) or 0) <= there else ""
