@@ -17,6 +17,7 @@ import msgspec
 from kubectl_llmdoctor.engines.names import OPTIONS, option
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.container import Container
+from kubectl_llmdoctor.facts.driver import branch_for, branch_of, image_cuda, say_cuda
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.k8s import Node, VolumeMount
 from kubectl_llmdoctor.facts.pod import Pod
@@ -99,6 +100,8 @@ class FixText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     gpus: str = ""
     #: the memory limit that it gives the container
     memory: str = ""
+    #: the memory that it lets the container request
+    request: str = ""
     #: values without which it is none: a fix that needs a number is left out where nothing says it
     needs: tuple[str, ...] = ()
     #: fields that it sets in the pod's spec
@@ -148,6 +151,10 @@ _OPTIONS = (
 
 #: An address of Hugging Face's own, which a mirror may send to as well.
 _HUB_HOST = expression(r"(?:^|[./])(?:huggingface\.co|hf\.co)(?:[/:]|$)")
+
+#: What a driver has to have: a release of CUDA, or a version of its own.
+_CUDA_WANTED = expression(r"cuda\s?>=\s?(?P<major>\d{1,2})\.(?P<minor>\d{1,2})")
+_DRIVER_WANTED = expression(r"(?P<branch>[4-9]\d\d)(?:\.\d{1,3}){0,2}")
 
 #: What each signal that ends a process mostly tells.
 _SIGNALS = {
@@ -253,6 +260,8 @@ class Situation:
             "workload": "its workload" if self.log_only else workload,
             "node": pod.spec.node_name if pod else "",
             "driver": self._driver,
+            "driver_needed": self._needed[0],
+            "newer_driver_nodes": self._needed[1],
             "account": (pod.spec.service_account_name if pod else "") or "default",
             "hub_model": model if isinstance(model, str) and _HUB_ID.fullmatch(model) else "OWNER/MODEL",
             "devices": ",".join(map(str, range(min(max(container.gpus if container else 0, 1), _MOST_DEVICES)))),
@@ -302,6 +311,28 @@ class Situation:
         item = self.pod.cluster.item("Node", "", self.pod.spec.node_name) if self.pod else None
         version = item.labels.get("nvidia.com/cuda.driver-version.full", "") if item else ""
         return f" ({version})" if version else ""
+
+    @cached_property
+    def _needed(self) -> tuple[str, str]:
+        """The driver that the image needs, as the message or the image's CUDA says, and the nodes that have it."""
+        pod, told = self.pod, self.captured.get("need", "")
+        if pod is None or self.log_only:
+            return "", ""
+        cuda, number = _CUDA_WANTED.search(told), _DRIVER_WANTED.fullmatch(told)
+        logs, container = self.subject.logs(pod), self.container
+        built = image_cuda(container, logs) if container and not cuda and not number else None
+        if number:
+            branch: int | None = int(number["branch"])
+            said = f"{told} or later"
+        else:
+            wanted = (int(cuda["major"]), int(cuda["minor"])) if cuda else built[0] if built else None
+            branch = branch_for(wanted) if wanted and wanted[1] is not None else None
+            said = f"branch {branch} or later, for CUDA {say_cuda(wanted)}" if branch and wanted else ""
+        if branch is None:
+            return "", ""
+        nodes = (node for node in self.subject.nodes.all if node.name != pod.spec.node_name)
+        able = [n.name for n in nodes if (branch_of(n) or 0) > branch - (1 if not number else 0)]
+        return said, ", ".join(able[:3])
 
     @cached_property
     def _known_as(self) -> str:
@@ -566,8 +597,9 @@ class Situation:
             return set_pull_secret(pod, fill(text.pull_secret, self.values), summary)
         if text.option:
             return self._set_options(text, summary)
-        if self.container is not None and text.memory:
-            return set_resource(self.container, "limits", "memory", fill(text.memory, self.values), summary)
+        if self.container is not None and (given := text.memory or text.request):
+            kind = "limits" if text.memory else "requests"
+            return set_resource(self.container, kind, "memory", fill(given, self.values), summary)
         if self.container is None or not (text.env or text.shm or text.authority):
             return None
         if text.authority:

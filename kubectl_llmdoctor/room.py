@@ -1,4 +1,4 @@
-"""Numbers that make room: by what a message and the specification say, which value of a setting is enough.
+"""What is enough: by what a message and the specification say, which value of a setting makes room, and which setting is meant.
 
 Each is a text for a fix, and empty where nothing says it.
 """
@@ -34,6 +34,14 @@ _AMOUNT = expression(r"(?P<number>[\d.]{1,20}) ?(?P<unit>[KMGT]?)(?:i?B|bytes)?"
 #: What is less and has no unit is no number of bytes.
 _NO_BYTES = 100_000
 
+#: An option that an engine advises, and a type of cache that a part of it refuses.
+_TOLD_FLAG = expression(
+    r"[Pp]lease (?:use|set|try|specify|choose|pass)(?: with)? [`'\"]?(?P<flag>--[a-z][\w-]{2,40})[ =](?P<value>[\w.-]{1,40})"
+)
+#: A compute capability, as messages write it: `7.0`, `70`, `120`.
+_CAPABILITY = expression(r"(?P<major>[5-9]|1[0-2])\.?(?P<minor>\d)")
+_NO_SUCH_CACHE = expression(r"(?i)\bkv[ _]?cache(?:_dtype)? (?:is )?not supported|FP8 KV cache")
+
 #: What a step of the share of memory that an engine takes is at least, and what is left beside what was asked for.
 _STEP, _BESIDE = 0.05, 0.02
 #: Between these a share is worth setting: below the cache is too small, above the driver's own memory is touched.
@@ -44,6 +52,9 @@ _FOR_WEIGHTS = 0.8
 
 #: What sizes of hosts and limits are usual, in GiB.
 _USUAL = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
+
+#: A memory limit that is a slip in its unit, and the most GiB that somebody means by one.
+_TINY, _LARGE = 256 << 20, 128
 
 #: A batch that fits beside the weights of nearly every model, in tokens and in requests.
 _TOKENS, _REQUESTS = 2048, 64
@@ -87,6 +98,7 @@ class Room:
         """All of them, by the names that templates use."""
         return {
             "share": f"{self._share:g}" if self._share else "",
+            "share_unknown": "" if self._share else "unknown",
             "lower_share": self.lower_share,
             "raised_share": self.raised_share,
             "free_share": self.free_share,
@@ -96,6 +108,16 @@ class Room:
             "fewer_tokens": self._fewer("max_num_batched_tokens", _TOKENS),
             "fewer_requests": self._fewer("max_num_seqs", _REQUESTS),
             "memory_limit": self.memory_limit,
+            "memory_request": self.memory_request,
+            "limit_meant": self.limit_meant,
+            "told_flag": self.told_flag,
+            "refused_cache": self.refused_cache,
+            "for_blackwell": "yes" if self._newer_than_the_image else "",
+            "for_volta": self._older_than_the_image,
+            "suspect": self.suspect,
+            "half_context": self._half("max_model_len"),
+            "half_batch": self._half("max_num_batched_tokens"),
+            "limit_written": str(self._limits.get("memory", "none")),
         }
 
     @cached_property
@@ -232,6 +254,61 @@ class Room:
         found = [units(node.status.allocatable.get(resource)) or 0 for node in nodes]
         return max(found) if any(found) else None
 
+    @property
+    def told_flag(self) -> str:
+        """The option that the message itself says to use instead."""
+        found = _TOLD_FLAG.search(f"{self.captured.get('why', '')}\n{self.told}")
+        return f"{found['flag']} {found['value']}" if found else ""
+
+    @property
+    def refused_cache(self) -> str:
+        """The type of the KV cache that is set, where the message says that this GPU does not take it."""
+        setting = self.engine.explicit("kv_cache_dtype") if self.engine else None
+        refused = _NO_SUCH_CACHE.search(f"{self.captured.get('why', '')}\n{self.told}")
+        return setting.text if setting and refused and setting.value != "auto" else ""
+
+    @property
+    def _compute(self) -> tuple[int, int] | None:
+        told = _CAPABILITY.fullmatch(self.captured.get("have", ""))
+        if told:
+            return int(told["major"]), int(told["minor"])
+        gpu = self.sizing.accelerator if self.sizing else None
+        return gpu.gpu.compute if gpu else None
+
+    @property
+    def _newer_than_the_image(self) -> bool:
+        """A GPU of the Blackwell generation with an image that may be from before PyTorch knew it (2.7 for CUDA 12.8; vLLM 0.9)."""
+        own = self.engine is not None and self.engine.name == "vllm" and self.engine.at_least("0.9.0") is not False
+        return self._compute is not None and self._compute >= (10, 0) and not own
+
+    @property
+    def _older_than_the_image(self) -> str:
+        """The generation of a GPU for which PyTorch's builds for CUDA 12.8 and later have nothing."""
+        return ".".join(map(str, self._compute)) if self._compute is not None and self._compute < (7, 5) else ""
+
+    @property
+    def suspect(self) -> str:
+        """A setting of the engine whose kernels are of its own, which one can do without."""
+        names = (
+            "speculative_config",
+            "speculative_model",
+            "speculative_algorithm",
+            "kv_cache_dtype",
+            "enable_expert_parallel",
+        )
+        told = [
+            s
+            for name in names
+            if self.engine and (s := self.engine.explicit(name)) and s.value not in (None, False, "auto")
+        ]
+        return told[0].text if told else ""
+
+    def _half(self, name: str) -> str:
+        """Half of what is set; only of what is set and can be halved."""
+        setting = self.engine.explicit(name) if self.engine else None
+        value = setting.value if setting else None
+        return str(value // 2) if isinstance(value, int) and value >= 1024 else ""
+
     def _fewer(self, name: str, usual: int) -> str:
         """A batch that needs less than now: the usual small one, or half of what is set already."""
         if self.engine is None or not self._settable(name) or self.engine.value("enable_chunked_prefill") is False:
@@ -241,12 +318,38 @@ class Room:
             return str(usual)
         return str(now // 2) if now >= 16 else ""
 
+    @property
+    def _limits(self) -> Mapping[str, object]:
+        return self.container.spec.resources.limits if self.container else {}
+
+    @property
+    def limit_meant(self) -> str:
+        """What a limit of a few MiB was to be: of an engine the same number of GiB, where that is a usual one."""
+        limit = self.container.limit("memory") if self.container else None
+        if limit is None or limit >= _TINY:
+            return ""
+        digits = "".join(c for c in str(self._limits.get("memory", "")) if c.isdigit())
+        number = int(digits[:4] or 0)
+        return f"{number if 4 <= number <= _LARGE else 8}Gi" if self.engine else "1Gi"
+
+    @property
+    def _wanted(self) -> float | None:
+        """How much of the host's memory the message asks for."""
+        return self._number("want") or amount(self.captured.get("size", "") + self.captured.get("unit", ""))
+
+    @property
+    def memory_request(self) -> str:
+        """What a container without a limit is to request, so that its node has as much."""
+        container, wanted = self.container, self._wanted
+        free = container is not None and container.limit("memory") is None and container.pod.memory_limit is None
+        return quantity(wanted * 1.1) if free and wanted else ""
+
     @cached_property
     def memory_limit(self) -> str:
         """A memory limit with room for what was asked for besides; only where the container has one, and its node as much."""
         container = self.container
         limit = container.limit("memory") if container else None
-        needed = self._number("want") or amount(self.captured.get("size", "") + self.captured.get("unit", ""))
+        needed = self._wanted
         if container is None or limit is None or needed is None:
             return ""
         have = self._number("have")
