@@ -31,6 +31,8 @@ _ACCOUNT = (
 
 _AMOUNT = expression(r"(?P<number>[\d.]{1,20}) ?(?P<unit>[KMGT]?)(?:i?B|bytes)?")
 
+_SHARE = expression(r"0?\.\d{1,8}")
+
 #: What is less and has no unit is no number of bytes.
 _NO_BYTES = 100_000
 
@@ -164,9 +166,9 @@ class Room:
         """A share with room for what was lacking, a GiB of cache, and no more than leaves the driver its own."""
         if not self._share or not self._settable("gpu_memory_utilization") or self._shared:
             return ""
-        need = self.captured.get("need")
+        need = self.captured.get("need", "")
         rest = amount((self.captured.get("rest") or "").removeprefix("-").replace(" GB", " GiB"))
-        if need:
+        if _SHARE.fullmatch(need):
             raised = float(need) + _BESIDE
         elif rest is not None and self._total:
             raised = self._share + (rest + GIB) / self._total
