@@ -595,7 +595,7 @@ class Situation:
             return annotate(pod, {name: fill(given, self.values)}, summary)
         if text.pull_secret:
             return set_pull_secret(pod, fill(text.pull_secret, self.values), summary)
-        if text.option:
+        if text.option or text.gpus:
             return self._set_options(text, summary)
         if self.container is not None and (given := text.memory or text.request):
             kind = "limits" if text.memory else "requests"

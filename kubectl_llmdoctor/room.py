@@ -58,6 +58,9 @@ _USUAL = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 76
 #: A memory limit that is a slip in its unit, and the most GiB that somebody means by one.
 _TINY, _LARGE = 256 << 20, 128
 
+#: More GPUs than this hardly any node has.
+_ON_A_NODE = 16
+
 #: A batch that fits beside the weights of nearly every model, in tokens and in requests.
 _TOKENS, _REQUESTS = 2048, 64
 
@@ -112,6 +115,8 @@ class Room:
             "memory_limit": self.memory_limit,
             "memory_request": self.memory_request,
             "limit_meant": self.limit_meant,
+            "want_there": self.want_there,
+            "have_there": self.have_there,
             "told_flag": self.told_flag,
             "refused_cache": self.refused_cache,
             "for_blackwell": "yes" if self._newer_than_the_image else "",
@@ -233,6 +238,29 @@ class Room:
         enough = [n for n in sizes if self._holds(n)] if self._weights and self._total else sizes
         most = self._most_on_a_node(next(iter(asked)))
         return str(enough[0]) if enough and (most is None or enough[0] <= most) else ""
+
+    @property
+    def _want(self) -> int:
+        """As many GPUs as the engine wants of its container, by its message or its settings."""
+        told = self.captured.get("want", "")
+        return int(told) if told.isdecimal() else (self.engine.workers or 0) if self.engine else 0
+
+    @property
+    def want_there(self) -> str:
+        """That number, where the container asks for fewer and a node, as far as they are known, has as many."""
+        container = self.container
+        if container is None or len(container.accelerators) != 1 or not container.gpus < self._want <= _ON_A_NODE:
+            return ""
+        most = self._most_on_a_node(next(iter(container.accelerators)))
+        return str(self._want) if most is None or self._want <= most else ""
+
+    @property
+    def have_there(self) -> str:
+        """The GPUs that the engine sees, where its tensor parallel size alone is what asks for more."""
+        have = self.captured.get("have", "") or str(self.container.gpus if self.container else "")
+        size = self.engine.value("tensor_parallel_size") if self.engine else None
+        fits = have.isdecimal() and 0 < int(have) < self._want and size == self._want and self._divides(int(have))
+        return have if fits and self._settable("tensor_parallel_size") else ""
 
     def _divides(self, size: int) -> bool:
         return self.sizing is None or self.sizing.model is None or self.sizing.splits(size) == size
