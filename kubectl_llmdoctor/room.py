@@ -11,9 +11,10 @@ from functools import cached_property
 
 from kubectl_llmdoctor.engines.names import OPTIONS
 from kubectl_llmdoctor.expressions import expression
-from kubectl_llmdoctor.facts.container import Container
+from kubectl_llmdoctor.facts import k8s
+from kubectl_llmdoctor.facts.container import Container, is_accelerator
 from kubectl_llmdoctor.facts.engine import Engine
-from kubectl_llmdoctor.facts.k8s import Node
+from kubectl_llmdoctor.facts.k8s import Node, Pod
 from kubectl_llmdoctor.facts.sizing import Sizing
 from kubectl_llmdoctor.facts.units import GIB, units
 
@@ -82,6 +83,21 @@ def quantity(size: float) -> str:
     return f"{next((usual for usual in _USUAL if usual >= gib), gib)}Gi"
 
 
+def _asks(pod: Pod) -> bool:
+    return any(is_accelerator(name) for c in pod.spec.containers for name in c.resources.limits)
+
+
+def _sees_gpus(container: k8s.Container) -> bool:
+    """Whether the runtime lets it have all GPUs of the node, whoever was given them."""
+    devices = next((v.value or "" for v in container.env if v.name == "NVIDIA_VISIBLE_DEVICES"), "")
+    return bool(container.security_context.privileged) or devices not in ("", "void", "none")
+
+
+def _named(pods: list[Pod]) -> str:
+    names = [f"Pod {pod.metadata.namespace}/{pod.metadata.name}" for pod in pods]
+    return ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
+
+
 class Room:
     """What is enough for one container, whose message captured something; `told` are the lines that prove it."""
 
@@ -107,6 +123,8 @@ class Room:
             "lower_share": self.lower_share,
             "raised_share": self.raised_share,
             "free_share": self.free_share,
+            "uninvited": self.uninvited,
+            "sharers": self.sharers,
             "spread": self.spread,
             "spread_why": self._why,
             "gpu_resource": next(iter(self.container.accelerators), "") if self.container else "",
@@ -193,6 +211,32 @@ class Room:
         if share < _LEAST or (weights is not None and weights > share * total * _FOR_WEIGHTS):
             return ""
         return f"{share:.2f}"
+
+    @cached_property
+    def _beside(self) -> list[Pod]:
+        """The other pods that run on the node, but for what its DaemonSets put there."""
+        own = self.container.pod if self.container else None
+        if own is None or not own.spec.node_name:
+            return []
+        return [
+            pod
+            for pod in own.cluster.all(Pod, "Pod")
+            if pod.spec.node_name == own.spec.node_name
+            and (pod.metadata.namespace, pod.metadata.name) != (own.namespace, own.name)
+            and pod.status.phase == "Running"
+            and all(owner.kind != "DaemonSet" for owner in pod.metadata.owner_references)
+        ]
+
+    @property
+    def uninvited(self) -> str:
+        """Pods beside it that see the node's GPUs and ask for none."""
+        found = [pod for pod in self._beside if not _asks(pod) and any(_sees_gpus(c) for c in pod.spec.containers)]
+        return _named(found)
+
+    @property
+    def sharers(self) -> str:
+        """Pods beside it that were given shares of GPUs as it was, where the node's plugin shares them."""
+        return _named([pod for pod in self._beside if _asks(pod)]) if self._shared else ""
 
     @property
     def _shared(self) -> bool:

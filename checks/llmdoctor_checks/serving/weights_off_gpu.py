@@ -48,8 +48,8 @@ _COUNTED = expression(
 _SIZE = expression(r"(\d{1,6}(?:\.\d{1,3})?) ([KMGT])iB")
 _CTX = expression(r" --ctx-size (\d{1,8})\b(?:.{0,300}? --parallel (\d{1,4})\b)?")
 
-#: What of the free memory a model can have, the shortest context that is worth setting, and the most GPUs of a usual node.
-_USABLE, _SHORTEST, _ON_A_NODE = 0.95, 2048, 8
+#: What of the free memory a model can have, the shortest context that is worth setting, and as many GPUs as most nodes have.
+_USABLE, _SHORTEST, _ON_A_NODE = 0.95, 2048, 4
 
 #: The output layer alone is the last one to be left on the CPU, and costs little.
 _NEARLY_ALL = 0.9
