@@ -47,6 +47,8 @@ Condition = Literal[
     "gpu asked",
     "no gpu asked",
     "no runtime class",
+    "runtime class there",
+    "runtime class open",
     "pod network",
     "whole gpu",
     "mig slice",
@@ -260,6 +262,7 @@ class Situation:
             "workload": "its workload" if self.log_only else workload,
             "node": pod.spec.node_name if pod else "",
             "driver": self._driver,
+            "runtime_class": self._runtime_class,
             "driver_needed": self._needed[0],
             "newer_driver_nodes": self._needed[1],
             "account": (pod.spec.service_account_name if pod else "") or "default",
@@ -311,6 +314,17 @@ class Situation:
         item = self.pod.cluster.item("Node", "", self.pod.spec.node_name) if self.pod else None
         version = item.labels.get("nvidia.com/cuda.driver-version.full", "") if item else ""
         return f" ({version})" if version else ""
+
+    @cached_property
+    def _runtime_class(self) -> str:
+        """The cluster's runtime class for NVIDIA's GPUs, where it is known to have one."""
+        listed = self.subject.cluster.items("RuntimeClass")
+        return next((item.name for item in listed if str(item.raw.get("handler") or "").startswith("nvidia")), "")
+
+    @property
+    def _no_runtime_class(self) -> bool:
+        """Whether the cluster is known to have none, so that a pod that names one is refused."""
+        return not self._runtime_class and self.subject.cluster.complete("RuntimeClass")
 
     @cached_property
     def _needed(self) -> tuple[str, str]:
@@ -530,7 +544,15 @@ class Situation:
             found.add("pull secret of another type" if unread_type else "pull secret named")
         found.add("other architecture there" if self._architectures[1] else "no other architecture")
         if self.pod is None or self.log_only:
-            return found | {"gpu asked", "no gpu asked", "no runtime class", "not on GKE", "pod network", "whole gpu"}
+            return found | {
+                "gpu asked",
+                "no gpu asked",
+                "no runtime class",
+                "runtime class open",
+                "not on GKE",
+                "pod network",
+                "whole gpu",
+            }
         every = [self.container] if self.container else self.pod.containers
         gpus = any(c.gpus or c.spec.resources.claims for c in every)
         found.add("gpu asked" if gpus else "no gpu asked")
@@ -538,7 +560,13 @@ class Situation:
         found.add("mig slice" if slices else "whole gpu")
         found.add("on GKE" if self._on_gke else "not on GKE")
         found.add("host network" if self.pod.spec.host_network else "pod network")
-        return found if self.pod.spec.runtime_class_name else found | {"no runtime class"}
+        if self.pod.spec.runtime_class_name:
+            return found
+        known = {"runtime class there"} if self._runtime_class else set[str]()
+        return found | {
+            "no runtime class",
+            *(known or (set[str]() if self._no_runtime_class else {"runtime class open"})),
+        }
 
     @property
     def _on_gke(self) -> bool:

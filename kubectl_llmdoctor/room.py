@@ -351,8 +351,11 @@ class Room:
 
     @property
     def _newer_than_the_image(self) -> bool:
-        """A GPU of the Blackwell generation with an image that may be from before PyTorch knew it (2.7 for CUDA 12.8; vLLM 0.9)."""
-        own = self.engine is not None and self.engine.name == "vllm" and self.engine.at_least("0.9.0") is not False
+        """A GPU of the Blackwell generation with an image that may be from before PyTorch knew it (2.7 for CUDA 12.8).
+
+        Of vLLM's images those from 0.10.1 on have kernels for all of them.
+        """
+        own = self.engine is not None and self.engine.name == "vllm" and self.engine.at_least("0.10.1") is not False
         return self._compute is not None and self._compute >= (10, 0) and not own
 
     @property
