@@ -148,7 +148,7 @@ _MOST_DEVICES = 64
 #: Settings whose option a template may name: `{max_model_len_option}`.
 _OPTIONS = (
     *("max_model_len", "gpu_memory_utilization", "tensor_parallel_size"),
-    *("max_num_batched_tokens", "max_num_seqs"),
+    *("max_num_batched_tokens", "max_num_seqs", "enforce_eager"),
 )
 
 #: An address of Hugging Face's own, which a mirror may send to as well.
@@ -320,11 +320,6 @@ class Situation:
         """The cluster's runtime class for NVIDIA's GPUs, where it is known to have one."""
         listed = self.subject.cluster.items("RuntimeClass")
         return next((item.name for item in listed if str(item.raw.get("handler") or "").startswith("nvidia")), "")
-
-    @property
-    def _no_runtime_class(self) -> bool:
-        """Whether the cluster is known to have none, so that a pod that names one is refused."""
-        return not self._runtime_class and self.subject.cluster.complete("RuntimeClass")
 
     @cached_property
     def _needed(self) -> tuple[str, str]:
@@ -562,11 +557,12 @@ class Situation:
         found.add("host network" if self.pod.spec.host_network else "pod network")
         if self.pod.spec.runtime_class_name:
             return found
-        known = {"runtime class there"} if self._runtime_class else set[str]()
-        return found | {
-            "no runtime class",
-            *(known or (set[str]() if self._no_runtime_class else {"runtime class open"})),
-        }
+        found.add("no runtime class")
+        if self._runtime_class:
+            found.add("runtime class there")
+        elif not self.subject.cluster.complete("RuntimeClass"):  # a pod that names one that is not there is refused
+            found.add("runtime class open")
+        return found
 
     @property
     def _on_gke(self) -> bool:

@@ -140,6 +140,7 @@ class Room:
             "for_blackwell": "yes" if self._newer_than_the_image else "",
             "for_volta": self._older_than_the_image,
             "suspect": self.suspect,
+            "graphs_on": self.graphs_on,
             "half_context": self._half("max_model_len"),
             "half_batch": self._half("max_num_batched_tokens"),
             "limit_written": str(self._limits.get("memory", "none")),
@@ -362,6 +363,13 @@ class Room:
     def _older_than_the_image(self) -> str:
         """The generation of a GPU for which PyTorch's builds for CUDA 12.8 and later have nothing."""
         return ".".join(map(str, self._compute)) if self._compute is not None and self._compute < (7, 5) else ""
+
+    @property
+    def graphs_on(self) -> str:
+        """Whether the engine computes with CUDA graphs and can do without."""
+        if self.engine is None or not self._settable("enforce_eager") or not self.engine.found.argv_known:
+            return ""
+        return "" if self.engine.value("enforce_eager") else "yes"
 
     @property
     def suspect(self) -> str:
