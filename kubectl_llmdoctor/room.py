@@ -62,6 +62,9 @@ _TINY, _LARGE = 256 << 20, 128
 #: More GPUs than this hardly any node has.
 _ON_A_NODE = 16
 
+#: A shorter context is hardly worth serving.
+_SHORTEST = 1024
+
 #: A batch that fits beside the weights of nearly every model, in tokens and in requests.
 _TOKENS, _REQUESTS = 2048, 64
 
@@ -142,6 +145,10 @@ class Room:
             "suspect": self.suspect,
             "graphs_on": self.graphs_on,
             "half_context": self._half("max_model_len"),
+            "half_length": str(self._length // 2) if self._length else "",
+            "fits_length": self.fits_length,
+            "mps_daemon": self._mps[1],
+            "mps_namespace": self._mps[0],
             "half_batch": self._half("max_num_batched_tokens"),
             "limit_written": str(self._limits.get("memory", "none")),
         }
@@ -387,6 +394,29 @@ class Room:
             if self.engine and (s := self.engine.explicit(name)) and s.value not in (None, False, "auto")
         ]
         return told[0].text if told else ""
+
+    @property
+    def _length(self) -> int:
+        """The longest request that the message speaks of."""
+        told = self.captured.get("length", "")
+        return int(told) if told.isdecimal() else 0
+
+    @property
+    def fits_length(self) -> str:
+        """As many tokens as the memory that is left holds of those that need so much, and a tenth less."""
+        needed, left = amount(self.captured.get("needed")), amount(self.captured.get("available"))
+        if not needed or not left or left >= needed:
+            return ""
+        fits = int(self._length * left / needed * 0.9) // 16 * 16
+        return str(fits) if fits >= _SHORTEST else ""
+
+    @cached_property
+    def _mps(self) -> tuple[str, str]:
+        """The pod of the device plugin that runs MPS on the node: its namespace and name."""
+        own = self.container.pod if self.container else None
+        pods = own.cluster.all(Pod, "Pod") if own and own.spec.node_name else []
+        here = (pod.metadata for pod in pods if own and pod.spec.node_name == own.spec.node_name)
+        return next(((m.namespace, m.name) for m in here if "mps-control-daemon" in m.name), ("", ""))
 
     def _half(self, name: str) -> str:
         """Half of what is set; only of what is set and can be halved."""
