@@ -446,7 +446,7 @@ def set_flags(engine: Engine, chosen: Sequence[tuple[str, str, str]], summary: s
             own = [{"op": "add", "path": f"{container.pointer}/args/-", "value": f"{flag}={value}"}]
         if not own:
             told = ", ".join(f"{flag} {value}" for _, flag, value in chosen)
-            limits = f"; {next(iter(container.accelerators), 'GPUs')}: {gpus} in the limits" if gpus else ""
+            limits = f", limits.{next(iter(container.accelerators), 'nvidia.com/gpu')}: {gpus}" if gpus else ""
             return advice(f"{summary} ({told}{limits} in {edited(container.pod)})")
         operations += own
     return patch(container.pod, summary, operations + (_with_gpus(container, gpus) if gpus else []))

@@ -326,7 +326,8 @@ class Room:
         """What the number of GPUs is by."""
         if self._weights and self._total:
             whole = self._weights * self._parallel / GIB
-            return f", as the weights take {whole:.0f} GiB and a GPU has {self._total / GIB:.0f} GiB"
+            little = ", which leaves too little" if whole < self._total / GIB else ""
+            return f", as the weights take {whole:.0f} GiB and a GPU has {self._total / GIB:.0f} GiB{little}"
         return " (how large the weights are is not known here: more if it runs out again)"
 
     def _most_on_a_node(self, resource: str) -> int | None:
