@@ -17,6 +17,7 @@ import msgspec
 from kubectl_llmdoctor.engines.names import OPTIONS, option
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.container import Container
+from kubectl_llmdoctor.facts.driver import branch_for, branch_of, image_cuda, say_cuda
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.k8s import Node, VolumeMount
 from kubectl_llmdoctor.facts.pod import Pod
@@ -31,19 +32,23 @@ from kubectl_llmdoctor.fixes import (
     mount_shm,
     permitted,
     remove_flag,
-    set_flag,
+    set_flags,
     set_pull_secret,
+    set_resource,
     set_spec,
     set_variables,
     unread,
 )
 from kubectl_llmdoctor.report.document import Fix
+from kubectl_llmdoctor.room import Room
 from kubectl_llmdoctor.tree import dig
 
 Condition = Literal[
     "gpu asked",
     "no gpu asked",
     "no runtime class",
+    "runtime class there",
+    "runtime class open",
     "pod network",
     "whole gpu",
     "mig slice",
@@ -93,6 +98,14 @@ class FixText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     env: dict[str, str | None] = {}
     #: an option of the engine that it sets, by its common name; without a value it removes it
     option: dict[str, str | None] = {}
+    #: as many GPUs as it asks for in the container's limits, beside `option`
+    gpus: str = ""
+    #: the memory limit that it gives the container
+    memory: str = ""
+    #: the memory that it lets the container request
+    request: str = ""
+    #: values without which it is none: a fix that needs a number is left out where nothing says it
+    needs: tuple[str, ...] = ()
     #: fields that it sets in the pod's spec
     spec: dict[str, str | bool] = {}
     #: an annotation that it gives the pods
@@ -133,10 +146,17 @@ _HUB_ID = expression(r"[\w.-]+/[\w.-]+")
 _MOST_DEVICES = 64
 
 #: Settings whose option a template may name: `{max_model_len_option}`.
-_OPTIONS = ("max_model_len", "gpu_memory_utilization", "tensor_parallel_size", "max_num_batched_tokens")
+_OPTIONS = (
+    *("max_model_len", "gpu_memory_utilization", "tensor_parallel_size"),
+    *("max_num_batched_tokens", "max_num_seqs", "enforce_eager"),
+)
 
 #: An address of Hugging Face's own, which a mirror may send to as well.
 _HUB_HOST = expression(r"(?:^|[./])(?:huggingface\.co|hf\.co)(?:[/:]|$)")
+
+#: What a driver has to have: a release of CUDA, or a version of its own.
+_CUDA_WANTED = expression(r"cuda\s?>=\s?(?P<major>\d{1,2})\.(?P<minor>\d{1,2})")
+_DRIVER_WANTED = expression(r"(?P<branch>[4-9]\d\d)(?:\.\d{1,3}){0,2}")
 
 #: What each signal that ends a process mostly tells.
 _SIGNALS = {
@@ -202,12 +222,19 @@ class Situation:
     """Where a signature was found: of which pod and container, and what it captured."""
 
     def __init__(
-        self, subject: Subject, pod: Pod | None, container: Container | None, captured: dict[str, str]
+        self,
+        subject: Subject,
+        pod: Pod | None,
+        container: Container | None,
+        captured: dict[str, str],
+        told: str = "",
     ) -> None:
         self.subject = subject
         self.pod = pod
         self.container = container
         self.captured = captured
+        #: the lines that prove it
+        self.told = told
         self.workload = (workload_of(pod) if pod else None) or subject.workload
         self.log_only = pod is not None and pod.log_only
 
@@ -235,6 +262,9 @@ class Situation:
             "workload": "its workload" if self.log_only else workload,
             "node": pod.spec.node_name if pod else "",
             "driver": self._driver,
+            "runtime_class": self._runtime_class,
+            "driver_needed": self._needed[0],
+            "newer_driver_nodes": self._needed[1],
             "account": (pod.spec.service_account_name if pod else "") or "default",
             "hub_model": model if isinstance(model, str) and _HUB_ID.fullmatch(model) else "OWNER/MODEL",
             "devices": ",".join(map(str, range(min(max(container.gpus if container else 0, 1), _MOST_DEVICES)))),
@@ -272,11 +302,46 @@ class Situation:
         }
 
     @cached_property
+    def _room(self) -> Room:
+        """What is enough, by the message and the specification."""
+        engine = self.engine
+        sizing = self.subject.sizing(engine) if engine else None
+        return Room(engine, self.container or (engine.container if engine else None), self.captured, self.told, sizing)
+
+    @cached_property
     def _driver(self) -> str:
         """` (570.148.08)`: the version of the node's driver, where its label says the whole of it."""
         item = self.pod.cluster.item("Node", "", self.pod.spec.node_name) if self.pod else None
         version = item.labels.get("nvidia.com/cuda.driver-version.full", "") if item else ""
         return f" ({version})" if version else ""
+
+    @cached_property
+    def _runtime_class(self) -> str:
+        """The cluster's runtime class for NVIDIA's GPUs, where it is known to have one."""
+        listed = self.subject.cluster.items("RuntimeClass")
+        return next((item.name for item in listed if str(item.raw.get("handler") or "").startswith("nvidia")), "")
+
+    @cached_property
+    def _needed(self) -> tuple[str, str]:
+        """The driver that the image needs, as the message or the image's CUDA says, and the nodes that have it."""
+        pod, told = self.pod, self.captured.get("need", "")
+        if pod is None or self.log_only:
+            return "", ""
+        cuda, number = _CUDA_WANTED.search(told), _DRIVER_WANTED.fullmatch(told)
+        logs, container = self.subject.logs(pod), self.container
+        built = image_cuda(container, logs) if container and not cuda and not number else None
+        if number:
+            branch: int | None = int(number["branch"])
+            said = f"{told} or later"
+        else:
+            wanted = (int(cuda["major"]), int(cuda["minor"])) if cuda else built[0] if built else None
+            branch = branch_for(wanted) if wanted and wanted[1] is not None else None
+            said = f"branch {branch} or later, for CUDA {say_cuda(wanted)}" if branch and wanted else ""
+        if branch is None:
+            return "", ""
+        nodes = (node for node in self.subject.nodes.all if node.name != pod.spec.node_name)
+        able = [n.name for n in nodes if (branch_of(n) or 0) > branch - (1 if not number else 0)]
+        return said, ", ".join(able[:3])
 
     @cached_property
     def _known_as(self) -> str:
@@ -448,8 +513,12 @@ class Situation:
     def fixes(self, texts: tuple[FixText, ...]) -> tuple[Fix, ...]:
         """The fixes that apply here, those last that the namespace's Pod Security level refuses."""
         engine = self.engine.name if self.engine else ""
+        if any(text.needs for text in texts):  # dear: the model's memory is computed for it
+            self.values.update({**self._room.values(), **self.values})
         fitting = (text for text in texts if not text.engines or engine in text.engines)
-        offered = ((self._fix(text), text.asks) for text in fitting if self._holds.issuperset(text.when))
+        holding = (text for text in fitting if self._holds.issuperset(text.when))
+        known = (text for text in holding if all(self.values.get(name) for name in text.needs))
+        offered = ((self._fix(text), text.asks) for text in known)
         return permitted(self.subject.cluster, self.subject.namespace, offered)
 
     @cached_property
@@ -470,7 +539,15 @@ class Situation:
             found.add("pull secret of another type" if unread_type else "pull secret named")
         found.add("other architecture there" if self._architectures[1] else "no other architecture")
         if self.pod is None or self.log_only:
-            return found | {"gpu asked", "no gpu asked", "no runtime class", "not on GKE", "pod network", "whole gpu"}
+            return found | {
+                "gpu asked",
+                "no gpu asked",
+                "no runtime class",
+                "runtime class open",
+                "not on GKE",
+                "pod network",
+                "whole gpu",
+            }
         every = [self.container] if self.container else self.pod.containers
         gpus = any(c.gpus or c.spec.resources.claims for c in every)
         found.add("gpu asked" if gpus else "no gpu asked")
@@ -478,7 +555,14 @@ class Situation:
         found.add("mig slice" if slices else "whole gpu")
         found.add("on GKE" if self._on_gke else "not on GKE")
         found.add("host network" if self.pod.spec.host_network else "pod network")
-        return found if self.pod.spec.runtime_class_name else found | {"no runtime class"}
+        if self.pod.spec.runtime_class_name:
+            return found
+        found.add("no runtime class")
+        if self._runtime_class:
+            found.add("runtime class there")
+        elif not self.subject.cluster.complete("RuntimeClass"):  # a pod that names one that is not there is refused
+            found.add("runtime class open")
+        return found
 
     @property
     def _on_gke(self) -> bool:
@@ -535,14 +619,11 @@ class Situation:
             return annotate(pod, {name: fill(given, self.values)}, summary)
         if text.pull_secret:
             return set_pull_secret(pod, fill(text.pull_secret, self.values), summary)
-        if text.option:
-            ((setting, chosen),) = text.option.items()
-            flag = OPTIONS.get(setting, {}).get(self.engine.name, "") if self.engine else ""
-            if self.engine is None or not (flag or chosen is None):
-                return None
-            if chosen is None:
-                return remove_flag(self.engine, setting, summary)
-            return set_flag(self.engine, setting, flag, fill(chosen, self.values), summary)
+        if text.option or text.gpus:
+            return self._set_options(text, summary)
+        if self.container is not None and (given := text.memory or text.request):
+            kind = "limits" if text.memory else "requests"
+            return set_resource(self.container, kind, "memory", fill(given, self.values), summary)
         if self.container is None or not (text.env or text.shm or text.authority):
             return None
         if text.authority:
@@ -550,6 +631,19 @@ class Situation:
         if text.shm:
             return mount_shm(self.container, self.values["shm"], summary)
         return set_variables(self.container, {name: self._value(value) for name, value in text.env.items()}, summary)
+
+    def _set_options(self, text: FixText, summary: str) -> Fix | None:
+        """The options of the engine that a fix sets, and the GPUs that go with them."""
+        if self.engine is None:
+            return None
+        chosen: list[tuple[str, str, str]] = []
+        for setting, value in text.option.items():
+            if value is None:
+                return remove_flag(self.engine, setting, summary)
+            if not (flag := OPTIONS.get(setting, {}).get(self.engine.name, "")):
+                return None
+            chosen.append((setting, flag, fill(value, self.values)))
+        return set_flags(self.engine, chosen, summary, gpus=fill(text.gpus, self.values))
 
     def _value(self, text: str | None) -> str | FromSecret | None:
         """The value of a variable as `fixes.set_variables` takes it."""

@@ -46,7 +46,7 @@ from kubectl_llmdoctor.facts.destinations import (
     service_at,
     takes_telemetry,
 )
-from kubectl_llmdoctor.facts.driver import driver_cuda, image_cuda, say_cuda, suffices
+from kubectl_llmdoctor.facts.driver import branch_for, driver_cuda, image_cuda, say_cuda, suffices
 from kubectl_llmdoctor.facts.endings import Ending, endings, log_of, probe_kills
 from kubectl_llmdoctor.facts.engine import Engine, engines_of
 from kubectl_llmdoctor.facts.events import Event, Events, came_further, events_of
@@ -175,6 +175,7 @@ __all__ = [
     "addresses",
     "answered",
     "askers",
+    "branch_for",
     "bus_of",
     "came_further",
     "check",

@@ -377,10 +377,16 @@ def _merge(found: list[tuple[Check, Finding]]) -> list[tuple[Check, Finding]]:
                 evidence=tuple(evidence.values())[:_MOST_EVIDENCE],
                 pods=tuple(pods),
                 explains=tuple(explains),
-                fixes=(*first.fixes, *_elsewhere(first, finding)),
+                fixes=(*_exact(first, finding), *first.fixes, *_elsewhere(first, finding)),
             ),
         )
     return list(merged.values())
+
+
+def _exact(first: Finding, other: Finding) -> Iterator[doc.Fix]:
+    """The patches of one that is as sure of the same, where the first has only words."""
+    if other.role == first.role and other.confidence == first.confidence and not any(fix.patch for fix in first.fixes):
+        yield from (fix for fix in other.fixes if fix.patch)
 
 
 def _elsewhere(first: Finding, other: Finding) -> Iterator[doc.Fix]:

@@ -429,6 +429,42 @@ def set_flag(engine: Engine, name: str, flag: str, value: str, summary: str) -> 
     return advice(f"{summary} ({flag} {value} instead of {current.text} in {_home(container.pod, flag, value)})")
 
 
+def set_flags(engine: Engine, chosen: Sequence[tuple[str, str, str]], summary: str, *, gpus: str = "") -> Fix:
+    """Set several flags of the engine (name, flag, value), and the number of GPUs in the limits with them.
+
+    More GPUs than one exchange what they compute in /dev/shm where they cannot reach each other, so it gets room there.
+    """
+    if len(chosen) == 1 and not gpus:
+        ((name, flag, value),) = chosen
+        return set_flag(engine, name, flag, value, summary)
+    container = engine.container
+    operations: list[dict[str, Any]] = []
+    appends = bool(container.spec.args) and engine.found.argv_known and not _script(container) and not container.told
+    for name, flag, value in chosen:
+        own = replaced_flag(engine, name, value)
+        if not own and appends and engine.explicit(name) is None:
+            own = [{"op": "add", "path": f"{container.pointer}/args/-", "value": f"{flag}={value}"}]
+        if not own:
+            told = ", ".join(f"{flag} {value}" for _, flag, value in chosen)
+            limits = f", limits.{next(iter(container.accelerators), 'nvidia.com/gpu')}: {gpus}" if gpus else ""
+            return advice(f"{summary} ({told}{limits} in {edited(container.pod)})")
+        operations += own
+    return patch(container.pod, summary, operations + (_with_gpus(container, gpus) if gpus else []))
+
+
+def _with_gpus(container: Container, count: str) -> list[dict[str, Any]]:
+    """The operations that give a container so many GPUs, and room in /dev/shm where nothing is mounted there."""
+    resource = next(iter(container.accelerators), "nvidia.com/gpu")
+    key, resources = pointer.escaped(resource), container.spec.resources
+    tables = {"limits": resources.limits, "requests": resources.requests}
+    kinds = [kind for kind in tables if kind == "limits" or resource in tables[kind]]
+    found = [{"op": "add", "path": f"{container.pointer}/resources/{kind}/{key}", "value": count} for kind in kinds]
+    if container.mount_at("/dev/shm"):
+        return found
+    volume = {"name": _free_name(container.pod, "dshm"), "emptyDir": {"medium": "Memory", "sizeLimit": "8Gi"}}
+    return found + _mounted(container, volume, "/dev/shm")
+
+
 def replaced_flag(engine: Engine, name: str, value: str) -> list[dict[str, Any]]:
     """The operation that gives an option in the container's `args`, `command` or `env` another value; none where it stands elsewhere."""
     container, current = engine.container, engine.explicit(name)

@@ -59,6 +59,11 @@ OPTIONS: dict[str, dict[str, str]] = {
         "lmdeploy": "--tp",
         "tensorrt-llm": "--tp_size",
     },
+    "enforce_eager": {
+        "": "the switch that turns CUDA graphs off",
+        "vllm": "--enforce-eager",
+        "sglang": "--disable-cuda-graph",
+    },
     "max_num_seqs": {
         "": "the requests at once",
         "vllm": "--max-num-seqs",

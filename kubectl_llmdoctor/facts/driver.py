@@ -126,6 +126,17 @@ def suffices(driver: Cuda, wanted: Cuda) -> bool | None:
     return True if driver[1] is not None and wanted[1] is not None and driver[1] >= wanted[1] else None
 
 
+def branch_for(wanted: Cuda) -> int | None:
+    """The first branch of the driver that knows all of a CUDA; None of one that is newer than the table."""
+    return next((branch for branch, knows in _BRANCHES.items() if knows >= (wanted[0], wanted[1] or 0)), None)
+
+
+def branch_of(node: Node) -> int | None:
+    """The branch of a node's driver, by its labels."""
+    told = (node.labels.get(label, "").partition(".")[0] for label in _DRIVERS)
+    return next((int(branch) for branch in told if branch.isdecimal()), None)
+
+
 def say_cuda(version: Cuda) -> str:
     """`12.8`, or `12` where the rest is not known."""
     return ".".join(str(part) for part in version if part is not None)

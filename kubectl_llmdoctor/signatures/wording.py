@@ -186,12 +186,13 @@ def finding(
     order: float | None = None,
 ) -> Finding:
     """The cause, in the words of the pattern and with the fixes for this case."""
-    here = Situation(subject, pod, container, captured)
+    evidence = tuple(evidence)
+    here = Situation(subject, pod, container, captured, "\n".join(one.text for one in evidence))
     return Finding(
         role="cause",
         summary=fill(_summary(signature, pattern, here.values), here.values),
         confidence=pattern.confidence or signature.confidence,
-        evidence=tuple(evidence),
+        evidence=evidence,
         explains=_explained(signature, subject, pod, container) if pattern.explains is None else pattern.explains,
         fixes=here.fixes(pattern.fixes or signature.fixes),
         order=order,

@@ -150,6 +150,23 @@ def out_of_service(hardware: Hardware, summary: str) -> Fix:
     return looked_at(hardware, summary, f"kubectl cordon {hardware.node}")
 
 
+def reset(hardware: Hardware, pod: Pod, gpu: str = "", more: str = "") -> Fix:
+    """Take the GPU, by its address or UUID, from the pod and reset it; without one all GPUs of the node together."""
+    node, which = hardware.node, f" -i {gpu}" if gpu else ""
+    if any(name.startswith("amd.com/") for name in pod.accelerators):
+        steps = f"Cordon {node}, delete {pod.name} so that it gets another GPU, and reboot {node}"
+        return out_of_service(hardware, f"{steps}{more}{fixes.lone(pod)}")
+    what = f"the GPU {gpu}" if gpu else "all its GPUs together"
+    return fixes.advice(
+        f"Cordon {node}, delete {pod.name} so that it gets another GPU, then reset {what} once nothing runs there, or reboot "
+        f"{node} where the reset is refused{more}{fixes.lone(pod)}",
+        f"kubectl cordon {node}",
+        f"kubectl -n {pod.namespace} delete pod {pod.name}",
+        fixes.on_node(node, f"nvidia-smi --gpu-reset{which}"),
+        owner="platform",
+    )
+
+
 def elsewhere(pod: Pod) -> Fix:
     """Have the pod made again, on another node."""
     return fixes.advice(

@@ -15,6 +15,7 @@ from kubectl_llmdoctor.api import (
     check,
     count_of,
     endings,
+    fixes,
     log_evidence,
 )
 from kubectl_llmdoctor.catalog.xids import xid_meaning
@@ -29,6 +30,7 @@ from llmdoctor_checks.hardware._gpu import (
     order_of,
     out_of_service,
     quoted,
+    reset,
     said_then,
 )
 
@@ -68,7 +70,7 @@ def ecc_uncorrectable(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterat
     telling = [hit for hit in found if hardware.explains(hit[0])]
     counted = [(device, said) for device in hardware.mine if (said := list(_counters(hardware, device)))]
     evidence = once(*(e for _, said in counted for e in said))
-    fix = out_of_service(hardware, f"Drain {hardware.node} and reset the GPU; replace it where remapping has failed")
+    fix = _fix(hardware, pod, next((device for device, _ in counted), None), telling[0][0].bus if telling else "")
     if telling:
         xid, sure = telling[0]
         meaning = xid_meaning(xid.number)
@@ -93,8 +95,19 @@ def ecc_uncorrectable(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterat
         yield _by_counters(pod, hardware, logs, [device for device, _ in counted], evidence, fix)
         return
     yield from _by_amdgpu(pod, hardware)
-    yield from _nearby(pod, hardware, fix)
+    yield from _nearby(pod, hardware)
     yield from _by_others(pod, hardware, fix)
+
+
+def _fix(hardware: Hardware, pod: Pod, device: Device | None, bus: str) -> Fix:
+    """A reset, after which the remapped rows are used; a GPU without spare ones is replaced."""
+    gpu = f"{bus}.0" if bus else (device.pci_bus_id or device.uuid) if device else ""
+    if device is not None and (device.ecc.remap_failed or (device.ecc.retired_pages or 0) >= _MOST_RETIRED):
+        return out_of_service(
+            hardware,
+            f"Cordon {hardware.node}, delete {pod.name}, and have {device.title} ({gpu}) replaced{fixes.lone(pod)}",
+        )
+    return reset(hardware, pod, gpu, "; have it replaced when the error returns")
 
 
 def _by_counters(
@@ -126,7 +139,7 @@ def _stopped(pod: Pod, hardware: Hardware, logs: Logs | None) -> Line | None:
     return next((line for log in logs or () for line in log.find(_STOPPED)), None)
 
 
-def _nearby(pod: Pod, hardware: Hardware, fix: Fix) -> Iterator[Finding]:
+def _nearby(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     """Errors of a GPU that may be the pod's: nothing says which it has, and nobody else has this one."""
     bad = [device for device in hardware.left if _open(device)]
     if not bad or not any(True for _ in endings(pod)):
@@ -140,7 +153,7 @@ def _nearby(pod: Pod, hardware: Hardware, fix: Fix) -> Iterator[Finding]:
         "nobody else's.",
         evidence=once(*(e for device in bad for e in _counters(hardware, device))),
         explains=(*(("cuda-oom-weights", "cuda-oom-runtime", "illegal-memory-access") if alone else ()), *CONSEQUENCES),
-        fixes=(fix, elsewhere(pod)),
+        fixes=(_fix(hardware, pod, bad[0], ""), elsewhere(pod)),
     )
 
 
@@ -165,9 +178,7 @@ def _by_amdgpu(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         evidence=tuple(hardware.kernel.evidence(line) for line in lines[:3]),
         explains=(*(("gpu-fallen-off", "illegal-memory-access") if sure == "likely" else ()), *CONSEQUENCES),
         fixes=(
-            out_of_service(
-                hardware, f"Drain {hardware.node} and reset the GPU; have it replaced when the error returns"
-            ),
+            reset(hardware, pod, more="; have the GPU replaced when the error returns"),
             elsewhere(pod),
         ),
     )

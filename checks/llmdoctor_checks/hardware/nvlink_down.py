@@ -14,8 +14,8 @@ from llmdoctor_checks.hardware._gpu import (
     hits,
     looked_at,
     order_of,
-    out_of_service,
     quoted,
+    reset,
 )
 
 #: Errors of a link in a minute above which DCGM's health check fails it: a hundred in a second.
@@ -93,7 +93,9 @@ def _down_links(
         ),
         explains=("xid-error", "illegal-memory-access", *CONSEQUENCES) if together else (),
         fixes=(
-            out_of_service(hardware, f"Reset the GPUs of {hardware.node} together, or reboot it"),
+            reset(hardware, pod)
+            if together
+            else looked_at(hardware, f"Reset the GPUs of {hardware.node} together in a maintenance"),
             *([elsewhere(pod)] if together else []),
         ),
         order=order_of(errors[0][0]) if errors else None,
@@ -162,7 +164,7 @@ def _by_others(pod: Pod, hardware: Hardware, *, joined: bool) -> Iterator[Findin
         "exchange everything over such links.",
         evidence=by_others(hardware, "nvlink-down"),
         explains=(*(("illegal-memory-access",) if said[0][1] == "certain" else ()), *CONSEQUENCES),
-        fixes=(out_of_service(hardware, f"Reset the GPUs of {hardware.node} together, or reboot it"), elsewhere(pod)),
+        fixes=(reset(hardware, pod), elsewhere(pod)),
     )
 
 
@@ -191,7 +193,7 @@ def _by_switch(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         evidence=(*(hardware.kernel.evidence(x.line) for x in near[:3]), *quoted(hits(hardware, _of_nvlink))),
         explains=("xid-error", "illegal-memory-access", *CONSEQUENCES),
         fixes=(
-            out_of_service(hardware, f"Reset the GPUs and switches of {hardware.node} together, or reboot it"),
+            reset(hardware, pod),
             elsewhere(pod),
         ),
         order=first.line.time.timestamp() if first.line.time else None,
@@ -219,7 +221,7 @@ def _not_reset(pod: Pod, hardware: Hardware, logs: Logs) -> Iterator[Finding]:
         f"{pod.gpus} GPUs of this pod cannot reach each other's memory.",
         evidence=(old[-1].evidence, log_evidence(said[0])),
         explains=("xid-error", "illegal-memory-access", *CONSEQUENCES),
-        fixes=(out_of_service(hardware, f"Reset the GPUs of {hardware.node} together, or reboot it"), elsewhere(pod)),
+        fixes=(reset(hardware, pod), elsewhere(pod)),
         order=said[0].order,
     )
 

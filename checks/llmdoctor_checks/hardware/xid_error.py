@@ -18,6 +18,7 @@ from llmdoctor_checks.hardware._gpu import (
     order_of,
     out_of_service,
     quoted,
+    reset,
     said_then,
     says_otherwise,
 )
@@ -26,6 +27,10 @@ from llmdoctor_checks.hardware._gpu import (
 _OTHERS = ("application", "memory", "fallen off", "info")
 
 _SYMPTOMS = ("engine-dead", "engine-stalled", *CRASHED)
+
+
+#: NVIDIA's buckets after which the GPU is to be reset.
+_RESETS = ("RESET_GPU", "WORKFLOW_XID_48", "WORKFLOW_NVLINK_ERR", "WORKFLOW_NVLINK5_ERR")
 
 
 @check("xid-error", since="0.2", literals=(*OF_GPUS, *ERRORS))
@@ -86,17 +91,24 @@ def xid_error(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Findi
                 *by_others(hardware, "xid-error"),
             ),
             explains=_SYMPTOMS if minor else ("illegal-memory-access", *_words_of(meaning), *CONSEQUENCES),
-            fixes=tuple(_fixes(pod, hardware, meaning)),
+            fixes=tuple(_fixes(pod, hardware, meaning, xid)),
             order=order_of(xid),
         )
 
 
-def _fixes(pod: Pod, hardware: Hardware, meaning: XidMeaning | None) -> Iterator[Fix]:
+def _fixes(pod: Pod, hardware: Hardware, meaning: XidMeaning | None, xid: Xid) -> Iterator[Fix]:
     """What NVIDIA's list asks for; where it asks for nothing, the node stays in service."""
     if meaning and meaning.bucket == "IGNORE":
         yield looked_at(hardware, f"Look at the GPUs of {hardware.node}; NVIDIA's list asks for nothing after this Xid")
         return
-    yield out_of_service(hardware, f"{meaning.action if meaning else 'Look at the GPU'}, on {hardware.node}")
+    if meaning and meaning.bucket in _RESETS:
+        device = hardware.device_of(xid)
+        other = (
+            "; look at the GPU or switch at the other end of the link" if meaning.mnemonic.startswith("NVLINK") else ""
+        )
+        yield reset(hardware, pod, f"{xid.bus}.0" if xid.bus else device.uuid if device else "", other)
+    else:
+        yield out_of_service(hardware, f"{meaning.action if meaning else 'Look at the GPU'}, on {hardware.node}")
     yield elsewhere(pod)
 
 
@@ -114,7 +126,7 @@ def _silent_firmware(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         "more (GSP): nothing runs on that GPU before it is reset.",
         evidence=once(proof, *quoted(hits(hardware, lambda number, _: number == 154))),
         explains=("illegal-memory-access", "driver-missing", *CONSEQUENCES),
-        fixes=(out_of_service(hardware, f"Reset the GPU, or reboot {hardware.node}"), elsewhere(pod)),
+        fixes=(reset(hardware, pod), elsewhere(pod)),
         order=line.time.timestamp() if line.time else None,
     )
 
@@ -135,7 +147,11 @@ def _asked_for(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         evidence=tuple(_demands(hardware)),
         explains=("illegal-memory-access", *CONSEQUENCES) if pod.failing else (),
         fixes=(
-            out_of_service(hardware, f"Drain {hardware.node}, and do what the driver asks for: {wanted[0].asks_for}"),
+            reset(hardware, pod, wanted[0].pci_bus_id or wanted[0].uuid)
+            if "reset" in wanted[0].asks_for
+            else out_of_service(
+                hardware, f"Drain {hardware.node}, and do what the driver asks for: {wanted[0].asks_for}"
+            ),
             elsewhere(pod),
         ),
     )

@@ -27,6 +27,7 @@ FLAGS = {
     "tensorrt-llm": {"context": "--max_seq_len", "kv-dtype": "--kv_cache_dtype"},
     "lmdeploy": {"context": "--session-len"},
 }
+_TENSOR = {"vllm": "--tensor-parallel-size", "sglang": "--tp-size", "tensorrt-llm": "--tp_size", "lmdeploy": "--tp"}
 _NAMES = {"context": "max_model_len", "share": "gpu_memory_utilization", "kv-dtype": "kv_cache_dtype"}
 
 EXPLAINED = (*FAILED_START, "rollout-stuck")
@@ -86,8 +87,14 @@ def ways_out(sizing: Sizing) -> Iterator[Fix]:
         step = option.step
         flag = FLAGS.get(engine.name, {}).get(step.kind)
         summary = step.summary[0].upper() + step.summary[1:]
+        spread = _TENSOR.get(engine.name) if step.kind == "tensor" else None
         if flag:
             yield fixes.set_flag(engine, _NAMES[step.kind], flag, step.value, summary)
+        elif spread and len(engine.container.accelerators) == 1 and engine.container.pod.nodes in (None, 1):
+            chosen = [("tensor_parallel_size", spread, step.value)]
+            if step.cap:
+                chosen.append(("max_model_len", FLAGS[engine.name]["context"], str(step.cap)))
+            yield fixes.set_flags(engine, chosen, summary, gpus=step.value)
         else:
             yield fixes.advice(f"{summary}, in {fixes.edited(engine.pod)}")
 

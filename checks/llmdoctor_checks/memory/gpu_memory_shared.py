@@ -20,6 +20,7 @@ from kubectl_llmdoctor.api import (
     endings,
     fixes,
     holder_of,
+    is_accelerator,
     k8s,
     log_evidence,
     log_of,
@@ -331,6 +332,16 @@ def _fraction(pod: k8s.Pod) -> float | None:
         return None
 
 
+def _pods_of(hardware: Hardware, processes: list[Process]) -> list[k8s.Pod]:
+    """The pods of processes, as far as the snapshot has them."""
+    uids = {process.pod_uid for process in processes if process.pod_uid}
+    return [pod for pod in hardware.pod.cluster.all(k8s.Pod, "Pod") if pod.metadata.uid in uids]
+
+
+def _asks(pod: k8s.Pod) -> bool:
+    return any(is_accelerator(name) for container in pod.spec.containers for name in container.resources.limits)
+
+
 def _share(engine: Engine | None) -> float | None:
     """The share of the GPU that the engine wants to have free at its start."""
     value = engine.value("gpu_memory_utilization") if engine and engine.name == "vllm" else None
@@ -358,6 +369,14 @@ def _fixes(
             owner="platform",
         )
     else:
+        asking = [item for item in _pods_of(hardware, others) if not _asks(item)]
+        if asking:
+            names = ", ".join(f"Pod {pod.metadata.namespace}/{pod.metadata.name}" for pod in asking[:3])
+            yield fixes.advice(
+                f"Have {names} ask for a GPU in its limits, or end it: it uses {device.title} of {hardware.node} and was given none",
+                *(f"kubectl -n {pod.metadata.namespace} get pod {pod.metadata.name} -o yaml" for pod in asking[:1]),
+                owner="platform",
+            )
         yield fixes.advice(
             f"Find out why {device.title} of {hardware.node} serves several pods (sharing, or a pod that sees all GPUs "
             "without asking for one), and give this pod a GPU of its own",

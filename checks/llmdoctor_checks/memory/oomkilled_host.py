@@ -639,9 +639,9 @@ def _fixes(container: Container, limit: int, subject: Subject, more: str = "") -
             f"{container.name} may use {say_bytes(limit)} already{more}"
         )
     elif container.spec.resources.limits.get("memory") is None:
-        yield fixes.advice(
-            f"Raise the memory limit of the whole pod from {say_bytes(limit)} in {fixes.edited(pod)}{more}"
-        )
+        amount = f"{larger // GIB}Gi" if larger >= 2 * GIB else f"{max(larger // MIB, 256)}Mi"
+        summary = f"Raise the memory limit of the whole pod from {say_bytes(limit)}, for example to {amount}{more}"
+        yield fixes.set_spec(pod, "/resources/limits/memory", amount, summary)
     elif there is None and limit >= _HUGE:
         yield fixes.advice(f"{text} as far as its node has memory, in {fixes.edited(pod)}{more}")
     else:

@@ -74,6 +74,12 @@ _CRITICAL = 2_000_000_000
 #: A node that has no memory left answers no more within this time of the kernel's kills; the kubelet reports each once.
 _SILENT_SECONDS = 600
 
+#: What a killed process had in memory of its own and shared, as the kernel prints it.
+_RESIDENT = expression(r"(?:anon|shmem)-rss:(\d{1,15})kB")
+
+#: What the kubelet's eviction message says of a container.
+_USED = expression(r"[Cc]ontainer (?P<name>[\w.-]{1,63}) was using (?P<size>\d{1,15}[KMGT]?i?)\b")
+
 
 @check("oomkilled-node", since="0.1", literals=DIED)
 def oomkilled_node(
@@ -121,7 +127,7 @@ def oomkilled_node(
             summary=f"The kubelet {done} {pod.name}: the node was short of memory.",
             evidence=(pod_evidence(pod, "status", f"Evicted: {pod.status.message}"),),
             explains=("pod-failed", "crash-loop", "not-ready"),
-            fixes=tuple(_fixes(pod)),
+            fixes=tuple(_fixes(pod, *_of_eviction(pod))),
         )
         return
     yield from _beyond(pod, node, hardware, metrics)
@@ -146,7 +152,7 @@ def oomkilled_node(
             f"{own.text if own else ''}",
             evidence=(pod_evidence(pod, ending.path, ending.text), evidence, *((own.evidence,) if own else ())),
             explains=("oomkilled-host", *CONSEQUENCES),
-            fixes=(*((own.fix,) if own else ()), *_fixes(pod)),
+            fixes=(*((own.fix,) if own else ()), *_fixes(pod, ending.container, _held(evidence.text))),
         )
 
 
@@ -234,10 +240,11 @@ def _of_worker(
     if node is not None and total is not None and needed > total:
         takes = f"{say_bytes(needed)} of host memory or more ({', '.join(use.text for use in uses)})"
         text += f" {engine.label} takes {takes}, and {node.name} has {say_bytes(total)}."
-        most = max(uses, key=lambda use: use.size).text
+        most = max(uses, key=lambda use: use.size)
+        rest = max(int((total * 9 // 10 - needed + most.size) // GIB), 0)
         repairs = (
             *repairs,
-            fixes.advice(f"Lower what takes most of it in {fixes.edited(pod)}: {most}"),
+            fixes.advice(f"Lower what takes most of it in {fixes.edited(pod)}: {most.text}, to {rest} GiB in all"),
         )
         evidence += [use.evidence for use in uses if use.evidence]
         evidence.append(node_evidence(node, f"memory: {say_bytes(total)}"))
@@ -246,7 +253,10 @@ def _of_worker(
         summary=text,
         evidence=tuple(evidence),
         explains=("oomkilled-host", *CONSEQUENCES),
-        fixes=(*repairs, *_fixes(pod)),
+        fixes=(
+            *repairs,
+            *_fixes(pod, ending.container, (_held(victim[1].text) if victim else 0) * (engine.workers or 1)),
+        ),
         order=lost.order,
     )
 
@@ -442,8 +452,26 @@ def _exhausted(pod: Pod, ending: Ending, events: Events | None, node: Node | Non
     return None
 
 
-def _fixes(pod: Pod) -> Iterator[Fix]:
-    for container in pod.containers:
+def _held(text: str) -> int:
+    """What a process had in memory when the kernel killed it, by its line."""
+    return sum(int(found) * 1024 for found in _RESIDENT.findall(text))
+
+
+def _of_eviction(pod: Pod) -> tuple[Container | None, int]:
+    """The container of the pod that the kubelet says used most, and how much."""
+    told = [
+        (units(found["size"]) or 0, next((c for c in pod.containers if c.name == found["name"]), None))
+        for found in _USED.finditer(pod.status.message)
+    ]
+    size, container = max(told, key=lambda one: one[0], default=(0, None))
+    return container, size
+
+
+def _fixes(pod: Pod, user: Container | None = None, taken: int = 0) -> Iterator[Fix]:
+    """`user` was seen to take so much: what it requests is to cover that, where it is less."""
+    if user is not None and taken > max(user.request("memory") or 0, GIB):
+        yield _request(user, taken)
+    for container in pod.containers if not taken else ():
         if container.role == "main" and not container.request("memory"):
             yield fixes.advice(
                 f"Request the memory that {container.name} uses (resources.requests.memory in {fixes.edited(pod)}): it requests none"

@@ -95,7 +95,7 @@ def oomkilled_shm(pod: Pod, subject: Subject, hardware: Hardware | None) -> Iter
             summary=f"Container {container.name} was killed at its memory limit by a volume: {summary}",
             evidence=tuple(evidence),
             explains=("oomkilled-host", *CONSEQUENCES),
-            fixes=tuple(_fixes(container, volumes)),
+            fixes=tuple(_fixes(container, volumes, limit, killed.shmem if killed else used[0] if used else 0)),
         )
 
 
@@ -119,12 +119,16 @@ def _not_measured(container: Container, limit: int, size: int | None, evidence: 
         evidence=(*evidence, told),
         explains=("oomkilled-host", *CONSEQUENCES),
         fixes=(
-            fixes.advice(
-                f"Keep the files of {place} on a disk (a PVC, an emptyDir without medium) in {fixes.edited(container.pod)}, "
-                "or raise the memory limit by their size"
-            ),
+            fixes.advice(f"Keep the files of {place} on a disk: {_moved(place)}, in {fixes.edited(container.pod)}"),
         ),
     )
+
+
+def _moved(place: str) -> str:
+    """How files come to a disk; what processes exchange in /dev/shm stays in memory."""
+    if place.startswith("/dev/shm"):
+        return "mount an emptyDir without medium, or a PVC, at another path, and name that where the settings name /dev/shm"
+    return "take medium: Memory off the emptyDir that is mounted there"
 
 
 def _risk(container: Container, subject: Subject) -> Iterator[Finding]:
@@ -265,10 +269,13 @@ def _used(container: Container, hardware: Hardware) -> tuple[int, str, Evidence]
     return None
 
 
-def _fixes(container: Container, volumes: list[tuple[str, str, int | None]]) -> Iterator[Fix]:
+def _fixes(container: Container, volumes: list[tuple[str, str, int | None]], limit: int, held: int) -> Iterator[Fix]:
+    """Room for what the volume holds beside what the processes have; a size of it below that."""
     names = ", ".join(name for name, _, _ in volumes) or "the volume"
+    larger = -(-(limit + held) // (8 * GIB)) * 8
+    size = max(-(-held * 5 // (4 * GIB)), 1)
     yield fixes.advice(
-        f"Give {names} a sizeLimit well below the memory limit in {fixes.edited(container.pod)}, or raise the limit by its size; "
-        f"then delete the pod, which empties the volume{fixes.lone(container.pod)}",
+        f"Raise the memory limit of {container.name} from {say_bytes(limit)} to {larger}Gi, and give {names} a sizeLimit of {size}Gi, "
+        f"in {fixes.edited(container.pod)}; then delete the pod, which empties the volume{fixes.lone(container.pod)}",
         f"kubectl -n {container.pod.namespace} delete pod {container.pod.name}",
     )

@@ -40,6 +40,17 @@ _DEVICE_TEXTS = ("CUDA devices", "ROCm devices", "using device ", "inference com
 _ASKED = r"layers\.requested=(-?\d{1,9})"
 _MEMORY = r'memory\.available="\[([^\]]+)\]".*?memory\.required\.full="([^"]+)"'
 
+#: Ollama's count, with the cache where the release tells it; and the context of a runner with its number of slots.
+_COUNTED = expression(
+    r'memory\.available="\[(?P<free>[^\]]{1,200})\]".{0,200}?memory\.required\.full="(?P<full>[^"]{1,20})"'
+    r'(?:.{0,80}?memory\.required\.kv="(?P<kv>[^"]{1,20})")?'
+)
+_SIZE = expression(r"(\d{1,6}(?:\.\d{1,3})?) ([KMGT])iB")
+_CTX = expression(r" --ctx-size (\d{1,8})\b(?:.{0,300}? --parallel (\d{1,4})\b)?")
+
+#: What of the free memory a model can have, the shortest context that is worth setting, and as many GPUs as most nodes have.
+_USABLE, _SHORTEST, _ON_A_NODE = 0.95, 2048, 4
+
 #: The output layer alone is the last one to be left on the CPU, and costs little.
 _NEARLY_ALL = 0.9
 
@@ -157,7 +168,10 @@ def _layers(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             *_asked(engine.container),
         ),
         explains=("cpu-starved",),
-        fixes=(_more_layers(engine, told=told, routed=routed),),
+        fixes=(
+            *([] if routed else _room_for(engine, log, split.text if split else "")),
+            _more_layers(engine, told=told, routed=routed),
+        ),
         order=line.order,
     )
 
@@ -181,6 +195,37 @@ def _more_layers(engine: Engine, *, told: bool, routed: bool) -> Fix:
     return fixes.advice(
         f"Let the model fit: a smaller context ({_CONTEXT[engine.name]}), a stronger quantization or a larger GPU, in {where}"
     )
+
+
+def _room_for(engine: Engine, log: Log, split: str) -> Iterator[Fix]:
+    """What suffices by Ollama's own count: a shorter context where its cache is what is too much, else more GPUs, which share layers."""
+    found = _COUNTED.search(split)
+    if found is None or engine.name != "ollama":
+        return
+    free = sum(float(size) * 1024.0 ** "KMGT".index(unit) for size, unit in _SIZE.findall(found["free"]))
+    full, cache = (_bytes(found[name]) for name in ("full", "kv"))
+    starts = [said for line in log.find("--ctx-size ") if (said := _CTX.search(line.text[:4000]))]
+    now = int(starts[-1][1]) // max(int(starts[-1][2] or 1), 1) if starts else engine.value("max_model_len")
+    lacking = full - free * _USABLE
+    if isinstance(now, int) and cache and 0 < lacking < cache:
+        length = int(now * (1 - lacking / cache)) // 1024 * 1024
+        if length >= _SHORTEST:
+            summary = (
+                f"Let the model fit: a context of {length} tokens instead of {now} (OLLAMA_CONTEXT_LENGTH={length})"
+            )
+            yield fixes.set_env(engine.container, "OLLAMA_CONTEXT_LENGTH", str(length), summary)
+            return
+    asked = engine.container.accelerators
+    if len(asked) == 1 and free and 1 < (count := -(-full // (free * _USABLE / engine.container.gpus))) <= _ON_A_NODE:
+        resource = next(iter(asked))
+        summary = f"Give {engine.container.name} {count:.0f} GPUs of this kind, over which Ollama divides the layers"
+        yield fixes.set_resource(engine.container, "limits", resource, f"{count:.0f}", summary)
+
+
+def _bytes(text: str | None) -> float:
+    """`127.4 GiB`, in the unit of `_SIZE`: KiB."""
+    found = _SIZE.search(text or "")
+    return float(found[1]) * 1024.0 ** "KMGT".index(found[2]) if found else 0.0
 
 
 def _planned_only(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:

@@ -172,7 +172,7 @@ def _of(pod: Pod, container: Container, engine: Engine | None, logs: Logs | None
             if slow
             else ()
         ),
-        fixes=(_fix(pod, container, build),),
+        fixes=(_fix(pod, container, build, of),),
         order=said[0].order if said else None,
     )
 
@@ -273,7 +273,25 @@ def _list(asked: dict[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in asked.items())
 
 
-def _fix(pod: Pod, container: Container, build: CpuBuild | None) -> Fix:
+#: How a library is built or installed with CUDA, by its name: for an image that somebody made.
+_WITH_CUDA = {
+    "PyTorch": "pip install torch --index-url https://download.pytorch.org/whl/cu128",
+    "JAX": 'pip install "jax[cuda12]"',
+    "ONNX Runtime": "onnxruntime-gpu in place of onnxruntime (Java: onnxruntime_gpu)",
+    "sherpa-onnx": "-DSHERPA_ONNX_ENABLE_GPU=ON",
+    "XLA": "XLA_TARGET=cuda12",
+    "llama.cpp server": "cmake -DGGML_CUDA=ON (llama-cpp-python: CMAKE_ARGS=-DGGML_CUDA=on)",
+    "SGLang": "pip install torch --index-url https://download.pytorch.org/whl/cu128",
+    "vLLM": "pip install torch --index-url https://download.pytorch.org/whl/cu128",
+}
+
+
+def _fix(pod: Pod, container: Container, build: CpuBuild | None, library: str) -> Fix:
+    how = _WITH_CUDA.get(library) if all(name.startswith("nvidia.com/") for name in container.accelerators) else None
+    if (build is None or not build.twin) and how:
+        return fixes.advice(
+            f"Build {container.spec.image} again with {library} for CUDA ({how}), and name the new image in {fixes.edited(pod)}"
+        )
     if build is None or not build.twin:
         return fixes.advice(
             f"Take the engine's image for this GPU in {fixes.edited(pod)}, or ask for no GPU if the CPU is meant"

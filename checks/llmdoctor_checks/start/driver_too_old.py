@@ -11,8 +11,10 @@ from kubectl_llmdoctor.api import (
     Logs,
     Node,
     Pod,
+    branch_for,
     check,
     fixes,
+    image_cuda,
 )
 from llmdoctor_checks._consequences import FAILED_START
 from llmdoctor_checks._offloaded import asked_for, on_gpu_since, without_gpu
@@ -72,9 +74,9 @@ def driver_too_old(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> I
     yield without_gpu(engine, refused, f"the driver of node {name} is older than its CUDA", _newer(name))
 
 
-def _newer(node: str) -> Fix:
+def _newer(node: str, least: str = "") -> Fix:
     return fixes.advice(
-        f"Update the NVIDIA driver of node {node}, or use an image built for an older CUDA",
+        f"Update the NVIDIA driver of node {node}{least or ', or use an image built for an older CUDA'}",
         f"kubectl get node {node} -L nvidia.com/cuda.driver-version.full,nvidia.com/gpu.product",
         owner="platform",
     )
@@ -86,13 +88,15 @@ def _by_the_node(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Ite
     if error is None or error.suffices is not False:
         return
     name = pod.spec.node_name or "?"
+    told = image_cuda(engine.container, logs)
+    least = branch_for(told[0]) if told else None
     yield Finding(
         role="cause",
         confidence="certain",
         summary=f"The driver of node {name} knows CUDA {error.driver}, and the image was built for {error.image}.",
         evidence=error.evidence,
         explains=_CONSEQUENCES,
-        fixes=(_newer(name),),
+        fixes=(_newer(name, f" to branch {least} or later, for CUDA {error.image}" if least else ""),),
         order=error.line.order,
     )
 

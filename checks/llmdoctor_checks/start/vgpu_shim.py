@@ -159,8 +159,8 @@ def _calls(pod: Pod, logs: Logs) -> Iterator[Finding]:
                     container,
                     "CUDA_DISABLE_CONTROL",
                     "true",
-                    "See whether it starts when HAMi's library passes all calls on; where it does, update HAMi, or give the pod "
-                    "whole GPUs",
+                    "Let HAMi's library pass all calls on (the engine then sees the whole GPU); where it starts so, update HAMi and take "
+                    "the variable away again",
                 ),
             ),
             order=line.order,
@@ -195,8 +195,8 @@ def _crashes(pod: Pod, logs: Logs) -> Iterator[Finding]:
                     ending.container,
                     "CUDA_DISABLE_CONTROL",
                     "true",
-                    "See whether it starts when HAMi's library passes all calls on; where it does, update HAMi, or give the pod "
-                    "whole GPUs",
+                    "Let HAMi's library pass all calls on (the engine then sees the whole GPU); where it starts so, update HAMi and take "
+                    "the variable away again",
                 ),
             ),
             order=line.order,

@@ -1,0 +1,476 @@
+"""What is enough: by what a message and the specification say, which value of a setting makes room, and which setting is meant.
+
+Each is a text for a fix, and empty where nothing says it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import cached_property
+
+from kubectl_llmdoctor.engines.names import OPTIONS
+from kubectl_llmdoctor.expressions import expression
+from kubectl_llmdoctor.facts import k8s
+from kubectl_llmdoctor.facts.container import Container, is_accelerator
+from kubectl_llmdoctor.facts.engine import Engine
+from kubectl_llmdoctor.facts.k8s import Node, Pod
+from kubectl_llmdoctor.facts.sizing import Sizing
+from kubectl_llmdoctor.facts.units import GIB, units
+
+#: PyTorch's account of the memory when there was none (CUDACachingAllocator.cpp): since 2.1, and before.
+_ACCOUNT = (
+    expression(
+        r"Tried to allocate (?P<asked>[\d.]{1,12} [KMG]iB).{0,40}?total capac(?:i)?ty of (?P<total>[\d.]{1,12} [KMG]iB) "
+        r"of which (?P<free>[\d.]{1,12} [KMG]iB) is free"
+    ),
+    expression(
+        r"Tried to allocate (?P<asked>[\d.]{1,12} [KMG]iB) \(\wPU \d{1,3}; (?P<total>[\d.]{1,12} [KMG]iB) total capacity;"
+        r".{0,160}?; (?P<free>[\d.]{1,12} [KMG]iB) free"
+    ),
+)
+
+_AMOUNT = expression(r"(?P<number>[\d.]{1,20}) ?(?P<unit>[KMGT]?)(?:i?B|bytes)?")
+
+_SHARE = expression(r"0?\.\d{1,8}")
+
+#: What is less and has no unit is no number of bytes.
+_NO_BYTES = 100_000
+
+#: An option that an engine advises, and a type of cache that a part of it refuses.
+_TOLD_FLAG = expression(
+    r"[Pp]lease (?:use|set|try|specify|choose|pass)(?: with)? [`'\"]?(?P<flag>--[a-z][\w-]{2,40})[ =](?P<value>[\w.-]{1,40})"
+)
+#: A compute capability, as messages write it: `7.0`, `70`, `120`.
+_CAPABILITY = expression(r"(?P<major>[5-9]|1[0-2])\.?(?P<minor>\d)")
+_NO_SUCH_CACHE = expression(r"(?i)\bkv[ _]?cache(?:_dtype)? (?:is )?not supported|FP8 KV cache")
+
+#: What a step of the share of memory that an engine takes is at least, and what is left beside what was asked for.
+_STEP, _BESIDE = 0.05, 0.02
+#: Between these a share is worth setting: below the cache is too small, above the driver's own memory is touched.
+_LEAST, _MOST = 0.3, 0.95
+
+#: Of the memory of a GPU, what weights may take at most so that a cache and the work have room.
+_FOR_WEIGHTS = 0.8
+
+#: What sizes of hosts and limits are usual, in GiB.
+_USUAL = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
+
+#: A memory limit that is a slip in its unit, and the most GiB that somebody means by one.
+_TINY, _LARGE = 256 << 20, 128
+
+#: More GPUs than this hardly any node has.
+_ON_A_NODE = 16
+
+#: A shorter context is hardly worth serving.
+_SHORTEST = 1024
+
+#: A batch that fits beside the weights of nearly every model, in tokens and in requests.
+_TOKENS, _REQUESTS = 2048, 64
+
+
+def amount(text: str | None) -> float | None:
+    """`41.2 GiB`, `448.00M` or `17179869184` in bytes."""
+    found = _AMOUNT.fullmatch((text or "").strip())
+    if found is None or found["number"].count(".") > 1 or not found["number"].strip("."):
+        return None
+    number, unit = float(found["number"]), found["unit"]
+    if not unit and number < _NO_BYTES:
+        return number * GIB  # a message that says the unit once
+    return number * float(1024 ** " KMGT".index(unit or " "))
+
+
+def quantity(size: float) -> str:
+    """The next usual size of a memory limit."""
+    gib = math.ceil(size / GIB)
+    return f"{next((usual for usual in _USUAL if usual >= gib), gib)}Gi"
+
+
+def _asks(pod: Pod) -> bool:
+    return any(is_accelerator(name) for c in pod.spec.containers for name in c.resources.limits)
+
+
+def _sees_gpus(container: k8s.Container) -> bool:
+    """Whether the runtime lets it have all GPUs of the node, whoever was given them."""
+    devices = next((v.value or "" for v in container.env if v.name == "NVIDIA_VISIBLE_DEVICES"), "")
+    return bool(container.security_context.privileged) or devices not in ("", "void", "none")
+
+
+def _named(pods: list[Pod]) -> str:
+    names = [f"Pod {pod.metadata.namespace}/{pod.metadata.name}" for pod in pods]
+    return ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
+
+
+class Room:
+    """What is enough for one container, whose message captured something; `told` are the lines that prove it."""
+
+    def __init__(
+        self,
+        engine: Engine | None,
+        container: Container | None,
+        captured: Mapping[str, str],
+        told: str,
+        sizing: Sizing | None,
+    ) -> None:
+        self.engine = engine
+        self.container = container
+        self.captured = captured
+        self.told = told
+        self.sizing = sizing
+
+    def values(self) -> dict[str, str]:
+        """All of them, by the names that templates use."""
+        return {
+            "share": f"{self._share:g}" if self._share else "",
+            "share_unknown": "" if self._share else "unknown",
+            "lower_share": self.lower_share,
+            "raised_share": self.raised_share,
+            "free_share": self.free_share,
+            "uninvited": self.uninvited,
+            "sharers": self.sharers,
+            "spread": self.spread,
+            "spread_why": self._why,
+            "gpu_resource": next(iter(self.container.accelerators), "") if self.container else "",
+            "fewer_tokens": self._fewer("max_num_batched_tokens", _TOKENS),
+            "fewer_requests": self._fewer("max_num_seqs", _REQUESTS),
+            "memory_limit": self.memory_limit,
+            "memory_request": self.memory_request,
+            "limit_meant": self.limit_meant,
+            "want_there": self.want_there,
+            "have_there": self.have_there,
+            "told_flag": self.told_flag,
+            "refused_cache": self.refused_cache,
+            "for_blackwell": "yes" if self._newer_than_the_image else "",
+            "for_volta": self._older_than_the_image,
+            "suspect": self.suspect,
+            "graphs_on": self.graphs_on,
+            "half_context": self._half("max_model_len"),
+            "half_length": str(self._length // 2) if self._length else "",
+            "fits_length": self.fits_length,
+            "mps_daemon": self._mps[1],
+            "mps_namespace": self._mps[0],
+            "half_batch": self._half("max_num_batched_tokens"),
+            "limit_written": str(self._limits.get("memory", "none")),
+        }
+
+    @cached_property
+    def _account(self) -> Mapping[str, str]:
+        found = next((m for pattern in _ACCOUNT if (m := pattern.search(self.told))), None)
+        return found.groupdict() if found else {}
+
+    def _number(self, name: str) -> float | None:
+        return amount(self.captured.get(name)) or amount(self._account.get(name))
+
+    @cached_property
+    def _total(self) -> float | None:
+        """The memory of one GPU."""
+        gpu = self.sizing.accelerator if self.sizing else None
+        printed = self.sizing.printed.measured.total if self.sizing else None
+        return self._number("total") or (printed.high if printed else None) or (gpu.gpu.memory if gpu else None)
+
+    @cached_property
+    def _share(self) -> float | None:
+        """The share of a GPU that the engine takes; of one that works it out by itself only where it is set or told."""
+        told = self.captured.get("have") or self.captured.get("share")
+        value = self.engine.value("gpu_memory_utilization") if self.engine else None
+        try:
+            share = float(str(told or value or 0))
+            return share if 0 < share <= 1 else None
+        except ValueError:
+            return None
+
+    @cached_property
+    def lower_share(self) -> str:
+        """A share that leaves what was asked for, and a step more; only where the cache, as far as it is told, has more than that."""
+        if not self._share or not self._settable("gpu_memory_utilization"):
+            return ""
+        lacking = (self._number("asked") or self._number("size") or 0) - (self._number("free") or 0)
+        step = max(_STEP, lacking / self._total + _BESIDE) if self._total else _STEP
+        lower = math.floor((self._share - step) * 100 + 1e-6) / 100
+        cache = self.sizing.printed.measured.cache if self.sizing else None
+        if cache and self._total and cache.low <= (self._share - lower) * self._total * 1.2:
+            return ""
+        return f"{lower:.2f}" if lower >= _LEAST and lower > self._share / 2 else ""
+
+    @cached_property
+    def raised_share(self) -> str:
+        """A share with room for what was lacking, a GiB of cache, and no more than leaves the driver its own."""
+        if not self._share or not self._settable("gpu_memory_utilization") or self._shared:
+            return ""
+        need = self.captured.get("need", "")
+        rest = amount((self.captured.get("rest") or "").removeprefix("-").replace(" GB", " GiB"))
+        if _SHARE.fullmatch(need):
+            raised = float(need) + _BESIDE
+        elif rest is not None and self._total:
+            raised = self._share + (rest + GIB) / self._total
+        else:
+            raised = 0.9 if self._share < 0.85 else 1.0
+        raised = math.ceil(raised * 100 - 1e-6) / 100
+        return f"{raised:.2f}" if self._share < raised <= _MOST else ""
+
+    @cached_property
+    def free_share(self) -> str:
+        """The share of the GPU that is free where another process holds the rest; only where the weights fit into it."""
+        free, total = self._number("free"), self._total
+        if not free or not total or not self._settable("gpu_memory_utilization"):
+            return ""
+        share = math.floor((free / total - 0.01) * 100) / 100
+        weights = self._weights
+        if share < _LEAST or (weights is not None and weights > share * total * _FOR_WEIGHTS):
+            return ""
+        return f"{share:.2f}"
+
+    @cached_property
+    def _beside(self) -> list[Pod]:
+        """The other pods that run on the node, but for what its DaemonSets put there."""
+        own = self.container.pod if self.container else None
+        if own is None or not own.spec.node_name:
+            return []
+        return [
+            pod
+            for pod in own.cluster.all(Pod, "Pod")
+            if pod.spec.node_name == own.spec.node_name
+            and (pod.metadata.namespace, pod.metadata.name) != (own.namespace, own.name)
+            and pod.status.phase == "Running"
+            and all(owner.kind != "DaemonSet" for owner in pod.metadata.owner_references)
+        ]
+
+    @property
+    def uninvited(self) -> str:
+        """Pods beside it that see the node's GPUs and ask for none."""
+        found = [pod for pod in self._beside if not _asks(pod) and any(_sees_gpus(c) for c in pod.spec.containers)]
+        return _named(found)
+
+    @property
+    def sharers(self) -> str:
+        """Pods beside it that were given shares of GPUs as it was, where the node's plugin shares them."""
+        return _named([pod for pod in self._beside if _asks(pod)]) if self._shared else ""
+
+    @property
+    def _shared(self) -> bool:
+        gpu = self.sizing.accelerator if self.sizing else None
+        return gpu is not None and gpu.shared > 1
+
+    def _settable(self, name: str) -> bool:
+        return self.engine is not None and self.engine.name in OPTIONS[name]
+
+    @cached_property
+    def _parallel(self) -> int:
+        """Over how many GPUs the model is spread."""
+        sizes = (
+            [self.engine.value(name, 1) for name in ("tensor_parallel_size", "pipeline_parallel_size")]
+            if self.engine
+            else []
+        )
+        return math.prod(size for size in sizes if isinstance(size, int) and size > 0)
+
+    @cached_property
+    def _weights(self) -> float | None:
+        """What of the weights one GPU holds at least."""
+        if self.sizing is None:
+            return None
+        budget = self.sizing.budget
+        if budget is not None and budget.weights:
+            return budget.weights.low
+        return self.sizing.file_bytes / self._parallel if self.sizing.file_bytes else None
+
+    @cached_property
+    def spread(self) -> str:
+        """Over how many GPUs of one node the model is to be spread: as many as hold its weights, else twice as many as now."""
+        engine, container = self.engine, self.container
+        if engine is None or container is None or not self._settable("tensor_parallel_size"):
+            return ""
+        asked = container.accelerators
+        if len(asked) != 1 or not all(name in ("nvidia.com/gpu", "amd.com/gpu") for name in asked):
+            return ""
+        others = (engine.value(name, 1) for name in ("pipeline_parallel_size", "data_parallel_size", "nnodes"))
+        if any(value not in (None, 1) for value in others) or self._shared or not engine.found.argv_known:
+            return ""
+        sizes = [n for n in (2, 4, 8) if n > self._parallel and n >= container.gpus and self._divides(n)]
+        enough = [n for n in sizes if self._holds(n)] if self._weights and self._total else sizes
+        most = self._most_on_a_node(next(iter(asked)))
+        return str(enough[0]) if enough and (most is None or enough[0] <= most) else ""
+
+    @property
+    def _want(self) -> int:
+        """As many GPUs as the engine wants of its container, by its message or its settings."""
+        told = self.captured.get("want", "")
+        return int(told) if told.isdecimal() else (self.engine.workers or 0) if self.engine else 0
+
+    @property
+    def want_there(self) -> str:
+        """That number, where the container asks for fewer and a node, as far as they are known, has as many."""
+        container = self.container
+        if container is None or len(container.accelerators) != 1 or not container.gpus < self._want <= _ON_A_NODE:
+            return ""
+        most = self._most_on_a_node(next(iter(container.accelerators)))
+        return str(self._want) if most is None or self._want <= most else ""
+
+    @property
+    def have_there(self) -> str:
+        """The GPUs that the engine sees, where its tensor parallel size alone is what asks for more."""
+        have = self.captured.get("have", "") or str(self.container.gpus if self.container else "")
+        size = self.engine.value("tensor_parallel_size") if self.engine else None
+        fits = have.isdecimal() and 0 < int(have) < self._want and size == self._want and self._divides(int(have))
+        return have if fits and self._settable("tensor_parallel_size") else ""
+
+    def _divides(self, size: int) -> bool:
+        return self.sizing is None or self.sizing.model is None or self.sizing.splits(size) == size
+
+    def _holds(self, size: int) -> bool:
+        weights = (self._weights or 0) * self._parallel
+        return weights <= size * (self._total or 0) * _FOR_WEIGHTS
+
+    @property
+    def _why(self) -> str:
+        """What the number of GPUs is by."""
+        if self._weights and self._total:
+            whole = self._weights * self._parallel / GIB
+            little = ", which leaves too little" if whole < self._total / GIB else ""
+            return f", as the weights take {whole:.0f} GiB and a GPU has {self._total / GIB:.0f} GiB{little}"
+        return " (how large the weights are is not known here: more if it runs out again)"
+
+    def _most_on_a_node(self, resource: str) -> int | None:
+        """The most that a node has of it, where nodes are known."""
+        pod = self.container.pod if self.container else None
+        nodes = pod.cluster.all(Node, "Node") if pod else []
+        found = [units(node.status.allocatable.get(resource)) or 0 for node in nodes]
+        return max(found) if any(found) else None
+
+    @property
+    def told_flag(self) -> str:
+        """The option that the message itself says to use instead."""
+        found = _TOLD_FLAG.search(f"{self.captured.get('why', '')}\n{self.told}")
+        return f"{found['flag']} {found['value']}" if found else ""
+
+    @property
+    def refused_cache(self) -> str:
+        """The type of the KV cache that is set, where the message says that this GPU does not take it."""
+        setting = self.engine.explicit("kv_cache_dtype") if self.engine else None
+        refused = _NO_SUCH_CACHE.search(f"{self.captured.get('why', '')}\n{self.told}")
+        return setting.text if setting and refused and setting.value != "auto" else ""
+
+    @property
+    def _compute(self) -> tuple[int, int] | None:
+        told = _CAPABILITY.fullmatch(self.captured.get("have", ""))
+        if told:
+            return int(told["major"]), int(told["minor"])
+        gpu = self.sizing.accelerator if self.sizing else None
+        return gpu.gpu.compute if gpu else None
+
+    @property
+    def _newer_than_the_image(self) -> bool:
+        """A GPU of the Blackwell generation with an image that may be from before PyTorch knew it (2.7 for CUDA 12.8).
+
+        Of vLLM's images those from 0.10.1 on have kernels for all of them.
+        """
+        own = self.engine is not None and self.engine.name == "vllm" and self.engine.at_least("0.10.1") is not False
+        return self._compute is not None and self._compute >= (10, 0) and not own
+
+    @property
+    def _older_than_the_image(self) -> str:
+        """The generation of a GPU for which PyTorch's builds for CUDA 12.8 and later have nothing."""
+        return ".".join(map(str, self._compute)) if self._compute is not None and self._compute < (7, 5) else ""
+
+    @property
+    def graphs_on(self) -> str:
+        """Whether the engine computes with CUDA graphs and can do without."""
+        if self.engine is None or not self._settable("enforce_eager") or not self.engine.found.argv_known:
+            return ""
+        return "" if self.engine.value("enforce_eager") else "yes"
+
+    @property
+    def suspect(self) -> str:
+        """A setting of the engine whose kernels are of its own, which one can do without."""
+        names = (
+            "speculative_config",
+            "speculative_model",
+            "speculative_algorithm",
+            "kv_cache_dtype",
+            "enable_expert_parallel",
+        )
+        told = [
+            s
+            for name in names
+            if self.engine and (s := self.engine.explicit(name)) and s.value not in (None, False, "auto")
+        ]
+        return told[0].text if told else ""
+
+    @property
+    def _length(self) -> int:
+        """The longest request that the message speaks of."""
+        told = self.captured.get("length", "")
+        return int(told) if told.isdecimal() else 0
+
+    @property
+    def fits_length(self) -> str:
+        """As many tokens as the memory that is left holds of those that need so much, and a tenth less."""
+        needed, left = amount(self.captured.get("needed")), amount(self.captured.get("available"))
+        if not needed or not left or left >= needed:
+            return ""
+        fits = int(self._length * left / needed * 0.9) // 16 * 16
+        return str(fits) if fits >= _SHORTEST else ""
+
+    @cached_property
+    def _mps(self) -> tuple[str, str]:
+        """The pod of the device plugin that runs MPS on the node: its namespace and name."""
+        own = self.container.pod if self.container else None
+        pods = own.cluster.all(Pod, "Pod") if own and own.spec.node_name else []
+        here = (pod.metadata for pod in pods if own and pod.spec.node_name == own.spec.node_name)
+        return next(((m.namespace, m.name) for m in here if "mps-control-daemon" in m.name), ("", ""))
+
+    def _half(self, name: str) -> str:
+        """Half of what is set; only of what is set and can be halved."""
+        setting = self.engine.explicit(name) if self.engine else None
+        value = setting.value if setting else None
+        return str(value // 2) if isinstance(value, int) and value >= 1024 else ""
+
+    def _fewer(self, name: str, usual: int) -> str:
+        """A batch that needs less than now: the usual small one, or half of what is set already."""
+        if self.engine is None or not self._settable(name) or self.engine.value("enable_chunked_prefill") is False:
+            return ""
+        now = self.engine.value(name)
+        if not isinstance(now, int) or now > usual:
+            return str(usual)
+        return str(now // 2) if now >= 16 else ""
+
+    @property
+    def _limits(self) -> Mapping[str, object]:
+        return self.container.spec.resources.limits if self.container else {}
+
+    @property
+    def limit_meant(self) -> str:
+        """What a limit of a few MiB was to be: of an engine the same number of GiB, where that is a usual one."""
+        limit = self.container.limit("memory") if self.container else None
+        if limit is None or limit >= _TINY:
+            return ""
+        digits = "".join(c for c in str(self._limits.get("memory", "")) if c.isdigit())
+        number = int(digits[:4] or 0)
+        return f"{number if 4 <= number <= _LARGE else 8}Gi" if self.engine else "1Gi"
+
+    @property
+    def _wanted(self) -> float | None:
+        """How much of the host's memory the message asks for."""
+        return self._number("want") or amount(self.captured.get("size", "") + self.captured.get("unit", ""))
+
+    @property
+    def memory_request(self) -> str:
+        """What a container without a limit is to request, so that its node has as much."""
+        container, wanted = self.container, self._wanted
+        free = container is not None and container.limit("memory") is None and container.pod.memory_limit is None
+        return quantity(wanted * 1.1) if free and wanted else ""
+
+    @cached_property
+    def memory_limit(self) -> str:
+        """A memory limit with room for what was asked for besides; only where the container has one, and its node as much."""
+        container = self.container
+        limit = container.limit("memory") if container else None
+        needed = self._wanted
+        if container is None or limit is None or needed is None:
+            return ""
+        have = self._number("have")
+        lacking = needed - have if have is not None and have < needed else needed
+        larger = quantity(limit + lacking * 1.1)
+        node = container.pod.cluster.item("Node", "", container.pod.spec.node_name)
+        there = units(str(node.raw.get("status", {}).get("allocatable", {}).get("memory", ""))) if node else None
+        return larger if there is None or (units(larger) or 0) <= there else ""
