@@ -1,0 +1,132 @@
+"""Where a container is told of an address or of a time, and how a person writes another there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+
+import msgspec
+
+from kubectl_llmdoctor.api import Cluster, Container, Destination, Fix, dig, expression, fixes
+
+_LONGEST = 20_000
+
+#: A time that somebody may wait, in a variable, an argument or a file: the name, the number, its unit.
+_TIMES = expression(
+    r"(?i)(?P<name>[\w.-]{0,60}time-?_?out[\w.-]{0,40}(?: (?:server|queue|tunnel))?|OPENAI_TIMEOUT)"
+    r"(?P<between>[\"']?[ \t]{0,4}(?:[:=]>?[ \t]{0,4})?[\"']?)(?P<number>\d{1,9})(?:\.0{1,3})?(?P<unit>ms|s|m)?(?![\w.])"
+)
+#: Times for something else than an answer.
+_OF_OTHERS = expression(
+    r"(?i)connect|idle|keep|send|health|probe|check|shutdown|drain|grace|startup|lock|db|redis|session|cooldown"
+)
+#: A number without a unit that is so large has milliseconds.
+_MILLISECONDS = 10_000
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0}
+
+
+class Place(msgspec.Struct, frozen=True):
+    """A text that a container is told, and what makes it another one: `variable`, `argument` or the key of a ConfigMap."""
+
+    container: Container
+    kind: str
+    name: str
+    text: str
+
+    def written(self, old: str, new: str, summary: str) -> Fix:
+        """The fix that writes `new` where `old` stands."""
+        where = fixes.edited(self.container.pod)
+        if self.kind == "variable":
+            return fixes.set_env(self.container, self.name, self.text.replace(old, new), f"{summary} in {where}")
+        if self.kind == "argument":
+            at = f"{self.container.pointer}/args/{self.name}"
+            operation = {"op": "replace", "path": at, "value": self.text.replace(old, new)}
+            return fixes.patch(self.container.pod, f"{summary} in the arguments of {where}", [operation])
+        again = restart(self.container)
+        read = f", and restart {where}, which reads it when it starts" if again else ""
+        space = shlex.quote(self.container.pod.namespace)
+        return fixes.advice(
+            f"{summary} in {self.name}{read}", f"kubectl -n {space} edit {self.name.split()[-1].lower()}", *again
+        )
+
+
+class _Told(msgspec.Struct, frozen=True):
+    """A time where a container is told of it, and how many seconds one of its unit are."""
+
+    place: Place
+    said: re.Match[str]
+    scale: float
+
+
+def restart(container: Container) -> tuple[str, ...]:
+    """The command that starts all pods of a workload anew."""
+    where, space = fixes.edited(container.pod), shlex.quote(container.pod.namespace)
+    kind, _, name = where.partition("/")
+    if kind not in ("Deployment", "StatefulSet", "DaemonSet"):
+        return ()
+    return (f"kubectl -n {space} rollout restart {kind.lower()}/{name}",)
+
+
+def places(container: Container, cluster: Cluster) -> Iterator[Place]:
+    """All that a container is told: its variables, its arguments one by one, and the ConfigMaps that are mounted."""
+    for name, variable in container.env.items():
+        if variable.value and "<masked" not in variable.value:
+            yield Place(container, "variable", name, variable.value[:_LONGEST])
+    for index, word in enumerate(map(str, container.spec.args)):
+        if "<masked" not in word and "\n" not in word:
+            yield Place(container, "argument", str(index), word[:_LONGEST])
+    mounted = {mount.name for mount in container.spec.volume_mounts}
+    for volume in container.pod.spec.volumes:
+        if volume.config_map is None or volume.name not in mounted:
+            continue
+        item = cluster.item("ConfigMap", container.pod.namespace, volume.config_map.name)
+        data = dig(item.raw, "data") if item is not None else None
+        for key, text in data.items() if isinstance(data, dict) else ():
+            yield Place(container, "file", f"{key} of ConfigMap/{volume.config_map.name}", str(text)[:_LONGEST])
+
+
+def readdressed(container: Container, to: Destination, authority: str, otherwise: str) -> Fix:
+    """Another host and port (`llama:8000`) where a container is told of an address; a sentence where nothing that was read says it."""
+    host = rf"(?<![\w.-]){re.escape(to.host)}"
+    port = f":{to.port}" if to.port is not None else ""
+    shapes = [rf"{host}{port}(?![\w.:-])"] if port else []
+    if to.port in (None, 80, 443) or authority.endswith(port):
+        shapes.append(rf"{host}(?![\w.-]|:\d)")
+    for place in places(container, container.pod.cluster):
+        said = next((m for shape in shapes if (m := re.search(shape, place.text))), None)
+        if said is None:
+            continue
+        new = authority if ":" in said[0] or not authority.endswith(port) else authority.removesuffix(port)
+        what = f"{place.name}: " if place.kind == "variable" else ""
+        return place.written(said[0], new, f"Write {new} in place of {said[0]} ({what}whom {container.name} asks)")
+    return fixes.advice(otherwise)
+
+
+def times(container: Container, cluster: Cluster, seconds: float | None, enough: int) -> Iterator[_Told]:
+    """Where a container is told to wait so long, or less than enough, for something that may be an answer."""
+    for place in places(container, cluster):
+        text = f"{place.name}={place.text}" if place.kind == "variable" else place.text
+        for said in _TIMES.finditer(text):
+            number, unit = int(said["number"]), said["unit"]
+            scales = [_UNITS[unit]] if unit else [1.0, 0.001] if seconds or number < _MILLISECONDS else [0.001]
+            if _OF_OTHERS.search(said["name"]) or not number:
+                continue
+            met = (one for one in scales if seconds and abs(number * one - seconds) <= max(0.5, seconds / 50))
+            scale = next(met, None) if seconds else next((one for one in scales if number * one < enough), None)
+            if scale is not None:
+                yield _Told(place, said, scale)
+
+
+def prolonged(container: Container | None, cluster: Cluster, seconds: float | None, enough: int) -> Fix | None:
+    """A longer time where a container is told of the one that was met; None where it is told of none, or of several."""
+    found = list(times(container, cluster, seconds, enough)) if container is not None else []
+    if len({(one.place.kind, one.place.name, one.said["name"], one.said["number"]) for one in found}) != 1:
+        return None
+    place, said, scale = found[0].place, found[0].said, found[0].scale
+    unit = said["unit"] or ""
+    more, old = f"{round(enough / scale)}{unit}", f"{said['number']}{unit}"
+    summary = f"Raise {said['name']} from {old} to {more}"
+    if place.kind == "variable":
+        return place.written(place.text, place.text.replace(old, more), summary)
+    return place.written(said[0], said[0].replace(old, more), summary)
