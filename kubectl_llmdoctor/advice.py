@@ -17,8 +17,10 @@ import msgspec
 from kubectl_llmdoctor.engines.names import OPTIONS, option
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.container import Container
+from kubectl_llmdoctor.facts.destinations import logs_of
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.k8s import Node, VolumeMount
+from kubectl_llmdoctor.facts.lengths import Length, length_of
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.subject import Subject, workload_of
 from kubectl_llmdoctor.facts.units import GIB, milli
@@ -74,6 +76,12 @@ Condition = Literal[
     "no pull secret",
     "other architecture there",
     "no other architecture",
+    "context can grow",
+    "fewer slots",
+    "larger slots",
+    "slots unknown",
+    "input told",
+    "input not told",
 ]
 
 
@@ -151,7 +159,8 @@ _SIGNALS = {
 _A_SHARE = "which is --ctx-size divided by the number of slots"
 #: What is longer than a slot by an answer whose length nobody told, is so many times as long at most.
 _LONGER_ANSWERS = 4
-_RAISE = "Raise --ctx-size (a plain number: 32k is read as 32)"
+#: What is left in a slot for the answer.
+_SPARE = 1024
 #: To a multiple of this llama.cpp rounds a share of the context up.
 _ROUNDED = 256
 
@@ -196,6 +205,19 @@ _KEYS_ELSEWHERE = (
 def _words(container: Container) -> str:
     """The command with its arguments: a script in it may hand on what has another name."""
     return " ".join(container.spec.argv)
+
+
+class _Slot(msgspec.Struct, frozen=True):
+    """What a slot of llama-server is of its context, and what makes it larger."""
+
+    text: str
+    #: so few slots leave each enough; 0 where none does
+    fewer: int = 0
+    #: the context of which each of the slots then has enough, and how much that is
+    whole: int = 0
+    each: int = 0
+    #: whether nobody knows how its context is divided
+    unknown: bool = False
 
 
 class Situation:
@@ -250,8 +272,17 @@ class Situation:
             "leader": self.captured.get("host") or "LEADER",
             "signal_meant": _SIGNALS.get(self.captured.get("signal", ""), "its process was ended from outside"),
             "known_as": self._known_as,
-            "slot_is": self._slot[0],
-            "more_per_slot": self._slot[1],
+            "slot_is": self._slot.text,
+            "fewer_slots": str(self._slot.fewer),
+            "per_slot": str(self._slot.each),
+            "larger_context": str(self._slot.whole),
+            "context": str(self._length.now) if self._length.now else "what it is",
+            "longer_context": str(self._length.longer),
+            "context_bound": self._length.bound,
+            "ask_less": self._ask_less,
+            "enough": str(1 << max(int(have) - 1, 0).bit_length())
+            if (have := self.captured.get("have", "")).isdecimal()
+            else "",
             **self._registry(container.spec.image if container else ""),
             "token_variable": self._misnamed_token,
             "token_secret": self._token_of[0],
@@ -289,7 +320,25 @@ class Situation:
         return f", but to {' or '.join(names)}"
 
     @cached_property
-    def _slot(self) -> tuple[str, str]:
+    def _length(self) -> Length:
+        """The context of the server, what the request needs of it, and how long it may become."""
+        logs = logs_of(self.pod) if self.pod and self.container and not self.log_only else None
+        log = logs.current(self.container.name) if logs is not None and self.container else None
+        return length_of(self.engine, log, self.captured)
+
+    @property
+    def _ask_less(self) -> str:
+        """What clients have to do where the context stays as it is."""
+        length, have, new = self._length, self.captured.get("have", ""), self.captured.get("new", "")
+        if have.isdecimal() and new.isdecimal() and 0 < int(have) < length.now:
+            return f"Let clients ask for at most {length.now - int(have)} tokens after such a prompt (max_tokens; {new} were asked for)"
+        if length.wanted and length.now and length.wanted > length.now:
+            over = f"{length.wanted - length.now} tokens less"
+            return f"Let clients send, or ask for, {over}: prompt and answer (max_tokens) have {length.now} together"
+        return "Let clients send less, or ask for fewer tokens: max_tokens counts together with the prompt"
+
+    @cached_property
+    def _slot(self) -> _Slot:
         """What a slot of llama-server of `max` tokens is of its context, and how it gets more.
 
         A slot has its share of the context, or all of it, and never more than the model was trained with
@@ -298,25 +347,25 @@ class Situation:
         told = self.engine.explicit("max_model_len") if self.engine and self.engine.name == "llama.cpp" else None
         whole, part = told.value if told else None, self.captured.get("max", "")
         if self.engine is None or told is None or not isinstance(whole, int) or not part.isdecimal() or whole < 1:
-            return f"{_A_SHARE} unless they share it", f"{_RAISE}, or lower --parallel"
+            return _Slot(f"{_A_SHARE} unless they share it", unknown=True)
+        need = int(self.captured.get("have", "0")) or _LONGER_ANSWERS * int(part)
+        each = -(-(need + _SPARE) // _ROUNDED) * _ROUNDED
         if int(part) >= whole:
-            return f"all of {told.text}", _RAISE
+            return _Slot(f"all of {told.text}", whole=each, each=each)
         slots = self.engine.value("max_num_seqs", 1)
         if (
             not isinstance(slots, int)
             or "max_num_seqs" in self.engine.found.unresolved
             or not self.engine.found.argv_known
         ):
-            return f"{_A_SHARE} or what the model was trained with", f"{_RAISE}, or lower --parallel"
+            return _Slot(f"{_A_SHARE} or what the model was trained with", unknown=True)
         if slots > 1 and 0 <= int(part) - whole // slots < _ROUNDED:
-            need = int(self.captured.get("have", "0")) or _LONGER_ANSWERS * int(part)
             fewer = max(whole // need, 1)
-            each = f" to {fewer}, so that a slot has {whole // fewer}" if whole >= need and fewer < slots else ""
-            return f"as {told.text} is divided among {slots} slots", f"{_RAISE}, or lower --parallel{each}"
-        return (
-            f"which is mostly what the model was trained with, as {told.text} is more",
-            "Let clients send less, or serve a model with a longer context: --ctx-size lets no slot have more than that",
-        )
+            text = f"as {told.text} is divided among {slots} slots"
+            if whole >= need and fewer < slots:
+                return _Slot(text, fewer=fewer, each=whole // fewer, whole=each * slots)
+            return _Slot(text, whole=each * slots, each=each)
+        return _Slot(f"which is mostly what the model was trained with, as {told.text} is more")
 
     @cached_property
     def _mount(self) -> VolumeMount | None:
@@ -468,6 +517,15 @@ class Situation:
             found.add("pull secret unused" if self._free_pull_secret else "no pull secret")
         else:
             found.add("pull secret of another type" if unread_type else "pull secret named")
+        if self._length.longer and (self.engine is not None or self.pod is None or self.log_only):
+            found.add("context can grow")
+        if self._slot.fewer:
+            found.add("fewer slots")
+        if self._slot.whole:
+            found.add("larger slots")
+        if self._slot.unknown:
+            found.add("slots unknown")
+        found.add("input told" if self.captured.get("have", "").isdecimal() else "input not told")
         found.add("other architecture there" if self._architectures[1] else "no other architecture")
         if self.pod is None or self.log_only:
             return found | {"gpu asked", "no gpu asked", "no runtime class", "not on GKE", "pod network", "whole gpu"}

@@ -1,4 +1,4 @@
-"""How a person gives an answer more time where a gateway, a proxy or a client gave it up: by the words that it has for it.
+"""How a gateway or proxy lets an answer take longer, or a request be larger, than it gave up or refused: by its words for it.
 
 Sources: the directives of nginx, HAProxy, Apache and lighttpd, Envoy's route and connection manager, the annotations of the ingress
 controllers that are made of them, `interceptor/config/timeouts.go` of KEDA's HTTP add-on, `config.example.yaml` of llama-swap.
@@ -42,6 +42,14 @@ _ANNOTATIONS = (
     ("kong", "konghq.com/read-timeout", "{}000", "Service"),
 )
 
+#: The same for the size of a request's body.
+_BODIES = (
+    ("ingress-nginx", "nginx.ingress.kubernetes.io/proxy-body-size", "Ingress"),
+    ("nginx-ingress", "nginx.org/client-max-body-size", "Ingress"),
+)
+#: What programs in Node say of a request that they refused.
+_OF_EXPRESS = r"\bPOST /\S{1,300} 413 [\d.]{1,12} ms\b|PayloadTooLargeError"
+
 #: What is set in a configuration file, by words of the line.
 _DIRECTIVES = (
     ("while sending request to upstream", "proxy_send_timeout {s}s;{at} of nginx's configuration"),
@@ -53,6 +61,30 @@ _DIRECTIVES = (
 
 #: What spares answers a time that counts the wait for the next piece.
 STREAM = fixes.advice("Let clients stream (stream: true): then the wait is for the next piece of the answer alone")
+
+
+def takes_more(line: Line, most: int, cluster: Cluster) -> Fix:
+    """What lets who wrote a line take requests of twice the bytes that were refused, 32 MiB where nobody says how many they were."""
+    size = max(-(-2 * most // 1024**2), 32)
+    text, writer = line.text[:8000], writer_of(line, cluster)
+    called = f"{writer.spec.image if writer else ''} {line.log.pod} {line.log.container}".lower()
+    if "too large body" in text:
+        annotated = next((one for one in _BODIES if one[0] in called), None)
+        if annotated is not None:
+            return _annotation(text, annotated[1], f"{size}m", annotated[2], cluster)
+        return _in_file(f"Set client_max_body_size {size}m; in nginx's configuration", writer, line)
+    if re.search(r"request_payload_too_large|\"upstream_host\"", text):
+        if "envoy-eg" in called or (
+            writer is not None and "gateway.envoyproxy.io/owning-gateway-name" in writer.pod.labels
+        ):
+            return fixes.advice(
+                f"Set connection.bufferLimit: {size}Mi in a ClientTrafficPolicy of the Gateway (32 KiB where none is set)"
+            )
+        name = f"per_connection_buffer_limit_bytes: {size * 1024**2}"
+        return _in_file(f"Set {name} in the listener of Envoy's configuration", writer, line)
+    if re.search(_OF_EXPRESS, text):
+        return _in_file(f"Set express.json({{limit: '{size}mb'}}) in the program", writer, line)
+    return _in_file(f"Let {line.log.container} take requests of {size} MiB", writer, line)
 
 
 def enough(seconds: float | None) -> int:
@@ -115,7 +147,8 @@ def _by_its_words(line: Line, allowed: int, writer: Container | None, pod: Pod, 
     if "upstream timed out (110:" in text:
         annotated = next((one for one in _ANNOTATIONS if one[0] in called), None)
         if annotated is not None:
-            return _annotation(text, annotated[1:], allowed, cluster)
+            _, key, value, kind = annotated
+            return _annotation(text, key, value.format(allowed), kind, cluster)
     said = re.search(_BACKEND, text)
     if said is not None:
         return _of_haproxy(line, said["backend"], allowed, writer, pod)
@@ -136,15 +169,14 @@ def _by_its_words(line: Line, allowed: int, writer: Container | None, pod: Pod, 
     return _of_envoy(text, allowed, called, writer, line)
 
 
-def _annotation(text: str, form: tuple[str, str, str], allowed: int, cluster: Cluster) -> Fix:
+def _annotation(text: str, key: str, value: str, kind: str, cluster: Cluster) -> Fix:
     """An annotation of an ingress controller: of the Ingress that has the host of the request, where it was read."""
-    key, value, kind = form
     host = _host(text)
-    summary = f'Set {key}: "{value.format(allowed)}"'
+    summary = f'Set {key}: "{value}"'
     mine = [item for item in cluster.items("Ingress") if host and host in _hosts(item)] if kind == "Ingress" else []
     if len(mine) == 1:
         at = "/metadata/annotations/" + key.replace("/", "~1")
-        operations = [{"op": "add", "path": at, "value": value.format(allowed)}]
+        operations = [{"op": "add", "path": at, "value": value}]
         return fixes.patch_object(mine[0], f"{summary} on Ingress/{mine[0].name}", operations)
     which = f"the {kind} of {host}" if host and kind == "Ingress" else f"the {kind} that the request goes to"
     find = f"kubectl get {kind.lower()} -A" + (f" | grep -F {shlex.quote(host)}" if host and kind == "Ingress" else "")
