@@ -74,9 +74,9 @@ def takes_more(line: Line, most: int, cluster: Cluster) -> Fix:
             return _annotation(text, annotated[1], f"{size}m", annotated[2], cluster)
         return _in_file(f"Set client_max_body_size {size}m; in nginx's configuration", writer, line)
     if re.search(r"request_payload_too_large|\"upstream_host\"", text):
-        if "envoy-eg" in called or (
-            writer is not None and "gateway.envoyproxy.io/owning-gateway-name" in writer.pod.labels
-        ):
+        labels = writer.pod.labels if writer is not None else {}
+        of_it = "envoy-eg" in called or '"httproute/' in text or "gateway.envoyproxy.io/owning-gateway-name" in labels
+        if of_it or 0 < most < 1024**2:  # Envoy itself takes 1 MiB
             return fixes.advice(
                 f"Set connection.bufferLimit: {size}Mi in a ClientTrafficPolicy of the Gateway (32 KiB where none is set)"
             )
