@@ -8,7 +8,19 @@ from collections.abc import Iterator
 
 import msgspec
 
-from kubectl_llmdoctor.api import Cluster, Container, Destination, Fix, dig, expression, fixes
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Container,
+    Destination,
+    Fix,
+    Pod,
+    dig,
+    engines_in,
+    expression,
+    fixes,
+    is_headless,
+    rows,
+)
 
 _LONGEST = 20_000
 
@@ -21,6 +33,12 @@ _TIMES = expression(
 _OF_OTHERS = expression(
     r"(?i)connect|idle|keep|send|health|probe|check|shutdown|drain|grace|startup|lock|db|redis|session|cooldown"
 )
+#: So many names help a reader.
+_FEW = 4
+
+#: What a server of models is called, or by which address it is asked.
+_A_MODEL = expression(r"(?i)llm|model|openai|ollama|infer|generat|/v\d\b|:11434\b")
+
 #: A number without a unit that is so large has milliseconds.
 _MILLISECONDS = 10_000
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0}
@@ -101,6 +119,41 @@ def readdressed(container: Container, to: Destination, authority: str, otherwise
         what = f"{place.name}: " if place.kind == "variable" else ""
         return place.written(said[0], new, f"Write {new} in place of {said[0]} ({what}whom {container.name} asks)")
     return fixes.advice(otherwise)
+
+
+def of_models(container: Container, host: str, cluster: Cluster) -> str:
+    """`llm:8000`: the only Service that leads to a server of models, for a container that takes a host for one; else empty."""
+    told = (f"{one.name} {part}" for one in places(container, cluster) for part in one.text.split() if host in part)
+    if not any(_A_MODEL.search(text) for text in told):
+        return ""
+    every: set[tuple[str, str, int]] = cluster.once("services of models", lambda: set(_of_models(cluster)))
+    here = container.pod.namespace
+    found = [one for one in every if one[0] == here] or list(every)
+    if len(found) != 1:
+        return ""
+    space, name, port = found[0]
+    return f"{name}:{port}" if space == here else f"{name}.{space}:{port}"
+
+
+def there(container: Container, host: str, cluster: Cluster) -> str:
+    """` (there are llm:8000, webui:80)`: the Services of a container's namespace that it could mean, those of a like name alone."""
+    every = [item for item in cluster.items("Service", container.pod.namespace) if not is_headless(item)]
+    first = host.partition(".")[0]
+    like = [item for item in every if item.name in first or first in item.name] or every
+    ports = {item.name: [row.get("port") for row in rows(item.raw, "spec.ports")] for item in like}
+    shown = ", ".join(f"{name}:{have[0]}" if have else name for name, have in ports.items())
+    return f" ({'there are' if len(like) > 1 else 'there is'} {shown})" if 0 < len(like) <= _FEW else ""
+
+
+def _of_models(cluster: Cluster) -> Iterator[tuple[str, str, int]]:
+    for item in cluster.items("Pod"):
+        pod = Pod.of(item, cluster)
+        ports = {engine.value("port") for engine in engines_in(pod)} if not pod.leaving else set()
+        for service in pod.services if ports else ():
+            listed = [row for row in rows(service.raw, "spec.ports") if isinstance(row.get("port"), int)]
+            mine = [row for row in listed if row.get("targetPort", row["port"]) in ports] or listed
+            if mine and not is_headless(service):
+                yield service.namespace, service.name, mine[0]["port"]
 
 
 def times(container: Container, cluster: Cluster, seconds: float | None, enough: int) -> Iterator[_Told]:
