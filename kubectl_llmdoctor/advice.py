@@ -161,6 +161,8 @@ _A_SHARE = "which is --ctx-size divided by the number of slots"
 _LONGER_ANSWERS = 4
 #: What is left in a slot for the answer.
 _SPARE = 1024
+#: Kinds with a plain number of replicas.
+_SCALABLE = ("Deployment", "StatefulSet")
 #: To a multiple of this llama.cpp rounds a share of the context up.
 _ROUNDED = 256
 
@@ -276,6 +278,8 @@ class Situation:
             "fewer_slots": str(self._slot.fewer),
             "per_slot": str(self._slot.each),
             "larger_context": str(self._slot.whole),
+            "more_replicas": self._more_replicas,
+            "port_freed": self._port_freed,
             "context": str(self._length.now) if self._length.now else "what it is",
             "longer_context": str(self._length.longer),
             "context_bound": self._length.bound,
@@ -318,6 +322,39 @@ class Situation:
         if not names or self.captured.get("name") in names or not all(isinstance(n, str) and n for n in names):
             return ""
         return f", but to {' or '.join(names)}"
+
+    @property
+    def _port_freed(self) -> str:
+        """How the port that was captured, by itself or in an address, becomes free: by who else has it in the pod, or on its node."""
+        pod, container = self.pod, self.container
+        address = self.captured.get("address", "").rpartition(":")[2]
+        port = self.captured.get("port") or (address if address.isdecimal() else "")
+        if pod is None or container is None or self.log_only:
+            return "Give one of those that want the port another: a container of the pod, a second server in its script, a pod of its node"
+        place = unread(pod) or (self.workload.ref if self.workload else f"Pod/{pod.name}")
+        who, other = f"{container.name} of {place}", f"another port than {port}" if port else "another port"
+        mine = [one for one in pod.containers if one is not container and one.role != "init"]
+        holder = next((one for one in mine if port and self._listens(one, int(port))), None)
+        if holder is not None:
+            return f"Give {container.name} or {holder.name} of {place} {other}, with its probes and Service: they share one network"
+        if pod.spec.host_network:
+            return f"Take hostNetwork: true out of {place}, or give {container.name} a port that nobody else has on that node"
+        if mine:
+            names = ", ".join(one.name for one in mine)
+            return f"Give {who} {other}, as all containers of a pod share one network, and {names} is in it as well"
+        return f"Start one server at {f'port {port}' if port else 'the port'} in {who}: its command starts a second one, or one still runs"
+
+    def _listens(self, container: Container, port: int) -> bool:
+        """Whether another container of the pod declares a port, or its engine listens there."""
+        engines = self.subject.engines(self.pod) if self.pod else ()
+        told = any(engine.value("port") == port for engine in engines if engine.container is container)
+        return told or any(one.container_port == port for one in container.spec.ports)
+
+    @cached_property
+    def _more_replicas(self) -> str:
+        """Twice the replicas that the workload has."""
+        told = dig(self.workload.raw, "spec.replicas") if self.workload else None
+        return str(2 * told) if isinstance(told, int) and told > 0 else "twice as many"
 
     @cached_property
     def _length(self) -> Length:
@@ -647,6 +684,8 @@ class Situation:
         fixed = fixed or (pod is not None and bool(unread(pod)))
         running = container.running if container else any(c.running for c in pod.containers) if pod else False
         for command in commands:
+            if " scale " in command and (fixed or workload is None or workload.kind not in _SCALABLE):
+                continue
             if (" edit " in command and fixed) or (" exec " in command and not running):
                 continue
             # an instance before the first one has no log

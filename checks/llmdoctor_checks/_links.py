@@ -43,7 +43,7 @@ from llmdoctor_checks._consequences import FAILED_START
 from llmdoctor_checks._last_link import Why, nobody_listens
 from llmdoctor_checks._listening import listens, port_evidence
 from llmdoctor_checks._services import endpoints_of
-from llmdoctor_checks._told_where import of_models, readdressed, there
+from llmdoctor_checks._told_where import nearest, of_models, readdressed
 from llmdoctor_checks._unreached import Unreached, configured, mentioned, scrapes, unreached
 
 #: So many lines before its end a log still tells of what its program ended of.
@@ -262,7 +262,8 @@ def _itself(container: Container, to: Destination, line: Line, cluster: Cluster)
         )
         if (meant := of_models(container, to.host, cluster))
         else fixes.advice(
-            f"Name the Service of the model (SERVICE.NAMESPACE) in place of {to.host}, in {fixes.edited(pod)}{there(container, to.host, cluster)}",
+            f"Name the Service of the model (SERVICE.NAMESPACE) in place of {to.host}, in {fixes.edited(pod)}"
+            + nearest(container, to.host, cluster),
             "kubectl get services -A",
         ),
         certain=told,
@@ -314,7 +315,7 @@ def _another(container: Container, to: Destination, elsewhere: Item | None, lost
     if meant:
         return readdressed(container, to, meant, f"Ask {meant} in place of {to.shown} in {where}")
     return fixes.advice(
-        f"Ask SERVICE.NAMESPACE of the model's Service in place of {to.shown} in {where}{there(container, to.host, cluster)}",
+        f"Ask SERVICE.NAMESPACE of the model's Service in place of {to.shown} in {where}{nearest(container, to.host, cluster)}",
         "kubectl get services -A",
     )
 

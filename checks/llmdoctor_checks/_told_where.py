@@ -135,7 +135,7 @@ def of_models(container: Container, host: str, cluster: Cluster) -> str:
     return f"{name}:{port}" if space == here else f"{name}.{space}:{port}"
 
 
-def there(container: Container, host: str, cluster: Cluster) -> str:
+def nearest(container: Container, host: str, cluster: Cluster) -> str:
     """` (there are llm:8000, webui:80)`: the Services of a container's namespace that it could mean, those of a like name alone."""
     every = [item for item in cluster.items("Service", container.pod.namespace) if not is_headless(item)]
     first = host.partition(".")[0]

@@ -33,7 +33,7 @@ from llmdoctor_checks._awaited import awaited
 from llmdoctor_checks._consequences import CRASHED
 from llmdoctor_checks._ended_clients import Ended, ended_clients
 from llmdoctor_checks._services import endpoints_of, service_of, slices_of
-from llmdoctor_checks._told_where import of_models
+from llmdoctor_checks._told_where import nearest, of_models
 from llmdoctor_checks.serving import _databases, _no_server
 from llmdoctor_checks.serving._beside import beside
 from llmdoctor_checks.serving._exposure import leads, matches
@@ -171,7 +171,7 @@ def _no_such(pod: Pod, ended: Ended, cluster: Cluster) -> Finding | None:
             if (right := of_models(ended.container, host, cluster))
             else fixes.advice(
                 f"Name the model's Service (SERVICE.NAMESPACE) in place of {host} in {ended.variable} of {fixes.edited(pod)}"
-                + there(ended.container, host, cluster),
+                + nearest(ended.container, host, cluster),
                 "kubectl get services -A",
             ),
         ),
