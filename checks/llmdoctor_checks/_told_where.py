@@ -24,11 +24,13 @@ from kubectl_llmdoctor.api import (
 
 _LONGEST = 20_000
 
-#: A time that somebody may wait, in a variable, an argument or a file: the name, the number, its unit.
+#: A time that somebody may wait, in a variable, an argument or a file: the rest of its name, the number, its unit; and what its name
+#: begins with.
 _TIMES = expression(
-    r"(?i)(?P<name>[\w.-]{0,60}time-?_?out[\w.-]{0,40}(?: (?:server|queue|tunnel))?|OPENAI_TIMEOUT)"
-    r"(?P<between>[\"']?[ \t]{0,4}(?:[:=]>?[ \t]{0,4})?[\"']?)(?P<number>\d{1,9})(?:\.0{1,3})?(?P<unit>ms|s|m)?(?![\w.])"
+    r"(?i)time[_-]?out(?P<rest>[a-z_.-]{0,40}(?: (?:server|queue|tunnel))?)[\"']?[ \t]{0,4}(?:[:=]>?)?[ \t]{0,4}[\"']?"
+    r"(?P<number>\d{1,9})(?:\.0{1,3})?(?P<unit>ms|s|m)?(?![\w.])"
 )
+_BEGINS = expression(r"[\w.-]{1,60}$")
 #: Times for something else than an answer.
 _OF_OTHERS = expression(
     r"(?i)connect|idle|keep|send|health|probe|check|shutdown|drain|grace|startup|lock|db|redis|session|cooldown"
@@ -70,10 +72,14 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class _Told(msgspec.Struct, frozen=True):
-    """A time where a container is told of it, and how many seconds one of its unit are."""
+    """A time where a container is told of it: its name, the number with its unit, and how many seconds one of its unit are."""
 
     place: Place
-    said: re.Match[str]
+    name: str
+    #: from the name to the number
+    text: str
+    number: str
+    unit: str
     scale: float
 
 
@@ -161,25 +167,27 @@ def times(container: Container, cluster: Cluster, seconds: float | None, enough:
     for place in places(container, cluster):
         text = f"{place.name}={place.text}" if place.kind == "variable" else place.text
         for said in _TIMES.finditer(text):
-            number, unit = int(said["number"]), said["unit"]
+            number, unit = int(said["number"]), said["unit"] or ""
+            begins = _BEGINS.search(text[max(said.start() - 60, 0) : said.start()])
+            first = begins[0] if begins else ""
+            name = first + text[said.start() : said.start("rest")] + said["rest"]
             scales = [_UNITS[unit]] if unit else [1.0, 0.001] if seconds or number < _MILLISECONDS else [0.001]
-            if _OF_OTHERS.search(said["name"]) or not number:
+            if _OF_OTHERS.search(name) or not number:
                 continue
             met = (one for one in scales if seconds and abs(number * one - seconds) <= max(0.5, seconds / 50))
             scale = next(met, None) if seconds else next((one for one in scales if number * one < enough), None)
             if scale is not None:
-                yield _Told(place, said, scale)
+                yield _Told(place, name, first + said[0], said["number"], unit, scale)
 
 
 def prolonged(container: Container | None, cluster: Cluster, seconds: float | None, enough: int) -> Fix | None:
     """A longer time where a container is told of the one that was met; None where it is told of none, or of several."""
     found = list(times(container, cluster, seconds, enough)) if container is not None else []
-    if len({(one.place.kind, one.place.name, one.said["name"], one.said["number"]) for one in found}) != 1:
+    if len({(one.place.kind, one.place.name, one.name, one.number) for one in found}) != 1:
         return None
-    place, said, scale = found[0].place, found[0].said, found[0].scale
-    unit = said["unit"] or ""
-    more, old = f"{round(enough / scale)}{unit}", f"{said['number']}{unit}"
-    summary = f"Raise {said['name']} from {old} to {more}"
+    told, place = found[0], found[0].place
+    more, old = f"{round(enough / told.scale)}{told.unit}", f"{told.number}{told.unit}"
+    summary = f"Raise {told.name} from {old} to {more}"
     if place.kind == "variable":
         return place.written(place.text, place.text.replace(old, more), summary)
-    return place.written(said[0], said[0].replace(old, more), summary)
+    return place.written(told.text, told.text.replace(old, more), summary)
