@@ -43,6 +43,10 @@ _A_MODEL = expression(r"(?i)llm|model|openai|ollama|infer|generat|/v\d\b|:11434\
 
 #: A number without a unit that is so large has milliseconds.
 _MILLISECONDS = 10_000
+#: What a time is called that is surely for answers, where nobody says how long it was.
+_OF_ANSWERS = expression(
+    r"(?i)read|request|response|server|upstream|proxy|backend|llm|openai|ollama|generat|inference|model|client|^timeout$"
+)
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0}
 
 
@@ -172,7 +176,7 @@ def times(container: Container, cluster: Cluster, seconds: float | None, enough:
             first = begins[0] if begins else ""
             name = first + text[said.start() : said.start("rest")] + said["rest"]
             scales = [_UNITS[unit]] if unit else [1.0, 0.001] if seconds or number < _MILLISECONDS else [0.001]
-            if _OF_OTHERS.search(name) or not number:
+            if _OF_OTHERS.search(name) or not number or (seconds is None and not _OF_ANSWERS.search(name)):
                 continue
             met = (one for one in scales if seconds and abs(number * one - seconds) <= max(0.5, seconds / 50))
             scale = next(met, None) if seconds else next((one for one in scales if number * one < enough), None)

@@ -529,22 +529,27 @@ def _allow(pod: Pod, cut: list[Line], timeout: Timeout | None, cluster: Cluster)
     if setting:
         yield _own(cut[0], setting, seconds, cluster)
     elif all(NO_POD in line.text for line in cut):
-        yield fixes.advice(
-            'Keep a pod running (autoscaling.knative.dev/min-scale: "1"), or raise timeoutSeconds above the time that one '
-            f"takes to become ready, in {fixes.edited(pod)}"
+        labels = (
+            ("InferenceService", "serving.kserve.io/inferenceservice"),
+            ("Knative's Service", "serving.knative.dev/service"),
         )
+        of = next((f"{kind}/{pod.labels[key]}" for kind, key in labels if key in pod.labels), fixes.edited(pod))
+        yield fixes.advice(f'Keep a pod running: autoscaling.knative.dev/min-scale: "1" in the annotations of {of}')
+        yield fixes.advice(f"Raise timeoutSeconds above the time that a pod takes to become ready, in {of}")
         return
     elif all(OF_PICKER in line.text for line in cut):
         yield fixes.advice(
-            "Give what chooses the endpoint (ext_proc) more CPU or replicas, or raise the gateway's messageTimeout for it",
+            "Let the gateway wait 5 s for what chooses the endpoint: messageTimeout: 5s of its extProc in an EnvoyExtensionPolicy "
+            "(message_timeout of Envoy's ext_proc filter, 200 ms where nothing is set)",
             owner="platform",
         )
+        yield fixes.advice("Give what chooses the endpoint (ext_proc) more CPU or replicas", owner="platform")
         return
     elif all(re.search(_BY_CLOUDFLARE, line.text) and not telling(line) for line in cut):
         yield fixes.advice(
-            "Let clients stream, or lead them past Cloudflare, which gives up after 100 to 120 s without an answer and lets "
-            "only its Enterprise plans change that"
+            "Let clients stream (stream: true): Cloudflare gives up after 100 to 120 s without a word of the answer"
         )
+        yield fixes.advice("Lead clients past Cloudflare, which lets only its Enterprise plans change that time")
         return
     elif timeout:
         yield longer(timeout, 0)
