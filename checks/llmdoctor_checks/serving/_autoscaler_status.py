@@ -365,7 +365,7 @@ def _why_it_fails(scaler: Scaler, cluster: Cluster) -> str:
 
 def _by_hand(engine: Engine, scaler: Scaler) -> Fix:
     """What to do where a query of KEDA's finds nothing: another label in it, where it has one that no series of the engine has."""
-    look = next(look for look in scaler.looks if look.source != "resource")
+    look = next((look for look in scaler.looks if look.source != "resource"), scaler.looks[0])
     served = engine.value("served_model_name") or engine.value("model")
     model = served if isinstance(served, str) else served[0] if isinstance(served, (list, tuple)) and served else None
     right = {"namespace": engine.container.pod.namespace, "model_name": model}
