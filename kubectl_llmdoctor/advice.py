@@ -17,9 +17,11 @@ import msgspec
 from kubectl_llmdoctor.engines.names import OPTIONS, option
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.container import Container
+from kubectl_llmdoctor.facts.destinations import logs_of
 from kubectl_llmdoctor.facts.driver import branch_for, branch_of, image_cuda, say_cuda
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.k8s import Node, VolumeMount
+from kubectl_llmdoctor.facts.lengths import Length, length_of
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.subject import Subject, workload_of
 from kubectl_llmdoctor.facts.units import GIB, milli
@@ -79,6 +81,12 @@ Condition = Literal[
     "no pull secret",
     "other architecture there",
     "no other architecture",
+    "context can grow",
+    "fewer slots",
+    "larger slots",
+    "slots unknown",
+    "input told",
+    "input not told",
 ]
 
 
@@ -171,7 +179,10 @@ _SIGNALS = {
 _A_SHARE = "which is --ctx-size divided by the number of slots"
 #: What is longer than a slot by an answer whose length nobody told, is so many times as long at most.
 _LONGER_ANSWERS = 4
-_RAISE = "Raise --ctx-size (a plain number: 32k is read as 32)"
+#: What is left in a slot for the answer.
+_SPARE = 1024
+#: Kinds with a plain number of replicas.
+_SCALABLE = ("Deployment", "StatefulSet")
 #: To a multiple of this llama.cpp rounds a share of the context up.
 _ROUNDED = 256
 
@@ -216,6 +227,19 @@ _KEYS_ELSEWHERE = (
 def _words(container: Container) -> str:
     """The command with its arguments: a script in it may hand on what has another name."""
     return " ".join(container.spec.argv)
+
+
+class _Slot(msgspec.Struct, frozen=True):
+    """What a slot of llama-server is of its context, and what makes it larger."""
+
+    text: str
+    #: so few slots leave each enough; 0 where none does
+    fewer: int = 0
+    #: the context of which each of the slots then has enough, and how much that is
+    whole: int = 0
+    each: int = 0
+    #: whether nobody knows how its context is divided
+    unknown: bool = False
 
 
 class Situation:
@@ -280,8 +304,19 @@ class Situation:
             "leader": self.captured.get("host") or "LEADER",
             "signal_meant": _SIGNALS.get(self.captured.get("signal", ""), "its process was ended from outside"),
             "known_as": self._known_as,
-            "slot_is": self._slot[0],
-            "more_per_slot": self._slot[1],
+            "slot_is": self._slot.text,
+            "fewer_slots": str(self._slot.fewer),
+            "per_slot": str(self._slot.each),
+            "larger_context": str(self._slot.whole),
+            "more_replicas": self._more_replicas,
+            "port_freed": self._port_freed,
+            "context": str(self._length.now) if self._length.now else "what it is",
+            "longer_context": str(self._length.longer),
+            "context_bound": self._length.bound,
+            "ask_less": self._ask_less,
+            "enough": str(1 << max(int(have) - 1, 0).bit_length())
+            if (have := self.captured.get("have", "")).isdecimal()
+            else "",
             **self._registry(container.spec.image if container else ""),
             "token_variable": self._misnamed_token,
             "token_secret": self._token_of[0],
@@ -353,8 +388,59 @@ class Situation:
             return ""
         return f", but to {' or '.join(names)}"
 
+    @property
+    def _port_freed(self) -> str:
+        """How the port that was captured, by itself or in an address, becomes free: by who else has it in the pod, or on its node."""
+        pod, container = self.pod, self.container
+        address = self.captured.get("address", "").rpartition(":")[2]
+        port = self.captured.get("port") or (address if address.isdecimal() else "")
+        if pod is None or container is None or self.log_only:
+            return "Give one of those that want the port another: a container of the pod, a second server in its script, a pod of its node"
+        place = unread(pod) or (self.workload.ref if self.workload else f"Pod/{pod.name}")
+        who, other = f"{container.name} of {place}", f"another port than {port}" if port else "another port"
+        mine = [one for one in pod.containers if one is not container and one.role != "init"]
+        holder = next((one for one in mine if port and self._listens(one, int(port))), None)
+        if holder is not None:
+            return f"Give {container.name} or {holder.name} of {place} {other}, with its probes and Service: they share one network"
+        if pod.spec.host_network:
+            return f"Take hostNetwork: true out of {place}, or give {container.name} a port that nobody else has on that node"
+        if mine:
+            names = ", ".join(one.name for one in mine)
+            return f"Give {who} {other}, as all containers of a pod share one network, and {names} is in it as well"
+        return f"Start one server at {f'port {port}' if port else 'the port'} in {who}: its command starts a second one, or one still runs"
+
+    def _listens(self, container: Container, port: int) -> bool:
+        """Whether another container of the pod declares a port, or its engine listens there."""
+        engines = self.subject.engines(self.pod) if self.pod else ()
+        told = any(engine.value("port") == port for engine in engines if engine.container is container)
+        return told or any(one.container_port == port for one in container.spec.ports)
+
     @cached_property
-    def _slot(self) -> tuple[str, str]:
+    def _more_replicas(self) -> str:
+        """Twice the replicas that the workload has."""
+        told = dig(self.workload.raw, "spec.replicas") if self.workload else None
+        return str(2 * told) if isinstance(told, int) and told > 0 else "twice as many"
+
+    @cached_property
+    def _length(self) -> Length:
+        """The context of the server, what the request needs of it, and how long it may become."""
+        logs = logs_of(self.pod) if self.pod and self.container and not self.log_only else None
+        log = logs.current(self.container.name) if logs is not None and self.container else None
+        return length_of(self.engine, log, self.captured)
+
+    @property
+    def _ask_less(self) -> str:
+        """What clients have to do where the context stays as it is."""
+        length, have, new = self._length, self.captured.get("have", ""), self.captured.get("new", "")
+        if have.isdecimal() and new.isdecimal() and 0 < int(have) < length.now:
+            return f"Let clients ask for at most {length.now - int(have)} tokens after such a prompt (max_tokens; {new} were asked for)"
+        if length.wanted and length.now and length.wanted > length.now:
+            over = f"{length.wanted - length.now} tokens less"
+            return f"Let clients send, or ask for, {over}: prompt and answer (max_tokens) have {length.now} together"
+        return "Let clients send less, or ask for fewer tokens: max_tokens counts together with the prompt"
+
+    @cached_property
+    def _slot(self) -> _Slot:
         """What a slot of llama-server of `max` tokens is of its context, and how it gets more.
 
         A slot has its share of the context, or all of it, and never more than the model was trained with
@@ -363,25 +449,25 @@ class Situation:
         told = self.engine.explicit("max_model_len") if self.engine and self.engine.name == "llama.cpp" else None
         whole, part = told.value if told else None, self.captured.get("max", "")
         if self.engine is None or told is None or not isinstance(whole, int) or not part.isdecimal() or whole < 1:
-            return f"{_A_SHARE} unless they share it", f"{_RAISE}, or lower --parallel"
+            return _Slot(f"{_A_SHARE} unless they share it", unknown=True)
+        need = int(self.captured.get("have", "0")) or _LONGER_ANSWERS * int(part)
+        each = -(-(need + _SPARE) // _ROUNDED) * _ROUNDED
         if int(part) >= whole:
-            return f"all of {told.text}", _RAISE
+            return _Slot(f"all of {told.text}", whole=each, each=each)
         slots = self.engine.value("max_num_seqs", 1)
         if (
             not isinstance(slots, int)
             or "max_num_seqs" in self.engine.found.unresolved
             or not self.engine.found.argv_known
         ):
-            return f"{_A_SHARE} or what the model was trained with", f"{_RAISE}, or lower --parallel"
+            return _Slot(f"{_A_SHARE} or what the model was trained with", unknown=True)
         if slots > 1 and 0 <= int(part) - whole // slots < _ROUNDED:
-            need = int(self.captured.get("have", "0")) or _LONGER_ANSWERS * int(part)
             fewer = max(whole // need, 1)
-            each = f" to {fewer}, so that a slot has {whole // fewer}" if whole >= need and fewer < slots else ""
-            return f"as {told.text} is divided among {slots} slots", f"{_RAISE}, or lower --parallel{each}"
-        return (
-            f"which is mostly what the model was trained with, as {told.text} is more",
-            "Let clients send less, or serve a model with a longer context: --ctx-size lets no slot have more than that",
-        )
+            text = f"as {told.text} is divided among {slots} slots"
+            if whole >= need and fewer < slots:
+                return _Slot(text, fewer=fewer, each=whole // fewer, whole=each * slots)
+            return _Slot(text, whole=each * slots, each=each)
+        return _Slot(f"which is mostly what the model was trained with, as {told.text} is more")
 
     @cached_property
     def _mount(self) -> VolumeMount | None:
@@ -537,6 +623,15 @@ class Situation:
             found.add("pull secret unused" if self._free_pull_secret else "no pull secret")
         else:
             found.add("pull secret of another type" if unread_type else "pull secret named")
+        if self._length.longer and (self.engine is not None or self.pod is None or self.log_only):
+            found.add("context can grow")
+        if self._slot.fewer:
+            found.add("fewer slots")
+        if self._slot.whole:
+            found.add("larger slots")
+        if self._slot.unknown:
+            found.add("slots unknown")
+        found.add("input told" if self.captured.get("have", "").isdecimal() else "input not told")
         found.add("other architecture there" if self._architectures[1] else "no other architecture")
         if self.pod is None or self.log_only:
             return found | {
@@ -683,6 +778,8 @@ class Situation:
         fixed = fixed or (pod is not None and bool(unread(pod)))
         running = container.running if container else any(c.running for c in pod.containers) if pod else False
         for command in commands:
+            if " scale " in command and (fixed or workload is None or workload.kind not in _SCALABLE):
+                continue
             if (" edit " in command and fixed) or (" exec " in command and not running):
                 continue
             # an instance before the first one has no log

@@ -64,6 +64,7 @@ from kubectl_llmdoctor.facts.gpu_conditions import GpuCondition
 from kubectl_llmdoctor.facts.hardware import Hardware, NodeHardware, holder_of, is_gone, node_hardware
 from kubectl_llmdoctor.facts.kernel_log import BusError, OutOfMemory, SwitchError, Xid
 from kubectl_llmdoctor.facts.last_words import contradicted, last_words
+from kubectl_llmdoctor.facts.lengths import length_of
 from kubectl_llmdoctor.facts.logs import Line, Log, Logs
 from kubectl_llmdoctor.facts.metrics import Metrics
 from kubectl_llmdoctor.facts.nodes import Node, Nodes
@@ -216,6 +217,7 @@ __all__ = [
     "lacks_model",
     "last_words",
     "leads_here",
+    "length_of",
     "letters",
     "log_evidence",
     "log_of",

@@ -20,6 +20,12 @@ CASES = Path(__file__).parent.parent / "checks" / "cases" / "gateway-timeout"
             "600s",
         ),
         ("fires_answer_begins_late", "Service/llama-predictor allows 5 min", 600),
+        # beside the attributes that are there
+        (
+            "fires_alb_of_two_minutes",
+            "which is what Ingress/qwen3 allows",
+            "deletion_protection.enabled=true,idle_timeout.timeout_seconds=600",
+        ),
     ],
 )
 def test_the_timeout_that_ended_the_request_is_raised(case: str, named: str, value: object) -> None:

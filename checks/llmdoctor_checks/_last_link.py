@@ -26,9 +26,13 @@ from kubectl_llmdoctor.api import (
     setting_evidence,
 )
 from llmdoctor_checks._listening import ANY_IPV4, listens, listens_elsewhere, loopback_told, port_evidence
+from llmdoctor_checks._told_where import readdressed
 
 #: AIBrix' gateway asks a pod of a model at the port of this label, and at this one where it has none (`pkg/constants/model.go`).
 _AIBRIX_MODEL, _AIBRIX_PORT, _AIBRIX_DEFAULT = "model.aibrix.ai/name", "model.aibrix.ai/port", "8000"
+
+#: All addresses of a pod, as servers are told them.
+_ALL = "0.0.0.0"  # noqa: S104
 
 
 class Why(msgspec.Struct, frozen=True):
@@ -53,17 +57,17 @@ class _Listener(msgspec.Struct, frozen=True):
     evidence: Evidence
 
 
-def nobody_listens(to: Destination, line: Line) -> Why | None:
+def nobody_listens(to: Destination, line: Line, client: Container) -> Why | None:
     """Why a request does not get into one of the ready pods to which it is sent."""
     for pod in to.pods:
         target = to.target(pod) if pod.ready and not pod.spec.host_network else None
-        why = _at(pod, target, to, line) if target is not None else None
+        why = _at(pod, target, to, line, client) if target is not None else None
         if why is not None:
             return why
     return None
 
 
-def _at(pod: Pod, target: int, to: Destination, line: Line) -> Why | None:
+def _at(pod: Pod, target: int, to: Destination, line: Line, client: Container) -> Why | None:
     mains = [c for c in pod.containers if c.role != "init"]
     engine = next((e for e in engines_in(pod) if isinstance(e.value("port"), int) and not e.announced), None)
     if len(mains) > 1 and (engine is None or any(p.container_port == target for c in mains for p in c.spec.ports)):
@@ -74,7 +78,12 @@ def _at(pod: Pod, target: int, to: Destination, line: Line) -> Why | None:
             "loopback-only",
             f"{engine.title if engine else mains[0].name} in {pod.name} listens on {alone[0]} alone",
             (sent, alone[1]),
-            fixes.advice(f"Have the server listen on all addresses of the pod, in {fixes.edited(pod)}"),
+            fixes.set_flag(engine, "host", "--host", _ALL, "Listen on all addresses of the pod")
+            if engine is not None and engine.name in ("vllm", "sglang", "llama.cpp")
+            else fixes.advice(
+                f"Let {mains[0].name} of {fixes.edited(pod)} listen on {_ALL} in place of {alone[0]} (the host or address that its server "
+                "binds)"
+            ),
             at=pod,
         )
     listener = _by_engine(engine, mains, target, to) if engine is not None else _by_probe(mains, target)
@@ -84,7 +93,7 @@ def _at(pod: Pod, target: int, to: Destination, line: Line) -> Why | None:
         "port-mismatch",
         f"{asked}, and {listener.title} listens on {listener.port}",
         (sent, listener.evidence),
-        _corrected(pod, listener.port, to),
+        _corrected(pod, listener.port, to, client),
         # a container that declares no ports may listen there, for the engine
         certain=all(c.spec.ports for c in mains if engine is None or c.name != engine.container.name),
         at=pod,
@@ -130,10 +139,11 @@ def _by_probe(mains: list[Container], target: int) -> _Listener | None:
     return _Listener(mains[0].name, *probed)
 
 
-def _corrected(pod: Pod, port: int, to: Destination) -> Fix:
+def _corrected(pod: Pod, port: int, to: Destination, client: Container) -> Fix:
     """What leads requests to a port: the Service, if one sends them, else whoever asks."""
     if to.service is None or to.row is None or is_headless(to.service):
-        return fixes.advice(f"Ask {pod.name if to.service is None else to.service.name} at port {port}")
+        otherwise = f"Ask {pod.name if to.service is None else to.service.name} at port {port}"
+        return readdressed(client, to, f"{to.host}:{port}", f"{otherwise}, in {fixes.edited(client.pod)}")
     index = rows(to.service.raw, "spec.ports").index(to.row)
     patch = [{"op": "add", "path": f"/spec/ports/{index}/targetPort", "value": port}]
     return fixes.patch_object(to.service, f"Set targetPort to {port} in Service/{to.service.name}", patch)

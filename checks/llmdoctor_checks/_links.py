@@ -43,6 +43,7 @@ from llmdoctor_checks._consequences import FAILED_START
 from llmdoctor_checks._last_link import Why, nobody_listens
 from llmdoctor_checks._listening import listens, port_evidence
 from llmdoctor_checks._services import endpoints_of
+from llmdoctor_checks._told_where import nearest, of_models, readdressed
 from llmdoctor_checks._unreached import Unreached, configured, mentioned, scrapes, unreached
 
 #: So many lines before its end a log still tells of what its program ended of.
@@ -175,8 +176,11 @@ def _break(said: Unreached, cluster: Cluster) -> Why | None:
                 "port-mismatch",
                 f"Service {service.name} has no port {to.port}, only {have}",
                 (object_evidence(service, "spec.ports", f"port: {have}"),),
-                fixes.advice(
-                    f"Let {fixes.edited(container.pod)} ask {service.name} at port {listed[0]}, or give the Service a port {to.port}"
+                readdressed(
+                    container,
+                    to,
+                    f"{to.host}:{_best(service, to, listed)}",
+                    f"Let {fixes.edited(container.pod)} ask {service.name} at port {_best(service, to, listed)}",
                 ),
                 astray=True,
             )
@@ -184,7 +188,14 @@ def _break(said: Unreached, cluster: Cluster) -> Why | None:
             return _no_pod(service, cluster)
     if not any(pod.ready for pod in to.pods):
         return _not_ready(to, cluster)
-    return nobody_listens(to, line)
+    return nobody_listens(to, line, container)
+
+
+def _best(service: Item, to: Destination, listed: list[int]) -> int:
+    """The port of a Service that leads to where a server behind it listens, else its first."""
+    ports = {engine.value("port") for pod in to.pods for engine in engines_in(pod)}
+    lead = (row["port"] for row in rows(service.raw, "spec.ports") if row.get("targetPort", row.get("port")) in ports)
+    return next((port for port in lead if port in listed), listed[0])
 
 
 def nobody_behind(to: Destination, container: Container, cluster: Cluster) -> Why | None:
@@ -227,7 +238,12 @@ def _itself(container: Container, to: Destination, line: Line, cluster: Cluster)
             "port-mismatch",
             f"{engine.title} in {engine.container.name} of the same pod listens on {port.value}",
             (port_evidence(engine.container, port),),
-            fixes.advice(f"Let {container.name} ask port {port.value}, in {fixes.edited(pod)}"),
+            readdressed(
+                container,
+                to,
+                f"{to.host}:{port.value}",
+                f"Let {container.name} ask port {port.value}, in {fixes.edited(pod)}",
+            ),
         )
     others = [c for c in pod.containers if c is not container and c.role != "init"]
     declares = any(p.container_port == to.port for c in pod.containers for p in c.spec.ports)
@@ -241,8 +257,14 @@ def _itself(container: Container, to: Destination, line: Line, cluster: Cluster)
         "service-selects-nothing",
         f"that is {pod.name} itself, where no other container runs and none declares port {to.port}",
         (),
-        fixes.advice(
+        readdressed(
+            container, to, meant, f"Let {container.name} ask {meant} in place of {to.shown}, in {fixes.edited(pod)}"
+        )
+        if (meant := of_models(container, to.host, cluster))
+        else fixes.advice(
             f"Name the Service of the model (SERVICE.NAMESPACE) in place of {to.host}, in {fixes.edited(pod)}"
+            + nearest(container, to.host, cluster),
+            "kubectl get services -A",
         ),
         certain=told,
     )
@@ -260,11 +282,6 @@ def _no_service(container: Container, to: Destination, kind: str, cluster: Clust
         else f"no Service {to.name} was read in {to.namespace}"
     )
     also = f", but one in {elsewhere.namespace}" if elsewhere is not None else ""
-    right = (
-        f"{elsewhere.name}.{elsewhere.namespace}"
-        if elsewhere is not None
-        else "SERVICE.NAMESPACE of the model's Service"
-    )
     near = elsewhere or next(iter(cluster.items("Service", to.namespace)), None)
     # where all Services are known, a server that none of them leads to may be told as the one that is meant
     lost = _called(to.name, to.namespace, cluster) if there is False and elsewhere is None else None
@@ -273,9 +290,33 @@ def _no_service(container: Container, to: Destination, kind: str, cluster: Clust
         "service-selects-nothing",
         said + also + to_it,
         (object_evidence(near, "metadata.name", near.name) if near is not None else None,),
-        fixes.advice(f"Ask {right} in {fixes.edited(container.pod)}, or make the Service", "kubectl get services -A"),
+        _another(container, to, elsewhere, lost, cluster),
         certain=known and mentioned(to.host, container, cluster),
         at=lost,
+    )
+
+
+def _another(container: Container, to: Destination, elsewhere: Item | None, lost: Pod | None, cluster: Cluster) -> Fix:
+    """Whom to ask in place of a Service that is not there: one of its name elsewhere, the only one of a model; or how to make it."""
+    where = fixes.edited(container.pod)
+    meant = of_models(container, to.host, cluster)
+    if elsewhere is not None:
+        listed = [row["port"] for row in rows(elsewhere.raw, "spec.ports") if isinstance(row.get("port"), int)]
+        port = to.port if to.port in listed or not listed else _best(elsewhere, to, listed)
+        meant = f"{elsewhere.name}.{elsewhere.namespace}" + (f":{port}" if port is not None else "")
+    ports = [engine.value("port") for engine in engines_in(lost)] if lost is not None else []
+    if lost is not None and ports and not meant:
+        kind, _, name = fixes.edited(lost).partition("/")
+        which = f"{kind.lower()} {name} --name={to.name} --port={to.port or ports[0]} --target-port={ports[0]}"
+        return fixes.advice(
+            f"Make Service {to.name} in {to.namespace}, which leads to port {ports[0]} of {kind}/{name}",
+            f"kubectl -n {to.namespace} expose {which}",
+        )
+    if meant:
+        return readdressed(container, to, meant, f"Ask {meant} in place of {to.shown} in {where}")
+    return fixes.advice(
+        f"Ask SERVICE.NAMESPACE of the model's Service in place of {to.shown} in {where}{nearest(container, to.host, cluster)}",
+        "kubectl get services -A",
     )
 
 
@@ -308,11 +349,21 @@ def _no_pod(service: Item, cluster: Cluster) -> Why | None:
             if lost and labels
             else None,
         ),
-        fixes.advice(
-            f"Make the selector of Service {service.name} and the labels of the server's pods the same, or start the server",
-            f"kubectl -n {service.namespace} get pods --show-labels",
-        ),
+        _selecting(service, wanted, lost),
         at=lost,
+    )
+
+
+def _selecting(service: Item, wanted: dict[str, str], lost: Pod | None) -> Fix:
+    """The selector with the labels that the server has."""
+    right = {key: lost.labels[key] for key in wanted if key in lost.labels} if lost is not None else {}
+    if lost is not None and right:
+        operation = {"op": "replace", "path": "/spec/selector", "value": right}
+        return fixes.patch_object(service, f"Let Service {service.name} select {fixes.pods_of(lost)}", [operation])
+    shown = ",".join(f"{key}={value}" for key, value in wanted.items())
+    return fixes.advice(
+        f"Start what Service {service.name} is for (its pods have {shown}), or give its selector the labels that the server's pods have",
+        f"kubectl -n {service.namespace} get deployments,statefulsets,pods --show-labels",
     )
 
 
@@ -322,8 +373,8 @@ def _scale_up(kind: str, idle: Item, cluster: Cluster) -> Fix:
     scaler = next((one for one in scalers if dig(one.raw, "spec.scaleTargetRef.name") == idle.name), None)
     if scaler is not None:
         return fixes.advice(
-            f"Set minReplicaCount to 1 in ScaledObject/{scaler.name}, or let something that wakes {kind}/{idle.name} (KEDA's HTTP "
-            "add-on) stand before it"
+            f"Set minReplicaCount to 1 in ScaledObject/{scaler.name}",
+            f'kubectl -n {idle.namespace} patch scaledobject {scaler.name} --type=merge -p \'{{"spec":{{"minReplicaCount":1}}}}\'',
         )
     return fixes.advice(
         f"Scale {kind}/{idle.name} up", f"kubectl -n {idle.namespace} scale {kind.lower()}/{idle.name} --replicas=1"

@@ -32,8 +32,7 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks.scheduling._words import sentence
 from llmdoctor_checks.serving._autoscaler_queue import lasting_queue, measured_queue, stays
-from llmdoctor_checks.serving._autoscaling import Scaler, absent, queue_metric
-from llmdoctor_checks.serving._rescale import followed
+from llmdoctor_checks.serving._autoscaling import Scaler, absent, cache_metric, queue_metric
 
 #: What has no value for so long is not only restarting.
 _LASTS_SECONDS = 600
@@ -143,8 +142,10 @@ def _not_used(pod: Pod, engine: Engine, scaler: Scaler, subject: Subject) -> Fin
         explains=("scale-from-zero-blind",),
         fixes=(
             fixes.advice(
-                f"Correct what it names in {scaler.ref}",
-                f"kubectl -n {scaler.item.namespace} describe scaledobject {scaler.item.name}",
+                f"Give the trigger of {scaler.ref} the {missing[1]} that it lacks"
+                if (missing := re.search(r'missing required parameter "([\w.-]{1,80})"', why))
+                else f"Correct what it names in {scaler.ref}",
+                f"kubectl -n {scaler.item.namespace} {'edit' if missing else 'describe'} scaledobject {scaler.item.name}",
             ),
         ),
     )
@@ -179,7 +180,7 @@ def _reads_nothing(
             queue[1],
         ),
         explains=("queue-growing", "kv-cache-saturated"),
-        fixes=(_by_hand(scaler),),
+        fixes=(_by_hand(engine, scaler),),
     )
 
 
@@ -307,11 +308,24 @@ def _lookup(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix) -> Fix:
     if all(look.source == "resource" for look in scaler.looks):
         return rescale
     if scaler.item.kind.partition(".")[0] == "ScaledObject" and absent(engine, scaler.looks[0].name) is None:
-        return _failing_trigger(scaler, pod.cluster) or _by_hand(scaler)
+        return _failing_trigger(scaler, pod.cluster) or _by_hand(engine, scaler)
+    return _published(pod, engine, scaler)
+
+
+def _published(pod: Pod, engine: Engine, scaler: Scaler) -> Fix:
+    """A rule by which prometheus-adapter publishes what an autoscaler asks for, by the series that this release emits."""
+    name = next(look.name for look in scaler.looks if look.source != "resource")
+    gone, plain = absent(engine, name), re.sub(r"\W", "_", name)
+    emitted = [queue_metric(engine), cache_metric(engine)]
+    series = next((one for one in emitted if one and re.sub(r"\W", "_", one) == plain), gone[1] if gone else name)
+    by = "avg" if series.endswith("_perc") or "usage" in series else "sum"
+    rule = (
+        f"- {{seriesQuery: '{series}', resources: {{overrides: {{namespace: {{resource: namespace}}, pod: {{resource: pod}}}}}}, "
+        f"name: {{as: '{name}'}}, metricsQuery: '{by}(<<.Series>>{{<<.LabelMatchers>>}}) by (<<.GroupBy>>)'}}"
+    )
     return fixes.advice(
-        f"See which metrics the adapter publishes, and name one of them; {engine.label} has {followed(engine)}",
-        "kubectl get --raw /apis/custom.metrics.k8s.io/v1beta1",
-        f"kubectl -n {pod.namespace} describe {scaler.item.kind.partition('.')[0].lower()} {scaler.item.name}",
+        f"Publish {series}{'' if series == name else f' as {name}'} by a rule of prometheus-adapter (rules.custom of its chart): {rule}",
+        f"kubectl get --raw '/apis/custom.metrics.k8s.io/v1beta1/namespaces/{pod.namespace}/pods/*/{name}'",
         owner="platform",
     )
 
@@ -349,11 +363,27 @@ def _why_it_fails(scaler: Scaler, cluster: Cluster) -> str:
     return why[1].rpartition('\\": ')[2] if why else ""
 
 
-def _by_hand(scaler: Scaler) -> Fix:
-    """What to do where a query of KEDA's finds nothing."""
+def _by_hand(engine: Engine, scaler: Scaler) -> Fix:
+    """What to do where a query of KEDA's finds nothing: another label in it, where it has one that no series of the engine has."""
+    look = next((look for look in scaler.looks if look.source != "resource"), scaler.looks[0])
+    served = engine.value("served_model_name") or engine.value("model")
+    model = served if isinstance(served, str) else served[0] if isinstance(served, (list, tuple)) and served else None
+    right = {"namespace": engine.container.pod.namespace, "model_name": model}
+    for said in re.finditer(r"\b(namespace|model_name|model)(=~?)\"([^\"]{0,200})\"", look.text):
+        label = "model_name" if said[1] == "model" and engine.name in ("vllm", "sglang") else said[1]
+        wanted = right.get(label)
+        if not isinstance(wanted, str) or (label == said[1] and (said[3] == wanted or said[2] == "=~")):
+            continue
+        query = look.text.replace(said[0], f'{label}="{wanted}"')
+        pointer = "/" + look.path.replace("[", "/").replace("]", "").replace(".", "/")
+        summary = f'Ask for {label}="{wanted}" in place of {said[0]}, which no series of {engine.title} has'
+        if look.path.endswith("query"):
+            return fixes.patch_object(
+                scaler.item, summary, [{"op": "replace", "path": pointer, "value": query}], owner="platform"
+            )
     return fixes.advice(
-        f"Put what {scaler.ref} asks for to Prometheus by hand, and correct the labels in it that no series has (the name of "
-        "a pool, namespace, model), or let the metrics be scraped",
+        f"Put what {scaler.ref} asks for to Prometheus by hand ({look.text[:200]}), and correct the labels in it that no series has (the "
+        "name of a pool, namespace, model), or let the metrics be scraped",
         f"kubectl -n {scaler.item.namespace} describe scaledobject {scaler.item.name}",
         owner="platform",
     )

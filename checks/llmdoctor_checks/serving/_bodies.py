@@ -11,13 +11,11 @@ from kubectl_llmdoctor.api import (
     Cluster,
     Container,
     Finding,
-    Fix,
     Item,
     Line,
     Log,
     Pod,
     dig,
-    fixes,
     leads_here,
     log_evidence,
     often,
@@ -25,6 +23,7 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks._clients import asking, before
 from llmdoctor_checks.serving._gateways import GENERATES
+from llmdoctor_checks.serving._patience import takes_more
 from llmdoctor_checks.serving._round_ages import asks_nothing_else
 
 #: nginx says so in its error log. Envoy has the status and its own detail in an access log of text; in one of JSON, that no server was
@@ -226,7 +225,7 @@ def _only(route: Item, names: set[str]) -> bool:
 def finding(pod: Pod, lines: list[Line], *, cause: bool) -> Finding:
     """What is said of these lines."""
     line = lines[-1]
-    sizes = [int(one[1] or one[2]) for x in lines if (one := re.search(_BYTES, x.text[:8000])) is not None]
+    sizes = _sizes(lines)
     of = f" of {min(sizes)} bytes and more" if sizes else ""
     whose = "that is its own limit, and the server never saw them"
     if not _of_a_gateway(line):
@@ -237,7 +236,7 @@ def finding(pod: Pod, lines: list[Line], *, cause: bool) -> Finding:
         summary=f"{line.log.pod} refused requests to {pod.name} for the size of their body{of} (413), {often(len(lines))} in its log: "
         f"{whose}.",
         evidence=(log_evidence(line, next((words for words in LITERALS if words in line.text), "")),),
-        fixes=(_raised(line),),
+        fixes=(takes_more(line, max(sizes, default=0), pod.cluster),),
         order=line.order,
     )
 
@@ -256,12 +255,7 @@ def own_finding(pod: Pod, lines: list[Line], more: str, confidence: Literal["lik
             else "that is a limit of its own, or of what it passes them on to."
         ),
         evidence=tuple(log_evidence(one) for one in lines[-2:]),
-        fixes=(
-            fixes.advice(
-                f"Raise the limit for the body of a request in {fixes.edited(pod)} above the largest one (Express: limit of express.json, "
-                "100 KiB where nothing is set; nginx: client_max_body_size, 1 MiB; a chat with images has many MB)"
-            ),
-        ),
+        fixes=(takes_more(line, max(_sizes(lines), default=0), pod.cluster),),
         order=line.order,
     )
 
@@ -271,16 +265,6 @@ def _of_a_gateway(line: Line) -> bool:
     return _OF_NGINX in line.text or _OF_ENVOY in line.text or re.search(_ASKED_NOBODY, line.text) is not None
 
 
-def _raised(line: Line) -> Fix:
-    if not _of_a_gateway(line):
-        return fixes.advice(
-            f"Raise the limit that {line.log.pod}, or what stands between it and the server, has for the body of a request above the "
-            "largest one (a few images have many MB)"
-        )
-    how = (
-        "nginx.ingress.kubernetes.io/proxy-body-size of its Ingress, or client_max_body_size (1 MiB where nothing is set)"
-        if _OF_NGINX in line.text
-        else "of Envoy Gateway connection.bufferLimit in a ClientTrafficPolicy (32 KiB where nothing is set), of others "
-        "per_connection_buffer_limit_bytes of the listener"
-    )
-    return fixes.advice(f"Let the gateway take larger bodies: {how}")
+def _sizes(lines: list[Line]) -> list[int]:
+    """How many bytes the bodies had, where the lines say it."""
+    return [int(one[1] or one[2]) for x in lines if (one := re.search(_BYTES, x.text[:8000])) is not None]

@@ -28,9 +28,11 @@ from kubectl_llmdoctor.api import (
     seconds_between,
 )
 from llmdoctor_checks._clients import asking, before
+from llmdoctor_checks._told_where import prolonged
 from llmdoctor_checks.serving._answers import answered
 from llmdoctor_checks.serving._exposure import leads
 from llmdoctor_checks.serving._gateways import CUT_SHORT, GENERATES, UNDICI, UNDICI_SECONDS, WAITED, waited
+from llmdoctor_checks.serving._patience import STREAM, enough, writer_of
 from llmdoctor_checks.serving._timeouts import longer, of_envoy, ports, timeouts
 
 #: Knative's queue-proxy, where it logs requests: the template of config-observability, `logging.request-log-template`.
@@ -247,14 +249,19 @@ def _all_as_old(pod: Pod, engine: Engine, ages: list[tuple[Line, float]]) -> Fin
         evidence=tuple(log_evidence(line) for line in alike[-2:]),
         explains=("slow-load",) if loading else (),
         fixes=(
-            fixes.advice(
-                f"Raise the timeout of {say_seconds(age)} that clients, or the gateway before {fixes.edited(pod)}, have, or "
-                + (
-                    "load the model before they ask and keep it (OLLAMA_KEEP_ALIVE=-1)"
-                    if loading
-                    else "let them stream, or ask for shorter answers"
-                )
+            next(
+                (fix for one in asking(pod, pod.cluster) if (fix := prolonged(one, pod.cluster, age, enough(age)))),
+                None,
+            )
+            or fixes.advice(
+                f"Raise the timeout of {say_seconds(age)} that clients of {fixes.edited(pod)}, or the gateway before it, have to "
+                f"{say_seconds(enough(age))}"
             ),
+            fixes.set_env(
+                engine.container, "OLLAMA_KEEP_ALIVE", "-1", "Keep the model once it is loaded: OLLAMA_KEEP_ALIVE=-1"
+            )
+            if loading
+            else STREAM,
         ),
         order=alike[0].order,
     )
@@ -308,9 +315,11 @@ def impatient(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> 
         f"it asks; {engine.container.name} runs on.",
         evidence=tuple(log_evidence(line) for line, _ in mine[:2]),
         fixes=(
-            fixes.advice(
-                f"Raise the timeout{long} that {line.log.pod} has, or what it asks, above the longest generation, or let it stream"
+            prolonged(writer_of(line, cluster), cluster, seconds, enough(seconds))
+            or fixes.advice(
+                f"Raise the timeout{long} that {line.log.pod} has, or what it asks, to {say_seconds(enough(seconds))}"
             ),
+            STREAM,
         ),
         order=line.order,
     )

@@ -77,6 +77,9 @@ _WAITED = (
     r'" 504 [A-Z,]{2,20} (?:\S{1,100} \S{1,100} "[^"]{0,200}" )?\d{1,12} \d{1,12} (?P<text>\d{3,9})\s'
 )
 
+#: The same of LiteLLM, and of HAProxy, whose last timer is the whole time.
+_PASSED = r"Timeout passed=(\d{1,6}(?:\.\d{1,3})?)|/(\d{3,9}) 50[34] \d+ \S+ \S+ s[HQ]"
+
 #: What names neither the server nor what it was asked for; that stands in the request log so many lines beside it, at most. Go's
 #: reverse proxy (net/http/httputil), of which llama-swap and others are made: the server behind it, in its own pod or the one that it
 #: is told of, sent no headers in time. aiohttp's client (helpers.py), with which Open WebUI and routers in Python ask: below it stands
@@ -119,8 +122,8 @@ OF_STREAMS = (OF_CLIENT[1], OF_MODELS[5])
 #: Those that waited as long as they are told themselves, and by what.
 _SETTINGS = (
     (OF_MODELS[1], "response_timeout of Olla's proxy"),
-    (OF_MODELS[2], "request_timeout of litellm_settings, or timeout of the model's litellm_params,"),
-    (OF_MODELS[4], "request_timeout of litellm_settings, or timeout of the model's litellm_params,"),
+    (OF_MODELS[2], "request_timeout in litellm_settings (a timeout in the model's litellm_params counts before it)"),
+    (OF_MODELS[4], "request_timeout in litellm_settings (a timeout in the model's litellm_params counts before it)"),
     (OF_MODELS[5], "max_stream_duration of VoidLLM's server.proxy"),
     (OF_CLIENT[0], "ResponseHeaderTimeout of its HTTP client (Go's http.Transport)"),
     (OF_CLIENT[1], "Timeout of its HTTP client (Go's http.Client, which counts streams as well)"),
@@ -349,9 +352,17 @@ def _of_one_request(line: Line) -> bool:
 
 def waited(lines: list[Line]) -> float | None:
     """How many seconds a gateway waited before it gave up, where its log says so and it was each time the same."""
-    found = [re.search(_WAITED, line.text[:8000]) for line in lines]
-    seconds = [int(one["field"] or one["text"]) / 1000 for one in found if one is not None]
+    seconds = [said for line in lines if (said := _age(line.text[:8000])) is not None]
     return seconds[0] if len(seconds) == len(lines) and max(seconds) <= min(seconds) * 1.05 else None
+
+
+def _age(text: str) -> float | None:
+    """How many seconds a request was old when it was given up."""
+    if (said := re.search(_WAITED, text)) is not None:
+        return int(said["field"] or said["text"]) / 1000
+    if (said := re.search(_PASSED, text)) is not None:
+        return float(said[1] or int(said[2]) / 1000)
+    return None
 
 
 def telling(line: Line) -> str:

@@ -12,7 +12,7 @@ import math
 
 import msgspec
 
-from kubectl_llmdoctor.api import Engine, Evidence, Fix, Metrics, Pod, Span, fixes
+from kubectl_llmdoctor.api import Engine, Evidence, Fix, Metrics, Pod, Span, count_of, dig, fixes
 
 #: What lasts so long is no burst and no warm-up.
 SUSTAINED_SECONDS = 600
@@ -144,6 +144,44 @@ def spread_fix(pod: Pod) -> Fix:
     return fixes.advice(
         f"Spread the requests over the replicas of {fixes.edited(pod)}: clients that keep one connection (HTTP/2, gRPC, "
         "keep-alive) stay with one pod behind a Service; balance each request, by queue length"
+    )
+
+
+#: Kinds with a plain number of replicas; what scales them, and the field of its maximum.
+_PLAIN = ("Deployment", "StatefulSet")
+_SCALERS = (("HorizontalPodAutoscaler", "maxReplicas"), ("ScaledObject", "maxReplicaCount"))
+
+
+def more_replicas(pod: Pod, times: float, why: str) -> Fix:
+    """So many times the replicas of what a person edits; where an autoscaler has them, its maximum."""
+    top = [*pod.cluster.chain(pod.item)][-1:] if pod.item is not None else []
+    gpus = pod.gpu_container.gpus if pod.gpu_container is not None else 0
+    each = f" (each has {count_of(gpus, 'GPU')})" if gpus else ""
+    if not top or top[0].kind not in _PLAIN or fixes.maker(top[0]):
+        return fixes.advice(f"Run {math.ceil(times)} times as many replicas of {fixes.edited(pod)}{each}: {why}")
+    item, counts = (
+        top[0],
+        [dig(top[0].raw, path) for path in ("spec.replicas", "status.replicas", "status.readyReplicas")],
+    )
+    now = max([1, *(count for count in counts if isinstance(count, int))])
+    wanted = max(now + 1, math.ceil(now * times))
+    for kind, field in _SCALERS:
+        for scaler in pod.cluster.items(kind, pod.namespace):
+            if dig(scaler.raw, "spec.scaleTargetRef.name") != item.name:
+                continue
+            most = dig(scaler.raw, f"spec.{field}")
+            where = f"{kind}/{scaler.name}"
+            if not isinstance(most, int) or most >= wanted:
+                return fixes.advice(
+                    f"Let {where} scale on waiting requests, so that it runs {wanted} replicas instead of {now}{each}: {why}"
+                )
+            operations = [{"op": "add", "path": f"/spec/{field}", "value": wanted}]
+            return fixes.patch_object(
+                scaler, f"Raise {field} of {where} from {most} to {wanted}{each}: {why}", operations
+            )
+    operations = [{"op": "add", "path": "/spec/replicas", "value": wanted}]
+    return fixes.patch_object(
+        item, f"Run {wanted} replicas of {item.kind}/{item.name} instead of {now}{each}: {why}", operations
     )
 
 

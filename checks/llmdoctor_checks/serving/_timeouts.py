@@ -265,7 +265,7 @@ def _alb(item: Item) -> Iterator[Timeout]:
     value = annotations.get(ALB_ATTRIBUTES, "")
     said = re.search(_ALB_IDLE, value)
     path = f"metadata.annotations[{ALB_ATTRIBUTES}]"
-    pointer = "" if value else "/metadata/annotations/" + escaped(ALB_ATTRIBUTES)
+    pointer = "/metadata/annotations/" + escaped(ALB_ATTRIBUTES)
     seconds = int(said[1]) if said else _ALB_SECONDS
     text = value if said else f"no idle_timeout.timeout_seconds, which means {_ALB_SECONDS}"
     yield Timeout(item, path, pointer, text, seconds, whole=False, told=said is not None)
@@ -311,10 +311,9 @@ def longer(timeout: Timeout, tokens: int) -> Fix:
         return _in_knative(timeout, seconds, tokens)
     if kind == "Ingress" and ALB_ATTRIBUTES in timeout.path:
         value = f"idle_timeout.timeout_seconds={seconds}"
-        if not timeout.pointer:  # other attributes stand in the same value
-            return fixes.advice(
-                f"Set {value} in the annotation {ALB_ATTRIBUTES} of Ingress {timeout.item.name}", owner="platform"
-            )
+        told = timeout.item.annotations.get(ALB_ATTRIBUTES, "")  # other attributes stand in the same value
+        kept = [one.strip() for one in told.split(",") if one.strip() and not one.strip().startswith("idle_timeout.")]
+        value = ",".join([*kept, value])
     elif kind == "Ingress":
         value = str(seconds)
     elif timeout.pointer.endswith("/timeouts"):

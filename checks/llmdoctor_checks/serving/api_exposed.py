@@ -4,6 +4,8 @@ import ipaddress
 import re
 from collections.abc import Iterator
 
+import msgspec
+
 from kubectl_llmdoctor.api import (
     Cluster,
     Container,
@@ -50,6 +52,9 @@ _CHANGES = frozenset({"pull", "create", "push", "copy", "delete"})
 _COMPUTES = frozenset({"generate", "chat", "chat/completions", "completions", "embed", "embeddings"})
 #: One that asks for a model that is not there.
 _MISSED = r"\[GIN\] .{1,40}\| 404 \| .{1,64}\| POST +\"/(?:api/(?:generate|chat|embed)|v1/(?:chat/)?(?:completions|embeddings))"
+
+#: The Secret that a fix makes for a key.
+_SECRET = "llm-api-key"  # noqa: S105
 
 #: So many public addresses that it computes for are nobody's own.
 _STRANGERS = 3
@@ -253,5 +258,14 @@ def _fixes(pod: Pod, engine: Engine | None, way: Way) -> Iterator[Fix]:
         )
     flag, variable = _KEYS.get(engine.name, ("", "")) if engine else ("", "")
     if flag:
-        how = f"the variable {variable} from a Secret" if variable else f"{flag} with a value from a Secret"
-        yield fixes.advice(f"Set {how} in {fixes.edited(pod)}")
+        if not variable or engine is None:
+            yield fixes.advice(f"Set {flag} with a value from a Secret in {fixes.edited(pod)}")
+            return
+        made = fixes.set_variables(
+            engine.container,
+            {variable: fixes.FromSecret(_SECRET)},
+            f"Make Secret {_SECRET} with a key, set {variable} from it, and give the key to all clients",
+        )
+        key = f'{variable}="$(openssl rand -hex 32)"'
+        create = f"kubectl -n {pod.namespace} create secret generic {_SECRET} --from-literal={key}"
+        yield msgspec.structs.replace(made, commands=(create, *made.commands))

@@ -36,6 +36,7 @@ from kubectl_llmdoctor.catalog.models import native_context
 from llmdoctor_checks._clients import asked_as_one, before
 from llmdoctor_checks._consequences import CRASHED
 from llmdoctor_checks._ended_clients import ended_clients
+from llmdoctor_checks._told_where import prolonged
 from llmdoctor_checks.serving._clients_gone import (
     COUNTED,
     GONE,
@@ -77,6 +78,7 @@ from llmdoctor_checks.serving._gateways import (
 )
 from llmdoctor_checks.serving._idle import LITERALS as RESET
 from llmdoctor_checks.serving._idle import closed_while_idle
+from llmdoctor_checks.serving._patience import STREAM, cut_whole, enough, more_patient, writer_of
 from llmdoctor_checks.serving._round_ages import ASKED, ENDED, FEWEST, of_clients, of_itself
 from llmdoctor_checks.serving._since_asked import BROKEN, since_asked
 from llmdoctor_checks.serving._timeouts import (
@@ -109,6 +111,9 @@ KILLED, _SOON = "WORKER TIMEOUT (pid:", 12
 _PROBED = expression(
     r"(?i)/(?:(?:[\w-]{1,20}/){0,3}(?:health[\w-]*|live\w*|ready|readiness|readyz|ping|status|metrics)/?)?(?:\?|$)"
 )
+
+#: What Open WebUI calls the time that it waits for an answer.
+_AIOHTTP_VARIABLE = "AIOHTTP_CLIENT_TIMEOUT"
 
 #: llama-server as a router (`server-models.cpp`): it passes a request on to a model's process, whose answer did not come (httplib); its
 #: word of a request that is over, and such a process that ended.
@@ -274,7 +279,7 @@ def _gave_up(pod: Pod, cut: list[Line], timeout: Timeout | None, cluster: Cluste
             *(log_evidence(line, telling(line)) for line in cut[:2]),
             *([object_evidence(timeout.item, timeout.path, timeout.text)] if timeout else []),
         ),
-        fixes=(*_rests(cut, cluster), _allow(pod, cut, timeout)),
+        fixes=(*_rests(cut, cluster), *_allow(pod, cut, timeout, cluster)),
     )
 
 
@@ -345,9 +350,10 @@ def _own_timeout(pod: Pod, subject: Subject, logs: Logs | None) -> Finding | Non
             evidence=tuple(log_evidence(line) for line in ended.lines),
             explains=CRASHED,
             fixes=(
-                fixes.advice(
-                    f"Raise the client's timeout in {fixes.edited(pod)} above the longest generation (timeout= of its library), "
-                    "let it stream, or let it ask again instead of ending"
+                prolonged(ended.container, pod.cluster, None, enough(None))
+                or fixes.advice(
+                    f"Raise the timeout of the client in {fixes.edited(pod)} to {say_seconds(enough(None))} (timeout={enough(None)} of its "
+                    "library), and let it ask again instead of ending"
                 ),
             ),
             order=ended.lines[-1].order,
@@ -365,8 +371,11 @@ def _own_timeout(pod: Pod, subject: Subject, logs: Logs | None) -> Finding | Non
         explains=("slow-load", "worker-lost"),
         fixes=(
             fixes.advice(
-                f"Raise gunicorn's --timeout in {fixes.edited(pod)} above the longest generation (0 switches it off), or let threads or "
-                "an asynchronous worker (-k gthread, -k uvicorn.workers.UvicornWorker) wait for the answer"
+                f"Give gunicorn --timeout {enough(None)} in {fixes.edited(pod)} (GUNICORN_CMD_ARGS sets it without a new image)"
+            ),
+            fixes.advice(
+                "Let threads or an asynchronous worker (-k gthread, -k uvicorn.workers.UvicornWorker) wait for the answer: the timeout is "
+                "for a worker that is stuck"
             ),
         ),
         order=killed.order,
@@ -459,9 +468,10 @@ def _all_at_one_age(
         fixes=(
             longer(timeout, 0)
             if timeout
-            else fixes.advice(
+            else prolonged(writer_of(lines[0], cluster), cluster, seconds, enough(seconds))
+            or fixes.advice(
                 f"Raise the timeout of {say_seconds(seconds)} that {who.container or who.pod} of {who.pod} has, or what stands between it "
-                "and the server, above the longest generation (the longest pause in it, where it counts those)"
+                f"and the server, to {say_seconds(enough(seconds))}"
             ),
         ),
         order=lines[0].order,
@@ -512,26 +522,60 @@ def _longest(engine: Engine) -> tuple[int | None, str]:
     return None, ""
 
 
-def _allow(pod: Pod, cut: list[Line], timeout: Timeout | None) -> Fix:
+def _allow(pod: Pod, cut: list[Line], timeout: Timeout | None, cluster: Cluster) -> Iterator[Fix]:
     """What lets requests be answered that somebody gave up."""
-    if setting := own_setting(cut[0]):
-        spared = "" if any(words in cut[0].text for words in OF_STREAMS) else ", or let it stream"
-        return fixes.advice(f"Raise {setting} above the longest generation in {cut[0].log.pod or 'it'}{spared}")
-    if all(NO_POD in line.text for line in cut):
-        return fixes.advice(
-            'Keep a pod running (autoscaling.knative.dev/min-scale: "1"), or raise timeoutSeconds above the time that one '
-            f"takes to become ready, in {fixes.edited(pod)}"
+    setting, seconds = own_setting(cut[0]), waited(cut)
+    whole = any(words in cut[0].text for words in OF_STREAMS)
+    if setting:
+        yield _own(cut[0], setting, seconds, cluster)
+    elif all(NO_POD in line.text for line in cut):
+        labels = (
+            ("InferenceService", "serving.kserve.io/inferenceservice"),
+            ("Knative's Service", "serving.knative.dev/service"),
         )
-    if all(OF_PICKER in line.text for line in cut):
-        return fixes.advice(
-            "Give what chooses the endpoint (ext_proc) more CPU or replicas, or raise the gateway's messageTimeout for it",
+        of = next((f"{kind}/{pod.labels[key]}" for kind, key in labels if key in pod.labels), fixes.edited(pod))
+        yield fixes.advice(f'Keep a pod running: autoscaling.knative.dev/min-scale: "1" in the annotations of {of}')
+        yield fixes.advice(f"Raise timeoutSeconds above the time that a pod takes to become ready, in {of}")
+        return
+    elif all(OF_PICKER in line.text for line in cut):
+        yield fixes.advice(
+            "Let the gateway wait 5 s for what chooses the endpoint: messageTimeout: 5s of its extProc in an EnvoyExtensionPolicy "
+            "(message_timeout of Envoy's ext_proc filter, 200 ms where nothing is set)",
             owner="platform",
         )
-    if all(re.search(_BY_CLOUDFLARE, line.text) and not telling(line) for line in cut):
-        return fixes.advice(
-            "Let clients stream, or lead them past Cloudflare, which gives up after 100 to 120 s without an answer and lets "
-            "only its Enterprise plans change that"
+        yield fixes.advice("Give what chooses the endpoint (ext_proc) more CPU or replicas", owner="platform")
+        return
+    elif all(re.search(_BY_CLOUDFLARE, line.text) and not telling(line) for line in cut):
+        yield fixes.advice(
+            "Let clients stream (stream: true): Cloudflare gives up after 100 to 120 s without a word of the answer"
         )
-    if timeout:
-        return longer(timeout, 0)
-    return fixes.advice("Raise the timeout of the gateway's route above the longest generation, or let clients stream")
+        yield fixes.advice("Lead clients past Cloudflare, which lets only its Enterprise plans change that time")
+        return
+    elif timeout:
+        yield longer(timeout, 0)
+        whole = timeout.whole
+    else:
+        to = f" of {say_seconds(round(seconds))}" if seconds and seconds >= 1 else ""
+        yield more_patient(cut[0], seconds, pod, cluster) or fixes.advice(
+            f"Raise the timeout{to} of the gateway's route to {say_seconds(enough(seconds))}",
+            f"kubectl -n {pod.namespace} get httproutes,virtualservices,ingresses -o yaml | grep -i -B9 timeout",
+        )
+        whole = cut_whole(cut[0])
+    if not whole:
+        yield STREAM
+
+
+def _own(line: Line, setting: str, seconds: float | None, cluster: Cluster) -> Fix:
+    """A longer time in what waited as long as it is told itself."""
+    writer, allowed = writer_of(line, cluster), enough(seconds)
+    if (told := prolonged(writer, cluster, seconds, allowed)) is not None:
+        return told
+    if writer is not None and _AIOHTTP_VARIABLE in setting and "open-webui" in writer.spec.image:
+        return fixes.set_env(
+            writer,
+            _AIOHTTP_VARIABLE,
+            str(allowed),
+            f"Let it wait {say_seconds(allowed)}: {_AIOHTTP_VARIABLE}={allowed}",
+        )
+    where = fixes.edited(writer.pod) if writer is not None else line.log.pod or "it"
+    return fixes.advice(f"Raise {setting} to {say_seconds(allowed)} ({allowed} s) in {where}")

@@ -7,6 +7,7 @@ from kubectl_llmdoctor.api import (
     Device,
     Engine,
     Finding,
+    Fix,
     Hardware,
     Metrics,
     Pod,
@@ -77,12 +78,7 @@ def _over_time(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
             pod_evidence(container, "resources.limits", f"{len(gpus)} GPUs"),
             *(span.evidence(say_bytes) for span in spans[:2]),
         ),
-        fixes=(
-            fixes.advice(
-                f"Ask for {count_of(len(loaded), 'GPU')} in {fixes.edited(pod)}, or let {engine.title} use all {len(gpus)} (tensor "
-                "parallel size)"
-            ),
-        ),
+        fixes=(*_used(engine, len(loaded), len(gpus)),),
     )
 
 
@@ -99,7 +95,6 @@ def _now(pod: Pod, engine: Engine, hardware: Hardware) -> Iterator[Finding]:
     if not empty or len(empty) + len(loaded) != len(gpus) or ready < _LONG_SECONDS:
         return
     what = "while the others are loaded" if loaded else f"though {engine.title} has been ready for {say_seconds(ready)}"
-    use = f"Ask for {count_of(len(loaded), 'GPU')} in {fixes.edited(pod)}, or let {engine.title} use all {len(gpus)} (tensor parallel size)"
     yield Finding(
         role="cause" if loaded else "note",
         severity="warning" if loaded else "info",
@@ -112,10 +107,32 @@ def _now(pod: Pod, engine: Engine, hardware: Hardware) -> Iterator[Finding]:
                 for gpu in empty[:3]
             ),
         ),
-        fixes=(
-            fixes.advice(use if loaded else f"See in the log of {container.name} on which device the model was loaded"),
+        fixes=tuple(_used(engine, len(loaded), len(gpus)))
+        if loaded
+        else (
+            fixes.advice(
+                f"See in the log of {container.name} on which device the model was loaded",
+                f"kubectl -n {pod.namespace} logs {pod.name} -c {container.name} | grep -i -e cuda -e device | head",
+            ),
         ),
     )
+
+
+#: What engines call the GPUs over which one model is spread.
+_SPREAD = {"vllm": "--tensor-parallel-size", "sglang": "--tp-size", "tgi": "--num-shard"}
+
+
+def _used(engine: Engine, loaded: int, every: int) -> Iterator[Fix]:
+    """As many GPUs as are used, or the use of all that the container has."""
+    container, names = engine.container, list(engine.container.accelerators)
+    if len(names) == 1 and container.accelerators[names[0]] == every:
+        yield fixes.set_resource(container, "limits", names[0], str(loaded), f"Ask for {count_of(loaded, 'GPU')}")
+    else:
+        yield fixes.advice(f"Ask for {count_of(loaded, 'GPU')} in {fixes.edited(container.pod)}")
+    if flag := _SPREAD.get(engine.name):
+        yield fixes.set_flag(
+            engine, "tensor_parallel_size", flag, str(every), f"Let {engine.title} use all {every} GPUs"
+        )
 
 
 def _holds_nothing(gpu: Device) -> bool:

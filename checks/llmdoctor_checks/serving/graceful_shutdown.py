@@ -12,6 +12,7 @@ from kubectl_llmdoctor.api import (
     Events,
     Evidence,
     Finding,
+    Fix,
     Line,
     Log,
     Logs,
@@ -115,6 +116,10 @@ _LONG = 60
 
 #: A statement of its load that is older says nothing of what ran at the end: it prints one in ten seconds.
 _LATELY = 30
+
+
+#: Seconds that most answers take at most, those until no Service sends requests to a pod, and those that a pod has after its hook.
+_LONG_ANSWER, _UNTIL_NOBODY_ASKS, _AFTER = 240, 15, 60
 
 
 @check(
@@ -264,7 +269,7 @@ def _cut(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
 
 
 def _cut_off(
-    pod: Pod, summary: str, lines: tuple[Evidence, ...], advice: str, told: Line, more: tuple[str, ...] = ()
+    pod: Pod, summary: str, lines: tuple[Evidence, ...], ways: tuple[Fix, ...], told: Line, more: tuple[str, ...] = ()
 ) -> Finding:
     """What a pod that is being deleted did to requests."""
     since = pod_evidence(pod, "metadata.deletionTimestamp", str(pod.obj.metadata.deletion_timestamp))
@@ -273,8 +278,36 @@ def _cut_off(
         summary=summary,
         evidence=(*lines, since),
         explains=("pod-failed", "crash-loop", "not-ready", *more),
-        fixes=(fixes.advice(advice),),
+        fixes=ways,
         order=told.order,
+    )
+
+
+def _sleeping(pod: Pod, container: Container, seconds: int, summary: str) -> Fix:
+    """A preStop hook, in which the server goes on and no new request comes, and the time to end that it takes."""
+    hook = {"exec": {"command": ["sleep", str(seconds)]}}
+    at, grace = f"{container.pointer}/lifecycle", pod.spec.termination_grace_period_seconds
+    value, path = (hook, f"{at}/preStop") if container.spec.lifecycle is not None else ({"preStop": hook}, at)
+    operations: list[dict[str, Any]] = [{"op": "add", "path": path, "value": value}]
+    if (_DEFAULT_SECONDS if grace is None else grace) < seconds + _UNTIL_NOBODY_ASKS:
+        longer = seconds + _AFTER
+        operations.append({"op": "add", "path": "/terminationGracePeriodSeconds", "value": longer})
+        summary += f", and give the pod {longer} s to end"
+    return fixes.patch(pod, f"{summary} (preStop: exec sleep {seconds})", operations)
+
+
+def _finishing(pod: Pod, container: Container, drain: str) -> tuple[Fix, ...]:
+    """What lets answers end that are under way when a pod is told to."""
+    return (
+        _sleeping(
+            pod,
+            container,
+            _LONG_ANSWER,
+            "Let what runs be answered in a preStop hook, before the server is told to end",
+        ),
+        fixes.advice(
+            f"Let the server finish what runs itself ({drain}) in {fixes.edited(pod)}, within the time that the pod has to end"
+        ),
     )
 
 
@@ -295,8 +328,7 @@ def _dropped(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         pod,
         f"{pod.name} was told to end, and {engine.title} threw away the requests that ran: their answers are cut off.",
         (log_evidence(told, _DROPS), log_evidence(line)),
-        f"Let the engine finish what runs (--shutdown-timeout, from vLLM 0.18.1 on) in {fixes.edited(pod)}, with a "
-        "terminationGracePeriodSeconds that is longer, and a preStop hook that sleeps until no Service sends it requests",
+        _finishing(pod, container, "--shutdown-timeout, from vLLM 0.18.1 on"),
         told,
         ("engine-dead",),
     )
@@ -317,8 +349,7 @@ def _cancelled(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         pod,
         f"{pod.name} was told to end, and its server cut {what} off that still ran.",
         (log_evidence(line, _CANCELS),),
-        f"Let the server finish what runs ({drain}) in {fixes.edited(pod)}, with a terminationGracePeriodSeconds that is longer, "
-        "and a preStop hook that sleeps until no Service sends it requests",
+        _finishing(pod, engine.container, drain),
         line,
     )
 
@@ -341,8 +372,15 @@ def _by_gunicorn(pod: Pod, logs: Logs) -> Finding | None:
         f"{say_seconds(round(seconds))} later, as it kills those that still have requests: their answers are cut off."
         + (" It was not short of memory." if in_time else ""),
         (log_evidence(told), log_evidence(killed[0])),
-        f"Raise gunicorn's --graceful-timeout (30 s by default) in {fixes.edited(pod)} above the longest answer, and let the pod's "
-        "terminationGracePeriodSeconds be longer than that and its preStop hook together",
+        (
+            fixes.set_spec(
+                pod,
+                "/terminationGracePeriodSeconds",
+                _LONG_ANSWER + _AFTER,
+                f"Give gunicorn --graceful-timeout {_LONG_ANSWER} (GUNICORN_CMD_ARGS sets it, too), and the pod "
+                f"{_LONG_ANSWER + _AFTER} s to end",
+            ),
+        ),
         told,
         ("worker-lost",),
     )
@@ -385,8 +423,12 @@ def _still_asked(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         f"{asked[0].log.pod} still sent requests to {pod.name} after it was told to end, {often(len(asked))} in its "
         "log; its server takes none any more.",
         (log_evidence(asked[-1]), log_evidence(told)),
-        f"Let {fixes.edited(pod)} wait in a preStop hook (sleep 15) until nobody sends it requests, and what sends them leave "
-        "out pods that have a deletionTimestamp",
+        (
+            _sleeping(
+                pod, engine.container, _UNTIL_NOBODY_ASKS, "Wait 15 s in a preStop hook, until nobody sends it requests"
+            ),
+            fixes.advice(f"Let {asked[0].log.pod} leave out pods that have a deletionTimestamp"),
+        ),
         told,
     )
 
@@ -406,8 +448,11 @@ def _unloaded(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         pod,
         f"{pod.name} was told to end and took its models away, while requests for them still came: {who} {often(len(asked))}.",
         (log_evidence(told), log_evidence(asked[-1])),
-        f"Let {fixes.edited(pod)} wait in a preStop hook (sleep 15, within its grace period) until no Service or client sends it "
-        "requests",
+        (
+            _sleeping(
+                pod, engine.container, _UNTIL_NOBODY_ASKS, "Wait 15 s in a preStop hook, until nobody sends it requests"
+            ),
+        ),
         told,
         ("model-not-found",),
     )
@@ -443,12 +488,11 @@ def _broken_off(pod: Pod, container: Container, events: Events | None, engine: s
                 f"{say_seconds(max(round(found.after), 1))} after they were told to end"
             )
             if early
-            else fixes.set_spec(
+            else _sleeping(
                 pod,
-                "/terminationGracePeriodSeconds",
-                longer,
-                f"Give pods {say_seconds(longer)} to end, and let the engine finish what runs{drain}, after a preStop hook that sleeps "
-                "until no Service sends it requests",
+                container,
+                longer - _AFTER,
+                "Let what runs be answered in a preStop hook, before the server is told to end",
             ),
         ),
         order=found.lines[0].order,

@@ -131,7 +131,7 @@ def head_of_line_blocking(
         summary=f"{engine.label} computes each prompt in one step ({off.text}), up to {length} tokens: meanwhile every other "
         f"request{where} waits.",
         evidence=(setting_evidence(engine.container, off),),
-        fixes=(fixes.advice(f"Remove {off.text} in {fixes.edited(pod)}, or cap the length"),),
+        fixes=(fixes.remove_flag(engine, off.name, f"Remove {off.text}, so that it reads prompts in chunks"),),
     )
 
 
@@ -223,10 +223,10 @@ def _behind_prefills(pod: Pod, engine: Engine, log: Log, said: list[Load]) -> Fi
         f"{last.cache:.0%} of the KV cache is taken.",
         evidence=(log_evidence(first.line), log_evidence(last.line)),
         fixes=(
-            fixes.advice(
-                f"Let running requests go on beside prompts (--enable-mixed-chunk) or begin fewer at once (--max-running-requests) in "
-                f"{fixes.edited(pod)}, or read prompts in pods of their own (--disaggregation-mode)"
+            fixes.set_flag(
+                engine, "enable_mixed_chunk", "--enable-mixed-chunk", "", "Let running requests go on beside prompts"
             ),
+            fixes.advice(f"Read prompts in pods of their own (--disaggregation-mode) beside {fixes.edited(pod)}"),
         ),
         order=last.line.order,
     )
@@ -264,7 +264,7 @@ def _in_one_step(pod: Pod, engine: Engine, log: Log) -> Finding | None:
         summary=f"{engine.at} read a prompt of {tokens} tokens in one step ({whole.text}): for {say_seconds(seconds)} the other requests "
         f"got nothing{f', and so for {len(held)} prompts' if len(held) > 1 else ''}.",
         evidence=(log_evidence(line), log_evidence(following), setting_evidence(engine.container, whole)),
-        fixes=(fixes.advice(f"Let it read long prompts in chunks: remove {whole.text} in {fixes.edited(pod)}"),),
+        fixes=(fixes.remove_flag(engine, whole.name, f"Let it read long prompts in chunks: remove {whole.text}"),),
         order=following.order,
     )
 
@@ -516,12 +516,20 @@ def _timings(log: Log) -> Iterator[_Timing]:
             yield _Timing(timed[1], begin, line, float(prompt[1]) / 1000, int(prompt[2]), seconds)
 
 
+#: Tokens of a chunk where nothing is set: of vLLM's V1 server on most GPUs, of llama-server; and fewer than that cost throughput.
+_CHUNKS, _LEAST_CHUNK = {"vllm": 8192, "llama.cpp": 2048}, 1024
+
+
 def _smaller(pod: Pod, engine: Engine) -> Fix:
     """Smaller chunks, or an endpoint of their own for long prompts."""
     flag = {"vllm": "--max-num-batched-tokens", "llama.cpp": "--batch-size"}[engine.name]
-    return fixes.advice(
-        f"Lower {flag} in {fixes.edited(pod)}, so that a step with a prompt takes less, or give long prompts an endpoint of their own"
-    )
+    told = engine.value("max_num_batched_tokens")
+    now = told if isinstance(told, int) else _CHUNKS.get(engine.name, 0)
+    lower = max(now // 4 // 256 * 256, _LEAST_CHUNK)
+    if lower < now:
+        summary = f"Lower {flag} from {now} to {lower}, so that a step with a prompt takes less"
+        return fixes.set_flag(engine, "max_num_batched_tokens", flag, str(lower), summary)
+    return fixes.advice(f"Give long prompts an endpoint of their own, beside {fixes.edited(pod)}")
 
 
 def _two_kinds(length: Histogram) -> float | None:

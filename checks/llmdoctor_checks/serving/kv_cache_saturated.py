@@ -41,6 +41,7 @@ from llmdoctor_checks.serving._saturation import (
     evidence,
     idle_peer,
     load_of,
+    more_replicas,
     need_of,
     stands_still,
 )
@@ -170,7 +171,7 @@ def _over_time(pod: Pod, engine: Engine, metrics: Metrics, load: Load, whole: Sp
         f"{load.waiting.last:.0f} requests wait for room while {load.running.last:.0f} run{lost}.",
         evidence=(*evidence(load), *shown),
         explains=("queue-growing",),
-        fixes=(spread.fix if spread else _fix(pod, more),),
+        fixes=(spread.fix,) if spread else _fixes(pod, more),
     )
 
 
@@ -199,7 +200,7 @@ def _at_once(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
             ),
         ),
         explains=("queue-growing",),
-        fixes=(_fix(pod, ""),),
+        fixes=_fixes(pod, ""),
     )
 
 
@@ -261,7 +262,7 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         evidence=tuple(log_evidence(line, _CACHE) for line in (said[0].line, last.line))
         + ((log_evidence(lost[1]),) if lost else ()),
         explains=("queue-growing",),
-        fixes=(engines_fix(pod) if others else _fix(pod, ""),),
+        fixes=(engines_fix(pod),) if others else _fixes(pod, ""),
         order=last.line.order,
     )
 
@@ -426,7 +427,13 @@ def _none_has_room(pod: Pod, engine: Engine, said: list[Statement]) -> Finding |
     )
 
 
-def _fix(pod: Pod, more: str) -> Fix:
-    return fixes.advice(
-        f"Add replicas of {fixes.edited(pod)}, or give the cache more memory (kubectl llmdoctor fit says how much){more}"
+def _fixes(pod: Pod, more: str) -> tuple[Fix, ...]:
+    """Replicas, or more memory for the cache; by what says how many it takes, else twice as many."""
+    need = re.search(r"(\d{1,6}) replicas instead of (\d{1,6}) take it", more)
+    times = int(need[1]) / max(int(need[2]), 1) if need else 2
+    return (
+        more_replicas(pod, times, more.removeprefix("; ") or "each has a cache of its own"),
+        fixes.advice(
+            f"Give the cache of {fixes.edited(pod)} more memory: kubectl llmdoctor fit says how much it takes"
+        ),
     )

@@ -11,6 +11,7 @@ from kubectl_llmdoctor.api import (
     Container,
     Engine,
     Finding,
+    Fix,
     Line,
     Log,
     Logs,
@@ -113,7 +114,7 @@ def model_reloaded(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Fi
         return
     engines = list(subject.engines(pod))
     for engine in engines:
-        yield from _of_ollama(pod, engine, logs)
+        yield from _of_ollama(engine, logs)
     for container in pod.containers if not any(engine.name == "ollama" for engine in engines) else ():
         if (found := _swaps(pod, container, logs)) is not None:
             yield found
@@ -156,15 +157,18 @@ def _swaps(pod: Pod, container: Container, logs: Logs) -> Finding | None:
         evidence=(*(log_evidence(line) for line in loads[-2:]), log_evidence(requests[-1])),
         fixes=(
             fixes.advice(
-                "Let the models that are used together run together (groups with swap: false, a smaller context), or serve each from a "
-                f"Deployment of its own, in {fixes.edited(pod)}"
+                f"Let {' and '.join(sorted(set(names))[:4])} run together, if the GPU holds them: groups: {{together: {{swap: false, "
+                f"members: [{', '.join(sorted(set(names))[:4])}]}}}} in the configuration of llama-swap ({fixes.edited(pod)})"
+            ),
+            fixes.advice(
+                f"Serve each of {', '.join(sorted(set(names))[:4])} from a Deployment of its own, beside {fixes.edited(pod)}"
             ),
         ),
         order=loads[-1].order,
     )
 
 
-def _of_ollama(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
+def _of_ollama(engine: Engine, logs: Logs) -> Iterator[Finding]:
     log = logs.current(engine.container.name)
     if log is None or engine.name != "ollama":
         return
@@ -193,12 +197,32 @@ def _of_ollama(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
             *(log_evidence(load.line) for load in (*loads[:1], *loads[-1:])),
         ),
         fixes=(
-            fixes.advice(
-                "Let all clients ask for one context length and keep the model (keep_alive), and let the models that are used "
-                f"together fit together or serve each from a Deployment of its own, in {fixes.edited(pod)}"
-            ),
+            *_kept_loaded(engine, wanted if len(wanted) > len(loads) / 2 else [], evicted=bool(pushed), turns=turns),
         ),
         order=loads[-1].line.order,
+    )
+
+
+def _kept_loaded(engine: Engine, wanted: list[Load], *, evicted: bool, turns: int) -> Iterator[Fix]:
+    """What keeps a model loaded, by why it went: another context, another model, or its time."""
+    where = fixes.edited(engine.container.pod)
+    if wanted:
+        longest = max(max(load.contexts) for load in wanted if load.contexts is not None)
+        yield fixes.advice(
+            f"Let all clients of {where} ask for one context length: num_ctx {longest}, the largest of theirs"
+        )
+    elif evicted or turns:
+        limit = engine.container.env.get("OLLAMA_MAX_LOADED_MODELS")
+        if limit is not None and limit.value == "1":
+            yield fixes.set_env(
+                engine.container,
+                "OLLAMA_MAX_LOADED_MODELS",
+                "2",
+                "Let two models be loaded at once, if the GPU holds both",
+            )
+        yield fixes.advice(f"Serve each of the models that take turns from a Deployment of its own, beside {where}")
+    yield fixes.set_env(
+        engine.container, "OLLAMA_KEEP_ALIVE", "-1", "Keep a model once it is loaded: OLLAMA_KEEP_ALIVE=-1"
     )
 
 

@@ -44,6 +44,7 @@ from llmdoctor_checks.serving._saturation import (
     idle_peer,
     limit_of,
     load_of,
+    more_replicas,
     need_of,
     spread_fix,
     stands_still,
@@ -182,9 +183,10 @@ def _fix(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, metrics: 
     takes = _start_of(pod, engine)
     soon = f". A new one takes {say_seconds(takes)} to be ready, as this one did" if takes else ""
     if need is None:
-        return fixes.advice(
-            f"Add replicas of {fixes.edited(pod)}; then scale on waiting requests (hpa-wrong-metric){soon}"
-        )
+        # as many as have all that is here now in service at once
+        running, waiting = load.recent.running.last, load.recent.waiting.last
+        times = max((running + waiting) / max(running, 1), 2)
+        return more_replicas(pod, times, f"they have all that is here now in service at once{soon}")
     summary = f"Run {need.replicas} replicas instead of {need.now}: {need.text}{soon}"
     if workload is None or workload.kind not in _PLAIN or any(True for _ in scalers(subject, cluster)):
         return fixes.advice(f"{summary} (in {fixes.edited(pod)}, or the maximum of its autoscaler)")
@@ -275,9 +277,8 @@ def _by_log(pod: Pod, engine: Engine, subject: Subject, logs: Logs, metrics: Met
         fixes=(
             spread_fix(pod)
             if idle
-            else fixes.advice(
-                f"{_whether_spread(subject)}Add replicas of {fixes.edited(pod)}: about {times} times as many serve what is here now at "
-                "once; then scale on waiting requests"
+            else more_replicas(
+                pod, times, f"they have all that is here now in service at once{_whether_spread(subject)}"
             ),
         ),
         order=last.line.order,
@@ -310,10 +311,7 @@ def _whether_spread(subject: Subject) -> str:
     ready = dig(subject.workload.raw, "status.readyReplicas") if subject.workload else None
     if not isinstance(ready, int) or ready < 2:
         return ""
-    return (
-        f"See whether all {ready} replicas have a queue: a client that keeps its connections open stays with one. "
-        "Where they have: "
-    )
+    return f"; first see whether all {ready} have a queue, as a client that keeps its connections open stays with one"
 
 
 def _refuses(pod: Pod, engine: Engine, logs: Logs, said: list[Said]) -> Finding | None:
@@ -328,10 +326,8 @@ def _refuses(pod: Pod, engine: Engine, logs: Logs, said: list[Said]) -> Finding 
         f"{last.waiting} wait: more come in than it serves, and its queue is full.",
         evidence=(log_evidence(said[0].line), log_evidence(last.line)),
         fixes=(
-            fixes.advice(
-                f"Add replicas of {fixes.edited(pod)}, and scale on waiting requests; a longer queue only makes clients wait longer. Let "
-                "what stands before it pass a 503 on, rather than drop the server for it"
-            ),
+            more_replicas(pod, 1 + count / max(all_of - count, 1), "a longer queue only makes clients wait longer"),
+            fixes.advice("Let what stands before it pass a 503 on, rather than drop the server for it"),
         ),
         explains=("http-5xx",),
         order=last.line.order,
@@ -354,10 +350,8 @@ def _by_times(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
         f"before it began with them, and its KV cache is {recent.last:.0%} full.",
         evidence=(waited.evidence(f"median {median:.3g} s"), recent.evidence(lambda n: f"{n:.0%}")),
         fixes=(
-            fixes.advice(
-                f"Add replicas of {fixes.edited(pod)}, and let clients cap max_tokens, for which room is kept from the beginning; "
-                "then scale on how long requests wait"
-            ),
+            more_replicas(pod, 2, "each has a queue of its own"),
+            fixes.advice("Let clients cap max_tokens, for which room is kept from the beginning"),
         ),
     )
 
@@ -380,10 +374,8 @@ def _shed(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Find
             evidence=(log_evidence(lines[-1]), log_evidence(said[-1].line)),
             explains=("http-5xx",),
             fixes=(
-                fixes.advice(
-                    f"Add replicas of {fixes.edited(pod)}, and scale on waiting requests; what must not be dropped needs a higher "
-                    "priority (an InferenceObjective)"
-                ),
+                more_replicas(pod, 2, "the picker has room then"),
+                fixes.advice("Give what must not be dropped a higher priority (an InferenceObjective)"),
             ),
             order=said[-1].line.order,
         )
@@ -415,10 +407,8 @@ def _waited(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
         f"was computed in {say_seconds(computed)}.",
         evidence=(log_evidence(first, _QUEUED), log_evidence(last, _QUEUED)),
         fixes=(
-            fixes.advice(
-                f"Add replicas of {fixes.edited(pod)}, and scale on waiting requests; a grammar that clients send (structured "
-                "outputs) makes each step slower"
-            ),
+            more_replicas(pod, min(1 + queued / max(computed, 1), 4), f"a request waited for {say_seconds(queued)}"),
+            fixes.advice("See whether clients send a grammar (structured outputs): it makes each step slower"),
         ),
         order=last.order,
     )

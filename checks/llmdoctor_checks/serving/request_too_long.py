@@ -12,6 +12,7 @@ from kubectl_llmdoctor.api import (
     Finding,
     Fix,
     Line,
+    Log,
     Logs,
     Metrics,
     Pod,
@@ -20,6 +21,7 @@ from kubectl_llmdoctor.api import (
     check,
     count_of,
     fixes,
+    length_of,
     log_evidence,
     often,
     say_seconds,
@@ -65,6 +67,18 @@ _REFUSED = (
     (_ITEMS, r"At most (?P<max>\d{1,6}) (?P<what>[a-z_]{1,40})\(s\) may be provided in one (?:request|prompt)\b"),
 )
 
+
+#: How much was asked for, in the same answers: to generate, and the prompt; of some releases both together.
+_ASKED_FOR = (
+    ("new", r"you requested (\d{1,9}) output tokens"),
+    (
+        "have",
+        r"(?:prompt contains(?: at least)?|requested(?: a total of)?|your request has|length|input \(|request \() ?\(?(\d{1,9})\b"
+        r"(?! output)(?:\)? (?:input |prompt )?tokens|\) is longer| )",
+    ),
+)
+#: What engines call the length of their context.
+OPTIONS = {"vllm": "--max-model-len", "sglang": "--context-length", "llama.cpp": "--ctx-size"}
 
 #: What a server in Rust (axum) answers a body that is larger than it takes, and how clients print the status. Its log has no word of it.
 _BODIES = (
@@ -264,27 +278,43 @@ def _told_to_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs) -> 
         + f", and is refused, {often(len(said_so))} in its log"
         + (f"; of {'the last ' if recent else ''}{all_of} requests {count} failed." if most else "."),
         evidence=(log_evidence(line, said[0]),),
-        fixes=(_of_client(pod, batch=batch, items=items),),
+        fixes=tuple(_of_client(engine, log, line, said, batch=batch, items=items)),
         order=line.order,
     )
 
 
-def _of_client(pod: Pod, *, batch: bool, items: bool) -> Fix:
+def _of_client(
+    engine: Engine, log: Log | None, line: Line, said: re.Match[str], *, batch: bool, items: bool
+) -> Iterator[Fix]:
     """What makes room for a client's requests, by which limit they meet: the physical batch, the items, else the context."""
-    server = fixes.edited(pod)
+    server, client = fixes.edited(engine.container.pod), line.log.pod
+    asked = {name: match[1] for name, form in _ASKED_FOR if (match := re.search(form, line.text[:4000])) is not None}
     if batch:
-        return fixes.advice(
-            f"Raise --ubatch-size (and --batch-size, which it may not exceed) of {server} to the longest input, or let the client cut "
-            "its inputs"
+        enough = 1 << max(int(asked.get("have", said["max"])), int(said["max"]) + 1).bit_length()
+        yield fixes.advice(
+            f"Raise --ubatch-size of {server} from {said['max']} to {enough}, and --batch-size to no less (2048 unless it is set); at most "
+            "to the model's own context"
         )
+        yield fixes.advice(f"Let {client} cut its inputs to {said['max']} tokens")
+        return
     if items:
-        return fixes.advice(
-            f"Raise --limit-mm-per-prompt of {server} (each more takes memory beside the KV cache), or let the client send fewer in one "
-            "request; those of earlier turns of a chat count too"
+        yield fixes.advice(
+            f"Raise --limit-mm-per-prompt of {server} for {said['what']} above {said['max']}, to what a whole chat has: those of earlier "
+            "turns count (each more takes memory beside the KV cache)"
         )
-    return fixes.advice(
-        f"Lower what the client asks for (max_tokens counts together with the prompt), or raise the context of {server} as far as model "
-        "and KV cache allow"
+        yield fixes.advice(f"Let {client} send at most {said['max']} {said['what']}s in one request")
+        return
+    length = length_of(engine, log, {"max": said["max"], **asked})
+    option = OPTIONS.get(engine.name, "")
+    if length.longer and option:
+        summary = f"Raise {option} of {server} from {said['max']} to {length.longer}{length.bound}"
+        yield fixes.set_flag(engine, "max_model_len", option, str(length.longer), summary)
+    have = int(asked.get("have", "0"))
+    left = int(said["max"]) - have
+    yield fixes.advice(
+        f"Let {client} ask for at most {left} tokens after such a prompt (max_tokens)"
+        if "new" in asked and left > 0
+        else f"Let {client} keep prompt and answer (max_tokens) together within {said['max']} tokens"
     )
 
 
@@ -307,8 +337,10 @@ def _body_too_large(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs) -> F
         evidence=(log_evidence(line, said[0]),),
         fixes=(
             fixes.advice(
-                f"Let the client send less at once, or raise --payload-limit in {fixes.edited(pod)} (2000000 bytes where nothing is set)"
-                + ("; this release does not heed it, 1.3 does" if old else "")
+                f"Let {line.log.pod} send fewer texts at a time: a body may have 2000000 bytes, and only releases from 1.3 on heed "
+                "--payload-limit"
+                if old
+                else f"Raise --payload-limit in {fixes.edited(pod)} to 20000000 (2000000 bytes where nothing is set)"
             ),
         ),
         order=line.order,

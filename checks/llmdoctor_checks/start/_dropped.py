@@ -93,9 +93,9 @@ def dropped(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Fi
             evidence=(log_evidence(mine[-1]), log_evidence(alone), log_evidence(after)),
             fixes=(
                 fixes.advice(
-                    f"Let the health check of {other.pod} wait longer (10 s and more) and fail more often before it drops a server, "
-                    "and run a second replica, so that one is left"
+                    f"Give the router in {other.pod} --health-check-timeout-secs 120 and --health-failure-threshold 10"
                 ),
+                fixes.advice(f"Run a second replica of {fixes.edited(pod)}, so that one is left"),
             ),
             order=mine[-1].order,
         )

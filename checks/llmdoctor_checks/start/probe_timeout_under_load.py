@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from datetime import datetime
+from typing import Any
 
 from kubectl_llmdoctor.api import (
     Cluster,
@@ -46,6 +47,9 @@ from llmdoctor_checks.start._probes import came_up, failures
 
 #: The kubelet's words for a probe that got no answer in time, as opposed to a refused connection or an error.
 _SLOW = ("context deadline exceeded", "Client.Timeout exceeded", "command timed out", "i/o timeout", "timed out after")
+
+#: The variable for how many seconds SGLang's health check waits for a token.
+_HEALTH_WAITS = "SGLANG_HEALTH_CHECK_TIMEOUT"
 
 #: What SGLang prints before it answers 503: its `/health` computes a token, and got none within SGLANG_HEALTH_CHECK_TIMEOUT.
 _UNHEALTHY = "Health check failed. Server couldn't get a response from detokenizer for last "
@@ -212,8 +216,13 @@ def _of_serve(pod: Pod, logs: Logs) -> Finding | None:
             ),
             fixes=(
                 fixes.advice(
-                    "Let the health check wait longer (health_check_timeout_s in the deployment's configuration), "
-                    "and let each replica take fewer requests at a time (max_ongoing_requests), so that the others wait in front of it"
+                    "Set health_check_timeout_s: 60"
+                    + (
+                        f" and max_ongoing_requests: {load.running}, as many as it runs at once,"
+                        if load and busy
+                        else ""
+                    )
+                    + f" for the deployment in the Serve configuration of {fixes.edited(pod)}"
                 ),
             ),
             order=last.order,
@@ -265,7 +274,7 @@ def _restarted(pod: Pod, ending: Ending, events: Events, logs: Logs | None) -> F
         ),
         explains=("crash-loop", "not-ready", "probe-too-short"),
         fixes=(
-            *((_fix_of_token(pod),) if token else ()),
+            *((_fix_of_token(container, probe),) if token and which == "liveness" else ()),
             *(_fix_of_full(pod, container.pointer, probe) if full and which == "liveness" else ()),
             *_fixes(pod, container.pointer, probe, which),
         ),
@@ -353,11 +362,19 @@ def _begun(line: Line, complaint: Line, waited: int) -> bool:
     return seconds is not None and seconds <= waited
 
 
-def _fix_of_token(pod: Pod) -> Fix:
-    return fixes.advice(
-        "Let SGLang's health check wait longer (SGLANG_HEALTH_CHECK_TIMEOUT, in seconds, and the probe's timeoutSeconds above it), "
-        f"or compute no token (SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION=false), in {fixes.edited(pod)}"
-    )
+def _fix_of_token(container: Container, probe: k8s.Probe | None) -> Fix:
+    """More time for a token, in SGLang's health check and in the probe that asks for it."""
+    at, own = f"{container.pointer}/env", container.spec.env
+    entry = {"name": _HEALTH_WAITS, "value": "120"}
+    index = next((n for n, variable in enumerate(own) if variable.name == _HEALTH_WAITS), None)
+    path, value = (f"{at}/-", entry) if own else (at, [entry])
+    operations: list[dict[str, Any]] = [{"op": "add", "path": path, "value": value}]
+    if index is not None:
+        operations = [{"op": "replace", "path": f"{at}/{index}", "value": entry}]
+    if probe is not None:
+        operations.append({"op": "add", "path": f"{container.pointer}/livenessProbe/timeoutSeconds", "value": 130})
+    summary = f"Let SGLang's health check wait 120 s for a token ({_HEALTH_WAITS}=120), and the liveness probe 130 s (timeoutSeconds)"
+    return fixes.patch(container.pod, summary, operations)
 
 
 def _fix_of_full(pod: Pod, pointer: str, probe: k8s.Probe | None) -> Iterator[Fix]:

@@ -1,0 +1,197 @@
+"""Where a container is told of an address or of a time, and how a person writes another there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+
+import msgspec
+
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Container,
+    Destination,
+    Fix,
+    Pod,
+    dig,
+    engines_in,
+    expression,
+    fixes,
+    is_headless,
+    rows,
+)
+
+_LONGEST = 20_000
+
+#: A time that somebody may wait, in a variable, an argument or a file: the rest of its name, the number, its unit; and what its name
+#: begins with.
+_TIMES = expression(
+    r"(?i)time[_-]?out(?P<rest>[a-z_.-]{0,40}(?: (?:server|queue|tunnel))?)[\"']?[ \t]{0,4}(?:[:=]>?)?[ \t]{0,4}[\"']?"
+    r"(?P<number>\d{1,9})(?:\.0{1,3})?(?P<unit>ms|s|m)?(?![\w.])"
+)
+_BEGINS = expression(r"[\w.-]{1,60}$")
+#: Times for something else than an answer.
+_OF_OTHERS = expression(
+    r"(?i)connect|idle|keep|send|health|probe|check|shutdown|drain|grace|startup|lock|db|redis|session|cooldown"
+)
+#: So many names help a reader.
+_FEW = 4
+
+#: What a server of models is called, or by which address it is asked.
+_A_MODEL = expression(r"(?i)llm|model|openai|ollama|infer|generat|/v\d\b|:11434\b")
+
+#: A number without a unit that is so large has milliseconds.
+_MILLISECONDS = 10_000
+#: What a time is called that is surely for answers, where nobody says how long it was.
+_OF_ANSWERS = expression(
+    r"(?i)read|request|response|server|upstream|proxy|backend|llm|openai|ollama|generat|inference|model|client|^timeout$"
+)
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0}
+
+
+class Place(msgspec.Struct, frozen=True):
+    """A text that a container is told, and what makes it another one: `variable`, `argument` or the key of a ConfigMap."""
+
+    container: Container
+    kind: str
+    name: str
+    text: str
+
+    def written(self, old: str, new: str, summary: str) -> Fix:
+        """The fix that writes `new` where `old` stands."""
+        where = fixes.edited(self.container.pod)
+        if self.kind == "variable":
+            return fixes.set_env(self.container, self.name, self.text.replace(old, new), f"{summary} in {where}")
+        if self.kind == "argument":
+            at = f"{self.container.pointer}/args/{self.name}"
+            operation = {"op": "replace", "path": at, "value": self.text.replace(old, new)}
+            return fixes.patch(self.container.pod, f"{summary} in the arguments of {where}", [operation])
+        again = restart(self.container)
+        read = f", and restart {where}, which reads it when it starts" if again else ""
+        space = shlex.quote(self.container.pod.namespace)
+        return fixes.advice(
+            f"{summary} in {self.name}{read}", f"kubectl -n {space} edit {self.name.split()[-1].lower()}", *again
+        )
+
+
+class _Told(msgspec.Struct, frozen=True):
+    """A time where a container is told of it: its name, the number with its unit, and how many seconds one of its unit are."""
+
+    place: Place
+    name: str
+    #: from the name to the number
+    text: str
+    number: str
+    unit: str
+    scale: float
+
+
+def restart(container: Container) -> tuple[str, ...]:
+    """The command that starts all pods of a workload anew."""
+    where, space = fixes.edited(container.pod), shlex.quote(container.pod.namespace)
+    kind, _, name = where.partition("/")
+    if kind not in ("Deployment", "StatefulSet", "DaemonSet"):
+        return ()
+    return (f"kubectl -n {space} rollout restart {kind.lower()}/{name}",)
+
+
+def places(container: Container, cluster: Cluster) -> Iterator[Place]:
+    """All that a container is told: its variables, its arguments one by one, and the ConfigMaps that are mounted."""
+    for name, variable in container.env.items():
+        if variable.value and "<masked" not in variable.value:
+            yield Place(container, "variable", name, variable.value[:_LONGEST])
+    for index, word in enumerate(map(str, container.spec.args)):
+        if "<masked" not in word and "\n" not in word:
+            yield Place(container, "argument", str(index), word[:_LONGEST])
+    mounted = {mount.name for mount in container.spec.volume_mounts}
+    for volume in container.pod.spec.volumes:
+        if volume.config_map is None or volume.name not in mounted:
+            continue
+        item = cluster.item("ConfigMap", container.pod.namespace, volume.config_map.name)
+        data = dig(item.raw, "data") if item is not None else None
+        for key, text in data.items() if isinstance(data, dict) else ():
+            yield Place(container, "file", f"{key} of ConfigMap/{volume.config_map.name}", str(text)[:_LONGEST])
+
+
+def readdressed(container: Container, to: Destination, authority: str, otherwise: str) -> Fix:
+    """Another host and port (`llama:8000`) where a container is told of an address; a sentence where nothing that was read says it."""
+    host = rf"(?<![\w.-]){re.escape(to.host)}"
+    port = f":{to.port}" if to.port is not None else ""
+    shapes = [rf"{host}{port}(?![\w.:-])"] if port else []
+    if to.port in (None, 80, 443) or authority.endswith(port):
+        shapes.append(rf"{host}(?![\w.-]|:\d)")
+    for place in places(container, container.pod.cluster):
+        said = next((m for shape in shapes if (m := re.search(shape, place.text))), None)
+        if said is None:
+            continue
+        new = authority if ":" in said[0] or not authority.endswith(port) else authority.removesuffix(port)
+        what = f"{place.name}: " if place.kind == "variable" else ""
+        return place.written(said[0], new, f"Write {new} in place of {said[0]} ({what}whom {container.name} asks)")
+    return fixes.advice(otherwise)
+
+
+def of_models(container: Container, host: str, cluster: Cluster) -> str:
+    """`llm:8000`: the only Service that leads to a server of models, for a container that takes a host for one; else empty."""
+    told = (f"{one.name} {part}" for one in places(container, cluster) for part in one.text.split() if host in part)
+    if not any(_A_MODEL.search(text) for text in told):
+        return ""
+    every: set[tuple[str, str, int]] = cluster.once("services of models", lambda: set(_of_models(cluster)))
+    here = container.pod.namespace
+    found = [one for one in every if one[0] == here] or list(every)
+    if len(found) != 1:
+        return ""
+    space, name, port = found[0]
+    return f"{name}:{port}" if space == here else f"{name}.{space}:{port}"
+
+
+def nearest(container: Container, host: str, cluster: Cluster) -> str:
+    """` (there are llm:8000, webui:80)`: the Services of a container's namespace that it could mean, those of a like name alone."""
+    every = [item for item in cluster.items("Service", container.pod.namespace) if not is_headless(item)]
+    first = host.partition(".")[0]
+    like = [item for item in every if item.name in first or first in item.name] or every
+    ports = {item.name: [row.get("port") for row in rows(item.raw, "spec.ports")] for item in like}
+    shown = ", ".join(f"{name}:{have[0]}" if have else name for name, have in ports.items())
+    return f" ({'there are' if len(like) > 1 else 'there is'} {shown})" if 0 < len(like) <= _FEW else ""
+
+
+def _of_models(cluster: Cluster) -> Iterator[tuple[str, str, int]]:
+    for item in cluster.items("Pod"):
+        pod = Pod.of(item, cluster)
+        ports = {engine.value("port") for engine in engines_in(pod)} if not pod.leaving else set()
+        for service in pod.services if ports else ():
+            listed = [row for row in rows(service.raw, "spec.ports") if isinstance(row.get("port"), int)]
+            mine = [row for row in listed if row.get("targetPort", row["port"]) in ports] or listed
+            if mine and not is_headless(service):
+                yield service.namespace, service.name, mine[0]["port"]
+
+
+def times(container: Container, cluster: Cluster, seconds: float | None, enough: int) -> Iterator[_Told]:
+    """Where a container is told to wait so long, or less than enough, for something that may be an answer."""
+    for place in places(container, cluster):
+        text = f"{place.name}={place.text}" if place.kind == "variable" else place.text
+        for said in _TIMES.finditer(text):
+            number, unit = int(said["number"]), said["unit"] or ""
+            begins = _BEGINS.search(text[max(said.start() - 60, 0) : said.start()])
+            first = begins[0] if begins else ""
+            name = first + text[said.start() : said.start("rest")] + said["rest"]
+            scales = [_UNITS[unit]] if unit else [1.0, 0.001] if seconds or number < _MILLISECONDS else [0.001]
+            if _OF_OTHERS.search(name) or not number or (seconds is None and not _OF_ANSWERS.search(name)):
+                continue
+            met = (one for one in scales if seconds and abs(number * one - seconds) <= max(0.5, seconds / 50))
+            scale = next(met, None) if seconds else next((one for one in scales if number * one < enough), None)
+            if scale is not None:
+                yield _Told(place, name, first + said[0], said["number"], unit, scale)
+
+
+def prolonged(container: Container | None, cluster: Cluster, seconds: float | None, enough: int) -> Fix | None:
+    """A longer time where a container is told of the one that was met; None where it is told of none, or of several."""
+    found = list(times(container, cluster, seconds, enough)) if container is not None else []
+    if len({(one.place.kind, one.place.name, one.name, one.number) for one in found}) != 1:
+        return None
+    told, place = found[0], found[0].place
+    more, old = f"{round(enough / told.scale)}{told.unit}", f"{told.number}{told.unit}"
+    summary = f"Raise {told.name} from {old} to {more}"
+    if place.kind == "variable":
+        return place.written(place.text, place.text.replace(old, more), summary)
+    return place.written(told.text, told.text.replace(old, more), summary)

@@ -1,0 +1,82 @@
+"""How long a context has to be for a request that was too long, and whether it may become so long."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from kubectl_llmdoctor.facts.engine import Engine
+from kubectl_llmdoctor.facts.logs import Log
+
+#: Tokens that are left for what the next request has more, and to a multiple of which a context is rounded up.
+_SPARE, _STEP, _SHORT = 512, 4096, 1024
+
+#: Engines that take as much as the model does where nothing is set.
+_TAKE_ALL = ("vllm", "sglang")
+
+#: What vLLM and SGLang print of the tokens that their caches hold.
+_POOL = (
+    ("KV cache size:", r"KV cache size: (\d[\d,]{0,15}) tokens"),
+    ("max_total_num_tokens=", r"max_total_num_tokens=(\d{1,15})"),
+)
+
+
+class Length(msgspec.Struct, frozen=True):
+    """The context of a server beside a request that it refused, in tokens."""
+
+    #: what it is; 0 where nobody says it
+    now: int
+    #: what prompt and answer need together, where that was said
+    wanted: int | None
+    #: what it may be raised to; 0 where that is not enough for the request
+    longer: int
+    #: `; Qwen/Qwen3-8B takes 40960`: what says how long it may become
+    bound: str
+
+
+def length_of(engine: Engine | None, log: Log | None, captured: dict[str, str]) -> Length:
+    """By the numbers of a message: `have` tokens of a prompt (less than none are left), `new` to generate, `max` that fit."""
+    own = engine.value("max_model_len") if engine else None
+    now = _number(captured.get("max")) or (own if isinstance(own, int) else 0)
+    have, new = _number(captured.get("have")), _number(captured.get("new"))
+    wanted = (now - have if have < 0 else have + new) if have and (now or have > 0) else None
+    step = _STEP if (wanted or now) > _STEP else _SHORT
+    longer = -(-(wanted + _SPARE) // step) * step if wanted else 2 * now
+    native, bound = _native(engine, now)
+    pool = _pool(log)
+    most = min((limit for limit in (native, pool) if limit), default=0)
+    if most and longer > most:
+        longer = most if most > now and most >= (wanted or 0) else 0
+    if pool and pool == most and pool != native:
+        bound = f"; the KV cache has room for {pool} tokens"
+    return Length(now=now, wanted=wanted, longer=longer, bound=bound)
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text and re.fullmatch(r"-?\d{1,9}", text) else 0
+
+
+def _native(engine: Engine | None, now: int) -> tuple[int, str]:
+    """The context that the model was made for, and what says so."""
+    from kubectl_llmdoctor.catalog.models import native_context
+
+    model = engine.value("model") if engine else None
+    native = native_context(model) if isinstance(model, str) else None
+    if native:
+        return native, f"; {model} takes {native}"
+    unset = engine is not None and engine.found.argv_known and engine.explicit("max_model_len") is None
+    if engine is not None and unset and engine.name in _TAKE_ALL and now:
+        return now, ""
+    return 0, ", if max_position_embeddings in the model's config.json is no less"
+
+
+def _pool(log: Log | None) -> int:
+    """How many tokens its cache holds, by its log; of several ranks the smallest."""
+    found = [
+        int(said[1].replace(",", ""))
+        for literal, pattern in _POOL
+        for line in (log.find(literal) if log is not None else ())
+        if (said := re.search(pattern, line.text[:2000])) is not None
+    ]
+    return min(found, default=0)
