@@ -6,6 +6,7 @@ template, and nothing can be run in a container that does not run.
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from collections.abc import Iterator
@@ -17,8 +18,10 @@ import msgspec
 from kubectl_llmdoctor.engines.names import OPTIONS, option
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.container import Container
+from kubectl_llmdoctor.facts.endings import last_round
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.k8s import Node, VolumeMount
+from kubectl_llmdoctor.facts.nodes import rdma_offered
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.subject import Subject, workload_of
 from kubectl_llmdoctor.facts.units import GIB, milli
@@ -31,12 +34,15 @@ from kubectl_llmdoctor.fixes import (
     mount_shm,
     permitted,
     remove_flag,
+    request_rdma,
     set_flag,
     set_pull_secret,
+    set_resource,
     set_spec,
     set_variables,
     unread,
 )
+from kubectl_llmdoctor.reach import ADDRESS, of_pod, other_side, reach, told
 from kubectl_llmdoctor.report.document import Fix
 from kubectl_llmdoctor.tree import dig
 
@@ -74,6 +80,19 @@ Condition = Literal[
     "no pull secret",
     "other architecture there",
     "no other architecture",
+    "killed in its limit",
+    "killed without a limit",
+    "bus error",
+    "crashed",
+    "end not known",
+    "group is short",
+    "group is not short",
+    "one rank late",
+    "all ranks wait",
+    "late rank not known",
+    "capability helps",
+    "RDMA offered",
+    "no RDMA offered",
 ]
 
 
@@ -103,6 +122,17 @@ class FixText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     authority: bool = False
     #: whether it mounts a memory-backed volume of the size `{shm}` at /dev/shm
     shm: bool = False
+    #: by which variables, options or keys the container is told of an address (a regular expression), where the line names none: what
+    #: the objects say against that address takes the place of the fix
+    reach: str = ""
+    #: whether another pod of the group does so as well: one that never came up, or the one that ended first
+    group: Literal["", "absent", "ended"] = ""
+    #: whether it is about the other side of disaggregated serving: what that one says against it takes its place
+    other_side: bool = False
+    #: whether it has the container ask for the RDMA devices that nodes with GPUs offer (`{rdma}`)
+    rdma: bool = False
+    #: whether it raises the container's memory limit to `{more_memory}`
+    memory: bool = False
     asks: Privilege = ""
     when: tuple[Condition, ...] = ()
     engines: tuple[str, ...] = ()
@@ -155,6 +185,9 @@ _RAISE = "Raise --ctx-size (a plain number: 32k is read as 32)"
 #: To a multiple of this llama.cpp rounds a share of the context up.
 _ROUNDED = 256
 
+#: How a rank is told where its leader is.
+_LEADER = r"(?:LWS_LEADER|MASTER|LEADER|RAY_HEAD|RAY)_ADDR(?:ESS)?|--(?:master[-_]addr|dist-init-addr|rdzv[-_]endpoint|ray[-_]address)"
+
 #: Resources of slices of a GPU.
 _MIG = "nvidia.com/mig-"
 
@@ -172,6 +205,16 @@ _REGISTRY_USERS = (
 _PULLED_WITH = ("kubernetes.io/dockerconfigjson", "kubernetes.io/dockercfg")
 
 _ARCH = "kubernetes.io/arch"
+
+#: By which an engine has ranks with a GPU each; and more of them than any engine has.
+_PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+_MOST_RANKS = 4096
+
+#: What PyTorch says for a rank that waited in vain, and at which operation of the group.
+_WATCHDOG = "Watchdog caught collective operation timeout"
+_WAITS_AT = expression(
+    r"\[Rank (?P<rank>\d{1,5})\] Watchdog caught collective operation timeout: WorkNCCL\(SeqNum=(?P<at>\d{1,18})"
+)
 
 #: What the kernel says where the user may not, whatever the mount lets.
 _FORBIDDEN = frozenset({"permission denied", "operation not permitted"})
@@ -247,7 +290,7 @@ class Situation:
             "hub": self._hub,
             "hub_url": self._hub or "https://huggingface.co",
             "port": str(port) if isinstance(port, int) else "8000",
-            "leader": self.captured.get("host") or "LEADER",
+            "leader": self._leader or "the leader's name",
             "signal_meant": _SIGNALS.get(self.captured.get("signal", ""), "its process was ended from outside"),
             "known_as": self._known_as,
             "slot_is": self._slot[0],
@@ -265,11 +308,24 @@ class Situation:
             "pull_secret": self._pull_secret[0],
             "pull_secret_type": self._pull_secret[1],
             "free_pull_secret": self._free_pull_secret,
+            **self._group,
+            **self._memory,
+            "rdma": self._rdma,
+            "late_rank": self._late[1],
+            **self._sizes,
             "node_arch": self._architectures[0] or "the node's architecture",
             "other_arch": self._architectures[1],
             "other_arch_nodes": self._architectures[2],
             **self.captured,
         }
+
+    @cached_property
+    def _leader(self) -> str:
+        """The host of the leader, by the line or by what the container is told; empty where neither says it."""
+        container = self.container
+        given = told(_LEADER, container, self.subject.cluster) if container else ()
+        said = (ADDRESS.match(one) for one in given)
+        return self.captured.get("host") or next((one["host"] for one in said if one), "")
 
     @cached_property
     def _driver(self) -> str:
@@ -439,6 +495,78 @@ class Situation:
         return "", ""
 
     @cached_property
+    def _group(self) -> dict[str, str]:
+        """The GPUs that the engine's ranks need, and those that the pods of its group ask for."""
+        have = sum(one.gpus for one in self.subject.pods if one.exists)
+        engine = self.engine
+        sizes = [engine.value(name, 1) for name in _PARALLEL] if engine else []
+        want = math.prod(size for size in sizes if isinstance(size, int)) if sizes else 0
+        return {"gpus_wanted": str(want), "gpus_there": str(have)}
+
+    @cached_property
+    def _memory(self) -> dict[str, str]:
+        """The container's memory limit, and one that is half as much again."""
+        container = self.container
+        limit = container.limit("memory") if container else None
+        if container is None or not limit:
+            return {"memory_limit": "", "more_memory": ""}
+        told = str(container.spec.resources.limits["memory"])
+        return {"memory_limit": told, "more_memory": f"{math.ceil(limit * 1.5 / GIB)}Gi"}
+
+    @cached_property
+    def _sizes(self) -> dict[str, str]:
+        """Of two sizes that must divide each other: the largest divisor of one below the other, and the least multiple above it."""
+        one, other = self.captured.get("one", ""), self.captured.get("other", "")
+        if not (
+            one.isdecimal() and other.isdecimal() and 0 < int(one) <= _MOST_RANKS and 0 < int(other) <= _MOST_RANKS
+        ):
+            return {}
+        whole, part = int(one), int(other)
+        divisor = max(n for n in range(1, part + 1) if whole % n == 0)
+        return {"divisor": str(divisor), "multiple": str(math.ceil(part / whole) * whole)}
+
+    @cached_property
+    def _late(self) -> tuple[Condition, str]:
+        """Of the ranks of which others say that they waited in vain, the one that waited for nobody or at an earlier operation."""
+        waits: dict[int, int] = {}
+        lines = [line for one in self.subject.pods for line in self.subject.logs(one).find(_WATCHDOG)]
+        for said in (_WAITS_AT.search(line.text[:2000]) for line in lines):
+            if said is not None:
+                waits[int(said["rank"])] = int(said["at"])
+        ranks = int(self._group["gpus_wanted"])
+        missing = [rank for rank in range(min(ranks, _MOST_RANKS)) if rank not in waits]
+        if waits and len(missing) == 1 and ranks > 1:
+            return "one rank late", str(missing[0])
+        first = [rank for rank, at in waits.items() if at == min(waits.values())]
+        if not waits or missing or len(waits) != ranks:
+            return "late rank not known", ""
+        return ("one rank late", str(first[0])) if len(first) == 1 < ranks else ("all ranks wait", "")
+
+    @cached_property
+    def _rdma(self) -> str:
+        """`rdma/ib: 4`: the RDMA devices that nodes with GPUs offer and the container does not ask for."""
+        offered = request_rdma(self.container, "{rdma}") if self.container and not self.log_only else None
+        found = rdma_offered(self.subject.cluster, self.container.gpus) if offered and self.container else None
+        return f"{found[0]}: {found[1]}" if found else ""
+
+    @cached_property
+    def _may_gain(self) -> bool:
+        """Whether a capability that is added has an effect: a process that is not root gets none of them."""
+        own = self.container.spec.security_context.run_as_user if self.container else None
+        whole = self.pod.spec.security_context.run_as_user if self.pod else None
+        return not (whole if own is None else own)
+
+    @cached_property
+    def _ending(self) -> Condition:
+        """How a process ended that a signal took, as the line says it."""
+        signal = self.captured.get("signal", "").lower() if self.container and not self.log_only else ""
+        if signal in ("9", "sigkill", "killed"):
+            return "killed in its limit" if self._memory["memory_limit"] else "killed without a limit"
+        if signal in ("7", "sigbus", "bus error"):
+            return "bus error"
+        return "crashed" if signal else "end not known"
+
+    @cached_property
     def _set_by(self) -> str:
         """The variable that holds what the line gives as a value, where it is just one; else words for whatever holds it."""
         value, env = self.captured.get("value"), self.container.env if self.container else {}
@@ -468,6 +596,10 @@ class Situation:
             found.add("pull secret unused" if self._free_pull_secret else "no pull secret")
         else:
             found.add("pull secret of another type" if unread_type else "pull secret named")
+        found |= {self._ending, self._late[0], "RDMA offered" if self._rdma else "no RDMA offered"}
+        found |= {"capability helps"} if self._may_gain else set()
+        wanted, there = int(self._group["gpus_wanted"]), int(self._group["gpus_there"])
+        found.add("group is short" if 0 < there < wanted else "group is not short")
         found.add("other architecture there" if self._architectures[1] else "no other architecture")
         if self.pod is None or self.log_only:
             return found | {"gpu asked", "no gpu asked", "no runtime class", "not on GKE", "pod network", "whole gpu"}
@@ -509,6 +641,8 @@ class Situation:
         )
 
     def _fix(self, text: FixText) -> Fix:
+        if (text.reach or text.group or text.other_side) and (mended := self._reached(text)) is not None:
+            return mended
         summary = fill(text.summary, self.values)
         if self.pod and any(" delete pod {pod}" in command for command in text.commands):
             summary += lone(self.pod)
@@ -522,6 +656,30 @@ class Situation:
         if change is None:
             return Fix(summary=told + self._setting(text), owner=text.owner, commands=commands)
         return msgspec.structs.replace(change, owner=text.owner, commands=(*commands, *change.commands))
+
+    def _reached(self, text: FixText) -> Fix | None:
+        """What mends whom the line or the container's settings name, where the objects say what is wrong there."""
+        pod, container = self.pod, self.container
+        if pod is None or self.log_only:
+            return None
+        if text.other_side and self.engine is not None and (mended := other_side(self.engine)) is not None:
+            return mended
+        named = self.captured.get("host", "")
+        port = self.captured.get("port", "")
+        asked = [
+            f"{named}:{port}" if named and port.isdecimal() else named,
+            *map(self.captured.get, ("peer", "address", "url")),
+        ]
+        if text.reach and container is not None and not any(asked):
+            asked = [*told(text.reach, container, pod.cluster)]
+        found = (reach(address, pod, container) for address in dict.fromkeys(asked) if address)
+        mended = next((fix for fix in found if fix), None)
+        if mended is not None or not text.group:
+            return mended
+        first = [ending.container.pod for ending in last_round(self.subject.pods)[:1]] if text.group == "ended" else []
+        idle = [one for one in self.subject.pods if not any(c.running or c.terminated for c in one.containers)]
+        others = (one for one in (*first, *idle) if one is not pod)
+        return next((fix for one in others if (fix := of_pod(one, f"of the same group as {pod.name}"))), None)
 
     def _change(self, text: FixText, pod: Pod, summary: str) -> Fix | None:
         """What the fix changes of the object that a person edits; None where it is not known what that would be."""
@@ -543,8 +701,12 @@ class Situation:
             if chosen is None:
                 return remove_flag(self.engine, setting, summary)
             return set_flag(self.engine, setting, flag, fill(chosen, self.values), summary)
-        if self.container is None or not (text.env or text.shm or text.authority):
+        if self.container is None or not (text.env or text.shm or text.authority or text.memory or text.rdma):
             return None
+        if text.rdma:
+            return request_rdma(self.container, summary)
+        if text.memory:
+            return set_resource(self.container, "limits", "memory", self.values["more_memory"], summary)
         if text.authority:
             return mount_authority(self.container, summary)
         if text.shm:
@@ -578,8 +740,9 @@ class Situation:
         commands = text.commands
         if self.values["container"] == _UNNAMED:  # kubectl then takes the first one
             commands = tuple(command.replace(" -c {container}", "") for command in commands)
-        if not self.values["node"]:
-            commands = tuple(command for command in commands if "{node}" not in command)
+        known = {"{node}": self.values["node"], "{leader}": self._leader}
+        unknown = [name for name, value in known.items() if not value]
+        commands = tuple(command for command in commands if not any(name in command for name in unknown))
         return tuple(self._applicable(fill(command, quoted) for command in commands))
 
     def _applicable(self, commands: Iterator[str]) -> Iterator[str]:

@@ -66,7 +66,7 @@ from kubectl_llmdoctor.facts.kernel_log import BusError, OutOfMemory, SwitchErro
 from kubectl_llmdoctor.facts.last_words import contradicted, last_words
 from kubectl_llmdoctor.facts.logs import Line, Log, Logs
 from kubectl_llmdoctor.facts.metrics import Metrics
-from kubectl_llmdoctor.facts.nodes import Node, Nodes
+from kubectl_llmdoctor.facts.nodes import RDMA, Node, Nodes
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.processes import Traceback, looks_like_error, said, tracebacks
 from kubectl_llmdoctor.facts.requests import answered, gone, long_past, served, stray
@@ -117,6 +117,7 @@ __all__ = [
     "GIB",
     "MIB",
     "MOMENT",
+    "RDMA",
     "STAGES",
     "Abstain",
     "Accelerator",

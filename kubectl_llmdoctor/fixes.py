@@ -16,6 +16,7 @@ from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.engine import Engine
+from kubectl_llmdoctor.facts.nodes import RDMA, rdma_offered
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.subject import workload_of
 from kubectl_llmdoctor.facts.workload import Workload
@@ -570,6 +571,20 @@ def set_resource(container: Container, kind: str, resource: str, value: str, sum
     kinds = [k for k in ("limits", "requests") if k == kind or ("/" in resource and resource in tables[k])]
     operations = [{"op": "add", "path": f"{container.pointer}/resources/{k}/{key}", "value": value} for k in kinds]
     return patch(container.pod, summary, operations)
+
+
+def request_rdma(container: Container, summary: str) -> Fix | None:
+    """Ask for the RDMA devices that nodes with GPUs offer; None where none does, or the container has them.
+
+    In the summary `{rdma}` is the resource with how many of it, `{container}` the container.
+    """
+    offered = rdma_offered(container.pod.cluster, container.gpus)
+    limits = container.spec.resources.limits
+    if offered is None or any(re.fullmatch(RDMA, name.lower()) for name in limits):
+        return None
+    name, amount = offered
+    told = summary.format(rdma=f"{name}: {amount}", container=container.name)
+    return set_resource(container, "limits", name, str(amount), told)
 
 
 def set_image(container: Container, image: str, summary: str) -> Fix:

@@ -84,6 +84,11 @@ OPTIONS: dict[str, dict[str, str]] = {
         "tgi": "--model-id",
         "llama.cpp": "--model",
     },
+    "block_size": {"": "the block size of its KV cache", "vllm": "--block-size"},
+    "page_size": {"": "the page size of its KV cache", "sglang": "--page-size"},
+    "kv_cache_dtype": {"": "the data type of its KV cache", "vllm": "--kv-cache-dtype", "sglang": "--kv-cache-dtype"},
+    "all2all_backend": {"": "the exchange of tokens between experts", "vllm": "--all2all-backend"},
+    "moe_a2a_backend": {"": "the exchange of tokens between experts", "sglang": "--moe-a2a-backend"},
     "enable_metrics": {"": "its metrics", "sglang": "--enable-metrics", "llama.cpp": "--metrics"},
 }
 
