@@ -21,11 +21,12 @@ from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.endings import last_round
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.k8s import Node, VolumeMount
-from kubectl_llmdoctor.facts.nodes import rdma_offered
+from kubectl_llmdoctor.facts.nodes import RDMA, rdma_offered
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.subject import Subject, workload_of
 from kubectl_llmdoctor.facts.units import GIB, milli
 from kubectl_llmdoctor.fixes import (
+    FromField,
     FromSecret,
     Privilege,
     annotate,
@@ -92,7 +93,8 @@ Condition = Literal[
     "late rank not known",
     "capability helps",
     "RDMA offered",
-    "no RDMA offered",
+    "RDMA had",
+    "no RDMA had",
 ]
 
 
@@ -108,7 +110,8 @@ class FixText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     summary: str
     owner: Literal["model", "platform"] = "model"
     commands: tuple[str, ...] = ()
-    #: variables that it sets in the container; without a value it removes one, `secret:NAME` takes it from that Secret
+    #: variables that it sets in the container; without a value it removes one, `secret:NAME` takes it from that Secret, `field:PATH` from
+    #: a field of the pod
     env: dict[str, str | None] = {}
     #: an option of the engine that it sets, by its common name; without a value it removes it
     option: dict[str, str | None] = {}
@@ -549,6 +552,17 @@ class Situation:
         found = rdma_offered(self.subject.cluster, self.container.gpus) if offered and self.container else None
         return f"{found[0]}: {found[1]}" if found else ""
 
+    @property
+    def _has_rdma(self) -> bool:
+        """Whether the container may have an RDMA device: it asks for one, or sees those of the host."""
+        container, pod = self.container, self.pod
+        if container is None or pod is None or self.log_only or pod.spec.host_network or pod.spec.resource_claims:
+            return True
+        security = container.spec.security_context
+        mounted = any(v.host_path and "infiniband" in v.host_path.path for v in pod.spec.volumes)
+        asked = any(re.fullmatch(RDMA, name.lower()) for name in container.spec.resources.limits)
+        return asked or mounted or bool(security and security.privileged)
+
     @cached_property
     def _may_gain(self) -> bool:
         """Whether a capability that is added has an effect: a process that is not root gets none of them."""
@@ -596,10 +610,12 @@ class Situation:
             found.add("pull secret unused" if self._free_pull_secret else "no pull secret")
         else:
             found.add("pull secret of another type" if unread_type else "pull secret named")
-        found |= {self._ending, self._late[0], "RDMA offered" if self._rdma else "no RDMA offered"}
+        found |= {self._ending, self._late[0], "RDMA had" if self._has_rdma else "no RDMA had"}
+        found |= {"RDMA offered"} if self._rdma else set()
         found |= {"capability helps"} if self._may_gain else set()
         wanted, there = int(self._group["gpus_wanted"]), int(self._group["gpus_there"])
-        found.add("group is short" if 0 < there < wanted else "group is not short")
+        whole = len(self.subject.pods) > 1 or self.subject.cluster.complete("Pod", self.subject.namespace)
+        found.add("group is short" if whole and 0 < there < wanted else "group is not short")
         found.add("other architecture there" if self._architectures[1] else "no other architecture")
         if self.pod is None or self.log_only:
             return found | {"gpu asked", "no gpu asked", "no runtime class", "not on GKE", "pod network", "whole gpu"}
@@ -713,11 +729,13 @@ class Situation:
             return mount_shm(self.container, self.values["shm"], summary)
         return set_variables(self.container, {name: self._value(value) for name, value in text.env.items()}, summary)
 
-    def _value(self, text: str | None) -> str | FromSecret | None:
+    def _value(self, text: str | None) -> str | FromSecret | FromField | None:
         """The value of a variable as `fixes.set_variables` takes it."""
         if text is None:
             return None
         kind, _, name = text.partition(":")
+        if kind == "field":
+            return FromField(name)
         return FromSecret(name) if kind == "secret" else fill(text, self.values)
 
     def _variables(self, text: FixText, summary: str) -> str:

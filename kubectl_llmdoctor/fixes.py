@@ -46,6 +46,12 @@ class FromSecret(msgspec.Struct, frozen=True):
     name: str
 
 
+class FromField(msgspec.Struct, frozen=True):
+    """The value that the pod has in a field of its own, as `status.podIP`."""
+
+    path: str
+
+
 def permitted(cluster: Cluster, namespace: str, offered: Iterable[tuple[Fix, Privilege]]) -> tuple[Fix, ...]:
     """The fixes with those last that the namespace's Pod Security level refuses, which they then say."""
     item = cluster.item("Namespace", "", namespace)
@@ -184,13 +190,15 @@ def _argument(container: k8s.Container, tokens: list[str], value: Any, summary: 
 
 
 def _variable(entry: Any, summary: str) -> Iterator[str]:
-    """A variable with its value, or the Secret that it is from."""
+    """A variable with its value, or what it is from: a Secret, a field of the pod."""
     name, value = str(entry.get("name")), entry.get("value")
     secret = dig(entry, "valueFrom.secretKeyRef.name")
     if isinstance(value, str) and not (name in summary and value in summary):
         yield f"{name}={value}"
     elif secret and str(secret) not in summary:
         yield f"{name} from key {name} of Secret {secret}"
+    elif field := dig(entry, "valueFrom.fieldRef.fieldPath"):
+        yield f"{name} by valueFrom: {{fieldRef: {{fieldPath: {field}}}}}"
 
 
 def _flow(value: Any) -> str:
@@ -530,7 +538,7 @@ def set_env(container: Container, name: str, value: str, summary: str) -> Fix:
     return set_variables(container, {name: value}, summary)
 
 
-def set_variables(container: Container, values: Mapping[str, str | FromSecret | None], summary: str) -> Fix:
+def set_variables(container: Container, values: Mapping[str, str | FromSecret | FromField | None], summary: str) -> Fix:
     """Set several variables in the container's own `env` list; None removes one.
 
     What comes from another object is changed there: then the fix is advice.
@@ -549,6 +557,8 @@ def set_variables(container: Container, values: Mapping[str, str | FromSecret | 
             continue
         if isinstance(value, FromSecret):
             entry: dict[str, Any] = {"name": name, "valueFrom": {"secretKeyRef": {"name": value.name, "key": name}}}
+        elif isinstance(value, FromField):
+            entry = {"name": name, "valueFrom": {"fieldRef": {"fieldPath": value.path}}}
         else:
             entry = {"name": name, "value": value}
         if index is None:
