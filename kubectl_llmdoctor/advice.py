@@ -41,6 +41,7 @@ from kubectl_llmdoctor.fixes import (
     set_resource,
     set_spec,
     set_variables,
+    together,
     unread,
 )
 from kubectl_llmdoctor.reach import ADDRESS, of_pod, other_side, reach, told
@@ -88,6 +89,7 @@ Condition = Literal[
     "end not known",
     "group is short",
     "group is not short",
+    "images differ",
     "one rank late",
     "all ranks wait",
     "late rank not known",
@@ -315,6 +317,7 @@ class Situation:
             **self._memory,
             "rdma": self._rdma,
             "late_rank": self._late[1],
+            "images": self._images,
             **self._sizes,
             "node_arch": self._architectures[0] or "the node's architecture",
             "other_arch": self._architectures[1],
@@ -507,6 +510,14 @@ class Situation:
         return {"gpus_wanted": str(want), "gpus_there": str(have)}
 
     @cached_property
+    def _images(self) -> str:
+        """`llm-0 has A, llm-0-1 has B`: the images of the engine in the pods of its group, where they differ."""
+        name = self.container.name if self.container else ""
+        every = {one.name: c.spec.image for one in self.subject.pods for c in one.containers if c.name == name}
+        first = {image: pod for pod, image in reversed(every.items())}
+        return ", ".join(f"{pod} has {image}" for image, pod in list(first.items())[:3]) if len(first) > 1 else ""
+
+    @cached_property
     def _memory(self) -> dict[str, str]:
         """The container's memory limit, and one that is half as much again."""
         container = self.container
@@ -614,6 +625,7 @@ class Situation:
         found |= {"RDMA offered"} if self._rdma else set()
         found |= {"capability helps"} if self._may_gain else set()
         wanted, there = int(self._group["gpus_wanted"]), int(self._group["gpus_there"])
+        found |= {"images differ"} if self._images else set()
         whole = len(self.subject.pods) > 1 or self.subject.cluster.complete("Pod", self.subject.namespace)
         found.add("group is short" if whole and 0 < there < wanted else "group is not short")
         found.add("other architecture there" if self._architectures[1] else "no other architecture")
@@ -716,7 +728,12 @@ class Situation:
                 return None
             if chosen is None:
                 return remove_flag(self.engine, setting, summary)
-            return set_flag(self.engine, setting, flag, fill(chosen, self.values), summary)
+            set_there = set_flag(self.engine, setting, flag, fill(chosen, self.values), summary)
+            return (
+                together(set_there, self._env(text, self.container, summary))
+                if text.env and self.container
+                else set_there
+            )
         if self.container is None or not (text.env or text.shm or text.authority or text.memory or text.rdma):
             return None
         if text.rdma:
@@ -727,7 +744,10 @@ class Situation:
             return mount_authority(self.container, summary)
         if text.shm:
             return mount_shm(self.container, self.values["shm"], summary)
-        return set_variables(self.container, {name: self._value(value) for name, value in text.env.items()}, summary)
+        return self._env(text, self.container, summary)
+
+    def _env(self, text: FixText, container: Container, summary: str) -> Fix:
+        return set_variables(container, {name: self._value(value) for name, value in text.env.items()}, summary)
 
     def _value(self, text: str | None) -> str | FromSecret | FromField | None:
         """The value of a variable as `fixes.set_variables` takes it."""

@@ -93,6 +93,7 @@ from kubectl_llmdoctor.facts.usage import Holder, Usage, requests_of, usage_of
 from kubectl_llmdoctor.facts.workload import Workload, top_of
 from kubectl_llmdoctor.facts.written import MOMENT, seconds_ago, seconds_between, written_ago, written_before
 from kubectl_llmdoctor.platforms.pointer import escaped
+from kubectl_llmdoctor.reach import of_pod, other_side, reach
 from kubectl_llmdoctor.report.document import Confidence, Evidence, Fix, Patch
 from kubectl_llmdoctor.tree import dig, rows, words
 
@@ -228,8 +229,10 @@ __all__ = [
     "node_evidence",
     "node_hardware",
     "object_evidence",
+    "of_pod",
     "often",
     "often_failing_routes",
+    "other_side",
     "parse",
     "parse_time",
     "phase_at",
@@ -238,6 +241,7 @@ __all__ = [
     "probe_kills",
     "problem_evidence",
     "raised_alike",
+    "reach",
     "requests_of",
     "rows",
     "said",

@@ -438,6 +438,17 @@ def set_flag(engine: Engine, name: str, flag: str, value: str, summary: str) -> 
     return advice(f"{summary} ({flag} {value} instead of {current.text} in {_home(container.pod, flag, value)})")
 
 
+def together(one: Fix, other: Fix) -> Fix:
+    """Two changes of one object as one; the second alone where either is no patch."""
+    if one.patch is None or other.patch is None or one.patch.target != other.patch.target:
+        return other
+    body = [*one.patch.body, *other.patch.body]
+    made = msgspec.structs.replace(other.patch, body=body, diff=(*one.patch.diff, *other.patch.diff))
+    words = shlex.split(other.commands[0])[:-1] if other.commands else []
+    commands = (shlex.join([*words, msgspec.json.encode(body).decode()]),) if words else ()
+    return msgspec.structs.replace(other, patch=made, commands=commands)
+
+
 def replaced_flag(engine: Engine, name: str, value: str) -> list[dict[str, Any]]:
     """The operation that gives an option in the container's `args`, `command` or `env` another value; none where it stands elsewhere."""
     container, current = engine.container, engine.explicit(name)

@@ -87,6 +87,11 @@ OPTIONS: dict[str, dict[str, str]] = {
     "block_size": {"": "the block size of its KV cache", "vllm": "--block-size"},
     "page_size": {"": "the page size of its KV cache", "sglang": "--page-size"},
     "kv_cache_dtype": {"": "the data type of its KV cache", "vllm": "--kv-cache-dtype", "sglang": "--kv-cache-dtype"},
+    "disable_custom_all_reduce": {
+        "": "its own all-reduce",
+        "vllm": "--disable-custom-all-reduce",
+        "sglang": "--disable-custom-all-reduce",
+    },
     "all2all_backend": {"": "the exchange of tokens between experts", "vllm": "--all2all-backend"},
     "moe_a2a_backend": {"": "the exchange of tokens between experts", "sglang": "--moe-a2a-backend"},
     "enable_metrics": {"": "its metrics", "sglang": "--enable-metrics", "llama.cpp": "--metrics"},
