@@ -90,6 +90,11 @@ Condition = Literal[
     "group is short",
     "group is not short",
     "images differ",
+    "driver by the GPU operator",
+    "driver not by the GPU operator",
+    "KV connector known",
+    "KV connector not known",
+    "RDMA device named",
     "one rank late",
     "all ranks wait",
     "late rank not known",
@@ -317,6 +322,7 @@ class Situation:
             **self._memory,
             "rdma": self._rdma,
             "late_rank": self._late[1],
+            "recomputing": self._recomputing,
             "images": self._images,
             **self._sizes,
             "node_arch": self._architectures[0] or "the node's architecture",
@@ -509,6 +515,15 @@ class Situation:
         want = math.prod(size for size in sizes if isinstance(size, int)) if sizes else 0
         return {"gpus_wanted": str(want), "gpus_there": str(have)}
 
+    @property
+    def _recomputing(self) -> str:
+        """The configuration of vLLM's KV connector with the policy to compute again what was not delivered; empty where it is not known."""
+        told = self.engine.explicit("kv_transfer_config") if self.engine else None
+        if told is None or not isinstance(told.value, dict):
+            return ""
+        config = msgspec.json.encode({**told.value, "kv_load_failure_policy": "recompute"}).decode()
+        return "" if "<masked:" in config else config
+
     @cached_property
     def _images(self) -> str:
         """`llm-0 has A, llm-0-1 has B`: the images of the engine in the pods of its group, where they differ."""
@@ -626,6 +641,12 @@ class Situation:
         found |= {"capability helps"} if self._may_gain else set()
         wanted, there = int(self._group["gpus_wanted"]), int(self._group["gpus_there"])
         found |= {"images differ"} if self._images else set()
+        node = self.subject.cluster.item("Node", "", self.pod.spec.node_name if self.pod else "")
+        driven = node is not None and node.labels.get("nvidia.com/gpu.deploy.driver") == "true"
+        found.add("driver by the GPU operator" if driven else "driver not by the GPU operator")
+        found.add("KV connector known" if self._recomputing else "KV connector not known")
+        by_name = self.engine is not None and self.engine.explicit("disaggregation_ib_device") is not None
+        found |= {"RDMA device named"} if by_name else set()
         whole = len(self.subject.pods) > 1 or self.subject.cluster.complete("Pod", self.subject.namespace)
         found.add("group is short" if whole and 0 < there < wanted else "group is not short")
         found.add("other architecture there" if self._architectures[1] else "no other architecture")

@@ -92,6 +92,8 @@ OPTIONS: dict[str, dict[str, str]] = {
         "vllm": "--disable-custom-all-reduce",
         "sglang": "--disable-custom-all-reduce",
     },
+    "kv_transfer_config": {"": "the KV connector's configuration", "vllm": "--kv-transfer-config"},
+    "disaggregation_ib_device": {"": "the RDMA devices of the KV transfer", "sglang": "--disaggregation-ib-device"},
     "all2all_backend": {"": "the exchange of tokens between experts", "vllm": "--all2all-backend"},
     "moe_a2a_backend": {"": "the exchange of tokens between experts", "sglang": "--moe-a2a-backend"},
     "enable_metrics": {"": "its metrics", "sglang": "--enable-metrics", "llama.cpp": "--metrics"},
