@@ -90,6 +90,8 @@ Condition = Literal[
     "group is short",
     "group is not short",
     "images differ",
+    "all-to-all by option",
+    "all-to-all by variable",
     "driver by the GPU operator",
     "driver not by the GPU operator",
     "KV connector known",
@@ -219,6 +221,9 @@ _ARCH = "kubernetes.io/arch"
 #: By which an engine has ranks with a GPU each; and more of them than any engine has.
 _PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 _MOST_RANKS = 4096
+
+#: The release of vLLM that has --all2all-backend; before it VLLM_ALL2ALL_BACKEND alone is read.
+_ALL_TO_ALL_OPTION = "0.12"
 
 #: What PyTorch says for a rank that waited in vain, and at which operation of the group.
 _WATCHDOG = "Watchdog caught collective operation timeout"
@@ -641,6 +646,8 @@ class Situation:
         found |= {"capability helps"} if self._may_gain else set()
         wanted, there = int(self._group["gpus_wanted"]), int(self._group["gpus_there"])
         found |= {"images differ"} if self._images else set()
+        older = self.engine is not None and self.engine.at_least(_ALL_TO_ALL_OPTION) is False
+        found.add("all-to-all by variable" if older else "all-to-all by option")
         node = self.subject.cluster.item("Node", "", self.pod.spec.node_name if self.pod else "")
         driven = node is not None and node.labels.get("nvidia.com/gpu.deploy.driver") == "true"
         found.add("driver by the GPU operator" if driven else "driver not by the GPU operator")

@@ -39,6 +39,9 @@ def reach(text: str, pod: Pod, container: Container | None = None, port: int | N
     if said is None:
         return None
     host, port = said["host"], int(said["port"]) if said["port"] else port
+    aliases = {str(name) for row in pod.spec.host_aliases for name in row.get("hostnames") or ()}
+    if host in aliases | {pod.name, pod.spec.hostname}:
+        return None
     if (peer := _named(host, pod)) is not None:
         return of_pod(
             peer, f"which {host} leads to", hidden=service_at(host.partition(".")[2], pod.namespace, pod.cluster)
@@ -133,7 +136,8 @@ def _mend(peer: Pod, trouble: Trouble, why: str) -> Fix:
 def _nobody(to: Destination, pod: Pod, container: Container | None) -> Fix | None:
     """What to ask instead of a Service that is not there."""
     cluster = pod.cluster
-    if cluster.exists("Service", to.namespace, to.name) is not False:
+    # a node's resolver knows other names, and no Service
+    if cluster.exists("Service", to.namespace, to.name) is not False or pod.spec.host_network:
         return None
     lacks = f"namespace {to.namespace} has no Service {to.name}"
     others = [item for item in cluster.items("Service") if item.name == to.name]
