@@ -1,4 +1,4 @@
-"""What helps where no cause is known, but that it began with a rollout: back to the revision that ran."""
+"""What may help where no cause is known: back to the revision that ran, or a start without what is not the default."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ from typing import Any
 import msgspec
 
 from kubectl_llmdoctor.evidence import object_evidence
+from kubectl_llmdoctor.expressions import expression
+from kubectl_llmdoctor.facts.aftermath import lived_on
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
+from kubectl_llmdoctor.facts.endings import endings, log_of
+from kubectl_llmdoctor.facts.logs import Logs
 from kubectl_llmdoctor.facts.pod import Pod
+from kubectl_llmdoctor.facts.processes import first_errors
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.facts.units import parse_time, say_seconds
-from kubectl_llmdoctor.fixes import advice, maker
+from kubectl_llmdoctor.fixes import advice, edited, maker
 from kubectl_llmdoctor.managed import keeper
 from kubectl_llmdoctor.report import document as doc
 from kubectl_llmdoctor.story import difference
@@ -27,6 +32,13 @@ _STOOD, _LATELY = timedelta(days=1), timedelta(days=1)
 #: How soon after a rollout its workload is no longer available that was so under the revision before.
 _SOON = timedelta(minutes=15)
 _MOST_TOLD = 240
+#: Frames of a traceback; options that a server cannot do without, or that change nothing of how it computes; so many others are named.
+_FRAME = expression(r'File "(?P<file>[^"]{1,300})", line (?P<line>\d{1,7})')
+_NEEDED = expression(
+    r"--(?:model|served|host|port|tp|tensor|pipeline|pp|nnodes|node|dist-|master|api-key|token|download|trust|max-model-len|context-length"
+    r"|gpu-memory|mem-fraction|log|enable-metrics|root|uvicorn|ssl|tool|chat-template|reasoning|headless|disaggregation-mode)"
+)
+_MOST_OPTIONS = 5
 
 
 class _Revision(msgspec.Struct, frozen=True):
@@ -37,16 +49,48 @@ class _Revision(msgspec.Struct, frozen=True):
     hash: str
 
 
-def with_the_way_back(findings: tuple[doc.Finding, ...], subject: Subject) -> tuple[doc.Finding, ...]:
-    """The findings of a target without a cause, of which the first offers the last revision that ran, where one did."""
-    back = next(_back(subject), None) if findings and findings[0].role == "symptom" else None
-    if back is None:
+def with_aid(findings: tuple[doc.Finding, ...], subject: Subject) -> tuple[doc.Finding, ...]:
+    """The findings of a target without a cause, of which the first says what may help: the last revision that ran, fewer options."""
+    first = findings[0] if findings else None
+    if first is None or first.role != "symptom":
         return findings
-    fix, proof = back
-    first = msgspec.structs.replace(
-        findings[0], fixes=(fix, *findings[0].fixes), evidence=(*findings[0].evidence, proof)
-    )
-    return (first, *findings[1:])
+    back = next(_back(subject), None)
+    without = next(_without(subject), None) if not first.fixes else None
+    fixes = (*((back[0],) if back else ()), *((without,) if without else ()), *first.fixes)
+    evidence = (*first.evidence, *((back[1],) if back else ()))
+    return (msgspec.structs.replace(first, fixes=fixes, evidence=evidence), *findings[1:])
+
+
+def _without(subject: Subject) -> Iterator[doc.Fix]:
+    """Whose an exception is that nobody knows, and which options an engine may start without."""
+    for pod in subject.pods:
+        for ending in endings(pod):
+            log = log_of(ending, subject.logs(pod))
+            error = next((one for one in first_errors(Logs([log])) if one.error != "SystemExit"), None) if log else None
+            if error is None or lived_on(error.last):
+                continue
+            frames = [
+                said
+                for x in error.last.log.lines(error.first.number, error.last.number)
+                if (said := _FRAME.search(x.text))
+            ]
+            at = f" at {frames[-1]['file']}:{frames[-1]['line']}" if frames else ""
+            image = ending.container.spec.image or "its image"
+            report = f"take `{error.error}`{at} to whoever makes {image}, or take another release of it"
+            engine = next((one for one in subject.engines(pod) if one.container is ending.container), None)
+            given = [one.text for one in engine.found.settings.values()] if engine else []
+            options = [text[:60] for text in given if text.startswith("--") and not _NEEDED.match(text)]
+            command = f"kubectl -n {pod.namespace} logs {pod.name} -c {ending.container.name} --previous"
+            if not options:
+                yield advice(f"{report[:1].upper()}{report[1:]}: no check knows it", command)
+                return
+            listed = ", ".join(options[:_MOST_OPTIONS])
+            yield advice(
+                f"Try it without what is not the default, one after the other ({listed}), in {edited(pod)}: what stops it is not known, and "
+                f"one of them may ask for it; where that does not help, {report}",
+                command,
+            )
+            return
 
 
 def _back(subject: Subject) -> Iterator[tuple[doc.Fix, doc.Evidence]]:

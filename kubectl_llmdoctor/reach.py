@@ -52,7 +52,8 @@ def reach(text: str, pod: Pod, container: Container | None = None, port: int | N
     if to is None or to.itself:
         return None
     if to.service is None:
-        return of_pod(to.pods[0], f"which has the address {host}") if to.pods else _nobody(to, pod, container)
+        others = [one for one in to.pods if one.name != pod.name]
+        return of_pod(others[0], f"which has the address {host}") if others else _nobody(to, pod, container)
     return _of_service(to, to.service, pod)
 
 
@@ -137,7 +138,7 @@ def _nobody(to: Destination, pod: Pod, container: Container | None) -> Fix | Non
     """What to ask instead of a Service that is not there."""
     cluster = pod.cluster
     # a node's resolver knows other names, and no Service
-    if cluster.exists("Service", to.namespace, to.name) is not False or pod.spec.host_network:
+    if not to.name or cluster.exists("Service", to.namespace, to.name) is not False or pod.spec.host_network:
         return None
     lacks = f"namespace {to.namespace} has no Service {to.name}"
     others = [item for item in cluster.items("Service") if item.name == to.name]
