@@ -86,8 +86,8 @@ def _without(subject: Subject) -> Iterator[doc.Fix]:
                 return
             listed = ", ".join(options[:_MOST_OPTIONS])
             yield advice(
-                f"Try it without what is not the default, one after the other ({listed}), in {edited(pod)}: what stops it is not known, and "
-                f"one of them may ask for it; where that does not help, {report}",
+                f"Try it without what is not the default, one after the other ({listed}), in {edited(pod)}: what stops it is not "
+                f"known, and one of them may ask for it; where that does not help, {report}",
                 command,
             )
             return
