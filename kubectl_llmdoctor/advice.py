@@ -6,6 +6,7 @@ template, and nothing can be run in a container that does not run.
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from collections.abc import Iterator
@@ -19,13 +20,16 @@ from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.destinations import logs_of
 from kubectl_llmdoctor.facts.driver import branch_for, branch_of, image_cuda, say_cuda
+from kubectl_llmdoctor.facts.endings import last_round
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.k8s import Node, VolumeMount
 from kubectl_llmdoctor.facts.lengths import Length, length_of
+from kubectl_llmdoctor.facts.nodes import RDMA, rdma_offered
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.subject import Subject, workload_of
 from kubectl_llmdoctor.facts.units import GIB, milli
 from kubectl_llmdoctor.fixes import (
+    FromField,
     FromSecret,
     Privilege,
     annotate,
@@ -34,13 +38,16 @@ from kubectl_llmdoctor.fixes import (
     mount_shm,
     permitted,
     remove_flag,
+    request_rdma,
     set_flags,
     set_pull_secret,
     set_resource,
     set_spec,
     set_variables,
+    together,
     unread,
 )
+from kubectl_llmdoctor.reach import ADDRESS, of_pod, other_side, reach, told
 from kubectl_llmdoctor.report.document import Fix
 from kubectl_llmdoctor.room import Room
 from kubectl_llmdoctor.tree import dig
@@ -87,6 +94,28 @@ Condition = Literal[
     "slots unknown",
     "input told",
     "input not told",
+    "killed in its limit",
+    "killed without a limit",
+    "bus error",
+    "crashed",
+    "end not known",
+    "group is short",
+    "group is not short",
+    "images differ",
+    "all-to-all by option",
+    "all-to-all by variable",
+    "driver by the GPU operator",
+    "driver not by the GPU operator",
+    "KV connector known",
+    "KV connector not known",
+    "RDMA device named",
+    "one rank late",
+    "all ranks wait",
+    "late rank not known",
+    "capability helps",
+    "RDMA offered",
+    "RDMA had",
+    "no RDMA had",
 ]
 
 
@@ -102,7 +131,8 @@ class FixText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     summary: str
     owner: Literal["model", "platform"] = "model"
     commands: tuple[str, ...] = ()
-    #: variables that it sets in the container; without a value it removes one, `secret:NAME` takes it from that Secret
+    #: variables that it sets in the container; without a value it removes one, `secret:NAME` takes it from that Secret, `field:PATH` from
+    #: a field of the pod
     env: dict[str, str | None] = {}
     #: an option of the engine that it sets, by its common name; without a value it removes it
     option: dict[str, str | None] = {}
@@ -124,6 +154,15 @@ class FixText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     authority: bool = False
     #: whether it mounts a memory-backed volume of the size `{shm}` at /dev/shm
     shm: bool = False
+    #: by which variables, options or keys the container is told of an address (a regular expression), where the line names none: what
+    #: the objects say against that address takes the place of the fix
+    reach: str = ""
+    #: whether another pod of the group does so as well: one that never came up, or the one that ended first
+    group: Literal["", "absent", "ended"] = ""
+    #: whether it is about the other side of disaggregated serving: what that one says against it takes its place
+    other_side: bool = False
+    #: whether it has the container ask for the RDMA devices that nodes with GPUs offer (`{rdma}`)
+    rdma: bool = False
     asks: Privilege = ""
     when: tuple[Condition, ...] = ()
     engines: tuple[str, ...] = ()
@@ -186,6 +225,9 @@ _SCALABLE = ("Deployment", "StatefulSet")
 #: To a multiple of this llama.cpp rounds a share of the context up.
 _ROUNDED = 256
 
+#: How a rank is told where its leader is.
+_LEADER = r"(?:LWS_LEADER|MASTER|LEADER|RAY_HEAD|RAY)_ADDR(?:ESS)?|--(?:master[-_]addr|dist-init-addr|rdzv[-_]endpoint|ray[-_]address)"
+
 #: Resources of slices of a GPU.
 _MIG = "nvidia.com/mig-"
 
@@ -203,6 +245,19 @@ _REGISTRY_USERS = (
 _PULLED_WITH = ("kubernetes.io/dockerconfigjson", "kubernetes.io/dockercfg")
 
 _ARCH = "kubernetes.io/arch"
+
+#: By which an engine has ranks with a GPU each; and more of them than any engine has.
+_PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+_MOST_RANKS = 4096
+
+#: The release of vLLM that has --all2all-backend; before it VLLM_ALL2ALL_BACKEND alone is read.
+_ALL_TO_ALL_OPTION = "0.12"
+
+#: What PyTorch says for a rank that waited in vain, and at which operation of the group.
+_WATCHDOG = "Watchdog caught collective operation timeout"
+_WAITS_AT = expression(
+    r"\[Rank (?P<rank>\d{1,5})\] Watchdog caught collective operation timeout: WorkNCCL\(SeqNum=(?P<at>\d{1,18})"
+)
 
 #: What the kernel says where the user may not, whatever the mount lets.
 _FORBIDDEN = frozenset({"permission denied", "operation not permitted"})
@@ -301,7 +356,7 @@ class Situation:
             "hub": self._hub,
             "hub_url": self._hub or "https://huggingface.co",
             "port": str(port) if isinstance(port, int) else "8000",
-            "leader": self.captured.get("host") or "LEADER",
+            "leader": self._leader or "the leader's name",
             "signal_meant": _SIGNALS.get(self.captured.get("signal", ""), "its process was ended from outside"),
             "known_as": self._known_as,
             "slot_is": self._slot.text,
@@ -330,6 +385,13 @@ class Situation:
             "pull_secret": self._pull_secret[0],
             "pull_secret_type": self._pull_secret[1],
             "free_pull_secret": self._free_pull_secret,
+            **self._group,
+            **self._memory,
+            "rdma": self._rdma,
+            "late_rank": self._late[1],
+            "recomputing": self._recomputing,
+            "images": self._images,
+            **self._sizes,
             "node_arch": self._architectures[0] or "the node's architecture",
             "other_arch": self._architectures[1],
             "other_arch_nodes": self._architectures[2],
@@ -342,6 +404,14 @@ class Situation:
         engine = self.engine
         sizing = self.subject.sizing(engine) if engine else None
         return Room(engine, self.container or (engine.container if engine else None), self.captured, self.told, sizing)
+
+    @cached_property
+    def _leader(self) -> str:
+        """The host of the leader, by the line or by what the container is told; empty where neither says it."""
+        container = self.container
+        given = told(_LEADER, container, self.subject.cluster) if container else ()
+        said = (ADDRESS.match(one) for one in given)
+        return self.captured.get("host") or next((one["host"] for one in said if one), "")
 
     @cached_property
     def _driver(self) -> str:
@@ -590,6 +660,106 @@ class Situation:
         return "", ""
 
     @cached_property
+    def _group(self) -> dict[str, str]:
+        """The GPUs that the engine's ranks need, and those that the pods of its group ask for."""
+        have = sum(one.gpus for one in self.subject.pods if one.exists)
+        engine = self.engine
+        sizes = [engine.value(name, 1) for name in _PARALLEL] if engine else []
+        want = math.prod(size for size in sizes if isinstance(size, int)) if sizes else 0
+        return {"gpus_wanted": str(want), "gpus_there": str(have)}
+
+    @property
+    def _recomputing(self) -> str:
+        """The configuration of vLLM's KV connector with the policy to compute again what was not delivered; empty where it is not known."""
+        told = self.engine.explicit("kv_transfer_config") if self.engine else None
+        if told is None or not isinstance(told.value, dict):
+            return ""
+        config = msgspec.json.encode({**told.value, "kv_load_failure_policy": "recompute"}).decode()
+        return "" if "<masked:" in config else config
+
+    @cached_property
+    def _images(self) -> str:
+        """`llm-0 has A, llm-0-1 has B`: the images of the engine in the pods of its group, where they differ."""
+        name = self.container.name if self.container else ""
+        every = {one.name: c.spec.image for one in self.subject.pods for c in one.containers if c.name == name}
+        first = {image: pod for pod, image in reversed(every.items())}
+        return ", ".join(f"{pod} has {image}" for image, pod in list(first.items())[:3]) if len(first) > 1 else ""
+
+    @cached_property
+    def _memory(self) -> dict[str, str]:
+        """The container's memory limit, and one that is half as much again."""
+        container = self.container
+        limit = container.limit("memory") if container else None
+        if container is None or not limit:
+            return {"memory_now": "", "more_memory": ""}
+        told = str(container.spec.resources.limits["memory"])
+        return {"memory_now": told, "more_memory": f"{math.ceil(limit * 1.5 / GIB)}Gi"}
+
+    @cached_property
+    def _sizes(self) -> dict[str, str]:
+        """Of two sizes that must divide each other: the largest divisor of one below the other, and the least multiple above it."""
+        one, other = self.captured.get("one", ""), self.captured.get("other", "")
+        if not (
+            one.isdecimal() and other.isdecimal() and 0 < int(one) <= _MOST_RANKS and 0 < int(other) <= _MOST_RANKS
+        ):
+            return {}
+        whole, part = int(one), int(other)
+        divisor = max(n for n in range(1, part + 1) if whole % n == 0)
+        return {"divisor": str(divisor), "multiple": str(math.ceil(part / whole) * whole)}
+
+    @cached_property
+    def _late(self) -> tuple[Condition, str]:
+        """Of the ranks of which others say that they waited in vain, the one that waited for nobody or at an earlier operation."""
+        waits: dict[int, int] = {}
+        lines = [line for one in self.subject.pods for line in self.subject.logs(one).find(_WATCHDOG)]
+        for said in (_WAITS_AT.search(line.text[:2000]) for line in lines):
+            if said is not None:
+                waits[int(said["rank"])] = int(said["at"])
+        ranks = int(self._group["gpus_wanted"])
+        missing = [rank for rank in range(min(ranks, _MOST_RANKS)) if rank not in waits]
+        if waits and len(missing) == 1 and ranks > 1:
+            return "one rank late", str(missing[0])
+        first = [rank for rank, at in waits.items() if at == min(waits.values())]
+        if not waits or missing or len(waits) != ranks:
+            return "late rank not known", ""
+        return ("one rank late", str(first[0])) if len(first) == 1 < ranks else ("all ranks wait", "")
+
+    @cached_property
+    def _rdma(self) -> str:
+        """`rdma/ib: 4`: the RDMA devices that nodes with GPUs offer and the container does not ask for."""
+        offered = request_rdma(self.container, "{rdma}") if self.container and not self.log_only else None
+        found = rdma_offered(self.subject.cluster, self.container.gpus) if offered and self.container else None
+        return f"{found[0]}: {found[1]}" if found else ""
+
+    @property
+    def _has_rdma(self) -> bool:
+        """Whether the container may have an RDMA device: it asks for one, or sees those of the host."""
+        container, pod = self.container, self.pod
+        if container is None or pod is None or self.log_only or pod.spec.host_network or pod.spec.resource_claims:
+            return True
+        security = container.spec.security_context
+        mounted = any(v.host_path and "infiniband" in v.host_path.path for v in pod.spec.volumes)
+        asked = any(re.fullmatch(RDMA, name.lower()) for name in container.spec.resources.limits)
+        return asked or mounted or bool(security and security.privileged)
+
+    @cached_property
+    def _may_gain(self) -> bool:
+        """Whether a capability that is added has an effect: a process that is not root gets none of them."""
+        own = self.container.spec.security_context.run_as_user if self.container else None
+        whole = self.pod.spec.security_context.run_as_user if self.pod else None
+        return not (whole if own is None else own)
+
+    @cached_property
+    def _ending(self) -> Condition:
+        """How a process ended that a signal took, as the line says it."""
+        signal = self.captured.get("signal", "").lower() if self.container and not self.log_only else ""
+        if signal in ("9", "sigkill", "killed"):
+            return "killed in its limit" if self._memory["memory_now"] else "killed without a limit"
+        if signal in ("7", "sigbus", "bus error"):
+            return "bus error"
+        return "crashed" if signal else "end not known"
+
+    @cached_property
     def _set_by(self) -> str:
         """The variable that holds what the line gives as a value, where it is just one; else words for whatever holds it."""
         value, env = self.captured.get("value"), self.container.env if self.container else {}
@@ -632,6 +802,21 @@ class Situation:
         if self._slot.unknown:
             found.add("slots unknown")
         found.add("input told" if self.captured.get("have", "").isdecimal() else "input not told")
+        found |= {self._ending, self._late[0], "RDMA had" if self._has_rdma else "no RDMA had"}
+        found |= {"RDMA offered"} if self._rdma else set()
+        found |= {"capability helps"} if self._may_gain else set()
+        wanted, there = int(self._group["gpus_wanted"]), int(self._group["gpus_there"])
+        found |= {"images differ"} if self._images else set()
+        older = self.engine is not None and self.engine.at_least(_ALL_TO_ALL_OPTION) is False
+        found.add("all-to-all by variable" if older else "all-to-all by option")
+        node = self.subject.cluster.item("Node", "", self.pod.spec.node_name if self.pod else "")
+        driven = node is not None and node.labels.get("nvidia.com/gpu.deploy.driver") == "true"
+        found.add("driver by the GPU operator" if driven else "driver not by the GPU operator")
+        found.add("KV connector known" if self._recomputing else "KV connector not known")
+        by_name = self.engine is not None and self.engine.explicit("disaggregation_ib_device") is not None
+        found |= {"RDMA device named"} if by_name else set()
+        whole = len(self.subject.pods) > 1 or self.subject.cluster.complete("Pod", self.subject.namespace)
+        found.add("group is short" if whole and 0 < there < wanted else "group is not short")
         found.add("other architecture there" if self._architectures[1] else "no other architecture")
         if self.pod is None or self.log_only:
             return found | {
@@ -688,6 +873,8 @@ class Situation:
         )
 
     def _fix(self, text: FixText) -> Fix:
+        if (text.reach or text.group or text.other_side) and (mended := self._reached(text)) is not None:
+            return mended
         summary = fill(text.summary, self.values)
         if self.pod and any(" delete pod {pod}" in command for command in text.commands):
             summary += lone(self.pod)
@@ -702,6 +889,30 @@ class Situation:
             return Fix(summary=told + self._setting(text), owner=text.owner, commands=commands)
         return msgspec.structs.replace(change, owner=text.owner, commands=(*commands, *change.commands))
 
+    def _reached(self, text: FixText) -> Fix | None:
+        """What mends whom the line or the container's settings name, where the objects say what is wrong there."""
+        pod, container = self.pod, self.container
+        if pod is None or self.log_only:
+            return None
+        if text.other_side and self.engine is not None and (mended := other_side(self.engine)) is not None:
+            return mended
+        named = self.captured.get("host", "")
+        port = self.captured.get("port", "")
+        asked = [
+            f"{named}:{port}" if named and port.isdecimal() else named,
+            *map(self.captured.get, ("peer", "address", "url")),
+        ]
+        if text.reach and container is not None and not any(asked):
+            asked = [*told(text.reach, container, pod.cluster)]
+        found = (reach(address, pod, container) for address in dict.fromkeys(asked) if address)
+        mended = next((fix for fix in found if fix), None)
+        if mended is not None or not text.group:
+            return mended
+        first = [ending.container.pod for ending in last_round(self.subject.pods)[:1]] if text.group == "ended" else []
+        idle = [one for one in self.subject.pods if not any(c.running or c.terminated for c in one.containers)]
+        others = (one for one in (*first, *idle) if one is not pod)
+        return next((fix for one in others if (fix := of_pod(one, f"of the same group as {pod.name}"))), None)
+
     def _change(self, text: FixText, pod: Pod, summary: str) -> Fix | None:
         """What the fix changes of the object that a person edits; None where it is not known what that would be."""
         if text.spec:
@@ -715,17 +926,24 @@ class Situation:
         if text.pull_secret:
             return set_pull_secret(pod, fill(text.pull_secret, self.values), summary)
         if text.option or text.gpus:
-            return self._set_options(text, summary)
-        if self.container is not None and (given := text.memory or text.request):
+            set_there = self._set_options(text, summary)
+            if set_there is None or not text.env or self.container is None:
+                return set_there
+            return together(set_there, self._env(text, self.container, summary))
+        if self.container is None:
+            return None
+        if given := text.memory or text.request:
             kind = "limits" if text.memory else "requests"
             return set_resource(self.container, kind, "memory", fill(given, self.values), summary)
-        if self.container is None or not (text.env or text.shm or text.authority):
+        if not (text.env or text.shm or text.authority or text.rdma):
             return None
+        if text.rdma:
+            return request_rdma(self.container, summary)
         if text.authority:
             return mount_authority(self.container, summary)
         if text.shm:
             return mount_shm(self.container, self.values["shm"], summary)
-        return set_variables(self.container, {name: self._value(value) for name, value in text.env.items()}, summary)
+        return self._env(text, self.container, summary)
 
     def _set_options(self, text: FixText, summary: str) -> Fix | None:
         """The options of the engine that a fix sets, and the GPUs that go with them."""
@@ -740,11 +958,16 @@ class Situation:
             chosen.append((setting, flag, fill(value, self.values)))
         return set_flags(self.engine, chosen, summary, gpus=fill(text.gpus, self.values))
 
-    def _value(self, text: str | None) -> str | FromSecret | None:
+    def _env(self, text: FixText, container: Container, summary: str) -> Fix:
+        return set_variables(container, {name: self._value(value) for name, value in text.env.items()}, summary)
+
+    def _value(self, text: str | None) -> str | FromSecret | FromField | None:
         """The value of a variable as `fixes.set_variables` takes it."""
         if text is None:
             return None
         kind, _, name = text.partition(":")
+        if kind == "field":
+            return FromField(name)
         return FromSecret(name) if kind == "secret" else fill(text, self.values)
 
     def _variables(self, text: FixText, summary: str) -> str:
@@ -767,8 +990,9 @@ class Situation:
         commands = text.commands
         if self.values["container"] == _UNNAMED:  # kubectl then takes the first one
             commands = tuple(command.replace(" -c {container}", "") for command in commands)
-        if not self.values["node"]:
-            commands = tuple(command for command in commands if "{node}" not in command)
+        known = {"{node}": self.values["node"], "{leader}": self._leader}
+        unknown = [name for name, value in known.items() if not value]
+        commands = tuple(command for command in commands if not any(name in command for name in unknown))
         return tuple(self._applicable(fill(command, quoted) for command in commands))
 
     def _applicable(self, commands: Iterator[str]) -> Iterator[str]:

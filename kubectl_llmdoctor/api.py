@@ -67,7 +67,7 @@ from kubectl_llmdoctor.facts.last_words import contradicted, last_words
 from kubectl_llmdoctor.facts.lengths import length_of
 from kubectl_llmdoctor.facts.logs import Line, Log, Logs
 from kubectl_llmdoctor.facts.metrics import Metrics
-from kubectl_llmdoctor.facts.nodes import Node, Nodes
+from kubectl_llmdoctor.facts.nodes import RDMA, Node, Nodes
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.processes import Traceback, looks_like_error, said, tracebacks
 from kubectl_llmdoctor.facts.requests import answered, gone, long_past, served, stray
@@ -94,6 +94,7 @@ from kubectl_llmdoctor.facts.usage import Holder, Usage, requests_of, usage_of
 from kubectl_llmdoctor.facts.workload import Workload, top_of
 from kubectl_llmdoctor.facts.written import MOMENT, seconds_ago, seconds_between, written_ago, written_before
 from kubectl_llmdoctor.platforms.pointer import escaped
+from kubectl_llmdoctor.reach import of_pod, other_side, reach
 from kubectl_llmdoctor.report.document import Confidence, Evidence, Fix, Patch
 from kubectl_llmdoctor.tree import dig, rows, words
 
@@ -118,6 +119,7 @@ __all__ = [
     "GIB",
     "MIB",
     "MOMENT",
+    "RDMA",
     "STAGES",
     "Abstain",
     "Accelerator",
@@ -230,8 +232,10 @@ __all__ = [
     "node_evidence",
     "node_hardware",
     "object_evidence",
+    "of_pod",
     "often",
     "often_failing_routes",
+    "other_side",
     "parse",
     "parse_time",
     "phase_at",
@@ -240,6 +244,7 @@ __all__ = [
     "probe_kills",
     "problem_evidence",
     "raised_alike",
+    "reach",
     "requests_of",
     "rows",
     "said",

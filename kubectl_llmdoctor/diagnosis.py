@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from kubectl_llmdoctor import __version__, fixes, forked, story
+from kubectl_llmdoctor.aid import with_aid
 from kubectl_llmdoctor.beyond import awaited, bringers
 from kubectl_llmdoctor.check import Abstain, Check, Finding
 from kubectl_llmdoctor.facts.aftermath import lived_on
@@ -145,6 +146,8 @@ def examine(
     ranked = rank(list(zip(graded, orders, strict=True)))
     findings, suppressed = suppressions.split(ranked, subject)
     verdict = _verdict(findings, subject)
+    if verdict == "undetermined":
+        findings = with_aid(findings, subject)
     engines = [_engine(e) for pod in subject.pods for e in subject.engines(pod)]
     unique = list({(e.name, e.container, str(e.config)): e for e in engines}.values())
     item, workload, pod = subject.item, subject.workload, subject.pods[0] if subject.pods else None

@@ -16,6 +16,7 @@ from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.engine import Engine
+from kubectl_llmdoctor.facts.nodes import RDMA, rdma_offered
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.subject import workload_of
 from kubectl_llmdoctor.facts.workload import Workload
@@ -43,6 +44,12 @@ class FromSecret(msgspec.Struct, frozen=True):
     """The value that a Secret has under the name of the variable."""
 
     name: str
+
+
+class FromField(msgspec.Struct, frozen=True):
+    """The value that the pod has in a field of its own, as `status.podIP`."""
+
+    path: str
 
 
 def permitted(cluster: Cluster, namespace: str, offered: Iterable[tuple[Fix, Privilege]]) -> tuple[Fix, ...]:
@@ -183,13 +190,15 @@ def _argument(container: k8s.Container, tokens: list[str], value: Any, summary: 
 
 
 def _variable(entry: Any, summary: str) -> Iterator[str]:
-    """A variable with its value, or the Secret that it is from."""
+    """A variable with its value, or what it is from: a Secret, a field of the pod."""
     name, value = str(entry.get("name")), entry.get("value")
     secret = dig(entry, "valueFrom.secretKeyRef.name")
     if isinstance(value, str) and not (name in summary and value in summary):
         yield f"{name}={value}"
     elif secret and str(secret) not in summary:
         yield f"{name} from key {name} of Secret {secret}"
+    elif field := dig(entry, "valueFrom.fieldRef.fieldPath"):
+        yield f"{name} by valueFrom: {{fieldRef: {{fieldPath: {field}}}}}"
 
 
 def _flow(value: Any) -> str:
@@ -465,6 +474,17 @@ def _with_gpus(container: Container, count: str) -> list[dict[str, Any]]:
     return found + _mounted(container, volume, "/dev/shm")
 
 
+def together(one: Fix, other: Fix) -> Fix:
+    """Two changes of one object as one; the second alone where either is no patch."""
+    if one.patch is None or other.patch is None or one.patch.target != other.patch.target:
+        return other
+    body = [*one.patch.body, *other.patch.body]
+    made = msgspec.structs.replace(other.patch, body=body, diff=(*one.patch.diff, *other.patch.diff))
+    words = shlex.split(other.commands[0])[:-1] if other.commands else []
+    commands = (shlex.join([*words, msgspec.json.encode(body).decode()]),) if words else ()
+    return msgspec.structs.replace(other, patch=made, commands=commands)
+
+
 def replaced_flag(engine: Engine, name: str, value: str) -> list[dict[str, Any]]:
     """The operation that gives an option in the container's `args`, `command` or `env` another value; none where it stands elsewhere."""
     container, current = engine.container, engine.explicit(name)
@@ -565,7 +585,7 @@ def set_env(container: Container, name: str, value: str, summary: str) -> Fix:
     return set_variables(container, {name: value}, summary)
 
 
-def set_variables(container: Container, values: Mapping[str, str | FromSecret | None], summary: str) -> Fix:
+def set_variables(container: Container, values: Mapping[str, str | FromSecret | FromField | None], summary: str) -> Fix:
     """Set several variables in the container's own `env` list; None removes one.
 
     What comes from another object is changed there: then the fix is advice.
@@ -584,6 +604,8 @@ def set_variables(container: Container, values: Mapping[str, str | FromSecret | 
             continue
         if isinstance(value, FromSecret):
             entry: dict[str, Any] = {"name": name, "valueFrom": {"secretKeyRef": {"name": value.name, "key": name}}}
+        elif isinstance(value, FromField):
+            entry = {"name": name, "valueFrom": {"fieldRef": {"fieldPath": value.path}}}
         else:
             entry = {"name": name, "value": value}
         if index is None:
@@ -606,6 +628,20 @@ def set_resource(container: Container, kind: str, resource: str, value: str, sum
     kinds = [k for k in ("limits", "requests") if k == kind or ("/" in resource and resource in tables[k])]
     operations = [{"op": "add", "path": f"{container.pointer}/resources/{k}/{key}", "value": value} for k in kinds]
     return patch(container.pod, summary, operations)
+
+
+def request_rdma(container: Container, summary: str) -> Fix | None:
+    """Ask for the RDMA devices that nodes with GPUs offer; None where none does, or the container has them.
+
+    In the summary `{rdma}` is the resource with how many of it, `{container}` the container.
+    """
+    offered = rdma_offered(container.pod.cluster, container.gpus)
+    limits = container.spec.resources.limits
+    if offered is None or any(re.fullmatch(RDMA, name.lower()) for name in limits):
+        return None
+    name, amount = offered
+    told = summary.format(rdma=f"{name}: {amount}", container=container.name)
+    return set_resource(container, "limits", name, str(amount), told)
 
 
 def set_image(container: Container, image: str, summary: str) -> Fix:

@@ -19,6 +19,7 @@ from kubectl_llmdoctor.facts.starts import assertion_of, crash_of
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.facts.units import count_of, parse_time, rfc3339, say_seconds
 from kubectl_llmdoctor.facts.workload import Workload
+from kubectl_llmdoctor.fixes import on_node
 from kubectl_llmdoctor.platforms.labels import rank_of
 from kubectl_llmdoctor.report import document as doc
 from kubectl_llmdoctor.tree import dig
@@ -34,6 +35,8 @@ _TRACED, _COMPLAINS = expression(r"\+{1,9} (?:/\S{1,200}/)?(?P<program>[a-z][\w.
 _FAILED_TO_START = "APPLICATION FAILED TO START"
 #: How a tool of Unix complains, as one does that a script runs again and again until it has what it waits for.
 _TOOL = expression(r"[a-z][\w.-]{1,30}: [A-Za-z]")
+#: Above it exit codes are of processes that a signal ended, of which the kernel of the node knows more.
+_BY_SIGNAL = 128
 #: So many lines above an exception the errors stand to which it refers.
 _ABOVE = 20
 #: How an exception refers to what was said before it.
@@ -277,6 +280,8 @@ def next_steps(subject: Subject) -> tuple[str, ...]:
                 steps += _errors(log)
             again = " --previous" if ending.container.running or ending.container.waiting else ""
             steps.append(f"kubectl -n {pod.namespace} logs {pod.name} -c {ending.container.name}{again}")
+            if ending.code > _BY_SIGNAL and pod.spec.node_name:
+                steps.append(on_node(pod.spec.node_name, "dmesg -T | grep -i -e oom -e killed -e segfault -e xid"))
         if pod.exists and pod.failing and not any(True for _ in endings(pod)):
             ill = [c for c in pod.containers if c.running and (c.engine_dead or not c.status.ready)]
             read = {c.name: log for c in ill if (log := logs.current(c.name))}

@@ -89,6 +89,18 @@ OPTIONS: dict[str, dict[str, str]] = {
         "tgi": "--model-id",
         "llama.cpp": "--model",
     },
+    "block_size": {"": "the block size of its KV cache", "vllm": "--block-size"},
+    "page_size": {"": "the page size of its KV cache", "sglang": "--page-size"},
+    "kv_cache_dtype": {"": "the data type of its KV cache", "vllm": "--kv-cache-dtype", "sglang": "--kv-cache-dtype"},
+    "disable_custom_all_reduce": {
+        "": "its own all-reduce",
+        "vllm": "--disable-custom-all-reduce",
+        "sglang": "--disable-custom-all-reduce",
+    },
+    "kv_transfer_config": {"": "the KV connector's configuration", "vllm": "--kv-transfer-config"},
+    "disaggregation_ib_device": {"": "the RDMA devices of the KV transfer", "sglang": "--disaggregation-ib-device"},
+    "all2all_backend": {"": "the exchange of tokens between experts", "vllm": "--all2all-backend"},
+    "moe_a2a_backend": {"": "the exchange of tokens between experts", "sglang": "--moe-a2a-backend"},
     "enable_metrics": {"": "its metrics", "sglang": "--enable-metrics", "llama.cpp": "--metrics"},
 }
 

@@ -17,6 +17,10 @@ from kubectl_llmdoctor.facts.units import milli, parse_time, units
 from kubectl_llmdoctor.facts.usage import Amounts
 from kubectl_llmdoctor.tree import say
 
+#: Resources of InfiniBand, RoCE and EFA devices; of one that many pods share a node has more than it has devices.
+RDMA = r"vpc\.amazonaws\.com/efa|rdma/.{1,60}|[^/]{1,80}/[\w.-]{0,40}(?:infiniband|roce|rdma|hca)[\w.-]{0,40}|[^/]{1,80}/ib[\w.-]{0,20}"
+_MOST_OF_A_NODE = 32
+
 _CONTROL_PLANE = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
 
 #: Labels that say that a node has an NVIDIA GPU, and not how many. NFD names devices by vendor, or by class and vendor: a VGA or
@@ -333,3 +337,14 @@ class Nodes:
     def get(self, name: str) -> Node | None:
         """A node by its name; None when it was not read."""
         return self._by_name.get(name)
+
+
+def rdma_offered(cluster: Cluster, gpus: int) -> tuple[str, int] | None:
+    """The RDMA devices that a node with GPUs offers, by their resource, and how many of them go with so many GPUs."""
+    for node in cluster.all(k8s.Node, "Node"):
+        offered = node.status.allocatable
+        on_node = sum(units(n) or 0 for name, n in offered.items() if is_accelerator(name))
+        for name, amount in sorted(offered.items()) if on_node else ():
+            if re.fullmatch(RDMA, name.lower()) and (have := units(amount) or 0) > 0:
+                return name, max(have * gpus // on_node, 1) if have <= _MOST_OF_A_NODE else 1
+    return None

@@ -89,6 +89,9 @@ def _target(page: Page, target: Target, taken_at: str | None, name_columns: int 
     for symptom in symptoms if symptoms_in_full else ():
         page.gap()
         _finding(page, target, symptom, "SYMPTOM", "yellow")
+        if target.verdict == "undetermined" and symptom.fixes:
+            page.gap()
+            _fixes(page, target, symptom)
     if target.placement:
         page.gap()
         _placement(page, target.placement)

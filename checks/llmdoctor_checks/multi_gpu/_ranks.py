@@ -18,9 +18,11 @@ from kubectl_llmdoctor.api import (
     expression,
     fixes,
     log_evidence,
+    of_pod,
     parse_time,
     phase_of,
     pod_evidence,
+    reach,
     say_seconds,
     seconds_between,
     setting_evidence,
@@ -126,8 +128,8 @@ def waits_for_other_nodes(
         who = f"rank {min(ranks)} of {world}" if said else part
         at = f" at {said[-1]['at']}" if said else ""
         whom = "the ranks of the other nodes" if lead else "rank 0, on another node"
-        down = [one.name for one in subject.pods if one is not pod and not any(c.running for c in one.containers)]
-        missing = f"; {down[0]} does not run" if down else ""
+        down = [one for one in subject.pods if one is not pod and not any(c.running for c in one.containers)]
+        missing = f"; {down[0].name} does not run" if down else ""
         yield Finding(
             role="cause",
             confidence="possible" if down else "likely",
@@ -135,15 +137,20 @@ def waits_for_other_nodes(
             f"meets them{at}{missing}.",
             evidence=(log_evidence(line), setting_evidence(container, nodes), *shown),
             explains=explains,
-            fixes=(_see(pod.namespace, down),),
+            fixes=(_see(pod, down, said[-1]["at"] if said else ""),),
             order=line.order,
         )
         return
 
 
-def _see(namespace: str, down: list[str]) -> Fix:
+def _see(pod: Pod, down: list[Pod], at: str) -> Fix:
+    namespace = pod.namespace
+    why = f"of the same group as {pod.name}"
+    if mended := next((fix for one in down if (fix := of_pod(one, why))), None) or reach(at, pod):
+        return mended
     if down:
-        return fixes.advice(f"See first why {down[0]} does not run", f"kubectl -n {namespace} describe pod {down[0]}")
+        command = f"kubectl -n {namespace} describe pod {down[0].name}"
+        return fixes.advice(f"See first why {down[0].name} does not run", command)
     return fixes.advice(
         "See that the pods of the other nodes run and have come as far, that all have the same --nnodes and each its own "
         "--node-rank, and that they reach rank 0 at this address and port (no NetworkPolicy or proxy in between)",

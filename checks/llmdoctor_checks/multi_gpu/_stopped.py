@@ -25,6 +25,7 @@ from kubectl_llmdoctor.api import (
     expression,
     fixes,
     log_evidence,
+    other_side,
     say_seconds,
     seconds_between,
     written_ago,
@@ -85,7 +86,8 @@ def stopped(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
             evidence=(log_evidence(first), log_evidence(last)),
             explains=("queue-growing", "gateway-timeout", "engine-stalled"),
             fixes=(
-                fixes.advice(
+                other_side(engine)
+                or fixes.advice(
                     "Look whether the servers of the other side are up and what they say of transfers; then start "
                     f"{pod.name or 'it'} again: what stands still is not given up by itself",
                     *((f"kubectl -n {pod.namespace} get pods -o wide",) if pod.exists else ()),

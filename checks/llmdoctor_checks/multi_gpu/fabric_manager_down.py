@@ -99,8 +99,8 @@ def _on_the_cpu(engine: Engine, logs: Logs) -> Iterator[Finding]:
 def _repairs(node: str, driver: str | None = None) -> tuple[Fix, Fix]:
     start = fixes.advice(
         f"Start the fabric manager on node {node}, in the same version as the driver{f' ({driver})' if driver else ''}; "
-        "with the GPU operator it runs in the driver pod",
-        fixes.on_node(node, "systemctl status nvidia-fabricmanager"),
+        "where the GPU operator installs the driver, restart its driver pod, in which it runs",
+        fixes.on_node(node, "systemctl restart nvidia-fabricmanager"),
         owner="platform",
     )
     away = fixes.advice("Until then keep GPU pods away from the node", f"kubectl cordon {node}", owner="platform")

@@ -110,7 +110,7 @@ def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterato
     if logs is not None and (waited := _waits(pod, logs)):
         yield _never_came(pod, *waited)
     elif logs is not None and (engine := _unreachable(pod, subject)):
-        yield from _never_fetched(pod, engine, logs)
+        yield from _never_fetched(engine, logs)
     elif logs is not None and (failed := _failed_elsewhere(pod, logs)):
         yield _given_up(pod, *failed)
     elif logs is not None:
@@ -315,7 +315,7 @@ def _unreachable(pod: Pod, subject: Subject) -> Engine | None:
     return engine if "NixlConnector" in str(config.value) else None
 
 
-def _never_fetched(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
+def _never_fetched(engine: Engine, logs: Logs) -> Iterator[Finding]:
     lines = {said[1]: line for line in logs.find(_EXPIRED) if (said := _UNFETCHED.search(line.text))}
     if len(lines) < _SEVERAL:
         return
@@ -335,8 +335,10 @@ def _never_fetched(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         ),
         explains=("queue-growing", "gateway-timeout"),
         fixes=(
-            fixes.advice(
-                f"Give {_HOST} the pod's own address on both sides (valueFrom: fieldRef: fieldPath: status.podIP) in {fixes.edited(pod)}"
+            fixes.set_variables(
+                container,
+                {_HOST: fixes.FromField("status.podIP")},
+                f"Give {_HOST} the pod's own address, here and on the decode side",
             ),
         ),
         order=first.order,

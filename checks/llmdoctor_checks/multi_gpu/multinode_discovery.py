@@ -27,6 +27,7 @@ from kubectl_llmdoctor.api import (
     object_evidence,
     parse_time,
     pod_evidence,
+    reach,
     say_seconds,
     selector_of,
     tracebacks,
@@ -224,7 +225,8 @@ def _still_asks(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
             evidence=(log_evidence(line),),
             explains=_EXPLAINS,
             fixes=(
-                fixes.advice(
+                reach(f"{asked['host']}:{asked['port']}", pod, container)
+                or fixes.advice(
                     "See that the pod of rank 0 runs, that its name resolves here (a headless Service with publishNotReadyAddresses: true) "
                     "and that its port is let through",
                     f"kubectl -n {pod.namespace} get pods,services,endpointslices -o wide",

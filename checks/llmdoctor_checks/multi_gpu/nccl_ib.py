@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
+    RDMA,
     Container,
     Engine,
     Evidence,
@@ -22,9 +23,6 @@ from kubectl_llmdoctor.api import (
 from llmdoctor_checks.multi_gpu._network import rdma_device
 
 _SETTINGS = ("NCCL_IB_HCA", "NCCL_IB_GID_INDEX", "NVSHMEM_HCA_LIST")
-
-#: Resources of devices that NCCL reaches by RDMA.
-_RDMA = r"vpc\.amazonaws\.com/efa|rdma/.{1,60}|[^/]{1,80}/[\w.-]{0,40}(?:infiniband|roce|rdma|hca)[\w.-]{0,40}|[^/]{1,80}/ib[\w.-]{0,20}"
 
 #: How NCCL says at NCCL_DEBUG=INFO by what it goes between nodes, before 2.26 and since; and why it takes no RDMA.
 _SOCKETS = ("Using network Socket", "Initialized NET plugin Socket")
@@ -82,10 +80,8 @@ def nccl_ib(pod: Pod, engine: Engine, subject: Subject, logs: Logs | None) -> It
         "the nodes, many times slower, and says so only at NCCL_DEBUG=INFO.",
         evidence=tuple(Evidence(source="pod", ref=v.path, text=f"{v.name}={v.value or '…'}") for v in found),
         fixes=(
-            fixes.advice(
-                f"Request the RDMA resource of your nodes (rdma/…, vpc.amazonaws.com/efa) in {fixes.edited(pod)}, or remove "
-                f"{names}"
-            ),
+            fixes.request_rdma(engine.container, "Give {container} the RDMA devices of its nodes ({rdma})")
+            or fixes.advice(f"Remove {names} from {fixes.edited(pod)}: no node that was read offers an RDMA device"),
         ),
     )
 
@@ -93,7 +89,7 @@ def nccl_ib(pod: Pod, engine: Engine, subject: Subject, logs: Logs | None) -> It
 def _unused(pod: Pod, container: Container, logs: Logs | None) -> Iterator[Finding]:
     """RDMA devices that the pod asks for, and that NCCL does not use between the nodes."""
     limits = container.spec.resources.limits
-    device = next((name for name in limits if re.fullmatch(_RDMA, name.lower()) and str(limits[name]) != "0"), None)
+    device = next((name for name in limits if re.fullmatch(RDMA, name.lower()) and str(limits[name]) != "0"), None)
     log = logs.current(container.name) if logs else None
     if device is None or log is None or not pod.ready or _meant(container, log):
         return

@@ -77,7 +77,12 @@ def tp_across_nodes(pod: Pod, engine: Engine, subject: Subject, logs: Logs | Non
             fixes.advice(
                 f"Set the tensor parallel size to {gpus} and the pipeline parallel size to {spans} in {fixes.edited(pod)}"
             ),
-            fixes.advice("Give the pods the nodes' RDMA devices (rdma/…, vpc.amazonaws.com/efa)", owner="platform"),
+            fixes.request_rdma(container, "Give {container} the RDMA devices of its nodes ({rdma})")
+            or fixes.advice(
+                "Have an RDMA device plugin offer the nodes' devices, and ask for them: no node that was read has any",
+                "kubectl get nodes -o custom-columns=NAME:.metadata.name,ALLOCATABLE:.status.allocatable",
+                owner="platform",
+            ),
         ),
     )
 

@@ -1,0 +1,218 @@
+"""Why an address that a pod asks may not answer, as far as the objects say so, and what mends that."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import shlex
+from collections.abc import Iterator
+
+import msgspec
+
+from kubectl_llmdoctor.engines.names import OPTIONS
+from kubectl_llmdoctor.expressions import expression
+from kubectl_llmdoctor.facts.clients import told_by
+from kubectl_llmdoctor.facts.cluster import Cluster, Item
+from kubectl_llmdoctor.facts.container import Container
+from kubectl_llmdoctor.facts.destinations import Destination, engines_in, follow, idle_workload, selector_of, service_at
+from kubectl_llmdoctor.facts.engine import Engine
+from kubectl_llmdoctor.facts.pod import Pod
+from kubectl_llmdoctor.facts.subject import workload_of
+from kubectl_llmdoctor.facts.troubles import Trouble
+from kubectl_llmdoctor.fixes import advice, edited, patch_object, set_env, set_flag
+from kubectl_llmdoctor.platforms.labels import rank_of
+from kubectl_llmdoctor.report.document import Fix
+from kubectl_llmdoctor.tree import dig, rows
+
+#: A host with a port or without, as settings and lines have it: in a URL, in brackets, as IPv4 in IPv6.
+ADDRESS = expression(
+    r"(?:[a-z][a-z0-9+]{1,12}://)?(?:[^\s@/]{1,100}@)?\[?(?:::ffff:)?(?P<host>[a-z0-9](?:[\w-]{0,62}\.){0,8}[\w-]{0,62})\]?"
+    r"(?:[:<](?P<port>\d{2,5})\b)?"
+)
+#: What a name must have in common with one that is not there to be meant by it.
+_ALIKE = 0.75
+
+
+def reach(text: str, pod: Pod, container: Container | None = None, port: int | None = None) -> Fix | None:
+    """What lets a pod reach an address; None where the objects say nothing against it."""
+    said = ADDRESS.match(text.strip())
+    if said is None:
+        return None
+    host, port = said["host"], int(said["port"]) if said["port"] else port
+    aliases = {str(name) for row in pod.spec.host_aliases for name in row.get("hostnames") or ()}
+    if host in aliases | {pod.name, pod.spec.hostname}:
+        return None
+    if (peer := _named(host, pod)) is not None:
+        return of_pod(
+            peer, f"which {host} leads to", hidden=service_at(host.partition(".")[2], pod.namespace, pod.cluster)
+        )
+    if (made := _headless(host, pod)) is not None:
+        return made
+    to = follow(host, port, pod, pod.cluster)
+    if to is None or to.itself:
+        return None
+    if to.service is None:
+        others = [one for one in to.pods if one.name != pod.name]
+        return of_pod(others[0], f"which has the address {host}") if others else _nobody(to, pod, container)
+    return _of_service(to, to.service, pod)
+
+
+def told(names: str, container: Container, cluster: Cluster) -> Iterator[str]:
+    """The addresses that a container is given by variables, options or keys of these names (a regular expression)."""
+    given = re.compile(rf"(?<![\w-])(?:{names})[\"']?[=: \t]{{1,3}}[\"']?(?P<at>[^\s\"']{{1,400}})")
+    texts = [f"{where}={value}" if where in container.env else value for where, value in told_by(container, cluster)]
+    for text in (" ".join(container.spec.argv), *texts):
+        for said in given.finditer(text[:20_000]):
+            yield from said["at"].split(",")
+
+
+def _named(host: str, pod: Pod) -> Pod | None:
+    """The other pod that has a host as its own name, as those of a StatefulSet and of a LeaderWorkerSet do."""
+    own, _, rest = host.lower().partition(".")
+    subdomain = rest.partition(".")[0]
+    for item in pod.cluster.items("Pod", pod.namespace) if subdomain else ():
+        one = Pod.of(item, pod.cluster)
+        if one.spec.subdomain == subdomain and (one.spec.hostname or one.name) == own and one.name != pod.name:
+            return one
+    return None
+
+
+def _headless(host: str, pod: Pod) -> Fix | None:
+    """The headless Service that gives the pods of the asker's own set their names, where there is none."""
+    own, _, rest = host.lower().partition(".")
+    workload, name = workload_of(pod), rest.partition(".")[0]
+    selector = dig(workload.raw, "spec.selector.matchLabels") if workload else None
+    if (
+        workload is None
+        or not isinstance(selector, dict)
+        or not re.fullmatch(rf"{re.escape(workload.name)}-\d{{1,4}}", own)
+    ):
+        return None
+    if pod.cluster.exists("Service", pod.namespace, name) is not False:
+        return None
+    spec = {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": selector}
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec}
+    made = shlex.quote(msgspec.json.encode(service).decode())
+    also = (
+        ""
+        if pod.spec.subdomain == name
+        else f", and name it as serviceName of {workload.ref}, which must be recreated for that"
+    )
+    return advice(
+        f"Create the headless Service {name} in namespace {pod.namespace}, which gives {own} its name{also}",
+        f"echo {made} | kubectl -n {pod.namespace} apply -f -",
+    )
+
+
+def of_pod(peer: Pod, why: str, *, hidden: Item | None = None) -> Fix | None:
+    """What mends a pod that another one waits for. That it is not ready may be only since it waits for the other."""
+    trouble = next((one for one in peer.troubles if one.kind != "not-ready"), None)
+    if trouble is not None:
+        return _mend(peer, trouble, why)
+    spec = dig(hidden.raw, "spec") if hidden else None
+    if (
+        hidden
+        and not peer.ready
+        and dig(spec, "clusterIP") == "None"
+        and dig(spec, "publishNotReadyAddresses") is not True
+    ):
+        change = [{"op": "add", "path": "/spec/publishNotReadyAddresses", "value": True}]
+        return patch_object(hidden, f"Let Service {hidden.name} publish {peer.name} before it is ready", change)
+    return None
+
+
+def _mend(peer: Pod, trouble: Trouble, why: str) -> Fix:
+    rank = rank_of(peer.labels)
+    ended = trouble.container.terminated if trouble.container else None
+    code = f", exit code {ended.exit_code}" if ended and f"exit code {ended.exit_code}" not in trouble.text else ""
+    state = f"{trouble.text[:160].rstrip('. ')}{code}"
+    at = f"kubectl -n {peer.namespace}"
+    commands = [f"{at} describe pod {peer.name}"]
+    if trouble.kind in ("crashed", "not-ready", "dead") and trouble.container is not None:
+        before = " --previous" if trouble.kind == "crashed" and trouble.container.restarts else ""
+        commands = [f"{at} logs {peer.name} -c {trouble.container.name}{before} --tail=200"]
+    return advice(f"Mend {rank + ' ' if rank else ''}{peer.name} first ({state}), {why}", *commands)
+
+
+def _nobody(to: Destination, pod: Pod, container: Container | None) -> Fix | None:
+    """What to ask instead of a Service that is not there."""
+    cluster = pod.cluster
+    # a node's resolver knows other names, and no Service
+    if not to.name or cluster.exists("Service", to.namespace, to.name) is not False or pod.spec.host_network:
+        return None
+    lacks = f"namespace {to.namespace} has no Service {to.name}"
+    others = [item for item in cluster.items("Service") if item.name == to.name]
+    near = difflib.get_close_matches(to.name, [item.name for item in cluster.items("Service", to.namespace)], 1, _ALIKE)
+    meant = f"{to.name}.{others[0].namespace}.svc" if len(others) == 1 else near[0] if near else ""
+    where, value = (
+        next(((w, v) for w, v in told_by(container, cluster) if to.host in v), ("", "")) if container else ("", "")
+    )
+    if not meant:
+        at = f"in {where} of {edited(pod)}" if where else f"in {edited(pod)}"
+        command = f"kubectl -n {to.namespace} get services"
+        return advice(f"Start what should answer at {to.shown}, or correct that address {at}: {lacks}", command)
+    summary = f"Ask {meant} in place of {to.host}: {lacks}"
+    if container and where in container.env and "<masked:" not in value and not container.env[where].origin:
+        return set_env(container, where, value.replace(to.host, meant), summary)
+    return advice(f"{summary} ({where + ' ' if where else ''}in {edited(pod)})")
+
+
+def _of_service(to: Destination, service: Item, pod: Pod) -> Fix | None:
+    """What mends a Service that leads to nobody."""
+    spec, cluster = dig(service.raw, "spec"), pod.cluster
+    headless = dig(spec, "clusterIP") == "None"
+    ports = [row.get("port") for row in rows(service.raw, "spec.ports")]
+    if to.port is not None and ports and to.port not in ports and not headless:
+        listed = " or ".join(map(str, ports))
+        return advice(f"Ask Service {service.name} at port {listed}, in {edited(pod)}: it has no port {to.port}")
+    wanted = selector_of(service)
+    if not to.pods and wanted and cluster.complete("Pod", service.namespace):
+        idle = idle_workload(service, cluster)
+        at = f"kubectl -n {service.namespace}"
+        if idle is not None:
+            command = f"{at} scale {idle.kind.lower()}/{idle.name} --replicas=1"
+            return advice(
+                f"Start {idle.kind}/{idle.name}, which is scaled to 0: Service {service.name} leads to nobody", command
+            )
+        labels = ",".join(f"{key}={value}" for key, value in wanted.items())
+        command = f"{at} get pods --show-labels"
+        return advice(f"Start the pods of Service {service.name}, or correct its selector: none has {labels}", command)
+    why = f"which Service {service.name} leads to"
+    if not to.pods or any(one.ready for one in to.pods):
+        return None
+    if dig(spec, "publishNotReadyAddresses") is True:
+        return of_pod(to.pods[0], why)
+    return next((_mend(one, one.troubles[0], why) for one in to.pods if one.troubles and one.name != pod.name), None)
+
+
+#: What the two sides of disaggregated serving must have alike.
+_ALIKE_SETTINGS = ("model", "kv_cache_dtype", "block_size", "page_size", "dtype")
+
+
+def other_side(engine: Engine) -> Fix | None:
+    """What lets the two sides of disaggregated serving understand each other, where the other one is there to be compared with."""
+    pod, other = engine.container.pod, {"prefill": "decode", "decode": "prefill"}.get(engine.side, "")
+    every = (Pod.of(item, pod.cluster) for item in pod.cluster.items("Pod", pod.namespace)) if other else ()
+    peers = [e for one in every if not one.leaving and not one.completed for e in engines_in(one) if e.side == other]
+    if not peers or pod.log_only:
+        return None
+    if not any(peer.container.pod.ready for peer in peers):
+        worst = min((peer.container.pod for peer in peers), key=lambda one: not one.failing)
+        return _mend(worst, worst.troubles[0], f"the {other} side of {pod.name}") if worst.troubles else None
+    theirs = peers[0]
+    here, there = engine.container.spec.image, theirs.container.spec.image
+    where = f"{edited(pod)} and {edited(theirs.container.pod)}"
+    if engine.name == theirs.name and here != there:
+        return advice(f"Run one image on both sides, {where}: here it is {here}, and {there} in {other}")
+    for name in _ALIKE_SETTINGS:
+        ours, wanted = engine.explicit(name), theirs.explicit(name)
+        if engine.name != theirs.name or (ours.value if ours else None) == (wanted.value if wanted else None):
+            continue
+        flag = OPTIONS.get(name, {}).get(engine.name, "")
+        if wanted is not None and flag and isinstance(wanted.value, (str, int)):
+            return set_flag(
+                engine, name, flag, str(wanted.value), f"Set {flag} here to {wanted.value}, as {other} has it"
+            )
+        if ours is not None:
+            return advice(f"Give {other} {ours.text} too, or take it away here ({where})")
+    return None
