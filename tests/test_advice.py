@@ -137,12 +137,14 @@ def test_a_node_that_was_rebooted_is_not_deleted() -> None:
     assert "delete" not in _commands((rebooted, silent))
 
 
-def test_a_disruption_budget_is_no_help_against_a_spot_interruption() -> None:
+def test_a_disruption_budget_is_no_help_against_what_takes_the_machine() -> None:
     (spot,) = _of_case("node-drained", "fires_spot")
     (shutdown,) = _of_case("node-drained", "fires_shutdown")
+    (descheduled,) = _of_case("node-drained", "fires_descheduler_again_and_again")
 
-    assert "machines that are not taken back" in spot.summary
-    assert "Protect it with a PodDisruptionBudget" in shutdown.summary
+    assert "no PodDisruptionBudget holds a spot machine" in spot.summary
+    assert "DisruptionBudget" not in shutdown.summary
+    assert "protect it with a PodDisruptionBudget" in descheduled.summary
 
 
 def _case(id: str, name: str) -> dict[str, Any]:
