@@ -14,6 +14,7 @@ from typing import Literal
 
 import msgspec
 
+from kubectl_llmdoctor.brought import brings, edits, field, gives
 from kubectl_llmdoctor.engines.names import OPTIONS, option
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.container import Container
@@ -38,6 +39,7 @@ from kubectl_llmdoctor.fixes import (
     unread,
 )
 from kubectl_llmdoctor.report.document import Fix
+from kubectl_llmdoctor.settling import dropped, named, put, settled
 from kubectl_llmdoctor.tree import dig
 
 Condition = Literal[
@@ -103,6 +105,18 @@ class FixText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     authority: bool = False
     #: whether it mounts a memory-backed volume of the size `{shm}` at /dev/shm
     shm: bool = False
+    #: a message about settings, for what it asks of those that the container states (`settling`): such fixes take the place of this
+    #: one, whose summary stands where it asks for nothing that can be told
+    settles: str = ""
+    #: options and variables that are taken out of where the container states them, and an option that gets a value
+    drop: tuple[str, ...] = ()
+    put: dict[str, str] = {}
+    #: a message about a file (its path, a line, or what stands there), which is corrected in the ConfigMap or Secret that it is from
+    edits: str = ""
+    #: the path of a file of settings that is not in the container, and how it comes there
+    brings: str = ""
+    #: a variable that the container lacks, and where it may come from
+    variable: str = ""
     asks: Privilege = ""
     when: tuple[Condition, ...] = ()
     engines: tuple[str, ...] = ()
@@ -449,7 +463,8 @@ class Situation:
         """The fixes that apply here, those last that the namespace's Pod Security level refuses."""
         engine = self.engine.name if self.engine else ""
         fitting = (text for text in texts if not text.engines or engine in text.engines)
-        offered = ((self._fix(text), text.asks) for text in fitting if self._holds.issuperset(text.when))
+        held = (text for text in fitting if self._holds.issuperset(text.when))
+        offered = ((fix, text.asks) for text in held for fix in self._settled(text) or (self._fix(text),))
         return permitted(self.subject.cluster, self.subject.namespace, offered)
 
     @cached_property
@@ -507,6 +522,27 @@ class Situation:
             "volume in memory" if in_memory else "volume on disk",
             "no volume mounted" if given_by_api else "volume mounted",
         )
+
+    def _settled(self, text: FixText) -> tuple[Fix, ...]:
+        """The fixes that follow from what the container states of that which a text is about."""
+        container = None if self.log_only else self.container
+        message = fill(text.settles, self.values) if text.settles else ""
+        if message and (found := settled(container, self.engine, message)):
+            return found
+        if container is None:
+            return ()
+        lacked = fill(text.brings, self.values) if text.brings else ""
+        wrong = fill(text.edits, self.values) if text.edits else ""
+        values = {name: fill(value, self.values) for name, value in text.put.items()}
+        made = (
+            dropped(container, self.engine, text.drop) if text.drop else None,
+            *(put(container, self.engine, name, value) for name, value in values.items() if "?" not in value),
+            field(container, named(message), "Correct or remove {name}") if message else None,
+            brings(container, lacked) if lacked else None,
+            edits(container, wrong, fill(text.summary, self.values)) if wrong else None,
+            gives(container, fill(text.variable, self.values)) if text.variable else None,
+        )
+        return tuple(fix for fix in made if fix)
 
     def _fix(self, text: FixText) -> Fix:
         summary = fill(text.summary, self.values)

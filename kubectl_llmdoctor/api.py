@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from kubectl_llmdoctor import fixes
+from kubectl_llmdoctor import fixes, settling
 from kubectl_llmdoctor.check import Abstain, Check, Finding, check
 from kubectl_llmdoctor.engines.config import Problem, Setting
 from kubectl_llmdoctor.evidence import (
@@ -252,6 +252,7 @@ __all__ = [
     "served",
     "service_at",
     "setting_evidence",
+    "settling",
     "show_taint",
     "signs_of_life",
     "sought",
