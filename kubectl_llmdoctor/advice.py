@@ -38,8 +38,9 @@ from kubectl_llmdoctor.fixes import (
     set_variables,
     unread,
 )
+from kubectl_llmdoctor.releases import newer, packaged, reads_tools
 from kubectl_llmdoctor.report.document import Fix
-from kubectl_llmdoctor.settling import dropped, named, put, settled
+from kubectl_llmdoctor.settling import dropped, named, put, serving_as, settled
 from kubectl_llmdoctor.tree import dig
 
 Condition = Literal[
@@ -76,6 +77,8 @@ Condition = Literal[
     "no pull secret",
     "other architecture there",
     "no other architecture",
+    "parallel size known",
+    "parallel size unknown",
 ]
 
 
@@ -108,6 +111,14 @@ class FixText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     #: a message about settings, for what it asks of those that the container states (`settling`): such fixes take the place of this
     #: one, whose summary stands where it asks for nothing that can be told
     settles: str = ""
+    #: a class or type of model that the image is too old for: the release that knows it
+    newer: str = ""
+    #: a module that is not in the image, or behind a blank a name that it lacks: the package, or its release, that has it
+    package: str = ""
+    #: a name of the model to which the server is to answer besides
+    serves: str = ""
+    #: whether it lets the server read tool calls in the format of its model's family
+    reads_tools: bool = False
     #: options and variables that are taken out of where the container states them, and an option that gets a value
     drop: tuple[str, ...] = ()
     put: dict[str, str] = {}
@@ -168,6 +179,9 @@ _LONGER_ANSWERS = 4
 _RAISE = "Raise --ctx-size (a plain number: 32k is read as 32)"
 #: To a multiple of this llama.cpp rounds a share of the context up.
 _ROUNDED = 256
+
+#: What vLLM takes as the largest rank of an adapter (config/lora.py).
+_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 #: Resources of slices of a GPU.
 _MIG = "nvidia.com/mig-"
@@ -260,6 +274,8 @@ class Situation:
             "user": self._user,
             "hub": self._hub,
             "hub_url": self._hub or "https://huggingface.co",
+            "lora_rank": str(next((r for r in _RANKS if r >= self._rank), self._rank)),
+            "fewer_gpus": str(self._fewer or "?"),
             "port": str(port) if isinstance(port, int) else "8000",
             "leader": self.captured.get("host") or "LEADER",
             "signal_meant": _SIGNALS.get(self.captured.get("signal", ""), "its process was ended from outside"),
@@ -301,6 +317,20 @@ class Situation:
         if not names or self.captured.get("name") in names or not all(isinstance(n, str) and n for n in names):
             return ""
         return f", but to {' or '.join(names)}"
+
+    @property
+    def _rank(self) -> int:
+        """The rank of an adapter that was captured."""
+        rank = self.captured.get("rank", "")
+        return int(rank) if rank.isdecimal() else 0
+
+    @cached_property
+    def _fewer(self) -> int:
+        """The most GPUs, fewer than it has now, that can share the model evenly; 0 where that is not known."""
+        size = self.engine.value("tensor_parallel_size") if self.engine else None
+        if self.engine is None or not isinstance(size, int) or size < 2:
+            return 0
+        return self.subject.sizing(self.engine).splits(size - 1)
 
     @cached_property
     def _slot(self) -> tuple[str, str]:
@@ -483,6 +513,7 @@ class Situation:
             found.add("pull secret unused" if self._free_pull_secret else "no pull secret")
         else:
             found.add("pull secret of another type" if unread_type else "pull secret named")
+        found.add("parallel size known" if self._fewer else "parallel size unknown")
         found.add("other architecture there" if self._architectures[1] else "no other architecture")
         if self.pod is None or self.log_only:
             return found | {"gpu asked", "no gpu asked", "no runtime class", "not on GKE", "pod network", "whole gpu"}
@@ -527,16 +558,34 @@ class Situation:
         """The fixes that follow from what the container states of that which a text is about."""
         container = None if self.log_only else self.container
         message = fill(text.settles, self.values) if text.settles else ""
+        module, _, name = fill(text.package, self.values).partition(" ")
+        missing = module, name.replace("?", "")
+        kinds = tuple(re.findall(r"[A-Za-z][\w.-]*", fill(text.newer, self.values))) if text.newer else ()
         if message and (found := settled(container, self.engine, message)):
             return found
         if container is None:
-            return ()
+            known = (
+                newer(None, self.engine, kinds)
+                if kinds
+                else packaged(None, self.engine, *missing)
+                if missing[0]
+                else None
+            )
+            return (known,) if known else ()
         lacked = fill(text.brings, self.values) if text.brings else ""
         wrong = fill(text.edits, self.values) if text.edits else ""
         values = {name: fill(value, self.values) for name, value in text.put.items()}
         made = (
             dropped(container, self.engine, text.drop) if text.drop else None,
-            *(put(container, self.engine, name, value) for name, value in values.items() if "?" not in value),
+            *(
+                put(container, self.engine, name, v, fill(text.summary, self.values))
+                for name, v in values.items()
+                if "?" not in v
+            ),
+            serving_as(self.engine, fill(text.serves, self.values)) if text.serves and self.engine else None,
+            reads_tools(self.engine) if text.reads_tools and self.engine else None,
+            newer(container, self.engine, kinds) if kinds else None,
+            packaged(container, self.engine, *missing) if missing[0] else None,
             field(container, named(message), "Correct or remove {name}") if message else None,
             brings(container, lacked) if lacked else None,
             edits(container, wrong, fill(text.summary, self.values)) if wrong else None,

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from kubectl_llmdoctor import fixes, settling
+from kubectl_llmdoctor import fixes, releases, settling
 from kubectl_llmdoctor.check import Abstain, Check, Finding, check
 from kubectl_llmdoctor.engines.config import Problem, Setting
 from kubectl_llmdoctor.evidence import (
@@ -237,6 +237,7 @@ __all__ = [
     "probe_kills",
     "problem_evidence",
     "raised_alike",
+    "releases",
     "requests_of",
     "rows",
     "said",

@@ -404,7 +404,7 @@ def _demanded(told: _Told) -> Iterator[Fix]:
             else fixes.advice(text + (f", in {fixes.edited(container.pod)}" if container else ""))
         )
         if container is not None and whole and cause in told.stated:
-            yield without(container, told.stated[cause], f"Or do without it: remove {told.stated[cause].text}")
+            yield without(container, told.stated[cause], f"Remove {told.stated[cause].text} instead")
 
 
 def _refused(told: _Told) -> Iterator[Fix]:
@@ -442,12 +442,42 @@ def _elements(place: Stated) -> tuple[int, ...]:
     return (index + 1, index) if place.apart else (index,)
 
 
-def put(container: Container, engine: Engine | None, name: str, value: str) -> Fix:
+def serving_as(engine: Engine, name: str) -> Fix | None:
+    """vLLM answers to one more name; None where the server is another, or what it answers to is not known."""
+    container, told = engine.container, engine.explicit("served_model_name")
+    value = told.value if told else engine.value("model")
+    names = [value] if isinstance(value, str) else [*value] if isinstance(value, list | tuple) else []
+    if (
+        engine.name != "vllm"
+        or not names
+        or name in names
+        or not name
+        or engine.pod.log_only
+        or not engine.found.argv_known
+    ):
+        return None
+    place = stated(container, "--served-model-name")
+    whole = " ".join((*map(str, names), name))
+    summary = f"Let the server answer to {name}, too: --served-model-name {whole}"
+    if place is None and told is None:
+        return added(container, ("--served-model-name", *map(str, names), name), summary)
+    if place is None or place.index is None or container.told:
+        return fixes.advice(f"{summary} in {fixes.edited(container.pod)}")
+    at = f"{container.pointer}/{place.vector}"
+    if place.apart:
+        return fixes.patch(container.pod, summary, [{"op": "add", "path": f"{at}/{place.index + 2}", "value": name}])
+    words = [place.name, *map(str, names), name]
+    operations = [{"op": "replace", "path": f"{at}/{place.index}", "value": words[0]}]
+    operations += [{"op": "add", "path": f"{at}/{place.index + i}", "value": word} for i, word in enumerate(words) if i]
+    return fixes.patch(container.pod, summary, operations)
+
+
+def put(container: Container, engine: Engine | None, name: str, value: str, summary: str) -> Fix:
     """An option gets a value: where the container states it, else at the end of its arguments; without one it is a switch."""
     place = stated(container, name, engine)
     if place is not None and place.value is not None:
-        return given(container, place, value, f"Set {place.name} to {value} (it is {place.value})")
-    return added(container, (f"{name}={value}" if value else name,), f"Add {name}{f'={value}' if value else ''}")
+        return given(container, place, value, summary)
+    return added(container, (f"{name}={value}" if value else name,), summary)
 
 
 def holding(container: Container, value: str) -> Stated | None:
