@@ -38,7 +38,7 @@ from kubectl_llmdoctor.fixes import (
     set_variables,
     unread,
 )
-from kubectl_llmdoctor.releases import newer, packaged, reads_tools
+from kubectl_llmdoctor.releases import linked, newer, packaged, reads_tools
 from kubectl_llmdoctor.report.document import Fix
 from kubectl_llmdoctor.settling import dropped, named, put, serving_as, settled
 from kubectl_llmdoctor.tree import dig
@@ -115,6 +115,8 @@ class FixText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     newer: str = ""
     #: a module that is not in the image, or behind a blank a name that it lacks: the package, or its release, that has it
     package: str = ""
+    #: a shared library that is not in the image: the package that brings it
+    library: str = ""
     #: a name of the model to which the server is to answer besides
     serves: str = ""
     #: whether it lets the server read tool calls in the format of its model's family
@@ -182,6 +184,9 @@ _ROUNDED = 256
 
 #: What vLLM takes as the largest rank of an adapter (config/lora.py).
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+
+#: What is done to a file with which a message finds fault.
+_CORRECT = "Correct what the message names"
 
 #: Resources of slices of a GPU.
 _MIG = "nvidia.com/mig-"
@@ -582,13 +587,14 @@ class Situation:
                 for name, v in values.items()
                 if "?" not in v
             ),
+            linked(container, self.engine, fill(text.library, self.values)) if text.library else None,
             serving_as(self.engine, fill(text.serves, self.values)) if text.serves and self.engine else None,
             reads_tools(self.engine) if text.reads_tools and self.engine else None,
             newer(container, self.engine, kinds) if kinds else None,
             packaged(container, self.engine, *missing) if missing[0] else None,
             field(container, named(message), "Correct or remove {name}") if message else None,
             brings(container, lacked) if lacked else None,
-            edits(container, wrong, fill(text.summary, self.values)) if wrong else None,
+            edits(container, wrong, _CORRECT) if wrong else None,
             gives(container, fill(text.variable, self.values)) if text.variable else None,
         )
         return tuple(fix for fix in made if fix)

@@ -93,17 +93,18 @@ def _keys(container: Container, kind: str, name: str) -> tuple[str, ...]:
     return (*found.data, *found.string_data) if isinstance(found, k8s.Secret) else ()
 
 
-def edits(container: Container, message: str, summary: str) -> Fix | None:
+def edits(container: Container, message: str, what: str) -> Fix | None:
     """The file that a message finds fault with is corrected where it comes from; None where that is not known."""
     path, at = _place(container, message)
     source = source_of(container, path) if path else None
     if source is None or not source.key:
         return None
     text = (container.files.get(path) or "").splitlines()
-    quoted = f", line {at}: `{text[at - 1].strip()[:_QUOTED]}`" if 0 < at <= len(text) and text[at - 1].strip() else ""
+    stands = text[at - 1].strip()[:_QUOTED] if 0 < at <= len(text) else ""
+    where = f"the key {source.key} of {source.ref}" + (f", line {at}: `{stands}`" if stands else "")
     item = container.pod.config_map(source.name) if source.kind == "ConfigMap" else None
     kept = keeper(item.raw) if item else None
-    told = f"{summary} (key {source.key} of {source.ref}{quoted}{f'; {kept.sentence(None)}' if kept else ''})"
+    told = f"{what} in {where}{f' ({kept.sentence(None)})' if kept else ''}"
     return Fix(summary=told, commands=(_edit(container, source), *restart(container)))
 
 

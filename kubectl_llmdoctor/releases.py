@@ -6,12 +6,12 @@ import re
 
 from kubectl_llmdoctor import fixes
 from kubectl_llmdoctor.catalog.arrivals import release_for, transformers_for
-from kubectl_llmdoctor.catalog.families import having, package, tool_parser
+from kubectl_llmdoctor.catalog.families import having, library, package, tool_parser
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.report.document import Fix
-from kubectl_llmdoctor.settling import added
+from kubectl_llmdoctor.settling import added, given, stated
 
 #: A tag that is a release and nothing besides: what follows a version (a CUDA, a system) need not be there for another one.
 _PLAIN = expression(r"(?P<begin>v?)\d+\.\d+\.\d+(?:\.post\d+)?(?P<end>-(?:runtime|cpu))?")
@@ -60,6 +60,9 @@ def reads_tools(engine: Engine) -> Fix | None:
     container = engine.container
     if not parser or engine.name != "vllm" or engine.pod.log_only or not engine.found.argv_known:
         return None
+    told = stated(container, "--tool-call-parser")
+    if told is not None and told.value and told.value != parser:
+        return given(container, told, parser, f"Set --tool-call-parser to {parser}, the parser of {engine.checkpoint}")
     words = []
     if engine.value("enable_auto_tool_choice", False) is False:
         words.append("--enable-auto-tool-choice")
@@ -88,6 +91,22 @@ def packaged(container: Container | None, engine: Engine | None, module: str, na
     pip = f"uv pip install{system}" if system else "pip install"
     return fixes.advice(
         f'Build an image of two lines, FROM {container.spec.image} and RUN {pip} "{wanted}", and name it in {where}'
+    )
+
+
+def linked(container: Container, engine: Engine | None, name: str) -> Fix | None:
+    """The package that brings a shared library to an image; None where no table says which, or the image is an engine's own."""
+    command = library(name)
+    if not command or (engine is not None and engine.own_image) or not container.spec.image:
+        return None
+    folder = "site-packages/nvidia/*/lib"
+    path = (
+        f" (its folder, {folder}, in LD_LIBRARY_PATH where the program is none of Python's)"
+        if command.startswith("pip")
+        else ""
+    )
+    return fixes.advice(
+        f"Build an image of two lines, FROM {container.spec.image} and RUN {command}{path}, and name it in {fixes.edited(container.pod)}"
     )
 
 

@@ -20,7 +20,8 @@ from kubectl_llmdoctor.report.document import Fix
 
 #: What a message may call a setting by; the value that it wants of it may stand behind.
 _NAME = expression(
-    r"(?<![\w/.-])(?P<name>--?[a-zA-Z][\w-]{1,60}|[A-Z][A-Z0-9]{1,30}(?:_[A-Z0-9]{1,30}){1,8}|[a-z][a-z0-9]{0,30}(?:_[a-z0-9]{1,30}){1,8})"
+    r"(?<![\w/.-])(?P<name>--?[a-zA-Z][\w-]{1,60}|[A-Z][A-Z0-9]{1,30}(?:_[A-Z0-9]{1,30}){1,8}|[a-z][a-z0-9]{0,30}(?:_[a-z0-9]{1,30}){1,8}"
+    r"|[a-z]{3,20}(?= must | should |: (?:invalid|Input) ))"
     r"(?![\w-])"
 )
 
@@ -291,7 +292,8 @@ def _number(value: str) -> str:
     """`32k`, `"8192"` and `8,192` in digits."""
     bare = value.strip("'\" ").replace(",", "").replace("_", "")
     found = re.fullmatch(r"(\d{1,12})(?:\.0{1,3})?([kK]?)", bare)
-    return str(int(found[1]) * (1024 if found[2] else 1)) if found and bare != value else ""
+    number = str(int(found[1]) * (1024 if found[2] else 1)) if found else ""
+    return number if number != value else ""
 
 
 def as_json(value: str) -> str:
@@ -440,6 +442,16 @@ def _elements(place: Stated) -> tuple[int, ...]:
     """The elements in which a setting stands, the last first."""
     index = place.index or 0
     return (index + 1, index) if place.apart else (index,)
+
+
+def word(container: Container, old: str, new: str, summary: str) -> Fix | None:
+    """One element of the arguments in other words; None where it is none, or several are alike."""
+    for vector in ("args", "command"):
+        words = [str(one) for one in getattr(container.spec, vector)]
+        if words.count(old) == 1 and not container.told:
+            operation = {"op": "replace", "path": f"{container.pointer}/{vector}/{words.index(old)}", "value": new}
+            return fixes.patch(container.pod, summary, [operation])
+    return None
 
 
 def serving_as(engine: Engine, name: str) -> Fix | None:

@@ -1,4 +1,4 @@
-"""Which parser reads the tool calls of which family of models, and which package a Python module or name is from.
+"""Which parser reads the tool calls of which family of models, and which package a Python module, a name in one, or a library is from.
 
 Sources: vLLM docs/features/tool_calling.md (0.33) and the model cards of Qwen3.5, Gemma 4 and MiniMax; the packages transformers
 4.46.0 to 5.24.0, huggingface_hub 0.22.2 to 1.0.0 and setuptools 80.9.0 to 82.0.0 for what they have.
@@ -63,6 +63,21 @@ _ALIKE = expression(
     r"transformers|triton|tritonclient|uvicorn|uvloop|vllm_omni|xformers|xgrammar"
 )
 
+#: By the beginning of a library's name what brings it: a package of Debian and Ubuntu, or behind `pip` one of Python's.
+_LIBRARIES = (
+    ("libgomp.so.1", "libgomp1"), ("libGL.so.1", "libgl1"), ("libglib-2.0.so.0", "libglib2.0-0"), ("libgthread-2.0.so.0", "libglib2.0-0"),
+    ("libSM.so.6", "libsm6"), ("libXext.so.6", "libxext6"), ("libXrender.so.1", "libxrender1"), ("libnuma.so.1", "libnuma1"),
+    ("libibverbs.so.1", "libibverbs1"), ("librdmacm.so.1", "librdmacm1"), ("libsndfile.so", "libsndfile1"), ("libaio.so.1", "libaio1"),
+    ("libcurl.so.4", "libcurl4"), ("libopenblas.so.0", "libopenblas0"), ("libtcmalloc", "libgoogle-perftools4"),
+    ("libstdc++.so.6", "libstdc++6"), ("libtbb.so.12", "libtbb12"), ("libmpi.so.40", "libopenmpi3"), ("libavcodec", "ffmpeg"),
+    ("libavutil", "ffmpeg"), ("libavformat", "ffmpeg"), ("libatomic.so.1", "libatomic1"), ("libuv.so.1", "libuv1"),
+    ("libcublas.so.12", "pip nvidia-cublas-cu12"), ("libcublasLt.so.12", "pip nvidia-cublas-cu12"),
+    ("libcudnn.so.9", "pip nvidia-cudnn-cu12"), ("libcudart.so.12", "pip nvidia-cuda-runtime-cu12"),
+    ("libnvrtc.so.12", "pip nvidia-cuda-nvrtc-cu12"), ("libcusparse.so.12", "pip nvidia-cusparse-cu12"),
+    ("libcusparseLt.so.0", "pip nvidia-cusparselt-cu12"), ("libnccl.so.2", "pip nvidia-nccl-cu12"),
+    ("libcurand.so.10", "pip nvidia-curand-cu12"), ("libcufft.so.11", "pip nvidia-cufft-cu12"),
+)  # fmt: skip
+
 #: Names that releases of a package lost or got, with the releases that have them.
 _NAMES: dict[str, dict[str, tuple[str, ...]]] = {
     "transformers": {
@@ -91,3 +106,12 @@ def having(module: str, name: str) -> str:
     """The releases of a package that have a name, as pip writes them; empty where the table does not say."""
     top = module.partition(".")[0]
     return next((f"{top}{releases}" for releases, names in _NAMES.get(top, {}).items() if name in names), "")
+
+
+def library(name: str) -> str:
+    """What brings a shared library, as the command that installs it; empty where the table does not say."""
+    bare = name.rpartition("/")[2]
+    found = next((brought for begin, brought in _LIBRARIES if bare.startswith(begin)), "")
+    if found.startswith("pip "):
+        return f"pip install {found.removeprefix('pip ')}"
+    return f"apt-get update && apt-get install -y --no-install-recommends {found}" if found else ""
