@@ -38,7 +38,7 @@ from kubectl_llmdoctor.fixes import (
     set_variables,
     unread,
 )
-from kubectl_llmdoctor.releases import linked, newer, packaged, reads_tools
+from kubectl_llmdoctor.releases import for_chats, linked, newer, packaged, reads_tools
 from kubectl_llmdoctor.report.document import Fix
 from kubectl_llmdoctor.settling import dropped, named, put, serving_as, settled
 from kubectl_llmdoctor.tree import dig
@@ -119,6 +119,8 @@ class FixText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     library: str = ""
     #: a name of the model to which the server is to answer besides
     serves: str = ""
+    #: whether the variant of a base model for chats is served in its place
+    for_chats: bool = False
     #: whether it lets the server read tool calls in the format of its model's family
     reads_tools: bool = False
     #: options and variables that are taken out of where the container states them, and an option that gets a value
@@ -589,6 +591,7 @@ class Situation:
             ),
             linked(container, self.engine, fill(text.library, self.values)) if text.library else None,
             serving_as(self.engine, fill(text.serves, self.values)) if text.serves and self.engine else None,
+            for_chats(self.engine) if text.for_chats and self.engine else None,
             reads_tools(self.engine) if text.reads_tools and self.engine else None,
             newer(container, self.engine, kinds) if kinds else None,
             packaged(container, self.engine, *missing) if missing[0] else None,

@@ -7,11 +7,12 @@ import re
 from kubectl_llmdoctor import fixes
 from kubectl_llmdoctor.catalog.arrivals import release_for, transformers_for
 from kubectl_llmdoctor.catalog.families import having, library, package, tool_parser
+from kubectl_llmdoctor.catalog.models import find
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.report.document import Fix
-from kubectl_llmdoctor.settling import added, given, stated
+from kubectl_llmdoctor.settling import added, given, stated, word
 
 #: A tag that is a release and nothing besides: what follows a version (a CUDA, a system) need not be there for another one.
 _PLAIN = expression(r"(?P<begin>v?)\d+\.\d+\.\d+(?:\.post\d+)?(?P<end>-(?:runtime|cpu))?")
@@ -71,6 +72,21 @@ def reads_tools(engine: Engine) -> Fix | None:
     return (
         added(container, tuple(words), f"Add {' '.join(words)}, the parser of {engine.checkpoint}") if words else None
     )
+
+
+def for_chats(engine: Engine) -> Fix | None:
+    """The variant for chats of a base model, which has a chat template; None where the catalogue knows none."""
+    name = engine.checkpoint
+    bare = re.sub(r"-(?:[Bb]ase|pt)$", "", name)
+    ways = (bare, f"{bare}-Instruct", f"{bare}-it", f"{bare}-Chat")
+    found = next((way for way in ways if way != name and (row := find(way)) and row.exact), None)
+    if found is None or engine.pod.log_only:
+        return None
+    text = f"Serve {found}, the variant of {name} for chats, which has a template"
+    place = stated(engine.container, "--model", engine)
+    if place is not None and place.value == name:
+        return given(engine.container, place, found, text)
+    return word(engine.container, name, found, text) or fixes.advice(f"{text}, in {fixes.edited(engine.pod)}")
 
 
 def packaged(container: Container | None, engine: Engine | None, module: str, name: str) -> Fix | None:

@@ -84,6 +84,12 @@ _CHOICES = expression(
 )
 _QUOTED_CHOICES = expression(r"is not one of (?P<list>'[^']{1,60}'(?:, '[^']{1,60}'){0,80})")
 
+#: What engines call their parallel sizes inside, by the name that all share.
+_SIZES = {
+    "tp-size": "tensor_parallel_size", "attn-tp-size": "tensor_parallel_size", "dp-size": "data_parallel_size",
+    "attn-dp-size": "data_parallel_size", "pp-size": "pipeline_parallel_size", "ep-size": "expert_parallel_size",
+}  # fmt: skip
+
 #: Values that people write, and what parsers call the same.
 _MEANT = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "float8": "fp8", "none": "auto"}
 
@@ -134,7 +140,7 @@ def stated(container: Container, name: str, engine: Engine | None = None) -> Sta
         for index in range(len(words)):
             if found := _written(words, index, vector, bare):
                 return found
-    own = engine.explicit(bare.replace("-", "_")) if engine else None
+    own = engine.explicit(_SIZES.get(bare, bare.replace("-", "_"))) if engine else None
     if own is None or own.source not in ("flag", "env") or own.flag.lstrip("-").replace("_", "-") == bare:
         return None
     return stated(container, own.flag)
@@ -151,7 +157,8 @@ def _written(words: list[str], index: int, vector: str, bare: str) -> Stated | N
     if not option.startswith("-") or option.lstrip("-").replace("_", "-") != bare:
         return None
     follows = words[index + 1] if index + 1 < len(words) else "-"
-    apart = not equals and not follows.startswith("-") and not _SWITCH.match(option)
+    valued = not follows.startswith("-") or re.fullmatch(_NUMBER, follows)
+    apart = not equals and bool(valued) and not _SWITCH.match(option)
     has = value if equals else follows if apart else None
     return Stated(name=option, value=has, vector=vector, index=index, apart=apart)
 
@@ -195,7 +202,8 @@ class _Told:
     def __init__(self, container: Container | None, engine: Engine | None, message: str) -> None:
         self.container = container
         self.message = _bare(message)
-        self.names = {m["name"]: m.start("name") for m in reversed([*_NAME.finditer(self.message)])}
+        told = (m for m in _NAME.finditer(self.message) if not (m["name"].isalpha() and _KEPT.fullmatch(m["name"])))
+        self.names = {m["name"]: m.start("name") for m in reversed([*told])}
         found = (
             [(n, stated(container, n, engine)) for n in sorted(self.names, key=self.names.__getitem__)]
             if container

@@ -58,6 +58,7 @@ _CONF = {
         (["--x-conf", '\'{"a":1}\''], "--x-conf: cannot be converted to JSON", 'plain JSON: {"a":1}'),
         (["--enable-expert-parallel"], "Experts are few when expert parallelism is enabled", "Remove --enable-expert-parallel"),
         (["--model=m", "--port=80"], "--model m is not supported on this platform", ""),
+        (["--n-size", "-4", "--x"], "n_size: Input should be greater than 0", "Remove --n-size -4"),
         (["--port=80"], "it failed with status 3", ""),
         ([], "--a-b requires --c-d", "Add --c-d with its value, which --a-b wants beside it"),
     ],

@@ -354,12 +354,14 @@ def _no_size(pod: Pod, engine: Engine) -> Iterator[Finding]:
         summary=f"{engine.title} shares the model out by {settings[0].text}: a size below 1 is none.",
         evidence=tuple(setting_evidence(engine.container, s) for s in settings),
         explains=("gpu-runtime-missing", "tp-not-divisible", *FAILED_START) if pod.exists else (),
-        fixes=(
-            fixes.advice(
-                f"Set {settings[0].text.split()[0].partition('=')[0]} to the number of GPUs, or leave it out (1)"
-            ),
-        ),
+        fixes=tuple(_counted(engine, s.flag) for s in settings),
     )
+
+
+def _counted(engine: Engine, flag: str) -> Fix:
+    """A parallel size that the container has the GPUs for: all of them for tensor parallelism, one part for any other."""
+    size = max(engine.container.gpus, 1) if flag in ("-tp", "--tp", "--tp-size", "--tensor-parallel-size") else 1
+    return settling.put(engine.container, engine, flag, str(size), f"Set {flag} to {size}")
 
 
 def _no_such_node(pod: Pod, engine: Engine) -> Iterator[Finding]:
@@ -383,7 +385,8 @@ def _no_such_node(pod: Pod, engine: Engine) -> Iterator[Finding]:
         else (),
         fixes=(
             fixes.advice(
-                "Number the nodes from 0 (the index of a StatefulSet's pod, LWS_WORKER_INDEX), or raise --nnodes"
+                f"Number the nodes from 0 to {nodes.value - 1}, in {fixes.edited(pod)}: {number.flag} is the index of a StatefulSet's "
+                "pod (label apps.kubernetes.io/pod-index) or LWS_WORKER_INDEX, each one less than now where it counts from 1"
             ),
         ),
     )
@@ -413,7 +416,10 @@ def _aborts(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
                 *((log_evidence(asserted),) if asserted else ()),
             ),
             explains=FAILED_START,
-            fixes=(fixes.advice(f"Correct {setting.text} in {fixes.edited(pod)}, or leave it out"),),
+            fixes=(
+                settling.dropped(container, engine, [setting.text.split()[0].partition("=")[0]])
+                or fixes.advice(f"Remove {setting.text} in {fixes.edited(pod)}"),
+            ),
         )
 
 
