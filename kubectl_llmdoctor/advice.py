@@ -267,6 +267,7 @@ class Situation:
             "namespace": self.subject.namespace,
             "container": container.name if container and container.name else _UNNAMED,
             "image": container.spec.image if container else "",
+            "image_now": (container.spec.image if container else "") or "the one that runs",
             "workload": "its workload" if self.log_only else workload,
             "node": pod.spec.node_name if pod else "",
             "driver": self._driver,

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from kubectl_llmdoctor import fixes
+from kubectl_llmdoctor.engines.names import OPTIONS
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.engine import Engine
@@ -53,9 +54,11 @@ _DEMANDED = expression(
     r"\b(?:is|are|must be) (?:required|set|given|specified|provided|enabled) (?:when|if|with|for|by|to use)\b"
 )
 _REFUSES = expression(
-    r"not (?:yet |currently |been )?(?:supported|implemented|available|allowed|valid)|n[o']t support|unsupported|unknown|unrecognized"
-    r"|only supports?|supports only|not applicable|can only be"
+    r"(?i:not (?:yet |currently |been )?(?:supported|implemented|available|allowed|valid)|n[o']t support|unsupported|unknown|unrecognized"
+    r"|only supports?|supports only|not applicable|can only be|invalid (?:value|type|argument))"
 )
+#: An option that is gone, and the one that took its place.
+_SUCCESSOR = expression(r"(?:removed|renamed|no longer|deprecated).{0,80}?\b[Uu]se (--[\w-]{2,60})")
 _AT_LEAST = expression(
     r"^[`'\" (=\w):]{0,30}?(?:must|should|has to)(?: be)? (?:(?P<beyond>>(?!=)|(?:greater|larger|more) than(?! or))|>=|"
     r"greater than or equal to|at least|not? (?:less|smaller) than)\s{0,3}"
@@ -69,7 +72,8 @@ _DIVISIBLE = expression(
     r"divisible by|must be a multiple of|is not a multiple of)\s{0,3}(?P<by>[a-z]\w{1,60})"
 )
 _NO_NUMBER = expression(
-    r"invalid (?:\w{0,20}int\w{0,20}|float|optional_type) value|wants a number|valid (?:integer|number)|invalid digit"
+    r"invalid (?:\w{0,20}int\w{0,20}|float|optional_type) value|wants a number"
+    r"|: sto(?:u?ll?|[ifd])\b|valid (?:integer|number)|invalid digit"
 )
 _NO_JSON = expression(r"JSON|json|cannot be converted to")
 #: Objects that hold settings in the code of engines.
@@ -89,6 +93,9 @@ _SIZES = {
     "tp-size": "tensor_parallel_size", "attn-tp-size": "tensor_parallel_size", "dp-size": "data_parallel_size",
     "attn-dp-size": "data_parallel_size", "pp-size": "pipeline_parallel_size", "ep-size": "expert_parallel_size",
 }  # fmt: skip
+
+#: What stands behind a number for so many.
+_UNITS = {"": 1, "k": 2**10, "K": 2**10, "M": 2**20, "G": 2**30}
 
 #: Values that people write, and what parsers call the same.
 _MEANT = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "float8": "fp8", "none": "auto"}
@@ -201,6 +208,7 @@ class _Told:
 
     def __init__(self, container: Container | None, engine: Engine | None, message: str) -> None:
         self.container = container
+        self.engine = engine
         self.message = _bare(message)
         told = (m for m in _NAME.finditer(self.message) if not (m["name"].isalpha() and _KEPT.fullmatch(m["name"])))
         self.names = {m["name"]: m.start("name") for m in reversed([*told])}
@@ -292,6 +300,8 @@ def _written_as(told: _Told) -> Iterator[Fix]:
         yield given(
             told.container, place, number, f"Write {place.name} in digits alone: {number} (it is {place.value})"
         )
+    elif _NO_NUMBER.search(told.message) and not _KEPT.fullmatch(place.name) and not re.fullmatch(_NUMBER, place.value):
+        yield without(told.container, place, f"Remove {place.text}: it must be a number")
     elif _NO_JSON.search(told.message) and (right := as_json(place.value)) and right != place.value:
         yield given(told.container, place, right, f"Write the value of {place.name} as plain JSON: {right}")
 
@@ -299,8 +309,8 @@ def _written_as(told: _Told) -> Iterator[Fix]:
 def _number(value: str) -> str:
     """`32k`, `"8192"` and `8,192` in digits."""
     bare = value.strip("'\" ").replace(",", "").replace("_", "")
-    found = re.fullmatch(r"(\d{1,12})(?:\.0{1,3})?([kK]?)", bare)
-    number = str(int(found[1]) * (1024 if found[2] else 1)) if found else ""
+    found = re.fullmatch(r"(\d{1,12})(?:\.0{1,3})?([kKMG]?)(i?)B?", bare)
+    number = str(int(found[1]) * _UNITS[found[2]]) if found else ""
     return number if number != value else ""
 
 
@@ -338,6 +348,8 @@ def _value(told: _Told, name: str, said: str | None) -> int | None:
     if name.isdecimal() or said:
         return int(name) if name.isdecimal() else int(str(said))
     place = told.stated.get(name)
+    if place is None and name.endswith("tp_size"):
+        return 1
     return int(place.value) if place and place.value and place.value.isdecimal() else None
 
 
@@ -417,9 +429,27 @@ def _demanded(told: _Told) -> Iterator[Fix]:
             yield without(container, told.stated[cause], f"Remove {told.stated[cause].text} instead")
 
 
+def renamed(container: Container, place: Stated, name: str) -> Fix:
+    """An option under the name that it has now; its value stays."""
+    word = name if place.apart or place.value is None else f"{name}={place.value}"
+    operation = {"op": "replace", "path": f"{container.pointer}/{place.vector}/{place.index}", "value": word}
+    return fixes.patch(container.pod, f"Write {name} instead of {place.name}", [operation])
+
+
+def _meant(engine: Engine | None, name: str) -> str:
+    """The option of an engine that is spelt as another one begins, or begins as it: `--max-model-length`."""
+    known = [options[engine.name] for options in OPTIONS.values() if engine.name in options] if engine else []
+    return next((o for o in known if o != name and (name.startswith(o) or (len(name) > 6 and o.startswith(name)))), "")
+
+
 def _refused(told: _Told) -> Iterator[Fix]:
     """A setting of what cannot be had here."""
     if told.container is None or not told.stated:
+        return
+    first, successor = next(iter(told.stated.values())), _SUCCESSOR.search(told.message)
+    unknown = _meant(told.engine, first.name) if told.message.startswith("unknown ") else ""
+    if first.index is not None and (right := successor[1] if successor else unknown):
+        yield renamed(told.container, first, right)
         return
     if (
         _REFUSES.search(told.message)

@@ -53,14 +53,14 @@ _PACKAGES = {
 
 #: Packages that are called as their modules are, but for hyphens: no other name is taken for one of a package, which may be anybody's.
 _ALIKE = expression(
-    r"accelerate|addict|aiohttp|asyncpg|av|bitsandbytes|blobfile|boto3|causal_conv1d|compressed_tensors|datasets|"
-    r"decord|deepspeed|diffusers|easydict|einops|fastapi|flash_attn|fsspec|ftfy|gcsfs|gguf|gptqmodel|hf_transfer|"
-    r"hf_xet|httpx|jieba|kubernetes|langchain|librosa|lmcache|mamba_ssm|matplotlib|mistral_common|modelscope|moviepy|"
+    r"accelerate|addict|aiohttp|asyncpg|av|bitsandbytes|blobfile|boto3|compressed_tensors|datasets|"
+    r"decord|diffusers|easydict|einops|fastapi|fsspec|ftfy|gcsfs|gguf|gptqmodel|hf_transfer|"
+    r"hf_xet|httpx|jieba|kubernetes|langchain|librosa|lmcache|matplotlib|mistral_common|modelscope|moviepy|"
     r"msgpack|ninja|num2words|numpy|onnxruntime|openai|optimum|orjson|outlines|packaging|pandas|peft|phonemizer|"
     r"prisma|prometheus_client|psutil|pyarrow|pydantic|pydub|pymysql|pypdf|qwen_omni_utils|qwen_vl_utils|redis|"
     r"requests|runai_model_streamer|s3fs|safetensors|scipy|seaborn|sentence_transformers|sentencepiece|sentry_sdk|"
     r"setuptools|soundfile|tensorizer|tiktoken|timm|tokenizers|torch|torchaudio|torchcodec|torchvision|tqdm|"
-    r"transformers|triton|tritonclient|uvicorn|uvloop|vllm_omni|xformers|xgrammar"
+    r"transformers|triton|tritonclient|uvicorn|uvloop|vllm_omni|xgrammar"
 )
 
 #: By the beginning of a library's name what brings it: a package of Debian and Ubuntu, or behind `pip` one of Python's.
