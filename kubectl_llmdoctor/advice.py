@@ -15,6 +15,7 @@ from typing import Literal
 
 import msgspec
 
+from kubectl_llmdoctor.brought import brings, edits, field, gives
 from kubectl_llmdoctor.engines.names import OPTIONS, option
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.container import Container
@@ -48,8 +49,10 @@ from kubectl_llmdoctor.fixes import (
     unread,
 )
 from kubectl_llmdoctor.reach import ADDRESS, of_pod, other_side, reach, told
+from kubectl_llmdoctor.releases import for_chats, linked, newer, packaged, reads_tools
 from kubectl_llmdoctor.report.document import Fix
 from kubectl_llmdoctor.room import Room
+from kubectl_llmdoctor.settling import dropped, named, put, serving_as, settled
 from kubectl_llmdoctor.tree import dig
 
 Condition = Literal[
@@ -116,6 +119,8 @@ Condition = Literal[
     "RDMA offered",
     "RDMA had",
     "no RDMA had",
+    "parallel size known",
+    "parallel size unknown",
 ]
 
 
@@ -163,6 +168,30 @@ class FixText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     other_side: bool = False
     #: whether it has the container ask for the RDMA devices that nodes with GPUs offer (`{rdma}`)
     rdma: bool = False
+    #: a message about settings, for what it asks of those that the container states (`settling`): such fixes take the place of this
+    #: one, whose summary stands where it asks for nothing that can be told
+    settles: str = ""
+    #: a class or type of model that the image is too old for: the release that knows it
+    newer: str = ""
+    #: a module that is not in the image, or behind a blank a name that it lacks: the package, or its release, that has it
+    package: str = ""
+    #: a shared library that is not in the image: the package that brings it
+    library: str = ""
+    #: a name of the model to which the server is to answer besides
+    serves: str = ""
+    #: whether the variant of a base model for chats is served in its place
+    for_chats: bool = False
+    #: whether it lets the server read tool calls in the format of its model's family
+    reads_tools: bool = False
+    #: options and variables that are taken out of where the container states them, and an option that gets a value
+    drop: tuple[str, ...] = ()
+    put: dict[str, str] = {}
+    #: a message about a file (its path, a line, or what stands there), which is corrected in the ConfigMap or Secret that it is from
+    edits: str = ""
+    #: the path of a file of settings that is not in the container, and how it comes there
+    brings: str = ""
+    #: a variable that the container lacks, and where it may come from
+    variable: str = ""
     asks: Privilege = ""
     when: tuple[Condition, ...] = ()
     engines: tuple[str, ...] = ()
@@ -227,6 +256,11 @@ _ROUNDED = 256
 
 #: How a rank is told where its leader is.
 _LEADER = r"(?:LWS_LEADER|MASTER|LEADER|RAY_HEAD|RAY)_ADDR(?:ESS)?|--(?:master[-_]addr|dist-init-addr|rdzv[-_]endpoint|ray[-_]address)"
+#: What vLLM takes as the largest rank of an adapter (config/lora.py).
+_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+
+#: What is done to a file with which a message finds fault.
+_CORRECT = "Correct what the message names"
 
 #: Resources of slices of a GPU.
 _MIG = "nvidia.com/mig-"
@@ -338,6 +372,7 @@ class Situation:
             "namespace": self.subject.namespace,
             "container": container.name if container and container.name else _UNNAMED,
             "image": container.spec.image if container else "",
+            "image_now": (container.spec.image if container else "") or "the one that runs",
             "workload": "its workload" if self.log_only else workload,
             "node": pod.spec.node_name if pod else "",
             "driver": self._driver,
@@ -355,6 +390,8 @@ class Situation:
             "user": self._user,
             "hub": self._hub,
             "hub_url": self._hub or "https://huggingface.co",
+            "lora_rank": str(next((r for r in _RANKS if r >= self._rank), self._rank)),
+            "fewer_gpus": str(self._fewer or "?"),
             "port": str(port) if isinstance(port, int) else "8000",
             "leader": self._leader or "the leader's name",
             "signal_meant": _SIGNALS.get(self.captured.get("signal", ""), "its process was ended from outside"),
@@ -484,6 +521,20 @@ class Situation:
         engines = self.subject.engines(self.pod) if self.pod else ()
         told = any(engine.value("port") == port for engine in engines if engine.container is container)
         return told or any(one.container_port == port for one in container.spec.ports)
+
+    @property
+    def _rank(self) -> int:
+        """The rank of an adapter that was captured."""
+        rank = self.captured.get("rank", "")
+        return int(rank) if rank.isdecimal() else 0
+
+    @cached_property
+    def _fewer(self) -> int:
+        """The most GPUs, fewer than it has now, that can share the model evenly; 0 where that is not known."""
+        size = self.engine.value("tensor_parallel_size") if self.engine else None
+        if self.engine is None or not isinstance(size, int) or size < 2:
+            return 0
+        return self.subject.sizing(self.engine).splits(size - 1)
 
     @cached_property
     def _more_replicas(self) -> str:
@@ -772,9 +823,9 @@ class Situation:
         if any(text.needs for text in texts):  # dear: the model's memory is computed for it
             self.values.update({**self._room.values(), **self.values})
         fitting = (text for text in texts if not text.engines or engine in text.engines)
-        holding = (text for text in fitting if self._holds.issuperset(text.when))
-        known = (text for text in holding if all(self.values.get(name) for name in text.needs))
-        offered = ((self._fix(text), text.asks) for text in known)
+        held = (text for text in fitting if self._holds.issuperset(text.when))
+        known = (text for text in held if all(self.values.get(name) for name in text.needs))
+        offered = ((fix, text.asks) for text in known for fix in self._settled(text) or (self._fix(text),))
         return permitted(self.subject.cluster, self.subject.namespace, offered)
 
     @cached_property
@@ -817,6 +868,7 @@ class Situation:
         found |= {"RDMA device named"} if by_name else set()
         whole = len(self.subject.pods) > 1 or self.subject.cluster.complete("Pod", self.subject.namespace)
         found.add("group is short" if whole and 0 < there < wanted else "group is not short")
+        found.add("parallel size known" if self._fewer else "parallel size unknown")
         found.add("other architecture there" if self._architectures[1] else "no other architecture")
         if self.pod is None or self.log_only:
             return found | {
@@ -871,6 +923,47 @@ class Situation:
             "volume in memory" if in_memory else "volume on disk",
             "no volume mounted" if given_by_api else "volume mounted",
         )
+
+    def _settled(self, text: FixText) -> tuple[Fix, ...]:
+        """The fixes that follow from what the container states of that which a text is about."""
+        container = None if self.log_only else self.container
+        message = fill(text.settles, self.values) if text.settles else ""
+        module, _, name = fill(text.package, self.values).partition(" ")
+        missing = module, name.replace("?", "")
+        kinds = tuple(re.findall(r"[A-Za-z][\w.-]*", fill(text.newer, self.values))) if text.newer else ()
+        if message and (found := settled(container, self.engine, message)):
+            return found
+        if container is None:
+            known = (
+                newer(None, self.engine, kinds)
+                if kinds
+                else packaged(None, self.engine, *missing)
+                if missing[0]
+                else None
+            )
+            return (known,) if known else ()
+        lacked = fill(text.brings, self.values) if text.brings else ""
+        wrong = fill(text.edits, self.values) if text.edits else ""
+        values = {name: fill(value, self.values) for name, value in text.put.items()}
+        made = (
+            dropped(container, self.engine, text.drop) if text.drop else None,
+            *(
+                put(container, self.engine, name, v, fill(text.summary, self.values))
+                for name, v in values.items()
+                if "?" not in v
+            ),
+            linked(container, self.engine, fill(text.library, self.values)) if text.library else None,
+            serving_as(self.engine, fill(text.serves, self.values)) if text.serves and self.engine else None,
+            for_chats(self.engine) if text.for_chats and self.engine else None,
+            reads_tools(self.engine) if text.reads_tools and self.engine else None,
+            newer(container, self.engine, kinds) if kinds else None,
+            packaged(container, self.engine, *missing) if missing[0] else None,
+            field(container, named(message), "Correct or remove {name}") if message else None,
+            brings(container, lacked) if lacked else None,
+            edits(container, wrong, _CORRECT) if wrong else None,
+            gives(container, fill(text.variable, self.values)) if text.variable else None,
+        )
+        return tuple(fix for fix in made if fix)
 
     def _fix(self, text: FixText) -> Fix:
         if (text.reach or text.group or text.other_side) and (mended := self._reached(text)) is not None:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from kubectl_llmdoctor import fixes
+from kubectl_llmdoctor import fixes, releases, settling
 from kubectl_llmdoctor.check import Abstain, Check, Finding, check
 from kubectl_llmdoctor.engines.config import Problem, Setting
 from kubectl_llmdoctor.evidence import (
@@ -245,6 +245,7 @@ __all__ = [
     "problem_evidence",
     "raised_alike",
     "reach",
+    "releases",
     "requests_of",
     "rows",
     "said",
@@ -260,6 +261,7 @@ __all__ = [
     "served",
     "service_at",
     "setting_evidence",
+    "settling",
     "show_taint",
     "signs_of_life",
     "sought",

@@ -16,10 +16,12 @@ b5640, b6133, b6431, b6673, b7347, b7836, b8121, b8390, b10068, b10361; a row na
 such name. What other builds ran under an older name (DeepSeek V3.2 as DeepSeek V2, Mistral 3 as Llama) has no row.
 TensorRT-LLM: docs/source/release-notes.md of 0.19 to 1.2, its PyTorch backend; GPT-OSS, GLM 4.5 and DeepSeek V3.2 were
 published after the releases that are said not to know them.
+Transformers: `CONFIG_MAPPING_NAMES` in its packages 4.46.0 to 5.3.0 (each minor release), 5.5.0, 5.9.0, 5.15.0, 5.20.0, 5.24.0.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 _VLLM: Mapping[str, str] = {
@@ -123,9 +125,59 @@ _TENSORRT_LLM: Mapping[str, str] = {
     ),
 }
 
+#: By release of Transformers the types of models (`model_type` of config.json) that it has and the last one looked into before it
+#: had not.
+_TRANSFORMERS: Mapping[str, str] = {
+    "4.47.0": "olmo2",
+    "4.48.0": "aria bamba cohere2 emu3 modernbert",
+    "4.49.0": "granitemoeshared helium qwen2_5_vl zamba2",
+    "4.50.0": "aya_vision gemma3 gemma3_text mistral3 siglip2 smolvlm",
+    "4.51.0": "deepseek_v3 llama4 llama4_text phi4_multimodal qwen3 qwen3_moe",
+    "4.52.1": "bitnet glm4 granite_speech granitemoehybrid internvl janus qwen2_5_omni",
+    "4.53.0": "arcee dots1 falcon_h1 gemma3n gemma3n_text glm4v minimax smollm3",
+    "4.54.0": "deepseek_v2 deepseek_vl doge ernie4_5 ernie4_5_moe exaone4 glm4_moe lfm2 voxtral xlstm",
+    "4.55.0": "cohere2_vision gpt_oss",
+    "4.56.0": "apertus florence2 glm4v_moe hunyuan_v1_dense hunyuan_v1_moe ovis2 seed_oss",
+    "4.57.0": (
+        "flex_olmo lfm2_vl longcat_flash ministral olmo3 qwen3_next qwen3_omni_moe qwen3_vl qwen3_vl_moe vaultgemma"
+    ),
+    "5.0.0": (
+        "afmoe ernie4_5_vl_moe glm46v glm4_moe_lite glm_image lfm2_moe lighton_ocr minimax_m2 ministral3 "
+        "nanochat paddleocr_vl solar_open"
+    ),
+    "5.1.0": "exaone_moe glm_ocr youtu",
+    "5.2.0": "glm_moe_dsa qwen3_5 qwen3_5_text qwen3_5_moe qwen3_5_moe_text voxtral_realtime",
+    "5.3.0": "eurobert nemotron_h olmo_hybrid",
+    "5.5.0": "gemma4 gemma4_text jina_embeddings_v3 mistral4 nomic_bert",
+    "5.9.0": "cohere2_moe deepseek_v4 exaone4_5 granite4_vision hy_v3 hyperclovax laguna minicpmv4_6",
+    "5.15.0": (
+        "deepseek_v32 deepseek_ocr2 gemma4_unified hunyuan_vl kimi_k25 mimo_v2_flash minicpm3 "
+        "minimax_m3_vl qwen3_asr zaya"
+    ),
+    "5.20.0": "bailing_hybrid gte hy_v4 kimi_linear molmo2 nemotron_h_omni step3p5 step3p7",
+    "5.24.0": "exaone internlm3 iquestcoder lfm3 mistral_large4 sarvam_moe",
+}
+
 _ENGINES = {"vllm": _VLLM, "sglang": _SGLANG, "tgi": _TGI, "llama.cpp": _LLAMA_CPP, "tensorrt-llm": _TENSORRT_LLM}
 
 
 def first_release(engine: str, architecture: str) -> str | None:
     """The first release that may know an architecture; None where the table does not say."""
     return _ENGINES.get(engine, {}).get(architecture)
+
+
+def release_for(engine: str, name: str) -> str | None:
+    """The same of a class or a type of model, as whoever refuses it names it: `Qwen3NextForCausalLM`, `qwen3_next`, `qwen3next`."""
+    rows = _ENGINES.get(engine, {})
+    return rows.get(name) or next((first for known, first in rows.items() if _bare(known) == _bare(name)), None)
+
+
+def transformers_for(name: str) -> str | None:
+    """A release of Transformers that knows a type of model, or a class; None where the table does not say."""
+    bare = _bare(name)
+    return next((r for r, types in _TRANSFORMERS.items() if bare in (_bare(t) for t in types.split())), None)
+
+
+def _bare(name: str) -> str:
+    """A class or a type of model without what its spelling adds."""
+    return re.sub(r"(?:For(?:CausalLM|ConditionalGeneration)|Model|Config)$|[^a-zA-Z0-9]", "", name).lower()

@@ -27,6 +27,8 @@ ENGINES = frozenset({"vllm", "sglang", "tensorrt-llm", "lmdeploy"})
 #: Settings without which nothing can be said, and those that only decide how much is left for the cache.
 _SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 _ROOM = ("gpu_memory_utilization", "quantization", "dtype", "kv_cache_dtype", "kv_cache_memory_bytes")
+#: Among more GPUs than this nobody shares a model, and a number that somebody wrote may have no end.
+_MOST_GPUS = 1024
 
 
 class Sizing:
@@ -75,7 +77,8 @@ class Sizing:
 
         if self.model is None:
             return 1 << (most.bit_length() - 1) if most > 0 else 0
-        return next((size for size in range(most, 1, -1) if not indivisible(self.model[0], size)), min(most, 1))
+        sizes = range(min(most, _MOST_GPUS), 1, -1)
+        return next((size for size in sizes if not indivisible(self.model[0], size)), min(most, 1))
 
     @property
     def model_name(self) -> str:

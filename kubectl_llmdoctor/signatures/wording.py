@@ -22,6 +22,9 @@ from kubectl_llmdoctor.signatures.declared import Pattern, Signature
 #: Processes that write to one log in turn, at most: so many times further apart two lines of one of them may stand.
 _SIDE_BY_SIDE = 16
 
+#: The name of a field has fewer characters.
+_MOST_BETWEEN = 120
+
 #: By expression, texts of which every match has one, as the indexes of packs have them: few expressions are compiled then.
 REQUIRED: dict[str, tuple[str, ...]] = {}
 
@@ -80,8 +83,16 @@ def beside(pattern: Pattern, line: Line) -> tuple[Line, dict[str, str]] | None:
         if (away <= pattern.within or _close(line, other, pattern.within)) and (
             found := _search(pattern.near_match, other.text)
         ):
-            return other, _names(found)
+            return other, _names(found) | _between(line, other)
     return None
+
+
+def _between(line: Line, other: Line) -> dict[str, str]:
+    """The one line between two, in which pydantic names the field that the second is of."""
+    if other.number != line.number + 2:
+        return {}
+    text = said(line.log.line(line.number + 1).text).text.strip()
+    return {"between": text} if 0 < len(text) < _MOST_BETWEEN else {}
 
 
 def _close(line: Line, other: Line, within: int) -> bool:

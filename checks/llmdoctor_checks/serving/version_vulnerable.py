@@ -16,9 +16,9 @@ from kubectl_llmdoctor.api import (
     check,
     dig,
     expression,
-    fixes,
     log_evidence,
     pod_evidence,
+    releases,
     setting_evidence,
 )
 from kubectl_llmdoctor.catalog.vulnerabilities import VULNERABILITIES, Need, Vulnerability
@@ -123,7 +123,7 @@ def version_vulnerable(
             pod_evidence(engine.container, "image", engine.container.spec.image),
             *dict.fromkeys(proof for _, proof in found),
         ),
-        fixes=(fixes.advice(f"Take {engine.title} {newest} or later in {fixes.edited(pod)}"),),
+        fixes=(releases.released(engine, newest, exact=True),),
     )
 
 
@@ -150,7 +150,7 @@ def _struck(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
                     pod_evidence(engine.container, "image", engine.container.spec.image),
                 ),
                 explains=("engine-dead", "crash-loop", "not-ready", "pod-failed"),
-                fixes=(fixes.advice(f"Take {engine.title} {blow.fixed} or later in {fixes.edited(pod)}"),),
+                fixes=(releases.released(engine, blow.fixed, exact=True),),
                 order=line.order,
             )
     return None

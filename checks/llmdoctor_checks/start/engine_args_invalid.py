@@ -26,6 +26,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     problem_evidence,
     setting_evidence,
+    settling,
 )
 from llmdoctor_checks._consequences import FAILED_START
 from llmdoctor_checks.start._scripts import quoted
@@ -76,9 +77,6 @@ _EARLY = (
 
 #: The images of the projects themselves.
 _PUBLISHED = r"(?:^|/)(?:vllm/vllm-openai|lmsysorg/sglang|huggingface/text-generation-inference)(?:$|[:@])"
-
-#: Names and numbers where JSON is wanted.
-_PAIRS = r"[= ]['\"]?((?:\w{1,40}=\d{1,9}[, ]?){1,8})['\"]?$"
 
 
 @check("engine-args-invalid", since="0.1", literals=(_NOT_BOUND, _ASSERTION, _CONFIGURED, _NO_OPTION))
@@ -356,12 +354,14 @@ def _no_size(pod: Pod, engine: Engine) -> Iterator[Finding]:
         summary=f"{engine.title} shares the model out by {settings[0].text}: a size below 1 is none.",
         evidence=tuple(setting_evidence(engine.container, s) for s in settings),
         explains=("gpu-runtime-missing", "tp-not-divisible", *FAILED_START) if pod.exists else (),
-        fixes=(
-            fixes.advice(
-                f"Set {settings[0].text.split()[0].partition('=')[0]} to the number of GPUs, or leave it out (1)"
-            ),
-        ),
+        fixes=tuple(_counted(engine, s.flag) for s in settings),
     )
+
+
+def _counted(engine: Engine, flag: str) -> Fix:
+    """A parallel size that the container has the GPUs for: all of them for tensor parallelism, one part for any other."""
+    size = max(engine.container.gpus, 1) if flag in ("-tp", "--tp", "--tp-size", "--tensor-parallel-size") else 1
+    return settling.put(engine.container, engine, flag, str(size), f"Set {flag} to {size}")
 
 
 def _no_such_node(pod: Pod, engine: Engine) -> Iterator[Finding]:
@@ -385,7 +385,8 @@ def _no_such_node(pod: Pod, engine: Engine) -> Iterator[Finding]:
         else (),
         fixes=(
             fixes.advice(
-                "Number the nodes from 0 (the index of a StatefulSet's pod, LWS_WORKER_INDEX), or raise --nnodes"
+                f"Number the nodes from 0 to {nodes.value - 1}, in {fixes.edited(pod)}: {number.flag} is the index of a StatefulSet's "
+                "pod (label apps.kubernetes.io/pod-index) or LWS_WORKER_INDEX, each one less than now where it counts from 1"
             ),
         ),
     )
@@ -415,7 +416,10 @@ def _aborts(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
                 *((log_evidence(asserted),) if asserted else ()),
             ),
             explains=FAILED_START,
-            fixes=(fixes.advice(f"Correct {setting.text} in {fixes.edited(pod)}, or leave it out"),),
+            fixes=(
+                settling.dropped(container, engine, [setting.text.split()[0].partition("=")[0]])
+                or fixes.advice(f"Remove {setting.text} in {fixes.edited(pod)}"),
+            ),
         )
 
 
@@ -472,37 +476,50 @@ def _from_config_map(engine: Engine, problem: Problem) -> tuple[str, Evidence] |
 
 def _correction(engine: Engine, problem: Problem, where: str) -> Fix:
     """What to write instead, where the detail names it; else what to take away, or which release has it."""
-    name, detail = problem.flag or problem.text, problem.detail
+    name, detail, container = problem.flag or problem.text, problem.detail, engine.container
+    place = settling.stated(container, name) if where == fixes.edited(engine.pod) else None
     near = re.search(r"; the nearest is (\S{1,80})$", detail)
     if problem.kind == "unknown-flag" and (several := re.search(r" could be (-[^:]{1,400}): ", detail)):
         return fixes.advice(f"Write in {where} the one of {several[1]} that is meant, instead of {name}")
     if problem.kind == "unknown-flag" and (near or problem.meant):
         right = near[1] if near else problem.meant
         return fixes.rename_word(engine.container, problem.path, name, right, f"Write {right} instead of {name}")
-    if problem.kind == "bad-value" and near:
-        return fixes.advice(f"Set {name} to {near[1]} in {where}")
-    if listed := re.search(r": not (one of .{1,600})$", detail):
+    listed = re.search(r": not (one of (.{1,600}))$", detail)
+    right = near[1] if near else _meant(detail, listed[2].split(", ") if listed else [])
+    if problem.kind == "bad-value" and right:
+        text = f"Set {name} to {right}"
+        known = place is not None and place.value is not None
+        return settling.given(container, place, right, text) if place and known else fixes.advice(f"{text} in {where}")
+    if listed:
         return fixes.advice(f"Set {name} in {where} to {listed[1]}, or remove it")
     if first := re.search(r" came with ([^;]{1,60}); ", detail):
-        return fixes.advice(f"Remove {name} in {where}, or take {first[1]} or later")
+        return _removed(container, place, f"Remove {name}", where, f"; {first[1]} is the first release with it")
     if problem.kind == "removed-flag":
-        place = re.search(r" \(([^()]{1,200})\)$", detail)
-        return fixes.advice(f"Remove {name} in {where}" + (f": {place[1]}" if place else ""))
+        instead = re.search(r" \(([^()]{1,200})\)$", detail)
+        return _removed(container, place, f"Remove {name}", where, f": {instead[1]}" if instead else "")
     if name == "--model" and " as its first argument " in detail:
         model = problem.text.removeprefix(name).strip()
         return fixes.advice(f"Write the model behind serve (vllm serve {model}) and leave {name} out, in {where}")
     if problem.kind == "missing-value":
         return fixes.advice(f"Give {name} its value in {where}, or remove it")
     if detail.endswith(f"has no option {name}"):
-        return fixes.advice(f"Remove {name} in {where}")
-    if detail.endswith(": not valid JSON") and (pairs := re.search(_PAIRS, problem.text)):
-        return fixes.advice(f"Write the value of {name} in {where} as JSON: {name}={_as_json(pairs[1])}")
+        return _removed(container, place, f"Remove {name}", where, "")
+    if detail.endswith(": not valid JSON") and place and place.value and (right := settling.as_json(place.value)):
+        return settling.given(container, place, right, f"Write the value of {name} as plain JSON: {right}")
     return fixes.advice(f"Correct or remove {name} in {where}: {detail}")
 
 
-def _as_json(pairs: str) -> str:
-    """What was written as `image=4,video=0`, as vLLM took it up to 0.9, as JSON without spaces, which no shell and no list splits."""
-    return "{" + ",".join(f'"{name}":{number}' for name, number in re.findall(r"(\w{1,40})=(\d{1,9})", pairs)) + "}"
+def _meant(detail: str, choices: list[str]) -> str:
+    """The value that was meant by one that the parser does not take; empty where that is open."""
+    value = re.search(r" is '([^']{1,80})': ", f"{detail}")
+    if only := re.search(r"\(it has ([\w.-]{1,60})\)$", detail):
+        return only[1]
+    return settling.nearest(value[1], choices) if value and choices else ""
+
+
+def _removed(container: Container, place: settling.Stated | None, text: str, where: str, why: str) -> Fix:
+    """An option taken out of the arguments that state it."""
+    return settling.without(container, place, text + why) if place else fixes.advice(f"{text} in {where}{why}")
 
 
 def _split(engine: Engine, problem: Problem, where: str) -> Fix:

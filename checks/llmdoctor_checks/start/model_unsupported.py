@@ -3,7 +3,17 @@
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Engine, Finding, Pod, Sizing, check, expression, fixes, pod_evidence, setting_evidence
+from kubectl_llmdoctor.api import (
+    Engine,
+    Finding,
+    Pod,
+    Sizing,
+    check,
+    expression,
+    pod_evidence,
+    releases,
+    setting_evidence,
+)
 from kubectl_llmdoctor.catalog.arrivals import first_release
 from kubectl_llmdoctor.catalog.models import find
 
@@ -54,11 +64,7 @@ def model_unsupported(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Find
             setting_evidence(container, model),
             pod_evidence(container, "command" if installed else "image", stated if installed else container.spec.image),
         ),
-        fixes=(
-            fixes.advice(
-                f"Run {engine.title} {_least(first)} in {fixes.edited(pod)}: the release that the model's page names"
-            ),
-        ),
+        fixes=(releases.released(engine, first),),
     )
 
 
@@ -66,12 +72,6 @@ def _since(first: str) -> str:
     """In words, which releases know a class; `X.post1` is any after X, which did not."""
     before = first.removesuffix(".post1")
     return f"knows from {first} on at the earliest" if before == first else f"{before} did not know"
-
-
-def _least(first: str) -> str:
-    """In words, which releases may know a class."""
-    before = first.removesuffix(".post1")
-    return f"{first} or later" if before == first else f"later than {before}"
 
 
 def _numbered(engine: Engine) -> bool:

@@ -29,6 +29,7 @@ from kubectl_llmdoctor.api import (
     often,
     pod_evidence,
     rows,
+    settling,
     top_of,
 )
 from llmdoctor_checks._clients import astray, refused, told
@@ -178,7 +179,8 @@ def _told_to_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | No
         f"{often(len(answers))} in its log.",
         evidence=(log_evidence(line, said[0]),),
         fixes=(
-            fixes.advice(f"Let {fixes.edited(pod)} answer to {said['name']}, or correct the name in {line.log.pod}"),
+            settling.serving_as(engine, said["name"])
+            or fixes.advice(f"Let {fixes.edited(pod)} answer to {said['name']}, or correct the name in {line.log.pod}"),
         ),
         order=line.order,
     )
@@ -311,7 +313,8 @@ def _by_route(engine: Engine, route: Routed, names: tuple[str, ...], said: Evide
         f"{few(names, 5)}: they fail with 404.",
         evidence=(said, object_evidence(route.item, route.path, f"{_HEADER}: {route.model}")),
         fixes=(
-            fixes.advice(f"Let the server answer to that name as well: {change}")
+            settling.serving_as(engine, route.model)
+            or fixes.advice(f"Let the server answer to {route.model}, too: {change}")
             if engine.name == "vllm"
             else fixes.advice(f"Let {fixes.edited(engine.pod)} serve {route.model}, or the route name what it serves"),
         ),
@@ -387,7 +390,8 @@ def _fixes(engine: Engine, asked: Asked, names: tuple[str, ...]) -> Iterator[Fix
         yield fixes.advice(f"Load {asked.model} into the server", f"{inside} ollama pull {shlex.quote(asked.model)}")
     elif engine.name == "vllm":
         flag = f"--served-model-name {' '.join(names)} {asked.model}"
-        yield fixes.advice(f"Let the server answer to that name as well: {flag} in {server}")
+        known = settling.serving_as(engine, asked.model)
+        yield known or fixes.advice(f"Let the server answer to {asked.model}, too: {flag} in {server}")
     else:
         yield fixes.advice(f"Let the server answer to {asked.model}, in {server}")
     if len(names) == 1:

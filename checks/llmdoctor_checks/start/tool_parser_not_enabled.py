@@ -17,6 +17,7 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     often,
     pod_evidence,
+    releases,
     setting_evidence,
 )
 from llmdoctor_checks._clients import astray, refused, told
@@ -82,7 +83,8 @@ def tool_parser_not_enabled(pod: Pod, engine: Engine, cluster: Cluster, logs: Lo
             f"--tool-call-parser{_unread(engine)}: it is refused, {often(len(said))} in its log.",
             evidence=(log_evidence(line, words[0]), *_variables(engine)),
             fixes=(
-                fixes.advice(
+                releases.reads_tools(engine)
+                or fixes.advice(
                     f"{_switched_on(engine)} (hermes, llama3_json, mistral, qwen3_coder and others) in {fixes.edited(pod)}"
                 ),
             ),

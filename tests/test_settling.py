@@ -1,0 +1,119 @@
+"""What a message about settings, a file or a variable asks of what a container states."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kubectl_llmdoctor.brought import brings, edits, gives
+from kubectl_llmdoctor.catalog.arrivals import release_for, transformers_for
+from kubectl_llmdoctor.catalog.families import having, library, package, tool_parser
+from kubectl_llmdoctor.facts import k8s
+from kubectl_llmdoctor.facts.cluster import Cluster
+from kubectl_llmdoctor.facts.container import Container
+from kubectl_llmdoctor.facts.pod import Pod
+from kubectl_llmdoctor.settling import as_json, nearest, settled, stated
+from kubectl_llmdoctor.snapshot import Snapshot
+
+
+def _container(*others: dict[str, Any], **spec: Any) -> Container:
+    raw = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "q-0", "namespace": "serving"},
+        "spec": {
+            "containers": [{"name": "server", "image": "example.org/server:1", **spec}],
+            "volumes": [{"name": "conf", "configMap": {"name": "conf"}}],
+        },
+    }
+    cluster = Cluster(Snapshot(objects=(raw, *others)))
+    return Pod(next(iter(cluster.all(k8s.Pod, "Pod"))), cluster).containers[0]
+
+
+_CONF = {
+    "apiVersion": "v1",
+    "kind": "ConfigMap",
+    "metadata": {"name": "conf", "namespace": "serving"},
+    "data": {"a.yaml": "first: 1\nsecond: 2\n"},
+}
+
+
+@pytest.mark.parametrize(
+    ("args", "message", "says"),
+    [
+        (["--a-b", "--c-d"], "--a-b and --c-d are mutually exclusive", "Remove --a-b; --c-d can stay"),
+        (["--c-d=1"], "--a-b cannot be used with --c-d", "Remove --c-d=1"),
+        (["--enable-x"], "--enable-x requires --enable-y", "Add --enable-y, which --enable-x wants beside it"),
+        (["--enable-x"], "--enable-x requires --kind deep.", "Add --kind=deep, which --enable-x wants beside it"),
+        (["--enable-x", "--kind", "flat"], "enable_x requires --kind=deep", "Set --kind to deep, as enable_x wants it"),
+        (["--kind", "bf16"], "kind must be one of: bfloat16, float16", "Set --kind to bfloat16 (it is bf16)"),
+        (["--kind=zz"], "Unknown --kind. Valid kinds are: aa, bb", "Set --kind to one of aa, bb"),
+        (["--n=3"], "n_size must be >= 5", ""),
+        (["--n-size=3"], "n_size must be >= 5", "Set --n-size to 5 (it is 3)"),
+        (["--n-size", "0"], "n_size: Input should be greater than 0", "Remove --n-size 0: it must be 1 at least"),
+        (["--n-size=9", "--m-size=4"], "n_size must be at most m_size", "Set --n-size to 4 (it is 9)"),
+        (["--tp-size=8", "--ep-size=3"], "tp_size 8 must be divisible by ep_size 3", "Set --ep-size to 2, which divides 8"),
+        (["--n-size=32k"], "--n-size: invalid int value: '32k'", "Write --n-size in digits alone: 32768"),
+        (["--x-conf", '\'{"a":1}\''], "--x-conf: cannot be converted to JSON", 'plain JSON: {"a":1}'),
+        (["--enable-expert-parallel"], "Experts are few when expert parallelism is enabled", "Remove --enable-expert-parallel"),
+        (["--model=m", "--port=80"], "--model m is not supported on this platform", ""),
+        (["--n-size", "-4", "--x"], "n_size: Input should be greater than 0", "Remove --n-size -4"),
+        (["--memory", "16Gi"], "--memory: '16Gi' is not a valid integer", "17179869184"),
+        (["--old-x", "4"], "--old-x: the argument has been removed. use --new-x", "Write --new-x instead of --old-x"),
+        (["--kind=q9"], "--kind: Unsupported type: q9", "Remove --kind=q9"),
+        (["--port=80"], "it failed with status 3", ""),
+        ([], "--a-b requires --c-d", "Add --c-d with its value, which --a-b wants beside it"),
+    ],
+)  # fmt: skip
+def test_settled(args: list[str], message: str, says: str) -> None:
+    found = settled(_container(args=args), None, message)
+    assert (found[0].summary if found else "") == says or (says and says in found[0].summary)
+
+
+def test_a_setting_is_found_in_each_form() -> None:
+    assert stated(_container(args=["--tp_size", "2"]), "tp-size").text == "--tp_size 2"  # type: ignore[union-attr]
+    assert stated(_container(args=["-c", "serve x --tp-size=2 --y"]), "tp_size").value == "2"  # type: ignore[union-attr]
+    assert stated(_container(env=[{"name": "A_B", "value": "1"}]), "A_B").text == "A_B=1"  # type: ignore[union-attr]
+    assert stated(_container(args=["--tp-size-x=2"]), "tp-size") is None
+
+
+def test_a_file_comes_from_where_it_is() -> None:
+    mounts = [{"name": "conf", "mountPath": "/etc/app"}]
+    mounted = _container(_CONF, args=["--config=/etc/app/b.yaml"], volumeMounts=mounts)
+    assert "Let --config name /etc/app/a.yaml" in brings(mounted, "/etc/app/b.yaml").summary  # type: ignore[union-attr]
+    assert brings(mounted, "/etc/app/a.yaml") is None
+    assert "line 2: `second: 2`" in edits(mounted, "error in /etc/app/a.yaml:2", "Correct it").summary  # type: ignore[union-attr]
+    assert edits(mounted, "error in /opt/other.yaml:2", "Correct it") is None
+    unmounted = _container(_CONF, args=["--config=/srv/a.yaml"])
+    assert "Mount the key a.yaml of ConfigMap conf at /srv/a.yaml" in brings(unmounted, "/srv/a.yaml").summary  # type: ignore[union-attr]
+
+
+def test_a_variable_comes_from_where_it_is() -> None:
+    env = [{"name": "URL_DB", "value": "x"}]
+    assert "Call the variable URL_DB DB_URL" in gives(_container(env=env), "DB_URL").summary  # type: ignore[union-attr]
+    assert gives(_container(env=env), "URL_DB") is None
+    config = {**_CONF, "data": {"DB_URL": "x"}}
+    assert "from the key DB_URL of ConfigMap conf" in gives(_container(config), "DB_URL").summary  # type: ignore[union-attr]
+
+
+def test_values_that_are_meant() -> None:
+    assert nearest("flashinfre", ["flashinfer", "triton"]) == "flashinfer"
+    assert nearest("lmcache", ["nixl", "sglang"]) == ""
+    assert as_json("image=2,video=0") == '{"image":2,"video":0}'
+    assert as_json("{GPU_A: 1}") == '{"GPU_A":1}'
+    assert as_json("plain") == ""
+
+
+def test_what_tables_know() -> None:
+    assert transformers_for("qwen3_next") == "4.57.0"
+    assert transformers_for("Qwen3NextForCausalLM") == "4.57.0"
+    assert transformers_for("qwen99") is None
+    assert release_for("vllm", "qwen3_next") == "0.10.2"
+    assert tool_parser("Qwen3-8B") == "hermes"
+    assert tool_parser("Qwen3-Coder-30B-A3B-Instruct") == "qwen3_coder"
+    assert tool_parser("DeepSeek-R1-Distill-Llama-70B") == ""
+    assert package("cv2") == "opencv-python-headless"
+    assert package("somebodys_module") == ""
+    assert having("transformers", "AutoModelForVision2Seq") == "transformers<5"
+    assert "libgomp1" in library("/usr/lib/libgomp.so.1")
