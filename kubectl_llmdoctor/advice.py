@@ -10,32 +10,43 @@ import re
 import shlex
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from kubectl_llmdoctor.engines.names import OPTIONS, option
 from kubectl_llmdoctor.expressions import expression
+from kubectl_llmdoctor.facts import model_store
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.k8s import Node, VolumeMount
+from kubectl_llmdoctor.facts.named import alike, keys_named, making, renamed
+from kubectl_llmdoctor.facts.place import Place, backing, data_mounts
 from kubectl_llmdoctor.facts.pod import Pod
+from kubectl_llmdoctor.facts.pulled import had, spelt, split
 from kubectl_llmdoctor.facts.subject import Subject, workload_of
-from kubectl_llmdoctor.facts.units import GIB, milli
+from kubectl_llmdoctor.facts.units import GIB, milli, units
 from kubectl_llmdoctor.fixes import (
     FromSecret,
     Privilege,
     annotate,
+    grow,
+    larger,
     lone,
     mount_authority,
+    mount_claim,
+    mount_scratch,
     mount_shm,
+    patch,
     permitted,
     remove_flag,
     set_flag,
+    set_image,
     set_pull_secret,
-    set_spec,
+    set_sysctl,
     set_variables,
     unread,
+    variable_operations,
 )
 from kubectl_llmdoctor.report.document import Fix
 from kubectl_llmdoctor.tree import dig
@@ -68,12 +79,36 @@ Condition = Literal[
     "no token misnamed",
     "key misnamed",
     "no key misnamed",
+    "token in a Secret",
+    "token given",
+    "no token given",
     "pull secret named",
     "pull secret of another type",
     "pull secret unused",
     "no pull secret",
     "other architecture there",
     "no other architecture",
+    "home closed",
+    "home open",
+    "a folder",
+    "no folder",
+    "volume lasting",
+    "volume passing",
+    "model named",
+    "no model named",
+    "mounted elsewhere",
+    "nothing mounted",
+    "object elsewhere",
+    "object alike",
+    "object nowhere",
+    "image misspelt",
+    "image known",
+    "no image known",
+    "store refuses",
+    "store lacks it",
+    "store unclear",
+    "definition known",
+    "definition unknown",
 ]
 
 
@@ -103,6 +138,22 @@ class FixText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     authority: bool = False
     #: whether it mounts a memory-backed volume of the size `{shm}` at /dev/shm
     shm: bool = False
+    #: a kernel parameter that it sets for the pod
+    sysctl: dict[str, str] = {}
+    #: whether it mounts an emptyDir at `{folder}`
+    scratch: bool = False
+    #: whether a command lists what is behind the volume of the group `path`
+    lists: bool = False
+    #: whether a command makes the object of the groups `kind` and `name`
+    creates: bool = False
+    #: whether the pod is to name the object `{other_name}` in its place
+    renames: bool = False
+    #: whether it gives the volume of the group `path` more room; `{size}` and `{what}` are then what it gets, and which it is
+    grows: bool = False
+    #: whether it mounts a claim that holds the model at `{folder}`
+    claims: bool = False
+    #: the image that the container is to have
+    image: str = ""
     asks: Privilege = ""
     when: tuple[Condition, ...] = ()
     engines: tuple[str, ...] = ()
@@ -129,6 +180,9 @@ def fill(template: str, values: dict[str, str]) -> str:
 #: A model of a hub, as no folder is named.
 _HUB_ID = expression(r"[\w.-]+/[\w.-]+")
 
+#: A model that nobody named.
+_NO_MODEL = "OWNER/MODEL"
+
 #: More GPUs than any node has: a list of as many as somebody wrote may have no end.
 _MOST_DEVICES = 64
 
@@ -154,6 +208,18 @@ _LONGER_ANSWERS = 4
 _RAISE = "Raise --ctx-size (a plain number: 32k is read as 32)"
 #: To a multiple of this llama.cpp rounds a share of the context up.
 _ROUNDED = 256
+
+#: Where the definitions of a group are, of the newest release of who makes them.
+_DEFINED_AT = {
+    "gateway.networking.k8s.io": "kubernetes-sigs/gateway-api/releases/latest/download/standard-install.yaml",
+    "inference.networking.k8s.io": "kubernetes-sigs/gateway-api-inference-extension/releases/latest/download/manifests.yaml",
+    "inference.networking.x-k8s.io": "kubernetes-sigs/gateway-api-inference-extension/releases/latest/download/manifests.yaml",
+    "leaderworkerset.x-k8s.io": "kubernetes-sigs/lws/releases/latest/download/manifests.yaml",
+    "monitoring.coreos.com": "prometheus-operator/prometheus-operator/releases/latest/download/stripped-down-crds.yaml",
+}
+
+#: So many claims are worth naming where nobody knows which one is meant.
+_MOST_CLAIMS = 3
 
 #: Resources of slices of a GPU.
 _MIG = "nvidia.com/mig-"
@@ -225,25 +291,30 @@ class Situation:
         workload = (unread(pod) if pod else "") or (self.workload.ref if self.workload else f"Pod/{name}")
         engine = self.engine
         model = self.captured.get("model") or (engine.value("model") if engine else None)
+        named_hub = isinstance(model, str) and bool(_HUB_ID.fullmatch(model))
         port = engine.value("port") if engine else None
+        give = f"chown -R {self._user}:{self._user}" if self._user else "chmod -R a+rwX"
         size = container.shm.size_bytes if container else None
         return {
             "pod": "the pod" if self.log_only else name,
             "namespace": self.subject.namespace,
             "container": container.name if container and container.name else _UNNAMED,
             "image": container.spec.image if container else "",
+            "at": self._at,
+            "twice": larger(units(self.captured.get("limit")), self._files),
             "workload": "its workload" if self.log_only else workload,
             "node": pod.spec.node_name if pod else "",
             "driver": self._driver,
             "account": (pod.spec.service_account_name if pod else "") or "default",
-            "hub_model": model if isinstance(model, str) and _HUB_ID.fullmatch(model) else "OWNER/MODEL",
+            "hub_model": model if isinstance(model, str) and named_hub else _NO_MODEL,
             "devices": ",".join(map(str, range(min(max(container.gpus if container else 0, 1), _MOST_DEVICES)))),
             # enough for most, and twice what a volume that is there has
             "shm": f"{max(2 * (size or 0) // GIB, 8)}Gi",
             **{f"{name}_option": option(engine.name if engine else None, name) for name in _OPTIONS},
             "volume": self._mount.name if self._mount else "",
             "mount": self._mount.mount_path if self._mount else "",
-            "user": self._user,
+            "user": self._user or "1000",
+            "chown": f"{give} {self._mount.mount_path if self._mount else ''}".strip(),
             "hub": self._hub,
             "hub_url": self._hub or "https://huggingface.co",
             "port": str(port) if isinstance(port, int) else "8000",
@@ -254,6 +325,14 @@ class Situation:
             "more_per_slot": self._slot[1],
             **self._registry(container.spec.image if container else ""),
             "token_variable": self._misnamed_token,
+            "token_at": self._index_of(self._misnamed_token),
+            "key_at": self._index_of(self._misnamed_key[0]),
+            "way": self._way,
+            **self._of_store,
+            "hub_host": self.captured.get("host") or (self._hub or "https://huggingface.co").partition("://")[2],
+            "licence": f"the licence of {model} at https://huggingface.co/{model}"
+            if named_hub
+            else "the model's licence",
             "token_secret": self._token_of[0],
             "token_key": self._token_of[1],
             "key_variable": self._misnamed_key[0],
@@ -268,7 +347,112 @@ class Situation:
             "node_arch": self._architectures[0] or "the node's architecture",
             "other_arch": self._architectures[1],
             "other_arch_nodes": self._architectures[2],
+            "search": model.rpartition("/")[2] if isinstance(model, str) and not model.startswith("/") else "",
+            "defined_at": _DEFINED_AT.get(self.captured.get("group", ""), ""),
+            "cpus": str(self._cpus),
+            **self._of_place,
+            **self._of_object,
+            **self._of_image,
             **self.captured,
+        }
+
+    @cached_property
+    def _files(self) -> int | None:
+        """The least bytes of the model's files, where they are known."""
+        return self.subject.sizing(self.engine).file_bytes if self.engine else None
+
+    @property
+    def _at(self) -> str:
+        """The place of the container in the pod's spec: of the one that the line names, else of the one that printed it."""
+        named = [c for c in self.pod.containers if c.name == self.captured.get("who")] if self.pod else []
+        servers = [c for c in self.pod.containers if c.role == "main"] if self.pod else []
+        found = next(iter([*named, *filter(None, [self.container]), *servers]), None)
+        return found.pointer.strip("/") if found else "containers/0"
+
+    @property
+    def _cpus(self) -> int:
+        """As many threads as the container has CPUs to run them on, where something says so, else four."""
+        told = (self.container.limit("cpu") or self.container.request("cpu")) if self.container else None
+        return max((told or 4000) // 1000, 1)
+
+    @cached_property
+    def _place(self) -> Place | None:
+        """The path that the line names, in the container."""
+        path = self.captured.get("path") or self.captured.get("model") or ""
+        return Place(self.container, path) if self.container and path else None
+
+    @property
+    def _of_place(self) -> dict[str, str]:
+        """What templates may name of the path."""
+        place = self._place
+        mounts = data_mounts(self.container) if self.container else []
+        said = " and ".join(f"{mount.mount_path} ({backing(volume)})" for mount, volume in mounts[:3])
+        return {
+            "volume_is": place.volume_is if place else "the volume",
+            "inside": (place.inside if place else "") or "the model",
+            "folder": place.folder if place else "",
+            "set_at": (place.set_at if place else "") or "the argument or variable",
+            "mounts": said,
+            "there": place.path
+            if place
+            else str(self.engine.value("model") or "the model")
+            if self.engine
+            else "the model",
+            "claims": self._claims,
+        }
+
+    @property
+    def _claims(self) -> str:
+        """The claims of the namespace that the pod does not mount, as a question: ` (claim weights?)`."""
+        mine = [v.persistent_volume_claim for v in self.pod.spec.volumes] if self.pod else []
+        used = {claim.claim_name for claim in mine if claim}
+        items = self.subject.cluster.items("PersistentVolumeClaim", self.subject.namespace)
+        free = [item.name for item in items if item.name not in used]
+        return f" (claim {' or '.join(free)}?)" if 0 < len(free) <= _MOST_CLAIMS else ""
+
+    @property
+    def _kind(self) -> str:
+        """The kind of the object that the line names, as Kubernetes writes it."""
+        return {"secret": "Secret", "configmap": "ConfigMap"}.get(self.captured.get("kind", "").lower(), "")
+
+    @cached_property
+    def _made(self) -> tuple[str, str, str]:
+        """Of the object that the line names: the command that makes it, the namespace that has it, and one that may be meant."""
+        name = self.captured.get("name", "")
+        if self.pod is None or not self._kind or not name:
+            return "", "", ""
+        return *making(self.pod, self._kind, name), alike(self.pod, self._kind, name)
+
+    @property
+    def _of_object(self) -> dict[str, str]:
+        """What templates may name of the object."""
+        keys = keys_named(self.pod, self._kind, self.captured.get("name", "")) if self.pod and self._kind else []
+        with_keys = f" with the key{'s' if len(keys) > 1 else ''} {', '.join(keys)}" if keys else ""
+        return {
+            "copied_from": self._made[1],
+            "other_name": self._made[2],
+            "with_keys": with_keys,
+            "data_field": "stringData" if self._kind == "Secret" else "data",
+        }
+
+    @cached_property
+    def _had(self) -> tuple[str, str]:
+        """An image of the same repository that was pulled, and who has it."""
+        image = self.captured.get("image") or (self.container.spec.image if self.container else "")
+        return had(self.pod, image) if self.pod and image else ("", "")
+
+    @property
+    def _of_image(self) -> dict[str, str]:
+        """What templates may name of the image that is meant."""
+        image = self.captured.get("image") or (self.container.spec.image if self.container else "")
+        repository, _ = split(image)
+        host = repository.partition("/")[0]
+        return {
+            "known_image": self._had[0],
+            "known_by": self._had[1],
+            "spelt_image": spelt(image),
+            "repository": repository,
+            "registry_host": "registry-1.docker.io" if host == "docker.io" else host,
         }
 
     @cached_property
@@ -320,9 +504,11 @@ class Situation:
 
     @cached_property
     def _mount(self) -> VolumeMount | None:
-        """The volume on which the path lies that the line names."""
-        path = self.captured.get("path") or ""
-        return self.container.mount_over(path) if self.container and path.startswith("/") else None
+        """The volume on which the path lies that the line names; where it names none, the only one that may hold data."""
+        if self.container is None or self._place is not None:
+            return self._place.mount if self._place else None
+        data = [mount for mount, _ in data_mounts(self.container)]
+        return data[0] if len(data) == 1 else None
 
     def _registry(self, image: str) -> dict[str, str]:
         """Where the image is pulled from, as a pull secret names it, and as whom."""
@@ -334,10 +520,10 @@ class Situation:
 
     @cached_property
     def _user(self) -> str:
-        """The user that the container is to run as, else the usual one of images that do not run as root."""
+        """The user that the container is to run as, where it says so."""
         own = self.container.spec.security_context.run_as_user if self.container else None
         whole = self.pod.spec.security_context.run_as_user if self.pod else None
-        return str(own or whole or 1000)
+        return str(own or whole or "")
 
     @cached_property
     def _bucket(self) -> str:
@@ -417,12 +603,12 @@ class Situation:
         return strange[0] if strange and len(strange) == len(named) else ""
 
     @cached_property
-    def _token_of(self) -> tuple[str, str]:
-        """The Secret that a token for the hub is from, and its key there; where nothing says so, what fixes call them."""
+    def _token_of(self) -> tuple[str, str, bool]:
+        """The Secret that a token for the hub is from, its key there, and whether that is known; else what fixes call them."""
         variables = self.container.env if self.container else {}
         told = [variables[name].origin for name in sorted(_TOKENS_READ & variables.keys())]
         secret, _, key = next((x for x in told if x.startswith("Secret ")), "").removeprefix("Secret ").partition("/")
-        return (secret, key) if secret and key else ("hf-token", "HF_TOKEN")
+        return (secret, key, True) if secret and key else ("hf-token", "HF_TOKEN", False)
 
     @cached_property
     def _misnamed_key(self) -> tuple[str, str]:
@@ -449,7 +635,8 @@ class Situation:
         """The fixes that apply here, those last that the namespace's Pod Security level refuses."""
         engine = self.engine.name if self.engine else ""
         fitting = (text for text in texts if not text.engines or engine in text.engines)
-        offered = ((self._fix(text), text.asks) for text in fitting if self._holds.issuperset(text.when))
+        made = ((self._fix(text), text.asks) for text in fitting if self._holds.issuperset(text.when))
+        offered = ((fix, asks) for fix, asks in made if fix is not None)
         return permitted(self.subject.cluster, self.subject.namespace, offered)
 
     @cached_property
@@ -463,12 +650,20 @@ class Situation:
         found.add("forbidden" if self.captured.get("why", "").lower() in _FORBIDDEN else "not forbidden")
         found.add("token misnamed" if self._misnamed_token else "no token misnamed")
         found.add("key misnamed" if self._misnamed_key[0] else "no key misnamed")
+        found |= {self._token_given, model_store.answer_of(self.captured.values())}
         named, unread_type = self._pull_secret
         if self.pod is None or not named:
             found.add("pull secret unused" if self._free_pull_secret else "no pull secret")
         else:
             found.add("pull secret of another type" if unread_type else "pull secret named")
         found.add("other architecture there" if self._architectures[1] else "no other architecture")
+        found |= {self._where_is_made, self._which_image}
+        found.add("definition known" if self.values["defined_at"] else "definition unknown")
+        found.add("home closed" if self._place and self._place.home_closed else "home open")
+        found.add("volume passing" if self._place and self._place.passing else "volume lasting")
+        found.add("model named" if self.values["search"] else "no model named")
+        found.add("a folder" if self.values["folder"] else "no folder")
+        found.add("mounted elsewhere" if self.container and data_mounts(self.container) else "nothing mounted")
         if self.pod is None or self.log_only:
             return found | {"gpu asked", "no gpu asked", "no runtime class", "not on GKE", "pod network", "whole gpu"}
         every = [self.container] if self.container else self.pod.containers
@@ -479,6 +674,53 @@ class Situation:
         found.add("on GKE" if self._on_gke else "not on GKE")
         found.add("host network" if self.pod.spec.host_network else "pod network")
         return found if self.pod.spec.runtime_class_name else found | {"no runtime class"}
+
+    @property
+    def _token_given(self) -> Condition:
+        """How the container gets a token for the hub, by variables that its libraries read."""
+        variables = self.container.env if self.container else {}
+        if not _TOKENS_READ & variables.keys():
+            return "no token given"
+        return "token in a Secret" if self._token_of[2] else "token given"
+
+    @property
+    def _way(self) -> str:
+        """By what the container would reach the outside: the proxy that it is told of, or none."""
+        for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
+            variable = self.container.env.get(name) if self.container else None
+            if variable is not None:
+                return f"the proxy {variable.value or variable.origin} that {name} names must let them pass"
+        return "the container is told of no proxy, so where the network has one set HTTPS_PROXY, with the cluster's own names in NO_PROXY"
+
+    @property
+    def _of_store(self) -> dict[str, str]:
+        """What templates may name of the store that the model is from."""
+        container = self.container
+        secret = model_store.secret(container) if container else ""
+        return {
+            "store_uri": (model_store.address(container) if container else "") or "the model's address",
+            "store": (model_store.endpoint(container) if container else "") or "the store",
+            "store_keys": f"Secret {secret}" if secret else "a Secret that its secrets name, or a role",
+        }
+
+    def _index_of(self, name: str) -> str:
+        """The place of a variable in the container's own list."""
+        own = [variable.name for variable in self.container.spec.env] if self.container else []
+        return str(own.index(name)) if name in own else "0"
+
+    @property
+    def _where_is_made(self) -> Condition:
+        """Where the object that the line names may be from."""
+        if self._made[2]:
+            return "object alike"
+        return "object elsewhere" if self._made[1] else "object nowhere"
+
+    @property
+    def _which_image(self) -> Condition:
+        """Whether another image is known that may be meant."""
+        if self.values["spelt_image"]:
+            return "image misspelt"
+        return "image known" if self._had[0] else "no image known"
 
     @property
     def _on_gke(self) -> bool:
@@ -508,7 +750,11 @@ class Situation:
             "no volume mounted" if given_by_api else "volume mounted",
         )
 
-    def _fix(self, text: FixText) -> Fix:
+    def _fix(self, text: FixText) -> Fix | None:
+        if text.grows:
+            if self.container is None or self._mount is None or self.log_only:
+                return None
+            return grow(self.container, self._mount, self._files, text.summary)
         summary = fill(text.summary, self.values)
         if self.pod and any(" delete pod {pod}" in command for command in text.commands):
             summary += lone(self.pod)
@@ -526,10 +772,12 @@ class Situation:
     def _change(self, text: FixText, pod: Pod, summary: str) -> Fix | None:
         """What the fix changes of the object that a person edits; None where it is not known what that would be."""
         if text.spec:
-            ((name, value),) = text.spec.items()
-            filled = fill(value, self.values) if isinstance(value, str) else value
-            number = int(filled) if isinstance(filled, str) and filled.isdecimal() else filled
-            return set_spec(pod, f"/{name}", number, summary)
+            return patch(pod, summary, [*self._fields(text), *self._set(text)])
+        if text.sysctl:
+            ((parameter, to),) = text.sysctl.items()
+            return set_sysctl(pod, parameter, to, summary)
+        if text.renames:
+            return patch(pod, summary, renamed(pod, self._kind, self.values["name"], self.values["other_name"]))
         if text.annotation:
             ((name, given),) = text.annotation.items()
             return annotate(pod, {name: fill(given, self.values)}, summary)
@@ -543,13 +791,36 @@ class Situation:
             if chosen is None:
                 return remove_flag(self.engine, setting, summary)
             return set_flag(self.engine, setting, flag, fill(chosen, self.values), summary)
-        if self.container is None or not (text.env or text.shm or text.authority):
-            return None
+        return self._of_container(text, self.container, summary) if self.container else None
+
+    def _of_container(self, text: FixText, container: Container, summary: str) -> Fix | None:
+        """What the fix changes of the container, or gives it."""
+        if text.image:
+            of_image = (c for c in container.pod.containers if c.spec.image == self.captured.get("image"))
+            return set_image(next(of_image, container), fill(text.image, self.values), summary)
+        if text.claims and self.values["folder"] and (size := larger(None, self._files)):
+            return mount_claim(container, self.values["folder"], size, summary)
+        if text.scratch and self.values["folder"]:
+            return mount_scratch(container, [self.values["folder"]], summary)
         if text.authority:
-            return mount_authority(self.container, summary)
+            return mount_authority(container, summary)
         if text.shm:
-            return mount_shm(self.container, self.values["shm"], summary)
-        return set_variables(self.container, {name: self._value(value) for name, value in text.env.items()}, summary)
+            return mount_shm(container, self.values["shm"], summary)
+        if not text.env:
+            return None
+        return set_variables(container, {name: self._value(value) for name, value in text.env.items()}, summary)
+
+    def _fields(self, text: FixText) -> Iterator[dict[str, Any]]:
+        """The operations that set fields of the pod's spec."""
+        for name, value in text.spec.items():
+            filled = fill(value, self.values) if isinstance(value, str) else value
+            number = int(filled) if isinstance(filled, str) and filled.isdecimal() else filled
+            yield {"op": "add", "path": f"/{fill(name, self.values)}", "value": number}
+
+    def _set(self, text: FixText) -> list[dict[str, Any]]:
+        """The operations that set the variables of a fix that changes the spec as well."""
+        values = {name: self._value(value) for name, value in text.env.items()}
+        return variable_operations(self.container, values)[0] if self.container and values else []
 
     def _value(self, text: str | None) -> str | FromSecret | None:
         """The value of a variable as `fixes.set_variables` takes it."""
@@ -580,7 +851,12 @@ class Situation:
             commands = tuple(command.replace(" -c {container}", "") for command in commands)
         if not self.values["node"]:
             commands = tuple(command for command in commands if "{node}" not in command)
-        return tuple(self._applicable(fill(command, quoted) for command in commands))
+        stored = model_store.listing(self.container) if self.container else ""
+        listed = (self._place.lists if self._place else "") or stored
+        own = [listed if text.lists else "", self._made[0] if text.creates else ""]
+        filled = (fill(command, quoted) for command in commands)
+        # what somebody has to fill in is no command
+        return (*filter(None, own), *self._applicable(command for command in filled if _NO_MODEL not in command))
 
     def _applicable(self, commands: Iterator[str]) -> Iterator[str]:
         pod, container, workload = self.pod, self.container, self.workload

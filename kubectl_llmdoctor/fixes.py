@@ -18,6 +18,7 @@ from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.subject import workload_of
+from kubectl_llmdoctor.facts.units import GIB, units
 from kubectl_llmdoctor.facts.workload import Workload
 from kubectl_llmdoctor.managed import keeper
 from kubectl_llmdoctor.platforms import pointer
@@ -291,7 +292,8 @@ def annotate(pod: Pod, values: Mapping[str, str], summary: str, *, field: str = 
     raw = workload.raw if workload and not unread(pod) else {}
     if workload is None or workload.kind == "Job" or not isinstance(dig(raw, "spec.template.spec"), dict):
         where = f"in {edited(pod)}" + ("" if workload else ", which must be deleted and recreated")
-        return Fix(summary=f"{summary} ({where})")
+        told = ", ".join(f"{key}: {value!r}" for key, value in values.items() if key not in summary)
+        return Fix(summary=f"{summary} ({told}{'; ' if told else ''}{where})")
     at = f"/spec/template/metadata/{field}"
     operations = [{"op": "add", "path": f"{at}/{pointer.escaped(key)}", "value": values[key]} for key in values]
     return patch_object(workload.item, summary, operations)
@@ -534,6 +536,16 @@ def set_variables(container: Container, values: Mapping[str, str | FromSecret | 
 
     What comes from another object is changed there: then the fix is advice.
     """
+    operations, elsewhere = variable_operations(container, values)
+    if elsewhere:
+        return advice(f"{summary} where {elsewhere} comes from ({container.env[elsewhere].origin})")
+    return patch(container.pod, summary, operations) if operations else advice(f"{summary} in {edited(container.pod)}")
+
+
+def variable_operations(
+    container: Container, values: Mapping[str, str | FromSecret | None]
+) -> tuple[list[dict[str, Any]], str]:
+    """The operations that set variables, and the first of them that comes from another object, where it is changed."""
     at, own = f"{container.pointer}/env", container.spec.env
     places = {variable.name: index for index, variable in enumerate(own)}
     added: list[dict[str, Any]] = []
@@ -542,7 +554,7 @@ def set_variables(container: Container, values: Mapping[str, str | FromSecret | 
         index = places.get(name)
         elsewhere = own[index].value_from is not None if index is not None else name in container.env
         if elsewhere and (value is None) == (index is None):
-            return advice(f"{summary} where {name} comes from ({container.env[name].origin})")
+            return [], name
         if value is None:
             removed += [] if index is None else [index]
             continue
@@ -555,8 +567,7 @@ def set_variables(container: Container, values: Mapping[str, str | FromSecret | 
         else:
             added.append({"op": "replace", "path": f"{at}/{index}", "value": entry})
     # the last first, so that the places of the others hold
-    operations = added + [{"op": "remove", "path": f"{at}/{index}"} for index in sorted(removed, reverse=True)]
-    return patch(container.pod, summary, operations) if operations else advice(f"{summary} in {edited(container.pod)}")
+    return added + [{"op": "remove", "path": f"{at}/{index}"} for index in sorted(removed, reverse=True)], ""
 
 
 def set_resource(container: Container, kind: str, resource: str, value: str, summary: str) -> Fix:
@@ -579,6 +590,16 @@ def set_image(container: Container, image: str, summary: str) -> Fix:
 def set_spec(pod: Pod, path: str, value: Any, summary: str, *, owner: Owner = "model") -> Fix:
     """Set a field of the pod spec; `path` is a JSON pointer inside it, such as `/enableServiceLinks`."""
     return patch(pod, summary, [{"op": "add", "path": path, "value": value}], owner=owner)
+
+
+def set_sysctl(pod: Pod, name: str, value: str, summary: str) -> Fix:
+    """Set a kernel parameter of the pod."""
+    own = pod.spec.security_context.sysctls
+    at = next((i for i, one in enumerate(own) if one.name == name), None)
+    entry = {"name": name, "value": value}
+    if at is not None:
+        return patch(pod, summary, [{"op": "replace", "path": f"/securityContext/sysctls/{at}", "value": entry}])
+    return patch(pod, summary, [_append("/securityContext/sysctls", entry, exists=bool(own))])
 
 
 def set_pull_secret(pod: Pod, name: str, summary: str) -> Fix:
@@ -617,6 +638,32 @@ def mount_scratch(container: Container, paths: Sequence[str], summary: str) -> F
     else:
         operations.append({"op": "add", "path": mounts, "value": added})
     return patch(pod, summary, operations)
+
+
+def grow(container: Container, mount: k8s.VolumeMount, least: int | None, summary: str) -> Fix | None:
+    """Give a volume twice the room that it has, or so much that `least` bytes fit: a claim, or an emptyDir with a limit."""
+    pod = container.pod
+    index = next((i for i, volume in enumerate(pod.spec.volumes) if volume.name == mount.name), None)
+    volume = pod.spec.volumes[index] if index is not None else None
+    claim = volume.persistent_volume_claim if volume else None
+    item = pod.cluster.item("PersistentVolumeClaim", pod.namespace, claim.claim_name) if claim else None
+    if item is not None:
+        at = "spec.resources.requests.storage"
+        size = larger(units(dig(item.raw, "status.capacity.storage")) or units(dig(item.raw, at)), least)
+        operation = {"op": "replace", "path": "/" + at.replace(".", "/"), "value": size}
+        return patch_object(item, summary.format(size=size, what=f"claim {item.name}"), [operation]) if size else None
+    scratch = volume.empty_dir if volume else None
+    size = larger(units(scratch.size_limit), least) if scratch else ""
+    if not size or scratch is None or scratch.medium == "Memory" or scratch.size_limit is None:
+        return None
+    operation = {"op": "add", "path": f"/volumes/{index}/emptyDir/sizeLimit", "value": size}
+    return patch(pod, summary.format(size=size, what=f"emptyDir {mount.name}"), [operation])
+
+
+def larger(have: int | None, least: int | None) -> str:
+    """Twice an amount of bytes, or a third more than what must fit, in tens of GiB; empty where nothing is known."""
+    wanted = max(2 * (have or 0), (least or 0) * 4 // 3)
+    return f"{-(-wanted // (10 * GIB)) * 10}Gi" if wanted else ""
 
 
 def mount_claim(container: Container, path: str, size: str, summary: str) -> Fix:
