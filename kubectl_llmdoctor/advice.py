@@ -40,6 +40,8 @@ from kubectl_llmdoctor.fixes import (
     patch,
     permitted,
     remove_flag,
+    run_after,
+    run_by,
     set_flag,
     set_image,
     set_pull_secret,
@@ -152,6 +154,10 @@ class FixText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     grows: bool = False
     #: whether it mounts a claim that holds the model at `{folder}`
     claims: bool = False
+    #: what a shell does before it becomes the container's command
+    before: str = ""
+    #: whether what the first word of the command (the group `program` or `line`) misses is put before it, where that is known
+    runs: bool = False
     #: the image that the container is to have
     image: str = ""
     asks: Privilege = ""
@@ -301,6 +307,9 @@ class Situation:
             "container": container.name if container and container.name else _UNNAMED,
             "image": container.spec.image if container else "",
             "at": self._at,
+            "volume_at": self._volume_at,
+            "sub_path": self._sub_path,
+            "cached": f"models--{model.replace('/', '--')}" if isinstance(model, str) and named_hub else "",
             "twice": larger(units(self.captured.get("limit")), self._files),
             "workload": "its workload" if self.log_only else workload,
             "node": pod.spec.node_name if pod else "",
@@ -368,6 +377,19 @@ class Situation:
         servers = [c for c in self.pod.containers if c.role == "main"] if self.pod else []
         found = next(iter([*named, *filter(None, [self.container]), *servers]), None)
         return found.pointer.strip("/") if found else "containers/0"
+
+    @property
+    def _volume_at(self) -> str:
+        """The place of the volume that the line names in the pod's spec."""
+        names = [volume.name for volume in self.pod.spec.volumes] if self.pod else []
+        return str(names.index(self.captured["volume"])) if self.captured.get("volume") in names else "0"
+
+    @property
+    def _sub_path(self) -> str:
+        """The subPath with which the volume that the line names is mounted."""
+        mounts = [m for c in (self.pod.containers if self.pod else ()) for m in c.spec.volume_mounts]
+        named = [m.sub_path for m in mounts if m.name == self.captured.get("volume") and m.sub_path]
+        return named[0] if named else "that subPath names"
 
     @property
     def _cpus(self) -> int:
@@ -751,10 +773,8 @@ class Situation:
         )
 
     def _fix(self, text: FixText) -> Fix | None:
-        if text.grows:
-            if self.container is None or self._mount is None or self.log_only:
-                return None
-            return grow(self.container, self._mount, self._files, text.summary)
+        if text.runs or text.before or text.grows:
+            return None if self.container is None or self.log_only else self._where_known(text, self.container)
         summary = fill(text.summary, self.values)
         if self.pod and any(" delete pod {pod}" in command for command in text.commands):
             summary += lone(self.pod)
@@ -768,6 +788,15 @@ class Situation:
         if change is None:
             return Fix(summary=told + self._setting(text), owner=text.owner, commands=commands)
         return msgspec.structs.replace(change, owner=text.owner, commands=(*commands, *change.commands))
+
+    def _where_known(self, text: FixText, container: Container) -> Fix | None:
+        """A fix that is none where the container does not tell what would be changed."""
+        if text.runs:
+            program = self.captured.get("program") or self.captured.get("line") or ""
+            return run_by(container, program, self.engine.name if self.engine else "")
+        if text.before:
+            return run_after(container, text.before, fill(text.summary, self.values))
+        return grow(container, self._mount, self._files, text.summary) if self._mount else None
 
     def _change(self, text: FixText, pod: Pod, summary: str) -> Fix | None:
         """What the fix changes of the object that a person edits; None where it is not known what that would be."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.container import Container
@@ -500,6 +501,53 @@ def split_word(container: Container, path: str, words: list[str], summary: str) 
     return patch(container.pod, summary, operations)
 
 
+#: What starts an engine whose image starts nothing by itself.
+_STARTS = {
+    "vllm": ("python3", "-m", "vllm.entrypoints.openai.api_server"),
+    "sglang": ("python3", "-m", "sglang.launch_server"),
+    "lmdeploy": ("lmdeploy", "serve", "api_server"),
+    "tgi": ("text-generation-launcher",),
+}
+#: What runs a file that is no program.
+_INTERPRETERS = {".py": "python3", ".sh": "sh", ".js": "node"}
+#: What only a shell understands.
+_OF_A_SHELL = expression(r"[|&;<>$`*]")
+
+
+def run_by(container: Container, program: str, engine: str) -> Fix | None:
+    """Let what the first word of a command misses stand before it: the words of a whole line apart, the engine, an interpreter."""
+    spec = container.spec
+    vector = next((v for v in ("command", "args") if getattr(spec, v) and str(getattr(spec, v)[0]) == program), "")
+    if not vector or (vector == "args" and spec.command):
+        return None
+    at = f"{container.pointer}/{vector}"
+    operations: list[dict[str, Any]]
+    interpreter = _INTERPRETERS.get("." + program.rpartition(".")[2], "")
+    if " " in program:
+        words = ["sh", "-c", program] if _OF_A_SHELL.search(program) else program.split()
+        operations = [{"op": "replace", "path": f"{at}/0", "value": words[0]}]
+        operations += [{"op": "add", "path": f"{at}/{n}", "value": word} for n, word in enumerate(words) if n]
+        return patch(container.pod, f"Write `{program}` as words of their own: {', '.join(words)}", operations)
+    before = list(_STARTS.get(engine, ())) if program.startswith("-") else [interpreter] if interpreter else []
+    if not before:
+        return None
+    said = " ".join(before)
+    if vector == "args":
+        operations = [{"op": "add", "path": f"{container.pointer}/command", "value": before}]
+    else:
+        operations = [{"op": "add", "path": f"{at}/{n}", "value": word} for n, word in enumerate(before)]
+    return patch(container.pod, f"Let {said} stand before {program}, which is no program of the image", operations)
+
+
+def run_after(container: Container, line: str, summary: str) -> Fix | None:
+    """Let a shell do something before it becomes the container's command; None where the image names that."""
+    if not container.spec.command:
+        return None
+    words = ("sh", "-c", f'{line}; exec "$0" "$@"')
+    at = f"{container.pointer}/command"
+    return patch(container.pod, summary, [{"op": "add", "path": f"{at}/{n}", "value": w} for n, w in enumerate(words)])
+
+
 def _home(pod: Pod, flag: str, value: str) -> str:
     """Where a person changes an argument that no patch can: the object, or the value of its chart."""
     workload = workload_of(pod)
@@ -664,6 +712,22 @@ def larger(have: int | None, least: int | None) -> str:
     """Twice an amount of bytes, or a third more than what must fit, in tens of GiB; empty where nothing is known."""
     wanted = max(2 * (have or 0), (least or 0) * 4 // 3)
     return f"{-(-wanted // (10 * GIB)) * 10}Gi" if wanted else ""
+
+
+def mount_new_claim(container: Container, path: str, name: str, size: str, summary: str) -> Fix:
+    """Make a claim, and mount it at `path`, at which nothing is mounted: it outlasts the pod."""
+    pod = container.pod
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}},
+    }
+    volume = {"name": _free_name(pod, "model-cache"), "persistentVolumeClaim": {"claimName": name}}
+    made = patch(pod, summary, _mounted(container, volume, path))
+    document = shlex.quote(msgspec.json.encode(claim).decode())
+    create = f"echo {document} | kubectl -n {shlex.quote(pod.namespace)} create -f -"
+    return msgspec.structs.replace(made, commands=(create, *made.commands))
 
 
 def mount_claim(container: Container, path: str, size: str, summary: str) -> Fix:

@@ -8,6 +8,7 @@ from kubectl_llmdoctor.api import (
     Engine,
     Evidence,
     Finding,
+    Fix,
     Logs,
     Pod,
     Sizing,
@@ -84,9 +85,24 @@ def cache_ephemeral(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | None)
         fixes=(
             fixes.advice(f"Move the cache to {beside.path}, where the claim is mounted, in {fixes.edited(pod)}")
             if beside
-            else fixes.advice(f"Mount a PersistentVolumeClaim at {path} in {fixes.edited(pod)}"),
+            else _claim(pod, engine, path, place.volume, size),
         ),
     )
+
+
+def _claim(pod: Pod, engine: Engine, path: str, volume: str, size: int | None) -> Fix:
+    """A claim for the cache, with a third more room than the files take."""
+    if size is None:
+        return fixes.advice(f"Mount a PersistentVolumeClaim at {path} in {fixes.edited(pod)}")
+    room = f"{-(-size * 4 // 3 // (10 * GIB)) * 10}Gi"
+    if volume:
+        return fixes.advice(
+            f"Put a PersistentVolumeClaim of {room} in place of the emptyDir {volume}, which holds {path}, in {fixes.edited(pod)} "
+            "(ReadWriteMany where several pods share it)"
+        )
+    name = f"{fixes.edited(pod).partition('/')[2][:50].rstrip('-.')}-model-cache"
+    summary = f"Mount a claim of {room} at {path} (ReadWriteMany in place of ReadWriteOnce where several pods share it)"
+    return fixes.mount_new_claim(engine.container, path, name, room, summary)
 
 
 def _again(pod: Pod, engine: Engine, logs: Logs) -> tuple[str, tuple[Evidence, ...]] | None:
