@@ -357,6 +357,10 @@ class Situation:
             "other_arch": self._architectures[1],
             "other_arch_nodes": self._architectures[2],
             "search": model.rpartition("/")[2] if isinstance(model, str) and not model.startswith("/") else "",
+            "verbs": "get,list,watch"
+            if self.captured.get("verb") in ("get", "list", "watch")
+            else self.captured.get("verb", ""),
+            "resource_in": ".".join(filter(None, (self.captured.get("resource"), self.captured.get("group")))),
             "defined_at": _DEFINED_AT.get(self.captured.get("group", ""), ""),
             "cpus": str(self._cpus),
             **self._of_place,

@@ -13,6 +13,7 @@ from kubectl_llmdoctor.api import (
     Pod,
     Sizing,
     check,
+    dig,
     fixes,
     log_evidence,
     pod_evidence,
@@ -95,14 +96,25 @@ def _claim(pod: Pod, engine: Engine, path: str, volume: str, size: int | None) -
     if size is None:
         return fixes.advice(f"Mount a PersistentVolumeClaim at {path} in {fixes.edited(pod)}")
     room = f"{-(-size * 4 // 3 // (10 * GIB)) * 10}Gi"
+    kind, _, name = fixes.edited(pod).partition("/")
     if volume:
         return fixes.advice(
-            f"Put a PersistentVolumeClaim of {room} in place of the emptyDir {volume}, which holds {path}, in {fixes.edited(pod)} "
+            f"Put a PersistentVolumeClaim of {room} in place of the emptyDir {volume}, which holds {path}, in {kind}/{name} "
             "(ReadWriteMany where several pods share it)"
         )
-    name = f"{fixes.edited(pod).partition('/')[2][:50].rstrip('-.')}-model-cache"
-    summary = f"Mount a claim of {room} at {path} (ReadWriteMany in place of ReadWriteOnce where several pods share it)"
-    return fixes.mount_new_claim(engine.container, path, name, room, summary)
+    # one that a single node mounts would keep the other pods waiting
+    if kind != "Deployment" or _replicas(pod, name) != 1:
+        return fixes.advice(
+            f"Mount a PersistentVolumeClaim of {room} at {path} in {kind}/{name} (ReadWriteMany where several pods share it)"
+        )
+    summary = f"Mount a claim of {room} at {path}, which must be made first"
+    return fixes.mount_new_claim(engine.container, path, f"{name[:50].rstrip('-.')}-model-cache", room, summary)
+
+
+def _replicas(pod: Pod, deployment: str) -> int:
+    item = pod.cluster.item("Deployment", pod.namespace, deployment)
+    told = dig(item.raw, "spec.replicas") if item else None
+    return told if isinstance(told, int) else 1
 
 
 def _again(pod: Pod, engine: Engine, logs: Logs) -> tuple[str, tuple[Evidence, ...]] | None:
