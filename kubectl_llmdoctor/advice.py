@@ -377,8 +377,10 @@ class Situation:
     @property
     def _at(self) -> str:
         """The place of the container in the pod's spec: of the one that the line names, else of the one that printed it."""
-        named = [c for c in self.pod.containers if c.name == self.captured.get("who")] if self.pod else []
-        servers = [c for c in self.pod.containers if c.role == "main"] if self.pod else []
+        every = self.pod.containers if self.pod else ()
+        who, image = self.captured.get("who"), self.captured.get("image")
+        named = [c for c in every if c.name == who or (image and c.spec.image == image)]
+        servers = [c for c in every if c.role == "main"]
         found = next(iter([*named, *filter(None, [self.container]), *servers]), None)
         return found.pointer.strip("/") if found else "containers/0"
 
@@ -419,6 +421,9 @@ class Situation:
             "folder": place.folder if place else "",
             "set_at": (place.set_at if place else "") or "the argument or variable",
             "mounts": said,
+            "moved": f"{mounts[0][0].mount_path.rstrip('/')}/{(place.path if place else '').rpartition('/')[2]}"
+            if mounts
+            else "",
             "there": place.path
             if place
             else str(self.engine.value("model") or "the model")
@@ -809,6 +814,10 @@ class Situation:
         if text.sysctl:
             ((parameter, to),) = text.sysctl.items()
             return set_sysctl(pod, parameter, to, summary)
+        if text.image:
+            of_image = [c for c in pod.containers if c.spec.image == self.captured.get("image")]
+            one = next(iter([*of_image, *filter(None, [self.container])]), None)
+            return set_image(one, fill(text.image, self.values), summary) if one else None
         if text.renames:
             return patch(pod, summary, renamed(pod, self._kind, self.values["name"], self.values["other_name"]))
         if text.annotation:
@@ -828,9 +837,6 @@ class Situation:
 
     def _of_container(self, text: FixText, container: Container, summary: str) -> Fix | None:
         """What the fix changes of the container, or gives it."""
-        if text.image:
-            of_image = (c for c in container.pod.containers if c.spec.image == self.captured.get("image"))
-            return set_image(next(of_image, container), fill(text.image, self.values), summary)
         if text.claims and self.values["folder"] and (size := larger(None, self._files)):
             return mount_claim(container, self.values["folder"], size, summary)
         if text.scratch and self.values["folder"]:

@@ -109,7 +109,7 @@ class Place:
         look = {
             "name": "look",
             "image": "busybox",
-            "command": ["find", "/v", "-maxdepth", "3"],
+            "command": ["find", "/v", "-maxdepth", "3", "-exec", "ls", "-ldn", "{}", "+"],
             "volumeMounts": [{"name": "v", "mountPath": "/v", "readOnly": True}],
         }
         spec: dict[str, Any] = {"containers": [look], "volumes": [raw], "tolerations": [{"operator": "Exists"}]}
