@@ -11,13 +11,14 @@ import re
 import shlex
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from kubectl_llmdoctor.brought import brings, edits, field, gives
 from kubectl_llmdoctor.engines.names import OPTIONS, option
 from kubectl_llmdoctor.expressions import expression
+from kubectl_llmdoctor.facts import model_store
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.destinations import logs_of
 from kubectl_llmdoctor.facts.driver import branch_for, branch_of, image_cuda, say_cuda
@@ -25,28 +26,40 @@ from kubectl_llmdoctor.facts.endings import last_round
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.k8s import Node, VolumeMount
 from kubectl_llmdoctor.facts.lengths import Length, length_of
+from kubectl_llmdoctor.facts.named import alike, keys_named, making, renamed
 from kubectl_llmdoctor.facts.nodes import RDMA, rdma_offered
+from kubectl_llmdoctor.facts.place import Place, backing, data_mounts
 from kubectl_llmdoctor.facts.pod import Pod
+from kubectl_llmdoctor.facts.pulled import had, spelt, split
 from kubectl_llmdoctor.facts.subject import Subject, workload_of
-from kubectl_llmdoctor.facts.units import GIB, milli
+from kubectl_llmdoctor.facts.units import GIB, milli, units
 from kubectl_llmdoctor.fixes import (
     FromField,
     FromSecret,
     Privilege,
     annotate,
+    grow,
+    larger,
     lone,
     mount_authority,
+    mount_claim,
+    mount_scratch,
     mount_shm,
+    patch,
     permitted,
     remove_flag,
     request_rdma,
+    run_after,
+    run_by,
     set_flags,
+    set_image,
     set_pull_secret,
     set_resource,
-    set_spec,
+    set_sysctl,
     set_variables,
     together,
     unread,
+    variable_operations,
 )
 from kubectl_llmdoctor.reach import ADDRESS, of_pod, other_side, reach, told
 from kubectl_llmdoctor.releases import for_chats, linked, newer, packaged, reads_tools
@@ -85,6 +98,9 @@ Condition = Literal[
     "no token misnamed",
     "key misnamed",
     "no key misnamed",
+    "token in a Secret",
+    "token given",
+    "no token given",
     "pull secret named",
     "pull secret of another type",
     "pull secret unused",
@@ -121,6 +137,27 @@ Condition = Literal[
     "no RDMA had",
     "parallel size known",
     "parallel size unknown",
+    "home closed",
+    "home open",
+    "a folder",
+    "no folder",
+    "volume lasting",
+    "volume passing",
+    "model named",
+    "no model named",
+    "mounted elsewhere",
+    "nothing mounted",
+    "object elsewhere",
+    "object alike",
+    "object nowhere",
+    "image misspelt",
+    "image known",
+    "no image known",
+    "store refuses",
+    "store lacks it",
+    "store unclear",
+    "definition known",
+    "definition unknown",
 ]
 
 
@@ -192,6 +229,26 @@ class FixText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     brings: str = ""
     #: a variable that the container lacks, and where it may come from
     variable: str = ""
+    #: a kernel parameter that it sets for the pod
+    sysctl: dict[str, str] = {}
+    #: whether it mounts an emptyDir at `{folder}`
+    scratch: bool = False
+    #: whether a command lists what is behind the volume of the group `path`
+    lists: bool = False
+    #: whether a command makes the object of the groups `kind` and `name`
+    creates: bool = False
+    #: whether the pod is to name the object `{other_name}` in its place
+    renames: bool = False
+    #: whether it gives the volume of the group `path` more room; `{size}` and `{what}` are then what it gets, and which it is
+    grows: bool = False
+    #: whether it mounts a claim that holds the model at `{folder}`
+    claims: bool = False
+    #: what a shell does before it becomes the container's command
+    before: str = ""
+    #: whether what the first word of the command (the group `program` or `line`) misses is put before it, where that is known
+    runs: bool = False
+    #: the image that the container is to have
+    image: str = ""
     asks: Privilege = ""
     when: tuple[Condition, ...] = ()
     engines: tuple[str, ...] = ()
@@ -217,6 +274,9 @@ def fill(template: str, values: dict[str, str]) -> str:
 
 #: A model of a hub, as no folder is named.
 _HUB_ID = expression(r"[\w.-]+/[\w.-]+")
+
+#: A model that nobody named.
+_NO_MODEL = "OWNER/MODEL"
 
 #: More GPUs than any node has: a list of as many as somebody wrote may have no end.
 _MOST_DEVICES = 64
@@ -261,6 +321,17 @@ _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 #: What is done to a file with which a message finds fault.
 _CORRECT = "Correct what the message names"
+#: Where the definitions of a group are, of the newest release of who makes them.
+_DEFINED_AT = {
+    "gateway.networking.k8s.io": "kubernetes-sigs/gateway-api/releases/latest/download/standard-install.yaml",
+    "inference.networking.k8s.io": "kubernetes-sigs/gateway-api-inference-extension/releases/latest/download/manifests.yaml",
+    "inference.networking.x-k8s.io": "kubernetes-sigs/gateway-api-inference-extension/releases/latest/download/manifests.yaml",
+    "leaderworkerset.x-k8s.io": "kubernetes-sigs/lws/releases/latest/download/manifests.yaml",
+    "monitoring.coreos.com": "prometheus-operator/prometheus-operator/releases/latest/download/stripped-down-crds.yaml",
+}
+
+#: So many claims are worth naming where nobody knows which one is meant.
+_MOST_CLAIMS = 3
 
 #: Resources of slices of a GPU.
 _MIG = "nvidia.com/mig-"
@@ -365,7 +436,9 @@ class Situation:
         workload = (unread(pod) if pod else "") or (self.workload.ref if self.workload else f"Pod/{name}")
         engine = self.engine
         model = self.captured.get("model") or (engine.value("model") if engine else None)
+        named_hub = isinstance(model, str) and bool(_HUB_ID.fullmatch(model))
         port = engine.value("port") if engine else None
+        give = f"chown -R {self._user}:{self._user}" if self._user else "chmod -R a+rwX"
         size = container.shm.size_bytes if container else None
         return {
             "pod": "the pod" if self.log_only else name,
@@ -373,6 +446,11 @@ class Situation:
             "container": container.name if container and container.name else _UNNAMED,
             "image": container.spec.image if container else "",
             "image_now": (container.spec.image if container else "") or "the one that runs",
+            "at": self._at,
+            "volume_at": self._volume_at,
+            "sub_path": self._sub_path,
+            "cached": f"models--{model.replace('/', '--')}" if isinstance(model, str) and named_hub else "",
+            "twice": larger(units(self.captured.get("limit")), self._files),
             "workload": "its workload" if self.log_only else workload,
             "node": pod.spec.node_name if pod else "",
             "driver": self._driver,
@@ -380,14 +458,15 @@ class Situation:
             "driver_needed": self._needed[0],
             "newer_driver_nodes": self._needed[1],
             "account": (pod.spec.service_account_name if pod else "") or "default",
-            "hub_model": model if isinstance(model, str) and _HUB_ID.fullmatch(model) else "OWNER/MODEL",
+            "hub_model": model if isinstance(model, str) and named_hub else _NO_MODEL,
             "devices": ",".join(map(str, range(min(max(container.gpus if container else 0, 1), _MOST_DEVICES)))),
             # enough for most, and twice what a volume that is there has
             "shm": f"{max(2 * (size or 0) // GIB, 8)}Gi",
             **{f"{name}_option": option(engine.name if engine else None, name) for name in _OPTIONS},
             "volume": self._mount.name if self._mount else "",
             "mount": self._mount.mount_path if self._mount else "",
-            "user": self._user,
+            "user": self._user or "1000",
+            "chown": f"{give} {self._mount.mount_path if self._mount else ''}".strip(),
             "hub": self._hub,
             "hub_url": self._hub or "https://huggingface.co",
             "lora_rank": str(next((r for r in _RANKS if r >= self._rank), self._rank)),
@@ -411,6 +490,14 @@ class Situation:
             else "",
             **self._registry(container.spec.image if container else ""),
             "token_variable": self._misnamed_token,
+            "token_at": self._index_of(self._misnamed_token),
+            "key_at": self._index_of(self._misnamed_key[0]),
+            "way": self._way,
+            **self._of_store,
+            "hub_host": self.captured.get("host") or (self._hub or "https://huggingface.co").partition("://")[2],
+            "licence": f"the licence of {model} at https://huggingface.co/{model}"
+            if named_hub
+            else "the model's licence",
             "token_secret": self._token_of[0],
             "token_key": self._token_of[1],
             "key_variable": self._misnamed_key[0],
@@ -432,6 +519,16 @@ class Situation:
             "node_arch": self._architectures[0] or "the node's architecture",
             "other_arch": self._architectures[1],
             "other_arch_nodes": self._architectures[2],
+            "search": model.rpartition("/")[2] if isinstance(model, str) and not model.startswith("/") else "",
+            "verbs": "get,list,watch"
+            if self.captured.get("verb") in ("get", "list", "watch")
+            else self.captured.get("verb", ""),
+            "resource_in": ".".join(filter(None, (self.captured.get("resource"), self.captured.get("group")))),
+            "defined_at": _DEFINED_AT.get(self.captured.get("group", ""), ""),
+            "cpus": str(self._cpus),
+            **self._of_place,
+            **self._of_object,
+            **self._of_image,
             **self.captured,
         }
 
@@ -449,6 +546,123 @@ class Situation:
         given = told(_LEADER, container, self.subject.cluster) if container else ()
         said = (ADDRESS.match(one) for one in given)
         return self.captured.get("host") or next((one["host"] for one in said if one), "")
+
+    @cached_property
+    def _files(self) -> int | None:
+        """The least bytes of the model's files, where they are known."""
+        return self.subject.sizing(self.engine).file_bytes if self.engine else None
+
+    @property
+    def _at(self) -> str:
+        """The place of the container in the pod's spec: of the one that the line names, else of the one that printed it."""
+        every = self.pod.containers if self.pod else ()
+        who, image = self.captured.get("who"), self.captured.get("image")
+        named = [c for c in every if c.name == who or (image and c.spec.image == image)]
+        servers = [c for c in every if c.role == "main"]
+        found = next(iter([*named, *filter(None, [self.container]), *servers]), None)
+        return found.pointer.strip("/") if found else "containers/0"
+
+    @property
+    def _volume_at(self) -> str:
+        """The place of the volume that the line names in the pod's spec."""
+        names = [volume.name for volume in self.pod.spec.volumes] if self.pod else []
+        return str(names.index(self.captured["volume"])) if self.captured.get("volume") in names else "0"
+
+    @property
+    def _sub_path(self) -> str:
+        """The subPath with which the volume that the line names is mounted."""
+        mounts = [m for c in (self.pod.containers if self.pod else ()) for m in c.spec.volume_mounts]
+        named = [m.sub_path for m in mounts if m.name == self.captured.get("volume") and m.sub_path]
+        return named[0] if named else "that subPath names"
+
+    @property
+    def _cpus(self) -> int:
+        """As many threads as the container has CPUs to run them on, where something says so, else four."""
+        told = (self.container.limit("cpu") or self.container.request("cpu")) if self.container else None
+        return max((told or 4000) // 1000, 1)
+
+    @cached_property
+    def _place(self) -> Place | None:
+        """The path that the line names, in the container."""
+        path = self.captured.get("path") or self.captured.get("model") or ""
+        return Place(self.container, path) if self.container and path else None
+
+    @property
+    def _of_place(self) -> dict[str, str]:
+        """What templates may name of the path."""
+        place = self._place
+        mounts = data_mounts(self.container) if self.container else []
+        said = " and ".join(f"{mount.mount_path} ({backing(volume)})" for mount, volume in mounts[:3])
+        return {
+            "volume_is": place.volume_is if place else "the volume",
+            "inside": (place.inside if place else "") or "the model",
+            "folder": place.folder if place else "",
+            "set_at": (place.set_at if place else "") or "the argument or variable",
+            "mounts": said,
+            "moved": f"{mounts[0][0].mount_path.rstrip('/')}/{(place.path if place else '').rpartition('/')[2]}"
+            if mounts
+            else "",
+            "there": place.path
+            if place
+            else str(self.engine.value("model") or "the model")
+            if self.engine
+            else "the model",
+            "claims": self._claims,
+        }
+
+    @property
+    def _claims(self) -> str:
+        """The claims of the namespace that the pod does not mount, as a question: ` (claim weights?)`."""
+        mine = [v.persistent_volume_claim for v in self.pod.spec.volumes] if self.pod else []
+        used = {claim.claim_name for claim in mine if claim}
+        items = self.subject.cluster.items("PersistentVolumeClaim", self.subject.namespace)
+        free = [item.name for item in items if item.name not in used]
+        return f" (claim {' or '.join(free)}?)" if 0 < len(free) <= _MOST_CLAIMS else ""
+
+    @property
+    def _kind(self) -> str:
+        """The kind of the object that the line names, as Kubernetes writes it."""
+        return {"secret": "Secret", "configmap": "ConfigMap"}.get(self.captured.get("kind", "").lower(), "")
+
+    @cached_property
+    def _made(self) -> tuple[str, str, str]:
+        """Of the object that the line names: the command that makes it, the namespace that has it, and one that may be meant."""
+        name = self.captured.get("name", "")
+        if self.pod is None or not self._kind or not name:
+            return "", "", ""
+        return *making(self.pod, self._kind, name), alike(self.pod, self._kind, name)
+
+    @property
+    def _of_object(self) -> dict[str, str]:
+        """What templates may name of the object."""
+        keys = keys_named(self.pod, self._kind, self.captured.get("name", "")) if self.pod and self._kind else []
+        with_keys = f" with the key{'s' if len(keys) > 1 else ''} {', '.join(keys)}" if keys else ""
+        return {
+            "copied_from": self._made[1],
+            "other_name": self._made[2],
+            "with_keys": with_keys,
+            "data_field": "stringData" if self._kind == "Secret" else "data",
+        }
+
+    @cached_property
+    def _had(self) -> tuple[str, str]:
+        """An image of the same repository that was pulled, and who has it."""
+        image = self.captured.get("image") or (self.container.spec.image if self.container else "")
+        return had(self.pod, image) if self.pod and image else ("", "")
+
+    @property
+    def _of_image(self) -> dict[str, str]:
+        """What templates may name of the image that is meant."""
+        image = self.captured.get("image") or (self.container.spec.image if self.container else "")
+        repository, _ = split(image)
+        host = repository.partition("/")[0]
+        return {
+            "known_image": self._had[0],
+            "known_by": self._had[1],
+            "spelt_image": spelt(image),
+            "repository": repository,
+            "registry_host": "registry-1.docker.io" if host == "docker.io" else host,
+        }
 
     @cached_property
     def _driver(self) -> str:
@@ -592,9 +806,11 @@ class Situation:
 
     @cached_property
     def _mount(self) -> VolumeMount | None:
-        """The volume on which the path lies that the line names."""
-        path = self.captured.get("path") or ""
-        return self.container.mount_over(path) if self.container and path.startswith("/") else None
+        """The volume on which the path lies that the line names; where it names none, the only one that may hold data."""
+        if self.container is None or self._place is not None:
+            return self._place.mount if self._place else None
+        data = [mount for mount, _ in data_mounts(self.container)]
+        return data[0] if len(data) == 1 else None
 
     def _registry(self, image: str) -> dict[str, str]:
         """Where the image is pulled from, as a pull secret names it, and as whom."""
@@ -606,10 +822,10 @@ class Situation:
 
     @cached_property
     def _user(self) -> str:
-        """The user that the container is to run as, else the usual one of images that do not run as root."""
+        """The user that the container is to run as, where it says so."""
         own = self.container.spec.security_context.run_as_user if self.container else None
         whole = self.pod.spec.security_context.run_as_user if self.pod else None
-        return str(own or whole or 1000)
+        return str(own or whole or "")
 
     @cached_property
     def _bucket(self) -> str:
@@ -689,12 +905,12 @@ class Situation:
         return strange[0] if strange and len(strange) == len(named) else ""
 
     @cached_property
-    def _token_of(self) -> tuple[str, str]:
-        """The Secret that a token for the hub is from, and its key there; where nothing says so, what fixes call them."""
+    def _token_of(self) -> tuple[str, str, bool]:
+        """The Secret that a token for the hub is from, its key there, and whether that is known; else what fixes call them."""
         variables = self.container.env if self.container else {}
         told = [variables[name].origin for name in sorted(_TOKENS_READ & variables.keys())]
         secret, _, key = next((x for x in told if x.startswith("Secret ")), "").removeprefix("Secret ").partition("/")
-        return (secret, key) if secret and key else ("hf-token", "HF_TOKEN")
+        return (secret, key, True) if secret and key else ("hf-token", "HF_TOKEN", False)
 
     @cached_property
     def _misnamed_key(self) -> tuple[str, str]:
@@ -825,7 +1041,8 @@ class Situation:
         fitting = (text for text in texts if not text.engines or engine in text.engines)
         held = (text for text in fitting if self._holds.issuperset(text.when))
         known = (text for text in held if all(self.values.get(name) for name in text.needs))
-        offered = ((fix, text.asks) for text in known for fix in self._settled(text) or (self._fix(text),))
+        made = ((fix, text.asks) for text in known for fix in self._settled(text) or (self._fix(text),))
+        offered = ((fix, asks) for fix, asks in made if fix is not None)
         return permitted(self.subject.cluster, self.subject.namespace, offered)
 
     @cached_property
@@ -839,6 +1056,7 @@ class Situation:
         found.add("forbidden" if self.captured.get("why", "").lower() in _FORBIDDEN else "not forbidden")
         found.add("token misnamed" if self._misnamed_token else "no token misnamed")
         found.add("key misnamed" if self._misnamed_key[0] else "no key misnamed")
+        found |= {self._token_given, model_store.answer_of(self.captured.values())}
         named, unread_type = self._pull_secret
         if self.pod is None or not named:
             found.add("pull secret unused" if self._free_pull_secret else "no pull secret")
@@ -870,6 +1088,13 @@ class Situation:
         found.add("group is short" if whole and 0 < there < wanted else "group is not short")
         found.add("parallel size known" if self._fewer else "parallel size unknown")
         found.add("other architecture there" if self._architectures[1] else "no other architecture")
+        found |= {self._where_is_made, self._which_image}
+        found.add("definition known" if self.values["defined_at"] else "definition unknown")
+        found.add("home closed" if self._place and self._place.home_closed else "home open")
+        found.add("volume passing" if self._place and self._place.passing else "volume lasting")
+        found.add("model named" if self.values["search"] else "no model named")
+        found.add("a folder" if self.values["folder"] else "no folder")
+        found.add("mounted elsewhere" if self.container and data_mounts(self.container) else "nothing mounted")
         if self.pod is None or self.log_only:
             return found | {
                 "gpu asked",
@@ -895,6 +1120,53 @@ class Situation:
         elif not self.subject.cluster.complete("RuntimeClass"):  # a pod that names one that is not there is refused
             found.add("runtime class open")
         return found
+
+    @property
+    def _token_given(self) -> Condition:
+        """How the container gets a token for the hub, by variables that its libraries read."""
+        variables = self.container.env if self.container else {}
+        if not _TOKENS_READ & variables.keys():
+            return "no token given"
+        return "token in a Secret" if self._token_of[2] else "token given"
+
+    @property
+    def _way(self) -> str:
+        """By what the container would reach the outside: the proxy that it is told of, or none."""
+        for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
+            variable = self.container.env.get(name) if self.container else None
+            if variable is not None:
+                return f"the proxy {variable.value or variable.origin} that {name} names must let them pass"
+        return "the container is told of no proxy, so where the network has one set HTTPS_PROXY, with the cluster's own names in NO_PROXY"
+
+    @property
+    def _of_store(self) -> dict[str, str]:
+        """What templates may name of the store that the model is from."""
+        container = self.container
+        secret = model_store.secret(container) if container else ""
+        return {
+            "store_uri": (model_store.address(container) if container else "") or "the model's address",
+            "store": (model_store.endpoint(container) if container else "") or "the store",
+            "store_keys": f"Secret {secret}" if secret else "a Secret that its secrets name, or a role",
+        }
+
+    def _index_of(self, name: str) -> str:
+        """The place of a variable in the container's own list."""
+        own = [variable.name for variable in self.container.spec.env] if self.container else []
+        return str(own.index(name)) if name in own else "0"
+
+    @property
+    def _where_is_made(self) -> Condition:
+        """Where the object that the line names may be from."""
+        if self._made[2]:
+            return "object alike"
+        return "object elsewhere" if self._made[1] else "object nowhere"
+
+    @property
+    def _which_image(self) -> Condition:
+        """Whether another image is known that may be meant."""
+        if self.values["spelt_image"]:
+            return "image misspelt"
+        return "image known" if self._had[0] else "no image known"
 
     @property
     def _on_gke(self) -> bool:
@@ -965,7 +1237,9 @@ class Situation:
         )
         return tuple(fix for fix in made if fix)
 
-    def _fix(self, text: FixText) -> Fix:
+    def _fix(self, text: FixText) -> Fix | None:
+        if text.runs or text.before or text.grows:
+            return None if self.container is None or self.log_only else self._where_known(text, self.container)
         if (text.reach or text.group or text.other_side) and (mended := self._reached(text)) is not None:
             return mended
         summary = fill(text.summary, self.values)
@@ -1006,13 +1280,28 @@ class Situation:
         others = (one for one in (*first, *idle) if one is not pod)
         return next((fix for one in others if (fix := of_pod(one, f"of the same group as {pod.name}"))), None)
 
+    def _where_known(self, text: FixText, container: Container) -> Fix | None:
+        """A fix that is none where the container does not tell what would be changed."""
+        if text.runs:
+            program = self.captured.get("program") or self.captured.get("line") or ""
+            return run_by(container, program, self.engine.name if self.engine else "")
+        if text.before:
+            return run_after(container, text.before, fill(text.summary, self.values))
+        return grow(container, self._mount, self._files, text.summary) if self._mount else None
+
     def _change(self, text: FixText, pod: Pod, summary: str) -> Fix | None:
         """What the fix changes of the object that a person edits; None where it is not known what that would be."""
         if text.spec:
-            ((name, value),) = text.spec.items()
-            filled = fill(value, self.values) if isinstance(value, str) else value
-            number = int(filled) if isinstance(filled, str) and filled.isdecimal() else filled
-            return set_spec(pod, f"/{name}", number, summary)
+            return patch(pod, summary, [*self._fields(text), *self._set(text)])
+        if text.sysctl:
+            ((parameter, to),) = text.sysctl.items()
+            return set_sysctl(pod, parameter, to, summary)
+        if text.image:
+            of_image = [c for c in pod.containers if c.spec.image == self.captured.get("image")]
+            one = next(iter([*of_image, *filter(None, [self.container])]), None)
+            return set_image(one, fill(text.image, self.values), summary) if one else None
+        if text.renames:
+            return patch(pod, summary, renamed(pod, self._kind, self.values["name"], self.values["other_name"]))
         if text.annotation:
             ((name, given),) = text.annotation.items()
             return annotate(pod, {name: fill(given, self.values)}, summary)
@@ -1023,20 +1312,38 @@ class Situation:
             if set_there is None or not text.env or self.container is None:
                 return set_there
             return together(set_there, self._env(text, self.container, summary))
-        if self.container is None:
-            return None
+        return self._of_container(text, self.container, summary) if self.container else None
+
+    def _of_container(self, text: FixText, container: Container, summary: str) -> Fix | None:
+        """What the fix changes of the container, or gives it."""
         if given := text.memory or text.request:
             kind = "limits" if text.memory else "requests"
-            return set_resource(self.container, kind, "memory", fill(given, self.values), summary)
-        if not (text.env or text.shm or text.authority or text.rdma):
-            return None
+            return set_resource(container, kind, "memory", fill(given, self.values), summary)
         if text.rdma:
-            return request_rdma(self.container, summary)
+            return request_rdma(container, summary)
+        if text.claims and self.values["folder"] and (size := larger(None, self._files)):
+            return mount_claim(container, self.values["folder"], size, summary)
+        if text.scratch and self.values["folder"]:
+            return mount_scratch(container, [self.values["folder"]], summary)
         if text.authority:
-            return mount_authority(self.container, summary)
+            return mount_authority(container, summary)
         if text.shm:
-            return mount_shm(self.container, self.values["shm"], summary)
-        return self._env(text, self.container, summary)
+            return mount_shm(container, self.values["shm"], summary)
+        if not text.env:
+            return None
+        return self._env(text, container, summary)
+
+    def _fields(self, text: FixText) -> Iterator[dict[str, Any]]:
+        """The operations that set fields of the pod's spec."""
+        for name, value in text.spec.items():
+            filled = fill(value, self.values) if isinstance(value, str) else value
+            number = int(filled) if isinstance(filled, str) and filled.isdecimal() else filled
+            yield {"op": "add", "path": f"/{fill(name, self.values)}", "value": number}
+
+    def _set(self, text: FixText) -> list[dict[str, Any]]:
+        """The operations that set the variables of a fix that changes the spec as well."""
+        values = {name: self._value(value) for name, value in text.env.items()}
+        return variable_operations(self.container, values)[0] if self.container and values else []
 
     def _set_options(self, text: FixText, summary: str) -> Fix | None:
         """The options of the engine that a fix sets, and the GPUs that go with them."""
@@ -1086,7 +1393,12 @@ class Situation:
         known = {"{node}": self.values["node"], "{leader}": self._leader}
         unknown = [name for name, value in known.items() if not value]
         commands = tuple(command for command in commands if not any(name in command for name in unknown))
-        return tuple(self._applicable(fill(command, quoted) for command in commands))
+        stored = model_store.listing(self.container) if self.container else ""
+        listed = (self._place.lists if self._place else "") or stored
+        own = [listed if text.lists else "", self._made[0] if text.creates else ""]
+        filled = (fill(command, quoted) for command in commands)
+        # what somebody has to fill in is no command
+        return (*filter(None, own), *self._applicable(command for command in filled if _NO_MODEL not in command))
 
     def _applicable(self, commands: Iterator[str]) -> Iterator[str]:
         pod, container, workload = self.pod, self.container, self.workload

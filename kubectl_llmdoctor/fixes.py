@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.container import Container
@@ -19,6 +20,7 @@ from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.nodes import RDMA, rdma_offered
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.subject import workload_of
+from kubectl_llmdoctor.facts.units import GIB, units
 from kubectl_llmdoctor.facts.workload import Workload
 from kubectl_llmdoctor.managed import keeper
 from kubectl_llmdoctor.platforms import pointer
@@ -300,7 +302,8 @@ def annotate(pod: Pod, values: Mapping[str, str], summary: str, *, field: str = 
     raw = workload.raw if workload and not unread(pod) else {}
     if workload is None or workload.kind == "Job" or not isinstance(dig(raw, "spec.template.spec"), dict):
         where = f"in {edited(pod)}" + ("" if workload else ", which must be deleted and recreated")
-        return Fix(summary=f"{summary} ({where})")
+        told = ", ".join(f"{key}: {value!r}" for key, value in values.items() if key not in summary)
+        return Fix(summary=f"{summary} ({told}{'; ' if told else ''}{where})")
     at = f"/spec/template/metadata/{field}"
     operations = [{"op": "add", "path": f"{at}/{pointer.escaped(key)}", "value": values[key]} for key in values]
     return patch_object(workload.item, summary, operations)
@@ -554,6 +557,53 @@ def split_word(container: Container, path: str, words: list[str], summary: str) 
     return patch(container.pod, summary, operations)
 
 
+#: What starts an engine whose image starts nothing by itself.
+_STARTS = {
+    "vllm": ("python3", "-m", "vllm.entrypoints.openai.api_server"),
+    "sglang": ("python3", "-m", "sglang.launch_server"),
+    "lmdeploy": ("lmdeploy", "serve", "api_server"),
+    "tgi": ("text-generation-launcher",),
+}
+#: What runs a file that is no program.
+_INTERPRETERS = {".py": "python3", ".sh": "sh", ".js": "node"}
+#: What only a shell understands.
+_OF_A_SHELL = expression(r"[|&;<>$`*]")
+
+
+def run_by(container: Container, program: str, engine: str) -> Fix | None:
+    """Let what the first word of a command misses stand before it: the words of a whole line apart, the engine, an interpreter."""
+    spec = container.spec
+    vector = next((v for v in ("command", "args") if getattr(spec, v) and str(getattr(spec, v)[0]) == program), "")
+    if not vector or (vector == "args" and spec.command):
+        return None
+    at = f"{container.pointer}/{vector}"
+    operations: list[dict[str, Any]]
+    interpreter = _INTERPRETERS.get("." + program.rpartition(".")[2], "")
+    if " " in program:
+        words = ["sh", "-c", program] if _OF_A_SHELL.search(program) else program.split()
+        operations = [{"op": "replace", "path": f"{at}/0", "value": words[0]}]
+        operations += [{"op": "add", "path": f"{at}/{n}", "value": word} for n, word in enumerate(words) if n]
+        return patch(container.pod, f"Write `{program}` as words of their own: {', '.join(words)}", operations)
+    before = list(_STARTS.get(engine, ())) if program.startswith("-") else [interpreter] if interpreter else []
+    if not before:
+        return None
+    said = " ".join(before)
+    if vector == "args":
+        operations = [{"op": "add", "path": f"{container.pointer}/command", "value": before}]
+    else:
+        operations = [{"op": "add", "path": f"{at}/{n}", "value": word} for n, word in enumerate(before)]
+    return patch(container.pod, f"Let {said} stand before {program}, which is no program of the image", operations)
+
+
+def run_after(container: Container, line: str, summary: str) -> Fix | None:
+    """Let a shell do something before it becomes the container's command; None where the image names that."""
+    if not container.spec.command:
+        return None
+    words = ("sh", "-c", f'{line}; exec "$0" "$@"')
+    at = f"{container.pointer}/command"
+    return patch(container.pod, summary, [{"op": "add", "path": f"{at}/{n}", "value": w} for n, w in enumerate(words)])
+
+
 def _home(pod: Pod, flag: str, value: str) -> str:
     """Where a person changes an argument that no patch can: the object, or the value of its chart."""
     workload = workload_of(pod)
@@ -590,6 +640,16 @@ def set_variables(container: Container, values: Mapping[str, str | FromSecret | 
 
     What comes from another object is changed there: then the fix is advice.
     """
+    operations, elsewhere = variable_operations(container, values)
+    if elsewhere:
+        return advice(f"{summary} where {elsewhere} comes from ({container.env[elsewhere].origin})")
+    return patch(container.pod, summary, operations) if operations else advice(f"{summary} in {edited(container.pod)}")
+
+
+def variable_operations(
+    container: Container, values: Mapping[str, str | FromSecret | FromField | None]
+) -> tuple[list[dict[str, Any]], str]:
+    """The operations that set variables, and the first of them that comes from another object, where it is changed."""
     at, own = f"{container.pointer}/env", container.spec.env
     places = {variable.name: index for index, variable in enumerate(own)}
     added: list[dict[str, Any]] = []
@@ -598,7 +658,7 @@ def set_variables(container: Container, values: Mapping[str, str | FromSecret | 
         index = places.get(name)
         elsewhere = own[index].value_from is not None if index is not None else name in container.env
         if elsewhere and (value is None) == (index is None):
-            return advice(f"{summary} where {name} comes from ({container.env[name].origin})")
+            return [], name
         if value is None:
             removed += [] if index is None else [index]
             continue
@@ -613,8 +673,7 @@ def set_variables(container: Container, values: Mapping[str, str | FromSecret | 
         else:
             added.append({"op": "replace", "path": f"{at}/{index}", "value": entry})
     # the last first, so that the places of the others hold
-    operations = added + [{"op": "remove", "path": f"{at}/{index}"} for index in sorted(removed, reverse=True)]
-    return patch(container.pod, summary, operations) if operations else advice(f"{summary} in {edited(container.pod)}")
+    return added + [{"op": "remove", "path": f"{at}/{index}"} for index in sorted(removed, reverse=True)], ""
 
 
 def set_resource(container: Container, kind: str, resource: str, value: str, summary: str) -> Fix:
@@ -653,6 +712,16 @@ def set_spec(pod: Pod, path: str, value: Any, summary: str, *, owner: Owner = "m
     return patch(pod, summary, [{"op": "add", "path": path, "value": value}], owner=owner)
 
 
+def set_sysctl(pod: Pod, name: str, value: str, summary: str) -> Fix:
+    """Set a kernel parameter of the pod."""
+    own = pod.spec.security_context.sysctls
+    at = next((i for i, one in enumerate(own) if one.name == name), None)
+    entry = {"name": name, "value": value}
+    if at is not None:
+        return patch(pod, summary, [{"op": "replace", "path": f"/securityContext/sysctls/{at}", "value": entry}])
+    return patch(pod, summary, [_append("/securityContext/sysctls", entry, exists=bool(own))])
+
+
 def set_pull_secret(pod: Pod, name: str, summary: str) -> Fix:
     """Let the pod pull its images with a Secret of its namespace."""
     return patch(pod, summary, [_append("/imagePullSecrets", {"name": name}, exists=bool(pod.spec.image_pull_secrets))])
@@ -689,6 +758,48 @@ def mount_scratch(container: Container, paths: Sequence[str], summary: str) -> F
     else:
         operations.append({"op": "add", "path": mounts, "value": added})
     return patch(pod, summary, operations)
+
+
+def grow(container: Container, mount: k8s.VolumeMount, least: int | None, summary: str) -> Fix | None:
+    """Give a volume twice the room that it has, or so much that `least` bytes fit: a claim, or an emptyDir with a limit."""
+    pod = container.pod
+    index = next((i for i, volume in enumerate(pod.spec.volumes) if volume.name == mount.name), None)
+    volume = pod.spec.volumes[index] if index is not None else None
+    claim = volume.persistent_volume_claim if volume else None
+    item = pod.cluster.item("PersistentVolumeClaim", pod.namespace, claim.claim_name) if claim else None
+    if item is not None:
+        at = "spec.resources.requests.storage"
+        size = larger(units(dig(item.raw, "status.capacity.storage")) or units(dig(item.raw, at)), least)
+        operation = {"op": "replace", "path": "/" + at.replace(".", "/"), "value": size}
+        return patch_object(item, summary.format(size=size, what=f"claim {item.name}"), [operation]) if size else None
+    scratch = volume.empty_dir if volume else None
+    size = larger(units(scratch.size_limit), least) if scratch else ""
+    if not size or scratch is None or scratch.medium == "Memory" or scratch.size_limit is None:
+        return None
+    operation = {"op": "add", "path": f"/volumes/{index}/emptyDir/sizeLimit", "value": size}
+    return patch(pod, summary.format(size=size, what=f"emptyDir {mount.name}"), [operation])
+
+
+def larger(have: int | None, least: int | None) -> str:
+    """Twice an amount of bytes, or a third more than what must fit, in tens of GiB; empty where nothing is known."""
+    wanted = max(2 * (have or 0), (least or 0) * 4 // 3)
+    return f"{-(-wanted // (10 * GIB)) * 10}Gi" if wanted else ""
+
+
+def mount_new_claim(container: Container, path: str, name: str, size: str, summary: str) -> Fix:
+    """Make a claim, and mount it at `path`, at which nothing is mounted: it outlasts the pod."""
+    pod = container.pod
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}},
+    }
+    volume = {"name": _free_name(pod, "model-cache"), "persistentVolumeClaim": {"claimName": name}}
+    made = patch(pod, summary, _mounted(container, volume, path))
+    document = shlex.quote(msgspec.json.encode(claim).decode())
+    create = f"echo {document} | kubectl -n {shlex.quote(pod.namespace)} create -f -"
+    return msgspec.structs.replace(made, commands=(create, *made.commands))
 
 
 def mount_claim(container: Container, path: str, size: str, summary: str) -> Fix:

@@ -178,6 +178,13 @@ class VolumeMount(_Base, frozen=True):
     read_only: bool = False
 
 
+class Sysctl(_Base, frozen=True):
+    """A kernel parameter of a pod."""
+
+    name: str = ""
+    value: Scalar = ""
+
+
 class SecurityContext(_Base, frozen=True):
     """Of a pod or a container."""
 
@@ -187,6 +194,7 @@ class SecurityContext(_Base, frozen=True):
     supplemental_groups: tuple[int, ...] = ()
     privileged: bool | None = None
     read_only_root_filesystem: bool | None = None
+    sysctls: tuple[Sysctl, ...] = ()
     capabilities: dict[str, tuple[str, ...]] = {}
 
 

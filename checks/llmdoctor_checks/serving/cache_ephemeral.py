@@ -8,10 +8,12 @@ from kubectl_llmdoctor.api import (
     Engine,
     Evidence,
     Finding,
+    Fix,
     Logs,
     Pod,
     Sizing,
     check,
+    dig,
     fixes,
     log_evidence,
     pod_evidence,
@@ -84,9 +86,35 @@ def cache_ephemeral(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | None)
         fixes=(
             fixes.advice(f"Move the cache to {beside.path}, where the claim is mounted, in {fixes.edited(pod)}")
             if beside
-            else fixes.advice(f"Mount a PersistentVolumeClaim at {path} in {fixes.edited(pod)}"),
+            else _claim(pod, engine, path, place.volume, size),
         ),
     )
+
+
+def _claim(pod: Pod, engine: Engine, path: str, volume: str, size: int | None) -> Fix:
+    """A claim for the cache, with a third more room than the files take."""
+    if size is None:
+        return fixes.advice(f"Mount a PersistentVolumeClaim at {path} in {fixes.edited(pod)}")
+    room = f"{-(-size * 4 // 3 // (10 * GIB)) * 10}Gi"
+    kind, _, name = fixes.edited(pod).partition("/")
+    if volume:
+        return fixes.advice(
+            f"Put a PersistentVolumeClaim of {room} in place of the emptyDir {volume}, which holds {path}, in {kind}/{name} "
+            "(ReadWriteMany where several pods share it)"
+        )
+    # one that a single node mounts would keep the other pods waiting
+    if kind != "Deployment" or _replicas(pod, name) != 1:
+        return fixes.advice(
+            f"Mount a PersistentVolumeClaim of {room} at {path} in {kind}/{name} (ReadWriteMany where several pods share it)"
+        )
+    summary = f"Mount a claim of {room} at {path}, which must be made first"
+    return fixes.mount_new_claim(engine.container, path, f"{name[:50].rstrip('-.')}-model-cache", room, summary)
+
+
+def _replicas(pod: Pod, deployment: str) -> int:
+    item = pod.cluster.item("Deployment", pod.namespace, deployment)
+    told = dig(item.raw, "spec.replicas") if item else None
+    return told if isinstance(told, int) else 1
 
 
 def _again(pod: Pod, engine: Engine, logs: Logs) -> tuple[str, tuple[Evidence, ...]] | None:

@@ -14,6 +14,7 @@ from kubectl_llmdoctor.api import (
     check,
     dig,
     fixes,
+    rows,
 )
 
 #: Why KServe takes no runtime, as its status says (`FailureReason` of its API).
@@ -121,13 +122,41 @@ def _fixes(workload: Workload, runtimes: list[Item], told: Evidence | None) -> I
             owner="platform",
         )
         return
+    serving = sorted(
+        {
+            item.name
+            for item in runtimes
+            if want and want.format.lower() in _names(item) and not dig(item.raw, "spec.disabled")
+        }
+    )
+    at = f"/{want.path.replace('.', '/')}" if want and want.path.endswith(".model") else ""
+    if want and len(serving) == 1 and at:
+        summary = f"Let {workload.ref} name the runtime {serving[0]}, which serves the format {want.format}"
+        form = {"op": "replace", "path": f"{at}/modelFormat/name", "value": _spelt(runtimes, serving[0], want.format)}
+        operations = [{"op": "add", "path": f"{at}/runtime", "value": serving[0]}]
+        yield fixes.patch_object(workload.item, summary, operations + ([form] if form["value"] != want.format else []))
+        return
+    formats = sorted({name for item in runtimes for name in _names(item)})
     yield fixes.advice(
-        f"Install a runtime that serves the format, or correct modelFormat or runtime in {workload.ref}"
-        + (f"; there are {', '.join(sorted({item.name for item in runtimes})[:6])}" if runtimes else ""),
+        f"Let {workload.ref} name a runtime and a format that are there"
+        + (f": the runtimes {', '.join(sorted({item.name for item in runtimes})[:6])}" if runtimes else "")
+        + (f" serve {', '.join(formats[:12])}" if formats else "")
+        + (f"; else install one that serves {want.format}" if want and want.format else "; else install one"),
         "kubectl get clusterservingruntimes",
         f"kubectl -n {workload.namespace} get servingruntimes",
         owner="platform",
     )
+
+
+def _names(item: Item) -> list[str]:
+    """The names of the formats that a runtime serves, in small letters."""
+    return [str(row.get("name") or "").lower() for row in rows(item.raw, "spec.supportedModelFormats")]
+
+
+def _spelt(runtimes: list[Item], name: str, form: str) -> str:
+    """A format as the runtime of a name writes it."""
+    listed = [row for item in runtimes if item.name == name for row in rows(item.raw, "spec.supportedModelFormats")]
+    return next((str(row["name"]) for row in listed if str(row.get("name") or "").lower() == form.lower()), form)
 
 
 def _ref(item: Item) -> str:

@@ -122,10 +122,13 @@ def _see_why(pod: Pod, container: str, *, of_image: bool) -> Fix:
             "or another user than the server's",
             log,
         )
+    account = pod.spec.service_account_name or "default"
+    words = next(([str(word) for word in c.spec.args] for c in pod.containers if c.name == container), [])
+    uri = words[0] if words and "://" in words[0] else "the model's address"
     return fixes.advice(
-        "Correct storageUri, or give the service account of the pod the credentials of the store "
-        "(annotations of its Secret name the S3 endpoint)",
-        f"kubectl -n {pod.namespace} get pod {pod.name} -o jsonpath='{{.spec.serviceAccountName}}{{\"\\n\"}}'",
+        f"Correct {uri} in storageUri of {fixes.edited(pod)} where the store has no such thing; where it refuses, give service account "
+        f"{account} of {pod.namespace} its credentials (a Secret that its secrets name; annotations of it name the S3 endpoint)",
+        f"kubectl -n {pod.namespace} get serviceaccount {account} -o yaml",
         log,
     )
 

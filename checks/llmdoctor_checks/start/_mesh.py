@@ -160,14 +160,7 @@ def _not_redirected(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
                     f"kubectl get pods -A -o wide --field-selector spec.nodeName={pod.spec.node_name}",
                     owner="platform",
                 ),
-                fixes.advice(
-                    f"Leave the pod out of the mesh, in {fixes.edited(pod)}: "
-                    + (
-                        "linkerd.io/inject: disabled"
-                        if "linkerd" in container.name
-                        else 'sidecar.istio.io/inject: "false"'
-                    )
-                ),
+                out_of_mesh(pod, istio="linkerd" not in container.name),
             ),
             pods=(pod.name,),
         )
@@ -370,17 +363,7 @@ def _between_ranks(pod: Pod, subject: Subject, proxy: Container, logs: Logs | No
                     pod_evidence(pod, f"status.containerStatuses[{proxy.name}].ready", "true"),
                 ),
                 explains=("nccl-timeout", "probe-too-short", *NOT_STARTED),
-                fixes=(
-                    fixes.advice(
-                        f'Leave the pods of this server out of the mesh (sidecar.istio.io/inject: "false") in {fixes.edited(pod)}, or '
-                        "let traffic between them pass by the proxy (traffic.sidecar.istio.io/excludeInboundPorts and "
-                        "excludeOutboundPorts, interceptionMode: NONE)"
-                    )
-                    if proxy.name == "istio-proxy"
-                    else fixes.advice(
-                        f"Leave the pods of this server out of the mesh (linkerd.io/inject: disabled) in {fixes.edited(pod)}"
-                    ),
-                ),
+                fixes=(out_of_mesh(pod, istio=proxy.name == "istio-proxy"),),
                 order=line.order,
             )
 
@@ -446,25 +429,58 @@ def complaint(proxy: Container, logs: Logs | None) -> list[Evidence]:
     return []
 
 
+def out_of_mesh(pod: Pod, *, istio: bool) -> Fix:
+    """A label, or an annotation, by which the webhook leaves the pod without a proxy."""
+    if istio:
+        return fixes.annotate(
+            pod,
+            {"sidecar.istio.io/inject": "false"},
+            'Leave the pod out of the mesh: label sidecar.istio.io/inject: "false"',
+            field="labels",
+        )
+    return fixes.annotate(
+        pod, {"linkerd.io/inject": "disabled"}, "Leave the pod out of the mesh: annotation linkerd.io/inject: disabled"
+    )
+
+
 def started_first(pod: Pod, proxy: Container, *, cut_off: bool) -> Iterator[Fix]:
     """What lets the pod start; `cut_off`: the proxy says that it does not reach its control plane."""
     istio = proxy.name == "istio-proxy"
     log = f"kubectl -n {pod.namespace} logs {pod.name} -c {proxy.name}"
-    if cut_off:
+    first = proxy.role == "sidecar" or bool(proxy.spec.lifecycle and proxy.spec.lifecycle.post_start)
+    if cut_off or first:  # it starts before the others already
         plane = "istiod" if istio else "Linkerd's control plane"
         yield fixes.advice(
-            f"Let {proxy.name} reach {plane}: its pods, its Service, a NetworkPolicy between; or leave the pod out of the mesh",
+            f"Let {proxy.name} reach {plane} from {pod.namespace}: its pods run, its Service has endpoints, no NetworkPolicy is between",
             log,
-            f"kubectl -n {'istio-system' if istio else 'linkerd'} get pods,services",
+            f"kubectl -n {'istio-system' if istio else 'linkerd'} get pods,services,endpointslices",
+            f"kubectl -n {pod.namespace} get networkpolicies",
             owner="platform",
         )
+        yield out_of_mesh(pod, istio=istio)
         return
-    how = (
-        "native sidecars (ENABLE_NATIVE_SIDECARS), holdApplicationUntilProxyStarts, runAsUser 1337 for an init container"
-        if istio
-        else "config.linkerd.io/proxy-enable-native-sidecar, config.linkerd.io/proxy-await"
-    )
+    if not istio:
+        native = {"config.linkerd.io/proxy-enable-native-sidecar": "true"}
+        yield fixes.annotate(pod, native, f"Let {proxy.name} start before what needs the network, as a native sidecar")
+        return
+    waiting = [c for c in pod.containers if c.role == "init" and not (c.terminated and c.terminated.exit_code == 0)]
+    blocked = next((c for c in waiting if c.running or c.restarts or c.terminated), None)
+    if blocked is not None and blocked.name == "storage-initializer":
+        past = {"serving.kserve.io/storage-initializer-uid": "1337"}
+        yield fixes.annotate(
+            pod, past, f"Let {blocked.name} run as the user of {proxy.name}, whose connections pass by the proxy"
+        )
+    elif blocked is not None and blocked.spec.image and not blocked.name.startswith("gke-"):
+        operation = {"op": "add", "path": f"{blocked.pointer}/securityContext/runAsUser", "value": 1337}
+        summary = f"Let {blocked.name} run as user 1337, that of {proxy.name}, whose connections pass by the proxy"
+        yield fixes.patch(pod, summary, [operation])
+    else:
+        held = {"proxy.istio.io/config": '{"holdApplicationUntilProxyStarts": true}'}
+        if blocked is not None:
+            held = {"sidecar.istio.io/nativeSidecar": "true"}
+        yield fixes.annotate(pod, held, f"Let {proxy.name} start before what needs the network")
     yield fixes.advice(
-        f"Let the proxy start before what needs the network in {fixes.edited(pod)}: {how}; or leave the pod out of the mesh",
+        f"Else make the proxy of each pod a native sidecar (ENABLE_NATIVE_SIDECARS of istiod, the default from 1.27 on), or leave this one "
+        f'out of the mesh (sidecar.istio.io/inject: "false" in {fixes.edited(pod)})',
         log,
     )

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Container, Engine, Finding, Pod, check, fixes, pod_evidence, setting_evidence
+from kubectl_llmdoctor.api import Container, Engine, Finding, Fix, Pod, check, fixes, pod_evidence, setting_evidence
 from llmdoctor_checks.start._images import root_image
 from llmdoctor_checks.start._scripts import INSTALLS, PIP, fails_at, quoted
 from llmdoctor_checks.start._storage import cache_path, hub_model, other_user
@@ -131,14 +131,24 @@ def _as_other_user(container: Container) -> Finding | None:
             summary=f"{container.name} must not run as root, its image {container.spec.image} does, and nothing names another user: "
             f"the kubelet does not start it{', unless the cluster gives it a user, as OpenShift does' if given else ''}.",
             evidence=(evidence, pod_evidence(container, "image", container.spec.image)),
-            fixes=(
-                fixes.advice(
-                    f"Name a user (runAsUser, and fsGroup for its volumes), and point HOME to a volume that it may write, in "
-                    f"{fixes.edited(container.pod)}"
-                ),
-            ),
+            fixes=(_as_a_user(container),),
         )
     return None
+
+
+#: What a user without a name and a home of its own needs: torch asks for the name, caches go below the home.
+_NEEDED = {"HOME": "/tmp", "USER": "llm", "HF_HOME": "/tmp/hf"}
+
+
+def _as_a_user(container: Container) -> Fix:
+    """A user with a number, a group for its volumes, and a home, where the container names none."""
+    variables = {name: value for name, value in _NEEDED.items() if name not in container.env}
+    operations = [
+        {"op": "add", "path": f"{container.pointer}/securityContext/runAsUser", "value": 1000},
+        {"op": "add", "path": "/securityContext/fsGroup", "value": 1000},
+    ]
+    summary = f"Run {container.name} as user 1000, with a group for its volumes and a home that it may write"
+    return fixes.patch(container.pod, summary, operations + fixes.variable_operations(container, variables)[0])
 
 
 def _user(container: Container) -> tuple[Container | Pod, str, str] | None:

@@ -139,7 +139,9 @@ def _without_token(pod: Pod, container: Container, option: str, line: Line) -> F
 def _role(owner: str, name: str, where: str | None) -> Fix:
     if where is None:
         return fixes.advice(
-            f"Let {owner}/{name} list and watch pods (a ClusterRole and its binding), or have it look in one namespace",
+            f"Let {owner}/{name} get, list and watch pods in the whole cluster (or have it look in one namespace)",
+            f"kubectl create clusterrole {owner}-{name}-pods --verb=get,list,watch --resource=pods",
+            f"kubectl create clusterrolebinding {owner}-{name}-pods --clusterrole={owner}-{name}-pods --serviceaccount={owner}:{name}",
             owner="platform",
         )
     return fixes.advice(

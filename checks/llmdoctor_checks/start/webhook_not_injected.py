@@ -214,7 +214,11 @@ def _role(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
             f"No container has {variable}, by which the service account's role comes into the pod: {why}.",
             tuple(evidence),
             _REFUSED,
-            None if asks else fixes.advice(f'Put the label {label}: "true" on {fixes.pods_of(pod)}'),
+            None
+            if asks
+            else fixes.annotate(
+                pod, {label: "true"}, f'Put the label {label}: "true" on {fixes.pods_of(pod)}', field="labels"
+            ),
         )
         return
 
@@ -366,9 +370,11 @@ def _finding(
         fixes=(
             fix
             or fixes.advice(
-                f"See that the webhook runs and selects the namespace {pod.namespace}, then recreate the pod{fixes.lone(pod)}",
-                "kubectl get mutatingwebhookconfigurations",
+                f"Recreate the pod, which then passes the webhook again{fixes.lone(pod)}; where it comes back without, the webhook "
+                f"does not run, or its namespaceSelector leaves {pod.namespace} out",
                 f"kubectl -n {pod.namespace} delete pod {pod.name}",
+                "kubectl get mutatingwebhookconfigurations -o yaml | grep -A12 namespaceSelector",
+                f"kubectl get namespace {pod.namespace} --show-labels",
                 owner="platform",
             ),
         ),

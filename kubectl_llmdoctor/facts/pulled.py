@@ -1,0 +1,94 @@
+"""Which image a person may have meant by one that no registry has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.expressions import expression
+from kubectl_llmdoctor.facts.pod import Pod
+from kubectl_llmdoctor.facts.workload import Workload
+from kubectl_llmdoctor.tree import dig, rows
+
+#: A release as a tag, with what may stand before it.
+_RELEASE = expression(r"(v?)(\d{1,4}(?:\.\d{1,4}){1,3}(?:[.-]?(?:post|rc)\d{1,3})?)((?:-[\w.-]{1,60})?)")
+#: Whether the tags of releases begin with v, by the last two parts of the image's name.
+_WITH_V = {
+    "vllm/vllm-openai": True,
+    "lmsysorg/sglang": True,
+    "openmmlab/lmdeploy": True,
+    "localai/localai": True,
+    "kserve/huggingfaceserver": True,
+    "ollama/ollama": False,
+    "huggingface/text-generation-inference": False,
+}
+#: What a person copies from a browser.
+_SCHEME = expression(r"^(?:https?|docker|oci)://")
+
+
+def split(image: str) -> tuple[str, str]:
+    """The repository of an image, as the kubelet writes it whole, and its tag."""
+    name = image.partition("@")[0]
+    repository, colon, tag = name.rpartition(":")
+    if not colon or "/" in tag:
+        repository, tag = name, ""
+    first = repository.partition("/")[0]
+    if "/" not in repository:
+        repository = f"docker.io/library/{repository}"
+    elif not ("." in first or ":" in first or first == "localhost"):
+        repository = f"docker.io/{repository}"
+    return repository, tag
+
+
+def spelt(image: str) -> str:
+    """The image without what no name may have, with the tag as its publisher writes releases; empty where it is so already."""
+    cleaned = _SCHEME.sub("", image.strip())
+    name, colon, digest = cleaned.partition("@")
+    path, tagged, tag = name.rpartition(":") if ":" in name.rpartition("/")[2] else (name, "", "")
+    cleaned = f"{path.lower()}{tagged}{tag}{colon}{digest}"
+    return cleaned if cleaned != image else _with_v(image)
+
+
+def _with_v(image: str) -> str:
+    """The image with a v before its release, or without one, where its publisher writes it so."""
+    repository, tag = split(image)
+    found = _RELEASE.fullmatch(tag)
+    with_v = _WITH_V.get("/".join(repository.split("/")[-2:]))
+    if found is None or with_v is None or "@" in image or with_v == bool(found[1]):
+        return ""
+    return image[: -len(tag)] + ("v" if with_v else "") + found[2] + found[3]
+
+
+def had(pod: Pod, image: str) -> tuple[str, str]:
+    """Another image of the repository that nodes have pulled, and who has it: the workload before, or another pod."""
+    repository, _ = split(image)
+    for other, who in (*_before(pod), *_running(pod)):
+        if other != image and "@" not in other and split(other)[0] == repository and split(other)[1]:
+            return other, who
+    return "", ""
+
+
+def _before(pod: Pod) -> Iterator[tuple[str, str]]:
+    """The images of the ReplicaSets that the workload had before, the newest first, where their pods are ready."""
+    owner = pod.cluster.owner(pod.item) if pod.item else None
+    above = pod.cluster.owner(owner) if owner else None
+    if owner is None or above is None:
+        return
+    sets = [item for item in pod.cluster.items("ReplicaSet", pod.namespace) if item.name != owner.name]
+    mine = [item for item in sets if (top := pod.cluster.owner(item)) is not None and top.name == above.name]
+    for item in sorted(mine, key=lambda one: str(one.metadata.get("creationTimestamp")), reverse=True):
+        if dig(item.raw, "status.readyReplicas"):
+            for container in rows(item.raw, "spec.template.spec.containers"):
+                yield str(container.get("image") or ""), f"{Workload(above, pod.cluster).ref} ran before"
+
+
+def _running(pod: Pod) -> Iterator[tuple[str, str]]:
+    """The images with which other pods run, those of the same namespace first."""
+    items = sorted(pod.cluster.items("Pod"), key=lambda item: item.namespace != pod.namespace)
+    for item in items:
+        for status in rows(item.raw, "status.containerStatuses"):
+            if dig(status, "state.running") and status.get("ready"):
+                name = next(
+                    (c.get("image") for c in rows(item.raw, "spec.containers") if c.get("name") == status.get("name")),
+                    "",
+                )
+                yield str(name or ""), f"Pod/{item.name} of {item.namespace} runs"
