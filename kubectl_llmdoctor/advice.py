@@ -132,6 +132,9 @@ _HUB_ID = expression(r"[\w.-]+/[\w.-]+")
 #: More GPUs than any node has: a list of as many as somebody wrote may have no end.
 _MOST_DEVICES = 64
 
+#: Numbers of more digits are none of a model's.
+_DIGITS = 9
+
 #: Settings whose option a template may name: `{max_model_len_option}`.
 _OPTIONS = ("max_model_len", "gpu_memory_utilization", "tensor_parallel_size", "max_num_batched_tokens")
 
@@ -250,6 +253,7 @@ class Situation:
             "leader": self.captured.get("host") or "LEADER",
             "signal_meant": _SIGNALS.get(self.captured.get("signal", ""), "its process was ended from outside"),
             "known_as": self._known_as,
+            "divides": self._divides,
             "slot_is": self._slot[0],
             "more_per_slot": self._slot[1],
             **self._registry(container.spec.image if container else ""),
@@ -277,6 +281,16 @@ class Situation:
         item = self.pod.cluster.item("Node", "", self.pod.spec.node_name) if self.pod else None
         version = item.labels.get("nvidia.com/cuda.driver-version.full", "") if item else ""
         return f" ({version})" if version else ""
+
+    @cached_property
+    def _divides(self) -> str:
+        """The largest number of GPUs below the captured `tp` that shares `have` evenly."""
+        have, tp = (self.captured.get(name, "") for name in ("have", "tp"))
+        if not have.isdecimal() or not tp.isdecimal() or len(have) > _DIGITS or len(tp) > _DIGITS:
+            return "1"
+        return str(
+            next(n for n in range(min(int(tp) - 1, _MOST_DEVICES), 0, -1) if int(have) % n == 0) if int(tp) > 1 else 1
+        )
 
     @cached_property
     def _known_as(self) -> str:
