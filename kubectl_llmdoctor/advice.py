@@ -284,13 +284,16 @@ class Situation:
 
     @cached_property
     def _divides(self) -> str:
-        """The largest number of GPUs below the captured `tp` that shares `have` evenly."""
+        """A number of GPUs below the captured `tp` that shares `have` evenly.
+
+        A power of two, where one does: the other sizes of a model are mostly multiples of one.
+        """
         have, tp = (self.captured.get(name, "") for name in ("have", "tp"))
         if not have.isdecimal() or not tp.isdecimal() or len(have) > _DIGITS or len(tp) > _DIGITS:
             return "1"
-        return str(
-            next(n for n in range(min(int(tp) - 1, _MOST_DEVICES), 0, -1) if int(have) % n == 0) if int(tp) > 1 else 1
-        )
+        fit = [n for n in range(1, min(int(tp), _MOST_DEVICES + 1)) if int(have) % n == 0] or [1]
+        even = [n for n in fit if n & (n - 1) == 0]
+        return str(even[-1] if len(even) > 1 else fit[-1])
 
     @cached_property
     def _known_as(self) -> str:

@@ -21,7 +21,7 @@ from llmdoctor_checks.scheduling._obstacles import (
 
 #: Names of taints by which people keep nodes with GPUs for what needs them: `workload: aiml`, `dedicated: llm-inference`, `pool: a100`.
 _SUGGESTS = expression(
-    r"(?i)(?<![a-z0-9])(?:[a-z]{0,12}gpus?|nvidia|cuda|[dh]gx|accelerat\w{1,6}|ai|ml|aiml|llms?|genai|inference"
+    r"(?i)(?<![a-z0-9.])(?:[a-z]{0,12}gpu(?:s|pool|node)?|nvidia|cuda|[dh]gx|accelerat\w{1,6}|ai|ml|aiml|llms?|genai|inference"
     r"|a10g?|a[34]0|a[18]00|h20|h[128]00|g?b[23]00|l4|l40s?|t4|v100|mi\d{3}x?)(?![a-z0-9])"
 )
 
