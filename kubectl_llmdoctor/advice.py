@@ -161,8 +161,8 @@ _ROUNDED = 256
 #: Resources of slices of a GPU.
 _MIG = "nvidia.com/mig-"
 
-#: The label that GKE gives each node.
-_GKE = "cloud.google.com/gke-nodepool"
+#: How the labels begin that GKE gives each node: its pool, its accelerator, its boot disk.
+_GKE = "cloud.google.com/gke-"
 
 #: As whom registries know those who come with a key.
 _REGISTRY_USERS = (
@@ -502,7 +502,7 @@ class Situation:
         """Whether the pod's node is one of GKE's, whose device plugin mounts the driver: there is no runtime for GPUs."""
         name = self.pod.spec.node_name if self.pod else ""
         node = self.subject.cluster.item("Node", "", name)
-        return _GKE in node.labels if node else name.startswith("gke-")
+        return any(label.startswith(_GKE) for label in node.labels) if node else name.startswith("gke-")
 
     def _of_volume(self) -> tuple[str, ...]:
         """What is so of the volume on which the path lies that the line names."""
