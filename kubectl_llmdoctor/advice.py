@@ -281,6 +281,9 @@ _NO_MODEL = "OWNER/MODEL"
 #: More GPUs than any node has: a list of as many as somebody wrote may have no end.
 _MOST_DEVICES = 64
 
+#: Numbers of more digits are none of a model's.
+_DIGITS = 9
+
 #: Settings whose option a template may name: `{max_model_len_option}`.
 _OPTIONS = (
     *("max_model_len", "gpu_memory_utilization", "tensor_parallel_size"),
@@ -336,8 +339,8 @@ _MOST_CLAIMS = 3
 #: Resources of slices of a GPU.
 _MIG = "nvidia.com/mig-"
 
-#: The label that GKE gives each node.
-_GKE = "cloud.google.com/gke-nodepool"
+#: How the labels begin that GKE gives each node: its pool, its accelerator, its boot disk.
+_GKE = "cloud.google.com/gke-"
 
 #: As whom registries know those who come with a key.
 _REGISTRY_USERS = (
@@ -475,6 +478,7 @@ class Situation:
             "leader": self._leader or "the leader's name",
             "signal_meant": _SIGNALS.get(self.captured.get("signal", ""), "its process was ended from outside"),
             "known_as": self._known_as,
+            "divides": self._divides,
             "slot_is": self._slot.text,
             "fewer_slots": str(self._slot.fewer),
             "per_slot": str(self._slot.each),
@@ -698,6 +702,19 @@ class Situation:
         nodes = (node for node in self.subject.nodes.all if node.name != pod.spec.node_name)
         able = [n.name for n in nodes if (branch_of(n) or 0) > branch - (1 if not number else 0)]
         return said, ", ".join(able[:3])
+
+    @property
+    def _divides(self) -> str:
+        """A number of GPUs below the captured `tp` that shares `have` evenly.
+
+        A power of two, where one does: the other sizes of a model are mostly multiples of one.
+        """
+        have, tp = (self.captured.get(name, "") for name in ("have", "tp"))
+        if not have.isdecimal() or not tp.isdecimal() or len(have) > _DIGITS or len(tp) > _DIGITS:
+            return "1"
+        fit = [n for n in range(1, min(int(tp), _MOST_DEVICES + 1)) if int(have) % n == 0] or [1]
+        even = [n for n in fit if n & (n - 1) == 0]
+        return str(even[-1] if len(even) > 1 else fit[-1])
 
     @cached_property
     def _known_as(self) -> str:
@@ -1173,7 +1190,7 @@ class Situation:
         """Whether the pod's node is one of GKE's, whose device plugin mounts the driver: there is no runtime for GPUs."""
         name = self.pod.spec.node_name if self.pod else ""
         node = self.subject.cluster.item("Node", "", name)
-        return _GKE in node.labels if node else name.startswith("gke-")
+        return any(label.startswith(_GKE) for label in node.labels) if node else name.startswith("gke-")
 
     def _of_volume(self) -> tuple[str, ...]:
         """What is so of the volume on which the path lies that the line names."""

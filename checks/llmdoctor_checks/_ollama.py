@@ -23,6 +23,9 @@ _SLOW = ("before timeout", "deadline exceeded")
 #: Releases of early 2024 say this, and list no devices; later ones that, before they list the CPU.
 _NONE = ('msg="no GPU detected"', 'msg="no compatible GPUs were discovered"')
 
+#: What its search for the libraries of NVIDIA's driver finds: nothing, each time it looks.
+_FOUND, _NOTHING = "iscovered GPU libraries", r'iscovered GPU libraries(?:: \[?\]"|" paths=\[\])'
+
 #: What CUDA and ROCm answer in a container that got none.
 NO_DEVICE = "-capable device is detected"
 
@@ -101,6 +104,17 @@ def fallback(container: str, logs: Logs) -> Fallback | None:
                     return Fallback(cpu, line, said["library"])
                 slow = slow or Fallback(cpu, line, said["library"], too_slow=True)
         return slow or Fallback(cpu)
+    return None
+
+
+def without_driver(container: str, logs: Logs) -> Line | None:
+    """The last line of a search that found no library of NVIDIA's driver, where the log does not go on to what it then did."""
+    for log in latest(container, logs):
+        looked = list(log.find(_FOUND))
+        if looked:
+            went_on = next(log.find('msg="inference compute"', f"{LOST}found "), None) is not None
+            empty = all(re.search(_NOTHING, line.text) for line in looked)
+            return looked[-1] if empty and not went_on else None
     return None
 
 

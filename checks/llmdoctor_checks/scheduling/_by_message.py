@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from kubectl_llmdoctor.api import STAGES, Confidence, Count, Pending, Said, is_accelerator
+from kubectl_llmdoctor.api import STAGES, Confidence, Count, Pending, Said, expression, is_accelerator
 from llmdoctor_checks.scheduling._holders import outgoing, stuck
 from llmdoctor_checks.scheduling._obstacles import (
     IDS,
@@ -17,6 +17,12 @@ from llmdoctor_checks.scheduling._obstacles import (
     marks_gpus,
     obstacle_of_resource,
     wanted_accelerators,
+)
+
+#: Names of taints by which people keep nodes with GPUs for what needs them: `workload: aiml`, `dedicated: llm-inference`, `pool: a100`.
+_SUGGESTS = expression(
+    r"(?i)(?<![a-z0-9.])(?:[a-z]{0,12}gpu(?:s|pool|node)?|nvidia|cuda|[dh]gx|accelerat\w{1,6}|ai|ml|aiml|llms?|genai|inference"
+    r"|a10g?|a[34]0|a[18]00|h20|h[128]00|g?b[23]00|l4|l40s?|t4|v100|mi\d{3}x?)(?![a-z0-9])"
 )
 
 
@@ -121,7 +127,7 @@ def _by_resources(pending: Pending, resources: tuple[Count, ...]) -> tuple[Cause
     if not of_gpu:
         return ()
     resource = max(of_gpu, key=lambda c: c.number).resource or next(iter(wanted))
-    marked = [c for c in said.of("taint") if marks_gpus(*key_and_value(c.taint))]
+    marked = [c for c in said.of("taint") if marks_gpus(*key_and_value(c.taint)) or _SUGGESTS.search(c.taint)]
     if marked and not pending.verdicts:  # nodes without GPUs lack them, too
         return (_told("own-taint", marked), msgspec.structs.replace(_told("gpu", of_gpu, "possible", resource), rank=1))
     if _occupied(said) == 0:

@@ -123,7 +123,9 @@ def device_claims(pod: Pod) -> Iterator[DeviceClaim]:
     for status in rows(pod.item.raw, "status.resourceClaimStatuses") if pod.item else ():
         names[status.get("name")] = status.get("resourceClaimName")
     for wanted in pod.spec.resource_claims:
-        name, template = str(wanted.get("name") or ""), str(wanted.get("resourceClaimTemplateName") or "")
-        claim = str(wanted.get("resourceClaimName") or names.get(name) or "")
+        nested = wanted.get("source")
+        source = nested if isinstance(nested, dict) else wanted  # up to 1.30
+        name, template = str(wanted.get("name") or ""), str(source.get("resourceClaimTemplateName") or "")
+        claim = str(source.get("resourceClaimName") or names.get(name) or "")
         item = cluster.item("ResourceClaim", pod.namespace, claim) if claim else None
         yield DeviceClaim(name=name, claim=claim, template=template, item=item)

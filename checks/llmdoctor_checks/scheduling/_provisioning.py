@@ -270,8 +270,14 @@ def _unmatched(pod: Pod, claim: VolumeClaim, describe: str) -> Iterator[Fix]:
         text = f"Ask for {size} in {claim.name}, which is what {most.name} has, or make a volume of {asked}"
         yield _recreated(pod, claim, text, {"resources": {"requests": {"storage": size}}})
         return
+    text = f"Provide a volume for {claim.name}: see what the claim's events say"
+    if claim.storage_class and not any(of_class(pod.cluster, claim)) and not _made_by_class(pod.cluster, claim):
+        text = (
+            f"Make a PersistentVolume of {asked} with storageClassName {claim.storage_class} and {' and '.join(claim.modes)} on a node "
+            f"that can run {pod.name}, if that class has no provisioner; else the claim's events say why it makes none"
+        )
     yield fixes.advice(
-        f"Provide a volume for {claim.name}: see what the claim's events say", describe, owner="platform"
+        text, f"kubectl get storageclass {claim.storage_class or ''}".strip(), describe, owner="platform"
     )
 
 

@@ -92,8 +92,27 @@ def _refused(pending: Pending, found: Cause, claims: list[DeviceClaim]) -> Itera
         summary += f" No node offers such devices: {why_none(without)}."
     evidence = [*_quotes(requests), *(_lingers(item) for item in kept[:3]), *node_lines(pending, found)]
     evidence += [proof for one in without[:1] for proof in one.evidence]
-    ways = [*_released(kept), *let_in(without, known=known), *_fixes(pending, missing, requests)]
+    ways = [*_released(kept), *let_in(without, known=known)]
+    ways += [_of_controller(pending, open_)] if _CONTROLLER in words else [*_fixes(pending, missing, requests)]
     yield finding(pending, found, summary, evidence, ways)
+
+
+#: Of classic DRA (up to 1.31): the controller of the driver is asked to choose devices, and has not answered.
+_CONTROLLER = "waiting for resource driver"
+
+
+def _of_controller(pending: Pending, claims: list[DeviceClaim]) -> Fix:
+    """What answers the scheduler in classic DRA: a controller of the driver, fed by its plugin on the nodes."""
+    found = (str(dig(claim.item.raw, "spec.resourceClassName") or "") for claim in claims if claim.item)
+    driver = next(filter(None, found), "")
+    return fixes.advice(
+        f"Mend the DRA driver{f' of class {driver}' if driver else ''}: its controller has chosen no devices for the claim. See that the "
+        "controller and its plugin on the GPU nodes run and what their logs say (drivers of this kind ended with Kubernetes 1.32; newer "
+        "ones publish ResourceSlices)",
+        "kubectl get pods -A -o wide | grep -i dra",
+        f"kubectl -n {pending.pod.namespace} get resourceclaims,podschedulingcontexts -o yaml",
+        owner="platform",
+    )
 
 
 def _unoffered(pending: Pending, classes: list[str]) -> tuple[list[Absent], bool]:

@@ -4,11 +4,13 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
     Cluster,
+    Container,
     Finding,
     Fix,
     Line,
     Pending,
     check,
+    escaped,
     fixes,
     is_accelerator,
     k8s,
@@ -119,6 +121,12 @@ def offers(pending: Pending) -> dict[str, list[str]]:
 
 
 def _fixes(pending: Pending, found: Cause, offered: dict[str, list[str]]) -> Iterator[Fix]:
+    for container in asking(pending, found.resource)[:1]:
+        if others := [
+            name for name in container.accelerators if name in offered and vendor(name) != vendor(found.resource)
+        ]:
+            yield _dropped(container, found.resource, others[0])
+            return
     names = sorted(offered, key=lambda n: (vendor(n) != vendor(found.resource), n))
     working = [f for change in renamed(pending, found.resource, names) if (f := tried(pending, change))]
     yield from working[:2]
@@ -131,5 +139,29 @@ def _fixes(pending: Pending, found: Cause, offered: dict[str, list[str]]) -> Ite
             text = f"Ask for {near[0]}, which {', '.join(offered[near[0]][:3])} offers, instead of {found.resource}"
             yield rename(container, found.resource, near[0], text)
     if not offered:
+        yield _more_nodes(pending, found.resource)
+
+
+def _dropped(container: Container, resource: str, other: str) -> Fix:
+    """It asks for devices of two vendors, and nodes have those of one."""
+    at = f"{container.pointer}/resources"
+    quantities = {"limits": container.spec.resources.limits, "requests": container.spec.resources.requests}
+    operations = [
+        {"op": "remove", "path": f"{at}/{k}/{escaped(resource)}"} for k, v in quantities.items() if resource in v
+    ]
+    text = f"Take {resource} out of the resources of {container.name}: it asks for {other}, too, which nodes have, and no node has both"
+    return fixes.patch(container.pod, text, operations)
+
+
+def _more_nodes(pending: Pending, resource: str) -> Fix:
+    """No node has GPUs: a group may be at zero, whose nodes the cluster autoscaler judges by a template."""
+    judged = any(event.reason == "NotTriggerScaleUp" and resource in event.message for event in pending.scaling)
+    if not judged:
         text = "Add GPU nodes, or give the node group that is at zero a template that shows its GPUs to the autoscaler"
-        yield fixes.advice(text, owner="platform")
+        return fixes.advice(text, owner="platform")
+    return fixes.advice(
+        f"Give the group of GPU nodes, which is at zero, a template that shows its {resource} to the cluster autoscaler (AWS: the tag "
+        f"k8s.io/cluster-autoscaler/node-template/resources/{resource} with the number that a node has, and the permission to read it; "
+        "other clouds: the accelerator type of the group); where there is no such group, make one",
+        owner="platform",
+    )

@@ -468,6 +468,9 @@ def _provided(pod: Pod, claim: VolumeClaim, events: Events | None, describe: str
         yield from provided(pod, claim, events, describe)
 
 
+#: How a container waits while the volumes of its pod are not there.
+_NOT_MOUNTED = ("", "ContainerCreating", "PodInitializing")
+
 #: How the attach/detach controller names the pods that have the volume, those of the same namespace only.
 _USED_BY = expression(r"already used by pod\(s\) (.{1,200})")
 
@@ -479,6 +482,8 @@ def _attached_elsewhere(pod: Pod, workload: Workload | None, events: Events) -> 
     failed = [e for e in events.of("FailedAttachVolume") if e.name == pod.name and "Multi-Attach error" in e.message]
     if not failed or came_further(failed[-1], events) or pod.handed_over(failed[-1]):
         return
+    if any(c.waiting and c.waiting.reason not in _NOT_MOUNTED for c in pod.containers):
+        return  # its volumes were mounted before its image was asked for
     claims = [c for c in volume_claims(pod) if "ReadWriteOnce" in c.modes] or list(volume_claims(pod))
     users = [
         (c, u) for c in claims for u in users_of(pod.cluster, pod, c.name) if u.spec.node_name != pod.spec.node_name

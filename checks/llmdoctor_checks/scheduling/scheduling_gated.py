@@ -21,6 +21,7 @@ from kubectl_llmdoctor.api import (
     fixes,
     node_evidence,
     object_evidence,
+    parse_time,
     pod_evidence,
     rows,
 )
@@ -279,9 +280,34 @@ def _reason(queued: list[Item]) -> str:
     return ""
 
 
+#: How long Kueue may take from admitting a workload to opening the gates of its pods, under load.
+_OPENING_SECONDS = 180
+
+
+def _let_in(queued: list[Item], cluster: Cluster) -> bool:
+    """Whether Kueue has admitted all of them so long ago that it can only have failed to open the gates.
+
+    It says Admitted first, and updates the pods then. An update that the API server refuses (on OpenShift a pod whose user or
+    groups no SCC allows, any webhook) is tried again and again, and the Workload does not say so.
+    """
+    return bool(queued) and all(
+        any(
+            row.get("type") == "Admitted"
+            and row.get("status") == "True"
+            and cluster.now is not None
+            and (since := parse_time(row.get("lastTransitionTime"))) is not None
+            and (cluster.now - since).total_seconds() > _OPENING_SECONDS
+            for row in rows(workload.raw, "status.conditions")
+        )
+        for workload in queued
+    )
+
+
 def _why(queued: list[Item], cluster: Cluster) -> str:
     """Why Kueue does not admit them; of a queue that takes none, what it lacks, and of what was deactivated, for what."""
     reason = _reason(queued)
+    if not reason and _let_in(queued, cluster):
+        return "Kueue has admitted its Workload, so what takes the gate off the pod fails or does not run"
     named = (_in_words(said) for queue, said in _inactive(queued, cluster) if f"{queue.kind} {queue.name} is" in reason)
     told = next(named, "") or ("; ".join(_evictions(queued)) if "deactivated" in reason else "")
     return f"{reason.rstrip('. ')} ({told.rstrip('. ')})" if told else reason
@@ -388,6 +414,9 @@ def _of_kueue(subject: Subject, queued: list[Item]) -> Iterator[Fix]:
             again = _again(queued) if "deactivated" in words else ()
             yield fixes.advice(advice, *commands, *again, owner="platform" if (words, text) in _ADVICE else "model")
             return
+    if not reason and _let_in(queued, subject.cluster):
+        yield _refused_update(subject, commands[0])
+        return
     yield fixes.advice("See what Kueue's Workload waits for: quota, topology, an admission check", *commands)
     labelled = any(_QUEUE in pod.labels for pod in subject.pods)
     if subject.workload and not _queue(subject.workload.item) and not labelled:
@@ -434,6 +463,30 @@ def _queue_made(subject: Subject, kind: str, name: str) -> Fix:
     return fixes.advice(
         f"Make the {kind} {name}{place}{others or ', or name one that exists'} in the label {_QUEUE}",
         "kubectl get localqueues.kueue.x-k8s.io,clusterqueues.kueue.x-k8s.io -A",
+        owner="platform",
+    )
+
+
+def _refused_update(subject: Subject, look: str) -> Fix:
+    """The update that opens the gate is refused, for which a pod's own user and groups are the usual ground on OpenShift."""
+    pod = next((p for p in subject.pods if p.unscheduled), None)
+    context = dig(pod.item.raw, "spec.securityContext") if pod and pod.item else None
+    own = [
+        key
+        for key in ("runAsUser", "runAsGroup", "fsGroup", "supplementalGroups")
+        if isinstance(context, dict) and key in context
+    ]
+    named = pod.name if pod else subject.namespace
+    text = "Mend what Kueue's log says when it updates the pod"
+    if own and pod:
+        text += (
+            f": on OpenShift take {', '.join(own)} out of the securityContext of {fixes.edited(pod)}, or let its service account use an "
+            "SCC that allows them"
+        )
+    return fixes.advice(
+        f"{text}; then recreate {named}",
+        f"kubectl -n kueue-system logs deployment/kueue-controller-manager | grep {named}",
+        look,
         owner="platform",
     )
 

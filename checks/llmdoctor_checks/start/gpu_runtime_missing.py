@@ -28,7 +28,17 @@ from kubectl_llmdoctor.api import (
 )
 from kubectl_llmdoctor.catalog.images import cpu_build
 from llmdoctor_checks._consequences import FAILED_START
-from llmdoctor_checks._ollama import NO_DEVICE, SEARCHED, Fallback, alone, fallback, latest, lost, wrong_library
+from llmdoctor_checks._ollama import (
+    NO_DEVICE,
+    SEARCHED,
+    Fallback,
+    alone,
+    fallback,
+    latest,
+    lost,
+    without_driver,
+    wrong_library,
+)
 from llmdoctor_checks.start._error_35 import ERROR_35, NO_DRIVER, error_35
 from llmdoctor_checks.start._visible import hides_all
 
@@ -129,6 +139,8 @@ def _of(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Iterator[Fin
         line = _by_cpu(container, logs)
     else:
         line = found.cpu if found else alone(container.name, logs, pod.ready and engine.name != "ollama")
+        if line is None and engine.name == "ollama" and any(name.startswith("nvidia.com/") for name in asked):
+            line = without_driver(container.name, logs)
     if line is not None and not asked:
         yield from _without_kfd(pod, engine, logs)
     if line is None or not asked or lost(container.name, logs):

@@ -200,6 +200,8 @@ _TEXTS: tuple[tuple[str, Kind], ...] = (
     ("resourceclaim", "claim"),
     ("resource claim", "claim"),
     ("allocate all claims", "claim"),
+    ("waiting for resource driver", "claim"),  # classic DRA, up to 1.31: the driver's controller allocates
+    ("resource class", "claim"),
     ("device class", "claim"),
     ("cannot fit resource", "claim"),
     ("Pod's required features", "features"),
