@@ -39,7 +39,12 @@ _CONTEXT, _TAKES = "n_ctx ", r"\bn_ctx {1,12}= (?P<tokens>\d{1,9})\b"
 _FLAGS = {"vllm": "--max-model-len", "sglang": "--context-length", "lmdeploy": "--session-len"}
 
 
-@check("context-uncapped", since="0.1", severity="critical", literals=("max seq len (", "Using max model len", *_NO_CACHE, _CONTEXT))
+@check(
+    "context-uncapped",
+    since="0.1",
+    severity="critical",
+    literals=("max seq len (", "Using max model len", *_NO_CACHE, _CONTEXT),
+)
 def context_uncapped(pod: Pod, engine: Engine, logs: Logs | None, sizing: Sizing) -> Iterator[Finding]:
     """Nothing caps the context length of a long-context model.
 
@@ -122,7 +127,11 @@ def _of_llama(engine: Engine, logs: Logs) -> Iterator[Finding]:
         return
     for log in logs.of(container.name):
         refused = next(log.find(*_NO_CACHE), None)
-        said = [(line, re.search(_TAKES, line.text)) for line in log.find(_CONTEXT) if refused and line.number < refused.number]
+        said = [
+            (line, re.search(_TAKES, line.text))
+            for line in log.find(_CONTEXT)
+            if refused and line.number < refused.number
+        ]
         line, takes = said[-1] if said else (None, None)
         if refused is None or line is None or takes is None or int(takes["tokens"]) < _LONG_TOKENS:
             continue
@@ -131,9 +140,17 @@ def _of_llama(engine: Engine, logs: Logs) -> Iterator[Finding]:
             confidence="certain",
             summary=f"Nothing caps the context, so the model's own {takes['tokens']} tokens apply, and llama.cpp gets no memory for a KV "
             "cache of that length.",
-            evidence=(log_evidence(refused), log_evidence(line), pod_evidence(container, "args", told.text if told else "no --ctx-size")),
+            evidence=(
+                log_evidence(refused),
+                log_evidence(line),
+                pod_evidence(container, "args", told.text if told else "no --ctx-size"),
+            ),
             explains=("kv-cache-no-room", "host-memory-insufficient", "cuda-oom-weights", *FAILED_START),
-            fixes=(fixes.set_flag(engine, "max_model_len", "--ctx-size", "8192", "Cap the context, for example at 8192 tokens"),),
+            fixes=(
+                fixes.set_flag(
+                    engine, "max_model_len", "--ctx-size", "8192", "Cap the context, for example at 8192 tokens"
+                ),
+            ),
             order=refused.order,
         )
         return

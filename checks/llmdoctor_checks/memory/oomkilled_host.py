@@ -1,7 +1,6 @@
 """A container that hit its own memory limit."""
 
 import itertools
-import re
 from collections.abc import Iterator
 from datetime import timedelta
 

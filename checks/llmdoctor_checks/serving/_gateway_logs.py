@@ -239,7 +239,11 @@ def _named_routes(pod: Pod, cluster: Cluster) -> re.Pattern[str] | None:
     behind = {(pod.namespace, item.name) for item in (*pod.services, *pod.pools)}
     found = set()
     for route in cluster.items("HTTPRoute") if behind else ():
-        refs = {(str(r.get("namespace") or route.namespace), str(r.get("name"))) for rule in rows(route.raw, "spec.rules") for r in rows(rule, "backendRefs")}
+        refs = {
+            (str(r.get("namespace") or route.namespace), str(r.get("name")))
+            for rule in rows(route.raw, "spec.rules")
+            for r in rows(rule, "backendRefs")
+        }
         if refs and refs <= behind:
             found |= {f"{re.escape(route.namespace)}[./]{re.escape(route.name)}"}
     return re.compile(rf"(?<![\w./-])(?:httproute/)?(?:{'|'.join(sorted(found))})(?=[./])") if found else None
