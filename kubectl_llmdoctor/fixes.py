@@ -424,12 +424,13 @@ def set_flag(engine: Engine, name: str, flag: str, value: str, summary: str) -> 
         place = current.path if current else container.told[0].path
         return advice(f"{summary} ({name} {value}, at {place} in {edited(container.pod)})")
     if current is None:
-        word = f"{flag}={value}" if value else flag
+        apart = value and engine.name == "llama.cpp"  # whose parser knows no `=`
+        added = [flag, value] if apart else [f"{flag}={value}" if value else flag]
         if words and engine.found.argv_known and not _script(container):
-            operations = [{"op": "add", "path": f"{at}/args/-", "value": word}]
+            operations = [{"op": "add", "path": f"{at}/args/-", "value": word} for word in added]
             return patch(container.pod, summary, operations)
         if not words and not spec.command and spec.image and not engine.announced:
-            return patch(container.pod, summary, [{"op": "add", "path": f"{at}/args", "value": [word]}])
+            return patch(container.pod, summary, [{"op": "add", "path": f"{at}/args", "value": added}])
         return advice(f"{summary} ({f'{flag} {value}'.rstrip()} in {_home(container.pod, flag, value)})")
     if operations := replaced_flag(engine, name, value):
         return patch(container.pod, summary, operations)

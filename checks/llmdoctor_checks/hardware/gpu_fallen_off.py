@@ -276,7 +276,7 @@ def _gone(pod: Pod, hardware: Hardware, *, refused: bool) -> tuple[str, tuple[Ev
         lost = [error.text for error in hardware.agent.errors if re.search(_LOST, error.text)]
         evidence = [hardware.of_node.said(text) for text in lost[:2]]
     seen, offered = len(hardware.devices), hardware.offered
-    if seen and offered and seen < offered:
+    if seen and offered and seen < offered <= 2 * seen:  # of a report of one GPU the others were left out
         text = f"{count_of(seen, 'GPU')} seen by the driver, capacity nvidia.com/gpu: {offered}"
         evidence.append(Evidence(source="agent", ref=f"Node/{hardware.node} agent gpus", text=text))
     return (f"a GPU of {hardware.node}", tuple(evidence), "likely") if evidence else None

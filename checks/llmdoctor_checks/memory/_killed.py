@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 
 import msgspec
 
-from kubectl_llmdoctor.api import Container, Ending, Event, Events, expression, probe_kills
+from kubectl_llmdoctor.api import Container, Ending, Event, Events, Line, Log, expression, last_words, probe_kills
 from llmdoctor_checks._consequences import FAILED_START
 
 CONSEQUENCES = (
@@ -37,6 +38,11 @@ _LINE = expression(
     r"(?P<cgroup>Memory cgroup )?[Oo]ut of memory[\s\S]{0,300}?Killed process \d{1,10},? \((?P<process>[^)]{1,40})\)"
     r"[\s\S]{0,80}?anon-rss:(?P<anon>\d{1,15})kB"
 )
+
+#: The exit code of what SIGKILL ended, and how bash, and dash without more, say so of a program that they ran.
+_KILLED, SAID = 137, "Killed"
+#: Not of `timeout`, which ends itself with what it was to end.
+_BY_SHELL = r"sh: line \d{1,6}: {1,12}\d{1,8} Killed {2,30}(?!(?:\S{0,80}/)?timeout )\S"
 
 #: A process that SIGKILL ends is gone within this time, whatever memory it had.
 _GONE_SECONDS = 30
@@ -85,3 +91,18 @@ def close(moment: object, ending: Ending, seconds: float = 120) -> bool:
     if not isinstance(moment, datetime) or ending.finished is None:
         return False
     return abs((moment - ending.finished).total_seconds()) <= seconds
+
+
+def shell_says_killed(ending: Ending, log: Log) -> Line | None:
+    """Where a shell that lived on says at the end that its program was killed: the kubelet ends a shell before its children."""
+    if ending.code != _KILLED:
+        return None
+    last = last_words(log)
+    return next((x for x in log.find(SAID) if x.number in last and _says_killed(x.text, ending.container)), None)
+
+
+def _says_killed(text: str, container: Container) -> bool:
+    """Whether a shell says so; dash does not say of which program, and `timeout` may kill one as well."""
+    if text.strip() == SAID:
+        return re.search(r"(?:^|[\s/;&|(])timeout\s", " ".join(container.spec.argv)) is None
+    return re.search(_BY_SHELL, text) is not None

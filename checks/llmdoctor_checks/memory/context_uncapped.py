@@ -32,10 +32,19 @@ _TOO_LONG = r"max seq len \((?P<asked>\d{1,9})\)"
 _ESTIMATE = r"estimated maximum model length is (?P<fits>\d{1,9})|stored in KV cache \((?P<stored>\d{1,9})\)"
 _USING = r"Using max model len (?P<tokens>\d{1,9})"
 
+#: llama.cpp, which takes the model's own context where it is told 0 or, in most releases, nothing, makes the whole cache as it starts.
+_NO_CACHE = ("failed to allocate buffer for kv cache", "failed for self-attention cache")
+_CONTEXT, _TAKES = "n_ctx ", r"\bn_ctx {1,12}= (?P<tokens>\d{1,9})\b"
+
 _FLAGS = {"vllm": "--max-model-len", "sglang": "--context-length", "lmdeploy": "--session-len"}
 
 
-@check("context-uncapped", since="0.1", severity="critical", literals=("max seq len (", "Using max model len"))
+@check(
+    "context-uncapped",
+    since="0.1",
+    severity="critical",
+    literals=("max seq len (", "Using max model len", *_NO_CACHE, _CONTEXT),
+)
 def context_uncapped(pod: Pod, engine: Engine, logs: Logs | None, sizing: Sizing) -> Iterator[Finding]:
     """Nothing caps the context length of a long-context model.
 
@@ -48,16 +57,21 @@ def context_uncapped(pod: Pod, engine: Engine, logs: Logs | None, sizing: Sizing
     model's own length does not fit, and otherwise a note. Text Generation Inference caps it by itself: at what fits, before 3.0 at
     4096 tokens or less.
 
+    llama-server makes the cache of the whole context as it starts: where it finds no memory for it, and prints a context that
+    nobody asked for, this is why.
+
     ## Fix
 
     Cap the context at what clients need and the cache can hold several times:
 
-        --max-model-len 32768        (vLLM; SGLang --context-length, LMDeploy --session-len)
+        --max-model-len 32768        (vLLM; SGLang --context-length, LMDeploy --session-len, llama.cpp --ctx-size)
 
     ## References
 
     - https://docs.vllm.ai/en/latest/configuration/conserving_memory/
     """
+    if engine.name == "llama.cpp" and logs is not None:
+        yield from _of_llama(engine, logs)
     if engine.name not in _FLAGS or engine.explicit("max_model_len"):
         return
     container = engine.container
@@ -103,6 +117,43 @@ def context_uncapped(pod: Pod, engine: Engine, logs: Logs | None, sizing: Sizing
         evidence=(evidence, pod_evidence(container, "args", capped)),
         fixes=_fixes(engine, None, native),
     )
+
+
+def _of_llama(engine: Engine, logs: Logs) -> Iterator[Finding]:
+    """llama.cpp that finds no memory for the cache of a context that nobody asked for."""
+    container, told = engine.container, engine.explicit("max_model_len")
+    known = engine.explicit("model") and engine.found.argv_known and "max_model_len" not in engine.found.unresolved
+    if not container.crashed or not known or (told and told.value):
+        return
+    for log in logs.of(container.name):
+        refused = next(log.find(*_NO_CACHE), None)
+        said = [
+            (line, re.search(_TAKES, line.text))
+            for line in log.find(_CONTEXT)
+            if refused and line.number < refused.number
+        ]
+        line, takes = said[-1] if said else (None, None)
+        if refused is None or line is None or takes is None or int(takes["tokens"]) < _LONG_TOKENS:
+            continue
+        yield Finding(
+            role="cause",
+            confidence="certain",
+            summary=f"Nothing caps the context, so the model's own {takes['tokens']} tokens apply, and llama.cpp gets no memory for a KV "
+            "cache of that length.",
+            evidence=(
+                log_evidence(refused),
+                log_evidence(line),
+                pod_evidence(container, "args", told.text if told else "no --ctx-size"),
+            ),
+            explains=("kv-cache-no-room", "host-memory-insufficient", "cuda-oom-weights", *FAILED_START),
+            fixes=(
+                fixes.set_flag(
+                    engine, "max_model_len", "--ctx-size", "8192", "Cap the context, for example at 8192 tokens"
+                ),
+            ),
+            order=refused.order,
+        )
+        return
 
 
 def _may_be_capped(pod: Pod, engine: Engine) -> bool:

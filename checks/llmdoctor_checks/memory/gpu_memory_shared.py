@@ -12,6 +12,7 @@ from kubectl_llmdoctor.api import (
     Finding,
     Fix,
     Hardware,
+    Line,
     Logs,
     Pod,
     Process,
@@ -49,6 +50,9 @@ _GIB = {"GiB": 1.0, "MiB": 1 / 1024}
 #: Less than this share of the GPUs is free where somebody else uses them; a desktop or a driver takes a tenth at most.
 _LITTLE = 0.5
 
+#: vLLM's refusal to start where less than its share is free.
+_REFUSED = "on startup is less than desired GPU memory utilization"
+
 #: Engines whose memory PyTorch does not count.
 _OWN_ALLOCATORS = frozenset({"lmdeploy", "tensorrt-llm", "triton", "nim"})
 
@@ -69,7 +73,7 @@ _NO_ROOM = ("cuda-oom-weights", "cuda-oom-profile", "cuda-oom-runtime", "kv-cach
 @check(
     "gpu-memory-shared",
     since="0.1",
-    literals=("inference compute", "layers to GPU", "out of memory. Tried to allocate", _NO_CACHE),
+    literals=("inference compute", "layers to GPU", "out of memory. Tried to allocate", _NO_CACHE, _REFUSED),
 )
 def gpu_memory_shared(pod: Pod, hardware: Hardware | None, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """Something else holds the GPU's memory.
@@ -99,12 +103,13 @@ def gpu_memory_shared(pod: Pod, hardware: Hardware | None, subject: Subject, log
     if logs is not None and (unnamed := _unaccounted(pod, subject, logs)) is not None:
         yield unnamed
     if hardware is not None:
-        yield from _by_the_node(pod, hardware, next(iter(subject.engines(pod)), None))
+        yield from _by_the_node(pod, hardware, next(iter(subject.engines(pod)), None), logs)
 
 
-def _by_the_node(pod: Pod, hardware: Hardware, engine: Engine | None) -> Iterator[Finding]:
-    """Processes of others on a GPU of this pod, by the node agent."""
+def _by_the_node(pod: Pod, hardware: Hardware, engine: Engine | None, logs: Logs | None) -> Iterator[Finding]:
+    """Processes of others on a GPU of this pod, by the node agent; the engine may have refused to start for want of what they hold."""
     uid = pod.obj.metadata.uid
+    refused = _refused(pod, logs) if logs is not None else None
     for device in hardware.mine if uid else ():
         if device.mig_enabled:
             continue  # slices have memory of their own
@@ -126,17 +131,25 @@ def _by_the_node(pod: Pod, hardware: Hardware, engine: Engine | None) -> Iterato
         wants = f"; it was given {say_bytes(given)} of it" if given is not None else wants
         yield Finding(
             role="cause" if fails else "note",
-            confidence="likely" if short or ended else "possible",  # it may have ended of something else
+            # it may have ended of something else
+            confidence="certain" if short and refused else "likely" if short or ended else "possible",
             summary=f"{', '.join(_who(hardware, p) for p in others[:3])} of {say_bytes(total)} of {device.title}"
             f" on {hardware.node}, which this pod uses{wants}.",
             evidence=(
                 *(hardware.evidence(device, "processes", _quote(p)) for p in others[:5]),
                 *(hardware.share_evidence() if given is not None else ()),
+                *((log_evidence(refused),) if short and refused else ()),
             ),
             explains=(*_NO_ROOM, "kv-cache-below-max-len", "gpu-memory-utilization-high", *CONSEQUENCES),
             fixes=tuple(_fixes(hardware, device, others, engine, total - held)),
         )
         return
+
+
+def _refused(pod: Pod, logs: Logs) -> Line | None:
+    """Where vLLM says that it does not start, since less than its share was free."""
+    ended = (log for ending in endings(pod) if (log := log_of(ending, logs)) is not None)
+    return next((line for log in ended for line in log.find(_REFUSED)), None)
 
 
 def _crowded(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
@@ -362,7 +375,10 @@ def _fixes(
     hardware: Hardware, device: Device, others: list[Process], engine: Engine | None, free: int
 ) -> Iterator[Fix]:
     orphans = [str(p.pid) for p in others if not p.pod_uid and p.pid]
-    if orphans:
+    if orphans:  # with those on the pod's other GPUs, as of an engine that outlived its server
+        beside = (p for other in hardware.mine if other is not device for p in other.all_processes)
+        orphans += [str(p.pid) for p in beside if p.pod_uid == "" and p.pid and (p.used_bytes or 0) >= _LEAST]
+        orphans = list(dict.fromkeys(orphans))
         yield fixes.advice(
             f"End the processes that no pod owns, on {hardware.node}: {', '.join(orphans)}",
             fixes.on_node(hardware.node, f"kill {' '.join(orphans)}"),

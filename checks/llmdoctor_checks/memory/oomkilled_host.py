@@ -1,7 +1,6 @@
 """A container that hit its own memory limit."""
 
 import itertools
-import re
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -43,16 +42,20 @@ from kubectl_llmdoctor.api import (
     served,
     usage_of,
 )
-from llmdoctor_checks.memory._killed import CONSEQUENCES, HOOK_BYTES, Told, close, killed_then, told
+from llmdoctor_checks.memory._killed import (
+    CONSEQUENCES,
+    HOOK_BYTES,
+    SAID,
+    Told,
+    close,
+    killed_then,
+    shell_says_killed,
+    told,
+)
 from llmdoctor_checks.memory._pinned import DIED, PYTHON, cached, died, uses_of
 from llmdoctor_checks.memory._prompt_cache import LITERALS, prompt_cache
 from llmdoctor_checks.scheduling._devices import asks_for_nothing, near_gpus
 from llmdoctor_checks.start._library import asked, least_bytes
-
-#: The exit code of what SIGKILL ended, and how bash, and dash without more, say so of a program that they ran.
-_KILLED, _SAID = 137, "Killed"
-#: Not of `timeout`, which ends itself with what it was to end.
-_BY_SHELL = r"sh: line \d{1,6}: {1,12}\d{1,8} Killed {2,30}(?!(?:\S{0,80}/)?timeout )\S"
 
 #: How Istio's agent, which starts Envoy, says that this was killed.
 _BY_AGENT = "Envoy may have been out of memory killed"
@@ -89,7 +92,7 @@ _OFTEN = 3
 _BESIDE_WEIGHTS = 256 * MIB
 
 
-@check("oomkilled-host", since="0.1", literals=(*LITERALS, *DIED, _SAID, _BY_AGENT))
+@check("oomkilled-host", since="0.1", literals=(*LITERALS, *DIED, SAID, _BY_AGENT))
 def oomkilled_host(
     pod: Pod,
     logs: Logs | None,
@@ -316,10 +319,7 @@ def _stated(container: Container) -> Evidence:
 
 def _by_its_shell(ending: Ending, limit: int, log: Log, subject: Subject) -> Iterator[Finding]:
     """A program whose shell lived to say that it was killed: the kubelet ends a shell before its children, the kernel takes the largest."""
-    if ending.code != _KILLED:
-        return
-    container, last = ending.container, last_words(log)
-    line = next((x for x in log.find(_SAID) if x.number in last and _says_killed(x.text, container)), None)
+    container, line = ending.container, shell_says_killed(ending, log)
     if line is None:
         return
     yield Finding(
@@ -334,13 +334,6 @@ def _by_its_shell(ending: Ending, limit: int, log: Log, subject: Subject) -> Ite
         fixes=tuple(_fixes(container, limit, subject)),
         order=line.order,
     )
-
-
-def _says_killed(text: str, container: Container) -> bool:
-    """Whether a shell says so; dash does not say of which program, and `timeout` may kill one as well."""
-    if text.strip() == _SAID:
-        return re.search(r"(?:^|[\s/;&|(])timeout\s", " ".join(container.spec.argv)) is None
-    return re.search(_BY_SHELL, text) is not None
 
 
 def _by_its_agent(pod: Pod, logs: Logs, subject: Subject) -> Iterator[Finding]:

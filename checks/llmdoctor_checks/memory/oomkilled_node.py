@@ -14,6 +14,7 @@ from kubectl_llmdoctor.api import (
     Finding,
     Fix,
     Hardware,
+    Log,
     Logs,
     Metrics,
     Node,
@@ -37,7 +38,16 @@ from kubectl_llmdoctor.api import (
     units,
     usage_of,
 )
-from llmdoctor_checks.memory._killed import CONSEQUENCES, PROCESSES, close, ended_by_probe, killed_then, told
+from llmdoctor_checks.memory._killed import (
+    CONSEQUENCES,
+    PROCESSES,
+    SAID,
+    close,
+    ended_by_probe,
+    killed_then,
+    shell_says_killed,
+    told,
+)
 from llmdoctor_checks.memory._pinned import DIED, PYTHON, cached, died, uses_of
 from llmdoctor_checks.memory._prompt_cache import Greed, prompt_cache
 
@@ -81,7 +91,7 @@ _RESIDENT = expression(r"(?:anon|shmem)-rss:(\d{1,15})kB")
 _USED = expression(r"[Cc]ontainer (?P<name>[\w.-]{1,63}) was using (?P<size>\d{1,15}[KMGT]?i?)\b")
 
 
-@check("oomkilled-node", since="0.1", literals=DIED)
+@check("oomkilled-node", since="0.1", literals=(*DIED, SAID))
 def oomkilled_node(
     pod: Pod,
     events: Events | None,
@@ -138,9 +148,8 @@ def oomkilled_node(
             yield from _of_worker(pod, ending, events, hardware, node, logs, subject)
             continue
         proof = proof or _proof(pod, ending, events, hardware, node)
-        if proof is None and ending.oom_killed and not ending.container.limit("memory") and not pod.memory_limit:
-            path = f"{ending.container.path}.resources.limits.memory"
-            proof = "likely", "it has no memory limit of its own", Evidence(source="pod", ref=path, text="none")
+        if proof is None and not ending.container.limit("memory") and not pod.memory_limit:
+            proof = _without_limit(ending, events, log_of(ending, logs) if logs else None)
         if proof is None:
             continue
         confidence, why, evidence = proof
@@ -154,6 +163,18 @@ def oomkilled_node(
             explains=("oomkilled-host", *CONSEQUENCES),
             fixes=(*((own.fix,) if own else ()), *_fixes(pod, ending.container, _held(evidence.text))),
         )
+
+
+def _without_limit(ending: Ending, events: Events | None, log: Log | None) -> tuple[str, str, Evidence] | None:
+    """What was killed for lack of memory, as the runtime or its own shell says, and has no limit to reach."""
+    if ending.oom_killed:
+        path = f"{ending.container.path}.resources.limits.memory"
+        return "likely", "it has no memory limit of its own", Evidence(source="pod", ref=path, text="none")
+    line = shell_says_killed(ending, log) if log and not ended_by_probe(ending, events) else None
+    if line is None:
+        return None
+    why = "it has no memory limit of its own, and its shell lived on to say that it was killed, as the kernel does for memory"
+    return "likely", why, log_evidence(line)
 
 
 def _greedy(ending: Ending, node: Node | None, logs: Logs | None, subject: Subject) -> Greed | None:

@@ -163,7 +163,7 @@ def _of(pod: Pod, engine: Engine, hardware: Hardware | None, logs: Logs | None) 
     full = _filled(container, hardware) if hardware else None
     small = shm.source == "default" or (shm.source == "memory-volume" and (shm.size_bytes or 2**60) < 512 * MIB)
     if full and not (killed and small):
-        yield _full(pod, engine, full, killed)
+        yield _full(pod, engine, full, killed, _system_error(pod, container, logs))
     elif killed and small:
         size = say_bytes(shm.size_bytes or 0)
         yield Finding(
@@ -315,19 +315,26 @@ def _filled(container: Container, hardware: Hardware) -> tuple[int, int, Evidenc
     return size, used, hardware.use_evidence(use, "shm", f"shm.usedBytes: {used} of shm.sizeBytes: {size}")
 
 
-def _full(pod: Pod, engine: Engine, full: tuple[int, int, Evidence], killed: list[Ending]) -> Finding:
+def _full(
+    pod: Pod, engine: Engine, full: tuple[int, int, Evidence], killed: list[Ending], failed: Line | None
+) -> Finding:
     """What is full may be no fault of a server that runs: it has what it wants there; the next page kills it."""
     size, used, evidence = full
     died = [pod_evidence(pod, killed[0].path, killed[0].text)] if killed else []
+    died += [log_evidence(failed)] if failed else []
     wanted = f"{max(8, -(-2 * size // GIB))}Gi"
+    then = "; the next page that is written there ends a process by SIGBUS"
+    if died:
+        then = ", and it died by SIGBUS (exit code 135)" if killed else ", and NCCL failed in a call to the system"
+        then += ". A container that is restarted keeps what is in it"
     return Finding(
-        role="cause" if killed else "risk",
+        role="cause" if died else "risk",
         confidence="certain" if killed else "likely",
-        summary=f"/dev/shm of {engine.container.name} is full: {say_bytes(used)} of {say_bytes(size)} are used"
-        f"{', and it died by SIGBUS (exit code 135)' if killed else '; the next page that is written there ends a process by SIGBUS'}.",
+        summary=f"/dev/shm of {engine.container.name} is full: {say_bytes(used)} of {say_bytes(size)} are used{then}.",
         evidence=(*died, evidence, *_spec(engine.container, engine)),
-        explains=(*FAILED_START, "worker-lost") if killed else (),
+        explains=(*FAILED_START, "worker-lost", "nccl-other") if died else (),
         fixes=(fixes.mount_shm(engine.container, wanted, f"Mount {wanted} of memory at /dev/shm"),),
+        order=failed.order if failed else None,
     )
 
 

@@ -120,7 +120,7 @@ def _group(engine: Engine, subject: Subject) -> int | None:
 def _slow(container: Container, logs: Logs | None) -> Evidence | None:
     """What says that the network is TCP: NCCL's own word, or a variable that forbids InfiniBand."""
     for log in logs.of(container.name) if logs else ():
-        for literal in ("NCCL INFO Using network Socket", "Using network Socket"):
+        for literal in ("NCCL INFO Using network Socket", "Using network Socket", "] via NET/Socket"):
             line = next(log.find(literal), None)
             if line:
                 return log_evidence(line)

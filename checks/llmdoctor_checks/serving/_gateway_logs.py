@@ -16,6 +16,7 @@ from kubectl_llmdoctor.api import (
     follow,
     host_of,
     leads_here,
+    rows,
     told_by,
 )
 from llmdoctor_checks._clients import asking
@@ -172,6 +173,8 @@ class _Server:
         own = (one.status.pod_ip for one in subject.pods if not one.spec.host_network)
         addresses = "|".join(map(re.escape, sorted({*own, *services} - {"", "None"})))
         self.address = re.compile(rf"(?:(?<![\w.:])|(?<= tcp:))(?:{addresses}):\d") if addresses else None
+        # a route that leads to it, as Envoy Gateway and Istio name it in their access logs
+        self.routes = _named_routes(pod, cluster)
         self.fronts = _fronts(pod, cluster)
         self.by_keda = keda_leads(pod, cluster)
         self.behind_tunnel = dict(hidden_clients(pod, cluster))
@@ -191,7 +194,7 @@ class _Server:
             return bool(self.names and self.backend.match(of_haproxy["backend"]))
         if who in self.pods:  # a proxy beside the server
             return self._stands_beside(line) and bool(re.search(GENERATES, text))
-        if self._is_named(line, plain) or (self.address and self.address.search(text)):
+        if self._is_named(line, plain) or any(way and way.search(text) for way in (self.address, self.routes)):
             return True
         behind = any(front is not None and front.search(text) for front in self.fronts.values())
         return behind and re.search(GENERATES, text) is not None
@@ -232,6 +235,21 @@ class _Server:
             or leads_here(self.pod, self.names, url, here)
             for url in urls
         )
+
+
+def _named_routes(pod: Pod, cluster: Cluster) -> re.Pattern[str] | None:
+    """How gateways name the HTTPRoutes that lead to a pod and to no other, by its Services or pools."""
+    behind = {(pod.namespace, item.name) for item in (*pod.services, *pod.pools)}
+    found = set()
+    for route in cluster.items("HTTPRoute") if behind else ():
+        refs = {
+            (str(r.get("namespace") or route.namespace), str(r.get("name")))
+            for rule in rows(route.raw, "spec.rules")
+            for r in rows(rule, "backendRefs")
+        }
+        if refs and refs <= behind:
+            found |= {f"{re.escape(route.namespace)}[./]{re.escape(route.name)}"}
+    return re.compile(rf"(?<![\w./-])(?:httproute/)?(?:{'|'.join(sorted(found))})(?=[./])") if found else None
 
 
 def _fronts(pod: Pod, cluster: Cluster) -> dict[tuple[str, str], re.Pattern[str] | None]:

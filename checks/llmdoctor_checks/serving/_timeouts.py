@@ -133,11 +133,15 @@ def _of_gke(pod: Pod, behind: set[tuple[str, str]]) -> Iterator[Timeout]:
 
 def _of_routes(pod: Pod, behind: set[tuple[str, str]]) -> Iterator[Timeout]:
     """What HTTPRoutes say: for the whole request, or for each attempt."""
-    for item in pod.cluster.items("HTTPRoute", pod.namespace):
+    for item in pod.cluster.items("HTTPRoute") if behind else ():
         if _made(item, pod.cluster):
             continue
         for index, rule in enumerate(rows(item.raw, "spec.rules")):
-            refs = {(str(ref.get("kind", "Service")), str(ref.get("name"))) for ref in rows(rule.get("backendRefs"))}
+            refs = {
+                (str(ref.get("kind", "Service")), str(ref.get("name")))
+                for ref in rows(rule.get("backendRefs"))
+                if (ref.get("namespace") or item.namespace) == pod.namespace
+            }
             for key in ("request", "backendRequest") if refs & behind else ():
                 yield from _whole(item, f"spec.rules[{index}].timeouts.{key}", dig(rule, f"timeouts.{key}"))
 
