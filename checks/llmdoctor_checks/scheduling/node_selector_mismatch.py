@@ -185,7 +185,7 @@ def _labelled(pending: Pending, found: Cause) -> Iterator[Fix]:
         yield fixes.advice(
             f"Let {where} set {key}={wanted[key]} on its nodes (spec.template.metadata.labels), or drop it from "
             f"{fixes.edited(pending.pod)}",
-            f"kubectl patch nodepools.karpenter.sh {pool} --type=merge -p {shlex.quote(body)}"
+            f"kubectl patch nodepools.karpenter.sh {shlex.quote(pool)} --type=merge -p {shlex.quote(body)}"
             if pool
             else "kubectl get nodepools.karpenter.sh -o wide",
             owner="platform",
