@@ -332,6 +332,8 @@ def of_kai(pod: Pod, name: str, field: str, taken: str, wanted: str) -> Raised |
         command = f"kubectl patch queues.scheduling.run.ai {called} --type=merge -p '{body}'"
         text = f"Raise {what} to {need:g}{suffix} {resource}{unread}"
         return Raised(fixes.advice(text, command, owner="platform"), True)
+    if not 0 <= own[field] < value:
+        return None  # it was raised since
     at = f"/spec/resources/{kind}"
     operations = [{"op": "replace", "path": f"{at}/{field}", "value": value}]
     limit = own.get("limit")
