@@ -125,7 +125,8 @@ def _since(item: Item | None, amounts: list[dict[str, str]]) -> list[dict[str, s
 
 def _changed(item: Item, limit: Mapping[str, str]) -> bool:
     hard = _hard(item)
-    return any(name not in hard or milli(hard[name]) != milli(bound) for name, bound in limit.items())
+    now = {name: milli(hard[name]) if name in hard else 0 for name in limit if hard}
+    return any(amount is not None and amount != milli(limit[name]) for name, amount in now.items())
 
 
 def listed(text: str) -> dict[str, str]:

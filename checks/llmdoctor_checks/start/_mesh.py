@@ -39,7 +39,9 @@ PROXIES = frozenset({"istio-proxy", "linkerd-proxy"})
 _REDIRECTS = frozenset({"istio-init", "istio-validation", "linkerd-init", "linkerd-network-validator"})
 
 #: A shell loop that waits until something on the network answers.
-_WAITS = expression(r"\b(?:until|while)\b.*\b(?:wget|curl|nc|ncat|nslookup|getent|dig|grpcurl)\b|/dev/tcp/", re.DOTALL)
+_WAITS = expression(
+    r"\A(?>.*?\b(?:until|while)\b).*\b(?:wget|curl|nc|ncat|nslookup|getent|dig|grpcurl)\b|/dev/tcp/", re.DOTALL
+)
 
 #: Init containers that fetch the model, by name or image, and how their logs show that something came.
 _FETCHES = r"(?:storage|model)-initializer|rclone|download|fetch|model-?(?:loader|puller)"
