@@ -31,7 +31,15 @@ from kubectl_llmdoctor.facts.clients import (
     told_by,
 )
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
-from kubectl_llmdoctor.facts.constraints import Mismatch, holds, is_state_taint, selected, show_taint, tolerated
+from kubectl_llmdoctor.facts.constraints import (
+    Mismatch,
+    holds,
+    is_state_taint,
+    mismatches,
+    selected,
+    show_taint,
+    tolerated,
+)
 from kubectl_llmdoctor.facts.container import Container, Shm, is_accelerator
 from kubectl_llmdoctor.facts.destinations import (
     Destination,
@@ -227,6 +235,7 @@ __all__ = [
     "long_past",
     "looks_like_error",
     "milli",
+    "mismatches",
     "named",
     "names_of",
     "node_evidence",

@@ -215,6 +215,7 @@ def test_odd_values_of_objects_are_passed_over(case: str, old: str, new: str, tm
     ("case", "account"),
     [
         ("admission-denied/fires_no_right_to_create", "llmisvc-controller-manager"),
+        ("quota-exceeded/fires_kai_limit", "inference"),
         ("rbac-denied/fires_endpoint_picker", "llama-epp"),
     ],
 )

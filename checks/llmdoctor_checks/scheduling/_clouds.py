@@ -7,6 +7,7 @@ OperationNotAllowed and ErrCode_InsufficientVCPUQuota; Compute Engine's QUOTA_EX
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable
 
 from kubectl_llmdoctor.api import Fix, Item, expression, fixes, rows, words
@@ -124,7 +125,9 @@ def _elsewhere(empty: re.Match[str], pool: str) -> Fix:
     return fixes.advice(
         f"Let {where} use {zones}, or other sizes and families than {empty['type']} that hold the pod (requirements {_ZONE} and {_TYPE}): "
         f"AWS has no {empty['type']} in {empty['zone']} now, and Karpenter tries again by itself",
-        f"kubectl edit nodepools.karpenter.sh {pool}" if pool else "kubectl get nodepools.karpenter.sh -o wide",
+        f"kubectl edit nodepools.karpenter.sh {shlex.quote(pool)}"
+        if pool
+        else "kubectl get nodepools.karpenter.sh -o wide",
         owner="platform",
     )
 
@@ -137,7 +140,9 @@ def _unavailable(text: str, pool: str) -> Fix | None:
     return fixes.advice(
         f"Let {where} use more sizes, families and zones, and on-demand machines beside spot ({_TYPE}, {_ZONE}, {_CAPACITY}): the cloud "
         "has none that it allows now; it is tried again by itself",
-        f"kubectl edit nodepools.karpenter.sh {pool}" if pool else "kubectl get nodepools.karpenter.sh -o wide",
+        f"kubectl edit nodepools.karpenter.sh {shlex.quote(pool)}"
+        if pool
+        else "kubectl get nodepools.karpenter.sh -o wide",
         owner="platform",
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -249,7 +250,7 @@ def let_in(found: list[Absent], *, known: bool = True) -> Iterator[Fix]:
         )
         yield fixes.advice(f"Let {where} select {', '.join(names)} too{built}: it demands {demands}", owner="platform")
         return
-    pairs = " ".join(f"{m.key}={m.wanted[0]}" for m in first.unmet)
+    pairs = shlex.join(f"{m.key}={m.wanted[0]}" for m in first.unmet)
     labels = first.node.labels
     pool = next((text.format(labels[key]) for key, text in _POOLS if key in labels), "")
     for_good = f", and for good in {pool}" if pool else ""

@@ -6,17 +6,21 @@ of a group.
 
 from __future__ import annotations
 
+import shlex
+from collections import Counter
 from typing import Any
 
 from kubectl_llmdoctor.api import Fix, Item, Pending, dig, escaped, fixes, milli
 from llmdoctor_checks.scheduling._karpenter import pools
 from llmdoctor_checks.scheduling._raising import quantity
 
+#: The label of Google's groups, whose maximum is that of each zone.
+_BY_ZONE, _ZONE = "cloud.google.com/gke-nodepool", "topology.kubernetes.io/zone"
 #: The labels by which clouds name the group of a node, and how its maximum is raised.
 _GROUPS = {
     "eks.amazonaws.com/nodegroup": "aws eks update-nodegroup-config --cluster-name CLUSTER --nodegroup-name {} --scaling-config maxSize={}",
     "alpha.eksctl.io/nodegroup-name": "eksctl scale nodegroup --cluster CLUSTER --name {} --nodes-max {}",
-    "cloud.google.com/gke-nodepool": "gcloud container clusters update CLUSTER --enable-autoscaling --node-pool {} --max-nodes {}",
+    _BY_ZONE: "gcloud container clusters update CLUSTER --enable-autoscaling --node-pool {} --max-nodes {}",
     "kubernetes.azure.com/agentpool": "az aks nodepool update --resource-group GROUP --cluster-name CLUSTER --name {} "
     "--update-cluster-autoscaler --max-count {} --min-count MIN",
 }
@@ -33,14 +37,14 @@ def grown(pending: Pending, message: str) -> Fix:
 def _of_pool(pending: Pending, name: str) -> Fix:
     item = pending.pod.cluster.item("NodePool", "", name)
     limits = dig(item.raw, "spec.limits") if item else None
-    edit = f"kubectl get nodepools.karpenter.sh {name} -o jsonpath='{{.spec.limits}}{{\"\\n\"}}{{.status.resources}}'"
+    edit = f"kubectl get nodepools.karpenter.sh {shlex.quote(name)} -o jsonpath='{{.spec.limits}}{{\"\\n\"}}{{.status.resources}}'"
     if item is None or not isinstance(limits, dict):
         asks = ", ".join(f"{amount} {resource}" for resource, amount in pending.accelerators.items())
         more = f", with {asks}" if asks else ""
         return fixes.advice(
             f"Raise spec.limits of NodePool {name} by a machine that holds the pod{more}: above what its status.resources counts",
             edit,
-            f"kubectl edit nodepools.karpenter.sh {name}",
+            f"kubectl edit nodepools.karpenter.sh {shlex.quote(name)}",
             owner="platform",
         )
     machine, used = _machine(pending, name), dig(item.raw, "status.resources")
@@ -54,7 +58,7 @@ def _of_pool(pending: Pending, name: str) -> Fix:
         return fixes.advice(
             f"Raise spec.limits of NodePool {name} by a machine that holds the pod (now "
             f"{', '.join(f'{resource}: {limit}' for resource, limit in limits.items())})",
-            f"kubectl edit nodepools.karpenter.sh {name}",
+            f"kubectl edit nodepools.karpenter.sh {shlex.quote(name)}",
             owner="platform",
         )
     return _raised(item, changes)
@@ -93,9 +97,11 @@ def _of_group(pending: Pending) -> Fix | None:
         groups = {node.labels[label] for node in nodes if label in node.labels}
         if pending.accelerators and len(groups) == 1:
             name = groups.pop()
-            count = sum(node.labels.get(label) == name for node in pending.subject.nodes or ()) + 1
+            zones = Counter(n.labels.get(_ZONE) for n in pending.subject.nodes or () if n.labels.get(label) == name)
+            each = " in a zone" if label == _BY_ZONE and len(zones) > 1 else ""
+            count = (max(zones.values()) if each else zones.total()) + 1
             return fixes.advice(
-                f"Raise the maximum of node group {name} to {count} nodes or more: with {count - 1} it is at it",
+                f"Raise the maximum of node group {name} to {count} nodes{each} or more: with {count - 1} it is at it",
                 command.format(name, count),
                 owner="platform",
             )

@@ -6,6 +6,7 @@ Sizes of EC2's machines with GPUs: four CPUs for each `xlarge`, and so much memo
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -67,7 +68,11 @@ def larger(pending: Pending, pool: Pool) -> Fix | None:
         )
         operations = _allowing(item, family, size) if item else None
         if item is None or operations is None:
-            return fixes.advice(text, f"kubectl edit nodepools.karpenter.sh {pool.name}".rstrip(), owner="platform")
+            return fixes.advice(
+                text,
+                f"kubectl edit nodepools.karpenter.sh {shlex.quote(pool.name) if pool.name else ''}".rstrip(),
+                owner="platform",
+            )
         if not operations:
             return None  # it is not the size that is missing
         return fixes.patch_object(item, text, operations, owner="platform")
@@ -118,7 +123,7 @@ def more_offers(pending: Pending, pool: Pool) -> Fix | None:
         return None
     if "on-demand" in kinds or wanted != "on-demand":  # the pod itself may want no other
         text = f"Let {pool.title} use other zones: {elsewhere}; what the cloud had none of is tried again by itself"
-        return fixes.advice(text, f"kubectl edit nodepools.karpenter.sh {pool.name}", owner="platform")
+        return fixes.advice(text, f"kubectl edit nodepools.karpenter.sh {shlex.quote(pool.name)}", owner="platform")
     text = f"Let {pool.title} take on-demand machines beside {', '.join(kinds)}" + (
         f"; {elsewhere}" if elsewhere else ""
     )

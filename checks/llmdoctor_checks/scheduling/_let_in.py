@@ -295,5 +295,6 @@ def _again(config: Item | None) -> Iterator[str]:
     given = config.annotations.get(_INJECTED) if config else None
     namespace, _, name = (given or "").partition("/")
     if name:
+        namespace, name = shlex.quote(namespace), shlex.quote(name)
         yield f"kubectl -n {namespace} get certificate {name}"
         yield f"cmctl renew -n {namespace} {name}"

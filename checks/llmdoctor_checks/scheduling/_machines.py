@@ -9,6 +9,7 @@ machine-controller-manager (lastOperation); cluster-autoscaler core/static_autos
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -109,7 +110,7 @@ def _untainted(claim: Item) -> Fix:
     return fixes.advice(
         f"Let the kubelet register with the taint karpenter.sh/unregistered:NoExecute (--register-with-taints, registerWithTaints) in "
         f"spec.userData of {kind} {name}: what its image starts does not set it",
-        f"kubectl edit {kind.lower()} {name}",
+        f"kubectl edit {shlex.quote(kind.lower())} {shlex.quote(name)}",
         owner="platform",
     )
 

@@ -7,6 +7,7 @@ Ready); the node classes of the providers for AWS, Azure and Google have conditi
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 
@@ -92,7 +93,7 @@ def unready(pending: Pending, found: tuple[Cause, ...]) -> Iterator[Finding]:
     made_of = dig(deepest.item.raw, "spec.template.spec.nodeClassRef")
     if deepest.type == _OF_CLASS and isinstance(made_of, dict):  # which was not read
         way = f"See in the conditions of {made_of.get('kind')}/{made_of.get('name')} why it is not ready"
-        named = f"{str(made_of.get('kind')).lower()} {made_of.get('name')}"
+        named = " ".join(shlex.quote(str(made_of.get(key))) for key in ("kind", "name")).lower()
     yield Finding(
         role="cause",
         confidence="likely",

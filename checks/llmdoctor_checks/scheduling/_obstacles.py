@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal, get_args
 
 import msgspec
 
-from kubectl_llmdoctor.api import Confidence, Count, Holder, Kind, Node, NodeVerdict, Pending, Reason, is_accelerator
+from kubectl_llmdoctor.api import (
+    Confidence,
+    Count,
+    Holder,
+    Kind,
+    Node,
+    NodeVerdict,
+    Pending,
+    Reason,
+    expression,
+    is_accelerator,
+)
 
 Obstacle = Literal[
     "claim",
@@ -138,7 +150,7 @@ def obstacle_of(node: Node, reason: Reason) -> Obstacle | None:
         return "node"
     match reason.kind:
         case "taint":
-            return "own-taint" if reason.taint and marks_gpus(reason.taint.key) else "taint"
+            return "own-taint" if reason.taint and marks_gpus(reason.taint.key, str(reason.taint.value)) else "taint"
         case "affinity" | "node-name":
             return "selector"
         case "ports":
@@ -150,9 +162,16 @@ def obstacle_of(node: Node, reason: Reason) -> Obstacle | None:
     return OF_OTHERS.get(reason.kind)
 
 
-def marks_gpus(key: str, value: str = "gpu") -> bool:
-    """Whether a taint says "GPU node" and not "kept for somebody"."""
-    return is_accelerator(key) or (key in ("sku", "gpu", "accelerator") and (key != "sku" or "gpu" in value.lower()))
+#: A word for nodes with GPUs, whoever has pods there.
+_GPU_NODE = expression(r"(?:nvidia-?)?gpus?(?:-(?:only|nodes?|pool|workloads?))?", re.IGNORECASE)
+
+
+def marks_gpus(key: str, value: str = "") -> bool:
+    """Whether a taint says "GPU node" and not "kept for somebody": `nvidia.com/gpu`, `dedicated=gpu`."""
+    if key == "sku" and value:
+        return "gpu" in value.lower()
+    named = key in ("sku", "accelerator") or _GPU_NODE.fullmatch(key.rpartition("/")[2]) or _GPU_NODE.fullmatch(value)
+    return is_accelerator(key) or bool(named)
 
 
 def key_and_value(taint: str) -> tuple[str, str]:

@@ -77,29 +77,56 @@ def quantity(resource: str, thousandths: int) -> str:
 
 def of_namespace(subject: Subject, name: str, asked: str, used: str, limit: str) -> Raised | None:
     """A ResourceQuota raised so that what was refused fits: its amounts as the refusal says them, `requests.nvidia.com/gpu=2`."""
-    amounts = [listed(text) for text in (asked, used, limit)]
+    item = _quota(subject, name)
+    amounts = _since(item, [listed(text) for text in (asked, used, limit)])
     changes: dict[str, tuple[str, str]] = {}
     pods = _unmade(subject)
     for resource, bound in amounts[2].items():
         want, have, most = (milli(a.get(resource, 0)) for a in amounts)
         if want and have is not None and most is not None and want * pods + have > most:
             changes[resource] = (bound, quantity(resource, want * pods + have))
-    item = next((i for i in subject.cluster.items("ResourceQuota", subject.namespace) if i.name == name), None)
+    # OpenShift's quotas for several namespaces refuse in the same words
+    elsewhere = item is None and subject.cluster.complete("ResourceQuota", subject.namespace)
+    hard = {"hard": {resource: new for resource, (_, new) in changes.items()}}
+    body = shlex.quote(msgspec.json.encode({"spec": {"quota": hard} if elsewhere else hard}).decode())
+    resource = f"clusterresourcequota {name}" if elsewhere else f"resourcequota {name} -n {subject.namespace}"
     return _raised(
         subject.cluster,
         item,
-        f"quota {name} of {subject.namespace}",
+        f"ClusterResourceQuota {name}" if elsewhere else f"quota {name} of {subject.namespace}",
         changes,
         _replaced("/spec/hard", changes),
         {resource: milli(amount) or 0 for resource, amount in amounts[1].items()},
-        f"kubectl -n {subject.namespace} patch resourcequota {name} --type=merge -p {_hardened(changes)}",
+        f"kubectl patch {resource} --type=merge -p {body}",
     )
 
 
-def _hardened(changes: Mapping[str, tuple[str, str]]) -> str:
-    """The merge patch of a ResourceQuota, as a shell takes it."""
-    hard = {name: new for name, (_, new) in changes.items()}
-    return shlex.quote(msgspec.json.encode({"spec": {"hard": hard}}).decode())
+def has_room(subject: Subject, name: str, limit: str) -> bool:
+    """Whether a ResourceQuota that needs no raising was changed after it refused."""
+    item, told = _quota(subject, name), listed(limit)
+    return item is not None and bool(told) and _changed(item, told)
+
+
+def _quota(subject: Subject, name: str) -> Item | None:
+    return next((i for i in subject.cluster.items("ResourceQuota", subject.namespace) if i.name == name), None)
+
+
+def _since(item: Item | None, amounts: list[dict[str, str]]) -> list[dict[str, str]]:
+    """What is asked, used and allowed, as the quota has it now where it was changed after the refusal."""
+    if item is None:
+        return amounts
+    hard, taken = _hard(item), dig(item.raw, "status.used")
+    asked, used, limit = amounts
+    if not _changed(item, limit):
+        return amounts
+    now = {str(name): str(amount) for name, amount in taken.items()} if isinstance(taken, dict) else {}
+    return [asked, used | now, {name: str(hard[name]) for name in limit if name in hard}]
+
+
+def _changed(item: Item, limit: Mapping[str, str]) -> bool:
+    hard = _hard(item)
+    now = {name: milli(hard[name]) if name in hard else 0 for name in limit if hard}
+    return any(amount is not None and amount != milli(limit[name]) for name, amount in now.items())
 
 
 def listed(text: str) -> dict[str, str]:
@@ -159,9 +186,9 @@ def of_flavor(workload: Item, cluster: Cluster, message: str, flavor: str) -> Ra
 def shown_queue(workload: Item, name: str) -> tuple[str, ...]:
     """How the ClusterQueue of a Workload is changed; first how its name is found, where that is not known."""
     if name:
-        return (f"kubectl edit clusterqueues.kueue.x-k8s.io {name}",)
+        return (f"kubectl edit clusterqueues.kueue.x-k8s.io {shlex.quote(name)}",)
     local = str(dig(workload.raw, "spec.queueName") or "")
-    named = f"localqueues.kueue.x-k8s.io {local} -o jsonpath='{{.spec.clusterQueue}}'"
+    named = f"localqueues.kueue.x-k8s.io {shlex.quote(local)} -o jsonpath='{{.spec.clusterQueue}}'"
     look = (
         f"kubectl -n {workload.namespace} get {named}" if local else "kubectl get clusterqueues.kueue.x-k8s.io -o wide"
     )
@@ -215,7 +242,7 @@ def of_volcano(pod: Pod, subject: Subject, lacks: list[str]) -> Raised | None:
     if queue is None or not isinstance(capability, dict) or not queue.api_version.startswith("scheduling.volcano.sh/"):
         more = {resource: asked[resource] for resource in lacks if asked.get(resource)}
         amounts = " and ".join(f"{resource} by {quantity(resource, amount)}" for resource, amount in more.items())
-        edit = f"kubectl edit queues.scheduling.volcano.sh {name}"
+        edit = f"kubectl edit queues.scheduling.volcano.sh {shlex.quote(name)}"
         text = f"Raise {what}: {amounts}, which is what it asks for (less, where something is left)"
         return Raised(fixes.advice(text, edit, owner="platform"), True) if more else None
     taken = _amounts(dig(queue.raw, "status.allocated"))
@@ -278,7 +305,7 @@ def of_elastic(pod: Pod, name: str, message: str, exceeds: str) -> Raised | None
         text = f"Raise spec.{bound} of ElasticQuota {name} by what the pod asks for ({told}), of what it names"
     else:
         return None
-    look = f"kubectl get elasticquotas.scheduling.sigs.k8s.io -A | grep -w {name}"
+    look = f"kubectl get elasticquotas.scheduling.sigs.k8s.io -A | grep -w {shlex.quote(name)}"
     return Raised(fixes.advice(text, look, owner="platform"), True)
 
 
@@ -302,9 +329,12 @@ def of_kai(pod: Pod, name: str, field: str, taken: str, wanted: str) -> Raised |
     if queue is None or not isinstance(own, dict) or not isinstance(own.get(field), int | float):
         unread = ", and its limit where that is less" if field == "quota" else ""
         body = f'{{"spec":{{"resources":{{"{kind}":{{"{field}":{value}}}}}}}}}'
-        command = f"kubectl patch queues.scheduling.run.ai {queue.name if queue else name} --type=merge -p '{body}'"
+        called = shlex.quote(queue.name if queue else name)
+        command = f"kubectl patch queues.scheduling.run.ai {called} --type=merge -p '{body}'"
         text = f"Raise {what} to {need:g}{suffix} {resource}{unread}"
         return Raised(fixes.advice(text, command, owner="platform"), True)
+    if not 0 <= own[field] < value:
+        return None  # it was raised since
     at = f"/spec/resources/{kind}"
     operations = [{"op": "replace", "path": f"{at}/{field}", "value": value}]
     limit = own.get("limit")

@@ -6,6 +6,7 @@ node may be several things: then the changes for all of them are offered as one.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
@@ -276,7 +277,7 @@ def _selector(stop: Stop) -> Iterator[Change]:
     yield Change(text=text, operations=tuple(operations))
     labels = labels_wanted(unmet)
     if labels:
-        pairs = " ".join(f"{key}={value}" for key, value in labels.items())
+        pairs = shlex.join(f"{key}={value}" for key, value in labels.items())
         yield Change(
             text=f"Label {node.name} {pairs}, if that is true of it",
             nodes=(node.changed(labels=labels),),

@@ -306,14 +306,25 @@ def _of_class(where: str, who: str, *, runtime: bool) -> Iterator[Fix]:
     )
 
 
+#: What gives more power than it says: of these an account is given no more than the right that it lacks.
+_POWERS = frozenset(
+    {"secrets", "serviceaccounts", "roles", "rolebindings", "clusterroles", "clusterrolebindings", "nodes"}
+    | {"mutatingwebhookconfigurations", "validatingwebhookconfigurations", "customresourcedefinitions"}
+)
+
+
 def _of_rights(who: str, parts: dict[str, str], namespace: str) -> Fix:
     """A role with what an account lacks; an operator that may not make something needs to read and change it as well."""
-    resource = shlex.quote(".".join(filter(None, (parts["what"], parts["group"]))))
+    what, _, part = parts["what"].partition("/")
+    resource = shlex.quote(f"{'.'.join(filter(None, (what, parts['group'])))}{f'/{part}' if part else ''}")
     parted = who.removeprefix("system:serviceaccount:")
     holder = f"--serviceaccount={parted}" if parted != who else f"--user={who}"
-    name = f"{parted.rpartition(':')[2]}-{parts['what']}"[:60].strip("-")
-    verbs = "get,list,watch,create,update,patch,delete" if parts["verb"] == "create" else parts["verb"]
+    name = re.sub(r"[^\w.-]{1,253}", "-", f"{parted.rpartition(':')[2]}-{parts['what']}"[:60]).strip("-")
+    keeps = parts["verb"] == "create" and not part and what not in _POWERS
+    verbs = "get,list,watch,create,update,patch,delete" if keeps else parts["verb"]
     whole = "at the cluster scope" in parts["why"]
+    told = re.search(r'in the namespace "([\w-]{1,63})"', parts["why"])
+    namespace = told[1] if told else namespace
     kind, inside = ("clusterrole", "") if whole else ("role", f"-n {namespace} ")
     return fixes.advice(
         f"Give {who} the right that it lacks: {verbs} of {resource}{'' if whole else f' in {namespace}'}",
@@ -492,6 +503,13 @@ def _restricted(spec: dict[str, Any]) -> Iterator[_Violation]:
         if "ALL" not in words(own, "capabilities.drop"):
             path = f"{at}/securityContext/capabilities/drop"
             yield f"{place}.securityContext", "capabilities.drop lacks ALL", _add(path, value=["ALL"])
+        if dig(own, "runAsUser") == 0:
+            path = f"{at}/securityContext/runAsUser"
+            yield f"{place}.securityContext.runAsUser", "0", {"op": "remove", "path": path}
+        added = [name for name in words(own, "capabilities.add") if name != "NET_BIND_SERVICE"]
+        if added and _CAPABILITIES.issuperset(added):  # of others `baseline` has spoken
+            path = f"{at}/securityContext/capabilities/add"
+            yield f"{place}.securityContext.capabilities.add", ", ".join(added), {"op": "remove", "path": path}
         if (
             dig(own, "runAsNonRoot") if dig(own, "runAsNonRoot") is not None else dig(whole, "runAsNonRoot")
         ) is not True:

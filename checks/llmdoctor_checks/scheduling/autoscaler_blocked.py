@@ -1,6 +1,7 @@
 """The autoscaler cannot help, and says why."""
 
 import re
+import shlex
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -401,7 +402,7 @@ def _of_pool(pending: Pending, pool: Pool) -> Iterator[Fix]:
             f"Allow larger instance types in {pool.title}: the pod takes {pool.asked}"
             if pool.asked
             else f"Allow larger instance types in {pool.title}, or ask for less",
-            f"kubectl edit nodepools.karpenter.sh {pool.name}".rstrip(),
+            f"kubectl edit nodepools.karpenter.sh {shlex.quote(pool.name) if pool.name else ''}".rstrip(),
             owner="platform",
         )
     if offered:

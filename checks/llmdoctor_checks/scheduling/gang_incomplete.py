@@ -233,14 +233,21 @@ def _said(pending: Pending, found: tuple[Cause, ...]) -> Finding:
     )
 
 
+#: Pods of a group that have a node, or for which there is one, as Volcano counts them (pkg/scheduler/api/types.go).
+_PLACED = r"\b(\d{1,5}) (?:Running|Bound|Binding|Allocated|Pipelined|Succeeded|Schedulable)\b"
+
+
 def _counted(pending: Pending) -> tuple[int, int]:
     """For how many pods of a group there is room by the scheduler's words, and how many must start together; 0 where nobody says."""
     text = " ".join((pending.message, *(c.text for c in pending.said.of("gang"))))
-    least, fits = re.search(r"(\d{1,5}) minAvailable", text), re.search(r"(\d{1,5}) Schedulable", text)
+    least = re.search(
+        r"(?:not ready, (?P<states>[^;]{0,300}?))?(?P<number>\d{1,5}) minAvailable(?P<rest>[^.]{0,300})", text
+    )
+    there = sum(int(n) for n in re.findall(_PLACED, f"{least['states'] or ''} {least['rest']}")) if least else 0
     names, groups = _group_names(pending), pending.pod.cluster.items("PodGroup", pending.pod.namespace)
     item = next((i for i in groups if i.name in names), None)
     known = dig(item.raw, "spec.minMember") if item else None
-    return int(fits[1]) if fits else 0, int(least[1]) if least else known if isinstance(known, int) else 0
+    return there, int(least["number"]) if least else known if isinstance(known, int) else 0
 
 
 def _rooms(pending: Pending, there: int, wanted: int) -> Iterator[Fix]:

@@ -60,11 +60,11 @@ def _fixes(pending: Pending, found: Cause) -> Iterator[Fix]:
 def _without(pending: Pending, where: str) -> Fix:
     """The pod without ports of the host, or without its network."""
     pod = pending.pod
-    if pod.spec.host_network:
-        text = f"Take hostNetwork out of {where}: a Service reaches its ports without it; where it must stay, give each pod another port"
-        return fixes.patch(pod, text, [{"op": "remove", "path": "/hostNetwork"}])
     at = [(c, n, p.host_port) for c in pod.containers for n, p in enumerate(c.spec.ports) if p.host_port]
     ports = ", ".join(str(port) for _, _, port in at)
     body = [{"op": "remove", "path": f"{c.pointer}/ports/{n}/hostPort"} for c, n, _ in at]
+    if pod.spec.host_network:  # the API server makes a hostPort of each port of a pod in the host's network
+        text = f"Take hostNetwork out of {where}: a Service reaches its ports without it; where it must stay, give each pod another port"
+        return fixes.patch(pod, text, [{"op": "remove", "path": "/hostNetwork"}, *body])
     text = f"Drop hostPort {ports} in {where}: a Service reaches the pod without it"
     return fixes.patch(pod, text, body) if body else fixes.advice(f"Drop the hostPort in {where}")

@@ -127,7 +127,7 @@ def _fixes(pending: Pending, found: Cause, unmet: tuple[Mismatch, ...]) -> Itera
         yield fixes.advice(
             f"Correct spec.nodeLabels of the ResourceFlavor {', '.join(flavors)}, by which Kueue adds "
             f"{'; '.join(dict.fromkeys(m.demand for m in unmet))} to the pod, or bring nodes with these labels",
-            f"kubectl get resourceflavors.kueue.x-k8s.io {' '.join(flavors)} -o yaml",
+            f"kubectl get resourceflavors.kueue.x-k8s.io {shlex.join(flavors)} -o yaml",
             owner="platform",
         )
     yield from offered
@@ -185,7 +185,7 @@ def _labelled(pending: Pending, found: Cause) -> Iterator[Fix]:
         yield fixes.advice(
             f"Let {where} set {key}={wanted[key]} on its nodes (spec.template.metadata.labels), or drop it from "
             f"{fixes.edited(pending.pod)}",
-            f"kubectl patch nodepools.karpenter.sh {pool} --type=merge -p {shlex.quote(body)}"
+            f"kubectl patch nodepools.karpenter.sh {shlex.quote(pool)} --type=merge -p {shlex.quote(body)}"
             if pool
             else "kubectl get nodepools.karpenter.sh -o wide",
             owner="platform",

@@ -1,5 +1,6 @@
 """Pods that had to make room."""
 
+import shlex
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -11,6 +12,8 @@ from kubectl_llmdoctor.api import (
     Pod,
     Subject,
     check,
+    dig,
+    expression,
     fixes,
     object_evidence,
     parse_time,
@@ -21,6 +24,8 @@ from llmdoctor_checks.scheduling._kueue import workloads
 
 #: The highest value of a class that a person may make, and the name of one.
 _MOST, _OWN = 1_000_000_000, "model-serving"
+#: Classes of what a distribution runs itself.
+_OF_THE_CLUSTER = ("openshift-", "system-")
 #: KAI's own class for what serves: from 100 on nothing is preempted, within the quota of its queue.
 _OF_KAI = ("inference", 125)
 #: Kueue takes the quota back within moments of the word that it will.
@@ -60,7 +65,7 @@ def pod_preempted(
     yield lost(
         found,
         f"{pod.name} was removed from {pod.spec.node_name or 'its node'} to make room for another pod: {found.why}",
-        _above_in_kueue(pod) if found.why.startswith(BY_KUEUE) else _above(pod, priority, found.why),
+        _above_in_kueue(pod) if found.why.startswith(BY_KUEUE) else _above(pod, events, priority, found.why),
     )
 
 
@@ -68,8 +73,26 @@ def pod_preempted(
 _CRITICAL = "critical pod"
 
 
-def _above(pod: Pod, priority: str, why: str) -> Fix:
-    """What keeps a pod from making room: a class above the others', which is there or is made."""
+#: How a scheduler names who took the place: by name, or by uid.
+_BY_WHOM = expression(r"[Pp]reempted by (?:pod )?(?:[\w.-]{1,63}/)?(?P<who>[\w.-]{1,253})")
+
+
+def _priority_of_others(pod: Pod, events: Events | None, why: str) -> int:
+    """The priority of who took the place, as far as such pods are known; 0 where none is."""
+    texts = (why, *(e.message for e in (events.of("Preempted") if events else ()) if e.name == pod.name))
+    named = {hit["who"] for text in texts if (hit := _BY_WHOM.search(text))}
+    there = (
+        item
+        for item in pod.cluster.items("Pod")
+        if {item.uid, item.name} & named
+        or (pod.spec.node_name and dig(item.raw, "spec.nodeName") == pod.spec.node_name and item.name != pod.name)
+    )
+    known = [value for item in there if isinstance(value := dig(item.raw, "spec.priority"), int)]
+    return max((value for value in known if value <= _MOST), default=0)
+
+
+def _above(pod: Pod, events: Events | None, priority: str, why: str) -> Fix:
+    """What keeps a pod from making room: the least class that is not below the others', which is there or is made."""
     if _CRITICAL in why:
         node = pod.spec.node_name or "its node"
         return fixes.advice(
@@ -82,22 +105,25 @@ def _above(pod: Pod, priority: str, why: str) -> Fix:
         queue = pod.annotations.get("scheduling.volcano.sh/queue-name") or "default"
         return fixes.advice(
             f"Let nobody take back what queue {queue} has (spec.reclaimable: false), or raise its deserved share by what it asks for",
-            f'kubectl patch queues.scheduling.volcano.sh {queue} --type=merge -p \'{{"spec":{{"reclaimable":false}}}}\'',
+            f'kubectl patch queues.scheduling.volcano.sh {shlex.quote(queue)} --type=merge -p \'{{"spec":{{"reclaimable":false}}}}\'',
             owner="platform",
         )
-    own = pod.spec.priority or 0
+    own, others = pod.spec.priority or 0, _priority_of_others(pod, events, why)
     known = {
         i.name: v
         for i in pod.cluster.items("PriorityClass")
-        if isinstance(v := i.raw.get("value"), int) and own < v <= _MOST
+        if isinstance(v := i.raw.get("value"), int) and max(own + 1, others) <= v <= _MOST
+        if not i.name.startswith(_OF_THE_CLUSTER)
     }
-    name = max(known, key=lambda one: (known[one], one), default="")
+    # above whom it must be is known only where such pods are: else above all that may be
+    name = (min if others > own else max)(known, key=lambda one: (known[one], one), default="")
     if not name and pod.spec.scheduler_name == "kai-scheduler" and own < _OF_KAI[1]:
         name, known = _OF_KAI[0], dict([_OF_KAI])
     text = f"Give it PriorityClass {name or _OWN}" + (f" ({known[name]})" if name else " (made below)")
     text += f", above that of the pods that may wait (priorityClassName in {fixes.edited(pod)}, now {priority})"
     made = fixes.set_spec(pod, "/priorityClassName", name or _OWN, text)
-    command = f"kubectl create priorityclass {_OWN} --value=1000000 --description='models that serve'"
+    value = max(1_000_000, others)
+    command = f"kubectl create priorityclass {_OWN} --value={value} --description='models that serve'"
     commands = ("kubectl get priorityclasses", *(() if name else (command,)), *made.commands)
     return Fix(summary=made.summary, owner=made.owner, commands=commands, patch=made.patch)
 

@@ -26,9 +26,11 @@ from kubectl_llmdoctor.api import (
     fixes,
     k8s,
     milli,
+    mismatches,
     object_evidence,
     pod_evidence,
     requests_of,
+    tolerated,
     top_of,
     usage_of,
     workload_evidence,
@@ -174,13 +176,25 @@ def _renamed(pod: Pod, name: str, other: str) -> Fix:
     return fixes.patch(pod, f"Name claim {other} instead of {name} in {fixes.edited(pod)}", body)
 
 
+#: Words that say of no claim what is on it.
+_OF_ANY_CLAIM = frozenset({"", "pvc", "claim", "data", "volume", "vol", "storage", "disk"})
+
+
+def _alike(one: str, other: str) -> bool:
+    """Whether the words of one name are all in the other: `qwen-models` and `models-of-qwen`, and no claim of something else."""
+    parts = [{word.rstrip("s") for word in re.split(r"[-.]", name)} - _OF_ANY_CLAIM for name in (one, other)]
+    return all(parts) and (parts[0] <= parts[1] or parts[1] <= parts[0])
+
+
 def _made(pod: Pod, name: str) -> Fix:
-    """A claim that is not there: the only one that no pod uses, else a new one."""
+    """A claim that is not there: the only one of a like name that no pod uses, else a new one."""
     cluster, namespace = pod.cluster, pod.namespace
     claims = [i.name for i in cluster.items("PersistentVolumeClaim", namespace)]
-    free = [one for one in claims if not users_of(cluster, pod, one)]
-    if len(free) == 1 and cluster.complete("PersistentVolumeClaim", namespace):
-        return _renamed(pod, name, free[0])
+    own = {v.persistent_volume_claim.claim_name for v in pod.spec.volumes if v.persistent_volume_claim}
+    alike = [one for one in claims if one not in own and _alike(one, name)]
+    whole = all(cluster.complete(kind, namespace) for kind in ("PersistentVolumeClaim", "Pod"))
+    if len(alike) == 1 and whole and not users_of(cluster, pod, alike[0]):
+        return _renamed(pod, name, alike[0])
     top = top_of(pod.item, cluster) if pod.item else None
     mode = "ReadWriteMany" if top and (top.replicas or 1) > 1 else "ReadWriteOnce"
     spec = {"accessModes": [mode], "resources": {"requests": {"storage": _USUAL}}}
@@ -531,6 +545,9 @@ def _there(pod: Pod, claim: str, node: str) -> Iterator[Fix]:
     known = item.typed() if item else None
     used = usage_of(pod.cluster).used(node)
     if not isinstance(known, k8s.Node) or known.spec.unschedulable or not pod.cluster.complete_on(node):
+        return
+    kept = [t for t in known.spec.taints if t.effect != "PreferNoSchedule" and not tolerated(t, pod.spec.tolerations)]
+    if kept or mismatches(pod.spec, node, {k: str(v) for k, v in known.metadata.labels.items()}):
         return
     for resource, amount in requests_of(pod.obj).items():
         have = milli(known.status.allocatable.get(resource))

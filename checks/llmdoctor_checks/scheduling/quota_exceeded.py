@@ -37,6 +37,7 @@ from llmdoctor_checks.scheduling._raising import (
     YUNIKORN,
     Raised,
     covered,
+    has_room,
     of_elastic,
     of_flavor,
     of_group,
@@ -53,8 +54,9 @@ from llmdoctor_checks.scheduling._refused import LITERALS, hurts, lacking, refus
 
 #: Texts of the admission plugins ResourceQuota and LimitRanger.
 _REFUSED = expression(
-    r"exceeded quota: (?P<quota>[^,]{1,253}), requested: (?>(?P<asked>.{0,2000}?), used: )(?>(?P<used>.{0,2000}?), limited: )(?P<limit>.*)"
-    r"|failed quota: (?P<needs>[^:]{1,253}): must specify (?P<what>.*)"
+    r"exceeded quota: (?P<quota>[\w.-]{1,253}), requested: (?>(?P<asked>.{0,2000}?), used: )(?>(?P<used>.{0,2000}?), limited: )"
+    r"(?P<limit>.*)"
+    r"|failed quota: (?P<needs>[\w.-]{1,253}): must specify (?P<what>.*)"
     r"|insufficient quota to (?:match these scopes: \[(?P<scopes>[^\n]{1,600})\]|consume: (?P<uncovered>\S{1,600}))"
     r"|(?P<range>(?:maximum|minimum) \S+ usage per \w+ is .*|(?<!\S)\S{1,100} max limit to request ratio per \w+ is .*)",
     re.DOTALL,
@@ -248,6 +250,10 @@ def _fixes(subject: Subject, quota: str, found: dict[str, str], beyond: str = ""
     if raised:
         yield from raised.beside(others)
         return
+    if found and has_room(subject, quota, found["limit"]):
+        text = f"Quota {quota} has room for it by now: the pod is made at the next try, within minutes"
+        yield fixes.advice(text, look)
+        return
     yield from others
     if not beyond:
         yield fixes.advice(f"Raise the quota {quota}", owner="platform")
@@ -305,7 +311,7 @@ def _of_yunikorn(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding:
                 f"Raise resources.max of queue {queue} (or of the queue above that is full) by {lacks} in {where}; or end pods "
                 "of the queue that hold as much",
                 f"kubectl -n {space} edit configmap yunikorn-configs",
-                "kubectl get pods -A -l queue=" + queue,
+                f"kubectl get pods -A -l queue={shlex.quote(queue)}",
                 owner="platform",
             ),
         ),
@@ -336,7 +342,7 @@ def _queueless(pod: Pod, name: str, evidence: Evidence) -> Finding:
             if theirs
             else fixes.advice(
                 f"Take the label {_KAI_POOL} off {fixes.pods_of(pod)}: queue {name} is of no node pool",
-                f"kubectl get queues.scheduling.run.ai {name} --show-labels",
+                f"kubectl get queues.scheduling.run.ai {shlex.quote(name)} --show-labels",
             )
         )
     return Finding(
@@ -411,7 +417,7 @@ def _uncounted(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding | 
         fixes=(
             fixes.advice(
                 f"Name pods in the capability of the queue {name}, or take a later release of Volcano",
-                f"kubectl patch queues.scheduling.volcano.sh {name} --type=merge "
+                f"kubectl patch queues.scheduling.volcano.sh {shlex.quote(name)} --type=merge "
                 """-p '{"spec":{"capability":{"pods":200}}}'""",
                 owner="platform",
             ),

@@ -13,6 +13,7 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Fix,
+    Item,
     Line,
     Logs,
     Pod,
@@ -38,7 +39,9 @@ PROXIES = frozenset({"istio-proxy", "linkerd-proxy"})
 _REDIRECTS = frozenset({"istio-init", "istio-validation", "linkerd-init", "linkerd-network-validator"})
 
 #: A shell loop that waits until something on the network answers.
-_WAITS = expression(r"\b(?:until|while)\b.*\b(?:wget|curl|nc|ncat|nslookup|getent|dig|grpcurl)\b|/dev/tcp/", re.DOTALL)
+_WAITS = expression(
+    r"\A(?>.*?\b(?:until|while)\b).*\b(?:wget|curl|nc|ncat|nslookup|getent|dig|grpcurl)\b|/dev/tcp/", re.DOTALL
+)
 
 #: Init containers that fetch the model, by name or image, and how their logs show that something came.
 _FETCHES = r"(?:storage|model)-initializer|rclone|download|fetch|model-?(?:loader|puller)"
@@ -296,9 +299,8 @@ def _cuts_probes(pod: Pod, proxy: Container, events: Events | None) -> Iterator[
     """
     if proxy.name != "istio-proxy" or not proxy.status.ready or any(key in pod.annotations for key in _PAST_PORTS):
         return
-    rules = [r for r in pod.cluster.items("PeerAuthentication") if r.namespace in (pod.namespace, "istio-system")]
-    strict = [r for r in rules if dig(r.raw, "spec.mtls.mode") == "STRICT"]
-    if rules and not strict:
+    rule = _of_mtls(pod)
+    if rule and dig(rule.raw, "spec.mtls.mode") != "STRICT":
         return
     mine = [e for e in events.of("Unhealthy", kind="Pod") if e.name == pod.name] if events else []
     found = _RESET.search(mine[-1].message[:2000]) if mine else None
@@ -318,7 +320,7 @@ def _cuts_probes(pod: Pod, proxy: Container, events: Events | None) -> Iterator[
             evidence=(
                 event_evidence(mine[-1], pod.cluster),
                 pod_evidence(asked, f"{found['probe'].lower()}Probe.httpGet.port", port),
-                *(object_evidence(rule, "spec.mtls.mode", "STRICT") for rule in strict[:1]),
+                *([object_evidence(rule, "spec.mtls.mode", "STRICT")] if rule else []),
             ),
             explains=("probe-timeout-under-load", "probe-too-short", "probe-path-wrong", "port-mismatch", *NOT_STARTED),
             fixes=(
@@ -327,6 +329,18 @@ def _cuts_probes(pod: Pod, proxy: Container, events: Events | None) -> Iterator[
                 ),
             ),
         )
+
+
+def _of_mtls(pod: Pod) -> Item | None:
+    """The narrowest PeerAuthentication that says of a pod whether plain connections are taken: its own, its namespace's, the mesh's."""
+    found = []
+    for rule in pod.cluster.items("PeerAuthentication"):
+        labels, mine = dig(rule.raw, "spec.selector.matchLabels"), rule.namespace == pod.namespace
+        meant = not labels or (mine and isinstance(labels, dict) and labels.items() <= pod.labels.items())
+        said = dig(rule.raw, "spec.mtls.mode") not in (None, "UNSET")
+        if said and meant and rule.namespace in (pod.namespace, "istio-system"):
+            found.append((not labels, not mine, rule.name, rule))
+    return min(found, key=lambda one: one[:3])[3] if found else None
 
 
 def _probed(pod: Pod, proxy: Container, probe: str, port: int) -> Container | None:
