@@ -94,6 +94,7 @@ from kubectl_llmdoctor.facts.workload import Workload, top_of
 from kubectl_llmdoctor.facts.written import MOMENT, seconds_ago, seconds_between, written_ago, written_before
 from kubectl_llmdoctor.platforms.pointer import escaped
 from kubectl_llmdoctor.report.document import Confidence, Evidence, Fix, Patch
+from kubectl_llmdoctor.room import most_gpus
 from kubectl_llmdoctor.tree import dig, rows, words
 
 if TYPE_CHECKING:
@@ -223,6 +224,7 @@ __all__ = [
     "long_past",
     "looks_like_error",
     "milli",
+    "most_gpus",
     "named",
     "names_of",
     "node_evidence",
