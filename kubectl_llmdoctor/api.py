@@ -104,6 +104,7 @@ from kubectl_llmdoctor.facts.written import MOMENT, seconds_ago, seconds_between
 from kubectl_llmdoctor.platforms.pointer import escaped
 from kubectl_llmdoctor.reach import of_pod, other_side, reach
 from kubectl_llmdoctor.report.document import Confidence, Evidence, Fix, Patch
+from kubectl_llmdoctor.room import most_gpus
 from kubectl_llmdoctor.tree import dig, rows, words
 
 if TYPE_CHECKING:
@@ -236,6 +237,7 @@ __all__ = [
     "looks_like_error",
     "milli",
     "mismatches",
+    "most_gpus",
     "named",
     "names_of",
     "node_evidence",

@@ -380,20 +380,24 @@ def _merge(found: list[tuple[Check, Finding]]) -> list[tuple[Check, Finding]]:
                 evidence=tuple(evidence.values())[:_MOST_EVIDENCE],
                 pods=tuple(pods),
                 explains=tuple(explains),
-                fixes=(*_exact(first, finding), *first.fixes, *_elsewhere(first, finding)),
+                fixes=(*_together(first, finding), *_elsewhere(first, finding)),
             ),
         )
     return list(merged.values())
 
 
-def _exact(first: Finding, other: Finding) -> Iterator[doc.Fix]:
-    """The patches of one that is as sure of the same, where the first has only words."""
-    if other.role == first.role and other.confidence == first.confidence and not any(fix.patch for fix in first.fixes):
-        yield from (fix for fix in other.fixes if fix.patch)
+def _together(first: Finding, other: Finding) -> tuple[doc.Fix, ...]:
+    """The fixes of the first; where it has only words with the patches of the other, which go first if it is as sure."""
+    if other.role != first.role or any(fix.patch for fix in first.fixes):
+        return first.fixes
+    patches = tuple(fix for fix in other.fixes if fix.patch)
+    return (*patches, *first.fixes) if other.confidence == first.confidence else (*first.fixes, *patches)
 
 
 def _elsewhere(first: Finding, other: Finding) -> Iterator[doc.Fix]:
     """What mends the same in another place of the same object: in the pods of workers as in those of leaders."""
+    if set(other.pods) <= set(first.pods):
+        return
     targets = {fix.patch.target for fix in first.fixes if fix.patch}
     places = {place for fix in first.fixes for place in _places(fix)}
     for fix in other.fixes if other.role == first.role else ():

@@ -12,7 +12,8 @@ from functools import cached_property
 from kubectl_llmdoctor.engines.names import OPTIONS
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts import k8s
-from kubectl_llmdoctor.facts.container import Container, is_accelerator
+from kubectl_llmdoctor.facts.accelerator import shares_of
+from kubectl_llmdoctor.facts.container import WHOLE_GPUS, Container, is_accelerator
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.k8s import Node, Pod
 from kubectl_llmdoctor.facts.sizing import Sizing
@@ -34,12 +35,10 @@ _AMOUNT = expression(r"(?P<number>[\d.]{1,20}) ?(?P<unit>[KMGT]?)(?:i?B|bytes)?"
 
 _SHARE = expression(r"0?\.\d{1,8}")
 
-#: What is less and has no unit is no number of bytes.
-_NO_BYTES = 100_000
-
 #: An option that an engine advises, and a type of cache that a part of it refuses.
 _TOLD_FLAG = expression(
-    r"[Pp]lease (?:use|set|try|specify|choose|pass)(?: with)? [`'\"]?(?P<flag>--[a-z][\w-]{2,40})[ =](?P<value>[\w.-]{1,40})"
+    r"[Pp]lease (?:use|set|try|specify|choose|pass)(?: with)? [`'\"]?(?P<flag>--[a-z][\w-]{2,40})[ =]"
+    r"(?P<value>(?!(?:to|and|or|instead|in|on|for|when|if|with|as|option|flag)\b)\w[\w-]{0,38}(?:\.\d{1,4})?)"
 )
 #: A compute capability, as messages write it: `7.0`, `70`, `120`.
 _CAPABILITY = expression(r"(?P<major>[5-9]|1[0-2])\.?(?P<minor>\d)")
@@ -56,11 +55,14 @@ _FOR_WEIGHTS = 0.8
 #: What sizes of hosts and limits are usual, in GiB.
 _USUAL = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 
-#: A memory limit that is a slip in its unit, and the most GiB that somebody means by one.
-_TINY, _LARGE = 256 << 20, 128
+#: A memory limit with which no engine starts, and the GiB that somebody can have meant by as many MiB; what suffices for many.
+_TINY, _MEANT, _ENOUGH = 256 << 20, range(4, 33), 8
 
 #: More GPUs than this hardly any node has.
-_ON_A_NODE = 16
+_ON_A_NODE = 8
+
+#: Of the memory of a GPU, what weights take at least where it is they that leave no room.
+_HEAVY = 0.5
 
 #: A shorter context is hardly worth serving.
 _SHORTEST = 1024
@@ -75,8 +77,8 @@ def amount(text: str | None) -> float | None:
     if found is None or found["number"].count(".") > 1 or not found["number"].strip("."):
         return None
     number, unit = float(found["number"]), found["unit"]
-    if not unit and number < _NO_BYTES:
-        return number * GIB  # a message that says the unit once
+    if not unit and "." in found["number"]:
+        unit = "G"  # of a message that says it once; no program counts parts of bytes
     return number * float(1024 ** " KMGT".index(unit or " "))
 
 
@@ -86,12 +88,25 @@ def quantity(size: float) -> str:
     return f"{next((usual for usual in _USUAL if usual >= gib), gib)}Gi"
 
 
+def most_gpus(container: Container) -> int:
+    """How many GPUs of one node it can ask for instead; none where they are shared or slices, or its replica is of several pods."""
+    pod, asked = container.pod, list(container.accelerators)
+    if pod.nodes != 1 or len(asked) != 1 or asked[0] not in WHOLE_GPUS:
+        return 0
+    nodes = pod.cluster.all(Node, "Node")
+    shared = {node.metadata.name for node in nodes if shares_of(node.metadata.label_texts) > 1}
+    if pod.spec.node_name in shared:
+        return 0
+    there = (units(n.status.allocatable.get(asked[0])) or 0 for n in nodes if n.metadata.name not in shared)
+    return int(max(there, default=0)) or _ON_A_NODE
+
+
 def _asks(pod: Pod) -> bool:
-    return any(is_accelerator(name) for c in pod.spec.containers for name in c.resources.limits)
+    return any(c.resources.claims or any(map(is_accelerator, c.resources.limits)) for c in pod.spec.containers)
 
 
 def _sees_gpus(container: k8s.Container) -> bool:
-    """Whether the runtime lets it have all GPUs of the node, whoever was given them."""
+    """Whether it can use GPUs of the node, whoever was given them."""
     devices = next((v.value or "" for v in container.env if v.name == "NVIDIA_VISIBLE_DEVICES"), "")
     return bool(container.security_context.privileged) or devices not in ("", "void", "none")
 
@@ -198,7 +213,7 @@ class Room:
         if not self._share or not self._settable("gpu_memory_utilization") or self._shared:
             return ""
         need = self.captured.get("need", "")
-        rest = amount((self.captured.get("rest") or "").removeprefix("-").replace(" GB", " GiB"))
+        rest = amount((self.captured.get("rest") or "").removeprefix("-"))
         if _SHARE.fullmatch(need):
             raised = float(need) + _BESIDE
         elif rest is not None and self._total:
@@ -222,7 +237,7 @@ class Room:
 
     @cached_property
     def _beside(self) -> list[Pod]:
-        """The other pods that run on the node, but for what its DaemonSets put there."""
+        """The other pods that run on the node, but for its static pods and what DaemonSets put there."""
         own = self.container.pod if self.container else None
         if own is None or not own.spec.node_name:
             return []
@@ -232,12 +247,12 @@ class Room:
             if pod.spec.node_name == own.spec.node_name
             and (pod.metadata.namespace, pod.metadata.name) != (own.namespace, own.name)
             and pod.status.phase == "Running"
-            and all(owner.kind != "DaemonSet" for owner in pod.metadata.owner_references)
+            and all(owner.kind not in ("DaemonSet", "Node") for owner in pod.metadata.owner_references)
         ]
 
     @property
     def uninvited(self) -> str:
-        """Pods beside it that see the node's GPUs and ask for none."""
+        """Pods beside it that can use the node's GPUs and ask for none."""
         found = [pod for pod in self._beside if not _asks(pod) and any(_sees_gpus(c) for c in pod.spec.containers)]
         return _named(found)
 
@@ -280,16 +295,20 @@ class Room:
         engine, container = self.engine, self.container
         if engine is None or container is None or not self._settable("tensor_parallel_size"):
             return ""
-        asked = container.accelerators
-        if len(asked) != 1 or not all(name in ("nvidia.com/gpu", "amd.com/gpu") for name in asked):
-            return ""
         others = (engine.value(name, 1) for name in ("pipeline_parallel_size", "data_parallel_size", "nnodes"))
-        if any(value not in (None, 1) for value in others) or self._shared or not engine.found.argv_known:
+        if any(value not in (None, 1) for value in others) or not engine.found.argv_known:
             return ""
+        known = self._weights and self._total
+        if known and (self._weights or 0) < (self._total or 0) * _HEAVY:
+            return ""  # something else takes the memory
         sizes = [n for n in (2, 4, 8) if n > self._parallel and n >= container.gpus and self._divides(n)]
-        enough = [n for n in sizes if self._holds(n)] if self._weights and self._total else sizes
-        most = self._most_on_a_node(next(iter(asked)))
-        return str(enough[0]) if enough and (most is None or enough[0] <= most) else ""
+        enough = next((n for n in sizes if not known or self._holds(n)), 0)
+        return str(enough) if 0 < enough <= self._most_there else ""
+
+    @cached_property
+    def _most_there(self) -> int:
+        """How many GPUs the container can ask for instead."""
+        return 0 if self.container is None or self._shared else most_gpus(self.container)
 
     @property
     def _want(self) -> int:
@@ -300,19 +319,17 @@ class Room:
     @property
     def want_there(self) -> str:
         """That number, where the container asks for fewer and a node, as far as they are known, has as many."""
-        container = self.container
-        if container is None or len(container.accelerators) != 1 or not container.gpus < self._want <= _ON_A_NODE:
-            return ""
-        most = self._most_on_a_node(next(iter(container.accelerators)))
-        return str(self._want) if most is None or self._want <= most else ""
+        asked = self.container.gpus if self.container else 0
+        return str(self._want) if asked < self._want <= self._most_there else ""
 
     @property
     def have_there(self) -> str:
-        """The GPUs that the engine sees, where its tensor parallel size alone is what asks for more."""
-        have = self.captured.get("have", "") or str(self.container.gpus if self.container else "")
+        """The GPUs that it asks for and sees, where its tensor parallel size alone is what wants more."""
+        have = self.container.gpus if self.container else 0
         size = self.engine.value("tensor_parallel_size") if self.engine else None
-        fits = have.isdecimal() and 0 < int(have) < self._want and size == self._want and self._divides(int(have))
-        return have if fits and self._settable("tensor_parallel_size") else ""
+        fits = 0 < have < self._want and size == self._want and self._divides(have)
+        seen = self.captured.get("have") in (None, str(have))
+        return str(have) if fits and seen and self._settable("tensor_parallel_size") else ""
 
     def _divides(self, size: int) -> bool:
         return self.sizing is None or self.sizing.model is None or self.sizing.splits(size) == size
@@ -329,13 +346,6 @@ class Room:
             little = ", which leaves too little" if whole < self._total / GIB else ""
             return f", as the weights take {whole:.0f} GiB and a GPU has {self._total / GIB:.0f} GiB{little}"
         return " (how large the weights are is not known here: more if it runs out again)"
-
-    def _most_on_a_node(self, resource: str) -> int | None:
-        """The most that a node has of it, where nodes are known."""
-        pod = self.container.pod if self.container else None
-        nodes = pod.cluster.all(Node, "Node") if pod else []
-        found = [units(node.status.allocatable.get(resource)) or 0 for node in nodes]
-        return max(found) if any(found) else None
 
     @property
     def told_flag(self) -> str:
@@ -427,9 +437,13 @@ class Room:
 
     def _fewer(self, name: str, usual: int) -> str:
         """A batch that needs less than now: the usual small one, or half of what is set already."""
-        if self.engine is None or not self._settable(name) or self.engine.value("enable_chunked_prefill") is False:
+        engine = self.engine
+        if engine is None or not self._settable(name) or not engine.found.argv_known:
             return ""
-        now = self.engine.value(name)
+        chunked = engine.value("enable_chunked_prefill", fallback=engine.at_least("0.8") is not False)
+        if chunked is False:  # then the longest prompt has to fit into a batch
+            return ""
+        now = engine.value(name)
         if not isinstance(now, int) or now > usual:
             return str(usual)
         return str(now // 2) if now >= 16 else ""
@@ -440,13 +454,13 @@ class Room:
 
     @property
     def limit_meant(self) -> str:
-        """What a limit of a few MiB was to be: of an engine the same number of GiB, where that is a usual one."""
+        """What a limit of a few MiB may have been to be: of an engine as many GiB, where somebody can have meant that."""
         limit = self.container.limit("memory") if self.container else None
         if limit is None or limit >= _TINY:
             return ""
-        digits = "".join(c for c in str(self._limits.get("memory", "")) if c.isdigit())
-        number = int(digits[:4] or 0)
-        return f"{number if 4 <= number <= _LARGE else 8}Gi" if self.engine else "1Gi"
+        number = str(self._limits.get("memory", "")).rstrip("kKMmi")
+        meant = int(number) if number.isdecimal() and len(number) < 3 else 0
+        return f"{meant if meant in _MEANT else _ENOUGH}Gi" if self.engine else "1Gi"
 
     @property
     def _wanted(self) -> float | None:

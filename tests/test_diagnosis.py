@@ -157,14 +157,32 @@ def test_of_findings_that_become_one_a_fix_in_another_place_of_the_object_is_kep
     said = Evidence(source="pod", ref="x", text="y")
 
     def run(pod: Any) -> Iterator[Finding]:
-        for body in bodies:
+        for number, body in enumerate(bodies):
             patch = doc.Patch(target="apps/v1 Deployment/llama", type=kind, body=body)
             fix = doc.Fix(summary="Mend it.", patch=patch)
-            yield Finding(role="cause", summary="It broke.", evidence=(said,), fixes=(fix,))
+            of = (f"llama-{number}",)
+            yield Finding(role="cause", summary=f"It broke {number}.", evidence=(said,), fixes=(fix,), pods=of)
 
     (target,) = diagnose(_pods("llama-0"), [_check("broken-thing", run)]).targets
 
     assert len(target.findings[0].fixes) == kept
+
+
+@pytest.mark.parametrize(
+    ("sure", "order"), [("likely", ["Patch it.", "Mend it."]), ("possible", ["Mend it.", "Patch it."])]
+)
+def test_a_patch_joins_words_and_goes_first_where_its_finding_is_as_sure(sure: Any, order: list[str]) -> None:
+    said = Evidence(source="pod", ref="x", text="y")
+    patch = doc.Patch(target="apps/v1 Deployment/llama", type="json", body=[{"path": "/a"}])
+
+    def run(pod: Any) -> Iterator[Finding]:
+        words, exact = doc.Fix(summary="Mend it."), doc.Fix(summary="Patch it.", patch=patch)
+        yield Finding(role="cause", summary="It broke.", evidence=(said,), fixes=(words,))
+        yield Finding(role="cause", summary="It was wrong.", evidence=(said,), confidence=sure, fixes=(exact,))
+
+    (target,) = diagnose(_pods("llama-0"), [_check("broken-thing", run)]).targets
+
+    assert [fix.summary for fix in target.findings[0].fixes] == order
 
 
 def test_a_fact_that_cannot_be_made_costs_the_checks_that_need_it(monkeypatch: pytest.MonkeyPatch) -> None:

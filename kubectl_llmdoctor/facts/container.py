@@ -27,6 +27,9 @@ DEFAULT_SHM_BYTES = 64 * 2**20
 #: The one that nearly every pod asks for, which takes no expression to tell.
 _MOST_USUAL = "nvidia.com/gpu"
 
+#: Resources of which each is a GPU of its own, so that several can work as one; slices of one cannot.
+WHOLE_GPUS = frozenset({_MOST_USUAL, "amd.com/gpu"})
+
 #: HAMi gives the memory and the cores of an accelerator names of their own (`huawei.com/Ascend910B4-1-memory`, `-core`); they are amounts,
 #: no devices.
 _GPU_RESOURCES = (

@@ -13,6 +13,7 @@ from kubectl_llmdoctor.api import (
     device_evidence,
     fixes,
     log_evidence,
+    most_gpus,
     pod_evidence,
     setting_evidence,
 )
@@ -90,7 +91,7 @@ def ways_out(sizing: Sizing) -> Iterator[Fix]:
         spread = _TENSOR.get(engine.name) if step.kind == "tensor" else None
         if flag:
             yield fixes.set_flag(engine, _NAMES[step.kind], flag, step.value, summary)
-        elif spread and len(engine.container.accelerators) == 1 and engine.container.pod.nodes in (None, 1):
+        elif spread and int(step.value) <= most_gpus(engine.container):
             chosen = [("tensor_parallel_size", spread, step.value)]
             if step.cap:
                 chosen.append(("max_model_len", FLAGS[engine.name]["context"], str(step.cap)))

@@ -18,6 +18,7 @@ from kubectl_llmdoctor.api import (
     expression,
     fixes,
     log_evidence,
+    most_gpus,
     pod_evidence,
     say_bytes,
     say_seconds,
@@ -48,8 +49,8 @@ _COUNTED = expression(
 _SIZE = expression(r"(\d{1,6}(?:\.\d{1,3})?) ([KMGT])iB")
 _CTX = expression(r" --ctx-size (\d{1,8})\b(?:.{0,300}? --parallel (\d{1,4})\b)?")
 
-#: What of the free memory a model can have, the shortest context that is worth setting, and as many GPUs as most nodes have.
-_USABLE, _SHORTEST, _ON_A_NODE = 0.95, 2048, 4
+#: What of the free memory a model can have, the shortest context that is worth setting, and the most GPUs for one model.
+_USABLE, _SHORTEST, _MOST = 0.95, 2048, 4
 
 #: The output layer alone is the last one to be left on the CPU, and costs little.
 _NEARLY_ALL = 0.9
@@ -169,7 +170,7 @@ def _layers(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         ),
         explains=("cpu-starved",),
         fixes=(
-            *([] if routed else _room_for(engine, log, split.text if split else "")),
+            *([] if routed else _room_for(engine, log, split)),
             _more_layers(engine, told=told, routed=routed),
         ),
         order=line.order,
@@ -197,27 +198,33 @@ def _more_layers(engine: Engine, *, told: bool, routed: bool) -> Fix:
     )
 
 
-def _room_for(engine: Engine, log: Log, split: str) -> Iterator[Fix]:
+def _room_for(engine: Engine, log: Log, split: Line | None) -> Iterator[Fix]:
     """What suffices by Ollama's own count: a shorter context where its cache is what is too much, else more GPUs, which share layers."""
-    found = _COUNTED.search(split)
-    if found is None or engine.name != "ollama":
+    found = _COUNTED.search(split.text) if split else None
+    if split is None or found is None or engine.name != "ollama":
         return
     free = sum(float(size) * 1024.0 ** "KMGT".index(unit) for size, unit in _SIZE.findall(found["free"]))
     full, cache = (_bytes(found[name]) for name in ("full", "kv"))
-    starts = [said for line in log.find("--ctx-size ") if (said := _CTX.search(line.text[:4000]))]
-    now = int(starts[-1][1]) // max(int(starts[-1][2] or 1), 1) if starts else engine.value("max_model_len")
+    begun = (line for line in log.find("--ctx-size ") if line.number > split.number)
+    start = next((said for line in begun if (said := _CTX.search(line.text[:4000]))), None)
+    usual = engine.value("max_model_len")
+    now = int(start[1]) // max(int(start[2] or 1), 1) if start else usual
     lacking = full - free * _USABLE
     if isinstance(now, int) and cache and 0 < lacking < cache:
         length = int(now * (1 - lacking / cache)) // 1024 * 1024
-        if length >= _SHORTEST:
-            summary = (
-                f"Let the model fit: a context of {length} tokens instead of {now} (OLLAMA_CONTEXT_LENGTH={length})"
-            )
+        summary = f"Let the model fit: a context of {length} tokens instead of {now}"
+        if length >= _SHORTEST and usual in (None, now):
+            summary += f" (OLLAMA_CONTEXT_LENGTH={length})"
             yield fixes.set_env(engine.container, "OLLAMA_CONTEXT_LENGTH", str(length), summary)
             return
-    asked = engine.container.accelerators
-    if len(asked) == 1 and free and 1 < (count := -(-full // (free * _USABLE / engine.container.gpus))) <= _ON_A_NODE:
-        resource = next(iter(asked))
+        if length >= _SHORTEST:
+            yield fixes.advice(
+                f"{summary}: num_ctx in the options of the requests or in the model's Modelfile, which goes first"
+            )
+            return
+    most = min(most_gpus(engine.container), _MOST)
+    if most and free and 1 < (count := -(-full // (free * _USABLE / engine.container.gpus))) <= most:
+        resource = next(iter(engine.container.accelerators))
         summary = f"Give {engine.container.name} {count:.0f} GPUs of this kind, over which Ollama divides the layers"
         yield fixes.set_resource(engine.container, "limits", resource, f"{count:.0f}", summary)
 

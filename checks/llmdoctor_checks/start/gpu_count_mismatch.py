@@ -577,7 +577,7 @@ def _fixes(engine: Engine, resource: str, workers: int, gpus: int, sizes: int, s
             f"Spread the engine over pods of {_MOST_IN_ONE_NODE} GPUs or fewer on several nodes (a LeaderWorkerSet, a Ray cluster): "
             f"hardly any node has {wanted}"
         )
-    else:
+    elif not _slices(container):
         summary = f"Request {wanted} x {resource} for {container.name}"
         yield fixes.set_resource(container, "limits", resource, str(wanted), summary)
     if sizes == 1 and engine.explicit("tensor_parallel_size"):
