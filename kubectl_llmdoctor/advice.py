@@ -25,6 +25,7 @@ from kubectl_llmdoctor.facts.lengths import Length, length_of
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.subject import Subject, workload_of
 from kubectl_llmdoctor.facts.units import GIB, milli
+from kubectl_llmdoctor.facts.workload import Workload
 from kubectl_llmdoctor.fixes import (
     FromSecret,
     Privilege,
@@ -419,7 +420,18 @@ class Situation:
     def _more_replicas(self) -> str:
         """Twice the replicas that the workload has."""
         told = dig(self.workload.raw, "spec.replicas") if self.workload else None
+        if told is None and self.workload is not None and self.workload.kind in _SCALABLE:
+            told = 1  # which is what Kubernetes takes it for
         return str(2 * told) if isinstance(told, int) and told > 0 else "twice as many"
+
+    def _scales_by_hand(self, workload: Workload) -> bool:
+        """Whether a number of replicas lasts that is set by hand: no autoscaler sets it."""
+        targets = (
+            dig(scaler.raw, "spec.scaleTargetRef.name")
+            for kind in ("HorizontalPodAutoscaler", "ScaledObject")
+            for scaler in self.subject.cluster.items(kind, self.subject.namespace)
+        )
+        return workload.kind in _SCALABLE and workload.name not in targets
 
     @cached_property
     def _length(self) -> Length:
@@ -778,7 +790,7 @@ class Situation:
         fixed = fixed or (pod is not None and bool(unread(pod)))
         running = container.running if container else any(c.running for c in pod.containers) if pod else False
         for command in commands:
-            if " scale " in command and (fixed or workload is None or workload.kind not in _SCALABLE):
+            if " scale " in command and (fixed or workload is None or not self._scales_by_hand(workload)):
                 continue
             if (" edit " in command and fixed) or (" exec " in command and not running):
                 continue

@@ -186,7 +186,7 @@ def _fix(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, metrics: 
         # as many as have all that is here now in service at once
         running, waiting = load.recent.running.last, load.recent.waiting.last
         times = max((running + waiting) / max(running, 1), 2)
-        return more_replicas(pod, times, f"they have all that is here now in service at once{soon}")
+        return more_replicas(pod, times, "they have all that is here now in service at once", soon)
     summary = f"Run {need.replicas} replicas instead of {need.now}: {need.text}{soon}"
     if workload is None or workload.kind not in _PLAIN or any(True for _ in scalers(subject, cluster)):
         return fixes.advice(f"{summary} (in {fixes.edited(pod)}, or the maximum of its autoscaler)")
@@ -278,7 +278,7 @@ def _by_log(pod: Pod, engine: Engine, subject: Subject, logs: Logs, metrics: Met
             spread_fix(pod)
             if idle
             else more_replicas(
-                pod, times, f"they have all that is here now in service at once{_whether_spread(subject)}"
+                pod, times, "they have all that is here now in service at once", _whether_spread(subject)
             ),
         ),
         order=last.line.order,
