@@ -21,7 +21,8 @@ from kubectl_llmdoctor.facts.destinations import logs_of
 from kubectl_llmdoctor.facts.driver import branch_for, branch_of, image_cuda, say_cuda
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.k8s import Node, VolumeMount
-from kubectl_llmdoctor.facts.lengths import Length, length_of
+from kubectl_llmdoctor.facts.lengths import Length, length_of, trained
+from kubectl_llmdoctor.facts.logs import Log
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.subject import Subject, workload_of
 from kubectl_llmdoctor.facts.units import GIB, milli
@@ -184,6 +185,8 @@ _LONGER_ANSWERS = 4
 _SPARE = 1024
 #: Kinds with a plain number of replicas.
 _SCALABLE = ("Deployment", "StatefulSet")
+#: No model takes more.
+_MOST_TOKENS = 1 << 31
 #: To a multiple of this llama.cpp rounds a share of the context up.
 _ROUNDED = 256
 
@@ -436,9 +439,14 @@ class Situation:
     @cached_property
     def _length(self) -> Length:
         """The context of the server, what the request needs of it, and how long it may become."""
-        logs = logs_of(self.pod) if self.pod and self.container and not self.log_only else None
-        log = logs.current(self.container.name) if logs is not None and self.container else None
-        return length_of(self.engine, log, self.captured)
+        return length_of(self.engine, self._log, self.captured)
+
+    @cached_property
+    def _log(self) -> Log | None:
+        """What the container says now."""
+        if self.pod is None or self.container is None or self.log_only:
+            return None
+        return logs_of(self.pod).current(self.container.name)
 
     @property
     def _ask_less(self) -> str:
@@ -462,8 +470,11 @@ class Situation:
         whole, part = told.value if told else None, self.captured.get("max", "")
         if self.engine is None or told is None or not isinstance(whole, int) or not part.isdecimal() or whole < 1:
             return _Slot(f"{_A_SHARE} unless they share it", unknown=True)
-        need = int(self.captured.get("have", "0")) or _LONGER_ANSWERS * int(part)
-        each = -(-(need + _SPARE) // _ROUNDED) * _ROUNDED
+        have, most = int(self.captured.get("have", "0")), trained(self._log)
+        if most and (most <= int(part) or most < have):
+            return _Slot(f"and the model was trained with {most} by its log")
+        need = have or _LONGER_ANSWERS * int(part)
+        each = min(-(-(need + _SPARE) // _ROUNDED) * _ROUNDED, most or _MOST_TOKENS)
         if int(part) >= whole:
             return _Slot(f"all of {told.text}", whole=each, each=each)
         slots = self.engine.value("max_num_seqs", 1)
@@ -477,7 +488,7 @@ class Situation:
             fewer = max(whole // need, 1)
             text = f"as {told.text} is divided among {slots} slots"
             if whole >= need and fewer < slots:
-                return _Slot(text, fewer=fewer, each=whole // fewer, whole=each * slots)
+                return _Slot(text, fewer=fewer, each=min(whole // fewer, most or _MOST_TOKENS), whole=each * slots)
             return _Slot(text, whole=each * slots, each=each)
         return _Slot(f"which is mostly what the model was trained with, as {told.text} is more")
 

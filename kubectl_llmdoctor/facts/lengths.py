@@ -21,6 +21,8 @@ _POOL = (
     ("max_total_num_tokens=", r"max_total_num_tokens=(\d{1,15})"),
 )
 
+_TRAINED = r"\bn_ctx_train(?: {0,8}= {0,2}| \()(\d{1,9})\b"
+
 
 class Length(msgspec.Struct, frozen=True):
     """The context of a server beside a request that it refused, in tokens."""
@@ -43,7 +45,7 @@ def length_of(engine: Engine | None, log: Log | None, captured: dict[str, str]) 
     wanted = (now - have if have < 0 else have + new) if have and (now or have > 0) else None
     step = _STEP if (wanted or now) > _STEP else _SHORT
     longer = -(-(wanted + _SPARE) // step) * step if wanted else 2 * now
-    native, bound = _native(engine, now)
+    native, bound = _native(engine, now, log)
     pool = _pool(log)
     most = min((limit for limit in (native, pool) if limit), default=0)
     if most and longer > most:
@@ -57,10 +59,22 @@ def _number(text: str | None) -> int:
     return int(text) if text and re.fullmatch(r"-?\d{1,9}", text) else 0
 
 
-def _native(engine: Engine | None, now: int) -> tuple[int, str]:
+def trained(log: Log | None) -> int:
+    """The context with which the model of llama.cpp was trained, by its log; 0 where that says none, or speaks of several models."""
+    lines = log.find("n_ctx_train") if log is not None else ()
+    found = {int(said[1]) for line in lines if (said := re.search(_TRAINED, line.text[:2000])) is not None}
+    return found.pop() if len(found) == 1 else 0
+
+
+def _native(engine: Engine | None, now: int, log: Log | None) -> tuple[int, str]:
     """The context that the model was made for, and what says so."""
     from kubectl_llmdoctor.catalog.models import native_context
 
+    if engine is not None and engine.name == "llama.cpp":  # its slots have as much each, and share the context
+        each, slots = trained(log), engine.value("max_num_seqs")
+        if each and isinstance(slots, int) and slots > 0:
+            return each * slots, f"; the model takes {each}" + (f" in each of {slots} slots" if slots > 1 else "")
+        return 0, f", if the model was made for so many in a slot (n_ctx_train in its log{f': {each}' if each else ''})"
     model = engine.value("model") if engine else None
     native = native_context(model) if isinstance(model, str) else None
     if native:
