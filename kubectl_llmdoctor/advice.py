@@ -439,7 +439,8 @@ class Situation:
     @cached_property
     def _length(self) -> Length:
         """The context of the server, what the request needs of it, and how long it may become."""
-        return length_of(self.engine, self._log, self.captured)
+        sizing = self.subject.sizing(self.engine) if self.engine is not None else None
+        return length_of(self.engine, self._log, self.captured, sizing)
 
     @cached_property
     def _log(self) -> Log | None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.logs import Log
+
+if TYPE_CHECKING:
+    from kubectl_llmdoctor.facts.sizing import Sizing
 
 #: Tokens that are left for what the next request has more, and to a multiple of which a context is rounded up.
 _SPARE, _STEP, _SHORT = 512, 4096, 1024
@@ -37,8 +41,11 @@ class Length(msgspec.Struct, frozen=True):
     bound: str
 
 
-def length_of(engine: Engine | None, log: Log | None, captured: dict[str, str]) -> Length:
-    """By the numbers of a message: `have` tokens of a prompt (less than none are left), `new` to generate, `max` that fit."""
+def length_of(engine: Engine | None, log: Log | None, captured: dict[str, str], sizing: Sizing | None = None) -> Length:
+    """By the numbers of a message: `have` tokens of a prompt (less than none are left), `new` to generate, `max` that fit.
+
+    Where no log says how many tokens the cache holds, the GPU may surely hold no more than a computed number.
+    """
     own = engine.value("max_model_len") if engine else None
     now = _number(captured.get("max")) or (own if isinstance(own, int) else 0)
     have, new = _number(captured.get("have")), _number(captured.get("new"))
@@ -46,12 +53,12 @@ def length_of(engine: Engine | None, log: Log | None, captured: dict[str, str]) 
     step = _STEP if (wanted or now) > _STEP else _SHORT
     longer = -(-(wanted + _SPARE) // step) * step if wanted else 2 * now
     native, bound = _native(engine, now, log)
-    pool = _pool(log)
+    pool = _pool(log) or (_computed(sizing) if sizing is not None and longer > now > 0 else 0)
     most = min((limit for limit in (native, pool) if limit), default=0)
     if most and longer > most:
         longer = most if most > now and most >= (wanted or 0) else 0
     if pool and pool == most and pool != native:
-        bound = f"; the KV cache has room for {pool} tokens"
+        bound = f"; the KV cache has room for {pool} tokens{'' if _pool(log) else ' at most'}"
     return Length(now=now, wanted=wanted, longer=longer, bound=bound)
 
 
@@ -83,6 +90,12 @@ def _native(engine: Engine | None, now: int, log: Log | None) -> tuple[int, str]
     if engine is not None and unset and engine.name in _TAKE_ALL and now:
         return now, ""
     return 0, ", if max_position_embeddings in the model's config.json is no less"
+
+
+def _computed(sizing: Sizing) -> int:
+    """The longest request for which the GPU may have room beside the weights; 0 where that is not known."""
+    longest = sizing.budget.longest if sizing.budget is not None else None
+    return longest[1] if longest else 0
 
 
 def _pool(log: Log | None) -> int:
