@@ -188,7 +188,9 @@ def _annotation(text: str, key: str, value: str, kind: str, cluster: Cluster) ->
     """An annotation of an ingress controller: of the Ingress that has the host of the request, where it was read."""
     host = _host(text)
     summary = f'Set {key}: "{value}"'
-    mine = [item for item in cluster.items("Ingress") if host and host in _hosts(item)] if kind == "Ingress" else []
+    said = re.search(_PATH, text)
+    path = said["path"] if said else "/"
+    mine = [item for item in cluster.items("Ingress") if _leads(item, host, path)] if host and kind == "Ingress" else []
     if len(mine) == 1:
         at = "/metadata/annotations/" + key.replace("/", "~1")
         operations = [{"op": "add", "path": at, "value": value}]
@@ -205,8 +207,15 @@ def _host(text: str) -> str:
     return next((said[1] for one in _HOSTS if (said := re.search(one, text)) is not None), "")
 
 
-def _hosts(item: Item) -> set[str]:
-    return {str(rule.get("host")) for rule in rows(item.raw, "spec.rules")}
+def _leads(item: Item, host: str, path: str) -> bool:
+    """Whether an Ingress takes requests of a host and a path: what begins like it, up to what an expression in it leaves open."""
+    paths = (
+        str(one.get("path") or "/")
+        for rule in rows(item.raw, "spec.rules")
+        for one in rows(rule, "http.paths")
+        if rule.get("host") == host
+    )
+    return any(path.startswith(re.split(r"[(\[.*?$]", one, maxsplit=1)[0].rstrip("/")) for one in paths)
 
 
 def _of_haproxy(line: Line, backend: str, allowed: int, writer: Container | None, pod: Pod) -> Fix:
