@@ -52,7 +52,7 @@ def length_of(engine: Engine | None, log: Log | None, captured: dict[str, str], 
     wanted = (now - have if have < 0 else have + new) if have and (now or have > 0) else None
     step = _STEP if (wanted or now) > _STEP else _SHORT
     longer = -(-(wanted + _SPARE) // step) * step if wanted else 2 * now
-    native, bound = _native(engine, now, log)
+    native, bound = _native(engine, now, log, whole="max" not in captured)
     pool = _pool(log) or (_computed(sizing) if sizing is not None and longer > now > 0 else 0)
     most = min((limit for limit in (native, pool) if limit), default=0)
     if most and longer > most:
@@ -73,12 +73,12 @@ def trained(log: Log | None) -> int:
     return found.pop() if len(found) == 1 else 0
 
 
-def _native(engine: Engine | None, now: int, log: Log | None) -> tuple[int, str]:
-    """The context that the model was made for, and what says so."""
+def _native(engine: Engine | None, now: int, log: Log | None, *, whole: bool) -> tuple[int, str]:
+    """The context that the model was made for, and what says so; of llama.cpp that of a slot, or of the `whole` for all of them."""
     from kubectl_llmdoctor.catalog.models import native_context
 
     if engine is not None and engine.name == "llama.cpp":  # its slots have as much each, and share the context
-        each, slots = trained(log), engine.value("max_num_seqs")
+        each, slots = trained(log), engine.value("max_num_seqs") if whole else 1
         if each and isinstance(slots, int) and slots > 0:
             return each * slots, f"; the model takes {each}" + (f" in each of {slots} slots" if slots > 1 else "")
         return 0, f", if the model was made for so many in a slot (n_ctx_train in its log{f': {each}' if each else ''})"
