@@ -21,7 +21,7 @@ from kubectl_llmdoctor.facts.destinations import logs_of
 from kubectl_llmdoctor.facts.driver import branch_for, branch_of, image_cuda, say_cuda
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.k8s import Node, VolumeMount
-from kubectl_llmdoctor.facts.lengths import Length, length_of, trained
+from kubectl_llmdoctor.facts.lengths import Length, length_of, number_of, trained
 from kubectl_llmdoctor.facts.logs import Log
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.subject import Subject, workload_of
@@ -318,9 +318,7 @@ class Situation:
             "longer_context": str(self._length.longer),
             "context_bound": self._length.bound,
             "ask_less": self._ask_less,
-            "enough": str(1 << max(int(have) - 1, 0).bit_length())
-            if (have := self.captured.get("have", "")).isdecimal()
-            else "",
+            "enough": str(1 << (self._have - 1).bit_length()) if self._have > 0 else "",
             **self._registry(container.spec.image if container else ""),
             "token_variable": self._misnamed_token,
             "token_secret": self._token_of[0],
@@ -450,11 +448,16 @@ class Situation:
         return logs_of(self.pod).current(self.container.name)
 
     @property
+    def _have(self) -> int:
+        """The number that was captured of a request; 0 for none."""
+        return number_of(self.captured.get("have"))
+
+    @property
     def _ask_less(self) -> str:
         """What clients have to do where the context stays as it is."""
-        length, have, new = self._length, self.captured.get("have", ""), self.captured.get("new", "")
-        if have.isdecimal() and new.isdecimal() and 0 < int(have) < length.now:
-            return f"Let clients ask for at most {length.now - int(have)} tokens after such a prompt (max_tokens; {new} were asked for)"
+        length, new = self._length, number_of(self.captured.get("new"))
+        if new and 0 < self._have < length.now:
+            return f"Let clients ask for at most {length.now - self._have} tokens after such a prompt (max_tokens; {new} were asked for)"
         if length.wanted and length.now and length.wanted > length.now:
             over = f"{length.wanted - length.now} tokens less"
             return f"Let clients send, or ask for, {over}: prompt and answer (max_tokens) have {length.now} together"
@@ -468,15 +471,15 @@ class Situation:
         (`server-context.cpp`).
         """
         told = self.engine.explicit("max_model_len") if self.engine and self.engine.name == "llama.cpp" else None
-        whole, part = told.value if told else None, self.captured.get("max", "")
-        if self.engine is None or told is None or not isinstance(whole, int) or not part.isdecimal() or whole < 1:
+        whole, part = told.value if told else None, number_of(self.captured.get("max"))
+        if self.engine is None or told is None or not isinstance(whole, int) or part < 1 or whole < 1:
             return _Slot(f"{_A_SHARE} unless they share it", unknown=True)
-        have, most = int(self.captured.get("have", "0")), trained(self._log)
-        if most and (most <= int(part) or most < have):
+        have, most = self._have, trained(self._log)
+        if most and (most <= part or most < have):
             return _Slot(f"and the model was trained with {most} by its log")
-        need = have or _LONGER_ANSWERS * int(part)
+        need = have or _LONGER_ANSWERS * part
         each = min(-(-(need + _SPARE) // _ROUNDED) * _ROUNDED, most or _MOST_TOKENS)
-        if int(part) >= whole:
+        if part >= whole:
             return _Slot(f"all of {told.text}", whole=each, each=each)
         slots = self.engine.value("max_num_seqs", 1)
         if (
@@ -485,7 +488,7 @@ class Situation:
             or not self.engine.found.argv_known
         ):
             return _Slot(f"{_A_SHARE} or what the model was trained with", unknown=True)
-        if slots > 1 and 0 <= int(part) - whole // slots < _ROUNDED:
+        if slots > 1 and 0 <= part - whole // slots < _ROUNDED:
             fewer = max(whole // need, 1)
             text = f"as {told.text} is divided among {slots} slots"
             if whole >= need and fewer < slots:
@@ -655,7 +658,7 @@ class Situation:
             found.add("larger slots")
         if self._slot.unknown:
             found.add("slots unknown")
-        found.add("input told" if self.captured.get("have", "").isdecimal() else "input not told")
+        found.add("input told" if self._have > 0 else "input not told")
         found.add("other architecture there" if self._architectures[1] else "no other architecture")
         if self.pod is None or self.log_only:
             return found | {

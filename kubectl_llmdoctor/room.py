@@ -15,6 +15,7 @@ from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.container import Container, is_accelerator
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.k8s import Node, Pod
+from kubectl_llmdoctor.facts.lengths import number_of
 from kubectl_llmdoctor.facts.sizing import Sizing
 from kubectl_llmdoctor.facts.units import GIB, units
 
@@ -295,7 +296,7 @@ class Room:
     def _want(self) -> int:
         """As many GPUs as the engine wants of its container, by its message or its settings."""
         told = self.captured.get("want", "")
-        return int(told) if told.isdecimal() else (self.engine.workers or 0) if self.engine else 0
+        return number_of(told) if told.isdecimal() else (self.engine.workers or 0) if self.engine else 0
 
     @property
     def want_there(self) -> str:
@@ -311,7 +312,7 @@ class Room:
         """The GPUs that the engine sees, where its tensor parallel size alone is what asks for more."""
         have = self.captured.get("have", "") or str(self.container.gpus if self.container else "")
         size = self.engine.value("tensor_parallel_size") if self.engine else None
-        fits = have.isdecimal() and 0 < int(have) < self._want and size == self._want and self._divides(int(have))
+        fits = 0 < number_of(have) < self._want and size == self._want and self._divides(number_of(have))
         return have if fits and self._settable("tensor_parallel_size") else ""
 
     def _divides(self, size: int) -> bool:
@@ -399,8 +400,7 @@ class Room:
     @property
     def _length(self) -> int:
         """The longest request that the message speaks of."""
-        told = self.captured.get("length", "")
-        return int(told) if told.isdecimal() else 0
+        return number_of(self.captured.get("length"))
 
     @property
     def fits_length(self) -> str:

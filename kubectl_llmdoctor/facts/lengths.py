@@ -47,8 +47,8 @@ def length_of(engine: Engine | None, log: Log | None, captured: dict[str, str], 
     Where no log says how many tokens the cache holds, the GPU may surely hold no more than a computed number.
     """
     own = engine.value("max_model_len") if engine else None
-    now = _number(captured.get("max")) or (own if isinstance(own, int) else 0)
-    have, new = _number(captured.get("have")), _number(captured.get("new"))
+    now = number_of(captured.get("max")) or (own if isinstance(own, int) else 0)
+    have, new = number_of(captured.get("have")), number_of(captured.get("new"))
     wanted = (now - have if have < 0 else have + new) if have and (now or have > 0) else None
     step = _STEP if (wanted or now) > _STEP else _SHORT
     longer = -(-(wanted + _SPARE) // step) * step if wanted else 2 * now
@@ -62,8 +62,9 @@ def length_of(engine: Engine | None, log: Log | None, captured: dict[str, str], 
     return Length(now=now, wanted=wanted, longer=longer, bound=bound)
 
 
-def _number(text: str | None) -> int:
-    return int(text) if text and re.fullmatch(r"-?\d{1,9}", text) else 0
+def number_of(text: str | None) -> int:
+    """A number of a message; 0 for none, and for one that counts no tokens or bytes."""
+    return int(text) if text and re.fullmatch(r"-?[0-9]{1,15}", text) else 0
 
 
 def trained(log: Log | None) -> int:
