@@ -25,7 +25,8 @@ from kubectl_llmdoctor.facts.driver import branch_for, branch_of, image_cuda, sa
 from kubectl_llmdoctor.facts.endings import last_round
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.k8s import Node, VolumeMount
-from kubectl_llmdoctor.facts.lengths import Length, length_of
+from kubectl_llmdoctor.facts.lengths import Length, length_of, number_of, trained
+from kubectl_llmdoctor.facts.logs import Log
 from kubectl_llmdoctor.facts.named import alike, keys_named, making, renamed
 from kubectl_llmdoctor.facts.nodes import RDMA, rdma_offered
 from kubectl_llmdoctor.facts.place import Place, backing, data_mounts
@@ -33,6 +34,7 @@ from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.pulled import had, spelt, split
 from kubectl_llmdoctor.facts.subject import Subject, workload_of
 from kubectl_llmdoctor.facts.units import GIB, milli, units
+from kubectl_llmdoctor.facts.workload import Workload
 from kubectl_llmdoctor.fixes import (
     FromField,
     FromSecret,
@@ -314,6 +316,8 @@ _LONGER_ANSWERS = 4
 _SPARE = 1024
 #: Kinds with a plain number of replicas.
 _SCALABLE = ("Deployment", "StatefulSet")
+#: No model takes more.
+_MOST_TOKENS = 1 << 31
 #: To a multiple of this llama.cpp rounds a share of the context up.
 _ROUNDED = 256
 
@@ -489,9 +493,7 @@ class Situation:
             "longer_context": str(self._length.longer),
             "context_bound": self._length.bound,
             "ask_less": self._ask_less,
-            "enough": str(1 << max(int(have) - 1, 0).bit_length())
-            if (have := self.captured.get("have", "")).isdecimal()
-            else "",
+            "enough": str(1 << (self._have - 1).bit_length()) if self._have > 0 else "",
             **self._registry(container.spec.image if container else ""),
             "token_variable": self._misnamed_token,
             "token_at": self._index_of(self._misnamed_token),
@@ -771,21 +773,43 @@ class Situation:
     def _more_replicas(self) -> str:
         """Twice the replicas that the workload has."""
         told = dig(self.workload.raw, "spec.replicas") if self.workload else None
+        if told is None and self.workload is not None and self.workload.kind in _SCALABLE:
+            told = 1  # which is what Kubernetes takes it for
         return str(2 * told) if isinstance(told, int) and told > 0 else "twice as many"
+
+    def _scales_by_hand(self, workload: Workload) -> bool:
+        """Whether a number of replicas lasts that is set by hand: no autoscaler sets it."""
+        targets = (
+            dig(scaler.raw, "spec.scaleTargetRef.name")
+            for kind in ("HorizontalPodAutoscaler", "ScaledObject")
+            for scaler in self.subject.cluster.items(kind, self.subject.namespace)
+        )
+        return workload.kind in _SCALABLE and workload.name not in targets
 
     @cached_property
     def _length(self) -> Length:
         """The context of the server, what the request needs of it, and how long it may become."""
-        logs = logs_of(self.pod) if self.pod and self.container and not self.log_only else None
-        log = logs.current(self.container.name) if logs is not None and self.container else None
-        return length_of(self.engine, log, self.captured)
+        sizing = self.subject.sizing(self.engine) if self.engine is not None else None
+        return length_of(self.engine, self._log, self.captured, sizing)
+
+    @cached_property
+    def _log(self) -> Log | None:
+        """What the container says now."""
+        if self.pod is None or self.container is None or self.log_only:
+            return None
+        return logs_of(self.pod).current(self.container.name)
+
+    @property
+    def _have(self) -> int:
+        """The number that was captured of a request; 0 for none."""
+        return number_of(self.captured.get("have"))
 
     @property
     def _ask_less(self) -> str:
         """What clients have to do where the context stays as it is."""
-        length, have, new = self._length, self.captured.get("have", ""), self.captured.get("new", "")
-        if have.isdecimal() and new.isdecimal() and 0 < int(have) < length.now:
-            return f"Let clients ask for at most {length.now - int(have)} tokens after such a prompt (max_tokens; {new} were asked for)"
+        length, new = self._length, number_of(self.captured.get("new"))
+        if new and 0 < self._have < length.now:
+            return f"Let clients ask for at most {length.now - self._have} tokens after such a prompt (max_tokens; {new} were asked for)"
         if length.wanted and length.now and length.wanted > length.now:
             over = f"{length.wanted - length.now} tokens less"
             return f"Let clients send, or ask for, {over}: prompt and answer (max_tokens) have {length.now} together"
@@ -799,12 +823,15 @@ class Situation:
         (`server-context.cpp`).
         """
         told = self.engine.explicit("max_model_len") if self.engine and self.engine.name == "llama.cpp" else None
-        whole, part = told.value if told else None, self.captured.get("max", "")
-        if self.engine is None or told is None or not isinstance(whole, int) or not part.isdecimal() or whole < 1:
+        whole, part = told.value if told else None, number_of(self.captured.get("max"))
+        if self.engine is None or told is None or not isinstance(whole, int) or part < 1 or whole < 1:
             return _Slot(f"{_A_SHARE} unless they share it", unknown=True)
-        need = int(self.captured.get("have", "0")) or _LONGER_ANSWERS * int(part)
-        each = -(-(need + _SPARE) // _ROUNDED) * _ROUNDED
-        if int(part) >= whole:
+        have, most = self._have, trained(self._log)
+        if most and (most <= part or most < have):
+            return _Slot(f"and the model was trained with {most} by its log")
+        need = have or _LONGER_ANSWERS * part
+        each = min(-(-(need + _SPARE) // _ROUNDED) * _ROUNDED, most or _MOST_TOKENS)
+        if part >= whole:
             return _Slot(f"all of {told.text}", whole=each, each=each)
         slots = self.engine.value("max_num_seqs", 1)
         if (
@@ -813,11 +840,11 @@ class Situation:
             or not self.engine.found.argv_known
         ):
             return _Slot(f"{_A_SHARE} or what the model was trained with", unknown=True)
-        if slots > 1 and 0 <= int(part) - whole // slots < _ROUNDED:
+        if slots > 1 and 0 <= part - whole // slots < _ROUNDED:
             fewer = max(whole // need, 1)
             text = f"as {told.text} is divided among {slots} slots"
             if whole >= need and fewer < slots:
-                return _Slot(text, fewer=fewer, each=whole // fewer, whole=each * slots)
+                return _Slot(text, fewer=fewer, each=min(whole // fewer, most or _MOST_TOKENS), whole=each * slots)
             return _Slot(text, whole=each * slots, each=each)
         return _Slot(f"which is mostly what the model was trained with, as {told.text} is more")
 
@@ -1087,7 +1114,7 @@ class Situation:
             found.add("larger slots")
         if self._slot.unknown:
             found.add("slots unknown")
-        found.add("input told" if self.captured.get("have", "").isdecimal() else "input not told")
+        found.add("input told" if self._have > 0 else "input not told")
         found |= {self._ending, self._late[0], "RDMA had" if self._has_rdma else "no RDMA had"}
         found |= {"RDMA offered"} if self._rdma else set()
         found |= {"capability helps"} if self._may_gain else set()
@@ -1424,7 +1451,7 @@ class Situation:
         fixed = fixed or (pod is not None and bool(unread(pod)))
         running = container.running if container else any(c.running for c in pod.containers) if pod else False
         for command in commands:
-            if " scale " in command and (fixed or workload is None or workload.kind not in _SCALABLE):
+            if " scale " in command and (fixed or workload is None or not self._scales_by_hand(workload)):
                 continue
             if (" edit " in command and fixed) or (" exec " in command and not running):
                 continue

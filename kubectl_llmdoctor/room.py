@@ -16,6 +16,7 @@ from kubectl_llmdoctor.facts.accelerator import shares_of
 from kubectl_llmdoctor.facts.container import WHOLE_GPUS, Container, is_accelerator
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.k8s import Node, Pod
+from kubectl_llmdoctor.facts.lengths import number_of
 from kubectl_llmdoctor.facts.sizing import Sizing
 from kubectl_llmdoctor.facts.units import GIB, units
 
@@ -314,7 +315,7 @@ class Room:
     def _want(self) -> int:
         """As many GPUs as the engine wants of its container, by its message or its settings."""
         told = self.captured.get("want", "")
-        return int(told) if told.isdecimal() else (self.engine.workers or 0) if self.engine else 0
+        return number_of(told) if told.isdecimal() else (self.engine.workers or 0) if self.engine else 0
 
     @property
     def want_there(self) -> str:
@@ -409,8 +410,7 @@ class Room:
     @property
     def _length(self) -> int:
         """The longest request that the message speaks of."""
-        told = self.captured.get("length", "")
-        return int(told) if told.isdecimal() else 0
+        return number_of(self.captured.get("length"))
 
     @property
     def fits_length(self) -> str:

@@ -43,7 +43,7 @@ from llmdoctor_checks._consequences import FAILED_START
 from llmdoctor_checks._last_link import Why, nobody_listens
 from llmdoctor_checks._listening import listens, port_evidence
 from llmdoctor_checks._services import endpoints_of
-from llmdoctor_checks._told_where import nearest, of_models, readdressed
+from llmdoctor_checks._told_where import leading, nearest, of_models, readdressed
 from llmdoctor_checks._unreached import Unreached, configured, mentioned, scrapes, unreached
 
 #: So many lines before its end a log still tells of what its program ended of.
@@ -193,9 +193,8 @@ def _break(said: Unreached, cluster: Cluster) -> Why | None:
 
 def _best(service: Item, to: Destination, listed: list[int]) -> int:
     """The port of a Service that leads to where a server behind it listens, else its first."""
-    ports = {engine.value("port") for pod in to.pods for engine in engines_in(pod)}
-    lead = (row["port"] for row in rows(service.raw, "spec.ports") if row.get("targetPort", row.get("port")) in ports)
-    return next((port for port in lead if port in listed), listed[0])
+    engines = [engine for pod in to.pods for engine in engines_in(pod)]
+    return leading(service, engines) or listed[0]
 
 
 def nobody_behind(to: Destination, container: Container, cluster: Cluster) -> Why | None:

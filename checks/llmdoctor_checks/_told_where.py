@@ -12,7 +12,9 @@ from kubectl_llmdoctor.api import (
     Cluster,
     Container,
     Destination,
+    Engine,
     Fix,
+    Item,
     Pod,
     dig,
     engines_in,
@@ -48,6 +50,8 @@ _OF_ANSWERS = expression(
     r"(?i)read|request|response|server|upstream|proxy|backend|llm|openai|ollama|generat|inference|model|client|^timeout$"
 )
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0}
+#: The unit at the end of its name.
+_NAMED = ((r"(?i:[_.-]ms|millis(?:econds)?)$|[a-z]Ms$", "ms"), (r"(?i:[_.-]mins?|minutes?)$", "m"))
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -58,14 +62,14 @@ class Place(msgspec.Struct, frozen=True):
     name: str
     text: str
 
-    def written(self, old: str, new: str, summary: str) -> Fix:
-        """The fix that writes `new` where `old` stands."""
+    def written(self, text: str, summary: str) -> Fix:
+        """The fix that writes another text there, of a file in words."""
         where = fixes.edited(self.container.pod)
         if self.kind == "variable":
-            return fixes.set_env(self.container, self.name, self.text.replace(old, new), f"{summary} in {where}")
+            return fixes.set_env(self.container, self.name, text, f"{summary} in {where}")
         if self.kind == "argument":
             at = f"{self.container.pointer}/args/{self.name}"
-            operation = {"op": "replace", "path": at, "value": self.text.replace(old, new)}
+            operation = {"op": "replace", "path": at, "value": text}
             return fixes.patch(self.container.pod, f"{summary} in the arguments of {where}", [operation])
         again = restart(self.container)
         read = f", and restart {where}, which reads it when it starts" if again else ""
@@ -80,9 +84,9 @@ class _Told(msgspec.Struct, frozen=True):
 
     place: Place
     name: str
-    #: from the name to the number
-    text: str
     number: str
+    #: where the number stands
+    at: int
     unit: str
     scale: float
 
@@ -114,20 +118,35 @@ def places(container: Container, cluster: Cluster) -> Iterator[Place]:
             yield Place(container, "file", f"{key} of ConfigMap/{volume.config_map.name}", str(text)[:_LONGEST])
 
 
+def moved(text: str, host: str, port: int | None, authority: str) -> tuple[str, str, str] | None:
+    """What stands for a host and a port in a text, what `llama:8000` becomes there, and the text with it.
+
+    A host alone, without a scheme and a port, may as well be a model's name; and who is asked with TLS under one name is not known to
+    speak it under another.
+    """
+    name, _, at = authority.partition(":")
+    shape = rf"(?P<scheme>https?://)?(?<![\w.-]){re.escape(host)}(?P<port>:\d{{1,5}})?(?![\w.-]|:\d)"
+    found: list[tuple[int, int, str]] = []
+    for said in re.finditer(shape, text):
+        usual = {"http://": "80", "https://": "443"}.get(said["scheme"] or "", "")
+        told = (said["port"] or "").removeprefix(":") or usual
+        if not told or (port is not None and int(told) != port) or (said["scheme"] == "https://" and name != host):
+            continue
+        start = said.end("scheme") if said["scheme"] else said.start()
+        found.append((start, said.end(), name if at == usual and not said["port"] else authority))
+    whole = text
+    for start, end, new in reversed(found):
+        whole = whole[:start] + new + whole[end:]
+    return (text[found[0][0] : found[0][1]], found[0][2], whole) if found else None
+
+
 def readdressed(container: Container, to: Destination, authority: str, otherwise: str) -> Fix:
     """Another host and port (`llama:8000`) where a container is told of an address; a sentence where nothing that was read says it."""
-    host = rf"(?<![\w.-]){re.escape(to.host)}"
-    port = f":{to.port}" if to.port is not None else ""
-    shapes = [rf"{host}{port}(?![\w.:-])"] if port else []
-    if to.port in (None, 80, 443) or authority.endswith(port):
-        shapes.append(rf"{host}(?![\w.-]|:\d)")
     for place in places(container, container.pod.cluster):
-        said = next((m for shape in shapes if (m := re.search(shape, place.text))), None)
-        if said is None:
-            continue
-        new = authority if ":" in said[0] or not authority.endswith(port) else authority.removesuffix(port)
-        what = f"{place.name}: " if place.kind == "variable" else ""
-        return place.written(said[0], new, f"Write {new} in place of {said[0]} ({what}whom {container.name} asks)")
+        if (said := moved(place.text, to.host, to.port, authority)) is not None:
+            old, new, whole = said
+            what = f"{place.name}: " if place.kind == "variable" else ""
+            return place.written(whole, f"Write {new} in place of {old} ({what}whom {container.name} asks)")
     return fixes.advice(otherwise)
 
 
@@ -158,12 +177,20 @@ def nearest(container: Container, host: str, cluster: Cluster) -> str:
 def _of_models(cluster: Cluster) -> Iterator[tuple[str, str, int]]:
     for item in cluster.items("Pod"):
         pod = Pod.of(item, cluster)
-        ports = {engine.value("port") for engine in engines_in(pod)} if not pod.leaving else set()
-        for service in pod.services if ports else ():
-            listed = [row for row in rows(service.raw, "spec.ports") if isinstance(row.get("port"), int)]
-            mine = [row for row in listed if row.get("targetPort", row["port"]) in ports] or listed
-            if mine and not is_headless(service):
-                yield service.namespace, service.name, mine[0]["port"]
+        for service in pod.services if not pod.leaving else ():
+            if not is_headless(service) and (port := leading(service, engines_in(pod))) is not None:
+                yield service.namespace, service.name, port
+
+
+def leading(service: Item, engines: list[Engine]) -> int | None:
+    """The port of a Service that leads to where one of these engines listens, else its only one."""
+    listed = [row for row in rows(service.raw, "spec.ports") if isinstance(row.get("port"), int)]
+    for row in listed:
+        target = row.get("targetPort") or row["port"]
+        ports = [(engine.container.port_number(target), engine.value("port")) for engine in engines]
+        if any(asked is not None and asked == own for asked, own in ports):
+            return int(row["port"])
+    return int(listed[0]["port"]) if len(listed) == 1 and engines else None
 
 
 def times(container: Container, cluster: Cluster, seconds: float | None, enough: int) -> Iterator[_Told]:
@@ -172,16 +199,25 @@ def times(container: Container, cluster: Cluster, seconds: float | None, enough:
         text = f"{place.name}={place.text}" if place.kind == "variable" else place.text
         for said in _TIMES.finditer(text):
             number, unit = int(said["number"]), said["unit"] or ""
+            at = said.start("number") - (len(text) - len(place.text))
             begins = _BEGINS.search(text[max(said.start() - 60, 0) : said.start()])
             first = begins[0] if begins else ""
             name = first + text[said.start() : said.start("rest")] + said["rest"]
-            scales = [_UNITS[unit]] if unit else [1.0, 0.001] if seconds or number < _MILLISECONDS else [0.001]
-            if _OF_OTHERS.search(name) or not number or (seconds is None and not _OF_ANSWERS.search(name)):
+            scales = _scales(name, unit, number, met=seconds is not None)
+            if _OF_OTHERS.search(name) or not number or at < 0 or (seconds is None and not _OF_ANSWERS.search(name)):
                 continue
             met = (one for one in scales if seconds and abs(number * one - seconds) <= max(0.5, seconds / 50))
             scale = next(met, None) if seconds else next((one for one in scales if number * one < enough), None)
             if scale is not None:
-                yield _Told(place, name, first + said[0], said["number"], unit, scale)
+                yield _Told(place, name, said["number"], at, unit, scale)
+
+
+def _scales(name: str, unit: str, number: int, *, met: bool) -> list[float]:
+    """How many seconds one of its unit are: where none is told as many as fit the time that was met, else the likely one."""
+    unit = unit or next((one for form, one in _NAMED if re.search(form, name)), "")
+    if unit:
+        return [_UNITS[unit]]
+    return [1.0, 0.001] if met else [1.0 if number < _MILLISECONDS else 0.001]
 
 
 def prolonged(container: Container | None, cluster: Cluster, seconds: float | None, enough: int) -> Fix | None:
@@ -190,8 +226,6 @@ def prolonged(container: Container | None, cluster: Cluster, seconds: float | No
     if len({(one.place.kind, one.place.name, one.name, one.number) for one in found}) != 1:
         return None
     told, place = found[0], found[0].place
-    more, old = f"{round(enough / told.scale)}{told.unit}", f"{told.number}{told.unit}"
-    summary = f"Raise {told.name} from {old} to {more}"
-    if place.kind == "variable":
-        return place.written(place.text, place.text.replace(old, more), summary)
-    return place.written(told.text, told.text.replace(old, more), summary)
+    more = str(round(enough / told.scale))
+    summary = f"Raise {told.name} from {told.number}{told.unit} to {more}{told.unit}"
+    return place.written(place.text[: told.at] + more + place.text[told.at + len(told.number) :], summary)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.logs import Log
+
+if TYPE_CHECKING:
+    from kubectl_llmdoctor.facts.sizing import Sizing
 
 #: Tokens that are left for what the next request has more, and to a multiple of which a context is rounded up.
 _SPARE, _STEP, _SHORT = 512, 4096, 1024
@@ -20,6 +24,8 @@ _POOL = (
     ("KV cache size:", r"KV cache size: (\d[\d,]{0,15}) tokens"),
     ("max_total_num_tokens=", r"max_total_num_tokens=(\d{1,15})"),
 )
+
+_TRAINED = r"\bn_ctx_train(?: {0,8}= {0,2}| \()(\d{1,9})\b"
 
 
 class Length(msgspec.Struct, frozen=True):
@@ -35,32 +41,48 @@ class Length(msgspec.Struct, frozen=True):
     bound: str
 
 
-def length_of(engine: Engine | None, log: Log | None, captured: dict[str, str]) -> Length:
-    """By the numbers of a message: `have` tokens of a prompt (less than none are left), `new` to generate, `max` that fit."""
+def length_of(engine: Engine | None, log: Log | None, captured: dict[str, str], sizing: Sizing | None = None) -> Length:
+    """By the numbers of a message: `have` tokens of a prompt (less than none are left), `new` to generate, `max` that fit.
+
+    Where no log says how many tokens the cache holds, the GPU may surely hold no more than a computed number.
+    """
     own = engine.value("max_model_len") if engine else None
-    now = _number(captured.get("max")) or (own if isinstance(own, int) else 0)
-    have, new = _number(captured.get("have")), _number(captured.get("new"))
+    now = number_of(captured.get("max")) or (own if isinstance(own, int) else 0)
+    have, new = number_of(captured.get("have")), number_of(captured.get("new"))
     wanted = (now - have if have < 0 else have + new) if have and (now or have > 0) else None
     step = _STEP if (wanted or now) > _STEP else _SHORT
     longer = -(-(wanted + _SPARE) // step) * step if wanted else 2 * now
-    native, bound = _native(engine, now)
-    pool = _pool(log)
+    native, bound = _native(engine, now, log, whole="max" not in captured)
+    pool = _pool(log) or (_computed(sizing) if sizing is not None and longer > now > 0 else 0)
     most = min((limit for limit in (native, pool) if limit), default=0)
     if most and longer > most:
         longer = most if most > now and most >= (wanted or 0) else 0
     if pool and pool == most and pool != native:
-        bound = f"; the KV cache has room for {pool} tokens"
+        bound = f"; the KV cache has room for {pool} tokens{'' if _pool(log) else ' at most'}"
     return Length(now=now, wanted=wanted, longer=longer, bound=bound)
 
 
-def _number(text: str | None) -> int:
-    return int(text) if text and re.fullmatch(r"-?\d{1,9}", text) else 0
+def number_of(text: str | None) -> int:
+    """A number of a message; 0 for none, and for one that counts no tokens or bytes."""
+    return int(text) if text and re.fullmatch(r"-?[0-9]{1,15}", text) else 0
 
 
-def _native(engine: Engine | None, now: int) -> tuple[int, str]:
-    """The context that the model was made for, and what says so."""
+def trained(log: Log | None) -> int:
+    """The context with which the model of llama.cpp was trained, by its log; 0 where that says none, or speaks of several models."""
+    lines = log.find("n_ctx_train") if log is not None else ()
+    found = {int(said[1]) for line in lines if (said := re.search(_TRAINED, line.text[:2000])) is not None}
+    return found.pop() if len(found) == 1 else 0
+
+
+def _native(engine: Engine | None, now: int, log: Log | None, *, whole: bool) -> tuple[int, str]:
+    """The context that the model was made for, and what says so; of llama.cpp that of a slot, or of the `whole` for all of them."""
     from kubectl_llmdoctor.catalog.models import native_context
 
+    if engine is not None and engine.name == "llama.cpp":  # its slots have as much each, and share the context
+        each, slots = trained(log), engine.value("max_num_seqs") if whole else 1
+        if each and isinstance(slots, int) and slots > 0:
+            return each * slots, f"; the model takes {each}" + (f" in each of {slots} slots" if slots > 1 else "")
+        return 0, f", if the model was made for so many in a slot (n_ctx_train in its log{f': {each}' if each else ''})"
     model = engine.value("model") if engine else None
     native = native_context(model) if isinstance(model, str) else None
     if native:
@@ -69,6 +91,12 @@ def _native(engine: Engine | None, now: int) -> tuple[int, str]:
     if engine is not None and unset and engine.name in _TAKE_ALL and now:
         return now, ""
     return 0, ", if max_position_embeddings in the model's config.json is no less"
+
+
+def _computed(sizing: Sizing) -> int:
+    """The longest request for which the GPU may have room beside the weights; 0 where that is not known."""
+    longest = sizing.budget.longest if sizing.budget is not None else None
+    return longest[1] if longest else 0
 
 
 def _pool(log: Log | None) -> int:

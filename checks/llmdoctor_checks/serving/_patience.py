@@ -35,24 +35,36 @@ _PATH = r'request: "POST (?P<path>/[^\s?"]{0,500})'
 _OF_ROUTER, _OF_SERVICE = r"\bbe_\w{1,20}:(?P<space>[\w.-]{1,63}):(?P<name>[\w.-]{1,253})", r"\b{space}_(svc_)?{name}_"
 _BACKEND = r"\] \S+ (?P<backend>[\w.:-]{1,500})/\S+ [-+\d/]+ 50[34] "
 
-#: Of ingress controllers made of nginx: what the image or the pod is called, the annotation, and where it stands.
-_ANNOTATIONS = (
-    ("ingress-nginx", "nginx.ingress.kubernetes.io/proxy-read-timeout", "{}", "Ingress"),
-    ("nginx-ingress", "nginx.org/proxy-read-timeout", "{}s", "Ingress"),
-    ("kong", "konghq.com/read-timeout", "{}000", "Service"),
+#: Ingress controllers made of nginx, by their image, or image and pod: Kubernetes' own, that of nginx, and Kong.
+_CONTROLLERS = (
+    ("kubernetes", r"ingress-nginx|^\S{0,300}nginx-ingress-controller\S{0,100} "),
+    ("nginx", r"^\S{0,300}nginx-(?:plus-)?ingress\S{0,100} "),
+    ("kong", r"kong"),
 )
+#: Their annotations for the wait for an answer, and for a server that takes a request, and where they stand.
+_ANNOTATIONS = {
+    "kubernetes": (
+        "nginx.ingress.kubernetes.io/proxy-read-timeout",
+        "nginx.ingress.kubernetes.io/proxy-send-timeout",
+        "{}",
+        "Ingress",
+    ),
+    "nginx": ("nginx.org/proxy-read-timeout", "nginx.org/proxy-send-timeout", "{}s", "Ingress"),
+    "kong": ("konghq.com/read-timeout", "konghq.com/write-timeout", "{}000", "Service"),
+}
+_SENDING = "while sending request to upstream"
 
 #: The same for the size of a request's body.
-_BODIES = (
-    ("ingress-nginx", "nginx.ingress.kubernetes.io/proxy-body-size", "Ingress"),
-    ("nginx-ingress", "nginx.org/client-max-body-size", "Ingress"),
-)
+_BODIES = {
+    "kubernetes": "nginx.ingress.kubernetes.io/proxy-body-size",
+    "nginx": "nginx.org/client-max-body-size",
+}
 #: What programs in Node say of a request that they refused.
 _OF_EXPRESS = r"\bPOST /\S{1,300} 413 [\d.]{1,12} ms\b|PayloadTooLargeError"
 
 #: What is set in a configuration file, by words of the line.
 _DIRECTIVES = (
-    ("while sending request to upstream", "proxy_send_timeout {s}s;{at} of nginx's configuration"),
+    (_SENDING, "proxy_send_timeout {s}s;{at} of nginx's configuration"),
     ("upstream timed out (110:", "proxy_read_timeout {s}s;{at} of nginx's configuration"),
     ("AH01102:", "ProxyTimeout {s} (or timeout={s} at its ProxyPass) in Apache's configuration"),
     ("read timeout on socket: tcp:", '"read-timeout" => {s} at its host in proxy.server of lighttpd\'s configuration'),
@@ -69,9 +81,8 @@ def takes_more(line: Line, most: int, cluster: Cluster) -> Fix:
     text, writer = line.text[:8000], writer_of(line, cluster)
     called = f"{writer.spec.image if writer else ''} {line.log.pod} {line.log.container}".lower()
     if "too large body" in text:
-        annotated = next((one for one in _BODIES if one[0] in called), None)
-        if annotated is not None:
-            return _annotation(text, annotated[1], f"{size}m", annotated[2], cluster)
+        if (key := _BODIES.get(_controller(called))) is not None:
+            return _annotation(text, key, f"{size}m", "Ingress", cluster)
         return _in_file(f"Set client_max_body_size {size}m; in nginx's configuration", writer, line)
     if re.search(r"request_payload_too_large|\"upstream_host\"", text):
         labels = writer.pod.labels if writer is not None else {}
@@ -144,11 +155,10 @@ def writer_of(line: Line, cluster: Cluster) -> Container | None:
 def _by_its_words(line: Line, allowed: int, writer: Container | None, pod: Pod, cluster: Cluster) -> Fix | None:
     text = line.text[:8000]
     called = f"{writer.spec.image if writer else ''} {line.log.pod} {line.log.container}".lower()
-    if "upstream timed out (110:" in text:
-        annotated = next((one for one in _ANNOTATIONS if one[0] in called), None)
-        if annotated is not None:
-            _, key, value, kind = annotated
-            return _annotation(text, key, value.format(allowed), kind, cluster)
+    annotated = _ANNOTATIONS.get(_controller(called)) if "upstream timed out (110:" in text else None
+    if annotated is not None:
+        reading, sending, value, kind = annotated
+        return _annotation(text, sending if _SENDING in text else reading, value.format(allowed), kind, cluster)
     said = re.search(_BACKEND, text)
     if said is not None:
         return _of_haproxy(line, said["backend"], allowed, writer, pod)
@@ -169,17 +179,26 @@ def _by_its_words(line: Line, allowed: int, writer: Container | None, pod: Pod, 
     return _of_envoy(text, allowed, called, writer, line)
 
 
+def _controller(called: str) -> str:
+    """Which ingress controller something is, by its image and what its pod is called."""
+    return next((name for name, form in _CONTROLLERS if re.search(form, called)), "")
+
+
 def _annotation(text: str, key: str, value: str, kind: str, cluster: Cluster) -> Fix:
     """An annotation of an ingress controller: of the Ingress that has the host of the request, where it was read."""
     host = _host(text)
     summary = f'Set {key}: "{value}"'
-    mine = [item for item in cluster.items("Ingress") if host and host in _hosts(item)] if kind == "Ingress" else []
+    said = re.search(_PATH, text)
+    path = said["path"] if said else "/"
+    mine = [item for item in cluster.items("Ingress") if _leads(item, host, path)] if host and kind == "Ingress" else []
     if len(mine) == 1:
         at = "/metadata/annotations/" + key.replace("/", "~1")
         operations = [{"op": "add", "path": at, "value": value}]
         return fixes.patch_object(mine[0], f"{summary} on Ingress/{mine[0].name}", operations)
     which = f"the {kind} of {host}" if host and kind == "Ingress" else f"the {kind} that the request goes to"
-    find = f"kubectl get {kind.lower()} -A" + (f" | grep -F {shlex.quote(host)}" if host and kind == "Ingress" else "")
+    find = f"kubectl get {kind.lower()} -A" + (
+        f" | grep -F -e {shlex.quote(host)}" if host and kind == "Ingress" else ""
+    )
     return fixes.advice(f"{summary} in the annotations of {which}", find)
 
 
@@ -188,8 +207,15 @@ def _host(text: str) -> str:
     return next((said[1] for one in _HOSTS if (said := re.search(one, text)) is not None), "")
 
 
-def _hosts(item: Item) -> set[str]:
-    return {str(rule.get("host")) for rule in rows(item.raw, "spec.rules")}
+def _leads(item: Item, host: str, path: str) -> bool:
+    """Whether an Ingress takes requests of a host and a path: what begins like it, up to what an expression in it leaves open."""
+    paths = (
+        str(one.get("path") or "/")
+        for rule in rows(item.raw, "spec.rules")
+        for one in rows(rule, "http.paths")
+        if rule.get("host") == host
+    )
+    return any(path.startswith(re.split(r"[(\[.*?$]", one, maxsplit=1)[0].rstrip("/")) for one in paths)
 
 
 def _of_haproxy(line: Line, backend: str, allowed: int, writer: Container | None, pod: Pod) -> Fix:

@@ -147,27 +147,31 @@ def spread_fix(pod: Pod) -> Fix:
     )
 
 
-#: Kinds with a plain number of replicas; what scales them, and the field of its maximum.
+#: Kinds with a plain number of replicas; what scales them, KEDA's before the one that it makes, and the field of its maximum.
 _PLAIN = ("Deployment", "StatefulSet")
-_SCALERS = (("HorizontalPodAutoscaler", "maxReplicas"), ("ScaledObject", "maxReplicaCount"))
+_SCALERS = (("ScaledObject", "maxReplicaCount"), ("HorizontalPodAutoscaler", "maxReplicas"))
+
+#: More replicas than so many times as many are asked for by no single look: a queue may be a burst.
+_MOST_TIMES = 4
 
 
-def more_replicas(pod: Pod, times: float, why: str) -> Fix:
-    """So many times the replicas of what a person edits; where an autoscaler has them, its maximum."""
-    top = [*pod.cluster.chain(pod.item)][-1:] if pod.item is not None else []
+def more_replicas(pod: Pod, times: float, why: str, more: str = "") -> Fix:
+    """So many times the replicas of what a person edits, as far as one step goes; where an autoscaler has them, its maximum."""
+    top = next(reversed([*pod.cluster.chain(pod.item)]), None) if pod.item is not None else None
     gpus = pod.gpu_container.gpus if pod.gpu_container is not None else 0
     each = f" (each has {count_of(gpus, 'GPU')})" if gpus else ""
-    if not top or top[0].kind not in _PLAIN or fixes.maker(top[0]):
+    if times > _MOST_TIMES:
+        times, why = _MOST_TIMES, "what waits then says whether more are needed"
+    why += more
+    if top is None or top.kind not in _PLAIN or fixes.maker(top):
         return fixes.advice(f"Run {math.ceil(times)} times as many replicas of {fixes.edited(pod)}{each}: {why}")
-    item, counts = (
-        top[0],
-        [dig(top[0].raw, path) for path in ("spec.replicas", "status.replicas", "status.readyReplicas")],
-    )
+    counts = (dig(top.raw, path) for path in ("spec.replicas", "status.replicas", "status.readyReplicas"))
     now = max([1, *(count for count in counts if isinstance(count, int))])
     wanted = max(now + 1, math.ceil(now * times))
     for kind, field in _SCALERS:
         for scaler in pod.cluster.items(kind, pod.namespace):
-            if dig(scaler.raw, "spec.scaleTargetRef.name") != item.name:
+            target = dig(scaler.raw, "spec.scaleTargetRef")
+            if dig(target, "name") != top.name or (dig(target, "kind") or "Deployment") != top.kind:
                 continue
             most = dig(scaler.raw, f"spec.{field}")
             where = f"{kind}/{scaler.name}"
@@ -181,7 +185,7 @@ def more_replicas(pod: Pod, times: float, why: str) -> Fix:
             )
     operations = [{"op": "add", "path": "/spec/replicas", "value": wanted}]
     return fixes.patch_object(
-        item, f"Run {wanted} replicas of {item.kind}/{item.name} instead of {now}{each}: {why}", operations
+        top, f"Run {wanted} replicas of {top.kind}/{top.name} instead of {now}{each}: {why}", operations
     )
 
 

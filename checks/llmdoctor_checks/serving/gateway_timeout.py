@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Iterator
 from datetime import datetime
 
+import msgspec
+
 from kubectl_llmdoctor.api import (
     Cluster,
     Engine,
@@ -36,6 +38,7 @@ from kubectl_llmdoctor.catalog.models import native_context
 from llmdoctor_checks._clients import asked_as_one, before
 from llmdoctor_checks._consequences import CRASHED
 from llmdoctor_checks._ended_clients import ended_clients
+from llmdoctor_checks._stalled import stalled
 from llmdoctor_checks._told_where import prolonged
 from llmdoctor_checks.serving._clients_gone import (
     COUNTED,
@@ -211,6 +214,9 @@ def gateway_timeout(
         its_own = any(map(own_setting, cut))
         timeout = _that_ended(cut, pod, engine, subject, cluster) if engine and not its_own else None
         told = _gave_up(pod, cut, timeout, cluster, serves=bool(serves))
+        if engine is not None and told.role == "cause" and stalled(pod, engine, logs, metrics) is not None:
+            yield msgspec.structs.replace(told, role="risk", severity=None)  # no patience helps against that
+            return
     if told is not None and told.role == "cause":
         yield told
         return

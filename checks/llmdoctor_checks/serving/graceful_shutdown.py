@@ -1,5 +1,6 @@
 """A pod that is killed before what it was told to finish is finished."""
 
+import math
 import re
 from collections.abc import Iterator
 from datetime import datetime
@@ -117,6 +118,9 @@ _LONG = 60
 #: A statement of its load that is older says nothing of what ran at the end: it prints one in ten seconds.
 _LATELY = 30
 
+
+#: A hook that does nothing else (its own action `sleep` has no command).
+_ONLY_SLEEPS = r"(?:(?:/bin/)?(?:ba)?sh -c )?(?:(?:/bin/)?sleep \d{1,5}s?)?"
 
 #: Seconds that most answers take at most, those until no Service sends requests to a pod, and those that a pod has after its hook.
 _LONG_ANSWER, _UNTIL_NOBODY_ASKS, _AFTER = 240, 15, 60
@@ -284,16 +288,28 @@ def _cut_off(
 
 
 def _sleeping(pod: Pod, container: Container, seconds: int, summary: str) -> Fix:
-    """A preStop hook, in which the server goes on and no new request comes, and the time to end that it takes."""
-    hook = {"exec": {"command": ["sleep", str(seconds)]}}
+    """A preStop hook, in which the server goes on and no new request comes, and the time to end that it takes.
+
+    A hook that is there and does more than sleep stays as it is; one that sleeps as long already sleeps for longer.
+    """
+    own: Any = container.spec.lifecycle.pre_stop if container.spec.lifecycle else None
+    sleeps = _hook(container)
+    seconds = max(seconds, 2 * math.ceil(sleeps[0]) if sleeps else 0)
     at, grace = f"{container.pointer}/lifecycle", pod.spec.termination_grace_period_seconds
+    longer = seconds + _AFTER if (_DEFAULT_SECONDS if grace is None else grace) < seconds + _UNTIL_NOBODY_ASKS else None
+    if longer is not None:
+        summary += f", and give the pod {longer} s to end"
+    if own and not (sleeps and re.fullmatch(_ONLY_SLEEPS, " ".join(map(str, dig(own, "exec.command") or [])))):
+        return fixes.advice(
+            f"{summary}: let the preStop hook of {container.name} in {fixes.edited(pod)} sleep {seconds} s as well"
+        )
+    hook = {"exec": {"command": ["sleep", str(seconds)]}}
     value, path = (hook, f"{at}/preStop") if container.spec.lifecycle is not None else ({"preStop": hook}, at)
     operations: list[dict[str, Any]] = [{"op": "add", "path": path, "value": value}]
-    if (_DEFAULT_SECONDS if grace is None else grace) < seconds + _UNTIL_NOBODY_ASKS:
-        longer = seconds + _AFTER
+    if longer is not None:
         operations.append({"op": "add", "path": "/terminationGracePeriodSeconds", "value": longer})
-        summary += f", and give the pod {longer} s to end"
-    return fixes.patch(pod, f"{summary} (preStop: exec sleep {seconds})", operations)
+    takes = ", which each pod then takes to end" if seconds >= _LONG else ""
+    return fixes.patch(pod, f"{summary} (preStop: exec sleep {seconds}{takes})", operations)
 
 
 def _finishing(pod: Pod, container: Container, drain: str) -> tuple[Fix, ...]:

@@ -320,7 +320,7 @@ def _still_beside_prompts(pod: Pod, engine: Engine, said: list[Load]) -> Finding
         f"tokens a second; without a prompt it is {_say(usual)}. None waited, and {max(load.cache for load in longest):.0%} of the KV "
         "cache was taken.",
         evidence=tuple(log_evidence(load.line) for load in (whole, longest[0], longest[-1])),
-        fixes=(_smaller(pod, engine),),
+        fixes=(_smaller(engine, said[0].line.log),),
         order=longest[-1].line.order,
     )
 
@@ -492,7 +492,7 @@ def _held_up(pod: Pod, engine: Engine, log: Log) -> Finding | None:
                 summary=f"Slot {long.slot} of {engine.at} read a prompt of {long.tokens} tokens for {say_seconds(long.prompt)}, and "
                 f"slot {other.slot}, which was answering, took {say_seconds(other.answer)}: it stood still meanwhile.",
                 evidence=(log_evidence(long.end), log_evidence(other.end)),
-                fixes=(_smaller(pod, engine),),
+                fixes=(_smaller(engine, log),),
                 order=long.end.order,
             )
     return None
@@ -516,20 +516,26 @@ def _timings(log: Log) -> Iterator[_Timing]:
             yield _Timing(timed[1], begin, line, float(prompt[1]) / 1000, int(prompt[2]), seconds)
 
 
-#: Tokens of a chunk where nothing is set: of vLLM's V1 server on most GPUs, of llama-server; and fewer than that cost throughput.
-_CHUNKS, _LEAST_CHUNK = {"vllm": 8192, "llama.cpp": 2048}, 1024
+#: What vLLM prints of the tokens of a step, as what it takes where nothing is set goes by its GPU and release; what llama-server takes
+#: then; and fewer than that cost throughput.
+_TOLD_CHUNK, _SLOTS_CHUNK, _LEAST_CHUNK = "max_num_batched_tokens=", 2048, 1024
 
 
-def _smaller(pod: Pod, engine: Engine) -> Fix:
+def _smaller(engine: Engine, log: Log) -> Fix:
     """Smaller chunks, or an endpoint of their own for long prompts."""
     flag = {"vllm": "--max-num-batched-tokens", "llama.cpp": "--batch-size"}[engine.name]
-    told = engine.value("max_num_batched_tokens")
-    now = told if isinstance(told, int) else _CHUNKS.get(engine.name, 0)
-    lower = max(now // 4 // 256 * 256, _LEAST_CHUNK)
+    told, seqs = engine.value("max_num_batched_tokens"), engine.value("max_num_seqs")
+    printed = (re.search(rf"\b{_TOLD_CHUNK}(\d{{1,7}})\b", line.text[:4000]) for line in log.find(_TOLD_CHUNK))
+    now = told if isinstance(told, int) else next((int(said[1]) for said in printed if said), 0)
+    now = now or (_SLOTS_CHUNK if engine.name == "llama.cpp" else 0)
+    # vLLM takes no fewer than it runs requests
+    lower = max(now // 4 // 256 * 256, _LEAST_CHUNK, seqs if isinstance(seqs, int) and engine.name == "vllm" else 0)
     if lower < now:
         summary = f"Lower {flag} from {now} to {lower}, so that a step with a prompt takes less"
         return fixes.set_flag(engine, "max_num_batched_tokens", flag, str(lower), summary)
-    return fixes.advice(f"Give long prompts an endpoint of their own, beside {fixes.edited(pod)}")
+    where = fixes.edited(engine.container.pod)
+    lowered = "" if now else f", or lower {flag}, so that a step with a prompt takes less"
+    return fixes.advice(f"Give long prompts an endpoint of their own, beside {where}{lowered}")
 
 
 def _two_kinds(length: Histogram) -> float | None:

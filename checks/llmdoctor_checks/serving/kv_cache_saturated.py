@@ -170,7 +170,7 @@ def _over_time(pod: Pod, engine: Engine, metrics: Metrics, load: Load, whole: Sp
         summary=f"The KV cache of {engine.container.name} has been {filled}; "
         f"{load.waiting.last:.0f} requests wait for room while {load.running.last:.0f} run{lost}.",
         evidence=(*evidence(load), *shown),
-        explains=("queue-growing",),
+        explains=("queue-growing", "gateway-timeout"),
         fixes=(spread.fix,) if spread else _fixes(pod, more),
     )
 
@@ -199,7 +199,7 @@ def _at_once(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
                 text=f"{metrics.name_of('preemptions')}: +{grown.amount:.0f} {since}",
             ),
         ),
-        explains=("queue-growing",),
+        explains=("queue-growing", "gateway-timeout"),
         fixes=_fixes(pod, ""),
     )
 
@@ -261,7 +261,7 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         summary=_in_words(engine, said, lost, others, full=full),
         evidence=tuple(log_evidence(line, _CACHE) for line in (said[0].line, last.line))
         + ((log_evidence(lost[1]),) if lost else ()),
-        explains=("queue-growing",),
+        explains=("queue-growing", "gateway-timeout"),
         fixes=(engines_fix(pod),) if others else _fixes(pod, ""),
         order=last.line.order,
     )
@@ -327,7 +327,7 @@ def _none_begun(pod: Pod, engine: Engine, said: list[Statement]) -> Finding | No
         f"was begun (no prompt was read): {last.cache:.0%} of the KV cache is taken by {count_of(last.running, 'running one')}, and "
         "what is left may be too little for the next.",
         evidence=(log_evidence(first.line, _CACHE), log_evidence(last.line, _CACHE)),
-        explains=("queue-growing",),
+        explains=("queue-growing", "gateway-timeout"),
         fixes=(
             fixes.advice(
                 f"Cap what one request may take: max_tokens of the clients, and a lower --max-model-len in {fixes.edited(pod)}. Those that "

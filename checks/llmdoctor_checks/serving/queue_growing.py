@@ -88,6 +88,10 @@ _TOOK = expression(rf"total_time{_SECONDS} .{{0,200}}?queue_time{_SECONDS} infer
 _PLAIN = ("Deployment", "StatefulSet")
 
 
+#: Who waits in a queue that grows is given up at last, however long somebody waits.
+_LATE_ANSWERS = ("gateway-timeout",)
+
+
 @check("queue-growing", since="0.2", severity="warning", literals=(_ONE_AT_A_TIME, *SHED, _QUEUED))
 def queue_growing(
     pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs: Logs | None, metrics: Metrics | None
@@ -161,6 +165,7 @@ def _over_time(
         summary=f"{waiting.last:.0f} requests wait in {engine.container.name} while {running.last:.0f} run, and "
         f"{say_seconds(waiting.seconds)} before {waiting.points[0][1]:.0f} waited{wait}.",
         evidence=(*evidence(load), *said),
+        explains=_LATE_ANSWERS,
         fixes=(spread.fix if spread else _fix(pod, engine, subject, cluster, metrics, load),),
     )
 
@@ -186,7 +191,7 @@ def _fix(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, metrics: 
         # as many as have all that is here now in service at once
         running, waiting = load.recent.running.last, load.recent.waiting.last
         times = max((running + waiting) / max(running, 1), 2)
-        return more_replicas(pod, times, f"they have all that is here now in service at once{soon}")
+        return more_replicas(pod, times, "they have all that is here now in service at once", soon)
     summary = f"Run {need.replicas} replicas instead of {need.now}: {need.text}{soon}"
     if workload is None or workload.kind not in _PLAIN or any(True for _ in scalers(subject, cluster)):
         return fixes.advice(f"{summary} (in {fixes.edited(pod)}, or the maximum of its autoscaler)")
@@ -274,11 +279,12 @@ def _by_log(pod: Pod, engine: Engine, subject: Subject, logs: Logs, metrics: Met
         summary=f"{last.waiting} requests wait in {engine.container.name or engine.title} while {last.running} run; "
         f"{count_of(len(said) - 1, 'statement')} before {said[0].waiting} waited{spread}.",
         evidence=(log_evidence(said[0].line), log_evidence(last.line), *((idle[1].evidence(),) if idle else ())),
+        explains=_LATE_ANSWERS,
         fixes=(
             spread_fix(pod)
             if idle
             else more_replicas(
-                pod, times, f"they have all that is here now in service at once{_whether_spread(subject)}"
+                pod, times, "they have all that is here now in service at once", _whether_spread(subject)
             ),
         ),
         order=last.line.order,

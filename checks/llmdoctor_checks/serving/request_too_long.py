@@ -77,6 +77,8 @@ _ASKED_FOR = (
         r"(?! output)(?:\)? (?:input |prompt )?tokens|\) is longer| )",
     ),
 )
+#: To a multiple of this llama.cpp rounds the part of a slot up.
+_ROUNDED = 256
 #: What engines call the length of their context.
 OPTIONS = {"vllm": "--max-model-len", "sglang": "--context-length", "llama.cpp": "--ctx-size"}
 
@@ -283,6 +285,15 @@ def _told_to_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs) -> 
     )
 
 
+def _parts(engine: Engine, part: int) -> int:
+    """Among how many slots llama-server divides its context, where one has so many tokens; 1 for all of it, 0 where that is not known."""
+    whole, slots = engine.value("max_model_len"), engine.value("max_num_seqs")
+    if engine.name != "llama.cpp" or not isinstance(whole, int) or whole <= part:
+        return 1
+    # it rounds a part up
+    return slots if isinstance(slots, int) and slots > 1 and 0 <= part - whole // slots < _ROUNDED else 0
+
+
 def _of_client(
     engine: Engine, log: Log | None, line: Line, said: re.Match[str], *, batch: bool, items: bool
 ) -> Iterator[Fix]:
@@ -305,10 +316,14 @@ def _of_client(
         yield fixes.advice(f"Let {client} send at most {said['max']} {said['what']}s in one request")
         return
     length = length_of(engine, log, {"max": said["max"], **asked})
-    option = OPTIONS.get(engine.name, "")
-    if length.longer and option:
-        summary = f"Raise {option} of {server} from {said['max']} to {length.longer}{length.bound}"
-        yield fixes.set_flag(engine, "max_model_len", option, str(length.longer), summary)
+    option, parts = OPTIONS.get(engine.name, ""), _parts(engine, int(said["max"]))
+    if length.longer and option and parts:
+        now, longer = (
+            (engine.value("max_model_len"), length.longer * parts) if parts > 1 else (said["max"], length.longer)
+        )
+        each = f", of which each of {parts} slots has a part" if parts > 1 else ""
+        summary = f"Raise {option} of {server} from {now} to {longer}{each}{length.bound}"
+        yield fixes.set_flag(engine, "max_model_len", option, str(longer), summary)
     have = int(asked.get("have", "0"))
     left = int(said["max"]) - have
     yield fixes.advice(

@@ -33,7 +33,7 @@ from llmdoctor_checks._awaited import awaited
 from llmdoctor_checks._consequences import CRASHED
 from llmdoctor_checks._ended_clients import Ended, ended_clients
 from llmdoctor_checks._services import endpoints_of, service_of, slices_of
-from llmdoctor_checks._told_where import nearest, of_models
+from llmdoctor_checks._told_where import moved, nearest, of_models
 from llmdoctor_checks.serving import _databases, _no_server
 from llmdoctor_checks.serving._beside import beside
 from llmdoctor_checks.serving._exposure import leads, matches
@@ -165,10 +165,10 @@ def _no_such(pod: Pod, ended: Ended, cluster: Cluster) -> Finding | None:
             fixes.set_env(
                 ended.container,
                 ended.variable,
-                re.sub(rf"{re.escape(host)}(?::\d{{1,5}})?", right, ended.url),
-                f"Let {ended.variable} of {fixes.edited(pod)} name {right} in place of {host}",
+                said[2],
+                f"Let {ended.variable} of {fixes.edited(pod)} name {said[1]} in place of {said[0]}",
             )
-            if (right := of_models(ended.container, host, cluster))
+            if (right := of_models(ended.container, host, cluster)) and (said := moved(ended.url, host, None, right))
             else fixes.advice(
                 f"Name the model's Service (SERVICE.NAMESPACE) in place of {host} in {ended.variable} of {fixes.edited(pod)}"
                 + nearest(ended.container, host, cluster),
