@@ -16,7 +16,6 @@ CASES = Path(__file__).parents[1] / "checks" / "cases"
 ASKED = {
     "memlock-limit/fires_baseline": ("IPC_LOCK", "LimitMEMLOCK=infinity"),
     "kv-transfer-failed/fires_baseline": ("IPC_LOCK", "over TCP"),
-    "nccl-ib/fires_baseline": ("IPC_LOCK", "Without RDMA"),
     "permission-denied/fires_restricted": ("as root", "an image whose Python lies elsewhere"),
 }
 

@@ -67,6 +67,7 @@ _WHOLE = (
     core("StorageClass", "storage.k8s.io"),
     core("PriorityClass", "scheduling.k8s.io"),
     core("RuntimeClass", "node.k8s.io"),
+    core("PeerAuthentication", "security.istio.io"),
     core("LeaderWorkerSet", "leaderworkerset.x-k8s.io"),
     core("InferenceService", "serving.kserve.io"),
     core("LLMInferenceService", "serving.kserve.io"),

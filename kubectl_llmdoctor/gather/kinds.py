@@ -126,6 +126,7 @@ def _rows() -> Iterator[Kind]:
     yield Kind("VMSingle", "vmsingles", "operator.victoriametrics.com", ("v1beta1",))
     yield Kind("VMCluster", "vmclusters", "operator.victoriametrics.com", ("v1beta1",))
     yield Kind("VirtualService", "virtualservices", "networking.istio.io", ("v1", "v1beta1", "v1alpha3"), short=("vs",))
+    yield Kind("PeerAuthentication", "peerauthentications", "security.istio.io", ("v1", "v1beta1"), short=("pa",))
     yield Kind("BackendTrafficPolicy", "backendtrafficpolicies", "gateway.envoyproxy.io", ("v1alpha1",), short=("btp",))
     yield Kind("GCPBackendPolicy", "gcpbackendpolicies", "networking.gke.io")
     yield Kind("AIGatewayRoute", "aigatewayroutes", "aigateway.envoyproxy.io", ("v1beta1", "v1alpha1"))

@@ -89,6 +89,9 @@ NAMESPACE_LISTS_IF_THERE = (
     core("CiliumClusterwideNetworkPolicy", "cilium.io"),
 )
 
+#: Where a mesh keeps what holds for all of it, unless its installer named another namespace.
+_ISTIO = "istio-system"
+
 _DEPLOYMENT = ("apps", "Deployment")
 _VOLCANO_JOB = ("batch.volcano.sh", "Job")
 _VOLCANO_QUEUE = Kind("Queue", "queues", "scheduling.volcano.sh", ("v1beta1",), namespaced=False)
@@ -248,6 +251,9 @@ class Walk:
         ):
             # All of them: the fault may be that the pod names none.
             pot.get_list(core("RuntimeClass", "node.k8s.io"), "")
+        if related.brokenness(pod)[0] > 1 and any(c.get("name") == "istio-proxy" for c in related.containers(pod)):
+            for place in dict.fromkeys((namespace, _ISTIO)):
+                pot.get_list(core("PeerAuthentication", "security.istio.io"), place, if_there=True)
         self.namespace(namespace)
 
     def askers(self) -> None:
