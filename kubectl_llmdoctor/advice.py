@@ -452,7 +452,7 @@ class Situation:
             "at": self._at,
             "volume_at": self._volume_at,
             "sub_path": self._sub_path,
-            "cached": f"models--{model.replace('/', '--')}" if isinstance(model, str) and named_hub else "",
+            "cached": f"models--{model.replace('/', '--')}" if isinstance(model, str) and named_hub else "its files",
             "twice": larger(units(self.captured.get("limit")), self._files),
             "workload": "its workload" if self.log_only else workload,
             "node": pod.spec.node_name if pod else "",
@@ -527,7 +527,8 @@ class Situation:
             "verbs": "get,list,watch"
             if self.captured.get("verb") in ("get", "list", "watch")
             else self.captured.get("verb", ""),
-            "resource_in": ".".join(filter(None, (self.captured.get("resource"), self.captured.get("group")))),
+            "resource_in": ".".join(filter(None, map(self.captured.get, ("plain", "group"))))
+            + self.captured.get("part", ""),
             "defined_at": _DEFINED_AT.get(self.captured.get("group", ""), ""),
             "cpus": str(self._cpus),
             **self._of_place,
@@ -612,6 +613,7 @@ class Situation:
             if self.engine
             else "the model",
             "claims": self._claims,
+            "no_data": "" if self.log_only else ", as no volume with data is mounted",
         }
 
     @property
