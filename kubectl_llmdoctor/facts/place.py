@@ -27,6 +27,11 @@ _FULL = expression(
 )
 #: Options that only switch something on or off; the word behind one is another argument.
 _SWITCH = expression(r"--?(?:enable|disable|no|use|trust|allow|skip)[-_]")
+#: Folders of a node's own system: all that is in them belongs to others as well.
+SYSTEM = expression(
+    r"/?|/(?:bin|home|opt|root|sbin|tmp|var|var/(?:lib|log))/?|/(?:boot|dev|etc|lib\w{0,4}|proc|run|sys|usr|var/run)(?:/.{0,400})?"
+    r"|/var/lib/(?:containerd|containers|docker|etcd|kubelet|rancher)(?:/.{0,400})?"
+)
 #: Where every pod has what the API server gives it.
 _GIVEN = "/var/run/secrets/"
 
