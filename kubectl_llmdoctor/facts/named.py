@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kubectl_llmdoctor.expressions import expression
+from kubectl_llmdoctor.facts.cluster import Item
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.k8s import ConfigMapVolume, EnvFrom, KeyRef, SecretVolume, ValueFrom
 from kubectl_llmdoctor.facts.pod import Pod
@@ -73,7 +74,9 @@ def _files(container: Container, volume: str) -> Iterator[str]:
 def making(pod: Pod, kind: str, name: str) -> tuple[str, str]:
     """The command that makes an object which the pod names in its namespace, and where it copies one from: another namespace."""
     where, resource, called = shlex.quote(pod.namespace), kind.lower(), shlex.quote(name)
-    same = [item for item in pod.cluster.items(kind) if item.name == name and item.raw.get("type") != _OF_AN_ACCOUNT]
+    keys = keys_named(pod, kind, name)
+    listed = (item for item in pod.cluster.items(kind) if item.name == name and item.raw.get("type") != _OF_AN_ACCOUNT)
+    same = [item for item in listed if _keys(item).issuperset(keys)]
     if other := next((item.namespace for item in same if item.namespace != pod.namespace), ""):
         return (
             f"kubectl -n {shlex.quote(other)} get {resource} {called} -o yaml | "
@@ -81,7 +84,6 @@ def making(pod: Pod, kind: str, name: str) -> tuple[str, str]:
         ), other
     if kind == "Secret" and any(one.name == name for one in pod.spec.image_pull_secrets):
         return "", ""
-    keys = keys_named(pod, kind, name)
     values = [f'--from-literal={key}="${_variable(key)}"' for key in keys if "." not in key]
     values += [f"--from-file={key}" for key in keys if "." in key]
     if not values:
@@ -95,14 +97,18 @@ def _variable(key: str) -> str:
     return re.sub("[^A-Z0-9]|^(?=[0-9])", "_", key.upper())
 
 
+def _keys(item: Item) -> set[str]:
+    """The keys of a Secret or ConfigMap."""
+    tables = [dig(item.raw, field) for field in ("data", "stringData", "binaryData")]
+    return {key for table in tables if isinstance(table, dict) for key in table}
+
+
 def alike(pod: Pod, kind: str, name: str) -> str:
     """An object of the namespace that has nearly this name and all keys that the pod names; empty where there is not just one."""
     wanted = set(keys_named(pod, kind, name))
     near: list[str] = []
     for item in pod.cluster.items(kind, pod.namespace):
-        tables = [dig(item.raw, field) for field in ("data", "stringData", "binaryData")]
-        keys = {key for table in tables if isinstance(table, dict) for key in table}
-        if wanted <= keys and _misspelt(name, item.name):
+        if _keys(item) >= wanted and _misspelt(name, item.name):
             near.append(item.name)
     return near[0] if len(near) == 1 and wanted else ""
 
