@@ -106,10 +106,8 @@ def _keys(item: Item) -> set[str]:
 def alike(pod: Pod, kind: str, name: str) -> str:
     """An object of the namespace that has nearly this name and all keys that the pod names; empty where there is not just one."""
     wanted = set(keys_named(pod, kind, name))
-    near: list[str] = []
-    for item in pod.cluster.items(kind, pod.namespace):
-        if _keys(item) >= wanted and _misspelt(name, item.name):
-            near.append(item.name)
+    listed = pod.cluster.items(kind, pod.namespace)
+    near = [item.name for item in listed if _keys(item) >= wanted and _misspelt(name, item.name)]
     return near[0] if len(near) == 1 and wanted else ""
 
 
