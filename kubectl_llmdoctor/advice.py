@@ -29,7 +29,7 @@ from kubectl_llmdoctor.facts.lengths import Length, length_of, number_of, traine
 from kubectl_llmdoctor.facts.logs import Log
 from kubectl_llmdoctor.facts.named import alike, keys_named, making, renamed
 from kubectl_llmdoctor.facts.nodes import RDMA, rdma_offered
-from kubectl_llmdoctor.facts.place import Place, backing, data_mounts
+from kubectl_llmdoctor.facts.place import SYSTEM, Place, backing, data_mounts
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.pulled import had, spelt, split
 from kubectl_llmdoctor.facts.subject import Subject, workload_of
@@ -43,6 +43,7 @@ from kubectl_llmdoctor.fixes import (
     grow,
     larger,
     lone,
+    maker,
     mount_authority,
     mount_claim,
     mount_scratch,
@@ -456,7 +457,7 @@ class Situation:
             "at": self._at,
             "volume_at": self._volume_at,
             "sub_path": self._sub_path,
-            "cached": f"models--{model.replace('/', '--')}" if isinstance(model, str) and named_hub else "",
+            "cached": f"models--{model.replace('/', '--')}" if isinstance(model, str) and named_hub else "its files",
             "twice": larger(units(self.captured.get("limit")), self._files),
             "workload": "its workload" if self.log_only else workload,
             "node": pod.spec.node_name if pod else "",
@@ -473,7 +474,7 @@ class Situation:
             "volume": self._mount.name if self._mount else "",
             "mount": self._mount.mount_path if self._mount else "",
             "user": self._user or "1000",
-            "chown": f"{give} {self._mount.mount_path if self._mount else ''}".strip(),
+            "chown": f"{give} {self._given}".strip(),
             "hub": self._hub,
             "hub_url": self._hub or "https://huggingface.co",
             "lora_rank": str(next((r for r in _RANKS if r >= self._rank), self._rank)),
@@ -506,6 +507,7 @@ class Situation:
             else "the model's licence",
             "token_secret": self._token_of[0],
             "token_key": self._token_of[1],
+            "token_maker": self._token_maker,
             "key_variable": self._misnamed_key[0],
             "key_meant": self._misnamed_key[1],
             "set_by": self._set_by,
@@ -529,7 +531,8 @@ class Situation:
             "verbs": "get,list,watch"
             if self.captured.get("verb") in ("get", "list", "watch")
             else self.captured.get("verb", ""),
-            "resource_in": ".".join(filter(None, (self.captured.get("resource"), self.captured.get("group")))),
+            "resource_in": ".".join(filter(None, map(self.captured.get, ("plain", "group"))))
+            + self.captured.get("part", ""),
             "defined_at": _DEFINED_AT.get(self.captured.get("group", ""), ""),
             "cpus": str(self._cpus),
             **self._of_place,
@@ -614,6 +617,7 @@ class Situation:
             if self.engine
             else "the model",
             "claims": self._claims,
+            "no_data": "" if self.log_only else ", as no volume with data is mounted",
         }
 
     @property
@@ -869,7 +873,15 @@ class Situation:
         """The user that the container is to run as, where it says so."""
         own = self.container.spec.security_context.run_as_user if self.container else None
         whole = self.pod.spec.security_context.run_as_user if self.pod else None
-        return str(own or whole or "")
+        return str((whole if own is None else own) or "")
+
+    @property
+    def _given(self) -> str:
+        """What is given to the container's user: the whole volume, of a folder of the node's own system only the path."""
+        place = self._place
+        if place and place.volume and place.volume.host_path and SYSTEM.fullmatch(place.volume.host_path.path):
+            return place.path
+        return self._mount.mount_path if self._mount else ""
 
     @cached_property
     def _bucket(self) -> str:
@@ -955,6 +967,13 @@ class Situation:
         told = [variables[name].origin for name in sorted(_TOKENS_READ & variables.keys())]
         secret, _, key = next((x for x in told if x.startswith("Secret ")), "").removeprefix("Secret ").partition("/")
         return (secret, key, True) if secret and key else ("hf-token", "HF_TOKEN", False)
+
+    @property
+    def _token_maker(self) -> str:
+        """` (ExternalSecret/hub makes it: …)`: what writes the Secret of the token again, where something does."""
+        item = self.subject.cluster.item("Secret", self.subject.namespace, self._token_of[0])
+        by = maker(item) if item else ""
+        return f" ({by} makes that Secret and writes it again: renew it where that takes it from)" if by else ""
 
     @cached_property
     def _misnamed_key(self) -> tuple[str, str]:
@@ -1229,9 +1248,8 @@ class Situation:
         # what the API server fills in cannot be mounted otherwise
         given_by_api = volume.config_map or volume.secret or volume.projected
         read_only = not given_by_api and (mount.read_only or (claim is not None and claim.read_only))
-        # the kubelet gives each emptyDir to the group; of the others the file system or its driver decides
         kept = volume.host_path or volume.nfs  # by which the kubelet never goes
-        grouped = (kept or pod.spec.security_context.fs_group is not None) and scratch is None and not given_by_api
+        grouped = (kept or pod.spec.security_context.fs_group is not None) and not given_by_api
         in_memory = scratch is not None and scratch.medium == "Memory"
         return (
             "mounted read-only" if read_only else "mounted writable",

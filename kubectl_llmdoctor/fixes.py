@@ -568,20 +568,23 @@ _STARTS = {
 #: What runs a file that is no program.
 _INTERPRETERS = {".py": "python3", ".sh": "sh", ".js": "node"}
 #: What only a shell understands.
-_OF_A_SHELL = expression(r"[|&;<>$`*]")
+_OF_A_SHELL = expression(r"[|&;<>$`*'\"\\]|^\w{1,100}=")
 
 
 def run_by(container: Container, program: str, engine: str) -> Fix | None:
     """Let what the first word of a command misses stand before it: the words of a whole line apart, the engine, an interpreter."""
     spec = container.spec
     vector = next((v for v in ("command", "args") if getattr(spec, v) and str(getattr(spec, v)[0]) == program), "")
-    if not vector or (vector == "args" and spec.command):
+    if not vector or (vector == "args" and spec.command) or "<masked" in program:
         return None
     at = f"{container.pointer}/{vector}"
     operations: list[dict[str, Any]]
     interpreter = _INTERPRETERS.get("." + program.rpartition(".")[2], "")
     if " " in program:
-        words = ["sh", "-c", program] if _OF_A_SHELL.search(program) else program.split()
+        by_shell = bool(_OF_A_SHELL.search(program))
+        if by_shell and len(spec.argv) > 1:  # a shell would keep the other words to itself
+            return None
+        words = ["sh", "-c", program] if by_shell else program.split()
         operations = [{"op": "replace", "path": f"{at}/0", "value": words[0]}]
         operations += [{"op": "add", "path": f"{at}/{n}", "value": word} for n, word in enumerate(words) if n]
         return patch(container.pod, f"Write `{program}` as words of their own: {', '.join(words)}", operations)
@@ -767,10 +770,15 @@ def grow(container: Container, mount: k8s.VolumeMount, least: int | None, summar
     index = next((i for i, volume in enumerate(pod.spec.volumes) if volume.name == mount.name), None)
     volume = pod.spec.volumes[index] if index is not None else None
     claim = volume.persistent_volume_claim if volume else None
+    if mount.read_only or (claim and claim.read_only):  # nothing that is written there fills it
+        return None
     item = pod.cluster.item("PersistentVolumeClaim", pod.namespace, claim.claim_name) if claim else None
     if item is not None:
+        if _stays_as_it_is(item, pod.cluster):
+            return None
         at = "spec.resources.requests.storage"
-        size = larger(units(dig(item.raw, "status.capacity.storage")) or units(dig(item.raw, at)), least)
+        told = (units(dig(item.raw, path)) or 0 for path in ("status.capacity.storage", at))
+        size = larger(max(told), least)
         operation = {"op": "replace", "path": "/" + at.replace(".", "/"), "value": size}
         return patch_object(item, summary.format(size=size, what=f"claim {item.name}"), [operation]) if size else None
     scratch = volume.empty_dir if volume else None
@@ -779,6 +787,13 @@ def grow(container: Container, mount: k8s.VolumeMount, least: int | None, summar
         return None
     operation = {"op": "add", "path": f"/volumes/{index}/emptyDir/sizeLimit", "value": size}
     return patch(pod, summary.format(size=size, what=f"emptyDir {mount.name}"), [operation])
+
+
+def _stays_as_it_is(claim: Item, cluster: Cluster) -> bool:
+    """Whether the API server refuses a larger request of a claim: it is bound to nothing, or its class lets none grow."""
+    name, phase = dig(claim.raw, "spec.storageClassName"), dig(claim.raw, "status.phase")
+    known = cluster.item("StorageClass", "", str(name)) if name else None
+    return phase == "Pending" or name == "" or (known is not None and known.raw.get("allowVolumeExpansion") is not True)
 
 
 def larger(have: int | None, least: int | None) -> str:

@@ -401,7 +401,7 @@ def test_a_field_is_moved_unless_it_is_misspelt(field: str, summary: str) -> Non
         ("permission-denied/fires_ptxas", "TRITON_PTXAS_PATH=/usr/local/cuda/bin/ptxas"),
         ("permission-denied/fires_program_of_a_start_script", "Make /app/bin/fetch-model executable"),
         ("disk-full/fires_volume_in_memory", "Give the volume tmp, which lies in memory"),
-        ("disk-full/fires_cache", "Mount a volume for the model at /root/.cache"),
+        ("disk-full/fires_cache", "Mount a volume with room at /root/.cache"),
         ("hf-unreachable/fires_mirror_does_not_answer", "See whether https://hub-mirror.example.net answers"),
         ("hf-unreachable/fires_connection_words_alone", "Let pods of serving reach huggingface.co"),
         ("multinode-discovery/fires_dynamo_picker_wants_prefill", "where there shall be none, let it do without"),

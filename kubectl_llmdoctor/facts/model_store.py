@@ -11,6 +11,8 @@ from kubectl_llmdoctor.facts.container import Container
 
 #: An address of a store or of a file in it.
 _ADDRESS = expression(r"(?:s3|gs|abfss?|wasbs?|hdfs|webhdfs|hf|oci|https?)://[^\s'\"]{1,400}")
+#: Options that name what is fetched; others name servers that are asked for something else (`--otlp-traces-endpoint`).
+_NAMES_MODEL = expression(r"(?i)--?(?:[\w-]{0,40}(?:model|uri|src|source|path|repo)[\w-]{0,40}|m|mu|u)$")
 _ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "S3_ENDPOINT", "MLFLOW_S3_ENDPOINT_URL", "AWS_S3_ENDPOINT")
 _KEYS = (
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "GOOGLE_APPLICATION_CREDENTIALS", "AZURE_CLIENT_SECRET"),
@@ -38,8 +40,14 @@ def answer_of(words: Iterable[str]) -> Answer:
 
 def address(container: Container) -> str:
     """The model's address in its store, by the container's arguments."""
-    named = (_ADDRESS.match(str(word).rpartition("=")[2]) for word in container.spec.argv)
-    return next((found[0] for found in named if found), "")
+    before = ""
+    for word in map(str, container.spec.argv):
+        flag, value = (word.partition("=")[::2]) if word.startswith("-") else (before, word)
+        found = _ADDRESS.match(value)
+        if found and (not flag.startswith("-") or _NAMES_MODEL.match(flag)):
+            return found[0]
+        before = word
+    return ""
 
 
 def endpoint(container: Container) -> str:

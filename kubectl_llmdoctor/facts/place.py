@@ -11,15 +11,26 @@ from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.k8s import Volume, VolumeMount
 
-#: A hidden folder, in which programs keep caches and settings.
-_HIDDEN = expression(r"(?:/[^/]{1,255}){0,20}?/\.[A-Za-z][\w-]{0,60}")
+#: A hidden folder, in which programs keep caches and settings; in some an image brings programs.
+_HIDDEN = expression(
+    r"(?:/[^/]{1,255}){0,20}?/\.(?!(?:venv|virtualenv|env|conda|pyenv|nvm|cargo|rustup|git|local/(?:lib|bin))(?:/|$))[A-Za-z](?:[\w.-]{0,60}(?=/)|[\w-]{0,60}$)"
+)
 #: The home of root, which its mode closes to others, and the root folder, which is the home of a user without one.
 _NO_HOME = expression(r"(?:/root)?/\.[A-Za-z]")
 #: The last part of a path that is a file by its looks.
 _FILE = expression(r"(?:[^/]{1,200}\.[A-Za-z][\w-]{0,15}|\d{4,40}|sha256-[^/]{1,200})/?$")
-#: Folders that an image has full, over which no empty volume belongs.
+#: Folders that an image has full, or a runtime makes, over which no empty volume belongs.
 _FULL = expression(
-    r"/(?:app|bin|boot|dev|etc|home|lib\w{0,4}|opt|proc|root|run|sbin|srv|sys|usr|var|workspace)?(?:/(?:bin|sbin|lib\w{0,4}|share|local|src)(?:/.{0,400})?)?/?"
+    r"/(?:app|boot|lib\w{0,4}|root|run|srv|var|workspace|\w{1,20}-workspace|(?:opt|home|\w{1,20}-workspace)(?:/[^/]{1,255})?)?/?"
+    r"|/(?:bin|dev|etc|proc|sbin|sys|usr)(?:/.{0,400})?"
+    r"|(?:/[^/]{1,255}){0,20}?/(?:bin|sbin|lib\w{0,4}|(?:site|dist)-packages|\.(?:venv|virtualenv|env|conda|pyenv|nvm|cargo|rustup|git))(?:/.{0,400})?"
+)
+#: Options that only switch something on or off; the word behind one is another argument.
+_SWITCH = expression(r"--?(?:enable|disable|no|use|trust|allow|skip)[-_]")
+#: Folders of a node's own system: all that is in them belongs to others as well.
+SYSTEM = expression(
+    r"/?|/(?:bin|home|opt|root|sbin|tmp|var|var/(?:lib|log))/?|/(?:boot|dev|etc|lib\w{0,4}|proc|run|sys|usr|var/run)(?:/.{0,400})?"
+    r"|/var/lib/(?:containerd|containers|docker|etcd|kubelet|rancher)(?:/.{0,400})?"
 )
 #: Where every pod has what the API server gives it.
 _GIVEN = "/var/run/secrets/"
@@ -49,14 +60,16 @@ class Place:
 
     @property
     def passing(self) -> bool:
-        """Whether the volume is an emptyDir, which is made with the pod."""
-        return self.volume is not None and self.volume.empty_dir is not None
+        """Whether the volume is an emptyDir, which is made with the pod, and no init container fills it."""
+        volume = self.volume
+        return volume is not None and volume.empty_dir is not None and not filled(self.container, volume)
 
     @property
     def inside(self) -> str:
         """The path in what is behind the volume, without a slash before it."""
         below = self.path[len(self.mount.mount_path.rstrip("/")) :] if self.mount else self.path
-        return "/".join(part for part in ((self.mount.sub_path if self.mount else ""), below) if part).strip("/")
+        parts = (self.mount.sub_path if self.mount else "").strip("/"), below.strip("/")
+        return "/".join(filter(None, parts))
 
     @property
     def home_closed(self) -> bool:
@@ -78,13 +91,15 @@ class Place:
     def set_at(self) -> str:
         """What gives the path to the program: `--model`, `the variable MODEL_ID`; empty where nothing that is known does."""
         words = [str(word) for word in self.container.spec.argv]
+        path = self.path.rstrip("/")
         for index, word in enumerate(words):
             flag, equals, value = word.partition("=")
-            if equals and value == self.path and flag.startswith("-"):
+            if equals and value.rstrip("/") == path and flag.startswith("-"):
                 return flag
-            if word == self.path and index and words[index - 1].startswith("-"):
-                return words[index - 1]
-        named = [name for name, variable in self.container.env.items() if variable.value == self.path]
+            before = words[index - 1] if index else ""
+            if word.rstrip("/") == path and before.startswith("-") and "=" not in before and not _SWITCH.match(before):
+                return before
+        named = [name for name, variable in self.container.env.items() if (variable.value or "").rstrip("/") == path]
         return f"the variable {named[0]}" if named else ""
 
     @property
@@ -137,6 +152,12 @@ def backing(volume: Volume) -> str:
     return f"emptyDir {volume.name}" if volume.empty_dir else f"volume {volume.name}"
 
 
+def filled(container: Container, volume: Volume) -> bool:
+    """Whether an init container of the pod has the volume as well, and so may fill it before the container starts."""
+    others = (one for one in container.pod.containers if one.role == "init" and one is not container)
+    return any(mount.name == volume.name for one in others for mount in one.spec.volume_mounts)
+
+
 def data_mounts(container: Container) -> list[tuple[VolumeMount, Volume]]:
     """The volumes of a container that may hold a model, with where they are mounted."""
     volumes = {volume.name: volume for volume in container.pod.spec.volumes}
@@ -144,6 +165,7 @@ def data_mounts(container: Container) -> list[tuple[VolumeMount, Volume]]:
     return [
         (mount, volume)
         for mount, volume in mounted
-        if not (volume.config_map or volume.secret or volume.projected or volume.empty_dir)
+        if not (volume.config_map or volume.secret or volume.projected)
+        and (volume.empty_dir is None or filled(container, volume))
         and not mount.mount_path.startswith(_GIVEN)
     ]

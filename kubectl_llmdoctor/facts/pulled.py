@@ -22,7 +22,13 @@ _WITH_V = {
     "huggingface/text-generation-inference": False,
 }
 #: What a person copies from a browser.
-_SCHEME = expression(r"^(?:https?|docker|oci)://")
+_SCHEME = expression(r"^(?:https?|docker|oci)://(?:hub\.docker\.com/(?:r/|_/))?")
+#: An image as the kubelet takes it; what stands for one in a template is none.
+_NAME = expression(
+    r"[\w.-]{1,200}(?::\d{1,5})?(?:/[a-z0-9._-]{1,200}){0,12}(?::[\w.-]{1,128})?(?:@sha256:[0-9a-f]{64})?"
+)
+#: What the tags of one variant have in common: `-cuda`, `rocm`, not the release.
+_VARIANT = expression(r"(?<![a-z])(?!(?:post|rc|b|v)\d|(?:latest|main|stable|nightly)\b)[a-z]{1,128}")
 
 
 def split(image: str) -> tuple[str, str]:
@@ -45,6 +51,8 @@ def spelt(image: str) -> str:
     name, colon, digest = cleaned.partition("@")
     path, tagged, tag = name.rpartition(":") if ":" in name.rpartition("/")[2] else (name, "", "")
     cleaned = f"{path.lower()}{tagged}{tag}{colon}{digest}"
+    if not _NAME.fullmatch(cleaned):
+        return ""
     return cleaned if cleaned != image else _with_v(image)
 
 
@@ -59,10 +67,12 @@ def _with_v(image: str) -> str:
 
 
 def had(pod: Pod, image: str) -> tuple[str, str]:
-    """Another image of the repository that nodes have pulled, and who has it: the workload before, or another pod."""
-    repository, _ = split(image)
+    """Another tag of the same repository and variant that nodes have pulled, and who has it: the workload before, or another pod."""
+    repository, missing = split(image)
     for other, who in (*_before(pod), *_running(pod)):
-        if other != image and "@" not in other and split(other)[0] == repository and split(other)[1]:
+        where, tag = split(other)
+        alike = _VARIANT.findall(tag.lower()) == _VARIANT.findall(missing.lower())
+        if "@" not in other and where == repository and tag not in ("", missing) and alike:
             return other, who
     return "", ""
 

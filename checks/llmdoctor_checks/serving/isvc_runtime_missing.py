@@ -123,11 +123,7 @@ def _fixes(workload: Workload, runtimes: list[Item], told: Evidence | None) -> I
         )
         return
     serving = sorted(
-        {
-            item.name
-            for item in runtimes
-            if want and want.format.lower() in _names(item) and not dig(item.raw, "spec.disabled")
-        }
+        {item.name for item in runtimes if want and item.name != want.name and _serves(item, want.format, want.version)}
     )
     at = f"/{want.path.replace('.', '/')}" if want and want.path.endswith(".model") else ""
     if want and len(serving) == 1 and at:
@@ -146,6 +142,13 @@ def _fixes(workload: Workload, runtimes: list[Item], told: Evidence | None) -> I
         f"kubectl -n {workload.namespace} get servingruntimes",
         owner="platform",
     )
+
+
+def _serves(item: Item, form: str, version: str) -> bool:
+    """Whether a runtime that is not disabled serves a format, and this version of it."""
+    listed = [] if dig(item.raw, "spec.disabled") else rows(item.raw, "spec.supportedModelFormats")
+    mine = (row for row in listed if str(row.get("name") or "").lower() == form.lower())
+    return any(not version or str(row.get("version") or version) == version for row in mine)
 
 
 def _names(item: Item) -> list[str]:
