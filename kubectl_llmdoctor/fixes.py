@@ -691,11 +691,11 @@ def set_resource(container: Container, kind: str, resource: str, value: str, sum
 
 
 def request_rdma(container: Container, summary: str) -> Fix | None:
-    """Ask for the RDMA devices that nodes with GPUs offer; None where none does, or the container has them.
+    """Ask for the RDMA devices that the pod's node offers, or others with GPUs; None where none does, or the container has them.
 
     In the summary `{rdma}` is the resource with how many of it, `{container}` the container.
     """
-    offered = rdma_offered(container.pod.cluster, container.gpus)
+    offered = rdma_offered(container.pod.cluster, container.gpus, container.pod.spec.node_name)
     limits = container.spec.resources.limits
     if offered is None or any(re.fullmatch(RDMA, name.lower()) for name in limits):
         return None
