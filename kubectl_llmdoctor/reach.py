@@ -41,6 +41,8 @@ ADDRESS = expression(
     r"(?:[a-z][a-z0-9+]{1,12}://)?(?:[^\s@/]{1,100}@)?\[?(?:::ffff:)?(?P<host>[a-z0-9](?:[\w-]{0,62}\.){0,8}[\w-]{0,62})\]?"
     r"(?:[:<](?P<port>\d{2,5})\b)?"
 )
+#: What settings of addresses may hold that is none: Ray's words, and those of files.
+_NO_HOST = ("auto", "local", "null", "none", "true", "false")
 #: What a name must have in common with one that is not there to be meant by it.
 _ALIKE = 0.75
 #: A part of a name that is so short, or a number in it, tells one from another of its kind: no slip of the pen.
@@ -52,7 +54,7 @@ _OF_HOST = expression(r"(?i)host|addr|ur[il]|server|endpoint|master|base|remote"
 def reach(text: str, pod: Pod, container: Container | None = None, port: int | None = None) -> Fix | None:
     """What lets a pod reach an address; None where the objects say nothing against it."""
     said = ADDRESS.match(text.strip())
-    if said is None:
+    if said is None or said["host"] in _NO_HOST:
         return None
     host, port = said["host"], int(said["port"]) if said["port"] else port
     aliases = {str(name) for row in pod.spec.host_aliases for name in row.get("hostnames") or ()}

@@ -190,3 +190,8 @@ def test_no_service_without_a_name_is_created() -> None:
     assert "headless Service  " not in _said("llm-0:29500", made, asker=asker)
     assert "headless Service llm " in _said("llm-0.llm:29500", made, asker=asker)
     assert not _said("llm-0.llm.batch.svc.cluster.local:29500", made, asker=asker)
+
+
+@pytest.mark.parametrize("word", ["auto", "local", "null", "none", "true"])
+def test_a_word_for_no_address_is_none(word: str) -> None:
+    assert not _said(word)
