@@ -153,7 +153,7 @@ def of_pod(peer: Pod, why: str, *, hidden: Item | None = None) -> Fix | None:
 def _mend(peer: Pod, trouble: Trouble, why: str) -> Fix:
     rank = rank_of(peer.labels)
     ended = trouble.container.terminated if trouble.container else None
-    code = f", exit {ended.exit_code}" if ended and f"exit {ended.exit_code}" not in trouble.text else ""
+    code = f", exit code {ended.exit_code}" if ended and f"exit {ended.exit_code}" not in trouble.text else ""
     state = f"{trouble.text[:160].rstrip('. ')}{code}"
     at = f"kubectl -n {peer.namespace}"
     commands = [f"{at} describe pod {peer.name}"]
@@ -234,11 +234,12 @@ def _of_service(to: Destination, service: Item, pod: Pod) -> Fix | None:
         command = f"{at} get pods --show-labels"
         return advice(f"Start the pods of Service {service.name}, or correct its selector: none has {labels}", command)
     why = f"which Service {service.name} leads to"
-    if not to.pods or any(one.ready for one in to.pods):
+    # ranks that ask by a Service of their own group wait for each other
+    if not to.pods or any(one.ready or one.item is pod.item for one in to.pods):
         return None
     if dig(spec, "publishNotReadyAddresses") is True:
         return of_pod(to.pods[0], why)
-    return next((_mend(one, one.troubles[0], why) for one in to.pods if one.troubles and one.name != pod.name), None)
+    return next((_mend(one, one.troubles[0], why) for one in to.pods if one.troubles), None)
 
 
 #: What the two sides of disaggregated serving must have alike.
@@ -249,7 +250,11 @@ def other_side(engine: Engine) -> Fix | None:
     """What lets the two sides of disaggregated serving understand each other, where the other one is there to be compared with."""
     pod, other = engine.container.pod, {"prefill": "decode", "decode": "prefill"}.get(engine.side, "")
     every = (Pod.of(item, pod.cluster) for item in pod.cluster.items("Pod", pod.namespace)) if other else ()
-    peers = [e for one in every if not one.leaving and not one.completed for e in engines_in(one) if e.side == other]
+    sides = [e for one in every if not one.leaving and not one.completed for e in engines_in(one) if e.side]
+    served = {_model(one) for one in sides if one.side == engine.side} - {_model(engine)}
+    # where several models are served so, each has sides of its own
+    peers = [one for one in sides if one.side == other and _model(one) not in served]
+    peers = [one for one in peers if _model(one) == _model(engine)] or peers
     if not peers or pod.log_only:
         return None
     if not any(peer.container.pod.ready for peer in peers):
@@ -272,3 +277,9 @@ def other_side(engine: Engine) -> Fix | None:
         if ours is not None:
             return advice(f"Give {other} {ours.text} too, or take it away here ({where})")
     return None
+
+
+def _model(engine: Engine) -> str:
+    """The model that an engine is told to serve."""
+    told = engine.explicit("model")
+    return str(told.value) if told else ""

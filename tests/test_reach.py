@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from kubectl_llmdoctor.facts.cluster import Cluster
+from kubectl_llmdoctor.facts.destinations import engines_in
 from kubectl_llmdoctor.facts.pod import Pod
-from kubectl_llmdoctor.reach import reach
+from kubectl_llmdoctor.reach import other_side, reach
 from kubectl_llmdoctor.report.document import Fix
 from kubectl_llmdoctor.snapshot import ReadList, Snapshot
 
@@ -195,3 +196,44 @@ def test_no_service_without_a_name_is_created() -> None:
 @pytest.mark.parametrize("word", ["auto", "local", "null", "none", "true"])
 def test_a_word_for_no_address_is_none(word: str) -> None:
     assert not _said(word)
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_a_service_of_the_askers_own_group_blames_nobody(published: bool) -> None:
+    spec = {"clusterIP": "None", "publishNotReadyAddresses": published, "selector": {"app": "llm"}}
+    asker, peer = _pod("asker", ready=False), _pod("z-peer", ready=False)
+    for one in (asker, peer):
+        one["metadata"]["labels"] = {"app": "llm"}
+        one["status"]["containerStatuses"][0]["state"] = {"waiting": {"reason": "CrashLoopBackOff"}}
+    assert not _said("llm:29500", _service("llm", 29500, **spec), peer, asker=asker)
+
+
+def test_an_older_replica_set_is_not_started() -> None:
+    owner = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "etcd", "uid": "u", "controller": True}
+    template = {"metadata": {"labels": {"app": "etcd"}}, "spec": {"containers": []}}
+    older = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "spec": {"replicas": 0, "template": template}}
+    older["metadata"] = {"name": "etcd-5d9", "namespace": "serving", "ownerReferences": [owner]}
+    assert "none has app=etcd" in _said("etcd:2379", _service("etcd", 2379), older)
+
+
+def _side(name: str, side: str, model: str, *more: str, ready: bool = True) -> dict[str, Any]:
+    config = f'{{"kv_connector": "NixlConnector", "kv_role": "kv_{side}"}}'
+    args = [f"--model={model}", f"--kv-transfer-config={config}", *more]
+    image = "vllm/vllm-openai:v0.11.0"
+    return _pod(name, ready, containers=[{"name": "main", "image": image, "args": args}])
+
+
+def test_the_other_side_of_another_model_is_not_compared() -> None:
+    mine = _side("asker", "producer", "/models/small")
+    others = (_side("a-decode", "consumer", "/models/large"), _side("prefill", "producer", "/models/large"))
+    own = _side("decode", "consumer", "/models/small", "--block-size=64")
+
+    def said(*objects: dict[str, Any]) -> str:
+        cluster = Cluster(Snapshot(taken_at="2026-11-20T10:00:00Z", objects=(mine, *objects)))
+        item = cluster.item("Pod", "serving", "asker")
+        assert item is not None
+        fix = other_side(engines_in(Pod.of(item, cluster))[0])
+        return fix.summary if fix else ""
+
+    assert not said(*others)
+    assert "--block-size here to 64" in said(*others, own)
