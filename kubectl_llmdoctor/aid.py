@@ -23,7 +23,7 @@ from kubectl_llmdoctor.facts.units import parse_time, say_seconds
 from kubectl_llmdoctor.fixes import advice, edited, maker
 from kubectl_llmdoctor.managed import keeper
 from kubectl_llmdoctor.report import document as doc
-from kubectl_llmdoctor.story import difference
+from kubectl_llmdoctor.story import NUMBER, difference
 from kubectl_llmdoctor.tree import dig, rows
 
 #: By which label a pod, and what it is a copy of, know each other.
@@ -130,7 +130,7 @@ def _revisions(workload: Item, cluster: Cluster) -> list[_Revision]:
     found: list[_Revision] = []
     for item in cluster.items("ReplicaSet", workload.namespace) if workload.kind == "Deployment" else ():
         said = item.annotations.get("deployment.kubernetes.io/revision", "")
-        if said.isdigit() and cluster.owner(item) is workload:
+        if NUMBER.fullmatch(said) and cluster.owner(item) is workload:
             template = dig(item.raw, "spec.template")
             found.append(_Revision(int(said), item, template, item.labels.get(_HASH["Deployment"], "")))
     for item in cluster.items("ControllerRevision", workload.namespace) if workload.kind == "StatefulSet" else ():

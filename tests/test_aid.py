@@ -6,6 +6,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import pytest
 from msgspec.structs import replace
 
 from kubectl_llmdoctor.diagnosis import diagnose
@@ -153,3 +154,11 @@ def test_the_rollout_that_ended_it_need_not_be_the_last() -> None:
         objects[NEW]["metadata"]["annotations"] = {"deployment.kubernetes.io/revision": "4"}
 
     assert "revision 2 of Deployment/ranker: it was available until revision 3 came" in _first(change).fixes[0].summary
+
+
+@pytest.mark.parametrize("number", ["3²", "9" * 5000, "", "latest"])
+def test_a_revision_without_a_number_is_none(number: str) -> None:
+    def change(objects: list[dict[str, Any]]) -> None:
+        objects[NEW]["metadata"]["annotations"] = {"deployment.kubernetes.io/revision": number}
+
+    assert all("Go back" not in fix.summary for fix in _first(change).fixes)
