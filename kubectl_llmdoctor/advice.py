@@ -366,6 +366,9 @@ _MOST_RANKS = 4096
 #: The release of vLLM that has --all2all-backend; before it VLLM_ALL2ALL_BACKEND alone is read.
 _ALL_TO_ALL_OPTION = "0.12"
 
+#: Of `reach`: what the line itself names, and nothing else.
+_AS_NAMED = "-"
+
 #: What PyTorch says for a rank that waited in vain, and at which operation of the group.
 _WATCHDOG = "Watchdog caught collective operation timeout"
 _WAITS_AT = expression(
@@ -1058,7 +1061,8 @@ class Situation:
     def _rdma(self) -> str:
         """`rdma/ib: 4`: the RDMA devices that nodes with GPUs offer and the container does not ask for."""
         offered = request_rdma(self.container, "{rdma}") if self.container and not self.log_only else None
-        found = rdma_offered(self.subject.cluster, self.container.gpus) if offered and self.container else None
+        node = self.pod.spec.node_name if self.pod else ""
+        found = rdma_offered(self.subject.cluster, self.container.gpus, node) if offered and self.container else None
         return f"{found[0]}: {found[1]}" if found else ""
 
     @property
@@ -1331,7 +1335,7 @@ class Situation:
             f"{named}:{port}" if named and port.isdecimal() else named,
             *map(self.captured.get, ("peer", "address", "url")),
         ]
-        if text.reach and container is not None and not any(asked):
+        if text.reach not in ("", _AS_NAMED) and container is not None and not any(asked):
             asked = [*told(text.reach, container, pod.cluster)]
         found = (reach(address, pod, container) for address in dict.fromkeys(asked) if address)
         mended = next((fix for fix in found if fix), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -22,11 +23,15 @@ from kubectl_llmdoctor.facts.units import parse_time, say_seconds
 from kubectl_llmdoctor.fixes import advice, edited, maker
 from kubectl_llmdoctor.managed import keeper
 from kubectl_llmdoctor.report import document as doc
-from kubectl_llmdoctor.story import difference
+from kubectl_llmdoctor.story import NUMBER, difference
 from kubectl_llmdoctor.tree import dig, rows
 
 #: By which label a pod, and what it is a copy of, know each other.
 _HASH = {"Deployment": "pod-template-hash", "StatefulSet": "controller-revision-hash"}
+#: What goes wrong in a container, as its template may have it: none that served before, and none that the node does not make.
+_OF_TEMPLATE = ("waiting", "crashed", "not-ready")
+#: That a Deployment went back to the template of an older ReplicaSet, which is as old as before.
+_AGAIN = "deployment.kubernetes.io/revision-history"
 #: A revision that stood for so long ran, and a rollout so long ago may have to do with what fails now.
 _STOOD, _LATELY = timedelta(days=1), timedelta(days=1)
 #: How soon after a rollout its workload is no longer available that was so under the revision before.
@@ -80,7 +85,8 @@ def _without(subject: Subject) -> Iterator[doc.Fix]:
             engine = next((one for one in subject.engines(pod) if one.container is ending.container), None)
             given = [one.text for one in engine.found.settings.values()] if engine else []
             options = [text[:60] for text in given if text.startswith("--") and not _NEEDED.match(text)]
-            command = f"kubectl -n {pod.namespace} logs {pod.name} -c {ending.container.name} --previous"
+            again = " --previous" if ending.container.running or ending.container.waiting else ""
+            command = f"kubectl -n {pod.namespace} logs {pod.name} -c {ending.container.name}{again}"
             if not options:
                 yield advice(f"{report[:1].upper()}{report[1:]}: no check knows it", command)
                 return
@@ -96,7 +102,9 @@ def _without(subject: Subject) -> Iterator[doc.Fix]:
 def _back(subject: Subject) -> Iterator[tuple[doc.Fix, doc.Evidence]]:
     """The way back to the last revision that ran, and what shows that it did."""
     for pod in subject.pods:
-        workload = _workload(pod) if pod.exists and pod.failing and not pod.unscheduled else None
+        # what stands still before a container runs, or fails outside of them all, another template does not mend
+        fails = any(one.kind in _OF_TEMPLATE and one.container is not None for one in pod.troubles)
+        workload = _workload(pod) if fails else None
         revisions = _revisions(workload, pod.cluster) if workload else []
         if workload is None or len(revisions) < 2 or pod.labels.get(_HASH[workload.kind]) != revisions[-1].hash:
             continue
@@ -122,7 +130,7 @@ def _revisions(workload: Item, cluster: Cluster) -> list[_Revision]:
     found: list[_Revision] = []
     for item in cluster.items("ReplicaSet", workload.namespace) if workload.kind == "Deployment" else ():
         said = item.annotations.get("deployment.kubernetes.io/revision", "")
-        if said.isdigit() and cluster.owner(item) is workload:
+        if NUMBER.fullmatch(said) and cluster.owner(item) is workload:
             template = dig(item.raw, "spec.template")
             found.append(_Revision(int(said), item, template, item.labels.get(_HASH["Deployment"], "")))
     for item in cluster.items("ControllerRevision", workload.namespace) if workload.kind == "StatefulSet" else ():
@@ -146,26 +154,24 @@ def _ran(
         return f"{ready} of its pods {'is' if ready == 1 else 'are'} ready", object_evidence(
             revision.item, "status", text
         )
-    began, now = _made(newest), failing.cluster.now
-    if began is None or now is None or now - began > _LATELY or failing.ready:
+    began, end, now = _made(newest), _made(after), failing.cluster.now
+    if began is None or end is None or now is None or now - began > _LATELY or failing.ready:
         return None
-    for said in rows(workload.raw, "status.conditions"):
+    said = next((row for row in rows(workload.raw, "status.conditions") if row.get("type") == "Available"), None)
+    if said is not None:
         until = parse_time(said.get("lastTransitionTime"))
-        if (
-            (said.get("type"), said.get("status")) == ("Available", "False")
-            and until
-            and began <= until <= began + _SOON
-        ):
-            text = f"False since {said.get('lastTransitionTime')}"
-            return "it was available until that rollout", object_evidence(
-                workload, "status.conditions[Available]", text
-            )
-    since, end = _made(revision), _made(after)
-    if since is not None and end is not None and end - since >= _STOOD:
+        if said.get("status") != "False" or until is None or not end <= until <= end + _SOON:
+            return None  # it fails since before that rollout, or came through it
+        text = f"False since {said.get('lastTransitionTime')}"
+        evidence = object_evidence(workload, "status.conditions[Available]", text)
+        return f"it was available until revision {after.number} came", evidence
+    if dig(workload.raw, "status.currentRevision") == newest.hash:
+        return None  # all pods of a StatefulSet had it, and were ready
+    since = _made(revision)
+    if since is not None and end - since >= _STOOD:
         text = f"creationTimestamp: {dig(revision.item.raw, 'metadata.creationTimestamp')}"
-        return f"it stood for {say_seconds((end - since).total_seconds())}", object_evidence(
-            revision.item, "metadata", text
-        )
+        stood = say_seconds((end - since).total_seconds())
+        return f"it stood for {stood}", object_evidence(revision.item, "metadata", text)
     return None
 
 
@@ -177,7 +183,12 @@ def _ready_of(revision: _Revision, workload: Item, cluster: Cluster) -> Pod | No
 
 
 def _made(revision: _Revision) -> datetime | None:
-    return parse_time(dig(revision.item.raw, "metadata.creationTimestamp"))
+    """Since when a revision stands; None where it came back."""
+    return (
+        None
+        if _AGAIN in revision.item.annotations
+        else parse_time(dig(revision.item.raw, "metadata.creationTimestamp"))
+    )
 
 
 def _undo(pod: Pod, workload: Item, earlier: _Revision, newest: _Revision, proof: str) -> doc.Fix:
@@ -187,26 +198,33 @@ def _undo(pod: Pod, workload: Item, earlier: _Revision, newest: _Revision, proof
     began = dig(newest.item.raw, "metadata.creationTimestamp") or "?"
     why = f"{proof}, and revision {newest.number}, which fails, changed since {began}: {changed}"
     at, kept = f"kubectl -n {workload.namespace}", keeper(workload.raw)
-    undo = f"{at} rollout undo {workload.kind.lower()}/{workload.name} --to-revision={earlier.number}"
     if by := maker(workload):
         return advice(
-            f"Take back in {by} what was changed since revision {earlier.number} of {ref}: {why}", f"{at} edit {by}"
+            f"Take back in {by} what was changed since revision {earlier.number} of {ref}: {why}",
+            f"{at} edit {shlex.quote(by)}",
         )
     if kept is not None and kept.by == "Helm" and kept.release:
-        commands = (
-            f"helm -n {workload.namespace} history {kept.release}",
-            f"helm -n {workload.namespace} rollback {kept.release}",
-        )
+        release = shlex.quote(kept.release)
+        space = workload.annotations.get("meta.helm.sh/release-namespace") or workload.namespace
+        helm = f"helm -n {shlex.quote(space)}"
         return advice(
-            f"Go back to the release before of {kept.release}, which had revision {earlier.number} of {ref}: {why}",
-            *commands,
+            f"Go back to the release of {kept.release} that was deployed before {began}, which had revision {earlier.number} "
+            f"of {ref}: {why}",
+            f"{helm} history {release}",
+            *([f"{helm} rollback {release}"] if earlier.number == newest.number - 1 else []),
         )
+    own = f"{workload.kind.lower()}/{workload.name}"
+    paused = dig(workload.raw, "spec.paused") is True  # kubectl takes back nothing of what is paused
+    commands = [
+        *([f"{at} rollout resume {own}"] if paused else []),
+        f"{at} rollout undo {own} --to-revision={earlier.number}",
+    ]
     if kept is not None:
         return advice(
             f"Go back to revision {earlier.number} of {ref}, and take the change back where {kept.by} {kept.name} has it from, "
             f"or its next run undoes this: {why}",
-            undo,
+            *commands,
         )
     # a StatefulSet waits for a pod that does not become ready, and does not replace it
     again = (f"{at} delete pod {pod.name}",) if workload.kind == "StatefulSet" else ()
-    return advice(f"Go back to revision {earlier.number} of {ref}: {why}", undo, *again)
+    return advice(f"Go back to revision {earlier.number} of {ref}: {why}", *commands, *again)

@@ -424,8 +424,7 @@ def set_flag(engine: Engine, name: str, flag: str, value: str, summary: str) -> 
         place = current.path if current else container.told[0].path
         return advice(f"{summary} ({name} {value}, at {place} in {edited(container.pod)})")
     if current is None:
-        apart = value and engine.name == "llama.cpp"  # whose parser knows no `=`
-        added = [flag, value] if apart else [f"{flag}={value}" if value else flag]
+        added = _option(engine, flag, value)
         if words and engine.found.argv_known and not _script(container):
             operations = [{"op": "add", "path": f"{at}/args/-", "value": word} for word in added]
             return patch(container.pod, summary, operations)
@@ -456,13 +455,21 @@ def set_flags(engine: Engine, chosen: Sequence[tuple[str, str, str]], summary: s
     for name, flag, value in chosen:
         own = replaced_flag(engine, name, value)
         if not own and appends and engine.explicit(name) is None:
-            own = [{"op": "add", "path": f"{container.pointer}/args/-", "value": f"{flag}={value}"}]
+            words = _option(engine, flag, value)
+            own = [{"op": "add", "path": f"{container.pointer}/args/-", "value": word} for word in words]
         if not own:
             told = ", ".join(f"{flag} {value}" for _, flag, value in chosen)
             limits = f", limits.{next(iter(container.accelerators), 'nvidia.com/gpu')}: {gpus}" if gpus else ""
             return advice(f"{summary} ({told}{limits} in {edited(container.pod)})")
         operations += own
     return patch(container.pod, summary, operations + (_with_gpus(container, gpus) if gpus else []))
+
+
+def _option(engine: Engine, flag: str, value: str) -> list[str]:
+    """The words of an option: the parser of llama.cpp knows no `=`."""
+    if not value:
+        return [flag]
+    return [flag, value] if engine.name == "llama.cpp" else [f"{flag}={value}"]
 
 
 def _with_gpus(container: Container, count: str) -> list[dict[str, Any]]:
@@ -694,11 +701,11 @@ def set_resource(container: Container, kind: str, resource: str, value: str, sum
 
 
 def request_rdma(container: Container, summary: str) -> Fix | None:
-    """Ask for the RDMA devices that nodes with GPUs offer; None where none does, or the container has them.
+    """Ask for the RDMA devices that the pod's node offers, or others with GPUs; None where none does, or the container has them.
 
     In the summary `{rdma}` is the resource with how many of it, `{container}` the container.
     """
-    offered = rdma_offered(container.pod.cluster, container.gpus)
+    offered = rdma_offered(container.pod.cluster, container.gpus, container.pod.spec.node_name)
     limits = container.spec.resources.limits
     if offered is None or any(re.fullmatch(RDMA, name.lower()) for name in limits):
         return None

@@ -14,45 +14,64 @@ from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.clients import told_by
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.container import Container
-from kubectl_llmdoctor.facts.destinations import Destination, engines_in, follow, idle_workload, selector_of, service_at
+from kubectl_llmdoctor.facts.destinations import (
+    Destination,
+    engines_in,
+    follow,
+    has_namespace,
+    idle_workload,
+    named,
+    selector_of,
+    service_at,
+)
+from kubectl_llmdoctor.facts.endings import endings
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.subject import workload_of
 from kubectl_llmdoctor.facts.troubles import Trouble
+from kubectl_llmdoctor.facts.units import parse_time
 from kubectl_llmdoctor.fixes import advice, edited, patch_object, set_env, set_flag
 from kubectl_llmdoctor.platforms.labels import rank_of
 from kubectl_llmdoctor.report.document import Fix
 from kubectl_llmdoctor.tree import dig, rows
 
-#: A host with a port or without, as settings and lines have it: in a URL, in brackets, as IPv4 in IPv6.
+#: A host with a port or without, as settings and lines have it: in a URL, in brackets, as IPv4 in IPv6; no other IPv6.
 ADDRESS = expression(
+    r"(?!(?:[a-z][a-z0-9+]{1,12}://)?(?:[^\s@/]{1,100}@)?\[?(?!::ffff:\d{1,3}\.)[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2})"
     r"(?:[a-z][a-z0-9+]{1,12}://)?(?:[^\s@/]{1,100}@)?\[?(?:::ffff:)?(?P<host>[a-z0-9](?:[\w-]{0,62}\.){0,8}[\w-]{0,62})\]?"
     r"(?:[:<](?P<port>\d{2,5})\b)?"
 )
+#: What settings of addresses may hold that is none: Ray's words, and those of files.
+_NO_HOST = ("auto", "local", "null", "none", "true", "false")
 #: What a name must have in common with one that is not there to be meant by it.
 _ALIKE = 0.75
+#: A part of a name that is so short, or a number in it, tells one from another of its kind: no slip of the pen.
+_TELLS_APART = 3
+#: Variables of which the value may be a host alone.
+_OF_HOST = expression(r"(?i)host|addr|ur[il]|server|endpoint|master|base|remote")
 
 
 def reach(text: str, pod: Pod, container: Container | None = None, port: int | None = None) -> Fix | None:
     """What lets a pod reach an address; None where the objects say nothing against it."""
     said = ADDRESS.match(text.strip())
-    if said is None:
+    if said is None or said["host"] in _NO_HOST:
         return None
     host, port = said["host"], int(said["port"]) if said["port"] else port
     aliases = {str(name) for row in pod.spec.host_aliases for name in row.get("hostnames") or ()}
     if host in aliases | {pod.name, pod.spec.hostname}:
         return None
     if (peer := _named(host, pod)) is not None:
-        return of_pod(
-            peer, f"which {host} leads to", hidden=service_at(host.partition(".")[2], pod.namespace, pod.cluster)
-        )
+        hidden = service_at(host.partition(".")[2], pod.namespace, pod.cluster)
+        return None if _since(peer, pod) else of_pod(peer, f"which {host} leads to", hidden=hidden)
     if (made := _headless(host, pod)) is not None:
         return made
     to = follow(host, port, pod, pod.cluster)
     if to is None or to.itself:
         return None
     if to.service is None:
-        others = [one for one in to.pods if one.name != pod.name]
+        others = [one for one in to.pods if one.name != pod.name and not _since(one, pod)]
+        if to.pods and not others:
+            return None
         return of_pod(others[0], f"which has the address {host}") if others else _nobody(to, pod, container)
     return _of_service(to, to.service, pod)
 
@@ -69,21 +88,31 @@ def told(names: str, container: Container, cluster: Cluster) -> Iterator[str]:
 def _named(host: str, pod: Pod) -> Pod | None:
     """The other pod that has a host as its own name, as those of a StatefulSet and of a LeaderWorkerSet do."""
     own, _, rest = host.lower().partition(".")
-    subdomain = rest.partition(".")[0]
-    for item in pod.cluster.items("Pod", pod.namespace) if subdomain else ():
+    subdomain, namespace = named(rest, pod.namespace, pod.cluster, guess=True) or ("", "")
+    for item in pod.cluster.items("Pod", namespace) if subdomain else ():
         one = Pod.of(item, pod.cluster)
         if one.spec.subdomain == subdomain and (one.spec.hostname or one.name) == own and one.name != pod.name:
             return one
     return None
 
 
+def _since(peer: Pod, asker: Pod) -> bool:
+    """Whether a pod came, or fell and stands again, only after the one that asked had ended."""
+    until = max((ending.finished for ending in endings(asker) if ending.finished), default=None)
+    made = parse_time(peer.obj.metadata.creation_timestamp)
+    fell = max((one.since for one in peer.troubles if one.since), default=None)
+    return until is not None and ((made or until) > until or (peer.ready and (fell or until) > until))
+
+
 def _headless(host: str, pod: Pod) -> Fix | None:
     """The headless Service that gives the pods of the asker's own set their names, where there is none."""
     own, _, rest = host.lower().partition(".")
-    workload, name = workload_of(pod), rest.partition(".")[0]
+    workload, (name, namespace) = workload_of(pod), named(rest, pod.namespace, pod.cluster, guess=True) or ("", "")
     selector = dig(workload.raw, "spec.selector.matchLabels") if workload else None
     if (
         workload is None
+        or not name
+        or namespace != pod.namespace
         or not isinstance(selector, dict)
         or not re.fullmatch(rf"{re.escape(workload.name)}-\d{{1,4}}", own)
     ):
@@ -124,7 +153,7 @@ def of_pod(peer: Pod, why: str, *, hidden: Item | None = None) -> Fix | None:
 def _mend(peer: Pod, trouble: Trouble, why: str) -> Fix:
     rank = rank_of(peer.labels)
     ended = trouble.container.terminated if trouble.container else None
-    code = f", exit code {ended.exit_code}" if ended and f"exit code {ended.exit_code}" not in trouble.text else ""
+    code = f", exit code {ended.exit_code}" if ended and f"exit {ended.exit_code}" not in trouble.text else ""
     state = f"{trouble.text[:160].rstrip('. ')}{code}"
     at = f"kubectl -n {peer.namespace}"
     commands = [f"{at} describe pod {peer.name}"]
@@ -141,20 +170,47 @@ def _nobody(to: Destination, pod: Pod, container: Container | None) -> Fix | Non
     if not to.name or cluster.exists("Service", to.namespace, to.name) is not False or pod.spec.host_network:
         return None
     lacks = f"namespace {to.namespace} has no Service {to.name}"
-    others = [item for item in cluster.items("Service") if item.name == to.name]
-    near = difflib.get_close_matches(to.name, [item.name for item in cluster.items("Service", to.namespace)], 1, _ALIKE)
-    meant = f"{to.name}.{others[0].namespace}.svc" if len(others) == 1 else near[0] if near else ""
-    where, value = (
-        next(((w, v) for w, v in told_by(container, cluster) if to.host in v), ("", "")) if container else ("", "")
-    )
-    if not meant:
+    said = re.compile(rf"(?<![\w.-])(?<![^/]/){re.escape(to.host)}(?![\w.@-]|://)")
+    where, value = next(_written(to.host, said, container), ("", "")) if container else ("", "")
+    if not (meant := _meant(to, cluster)):
         at = f"in {where} of {edited(pod)}" if where else f"in {edited(pod)}"
         command = f"kubectl -n {to.namespace} get services"
         return advice(f"Start what should answer at {to.shown}, or correct that address {at}: {lacks}", command)
     summary = f"Ask {meant} in place of {to.host}: {lacks}"
-    if container and where in container.env and "<masked:" not in value and not container.env[where].origin:
-        return set_env(container, where, value.replace(to.host, meant), summary)
+    if container and where in container.env and "<masked:" not in value and container.env[where].origin == "value":
+        return set_env(container, where, said.sub(meant, value, count=1), summary)
     return advice(f"{summary} ({where + ' ' if where else ''}in {edited(pod)})")
+
+
+def _written(host: str, said: re.Pattern[str], container: Container) -> Iterator[tuple[str, str]]:
+    """Where a container is told of a host; a word alone may be the name of something else."""
+    for where, value in told_by(container, container.pod.cluster):
+        if said.search(value) and (value != host or _OF_HOST.search(where)):
+            yield where, value
+
+
+def _meant(to: Destination, cluster: Cluster) -> str:
+    """The Service that somebody means who asks for one that is not there: of another namespace, or by the nearest name."""
+
+    def offers(item: Item) -> bool:
+        ports = [row.get("port") for row in rows(item.raw, "spec.ports")]
+        return to.port is None or not ports or to.port in ports
+
+    free = "." not in to.host or not has_namespace(to.namespace, cluster)
+    others = [one for one in cluster.items("Service") if free and one.name == to.name and offers(one)]
+    near = [one.name for one in cluster.items("Service", to.namespace) if offers(one) and _slip(one.name, to.name)]
+    closest = difflib.get_close_matches(to.name, near, 1, _ALIKE)
+    if len(others) == 1:
+        return f"{to.name}.{others[0].namespace}.svc"
+    return f"{closest[0]}{to.host[len(to.name) :]}" if closest else ""
+
+
+def _slip(name: str, asked: str) -> bool:
+    """Whether one name may be a slip of the pen of another: the same numbers, and no short part that tells them apart."""
+    parts = zip(name.split("-"), asked.split("-"), strict=False)
+    differ = [part for pair in parts if pair[0] != pair[1] for part in pair]
+    numbers = re.findall(r"\d+", name) == re.findall(r"\d+", asked)
+    return numbers and all(len(part) >= _TELLS_APART for part in differ)
 
 
 def _of_service(to: Destination, service: Item, pod: Pod) -> Fix | None:
@@ -178,11 +234,12 @@ def _of_service(to: Destination, service: Item, pod: Pod) -> Fix | None:
         command = f"{at} get pods --show-labels"
         return advice(f"Start the pods of Service {service.name}, or correct its selector: none has {labels}", command)
     why = f"which Service {service.name} leads to"
-    if not to.pods or any(one.ready for one in to.pods):
+    # ranks that ask by a Service of their own group wait for each other
+    if not to.pods or any(one.ready or one.item is pod.item for one in to.pods):
         return None
     if dig(spec, "publishNotReadyAddresses") is True:
         return of_pod(to.pods[0], why)
-    return next((_mend(one, one.troubles[0], why) for one in to.pods if one.troubles and one.name != pod.name), None)
+    return next((_mend(one, one.troubles[0], why) for one in to.pods if one.troubles), None)
 
 
 #: What the two sides of disaggregated serving must have alike.
@@ -193,7 +250,11 @@ def other_side(engine: Engine) -> Fix | None:
     """What lets the two sides of disaggregated serving understand each other, where the other one is there to be compared with."""
     pod, other = engine.container.pod, {"prefill": "decode", "decode": "prefill"}.get(engine.side, "")
     every = (Pod.of(item, pod.cluster) for item in pod.cluster.items("Pod", pod.namespace)) if other else ()
-    peers = [e for one in every if not one.leaving and not one.completed for e in engines_in(one) if e.side == other]
+    sides = [e for one in every if not one.leaving and not one.completed for e in engines_in(one) if e.side]
+    served = {_model(one) for one in sides if one.side == engine.side} - {_model(engine)}
+    # where several models are served so, each has sides of its own
+    peers = [one for one in sides if one.side == other and _model(one) not in served]
+    peers = [one for one in peers if _model(one) == _model(engine)] or peers
     if not peers or pod.log_only:
         return None
     if not any(peer.container.pod.ready for peer in peers):
@@ -216,3 +277,9 @@ def other_side(engine: Engine) -> Fix | None:
         if ours is not None:
             return advice(f"Give {other} {ours.text} too, or take it away here ({where})")
     return None
+
+
+def _model(engine: Engine) -> str:
+    """The model that an engine is told to serve."""
+    told = engine.explicit("model")
+    return str(told.value) if told else ""

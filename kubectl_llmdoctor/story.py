@@ -33,6 +33,8 @@ _HEAD, _TAIL, _BELOW = 300, 200, 8
 #: How a shell prints a command before it runs it (`set -x`), and so many lines below its program may complain of it.
 _TRACED, _COMPLAINS = expression(r"\+{1,9} (?:/\S{1,200}/)?(?P<program>[a-z][\w.-]{0,40})(?: |$)"), 3
 _FAILED_TO_START = "APPLICATION FAILED TO START"
+#: The number of a revision, which is an annotation that anybody may write.
+NUMBER = expression(r"[0-9]{1,18}")
 #: How a tool of Unix complains, as one does that a script runs again and again until it has what it waits for.
 _TOOL = expression(r"[a-z][\w.-]{1,30}: [A-Za-z]")
 #: Above it exit codes are of processes that a signal ended, of which the kernel of the node knows more.
@@ -131,7 +133,7 @@ def _rollouts(subject: Subject) -> Iterator[doc.Change]:
     revisions: list[tuple[int, Item, Any]] = []
     for item in cluster.items("ReplicaSet", workload.namespace):
         said = item.annotations.get("deployment.kubernetes.io/revision", "")
-        if said.isdigit() and _owned(item, workload, cluster):
+        if NUMBER.fullmatch(said) and _owned(item, workload, cluster):
             revisions.append((int(said), item, dig(item.raw, "spec.template")))
     for item in cluster.items("ControllerRevision", workload.namespace):
         revision = item.raw.get("revision")

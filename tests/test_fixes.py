@@ -7,8 +7,14 @@ from pathlib import Path
 import pytest
 from llmdoctor_checks.start._probes import asking_the_same
 
+from kubectl_llmdoctor import fixes
 from kubectl_llmdoctor.diagnosis import diagnose
 from kubectl_llmdoctor.facts import k8s
+from kubectl_llmdoctor.facts.cluster import Cluster
+from kubectl_llmdoctor.facts.engine import engines_of
+from kubectl_llmdoctor.facts.logs import Logs
+from kubectl_llmdoctor.facts.pod import Pod
+from kubectl_llmdoctor.facts.workload import Workload
 from kubectl_llmdoctor.packs import installed
 from kubectl_llmdoctor.snapshot import Snapshot
 from kubectl_llmdoctor.testing import diagnose_case, load_case
@@ -202,3 +208,16 @@ def test_a_queue_of_the_whole_cluster_has_no_namespace(case: str, command: str) 
     finding = next(f for f in report.targets[0].findings if f.id == "quota-exceeded")
 
     assert finding.fixes[0].commands[0].startswith(command)
+
+
+def test_several_flags_are_words_as_the_parser_takes_them() -> None:
+    server = {"name": "s", "image": "ghcr.io/ggml-org/llama.cpp:server", "args": ["-m", "/models/a.gguf"]}
+    template = {"spec": {"containers": [server]}}
+    item = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "llm", "namespace": "a"}}
+    cluster = Cluster(Snapshot(taken_at="2026-11-20T10:00:00Z", objects=({**item, "spec": {"template": template}},)))
+    found = cluster.item("Deployment", "a", "llm")
+    assert found is not None
+    (engine,) = engines_of(Pod.planned(Workload(found, cluster))[0], Logs([]))
+    made = fixes.set_flags(engine, [("x", "--ctx-size", "8192"), ("y", "--no-mmap", "")], "Set both")
+    assert made.patch is not None
+    assert [one["value"] for one in made.patch.body] == ["--ctx-size", "8192", "--no-mmap"]

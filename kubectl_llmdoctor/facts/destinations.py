@@ -161,7 +161,10 @@ def idle_workload(service: Item, cluster: Cluster) -> Item | None:
     wanted = selector_of(service)
     for kind in ("Deployment", "StatefulSet", "LeaderWorkerSet", "ReplicaSet"):
         for item in cluster.items(kind, service.namespace) if wanted else ():
-            if dig(item.raw, "spec.replicas") != 0:
+            older = kind == "ReplicaSet" and rows(
+                item.metadata, "ownerReferences"
+            )  # by a Deployment, which runs another one
+            if dig(item.raw, "spec.replicas") != 0 or older:
                 continue
             templates = (t.metadata.label_texts for _, t in Workload(item, cluster).templates)
             if any(wanted.items() <= labels.items() for labels in templates):

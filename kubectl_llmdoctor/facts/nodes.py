@@ -339,9 +339,10 @@ class Nodes:
         return self._by_name.get(name)
 
 
-def rdma_offered(cluster: Cluster, gpus: int) -> tuple[str, int] | None:
-    """The RDMA devices that a node with GPUs offers, by their resource, and how many of them go with so many GPUs."""
-    for node in cluster.all(k8s.Node, "Node"):
+def rdma_offered(cluster: Cluster, gpus: int, own: str) -> tuple[str, int] | None:
+    """The RDMA devices that a pod's own node offers, or where that was not read any with GPUs, and how many go with so many GPUs."""
+    every = cluster.all(k8s.Node, "Node")
+    for node in [one for one in every if one.metadata.name == own] or every:
         offered = node.status.allocatable
         on_node = sum(units(n) or 0 for name, n in offered.items() if is_accelerator(name))
         for name, amount in sorted(offered.items()) if on_node else ():

@@ -41,8 +41,9 @@ _LINE = expression(
 
 #: The exit code of what SIGKILL ended, and how bash, and dash without more, say so of a program that they ran.
 _KILLED, SAID = 137, "Killed"
-#: Not of `timeout`, which ends itself with what it was to end.
 _BY_SHELL = r"sh: line \d{1,6}: {1,12}\d{1,8} Killed {2,30}(?!(?:\S{0,80}/)?timeout )\S"
+#: What a script ends a program with: `timeout` as well, which ends itself with it.
+_KILLS, _BY_TIME = r"(?:p?kill|killall)\s{1,5}(?:-\w{1,9}\s{1,5}){0,3}-(?:s\s{1,3})?(?:9|(?:SIG)?KILL)", "timeout"
 
 #: A process that SIGKILL ends is gone within this time, whatever memory it had.
 _GONE_SECONDS = 30
@@ -102,7 +103,9 @@ def shell_says_killed(ending: Ending, log: Log) -> Line | None:
 
 
 def _says_killed(text: str, container: Container) -> bool:
-    """Whether a shell says so; dash does not say of which program, and `timeout` may kill one as well."""
-    if text.strip() == SAID:
-        return re.search(r"(?:^|[\s/;&|(])timeout\s", " ".join(container.spec.argv)) is None
-    return re.search(_BY_SHELL, text) is not None
+    """Whether a shell says so that does not kill anything itself; dash does not say which program it was."""
+    alone = text.strip() == SAID
+    own = f"{_KILLS}|{_BY_TIME}" if alone else _KILLS
+    if re.search(rf"(?:^|[\s/;&|(])(?:{own})\s", " ".join(container.spec.argv)):
+        return False
+    return alone or re.search(_BY_SHELL, text) is not None

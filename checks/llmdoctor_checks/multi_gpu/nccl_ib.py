@@ -81,7 +81,7 @@ def nccl_ib(pod: Pod, engine: Engine, subject: Subject, logs: Logs | None) -> It
         evidence=tuple(Evidence(source="pod", ref=v.path, text=f"{v.name}={v.value or '…'}") for v in found),
         fixes=(
             fixes.request_rdma(engine.container, "Give {container} the RDMA devices of its nodes ({rdma})")
-            or fixes.advice(f"Remove {names} from {fixes.edited(pod)}: no node that was read offers an RDMA device"),
+            or fixes.advice(f"Remove {names} from {fixes.edited(pod)}: its node offers no RDMA device"),
         ),
     )
 

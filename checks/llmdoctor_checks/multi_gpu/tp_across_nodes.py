@@ -79,7 +79,7 @@ def tp_across_nodes(pod: Pod, engine: Engine, subject: Subject, logs: Logs | Non
             ),
             fixes.request_rdma(container, "Give {container} the RDMA devices of its nodes ({rdma})")
             or fixes.advice(
-                "Have an RDMA device plugin offer the nodes' devices, and ask for them: no node that was read has any",
+                "Have an RDMA device plugin offer the nodes' devices, and ask for them: its node offers none",
                 "kubectl get nodes -o custom-columns=NAME:.metadata.name,ALLOCATABLE:.status.allocatable",
                 owner="platform",
             ),

@@ -239,11 +239,11 @@ class _Server:
 
 def _named_routes(pod: Pod, cluster: Cluster) -> re.Pattern[str] | None:
     """How gateways name the HTTPRoutes that lead to a pod and to no other, by its Services or pools."""
-    behind = {(pod.namespace, item.name) for item in (*pod.services, *pod.pools)}
+    behind = {(item.kind, pod.namespace, item.name) for item in (*pod.services, *pod.pools)}
     found = set()
     for route in cluster.items("HTTPRoute") if behind else ():
         refs = {
-            (str(r.get("namespace") or route.namespace), str(r.get("name")))
+            (str(r.get("kind") or "Service"), str(r.get("namespace") or route.namespace), str(r.get("name")))
             for rule in rows(route.raw, "spec.rules")
             for r in rows(rule, "backendRefs")
         }
