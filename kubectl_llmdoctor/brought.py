@@ -227,10 +227,15 @@ def _mounted(container: Container, path: str, name: str) -> Fix | None:
         for item in pod.cluster.items("ConfigMap", pod.namespace)
         if name in _keys(container, "ConfigMap", item.name)
     ]
+    if len(there) > 1 and not volume:
+        listed = ", ".join(there[:6])
+        return fixes.advice(
+            f"Mount the file at {path}, in {fixes.edited(pod)}: ConfigMaps with a key {name} are {listed}"
+        )
     made = not volume and not there
     config = volume[1] if volume else there[0] if there else f"{container.name}-config"
     operations: list[dict[str, Any]] = []
-    mounted = volume[0] if volume else config
+    mounted = volume[0] if volume else fixes.free_name(pod, re.sub(r"[^a-z0-9-]", "-", config)[:50].strip("-"))
     if not volume:
         entry = {"name": mounted, "configMap": {"name": config}}
         operations.append(_appended("/volumes", entry, exists=bool(pod.spec.volumes)))
@@ -262,11 +267,16 @@ def gives(container: Container, name: str) -> Fix | None:
         return fixes.patch(pod, f"Call the variable {near} {name}", [operation])
     where = shlex.quote(pod.namespace)
     for kind, field in (("Secret", "secretKeyRef"), ("ConfigMap", "configMapKeyRef")):
-        for item in pod.cluster.items(kind, pod.namespace):
-            if name in _keys(container, kind, item.name):
-                entry = {"name": name, "valueFrom": {field: {"name": item.name, "key": name}}}
-                operation = _appended(f"{container.pointer}/env", entry, exists=bool(own))
-                return fixes.patch(pod, f"Set {name} from the key {name} of {kind} {item.name}", [operation])
+        there = [i for i in pod.cluster.items(kind, pod.namespace) if name in _keys(container, kind, i.name)]
+        if len(there) > 1:
+            listed = ", ".join(item.name for item in there[:4])
+            return fixes.advice(
+                f"Set {name} in env of {container.name} from one of {kind} {listed}, in {fixes.edited(pod)}"
+            )
+        for item in there:
+            entry = {"name": name, "valueFrom": {field: {"name": item.name, "key": name}}}
+            operation = _appended(f"{container.pointer}/env", entry, exists=bool(own))
+            return fixes.patch(pod, f"Set {name} from the key {name} of {kind} {item.name}", [operation])
     workload = workload_of(pod)
     text = f"Set {name} in env of {container.name}"
     if workload is None or workload.kind not in _RESTARTED or fixes.unread(pod):
@@ -283,8 +293,16 @@ def gives(container: Container, name: str) -> Fix | None:
 
 def _misspelt(name: str, names: list[str]) -> str:
     """The variable that is there under almost the name that is wanted; one that other programs read as well is not it."""
-    words = {other: sorted(other.upper().replace("-", "_").split("_")) for other in names}
-    wanted = sorted(name.upper().split("_"))
-    same = [other for other, parts in words.items() if parts == wanted]
-    found = same or difflib.get_close_matches(name, names, n=1, cutoff=0.86)
-    return found[0] if found else ""
+    wanted = name.upper().split("_")
+    for other in names:
+        words = other.upper().replace("-", "_").split("_")
+        if sorted(words) == sorted(wanted) or "".join(words) == "".join(wanted):
+            return other
+        differ = [pair for pair in zip(words, wanted, strict=False) if pair[0] != pair[1]]
+        if (
+            len(words) == len(wanted) > 1
+            and len(differ) == 1
+            and difflib.SequenceMatcher(None, *differ[0]).ratio() > 0.8
+        ):
+            return other
+    return ""
