@@ -37,6 +37,9 @@ _PATH = expression(
 )
 _LINE = expression(r"(?:^[\]:, (]{1,3}|\blines?:? )(\d{1,6})\b")
 
+#: What a line of settings begins with.
+_KEY = expression(r"[ \t-]{0,60}[\"']?([\w-]{1,80})[\"']?[ \t]{0,9}[:=]")
+
 #: A line of fewer characters may stand in any file.
 _SHORT = 8
 
@@ -101,10 +104,16 @@ def edits(container: Container, message: str, what: str) -> Fix | None:
         return None
     text = (container.files.get(path) or "").splitlines()
     stands = text[at - 1].strip()[:_QUOTED] if 0 < at <= len(text) else ""
+    if _SECRET.search(re.split("[:=]", stands)[0].strip("\"' ").upper()):
+        stands = ""
     where = f"the key {source.key} of {source.ref}" + (f", line {at}: `{stands}`" if stands else "")
     item = container.pod.config_map(source.name) if source.kind == "ConfigMap" else None
     kept = keeper(item.raw) if item else None
     told = f"{what} in {where}{f' ({kept.sentence(None)})' if kept else ''}"
+    if item and item.raw.get("immutable") is True:
+        return fixes.advice(
+            f"{told}: it is immutable, so make it anew under another name, for {fixes.edited(container.pod)}"
+        )
     return Fix(summary=told, commands=(_edit(container, source), *restart(container)))
 
 
@@ -129,17 +138,15 @@ def _place(container: Container, message: str) -> tuple[str, int]:
 
 def field(container: Container, names: Iterable[str], summary: str) -> Fix | None:
     """A setting that stands in a file of the container; None where none of these names does, or more than one."""
+    places: dict[str, list[str]] = {}
+    for path, text in container.files.items():
+        for number, line in enumerate(text.splitlines(), 1):
+            if key := _KEY.match(line):
+                places.setdefault(key[1].lstrip("-").replace("-", "_"), []).append(f"{path}:{number}")
     for name in names:
-        words = re.escape(name.lstrip("-")).replace("_", "[-_]").replace(r"\-", "[-_]")
-        told = re.compile(rf"^[ \t-]{{0,60}}[\"']?{words}[\"']?[ \t]{{0,9}}[:=]")
-        places = [
-            f"{path}:{number}"
-            for path, text in container.files.items()
-            for number, line in enumerate(text.splitlines(), 1)
-            if told.match(line)
-        ]
-        if len(places) == 1:
-            return edits(container, places[0], summary.format(name=name))
+        at = places.get(name.lstrip("-").replace("-", "_"), [])
+        if len(at) == 1:
+            return edits(container, at[0], summary.format(name=name))
     return None
 
 
@@ -195,7 +202,8 @@ def _named(container: Container, old: str, new: str, why: str) -> Fix:
 def _pair(container: Container, path: str) -> Fix | None:
     """A Secret with a certificate and its key is mounted in the folder where the two are looked for under its own names."""
     pod, folder = container.pod, path.rpartition("/")[0]
-    if not path.endswith(("/tls.crt", "/tls.key")):
+    # a mount hides what the image has in its folder
+    if not path.endswith(("/tls.crt", "/tls.key")) or folder in ("", "/etc", "/etc/ssl/certs"):
         return None
     secret = f"{container.name}-tls"
     operations = [

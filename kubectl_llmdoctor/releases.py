@@ -17,6 +17,8 @@ from kubectl_llmdoctor.settling import added, given, stated, word
 #: A tag that is a release and nothing besides: what follows a version (a CUDA, a system) need not be there for another one.
 _PLAIN = expression(r"(?P<begin>v?)\d+\.\d+\.\d+(?:\.post\d+)?(?P<end>-(?:runtime|cpu))?")
 
+_PIP, _INSTALL = expression(r"\b(?:pip3?|uv)\b"), expression(r"\binstall\b")
+
 #: Packages of which each release is made for one of torch, and brings it along.
 _WITH_TORCH = expression(r"torch(?:audio|vision|codec)")
 
@@ -136,5 +138,10 @@ def linked(container: Container, engine: Engine | None, name: str) -> Fix | None
 
 def installs(script: str, package: str) -> bool:
     """Whether a start script installs a package over the one of the image."""
-    words = r"\b(?:pip3?|uv)\b[^\n;&|]{0,200}\binstall\b[^\n;&|]{0,400}(?<![\w-])"
-    return re.search(words + re.escape(package) + r"(?![\w-])", script) is not None
+    named = re.compile(rf"(?<![\w-]){re.escape(package)}(?![\w-])")
+    for command in re.split(r"[\n;&|]", script):
+        pip = _PIP.search(command)
+        install = _INSTALL.search(command, pip.end()) if pip else None
+        if install and named.search(command, install.end()):
+            return True
+    return False

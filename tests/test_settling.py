@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections import namedtuple
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from kubectl_llmdoctor.brought import brings, edits, gives
+from kubectl_llmdoctor.brought import brings, edits, field, gives
 from kubectl_llmdoctor.catalog.arrivals import release_for, transformers_for
 from kubectl_llmdoctor.catalog.families import having, library, package, tool_parser
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.pod import Pod
+from kubectl_llmdoctor.releases import installs
 from kubectl_llmdoctor.settling import _in_script, added, as_json, nearest, settled, stated
 from kubectl_llmdoctor.snapshot import Snapshot
 
@@ -110,6 +111,26 @@ def test_a_variable_comes_from_where_it_is() -> None:
     assert "from the key DB_URL of ConfigMap conf" in gives(_container(config), "DB_URL").summary  # type: ignore[union-attr]
 
 
+def test_what_an_edit_says_of_a_file() -> None:
+    mounts = [{"name": "conf", "mountPath": "/etc/app"}]
+    secret = {**_CONF, "data": {"a.yaml": "first: 1\n- api_key: abc\n"}, "immutable": True}
+    fix = edits(_container(secret, volumeMounts=mounts), "error in /etc/app/a.yaml:2", "Correct it")
+    assert fix is not None
+    assert "abc" not in fix.summary
+    assert "immutable" in fix.summary
+    assert not fix.commands
+    found = field(_container(_CONF, volumeMounts=mounts), ["--third", "--second"], "Remove {name}")
+    assert found is not None
+    assert found.summary == "Remove --second in the key a.yaml of ConfigMap conf, line 2: `second: 2`"
+    assert brings(_container(args=["--cert=/tls.crt"]), "/tls.crt") is None
+
+
+def test_what_a_script_installs() -> None:
+    assert installs("apt update && pip install -U transformers", "transformers")
+    assert not installs("pip install x; echo transformers", "transformers")
+    assert not installs("pip install " * 80_000, "transformers")
+
+
 def test_values_that_are_meant() -> None:
     assert nearest("flashinfre", ["flashinfer", "triton"]) == "flashinfer"
     assert nearest("lmcache", ["nixl", "sglang"]) == ""
@@ -133,7 +154,7 @@ def test_a_patch_takes_all_of_an_option_and_never_follows_a_script() -> None:
 
 
 def test_an_older_release_lacks_an_option_that_is_not_misspelt() -> None:
-    engine = namedtuple("engine", "name explicit")("vllm", lambda _: None)
+    engine = SimpleNamespace(name="vllm", explicit=lambda _: None)
     for args, says in (
         (["--model-impl=x"], "Remove --model-impl=x"),
         (["--max-model-length=8"], "Write --max-model-len"),
