@@ -37,6 +37,9 @@ _PATH = expression(
 )
 _LINE = expression(r"(?:^[\]:, (]{1,3}|\blines?:? )(\d{1,6})\b")
 
+#: What a line of settings begins with.
+_KEY = expression(r"[ \t-]{0,60}[\"']?([\w-]{1,80})[\"']?[ \t]{0,9}[:=]")
+
 #: A line of fewer characters may stand in any file.
 _SHORT = 8
 
@@ -101,10 +104,16 @@ def edits(container: Container, message: str, what: str) -> Fix | None:
         return None
     text = (container.files.get(path) or "").splitlines()
     stands = text[at - 1].strip()[:_QUOTED] if 0 < at <= len(text) else ""
+    if _SECRET.search(re.split("[:=]", stands)[0].strip("\"' ").upper()):
+        stands = ""
     where = f"the key {source.key} of {source.ref}" + (f", line {at}: `{stands}`" if stands else "")
     item = container.pod.config_map(source.name) if source.kind == "ConfigMap" else None
     kept = keeper(item.raw) if item else None
     told = f"{what} in {where}{f' ({kept.sentence(None)})' if kept else ''}"
+    if item and item.raw.get("immutable") is True:
+        return fixes.advice(
+            f"{told}: it is immutable, so make it anew under another name, for {fixes.edited(container.pod)}"
+        )
     return Fix(summary=told, commands=(_edit(container, source), *restart(container)))
 
 
@@ -129,17 +138,15 @@ def _place(container: Container, message: str) -> tuple[str, int]:
 
 def field(container: Container, names: Iterable[str], summary: str) -> Fix | None:
     """A setting that stands in a file of the container; None where none of these names does, or more than one."""
+    places: dict[str, list[str]] = {}
+    for path, text in container.files.items():
+        for number, line in enumerate(text.splitlines(), 1):
+            if key := _KEY.match(line):
+                places.setdefault(key[1].lstrip("-").replace("-", "_"), []).append(f"{path}:{number}")
     for name in names:
-        words = re.escape(name.lstrip("-")).replace("_", "[-_]").replace(r"\-", "[-_]")
-        told = re.compile(rf"^[ \t-]{{0,60}}[\"']?{words}[\"']?[ \t]{{0,9}}[:=]")
-        places = [
-            f"{path}:{number}"
-            for path, text in container.files.items()
-            for number, line in enumerate(text.splitlines(), 1)
-            if told.match(line)
-        ]
-        if len(places) == 1:
-            return edits(container, places[0], summary.format(name=name))
+        at = places.get(name.lstrip("-").replace("-", "_"), [])
+        if len(at) == 1:
+            return edits(container, at[0], summary.format(name=name))
     return None
 
 
@@ -195,7 +202,8 @@ def _named(container: Container, old: str, new: str, why: str) -> Fix:
 def _pair(container: Container, path: str) -> Fix | None:
     """A Secret with a certificate and its key is mounted in the folder where the two are looked for under its own names."""
     pod, folder = container.pod, path.rpartition("/")[0]
-    if not path.endswith(("/tls.crt", "/tls.key")):
+    # a mount hides what the image has in its folder
+    if not path.endswith(("/tls.crt", "/tls.key")) or folder in ("", "/etc", "/etc/ssl/certs"):
         return None
     secret = f"{container.name}-tls"
     operations = [
@@ -227,10 +235,15 @@ def _mounted(container: Container, path: str, name: str) -> Fix | None:
         for item in pod.cluster.items("ConfigMap", pod.namespace)
         if name in _keys(container, "ConfigMap", item.name)
     ]
+    if len(there) > 1 and not volume:
+        listed = ", ".join(there[:6])
+        return fixes.advice(
+            f"Mount the file at {path}, in {fixes.edited(pod)}: ConfigMaps with a key {name} are {listed}"
+        )
     made = not volume and not there
     config = volume[1] if volume else there[0] if there else f"{container.name}-config"
     operations: list[dict[str, Any]] = []
-    mounted = volume[0] if volume else config
+    mounted = volume[0] if volume else fixes.free_name(pod, re.sub(r"[^a-z0-9-]", "-", config)[:50].strip("-"))
     if not volume:
         entry = {"name": mounted, "configMap": {"name": config}}
         operations.append(_appended("/volumes", entry, exists=bool(pod.spec.volumes)))
@@ -262,11 +275,16 @@ def gives(container: Container, name: str) -> Fix | None:
         return fixes.patch(pod, f"Call the variable {near} {name}", [operation])
     where = shlex.quote(pod.namespace)
     for kind, field in (("Secret", "secretKeyRef"), ("ConfigMap", "configMapKeyRef")):
-        for item in pod.cluster.items(kind, pod.namespace):
-            if name in _keys(container, kind, item.name):
-                entry = {"name": name, "valueFrom": {field: {"name": item.name, "key": name}}}
-                operation = _appended(f"{container.pointer}/env", entry, exists=bool(own))
-                return fixes.patch(pod, f"Set {name} from the key {name} of {kind} {item.name}", [operation])
+        there = [i for i in pod.cluster.items(kind, pod.namespace) if name in _keys(container, kind, i.name)]
+        if len(there) > 1:
+            listed = ", ".join(item.name for item in there[:4])
+            return fixes.advice(
+                f"Set {name} in env of {container.name} from one of {kind} {listed}, in {fixes.edited(pod)}"
+            )
+        for item in there:
+            entry = {"name": name, "valueFrom": {field: {"name": item.name, "key": name}}}
+            operation = _appended(f"{container.pointer}/env", entry, exists=bool(own))
+            return fixes.patch(pod, f"Set {name} from the key {name} of {kind} {item.name}", [operation])
     workload = workload_of(pod)
     text = f"Set {name} in env of {container.name}"
     if workload is None or workload.kind not in _RESTARTED or fixes.unread(pod):
@@ -283,8 +301,16 @@ def gives(container: Container, name: str) -> Fix | None:
 
 def _misspelt(name: str, names: list[str]) -> str:
     """The variable that is there under almost the name that is wanted; one that other programs read as well is not it."""
-    words = {other: sorted(other.upper().replace("-", "_").split("_")) for other in names}
-    wanted = sorted(name.upper().split("_"))
-    same = [other for other, parts in words.items() if parts == wanted]
-    found = same or difflib.get_close_matches(name, names, n=1, cutoff=0.86)
-    return found[0] if found else ""
+    wanted = name.upper().split("_")
+    for other in names:
+        words = other.upper().replace("-", "_").split("_")
+        if sorted(words) == sorted(wanted) or "".join(words) == "".join(wanted):
+            return other
+        differ = [pair for pair in zip(words, wanted, strict=False) if pair[0] != pair[1]]
+        if (
+            len(words) == len(wanted) > 1
+            and len(differ) == 1
+            and difflib.SequenceMatcher(None, *differ[0]).ratio() > 0.8
+        ):
+            return other
+    return ""

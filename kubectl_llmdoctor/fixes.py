@@ -481,7 +481,7 @@ def _with_gpus(container: Container, count: str) -> list[dict[str, Any]]:
     found = [{"op": "add", "path": f"{container.pointer}/resources/{kind}/{key}", "value": count} for kind in kinds]
     if container.mount_at("/dev/shm"):
         return found
-    volume = {"name": _free_name(container.pod, "dshm"), "emptyDir": {"medium": "Memory", "sizeLimit": "8Gi"}}
+    volume = {"name": free_name(container.pod, "dshm"), "emptyDir": {"medium": "Memory", "sizeLimit": "8Gi"}}
     return found + _mounted(container, volume, "/dev/shm")
 
 
@@ -754,14 +754,14 @@ def mount_shm(container: Container, size: str, summary: str) -> Fix:
             return advice(f"{summary}: the volume {mounted.name} is not declared in {edited(pod)}")
         value = {"name": mounted.name, "emptyDir": memory}
         return patch(pod, summary, [{"op": "replace", "path": f"/volumes/{index}", "value": value}])
-    volume = {"name": _free_name(pod, "dshm"), "emptyDir": memory}
+    volume = {"name": free_name(pod, "dshm"), "emptyDir": memory}
     return patch(pod, summary, _mounted(container, volume, "/dev/shm"))
 
 
 def mount_scratch(container: Container, paths: Sequence[str], summary: str) -> Fix:
     """Mount directories of one new emptyDir at `paths`, at which nothing is mounted."""
     pod, mounts = container.pod, f"{container.pointer}/volumeMounts"
-    name = _free_name(pod, "scratch")
+    name = free_name(pod, "scratch")
     operations = [_append("/volumes", {"name": name, "emptyDir": {}}, exists=bool(pod.spec.volumes))]
     added = [{"name": name, "mountPath": path, "subPath": path.strip("/").replace("/", "-")} for path in paths]
     if container.spec.volume_mounts:
@@ -818,7 +818,7 @@ def mount_new_claim(container: Container, path: str, name: str, size: str, summa
         "metadata": {"name": name},
         "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}},
     }
-    volume = {"name": _free_name(pod, "model-cache"), "persistentVolumeClaim": {"claimName": name}}
+    volume = {"name": free_name(pod, "model-cache"), "persistentVolumeClaim": {"claimName": name}}
     made = patch(pod, summary, _mounted(container, volume, path))
     document = shlex.quote(msgspec.json.encode(claim).decode())
     create = f"echo {document} | kubectl -n {shlex.quote(pod.namespace)} create -f -"
@@ -827,7 +827,7 @@ def mount_new_claim(container: Container, path: str, name: str, size: str, summa
 
 def mount_claim(container: Container, path: str, size: str, summary: str) -> Fix:
     """Mount a volume of its own, made with each pod, at `path`, at which nothing is mounted."""
-    pod, name = container.pod, _free_name(container.pod, "model-cache")
+    pod, name = container.pod, free_name(container.pod, "model-cache")
     asked = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}}
     volume = {"name": name, "ephemeral": {"volumeClaimTemplate": {"spec": asked}}}
     return patch(pod, summary, _mounted(container, volume, path))
@@ -846,7 +846,7 @@ def mount_authority(container: Container, summary: str) -> Fix:
     if any(name in container.env for name in _AUTHORITY_VARIABLES):
         named = ", ".join(f"{n} ({container.env[n].origin})" for n in _AUTHORITY_VARIABLES if n in container.env)
         return advice(f"{summary}: put the authority into the file that {named} of {edited(container.pod)} names")
-    name = _free_name(container.pod, _AUTHORITY)
+    name = free_name(container.pod, _AUTHORITY)
     volume = {"name": name, "configMap": {"name": _AUTHORITY}}
     variables = [{"name": variable, "value": f"{_AUTHORITY_AT}/ca.crt"} for variable in _AUTHORITY_VARIABLES]
     at, own = f"{container.pointer}/env", container.spec.env
@@ -857,7 +857,7 @@ def mount_authority(container: Container, summary: str) -> Fix:
     return patch(container.pod, summary, operations)
 
 
-def _free_name(pod: Pod, name: str) -> str:
+def free_name(pod: Pod, name: str) -> str:
     """A name that no volume of the pod has."""
     taken = {volume.name for volume in pod.spec.volumes}
     return next(n for i in range(1, 99) if (n := f"{name}-{i}" if i > 1 else name) not in taken)

@@ -17,6 +17,11 @@ from kubectl_llmdoctor.settling import added, given, stated, word
 #: A tag that is a release and nothing besides: what follows a version (a CUDA, a system) need not be there for another one.
 _PLAIN = expression(r"(?P<begin>v?)\d+\.\d+\.\d+(?:\.post\d+)?(?P<end>-(?:runtime|cpu))?")
 
+_PIP, _INSTALL = expression(r"\b(?:pip3?|uv)\b"), expression(r"\binstall\b")
+
+#: Packages of which each release is made for one of torch, and brings it along.
+_WITH_TORCH = expression(r"torch(?:audio|vision|codec)")
+
 #: What each image of an engine has: where it is not found something else is wrong there.
 _CORE = expression(r"torch|transformers|triton|tokenizers|numpy|safetensors")
 
@@ -105,6 +110,11 @@ def packaged(container: Container | None, engine: Engine | None, module: str, na
         return fixes.advice(f'Let the start script of {where} install "{wanted}" where it installs {bare} now')
     system = " --system" if container.spec.image.startswith("vllm/vllm-openai") else ""
     pip = f"uv pip install{system}" if system else "pip install"
+    if _WITH_TORCH.fullmatch(wanted):  # the newest would bring another torch, of another CUDA
+        return fixes.advice(
+            f"Build an image of two lines, FROM {container.spec.image} and RUN {pip} --no-deps {wanted}==RELEASE, the one made for "
+            f"the image's torch (pip show torch says which it has), and name it in {where}"
+        )
     return fixes.advice(
         f'Build an image of two lines, FROM {container.spec.image} and RUN {pip} "{wanted}", and name it in {where}'
     )
@@ -128,5 +138,10 @@ def linked(container: Container, engine: Engine | None, name: str) -> Fix | None
 
 def installs(script: str, package: str) -> bool:
     """Whether a start script installs a package over the one of the image."""
-    words = r"\b(?:pip3?|uv)\b[^\n;&|]{0,200}\binstall\b[^\n;&|]{0,400}(?<![\w-])"
-    return re.search(words + re.escape(package) + r"(?![\w-])", script) is not None
+    named = re.compile(rf"(?<![\w-]){re.escape(package)}(?![\w-])")
+    for command in re.split(r"[\n;&|]", script):
+        pip = _PIP.search(command)
+        install = _INSTALL.search(command, pip.end()) if pip else None
+        if install and named.search(command, install.end()):
+            return True
+    return False

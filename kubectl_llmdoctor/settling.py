@@ -6,9 +6,13 @@ what they switch on ("expert parallelism"). Only what the container states is ch
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import difflib
+import math
 import re
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import msgspec
 
@@ -100,8 +104,9 @@ _UNITS = {"": 1, "k": 2**10, "K": 2**10, "M": 2**20, "G": 2**30}
 #: Values that people write, and what parsers call the same.
 _MEANT = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "float8": "fp8", "none": "auto"}
 
-#: Words of a shell behind which a script stands.
-_RUNS_SCRIPT = frozenset({"-c", "-lc", "-ec", "-exc", "-xc"})
+#: Options of a shell behind which a script stands; of another program they may be anything (llama.cpp's context).
+_RUNS_SCRIPT = expression(r"-[a-z]{0,8}c")
+_SHELL = expression(r"(?:ba|da|a|z|k)?sh")
 
 #: What stands behind an option in a sentence and is no value of it.
 _PROSE = expression(
@@ -115,7 +120,21 @@ _KEPT = expression(
 )
 
 #: Options that are switches by their names: what stands behind them is no value of theirs.
-_SWITCH = expression(r"-{1,2}(?:enable|disable|no|use|trust|allow|skip|force)[-_]")
+_SWITCH = expression(r"-{1,2}(?:enable|disable|no|use|trust|allow|skip|force)[-_]|--async-scheduling|--enforce-eager")
+
+#: What stands behind a switch where a release takes it so.
+_YES_OR_NO = frozenset({"true", "false", "yes", "no"})
+
+#: Options that take several values.
+_SEVERAL = expression(
+    r"-{1,2}(?:lora-(?:modules|paths)|served-model-name|cuda-?graph-(?:sizes|bs|capture-sizes)|middleware|api-key)"
+)
+
+#: Numbers of more digits are none of a setting, and JSON that is longer is not mended here.
+_DIGITS, _JSON = 9, 20_000
+
+#: What YAML reads as something else than it was meant for, or as the same thing many times.
+_YAML_ONLY = expression(r"[&*!]|\b(?:yes|no|on|off|y|n)\b(?=\s{0,9}[,}\]])|(?<![\w.])0\d", re.IGNORECASE)
 
 
 class Stated(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,6 +147,8 @@ class Stated(msgspec.Struct, frozen=True, kw_only=True):
     #: None: somewhere in a script
     index: int | None = None
     apart: bool = False
+    #: the elements of the vector in which it stands, wherever it does, the last first
+    elements: tuple[int, ...] = ()
 
     @property
     def text(self) -> str:
@@ -144,9 +165,10 @@ def stated(container: Container, name: str, engine: Engine | None = None) -> Sta
     bare = name.lstrip("-").replace("_", "-")
     for vector in ("args", "command"):
         words = [str(word) for word in getattr(container.spec, vector)]
-        for index in range(len(words)):
-            if found := _written(words, index, vector, bare):
-                return found
+        places = [found for index in range(len(words)) if (found := _written(words, index, vector, bare))]
+        if places:  # the last one counts
+            elements = sorted((i for place in places for i in place.elements), reverse=True)
+            return msgspec.structs.replace(places[-1], elements=tuple(elements))
     own = engine.explicit(_SIZES.get(bare, bare.replace("-", "_"))) if engine else None
     if own is None or own.source not in ("flag", "env") or own.flag.lstrip("-").replace("_", "-") == bare:
         return None
@@ -156,6 +178,8 @@ def stated(container: Container, name: str, engine: Engine | None = None) -> Sta
 def _written(words: list[str], index: int, vector: str, bare: str) -> Stated | None:
     """An option of that name in one element: a word, or a script."""
     word = words[index]
+    if bare.partition("-")[0] not in word:
+        return None
     if " -" in word or "\n" in word:
         name = rf"(?<![\w-])(-{{1,2}}{re.escape(bare).replace('-', '[-_]').replace(chr(92) + '[', '[')})"
         found = re.search(name + r"(?:([= ])([^\s-]\S{0,200}))?(?=\s|$)", word)
@@ -165,9 +189,13 @@ def _written(words: list[str], index: int, vector: str, bare: str) -> Stated | N
         return None
     follows = words[index + 1] if index + 1 < len(words) else "-"
     valued = not follows.startswith("-") or re.fullmatch(_NUMBER, follows)
-    apart = not equals and bool(valued) and not _SWITCH.match(option)
+    apart = not equals and (follows.lower() in _YES_OR_NO if _SWITCH.match(option) else bool(valued))
     has = value if equals else follows if apart else None
-    return Stated(name=option, value=has, vector=vector, index=index, apart=apart)
+    end = index + 1 + apart
+    while _SEVERAL.fullmatch(option.replace("_", "-")) and end < len(words) and not words[end].startswith("-"):
+        end += 1
+    elements = tuple(range(end - 1, index - 1, -1))
+    return Stated(name=option, value=has, vector=vector, index=index, apart=apart, elements=elements)
 
 
 def without(container: Container, place: Stated, summary: str) -> Fix:
@@ -177,7 +205,7 @@ def without(container: Container, place: Stated, summary: str) -> Fix:
     if place.index is None or container.told:
         return fixes.advice(f"{summary}, in {fixes.edited(container.pod)}")
     at = f"{container.pointer}/{place.vector}"
-    return fixes.patch(container.pod, summary, [{"op": "remove", "path": f"{at}/{i}"} for i in _elements(place)])
+    return fixes.patch(container.pod, summary, [{"op": "remove", "path": f"{at}/{i}"} for i in place.elements])
 
 
 def given(container: Container, place: Stated, value: str, summary: str) -> Fix:
@@ -196,11 +224,19 @@ def added(container: Container, words: tuple[str, ...], summary: str) -> Fix:
     """Append options to the container's arguments, or to the command where that alone starts the program."""
     spec = container.spec
     vector = "args" if spec.args else "command" if len(spec.command) > 1 else ""
-    texts = [str(word) for word in (*spec.command, *spec.args)]
-    if not vector or container.told or any("\n" in text or text in _RUNS_SCRIPT for text in texts):
+    if not vector or container.told or _in_script([str(word) for word in (*spec.command, *spec.args)]):
         return fixes.advice(f"{summary}, in {fixes.edited(container.pod)}")
     at = f"{container.pointer}/{vector}/-"
     return fixes.patch(container.pod, summary, [{"op": "add", "path": at, "value": word} for word in words])
+
+
+def _in_script(words: list[str]) -> bool:
+    """Whether a shell runs what the words have in one of them."""
+    shells = [index for index, word in enumerate(words) if _SHELL.fullmatch(word.rpartition("/")[2])]
+    return any(
+        "\n" in word or (_RUNS_SCRIPT.fullmatch(word) and (" " in after or (bool(shells) and shells[0] < index)))
+        for index, (word, after) in enumerate(zip(words, [*words[1:], ""], strict=True))
+    )
 
 
 class _Told:
@@ -219,10 +255,10 @@ class _Told:
         )
         self.stated = {name: place for name, place in found if place}
         if container and not self.stated:  # by what they switch on
-            options = (o for words, options in _FEATURES if re.search(words, self.message) for o in options)
-            places = ((option, stated(container, option, engine)) for option in options)
-            self.stated = {option: place for option, place in places if place}
-            self.names = {**self.names, **dict.fromkeys(self.stated, 0)}
+            said = sorted((m.start(), o) for words, o in _FEATURES if (m := re.search(words, self.message)))
+            places = [(option, stated(container, option, engine), at) for at, options in said for option in options]
+            self.stated = {option: place for option, place, _ in places if place}
+            self.names = {**self.names, **{option: at for option, place, at in places if place}}
 
     def options(self, start: int, end: int) -> list[str]:
         """The options, written as such, that a part of the message names."""
@@ -284,6 +320,9 @@ def nearest(value: str, choices: list[str]) -> str:
     lower = {choice.lower(): choice for choice in choices}
     if (meant := _MEANT.get(value.lower())) in lower:
         return lower[str(meant)]
+    # another number is another version of it, which a release may not have
+    digits = re.findall(r"\d+", value)
+    lower = {low: choice for low, choice in lower.items() if re.findall(r"\d+", low) == digits}
     begun = [choice for low, choice in lower.items() if low.startswith(value.lower()) or value.lower().startswith(low)]
     if len(begun) == 1 and len(value) > 2:
         return begun[0]
@@ -322,13 +361,30 @@ def as_json(value: str) -> str:
     bare = bare.replace('\\"', '"')
     if pairs := re.fullmatch(r"(\w{1,40}=\d{1,9})(?:[, ]\w{1,40}=\d{1,9}){0,8}", bare):
         bare = "{" + ", ".join(pair.replace("=", ": ") for pair in re.split(r"[, ]", pairs[0])) + "}"
-    if not re.match(r"[\[{]", bare):
+    if not re.match(r"[\[{]", bare) or len(bare) > _JSON:
         return ""
     try:
-        tree = msgspec.yaml.decode(bare)
-    except (msgspec.DecodeError, ValueError):
+        tree = _tree(bare)
+        return msgspec.json.encode(tree).decode() if isinstance(tree, dict | list) else ""
+    except (msgspec.DecodeError, ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         return ""
-    return msgspec.json.encode(tree).decode() if isinstance(tree, dict | list) else ""
+
+
+def _tree(text: str) -> Any:
+    """What a text means that is JSON, a value of Python's, or JSON whose quotes a shell took; None where that is open."""
+    for read in (msgspec.json.decode, ast.literal_eval):
+        with contextlib.suppress(msgspec.DecodeError, ValueError, SyntaxError):
+            return read(text)
+    if _YAML_ONLY.search(text):
+        return None
+    bare = text if re.search("['\"]", text) else re.sub(r"(?<=[{,])(\s{0,9}[\w-]{1,60}):(?=\S)", r"\1: ", text)
+    tree = msgspec.yaml.decode(bare)
+    empty = b"null" in msgspec.json.encode(tree) and "null" not in text  # a name without a value
+    return None if empty else tree
+
+
+def _integer(text: str | None) -> int | None:
+    return int(text) if text and text.isdecimal() and len(text) <= _DIGITS else None
 
 
 def _multiple(told: _Told) -> Iterator[Fix]:
@@ -336,21 +392,22 @@ def _multiple(told: _Told) -> Iterator[Fix]:
     found = _DIVISIBLE.search(told.message)
     place = told.stated.get(found["by"]) if found else None
     whole = _value(told, found["whole"], found["is"]) if found else None
-    part = int(place.value) if place and place.value and place.value.isdecimal() else 0
+    part = (_integer(place.value) if place else None) or 0
     if found is None or place is None or told.container is None or not whole or part < 1 or whole % part == 0:
         return
-    right = str(max(d for d in range(1, min(part, whole) + 1) if whole % d == 0))
+    small = [d for d in range(1, math.isqrt(whole) + 1) if whole % d == 0]
+    right = str(max(d for d in (*small, *(whole // d for d in small)) if d <= part))
     yield given(told.container, place, right, f"Set {place.name} to {right}, which divides {whole} (it is {part})")
 
 
 def _value(told: _Told, name: str, said: str | None) -> int | None:
     """A number of a message: as it stands there, or as the container states it."""
     if name.isdecimal() or said:
-        return int(name) if name.isdecimal() else int(str(said))
+        return _integer(name) if name.isdecimal() else _integer(said)
     place = told.stated.get(name)
     if place is None and name.endswith("tp_size"):
         return 1
-    return int(place.value) if place and place.value and place.value.isdecimal() else None
+    return _integer(place.value) if place else None
 
 
 def _bounded(told: _Told) -> Iterator[Fix]:
@@ -368,7 +425,8 @@ def _bounded(told: _Told) -> Iterator[Fix]:
         bound = _bound(told, behind, limit.end()) if limit else ""
         if limit and bound:
             step = 1 if least else -1
-            right = str(int(bound) + step) if limit["beyond"] and bound.lstrip("-").isdecimal() else bound
+            whole = bound.lstrip("-").isdecimal() and len(bound) <= _DIGITS
+            right = str(int(bound) + step) if limit["beyond"] and whole else bound
             if least and right in ("0", "1"):  # the least that is none too few is not what anybody means
                 yield without(told.container, place, f"Remove {place.text}: it must be {right} at least")
             else:
@@ -390,8 +448,12 @@ def _exclusive(told: _Told) -> Iterator[Fix]:
     if not _EXCLUDES.search(told.message):
         return
     if told.container is not None and told.stated:
-        (_, place), *others = told.stated.items()
-        beside = f"; {others[0][1].text} can stay" if others else ""
+        free = [place for place in told.stated.values() if not _KEPT.fullmatch(place.name)]
+        if not free:
+            return
+        place = free[0]
+        others = [other for other in told.stated.values() if other is not place]
+        beside = f"; {others[0].text} can stay" if others else ""
         yield without(told.container, place, f"Remove {place.text}{beside}")
     elif len(both := told.options(0, len(told.message))) > 1:
         yield fixes.advice(f"Leave out one of {both[0]} and {both[1]}")
@@ -439,7 +501,11 @@ def renamed(container: Container, place: Stated, name: str) -> Fix:
 def _meant(engine: Engine | None, name: str) -> str:
     """The option of an engine that is spelt as another one begins, or begins as it: `--max-model-length`."""
     known = [options[engine.name] for options in OPTIONS.values() if engine.name in options] if engine else []
-    return next((o for o in known if o != name and (name.startswith(o) or (len(name) > 6 and o.startswith(name)))), "")
+    begun = {o for o in known if len(name) > 6 and o.startswith(name)}
+    # with a word more it is an option of another release
+    longer = {o for o in known if name.startswith(o) and not re.search("[-_]", name.removeprefix(o))}
+    found = (begun | longer) - {name}
+    return found.pop() if len(found) == 1 else ""
 
 
 def _refused(told: _Told) -> Iterator[Fix]:
@@ -456,7 +522,9 @@ def _refused(told: _Told) -> Iterator[Fix]:
         or _DEMANDS.search(told.message)
         or re.search(r"\b(?:when|if|with)\b", told.message)
     ):
-        place = next((p for p in told.stated.values() if not _KEPT.fullmatch(p.name)), None)
+        demand = None if _REFUSES.search(told.message) else _DEMANDS.search(told.message)
+        wanted = {name for name, at in told.names.items() if demand and at > demand.start()}
+        place = next((p for n, p in told.stated.items() if n not in wanted and not _KEPT.fullmatch(p.name)), None)
         if place is None:
             return
         yield without(told.container, place, f"Remove {place.text}")
@@ -471,15 +539,9 @@ def dropped(container: Container, engine: Engine | None, names: Iterable[str]) -
     vectors = {place.vector for place in places}
     if len(vectors) > 1 or vectors == {""} or any(place.index is None for place in places) or container.told:
         return fixes.advice(f"{told} in {fixes.edited(container.pod)}")
-    last_first = sorted((i for place in places for i in _elements(place)), reverse=True)
+    last_first = sorted({i for place in places for i in place.elements}, reverse=True)
     at = f"{container.pointer}/{places[0].vector}"
     return fixes.patch(container.pod, told, [{"op": "remove", "path": f"{at}/{index}"} for index in last_first])
-
-
-def _elements(place: Stated) -> tuple[int, ...]:
-    """The elements in which a setting stands, the last first."""
-    index = place.index or 0
-    return (index + 1, index) if place.apart else (index,)
 
 
 def word(container: Container, old: str, new: str, summary: str) -> Fix | None:
@@ -502,6 +564,7 @@ def serving_as(engine: Engine, name: str) -> Fix | None:
         or not names
         or name in names
         or not name
+        or name.startswith("-")
         or engine.pod.log_only
         or not engine.found.argv_known
     ):
@@ -527,6 +590,8 @@ def put(container: Container, engine: Engine | None, name: str, value: str, summ
     place = stated(container, name, engine)
     if place is not None and place.value is not None:
         return given(container, place, value, summary)
+    if value and engine is not None and engine.name == "llama.cpp":  # whose parser knows no `=`
+        return added(container, (name, value), summary)
     return added(container, (f"{name}={value}" if value else name,), summary)
 
 

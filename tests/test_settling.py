@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from kubectl_llmdoctor.brought import brings, edits, gives
+from kubectl_llmdoctor.brought import brings, edits, field, gives
 from kubectl_llmdoctor.catalog.arrivals import release_for, transformers_for
 from kubectl_llmdoctor.catalog.families import having, library, package, tool_parser
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.pod import Pod
-from kubectl_llmdoctor.settling import as_json, nearest, settled, stated
+from kubectl_llmdoctor.releases import installs
+from kubectl_llmdoctor.settling import _in_script, added, as_json, nearest, settled, stated
 from kubectl_llmdoctor.snapshot import Snapshot
 
 
@@ -63,6 +65,14 @@ _CONF = {
         (["--old-x", "4"], "--old-x: the argument has been removed. use --new-x", "Write --new-x instead of --old-x"),
         (["--kind=q9"], "--kind: Unsupported type: q9", "Remove --kind=q9"),
         (["--port=80"], "it failed with status 3", ""),
+        (["--n-size=3", "--n-size=0"], "n_size: Input should be greater than 0", "Remove --n-size=0"),
+        (["--enable-x", "False", "--y"], "--enable-x is not supported", "Remove --enable-x False"),
+        (["--async-scheduling", "own/model"], "--async-scheduling is not supported", "Remove --async-scheduling ("),
+        (["--model=m", "--c-d=1"], "--model cannot be used with --c-d", "Remove --c-d=1; --model=m can stay"),
+        (["--kind=v31"], "kind must be one of: v3, v30", "Set --kind to one of v3, v30"),
+        (["--n-size=" + "9" * 5000], "m_size 8 must be divisible by n_size", ""),
+        (["--n-size=" + "9" * 18], "999999999998 must be divisible by n_size", ""),
+        (["--dp=4", "--enable-expert-parallel"], "data parallel requires expert parallel", "Remove --dp=4"),
         ([], "--a-b requires --c-d", "Add --c-d with its value, which --a-b wants beside it"),
     ],
 )  # fmt: skip
@@ -93,8 +103,32 @@ def test_a_variable_comes_from_where_it_is() -> None:
     env = [{"name": "URL_DB", "value": "x"}]
     assert "Call the variable URL_DB DB_URL" in gives(_container(env=env), "DB_URL").summary  # type: ignore[union-attr]
     assert gives(_container(env=env), "URL_DB") is None
+    alike = _container(env=[{"name": "APP_S3_EVENT_UPLOAD_BUCKET", "value": "x"}])
+    assert "Call the variable" not in gives(alike, "APP_S3_MEDIA_UPLOAD_BUCKET").summary  # type: ignore[union-attr]
     config = {**_CONF, "data": {"DB_URL": "x"}}
+    other = {**config, "metadata": {"name": "billing", "namespace": "serving"}}
+    assert "from one of ConfigMap billing, conf" in gives(_container(config, other), "DB_URL").summary  # type: ignore[union-attr]
     assert "from the key DB_URL of ConfigMap conf" in gives(_container(config), "DB_URL").summary  # type: ignore[union-attr]
+
+
+def test_what_an_edit_says_of_a_file() -> None:
+    mounts = [{"name": "conf", "mountPath": "/etc/app"}]
+    secret = {**_CONF, "data": {"a.yaml": "first: 1\n- api_key: abc\n"}, "immutable": True}
+    fix = edits(_container(secret, volumeMounts=mounts), "error in /etc/app/a.yaml:2", "Correct it")
+    assert fix is not None
+    assert "abc" not in fix.summary
+    assert "immutable" in fix.summary
+    assert not fix.commands
+    found = field(_container(_CONF, volumeMounts=mounts), ["--third", "--second"], "Remove {name}")
+    assert found is not None
+    assert found.summary == "Remove --second in the key a.yaml of ConfigMap conf, line 2: `second: 2`"
+    assert brings(_container(args=["--cert=/tls.crt"]), "/tls.crt") is None
+
+
+def test_what_a_script_installs() -> None:
+    assert installs("apt update && pip install -U transformers", "transformers")
+    assert not installs("pip install x; echo transformers", "transformers")
+    assert not installs("pip install " * 80_000, "transformers")
 
 
 def test_values_that_are_meant() -> None:
@@ -103,6 +137,30 @@ def test_values_that_are_meant() -> None:
     assert as_json("image=2,video=0") == '{"image":2,"video":0}'
     assert as_json("{GPU_A: 1}") == '{"GPU_A":1}'
     assert as_json("plain") == ""
+    assert nearest("glm47", ["glm45", "hermes"]) == nearest("minimax_m2", ["minimax"]) == ""
+    assert as_json("{'a': None, 'b': True}") == '{"a":null,"b":true}'
+    assert as_json("{method:ngram,n:5}") == '{"method":"ngram","n":5}'
+    assert as_json("{a: &a [1], b: *a}") == as_json("{mode: NO}") == as_json("{null: 1}") == as_json("{a}") == ""
+
+
+def test_a_patch_takes_all_of_an_option_and_never_follows_a_script() -> None:
+    place = stated(_container(args=["--lora-modules", "a=/x", "b=/y", "--z", "--lora-modules=c=/w"]), "--lora-modules")
+    assert place is not None
+    assert place.elements == (4, 2, 1, 0)
+    scripted = _container(command=["bash", "-euo", "pipefail"], args=["-c", "serve --enable-x"])
+    assert "in Pod/q-0" in added(scripted, ("--y",), "Add --y").summary
+    assert _in_script(["/bin/bash", "-euc", "./start.sh"])
+    assert not _in_script(["llama-server", "-c", "8192"])
+
+
+def test_an_older_release_lacks_an_option_that_is_not_misspelt() -> None:
+    engine = SimpleNamespace(name="vllm", explicit=lambda _: None)
+    for args, says in (
+        (["--model-impl=x"], "Remove --model-impl=x"),
+        (["--max-model-length=8"], "Write --max-model-len"),
+    ):
+        found = settled(_container(args=args), engine, f"unknown {args[0].partition('=')[0]}")  # type: ignore[arg-type]
+        assert says in found[0].summary
 
 
 def test_what_tables_know() -> None:

@@ -13,6 +13,7 @@ _PARSERS = tuple(
     (expression(words), parser)
     for words, parser in (
         (r"gpt-oss", "openai"),
+        (r"nemotron", ""),  # of each generation another one, often a plugin of the model's page
         (r"xlam", "xlam"),
         (r"qwen3-coder|qwen3\.[56]", "qwen3_coder"),
         (r"hermes-[23]|qwen2\.5|qwen3|qwq", "hermes"),
