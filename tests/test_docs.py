@@ -8,12 +8,13 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import click
 import pytest
 import yaml
 
+from kubectl_llmdoctor.advice.declared import Condition
 from kubectl_llmdoctor.check import Check, verified
 from kubectl_llmdoctor.cli import COMMANDS, cli
 from kubectl_llmdoctor.diagnosis import diagnose
@@ -231,6 +232,13 @@ def test_the_role_grants_nothing_dangerous() -> None:
 def _examples(language: str) -> list[str]:
     text = (DOCS / "writing-a-check.md").read_text(encoding="utf-8")
     return re.findall(rf"(?ms)^```{language}\n(.*?)^```$", text)
+
+
+def test_each_condition_of_a_fix_is_explained() -> None:
+    text = (DOCS / "writing-a-check.md").read_text(encoding="utf-8")
+    explained = re.findall(r"(?m)^\| ([^|]*) \|", text.partition("### Conditions")[2])
+
+    assert [name for name in get_args(Condition) if not any(f"`{name}`" in cell for cell in explained)] == []
 
 
 def test_the_example_of_a_signature_works(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from kubectl_llmdoctor.advice import FixText
+from kubectl_llmdoctor.advice.declared import FixText
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.starts import PHASES
 from kubectl_llmdoctor.report.document import CONFIDENCES, Confidence, Severity

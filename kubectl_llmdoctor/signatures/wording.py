@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 
-from kubectl_llmdoctor.advice import Situation, fill
+from kubectl_llmdoctor.advice.situation import Situation
+from kubectl_llmdoctor.advice.templates import fill
 from kubectl_llmdoctor.check import Finding
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.container import Container
@@ -217,7 +218,7 @@ def _explained(signature: Signature, subject: Subject, pod: Pod | None, containe
     return signature.explains if serves else (*signature.explains, *signature.explains_before)
 
 
-def _summary(signature: Signature, pattern: Pattern, values: dict[str, str]) -> str:
+def _summary(signature: Signature, pattern: Pattern, values: Mapping[str, str]) -> str:
     """The pattern's summary where all that it names was captured."""
     import string  # 1 ms, and few runs find a line
 

@@ -1,0 +1,118 @@
+"""Tokens and keys that the container's variables hold, and whom the pod acts as."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import get_args
+
+from kubectl_llmdoctor.advice.declared import Condition, OfCredentials
+from kubectl_llmdoctor.advice.occurrence import Topic
+from kubectl_llmdoctor.advice.templates import Value
+from kubectl_llmdoctor.expressions import expression
+from kubectl_llmdoctor.facts.container import Container
+from kubectl_llmdoctor.fixes import maker
+
+#: What a variable is called that is to hold a token for Hugging Face's hub.
+_TOKEN = expression(r"(?:HF|HUGGING_?FACE(?:_?HUB)?)_(?!HUB_DISABLE)(?:[A-Z]+_)*(?:TOKEN|KEY)")
+
+#: Those that are read: by huggingface_hub and hf-hub, and the one that Text Embeddings Inference reads besides.
+_TOKENS_READ = frozenset({"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_API_TOKEN"})
+
+#: What a variable is called that is to hold one of the two keys for an object store.
+_KEY = expression(r"(?:AWS|S3|MINIO)_(?:[A-Z]+_)*(?:ACC?ESS?|SECRETS?)_?KEY(?:_?ID)?")
+
+#: By which a token or keys come from somewhere else, so that no variable need hold them.
+_TOKEN_ELSEWHERE = ("HF_TOKEN_PATH",)
+_KEYS_ELSEWHERE = (
+    *("AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_PROFILE"),
+    *("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"),
+)
+
+
+def _words(container: Container) -> str:
+    """The command with its arguments: a script in it may hand on what has another name."""
+    return " ".join(container.spec.argv)
+
+
+class Credentials(Topic):
+    """The token for the hub, the keys for an object store, the account."""
+
+    decides = get_args(OfCredentials)
+
+    def values(self) -> dict[str, Value]:
+        return {
+            "token_variable": lambda: self._misnamed_token,
+            "token_at": lambda: self._index_of(self._misnamed_token),
+            "token_secret": lambda: self._token_of[0],
+            "token_key": lambda: self._token_of[1],
+            "token_maker": lambda: self._token_maker,
+            "key_variable": lambda: self._misnamed_key[0],
+            "key_meant": lambda: self._misnamed_key[1],
+            "key_at": lambda: self._index_of(self._misnamed_key[0]),
+            "google_account": lambda: self._google_account,
+        }
+
+    def _holds(self) -> Iterator[Condition]:
+        yield "token misnamed" if self._misnamed_token else "no token misnamed"
+        yield "key misnamed" if self._misnamed_key[0] else "no key misnamed"
+        yield self._token_given
+
+    @cached_property
+    def _misnamed_token(self) -> str:
+        """The variable that holds a token for the hub, where it is none of those that the hub's libraries read."""
+        container = self.container
+        if container is None or container.spec.env_from or any(name in container.env for name in _TOKEN_ELSEWHERE):
+            return ""  # the one that is read may come from there
+        named = [n for n, v in container.env.items() if _TOKEN.fullmatch(n) and v.value != ""]
+        strange = [n for n in named if n not in _TOKENS_READ and n not in _words(container)]
+        return strange[0] if strange and len(strange) == len(named) else ""
+
+    @cached_property
+    def _token_of(self) -> tuple[str, str, bool]:
+        """The Secret that a token for the hub is from, its key there, and whether that is known; else what fixes call them."""
+        variables = self.container.env if self.container else {}
+        told = [variables[name].origin for name in sorted(_TOKENS_READ & variables.keys())]
+        secret, _, key = next((x for x in told if x.startswith("Secret ")), "").removeprefix("Secret ").partition("/")
+        return (secret, key, True) if secret and key else ("hf-token", "HF_TOKEN", False)
+
+    @property
+    def _token_maker(self) -> str:
+        """` (ExternalSecret/hub makes it: …)`: what writes the Secret of the token again, where something does."""
+        item = self.subject.cluster.item("Secret", self.subject.namespace, self._token_of[0])
+        by = maker(item) if item else ""
+        return f" ({by} makes that Secret and writes it again: renew it where that takes it from)" if by else ""
+
+    @property
+    def _token_given(self) -> Condition:
+        """How the container gets a token for the hub, by variables that its libraries read."""
+        variables = self.container.env if self.container else {}
+        if not _TOKENS_READ & variables.keys():
+            return "no token given"
+        return "token in a Secret" if self._token_of[2] else "token given"
+
+    @cached_property
+    def _misnamed_key(self) -> tuple[str, str]:
+        """The variable that holds a key for an object store under a name that boto does not read, and the name that it does."""
+        container = self.container
+        if container is None or container.spec.env_from or any(name in container.env for name in _KEYS_ELSEWHERE):
+            return "", ""
+        for name, variable in container.env.items():
+            meant = "AWS_SECRET_ACCESS_KEY" if "SECRET" in name else "AWS_ACCESS_KEY_ID"
+            if not _KEY.fullmatch(name) or variable.value == "" or name in _words(container):
+                continue
+            if (read := container.env.get(meant)) is None or read.value == "":
+                return name, meant
+        return "", ""
+
+    def _index_of(self, name: str) -> str:
+        """The place of a variable in the container's own list."""
+        own = [variable.name for variable in self.container.spec.env] if self.container else []
+        return str(own.index(name)) if name in own else "0"
+
+    @cached_property
+    def _google_account(self) -> str:
+        """The account of Google Cloud that the pod's service account acts as."""
+        name = (self.pod.spec.service_account_name if self.pod else "") or "default"
+        item = self.subject.cluster.item("ServiceAccount", self.subject.namespace, name)
+        return str(item.annotations.get("iam.gke.io/gcp-service-account") or "" if item else "") or "GOOGLE_ACCOUNT"

@@ -1,0 +1,171 @@
+"""The path that a line names, the volume on which it lies, and who may write there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import get_args
+
+from kubectl_llmdoctor.advice.declared import Condition, OfFiles
+from kubectl_llmdoctor.advice.occurrence import Topic
+from kubectl_llmdoctor.advice.templates import Value
+from kubectl_llmdoctor.facts.k8s import Volume, VolumeMount
+from kubectl_llmdoctor.facts.place import SYSTEM, Place, backing, data_mounts
+from kubectl_llmdoctor.facts.units import units
+from kubectl_llmdoctor.fixes import larger
+from kubectl_llmdoctor.tree import dig
+
+#: So many claims are worth naming where nobody knows which one is meant.
+_MOST_CLAIMS = 3
+
+#: What the kernel says where the user may not, whatever the mount lets.
+_FORBIDDEN = frozenset({"permission denied", "operation not permitted"})
+
+
+class Files(Topic):
+    """The path that the line names in the container, and its volume."""
+
+    decides = get_args(OfFiles)
+
+    def values(self) -> dict[str, Value]:
+        return {
+            "volume_at": lambda: self._volume_at,
+            "sub_path": lambda: self._sub_path,
+            "bucket": lambda: self._bucket,
+            "twice": lambda: larger(units(self.captured.get("limit")), self.here.model_bytes),
+            "volume": lambda: self.mount.name if self.mount else "",
+            "mount": lambda: self.mount.mount_path if self.mount else "",
+            "user": lambda: self._user or "1000",
+            "chown": lambda: self._chown,
+            "volume_is": lambda: self.place.volume_is if self.place else "the volume",
+            "inside": lambda: (self.place.inside if self.place else "") or "the model",
+            "folder": lambda: self._folder,
+            "set_at": lambda: (self.place.set_at if self.place else "") or "the argument or variable",
+            "mounts": lambda: " and ".join(
+                f"{mount.mount_path} ({backing(volume)})" for mount, volume in self._data[:3]
+            ),
+            "moved": lambda: self._moved,
+            "there": lambda: self._there,
+            "claims": lambda: self._claims,
+            "no_data": "" if self.log_only else ", as no volume with data is mounted",
+        }
+
+    def _holds(self) -> Iterator[Condition]:
+        injected = self.container is not None and self.container.name == "storage-initializer"
+        yield "storage initializer" if injected else "no storage initializer"
+        yield "forbidden" if self.captured.get("why", "").lower() in _FORBIDDEN else "not forbidden"
+        yield "home closed" if self.place and self.place.home_closed else "home open"
+        yield "volume passing" if self.place and self.place.passing else "volume lasting"
+        yield "a folder" if self._folder else "no folder"
+        yield "mounted elsewhere" if self._data else "nothing mounted"
+        yield from self._of_volume()
+
+    @cached_property
+    def place(self) -> Place | None:
+        """The path that the line names, in the container."""
+        path = self.captured.get("path") or self.captured.get("model") or ""
+        return Place(self.container, path) if self.container and path else None
+
+    @cached_property
+    def mount(self) -> VolumeMount | None:
+        """The volume on which the path lies that the line names; where it names none, the only one that may hold data."""
+        if self.container is None or self.place is not None:
+            return self.place.mount if self.place else None
+        return self._data[0][0] if len(self._data) == 1 else None
+
+    def _of_volume(self) -> tuple[OfFiles, ...]:
+        """What is so of the volume on which the path lies that the line names."""
+        mount, pod = self.mount, self.pod
+        volume = pod.volume(mount.name) if pod and mount else None
+        if pod is None or mount is None or volume is None:
+            return "mounted writable", "no fsGroup", "volume on disk", "no volume mounted"
+        claim, scratch = volume.persistent_volume_claim, volume.empty_dir
+        # what the API server fills in cannot be mounted otherwise
+        given_by_api = volume.config_map or volume.secret or volume.projected
+        read_only = not given_by_api and (mount.read_only or (claim is not None and claim.read_only))
+        kept = volume.host_path or volume.nfs  # by which the kubelet never goes
+        grouped = (kept or pod.spec.security_context.fs_group is not None) and not given_by_api
+        in_memory = scratch is not None and scratch.medium == "Memory"
+        return (
+            "mounted read-only" if read_only else "mounted writable",
+            "fsGroup set" if grouped else "no fsGroup",
+            "volume in memory" if in_memory else "volume on disk",
+            "no volume mounted" if given_by_api else "volume mounted",
+        )
+
+    @property
+    def _volume_at(self) -> str:
+        """The place of the volume that the line names in the pod's spec."""
+        names = [volume.name for volume in self.pod.spec.volumes] if self.pod else []
+        return str(names.index(self.captured["volume"])) if self.captured.get("volume") in names else "0"
+
+    @property
+    def _sub_path(self) -> str:
+        """The subPath with which the volume that the line names is mounted."""
+        mounts = [m for c in (self.pod.containers if self.pod else ()) for m in c.spec.volume_mounts]
+        named = [m.sub_path for m in mounts if m.name == self.captured.get("volume") and m.sub_path]
+        return named[0] if named else "that subPath names"
+
+    @cached_property
+    def _bucket(self) -> str:
+        """The bucket behind the volume that the line names, by its PersistentVolume or by the pod's own words."""
+        name = self.captured.get("volume", "")
+        item = self.subject.cluster.item("PersistentVolume", "", name) if name else None
+        own = self.pod.volume(name) if self.pod and name else None
+        csi = dig(item.raw, "spec.csi") if item else own.csi if own else None
+        attributes = dig(csi, "volumeAttributes") if csi else None
+        told = attributes.get("bucketName") if isinstance(attributes, dict) else None
+        return str(told or (dig(csi, "volumeHandle") if csi else "") or "BUCKET").partition(":")[0]
+
+    @property
+    def _claims(self) -> str:
+        """The claims of the namespace that the pod does not mount, as a question: ` (claim weights?)`."""
+        mine = [v.persistent_volume_claim for v in self.pod.spec.volumes] if self.pod else []
+        used = {claim.claim_name for claim in mine if claim}
+        items = self.subject.cluster.items("PersistentVolumeClaim", self.subject.namespace)
+        free = [item.name for item in items if item.name not in used]
+        return f" (claim {' or '.join(free)}?)" if 0 < len(free) <= _MOST_CLAIMS else ""
+
+    @cached_property
+    def _user(self) -> str:
+        """The user that the container is to run as, where it says so."""
+        own = self.container.spec.security_context.run_as_user if self.container else None
+        whole = self.pod.spec.security_context.run_as_user if self.pod else None
+        return str((whole if own is None else own) or "")
+
+    @cached_property
+    def _data(self) -> list[tuple[VolumeMount, Volume]]:
+        """The volumes of the container that may hold data."""
+        return data_mounts(self.container) if self.container else []
+
+    @property
+    def _folder(self) -> str:
+        """The folder at which an empty volume may be mounted for the path."""
+        return self.captured.get("folder", self.place.folder if self.place else "")
+
+    @property
+    def _moved(self) -> str:
+        """The path, below what else the container has mounted."""
+        name = (self.place.path if self.place else "").rpartition("/")[2]
+        return f"{self._data[0][0].mount_path.rstrip('/')}/{name}" if self._data else ""
+
+    @property
+    def _there(self) -> str:
+        """The path, else the engine's model."""
+        if self.place:
+            return self.place.path
+        return str((self.engine.value("model") if self.engine else "") or "the model")
+
+    @property
+    def _chown(self) -> str:
+        """What lets the container's user write to the volume."""
+        give = f"chown -R {self._user}:{self._user}" if self._user else "chmod -R a+rwX"
+        return f"{give} {self._given}".strip()
+
+    @property
+    def _given(self) -> str:
+        """What is given to the container's user: the whole volume, of a folder of the node's own system only the path."""
+        place = self.place
+        if place and place.volume and place.volume.host_path and SYSTEM.fullmatch(place.volume.host_path.path):
+            return place.path
+        return self.mount.mount_path if self.mount else ""

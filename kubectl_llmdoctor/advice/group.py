@@ -1,0 +1,189 @@
+"""The ranks of the engine: their GPUs and pods, how they reach each other, and which one is late."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from functools import cached_property
+from typing import get_args
+
+import msgspec
+
+from kubectl_llmdoctor.advice.declared import Condition, OfGroup
+from kubectl_llmdoctor.advice.occurrence import Topic
+from kubectl_llmdoctor.advice.templates import Value
+from kubectl_llmdoctor.expressions import expression
+from kubectl_llmdoctor.facts.nodes import RDMA, rdma_offered
+from kubectl_llmdoctor.fixes import request_rdma
+from kubectl_llmdoctor.reach import ADDRESS, told
+
+#: By which an engine has ranks with a GPU each; and more of them than any engine has.
+_PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+_MOST_RANKS = 4096
+
+#: More GPUs than any node has: a list of as many as somebody wrote may have no end.
+_MOST_DEVICES = 64
+
+#: Numbers of more digits are none of a model's.
+_DIGITS = 9
+
+#: The release of vLLM that has --all2all-backend; before it VLLM_ALL2ALL_BACKEND alone is read.
+_ALL_TO_ALL_OPTION = "0.12"
+
+#: How a rank is told where its leader is.
+_LEADER = r"(?:LWS_LEADER|MASTER|LEADER|RAY_HEAD|RAY)_ADDR(?:ESS)?|--(?:master[-_]addr|dist-init-addr|rdzv[-_]endpoint|ray[-_]address)"
+
+#: What PyTorch says for a rank that waited in vain, and at which operation of the group.
+_WATCHDOG = "Watchdog caught collective operation timeout"
+_WAITS_AT = expression(
+    r"\[Rank (?P<rank>\d{1,5})\] Watchdog caught collective operation timeout: WorkNCCL\(SeqNum=(?P<at>\d{1,18})"
+)
+
+
+class Group(Topic):
+    """The ranks of the engine, and the pods that they are in."""
+
+    decides = get_args(OfGroup)
+
+    def values(self) -> dict[str, Value]:
+        return {
+            "devices": lambda: self._devices,
+            "gpus_wanted": lambda: str(self._wanted),
+            "gpus_there": lambda: str(self._there),
+            "fewer_gpus": lambda: str(self._fewer or "?"),
+            "divides": lambda: self._divides,
+            "leader": lambda: self.leader or "the leader's name",
+            "late_rank": lambda: self._late[1],
+            "images": lambda: self._images,
+            "rdma": lambda: self._rdma,
+            "recomputing": lambda: self._recomputing,
+            **self._sizes,
+        }
+
+    def _holds(self) -> Iterator[Condition]:
+        yield self._late[0]
+        whole = len(self.subject.pods) > 1 or self.subject.cluster.complete("Pod", self.subject.namespace)
+        yield "group is short" if whole and 0 < self._there < self._wanted else "group is not short"
+        yield "parallel size known" if self._fewer else "parallel size unknown"
+        if self._images:
+            yield "images differ"
+        yield "RDMA had" if self._has_rdma else "no RDMA had"
+        if self._rdma:
+            yield "RDMA offered"
+        if self.engine is not None and self.engine.explicit("disaggregation_ib_device") is not None:
+            yield "RDMA device named"
+        older = self.engine is not None and self.engine.at_least(_ALL_TO_ALL_OPTION) is False
+        yield "all-to-all by variable" if older else "all-to-all by option"
+        yield "KV connector known" if self._recomputing else "KV connector not known"
+
+    @cached_property
+    def _fewer(self) -> int:
+        """The most GPUs, fewer than it has now, that can share the model evenly; 0 where that is not known."""
+        size = self.engine.value("tensor_parallel_size") if self.engine else None
+        if self.engine is None or not isinstance(size, int) or size < 2:
+            return 0
+        return self.subject.sizing(self.engine).splits(size - 1)
+
+    @property
+    def _divides(self) -> str:
+        """A number of GPUs below the captured `tp` that shares `have` evenly.
+
+        A power of two, where one does: the other sizes of a model are mostly multiples of one.
+        """
+        have, tp = (self.captured.get(name, "") for name in ("have", "tp"))
+        if not have.isdecimal() or not tp.isdecimal() or len(have) > _DIGITS or len(tp) > _DIGITS:
+            return "1"
+        fit = [n for n in range(1, min(int(tp), _MOST_DEVICES + 1)) if int(have) % n == 0] or [1]
+        even = [n for n in fit if n & (n - 1) == 0]
+        return str(even[-1] if len(even) > 1 else fit[-1])
+
+    @property
+    def _sizes(self) -> dict[str, Value]:
+        """Of two sizes that must divide each other: the largest divisor of one below the other, and the least multiple above it."""
+        one, other = self.captured.get("one", ""), self.captured.get("other", "")
+        if not (
+            one.isdecimal() and other.isdecimal() and 0 < int(one) <= _MOST_RANKS and 0 < int(other) <= _MOST_RANKS
+        ):
+            return {}
+        whole, part = int(one), int(other)
+        divisor = max(n for n in range(1, part + 1) if whole % n == 0)
+        return {"divisor": str(divisor), "multiple": str(math.ceil(part / whole) * whole)}
+
+    @cached_property
+    def leader(self) -> str:
+        """The host of the leader, by the line or by what the container is told; empty where neither says it."""
+        container = self.container
+        given = told(_LEADER, container, self.subject.cluster) if container else ()
+        said = (ADDRESS.match(one) for one in given)
+        return self.captured.get("host") or next((one["host"] for one in said if one), "")
+
+    @cached_property
+    def _images(self) -> str:
+        """`llm-0 has A, llm-0-1 has B`: the images of the engine in the pods of its group, where they differ."""
+        name = self.container.name if self.container else ""
+        every = {one.name: c.spec.image for one in self.subject.pods for c in one.containers if c.name == name}
+        first = {image: pod for pod, image in reversed(every.items())}
+        return ", ".join(f"{pod} has {image}" for image, pod in list(first.items())[:3]) if len(first) > 1 else ""
+
+    @cached_property
+    def _late(self) -> tuple[OfGroup, str]:
+        """Of the ranks of which others say that they waited in vain, the one that waited for nobody or at an earlier operation."""
+        waits: dict[int, int] = {}
+        lines = [line for one in self.subject.pods for line in self.subject.logs(one).find(_WATCHDOG)]
+        for said in (_WAITS_AT.search(line.text[:2000]) for line in lines):
+            if said is not None:
+                waits[int(said["rank"])] = int(said["at"])
+        ranks = self._wanted
+        missing = [rank for rank in range(min(ranks, _MOST_RANKS)) if rank not in waits]
+        if waits and len(missing) == 1 and ranks > 1:
+            return "one rank late", str(missing[0])
+        first = [rank for rank, at in waits.items() if at == min(waits.values())]
+        if not waits or missing or len(waits) != ranks:
+            return "late rank not known", ""
+        return ("one rank late", str(first[0])) if len(first) == 1 < ranks else ("all ranks wait", "")
+
+    @cached_property
+    def _rdma(self) -> str:
+        """`rdma/ib: 4`: the RDMA devices that nodes with GPUs offer and the container does not ask for."""
+        offered = request_rdma(self.container, "{rdma}") if self.container and not self.log_only else None
+        node = self.pod.spec.node_name if self.pod else ""
+        found = rdma_offered(self.subject.cluster, self.container.gpus, node) if offered and self.container else None
+        return f"{found[0]}: {found[1]}" if found else ""
+
+    @property
+    def _has_rdma(self) -> bool:
+        """Whether the container may have an RDMA device: it asks for one, or sees those of the host."""
+        container, pod = self.container, self.pod
+        if container is None or pod is None or self.log_only or pod.spec.host_network or pod.spec.resource_claims:
+            return True
+        security = container.spec.security_context
+        mounted = any(v.host_path and "infiniband" in v.host_path.path for v in pod.spec.volumes)
+        asked = any(re.fullmatch(RDMA, name.lower()) for name in container.spec.resources.limits)
+        return asked or mounted or bool(security and security.privileged)
+
+    @property
+    def _recomputing(self) -> str:
+        """The configuration of vLLM's KV connector with the policy to compute again what was not delivered; empty where it is not known."""
+        told = self.engine.explicit("kv_transfer_config") if self.engine else None
+        if told is None or not isinstance(told.value, dict):
+            return ""
+        config = msgspec.json.encode({**told.value, "kv_load_failure_policy": "recompute"}).decode()
+        return "" if "<masked:" in config else config
+
+    @property
+    def _devices(self) -> str:
+        """`0,1`: the numbers of the container's GPUs."""
+        gpus = max(self.container.gpus if self.container else 0, 1)
+        return ",".join(map(str, range(min(gpus, _MOST_DEVICES))))
+
+    @cached_property
+    def _there(self) -> int:
+        """The GPUs that the pods of the group ask for."""
+        return sum(one.gpus for one in self.subject.pods if one.exists)
+
+    @cached_property
+    def _wanted(self) -> int:
+        """The GPUs that the engine's ranks need."""
+        sizes = [self.engine.value(name, 1) for name in _PARALLEL] if self.engine else []
+        return math.prod(size for size in sizes if isinstance(size, int)) if sizes else 0

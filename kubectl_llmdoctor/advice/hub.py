@@ -1,0 +1,95 @@
+"""The model, and the hub or store that it is from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import get_args
+
+from kubectl_llmdoctor.advice.declared import Condition, OfHub
+from kubectl_llmdoctor.advice.occurrence import Topic
+from kubectl_llmdoctor.advice.templates import NO_MODEL, Value
+from kubectl_llmdoctor.expressions import expression
+from kubectl_llmdoctor.facts import model_store
+
+#: A model of a hub, as no folder is named.
+_HUB_ID = expression(r"[\w.-]+/[\w.-]+")
+
+#: Hugging Face's own.
+_HUB = "https://huggingface.co"
+
+#: An address of Hugging Face's own, which a mirror may send to as well.
+_HUB_HOST = expression(r"(?:^|[./])(?:huggingface\.co|hf\.co)(?:[/:]|$)")
+
+
+class Hub(Topic):
+    """What the model is called, and where it is asked for."""
+
+    decides = get_args(OfHub)
+
+    def values(self) -> dict[str, Value]:
+        return {
+            "hub_model": lambda: self._repository or NO_MODEL,
+            "cached": lambda: f"models--{self._repository.replace('/', '--')}" if self._repository else "its files",
+            "search": lambda: self._search,
+            "licence": lambda: self._licence,
+            "hub": lambda: self._hub,
+            "hub_url": lambda: self._hub or _HUB,
+            "hub_host": lambda: self.captured.get("host") or (self._hub or _HUB).partition("://")[2],
+            "way": lambda: self._way,
+            "store_uri": lambda: (
+                (model_store.address(self.container) if self.container else "") or "the model's address"
+            ),
+            "store": lambda: (model_store.endpoint(self.container) if self.container else "") or "the store",
+            "store_keys": lambda: self._store_keys,
+        }
+
+    def _holds(self) -> Iterator[Condition]:
+        asked = self.captured.get("host") or self.captured.get("url") or ""
+        other = self._hub and not _HUB_HOST.search(self._hub) and not _HUB_HOST.search(asked)
+        yield "other hub" if other else "usual hub"
+        yield "model named" if self._search else "no model named"
+        yield model_store.answer_of(self.captured.values())
+
+    @cached_property
+    def _hub(self) -> str:
+        """Where the container asks for models instead of Hugging Face's hub."""
+        variable = self.container.env.get("HF_ENDPOINT") if self.container else None
+        return (variable.value or "").rstrip("/") if variable else ""
+
+    @property
+    def _way(self) -> str:
+        """By what the container would reach the outside: the proxy that it is told of, or none."""
+        for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
+            variable = self.container.env.get(name) if self.container else None
+            if variable is not None:
+                return f"the proxy {variable.value or variable.origin} that {name} names must let them pass"
+        return "the container is told of no proxy, so where the network has one set HTTPS_PROXY, with the cluster's own names in NO_PROXY"
+
+    @cached_property
+    def _model(self) -> str:
+        """The model that the line names, else the engine's."""
+        model = self.captured.get("model") or (self.engine.value("model") if self.engine else None)
+        return model if isinstance(model, str) else ""
+
+    @property
+    def _repository(self) -> str:
+        """The model, where it is named as on a hub."""
+        return self._model if _HUB_ID.fullmatch(self._model) else ""
+
+    @property
+    def _search(self) -> str:
+        """What to search the hub for; empty where the model is a folder."""
+        return "" if self._model.startswith("/") else self._model.rpartition("/")[2]
+
+    @property
+    def _licence(self) -> str:
+        """The licence of the model, as a fix names it."""
+        model = self._repository
+        return f"the licence of {model} at {_HUB}/{model}" if model else "the model's licence"
+
+    @property
+    def _store_keys(self) -> str:
+        """What the storage initializer gets its keys for the model's store from."""
+        secret = model_store.secret(self.container) if self.container else ""
+        return f"Secret {secret}" if secret else "a Secret that its secrets name, or a role"

@@ -1,0 +1,108 @@
+"""The image that the container has or the line names, where it is pulled from, and the Secret for that."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cached_property
+from typing import get_args
+
+from kubectl_llmdoctor.advice.declared import Condition, OfImages
+from kubectl_llmdoctor.advice.occurrence import Topic
+from kubectl_llmdoctor.advice.templates import Value
+from kubectl_llmdoctor.facts.pulled import had, spelt, split
+
+#: As whom registries know those who come with a key.
+_REGISTRY_USERS = (
+    (r"nvcr\.io", "$oauthtoken"),
+    (r".*\.dkr\.ecr\..*", "AWS"),
+    (r".*\.pkg\.dev|.*gcr\.io", "_json_key"),
+)
+
+#: The types of Secrets that the kubelet pulls images with.
+_PULLED_WITH = ("kubernetes.io/dockerconfigjson", "kubernetes.io/dockercfg")
+
+
+class Images(Topic):
+    """The image, its registry and the Secret that it is pulled with."""
+
+    decides = get_args(OfImages)
+
+    def values(self) -> dict[str, Value]:
+        return {
+            "image": self._own,
+            "image_now": self._own or "the one that runs",
+            "registry": lambda: self._registry,
+            "registry_user": lambda: next(
+                (user for host, user in _REGISTRY_USERS if re.fullmatch(host, self._registry)), "USER"
+            ),
+            "known_image": lambda: self._had[0],
+            "known_by": lambda: self._had[1],
+            "spelt_image": lambda: spelt(self._named),
+            "repository": lambda: split(self._named)[0],
+            "registry_host": lambda: self._registry_host,
+            "pull_secret": lambda: self._pull_secret[0],
+            "pull_secret_type": lambda: self._pull_secret[1],
+            "free_pull_secret": lambda: self._free_pull_secret,
+        }
+
+    def _holds(self) -> Iterator[Condition]:
+        yield self._which_image
+        named, unread_type = self._pull_secret
+        if self.pod is None or not named:
+            yield "pull secret unused" if self._free_pull_secret else "no pull secret"
+        else:
+            yield "pull secret of another type" if unread_type else "pull secret named"
+
+    @property
+    def _which_image(self) -> Condition:
+        """Whether another image is known that may be meant."""
+        if spelt(self._named):
+            return "image misspelt"
+        return "image known" if self._had[0] else "no image known"
+
+    @cached_property
+    def _pull_secret(self) -> tuple[str, str]:
+        """The Secret with which the pod pulls its images, and its type where it is one that is not read for that."""
+        for secret in self.pod.spec.image_pull_secrets if self.pod else ():
+            item = self.subject.cluster.item("Secret", self.subject.namespace, secret.name)
+            kind = str(item.raw.get("type") or "") if item else ""
+            return secret.name, "" if kind in ("", *_PULLED_WITH) else kind
+        return "", ""
+
+    @cached_property
+    def _free_pull_secret(self) -> str:
+        """A Secret of the namespace for pulling images, where there is one and the pod names none."""
+        if self.pod is None or self._pull_secret[0]:
+            return ""
+        listed = self.subject.cluster.items("Secret", self.subject.namespace)
+        found = [item.name for item in listed if item.raw.get("type") in _PULLED_WITH]
+        return found[0] if len(found) == 1 else ""
+
+    @property
+    def _own(self) -> str:
+        """The container's image."""
+        return self.container.spec.image if self.container else ""
+
+    @property
+    def _named(self) -> str:
+        """The image that the line names, else the container's."""
+        return self.captured.get("image") or self._own
+
+    @cached_property
+    def _had(self) -> tuple[str, str]:
+        """An image of the same repository that was pulled, and who has it."""
+        return had(self.pod, self._named) if self.pod and self._named else ("", "")
+
+    @property
+    def _registry(self) -> str:
+        """Where the image is pulled from, as a pull secret names it."""
+        first, slash, _ = self._named.partition("/")
+        named = bool(slash) and ("." in first or ":" in first or first == "localhost")
+        return first if named and first != "docker.io" else "https://index.docker.io/v1/"
+
+    @property
+    def _registry_host(self) -> str:
+        """The host that answers for the image."""
+        host = split(self._named)[0].partition("/")[0]
+        return "registry-1.docker.io" if host == "docker.io" else host

@@ -1,0 +1,119 @@
+"""What the pod and its objects are called, and the object or kind that a line names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import get_args
+
+from kubectl_llmdoctor.advice.declared import Condition, OfObjects
+from kubectl_llmdoctor.advice.occurrence import Topic
+from kubectl_llmdoctor.advice.templates import UNNAMED, Value
+from kubectl_llmdoctor.facts.named import alike, keys_named, making
+from kubectl_llmdoctor.facts.workload import Workload
+from kubectl_llmdoctor.fixes import unread
+from kubectl_llmdoctor.tree import dig
+
+#: Where the definitions of a group are, of the newest release of who makes them.
+_DEFINED_AT = {
+    "gateway.networking.k8s.io": "kubernetes-sigs/gateway-api/releases/latest/download/standard-install.yaml",
+    "inference.networking.k8s.io": "kubernetes-sigs/gateway-api-inference-extension/releases/latest/download/manifests.yaml",
+    "inference.networking.x-k8s.io": "kubernetes-sigs/gateway-api-inference-extension/releases/latest/download/manifests.yaml",
+    "leaderworkerset.x-k8s.io": "kubernetes-sigs/lws/releases/latest/download/manifests.yaml",
+    "monitoring.coreos.com": "prometheus-operator/prometheus-operator/releases/latest/download/stripped-down-crds.yaml",
+}
+
+#: Kinds with a plain number of replicas.
+_SCALABLE = ("Deployment", "StatefulSet")
+
+
+class Objects(Topic):
+    """The names of the pod and what is around it, and the object that the line names."""
+
+    decides = get_args(OfObjects)
+
+    def values(self) -> dict[str, Value]:
+        return {
+            "pod": "the pod" if self.log_only else self.pod.name if self.pod else "",
+            "namespace": self.subject.namespace,
+            "container": self.container.name if self.container and self.container.name else UNNAMED,
+            "workload": lambda: self._edited,
+            "node": self.pod.spec.node_name if self.pod else "",
+            "account": (self.pod.spec.service_account_name if self.pod else "") or "default",
+            "at": lambda: self._at,
+            "verbs": "get,list,watch" if (verb := self.captured.get("verb", "")) in ("get", "list", "watch") else verb,
+            "resource_in": ".".join(filter(None, map(self.captured.get, ("plain", "group"))))
+            + self.captured.get("part", ""),
+            "defined_at": self._defined_at,
+            "copied_from": lambda: self.made[1],
+            "other_name": lambda: self.made[2],
+            "with_keys": lambda: self._with_keys,
+            "data_field": "stringData" if self.here.kind == "Secret" else "data",
+            "more_replicas": lambda: self._more_replicas,
+        }
+
+    def _holds(self) -> Iterator[Condition]:
+        yield self._where_is_made
+        yield "definition known" if self._defined_at else "definition unknown"
+
+    @property
+    def _at(self) -> str:
+        """The place of the container in the pod's spec: of the one that the line names, else of the one that printed it."""
+        every = self.pod.containers if self.pod else ()
+        who, image = self.captured.get("who"), self.captured.get("image")
+        named = [c for c in every if c.name == who or (image and c.spec.image == image)]
+        servers = [c for c in every if c.role == "main"]
+        found = next(iter([*named, *filter(None, [self.container]), *servers]), None)
+        return found.pointer.strip("/") if found else "containers/0"
+
+    @cached_property
+    def made(self) -> tuple[str, str, str]:
+        """Of the object that the line names: the command that makes it, the namespace that has it, and one that may be meant."""
+        name = self.captured.get("name", "")
+        if self.pod is None or not self.here.kind or not name:
+            return "", "", ""
+        return *making(self.pod, self.here.kind, name), alike(self.pod, self.here.kind, name)
+
+    @property
+    def _where_is_made(self) -> Condition:
+        """Where the object that the line names may be from."""
+        if self.made[2]:
+            return "object alike"
+        return "object elsewhere" if self.made[1] else "object nowhere"
+
+    @cached_property
+    def _more_replicas(self) -> str:
+        """Twice the replicas that the workload has."""
+        told = dig(self.workload.raw, "spec.replicas") if self.workload else None
+        if told is None and self.workload is not None and self.workload.kind in _SCALABLE:
+            told = 1  # which is what Kubernetes takes it for
+        return str(2 * told) if isinstance(told, int) and told > 0 else "twice as many"
+
+    def scales_by_hand(self, workload: Workload) -> bool:
+        """Whether a number of replicas lasts that is set by hand: no autoscaler sets it."""
+        targets = (
+            dig(scaler.raw, "spec.scaleTargetRef.name")
+            for kind in ("HorizontalPodAutoscaler", "ScaledObject")
+            for scaler in self.subject.cluster.items(kind, self.subject.namespace)
+        )
+        return workload.kind in _SCALABLE and workload.name not in targets
+
+    @property
+    def _edited(self) -> str:
+        """The object that a person edits, as kubectl takes it."""
+        if self.log_only:
+            return "its workload"
+        name = self.pod.name if self.pod else ""
+        return (unread(self.pod) if self.pod else "") or (self.workload.ref if self.workload else f"Pod/{name}")
+
+    @property
+    def _defined_at(self) -> str:
+        """Where the definitions of the group that the line names are, of the newest release of who makes them."""
+        return _DEFINED_AT.get(self.captured.get("group", ""), "")
+
+    @property
+    def _with_keys(self) -> str:
+        """` with the keys a, b`: those that the pod wants of the object."""
+        kind = self.here.kind
+        keys = keys_named(self.pod, kind, self.captured.get("name", "")) if self.pod and kind else []
+        return f" with the key{'s' if len(keys) > 1 else ''} {', '.join(keys)}" if keys else ""

@@ -1,0 +1,148 @@
+"""The node that the pod is on and others: GPUs, driver, runtime, network, taints and architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import get_args
+
+from kubectl_llmdoctor.advice.declared import Condition, OfPlacement
+from kubectl_llmdoctor.advice.occurrence import Topic
+from kubectl_llmdoctor.advice.templates import Value
+from kubectl_llmdoctor.expressions import expression
+from kubectl_llmdoctor.facts.driver import branch_for, branch_of, image_cuda, say_cuda
+from kubectl_llmdoctor.facts.k8s import Node
+from kubectl_llmdoctor.facts.pod import Pod
+from kubectl_llmdoctor.facts.units import milli
+
+#: What a driver has to have: a release of CUDA, or a version of its own.
+_CUDA_WANTED = expression(r"cuda\s?>=\s?(?P<major>\d{1,2})\.(?P<minor>\d{1,2})")
+_DRIVER_WANTED = expression(r"(?P<branch>[4-9]\d\d)(?:\.\d{1,3}){0,2}")
+
+#: Resources of slices of a GPU.
+_MIG = "nvidia.com/mig-"
+
+#: How the labels begin that GKE gives each node: its pool, its accelerator, its boot disk.
+_GKE = "cloud.google.com/gke-"
+
+_ARCH = "kubernetes.io/arch"
+
+#: What is taken to be so where only a log is known.
+_OF_A_LOG: tuple[OfPlacement, ...] = (
+    "gpu asked",
+    "no gpu asked",
+    "whole gpu",
+    "no runtime class",
+    "runtime class open",
+    "not on GKE",
+    "pod network",
+)
+
+
+class Placement(Topic):
+    """What the pod asks of its node, what that one has, and which others have it."""
+
+    decides = get_args(OfPlacement)
+
+    def values(self) -> dict[str, Value]:
+        return {
+            "driver": lambda: self._driver,
+            "driver_needed": lambda: self._needed[0],
+            "newer_driver_nodes": lambda: self._needed[1],
+            "runtime_class": lambda: self._runtime_class,
+            "node_taints": lambda: self._node_taints,
+            "node_arch": lambda: self._architectures[0] or "the node's architecture",
+            "other_arch": lambda: self._architectures[1],
+            "other_arch_nodes": lambda: self._architectures[2],
+        }
+
+    def _holds(self) -> Iterator[Condition]:
+        node = self.subject.cluster.item("Node", "", self.pod.spec.node_name if self.pod else "")
+        driven = node is not None and node.labels.get("nvidia.com/gpu.deploy.driver") == "true"
+        yield "driver by the GPU operator" if driven else "driver not by the GPU operator"
+        yield "other architecture there" if self._architectures[1] else "no other architecture"
+        yield from _OF_A_LOG if self.pod is None or self.log_only else self._asked(self.pod)
+
+    @property
+    def _on_gke(self) -> bool:
+        """Whether the pod's node is one of GKE's, whose device plugin mounts the driver: there is no runtime for GPUs."""
+        name = self.pod.spec.node_name if self.pod else ""
+        node = self.subject.cluster.item("Node", "", name)
+        return any(label.startswith(_GKE) for label in node.labels) if node else name.startswith("gke-")
+
+    @cached_property
+    def _driver(self) -> str:
+        """` (570.148.08)`: the version of the node's driver, where its label says the whole of it."""
+        item = self.pod.cluster.item("Node", "", self.pod.spec.node_name) if self.pod else None
+        version = item.labels.get("nvidia.com/cuda.driver-version.full", "") if item else ""
+        return f" ({version})" if version else ""
+
+    @cached_property
+    def _needed(self) -> tuple[str, str]:
+        """The driver that the image needs, as the message or the image's CUDA says, and the nodes that have it."""
+        pod, told = self.pod, self.captured.get("need", "")
+        if pod is None or self.log_only:
+            return "", ""
+        cuda, number = _CUDA_WANTED.search(told), _DRIVER_WANTED.fullmatch(told)
+        logs, container = self.subject.logs(pod), self.container
+        built = image_cuda(container, logs) if container and not cuda and not number else None
+        if number:
+            branch: int | None = int(number["branch"])
+            said = f"{told} or later"
+        else:
+            wanted = (int(cuda["major"]), int(cuda["minor"])) if cuda else built[0] if built else None
+            branch = branch_for(wanted) if wanted and wanted[1] is not None else None
+            said = f"branch {branch} or later, for CUDA {say_cuda(wanted)}" if branch and wanted else ""
+        if branch is None:
+            return "", ""
+        nodes = (node for node in self.subject.nodes.all if node.name != pod.spec.node_name)
+        able = [n.name for n in nodes if (branch_of(n) or 0) > branch - (1 if not number else 0)]
+        return said, ", ".join(able[:3])
+
+    @cached_property
+    def _runtime_class(self) -> str:
+        """The cluster's runtime class for NVIDIA's GPUs, where it is known to have one."""
+        listed = self.subject.cluster.items("RuntimeClass")
+        return next((item.name for item in listed if str(item.raw.get("handler") or "").startswith("nvidia")), "")
+
+    @cached_property
+    def _node_taints(self) -> str:
+        """The taints that keep new pods off the pod's node, as `kubectl taint` writes them."""
+        name = self.pod.spec.node_name if self.pod else ""
+        node = next((n for n in self.subject.cluster.all(Node, "Node") if n.metadata.name == name), None)
+        kept = [t for t in node.spec.taints if t.effect in ("NoSchedule", "NoExecute")] if node else []
+        own = [t for t in kept if not t.key.startswith("node.kubernetes.io/")]
+        words = [f"{t.key}={t.value}:{t.effect}" if t.value else f"{t.key}:{t.effect}" for t in own]
+        return f"the taint {' and '.join(words)}" if words else "the taints of GPU nodes"
+
+    @cached_property
+    def _architectures(self) -> tuple[str, str, str]:
+        """The node's, and the one of other nodes on which the pod could have its accelerators, with their names."""
+        asked = self.pod.accelerators if self.pod else {}
+        nodes = {node.metadata.name: node for node in self.subject.cluster.all(Node, "Node")}
+        own = nodes.get(self.pod.spec.node_name if self.pod else "")
+        here = str(own.metadata.labels.get(_ARCH, "")) if own else ""
+        able = [n for n in nodes.values() if all(milli(n.status.allocatable.get(r)) for r in asked)]
+        there = [n for n in able if here and n.metadata.labels.get(_ARCH, here) != here and not n.spec.unschedulable]
+        if not there:
+            return here, "", ""
+        other = str(there[0].metadata.labels[_ARCH])
+        names = sorted(n.metadata.name for n in there if n.metadata.labels[_ARCH] == other)
+        return here, other, ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
+
+    def _asked(self, pod: Pod) -> Iterator[OfPlacement]:
+        """What is so of what the pod asks of its node."""
+        every = [self.container] if self.container else pod.containers
+        gpus = any(c.gpus or c.spec.resources.claims for c in every)
+        yield "gpu asked" if gpus else "no gpu asked"
+        slices = any(name.startswith(_MIG) for c in every for name in c.spec.resources.limits)
+        yield "mig slice" if slices else "whole gpu"
+        yield "on GKE" if self._on_gke else "not on GKE"
+        yield "host network" if pod.spec.host_network else "pod network"
+        if pod.spec.runtime_class_name:
+            return
+        yield "no runtime class"
+        if self._runtime_class:
+            yield "runtime class there"
+        elif not self.subject.cluster.complete("RuntimeClass"):  # a pod that names one that is not there is refused
+            yield "runtime class open"

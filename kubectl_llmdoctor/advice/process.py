@@ -1,0 +1,148 @@
+"""The process of the container: how it ended, what it is given, and what it answers to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import cached_property, partial
+from typing import get_args
+
+from kubectl_llmdoctor.advice.declared import Condition, OfProcess
+from kubectl_llmdoctor.advice.occurrence import Topic
+from kubectl_llmdoctor.advice.templates import Value
+from kubectl_llmdoctor.engines.names import option
+from kubectl_llmdoctor.facts.container import Container
+from kubectl_llmdoctor.facts.units import GIB
+from kubectl_llmdoctor.fixes import unread
+
+#: What each signal that ends a process mostly tells.
+_SIGNALS = {
+    "4": "an instruction that the processor does not have",
+    "6": "the process gave up by itself",
+    "7": "a bus error, mostly /dev/shm or a file that is cut short",
+    "9": "a kill, mostly for memory",
+    "11": "a crash in a library",
+}
+
+#: Settings whose option a template may name: `{max_model_len_option}`.
+_OPTIONS = (
+    *("max_model_len", "gpu_memory_utilization", "tensor_parallel_size"),
+    *("max_num_batched_tokens", "max_num_seqs", "enforce_eager"),
+)
+
+
+class Process(Topic):
+    """How the process ended, its memory and ports, and what its engine calls settings."""
+
+    decides = get_args(OfProcess)
+
+    def values(self) -> dict[str, Value]:
+        return {
+            "signal_meant": _SIGNALS.get(self.captured.get("signal", ""), "its process was ended from outside"),
+            "memory_now": lambda: self._memory[0],
+            "more_memory": lambda: self._memory[1],
+            "shm": lambda: self._shm,
+            "cpus": lambda: str(self._cpus),
+            "port": lambda: self._port,
+            "port_freed": lambda: self._port_freed,
+            "known_as": lambda: self._known_as,
+            "set_by": lambda: self._set_by,
+            **{f"{name}_option": partial(self._option, name) for name in _OPTIONS},
+        }
+
+    def _holds(self) -> Iterator[Condition]:
+        yield self._ending
+        if self._may_gain:
+            yield "capability helps"
+
+    @cached_property
+    def _ending(self) -> OfProcess:
+        """How a process ended that a signal took, as the line says it."""
+        signal = self.captured.get("signal", "").lower() if self.container and not self.log_only else ""
+        if signal in ("9", "sigkill", "killed"):
+            return "killed in its limit" if self._memory[0] else "killed without a limit"
+        if signal in ("7", "sigbus", "bus error"):
+            return "bus error"
+        return "crashed" if signal else "end not known"
+
+    @cached_property
+    def _may_gain(self) -> bool:
+        """Whether a capability that is added has an effect: a process that is not root gets none of them."""
+        own = self.container.spec.security_context.run_as_user if self.container else None
+        whole = self.pod.spec.security_context.run_as_user if self.pod else None
+        return not (whole if own is None else own)
+
+    @property
+    def _cpus(self) -> int:
+        """As many threads as the container has CPUs to run them on, where something says so, else four."""
+        told = (self.container.limit("cpu") or self.container.request("cpu")) if self.container else None
+        return max((told or 4000) // 1000, 1)
+
+    @property
+    def _port_freed(self) -> str:
+        """How the port that was captured, by itself or in an address, becomes free: by who else has it in the pod, or on its node."""
+        pod, container = self.pod, self.container
+        address = self.captured.get("address", "").rpartition(":")[2]
+        port = self.captured.get("port") or (address if address.isdecimal() else "")
+        if pod is None or container is None or self.log_only:
+            return "Give one of those that want the port another: a container of the pod, a second server in its script, a pod of its node"
+        place = unread(pod) or (self.workload.ref if self.workload else f"Pod/{pod.name}")
+        who, other = f"{container.name} of {place}", f"another port than {port}" if port else "another port"
+        mine = [one for one in pod.containers if one is not container and one.role != "init"]
+        holder = next((one for one in mine if port and self._listens(one, int(port))), None)
+        if holder is not None:
+            return f"Give {container.name} or {holder.name} of {place} {other}, with its probes and Service: they share one network"
+        if pod.spec.host_network:
+            return f"Take hostNetwork: true out of {place}, or give {container.name} a port that nobody else has on that node"
+        if mine:
+            names = ", ".join(one.name for one in mine)
+            return f"Give {who} {other}, as all containers of a pod share one network, and {names} is in it as well"
+        return f"Start one server at {f'port {port}' if port else 'the port'} in {who}: its command starts a second one, or one still runs"
+
+    def _listens(self, container: Container, port: int) -> bool:
+        """Whether another container of the pod declares a port, or its engine listens there."""
+        engines = self.subject.engines(self.pod) if self.pod else ()
+        told = any(engine.value("port") == port for engine in engines if engine.container is container)
+        return told or any(one.container_port == port for one in container.spec.ports)
+
+    @cached_property
+    def _known_as(self) -> str:
+        """`, but to llama`: the name of the model that the server answers to, where it is known to be another than was asked for."""
+        engine = self.engine
+        name = (engine.value("served_model_name") or engine.value("model")) if engine else None
+        names = [name] if isinstance(name, str) else list(name) if isinstance(name, (list, tuple)) else []
+        if not names or self.captured.get("name") in names or not all(isinstance(n, str) and n for n in names):
+            return ""
+        return f", but to {' or '.join(names)}"
+
+    @cached_property
+    def _set_by(self) -> str:
+        """The variable that holds what the line gives as a value, where it is just one; else words for whatever holds it."""
+        value, env = self.captured.get("value"), self.container.env if self.container else {}
+        names = [name for name, variable in env.items() if value and variable.value == value]
+        return f"the variable {names[0]}" if len(names) == 1 else "the argument, variable or file that sets it"
+
+    @cached_property
+    def _memory(self) -> tuple[str, str]:
+        """The container's memory limit, and one that is half as much again."""
+        container = self.container
+        limit = container.limit("memory") if container else None
+        if container is None or not limit:
+            return "", ""
+        return str(container.spec.resources.limits["memory"]), f"{math.ceil(limit * 1.5 / GIB)}Gi"
+
+    @property
+    def _shm(self) -> str:
+        """A size of /dev/shm that is enough for most, and twice what a volume that is there has."""
+        size = self.container.shm.size_bytes if self.container else None
+        return f"{max(2 * (size or 0) // GIB, 8)}Gi"
+
+    @property
+    def _port(self) -> str:
+        """The port of the engine."""
+        port = self.engine.value("port") if self.engine else None
+        return str(port) if isinstance(port, int) else "8000"
+
+    def _option(self, name: str) -> str:
+        """What the engine calls a setting."""
+        return option(self.engine.name if self.engine else None, name)

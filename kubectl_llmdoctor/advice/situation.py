@@ -1,0 +1,232 @@
+"""The fixes of a signature that apply where it was found.
+
+A command stays only where the cluster would take it: the API server refuses most changes of a bare pod and of a Job's
+template, and nothing can be run in a container that does not run.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from functools import cached_property, partial
+
+import msgspec
+
+from kubectl_llmdoctor.advice.context import Context
+from kubectl_llmdoctor.advice.credentials import Credentials
+from kubectl_llmdoctor.advice.declared import Condition, FixText
+from kubectl_llmdoctor.advice.files import Files
+from kubectl_llmdoctor.advice.group import Group
+from kubectl_llmdoctor.advice.hub import Hub
+from kubectl_llmdoctor.advice.images import Images
+from kubectl_llmdoctor.advice.objects import Objects
+from kubectl_llmdoctor.advice.occurrence import Occurrence, Topic
+from kubectl_llmdoctor.advice.patches import Patches
+from kubectl_llmdoctor.advice.placement import Placement
+from kubectl_llmdoctor.advice.process import Process
+from kubectl_llmdoctor.advice.templates import NO_MODEL, UNNAMED, Values, fill
+from kubectl_llmdoctor.brought import brings, edits, field, gives
+from kubectl_llmdoctor.facts import model_store
+from kubectl_llmdoctor.facts.container import Container
+from kubectl_llmdoctor.facts.endings import last_round
+from kubectl_llmdoctor.facts.engine import Engine
+from kubectl_llmdoctor.facts.pod import Pod
+from kubectl_llmdoctor.facts.subject import Subject
+from kubectl_llmdoctor.fixes import grow, lone, permitted, run_after, run_by, unread
+from kubectl_llmdoctor.reach import of_pod, other_side, reach, told
+from kubectl_llmdoctor.releases import for_chats, linked, newer, packaged, reads_tools
+from kubectl_llmdoctor.report.document import Fix
+from kubectl_llmdoctor.room import Room
+from kubectl_llmdoctor.settling import dropped, named, put, serving_as, settled
+
+#: Of `reach`: what the line itself names, and nothing else.
+_AS_NAMED = "-"
+
+#: What is done to a file with which a message finds fault.
+_CORRECT = "Correct what the message names"
+
+
+class Situation:
+    """Where a signature was found: what templates may name there, which conditions hold, and the fixes."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        pod: Pod | None,
+        container: Container | None,
+        captured: dict[str, str],
+        told: str = "",
+    ) -> None:
+        self.here = here = Occurrence(subject, pod, container, captured, told)
+        self.subject = subject
+        self.pod = pod
+        self.container = container
+        self.captured = captured
+        self.told = told
+        self.workload = here.workload
+        self.log_only = here.log_only
+        self._objects = Objects(here)
+        self._files = Files(here)
+        self._group = Group(here)
+        others = Hub(here), Credentials(here), Images(here), Context(here), Process(here), Placement(here)
+        self._topics: tuple[Topic, ...] = (self._objects, self._files, self._group, *others)
+        #: what templates may name, by name
+        self.values = Values({k: v for topic in self._topics for k, v in topic.values().items()} | captured)
+        self._patches = Patches(here, self.values)
+
+    @property
+    def engine(self) -> Engine | None:
+        """The engine of the container."""
+        return self.here.engine
+
+    def fixes(self, texts: tuple[FixText, ...]) -> tuple[Fix, ...]:
+        """The fixes that apply here, those last that the namespace's Pod Security level refuses."""
+        engine = self.engine.name if self.engine else ""
+        if any(text.needs for text in texts):  # dear: the model's memory is computed for it
+            self.values.add(self._room.values())
+        fitting = (text for text in texts if not text.engines or engine in text.engines)
+        held = (text for text in fitting if all(map(self._holds, text.when)))
+        known = (text for text in held if all(self.values.get(name) for name in text.needs))
+        made = ((fix, text.asks) for text in known for fix in self._settled(text) or (self._fix(text),))
+        offered = ((fix, asks) for fix, asks in made if fix is not None)
+        return permitted(self.subject.cluster, self.subject.namespace, offered)
+
+    def _holds(self, condition: Condition) -> bool:
+        """Whether a condition holds, by the topic that decides it."""
+        return any(condition in topic.held for topic in self._topics if condition in topic.decides)
+
+    def _settled(self, text: FixText) -> tuple[Fix, ...]:
+        """The fixes that follow from what the container states of that which a text is about."""
+        container = None if self.log_only else self.container
+        message = fill(text.settles, self.values) if text.settles else ""
+        module, _, name = fill(text.package, self.values).partition(" ")
+        missing = module, name.replace("?", "")
+        kinds = tuple(re.findall(r"[A-Za-z][\w.-]*", fill(text.newer, self.values))) if text.newer else ()
+        if message and (found := settled(container, self.engine, message)):
+            return found
+        if container is None:
+            known = (
+                newer(None, self.engine, kinds)
+                if kinds
+                else packaged(None, self.engine, *missing)
+                if missing[0]
+                else None
+            )
+            return (known,) if known else ()
+        lacked = fill(text.brings, self.values) if text.brings else ""
+        wrong = fill(text.edits, self.values) if text.edits else ""
+        values = {name: fill(value, self.values) for name, value in text.put.items()}
+        made = (
+            dropped(container, self.engine, text.drop) if text.drop else None,
+            *(
+                put(container, self.engine, name, v, fill(text.summary, self.values))
+                for name, v in values.items()
+                if "?" not in v
+            ),
+            linked(container, self.engine, fill(text.library, self.values)) if text.library else None,
+            serving_as(self.engine, fill(text.serves, self.values)) if text.serves and self.engine else None,
+            for_chats(self.engine) if text.for_chats and self.engine else None,
+            reads_tools(self.engine) if text.reads_tools and self.engine else None,
+            newer(container, self.engine, kinds) if kinds else None,
+            packaged(container, self.engine, *missing) if missing[0] else None,
+            field(container, named(message), "Correct or remove {name}") if message else None,
+            brings(container, lacked) if lacked else None,
+            edits(container, wrong, _CORRECT) if wrong else None,
+            gives(container, fill(text.variable, self.values)) if text.variable else None,
+        )
+        return tuple(fix for fix in made if fix)
+
+    def _fix(self, text: FixText) -> Fix | None:
+        if text.runs or text.before or text.grows:
+            return None if self.container is None or self.log_only else self._where_known(text, self.container)
+        if (text.reach or text.group or text.other_side) and (mended := self._reached(text)) is not None:
+            return mended
+        summary = fill(text.summary, self.values)
+        if self.pod and any(" delete pod {pod}" in command for command in text.commands):
+            summary += lone(self.pod)
+        commands = () if self.log_only else self._commands(text)
+        told = summary + self._patches.variables(text, summary)
+        change = None
+        if self.pod is not None and not self.log_only:
+            change = self._patches.change(text, self.pod, summary)
+            if change and change.patch is None and told != summary:
+                change = self._patches.change(text, self.pod, told)
+        if change is None:
+            return Fix(summary=told + self._patches.setting(text), owner=text.owner, commands=commands)
+        return msgspec.structs.replace(change, owner=text.owner, commands=(*commands, *change.commands))
+
+    def _reached(self, text: FixText) -> Fix | None:
+        """What mends whom the line or the container's settings name, where the objects say what is wrong there."""
+        pod, container = self.pod, self.container
+        if pod is None or self.log_only:
+            return None
+        if text.other_side and self.engine is not None and (mended := other_side(self.engine)) is not None:
+            return mended
+        named = self.captured.get("host", "")
+        port = self.captured.get("port", "")
+        asked = [
+            f"{named}:{port}" if named and port.isdecimal() else named,
+            *map(self.captured.get, ("peer", "address", "url")),
+        ]
+        if text.reach not in ("", _AS_NAMED) and container is not None and not any(asked):
+            asked = [*told(text.reach, container, pod.cluster)]
+        found = (reach(address, pod, container) for address in dict.fromkeys(asked) if address)
+        mended = next((fix for fix in found if fix), None)
+        if mended is not None or not text.group:
+            return mended
+        first = [ending.container.pod for ending in last_round(self.subject.pods)[:1]] if text.group == "ended" else []
+        idle = [one for one in self.subject.pods if not any(c.running or c.terminated for c in one.containers)]
+        others = (one for one in (*first, *idle) if one is not pod)
+        return next((fix for one in others if (fix := of_pod(one, f"of the same group as {pod.name}"))), None)
+
+    def _where_known(self, text: FixText, container: Container) -> Fix | None:
+        """A fix that is none where the container does not tell what would be changed."""
+        if text.runs:
+            program = self.captured.get("program") or self.captured.get("line") or ""
+            return run_by(container, program, self.engine.name if self.engine else "")
+        if text.before:
+            return run_after(container, text.before, fill(text.summary, self.values))
+        return grow(container, mount, self.here.model_bytes, text.summary) if (mount := self._files.mount) else None
+
+    def _commands(self, text: FixText) -> tuple[str, ...]:
+        """The commands that can be run: on the object that a person edits, and in a container that runs."""
+        quoted = Values({name: partial(self._quoted, name) for name in self.values})
+        commands = text.commands
+        if self.values["container"] == UNNAMED:  # kubectl then takes the first one
+            commands = tuple(command.replace(" -c {container}", "") for command in commands)
+        known = {"{node}": self.values["node"], "{leader}": self._group.leader}
+        unknown = [name for name, value in known.items() if not value]
+        commands = tuple(command for command in commands if not any(name in command for name in unknown))
+        stored = model_store.listing(self.container) if self.container else ""
+        listed = (self._files.place.lists if self._files.place else "") or stored
+        own = [listed if text.lists else "", self._objects.made[0] if text.creates else ""]
+        filled = (fill(command, quoted) for command in commands)
+        # what somebody has to fill in is no command
+        return (*filter(None, own), *self._applicable(command for command in filled if NO_MODEL not in command))
+
+    def _applicable(self, commands: Iterator[str]) -> Iterator[str]:
+        pod, container, workload = self.pod, self.container, self.workload
+        template = pod.template if pod else None
+        fixed = workload is None or (template and template.immutable and template.raw is workload.raw)
+        fixed = fixed or (pod is not None and bool(unread(pod)))
+        running = container.running if container else any(c.running for c in pod.containers) if pod else False
+        for command in commands:
+            if " scale " in command and (fixed or workload is None or not self._objects.scales_by_hand(workload)):
+                continue
+            if (" edit " in command and fixed) or (" exec " in command and not running):
+                continue
+            # an instance before the first one has no log
+            yield command.replace(" --previous", "") if container and not container.restarts else command
+
+    @cached_property
+    def _room(self) -> Room:
+        """What is enough, by the message and the specification."""
+        engine = self.engine
+        sizing = self.subject.sizing(engine) if engine else None
+        return Room(engine, self.container or (engine.container if engine else None), self.captured, self.told, sizing)
+
+    def _quoted(self, name: str) -> str:
+        """A value as a shell takes it."""
+        value = self.values[name]
+        return shlex.quote(value) if value else ""
