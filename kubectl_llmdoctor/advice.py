@@ -465,6 +465,8 @@ class Situation:
             "driver_needed": self._needed[0],
             "newer_driver_nodes": self._needed[1],
             "account": (pod.spec.service_account_name if pod else "") or "default",
+            "aws_role": self._aws_role or "the role that it names in eks.amazonaws.com/role-arn",
+            "aws_role_name": self._aws_role.rpartition("/")[2] or "ROLE",
             "hub_model": model if isinstance(model, str) and named_hub else _NO_MODEL,
             "devices": ",".join(map(str, range(min(max(container.gpus if container else 0, 1), _MOST_DEVICES)))),
             # enough for most, and twice what a volume that is there has
@@ -907,6 +909,14 @@ class Situation:
             kind = str(item.raw.get("type") or "") if item else ""
             return secret.name, "" if kind in ("", *_PULLED_WITH) else kind
         return "", ""
+
+    @cached_property
+    def _aws_role(self) -> str:
+        """The role of AWS that the pod's service account names."""
+        account = (self.pod.spec.service_account_name if self.pod else "") or "default"
+        item = self.subject.cluster.item("ServiceAccount", self.subject.namespace, account)
+        annotations = dig(item.raw, "metadata.annotations") if item else None
+        return str(annotations.get("eks.amazonaws.com/role-arn") or "") if isinstance(annotations, dict) else ""
 
     @cached_property
     def _free_pull_secret(self) -> str:
