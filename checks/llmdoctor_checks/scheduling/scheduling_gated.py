@@ -457,7 +457,13 @@ def _queue_named(subject: Subject, queued: list[Item]) -> Fix:
     pod = next((p for p in subject.pods if p.unscheduled), None)
     owners = [owner.get("kind") for item in queued for owner in rows(item.raw, "metadata.ownerReferences")]
     where = subject.workload.ref if subject.workload else f"Pod/{pod.name}" if pod else "the workload"
-    which = f", the only one of {namespace}" if len(queues) == 1 else f" (one of {', '.join(queues)})" if queues else ""
+    which = (
+        f", the only one of {namespace}"
+        if len(queues) == 1
+        else f" (one of {', '.join(queues)})"
+        if queues
+        else f" (none of {namespace} was seen: make one of a ClusterQueue)"
+    )
     text = f"Name the LocalQueue {queue}{which}, in the label {_QUEUE} of {where}: the workload has none"
     if pod and len(queues) == 1 and (not owners or "Pod" in owners):
         return fixes.annotate(
