@@ -35,7 +35,24 @@ _MORE = -2.0
 
 @check("pod-network-failed", since="0.3")
 def pod_network_failed(pod: Pod, events: Events | None) -> Iterator[Finding]:
-    """The pod of the node's network that ends again and again, named where it was read."""
+    """The network of the pod cannot be set up on its node.
+
+    Before any container starts, the container runtime calls the node's CNI plugins to give the pod an address, and further
+    interfaces where it asks for them (Multus, SR-IOV for RDMA). One of them refuses: the network that the pod names does not
+    exist, the node has no address left, the plugin is not installed or may not ask the API server, or does not reach
+    it, because the node's kube-proxy or the plugin's own pod ends again and again. The pod stays in ContainerCreating, and the
+    kubelet tries again for ever.
+
+    ## Fix
+
+    Create the network that the pod names, or name one that exists. Else mend the network of the node; other new pods there
+    fail alike.
+
+    ## References
+
+    - https://kubernetes.io/docs/concepts/extend-kubernetes/compute-storage-net/network-plugins/
+    - https://github.com/k8snetworkplumbingwg/multus-cni/blob/master/docs/how-to-use.md
+    """
     own = [e for e in events or () if e.name == pod.name and e.kind == "Pod" and _UNREACHED.search(e.message[:4000])]
     if not pod.failing or not own or not _NOBODY.search(own[-1].message[:4000]):
         return
