@@ -12,6 +12,7 @@ from kubectl_llmdoctor.advice.templates import Value
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.fixes import maker
+from kubectl_llmdoctor.tree import dig
 
 #: What a variable is called that is to hold a token for Hugging Face's hub.
 _TOKEN = expression(r"(?:HF|HUGGING_?FACE(?:_?HUB)?)_(?!HUB_DISABLE)(?:[A-Z]+_)*(?:TOKEN|KEY)")
@@ -51,6 +52,8 @@ class Credentials(Topic):
             "key_meant": lambda: self._misnamed_key[1],
             "key_at": lambda: self._index_of(self._misnamed_key[0]),
             "google_account": lambda: self._google_account,
+            "aws_role": lambda: self._aws_role or "the role that it names in eks.amazonaws.com/role-arn",
+            "aws_role_name": lambda: self._aws_role.rpartition("/")[2] or "ROLE",
         }
 
     def _holds(self) -> Iterator[Condition]:
@@ -109,6 +112,14 @@ class Credentials(Topic):
         """The place of a variable in the container's own list."""
         own = [variable.name for variable in self.container.spec.env] if self.container else []
         return str(own.index(name)) if name in own else "0"
+
+    @cached_property
+    def _aws_role(self) -> str:
+        """The role of AWS that the pod's service account names."""
+        account = (self.pod.spec.service_account_name if self.pod else "") or "default"
+        item = self.subject.cluster.item("ServiceAccount", self.subject.namespace, account)
+        annotations = dig(item.raw, "metadata.annotations") if item else None
+        return str(annotations.get("eks.amazonaws.com/role-arn") or "") if isinstance(annotations, dict) else ""
 
     @cached_property
     def _google_account(self) -> str:

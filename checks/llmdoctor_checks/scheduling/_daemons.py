@@ -43,6 +43,19 @@ _DISCOVERED = "feature.node.kubernetes.io/"
 _BY_VENDOR, _BY_CLASS = "pci-10de.present", r"feature\.node\.kubernetes\.io/pci-03\d\d_10de\.present"
 #: What an operator writes on the nodes that it serves itself.
 _DEPLOYED, _PAUSED = "nvidia.com/gpu.deploy.", "paused-for-"
+_GKE_GPU = "cloud.google.com/gke-accelerator"
+#: The type of the GPUs of Google's machines, which have them built in, in the words of that label.
+_GKE_TYPES = (
+    ("g2-", "nvidia-l4"),
+    ("g4-", "nvidia-rtx-pro-6000"),
+    ("a2-ultragpu-", "nvidia-a100-80gb"),
+    ("a2-", "nvidia-tesla-a100"),
+    ("a3-ultragpu-", "nvidia-h200-141gb"),
+    ("a3-megagpu-", "nvidia-h100-mega-80gb"),
+    ("a3-", "nvidia-h100-80gb"),
+    ("a4x-", "nvidia-gb200"),
+    ("a4-", "nvidia-b200"),
+)
 #: Nodes that are labelled by their names; of more it is not likely that all have the devices.
 _MOST_NAMED = 8
 #: Nodes that a sentence names one by one.
@@ -197,7 +210,7 @@ def _unmet(spec: k8s.PodSpec, node: Node) -> tuple[Mismatch, ...]:
                     else f"{row.key} {row.operator} {', '.join(map(str, row.values))}".strip(),
                     wanted=tuple(map(str, row.values))
                     if row.operator == "In"
-                    else ("true",) * (row.operator == "Exists"),
+                    else _value(row.key, node) * (row.operator == "Exists"),
                     have=node.labels.get(row.key),
                 )
                 for row in failed
@@ -205,6 +218,14 @@ def _unmet(spec: k8s.PodSpec, node: Node) -> tuple[Mismatch, ...]:
         )
     easiest = min(ways, key=lambda way: (any(m.key.startswith(_DISCOVERED) for m in way), len(way)), default=[])
     return (*own, *easiest)
+
+
+def _value(key: str, node: Node) -> tuple[str, ...]:
+    """What a label is to say where any value will do; that of GKE's GPUs is their type, which others read."""
+    if key != _GKE_GPU:
+        return ("true",)
+    machine = str(node.labels.get("node.kubernetes.io/instance-type") or "")
+    return tuple(gpu for family, gpu in _GKE_TYPES if machine.startswith(family))[:1]
 
 
 def missing(cluster: Cluster, nodes: Iterable[Node], resource: str) -> list[Absent]:
@@ -244,6 +265,13 @@ def let_in(found: list[Absent], *, known: bool = True) -> Iterator[Fix]:
     where = f"DaemonSet {first.item.namespace}/{first.item.name}"
     names = [one.node.name for one in found]
     if not labels_wanted([*first.unmet]):
+        if any(m.key == _GKE_GPU and m.have is None for m in first.unmet):
+            yield fixes.advice(
+                f"Label {', '.join(names)} {_GKE_GPU} with the type of its GPUs in Google's words (nvidia-tesla-t4, nvidia-l4), by which "
+                f"{where} knows nodes with GPUs, and for good in what makes such nodes",
+                owner="platform",
+            )
+            return
         demands = " and ".join(m.demand for m in first.unmet)
         built = ", for which its image must have a variant" * any(
             m.key.endswith("kubernetes.io/arch") for m in first.unmet

@@ -111,6 +111,8 @@ _VOLUMES = frozenset(
 _LONGEST = 300
 #: Faults of a manifest that are named one by one.
 _MOST = 4
+#: The highest value of a priority class that is not the system's.
+_HIGHEST = 1000000000
 _EXPLAINS = (
     "rollout-stuck",
     "pod-pending",
@@ -234,7 +236,10 @@ def _answers(subject: Subject, kind: str, parts: dict[str, str]) -> Iterator[Fix
             f"kubectl -n {namespace} create serviceaccount {shlex.quote(who)}",
         )
     elif kind == "class":
-        yield from _of_class(where, who, runtime="RuntimeClass" in parts[""])
+        if "RuntimeClass" in parts[""]:
+            yield from _of_runtime_class(subject, where, who)
+        else:
+            yield from _of_priority_class(subject, where, who)
     elif kind == "rights":
         yield _of_rights(who, parts, namespace)
     elif kind == "finalizers":
@@ -290,20 +295,40 @@ def _named_by_policy(pod: Pod, why: str) -> Iterator[_Violation]:
             yield place, text, operation
 
 
-def _of_class(where: str, who: str, *, runtime: bool) -> Iterator[Fix]:
-    """A class that a pod names and that nobody made."""
-    if runtime:
-        made = {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": who}, "handler": who}
-        document = shlex.quote(msgspec.json.encode(made).decode())
-        text = f"Make the RuntimeClass {who}, whose handler the container runtime of the nodes must have (nvidia: the container toolkit)"
-        yield fixes.advice(text, f"echo {document} | kubectl create -f -", owner="platform")
-    else:
-        command = f"kubectl create priorityclass {shlex.quote(who)} --value=1000"
-        yield fixes.advice(f"Make the PriorityClass {who}, with a value of your own", command, owner="platform")
-    kind = "runtimeClassName" if runtime else "priorityClassName"
+def _of_runtime_class(subject: Subject, where: str, who: str) -> Iterator[Fix]:
+    """A runtime class that a pod names and that nobody made; often it is the handler's name, and the class has another."""
+    handlers = {item.name: str(item.raw.get("handler") or "") for item in subject.cluster.items("RuntimeClass")}
+    same = [name for name, handler in handlers.items() if handler == who]
+    of_nvidia = [name for name, handler in handlers.items() if handler.startswith("nvidia")]
+    named = same or (of_nvidia if who.startswith("nvidia") and len(of_nvidia) == 1 else [])
+    pod = next(iter(subject.pods), None)
+    if named and pod:
+        text = f"Name the RuntimeClass {named[0]} in {where}, whose handler is {handlers[named[0]]}: {who} is no class here"
+        yield fixes.set_spec(pod, "/runtimeClassName", named[0], text)
+        return
+    made = {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": who}, "handler": who}
+    document = shlex.quote(msgspec.json.encode(made).decode())
+    text = f"Make the RuntimeClass {who}, whose handler the container runtime of the nodes must have (nvidia: the container toolkit)"
+    yield fixes.advice(text, f"echo {document} | kubectl create -f -", owner="platform")
     yield fixes.advice(
-        f"Take {kind}: {who} out of {where}, or name one that exists", "kubectl get priorityclasses,runtimeclasses"
+        f"Take runtimeClassName: {who} out of {where}, or name one that exists", "kubectl get runtimeclasses"
     )
+
+
+def _of_priority_class(subject: Subject, where: str, who: str) -> Iterator[Fix]:
+    """A priority class that a pod names and that nobody made, with a value that stands in no way of the others."""
+    values = {item.name: item.raw.get("value") for item in subject.cluster.items("PriorityClass")}
+    own = {n: v for n, v in values.items() if isinstance(v, int) and not n.startswith("system-")}
+    shown = ", ".join(f"{name}: {value}" for name, value in sorted(own.items(), key=lambda one: -one[1])[:_MOST])
+    value = min(max((v for v in own.values() if v > 0), default=1000), _HIGHEST)
+    than = f"as high as the highest that is here ({shown})" if shown else "above the 0 of pods without a class"
+    yield fixes.advice(
+        f"Make the PriorityClass {who} with the value {value}, {than}; without Never as its preemptionPolicy its pods push lower ones out",
+        f"kubectl create priorityclass {shlex.quote(who)} --value={value} --preemption-policy=Never",
+        owner="platform",
+    )
+    others = f"one that exists ({shown})" if shown else "one that exists"
+    yield fixes.advice(f"Take priorityClassName: {who} out of {where}, or name {others}", "kubectl get priorityclasses")
 
 
 #: What gives more power than it says: of these an account is given no more than the right that it lacks.

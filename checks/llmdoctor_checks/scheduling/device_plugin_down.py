@@ -42,7 +42,7 @@ from llmdoctor_checks.scheduling._admission import (
     state_of,
     unmade_plugin,
 )
-from llmdoctor_checks.scheduling._daemons import brought, let_in, missing, why_none
+from llmdoctor_checks.scheduling._daemons import brought, let_in, missing, offering, why_none
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._words import asked_in, finding, nodes_said
@@ -154,7 +154,12 @@ def device_plugin_down(
                 *plugin_evidence(cluster, where),
             ),
             explains=("pod-failed", "not-ready", "device-plugin-not-ready"),
-            fixes=(*_by_answer(pod, refused.text), *_restart(cluster, where, runs=answered is not None)),
+            fixes=(
+                *_by_answer(pod, refused.text),
+                *_restart(
+                    cluster, where, runs=answered is not None or _registered(cluster, refused.text, refused.resource)
+                ),
+            ),
         )
     elif is_device_plugin(pod.obj) and (line := _watchless_line(pod, cluster)):
         yield Finding(
@@ -172,6 +177,12 @@ def device_plugin_down(
         yield from _given_up(pod, node, cluster)
     elif hardware:
         yield from _unhealthy(pod, hardware, cluster)
+
+
+def _registered(cluster: Cluster, text: str, resource: str) -> bool:
+    """Whether the kubelet knows devices of a plugin, and all as unhealthy, where no DaemonSet that was read is to bring it."""
+    seen = cluster.complete("DaemonSet") or bool(resource and offering(cluster, resource))
+    return "no healthy devices" in text and not seen
 
 
 def _by_claims(node: str, resource: str, cluster: Cluster) -> bool:

@@ -69,8 +69,19 @@ def node_lost(pod: Pod, subject: Subject, events: Events | None, node: Node | No
             "by itself then"
             if found.unready
             else f"See why {name} no longer reports; only when it will not come back, delete its Node object (kubectl delete node), "
-            "so that the pods are made elsewhere",
+            f"so that the pods are made elsewhere{_unbounded(pod)}",
             f"kubectl describe node {name}",
             owner="platform",
         ),
+    )
+
+
+def _unbounded(pod: Pod) -> str:
+    """What a server does to a node whose memory it may take whole: the kubelet and SSH starve, and nobody is killed."""
+    loose = [c.name for c in pod.containers if c.gpus and "memory" not in c.spec.resources.limits]
+    if not loose:
+        return ""
+    return (
+        f"; where it hangs for want of memory, power-cycle it, and give {', '.join(loose)} of {fixes.edited(pod)} a memory limit below "
+        "what the node has (it has none), so that the container is ended instead"
     )

@@ -180,17 +180,39 @@ def _labelled(pending: Pending, found: Cause) -> Iterator[Fix]:
         item = pending.pod.cluster.item("NodePool", "", pool) if pool else None
         if item and not meant_but_for_labels(item, pending):
             continue
+        yield _unselected(pending, key, str(wanted[key]), pool)
         body = msgspec.json.encode({"spec": {"template": {"metadata": {"labels": {key: wanted[key]}}}}}).decode()
         where = f"NodePool {pool}" if pool else "the NodePool whose machines are meant for it"
         yield fixes.advice(
-            f"Let {where} set {key}={wanted[key]} on its nodes (spec.template.metadata.labels), or drop it from "
-            f"{fixes.edited(pending.pod)}",
+            f"Let {where} set {key}={wanted[key]} on its nodes (spec.template.metadata.labels); Karpenter replaces those that it has",
             f"kubectl patch nodepools.karpenter.sh {shlex.quote(pool)} --type=merge -p {shlex.quote(body)}"
             if pool
             else "kubectl get nodepools.karpenter.sh -o wide",
             owner="platform",
         )
         return
+
+
+def _unselected(pending: Pending, key: str, value: str, pool: str) -> Fix:
+    """The label taken out of the pod's selector, with the others of which Karpenter would say the same next."""
+    pod = pending.pod
+    item = pod.cluster.item("NodePool", "", pool) if pool else None
+    given = set(dig(item.raw, "spec.template.metadata.labels") or {}) if item else set[str]()
+    given |= {str(row.get("key")) for row in rows(item.raw, "spec.template.spec.requirements")} if item else set()
+    selector = pod.spec.node_selector
+    own = [k for k in selector if "kubernetes.io" not in k and "karpenter" not in k and k not in given]
+    of = f"NodePool {pool}" if pool else "a NodePool"
+    text = f"Drop {key}={value} from what {fixes.edited(pod)} selects, where {of} is meant for it: its nodes get no such label"
+    if key not in selector:
+        return fixes.advice(text)
+    gone = [k for k in own if k == key or item]
+    others = [f"{k}={selector[k]}" for k in own if k not in gone]
+    if len(gone) > 1:
+        text += f" ({', '.join(gone)})"
+    if others:
+        text += f", nor {', '.join(others)} unless its template says so"
+    paths = ["/nodeSelector/" + k.replace("~", "~0").replace("/", "~1") for k in gone]
+    return fixes.patch(pod, text, [{"op": "remove", "path": path} for path in paths])
 
 
 def _compared(pending: Pending) -> Fix:

@@ -35,6 +35,7 @@ from kubectl_llmdoctor.api import (
     usage_of,
     workload_evidence,
 )
+from llmdoctor_checks._trust import trusting, untrusted
 from llmdoctor_checks.scheduling._claims import VolumeClaim, users_of, volume_claims, volume_where
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._provisioning import (
@@ -464,7 +465,9 @@ def _provided(pod: Pod, claim: VolumeClaim, events: Events | None, describe: str
     item = pod.cluster.item("StorageClass", "", claim.storage_class) if claim.storage_class else None
     maker = str(item.raw.get("provisioner") or "") if item else ""
     who = f"the provisioner {maker}" if maker else "the provisioner of its storage class"
-    if _NO_RIGHT.search(said):
+    if untrusted(said):
+        yield trusting(pod.cluster, *_controllers_account(pod, maker), describe)
+    elif _NO_RIGHT.search(said):
         text = (
             f"Let {who} make volumes: give its controller the cloud's role for it (EKS: AmazonEBSCSIDriverPolicy or the like by IRSA or "
             "Pod Identity; AKS and GKE: the driver's identity on the resource group or project), then restart the controller"
@@ -480,6 +483,14 @@ def _provided(pod: Pod, claim: VolumeClaim, events: Events | None, describe: str
         yield fixes.advice(text, describe, "kubectl get pv --sort-by=.spec.capacity.storage", owner="platform")
     else:
         yield from provided(pod, claim, events, describe)
+
+
+def _controllers_account(pod: Pod, maker: str) -> tuple[str, str]:
+    """The service account of a provisioner's controller, by namespace and name: AWS's are called after the driver."""
+    kind = maker.partition(".")[0] or "ebs"
+    name = f"{kind}-csi-controller-sa"
+    item = next((i for i in pod.cluster.items("ServiceAccount") if i.name == name), None)
+    return (item.namespace if item else "kube-system"), name
 
 
 #: How a container waits while the volumes of its pod are not there.

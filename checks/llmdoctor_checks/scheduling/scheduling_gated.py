@@ -40,7 +40,6 @@ _QUEUE = "kueue.x-k8s.io/queue-name"
 
 #: What to do about what Kueue says (pkg/controller/core/workload_controller.go, pkg/cache/scheduler/tas_flavor_snapshot.go).
 _ADVICE = (
-    (r"LocalQueue  doesn't exist", f"Name a LocalQueue of the namespace in the label {_QUEUE}: the workload has none"),
     (
         r"(LocalQueue|ClusterQueue) (\S+) is (?:inactive|stopped)",
         "See why the {0} {1} takes no workloads: its condition Active, its stopPolicy, its flavors",
@@ -381,9 +380,26 @@ def _fixes(subject: Subject, gates: list[str], queued: list[Item]) -> Iterator[F
         yield from _of_kueue(subject, queued)
     else:
         who = _keeper(gates[0])
+        yield from _of_template(subject, gates[0], who)
         yield fixes.advice(
             f"Look into the log and objects of {who[:1].lower() + who[1:]}: why is {gates[0]} kept?", owner="platform"
         )
+
+
+def _of_template(subject: Subject, gate: str, who: str) -> Iterator[Fix]:
+    """A gate that no webhook added: the object's own template has it, and whoever wrote it there may take it out."""
+    for pod in subject.pods:
+        given = rows(pod.template.pod, "spec.schedulingGates") if pod.template else []
+        at = next((n for n, row in enumerate(given) if row.get("name") == gate), None)
+        if pod.unscheduled and at is not None:
+            last = len(given) == 1
+            text = (
+                f"Take {gate} out of the template of {fixes.edited(pod)}, which sets it itself, where {who[:1].lower() + who[1:]} is not "
+                "there to open it"
+            )
+            path = "/schedulingGates" if last else f"/schedulingGates/{at}"
+            yield fixes.patch(pod, text, [{"op": "remove", "path": path}])
+            return
 
 
 def _of_kueue(subject: Subject, queued: list[Item]) -> Iterator[Fix]:
@@ -404,6 +420,9 @@ def _of_kueue(subject: Subject, queued: list[Item]) -> Iterator[Fix]:
         return
     if (mended := _of_queue(queued, subject.cluster, commands[1])) is not None:
         yield mended
+        return
+    if "LocalQueue  doesn't exist" in reason:
+        yield _queue_named(subject, queued)
         return
     if absent := re.search(_ABSENT, reason):
         yield _queue_made(subject, absent["kind"], absent["name"])
@@ -428,6 +447,32 @@ def _again(queued: list[Item]) -> Iterator[str]:
     for workload in queued[:1]:
         resource = f"workloads.kueue.x-k8s.io {workload.name}"
         yield f'kubectl -n {workload.namespace} patch {resource} --type=merge -p \'{{"spec":{{"active":true}}}}\''
+
+
+def _queue_named(subject: Subject, queued: list[Item]) -> Fix:
+    """A queue for a workload that names none: that of the namespace where it has one alone, at what Kueue takes for the whole."""
+    namespace = subject.namespace
+    queues = sorted(item.name for item in subject.cluster.items("LocalQueue", namespace))
+    queue = queues[0] if len(queues) == 1 else "QUEUE"
+    pod = next((p for p in subject.pods if p.unscheduled), None)
+    owners = [owner.get("kind") for item in queued for owner in rows(item.raw, "metadata.ownerReferences")]
+    where = subject.workload.ref if subject.workload else f"Pod/{pod.name}" if pod else "the workload"
+    which = (
+        f", the only one of {namespace}"
+        if len(queues) == 1
+        else f" (one of {', '.join(queues)})"
+        if queues
+        else f" (none of {namespace} was seen: make one of a ClusterQueue)"
+    )
+    text = f"Name the LocalQueue {queue}{which}, in the label {_QUEUE} of {where}: the workload has none"
+    if pod and len(queues) == 1 and (not owners or "Pod" in owners):
+        return fixes.annotate(
+            pod, {_QUEUE: queue}, text.replace(" of " + where, f" of the pods of {where}"), field="labels"
+        )
+    commands = (
+        [f"kubectl -n {namespace} label {_target(subject)} --overwrite {_QUEUE}={queue}"] if subject.workload else []
+    )
+    return fixes.advice(text, *([] if queues else ["kubectl get localqueues.kueue.x-k8s.io -A"]), *commands)
 
 
 def _queue_made(subject: Subject, kind: str, name: str) -> Fix:

@@ -29,7 +29,7 @@ _NO_KEY = expression(
     r"couldn't find key (?P<key>[\w.-]{1,253}) in (?P<kind>Secret|ConfigMap) (?:[\w.-]{1,63}/)?(?P<name>[\w.-]{1,253})"
 )
 _NO_ITEM = expression(
-    r'volume "(?P<volume>[^"]{1,253})" ?: references non-existent (?:secret|config) key: (?P<key>[\w.-]{1,253})'
+    r'volume "(?P<volume>[^"]{1,253})" ?: (?:configmap )?references non-existent (?:secret|config) key: (?P<key>[\w.-]{1,253})'
 )
 _NO_FILE = expression(r'error mounting "[^"]{1,400}" to rootfs at "(?P<path>[^"]{1,400})".{0,1000}?not a directory')
 _EXPLAINS = ("volume-mount-failed", *CRASHED, "pod-pending")
@@ -132,6 +132,10 @@ def _fixes(pod: Pod, item: Item, key: str, keys: list[str], pointer: str, meant:
     near = [k for k in keys if k == meant or _plain(k) == _plain(key)]
     if len(keys) == 1 and _words(keys[0]) & _words(f"{key}-{meant}"):
         near = keys  # it is about the same thing
+    elif not near:
+        same = set.intersection(*map(_words, keys))  # an ending, say, which all of them have
+        like = [k for k in keys if (_words(k) - same) & _words(key)]
+        near = like if len(like) == 1 else []
     has = ", ".join(keys[:_MOST])
     if near:
         operation = {"op": "replace", "path": pointer, "value": near[0]}

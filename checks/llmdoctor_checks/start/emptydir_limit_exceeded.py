@@ -11,9 +11,11 @@ from kubectl_llmdoctor.api import (
     Engine,
     Evidence,
     Finding,
+    Fix,
     Pod,
     Sizing,
     check,
+    expression,
     fixes,
     k8s,
     parse_time,
@@ -27,6 +29,9 @@ from llmdoctor_checks.start._storage import Store, cache_path, hub_model, store
 
 #: How the kubelet says it of the pod that it evicts (eviction/helpers.go).
 _OVER = r'Usage of EmptyDir volume "([^"]{1,100})" exceeds the limit "([^"]{1,40})"'
+#: The volume that ModelMesh adds for models, and how it calls its pods (modelmesh-serving, controllers/modelmesh).
+_MODELS = "models-dir"
+_RUNTIME = expression(r"modelmesh-serving-(?P<runtime>[a-z0-9.-]{1,200})-[a-z0-9]{6,10}-[a-z0-9]{5}")
 #: A controller makes the next pod at once; until its machine is there, or the evicted one has ended, some time passes.
 _IN_ITS_PLACE_SECONDS = 900
 
@@ -53,6 +58,9 @@ def emptydir_limit_exceeded(pod: Pod, engine: Engine, sizing: Sizing, cluster: C
     - https://kubernetes.io/docs/concepts/storage/volumes/#emptydir
     - https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/#local-ephemeral-storage
     """
+    if (now := _evicted_of_modelmesh(pod)) is not None:
+        yield now
+        return
     if (before := _evicted_before(pod, cluster)) is not None:
         yield before
         return
@@ -67,6 +75,41 @@ def emptydir_limit_exceeded(pod: Pod, engine: Engine, sizing: Sizing, cluster: C
     if place := store(engine.container, path):
         what = f"The weight files of {model.value} take"
         yield from _exceeded(pod, what, needed, place, setting_evidence(engine.container, model))
+
+
+def _modelmesh_fix(pod: k8s.Pod, limit: str) -> Fix | None:
+    """What raises the limit of ModelMesh's own volume, which its controller computes: half as much again as the memory limits."""
+    if not any(volume.name == _MODELS and volume.empty_dir for volume in pod.spec.volumes) or not any(
+        container.name == "mm" for container in pod.spec.containers
+    ):
+        return None
+    size = units(limit)
+    named = _RUNTIME.fullmatch(pod.metadata.name)
+    runtime = named["runtime"] if named else "RUNTIME"
+    now = f", {say_bytes(size * 2 / 3)} in all now" if size else ""
+    return fixes.advice(
+        f"Raise the memory limits of the containers of ServingRuntime {runtime}{now}: ModelMesh makes {_MODELS} half as large again as all "
+        "of them together, and writes over a sizeLimit that is set in its Deployment; for files of N bytes they have to be N/1.5 or more",
+        f"kubectl -n {pod.metadata.namespace} edit servingruntimes {runtime}",
+    )
+
+
+def _evicted_of_modelmesh(pod: Pod) -> Finding | None:
+    """A pod of ModelMesh that was evicted for the volume with its models."""
+    said = re.search(_OVER, pod.obj.status.message) if pod.obj.status.reason == "Evicted" else None
+    fix = _modelmesh_fix(pod.obj, said[2]) if said and said[1] == _MODELS else None
+    if said is None or fix is None:
+        return None
+    return Finding(
+        role="cause",
+        confidence="certain",
+        summary=f"The emptyDir volume {said[1]}, which ModelMesh makes for all models of the pod, has grown over its limit of {said[2]}, "
+        "and the pod was evicted.",
+        evidence=(pod_evidence(pod, "status.message", pod.obj.status.message.strip()),),
+        explains=("disk-full", "crash-loop", "not-ready", "pod-failed", "rollout-stuck"),
+        fixes=(fix,),
+        order=-2.0,  # before the finding that has the kubelet's words alone
+    )
 
 
 def _evicted_before(pod: Pod, cluster: Cluster) -> Finding | None:
@@ -99,7 +142,8 @@ def _evicted_before(pod: Pod, cluster: Cluster) -> Finding | None:
             ),
             explains=("disk-full", "not-ready", "pod-failed", "rollout-stuck"),
             fixes=(
-                fixes.advice(
+                (said[1] == _MODELS and _modelmesh_fix(other, said[2]))
+                or fixes.advice(
                     f"Raise sizeLimit of the volume {said[1]} above what the model needs, in {fixes.edited(pod)}, or use a PVC instead"
                 ),
             ),

@@ -100,5 +100,5 @@ def _unready_for_long(workload: Workload) -> bool:
 
 def _words(text: str) -> str:
     """The first line of what an operator says, where it says more than a condition's value."""
-    line = text.strip().partition("\n")[0][:200].rstrip(". ")
+    line = " ".join(text.strip().partition("\n")[0][:200].split()).rstrip(". ")
     return f": {line}" if line not in ("", "False", "True") else ""
