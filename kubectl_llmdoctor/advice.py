@@ -63,7 +63,7 @@ from kubectl_llmdoctor.fixes import (
     unread,
     variable_operations,
 )
-from kubectl_llmdoctor.reach import ADDRESS, of_pod, other_side, reach, told
+from kubectl_llmdoctor.reach import ADDRESS, of_pod, other_side, reach, sides, told
 from kubectl_llmdoctor.releases import for_chats, linked, newer, packaged, reads_tools
 from kubectl_llmdoctor.report.document import Fix
 from kubectl_llmdoctor.room import Room
@@ -498,6 +498,7 @@ class Situation:
             "enough": str(1 << (self._have - 1).bit_length()) if self._have > 0 else "",
             **self._registry(container.spec.image if container else ""),
             "token_variable": self._misnamed_token,
+            **sides(container),
             "token_meant": "HUGGING_FACE_HUB_TOKEN" if self._unread_token else "HF_TOKEN",
             "token_at": self._index_of(self._misnamed_token),
             "key_at": self._index_of(self._misnamed_key[0]),

@@ -11,6 +11,7 @@ import msgspec
 
 from kubectl_llmdoctor.engines.names import OPTIONS
 from kubectl_llmdoctor.expressions import expression
+from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.clients import told_by
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.container import Container
@@ -187,6 +188,20 @@ def _of_service(to: Destination, service: Item, pod: Pod) -> Fix | None:
 
 #: What the two sides of disaggregated serving must have alike.
 _ALIKE_SETTINGS = ("model", "kv_cache_dtype", "block_size", "page_size", "dtype")
+
+
+def sides(container: Container | None) -> dict[str, str]:
+    """`prefill_url` and `decode_url`: of the one Service in the namespace that is called after each side; empty where several are."""
+    found = {}
+    for side in ("prefill", "decode"):
+        items = container.pod.cluster.items("Service", container.pod.namespace) if container else ()
+        urls = [
+            f"http://{item.name}:{service.spec.ports[0].port}"
+            for item in items
+            if side in item.name and isinstance(service := item.typed(), k8s.Service) and service.spec.ports
+        ]
+        found[f"{side}_url"] = urls[0] if len(urls) == 1 else ""
+    return found
 
 
 def other_side(engine: Engine) -> Fix | None:
