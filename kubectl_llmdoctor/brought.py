@@ -42,6 +42,8 @@ _KEY = expression(r"[ \t-]{0,60}[\"']?([\w-]{1,80})[\"']?[ \t]{0,9}[:=]")
 
 #: A line of fewer characters may stand in any file.
 _SHORT = 8
+_QUOTE = expression(r"['\"`]([\w.-]{2,60})['\"`]")
+_SETS = expression(r"\s{0,20}([\w.-]{2,60})[ \t]{0,9}[=:]")
 
 #: A line of a file that is quoted in a fix has so many characters at most.
 _QUOTED = 100
@@ -133,7 +135,18 @@ def _place(container: Container, message: str) -> tuple[str, int]:
         return (path if path.startswith("/") else same[0] if len(same) == 1 else ""), at
     words = " ".join([*map(str, container.spec.argv), *(str(v.value) for v in container.env.values() if v.value)])
     told = [path for path in files if path in words] or list(files)
-    return (told[0] if len(told) == 1 else ""), at
+    if len(told) != 1:
+        return "", at
+    return told[0], at or _set_at(files[told[0]], message)
+
+
+def _set_at(text: str, message: str) -> int:
+    """The one line of a file that sets what a message quotes; 0 where none does, or more than one."""
+    quoted = {m[1] for m in _QUOTE.finditer(message)}
+    places = [
+        number for number, line in enumerate(text.splitlines(), 1) if (key := _SETS.match(line)) and key[1] in quoted
+    ]
+    return places[0] if len(places) == 1 else 0
 
 
 def field(container: Container, names: Iterable[str], summary: str) -> Fix | None:

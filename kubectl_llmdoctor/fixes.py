@@ -578,6 +578,10 @@ _INTERPRETERS = {".py": "python3", ".sh": "sh", ".js": "node"}
 _OF_A_SHELL = expression(r"[|&;<>$`*'\"\\]|^\w{1,100}=")
 
 
+#: The images of llama.cpp, which have their programs in a folder that is not on PATH.
+_OF_LLAMA_CPP = expression(r"\b(?:ggml-org|ggerganov)/llama\.cpp\b")
+
+
 def run_by(container: Container, program: str, engine: str) -> Fix | None:
     """Let what the first word of a command misses stand before it: the words of a whole line apart, the engine, an interpreter."""
     spec = container.spec
@@ -586,6 +590,9 @@ def run_by(container: Container, program: str, engine: str) -> Fix | None:
         return None
     at = f"{container.pointer}/{vector}"
     operations: list[dict[str, Any]]
+    if program.startswith("llama-") and _OF_LLAMA_CPP.search(spec.image):
+        operations = [{"op": "replace", "path": f"{at}/0", "value": f"/app/{program}"}]
+        return patch(container.pod, f"Name {program} by its path, /app/{program}, where the image has it", operations)
     interpreter = _INTERPRETERS.get("." + program.rpartition(".")[2], "")
     if " " in program:
         by_shell = bool(_OF_A_SHELL.search(program))

@@ -11,6 +11,7 @@ import msgspec
 
 from kubectl_llmdoctor.engines.names import OPTIONS
 from kubectl_llmdoctor.expressions import expression
+from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.clients import told_by
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.container import Container
@@ -30,6 +31,7 @@ from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.subject import workload_of
 from kubectl_llmdoctor.facts.troubles import Trouble
 from kubectl_llmdoctor.facts.units import parse_time
+from kubectl_llmdoctor.facts.workload import Workload
 from kubectl_llmdoctor.fixes import advice, edited, patch_object, set_env, set_flag
 from kubectl_llmdoctor.platforms.labels import rank_of
 from kubectl_llmdoctor.report.document import Fix
@@ -246,8 +248,54 @@ def _of_service(to: Destination, service: Item, pod: Pod) -> Fix | None:
 _ALIKE_SETTINGS = ("model", "kv_cache_dtype", "block_size", "page_size", "dtype")
 
 
+#: What the pods of a server are made by.
+_SERVED_BY = ("Deployment", "StatefulSet", "LeaderWorkerSet")
+
+
+def sides(container: Container | None) -> dict[str, str]:
+    """`prefill_url` and `decode_url`: of the one Service in the namespace that is called after each side; empty where several are."""
+    found = {}
+    for side in ("prefill", "decode"):
+        items = container.pod.cluster.items("Service", container.pod.namespace) if container else ()
+        urls = [
+            f"http://{item.name}:{service.spec.ports[0].port}"
+            for item in items
+            if side in item.name and isinstance(service := item.typed(), k8s.Service) and service.spec.ports
+        ]
+        found[f"{side}_url"] = urls[0] if len(urls) == 1 else ""
+    return found
+
+
+def _sizes_apart(engine: Engine) -> Fix | None:
+    """One tensor parallel size for both sides of a transfer: vLLM's NIXL connector takes from no prefill with a larger one.
+
+    Neither side need say which it is (`kv_both`): the other is the one workload beside it that serves the same model and
+    moves its KV cache by the same connector.
+    """
+    pod, ours = engine.container.pod, engine.workers
+    own = workload_of(pod)
+    items = [
+        item for kind in _SERVED_BY for item in pod.cluster.items(kind, pod.namespace) if own and item.name != own.name
+    ]
+    beside = [e for item in items for made in Pod.planned(Workload(item, pod.cluster)) for e in engines_in(made)]
+    alike = [e for e in beside if all(e.value(name) == engine.value(name) for name in ("model", "kv_transfer_config"))]
+    if engine.name != "vllm" or not engine.explicit("kv_transfer_config") or len(alike) != 1 or own is None:
+        return None
+    there, theirs = alike[0].container.pod.name, alike[0].workers
+    if ours is None or theirs is None or theirs <= ours:
+        return None
+    flag = "--tensor-parallel-size"
+    return advice(
+        f"Give both sides one tensor parallel size: {own.ref} has {ours}, and {there} {theirs}. Set {flag}={theirs} and as many GPUs "
+        f"in {own.ref}, or {flag}={ours} and as many in {there} where the model fits",
+        f"kubectl -n {shlex.quote(pod.namespace)} edit {own.ref}",
+    )
+
+
 def other_side(engine: Engine) -> Fix | None:
     """What lets the two sides of disaggregated serving understand each other, where the other one is there to be compared with."""
+    if (apart := _sizes_apart(engine)) is not None:
+        return apart
     pod, other = engine.container.pod, {"prefill": "decode", "decode": "prefill"}.get(engine.side, "")
     every = (Pod.of(item, pod.cluster) for item in pod.cluster.items("Pod", pod.namespace)) if other else ()
     sides = [e for one in every if not one.leaving and not one.completed for e in engines_in(one) if e.side]

@@ -22,6 +22,9 @@ _PIP, _INSTALL = expression(r"\b(?:pip3?|uv)\b"), expression(r"\binstall\b")
 #: Packages of which each release is made for one of torch, and brings it along.
 _WITH_TORCH = expression(r"torch(?:audio|vision|codec)")
 
+#: What reads GGUF files by llama.cpp, which knows architectures of its own: Transformers has no say there.
+_WITHOUT_TRANSFORMERS = frozenset({"llama.cpp", "ollama", "localai"})
+
 #: What each image of an engine has: where it is not found something else is wrong there.
 _CORE = expression(r"torch|transformers|triton|tokenizers|numpy|safetensors")
 
@@ -32,7 +35,7 @@ def newer(container: Container | None, engine: Engine | None, names: tuple[str, 
     if engine is not None and first is not None and engine.at_least(first) is not True:
         return released(engine, first)
     library = next((r for name in names if (r := transformers_for(name))), None)
-    if library is None:
+    if library is None or (engine is not None and engine.name in _WITHOUT_TRANSFORMERS):
         return None
     if container is not None and engine is not None and engine.own_image:
         return fixes.advice(
@@ -82,6 +85,8 @@ def reads_tools(engine: Engine) -> Fix | None:
 def for_chats(engine: Engine) -> Fix | None:
     """The variant for chats of a base model, which has a chat template; None where the catalogue knows none."""
     name = engine.checkpoint
+    if re.search(r"(?i)-(?:chat|instruct|it)\b", name):
+        return None
     bare = re.sub(r"-(?:[Bb]ase|pt)$", "", name)
     ways = (bare, f"{bare}-Instruct", f"{bare}-it", f"{bare}-Chat")
     found = next((way for way in ways if way != name and (row := find(way)) and row.exact), None)

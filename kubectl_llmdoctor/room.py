@@ -154,6 +154,7 @@ class Room:
             "limit_meant": self.limit_meant,
             "want_there": self.want_there,
             "have_there": self.have_there,
+            "pods_of_group": self.pods_of_group,
             "told_flag": self.told_flag,
             "refused_cache": self.refused_cache,
             "for_blackwell": "yes" if self._newer_than_the_image else "",
@@ -322,6 +323,13 @@ class Room:
         """That number, where the container asks for fewer and a node, as far as they are known, has as many."""
         asked = self.container.gpus if self.container else 0
         return str(self._want) if asked < self._want <= self._most_there else ""
+
+    @property
+    def pods_of_group(self) -> str:
+        """How many pods like it have that number together, where no node has as many and it asks for all GPUs of one."""
+        have = self.container.gpus if self.container else 0
+        whole = 1 < have == self._most_there < self._want and self._want % have == 0
+        return str(self._want // have) if whole and self.captured.get("have") in (None, str(have)) else ""
 
     @property
     def have_there(self) -> str:

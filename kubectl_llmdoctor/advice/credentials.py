@@ -20,6 +20,9 @@ _TOKEN = expression(r"(?:HF|HUGGING_?FACE(?:_?HUB)?)_(?!HUB_DISABLE)(?:[A-Z]+_)*
 #: Those that are read: by huggingface_hub and hf-hub, and the one that Text Embeddings Inference reads besides.
 _TOKENS_READ = frozenset({"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_API_TOKEN"})
 
+#: The releases since which images read HF_TOKEN; those before read HUGGING_FACE_HUB_TOKEN alone.
+_KNOW_HF_TOKEN = {"vllm": "0.2.1", "tgi": "1.2.0"}
+
 #: What a variable is called that is to hold one of the two keys for an object store.
 _KEY = expression(r"(?:AWS|S3|MINIO)_(?:[A-Z]+_)*(?:ACC?ESS?|SECRETS?)_?KEY(?:_?ID)?")
 
@@ -45,6 +48,7 @@ class Credentials(Topic):
         return {
             "token_variable": lambda: self._misnamed_token,
             "token_at": lambda: self._index_of(self._misnamed_token),
+            "token_meant": lambda: "HUGGING_FACE_HUB_TOKEN" if self._unread_token else "HF_TOKEN",
             "token_secret": lambda: self._token_of[0],
             "token_key": lambda: self._token_of[1],
             "token_maker": lambda: self._token_maker,
@@ -68,8 +72,16 @@ class Credentials(Topic):
         if container is None or container.spec.env_from or any(name in container.env for name in _TOKEN_ELSEWHERE):
             return ""  # the one that is read may come from there
         named = [n for n, v in container.env.items() if _TOKEN.fullmatch(n) and v.value != ""]
-        strange = [n for n in named if n not in _TOKENS_READ and n not in _words(container)]
+        read = _TOKENS_READ - self._unread_token
+        strange = [n for n in named if n not in read and n not in _words(container)]
         return strange[0] if strange and len(strange) == len(named) else ""
+
+    @property
+    def _unread_token(self) -> frozenset[str]:
+        """HF_TOKEN, where the release has a library of the hub before 0.18, which does not know it."""
+        first = _KNOW_HF_TOKEN.get(self.engine.name) if self.engine else None
+        old = first is not None and self.engine is not None and self.engine.at_least(first) is False
+        return frozenset({"HF_TOKEN"}) if old else frozenset()
 
     @cached_property
     def _token_of(self) -> tuple[str, str, bool]:

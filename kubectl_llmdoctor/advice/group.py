@@ -16,7 +16,7 @@ from kubectl_llmdoctor.advice.templates import Value
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.nodes import RDMA, rdma_offered
 from kubectl_llmdoctor.fixes import request_rdma
-from kubectl_llmdoctor.reach import ADDRESS, told
+from kubectl_llmdoctor.reach import ADDRESS, sides, told
 
 #: By which an engine has ranks with a GPU each; and more of them than any engine has.
 _PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
@@ -53,6 +53,8 @@ class Group(Topic):
             "gpus_there": lambda: str(self._there),
             "fewer_gpus": lambda: str(self._fewer or "?"),
             "divides": lambda: self._divides,
+            "prefill_url": lambda: self._sides["prefill_url"],
+            "decode_url": lambda: self._sides["decode_url"],
             "leader": lambda: self.leader or "the leader's name",
             "late_rank": lambda: self._late[1],
             "images": lambda: self._images,
@@ -60,6 +62,11 @@ class Group(Topic):
             "recomputing": lambda: self._recomputing,
             **self._sizes,
         }
+
+    @cached_property
+    def _sides(self) -> dict[str, str]:
+        """The Services of disaggregated serving."""
+        return sides(self.container)
 
     def _holds(self) -> Iterator[Condition]:
         yield self._late[0]

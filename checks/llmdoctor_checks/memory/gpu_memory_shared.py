@@ -1,6 +1,7 @@
 """Processes of others on a GPU of this pod, as the node agent sees them."""
 
 import re
+import shlex
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -355,6 +356,12 @@ def _asks(pod: k8s.Pod) -> bool:
     return any(is_accelerator(name) for container in pod.spec.containers for name in container.resources.limits)
 
 
+def _sees_all(pod: k8s.Pod) -> bool:
+    """Whether a container is told to see all GPUs, whichever the device plugin gives it."""
+    told = (variable for container in pod.spec.containers for variable in container.env)
+    return any(variable.name == "NVIDIA_VISIBLE_DEVICES" and variable.value == "all" for variable in told)
+
+
 def _share(engine: Engine | None) -> float | None:
     """The share of the GPU that the engine wants to have free at its start."""
     value = engine.value("gpu_memory_utilization") if engine and engine.name == "vllm" else None
@@ -392,6 +399,13 @@ def _fixes(
                 f"Have {names} ask for a GPU in its limits, or end it: it uses {device.title} of {hardware.node} and was given none",
                 *(f"kubectl -n {pod.metadata.namespace} get pod {pod.metadata.name} -o yaml" for pod in asking[:1]),
                 owner="platform",
+            )
+        for pod in (item for item in _pods_of(hardware, others) if _sees_all(item)):
+            owner = f"Pod {pod.metadata.namespace}/{pod.metadata.name}"
+            yield fixes.advice(
+                f"Take NVIDIA_VISIBLE_DEVICES=all out of what {owner} is made from: with it {owner} sees all GPUs of "
+                f"{hardware.node}, and not only those that it is given",
+                f"kubectl -n {shlex.quote(pod.metadata.namespace)} get pod {shlex.quote(pod.metadata.name)} -o yaml",
             )
         yield fixes.advice(
             f"Find out why {device.title} of {hardware.node} serves several pods (sharing, or a pod that sees all GPUs "
