@@ -199,8 +199,8 @@ def test_a_fix_that_differs_between_workloads_is_said_to_be_one_of_each() -> Non
             pod["containers"] = [pod["containers"][0] | more | {"envFrom": [{"configMapRef": {"name": "defaults"}}]}]
         return " ".join(page(judged(node("gpu-1"), config, *objects)).split())
 
-    assert "fix, of each alike: Set --dtype in Deployment/llama-0 to one of" in said("bf16")
-    assert "fix: Set --dtype in ConfigMap defaults/DTYPE to one of" in said("$(DTYPE)")
+    assert "fix, of each alike: Set --dtype in Deployment/llama-0 to one of" in said("int3")
+    assert "fix: Set --dtype to bfloat16 in ConfigMap defaults/DTYPE" in said("$(DTYPE)")
 
 
 def test_what_has_the_same_name_in_another_namespace_is_mended_there_as_well() -> None:
@@ -220,7 +220,7 @@ def test_what_has_the_same_name_in_another_namespace_is_mended_there_as_well() -
 
     report = judged(node("gpu-1"), *objects)
 
-    said = "fix, of each alike: Set --dtype in ConfigMap defaults/DTYPE to one of"
+    said = "fix, of each alike: Set --dtype to bfloat16 in ConfigMap defaults/DTYPE"
     assert said in " ".join(page(report).split())
     assert "**The same holds for 1 other, each with a fix of its own:**" in markdown.render(report).decode()
 

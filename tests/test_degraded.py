@@ -255,6 +255,8 @@ _COSTS = {
     # and so are the minutes between requests, and between tries
     *((form, "gateway-timeout/fires_access_log_with_an_arrow") for form in _TIMES),
     *((form, "multinode-discovery/fires_asks_with_a_stack") for form in _TIMES),
+    # and for how long an engine stands still
+    *((form, "engine-stalled/fires_gateway_gives_up_meanwhile") for form in _TIMES),
 }
 
 
@@ -391,6 +393,9 @@ _BY_WHAT_IS_LEFT = {
     ("the second half, from within a line", "nvml-lost", "gpu-runtime-missing"),
     # that the builder of the engine went on without the memory stands in the part that is not here
     ("the first half, up to within a line", "disk-full", "cuda-oom-weights"),
+    # that the engine stands still, so that no time is enough for its gateway, stands in the part that is not here
+    ("the first lines alone", None, "gateway-timeout"),
+    ("the first half, up to within a line", None, "gateway-timeout"),
     # who holds the device is one of the pods that are not here
     ("other pods", "gpu-held-by-dead-pod", "extended-resource-insufficient"),
     # that slices are missing stands on the nodes, and that those which are there are held in the pods

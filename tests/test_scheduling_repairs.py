@@ -279,7 +279,7 @@ def test_a_rollout_waits_for_more_than_its_old_pods() -> None:
     ("name", "said"),
     [
         ("fires_update_adds_first", "Let the old pod go first: maxSurge 0, maxUnavailable 1 in Deployment/llama"),
-        ("fires_one_replica_too_many", "Drop the hostPort in Deployment/llama"),
+        ("fires_one_replica_too_many", "Take hostNetwork out of Deployment/llama"),
     ],
 )
 def test_the_workload_that_waits_is_not_stopped_for_its_own_port(name: str, said: str) -> None:
