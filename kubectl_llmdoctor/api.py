@@ -1,8 +1,9 @@
 """All that the author of a check imports; what is not here may change without notice."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from kubectl_llmdoctor import fixes, releases, settling
+from kubectl_llmdoctor import fixes
 from kubectl_llmdoctor.check import Abstain, Check, Finding, check
 from kubectl_llmdoctor.engines.config import Problem, Setting
 from kubectl_llmdoctor.evidence import (
@@ -102,19 +103,33 @@ from kubectl_llmdoctor.facts.usage import Holder, Usage, requests_of, usage_of
 from kubectl_llmdoctor.facts.workload import Workload, top_of
 from kubectl_llmdoctor.facts.written import MOMENT, seconds_ago, seconds_between, written_ago, written_before
 from kubectl_llmdoctor.platforms.pointer import escaped
-from kubectl_llmdoctor.reach import of_pod, other_side, reach
 from kubectl_llmdoctor.report.document import Confidence, Evidence, Fix, Patch
-from kubectl_llmdoctor.room import most_gpus
 from kubectl_llmdoctor.tree import dig, rows, words
 
 if TYPE_CHECKING:
+    from kubectl_llmdoctor import releases, settling
     from kubectl_llmdoctor.facts.scheduling.message import STAGES, Count, Kind, Said, is_provisioner, parse
     from kubectl_llmdoctor.facts.scheduling.pending import Pending
     from kubectl_llmdoctor.facts.scheduling.verdict import NodeVerdict, Reason, names_of, say_amount
+    from kubectl_llmdoctor.reach import of_pod, other_side, reach
+    from kubectl_llmdoctor.room import most_gpus
+
+#: What few checks need, by where it is.
+_LATER = {
+    "releases": "",
+    "settling": "",
+    "most_gpus": "room",
+    "of_pod": "reach",
+    "other_side": "reach",
+    "reach": "reach",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """The names of facts.scheduling, which only a pod without a node needs: loading them costs 7 ms."""
+    """The names of facts.scheduling, which only a pod without a node needs, and those of a few fixes: 7 and 10 ms to load."""
+    if name in _LATER:
+        module = import_module(f"kubectl_llmdoctor.{_LATER[name] or name}")
+        return getattr(module, name) if _LATER[name] else module
     if name in __all__:
         from kubectl_llmdoctor.facts.scheduling import message, pending, verdict
 

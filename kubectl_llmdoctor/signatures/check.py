@@ -64,10 +64,15 @@ def _of_pod(signature: Signature, subject: Subject, pod: Pod) -> Finding | None:
     return found
 
 
+#: A shorter piece stands in nearly every line: it is looked for beside a hit alone, and the lines there are kept.
+_LEAST = 3
+
+
 def literals_of(signature: Signature) -> tuple[str, ...]:
     """All pieces of log lines that a signature looks for."""
     if "log" not in signature.sources:
         return ()
-    own = {text for pattern in signature.patterns for text in (pattern.literal, pattern.near) if text}
+    beside = {pattern.near for pattern in signature.patterns if pattern.near and len(pattern.near) >= _LEAST}
+    own = {pattern.literal for pattern in signature.patterns} | beside
     signs = {signature.overcome if p.overcome is None else p.overcome for p in signature.patterns}
     return tuple(sorted(own.union(*map(signs_of, signs))))

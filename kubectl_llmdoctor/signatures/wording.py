@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 
-from kubectl_llmdoctor.advice.situation import Situation
 from kubectl_llmdoctor.advice.templates import fill
 from kubectl_llmdoctor.check import Finding
 from kubectl_llmdoctor.expressions import expression
@@ -198,6 +197,8 @@ def finding(
     order: float | None = None,
 ) -> Finding:
     """The cause, in the words of the pattern and with the fixes for this case."""
+    from kubectl_llmdoctor.advice.situation import Situation  # 15 ms, for what is found alone
+
     evidence = tuple(evidence)
     here = Situation(subject, pod, container, captured, "\n".join(one.text for one in evidence))
     return Finding(
