@@ -82,7 +82,7 @@ def _asked(finding: Finding, subject: Subject) -> Iterator[tuple[str, list[Pod]]
     named = list(_behind(lines, asker))
     # a line that names nobody: whom the pod is told to ask, where one of these alone is down
     if lines and not named and not any(map(_SOMEBODY.search, lines)):
-        told = (text[:4000] for container in asker.containers for _, text in told_by(container, asker.cluster))
+        told = (text[:4000] for container in asker.containers for _, text in told_by(container))
         down = {shown: pods for shown, pods in _behind(told, asker) if all(pod.failing for pod in pods)}
         named = list(down.items()) if len(down) == 1 else []
     yield from named

@@ -78,10 +78,10 @@ def reach(text: str, pod: Pod, container: Container | None = None, port: int | N
     return _of_service(to, to.service, pod)
 
 
-def told(names: str, container: Container, cluster: Cluster) -> Iterator[str]:
+def told(names: str, container: Container) -> Iterator[str]:
     """The addresses that a container is given by variables, options or keys of these names (a regular expression)."""
     given = re.compile(rf"(?<![\w-])(?:{names})[\"']?[=: \t]{{1,3}}[\"']?(?P<at>[^\s\"']{{1,400}})")
-    texts = [f"{where}={value}" if where in container.env else value for where, value in told_by(container, cluster)]
+    texts = [f"{where}={value}" if where in container.env else value for where, value in told_by(container)]
     for text in (" ".join(container.spec.argv), *texts):
         for said in given.finditer(text[:20_000]):
             yield from said["at"].split(",")
@@ -186,7 +186,7 @@ def _nobody(to: Destination, pod: Pod, container: Container | None) -> Fix | Non
 
 def _written(host: str, said: re.Pattern[str], container: Container) -> Iterator[tuple[str, str]]:
     """Where a container is told of a host; a word alone may be the name of something else."""
-    for where, value in told_by(container, container.pod.cluster):
+    for where, value in told_by(container):
         if said.search(value) and (value != host or _OF_HOST.search(where)):
             yield where, value
 

@@ -109,7 +109,7 @@ def asked_as_one(pod: Pod) -> bool:
 
 def asks_as_one(pod: Pod) -> bool:
     """Whether what nobody knows is told of a server of models itself: it asks that for others."""
-    told = ((name, value) for one in pod.containers for name, value in told_by(one, pod.cluster))
+    told = ((name, value) for one in pod.containers for name, value in told_by(one))
     return any("://" in value and re.search(_A_MODEL, f"{name} {value[:300]}") for name, value in told)
 
 

@@ -144,7 +144,7 @@ def _ended_of_it(one: Broken) -> bool:
 
 def _told(client: Container, host: str, *, own: bool) -> tuple[Evidence, ...]:
     """Where the client was told whom to ask."""
-    for where, value in told_by(client, client.pod.cluster):
+    for where, value in told_by(client):
         at = re.search(rf"(?:https?://)?(?<![\w.-]){re.escape(host)}(?![\w.-])[^\s\"',]{{0,200}}", value)
         if at is not None:
             path = f"env[{where}]" if where in client.env else where
@@ -156,7 +156,7 @@ def _break(said: Unreached, cluster: Cluster) -> Why | None:
     """The first link on the way that is broken."""
     container, to, kind, line = said.client, said.to, said.kind, said.line
     lost = to.itself or (to.service is None and not to.pods)
-    if lost and configured(container, cluster) and not mentioned(to.host, container, cluster):
+    if lost and configured(container, cluster) and not mentioned(to.host, container):
         return None  # it asks others; the line may repeat what somebody wrote to it
     if to.itself:
         return _itself(container, to, line, cluster)
@@ -290,7 +290,7 @@ def _no_service(container: Container, to: Destination, kind: str, cluster: Clust
         said + also + to_it,
         (object_evidence(near, "metadata.name", near.name) if near is not None else None,),
         _another(container, to, elsewhere, lost, cluster),
-        certain=known and mentioned(to.host, container, cluster),
+        certain=known and mentioned(to.host, container),
         at=lost,
     )
 

@@ -16,7 +16,6 @@ from kubectl_llmdoctor.api import (
     Fix,
     Item,
     Pod,
-    dig,
     engines_in,
     expression,
     fixes,
@@ -100,7 +99,7 @@ def restart(container: Container) -> tuple[str, ...]:
     return (f"kubectl -n {space} rollout restart {kind.lower()}/{name}",)
 
 
-def places(container: Container, cluster: Cluster) -> Iterator[Place]:
+def places(container: Container) -> Iterator[Place]:
     """All that a container is told: its variables, its arguments one by one, and the ConfigMaps that are mounted."""
     for name, variable in container.env.items():
         if variable.value and "<masked" not in variable.value:
@@ -108,14 +107,9 @@ def places(container: Container, cluster: Cluster) -> Iterator[Place]:
     for index, word in enumerate(map(str, container.spec.args)):
         if "<masked" not in word and "\n" not in word:
             yield Place(container, "argument", str(index), word[:_LONGEST])
-    mounted = {mount.name for mount in container.spec.volume_mounts}
-    for volume in container.pod.spec.volumes:
-        if volume.config_map is None or volume.name not in mounted:
-            continue
-        item = cluster.item("ConfigMap", container.pod.namespace, volume.config_map.name)
-        data = dig(item.raw, "data") if item is not None else None
-        for key, text in data.items() if isinstance(data, dict) else ():
-            yield Place(container, "file", f"{key} of ConfigMap/{volume.config_map.name}", str(text)[:_LONGEST])
+    for name, texts in container.config_maps:
+        for key, text in texts.items():
+            yield Place(container, "file", f"{key} of ConfigMap/{name}", text[:_LONGEST])
 
 
 def moved(text: str, host: str, port: int | None, authority: str) -> tuple[str, str, str] | None:
@@ -142,7 +136,7 @@ def moved(text: str, host: str, port: int | None, authority: str) -> tuple[str, 
 
 def readdressed(container: Container, to: Destination, authority: str, otherwise: str) -> Fix:
     """Another host and port (`llama:8000`) where a container is told of an address; a sentence where nothing that was read says it."""
-    for place in places(container, container.pod.cluster):
+    for place in places(container):
         if (said := moved(place.text, to.host, to.port, authority)) is not None:
             old, new, whole = said
             what = f"{place.name}: " if place.kind == "variable" else ""
@@ -152,7 +146,7 @@ def readdressed(container: Container, to: Destination, authority: str, otherwise
 
 def of_models(container: Container, host: str, cluster: Cluster) -> str:
     """`llm:8000`: the only Service that leads to a server of models, for a container that takes a host for one; else empty."""
-    told = (f"{one.name} {part}" for one in places(container, cluster) for part in one.text.split() if host in part)
+    told = (f"{one.name} {part}" for one in places(container) for part in one.text.split() if host in part)
     if not any(_A_MODEL.search(text) for text in told):
         return ""
     every: set[tuple[str, str, int]] = cluster.once("services of models", lambda: set(_of_models(cluster)))
@@ -193,9 +187,9 @@ def leading(service: Item, engines: list[Engine]) -> int | None:
     return int(listed[0]["port"]) if len(listed) == 1 and engines else None
 
 
-def times(container: Container, cluster: Cluster, seconds: float | None, enough: int) -> Iterator[_Told]:
+def times(container: Container, seconds: float | None, enough: int) -> Iterator[_Told]:
     """Where a container is told to wait so long, or less than enough, for something that may be an answer."""
-    for place in places(container, cluster):
+    for place in places(container):
         text = f"{place.name}={place.text}" if place.kind == "variable" else place.text
         for said in _TIMES.finditer(text):
             number, unit = int(said["number"]), said["unit"] or ""
@@ -220,9 +214,9 @@ def _scales(name: str, unit: str, number: int, *, met: bool) -> list[float]:
     return [1.0, 0.001] if met else [1.0 if number < _MILLISECONDS else 0.001]
 
 
-def prolonged(container: Container | None, cluster: Cluster, seconds: float | None, enough: int) -> Fix | None:
+def prolonged(container: Container | None, seconds: float | None, enough: int) -> Fix | None:
     """A longer time where a container is told of the one that was met; None where it is told of none, or of several."""
-    found = list(times(container, cluster, seconds, enough)) if container is not None else []
+    found = list(times(container, seconds, enough)) if container is not None else []
     if len({(one.place.kind, one.place.name, one.name, one.number) for one in found}) != 1:
         return None
     told, place = found[0], found[0].place

@@ -195,7 +195,7 @@ def configured(container: Container, cluster: Cluster) -> list[Destination]:
 
 
 def _told_of(container: Container, cluster: Cluster) -> Iterator[Destination]:
-    for where, value in told_by(container, cluster):
+    for where, value in told_by(container):
         for pattern in (URL, BARE):
             for said in re.finditer(pattern, value):
                 found = said.groupdict()
@@ -218,7 +218,7 @@ def _of_models(text: str, to: Destination, container: Container, cluster: Cluste
         return False  # the address of a pod may be the client's of a request
     if to.port in _STORE_PORTS or re.search(_STORES, f"{to.host} {to.name}"):
         return False
-    if any(re.search(_PROXY, name) and to.host in value for name, value in told_by(container, cluster)):
+    if any(re.search(_PROXY, name) and to.host in value for name, value in told_by(container)):
         return False
     told = configured(container, cluster)
     if any((one.host, one.port) == (to.host, to.port) or (one.service and one.service is to.service) for one in told):
@@ -236,7 +236,7 @@ def _has_another(to: Destination, container: Container, cluster: Cluster) -> boo
     """Whether the container is told of another server of models, so that it may do without this one."""
     urls = (
         url
-        for where, value in told_by(container, cluster)
+        for where, value in told_by(container)
         for url in re.findall(rf"https?://({HOST})", value)
         if re.search(_MODELS, f"{where} {value[:300]}") and not re.search(_STORES, where)
     )
@@ -251,7 +251,7 @@ def _is(host: str, to: Destination, container: Container, cluster: Cluster) -> b
     return other is not None and other.service is not None and other.service is to.service
 
 
-def mentioned(host: str, container: Container, cluster: Cluster) -> bool:
+def mentioned(host: str, container: Container) -> bool:
     """Whether a container is told of a host, for whatever purpose."""
     pattern = rf"(?<![\w.-]){re.escape(host)}(?![\w.-])"
-    return any(re.search(pattern, value) for _, value in told_by(container, cluster))
+    return any(re.search(pattern, value) for _, value in told_by(container))

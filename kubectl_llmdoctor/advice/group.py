@@ -121,7 +121,7 @@ class Group(Topic):
     def leader(self) -> str:
         """The host of the leader, by the line or by what the container is told; empty where neither says it."""
         container = self.container
-        given = told(_LEADER, container, self.subject.cluster) if container else ()
+        given = told(_LEADER, container) if container else ()
         said = (ADDRESS.match(one) for one in given)
         return self.captured.get("host") or next((one["host"] for one in said if one), "")
 

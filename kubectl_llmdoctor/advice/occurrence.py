@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import cached_property
 from typing import ClassVar
@@ -23,7 +24,7 @@ class Occurrence:
         pod: Pod | None,
         container: Container | None,
         captured: dict[str, str],
-        told: str = "",
+        told: str,
     ) -> None:
         self.subject = subject
         self.pod = pod
@@ -51,7 +52,7 @@ class Occurrence:
         return {"secret": "Secret", "configmap": "ConfigMap"}.get(self.captured.get("kind", "").lower(), "")
 
 
-class Topic:
+class Topic(ABC):
     """What is known of one thing where a signature was found. Nothing is found out before somebody asks for it."""
 
     #: the conditions that it decides
@@ -76,10 +77,10 @@ class Topic:
         """The same, found out once."""
         return frozenset(self._holds())
 
+    @abstractmethod
     def values(self) -> dict[str, Value]:
         """What templates may name of it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _holds(self) -> Iterator[Condition]:
         """Those of its conditions that hold."""
-        raise NotImplementedError

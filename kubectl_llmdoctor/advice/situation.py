@@ -31,8 +31,6 @@ from kubectl_llmdoctor.facts import model_store
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.endings import last_round
 from kubectl_llmdoctor.facts.engine import Engine
-from kubectl_llmdoctor.facts.pod import Pod
-from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.fixes import grow, lone, permitted, run_after, run_by, unread
 from kubectl_llmdoctor.reach import of_pod, other_side, reach, told
 from kubectl_llmdoctor.releases import for_chats, linked, newer, packaged, reads_tools
@@ -50,20 +48,13 @@ _CORRECT = "Correct what the message names"
 class Situation:
     """Where a signature was found: what templates may name there, which conditions hold, and the fixes."""
 
-    def __init__(
-        self,
-        subject: Subject,
-        pod: Pod | None,
-        container: Container | None,
-        captured: dict[str, str],
-        told: str = "",
-    ) -> None:
-        self.here = here = Occurrence(subject, pod, container, captured, told)
-        self.subject = subject
-        self.pod = pod
-        self.container = container
-        self.captured = captured
-        self.told = told
+    def __init__(self, here: Occurrence) -> None:
+        self.here = here
+        self.subject = here.subject
+        self.pod = here.pod
+        self.container = here.container
+        self.captured = here.captured
+        self.told = here.told
         self.workload = here.workload
         self.log_only = here.log_only
         self._objects = Objects(here)
@@ -72,7 +63,7 @@ class Situation:
         others = Hub(here), Credentials(here), Images(here), Context(here), Process(here), Placement(here)
         self._topics: tuple[Topic, ...] = (self._objects, self._files, self._group, *others)
         #: what templates may name, by name
-        self.values = Values({k: v for topic in self._topics for k, v in topic.values().items()} | captured)
+        self.values = Values({k: v for topic in self._topics for k, v in topic.values().items()} | here.captured)
         self._patches = Patches(here, self.values)
 
     @property
@@ -170,7 +161,7 @@ class Situation:
             *map(self.captured.get, ("peer", "address", "url")),
         ]
         if text.reach not in ("", _AS_NAMED) and container is not None and not any(asked):
-            asked = [*told(text.reach, container, pod.cluster)]
+            asked = [*told(text.reach, container)]
         found = (reach(address, pod, container) for address in dict.fromkeys(asked) if address)
         mended = next((fix for fix in found if fix), None)
         if mended is not None or not text.group:

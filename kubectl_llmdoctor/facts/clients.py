@@ -106,7 +106,7 @@ def _asking(cluster: Cluster) -> Iterator[_Asker]:
             for name, variable in container.env.items():
                 if value := variable.value:
                     yield _Asker(container, name, value, re.findall(_URL, value[:_LONGEST]) or [value])
-            for where, text in _written(container, cluster):
+            for where, text in _written(container):
                 if urls := re.findall(_URL, text[:_LONGEST]):
                     yield _Asker(container, where, urls[0], urls)
 
@@ -115,16 +115,16 @@ def speaks_of_one(container: Container, pod: Pod, names: set[str]) -> bool:
     """Whether what a container is told that asks this pod names no other server of models."""
     names = names | _led_by(pod)
     here, ways = container.pod.namespace, _ways(pod, names, pod.cluster)
-    urls = (url for _, value in told_by(container, pod.cluster) for url in re.findall(_OF_MODELS, value))
+    urls = (url for _, value in told_by(container) for url in re.findall(_OF_MODELS, value))
     return all(_leads(url, names, ways, pod.namespace, here) for url in urls)
 
 
-def told_by(container: Container, cluster: Cluster) -> Iterator[tuple[str, str]]:
+def told_by(container: Container) -> Iterator[tuple[str, str]]:
     """All in which a container is told whom to ask: its variables by their names, `args`, and the ConfigMaps that are mounted."""
     for name, variable in container.env.items():
         if variable.value:
             yield name, variable.value[:_LONGEST]
-    for where, text in _written(container, cluster):
+    for where, text in _written(container):
         yield where, text[:_LONGEST]
 
 
@@ -171,17 +171,11 @@ def _led_by(pod: Pod) -> set[str]:
     return {str(one) for one in (service, named, named and f"{named}-{part}") if one}
 
 
-def _written(container: Container, cluster: Cluster) -> Iterator[tuple[str, str]]:
+def _written(container: Container) -> Iterator[tuple[str, str]]:
     """Where else an address of a server stands: the arguments, and the ConfigMaps that are mounted (LiteLLM's `config.yaml`)."""
     yield "args", " ".join(container.spec.argv)
-    mounted = {mount.name for mount in container.spec.volume_mounts}
-    for volume in container.pod.spec.volumes:
-        if volume.config_map is None or volume.name not in mounted:
-            continue
-        item = cluster.item("ConfigMap", container.pod.namespace, volume.config_map.name)
-        data = dig(item.raw, "data") if item is not None else None
-        for text in data.values() if isinstance(data, dict) else ():
-            yield f"ConfigMap/{volume.config_map.name}", str(text)
+    for name, texts in container.config_maps:
+        yield from ((f"ConfigMap/{name}", text) for text in texts.values())
 
 
 def _leads(url: str, names: set[str], ways: Ways, namespace: str, here: str) -> bool:

@@ -248,6 +248,17 @@ class Container:
                     files[root if mount.sub_path else f"{root}/{path}"] = str(config.data[key])
         return files
 
+    @property
+    def config_maps(self) -> Iterator[tuple[str, dict[str, str]]]:
+        """The ConfigMaps that are mounted, by name, and their texts by key where they were read."""
+        mounted = {mount.name for mount in self.spec.volume_mounts}
+        for volume in self.pod.spec.volumes:
+            if volume.config_map is not None and volume.name in mounted:
+                item = self.pod.config_map(volume.config_map.name)
+                config = item.typed() if item else None
+                data = config.data if isinstance(config, k8s.ConfigMap) else {}
+                yield volume.config_map.name, {key: str(text) for key, text in data.items()}
+
     def limit(self, resource: str) -> int | None:
         """A limit in whole units (bytes, GPUs; millicores for cpu); None when it has none.
 

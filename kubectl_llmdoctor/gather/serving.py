@@ -165,7 +165,7 @@ def asked(cluster: Cluster, pods: list[Json]) -> list[tuple[str, str]]:
             (pod, text)
             for pod in _pods(cluster, pods)
             for container in (pod.containers if pod.failing or not engines_of(pod, Logs([])) else ())
-            for _, text in clients.told_by(container, cluster)
+            for _, text in clients.told_by(container)
         ),
         cluster,
     )

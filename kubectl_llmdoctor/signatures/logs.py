@@ -382,7 +382,7 @@ class _Wording:
         pod, names = self._pod, {item.name for item in self._pod.services}
         above = reversed(list(line.log.lines(max(line.number - _ASKED_ABOVE, 1), line.number)))
         asked = next(([one[0] for one in found] for x in above if (found := list(_URL.finditer(x.text[:4000])))), [])
-        asked = asked or [one[0] for _, text in told_by(container, pod.cluster) for one in _URL.finditer(text)]
+        asked = asked or [one[0] for _, text in told_by(container) for one in _URL.finditer(text)]
         return bool(asked) and all(is_loopback(url) or leads_here(pod, names, url, pod.namespace) for url in asked)
 
     def _may_be_why(self, line: Line) -> bool:

@@ -197,10 +197,12 @@ def finding(
     order: float | None = None,
 ) -> Finding:
     """The cause, in the words of the pattern and with the fixes for this case."""
+    from kubectl_llmdoctor.advice.occurrence import Occurrence
     from kubectl_llmdoctor.advice.situation import Situation  # 15 ms, for what is found alone
 
     evidence = tuple(evidence)
-    here = Situation(subject, pod, container, captured, "\n".join(one.text for one in evidence))
+    told = "\n".join(one.text for one in evidence)
+    here = Situation(Occurrence(subject, pod, container, captured, told))
     return Finding(
         role="cause",
         summary=fill(_summary(signature, pattern, here.values), here.values),

@@ -250,7 +250,7 @@ def _all_as_old(pod: Pod, engine: Engine, ages: list[tuple[Line, float]]) -> Fin
         explains=("slow-load",) if loading else (),
         fixes=(
             next(
-                (fix for one in asking(pod, pod.cluster) if (fix := prolonged(one, pod.cluster, age, enough(age)))),
+                (fix for one in asking(pod, pod.cluster) if (fix := prolonged(one, age, enough(age)))),
                 None,
             )
             or fixes.advice(
@@ -315,7 +315,7 @@ def impatient(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> 
         f"it asks; {engine.container.name} runs on.",
         evidence=tuple(log_evidence(line) for line, _ in mine[:2]),
         fixes=(
-            prolonged(writer_of(line, cluster), cluster, seconds, enough(seconds))
+            prolonged(writer_of(line, cluster), seconds, enough(seconds))
             or fixes.advice(
                 f"Raise the timeout{long} that {line.log.pod} has, or what it asks, to {say_seconds(enough(seconds))}"
             ),

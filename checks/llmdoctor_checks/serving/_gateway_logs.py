@@ -285,12 +285,7 @@ def _of_an_asker(line: Line, pod: Pod, cluster: Cluster) -> bool:
 
 def _asks_a_model(pod: Pod, cluster: Cluster) -> bool:
     """Whether a container of the pod is told of an address at which an engine listens."""
-    told = {
-        url
-        for container in pod.containers
-        for _, text in told_by(container, cluster)
-        for url in re.findall(_TOLD, text)
-    }
+    told = {url for container in pod.containers for _, text in told_by(container) for url in re.findall(_TOLD, text)}
     leads = (follow(host, int(port or 80), pod, cluster) for host, port in sorted(told))
     return any(to is not None and not to.itself and any(map(engines_in, to.pods)) for to in leads)
 

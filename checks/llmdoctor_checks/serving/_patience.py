@@ -115,7 +115,7 @@ def more_patient(line: Line, seconds: float | None, pod: Pod, cluster: Cluster) 
             f"Let what closes the connection between {line.log.pod or 'the gateway'} and the server{met} (the idle timeout of a sidecar or "
             f"a load balancer between them) wait {say_seconds(allowed)}"
         )
-    told = prolonged(writer, cluster, seconds, allowed)
+    told = prolonged(writer, seconds, allowed)
     return told or _by_its_words(line, allowed, writer, pod, cluster)
 
 
@@ -300,8 +300,7 @@ def _in_file(summary: str, writer: Container | None, line: Line) -> Fix:
     """A setting in a file, with the ConfigMap that it is from, where one alone is mounted, and the restart that makes it read."""
     if writer is None:
         return fixes.advice(f"{summary} ({line.log.pod})" if line.log.pod else summary)
-    mounted = {mount.name for mount in writer.spec.volume_mounts}
-    maps = [one.config_map.name for one in writer.pod.spec.volumes if one.config_map and one.name in mounted]
+    maps = [name for name, _ in writer.config_maps]
     where = f"ConfigMap/{maps[0]} of {fixes.edited(writer.pod)}" if len(maps) == 1 else fixes.edited(writer.pod)
     edit = [f"kubectl -n {writer.pod.namespace} edit configmap {maps[0]}"] if len(maps) == 1 else []
     return fixes.advice(f"{summary} ({where}), and restart it", *edit, *restart(writer))

@@ -81,9 +81,7 @@ def of_client(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
     said = (named for log in logs for _, named in _unreached(log) if pod.failing or not log.previous)
     asked = [(named["host"], named["port"]) for named in said]
     if any(next(log.find(TIMED_OUT_UNNAMED[0]), None) for log in logs if not log.previous):
-        asked += sorted(
-            {to for c in pod.containers for _, text in told_by(c, cluster) for to in re.findall(_TOLD, text)}
-        )
+        asked += sorted({to for c in pod.containers for _, text in told_by(c) for to in re.findall(_TOLD, text)})
     for host, port in dict.fromkeys(asked):
         to = follow(host, int(port or 80), pod, cluster)
         for server in to.pods if to is not None and not to.itself else ():

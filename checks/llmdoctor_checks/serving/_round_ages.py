@@ -121,7 +121,7 @@ def of_itself(pod: Pod, cluster: Cluster, engines: set[str]) -> tuple[list[Line]
 
 def asks_nothing_else(container: Container, pod: Pod, names: set[str]) -> bool:
     """Whether all addresses that a container is told are this server's, so that a request can be meant for no other."""
-    told = (url for _, value in told_by(container, pod.cluster) for url in re.findall(_URL, value))
+    told = (url for _, value in told_by(container) for url in re.findall(_URL, value))
     return all(leads_here(pod, names, url, container.pod.namespace) or _inside(url) for url in told)
 
 

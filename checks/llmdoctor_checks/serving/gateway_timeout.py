@@ -356,7 +356,7 @@ def _own_timeout(pod: Pod, subject: Subject, logs: Logs | None) -> Finding | Non
             evidence=tuple(log_evidence(line) for line in ended.lines),
             explains=CRASHED,
             fixes=(
-                prolonged(ended.container, pod.cluster, None, enough(None))
+                prolonged(ended.container, None, enough(None))
                 or fixes.advice(
                     f"Raise the timeout of the client in {fixes.edited(pod)} to {say_seconds(enough(None))} (timeout={enough(None)} of its "
                     "library), and let it ask again instead of ending"
@@ -474,7 +474,7 @@ def _all_at_one_age(
         fixes=(
             longer(timeout, 0)
             if timeout
-            else prolonged(writer_of(lines[0], cluster), cluster, seconds, enough(seconds))
+            else prolonged(writer_of(lines[0], cluster), seconds, enough(seconds))
             or fixes.advice(
                 f"Raise the timeout of {say_seconds(seconds)} that {who.container or who.pod} of {who.pod} has, or what stands between it "
                 f"and the server, to {say_seconds(enough(seconds))}"
@@ -574,7 +574,7 @@ def _allow(pod: Pod, cut: list[Line], timeout: Timeout | None, cluster: Cluster)
 def _own(line: Line, setting: str, seconds: float | None, cluster: Cluster) -> Fix:
     """A longer time in what waited as long as it is told itself."""
     writer, allowed = writer_of(line, cluster), enough(seconds)
-    if (told := prolonged(writer, cluster, seconds, allowed)) is not None:
+    if (told := prolonged(writer, seconds, allowed)) is not None:
         return told
     if writer is not None and _AIOHTTP_VARIABLE in setting and "open-webui" in writer.spec.image:
         return fixes.set_env(

@@ -231,7 +231,7 @@ def _before_its_servers(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Find
         refused = next(reversed(list(nobody_left(log))), None) if log is not None else None
         if log is None or refused is None or answered(log, after=refused.number):
             continue
-        words = [text for _, text in told_by(container, cluster)]
+        words = [text for _, text in told_by(container)]
         behind = _behind(words, pod, cluster) | _chosen(container, cluster)
         up = {
             host
