@@ -830,6 +830,13 @@ def test_of_a_group_the_logs_of_all_ranks_are_read(api: FakeApi, cluster: Cluste
     assert names(found, "LeaderWorkerSet") == ["big"]
 
 
+def test_of_a_leader_whose_workers_are_not_there_what_should_make_them_is_read(api: FakeApi, cluster: Cluster) -> None:
+    api.objects = [item for item in group_world() if item["metadata"]["name"] != "big-0-1"]
+    leader = next(item for item in api.objects if (item["kind"], item["metadata"]["name"]) == ("Pod", "big-0"))
+    leader["metadata"]["labels"]["leaderworkerset.sigs.k8s.io/worker-index"] = "0"
+    assert names(run(cluster, "big-0"), "StatefulSet") == ["big", "big-0"]
+
+
 def test_a_group_is_explained_by_its_name(api: FakeApi, cluster: Cluster) -> None:
     api.objects = group_world()
     found = run(cluster, "lws/big")

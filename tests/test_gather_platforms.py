@@ -67,6 +67,20 @@ def test_the_queue_that_a_pod_names_to_kai_is_asked_for(label: str, api: FakeApi
     assert asked == ["/apis/scheduling.run.ai/v2/queues/team-a"]
 
 
+def test_the_queues_are_read_for_which_a_gated_pod_may_be_meant_that_names_none(api: FakeApi, cluster: Cluster) -> None:
+    waiting, plain = pod("llama-0"), pod("llama-1")
+    waiting["spec"]["schedulingGates"] = [{"name": "kueue.x-k8s.io/admission"}]
+    queue = obj("LocalQueue", "team", "kueue.x-k8s.io/v1beta1", spec={"clusterQueue": "gpus"})
+    workload = obj("Workload", "pod-llama-0", "kueue.x-k8s.io/v1beta1", owner=waiting)
+    other = obj("Workload", "pod-llama-2", "kueue.x-k8s.io/v1beta1", owner=plain)
+    api.objects = [waiting, plain, queue, workload, other]
+
+    found = run(cluster, "llama-0")
+    assert [names(found, kind) for kind in ("LocalQueue", "Workload")] == [["team"], ["pod-llama-0"]]
+    assert [path for _, path, _, _ in api.requests if path.endswith("/clusterqueues/gpus")]
+    assert names(run(cluster, "llama-1"), "LocalQueue") == []
+
+
 def test_only_the_version_that_the_server_has_is_asked_for(api: FakeApi, cluster: Cluster) -> None:
     ray = kinds.core("RayService", "ray.io").at("v1alpha1")
     owner = obj("RayService", "b", "ray.io/v1alpha1")

@@ -133,6 +133,11 @@ def is_unscheduled(pod: Json) -> bool:
     return not spec.get("nodeName") and _status(pod).get("phase", "Pending") == "Pending"
 
 
+def is_gated_by(pod: Json, prefix: str) -> bool:
+    """Whether the scheduler may not look at it before the gates that begin so are taken away."""
+    return any(str(gate.get("name")).startswith(prefix) for gate in _spec(pod).get("schedulingGates") or ())
+
+
 def group_key(pod: Json) -> tuple[str, ...]:
     """What all pods share that live and die with this one; empty for a pod that stands alone."""
     return labels.group_key(namespace_of(pod), labels_of(pod))

@@ -367,6 +367,9 @@ class Walk:
             with self._lock:
                 self._groups.add(key)
             self._siblings(key[0], f"{key[1]}={key[2]}")
+        if labels_of(pod).get("leaderworkerset.sigs.k8s.io/worker-index") == "0":
+            # of its workers, with its name; there is none where the workers may not be made, or only the leader serves
+            self._pot.get(core("StatefulSet", "apps"), namespace_of(pod), name_of(pod), if_there=True)
 
     def _siblings(self, namespace: str, selector: str) -> None:
         self._pot.get_list(kinds.POD, namespace, self._siblings_found, selector=selector, limit=_SIBLINGS)
@@ -421,10 +424,19 @@ class Walk:
             self._pot.get(_VOLCANO_QUEUE, "", str(queue), if_there=True)
         if queue := marks.get("kai.scheduler/queue") or marks.get("runai/queue"):
             self._pot.get(_KAI_QUEUE, "", str(queue), if_there=True)
-        if marks.get("kueue.x-k8s.io/queue-name"):
+        queued, gated = bool(marks.get("kueue.x-k8s.io/queue-name")), related.is_gated_by(obj, "kueue.x-k8s.io/")
+        if queued or gated:
             kind = core("Workload", "kueue.x-k8s.io")  # owned by what waits in the queue: it says why it waits
             keep = partial(_is_owned, owner=obj)
             self._pot.get_list(kind, namespace_of(obj), keep=keep, if_there=True, again=True)
+        if gated and not queued:  # it waits for a queue that it does not name: which there are
+            self._pot.get_list(
+                core("LocalQueue", "kueue.x-k8s.io"), namespace_of(obj), self._queues_found, if_there=True
+            )
+
+    def _queues_found(self, queues: list[Json]) -> None:
+        for queue in queues:
+            self._owner_found(queue)
 
     def workload(self, obj: Json, *, explain: bool, kind: Kind | None = None) -> None:
         """Something that owns pods. `explain`: its pods are what the user asked about, else they are siblings only."""
