@@ -36,7 +36,7 @@ _GPU_RESOURCES = (
     r"nvidia\.com/(gpu|gpu\.shared|mig-[\w.]+)|amd\.com/(gpu|[a-z]+_nps\d)|gpu\.intel\.com/(i915|xe|tiles)|npu\.intel\.com/accel|"
     r"habana\.ai/gaudi|google\.com/tpu|aws\.amazon\.com/(neuron|neuroncore|neurondevice)|"
     r"huawei\.com/(Ascend\w[\w.-]*|ascend-[\w-]+)(?<!-memory)(?<!-core)|"
-    r"[\w-]+\.(com|ai)/(gpu|mlu|vgpu|sgpu|dcu|gcu|xpu)|intel\.com/gpu|volcano\.sh/vgpu-number"
+    r"[\w-]+(\.[\w-]+)?\.(com|ai)/(gpu|mlu|vgpu|sgpu|dcu|gcu|xpu)|intel\.com/gpu|volcano\.sh/vgpu-number"
 )
 
 

@@ -354,6 +354,9 @@ WATCHES_USED_UP = "too many open files"
 #: What NVIDIA's plugin, and those made of it (HAMi's, Volcano's), print where they find nothing to offer.
 NO_DEVICES = "No devices found. Waiting indefinitely."
 
+#: What Go's runtime prints of a fault of the program, which ends it.
+PANIC = "panic: runtime error"
+
 #: What NVIDIA's plugin prints when it gives up a device, or finds none (`internal/rm/health.go`, `cmd/…/main.go`).
 PLUGIN_LINES = (
     "XidCriticalError",
@@ -366,6 +369,7 @@ PLUGIN_LINES = (
     # the first container of GKE's plugin, which waits for the driver
     "GPU driver auto installation is disabled",
     WATCHES_USED_UP,
+    PANIC,
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -44,6 +44,8 @@ _BY_VENDOR, _BY_CLASS = "pci-10de.present", r"feature\.node\.kubernetes\.io/pci-
 #: What an operator writes on the nodes that it serves itself.
 _DEPLOYED, _PAUSED = "nvidia.com/gpu.deploy.", "paused-for-"
 _GKE_GPU = "cloud.google.com/gke-accelerator"
+#: What keeps GKE's own device plugin off a node, where another one is to run.
+_NOT_GOOGLES = "gke-no-default-nvidia-gpu-device-plugin"
 #: The type of the GPUs of Google's machines, which have them built in, in the words of that label.
 _GKE_TYPES = (
     ("g2-", "nvidia-l4"),
@@ -117,9 +119,27 @@ _INSTALLED = {
     "nvidia.com": "helm upgrade --install nvdp nvidia-device-plugin --repo https://nvidia.github.io/k8s-device-plugin "
     "-n nvidia-device-plugin --create-namespace{}",
     "amd.com": "kubectl create -f https://raw.githubusercontent.com/ROCm/k8s-device-plugin/master/k8s-ds-amdgpu-dp.yaml",
+    "aws.amazon.com": "helm upgrade --install neuron-helm-chart oci://public.ecr.aws/neuron/neuron-helm-chart --set npd.enabled=false",
     "gpu.intel.com": "kubectl apply -k 'https://github.com/intel/intel-device-plugins-for-kubernetes/deployments/gpu_plugin?ref=main'",
 }
+#: What else a node must have for it.
+_BESIDES = {
+    "aws.amazon.com": "; the image of the node must have the Neuron driver (EKS: AL2023_x86_64_NEURON, AL2_x86_64_GPU)"
+}
 _LIST = "kubectl get daemonsets -A -o wide | grep -iE 'device-?plugin|gpu'"
+
+
+def driver_of_google(node: str, labels: Mapping[str, str]) -> Fix:
+    """What GKE's own device plugin waits for, which GKE runs on each of its nodes with GPUs: the driver."""
+    pool, kind = labels.get("cloud.google.com/gke-nodepool", "POOL"), labels.get(_GKE_GPU, "TYPE")
+    return fixes.advice(
+        f"Have the driver installed on {node}, which GKE's device plugin there waits for: let GKE install it in that node pool "
+        "(gpu-driver-version), or apply Google's DaemonSet nvidia-driver-installer (that of the node's image, COS or Ubuntu)",
+        f"gcloud container node-pools update {shlex.quote(pool)} --cluster=CLUSTER "
+        f"--accelerator=type={shlex.quote(kind)},count=COUNT,gpu-driver-version=default",
+        f"kubectl -n kube-system get pods -o wide --field-selector spec.nodeName={node} | grep -i nvidia",
+        owner="platform",
+    )
 
 
 def brought(cluster: Cluster, node: str, resource: str) -> Fix:
@@ -137,6 +157,10 @@ def brought(cluster: Cluster, node: str, resource: str) -> Fix:
             f"kubectl get pods -n {item.namespace} -o wide --field-selector spec.nodeName={node}" if node else _LIST,
             owner="platform",
         )
+    machine = next((n for n in cluster.all(k8s.Node, "Node") if n.metadata.name == node), None)
+    labels = machine.metadata.label_texts if machine else {}
+    if maker == "nvidia.com" and _GKE_GPU in labels and labels.get(_NOT_GOOGLES) != "true":
+        return driver_of_google(node, labels)
     install = _INSTALLED.get(maker, "")
     if "{}" in install:
         runtime = " --set runtimeClassName=nvidia" if cluster.item("RuntimeClass", "", "nvidia") else ""
@@ -147,10 +171,9 @@ def brought(cluster: Cluster, node: str, resource: str) -> Fix:
     )
     if not none:
         text = f"Install the device plugin of {maker or 'the devices'} where there is none; else let its DaemonSet select {where}"
-        taints = [
-            show_taint(t) for n in cluster.all(k8s.Node, "Node") if n.metadata.name == node for t in n.spec.taints
-        ]
+        taints = [show_taint(t) for t in machine.spec.taints] if machine else []
         text += f" and tolerate its taints ({', '.join(taints)})" if taints else ""
+    text += _BESIDES.get(maker, "")
     return fixes.advice(text, *([] if none else [_LIST]), *filter(None, [install]), owner="platform")
 
 

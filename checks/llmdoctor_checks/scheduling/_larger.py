@@ -103,6 +103,42 @@ def _allowing(item: Item, family: str, size: str) -> list[dict[str, Any]] | None
     return found
 
 
+_DISK = "ephemeral-storage"
+#: The disk of a node that Karpenter makes where the node class states none, and what is said there of a larger one.
+_USUAL_DISK = 20 * GIB
+_DISKS = {
+    "EC2NodeClass": "volumeSize of a volume in blockDeviceMappings, 20Gi where it states none",
+    "NodeClass": "ephemeralStorage.size, 80Gi where it states none",
+    "AKSNodeClass": "osDiskSizeGB, 128 where it states none",
+}
+_POOLS = ("karpenter.sh/nodepool", "karpenter.sh/provisioner-name")
+
+
+def larger_disk(pending: Pending, name: str = "") -> Fix | None:
+    """A larger disk for the nodes of a pool: Karpenter takes their ephemeral storage from the node class, whatever the machine's type.
+
+    Sources: karpenter-provider-aws pkg/providers/instancetype (`ephemeralStorage`); the APIs of AKSNodeClass and of EKS Auto Mode.
+    """
+    asked = pending.requests.get(_DISK, 0)
+    labels = [v.node.labels.get(key) for v in pending.verdicts if v.lacking(_DISK) for key in _POOLS]
+    name = name or next((str(value) for value in labels if value), "")
+    if asked <= _USUAL_DISK or not name:
+        return None
+    item = pending.pod.cluster.item("NodePool", "", name)
+    ref = dig(item.raw, "spec.template.spec.nodeClassRef") if item else None
+    kind, called = (str(ref.get("kind")), str(ref.get("name"))) if isinstance(ref, dict) else ("EC2NodeClass", "")
+    field = _DISKS.get(kind, "its field for disks")
+    where = f"{kind} {called}" if called else f"its node class ({kind})"
+    size = -(-asked * 5 // (4 * GIB)) + 10  # images, logs, and what the kubelet keeps back
+    return fixes.advice(
+        f"Give the nodes of nodepool {name} a disk of {size}Gi or more in {where}: {field}, whatever the machine's type",
+        f"kubectl edit {kind.lower()} {shlex.quote(called)}"
+        if called
+        else "kubectl get nodepools.karpenter.sh -o yaml",
+        owner="platform",
+    )
+
+
 _CAPACITY, _ZONE = "karpenter.sh/capacity-type", "topology.kubernetes.io/zone"
 
 

@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-from kubectl_llmdoctor.api import Fix, Item, Pod, Subject, dig, expression, fixes, rows
+from kubectl_llmdoctor.api import Fix, Item, Pod, Subject, dig, events_of, expression, fixes, rows
 from llmdoctor_checks.scheduling._limits import stated
 
 #: A field that a security context constraint refuses, of the pod or of one container.
@@ -253,13 +253,45 @@ def past_webhook(subject: Subject, who: str, why: str) -> Iterator[Fix]:
         )
         return
     again = _again(config) if "x509" in why or "certificate" in why else ()
-    yield fixes.advice(f"{_mended(why, server, called)} (webhook {who})", pods, *again, owner="platform")
-    let = f"Until then let pods in without it: failurePolicy Ignore of webhook {who} in {called}"
+    mended = fixes.advice(f"{_mended(why, server, called)} (webhook {who})", pods, *again, owner="platform")
     hooks = rows(config.raw, "webhooks") if config else []
     index = next((n for n, hook in enumerate(hooks) if hook.get("name") == who), 0)
     ignore = f'[{{"op":"replace","path":"/webhooks/{index}/failurePolicy","value":"Ignore"}}]'
     command = f"kubectl patch {kind} {config.name} --type=json -p '{ignore}'" if config else look
+    if _refuses_its_own(subject, who, name, namespace):
+        yield fixes.advice(
+            f"Let pods in without webhook {who} until the pods of {server} run (failurePolicy Ignore in {called}): it is asked for those, "
+            "too, so that they are never made; then let it leave their namespace out (namespaceSelector), or take a release that does",
+            *dict.fromkeys((command, pods)),
+            owner="platform",
+        )
+        return
+    yield mended
+    let = f"Until then let pods in without it: failurePolicy Ignore of webhook {who} in {called}"
     yield fixes.advice(let, command, owner="platform")
+
+
+def _refuses_its_own(subject: Subject, who: str, name: str, namespace: str) -> bool:
+    """Whether the pods that should answer for a webhook cannot be made, because it is asked for them, too, and nobody answers."""
+    if not namespace:
+        return False
+    cluster, calls = subject.cluster, f'failed calling webhook "{who}"'
+    service = cluster.item("Service", namespace, name)
+    selector = dig(service.raw, "spec.selector") if service else None
+    for kind in ("ReplicaSet", "Deployment"):
+        events = [e for e in events_of(cluster).of_kind(kind) if e.namespace == namespace and calls in e.message]
+        for item in cluster.items(kind, namespace):
+            labels = dig(item.raw, "spec.template.metadata.labels") or {}
+            behind = (
+                isinstance(selector, dict)
+                and isinstance(labels, dict)
+                and bool(selector)
+                and selector.items() <= labels.items()
+            )
+            said = any(calls in str(c.get("message")) for c in rows(item.raw, "status.conditions"))
+            if behind and (said or any(e.name == item.name for e in events)):
+                return True
+    return False
 
 
 def _configured(subject: Subject, who: str) -> Iterator[Item]:

@@ -78,9 +78,12 @@ def refusals(subject: Subject, cluster: Cluster) -> Iterator[tuple[str, Evidence
             other = event.warning and event.kind not in _BELOW and event.reason not in REASONS
             if other and re.search(_WORDS, event.message):
                 yield event.message, event_evidence(event, cluster)
-        for above in subject.platform:
-            for said in above.said:
-                yield said.text, Evidence(source="workload", ref=f"{above.ref} {said.path}", text=said.text)
+    for above in subject.platform:  # KubeRay says of workers that it could not make beside a head that runs
+        for said in (
+            above.said if lacking(subject) or (above.kind == "RayCluster" and _short(above.kind, above.raw)) else ()
+        ):
+            yield said.text, Evidence(source="workload", ref=f"{above.ref} {said.path}", text=said.text)
+    if lacking(subject):
         yield from _logged(subject)
 
 

@@ -102,8 +102,22 @@ def said_by(pending: Pending) -> Iterator[Evidence]:
         yield pod_evidence(pending.pod, "status.conditions[PodScheduled]", text)
     elif pending.event:
         yield event_evidence(pending.event, pending.pod.cluster)
-    if "NodeUnfitPod" in pending.message:
+    if any(words in pending.message for words in ("NodeUnfitPod", "node not fit pod")):
         yield from (event_evidence(event, pending.pod.cluster) for event in pending.filtering[-3:])
+
+
+def whole_card(pending: Pending) -> Fix | None:
+    """What to ask of HAMi where a container names no memory: a share of it is then the whole card."""
+    if "hami" not in pending.scheduler.lower():
+        return None
+    for container in asking(pending, "nvidia.com/gpu"):
+        stated = (*container.spec.resources.limits, *container.spec.resources.requests)
+        if not any(name.startswith("nvidia.com/gpumem") for name in stated):
+            return fixes.advice(
+                f"Ask for as much memory of the card as {container.name} of {fixes.edited(pending.pod)} needs (nvidia.com/gpumem, in MiB, "
+                "or nvidia.com/gpumem-percentage): without it HAMi wants whole cards, on which nobody else has a share"
+            )
+    return None
 
 
 def number_of(found: Cause) -> int:

@@ -134,6 +134,9 @@ _GPU_TYPES = expression(
     r"specify a GPU type with node selector '(?P<key>[\w./-]{1,120})'.{0,200}?supported values are: \[(?P<types>[\w, -]{1,300})\]"
 )
 
+#: What it says of init containers (autogke-gpu-limitation).
+_GPU_INIT = "GPU-using init containers"
+
 #: A request that is more than its limit, in words of the validation.
 _ABOVE_LIMIT = expression(
     r'containers\[(?P<index>\d{1,3})\]\.resources\.requests: Invalid value: "(?P<asked>[\w.]{1,40})": '
@@ -258,7 +261,8 @@ def _answers(subject: Subject, kind: str, parts: dict[str, str]) -> Iterator[Fix
         yield from within_constraint(subject, parts["why"])
     elif who.endswith(_AUTOPILOT):
         named = _GPU_TYPES.search(parts["why"])
-        yield fixes.advice(
+        of_init = _of_init_container(subject, where) if _GPU_INIT in parts["why"] else None
+        yield of_init or fixes.advice(
             f"Name the GPU's type in {where}: nodeSelector {named['key']}, one of {named['types']}"
             if named
             else f"Change {where} as the message asks: nobody is exempted from the rules of GKE Autopilot; a Standard cluster has fewer"
@@ -269,6 +273,24 @@ def _answers(subject: Subject, kind: str, parts: dict[str, str]) -> Iterator[Fix
         pod = next(iter(subject.pods), None)
         wrong = list(_named_by_policy(pod, parts["why"])) if pod else []
         yield from _fixes(pod, wrong, who) if pod and wrong else by_policy(subject, who, parts["why"])
+
+
+def _of_init_container(subject: Subject, where: str) -> Fix | None:
+    """What keeps GPUs out of init containers, which Autopilot does not take: up to 0.6 KubeRay gave its own those of the worker."""
+    pods = (pod for pod in subject.pods if pod.template or pod.exists)
+    named = next((c.name for pod in pods for c in pod.containers if c.role == "init" and c.accelerators), "")
+    if named:
+        return fixes.advice(
+            f"Take the GPUs out of the resources of init container {named} of {where}: Autopilot gives them to none"
+        )
+    if subject.workload is None or subject.workload.kind not in ("RayCluster", "RayService", "RayJob"):
+        return None
+    return fixes.advice(
+        "Take KubeRay's operator 1.0 or newer: up to 0.6 it gave its init container wait-gcs-ready the GPUs of the worker, which "
+        "Autopilot does not take; or set ENABLE_INIT_CONTAINER_INJECTION=false on the operator",
+        "kubectl get deployments -A -l app.kubernetes.io/name=kuberay-operator -o wide",
+        owner="platform",
+    )
 
 
 #: How policies are called that demand what Pod Security does (Kyverno's and Gatekeeper's libraries), and the fields that they are about.

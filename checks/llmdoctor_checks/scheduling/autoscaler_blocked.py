@@ -29,7 +29,7 @@ from kubectl_llmdoctor.api import (
 from llmdoctor_checks.scheduling._clouds import asked_of_cloud
 from llmdoctor_checks.scheduling._grown import grown
 from llmdoctor_checks.scheduling._karpenter import Pool, pools
-from llmdoctor_checks.scheduling._larger import larger, more_offers
+from llmdoctor_checks.scheduling._larger import larger, larger_disk, more_offers
 from llmdoctor_checks.scheduling._machines import GROWS, LOOP, failed_machine, group_failed, loop_failed, unjoined
 from llmdoctor_checks.scheduling._nodepools import LACKS, unready
 from llmdoctor_checks.scheduling._obstacles import Cause
@@ -113,8 +113,9 @@ def autoscaler_blocked(pod: Pod, subject: Subject, cluster: Cluster, pending: Pe
     event = _word(pending.scaling)
     if event.reason == "Nominated":
         claims = [claim for n in re.findall(_CLAIM, event.message) if (claim := cluster.item("NodeClaim", "", n))]
-        yield from [*_unlaunched(claims, cluster, pending)] or unjoined(claims, pending, found)
-        if not claims:
+        told = [*_unlaunched(claims, cluster, pending)] or [*unjoined(claims, pending, found)]
+        yield from told
+        if not told and all(map(_asked, claims)):  # what such a claim does not say stands in events and in the log
             nominated = (e.message for e in pending.scaling if e.reason == "Nominated")
             yield from _no_capacity(pending, [n for message in nominated for n in re.findall(_CLAIM, message)])
     elif event.reason != "TriggeredScaleUp":
@@ -326,6 +327,12 @@ def _logged(pending: Pending, names: list[str], order: int) -> Iterator[Finding]
     )
 
 
+def _asked(claim: Item) -> bool:
+    """Whether a machine is still being asked for, by what its NodeClaim says."""
+    said = {c.get("type"): c.get("status") for c in rows(claim.raw, "status.conditions")}
+    return said.get("Launched") != "True" and not dig(claim.raw, "metadata.deletionTimestamp")
+
+
 def _refusal(claim: Item) -> tuple[str, str] | None:
     """Reason and message of the attempt to launch a machine; None where it was launched or not tried yet."""
     for condition in rows(claim.raw, "status.conditions"):
@@ -395,8 +402,13 @@ def _of_pool(pending: Pending, pool: Pool) -> Iterator[Fix]:
     small, offered = re.search(r"(?:enough|required|satisfied) resources", pool.verdict), "offering" in pool.verdict
     if offered and (more := more_offers(pending, pool)):
         yield more
+    disk = larger_disk(pending, pool.name) if small and "ephemeral-storage" in pool.asked else None
     if small and (made := larger(pending, pool)):
         yield made
+        if disk:
+            yield disk
+    elif disk:
+        yield disk
     elif small and not offered:
         yield fixes.advice(
             f"Allow larger instance types in {pool.title}: the pod takes {pool.asked}"

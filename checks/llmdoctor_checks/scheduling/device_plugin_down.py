@@ -30,6 +30,7 @@ from kubectl_llmdoctor.api import (
 )
 from kubectl_llmdoctor.catalog.xids import xid_meaning
 from llmdoctor_checks.scheduling._admission import (
+    PANIC,
     PLUGIN_LINES,
     WATCHES_USED_UP,
     awaited,
@@ -42,7 +43,7 @@ from llmdoctor_checks.scheduling._admission import (
     state_of,
     unmade_plugin,
 )
-from llmdoctor_checks.scheduling._daemons import brought, let_in, missing, offering, why_none
+from llmdoctor_checks.scheduling._daemons import brought, driver_of_google, let_in, missing, offering, why_none
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._words import asked_in, finding, nodes_said
@@ -63,6 +64,15 @@ _NO_INSTALLATION = "GPU driver auto installation is disabled"
 _UNCUT = expression(r"has no MIG devices configured|invalid MIG configuration")
 #: What the plugins of HAMi and Volcano answer where the kubelet asks for another pod than the one that they look at.
 _MIXED_UP = expression(r"device number not matched|device request not found|empty id from pod annotation")
+
+#: What NVIDIA's driver container prints where no repository has the kernel that runs (gpu-driver-container), and what apt and dnf say.
+_UNFETCHED = expression(
+    r"Temporary failure resolving|Could not resolve host|Failed to fetch https?://|Failed to download metadata for repo"
+)
+_HEADERLESS = expression(
+    r"Could not resolve Linux kernel version|Unable to locate package linux-(?:headers|modules|image|objects)-"
+    r"|(?:Unable to find a match|No match for argument): kernel-(?:headers|devel|core)"
+)
 
 #: What klog writes before its words.
 _LOG_HEAD = expression(r"^[IWEF]\d{4} [\d:.]{8,16} {1,8}\d{1,10} [\w.-]{1,80}:\d{1,6}\] ")
@@ -156,6 +166,7 @@ def device_plugin_down(
             explains=("pod-failed", "not-ready", "device-plugin-not-ready"),
             fixes=(
                 *_by_answer(pod, refused.text),
+                *_panicking(cluster, where, pod),
                 *_restart(
                     cluster, where, runs=answered is not None or _registered(cluster, refused.text, refused.resource)
                 ),
@@ -436,6 +447,23 @@ def _before_the_plugin(cluster: Cluster, node: str) -> Iterator[Fix]:
             "kubectl edit clusterpolicies.nvidia.com",
             owner="platform",
         )
+    if _UNFETCHED.search(said):
+        yield fixes.advice(
+            f"Let the driver's container on {node} reach the repositories of its distribution, from which it takes what belongs to the "
+            "kernel (DNS in the cluster, egress, a proxy in driver.env, a mirror in driver.repoConfig); or use drivers that bring their "
+            "modules (driver.usePrecompiled), or one that the machine has (driver.enabled=false)",
+            owner="platform",
+        )
+    elif _HEADERLESS.search(said):
+        item = cluster.item("Node", "", node)
+        kernel = dig(item.raw, "status.nodeInfo.kernelVersion") if item else None
+        yield fixes.advice(
+            f"The driver's container finds no packages of the kernel of {node}{f' ({kernel})' if kernel else ''} where its distribution "
+            "keeps them: boot a kernel that is offered there, give the container a repository that has them (driver.repoConfig of the GPU "
+            "operator), or install the driver on the machine itself and set driver.enabled=false",
+            fixes.on_node(node, "uname -r"),
+            owner="platform",
+        )
     if _UNSIGNED.search(said):
         yield fixes.advice(
             f"The kernel of {node} loads only modules signed by a key that it trusts (Secure Boot, mostly): switch that off for these "
@@ -487,6 +515,21 @@ def _by_answer(pod: Pod, text: str) -> Iterator[Fix]:
         )
 
 
+def _panicking(cluster: Cluster, node: str, pod: Pod) -> Iterator[Fix]:
+    """What helps where the plugin of a node fell over the kubelet's question, by its log: it does so again when asked again."""
+    for plugin in plugins_on(cluster, node) if node else ():
+        if any(PANIC in line.text for line in plugin_lines(cluster, plugin)):
+            name = next((c.image for c in plugin.spec.containers), "") or plugin.metadata.name
+            yield fixes.advice(
+                f"Take another release of the device plugin on {node} ({name}): it panics when the kubelet asks it for the pod's devices, "
+                "and starts again by itself; delete the refused pod then, whose owner makes another",
+                f"kubectl -n {plugin.metadata.namespace or 'default'} logs {plugin.metadata.name} --previous",
+                f"kubectl -n {pod.namespace} delete pod {pod.name}",
+                owner="platform",
+            )
+            return
+
+
 def _let_in(cluster: Cluster, node: str, resource: str) -> Iterator[Fix]:
     """What lets a device plugin be made, where the API server refuses its pods, or speak to the kubelet."""
     unmade = unmade_plugin(cluster, resource) if resource else None
@@ -518,13 +561,8 @@ def _let_in(cluster: Cluster, node: str, resource: str) -> Iterator[Fix]:
 def _as_told(cluster: Cluster, node: str, plugins: list[k8s.Pod]) -> Iterator[Fix]:
     """What ends what the plugin of a node says itself."""
     if _uninstalled(cluster, node):
-        yield fixes.advice(
-            f"Have the driver installed on {node}, which the plugin waits for: let GKE install it in that node pool "
-            "(gpu-driver-version), or apply Google's DaemonSet nvidia-driver-installer (that of the node's image, COS or Ubuntu)",
-            "gcloud container node-pools update POOL --cluster=CLUSTER --accelerator=type=TYPE,count=COUNT,gpu-driver-version=default",
-            "kubectl -n kube-system get daemonsets | grep -i nvidia",
-            owner="platform",
-        )
+        item = cluster.item("Node", "", node)
+        yield driver_of_google(node, item.labels if item else {})
     if any(_UNCUT.search(line.text[:2000]) for plugin in plugins for line in last_errors(cluster, plugin)):
         item = cluster.item("Node", "", node)
         config = (dig(item.raw, "metadata.labels") or {}).get(MIG_CONFIG) if item else None

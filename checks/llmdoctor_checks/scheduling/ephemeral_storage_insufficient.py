@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Finding, Fix, Pending, Pod, Subject, check, fixes, say_amount
 from llmdoctor_checks.scheduling._admission import refused_for
+from llmdoctor_checks.scheduling._karpenter import pools
+from llmdoctor_checks.scheduling._larger import larger_disk
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import ways
 from llmdoctor_checks.scheduling._separation import cause
@@ -38,7 +40,21 @@ def ephemeral_storage_insufficient(pod: Pod, pending: Pending | None, subject: S
 
 
 def _fixes(pending: Pending, found: Cause) -> Iterator[Fix]:
+    asked = pending.requests.get("ephemeral-storage", 0)
+    disk = larger_disk(pending, _pool_said(pending))
+    # what asks for far more than there is would fill the disk
+    far = max((r.allocatable or 0 for r in found.reasons), default=asked) < asked / 2
+    if disk and far:
+        yield disk
     yield from ways(pending, found)
+    if disk and not far:
+        yield disk
     yield fixes.advice(
         f"Keep model files on a PersistentVolumeClaim instead of the node's disk ({fixes.edited(pending.pod)})"
     )
+
+
+def _pool_said(pending: Pending) -> str:
+    """The pool of which Karpenter says that none of its machines holds the pod."""
+    said = (pool for event in reversed(pending.scaling) for pool in pools(event.message))
+    return next((p.name for p in said if p.typed and p.name and "ephemeral-storage" in p.asked), "")

@@ -20,7 +20,16 @@ from llmdoctor_checks.scheduling._daemons import let_in, missing, why_none
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import ways
 from llmdoctor_checks.scheduling._separation import cause, causes
-from llmdoctor_checks.scheduling._words import EXPLAINS, asked_in, asking, finding, node_lines, nodes_said, said_by
+from llmdoctor_checks.scheduling._words import (
+    EXPLAINS,
+    asked_in,
+    asking,
+    finding,
+    node_lines,
+    nodes_said,
+    said_by,
+    whole_card,
+)
 
 #: The label from which KAI takes the memory of a node's GPUs, and what it says where it has not.
 _MEMORY = "nvidia.com/gpu.memory"
@@ -173,6 +182,8 @@ def _fixes(pending: Pending, found: Cause, other: str) -> Iterator[Fix]:
             "GPU; more of one is asked for by its memory"
         )
     elif not mismatch:
+        if whole := whole_card(pending):
+            yield whole
         shares = [
             f"{name}: {amount}"
             for container in pending.pod.containers

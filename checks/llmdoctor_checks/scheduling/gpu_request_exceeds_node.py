@@ -17,6 +17,7 @@ from llmdoctor_checks.scheduling._words import (
     nodes_said,
     shared_by,
     told_of,
+    whole_card,
 )
 
 _TYPE = "node.kubernetes.io/instance-type"
@@ -139,6 +140,8 @@ def _fixes(pending: Pending, found: Cause, asked: int, most: int, free: int) -> 
     elif most > free:
         names = ", ".join(f"{c.name} {c.request(found.resource)}" for c in containers)
         yield fixes.advice(f"Ask for at most {most} {found.resource} in all containers together (now {names})")
+    if any(r.kind == "shares" for r in found.reasons) and (whole := whole_card(pending)):
+        yield whole
     larger = f"Add nodes with {asked} GPUs or more, or spread the model over several pods (pipeline parallelism)"
     yield fixes.advice(larger, owner="platform")
 

@@ -30,9 +30,11 @@ from kubectl_llmdoctor.api import (
     object_evidence,
     pod_evidence,
     requests_of,
+    rows,
     tolerated,
     top_of,
     usage_of,
+    words,
     workload_evidence,
 )
 from llmdoctor_checks._trust import trusting, untrusted
@@ -76,6 +78,8 @@ _USUAL = "200Gi"
 #: Access modes that keep a claim to one node.
 _ONE_NODE = frozenset({"ReadWriteOnce", "ReadWriteOncePod"})
 
+#: Claims that are named with their places.
+_MOST_APART = 4
 #: The scheduler's words for a node that may have no further volume attached (plugins/nodevolumelimits).
 _TOO_MANY = "exceed max volume count"
 
@@ -280,13 +284,13 @@ def _on_one_node(pod: Pod) -> bool:
 def _waiting(pending: Pending, found: Cause, events: Events | None) -> Iterator[Finding]:
     pod = pending.pod
     faults = [(claim, fault) for claim in volume_claims(pod) if (fault := _fault(pod, claim, found, events))]
-    words = "; ".join(c.text for c in found.counts)
+    counted = "; ".join(c.text for c in found.counts)
     full = not faults and _says(found, _TOO_MANY)
     summary = "; ".join(fault for _, fault in faults) or (
         f"{nodes_said(found)} could run it and may have no further volume attached: each machine takes so many of one kind, "
         "and network interfaces and disks of its own count on some"
         if full
-        else f"A volume is not available: {words}"
+        else f"A volume is not available: {counted}"
     )
     evidence: list[Evidence] = []
     for claim, _ in faults or [(c, "") for c in volume_claims(pod)]:
@@ -297,7 +301,9 @@ def _waiting(pending: Pending, found: Cause, events: Events | None) -> Iterator[
     answers = (
         [_elsewhere()]
         if away
-        else ways(pending, found) or [fix for claim, _ in faults for fix in _fixes(pod, claim, found, events)]
+        else ways(pending, found)
+        or _apart(pod, [claim for claim, _ in faults])
+        or [fix for claim, _ in faults for fix in _fixes(pod, claim, found, events)]
     )
     yield finding(
         pending,
@@ -308,6 +314,30 @@ def _waiting(pending: Pending, found: Cause, events: Events | None) -> Iterator[
         or [_fewer_volumes()] * full
         or [fixes.advice("See what the claims wait for", f"kubectl -n {pod.namespace} describe pvc")],
     )
+
+
+def _apart(pod: Pod, claims: list[VolumeClaim]) -> list[Fix]:
+    """What to do where volumes of a pod are in places that no node shares."""
+    zones: dict[str, set[str]] = {}
+    for claim in claims:
+        volume = pod.cluster.item("PersistentVolume", "", claim.volume) if claim.volume else None
+        terms = rows(volume.raw, "spec.nodeAffinity.required.nodeSelectorTerms") if volume else []
+        parts = [part for term in terms for part in rows(term, "matchExpressions")]
+        zones[claim.name] = {v for p in parts if str(p.get("key")).endswith("/zone") for v in words(p, "values")}
+    placed = {name: found for name, found in zones.items() if found}
+    if len(placed) < 2 or set.intersection(*placed.values()):
+        return []
+    shown = ", ".join(f"{name} in {' or '.join(sorted(found))}" for name, found in list(placed.items())[:_MOST_APART])
+    first, second = list(placed)[:2]
+    return [
+        fixes.advice(
+            f"Bring the volumes to one zone ({shown}): copy what is in {second} to a new claim that is made where {first} is, or "
+            "use storage that all zones mount (EFS, Filestore, Azure Files); no node can have disks of both",
+            "kubectl get pv -o custom-columns=CLAIM:.spec.claimRef.name,WHERE:.spec.nodeAffinity.required.nodeSelectorTerms[*]"
+            ".matchExpressions[*].values",
+            owner="platform",
+        )
+    ]
 
 
 def _fewer_volumes() -> Fix:

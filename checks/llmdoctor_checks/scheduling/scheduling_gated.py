@@ -64,6 +64,11 @@ _ADVICE = (
         "as often as retryStrategy of the ProvisioningRequestConfig allows",
     ),
     (
+        r"(Max nodepool size reached)",
+        "Raise the maximum size of the node pool that the admission check asks for nodes ({0}), or let what runs there end; Kueue tries "
+        "again as often as retryStrategy of the ProvisioningRequestConfig allows, and anew when its Workload is deleted",
+    ),
+    (
         r"pods cannot be scheduled in the nodepool(?:, affected nodepools: |\. Predicate checking errors: )([^;]{1,300})",
         "Ask in the pod template only for what a new node of the pool has, or give its ResourceFlavor labels and tolerations that fit; "
         "volumes that are made with the pod and devices of other plugins count ({0})",
@@ -435,6 +440,15 @@ def _of_kueue(subject: Subject, queued: list[Item]) -> Iterator[Fix]:
             return
     if not reason and _let_in(queued, subject.cluster):
         yield _refused_update(subject, commands[0])
+        return
+    if check := next((name for workload in queued for name, _, _ in _checks(workload)), ""):
+        yield fixes.advice(
+            f"Mend what the admission check {check} says; where it asks for nodes, its ProvisioningRequest says why there are none",
+            commands[0],
+            f"kubectl -n {subject.namespace} get provisioningrequests -o yaml",
+            f"kubectl get admissionchecks.kueue.x-k8s.io {shlex.quote(check)} -o yaml",
+            owner="platform",
+        )
         return
     yield fixes.advice("See what Kueue's Workload waits for: quota, topology, an admission check", *commands)
     labelled = any(_QUEUE in pod.labels for pod in subject.pods)

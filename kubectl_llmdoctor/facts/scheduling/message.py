@@ -222,6 +222,22 @@ _TEXTS: tuple[tuple[str, Kind], ...] = (
 )
 
 
+#: What HAMi says of a node that does not do, up to 2.5 and since (pkg/scheduler/score.go): it knows devices of that one.
+_UNFIT = ("node not fit pod", "NodeUnfitPod")
+#: What such schedulers give.
+_SHARE = "a share of a GPU"
+
+
+def is_unfit(text: str) -> bool:
+    """Whether a scheduler that shares GPUs says of a node only that it does not do."""
+    return any(words in text for words in _UNFIT)
+
+
+def as_share(count: Count) -> Count:
+    """Such words as a shortage of what it gives."""
+    return msgspec.structs.replace(count, kind="resource", resource=_SHARE)
+
+
 def _count(number: int, text: str) -> Iterator[Count]:
     short = _regex(r"Insufficient (\S+)").fullmatch(text)
     if short:
@@ -237,7 +253,7 @@ def _count(number: int, text: str) -> Iterator[Count]:
         r"Card\w{0,60}(?:Insufficient|Mismatch|Exhausted|CustomFilterRule)\w*|NodeInsufficientDevice|NumaNotFit"
         r"|ExclusiveDeviceAllocateConflict|not? enough gpu (?:cards on|fitted on this) node"
     ).search(text):  # HAMi, and Volcano (api/devices/nvidia/vgpu)
-        yield Count(number=number, text=text, kind="resource", resource="a share of a GPU")
+        yield Count(number=number, text=text, kind="resource", resource=_SHARE)
         return
     if "resource fit failed" in text:  # Volcano, which does not say which resource
         yield Count(number=number, text=text, kind="resource")

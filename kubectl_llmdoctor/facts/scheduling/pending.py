@@ -15,7 +15,15 @@ from kubectl_llmdoctor.facts.container import is_accelerator
 from kubectl_llmdoctor.facts.events import Event
 from kubectl_llmdoctor.facts.nodes import Node
 from kubectl_llmdoctor.facts.pod import Pod
-from kubectl_llmdoctor.facts.scheduling.message import NEVER_JUDGED, Kind, Said, is_provisioner, parse
+from kubectl_llmdoctor.facts.scheduling.message import (
+    NEVER_JUDGED,
+    Kind,
+    Said,
+    as_share,
+    is_provisioner,
+    is_unfit,
+    parse,
+)
 from kubectl_llmdoctor.facts.scheduling.verdict import NodeVerdict, Reason
 from kubectl_llmdoctor.facts.units import parse_time
 from kubectl_llmdoctor.facts.usage import Amounts, Usage, requests_of, usage_of
@@ -78,9 +86,11 @@ class Pending:
     def said(self) -> Said:
         """The scheduler's message, parsed; where an extender of HAMi's says only that no node fits, with its reasons."""
         said = parse(self.message)
-        if any("NodeUnfitPod" in c.text for c in said.counts) and not said.of("resource", "unregistered"):
+        if any(is_unfit(c.text) for c in said.counts) and not said.of("resource"):
             told = [c for event in self.filtering for c in parse(event.message).counts if c.kind != "other"]
-            return msgspec.structs.replace(said, counts=(*said.counts, *told))
+            # it judges nodes only whose devices it knows
+            counts = said.counts if told else [as_share(c) if is_unfit(c.text) else c for c in said.counts]
+            return msgspec.structs.replace(said, counts=(*counts, *told))
         return said
 
     @cached_property

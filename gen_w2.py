@@ -1,0 +1,3 @@
+from lib import *
+import gen3
+write("w2")
