@@ -83,6 +83,7 @@ OfGroup = Literal[
     "group is short",
     "group is not short",
     "images differ",
+    "NCCL differs",
     "one rank late",
     "all ranks wait",
     "late rank not known",

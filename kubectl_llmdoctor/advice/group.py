@@ -41,6 +41,11 @@ _WAITS_AT = expression(
 )
 
 
+#: How NCCL says its release as it starts (init.cc), rank 0 alone or all of them.
+_VERSION = "NCCL version "
+_VERSION_OF_NCCL = expression(r"\bNCCL version (?P<version>\d{1,3}(?:\.\d{1,3}){1,3})(?:\+\w|\s|$)")
+
+
 class Group(Topic):
     """The ranks of the engine, and the pods that they are in."""
 
@@ -58,6 +63,7 @@ class Group(Topic):
             "leader": lambda: self.leader or "the leader's name",
             "late_rank": lambda: self._late[1],
             "images": lambda: self._images,
+            "nccl": lambda: self._nccl,
             "rdma": lambda: self._rdma,
             "recomputing": lambda: self._recomputing,
             **self._sizes,
@@ -75,6 +81,8 @@ class Group(Topic):
         yield "parallel size known" if self._fewer else "parallel size unknown"
         if self._images:
             yield "images differ"
+        if self._nccl:
+            yield "NCCL differs"
         yield "RDMA had" if self._has_rdma else "no RDMA had"
         if self._rdma:
             yield "RDMA offered"
@@ -132,6 +140,19 @@ class Group(Topic):
         every = {one.name: c.spec.image for one in self.subject.pods for c in one.containers if c.name == name}
         first = {image: pod for pod, image in reversed(every.items())}
         return ", ".join(f"{pod} has {image}" for image, pod in list(first.items())[:3]) if len(first) > 1 else ""
+
+    @cached_property
+    def _nccl(self) -> str:
+        """`llm-0 has NCCL 2.20.5, llm-0-1 has NCCL 2.19.3`: what NCCL says of itself in the pods of the group, where they differ."""
+        every: dict[str, set[str]] = {}
+        for one in self.subject.pods:
+            for line in self.subject.logs(one).find(_VERSION):
+                if (said := _VERSION_OF_NCCL.search(line.text[:2000])) is not None:
+                    every.setdefault(one.name, set()).add(said["version"])
+        # one with several, of two libraries or of an image before, says nothing of the others
+        first = {next(iter(some)): pod for pod, some in reversed(every.items()) if len(some) == 1}
+        said_of = [f"{pod} has NCCL {version}" for version, pod in list(first.items())[:3]]
+        return ", ".join(reversed(said_of)) if len(first) > 1 else ""
 
     @cached_property
     def _late(self) -> tuple[OfGroup, str]:

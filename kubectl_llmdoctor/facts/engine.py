@@ -13,6 +13,7 @@ import msgspec
 
 from kubectl_llmdoctor import engines, platforms
 from kubectl_llmdoctor.engines.config import Problem, Setting
+from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.answers import Answers
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.logs import Logs
@@ -27,6 +28,12 @@ _START_OTHERS = ("nim", "ollama", "triton", "huggingfaceserver", "localai")
 
 #: Engines that print their whole configuration, or all of it that somebody set.
 _PRINTS_ALL = ("vllm", "sglang", "tgi")
+
+#: How Dynamo's workers are told their side, whatever the engine, and the labels by which operators tell it (llm-d, Dynamo).
+_OF_DYNAMO = expression(
+    r"\s--is-(?P<side>prefill|decode)-worker\b|\s--disaggregation-mode[= ](?P<mode>prefill|decode)\b"
+)
+_SIDES = ("llm-d.ai/role", "nvidia.com/dynamo-sub-component-type", "nvidia.com/dynamo-component-type")
 
 
 class Engine:
@@ -82,13 +89,15 @@ class Engine:
 
     @property
     def side(self) -> str:
-        """Which side of disaggregated serving it is, `prefill` or `decode`, by its own settings; empty where it is none."""
+        """Which side of disaggregated serving it is, `prefill` or `decode`, by its settings or its pod's labels; empty where none says."""
         mode = self.value("disaggregation_mode")
-        if mode in ("prefill", "decode"):
-            return str(mode)
         config = self.value("kv_transfer_config")
         role = config.get("kv_role") if isinstance(config, dict) else None
-        return {"kv_producer": "prefill", "kv_consumer": "decode"}.get(str(role), "")
+        words = _OF_DYNAMO.search(" ".join(self.container.spec.argv))
+        told = [str(mode), {"kv_producer": "prefill", "kv_consumer": "decode"}.get(str(role), "")]
+        told += [words["side"] or words["mode"]] if words else []
+        told += [str(self.container.pod.labels.get(name)) for name in _SIDES]
+        return next((side for side in told if side in ("prefill", "decode")), "")
 
     @property
     def version(self) -> str | None:

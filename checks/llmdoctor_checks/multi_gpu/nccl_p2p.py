@@ -8,6 +8,7 @@ from kubectl_llmdoctor.api import (
     Engine,
     Evidence,
     Finding,
+    Fix,
     Hardware,
     Line,
     Logs,
@@ -36,6 +37,9 @@ _CONNECTS = ("vLLM is using nccl==", _NO_ACCESS, "NCCL INFO Connected all ", " I
 
 #: What vLLM prints where it does not use its own all-reduce.
 _NOT_OWN = "Custom allreduce is disabled"
+
+#: From this use on a GPU does nothing else, and how that is told.
+_ALL_OF_IT, _SPINNING = 99, "all its GPUs show 100 %"
 
 #: RCCL's word (init.cc) on a node whose IOMMU translates what the GPUs write to each other.
 _IOMMU = 'Missing "iommu=pt" from kernel command line'
@@ -71,7 +75,12 @@ def nccl_p2p(
     found_stuck = None
     alone = engine.container.gpus == 1  # its peers are in other pods, and reached over the network
     if logs and workers >= 2 and not alone:
-        found_stuck = _stuck(pod, engine, logs, hardware) or _killed(pod, engine, logs) or _own(pod, engine, logs)
+        found_stuck = (
+            _stuck(pod, engine, logs, hardware)
+            or _killed(pod, engine, logs)
+            or _own(pod, engine, logs)
+            or _spin(pod, engine, logs, hardware)
+        )
     if found_stuck:
         yield found_stuck
         return
@@ -120,22 +129,24 @@ def _stuck(pod: Pod, engine: Engine, logs: Logs, hardware: Hardware | None) -> F
     if line is None:
         return None
     since = f" {say_seconds((now - trouble.since).total_seconds())} ago" if trouble and trouble.since and now else ""
-    spinning = [d for d in hardware.mine if (d.utilization_percent or 0) >= 99] if hardware else []
-    all_spin = len(spinning) >= 2 and hardware is not None
-    waits = f"; its {len(spinning)} GPUs show 100 % meanwhile" if all_spin else ""
-    shown = (
-        [hardware.evidence(d, "utilizationPercent", f"{d.utilization_percent:g}") for d in spinning[:2]]
-        if hardware
-        else []
-    )
+    shown = _busy(hardware)
+    waits = f"; {_SPINNING} meanwhile" if shown else ""
     return _found(
         pod,
         logs,
         line,
         f"{container.name} started{since}, and its log ends where NCCL connects its GPUs{waits}",
-        *(shown if all_spin else ()),
-        confidence="likely" if all_spin else "possible",
+        *shown,
+        confidence="likely" if shown else "possible",
     )
+
+
+def _busy(hardware: Hardware | None) -> list[Evidence]:
+    """The GPUs of the pod where each shows 100 %, as those do that wait for each other; else nothing."""
+    mine = hardware.mine if hardware is not None else ()
+    if hardware is None or len(mine) < 2 or any((d.utilization_percent or 0) < _ALL_OF_IT for d in mine):
+        return []
+    return [hardware.evidence(d, "utilizationPercent", f"{d.utilization_percent:g}") for d in mine[:2]]
 
 
 def _killed(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
@@ -182,6 +193,38 @@ def _own(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     return None
 
 
+def _spin(pod: Pod, engine: Engine, logs: Logs, hardware: Hardware | None) -> Finding | None:
+    """A start that stands still after its weights were loaded, while all its GPUs compute: they wait for each other, mostly in vLLM's own
+    all-reduce, which takes peer access that the driver reports for granted."""
+    log, shown = logs.current(engine.container.name), _busy(hardware)
+    if not shown or log is None or pod.ready or pod.nodes != 1 or engine.name != "vllm":
+        return None
+    phase, said = phase_of(log), stands_still(log)
+    if not said or waited(said) < STUCK_SECONDS or (phase is not None and phase.name not in _WARMS_UP):
+        return None
+    own = engine.value("disable_custom_all_reduce") is True or next(log.find(_NOT_OWN), None) is not None
+    return _found(
+        pod,
+        logs,
+        said[0],
+        f"The {engine.workers_at_least} workers of {engine.container.name} have taken no work for {say_seconds(waited(said))} while it "
+        f"started, and {_SPINNING}, as those do that wait for each other",
+        *shown,
+        fix="Try NCCL_P2P_DISABLE=1" if own else "Where that does not help, try NCCL_P2P_DISABLE=1 as well",
+        first=()
+        if own
+        else (
+            fixes.set_flag(
+                engine,
+                "disable_custom_all_reduce",
+                "--disable-custom-all-reduce",
+                "",
+                "Start with --disable-custom-all-reduce, so that NCCL exchanges what the GPUs compute",
+            ),
+        ),
+    )
+
+
 def _found(
     pod: Pod,
     logs: Logs,
@@ -190,6 +233,7 @@ def _found(
     *more: Evidence,
     confidence: Confidence = "possible",
     fix: str = "Try NCCL_P2P_DISABLE=1 and --disable-custom-all-reduce",
+    first: tuple[Fix, ...] = (),
 ) -> Finding:
     warned = next((w for w in logs.find(_IOMMU) if w.log.place == line.log.place), None)
     lacks = "; the node's kernel is started without iommu=pt, of which RCCL warns" if warned else ""
@@ -200,6 +244,7 @@ def _found(
         evidence=(log_evidence(line), *((log_evidence(warned),) if warned else ()), *more),
         explains=("crash-loop", "not-ready", "rollout-stuck", "nccl-timeout", "probe-too-short"),
         fixes=(
+            *first,
             fixes.advice(
                 f"{fix} in {fixes.edited(pod)}; if it starts then, mend the node: IOMMU "
                 "off or in pass-through, PCIe ACS off"

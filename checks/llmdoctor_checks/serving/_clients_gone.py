@@ -154,17 +154,21 @@ def _of_undici(pod: Pod, engine: Engine, cluster: Cluster, ages: list[tuple[Line
 
 def unbroken(pod: Pod, server: Container | None, logs: Logs | None) -> Log | None:
     """The log of a server that is ready, never ended and says of no fault."""
-    if server is None:
-        return None
-    status, own = server.status, logs.current(server.name) if logs is not None else None
-    if not pod.ready or status is None or status.restart_count or own is None:
+    own = logs.current(server.name) if server is not None and logs is not None else None
+    if own is None or not _stands(pod, server):
         return None
     return None if next(own.find("Traceback (most"), None) else own
 
 
+def _stands(pod: Pod, server: Container | None) -> bool:
+    """Whether a server is ready and never ended."""
+    return pod.ready and server is not None and server.status is not None and not server.status.restart_count
+
+
 def cut_short(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs: Logs | None) -> Finding | None:
     """Streams that ended in the middle, by the log of a client that asks this server alone, and a limit of the whole request on the way."""
-    if unbroken(pod, engine.container, logs) is None:
+    read = logs is not None and logs.current(engine.container.name) is not None
+    if (unbroken(pod, engine.container, logs) is None) if read else not _stands(pod, engine.container):
         return None
     said = cluster.once("cut short", lambda: list(_words_of_clients(cluster, CUT_SHORT)))
     names = {item.name for item in pod.services if leads(item, pod, ports(engine))}
@@ -181,7 +185,7 @@ def cut_short(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs
         ]
         # one between two reads spares streams, but for the wait for their first token; so does a long one all but the longest
         may = timeout.whole and timeout.seconds <= _LIKELY and (oldest is None or oldest <= timeout.seconds + _EARLIER)
-        if may or len(as_old) >= _FEWEST_CUT:
+        if (may and read) or len(as_old) >= _FEWEST_CUT:
             break
     else:
         return None

@@ -58,13 +58,10 @@ def nvml_lost(pod: Pod, hardware: Hardware | None, logs: Logs) -> Iterator[Findi
         ),
         fixes=(
             fixes.advice(
-                f"Recreate the pod; its devices come back with a new container{fixes.lone(pod)}",
+                f"Recreate the pod, whose new container has its devices again{fixes.lone(pod)}; so that it keeps them, inject GPUs by CDI "
+                f"on node {pod.spec.node_name or '?'}, or let the device plugin pass their device nodes (PASS_DEVICE_SPECS=true, without "
+                "which the kubelet's static CPU manager takes them, too) and link these in /dev/char for systemd",
                 f"kubectl -n {pod.namespace} delete pod {pod.name}",
-            ),
-            fixes.advice(
-                f"Prevent it on node {pod.spec.node_name or '?'}: inject GPUs by CDI, or set up the toolkit so that systemd knows "
-                "the devices (symlinks in /dev/char, PASS_DEVICE_SPECS in the device plugin)",
-                owner="platform",
             ),
         ),
         order=order,

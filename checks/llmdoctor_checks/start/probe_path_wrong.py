@@ -26,7 +26,7 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks.start._client_paths import LITERALS, refused_clients
 from llmdoctor_checks.start._images import Lacking, lacking
-from llmdoctor_checks.start._probes import failures
+from llmdoctor_checks.start._probes import KINDS, failures
 
 #: Where an engine tells that it is up.
 _HEALTH = {
@@ -162,7 +162,8 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None, logs: Lo
         if not pod.failing or container.role == "init" or (ready and container not in crashed):
             continue
         last = dict(failures(container, events))
-        for kind, event in last.items():
+        # what restarts the container is told first
+        for kind, event in sorted(last.items(), key=lambda one: KINDS.index(one[0])):
             if ready and kind == "readiness":
                 continue
             if scheme := _other_scheme(container, kind, event, subject):
@@ -200,7 +201,9 @@ def _refused(container: Container, kind: str, event: Event, subject: Subject) ->
             *((pod_evidence(container, f"{kind}Probe.httpGet.path", path),) if path else ()),
         ),
         explains=("crash-loop", "not-ready", "probe-too-short", "rollout-stuck"),
-        fixes=tuple(_fixes(pod, container.index, kind, path, _HEALTH.get(known.name if known else "", ""))),
+        fixes=tuple(
+            _fixes(container, _alike(container, kind), path, _HEALTH.get(known.name if known else "", ""), code)
+        ),
     )
 
 
@@ -279,7 +282,7 @@ def _asked_if_ready(
         f"({said[-1].message.rstrip()[-3:]}) while any of its models is not loaded: the kubelet restarts a server that lives.",
         evidence=(event_evidence(said[-1], pod.cluster), pod_evidence(container, "livenessProbe.httpGet.path", path)),
         explains=("crash-loop", "not-ready", "probe-too-short", "rollout-stuck"),
-        fixes=tuple(_fixes(pod, container.index, "liveness", path, right)),
+        fixes=tuple(_fixes(container, ("liveness",), path, right)),
     )
 
 
@@ -372,7 +375,7 @@ def _risk(pod: Pod, subject: Subject, engine: Engine) -> Iterator[Finding]:
         guarded = key if get.path.startswith("/v1/") and key and key.value else None
         if not guarded and not (re.match(foreign, get.path) and (engine.name == "vllm" or engine.own_image)):
             continue
-        yield _warned(pod, engine, kind, get.path, guarded)
+        yield _warned(engine, kind, get.path, guarded)
         return
 
 
@@ -395,7 +398,7 @@ def _cannot_run(subject: Subject, container: Container, kind: str, probe: k8s.Pr
     )
 
 
-def _warned(pod: Pod, engine: Engine, kind: str, path: str, key: Setting | None) -> Finding:
+def _warned(engine: Engine, kind: str, path: str, key: Setting | None) -> Finding:
     container = engine.container
     answer = _ANSWERS["401"] if key else _ANSWERS["404"]
     follows = "stays out of its Service" if kind == "readiness" else "is restarted for ever"
@@ -409,13 +412,35 @@ def _warned(pod: Pod, engine: Engine, kind: str, path: str, key: Setting | None)
             *((setting_evidence(container, key),) if key else ()),
         ),
         explains=("probe-too-short",),
-        fixes=tuple(_fixes(pod, container.index, kind, path, _HEALTH[engine.name])),
+        fixes=tuple(_fixes(container, _alike(container, kind), path, _HEALTH[engine.name])),
     )
 
 
-def _fixes(pod: Pod, index: int, kind: str, path: str, right: str) -> Iterator[Fix]:
+def _alike(container: Container, kind: str) -> tuple[str, ...]:
+    """The probes that ask the same path of the same port as one of them, which a server answers alike."""
+    asked = {name: probe.http_get for name, probe in container.spec.probes.items() if probe.http_get}
+    get = asked.get(kind)
+    return tuple(name for name in asked if get and _asks(asked[name]) == _asks(get)) or (kind,)
+
+
+def _asks(get: k8s.HttpGet) -> tuple[object, ...]:
+    return get.path, get.port, get.scheme, get.host
+
+
+def _fixes(container: Container, kinds: tuple[str, ...], path: str, right: str, code: str = "") -> Iterator[Fix]:
+    pod, names = container.pod, " and ".join(", ".join(kinds).rsplit(", ", 1))
+    probes = f"{names} probe{'s' if len(kinds) > 1 else ''}"
     if right and path and right != path:
-        operation = {"op": "add", "path": f"/containers/{index}/{kind}Probe/httpGet/path", "value": right}
-        yield fixes.patch(pod, f"Ask for {right}", [operation])
+        operations = [
+            {"op": "add", "path": f"/containers/{container.index}/{kind}Probe/httpGet/path", "value": right}
+            for kind in kinds
+        ]
+        yield fixes.patch(pod, f"Ask for {right}{f' in the {probes}' if len(kinds) > 1 else ''}", operations)
+    elif code == "404" and path:
+        known = " (servers of OpenAI's API have /v1/models)" if path in _HEALTH.values() else ""
+        yield fixes.advice(
+            f"Let the {probes} in {fixes.edited(pod)} ask for a path that this image serves{known}, or take a release of it "
+            f"that has {path}"
+        )
     else:
-        yield fixes.advice(f"Correct the path of the {kind} probe in {fixes.edited(pod)}")
+        yield fixes.advice(f"Correct the path of the {probes} in {fixes.edited(pod)}")

@@ -129,8 +129,8 @@ def probe_timeout_under_load(
 
     In a mesh the probe goes to a sidecar, which asks the server and answers 500 where it got no answer in time: Istio's says so in its log.
 
-    Of a program that is no known engine its own words are taken: it said that it listens where the probe asks, and the kubelet's
-    connections were taken and not answered in time. That it does not hang is a guess then.
+    Of a program that is no known engine its own words are taken: it answered what the probe asks before, or it said that it listens
+    there, and the kubelet's connections were taken and not answered in time. That it does not hang is a guess in the latter case.
 
     A startup probe with as little time restarts a server that has come up, again and again.
 
@@ -254,7 +254,8 @@ def _restarted(pod: Pod, ending: Ending, events: Events, logs: Logs | None) -> F
         or (passed_on and e.message.endswith("statuscode: 500"))
     ]
     phase = phase_of(log)
-    up = served(log) or (phase is None and (ending.seconds or 0) >= _LONG_SECONDS)
+    known = phase is None and ((ending.seconds or 0) >= _LONG_SECONDS or _answered_well(log, probe))
+    up = served(log) or known
     if which == "startup":
         up = served(log) and slow[-1:] == failed[-1:]
     sure = up or (which == "liveness" and came_up(container))
@@ -345,6 +346,13 @@ def _well_again(log: Log, probe: k8s.Probe | None) -> Line | None:
     return busy[-1] if any(_ANSWERED_200.search(x.text[:2000]) for x in posted) else None
 
 
+def _answered_well(log: Log | None, probe: k8s.Probe | None) -> bool:
+    """Whether a log of access, as uvicorn and gunicorn write it, shows a good answer to what a probe asks."""
+    path = probe.http_get.path if probe is not None and probe.http_get is not None else ""
+    asked = log.find(f'"GET {path} HTTP/1') if log is not None and path else ()
+    return any(_ANSWERED_200.search(line.text[:2000]) for line in asked)
+
+
 def _no_token(log: Log | None) -> Line | None:
     """Where SGLang says first that its health check got no token, of a server that worked meanwhile or after that."""
     first = next(log.find(_UNHEALTHY), None) if log is not None else None
@@ -401,7 +409,7 @@ def _unready(pod: Pod, engine: Engine, events: Events, logs: Logs) -> Finding | 
     slow = [event for event in failed if _no_answer(event)]
     log = logs.current(container.name)
     phase = phase_of(log)
-    if log is None or not slow or slow[-1] is not failed[-1] or not phase or phase.name != "serving":
+    if log is None or not slow or slow[-1] is not failed[-1] or (phase is not None and phase.name != "serving"):
         return None
     why, shown = _shown_at_work(pod, engine, probe, logs, phase, slow[-1])
     # what fails because it stands still, or has died, stops to say how it goes
@@ -420,9 +428,15 @@ def _unready(pod: Pod, engine: Engine, events: Events, logs: Logs) -> Finding | 
             *_evidence(pod, probe, [], "readiness"),
         ),
         explains=("not-ready",),
-        fixes=(_readiness_fix(pod, container, probe),),
+        fixes=(_readiness_fix(pod, container, probe, _late_too(container, events, trouble.since)),),
         order=shown.order,
     )
+
+
+def _late_too(container: Container, events: Events, since: datetime | None) -> k8s.Probe | None:
+    """The liveness probe where it gets no answer in time either: it kills the server next."""
+    late = [e for kind, e in failures(container, events) if kind == "liveness" and _in(e, since) and _no_answer(e)]
+    return container.spec.liveness_probe if late else None
 
 
 def _flaps(pod: Pod, engine: Engine, events: Events, logs: Logs) -> Finding | None:
@@ -472,28 +486,37 @@ def _came_up_after(failure: datetime, log: Log, now: datetime) -> bool:
     return up is not None and up < (now - failure).total_seconds()
 
 
-def _readiness_fix(pod: Pod, container: Container, probe: k8s.Probe) -> Fix:
-    at = f"{container.pointer}/readinessProbe"
-    seconds, times = max(_PATIENT_SECONDS, 2 * probe.timeout_seconds), max(3, probe.failure_threshold)
+def _readiness_fix(pod: Pod, container: Container, probe: k8s.Probe, liveness: k8s.Probe | None = None) -> Fix:
+    """More time for an answer, and for the liveness probe as well where that does not get one either."""
+    seconds = max(_PATIENT_SECONDS, 2 * probe.timeout_seconds, liveness.timeout_seconds if liveness else 0)
+    wanted = [("readiness", max(3, probe.failure_threshold))]
+    if liveness is not None:
+        wanted.append(("liveness", max(6, liveness.failure_threshold)))
     return fixes.patch(
         pod,
-        f"Let the readiness probe wait {seconds} s for an answer",
+        f"Let the {' and the '.join(which for which, _ in wanted)} probe wait {seconds} s for an answer",
         [
-            {"op": "add", "path": f"{at}/timeoutSeconds", "value": seconds},
-            {"op": "add", "path": f"{at}/failureThreshold", "value": times},
+            {"op": "add", "path": f"{container.pointer}/{which}Probe/{field}", "value": value}
+            for which, times in wanted
+            for field, value in (("timeoutSeconds", seconds), ("failureThreshold", times))
         ],
     )
 
 
 def _shown_at_work(
-    pod: Pod, engine: Engine, probe: k8s.Probe, logs: Logs, phase: Phase, failure: Event
+    pod: Pod, engine: Engine, probe: k8s.Probe, logs: Logs, phase: Phase | None, failure: Event
 ) -> tuple[str, Line | None]:
-    """In words, why the server works though its probe fails, and the line that shows it; None where none does."""
+    """In words, why the server works though its probe fails, and the line that shows it; None where none does.
+
+    Of a log that no longer has the start, only what the engine says of its load does.
+    """
     said = last_load(engine.container, logs)
     if said and said[-1].running:
         last = said[-1]
         why = f"it is up and works, with {last.running} requests running and {last.waiting} waiting"
         return why, last.line if works(pod, said) else None
+    if phase is None:
+        return "", None
     if _computes(engine, probe, phase.line.log):
         why = "SGLang computes a token for it and looks for that after one second, so that no answer comes sooner"
         return why, phase.line

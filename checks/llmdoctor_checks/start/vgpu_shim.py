@@ -53,6 +53,12 @@ _BUSY_ERROR = r"(?:CUDA-capable device\(s\) is/are|all CUDA-capable devices are)
 #: What GPU Feature Discovery labels of a virtual GPU: that it is one, and its type, `NVIDIA-A10-24Q`, `GRID-A100-4-20C`.
 _VGPU_LABEL, _VGPU_TYPE = "nvidia.com/vgpu.present", r"(?:NVIDIA|GRID)-[\w-]{1,40}-\d{1,3}[ABCQ]"
 
+#: What HAMi's and Volcano's scheduler write at a pod to which they have given GPUs: the device plugin then preloads the library into its
+#: containers (HAMi pkg/device-plugin/nvidiadevice/nvinternal/plugin/server.go), unless this variable is set, or the pod asks for MIG or MPS
+#: instead (pkg/device/nvidia/device.go).
+_GPUS_GIVEN, _NOT_LOADED = ("hami.io/vgpu-devices-allocated", "volcano.sh/vgpu-ids-new"), "CUDA_DISABLE_CONTROL"
+_OTHER_WAY = "nvidia.com/vgpu-mode"
+
 #: What HAMi's scheduler writes at a pod to which it has given Ascend NPUs; each that it gave stands in it once.
 _NPUS_GIVEN = r"hami\.io/Ascend[\w-]{1,40}-devices-allocated"
 
@@ -143,21 +149,22 @@ def _calls(pod: Pod, logs: Logs) -> Iterator[Finding]:
     if pod.nodes != 1:
         return  # it may wait for its peers
     for what, line, *more in _stands_still(pod, logs):
-        shim = _loaded(line.log)
+        container = next(c for c in pod.containers if c.name == line.log.container)
+        loaded = _loaded(line.log)
+        shim = log_evidence(loaded) if loaded is not None else _preloaded(container)
         if shim is None:
             continue
-        container = next(c for c in pod.containers if c.name == line.log.container)
         yield Finding(
             role="cause",
             confidence="possible",
             summary=f"{what}, and its log ends where it first calls CUDA or NCCL; HAMi's library libvgpu.so stands between it "
             "and the driver.",
-            evidence=(log_evidence(line), log_evidence(shim), *more),
+            evidence=(log_evidence(line), shim, *more),
             explains=_EXPLAINS,
             fixes=(
                 fixes.set_env(
                     container,
-                    "CUDA_DISABLE_CONTROL",
+                    _NOT_LOADED,
                     "true",
                     "Let HAMi's library pass all calls on (the engine then sees the whole GPU); where it starts so, update HAMi and take "
                     "the variable away again",
@@ -165,6 +172,16 @@ def _calls(pod: Pod, logs: Logs) -> Iterator[Finding]:
             ),
             order=line.order,
         )
+
+
+def _preloaded(container: Container) -> Evidence | None:
+    """What says that the library is in the processes of a container, where it prints nothing: newer releases do so only when asked."""
+    marks, switch = container.pod.annotations, container.env.get(_NOT_LOADED)
+    given = next((name for name in _GPUS_GIVEN if marks.get(name)), None)
+    off = switch is not None and str(switch.value).lower() in ("1", "t", "true")  # Go's strconv.ParseBool
+    if given is None or off or str(marks.get(_OTHER_WAY, "hami-core")) != "hami-core" or not container.gpus:
+        return None
+    return pod_evidence(container.pod, f"metadata.annotations[{given}]", str(marks[given])[:200])
 
 
 def _loaded(log: Log) -> Line | None:
