@@ -162,9 +162,14 @@ def _killed(pod: Pod, words: re.Pattern[str], container: Container, ended: datet
     return False
 
 
+def _up(pod: Pod, container: Container) -> bool:
+    """Whether a container is ready, or runs on in a pod that was told to end, where its probes say nothing more of it."""
+    return container.status.ready or (pod.leaving and container.running)
+
+
 def _restarted_from_outside(pod: Pod, container: Container, ended: k8s.Terminated, since: datetime | None) -> bool:
     """Whether a container that is ready again ended with its node or runtime, or was recreated as somebody had asked."""
-    return container.status.ready and (ended.lost or (since is not None and _killed(pod, _CHANGED, container, since)))
+    return _up(pod, container) and (ended.lost or (since is not None and _killed(pod, _CHANGED, container, since)))
 
 
 def _ended_by_deletion(pod: Pod, container: Container) -> bool:
@@ -198,7 +203,7 @@ def _container_troubles(pod: Pod, container: Container, now: datetime | None) ->
             age and since and _settled(pod, container.restarts, ended, since, age)
         )
         recent = (age is None or age < _RECENT_SECONDS) and not _restarted_from_outside(pod, container, ended, since)
-        if not container.status.ready or recent or often:
+        if not _up(pod, container) or recent or often:
             yield Trouble(kind="crashed", container=container, text=_ending(ended), since=since)
 
 

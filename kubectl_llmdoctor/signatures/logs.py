@@ -42,8 +42,13 @@ _WARNED = expression(
     r"(?:\([^)]{0,80}\)|\[[^\]]{0,80}\]|[\d:.,TZ -])*(?:WARN(?:ING|I)?|INFO|DEBUG)\b.{0,400}?\w(?:Error|Exception)\b"
 )
 #: By this a line says of itself that what it tells of is no error (SGLang's and vLLM's custom all-reduce, whatever it met), or that
-#: a file of the hub was asked for which not every model has (vLLM's repo_utils.py, where it does not try again).
-_NO_ERROR = expression(r"To silence this warning|(?:\[|/)repo_utils\.py:\d+\](?!.{0,1000}retrying \d of \d)")
+#: a file of the hub was asked for which not every model has (vLLM's repo_utils.py, where it does not try again), or that a kernel was
+#: only tried, to take the fastest of several (FlashInfer's and TensorRT-LLM's autotuner), or what is taken in its place (vLLM, of an
+#: adapter without a tokenizer of its own).
+_NO_ERROR = expression(
+    r"To silence this warning|(?:\[|/)repo_utils\.py:\d+\](?!.{0,1000}retrying \d of \d)"
+    r"|\[Autotuner\]:? (?:Skipping tactic |Failed when profiling runner=)|, using base model tokenizer instead\. \("
+)
 #: By this a line, and the one after it, says that what it tells of is tried once or twice more, which may have come to a good
 #: end: huggingface_hub, vLLM's calls of it. What fails for the third time hardly will.
 _AGAIN = expression(r"\b[Rr]etrying,? \(?[12] ?(?:of|/) ?\d")
@@ -101,7 +106,7 @@ _JUST_BEGUN_SECONDS = 90
 _LOADING_SECONDS = 600
 #: By this a line calls itself a warning, or llama.cpp says that it computes without a GPU.
 _WARNS = expression(
-    r".{0,120}?\b(?:WARNING|WARN)\b|^W\d{4} \d\d:|.{0,40}\[W[ \]]|ggml_cuda_init: failed to initialize CUDA: "
+    r".{0,120}?\b(?:WARNING|WARN)\b|^W\d{4} \d\d:|.{0,60}\[W[ \]]|ggml_cuda_init: failed to initialize CUDA: "
 )
 #: What a program that is ready said so long ago stands on nothing but that nobody asked since; a day later on nothing at all.
 _AN_HOUR, _A_DAY = 3600, 86400

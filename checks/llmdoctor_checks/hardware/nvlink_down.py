@@ -22,6 +22,10 @@ from llmdoctor_checks.hardware._gpu import (
 _MOST_ERRORS = 6000
 
 
+#: So many links have the bridges of a card that has room for three of them; its chip has more (600 GB/s of 50 each, by its data sheet).
+_BRIDGED = {"H100 PCIe": 12, "H100 NVL": 12}
+
+
 #: What a rank says that cannot reach the memory of another GPU of its node.
 _NO_PEER = ("transport/p2p", "transport/nvls")
 
@@ -48,13 +52,14 @@ def nvlink_down(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Fin
     errors = [hit for hit in hits(hardware, _of_nvlink) if hardware.explains(hit[0])]
     failed = {device.bus for xid, _ in errors if (device := hardware.device_of(xid))}
     by_design = any((gpu := by_product(device.name)) and gpu.nvlink for device in hardware.mine)
-    joined = by_design or any(link.active for device in hardware.mine for link in device.nvlinks)
+    joined = by_design or any(map(_joined, hardware.mine))
     yield from _by_switch(pod, hardware)
     down = [
         (device, numbers)
         for device in hardware.mine
         # a card beside bridged ones need not have a bridge
-        if (numbers := _down(device)) and (by_design or device.bus in failed or any(n.active for n in device.nvlinks))
+        if (numbers := _down(device))
+        and (by_design or device.bus in failed or (_joined(device) and not _bridged(device)))
     ]
     if down:
         yield _down_links(pod, hardware, down, errors, by_design=by_design)
@@ -224,6 +229,17 @@ def _not_reset(pod: Pod, hardware: Hardware, logs: Logs) -> Iterator[Finding]:
         fixes=(reset(hardware, pod), elsewhere(pod)),
         order=said[0].order,
     )
+
+
+def _joined(device: Device) -> bool:
+    return any(link.active for link in device.nvlinks)
+
+
+def _bridged(device: Device) -> bool:
+    """Whether a card has all the links that its bridges can have."""
+    gpu = by_product(device.name)
+    most = _BRIDGED.get(gpu.name) if gpu else None
+    return most is not None and sum(link.active is True for link in device.nvlinks) >= most
 
 
 def _down(device: Device) -> list[int]:

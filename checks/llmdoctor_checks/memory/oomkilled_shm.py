@@ -136,6 +136,8 @@ def _risk(container: Container, subject: Subject) -> Iterator[Finding]:
     alone = _alone(container, subject)
     limit, pod = container.limit("memory"), container.pod
     for name, text, size in _memory_volumes(container):
+        if _only_shm(container, name) and _keeps_objects(container):
+            continue
         if limit and size and size > limit and (pod.exists or _stated(pod, name)):
             yield Finding(
                 role="risk",
@@ -154,6 +156,12 @@ def _alone(container: Container, subject: Subject) -> bool:
     """Whether the server computes in one process, or keeps nothing in shared memory, so that hardly anything comes to lie there."""
     engines = [engine for engine in subject.engines(container.pod) if engine.container is container]
     return bool(engines) and all(engine.name in _NO_SHM or engine.workers == 1 for engine in engines)
+
+
+def _keeps_objects(container: Container) -> bool:
+    """Whether Ray's object store alone lies in /dev/shm: it takes a third of the memory that the container may have, unless it is told."""
+    words = " ".join((*container.launch.command, *container.launch.args))
+    return "ray start" in words and "object-store-memory" not in words and not container.accelerators
 
 
 def _only_shm(container: Container, name: str) -> bool:

@@ -1,3 +1,0 @@
-from lib import *
-import gen3
-write("w2")
