@@ -3,9 +3,11 @@
 import datetime
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import parse_qs, urlsplit
 
+from . import printed
 from .pki import Pair
 from .tlsserver import QuietHandler, TlsServer
 
@@ -28,7 +30,8 @@ class Instance:
 class Log:
     """What an instance printed. ``stamped``: its lines begin with the time that the kubelet adds on request.
 
-    Where no times were recorded the first line comes ``at`` the start, and each a millisecond after the one before.
+    Where no times were recorded the first line comes ``at`` the start, and each when it says itself, but a millisecond
+    after the one before at least.
     """
 
     text: str
@@ -38,14 +41,20 @@ class Log:
     def given(self, timestamps: bool) -> str:
         """The text with or without the kubelet's times."""
         if timestamps and not self.stamped:
-            began = datetime.datetime.fromisoformat(self.at)
-            lines = self.text.removesuffix("\n").split("\n") if self.text else []
-            return "".join(f"{_stamp(began, number)} {line}\n" for number, line in enumerate(lines))
+            return "".join(f"{_stamp(moment)} {line}\n" for moment, line in self._timed())
         return self.text if timestamps or not self.stamped else STAMP.sub("", self.text)
 
+    def _timed(self) -> Iterator[tuple[datetime.datetime, str]]:
+        moment, now = datetime.datetime.fromisoformat(self.at), datetime.datetime.now(datetime.UTC)
+        for line in self.text.removesuffix("\n").split("\n") if self.text else ():
+            said = printed.first(line, now.year)
+            if said is not None and moment < said < now:
+                moment = said
+            yield moment, line
+            moment += datetime.timedelta(milliseconds=1)
 
-def _stamp(began: datetime.datetime, milliseconds: int) -> str:
-    moment = began + datetime.timedelta(milliseconds=milliseconds)
+
+def _stamp(moment: datetime.datetime) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond:06}000Z"
 
 

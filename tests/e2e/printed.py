@@ -1,5 +1,6 @@
 """Times that programs print in front of their lines, moved as those of the objects around them."""
 
+import contextlib
 import datetime
 import re
 from functools import partial
@@ -15,6 +16,9 @@ _FORMATS = {
     r"(?<=\b[IWEF])\d{4} \d\d:\d\d:\d\d": "%m%d %H:%M:%S",  # klog, glog
 }
 
+#: Behind so many characters of a line a time is of what it tells.
+_HEAD = 60
+
 
 def moved(text: str, year: int, shift: datetime.timedelta) -> str:
     """A log as it would be had everything happened later by `shift`; a time without a year is of that one."""
@@ -23,10 +27,22 @@ def moved(text: str, year: int, shift: datetime.timedelta) -> str:
     return text
 
 
+def first(line: str, year: int) -> datetime.datetime | None:
+    """The first time in the head of a line, taken as UTC; None where it has none."""
+    for expression, form in _FORMATS.items():
+        if found := re.search(expression, line[:_HEAD]):
+            with contextlib.suppress(ValueError):
+                return _read(found[0], form, year).replace(tzinfo=datetime.UTC)
+    return None
+
+
+def _read(text: str, form: str, year: int) -> datetime.datetime:
+    return datetime.datetime.strptime(*((text, form) if "%Y" in form else (f"{text} {year}", f"{form} %Y")))
+
+
 def _later(form: str, year: int, shift: datetime.timedelta, found: re.Match[str]) -> str:
-    whole = (found[0], form) if "%Y" in form else (f"{found[0]} {year}", f"{form} %Y")
     try:
-        moment = datetime.datetime.strptime(*whole)
+        moment = _read(found[0], form, year)
     except ValueError:  # digits that are no time
         return found[0]
     return (moment + shift).strftime(form)
