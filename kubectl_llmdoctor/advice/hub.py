@@ -34,6 +34,7 @@ class Hub(Topic):
             "search": lambda: self._search,
             "licence": lambda: self._licence,
             "hub": lambda: self._hub,
+            "hub_variable": lambda: self._asked[1],
             "hub_url": lambda: self._hub or _HUB,
             "hub_host": lambda: self.captured.get("host") or (self._hub or _HUB).partition("://")[2],
             "way": lambda: self._way,
@@ -51,11 +52,24 @@ class Hub(Topic):
         yield "model named" if self._search else "no model named"
         yield model_store.answer_of(self.captured.values())
 
+    @property
+    def _hub_variables(self) -> tuple[str, ...]:
+        """What may name another hub; llama.cpp looks at its own variable first."""
+        llama = self.engine is not None and self.engine.name == "llama.cpp"
+        return ("MODEL_ENDPOINT", "HF_ENDPOINT") if llama else ("HF_ENDPOINT",)
+
     @cached_property
+    def _asked(self) -> tuple[str, str]:
+        """Where the container asks for models instead of Hugging Face's hub, and the variable that says so."""
+        for name in self._hub_variables if self.container else ():
+            variable = self.container.env.get(name) if self.container else None
+            if variable is not None and variable.value:
+                return variable.value.rstrip("/"), name
+        return "", "HF_ENDPOINT"
+
+    @property
     def _hub(self) -> str:
-        """Where the container asks for models instead of Hugging Face's hub."""
-        variable = self.container.env.get("HF_ENDPOINT") if self.container else None
-        return (variable.value or "").rstrip("/") if variable else ""
+        return self._asked[0]
 
     @property
     def _way(self) -> str:

@@ -24,7 +24,7 @@ _REFUSES = expression(
     r"|credentials|authenticat|access denied|permission|invalid_grant"
 )
 _LACKS = expression(
-    r"(?i)NoSuch(?:Bucket|Key)|\b404\b|not found|no such (?:bucket|file|key|object)|does not exist|no objects"
+    r"(?i)NoSuch(?:Bucket|Key)|\b404\b|not found|no such (?:bucket|file|key|object)|does not exist|no objects|no model found in"
 )
 
 Answer = Literal["store refuses", "store lacks it", "store unclear"]

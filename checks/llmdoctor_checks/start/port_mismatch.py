@@ -54,6 +54,8 @@ _SERVES = (
     r"(?P<host>[\d.]{1,15}|localhost|\[[\da-f:]{2,39}\]):(?P<port>\d{1,5})\b"
 )
 
+#: The port of an address, whether or not it is one; nothing of an IPv6 address without a port.
+_PORT_AT_THE_END = r"^(?:\w{1,10}://)?(?:[^:\[\]]*|\[[0-9A-Fa-f:]+\]):([^:/\]]{1,40})/?$"
 #: llama-server's own word. One of its presets (`--embd-gemma-default`) brings a port of its own, and a host that ends in `.sock` is a file.
 _LLAMA_LISTENS = r"listening on (?:https?://(?P<host>[\d.]{1,15}|localhost|\[[\da-f:]{2,39}\]):(?P<port>\d{1,5})\b|unix://(?P<socket>\S{1,200}))"
 
@@ -255,8 +257,23 @@ def _probed_elsewhere(
             port_evidence(container, port),
         ),
         explains=("not-ready", "crash-loop", "probe-too-short", "probe-path-wrong") if failing else (),
-        fixes=(_fix(container, kind, probe, port.value),),
+        fixes=(_of_no_port(engine, asked, port.value) or _fix(container, kind, probe, port.value),),
         order=math.inf if later else None,
+    )
+
+
+def _of_no_port(engine: Engine, asked: int, listens: int) -> Fix | None:
+    """For an Ollama that was told a port that is none, in whose place it took that of the scheme."""
+    told = engine.container.env.get("OLLAMA_HOST") if engine.name == "ollama" else None
+    found = re.search(_PORT_AT_THE_END, told.value[:300]) if told and told.value else None
+    if found is None or (found[1].isdecimal() and int(found[1]) < 65536):
+        return None
+    return fixes.set_env(
+        engine.container,
+        "OLLAMA_HOST",
+        f"0.0.0.0:{asked}",
+        f"Let OLLAMA_HOST name the port that the probe asks (0.0.0.0:{asked}): "
+        f"{found[1]} is no port, and Ollama listens on {listens} in its place",
     )
 
 
