@@ -6,7 +6,7 @@ import re
 
 from kubectl_llmdoctor import fixes
 from kubectl_llmdoctor.catalog.arrivals import release_for, transformers_for
-from kubectl_llmdoctor.catalog.families import having, library, package, tool_parser
+from kubectl_llmdoctor.catalog.families import having, library, package, tokenizer_mode, tool_parser
 from kubectl_llmdoctor.catalog.models import find
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.container import Container
@@ -83,8 +83,11 @@ def reads_tools(engine: Engine) -> Fix | None:
 
 
 def for_chats(engine: Engine) -> Fix | None:
-    """The variant for chats of a base model, which has a chat template; None where the catalogue knows none."""
+    """What writes the messages of a model without a template, or the variant for chats of a base model; None where no table knows it."""
     name = engine.checkpoint
+    own = tokenizer_mode(name.rstrip("/").rpartition("/")[2]) if engine.name == "vllm" else None
+    if own is not None and engine.explicit("tokenizer_mode") is None:
+        return _mode(engine, *own)
     if re.search(r"(?i)-(?:chat|instruct|it)\b", name):
         return None
     bare = re.sub(r"-(?:[Bb]ase|pt)$", "", name)
@@ -97,6 +100,15 @@ def for_chats(engine: Engine) -> Fix | None:
     if place is not None and place.value == name:
         return given(engine.container, place, found, text)
     return word(engine.container, name, found, text) or fixes.advice(f"{text}, in {fixes.edited(engine.pod)}")
+
+
+def _mode(engine: Engine, mode: str, first: str) -> Fix:
+    """vLLM with the tokenizer mode that writes a model's messages, in a release that has it."""
+    text = f"Set --tokenizer-mode {mode}: the model has no template, and vLLM writes its messages itself"
+    if engine.at_least(first) is True:
+        return fixes.set_flag(engine, "tokenizer_mode", "--tokenizer-mode", mode, text)
+    now = f" (it is {engine.version})" if engine.version else ""
+    return fixes.advice(f"{text} from {first} on{now}: run such a release in {fixes.edited(engine.pod)}")
 
 
 def packaged(container: Container | None, engine: Engine | None, module: str, name: str) -> Fix | None:

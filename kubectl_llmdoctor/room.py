@@ -141,6 +141,7 @@ class Room:
             "share_unknown": "" if self._share else "unknown",
             "lower_share": self.lower_share,
             "raised_share": self.raised_share,
+            "cache_bytes": self.cache_bytes,
             "free_share": self.free_share,
             "uninvited": self.uninvited,
             "sharers": self.sharers,
@@ -212,7 +213,7 @@ class Room:
     @cached_property
     def raised_share(self) -> str:
         """A share with room for what was lacking, a GiB of cache, and no more than leaves the driver its own."""
-        if not self._share or not self._settable("gpu_memory_utilization") or self._shared:
+        if not self._share or not self._settable("gpu_memory_utilization") or self._shared or self._pinned_cache:
             return ""
         need = self.captured.get("need", "")
         rest = amount((self.captured.get("rest") or "").removeprefix("-"))
@@ -224,6 +225,19 @@ class Room:
             raised = 0.9 if self._share < 0.85 else 1.0
         raised = math.ceil(raised * 100 - 1e-6) / 100
         return f"{raised:.2f}" if self._share < raised <= _MOST else ""
+
+    @property
+    def _pinned_cache(self) -> bool:
+        """Whether vLLM is told how large its cache is, so that its share of the GPU has no effect on that."""
+        return (
+            self.engine is not None and self.engine.name == "vllm" and bool(self.engine.value("kv_cache_memory_bytes"))
+        )
+
+    @cached_property
+    def cache_bytes(self) -> str:
+        """A size of the cache, where vLLM is told it, with a hundredth more than one request of the maximum length needs."""
+        needed = amount(self.captured.get("needed", ""))
+        return str(math.ceil(needed * 1.01)) if self._pinned_cache and needed else ""
 
     @cached_property
     def free_share(self) -> str:

@@ -106,6 +106,7 @@ OfProcess = Literal[
     "crashed",
     "end not known",
     "capability helps",
+    "user given",
 ]
 #: Of the pod's node and others, and what the pod asks of them.
 OfPlacement = Literal[

@@ -39,6 +39,7 @@ class Files(Topic):
             "chown": lambda: self._chown,
             "volume_is": lambda: self.place.volume_is if self.place else "the volume",
             "inside": lambda: (self.place.inside if self.place else "") or "the model",
+            "lacks": lambda: (self.place.inside if self.place else "") or "config.json",
             "folder": lambda: self._folder,
             "set_at": lambda: (self.place.set_at if self.place else "") or "the argument or variable",
             "mounts": lambda: " and ".join(

@@ -10,7 +10,7 @@ from kubectl_llmdoctor.advice.declared import Condition, OfPlacement
 from kubectl_llmdoctor.advice.occurrence import Topic
 from kubectl_llmdoctor.advice.templates import Value
 from kubectl_llmdoctor.expressions import expression
-from kubectl_llmdoctor.facts.driver import branch_for, branch_of, image_cuda, say_cuda
+from kubectl_llmdoctor.facts.driver import branch_for, branch_of, driver_cuda, image_cuda, say_cuda, suffices
 from kubectl_llmdoctor.facts.k8s import Node
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.units import milli
@@ -49,6 +49,7 @@ class Placement(Topic):
             "driver": lambda: self._driver,
             "driver_needed": lambda: self._needed[0],
             "newer_driver_nodes": lambda: self._needed[1],
+            "driver_behind": lambda: self._needed[2],
             "runtime_class": lambda: self._runtime_class,
             "node_taints": lambda: self._node_taints,
             "node_arch": lambda: self._architectures[0] or "the node's architecture",
@@ -78,14 +79,16 @@ class Placement(Topic):
         return f" ({version})" if version else ""
 
     @cached_property
-    def _needed(self) -> tuple[str, str]:
-        """The driver that the image needs, as the message or the image's CUDA says, and the nodes that have it."""
+    def _needed(self) -> tuple[str, str, str]:
+        """The driver that the image needs, as the message or the image's CUDA says, the nodes that have it, and the first again where
+        the pod's own node has one of an earlier major release of CUDA."""
         pod, told = self.pod, self.captured.get("need", "")
         if pod is None or self.log_only:
-            return "", ""
+            return "", "", ""
         cuda, number = _CUDA_WANTED.search(told), _DRIVER_WANTED.fullmatch(told)
         logs, container = self.subject.logs(pod), self.container
         built = image_cuda(container, logs) if container and not cuda and not number else None
+        wanted: tuple[int, int | None] | None = None
         if number:
             branch: int | None = int(number["branch"])
             said = f"{told} or later"
@@ -94,10 +97,12 @@ class Placement(Topic):
             branch = branch_for(wanted) if wanted and wanted[1] is not None else None
             said = f"branch {branch} or later, for CUDA {say_cuda(wanted)}" if branch and wanted else ""
         if branch is None:
-            return "", ""
+            return "", "", ""
         nodes = (node for node in self.subject.nodes.all if node.name != pod.spec.node_name)
         able = [n.name for n in nodes if (branch_of(n) or 0) > branch - (1 if not number else 0)]
-        return said, ", ".join(able[:3])
+        has = driver_cuda(pod, self.subject.nodes.get(pod.spec.node_name))
+        behind = has is not None and wanted is not None and suffices(has[0], wanted) is False
+        return said, ", ".join(able[:3]), said if behind else ""
 
     @cached_property
     def _runtime_class(self) -> str:

@@ -54,6 +54,8 @@ class Process(Topic):
         yield self._ending
         if self._may_gain:
             yield "capability helps"
+        elif not self.log_only:
+            yield "user given"
 
     @cached_property
     def _ending(self) -> OfProcess:

@@ -43,6 +43,10 @@ _PARSERS = tuple(
     )
 )
 
+#: Models without a chat template whose messages vLLM writes itself: by the name, the tokenizer mode that does, and the first release
+#: that has it (config/model.py). From 0.19.1 on vLLM chooses the mode by the architecture.
+_MODES = ((expression(r"deepseek-v3\.2(?!-exp)"), "deepseek_v32", "0.13.0"),)
+
 #: Packages whose name is not the module's.
 _PACKAGES = {
     "cv2": "opencv-python-headless", "PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml", "google.protobuf": "protobuf",
@@ -89,6 +93,11 @@ _NAMES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "huggingface_hub": {"<0.26": ("cached_download",), "<1": ("HfFolder",)},
 }  # fmt: skip
+
+
+def tokenizer_mode(model: str) -> tuple[str, str] | None:
+    """vLLM's tokenizer mode that writes the messages of a model which has no template, and the release that has it first."""
+    return next(((mode, first) for words, mode, first in _MODES if words.search(model.lower())), None)
 
 
 def tool_parser(model: str) -> str:

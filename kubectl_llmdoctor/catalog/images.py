@@ -42,7 +42,7 @@ def cpu_build(image: str) -> CpuBuild | None:
     if lower == "huggingfaceserver":
         version = re.match(r"v?0\.(\d+)\.", low_tag)
         newest = low_tag == "latest" or (not low_tag and "@" not in image)  # a digest alone may be of any age
-        if not low_tag.endswith("-gpu") and (newest or (version and int(version[1]) >= 15)):
+        if "gpu" not in low_tag.split("-") and (newest or (version and int(version[1]) >= 15)):
             twin = f"{prefix}{name}:{tag or 'latest'}-gpu"
             return CpuBuild(why="from 0.15 on huggingfaceserver without -gpu is the CPU build", twin=twin)
         return None

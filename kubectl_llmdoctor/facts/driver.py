@@ -59,8 +59,9 @@ _PRINTED = (
     ("CUDA Version ", r"^\s*CUDA Version (1\d)\.(\d{1,2})(?:\.\d{1,3})?\s*$"),
 )
 _TAGGED = r"(?:^|[-_.])cu(?:da)?-?(?P<major>1[1-9])(?:\.?(?P<minor>\d))?(?![\d])"
-#: vLLM's images by release: from 0.20 on they are built for CUDA 13.
-_VLLM, _VLLM_13 = r"(?:^|/)vllm/vllm-openai:v0\.(\d{1,3})\.", 20
+#: vLLM's images: the CUDA that they are built for, by the first release of each (its Dockerfile's CUDA_VERSION).
+_VLLM = r"(?:^|/)vllm/vllm-openai:v0\.(\d{1,3})\."
+_VLLM_BUILT = ((20, (13, 0)), (12, (12, 9)), (9, (12, 8)), (5, (12, 4)))
 
 
 def driver_cuda(pod: Pod, node: Node | None) -> tuple[Cuda, Evidence] | None:
@@ -115,8 +116,10 @@ def _told(container: Container, image: str) -> Iterator[tuple[Cuda, Evidence]]:
     tag = image.partition("@")[0].rpartition("/")[2].partition(":")[2]
     if (said := re.search(_TAGGED, tag)) is not None:
         yield ((int(said["major"]), int(said["minor"]) if said["minor"] else None), _of_pod(container, "image", image))
-    elif (said := re.search(_VLLM, image)) is not None and int(said[1]) >= _VLLM_13:
-        yield (13, 0), _of_pod(container, "image", image)
+    elif (said := re.search(_VLLM, image)) is not None:
+        built = next((cuda for first, cuda in _VLLM_BUILT if int(said[1]) >= first), None)
+        if built is not None:
+            yield built, _of_pod(container, "image", image)
 
 
 def suffices(driver: Cuda, wanted: Cuda) -> bool | None:

@@ -211,7 +211,15 @@ def _of_events(subject: Subject, pod: Pod | None, events: Iterable[Event]) -> It
             continue
         if pod is not None and event.reason in _UNPLACED and (pod.spec.node_name or _overruled(event, pod, subject)):
             continue
-        yield _Statement(text=event.message, evidence=event_evidence(event, subject.cluster))
+        evidence = event_evidence(event, subject.cluster)
+        yield _Statement(text=event.message, evidence=evidence, container=_container_of(event, pod))
+
+
+def _container_of(event: Event, pod: Pod | None) -> Container | None:
+    """The container of the pod that an event is about, by the field that it names."""
+    if pod is None or event.kind != "Pod":
+        return None
+    return next((c for c in pod.containers if event.field_path.endswith(f"ontainers{{{c.name}}}")), None)
 
 
 def _ready_since(event: Event, subject: Subject) -> bool:

@@ -11,10 +11,12 @@ from kubectl_llmdoctor.api import (
     GIB,
     Engine,
     Evidence,
+    Fix,
     Line,
     Log,
     Sizing,
     expression,
+    fixes,
     pod_evidence,
     say_bytes,
     setting_evidence,
@@ -56,12 +58,50 @@ _NEAR = 200
 _BY_ITS_MASTER, _NEXT = ("WORKER TIMEOUT (pid:", "HARAKIRI ON WORKER "), 20
 
 
+#: What makes each of it less.
+_FLAGS = {"swap_space": "--swap-space", "cpu_offload_gb": "--cpu-offload-gb", "hicache_size_gb": "--hicache-size"}
+
+
 class Use(msgspec.Struct, frozen=True):
-    """One thing that takes host memory: bytes, words, where it is said."""
+    """One thing that takes host memory: bytes, words, where it is said, and the setting or variable that says so for each worker."""
 
     size: int
     text: str
     evidence: Evidence | None = None
+    setting: str = ""
+    workers: int = 1
+
+
+class Excess(msgspec.Struct, frozen=True):
+    """Settings that take more host memory than there is: how much, in words, where it is said, and what makes it less."""
+
+    needed: int
+    text: str
+    evidence: tuple[Evidence, ...]
+    fixes: tuple[Fix, ...]
+
+
+def excess(engine: Engine, sizing: Sizing, room: int) -> Excess | None:
+    """Where what an engine surely takes of host memory is more than a limit or a node has; None where it fits, or nothing is set."""
+    uses = [*uses_of(engine, sizing), *cached(engine)]
+    needed = sum(use.size for use in uses)
+    if engine.name not in PYTHON or needed <= room:
+        return None
+    text = f"{engine.label} takes {say_bytes(needed)} of host memory or more ({', '.join(use.text for use in uses)})"
+    most = max(uses, key=lambda use: use.size)
+    said = tuple(use.evidence for use in uses if use.evidence)
+    return Excess(needed, text, said, (_less(engine, most, room, needed - most.size),) if most.setting else ())
+
+
+def _less(engine: Engine, use: Use, room: int, rest: int) -> Fix:
+    """So much less of a setting, which counts for each worker, that all fits with a tenth to spare."""
+    each = max(room * 9 // 10 - rest, 0) // use.workers // GIB
+    for_each = f", which counts for each of the {use.workers} ranks" if use.workers > 1 else ""
+    if use.setting in _FLAGS:
+        flag = _FLAGS[use.setting]
+        return fixes.set_flag(engine, use.setting, flag, str(each), f"Lower {flag}{for_each}, to {each} GiB")
+    summary = f"Lower {use.setting}{for_each}, to {each} GiB"
+    return fixes.set_env(engine.container, use.setting, str(each), summary)
 
 
 def died(log: Log) -> Line | None:
@@ -97,7 +137,7 @@ def uses_of(engine: Engine, sizing: Sizing) -> Iterator[Use]:
         idle = name == "swap_space" and engine.at_least("0.8.0") is not False and engine.value("use_v1") is not False
         if setting and isinstance(setting.value, int | float) and setting.value > 0 and not idle:
             size = int(setting.value * workers * GIB)
-            yield Use(size, f"{say_bytes(size)} of {words}", setting_evidence(engine.container, setting))
+            yield Use(size, f"{say_bytes(size)} of {words}", setting_evidence(engine.container, setting), name, workers)
     model = engine.explicit("model")
     if engine.name == "vllm" and _on_cpu(engine) and sizing.file_bytes and model:
         text = f"{say_bytes(sizing.file_bytes)} of weights"
@@ -118,14 +158,15 @@ def cached(engine: Engine) -> Iterator[Use]:
         return
     if said.get("LMCACHE_ENABLE_LAZY_MEMORY_ALLOCATOR", "false").lower() in ("true", "1"):
         return
-    size = said.get("LMCACHE_MAX_LOCAL_CPU_SIZE", "")
+    size = said.get(_SIZE, "")
     if re.fullmatch(r"\d{1,6}(?:\.\d{1,6})?", size) and float(size):
         whole = int(float(size) * workers * GIB)
         text = f"{say_bytes(whole)} of LMCache's cache ({float(size):g} GiB for each of {workers} ranks)"
-        yield Use(whole, text, pod_evidence(engine.container, "env[LMCACHE_MAX_LOCAL_CPU_SIZE]", size))
+        yield Use(whole, text, pod_evidence(engine.container, f"env[{_SIZE}]", size), _SIZE, workers)
 
 
-_LMCACHE = ("LMCACHE_LOCAL_CPU", "LMCACHE_ENABLE_LAZY_MEMORY_ALLOCATOR", "LMCACHE_MAX_LOCAL_CPU_SIZE")
+_SIZE = "LMCACHE_MAX_LOCAL_CPU_SIZE"
+_LMCACHE = ("LMCACHE_LOCAL_CPU", "LMCACHE_ENABLE_LAZY_MEMORY_ALLOCATOR", _SIZE)
 
 
 def _here(engine: Engine) -> int | None:

@@ -52,7 +52,7 @@ from llmdoctor_checks.memory._killed import (
     shell_says_killed,
     told,
 )
-from llmdoctor_checks.memory._pinned import DIED, PYTHON, cached, died, uses_of
+from llmdoctor_checks.memory._pinned import DIED, PYTHON, Excess, died, excess, uses_of
 from llmdoctor_checks.memory._prompt_cache import LITERALS, prompt_cache
 from llmdoctor_checks.scheduling._devices import asks_for_nothing, near_gpus
 from llmdoctor_checks.start._library import asked, least_bytes
@@ -186,40 +186,38 @@ def _ended(
         return
     phase = phase_of(log)
     prompts = prompt_cache(engine, limit, log) if phase is None or phase.name == "serving" else None
+    over = excess(engine, subject.sizing(engine), limit) if engine is not None else None
     yield Finding(
         role="cause",
         confidence="likely" if unnamed or (_shared(container, limit) and not by_kernel) else "certain",
-        summary=_summary(ending, limit, phase, engine, kill) + (prompts.text if prompts else ""),
+        summary=_summary(ending, limit, phase, engine, kill, over) + (prompts.text if prompts else ""),
         evidence=(
             *_evidence(ending, limit, phase),
             *((prompts.evidence,) if prompts else ()),
+            *(over.evidence if over else ()),
             *([hardware.kernel.evidence(kill.line)] if hardware and kill else []),
             *(_counted(container, hardware) if hardware else ()),
         ),
         explains=CONSEQUENCES,
-        fixes=(*((prompts.fix,) if prompts else ()), *_fixes(container, limit, subject)),
+        fixes=(
+            *((prompts.fix,) if prompts else ()),
+            *(_of_settings(over, container, subject) if over else _fixes(container, limit, subject)),
+        ),
     )
 
 
 def _too_much(engine: Engine, limit: int, log: Log, subject: Subject) -> Iterator[Finding]:
     """A process that was killed while the first one lived on, in a container whose settings take more than its limit."""
-    uses = [*uses_of(engine, subject.sizing(engine)), *cached(engine)]
-    needed = sum(use.size for use in uses)
-    killed = died(log)
-    if killed is None or engine.name not in PYTHON or needed <= limit:
+    over, killed = excess(engine, subject.sizing(engine), limit), died(log)
+    if killed is None or over is None:
         return
     container = engine.container
     yield Finding(
         role="cause",
-        summary=f"A process of {container.name} was killed: {engine.label} takes {say_bytes(needed)} of host memory or more "
-        f"({', '.join(use.text for use in uses)}), and the memory limit is {say_bytes(limit)}.",
-        evidence=(
-            log_evidence(killed),
-            *(use.evidence for use in uses if use.evidence),
-            _stated(container),
-        ),
+        summary=f"A process of {container.name} was killed: {over.text}, and the memory limit is {say_bytes(limit)}.",
+        evidence=(log_evidence(killed), *over.evidence, _stated(container)),
         explains=CONSEQUENCES,
-        fixes=tuple(_fixes(container, limit, subject, ", or take less")),
+        fixes=tuple(_of_settings(over, container, subject)),
         order=killed.order,
     )
 
@@ -577,7 +575,14 @@ def _shared(container: Container, limit: int) -> bool:
     return shm.source == "memory-volume" and (shm.size_bytes is None or shm.size_bytes * 2 >= limit)
 
 
-def _summary(ending: Ending, limit: int, phase: Phase | None, engine: Engine | None, kill: OutOfMemory | None) -> str:
+def _summary(
+    ending: Ending,
+    limit: int,
+    phase: Phase | None,
+    engine: Engine | None,
+    kill: OutOfMemory | None,
+    over: Excess | None,
+) -> str:
     container = ending.container
     who = "Container" if ending.oom_killed or ending.code == 137 else "A process of container"
     text = f"{who} {container.name} was killed at its memory limit of {say_bytes(limit)}"
@@ -593,6 +598,8 @@ def _summary(ending: Ending, limit: int, phase: Phase | None, engine: Engine | N
         text += f"; the kernel killed {kill.process}, which had {say_bytes(kill.anon)} of its own in memory"
         text += f" and {say_bytes(kill.shmem)} that it shared" if kill.shmem > kill.anon else ""
     text += "."
+    if over:
+        return f"{text} {over.text}."
     for name, words in (("swap_space", "of swap space"), ("cpu_offload_gb", "of CPU offload")):
         setting = engine.explicit(name) if engine else None
         workers = engine.workers if engine else None
@@ -611,6 +618,21 @@ def _evidence(ending: Ending, limit: int, phase: Phase | None) -> Iterator[Evide
         yield pod_evidence(container.pod, "resources.limits.memory", say_bytes(limit))
     if phase:
         yield log_evidence(phase.line)
+
+
+def _of_settings(over: Excess, container: Container, subject: Subject) -> Iterator[Fix]:
+    """A limit that holds what the settings take, where the node has it, and so much less of them that they fit the limit."""
+    node = subject.nodes.get(container.pod.spec.node_name)
+    there = node.allocatable("memory") if node else None
+    wanted = -(-(over.needed * 5 // 4) // (8 * GIB)) * 8
+    own = container.spec.resources.limits.get("memory")
+    fits = wanted * GIB <= there if there is not None else wanted * GIB < _HUGE
+    if own is not None and fits:
+        summary = f"Raise the memory limit of {container.name} to {wanted}Gi, which holds what its settings take"
+        yield fixes.set_resource(container, "limits", "memory", f"{wanted}Gi", summary)
+    yield from over.fixes
+    if own is None or not (fits or over.fixes):
+        yield from _fixes(container, container.pod.memory_limit or over.needed, subject, ", or take less")
 
 
 def _fixes(container: Container, limit: int, subject: Subject, more: str = "") -> Iterator[Fix]:

@@ -48,7 +48,7 @@ from llmdoctor_checks.memory._killed import (
     shell_says_killed,
     told,
 )
-from llmdoctor_checks.memory._pinned import DIED, PYTHON, cached, died, uses_of
+from llmdoctor_checks.memory._pinned import DIED, PYTHON, died, excess
 from llmdoctor_checks.memory._prompt_cache import Greed, prompt_cache
 
 #: Available memory of a node below which the kernel is about to kill, as a share of its memory.
@@ -183,7 +183,16 @@ def _greedy(ending: Ending, node: Node | None, logs: Logs | None, subject: Subje
     total = node.capacity("memory") if node else None
     if engine is None or total is None:
         return None
-    return prompt_cache(engine, total, log_of(ending, logs) if logs else None) or _unified(engine, subject)
+    kept = prompt_cache(engine, total, log_of(ending, logs) if logs else None)
+    return kept or _pinned(engine, subject, total) or _unified(engine, subject)
+
+
+def _pinned(engine: Engine, subject: Subject, total: int) -> Greed | None:
+    """Host memory that the engine's settings take for certain, where the whole node has less."""
+    over = excess(engine, subject.sizing(engine), total)
+    if over is None or not over.fixes or not over.evidence:
+        return None
+    return Greed(f" {over.text}, and the whole node has {say_bytes(total)}.", over.evidence[0], over.fixes[0])
 
 
 def _unified(engine: Engine, subject: Subject) -> Greed | None:
@@ -240,8 +249,8 @@ def _of_worker(
     engine = next((e for e in subject.engines(pod) if e.container is ending.container), None)
     if lost is None or engine is None or engine.name not in PYTHON:
         return
-    uses = [*uses_of(engine, subject.sizing(engine)), *cached(engine)]
-    needed, total = sum(use.size for use in uses), node.capacity("memory") if node else None
+    total = node.capacity("memory") if node else None
+    over = excess(engine, subject.sizing(engine), total) if total is not None else None
     limit = ending.container.limit("memory") or pod.memory_limit
     evidence = [log_evidence(lost)]
     victim = _victim(pod, ending, events, hardware)
@@ -249,7 +258,7 @@ def _of_worker(
         why = f"a system OOM killed {victim[0]} at that time"
         evidence.append(victim[1])
     else:
-        if node is None or total is None or needed <= total or (limit is not None and limit < needed):
+        if over is None or (limit is not None and limit < over.needed):
             return
         why = "it takes more than the whole node has"
     own = _greedy(ending, node, logs, subject)
@@ -258,17 +267,10 @@ def _of_worker(
     if own:
         text += own.text
         evidence.append(own.evidence)
-    if node is not None and total is not None and needed > total:
-        takes = f"{say_bytes(needed)} of host memory or more ({', '.join(use.text for use in uses)})"
-        text += f" {engine.label} takes {takes}, and {node.name} has {say_bytes(total)}."
-        most = max(uses, key=lambda use: use.size)
-        rest = max(int((total * 9 // 10 - needed + most.size) // GIB), 0)
-        repairs = (
-            *repairs,
-            fixes.advice(f"Lower what takes most of it in {fixes.edited(pod)}: {most.text}, to {rest} GiB in all"),
-        )
-        evidence += [use.evidence for use in uses if use.evidence]
-        evidence.append(node_evidence(node, f"memory: {say_bytes(total)}"))
+    if node is not None and total is not None and over is not None:
+        text += f" {over.text}, and {node.name} has {say_bytes(total)}."
+        repairs = (*repairs, *over.fixes)
+        evidence += [*over.evidence, node_evidence(node, f"memory: {say_bytes(total)}")]
     yield Finding(
         role="cause",
         summary=text,
