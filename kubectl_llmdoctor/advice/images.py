@@ -10,6 +10,7 @@ from typing import get_args
 from kubectl_llmdoctor.advice.declared import Condition, OfImages
 from kubectl_llmdoctor.advice.occurrence import Topic
 from kubectl_llmdoctor.advice.templates import Value
+from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.pulled import had, spelt, split
 
 #: As whom registries know those who come with a key.
@@ -21,6 +22,14 @@ _REGISTRY_USERS = (
 
 #: The types of Secrets that the kubelet pulls images with.
 _PULLED_WITH = ("kubernetes.io/dockerconfigjson", "kubernetes.io/dockercfg")
+
+#: How the tags of Text Embeddings Inference begin, by the compute capability that an image is built for (its README.md), and since
+#: which release there is one; nothing of it takes less than 7.5.
+_TEI_TAGS = {"75": ("turing-", "0"), "80": ("", "0"), "86": ("86-", "0"), "89": ("89-", "0"), "90": ("hopper-", "0"),
+             "100": ("100-", "1.9"), "120": ("120-", "1.9")}  # fmt: skip
+_TEI_IMAGE = expression(
+    r"(?P<name>[\w./:-]{0,200}text-embeddings-inference:)(?:(?:turing|86|89|hopper|cuda|100|120)-)?(?P<release>\d[\w.]{0,20}|latest)"
+)
 
 
 class Images(Topic):
@@ -44,6 +53,7 @@ class Images(Topic):
             "pull_secret": lambda: self._pull_secret[0],
             "pull_secret_type": lambda: self._pull_secret[1],
             "free_pull_secret": lambda: self._free_pull_secret,
+            "tei_image": lambda: self._tei_image,
         }
 
     def _holds(self) -> Iterator[Condition]:
@@ -78,6 +88,18 @@ class Images(Topic):
         listed = self.subject.cluster.items("Secret", self.subject.namespace)
         found = [item.name for item in listed if item.raw.get("type") in _PULLED_WITH]
         return found[0] if len(found) == 1 else ""
+
+    @property
+    def _tei_image(self) -> str:
+        """The image of Text Embeddings Inference for the captured `have`, of the same release; empty where there is none."""
+        begins, since = _TEI_TAGS.get(self.captured.get("have", ""), ("", ""))
+        parts = _TEI_IMAGE.fullmatch(self._own.partition("@")[0])
+        if parts is None or not since:
+            return ""
+        older = self.engine is not None and self.engine.at_least(since) is False
+        release = since if older else parts["release"]
+        found = f"{parts['name']}{begins}{release}"
+        return found if found != self._own else ""
 
     @property
     def _own(self) -> str:

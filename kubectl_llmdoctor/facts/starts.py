@@ -31,6 +31,8 @@ _PHASES: tuple[tuple[str, tuple[str, ...]], ...] = (
             "text_generation_launcher: Download: [",
             "pulling manifest",
             "Fetching ",
+            "INF Downloading",  # LocalAI
+            " Downloading fileName=",  # the same in newer ones
         ),
     ),
     (
@@ -43,6 +45,8 @@ _PHASES: tuple[tuple[str, tuple[str, ...]], ...] = (
             "Waiting for shard to be ready",  # TGI
             "load_tensors:",  # llama.cpp
             "Convert to turbomind format",  # LMDeploy
+            "] loading: ",  # Triton
+            '] "loading: ',  # the same since 24.05
         ),
     ),
     (
@@ -88,6 +92,9 @@ _WHOSE = {
     "Ready": "text_embeddings_router::",
     "is ready at http": "Application '",
     "Args { model_id: ": "text_embeddings_router",
+    "INF Downloading": " ETA: ",
+    "] loading: ": " model_",
+    '] "loading: ': " model_",
 }
 PHASES = tuple(name for name, _ in _PHASES)
 

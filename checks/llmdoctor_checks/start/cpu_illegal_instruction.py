@@ -45,8 +45,9 @@ def cpu_illegal_instruction(pod: Pod, node: Node | None) -> Iterator[Finding]:
             explains=(*FAILED_START, "engine-dead", "worker-lost"),
             fixes=(
                 fixes.advice(
-                    f"Use an image built for the processor of {where}, or nodes with a newer processor; AVX2, AVX-512 and AMX are "
-                    "the usual ones missing"
+                    f"Where {where} is a virtual machine, give it the processor of its host (cpu host or host-passthrough in place of "
+                    "kvm64 or qemu64), which has AVX2; else bind the pod to nodes with a newer processor, or use an image built for "
+                    "this one (AVX2, AVX-512 and AMX are the usual ones missing)"
                 ),
             ),
         )

@@ -17,6 +17,7 @@ from kubectl_llmdoctor.api import (
     Logs,
     Pod,
     Problem,
+    Subject,
     check,
     endings,
     fixes,
@@ -29,6 +30,7 @@ from kubectl_llmdoctor.api import (
     settling,
 )
 from llmdoctor_checks._consequences import FAILED_START
+from llmdoctor_checks.start._marks import in_marks
 from llmdoctor_checks.start._scripts import quoted
 
 #: Kinds of problems at which the engine ends; the others are only remarkable.
@@ -80,7 +82,7 @@ _PUBLISHED = r"(?:^|/)(?:vllm/vllm-openai|lmsysorg/sglang|huggingface/text-gener
 
 
 @check("engine-args-invalid", since="0.1", literals=(_NOT_BOUND, _ASSERTION, _CONFIGURED, _NO_OPTION))
-def engine_args_invalid(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
+def engine_args_invalid(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """The program refuses its arguments or settings.
 
     An argument is unknown to this version of the engine, was removed, lacks its value, has one of the wrong type, or
@@ -113,6 +115,13 @@ def engine_args_invalid(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator
     - https://docs.vllm.ai/en/latest/configuration/engine_args/
     - https://docs.sglang.ai/advanced_features/server_arguments.html
     """
+    yield from in_marks(pod, logs)
+    for engine in subject.engines(pod):
+        yield from _refused(pod, engine, logs)
+
+
+def _refused(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
+    """What an engine refuses."""
     if logs:
         yield from _tls_refused(pod, engine, logs)
         yield from _unspoken(pod, engine, logs)

@@ -125,7 +125,9 @@ def probe_too_short(pod: Pod, subject: Subject, events: Events | None, logs: Log
         if kind is None or (probe is None and not kills):
             continue
         if kind == "liveness" and (
-            came_up(container) or _answered_once(ending) or _answers(container, events, subject)
+            came_up(container)
+            or (_answered_once(ending) and not (phase and _late(container, subject)))
+            or _answers(container, events, subject)
         ):
             continue
         guess = kind == "liveness" and not kills and phase is None
@@ -177,9 +179,13 @@ def _answered_once(ending: Ending) -> bool:
 
 def _answers(container: Container, events: Events | None, subject: Subject) -> bool:
     """Whether the kubelet got an answer, if a bad one, from an engine that opens its port only when it is ready."""
-    late = any(e.container is container and e.name in _LATE for e in subject.engines(container.pod))
     answered = [event for kind, event in failures(container, events) if kind == "liveness"][-1:]
-    return late and any("statuscode" in event.message for event in answered)
+    return _late(container, subject) and any("statuscode" in event.message for event in answered)
+
+
+def _late(container: Container, subject: Subject) -> bool:
+    """Whether the engine of a container answers nothing before it is ready, whatever its instance was given."""
+    return any(e.container is container and e.name in _LATE for e in subject.engines(container.pod))
 
 
 def _too_late(log: Log, container: Container, kind: str, events: Events | None) -> bool:
