@@ -530,6 +530,20 @@ def test_routes_to_the_namespace_are_read_wherever_they_stand(world: FakeApi, cl
     assert "HTTPRoute" in {row.kind for row in found.read if row.namespace == "serving"}
 
 
+def test_the_gateways_of_the_routes_that_lead_here_are_read(world: FakeApi, cluster: Cluster) -> None:
+    def route(name: str, *parents: Json, namespace: str) -> Json:
+        spec = {"parentRefs": [*parents], "rules": [{"backendRefs": [{"name": "llama", "namespace": namespace}]}]}
+        return obj("HTTPRoute", name, "gateway.networking.k8s.io/v1", ns="edge", spec=spec)
+
+    mesh = {"group": "", "kind": "Service", "name": "llama"}
+    ours = route("ours", {"name": "own"}, {"name": "front", "namespace": "infra"}, mesh, namespace="serving")
+    world.objects += [ours, route("other", {"name": "foreign"}, namespace="edge")]
+    run(cluster, "llama-2-a")
+
+    asked = {path.partition("/namespaces/")[2] for _, path, _, _ in world.requests if "/gateways/" in path}
+    assert asked == {"edge/gateways/own", "infra/gateways/front"}
+
+
 def test_the_routes_of_the_cluster_are_asked_for_once(world: FakeApi, cluster: Cluster) -> None:
     world.objects.append(obj("HTTPRoute", "edge", "gateway.networking.k8s.io/v1", ns="edge"))
     other = pod("other-0")

@@ -64,6 +64,7 @@ NAMESPACE_LISTS = (
 
 #: A namespace's routes may stand in that of their gateway.
 _HTTP_ROUTE = core("HTTPRoute", "gateway.networking.k8s.io")
+_GATEWAY = Kind("Gateway", "gateways", "gateway.networking.k8s.io", ("v1", "v1beta1"))
 _ROUTES = frozenset((_HTTP_ROUTE.group, kind) for kind in ("HTTPRoute", "GRPCRoute"))
 _BACKENDS = frozenset(
     (group, "InferencePool") for group in ("inference.networking.k8s.io", "inference.networking.x-k8s.io")
@@ -163,12 +164,20 @@ class Walk:
         for route in found:
             if namespace_of(route) == namespace or _may_lead_to(route, namespace):
                 pot.add(route)
+                self._gateways(route)
                 if namespace_of(route) != namespace:  # of the own one they are listed
                     self._made_of(route)
         if more:
             pot.miss(kind.resource, namespace, f"only the first {len(found)} were read")
         else:
             pot.mark(kind.kind, namespace)
+
+    def _gateways(self, route: Json) -> None:
+        """The gateways that a route hangs on: by their addresses clients ask what stands behind it."""
+        for ref in (route.get("spec") or {}).get("parentRefs") or ():
+            if str(ref.get("kind") or _GATEWAY.kind) == _GATEWAY.kind:
+                namespace = str(ref.get("namespace") or namespace_of(route))
+                self._pot.get(_GATEWAY, namespace, str(ref.get("name") or ""), if_there=True)
 
     def _made_of(self, route: Json) -> None:
         """What a controller made a route of, which may name its backends more exactly."""
