@@ -53,7 +53,7 @@ STATED = (
     rf"socket: tcp:(?P<host>{HOST}):(?P<port>\d{{1,5}})",
     r"remote host \((?P<host>\d{1,3}(?:\.\d{1,3}){3})\)",
     rf"outbound\|(?P<port>\d{{1,5}})\|[\w-]{{0,80}}\|(?P<host>{HOST})",
-    rf"(?:lookup|ENOTFOUND|EAI_AGAIN|UnknownHostException:|resolve host:?|to resolve) '?(?P<host>{HOST})",
+    rf"(?:lookup(?! address information)|ENOTFOUND|EAI_AGAIN|UnknownHostException:|resolve host:?|to resolve) '?(?P<host>{HOST})",
     rf"(?<![\w.-])(?P<host>{HOST}) could not be resolved \(",
 )
 BARE = r"(?<![\w.:/-])(?P<host>[a-z0-9](?:[\w-]{0,62}\.){0,8}[\w-]{0,62})(?:/[\d.]{7,15})?(?::|', )(?P<port>\d{2,5})(?!\d|[.:]\d)"
