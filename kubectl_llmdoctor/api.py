@@ -108,7 +108,7 @@ from kubectl_llmdoctor.tree import dig, rows, words
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor import releases, settling
-    from kubectl_llmdoctor.facts.scheduling.message import STAGES, Count, Kind, Said, is_provisioner, parse
+    from kubectl_llmdoctor.facts.scheduling.message import STAGES, Count, Kind, Said, is_provisioner, is_unfit, parse
     from kubectl_llmdoctor.facts.scheduling.pending import Pending
     from kubectl_llmdoctor.facts.scheduling.verdict import NodeVerdict, Reason, names_of, say_amount
     from kubectl_llmdoctor.reach import of_pod, other_side, reach
@@ -239,6 +239,7 @@ __all__ = [
     "is_headless",
     "is_provisioner",
     "is_state_taint",
+    "is_unfit",
     "k8s",
     "lacks_model",
     "last_words",

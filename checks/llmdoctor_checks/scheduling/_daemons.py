@@ -44,6 +44,8 @@ _BY_VENDOR, _BY_CLASS = "pci-10de.present", r"feature\.node\.kubernetes\.io/pci-
 #: What an operator writes on the nodes that it serves itself.
 _DEPLOYED, _PAUSED = "nvidia.com/gpu.deploy.", "paused-for-"
 _GKE_GPU = "cloud.google.com/gke-accelerator"
+#: The driver that GKE installs on a node by itself: default, latest, or disabled.
+_GKE_DRIVER = "cloud.google.com/gke-gpu-driver-version"
 #: What keeps GKE's own device plugin off a node, where another one is to run.
 _NOT_GOOGLES = "gke-no-default-nvidia-gpu-device-plugin"
 #: The type of the GPUs of Google's machines, which have them built in, in the words of that label.
@@ -124,20 +126,29 @@ _INSTALLED = {
 }
 #: What else a node must have for it.
 _BESIDES = {
-    "aws.amazon.com": "; the image of the node must have the Neuron driver (EKS: AL2023_x86_64_NEURON, AL2_x86_64_GPU)"
+    "aws.amazon.com": "; the image of the node must have the Neuron driver (EKS: AL2023_x86_64_NEURON, up to 1.32 AL2_x86_64_GPU)"
 }
 _LIST = "kubectl get daemonsets -A -o wide | grep -iE 'device-?plugin|gpu'"
 
 
 def driver_of_google(node: str, labels: Mapping[str, str]) -> Fix:
     """What GKE's own device plugin waits for, which GKE runs on each of its nodes with GPUs: the driver."""
+    mine = f"kubectl -n kube-system get pods -o wide --field-selector spec.nodeName={node} | grep -i nvidia"
+    if (release := labels.get(_GKE_DRIVER, "disabled")) in ("default", "latest"):
+        return fixes.advice(
+            f"See why GKE has no driver on {node}, where it installs one by itself (gpu-driver-version {release}): the first containers of "
+            "its device plugin's pod in kube-system do that, within minutes of a new node",
+            mine,
+            f"kubectl get events -A --field-selector involvedObject.name={node}",
+            owner="platform",
+        )
     pool, kind = labels.get("cloud.google.com/gke-nodepool", "POOL"), labels.get(_GKE_GPU, "TYPE")
     return fixes.advice(
         f"Have the driver installed on {node}, which GKE's device plugin there waits for: let GKE install it in that node pool "
         "(gpu-driver-version), or apply Google's DaemonSet nvidia-driver-installer (that of the node's image, COS or Ubuntu)",
         f"gcloud container node-pools update {shlex.quote(pool)} --cluster=CLUSTER "
         f"--accelerator=type={shlex.quote(kind)},count=COUNT,gpu-driver-version=default",
-        f"kubectl -n kube-system get pods -o wide --field-selector spec.nodeName={node} | grep -i nvidia",
+        mine,
         owner="platform",
     )
 

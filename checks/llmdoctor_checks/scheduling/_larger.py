@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-from kubectl_llmdoctor.api import GIB, Fix, Item, Pending, dig, escaped, fixes, milli, rows, words
+from kubectl_llmdoctor.api import GIB, Fix, Item, Pending, dig, escaped, fixes, milli, rows, units, words
 from kubectl_llmdoctor.catalog.gpus import count_on
 from llmdoctor_checks.scheduling._karpenter import Pool
 from llmdoctor_checks.scheduling._nodepools import OF_ANY, meant_but_for_labels, offered
@@ -104,19 +104,21 @@ def _allowing(item: Item, family: str, size: str) -> list[dict[str, Any]] | None
 
 
 _DISK = "ephemeral-storage"
-#: The disk of a node that Karpenter makes where the node class states none, and what is said there of a larger one.
+#: The least disk of a node that Karpenter makes where the node class states none, and what is said in each class of a larger one.
 _USUAL_DISK = 20 * GIB
 _DISKS = {
-    "EC2NodeClass": "volumeSize of a volume in blockDeviceMappings, 20Gi where it states none",
     "NodeClass": "ephemeralStorage.size, 80Gi where it states none",
     "AKSNodeClass": "osDiskSizeGB, 128 where it states none",
 }
+_EC2 = "EC2NodeClass"
+_ANY_CLASS = "its node class (EC2NodeClass: volumeSize in blockDeviceMappings; AKSNodeClass: osDiskSizeGB)"
 _POOLS = ("karpenter.sh/nodepool", "karpenter.sh/provisioner-name")
 
 
 def larger_disk(pending: Pending, name: str = "") -> Fix | None:
-    """A larger disk for the nodes of a pool: Karpenter takes their ephemeral storage from the node class, whatever the machine's type.
+    """A larger disk for the nodes of a pool, whose ephemeral storage Karpenter takes from the node class, mostly whatever the type.
 
+    Nothing where that is no matter of the pool: its nodes have more, or its class states more.
     Sources: karpenter-provider-aws pkg/providers/instancetype (`ephemeralStorage`); the APIs of AKSNodeClass and of EKS Auto Mode.
     """
     asked = pending.requests.get(_DISK, 0)
@@ -124,19 +126,49 @@ def larger_disk(pending: Pending, name: str = "") -> Fix | None:
     name = name or next((str(value) for value in labels if value), "")
     if asked <= _USUAL_DISK or not name:
         return None
-    item = pending.pod.cluster.item("NodePool", "", name)
-    ref = dig(item.raw, "spec.template.spec.nodeClassRef") if item else None
-    kind, called = (str(ref.get("kind")), str(ref.get("name"))) if isinstance(ref, dict) else ("EC2NodeClass", "")
-    field = _DISKS.get(kind, "its field for disks")
-    where = f"{kind} {called}" if called else f"its node class ({kind})"
+    mine = (v.node for v in pending.verdicts if any(v.node.labels.get(key) == name for key in _POOLS))
+    if any((node.allocatable(_DISK) or 0) >= asked for node in mine):
+        return None
+    cluster = pending.pod.cluster
+    pool = cluster.item("NodePool", "", name)
+    ref = dig(pool.raw, "spec.template.spec.nodeClassRef") if pool else None
+    kind, called = (str(ref.get("kind")), str(ref.get("name"))) if isinstance(ref, dict) else ("", "")
     size = -(-asked * 5 // (4 * GIB)) + 10  # images, logs, and what the kubelet keeps back
-    return fixes.advice(
-        f"Give the nodes of nodepool {name} a disk of {size}Gi or more in {where}: {field}, whatever the machine's type",
-        f"kubectl edit {kind.lower()} {shlex.quote(called)}"
-        if called
-        else "kubectl get nodepools.karpenter.sh -o yaml",
-        owner="platform",
+    if kind != _EC2 and kind not in _DISKS:
+        text = (
+            f"Give the nodes of nodepool {name} a disk of {size}Gi or more in {_ANY_CLASS}, whatever the machine's type"
+        )
+        return fixes.advice(text, "kubectl get nodepools.karpenter.sh -o yaml", owner="platform")
+    where, edit = f"{kind} {called}", f"kubectl edit {kind.lower()} {shlex.quote(called)}"
+    made = cluster.item(kind, "", called) if kind == _EC2 else None
+    if made and dig(made.raw, "spec.instanceStorePolicy") == "RAID0":
+        return fixes.advice(
+            f"Let nodepool {name} take machines with {size}Gi or more of disks of their own, which count alone where a machine has any "
+            f"(instanceStorePolicy RAID0 in {where}); of those that have none it is volumeSize in blockDeviceMappings",
+            f"kubectl edit nodepools.karpenter.sh {shlex.quote(name)}",
+            edit,
+            owner="platform",
+        )
+    device, stated = _counted(made) if made else ("/dev/xvda (Bottlerocket: /dev/xvdb)", None)
+    if stated is not None and stated >= size * GIB:
+        return None
+    now = f"{stated / GIB:.0f}Gi now" if stated else "20Gi where it states none"
+    field = _DISKS.get(kind) or f"volumeSize of {device} in blockDeviceMappings, {now}"
+    text = (
+        f"Give the nodes of nodepool {name} a disk of {size}Gi or more in {where}: {field}, whatever the machine's type"
     )
+    return fixes.advice(text, edit, owner="platform")
+
+
+def _counted(made: Item) -> tuple[str, int | None]:
+    """The device of an EC2NodeClass whose size counts as ephemeral storage, and what is stated of it."""
+    terms = [str(row.get("alias")) for row in rows(made.raw, "spec.amiSelectorTerms")]
+    rocket = dig(made.raw, "spec.amiFamily") == "Bottlerocket" or any(one.startswith("bottlerocket@") for one in terms)
+    device = "/dev/xvdb" if rocket else "/dev/xvda"
+    mappings = rows(made.raw, "spec.blockDeviceMappings")
+    root = next((row for row in mappings if row.get("rootVolume") is True), None)
+    row = root or next((row for row in mappings if row.get("deviceName") == device), None)
+    return str(row.get("deviceName") if row else device), units(dig(row, "ebs.volumeSize")) if row else None
 
 
 _CAPACITY, _ZONE = "karpenter.sh/capacity-type", "topology.kubernetes.io/zone"

@@ -278,16 +278,15 @@ def _refuses_its_own(subject: Subject, who: str, name: str, namespace: str) -> b
     cluster, calls = subject.cluster, f'failed calling webhook "{who}"'
     service = cluster.item("Service", namespace, name)
     selector = dig(service.raw, "spec.selector") if service else None
+    if not isinstance(selector, dict) or not selector:
+        return False
+    if any(selector.items() <= pod.labels.items() for pod in cluster.items("Pod", namespace)):
+        return False  # they were made
     for kind in ("ReplicaSet", "Deployment"):
         events = [e for e in events_of(cluster).of_kind(kind) if e.namespace == namespace and calls in e.message]
         for item in cluster.items(kind, namespace):
-            labels = dig(item.raw, "spec.template.metadata.labels") or {}
-            behind = (
-                isinstance(selector, dict)
-                and isinstance(labels, dict)
-                and bool(selector)
-                and selector.items() <= labels.items()
-            )
+            labels, made = (dig(item.raw, path) for path in ("spec.template.metadata.labels", "status.replicas"))
+            behind = not made and isinstance(labels, dict) and selector.items() <= labels.items()
             said = any(calls in str(c.get("message")) for c in rows(item.raw, "status.conditions"))
             if behind and (said or any(e.name == item.name for e in events)):
                 return True

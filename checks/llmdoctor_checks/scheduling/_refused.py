@@ -38,6 +38,9 @@ _KINDS = (
 #: How many pods a group of a LeaderWorkerSet has, on each of them (api/leaderworkerset/v1).
 _GROUP_SIZE = "leaderworkerset.sigs.k8s.io/size"
 
+#: What KubeRay calls a pod of a cluster: head or worker. It says of workers that it cannot make in the status of the cluster.
+_RAY_TYPE = "ray.io/node-type"
+
 #: Objects that a pod needs to run, not what makes it.
 _BELOW = ("Pod", "Node", "PersistentVolumeClaim")
 
@@ -78,10 +81,8 @@ def refusals(subject: Subject, cluster: Cluster) -> Iterator[tuple[str, Evidence
             other = event.warning and event.kind not in _BELOW and event.reason not in REASONS
             if other and re.search(_WORDS, event.message):
                 yield event.message, event_evidence(event, cluster)
-    for above in subject.platform:  # KubeRay says of workers that it could not make beside a head that runs
-        for said in (
-            above.said if lacking(subject) or (above.kind == "RayCluster" and _short(above.kind, above.raw)) else ()
-        ):
+    for above in subject.platform:
+        for said in above.said if lacking(subject) or _lacks_workers(subject, above) else ():
             yield said.text, Evidence(source="workload", ref=f"{above.ref} {said.path}", text=said.text)
     if lacking(subject):
         yield from _logged(subject)
@@ -151,6 +152,13 @@ def _wants(cluster: Cluster, kind: str, namespace: str, name: str) -> bool:
     """Whether a controller has fewer pods than it was asked for."""
     item = cluster.item(kind, namespace, name)
     return item is not None and _short(kind, item.raw)
+
+
+def _lacks_workers(subject: Subject, above: Workload) -> bool:
+    """Whether a RayCluster has fewer workers than it wants, those that wait or start counted as well, beside a head that runs."""
+    there = sum(pod.exists and pod.labels.get(_RAY_TYPE) == "worker" for pod in subject.pods)
+    asked = dig(above.raw, "status.desiredWorkerReplicas")
+    return above.kind == "RayCluster" and _short(above.kind, above.raw) and isinstance(asked, int) and asked > there
 
 
 def _short(kind: str, raw: Any) -> bool:

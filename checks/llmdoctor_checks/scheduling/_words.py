@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ from kubectl_llmdoctor.api import (
     escaped,
     event_evidence,
     fixes,
+    is_unfit,
     names_of,
     node_evidence,
     parse_time,
@@ -102,13 +104,24 @@ def said_by(pending: Pending) -> Iterator[Evidence]:
         yield pod_evidence(pending.pod, "status.conditions[PodScheduled]", text)
     elif pending.event:
         yield event_evidence(pending.event, pending.pod.cluster)
-    if any(words in pending.message for words in ("NodeUnfitPod", "node not fit pod")):
+    if is_unfit(pending.message):
         yield from (event_evidence(event, pending.pod.cluster) for event in pending.filtering[-3:])
 
 
+#: What HAMi says of cards; and what of those of which too little memory is free, or of too few that are left.
+_OF_HAMI = r"Card[A-Z]|NumaNotFit|NodeInsufficientDevice|ExclusiveDeviceAllocateConflict"
+_FOR_MEMORY = ("CardInsufficientMemory", "AllocatedCardsInsufficientRequest")
+
+
 def whole_card(pending: Pending) -> Fix | None:
-    """What to ask of HAMi where a container names no memory: a share of it is then the whole card."""
+    """What to ask of HAMi where a container names no memory: a share of it is then the whole card.
+
+    It is no help where HAMi says of all cards that something else is short: cores, or the number of pods on a card.
+    """
     if "hami" not in pending.scheduler.lower():
+        return None
+    reasons = [count.text for count in pending.said.counts if re.search(_OF_HAMI, count.text)]
+    if reasons and not any(words in text for text in reasons for words in _FOR_MEMORY):
         return None
     for container in asking(pending, "nvidia.com/gpu"):
         stated = (*container.spec.resources.limits, *container.spec.resources.requests)

@@ -403,13 +403,9 @@ def _of_pool(pending: Pending, pool: Pool) -> Iterator[Fix]:
     if offered and (more := more_offers(pending, pool)):
         yield more
     disk = larger_disk(pending, pool.name) if small and "ephemeral-storage" in pool.asked else None
-    if small and (made := larger(pending, pool)):
-        yield made
-        if disk:
-            yield disk
-    elif disk:
-        yield disk
-    elif small and not offered:
+    made = larger(pending, pool) if small else None
+    yield from filter(None, (made, disk))
+    if small and not offered and not made:
         yield fixes.advice(
             f"Allow larger instance types in {pool.title}: the pod takes {pool.asked}"
             if pool.asked

@@ -27,6 +27,7 @@ from kubectl_llmdoctor.api import (
     node_evidence,
     node_hardware,
     pod_evidence,
+    units,
 )
 from kubectl_llmdoctor.catalog.xids import xid_meaning
 from llmdoctor_checks.scheduling._admission import (
@@ -67,12 +68,17 @@ _MIXED_UP = expression(r"device number not matched|device request not found|empt
 
 #: What NVIDIA's driver container prints where no repository has the kernel that runs (gpu-driver-container), and what apt and dnf say.
 _UNFETCHED = expression(
-    r"Temporary failure resolving|Could not resolve host|Failed to fetch https?://|Failed to download metadata for repo"
+    r"Temporary failure resolving|Could not resolve host|Failed to fetch https?://(?!\S{1,500}\s{1,4}404\b)"
+    r"|Failed to download metadata for repo"
 )
 _HEADERLESS = expression(
-    r"Could not resolve Linux kernel version|Unable to locate package linux-(?:headers|modules|image|objects)-"
+    r"Could not resolve Linux kernel version|Failed to fetch https?://\S{1,400}/linux-\S{1,200}\s{1,4}404\b"
+    r"|Unable to locate package linux-(?:headers|modules|image|objects)-"
     r"|(?:Unable to find a match|No match for argument): kernel-(?:headers|devel|core)"
 )
+
+#: What the kubelet says of a plugin that went away over its question (gRPC's code).
+_NO_ANSWER = "code = Unavailable"
 
 #: What klog writes before its words.
 _LOG_HEAD = expression(r"^[IWEF]\d{4} [\d:.]{8,16} {1,8}\d{1,10} [\w.-]{1,80}:\d{1,6}\] ")
@@ -166,7 +172,7 @@ def device_plugin_down(
             explains=("pod-failed", "not-ready", "device-plugin-not-ready"),
             fixes=(
                 *_by_answer(pod, refused.text),
-                *_panicking(cluster, where, pod),
+                *(_panicking(cluster, where, pod) if _NO_ANSWER in refused.text else ()),
                 *_restart(
                     cluster, where, runs=answered is not None or _registered(cluster, refused.text, refused.resource)
                 ),
@@ -616,7 +622,7 @@ def _restart(cluster: Cluster, node: str, resource: str = "", *, runs: bool = Fa
             *([fixes.on_node(node, "nvidia-smi")] if named.startswith("nvidia.com/") else []),
             owner="platform",
         )
-    elif runs:
+    elif runs or _registered_once(cluster, node):
         at = f" --field-selector spec.nodeName={node}" if node else ""
         yield fixes.advice(
             f"Restart the device plugin on {node or 'its node'}: delete its pod there, whose log says what it met",
@@ -625,6 +631,19 @@ def _restart(cluster: Cluster, node: str, resource: str = "", *, runs: bool = Fa
         )
     else:
         yield brought(cluster, node, resource or _offered(cluster, node))
+
+
+def _registered_once(cluster: Cluster, node: str) -> bool:
+    """Whether a plugin has named devices of a node, which offers none, where no DaemonSet that was read is to bring it.
+
+    The kubelet forgets the devices of a plugin that is gone some minutes later.
+    """
+    item = cluster.item("Node", "", node) if node else None
+    given, listed = (dig(item.raw, f"status.{key}") if item else None for key in ("capacity", "allocatable"))
+    if not isinstance(given, dict) or not isinstance(listed, dict) or cluster.complete("DaemonSet"):
+        return False
+    named = [name for name in map(str, given) if is_accelerator(name) and units(given.get(name))]
+    return any(units(listed.get(name)) == 0 and not offering(cluster, name) for name in named)
 
 
 def _kept(cluster: Cluster, node: str) -> tuple[int, int, str] | None:

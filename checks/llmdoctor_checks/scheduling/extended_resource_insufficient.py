@@ -1,5 +1,6 @@
 """A device other than the GPU is short."""
 
+import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -11,6 +12,7 @@ from kubectl_llmdoctor.api import (
     Subject,
     check,
     fixes,
+    is_unfit,
     node_evidence,
     pod_evidence,
     say_amount,
@@ -30,6 +32,9 @@ from llmdoctor_checks.scheduling._words import (
     said_by,
     whole_card,
 )
+
+#: Annotations by which a pod chooses among the GPUs of nodes with HAMi.
+_CHOSEN = r"nvidia\.com/(?:no)?use-gpu(?:type|uuid)"
 
 #: The label from which KAI takes the memory of a node's GPUs, and what it says where it has not.
 _MEMORY = "nvidia.com/gpu.memory"
@@ -182,6 +187,11 @@ def _fixes(pending: Pending, found: Cause, other: str) -> Iterator[Fix]:
             "GPU; more of one is asked for by its memory"
         )
     elif not mismatch:
+        held = [f"{key}: {value}" for key, value in pending.pod.annotations.items() if re.fullmatch(_CHOSEN, str(key))]
+        if held and any(is_unfit(count.text) for count in found.counts):  # it does not say why
+            yield fixes.advice(
+                f"See whether the nodes have GPUs that the annotations of {fixes.edited(pending.pod)} allow ({', '.join(held)})"
+            )
         if whole := whole_card(pending):
             yield whole
         shares = [

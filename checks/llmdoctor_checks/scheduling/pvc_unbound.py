@@ -323,18 +323,27 @@ def _apart(pod: Pod, claims: list[VolumeClaim]) -> list[Fix]:
         volume = pod.cluster.item("PersistentVolume", "", claim.volume) if claim.volume else None
         terms = rows(volume.raw, "spec.nodeAffinity.required.nodeSelectorTerms") if volume else []
         parts = [part for term in terms for part in rows(term, "matchExpressions")]
-        zones[claim.name] = {v for p in parts if str(p.get("key")).endswith("/zone") for v in words(p, "values")}
+        at = (value for p in parts if str(p.get("key")).endswith("/zone") for value in words(p, "values"))
+        zones[claim.name] = {zone or "no zone" for zone in at}
     placed = {name: found for name, found in zones.items() if found}
     if len(placed) < 2 or set.intersection(*placed.values()):
         return []
     shown = ", ".join(f"{name} in {' or '.join(sorted(found))}" for name, found in list(placed.items())[:_MOST_APART])
-    first, second = list(placed)[:2]
+    # the one that is beside fewest of the others is copied to where most are
+    beside = {name: sum(bool(found & other) for other in placed.values()) for name, found in placed.items()}
+    first = max(placed, key=lambda name: beside[name])
+    second = min((n for n, found in placed.items() if not found & placed[first]), key=lambda n: beside[n], default="")
+    moved = (
+        f"copy what is in {second} to a new claim that is made where {first} is"
+        if second
+        else "copy what is in one of them"
+    )
     return [
         fixes.advice(
-            f"Bring the volumes to one zone ({shown}): copy what is in {second} to a new claim that is made where {first} is, or "
-            "use storage that all zones mount (EFS, Filestore, Azure Files); no node can have disks of both",
-            "kubectl get pv -o custom-columns=CLAIM:.spec.claimRef.name,WHERE:.spec.nodeAffinity.required.nodeSelectorTerms[*]"
-            ".matchExpressions[*].values",
+            f"Bring the volumes to one zone ({shown}): {moved}, or use storage that all zones mount (EFS, Filestore, Azure Files); "
+            "no node can have disks of both",
+            "kubectl get pv -o 'custom-columns=CLAIM:.spec.claimRef.name,WHERE:.spec.nodeAffinity.required.nodeSelectorTerms[*]"
+            ".matchExpressions[*].values'",
             owner="platform",
         )
     ]

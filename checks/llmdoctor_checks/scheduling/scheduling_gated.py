@@ -443,7 +443,8 @@ def _of_kueue(subject: Subject, queued: list[Item]) -> Iterator[Fix]:
         return
     if check := next((name for workload in queued for name, _, _ in _checks(workload)), ""):
         yield fixes.advice(
-            f"Mend what the admission check {check} says; where it asks for nodes, its ProvisioningRequest says why there are none",
+            f"See what keeps admission check {check} from passing; where it asks for nodes, its ProvisioningRequest says why none "
+            "came",
             commands[0],
             f"kubectl -n {subject.namespace} get provisioningrequests -o yaml",
             f"kubectl get admissionchecks.kueue.x-k8s.io {shlex.quote(check)} -o yaml",
