@@ -422,10 +422,15 @@ def test_a_field_is_moved_unless_it_is_misspelt(field: str, summary: str) -> Non
         ("nccl-other/fires_ranks_of_different_releases", "ddp-worker-1 has NCCL 2.19.3, ddp-worker-0 has NCCL 2.20.5"),
         ("nccl-ib/fires_gids_of_other_namespaces", "Take an image with NCCL 2.26 or newer"),
         ("nccl-ib/fires_gid_that_this_pod_lacks", "Take the one NCCL_IB_GID_INDEX for all pods away"),
+        ("nccl-ib/fires_gid_that_nobody_set", "See that the interface of the RDMA network is in the pod"),
+        ("nccl-ib/fires_gids_of_uccl", "Name in NCCL_IB_GID_INDEX (of UCCL UCCL_IB_GID_INDEX)"),
+        ("nccl-ib/fires_efa_of_another_release", "Take an image whose libfabric and aws-ofi-nccl are of one release"),
+        ("worker-lost/fires_efa_ends_the_process", "Find the rank that ended first"),
         ("ray-cluster/fires_raylet_not_up", "--node-ip-address=$POD_IP"),
         ("multinode-discovery/fires_no_resolver_for_nats", "let main wait until the host resolves"),
         ("kv-transfer-failed/fires_prefill_of_dynamo_is_down", "Mend prefill-0 first (CrashLoopBackOff, exit code 1)"),
         ("probe-path-wrong/fires_two_probes_of_one_path", "Ask for /health in the liveness and readiness probes"),
+        ("probe-path-wrong/fires_probe_without_the_key_of_the_other", "Ask for /health (livenessProbe"),
     ],
 )
 def test_what_the_pod_says_of_a_path_or_a_variable_decides_what_helps(case: str, said: str) -> None:

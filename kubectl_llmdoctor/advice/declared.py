@@ -93,6 +93,7 @@ OfGroup = Literal[
     "RDMA had",
     "no RDMA had",
     "RDMA device named",
+    "GID index set",
     "all-to-all by option",
     "all-to-all by variable",
     "KV connector known",

@@ -88,6 +88,8 @@ class Group(Topic):
             yield "RDMA offered"
         if self.engine is not None and self.engine.explicit("disaggregation_ib_device") is not None:
             yield "RDMA device named"
+        if self.container is not None and "NCCL_IB_GID_INDEX" in self.container.env:
+            yield "GID index set"
         older = self.engine is not None and self.engine.at_least(_ALL_TO_ALL_OPTION) is False
         yield "all-to-all by variable" if older else "all-to-all by option"
         yield "KV connector known" if self._recomputing else "KV connector not known"

@@ -225,7 +225,11 @@ def _ways(pod: Pod, names: set[str], cluster: Cluster) -> Ways:
     hosts = {host for one in here for host in routes.hosts.get(one, ()) if routes.behind[host] <= set(here)}
     near = {gateway for one in here for gateway in routes.gateways.get(one, ())}
     ours = [gateway for gateway in near if all(led and led <= set(here) for led in routes.led[gateway])]
-    fronts = {front for gateway in ours for front in routes.fronts.get(gateway, ()) or _fronts(gateway, cluster)}
+    fronts = {
+        front
+        for gateway in ours
+        for front in routes.fronts.get(gateway, ()) or _fronts(gateway, pod.namespace, cluster)
+    }
     items = {*(cluster.item("Gateway", *one) for one in ours), *(cluster.item("Service", *one) for one in fronts)}
     behind = cluster.once("addresses", lambda: _addresses_of(cluster)) if ours else {}
     return Ways(
@@ -233,11 +237,13 @@ def _ways(pod: Pod, names: set[str], cluster: Cluster) -> Ways:
     )
 
 
-def _fronts(gateway: tuple[str, str], cluster: Cluster) -> Iterator[tuple[str, str]]:
+def _fronts(gateway: tuple[str, str], here: str, cluster: Cluster) -> Iterator[tuple[str, str]]:
     """What controllers call the Service before a gateway's proxies, where that was not read: kgateway by its name, Istio and NGINX by that
-    and the class, Cilium with a prefix."""
+    and the class, Cilium with a prefix. Of a gateway of another namespace that was not read, nobody knows what else it leads to."""
     namespace, name = gateway
     item = cluster.item("Gateway", namespace, name)
+    if item is None and namespace != here:
+        return
     classes = {str(dig(item.raw, "spec.gatewayClassName"))} if item is not None else {"istio", "nginx"}
     for one in (name, f"cilium-gateway-{name}", *(f"{name}-{class_}" for class_ in sorted(classes))):
         if cluster.item("Service", namespace, one) is None:

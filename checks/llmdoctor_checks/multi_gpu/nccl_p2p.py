@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from kubectl_llmdoctor.api import (
     Accelerator,
     Confidence,
+    Container,
     Engine,
     Evidence,
     Finding,
@@ -18,6 +19,7 @@ from kubectl_llmdoctor.api import (
     fixes,
     log_evidence,
     log_of,
+    phase_at,
     phase_of,
     pod_evidence,
     say_seconds,
@@ -40,6 +42,9 @@ _NOT_OWN = "Custom allreduce is disabled"
 
 #: From this use on a GPU does nothing else, and how that is told.
 _ALL_OF_IT, _SPINNING = 99, "all its GPUs show 100 %"
+
+#: Of a start of which the log shows nothing else, so old is it at most when the complaints begin.
+_LONGEST_START = 7200
 
 #: RCCL's word (init.cc) on a node whose IOMMU translates what the GPUs write to each other.
 _IOMMU = 'Missing "iommu=pt" from kernel command line'
@@ -199,10 +204,13 @@ def _spin(pod: Pod, engine: Engine, logs: Logs, hardware: Hardware | None) -> Fi
     log, shown = logs.current(engine.container.name), _busy(hardware)
     if not shown or log is None or pod.ready or pod.nodes != 1 or engine.name != "vllm":
         return None
-    phase, said = phase_of(log), stands_still(log)
-    if not said or waited(said) < STUCK_SECONDS or (phase is not None and phase.name not in _WARMS_UP):
+    said = stands_still(log)
+    if not said or waited(said) < STUCK_SECONDS or not _starts(pod, engine.container, said):
         return None
-    own = engine.value("disable_custom_all_reduce") is True or next(log.find(_NOT_OWN), None) is not None
+    tensors = engine.value("tensor_parallel_size")
+    shared = isinstance(tensors, int) and tensors > 1  # else no all-reduce of vLLM's own
+    off = engine.value("disable_custom_all_reduce") is True or next(log.find(_NOT_OWN), None) is not None
+    own = shared and not off
     return _found(
         pod,
         logs,
@@ -210,10 +218,8 @@ def _spin(pod: Pod, engine: Engine, logs: Logs, hardware: Hardware | None) -> Fi
         f"The {engine.workers_at_least} workers of {engine.container.name} have taken no work for {say_seconds(waited(said))} while it "
         f"started, and {_SPINNING}, as those do that wait for each other",
         *shown,
-        fix="Try NCCL_P2P_DISABLE=1" if own else "Where that does not help, try NCCL_P2P_DISABLE=1 as well",
-        first=()
-        if own
-        else (
+        fix="Where that does not help, try NCCL_P2P_DISABLE=1 as well" if own else "Try NCCL_P2P_DISABLE=1",
+        first=(
             fixes.set_flag(
                 engine,
                 "disable_custom_all_reduce",
@@ -221,8 +227,19 @@ def _spin(pod: Pod, engine: Engine, logs: Logs, hardware: Hardware | None) -> Fi
                 "",
                 "Start with --disable-custom-all-reduce, so that NCCL exchanges what the GPUs compute",
             ),
-        ),
+        )
+        if own
+        else (),
     )
+
+
+def _starts(pod: Pod, container: Container, said: list[Line]) -> bool:
+    """Whether the complaints began while the engine started, by the lines before them or, where none tells, by its age."""
+    phase, now = phase_at(said[0]), pod.cluster.now
+    begun = next((t.since for t in pod.troubles if t.kind == "not-ready" and t.container is container), None)
+    if phase or begun is None or now is None:
+        return phase in _WARMS_UP
+    return (now - begun).total_seconds() - waited(said) < _LONGEST_START
 
 
 def _found(

@@ -417,14 +417,9 @@ def _warned(engine: Engine, kind: str, path: str, key: Setting | None) -> Findin
 
 
 def _alike(container: Container, kind: str) -> tuple[str, ...]:
-    """The probes that ask the same path of the same port as one of them, which a server answers alike."""
+    """The probes that ask the same as one of them, which a server answers alike."""
     asked = {name: probe.http_get for name, probe in container.spec.probes.items() if probe.http_get}
-    get = asked.get(kind)
-    return tuple(name for name in asked if get and _asks(asked[name]) == _asks(get)) or (kind,)
-
-
-def _asks(get: k8s.HttpGet) -> tuple[object, ...]:
-    return get.path, get.port, get.scheme, get.host
+    return tuple(name for name in asked if asked[name] == asked.get(kind)) or (kind,)
 
 
 def _fixes(container: Container, kinds: tuple[str, ...], path: str, right: str, code: str = "") -> Iterator[Fix]:

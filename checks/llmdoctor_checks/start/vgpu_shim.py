@@ -54,10 +54,9 @@ _BUSY_ERROR = r"(?:CUDA-capable device\(s\) is/are|all CUDA-capable devices are)
 _VGPU_LABEL, _VGPU_TYPE = "nvidia.com/vgpu.present", r"(?:NVIDIA|GRID)-[\w-]{1,40}-\d{1,3}[ABCQ]"
 
 #: What HAMi's and Volcano's scheduler write at a pod to which they have given GPUs: the device plugin then preloads the library into its
-#: containers (HAMi pkg/device-plugin/nvidiadevice/nvinternal/plugin/server.go), unless this variable is set, or the pod asks for MIG or MPS
-#: instead (pkg/device/nvidia/device.go).
+#: containers (HAMi nvinternal/plugin/server.go), unless this variable is set, or they gave parts of MIG, which
+#: stand there in brackets.
 _GPUS_GIVEN, _NOT_LOADED = ("hami.io/vgpu-devices-allocated", "volcano.sh/vgpu-ids-new"), "CUDA_DISABLE_CONTROL"
-_OTHER_WAY = "nvidia.com/vgpu-mode"
 
 #: What HAMi's scheduler writes at a pod to which it has given Ascend NPUs; each that it gave stands in it once.
 _NPUS_GIVEN = r"hami\.io/Ascend[\w-]{1,40}-devices-allocated"
@@ -179,9 +178,9 @@ def _preloaded(container: Container) -> Evidence | None:
     marks, switch = container.pod.annotations, container.env.get(_NOT_LOADED)
     given = next((name for name in _GPUS_GIVEN if marks.get(name)), None)
     off = switch is not None and str(switch.value).lower() in ("1", "t", "true")  # Go's strconv.ParseBool
-    if given is None or off or str(marks.get(_OTHER_WAY, "hami-core")) != "hami-core" or not container.gpus:
+    if given is None or off or "[" in marks[given] or not container.gpus:
         return None
-    return pod_evidence(container.pod, f"metadata.annotations[{given}]", str(marks[given])[:200])
+    return pod_evidence(container.pod, f"metadata.annotations[{given}]", marks[given][:200])
 
 
 def _loaded(log: Log) -> Line | None:
