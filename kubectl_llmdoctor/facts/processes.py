@@ -158,6 +158,8 @@ _WARNING, _WARNS = expression(r"\S{1,300}\.py:\d+: \w*Warning:"), "warnings.warn
 _LONGEST_WARNING, _MOST_WARNINGS = 300, 200
 #: How PyTorch's Inductor says of one of several kernels that it could not be tried, and how that ends.
 _TRIED, _LEFT_OUT = expression(r".{0,300}\berror during autotuning:"), "Ignoring this choice"
+#: How it ends where it has left out all of them.
+_NONE_LEFT = "NoValidChoicesError"
 #: What a logger writes, which is no part of one.
 _LEVEL = expression(r".{0,80}?\b(?:DEBUG|INFO|WARN(?:ING)?|ERROR|CRITICAL)\b")
 
@@ -165,11 +167,12 @@ _LEVEL = expression(r".{0,80}?\b(?:DEBUG|INFO|WARN(?:ING)?|ERROR|CRITICAL)\b")
 def warned_of(line: Line) -> bool:
     """Whether a line is part of the message of a Python warning, or of a kernel that was only tried: the program goes on without."""
     spans = line.log.once("Python warnings", lambda: [*_warnings(line.log), *_choices(line.log)])
-    return any(first < line.number < last for first, last in spans)
+    who = said(line.text).process if spans else ""
+    return any(first < line.number < last and who == whose for first, last, whose in spans)
 
 
-def _warnings(log: Log) -> Iterator[tuple[int, int]]:
-    """The first and the last line of each warning of Python whose message has several lines."""
+def _warnings(log: Log) -> Iterator[tuple[int, int, str]]:
+    """The first and the last line, and the process, of each warning of Python whose message has several lines."""
     for end in itertools.islice(log.find(_WARNS), _MOST_WARNINGS):
         process, last = said(end.text).process, end.number
         above = reversed([*log.lines(max(last - _LONGEST_WARNING, 1), last - 1)])
@@ -178,19 +181,22 @@ def _warnings(log: Log) -> Iterator[tuple[int, int]]:
             if _LEVEL.match(line.text) or _WARNS in line.text:
                 break
             if one.process == process and _WARNING.match(one.text):
-                yield line.number, last
+                yield line.number, last, process
                 break
 
 
-def _choices(log: Log) -> Iterator[tuple[int, int]]:
-    """The first and the last line of what Inductor says of each kernel that it leaves out."""
+def _choices(log: Log) -> Iterator[tuple[int, int, str]]:
+    """The first and the last line, and the process, of what Inductor says of each kernel without which it does."""
+    none_left = max((line.number for line in log.find(_NONE_LEFT)), default=0)
     for end in itertools.islice(log.find(_LEFT_OUT), _MOST_WARNINGS):
+        if end.number < none_left:
+            continue
         process, last = said(end.text).process, end.number
         for line in reversed([*log.lines(max(last - _LONGEST_WARNING, 1), last - 1)]):
             if _LEFT_OUT in line.text:
                 break
             if said(line.text).process == process and _TRIED.match(line.text):
-                yield line.number, last
+                yield line.number, last, process
                 break
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -163,8 +163,15 @@ def _killed(pod: Pod, words: re.Pattern[str], container: Container, ended: datet
 
 
 def _up(pod: Pod, container: Container) -> bool:
-    """Whether a container is ready, or runs on in a pod that was told to end, where its probes say nothing more of it."""
-    return container.status.ready or (pod.leaving and container.running)
+    """Whether a container is ready, or was until its pod was told to end, and runs on: its probes say nothing more of it."""
+    return container.status.ready or (pod.leaving and container.running and not _unready_before(pod))
+
+
+def _unready_before(pod: Pod) -> bool:
+    """Whether a pod was not ready, and for more than a moment, when it was told to end."""
+    condition, told = pod.condition("Ready"), _told_to_end(pod)
+    since = parse_time(condition.last_transition_time) if condition and condition.status != "True" else None
+    return since is not None and told is not None and (told - since).total_seconds() > _SEEN_SECONDS
 
 
 def _restarted_from_outside(pod: Pod, container: Container, ended: k8s.Terminated, since: datetime | None) -> bool:
@@ -174,13 +181,18 @@ def _restarted_from_outside(pod: Pod, container: Container, ended: k8s.Terminate
 
 def _ended_by_deletion(pod: Pod, container: Container) -> bool:
     """Whether a container ended after its pod was deleted: it was told to."""
-    until = parse_time(pod.obj.metadata.deletion_timestamp)
-    ended = container.status.state.terminated
+    ended, told = container.status.state.terminated, _told_to_end(pod)
     at = parse_time(ended.finished_at) if ended else None
-    grace = pod.spec.termination_grace_period_seconds
-    if until is None or at is None:
-        return False
-    return (until - at).total_seconds() <= (30 if grace is None else grace)
+    return told is not None and at is not None and at >= told
+
+
+def _told_to_end(pod: Pod) -> datetime | None:
+    """When a pod was deleted: who deletes it may set another grace period than it has itself."""
+    meta, own = pod.obj.metadata, pod.spec.termination_grace_period_seconds
+    until, grace = parse_time(meta.deletion_timestamp), meta.deletion_grace_period_seconds
+    if until is None:
+        return None
+    return until - timedelta(seconds=grace if grace is not None else 30 if own is None else own)
 
 
 def _container_troubles(pod: Pod, container: Container, now: datetime | None) -> Iterator[Trouble]:

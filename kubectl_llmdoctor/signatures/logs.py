@@ -44,10 +44,11 @@ _WARNED = expression(
 #: By this a line says of itself that what it tells of is no error (SGLang's and vLLM's custom all-reduce, whatever it met), or that
 #: a file of the hub was asked for which not every model has (vLLM's repo_utils.py, where it does not try again), or that a kernel was
 #: only tried, to take the fastest of several (FlashInfer's and TensorRT-LLM's autotuner), or what is taken in its place (vLLM, of an
-#: adapter without a tokenizer of its own).
+#: adapter without a tokenizer of its own: one that the hub did not give may lack more).
 _NO_ERROR = expression(
     r"To silence this warning|(?:\[|/)repo_utils\.py:\d+\](?!.{0,1000}retrying \d of \d)"
-    r"|\[Autotuner\]:? (?:Skipping tactic |Failed when profiling runner=)|, using base model tokenizer instead\. \("
+    r"|\[Autotuner\]:? (?:Skipping tactic |Failed when profiling runner=)"
+    r"|, using base model tokenizer instead\. \((?:Exception: )?(?!.{0,300}(?:couldn't connect to|gated repo|(?:Client|Server) [Ee]rror))"
 )
 #: By this a line, and the one after it, says that what it tells of is tried once or twice more, which may have come to a good
 #: end: huggingface_hub, vLLM's calls of it. What fails for the third time hardly will.
@@ -193,7 +194,8 @@ class _Wording:
             state = self._state(hit.line)
             if state == "over":
                 continue
-            found = self._weighed(self._finding(hit), hit.line, past=state == "perhaps over")
+            past = state == "perhaps over" or self._is_harmless(hit.line)
+            found = self._weighed(self._finding(hit), hit.line, past=past)
             if self._only_warned(hit.line, found):
                 continue
             if again:
@@ -213,12 +215,10 @@ class _Wording:
                 return  # each looks at the lines around it
             if (pattern.ends or self._came_empty) and not self._ends(line):
                 continue
-            if (
-                _SOURCE.match(said(line.text).text)
-                or _NO_ERROR.search(line.text[:2000])
-                or (self._server and warned_of(line))
-            ):
-                continue  # the source of a message in a traceback, not the message; or what the program does without
+            if _SOURCE.match(said(line.text).text):
+                continue  # the source of a message in a traceback, not the message
+            if self._is_harmless(line) and not (self._has_ended() and _is_last(line)):
+                continue  # what the program does without, as far as nothing says that it ended there
             # the frame of an error rules out most patterns, before their expressions are compiled
             frame = refused_at(pattern, line) if pattern.raised_in else None
             if (pattern.raised_in and frame is None) or (pattern.bare and raised_at(line)):
@@ -236,6 +236,10 @@ class _Wording:
                 yield _Hit(line=line, captured=names, near=frame)
             elif second := beside(pattern, line):
                 yield _Hit(line=line, captured=names | second[1], near=frame or second[0])
+
+    def _is_harmless(self, line: Line) -> bool:
+        """Whether a line says of itself that the program goes on without what it tells of."""
+        return _NO_ERROR.search(line.text[:2000]) is not None or (self._server and warned_of(line))
 
     def _state(self, line: Line) -> Literal["stands", "perhaps over", "over"]:
         """What the lines after it, and the pod, say of a line's trouble."""

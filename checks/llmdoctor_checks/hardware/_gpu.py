@@ -5,6 +5,7 @@ from datetime import datetime
 
 from kubectl_llmdoctor.api import (
     Confidence,
+    Device,
     Evidence,
     Fix,
     GpuCondition,
@@ -21,6 +22,7 @@ from kubectl_llmdoctor.api import (
     log_of,
     signs_of_life,
 )
+from kubectl_llmdoctor.catalog.gpus import by_product
 from kubectl_llmdoctor.catalog.xids import XidMeaning, xid_meaning
 from llmdoctor_checks._consequences import FAILED_START
 
@@ -33,7 +35,22 @@ CONSEQUENCES = (
 #: From this use on a GPU counts as being under load.
 _BUSY_PERCENT = 20
 
+#: So many links have the bridges of a card that has room for three of them; its chip has more (600 GB/s of 50 each, by its data sheet).
+_BRIDGED = {"H100 PCIe": 12, "H100 NVL": 12}
+
 Hit = tuple[Xid, Confidence]
+
+
+def most_links(device: Device) -> int:
+    """How many links a card can have: all of its chip, or those that there is room for bridges for."""
+    gpu = by_product(device.name)
+    return min(_BRIDGED.get(gpu.name, len(device.nvlinks)) if gpu else len(device.nvlinks), len(device.nvlinks))
+
+
+def links_short(device: Device) -> int:
+    """How many of them are down."""
+    spare = len(device.nvlinks) - most_links(device)
+    return max(sum(link.active is False for link in device.nvlinks) - spare, 0)
 
 
 def hits(hardware: Hardware, wanted: Callable[[int, XidMeaning | None], bool]) -> list[Hit]:

@@ -12,7 +12,9 @@ from llmdoctor_checks.hardware._gpu import (
     conditions,
     elsewhere,
     hits,
+    links_short,
     looked_at,
+    most_links,
     order_of,
     quoted,
     reset,
@@ -20,10 +22,6 @@ from llmdoctor_checks.hardware._gpu import (
 
 #: Errors of a link in a minute above which DCGM's health check fails it: a hundred in a second.
 _MOST_ERRORS = 6000
-
-
-#: So many links have the bridges of a card that has room for three of them; its chip has more (600 GB/s of 50 each, by its data sheet).
-_BRIDGED = {"H100 PCIe": 12, "H100 NVL": 12}
 
 
 #: What a rank says that cannot reach the memory of another GPU of its node.
@@ -58,8 +56,7 @@ def nvlink_down(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Fin
         (device, numbers)
         for device in hardware.mine
         # a card beside bridged ones need not have a bridge
-        if (numbers := _down(device))
-        and (by_design or device.bus in failed or (_joined(device) and not _bridged(device)))
+        if (numbers := _down(device)) and (by_design or device.bus in failed or _joined(device))
     ]
     if down:
         yield _down_links(pod, hardware, down, errors, by_design=by_design)
@@ -84,8 +81,8 @@ def _down_links(
         severity="warning" if pod.ready and together else None,
         confidence="certain" if errors else "likely" if certainly else "possible",
         summary="; ".join(
-            f"{len(numbers)} of {len(device.nvlinks)} NVLinks of {device.title} on {hardware.node} are down"
-            for device, numbers in down[:4]
+            f"{links_short(device)} of {most_links(device)} NVLinks of {device.title} on {hardware.node} are down"
+            for device, _ in down[:4]
         )
         + (f"; the {len(hardware.mine)} GPUs of this pod exchange everything over them." if together else "."),
         evidence=(
@@ -235,15 +232,10 @@ def _joined(device: Device) -> bool:
     return any(link.active for link in device.nvlinks)
 
 
-def _bridged(device: Device) -> bool:
-    """Whether a card has all the links that its bridges can have."""
-    gpu = by_product(device.name)
-    most = _BRIDGED.get(gpu.name) if gpu else None
-    return most is not None and sum(link.active is True for link in device.nvlinks) >= most
-
-
 def _down(device: Device) -> list[int]:
-    return [n if link.link is None else link.link for n, link in enumerate(device.nvlinks) if link.active is False]
+    """The links that are down, where more are than have no bridge."""
+    down = [n if link.link is None else link.link for n, link in enumerate(device.nvlinks) if link.active is False]
+    return down if links_short(device) else []
 
 
 def _of_nvlink(_: int, meaning: XidMeaning | None) -> bool:

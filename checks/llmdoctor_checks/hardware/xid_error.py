@@ -13,6 +13,7 @@ from llmdoctor_checks.hardware._gpu import (
     elsewhere,
     hits,
     hitting,
+    links_short,
     looked_at,
     once,
     order_of,
@@ -187,9 +188,7 @@ def _harmless(hardware: Hardware, xid: Xid) -> bool:
 def _link_is_down(hardware: Hardware, xid: Xid) -> bool:
     """An error of a link that the agent sees inactive: `nvlink-down` says more."""
     meaning, device = xid_meaning(xid.number), hardware.device_of(xid)
-    return bool(
-        meaning and meaning.mnemonic.startswith("NVLINK") and device and any(n.active is False for n in device.nvlinks)
-    )
+    return bool(meaning and meaning.mnemonic.startswith("NVLINK") and device and links_short(device))
 
 
 def _words_of(meaning: XidMeaning | None) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from kubectl_llmdoctor.api import (
     Subject,
     check,
     endings,
+    expression,
     fixes,
     k8s,
     object_evidence,
@@ -32,6 +33,9 @@ _PLACES = r"(?<![\w./:-])/[\w./-]+"
 
 #: Programs of native code whose threads share their memory anyway.
 _NO_SHM = frozenset({"ollama", "llama.cpp"})
+
+#: How Ray is told of its object store, by an option or a variable.
+_STORE = expression(r"(?i)object[-_]store[-_](?:max[-_])?memory")
 
 #: Where models are kept by default in the images of engines that run as root.
 _CACHES = ("/root/.cache/huggingface/hub", "/root/.ollama/models")
@@ -136,7 +140,7 @@ def _risk(container: Container, subject: Subject) -> Iterator[Finding]:
     alone = _alone(container, subject)
     limit, pod = container.limit("memory"), container.pod
     for name, text, size in _memory_volumes(container):
-        if _only_shm(container, name) and _keeps_objects(container):
+        if _only_shm(container, name) and _keeps_objects(container, subject):
             continue
         if limit and size and size > limit and (pod.exists or _stated(pod, name)):
             yield Finding(
@@ -158,10 +162,14 @@ def _alone(container: Container, subject: Subject) -> bool:
     return bool(engines) and all(engine.name in _NO_SHM or engine.workers == 1 for engine in engines)
 
 
-def _keeps_objects(container: Container) -> bool:
+def _keeps_objects(container: Container, subject: Subject) -> bool:
     """Whether Ray's object store alone lies in /dev/shm: it takes a third of the memory that the container may have, unless it is told."""
     words = " ".join((*container.launch.command, *container.launch.args))
-    return "ray start" in words and "object-store-memory" not in words and not container.accelerators
+    told = _STORE.search(words) or any(
+        _STORE.search(f"{name} {one.value or ''}") for name, one in container.env.items()
+    )
+    computes = container.accelerators or any(e.container is container for e in subject.engines(container.pod))
+    return "ray start" in words and not told and not computes
 
 
 def _only_shm(container: Container, name: str) -> bool:
