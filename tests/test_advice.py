@@ -533,3 +533,53 @@ def test_a_wider_level_is_one_that_allows_the_pod(case: str, level: str) -> None
 def test_fewer_gpus_come_with_the_parallel_size_that_fits_them() -> None:
     for fix in _of_case("gpu-request-exceeds-node", "fires_three_of_four_are_free")[:2]:
         assert "--tensor-parallel-size=" in _commands((fix,))
+
+
+#: What is a name that the API allows, a number, or a device of the kernel, and stands inside the quotes of a command.
+PLAIN = {"namespace", "account", "late_rank", "dev", "data_field", "key"}
+
+
+def test_a_command_has_no_text_of_the_cluster_inside_quotes() -> None:
+    """Each value is quoted as a whole where it needs to be: quotes around it would end where its own begin."""
+    inside: set[str] = set()
+    for path in CHECKS.rglob("*.yaml"):
+        for command in _commands_of(yaml.load(path.read_bytes(), yaml.CSafeLoader)):
+            text, quote = command.replace("{{", "").replace("}}", ""), ""
+            for found in re.finditer(r"(?P<quote>['\"])|\{(?P<name>\w+)\}", text):
+                if mark := found["quote"]:
+                    quote = mark if not quote else "" if quote == mark else quote
+                elif quote and found["name"] not in PLAIN:
+                    inside.add(f"{path.name}: {command}")
+    assert not inside
+
+
+def _commands_of(tree: Any) -> list[str]:
+    if isinstance(tree, list):
+        return [command for item in tree for command in _commands_of(item)]
+    if not isinstance(tree, dict):
+        return []
+    own = [str(command) for command in tree.get("commands") or ()]
+    return own + [command for name, item in tree.items() if name != "commands" for command in _commands_of(item)]
+
+
+@pytest.mark.parametrize("own", ["MODEL_ENDPOINT", "OTHER"])
+def test_only_the_variable_of_the_mirror_is_left_out(own: str) -> None:
+    env = [{"name": "HF_ENDPOINT", "value": "http://m.svc:80"}, {"name": own, "value": "mine"}]
+    pod = _pod({"image": "vllm/vllm-openai:v0.10.2", "args": ["Qwen/Qwen3-8B"], "env": env})
+    pod["metadata"]["ownerReferences"] = [{"kind": "StatefulSet", "name": "llama", "controller": True}]
+    workload = {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": {"name": "llama", "namespace": "serving"},
+        "spec": {"template": {"spec": pod["spec"]}},
+    }
+    log = (
+        "HTTPConnectionPool(host='m.svc', port=80): Max retries exceeded with url: /api/models/x (Caused by "
+        "NewConnectionError('<urllib3.connection.HTTPConnection object at 0x7>: Failed to establish a new connection'))\n"
+    )
+    fixes = _findings(pod, workload, log=log)["hf-unreachable"].fixes
+    patch = next(fix.patch for fix in fixes if "leave HF_ENDPOINT out" in fix.summary)
+    assert patch is not None
+    assert "HF_ENDPOINT" in str(patch.body) or "/env/0" in str(patch.body)
+    assert own not in str(patch.body)
+    assert "/env/1" not in str(patch.body)

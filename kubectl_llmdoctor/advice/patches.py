@@ -105,7 +105,7 @@ class Patches:
 
     def _set(self, text: FixText) -> list[dict[str, Any]]:
         """The operations that set the variables of a fix that changes the spec as well."""
-        values = {name: self._value(value) for name, value in text.env.items()}
+        values = self._variables(text)
         return variable_operations(self.container, values)[0] if self.container and values else []
 
     def _set_options(self, text: FixText, summary: str) -> Fix | None:
@@ -122,7 +122,11 @@ class Patches:
         return set_flags(self.engine, chosen, summary, gpus=fill(text.gpus, self.values))
 
     def _env(self, text: FixText, container: Container, summary: str) -> Fix:
-        return set_variables(container, {name: self._value(value) for name, value in text.env.items()}, summary)
+        return set_variables(container, self._variables(text), summary)
+
+    def _variables(self, text: FixText) -> dict[str, str | FromSecret | FromField | None]:
+        """The variables that a fix sets or removes; a name may be one of the values of the case."""
+        return {fill(name, self.values): self._value(value) for name, value in text.env.items()}
 
     def _value(self, text: str | None) -> str | FromSecret | FromField | None:
         """The value of a variable as `fixes.set_variables` takes it."""
@@ -135,7 +139,7 @@ class Patches:
 
     def variables(self, text: FixText, summary: str) -> str:
         """The variables that a fix sets and does not name, for where no patch says them: `: A=b C=d`."""
-        given = {name: self._value(value) for name, value in text.env.items() if name not in summary}
+        given = {name: value for name, value in self._variables(text).items() if name not in summary}
         told = [f"{name}={value}" for name, value in given.items() if isinstance(value, str)]
         return f": {' '.join(told)}" if told else ""
 

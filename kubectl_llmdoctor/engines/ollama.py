@@ -205,8 +205,8 @@ def _address(text: str) -> list[tuple[str, Any]]:
     out: list[tuple[str, Any]] = []
     if host or colon:
         out.append(("host", host.strip("[]") or "::"))
-    if port.isascii() and port.isdecimal() and len(port) < 6:
+    if port.isascii() and port.isdecimal() and len(port) < 6 and int(port) < 65536:
         out.append(("port", int(port)))
-    elif port_of_scheme and not port:
+    elif port_of_scheme and "$(" not in port:
         out.append(("port", port_of_scheme))
     return out

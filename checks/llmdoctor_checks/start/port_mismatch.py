@@ -265,8 +265,9 @@ def _probed_elsewhere(
 def _of_no_port(engine: Engine, asked: int, listens: int) -> Fix | None:
     """For an Ollama that was told a port that is none, in whose place it took that of the scheme."""
     told = engine.container.env.get("OLLAMA_HOST") if engine.name == "ollama" else None
-    found = re.search(_PORT_AT_THE_END, told.value[:300]) if told and told.value else None
-    if found is None or (found[1].isdecimal() and int(found[1]) < 65536):
+    address = told.value[:300].strip().strip("\"'") if told and told.value else ""
+    found = re.search(_PORT_AT_THE_END, address)
+    if found is None or "$(" in found[1] or (found[1].isdecimal() and int(found[1]) < 65536):
         return None
     return fixes.set_env(
         engine.container,
