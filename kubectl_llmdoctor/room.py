@@ -70,6 +70,10 @@ _SHORTEST = 1024
 
 #: A batch that fits beside the weights of nearly every model, in tokens and in requests.
 _TOKENS, _REQUESTS = 2048, 64
+_IMAGES = 16
+
+#: By how much the amounts that vLLM prints are rounded, at the most: to hundredths of a GiB.
+_PRINTED = GIB // 100
 
 
 def amount(text: str | None) -> float | None:
@@ -162,6 +166,7 @@ class Room:
             "for_volta": self._older_than_the_image,
             "suspect": self.suspect,
             "graphs_on": self.graphs_on,
+            "fewer_images": self._fewer_images,
             "half_context": self._half("max_model_len"),
             "half_length": str(self._length // 2) if self._length else "",
             "fits_length": self.fits_length,
@@ -235,9 +240,12 @@ class Room:
 
     @cached_property
     def cache_bytes(self) -> str:
-        """A size of the cache, where vLLM is told it, with a hundredth more than one request of the maximum length needs."""
+        """A size of the cache that vLLM is told, a little above what the longest request needs; only where a GPU holds it."""
         needed = amount(self.captured.get("needed", ""))
-        return str(math.ceil(needed * 1.01)) if self._pinned_cache and needed else ""
+        if not self._pinned_cache or not needed:
+            return ""
+        enough = math.ceil(needed * 1.01 + _PRINTED)
+        return "" if self._total and enough + (self._weights or 0) > self._total * _MOST else str(enough)
 
     @cached_property
     def free_share(self) -> str:
@@ -469,6 +477,14 @@ class Room:
         if not isinstance(now, int) or now > usual:
             return str(usual)
         return str(now // 2) if now >= 16 else ""
+
+    @property
+    def _fewer_images(self) -> str:
+        """So many requests at once, each with an image, as fit beside the weights of most models, or half of what is set."""
+        now = self.engine.value("max_num_seqs") if self.engine else None
+        if not isinstance(now, int) or now > _IMAGES:
+            return str(_IMAGES)
+        return str(now // 2) if now > 1 else ""
 
     @property
     def _limits(self) -> Mapping[str, object]:

@@ -128,6 +128,15 @@ def test_ollama_without_rocm_gets_the_image_that_has_it() -> None:
     assert "ollama/ollama:0.1.29-rocm" in str(fix)
 
 
+def test_a_path_of_libraries_keeps_what_else_is_in_it() -> None:
+    fixes = _of_case("cuda-compat-mismatch", "fires_library_path_with_others")
+
+    assert "/usr/local/nvidia/lib64:" in fixes[0].summary
+    assert ":/opt/amazon/efa/lib:" in fixes[0].summary
+    assert "LD_LIBRARY_PATH=/usr/local/cuda/compat" not in fixes[0].summary
+    assert all("branch 580" not in fix.summary for fix in fixes)  # the node's driver is of that branch
+
+
 def test_a_node_that_was_rebooted_is_not_deleted() -> None:
     (rebooted,) = _of_case("node-lost", "fires_rebooted")
     (silent,) = _of_case("node-lost", "fires_unreachable")

@@ -50,6 +50,7 @@ class Placement(Topic):
             "driver_needed": lambda: self._needed[0],
             "newer_driver_nodes": lambda: self._needed[1],
             "driver_behind": lambda: self._needed[2],
+            "driver_doubtful": lambda: self._needed[3],
             "runtime_class": lambda: self._runtime_class,
             "node_taints": lambda: self._node_taints,
             "node_arch": lambda: self._architectures[0] or "the node's architecture",
@@ -79,12 +80,12 @@ class Placement(Topic):
         return f" ({version})" if version else ""
 
     @cached_property
-    def _needed(self) -> tuple[str, str, str]:
-        """The driver that the image needs, as the message or the image's CUDA says, the nodes that have it, and the first again where
-        the pod's own node has one of an earlier major release of CUDA."""
+    def _needed(self) -> tuple[str, str, str, str]:
+        """The driver that the image needs, as the message or the image's CUDA says, the nodes that have it, the first again where the
+        pod's own node has one of an earlier major release of CUDA, and where it may have one that is too old."""
         pod, told = self.pod, self.captured.get("need", "")
         if pod is None or self.log_only:
-            return "", "", ""
+            return "", "", "", ""
         cuda, number = _CUDA_WANTED.search(told), _DRIVER_WANTED.fullmatch(told)
         logs, container = self.subject.logs(pod), self.container
         built = image_cuda(container, logs) if container and not cuda and not number else None
@@ -97,12 +98,12 @@ class Placement(Topic):
             branch = branch_for(wanted) if wanted and wanted[1] is not None else None
             said = f"branch {branch} or later, for CUDA {say_cuda(wanted)}" if branch and wanted else ""
         if branch is None:
-            return "", "", ""
+            return "", "", "", ""
         nodes = (node for node in self.subject.nodes.all if node.name != pod.spec.node_name)
         able = [n.name for n in nodes if (branch_of(n) or 0) > branch - (1 if not number else 0)]
         has = driver_cuda(pod, self.subject.nodes.get(pod.spec.node_name))
-        behind = has is not None and wanted is not None and suffices(has[0], wanted) is False
-        return said, ", ".join(able[:3]), said if behind else ""
+        enough = suffices(has[0], wanted) if has is not None and wanted is not None else None
+        return said, ", ".join(able[:3]), said if enough is False else "", said if enough is None else ""
 
     @cached_property
     def _runtime_class(self) -> str:

@@ -30,6 +30,9 @@ _OPTIONS = (
     *("max_num_batched_tokens", "max_num_seqs", "enforce_eager"),
 )
 
+#: Where containers find the driver's libraries: as GKE mounts them, and as NVIDIA's toolkit does in Debian's and Red Hat's images.
+_DRIVER = ("/usr/local/nvidia/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64")
+
 
 class Process(Topic):
     """How the process ended, its memory and ports, and what its engine calls settings."""
@@ -47,6 +50,7 @@ class Process(Topic):
             "port_freed": lambda: self._port_freed,
             "known_as": lambda: self._known_as,
             "set_by": lambda: self._set_by,
+            "driver_first": lambda: self._driver_first,
             **{f"{name}_option": partial(self._option, name) for name in _OPTIONS},
         }
 
@@ -73,6 +77,13 @@ class Process(Topic):
         own = self.container.spec.security_context.run_as_user if self.container else None
         whole = self.pod.spec.security_context.run_as_user if self.pod else None
         return not (whole if own is None else own)
+
+    @property
+    def _driver_first(self) -> str:
+        """A path of libraries on which those of the driver come first, and CUDA's compatibility libraries not at all."""
+        told = self.container.env.get("LD_LIBRARY_PATH") if self.container else None
+        own = [folder for folder in (told.value or "" if told else "").split(":") if "/compat" not in folder]
+        return ":".join(dict.fromkeys((*_DRIVER, *filter(None, own), "/usr/local/cuda/lib64")))
 
     @property
     def _cpus(self) -> int:

@@ -60,8 +60,8 @@ _PRINTED = (
 )
 _TAGGED = r"(?:^|[-_.])cu(?:da)?-?(?P<major>1[1-9])(?:\.?(?P<minor>\d))?(?![\d])"
 #: vLLM's images: the CUDA that they are built for, by the first release of each (its Dockerfile's CUDA_VERSION).
-_VLLM = r"(?:^|/)vllm/vllm-openai:v0\.(\d{1,3})\."
-_VLLM_BUILT = ((20, (13, 0)), (12, (12, 9)), (9, (12, 8)), (5, (12, 4)))
+_VLLM = r"(?:^|/)vllm/vllm-openai:v0\.(\d{1,3})\.(\d{1,3})"
+_VLLM_BUILT = (((20, 0), (13, 0)), ((11, 1), (12, 9)), ((9, 0), (12, 8)), ((5, 0), (12, 4)))
 
 
 def driver_cuda(pod: Pod, node: Node | None) -> tuple[Cuda, Evidence] | None:
@@ -117,7 +117,8 @@ def _told(container: Container, image: str) -> Iterator[tuple[Cuda, Evidence]]:
     if (said := re.search(_TAGGED, tag)) is not None:
         yield ((int(said["major"]), int(said["minor"]) if said["minor"] else None), _of_pod(container, "image", image))
     elif (said := re.search(_VLLM, image)) is not None:
-        built = next((cuda for first, cuda in _VLLM_BUILT if int(said[1]) >= first), None)
+        release = int(said[1]), int(said[2])
+        built = next((cuda for first, cuda in _VLLM_BUILT if release >= first), None)
         if built is not None:
             yield built, _of_pod(container, "image", image)
 

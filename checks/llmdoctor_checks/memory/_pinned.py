@@ -26,10 +26,10 @@ from kubectl_llmdoctor.api import (
 PYTHON = frozenset({"vllm", "sglang", "huggingfaceserver"})
 _WORKER_BYTES = 3 * GIB // 2
 
-#: Settings by which an engine pins host memory at its start, each in GiB for every GPU.
+#: Settings by which an engine pins host memory at its start, each for every GPU, and the bytes of one.
 _PINNED = {
-    "vllm": (("swap_space", "swap space"), ("cpu_offload_gb", "CPU offload")),
-    "sglang": (("cpu_offload_gb", "CPU offload"), ("hicache_size_gb", "hierarchical cache")),
+    "vllm": (("swap_space", "swap space", GIB), ("cpu_offload_gb", "CPU offload", GIB)),
+    "sglang": (("cpu_offload_gb", "CPU offload", GIB), ("hicache_size_gb", "hierarchical cache", 10**9)),
 }
 
 #: What launchers print of a process that SIGKILL ended (torchrun's table, DeepSpeed, gunicorn before 21 and since, uWSGI); the container's
@@ -57,19 +57,25 @@ _NEAR = 200
 #: word of that one follows within so many lines.
 _BY_ITS_MASTER, _NEXT = ("WORKER TIMEOUT (pid:", "HARAKIRI ON WORKER "), 20
 
-
-#: What makes each of it less.
-_FLAGS = {"swap_space": "--swap-space", "cpu_offload_gb": "--cpu-offload-gb", "hicache_size_gb": "--hicache-size"}
+#: What makes each of it less, and what to heed then. Only of swap space nothing at all is a value that changes nothing else: SGLang takes
+#: --hicache-size 0 for --hicache-ratio, LMCache's other stores want some of it, and without offload the weights need another place.
+_FLAGS = {
+    "swap_space": ("--swap-space", ""),
+    "cpu_offload_gb": ("--cpu-offload-gb", "; the GPUs then hold as much more of the weights"),
+    "hicache_size_gb": ("--hicache-size", "; SGLang refuses one that is no larger than the cache on the GPU"),
+}
+_NONE_AT_ALL = ("swap_space",)
 
 
 class Use(msgspec.Struct, frozen=True):
-    """One thing that takes host memory: bytes, words, where it is said, and the setting or variable that says so for each worker."""
+    """One thing that takes host memory: bytes, words, where it is said, the setting or variable for each worker, and its unit."""
 
     size: int
     text: str
     evidence: Evidence | None = None
     setting: str = ""
     workers: int = 1
+    unit: int = GIB
 
 
 class Excess(msgspec.Struct, frozen=True):
@@ -90,18 +96,21 @@ def excess(engine: Engine, sizing: Sizing, room: int) -> Excess | None:
     text = f"{engine.label} takes {say_bytes(needed)} of host memory or more ({', '.join(use.text for use in uses)})"
     most = max(uses, key=lambda use: use.size)
     said = tuple(use.evidence for use in uses if use.evidence)
-    return Excess(needed, text, said, (_less(engine, most, room, needed - most.size),) if most.setting else ())
+    return Excess(needed, text, said, tuple(_less(engine, most, room, needed - most.size)))
 
 
-def _less(engine: Engine, use: Use, room: int, rest: int) -> Fix:
-    """So much less of a setting, which counts for each worker, that all fits with a tenth to spare."""
-    each = max(room * 9 // 10 - rest, 0) // use.workers // GIB
-    for_each = f", which counts for each of the {use.workers} ranks" if use.workers > 1 else ""
+def _less(engine: Engine, use: Use, room: int, rest: int) -> Iterator[Fix]:
+    """So much less of a setting for each worker that all fits with a tenth to spare; none where so little is no setting."""
+    each = max(room * 9 // 10 - rest, 0) // use.workers // use.unit
+    if not use.setting or (each < 1 and use.setting not in _NONE_AT_ALL):
+        return
+    for_each = f", which counts for each of the {use.workers} ranks," if use.workers > 1 else ""
+    flag, heed = _FLAGS.get(use.setting, (use.setting, ""))
+    summary = f"Lower {flag}{for_each} to {each} {'GiB' if use.unit == GIB else 'GB'}{heed}"
     if use.setting in _FLAGS:
-        flag = _FLAGS[use.setting]
-        return fixes.set_flag(engine, use.setting, flag, str(each), f"Lower {flag}{for_each}, to {each} GiB")
-    summary = f"Lower {use.setting}{for_each}, to {each} GiB"
-    return fixes.set_env(engine.container, use.setting, str(each), summary)
+        yield fixes.set_flag(engine, use.setting, flag, str(each), summary)
+    else:
+        yield fixes.set_env(engine.container, use.setting, str(each), summary)
 
 
 def died(log: Log) -> Line | None:
@@ -131,27 +140,39 @@ def uses_of(engine: Engine, sizing: Sizing) -> Iterator[Use]:
     if workers is None:
         return
     yield Use(int(workers * _WORKER_BYTES), f"{workers} x 1.5 GiB for the {'workers' if workers > 1 else 'worker'}")
-    for name, words in _PINNED.get(engine.name, ()):
+    for name, words, unit in _PINNED.get(engine.name, ()):
         setting = engine.explicit(name)
-        # vLLM's V1 engine accepts swap space and allocates none
-        idle = name == "swap_space" and engine.at_least("0.8.0") is not False and engine.value("use_v1") is not False
-        if setting and isinstance(setting.value, int | float) and setting.value > 0 and not idle:
-            size = int(setting.value * workers * GIB)
-            yield Use(size, f"{say_bytes(size)} of {words}", setting_evidence(engine.container, setting), name, workers)
+        if setting and isinstance(setting.value, int | float) and setting.value > 0 and not _idle(engine, name):
+            size = int(setting.value * workers * unit)
+            if name == "cpu_offload_gb" and sizing.file_bytes:
+                size = min(size, sizing.file_bytes)  # it takes as much of the weights at the most
+            said = setting_evidence(engine.container, setting)
+            yield Use(size, f"{say_bytes(size)} of {words}", said, name, workers, unit)
     model = engine.explicit("model")
     if engine.name == "vllm" and _on_cpu(engine) and sizing.file_bytes and model:
         text = f"{say_bytes(sizing.file_bytes)} of weights"
         yield Use(sizing.file_bytes, text, setting_evidence(engine.container, model))
 
 
+def _idle(engine: Engine, name: str) -> bool:
+    """Whether a setting is accepted and nothing allocated: swap space by vLLM's V1 engine, the cache's size where SGLang has none."""
+    if name == "swap_space":
+        return engine.at_least("0.8.0") is not False and engine.value("use_v1") is not False
+    return name == "hicache_size_gb" and not any(
+        engine.value(x) for x in ("enable_hierarchical_cache", "enable_hicache")
+    )
+
+
 def cached(engine: Engine) -> Iterator[Use]:
     """LMCache's cache in host memory, which each rank has for itself (lmcache/v1/config.py, local_cpu_backend.py).
 
-    It is taken at the start unless told to grow; newer releases take no more than what the node has free then. So it tells why a
+    It is taken at the start unless told to grow, and by a server of its own where the connector is the one for several processes; a file
+    of settings may say something else than the variables. Newer releases take no more than what the node has free then. So it tells why a
     rank died, and alone foretells nothing.
     """
     env, workers = engine.container.env, _here(engine)
-    if "LMCache" not in str(engine.value("kv_transfer_config")) or workers is None:
+    connectors = _CONNECTOR.findall(str(engine.value("kv_transfer_config")))
+    if not connectors or workers is None or "LMCACHE_CONFIG_FILE" in env:
         return
     said = {name: env[name].value or "" for name in _LMCACHE if name in env}
     if said.get("LMCACHE_LOCAL_CPU", "true").lower() not in ("true", "1"):
@@ -165,6 +186,7 @@ def cached(engine: Engine) -> Iterator[Use]:
         yield Use(whole, text, pod_evidence(engine.container, f"env[{_SIZE}]", size), _SIZE, workers)
 
 
+_CONNECTOR = expression(r"\bLMCache(?!MP)\w{0,40}Connector")
 _SIZE = "LMCACHE_MAX_LOCAL_CPU_SIZE"
 _LMCACHE = ("LMCACHE_LOCAL_CPU", "LMCACHE_ENABLE_LAZY_MEMORY_ALLOCATOR", _SIZE)
 

@@ -186,11 +186,14 @@ def _ended(
         return
     phase = phase_of(log)
     prompts = prompt_cache(engine, limit, log) if phase is None or phase.name == "serving" else None
-    over = excess(engine, subject.sizing(engine), limit) if engine is not None else None
+    # what is pinned is taken at the start, so that none of it is too much where the server has come to serve
+    starts = phase is None or phase.name != "serving"
+    over = excess(engine, subject.sizing(engine), limit) if engine is not None and starts else None
     yield Finding(
         role="cause",
         confidence="likely" if unnamed or (_shared(container, limit) and not by_kernel) else "certain",
-        summary=_summary(ending, limit, phase, engine, kill, over) + (prompts.text if prompts else ""),
+        summary=_summary(ending, limit, phase, kill, over.text if over else _settings(engine, subject))
+        + (prompts.text if prompts else ""),
         evidence=(
             *_evidence(ending, limit, phase),
             *((prompts.evidence,) if prompts else ()),
@@ -201,7 +204,7 @@ def _ended(
         explains=CONSEQUENCES,
         fixes=(
             *((prompts.fix,) if prompts else ()),
-            *(_of_settings(over, container, subject) if over else _fixes(container, limit, subject)),
+            *(_of_settings(over, engine, limit, subject) if over and engine else _fixes(container, limit, subject)),
         ),
     )
 
@@ -217,7 +220,7 @@ def _too_much(engine: Engine, limit: int, log: Log, subject: Subject) -> Iterato
         summary=f"A process of {container.name} was killed: {over.text}, and the memory limit is {say_bytes(limit)}.",
         evidence=(log_evidence(killed), *over.evidence, _stated(container)),
         explains=CONSEQUENCES,
-        fixes=tuple(_of_settings(over, container, subject)),
+        fixes=tuple(_of_settings(over, engine, limit, subject)),
         order=killed.order,
     )
 
@@ -579,9 +582,8 @@ def _summary(
     ending: Ending,
     limit: int,
     phase: Phase | None,
-    engine: Engine | None,
     kill: OutOfMemory | None,
-    over: Excess | None,
+    taken: str,
 ) -> str:
     container = ending.container
     who = "Container" if ending.oom_killed or ending.code == 137 else "A process of container"
@@ -598,14 +600,13 @@ def _summary(
         text += f"; the kernel killed {kill.process}, which had {say_bytes(kill.anon)} of its own in memory"
         text += f" and {say_bytes(kill.shmem)} that it shared" if kill.shmem > kill.anon else ""
     text += "."
-    if over:
-        return f"{text} {over.text}."
-    for name, words in (("swap_space", "of swap space"), ("cpu_offload_gb", "of CPU offload")):
-        setting = engine.explicit(name) if engine else None
-        workers = engine.workers if engine else None
-        if setting and isinstance(setting.value, int | float) and setting.value and workers:
-            text += f" {setting.text} takes {setting.value * workers:g} GiB {words} ({setting.value:g} x {workers})."
-    return text
+    return f"{text} {taken}." if taken else text
+
+
+def _settings(engine: Engine | None, subject: Subject) -> str:
+    """What of the limit the engine's settings take, in words."""
+    uses = [use.text for use in (uses_of(engine, subject.sizing(engine)) if engine else ()) if use.setting]
+    return f"Its settings take {' and '.join(uses)}" if uses else ""
 
 
 def _evidence(ending: Ending, limit: int, phase: Phase | None) -> Iterator[Evidence]:
@@ -620,19 +621,29 @@ def _evidence(ending: Ending, limit: int, phase: Phase | None) -> Iterator[Evide
         yield log_evidence(phase.line)
 
 
-def _of_settings(over: Excess, container: Container, subject: Subject) -> Iterator[Fix]:
-    """A limit that holds what the settings take, where the node has it, and so much less of them that they fit the limit."""
+def _of_settings(over: Excess, engine: Engine, limit: int, subject: Subject) -> Iterator[Fix]:
+    """A limit that holds what the settings take, where the node has it, and so much less of them that they fit the limit, or the node."""
+    container = engine.container
     node = subject.nodes.get(container.pod.spec.node_name)
     there = node.allocatable("memory") if node else None
     wanted = -(-(over.needed * 5 // 4) // (8 * GIB)) * 8
-    own = container.spec.resources.limits.get("memory")
+    pod = container.pod
     fits = wanted * GIB <= there if there is not None else wanted * GIB < _HUGE
-    if own is not None and fits:
-        summary = f"Raise the memory limit of {container.name} to {wanted}Gi, which holds what its settings take"
+    if fits and container.spec.resources.limits.get("memory") is not None:
+        summary = f"Raise the memory limit of {container.name} to {wanted}Gi, which holds all of that"
         yield fixes.set_resource(container, "limits", "memory", f"{wanted}Gi", summary)
+    elif fits and pod.spec.resources.limits.get("memory") is not None:
+        summary = f"Raise the memory limit of the whole pod to {wanted}Gi, which holds all of that"
+        yield fixes.set_spec(pod, "/resources/limits/memory", f"{wanted}Gi", summary)
     yield from over.fixes
-    if own is None or not (fits or over.fixes):
-        yield from _fixes(container, container.pod.memory_limit or over.needed, subject, ", or take less")
+    if fits or over.fixes:
+        return
+    both = excess(engine, subject.sizing(engine), there) if there is not None else None
+    if there is not None and both is not None and both.fixes:
+        most = f"{there * 19 // (20 * GIB)}Gi"
+        yield fixes.advice(f"{both.fixes[0].summary}; with that, raise the memory limit of {container.name} to {most}")
+    else:
+        yield from _fixes(container, limit, subject, ", or take less")
 
 
 def _fixes(container: Container, limit: int, subject: Subject, more: str = "") -> Iterator[Fix]:

@@ -261,7 +261,7 @@ def _of_worker(
         if over is None or (limit is not None and limit < over.needed):
             return
         why = "it takes more than the whole node has"
-    own = _greedy(ending, node, logs, subject)
+    own = _greedy(ending, node, logs, subject) if over is None else None
     repairs: tuple[Fix, ...] = (own.fix,) if own else ()
     text = f"A worker of {ending.container.name} ended for lack of memory on the node {pod.spec.node_name}: {why}."
     if own:
