@@ -10,6 +10,7 @@ from kubectl_llmdoctor.api import (
     Line,
     Pending,
     check,
+    dig,
     escaped,
     fixes,
     is_accelerator,
@@ -18,6 +19,7 @@ from kubectl_llmdoctor.api import (
     node_evidence,
 )
 from llmdoctor_checks.scheduling._admission import NO_DEVICES, is_device_plugin, plugin_lines
+from llmdoctor_checks.scheduling._daemons import Absent, let_in, missing, why_none
 from llmdoctor_checks.scheduling._obstacles import Cause, vendor
 from llmdoctor_checks.scheduling._repairs import renamed, tried
 from llmdoctor_checks.scheduling._separation import FARGATE, cause
@@ -73,7 +75,11 @@ def gpu_resource_absent(pending: Pending) -> Iterator[Finding]:
     if empty:
         summary = f"{summary[:-1]}; the device plugin of {empty[0][0]} runs and found no device when it started."
         evidence += [log_evidence(line) for _, line in empty[:2]]
-    ways = [*_plugin(empty), *_fixes(pending, found, offered)]
+    kept = [] if offered or empty else _kept_off(pending, found.resource)
+    if kept:
+        summary = f"{summary[:-1]}; {why_none(kept)}."
+        evidence += kept[0].evidence
+    ways = [*_plugin(empty), *let_in(kept, known=False), *_fixes(pending, found, offered)]
     yield finding(pending, found, summary, [*evidence, *scaling_lines(pending)], ways)
 
 
@@ -97,6 +103,15 @@ def _empty_handed(cluster: Cluster) -> list[tuple[str, Line]]:
         return [(p.spec.node_name, line) for p, line in lines if NO_DEVICES in line.text]
 
     return cluster.once("device plugins without devices", found)
+
+
+def _kept_off(pending: Pending, resource: str) -> list[Absent]:
+    """The device plugin that runs on no node at all, where nothing but a taint keeps it off some: those may have GPUs."""
+    kept = missing(pending.pod.cluster, pending.subject.nodes, resource)
+    idle = kept and dig(kept[0].item.raw, "status.desiredNumberScheduled") == 0
+    by_taints = idle and kept[0].taints and not kept[0].unmet
+    of_control = by_taints and all("control-plane" in taint.key or "master" in taint.key for taint in kept[0].taints)
+    return kept if by_taints and not of_control else []
 
 
 def _plugin(empty: list[tuple[str, Line]]) -> Iterator[Fix]:
