@@ -30,11 +30,14 @@ def causes(snapshot: Snapshot) -> list[Any]:
 
 
 def as_bundle(snapshot: Snapshot, folder: Path) -> Snapshot:
-    """The same out of a support bundle; what was asked about is not part of one."""
+    """The same out of a support bundle. What was asked about is not part of one; when it was taken, a whole one tells by what
+    nodes and leases say of themselves all the time, which a recorded part of a cluster lacks.
+    """
     tree = {"objects": list(snapshot.objects), "logs": [msgspec.to_builtins(log) for log in snapshot.logs]}
     path = folder / "bundle.tar.gz"
     path.write_bytes(bundles.packed(bundles.files(tree)))
-    return msgspec.structs.replace(load(str(path)), target=snapshot.target, targets=snapshot.targets)
+    kept = {name: getattr(snapshot, name) for name in ("target", "targets", "taken_at")}
+    return msgspec.structs.replace(load(str(path)), **kept)
 
 
 def fits_a_bundle(snapshot: Snapshot) -> bool:
