@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from typing import get_args
+from typing import NamedTuple, get_args
 
 from kubectl_llmdoctor.advice.declared import Condition, OfPlacement
 from kubectl_llmdoctor.advice.occurrence import Topic
@@ -39,6 +39,14 @@ _OF_A_LOG: tuple[OfPlacement, ...] = (
 )
 
 
+class _Wanted(NamedTuple):
+    """A driver that is needed, in words, other nodes that have it, and whether that of the pod's own node is enough, where known."""
+
+    needed: str = ""
+    nodes: str = ""
+    enough: bool | None = None
+
+
 class Placement(Topic):
     """What the pod asks of its node, what that one has, and which others have it."""
 
@@ -47,10 +55,10 @@ class Placement(Topic):
     def values(self) -> dict[str, Value]:
         return {
             "driver": lambda: self._driver,
-            "driver_needed": lambda: self._needed[0],
-            "newer_driver_nodes": lambda: self._needed[1],
-            "driver_behind": lambda: self._needed[2],
-            "driver_doubtful": lambda: self._needed[3],
+            "driver_needed": lambda: self._wanted.needed,
+            "newer_driver_nodes": lambda: self._wanted.nodes,
+            "driver_behind": lambda: self._wanted.needed if self._wanted.enough is False else "",
+            "driver_doubtful": lambda: self._wanted.needed if self._wanted.enough is None else "",
             "runtime_class": lambda: self._runtime_class,
             "node_taints": lambda: self._node_taints,
             "node_arch": lambda: self._architectures[0] or "the node's architecture",
@@ -80,12 +88,11 @@ class Placement(Topic):
         return f" ({version})" if version else ""
 
     @cached_property
-    def _needed(self) -> tuple[str, str, str, str]:
-        """The driver that the image needs, as the message or the image's CUDA says, the nodes that have it, the first again where the
-        pod's own node has one of an earlier major release of CUDA, and where it may have one that is too old."""
+    def _wanted(self) -> _Wanted:
+        """The driver that the image needs, as the message or the image's CUDA says."""
         pod, told = self.pod, self.captured.get("need", "")
         if pod is None or self.log_only:
-            return "", "", "", ""
+            return _Wanted()
         cuda, number = _CUDA_WANTED.search(told), _DRIVER_WANTED.fullmatch(told)
         logs, container = self.subject.logs(pod), self.container
         built = image_cuda(container, logs) if container and not cuda and not number else None
@@ -98,12 +105,12 @@ class Placement(Topic):
             branch = branch_for(wanted) if wanted and wanted[1] is not None else None
             said = f"branch {branch} or later, for CUDA {say_cuda(wanted)}" if branch and wanted else ""
         if branch is None:
-            return "", "", "", ""
+            return _Wanted()
         nodes = (node for node in self.subject.nodes.all if node.name != pod.spec.node_name)
         able = [n.name for n in nodes if (branch_of(n) or 0) > branch - (1 if not number else 0)]
         has = driver_cuda(pod, self.subject.nodes.get(pod.spec.node_name))
         enough = suffices(has[0], wanted) if has is not None and wanted is not None else None
-        return said, ", ".join(able[:3]), said if enough is False else "", said if enough is None else ""
+        return _Wanted(said, ", ".join(able[:3]), enough)
 
     @cached_property
     def _runtime_class(self) -> str:
