@@ -52,11 +52,8 @@ class Occurrence:
         return {"secret": "Secret", "configmap": "ConfigMap"}.get(self.captured.get("kind", "").lower(), "")
 
 
-class Topic(ABC):
-    """What is known of one thing where a signature was found. Nothing is found out before somebody asks for it."""
-
-    #: the conditions that it decides
-    decides: ClassVar[tuple[str, ...]]
+class Seen:
+    """An occurrence and its parts, by their own names."""
 
     def __init__(self, here: Occurrence) -> None:
         self.here = here
@@ -71,6 +68,13 @@ class Topic(ABC):
     def engine(self) -> Engine | None:
         """The engine of the container."""
         return self.here.engine
+
+
+class Topic(Seen, ABC):
+    """What is known of one thing where a signature was found. Nothing is found out before somebody asks for it."""
+
+    #: the conditions that it decides
+    decides: ClassVar[tuple[str, ...]]
 
     @cached_property
     def held(self) -> frozenset[Condition]:

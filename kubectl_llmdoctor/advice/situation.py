@@ -21,7 +21,7 @@ from kubectl_llmdoctor.advice.group import Group
 from kubectl_llmdoctor.advice.hub import Hub
 from kubectl_llmdoctor.advice.images import Images
 from kubectl_llmdoctor.advice.objects import Objects
-from kubectl_llmdoctor.advice.occurrence import Occurrence, Topic
+from kubectl_llmdoctor.advice.occurrence import Occurrence, Seen, Topic
 from kubectl_llmdoctor.advice.patches import Patches
 from kubectl_llmdoctor.advice.placement import Placement
 from kubectl_llmdoctor.advice.process import Process
@@ -30,7 +30,6 @@ from kubectl_llmdoctor.brought import brings, edits, field, gives
 from kubectl_llmdoctor.facts import model_store
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.endings import last_round
-from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.fixes import grow, lone, permitted, run_after, run_by, unread
 from kubectl_llmdoctor.reach import of_pod, other_side, reach, told
 from kubectl_llmdoctor.releases import for_chats, linked, newer, packaged, reads_tools
@@ -45,18 +44,11 @@ _AS_NAMED = "-"
 _CORRECT = "Correct what the message names"
 
 
-class Situation:
+class Situation(Seen):
     """Where a signature was found: what templates may name there, which conditions hold, and the fixes."""
 
     def __init__(self, here: Occurrence) -> None:
-        self.here = here
-        self.subject = here.subject
-        self.pod = here.pod
-        self.container = here.container
-        self.captured = here.captured
-        self.told = here.told
-        self.workload = here.workload
-        self.log_only = here.log_only
+        super().__init__(here)
         self._objects = Objects(here)
         self._files = Files(here)
         self._group = Group(here)
@@ -65,11 +57,6 @@ class Situation:
         #: what templates may name, by name
         self.values = Values({k: v for topic in self._topics for k, v in topic.values().items()} | here.captured)
         self._patches = Patches(here, self.values)
-
-    @property
-    def engine(self) -> Engine | None:
-        """The engine of the container."""
-        return self.here.engine
 
     def fixes(self, texts: tuple[FixText, ...]) -> tuple[Fix, ...]:
         """The fixes that apply here, those last that the namespace's Pod Security level refuses."""
@@ -215,7 +202,9 @@ class Situation:
         """What is enough, by the message and the specification."""
         engine = self.engine
         sizing = self.subject.sizing(engine) if engine else None
-        return Room(engine, self.container or (engine.container if engine else None), self.captured, self.told, sizing)
+        return Room(
+            engine, self.container or (engine.container if engine else None), self.captured, self.here.told, sizing
+        )
 
     def _quoted(self, name: str) -> str:
         """A value as a shell takes it."""

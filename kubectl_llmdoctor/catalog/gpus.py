@@ -389,6 +389,10 @@ def by_name(text: str) -> Gpu | None:
     return found[0] if len(found) == 1 else None
 
 
+#: Of cards that are joined by bridges: the links that these have, where the chip has more. 600 GB/s of 50 each, by the data sheet.
+BRIDGED_LINKS = {"H100 PCIe": 12, "H100 NVL": 12}
+
+
 @cache
 def by_product(label: str, reported: int | None = None) -> Gpu | None:
     """The GPU of a label or of a name as drivers print it; None where it is unknown or several fit.

@@ -22,7 +22,7 @@ from kubectl_llmdoctor.api import (
     log_of,
     signs_of_life,
 )
-from kubectl_llmdoctor.catalog.gpus import by_product
+from kubectl_llmdoctor.catalog.gpus import BRIDGED_LINKS, by_product
 from kubectl_llmdoctor.catalog.xids import XidMeaning, xid_meaning
 from llmdoctor_checks._consequences import FAILED_START
 
@@ -35,16 +35,13 @@ CONSEQUENCES = (
 #: From this use on a GPU counts as being under load.
 _BUSY_PERCENT = 20
 
-#: So many links have the bridges of a card that has room for three of them; its chip has more (600 GB/s of 50 each, by its data sheet).
-_BRIDGED = {"H100 PCIe": 12, "H100 NVL": 12}
-
 Hit = tuple[Xid, Confidence]
 
 
 def most_links(device: Device) -> int:
     """How many links a card can have: all of its chip, or those that there is room for bridges for."""
     gpu = by_product(device.name)
-    return min(_BRIDGED.get(gpu.name, len(device.nvlinks)) if gpu else len(device.nvlinks), len(device.nvlinks))
+    return min(BRIDGED_LINKS.get(gpu.name, len(device.nvlinks)) if gpu else len(device.nvlinks), len(device.nvlinks))
 
 
 def links_short(device: Device) -> int:

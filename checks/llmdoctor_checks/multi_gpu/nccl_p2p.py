@@ -40,8 +40,8 @@ _CONNECTS = ("vLLM is using nccl==", _NO_ACCESS, "NCCL INFO Connected all ", " I
 #: What vLLM prints where it does not use its own all-reduce.
 _NOT_OWN = "Custom allreduce is disabled"
 
-#: From this use on a GPU does nothing else, and how that is told.
-_ALL_OF_IT, _SPINNING = 99, "all its GPUs show 100 %"
+#: From this use on a GPU does nothing else.
+_ALL_OF_IT = 99
 
 #: Of a start of which the log shows nothing else, so old is it at most when the complaints begin.
 _LONGEST_START = 7200
@@ -134,8 +134,8 @@ def _stuck(pod: Pod, engine: Engine, logs: Logs, hardware: Hardware | None) -> F
     if line is None:
         return None
     since = f" {say_seconds((now - trouble.since).total_seconds())} ago" if trouble and trouble.since and now else ""
-    shown = _busy(hardware)
-    waits = f"; {_SPINNING} meanwhile" if shown else ""
+    spinning, shown = _busy(hardware)
+    waits = f"; {spinning} meanwhile" if shown else ""
     return _found(
         pod,
         logs,
@@ -146,12 +146,15 @@ def _stuck(pod: Pod, engine: Engine, logs: Logs, hardware: Hardware | None) -> F
     )
 
 
-def _busy(hardware: Hardware | None) -> list[Evidence]:
-    """The GPUs of the pod where each shows 100 %, as those do that wait for each other; else nothing."""
+def _busy(hardware: Hardware | None) -> tuple[str, list[Evidence]]:
+    """The GPUs of the pod where each is used all the time, as those are that wait for each other: in words, and shown; else nothing."""
     mine = hardware.mine if hardware is not None else ()
     if hardware is None or len(mine) < 2 or any((d.utilization_percent or 0) < _ALL_OF_IT for d in mine):
-        return []
-    return [hardware.evidence(d, "utilizationPercent", f"{d.utilization_percent:g}") for d in mine[:2]]
+        return "", []
+    least = min(d.utilization_percent or 0 for d in mine)
+    return f"its {len(mine)} GPUs show {least:g} %{' or more' * (least < 100)}", [
+        hardware.evidence(d, "utilizationPercent", f"{d.utilization_percent:g}") for d in mine[:2]
+    ]
 
 
 def _killed(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
@@ -201,7 +204,7 @@ def _own(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
 def _spin(pod: Pod, engine: Engine, logs: Logs, hardware: Hardware | None) -> Finding | None:
     """A start that stands still after its weights were loaded, while all its GPUs compute: they wait for each other, mostly in vLLM's own
     all-reduce, which takes peer access that the driver reports for granted."""
-    log, shown = logs.current(engine.container.name), _busy(hardware)
+    log, (spinning, shown) = logs.current(engine.container.name), _busy(hardware)
     if not shown or log is None or pod.ready or pod.nodes != 1 or engine.name != "vllm":
         return None
     said = stands_still(log)
@@ -216,7 +219,7 @@ def _spin(pod: Pod, engine: Engine, logs: Logs, hardware: Hardware | None) -> Fi
         logs,
         said[0],
         f"The {engine.workers_at_least} workers of {engine.container.name} have taken no work for {say_seconds(waited(said))} while it "
-        f"started, and {_SPINNING}, as those do that wait for each other",
+        f"started, and {spinning}, as those do that wait for each other",
         *shown,
         fix="Where that does not help, try NCCL_P2P_DISABLE=1 as well" if own else "Try NCCL_P2P_DISABLE=1",
         first=(
