@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from kubectl_llmdoctor.expressions import expression
+from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.workload import Workload
 from kubectl_llmdoctor.tree import dig, rows
@@ -69,12 +70,15 @@ def _with_v(image: str) -> str:
 def had(pod: Pod, image: str) -> tuple[str, str]:
     """Another tag of the same repository and variant that nodes have pulled, and who has it: the workload before, or another pod."""
     repository, missing = split(image)
-    for other, who in (*_before(pod), *_running(pod)):
+    variant = _VARIANT.findall(missing.lower())
+
+    def alike(other: str) -> bool:
         where, tag = split(other)
-        alike = _VARIANT.findall(tag.lower()) == _VARIANT.findall(missing.lower())
-        if "@" not in other and where == repository and tag not in ("", missing) and alike:
-            return other, who
-    return "", ""
+        same = "@" not in other and where == repository and tag not in ("", missing)
+        return same and _VARIANT.findall(tag.lower()) == variant
+
+    before = ((other, who) for other, who in _before(pod) if alike(other))
+    return next(before, None) or next(_running(pod, alike), ("", ""))
 
 
 def _before(pod: Pod) -> Iterator[tuple[str, str]]:
@@ -91,14 +95,27 @@ def _before(pod: Pod) -> Iterator[tuple[str, str]]:
                 yield str(container.get("image") or ""), f"{Workload(above, pod.cluster).ref} ran before"
 
 
-def _running(pod: Pod) -> Iterator[tuple[str, str]]:
-    """The images with which other pods run, those of the same namespace first."""
-    items = sorted(pod.cluster.items("Pod"), key=lambda item: item.namespace != pod.namespace)
-    for item in items:
+def _running(pod: Pod, wanted: Callable[[str], bool]) -> Iterator[tuple[str, str]]:
+    """The wanted images with which other pods run, those of the same namespace first."""
+    images = pod.cluster.once("pods of images", lambda: _pods_of_images(pod.cluster))
+    found = [(item, image) for image, items in images.items() if wanted(image) for item in items]
+    for item, image in sorted(
+        found, key=lambda one: (one[0].namespace != pod.namespace, one[0].namespace, one[0].name)
+    ):
+        names = {
+            container.get("name") for container in rows(item.raw, "spec.containers") if container.get("image") == image
+        }
         for status in rows(item.raw, "status.containerStatuses"):
-            if dig(status, "state.running") and status.get("ready"):
-                name = next(
-                    (c.get("image") for c in rows(item.raw, "spec.containers") if c.get("name") == status.get("name")),
-                    "",
-                )
-                yield str(name or ""), f"Pod/{item.name} of {item.namespace} runs"
+            if status.get("name") in names and dig(status, "state.running") and status.get("ready"):
+                yield image, f"Pod/{item.name} of {item.namespace} runs"
+
+
+def _pods_of_images(cluster: Cluster) -> dict[str, list[Item]]:
+    """The pods that name an image, by that image."""
+    found: dict[str, list[Item]] = {}
+    for item in cluster.items("Pod"):
+        for image in dict.fromkeys(
+            str(container.get("image") or "") for container in rows(item.raw, "spec.containers")
+        ):
+            found.setdefault(image, []).append(item)
+    return found
