@@ -36,6 +36,9 @@ _OF_RAY = expression(r"(?:^|/)rayproject/")
 _OF_OTHERS = expression(
     r"(?:^|/)(?:llm-d|ai-dynamo|modh|opendatahub|rha(?:ii|is)\w{0,9}|rhoai|rh-aiservices-bu)/|(?:rhel|ubi)\d"
 )
+#: Hugging Face's containers for Google Cloud set another HF_HOME (containers/tgi of Google-Cloud-Containers).
+_OF_GOOGLE = expression(r"(?:^|/)deeplearning-platform-release/.{0,60}huggingface-text-generation-inference")
+_HOME_OF_GOOGLE = "/tmp"
 _OTHER_HOME = expression(r"^/(?!root/).{0,200}/\.cache(?:/huggingface(?:/hub)?)?/?$")
 
 #: The Hub's own program, with a directory: `huggingface-cli download REPOSITORY --local-dir DIRECTORY`.
@@ -102,9 +105,19 @@ def cache_path(engine: Engine) -> str:
     usual = _DEFAULTS.get(engine.name, "")
     if _OF_OTHERS.search(engine.container.spec.image):
         return ""
+    if _OF_GOOGLE.search(engine.container.spec.image):
+        return _HOME_OF_GOOGLE
     if _OF_RAY.search(engine.container.spec.image):
         return usual.replace("root", "home/ray", 1)
     return "" if any(_OTHER_HOME.match(x.mount_path) for x in engine.container.spec.volume_mounts) else usual
+
+
+def volume_beside(engine: Engine, path: str) -> Store | None:
+    """The volume where the engine's own image keeps its models, when the image that runs keeps them at another path."""
+    usual = _DEFAULTS.get(engine.name, "")
+    mount = engine.container.mount_over(usual) if usual and path == _HOME_OF_GOOGLE else None
+    found = store(engine.container, usual) if mount is not None and not mount.read_only else None
+    return found if found is not None and found.volume else None
 
 
 def claim_beside(engine: Engine, path: str) -> Store | None:

@@ -28,7 +28,7 @@ from kubectl_llmdoctor.api import (
     units,
 )
 from llmdoctor_checks.start._library import pulled
-from llmdoctor_checks.start._storage import Store, cache_path, declared, fetched, hub_model, store
+from llmdoctor_checks.start._storage import Store, cache_path, declared, fetched, hub_model, store, volume_beside
 
 #: From this priority on the kubelet evicts no pod (`SystemCriticalPriority`).
 _CRITICAL = 2_000_000_000
@@ -211,6 +211,7 @@ def _evicted(pod: Pod, engine: Engine, needed: int) -> Iterator[Finding]:
         evidence=(pod_evidence(pod, "status.message", pod.status.message),),
         explains=("not-ready", "pod-failed", "crash-loop", "rollout-stuck", "node-not-ready"),
         fixes=(
+            *_to_volume(engine, path),
             fixes.mount_claim(container, path, size, f"Mount a volume of {size} at {path} for the downloads"),
             fixes.set_resource(
                 container,
@@ -222,6 +223,19 @@ def _evicted(pod: Pod, engine: Engine, needed: int) -> Iterator[Finding]:
         ),
         order=-2.0,  # more than the kubelet's words alone say
     )
+
+
+def _to_volume(engine: Engine, path: str) -> Iterator[Fix]:
+    """A volume is mounted where another image of the engine would download to."""
+    beside = volume_beside(engine, path)
+    if beside is not None:
+        yield fixes.set_env(
+            engine.container,
+            "HF_HOME",
+            beside.path,
+            f"Let the downloads go to the volume {beside.volume}, which is mounted at {beside.path}: this image keeps them at {path}, "
+            "not where TGI's own does",
+        )
 
 
 def _by_operator(pod: Pod, engine: Engine) -> Iterator[Finding]:

@@ -24,6 +24,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     setting_evidence,
 )
+from llmdoctor_checks.start._init_containers import script_of
 from llmdoctor_checks.start._scripts import quoted
 
 #: How Triton heads the table of its models (server.cc), whose rows stand between two lines of dashes.
@@ -77,7 +78,18 @@ class _Target(msgspec.Struct, frozen=True, kw_only=True):
     folder: str | None
 
 
-@check("model-not-found", since="0.1", literals=(_TABLE, _LOADED, _MODE, _HAS, _ROUTES, _SPAWNS))
+#: What `ollama pull` prints of a name or tag that the registry does not have (cmd and server/images.go), and how a script calls it.
+_NO_MANIFEST = "pull model manifest: file does not exist"
+_PULLS = expression(r"\bollama[\"',\s]{1,8}pull[\"',\s]{1,8}(?P<name>[\w.:/@-]{1,200})")
+#: Requests for a model that Ollama does not have, in its access log.
+_ASKED_FOR = r'^\[GIN\].{1,60}\| 404 \|.{1,80}\| POST +"(?:/api/(?:generate|chat|embed)|/v1/)'
+
+
+@check(
+    "model-not-found",
+    since="0.1",
+    literals=(_TABLE, _LOADED, _MODE, _HAS, _ROUTES, _SPAWNS, _NO_MANIFEST, "| 404 |"),
+)
 def model_not_found(pod: Pod, engine: Engine, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """The model is not where the engine looks.
 
@@ -85,6 +97,9 @@ def model_not_found(pod: Pod, engine: Engine, subject: Subject, logs: Logs | Non
     brings into this container, a branch that is not there, a folder with only part of a model, or a repository in another
     format (GGUF only, an adapter only). A path that does not exist is taken for a repository of the hub, so the message may
     speak of repository names. An anonymous or expired token gives similar last lines; then the line above says so.
+
+    An init container that runs `ollama pull` and does not end with its exit code hides that the model's name is wrong: Ollama is up,
+    and answers 404.
 
     Triton starts without any model where its repository is empty, as after a copy of a prefix under which nothing lies: it is
     up, and what asks for a model of it gets 400. llama-server does the same with neither -m nor a repository: it is a router then,
@@ -113,6 +128,8 @@ def model_not_found(pod: Pod, engine: Engine, subject: Subject, logs: Logs | Non
             yield from _repository_of_nothing(engine, logs)
         elif engine.name == "llama.cpp" and logs is not None:
             yield from _router_of_nothing(engine, logs)
+        elif engine.name == "ollama" and logs is not None:
+            yield from _pulled_in_vain(engine, logs)
         return
     model = engine.explicit("model_repository" if engine.name == "triton" else "model")
     path = str(model.value).rstrip("/") if model else ""
@@ -125,6 +142,44 @@ def model_not_found(pod: Pod, engine: Engine, subject: Subject, logs: Logs | Non
     yield from _brought_by_nothing(engine, model, path)
     yield from _into_an_empty_dir(engine, model, path)
     yield from _to_the_leader_alone(engine, model, path, subject)
+
+
+def _pulled_in_vain(engine: Engine, logs: Logs) -> Iterator[Finding]:
+    """An init container that ended well although the registry of Ollama has no model of the name that it asked for."""
+    pod, own = engine.pod, logs.current(engine.container.name)
+    lines = own.find("| 404 |") if own is not None else ()
+    asked = next((line for line in lines if re.search(_ASKED_FOR, line.text[:2000])), None)
+    for container in pod.containers:
+        ended = container.terminated if container.role == "init" else None
+        if ended is None or ended.exit_code != 0:
+            continue
+        line = next((one for log in logs.of(container.name) for one in log.find(_NO_MANIFEST)), None)
+        if line is None:
+            continue
+        names = {found["name"] for found in _PULLS.finditer(script_of(container))}
+        name = names.pop() if len(names) == 1 else ""
+        wanted = name or "one of the models that it was to pull"
+        at = f"status.initContainerStatuses[{container.name}].state.terminated"
+        yield Finding(
+            role="cause" if asked else "risk",
+            severity="critical" if asked else "warning",
+            confidence="likely",
+            summary=f"Init container {container.name} did not get {wanted}, which Ollama's registry does not have by that name, and ended "
+            f"with exit code 0 all the same: Ollama runs without it{', and answers 404' if asked else ''}.",
+            evidence=(
+                log_evidence(line),
+                pod_evidence(pod, at, f"exitCode: 0, reason: {ended.reason}"),
+                *((log_evidence(asked),) if asked else ()),
+            ),
+            fixes=(
+                fixes.advice(
+                    f"Let {container.name} pull a model by name and tag that https://ollama.com/library has"
+                    f"{f', in place of {name}' if name else ''}, and end with the pull's exit code (set -e before it), in "
+                    f"{fixes.edited(pod)}"
+                ),
+            ),
+        )
+        return
 
 
 def _to_the_leader_alone(engine: Engine, model: Setting, path: str, subject: Subject) -> Iterator[Finding]:

@@ -356,13 +356,26 @@ def _launched(pod: Pod, logs: Logs, *, waits: bool) -> Iterator[Finding]:
                 *((log_evidence(began),) if began else ()),
                 _readiness(container),
             ),
-            fixes=(
-                fixes.advice(
-                    f"Let the readiness probe ask the engine's own port in {fixes.edited(pod)}, not the program's"
-                ),
-            ),
+            fixes=(_of_its_engine(pod, container, client, waits=waits),),
         )
         return
+
+
+def _of_its_engine(pod: Pod, container: Container, client: Line, *, waits: bool) -> Fix:
+    """A probe of the engine that a program starts: where a client was refused at another port than the probe asks, that is the engine's."""
+    probe = container.spec.readiness_probe
+    action = (probe.http_get or probe.tcp_socket) if probe else None
+    own = container.port_number(action.port) if action else None
+    found = re.search(rf"(?<![\d.]){re.escape(pod.status.pod_ip or '-')}:(\d{{2,5}})\b", client.text[:4000])
+    port = int(found[1]) if found and not waits else None
+    if port is None or port == own or not any(p.container_port == port for p in container.spec.ports):
+        return fixes.advice(
+            f"Let the readiness probe ask the engine's own port in {fixes.edited(pod)}, not the program's"
+        )
+    value = {"httpGet": {"path": "/health", "port": port}, "periodSeconds": 10, "timeoutSeconds": 5}
+    asked = f", not the program on port {own}" if own else ""
+    summary = f"Let the readiness probe ask the engine itself, /health on port {port}{asked}"
+    return fixes.set_probe(container, "readinessProbe", value, summary)
 
 
 def _of(pod: Pod, engine: Engine, workload: Workload | None, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:

@@ -285,6 +285,7 @@ def _kserve(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
             "cause",
             f"KServe's webhook was to bring {asked[1]}; the pod has no storage-initializer, and nothing is mounted at {_MODELS}{why}.",
             (pod_evidence(pod, f"metadata.annotations[{asked[0]}]", asked[1]), _present(pod), *left_out),
+            fix=_moved(pod) if left_out else None,
         )
         return
     if not asked and _brings_nothing(pod):
@@ -312,6 +313,7 @@ def _kserve(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
             f"{server.name} is to serve from {_MODELS}, where KServe brings what storageUri names, and finds nothing there: the pod has "
             f"neither its storage-initializer nor another volume there{why}.",
             (log_evidence(missed), pod_evidence(server, "args", told), _present(pod), *left_out),
+            fix=_moved(pod) if left_out else None,
         )
 
 
@@ -330,6 +332,25 @@ def _left_out(pod: Pod) -> tuple[str, tuple[Evidence, ...]]:
         return "", ()
     why = f": it passes over namespaces with the label {_LEFT_OUT}, and {pod.namespace} has it"
     return why, (object_evidence(item, f"metadata.labels[{_LEFT_OUT}]", str(label)),)
+
+
+def _moved(pod: Pod) -> Fix:
+    """What lets KServe's webhook see the pods of a namespace that it passes over: a new pod there would come without, too."""
+    item = pod.cluster.item("Namespace", "", pod.namespace)
+    runs = re.search("kserve|kfserving|opendatahub", str(dig(item.raw, f"metadata.labels.{_LEFT_OUT}")) if item else "")
+    name = pod.labels.get(_SERVICE_LABEL)
+    what = f"InferenceService {name}" if name else "the InferenceService"
+    return fixes.advice(
+        f"Make {what} in another namespace, without the label {_LEFT_OUT}, and delete it in {pod.namespace}"
+        + (
+            ", where KServe itself runs"
+            if runs
+            else f"; or take that label off {pod.namespace}, where nothing else needs it, and delete the pod"
+        ),
+        f"kubectl get namespaces -l '!{_LEFT_OUT}'",
+        *(() if runs else (f"kubectl label namespace {pod.namespace} {_LEFT_OUT}-",)),
+        owner="model",
+    )
 
 
 def _misses_secret(logs: Logs) -> Line | None:
