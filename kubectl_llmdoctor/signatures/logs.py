@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Literal
 
 import msgspec
@@ -105,6 +106,8 @@ _MOST_NEAR = 500
 _JUST_BEGUN_SECONDS = 90
 #: So long may a server load: what it only warns of by then may come to nothing.
 _LOADING_SECONDS = 600
+#: Nor does a model take so long to come and to load together.
+_NO_LOAD_SECONDS = 7200
 #: By this a line calls itself a warning, or llama.cpp says that it computes without a GPU.
 _WARNS = expression(
     r".{0,120}?\b(?:WARNING|WARN)\b|^W\d{4} \d\d:|.{0,60}\[W[ \]]|ggml_cuda_init: failed to initialize CUDA: "
@@ -226,7 +229,7 @@ class _Wording:
             names = captured(pattern, line)
             if names is None or not fits(pattern, self._subject, self._pod, self._container, names):
                 continue
-            if pattern.phases and phase_at(line) not in pattern.phases:
+            if pattern.phases and self._phase(line) not in pattern.phases:
                 continue
             if _of_given_code(line) and (self._pod.log_only or not self._ends(line)):
                 continue  # nothing says that the program ended of it
@@ -236,6 +239,18 @@ class _Wording:
                 yield _Hit(line=line, captured=names, near=frame)
             elif second := beside(pattern, line):
                 yield _Hit(line=line, captured=names | second[1], near=frame or second[0])
+
+    def _phase(self, line: Line) -> str:
+        """The phase by the lines before; where these are gone a server that ran for hours served."""
+        return phase_at(line) or ("serving" if self._ran_for_hours and not restarts(line.log) else "")
+
+    @cached_property
+    def _ran_for_hours(self) -> bool:
+        """Whether the instance that ended ran for longer than a model takes to come and to load."""
+        own = [e for e in endings(self._pod) if self._container and e.container.name == self._container.name]
+        return any(
+            e.started and e.finished and (e.finished - e.started).total_seconds() >= _NO_LOAD_SECONDS for e in own
+        )
 
     def _is_harmless(self, line: Line) -> bool:
         """Whether a line says of itself that the program goes on without what it tells of."""

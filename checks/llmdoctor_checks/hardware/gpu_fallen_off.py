@@ -111,6 +111,8 @@ def gpu_fallen_off(
         yield _finding(
             pod, hardware, f"a GPU of {hardware.node}", (*missing, log_evidence(said)), "likely", None, _DEAD
         )
+    elif missing := _not_listed(pod, hardware, node):
+        yield _finding(pod, hardware, f"a GPU of {hardware.node}", missing, "likely", None, _DEAD)
     elif mine := [device for device in hardware.mine if letters(device.lost) == "lost"]:
         text = " and ".join(f"{device.title} of {hardware.node}" for device in mine)
         yield _finding(pod, hardware, text, tuple(_silence(hardware, mine)), "certain", None)
@@ -146,6 +148,19 @@ def _not_initialised(hardware: Hardware) -> tuple[Evidence, ...]:
         return ()
     seen = f"{count_of(len(others), 'GPU')} seen by the driver, capacity nvidia.com/gpu: {hardware.offered}"
     proof = Evidence(source="agent", ref=f"Node/{hardware.node} agent gpus", text=seen)
+    return (*(hardware.kernel.evidence(line) for line in lines[:2]), proof)
+
+
+def _not_listed(pod: Pod, hardware: Hardware, node: Node | None) -> tuple[Evidence, ...]:
+    """The same where the node offers fewer GPUs than it has, and fewer than the failing pod was given: nobody looked at them."""
+    lines, has = hardware.kernel.not_initialised, hardware.offered
+    there = node.allocatable("nvidia.com/gpu") if node else None
+    if not lines or node is None or not has or not there or not pod.failing or has != hardware.of_node.slots:
+        return ()
+    if not there < min(has, pod.gpus):
+        return ()
+    seen = f"nvidia.com/gpu: capacity {has}, allocatable {there}"
+    proof = Evidence(source="node", ref=f"Node/{node.name} status.allocatable[nvidia.com/gpu]", text=seen)
     return (*(hardware.kernel.evidence(line) for line in lines[:2]), proof)
 
 

@@ -9,6 +9,7 @@ from llmdoctor_checks.hardware._gpu import (
     CONSEQUENCES,
     ERRORS,
     OF_GPUS,
+    Hit,
     by_others,
     elsewhere,
     hits,
@@ -32,6 +33,15 @@ _SYMPTOMS = ("engine-dead", "engine-stalled", *CRASHED)
 
 #: NVIDIA's buckets after which the GPU is to be reset.
 _RESETS = ("RESET_GPU", "WORKFLOW_XID_48", "WORKFLOW_NVLINK_ERR", "WORKFLOW_NVLINK5_ERR")
+
+#: Programs of servers as the driver names them, by how their names begin, and what the images that run them are called.
+_PROGRAMS = {
+    "llama-server": ("llama", "ggml"),
+    "ollama": ("ollama",),
+    "VLLM::": ("vllm",),
+    "sglang::": ("sglang",),
+    "tritonserver": ("triton",),
+}
 
 
 @check("xid-error", since="0.2", literals=(*OF_GPUS, *ERRORS))
@@ -74,11 +84,12 @@ def xid_error(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Findi
         yield from _asked_for(pod, hardware)
     if not telling and pod.failing:
         return
-    for xid, sure in (telling or [hit for hit in found if hit[1] == "certain"])[:1]:
+    named = [] if found or pod.failing else [*_of_its_program(pod, hardware)]
+    for xid, sure in (telling or [hit for hit in found if hit[1] == "certain"] or named)[:1]:
         meaning = xid_meaning(xid.number)
         stuck = not telling and bool(meaning and meaning.disables) and _waits_for_reset(hardware, xid)
         minor = meaning is not None and meaning.bucket == "IGNORE"  # what asks for nothing seldom ends a program
-        same = [hit for hit in found if hit[0].number == xid.number]
+        same = [hit for hit in found or named if hit[0].number == xid.number]
         yield Finding(
             role="cause" if telling or stuck else "risk" if meaning and meaning.disables else "note",
             confidence="possible" if minor else "likely" if stuck else sure,
@@ -86,7 +97,7 @@ def xid_error(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Findi
             f"{f', {len(same)} times' if len(same) > 1 else ''}"
             f"{'; nothing starts on that GPU before it is reset' if stuck else ''}.",
             evidence=once(
-                *quoted([(xid, sure), *found, *hits(hardware, lambda number, _: number == 154)]),
+                *quoted([(xid, sure), *found, *_reset_asked(hardware, xid)]),
                 *said_then(pod, logs, xid),
                 *_demands(hardware),
                 *by_others(hardware, "xid-error"),
@@ -95,6 +106,25 @@ def xid_error(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Findi
             fixes=tuple(_fixes(pod, hardware, meaning, xid)),
             order=order_of(xid),
         )
+
+
+def _of_its_program(pod: Pod, hardware: Hardware) -> Iterator[Hit]:
+    """Xids that name the program that a ready pod runs, where nothing tells how many GPUs its node has, and a reset is still due."""
+    node = hardware.of_node
+    if node.slots is not None or node.devices or not hardware.asks or not pod.ready:
+        return
+    images = [str(container.spec.image or "").lower() for container in pod.containers if container.accelerators]
+    for xid in hardware.xids:
+        words = next((words for begin, words in _PROGRAMS.items() if xid.process.startswith(begin)), ())
+        own = any(word in image for word in words for image in images) and _wanted(xid.number, xid_meaning(xid.number))
+        if own and xid.time and hardware.during(xid.time) and _waits_for_reset(hardware, xid):
+            yield xid, "likely"
+
+
+def _reset_asked(hardware: Hardware, xid: Xid) -> list[Hit]:
+    """Xid 154, for the pod's GPUs or that of an Xid."""
+    told = hits(hardware, lambda number, _: number == 154)
+    return told or [(x, "likely") for x in hardware.xids if x.number == 154 and x.bus == xid.bus]
 
 
 def _fixes(pod: Pod, hardware: Hardware, meaning: XidMeaning | None, xid: Xid) -> Iterator[Fix]:

@@ -40,6 +40,7 @@ from kubectl_llmdoctor.api import (
     say_bytes,
     say_seconds,
     served,
+    units,
     usage_of,
 )
 from llmdoctor_checks.memory._killed import (
@@ -646,6 +647,13 @@ def _of_settings(over: Excess, engine: Engine, limit: int, subject: Subject) -> 
         yield from _fixes(container, limit, subject, ", or take less")
 
 
+def _in_volumes(container: Container, limit: int) -> int:
+    """What memory-backed volumes hold at most that alone may fill the limit, where that is stated."""
+    mounted = (container.pod.volume(mount.name) for mount in container.spec.volume_mounts)
+    sizes = (units(v.empty_dir.size_limit) for v in mounted if v and v.empty_dir and v.empty_dir.medium == "Memory")
+    return sum(size for size in sizes if size and size >= limit)
+
+
 def _fixes(container: Container, limit: int, subject: Subject, more: str = "") -> Iterator[Fix]:
     if container.name == "storage-initializer":
         summary = (
@@ -658,6 +666,10 @@ def _fixes(container: Container, limit: int, subject: Subject, more: str = "") -
     node = subject.nodes.get(pod.spec.node_name)
     there = node.allocatable("memory") if node else None
     larger = limit * 4 if limit < GIB else limit * 2 if limit < _LARGE else limit * 3 // 2
+    held = _in_volumes(container, limit)
+    if held and larger < limit + held <= (there or limit + held):
+        larger = limit + held
+        more += "; what lies in its memory-backed volumes stays until the pod is deleted"
     text = f"Raise the memory limit of {container.name} from {say_bytes(limit)}"
     if there is not None and node and larger > there:
         yield fixes.advice(

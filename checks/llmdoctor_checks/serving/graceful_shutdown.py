@@ -84,7 +84,7 @@ _CANCELS, _CANCELLED = (
 
 #: gunicorn, told to end, and a worker that it kills when its time for that is over; a shorter time is nobody's setting.
 _SIGNALLED, _BUSY_KILLED, _SHORTEST = "Handling signal: term", "was sent SIGKILL! Perhaps out of memory?", 5
-_GUNICORN_SKEW = 3
+_GUNICORN_SKEW, _MASTER_ENDS = 3, "Shutting down: Master"
 
 #: Triton, told to end, waits for what runs, then takes its models away one by one, while its ports stay open (`server.cc`,
 #: `InferenceServer::Stop`). Who asks for one meanwhile gets one of these answers (`model_lifecycle.cc`); so does a start that failed.
@@ -185,7 +185,7 @@ def graceful_shutdown(pod: Pod, subject: Subject, events: Events | None, logs: L
     # a gateway that is asked as a server of models is
     served = pod.ready and (asked_as_one(pod) or asks_as_one(pod))
     container = next((x for x in pod.containers if x.role != "init"), None) if served else None
-    found = _by_gunicorn(pod, logs) if logs is not None else None
+    found = (_by_gunicorn(pod, logs) or _cut_by_uvicorn(pod, logs)) if logs is not None else None
     if found is None and container is not None:
         found = _broken_off(pod, container, events)
     if found is not None:
@@ -195,6 +195,9 @@ def graceful_shutdown(pod: Pod, subject: Subject, events: Events | None, logs: L
 def _of_engine(pod: Pod, engine: Engine, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     ways = (_cut, _dropped, _cancelled, _still_asked, _unloaded) if logs is not None else ()
     by_log = next((found for way in ways if logs is not None and (found := way(pod, engine, logs))), None)
+    # where the engine states how many requests run, that counts
+    if by_log is None and logs is not None and not last_load(engine.container, logs):
+        by_log = _cut_by_uvicorn(pod, logs)
     found = by_log or _broken_off(pod, engine.container, events, engine.name)
     if found is not None:
         yield found
@@ -374,7 +377,9 @@ def _by_gunicorn(pod: Pod, logs: Logs) -> Finding | None:
     """A pod that is being deleted, whose gunicorn killed busy workers itself, its own time for them being over (`arbiter.py`)."""
     told = next(reversed(list(logs.find(_SIGNALLED))), None) if pod.obj.metadata.deletion_timestamp else None
     killed = [x for x in told.log.find(_BUSY_KILLED) if x.number > told.number] if told is not None else []
-    seconds = seconds_between(told, killed[0]) if told is not None and killed else None
+    # it may be gone before it says whom it killed
+    ends = killed or ([x for x in told.log.find(_MASTER_ENDS) if x.number > told.number] if told is not None else [])
+    seconds = seconds_between(told, ends[0]) if told is not None and ends else None
     if told is None or not seconds or seconds < _SHORTEST:
         return None
     grace = pod.spec.termination_grace_period_seconds
@@ -382,24 +387,79 @@ def _by_gunicorn(pod: Pod, logs: Logs) -> Finding | None:
         return None
     # a file of settings may have another time, and so may the kernel
     in_time = abs(seconds - _gunicorns_seconds(pod.container(told.log.container))) <= _GUNICORN_SKEW
+    waited = [x for x in told.log.find(*_OPEN) if x.number > told.number]
+    if not killed and not (in_time and waited and not any(x.number > told.number for x in told.log.find(_CLOSED))):
+        return None
+    what = (
+        f"lost {count_of(len(killed), 'worker')} to SIGKILL {say_seconds(round(seconds))} later, as it kills those that still have requests"
+        if killed
+        else f"ended {say_seconds(round(seconds))} later, when its own time for that was over, while requests still ran"
+    )
     return _cut_off(
         pod,
-        f"{pod.name} was told to end, and gunicorn in {told.log.container} lost {count_of(len(killed), 'worker')} to SIGKILL "
-        f"{say_seconds(round(seconds))} later, as it kills those that still have requests: their answers are cut off."
-        + (" It was not short of memory." if in_time else ""),
-        (log_evidence(told), log_evidence(killed[0])),
-        (
-            fixes.set_spec(
-                pod,
-                "/terminationGracePeriodSeconds",
-                _LONG_ANSWER + _AFTER,
-                f"Give gunicorn --graceful-timeout {_LONG_ANSWER} (GUNICORN_CMD_ARGS sets it, too), and the pod "
-                f"{_LONG_ANSWER + _AFTER} s to end",
-            ),
-        ),
+        f"{pod.name} was told to end, and gunicorn in {told.log.container} {what}: their answers are cut off."
+        + (" It was not short of memory." if in_time and killed else ""),
+        (log_evidence(told), *(log_evidence(x) for x in ([] if killed else waited[:1])), log_evidence(ends[0])),
+        (_longer(pod, pod.container(told.log.container), grace or 0),),
         told,
         ("worker-lost",),
     )
+
+
+def _longer(pod: Pod, container: Container | None, grace: int) -> Fix:
+    """More time for gunicorn's workers: what the pod has, where that is long enough, else more of that as well."""
+    if grace >= _LONG_ANSWER + _AFTER and container is not None:
+        text = f"Give gunicorn --graceful-timeout {grace - _AFTER}, of the {grace} s that the pod has to end"
+        variable = container.env.get("GUNICORN_CMD_ARGS")
+        if variable is None and "--graceful-timeout" not in " ".join(container.spec.argv):
+            return fixes.set_env(container, "GUNICORN_CMD_ARGS", f"--graceful-timeout {grace - _AFTER}", text)
+        return fixes.advice(f"{text}, in {fixes.edited(pod)}")
+    return fixes.set_spec(
+        pod,
+        "/terminationGracePeriodSeconds",
+        _LONG_ANSWER + _AFTER,
+        f"Give gunicorn --graceful-timeout {_LONG_ANSWER} (GUNICORN_CMD_ARGS sets it, too), and the pod "
+        f"{_LONG_ANSWER + _AFTER} s to end",
+    )
+
+
+def _cut_by_uvicorn(pod: Pod, logs: Logs) -> Finding | None:
+    """A pod that is being deleted, whose uvicorn was killed while it waited for connections that were busy (`Server.shutdown`)."""
+    due = parse_time(pod.obj.metadata.deletion_timestamp)
+    for container in pod.containers if due is not None else ():
+        ended = container.status.state.terminated if container.status and container.role != "init" else None
+        if due is None or ended is None or ended.exit_code != _KILLED or ended.reason == "OOMKilled":
+            continue
+        log, at = logs.current(container.name), parse_time(ended.finished_at)
+        told = next(log.find(*_OPEN), None) if log is not None else None
+        if log is None or told is None or log.holds(_CLOSED):
+            continue  # nobody was connected, or all were done
+        # the kubelet kills when the time is over, and not before
+        if at is not None and abs((at - due).total_seconds()) > _SKEW:
+            continue
+        grace = pod.spec.termination_grace_period_seconds
+        seconds = _DEFAULT_SECONDS if grace is None else grace
+        hook = _hook(container)
+        slept = f", of which its preStop hook took {say_seconds(hook[0])}" if hook else ""
+        longer = max(2 * seconds, _LONG_ANSWER + _AFTER)
+        stated = str(grace) if grace is not None else "not set"
+        return _cut_off(
+            pod,
+            f"{pod.name} was told to end and killed {seconds} s later, after its grace period{slept}, while {container.name} still waited "
+            "for requests that ran: their answers are cut off.",
+            (
+                log_evidence(told),
+                pod_evidence(container, "state.terminated.exitCode", str(ended.exit_code)),
+                pod_evidence(pod, "terminationGracePeriodSeconds", stated),
+            ),
+            (
+                fixes.set_spec(
+                    pod, "/terminationGracePeriodSeconds", longer, f"Give the pod {say_seconds(longer)} to end"
+                ),
+            ),
+            told,
+        )
+    return None
 
 
 def _gunicorns_seconds(container: Container | None) -> int:
