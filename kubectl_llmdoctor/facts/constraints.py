@@ -22,6 +22,7 @@ _STATE_KEYS = frozenset(
         "karpenter.sh/disruption",
         "karpenter.sh/disrupted",
         "karpenter.sh/unregistered",
+        "node.cluster.x-k8s.io/uninitialized",
         "cloud.google.com/impending-node-termination",
         "aws-node-termination-handler/spot-itn",
     }

@@ -75,7 +75,17 @@ def volume_where(volume: Item) -> str:
     """Where a PersistentVolume can be used: its required node affinity in words; empty when anywhere."""
     terms = rows(volume.raw, "spec.nodeAffinity.required.nodeSelectorTerms")
     parts = [part for term in terms for part in rows(term, "matchExpressions")]
-    return "; ".join(f"{p.get('key')} {p.get('operator')} [{', '.join(words(p, 'values'))}]" for p in parts)
+    values = [", ".join(value or '""' for value in words(part, "values")) for part in parts]
+    return "; ".join(f"{p.get('key')} {p.get('operator')} [{v}]" for p, v in zip(parts, values, strict=True))
+
+
+def nowhere(volume: Item) -> bool:
+    """Whether a PersistentVolume names an empty value as its node: its provisioner did not know the node, and none has that label."""
+    terms = rows(volume.raw, "spec.nodeAffinity.required.nodeSelectorTerms")
+    return bool(terms) and all(
+        any(p.get("operator") == "In" and not any(words(p, "values")) for p in rows(term, "matchExpressions"))
+        for term in terms
+    )
 
 
 #: Ends of the labels by which volumes on a node's own disk name that node: Kubernetes, TopoLVM, OpenEBS, Longhorn's local ones.

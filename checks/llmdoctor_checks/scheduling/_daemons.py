@@ -270,6 +270,36 @@ def missing(cluster: Cluster, nodes: Iterable[Node], resource: str) -> list[Abse
     ]
 
 
+#: What distributions call any machine, where no cloud tells its type.
+_NO_TYPE = ("", "k3s", "rke2")
+
+
+def _untold(nodes: list[Node]) -> bool:
+    """Whether no cloud tells the types of the machines, by which one would know of their devices."""
+    return {str(node.labels.get("node.kubernetes.io/instance-type", "")) for node in nodes} <= {*_NO_TYPE}
+
+
+def finding_nothing(cluster: Cluster, nodes: Iterable[Node], resource: str) -> list[Item]:
+    """The device plugins of the maker that run on machines of which no cloud tells what they have."""
+    plugins = offering(cluster, resource) if _untold([*nodes]) else []
+    return [item for item in plugins if dig(item.raw, "status.numberReady")]
+
+
+def unlabelled(cluster: Cluster, nodes: Iterable[Node], resource: str) -> list[Absent]:
+    """The device plugin that runs nowhere for want of labels that nothing here would set: no discovery, no cloud that tells the type.
+
+    NVIDIA's chart selects such labels since 0.15, and brings the discovery only where it is told to (gfd.enabled, nfd.enabled).
+    """
+    known = list(nodes)
+    if not _untold(known) or any(key.startswith(_DISCOVERED) for node in known for key in node.labels):
+        return []
+    workers = [node for node in known if not node.control_plane] or known
+    found = [one for one in missing(cluster, workers, resource) if not one.taints and labels_wanted([*one.unmet])]
+    plugins = offering(cluster, resource)
+    idle = plugins and all(dig(item.raw, "status.desiredNumberScheduled") == 0 for item in plugins)
+    return found if idle else []
+
+
 def why_none(found: list[Absent]) -> str:
     """`DaemonSet kube-system/efa-plugin makes no pod on n1: it selects efa=enabled, which the node lacks`."""
     first, names, parts = found[0], [one.node.name for one in found], []

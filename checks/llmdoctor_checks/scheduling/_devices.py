@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from kubectl_llmdoctor.api import Container
+from kubectl_llmdoctor.api import Container, Node
 
 #: Builds for other hardware, by the words of their image names.
 _OTHER_HARDWARE = r"(?i)cpu|xpu|tpu|neuron|gaudi|hpu|habana|intel|ipex|openvino|arm64|npu|ascend|sim(?:ulator)?\b|\bopea/vllm(?![\w-])"
@@ -44,3 +44,13 @@ def near_gpus(container: Container) -> bool:
     selected = (f"{key}={value}" for key, value in spec.node_selector.items())
     words = " ".join([*selected, *(str(t.key) for t in spec.tolerations), *container.env])
     return bool(spec.runtime_class_name or re.search(_NEAR_GPUS, words))
+
+
+#: GKE's label of nodes with GPUs. Their containerd has no runtime of NVIDIA's by default: the device plugin mounts the driver.
+_GKE_GPUS = "cloud.google.com/gke-accelerator"
+
+
+def given_by_request_only(container: Container, node: Node | None) -> bool:
+    """Whether the node gives its GPUs and their driver to nobody who asks for none, whatever leads a pod there."""
+    spec = container.pod.spec
+    return not spec.runtime_class_name and (_GKE_GPUS in spec.node_selector or bool(node and _GKE_GPUS in node.labels))

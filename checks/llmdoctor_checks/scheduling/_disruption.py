@@ -120,6 +120,10 @@ _NOTICE_SECONDS = 3600
 _BY_INTENT = (("DisruptionTerminating", "Disrupting Node: "), ("ScaleDown", "marked the node as toBeDeleted"))
 
 
+#: What the cloud's node controller says when it deletes a Node object (cloud-provider pkg/controllers/nodelifecycle).
+_GONE = r"^Deleting node \S{1,253} because it does not exist in the cloud provider"
+
+
 class Taken(msgspec.Struct, frozen=True, kw_only=True):
     """How a pod was taken away."""
 
@@ -163,7 +167,7 @@ def taken(pod: Pod, subject: Subject, events: Events | None, node: Node | None) 
     if whole and len(subject.pods) == 1 and pod.status.phase != "Failed":
         return None
     found = _by_status(pod, node) or _silent(pod, node) or _by_event(pod, events, node)
-    found = found or _remade(pod, node) or _rebooted(pod, events)
+    found = found or _remade(pod, node) or _rebooted(pod, events) or _machine_gone(pod, events, node)
     if found is None:
         return _again(pod)
     found = _by_intent(pod, events, found) or _announced(node, found) or found
@@ -269,6 +273,19 @@ def _by_event(pod: Pod, events: Events | None, node: Node | None) -> Taken | Non
                 by_taint = reason == "TaintManagerEviction"
                 quoted = (event_evidence(event, pod.cluster),)
                 return Taken(kind=kind, why=event.message, evidence=quoted, open=by_taint and node is None)
+    return None
+
+
+def _machine_gone(pod: Pod, events: Events | None, node: Node | None) -> Taken | None:
+    """A pod that is left over from a node whose machine is gone, by the word of who deletes its Node object."""
+    if node is not None or not pod.spec.node_name or not pod.obj.metadata.deletion_timestamp:
+        return None
+    for event in reversed(list(events or ())):
+        if (event.kind, event.name, event.reason) == ("Node", pod.spec.node_name, "DeletingNode") and re.search(
+            _GONE, event.message
+        ):
+            quoted = (event_evidence(event, pod.cluster),)
+            return Taken(kind="lost", why=event.message, evidence=quoted, since=event.last)
     return None
 
 

@@ -14,7 +14,7 @@ import msgspec
 
 _BEGINS = r"^(?:Failed to schedule pod|Could not schedule pod|Failed to provision new node),\s*"
 _NAMED = r'incompatible with (?:nodepool|provisioner)(?: \\?"(?P<pool>[^",\\]+)\\?")?,\s*'
-_OVERHEAD = r"daemonset overhead=\{[^}]{0,2000}\},?\s*"
+_OVERHEAD = r"daemonset overhead=\{([^}]{0,2000})\},?\s*"
 _POOL = (
     r"karpenter\.sh/(?:nodepool|provisioner-name) In \[(?P<of>[^\] ]+)\]"
     r'|\bNodePool="?(?P<is>[^",)\s]+)|for (?:nodepool|provisioner) \\?"(?P<for>[^"\\]+)'
@@ -54,6 +54,8 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     typed: bool = False
     #: whether it may not grow
     full: bool = False
+    #: what the DaemonSets of a node ask for
+    overhead: str = ""
 
     @property
     def of_system(self) -> bool:
@@ -75,7 +77,7 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     def asked(self) -> str:
         """What the pod and the DaemonSets of a node ask for together; the least of it where machines differ."""
         found = re.search(r"resources[ =](?:min=)?\{([^}]{0,500})\}", self.text)
-        return re.sub(r'\\?"', "", found[1].replace(",", ", ").replace(":", " ")) if found else ""
+        return _amounts(found[1]) if found else ""
 
     @property
     def words(self) -> str:
@@ -96,6 +98,11 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
         return self.text.partition(f"{key} In [")[2].partition("]")[0].split()
 
 
+def _amounts(said: str) -> str:
+    """`cpu 150m, pods 5` of `"cpu":"150m","pods":"5"`."""
+    return re.sub(r'\\?"', "", said.replace(",", ", ").replace(":", " "))
+
+
 def pools(message: str) -> list[Pool]:
     """The pools of an event, those for the cluster's own pods left out; empty where it speaks of none."""
     said = [_pool(part.strip()) for part in re.sub(_BEGINS, "", message[:_LONGEST].strip()).split(";")[:_MOST]]
@@ -104,7 +111,8 @@ def pools(message: str) -> list[Pool]:
 
 def _pool(part: str) -> Pool | None:
     begins = re.match(_NAMED, part)
-    text = re.sub(_OVERHEAD, "", part[begins.end() :] if begins else part)
+    text = part[begins.end() :] if begins else part
+    overhead, text = re.search(_OVERHEAD, text), re.sub(_OVERHEAD, "", text)
     taint, demand = re.match(_TAINT, text), re.match(_DEMAND, text, re.DOTALL)
     typed, full = text.startswith(("no instance type", "minValues")), re.search(_LIMIT, text) is not None
     if not (begins or taint or demand or typed or full):
@@ -119,4 +127,5 @@ def _pool(part: str) -> Pool | None:
         volume=" ".join(demand["demand"].split()) if demand and demand["of"] else "",
         typed=typed,
         full=full,
+        overhead=_amounts(overhead[1]) if overhead else "",
     )

@@ -10,6 +10,8 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
+
 from kubectl_llmdoctor.api import GIB, Fix, Item, Pending, dig, escaped, fixes, milli, rows, units, words
 from kubectl_llmdoctor.catalog.gpus import count_on
 from llmdoctor_checks.scheduling._karpenter import Pool
@@ -40,7 +42,7 @@ _FAMILY, _SIZE, _COUNT, _CPU = (f"karpenter.k8s.aws/instance-{what}" for what in
 def larger(pending: Pending, pool: Pool) -> Fix | None:
     """The smallest machine of a pool's families that holds the pod and the DaemonSets, added to what the pool allows."""
     item = pending.pod.cluster.item("NodePool", "", pool.name)
-    asked = {name: milli(amount) for name, _, amount in (part.strip().partition(" ") for part in pool.asked.split(","))}
+    asked = {name: milli(amount) for name, amount in _told(pool.asked)}
     if not asked.get("nvidia.com/gpu"):
         return None
     allowed = (
@@ -77,6 +79,94 @@ def larger(pending: Pending, pool: Pool) -> Fix | None:
             return None  # it is not the size that is missing
         return fixes.patch_object(item, text, operations, owner="platform")
     return None
+
+
+def without_daemons(pending: Pending, pool: Pool) -> Fix | None:
+    """DaemonSets that ask for GPUs themselves, of which a new node has so many less before the pod comes."""
+    told = dict(_told(pool.overhead))
+    resource = next((name for name in pending.accelerators if milli(told.get(name))), "")
+    if not resource:
+        return None
+    asking = [item for item in pending.pod.cluster.items("DaemonSet") if _asks(item, resource)]
+    names = ", ".join(f"{item.namespace}/{item.name}" for item in asking[:3])
+    who = f"DaemonSet {names}" if names else "the DaemonSet that asks for them"
+    return fixes.advice(
+        f"Keep {who} off {pool.title} (its nodeSelector or affinity), or let it ask for no {resource}: DaemonSets take "
+        f"{told[resource]} of each new node, before the pod comes",
+        "kubectl get daemonsets -A -o custom-columns='NAMESPACE:.metadata.namespace,NAME:.metadata.name,"
+        "LIMITS:.spec.template.spec.containers[*].resources.limits'",
+        owner="platform",
+    )
+
+
+def _asks(item: Item, resource: str) -> bool:
+    limits = (dig(row, "resources.limits") for row in rows(item.raw, "spec.template.spec.containers"))
+    return any(isinstance(one, dict) and milli(one.get(resource)) for one in limits)
+
+
+def _told(amounts: str) -> Iterator[tuple[str, str]]:
+    for part in amounts.split(","):
+        name, _, amount = part.strip().partition(" ")
+        yield name, amount
+
+
+#: EC2's families with accelerators of other makers, and whose these are.
+_OTHERS = {"g4ad": "AMD", "inf1": "AWS", "inf2": "AWS", "trn1": "AWS", "trn1n": "AWS", "trn2": "AWS"}
+_OTHERS |= {"dl1": "Habana", "dl2q": "Qualcomm"}
+
+
+def of_nvidia(pending: Pending, pool: Pool) -> Fix | None:
+    """A family with NVIDIA's GPUs, where the pod asks for them and all that the pool allows have accelerators of another maker."""
+    if not milli(dict(_told(pool.asked)).get("nvidia.com/gpu")):
+        return None
+    families = [*pool.allows(_FAMILY), *(kind.partition(".")[0] for kind in pool.allows(_TYPE))]
+    if not families or not all(one in _OTHERS for one in families):
+        return None
+    makers = " and ".join(sorted({_OTHERS[one] for one in families}))
+    have = f"{', '.join(dict.fromkeys(families))} has accelerators of {makers}, which no nvidia.com/gpu is"
+    text = f"Allow a family with NVIDIA's GPUs (g4dn, g5, g6, g6e) in {pool.title}: {have}"
+    item = pending.pod.cluster.item("NodePool", "", pool.name)
+    listed = list(enumerate(rows(item.raw, "spec.template.spec.requirements"))) if item else []
+    at = next((at for at, row in listed if row.get("key") == _FAMILY and row.get("operator") == "In"), None)
+    if item is None or at is None:
+        edit = f"kubectl edit nodepools.karpenter.sh {shlex.quote(pool.name)}".rstrip()
+        return fixes.advice(text, edit, owner="platform")
+    path = f"/spec/template/spec/requirements/{at}/values"
+    return fixes.patch_object(
+        item, text, [{"op": "replace", "path": path, "value": ["g4dn", "g5", "g6"]}], owner="platform"
+    )
+
+
+def more_pods(pending: Pending, pool: Pool) -> Fix | None:
+    """The number of pods that a node may have, where the pool's node class sets it below what the pod and the DaemonSets are together."""
+    cluster = pending.pod.cluster
+    item = cluster.item("NodePool", "", pool.name) or cluster.item("Provisioner", "", pool.name)
+    counted = dict(_told(pool.asked)).get("pods", "")
+    if item is None or not counted.isdigit():
+        return None
+    name = dig(item.raw, "spec.template.spec.nodeClassRef.name")
+    kind = str(dig(item.raw, "spec.template.spec.nodeClassRef.kind") or _EC2)
+    made_of = cluster.item(kind, "", name) if isinstance(name, str) else None
+    paths = ((made_of, "spec.kubelet"), (item, "spec.template.spec.kubelet"), (item, "spec.kubeletConfiguration"))
+    for owner, path in paths:
+        most = dig(owner.raw, f"{path}.maxPods") if owner else None
+        if owner is None or not isinstance(most, int) or most >= int(counted):
+            continue
+        group = owner.api_version.partition("/")[0]
+        body = msgspec.json.encode({"spec": _nested(path.removeprefix("spec."), {"maxPods": None})}).decode()
+        return fixes.advice(
+            f"Raise maxPods of {owner.kind} {owner.name} from {most}, or take it out: the pod and the DaemonSets of a node are "
+            f"{counted} pods",
+            f"kubectl patch {owner.kind.lower()}.{group} {shlex.quote(owner.name)} --type=merge -p {shlex.quote(body)}",
+            owner="platform",
+        )
+    return None
+
+
+def _nested(path: str, value: object) -> object:
+    for key in reversed(path.split(".")):
+        value = {key: value}
+    return value
 
 
 def _by_size(families: set[str]) -> list[tuple[str, int]]:

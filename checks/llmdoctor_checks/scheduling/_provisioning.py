@@ -19,10 +19,12 @@ from kubectl_llmdoctor.api import (
     k8s,
     milli,
     rows,
+    show_taint,
+    tolerated,
     top_of,
     words,
 )
-from llmdoctor_checks.scheduling._claims import VolumeClaim, volume_where
+from llmdoctor_checks.scheduling._claims import VolumeClaim, nowhere, volume_where
 
 #: Parts of names of provisioners of file systems and buckets, which many nodes mount at a time.
 _SHARED = expression(
@@ -98,6 +100,47 @@ def registered(cluster: Cluster, name: str) -> bool | None:
     return False if "csi" in name and cluster.complete("CSIDriver") else None
 
 
+#: How the pods are called by which provisioners of the nodes' own disks make a volume: local-path's, MicroK8s', OpenEBS'.
+_MAKES = expression(r"^(?:helper-pod-create-|hostpath-provisioner-|init-pvc-)")
+_SELECTED = "volume.kubernetes.io/selected-node"
+
+
+def helper(cluster: Cluster, claim: VolumeClaim) -> k8s.Pod | None:
+    """The pod that is to make the claim's volume on its node, and has not got there itself."""
+    node = str((claim.get("metadata.annotations") or {}).get(_SELECTED) or "")
+    uid = str(claim.get("metadata.uid") or "")
+    for pod in cluster.all(k8s.Pod, "Pod"):
+        name, spec = pod.metadata.name, pod.spec
+        if spec.node_name or not _MAKES.search(name):
+            continue
+        if (uid and f"pvc-{uid}" in name) or (node and (f"-{node}-" in name or node in spec.node_selector.values())):
+            return pod
+    return None
+
+
+def _helped(pod: k8s.Pod, claim: VolumeClaim, cluster: Cluster, maker: str) -> Fix:
+    """What brings the helper to the node: of taints it tolerates none but what its provisioner gives it."""
+    node = str((claim.get("metadata.annotations") or {}).get(_SELECTED) or "its node")
+    known = next((n for n in cluster.all(k8s.Node, "Node") if n.metadata.name == node), None)
+    taints = [
+        show_taint(t)
+        for t in (known.spec.taints if known else ())
+        if t.effect != "PreferNoSchedule" and not tolerated(t, pod.spec.tolerations)
+    ]
+    ref, who = f"{pod.metadata.namespace}/{pod.metadata.name}", maker or "the provisioner"
+    look = f"kubectl -n {pod.metadata.namespace} describe pod {pod.metadata.name}"
+    if not taints:
+        return fixes.advice(
+            f"Let {ref} get to {node}, by which {who} makes the volume: see what keeps it off", look, owner="platform"
+        )
+    return fixes.advice(
+        f"Let the helper pods of {who} tolerate {', '.join(taints)} of {node} (its settings, or a policy that adds it): {ref}, which is to "
+        f"make {claim.name} there, does not. Or make its PersistentVolume by hand, or take the taint off until the claim is bound",
+        look,
+        owner="platform",
+    )
+
+
 def nobody(pod: Pod, claim: VolumeClaim, events: Events | None) -> str:
     """What is wrong where nobody makes its volume."""
     return f": {provisioner(pod, claim, events)} is to make its volume, and no CSI driver of that name is installed"
@@ -107,10 +150,21 @@ def provided(pod: Pod, claim: VolumeClaim, events: Events | None, describe: str)
     """What gives the claim a volume, by what is known of its class and what its events say."""
     said = " ".join(event.message[:2000] for event in told(claim, events)[-1:])
     many = not {"ReadWriteOnce", "ReadWriteOncePod"}.intersection(claim.modes)
+    if made_by := helper(pod.cluster, claim):
+        yield _helped(made_by, claim, pod.cluster, provisioner(pod, claim, events))
+        return
     if _MODES.search(said) and many:
         yield from _other_mode(pod, claim)
     elif claim.storage_class is None and not claim.volume and any(_usable(pod.cluster, many=many)):
         yield from _default_class(pod, claim, many=many)
+    elif claim.storage_class is None and not claim.volume and "no storage class is set" in said:
+        yield fixes.advice(
+            f"Make a storage class the default one: {claim.name}, which names none, gets it by itself then; or recreate it with one that "
+            "there is as storageClassName (where there is none, install a provisioner first)",
+            "kubectl get storageclass",
+            _ANNOTATE.format("NAME"),
+            owner="platform",
+        )
     elif awaited(pod, claim, events):
         yield from _installed(pod, claim, provisioner(pod, claim, events), many=many)
     else:
@@ -303,6 +357,8 @@ def _recreated(pod: Pod, claim: VolumeClaim, text: str, changed: dict[str, Any])
 
 def elsewhere(pod: Pod, claim: VolumeClaim, volume: Item) -> Fix:
     """GPUs where the volume is, or the model where the GPUs are, each by its name."""
+    if nowhere(volume):
+        return _made_again(pod, claim)
     terms = rows(volume.raw, "spec.nodeAffinity.required.nodeSelectorTerms")
     keys = list(dict.fromkeys(str(part.get("key")) for term in terms for part in rows(term, "matchExpressions")))
     wanted = _accelerators(pod)
@@ -336,6 +392,24 @@ def elsewhere(pod: Pod, claim: VolumeClaim, volume: Item) -> Fix:
     return fixes.advice(
         f"{lead}{copy}"[:1].upper() + f"{lead}{copy}"[1:],
         f"kubectl get nodes -L {','.join(map(shlex.quote, keys))}",
+        owner="platform",
+    )
+
+
+def _made_again(pod: Pod, claim: VolumeClaim) -> Fix:
+    """A claim whose volume is for no node at all: made again, once its provisioner gets to the node."""
+    made_by, who = helper(pod.cluster, claim), provisioner(pod, claim, None) or "its provisioner"
+    again = f"delete claim {claim.name} and make it again: its volume {claim.volume} is for no node, and nothing can be on it"
+    if made_by is None:
+        return fixes.advice(
+            f"{again[:1].upper()}{again[1:]}. See first why {who} did not know the node",
+            f"kubectl -n {pod.namespace} delete pvc {claim.name}",
+        )
+    first = _helped(made_by, claim, pod.cluster, who)
+    return fixes.advice(
+        f"{first.summary}; then {again}",
+        *first.commands,
+        f"kubectl -n {pod.namespace} delete pvc {claim.name}",
         owner="platform",
     )
 

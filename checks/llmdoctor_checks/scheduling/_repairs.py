@@ -85,7 +85,7 @@ def ways(pending: Pending, found: Cause, repair: Repair | None = None) -> list[F
     the same node is mended along with it.
     """
     usual = repair or _REPAIRS.get(found.obstacle, _none)
-    offered: list[Fix] = []
+    offered = [*_of_sidecar(pending, found)]
     for place in range(_MOST_WAYS):
         for verdict in _nearest(found):
             change = _on(pending, verdict, found.obstacle, usual, place)
@@ -94,6 +94,27 @@ def ways(pending: Pending, found: Cause, repair: Repair | None = None) -> list[F
                 offered.append(fix)
                 break
     return list({fix.summary: fix for fix in offered}.values())
+
+
+#: What is put into a pod when it is made, and the annotation of the pod that says what it asks for (GKE's webhook of Cloud Storage FUSE).
+_PUT_IN = {"gke-gcsfuse-sidecar": ("gke-gcsfuse/{}-request", "gke-gcsfuse/{}-limit")}
+
+
+def _of_sidecar(pending: Pending, found: Cause) -> Iterator[Fix]:
+    """Less of one resource for a container that a webhook has put in: no template has it, and an annotation says what it gets."""
+    resources = {reason.resource for reason in found.reasons}
+    if len(resources) != 1 or not resources <= {"cpu", "memory", "ephemeral-storage"}:
+        return
+    resource = resources.pop()
+    over = pending.requests.get(resource, 0) - max(reason.free or 0 for reason in found.reasons)
+    for container in pending.pod.containers:
+        mine = container.request(resource) or 0
+        less = _round(resource, mine - over) if container.name in _PUT_IN and over > 0 else None
+        if less:
+            values = {key.format(resource): less for key in _PUT_IN[container.name]}
+            text = f"Let {container.name} have {less} of {resource} instead of {say_amount(resource, mine)}, by the pod's annotations"
+            yield fixes.annotate(pending.pod, values, text)
+            return
 
 
 def tried(pending: Pending, change: Change) -> Fix | None:
@@ -327,6 +348,8 @@ def _lowered(pending: Pending, spec: k8s.PodSpec, reason: Reason) -> tuple[k8s.P
         asked = _requested(spec, resource)
         if asked <= free:
             break
+        if container.name in _PUT_IN:
+            continue
         mine = container.request(resource) or 0
         amount, hint = mine - (asked - free), ""
         if is_accelerator(resource):

@@ -403,21 +403,29 @@ def _of_level(subject: Subject, where: str, who: str, why: str) -> Iterator[Fix]
     namespace, pod = subject.namespace, next(iter(subject.pods), None)
     spec = _spec(pod)
     wrong = [*_violations(spec), *(_restricted(spec) if who.startswith("restricted") else ())] if spec else []
-    yield from (
-        _fixes(pod, wrong)
+    inside = (
+        [*_fixes(pod, wrong)]
         if pod and wrong
-        else (
+        else [
             fixes.advice(
                 f"Take out of {where}, or state in it, what the level names: {' '.join(why.split())[:_LONGEST]}"
-            ),
-        )
+            )
+        ]
     )
     wider = "baseline" if who.startswith("restricted") and _within_baseline(why) else "privileged"
-    yield fixes.advice(
+    raising = fixes.advice(
         f"Raise the Pod Security level of namespace {namespace} to {wider}, if everyone who may create pods there may have that",
         f"kubectl label namespace {namespace} {_LABEL}={wider} --overwrite",
         owner="platform",
     )
+    # without its device the server is another one
+    yield from (raising, *inside) if any(_is_device(one) for one in wrong) else (*inside, raising)
+
+
+def _is_device(violation: _Violation) -> bool:
+    """Whether it is about a device of the node, mounted from its path."""
+    place, path, _ = violation
+    return place.endswith(".hostPath") and path.startswith("/dev/") and not path.startswith("/dev/shm")
 
 
 def _within_baseline(why: str) -> bool:
@@ -597,6 +605,8 @@ def _fixes(pod: Pod, wrong: list[_Violation], who: str = "its Pod Security level
         return
     paths = f"take {', '.join(left)} out of {fixes.edited(pod)}: "
     paths += "a PersistentVolumeClaim holds what a hostPath did, a Service leads to a port"
+    if any(_is_device(one) for one in wrong):
+        paths += ", and a device comes by the resource of its device plugin"
     yield fixes.advice(f"{text}; {paths}" if body else f"{paths[:1].upper()}{paths[1:]}")
 
 

@@ -29,7 +29,7 @@ from kubectl_llmdoctor.api import (
 from llmdoctor_checks.scheduling._clouds import asked_of_cloud
 from llmdoctor_checks.scheduling._grown import grown
 from llmdoctor_checks.scheduling._karpenter import Pool, pools
-from llmdoctor_checks.scheduling._larger import larger, larger_disk, more_offers
+from llmdoctor_checks.scheduling._larger import larger, larger_disk, more_offers, more_pods, of_nvidia, without_daemons
 from llmdoctor_checks.scheduling._machines import GROWS, LOOP, failed_machine, group_failed, loop_failed, unjoined
 from llmdoctor_checks.scheduling._nodepools import LACKS, unready
 from llmdoctor_checks.scheduling._obstacles import Cause
@@ -403,8 +403,16 @@ def _of_pool(pending: Pending, pool: Pool) -> Iterator[Fix]:
     if offered and (more := more_offers(pending, pool)):
         yield more
     disk = larger_disk(pending, pool.name) if small and "ephemeral-storage" in pool.asked else None
+    if small and (few := more_pods(pending, pool)):
+        yield few
+        return
+    if small and (other := of_nvidia(pending, pool)):
+        yield other
+        return
+    fewer = without_daemons(pending, pool) if small else None
     made = larger(pending, pool) if small else None
-    yield from filter(None, (made, disk))
+    yield from filter(None, (fewer, made, disk))
+    made = made or fewer
     if small and not offered and not made:
         yield fixes.advice(
             f"Allow larger instance types in {pool.title}: the pod takes {pool.asked}"

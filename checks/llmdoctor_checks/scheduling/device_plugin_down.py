@@ -44,7 +44,16 @@ from llmdoctor_checks.scheduling._admission import (
     state_of,
     unmade_plugin,
 )
-from llmdoctor_checks.scheduling._daemons import brought, driver_of_google, let_in, missing, offering, why_none
+from llmdoctor_checks.scheduling._daemons import (
+    Absent,
+    brought,
+    driver_of_google,
+    let_in,
+    missing,
+    offering,
+    unlabelled,
+    why_none,
+)
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._words import asked_in, finding, nodes_said
@@ -152,6 +161,10 @@ def device_plugin_down(
     if pending and found:
         yield from _waiting(pending, found, cluster)
         return
+    nowhere = cause(pending, "gpu-resource-absent") if pending else None
+    if pending and nowhere and (unknown := unlabelled(cluster, pending.subject.nodes, nowhere.resource)):
+        yield _unknown_nodes(pending, nowhere, unknown)
+        return
     refused = refusal(pod, subject, node)
     if refused and refused.verdict == "down":
         where = pod.spec.node_name
@@ -207,6 +220,25 @@ def _by_claims(node: str, resource: str, cluster: Cluster) -> bool:
     specs = [item.raw.get("spec") for item in cluster.items("ResourceSlice")]
     here = (spec for spec in specs if isinstance(spec, dict) and spec.get("nodeName") == node and spec.get("devices"))
     return any(str(spec.get("driver")).endswith(resource.partition("/")[0]) for spec in here)
+
+
+def _unknown_nodes(pending: Pending, found: Cause, without: list[Absent]) -> Finding:
+    """A plugin that is installed and runs nowhere, since nothing says of any node that it has devices."""
+    return finding(
+        pending,
+        found,
+        f"No node offers {found.resource}: {why_none(without)}, and nothing here sets it.",
+        [*asked_in(pending, found.resource), *without[0].evidence],
+        [
+            *let_in(without, known=len(without) == 1),
+            fixes.advice(
+                "Let a feature discovery label the nodes instead (gfd.enabled=true in the values of NVIDIA's chart, which brings NFD "
+                "with it)",
+                owner="platform",
+            ),
+        ],
+        ("gpu-resource-absent",),
+    )
 
 
 def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Finding]:

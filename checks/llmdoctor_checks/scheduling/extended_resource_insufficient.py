@@ -13,6 +13,7 @@ from kubectl_llmdoctor.api import (
     check,
     fixes,
     is_unfit,
+    k8s,
     node_evidence,
     pod_evidence,
     say_amount,
@@ -156,12 +157,50 @@ def _of_unknown_memory(pending: Pending) -> Finding | None:
     )
 
 
+#: Parts of the images of device plugins; NVIDIA's own hands out GPUs alone.
+_PLUGINS, _OF_GPUS = r"dev(?:ice)?-plugin", r"nvidia/k8s-device-plugin|gpu-device-plugin"
+
+
+def _found_none(pending: Pending, found: Cause) -> Fix | None:
+    """The device plugin of nodes that know the resource and have none of it: it has come to the kubelet, with no device."""
+    resource = found.resource
+    known = [v.node for v in found.verdicts if v.node.amounts.get(resource) == 0]
+    if "/" not in resource or not known or len(known) < len(found.verdicts):
+        return None
+    names = ", ".join(sorted(node.name for node in known)[:3])
+    plugins = [
+        pod
+        for pod in pending.pod.cluster.all(k8s.Pod, "Pod")
+        if pod.spec.node_name in {node.name for node in known}
+        and any(re.search(_PLUGINS, c.image) and not re.search(_OF_GPUS, c.image) for c in pod.spec.containers)
+    ]
+    one = (
+        min(plugins, key=lambda pod: pod.metadata.name)
+        if len({p.spec.node_name for p in plugins}) == len(plugins)
+        else None
+    )
+    where = f"the log of {one.metadata.namespace}/{one.metadata.name}" if one else "the log of its device plugin"
+    look = (
+        f"kubectl -n {one.metadata.namespace} logs {one.metadata.name}"
+        if one
+        else "kubectl get pods -A -o wide | grep -i -e device-plugin -e dev-plugin"
+    )
+    return fixes.advice(
+        f"See in {where} why it has no device to offer: there are 0 {resource} on {names}, which a plugin has told of. Its selectors may "
+        "name other devices than are there, or the node lack their driver",
+        look,
+        owner="platform",
+    )
+
+
 def _fixes(pending: Pending, found: Cause, other: str) -> Iterator[Fix]:
     resource = found.resource
     for container in asking(pending, resource)[:1] if other else ():
         yield fixes.advice(f"Ask for {other} in place of {resource} in {container.name} in {fixes.edited(pending.pod)}")
     free = max((r.free or 0 for r in found.reasons if r.resource == resource), default=0)
     offered = ways(pending, found)
+    if not offered and not other and (nothing := _found_none(pending, found)):
+        yield nothing
     yield from offered
     mismatch = any("Mismatch" in count.text for count in found.counts)  # HAMi
     if mismatch:

@@ -18,13 +18,17 @@ from kubectl_llmdoctor.api import (
     dig,
     event_evidence,
     fixes,
+    k8s,
+    object_evidence,
     parse_time,
     pod_evidence,
+    requests_of,
     rows,
 )
 from llmdoctor_checks.scheduling._admission import replaced
 from llmdoctor_checks.scheduling._holders import surges
 from llmdoctor_checks.scheduling._obstacles import SHORTAGE, Cause
+from llmdoctor_checks.scheduling._raising import of_volcano, volcano_queue
 from llmdoctor_checks.scheduling._refused import unmade
 from llmdoctor_checks.scheduling._separation import causes
 from llmdoctor_checks.scheduling._words import EXPLAINS, node_lines, said_by
@@ -222,15 +226,52 @@ def _said(pending: Pending, found: tuple[Cause, ...]) -> Finding:
         texts = "; ".join(dict.fromkeys(c.text for c in pending.said.of("gang")))
         summary = f"{pending.scheduler} does not place it before its whole group can be placed: {texts}."
     others = [c for c in pending.said.counts if c.kind not in ("gang", "other")]
+    # where it has looked at nodes, its queue has room
+    full = of_volcano(pending.pod, pending.subject, []) if "volcano" in pending.scheduler and not others else None
+    if full:
+        name = volcano_queue(pending.pod, pending.subject)
+        summary = f"{summary[:-1]}; its queue {name} has less left than the group asks for."
     if others:
         summary = summary[:-1] + f"; of the rest it says: {', '.join(f'{c.number} {c.text}' for c in others)}."
     return Finding(
         role="cause",
         summary=summary,
-        evidence=(*said_by(pending), pod_evidence(pending.pod, "schedulerName", pending.scheduler), *_groups(pending)),
+        evidence=(
+            *said_by(pending),
+            pod_evidence(pending.pod, "schedulerName", pending.scheduler),
+            *_groups(pending),
+            *(_in_use(pending) if full else ()),
+        ),
         explains=(*EXPLAINS, *(c.id for c in found)),
-        fixes=tuple(_rooms(pending, *gang) if gang else _rooms(pending, *_counted(pending))),
+        fixes=(full.fix, *_others_in_queue(pending))
+        if full
+        else tuple(_rooms(pending, *gang) if gang else _rooms(pending, *_counted(pending))),
     )
+
+
+def _in_use(pending: Pending) -> Iterator[Evidence]:
+    """What the queue of Volcano's may give, and has given."""
+    if queue := pending.pod.cluster.item("Queue", "", volcano_queue(pending.pod, pending.subject)):
+        for path in ("spec.capability", "status.allocated"):
+            if isinstance(amounts := dig(queue.raw, path), dict):
+                yield object_evidence(queue, path, ", ".join(f"{k}: {v}" for k, v in amounts.items()))
+
+
+def _others_in_queue(pending: Pending) -> Iterator[Fix]:
+    """The groups of the same queue of Volcano's that hold what is allocated there."""
+    queue, names = volcano_queue(pending.pod, pending.subject), _group_names(pending)
+    holding = [
+        f"{item.namespace}/{item.name}"
+        for item in pending.pod.cluster.items("PodGroup")
+        if dig(item.raw, "spec.queue") == queue
+        and item.name not in names
+        and dig(item.raw, "status.phase") == "Running"
+    ]
+    if holding:
+        yield fixes.advice(
+            f"End what holds the queue {queue}, where it can be spared: {', '.join(sorted(holding)[:3])}",
+            "kubectl get podgroups.scheduling.volcano.sh -A",
+        )
 
 
 #: Pods of a group that have a node, or for which there is one, as Volcano counts them (pkg/scheduler/api/types.go).
@@ -457,6 +498,33 @@ def _size(subject: Subject) -> int | None:
     return size if isinstance(size, int) else None
 
 
+#: LeaderWorkerSet's labels on its pods.
+_SET, _INDEX = "leaderworkerset.sigs.k8s.io/name", "leaderworkerset.sigs.k8s.io/group-index"
+
+
+def _fewer_groups(subject: Subject, asked: int, resource: str) -> Fix | None:
+    """As many groups of a LeaderWorkerSet as can be complete with what several incomplete ones hold now."""
+    workload, size = subject.workload, _size(subject)
+    wanted = dig(workload.raw, "spec.replicas") if workload else None
+    if workload is None or workload.kind != "LeaderWorkerSet" or not size or not isinstance(wanted, int):
+        return None
+    groups: dict[str, list[bool]] = {}
+    for pod in subject.cluster.all(k8s.Pod, "Pod", subject.namespace):
+        if pod.metadata.label_texts.get(_SET) != workload.name or requests_of(pod).get(resource, 0) != asked:
+            continue
+        groups.setdefault(pod.metadata.label_texts.get(_INDEX, ""), []).append(bool(pod.spec.node_name))
+    complete = [index for index, placed in groups.items() if sum(placed) >= size]
+    held = sum(sum(placed) for index, placed in groups.items() if index not in complete)
+    possible = len(complete) + held // size
+    if len(groups) - len(complete) < 2 or not 0 < possible < wanted:
+        return None
+    return fixes.advice(
+        f"Run {possible} instead of {wanted} groups ({workload.ref}): those that are incomplete hold places for {held} members, and "
+        f"{size} make one whole",
+        f"kubectl -n {subject.namespace} scale {workload.resource}/{workload.name} --replicas={possible}",
+    )
+
+
 def _fixes(
     subject: Subject, left: int, asked: int, resource: str, domain: tuple[str, str, bool] | None
 ) -> Iterator[Fix]:
@@ -466,6 +534,8 @@ def _fixes(
         yield fixes.advice(
             f"Name a wider topology in the annotation {EXCLUSIVE} of {subject.workload.ref} than {domain[0]}, or take it away{none}"
         )
+    if whole := _fewer_groups(subject, asked, resource):
+        yield whole
     each = " each, all at once" if left > 1 else ""
     at = f" with {domain[0]}={domain[1]}" if domain else ""
     text = f"Make room for {count_of(left, 'more pod')} of {asked} {resource}{each} (free or add nodes{at})"

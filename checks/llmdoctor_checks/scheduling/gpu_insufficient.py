@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Finding, Fix, Pending, Pod, Subject, check, fixes
+from kubectl_llmdoctor.api import Finding, Fix, Pending, Pod, Subject, check, count_of, fixes, k8s, requests_of, top_of
 from llmdoctor_checks.scheduling._admission import refused_for
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import one_more, ways
@@ -91,7 +91,48 @@ def _share_fix(pending: Pending, found: Cause) -> Fix:
     )
 
 
+#: By which the parts of one application belong together.
+_RELEASE = ("app.kubernetes.io/instance", "app.kubernetes.io/part-of")
+
+
+def _of_one_release(pending: Pending, found: Cause) -> Fix | None:
+    """Room for an application of which some parts wait while others of its parts have all that there is: none is to be stopped."""
+    pod, resource = pending.pod, found.resource
+    own = {key: value for key in _RELEASE if (value := pod.labels.get(key))}
+    top = top_of(pod.item, pod.cluster) if pod.item else None
+    holders = [holder.pod for v in found.verdicts for holder in pending.usage.holders(v.node.name)]
+    holders = [other for other in holders if requests_of(other).get(resource)]
+    if not own or top is None or not holders or not all(_belongs(other, pod, own) for other in holders):
+        return None
+    items = [pod.cluster.item("Pod", other.metadata.namespace, other.metadata.name) for other in holders]
+    tops = [top_of(item, pod.cluster) for item in items if item]
+    if any(one is None or one.ref == top.ref for one in tops) or len(tops) < len(holders):
+        return None
+    waiting = [
+        requests_of(other).get(resource, 0)
+        for other in pod.cluster.all(k8s.Pod, "Pod", pod.namespace)
+        if not other.spec.node_name and other.status.phase == "Pending" and _belongs(other, pod, own)
+    ]
+    each = [amount for amount in waiting if amount]
+    release = next(iter(own.values()))
+    refs = ", ".join(sorted({one.ref for one in tops if one})[:3])
+    text = (
+        f"Add nodes with {sum(each)} {resource} for {count_of(len(each), 'waiting pod')} of {release}: what has the others ({refs}) is a "
+        "part of it, too. Or turn off the parts that are not needed"
+    )
+    if set(each) == {1}:
+        text += "; or let parts share a GPU (time slices of its device plugin), where their models fit into its memory together"
+    return fixes.advice(text, owner="platform")
+
+
+def _belongs(other: k8s.Pod, pod: Pod, own: dict[str, str]) -> bool:
+    labels = other.metadata.label_texts
+    return other.metadata.namespace == pod.namespace and any(labels.get(key) == value for key, value in own.items())
+
+
 def _fixes(pending: Pending, found: Cause) -> Iterator[Fix]:
+    if whole := _of_one_release(pending, found):
+        yield whole
     offered = [*ways(pending, found), *one_more(pending, found)]
     yield from offered or [
         fixes.advice(

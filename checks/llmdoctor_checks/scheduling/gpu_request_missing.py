@@ -33,7 +33,7 @@ from kubectl_llmdoctor.api import (
 from kubectl_llmdoctor.catalog.images import cpu_build
 from llmdoctor_checks._consequences import FAILED_START
 from llmdoctor_checks._ollama import alone, fallback
-from llmdoctor_checks.scheduling._devices import asks_for_nothing, near_gpus
+from llmdoctor_checks.scheduling._devices import asks_for_nothing, given_by_request_only, near_gpus
 
 #: Engines whose usual images do not run without an accelerator; Ollama and llama.cpp run on the CPU as well.
 _NEED_GPU = frozenset({"vllm", "sglang", "tgi", "tensorrt-llm", "nim", "lmdeploy"})
@@ -159,7 +159,7 @@ def gpu_request_missing(pod: Pod, subject: Subject, logs: Logs | None, node: Nod
             yield from _needs_one(pod, engine, logs, subject)
         elif said := next(_for_a_model(container, logs), None):
             yield _model_needs_one(container, said)
-        elif logs is not None and not near_gpus(container):
+        elif logs is not None and (not near_gpus(container) or given_by_request_only(container, node)):
             yield from _without_driver(container, logs, node)
 
 
@@ -279,10 +279,17 @@ def _without_driver(container: Container, logs: Logs, node: Node | None) -> Iter
             fixes.set_resource(
                 container, "limits", "nvidia.com/gpu", "1", f"Ask for a GPU in the limits of {container.name}"
             ),
-            fixes.advice(
-                "Where this node's default runtime gives its GPUs to pods that ask for none, compare its driver with the image's CUDA",
-                "kubectl get nodes -L nvidia.com/cuda.driver-version.full,nvidia.com/cuda.runtime-version.full",
-                owner="platform",
+            *(
+                ()
+                if given_by_request_only(container, node)
+                else (
+                    fixes.advice(
+                        "Where this node's default runtime gives its GPUs to pods that ask for none, compare its driver with the image's "
+                        "CUDA",
+                        "kubectl get nodes -L nvidia.com/cuda.driver-version.full,nvidia.com/cuda.runtime-version.full",
+                        owner="platform",
+                    ),
+                )
             ),
         ),
         order=line.order,

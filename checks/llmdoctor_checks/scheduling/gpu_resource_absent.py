@@ -7,6 +7,7 @@ from kubectl_llmdoctor.api import (
     Container,
     Finding,
     Fix,
+    Item,
     Line,
     Pending,
     check,
@@ -19,7 +20,7 @@ from kubectl_llmdoctor.api import (
     node_evidence,
 )
 from llmdoctor_checks.scheduling._admission import NO_DEVICES, is_device_plugin, plugin_lines
-from llmdoctor_checks.scheduling._daemons import Absent, let_in, missing, why_none
+from llmdoctor_checks.scheduling._daemons import Absent, finding_nothing, let_in, missing, why_none
 from llmdoctor_checks.scheduling._obstacles import Cause, vendor
 from llmdoctor_checks.scheduling._repairs import renamed, tried
 from llmdoctor_checks.scheduling._separation import FARGATE, cause
@@ -79,7 +80,10 @@ def gpu_resource_absent(pending: Pending) -> Iterator[Finding]:
     if kept:
         summary = f"{summary[:-1]}; {why_none(kept)}."
         evidence += kept[0].evidence
-    ways = [*_plugin(empty), *let_in(kept, known=False), *_fixes(pending, found, offered)]
+    seen = (
+        [] if offered or empty or kept else finding_nothing(pending.pod.cluster, pending.subject.nodes, found.resource)
+    )
+    ways = [*_plugin(empty), *_running(seen), *let_in(kept, known=False), *_fixes(pending, found, offered)]
     yield finding(pending, found, summary, [*evidence, *scaling_lines(pending)], ways)
 
 
@@ -121,6 +125,17 @@ def _plugin(empty: list[tuple[str, Line]]) -> Iterator[Fix]:
             f"If {node} has GPUs, look whether its driver works and whether the plugin's pod is given it (the runtime class nvidia, "
             "or nvidia as the default runtime), then restart the plugin",
             fixes.on_node(node, "nvidia-smi"),
+            owner="platform",
+        )
+
+
+def _running(seen: list[Item]) -> Iterator[Fix]:
+    """The device plugin of the maker, which runs where nobody says that there are no GPUs."""
+    for item in seen[:1]:
+        yield fixes.advice(
+            f"See in the log of DaemonSet {item.namespace}/{item.name}, which runs here, why it finds no device, if a node has one: the "
+            "driver of the node (lspci, /dev/dri, nvidia-smi), or a device that this plugin does not know",
+            f"kubectl -n {item.namespace} logs daemonset/{item.name} --all-containers",
             owner="platform",
         )
 

@@ -54,7 +54,25 @@ def _fixes(pending: Pending, found: Cause) -> Iterator[Fix]:
     if workload is not None and former:
         yield old_first(pending, workload, tuple(old.ref for old in former))
         return
-    yield from ways(pending, found) or [_without(pending, where)]
+    offered = ways(pending, found)
+    if offered and pending.pod.spec.host_network:
+        yield _other_port(pending, found, where)
+    yield from offered or [_without(pending, where)]
+
+
+def _other_port(pending: Pending, found: Cause, where: str) -> Fix:
+    """Another port for a pod that stays in the host's network: what has the port there may be wanted as much."""
+    ports = sorted({p for r in found.reasons for p in r.ports})
+    holders = list(dict.fromkeys(ref for r in found.reasons if r.ports for ref in r.pods))
+    who = f", which {', '.join(holders[:2])} {'has' if len(holders) == 1 else 'have'} there" if holders else ""
+    names = [
+        c.name for c in pending.pod.containers if {p.host_port or p.container_port for p in c.spec.ports} & set(ports)
+    ]
+    return fixes.advice(
+        f"Give {', '.join(names) or 'it'} of {where} another port than {', '.join(map(str, ports))}{who}: in its ports, in what it is told "
+        "to listen on, in its probes and Services; or take hostNetwork out, where it can do without",
+        f"kubectl -n {pending.pod.namespace} get pod {pending.pod.name} -o jsonpath='{{.spec.containers[*].ports}}'",
+    )
 
 
 def _without(pending: Pending, where: str) -> Fix:

@@ -79,6 +79,23 @@ def _on_demand(pod: Pod, found: Taken, node: Node | None) -> Fix | None:
     return None
 
 
+def _in_spite_of_it(pod: Pod, key: str, look: str) -> Fix:
+    """A pod that bears the annotation of its autoscaler already, and whose node was taken all the same."""
+    if key.startswith("karpenter.sh/"):
+        return fixes.advice(
+            f"Give the nodes longer before Karpenter takes them (disruption.consolidateAfter of their NodePool): {pod.name} bears {key} "
+            "already, and that holds a node only once Karpenter has seen the pod there, and not against expiry, interruption or repair",
+            "kubectl get nodepools.karpenter.sh -o custom-columns=NAME:.metadata.name,DISRUPTION:.spec.disruption",
+            look,
+            owner="platform",
+        )
+    return fixes.advice(
+        f"See why its node was taken in spite of {key} on {pod.name}: a drain by hand, an upgrade or the cloud does not ask for it",
+        look,
+        owner="platform",
+    )
+
+
 def _advice(pod: Pod, found: Taken, node: Node | None) -> Fix:
     """How it is kept where it is, or comes back; a node that is gone cannot be looked at."""
     budgets = f"kubectl -n {pod.namespace} get poddisruptionbudgets"
@@ -94,6 +111,8 @@ def _advice(pod: Pod, found: Taken, node: Node | None) -> Fix:
     said = " ".join((found.why, *(one.text for one in found.evidence)))
     if keeper := next((mark for words, mark in _KEEPERS if re.search(words, said)), None):
         key, value = keeper
+        if pod.annotations.get(key) == value:
+            return _in_spite_of_it(pod, key, look)
         text = f'Let the autoscaler leave its node: {key}: "{value}" on {fixes.pods_of(pod)}'
         made = fixes.annotate(pod, {key: value}, text)
         return Fix(summary=made.summary, owner=made.owner, commands=(*made.commands, look), patch=made.patch)

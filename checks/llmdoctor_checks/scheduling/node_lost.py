@@ -68,12 +68,32 @@ def node_lost(pod: Pod, subject: Subject, events: Events | None, node: Node | No
             else f"Mend what the kubelet of {name} names (the container runtime that hangs, the network plugin): the node is ready again "
             "by itself then"
             if found.unready
+            else f"{_spot(node)}delete its Node object when it is gone (kubectl delete node; Karpenter's: its NodeClaim), so that the pods "
+            f"are made elsewhere; run it on machines that are not taken back, where that must not happen{_unbounded(pod)}"
+            if _spot(node)
             else f"See why {name} no longer reports; only when it will not come back, delete its Node object (kubectl delete node), "
             f"so that the pods are made elsewhere{_unbounded(pod)}",
             f"kubectl describe node {name}",
             owner="platform",
         ),
     )
+
+
+#: Labels of machines that a cloud takes back: Karpenter's, those of GKE, EKS and AKS.
+_SPOT = (
+    ("karpenter.sh/capacity-type", "spot"),
+    ("cloud.google.com/gke-spot", "true"),
+    ("cloud.google.com/gke-preemptible", "true"),
+    ("eks.amazonaws.com/capacityType", "SPOT"),
+    ("kubernetes.azure.com/scalesetpriority", "spot"),
+)
+
+
+def _spot(node: Node | None) -> str:
+    """What a spot machine that falls silent most often is; empty for another."""
+    if node is None or not any(node.labels.get(key) == value for key, value in _SPOT):
+        return ""
+    return f"See at the cloud whether it has taken {node.name} back, which is a spot machine (stopped ones keep their Node object); "
 
 
 def _unbounded(pod: Pod) -> str:

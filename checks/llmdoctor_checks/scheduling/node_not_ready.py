@@ -20,6 +20,7 @@ from kubectl_llmdoctor.api import (
     parse_time,
     rows,
     say_seconds,
+    show_taint,
 )
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import ways
@@ -28,6 +29,24 @@ from llmdoctor_checks.scheduling._words import finding, node_lines, nodes_said, 
 
 #: How a node's taint stands among its troubles, and how those end that an agent of the node takes away when it is up.
 _TAINT, _EARLY = "taint ", ("/agent-not-ready", "/startup-taint")
+#: Who takes other taints of new nodes away, when, and where to look.
+_KEEPERS = {
+    "node.cloudprovider.kubernetes.io/uninitialized": (
+        "the cloud-controller-manager",
+        "when the node's machine is found at the cloud",
+        "kubectl get pods -A -o wide | grep -i cloud-controller-manager",
+    ),
+    "node.cluster.x-k8s.io/uninitialized": (
+        "Cluster API (in the cluster that manages this one; the provider's, where it is a service)",
+        "when the Machine is joined to its Node",
+        "kubectl get machines.cluster.x-k8s.io -A -o wide",
+    ),
+    "karpenter.sh/unregistered": (
+        "Karpenter",
+        "when the node is joined to its NodeClaim",
+        "kubectl get nodeclaims.karpenter.sh -o wide",
+    ),
+}
 #: What the kubelet says of a node whose network is not set up, and under which reasons it says that a pod cannot start.
 _NO_NETWORK, _UNSTARTED = "NetworkReady=false", ("FailedCreatePodSandBox", "Failed", "FailedMount")
 
@@ -192,19 +211,62 @@ def _mended(node: Node) -> Fix:
     return fixes.advice(f"Find out why {node.name} {_in_words(node.troubles, one=True)}", look, owner="platform")
 
 
+def _kept(node: Node, key: str, number: int) -> Fix:
+    """A taint with which a node begins, and which a controller takes away; a pod that tolerates it runs on a node that is not ready."""
+    who, when, look = _KEEPERS[key]
+    taint = next(show_taint(t) for t in node.taints if t.key == key)
+    more = f" and {number - 1} more" if number > 1 else ""
+    return fixes.advice(
+        f"See in the log of {who} what keeps it from {node.name}{more}: the taint {key} goes by itself {when}. Take it off by hand only "
+        f"where nobody else will (kubectl taint nodes {node.name} {taint}-), and do not tolerate it",
+        look,
+        f"kubectl describe node {node.name}",
+        owner="platform",
+    )
+
+
+def _undrained(pending: Pending, cordoned: list[Node]) -> Iterator[Fix]:
+    """What a drain of a cordoned node waits for, and with it an upgrade that drains nodes itself: pods that a budget keeps there."""
+    cluster = pending.pod.cluster
+    for node in cordoned:
+        there = [holder.pod for holder in pending.usage.holders(node.name)]
+        for item in cluster.items("PodDisruptionBudget"):
+            labels = dig(item.raw, "spec.selector.matchLabels")
+            if dig(item.raw, "status.disruptionsAllowed") != 0 or not isinstance(labels, dict) or not labels:
+                continue
+            kept = [
+                pod.metadata.name
+                for pod in there
+                if pod.metadata.namespace == item.namespace and labels.items() <= pod.metadata.label_texts.items()
+            ]
+            if kept:
+                ref = f"PodDisruptionBudget {item.namespace}/{item.name}"
+                yield fixes.advice(
+                    f"Where {node.name} is to be drained, let go what {ref} keeps there ({', '.join(sorted(kept)[:3])}: it allows no "
+                    "eviction now): start another replica of it elsewhere, or delete the pod by hand; whoever drains the node goes on then",
+                    f"kubectl -n {item.namespace} describe poddisruptionbudget {item.name}",
+                    owner="platform",
+                )
+                return
+
+
 def _fixes(pending: Pending, found: Cause) -> Iterator[Fix]:
     nodes = sorted((v.node for v in found.verdicts), key=lambda n: n.name)
     cordoned = [n for n in nodes if n.cordoned and n.ready is not False]
     ill = [n for n in nodes if n not in cordoned]
     offered = ways(pending, found)
     yield from offered
+    yield from _undrained(pending, cordoned[:1])
     if cordoned and not offered:
         text = f"Uncordon {cordoned[0].name} when its maintenance is over, and mend what else stands in its way there"
         yield fixes.advice(text, owner="platform")
     if ill:
         first = ill[0]
         early = [t.removeprefix(_TAINT) for t in first.troubles if t.startswith(_TAINT) and t.endswith(_EARLY)]
-        if early and len(early) == len(first.troubles):
+        kept = next((key for key in _KEEPERS if f"{_TAINT}{key}" in first.troubles), "")
+        if kept and len(first.troubles) == 1:
+            yield _kept(first, kept, len(ill))
+        elif early and len(early) == len(first.troubles):
             yield fixes.advice(
                 f"See whether what takes the taint {early[0]} away runs on {first.name} (the pod of its DaemonSet), and restart it "
                 "there: some take it away only when they start",

@@ -16,9 +16,13 @@ from kubectl_llmdoctor.api import (
     Subject,
     check,
     dig,
+    escaped,
     fixes,
+    is_state_taint,
     pod_evidence,
     rows,
+    show_taint,
+    tolerated,
 )
 from llmdoctor_checks.scheduling._admission import refused_for
 from llmdoctor_checks.scheduling._demands import states
@@ -26,7 +30,7 @@ from llmdoctor_checks.scheduling._kueue import workloads
 from llmdoctor_checks.scheduling._larger import selecting
 from llmdoctor_checks.scheduling._nodepools import meant_but_for_labels
 from llmdoctor_checks.scheduling._obstacles import Cause
-from llmdoctor_checks.scheduling._repairs import ways
+from llmdoctor_checks.scheduling._repairs import tolerating, ways
 from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._words import finding, node_lines, nodes_said, scaling_lines
 
@@ -154,6 +158,8 @@ def _fixes(pending: Pending, found: Cause, unmet: tuple[Mismatch, ...]) -> Itera
                 owner="platform",
             )
         ]
+    elif not unmet and (meant := _meant(pending)):
+        yield meant
     elif not unmet and (odd := list(_unheld(pending))):
         yield fixes.advice(
             f"Name in {fixes.edited(pending.pod)} a value that nodes have, with what else those nodes ask for (their taints, their number "
@@ -162,6 +168,31 @@ def _fixes(pending: Pending, found: Cause, unmet: tuple[Mismatch, ...]) -> Itera
         )
     elif not unmet:
         yield _compared(pending)
+
+
+def _meant(pending: Pending) -> Fix | None:
+    """The one value of each odd label that the nodes have with as many devices as the pod asks for, with their taints tolerated."""
+    pod, asked = pending.pod, pending.accelerators
+    nodes = [n for n in pending.subject.nodes if asked and all(n.amounts.get(r, 0) >= a for r, a in asked.items())]
+    odd = [one.partition("=")[0] for one in _unheld(pending)]
+    values = {key: {n.labels[key] for n in nodes if key in n.labels} for key in odd}
+    if not odd or not nodes or any(len(have) != 1 for have in values.values()):
+        return None
+    chosen = {key: next(iter(have)) for key, have in values.items()}
+    fitting = [
+        n for n in nodes if all(n.labels.get(k) == v for k, v in (dict(pod.spec.node_selector) | chosen).items())
+    ]
+    if not fitting:
+        return None
+    taints = [t for t in fitting[0].taints if t.effect != "PreferNoSchedule" and not tolerated(t, pod.spec.tolerations)]
+    if any(is_state_taint(t) for t in taints):
+        return None
+    pairs = ", ".join(f"{key}: {value}" for key, value in chosen.items())
+    devices = " and ".join(f"{amount} {resource}" for resource, amount in asked.items())
+    text = f"Select {pairs} in {fixes.edited(pod)}, which the nodes with {devices} have ({fitting[0].name})"
+    text += f", and tolerate their taint {', '.join(show_taint(t) for t in taints)}" if taints else ""
+    operations = [{"op": "replace", "path": f"/nodeSelector/{escaped(k)}", "value": v} for k, v in chosen.items()]
+    return fixes.patch(pod, text, [*operations, *(tolerating(pending, taints) if taints else ())])
 
 
 def _labelled(pending: Pending, found: Cause) -> Iterator[Fix]:

@@ -2,7 +2,19 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Evidence, Finding, Fix, Holder, Pending, check, fixes, k8s, pod_evidence, selected
+from kubectl_llmdoctor.api import (
+    Evidence,
+    Finding,
+    Fix,
+    Holder,
+    Pending,
+    check,
+    fixes,
+    k8s,
+    pod_evidence,
+    selected,
+    top_of,
+)
 from llmdoctor_checks.scheduling._holders import outgoing
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import old_first, one_more, ways
@@ -107,6 +119,8 @@ def _theirs(repelling: list[tuple[str, k8s.PodAffinityTerm]]) -> Iterator[Eviden
 
 def _fixes(pending: Pending, found: Cause, repelling: list[tuple[str, k8s.PodAffinityTerm]]) -> Iterator[Fix]:
     offered = ways(pending, found)
+    if any("existing pods" in c.text for c in found.counts) and (narrow := _narrowed(pending, repelling)):
+        yield narrow
     yield from offered
     if _barren(pending, found):
         yield fixes.advice(
@@ -115,6 +129,37 @@ def _fixes(pending: Pending, found: Cause, repelling: list[tuple[str, k8s.PodAff
     if not offered:
         yield from _advice(pending, found, repelling)
     yield from one_more(pending, found) if offered else _more(pending, found)
+
+
+#: Labels that say which part of an application a pod is.
+_PARTS = ("component", "role", "tier", "name", "app", "app-name")
+
+
+def _narrowed(pending: Pending, repelling: list[tuple[str, k8s.PodAffinityTerm]]) -> Fix | None:
+    """The anti-affinity of pods of the same application, of which this pod is another part, for their own part alone."""
+    mine, cluster = pending.pod.obj.metadata.label_texts, pending.pod.cluster
+    for ref, term in repelling:
+        namespace, _, name = ref.partition("/")
+        item = cluster.item("Pod", namespace, name)
+        shared = term.label_selector.match_labels if term.label_selector else {}
+        if item is None or namespace != pending.pod.namespace or not shared:
+            continue
+        top = top_of(item, cluster)
+        own = pending.subject.workload
+        if top is not None and own is not None and top.item is own.item:
+            continue
+        keys = (key for key in item.labels if key.rpartition("/")[2] in _PARTS and key in mine and key not in shared)
+        key = next((key for key in keys if item.labels[key] != mine[key]), "")
+        if not key:
+            continue
+        where = f"{top.kind}/{top.name}" if top is not None else f"Pod/{name}"
+        labels = ", ".join(f"{k}={v}" for k, v in shared.items())
+        return fixes.advice(
+            f"Let the anti-affinity of {where} name its own part only ({key}: {item.labels[key]} besides {labels} in its labelSelector): "
+            f"as it is, it keeps this pod, {key}={mine[key]}, off as well",
+            f"kubectl -n {namespace} get pod {name} -o jsonpath='{{.spec.affinity.podAntiAffinity}}'",
+        )
+    return None
 
 
 def _more(pending: Pending, found: Cause) -> list[Fix]:

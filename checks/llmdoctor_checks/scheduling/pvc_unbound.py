@@ -38,11 +38,12 @@ from kubectl_llmdoctor.api import (
     workload_evidence,
 )
 from llmdoctor_checks._trust import trusting, untrusted
-from llmdoctor_checks.scheduling._claims import VolumeClaim, users_of, volume_claims, volume_where
+from llmdoctor_checks.scheduling._claims import VolumeClaim, nowhere, users_of, volume_claims, volume_where
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._provisioning import (
     awaited,
     elsewhere,
+    helper,
     nobody,
     of_class,
     other_class,
@@ -392,7 +393,8 @@ def _fault(pod: Pod, claim: VolumeClaim, found: Cause, events: Events | None) ->
     volume = cluster.item("PersistentVolume", "", claim.volume) if claim.volume else None
     where = volume_where(volume) if volume else ""
     if where and _says(found, "node affinity", "volume zone"):
-        return f"claim {claim.name} is bound to {claim.volume}, which can be used only where {where}"
+        only = f"nowhere, as it is for {where}" if volume and nowhere(volume) else f"only where {where}"
+        return f"claim {claim.name} is bound to {claim.volume}, which can be used {only}"
     return ""
 
 
@@ -428,6 +430,9 @@ def _unbound(pod: Pod, claim: VolumeClaim, events: Events | None) -> str:
     provisioner = str(item.raw.get("provisioner") or "") if item else ""
     if provisioner == "kubernetes.io/no-provisioner" or by_hand:
         return f"{what}: storage class {name} makes no volumes, and no existing one matches where the pod could run"
+    if claim.item and (made_by := helper(cluster, claim)):
+        ref = f"{made_by.metadata.namespace}/{made_by.metadata.name}"
+        return f"{what}, storage class {name}: the pod {ref}, which is to make its volume, has no place itself"
     why = " ".join(re.sub(_REPEATED, "", said[-1]).split()) if said else ""
     if not why and awaited(pod, claim, events):
         return f"{what}, storage class {name}{nobody(pod, claim, events)}"
@@ -446,6 +451,9 @@ def _quotes(pod: Pod, claim: VolumeClaim) -> Iterator[Evidence]:
         yield Evidence(
             source="pod", ref=f"PersistentVolume/{volume.name}", text=f"nodeAffinity: {volume_where(volume)}"
         )
+    if claim.item and claim.phase == "Pending" and (made_by := helper(pod.cluster, claim)):
+        said = next((c.message for c in made_by.status.conditions if c.type == "PodScheduled"), "") or "Pending"
+        yield Evidence(source="pod", ref=f"{made_by.metadata.namespace}/{made_by.metadata.name}", text=said)
     for volume in pod.cluster.items("PersistentVolume"):
         if claim.phase == "Pending" and dig(volume.raw, "spec.storageClassName") == claim.storage_class:
             size, where = dig(volume.raw, "spec.capacity.storage"), volume_where(volume)

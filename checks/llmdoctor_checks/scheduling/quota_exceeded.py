@@ -464,6 +464,44 @@ def _in_line(pod: Pod, lacks: str) -> Fix:
     )
 
 
+def _before(pod: Pod, subject: Subject, lacks: str) -> tuple[str, Fix] | None:
+    """Groups in line before it that have pods, of a queue without a bound of its own: they are counted, and are placed nowhere.
+
+    A queue without capability has what the cluster has; what is promised to a group that is in line is taken off before it is in use.
+    """
+    name, names = volcano_queue(pod, subject), _names(lacks)
+    queue, own = pod.cluster.item("Queue", "", name), volcano_group(pod, subject)
+    if queue is None or not names or not queue.api_version.startswith("scheduling.volcano.sh/"):
+        return None
+    given, taken = (dig(queue.raw, path) or {} for path in ("spec.capability", "status.allocated"))
+    if not isinstance(given, dict) or not isinstance(taken, dict):
+        return None
+    if any(one in given or milli(taken.get(one, 0)) for one in names):
+        return None
+    ahead = [
+        (item, one)
+        for item in pod.cluster.items("PodGroup")
+        if dig(item.raw, "status.phase") == "Inqueue"
+        and dig(item.raw, "spec.queue") == name
+        and (own is None or (item.namespace, item.name) != (own.namespace, own.name))
+        and isinstance(wanted := dig(item.raw, "spec.minResources"), dict)
+        for one in [next((n for n in names if milli(wanted.get(n))), "")]
+        if one
+    ]
+    if not ahead:
+        return None
+    said = ", ".join(
+        f"{item.namespace}/{item.name} ({dig(item.raw, 'spec.minResources')[one]} {one})" for item, one in ahead[:3]
+    )
+    first = ahead[0][0]
+    return f"it is promised to {said}, in line (Inqueue) and not placed", fixes.advice(
+        f"End what is in line and finds no place, or let it ask for what one node has: {said}; Volcano counts it as taken. Queue {name} "
+        "has no bound of its own to raise",
+        f"kubectl -n {first.namespace} describe podgroups.scheduling.volcano.sh {first.name}",
+        "kubectl get podgroups.scheduling.volcano.sh -A",
+    )
+
+
 def _short_of(subject: Subject, pod: Pod, found: re.Match[str]) -> tuple[str, Raised | None, list[Fix]]:
     """What a queue has too little of in words, its quota raised by that, and what else helps."""
     elastic, lacks = (
@@ -494,6 +532,7 @@ def _held_back(subject: Subject, pod: Pod, found: re.Match[str], evidence: Evide
     raised = queue if by_elastic else f"the quota of {queue}"
     why, exact, more = _short_of(subject, pod, found)
     why = re.sub(r"\b1 GPUs\b", "1 GPU", why)  # KAI counts so
+    full = ""
     of_others = found["volcano"] is not None and _of_others(pod, volcano_group(pod, subject), found["lacks"] or "")
     if of_others:
         why += (
@@ -502,6 +541,11 @@ def _held_back(subject: Subject, pod: Pod, found: re.Match[str], evidence: Evide
         more.append(_in_line(pod, found["lacks"]))
     elif found["volcano"]:
         exact = of_volcano(pod, subject, _names(found["lacks"] or ""))
+        if before := _before(pod, subject, found["lacks"] or ""):
+            full, exact = (
+                f"{queue} has too little left of {found['lacks']}, with none of it in use: {before[0]}",
+                Raised(before[1], True),
+            )
     shown = f"queues.scheduling.{'run.ai' if found['queue'] or found['over'] else 'volcano.sh'} -o wide"
     shown = "elasticquotas.scheduling.sigs.k8s.io -A" if by_elastic else shown
     wait = fixes.advice(
@@ -512,7 +556,7 @@ def _held_back(subject: Subject, pod: Pod, found: re.Match[str], evidence: Evide
     return Finding(
         role="cause",
         confidence="certain",
-        summary=f"The scheduler holds it back, because {raised} is used up: {why}.",
+        summary=f"The scheduler holds it back, because {full or f'{raised} is used up: {why}'}.",
         evidence=(evidence,),
         explains=("pod-pending", "gang-incomplete", "scheduling-gated", "rollout-stuck"),
         fixes=exact.beside([wait, *more]) if exact else (wait, raising, *more),

@@ -176,7 +176,11 @@ def _closed(gated: list[Pod], queued: list[Item], said: list[Evidence], subject:
         confidence="certain",
         summary=f"{who} has not opened {which}, so no scheduler looks at the pod"
         + _ending(
-            (_why(queued, subject.cluster) or _unqueued(pod, queued)) if any("kueue" in g for g in gates) else ""
+            (_why(queued, subject.cluster) or _unqueued(pod, queued))
+            if any("kueue" in g for g in gates)
+            else "Kueue has admitted its Workload, and opens its own gate only"
+            if _let_in(queued, subject.cluster)
+            else ""
         ),
         evidence=(
             *evidence,
@@ -386,9 +390,24 @@ def _fixes(subject: Subject, gates: list[str], queued: list[Item]) -> Iterator[F
     else:
         who = _keeper(gates[0])
         yield from _of_template(subject, gates[0], who)
+        yield from _by_hand(subject, gates[0])
         yield fixes.advice(
             f"Look into the log and objects of {who[:1].lower() + who[1:]}: why is {gates[0]} kept?", owner="platform"
         )
+
+
+def _by_hand(subject: Subject, gate: str) -> Iterator[Fix]:
+    """A gate of a pod that nobody made of a template, whose name says of no controller that it is to open it."""
+    for pod in subject.pods:
+        at = next((n for n, one in enumerate(pod.spec.scheduling_gates) if one.name == gate), None)
+        if pod.unscheduled and at is not None and "/" not in gate and not pod.obj.metadata.owner_references:
+            operations = [{"op": "remove", "path": f"/spec/schedulingGates/{at}"}]
+            yield fixes.advice(
+                f"Take the gate {gate} off {pod.name} where nothing is to open it: its name is of no controller",
+                f"kubectl -n {pod.namespace} patch pod {pod.name} --type=json -p "
+                + shlex.quote(msgspec.json.encode(operations).decode()),
+            )
+            return
 
 
 def _of_template(subject: Subject, gate: str, who: str) -> Iterator[Fix]:

@@ -60,6 +60,10 @@ _ITEMS = "(s) may be provided in one "
 #: What servers answer, as clients print it: vLLM, SGLang, llama-server. vLLM's own log has only the status in some releases.
 _REFUSED = (
     ("maximum context length is", r"maximum context length is (?P<max>\d{1,9}) tokens"),
+    (
+        "Please request fewer output tokens",
+        r"cannot be greater than max_model_len=(?:max_total_tokens=)?(?P<max>\d{1,9})",
+    ),
     ("is longer than the maximum model length of", r"maximum model length of (?P<max>\d{1,9})"),
     ("is longer than the model's context length", r"context length \((?P<max>\d{1,9}) tokens\)"),
     ("exceeds the available context size (", r"context size \((?P<max>\d{1,9}) tokens\)"),
