@@ -138,9 +138,10 @@ def packaged(container: Container | None, engine: Engine | None, module: str, na
 
 
 def linked(container: Container, engine: Engine | None, name: str) -> Fix | None:
-    """The package that brings a shared library to an image; None where no table says which, or the image is an engine's own."""
+    """The package that brings a shared library to an image; None where no table says which, or it is CUDA's in an engine's own image."""
     command = library(name)
-    if not command or (engine is not None and engine.own_image) or not container.spec.image:
+    own = engine is not None and engine.own_image
+    if not command or (own and command.startswith("pip")) or not container.spec.image:
         return None
     folder = "site-packages/nvidia/*/lib"
     path = (
@@ -148,8 +149,9 @@ def linked(container: Container, engine: Engine | None, name: str) -> Fix | None
         if command.startswith("pip")
         else ""
     )
+    other = "Take another release of the engine's image, which has it, or build" if own else "Build"
     return fixes.advice(
-        f"Build an image of two lines, FROM {container.spec.image} and RUN {command}{path}, and name it in {fixes.edited(container.pod)}"
+        f"{other} an image of two lines, FROM {container.spec.image} and RUN {command}{path}, and name it in {fixes.edited(container.pod)}"
     )
 
 

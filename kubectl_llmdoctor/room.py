@@ -41,8 +41,8 @@ _TOLD_FLAG = expression(
     r"[Pp]lease (?:use|set|try|specify|choose|pass)(?: with)? [`'\"]?(?P<flag>--[a-z][\w-]{2,40})[ =]"
     r"(?P<value>(?!(?:to|and|or|instead|in|on|for|when|if|with|as|option|flag)\b)\w[\w-]{0,38}(?:\.\d{1,4})?)"
 )
-#: A compute capability, as messages write it: `7.0`, `70`, `120`.
-_CAPABILITY = expression(r"(?P<major>[5-9]|1[0-2])\.?(?P<minor>\d)")
+#: A compute capability, as messages write it: `7.0`, `70`, `120`, `sm_120a`.
+_CAPABILITY = expression(r"(?:(?:sm|compute)_)?(?P<major>[5-9]|1[0-2])\.?(?P<minor>\d)[af]?")
 _NO_SUCH_CACHE = expression(r"(?i)\bkv[ _]?cache(?:_dtype)? (?:is )?not supported|FP8 KV cache")
 
 #: What a step of the share of memory that an engine takes is at least, and what is left beside what was asked for.

@@ -126,6 +126,10 @@ OfPlacement = Literal[
     "driver not by the GPU operator",
     "other architecture there",
     "no other architecture",
+    "ARM node",
+    "no ARM node",
+    "use of a GPU",
+    "no use of a GPU",
 ]
 Condition = Literal[OfObjects, OfHub, OfCredentials, OfImages, OfFiles, OfContext, OfGroup, OfProcess, OfPlacement]
 

@@ -9,6 +9,7 @@ from typing import get_args
 from kubectl_llmdoctor.advice.declared import Condition, OfFiles
 from kubectl_llmdoctor.advice.occurrence import Topic
 from kubectl_llmdoctor.advice.templates import Value
+from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.k8s import Volume, VolumeMount
 from kubectl_llmdoctor.facts.place import SYSTEM, Place, backing, data_mounts
 from kubectl_llmdoctor.facts.units import units
@@ -17,6 +18,14 @@ from kubectl_llmdoctor.tree import dig
 
 #: So many claims are worth naming where nobody knows which one is meant.
 _MOST_CLAIMS = 3
+
+#: Folders in which images have their programs, and not what these read or write.
+_PROGRAMS = expression(
+    r"/(?:app|code|src|srv|workspace|(?:vllm|sgl)-workspace|s?bin|lib(?:64)?|usr(?:/(?:local|src))?(?:/(?:s?bin|lib(?:64)?|app))?"
+    r"|opt(?:/(?:venv|app|conda|vllm|sglang|nvidia|py3))?(?:/s?bin)?)"
+)
+#: Those of them below which a shell looks for a program by its name.
+_ON_PATH = expression(r"/(?:s?bin|usr|opt)(?:/.{1,100})?")
 
 #: What the kernel says where the user may not, whatever the mount lets.
 _FORBIDDEN = frozenset({"permission denied", "operation not permitted"})
@@ -48,6 +57,7 @@ class Files(Topic):
             "moved": lambda: self._moved,
             "there": lambda: self._there,
             "claims": lambda: self._claims,
+            "hiding": lambda: self._hiding,
             "no_data": "" if self.log_only else ", as no volume with data is mounted",
         }
 
@@ -156,6 +166,26 @@ class Files(Topic):
         if self.place:
             return self.place.path
         return str((self.engine.value("model") if self.engine else "") or "the model")
+
+    @property
+    def _hiding(self) -> str:
+        """The volume that lies where images have programs, and the program that is not found may be: `volume cache at /workspace`."""
+        program, module = self.captured.get("program", ""), self.captured.get("module")
+        filled = {
+            mount.name
+            for one in (self.pod.containers if self.pod else ())
+            if one.role == "init"
+            for mount in one.spec.volume_mounts
+        }
+        for mount in self.container.spec.volume_mounts if self.container else ():
+            at = mount.mount_path.rstrip("/")
+            volume = self.pod.volume(mount.name) if self.pod else None
+            if volume is None or volume.config_map or volume.secret or volume.projected or mount.name in filled:
+                continue  # the program may be meant to come from there
+            by_name = program[:1] not in ("", "-", "/") and _ON_PATH.fullmatch(at)
+            if _PROGRAMS.fullmatch(at) and (module or by_name or program.startswith(f"{at}/")):
+                return f"volume {mount.name} at {at}"
+        return ""
 
     @property
     def _chown(self) -> str:

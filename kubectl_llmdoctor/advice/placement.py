@@ -10,10 +10,12 @@ from kubectl_llmdoctor.advice.declared import Condition, OfPlacement
 from kubectl_llmdoctor.advice.occurrence import Topic
 from kubectl_llmdoctor.advice.templates import Value
 from kubectl_llmdoctor.expressions import expression
+from kubectl_llmdoctor.facts.container import is_accelerator
 from kubectl_llmdoctor.facts.driver import branch_for, branch_of, driver_cuda, image_cuda, say_cuda, suffices
 from kubectl_llmdoctor.facts.k8s import Node
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.units import milli
+from kubectl_llmdoctor.facts.usage import usage_of
 
 #: What a driver has to have: a release of CUDA, or a version of its own.
 _CUDA_WANTED = expression(r"cuda\s?>=\s?(?P<major>\d{1,2})\.(?P<minor>\d{1,2})")
@@ -25,7 +27,13 @@ _MIG = "nvidia.com/mig-"
 #: How the labels begin that GKE gives each node: its pool, its accelerator, its boot disk.
 _GKE = "cloud.google.com/gke-"
 
+#: Where AKS says to which pool a node belongs.
+_AKS = "kubernetes.azure.com/agentpool"
+
 _ARCH = "kubernetes.io/arch"
+
+#: By which a container has GPUs from the NVIDIA runtime without a request.
+_VISIBLE = "NVIDIA_VISIBLE_DEVICES"
 
 #: What is taken to be so where only a log is known.
 _OF_A_LOG: tuple[OfPlacement, ...] = (
@@ -61,6 +69,8 @@ class Placement(Topic):
             "driver_doubtful": lambda: self._wanted.needed if self._wanted.enough is None else "",
             "runtime_class": lambda: self._runtime_class,
             "node_taints": lambda: self._node_taints,
+            "aks_pool": lambda: self._aks_pool,
+            "gpu_pods": lambda: self._gpu_pods,
             "node_arch": lambda: self._architectures[0] or "the node's architecture",
             "other_arch": lambda: self._architectures[1],
             "other_arch_nodes": lambda: self._architectures[2],
@@ -71,6 +81,8 @@ class Placement(Topic):
         driven = node is not None and node.labels.get("nvidia.com/gpu.deploy.driver") == "true"
         yield "driver by the GPU operator" if driven else "driver not by the GPU operator"
         yield "other architecture there" if self._architectures[1] else "no other architecture"
+        yield "ARM node" if self._architectures[0] == "arm64" else "no ARM node"
+        yield "no use of a GPU" if self.pod and self._does_without(self.pod) else "use of a GPU"
         yield from _OF_A_LOG if self.pod is None or self.log_only else self._asked(self.pod)
 
     @property
@@ -79,6 +91,13 @@ class Placement(Topic):
         name = self.pod.spec.node_name if self.pod else ""
         node = self.subject.cluster.item("Node", "", name)
         return any(label.startswith(_GKE) for label in node.labels) if node else name.startswith("gke-")
+
+    def _does_without(self, pod: Pod) -> bool:
+        """Whether nothing of the pod speaks of a GPU: no request, no variable, no engine; those of a DaemonSet may look after them."""
+        if pod.log_only or any(owner.kind == "DaemonSet" for owner in pod.obj.metadata.owner_references):
+            return False
+        asks = any(c.accelerators or c.spec.resources.claims or _VISIBLE in c.env for c in pod.containers)
+        return not asks and not self.subject.engines(pod)
 
     @cached_property
     def _driver(self) -> str:
@@ -117,6 +136,21 @@ class Placement(Topic):
         """The cluster's runtime class for NVIDIA's GPUs, where it is known to have one."""
         listed = self.subject.cluster.items("RuntimeClass")
         return next((item.name for item in listed if str(item.raw.get("handler") or "").startswith("nvidia")), "")
+
+    @cached_property
+    def _aks_pool(self) -> str:
+        """The pool of a node of AKS, whose image brings the driver."""
+        node = self.subject.cluster.item("Node", "", self.pod.spec.node_name if self.pod else "")
+        return str(node.labels.get(_AKS, "")) if node else ""
+
+    @cached_property
+    def _gpu_pods(self) -> str:
+        """The other pods that have GPUs of the pod's node."""
+        name = self.pod.spec.node_name if self.pod else ""
+        every = usage_of(self.subject.cluster).holders(name) if name and self.pod else ()
+        own = f"{self.pod.namespace}/{self.pod.name}" if self.pod else ""
+        held = sorted(h.ref for h in every if any(map(is_accelerator, h.requests)) and h.ref != own)
+        return ", ".join(held[:4]) + (f" and {len(held) - 4} more" if len(held) > 4 else "")
 
     @cached_property
     def _node_taints(self) -> str:

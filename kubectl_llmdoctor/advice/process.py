@@ -12,6 +12,7 @@ from kubectl_llmdoctor.advice.occurrence import Topic
 from kubectl_llmdoctor.advice.templates import Value
 from kubectl_llmdoctor.engines.names import option
 from kubectl_llmdoctor.facts.container import Container
+from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.units import GIB
 from kubectl_llmdoctor.fixes import unread
 
@@ -105,12 +106,30 @@ class Process(Topic):
         holder = next((one for one in mine if port and self._listens(one, int(port))), None)
         if holder is not None:
             return f"Give {container.name} or {holder.name} of {place} {other}, with its probes and Service: they share one network"
+        if pod.spec.host_network and (beside := self._beside(pod, container, port)):
+            return (
+                f"Keep {place} and {beside} on different nodes (podAntiAffinity), as both want the port in the network of their node, "
+                f"or give one of them {other}, or take hostNetwork: true away"
+            )
         if pod.spec.host_network:
             return f"Take hostNetwork: true out of {place}, or give {container.name} a port that nobody else has on that node"
         if mine:
             names = ", ".join(one.name for one in mine)
             return f"Give {who} {other}, as all containers of a pod share one network, and {names} is in it as well"
         return f"Start one server at {f'port {port}' if port else 'the port'} in {who}: its command starts a second one, or one still runs"
+
+    def _beside(self, pod: Pod, container: Container, port: str) -> str:
+        """Another pod in the network of the same node that declares the port, or runs the same there: `Pod/bench-worker-0`."""
+        for item in self.subject.cluster.items("Pod"):
+            other = Pod.of(item, self.subject.cluster)
+            here = other.spec.host_network and other.spec.node_name == pod.spec.node_name
+            if item is pod.item or not here or not pod.spec.node_name or other.completed or other.leaving:
+                continue
+            for one in other.containers:
+                ports = {str(p.host_port or p.container_port) for p in one.spec.ports}
+                if port in ports or (one.spec.argv and one.spec.argv == container.spec.argv):
+                    return f"Pod/{other.name}" + ("" if other.namespace == pod.namespace else f" of {other.namespace}")
+        return ""
 
     def _listens(self, container: Container, port: int) -> bool:
         """Whether another container of the pod declares a port, or its engine listens there."""

@@ -4,7 +4,8 @@ Sources: the publishers' tags. llama.cpp names its CUDA, ROCm, Vulkan, SYCL, MUS
 build without a word (docs/docker.md). KServe's huggingfaceserver has a `-gpu` twin from 0.15 on, which its controller
 adds for `nvidia.com/gpu` alone (`UpdateImageTag`, pkg/controller/v1beta1/inferenceservice/utils). vLLM, SGLang, Text
 Generation Inference and Text Embeddings Inference put `cpu` into the name or the tag. Builds for AMD's GPUs say `rocm`; those for
-NVIDIA's are what vLLM, SGLang and Text Generation Inference publish under the plain name.
+NVIDIA's are what vLLM, SGLang and Text Generation Inference publish under the plain name. LinuxServer's faster-whisper has `gpu` before
+its version for CUDA, whisper-asr-webservice has it behind; without it both are built for the CPU (their README).
 """
 
 from __future__ import annotations
@@ -53,6 +54,26 @@ def cpu_build(image: str) -> CpuBuild | None:
                 twin = f"{prefix}vllm-openai:{tag}" if tag else f"{prefix}vllm-openai"
             return CpuBuild(why=f"`cpu` stands in its {part}", twin=twin)
     return None
+
+
+#: Servers of speech: repositories whose tags without `gpu` are built for the CPU, and the tag with CUDA.
+_SPEECH = {
+    "linuxserver/faster-whisper": "gpu",
+    "onerahmet/openai-whisper-asr-webservice": "{tag}-gpu",
+}
+
+
+def cpu_build_of_speech(image: str) -> CpuBuild | None:
+    """The same of servers of speech, which are no engines here: by their name alone it is certain."""
+    reference = image.strip()
+    head, _, last = reference.rpartition("/")
+    name, _, tag = last.partition(":")
+    repository = f"{head}/{name}" if head else name
+    known = next((one for one in _SPEECH if repository == one or repository.endswith(f"/{one}")), None)
+    if known is None or "@" in reference or "gpu" in re.split(r"[-_.]", tag.lower()):
+        return None
+    twin = _SPEECH[known].format(tag=tag or "latest")
+    return CpuBuild(why=f"the tags of {known} without gpu are for the CPU", twin=f"{repository}:{twin}")
 
 
 #: Repositories whose plain tags are built for CUDA, as the projects' Dockerfiles show.

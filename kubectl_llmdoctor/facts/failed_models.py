@@ -33,6 +33,9 @@ _CHILD, _CHILD_FAILED = (
     "Engine core initialization failed",
     r"\(APIServer pid=(?!1\))\d+\).*Engine core initialization failed",
 )
+#: What stands before it where vLLM's own server says so; and so many lines below it a server that has an engine within itself (MinerU),
+#: and starts that for the first request, logs how this ended.
+_BY_ITS_SERVER, _OF_A_REQUEST = "(APIServer pid=", 60
 #: How vLLM's V0 engine says that it died; the process that takes the requests may live on, and answers none of them.
 _ENGINE_DIED, _OF_AN_ENGINE = "Engine background task failed", 200
 #: So many lines above the frame of a thread that ended does its exception stand, where the logger prints that first.
@@ -341,9 +344,23 @@ def _until_the_next(lines: Iterable[Line]) -> list[Line]:
 
 
 def _failed_children(log: Log) -> list[int]:
-    """Where vLLM says, in a process that is not the container's first, that its engine did not start, and has not served since."""
+    """Where vLLM says that its engine did not start, in a process that is not the container's first, and has not served since.
+
+    So does a server that has such an engine within itself, and starts it for a request: the answer to this is an error.
+    """
     serves = max((line.number for line in log.marks(READY)), default=0)
-    return [x.number for x in log.marks(_CHILD) if x.number > serves and re.search(_CHILD_FAILED, x.text[:2000])]
+    failed = [x for x in log.marks(_CHILD) if x.number > serves]
+    own = [x for x in failed if _BY_ITS_SERVER not in x.text[:2000]]
+    posts = [*log.find(_POSTED)] if own else []
+    numbers = [x.number for x in posts]
+    found = [x.number for x in failed if re.search(_CHILD_FAILED, x.text[:2000])]
+    for x in own:
+        after = bisect.bisect_right(numbers, x.number)
+        answer = posts[after] if after < len(posts) and numbers[after] <= x.number + _OF_A_REQUEST else None
+        said = _POST.search(answer.text[:2000]) if answer is not None else None
+        if said is not None and (said["after"] or said["before"]).startswith("5"):
+            found.append(x.number)
+    return sorted(found)
 
 
 def _dead_engines(log: Log) -> list[int]:

@@ -21,7 +21,7 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     pod_evidence,
 )
-from kubectl_llmdoctor.catalog.images import CpuBuild, cpu_build
+from kubectl_llmdoctor.catalog.images import CpuBuild, cpu_build, cpu_build_of_speech
 from llmdoctor_checks._consequences import FAILED_START
 from llmdoctor_checks._ollama import SEARCHED, fallback
 
@@ -145,7 +145,8 @@ def _of(pod: Pod, container: Container, engine: Engine | None, logs: Logs | None
     asked = {name: n for name, n in container.accelerators.items() if name.startswith(("nvidia.com/", "amd.com/"))}
     if not asked or pod.log_only or (engine is not None and engine.value("device") == "cpu"):
         return
-    build = cpu_build(container.spec.image) if engine else None
+    speech = cpu_build_of_speech(container.spec.image) if engine is None else None
+    build = cpu_build(container.spec.image) if engine else speech
     if build and "huggingfaceserver" in container.spec.image and _kserve_adds_gpu(pod, container):
         return
     said = _says(container, logs, _words(pod, engine), may_be_another=engine is None and pod.ready)
@@ -156,8 +157,8 @@ def _of(pod: Pod, container: Container, engine: Engine | None, logs: Logs | None
     evidence.append(pod_evidence(container, "image", container.spec.image))
     evidence += [pod_evidence(container, f"resources.limits[{name}]", str(count)) for name, count in asked.items()]
     # the log says that it happens; by its name alone the image may hold a GPU build
-    slow = said is not None and pod.ready
-    of = engine.title if engine else _library(said)
+    slow = (said is not None or speech is not None) and pod.ready
+    of = engine.title if engine else _library(said) or "the server"
     what = f"{container.spec.image} is a CPU build of {of}" + (f" ({build.why})" if build else "")
     yield Finding(
         role="cause" if failing or slow else "risk",

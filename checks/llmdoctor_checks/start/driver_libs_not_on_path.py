@@ -26,8 +26,17 @@ _MISSING = (
     ("Error: 'nvidia-smi' command not found.", "nvidia-smi"),
 )
 
+#: vLLM, which asks the driver's libnvidia-ml for a GPU and goes on without a word where that is not found. GKE's device plugin hands out
+#: GPUs of nodes that have a driver alone.
+_NO_PLATFORM = (
+    "No platform detected, vLLM is running on UnspecifiedPlatform",
+    "Device string must not be empty",
+    "Failed to infer device type",
+)
+_NVML = "libnvidia-ml.so.1"
 
-@check("driver-libs-not-on-path", since="0.3")
+
+@check("driver-libs-not-on-path", since="0.3", literals=(*(text for text, _ in _MISSING), *_NO_PLATFORM))
 def driver_libs_not_on_path(pod: Pod, container: Container, node: Node, logs: Logs) -> Iterator[Finding]:
     """The driver's libraries are not on the library path.
 
@@ -52,8 +61,9 @@ def driver_libs_not_on_path(pod: Pod, container: Container, node: Node, logs: Lo
         return
     if path is not None and f"{_FOLDER}/lib64" in (path.value or ""):
         return
+    looked_for = (*_MISSING, *((text, _NVML) for text in _NO_PLATFORM))
     found = next(
-        ((line, what) for log in logs.of(container.name) for text, what in _MISSING for line in log.find(text)), None
+        ((line, what) for log in logs.of(container.name) for text, what in looked_for for line in log.find(text)), None
     )
     if found is None:
         return
@@ -61,6 +71,7 @@ def driver_libs_not_on_path(pod: Pod, container: Container, node: Node, logs: Lo
     folders = f"{_FOLDER}/lib64:/usr/local/cuda/lib64"
     yield Finding(
         role="cause",
+        confidence="likely" if what == _NVML else "certain",
         summary=f"{what} is not found in {container.name}, which asks for a GPU: GKE mounts the driver at {_FOLDER}, and "
         + (f"LD_LIBRARY_PATH is {path.value}." if path is not None else "nothing puts that on the library path."),
         evidence=(

@@ -528,6 +528,15 @@ def _grouped(pod: Pod, engine: Engine, subject: Subject) -> bool:
     return any(engine.explicit(n) for n in ("data_parallel_address", "data_parallel_size_local", "data_parallel_rank"))
 
 
+def _each_rank(engine: Engine, gpus: int) -> int:
+    """The GPUs that each data parallel rank can have of the pod's, where each was told to take more: the two sizes are multiplied."""
+    told = {name: setting.value for name in _SIZES if (setting := engine.explicit(name))}
+    ranks = told.get("data_parallel_size")
+    if told.keys() != {"tensor_parallel_size", "data_parallel_size"} or not isinstance(ranks, int) or ranks < 2:
+        return 0
+    return gpus // ranks if gpus % ranks == 0 else 0
+
+
 def _part_of_a_slice(pod: Pod, container: Container) -> bool:
     """Whether its TPUs may be those of one host of a larger slice, each host of which has a pod of its own."""
     chips = container.accelerators.get("google.com/tpu")
@@ -573,6 +582,9 @@ def _fixes(engine: Engine, resource: str, workers: int, gpus: int, sizes: int, s
     wanted = -(-workers * container.gpus // gpus) if container.gpus else workers  # a chip may be several devices
     largest = max((node.offers(resource) or 0 for node in subject.nodes), default=0)
     if resource in _WHOLE_GPUS and wanted > max(largest, _MOST_IN_ONE_NODE):
+        if fewer := _each_rank(engine, gpus):
+            summary = f"Give each of the {gpus // fewer} data parallel ranks {count_of(fewer, 'GPU')} of the {gpus}, if the model fits"
+            yield fixes.set_flag(engine, "tensor_parallel_size", "--tensor-parallel-size", str(fewer), summary)
         yield fixes.advice(
             f"Spread the engine over pods of {_MOST_IN_ONE_NODE} GPUs or fewer on several nodes (a LeaderWorkerSet, a Ray cluster): "
             f"hardly any node has {wanted}"

@@ -17,11 +17,13 @@ from kubectl_llmdoctor.api import (
     Fix,
     Item,
     Line,
+    Log,
     Logs,
     Pod,
     Setting,
     Subject,
     answered,
+    askers,
     check,
     dig,
     endings,
@@ -53,6 +55,12 @@ _SERVES = (
     r"(?:(?:^|[*\]:]) ?Running on|Uvicorn running on|Listening at:) +https?://"
     r"(?P<host>[\d.]{1,15}|localhost|\[[\da-f:]{2,39}\]):(?P<port>\d{1,5})\b"
 )
+
+#: TensorFlow Serving's own words (model_servers/server.cc). It listens on every address for REST as well, whatever it says of that.
+_TF_SERVES = (
+    r"(?:Exporting HTTP/REST API at:|Running gRPC ModelServer at )(?P<host>[\w.\[\]:-]{1,60}):(?P<port>\d{1,5})\b"
+)
+_OF_TF = ("Exporting HTTP/REST API at:", "Running gRPC ModelServer at ")
 
 #: The port of an address, whether or not it is one; nothing of an IPv6 address without a port.
 _PORT_AT_THE_END = r"^(?:\w{1,10}://)?(?:[^:\[\]]*|\[[0-9A-Fa-f:]+\]):([^:/\]]{1,40})/?$"
@@ -87,6 +95,7 @@ _LOOPBACK = r"127\.[\d.]+|localhost|\[::1\]"
         "unning on ",
         "listening on ",
         "Listening at:",
+        *_OF_TF,
         NOT_ASKED,
         FAILED,
         *_unreached.LITERALS,
@@ -103,8 +112,8 @@ def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events 
     client that was told a port which the Service does not have gets no further, and neither does an Ingress or a route, nor one that
     speaks TLS to a port where the server speaks none, or HTTP/1 where it speaks HTTP/2 (gRPC). The container of an InferenceService
     that declares no port is taken to listen on 8080, which is a note where a Service of one's own leads to the right port. Of a
-    program that is no known engine its log tells
-    where it listens, and of a llama-server whose preset brings a port of its own, or whose `--host` is a file.
+    program that is no known engine its log tells where it listens (where its only Service leads elsewhere is a risk), and of a
+    llama-server whose preset brings a port of its own, or whose `--host` is a file.
 
     ## Fix
 
@@ -122,6 +131,7 @@ def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events 
     for container in pod.containers:
         if container.role != "init" and not any(engine.container is container for engine in engines):
             yield from _by_log(pod, container, logs, events)
+            yield from _unheard(pod, container, logs)
             yield from _by_probe(pod, container, logs)
     yield from _with_tls(pod, subject, logs)
     yield from apache_speaks_tls(pod, logs)
@@ -165,8 +175,7 @@ def _by_log(pod: Pod, container: Container, logs: Logs | None, events: Events | 
         log = log_of(ended, logs)
     if not stuck or not refused or log is None or ended_by_itself(container, events):
         return
-    found = ((line, re.search(_SERVES, line.text[:2000])) for line in log.find("unning on ", "Listening at:"))
-    ports = {int(said["port"]): line for line, said in found if said and not re.fullmatch(_LOOPBACK, said["host"])}
+    ports = _heard(log)
     for kind, probe in container.spec.probes.items():
         asked = _port(container, probe)
         if kind != refused[-1][0] or asked is None or not ports or asked in ports or _answered_once(ended, probe):
@@ -188,6 +197,47 @@ def _by_log(pod: Pod, container: Container, logs: Logs | None, events: Events | 
             fixes=(_fix(container, kind, probe, number),),
         )
         return
+
+
+def _heard(log: Log) -> dict[int, Line]:
+    """The ports at which a program listens by its own log, for others than itself."""
+    found = ((line, re.search(_SERVES, line.text[:2000])) for line in log.find("unning on ", "Listening at:"))
+    ports = {int(said["port"]): line for line, said in found if said and not re.fullmatch(_LOOPBACK, said["host"])}
+    of_tf = ((line, re.search(_TF_SERVES, line.text[:2000])) for text in _OF_TF for line in log.find(text))
+    return ports | {int(said["port"]): line for line, said in of_tf if said}
+
+
+def _unheard(pod: Pod, container: Container, logs: Logs | None) -> Iterator[Finding]:
+    """The only Service of a ready program, no known engine, that leads to a port which it neither declares nor says that it has.
+
+    Whether it listens there all the same nobody says, so that it is a risk.
+    """
+    alone = all(other is container or other.role == "init" for other in pod.containers)
+    services = list(pod.services)
+    log = logs.current(container.name) if logs else None
+    if not (pod.exists and pod.ready and alone and len(services) == 1) or log is None or answered(log):
+        return
+    item, declared = services[0], {p.container_port for p in container.spec.ports}
+    ports = {port: line for port, line in _heard(log).items() if port in declared}
+    targets = {p.name or str(p.port): _target(pod, p) for p in cast(k8s.Service, item.typed()).spec.ports}
+    numbers = {number for number in targets.values() if number is not None}
+    meant = dig(item.raw, "spec.clusterIP") != "None" and not any("metrics" in name for name in (item.name, *targets))
+    if len(ports) != 1 or not numbers or len(numbers) != len(targets) or numbers & declared or not meant:
+        return
+    port, line = next(iter(ports.items()))
+    wrong = ", ".join(str(n) for n in sorted(numbers))
+    if _scraped(item, targets) in numbers or any(askers(pod, {item.name}, pod.cluster)):
+        return  # who asks there would be refused, and say so
+    yield Finding(
+        role="risk",
+        severity="warning",
+        summary=f"Service {item.name} sends to port {wrong} of the pod; by its log {container.name} listens on {port}.",
+        evidence=(
+            Evidence(source="workload", ref=f"Service/{item.name} spec.ports", text=f"targetPort: {wrong}"),
+            log_evidence(line),
+        ),
+        fixes=(_retarget(item, len(targets), port),),
+    )
 
 
 def _answered_once(ended: Ending | None, probe: k8s.Probe) -> bool:
