@@ -70,6 +70,8 @@ _GONE = (
     "DetokenizerManager hit an exception: Traceback",
     "] [E] Error in event loop: ",  # TensorRT-LLM's py_executor.py, of whose ranks each has one; as the next
     "Executor loop crashed on this rank; hard-killing all ",
+    # PyTorch's watchdog, which then ends its process by an exception that nobody can catch: ProcessGroupNCCL.cpp (1.13 to 2.13)
+    "To avoid data inconsistency, we are taking the entire process down.",
 )
 #: Lines after an error within which the server says that its engine is gone, if it died of that.
 _OF_AN_END = 60

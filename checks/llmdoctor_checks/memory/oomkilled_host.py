@@ -160,6 +160,7 @@ def oomkilled_host(
     if not pod.ready:
         found = [*_survived(pod, hardware, subject)] if hardware is not None else []
         found = found or [*_runs_without(pod, logs, subject, events)]
+        found = found or [*_hangs(pod, logs, subject)]
         yield from found or (_by_its_agent(pod, logs, subject) if logs is not None and pod.failing else ())
     for ending in endings(pod):
         limit = ending.container.limit("memory") or pod.memory_limit
@@ -276,6 +277,31 @@ def _runs_without(pod: Pod, logs: Logs | None, subject: Subject, events: Events 
                 said = f"{container.name} runs without a process since the kernel killed"
                 yield _by_kernel(container, said, kill, limit, (log_evidence(lost), event), subject, lost)
                 return
+
+
+def _hangs(pod: Pod, logs: Logs | None, subject: Subject) -> Iterator[Finding]:
+    """A server that comes no further, and whose settings take more than its limit: ranks were killed, and it waits for them."""
+    for engine in subject.engines(pod) if pod.failing else ():
+        container = engine.container
+        limit, running = container.limit("memory") or pod.memory_limit, container.status.state.running
+        if limit is None or running is None or container.status.ready or container.status.restart_count or pod.lent:
+            continue
+        log = logs.current(container.name) if logs else None
+        over = excess(engine, subject.sizing(engine), limit)
+        last = next(log.lines(len(log), len(log)), None) if log is not None and len(log) else None
+        if over is None or log is None or last is None or served(log):
+            continue
+        yield Finding(
+            role="cause",
+            confidence="possible",
+            summary=f"{over.text}, and the memory limit of {container.name} is {say_bytes(limit)}: the kernel kills processes of it, and "
+            "a launcher that waits for one of them says nothing more and never gets ready.",
+            evidence=(log_evidence(last), *over.evidence, _stated(container)),
+            explains=(*CONSEQUENCES, "probe-too-short"),
+            fixes=tuple(_of_settings(over, engine, limit, subject)),
+            order=last.order,
+        )
+        return
 
 
 def _by_kernel(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from kubectl_llmdoctor.api import Engine, Evidence, Logs, Metrics, Pod, Subject, dig, log_evidence
-from llmdoctor_checks._load import recent_load, works
+from llmdoctor_checks._load import last_load, recent_load, works
 from llmdoctor_checks.serving._autoscaling import Scaler
 from llmdoctor_checks.serving._saturation import load_of
 
 #: Fewer that wait are a burst; a queue that is longer by this factor than a few minutes ago grows.
 _QUEUE, _GROWS = 10, 1.5
+#: Two looks so far apart are no burst, and then so few that wait are a queue, where they are half as many as run.
+_APART_SECONDS, _FEW, _HALF = 110, 4, 2
 
 
 def lasting_queue(
@@ -22,6 +24,28 @@ def lasting_queue(
     if any(load.waiting < (_QUEUE if grows else max(_QUEUE, load.running)) for load in said):
         return None
     return f"{last.waiting} requests wait while {last.running} run", log_evidence(last.line)
+
+
+def seen_queue(
+    pod: Pod, engine: Engine, scaler: Scaler, logs: Logs | None, metrics: Metrics | None
+) -> tuple[str, Evidence] | None:
+    """A queue in the few statements of a log that was cut down, or in two looks at the metrics, that does not get shorter.
+
+    That alone may be a burst; beside an autoscaler that by its own status adds nothing it is probably none.
+    """
+    said = last_load(engine.container, logs) if logs is not None else []
+    if not stays(scaler):
+        return None
+    if len(said) > 1 and works(pod, said):
+        last, least = said[-1], min(load.waiting - max(load.running // _HALF, _QUEUE) for load in said)
+        if least >= 0 and last.waiting >= said[0].waiting:
+            return f"{last.waiting} requests wait while {last.running} run", log_evidence(last.line)
+    waiting, running = (metrics.span(name) for name in ("waiting", "running")) if metrics is not None else (None, None)
+    if waiting is None or running is None or waiting.seconds < _APART_SECONDS:
+        return None
+    if min(waiting.values) < max(_FEW, running.last // _HALF) or waiting.last < waiting.points[0][1]:
+        return None
+    return f"{waiting.last:.0f} requests wait while {running.last:.0f} run", waiting.evidence()
 
 
 def measured_queue(scaler: Scaler, metrics: Metrics | None) -> tuple[str, Evidence] | None:

@@ -21,7 +21,7 @@ from kubectl_llmdoctor.api import (
     say_cores,
     say_seconds,
 )
-from llmdoctor_checks.serving._autoscaler_queue import lasting_queue, stays
+from llmdoctor_checks.serving._autoscaler_queue import lasting_queue, seen_queue, stays
 from llmdoctor_checks.serving._autoscaling import Look, Scaler
 from llmdoctor_checks.serving._processes import busy
 from llmdoctor_checks.serving._saturation import evidence as load_evidence
@@ -98,17 +98,20 @@ def _below(
     readings = _readings(scaler)
     if not readings or not pod.ready or engine.container.engine_dead or not stays(scaler):
         return None
-    load = load_of(metrics) if metrics is not None else None
+    load, sure = load_of(metrics) if metrics is not None else None, True
     if load is not None and load.queues and load.grows:
         waits = f"{load.waiting.last:.0f} requests wait, {load.waiting.points[0][1]:.0f} did {say_seconds(load.waiting.seconds)} before"
         shown = load_evidence(load)[:1]
     elif logs is not None and (queue := lasting_queue(pod, engine, scaler, logs)) is not None:
         waits, shown = queue[0], (queue[1],)
+    elif load is None and (queue := seen_queue(pod, engine, scaler, logs, metrics)) is not None:
+        waits, shown, sure = queue[0], (queue[1],), False
     else:
         return None
     return Finding(
         role="cause",
         severity="warning",
+        confidence="likely" if sure else "possible",
         summary=f"{scaler.ref} scales {engine.label} on GPUs by {' and '.join(name for name, _, _ in readings)}: {waits}, while it reads "
         + " and ".join(f"{now}% {name} and adds replicas above {target}%" for name, now, target in readings)
         + f"; {stays(scaler)}.",

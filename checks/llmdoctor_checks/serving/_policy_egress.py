@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from kubectl_llmdoctor.api import (
     Cluster,
@@ -213,10 +214,17 @@ def _asked(pod: Pod, logs: Logs) -> Iterator[tuple[Line, str, str]]:
             yield line, address["host"], address["port"]
 
 
+def _to_dns(pod: Pod, rule: dict[str, Any]) -> bool:
+    """Whether a rule lets a pod ask for names; one to pods of its own namespace doesn't, as the cluster's DNS is in another."""
+    peers = rows(rule.get("to"))
+    own = bool(peers) and all("podSelector" in peer and "namespaceSelector" not in peer for peer in peers)
+    return has_port(rule, 53, "UDP") and (not own or pod.namespace in _DNS_SPACES)
+
+
 def dns(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
     """A program, no engine, that ends since no name resolves, in a pod that no policy lets out to DNS."""
     found = policies(pod, cluster, "Egress")
-    if not found or any(has_port(rule, 53, "UDP") for rule in rules(found, "Egress")):
+    if not found or any(_to_dns(pod, rule) for rule in rules(found, "Egress")):
         return
     for ending in endings(pod):
         log = log_of(ending, logs)
@@ -236,6 +244,31 @@ def dns(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
             order=line.order,
         )
         return
+
+
+def names_of_a_store(pod: Pod, engines: Sequence[Engine], cluster: Cluster, logs: Logs) -> Iterator[Finding]:
+    """A server that fetches models while it is ready (Ollama), and does not resolve the store's name: no policy lets it out to DNS."""
+    found = policies(pod, cluster, "Egress")
+    allowed = list(rules(found, "Egress"))
+    if not found or any(_to_dns(pod, rule) for rule in allowed):
+        return
+    if engines and all(engine.name in _HUB for engine in engines):
+        return  # it has its model by now
+    current = (log for log in logs if not log.previous)
+    lines = (x for log in current for x in log.find(*DNS_SILENT) if any(name in x.text for name in _STORES))
+    line = max(lines, key=lambda x: x.number, default=None)
+    if line is None:
+        return
+    names = " and ".join(item.name for item in found)
+    reached = any(has_port(rule, 443) and leads_outside(rule) for rule in allowed)
+    yield Finding(
+        role="cause",
+        summary=f"NetworkPolicy {names} keeps {pod.name} from DNS (port 53): the name of the store does not resolve, and no model comes.",
+        evidence=(log_evidence(line), *(quote(item, "egress") for item in found)),
+        explains=("model-registry-failed", "hf-unreachable"),
+        fixes=(let_outside(found[0], ["DNS (port 53)", *([] if reached else ["port 443 of public addresses"])]),),
+        order=line.order,
+    )
 
 
 def _at_the_end(line: Line) -> bool:
@@ -261,7 +294,7 @@ def hub(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Iterat
         return
     found = policies(pod, cluster, "Egress")
     allowed = list(rules(found, "Egress"))
-    named = any(has_port(rule, 53, "UDP") for rule in allowed)
+    named = any(_to_dns(pod, rule) for rule in allowed)
     open_ = any(has_port(rule, 443) and leads_outside(rule) for rule in allowed)
     if found and named and open_ and pod.failing:
         yield from _dns_elsewhere(pod, engine, found, cluster, logs)

@@ -32,10 +32,10 @@ _TOOK, _SLOW_SECONDS = r"Time spent downloading weights for .{1,200}: (\d{1,9}(?
 _UNDER_WAY = r"\.(?:safetensors|bin|pth?|gguf)\S{0,40}: +\d{1,2}%\|"
 
 #: What vLLM says before it downloads; where the files are there already, the bar of their shards follows at once.
-_LOOKED_UP, _NOTHING_AFTER = "Using model weights format", 3
+_LOOKED_UP, _NOTHING_AFTER = ("Using model weights format", "Starting to load model "), 3
 
 
-@check("cache-ephemeral", since="0.2", severity="info", literals=(_LOOKED_UP, "Time spent downloading weights"))
+@check("cache-ephemeral", since="0.2", severity="info", literals=(*_LOOKED_UP, "Time spent downloading weights"))
 def cache_ephemeral(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | None) -> Iterator[Finding]:
     """The model is downloaded again at every start.
 
@@ -44,8 +44,9 @@ def cache_ephemeral(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | None)
     waits for the whole download, and an outage of the Hub or its rate limit keeps the service from coming back.
 
     That is how most deployments begin, so it is noted for models whose size is known and large, and where a claim lies at the place
-    in which the image keeps its models, and a variable moves them elsewhere. It is the cause where a restarted
-    container is not ready yet, downloads by its log, and the instance before had taken minutes for the same download.
+    in which the image keeps its models, or at a folder of the same name, and a flag or variable moves them elsewhere. It is the
+    cause where a restarted container is not ready yet, downloads by its log, and the instance before had taken minutes for the same
+    download.
 
     ## Fix
 
@@ -83,12 +84,16 @@ def cache_ephemeral(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | None)
         f"does so again{again[0] if again else ''}{unused}.",
         evidence=(told, *(again[1] if again else ())),
         explains=("not-ready", "rollout-stuck") if again else (),
-        fixes=(
-            fixes.advice(f"Move the cache to {beside.path}, where the claim is mounted, in {fixes.edited(pod)}")
-            if beside
-            else _claim(pod, engine, path, place.volume, size),
-        ),
+        fixes=(_moved(pod, engine, beside.path) if beside else _claim(pod, engine, path, place.volume, size),),
     )
+
+
+def _moved(pod: Pod, engine: Engine, path: str) -> Fix:
+    """The cache where the claim is."""
+    summary = f"Move the cache to {path}, where the claim is mounted"
+    if engine.explicit("download_dir") is not None:
+        return fixes.set_flag(engine, "download_dir", "--download-dir", path, summary)
+    return fixes.advice(f"{summary}, in {fixes.edited(pod)}")
 
 
 def _claim(pod: Pod, engine: Engine, path: str, volume: str, size: int | None) -> Fix:
@@ -125,7 +130,7 @@ def _again(pod: Pod, engine: Engine, logs: Logs) -> tuple[str, tuple[Evidence, .
     if pod.ready or not container.restarts or now is None or before is None:
         return None
     under_way = next((line for line in now.lines(max(len(now) - 20, 1)) if re.search(_UNDER_WAY, line.text)), None)
-    if under_way is None and (found := list(now.find(_LOOKED_UP))):
+    if under_way is None and (found := list(now.find(*_LOOKED_UP))):
         under_way = found[-1] if found[-1].number > len(now) - _NOTHING_AFTER else None
     if under_way is None or now.holds("Time spent downloading weights"):
         return None

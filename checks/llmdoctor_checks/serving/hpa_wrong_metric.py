@@ -22,7 +22,7 @@ from kubectl_llmdoctor.api import (
 )
 from kubectl_llmdoctor.catalog.metrics import metric
 from llmdoctor_checks.serving._autoscaler_annotations import by_annotation
-from llmdoctor_checks.serving._autoscaler_queue import lasting_queue, stays
+from llmdoctor_checks.serving._autoscaler_queue import lasting_queue, seen_queue, stays
 from llmdoctor_checks.serving._autoscaler_resources import by_resources
 from llmdoctor_checks.serving._autoscaler_status import as_it_says, flaps
 from llmdoctor_checks.serving._autoscaling import Look, Scaler, absent, alike, metrics_off, scalers
@@ -142,14 +142,18 @@ def _beyond(
     load = load_of(metrics) if metrics is not None else None
     waits = load is not None and load.queues and not load.drains and pod.ready and bool(stays(scaler))
     meanwhile = f" Meanwhile {load.waiting.last:.0f} requests wait, and {stays(scaler)}." if load and waits else ""
+    seen = seen_queue(pod, engine, scaler, logs, metrics) if load is None and pod.ready else None
+    if seen is not None:
+        waits, meanwhile = True, f" Meanwhile {seen[0]}, and {stays(scaler)}."
     return Finding(
         role="cause" if waits else "risk",
+        confidence="possible" if seen else "likely",
         summary=f"{scaler.ref} adds a replica when more than {look.each} requests run in each; {engine.label} runs {most[0]} at "
         f"once and lets the others wait, so that no load adds one.{meanwhile}",
         evidence=(
             scaler.evidence(look.path, f"{look.text}, {look.each} for each replica"),
             most[1],
-            *(load_evidence(load)[:1] if load and waits else ()),
+            *(load_evidence(load)[:1] if load and waits else (seen[1],) if seen else ()),
         ),
         explains=("queue-growing", "kv-cache-saturated") if waits else (),
         fixes=(rescale,),

@@ -42,8 +42,10 @@ def isvc_runtime_missing(subject: Subject, workload: Workload, cluster: Cluster)
     want = workload.runtime_wanted
     if want is None or subject.exists or _ready(workload):
         return
+    elsewhere = _elsewhere(workload, cluster)
     if (told := _told(workload)) is not None:
-        yield _finding(subject, workload, f"KServe says of the runtime of {workload.ref}: {told.text}.", [], told)
+        text = f"KServe says of the runtime of {workload.ref}: {told.text}."
+        yield _finding(subject, workload, text, [], told, elsewhere=elsewhere)
         return
     if (
         workload.item.annotations.get("serving.kserve.io/deploymentMode") == "ModelMesh"
@@ -59,7 +61,7 @@ def isvc_runtime_missing(subject: Subject, workload: Workload, cluster: Cluster)
         places = (("ServingRuntime", namespace), ("ClusterServingRuntime", ""))
         if not named and all(cluster.exists(kind, where, want.name) is False for kind, where in places):
             text = f"{workload.ref} asks for the runtime {want.name}, and there is none of that name."
-            yield _finding(subject, workload, text, listed)
+            yield _finding(subject, workload, text, listed, elsewhere=elsewhere)
         own = workload.formats_of_kserves_own
         if not named and subject.static and own and want.format and want.format not in own:
             text = f"{want.name}, which comes with KServe, does not serve the model format {form}: it has {', '.join(own)}."
@@ -67,7 +69,21 @@ def isvc_runtime_missing(subject: Subject, workload: Workload, cluster: Cluster)
         return
     known = cluster.complete("ServingRuntime", namespace) and cluster.complete("ClusterServingRuntime")
     if known and not any(workload.fits(item) for item in listed):
-        yield _finding(subject, workload, f"No runtime offers itself for the model format {form}.", listed)
+        text = f"No runtime offers itself for the model format {form}."
+        yield _finding(subject, workload, text, listed, elsewhere=elsewhere)
+
+
+def _elsewhere(workload: Workload, cluster: Cluster) -> Item | None:
+    """A ServingRuntime that would do, in a namespace where KServe does not look for it."""
+    want = workload.runtime_wanted
+    if want is None:
+        return None
+    for item in cluster.items("ServingRuntime"):
+        if item.namespace == workload.namespace or (want.name and item.name != want.name):
+            continue
+        if workload.fits(item) if want.name else _serves(item, want.format, want.version) and want.format:
+            return item
+    return None
 
 
 def _told(workload: Workload) -> Evidence | None:
@@ -86,10 +102,14 @@ def _finding(
     runtimes: list[Item],
     told: Evidence | None = None,
     sure: Confidence = "certain",
+    elsewhere: Item | None = None,
 ) -> Finding:
     there = (
-        Evidence(source="workload", ref=f"{_ref(item)} spec.supportedModelFormats", text=_formats(item))
-        for item in runtimes[:6]
+        Evidence(source="workload", ref=f"{ref} spec.supportedModelFormats", text=_formats(item))
+        for ref, item in (
+            *((_ref(item), item) for item in runtimes[:6]),
+            *(((f"{elsewhere.kind} {elsewhere.namespace}/{elsewhere.name}", elsewhere),) if elsewhere else ()),
+        )
     )
     return Finding(
         role="risk" if subject.static else "cause",
@@ -97,7 +117,7 @@ def _finding(
         summary=summary,
         evidence=(*((told,) if told else ()), _asked(subject, workload), *there),
         explains=() if subject.static else ("rollout-stuck", "not-ready", "pod-pending"),
-        fixes=tuple(_fixes(workload, runtimes, told)),
+        fixes=tuple(_fixes(workload, runtimes, told, elsewhere)),
     )
 
 
@@ -112,7 +132,7 @@ def _asked(subject: Subject, workload: Workload) -> Evidence:
     return Evidence(source="workload", ref=ref, text=text)
 
 
-def _fixes(workload: Workload, runtimes: list[Item], told: Evidence | None) -> Iterator[Fix]:
+def _fixes(workload: Workload, runtimes: list[Item], told: Evidence | None, elsewhere: Item | None) -> Iterator[Fix]:
     want = workload.runtime_wanted
     if told and want and want.name and told.text.startswith("RuntimeDisabled"):
         yield fixes.advice(
@@ -131,6 +151,15 @@ def _fixes(workload: Workload, runtimes: list[Item], told: Evidence | None) -> I
         form = {"op": "replace", "path": f"{at}/modelFormat/name", "value": _spelt(runtimes, serving[0], want.format)}
         operations = [{"op": "add", "path": f"{at}/runtime", "value": serving[0]}]
         yield fixes.patch_object(workload.item, summary, operations + ([form] if form["value"] != want.format else []))
+        return
+    if elsewhere is not None:
+        yield fixes.advice(
+            f"Put ServingRuntime {elsewhere.name}, which serves the format and is in the namespace {elsewhere.namespace}, into "
+            f"{workload.namespace} as well (KServe takes those of the InferenceService's own namespace), or make a "
+            "ClusterServingRuntime of it",
+            f"kubectl -n {elsewhere.namespace} get servingruntime {elsewhere.name} -o yaml",
+            owner="platform",
+        )
         return
     formats = sorted({name for item in runtimes for name in _names(item)})
     yield fixes.advice(

@@ -64,6 +64,9 @@ _ROOM_BESIDE = 0.8
 #: So many statements of the engine are looked at, at least, and a queue that shrinks by this factor meanwhile is being worked off.
 _FEWEST_STATEMENTS, _DRAINS = 4, 0.75
 
+#: Statements of vLLM that stand further apart, though requests run, are those that somebody picked from its log.
+_RHYTHM = 45
+
 #: So many statements back a pace is compared with the one of now: SGLang makes one a second.
 _STATEMENTS = 360
 
@@ -248,8 +251,11 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         and said[0].waiting <= last.waiting
     )
     deep = enough and all(load.waiting >= load.running for load in said)
+    grown = (
+        len(said) > 2 and said[0].waiting < last.waiting and last.waiting >= last.running and _cut_down(engine, recent)
+    )
     before = _before_it_slowed(recent, said)
-    if not (full and (lasting or deep)) and not times and put_back is None and before is None:
+    if not (full and (lasting or deep or grown)) and not times and put_back is None and before is None:
         return
     if _worked_off(said, preempted=times is not None):
         return
@@ -265,6 +271,12 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         fixes=(engines_fix(pod),) if others else _fixes(pod, ""),
         order=last.line.order,
     )
+
+
+def _cut_down(engine: Engine, recent: list[Statement]) -> bool:
+    """Whether statements of vLLM are missing between others: it makes one every ten seconds as long as anything runs."""
+    gaps = (seconds_between(a.line, b.line) or 0 for a, b in itertools.pairwise(recent) if a.running and b.running)
+    return engine.name == "vllm" and any(gap > _RHYTHM for gap in gaps)
 
 
 def _in_words(

@@ -1,5 +1,6 @@
 """Metrics of the engine that a monitor asks for in the wrong place, or that the engine does not emit."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,8 @@ from kubectl_llmdoctor.api import (
     Finding,
     Fix,
     Item,
+    Line,
+    Logs,
     Metrics,
     Pod,
     Subject,
@@ -20,6 +23,7 @@ from kubectl_llmdoctor.api import (
     dig,
     escaped,
     fixes,
+    log_evidence,
     object_evidence,
     pod_evidence,
     rows,
@@ -32,6 +36,9 @@ _PATHS = {"tensorrt-llm": ("/prometheus/metrics",), "nim": ("/v1/metrics", "/met
 _FLAGS = {"sglang": "--enable-metrics", "llama.cpp": "--metrics"}
 _SETTLED = 600  # seconds
 _SCRAPE = "prometheus.io/scrape"
+#: How servers log that a scrape was refused (uvicorn and what logs like it, llama-server); so often it is no visitor who tried.
+_GET, _OFTEN = ('metrics HTTP/1.1" 404', 'metrics HTTP/1.1" 405', "request: GET /metrics "), 2
+_REFUSED = r'(?:"GET {path} HTTP/[\d.]{{1,3}}" |request: GET {path} \S{{1,64}} )(?:404|405|501)\b'
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -50,8 +57,10 @@ class Asked(msgspec.Struct, frozen=True):
     service: Item | None = None
 
 
-@check("metrics-not-scraped", since="0.2", severity="info")
-def metrics_not_scraped(pod: Pod, subject: Subject, cluster: Cluster, metrics: Metrics | None) -> Iterator[Finding]:
+@check("metrics-not-scraped", since="0.2", severity="info", literals=_GET)
+def metrics_not_scraped(
+    pod: Pod, subject: Subject, cluster: Cluster, metrics: Metrics | None, logs: Logs | None
+) -> Iterator[Finding]:
     """The engine's metrics do not reach Prometheus, or the picker that goes by them.
 
     A PodMonitor names a port that a container must declare (its number is no name), a ServiceMonitor one that the Service
@@ -63,7 +72,8 @@ def metrics_not_scraped(pod: Pod, subject: Subject, cluster: Cluster, metrics: M
     An endpoint picker reads the metrics itself. Where those of all its servers are older than it allows, it counts each as full, and
     drops requests though nobody has much to do.
 
-    It is a risk when a monitor or annotation is meant for this pod and cannot work; that none is here at all is a note,
+    It is a risk when a monitor or annotation is meant for this pod and cannot work, and the cause where the server's own log shows
+    that it refuses each scrape; that none is here at all is a note,
     in a cluster where the Prometheus operator is installed. Where a Prometheus was asked, its answer decides: one that has
     the engine's metrics gets them, however; one that knows the container and not the engine is not told to ask it.
 
@@ -103,7 +113,7 @@ def metrics_not_scraped(pod: Pod, subject: Subject, cluster: Cluster, metrics: M
     ):
         return
     for one in asked:
-        yield _finding(pod, engine, one, _without_value(engine, subject, cluster))
+        yield _finding(pod, engine, one, _without_value(engine, subject, cluster), _refused(engine, one.path, logs))
         return
     if (missed := _missed(pod, cluster)) is not None:
         yield _beside(pod, *missed, _without_value(engine, subject, cluster))
@@ -236,14 +246,24 @@ def _out_of_reach(pod: Pod, item: Item, scaling: Evidence | None) -> Finding:
     )
 
 
-def _unseen(pod: Pod, what: str, evidence: tuple[Evidence, ...], fix: Fix, scaling: Evidence | None) -> Finding:
+def _refused(engine: Engine, path: str, logs: Logs | None) -> Line | None:
+    """The last scrape that the server refused, by its own log, of several."""
+    log = logs.current(engine.container.name) if logs is not None else None
+    pattern = _REFUSED.format(path=re.escape(path))
+    lines = [x for x in log.find(*_GET) if re.search(pattern, x.text[:400])] if log else []
+    return lines[-1] if len(lines) >= _OFTEN else None
+
+
+def _unseen(
+    pod: Pod, what: str, evidence: tuple[Evidence, ...], fix: Fix, scaling: Evidence | None, refused: Line | None = None
+) -> Finding:
     """Metrics that do not get to whoever wants them: the cause where an autoscaler says that it lacks them."""
     lost = "its autoscaler gets no value for them" if scaling else "nobody sees its queue and cache"
     return Finding(
-        role="cause" if scaling and pod.ready else "risk",
+        role="cause" if (scaling or refused) and pod.ready else "risk",
         severity="warning",
         summary=f"{what}: {lost}.",
-        evidence=(*evidence, *((scaling,) if scaling else ())),
+        evidence=(*evidence, *((log_evidence(refused),) if refused else ()), *((scaling,) if scaling else ())),
         explains=("hpa-wrong-metric",) if scaling else (),
         fixes=(fix,),
     )
@@ -332,7 +352,7 @@ def _without_value(engine: Engine, subject: Subject, cluster: Cluster) -> Eviden
     return None
 
 
-def _finding(pod: Pod, engine: Engine, one: Asked, scaling: Evidence | None) -> Finding:
+def _finding(pod: Pod, engine: Engine, one: Asked, scaling: Evidence | None, refused: Line | None = None) -> Finding:
     right = _PATHS.get(engine.name, (one.path,))
     fix: Fix
     if metrics_off(engine):
@@ -352,7 +372,7 @@ def _finding(pod: Pod, engine: Engine, one: Asked, scaling: Evidence | None) -> 
             if one.item
             else fixes.advice(f"Set the annotation prometheus.io/path to {right[0]} in {fixes.edited(pod)}")
         )
-    return _unseen(pod, what, (one.evidence,), fix, scaling)
+    return _unseen(pod, what, (one.evidence,), fix, scaling, refused)
 
 
 def _port_fix(pod: Pod, engine: Engine, one: Asked) -> Fix:

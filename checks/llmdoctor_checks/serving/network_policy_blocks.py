@@ -53,7 +53,10 @@ def network_policy_blocks(pod: Pod, subject: Subject, cluster: Cluster, logs: Lo
         yield found
     elif logs is not None and pod.exists and not engines:
         yield from _policy_clients.of_client(pod, cluster, logs)
-    if pod.ready or any(next(cluster.items(kind), None) for kind in CILIUM):
+    cilium = any(next(cluster.items(kind), None) for kind in CILIUM)
+    if pod.ready and logs is not None and not cilium:
+        yield from _policy_egress.names_of_a_store(pod, engines, cluster, logs)
+    if pod.ready or cilium:
         return
     hub = [finding for engine in engines for finding in _policy_egress.hub(pod, engine, cluster, logs)]
     yield from hub

@@ -53,6 +53,9 @@ from llmdoctor_checks.serving._saturation import (
 #: So many requests wait at the end, at least: fewer are a burst.
 _LEAST = 10
 
+#: Where few run at once, so many wait for several turns.
+_LEAST_OF_FEW, _TURNS = 4, 3
+
 #: The queue grows where its last third of statements counts more than its first by this factor.
 _GROWS = 1.5
 
@@ -74,6 +77,9 @@ _ENOUGH_REQUESTS, _FULL = 100, 0.9
 
 #: Where no more of the cache is taken it is no matter of room.
 _ROOM = 0.5
+
+#: So few slots of llama-server are a choice for one user; it gets so many times as many.
+_FEW_SLOTS, _MORE = 2, 4
 
 #: What an endpoint picker drops for want of room.
 _SHEDS = r"inference (?:gateway|error): \w{1,60} - (?:system saturated, sheddable|request timed out in queue: |.{0,200}queue at capacity)"
@@ -147,7 +153,8 @@ def _over_time(
     pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, metrics: Metrics, load: Load
 ) -> Iterator[Finding]:
     waiting, running = load.waiting, load.running
-    if not load.queues or waiting.last < max(_LEAST, running.last / 4):
+    least = min(_LEAST, max(_LEAST_OF_FEW, _TURNS * running.last))
+    if not load.queues or waiting.last < max(least, running.last / 4):
         return
     spread, said = idle_peer(metrics, load), tuple[Evidence, ...]()
     # a batch that one client handed in is worked off where it is
@@ -184,6 +191,8 @@ def _fix(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, metrics: 
     if (adapters := _adapters(engine, load)) is not None:
         summary = f"Let requests of {2 * adapters} adapters be in a batch instead of {adapters}: those of the others wait their turn"
         return fixes.set_flag(engine, "max_loras", "--max-loras", str(2 * adapters), summary)
+    if (slots := _slots(engine, load)) is not None:
+        return slots
     need, workload = need_of(metrics, load), subject.workload
     takes = _start_of(pod, engine)
     soon = f". A new one takes {say_seconds(takes)} to be ready, as this one did" if takes else ""
@@ -198,6 +207,25 @@ def _fix(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, metrics: 
     operation = "replace" if dig(workload.raw, "spec.replicas") is not None else "add"
     value = {"op": operation, "path": "/spec/replicas", "value": need.replicas}
     return fixes.patch_object(workload.item, summary, [value])
+
+
+def _slots(engine: Engine, load: Load) -> Fix | None:
+    """More slots for llama-server, where somebody gave it so few that a GPU is idle beside them; they share its context."""
+    slots, context = engine.value("max_num_seqs"), engine.value("max_model_len")
+    if engine.name != "llama.cpp" or not engine.explicit("max_num_seqs") or not isinstance(slots, int):
+        return None
+    if not 0 < slots <= _FEW_SLOTS or load.recent.running.share(lambda n: n >= slots) < _ROOM:
+        return None
+    more, chosen = _MORE * slots, [("max_num_seqs", "--parallel", str(_MORE * slots))]
+    shares = (
+        isinstance(context, int) and context > 0 and engine.explicit("max_model_len") and not engine.value("kv_unified")
+    )
+    if shares:
+        chosen.append(("max_model_len", "--ctx-size", str(_MORE * context)))
+    summary = f"Let {engine.container.name} answer {more} requests at once instead of {slots}" + (
+        f", with a context of {_MORE * context} tokens, so that each keeps its {context // slots}" if shares else ""
+    )
+    return fixes.set_flags(engine, chosen, f"{summary}; where the GPU's memory does not hold that, add replicas")
 
 
 def _adapters(engine: Engine, load: Load) -> int | None:

@@ -121,11 +121,17 @@ def volume_beside(engine: Engine, path: str) -> Store | None:
 
 
 def claim_beside(engine: Engine, path: str) -> Store | None:
-    """The claim where the engine's image keeps its models, when it was told to keep them at another path and could write there."""
-    usual = _DEFAULTS.get(engine.name, "")
-    mount = engine.container.mount_over(usual) if usual and usual != path else None
-    found = store(engine.container, usual) if mount is not None and not mount.read_only else None
-    return found if found is not None and found.kind == "claim" else None
+    """The claim that was meant for its models, when it was told to keep them at another path and could write there.
+
+    It lies where the image keeps them, or its folder has the name of the one that the engine was told.
+    """
+    usual, container = _DEFAULTS.get(engine.name, ""), engine.container
+    mount = container.mount_over(usual) if usual and usual != path else None
+    places = [(mount, usual)] if mount is not None else []
+    name = path.removesuffix("/hub").rstrip("/").rpartition("/")[2]
+    places += [(x, x.mount_path) for x in container.spec.volume_mounts if x.mount_path.rstrip("/").endswith(f"/{name}")]
+    found = (store(container, at) for one, at in places if not one.read_only and name)
+    return next((one for one in found if one is not None and one.kind == "claim"), None)
 
 
 def fetched(pod: Pod, path: str) -> Fetched | None:

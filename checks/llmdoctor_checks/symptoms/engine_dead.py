@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from kubectl_llmdoctor.api import (
     Abstain,
     Cluster,
+    Container,
     Engine,
     Finding,
     Fix,
@@ -94,6 +95,7 @@ def engine_dead(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None)
                     summary=f"{pod.name} counts as ready, and the last that its log says of its engine is: "
                     f"{said(line.text).text.strip()[:160]}",
                     evidence=(log_evidence(line),),
+                    fixes=(_restart(pod, container),),
                     order=float(line.number),
                 )
             yield from _by_a_runner(pod, current) if current is not None else ()
@@ -138,7 +140,7 @@ def _by_port(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
         summary=f"{pod.name} counts as ready, and {engine.at} answers {dead[0].method} {dead[0].path} "
         f"with {dead[0].status}: its engine is dead, and every request fails.",
         evidence=(*map(engine.answers.evidence, dead), *((log_evidence(line),) if line else ())),
-        fixes=(_restart(pod, engine),),
+        fixes=(_restart(pod, engine.container, health=True),),
     )
 
 
@@ -200,13 +202,10 @@ def _still_told(answers: list[tuple[Line, re.Match[str]]], cluster: Cluster) -> 
     return not any(re.search(_INFERRED, x.text[:2000]) for x in last.log.lines(last.number + 1))
 
 
-def _restart(pod: Pod, engine: Engine) -> Fix:
+def _restart(pod: Pod, container: Container, *, health: bool = False) -> Fix:
     """What ends the state, and what would end it the next time."""
-    probe = (
-        ""
-        if engine.container.spec.liveness_probe
-        else "; a liveness probe on /health, behind a startup probe, would do that"
-    )
+    asks = "on /health" if health else "that asks the engine itself"
+    probe = "" if container.spec.liveness_probe else f"; a liveness probe {asks}, behind a startup probe, would do that"
     command = f"kubectl -n {pod.namespace} delete pod {pod.name}"
     return fixes.advice(f"Save the log of {pod.name}, then recreate it{probe}{fixes.lone(pod)}", command)
 
