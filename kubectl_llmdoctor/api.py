@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from kubectl_llmdoctor import fixes
 from kubectl_llmdoctor.check import Abstain, Check, Finding, check
 from kubectl_llmdoctor.engines.config import Problem, Setting
+from kubectl_llmdoctor.engines.recognise import simulates
 from kubectl_llmdoctor.evidence import (
     device_evidence,
     event_evidence,
@@ -291,6 +292,7 @@ __all__ = [
     "settling",
     "show_taint",
     "signs_of_life",
+    "simulates",
     "sought",
     "speaks_of_one",
     "stray",

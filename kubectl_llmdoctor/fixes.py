@@ -300,13 +300,22 @@ def annotate(pod: Pod, values: Mapping[str, str], summary: str, *, field: str = 
     """Annotations, or with `field` labels, of the pods: in the template of the object that a person edits."""
     workload = workload_of(pod)
     raw = workload.raw if workload and not unread(pod) else {}
-    if workload is None or workload.kind == "Job" or not isinstance(dig(raw, "spec.template.spec"), dict):
+    at = "/spec/template" if isinstance(dig(raw, "spec.template.spec"), dict) else _beside_the_spec(pod, raw)
+    if workload is None or workload.kind == "Job" or not at:
         where = f"in {edited(pod)}" + ("" if workload else ", which must be deleted and recreated")
         told = ", ".join(f"{key}: {value!r}" for key, value in values.items() if key not in summary)
         return Fix(summary=f"{summary} ({told}{'; ' if told else ''}{where})")
-    at = f"/spec/template/metadata/{field}"
+    at = f"{at}/metadata/{field}"
     operations = [{"op": "add", "path": f"{at}/{pointer.escaped(key)}", "value": values[key]} for key in values]
     return patch_object(workload.item, summary, operations)
+
+
+def _beside_the_spec(pod: Pod, raw: Any) -> str:
+    """The pod template of another kind that has metadata of its own (a LeaderWorkerSet, a RayCluster); empty where none has."""
+    template = pod.template
+    spec = template.at("") if template is not None and template.raw is raw and not template.immutable else None
+    above = spec.removesuffix("/spec") if spec and spec.endswith("/spec") else ""
+    return above if above and isinstance(dig(raw, above[1:].replace("/", ".") + ".metadata"), dict) else ""
 
 
 def recreate(item: Item, summary: str, spec: dict[str, Any]) -> Fix:
@@ -428,11 +437,19 @@ def set_flag(engine: Engine, name: str, flag: str, value: str, summary: str) -> 
         if words and engine.found.argv_known and not _script(container):
             operations = [{"op": "add", "path": f"{at}/args/-", "value": word} for word in added]
             return patch(container.pod, summary, operations)
+        by_command = not words and len(spec.command) > 1 and engine.found.argv_known and not _script(container)
+        if by_command and not _charted(container.pod, flag, value):
+            operations = [{"op": "add", "path": f"{at}/command/-", "value": word} for word in added]
+            return patch(container.pod, summary, operations)
         if not words and not spec.command and spec.image and not engine.announced:
             return patch(container.pod, summary, [{"op": "add", "path": f"{at}/args", "value": added}])
+        if (made := rewritten(container, _in_script(engine, [(name, flag, value)]), summary)) is not None:
+            return made
         return advice(f"{summary} ({f'{flag} {value}'.rstrip()} in {_home(container.pod, flag, value)})")
     if operations := replaced_flag(engine, name, value):
         return patch(container.pod, summary, operations)
+    if (made := rewritten(container, _in_script(engine, [(name, flag, value)]), summary)) is not None:
+        return made
     flag = current.flag if current.flag.startswith("--") else flag
     if engine.announced:
         return advice(
@@ -450,6 +467,10 @@ def set_flags(engine: Engine, chosen: Sequence[tuple[str, str, str]], summary: s
         ((name, flag, value),) = chosen
         return set_flag(engine, name, flag, value, summary)
     container = engine.container
+    if (
+        made := rewritten(container, _in_script(engine, chosen), summary, _with_gpus(container, gpus) if gpus else [])
+    ) is not None:
+        return made
     operations: list[dict[str, Any]] = []
     appends = bool(container.spec.args) and engine.found.argv_known and not _script(container) and not container.told
     for name, flag, value in chosen:
@@ -524,6 +545,8 @@ def remove_flag(engine: Engine, name: str, summary: str) -> Fix:
     container, current = engine.container, engine.explicit(name)
     index = _index(current.path) if current and current.source == "flag" and ".args[" in current.path else None
     words = [str(word) for word in container.spec.args]
+    if current is not None and (made := rewritten(container, [(current.text, "")], summary)) is not None:
+        return made
     if current is None or index is None or container.told or _script(container) or not words[index].startswith("-"):
         return advice(f"{summary} ({current.text} in {edited(container.pod)})" if current else summary)
     apart = "=" not in words[index] and index + 1 < len(words) and not words[index + 1].startswith("-")
@@ -531,6 +554,81 @@ def remove_flag(engine: Engine, name: str, summary: str) -> Fix:
     return patch(
         container.pod, summary, [{"op": "remove", "path": f"{container.pointer}/args/{place}"} for place in places]
     )
+
+
+#: Words that a shell takes as they are, of a script that is not too long to be sent in a command, and what may stand around a setting.
+_PLAIN, _LONGEST_SCRIPT = expression(r"[\w./:,+@%=-]{1,200}"), 6000
+_BEFORE, _AFTER = r"(?<![^\s])", r"(?![^\s;])"
+#: Where an option ends that may have several values.
+_NO_VALUE = r"(?=[ \t]{0,40}(?:[-;&|\n]|\\\n|$))"
+
+
+def _in_script(engine: Engine, chosen: Sequence[tuple[str, str, str]]) -> list[tuple[str, str]]:
+    """What is to be written otherwise in the engine's start script so that options have other values; none where that is not plain.
+
+    A new option stands behind one that the script has already.
+    """
+    texts = [s.text for s in engine.found.settings.values() if s.source == "flag" and _plain_setting(s.text)]
+    changes: list[tuple[str, str]] = []
+    if any(_charted(engine.container.pod, flag, value) for _, flag, value in chosen):
+        return []
+    for name, flag, value in chosen:
+        current = engine.explicit(name)
+        if value and not _PLAIN.fullmatch(value):
+            return []
+        if current is None:
+            if not texts or not engine.found.argv_known:
+                return []
+            # the last one that is not changed itself
+            anchor = next((t for t in reversed(texts) if all(t != old for old, _ in changes)), "")
+            changes.append((anchor, " ".join((anchor, *_option(engine, flag, value)))))
+        elif current.source != "flag" or not _plain_setting(current.text):
+            return []
+        else:
+            option, mark = re.match(r"(-{1,2}[\w-]+)([= ]?)", current.text).groups()  # type: ignore[union-attr]
+            changes.append((current.text, f"{option}{mark or ' '}{value}" if value else option))
+    return changes
+
+
+def plain(text: str) -> bool:
+    """Whether a shell takes a word as it is."""
+    return _PLAIN.fullmatch(text) is not None
+
+
+def _plain_setting(text: str) -> bool:
+    option, _, value = text.replace("=", " ", 1).partition(" ")
+    return re.fullmatch(r"-{1,2}[a-zA-Z][\w-]{0,80}", option) is not None and (
+        not value or bool(_PLAIN.fullmatch(value))
+    )
+
+
+def rewritten(
+    container: Container, changes: Sequence[tuple[str, str]], summary: str, more: Sequence[dict[str, Any]] = ()
+) -> Fix | None:
+    """A patch of the script that a container runs, in which each of these pieces stands once and is written otherwise (or left out).
+
+    None where there is no such script, where a piece is not to be found or stands there again, or where no patch can be made.
+    """
+    if not changes or container.told or not _script(container):
+        return None
+    places = [
+        (vector, index, str(word))
+        for vector in ("args", "command")
+        for index, word in enumerate(getattr(container.spec, vector))
+        if " " in str(word)
+    ]
+    if len(places) != 1 or len(places[0][2]) > _LONGEST_SCRIPT or any(not _plain_setting(old) for old, _ in changes):
+        return None
+    vector, index, script = places[0]
+    for old, new in changes:
+        behind = _AFTER + (_NO_VALUE if new.startswith(f"{old} ") else "")
+        found = [*re.finditer(_BEFORE + re.escape(old) + behind, script)]
+        if len(found) != 1:
+            return None
+        script = script[: found[0].start()] + new + script[found[0].end() :]
+    change = {"op": "replace", "path": f"{container.pointer}/{vector}/{index}", "value": script}
+    made = patch(container.pod, summary, [change, *more])
+    return made if made.patch is not None else None
 
 
 def remove_word(container: Container, path: str, summary: str) -> Fix:
@@ -622,18 +720,36 @@ def run_after(container: Container, line: str, summary: str) -> Fix | None:
     return patch(container.pod, summary, [{"op": "add", "path": f"{at}/{n}", "value": w} for n, w in enumerate(words)])
 
 
+def _charted(pod: Pod, flag: str, value: str) -> bool:
+    """Whether a chart writes the object that has a value for an option, which lasts where a patch of its words does not."""
+    workload = workload_of(pod)
+    kept = keeper(workload.raw) if workload else None
+    return kept is not None and kept.flag(flag, value) is not None
+
+
 def _home(pod: Pod, flag: str, value: str) -> str:
     """Where a person changes an argument that no patch can: the object, or the value of its chart."""
     workload = workload_of(pod)
     kept = keeper(workload.raw) if workload else None
     found = kept.flag(flag, value) if kept else None
+    if workload is None and pod.exists and not pod.log_only and not unread(pod):
+        return f"{edited(pod)}, which must be deleted and recreated"
     return f"{edited(pod)}, {found.path} of its chart" if found else edited(pod)
 
 
+_SHELL = expression(r"(?:ba|da|a|k|z)?sh")
+
+
 def _script(container: Container) -> bool:
-    """Whether the arguments are a shell script rather than a vector."""
+    """Whether the arguments are a shell script rather than a vector: `-c` is an option of others too."""
     words = list(container.spec.argv)
-    return any(w in ("-c", "-lc", "-ec", "-exc", "-xc") for w in words[:4]) or any("\n" in w for w in words)
+    if any("\n" in word for word in words):
+        return True
+    shells = [index for index, word in enumerate(words) if _SHELL.fullmatch(word.rpartition("/")[2])]
+    return any(
+        word in ("-c", "-lc", "-ec", "-exc", "-xc") and (" " in after or (bool(shells) and shells[0] < index))
+        for index, (word, after) in enumerate(zip(words[:4], [*words[1:5], ""], strict=False))
+    )
 
 
 def _index(path: str) -> int | None:

@@ -281,14 +281,18 @@ def _sizes_apart(engine: Engine) -> Fix | None:
     alike = [e for e in beside if all(e.value(name) == engine.value(name) for name in ("model", "kv_transfer_config"))]
     if engine.name != "vllm" or not engine.explicit("kv_transfer_config") or len(alike) != 1 or own is None:
         return None
-    there, theirs = alike[0].container.pod.name, alike[0].workers
+    return _one_size(pod, alike[0].container.pod.name, ours, alike[0].workers)
+
+
+def _one_size(pod: Pod, there: str, ours: int | None, theirs: int | None) -> Fix | None:
+    """The same tensor parallel size there and here, where it is larger there."""
     if ours is None or theirs is None or theirs <= ours:
         return None
-    flag = "--tensor-parallel-size"
+    flag, here = "--tensor-parallel-size", edited(pod)
     return advice(
-        f"Give both sides one tensor parallel size: {own.ref} has {ours}, and {there} {theirs}. Set {flag}={theirs} and as many GPUs "
-        f"in {own.ref}, or {flag}={ours} and as many in {there} where the model fits",
-        f"kubectl -n {shlex.quote(pod.namespace)} edit {own.ref}",
+        f"Give both sides one tensor parallel size: {here} has {ours}, and {there} {theirs}. Set {flag}={theirs} and as many GPUs "
+        f"in {here}, or {flag}={ours} and as many in {there} where the model fits",
+        *(() if here.startswith("Pod/") else (f"kubectl -n {shlex.quote(pod.namespace)} edit {here}",)),
     )
 
 
@@ -311,8 +315,13 @@ def other_side(engine: Engine) -> Fix | None:
     theirs = peers[0]
     here, there = engine.container.spec.image, theirs.container.spec.image
     where = f"{edited(pod)} and {edited(theirs.container.pod)}"
-    if engine.name == theirs.name and here != there:
+    if engine.name == theirs.name and here.rpartition("/")[2] != there.rpartition("/")[2]:  # a mirror has the same
         return advice(f"Run one image on both sides, {where}: here it is {here}, and {there} in {other}")
+    moves = [one.explicit("kv_transfer_config") for one in (engine, theirs)]
+    if engine.name == theirs.name == "vllm" and other == "prefill" and all(moves):
+        there = edited(theirs.container.pod)
+        if (apart := _one_size(pod, there, engine.workers, theirs.workers)) is not None:
+            return apart
     for name in _ALIKE_SETTINGS:
         ours, wanted = engine.explicit(name), theirs.explicit(name)
         if engine.name != theirs.name or (ours.value if ours else None) == (wanted.value if wanted else None):

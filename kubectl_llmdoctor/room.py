@@ -47,6 +47,8 @@ _NO_SUCH_CACHE = expression(r"(?i)\bkv[ _]?cache(?:_dtype)? (?:is )?not supporte
 
 #: What a step of the share of memory that an engine takes is at least, and what is left beside what was asked for.
 _STEP, _BESIDE = 0.05, 0.02
+#: What an engine can do without of a GPU's memory, and how much of it must be free for that.
+_LITTLE, _MUCH = 0.04, 0.6
 #: Between these a share is worth setting: below the cache is too small, above the driver's own memory is touched.
 _LEAST, _MOST = 0.3, 0.95
 
@@ -147,6 +149,8 @@ class Room:
             "raised_share": self.raised_share,
             "cache_bytes": self.cache_bytes,
             "free_share": self.free_share,
+            "near_share": self.near_share,
+            "lacking": self.lacking,
             "uninvited": self.uninvited,
             "sharers": self.sharers,
             "spread": self.spread,
@@ -156,6 +160,7 @@ class Room:
             "fewer_requests": self._fewer("max_num_seqs", _REQUESTS),
             "memory_limit": self.memory_limit,
             "memory_request": self.memory_request,
+            "memory_needed": self.memory_needed,
             "limit_meant": self.limit_meant,
             "want_there": self.want_there,
             "have_there": self.have_there,
@@ -258,6 +263,24 @@ class Room:
         if share < _LEAST or (weights is not None and weights > share * total * _FOR_WEIGHTS):
             return ""
         return f"{share:.2f}"
+
+    @property
+    def _short(self) -> float:
+        """How much of its share of a GPU an engine lacks."""
+        want, free = self._number("want"), self._number("free")
+        return want - free if want and free and want > free else 0
+
+    @property
+    def lacking(self) -> str:
+        """The same in words."""
+        return f"{self._short / GIB:.2f} GiB" if self._short else ""
+
+    @property
+    def near_share(self) -> str:
+        """The share that is free where next to nothing is lacking: a smaller one is enough, whoever has the rest."""
+        free = self._number("free")
+        little = self._total and free and 0 < self._short <= _LITTLE * self._total and free >= _MUCH * self._total
+        return self.free_share if little else ""
 
     @cached_property
     def _beside(self) -> list[Pod]:
@@ -507,10 +530,22 @@ class Room:
 
     @property
     def memory_request(self) -> str:
-        """What a container without a limit is to request, so that its node has as much."""
+        """What a container without a limit is to request, so that its node has as much; only where any may have it."""
         container, wanted = self.container, self._wanted
         free = container is not None and container.limit("memory") is None and container.pod.memory_limit is None
-        return quantity(wanted * 1.1) if free and wanted else ""
+        return quantity(wanted * 1.1) if free and wanted and not self._beyond(wanted * 1.1) else ""
+
+    @property
+    def memory_needed(self) -> str:
+        """How much memory a node must have for what was asked for, where none that is known has it."""
+        wanted = self._wanted
+        return quantity(wanted * 1.1).replace("Gi", " GiB") if wanted and self._beyond(wanted * 1.1) else ""
+
+    def _beyond(self, size: float) -> bool:
+        """Whether none of the nodes, as far as they are known, has as much memory."""
+        nodes = self.container.pod.cluster.all(Node, "Node") if self.container else []
+        there = [units(node.status.allocatable.get("memory")) for node in nodes]
+        return bool(there) and all(room is not None and room < size for room in there)
 
     @cached_property
     def memory_limit(self) -> str:

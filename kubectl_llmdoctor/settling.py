@@ -203,7 +203,8 @@ def without(container: Container, place: Stated, summary: str) -> Fix:
     if not place.vector:
         return fixes.remove_env(container, place.name, summary)
     if place.index is None or container.told:
-        return fixes.advice(f"{summary}, in {fixes.edited(container.pod)}")
+        made = fixes.rewritten(container, [(place.text, "")], summary)
+        return made or fixes.advice(f"{summary}, in {fixes.edited(container.pod)}")
     at = f"{container.pointer}/{place.vector}"
     return fixes.patch(container.pod, summary, [{"op": "remove", "path": f"{at}/{i}"} for i in place.elements])
 
@@ -213,7 +214,9 @@ def given(container: Container, place: Stated, value: str, summary: str) -> Fix:
     if not place.vector:
         return fixes.set_env(container, place.name, value, summary)
     if place.index is None or container.told or place.value is None:
-        return fixes.advice(f"{summary}, in {fixes.edited(container.pod)}")
+        new = f"{place.name}{' ' if place.apart else '='}{value}"
+        made = fixes.rewritten(container, [(place.text, new)], summary) if fixes.plain(value) else None
+        return made or fixes.advice(f"{summary}, in {fixes.edited(container.pod)}")
     at = place.index + 1 if place.apart else place.index
     word = value if place.apart else f"{place.name}={value}"
     operation = {"op": "replace", "path": f"{container.pointer}/{place.vector}/{at}", "value": word}

@@ -11,7 +11,7 @@ from kubectl_llmdoctor import fixes
 from kubectl_llmdoctor.diagnosis import diagnose
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster
-from kubectl_llmdoctor.facts.engine import engines_of
+from kubectl_llmdoctor.facts.engine import Engine, engines_of
 from kubectl_llmdoctor.facts.logs import Logs
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.workload import Workload
@@ -221,3 +221,92 @@ def test_several_flags_are_words_as_the_parser_takes_them() -> None:
     made = fixes.set_flags(engine, [("x", "--ctx-size", "8192"), ("y", "--no-mmap", "")], "Set both")
     assert made.patch is not None
     assert [one["value"] for one in made.patch.body] == ["--ctx-size", "8192", "--no-mmap"]
+
+
+def _scripted(script: str) -> Engine:
+    return _made(image="vllm/vllm-openai:v0.11.0", command=["/bin/bash", "-c"], args=[script])
+
+
+def _made(**what: object) -> Engine:
+    container = {"name": "server", "resources": {"limits": {"nvidia.com/gpu": "1"}}, **what}
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "llm", "namespace": "prod"},
+        "spec": {"template": {"metadata": {"labels": {"app": "llm"}}, "spec": {"containers": [container]}}},
+    }
+    cluster = Cluster(Snapshot(objects=(deployment,)))
+    (pod,) = Pod.planned(Workload(next(cluster.items("Deployment")), cluster))
+    (engine,) = engines_of(pod, Logs([]))
+    return engine
+
+
+_START = (
+    "set -e\nexec python3 -m vllm.entrypoints.openai.api_server \\\n  --model Qwen/Qwen3-8B \\\n  --max-model-len {}"
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "flag", "value", "after"),
+    [
+        ("max_model_len", "--max-model-len", "8192", _START.format("8192 \\\n  --port 8000")),
+        (
+            "enforce_eager",
+            "--enforce-eager",
+            "",
+            _START.format("65536 \\\n  --port 8000 --enforce-eager"),
+        ),
+        ("port", "--port", "8080", _START.format("65536 \\\n  --port 8080")),
+    ],
+)
+def test_an_option_in_a_start_script_is_changed_there(name: str, flag: str, value: str, after: str) -> None:
+    engine = _scripted(_START.format("65536 \\\n  --port 8000"))
+    fix = fixes.set_flag(engine, name, flag, value, "Change it")
+
+    assert fix.patch
+    assert [(op["path"], op["value"]) for op in fix.patch.body] == [
+        ("/spec/template/spec/containers/0/args/0", after),
+    ]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        # which of the two runs nobody knows
+        'if [ "$X" ]; then exec vllm serve Qwen/Qwen3-8B --max-model-len 65536; fi; exec vllm serve Qwen/Qwen3-8B --max-model-len 65536',
+        # a variable that the script may use elsewhere
+        "LEN=65536; exec vllm serve Qwen/Qwen3-8B --max-model-len ${LEN}",
+        # quotation marks that would have to be kept
+        "exec bash -c 'vllm serve Qwen/Qwen3-8B --max-model-len 65536'",
+    ],
+)
+def test_a_script_that_is_not_plain_is_left_to_a_person(script: str) -> None:
+    engine = _scripted(script)
+
+    assert fixes.set_flag(engine, "max_model_len", "--max-model-len", "8192", "Change it").patch is None
+
+
+def test_an_option_is_taken_out_of_a_start_script() -> None:
+    engine = _scripted(_START.format("65536"))
+    fix = fixes.remove_flag(engine, "max_model_len", "Remove it")
+
+    assert fix.patch
+    assert "--max-model-len" not in fix.patch.body[0]["value"]
+    assert fix.patch.body[0]["value"].endswith("--model Qwen/Qwen3-8B \\\n  ")
+
+
+def test_the_context_of_llama_server_is_no_script_of_a_shell() -> None:
+    engine = _made(image="ghcr.io/ggml-org/llama.cpp:server-cuda-b6510", args=["-m", "/m.gguf", "-c", "32768"])
+    fix = fixes.set_flag(engine, "max_model_len", "--ctx-size", "8192", "Change it")
+
+    assert fix.patch
+    assert [(op["path"], op["value"]) for op in fix.patch.body] == [("/spec/template/spec/containers/0/args/3", "8192")]
+
+
+def test_an_option_is_added_to_a_command_that_has_all_words() -> None:
+    command = ["python3", "-m", "sglang.launch_server", "--model-path", "Qwen/Qwen3-8B"]
+    engine = _made(image="lmsysorg/sglang:v0.5.9", command=command)
+    fix = fixes.set_flag(engine, "page_size", "--page-size", "64", "Change it")
+
+    assert fix.patch
+    assert fix.patch.body[0]["path"] == "/spec/template/spec/containers/0/command/-"

@@ -74,6 +74,9 @@ _BESIDE = frozenset([
     "cache-server", "scripts",
 ])  # fmt: skip
 
+# Those of them that say it is one that computes nothing.
+_SIMULATORS = frozenset(["sim", "simulator", "mock", "mocker"])
+
 # What `local-ai` does instead of serving; without any of them it serves.
 LOCALAI_ERRANDS = frozenset(
     ["federated", "models", "backends", "tts", "sound-generation", "transcript", "worker", "p2p-worker", "util", "agent",
@@ -326,6 +329,11 @@ def beside(image: str) -> bool:
     if parts == ["runtime"]:
         return True  # AIBrix's and Kthena's, which watch over the engine beside them
     return any(part in _BESIDE for part in parts) or ray or "rayproject/" in repository
+
+
+def simulates(image: str) -> bool:
+    """Whether an image's name says that it answers in an engine's place and computes nothing (llm-d-inference-sim, a mock)."""
+    return not _SIMULATORS.isdisjoint(tokens_of(image)[1])
 
 
 # What stands behind `vllm` without a hyphen in names of images.

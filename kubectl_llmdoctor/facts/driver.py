@@ -17,6 +17,9 @@ Cuda = tuple[int, int | None]
 
 #: The release that each branch of the driver brought (CUDA toolkit's release notes, driver versions).
 _BRANCHES = {
+    410: (10, 0),
+    418: (10, 1),
+    440: (10, 2),
     450: (11, 0),
     455: (11, 1),
     460: (11, 2),
@@ -62,6 +65,19 @@ _TAGGED = r"(?:^|[-_.])cu(?:da)?-?(?P<major>1[1-9])(?:\.?(?P<minor>\d))?(?![\d])
 #: vLLM's images: the CUDA that they are built for, by the first release of each (its Dockerfile's CUDA_VERSION).
 _VLLM = r"(?:^|/)vllm/vllm-openai:v0\.(\d{1,3})\.(\d{1,3})"
 _VLLM_BUILT = (((20, 0), (13, 0)), ((11, 1), (12, 9)), ((9, 0), (12, 8)), ((5, 0), (12, 4)))
+#: The last month of which the table below is known to be right.
+_LAST_MONTH = (26, 1)
+#: NVIDIA's monthly images of frameworks, by the first month of each CUDA (Frameworks Support Matrix), also under another registry.
+_MONTHLY = (
+    r"(?:/|^)(?:tritonserver|nvidia/(?:pytorch|tensorflow|tensorrt|jax)):(2\d)\.(\d{2})-"
+    r"(?:\w{1,20}-)?(?:py\d|pyt|trtllm|vllm|min|sdk)"
+)
+_MONTHS = (
+    ((25, 12), (13, 1)), ((25, 8), (13, 0)), ((25, 4), (12, 9)), ((25, 1), (12, 8)), ((24, 8), (12, 6)), ((24, 6), (12, 5)),
+    ((24, 3), (12, 4)), ((23, 11), (12, 3)), ((23, 8), (12, 2)), ((23, 3), (12, 1)), ((23, 1), (12, 0)), ((22, 9), (11, 8)),
+    ((22, 5), (11, 7)), ((22, 1), (11, 6)), ((21, 11), (11, 5)), ((21, 7), (11, 4)), ((21, 4), (11, 3)), ((21, 2), (11, 2)),
+    ((20, 10), (11, 1)), ((20, 6), (11, 0)),
+)  # fmt: skip
 
 
 def driver_cuda(pod: Pod, node: Node | None) -> tuple[Cuda, Evidence] | None:
@@ -119,6 +135,10 @@ def _told(container: Container, image: str) -> Iterator[tuple[Cuda, Evidence]]:
     elif (said := re.search(_VLLM, image)) is not None:
         release = int(said[1]), int(said[2])
         built = next((cuda for first, cuda in _VLLM_BUILT if release >= first), None)
+        if built is not None:
+            yield built, _of_pod(container, "image", image)
+    elif (said := re.search(_MONTHLY, image)) is not None and (month := (int(said[1]), int(said[2]))) <= _LAST_MONTH:
+        built = next((cuda for first, cuda in _MONTHS if month >= first), None)
         if built is not None:
             yield built, _of_pod(container, "image", image)
 

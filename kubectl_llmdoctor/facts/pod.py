@@ -55,6 +55,14 @@ def _itself(template: platforms.Template) -> platforms.Template:
     return template
 
 
+def _of_its_owner(item: Item, cluster: Cluster) -> platforms.Template | None:
+    """The template of a pod, in what owns it."""
+    from kubectl_llmdoctor.facts.workload import top_of
+
+    owner = top_of(item, cluster)
+    return owner.template_of(cast(k8s.Pod, item.typed())) if owner is not None else None
+
+
 class Pod:
     """A pod, or the pod that a workload's template would make (`exists` is False then)."""
 
@@ -85,7 +93,7 @@ class Pod:
     @classmethod
     def of(cls, item: Item, cluster: Cluster) -> Pod:
         """A pod of the snapshot."""
-        return cls(cast(k8s.Pod, item.typed()), cluster, item=item)
+        return cls(cast(k8s.Pod, item.typed()), cluster, item=item, template=partial(_of_its_owner, item, cluster))
 
     @classmethod
     def planned(cls, workload: Workload) -> list[Pod]:

@@ -133,6 +133,13 @@ def is_unscheduled(pod: Json) -> bool:
     return not spec.get("nodeName") and _status(pod).get("phase", "Pending") == "Pending"
 
 
+def waits_for_a_head(pod: Json) -> bool:
+    """Whether it is one of a Ray cluster whose init container runs still."""
+    labels = (pod.get("metadata") or {}).get("labels") or {}
+    begun = (status.get("state") or {} for status in _status(pod).get("initContainerStatuses") or ())
+    return "ray.io/cluster" in labels and any("running" in state for state in begun)
+
+
 def is_gated_by(pod: Json, prefix: str) -> bool:
     """Whether the scheduler may not look at it before the gates that begin so are taken away."""
     return any(str(gate.get("name")).startswith(prefix) for gate in _spec(pod).get("schedulingGates") or ())

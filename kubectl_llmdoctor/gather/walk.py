@@ -347,6 +347,8 @@ class Walk:
             self._capacity.of(pod)
         for name in related.config_maps(pod):
             pot.get(core("ConfigMap"), namespace, name)
+        if related.waits_for_a_head(pod):  # by a name in the domain of the cluster, which its DNS is told
+            pot.get(core("ConfigMap"), "kube-system", "coredns")
         for name in related.secrets(pod):
             pot.get(core("Secret"), namespace, name, metadata_only=True)
         claims, templates = related.resource_claims(pod)

@@ -10,6 +10,7 @@ from kubectl_llmdoctor.api import (
     Container,
     Evidence,
     Finding,
+    Fix,
     Item,
     Line,
     Log,
@@ -329,6 +330,7 @@ def _in_vain(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
                 ),
                 explains=_EXPLAINS,
                 fixes=(
+                    *_in_its_domain(pod, container, asked[0]),
                     fixes.advice(
                         "See whether the name resolves (a cluster whose domain is not cluster.local needs CLUSTER_DOMAIN on KubeRay's "
                         "operator), and whether a NetworkPolicy lets this pod reach the port",
@@ -338,6 +340,42 @@ def _in_vain(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
                 ),
             )
             return
+
+
+#: The domain that nearly all clusters have, and the zone of Services in CoreDNS's own configuration.
+_USUAL_DOMAIN = ".svc.cluster.local"
+_ZONE = expression(r"(?m)^[ \t]{0,20}kubernetes[ \t]{1,8}(?P<domain>[a-z0-9][a-z0-9.-]{0,200})\b")
+
+
+def _in_its_domain(pod: Pod, container: Container, host: str) -> Iterator[Fix]:
+    """What helps where a name is asked for in the usual domain, and the cluster's DNS serves another one."""
+    if not host.rstrip(".").endswith(_USUAL_DOMAIN):
+        return
+    corefile = next((c for i in pod.cluster.items("ConfigMap") if (c := dig(i.raw, "data.Corefile"))), "")
+    zone = _ZONE.search(str(corefile)[:20_000])
+    domain = zone["domain"].rstrip(".") if zone else "cluster.local"
+    if domain == "cluster.local" or domain.endswith(".arpa"):
+        return
+    if "ray.io/cluster" not in pod.labels:
+        short = host.rstrip(".").removesuffix(".cluster.local")
+        yield fixes.advice(
+            f"Ask for {short}.{domain} in {container.name} of {fixes.edited(pod)}, or for {short} alone: the cluster's DNS serves "
+            f"{domain}, and no name that ends in cluster.local"
+        )
+        return
+    operator = next((i for i in pod.cluster.items("Deployment") if "kuberay-operator" in i.name), None)
+    named = (
+        f"-n {operator.namespace} deployment/{operator.name}"
+        if operator
+        else "-n NAMESPACE deployment/kuberay-operator"
+    )
+    yield fixes.advice(
+        f"Set CLUSTER_DOMAIN={domain} on KubeRay's operator: this cluster's DNS serves {domain}, and the operator wrote cluster.local into "
+        "the names by which workers look for the head; then delete the RayCluster's pods, which it makes anew",
+        *(() if operator else ("kubectl get deployments -A | grep kuberay-operator",)),
+        f"kubectl set env {named} CLUSTER_DOMAIN={domain}",
+        owner="platform",
+    )
 
 
 def _at_itself(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Literal
 
@@ -28,11 +28,13 @@ from kubectl_llmdoctor.api import (
     is_accelerator,
     k8s,
     log_evidence,
+    milli,
     parse_time,
     pod_evidence,
     requests_of,
     rows,
     say_bytes,
+    units,
     usage_of,
 )
 
@@ -255,15 +257,62 @@ def refused_for(id: str, pod: Pod, subject: Subject) -> Iterator[Finding]:  # th
         summary=f"The kubelet of {node} refused it after it was placed: {room}{'.' if lacks else ''}",
         evidence=(pod_evidence(pod, "status", f"{status.reason}: {status.message}"),),
         explains=("pod-failed", "not-ready"),
-        fixes=(_static(node, lacks) if MIRROR in pod.annotations else _again(pod),),
+        fixes=(_static(node, lacks) if MIRROR in pod.annotations else _again(pod, subject),),
     )
 
 
-def _again(pod: Pod) -> Fix:
+def _again(pod: Pod, subject: Subject) -> Fix:
+    """Have it made again, where there is room by now; else what makes room first, as it would be refused again."""
+    node, delete = pod.spec.node_name, f"kubectl -n {pod.namespace} delete pod {pod.name}"
+    counted = re.search(_COUNTED, pod.status.message)
+    resource = pod.status.reason.removeprefix("OutOf")
+    if not counted or not node or resource not in _IN_WORDS or not pod.status.reason.startswith("OutOf"):
+        return fixes.advice(
+            f"Delete the refused pod; its replacement is placed again by what holds now{fixes.lone(pod)}", delete
+        )
+    asked, used, whole = (int(counted[name]) for name in ("asked", "used", "all"))
+    if _room_now(pod.cluster, node, resource, asked):
+        text = f"Delete the refused pod: by now {node} has room for its replacement"
+        return fixes.advice(f"{text}{fixes.lone(pod)}", delete)
+    free = max(whole - used, 0)
+    others = [n for n in subject.nodes if n.name != node and _room_now(pod.cluster, n.name, resource, asked)]
+    has = f"{node} had {_IN_WORDS[resource](free)} left of {_IN_WORDS[resource](whole)}"
+    wants = f"the pod asks for {_IN_WORDS[resource](asked)}"
+    if asked > whole:
+        text = f"Ask for less in {fixes.edited(pod)}, or let it run on a larger node: {has}, and {wants}"
+    elif others and not _bound(pod):
+        text = f"Delete the refused pod: {others[0].name} has room for its replacement ({has}, and {wants})"
+        return fixes.advice(f"{text}{fixes.lone(pod)}", delete)
+    else:
+        text = f"Free {_IN_WORDS[resource](asked - free)} on {node}, or ask for less in {fixes.edited(pod)}: {has}, and {wants}"
     return fixes.advice(
-        f"Delete the refused pod; its replacement is placed again by what holds now{fixes.lone(pod)}",
-        f"kubectl -n {pod.namespace} delete pod {pod.name}",
+        f"{text}; then delete the refused pod, which stays as it is{fixes.lone(pod)}",
+        f"kubectl get pods -A -o wide --field-selector spec.nodeName={node}",
+        delete,
     )
+
+
+#: How amounts are written that the kubelet counts; of CPUs it counts thousandths.
+_IN_WORDS: dict[str, Callable[[int], str]] = {
+    "cpu": lambda amount: f"{amount / 1000:g} CPUs",
+    "memory": lambda amount: f"{say_bytes(amount)} of memory",
+    "ephemeral-storage": lambda amount: f"{say_bytes(amount)} of ephemeral storage",
+}
+
+
+def _bound(pod: Pod) -> bool:
+    """Whether a pod can run on one node alone, as its owner writes it."""
+    return any(owner.kind == "DaemonSet" for owner in pod.obj.metadata.owner_references)
+
+
+def _room_now(cluster: Cluster, node: str, resource: str, asked: int) -> bool:
+    """Whether a node has so much free by the requests of its pods, all of which were read."""
+    item = cluster.item("Node", "", node)
+    amounts = dig(item.raw, "status.allocatable") if item else None
+    if not isinstance(amounts, dict) or not cluster.complete_on(node):
+        return False
+    whole = milli(amounts.get(resource)) if resource == "cpu" else units(amounts.get(resource))
+    return whole is not None and whole - usage_of(cluster).used(node).get(resource, 0) >= asked
 
 
 def _static(node: str, lacks: str) -> Fix:

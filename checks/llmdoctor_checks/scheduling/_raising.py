@@ -32,7 +32,8 @@ from llmdoctor_checks.scheduling._kueue import cluster_queue
 _LACKS = expression(
     r"insufficient (?:unused )?quota (?:in cohort )?for (?P<resource>[^\s,]{1,253}) in flavor (?P<flavor>[^\s,]{1,253}), "
     r"(?:previously considered podsets requests \((?P<before>[\w.]{1,40})\) \+ current podset request \((?P<now>[\w.]{1,40})\) > "
-    r"maximum capacity \((?:\S{1,40} > )?(?P<most>[\w.]{1,40})\)|(?P<more>[\w.]{1,40}) more needed)"
+    r"maximum capacity \((?:\S{1,40} > )?(?P<most>[\w.]{1,40})\)"
+    r"|request > maximum capacity \((?P<all>[\w.]{1,40}) > (?P<top>[\w.]{1,40})\)|(?P<more>[\w.]{1,40}) more needed)"
 )
 #: An amount as KAI says it, and what its queues call the resource and count it in (pkg/apis/scheduling/v2/queue_types.go).
 _TOLD = expression(r"(?P<number>\d{1,9}(?:\.\d{1,4})?) (?P<unit>GPU|core|GB)s?")
@@ -151,9 +152,12 @@ def of_flavor(workload: Item, cluster: Cluster, message: str, flavor: str) -> Ra
     """The nominalQuota of a flavor of Kueue's raised by what is missing; None where Kueue does not say how much that is."""
     lacks: dict[str, int] = {}
     for found in _LACKS.finditer(message):
-        said = [milli(found[name]) for name in ("before", "now", "most", "more")]
-        before, now, most, more = said
+        before, now, most, more, all_of, top = (
+            milli(found[name]) for name in ("before", "now", "most", "more", "all", "top")
+        )
         short = before + now - most if before is not None and now is not None and most is not None else more
+        if all_of is not None and top:  # where it has none at all, nothing says that it is to have some
+            short = all_of - top
         if found["flavor"] == flavor and short:
             lacks[found["resource"]] = max(short, lacks.get(found["resource"], 0))
     if not lacks:

@@ -20,6 +20,7 @@ from kubectl_llmdoctor.api import (
     escaped,
     event_evidence,
     fixes,
+    is_accelerator,
     is_unfit,
     names_of,
     node_evidence,
@@ -27,6 +28,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     say_amount,
     say_seconds,
+    simulates,
 )
 from llmdoctor_checks.scheduling._obstacles import Cause, Obstacle
 
@@ -89,9 +91,24 @@ def finding(
         summary=summary + ending,
         evidence=(*said_by(pending), *evidence),
         explains=(*EXPLAINS, *explains, *(("scheduling-gated",) if pending.gates else ())),
-        fixes=tuple(fixes_),
+        fixes=(*_needless(pending, found.resource), *fixes_),
         order=found.order,
     )
+
+
+def _needless(pending: Pending, resource: str) -> Iterator[Fix]:
+    """What only simulates an engine needs no GPU: it runs anywhere once it asks for none."""
+    for container in asking(pending, resource) if is_accelerator(resource) else ():
+        if simulates(container.spec.image):
+            text = f"Take {resource} out of the resources of {container.name}: {container.spec.image} only simulates an engine"
+            yield fixes.patch(pending.pod, text, removed(container, resource))
+
+
+def removed(container: Container, resource: str) -> list[dict[str, Any]]:
+    """The patch of the pod spec by which a container asks for no such resource."""
+    quantities = {"limits": container.spec.resources.limits, "requests": container.spec.resources.requests}
+    at = f"{container.pointer}/resources"
+    return [{"op": "remove", "path": f"{at}/{k}/{escaped(resource)}"} for k, v in quantities.items() if resource in v]
 
 
 def said_by(pending: Pending) -> Iterator[Evidence]:

@@ -89,6 +89,11 @@ _HEADERLESS = expression(
 #: What the kubelet says of a plugin that went away over its question (gRPC's code).
 _NO_ANSWER = "code = Unavailable"
 
+#: What NVIDIA's plugin says as it gives up a device (`internal/rm/health.go`).
+_BY_XID = expression(r"XidCriticalError: Xid=(?P<xid>\d{1,4}) on Device=(?P<gpu>[\w-]{8,80})")
+#: Kinds of Xids that a program may cause: a GPU that is offered again after one of these works.
+_OF_PROGRAMS = ("application", "info")
+
 #: What klog writes before its words.
 _LOG_HEAD = expression(r"^[IWEF]\d{4} [\d:.]{8,16} {1,8}\d{1,10} [\w.-]{1,80}:\d{1,6}\] ")
 #: The kubelet's socket, by which a plugin registers, and which SELinux may keep it from.
@@ -414,12 +419,14 @@ def _given_up(pod: Pod, node: Node, cluster: Cluster) -> Iterator[Finding]:
         said = [x for x in plugin_lines(cluster, pod.obj) if "nhealthy" in x.text or "XidCriticalError" in x.text]
         lines = sorted({line.number: line for line in said}.values(), key=lambda line: line.number)
         broken = list(_unfit(cluster, node.name, resource))
+        failed = [] if broken else list(_by_xid(pod.obj, cluster))
+        said_of = [said for said, _ in broken[:3]] or [said for said, _ in failed]
         yield Finding(
             role="cause",
             severity="warning" if listed else "critical",
             confidence="certain" if lines else "likely",
             summary=f"{node.name} offers {listed} of {capacity} {resource}: its device plugin calls "
-            f"{count_of(capacity - listed, 'device')} unhealthy" + "".join(f"; {said}" for said, _ in broken[:3]) + ".",
+            f"{count_of(capacity - listed, 'device')} unhealthy" + "".join(f"; {said}" for said in said_of) + ".",
             evidence=(
                 *_listed(node, resource),
                 *(log_evidence(line) for line in lines[:3]),
@@ -427,6 +434,39 @@ def _given_up(pod: Pod, node: Node, cluster: Cluster) -> Iterator[Finding]:
             ),
             fixes=(*(_look(node.name) for _ in broken[:1]), *_restart(cluster, node.name)),
             order=lines[0].order if lines else None,
+        )
+        return
+
+
+def _by_xid(plugin: k8s.Pod, cluster: Cluster) -> Iterator[tuple[str, Fix]]:
+    """The Xid for which a plugin has given up a GPU, in words, where it is the GPU's and no program's; with what mends it.
+
+    A plugin that is started again offers the GPU as it is: rows of its memory wait for a reset to be remapped, links to be trained.
+    """
+    node, meta = plugin.spec.node_name, plugin.metadata
+    for line in plugin_lines(cluster, plugin):
+        told = _BY_XID.search(line.text[:2000])
+        meaning = xid_meaning(int(told["xid"])) if told else None
+        if told is None or (meaning and meaning.kind in _OF_PROGRAMS):
+            continue
+        hardware = node_hardware(cluster, node)
+        buses = {x.bus for x in (hardware.xids if hardware else ()) if x.number == int(told["xid"]) and x.bus}
+        gpu = f"{min(buses)}.0" if len(buses) == 1 else told["gpu"]
+        gone = meaning is not None and meaning.bucket == "RESTART_BM"
+        delete = f"kubectl -n {meta.namespace or 'default'} delete pod {meta.name}"
+        also = "; the GPU is to be replaced when the error returns" if meaning and meaning.kind == "memory" else ""
+        yield (
+            f"{told['gpu']} had Xid {told['xid']}{f' ({meaning.meaning})' if meaning else ''}",
+            fixes.advice(
+                f"Cordon {node}, take the pods off and reboot it, cold if that does not help: the plugin starts anew with it{also}"
+                if gone
+                else f"Cordon {node}, take the pods off GPU {gpu} and reset it, or reboot {node}; then delete {meta.name}, whose "
+                f"successor offers the GPU again{also}",
+                f"kubectl cordon {node}",
+                *(() if gone else (fixes.on_node(node, f"nvidia-smi --gpu-reset -i {gpu}"), delete)),
+                f"kubectl uncordon {node}",
+                owner="platform",
+            ),
         )
         return
 
@@ -636,6 +676,7 @@ def _restart(cluster: Cluster, node: str, resource: str = "", *, runs: bool = Fa
     if plugins:
         meta = plugins[0].metadata
         where = f"-n {meta.namespace or 'default'}"
+        yield from (fix for _, fix in _by_xid(plugins[0], cluster))
         ends = next(iter(_ends(cluster, node)), "").partition(" ends there: ")[2]
         yield fixes.advice(
             f"Mend what ends the device plugin on {node} ({ends}), which is started again by itself"

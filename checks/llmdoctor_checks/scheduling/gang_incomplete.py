@@ -1,10 +1,12 @@
 """A group that cannot place all its members."""
 
 import re
+import shlex
 from collections.abc import Iterator
 from datetime import timedelta
 
 from kubectl_llmdoctor.api import (
+    Cluster,
     Event,
     Evidence,
     Finding,
@@ -372,6 +374,7 @@ def _not_queued(subject: Subject, event: Event, pending: Pending | None = None) 
         evidence=(event_evidence(event, subject.cluster), *((*said_by(pending), *_groups(pending)) if pending else ())),
         explains=EXPLAINS,
         fixes=(
+            *_finished(subject.cluster),
             fixes.advice(
                 "See which groups are Inqueue or Running, and delete those whose pods are gone",
                 "kubectl get podgroups.scheduling.volcano.sh -A",
@@ -380,6 +383,36 @@ def _not_queued(subject: Subject, event: Event, pending: Pending | None = None) 
             fixes.advice("Raise overcommit-factor of Volcano's plugin overcommit (1.2 by default)", owner="platform"),
         ),
     )
+
+
+def _finished(cluster: Cluster) -> Iterator[Fix]:
+    """The groups that are in the queue still, and whose pods have all ended: Volcano counts what they were promised."""
+    running = {
+        (pod.metadata.namespace, pod.metadata.annotations.get(_GROUP))
+        for pod in cluster.all(k8s.Pod, "Pod")
+        if pod.status.phase not in ("Succeeded", "Failed")
+    }
+    over: dict[str, list[str]] = {}
+    for item in cluster.items("PodGroup"):
+        status, least = dig(item.raw, "status"), dig(item.raw, "spec.minMember")
+        if not isinstance(status, dict) or status.get("phase") not in ("Inqueue", "Running"):
+            continue
+        ended = [n for name in ("succeeded", "failed") if isinstance(n := status.get(name), int)]
+        if status.get("running") or (item.namespace, item.name) in running or not isinstance(least, int):
+            continue
+        if least and sum(ended) >= least:
+            over.setdefault(item.namespace, []).append(item.name)
+    if over:
+        names = [f"{namespace}/{name}" for namespace, group in over.items() for name in group]
+        said = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        yield fixes.advice(
+            f"Delete the PodGroups whose pods have all ended and that are in the queue all the same ({said}): what they were promised is "
+            "counted until they are gone, in later releases of Volcano no longer",
+            *(
+                f"kubectl -n {namespace} delete podgroups.scheduling.volcano.sh {shlex.join(group[:20])}"
+                for namespace, group in list(over.items())[:5]
+            ),
+        )
 
 
 def _too_few(pending: Pending, subject: Subject) -> Finding | None:

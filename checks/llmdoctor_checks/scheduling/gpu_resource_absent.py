@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+import msgspec
+
 from kubectl_llmdoctor.api import (
     Cluster,
     Container,
@@ -12,19 +14,19 @@ from kubectl_llmdoctor.api import (
     Pending,
     check,
     dig,
-    escaped,
     fixes,
     is_accelerator,
     k8s,
     log_evidence,
     node_evidence,
+    tolerated,
 )
 from llmdoctor_checks.scheduling._admission import NO_DEVICES, is_device_plugin, plugin_lines
 from llmdoctor_checks.scheduling._daemons import Absent, finding_nothing, let_in, missing, why_none
 from llmdoctor_checks.scheduling._obstacles import Cause, vendor
-from llmdoctor_checks.scheduling._repairs import renamed, tried
+from llmdoctor_checks.scheduling._repairs import named, renamed, tolerating, tried
 from llmdoctor_checks.scheduling._separation import FARGATE, cause
-from llmdoctor_checks.scheduling._words import asked_in, asking, finding, rename, scaling_lines
+from llmdoctor_checks.scheduling._words import asked_in, asking, finding, removed, rename, scaling_lines
 
 #: What the plugins offer that say so where they find nothing.
 _OF_SUCH_PLUGINS = ("nvidia.com/", "volcano.sh/vgpu")
@@ -83,7 +85,12 @@ def gpu_resource_absent(pending: Pending) -> Iterator[Finding]:
     seen = (
         [] if offered or empty or kept else finding_nothing(pending.pod.cluster, pending.subject.nodes, found.resource)
     )
-    ways = [*_plugin(empty), *_running(seen), *let_in(kept, known=False), *_fixes(pending, found, offered)]
+    ways = [
+        *_plugin(empty),
+        *_running(seen),
+        *_let_in(pending, kept),
+        *(() if kept else _fixes(pending, found, offered)),
+    ]
     yield finding(pending, found, summary, [*evidence, *scaling_lines(pending)], ways)
 
 
@@ -116,6 +123,18 @@ def _kept_off(pending: Pending, resource: str) -> list[Absent]:
     by_taints = idle and kept[0].taints and not kept[0].unmet
     of_control = by_taints and all("control-plane" in taint.key or "master" in taint.key for taint in kept[0].taints)
     return kept if by_taints and not of_control else []
+
+
+def _let_in(pending: Pending, kept: list[Absent]) -> Iterator[Fix]:
+    """What lets the plugin onto tainted nodes, and the pod after it."""
+    own = pending.pod.spec.tolerations
+    closed = [taint for taint in (kept[0].taints if kept else ()) if not tolerated(taint, own)]
+    for fix in let_in(kept, known=False):
+        text = fix.summary + (f", and the pod too, which does not tolerate {named(closed)} either" if closed else "")
+        yield msgspec.structs.replace(fix, summary=text)
+    if closed:
+        text = f"Let the pod tolerate {named(closed)} too, by which it comes to {kept[0].node.name} once that offers its GPUs"
+        yield fixes.patch(pending.pod, text, tolerating(pending, closed))
 
 
 def _plugin(empty: list[tuple[str, Line]]) -> Iterator[Fix]:
@@ -174,13 +193,8 @@ def _fixes(pending: Pending, found: Cause, offered: dict[str, list[str]]) -> Ite
 
 def _dropped(container: Container, resource: str, other: str) -> Fix:
     """It asks for devices of two vendors, and nodes have those of one."""
-    at = f"{container.pointer}/resources"
-    quantities = {"limits": container.spec.resources.limits, "requests": container.spec.resources.requests}
-    operations = [
-        {"op": "remove", "path": f"{at}/{k}/{escaped(resource)}"} for k, v in quantities.items() if resource in v
-    ]
     text = f"Take {resource} out of the resources of {container.name}: it asks for {other}, too, which nodes have, and no node has both"
-    return fixes.patch(container.pod, text, operations)
+    return fixes.patch(container.pod, text, removed(container, resource))
 
 
 def _more_nodes(pending: Pending, resource: str) -> Fix:

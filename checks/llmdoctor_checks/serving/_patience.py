@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Cluster, Container, Fix, Item, Line, Pod, dig, fixes, rows, say_seconds
+from kubectl_llmdoctor.api import Cluster, Container, Fix, Item, Line, Pod, dig, expression, fixes, rows, say_seconds
 from llmdoctor_checks._told_where import prolonged, restart
 from llmdoctor_checks.serving._gateways import client_told, gave_up
 
@@ -18,6 +19,13 @@ _SWAP = "v200"
 
 #: Envoy lost the connection to the server.
 _LOST = ("{connection_termination}", '"response_flags":"UC"', '"response_flags": "UC"', " 503 UC ")
+
+#: A setting of a YAML file or one of properties, and how long a time it says.
+_SETTING = expression(
+    r"(?P<indent> {0,40})(?:- )?[\"']?(?P<key>[\w.-]{1,80})[\"']?\s{0,4}[:=]\s{0,4}[\"']?(?P<value>[^\"'#\s]{0,20})"
+)
+_LENGTH = expression(r"(?P<number>\d{1,7})(?P<unit>ms|s|m|h)?")
+_UNITS = {"": 1, "s": 1, "ms": 0.001, "m": 60, "h": 3600}
 
 #: Long answers take minutes; so many seconds at least, and twice what was met.
 _LONG = 600
@@ -110,6 +118,8 @@ def more_patient(line: Line, seconds: float | None, pod: Pod, cluster: Cluster) 
     if client_told(line) and not gave_up(line):  # then its pod is not the one that gave up
         return _by_its_answer(line, allowed, pod)
     if any(words in line.text for words in _LOST):
+        if seconds and (set_there := _configured(line, seconds, allowed, cluster)) is not None:
+            return set_there
         met = f" after {say_seconds(round(seconds))}" if seconds else ""
         return fixes.advice(
             f"Let what closes the connection between {line.log.pod or 'the gateway'} and the server{met} (the idle timeout of a sidecar or "
@@ -117,6 +127,46 @@ def more_patient(line: Line, seconds: float | None, pod: Pod, cluster: Cluster) 
         )
     told = prolonged(writer, seconds, allowed)
     return told or _by_its_words(line, allowed, writer, pod, cluster)
+
+
+def _configured(line: Line, seconds: float, allowed: int, cluster: Cluster) -> Fix | None:
+    """The one setting in the ConfigMaps beside who wrote a line that is called a timeout and is as long as was met."""
+    found = []
+    for item in cluster.items("ConfigMap", line.log.source.namespace) if line.log.pod else ():
+        texts = dig(item.raw, "data")
+        for file, text in texts.items() if isinstance(texts, dict) else ():
+            found += [(item, file, *said) for said in _timeouts_in(str(text)[:100_000], seconds)]
+    if len(found) != 1:
+        return None
+    item, file, path, value, unit = found[0]
+    now, wanted = (
+        f"{value}{unit}",
+        f"{allowed * (1000 if unit == 'ms' else 1)}{unit if unit in ('s', 'ms') else 's' * bool(unit)}",
+    )
+    space = shlex.quote(item.namespace)
+    return fixes.advice(
+        f"Raise {path} from {now} to {wanted} in {file} of ConfigMap {item.namespace}/{item.name}: as long as that {line.log.pod} had its "
+        "connection to the server",
+        f"kubectl -n {space} edit configmap {shlex.quote(item.name)}",
+    )
+
+
+def _timeouts_in(text: str, seconds: float) -> Iterator[tuple[str, str, str]]:
+    """The timeouts of about that length that a file of settings has: their path, number and unit (empty is seconds)."""
+    above: list[tuple[int, str]] = []
+    for row in text.splitlines():
+        said = _SETTING.match(row[:300])
+        if said is None:
+            continue
+        depth = len(said["indent"])
+        while above and above[-1][0] >= depth:
+            above.pop()
+        above.append((depth, said["key"]))
+        length = _LENGTH.fullmatch(said["value"])
+        if length and "timeout" in said["key"].lower():
+            unit = length["unit"] or ""
+            if abs(float(length["number"]) * _UNITS[unit] - seconds) <= max(0.5, seconds / 50):
+                yield ".".join(key for _, key in above), length["number"], unit
 
 
 def _by_its_answer(line: Line, allowed: int, pod: Pod) -> Fix | None:

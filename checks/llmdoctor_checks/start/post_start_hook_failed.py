@@ -9,9 +9,11 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Fix,
+    Logs,
     Pod,
     check,
     event_evidence,
+    expression,
     fixes,
     pod_evidence,
 )
@@ -20,12 +22,19 @@ from llmdoctor_checks._consequences import CRASHED
 #: Models that the hook of Ollama's chart and of many manifests loads before the server counts as started.
 _PULLS = ("ollama pull", "ollama run", "ollama create")
 
+#: What waits in a hook, for a while or for the server; and how it would.
+_WAITS = expression(r"\b(?:sleep|until|while|wait-for|timeout|retry|seq)\b|--retry")
+_UNTIL = "until ollama list > /dev/null 2>&1; do sleep 1; done;"
+
+#: What Ollama's server logs of a client that reached it.
+_ASKED = '"/api/pull"'
+
 #: As much of a hook's command as a sentence holds.
 _QUOTED = 120
 
 
-@check("post-start-hook-failed", since="0.3")
-def post_start_hook_failed(pod: Pod, events: Events | None) -> Iterator[Finding]:
+@check("post-start-hook-failed", since="0.3", literals=(_ASKED,))
+def post_start_hook_failed(pod: Pod, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """The container's postStart hook fails, and the kubelet kills the container for it.
 
     A `postStart` hook runs beside the server as soon as the container is created. When it ends with an error, the kubelet
@@ -54,6 +63,7 @@ def post_start_hook_failed(pod: Pod, events: Events | None) -> Iterator[Finding]
         if container.status.ready or hook is None or not (mine or held):
             continue
         command = _command(hook)
+        asked = any(log.holds(_ASKED) for log in (logs.of(container.name) if logs else ()))
         pulls = any(text in command for text in _PULLS)
         said = f"postStart hook of {container.name}" + (f" ({command[:_QUOTED]})" if command else "")
         yield Finding(
@@ -63,6 +73,7 @@ def post_start_hook_failed(pod: Pod, events: Events | None) -> Iterator[Finding]
             evidence=tuple(_evidence(pod, container, command, mine, held=held)),
             explains=(*CRASHED, "engine-dead"),
             fixes=(
+                *(_waiting(container) if pulls and not _WAITS.search(command) and not asked else ()),
                 *(_fix_of_pull(pod) if pulls else ()),
                 fixes.advice(
                     f"Run the hook's command by hand to see what it says; let it wait for the server, and not fail, in {fixes.edited(pod)}",
@@ -71,6 +82,21 @@ def post_start_hook_failed(pod: Pod, events: Events | None) -> Iterator[Finding]
             ),
         )
         return
+
+
+def _waiting(container: Container) -> Iterator[Fix]:
+    """Let the hook wait for the server, beside which it starts: Ollama's client asks that one to pull."""
+    hook = container.spec.lifecycle.post_start if container.spec.lifecycle else None
+    action = hook.get("exec") if hook else None
+    told = action.get("command") if isinstance(action, dict) else None
+    words = told if isinstance(told, list) else []
+    summary = f"Let the hook wait until the server answers: {_UNTIL} before its command, as it starts beside the server"
+    if len(words) == 3 and words[1] == "-c" and len(str(words[2])) < _QUOTED * 10:
+        path = f"{container.pointer}/lifecycle/postStart/exec/command/2"
+        change = {"op": "replace", "path": path, "value": f"{_UNTIL} {words[2]}"}
+        yield fixes.patch(container.pod, summary, [change])
+    else:
+        yield fixes.advice(f"{summary}, in a shell (sh -c), in {fixes.edited(container.pod)}")
 
 
 def _command(hook: dict[str, object]) -> str:
