@@ -15,7 +15,7 @@ from kubectl_llmdoctor.facts.aftermath import configured_after, not_serving_yet,
 from kubectl_llmdoctor.facts.clients import leads_here, told_by
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.destinations import is_loopback
-from kubectl_llmdoctor.facts.endings import endings
+from kubectl_llmdoctor.facts.endings import endings, log_of
 from kubectl_llmdoctor.facts.failed_models import FOREIGN, failed_models, failing_alike, unserved_from
 from kubectl_llmdoctor.facts.last_words import contradicted, last_words, nothing_else_after
 from kubectl_llmdoctor.facts.logs import Line, Log
@@ -108,6 +108,14 @@ _JUST_BEGUN_SECONDS = 90
 _LOADING_SECONDS = 600
 #: Nor does a model take so long to come and to load together.
 _NO_LOAD_SECONDS = 7200
+#: Unless a frame so few lines above, or a statement in it, is of a start: one that waited for its weights or its group as long.
+_OF_A_START, _FRAMES_ABOVE = (
+    expression(
+        r"(?: in |\.)(?:load_(?:model|weights)|init_device|from_pretrained|profile_run|determine_(?:available_memory|num_available_blocks)"
+        r"|_?initialize_(?:kv_caches?|from_config)|init_memory_pool|capture(?:_model)?|compile_or_warm_up_model|warm_?up)\b"
+    ),
+    120,
+)
 #: By this a line calls itself a warning, or llama.cpp says that it computes without a GPU.
 _WARNS = expression(
     r".{0,120}?\b(?:WARNING|WARN)\b|^W\d{4} \d\d:|.{0,60}\[W[ \]]|ggml_cuda_init: failed to initialize CUDA: "
@@ -242,15 +250,18 @@ class _Wording:
 
     def _phase(self, line: Line) -> str:
         """The phase by the lines before; where these are gone a server that ran for hours served."""
-        return phase_at(line) or ("serving" if self._ran_for_hours and not restarts(line.log) else "")
+        phase = phase_at(line)
+        if phase or not self._ran_for_hours or restarts(line.log):
+            return phase
+        above = line.log.lines(max(line.number - _FRAMES_ABOVE, 1), line.number)
+        return "" if any(_OF_A_START.search(one.text[:600]) for one in above) else "serving"
 
     @cached_property
     def _ran_for_hours(self) -> bool:
-        """Whether the instance that ended ran for longer than a model takes to come and to load."""
+        """Whether the instance whose log this is ended, and ran for longer than a model takes to come and to load."""
+        logs = self._subject.logs(self._pod)
         own = [e for e in endings(self._pod) if self._container and e.container.name == self._container.name]
-        return any(
-            e.started and e.finished and (e.finished - e.started).total_seconds() >= _NO_LOAD_SECONDS for e in own
-        )
+        return any((e.seconds or 0) >= _NO_LOAD_SECONDS and log_of(e, logs) is self._log for e in own)
 
     def _is_harmless(self, line: Line) -> bool:
         """Whether a line says of itself that the program goes on without what it tells of."""

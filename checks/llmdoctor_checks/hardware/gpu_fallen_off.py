@@ -54,6 +54,7 @@ _UNKNOWN_ERROR = "nknown error"
 
 #: What is the matter with a GPU that the driver finds and cannot use.
 _DEAD = "could not be initialised by the driver, and NVML lists it no more"
+_NOT_OFFERED = "could not be initialised by the driver, and the node no longer offers it"
 
 #: The same in a word of its own (3), by programs that print no more: NVIDIA's samples, with which its operator looks at a node.
 _NO_INIT = ("(error code initialization error)", "CUDA error: initialization error")
@@ -112,7 +113,7 @@ def gpu_fallen_off(
             pod, hardware, f"a GPU of {hardware.node}", (*missing, log_evidence(said)), "likely", None, _DEAD
         )
     elif missing := _not_listed(pod, hardware, node):
-        yield _finding(pod, hardware, f"a GPU of {hardware.node}", missing, "likely", None, _DEAD)
+        yield _finding(pod, hardware, f"a GPU of {hardware.node}", missing, "likely", None, _NOT_OFFERED)
     elif mine := [device for device in hardware.mine if letters(device.lost) == "lost"]:
         text = " and ".join(f"{device.title} of {hardware.node}" for device in mine)
         yield _finding(pod, hardware, text, tuple(_silence(hardware, mine)), "certain", None)
@@ -155,7 +156,9 @@ def _not_listed(pod: Pod, hardware: Hardware, node: Node | None) -> tuple[Eviden
     """The same where the node offers fewer GPUs than it has, and fewer than the failing pod was given: nobody looked at them."""
     lines, has = hardware.kernel.not_initialised, hardware.offered
     there = node.allocatable("nvidia.com/gpu") if node else None
-    if not lines or node is None or not has or not there or not pod.failing or has != hardware.of_node.slots:
+    if not lines or node is None or hardware.devices or not has or not there or not pod.failing:
+        return ()
+    if has != hardware.of_node.slots:
         return ()
     if not there < min(has, pod.gpus):
         return ()

@@ -113,12 +113,26 @@ def _of_its_program(pod: Pod, hardware: Hardware) -> Iterator[Hit]:
     node = hardware.of_node
     if node.slots is not None or node.devices or not hardware.asks or not pod.ready:
         return
-    images = [str(container.spec.image or "").lower() for container in pod.containers if container.accelerators]
+    images = _images(pod)
+    beside = [
+        image
+        for item in pod.cluster.items("Pod")
+        if (item.namespace, item.name) != (pod.namespace, pod.name)
+        and (other := Pod.of(item, pod.cluster)).spec.node_name == pod.spec.node_name
+        for image in _images(other)
+    ]
     for xid in hardware.xids:
         words = next((words for begin, words in _PROGRAMS.items() if xid.process.startswith(begin)), ())
         own = any(word in image for word in words for image in images) and _wanted(xid.number, xid_meaning(xid.number))
+        # another pod there may run the same program
+        own = own and not any(word in image for word in words for image in beside)
         if own and xid.time and hardware.during(xid.time) and _waits_for_reset(hardware, xid):
             yield xid, "likely"
+
+
+def _images(pod: Pod) -> list[str]:
+    """The images of the containers of a pod that ask for GPUs."""
+    return [container.spec.image.lower() for container in pod.containers if container.accelerators]
 
 
 def _reset_asked(hardware: Hardware, xid: Xid) -> list[Hit]:

@@ -439,6 +439,9 @@ def _cut_by_uvicorn(pod: Pod, logs: Logs) -> Finding | None:
             continue
         grace = pod.spec.termination_grace_period_seconds
         seconds = _DEFAULT_SECONDS if grace is None else grace
+        given = pod.obj.metadata.deletion_grace_period_seconds
+        if given is not None and given != seconds:
+            continue  # who deleted it gave it another time
         hook = _hook(container)
         slept = f", of which its preStop hook took {say_seconds(hook[0])}" if hook else ""
         longer = max(2 * seconds, _LONG_ANSWER + _AFTER)

@@ -113,11 +113,11 @@ def cache_path(engine: Engine) -> str:
 
 
 def volume_beside(engine: Engine, path: str) -> Store | None:
-    """The volume where the engine's own image keeps its models, when the image that runs keeps them at another path."""
+    """The volume off the node's disk where the engine's own image keeps its models, when the one that runs keeps them elsewhere."""
     usual = _DEFAULTS.get(engine.name, "")
     mount = engine.container.mount_over(usual) if usual and path == _HOME_OF_GOOGLE else None
     found = store(engine.container, usual) if mount is not None and not mount.read_only else None
-    return found if found is not None and found.volume else None
+    return found if found is not None and found.volume and not found.lost else None
 
 
 def claim_beside(engine: Engine, path: str) -> Store | None:

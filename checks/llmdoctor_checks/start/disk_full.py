@@ -211,7 +211,7 @@ def _evicted(pod: Pod, engine: Engine, needed: int) -> Iterator[Finding]:
         evidence=(pod_evidence(pod, "status.message", pod.status.message),),
         explains=("not-ready", "pod-failed", "crash-loop", "rollout-stuck", "node-not-ready"),
         fixes=(
-            *_to_volume(engine, path),
+            *_to_volume(engine, path, needed),
             fixes.mount_claim(container, path, size, f"Mount a volume of {size} at {path} for the downloads"),
             fixes.set_resource(
                 container,
@@ -225,10 +225,10 @@ def _evicted(pod: Pod, engine: Engine, needed: int) -> Iterator[Finding]:
     )
 
 
-def _to_volume(engine: Engine, path: str) -> Iterator[Fix]:
+def _to_volume(engine: Engine, path: str, needed: int) -> Iterator[Fix]:
     """A volume is mounted where another image of the engine would download to."""
     beside = volume_beside(engine, path)
-    if beside is not None:
+    if beside is not None and (beside.size is None or beside.size >= needed):
         yield fixes.set_env(
             engine.container,
             "HF_HOME",

@@ -81,8 +81,8 @@ class _Target(msgspec.Struct, frozen=True, kw_only=True):
 #: What `ollama pull` prints of a name or tag that the registry does not have (cmd and server/images.go), and how a script calls it.
 _NO_MANIFEST = "pull model manifest: file does not exist"
 _PULLS = expression(r"\bollama[\"',\s]{1,8}pull[\"',\s]{1,8}(?P<name>[\w.:/@-]{1,200})")
-#: Requests for a model that Ollama does not have, in its access log.
-_ASKED_FOR = r'^\[GIN\].{1,60}\| 404 \|.{1,80}\| POST +"(?:/api/(?:generate|chat|embed)|/v1/)'
+#: Requests that name a model, in Ollama's access log: 404 is for one that it does not have.
+_ASKED = r'^\[GIN\].{1,60}\| (?:404|200) \|.{1,80}\| POST +"(?:/api/(?:generate|chat|embed)|/v1/)'
 
 
 @check(
@@ -147,8 +147,10 @@ def model_not_found(pod: Pod, engine: Engine, subject: Subject, logs: Logs | Non
 def _pulled_in_vain(engine: Engine, logs: Logs) -> Iterator[Finding]:
     """An init container that ended well although the registry of Ollama has no model of the name that it asked for."""
     pod, own = engine.pod, logs.current(engine.container.name)
-    lines = own.find("| 404 |") if own is not None else ()
-    asked = next((line for line in lines if re.search(_ASKED_FOR, line.text[:2000])), None)
+    answers = [x for x in own.find("| 404 |", "| 200 |") if re.search(_ASKED, x.text[:2000])] if own is not None else []
+    # who asks by another name since gets an answer
+    last = max(answers, key=lambda line: line.number, default=None)
+    asked = last if last is not None and "| 404 |" in last.text else None
     for container in pod.containers:
         ended = container.terminated if container.role == "init" else None
         if ended is None or ended.exit_code != 0:
