@@ -42,6 +42,7 @@ from kubectl_llmdoctor.api import (
     served,
     units,
     usage_of,
+    written_ago,
 )
 from llmdoctor_checks.memory._killed import (
     CONSEQUENCES,
@@ -88,6 +89,10 @@ _TOGETHER = timedelta(minutes=2)
 
 #: So many restarts, as far apart as this one: it goes on, and is what is wrong.
 _OFTEN = 3
+
+#: In these phases of its start a server takes host memory for what it keeps there; SGLang says so itself. So long a silence is no pause.
+_TAKE_MEMORY = ("loading weights", "profiling GPU memory", "capturing CUDA graphs")
+_ALLOCATES, _SILENT_SECONDS = "host memory for hierarchical KV cache", 300
 
 #: What Ollama takes beside the weights of a model, at the least: the cache of 2048 tokens, the buffers of its graph.
 _BESIDE_WEIGHTS = 256 * MIB
@@ -289,7 +294,7 @@ def _hangs(pod: Pod, logs: Logs | None, subject: Subject) -> Iterator[Finding]:
         log = logs.current(container.name) if logs else None
         over = excess(engine, subject.sizing(engine), limit)
         last = next(log.lines(len(log), len(log)), None) if log is not None and len(log) else None
-        if over is None or log is None or last is None or served(log):
+        if over is None or log is None or last is None or served(log) or not _stands(log, last, pod):
             continue
         yield Finding(
             role="cause",
@@ -302,6 +307,13 @@ def _hangs(pod: Pod, logs: Logs | None, subject: Subject) -> Iterator[Finding]:
             order=last.order,
         )
         return
+
+
+def _stands(log: Log, last: Line, pod: Pod) -> bool:
+    """Whether a start has come to where it takes host memory, and says nothing for long."""
+    phase, ago = phase_of(log), written_ago(last, pod.cluster.now)
+    taking = (phase is not None and phase.name in _TAKE_MEMORY) or log.holds(_ALLOCATES)
+    return taking and ago is not None and ago >= _SILENT_SECONDS
 
 
 def _by_kernel(

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from kubectl_llmdoctor.api import Engine, Evidence, Logs, Metrics, Pod, Subject, dig, log_evidence
+from kubectl_llmdoctor.api import (
+    Engine,
+    Evidence,
+    Logs,
+    Metrics,
+    Pod,
+    Subject,
+    dig,
+    log_evidence,
+    parse_time,
+    seconds_between,
+)
 from llmdoctor_checks._load import last_load, recent_load, works
 from llmdoctor_checks.serving._autoscaling import Scaler
 from llmdoctor_checks.serving._saturation import load_of
@@ -11,6 +22,8 @@ from llmdoctor_checks.serving._saturation import load_of
 _QUEUE, _GROWS = 10, 1.5
 #: Two looks so far apart are no burst, and then so few that wait are a queue, where they are half as many as run.
 _APART_SECONDS, _FEW, _HALF = 110, 4, 2
+#: Who has added a replica so short a time ago may have a queue: the new one starts for so long.
+_JUST_SCALED_SECONDS = 600
 
 
 def lasting_queue(
@@ -34,9 +47,10 @@ def seen_queue(
     That alone may be a burst; beside an autoscaler that by its own status adds nothing it is probably none.
     """
     said = last_load(engine.container, logs) if logs is not None else []
-    if not stays(scaler):
+    if not stays(scaler) or _just_scaled(pod, scaler):
         return None
-    if len(said) > 1 and works(pod, said):
+    apart = (seconds_between(said[0].line, said[-1].line) or 0) if said else 0
+    if apart >= _APART_SECONDS and works(pod, said):
         last, least = said[-1], min(load.waiting - max(load.running // _HALF, _QUEUE) for load in said)
         if least >= 0 and last.waiting >= said[0].waiting:
             return f"{last.waiting} requests wait while {last.running} run", log_evidence(last.line)
@@ -48,6 +62,12 @@ def seen_queue(
     return f"{waiting.last:.0f} requests wait while {running.last:.0f} run", waiting.evidence()
 
 
+def _just_scaled(pod: Pod, scaler: Scaler) -> bool:
+    """Whether its number of replicas changed a short while ago."""
+    at, now = parse_time(dig(scaler.item.raw, "status.lastScaleTime")), pod.cluster.now
+    return at is not None and now is not None and (now - at).total_seconds() < _JUST_SCALED_SECONDS
+
+
 def measured_queue(scaler: Scaler, metrics: Metrics | None) -> tuple[str, Evidence] | None:
     """The same by the metrics of the last hour."""
     load = load_of(metrics) if metrics is not None else None
@@ -57,9 +77,11 @@ def measured_queue(scaler: Scaler, metrics: Metrics | None) -> tuple[str, Eviden
 
 
 def stays(scaler: Scaler, subject: Subject | None = None) -> str:
-    """How many replicas it has, in words; empty where that is not known, or it could add none."""
+    """How many replicas it has, in words; empty where that is not known, it could add none, or adds some now."""
     replicas = dig(scaler.item.raw, "status.currentReplicas")
     if replicas is None and subject is not None and subject.workload is not None:
         replicas = subject.workload.replicas  # a ScaledObject keeps no count of its own
+    wanted = dig(scaler.item.raw, "status.desiredReplicas")
     could = isinstance(replicas, int) and replicas < scaler.maximum
+    could = could and not (isinstance(wanted, int) and wanted > replicas)
     return f"it stays at {replicas} of {scaler.maximum} replicas" if could else ""

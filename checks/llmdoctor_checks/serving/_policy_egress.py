@@ -70,6 +70,9 @@ _NO_ANSWER = ("Max retries exceeded", "Temporary failure in name resolution", "N
 #: Where models come from, as a server that is ready names it while a pull fails.
 _STORES = ("registry.ollama.ai", "huggingface.co", "hf.co", "cloudflarestorage.com")
 
+#: What Ollama says of each file that it begins to download: `server/download.go`.
+_DOWNLOADS = 'msg="downloading '
+
 #: Where distributions run the cluster's DNS.
 _DNS_SPACES = ("kube-system", "openshift-dns")
 
@@ -86,7 +89,7 @@ _NAMELESS = ("Failed to connect to NATS", "Failed to connect to etcd server")
 #: Behind so many lines a program did without, or asked again.
 _LAST = 40
 
-LITERALS = (*_NAMELESS, *DNS_SILENT, *(words for words, _ in (*NOT_CONNECTED, *NOT_CONNECTED_OUTSIDE)))
+LITERALS = (*_NAMELESS, *DNS_SILENT, _DOWNLOADS, *(words for words, _ in (*NOT_CONNECTED, *NOT_CONNECTED_OUTSIDE)))
 
 
 def outside(pod: Pod, engines: Sequence[Engine], cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
@@ -257,8 +260,8 @@ def names_of_a_store(pod: Pod, engines: Sequence[Engine], cluster: Cluster, logs
     current = (log for log in logs if not log.previous)
     lines = (x for log in current for x in log.find(*DNS_SILENT) if any(name in x.text for name in _STORES))
     line = max(lines, key=lambda x: x.number, default=None)
-    if line is None:
-        return
+    if line is None or any(x.number > line.number for x in line.log.find(_DOWNLOADS)):
+        return  # whatever kept it from the name is over
     names = " and ".join(item.name for item in found)
     reached = any(has_port(rule, 443) and leads_outside(rule) for rule in allowed)
     yield Finding(

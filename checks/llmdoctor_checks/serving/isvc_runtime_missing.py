@@ -74,12 +74,14 @@ def isvc_runtime_missing(subject: Subject, workload: Workload, cluster: Cluster)
 
 
 def _elsewhere(workload: Workload, cluster: Cluster) -> Item | None:
-    """A ServingRuntime that would do, in a namespace where KServe does not look for it."""
+    """A ServingRuntime that would do, of one model as the service is, in a namespace where KServe does not look for it."""
     want = workload.runtime_wanted
     if want is None:
         return None
     for item in cluster.items("ServingRuntime"):
         if item.namespace == workload.namespace or (want.name and item.name != want.name):
+            continue
+        if dig(item.raw, "spec.multiModel") is True:
             continue
         if workload.fits(item) if want.name else _serves(item, want.format, want.version) and want.format:
             return item
@@ -153,10 +155,12 @@ def _fixes(workload: Workload, runtimes: list[Item], told: Evidence | None, else
         yield fixes.patch_object(workload.item, summary, operations + ([form] if form["value"] != want.format else []))
         return
     if elsewhere is not None:
+        # one that does not offer itself is taken by name
+        named = "" if workload.fits(elsewhere) else f", and let {workload.ref} name it"
         yield fixes.advice(
             f"Put ServingRuntime {elsewhere.name}, which serves the format and is in the namespace {elsewhere.namespace}, into "
             f"{workload.namespace} as well (KServe takes those of the InferenceService's own namespace), or make a "
-            "ClusterServingRuntime of it",
+            f"ClusterServingRuntime of it{named}",
             f"kubectl -n {elsewhere.namespace} get servingruntime {elsewhere.name} -o yaml",
             owner="platform",
         )

@@ -64,8 +64,8 @@ _ROOM_BESIDE = 0.8
 #: So many statements of the engine are looked at, at least, and a queue that shrinks by this factor meanwhile is being worked off.
 _FEWEST_STATEMENTS, _DRAINS = 4, 0.75
 
-#: Statements of vLLM that stand further apart, though requests run, are those that somebody picked from its log.
-_RHYTHM = 45
+#: Three statements of vLLM that stand so far apart are those that somebody picked from its log, and their queue is no burst.
+_CUT_DOWN_SECONDS = 110
 
 #: So many statements back a pace is compared with the one of now: SGLang makes one a second.
 _STATEMENTS = 360
@@ -252,7 +252,7 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     )
     deep = enough and all(load.waiting >= load.running for load in said)
     grown = (
-        len(said) > 2 and said[0].waiting < last.waiting and last.waiting >= last.running and _cut_down(engine, recent)
+        len(said) > 2 and said[0].waiting < last.waiting and last.waiting >= last.running and _cut_down(engine, said)
     )
     before = _before_it_slowed(recent, said)
     if not (full and (lasting or deep or grown)) and not times and put_back is None and before is None:
@@ -273,10 +273,9 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     )
 
 
-def _cut_down(engine: Engine, recent: list[Statement]) -> bool:
-    """Whether statements of vLLM are missing between others: it makes one every ten seconds as long as anything runs."""
-    gaps = (seconds_between(a.line, b.line) or 0 for a, b in itertools.pairwise(recent) if a.running and b.running)
-    return engine.name == "vllm" and any(gap > _RHYTHM for gap in gaps)
+def _cut_down(engine: Engine, said: list[Statement]) -> bool:
+    """Whether a few statements of vLLM, which makes one every ten seconds as long as anything runs, stand for minutes."""
+    return engine.name == "vllm" and (seconds_between(said[0].line, said[-1].line) or 0) >= _CUT_DOWN_SECONDS
 
 
 def _in_words(

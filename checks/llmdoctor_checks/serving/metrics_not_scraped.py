@@ -38,7 +38,9 @@ _SETTLED = 600  # seconds
 _SCRAPE = "prometheus.io/scrape"
 #: How servers log that a scrape was refused (uvicorn and what logs like it, llama-server); so often it is no visitor who tried.
 _GET, _OFTEN = ('metrics HTTP/1.1" 404', 'metrics HTTP/1.1" 405', "request: GET /metrics "), 2
-_REFUSED = r'(?:"GET {path} HTTP/[\d.]{{1,3}}" |request: GET {path} \S{{1,64}} )(?:404|405|501)\b'
+_ANSWERED = r'(?:"GET (?:{paths}) HTTP/[\d.]{{1,3}}" |request: GET (?:{paths}) \S{{1,64}} )(?:{status})\b'
+#: What one that was answered has in its line.
+_GOT = ('metrics HTTP/1.1" 200', _GET[-1])
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -57,7 +59,7 @@ class Asked(msgspec.Struct, frozen=True):
     service: Item | None = None
 
 
-@check("metrics-not-scraped", since="0.2", severity="info", literals=_GET)
+@check("metrics-not-scraped", since="0.2", severity="info", literals=(*_GET, *_GOT))
 def metrics_not_scraped(
     pod: Pod, subject: Subject, cluster: Cluster, metrics: Metrics | None, logs: Logs | None
 ) -> Iterator[Finding]:
@@ -73,7 +75,7 @@ def metrics_not_scraped(
     drops requests though nobody has much to do.
 
     It is a risk when a monitor or annotation is meant for this pod and cannot work, and the cause where the server's own log shows
-    that it refuses each scrape; that none is here at all is a note,
+    that it refuses each scrape; it is none of them where that log shows others that are answered. That none is here at all is a note,
     in a cluster where the Prometheus operator is installed. Where a Prometheus was asked, its answer decides: one that has
     the engine's metrics gets them, however; one that knows the container and not the engine is not told to ask it.
 
@@ -112,8 +114,10 @@ def metrics_not_scraped(
         for one in asked
     ):
         return
+    if asked and _scrapes(engine, _PATHS.get(engine.name, (asked[0].path,)), logs, _GOT, "200"):
+        return  # who asks in the right place is not told of in any monitor
     for one in asked:
-        yield _finding(pod, engine, one, _without_value(engine, subject, cluster), _refused(engine, one.path, logs))
+        yield _finding(pod, engine, one, _without_value(engine, subject, cluster), _refused(engine, one, logs))
         return
     if (missed := _missed(pod, cluster)) is not None:
         yield _beside(pod, *missed, _without_value(engine, subject, cluster))
@@ -246,11 +250,18 @@ def _out_of_reach(pod: Pod, item: Item, scaling: Evidence | None) -> Finding:
     )
 
 
-def _refused(engine: Engine, path: str, logs: Logs | None) -> Line | None:
+def _refused(engine: Engine, one: Asked, logs: Logs | None) -> Line | None:
     """The last scrape that the server refused, by its own log, of several."""
+    return _scrapes(engine, (one.path,), logs, _GET, "404|405|501")
+
+
+def _scrapes(
+    engine: Engine, paths: tuple[str, ...], logs: Logs | None, literals: tuple[str, ...], status: str
+) -> Line | None:
+    """The last of several scrapes that the server answered with a status, by its own log."""
     log = logs.current(engine.container.name) if logs is not None else None
-    pattern = _REFUSED.format(path=re.escape(path))
-    lines = [x for x in log.find(*_GET) if re.search(pattern, x.text[:400])] if log else []
+    pattern = _ANSWERED.format(paths="|".join(map(re.escape, paths)), status=status)
+    lines = [x for x in log.find(*literals) if re.search(pattern, x.text[:400])] if log else []
     return lines[-1] if len(lines) >= _OFTEN else None
 
 

@@ -78,8 +78,9 @@ _ENOUGH_REQUESTS, _FULL = 100, 0.9
 #: Where no more of the cache is taken it is no matter of room.
 _ROOM = 0.5
 
-#: So few slots of llama-server are a choice for one user; it gets so many times as many.
-_FEW_SLOTS, _MORE = 2, 4
+#: So few slots of llama-server are a choice for one user; it gets so many times as many, where that makes no more tokens than a GPU may
+#: hold the cache of.
+_FEW_SLOTS, _MORE, _MOST_TOKENS = 2, 4, 131_072
 
 #: What an endpoint picker drops for want of room.
 _SHEDS = r"inference (?:gateway|error): \w{1,60} - (?:system saturated, sheddable|request timed out in queue: |.{0,200}queue at capacity)"
@@ -153,9 +154,11 @@ def _over_time(
     pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, metrics: Metrics, load: Load
 ) -> Iterator[Finding]:
     waiting, running = load.waiting, load.running
-    least = min(_LEAST, max(_LEAST_OF_FEW, _TURNS * running.last))
+    least = min(_LEAST, max(_LEAST_OF_FEW, _TURNS * load.recent.running.mean))
     if not load.queues or waiting.last < max(least, running.last / 4):
         return
+    if waiting.last < _LEAST and load.recent.waiting.mean < _LEAST_OF_FEW:
+        return  # a few that wait at one look
     spread, said = idle_peer(metrics, load), tuple[Evidence, ...]()
     # a batch that one client handed in is worked off where it is
     if not load.grows and (spread is None or load.drains):
@@ -220,10 +223,16 @@ def _slots(engine: Engine, load: Load) -> Fix | None:
     shares = (
         isinstance(context, int) and context > 0 and engine.explicit("max_model_len") and not engine.value("kv_unified")
     )
+    if shares and _MORE * context > _MOST_TOKENS:
+        return None
     if shares:
         chosen.append(("max_model_len", "--ctx-size", str(_MORE * context)))
     summary = f"Let {engine.container.name} answer {more} requests at once instead of {slots}" + (
-        f", with a context of {_MORE * context} tokens, so that each keeps its {context // slots}" if shares else ""
+        f", with a context of {_MORE * context} tokens, so that each keeps its {context // slots}"
+        if shares
+        else ""
+        if engine.value("kv_unified")
+        else f", each with 1/{_MORE} of the context that it has now"
     )
     return fixes.set_flags(engine, chosen, f"{summary}; where the GPU's memory does not hold that, add replicas")
 

@@ -30,6 +30,9 @@ _HOMES = (("HF_HUB_CACHE", ""), ("HUGGINGFACE_HUB_CACHE", ""), ("HF_HOME", "/hub
 #: Where the images of these engines keep it when nothing is said: they run as root, TGI sets a variable.
 _DEFAULTS = {"vllm": "/root/.cache/huggingface/hub", "sglang": "/root/.cache/huggingface/hub", "tgi": "/data"}
 
+#: Folders of these names say nothing of what is in them.
+_ANY_FOLDERS = frozenset({"", "cache", ".cache", "data", "hub", "mnt", "tmp"})
+
 #: Ray's images run as the user ray; and whoever mounts a cache at another home knows that the image has that one.
 _OF_RAY = expression(r"(?:^|/)rayproject/")
 #: Those of llm-d, Dynamo and Red Hat have users of their own, too, whose homes changed over their releases.
@@ -123,14 +126,15 @@ def volume_beside(engine: Engine, path: str) -> Store | None:
 def claim_beside(engine: Engine, path: str) -> Store | None:
     """The claim that was meant for its models, when it was told to keep them at another path and could write there.
 
-    It lies where the image keeps them, or its folder has the name of the one that the engine was told.
+    It lies where the image keeps them, or its folder has the name of the one that the engine was told, and no name that any folder has.
     """
     usual, container = _DEFAULTS.get(engine.name, ""), engine.container
     mount = container.mount_over(usual) if usual and usual != path else None
     places = [(mount, usual)] if mount is not None else []
     name = path.removesuffix("/hub").rstrip("/").rpartition("/")[2]
-    places += [(x, x.mount_path) for x in container.spec.volume_mounts if x.mount_path.rstrip("/").endswith(f"/{name}")]
-    found = (store(container, at) for one, at in places if not one.read_only and name)
+    mounts = container.spec.volume_mounts if name not in _ANY_FOLDERS else ()
+    places += [(x, x.mount_path) for x in mounts if x.mount_path.rstrip("/").endswith(f"/{name}")]
+    found = (store(container, at) for one, at in places if not one.read_only)
     return next((one for one in found if one is not None and one.kind == "claim"), None)
 
 
