@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from kubectl_llmdoctor.expressions import expression
-from kubectl_llmdoctor.facts import k8s
+from kubectl_llmdoctor.facts import k8s, script
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.engine import Engine
@@ -247,11 +247,35 @@ def diff(tree: Any, operations: Iterable[dict[str, Any]]) -> tuple[str, ...]:
         except LookupError:
             old = None
         inserted = isinstance(parent, list) and operation["op"] == "add"
+        new = operation.get("value")
+        if not inserted and isinstance(old, str) and isinstance(new, str) and len(old) > _LONG:
+            old, new = _apart(old, new)
         if old is not None and not inserted:
             lines.append(f"- {where}: {_written(old)}")
         if operation["op"] != "remove":
-            lines.append(f"+ {where.replace('[-]', '[]')}: {_written(operation.get('value'))}")
+            lines.append(f"+ {where.replace('[-]', '[]')}: {_written(new)}")
     return tuple(lines)
+
+
+#: More than this of a text nobody compares.
+_LONG = 60
+
+
+def _apart(old: str, new: str) -> tuple[str, str]:
+    """The words that two long texts (a start script) have apart, with those before them."""
+    ours, theirs = old.split(), new.split()
+    start = _alike(ours, theirs)
+    end = _alike(ours[start:][::-1], theirs[start:][::-1])
+    first = max(start - 2, 0)
+    before, after = ["…"] * bool(first), ["…"] * bool(end)
+    told = (" ".join([*before, *words[first : len(words) - end], *after]) for words in (ours, theirs))
+    return next(told), next(told)
+
+
+def _alike(ours: Sequence[str], theirs: Sequence[str]) -> int:
+    """How many words two begin with alike."""
+    both = enumerate(zip(ours, theirs, strict=False))
+    return next((index for index, (one, other) in both if one != other), min(len(ours), len(theirs)))
 
 
 def _written(value: Any) -> str:
@@ -434,10 +458,10 @@ def set_flag(engine: Engine, name: str, flag: str, value: str, summary: str) -> 
         return advice(f"{summary} ({name} {value}, at {place} in {edited(container.pod)})")
     if current is None:
         added = _option(engine, flag, value)
-        if words and engine.found.argv_known and not _script(container):
+        if words and engine.found.argv_known and not script.is_script(container):
             operations = [{"op": "add", "path": f"{at}/args/-", "value": word} for word in added]
             return patch(container.pod, summary, operations)
-        by_command = not words and len(spec.command) > 1 and engine.found.argv_known and not _script(container)
+        by_command = not words and len(spec.command) > 1 and engine.found.argv_known and not script.is_script(container)
         if by_command and not _charted(container.pod, flag, value):
             operations = [{"op": "add", "path": f"{at}/command/-", "value": word} for word in added]
             return patch(container.pod, summary, operations)
@@ -472,7 +496,9 @@ def set_flags(engine: Engine, chosen: Sequence[tuple[str, str, str]], summary: s
     ) is not None:
         return made
     operations: list[dict[str, Any]] = []
-    appends = bool(container.spec.args) and engine.found.argv_known and not _script(container) and not container.told
+    appends = (
+        bool(container.spec.args) and engine.found.argv_known and not script.is_script(container) and not container.told
+    )
     for name, flag, value in chosen:
         own = replaced_flag(engine, name, value)
         if not own and appends and engine.explicit(name) is None:
@@ -529,7 +555,7 @@ def replaced_flag(engine: Engine, name: str, value: str) -> list[dict[str, Any]]
         return [{"op": "replace", "path": f"{container.pointer}/env/{own.index(current.flag)}/value", "value": value}]
     index = _index(current.path) if current.source == "flag" else None
     vector = next((field for field in ("args", "command") if f".{field}[" in current.path), "")
-    if index is None or not vector or _script(container):
+    if index is None or not vector or script.is_script(container):
         return []
     words, at = [str(a) for a in getattr(container.spec, vector)], f"{container.pointer}/{vector}"
     option, equals, _ = words[index].partition("=")
@@ -547,7 +573,13 @@ def remove_flag(engine: Engine, name: str, summary: str) -> Fix:
     words = [str(word) for word in container.spec.args]
     if current is not None and (made := rewritten(container, [(current.text, "")], summary)) is not None:
         return made
-    if current is None or index is None or container.told or _script(container) or not words[index].startswith("-"):
+    if (
+        current is None
+        or index is None
+        or container.told
+        or script.is_script(container)
+        or not words[index].startswith("-")
+    ):
         return advice(f"{summary} ({current.text} in {edited(container.pod)})" if current else summary)
     apart = "=" not in words[index] and index + 1 < len(words) and not words[index + 1].startswith("-")
     places = (index + 1, index) if apart else (index,)
@@ -556,25 +588,18 @@ def remove_flag(engine: Engine, name: str, summary: str) -> Fix:
     )
 
 
-#: Words that a shell takes as they are, of a script that is not too long to be sent in a command, and what may stand around a setting.
-_PLAIN, _LONGEST_SCRIPT = expression(r"[\w./:,+@%=-]{1,200}"), 6000
-_BEFORE, _AFTER = r"(?<![^\s])", r"(?![^\s;])"
-#: Where an option ends that may have several values.
-_NO_VALUE = r"(?=[ \t]{0,40}(?:[-;&|\n]|\\\n|$))"
-
-
 def _in_script(engine: Engine, chosen: Sequence[tuple[str, str, str]]) -> list[tuple[str, str]]:
     """What is to be written otherwise in the engine's start script so that options have other values; none where that is not plain.
 
     A new option stands behind one that the script has already.
     """
-    texts = [s.text for s in engine.found.settings.values() if s.source == "flag" and _plain_setting(s.text)]
+    texts = [s.text for s in engine.found.settings.values() if s.source == "flag" and script.is_plain_option(s.text)]
     changes: list[tuple[str, str]] = []
     if any(_charted(engine.container.pod, flag, value) for _, flag, value in chosen):
         return []
     for name, flag, value in chosen:
         current = engine.explicit(name)
-        if value and not _PLAIN.fullmatch(value):
+        if value and not script.is_plain(value):
             return []
         if current is None:
             if not texts or not engine.found.argv_known:
@@ -582,7 +607,7 @@ def _in_script(engine: Engine, chosen: Sequence[tuple[str, str, str]]) -> list[t
             # the last one that is not changed itself
             anchor = next((t for t in reversed(texts) if all(t != old for old, _ in changes)), "")
             changes.append((anchor, " ".join((anchor, *_option(engine, flag, value)))))
-        elif current.source != "flag" or not _plain_setting(current.text):
+        elif current.source != "flag" or not script.is_plain_option(current.text):
             return []
         else:
             option, mark = re.match(r"(-{1,2}[\w-]+)([= ]?)", current.text).groups()  # type: ignore[union-attr]
@@ -590,43 +615,14 @@ def _in_script(engine: Engine, chosen: Sequence[tuple[str, str, str]]) -> list[t
     return changes
 
 
-def plain(text: str) -> bool:
-    """Whether a shell takes a word as it is."""
-    return _PLAIN.fullmatch(text) is not None
-
-
-def _plain_setting(text: str) -> bool:
-    option, _, value = text.replace("=", " ", 1).partition(" ")
-    return re.fullmatch(r"-{1,2}[a-zA-Z][\w-]{0,80}", option) is not None and (
-        not value or bool(_PLAIN.fullmatch(value))
-    )
-
-
 def rewritten(
     container: Container, changes: Sequence[tuple[str, str]], summary: str, more: Sequence[dict[str, Any]] = ()
 ) -> Fix | None:
-    """A patch of the script that a container runs, in which each of these pieces stands once and is written otherwise (or left out).
-
-    None where there is no such script, where a piece is not to be found or stands there again, or where no patch can be made.
-    """
-    if not changes or container.told or not _script(container):
+    """A patch of the script that a container runs, in which these options are written otherwise; None where no patch can do that."""
+    if (found := script.revised(container, changes)) is None:
         return None
-    places = [
-        (vector, index, str(word))
-        for vector in ("args", "command")
-        for index, word in enumerate(getattr(container.spec, vector))
-        if " " in str(word)
-    ]
-    if len(places) != 1 or len(places[0][2]) > _LONGEST_SCRIPT or any(not _plain_setting(old) for old, _ in changes):
-        return None
-    vector, index, script = places[0]
-    for old, new in changes:
-        behind = _AFTER + (_NO_VALUE if new.startswith(f"{old} ") else "")
-        found = [*re.finditer(_BEFORE + re.escape(old) + behind, script)]
-        if len(found) != 1:
-            return None
-        script = script[: found[0].start()] + new + script[found[0].end() :]
-    change = {"op": "replace", "path": f"{container.pointer}/{vector}/{index}", "value": script}
+    vector, index, text = found
+    change = {"op": "replace", "path": f"{container.pointer}/{vector}/{index}", "value": text}
     made = patch(container.pod, summary, [change, *more])
     return made if made.patch is not None else None
 
@@ -634,7 +630,7 @@ def rewritten(
 def remove_word(container: Container, path: str, summary: str) -> Fix:
     """Remove one element of the container's `args`; `path` ends in its place there: `args[0]`."""
     index = _index(path)
-    if index is None or not path.endswith(f"args[{index}]") or _script(container):
+    if index is None or not path.endswith(f"args[{index}]") or script.is_script(container):
         return advice(f"{summary} in {edited(container.pod)}")
     return patch(container.pod, summary, [{"op": "remove", "path": f"{container.pointer}/args/{index}"}])
 
@@ -644,7 +640,13 @@ def rename_word(container: Container, path: str, old: str, new: str, summary: st
     index, written = _index(path), [str(a) for a in container.spec.args]
     at = index if index is not None and path.endswith(f"args[{index}]") and index < len(written) else None
     word = written[at] if at is not None else ""
-    if at is None or _script(container) or container.told or word.partition("=")[0] != old or "<masked" in word:
+    if (
+        at is None
+        or script.is_script(container)
+        or container.told
+        or word.partition("=")[0] != old
+        or "<masked" in word
+    ):
         return advice(f"{summary} in {edited(container.pod)}")
     changed = {"op": "replace", "path": f"{container.pointer}/args/{at}", "value": new + word[len(old) :]}
     return patch(container.pod, summary, [changed])
@@ -653,7 +655,7 @@ def rename_word(container: Container, path: str, old: str, new: str, summary: st
 def split_word(container: Container, path: str, words: list[str], summary: str) -> Fix | None:
     """Write one element of `args` as several; None where it stands in a script, or is not what the object has."""
     index, written = _index(path), [str(a) for a in container.spec.args]
-    if index is None or ".args[" not in path or index >= len(written) or _script(container) or container.told:
+    if index is None or ".args[" not in path or index >= len(written) or script.is_script(container) or container.told:
         return None
     if written[index].replace("=", " ", 1).split() != " ".join(words).replace("=", " ", 1).split():
         return None  # it came out of a variable, or is masked
@@ -735,21 +737,6 @@ def _home(pod: Pod, flag: str, value: str) -> str:
     if workload is None and pod.exists and not pod.log_only and not unread(pod):
         return f"{edited(pod)}, which must be deleted and recreated"
     return f"{edited(pod)}, {found.path} of its chart" if found else edited(pod)
-
-
-_SHELL = expression(r"(?:ba|da|a|k|z)?sh")
-
-
-def _script(container: Container) -> bool:
-    """Whether the arguments are a shell script rather than a vector: `-c` is an option of others too."""
-    words = list(container.spec.argv)
-    if any("\n" in word for word in words):
-        return True
-    shells = [index for index, word in enumerate(words) if _SHELL.fullmatch(word.rpartition("/")[2])]
-    return any(
-        word in ("-c", "-lc", "-ec", "-exc", "-xc") and (" " in after or (bool(shells) and shells[0] < index))
-        for index, (word, after) in enumerate(zip(words[:4], [*words[1:5], ""], strict=False))
-    )
 
 
 def _index(path: str) -> int | None:

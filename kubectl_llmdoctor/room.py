@@ -47,8 +47,8 @@ _NO_SUCH_CACHE = expression(r"(?i)\bkv[ _]?cache(?:_dtype)? (?:is )?not supporte
 
 #: What a step of the share of memory that an engine takes is at least, and what is left beside what was asked for.
 _STEP, _BESIDE = 0.05, 0.02
-#: What an engine can do without of a GPU's memory, and how much of it must be free for that.
-_LITTLE, _MUCH = 0.04, 0.6
+#: What an engine can do without of a GPU's memory, and how much of it is free where no other engine has its share.
+_LITTLE, _MUCH = 0.04, 0.85
 #: Between these a share is worth setting: below the cache is too small, above the driver's own memory is touched.
 _LEAST, _MOST = 0.3, 0.95
 
@@ -277,7 +277,7 @@ class Room:
 
     @property
     def near_share(self) -> str:
-        """The share that is free where next to nothing is lacking: a smaller one is enough, whoever has the rest."""
+        """The share that is free where next to nothing is lacking and no other engine has its share: a smaller one is enough."""
         free = self._number("free")
         little = self._total and free and 0 < self._short <= _LITTLE * self._total and free >= _MUCH * self._total
         return self.free_share if little else ""
@@ -533,7 +533,9 @@ class Room:
         """What a container without a limit is to request, so that its node has as much; only where any may have it."""
         container, wanted = self.container, self._wanted
         free = container is not None and container.limit("memory") is None and container.pod.memory_limit is None
-        return quantity(wanted * 1.1) if free and wanted and not self._beyond(wanted * 1.1) else ""
+        had = self._number("have")
+        enough = wanted and had and had > wanted  # the node was not what it lacked
+        return quantity(wanted * 1.1) if free and wanted and not enough and not self._beyond(wanted * 1.1) else ""
 
     @property
     def memory_needed(self) -> str:

@@ -19,6 +19,7 @@ import msgspec
 from kubectl_llmdoctor import fixes
 from kubectl_llmdoctor.engines.names import OPTIONS
 from kubectl_llmdoctor.expressions import expression
+from kubectl_llmdoctor.facts import script
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.report.document import Fix
@@ -103,10 +104,6 @@ _UNITS = {"": 1, "k": 2**10, "K": 2**10, "M": 2**20, "G": 2**30}
 
 #: Values that people write, and what parsers call the same.
 _MEANT = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "float8": "fp8", "none": "auto"}
-
-#: Options of a shell behind which a script stands; of another program they may be anything (llama.cpp's context).
-_RUNS_SCRIPT = expression(r"-[a-z]{0,8}c")
-_SHELL = expression(r"(?:ba|da|a|z|k)?sh")
 
 #: What stands behind an option in a sentence and is no value of it.
 _PROSE = expression(
@@ -215,7 +212,7 @@ def given(container: Container, place: Stated, value: str, summary: str) -> Fix:
         return fixes.set_env(container, place.name, value, summary)
     if place.index is None or container.told or place.value is None:
         new = f"{place.name}{' ' if place.apart else '='}{value}"
-        made = fixes.rewritten(container, [(place.text, new)], summary) if fixes.plain(value) else None
+        made = fixes.rewritten(container, [(place.text, new)], summary) if script.is_plain(value) else None
         return made or fixes.advice(f"{summary}, in {fixes.edited(container.pod)}")
     at = place.index + 1 if place.apart else place.index
     word = value if place.apart else f"{place.name}={value}"
@@ -227,19 +224,10 @@ def added(container: Container, words: tuple[str, ...], summary: str) -> Fix:
     """Append options to the container's arguments, or to the command where that alone starts the program."""
     spec = container.spec
     vector = "args" if spec.args else "command" if len(spec.command) > 1 else ""
-    if not vector or container.told or _in_script([str(word) for word in (*spec.command, *spec.args)]):
+    if not vector or container.told or script.is_script(container):
         return fixes.advice(f"{summary}, in {fixes.edited(container.pod)}")
     at = f"{container.pointer}/{vector}/-"
     return fixes.patch(container.pod, summary, [{"op": "add", "path": at, "value": word} for word in words])
-
-
-def _in_script(words: list[str]) -> bool:
-    """Whether a shell runs what the words have in one of them."""
-    shells = [index for index, word in enumerate(words) if _SHELL.fullmatch(word.rpartition("/")[2])]
-    return any(
-        "\n" in word or (_RUNS_SCRIPT.fullmatch(word) and (" " in after or (bool(shells) and shells[0] < index)))
-        for index, (word, after) in enumerate(zip(words, [*words[1:], ""], strict=True))
-    )
 
 
 class _Told:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from llmdoctor_checks.start._probes import asking_the_same
 
-from kubectl_llmdoctor import fixes
+from kubectl_llmdoctor import fixes, settling
 from kubectl_llmdoctor.diagnosis import diagnose
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster
@@ -278,12 +278,59 @@ def test_an_option_in_a_start_script_is_changed_there(name: str, flag: str, valu
         "LEN=65536; exec vllm serve Qwen/Qwen3-8B --max-model-len ${LEN}",
         # quotation marks that would have to be kept
         "exec bash -c 'vllm serve Qwen/Qwen3-8B --max-model-len 65536'",
+        # the snapshot has no token, so that a patch of the script would put the mask in its place
+        "hf auth login --token <masked:hf-token>; exec vllm serve Qwen/Qwen3-8B --max-model-len 65536 --port 8000",
+        # another engine that may be meant
+        "vllm serve A/A --max-model-len 65536 --port 8000 & vllm serve B/B --max-model-len 32768 --port 8001 & wait",
     ],
 )
 def test_a_script_that_is_not_plain_is_left_to_a_person(script: str) -> None:
     engine = _scripted(script)
 
     assert fixes.set_flag(engine, "max_model_len", "--max-model-len", "8192", "Change it").patch is None
+
+
+@pytest.mark.parametrize(
+    ("script", "after"),
+    [
+        (
+            "vllm serve Q/Q --port 8000 2>&1 | tee /tmp/log",
+            "vllm serve Q/Q --port 8000 --enforce-eager 2>&1 | tee /tmp/log",
+        ),
+        (
+            "vllm serve Q/Q --port 8000 > /tmp/log &\nwait",
+            "vllm serve Q/Q --port 8000 --enforce-eager > /tmp/log &\nwait",
+        ),
+        # each branch starts an engine, and one of them alone would get it
+        ('if [ "$X" ]; then vllm serve Q/Q --port 8000; else vllm serve Q/Q --port 8001; fi', None),
+        # more values, or options that only the shell knows
+        ("vllm serve Q/Q --served-model-name \\\n q", None),
+        ('vllm serve Q/Q --port 8000 "$@"', None),
+    ],
+)
+def test_a_new_option_stands_behind_another_one(script: str, after: str | None) -> None:
+    fix = fixes.set_flag(_scripted(script), "enforce_eager", "--enforce-eager", "", "Change it")
+
+    assert (fix.patch.body[0]["value"] if fix.patch else None) == after
+
+
+def test_a_switch_is_taken_out_without_the_word_behind_it() -> None:
+    engine = _scripted("vllm serve --trust-remote-code Qwen/Qwen3-8B --port 8000")
+    place = settling.stated(engine.container, "--trust-remote-code", engine)
+
+    assert place
+    assert settling.without(engine.container, place, "Remove it").patch is None
+
+
+def test_the_difference_of_long_texts_is_what_they_have_apart() -> None:
+    script = _START.format("65536 \\\n  --port 8000")
+    fix = fixes.set_flag(_scripted(script), "max_model_len", "--max-model-len", "8192", "Change it")
+
+    assert fix.patch
+    assert [line.partition(": ")[2] for line in fix.patch.diff] == [
+        "… \\ --max-model-len 65536 …",
+        "… \\ --max-model-len 8192 …",
+    ]
 
 
 def test_an_option_is_taken_out_of_a_start_script() -> None:

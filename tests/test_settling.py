@@ -14,8 +14,9 @@ from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.pod import Pod
+from kubectl_llmdoctor.facts.script import is_script
 from kubectl_llmdoctor.releases import installs
-from kubectl_llmdoctor.settling import _in_script, added, as_json, nearest, settled, stated
+from kubectl_llmdoctor.settling import added, as_json, nearest, settled, stated
 from kubectl_llmdoctor.snapshot import Snapshot
 
 
@@ -149,8 +150,10 @@ def test_a_patch_takes_all_of_an_option_and_never_follows_a_script() -> None:
     assert place.elements == (4, 2, 1, 0)
     scripted = _container(command=["bash", "-euo", "pipefail"], args=["-c", "serve --enable-x"])
     assert "in Pod/q-0" in added(scripted, ("--y",), "Add --y").summary
-    assert _in_script(["/bin/bash", "-euc", "./start.sh"])
-    assert not _in_script(["llama-server", "-c", "8192"])
+    assert is_script(_container(command=["/bin/bash", "-euc", "./start.sh"]))
+    assert is_script(_container(command=["env", "A=b", "B=c", "C=d", "sh", "-c", "serve --x"]))
+    assert not is_script(_container(command=["llama-server", "-c", "8192"]))
+    assert not is_script(_container(command=["vllm", "serve", "m", "-cc", '{"mode": 3}']))
 
 
 def test_an_older_release_lacks_an_option_that_is_not_misspelt() -> None:

@@ -10,7 +10,7 @@ from .config import Engine, Problem, ProblemKind, Setting, Source
 from .launch import EnvVar, Launch
 
 __all__ = ["Engine", "EnvVar", "Launch", "Problem", "ProblemKind", "Setting", "Source"]
-__all__ += ["announced", "enrich", "from_log", "of_image", "read", "with_version"]
+__all__ += ["announced", "commands", "enrich", "from_log", "of_image", "read", "with_version"]
 
 
 def read(launch: Launch) -> Engine | None:
@@ -18,6 +18,13 @@ def read(launch: Launch) -> Engine | None:
     from .reader import read as read_launch
 
     return read_launch(launch)
+
+
+def commands(launch: Launch) -> list[tuple[str, ...]]:
+    """The words of each command by which a container starts an engine."""
+    from .reader import commands as read_commands
+
+    return read_commands(launch)
 
 
 def announced(launch: Launch, text: str) -> Engine | None:

@@ -57,6 +57,12 @@ def read_hidden(launch: Launch, name: str) -> Engine | None:
     return msgspec.structs.replace(engine, problems=())
 
 
+def commands(launch: Launch) -> list[tuple[str, ...]]:
+    """The words of each command by which a container starts an engine, or may start one."""
+    started = _programs(launch).commands
+    return [tuple(w.text for w in one.words) for one in started if judge(one.words, launch.image).match is not None]
+
+
 def _programs(launch: Launch) -> Programs:
     """The programs that the container's command starts; without a command, the arguments are its only one."""
     env = environment(launch)

@@ -74,8 +74,9 @@ _BESIDE = frozenset([
     "cache-server", "scripts",
 ])  # fmt: skip
 
-# Those of them that say it is one that computes nothing.
+# Those of them that say it is one that computes nothing, beside a word for what it stands for: other simulators need their GPU.
 _SIMULATORS = frozenset(["sim", "simulator", "mock", "mocker"])
+_SIMULATED = frozenset(["llm", "vllm", "sglang", "trtllm", "inference", "openai", "dynamo"])
 
 # What `local-ai` does instead of serving; without any of them it serves.
 LOCALAI_ERRANDS = frozenset(
@@ -333,7 +334,8 @@ def beside(image: str) -> bool:
 
 def simulates(image: str) -> bool:
     """Whether an image's name says that it answers in an engine's place and computes nothing (llm-d-inference-sim, a mock)."""
-    return not _SIMULATORS.isdisjoint(tokens_of(image)[1])
+    parts = tokens_of(image)[1]
+    return not _SIMULATORS.isdisjoint(parts) and not _SIMULATED.isdisjoint(parts)
 
 
 # What stands behind `vllm` without a hyphen in names of images.

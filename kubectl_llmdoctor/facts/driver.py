@@ -67,10 +67,11 @@ _VLLM = r"(?:^|/)vllm/vllm-openai:v0\.(\d{1,3})\.(\d{1,3})"
 _VLLM_BUILT = (((20, 0), (13, 0)), ((11, 1), (12, 9)), ((9, 0), (12, 8)), ((5, 0), (12, 4)))
 #: The last month of which the table below is known to be right.
 _LAST_MONTH = (26, 1)
-#: NVIDIA's monthly images of frameworks, by the first month of each CUDA (Frameworks Support Matrix), also under another registry.
+#: NVIDIA's monthly images of frameworks, by the first month of each CUDA (Frameworks Support Matrix), also under another registry;
+#: but for Triton's with TensorRT-LLM or vLLM, which are built on those of months before.
 _MONTHLY = (
     r"(?:/|^)(?:tritonserver|nvidia/(?:pytorch|tensorflow|tensorrt|jax)):(2\d)\.(\d{2})-"
-    r"(?:\w{1,20}-)?(?:py\d|pyt|trtllm|vllm|min|sdk)"
+    r"(?!trtllm|vllm)(?:\w{1,20}-)?(?:py\d|pyt|min|sdk)"
 )
 _MONTHS = (
     ((25, 12), (13, 1)), ((25, 8), (13, 0)), ((25, 4), (12, 9)), ((25, 1), (12, 8)), ((24, 8), (12, 6)), ((24, 6), (12, 5)),

@@ -1,6 +1,7 @@
 """A leader whose name is published only when it is ready, and which waits for those who ask for it by that name."""
 
 import re
+import shlex
 from collections.abc import Iterator
 from datetime import datetime
 from itertools import pairwise
@@ -342,9 +343,9 @@ def _in_vain(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
             return
 
 
-#: The domain that nearly all clusters have, and the zone of Services in CoreDNS's own configuration.
+#: The domain that nearly all clusters have, and the zones of Services in CoreDNS's own configuration.
 _USUAL_DOMAIN = ".svc.cluster.local"
-_ZONE = expression(r"(?m)^[ \t]{0,20}kubernetes[ \t]{1,8}(?P<domain>[a-z0-9][a-z0-9.-]{0,200})\b")
+_ZONE = expression(r"(?m)^[ \t]{0,20}kubernetes[ \t]{1,8}(?P<zones>[a-z0-9][a-z0-9. \t-]{0,300})")
 
 
 def _in_its_domain(pod: Pod, container: Container, host: str) -> Iterator[Fix]:
@@ -353,8 +354,9 @@ def _in_its_domain(pod: Pod, container: Container, host: str) -> Iterator[Fix]:
         return
     corefile = next((c for i in pod.cluster.items("ConfigMap") if (c := dig(i.raw, "data.Corefile"))), "")
     zone = _ZONE.search(str(corefile)[:20_000])
-    domain = zone["domain"].rstrip(".") if zone else "cluster.local"
-    if domain == "cluster.local" or domain.endswith(".arpa"):
+    zones = [one.rstrip(".") for one in zone["zones"].split()] if zone else []
+    domain = next((one for one in zones if not one.endswith(".arpa")), "")
+    if not domain or "cluster.local" in zones:
         return
     if "ray.io/cluster" not in pod.labels:
         short = host.rstrip(".").removesuffix(".cluster.local")
@@ -365,7 +367,7 @@ def _in_its_domain(pod: Pod, container: Container, host: str) -> Iterator[Fix]:
         return
     operator = next((i for i in pod.cluster.items("Deployment") if "kuberay-operator" in i.name), None)
     named = (
-        f"-n {operator.namespace} deployment/{operator.name}"
+        f"-n {shlex.quote(operator.namespace)} {shlex.quote(f'deployment/{operator.name}')}"
         if operator
         else "-n NAMESPACE deployment/kuberay-operator"
     )

@@ -25,6 +25,10 @@ _SETTING = expression(
     r"(?P<indent> {0,40})(?:- )?[\"']?(?P<key>[\w.-]{1,80})[\"']?\s{0,4}[:=]\s{0,4}[\"']?(?P<value>[^\"'#\s]{0,20})"
 )
 _LENGTH = expression(r"(?P<number>\d{1,7})(?P<unit>ms|s|m|h)?")
+#: Timeouts that end no connection over which a request runs.
+_OF_ELSE = expression(
+    r"(?i)connect(?!ion|or)|dial|handshake|tls|drain|shut|terminat|grace|sync|resol|dns|lock|lease|lead|elect|prob|health|liveness|readiness"
+)
 _UNITS = {"": 1, "s": 1, "ms": 0.001, "m": 60, "h": 3600}
 
 #: Long answers take minutes; so many seconds at least, and twice what was met.
@@ -163,7 +167,7 @@ def _timeouts_in(text: str, seconds: float) -> Iterator[tuple[str, str, str]]:
             above.pop()
         above.append((depth, said["key"]))
         length = _LENGTH.fullmatch(said["value"])
-        if length and "timeout" in said["key"].lower():
+        if length and "timeout" in said["key"].lower() and not _OF_ELSE.search(said["key"]):
             unit = length["unit"] or ""
             if abs(float(length["number"]) * _UNITS[unit] - seconds) <= max(0.5, seconds / 50):
                 yield ".".join(key for _, key in above), length["number"], unit

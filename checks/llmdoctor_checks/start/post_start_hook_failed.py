@@ -91,7 +91,8 @@ def _waiting(container: Container) -> Iterator[Fix]:
     told = action.get("command") if isinstance(action, dict) else None
     words = told if isinstance(told, list) else []
     summary = f"Let the hook wait until the server answers: {_UNTIL} before its command, as it starts beside the server"
-    if len(words) == 3 and words[1] == "-c" and len(str(words[2])) < _QUOTED * 10:
+    shell = len(words) == 3 and str(words[0]).endswith("sh") and words[1] == "-c"
+    if shell and len(str(words[2])) < _QUOTED * 10 and "<masked" not in str(words[2]):
         path = f"{container.pointer}/lifecycle/postStart/exec/command/2"
         change = {"op": "replace", "path": path, "value": f"{_UNTIL} {words[2]}"}
         yield fixes.patch(container.pod, summary, [change])
