@@ -592,3 +592,25 @@ def test_only_the_variable_of_the_mirror_is_left_out(own: str) -> None:
     assert "HF_ENDPOINT" in str(patch.body) or "/env/0" in str(patch.body)
     assert own not in str(patch.body)
     assert "/env/1" not in str(patch.body)
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        ("node-selector-mismatch/fires_other_gpus_than_it_selects", "tolerate their taint"),
+        ("pvc-unbound/fires_volume_for_nodes_of_a_role", "Delete claim"),
+        ("node-not-ready/fires_budget_of_other_pods", "PodDisruptionBudget"),
+        ("gpu-resource-absent/fires_discovery_does_not_work", "Label the nodes"),
+        ("gang-incomplete/fires_two_groups_that_fit_no_domain", "instead of 2 groups"),
+        ("cpu-memory-insufficient/fires_sidecar_asks_for_little", "gke-gcsfuse-sidecar"),
+        ("gang-incomplete/fires_volcano_queue_counts_its_own_members", "Raise the capability"),
+        ("pvc-unbound/fires_helper_of_another_claim", "tolerate"),
+        ("gang-incomplete/fires_volcano_group_may_try_again", "job-b"),
+        ("cpu-memory-insufficient/fires_refused_and_no_other_node_fits", "cp-1"),
+    ],
+)
+def test_what_would_not_help_there_is_not_advised(case: str, words: str) -> None:
+    report = diagnose_case(load_case(CASES / f"{case}.yaml"))
+    said = [fix.summary for target in report.targets for finding in target.findings for fix in finding.fixes]
+    assert said
+    assert not [text for text in said if words in text]

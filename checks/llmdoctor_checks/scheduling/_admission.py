@@ -19,6 +19,7 @@ from kubectl_llmdoctor.api import (
     Line,
     Log,
     Node,
+    Pending,
     Pod,
     Subject,
     dig,
@@ -275,13 +276,13 @@ def _again(pod: Pod, subject: Subject) -> Fix:
         text = f"Delete the refused pod: by now {node} has room for its replacement"
         return fixes.advice(f"{text}{fixes.lone(pod)}", delete)
     free = max(whole - used, 0)
-    others = [n for n in subject.nodes if n.name != node and _room_now(pod.cluster, n.name, resource, asked)]
+    others = [] if _bound(pod, subject) else _elsewhere(pod, subject)
     has = f"{node} had {_IN_WORDS[resource](free)} left of {_IN_WORDS[resource](whole)}"
     wants = f"the pod asks for {_IN_WORDS[resource](asked)}"
     if asked > whole:
         text = f"Ask for less in {fixes.edited(pod)}, or let it run on a larger node: {has}, and {wants}"
-    elif others and not _bound(pod):
-        text = f"Delete the refused pod: {others[0].name} has room for its replacement ({has}, and {wants})"
+    elif others:
+        text = f"Delete the refused pod: {others[0]} has room for its replacement ({has}, and {wants})"
         return fixes.advice(f"{text}{fixes.lone(pod)}", delete)
     else:
         text = f"Free {_IN_WORDS[resource](asked - free)} on {node}, or ask for less in {fixes.edited(pod)}: {has}, and {wants}"
@@ -300,9 +301,17 @@ _IN_WORDS: dict[str, Callable[[int], str]] = {
 }
 
 
-def _bound(pod: Pod) -> bool:
+def _bound(pod: Pod, subject: Subject) -> bool:
     """Whether a pod can run on one node alone, as its owner writes it."""
+    if subject.workload and dig(subject.workload.raw, "spec.template.spec.nodeName"):
+        return True
     return any(owner.kind == "DaemonSet" for owner in pod.obj.metadata.owner_references)
+
+
+def _elsewhere(pod: Pod, subject: Subject) -> list[str]:
+    """The other nodes on which the pod fits as it is, by all that the scheduler asks."""
+    spec = msgspec.structs.replace(pod.spec, node_name="")
+    return [v.node.name for v in Pending(pod, subject).where(spec=spec) if v.fits and v.node.name != pod.spec.node_name]
 
 
 def _room_now(cluster: Cluster, node: str, resource: str, asked: int) -> bool:

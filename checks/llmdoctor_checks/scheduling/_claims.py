@@ -80,10 +80,13 @@ def volume_where(volume: Item) -> str:
 
 
 def nowhere(volume: Item) -> bool:
-    """Whether a PersistentVolume names an empty value as its node: its provisioner did not know the node, and none has that label."""
+    """Whether a PersistentVolume names an empty value as its node: its provisioner did not know the node, and none has that name."""
     terms = rows(volume.raw, "spec.nodeAffinity.required.nodeSelectorTerms")
     return bool(terms) and all(
-        any(p.get("operator") == "In" and not any(words(p, "values")) for p in rows(term, "matchExpressions"))
+        any(
+            str(p.get("key")).endswith(_ONE_NODE) and p.get("operator") == "In" and not any(words(p, "values"))
+            for p in rows(term, "matchExpressions")
+        )
         for term in terms
     )
 

@@ -35,6 +35,8 @@ _NAMES = r"device-?plugin|intel-[gn]pu-plugin|rdma-shared-d|(?:gpu|dra)\S{0,40}-
 _OTHERS = r"feature-discovery|\bgfd\b|mps-control"
 #: What finds the devices of a node and labels it, by which NVIDIA's operator knows it (the chart's, and OpenShift's).
 _DISCOVERY = r"node-feature-discovery-worker|nfd-worker"
+#: What labels nodes by their GPUs besides: NVIDIA's, and what has it in its chart.
+_LABELS_NODES = rf"{_DISCOVERY}|feature-discovery|\bgfd\b"
 #: Parts of resources' names that say nothing of the maker.
 _PLAIN = frozenset({"com", "gpu", "vpc", "amazonaws", "shared", "device", "org", "mig"})
 #: Labels that a feature discovery writes and takes away again.
@@ -288,16 +290,28 @@ def finding_nothing(cluster: Cluster, nodes: Iterable[Node], resource: str) -> l
 def unlabelled(cluster: Cluster, nodes: Iterable[Node], resource: str) -> list[Absent]:
     """The device plugin that runs nowhere for want of labels that nothing here would set: no discovery, no cloud that tells the type.
 
+    A discovery that is installed and does not work is to be mended.
+
     NVIDIA's chart selects such labels since 0.15, and brings the discovery only where it is told to (gfd.enabled, nfd.enabled).
     """
     known = list(nodes)
     if not _untold(known) or any(key.startswith(_DISCOVERED) for node in known for key in node.labels):
+        return []
+    if idle_discovery(cluster, known):
         return []
     workers = [node for node in known if not node.control_plane] or known
     found = [one for one in missing(cluster, workers, resource) if not one.taints and labels_wanted([*one.unmet])]
     plugins = offering(cluster, resource)
     idle = plugins and all(dig(item.raw, "status.desiredNumberScheduled") == 0 for item in plugins)
     return found if idle else []
+
+
+def idle_discovery(cluster: Cluster, nodes: Iterable[Node]) -> Item | None:
+    """The feature discovery that has pods to run and has labelled no node: it does not work."""
+    if any(key.startswith(_DISCOVERED) for node in nodes for key in node.labels):
+        return None
+    having = (item for item in cluster.items("DaemonSet") if dig(item.raw, "status.desiredNumberScheduled"))
+    return next((item for item in having if re.search(_LABELS_NODES, item.name)), None)
 
 
 def why_none(found: list[Absent]) -> str:

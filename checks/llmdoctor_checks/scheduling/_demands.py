@@ -67,6 +67,13 @@ def states(miss: Mismatch) -> bool:
     return len(words) > 1 and all(word and re.fullmatch(_STATES, word) for word in words)
 
 
+def names_machine(key: str) -> bool:
+    """Whether a label says where a machine is or what it has: another value of it is another machine, no other name of the same pool."""
+    return (
+        bool(re.fullmatch(_MEASURED, key)) or key.startswith(_DISCOVERED) or "accelerator" in key or "/instance-" in key
+    )
+
+
 def _measured(miss: Mismatch) -> bool:
     """Whether a label is no matter of opinion: nobody should write another value there."""
     return bool(re.fullmatch(_MEASURED, miss.key)) or (miss.have is not None and miss.key.startswith(_DISCOVERED))

@@ -48,9 +48,13 @@ def near_gpus(container: Container) -> bool:
 
 #: GKE's label of nodes with GPUs. Their containerd has no runtime of NVIDIA's by default: the device plugin mounts the driver.
 _GKE_GPUS = "cloud.google.com/gke-accelerator"
+#: What NVIDIA's operator writes on nodes; it makes its own runtime the default one there.
+_OPERATED = "nvidia.com/gpu.deploy."
 
 
 def given_by_request_only(container: Container, node: Node | None) -> bool:
     """Whether the node gives its GPUs and their driver to nobody who asks for none, whatever leads a pod there."""
     spec = container.pod.spec
+    if node and any(key.startswith(_OPERATED) for key in node.labels):
+        return False
     return not spec.runtime_class_name and (_GKE_GPUS in spec.node_selector or bool(node and _GKE_GPUS in node.labels))

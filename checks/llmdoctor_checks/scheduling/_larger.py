@@ -113,6 +113,8 @@ def _told(amounts: str) -> Iterator[tuple[str, str]]:
 #: EC2's families with accelerators of other makers, and whose these are.
 _OTHERS = {"g4ad": "AMD", "inf1": "AWS", "inf2": "AWS", "trn1": "AWS", "trn1n": "AWS", "trn2": "AWS"}
 _OTHERS |= {"dl1": "Habana", "dl2q": "Qualcomm"}
+#: What else a pool may say of the types of its machines.
+_OF_TYPES = ("karpenter.k8s.aws/instance-", "node.kubernetes.io/instance-type")
 
 
 def of_nvidia(pending: Pending, pool: Pool) -> Fix | None:
@@ -124,17 +126,23 @@ def of_nvidia(pending: Pending, pool: Pool) -> Fix | None:
         return None
     makers = " and ".join(sorted({_OTHERS[one] for one in families}))
     have = f"{', '.join(dict.fromkeys(families))} has accelerators of {makers}, which no nvidia.com/gpu is"
+    spec = pending.pod.spec
+    own = {*spec.node_selector, *(part.key for term in spec.node_terms for part in term.match_expressions)}
+    if own & {_FAMILY, _TYPE}:
+        return fixes.advice(
+            f"Select a family with NVIDIA's GPUs (g4dn, g5, g6, g6e) in {fixes.edited(pending.pod)}, one that {pool.title} allows: {have}"
+        )
     text = f"Allow a family with NVIDIA's GPUs (g4dn, g5, g6, g6e) in {pool.title}: {have}"
     item = pending.pod.cluster.item("NodePool", "", pool.name)
     listed = list(enumerate(rows(item.raw, "spec.template.spec.requirements"))) if item else []
     at = next((at for at, row in listed if row.get("key") == _FAMILY and row.get("operator") == "In"), None)
-    if item is None or at is None:
+    more = any(str(row.get("key")).startswith(_OF_TYPES) for n, row in listed if n != at)
+    if item is None or at is None or more:
         edit = f"kubectl edit nodepools.karpenter.sh {shlex.quote(pool.name)}".rstrip()
         return fixes.advice(text, edit, owner="platform")
     path = f"/spec/template/spec/requirements/{at}/values"
-    return fixes.patch_object(
-        item, text, [{"op": "replace", "path": path, "value": ["g4dn", "g5", "g6"]}], owner="platform"
-    )
+    wider = [*words(listed[at][1], "values"), "g4dn", "g5", "g6"]  # others may need what it allows now
+    return fixes.patch_object(item, text, [{"op": "replace", "path": path, "value": wider}], owner="platform")
 
 
 def more_pods(pending: Pending, pool: Pool) -> Fix | None:

@@ -102,25 +102,35 @@ def registered(cluster: Cluster, name: str) -> bool | None:
 
 #: How the pods are called by which provisioners of the nodes' own disks make a volume: local-path's, MicroK8s', OpenEBS'.
 _MAKES = expression(r"^(?:helper-pod-create-|hostpath-provisioner-|init-pvc-)")
+#: The uid of a claim in the name of the pod that makes its volume, and no other's.
+_OF_CLAIM = expression(r"pvc-[0-9a-f]{8}-[0-9a-f]{4}-")
 _SELECTED = "volume.kubernetes.io/selected-node"
+
+
+def _selected(claim: VolumeClaim) -> str:
+    """The node that the scheduler has chosen for the claim's first pod."""
+    return str((claim.item.annotations if claim.item else {}).get(_SELECTED) or "")
 
 
 def helper(cluster: Cluster, claim: VolumeClaim) -> k8s.Pod | None:
     """The pod that is to make the claim's volume on its node, and has not got there itself."""
-    node = str((claim.get("metadata.annotations") or {}).get(_SELECTED) or "")
+    node = _selected(claim)
     uid = str(claim.get("metadata.uid") or "")
     for pod in cluster.all(k8s.Pod, "Pod"):
         name, spec = pod.metadata.name, pod.spec
         if spec.node_name or not _MAKES.search(name):
             continue
-        if (uid and f"pvc-{uid}" in name) or (node and (f"-{node}-" in name or node in spec.node_selector.values())):
+        if uid and _OF_CLAIM.search(name):
+            if f"pvc-{uid}" in name:
+                return pod
+        elif node and (f"-{node}-" in name or node in spec.node_selector.values()):
             return pod
     return None
 
 
 def _helped(pod: k8s.Pod, claim: VolumeClaim, cluster: Cluster, maker: str) -> Fix:
     """What brings the helper to the node: of taints it tolerates none but what its provisioner gives it."""
-    node = str((claim.get("metadata.annotations") or {}).get(_SELECTED) or "its node")
+    node = _selected(claim) or "its node"
     known = next((n for n in cluster.all(k8s.Node, "Node") if n.metadata.name == node), None)
     taints = [
         show_taint(t)
@@ -371,7 +381,7 @@ def elsewhere(pod: Pod, claim: VolumeClaim, volume: Item) -> Fix:
         (n.metadata.name, ", ".join(str(n.metadata.labels[key]) for key in keys if key in n.metadata.labels))
         for n in able
     ]
-    shown = ", ".join(f"{name} ({place})" for name, place in places[:_MOST])
+    shown = ", ".join(f"{name} ({place})" if place else name for name, place in places[:_MOST])
     there = f"; its GPUs are on {shown}{' and others' if len(places) > _MOST else ''}" if shown else ""
     waits = [
         i.name for i in pod.cluster.items("StorageClass") if i.raw.get("volumeBindingMode") == "WaitForFirstConsumer"

@@ -107,7 +107,7 @@ def _of_sidecar(pending: Pending, found: Cause) -> Iterator[Fix]:
         return
     resource = resources.pop()
     over = pending.requests.get(resource, 0) - max(reason.free or 0 for reason in found.reasons)
-    for container in pending.pod.containers:
+    for container in asking(pending, resource)[:1]:  # what asks for little needs it
         mine = container.request(resource) or 0
         less = _round(resource, mine - over) if container.name in _PUT_IN and over > 0 else None
         if less:

@@ -176,7 +176,7 @@ def _found_none(pending: Pending, found: Cause) -> Fix | None:
     ]
     one = (
         min(plugins, key=lambda pod: pod.metadata.name)
-        if len({p.spec.node_name for p in plugins}) == len(plugins)
+        if plugins and len({p.spec.node_name for p in plugins}) == len(plugins)
         else None
     )
     where = f"the log of {one.metadata.namespace}/{one.metadata.name}" if one else "the log of its device plugin"

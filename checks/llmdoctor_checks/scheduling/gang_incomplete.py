@@ -228,8 +228,9 @@ def _said(pending: Pending, found: tuple[Cause, ...]) -> Finding:
         texts = "; ".join(dict.fromkeys(c.text for c in pending.said.of("gang")))
         summary = f"{pending.scheduler} does not place it before its whole group can be placed: {texts}."
     others = [c for c in pending.said.counts if c.kind not in ("gang", "other")]
-    # where it has looked at nodes, its queue has room
-    full = of_volcano(pending.pod, pending.subject, []) if "volcano" in pending.scheduler and not others else None
+    # where it has looked at nodes, its queue has room; what its own members hold is in use of the queue already
+    by_queue = "volcano" in pending.scheduler and not others and not _counted(pending)[0]
+    full = of_volcano(pending.pod, pending.subject, []) if by_queue else None
     if full:
         name = volcano_queue(pending.pod, pending.subject)
         summary = f"{summary[:-1]}; its queue {name} has less left than the group asks for."
@@ -386,7 +387,10 @@ def _not_queued(subject: Subject, event: Event, pending: Pending | None = None) 
 
 
 def _finished(cluster: Cluster) -> Iterator[Fix]:
-    """The groups that are in the queue still, and whose pods have all ended: Volcano counts what they were promised."""
+    """The groups that are in the queue still, and whose pods have all ended: Volcano counts what they were promised.
+
+    A group that tries again has failed pods and one that waits, of which its status says nothing.
+    """
     running = {
         (pod.metadata.namespace, pod.metadata.annotations.get(_GROUP))
         for pod in cluster.all(k8s.Pod, "Pod")
@@ -399,6 +403,8 @@ def _finished(cluster: Cluster) -> Iterator[Fix]:
             continue
         ended = [n for name in ("succeeded", "failed") if isinstance(n := status.get(name), int)]
         if status.get("running") or (item.namespace, item.name) in running or not isinstance(least, int):
+            continue
+        if status.get("failed") and not cluster.complete("Pod", item.namespace):
             continue
         if least and sum(ended) >= least:
             over.setdefault(item.namespace, []).append(item.name)
@@ -542,18 +548,25 @@ def _fewer_groups(subject: Subject, asked: int, resource: str) -> Fix | None:
     if workload is None or workload.kind != "LeaderWorkerSet" or not size or not isinstance(wanted, int):
         return None
     groups: dict[str, list[bool]] = {}
+    others: dict[str, int] = {}  # leaders that ask for less
     for pod in subject.cluster.all(k8s.Pod, "Pod", subject.namespace):
-        if pod.metadata.label_texts.get(_SET) != workload.name or requests_of(pod).get(resource, 0) != asked:
+        labels = pod.metadata.label_texts
+        if labels.get(_SET) != workload.name or pod.status.phase in ("Succeeded", "Failed"):
             continue
-        groups.setdefault(pod.metadata.label_texts.get(_INDEX, ""), []).append(bool(pod.spec.node_name))
-    complete = [index for index, placed in groups.items() if sum(placed) >= size]
+        of_group = groups.setdefault(labels.get(_INDEX, ""), [])
+        if requests_of(pod).get(resource, 0) == asked:
+            of_group.append(bool(pod.spec.node_name))
+        else:
+            others[labels.get(_INDEX, "")] = others.get(labels.get(_INDEX, ""), 0) + 1
+    whole = size - max(others.values(), default=0)
+    complete = [index for index, placed in groups.items() if sum(placed) >= whole]
     held = sum(sum(placed) for index, placed in groups.items() if index not in complete)
-    possible = len(complete) + held // size
+    possible = len(complete) + held // max(whole, 1)
     if len(groups) - len(complete) < 2 or not 0 < possible < wanted:
         return None
     return fixes.advice(
         f"Run {possible} instead of {wanted} groups ({workload.ref}): those that are incomplete hold places for {held} members, and "
-        f"{size} make one whole",
+        f"{whole} make one whole",
         f"kubectl -n {subject.namespace} scale {workload.resource}/{workload.name} --replicas={possible}",
     )
 
@@ -567,7 +580,7 @@ def _fixes(
         yield fixes.advice(
             f"Name a wider topology in the annotation {EXCLUSIVE} of {subject.workload.ref} than {domain[0]}, or take it away{none}"
         )
-    if whole := _fewer_groups(subject, asked, resource):
+    if domain is None and (whole := _fewer_groups(subject, asked, resource)):
         yield whole
     each = " each, all at once" if left > 1 else ""
     at = f" with {domain[0]}={domain[1]}" if domain else ""

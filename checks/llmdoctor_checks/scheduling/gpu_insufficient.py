@@ -120,7 +120,7 @@ def _of_one_release(pending: Pending, found: Cause) -> Fix | None:
         f"Add nodes with {sum(each)} {resource} for {count_of(len(each), 'waiting pod')} of {release}: what has the others ({refs}) is a "
         "part of it, too. Or turn off the parts that are not needed"
     )
-    if set(each) == {1}:
+    if set(each) == {1} and resource == "nvidia.com/gpu":
         text += "; or let parts share a GPU (time slices of its device plugin), where their models fit into its memory together"
     return fixes.advice(text, owner="platform")
 

@@ -22,7 +22,15 @@ from kubectl_llmdoctor.api import (
     tolerated,
 )
 from llmdoctor_checks.scheduling._admission import NO_DEVICES, is_device_plugin, plugin_lines
-from llmdoctor_checks.scheduling._daemons import Absent, finding_nothing, let_in, missing, why_none
+from llmdoctor_checks.scheduling._daemons import (
+    Absent,
+    finding_nothing,
+    idle_discovery,
+    let_in,
+    missing,
+    offering,
+    why_none,
+)
 from llmdoctor_checks.scheduling._obstacles import Cause, vendor
 from llmdoctor_checks.scheduling._repairs import named, renamed, tolerating, tried
 from llmdoctor_checks.scheduling._separation import FARGATE, cause
@@ -88,6 +96,7 @@ def gpu_resource_absent(pending: Pending) -> Iterator[Finding]:
     ways = [
         *_plugin(empty),
         *_running(seen),
+        *(() if offered or empty or kept or seen else _undiscovered(pending, found.resource)),
         *_let_in(pending, kept),
         *(() if kept else _fixes(pending, found, offered)),
     ]
@@ -154,6 +163,21 @@ def _running(seen: list[Item]) -> Iterator[Fix]:
         yield fixes.advice(
             f"See in the log of DaemonSet {item.namespace}/{item.name}, which runs here, why it finds no device, if a node has one: the "
             "driver of the node (lspci, /dev/dri, nvidia-smi), or a device that this plugin does not know",
+            f"kubectl -n {item.namespace} logs daemonset/{item.name} --all-containers",
+            owner="platform",
+        )
+
+
+def _undiscovered(pending: Pending, resource: str) -> Iterator[Fix]:
+    """The discovery whose labels the device plugin selects, where it has labelled none of the nodes."""
+    cluster = pending.pod.cluster
+    item = idle_discovery(cluster, pending.subject.nodes) if offering(cluster, resource) else None
+    if item is not None:
+        ready, wanted = (dig(item.raw, f"status.{key}") or 0 for key in ("numberReady", "desiredNumberScheduled"))
+        yield fixes.advice(
+            f"See why DaemonSet {item.namespace}/{item.name} ({ready} of {wanted} pods ready) has labelled no node: the device plugin "
+            "selects such labels, and runs where a node is known to have the device",
+            f"kubectl -n {item.namespace} describe daemonset {item.name}",
             f"kubectl -n {item.namespace} logs daemonset/{item.name} --all-containers",
             owner="platform",
         )

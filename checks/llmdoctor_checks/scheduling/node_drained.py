@@ -79,8 +79,16 @@ def _on_demand(pod: Pod, found: Taken, node: Node | None) -> Fix | None:
     return None
 
 
-def _in_spite_of_it(pod: Pod, key: str, look: str) -> Fix:
+def _in_spite_of_it(pod: Pod, key: str, said: str, look: str) -> Fix:
     """A pod that bears the annotation of its autoscaler already, and whose node was taken all the same."""
+    if key.startswith("karpenter.sh/") and "Drift" in said:
+        return fixes.advice(
+            "See whether the NodePool sets terminationGracePeriod, and take it out there, or keep its nodes from drifting (a fixed AMI): "
+            f"with it, Karpenter replaces a drifted node in spite of {key}, which {pod.name} bears",
+            "kubectl get nodepools.karpenter.sh -o custom-columns=NAME:.metadata.name,GRACE:.spec.template.spec.terminationGracePeriod",
+            look,
+            owner="platform",
+        )
     if key.startswith("karpenter.sh/"):
         return fixes.advice(
             f"Give the nodes longer before Karpenter takes them (disruption.consolidateAfter of their NodePool): {pod.name} bears {key} "
@@ -112,7 +120,7 @@ def _advice(pod: Pod, found: Taken, node: Node | None) -> Fix:
     if keeper := next((mark for words, mark in _KEEPERS if re.search(words, said)), None):
         key, value = keeper
         if pod.annotations.get(key) == value:
-            return _in_spite_of_it(pod, key, look)
+            return _in_spite_of_it(pod, key, said, look)
         text = f'Let the autoscaler leave its node: {key}: "{value}" on {fixes.pods_of(pod)}'
         made = fixes.annotate(pod, {key: value}, text)
         return Fix(summary=made.summary, owner=made.owner, commands=(*made.commands, look), patch=made.patch)

@@ -3,12 +3,15 @@
 import re
 from collections.abc import Iterable, Iterator
 
+import msgspec
+
 from kubectl_llmdoctor.api import (
     Cluster,
     Event,
     Evidence,
     Finding,
     Fix,
+    Item,
     Node,
     Pending,
     check,
@@ -16,10 +19,12 @@ from kubectl_llmdoctor.api import (
     event_evidence,
     events_of,
     fixes,
+    k8s,
     node_evidence,
     parse_time,
     rows,
     say_seconds,
+    selected,
     show_taint,
 )
 from llmdoctor_checks.scheduling._obstacles import Cause
@@ -231,13 +236,13 @@ def _undrained(pending: Pending, cordoned: list[Node]) -> Iterator[Fix]:
     for node in cordoned:
         there = [holder.pod for holder in pending.usage.holders(node.name)]
         for item in cluster.items("PodDisruptionBudget"):
-            labels = dig(item.raw, "spec.selector.matchLabels")
-            if dig(item.raw, "status.disruptionsAllowed") != 0 or not isinstance(labels, dict) or not labels:
+            if dig(item.raw, "status.disruptionsAllowed") != 0:
                 continue
+            selector = _selector(item)
             kept = [
                 pod.metadata.name
                 for pod in there
-                if pod.metadata.namespace == item.namespace and labels.items() <= pod.metadata.label_texts.items()
+                if pod.metadata.namespace == item.namespace and selected(selector, pod.metadata.label_texts)
             ]
             if kept:
                 ref = f"PodDisruptionBudget {item.namespace}/{item.name}"
@@ -248,6 +253,14 @@ def _undrained(pending: Pending, cordoned: list[Node]) -> Iterator[Fix]:
                     owner="platform",
                 )
                 return
+
+
+def _selector(budget: Item) -> k8s.LabelSelector | None:
+    """Which pods a PodDisruptionBudget is for."""
+    try:
+        return k8s.convert(dig(budget.raw, "spec.selector"), k8s.LabelSelector)
+    except msgspec.ValidationError:
+        return None
 
 
 def _fixes(pending: Pending, found: Cause) -> Iterator[Fix]:

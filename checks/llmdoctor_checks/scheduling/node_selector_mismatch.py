@@ -25,7 +25,7 @@ from kubectl_llmdoctor.api import (
     tolerated,
 )
 from llmdoctor_checks.scheduling._admission import refused_for
-from llmdoctor_checks.scheduling._demands import states
+from llmdoctor_checks.scheduling._demands import names_machine, states
 from llmdoctor_checks.scheduling._kueue import workloads
 from llmdoctor_checks.scheduling._larger import selecting
 from llmdoctor_checks.scheduling._nodepools import meant_but_for_labels
@@ -176,7 +176,7 @@ def _meant(pending: Pending) -> Fix | None:
     nodes = [n for n in pending.subject.nodes if asked and all(n.amounts.get(r, 0) >= a for r, a in asked.items())]
     odd = [one.partition("=")[0] for one in _unheld(pending)]
     values = {key: {n.labels[key] for n in nodes if key in n.labels} for key in odd}
-    if not odd or not nodes or any(len(have) != 1 for have in values.values()):
+    if not odd or not nodes or any(len(have) != 1 or names_machine(key) for key, have in values.items()):
         return None
     chosen = {key: next(iter(have)) for key, have in values.items()}
     fitting = [
