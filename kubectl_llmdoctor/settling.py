@@ -581,6 +581,16 @@ def put(container: Container, engine: Engine | None, name: str, value: str, summ
     place = stated(container, name, engine)
     if place is not None and place.value is not None:
         return given(container, place, value, summary)
+    if place is not None and place.vector and value:  # it stands there without one, so that a second one would not help
+        if place.index is not None and not container.told:
+            at = f"{container.pointer}/{place.vector}/{place.index + 1}"
+            return fixes.patch(container.pod, summary, [{"op": "add", "path": at, "value": value}])
+        made = (
+            fixes.rewritten(container, [(place.name, f"{place.name} {value}")], summary)
+            if script.is_plain(value)
+            else None
+        )
+        return made or fixes.advice(f"{summary}, in {fixes.edited(container.pod)}")
     if value and engine is not None and engine.name == "llama.cpp":  # whose parser knows no `=`
         return added(container, (name, value), summary)
     return added(container, (f"{name}={value}" if value else name,), summary)

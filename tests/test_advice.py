@@ -614,3 +614,94 @@ def test_what_would_not_help_there_is_not_advised(case: str, words: str) -> None
     said = [fix.summary for target in report.targets for finding in target.findings for fix in finding.fixes]
     assert said
     assert not [text for text in said if words in text]
+
+
+_FILLED = {"name": "git-sync", "image": "git-sync:4", "volumeMounts": [{"name": "code", "mountPath": "/git"}]}
+
+
+@pytest.mark.parametrize(
+    ("case", "of_server", "of_pod", "hidden"),
+    [
+        ("fires_volume_over_a_path", {}, {}, True),
+        ("fires_volume_over_a_path", {}, {"containers": _FILLED}, False),
+        ("fires_volume_over_a_path", {"workingDir": "/app"}, {}, False),
+        ("fires_volume_over_a_path", {"env": [{"name": "PYTHONPATH", "value": "/lib:/app/"}]}, {}, False),
+        ("fires_volume_over_a_path", {}, {"volumes": {"name": "code", "image": {"reference": "acme/code:1"}}}, False),
+        ("fires_volume_over_the_program", {}, {}, True),
+        ("fires_volume_over_the_program", {"image": "python:3.12"}, {}, False),
+        ("fires_name_beside_a_volume", {"volumeMounts": [{"name": "code", "mountPath": "/usr/local/bin"}]}, {}, True),
+        ("fires_name_beside_a_volume", {"volumeMounts": [{"name": "code", "mountPath": "/usr/src/app"}]}, {}, False),
+        ("fires_name_beside_a_volume", {"volumeMounts": [{"name": "code", "mountPath": "/opt/nvidia"}]}, {}, False),
+    ],
+)
+def test_a_volume_hides_what_the_image_has_and_not_what_it_brings(
+    case: str, of_server: dict[str, Any], of_pod: dict[str, Any], hidden: bool
+) -> None:
+    def edit(objects: list[dict[str, Any]]) -> None:
+        spec = objects[0]["spec"]
+        spec["containers"][0].update(of_server)
+        spec["containers"] += [one for key, one in of_pod.items() if key == "containers"]
+        spec["volumes"] = [one for key, one in of_pod.items() if key == "volumes"] or spec["volumes"]
+
+    said = [fix.summary for fix in _edited("entrypoint-missing", case, edit).fixes]
+
+    assert said[0].startswith("Mount volume ") == hidden
+
+
+@pytest.mark.parametrize(
+    ("args", "at", "value"),
+    [
+        (["-m", "/m.gguf", "--flash-attn", "--ctx-size", "16000"], "args/3", "on"),
+        (
+            ["-c", "exec llama-server --flash-attn --ctx-size 8"],
+            "args/1",
+            "exec llama-server --flash-attn on --ctx-size 8",
+        ),
+    ],
+)
+def test_an_option_that_stands_alone_gets_its_value_there(args: list[str], at: str, value: str) -> None:
+    def edit(objects: list[dict[str, Any]]) -> None:
+        server = objects[0]["spec"]["containers"][0]
+        server.update(args=args, **({"command": ["sh"]} if args[0] == "-c" else {}))
+        owner = {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "llama"}
+        objects[0]["metadata"]["ownerReferences"] = [{**owner, "uid": "1", "controller": True}]
+        template = {"metadata": {}, "spec": {"containers": [deepcopy(server)]}}
+        own = {"name": "llama", "namespace": "serving", "uid": "1"}
+        objects.append(
+            {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": own, "spec": {"template": template}}
+        )
+
+    patch = _edited("engine-args-invalid", "fires_flash_attn_alone", edit).fixes[0].patch
+
+    assert patch is not None
+    assert [(one["path"].partition("/containers/0/")[2], one["value"]) for one in patch.body] == [(at, value)]
+
+
+def test_ranks_are_given_what_divides_their_heads() -> None:
+    def edit(objects: list[dict[str, Any]]) -> None:
+        server = objects[0]["spec"]["containers"][0]
+        server["args"] = ["--model", "mistralai/Mistral-7B-Instruct-v0.3", "-tp", "8", "--data-parallel-size", "2"]
+        server["resources"] = {"limits": {"nvidia.com/gpu": "6"}}
+
+    found = _edited("gpu-count-mismatch", "fires_each_rank_takes_all", edit)
+
+    assert not any("ranks 3 GPUs" in fix.summary for fix in found.fixes)
+
+
+def test_a_script_of_another_image_is_not_said_to_take_the_port() -> None:
+    def edit(objects: list[dict[str, Any]]) -> None:
+        for one in objects:
+            one["spec"]["containers"][0]["command"] = ["/bin/sh", "-c", "./start.sh"]
+
+    first = _edited("port-in-use", "fires_sshd", edit).fixes[0].summary
+
+    assert "Pod/bench-worker-0" not in first
+
+
+def test_an_image_for_gpus_keeps_its_runtime_class() -> None:
+    def edit(objects: list[dict[str, Any]]) -> None:
+        objects[0]["spec"]["containers"][0]["image"] = "nvidia/cuda:12.4.1-runtime"
+
+    found = _edited("gpu-runtime-missing", "fires_class_of_a_pod_without_gpu", edit)
+
+    assert not any("runtimeClassName out" in fix.summary for fix in found.fixes)

@@ -9,6 +9,7 @@ from typing import get_args
 from kubectl_llmdoctor.advice.declared import Condition, OfFiles
 from kubectl_llmdoctor.advice.occurrence import Topic
 from kubectl_llmdoctor.advice.templates import Value
+from kubectl_llmdoctor.catalog.families import package
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.k8s import Volume, VolumeMount
 from kubectl_llmdoctor.facts.place import SYSTEM, Place, backing, data_mounts
@@ -25,7 +26,15 @@ _PROGRAMS = expression(
     r"|opt(?:/(?:venv|app|conda|vllm|sglang|nvidia|py3))?(?:/s?bin)?)"
 )
 #: Those of them below which a shell looks for a program by its name.
-_ON_PATH = expression(r"/(?:s?bin|usr|opt)(?:/.{1,100})?")
+_ON_PATH = expression(r"/(?:usr|usr/local|opt|(?:usr/(?:local/)?)?s?bin|opt/(?!nvidia|app).{1,100})")
+#: Those which hold a program of one's own. What pip installs lies elsewhere, but for SGLang in its image.
+_OWN = expression(r"/(?:app|code|src|srv|workspace|vllm-workspace|usr/(?:local/)?(?:src|app)(?:/app)?|opt/app)")
+_OF_SGLANG = "/sgl-workspace"
+#: Modules that run by `python -m` and are installed, beside those of the table of packages.
+_INSTALLED = expression(
+    r"(?:vllm|lmdeploy|tensorrt_llm|text_generation_server|llama_cpp|fastchat|xinference|mlc_llm|aphrodite|gunicorn|hypercorn|flask|pip"
+    r"|ray|bentoml|dynamo|litellm|huggingface_hub|huggingfaceserver|kserve|gradio|streamlit|jupyter|notebook)(?:\..{0,200})?"
+)
 
 #: What the kernel says where the user may not, whatever the mount lets.
 _FORBIDDEN = frozenset({"permission denied", "operation not permitted"})
@@ -170,22 +179,37 @@ class Files(Topic):
     @property
     def _hiding(self) -> str:
         """The volume that lies where images have programs, and the program that is not found may be: `volume cache at /workspace`."""
-        program, module = self.captured.get("program", ""), self.captured.get("module")
-        filled = {
-            mount.name
-            for one in (self.pod.containers if self.pod else ())
-            if one.role == "init"
-            for mount in one.spec.volume_mounts
-        }
         for mount in self.container.spec.volume_mounts if self.container else ():
             at = mount.mount_path.rstrip("/")
             volume = self.pod.volume(mount.name) if self.pod else None
-            if volume is None or volume.config_map or volume.secret or volume.projected or mount.name in filled:
-                continue  # the program may be meant to come from there
-            by_name = program[:1] not in ("", "-", "/") and _ON_PATH.fullmatch(at)
-            if _PROGRAMS.fullmatch(at) and (module or by_name or program.startswith(f"{at}/")):
+            if volume and _PROGRAMS.fullmatch(at) and self._looked_for(at) and not self._brings(volume, at):
                 return f"volume {mount.name} at {at}"
         return ""
+
+    def _looked_for(self, at: str) -> bool:
+        """Whether the program, or the module of Python's, that is not found would lie in a folder of an image."""
+        program, module = self.captured.get("program", ""), self.captured.get("module", "")
+        if program.startswith("/"):
+            return program.startswith(f"{at}/")
+        if program:
+            return "/" not in program and not program.startswith("-") and bool(_ON_PATH.fullmatch(at))
+        if module.partition(".")[0] == "sglang":
+            return at == _OF_SGLANG
+        # the engine's own image has it, as early ones of vLLM do in /workspace
+        elsewhere = (_INSTALLED.fullmatch(module) or package(module)) and not (self.engine and self.engine.own_image)
+        return bool(module) and at != _OF_SGLANG and not (elsewhere and _OWN.fullmatch(at))
+
+    def _brings(self, volume: Volume, at: str) -> bool:
+        """Whether a volume is meant to bring the program: by its kind, by another container that fills it, by where the server runs."""
+        kinds = (volume.persistent_volume_claim, volume.host_path, volume.nfs, volume.csi, volume.ephemeral)
+        if self.container is None or self.pod is None or not (volume.empty_dir or any(kinds)):
+            return True
+        others = (one for one in self.pod.containers if one is not self.container)
+        if any(mount.name == volume.name and not mount.read_only for one in others for mount in one.spec.volume_mounts):
+            return True
+        path = self.container.env.get("PYTHONPATH")
+        places = (self.container.spec.working_dir, *((path.value or "") if path else "").split(":"))
+        return volume.empty_dir is None and any(f"{place.rstrip('/')}/".startswith(f"{at}/") for place in places)
 
     @property
     def _chown(self) -> str:

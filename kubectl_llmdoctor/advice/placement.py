@@ -34,6 +34,8 @@ _ARCH = "kubernetes.io/arch"
 
 #: By which a container has GPUs from the NVIDIA runtime without a request.
 _VISIBLE = "NVIDIA_VISIBLE_DEVICES"
+#: Images that are made for GPUs by their names: such set that variable themselves.
+_OF_GPUS = expression(r"(?i)cuda|nvidia|nvcr\.io|gpu")
 
 #: What is taken to be so where only a log is known.
 _OF_A_LOG: tuple[OfPlacement, ...] = (
@@ -93,10 +95,13 @@ class Placement(Topic):
         return any(label.startswith(_GKE) for label in node.labels) if node else name.startswith("gke-")
 
     def _does_without(self, pod: Pod) -> bool:
-        """Whether nothing of the pod speaks of a GPU: no request, no variable, no engine; those of a DaemonSet may look after them."""
+        """Whether nothing of the pod speaks of a GPU: no request, variable, engine or image; those of a DaemonSet may look after them."""
         if pod.log_only or any(owner.kind == "DaemonSet" for owner in pod.obj.metadata.owner_references):
             return False
-        asks = any(c.accelerators or c.spec.resources.claims or _VISIBLE in c.env for c in pod.containers)
+        asks = any(
+            c.accelerators or c.spec.resources.claims or _VISIBLE in c.env or _OF_GPUS.search(c.spec.image)
+            for c in pod.containers
+        )
         return not asks and not self.subject.engines(pod)
 
     @cached_property

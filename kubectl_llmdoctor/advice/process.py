@@ -11,6 +11,7 @@ from kubectl_llmdoctor.advice.declared import Condition, OfProcess
 from kubectl_llmdoctor.advice.occurrence import Topic
 from kubectl_llmdoctor.advice.templates import Value
 from kubectl_llmdoctor.engines.names import option
+from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.units import GIB
@@ -33,6 +34,9 @@ _OPTIONS = (
 
 #: Where containers find the driver's libraries: as GKE mounts them, and as NVIDIA's toolkit does in Debian's and Red Hat's images.
 _DRIVER = ("/usr/local/nvidia/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64")
+
+#: What runs a script: which one that is the image says.
+_RUNNERS = expression(r"(?:.{0,200}/)?(?:(?:ba|da|a|z)?sh|python[\d.]*|env|tini|node|ray|mpirun)")
 
 
 class Process(Topic):
@@ -119,17 +123,20 @@ class Process(Topic):
         return f"Start one server at {f'port {port}' if port else 'the port'} in {who}: its command starts a second one, or one still runs"
 
     def _beside(self, pod: Pod, container: Container, port: str) -> str:
-        """Another pod in the network of the same node that declares the port, or runs the same there: `Pod/bench-worker-0`."""
+        """Another pod in the network of the same node that declares the port, else runs the same there: `Pod/bench-worker-0`."""
+        alike = ""
         for item in self.subject.cluster.items("Pod"):
             other = Pod.of(item, self.subject.cluster)
             here = other.spec.host_network and other.spec.node_name == pod.spec.node_name
             if item is pod.item or not here or not pod.spec.node_name or other.completed or other.leaving:
                 continue
+            named = f"Pod/{other.name}" + ("" if other.namespace == pod.namespace else f" of {other.namespace}")
             for one in other.containers:
-                ports = {str(p.host_port or p.container_port) for p in one.spec.ports}
-                if port in ports or (one.spec.argv and one.spec.argv == container.spec.argv):
-                    return f"Pod/{other.name}" + ("" if other.namespace == pod.namespace else f" of {other.namespace}")
-        return ""
+                if port in {str(p.host_port or p.container_port) for p in one.spec.ports}:
+                    return named
+                if not alike and _runs_the_same(one, container):
+                    alike = named
+        return alike
 
     def _listens(self, container: Container, port: int) -> bool:
         """Whether another container of the pod declares a port, or its engine listens there."""
@@ -178,3 +185,13 @@ class Process(Topic):
     def _option(self, name: str) -> str:
         """What the engine calls a setting."""
         return option(self.engine.name if self.engine else None, name)
+
+
+def _runs_the_same(one: Container, other: Container) -> bool:
+    """Whether two containers run the same program with the same words."""
+    words = one.spec.argv
+    return (
+        bool(words)
+        and words == other.spec.argv
+        and (one.spec.image == other.spec.image or not _RUNNERS.fullmatch(str(words[0])))
+    )

@@ -94,7 +94,7 @@ class Situation(Seen):
             return (known,) if known else ()
         lacked = fill(text.brings, self.values) if text.brings else ""
         wrong = fill(text.edits, self.values) if text.edits else ""
-        values = {name: fill(value, self.values) for name, value in text.put.items()}
+        values = {fill(name, self.values): fill(value, self.values) for name, value in text.put.items()}
         made = (
             dropped(container, self.engine, text.drop) if text.drop else None,
             *(

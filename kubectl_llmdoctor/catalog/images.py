@@ -70,7 +70,7 @@ def cpu_build_of_speech(image: str) -> CpuBuild | None:
     name, _, tag = last.partition(":")
     repository = f"{head}/{name}" if head else name
     known = next((one for one in _SPEECH if repository == one or repository.endswith(f"/{one}")), None)
-    if known is None or "@" in reference or "gpu" in re.split(r"[-_.]", tag.lower()):
+    if known is None or "@" in reference or re.search(r"gpu|cu(?:da|1\d)", tag.lower()):
         return None
     twin = _SPEECH[known].format(tag=tag or "latest")
     return CpuBuild(why=f"the tags of {known} without gpu are for the CPU", twin=f"{repository}:{twin}")

@@ -145,14 +145,17 @@ def _of(pod: Pod, container: Container, engine: Engine | None, logs: Logs | None
     asked = {name: n for name, n in container.accelerators.items() if name.startswith(("nvidia.com/", "amd.com/"))}
     if not asked or pod.log_only or (engine is not None and engine.value("device") == "cpu"):
         return
-    speech = cpu_build_of_speech(container.spec.image) if engine is None else None
+    speech = cpu_build_of_speech(container.spec.image) if engine is None and _of_nvidia(asked) else None
     build = cpu_build(container.spec.image) if engine else speech
     if build and "huggingfaceserver" in container.spec.image and _kserve_adds_gpu(pod, container):
         return
     said = _says(container, logs, _words(pod, engine), may_be_another=engine is None and pod.ready)
     if build is None and said is None:
         return
-    failing = any(t.kind in ("crashed", "not-ready") and t.container is container for t in pod.troubles)
+    # servers of speech run on a CPU as well, only slower: they fail of something else
+    failing = (said is not None or speech is None) and any(
+        t.kind in ("crashed", "not-ready") and t.container is container for t in pod.troubles
+    )
     evidence: list[Evidence] = [log_evidence(said[0])] if said else []
     evidence.append(pod_evidence(container, "image", container.spec.image))
     evidence += [pod_evidence(container, f"resources.limits[{name}]", str(count)) for name, count in asked.items()]
@@ -176,6 +179,10 @@ def _of(pod: Pod, container: Container, engine: Engine | None, logs: Logs | None
         fixes=(_fix(pod, container, build, of),),
         order=said[0].order if said else None,
     )
+
+
+def _of_nvidia(asked: Iterable[str]) -> bool:
+    return all(name.startswith("nvidia.com/") for name in asked)
 
 
 def _ollama_with_intel(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from kubectl_llmdoctor.api import (
     node_evidence,
     pod_evidence,
 )
+from kubectl_llmdoctor.catalog.images import cpu_build, maker
 from llmdoctor_checks._consequences import FAILED_START
 
 #: GKE's own label of nodes with GPUs; its device plugin mounts the driver at that folder, into each container that asks for one.
@@ -61,7 +62,10 @@ def driver_libs_not_on_path(pod: Pod, container: Container, node: Node, logs: Lo
         return
     if path is not None and f"{_FOLDER}/lib64" in (path.value or ""):
         return
-    looked_for = (*_MISSING, *((text, _NVML) for text in _NO_PLATFORM))
+    image = container.spec.image
+    # images on top of NVIDIA's have the folder on the path by themselves, and those for other hardware do not look for it
+    bare = not maker(image) and cpu_build(image) is None
+    looked_for = (*_MISSING, *((text, _NVML) for text in (_NO_PLATFORM if bare else ())))
     found = next(
         ((line, what) for log in logs.of(container.name) for text, what in looked_for for line in log.find(text)), None
     )

@@ -531,10 +531,11 @@ def _grouped(pod: Pod, engine: Engine, subject: Subject) -> bool:
 def _each_rank(engine: Engine, gpus: int) -> int:
     """The GPUs that each data parallel rank can have of the pod's, where each was told to take more: the two sizes are multiplied."""
     told = {name: setting.value for name in _SIZES if (setting := engine.explicit(name))}
-    ranks = told.get("data_parallel_size")
-    if told.keys() != {"tensor_parallel_size", "data_parallel_size"} or not isinstance(ranks, int) or ranks < 2:
+    ranks, each = told.get("data_parallel_size"), told.get("tensor_parallel_size")
+    if len(told) != 2 or not isinstance(ranks, int) or not isinstance(each, int) or ranks < 2:
         return 0
-    return gpus // ranks if gpus % ranks == 0 else 0
+    fewer = gpus // ranks
+    return fewer if fewer and gpus % ranks == 0 and each % fewer == 0 else 0  # whose heads they share evenly
 
 
 def _part_of_a_slice(pod: Pod, container: Container) -> bool:

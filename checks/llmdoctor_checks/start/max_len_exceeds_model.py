@@ -111,6 +111,8 @@ def _beyond_the_table(engine: Engine, asked: Setting, logs: Logs | None) -> Find
     known = {derived, found.architecture.longest_context if found else None}
     allowed = variable in container.env
     sure: Confidence | None = "certain" if rows in known else "likely" if allowed and rows % _UNIT == 0 else None
+    if found and found.architecture.vocab_size == rows:  # the table may be that of the words as well
+        sure = "likely" if rows in known else None
     if sure is None or rows >= asked.value:
         return None
     capped = f"Cap the context at {rows} tokens, which the model has positions for"

@@ -62,6 +62,9 @@ _TF_SERVES = (
 )
 _OF_TF = ("Exporting HTTP/REST API at:", "Running gRPC ModelServer at ")
 
+#: How a Service, or a port of it, is called that is not for a server's requests by HTTP: a program need not say that it listens there.
+_OTHERS = r"(?i)metrics|prom(?:etheus)?\b|monitor|exporter|grpc|rpc\b|debug|admin|health"
+
 #: The port of an address, whether or not it is one; nothing of an IPv6 address without a port.
 _PORT_AT_THE_END = r"^(?:\w{1,10}://)?(?:[^:\[\]]*|\[[0-9A-Fa-f:]+\]):([^:/\]]{1,40})/?$"
 #: llama-server's own word. One of its presets (`--embd-gemma-default`) brings a port of its own, and a host that ends in `.sock` is a file.
@@ -218,11 +221,14 @@ def _unheard(pod: Pod, container: Container, logs: Logs | None) -> Iterator[Find
     if not (pod.exists and pod.ready and alone and len(services) == 1) or log is None or answered(log):
         return
     item, declared = services[0], {p.container_port for p in container.spec.ports}
-    ports = {port: line for port, line in _heard(log).items() if port in declared}
+    heard = _heard(log)
+    ports = {port: line for port, line in heard.items() if port in declared}
     targets = {p.name or str(p.port): _target(pod, p) for p in cast(k8s.Service, item.typed()).spec.ports}
     numbers = {number for number in targets.values() if number is not None}
-    meant = dig(item.raw, "spec.clusterIP") != "None" and not any("metrics" in name for name in (item.name, *targets))
+    meant = dig(item.raw, "spec.clusterIP") != "None" and not any(re.search(_OTHERS, x) for x in (item.name, *targets))
     if len(ports) != 1 or not numbers or len(numbers) != len(targets) or numbers & declared or not meant:
+        return
+    if any(number in heard or _spoken_of(container, log, number) for number in numbers):
         return
     port, line = next(iter(ports.items()))
     wrong = ", ".join(str(n) for n in sorted(numbers))
@@ -238,6 +244,19 @@ def _unheard(pod: Pod, container: Container, logs: Logs | None) -> Iterator[Find
         ),
         fixes=(_retarget(item, len(targets), port),),
     )
+
+
+def _spoken_of(container: Container, log: Log, number: int) -> bool:
+    """Whether a container that is ready may listen at a port: it is told of it, is probed there, or its log names it."""
+    if any(
+        _port(container, probe) == number or (probe.grpc and probe.grpc.port == number)
+        for probe in container.spec.probes.values()
+    ):
+        return True
+    told = [" ".join(text for _, text in container.words)]
+    told += [f"{one.name}={one.value}" for one in container.env.values()]
+    named = rf"(?i)(?:port\w{{0,10}}\W{{1,4}}(?:is )?|[\w\])*]:|\b(?:on|at) ){number}(?!\d)"
+    return any(re.search(named, text) for text in (*told, *(line.text[:2000] for line in log.find(str(number)))))
 
 
 def _answered_once(ended: Ending | None, probe: k8s.Probe) -> bool:
