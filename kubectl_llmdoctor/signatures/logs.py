@@ -610,6 +610,8 @@ def _died(pod: Pod, container: Container | None, *, previous: bool) -> bool:
     """
     if pod.log_only or container is None or container.engine_dead:
         return True
+    if not previous and any(t.kind == "failed" and t.container is container for t in pod.troubles):
+        return True  # its engine died, and it ended with status 0
     ended = container.status.state.terminated
     if ended is not None and ended.exit_code == 0 and (not previous or container.role == "init"):
         return False

@@ -40,6 +40,7 @@ from kubectl_llmdoctor.api import (
     say_bytes,
     say_seconds,
     served,
+    setting_evidence,
     units,
     usage_of,
     written_ago,
@@ -55,9 +56,12 @@ from llmdoctor_checks.memory._killed import (
     told,
 )
 from llmdoctor_checks.memory._pinned import DIED, PYTHON, Excess, died, excess, uses_of
-from llmdoctor_checks.memory._prompt_cache import LITERALS, prompt_cache
+from llmdoctor_checks.memory._prompt_cache import LITERALS, Greed, prompt_cache
 from llmdoctor_checks.scheduling._devices import asks_for_nothing, near_gpus
 from llmdoctor_checks.start._library import asked, least_bytes
+
+#: A context from which on the KV cache of a small model takes gigabytes, and one that does not.
+_LONG, _SHORT = 32768, 8192
 
 #: How Istio's agent, which starts Envoy, says that this was killed.
 _BY_AGENT = "Envoy may have been out of memory killed"
@@ -196,22 +200,46 @@ def _ended(
     # what is pinned is taken at the start, so that none of it is too much where the server has come to serve
     starts = phase is None or phase.name != "serving"
     over = excess(engine, subject.sizing(engine), limit) if engine is not None and starts else None
+    context = _context(engine) if engine is not None and starts and not over else None
     yield Finding(
         role="cause",
         confidence="likely" if unnamed or (_shared(container, limit) and not by_kernel) else "certain",
         summary=_summary(ending, limit, phase, kill, over.text if over else _settings(engine, subject))
-        + (prompts.text if prompts else ""),
+        + (prompts.text if prompts else "")
+        + (context.text if context else ""),
         evidence=(
             *_evidence(ending, limit, phase),
             *((prompts.evidence,) if prompts else ()),
+            *((context.evidence,) if context else ()),
             *(over.evidence if over else ()),
             *([hardware.kernel.evidence(kill.line)] if hardware and kill else []),
             *(_counted(container, hardware) if hardware else ()),
         ),
         explains=CONSEQUENCES,
         fixes=(
+            *((context.fix,) if context else ()),
             *((prompts.fix,) if prompts else ()),
             *(_of_settings(over, engine, limit, subject) if over and engine else _fixes(container, limit, subject)),
+        ),
+    )
+
+
+def _context(engine: Engine) -> Greed | None:
+    """llama.cpp without a GPU, told to hold a long context: it makes room for all of it in host memory when it starts."""
+    setting = engine.explicit("max_model_len")
+    if engine.name != "llama.cpp" or setting is None or not isinstance(setting.value, int) or setting.value < _LONG:
+        return None
+    if engine.container.accelerators:
+        return None
+    return Greed(
+        f" The KV cache for a context of {setting.value} tokens lies in that memory as well.",
+        setting_evidence(engine.container, setting),
+        fixes.set_flag(
+            engine,
+            "max_model_len",
+            "--ctx-size",
+            str(_SHORT),
+            f"Lower --ctx-size from {setting.value} to {_SHORT}, as its KV cache lies in host memory",
         ),
     )
 

@@ -111,6 +111,9 @@ def oomkilled_node(
     `SystemOOM` or the kernel's log that names a worker then, or settings that take more than the whole node has, say what it was: LMCache's
     `LMCACHE_MAX_LOCAL_CPU_SIZE` and SGLang's `--hicache-size` count for each rank.
 
+    A pod that requests as much as it may take, of CPU and memory, goes last: beside a `SystemOOM` alone its kill counts as one at its
+    own limit.
+
     A node without memory may stop answering altogether: where its kubelet told of a `SystemOOM` shortly before, this is why it is lost.
 
     A server that holds far more than its pod requests, for ten minutes and more, is named before that happens, by what
@@ -428,7 +431,7 @@ def _proof(
         for event in events or ()
         if event.reason == "SystemOOM" and event.name == pod.spec.node_name and close(event.last, ending)
     ]
-    if kills:
+    if kills and not _kept_to_the_last(pod, ending):
         # the node's other processes are killed beside the engine's
         named = next((event for event in kills if _VICTIM.search(event.message)), kills[0])
         return "likely", "a system OOM at that time", event_evidence(named, pod.cluster)
@@ -454,6 +457,21 @@ def _proof(
             node_evidence(node, f"MemoryPressure: {condition.message}"),
         )
     return None
+
+
+def _kept_to_the_last(pod: Pod, ending: Ending) -> bool:
+    """Whether the kernel takes a container last when the node is full: its pod is guaranteed all that it may take.
+
+    The kubelet gives its processes an `oom_score_adj` of -997. It tells of a kill in a cgroup of a node in a container (kind,
+    k3d), too, as of one of the system.
+    """
+    bounds = [one.spec.resources for one in pod.containers]
+    same = all(
+        one.limits.get(name) and one.requests.get(name, one.limits[name]) == one.limits[name]
+        for one in bounds
+        for name in ("cpu", "memory")
+    )
+    return ending.oom_killed and bool(ending.container.limit("memory")) and same
 
 
 def _exhausted(pod: Pod, ending: Ending, events: Events | None, node: Node | None) -> tuple[str, str, Evidence] | None:
@@ -490,6 +508,19 @@ def _of_eviction(pod: Pod) -> tuple[Container | None, int]:
     return container, size
 
 
+def _low_request(user: Container) -> Fix | None:
+    """A request far below what a container may take: the scheduler gives the rest away."""
+    asked, limit = user.request("memory") or 0, user.limit("memory")
+    if not asked or (limit is not None and asked * 10 >= limit * 9):
+        return None
+    may = f"may take {say_bytes(limit)}" if limit is not None else "has no limit"
+    return fixes.advice(
+        f"Request the memory that {user.name} really uses (resources.requests.memory in {fixes.edited(user.pod)}): it requests "
+        f"{say_bytes(asked)} and {may}, so that the scheduler gives the rest to others",
+        f"kubectl -n {user.pod.namespace} top pod {user.pod.name} --containers",
+    )
+
+
 def _fixes(pod: Pod, user: Container | None = None, taken: int = 0) -> Iterator[Fix]:
     """`user` was seen to take so much: what it requests is to cover that, where it is less."""
     if user is not None and taken > max(user.request("memory") or 0, GIB):
@@ -500,6 +531,9 @@ def _fixes(pod: Pod, user: Container | None = None, taken: int = 0) -> Iterator[
                 f"Request the memory that {container.name} uses (resources.requests.memory in {fixes.edited(pod)}): it requests none"
             )
             break
+    else:
+        if user is not None and not taken and (low := _low_request(user)):
+            yield low
     yield fixes.advice(
         f"Find what uses the memory of {pod.spec.node_name or 'the node'}",
         f"kubectl describe node {pod.spec.node_name}" if pod.spec.node_name else "kubectl top node",

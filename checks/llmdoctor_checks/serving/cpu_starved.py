@@ -78,8 +78,8 @@ _ON_GPU = (
 )
 #: With so many times the threads that it has cores most of them wait at each step; slower than somebody reads is slow then.
 _CROWDED, _READS = 2, 5.0
-#: So many answers, each of so many tokens or more.
-_ANSWERS, _TOKENS, _LATEST = 2, 10, 10
+#: So many answers, each of so many tokens or more; or a single one of many tokens, each of which reads all weights.
+_ANSWERS, _TOKENS, _LATEST, _LONG_ANSWER = 2, 10, 10, 32
 
 #: Ollama's access log tells how long it took for an answer; so long each is slow, where it does not print how fast it generates.
 _POSTED = 'POST     "/'
@@ -135,8 +135,8 @@ def cpu_starved(
     one thread where nothing sets `OMP_NUM_THREADS` or `VLLM_CPU_OMP_THREADS_BIND`, and say so. Where its limit is eight cores or fewer
     and each request gets less than one token a second all the time, too few cores are the cause. So they are where llama.cpp or Ollama
     on a CPU generates less than that, with more threads than its limit has cores, or with few cores; and less than five with twice
-    as many threads. Where Ollama does not print how fast it generates, as many threads and answers that took a minute or more each
-    make it likely enough to try.
+    as many threads, where one answer of many tokens is enough. Where Ollama does not print how fast it generates, as many threads
+    and answers that took a minute or more each make it likely enough to try.
 
     ## Fix
 
@@ -224,10 +224,11 @@ def _threads(engine: Engine, logs: Logs) -> Finding | None:
     answers = [(line, said) for line in log.find(_ANSWERED) if (said := _PACE.search(line.text[:1000])) is not None]
     paces = [(line, float(said[2])) for line, said in answers[-_LATEST:] if int(said[1]) >= _TOKENS]
     slow = _slow_answers(log) if not answers else []
-    if len(paces) < _ANSWERS and not slow:
-        return None
     line, threads = _counted(log) or (None, 0)
     more, crowded = threads * 1000 > limit, threads * 1000 >= _CROWDED * limit
+    enough = 1 if crowded and any(int(said[1]) >= _LONG_ANSWER for _, said in answers[-_LATEST:]) else _ANSWERS
+    if len(paces) < enough and not slow:
+        return None
     pace = max((pace for _, pace in paces), default=0.0)
     if (slow and not crowded) or pace >= (_READS if crowded else _CRAWLS):
         return None
@@ -242,7 +243,8 @@ def _threads(engine: Engine, logs: Logs) -> Finding | None:
         role="cause",
         confidence="possible" if slow else "likely",
         summary=f"{engine.at} computes on the CPU{with_threads}, where its limit is {say_cores(limit)} cores: its last "
-        f"{len(slow or paces)} answers {took or f'came at {pace:.1f} tokens a second at most'}.",
+        f"{'answer' if len(slow or paces) == 1 else f'{len(slow or paces)} answers'} "
+        f"{took or f'came at {pace:.1f} tokens a second at most'}.",
         evidence=(
             *((log_evidence(line),) if line is not None and more else ()),
             log_evidence(last),

@@ -63,6 +63,12 @@ _TAKEN = ("Loading weights took", "Model loading took", "Loading model weights t
 _TAKEN_V0 = _TAKEN[-1]
 _BEGIN, _END = "Load weight begin", "Load weight end"
 
+#: Ollama's, with OLLAMA_DEBUG: which share of a model is loaded, and that it is; such a load is slow when it takes so long in all
+#: and is known for so long. Its clients wait meanwhile, most of them not for ten minutes.
+_PROGRESS, _LOADED = "model load progress ", "llama runner started in"
+_SHARE = r"model load progress (0\.\d\d|1\.00)"
+_OLLAMA_SECONDS, _OLLAMA_KNOWN = 600, 180
+
 #: A line that seems to be later than the one after it (two processes print) would be of last year.
 _DAY = 86400
 
@@ -84,7 +90,7 @@ class Bar(msgspec.Struct, frozen=True):
         return self.seconds / self.done * self.shards
 
 
-@check("slow-load", since="0.1", literals=(_SHARDS, _PACE, *_TAKEN, _BEGIN, _END))
+@check("slow-load", since="0.1", literals=(_SHARDS, _PACE, *_TAKEN, _BEGIN, _END, _PROGRESS, _LOADED))
 def slow_load(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | None) -> Iterator[Finding]:
     """The weights are read slowly, or not within the time that the engine gives itself.
 
@@ -98,7 +104,7 @@ def slow_load(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | None) -> It
 
     Ollama gives up when a load makes no progress for `OLLAMA_LOAD_TIMEOUT`. Its pod stays ready, and its requests are
     answered with errors. (That a client went away before its model was loaded is no fault of the server, and is not
-    reported.)
+    reported, unless `OLLAMA_DEBUG` shows the pace of the load: ten minutes and more in all are slow.)
 
     A download from the Hugging Face Hub shows its pace for each file.
 
@@ -125,6 +131,9 @@ def slow_load(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | None) -> It
     log = logs.current(engine.container.name) if logs else None
     if log is None or engine.container.restarts:
         return  # what ended the starts before counts first
+    if engine.name == "ollama" and (found := _ollama(pod, engine, log)) is not None:
+        yield found
+        return
     bar = _bar(log)
     if bar is not None and bar.done < bar.shards and not pod.ready:
         slow = bar.whole >= _SLOW_SECONDS and bar.seconds / bar.done >= _SHARD_SECONDS
@@ -152,6 +161,41 @@ def slow_load(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | None) -> It
             explains=("not-ready", "rollout-stuck") if shown else (),
             fixes=(_fix(pod, engine),),
         )
+
+
+def _ollama(pod: Pod, engine: Engine, log: Log) -> Finding | None:
+    """A model that Ollama loads slowly, by the shares that it says are loaded; the last load, which is not over or was given up."""
+    shares = [(line, float(said[1])) for line in log.find(_PROGRESS) if (said := re.search(_SHARE, line.text[:400]))]
+    if not shares or any(line.number > shares[-1][0].number for line in log.find(_LOADED)):
+        return None
+    last, share = shares[-1]
+    first, begun = last, share
+    for line, so_far in reversed(shares):
+        if so_far > begun:
+            break  # of the load before
+        first, begun = line, so_far
+    seconds = seconds_between(first, last)
+    if share >= 1 or share <= begun or seconds is None or not _OLLAMA_KNOWN <= seconds < _DAY:
+        return None
+    whole = seconds / (share - begun)
+    if whole < _OLLAMA_SECONDS:
+        return None
+    volume = next((f", from {name}" for path, name in _mounts(engine.container) if "ollama" in path), "")
+    return Finding(
+        role="risk" if pod.log_only else "cause",
+        severity="warning",
+        confidence="likely",
+        summary=f"Ollama had loaded {share:.0%} of a model, and {begun:.0%} of it {say_seconds(seconds)} before{volume}: at that pace all "
+        f"of it takes {say_seconds(whole)}, and the client waits for it.",
+        evidence=(log_evidence(last), log_evidence(first)),
+        fixes=(
+            fixes.advice(
+                f"Keep Ollama's models on a fast local or block volume (not a network file system), in {fixes.edited(pod)}; until then let "
+                "clients wait longer, and keep the model loaded (OLLAMA_KEEP_ALIVE=-1)"
+            ),
+        ),
+        order=last.order,
+    )
 
 
 def _pace(sizing: Sizing, bar: Bar) -> float | None:

@@ -108,6 +108,7 @@ def engine_dead(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None)
                 confidence="certain",
                 summary=f"{line.log.container or 'The engine'} says: {said(line.text).text.strip()[:160]}",
                 evidence=(log_evidence(line),),
+                fixes=(_always(pod),) if pod.status.phase == "Succeeded" else (),
                 order=float(line.number),
             )
             return
@@ -208,6 +209,15 @@ def _restart(pod: Pod, container: Container, *, health: bool = False) -> Fix:
     probe = "" if container.spec.liveness_probe else f"; a liveness probe {asks}, behind a startup probe, would do that"
     command = f"kubectl -n {pod.namespace} delete pod {pod.name}"
     return fixes.advice(f"Save the log of {pod.name}, then recreate it{probe}{fixes.lone(pod)}", command)
+
+
+def _always(pod: Pod) -> Fix:
+    """What starts a server again that ended with status 0 as its engine had died."""
+    return fixes.advice(
+        f"Run it with restartPolicy: Always (in a Deployment), as the server ended with status 0 and {pod.spec.restart_policy} "
+        f"starts it no more; save the log of {pod.name} first, and read what ended the engine",
+        f"kubectl -n {pod.namespace} logs {pod.name} --tail=-1",
+    )
 
 
 def _stopping(line: Line) -> bool:

@@ -10,7 +10,8 @@ def pod_failed(pod: Pod) -> Iterator[Finding]:
     """The pod as a whole has failed.
 
     Its phase is Failed: it was evicted, refused by the kubelet at admission, ran out of its deadline, or ended
-    without a restart. A failed pod is never started again; its owner makes a new one.
+    without a restart. A failed pod is never started again; its owner makes a new one. A server whose engine died may end with
+    status 0: its pod counts as Succeeded where its restartPolicy is not Always.
 
     ## Fix
 
@@ -32,5 +33,7 @@ def pod_failed(pod: Pod) -> Iterator[Finding]:
 
 def _unnamed(pod: Pod) -> str:
     """Why it failed, where its status names no reason: who ends a pod before it runs need not give one."""
+    if pod.status.phase == "Succeeded":
+        return "the engine of a server died, and the server ended with status 0, so that nothing starts it again"
     ended = any(container.terminated for container in pod.containers)
     return "a container ended with an error" if ended else "its status names no reason, and no container that ended"
