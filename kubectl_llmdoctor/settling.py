@@ -591,9 +591,21 @@ def put(container: Container, engine: Engine | None, name: str, value: str, summ
             else None
         )
         return made or fixes.advice(f"{summary}, in {fixes.edited(container.pod)}")
+    if engine is None and place is None:  # whatever starts the server has arguments of its own
+        return fixes.advice(f"{summary}: {_of_a_starter(container, name)}")
     if value and engine is not None and engine.name == "llama.cpp":  # whose parser knows no `=`
         return added(container, (name, value), summary)
     return added(container, (f"{name}={value}" if value else name,), summary)
+
+
+def _of_a_starter(container: Container, name: str) -> str:
+    """Where a program that starts a server by a configuration of its own has an option: a ConfigMap's key that names it, if any."""
+    words = "[-_]".join(re.escape(word) for word in re.split(r"[-_]", name.lstrip("-")))
+    for config, data in container.config_maps:
+        for key, text in data.items():
+            if re.search(rf"(?<![\w-])-{{0,2}}{words}(?![\w-])", text[:20_000]):
+                return f"key {key} of ConfigMap/{config} names it"
+    return f"{container.name} in {fixes.edited(container.pod)} starts it by a configuration of its own"
 
 
 def holding(container: Container, value: str) -> Stated | None:

@@ -41,6 +41,9 @@ _WAITS_AT = expression(
 )
 
 
+#: The name of one interface, without the signs by which NCCL excludes some or means the exact name.
+_INTERFACE = expression(r"[A-Za-z][\w.-]{1,14}")
+
 #: How NCCL says its release as it starts (init.cc), rank 0 alone or all of them.
 _VERSION = "NCCL version "
 _VERSION_OF_NCCL = expression(r"\bNCCL version (?P<version>\d{1,3}(?:\.\d{1,3}){1,3})(?:\+\w|\s|$)")
@@ -65,9 +68,19 @@ class Group(Topic):
             "images": lambda: self._images,
             "nccl": lambda: self._nccl,
             "rdma": lambda: self._rdma,
+            "told_interface": lambda: self._told_interface,
             "recomputing": lambda: self._recomputing,
             **self._sizes,
         }
+
+    @property
+    def _told_interface(self) -> str:
+        """The interface that the container tells NCCL, where it tells gloo none, and gloo took the one of the group `name` all the same."""
+        env = self.container.env if self.container is not None else {}
+        nccl, name = env.get("NCCL_SOCKET_IFNAME"), self.captured.get("name", "")
+        first = str(nccl.value or "").partition(",")[0] if nccl is not None else ""
+        fits = _INTERFACE.fullmatch(first) is not None and first != name
+        return first if fits and "GLOO_SOCKET_IFNAME" not in env else ""
 
     @cached_property
     def _sides(self) -> dict[str, str]:

@@ -15,6 +15,8 @@ from kubectl_llmdoctor.api import (
     Logs,
     Pod,
     Subject,
+    Workload,
+    dig,
     expression,
     fixes,
     log_evidence,
@@ -34,6 +36,10 @@ JOINS = ("distributed_init_method=tcp://", "Init torch distributed begin")
 
 #: What PyTorch's Gloo prints on each rank of a group, which is made when all have met.
 CONNECTED = "[Gloo] Rank "
+
+#: What PyTorch says of a name that the resolver does not know (socket.cpp; EAI_NONAME).
+_NO_NAME = ") cannot be retrieved (gai error: -2 "
+_UNKNOWN = expression(r"addresses of \((?P<host>[\w.-]{1,253}), (?P<port>\d{1,5})\) cannot be retrieved")
 
 #: vLLM's line (`parallel_state.py`).
 _RANK = (
@@ -137,17 +143,19 @@ def waits_for_other_nodes(
             f"meets them{at}{missing}.",
             evidence=(log_evidence(line), setting_evidence(container, nodes), *shown),
             explains=explains,
-            fixes=(_see(pod, down, said[-1]["at"] if said else ""),),
+            fixes=(_see(pod, down, said[-1]["at"] if said else "", _of_no_service(pod, subject.workload, log)),),
             order=line.order,
         )
         return
 
 
-def _see(pod: Pod, down: list[Pod], at: str) -> Fix:
+def _see(pod: Pod, down: list[Pod], at: str, nameless: Fix | None) -> Fix:
     namespace = pod.namespace
     why = f"of the same group as {pod.name}"
     if mended := next((fix for one in down if (fix := of_pod(one, why))), None) or reach(at, pod):
         return mended
+    if nameless is not None:
+        return nameless
     if down:
         command = f"kubectl -n {namespace} describe pod {down[0].name}"
         return fixes.advice(f"See first why {down[0].name} does not run", command)
@@ -156,6 +164,22 @@ def _see(pod: Pod, down: list[Pod], at: str) -> Fix:
         "--node-rank, and that they reach rank 0 at this address and port (no NetworkPolicy or proxy in between)",
         f"kubectl -n {namespace} get pods -o wide",
         f"kubectl -n {namespace} get networkpolicies,endpointslices",
+    )
+
+
+def _of_no_service(pod: Pod, workload: Workload | None, log: Log) -> Fix | None:
+    """For ranks of a set without a Service, whose pods have no names: rank 0 is asked for by one of somebody's own."""
+    found = [said for line in log.find(_NO_NAME) if (said := _UNKNOWN.search(line.text[:2000]))]
+    if not found or workload is None or workload.kind != "StatefulSet" or dig(workload.raw, "spec.serviceName"):
+        return None
+    host, port, name = found[-1]["host"], found[-1]["port"], workload.name
+    if "." in host or any(item.name == host for item in pod.cluster.items("Service", pod.namespace)):
+        return None
+    return fixes.advice(
+        f"Make a headless Service {name} (clusterIP: None, publishNotReadyAddresses: true) for the pods of {workload.ref}, name it in "
+        f"spec.serviceName, which is empty (so the set must be made anew), and ask rank 0 at {name}-0.{name}:{port} in place of "
+        f"{host}:{port}: without that Service its pods have no names",
+        f"kubectl -n {pod.namespace} get services",
     )
 
 

@@ -6,18 +6,22 @@ from collections.abc import Iterator
 from kubectl_llmdoctor.api import (
     Container,
     Finding,
+    Fix,
     Line,
     Log,
     Logs,
     Pod,
     Subject,
+    answered,
     check,
     event_evidence,
     expression,
     fixes,
     log_evidence,
+    parse_time,
     phase_of,
     pod_evidence,
+    say_seconds,
 )
 
 _UNSEEN = "No CUDA GPUs are available"
@@ -37,7 +41,17 @@ _NO_YAML = r"error (?:converting YAML to JSON|unmarshaling JSON|unmarshaling YAM
 _REFUSED = r"UpdateDeployments fail: (?P<why>4\d\d .{1,300})"
 
 
-@check("ray-cluster", since="0.1", literals=(_UNSEEN,))
+#: vLLM's `ray_utils.py`, after 10 s, 30 s, 70 s and so on; what Ray's autoscaler says of a node that nobody is; and what shows that the
+#: workers came.
+_AWAITS, _NO_NODE = "Waiting for creating a placement group of specs for ", "No available node types can fulfill"
+_SECONDS = expression(r"of specs for (?P<seconds>\d{2,6}) seconds\.")
+_NODE = expression(r"'node:(?P<ip>[\d.]{7,15}|[\da-f:]{3,39})'")
+_CAME = ("NCCL INFO Bootstrap", "Application startup complete", "Starting to load model", "vLLM is using nccl")
+#: A node that has the image and its GPU joins within that.
+_AWAITED_SECONDS = 60
+
+
+@check("ray-cluster", since="0.1", literals=(_UNSEEN, _AWAITS, _NO_NODE, *_CAME))
 def ray_cluster(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """The Ray cluster does not offer what the engine needs.
 
@@ -46,6 +60,7 @@ def ray_cluster(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Findi
     (VLLM_HOST_IP). "No available node types" is Ray's way to say that nobody has the resource.
     Ray hides the GPUs of a pod from an actor that asked for none: a Serve replica that makes the engine in itself then sees none, though
     the pod has them.
+    Where no probe asks it, the pod counts as ready all the while that the engine waits.
     A RayService whose `serveConfigV2` is no YAML, or is refused by Ray's dashboard, has a cluster that is ready and no application.
 
     ## Fix
@@ -59,6 +74,8 @@ def ray_cluster(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Findi
     - https://docs.ray.io/en/latest/cluster/kubernetes/troubleshooting/troubleshooting.html
     """
     yield from _not_taken(subject)
+    if logs is not None and pod.exists and pod.ready:
+        yield from _unasked(pod, logs)
     if logs is None or not pod.failing_by_status:
         return
     for container in pod.containers:
@@ -94,6 +111,66 @@ def _not_taken(subject: Subject) -> Iterator[Finding]:
                 ),
             )
             return
+
+
+def _unasked(pod: Pod, logs: Logs) -> Iterator[Finding]:
+    """An engine that waits for the GPUs of other nodes, in a container that is ready only since no probe asks it."""
+    for container in pod.containers:
+        log, running = logs.current(container.name), container.status.state.running
+        asked = container.spec.readiness_probe is not None or container.spec.startup_probe is not None
+        line = next(reversed(list(log.find(_AWAITS))), None) if log is not None and running and not asked else None
+        said = _SECONDS.search(line.text[:2000]) if line is not None else None
+        if log is None or line is None or said is None or int(said["seconds"]) < _AWAITED_SECONDS:
+            continue
+        now, since = pod.cluster.now, parse_time(running.started_at) if running else None
+        if now is None or since is None or (now - since).total_seconds() < int(said["seconds"]):
+            continue
+        phase = phase_of(log)
+        if any(one.number > line.number for one in log.find(*_CAME)) or answered(log, after=line.number):
+            continue
+        if phase is not None and phase.line.number > line.number:
+            continue
+        refused = [one for one in log.find(_NO_NODE) if _NODE.search(one.text[:2000])]
+        node = _NODE.search(refused[-1].text[:2000]) if refused else None
+        whom = (
+            f"a node of the address {node['ip']}, which Ray does not know" if node else "all the GPUs that it asked for"
+        )
+        yield Finding(
+            role="cause",
+            confidence="likely",
+            summary=f"{container.name} waits for Ray to give it {whom} ({say_seconds(int(said['seconds']))} and more): "
+            "it does not serve, and counts as ready only since it has no readiness probe.",
+            evidence=(*((log_evidence(refused[-1]),) if refused else ()), log_evidence(line)),
+            explains=("gpu-count-mismatch", "not-ready"),
+            fixes=(_one_address(container, node["ip"]) if node else _who_lacks(container),),
+            order=line.order,
+        )
+        return
+
+
+def _one_address(container: Container, asked: str) -> Fix:
+    """For a node of several addresses, of which Ray took one and the engine another."""
+    pod, told = container.pod, container.env.get("VLLM_HOST_IP")
+    own = told.value if told is not None and told.value else ""
+    if not own or own == asked:
+        return fixes.advice(
+            "Let Ray and vLLM call each node by one address: --node-ip-address of ray start and VLLM_HOST_IP the same, in head and workers "
+            f"(in {fixes.edited(pod)})"
+        )
+    return fixes.advice(
+        f"Let Ray call the node by the address of VLLM_HOST_IP, too: ray start --node-ip-address={own} in {fixes.edited(pod)}, and in "
+        "each worker its own; on a node of several networks Ray and vLLM else choose one each"
+    )
+
+
+def _who_lacks(container: Container) -> Fix:
+    pod = container.pod
+    return fixes.advice(
+        "See in ray status how many GPUs the cluster has and which node offers none: it has not joined, another actor holds its GPUs, or "
+        "Ray counted something else there, which --num-gpus of its ray start says instead",
+        f"kubectl -n {pod.namespace} exec {pod.name} -c {container.name} -- ray status",
+        f"kubectl -n {pod.namespace} exec {pod.name} -c {container.name} -- ray list nodes",
+    )
 
 
 def _hidden(container: Container, logs: Logs) -> tuple[Line, str] | None:

@@ -170,14 +170,24 @@ def _of_policies(names: set[str], namespace: str, cluster: Cluster) -> Iterator[
 def of_envoy(names: set[str], namespace: str, cluster: Cluster) -> Iterator[Timeout]:
     """Envoy's own 15 s, which apply to a route that names no timeout where its controller leaves them (`_LEAVES`)."""
     for item in cluster.items("HTTPRoute", namespace):
-        who = (str(one.get("controllerName")) for one in rows(item.raw, "status.parents"))
-        if not any(name.startswith(_LEAVES) for name in who) or not names & set(backends(item)):
+        if not any(name.startswith(_LEAVES) for name in _controllers(item, cluster)) or not names & set(backends(item)):
             continue
         for index, rule in enumerate(rows(item.raw, "spec.rules")):
             if not dig(rule, "timeouts"):
                 path = f"spec.rules[{index}].timeouts"
                 pointer = f"/spec/rules/{index}/timeouts"
                 yield Timeout(item, path, pointer, "not set, Envoy's own 15s", 15, whole=True, told=False)
+
+
+def _controllers(route: Item, cluster: Cluster) -> list[str]:
+    """Who serves a route, as its status says; where that says nothing, by the classes of its gateways."""
+    told = [str(one.get("controllerName")) for one in rows(route.raw, "status.parents")]
+    refs = [] if told else rows(route.raw, "spec.parentRefs")
+    for ref in refs:
+        gateway = cluster.item("Gateway", str(ref.get("namespace") or route.namespace), str(ref.get("name")))
+        name = str(dig(gateway.raw, "spec.gatewayClassName")) if gateway is not None else ""
+        told += [str(dig(x.raw, "spec.controllerName")) for x in cluster.items("GatewayClass") if x.name == name]
+    return told
 
 
 def _of_ai_routes(names: set[str], namespace: str, cluster: Cluster) -> Iterator[Timeout]:

@@ -21,6 +21,7 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     say_seconds,
     seconds_between,
+    written_ago,
 )
 from llmdoctor_checks._load import (
     PREEMPTED,
@@ -82,6 +83,10 @@ _STANDS_STILL = 60
 #: What vLLM prints while it reads no prompt; the share of the cache that a few running requests then hold, at least, and how many
 #: times as many wait.
 _NO_PROMPT, _HALF, _TIMES_AS_MANY = "Avg prompt throughput: 0.0 tokens/s", 0.5, 4
+
+#: vLLM's first engine prints its first preemption and each fiftieth; where nothing else tells, so many of these lines, so far apart, say
+#: that it goes on, and what was said longer ago is over.
+_FEWEST_TOLD, _EACH, _TOLD_SECONDS, _TOLD_LATELY = 3, 100, 120, 3600
 
 #: What stands before the share of the cache in a statement of vLLM, behind the numbers of requests.
 _CACHE = "KV cache usage: "
@@ -227,6 +232,9 @@ def _preempted(metrics: Metrics) -> int:
 def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     """The engine's own statements: a cache that stays full while requests wait, or that took room from running ones."""
     said = last_load(engine.container, logs)
+    if not said and (found := _preempted_alone(pod, engine, logs)) is not None:
+        yield found
+        return
     put_back, since = _put_back(engine, logs, said)
     if (found := _none_has_room(pod, engine, said)) is not None:
         yield found
@@ -270,6 +278,31 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         explains=("queue-growing", "gateway-timeout"),
         fixes=(engines_fix(pod),) if others else _fixes(pod, ""),
         order=last.line.order,
+    )
+
+
+def _preempted_alone(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
+    """An engine that says nothing of its load (--disable-log-stats, or a log of warnings alone) and counts its preemptions on and on."""
+    said = preemptions(engine.container, logs)
+    again = [at for at in range(1, len(said)) if said[at][1] < said[at - 1][1]]  # another engine, or a start anew
+    said = said[again[-1] :] if again else said
+    if len(said) < _FEWEST_TOLD:
+        return None
+    (first, before), (last, times) = said[0], said[-1]
+    seconds = seconds_between(first, last) or 0
+    if times - before < _EACH or seconds < _TOLD_SECONDS or times - before < seconds / 60:
+        return None
+    if (written_ago(last, pod.cluster.now) or 0) > _TOLD_LATELY:
+        return None
+    return Finding(
+        role="cause",
+        confidence="possible",
+        summary=f"{engine.container.name or engine.title} preempted running requests for lack of room in its KV cache, "
+        f"{count_of(times - before, 'time')} in {say_seconds(seconds)}, and computes again what they had.",
+        evidence=(log_evidence(first), log_evidence(last)),
+        explains=("queue-growing", "gateway-timeout"),
+        fixes=_fixes(pod, ""),
+        order=last.order,
     )
 
 

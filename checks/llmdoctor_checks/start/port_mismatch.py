@@ -677,9 +677,33 @@ def _fix(container: Container, kind: str, probe: k8s.Probe, port: int) -> Fix:
     """Let the probe ask the right port, and whichever others ask the same wrong one."""
     asked = _port(container, probe)
     same = {k: p for k, p in container.spec.probes.items() if k == kind or (asked and _port(container, p) == asked)}
+    if (renumbered := _of_its_name(container, {_written(p) for p in same.values()}, port)) is not None:
+        return renumbered
     operations = [
         {"op": "replace", "path": f"{container.pointer}/{k}Probe/{_action(p)}/port", "value": port}
         for k, p in same.items()
     ]
     who = f"the {kind} probe" if len(same) == 1 else "the probes"
     return fixes.patch(container.pod, f"Let {who} ask port {port}", operations)
+
+
+def _of_its_name(container: Container, names: set[str], port: int) -> Fix | None:
+    """Where the probes, and a Service as well, ask a port by the name that the container gives it: another number for that name."""
+    declared = {p.name: i for i, p in enumerate(container.spec.ports) if p.name in names}
+    services = [
+        item.name
+        for item in container.pod.services
+        for row in cast(k8s.Service, item.typed()).spec.ports
+        if str(row.target_port) in names
+    ]
+    others = [p.container_port for p in container.spec.ports if p.name not in names]
+    of_the_node = container.pod.spec.host_network or any(p.host_port for p in container.spec.ports)
+    if len(names) != 1 or len(declared) != 1 or not services or port in others or of_the_node:
+        return None
+    name, index = next(iter(declared.items()))
+    path = f"{container.pointer}/ports/{index}/containerPort"
+    return fixes.patch(
+        container.pod,
+        f"Give port {name} of {container.name} the number {port}: its probes and Service {services[0]} ask it by that name",
+        [{"op": "replace", "path": path, "value": port}],
+    )
