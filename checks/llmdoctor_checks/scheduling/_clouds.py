@@ -55,6 +55,14 @@ _TYPE, _CAPACITY, _ZONE = (
     "topology.kubernetes.io/zone",
 )
 _POOL = "karpenter.sh/nodepool"
+#: Labels of machines that a cloud takes back (Karpenter's, those of GKE, EKS and AKS), and the value of others, where these have one.
+SPOT = (
+    (_CAPACITY, "spot", "on-demand"),
+    ("eks.amazonaws.com/capacityType", "SPOT", "ON_DEMAND"),
+    ("cloud.google.com/gke-spot", "true", ""),
+    ("cloud.google.com/gke-preemptible", "true", ""),
+    ("kubernetes.azure.com/scalesetpriority", "spot", ""),
+)
 
 
 def asked_of_cloud(

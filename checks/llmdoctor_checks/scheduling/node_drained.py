@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Events, Finding, Fix, Node, Pod, Subject, check, escaped, fixes
+from llmdoctor_checks.scheduling._clouds import SPOT
 from llmdoctor_checks.scheduling._disruption import Taken, lost, taken
 
 
@@ -62,16 +63,14 @@ _KEEPERS = (
     (r"Disrupting Node|DisruptionTerminating|[Kk]arpenter", ("karpenter.sh/do-not-disrupt", "true")),
     (r"[Ss]cale ?[Dd]own|cluster-autoscaler", ("cluster-autoscaler.kubernetes.io/safe-to-evict", "false")),
 )
-#: The labels by which clouds tell spot machines, and others.
-_SPOT = (("karpenter.sh/capacity-type", "spot", "on-demand"), ("eks.amazonaws.com/capacityType", "SPOT", "ON_DEMAND"))
 _SHUTDOWN = r"node shutdown|Node is shutting"
 
 
 def _on_demand(pod: Pod, found: Taken, node: Node | None) -> Fix | None:
     """The pod on machines that are not taken back, where its node had a label that tells them apart; Karpenter's all have."""
     told = "SpotInterrupted" in " ".join(one.text for one in found.evidence)
-    for key, spot, other in _SPOT:
-        if (node and node.labels.get(key) == spot) or (told and key.startswith("karpenter.sh/")):
+    for key, spot, other in SPOT:
+        if other and ((node and node.labels.get(key) == spot) or (told and key.startswith("karpenter.sh/"))):
             there = bool(pod.spec.node_selector)
             path = f"/nodeSelector/{escaped(key)}" if there else "/nodeSelector"
             text = f"Run it on machines that are not taken back (nodeSelector {key}: {other}): no PodDisruptionBudget holds a spot machine"

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Events, Finding, Node, Pod, Subject, check, dig, fixes
+from llmdoctor_checks.scheduling._clouds import SPOT
 from llmdoctor_checks.scheduling._disruption import lost, taken
 
 
@@ -79,19 +80,9 @@ def node_lost(pod: Pod, subject: Subject, events: Events | None, node: Node | No
     )
 
 
-#: Labels of machines that a cloud takes back: Karpenter's, those of GKE, EKS and AKS.
-_SPOT = (
-    ("karpenter.sh/capacity-type", "spot"),
-    ("cloud.google.com/gke-spot", "true"),
-    ("cloud.google.com/gke-preemptible", "true"),
-    ("eks.amazonaws.com/capacityType", "SPOT"),
-    ("kubernetes.azure.com/scalesetpriority", "spot"),
-)
-
-
 def _spot(node: Node | None) -> str:
     """What a spot machine that falls silent most often is; empty for another."""
-    if node is None or not any(node.labels.get(key) == value for key, value in _SPOT):
+    if node is None or not any(node.labels.get(key) == spot for key, spot, _ in SPOT):
         return ""
     return f"See at the cloud whether it has taken {node.name} back, which is a spot machine (stopped ones keep their Node object); "
 
