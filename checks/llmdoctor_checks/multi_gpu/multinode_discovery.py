@@ -149,6 +149,11 @@ def multinode_discovery(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs
     if not any(c.name in _MESH for c in pod.containers):
         yield from _in_vain(pod, cluster)
     yield from _at_itself(pod, subject, logs)
+    yield from _of_a_hidden_leader(pod, cluster, logs)
+
+
+def _of_a_hidden_leader(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
+    """A leader whose Service publishes ready pods only, while it waits for this one."""
     hidden = cluster.once(f"leaders without a name in {pod.namespace}", lambda: list(_hidden(pod.namespace, cluster)))
     for leader, service in hidden:
         if leader.metadata.name == pod.name or not _selects(service, pod.obj) or not (asked := _asked(pod, leader)):

@@ -34,6 +34,7 @@ from llmdoctor_checks.scheduling._admission import (
     PANIC,
     PLUGIN_LINES,
     WATCHES_USED_UP,
+    Refusal,
     awaited,
     is_device_plugin,
     last_errors,
@@ -172,30 +173,7 @@ def device_plugin_down(
         return
     refused = refusal(pod, subject, node)
     if refused and refused.verdict == "down":
-        where = pod.spec.node_name
-        answered = _ANSWERED.search(refused.text[:2000])
-        why = f": {answered['why'].removesuffix(', which is unexpected').rstrip('. ')}" if answered else ""
-        yield Finding(
-            role="cause",
-            confidence="likely" if node else "possible",  # without the node it may have been a moment of a reboot
-            summary=(
-                f"The kubelet of {where or 'its node'} refused it, because the device plugin could not hand out "
-                f"{refused.resource or 'a device'}{why}."
-            ),
-            evidence=(
-                pod_evidence(pod, "status", refused.text),
-                *_listed(node, refused.resource),
-                *plugin_evidence(cluster, where),
-            ),
-            explains=("pod-failed", "not-ready", "device-plugin-not-ready"),
-            fixes=(
-                *_by_answer(pod, refused.text),
-                *(_panicking(cluster, where, pod) if _NO_ANSWER in refused.text else ()),
-                *_restart(
-                    cluster, where, runs=answered is not None or _registered(cluster, refused.text, refused.resource)
-                ),
-            ),
-        )
+        yield _refused(pod, refused, node, cluster)
     elif is_device_plugin(pod.obj) and (line := _watchless_line(pod, cluster)):
         yield Finding(
             role="cause",
@@ -212,6 +190,34 @@ def device_plugin_down(
         yield from _given_up(pod, node, cluster)
     elif hardware:
         yield from _unhealthy(pod, hardware, cluster)
+
+
+def _refused(pod: Pod, refused: Refusal, node: Node | None, cluster: Cluster) -> Finding:
+    """A pod that the kubelet refused, since the plugin gave it no device."""
+    where = pod.spec.node_name
+    answered = _ANSWERED.search(refused.text[:2000])
+    why = f": {answered['why'].removesuffix(', which is unexpected').rstrip('. ')}" if answered else ""
+    return Finding(
+        role="cause",
+        confidence="likely" if node else "possible",  # without the node it may have been a moment of a reboot
+        summary=(
+            f"The kubelet of {where or 'its node'} refused it, because the device plugin could not hand out "
+            f"{refused.resource or 'a device'}{why}."
+        ),
+        evidence=(
+            pod_evidence(pod, "status", refused.text),
+            *_listed(node, refused.resource),
+            *plugin_evidence(cluster, where),
+        ),
+        explains=("pod-failed", "not-ready", "device-plugin-not-ready"),
+        fixes=(
+            *_by_answer(pod, refused.text),
+            *(_panicking(cluster, where, pod) if _NO_ANSWER in refused.text else ()),
+            *_restart(
+                cluster, where, runs=answered is not None or _registered(cluster, refused.text, refused.resource)
+            ),
+        ),
+    )
 
 
 def _registered(cluster: Cluster, text: str, resource: str) -> bool:
