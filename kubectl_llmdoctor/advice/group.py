@@ -41,8 +41,9 @@ _WAITS_AT = expression(
 )
 
 
-#: The name of one interface, without the signs by which NCCL excludes some or means the exact name.
-_INTERFACE = expression(r"[A-Za-z][\w.-]{1,14}")
+#: The name of one interface, without the signs by which NCCL excludes some or means the exact name; without a number at its end
+#: it is mostly how several begin (eth, enp1s0f), which NCCL takes and gloo does not.
+_INTERFACE = expression(r"[A-Za-z][\w.-]{0,13}\d")
 
 #: How NCCL says its release as it starts (init.cc), rank 0 alone or all of them.
 _VERSION = "NCCL version "
@@ -80,7 +81,11 @@ class Group(Topic):
         nccl, name = env.get("NCCL_SOCKET_IFNAME"), self.captured.get("name", "")
         first = str(nccl.value or "").partition(",")[0] if nccl is not None else ""
         fits = _INTERFACE.fullmatch(first) is not None and first != name
-        return first if fits and "GLOO_SOCKET_IFNAME" not in env else ""
+        words = self.container.words if self.container is not None else ()
+        said = "GLOO_SOCKET_IFNAME" in env or any(
+            "GLOO_SOCKET_IFNAME" in text for _, text in words
+        )  # which a script sets anew
+        return first if fits and not said else ""
 
     @cached_property
     def _sides(self) -> dict[str, str]:

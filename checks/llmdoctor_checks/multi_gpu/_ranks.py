@@ -143,7 +143,11 @@ def waits_for_other_nodes(
             f"meets them{at}{missing}.",
             evidence=(log_evidence(line), setting_evidence(container, nodes), *shown),
             explains=explains,
-            fixes=(_see(pod, down, said[-1]["at"] if said else "", _of_no_service(pod, subject.workload, log)),),
+            fixes=(
+                _see(
+                    pod, down, said[-1]["at"] if said else "", _of_no_service(pod, subject.workload, nodes.value, log)
+                ),
+            ),
             order=line.order,
         )
         return
@@ -167,18 +171,25 @@ def _see(pod: Pod, down: list[Pod], at: str, nameless: Fix | None) -> Fix:
     )
 
 
-def _of_no_service(pod: Pod, workload: Workload | None, log: Log) -> Fix | None:
+def _of_no_service(pod: Pod, workload: Workload | None, nodes: int, log: Log) -> Fix | None:
     """For ranks of a set without a Service, whose pods have no names: rank 0 is asked for by one of somebody's own."""
     found = [said for line in log.find(_NO_NAME) if (said := _UNKNOWN.search(line.text[:2000]))]
     if not found or workload is None or workload.kind != "StatefulSet" or dig(workload.raw, "spec.serviceName"):
         return None
+    # one that nobody read, or whose pods are not the ranks, tells nothing of rank 0
+    replicas = dig(workload.raw, "spec.replicas")
+    if not isinstance(replicas, int) or replicas < nodes:
+        return None
     host, port, name = found[-1]["host"], found[-1]["port"], workload.name
     if "." in host or any(item.name == host for item in pod.cluster.items("Service", pod.namespace)):
         return None
+    # pods of the node's network ask the node's resolver unless they are told otherwise
+    by_node = pod.spec.host_network and pod.spec.dns_policy != "ClusterFirstWithHostNet"
+    resolver = ", with dnsPolicy: ClusterFirstWithHostNet in its pods" if by_node else ""
     return fixes.advice(
         f"Make a headless Service {name} (clusterIP: None, publishNotReadyAddresses: true) for the pods of {workload.ref}, name it in "
         f"spec.serviceName, which is empty (so the set must be made anew), and ask rank 0 at {name}-0.{name}:{port} in place of "
-        f"{host}:{port}: without that Service its pods have no names",
+        f"{host}:{port}{resolver}: without that Service its pods have no names",
         f"kubectl -n {pod.namespace} get services",
     )
 

@@ -18,6 +18,7 @@ from kubectl_llmdoctor.api import (
     expression,
     fixes,
     log_evidence,
+    of_pod,
     parse_time,
     phase_of,
     pod_evidence,
@@ -45,10 +46,17 @@ _REFUSED = r"UpdateDeployments fail: (?P<why>4\d\d .{1,300})"
 #: workers came.
 _AWAITS, _NO_NODE = "Waiting for creating a placement group of specs for ", "No available node types can fulfill"
 _SECONDS = expression(r"of specs for (?P<seconds>\d{2,6}) seconds\.")
-_NODE = expression(r"'node:(?P<ip>[\d.]{7,15}|[\da-f:]{3,39})'")
-_CAME = ("NCCL INFO Bootstrap", "Application startup complete", "Starting to load model", "vLLM is using nccl")
-#: A node that has the image and its GPU joins within that.
-_AWAITED_SECONDS = 60
+#: One request that nobody can fulfil; where Ray tells all those of a placement group together, any of them may be the one.
+_NODE = expression(r"can fulfill resource requests? \{[^{}]{0,300}'node:(?P<ip>[\d.]{7,15}|[\da-f:]{3,39})'")
+_CAME = (
+    "NCCL INFO Bootstrap",
+    "Application startup complete",
+    "Starting to load model",
+    "vLLM is using nccl",
+    "(RayWorker",  # how Ray heads what a worker prints
+)
+#: Nobody gets an address that Ray does not know by waiting; a node whose image is pulled joins later.
+_AWAITED_SECONDS, _JOINED_SECONDS, _PULLED_SECONDS = 60, 150, 600
 
 
 @check("ray-cluster", since="0.1", literals=(_UNSEEN, _AWAITS, _NO_NODE, *_CAME))
@@ -75,7 +83,7 @@ def ray_cluster(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Findi
     """
     yield from _not_taken(subject)
     if logs is not None and pod.exists and pod.ready:
-        yield from _unasked(pod, logs)
+        yield from _unasked(pod, subject, logs)
     if logs is None or not pod.failing_by_status:
         return
     for container in pod.containers:
@@ -113,7 +121,7 @@ def _not_taken(subject: Subject) -> Iterator[Finding]:
             return
 
 
-def _unasked(pod: Pod, logs: Logs) -> Iterator[Finding]:
+def _unasked(pod: Pod, subject: Subject, logs: Logs) -> Iterator[Finding]:
     """An engine that waits for the GPUs of other nodes, in a container that is ready only since no probe asks it."""
     for container in pod.containers:
         log, running = logs.current(container.name), container.status.state.running
@@ -132,20 +140,39 @@ def _unasked(pod: Pod, logs: Logs) -> Iterator[Finding]:
             continue
         refused = [one for one in log.find(_NO_NODE) if _NODE.search(one.text[:2000])]
         node = _NODE.search(refused[-1].text[:2000]) if refused else None
+        if node is not None and _goes_by(container, node["ip"]):
+            node = None
+        down = [] if node else [p for p in subject.pods if p is not pod and not any(c.running for c in p.containers)]
+        if not node and (int(said["seconds"]) < _JOINED_SECONDS or any(_is_young(one) for one in down)):
+            continue
         whom = (
             f"a node of the address {node['ip']}, which Ray does not know" if node else "all the GPUs that it asked for"
         )
+        missing = f"; {down[0].name} does not run" if down else ""
         yield Finding(
             role="cause",
-            confidence="likely",
-            summary=f"{container.name} waits for Ray to give it {whom} ({say_seconds(int(said['seconds']))} and more): "
+            confidence="possible" if down else "likely",
+            summary=f"{container.name} waits for Ray to give it {whom} ({say_seconds(int(said['seconds']))} and more{missing}): "
             "it does not serve, and counts as ready only since it has no readiness probe.",
             evidence=(*((log_evidence(refused[-1]),) if refused else ()), log_evidence(line)),
             explains=("gpu-count-mismatch", "not-ready"),
-            fixes=(_one_address(container, node["ip"]) if node else _who_lacks(container),),
+            fixes=(_one_address(container, node["ip"]) if node else _who_lacks(container, down),),
             order=line.order,
         )
         return
+
+
+def _goes_by(container: Container, address: str) -> bool:
+    """Whether Ray knows the pod by this address, its own, as nobody tells another: then what else was asked for there is not free."""
+    pod = container.pod
+    told = any("node-ip-address" in text for _, text in container.words)
+    return address == pod.status.pod_ip and not pod.spec.host_network and not told
+
+
+def _is_young(pod: Pod) -> bool:
+    """Whether a pod that does not run may be one whose image is pulled."""
+    now, made = pod.cluster.now, parse_time(pod.obj.metadata.creation_timestamp)
+    return now is not None and made is not None and (now - made).total_seconds() < _PULLED_SECONDS
 
 
 def _one_address(container: Container, asked: str) -> Fix:
@@ -163,11 +190,18 @@ def _one_address(container: Container, asked: str) -> Fix:
     )
 
 
-def _who_lacks(container: Container) -> Fix:
+def _who_lacks(container: Container, down: list[Pod]) -> Fix:
     pod = container.pod
+    if down:
+        why = f"whose GPUs {pod.name} waits for"
+        return next((fix for one in down if (fix := of_pod(one, why))), None) or fixes.advice(
+            f"See first why {down[0].name} does not run, {why}",
+            f"kubectl -n {pod.namespace} describe pod {down[0].name}",
+        )
     return fixes.advice(
         "See in ray status how many GPUs the cluster has and which node offers none: it has not joined, another actor holds its GPUs, or "
-        "Ray counted something else there, which --num-gpus of its ray start says instead",
+        "Ray counted something else there, which --num-gpus of its ray start says instead; where none lacks, the address of the engine's "
+        "node (VLLM_HOST_IP) is not the one that ray list nodes shows",
         f"kubectl -n {pod.namespace} exec {pod.name} -c {container.name} -- ray status",
         f"kubectl -n {pod.namespace} exec {pod.name} -c {container.name} -- ray list nodes",
     )

@@ -44,6 +44,9 @@ NGINX_SECONDS = 60
 #: kgateway-dev/kgateway, issue 12285). Istio's switches it off.
 _LEAVES = ("gateway.envoyproxy.io/", "kgateway.dev/")
 
+#: Where a BackendTrafficPolicy has the time of a whole request.
+_WHOLE_BY_POLICY = "spec.timeout.http.requestTimeout"
+
 #: Envoy AI Gateway's own: the HTTPRoute that it makes of a route which names none has `request: 60s`.
 _AI_SECONDS = 60
 
@@ -155,7 +158,14 @@ def _knative(item: Item) -> Iterator[Timeout]:
 
 
 def _of_policies(names: set[str], namespace: str, cluster: Cluster) -> Iterator[Timeout]:
-    """What Envoy Gateway is told beside the routes, for a route or for the gateway of one: the whole request, or each attempt."""
+    """What Envoy Gateway is told beside the routes: the whole request, or each attempt."""
+    for item in _policies(names, namespace, cluster):
+        for path in (_WHOLE_BY_POLICY, "spec.retry.perRetry.timeout"):
+            yield from _whole(item, path, dig(item.raw, path))
+
+
+def _policies(names: set[str], namespace: str, cluster: Cluster) -> Iterator[Item]:
+    """The policies of Envoy Gateway for a route, or for the gateway of one."""
     routes = [item for item in cluster.items("HTTPRoute", namespace) if names & set(backends(item))]
     meant = {("HTTPRoute", item.name) for item in routes}
     meant |= {("Gateway", str(ref.get("name"))) for item in routes for ref in rows(item.raw, "spec.parentRefs")}
@@ -163,12 +173,13 @@ def _of_policies(names: set[str], namespace: str, cluster: Cluster) -> Iterator[
         single = dig(item.raw, "spec.targetRef")
         refs = [*rows(item.raw, "spec.targetRefs"), *([single] if isinstance(single, dict) else [])]
         if item.namespace == namespace and meant & {(str(ref.get("kind")), str(ref.get("name"))) for ref in refs}:
-            for path in ("spec.timeout.http.requestTimeout", "spec.retry.perRetry.timeout"):
-                yield from _whole(item, path, dig(item.raw, path))
+            yield item
 
 
 def of_envoy(names: set[str], namespace: str, cluster: Cluster) -> Iterator[Timeout]:
-    """Envoy's own 15 s, which apply to a route that names no timeout where its controller leaves them (`_LEAVES`)."""
+    """Envoy's own 15 s, which apply to a route that names no timeout, nor a policy for it, where its controller leaves them (`_LEAVES`)."""
+    if any(dig(policy.raw, _WHOLE_BY_POLICY) for policy in _policies(names, namespace, cluster)):
+        return
     for item in cluster.items("HTTPRoute", namespace):
         if not any(name.startswith(_LEAVES) for name in _controllers(item, cluster)) or not names & set(backends(item)):
             continue
@@ -184,6 +195,8 @@ def _controllers(route: Item, cluster: Cluster) -> list[str]:
     told = [str(one.get("controllerName")) for one in rows(route.raw, "status.parents")]
     refs = [] if told else rows(route.raw, "spec.parentRefs")
     for ref in refs:
+        if str(ref.get("kind") or "Gateway") != "Gateway":
+            continue  # a Service of a mesh
         gateway = cluster.item("Gateway", str(ref.get("namespace") or route.namespace), str(ref.get("name")))
         name = str(dig(gateway.raw, "spec.gatewayClassName")) if gateway is not None else ""
         told += [str(dig(x.raw, "spec.controllerName")) for x in cluster.items("GatewayClass") if x.name == name]

@@ -85,8 +85,8 @@ _STANDS_STILL = 60
 _NO_PROMPT, _HALF, _TIMES_AS_MANY = "Avg prompt throughput: 0.0 tokens/s", 0.5, 4
 
 #: vLLM's first engine prints its first preemption and each fiftieth; where nothing else tells, so many of these lines, so far apart, say
-#: that it goes on, and what was said longer ago is over.
-_FEWEST_TOLD, _EACH, _TOLD_SECONDS, _TOLD_LATELY = 3, 100, 120, 3600
+#: that it goes on. It is over where twice the time has passed that the fifty before took, and some minutes.
+_FEWEST_TOLD, _EACH, _TOLD_SECONDS, _TOLD_LATELY = 3, 100, 120, 600
 
 #: What stands before the share of the cache in a statement of vLLM, behind the numbers of requests.
 _CACHE = "KV cache usage: "
@@ -292,7 +292,8 @@ def _preempted_alone(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     seconds = seconds_between(first, last) or 0
     if times - before < _EACH or seconds < _TOLD_SECONDS or times - before < seconds / 60:
         return None
-    if (written_ago(last, pod.cluster.now) or 0) > _TOLD_LATELY:
+    pace = seconds_between(said[-2][0], last) or 0
+    if (written_ago(last, pod.cluster.now) or 0) > max(_TOLD_LATELY, 2 * pace):
         return None
     return Finding(
         role="cause",

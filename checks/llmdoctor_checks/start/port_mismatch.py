@@ -677,7 +677,7 @@ def _fix(container: Container, kind: str, probe: k8s.Probe, port: int) -> Fix:
     """Let the probe ask the right port, and whichever others ask the same wrong one."""
     asked = _port(container, probe)
     same = {k: p for k, p in container.spec.probes.items() if k == kind or (asked and _port(container, p) == asked)}
-    if (renumbered := _of_its_name(container, {_written(p) for p in same.values()}, port)) is not None:
+    if (renumbered := _of_its_name(container, same, port)) is not None:
         return renumbered
     operations = [
         {"op": "replace", "path": f"{container.pointer}/{k}Probe/{_action(p)}/port", "value": port}
@@ -687,8 +687,11 @@ def _fix(container: Container, kind: str, probe: k8s.Probe, port: int) -> Fix:
     return fixes.patch(container.pod, f"Let {who} ask port {port}", operations)
 
 
-def _of_its_name(container: Container, names: set[str], port: int) -> Fix | None:
-    """Where the probes, and a Service as well, ask a port by the name that the container gives it: another number for that name."""
+def _of_its_name(container: Container, probes: dict[str, k8s.Probe], port: int) -> Fix | None:
+    """Where probes, and a Service as well, ask a port by the name that the container gives it: another number for that name."""
+    written = {kind: _written(probe) for kind, probe in probes.items()}
+    by_number = {kind for kind, asked in written.items() if asked.isdecimal()}
+    names = {asked for kind, asked in written.items() if kind not in by_number}
     declared = {p.name: i for i, p in enumerate(container.spec.ports) if p.name in names}
     services = [
         item.name
@@ -701,9 +704,13 @@ def _of_its_name(container: Container, names: set[str], port: int) -> Fix | None
     if len(names) != 1 or len(declared) != 1 or not services or port in others or of_the_node:
         return None
     name, index = next(iter(declared.items()))
-    path = f"{container.pointer}/ports/{index}/containerPort"
+    paths = [
+        f"ports/{index}/containerPort",
+        *(f"{kind}Probe/{_action(probes[kind])}/port" for kind in sorted(by_number)),
+    ]
+    too = f", and the {' and '.join(sorted(by_number))} probe too, which asks the old one" if by_number else ""
     return fixes.patch(
         container.pod,
-        f"Give port {name} of {container.name} the number {port}: its probes and Service {services[0]} ask it by that name",
-        [{"op": "replace", "path": path, "value": port}],
+        f"Give port {name} of {container.name} the number {port}{too}: a probe and Service {services[0]} ask it by that name",
+        [{"op": "replace", "path": f"{container.pointer}/{path}", "value": port} for path in paths],
     )
