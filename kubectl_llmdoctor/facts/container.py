@@ -11,6 +11,7 @@ import msgspec
 
 from kubectl_llmdoctor.engines.launch import EnvVar, Launch
 from kubectl_llmdoctor.engines.version import split_image
+from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.answers import Answers
 from kubectl_llmdoctor.facts.units import milli, units
@@ -19,6 +20,7 @@ from kubectl_llmdoctor.tree import say
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor import platforms
+    from kubectl_llmdoctor.facts.logs import Log
     from kubectl_llmdoctor.facts.pod import Pod
 
 #: Size of /dev/shm in a pod without a mount there: containerd and CRI-O both hard-code it.
@@ -64,6 +66,10 @@ def is_accelerator(resource: str) -> bool:
 #: What `/health` answers beside the status 503 when the engine behind the server is dead; vLLM says nothing then, and
 #: something else while it scales. Sources: vLLM entrypoints/serve/instrumentator/health.py, TensorRT-LLM serve/openai_server.py.
 _DEAD = {"vllm": "", "tensorrt-llm": "LLM is unavailable."}
+
+
+#: What a shell starts in the background, in so much of a script: it goes on, and ends it in the end.
+_BACKGROUND, _SCRIPT = expression(r"(?<!&)&(?=\s|;|$)"), 20_000
 
 
 class Shm(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,16 +153,38 @@ class Container:
         words = _DEAD.get(engine.name) if engine else None
         return words is not None and (said.startswith(words) if words else not said)
 
+    @property
+    def ended_dead(self) -> bool:
+        """Whether it is a server that ended with status 0 as its engine had died, and nobody asked it to end.
+
+        What a program that computes on its own prints of its engine when it is done is no death, nor is what a script prints that ends
+        the server which it started.
+        """
+        from kubectl_llmdoctor.facts.requests import served
+
+        pod = self.pod
+        if self.role != "main" or self.terminated is None or pod.leaving or pod.spec.restart_policy == "Always":
+            return False
+        if any(owner.kind == "Job" for owner in pod.obj.metadata.owner_references):
+            return False
+        if any(_BACKGROUND.search(word[:_SCRIPT]) for word in self.spec.argv):
+            return False
+        return self.said_dead(previous=False) and any(served(log) for log in self._logs(previous=False))
+
     def said_dead(self, *, previous: bool) -> bool:
         """Whether the log of the running instance, or of the one before it, ends with the death of its engine."""
-        from kubectl_llmdoctor.facts.logs import Log
         from kubectl_llmdoctor.facts.requests import gone
+
+        return any(gone(log) is not None for log in self._logs(previous=previous))
+
+    def _logs(self, *, previous: bool) -> Iterator[Log]:
+        from kubectl_llmdoctor.facts.logs import Log
 
         mine = (self.pod.name, self.pod.namespace, self.name, previous)
         for text in self.pod.cluster.snapshot.logs:
             if (text.pod, text.namespace or "default", text.container, text.previous) == mine:
-                return gone(Log(text)) is not None
-        return False
+                yield Log(text)
+                return
 
     @property
     def told(self) -> tuple[platforms.Told, ...]:

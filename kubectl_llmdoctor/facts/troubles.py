@@ -59,7 +59,7 @@ def troubles_of(pod: Pod) -> Iterator[Trouble]:
         yield Trouble(kind="failed", text=f"{status.reason or 'Failed'}: {status.message}".rstrip(": "))
     elif status.phase == "Succeeded":
         for container in pod.containers:
-            if container.role == "main" and container.said_dead(previous=False):
+            if container.ended_dead:
                 yield Trouble(kind="failed", container=container, text="Succeeded, though its engine died")
         return
     elif pod.unscheduled:

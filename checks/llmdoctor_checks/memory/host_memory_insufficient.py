@@ -1,11 +1,13 @@
 """A model that its server refuses to load for lack of host memory, where only its clients say so."""
 
 from collections.abc import Iterator
+from datetime import datetime
 
 from kubectl_llmdoctor.api import (
     Cluster,
     Finding,
     Fix,
+    Log,
     Logs,
     Pod,
     Subject,
@@ -26,16 +28,21 @@ _REFUSED = (
 )
 #: What a client was told longer ago than this may have been mended.
 _LATELY = 3600
+#: Within so many lines one has a time.
+_FIRST_LINES = 50
+
+#: How clients print that a request was answered.
+_WELL = ("HTTP/1.1 200", '"status": 200', "status=200")
 
 
-@check("host-memory-insufficient", since="0.1", literals=tuple(words for words, _ in _REFUSED))
+@check("host-memory-insufficient", since="0.1", literals=(*(words for words, _ in _REFUSED), *_WELL))
 def host_memory_insufficient(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """The host's memory does not suffice.
 
     The engine itself, not the kernel, says that host memory is short: Ollama compares the model with what is free before it loads it,
     vLLM's swap space is larger than the memory, llama.cpp or PyTorch get no memory for a buffer, Ray kills workers near its mark.
     It is the container's memory, not the GPU's. Ollama's server lives on and only the request for this model fails; where its own log
-    was not read so far, what its clients print of it within the last hour says so.
+    was not read so far back, what its clients print of it within the last hour says so.
 
     ## Fix
 
@@ -50,9 +57,18 @@ def host_memory_insufficient(pod: Pod, subject: Subject, cluster: Cluster, logs:
     """
     for engine in subject.engines(pod):
         answers = told(pod, engine, cluster, logs, _REFUSED, "500") if engine.name == "ollama" else []
-        if not answers or (written_ago(answers[-1][0], cluster.now) or 0) > _LATELY:
+        mine = logs.current(engine.container.name) if logs is not None else None
+        late = [
+            (ago, line, said)
+            for line, said in answers
+            if _lately(ago := written_ago(line, cluster.now)) and not _covers(mine, ago, cluster.now)
+        ]
+        if not late:
             continue
-        line, said = answers[-1]
+        ago, line, said = min(late, key=lambda one: (one[0] is None, one[0] or 0, -one[1].number))
+        times = sum(1 for _, other, _ in late if other.log is line.log)
+        # what was free may have become more since
+        unsure = ago is None or any(after.number > line.number for after in line.log.find(*_WELL))
         limit = engine.container.limit("memory")
         raised = (
             f"Raise the memory limit of {engine.container.name} so that {said['want']} are free in it"
@@ -66,10 +82,23 @@ def host_memory_insufficient(pod: Pod, subject: Subject, cluster: Cluster, logs:
         yield Finding(
             role="cause",
             severity="warning",
-            confidence="likely",
+            confidence="possible" if unsure else "likely",
             summary=f"{line.log.pod} asks {engine.container.name} for a model that needs {said['want']} of host memory, and {said['have']} "
-            f"are available: it is refused, {often(len(answers))} in its log.",
+            f"are available: it is refused, {often(times)} in its log.",
             evidence=(log_evidence(line, said[0]),),
             fixes=(repair,),
             order=line.order,
         )
+
+
+def _lately(ago: float | None) -> bool:
+    return ago is None or ago <= _LATELY
+
+
+def _covers(log: Log | None, ago: float | None, now: datetime | None) -> bool:
+    """Whether the server's own log, which has no word of it, goes back to when its client was told: Ollama logs each refusal."""
+    if log is None or not len(log):
+        return False
+    firsts = (written_ago(line, now) for line in log.lines(1, min(len(log), _FIRST_LINES)))
+    since = next((one for one in firsts if one is not None), None)
+    return ago is None or (since is not None and since > ago)

@@ -1,6 +1,7 @@
 """A container that hit its own memory limit."""
 
 import itertools
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -60,8 +61,12 @@ from llmdoctor_checks.memory._prompt_cache import LITERALS, Greed, prompt_cache
 from llmdoctor_checks.scheduling._devices import asks_for_nothing, near_gpus
 from llmdoctor_checks.start._library import asked, least_bytes
 
-#: A context from which on the KV cache of a small model takes gigabytes, and one that does not.
-_LONG, _SHORT = 32768, 8192
+#: A context from which on the KV cache of a small model takes gigabytes, one that does not, and what a slot needs of it at the least;
+#: what each token takes in models of a few billion parameters up to thirty; and which share of a limit counts.
+_LONG, _SHORT, _A_SLOT, _PER_TOKEN, _SHARE = 32768, 8192, 2048, MIB // 4, 0.25
+#: How llama.cpp says where its KV cache lies and how large it is, that its context is being made, and that layers lie on a GPU.
+_KV, _MAKES_CONTEXT, _LAYERS = "KV buffer size =", " n_ctx ", "layers to GPU"
+_KV_BUFFER, _ON_GPU = rf"(\w{{1,40}}) +{_KV} +([\d.]{{1,12}}) MiB", rf"offloaded [1-9]\d{{0,3}}/\d{{1,4}} {_LAYERS}"
 
 #: How Istio's agent, which starts Envoy, says that this was killed.
 _BY_AGENT = "Envoy may have been out of memory killed"
@@ -102,7 +107,7 @@ _ALLOCATES, _SILENT_SECONDS = "host memory for hierarchical KV cache", 300
 _BESIDE_WEIGHTS = 256 * MIB
 
 
-@check("oomkilled-host", since="0.1", literals=(*LITERALS, *DIED, SAID, _BY_AGENT))
+@check("oomkilled-host", since="0.1", literals=(*LITERALS, *DIED, SAID, _BY_AGENT, _KV, _MAKES_CONTEXT, _LAYERS))
 def oomkilled_host(
     pod: Pod,
     logs: Logs | None,
@@ -200,7 +205,7 @@ def _ended(
     # what is pinned is taken at the start, so that none of it is too much where the server has come to serve
     starts = phase is None or phase.name != "serving"
     over = excess(engine, subject.sizing(engine), limit) if engine is not None and starts else None
-    context = _context(engine) if engine is not None and starts and not over else None
+    context = _context(engine, limit, log) if engine is not None and starts and not over else None
     yield Finding(
         role="cause",
         confidence="likely" if unnamed or (_shared(container, limit) and not by_kernel) else "certain",
@@ -224,12 +229,14 @@ def _ended(
     )
 
 
-def _context(engine: Engine) -> Greed | None:
+def _context(engine: Engine, limit: int, log: Log | None) -> Greed | None:
     """llama.cpp without a GPU, told to hold a long context: it makes room for all of it in host memory when it starts."""
     setting = engine.explicit("max_model_len")
     if engine.name != "llama.cpp" or setting is None or not isinstance(setting.value, int) or setting.value < _LONG:
         return None
-    if engine.container.accelerators:
+    slots = engine.value("max_num_seqs", 1)
+    less = max(_SHORT, _A_SLOT * slots if isinstance(slots, int) else 0)
+    if engine.container.accelerators or less >= setting.value or not _holds_context(setting.value, limit, log):
         return None
     return Greed(
         f" The KV cache for a context of {setting.value} tokens lies in that memory as well.",
@@ -238,10 +245,24 @@ def _context(engine: Engine) -> Greed | None:
             engine,
             "max_model_len",
             "--ctx-size",
-            str(_SHORT),
-            f"Lower --ctx-size from {setting.value} to {_SHORT}, as its KV cache lies in host memory",
+            str(less),
+            f"Lower --ctx-size from {setting.value} to {less}, as its KV cache lies in host memory",
         ),
     )
+
+
+def _holds_context(tokens: int, limit: int, log: Log | None) -> bool:
+    """Whether the KV cache of so many tokens is much of a limit: by its size in the log, or by what models of a usual size take."""
+    size = tokens * _PER_TOKEN
+    if log is not None and len(log):
+        buffers = [m for x in log.find(_KV) if (m := re.search(_KV_BUFFER, x.text[:500]))]
+        if buffers:
+            size = int(sum(units(f"{m[2]}Mi") or 0 for m in buffers if m[1] == "CPU"))
+        elif log.holds("load_tensors") and not log.holds(_MAKES_CONTEXT):
+            return False  # it was still at the weights
+        elif any(re.search(_ON_GPU, x.text[:500]) for x in log.find(_LAYERS)):
+            return False
+    return size >= _SHARE * limit
 
 
 def _too_much(engine: Engine, limit: int, log: Log, subject: Subject) -> Iterator[Finding]:

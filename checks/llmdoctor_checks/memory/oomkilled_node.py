@@ -465,13 +465,12 @@ def _kept_to_the_last(pod: Pod, ending: Ending) -> bool:
     The kubelet gives its processes an `oom_score_adj` of -997. It tells of a kill in a cgroup of a node in a container (kind,
     k3d), too, as of one of the system.
     """
-    bounds = [one.spec.resources for one in pod.containers]
-    same = all(
-        one.limits.get(name) and one.requests.get(name, one.limits[name]) == one.limits[name]
-        for one in bounds
+    guaranteed = all(
+        one.limit(name) and one.request(name) in (None, one.limit(name))
+        for one in pod.containers
         for name in ("cpu", "memory")
     )
-    return ending.oom_killed and bool(ending.container.limit("memory")) and same
+    return ending.oom_killed and bool(ending.container.limit("memory")) and guaranteed
 
 
 def _exhausted(pod: Pod, ending: Ending, events: Events | None, node: Node | None) -> tuple[str, str, Evidence] | None:

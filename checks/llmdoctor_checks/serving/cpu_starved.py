@@ -76,8 +76,9 @@ _ON_GPU = (
     "Vulkan devices",
     "SYCL devices",
 )
-#: With so many times the threads that it has cores most of them wait at each step; slower than somebody reads is slow then.
-_CROWDED, _READS = 2, 5.0
+#: With so many times the threads that it has cores most of them wait at each step; slower than somebody reads is slow then, and
+#: half of that where it is a single answer.
+_CROWDED, _READS, _ALONE = 2, 5.0, 2.5
 #: So many answers, each of so many tokens or more; or a single one of many tokens, each of which reads all weights.
 _ANSWERS, _TOKENS, _LATEST, _LONG_ANSWER = 2, 10, 10, 32
 
@@ -135,8 +136,8 @@ def cpu_starved(
     one thread where nothing sets `OMP_NUM_THREADS` or `VLLM_CPU_OMP_THREADS_BIND`, and say so. Where its limit is eight cores or fewer
     and each request gets less than one token a second all the time, too few cores are the cause. So they are where llama.cpp or Ollama
     on a CPU generates less than that, with more threads than its limit has cores, or with few cores; and less than five with twice
-    as many threads, where one answer of many tokens is enough. Where Ollama does not print how fast it generates, as many threads
-    and answers that took a minute or more each make it likely enough to try.
+    as many threads, or half of that where there is one answer of many tokens alone. Where Ollama does not print how fast it
+    generates, as many threads and answers that took a minute or more each make it likely enough to try.
 
     ## Fix
 
@@ -230,7 +231,9 @@ def _threads(engine: Engine, logs: Logs) -> Finding | None:
     if len(paces) < enough and not slow:
         return None
     pace = max((pace for _, pace in paces), default=0.0)
-    if (slow and not crowded) or pace >= (_READS if crowded else _CRAWLS):
+    # a single one may have waited for its weights, or shared the cores with others
+    bound = _ALONE if len(paces) < _ANSWERS else _READS
+    if (slow and not crowded) or pace >= (bound if crowded else _CRAWLS):
         return None
     # what a GPU or another machine holds no thread computes, wherever it comes from
     elsewhere = any(log.find(*_ON_GPU)) or any(on_the_cpu(x) is False for x in log.find(BUFFER))

@@ -15,6 +15,7 @@ from kubectl_llmdoctor.api import (
     Logs,
     Pod,
     Sizing,
+    answered,
     check,
     fixes,
     log_evidence,
@@ -23,6 +24,7 @@ from kubectl_llmdoctor.api import (
     say_bytes,
     say_seconds,
     seconds_between,
+    written_ago,
 )
 
 #: A load that takes so long, by what is done so far, is slow: from a local disk hundreds of gigabytes take minutes.
@@ -68,6 +70,8 @@ _BEGIN, _END = "Load weight begin", "Load weight end"
 _PROGRESS, _LOADED = "model load progress ", "llama runner started in"
 _SHARE = r"model load progress (0\.\d\d|1\.00)"
 _OLLAMA_SECONDS, _OLLAMA_KNOWN = 600, 180
+#: A load given up longer ago says nothing of a server that has answered since.
+_OLLAMA_PAST = 3600
 
 #: A line that seems to be later than the one after it (two processes print) would be of last year.
 _DAY = 86400
@@ -168,17 +172,22 @@ def _ollama(pod: Pod, engine: Engine, log: Log) -> Finding | None:
     shares = [(line, float(said[1])) for line in log.find(_PROGRESS) if (said := re.search(_SHARE, line.text[:400]))]
     if not shares or any(line.number > shares[-1][0].number for line in log.find(_LOADED)):
         return None
-    last, share = shares[-1]
-    first, begun = last, share
-    for line, so_far in reversed(shares):
-        if so_far > begun:
+    run = shares[-1:]
+    for one in reversed(shares[:-1]):
+        if one[1] > run[-1][1]:
             break  # of the load before
-        first, begun = line, so_far
+        run.append(one)
+    (last, share), (first, begun) = run[0], run[-1]
     seconds = seconds_between(first, last)
     if share >= 1 or share <= begun or seconds is None or not _OLLAMA_KNOWN <= seconds < _DAY:
         return None
+    if (written_ago(last, pod.cluster.now) or 0) > _OLLAMA_PAST and answered(log, after=last.number):
+        return None
+    # what began slowly may have gone well since
+    half, so_far = max((one for one in run if one[1] <= (begun + share) / 2), key=lambda one: one[0].number)
     whole = seconds / (share - begun)
-    if whole < _OLLAMA_SECONDS:
+    ahead = (seconds_between(half, last) or 0) / (share - so_far) * (1 - share)
+    if whole < _OLLAMA_SECONDS or seconds + ahead < _OLLAMA_SECONDS:
         return None
     volume = next((f", from {name}" for path, name in _mounts(engine.container) if "ollama" in path), "")
     return Finding(
