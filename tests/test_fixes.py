@@ -294,12 +294,12 @@ def test_a_script_that_is_not_plain_is_left_to_a_person(script: str) -> None:
     ("script", "after"),
     [
         (
-            "vllm serve Q/Q --port 8000 2>&1 | tee /tmp/log",
-            "vllm serve Q/Q --port 8000 --enforce-eager 2>&1 | tee /tmp/log",
+            "vllm serve Q/Q --port 8000 2>&1 | tee /logs/vllm",
+            "vllm serve Q/Q --port 8000 --enforce-eager 2>&1 | tee /logs/vllm",
         ),
         (
-            "vllm serve Q/Q --port 8000 > /tmp/log &\nwait",
-            "vllm serve Q/Q --port 8000 --enforce-eager > /tmp/log &\nwait",
+            "vllm serve Q/Q --port 8000 > /logs/vllm &\nwait",
+            "vllm serve Q/Q --port 8000 --enforce-eager > /logs/vllm &\nwait",
         ),
         # each branch starts an engine, and one of them alone would get it
         ('if [ "$X" ]; then vllm serve Q/Q --port 8000; else vllm serve Q/Q --port 8001; fi', None),
