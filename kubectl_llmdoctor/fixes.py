@@ -479,7 +479,8 @@ def set_flag(engine: Engine, name: str, flag: str, value: str, summary: str) -> 
         return advice(
             f"{summary} ({flag} {value} where {container.spec.image} starts the engine, whose log says {current.text})"
         )
-    return advice(f"{summary} ({flag} {value} instead of {current.text} in {_home(container.pod, flag, value)})")
+    told = "" if f"{flag} {value}" in summary else f"{flag} {value} "
+    return advice(f"{summary} ({told}instead of {current.text} in {_home(container.pod, flag, value)})")
 
 
 def set_flags(engine: Engine, chosen: Sequence[tuple[str, str, str]], summary: str, *, gpus: str = "") -> Fix:
