@@ -743,10 +743,14 @@ def _in_volumes(container: Container, limit: int) -> int:
 
 def _fixes(container: Container, limit: int, subject: Subject, more: str = "") -> Iterator[Fix]:
     if container.name == "storage-initializer":
-        summary = (
-            "Raise storageInitializer.memoryLimit in the ConfigMap kserve/inferenceservice-config (default 1Gi; in the "
-        )
-        summary += "values of the chart kserve-resources, from 0.16 on, kserve.storage.resources.limits.memory)"
+        summary = "Raise storageInitializer.memoryLimit in the ConfigMap kserve/inferenceservice-config (default 1Gi"
+        # what the chart's value sets is a ClusterStorageContainer, to which the pods of an LLMInferenceService do not look
+        if container.pod.labels.get("app.kubernetes.io/part-of") == "llminferenceservice":
+            summary += "), and delete the pod: of an LLMInferenceService no ClusterStorageContainer counts"
+        else:
+            summary += (
+                "; in the values of the chart kserve-resources, from 0.16 on, kserve.storage.resources.limits.memory)"
+            )
         yield fixes.advice(summary, owner="platform")
         return
     pod = container.pod

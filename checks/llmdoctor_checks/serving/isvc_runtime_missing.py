@@ -45,7 +45,7 @@ def isvc_runtime_missing(subject: Subject, workload: Workload, cluster: Cluster)
     elsewhere = _elsewhere(workload, cluster)
     if (told := _told(workload)) is not None:
         text = f"KServe says of the runtime of {workload.ref}: {told.text}."
-        yield _finding(subject, workload, text, [], told, elsewhere=elsewhere)
+        yield _finding(subject, workload, text, _unoffered(workload, cluster), told, elsewhere=elsewhere)
         return
     if (
         workload.item.annotations.get("serving.kserve.io/deploymentMode") == "ModelMesh"
@@ -86,6 +86,23 @@ def _elsewhere(workload: Workload, cluster: Cluster) -> Item | None:
         if workload.fits(item) if want.name else _serves(item, want.format, want.version) and want.format:
             return item
     return None
+
+
+def _unoffered(workload: Workload, cluster: Cluster) -> list[Item]:
+    """The runtimes that would serve the service, and are taken by their names alone, where it names none: they lack `autoSelect`."""
+    want = workload.runtime_wanted
+    if want is None or want.name or not want.format:
+        return []
+    spoken = dig(workload.raw, f"{want.path}.protocolVersion")
+    listed = [*cluster.items("ServingRuntime", workload.namespace), *cluster.items("ClusterServingRuntime")]
+    return [
+        item
+        for item in listed
+        if _serves(item, want.format, want.version)
+        and not workload.fits(item)
+        and dig(item.raw, "spec.multiModel") is not True
+        and (not spoken or spoken in (dig(item.raw, "spec.protocolVersions") or (spoken,)))
+    ]
 
 
 def _told(workload: Workload) -> Evidence | None:

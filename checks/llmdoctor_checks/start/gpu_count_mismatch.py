@@ -96,6 +96,9 @@ _STARTED = (
     r"|, line \d+, in (?:initialize_model_parallel|in_the_same_node_as)\b"
 )
 
+#: What vLLM and SGLang print next, on each rank: of data parallel ones some may load while others find no GPU.
+_LOADS = r"|\bStarting to load model |\bLoading safetensors checkpoint shards: |\bLoad weight begin\b"
+
 #: What a start prints whose GPUs have no memory left, and what of it says that something else holds that memory.
 _FULL = ("CUDA out of memory", "HIP out of memory")
 #: What it prints whose share of the memory is used up, and the share from which on that is the GPU's own end.
@@ -219,7 +222,8 @@ def _too_few(
     failing = any(t.container is container and t.kind != "dead" for t in pod.troubles)
     if pod.exists and not failing:
         return
-    if failing and any(re.search(_STARTED, log.text) for log in (logs.of(container.name) if logs else ())):
+    begun = _STARTED if engine.explicit("data_parallel_size") else _STARTED + _LOADS
+    if failing and any(re.search(begun, log.text) for log in (logs.of(container.name) if logs else ())):
         return  # all workers had started, in other pods too: whatever ended them came later
     resource = next(iter(container.accelerators), "nvidia.com/gpu")
     yield Finding(

@@ -62,6 +62,11 @@ _TF_SERVES = (
 )
 _OF_TF = ("Exporting HTTP/REST API at:", "Running gRPC ModelServer at ")
 
+#: Dynamo's own words for the port at which a worker answers probes, from its start on (lib/runtime/src/system_status_server.rs), and
+#: the variable that sets it.
+_STATUS_SERVES = r"ystem status server (?:bound to:|started successfully on) (?P<host>[\d.]{1,15}|\[[\da-f:]{2,39}\]):(?P<port>\d{1,5})\b"
+_OF_STATUS, _STATUS_PORT = "ystem status server ", "DYN_SYSTEM_PORT"
+
 #: How a Service, or a port of it, is called that is not for a server's requests by HTTP: a program need not say that it listens there.
 _OTHERS = r"(?i)metrics|prom(?:etheus)?\b|monitor|exporter|grpc|rpc\b|debug|admin|health"
 
@@ -99,6 +104,7 @@ _LOOPBACK = r"127\.[\d.]+|localhost|\[::1\]"
         "listening on ",
         "Listening at:",
         *_OF_TF,
+        _OF_STATUS,
         NOT_ASKED,
         FAILED,
         *_unreached.LITERALS,
@@ -132,7 +138,10 @@ def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events 
     for engine in engines:
         yield from _of(pod, engine, logs, events)
     for container in pod.containers:
-        if container.role != "init" and not any(engine.container is container for engine in engines):
+        own = next((engine for engine in engines if engine.container is container), None)
+        if own is not None and own.get("port") is None:  # a worker behind another's front end
+            yield from _by_log(pod, container, logs, events)
+        if container.role != "init" and own is None:
             yield from _by_log(pod, container, logs, events)
             yield from _unheard(pod, container, logs)
             yield from _by_probe(pod, container, logs)
@@ -178,7 +187,8 @@ def _by_log(pod: Pod, container: Container, logs: Logs | None, events: Events | 
         log = log_of(ended, logs)
     if not stuck or not refused or log is None or ended_by_itself(container, events):
         return
-    ports = _heard(log)
+    status = _of_status(log)
+    ports = status or _heard(log)
     for kind, probe in container.spec.probes.items():
         asked = _port(container, probe)
         if kind != refused[-1][0] or asked is None or not ports or asked in ports or _answered_once(ended, probe):
@@ -186,7 +196,7 @@ def _by_log(pod: Pod, container: Container, logs: Logs | None, events: Events | 
         if _listener(container, asked):
             return
         number, line = next(iter(ports.items()))
-        if any(re.search(_LOADS, one.text[:2000]) for one in log.lines(line.number + 1)):
+        if not status and any(re.search(_LOADS, one.text[:2000]) for one in log.lines(line.number + 1)):
             return
         yield Finding(
             role="cause",
@@ -197,9 +207,23 @@ def _by_log(pod: Pod, container: Container, logs: Logs | None, events: Events | 
                 log_evidence(line),
             ),
             explains=("not-ready", "crash-loop", "probe-too-short"),
-            fixes=(_fix(container, kind, probe, number),),
+            fixes=(*_told_by_status(container, asked, number), _fix(container, kind, probe, number)),
         )
         return
+
+
+def _of_status(log: Log) -> dict[int, Line]:
+    """The port at which a worker of Dynamo says that it answers probes."""
+    found = ((line, re.search(_STATUS_SERVES, line.text[:2000])) for line in log.find(_OF_STATUS))
+    return {int(said["port"]): line for line, said in found if said and not re.fullmatch(_LOOPBACK, said["host"])}
+
+
+def _told_by_status(container: Container, asked: int, number: int) -> Iterator[Fix]:
+    """For a worker of Dynamo that was given a port for probes: the one that its probe asks."""
+    told = container.env.get(_STATUS_PORT)
+    if told and told.value == str(number):
+        text = f"Let {_STATUS_PORT} name the port that the probe asks, {asked}, as Dynamo's operator sets it, or leave it out"
+        yield fixes.set_env(container, _STATUS_PORT, str(asked), text)
 
 
 def _heard(log: Log) -> dict[int, Line]:

@@ -26,7 +26,7 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks.start._client_paths import LITERALS, refused_clients
 from llmdoctor_checks.start._images import Lacking, lacking
-from llmdoctor_checks.start._probes import KINDS, failures
+from llmdoctor_checks.start._probes import KINDS, SIDECAR_PROBE, failures
 
 #: Where an engine tells that it is up.
 _HEALTH = {
@@ -422,6 +422,13 @@ def _alike(container: Container, kind: str) -> tuple[str, ...]:
     return tuple(name for name in asked if asked[name] == asked.get(kind)) or (kind,)
 
 
+def _given_path(container: Container) -> str:
+    """The path at which KServe's agent, which is asked in the server's place, was told to ask the server."""
+    told = container.env.get(SIDECAR_PROBE) if container.name == "agent" else None
+    found = re.search(r'"path": ?"(/[^"]{1,200})"', str(told.value)[:2000]) if told and told.value else None
+    return found[1] if found else ""
+
+
 def _fixes(container: Container, kinds: tuple[str, ...], path: str, right: str, code: str = "") -> Iterator[Fix]:
     pod, names = container.pod, " and ".join(", ".join(kinds).rsplit(", ", 1))
     probes = f"{names} probe{'s' if len(kinds) > 1 else ''}"
@@ -431,6 +438,17 @@ def _fixes(container: Container, kinds: tuple[str, ...], path: str, right: str, 
             for kind in kinds
         ]
         yield fixes.patch(pod, f"Ask for {right}{f' in the {probes}' if len(kinds) > 1 else ''}", operations)
+    elif code == "404" and (own := _given_path(container)) not in ("", path):
+        was = path or "/"
+        yield fixes.advice(
+            f"Let KServe's injector give the {probes} of {container.name} the path of the server's own probe, {own}, in place of {was}: "
+            "a release that does",
+            owner="platform",
+        )
+        yield fixes.advice(
+            f"Until then leave out of {fixes.edited(pod)} what puts {container.name} before the server (a logger, a batcher), or run a "
+            f"server that answers {was}"
+        )
     elif code == "404" and path:
         known = " (servers of OpenAI's API have /v1/models)" if path in _HEALTH.values() else ""
         yield fixes.advice(

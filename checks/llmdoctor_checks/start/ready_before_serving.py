@@ -43,6 +43,7 @@ from llmdoctor_checks._clients import before
 from llmdoctor_checks._nobody_left import LITERALS as NOBODY_LEFT
 from llmdoctor_checks._nobody_left import nobody_left
 from llmdoctor_checks._services import service_of
+from llmdoctor_checks.start._forwarded import FAILED, forwarded_elsewhere
 
 #: Engines that open it only then.
 _LATE = frozenset({"vllm", "sglang", "tgi", "tei", "tensorrt-llm", "lmdeploy", "huggingfaceserver"})
@@ -117,7 +118,7 @@ _SEVERAL, _RECENT_SECONDS = 2, 3600
     "ready-before-serving",
     since="0.2",
     severity="warning",
-    literals=(*_TURNED_AWAY, *_GAVE_UP, *_NAMELESS, _LLAMA_LOADS, _LLAMA_LOADED, *NOBODY_LEFT),
+    literals=(*_TURNED_AWAY, *_GAVE_UP, *_NAMELESS, _LLAMA_LOADS, _LLAMA_LOADED, FAILED, *NOBODY_LEFT),
 )
 def ready_before_serving(
     pod: Pod, subject: Subject, workload: Workload | None, cluster: Cluster, logs: Logs | None
@@ -136,7 +137,8 @@ def ready_before_serving(
     it refuses requests, for nobody is there to compute them, while its servers load.
 
     A missing probe is only noted, since most deployments have none, and only where other replicas could answer meanwhile; a
-    deceived one is a risk. Where the pod is Ready and its own port says that the model is not loaded, requests fail now; so they
+    deceived one is a risk. So it is where Knative's queue-proxy asks the server and forwards to an agent before it, which was not
+    up when requests came. Where the pod is Ready and its own port says that the model is not loaded, requests fail now; so they
     do where it loads by its own log, and that of a gateway, router or proxy says that it was turned away, or its probe cannot
     fail. Without a probe that is a risk while it lasts. Of a server that is not known its own log tells: requests that all failed until
     it says that the model is loaded, and none of them since.
@@ -152,6 +154,7 @@ def ready_before_serving(
     - https://kubernetes.io/docs/tasks/configure-pod-container/configure-liveness-readiness-startup-probes/
     - https://github.com/ggml-org/llama.cpp/tree/master/tools/server#get-health-returns-heath-check-result
     """
+    yield from forwarded_elsewhere(pod, logs)
     # a program that starts one by itself may have a port and a health of its own
     engines = [engine for engine in subject.engines(pod) if not engine.announced]
     for engine in engines:

@@ -84,12 +84,13 @@ _NO_FOLDER = (
 #: claim itself, or of a modelcar's folder (pkg/webhook/admission/pod/storage_initializer_injector.go).
 _SOURCE = r"internal\.serving\.(?:kserve\.io|kubeflow\.org)/storage-initializer-sourceuri"
 
-#: By which a pod's InferenceService is named, and by what one of any kind names its model (pkg/apis/serving/v1beta1: `GetStorageUri`).
-_SERVICE_LABEL = "serving.kserve.io/inferenceservice"
+#: By which a pod's InferenceService is named, now and before 0.7, and by what one of any kind names its model
+#: (pkg/apis/serving/v1beta1: `GetStorageUri`).
+_SERVICE_LABELS = ("serving.kserve.io/inferenceservice", "serving.kubeflow.org/inferenceservice")
 _BRINGS = r"\"(?:storageUris?|storage|STORAGE_URI)\""
 
-#: The container whose model KServe brings, by the name that its controller gives it.
-_SERVER = "kserve-container"
+#: The container whose model KServe brings, by the names that its controller gives it, and gave it before 0.7.
+_SERVERS = ("kserve-container", "kfserving-container")
 
 #: A label of namespaces that KServe's webhook leaves out (config/webhook/manifests.yaml, `namespaceSelector`).
 _LEFT_OUT = "control-plane"
@@ -271,8 +272,8 @@ def _auto(pod: Pod) -> Iterator[Finding]:
 
 def _kserve(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """A pod of an InferenceService that reads /mnt/models, where nothing was put."""
-    labelled = _SERVICE_LABEL in pod.labels
-    server = next((container for container in pod.containers if container.name == _SERVER), None)
+    labelled = _service(pod) is not None
+    server = next((container for container in pod.containers if container.name in _SERVERS), None)
     if not pod.failing_by_status or not (labelled or server):
         return
     if any(container.name.startswith("storage-initializer") for container in pod.containers):
@@ -317,10 +318,15 @@ def _kserve(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
         )
 
 
+def _service(pod: Pod) -> str | None:
+    """The InferenceService that a pod is of, by its label."""
+    return next((pod.labels[label] for label in _SERVICE_LABELS if label in pod.labels), None)
+
+
 def _brings_nothing(pod: Pod) -> bool:
     """Whether the InferenceService is there and names no model that KServe would bring: by storageUri, or by a custom server's variable."""
-    name = pod.labels.get(_SERVICE_LABEL)
-    service = pod.cluster.item("InferenceService", pod.namespace, str(name)) if name else None
+    name = _service(pod)
+    service = pod.cluster.item("InferenceService", pod.namespace, name) if name else None
     return service is not None and not re.search(_BRINGS, json.dumps(service.raw.get("spec"), default=str))
 
 
@@ -338,7 +344,7 @@ def _moved(pod: Pod) -> Fix:
     """What lets KServe's webhook see the pods of a namespace that it passes over: a new pod there would come without, too."""
     item = pod.cluster.item("Namespace", "", pod.namespace)
     runs = re.search("kserve|kfserving|opendatahub", str(dig(item.raw, f"metadata.labels.{_LEFT_OUT}")) if item else "")
-    name = pod.labels.get(_SERVICE_LABEL)
+    name = _service(pod)
     what = f"InferenceService {name}" if name else "the InferenceService"
     return fixes.advice(
         f"Make {what} in another namespace, without the label {_LEFT_OUT}, and delete it in {pod.namespace}"

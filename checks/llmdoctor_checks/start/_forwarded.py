@@ -1,0 +1,59 @@
+"""Knative's queue-proxy that asks another container whether it is ready than the one to which it forwards requests."""
+
+import re
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Finding, Logs, Pod, fixes, log_evidence, parse_time, pod_evidence
+from llmdoctor_checks.start._probes import SIDECAR_PROBE
+
+#: The port to which it forwards, and what it prints of a request that found nobody there (knative pkg/network/error_handler.go).
+_FORWARDS = "USER_PORT"
+FAILED = "error reverse proxying request"
+
+#: So long after the start of the one that was not up.
+_SOON_SECONDS = 3600
+
+
+def forwarded_elsewhere(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
+    """Requests that found nobody: the pod was ready by its server, and what stands before that was not up yet.
+
+    KServe lets the proxy forward to its agent (for a logger, a batcher or several models) and leaves it to ask the server.
+    """
+    for proxy in pod.containers if logs and pod.ready else ():
+        told, probe = proxy.env.get(_FORWARDS), proxy.env.get(SIDECAR_PROBE)
+        to = str(told.value) if told and told.value else ""
+        asked = re.search(r'"port": ?(\d{1,5})\b', str(probe.value)[:2000]) if probe and probe.value else None
+        log = logs.current(proxy.name) if logs else None
+        agent = next((c for c in pod.containers if any(str(p.container_port) == to for p in c.spec.ports)), None)
+        running = agent.status.state.running if agent else None
+        if log is None or asked is None or asked[1] == to or agent is None or agent is proxy or running is None:
+            continue
+        refused = rf"dial tcp (?:127\.0\.0\.1|\[::1\]|localhost):{re.escape(to)}: connect: connection refused"
+        lines = [line for line in log.find(FAILED) if re.search(refused, line.text[:4000])]
+        started, now = parse_time(running.started_at), pod.cluster.now
+        if not lines:
+            continue
+        recent = started is not None and now is not None and (now - started).total_seconds() <= _SOON_SECONDS
+        yield Finding(
+            role="cause" if recent else "risk",
+            confidence="likely",
+            summary=f"{proxy.name} forwards requests to {agent.name} at port {to}, and asks port {asked[1]} whether the pod is ready: "
+            f"requests came before {agent.name} was up.",
+            evidence=(
+                log_evidence(lines[-1]),
+                pod_evidence(proxy, f"env[{SIDECAR_PROBE}]", str(probe.value)[:200] if probe else ""),
+                pod_evidence(proxy, f"env[{_FORWARDS}]", to),
+            ),
+            fixes=(
+                fixes.advice(
+                    f"Let {proxy.name} ask port {to}, to which it forwards: a release of KServe that sets {SIDECAR_PROBE} so",
+                    owner="platform",
+                ),
+                fixes.advice(
+                    f"Else leave out what puts {agent.name} before the server, in {fixes.edited(pod)} (a logger or batcher), or let "
+                    "clients ask again until it is up"
+                ),
+            ),
+            order=lines[0].order,
+        )
+        return
