@@ -108,6 +108,7 @@ OfProcess = Literal[
     "end not known",
     "capability helps",
     "user given",
+    "port from VLLM_PORT",
 ]
 #: Of the pod's node and others, and what the pod asks of them.
 OfPlacement = Literal[
@@ -128,6 +129,7 @@ OfPlacement = Literal[
     "no other architecture",
     "ARM node",
     "no ARM node",
+    "switches by InfiniBand",
     "use of a GPU",
     "no use of a GPU",
 ]

@@ -149,9 +149,7 @@ class Files(Topic):
     @cached_property
     def _user(self) -> str:
         """The user that the container is to run as, where it says so."""
-        own = self.container.spec.security_context.run_as_user if self.container else None
-        whole = self.pod.spec.security_context.run_as_user if self.pod else None
-        return str((whole if own is None else own) or "")
+        return str((self.container.user if self.container else None) or "")
 
     @cached_property
     def _data(self) -> list[tuple[VolumeMount, Volume]]:

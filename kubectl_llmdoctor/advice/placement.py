@@ -10,6 +10,7 @@ from kubectl_llmdoctor.advice.declared import Condition, OfPlacement
 from kubectl_llmdoctor.advice.occurrence import Topic
 from kubectl_llmdoctor.advice.templates import Value
 from kubectl_llmdoctor.expressions import expression
+from kubectl_llmdoctor.facts.accelerator import Accelerator
 from kubectl_llmdoctor.facts.container import is_accelerator
 from kubectl_llmdoctor.facts.driver import branch_for, branch_of, driver_cuda, image_cuda, say_cuda, suffices
 from kubectl_llmdoctor.facts.k8s import Node
@@ -31,6 +32,9 @@ _GKE = "cloud.google.com/gke-"
 _AKS = "kubernetes.azure.com/agentpool"
 
 _ARCH = "kubernetes.io/arch"
+
+#: GPUs of servers whose NVSwitches the fabric manager reaches as InfiniBand devices (NVLink 5).
+_BY_INFINIBAND = frozenset({"B100", "B200", "B300"})
 
 #: By which a container has GPUs from the NVIDIA runtime without a request.
 _VISIBLE = "NVIDIA_VISIBLE_DEVICES"
@@ -84,6 +88,9 @@ class Placement(Topic):
         yield "driver by the GPU operator" if driven else "driver not by the GPU operator"
         yield "other architecture there" if self._architectures[1] else "no other architecture"
         yield "ARM node" if self._architectures[0] == "arm64" else "no ARM node"
+        gpu = self.subject.accelerator(self.container) if self.container else None
+        if isinstance(gpu, Accelerator) and gpu.gpu.name in _BY_INFINIBAND:
+            yield "switches by InfiniBand"
         yield "no use of a GPU" if self.pod and self._does_without(self.pod) else "use of a GPU"
         yield from _OF_A_LOG if self.pod is None or self.log_only else self._asked(self.pod)
 

@@ -35,6 +35,9 @@ _OPTIONS = (
 #: Where containers find the driver's libraries: as GKE mounts them, and as NVIDIA's toolkit does in Debian's and Red Hat's images.
 _DRIVER = ("/usr/local/nvidia/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64")
 
+#: So many ports vLLM may have tried, one after the other, since its first.
+_MOST_TRIED = 500
+
 #: What runs a script: which one that is the image says.
 _RUNNERS = expression(r"(?:.{0,200}/)?(?:(?:ba|da|a|z)?sh|python[\d.]*|env|tini|node|ray|mpirun)")
 
@@ -65,6 +68,26 @@ class Process(Topic):
             yield "capability helps"
         elif not self.log_only:
             yield "user given"
+        if self._chosen_by_vllm:
+            yield "port from VLLM_PORT"
+
+    @property
+    def _chosen_by_vllm(self) -> bool:
+        """Whether the port that was captured is one of those that vLLM takes for its own processes, from VLLM_PORT on.
+
+        It looks for one that is free and gives it to the process that binds it later (`utils/network_utils.py`).
+        """
+        told = self.container.env.get("VLLM_PORT") if self.container else None
+        first, port = str(told.value if told else ""), self._taken
+        serves = self.engine is not None and self.engine.value("port") == int(port or 0)
+        near = first.isdecimal() and port.isdecimal() and 0 <= int(port) - int(first) < _MOST_TRIED
+        return near and not serves
+
+    @property
+    def _taken(self) -> str:
+        """The port that was captured, by itself or in an address."""
+        address = self.captured.get("address", "").rpartition(":")[2]
+        return self.captured.get("port") or (address if address.isdecimal() else "")
 
     @cached_property
     def _ending(self) -> OfProcess:
@@ -79,9 +102,7 @@ class Process(Topic):
     @cached_property
     def _may_gain(self) -> bool:
         """Whether a capability that is added has an effect: a process that is not root gets none of them."""
-        own = self.container.spec.security_context.run_as_user if self.container else None
-        whole = self.pod.spec.security_context.run_as_user if self.pod else None
-        return not (whole if own is None else own)
+        return not (self.container and self.container.user)
 
     @property
     def _driver_first(self) -> str:
@@ -98,10 +119,9 @@ class Process(Topic):
 
     @property
     def _port_freed(self) -> str:
-        """How the port that was captured, by itself or in an address, becomes free: by who else has it in the pod, or on its node."""
+        """How the port that was captured becomes free: by who else has it in the pod, or on its node."""
         pod, container = self.pod, self.container
-        address = self.captured.get("address", "").rpartition(":")[2]
-        port = self.captured.get("port") or (address if address.isdecimal() else "")
+        port = self._taken
         if pod is None or container is None or self.log_only:
             return "Give one of those that want the port another: a container of the pod, a second server in its script, a pod of its node"
         place = unread(pod) or (self.workload.ref if self.workload else f"Pod/{pod.name}")

@@ -333,6 +333,19 @@ class Container:
         """Whether one process drives all its accelerators: nothing is then exchanged between workers."""
         return not _ONE_PROCESS.isdisjoint(self.accelerators)
 
+    @property
+    def user(self) -> int | None:
+        """The user that it is to run as, by its own word or the pod's; None where the image says it."""
+        whole = self.pod.spec.security_context.run_as_user
+        own = self.spec.security_context.run_as_user
+        return whole if own is None else own
+
+    def may(self, capability: str) -> bool:
+        """Whether it was given a capability (`IPC_LOCK`), which a process that is not root makes no use of."""
+        security = self.spec.security_context
+        added = {str(name).removeprefix("CAP_") for name in security.capabilities.get("add", ())}
+        return bool(security.privileged or added & {capability, "ALL"})
+
     @cached_property
     def terminated(self) -> k8s.Terminated | None:
         """The last instance that ended, if any."""

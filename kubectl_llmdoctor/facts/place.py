@@ -74,9 +74,7 @@ class Place:
     @property
     def home_closed(self) -> bool:
         """Whether it is in the home of root, or in that of a user without one, and the container's user is not root."""
-        security = self.container.spec.security_context, self.container.pod.spec.security_context
-        user = next((one.run_as_user for one in security if one.run_as_user is not None), None)
-        return self.mount is None and user != 0 and bool(_NO_HOME.match(self.path))
+        return self.mount is None and self.container.user != 0 and bool(_NO_HOME.match(self.path))
 
     @property
     def folder(self) -> str:

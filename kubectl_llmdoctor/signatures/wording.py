@@ -127,6 +127,8 @@ def fits(
     """Whether the pattern is of an engine that runs there, of what it does, and the node's driver does not disprove it."""
     if pattern.without_nvidia and not _of_other_makers(container):
         return False
+    if pattern.locks is not None and pattern.locks != _may_lock(container):
+        return False
     if pattern.without_cuda:
         if _of_other_makers(container):
             return False
@@ -139,6 +141,11 @@ def fits(
         return True
     names = [e.name for e in subject.engines(pod) if container is None or e.container is container]
     return (not names and not pattern.bare) or any(name in pattern.engines for name in names)
+
+
+def _may_lock(container: Container | None) -> bool:
+    """Whether no limit of locked memory holds for a container: the kernel asks for the capability (`ib_umem_get`)."""
+    return container is not None and container.may("IPC_LOCK") and not container.user
 
 
 def _of_other_makers(container: Container | None) -> bool:

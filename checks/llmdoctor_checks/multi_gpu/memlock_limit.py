@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Container, Engine, Finding, Pod, check, fixes, pod_evidence
+from kubectl_llmdoctor.api import Engine, Finding, Pod, check, fixes, pod_evidence
 
 _CAPABILITY = "IPC_LOCK"
 
@@ -30,7 +30,7 @@ def memlock_limit(pod: Pod, engine: Engine) -> Iterator[Finding]:
     """
     container = engine.container
     devices = [name for name in container.spec.resources.limits if name.startswith("rdma/")]
-    if not devices or pod.ready or pod.partial or _may_lock(container):
+    if not devices or pod.ready or pod.partial or container.may(_CAPABILITY):
         return
     advice = fixes.advice(
         f"Give {container.name} the capability {_CAPABILITY} (securityContext.capabilities.add) in {fixes.edited(pod)}"
@@ -45,9 +45,3 @@ def memlock_limit(pod: Pod, engine: Engine) -> Iterator[Finding]:
         ),
         fixes=fixes.permitted(pod.cluster, pod.namespace, [(advice, "capability")]),
     )
-
-
-def _may_lock(container: Container) -> bool:
-    security = container.spec.security_context
-    added = {str(name).removeprefix("CAP_") for name in security.capabilities.get("add", ())} if security else set()
-    return bool(security and security.privileged) or bool(added & {_CAPABILITY, "ALL"})

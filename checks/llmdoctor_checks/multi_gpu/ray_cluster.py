@@ -82,8 +82,8 @@ def ray_cluster(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Findi
     - https://docs.ray.io/en/latest/cluster/kubernetes/troubleshooting/troubleshooting.html
     """
     yield from _not_taken(subject)
-    if logs is not None and pod.exists and pod.ready:
-        yield from _unasked(pod, subject, logs)
+    if logs is not None and pod.exists:
+        yield from _waits(pod, subject, logs)
     if logs is None or not pod.failing_by_status:
         return
     for container in pod.containers:
@@ -121,14 +121,15 @@ def _not_taken(subject: Subject) -> Iterator[Finding]:
             return
 
 
-def _unasked(pod: Pod, subject: Subject, logs: Logs) -> Iterator[Finding]:
-    """An engine that waits for the GPUs of other nodes, in a container that is ready only since no probe asks it."""
+def _waits(pod: Pod, subject: Subject, logs: Logs) -> Iterator[Finding]:
+    """An engine that waits for GPUs of other nodes: it is ready only since no probe asks it, or a pod of its group does not run."""
     for container in pod.containers:
         log, running = logs.current(container.name), container.status.state.running
         asked = container.spec.readiness_probe is not None or container.spec.startup_probe is not None
-        line = next(reversed(list(log.find(_AWAITS))), None) if log is not None and running and not asked else None
+        skipped = not running or (asked and pod.ready)
+        line = next(reversed(list(log.find(_AWAITS))), None) if log is not None and not skipped else None
         said = _SECONDS.search(line.text[:2000]) if line is not None else None
-        if log is None or line is None or said is None or int(said["seconds"]) < _AWAITED_SECONDS:
+        if log is None or line is None or said is None or (pod.ready and int(said["seconds"]) < _AWAITED_SECONDS):
             continue
         now, since = pod.cluster.now, parse_time(running.started_at) if running else None
         if now is None or since is None or (now - since).total_seconds() < int(said["seconds"]):
@@ -143,7 +144,8 @@ def _unasked(pod: Pod, subject: Subject, logs: Logs) -> Iterator[Finding]:
         if node is not None and _goes_by(container, node["ip"]):
             node = None
         down = [] if node else [p for p in subject.pods if p is not pod and not any(c.running for c in p.containers)]
-        if not node and (int(said["seconds"]) < _JOINED_SECONDS or any(_is_young(one) for one in down)):
+        early = int(said["seconds"]) < _JOINED_SECONDS if pod.ready else not down
+        if (not node and (early or any(_is_young(one) for one in down))) or (node and not pod.ready):
             continue
         whom = (
             f"a node of the address {node['ip']}, which Ray does not know" if node else "all the GPUs that it asked for"
@@ -152,8 +154,8 @@ def _unasked(pod: Pod, subject: Subject, logs: Logs) -> Iterator[Finding]:
         yield Finding(
             role="cause",
             confidence="possible" if down else "likely",
-            summary=f"{container.name} waits for Ray to give it {whom} ({say_seconds(int(said['seconds']))} and more{missing}): "
-            "it does not serve, and counts as ready only since it has no readiness probe.",
+            summary=f"{container.name} waits for Ray to give it {whom} ({say_seconds(int(said['seconds']))} and more{missing})"
+            + (": it does not serve, and counts as ready only since it has no readiness probe." if pod.ready else "."),
             evidence=(*((log_evidence(refused[-1]),) if refused else ()), log_evidence(line)),
             explains=("gpu-count-mismatch", "not-ready"),
             fixes=(_one_address(container, node["ip"]) if node else _who_lacks(container, down),),

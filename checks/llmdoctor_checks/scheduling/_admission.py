@@ -138,11 +138,14 @@ def kept(pod: Pod, refused: Refusal, node: Node | None, cluster: Cluster) -> tup
     """The pods that the kubelet has refused for devices which, by all that is to be seen, nobody has; none where it may be otherwise.
 
     Its device manager clears its record of pods that are gone only on some ways (`devicemanager/manager.go`): what was deleted by
-    force while it was being made can stay in it until the kubelet starts again. The scheduler counts pods and sends the next.
+    force while it was being made can stay in it until the kubelet starts again. The scheduler counts pods and sends the next: where
+    not all pods of the node are known, its word that there was room for each of them is enough.
     """
     found = re.search(_UNAVAILABLE, refused.text)
     usage = usage_of(cluster)
-    if not found or not node or not cluster.complete_on(node.name):
+    if not found or not node:
+        return ()
+    if not cluster.complete_on(node.name) and pod.spec.scheduler_name not in ("", "default-scheduler"):
         return ()
     if not _all_back(node, refused.resource) or _kubelet_began(pod):
         return ()

@@ -93,12 +93,25 @@ def uncovered(workload: Item, cluster: Cluster) -> list[str]:
     covered = {str(resource.get("name")) for row in listed for resource in rows(row, "resources")}
     if said or not covered:
         return []
+    return [name for name in _requested(workload) if "/" in name and name not in covered]
+
+
+def unlisted(workload: Item, cluster: Cluster) -> list[str]:
+    """What a Workload asks for that its ClusterQueue covers in no group: Kueue names one such resource at a time."""
+    _, queue = cluster_queue(workload, cluster)
+    groups = rows(queue.raw, "spec.resourceGroups") if queue else []
+    listed = {str(name) for group in groups for name in dig(group, "coveredResources") or ()}
+    return [name for name in _requested(workload) if listed and name not in listed]
+
+
+def _requested(workload: Item) -> dict[str, None]:
+    """The resources that the pods of a Workload request."""
     asked: dict[str, None] = {}
     for pod_set in rows(workload.raw, "spec.podSets"):
         for container in rows(pod_set, "template.spec.containers"):
             requests = dig(container, "resources.requests")
-            asked |= dict.fromkeys(name for name in (requests if isinstance(requests, dict) else ()) if "/" in name)
-    return [name for name in asked if name not in covered]
+            asked |= dict.fromkeys(requests if isinstance(requests, dict) else ())
+    return asked
 
 
 def gone(workload: Item, subject: Subject) -> list[Node]:

@@ -207,17 +207,20 @@ def _quotas(queue: Item | None) -> Iterator[tuple[str, dict[str, Any], dict[str,
                 yield f"/spec/resourceGroups/{g}/flavors/{f}/resources/{r}", row, given
 
 
-def covered(workload: Item, cluster: Cluster, resource: str, amount: str) -> Fix | None:
-    """A resource given a quota in each flavor of a ClusterQueue that has one group of them; None where there is no such queue."""
+def covered(workload: Item, cluster: Cluster, amounts: dict[str, str]) -> Fix | None:
+    """Resources given a quota in each flavor of a ClusterQueue that has one group of them; None where there is no such queue."""
     name, queue = cluster_queue(workload, cluster)
     groups = rows(queue.raw, "spec.resourceGroups") if queue else []
     if queue is None or len(groups) != 1 or not rows(groups[0], "flavors"):
         return None
-    at, given = "/spec/resourceGroups/0", {"name": resource, "nominalQuota": amount}
-    operations: list[dict[str, Any]] = [{"op": "add", "path": f"{at}/coveredResources/-", "value": resource}]
-    for f, _ in enumerate(rows(groups[0], "flavors")):
-        operations.append({"op": "add", "path": f"{at}/flavors/{f}/resources/-", "value": given})
-    text = f"Give ClusterQueue {name} a quota of {resource}: {amount} in each of its flavors, or as much as their nodes have"
+    at, operations = "/spec/resourceGroups/0", list[dict[str, Any]]()
+    for resource, amount in amounts.items():
+        given = {"name": resource, "nominalQuota": amount}
+        operations.append({"op": "add", "path": f"{at}/coveredResources/-", "value": resource})
+        for f, _ in enumerate(rows(groups[0], "flavors")):
+            operations.append({"op": "add", "path": f"{at}/flavors/{f}/resources/-", "value": given})
+    quotas = " and ".join(f"{resource}: {amount}" for resource, amount in amounts.items())
+    text = f"Give ClusterQueue {name} a quota of {quotas} in each of its flavors, or as much as their nodes have"
     return fixes.patch_object(queue, text, operations, owner="platform")
 
 

@@ -71,6 +71,9 @@ _UNSIGNED = expression(
 )
 #: What the first container of GKE's plugin prints in a node pool that was made without the driver.
 _NO_INSTALLATION = "GPU driver auto installation is disabled"
+#: What NVIDIA's plugin ends with where it writes a CDI specification (nvidia-container-toolkit `pkg/nvcdi`): under the root of the driver
+#: that it was told there are no libraries of the driver that the kernel runs.
+_NO_LIBRARY = expression(r"\b(?P<file>libcuda\.so\.\d[\d.]{2,20})(?:: pattern \S{1,60})? not found")
 #: NVIDIA's plugin where MIG is on and there is no instance (go-nvlib).
 _UNCUT = expression(r"has no MIG devices configured|invalid MIG configuration")
 #: What the plugins of HAMi and Volcano answer where the kubelet asks for another pod than the one that they look at.
@@ -647,7 +650,18 @@ def _as_told(cluster: Cluster, node: str, plugins: list[k8s.Pod]) -> Iterator[Fi
     if _uninstalled(cluster, node):
         item = cluster.item("Node", "", node)
         yield driver_of_google(node, item.labels if item else {})
-    if any(_UNCUT.search(line.text[:2000]) for plugin in plugins for line in last_errors(cluster, plugin)):
+    said = [line.text[:2000] for plugin in plugins for line in last_errors(cluster, plugin)]
+    if lost := next(filter(None, map(_NO_LIBRARY.search, said)), None):
+        yield fixes.advice(
+            f"Tell the device plugin where on {node} the driver's libraries are, as where it looks is no {lost['file']}: "
+            "NVIDIA_DRIVER_ROOT (nvidiaDriverRoot of its chart) is / for a driver that is installed on the node, /run/nvidia/driver for "
+            "that of the GPU operator, whose validator's pod writes it to /run/nvidia/validations/driver-ready: restart that one there, as "
+            "a reboot takes the file away",
+            f"kubectl get pods -A -o wide --field-selector spec.nodeName={node} | grep -i -e validator -e driver -e plugin",
+            fixes.on_node(node, f"sh -c 'cat /run/nvidia/validations/driver-ready; find / -xdev -name {lost['file']}'"),
+            owner="platform",
+        )
+    if any(map(_UNCUT.search, said)):
         item = cluster.item("Node", "", node)
         config = (dig(item.raw, "metadata.labels") or {}).get(MIG_CONFIG) if item else None
         label = f"kubectl label node {node} --overwrite {MIG_CONFIG}="

@@ -172,10 +172,13 @@ def _still_counted(pod: Pod, refused: Refusal, node: Node, alike: tuple[k8s.Pod,
     """The kubelet's record of devices has pods that are gone."""
     times = sorted(one.status.start_time or "" for one in alike)
     holders = [h for h in usage_of(cluster).holders(node.name) if h.requests.get(refused.resource)]
-    held = f"held by {', '.join(h.ref for h in holders[:4])}" if holders else "held by no pod"
+    whole = cluster.complete_on(node.name)
+    unheld = "held by no pod" if whole else "free for the scheduler"
+    held = f"held by {', '.join(h.ref for h in holders[:4])}" if holders else unheld
     return Finding(
         role="cause",
-        summary=f"The kubelet of {node.name} counts {refused.resource} as taken that no pod holds: it refused {len(alike)} pods "
+        summary=f"The kubelet of {node.name} counts {refused.resource} as taken "
+        f"that {'no pod holds' if whole else 'the scheduler counts as free'}: it refused {len(alike)} pods "
         f"from {times[0]} to {times[-1]}, while its device plugin runs and all devices are allocatable.",
         evidence=(
             pod_evidence(pod, "status", refused.text),

@@ -29,7 +29,7 @@ from kubectl_llmdoctor.api import (
     rows,
     say_amount,
 )
-from llmdoctor_checks.scheduling._kueue import cluster_queue, for_topology, local_queue, uncovered, workloads
+from llmdoctor_checks.scheduling._kueue import cluster_queue, for_topology, local_queue, uncovered, unlisted, workloads
 from llmdoctor_checks.scheduling._limits import ending, instead, lowering, stating, widening
 from llmdoctor_checks.scheduling._raising import (
     VOLCANO_GROUP,
@@ -716,15 +716,17 @@ def _of_no_flavor(workload: Item, missing: list[str], cluster: Cluster) -> Findi
 def _uncovered_fixes(resource: str, workload: Item, cluster: Cluster) -> Iterator[Fix]:
     name, _ = cluster_queue(workload, cluster)
     local = str(dig(workload.raw, "spec.queueName") or "its queue")
-    amount = _asked(workload, resource)
+    amount, also = _asked(workload, resource), unlisted(workload, cluster)
     most = f" of {amount} or more" if amount else ""
     behind = f"ClusterQueue {name}" if name else f"the ClusterQueue behind {local}"
-    yield (covered(workload, cluster, resource, amount) if amount else None) or fixes.advice(
+    amounts = {resource: amount} | {other: asked for other in also if (asked := _asked(workload, other))}
+    yield (covered(workload, cluster, amounts) if amount else None) or fixes.advice(
         f"Give {resource} a nominalQuota{most} in a flavor of {behind}, and name it in coveredResources",
         *shown_queue(workload, name),
         owner="platform",
     )
-    yield fixes.advice(f"Take {resource} out of the requests and limits of the pod")
+    lacking = " and ".join(amounts)
+    yield fixes.advice(f"Take {lacking} out of the requests and limits of the pod")
 
 
 def _asked(workload: Item, resource: str) -> str:

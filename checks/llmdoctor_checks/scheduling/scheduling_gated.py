@@ -37,6 +37,8 @@ _KEEPERS = {
     "jobset": "JobSet",
 }
 _QUEUE = "kueue.x-k8s.io/queue-name"
+#: What each pod of a LeaderWorkerSet bears, which Kueue counts as a group as well.
+_OF_SET = "leaderworkerset.sigs.k8s.io/name"
 
 #: What to do about what Kueue says (pkg/controller/core/workload_controller.go, pkg/cache/scheduler/tas_flavor_snapshot.go).
 _ADVICE = (
@@ -176,7 +178,7 @@ def _closed(gated: list[Pod], queued: list[Item], said: list[Evidence], subject:
         confidence="certain",
         summary=f"{who} has not opened {which}, so no scheduler looks at the pod"
         + _ending(
-            (_why(queued, subject.cluster) or _unqueued(pod, queued))
+            (_unqueued(pod, queued) or _why(queued, subject.cluster))
             if any("kueue" in g for g in gates)
             else "Kueue has admitted its Workload, and opens its own gate only"
             if _let_in(queued, subject.cluster)
@@ -285,7 +287,7 @@ def _reason(queued: list[Item]) -> str:
                 return "; ".join(filter(None, [str(condition.get("message") or ""), *checks[:1]]))
         if checks:
             return checks[0]
-    return ""
+    return "The workload is deactivated" if _deactivated(queued) else ""
 
 
 #: How long Kueue may take from admitting a workload to opening the gates of its pods, under load.
@@ -343,13 +345,19 @@ def _unqueued(pod: Pod, queued: list[Item]) -> str:
         any(c.get("type") == "Admitted" and c.get("status") == "True" for c in rows(w.raw, "status.conditions"))
         for w in queued
     )
-    if not admitted:
+    if not admitted and not _deactivated(queued):
         return ""
-    if GROUP in labels and _QUEUE not in labels:
-        return f"the workload is admitted, and {pod.name} lacks the label {_QUEUE}"
+    if (GROUP in labels or _OF_SET in labels) and _QUEUE not in labels:
+        state = "is admitted" if admitted else "was given up (deactivated)"
+        return f"the workload {state}, and {pod.name} lacks the label {_QUEUE}"
     if other := _of_another_queue(pod, queued):
         return f"the workload is admitted to {other}, and {pod.name} names {labels[_QUEUE]} in its label {_QUEUE}"
     return ""
+
+
+def _deactivated(queued: list[Item]) -> bool:
+    """Whether Kueue, or somebody, has switched off the workload."""
+    return any(dig(workload.raw, "spec.active") is False for workload in queued)
 
 
 def _of_another_queue(pod: Pod, queued: list[Item]) -> str:
@@ -432,7 +440,11 @@ def _of_kueue(subject: Subject, queued: list[Item]) -> Iterator[Fix]:
     reason = _reason(queued)
     bare = next((p for p in subject.pods if p.unscheduled and _unqueued(p, queued)), None)
     if bare:
-        yield _of_one_pod(bare, subject, queued, commands[0])
+        labelled = _of_one_pod(bare, subject, queued, commands[0])
+        if _deactivated(queued):
+            told = f"{labelled.summary}; then set spec.active of Kueue's Workload to true again"
+            labelled = msgspec.structs.replace(labelled, summary=told, commands=(*labelled.commands, *_again(queued)))
+        yield labelled
         return
     away = sorted(node.name for node in gone(queued[0], subject))[:3] if "no topology domains" in reason else []
     if away:
@@ -471,8 +483,7 @@ def _of_kueue(subject: Subject, queued: list[Item]) -> Iterator[Fix]:
         )
         return
     yield fixes.advice("See what Kueue's Workload waits for: quota, topology, an admission check", *commands)
-    labelled = any(_QUEUE in pod.labels for pod in subject.pods)
-    if subject.workload and not _queue(subject.workload.item) and not labelled:
+    if subject.workload and not _queue(subject.workload.item) and not any(_QUEUE in pod.labels for pod in subject.pods):
         yield fixes.advice(f"Name the queue on {subject.workload.ref}: label {_QUEUE}")
 
 

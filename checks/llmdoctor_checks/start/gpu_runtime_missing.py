@@ -11,6 +11,7 @@ from kubectl_llmdoctor.api import (
     Finding,
     Fix,
     Line,
+    Log,
     Logs,
     Node,
     Pod,
@@ -77,11 +78,15 @@ _SANDBOX_ENDED = (
     r"cannot read client sync file: waiting for sandbox to start|unable to read from the sync descriptor: 0, error"
 )
 
+#: KAI's binder (pkg/binder/binding/resourcereservation), and what the pod that it waits for ends with.
+_RESERVED = r"failed waiting for GPU reservation pod to allocate: (?P<place>[\w.-]{1,63})/(?P<name>[\w.-]{1,253})"
+_NO_NVML = "ERROR_LIBRARY_NOT_FOUND"
+
 
 @check(
     "gpu-runtime-missing",
     since="0.1",
-    literals=(_NO_KFD, *ERROR_35, *SEARCHED, _NOT_FOUND, _BY_CPU, *_CUDA_FOUND, *_NONE_SEEN),
+    literals=(_NO_KFD, *ERROR_35, *SEARCHED, _NOT_FOUND, _BY_CPU, *_CUDA_FOUND, *_NONE_SEEN, _NO_NVML),
 )
 def gpu_runtime_missing(pod: Pod, subject: Subject, logs: Logs | None, node: Node | None) -> Iterator[Finding]:
     """The container sees no GPU.
@@ -107,6 +112,7 @@ def gpu_runtime_missing(pod: Pod, subject: Subject, logs: Logs | None, node: Nod
     - https://docs.nvidia.com/datacenter/cloud-native/gpu-operator/latest/troubleshooting.html
     """
     yield from _refused_by_gvisor(pod, node)
+    yield from _of_reservation(pod)
     if logs is None:
         return
     for container in pod.containers:
@@ -265,6 +271,37 @@ def _refused_by_gvisor(pod: Pod, node: Node | None) -> Iterator[Finding]:
                 "(debug-log in runsc.toml) says what else it may be",
                 fixes.on_node(here, "runsc nvproxy list-supported-drivers"),
                 f"kubectl get node {here} -L nvidia.com/cuda.driver-version.full",
+                owner="platform",
+            ),
+        ),
+    )
+
+
+def _of_reservation(pod: Pod) -> Iterator[Finding]:
+    """A share of a GPU that a pod of KAI's is to hold, and which finds no NVML that tells it which GPU it was given."""
+    events = [e for e in events_of(pod.cluster).about([("Pod", pod.name)]) if e.namespace == pod.namespace]
+    waits = [(event, held) for event in events if (held := re.search(_RESERVED, event.message[:4000]))]
+    if not waits or not pod.exists or pod.spec.node_name:
+        return
+    event, held = waits[-1]
+    logs = [Log(log) for log in pod.cluster.snapshot.logs if log.namespace == held["place"]]
+    of_it = [log for log in logs if log.pod == held["name"]]
+    line = next((line for log in of_it for line in log.find(_NO_NVML) if "NVML" in line.text), None)
+    if line is None:
+        return
+    yield Finding(
+        role="cause",
+        summary=f"KAI holds the GPU that {pod.name} is to share by a pod of its own ({held['place']}/{held['name']}), and that one has "
+        "no libraries of the driver: it cannot say which GPU it was given.",
+        evidence=(log_evidence(line), event_evidence(event, pod.cluster)),
+        explains=("vgpu-shim", "pod-pending", "not-ready", "rollout-stuck"),
+        fixes=(
+            fixes.advice(
+                "Give KAI's reservation pods the NVIDIA runtime: binder.resourceReservation.runtimeClassName=nvidia in its Helm values "
+                "where the cluster has that RuntimeClass, binder.cdiEnabled=true where its GPUs are handed over by CDI; or make it the "
+                "default of the node's container runtime",
+                "kubectl get runtimeclass",
+                f"kubectl -n {held['place']} logs {held['name']}",
                 owner="platform",
             ),
         ),
