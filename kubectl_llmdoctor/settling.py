@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from kubectl_llmdoctor import fixes
-from kubectl_llmdoctor.engines.names import OPTIONS
+from kubectl_llmdoctor.engines.names import IN_PLACE_OF, OPTIONS
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts import script
 from kubectl_llmdoctor.facts.container import Container
@@ -326,21 +326,33 @@ def _written_as(told: _Told) -> Iterator[Fix]:
     place = next(iter(told.stated.values()), None)
     if place is None or place.value is None or told.container is None:
         return
-    if _NO_NUMBER.search(told.message) and (number := _number(place.value)):
-        yield given(
-            told.container, place, number, f"Write {place.name} in digits alone: {number} (it is {place.value})"
-        )
+    if _NO_NUMBER.search(told.message) and (digits := in_digits(told.container, place)):
+        yield digits
     elif _NO_NUMBER.search(told.message) and not _KEPT.fullmatch(place.name) and not re.fullmatch(_NUMBER, place.value):
         yield without(told.container, place, f"Remove {place.text}: it must be a number")
     elif _NO_JSON.search(told.message) and (right := as_json(place.value)) and right != place.value:
         yield given(told.container, place, right, f"Write the value of {place.name} as plain JSON: {right}")
 
 
+def in_digits(container: Container, place: Stated) -> Fix | None:
+    """A whole number that is written in another way, in digits; None where the value is none, or is digits already."""
+    number = _number(place.value or "")
+    if not number:
+        return None
+    whence = "; Helm writes large numbers of its values so: quote it there" if "e" in str(place.value).lower() else ""
+    return given(
+        container, place, number, f"Write {place.name} in digits alone: {number} (it is {place.value}{whence})"
+    )
+
+
 def _number(value: str) -> str:
-    """`32k`, `"8192"` and `8,192` in digits."""
+    """`32k`, `"8192"`, `8,192` and `1.31072e+05` in digits."""
     bare = value.strip("'\" ").replace(",", "").replace("_", "")
     found = re.fullmatch(r"(\d{1,12})(?:\.0{1,3})?([kKMG]?)(i?)B?", bare)
     number = str(int(found[1]) * _UNITS[found[2]]) if found else ""
+    if powers := re.fullmatch(r"(\d)(?:\.(\d{1,15}))?[eE]\+?(\d{1,2})", bare):
+        digits, places = (powers[2] or "").rstrip("0"), int(powers[3])
+        number = powers[1] + digits.ljust(places, "0") if len(digits) <= places <= _DIGITS else ""
     return number if number != value else ""
 
 
@@ -489,6 +501,20 @@ def renamed(container: Container, place: Stated, name: str) -> Fix:
     return fixes.patch(container.pod, f"Write {name} instead of {place.name}", [operation])
 
 
+def _instead(container: Container, place: Stated, words: str) -> Fix:
+    """The words that took the place of a switch."""
+    summary = f"Write {words} instead of {place.name}, which newer releases no longer have"
+    if place.index is None or container.told:
+        made = fixes.rewritten(container, [(place.text, words)], summary)
+        return made or fixes.advice(f"{summary}, in {fixes.edited(container.pod)}")
+    at, (option, value) = f"{container.pointer}/{place.vector}", words.split(" ")
+    operations = [
+        {"op": "replace", "path": f"{at}/{place.index}", "value": option},
+        {"op": "add", "path": f"{at}/{place.index + 1}", "value": value},
+    ]
+    return fixes.patch(container.pod, summary, operations)
+
+
 def _meant(engine: Engine | None, name: str) -> str:
     """The option of an engine that is spelt as another one begins, or begins as it: `--max-model-length`."""
     known = [options[engine.name] for options in OPTIONS.values() if engine.name in options] if engine else []
@@ -505,6 +531,10 @@ def _refused(told: _Told) -> Iterator[Fix]:
         return
     first, successor = next(iter(told.stated.values())), _SUCCESSOR.search(told.message)
     unknown = _meant(told.engine, first.name) if told.message.startswith("unknown ") else ""
+    now = IN_PLACE_OF.get(told.engine.name, {}).get(first.name) if told.engine else None
+    if now and first.value is None and told.message.startswith("unknown "):
+        yield _instead(told.container, first, now)
+        return
     if first.index is not None and (right := successor[1] if successor else unknown):
         yield renamed(told.container, first, right)
         return

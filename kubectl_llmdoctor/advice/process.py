@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from functools import cached_property, partial
 from typing import get_args
@@ -121,7 +122,7 @@ class Process(Topic):
     def _port_freed(self) -> str:
         """How the port that was captured becomes free: by who else has it in the pod, or on its node."""
         pod, container = self.pod, self.container
-        port = self._taken
+        port = self._taken or self._own_port
         if pod is None or container is None or self.log_only:
             return "Give one of those that want the port another: a container of the pod, a second server in its script, a pod of its node"
         place = unread(pod) or (self.workload.ref if self.workload else f"Pod/{pod.name}")
@@ -142,6 +143,15 @@ class Process(Topic):
             return f"Give {who} {other}, as all containers of a pod share one network, and {names} is in it as well"
         return f"Start one server at {f'port {port}' if port else 'the port'} in {who}: its command starts a second one, or one still runs"
 
+    @property
+    def _own_port(self) -> str:
+        """Where a line names none: the port that the server was told to listen on, if another pod of its node wants the same."""
+        setting = self.engine.explicit("port") if self.engine and self.engine.container is self.container else None
+        if setting is None or not isinstance(setting.value, int) or self.pod is None or self.container is None:
+            return ""
+        port = str(setting.value)
+        return port if self.pod.spec.host_network and self._beside(self.pod, self.container, port) else ""
+
     def _beside(self, pod: Pod, container: Container, port: str) -> str:
         """Another pod in the network of the same node that declares the port, else runs the same there: `Pod/bench-worker-0`."""
         alike = ""
@@ -152,7 +162,7 @@ class Process(Topic):
                 continue
             named = f"Pod/{other.name}" + ("" if other.namespace == pod.namespace else f" of {other.namespace}")
             for one in other.containers:
-                if port in {str(p.host_port or p.container_port) for p in one.spec.ports}:
+                if port in {str(p.host_port or p.container_port) for p in one.spec.ports} or _told(one, port):
                     return named
                 if not alike and _runs_the_same(one, container):
                     alike = named
@@ -205,6 +215,12 @@ class Process(Topic):
     def _option(self, name: str) -> str:
         """What the engine calls a setting."""
         return option(self.engine.name if self.engine else None, name)
+
+
+def _told(container: Container, port: str) -> bool:
+    """Whether an option or a variable of a port has this one: `--port 8080`, `VLLM_PORT=8080`."""
+    variables = any(name.upper().endswith("PORT") and v.value == port for name, v in container.env.items())
+    return bool(port) and (variables or bool(re.search(rf"port[= ]{port}(?!\w)", " ".join(container.spec.argv))))
 
 
 def _runs_the_same(one: Container, other: Container) -> bool:

@@ -32,6 +32,19 @@ _BESIDE = expression(
     re.IGNORECASE,
 )
 
+#: Switches that an engine's newer releases refuse, and what took their place with a value. llama.cpp: b10875 (PR 28334).
+IN_PLACE_OF: dict[str, dict[str, str]] = {
+    "llama.cpp": {
+        "--mmap": "--load-mode mmap",
+        "--no-mmap": "--load-mode none",
+        "--mlock": "--load-mode mmap+mlock",
+        "--direct-io": "--load-mode dio",
+        "-dio": "--load-mode dio",
+        "--no-direct-io": "--load-mode none",
+        "-ndio": "--load-mode none",
+    },
+}
+
 #: By common name and engine: the option as its own documentation writes it; first what to say where there is none.
 OPTIONS: dict[str, dict[str, str]] = {
     "max_model_len": {

@@ -486,13 +486,17 @@ def _from_config_map(engine: Engine, problem: Problem) -> tuple[str, Evidence] |
 def _correction(engine: Engine, problem: Problem, where: str) -> Fix:
     """What to write instead, where the detail names it; else what to take away, or which release has it."""
     name, detail, container = problem.flag or problem.text, problem.detail, engine.container
-    place = settling.stated(container, name) if where == fixes.edited(engine.pod) else None
+    # by the name that stands there, which may be a short one
+    own = {name, problem.text.partition(" ")[0]} if where == fixes.edited(engine.pod) else set()
+    place = next((found for one in sorted(own) if (found := settling.stated(container, one))), None)
     near = re.search(r"; the nearest is (\S{1,80})$", detail)
     if problem.kind == "unknown-flag" and (several := re.search(r" could be (-[^:]{1,400}): ", detail)):
         return fixes.advice(f"Write in {where} the one of {several[1]} that is meant, instead of {name}")
     if problem.kind == "unknown-flag" and (near or problem.meant):
         right = near[1] if near else problem.meant
         return fixes.rename_word(engine.container, problem.path, name, right, f"Write {right} instead of {name}")
+    if re.search(r"not a whole number| reads '", detail) and place and (digits := settling.in_digits(container, place)):
+        return digits
     listed = re.search(r": not (one of (.{1,600}))$", detail)
     right = near[1] if near else _meant(detail, listed[2].split(", ") if listed else [])
     if problem.kind == "bad-value" and right:
