@@ -113,13 +113,14 @@ if TYPE_CHECKING:
     from kubectl_llmdoctor.facts.scheduling.pending import Pending
     from kubectl_llmdoctor.facts.scheduling.verdict import NodeVerdict, Reason, names_of, say_amount
     from kubectl_llmdoctor.reach import of_pod, other_side, reach
-    from kubectl_llmdoctor.room import most_gpus
+    from kubectl_llmdoctor.room import most_gpus, own_kernels
 
 #: What few checks need, by where it is.
 _LATER = {
     "releases": "",
     "settling": "",
     "most_gpus": "room",
+    "own_kernels": "room",
     "of_pod": "reach",
     "other_side": "reach",
     "reach": "reach",
@@ -264,6 +265,7 @@ __all__ = [
     "often",
     "often_failing_routes",
     "other_side",
+    "own_kernels",
     "parse",
     "parse_time",
     "phase_at",

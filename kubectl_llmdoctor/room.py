@@ -52,8 +52,8 @@ _LITTLE, _MUCH = 0.04, 0.85
 #: Between these a share is worth setting: below the cache is too small, above the driver's own memory is touched.
 _LEAST, _MOST = 0.3, 0.95
 
-#: Of the memory of a GPU, what weights may take at most so that a cache and the work have room.
-_FOR_WEIGHTS = 0.8
+#: Of the memory of a GPU, what weights may take at most so that a cache and the work have room: all, and a short context's.
+_FOR_WEIGHTS, _SPREAD = 0.8, 0.9
 
 #: What sizes of hosts and limits are usual, in GiB.
 _USUAL = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
@@ -74,6 +74,18 @@ _SHORTEST = 1024
 _TOKENS, _REQUESTS = 2048, 64
 _IMAGES = 16
 
+#: Settings by which an engine takes other kernels than it would.
+_OWN_KERNELS = (
+    "moe_backend",
+    "moe_runner_backend",
+    "attention_backend",
+    "speculative_config",
+    "speculative_model",
+    "speculative_algorithm",
+    "kv_cache_dtype",
+    "enable_expert_parallel",
+)
+
 #: By how much the amounts that vLLM prints are rounded, at the most: to hundredths of a GiB.
 _PRINTED = GIB // 100
 
@@ -93,6 +105,12 @@ def quantity(size: float) -> str:
     """The next usual size of a memory limit."""
     gib = math.ceil(size / GIB)
     return f"{next((usual for usual in _USUAL if usual >= gib), gib)}Gi"
+
+
+def own_kernels(engine: Engine) -> str:
+    """A setting that brings kernels of its own, and that one can do without: first those that choose other kernels than the engine."""
+    told = (engine.explicit(name) for name in _OWN_KERNELS)
+    return next((setting.text for setting in told if setting and setting.value not in (None, False, "auto")), "")
 
 
 def most_gpus(container: Container) -> int:
@@ -150,6 +168,8 @@ class Room:
             "cache_bytes": self.cache_bytes,
             "free_share": self.free_share,
             "near_share": self.near_share,
+            "host_share": self.host_share,
+            "holding_gpus": self.holding_gpus,
             "lacking": self.lacking,
             "uninvited": self.uninvited,
             "sharers": self.sharers,
@@ -263,6 +283,24 @@ class Room:
         if share < _LEAST or (weights is not None and weights > share * total * _FOR_WEIGHTS):
             return ""
         return f"{share:.2f}"
+
+    @property
+    def host_share(self) -> str:
+        """The share of a node's own memory that is free, of an engine that computes there and takes a share of all of it."""
+        free, total = self._number("free"), self._number("total")
+        if not free or not total or not self._settable("gpu_memory_utilization"):
+            return ""
+        share = math.floor((free / total - 0.01) * 100) / 100
+        return f"{share:.2f}" if share > 0 else ""
+
+    @property
+    def holding_gpus(self) -> str:
+        """How many GPUs of one node hold weights that one does not, of an engine that spreads them over all that it has by itself."""
+        size, total, container = self._number("size"), self._total, self.container
+        if not size or not total or container is None or container.gpus != 1:
+            return ""
+        enough = math.ceil(size / (total * _SPREAD))
+        return str(enough) if 1 < enough <= self._most_there else ""
 
     @property
     def _short(self) -> float:
@@ -446,19 +484,7 @@ class Room:
     @property
     def suspect(self) -> str:
         """A setting of the engine whose kernels are of its own, which one can do without."""
-        names = (
-            "speculative_config",
-            "speculative_model",
-            "speculative_algorithm",
-            "kv_cache_dtype",
-            "enable_expert_parallel",
-        )
-        told = [
-            s
-            for name in names
-            if self.engine and (s := self.engine.explicit(name)) and s.value not in (None, False, "auto")
-        ]
-        return told[0].text if told else ""
+        return own_kernels(self.engine) if self.engine else ""
 
     @property
     def _length(self) -> int:

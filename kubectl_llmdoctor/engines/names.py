@@ -110,6 +110,7 @@ OPTIONS: dict[str, dict[str, str]] = {
         "vllm": "--disable-custom-all-reduce",
         "sglang": "--disable-custom-all-reduce",
     },
+    "kv_cache_memory_bytes": {"": "the size of the KV cache", "vllm": "--kv-cache-memory-bytes"},
     "kv_transfer_config": {"": "the KV connector's configuration", "vllm": "--kv-transfer-config"},
     "disaggregation_ib_device": {"": "the RDMA devices of the KV transfer", "sglang": "--disaggregation-ib-device"},
     "all2all_backend": {"": "the exchange of tokens between experts", "vllm": "--all2all-backend"},

@@ -326,6 +326,8 @@ def beside(image: str) -> bool:
         return True  # OPEA's microservices in front of an engine, which their names end in
     if "llamastack/" in repository or parts[:1] in (["distribution"], ["llamastack"]):
         return True  # Llama Stack's servers, which ask the engine that their names end in
+    if parts[:2] == ["vllm", "rs"]:
+        return True  # an engine of its own in Rust (vllm.rs), which calls its options as vLLM does
     ray = any(part.startswith("ray") and part[3:].isdecimal() for part in parts)
     if parts == ["runtime"]:
         return True  # AIBrix's and Kthena's, which watch over the engine beside them

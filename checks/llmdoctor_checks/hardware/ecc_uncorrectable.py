@@ -41,11 +41,11 @@ _RECORDED = 63
 #: Retired pages of a GPU before Ampere, of the 64 for which there is room, at which DCGM's diagnosis gives it up.
 _MOST_RETIRED = 63
 
-#: How CUDA says that a kernel was stopped for a reason that it does not know (error 719).
-_STOPPED = "unspecified launch failure"
+#: How CUDA says that a kernel met such a cell (error 214), or was stopped for a reason that it does not know (719).
+_STOPPED = ("uncorrectable ECC error", "unspecified launch failure")
 
 
-@check("ecc-uncorrectable", since="0.1", literals=(_STOPPED,))
+@check("ecc-uncorrectable", since="0.1", literals=_STOPPED)
 def ecc_uncorrectable(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Finding]:
     """The GPU's memory has an error that cannot be corrected.
 
@@ -119,6 +119,7 @@ def _by_counters(
     ended = bool(stopped) or (any(True for _ in endings(pod)) and any(d.ecc.volatile_uncorrected for d in counted))
     return Finding(
         role="cause" if ended else "risk",
+        confidence="certain" if stopped and _STOPPED[0] in stopped.text else "likely",
         summary=f"{device.title} of {hardware.node}, which this pod uses, has {_words(device)}"
         f"{'' if ended or not _open(device) else '; work that touches these cells is ended, at the latest until the GPU is reset'}.",
         evidence=(
@@ -133,10 +134,11 @@ def _by_counters(
 
 
 def _stopped(pod: Pod, hardware: Hardware, logs: Logs | None) -> Line | None:
-    """Where a kernel of a pod that fails was stopped on a GPU whose bad cells can no longer be hidden."""
-    if not pod.failing or not any(device.ecc.remap_failed for device in hardware.mine):
+    """Where a kernel of a pod that fails met a bad cell; the vague words count where such cells can no longer be hidden."""
+    if not pod.failing or not any(_open(device) for device in hardware.mine):
         return None
-    return next((line for log in logs or () for line in log.find(_STOPPED)), None)
+    words = _STOPPED if any(device.ecc.remap_failed for device in hardware.mine) else _STOPPED[:1]
+    return next((line for log in logs or () for line in log.find(*words)), None)
 
 
 def _nearby(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
@@ -189,6 +191,8 @@ def _by_others(pod: Pod, hardware: Hardware, fix: Fix) -> Iterator[Finding]:
     said = conditions(hardware, "ecc-uncorrectable")
     if not said or not pod.failing:
         return
+    if said[0][0].bus:
+        fix = _fix(hardware, pod, None, said[0][0].bus)
     yield Finding(
         role="cause",
         confidence="likely" if said[0][1] == "certain" else "possible",

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Finding, Hardware, Logs, Pod, check, fixes
+from kubectl_llmdoctor.api import Finding, Fix, Hardware, Logs, Pod, Subject, check, fixes, own_kernels
 from kubectl_llmdoctor.catalog.xids import AFTEREFFECTS, XidMeaning, xid_meaning
 from llmdoctor_checks.hardware._broken_context import LITERALS, REPLACED, broken_context
 from llmdoctor_checks.hardware._gpu import (
@@ -20,7 +20,9 @@ from llmdoctor_checks.hardware._gpu import (
 
 
 @check("illegal-memory-access", since="0.1", literals=(*LITERALS, *REPLACED, *OF_GPUS, *ERRORS))
-def illegal_memory_access(pod: Pod, hardware: Hardware | None, logs: Logs | None) -> Iterator[Finding]:
+def illegal_memory_access(
+    pod: Pod, subject: Subject, hardware: Hardware | None, logs: Logs | None
+) -> Iterator[Finding]:
     """A kernel touched memory of the GPU that it may not touch.
 
     The GPU stopped a kernel: at an address that it may not use (CUDA error 700), at an instruction (715), an address that is not
@@ -62,10 +64,6 @@ def illegal_memory_access(pod: Pod, hardware: Hardware | None, logs: Logs | None
     suspect = out_of_service(
         hardware, f"Run the diagnostics of the GPU at {xid.bus}: it fails under other pods as well"
     )
-    program = fixes.advice(
-        "Find what makes it happen: an upgrade or downgrade of the engine, no CUDA graphs (--enforce-eager), another attention backend, "
-        "without speculative decoding or the quantized kernel; CUDA_LAUNCH_BLOCKING=1 names the true kernel"
-    )
     yield Finding(
         role="cause",
         confidence=sure,
@@ -73,8 +71,22 @@ def illegal_memory_access(pod: Pod, hardware: Hardware | None, logs: Logs | None
         f"{hitting(hardware, xid, sure)}{again or ': a fault of the program, not of the card'}.",
         evidence=(*quoted(found), *said_then(pod, logs, xid), *(old.evidence for old in before[-2:])),
         explains=CONSEQUENCES,
-        fixes=(suspect, program) if again else (program,),
+        fixes=(suspect, _of_program(pod, subject)) if again else (_of_program(pod, subject),),
         order=order_of(xid),
+    )
+
+
+def _of_program(pod: Pod, subject: Subject) -> Fix:
+    """How to find the kernel: first without what somebody chose himself, by the engines' settings."""
+    told = next((text for engine in subject.engines(pod) if (text := own_kernels(engine))), "")
+    if told:
+        return fixes.advice(
+            f"Take {told} away first: it brings kernels of its own; where the fault returns without, CUDA graphs (--enforce-eager, in "
+            "SGLang --disable-cuda-graph) and then the release of the engine are next"
+        )
+    return fixes.advice(
+        "Find what makes it happen: an upgrade or downgrade of the engine, no CUDA graphs (--enforce-eager), another attention backend, "
+        "without speculative decoding or the quantized kernel; CUDA_LAUNCH_BLOCKING=1 names the true kernel"
     )
 
 

@@ -21,7 +21,9 @@ from kubectl_llmdoctor.api import (
     check,
     expression,
     fixes,
+    k8s,
     log_evidence,
+    milli,
     parse_time,
     pod_evidence,
     say_cores,
@@ -258,6 +260,17 @@ def _threads(engine: Engine, logs: Logs) -> Finding | None:
     )
 
 
+def _threads_of_the_node(engine: Engine, limit: int) -> bool:
+    """Whether vLLM's one worker, which limits no threads, has far fewer cores than the node, and enough of them to be busy."""
+    container = engine.container
+    name = container.pod.spec.node_name
+    node = next((n for n in container.pod.cluster.all(k8s.Node, "Node") if n.metadata.name == name), None)
+    cores = milli(node.status.capacity.get("cpu")) if node else None
+    told = any(v.name == "OMP_NUM_THREADS" for v in container.spec.env)
+    alone = engine.name == "vllm" and engine.workers == 1 and limit >= _FEW_CORES // 2
+    return alone and not told and cores is not None and cores >= 4 * limit
+
+
 def _fewer_threads(engine: Engine, limit: int) -> Fix:
     threads = max(math.floor(limit / 1000), 1)
     summary = f"Use {threads} threads, as many as its limit has cores"
@@ -314,6 +327,10 @@ def _by_quota(
         if counted and limit and counted[1] * 1000 > limit:
             meanwhile = f"the model is computed there with {counted[1]} threads, each of which waits for all others at every step"
             starves, crowd = (meanwhile, (log_evidence(counted[0]),)), (_fewer_threads(engine, limit),)
+    elif limit and share > _MOSTLY and _threads_of_the_node(engine, limit):
+        threads = str(limit // 1000)
+        words = f"Use {threads} threads, as many as its limit has cores: PyTorch takes one for each core of the node"
+        crowd = (fixes.set_env(container, "OMP_NUM_THREADS", threads, words),)
     works = f", and {starves[0]}" if starves else ""
     return Finding(
         role="cause" if starves else "risk",

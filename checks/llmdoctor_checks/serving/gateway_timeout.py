@@ -22,6 +22,7 @@ from kubectl_llmdoctor.api import (
     Subject,
     check,
     dig,
+    duration,
     expression,
     fixes,
     log_evidence,
@@ -96,6 +97,9 @@ from llmdoctor_checks.serving._timeouts import (
 
 #: Longer answers are rare: a timeout that allows so many tokens is only noted.
 _COMMON_TOKENS = 16384
+
+#: So many seconds are enough for what chooses an endpoint and had Envoy's 200 ms.
+_PICKER_SECONDS = 5
 
 #: Cloudflare's own status for a server that does not answer in time (developers.cloudflare.com, error 524).
 _BY_CLOUDFLARE = r"(?<![\w.:-])524(?![\w.:-])"
@@ -544,12 +548,7 @@ def _allow(pod: Pod, cut: list[Line], timeout: Timeout | None, cluster: Cluster)
         yield fixes.advice(f"Raise timeoutSeconds above the time that a pod takes to become ready, in {of}")
         return
     elif all(OF_PICKER in line.text for line in cut):
-        yield fixes.advice(
-            "Let the gateway wait 5 s for what chooses the endpoint: messageTimeout: 5s of its extProc in an EnvoyExtensionPolicy "
-            "(message_timeout of Envoy's ext_proc filter, 200 ms where nothing is set)",
-            owner="platform",
-        )
-        yield fixes.advice("Give what chooses the endpoint (ext_proc) more CPU or replicas", owner="platform")
+        yield from _for_the_picker(seconds, cluster)
         return
     elif all(re.search(_BY_CLOUDFLARE, line.text) and not telling(line) for line in cut):
         yield fixes.advice(
@@ -569,6 +568,32 @@ def _allow(pod: Pod, cut: list[Line], timeout: Timeout | None, cluster: Cluster)
         whole = cut_whole(cut[0])
     if not whole:
         yield STREAM
+
+
+def _for_the_picker(seconds: float | None, cluster: Cluster) -> Iterator[Fix]:
+    """More time for what chooses the endpoint: twice what it had, where that was more than the 200 ms of Envoy's own."""
+    allowed = max(_PICKER_SECONDS, round(2 * (seconds or 0)))
+    said = (
+        f"Let the gateway wait {allowed} s for what chooses the endpoint: messageTimeout: {allowed}s of its extProc in"
+    )
+    told = [
+        fixes.patch_object(
+            policy,
+            f"{said} EnvoyExtensionPolicy/{policy.name}, where it is {processor['messageTimeout']}",
+            [{"op": "replace", "path": f"/spec/extProc/{at}/messageTimeout", "value": f"{allowed}s"}],
+            owner="platform",
+        )
+        for policy in cluster.items("EnvoyExtensionPolicy")
+        for at, processor in enumerate(rows(policy.raw, "spec.extProc"))
+        if seconds and abs((duration(processor.get("messageTimeout")) or 0) - seconds) < seconds / 10
+    ]
+    now = f"{say_seconds(round(seconds))} now" if seconds and seconds >= 1 else "200 ms where nothing is set"
+    yield from told or (
+        fixes.advice(
+            f"{said} an EnvoyExtensionPolicy (message_timeout of Envoy's ext_proc filter, {now})", owner="platform"
+        ),
+    )
+    yield fixes.advice("Give what chooses the endpoint (ext_proc) more CPU or replicas", owner="platform")
 
 
 def _own(line: Line, setting: str, seconds: float | None, cluster: Cluster) -> Fix:

@@ -72,8 +72,9 @@ _A_DAY = 86400
 #: SGLang's count of what is left.
 _LEFT = r"remaining number of requests (\d{1,9})"
 
-#: vLLM's engine, told to end, drops what runs (`v1/engine/core.py`); then how many that were, or what its server says of each.
-_DROPS = "[shutdown] EngineCore: start mode=abort"
+#: vLLM's engine, told to end, drops what runs (`v1/engine/core.py`, the older words last); then how many that were, or what its
+#: server says of each.
+_DROPS = ("[shutdown] EngineCore: start mode=abort", "Shutdown initiated (timeout=0)")
 _DROPPED = r"\bAborting [1-9]\d{0,8} requests\b|\bRequest \S{1,200} failed \(engine dead\)"
 
 #: uvicorn, told to end, ends what runs when its own time for that is over (`Server.shutdown`).
@@ -133,7 +134,7 @@ _LONG_ANSWER, _UNTIL_NOBODY_ASKS, _AFTER = 240, 15, 60
     literals=(
         *_TOLD,
         "remaining number of requests",
-        _DROPS,
+        *_DROPS,
         _CANCELS,
         _SIGNALLED,
         _BUSY_KILLED,
@@ -334,7 +335,7 @@ def _dropped(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     """A pod that is being deleted, whose vLLM threw away at SIGTERM what ran."""
     container = engine.container
     log = logs.current(container.name)
-    told = next(log.find(_DROPS), None) if log is not None and pod.obj.metadata.deletion_timestamp else None
+    told = next(log.find(*_DROPS), None) if log is not None and pod.obj.metadata.deletion_timestamp else None
     if told is None:
         return None
     since = (line for line in told.log.lines(told.number + 1) if re.search(_DROPPED, line.text[:1000]))
@@ -346,7 +347,7 @@ def _dropped(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     return _cut_off(
         pod,
         f"{pod.name} was told to end, and {engine.title} threw away the requests that ran: their answers are cut off.",
-        (log_evidence(told, _DROPS), log_evidence(line)),
+        (log_evidence(told), log_evidence(line)),
         _finishing(pod, container, "--shutdown-timeout, from vLLM 0.18.1 on"),
         told,
         ("engine-dead",),
