@@ -267,12 +267,10 @@ class _Names:
     def _image(self, image: str) -> None:
         if image.startswith(_PUBLIC_REGISTRIES):
             return
-        first, slash, rest = image.partition("/")
+        path, (first, slash, rest) = image, image.partition("/")
         if slash and ("." in first or ":" in first):
             self._host(first.partition(":")[0])
             path = rest
-        else:
-            path = image
         for part in path.partition("@")[0].rpartition(":")[0].split("/")[:-1] or ():
             if part.lower() not in self._publishers and not self._plain(part):
                 self._name(part, "registry")
@@ -401,24 +399,19 @@ class _Names:
         ordinary = [name for name in self._new if name not in telling]
         joined = {text: new for text, new in self._joined.items() if text not in self._new}
         texts = {**{name: self._new[name] for name in telling}, **joined, **addresses}
-        kept = "|".join(map(re.escape, sorted(self._kept(), key=lambda text: (-len(text), text))))
-        parts = [rf"(?<![A-Za-z0-9-])(?P<kept>(?i:{kept}))(?![A-Za-z0-9-])"]
+        # a backend of OpenShift's router: namespace, Route, pod and Service
+        parts = [
+            r"(?P<route>\bbe_[a-z_]{1,20}:[a-z0-9.-]{1,253}:[a-z0-9.-]{1,253}/pod:[a-z0-9.-]{1,253}:[a-z0-9.-]{1,253})(?=:)",
+            rf"(?<![A-Za-z0-9-])(?P<kept>(?i:{_any_of(self._kept())}))(?![A-Za-z0-9-])",
+        ]
         if texts:
-            alternatives = "|".join(map(re.escape, sorted(texts, key=lambda name: (-len(name), name))))
-            parts.append(rf"(?<![A-Za-z0-9-])(?P<name>{alternatives})(?![A-Za-z0-9])")
+            parts.append(rf"(?<![A-Za-z0-9-])(?P<name>{_any_of(texts)})(?![A-Za-z0-9])")
         if words:
-            alternatives = "|".join(map(re.escape, sorted(words, key=lambda name: (-len(name), name))))
-            parts.append(rf"(?<![A-Za-z])(?P<word>(?i:{alternatives}))(?![a-z])")
+            parts.append(rf"(?<![A-Za-z])(?P<word>(?i:{_any_of(words)}))(?![a-z])")
         if ordinary:
-            alternatives = "|".join(map(re.escape, sorted(ordinary, key=lambda name: (-len(name), name))))
             kind = rf"(?i:(?<![A-Za-z0-9])(?:{_KINDS}))(?:\.[a-z0-9.]+)?(?:[/=:] ?\"?| ?\"| '| )"
             lead = rf"(?:{kind}|\bhttps?://(?=[a-z0-9-]{{1,63}}(?![a-z0-9.-])))(?:(?P<space>[a-z0-9-]{{1,63}})/)?"
-            parts.append(rf"(?P<lead>{lead})(?P<common>{alternatives})(?![A-Za-z0-9-])")
-        # a backend of OpenShift's router: namespace, Route, pod and Service
-        parts.insert(
-            0,
-            r"(?P<route>\bbe_[a-z_]{1,20}:[a-z0-9.-]{1,253}:[a-z0-9.-]{1,253}/pod:[a-z0-9.-]{1,253}:[a-z0-9.-]{1,253})(?=:)",
-        )
+            parts.append(rf"(?P<lead>{lead})(?P<common>{_any_of(ordinary)})(?![A-Za-z0-9-])")
         pattern = re.compile("|".join(parts))
 
         def new(match: re.Match[str]) -> str:
@@ -490,6 +483,11 @@ class _Names:
     def _is_public_key(key: str) -> bool:
         domain, slash, _ = _of_label(key)[1].partition("/")
         return bool(slash) and _is_public_host(domain)
+
+
+def _any_of(texts: Iterable[str]) -> str:
+    """A pattern of all these texts, of which the longest counts."""
+    return "|".join(map(re.escape, sorted(texts, key=lambda text: (-len(text), text))))
 
 
 def _bases(name: str, roles: Container[str] = ()) -> Iterator[str]:

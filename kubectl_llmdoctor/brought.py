@@ -9,7 +9,6 @@ import difflib
 import re
 import shlex
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import msgspec
 
@@ -91,10 +90,10 @@ def source_of(container: Container, path: str) -> Source | None:
 def _keys(container: Container, kind: str, name: str) -> tuple[str, ...]:
     """The keys of a ConfigMap or Secret, as far as they are known."""
     pod = container.pod
-    item = pod.config_map(name) if kind == "ConfigMap" else pod.cluster.item(kind, pod.namespace, name)
+    if kind == "ConfigMap":
+        return tuple(map(str, pod.config_data(name)))
+    item = pod.cluster.item(kind, pod.namespace, name)
     found = item.typed() if item else None
-    if isinstance(found, k8s.ConfigMap):
-        return tuple(map(str, found.data))
     return (*found.data, *found.string_data) if isinstance(found, k8s.Secret) else ()
 
 
@@ -219,17 +218,9 @@ def _pair(container: Container, path: str) -> Fix | None:
     if not path.endswith(("/tls.crt", "/tls.key")) or folder in ("", "/etc", "/etc/ssl/certs"):
         return None
     secret = f"{container.name}-tls"
-    operations = [
-        _appended("/volumes", {"name": secret, "secret": {"secretName": secret}}, exists=bool(pod.spec.volumes)),
-        _appended(
-            f"{container.pointer}/volumeMounts",
-            {"name": secret, "mountPath": folder},
-            exists=bool(container.spec.volume_mounts),
-        ),
-    ]
-    fix = fixes.patch(
-        pod, f"Make a Secret {secret} of the certificate and its key and mount it at {folder}", operations
-    )
+    operations = fixes.mounted(container, {"name": secret, "secret": {"secretName": secret}}, folder)
+    summary = f"Make a Secret {secret} of the certificate and its key and mount it at {folder}"
+    fix = fixes.patch(pod, summary, operations)
     create = (
         f"kubectl -n {shlex.quote(pod.namespace)} create secret tls {shlex.quote(secret)} --cert=tls.crt --key=tls.key"
     )
@@ -255,13 +246,13 @@ def _mounted(container: Container, path: str, name: str) -> Fix | None:
         )
     made = not volume and not there
     config = volume[1] if volume else there[0] if there else f"{container.name}-config"
-    operations: list[dict[str, Any]] = []
+    operations = []
     mounted = volume[0] if volume else fixes.free_name(pod, re.sub(r"[^a-z0-9-]", "-", config)[:50].strip("-"))
     if not volume:
         entry = {"name": mounted, "configMap": {"name": config}}
-        operations.append(_appended("/volumes", entry, exists=bool(pod.spec.volumes)))
+        operations += fixes.appended("/volumes", entry, exists=bool(pod.spec.volumes))
     mount = {"name": mounted, "mountPath": path, "subPath": name}
-    operations.append(_appended(f"{container.pointer}/volumeMounts", mount, exists=bool(container.spec.volume_mounts)))
+    operations += fixes.appended(f"{container.pointer}/volumeMounts", mount, exists=bool(container.spec.volume_mounts))
     what = (
         f"Make a ConfigMap {config} of the file and mount it" if made else f"Mount the key {name} of ConfigMap {config}"
     )
@@ -269,12 +260,6 @@ def _mounted(container: Container, path: str, name: str) -> Fix | None:
     where = shlex.quote(pod.namespace)
     create = f"kubectl -n {where} create configmap {shlex.quote(config)} --from-file={shlex.quote(name)}"
     return msgspec.structs.replace(fix, commands=(create, *fix.commands)) if made else fix
-
-
-def _appended(path: str, value: dict[str, Any], *, exists: bool) -> dict[str, Any]:
-    return (
-        {"op": "add", "path": f"{path}/-", "value": value} if exists else {"op": "add", "path": path, "value": [value]}
-    )
 
 
 def gives(container: Container, name: str) -> Fix | None:
@@ -296,8 +281,8 @@ def gives(container: Container, name: str) -> Fix | None:
             )
         for item in there:
             entry = {"name": name, "valueFrom": {field: {"name": item.name, "key": name}}}
-            operation = _appended(f"{container.pointer}/env", entry, exists=bool(own))
-            return fixes.patch(pod, f"Set {name} from the key {name} of {kind} {item.name}", [operation])
+            operations = fixes.appended(f"{container.pointer}/env", entry, exists=bool(own))
+            return fixes.patch(pod, f"Set {name} from the key {name} of {kind} {item.name}", operations)
     workload = workload_of(pod)
     text = f"Set {name} in env of {container.name}"
     if workload is None or workload.kind not in _RESTARTED or fixes.unread(pod):

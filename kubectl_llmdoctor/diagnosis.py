@@ -122,7 +122,7 @@ class _Outcome:
     """What the checks said of one target."""
 
     def __init__(self) -> None:
-        self.findings: list[tuple[Check, Finding]] = []
+        self.findings: list[_Found] = []
         self.not_checked: dict[tuple[str, str], None] = {}
 
 
@@ -142,8 +142,7 @@ def examine(
     every = tuple(p.name for p in subject.pods if p.exists)
     merged = _merge(outcome.findings)
     graded = suppressions.graded([document(pages[check.id], found, every) for check, found in merged], subject)
-    orders = [-1.0 if finding.order is None else finding.order for _, finding in merged]
-    ranked = rank(list(zip(graded, orders, strict=True)))
+    ranked = rank(list(zip(graded, (_order(finding) for _, finding in merged), strict=True)))
     findings, suppressed = suppressions.split(ranked, subject)
     verdict = _verdict(findings, subject)
     if verdict == "undetermined":
@@ -232,7 +231,7 @@ def _causes_of(
     if len(chain) <= _FARTHEST:
         found = list(_beyond(found, other, pages, plan, chain))
     merged = {check.id: (check, finding) for check, finding in _merge(found)}
-    placed = [(document(check, f), -1.0 if f.order is None else f.order) for check, f in merged.values()]
+    placed = [(document(check, finding), _order(finding)) for check, finding in merged.values()]
     return [merged[f.id] for f in rank(placed) if f.role == "cause" and f.confidence != "possible"]
 
 
@@ -337,7 +336,7 @@ def _call(check: Check, facts: list[Any], pod: Pod | None, outcome: _Outcome) ->
 _PER_POD = 1e12
 
 
-def _by_end(found: list[tuple[Check, Finding]], subject: Subject) -> list[tuple[Check, Finding]]:
+def _by_end(found: list[_Found], subject: Subject) -> list[_Found]:
     """In a replica of several pods, the findings in the order in which the pods ended: the first one's come first."""
     if len(subject.pods) < 2:
         return found
@@ -347,8 +346,7 @@ def _by_end(found: list[tuple[Check, Finding]], subject: Subject) -> list[tuple[
 
     def moved(finding: Finding) -> Finding:
         after = min((place.get(name, len(place)) for name in finding.pods), default=0)
-        order = -1.0 if finding.order is None else finding.order
-        return msgspec.structs.replace(finding, order=order + after * _PER_POD) if after else finding
+        return msgspec.structs.replace(finding, order=_order(finding) + after * _PER_POD) if after else finding
 
     return [(check, moved(finding)) for check, finding in found]
 
@@ -360,9 +358,9 @@ def _spot(quotation: doc.Evidence) -> tuple[object, ...]:
     return (quotation,)
 
 
-def _merge(found: list[tuple[Check, Finding]]) -> list[tuple[Check, Finding]]:
+def _merge(found: list[_Found]) -> list[_Found]:
     """One finding per id: the strongest one, with the others' evidence and pods."""
-    merged: dict[str, tuple[Check, Finding]] = {}
+    merged: dict[str, _Found] = {}
     for check, finding in sorted(found, key=lambda pair: _strength(*pair)):
         if check.id not in merged:
             merged[check.id] = check, finding
@@ -371,18 +369,14 @@ def _merge(found: list[tuple[Check, Finding]]) -> list[tuple[Check, Finding]]:
         more = finding.evidence if finding.role == first.role else ()
         evidence = {_spot(quotation): quotation for quotation in (*more, *first.evidence)}
         evidence = {_spot(quotation): evidence[_spot(quotation)] for quotation in (*first.evidence, *more)}
-        pods = dict.fromkeys((*first.pods, *finding.pods))
-        explains = dict.fromkeys((*first.explains, *finding.explains))
-        merged[check.id] = (
-            check,
-            msgspec.structs.replace(
-                first,
-                evidence=tuple(evidence.values())[:_MOST_EVIDENCE],
-                pods=tuple(pods),
-                explains=tuple(explains),
-                fixes=(*_together(first, finding), *_elsewhere(first, finding)),
-            ),
+        whole = msgspec.structs.replace(
+            first,
+            evidence=tuple(evidence.values())[:_MOST_EVIDENCE],
+            pods=tuple(dict.fromkeys((*first.pods, *finding.pods))),
+            explains=tuple(dict.fromkeys((*first.explains, *finding.explains))),
+            fixes=(*_together(first, finding), *_elsewhere(first, finding)),
         )
+        merged[check.id] = check, whole
     return list(merged.values())
 
 
@@ -411,11 +405,16 @@ def _places(fix: doc.Fix) -> set[str]:
     return {operation["path"] for operation in fix.patch.body} if fix.patch and fix.patch.type == "json" else set()
 
 
+def _order(finding: Finding) -> float:
+    """Its place in time; what has none comes first."""
+    return -1.0 if finding.order is None else finding.order
+
+
 def _strength(check: Check, finding: Finding) -> tuple[int, int, float, str, str]:
     return (
         ROLES.index(finding.role),
         CONFIDENCES.index(finding.confidence),
-        -1.0 if finding.order is None else finding.order,
+        _order(finding),
         check.id,
         finding.summary,
     )

@@ -67,6 +67,11 @@ def pod_evidence(where: Pod | Container, path: str, text: str) -> Evidence:
         ref = path
     else:
         ref = f"{where.path if isinstance(where, Container) else pod.spec_path}.{path}"
+    return _stated(pod, ref, text)
+
+
+def _stated(pod: Pod, ref: str, text: str) -> Evidence:
+    """What a pod's object states, of one that does not exist yet with file and line."""
     origin = pod.template_of.origin if pod.template_of else pod.item.origin if pod.item else None
     if pod.exists or origin is None:
         return Evidence(source="pod", ref=ref, text=text)
@@ -75,15 +80,11 @@ def pod_evidence(where: Pod | Container, path: str, text: str) -> Evidence:
 
 def setting_evidence(where: Container, setting: Setting) -> Evidence:
     """An engine setting, quoted as it was written where it was written."""
-    pod = where.pod
-    origin = pod.template_of.origin if pod.template_of else pod.item.origin if pod.item else None
-    ref = where.shown(setting.path) if setting.path else f"{where.path}.args"
     if setting.path.startswith("log line "):
         line = int(setting.path.rpartition(" ")[2])
         return Evidence(source="log", ref=_log_read(where), text=setting.text, line=line)
-    if pod.exists or origin is None:
-        return Evidence(source="pod", ref=ref, text=setting.text)
-    return Evidence(source="manifest", ref=ref, text=setting.text, file=origin.file, line=origin.line)
+    ref = where.shown(setting.path) if setting.path else f"{where.path}.args"
+    return _stated(where.pod, ref, setting.text)
 
 
 def problem_evidence(pod: Pod, problem: Problem) -> Evidence:

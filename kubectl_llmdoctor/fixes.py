@@ -26,7 +26,7 @@ from kubectl_llmdoctor.managed import keeper
 from kubectl_llmdoctor.platforms import pointer
 from kubectl_llmdoctor.platforms.labels import named_by
 from kubectl_llmdoctor.report.document import Fix, Patch
-from kubectl_llmdoctor.tree import dig, rows
+from kubectl_llmdoctor.tree import dig, numbered, rows, table
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor.platforms import Template
@@ -353,8 +353,7 @@ def recreate(item: Item, summary: str, spec: dict[str, Any]) -> Fix:
         )
     if kept := keeper(item.raw):
         summary += f" ({kept.sentence(None)})"
-    old = dig(item.raw, "spec")
-    whole = {**(old if isinstance(old, dict) else {}), **spec}
+    whole = {**table(item.raw.get("spec")), **spec}
     metadata = {key: item.metadata[key] for key in ("name", "namespace", "labels") if item.metadata.get(key)}
     made = {"apiVersion": item.api_version, "kind": item.kind, "metadata": metadata, "spec": whole}
     document = shlex.quote(msgspec.json.encode(made).decode())
@@ -390,15 +389,13 @@ def _inside(pod: Pod, template: Template, path: str) -> str | None:
         return path if not pod.exists or tokens[0] != "volumes" else _element(pod, template, tokens)
     mine = pod.spec.containers if tokens[0] == "containers" else pod.spec.init_containers
     container = mine[int(tokens[1])]
-    theirs = dig(template.pod, f"spec.{tokens[0]}")
-    named = theirs if isinstance(theirs, list) else []
-    index = next((i for i, c in enumerate(named) if isinstance(c, dict) and c.get("name") == container.name), None)
+    index, theirs = _called(container.name, template.pod, f"spec.{tokens[0]}")
     if index is None:
         return None
     tokens[1] = str(index)
     if len(tokens) > 3 and tokens[2] in ("args", "command") and tokens[3] != "-":
         have = [str(w) for w in (container.args if tokens[2] == "args" else container.command)]
-        told = named[index].get(tokens[2])
+        told = theirs.get(tokens[2])
         want = [str(w) for w in told] if isinstance(told, list) else []
         if have != want:  # what the operator put before the object's own words
             start = len(have) - len(want)
@@ -406,10 +403,7 @@ def _inside(pod: Pod, template: Template, path: str) -> str | None:
                 return None
             tokens[3] = str(int(tokens[3]) - start)
     elif len(tokens) > 3 and tokens[2] == "env" and tokens[3] != "-":
-        variable = container.env[int(tokens[3])].name
-        listed = named[index].get("env")
-        rows = listed if isinstance(listed, list) else []
-        at = next((i for i, v in enumerate(rows) if isinstance(v, dict) and v.get("name") == variable), None)
+        at, _ = _called(container.env[int(tokens[3])].name, theirs, "env")
         if at is None:
             return None
         tokens[3] = str(at)
@@ -422,20 +416,20 @@ def _container_in(pod: Pod, template: Template, path: str) -> bool:
     if tokens[0] not in ("containers", "initContainers") or len(tokens) < 2:
         return True
     mine = pod.spec.containers if tokens[0] == "containers" else pod.spec.init_containers
-    stated = dig(template.pod, f"spec.{tokens[0]}")
-    names = [c.get("name") for c in stated if isinstance(c, dict)] if isinstance(stated, list) else []
-    return mine[int(tokens[1])].name in names
+    return _called(mine[int(tokens[1])].name, template.pod, f"spec.{tokens[0]}")[0] is not None
 
 
 def _element(pod: Pod, template: Template, tokens: list[str]) -> str | None:
     """The path of a volume of the pod in its template, found by its name."""
     if len(tokens) < 2 or tokens[1] == "-":
         return pointer.join(tokens)
-    name = pod.spec.volumes[int(tokens[1])].name
-    listed = dig(template.pod, "spec.volumes")
-    rows = listed if isinstance(listed, list) else []
-    at = next((i for i, v in enumerate(rows) if isinstance(v, dict) and v.get("name") == name), None)
+    at, _ = _called(pod.spec.volumes[int(tokens[1])].name, template.pod, "spec.volumes")
     return None if at is None else pointer.join(["volumes", str(at), *tokens[2:]])
+
+
+def _called(name: str, tree: Any, path: str) -> tuple[int | None, dict[str, Any]]:
+    """What a list of an object calls so, and its place there; None where nothing is."""
+    return next(((at, one) for at, one in numbered(tree, path) if one.get("name") == name), (None, {}))
 
 
 def _patch_command(name: str, namespace: str, body: list[dict[str, Any]]) -> str:
@@ -459,12 +453,10 @@ def set_flag(engine: Engine, name: str, flag: str, value: str, summary: str) -> 
     if current is None:
         added = _option(engine, flag, value)
         if words and engine.found.argv_known and not script.is_script(container):
-            operations = [{"op": "add", "path": f"{at}/args/-", "value": word} for word in added]
-            return patch(container.pod, summary, operations)
+            return patch(container.pod, summary, appended(f"{at}/args", *added))
         by_command = not words and len(spec.command) > 1 and engine.found.argv_known and not script.is_script(container)
         if by_command and not _charted(container.pod, flag, value):
-            operations = [{"op": "add", "path": f"{at}/command/-", "value": word} for word in added]
-            return patch(container.pod, summary, operations)
+            return patch(container.pod, summary, appended(f"{at}/command", *added))
         if not words and not spec.command and spec.image and not engine.announced:
             return patch(container.pod, summary, [{"op": "add", "path": f"{at}/args", "value": added}])
         if (made := rewritten(container, _in_script(engine, [(name, flag, value)]), summary)) is not None:
@@ -503,8 +495,7 @@ def set_flags(engine: Engine, chosen: Sequence[tuple[str, str, str]], summary: s
     for name, flag, value in chosen:
         own = replaced_flag(engine, name, value)
         if not own and appends and engine.explicit(name) is None:
-            words = _option(engine, flag, value)
-            own = [{"op": "add", "path": f"{container.pointer}/args/-", "value": word} for word in words]
+            own = appended(f"{container.pointer}/args", *_option(engine, flag, value))
         if not own:
             told = ", ".join(f"{flag} {value}" for _, flag, value in chosen)
             limits = f", limits.{next(iter(container.accelerators), 'nvidia.com/gpu')}: {gpus}" if gpus else ""
@@ -530,7 +521,7 @@ def _with_gpus(container: Container, count: str) -> list[dict[str, Any]]:
     if container.mount_at("/dev/shm"):
         return found
     volume = {"name": free_name(container.pod, "dshm"), "emptyDir": {"medium": "Memory", "sizeLimit": "8Gi"}}
-    return found + _mounted(container, volume, "/dev/shm")
+    return found + mounted(container, volume, "/dev/shm")
 
 
 def together(one: Fix, other: Fix) -> Fix:
@@ -660,10 +651,7 @@ def split_word(container: Container, path: str, words: list[str], summary: str) 
         return None
     if written[index].replace("=", " ", 1).split() != " ".join(words).replace("=", " ", 1).split():
         return None  # it came out of a variable, or is masked
-    at = f"{container.pointer}/args"
-    operations: list[dict[str, Any]] = [{"op": "replace", "path": f"{at}/{index}", "value": words[0]}]
-    operations += [{"op": "add", "path": f"{at}/{index + n}", "value": word} for n, word in enumerate(words) if n]
-    return patch(container.pod, summary, operations)
+    return patch(container.pod, summary, in_place(f"{container.pointer}/args", index, words))
 
 
 #: What starts an engine whose image starts nothing by itself.
@@ -690,27 +678,23 @@ def run_by(container: Container, program: str, engine: str) -> Fix | None:
     if not vector or (vector == "args" and spec.command) or "<masked" in program:
         return None
     at = f"{container.pointer}/{vector}"
-    operations: list[dict[str, Any]]
     if program.startswith("llama-") and _OF_LLAMA_CPP.search(spec.image):
-        operations = [{"op": "replace", "path": f"{at}/0", "value": f"/app/{program}"}]
-        return patch(container.pod, f"Name {program} by its path, /app/{program}, where the image has it", operations)
+        summary = f"Name {program} by its path, /app/{program}, where the image has it"
+        return patch(container.pod, summary, in_place(at, 0, [f"/app/{program}"]))
     interpreter = _INTERPRETERS.get("." + program.rpartition(".")[2], "")
     if " " in program:
         by_shell = bool(_OF_A_SHELL.search(program))
         if by_shell and len(spec.argv) > 1:  # a shell would keep the other words to itself
             return None
         words = ["sh", "-c", program] if by_shell else program.split()
-        operations = [{"op": "replace", "path": f"{at}/0", "value": words[0]}]
-        operations += [{"op": "add", "path": f"{at}/{n}", "value": word} for n, word in enumerate(words) if n]
-        return patch(container.pod, f"Write `{program}` as words of their own: {', '.join(words)}", operations)
+        summary = f"Write `{program}` as words of their own: {', '.join(words)}"
+        return patch(container.pod, summary, in_place(at, 0, words))
     before = list(_STARTS.get(engine, ())) if program.startswith("-") else [interpreter] if interpreter else []
     if not before:
         return None
     said = " ".join(before)
-    if vector == "args":
-        operations = [{"op": "add", "path": f"{container.pointer}/command", "value": before}]
-    else:
-        operations = [{"op": "add", "path": f"{at}/{n}", "value": word} for n, word in enumerate(before)]
+    made = [{"op": "add", "path": f"{container.pointer}/command", "value": before}]
+    operations = made if vector == "args" else _inserted(at, 0, before)
     return patch(container.pod, f"Let {said} stand before {program}, which is no program of the image", operations)
 
 
@@ -719,8 +703,7 @@ def run_after(container: Container, line: str, summary: str) -> Fix | None:
     if not container.spec.command:
         return None
     words = ("sh", "-c", f'{line}; exec "$0" "$@"')
-    at = f"{container.pointer}/command"
-    return patch(container.pod, summary, [{"op": "add", "path": f"{at}/{n}", "value": w} for n, w in enumerate(words)])
+    return patch(container.pod, summary, _inserted(f"{container.pointer}/command", 0, words))
 
 
 def _charted(pod: Pod, flag: str, value: str) -> bool:
@@ -791,7 +774,7 @@ def variable_operations(
         else:
             entry = {"name": name, "value": value}
         if index is None:
-            added.append(_append(at, entry, exists=bool(own or added)))
+            added += appended(at, entry, exists=bool(own or added))
         else:
             added.append({"op": "replace", "path": f"{at}/{index}", "value": entry})
     # the last first, so that the places of the others hold
@@ -841,12 +824,12 @@ def set_sysctl(pod: Pod, name: str, value: str, summary: str) -> Fix:
     entry = {"name": name, "value": value}
     if at is not None:
         return patch(pod, summary, [{"op": "replace", "path": f"/securityContext/sysctls/{at}", "value": entry}])
-    return patch(pod, summary, [_append("/securityContext/sysctls", entry, exists=bool(own))])
+    return patch(pod, summary, appended("/securityContext/sysctls", entry, exists=bool(own)))
 
 
 def set_pull_secret(pod: Pod, name: str, summary: str) -> Fix:
     """Let the pod pull its images with a Secret of its namespace."""
-    return patch(pod, summary, [_append("/imagePullSecrets", {"name": name}, exists=bool(pod.spec.image_pull_secrets))])
+    return patch(pod, summary, appended("/imagePullSecrets", {"name": name}, exists=bool(pod.spec.image_pull_secrets)))
 
 
 def set_probe(container: Container, probe: str, value: dict[str, Any], summary: str) -> Fix:
@@ -857,29 +840,25 @@ def set_probe(container: Container, probe: str, value: dict[str, Any], summary: 
 def mount_shm(container: Container, size: str, summary: str) -> Fix:
     """Mount a memory-backed emptyDir at /dev/shm; `size` is a quantity."""
     pod = container.pod
-    mounted = container.mount_at("/dev/shm")
+    mount = container.mount_at("/dev/shm")
     memory = {"medium": "Memory", "sizeLimit": size}
-    if mounted:
-        index = next((i for i, v in enumerate(pod.spec.volumes) if v.name == mounted.name), None)
+    if mount:
+        index = next((i for i, v in enumerate(pod.spec.volumes) if v.name == mount.name), None)
         if index is None:
-            return advice(f"{summary}: the volume {mounted.name} is not declared in {edited(pod)}")
-        value = {"name": mounted.name, "emptyDir": memory}
+            return advice(f"{summary}: the volume {mount.name} is not declared in {edited(pod)}")
+        value = {"name": mount.name, "emptyDir": memory}
         return patch(pod, summary, [{"op": "replace", "path": f"/volumes/{index}", "value": value}])
     volume = {"name": free_name(pod, "dshm"), "emptyDir": memory}
-    return patch(pod, summary, _mounted(container, volume, "/dev/shm"))
+    return patch(pod, summary, mounted(container, volume, "/dev/shm"))
 
 
 def mount_scratch(container: Container, paths: Sequence[str], summary: str) -> Fix:
     """Mount directories of one new emptyDir at `paths`, at which nothing is mounted."""
-    pod, mounts = container.pod, f"{container.pointer}/volumeMounts"
-    name = free_name(pod, "scratch")
-    operations = [_append("/volumes", {"name": name, "emptyDir": {}}, exists=bool(pod.spec.volumes))]
-    added = [{"name": name, "mountPath": path, "subPath": path.strip("/").replace("/", "-")} for path in paths]
-    if container.spec.volume_mounts:
-        operations += [_append(mounts, mount, exists=True) for mount in added]
-    else:
-        operations.append({"op": "add", "path": mounts, "value": added})
-    return patch(pod, summary, operations)
+    name = free_name(container.pod, "scratch")
+    mounts = [{"name": name, "mountPath": path, "subPath": path.strip("/").replace("/", "-")} for path in paths]
+    operations = appended("/volumes", {"name": name, "emptyDir": {}}, exists=bool(container.pod.spec.volumes))
+    operations += appended(f"{container.pointer}/volumeMounts", *mounts, exists=bool(container.spec.volume_mounts))
+    return patch(container.pod, summary, operations)
 
 
 def grow(container: Container, mount: k8s.VolumeMount, least: int | None, summary: str) -> Fix | None:
@@ -930,7 +909,7 @@ def mount_new_claim(container: Container, path: str, name: str, size: str, summa
         "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}},
     }
     volume = {"name": free_name(pod, "model-cache"), "persistentVolumeClaim": {"claimName": name}}
-    made = patch(pod, summary, _mounted(container, volume, path))
+    made = patch(pod, summary, mounted(container, volume, path))
     document = shlex.quote(msgspec.json.encode(claim).decode())
     create = f"echo {document} | kubectl -n {shlex.quote(pod.namespace)} create -f -"
     return msgspec.structs.replace(made, commands=(create, *made.commands))
@@ -941,7 +920,7 @@ def mount_claim(container: Container, path: str, size: str, summary: str) -> Fix
     pod, name = container.pod, free_name(container.pod, "model-cache")
     asked = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}}
     volume = {"name": name, "ephemeral": {"volumeClaimTemplate": {"spec": asked}}}
-    return patch(pod, summary, _mounted(container, volume, path))
+    return patch(pod, summary, mounted(container, volume, path))
 
 
 #: Where a private authority is mounted, and the variables by which OpenSSL, Go, Rust and Python's libraries find it.
@@ -960,12 +939,8 @@ def mount_authority(container: Container, summary: str) -> Fix:
     name = free_name(container.pod, _AUTHORITY)
     volume = {"name": name, "configMap": {"name": _AUTHORITY}}
     variables = [{"name": variable, "value": f"{_AUTHORITY_AT}/ca.crt"} for variable in _AUTHORITY_VARIABLES]
-    at, own = f"{container.pointer}/env", container.spec.env
-    added: list[dict[str, Any]] = [{"op": "add", "path": f"{at}/-", "value": one} for one in variables]
-    operations = _mounted(container, volume, _AUTHORITY_AT) + (
-        added if own else [{"op": "add", "path": at, "value": variables}]
-    )
-    return patch(container.pod, summary, operations)
+    added = appended(f"{container.pointer}/env", *variables, exists=bool(container.spec.env))
+    return patch(container.pod, summary, mounted(container, volume, _AUTHORITY_AT) + added)
 
 
 def free_name(pod: Pod, name: str) -> str:
@@ -974,17 +949,25 @@ def free_name(pod: Pod, name: str) -> str:
     return next(n for i in range(1, 99) if (n := f"{name}-{i}" if i > 1 else name) not in taken)
 
 
-def _mounted(container: Container, volume: dict[str, Any], path: str) -> list[dict[str, Any]]:
+def mounted(container: Container, volume: dict[str, Any], path: str) -> list[dict[str, Any]]:
     """The operations that add a volume to the pod and mount it."""
     mount = {"name": volume["name"], "mountPath": path}
-    return [
-        _append("/volumes", volume, exists=bool(container.pod.spec.volumes)),
-        _append(f"{container.pointer}/volumeMounts", mount, exists=bool(container.spec.volume_mounts)),
-    ]
+    added = appended("/volumes", volume, exists=bool(container.pod.spec.volumes))
+    return added + appended(f"{container.pointer}/volumeMounts", mount, exists=bool(container.spec.volume_mounts))
 
 
-def _append(path: str, value: dict[str, Any], *, exists: bool) -> dict[str, Any]:
-    """An operation that appends to a list, which it makes where there is none."""
+def appended(path: str, *values: Any, exists: bool = True) -> list[dict[str, Any]]:
+    """The operations that append to a list, which they make where there is none."""
     if exists:
-        return {"op": "add", "path": f"{path}/-", "value": value}
-    return {"op": "add", "path": path, "value": [value]}
+        return [{"op": "add", "path": f"{path}/-", "value": value} for value in values]
+    return [{"op": "add", "path": path, "value": [*values]}]
+
+
+def in_place(path: str, index: int, words: Sequence[str]) -> list[dict[str, Any]]:
+    """The operations that put words into the place of one of a list."""
+    return [{"op": "replace", "path": f"{path}/{index}", "value": words[0]}, *_inserted(path, index + 1, words[1:])]
+
+
+def _inserted(path: str, index: int, words: Sequence[str]) -> list[dict[str, Any]]:
+    """The operations that put words into a list, from this place on."""
+    return [{"op": "add", "path": f"{path}/{n}", "value": word} for n, word in enumerate(words, index)]

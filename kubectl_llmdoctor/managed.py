@@ -15,6 +15,7 @@ import msgspec
 from kubectl_llmdoctor.catalog.charts import CHARTS, Chart
 from kubectl_llmdoctor.engines.version import at_least
 from kubectl_llmdoctor.platforms import pointer
+from kubectl_llmdoctor.tree import dig, table
 
 _RUNTIMES = "kserve-runtime-configs"
 _FLUX_HELM, _FLUX = "helm.toolkit.fluxcd.io", "kustomize.toolkit.fluxcd.io"
@@ -159,9 +160,8 @@ class Keeper(msgspec.Struct, frozen=True):
         if self.chart == "ray-cluster" and len(place) > 2:
             group = self._now(place[:3])
             return str(group.get("groupName")) if isinstance(group, dict) else ""
-        labels = self._now([*pointer.split(self._spec)[:-1], "metadata", "labels"])
-        named = labels if isinstance(labels, dict) else {}
-        return str(named.get("model" if self.chart == "vllm-stack" else "llm-d.ai/role") or "*")
+        labels = table(self._now([*pointer.split(self._spec)[:-1], "metadata", "labels"]))
+        return str(labels.get("model" if self.chart == "vllm-stack" else "llm-d.ai/role") or "*")
 
     @property
     def _spec(self) -> str:
@@ -198,14 +198,11 @@ def keeper(raw: dict[str, Any]) -> Keeper | None:
 
 
 def _meta(raw: dict[str, Any], key: str) -> dict[str, str]:
-    metadata = raw.get("metadata")
-    found = metadata.get(key) if isinstance(metadata, dict) else None
-    return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+    return {str(k): str(v) for k, v in table(dig(raw, f"metadata.{key}")).items()}
 
 
 def _name(raw: dict[str, Any]) -> str:
-    metadata = raw.get("metadata")
-    return str(metadata.get("name", "")) if isinstance(metadata, dict) else ""
+    return str(dig(raw, "metadata.name") or "")
 
 
 def _chart(raw: dict[str, Any], labels: dict[str, str], release: str) -> tuple[str, str]:

@@ -308,13 +308,8 @@ def _from_index(index: bytes, root: Path) -> Iterator[Check]:
 
 def _later(module: str) -> Run:
     """A check's function, imported when it is first called."""
-
     found = cache(lambda: _from_module(module).run)
-
-    def run(*facts: Any) -> Iterable[Finding | Abstain]:
-        return found()(*facts)
-
-    return run
+    return lambda *facts: found()(*facts)
 
 
 def _later_on_node(module: str) -> Run:

@@ -226,8 +226,7 @@ def added(container: Container, words: tuple[str, ...], summary: str) -> Fix:
     vector = "args" if spec.args else "command" if len(spec.command) > 1 else ""
     if not vector or container.told or script.is_script(container):
         return fixes.advice(f"{summary}, in {fixes.edited(container.pod)}")
-    at = f"{container.pointer}/{vector}/-"
-    return fixes.patch(container.pod, summary, [{"op": "add", "path": at, "value": word} for word in words])
+    return fixes.patch(container.pod, summary, fixes.appended(f"{container.pointer}/{vector}", *words))
 
 
 class _Told:
@@ -601,9 +600,7 @@ def serving_as(engine: Engine, name: str) -> Fix | None:
     if place.apart:
         return fixes.patch(container.pod, summary, [{"op": "add", "path": f"{at}/{place.index + 2}", "value": name}])
     words = [place.name, *map(str, names), name]
-    operations = [{"op": "replace", "path": f"{at}/{place.index}", "value": words[0]}]
-    operations += [{"op": "add", "path": f"{at}/{place.index + i}", "value": word} for i, word in enumerate(words) if i]
-    return fixes.patch(container.pod, summary, operations)
+    return fixes.patch(container.pod, summary, fixes.in_place(at, place.index, words))
 
 
 def put(container: Container, engine: Engine | None, name: str, value: str, summary: str) -> Fix:

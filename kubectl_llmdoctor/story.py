@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.aftermath import lived_on
-from kubectl_llmdoctor.facts.cluster import Cluster, Item
+from kubectl_llmdoctor.facts.cluster import Item
 from kubectl_llmdoctor.facts.endings import endings, last_round, log_of
 from kubectl_llmdoctor.facts.last_words import is_frame, last_words
 from kubectl_llmdoctor.facts.logs import Line, Log, Logs
@@ -18,11 +18,10 @@ from kubectl_llmdoctor.facts.processes import START, Traceback, first_errors, lo
 from kubectl_llmdoctor.facts.starts import assertion_of, crash_of
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.facts.units import count_of, parse_time, rfc3339, say_seconds
-from kubectl_llmdoctor.facts.workload import Workload
 from kubectl_llmdoctor.fixes import on_node
 from kubectl_llmdoctor.platforms.labels import rank_of
 from kubectl_llmdoctor.report import document as doc
-from kubectl_llmdoctor.tree import dig
+from kubectl_llmdoctor.tree import dig, rows, words
 
 #: Changes older than this before the failure did not cause it, as far as anyone can tell.
 _RELEVANT = timedelta(days=7)
@@ -133,11 +132,11 @@ def _rollouts(subject: Subject) -> Iterator[doc.Change]:
     revisions: list[tuple[int, Item, Any]] = []
     for item in cluster.items("ReplicaSet", workload.namespace):
         said = item.annotations.get("deployment.kubernetes.io/revision", "")
-        if NUMBER.fullmatch(said) and _owned(item, workload, cluster):
+        if NUMBER.fullmatch(said) and cluster.owner(item) is workload.item:
             revisions.append((int(said), item, dig(item.raw, "spec.template")))
     for item in cluster.items("ControllerRevision", workload.namespace):
         revision = item.raw.get("revision")
-        if isinstance(revision, int) and _owned(item, workload, cluster):
+        if isinstance(revision, int) and cluster.owner(item) is workload.item:
             revisions.append((revision, item, dig(item.raw, "data.spec.template")))
     revisions.sort(key=lambda r: r[0])
     for (_, _, before), (number, item, after) in itertools.pairwise(revisions):
@@ -148,11 +147,6 @@ def _rollouts(subject: Subject) -> Iterator[doc.Change]:
             what="rollout",
             text=f"{workload.ref} revision {number}: {differences}",
         )
-
-
-def _owned(item: Item, workload: Workload, cluster: Cluster) -> bool:
-    owner = cluster.owner(item)
-    return owner is workload.item
 
 
 def difference(before: Any, after: Any) -> Iterator[str]:
@@ -169,7 +163,7 @@ def difference(before: Any, after: Any) -> Iterator[str]:
         if was.get("image") != now.get("image"):
             yield f"{where}image {was.get('image')} -> {now.get('image')}"
         for key in ("command", "args"):
-            gone, come = _words(was.get(key)), _words(now.get(key))
+            gone, come = words(was, key), words(now, key)
             if gone != come:
                 removed = [w for w in gone if w not in come]
                 added = [w for w in come if w not in gone]
@@ -192,21 +186,11 @@ def difference(before: Any, after: Any) -> Iterator[str]:
 
 
 def _containers(template: Any) -> dict[str, dict[str, Any]]:
-    listed = [*_list(dig(template, "spec.initContainers")), *_list(dig(template, "spec.containers"))]
-    return {str(c.get("name")): c for c in listed if isinstance(c, dict)}
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _words(value: Any) -> list[str]:
-    return [str(word) for word in _list(value)]
+    return {str(c.get("name")): c for kind in ("initContainers", "containers") for c in rows(template, f"spec.{kind}")}
 
 
 def _env_difference(before: Any, after: Any) -> Iterator[str]:
-    old = {str(v.get("name")): v for v in _list(before) if isinstance(v, dict)}
-    new = {str(v.get("name")): v for v in _list(after) if isinstance(v, dict)}
+    old, new = ({str(v.get("name")): v for v in rows(env)} for env in (before, after))
     for name in sorted(old.keys() | new.keys()):
         if name not in new:
             yield f"env {name} removed"
@@ -260,13 +244,11 @@ def _failures(subject: Subject) -> Iterator[doc.Change]:
         if created:
             which = f"{pod.name} " if len(subject.pods) > 1 else ""
             yield doc.Change(at=rfc3339(created), what="pod", text=f"{which}created")
-        moments: list[tuple[datetime, str]] = []
         for ending in endings(pod):
             if ending.finished:
                 again = f", after {count_of(ending.container.restarts, 'restart')}" if ending.container.restarts else ""
-                moments.append((ending.finished, f"{ending.container.name} ended with exit code {ending.code}{again}"))
-        for moment, text in moments:
-            yield doc.Change(at=rfc3339(moment), what="failure", text=text)
+                text = f"{ending.container.name} ended with exit code {ending.code}{again}"
+                yield doc.Change(at=rfc3339(ending.finished), what="failure", text=text)
 
 
 def next_steps(subject: Subject) -> tuple[str, ...]:

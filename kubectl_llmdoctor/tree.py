@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -21,6 +22,12 @@ def rows(tree: Any, path: str = "") -> list[dict[str, Any]]:
     """The mappings of the list at a dotted path; empty where there is none."""
     found = dig(tree, path)
     return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
+
+
+def numbered(tree: Any, path: str = "") -> Iterator[tuple[int, dict[str, Any]]]:
+    """The same, each with its place in the list."""
+    found = dig(tree, path)
+    return ((at, row) for at, row in enumerate(found if isinstance(found, list) else ()) if isinstance(row, dict))
 
 
 def words(tree: Any, path: str = "") -> list[str]:

@@ -183,11 +183,11 @@ def _folders(place: Path) -> list[str]:
         return []
 
 
-def _text(path: Path) -> str:
-    """The content of a small file; empty where the kernel does not have it or refuses."""
+def _text(path: Path, most: int = 65536) -> str:
+    """The beginning of a file; empty where the kernel does not have it or refuses."""
     try:
         with path.open("rb") as file:
-            return file.read(65536).decode("ascii", "replace").strip()
+            return file.read(most).decode("utf-8", "replace").strip()
     except OSError:
         return ""
 
@@ -226,7 +226,7 @@ def shm_of(proc: Path, pid: int) -> Shm | None:
 
     Everybody may see the size; the use only who may trace the process.
     """
-    mounts = _mounts(_text_of_any_size(proc / str(pid) / "mountinfo"))
+    mounts = _mounts(_text(proc / str(pid) / "mountinfo", 4 << 20))
     shm = mounts.get("/dev/shm")
     if not shm or shm.type != "tmpfs":
         return None
@@ -269,11 +269,3 @@ def _mounts(text: str) -> dict[str, _Mount]:
         if len(there) >= 3 and major.isdecimal() and minor.isdecimal():
             found[here[4]] = _Mount(os.makedev(int(major), int(minor)), there[0], tuple(there[2].split(",")))
     return found
-
-
-def _text_of_any_size(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return file.read(4 << 20).decode("utf-8", "replace")
-    except OSError:
-        return ""

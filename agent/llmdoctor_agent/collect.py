@@ -9,29 +9,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Protocol
 
 from msgspec.structs import replace
 
 from llmdoctor_agent import __version__
 from llmdoctor_agent.podresources import users_of as given_to
-from llmdoctor_agent.report import Container, Error, Gpu, Process, Report, User
+from llmdoctor_agent.report import Container, Error, Gpu, Process, Report, User, clock, rfc3339
 
 #: A device id that is the UUID of a GPU or a slice, or of a replica that time-slicing makes of one.
 _BY_UUID = re.compile(r"(?P<uuid>(?:GPU|MIG)-[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})(?:::\d+)?")
 
 UserMap = Mapping[str, tuple[User, ...]]
-
-
-def clock() -> datetime:
-    """The time of this node."""
-    return datetime.now(UTC)
-
-
-def rfc3339(moment: datetime) -> str:
-    """A time as Kubernetes writes it."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class NvmlReading(Protocol):

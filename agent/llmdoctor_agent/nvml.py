@@ -16,13 +16,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, cast
 
 import msgspec
 
-from llmdoctor_agent.report import Error, Gpu, Xid
+from llmdoctor_agent.report import Error, Gpu, Xid, clock, rfc3339
 
 #: How many Xids are kept of one GPU, the newest.
 XIDS = 100
@@ -44,14 +44,6 @@ class Reading:
     nvml_version: str | None = None
     gpus: tuple[Gpu, ...] | None = None
     errors: tuple[Error, ...] = ()
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
-def _rfc3339(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @dataclass
@@ -188,7 +180,7 @@ class Nvml:
     def __init__(
         self,
         deadline_s: float = 5.0,
-        clock: Callable[[], datetime] = _now,
+        clock: Callable[[], datetime] = clock,
         *,
         retry_s: float = 60.0,
         sysfs: Path = Path("/sys"),
@@ -287,7 +279,7 @@ class Nvml:
             return None
 
     def _on_xid(self, uuid: str, number: int, gpu_instance: int | None) -> None:
-        xid = Xid(number=number, time=_rfc3339(self._clock()), gpu_instance=gpu_instance)
+        xid = Xid(number=number, time=rfc3339(self._clock()), gpu_instance=gpu_instance)
         self._xids.setdefault(uuid, deque(maxlen=XIDS)).append(xid)
 
     def _compose(self, worker: _Worker, number: int) -> tuple[Reading, float | None]:
@@ -349,7 +341,7 @@ class Nvml:
             return gpu
         before = self._samples.get(gpu.uuid, _Sample())
         since = {
-            reason: before.throttled_since.get(reason, _rfc3339(self._clock())) for reason in gpu.throttle_reasons or ()
+            reason: before.throttled_since.get(reason, rfc3339(self._clock())) for reason in gpu.throttle_reasons or ()
         }
         links = {link.link: link.errors for link in gpu.nvlinks or () if link.errors is not None}
         self._samples[gpu.uuid] = _Sample(at, gpu.pcie.replays if gpu.pcie else None, links, since)

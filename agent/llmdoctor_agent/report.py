@@ -6,6 +6,8 @@ where it is about one GPU or one field of it, which.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import msgspec
 
 SCHEMA = "llmdoctor.agent/v1"
@@ -226,3 +228,13 @@ class Report(_Part):
 def to_json(report: Report) -> bytes:
     """The report as one compact JSON document, `schema` first."""
     return msgspec.json.encode({"schema": SCHEMA, **msgspec.to_builtins(report)})
+
+
+def clock() -> datetime:
+    """The time of this node."""
+    return datetime.now(UTC)
+
+
+def rfc3339(moment: datetime) -> str:
+    """A time as Kubernetes writes it."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

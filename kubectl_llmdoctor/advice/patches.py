@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from kubectl_llmdoctor.advice.declared import FixText
-from kubectl_llmdoctor.advice.occurrence import Occurrence
+from kubectl_llmdoctor.advice.occurrence import Occurrence, Seen
 from kubectl_llmdoctor.advice.templates import Values, fill
 from kubectl_llmdoctor.engines.names import OPTIONS, option
 from kubectl_llmdoctor.facts.container import Container
-from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.named import renamed
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.fixes import (
@@ -37,20 +36,12 @@ from kubectl_llmdoctor.fixes import (
 from kubectl_llmdoctor.report.document import Fix
 
 
-class Patches:
+class Patches(Seen):
     """What fixes change where a signature was found."""
 
     def __init__(self, here: Occurrence, values: Values) -> None:
-        self.here = here
-        self.pod = here.pod
-        self.container = here.container
-        self.captured = here.captured
+        super().__init__(here)
         self.values = values
-
-    @property
-    def engine(self) -> Engine | None:
-        """The engine of the container."""
-        return self.here.engine
 
     def change(self, text: FixText, pod: Pod, summary: str) -> Fix | None:
         """What the fix changes of the object that a person edits; None where it is not known what that would be."""

@@ -11,6 +11,7 @@ from kubectl_llmdoctor.advice.occurrence import Topic
 from kubectl_llmdoctor.advice.templates import Value
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.accelerator import Accelerator
+from kubectl_llmdoctor.facts.cluster import Item
 from kubectl_llmdoctor.facts.container import is_accelerator
 from kubectl_llmdoctor.facts.driver import branch_for, branch_of, driver_cuda, image_cuda, say_cuda, suffices
 from kubectl_llmdoctor.facts.k8s import Node
@@ -83,8 +84,7 @@ class Placement(Topic):
         }
 
     def _holds(self) -> Iterator[Condition]:
-        node = self.subject.cluster.item("Node", "", self.pod.spec.node_name if self.pod else "")
-        driven = node is not None and node.labels.get("nvidia.com/gpu.deploy.driver") == "true"
+        driven = (node := self._node) is not None and node.labels.get("nvidia.com/gpu.deploy.driver") == "true"
         yield "driver by the GPU operator" if driven else "driver not by the GPU operator"
         yield "other architecture there" if self._architectures[1] else "no other architecture"
         yield "ARM node" if self._architectures[0] == "arm64" else "no ARM node"
@@ -95,11 +95,16 @@ class Placement(Topic):
         yield from _OF_A_LOG if self.pod is None or self.log_only else self._asked(self.pod)
 
     @property
+    def _node(self) -> Item | None:
+        """The pod's node."""
+        return self.subject.cluster.item("Node", "", self.pod.spec.node_name if self.pod else "")
+
+    @property
     def _on_gke(self) -> bool:
         """Whether the pod's node is one of GKE's, whose device plugin mounts the driver: there is no runtime for GPUs."""
-        name = self.pod.spec.node_name if self.pod else ""
-        node = self.subject.cluster.item("Node", "", name)
-        return any(label.startswith(_GKE) for label in node.labels) if node else name.startswith("gke-")
+        if (node := self._node) is not None:
+            return any(label.startswith(_GKE) for label in node.labels)
+        return self.pod is not None and self.pod.spec.node_name.startswith("gke-")
 
     def _does_without(self, pod: Pod) -> bool:
         """Whether nothing of the pod speaks of a GPU: no request, variable, engine or image; those of a DaemonSet may look after them."""
@@ -114,8 +119,8 @@ class Placement(Topic):
     @cached_property
     def _driver(self) -> str:
         """` (570.148.08)`: the version of the node's driver, where its label says the whole of it."""
-        item = self.pod.cluster.item("Node", "", self.pod.spec.node_name) if self.pod else None
-        version = item.labels.get("nvidia.com/cuda.driver-version.full", "") if item else ""
+        node = self._node
+        version = node.labels.get("nvidia.com/cuda.driver-version.full", "") if node else ""
         return f" ({version})" if version else ""
 
     @cached_property
@@ -152,8 +157,7 @@ class Placement(Topic):
     @cached_property
     def _aks_pool(self) -> str:
         """The pool of a node of AKS, whose image brings the driver."""
-        node = self.subject.cluster.item("Node", "", self.pod.spec.node_name if self.pod else "")
-        return str(node.labels.get(_AKS, "")) if node else ""
+        return self._node.labels.get(_AKS, "") if self._node else ""
 
     @cached_property
     def _gpu_pods(self) -> str:

@@ -318,17 +318,17 @@ def native_context(text: Mapping[str, Any]) -> int | None:
         return None
     length = min(stated)
     scaling = text.get("rope_scaling") or text.get("rope_parameters")
+    # the factor of Gemma 3 is in the field already
     if not isinstance(scaling, dict) or str(text.get("model_type")).startswith("gemma3"):
         return length
-    kind = scaling.get("rope_type") or scaling.get("type")
-    if str(text.get("model_type")).startswith("gemma3"):  # its factor is in the field already
-        return length
-    factor = scaling.get("factor")
-    if kind == "longrope" or kind == "su":
+    kind, factor = scaling.get("rope_type") or scaling.get("type"), scaling.get("factor")
+    if kind in ("longrope", "su"):
         return raw.optional("original_max_position_embeddings") or length
-    if kind in ("linear", "dynamic") and isinstance(factor, int | float) and not isinstance(factor, bool):
+    if not isinstance(factor, int | float) or isinstance(factor, bool):
+        return length
+    if kind in ("linear", "dynamic"):
         return int(length * factor)
-    if kind == "yarn" and isinstance(factor, int | float) and not isinstance(factor, bool):
+    if kind == "yarn":
         original = scaling.get("original_max_position_embeddings")
         return max(length, int(original * factor)) if isinstance(original, int) else length
     return length

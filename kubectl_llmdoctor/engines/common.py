@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -126,15 +127,8 @@ def version_of_image(engine: str, image: str, labels: Mapping[str, str]) -> tupl
     lower = repository.lower()
     last = lower.rpartition("/")[2]
     if engine == "llama.cpp":
-        build = next(
-            (
-                p
-                for p in tag.replace(".", "-").replace("_", "-").split("-")
-                if p[:1] == "b" and p[1:].isdecimal() and len(p) > 3
-            ),
-            None,
-        )
-        return (build, f"image tag {tag}") if build else (None, "")
+        build = re.search(r"(?<![^._-])b\d{3,}(?![^._-])", tag)
+        return (build[0], f"image tag {tag}") if build else (None, "")
     names, plausible = _OWN.get(engine, ((), ()))
     own = (
         last in names
@@ -178,16 +172,11 @@ def defaults(
             continue
         if first and at_least(version, first) is not True:
             continue
-        if last and (version is None or not _at_most(version, last)):
+        if last and (version is None or not at_least(last, version)):
             continue
         text = f"default of {title}" + (f" {version}" if version else "")
         out[name] = Setting(name=name, value=value, source="default", text=text, path="", flag="")
     return out
-
-
-def _at_most(version: str, last: str) -> bool:
-    mine, theirs = parse(version), parse(last)
-    return mine is not None and theirs is not None and mine <= theirs
 
 
 # -- problems and settings from the surroundings ----------------------------------------------------------------------
@@ -317,27 +306,22 @@ def variable_text(variable: EnvVar) -> str:
 
 def from_variable(name: str, kind: str, variable: EnvVar) -> tuple[Setting | None, Problem | None]:
     """A setting that an environment variable gives; or the problem with it."""
-    text = variable_text(variable)
     value = variable.value
     if kind == "set" and value is None:
         value = "unknown, but set"
     if value is None or "$(" in value:
         detail = f"the value of {variable.name} is not known here ({variable.origin})"
-        return None, Problem(
-            kind="unresolved", flag=variable.name, text=text, path=variable.path, detail=detail, certain=False
-        )
+        return None, about(variable, "unresolved", detail)
     if value == "":
         return None, None
     try:
         converted = convert(kind, value)
     except BadValueError as error:
-        detail = f"{variable.name} is {value!r}: {error}"
-        return None, Problem(
-            kind="bad-value", flag=variable.name, text=text, path=variable.path, detail=detail, certain=False
-        )
+        return None, about(variable, "bad-value", f"{variable.name} is {value!r}: {error}")
     if kind == "set" and not converted:
         return None, None
-    return (Setting(name=name, value=converted, source="env", text=text, path=variable.path, flag=variable.name), None)
+    text = variable_text(variable)
+    return Setting(name=name, value=converted, source="env", text=text, path=variable.path, flag=variable.name), None
 
 
 def build(

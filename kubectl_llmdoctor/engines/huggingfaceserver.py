@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec.structs import replace
+
 from .common import Start, build
-from .config import Engine, Setting
+from .config import Engine
 from .options import Row, read_options
 from .vllm import Parser
 
@@ -54,14 +56,7 @@ def read(start: Start) -> Engine:
     settings = {name: both[name] for name in both if name in reading.settings or name not in own}
     directory = settings.get("model_dir")
     if directory is not None and "model" not in settings:
-        settings["model"] = Setting(
-            name="model",
-            value=directory.value,
-            source=directory.source,
-            text=directory.text,
-            path=directory.path,
-            flag=directory.flag,
-        )
+        settings["model"] = replace(directory, name="model")
     problems = list(reading.problems)
     seen = {problem.text for problem in problems}
     problems += [

@@ -415,15 +415,11 @@ def _by_difference(
         if not key.isidentifier() or value is None or value is False or value in ((), "") or not _plain(value):
             continue
         shown = "…" if name in _SECRETS else raw
-        setting = _setting(name, value, f"{key}={shown!r}", path, f"--{key.replace('_', '-')}")
-        known = name in names.values() or name in standard or not names
-        if key in computed or (name in standard and standard[name] == value) or not known:
-            if known:
-                in_force[name] = setting
-        elif name in standard or name in _TOLD:
-            settings[name] = setting
-        else:
-            in_force[name] = setting
+        if names and name not in names.values() and name not in standard:
+            continue
+        was_set = key not in computed and (standard[name] != value if name in standard else name in _TOLD)
+        target = settings if was_set else in_force
+        target[name] = _setting(name, value, f"{key}={shown!r}", path, f"--{key.replace('_', '-')}")
 
 
 # Names without a fixed default: a value at all means that someone gave it.
@@ -521,11 +517,7 @@ def _llamacpp(head: str) -> _Found:
 
 
 def _only_version(pattern: str) -> Callable[[str], _Found]:
-    def read(head: str) -> _Found:
-        version, text = _version(head, pattern)
-        return _Found(version, text, {}, {})
-
-    return read
+    return lambda head: _Found(*_version(head, pattern))
 
 
 _READERS: dict[str, Callable[[str], _Found]] = {

@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from msgspec.structs import replace
+
 from .argv import basename
 from .common import Start, about, build, version_of
 from .config import Engine, Problem, Setting
 from .options import Row, read_options
 from .recognise import of_image
 from .values import BadValueError, integer
-from .version import at_least, parse, split_image
+from .version import at_least, split_image
 
 _TABLE: tuple[Row, ...] = (
     ("listen", "str", "", "OLLAMA_HOST"),
@@ -115,9 +117,7 @@ def read(start: Start) -> Engine:
     rows = list(DEFAULTS)
     if listen is not None:
         for name, value in _address(str(listen.value)):
-            settings[name] = Setting(
-                name=name, value=value, source=listen.source, text=listen.text, path=listen.path, flag=listen.flag
-            )
+            settings[name] = replace(listen, name=name, value=value)
         rows.append(("host", "127.0.0.1", "", ""))
     else:
         own = of_image(start.launch.image) == "ollama"
@@ -129,8 +129,7 @@ def _unread(start: Start, version: str | None) -> Iterator[Problem]:
     """Variables of Ollama's kind that this release does not read, or that none ever did."""
     if not start.known or not (start.program or split_image(start.launch.image)[0].endswith("/ollama")):
         return  # a start script of the image's own may read what it likes
-    key, newest = parse(version) if version else None, parse(_NEWEST)
-    new = key is not None and newest is not None and key > newest
+    new = version is not None and at_least(_NEWEST, version) is False
     used = "\n".join((*start.launch.command, *start.launch.args, *start.files.values()))
     for name, variable in start.env.items():
         if not name.startswith("OLLAMA_") or name in used or variable.origin == "script":

@@ -177,24 +177,23 @@ def _head(words: tuple[Word, ...], at: int, image: str) -> Match | None:
     if name in _COMMANDS:
         for command, (engine, form) in _COMMANDS[name].items():
             if tuple(word.text for word in words[at + 1 : at + 1 + len(command)]) == command:
-                return _from(words, at, len(command), engine, form)
+                return _from(words, at, at + 1 + len(command), engine, form)
         return _NONE
     following = words[at + 1].text if at + 1 < len(words) else ""
     if name in _SERVERS:
         engine, form, serve, errands = _SERVERS[name]
-        return _NONE if following in errands else _from(words, at, int(following == serve), engine, form)
+        return _NONE if following in errands else _from(words, at, at + 1 + (following == serve), engine, form)
     if name in _STARTS_RAY:
         return _NONE
     if name == "server" and of_image(image) == "llama.cpp":
-        return _from(words, at, 0, "llama.cpp", "server")
+        return _from(words, at, at + 1, "llama.cpp", "server")
     if name in _PROGRAMS and (name not in ("start_server.sh", "start-server.sh") or of_image(image) == "nim"):
-        return _from(words, at, 0, *_PROGRAMS[name])
+        return _from(words, at, at + 1, *_PROGRAMS[name])
     return None
 
 
-def _from(words: tuple[Word, ...], at: int, subcommands: int, engine: str, form: str) -> Match:
-    """The engine, its program with so many subcommands, and what follows them."""
-    end = at + 1 + subcommands
+def _from(words: tuple[Word, ...], at: int, end: int, engine: str, form: str) -> Match:
+    """The engine, the words of its program, and what follows them."""
     return Match(engine, form, words[at:end], words[end:])
 
 
@@ -210,12 +209,11 @@ def _python(words: tuple[Word, ...], at: int) -> Match | None:
                 and index + 2 < len(words)
                 and words[index + 2].text == "serve"
             ):
-                return Match("vllm", "serve", words[at : index + 3], words[index + 3 :])
+                return _from(words, at, index + 3, "vllm", "serve")
             if module in _MODULES:
-                engine, form = _MODULES[module]
-                return Match(engine, form, words[at : index + 2], words[index + 2 :])
+                return _from(words, at, index + 2, *_MODULES[module])
             if module == "lmdeploy" and [word.text for word in words[index + 2 : index + 4]] == ["serve", "api_server"]:
-                return Match("lmdeploy", "server", words[at : index + 4], words[index + 4 :])
+                return _from(words, at, index + 4, "lmdeploy", "server")
             return _NONE
         if text == "-c":
             return None
@@ -227,9 +225,9 @@ def _python(words: tuple[Word, ...], at: int) -> Match | None:
     path = words[index].text
     if basename(words[at].text) == "torchrun" or not path.endswith(".py"):
         return _wrapped_module(words, at)
-    for end, part, (engine, form) in _FILES:
+    for end, part, engine in _FILES:
         if path.endswith(end) and part in path:
-            return Match(engine, form, words[at : index + 1], words[index + 1 :])
+            return _from(words, at, index + 1, *engine)
     return None
 
 
@@ -237,8 +235,7 @@ def _wrapped_module(words: tuple[Word, ...], at: int) -> Match | None:
     """`torchrun --nproc-per-node 2 -m MODULE …`: the options before it take values."""
     for index in range(at + 1, min(len(words) - 1, at + 24)):
         if words[index].text == "-m" and words[index + 1].text in _MODULES:
-            engine, form = _MODULES[words[index + 1].text]
-            return Match(engine, form, words[at : index + 2], words[index + 2 :])
+            return _from(words, at, index + 2, *_MODULES[words[index + 1].text])
     return None
 
 

@@ -7,6 +7,7 @@ Options from srt/server_args.py (0.3.6 to 0.5.14) and srt/arg_groups/fields (0.5
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 from msgspec.structs import replace
@@ -169,9 +170,7 @@ def _rules(options: Options) -> None:
     ):
         return
     tensor = sizes[0]
-    product = 1
-    for size in sizes:
-        product *= size.value if size is not None and isinstance(size.value, int) else 1
+    product = math.prod(size.value for size in sizes if size is not None and isinstance(size.value, int))
     if tensor is not None and product % nodes.value:
         detail = f"tensor times pipeline parallel size is {product}, which {nodes.value} nodes do not divide"
         options.problem("conflict", tensor.flag, [Word("", tensor.text, tensor.path)], detail, True)

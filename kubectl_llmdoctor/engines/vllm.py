@@ -710,8 +710,7 @@ def _implied_form(version: str | None) -> str:
     """The official image's entrypoint: api_server up to 0.11.0, `vllm serve` from 0.12.0, in between not known."""
     if at_least(version, "0.12.0"):
         return "serve"
-    key, last = parse(version) if version else None, parse("0.11.0")
-    return "api_server" if key is not None and last is not None and key <= last else ""
+    return "api_server" if version and at_least("0.11.0", version) else ""
 
 
 def _entrypoint(form: str) -> tuple[str, ...]:
@@ -801,8 +800,9 @@ def _variables(start: Start, settings: dict[str, Setting], version: str | None) 
         found = start.env.get(variable)
         if found is None:
             continue
-        if known and version and ((last and _newer(version, last)) or (first and at_least(version, first) is False)):
-            when = f"after {last}" if last and _newer(version, last) else f"before {first}"
+        newer = bool(last and version and at_least(last, version) is False)
+        if known and version and (newer or (first and at_least(version, first) is False)):
+            when = f"after {last}" if newer else f"before {first}"
             problems.append(
                 Problem(
                     kind="no-effect",
@@ -842,11 +842,6 @@ def _unread_model(start: Start) -> list[Problem]:
     named = [start.env[name] for name in _NAME_A_MODEL if name in start.env and name not in used]
     detail = "no argument names a model, so it serves its default model"
     return [about(found, "no-effect", detail, certain=True) for found in named if found.value]
-
-
-def _newer(version: str, last: str) -> bool:
-    mine, theirs = parse(version), parse(last)
-    return mine is not None and theirs is not None and mine > theirs
 
 
 def _in_gap(version: str, last: str) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from kubectl_llmdoctor.facts.logs import Line
+from kubectl_llmdoctor.tree import rows
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor.catalog.gpus import Gpu
@@ -67,7 +68,7 @@ def registered(text: str) -> int | None:
             devices = msgspec.json.decode(text)
         except msgspec.DecodeError:
             return None
-        ids = {str(d.get("id")) for d in devices if isinstance(d, dict)}
+        ids = {str(d.get("id")) for d in rows(devices)}
     else:
         ids = {one.partition(",")[0] for one in text.split(":") if one.count(",") >= _FIELDS - 1}
     return len(ids) or None

@@ -10,6 +10,7 @@ import msgspec
 from kubectl_llmdoctor.engines.version import parse
 from kubectl_llmdoctor.report.document import Evidence
 from kubectl_llmdoctor.snapshot import PortAnswer, Snapshot
+from kubectl_llmdoctor.tree import rows, table
 
 #: Where an engine states its version: the paths, and the key in the answer. Sources: the HTTP servers of the engines.
 _VERSIONS = {
@@ -62,8 +63,7 @@ class Answers:
         """The names of the models that it serves, and the answer that lists them; None where it lists none in a known form."""
         answer = self.at(*_MODELS)
         tree = _tree(answer) if answer else {}
-        rows = tree.get("data", tree.get("models"))
-        listed = [r.get("id") or r.get("name") for r in rows if isinstance(r, dict)] if isinstance(rows, list) else []
+        listed = [row.get("id") or row.get("name") for row in rows(tree.get("data", tree.get("models")))]
         names = dict.fromkeys(name for name in listed if isinstance(name, str) and 0 < len(name) <= _LONGEST_NAME)
         return (tuple(names), answer) if answer and names else None
 
@@ -81,4 +81,4 @@ def _tree(answer: PortAnswer) -> dict[str, Any]:
         tree = msgspec.json.decode(answer.text) if answer.status == 200 else None
     except (msgspec.DecodeError, RecursionError):
         return {}
-    return tree if isinstance(tree, dict) else {}
+    return table(tree)

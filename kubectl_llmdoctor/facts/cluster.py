@@ -77,8 +77,7 @@ class Item:
     )
 
     def __init__(self, raw: Json, origin: Origin | None) -> None:
-        found = raw.get("metadata")
-        meta: Json = found if isinstance(found, dict) else {}
+        meta = table(raw.get("metadata"))
         self.raw = raw
         self.metadata = meta
         self.origin = origin

@@ -219,9 +219,7 @@ class Container:
         cluster, found = self.pod.cluster, dict[str, EnvVar]()
         for source in self.spec.env_from:
             if source.config_map_ref:
-                item = self.pod.config_map(source.config_map_ref.name)
-                config = item.typed() if item else None
-                for key, value in config.data.items() if isinstance(config, k8s.ConfigMap) else ():
+                for key, value in self.pod.config_data(source.config_map_ref.name).items():
                     name = source.prefix + key
                     origin = f"ConfigMap {source.config_map_ref.name}/{key}"
                     found[name] = EnvVar(name=name, value=str(value), origin=origin, path=f"{self.path}.envFrom")
@@ -245,9 +243,7 @@ class Container:
             return ("" if var.value is None else say(var.value)), "value"
         if source.config_map_key_ref:
             ref = source.config_map_key_ref
-            item = self.pod.config_map(ref.name)
-            config = item.typed() if item else None
-            value = config.data.get(ref.key) if isinstance(config, k8s.ConfigMap) else None
+            value = self.pod.config_data(ref.name).get(ref.key)
             return (None if value is None else say(value)), f"ConfigMap {ref.name}/{ref.key}"
         if source.secret_key_ref:
             return None, f"Secret {source.secret_key_ref.name}/{source.secret_key_ref.key}"
@@ -265,15 +261,12 @@ class Container:
             volume = self.pod.volume(mount.name)
             if volume is None or volume.config_map is None:
                 continue
-            item = self.pod.config_map(volume.config_map.name)
-            config = item.typed() if item else None
-            if not isinstance(config, k8s.ConfigMap):
-                continue
-            paths = {i.key: i.path for i in volume.config_map.items} or {key: key for key in config.data}
+            data = self.pod.config_data(volume.config_map.name)
+            paths = {i.key: i.path for i in volume.config_map.items} or {key: key for key in data}
             for key, path in paths.items():
-                if key in config.data and mount.sub_path in ("", path):
+                if key in data and mount.sub_path in ("", path):
                     root = mount.mount_path.rstrip("/")
-                    files[root if mount.sub_path else f"{root}/{path}"] = str(config.data[key])
+                    files[root if mount.sub_path else f"{root}/{path}"] = str(data[key])
         return files
 
     @property
@@ -282,9 +275,7 @@ class Container:
         mounted = {mount.name for mount in self.spec.volume_mounts}
         for volume in self.pod.spec.volumes:
             if volume.config_map is not None and volume.name in mounted:
-                item = self.pod.config_map(volume.config_map.name)
-                config = item.typed() if item else None
-                data = config.data if isinstance(config, k8s.ConfigMap) else {}
+                data = self.pod.config_data(volume.config_map.name)
                 yield volume.config_map.name, {key: str(text) for key, text in data.items()}
 
     def limit(self, resource: str) -> int | None:

@@ -18,6 +18,7 @@ from kubectl_llmdoctor.facts.cluster import Cluster
 from kubectl_llmdoctor.facts.exposition import Sample, samples
 from kubectl_llmdoctor.facts.units import MIB, parse_time
 from kubectl_llmdoctor.snapshot import MetricsText
+from kubectl_llmdoctor.tree import dig
 
 _PREFIX = "DCGM_FI_"
 #: Values that mean that DCGM has none: from `DCGM_INT64_BLANK` on, and the four of `DCGM_INT32_BLANK` (not found, not
@@ -105,8 +106,7 @@ def _read(cluster: Cluster) -> dict[str, tuple[Device, ...]]:
 def _readings(text: MetricsText, cluster: Cluster) -> Iterator[tuple[str, str, Reading]]:
     """Node, UUID and reading of each GPU of one exposition; slices of a GPU are told of under the GPU."""
     exporter = cluster.item("Pod", text.namespace or "default", text.pod) if text.pod else None
-    spec = exporter.raw.get("spec") if exporter else None
-    whose = text.node or (spec.get("nodeName") if isinstance(spec, dict) else "") or ""
+    whose = text.node or (dig(exporter.raw, "spec.nodeName") if exporter else "") or ""
     by_gpu: dict[tuple[str, str], list[Sample]] = {}
     for sample in samples(text.text, _NAMES):
         host = sample.labels.get("hostname") or sample.labels.get("Hostname", "")

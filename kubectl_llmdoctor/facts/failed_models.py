@@ -404,22 +404,19 @@ def _not_added(log: Log) -> list[Line]:
 
 def _not_loaded(log: Log) -> list[Line]:
     """Where Triton says that a model was not loaded, and has not loaded it since."""
-    loaded = {match["model"]: x.number for x in log.marks(_LOADED) if (match := _triton_model(x))}
-    return [
-        x for x in log.marks(_NOT_LOADED) if (match := _triton_model(x)) and x.number > loaded.get(match["model"], 0)
-    ]
+    return _not_since(log, _NOT_LOADED, _LOADED, _TRITON_MODEL)
 
 
 def _failed_replicas(log: Log) -> list[Line]:
     """Where Ray Serve says that a replica failed, of deployments of which none has come up since."""
-    up = {match["deployment"]: x.number for x in log.marks(_REPLICA_UP) if (match := _replica(x))}
-    return [
-        x for x in log.marks(_REPLICA_FAILED) if (match := _replica(x)) and x.number > up.get(match["deployment"], 0)
-    ]
+    return _not_since(log, _REPLICA_FAILED, _REPLICA_UP, _REPLICA)
 
 
-def _replica(line: Line) -> re.Match[str] | None:
-    return re.search(_REPLICA, line.text[:2000])
+def _not_since(log: Log, failed: str, well: str, name: str) -> list[Line]:
+    """Where a log says that something failed whose name a pattern finds, and not since that it is well."""
+    last = {match[1]: x.number for x in log.marks(well) if (match := re.search(name, x.text[:2000]))}
+    found = ((x, re.search(name, x.text[:2000])) for x in log.marks(failed))
+    return [x for x, match in found if match and x.number > last.get(match[1], 0)]
 
 
 def _ended_swaps(log: Log) -> list[Line]:
@@ -476,10 +473,6 @@ def _failed_instances(log: Log) -> list[list[int]]:
         else:
             failed.pop(match["used"], None)
     return list(failed.values())
-
-
-def _triton_model(line: Line) -> re.Match[str] | None:
-    return re.search(_TRITON_MODEL, line.text[:2000])
 
 
 def failed_load(log: Log) -> Line | None:

@@ -26,6 +26,7 @@ from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.units import parse_time, units
 from kubectl_llmdoctor.report.document import Confidence, Evidence
 from kubectl_llmdoctor.snapshot import NodeData
+from kubectl_llmdoctor.tree import rows
 
 #: How far the node's clock and the kubelet's may lie apart; how long an error of a GPU takes to end its process, and the
 #: processes that wait for that one; how long before a pod an error still counts that makes the GPU unusable.
@@ -294,11 +295,9 @@ class Hardware:
         """
         found = dict.fromkeys(self.shares, "")
         for status in self._statuses():
-            listed = status.get("allocatedResourcesStatus")
-            for resource in listed if isinstance(listed, list) else ():
-                devices = resource.get("resources") if isinstance(resource, dict) else None
-                for device in devices if isinstance(devices, list) else ():
-                    id_ = device.get("resourceID") if isinstance(device, dict) else None
+            for resource in rows(status, "allocatedResourcesStatus"):
+                for device in rows(resource, "resources"):
+                    id_ = device.get("resourceID")
                     if isinstance(id_, str) and id_.startswith("GPU-"):
                         found[id_.partition("::")[0]] = str(device.get("health", ""))
         return found
@@ -450,9 +449,7 @@ class Hardware:
             yield kill
 
     def _statuses(self) -> list[dict[str, Any]]:
-        raw = self.pod.item.raw.get("status") if self.pod.item else None
-        found = (raw or {}).get("containerStatuses")
-        return [status for status in found if isinstance(status, dict)] if isinstance(found, list) else []
+        return rows(self.pod.item.raw, "status.containerStatuses") if self.pod.item else []
 
 
 def owner_of(hardware: Hardware, process: Process) -> k8s.Pod | None:

@@ -25,6 +25,7 @@ from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.series import Histogram, Increase, Point, Series, Span
 from kubectl_llmdoctor.facts.units import parse_time
 from kubectl_llmdoctor.snapshot import Json
+from kubectl_llmdoctor.tree import rows, table
 
 #: Labels that name the pod (and its namespace) that a sample is about, the surest first: `exported_…` is what a target
 #: said itself where Prometheus puts its own label in that place.
@@ -77,14 +78,14 @@ class Readings:
         self._scrapes()
 
     def _answer(self, answer: Json) -> None:
-        rows, source = answer.get("series"), str(answer.get("source") or "Prometheus")
+        source = str(answer.get("source") or "Prometheus")
         start, end = (parse_time(answer.get(key)) for key in ("start", "end"))
         base = (start or end or self._cluster.now or datetime.fromtimestamp(0, UTC)).timestamp()
         asked = (end or self._cluster.now or start or datetime.fromtimestamp(0, UTC)).timestamp()
-        for row in rows if isinstance(rows, list) else ():
-            labels = row.get("labels") if isinstance(row, dict) else None
-            name = labels.get("__name__") if isinstance(labels, dict) else None
-            if not isinstance(labels, dict) or name not in _wanted():
+        for row in rows(answer, "series"):
+            labels = table(row.get("labels"))
+            name = labels.get("__name__")
+            if name not in _wanted():
                 continue
             points = tuple(_points(row.get("values"), base))[: self._left]
             self._left -= len(points)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -18,7 +18,7 @@ from kubectl_llmdoctor.facts.events import Event, came_further, events_of
 from kubectl_llmdoctor.facts.scheduling.message import is_provisioner
 from kubectl_llmdoctor.facts.troubles import STARTING, Trouble, troubles_of
 from kubectl_llmdoctor.facts.units import parse_time, units
-from kubectl_llmdoctor.tree import dig, say, table
+from kubectl_llmdoctor.tree import dig, rows, say, table
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor import platforms
@@ -157,6 +157,12 @@ class Pod:
         near = self.cluster.beside(self.template_of or self.item, "ConfigMap")
         return next((item for item in near if item.name == name), None)
 
+    def config_data(self, name: str) -> dict[str, Any]:
+        """The texts of such a ConfigMap by key; none where it was not read."""
+        item = self.config_map(name)
+        config = item.typed() if item else None
+        return config.data if isinstance(config, k8s.ConfigMap) else {}
+
     @cached_property
     def services(self) -> list[Item]:
         """The Services whose selector it matches: of its namespace, else those of its folder that go there."""
@@ -272,14 +278,10 @@ class Pod:
     def accelerators(self) -> dict[str, int]:
         """Accelerators of the whole pod by the scheduler's rule: the sum of containers, or the largest init container."""
         totals: dict[str, int] = {}
-        for container in self.containers:
+        for container in sorted(self.containers, key=lambda one: one.role == "init"):
             for name, count in container.accelerators.items():
-                if container.role != "init":
-                    totals[name] = totals.get(name, 0) + count
-        for container in self.containers:
-            if container.role == "init":
-                for name, count in container.accelerators.items():
-                    totals[name] = max(totals.get(name, 0), count)
+                had = totals.get(name, 0)
+                totals[name] = max(had, count) if container.role == "init" else had + count
         return totals
 
     @property
@@ -383,11 +385,8 @@ class Pod:
 
     def _unlaunched(self, claim: str) -> bool:
         """Whether Karpenter says that it could not launch a machine."""
-        conditions = dig(self.cluster.find("NodeClaim", "", claim) or {}, "status.conditions")
-        return any(
-            isinstance(one, dict) and one.get("type") == "Launched" and one.get("reason") == "LaunchFailed"
-            for one in (conditions if isinstance(conditions, list) else ())
-        )
+        conditions = rows(self.cluster.find("NodeClaim", "", claim), "status.conditions")
+        return any(one.get("type") == "Launched" and one.get("reason") == "LaunchFailed" for one in conditions)
 
     @property
     def being_made(self) -> bool:

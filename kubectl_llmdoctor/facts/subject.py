@@ -97,8 +97,8 @@ class Subject:
         self._logs: dict[str, Logs] = {}
         self._engines: dict[str, list[Engine]] = {}
         self._hardware: dict[str, Hardware | NotApplicable] = {}
-        self._accelerators: dict[tuple[str, str], Any] = {}
-        self._sizings: dict[int, Any] = {}
+        self._accelerators: dict[tuple[str, str], Accelerator | Unknown | NotApplicable] = {}
+        self._sizings: dict[int, Sizing] = {}
         self._metrics: dict[tuple[str, str], Metrics | NotApplicable] = {}
 
     @property
@@ -348,8 +348,7 @@ class Subject:
         key = container.pod.name, container.name
         if key not in self._accelerators:
             self._accelerators[key] = gpu_of(container, self.logs(container.pod), self.nodes)
-        found: Accelerator | Unknown | NotApplicable = self._accelerators[key]
-        return found
+        return self._accelerators[key]
 
     def sizing(self, engine: Engine) -> Sizing:
         """The GPU memory of an engine, computed once; the tables behind it load when somebody asks."""
@@ -359,8 +358,7 @@ class Subject:
             self._sizings[id(engine)] = Sizing(
                 engine, self.logs(engine.pod), partial(self.accelerator, engine.container)
             )
-        found: Sizing = self._sizings[id(engine)]
-        return found
+        return self._sizings[id(engine)]
 
     def metrics(self, pod: Pod, engine: Engine | None = None) -> Metrics | NotApplicable:
         """The metrics of a pod and its engine (the first one, unless another is named), read once."""

@@ -10,7 +10,7 @@ import msgspec
 from kubectl_llmdoctor import platforms
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
-from kubectl_llmdoctor.tree import dig
+from kubectl_llmdoctor.tree import dig, rows
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor.platforms import kserve
@@ -117,24 +117,16 @@ class Workload:
     @property
     def completed(self) -> bool:
         """Whether it is a Job that has done its work, whatever became of its first pods."""
-        conditions = dig(self.raw, "status.conditions") if self.item.kind == "Job" else None
-        return any(
-            isinstance(one, dict) and one.get("type") == "Complete" and one.get("status") == "True"
-            for one in (conditions if isinstance(conditions, list) else ())
-        )
+        conditions = rows(self.raw, "status.conditions") if self.item.kind == "Job" else ()
+        return any(one.get("type") == "Complete" and one.get("status") == "True" for one in conditions)
 
     @property
     def at_rest(self) -> bool:
         """Whether it means to have no pod now: suspended by somebody, finished, or ready while scaled to zero."""
         if dig(self.raw, "status.state.phase") in _ENDED:
             return True
-        conditions = dig(self.raw, "status.conditions")
-        for condition in conditions if isinstance(conditions, list) and not self.built_in else ():
-            if (
-                isinstance(condition, dict)
-                and condition.get("status") == "True"
-                and str(condition.get("type")) in _AT_REST
-            ):
+        for condition in rows(self.raw, "status.conditions") if not self.built_in else ():
+            if condition.get("status") == "True" and str(condition.get("type")) in _AT_REST:
                 return True
         return dig(self.raw, "spec.suspend") is True and "kueue.x-k8s.io/queue-name" not in self.item.labels
 

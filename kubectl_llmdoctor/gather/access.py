@@ -13,6 +13,7 @@ from kubectl_llmdoctor.gather.session import Cluster
 from kubectl_llmdoctor.gather.transport import PARALLEL
 from kubectl_llmdoctor.gather.workers import Workers
 from kubectl_llmdoctor.snapshot import Json
+from kubectl_llmdoctor.tree import dig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -204,7 +205,7 @@ def _review(cluster: Cluster, row: AccessRow, verb: str, namespace: str) -> Json
     }
     path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
     answer = cluster.client.post(path, review, decode=msgspec.json.decode)
-    status = answer.get("status") if isinstance(answer, dict) else None
+    status = dig(answer, "status")
     if not isinstance(status, dict):
         raise RequestError(Why.BROKEN, "the answer is no review")
     return status

@@ -269,7 +269,7 @@ class Agents:
             self._pot.miss("agent", agent.node, "not asked, since the agents of other nodes do not answer")
             return
         try:
-            self._pot.keep_node(agent.node, read(self._pot.client, agent, left))
+            self._pot.nodes[agent.node] = read(self._pot.client, agent, left)
         except ReportError as error:
             self._pot.miss("agent", agent.node, str(error))
 

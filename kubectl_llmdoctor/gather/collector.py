@@ -52,6 +52,7 @@ class Collector:
     def __init__(self, client: Client, workers: Workers, progress: Progress | None) -> None:
         self.client = client
         self.workers = workers
+        #: what was read beside objects: any thread appends to it
         self.logs: list[LogText] = []
         self.nodes: dict[str, NodeData] = {}
         self.metrics: list[MetricsText] = []
@@ -127,30 +128,6 @@ class Collector:
         """Notes that a list is complete."""
         with self._lock:
             self.read.add(ReadList(kind=kind, namespace=namespace, fields=fields))
-
-    def keep_log(self, log: LogText) -> None:
-        with self._lock:
-            self.logs.append(log)
-
-    def keep_node(self, name: str, data: NodeData) -> None:
-        """Keeps what only a node knows."""
-        with self._lock:
-            self.nodes[name] = data
-
-    def keep_metrics(self, text: MetricsText) -> None:
-        """Keeps what a metrics port printed."""
-        with self._lock:
-            self.metrics.append(text)
-
-    def keep_answer(self, answer: PortAnswer) -> None:
-        """Keeps what an engine said of itself."""
-        with self._lock:
-            self.answers.append(answer)
-
-    def keep_series(self, answer: Json) -> None:
-        """Keeps Prometheus' answer to one query."""
-        with self._lock:
-            self.prometheus.append(answer)
 
     def say(self, text: str) -> None:
         """Tells the user what is going on."""

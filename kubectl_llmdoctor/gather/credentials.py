@@ -15,6 +15,7 @@ import msgspec
 from kubectl_llmdoctor.errors import AccessError
 from kubectl_llmdoctor.gather.kubeconfig import Entry
 from kubectl_llmdoctor.snapshot import Json
+from kubectl_llmdoctor.tree import table
 
 _EXEC_VERSIONS = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
 
@@ -94,8 +95,7 @@ def _legacy_token(provider: Json, name: str) -> str:
 
     Renewing it would mean to write the rotated refresh token back into the user's kubeconfig; kubectl does that.
     """
-    kind, config = provider.get("name"), provider.get("config")
-    config = config if isinstance(config, dict) else {}
+    kind, config = provider.get("name"), table(provider.get("config"))
     if kind != "oidc":
         raise AccessError(
             f"user {name} signs in with the auth-provider {kind!r}, which kubectl dropped: use an exec plugin"

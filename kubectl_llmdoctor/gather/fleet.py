@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -361,17 +362,14 @@ class _Fleet:
                 node = (pod.get("spec") or {}).get("nodeName")
                 if node and self._agents is not None:
                     self._agents.of(node, expected=related.has_gpu(pod))
-                pot.task("pods", f"{namespace_of(pod)}/{name_of(pod)}", self._named_by(pod))
+                pot.task("pods", f"{namespace_of(pod)}/{name_of(pod)}", partial(self._walk.named_by, pod))
         for plugin in related.most_broken_first(plugins)[:LOG_PODS]:
             pot.add(plugin)
-            pot.task("pods", f"{namespace_of(plugin)}/{name_of(plugin)}", self._named_by(plugin))
+            pot.task("pods", f"{namespace_of(plugin)}/{name_of(plugin)}", partial(self._walk.named_by, plugin))
 
     @staticmethod
     def _key(pod: Json) -> tuple[str, str]:
         return namespace_of(pod), name_of(pod)
-
-    def _named_by(self, pod: Json) -> Callable[[], None]:
-        return lambda: self._walk.named_by(pod)
 
     def ready(self) -> list[Json]:
         """One pod of each workload and revision that is up: how they do is told by metrics alone."""

@@ -8,6 +8,7 @@ import msgspec
 
 from kubectl_llmdoctor.platforms.labels import OWNERS
 from kubectl_llmdoctor.snapshot import Json
+from kubectl_llmdoctor.tree import dig
 
 
 class Kind(msgspec.Struct, frozen=True):
@@ -292,8 +293,7 @@ def pod_selector(obj: Json, kind: Kind) -> str:
     name = str(obj.get("metadata", {}).get("name") or "")
     if kind.key in _POD_LABELS:
         return _POD_LABELS[kind.key].format(name)
-    spec = obj.get("spec")
-    selector = spec.get("selector") if isinstance(spec, dict) else None
+    selector = dig(obj, "spec.selector")
     if not isinstance(selector, dict):
         return ""
     if "matchLabels" in selector or "matchExpressions" in selector:

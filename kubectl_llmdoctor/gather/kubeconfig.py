@@ -10,6 +10,7 @@ import msgspec
 
 from kubectl_llmdoctor.errors import AccessError
 from kubectl_llmdoctor.snapshot import Json
+from kubectl_llmdoctor.tree import rows, table
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -75,11 +76,9 @@ def _merge(paths: list[Path]) -> Kubeconfig:
         current = current or (context if isinstance(context, str) else "")
         for group, entries in found.items():
             inner = group.removesuffix("s")
-            rows = tree.get(group)
-            for row in rows if isinstance(rows, list) else ():
-                if isinstance(row, dict) and isinstance(row.get("name"), str):
-                    data = row.get(inner)
-                    entries.setdefault(row["name"], Entry(data if isinstance(data, dict) else {}, folder))
+            for row in rows(tree, group):
+                if isinstance(row.get("name"), str):
+                    entries.setdefault(row["name"], Entry(table(row.get(inner)), folder))
     return Kubeconfig(current, **found)
 
 

@@ -66,7 +66,7 @@ class PodLogs:
                 previous = False
             if found.trouble is not None:
                 self._pot.miss("logs", ref, f"{found.trouble.reason}; what came before is kept")
-            self._pot.keep_log(
+            self._pot.logs.append(
                 LogText(
                     text=found.text,
                     namespace=namespace,

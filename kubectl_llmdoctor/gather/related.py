@@ -11,6 +11,7 @@ import msgspec
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.platforms import labels
 from kubectl_llmdoctor.snapshot import Json
+from kubectl_llmdoctor.tree import table
 
 #: ConfigMaps that the platform puts into every namespace: authorities, no engine's configuration.
 _PLATFORM_CONFIG = frozenset({"kube-root-ca.crt", "openshift-service-ca.crt", "istio-ca-root-cert"})
@@ -37,8 +38,7 @@ _SERVER_WORDS = expression(
 
 def meta(obj: Json) -> Json:
     """The metadata of an object."""
-    found = obj.get("metadata")
-    return found if isinstance(found, dict) else {}
+    return table(obj.get("metadata"))
 
 
 def name_of(obj: Json) -> str:
@@ -57,13 +57,11 @@ def labels_of(obj: Json) -> Json:
 
 
 def _spec(pod: Json) -> Json:
-    found = pod.get("spec")
-    return found if isinstance(found, dict) else {}
+    return table(pod.get("spec"))
 
 
 def _status(pod: Json) -> Json:
-    found = pod.get("status")
-    return found if isinstance(found, dict) else {}
+    return table(pod.get("status"))
 
 
 def containers(pod: Json) -> list[Json]:
@@ -135,14 +133,13 @@ def is_unscheduled(pod: Json) -> bool:
 
 def waits_for_a_head(pod: Json) -> bool:
     """Whether it is one of a Ray cluster whose init container runs still."""
-    labels = (pod.get("metadata") or {}).get("labels") or {}
     begun = (status.get("state") or {} for status in _status(pod).get("initContainerStatuses") or ())
-    return "ray.io/cluster" in labels and any("running" in state for state in begun)
+    return "ray.io/cluster" in labels_of(pod) and any("running" in state for state in begun)
 
 
-def is_gated_by(pod: Json, prefix: str) -> bool:
-    """Whether the scheduler may not look at it before the gates that begin so are taken away."""
-    return any(str(gate.get("name")).startswith(prefix) for gate in _spec(pod).get("schedulingGates") or ())
+def is_gated_by_kueue(pod: Json) -> bool:
+    """Whether the scheduler may not look at it before Kueue takes its gate away."""
+    return any(str(gate.get("name")).startswith("kueue.x-k8s.io/") for gate in _spec(pod).get("schedulingGates") or ())
 
 
 def group_key(pod: Json) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from kubectl_llmdoctor.gather.transport import ONCE, STALE, Client
 from kubectl_llmdoctor.gather.wanted import WantedPorts
 from kubectl_llmdoctor.redact import mask_object, mask_text
 from kubectl_llmdoctor.snapshot import MetricsText, PortAnswer
+from kubectl_llmdoctor.tree import rows
 
 #: Seconds that one answer may take: an engine that is ready says how it is at once, or it is not well.
 _TIMEOUT = 2.0
@@ -105,7 +106,7 @@ class Ports:
                 return
             if text.lstrip()[:1] == "<":
                 raise RequestError(Why.OTHER, f"{path} answers a web page, no metrics")
-            self._pot.keep_metrics(
+            self._pot.metrics.append(
                 MetricsText(
                     namespace=one.namespace, pod=one.pod, container=one.container, text=mask_text(text), taken_at=_now()
                 )
@@ -119,7 +120,7 @@ class Ports:
             if failed and failed.why == Why.FORBIDDEN and failed.status is None:
                 self._refused(one, failed)
                 return
-            self._pot.keep_answer(answer)
+            self._pot.answers.append(answer)
             if failed and failed.status is None:  # the next path would fail alike
                 return
 
@@ -135,7 +136,7 @@ class Ports:
         if failed and failed.why == Why.FORBIDDEN and failed.status is None:
             raise failed
         # What it generated is nobody's business; that it did is.
-        self._pot.keep_answer(msgspec.structs.replace(answer, method="POST", text=""))
+        self._pot.answers.append(msgspec.structs.replace(answer, method="POST", text=""))
 
     def _ask(self, one: Served, path: str, get: Callable[[str], str]) -> tuple[PortAnswer, RequestError | None]:
         """What the port says to one question; and, where it is no success, why."""
@@ -185,10 +186,10 @@ def _masked(text: str) -> str:
 
 def _first_model(models: Any) -> str:
     """The first id of an OpenAI list of models. Raises RequestError for anything else."""
-    rows = models.get("data") if isinstance(models, dict) else None
-    if not isinstance(rows, list) or not rows or not isinstance(rows[0], dict) or not rows[0].get("id"):
+    first = next(iter(rows(models, "data")), {})
+    if not first.get("id"):
         raise RequestError(Why.OTHER, "it lists no model to send a request to")
-    return str(rows[0]["id"])
+    return str(first["id"])
 
 
 def _now() -> str:

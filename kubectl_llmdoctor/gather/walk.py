@@ -435,7 +435,7 @@ class Walk:
             self._pot.get(_VOLCANO_QUEUE, "", str(queue), if_there=True)
         if queue := marks.get("kai.scheduler/queue") or marks.get("runai/queue"):
             self._pot.get(_KAI_QUEUE, "", str(queue), if_there=True)
-        queued, gated = bool(marks.get("kueue.x-k8s.io/queue-name")), related.is_gated_by(obj, "kueue.x-k8s.io/")
+        queued, gated = bool(marks.get("kueue.x-k8s.io/queue-name")), related.is_gated_by_kueue(obj)
         if queued or gated:
             kind = core("Workload", "kueue.x-k8s.io")  # owned by what waits in the queue: it says why it waits
             keep = partial(_is_owned, owner=obj)
@@ -488,13 +488,9 @@ class Walk:
 
     def _revisions(self, obj: Json, kind: Kind, selector: str) -> None:
         """What the workload was before."""
-        uid = meta(obj).get("uid")
-
-        def own(item: Json) -> bool:
-            return any(ref.get("uid") == uid for ref in meta(item).get("ownerReferences") or ())
-
         if not selector:
             return
+        own = partial(_is_owned, owner=obj)
         if kind.key in (_DEPLOYMENT, ("argoproj.io", "Rollout")):
             self._pot.get_list(core("ReplicaSet", "apps"), namespace_of(obj), selector=selector, keep=own)
         elif kind.key in (("apps", "StatefulSet"), ("apps", "DaemonSet"), _LEADER_WORKER_SET):
@@ -520,7 +516,7 @@ class Walk:
         for child in kinds.CHILDREN.get(kind.key, ()):
             pot.get_list(child, namespace, self._children_found, selector=selector, if_there=True)
         if kind.key == ("batch", "CronJob"):
-            pot.get_list(core("Job", "batch"), namespace, self._children_found, keep=lambda job: _is_owned(job, obj))
+            pot.get_list(core("Job", "batch"), namespace, self._children_found, keep=partial(_is_owned, owner=obj))
         if kind.key in (("ray.io", "RayService"), ("ray.io", "RayJob")):
             for cluster in _ray_clusters(obj):
                 pot.get(core("RayCluster", "ray.io"), namespace, cluster, lambda one: self._children_found([one]))

@@ -69,20 +69,15 @@ def budget(
     """
     measured = measured or Measured()
     missing: list[str] = [f"the memory that {name} takes" for name in serving.beyond if not measured.cache]
-
-    def known(value: Amount | str | None) -> Amount | None:
-        if isinstance(value, str):
-            missing.append(value)
-            return None
-        return value
-
     uneven = indivisible(model, serving.tensor_parallel)
     if uneven:
         missing.append(f"a tensor parallel size that {uneven} can be divided by, unlike {serving.tensor_parallel}")
     total = measured.total or gpu_memory
     if total is None and measured.cache is None:
         missing.append("the GPU's memory")
-    held = measured.weights or known(weights(model, serving))
+    stored = measured.weights or weights(model, serving)
+    held = None if isinstance(stored, str) else stored
+    missing += [stored] if isinstance(stored, str) else []
     usable, working, cache = None, measured.working, measured.cache
     if total is not None:
         usable, working, cache = _room(model, serving, total, gpu_name, held, measured, missing)

@@ -48,7 +48,6 @@ def application(raw: Json, find: Finder) -> list[Template]:
 
 
 def _template(raw: Json, spec: Json, runtime: str, part: str, nodes: int, find: Finder) -> Template:
-    instance = table(spec.get("instanceSpec"))
     container: Json = {"name": part, "image": str(spec.get("runtimeImage") or _RUNTIMES[runtime][3])}
     places = [("", ""), ("/containers/0/image", "/spec/runtimeImage")]
     if runtime == "vllm" and part == "worker":
@@ -57,18 +56,8 @@ def _template(raw: Json, spec: Json, runtime: str, part: str, nodes: int, find: 
         args = _arguments(raw, spec, runtime, nodes, find)
         container |= {"command": ["python3", "-m", _RUNTIMES[runtime][0]], "args": args.words}
         places += args.places
-    pod = _pod(raw, spec, instance, _AT, container, places, part == "leader", find)
-    labels = {"arks.ai/application": name_of(raw), "arks.ai/work-load-role": part}
-    return Template(
-        raw=raw,
-        pod={"metadata": {"labels": {**table(instance.get("labels")), **labels}}, "spec": pod},
-        places=tuple(places),
-        part=part if nodes > 1 else "",
-        base="spec.instanceSpec",
-        labels={"arks.ai/work-load-role": part},
-        nodes=nodes,
-        claims=tuple(_claims(_model(raw, spec, find))),
-    )
+    labels = {"arks.ai/work-load-role": part}
+    return _made(raw, spec, _AT, container, places, labels, part if nodes > 1 else "", nodes, find)
 
 
 def _claims(model: Json) -> Iterator[Claim]:
@@ -101,7 +90,6 @@ def disaggregated(raw: Json, find: Finder) -> list[Template]:
 
 
 def _member(raw: Json, spec: Json, workload: Json, role: str, part: str, nodes: int, find: Finder) -> Template:
-    at, instance = f"/spec/{role}/instanceSpec", table(workload.get("instanceSpec"))
     container: Json = {"name": "main", "image": str(spec.get("runtimeImage") or _RUNTIMES["sglang"][3])}
     places = [("", ""), ("/containers/0/image", "/spec/runtimeImage")]
     own = workload.get(f"{part}CommandOverride")
@@ -112,19 +100,9 @@ def _member(raw: Json, spec: Json, workload: Json, role: str, part: str, nodes: 
         args = _member_arguments(raw, spec, workload, role, part, find)
         container |= {"command": ["python3", "-m", _RUNTIMES["sglang"][0]], "args": args.words}
         places += args.places
-    pod = _pod(raw, spec, instance, at, container, places, part == "leader", find)
-    own_labels = {"arks.ai/disaggregation-role": role, "arks.ai/work-load-role": part}
-    labels = {"arks.ai/application": name_of(raw), **own_labels}
-    return Template(
-        raw=raw,
-        pod={"metadata": {"labels": {**table(instance.get("labels")), **labels}}, "spec": pod},
-        places=tuple(places),
-        part=role if nodes == 1 else f"{role} {part}",
-        base=f"spec.{role}.instanceSpec",
-        labels=own_labels,
-        nodes=nodes,
-        claims=tuple(_claims(_model(raw, spec, find))),
-    )
+    labels = {"arks.ai/disaggregation-role": role, "arks.ai/work-load-role": part}
+    name = role if nodes == 1 else f"{role} {part}"
+    return _made(raw, spec, f"/spec/{role}/instanceSpec", container, places, labels, name, nodes, find)
 
 
 def _member_arguments(raw: Json, spec: Json, workload: Json, role: str, part: str, find: Finder) -> Args:
@@ -154,17 +132,20 @@ def _member_arguments(raw: Json, spec: Json, workload: Json, role: str, part: st
     return args
 
 
-def _pod(
+def _made(
     raw: Json,
     spec: Json,
-    instance: Json,
     at: str,
     container: Json,
     places: list[tuple[str, str]],
-    leads: bool,
+    labels: dict[str, str],
+    part: str,
+    nodes: int,
     find: Finder,
-) -> Json:
-    """The pod spec of one container by the object's `instanceSpec`, which stands at `at`; its places are added."""
+) -> Template:
+    """The template of one container by the object's `instanceSpec`, which stands at `at`; its places are added."""
+    base, leads = at.strip("/").replace("/", "."), labels["arks.ai/work-load-role"] == "leader"
+    instance, model = table(dig(raw, base)), _model(raw, spec, find)
     for field in _OF_CONTAINER if leads else _OF_CONTAINER[:2]:
         if field in instance:
             container[field] = instance[field]
@@ -175,14 +156,24 @@ def _pod(
         pod["securityContext"] = instance["podSecurityContext"]
     places.append(("/securityContext", f"{at}/podSecurityContext"))
     # what the object states stands first, so that the places of its volumes stay those of the object
-    model = table(dig(_model(raw, spec, find), "spec.storage.pvc"))
-    claim = [{"name": "models", "persistentVolumeClaim": {"claimName": str(model.get("name") or "models")}}]
+    name = dig(model, "spec.storage.pvc.name")
+    claim = [{"name": "models", "persistentVolumeClaim": {"claimName": str(name or "models")}}]
     mount: Json = {"name": "models", "mountPath": "/models", "readOnly": True}
     container["volumeMounts"] = [*rows(instance.get("volumeMounts")), mount]
     container["ports"] = [{"containerPort": _PORT}] if leads else []
     pod |= {"containers": [container], "volumes": [*rows(instance.get("volumes")), *claim]}
     places += [("/volumes", f"{at}/volumes"), ("/containers/0/volumeMounts", f"{at}/volumeMounts")]
-    return pod
+    every = {**table(instance.get("labels")), "arks.ai/application": name_of(raw), **labels}
+    return Template(
+        raw=raw,
+        pod={"metadata": {"labels": every}, "spec": pod},
+        places=tuple(places),
+        part=part,
+        base=base,
+        labels=labels,
+        nodes=nodes,
+        claims=tuple(_claims(model)),
+    )
 
 
 def _model(raw: Json, spec: Json, find: Finder) -> Json:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kubectl_llmdoctor.tree import dig, rows, table
+from kubectl_llmdoctor.tree import dig, numbered, rows, table
 
 from .pointer import Json, escaped
 from .template import Finder, Template, name_of, named, with_shm
@@ -36,11 +36,9 @@ def graph(raw: Json, _find: Finder) -> list[Template]:
         for name, service in table(spec.get("services")).items()
         if isinstance(service, dict)
     ]
-    components = spec.get("components")
-    for index, component in enumerate(components if isinstance(components, list) else ()):
-        if isinstance(component, dict):
-            name = str(component.get("name") or index)
-            found.append(_beta(raw, component, f"/spec/components/{index}", name, shared))
+    for index, component in numbered(spec, "components"):
+        name = str(component.get("name") or index)
+        found.append(_beta(raw, component, f"/spec/components/{index}", name, shared))
     return found
 
 

@@ -427,11 +427,11 @@ def _vllm(raw: Json, spec: Json, main: Json, place: str, at: str) -> Told:
     if isinstance(model, str):
         add(f"--served-model-name={model}", f"name: {model}", "spec.model.name")
     add("--port=8000", "port 8000", "the preset of KServe")
-    for field, flag in (("tensor", "tensor"), ("pipeline", "pipeline"), ("data", "data")):
+    for field in ("tensor", "pipeline", "data"):
         size = dig(spec, f"parallelism.{field}")
         if isinstance(size, int):
             where = f"{at.strip('/').replace('/', '.')}.parallelism.{field}"
-            add(f"--{flag}-parallel-size={size}", f"{field}: {size}", where)
+            add(f"--{field}-parallel-size={size}", f"{field}: {size}", where)
     variable = next((v for v in rows(main.get("env")) if v.get("name") == "VLLM_ADDITIONAL_ARGS"), {})
     if isinstance(variable.get("value"), str):
         try:

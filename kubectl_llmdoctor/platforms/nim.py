@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from kubectl_llmdoctor.tree import dig, rows, table
+from kubectl_llmdoctor.tree import dig, numbered, rows, table
 
 from .pointer import Json, show
 from .template import Claim, Finder, Stated, Template, claim_spec, name_of, named, namespace_of, with_shm
@@ -37,9 +37,8 @@ def nim_service(raw: Json, find: Finder) -> list[Template]:
 def nim_pipeline(raw: Json, find: Finder) -> list[Template]:
     """The services of a pipeline that are switched on, each as a NIMService would have it."""
     found = []
-    listed = dig(raw, "spec.services")
-    for index, service in enumerate(listed if isinstance(listed, list) else ()):
-        if isinstance(service, dict) and service.get("enabled") is not False:
+    for index, service in numbered(raw, "spec.services"):
+        if service.get("enabled") is not False:
             name = str(service.get("name") or index)
             found += _service(raw, table(service.get("spec")), f"/spec/services/{index}/spec", name, find)
     return found

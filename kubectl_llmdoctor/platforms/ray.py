@@ -12,7 +12,7 @@ import json
 import re
 from typing import Any
 
-from kubectl_llmdoctor.tree import dig, rows, say, table, words
+from kubectl_llmdoctor.tree import dig, numbered, rows, say, table, words
 from kubectl_llmdoctor.yamltext import load_yaml
 
 from .pointer import Json
@@ -74,12 +74,10 @@ def _groups(raw: Json, base: str, cluster: Json | None = None) -> list[Template]
     head = dig(spec, "headGroupSpec")
     if isinstance(head, dict):
         found.append(_template(raw, head, f"{base}/headGroupSpec", "head", {"ray.io/node-type": "head"}, own))
-    workers = dig(spec, "workerGroupSpecs")
-    for index, group in enumerate(workers if isinstance(workers, list) else ()):
-        if isinstance(group, dict):
-            name = str(group.get("groupName") or index)
-            labels = {"ray.io/node-type": "worker", "ray.io/group": name}
-            found.append(_template(raw, group, f"{base}/workerGroupSpecs/{index}", f"workers {name}", labels, own))
+    for index, group in numbered(spec, "workerGroupSpecs"):
+        name = str(group.get("groupName") or index)
+        labels = {"ray.io/node-type": "worker", "ray.io/group": name}
+        found.append(_template(raw, group, f"{base}/workerGroupSpecs/{index}", f"workers {name}", labels, own))
     return found
 
 
@@ -91,8 +89,7 @@ def _template(raw: Json, group: Json, base: str, part: str, labels: dict[str, st
     containers = rows(spec.get("containers"))
     if containers:
         first = containers[0]
-        words = [w for key in ("command", "args") if isinstance(first.get(key), list) for w in first[key]]
-        mine = [say(w) for w in words if not isinstance(w, dict | list)]
+        mine = [*words(first.get("command")), *words(first.get("args"))]
         kept = own or str(table(meta.get("annotations")).get(_OVERWRITE, "")).lower() == "true"
         if not kept and not any("ray start" in word for word in mine):
             start = "ulimit -n ${RAY_START_ULIMIT_OPEN_FILES:-65536}; ray start"

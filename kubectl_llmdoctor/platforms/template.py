@@ -10,7 +10,7 @@ import msgspec
 
 from kubectl_llmdoctor.tree import dig, rows, say, table
 
-from .pointer import Json, show, split, step
+from .pointer import Json, escaped, show, split, step
 
 #: Looks up another object: kind, namespace, name -> the raw object, or None where it is not in the snapshot. Without a
 #: name: all objects of the kind, as a list under `items`.
@@ -191,9 +191,7 @@ def expand(raw: Json, pattern: str) -> list[tuple[str, Any, list[tuple[str, Any]
                 following += [(f"{pointer}/{i}", x, [*stars, (str(i), x)]) for i, x in enumerate(tree)]
             elif isinstance(tree, dict):
                 following += [
-                    (f"{pointer}/{k.replace('~', '~0').replace('/', '~1')}", x, [*stars, (k, x)])
-                    for k, x in tree.items()
-                    if isinstance(k, str)
+                    (f"{pointer}/{escaped(k)}", x, [*stars, (k, x)]) for k, x in tree.items() if isinstance(k, str)
                 ]
         found = following
     return found

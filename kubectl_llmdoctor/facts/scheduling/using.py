@@ -6,11 +6,11 @@ import msgspec
 
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.scheduling.ask import Ask, Filter, left_open
-from kubectl_llmdoctor.facts.scheduling.objects import Objects, PersistentVolumeClaim
+from kubectl_llmdoctor.facts.scheduling.objects import Objects, PersistentVolume, PersistentVolumeClaim
 from kubectl_llmdoctor.facts.scheduling.verdict import Reason
 
 #: Where claims and volumes named their storage class once.
-CLASS = "volume.beta.kubernetes.io/storage-class"
+_CLASS = "volume.beta.kubernetes.io/storage-class"
 
 
 class Used(msgspec.Struct, frozen=True):
@@ -43,9 +43,9 @@ def claims_of(ask: Ask) -> list[Used]:
     return used_by(ask.spec, ask.pod.obj.metadata, ask.objects)
 
 
-def class_of(claim: PersistentVolumeClaim) -> str:
-    """The storage class that a claim names."""
-    return str(claim.metadata.annotations.get(CLASS) or claim.spec.storage_class_name)
+def class_of(claim: PersistentVolumeClaim | PersistentVolume) -> str:
+    """The storage class that a claim or a volume names."""
+    return str(claim.metadata.annotations.get(_CLASS) or claim.spec.storage_class_name)
 
 
 def unread_of(plugin: str, claims: list[Used]) -> Filter | None:

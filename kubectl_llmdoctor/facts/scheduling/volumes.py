@@ -22,7 +22,7 @@ from kubectl_llmdoctor.facts.scheduling.objects import (
     PersistentVolumeClaim,
     StorageClass,
 )
-from kubectl_llmdoctor.facts.scheduling.using import CLASS, Used, claims_of, class_of, refusal, unread_of
+from kubectl_llmdoctor.facts.scheduling.using import Used, claims_of, class_of, refusal, unread_of
 from kubectl_llmdoctor.facts.scheduling.verdict import Gap, Reason
 from kubectl_llmdoctor.facts.units import units
 
@@ -232,13 +232,9 @@ def _choices(objects: Objects, claim: PersistentVolumeClaim) -> list[PersistentV
         labels = volume.metadata.label_texts
         if volume.status.phase != "Available" or (spec.selector is not None and not selected(spec.selector, labels)):
             continue
-        if _class(volume) == class_of(claim) and set(spec.access_modes) <= set(has.access_modes):
+        if class_of(volume) == class_of(claim) and set(spec.access_modes) <= set(has.access_modes):
             found.append((size, volume))
     return [volume for _, volume in sorted(found, key=lambda pair: pair[0])]
-
-
-def _class(volume: PersistentVolume) -> str:
-    return str(volume.metadata.annotations.get(CLASS) or volume.spec.storage_class_name)
 
 
 def _is_for(ref: k8s.ObjectRef, claim: PersistentVolumeClaim) -> bool:

@@ -190,10 +190,7 @@ class _Bundle:
     def _take_list(self, path: str, kind: Kind | None, namespace: str) -> None:
         """A list as an object, or in older releases as a bare array; items need not name their kind."""
         found, name = self._found, f"{self._name}:{path}"
-        try:
-            text = decode(self._files[path]())
-        except UnreadableError as error:
-            found.miss(name, str(error))
+        if (text := found.text(name, self._files[path])) is None:
             return
         for document in documents(text):
             value, whole = document.value, True
@@ -252,10 +249,7 @@ class _Bundle:
                 if not container or (namespace, pod, container, previous) in taken:
                     continue
                 taken.add((namespace, pod, container, previous))
-                try:
-                    text = decode(self._files[path]())
-                except UnreadableError as error:
-                    self._found.miss(f"{self._name}:{path}", str(error), "logs")
+                if (text := self._found.text(f"{self._name}:{path}", self._files[path], "logs")) is None:
                     continue
                 self._found.logs.append(
                     LogText(

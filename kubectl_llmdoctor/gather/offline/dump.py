@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kubectl_llmdoctor.gather.offline.documents import Document, documents
 from kubectl_llmdoctor.gather.offline.objects import NO_OBJECT, is_object, items, list_key
-from kubectl_llmdoctor.gather.offline.reading import UnreadableError, decode, listed, shown
+from kubectl_llmdoctor.gather.offline.reading import listed, shown
+from kubectl_llmdoctor.gather.related import namespace_of
 from kubectl_llmdoctor.gather.times import has_kubelet_times, is_time
-from kubectl_llmdoctor.snapshot import Json, LogText, ReadList
+from kubectl_llmdoctor.snapshot import LogText, ReadList
+from kubectl_llmdoctor.tree import dig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,10 +102,7 @@ class _Dump:
         if file is None:
             return
         name = shown(str(file))
-        try:
-            text = decode(listed(file))
-        except UnreadableError as e:
-            self._found.miss(name, str(e))
+        if (text := self._found.text(name, partial(listed, file))) is None:
             return
         for document in documents(text):
             kind, whole, _ = self._take_list(name, document)
@@ -110,11 +110,9 @@ class _Dump:
                 self._found.read.append(ReadList(kind=kind, namespace=namespace))
 
     def take_log_file(self, file: Path) -> None:
-        try:
-            if file.is_file():
-                self.take_text(shown(str(file)), decode(listed(file)))
-        except UnreadableError as e:
-            self._found.miss(shown(str(file)), str(e), "logs")
+        name = shown(str(file))
+        if file.is_file() and (text := self._found.text(name, partial(listed, file), "logs")) is not None:
+            self.take_text(name, text)
 
     def take_text(self, name: str, text: str) -> None:
         """Lists and logs in one text. A list doesn't name its namespace, so it is that of what stands beside it."""
@@ -159,9 +157,8 @@ class _Dump:
         kept = [found.keep(item, name, origin=False) for item in items(document, lines=False)]
         trees = found.objects[start:]
         self._newest = max(self._newest, *map(newest_time, trees), "")
-        metadata = document.value.get("metadata")
-        cut = isinstance(metadata, dict) and bool(metadata.get("continue"))
-        return document.value["kind"][:-4], all(kept) and not cut, {_namespace(tree) for tree in trees}
+        whole = all(kept) and not dig(document.value, "metadata.continue")
+        return document.value["kind"][:-4], whole, set(map(namespace_of, trees))
 
 
 def _parts(text: str) -> Iterator[Document | LogText]:
@@ -184,11 +181,6 @@ def _parts(text: str) -> Iterator[Document | LogText]:
         line += text.count("\n", pos, after)
         pos = after
     yield from documents(text[pos:], first_line=line)
-
-
-def _namespace(tree: Json) -> str:
-    metadata = tree.get("metadata")
-    return str(metadata.get("namespace", "")) if isinstance(metadata, dict) else ""
 
 
 def newest_time(value: Any, key: str = "") -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from kubectl_llmdoctor.errors import UsageError
 from kubectl_llmdoctor.gather.offline.objects import NO_OBJECT, Item, is_object, tidy
-from kubectl_llmdoctor.gather.offline.reading import UnreadableError
+from kubectl_llmdoctor.gather.offline.reading import UnreadableError, decode
 from kubectl_llmdoctor.snapshot import Json, LogText, Missing, Origin, ReadList, Snapshot, merge
 
 
@@ -35,6 +36,14 @@ class Found:
     def miss(self, ref: str, reason: str, source: str = "file") -> None:
         """Notes what could not be read, once."""
         self._missing[Missing(source=source, ref=ref, reason=reason)] = None
+
+    def text(self, name: str, read: Callable[[], bytes], source: str = "file") -> str | None:
+        """What a file says; of one that cannot be read it is noted why."""
+        try:
+            return decode(read())
+        except UnreadableError as error:
+            self.miss(name, str(error), source)
+            return None
 
     def keep(self, item: Item, file: str, *, origin: bool = True) -> bool:
         """Keeps an object, or says why not."""

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import itertools
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 from kubectl_llmdoctor.gather.offline.documents import documents
 from kubectl_llmdoctor.gather.offline.dump import newest_time
 from kubectl_llmdoctor.gather.offline.objects import is_object, items
-from kubectl_llmdoctor.gather.offline.reading import UnreadableError, decode, listed, shown
+from kubectl_llmdoctor.gather.offline.reading import listed, shown
+from kubectl_llmdoctor.gather.related import name_of, namespace_of
 from kubectl_llmdoctor.gather.times import has_kubelet_times
 from kubectl_llmdoctor.snapshot import Json, LogText
 
@@ -47,10 +49,7 @@ def take_folders(found: Found, roots: list[Path]) -> None:
     seen, newest, total = set[tuple[str, ...]](), "", 0
     for file in sorted((file for root in roots for file in _files(root)), key=_late):
         name = shown(str(file))
-        try:
-            text = decode(listed(file))
-        except UnreadableError as error:
-            found.miss(name, str(error))
+        if (text := found.text(name, partial(listed, file))) is None:
             continue
         total += len(text)
         if total > _MAX_TOTAL:
@@ -89,11 +88,8 @@ def _late(file: Path) -> tuple[bool, bool]:
 
 
 def _key(tree: Json) -> tuple[str, ...] | None:
-    metadata = tree.get("metadata")
-    if not isinstance(metadata, dict) or not metadata.get("name"):
-        return None
     group = str(tree.get("apiVersion", "")).rpartition("/")[0]
-    return group, str(tree["kind"]), str(metadata.get("namespace", "")), str(metadata["name"])
+    return (group, str(tree["kind"]), namespace_of(tree), name_of(tree)) if name_of(tree) else None
 
 
 def _take_log(found: Found, file: Path, text: str) -> None:

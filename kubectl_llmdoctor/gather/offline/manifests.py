@@ -12,6 +12,7 @@ from kubectl_llmdoctor.gather.offline.found import Found
 from kubectl_llmdoctor.gather.offline.objects import NO_OBJECT, is_object, items, list_key
 from kubectl_llmdoctor.gather.offline.reading import SUFFIXES
 from kubectl_llmdoctor.snapshot import SCHEMA, Json
+from kubectl_llmdoctor.tree import dig, table
 
 _HELM = (
     r"(?m)^(?![ \t]*#)[^\n]*\{\{[^{}\n]*"
@@ -146,12 +147,12 @@ def _patch_files(folder: str, kustomization: Json) -> Iterator[str]:
 def _nothing_to_judge(value: Json) -> str:
     """Why an object is left out: it is only part of one, or means something to another program."""
     kind, group = value["kind"], str(value.get("apiVersion")).rpartition("/")[0]
-    metadata, spec = value.get("metadata"), value.get("spec")
+    metadata, spec = table(value.get("metadata")), value.get("spec")
     if kind == _CRD:
         return "a CustomResourceDefinition: it describes a kind, nothing in it runs"
     if kind == "Config" and isinstance(value.get("clusters"), list):
         return "a kubeconfig, not a manifest"
-    if not (isinstance(metadata, dict) and (metadata.get("name") or metadata.get("generateName"))):
+    if not metadata.get("name") and not metadata.get("generateName"):
         return f"not a manifest: {kind} without metadata.name"
     needed: tuple[str, ...] = ()
     if group == "apps" and kind in ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"):
@@ -173,10 +174,8 @@ def _started(container: Json) -> bool:
 
 def _whole(spec: Json) -> bool:
     """Whether a workload lacks nothing but its selector: it was forgotten, or kustomize adds it together with labels."""
-    template = spec.get("template")
-    pod = template.get("spec") if isinstance(template, dict) else None
-    containers = pod.get("containers") if isinstance(pod, dict) else None
-    if not isinstance(containers, list) or not isinstance(template, dict):
+    template, containers = table(spec.get("template")), dig(spec, "template.spec.containers")
+    if not isinstance(containers, list):
         return False
     stated = all(isinstance(c, dict) and c.get("image") and (c.get("ports") or _started(c)) for c in containers)
     return bool(containers) and stated and ("replicas" in spec or "metadata" in template)

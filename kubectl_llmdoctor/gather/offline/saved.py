@@ -12,6 +12,7 @@ from kubectl_llmdoctor.gather.offline.documents import Document
 from kubectl_llmdoctor.gather.offline.found import Found
 from kubectl_llmdoctor.gather.offline.objects import NO_OBJECT, clean, is_object, items, tidy
 from kubectl_llmdoctor.gather.offline.reading import UnreadableError
+from kubectl_llmdoctor.gather.related import meta
 from kubectl_llmdoctor.gather.times import is_time
 from kubectl_llmdoctor.snapshot import (
     SCHEMA,
@@ -153,8 +154,7 @@ class _Parts:
 
 def _named(value: Json) -> bool:
     """Whether an object has a name, as all have that a cluster gave."""
-    metadata = value.get("metadata")
-    return isinstance(metadata, dict) and any(metadata.get(key) for key in ("name", "generateName"))
+    return any(meta(value).get(key) for key in ("name", "generateName"))
 
 
 def encoded(snapshot: Snapshot, name: str) -> bytes:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from kubectl_llmdoctor.facts.units import rfc3339
 from kubectl_llmdoctor.gather.failure import RequestError, Why, one_line, web_page
 from kubectl_llmdoctor.gather.transport import Client
 from kubectl_llmdoctor.redact import mask_object, mask_text
@@ -77,7 +78,7 @@ class Source:
             if isinstance(labels, dict) and values:
                 series.append({"labels": dict(_masked(str(k), str(v)) for k, v in labels.items()), "values": values})
         series.sort(key=lambda row: sorted(row["labels"].items()))
-        answer: Json = {"source": self.name, "query": query, "start": _rfc3339(start), "end": _rfc3339(end)}
+        answer: Json = {"source": self.name, "query": query, "start": rfc3339(start), "end": rfc3339(end)}
         if step is not None:
             answer["step"] = step
         answer |= {"series": series, "warnings": _warnings(said)}
@@ -122,7 +123,3 @@ def _warnings(said: Json) -> list[str]:
     if said.get("isPartial") and not found:  # VictoriaMetrics
         found.append("partial response: some storage nodes did not answer")
     return found
-
-
-def _rfc3339(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -123,7 +123,7 @@ class Prometheus:
         answer = source.range(question.promql, now, queries.WINDOW, question.step, queries.LIMIT)
         self._warn(source, answer)
         if answer["series"]:
-            self._pot.keep_series(answer)
+            self._pot.prometheus.append(answer)
 
     def _sources(self) -> Iterator[Source]:
         """The servers to ask, the best first."""
