@@ -146,9 +146,24 @@ _MOST_TOLD = 160
 
 def _told(pod: Pod, operations: list[dict[str, Any]], summary: str) -> str:
     """What operations set, as a person writes it, for where none can be applied; without what the summary says already."""
-    words = [word for operation in operations for word in _words(pod, operation, summary)]
+    words = [word for operation in _joined(operations) for word in _words(pod, operation, summary)]
     told = ", ".join(dict.fromkeys(words))
     return f"{told}; " if told and len(told) <= _MOST_TOLD else ""
+
+
+def _joined(operations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Operations, of which those that add an option and then its value as a word of its own are one."""
+    found: list[dict[str, Any]] = []
+    for operation in operations:
+        last, value = found[-1] if found else {}, operation.get("value")
+        option, at = last.get("value"), str(operation["path"]).rpartition("/")
+        of_args = at[0].endswith("/args") and str(last.get("path")).startswith(f"{at[0]}/")
+        words = isinstance(option, str) and isinstance(value, str) and operation["op"] == last.get("op") == "add"
+        if of_args and words and re.fullmatch(r"--?[a-z][\w-]{1,80}", str(option)) and not str(value).startswith("-"):
+            found[-1] = {**last, "value": f"{option} {value}"}
+            continue
+        found.append(operation)
+    return found
 
 
 def _words(pod: Pod, operation: dict[str, Any], summary: str) -> Iterator[str]:

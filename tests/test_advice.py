@@ -12,6 +12,7 @@ import pytest
 import yaml
 from msgspec.structs import replace
 
+from kubectl_llmdoctor.catalog.models import with_owner
 from kubectl_llmdoctor.diagnosis import diagnose
 from kubectl_llmdoctor.engines.names import TITLES
 from kubectl_llmdoctor.packs import installed, signature_of
@@ -439,6 +440,15 @@ def test_a_field_is_moved_unless_it_is_misspelt(field: str, summary: str) -> Non
         ("multinode-discovery/fires_no_resolver_for_nats", "let main wait until the host resolves"),
         ("kv-transfer-failed/fires_prefill_of_dynamo_is_down", "Mend prefill-0 first (CrashLoopBackOff, exit code 1)"),
         ("probe-path-wrong/fires_two_probes_of_one_path", "Ask for /health in the liveness and readiness probes"),
+        ("gpu-runtime-missing/fires_node_image_without_driver", "Give the nodes of EC2NodeClass gpu an image"),
+        ("hf-unreachable/fires_offline_with_its_cache_on_a_claim", "Start it once without HF_HUB_OFFLINE"),
+        ("hf-unreachable/fires_offline_without_cache", "Where the cluster reaches the hub"),
+        ("hf-unreachable/fires_download_pauses", "HF_HUB_DOWNLOAD_TIMEOUT=120"),
+        ("model-not-found/fires_store_without_the_file", "Let storageUri of Pod/heron-predictor"),
+        ("model-not-found/fires_empty_dir_that_an_init_container_fills", "Let --model name the folder or file as"),
+        ("model-not-found/fires_name_without_its_owner", "name Qwen/Qwen3-8B"),
+        ("entrypoint-missing/fires_ollama_of_another_image", "Take ollama/ollama:0.30.5"),
+        ("import-broken/fires_ops_of_a_rebuilt_image", "Take vllm/vllm-openai:v0.11.0"),
         ("probe-path-wrong/fires_probe_without_the_key_of_the_other", "Ask for /health (livenessProbe"),
     ],
 )
@@ -705,3 +715,65 @@ def test_an_image_for_gpus_keeps_its_runtime_class() -> None:
     found = _edited("gpu-runtime-missing", "fires_class_of_a_pod_without_gpu", edit)
 
     assert not any("runtimeClassName out" in fix.summary for fix in found.fixes)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"image": "vllm/vllm-openai:v0.11.0"},
+        {"image": "mirror.example.com/vllm/vllm-openai:v0.11.0"},
+        {"image": "acme/vllm-rocm:v0.11.0"},
+        {"image": "acme/vllm:v0.11.0", "args": ["vllm", "serve", "Qwen/Qwen3-8B"]},
+        {"resources": {"limits": {"amd.com/gpu": "1"}}},
+    ],
+)
+def test_the_published_image_is_named_where_it_takes_the_place(change: dict[str, Any]) -> None:
+    def edit(objects: list[dict[str, Any]]) -> None:
+        objects[0]["spec"]["containers"][0].update(change)
+
+    found = _edited("import-broken", "fires_ops_of_a_rebuilt_image", edit)
+
+    assert not any("the engine's own image of this release" in fix.summary for fix in found.fixes)
+
+
+def test_a_folder_below_what_is_fetched_may_be_told_wrongly() -> None:
+    def edit(objects: list[dict[str, Any]]) -> None:
+        server = objects[0]["spec"]["containers"][0]
+        server["args"] = ["--model_name=heron", "--model_dir=/mnt/models/model.joblib"]
+
+    found = _edited("model-not-found", "fires_store_without_the_file", edit)
+
+    assert not any("storageUri" in fix.summary for fix in found.fixes)
+
+
+def test_a_name_that_several_owners_have_is_not_guessed() -> None:
+    assert with_owner("qwen3-8b") == "Qwen/Qwen3-8B"
+    assert not with_owner("an-unheard-of-model")
+
+
+def test_a_cache_that_goes_with_the_pod_is_not_filled_by_one_start() -> None:
+    def edit(objects: list[dict[str, Any]]) -> None:
+        objects[0]["spec"]["volumes"] = [{"name": "cache", "emptyDir": {}}]
+
+    found = _edited("hf-unreachable", "fires_offline_with_its_cache_on_a_claim", edit)
+
+    assert not any("Start it once" in fix.summary for fix in found.fixes)
+
+
+def test_a_node_class_that_names_an_image_with_the_driver_too_is_not_blamed() -> None:
+    def edit(objects: list[dict[str, Any]]) -> None:
+        objects[-1]["status"]["amis"].append({"name": "amazon-eks-node-al2023-x86_64-nvidia-1.33-v20260505"})
+
+    found = _edited("gpu-runtime-missing", "fires_node_image_without_driver", edit)
+
+    assert not any("EC2NodeClass" in fix.summary for fix in found.fixes)
+
+
+@pytest.mark.parametrize("image", ["acme/transformers-inference:1", "semitechnologies/weaviate-playground:1"])
+def test_the_path_of_another_image_is_not_guessed(image: str) -> None:
+    def edit(objects: list[dict[str, Any]]) -> None:
+        objects[0]["spec"]["containers"][0]["image"] = image
+
+    found = _edited("probe-path-wrong", "fires_weaviates_vectorizer", edit)
+
+    assert "ask for a path that this image serves" in found.fixes[0].summary

@@ -75,7 +75,7 @@ CASES: dict[str, tuple[Pending, str]] = {
     ),
     "fewer GPUs than the node has": (
         _scene({}, node("a", gpus=4), pod("x", "a", gpus=2), gpus=8),
-        "Ask for 2 nvidia.com/gpu in c instead of 8 (tensor parallel size 2); then it fits on a",
+        "Ask for 2 nvidia.com/gpu in c instead of 8 (and as many workers in what it runs); then it fits on a",
     ),
     "less CPU": (
         _scene({"containers": [_request("80")]}, node("a"), pod("x", "a", containers=[_request("10500m")])),
@@ -197,6 +197,23 @@ def test_what_would_not_suffice_is_not_offered() -> None:
         for f in ways(pending, c)
     )
     assert "ask for 4" in " ".join(f.summary.lower() for c in causes(pending) for f in ways(pending, c))
+
+
+@pytest.mark.parametrize(
+    ("others", "first"),
+    [
+        ("12", "Ask for 52 cpu in c instead of 60; then it fits on a"),
+        ("61500m", "Free 57.5 of cpu on a: stop or scale down serving/x"),
+    ],
+)
+def test_a_request_is_not_lowered_to_the_little_that_is_left(others: str, first: str) -> None:
+    pending = _scene({"containers": [_request("60")]}, node("a"), pod("x", "a", containers=[_request(others)]))
+    offered = [fix.summary for fix in ways(pending, causes(pending)[0])]
+
+    assert offered[0].startswith(first)
+    assert any(text.startswith("Ask for 2500m cpu in c instead of 60, if it needs no more") for text in offered) == (
+        others == "61500m"
+    )
 
 
 def test_nothing_is_offered_that_ends_the_attempt_with_an_error() -> None:

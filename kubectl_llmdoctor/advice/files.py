@@ -9,8 +9,10 @@ from typing import get_args
 from kubectl_llmdoctor.advice.declared import Condition, OfFiles
 from kubectl_llmdoctor.advice.occurrence import Topic
 from kubectl_llmdoctor.advice.templates import Value
+from kubectl_llmdoctor.brought import source_of
 from kubectl_llmdoctor.catalog.families import package
 from kubectl_llmdoctor.expressions import expression
+from kubectl_llmdoctor.facts import model_store
 from kubectl_llmdoctor.facts.k8s import Volume, VolumeMount
 from kubectl_llmdoctor.facts.place import SYSTEM, Place, backing, data_mounts
 from kubectl_llmdoctor.facts.units import units
@@ -35,6 +37,9 @@ _INSTALLED = expression(
     r"(?:vllm|lmdeploy|tensorrt_llm|text_generation_server|llama_cpp|fastchat|xinference|mlc_llm|aphrodite|gunicorn|hypercorn|flask|pip"
     r"|ray|bentoml|dynamo|litellm|huggingface_hub|huggingfaceserver|kserve|gradio|streamlit|jupyter|notebook)(?:\..{0,200})?"
 )
+
+#: What names the hub's cache, in the order in which its library reads them.
+_CACHES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME")
 
 #: What the kernel says where the user may not, whatever the mount lets.
 _FORBIDDEN = frozenset({"permission denied", "operation not permitted"})
@@ -63,10 +68,16 @@ class Files(Topic):
             "mounts": lambda: " and ".join(
                 f"{mount.mount_path} ({backing(volume)})" for mount, volume in self._data[:3]
             ),
+            "cache_on": lambda: self._cache_on,
             "moved": lambda: self._moved,
+            "fetched": lambda: self._fetched[0],
+            "fetched_at": lambda: self._fetched[1],
+            "fetcher": lambda: self._fetched[2],
             "there": lambda: self._there,
             "claims": lambda: self._claims,
             "hiding": lambda: self._hiding,
+            "configuration": lambda: self._configuration[0],
+            "configured_by": lambda: self._configuration[1],
             "no_data": "" if self.log_only else ", as no volume with data is mounted",
         }
 
@@ -160,6 +171,43 @@ class Files(Topic):
     def _folder(self) -> str:
         """The folder at which an empty volume may be mounted for the path."""
         return self.captured.get("folder", self.place.folder if self.place else "")
+
+    @property
+    def _cache_on(self) -> str:
+        """`claim models at /cache`: the volume on which the hub's cache of the container lies, where it is a lasting one."""
+        env = self.container.env if self.container else {}
+        told = next((env[name].value for name in _CACHES if name in env), "/root/.cache/huggingface")
+        for mount, volume in self._data if told else ():
+            lasting = volume.empty_dir is None and f"{told}/".startswith(f"{mount.mount_path.rstrip('/')}/")
+            if lasting:
+                return f"{backing(volume)} at {mount.mount_path}"
+        return ""
+
+    @cached_property
+    def _configuration(self) -> tuple[str, str]:
+        """The one file that the program is told of, as a key of its ConfigMap, and what kubectl edits for it."""
+        workload = self.workload.ref if self.workload else f"Pod/{self.pod.name}" if self.pod else "the workload"
+        files = [*self.container.files] if self.container else []
+        told = " ".join(map(str, self.container.spec.argv)) if self.container else ""
+        named = [path for path in files if path in told] or files
+        source = source_of(self.container, named[0]) if self.container and len(named) == 1 else None
+        if source is None or not source.key:
+            return "its configuration", workload
+        return f"key {source.key} of {source.ref}", f"configmap/{source.name}"
+
+    @cached_property
+    def _fetched(self) -> tuple[str, str, str]:
+        """What an init container fetches from a store to the volume on which the path lies, what tells it so, and its name."""
+        place = self.place
+        # what is told of a folder below may be told wrongly
+        volume = place.volume if place and not (place.set_at and place.inside) else None
+        for one in self.pod.containers if self.pod and volume else ():
+            mine = any(mount.name == volume.name for mount in one.spec.volume_mounts) if volume else False
+            source = model_store.address(one) if mine and one.role == "init" and one is not self.container else ""
+            if source:
+                told = "storageUri" if one.name == "storage-initializer" else f"init container {one.name}"
+                return source, told, one.name
+        return "", "", ""
 
     @property
     def _moved(self) -> str:

@@ -9,6 +9,7 @@ from typing import get_args
 from kubectl_llmdoctor.advice.declared import Condition, OfHub
 from kubectl_llmdoctor.advice.occurrence import Topic
 from kubectl_llmdoctor.advice.templates import NO_MODEL, Value
+from kubectl_llmdoctor.catalog.models import with_owner
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts import model_store
 
@@ -32,6 +33,7 @@ class Hub(Topic):
             "hub_model": lambda: self._repository or NO_MODEL,
             "cached": lambda: f"models--{self._repository.replace('/', '--')}" if self._repository else "its files",
             "search": lambda: self._search,
+            "with_owner": lambda: with_owner(self._model) if self._model and "/" not in self._model else "",
             "licence": lambda: self._licence,
             "hub": lambda: self._hub,
             "hub_variable": lambda: self._asked[1],

@@ -31,6 +31,18 @@ _TEI_IMAGE = expression(
     r"(?P<name>[\w./:-]{0,200}text-embeddings-inference:)(?:(?:turing|86|89|hopper|cuda|100|120)-)?(?P<release>\d[\w.]{0,20}|latest)"
 )
 
+#: Where engines publish their images, with which tags, and from which release on each has one (the releases of their repositories).
+_PUBLISHED = {
+    "ollama": ("ollama/ollama", "{}", "0.1.17"),
+    "tgi": ("ghcr.io/huggingface/text-generation-inference", "{}", "1.0.0"),
+    "vllm": ("vllm/vllm-openai", "v{}", "0.3.0"),
+}
+_RELEASE = expression(r"\d{1,3}\.\d{1,3}\.\d{1,3}(?:\.post\d)?")
+#: Words of an image that is built for other machines than those that the published one is for.
+_BUILT_FOR = expression(
+    r"(?i)(?:^|[^a-z])(?:rocm|hip|xpu|hpu|gaudi|cpu|tpu|npu|ascend|cann|neuron|musa|vulkan|sycl|intel|arm64|aarch64|l4t|jetson|tegra)"
+)
+
 
 class Images(Topic):
     """The image, its registry and the Secret that it is pulled with."""
@@ -40,6 +52,7 @@ class Images(Topic):
     def values(self) -> dict[str, Value]:
         return {
             "image": self._own,
+            "published_image": lambda: self._published,
             "image_now": self._own or "the one that runs",
             "registry": lambda: self._registry,
             "registry_user": lambda: next(
@@ -100,6 +113,26 @@ class Images(Topic):
         release = since if older else parts["release"]
         found = f"{parts['name']}{begins}{release}"
         return found if found != self._own else ""
+
+    @property
+    def _published(self) -> str:
+        """The image that the engine's makers publish of the release that runs, where another one runs in the same way."""
+        engine, container = self.engine, self.container
+        name, tag, since = _PUBLISHED.get(engine.name if engine else "", ("", "", ""))
+        if engine is None or container is None or not name or not _RELEASE.fullmatch(engine.version or ""):
+            return ""
+        repository, words = split(self._own)[0], [str(word) for word in container.spec.args]
+        # what takes its arguments otherwise, or is for other machines
+        alike = (
+            container.spec.command
+            or not words
+            or words[0].startswith("-")
+            or (engine.name, words[0]) == ("ollama", "serve")
+        )
+        on_nvidia = engine.name == "ollama" or container.limit("nvidia.com/gpu")
+        if not alike or not on_nvidia or _BUILT_FOR.search(self._own) or f"/{repository}".endswith(f"/{name}"):
+            return ""
+        return f"{name}:{tag.format(engine.version)}" if engine.at_least(since) else ""
 
     @property
     def _own(self) -> str:

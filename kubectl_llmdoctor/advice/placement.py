@@ -18,6 +18,7 @@ from kubectl_llmdoctor.facts.k8s import Node
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.units import milli
 from kubectl_llmdoctor.facts.usage import usage_of
+from kubectl_llmdoctor.tree import rows
 
 #: What a driver has to have: a release of CUDA, or a version of its own.
 _CUDA_WANTED = expression(r"cuda\s?>=\s?(?P<major>\d{1,2})\.(?P<minor>\d{1,2})")
@@ -54,6 +55,10 @@ _OF_A_LOG: tuple[OfPlacement, ...] = (
 )
 
 
+#: Amazon's images for EKS nodes that bring no driver (awslabs/amazon-eks-ami: variant standard, beside nvidia and neuron).
+_BARE_AMI = expression(r"amazon-eks-node-al2023-(?P<arch>x86_64|arm64)-standard-(?P<release>\d\.\d{1,3})-\S{1,40}")
+
+
 class _Wanted(NamedTuple):
     """A driver that is needed, in words, other nodes that have it, and whether that of the pod's own node is enough, where known."""
 
@@ -76,6 +81,9 @@ class Placement(Topic):
             "driver_doubtful": lambda: self._wanted.needed if self._wanted.enough is None else "",
             "runtime_class": lambda: self._runtime_class,
             "node_taints": lambda: self._node_taints,
+            "bare_ami": lambda: self._bare_ami[0],
+            "driver_ami": lambda: self._bare_ami[1],
+            "node_class": lambda: self._bare_ami[2],
             "aks_pool": lambda: self._aks_pool,
             "gpu_pods": lambda: self._gpu_pods,
             "node_arch": lambda: self._architectures[0] or "the node's architecture",
@@ -93,6 +101,21 @@ class Placement(Topic):
             yield "switches by InfiniBand"
         yield "no use of a GPU" if self.pod and self._does_without(self.pod) else "use of a GPU"
         yield from _OF_A_LOG if self.pod is None or self.log_only else self._asked(self.pod)
+
+    @cached_property
+    def _bare_ami(self) -> tuple[str, str, str]:
+        """An image of EKS without NVIDIA's driver of which the node is made, the one that has it, and the EC2NodeClass that names it."""
+        cluster = self.subject.cluster
+        node = cluster.item("Node", "", self.pod.spec.node_name) if self.pod and self.pod.spec.node_name else None
+        name = node.labels.get("karpenter.k8s.aws/ec2nodeclass", "") if node else ""
+        made_by = cluster.item("EC2NodeClass", "", name) if name else None
+        if node is None or made_by is None or node.labels.get("nvidia.com/gpu.deploy.driver") == "true":
+            return "", "", ""
+        names = [str(row.get("name") or "") for row in rows(made_by.raw, "status.amis")]
+        bare = [found for one in names if (found := _BARE_AMI.fullmatch(one))]
+        if not bare or len(bare) < len(names):
+            return "", "", ""
+        return bare[0][0], f"amazon-eks-node-al2023-{bare[0]['arch']}-nvidia-{bare[0]['release']}-*", name
 
     @property
     def _node(self) -> Item | None:

@@ -17,6 +17,7 @@ from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.units import GIB
 from kubectl_llmdoctor.fixes import unread
+from kubectl_llmdoctor.tree import dig
 
 #: What each signal that ends a process mostly tells.
 _SIGNALS = {
@@ -38,6 +39,10 @@ _DRIVER = ("/usr/local/nvidia/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aar
 
 #: So many ports vLLM may have tried, one after the other, since its first.
 _MOST_TRIED = 500
+#: Variables that tell a program where it shall listen.
+_LISTENING = expression(r"(?i)listen|bind|^(?:\w{1,30}_)?(?:host|addr(?:ess)?|port)$")
+#: The first port that needs no privilege, the last one, and how far a free one is looked for.
+_FIRST_FREE, _LAST, _NEAR = 1024, 65_500, 20
 
 #: What runs a script: which one that is the image says.
 _RUNNERS = expression(r"(?:.{0,200}/)?(?:(?:ba|da|a|z)?sh|python[\d.]*|env|tini|node|ray|mpirun)")
@@ -129,9 +134,17 @@ class Process(Topic):
         who, other = f"{container.name} of {place}", f"another port than {port}" if port else "another port"
         mine = [one for one in pod.containers if one is not container and one.role != "init"]
         holder = next((one for one in mine if port and self._listens(one, int(port))), None)
+        near = [one for other in self._on_its_network(pod) for one in other.containers]
+        free = _free_port(port, [*pod.containers, *near])
         if holder is not None:
-            return f"Give {container.name} or {holder.name} of {place} {other}, with its probes and Service: they share one network"
-        if pod.spec.host_network and (beside := self._beside(pod, container, port)):
+            return f"Give {container.name} or {holder.name} of {place} {other}{free}, with its probes and Service: they share one network"
+        if pod.spec.host_network and (found := self._beside(pod, container, port)):
+            beside, alike = found
+            if free and not alike:
+                return (
+                    f"Give {who} {other}{free}{_told_by(container, port)}, with its probes and Service: {beside} has it in the network of "
+                    "their node; or take hostNetwork: true away, or keep the two on different nodes (podAntiAffinity)"
+                )
             return (
                 f"Keep {place} and {beside} on different nodes (podAntiAffinity), as both want the port in the network of their node, "
                 f"or give one of them {other}, or take hostNetwork: true away"
@@ -140,7 +153,8 @@ class Process(Topic):
             return f"Take hostNetwork: true out of {place}, or give {container.name} a port that nobody else has on that node"
         if mine:
             names = ", ".join(one.name for one in mine)
-            return f"Give {who} {other}, as all containers of a pod share one network, and {names} is in it as well"
+            at = f"{who} {other}{free}{_told_by(container, port)}"
+            return f"Give {at}, as all containers of a pod share one network, and {names} is in it as well"
         return f"Start one server at {f'port {port}' if port else 'the port'} in {who}: its command starts a second one, or one still runs"
 
     @property
@@ -152,20 +166,36 @@ class Process(Topic):
         port = str(setting.value)
         return port if self.pod.spec.host_network and self._beside(self.pod, self.container, port) else ""
 
-    def _beside(self, pod: Pod, container: Container, port: str) -> str:
-        """Another pod in the network of the same node that declares the port, else runs the same there: `Pod/bench-worker-0`."""
-        alike = ""
-        for item in self.subject.cluster.items("Pod"):
-            other = Pod.of(item, self.subject.cluster)
-            here = other.spec.host_network and other.spec.node_name == pod.spec.node_name
-            if item is pod.item or not here or not pod.spec.node_name or other.completed or other.leaving:
-                continue
+    def _on_its_network(self, pod: Pod) -> list[Pod]:
+        """The other pods in the network of the same node."""
+        if not pod.spec.host_network or not pod.spec.node_name:
+            return []
+        others = [
+            Pod.of(item, self.subject.cluster) for item in self.subject.cluster.items("Pod") if item is not pod.item
+        ]
+        return [
+            one
+            for one in others
+            if one.spec.host_network
+            and one.spec.node_name == pod.spec.node_name
+            and not one.completed
+            and not one.leaving
+        ]
+
+    def _beside(self, pod: Pod, container: Container, port: str) -> tuple[str, bool] | None:
+        """Another pod in the network of the same node that declares the port or is told of it, else runs the same there.
+
+        `Pod/bench-worker-0`, and whether it is one more of the same object's.
+        """
+        alike = None
+        for other in self._on_its_network(pod):
             named = f"Pod/{other.name}" + ("" if other.namespace == pod.namespace else f" of {other.namespace}")
+            owned = _owners(other) & _owners(pod)
             for one in other.containers:
                 if port in {str(p.host_port or p.container_port) for p in one.spec.ports} or _told(one, port):
-                    return named
+                    return named, bool(owned)
                 if not alike and _runs_the_same(one, container):
-                    alike = named
+                    alike = named, bool(owned)
         return alike
 
     def _listens(self, container: Container, port: int) -> bool:
@@ -219,8 +249,8 @@ class Process(Topic):
 
 def _told(container: Container, port: str) -> bool:
     """Whether an option or a variable of a port has this one: `--port 8080`, `VLLM_PORT=8080`."""
-    variables = any(name.upper().endswith("PORT") and v.value == port for name, v in container.env.items())
-    return bool(port) and (variables or bool(re.search(rf"port[= ]{port}(?!\w)", " ".join(container.spec.argv))))
+    words = " ".join(container.spec.argv)
+    return bool(port) and bool(_told_by(container, port) or re.search(rf"port[= ]{port}(?!\w)", words))
 
 
 def _runs_the_same(one: Container, other: Container) -> bool:
@@ -231,3 +261,27 @@ def _runs_the_same(one: Container, other: Container) -> bool:
         and words == other.spec.argv
         and (one.spec.image == other.spec.image or not _RUNNERS.fullmatch(str(words[0])))
     )
+
+
+def _owners(pod: Pod) -> set[str]:
+    """The objects that made a pod, by their uid."""
+    owners = dig(pod.item.raw, "metadata.ownerReferences") if pod.item else None
+    return {str(one.get("uid")) for one in owners if isinstance(one, dict)} if isinstance(owners, list) else set()
+
+
+def _told_by(container: Container, port: str) -> str:
+    """` (LISTEN_ADDR says it)`: the variable that tells a program the port that it listens on; empty where none does."""
+    for name, variable in container.env.items():
+        if port and _LISTENING.search(name) and (variable.value or "").rpartition(":")[2] == port:
+            return f" ({name} says it)"
+    return ""
+
+
+def _free_port(port: str, containers: list[Container]) -> str:
+    """`, such as 8081`: the next port that no container near declares; empty where the port is one of the system's."""
+    if not port or not _FIRST_FREE <= int(port) < _LAST:
+        return ""
+    taken = {p.host_port or p.container_port for one in containers for p in one.spec.ports}
+    told = {number for one in containers for number in range(int(port), int(port) + _NEAR) if _told(one, str(number))}
+    free = next((n for n in range(int(port) + 1, int(port) + _NEAR) if n not in taken | told), None)
+    return f", such as {free}" if free else ""

@@ -61,14 +61,16 @@ class Situation(Seen):
     def fixes(self, texts: tuple[FixText, ...]) -> tuple[Fix, ...]:
         """The fixes that apply here, those last that the namespace's Pod Security level refuses."""
         engine = self.engine.name if self.engine else ""
-        if any(text.needs for text in texts):  # dear: the model's memory is computed for it
+        if any(
+            name not in self.values for text in texts for name in text.needs
+        ):  # dear: the model's memory is computed for it
             self.values.add(self._room.values())
         fitting = (text for text in texts if not text.engines or engine in text.engines)
         held = (text for text in fitting if all(map(self._holds, text.when)))
         known = (text for text in held if all(self.values.get(name) for name in text.needs))
         made = ((fix, text.asks) for text in known for fix in self._settled(text) or (self._fix(text),))
-        offered = ((fix, asks) for fix, asks in made if fix is not None)
-        return permitted(self.subject.cluster, self.subject.namespace, offered)
+        offered = {(fix.summary, fix.commands): (fix, asks) for fix, asks in reversed([*made]) if fix is not None}
+        return permitted(self.subject.cluster, self.subject.namespace, reversed(offered.values()))
 
     def _holds(self, condition: Condition) -> bool:
         """Whether a condition holds, by the topic that decides it."""

@@ -48,6 +48,9 @@ _GATED = (
     "cohereforai/",
 )
 
+#: Who publishes the models of others again, under their names.
+_AGAIN = frozenset(["unsloth", "redhatai", "nousresearch"])
+
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
     """One row of the table: repositories whose config.json has these fields, the fields, and where they were seen.
@@ -103,6 +106,22 @@ def table() -> tuple[Model, ...]:
 @cache
 def _by_id() -> Mapping[str, Model]:
     return {name.lower(): model for model in table() for name in model.ids}
+
+
+@cache
+def _owners() -> Mapping[str, frozenset[str]]:
+    found: dict[str, set[str]] = {}
+    for model in table():
+        for name in model.ids:
+            found.setdefault(name.lower().rpartition("/")[2], set()).add(name)
+    return {key: frozenset(names) for key, names in found.items()}
+
+
+def with_owner(name: str) -> str:
+    """The one repository of the table that is called so: `Qwen/Qwen3-8B` for `Qwen3-8B`; empty where there is none, or several."""
+    names = _owners().get(name.strip().lower(), frozenset())
+    first = [one for one in names if one.lower().partition("/")[0] not in _AGAIN] if len(names) > 1 else [*names]
+    return first[0] if len(first) == 1 else ""
 
 
 @cache

@@ -66,16 +66,17 @@ def stating(subject: Subject, quota: str, needs: str) -> Iterator[Fix]:
     wanted = _wanted(needs)
     pod = next(iter(subject.pods), None)
     own = {c.name: c for c in pod.containers} if pod else {}
+    if not any(who for _, who in wanted):  # API servers before 1.24 name no container
+        wanted = [(name, who) for name, _ in wanted for who, c in own.items() if _unstated(c, name)] or wanted
     mine = [(own[who], name) for name, who in wanted if who in own and name in _COUNTED]
     added: dict[str, list[str]] = {}
     for name, who in wanted:
         if who and who not in own:
             added.setdefault(who, []).append(name)
     if pod and mine:
-        told = ", ".join(f"{name} of {container.name}" for container, name in mine)
         yield fixes.patch(
             pod,
-            f"State {told}, which quota {quota} counts (more where the model needs it)",
+            f"State {_told(mine)}, which quota {quota} counts (more where the model needs it)",
             [stated(container, *_COUNTED[name]) for container, name in mine],
         )
     elif not added:
@@ -94,13 +95,32 @@ def stating(subject: Subject, quota: str, needs: str) -> Iterator[Fix]:
         yield _defaults(subject, quota, list(dict.fromkeys(name for name, _ in wanted)))
 
 
+def _told(mine: list[tuple[Container, str]]) -> str:
+    """`limits.cpu, limits.memory of vllm, proxy`: what is to be stated, of those that are to state it."""
+    whose: dict[str, list[str]] = {}
+    for container, name in mine:
+        whose.setdefault(name, []).append(container.name)
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for name, containers in whose.items():
+        alike.setdefault(tuple(containers), []).append(name)
+    return ", ".join(f"{', '.join(names)} of {' and '.join(containers)}" for containers, names in alike.items())
+
+
+def _unstated(container: Container, name: str) -> bool:
+    """Whether a container does not state what a quota counts; a limit stands for the request as well."""
+    kind, what = _COUNTED.get(name, ("", ""))
+    given = container.spec.resources
+    return bool(what) and what not in given.limits and (kind == "limits" or what not in given.requests)
+
+
 def stated(container: Container, kind: str, what: str) -> dict[str, Any]:
     """The operation that states what a container lacks: what the other of limits and requests says, else what is usual."""
     given = container.spec.resources
     other = (given.requests if kind == "limits" else given.limits).get(what)
     usual = _USUAL[what] * max(container.gpus, 1)
     value = str(other) if other else f"{usual}Gi" if what == "memory" else str(usual)
-    if not other and not container.gpus and any(c.gpus for c in container.pod.containers):
+    beside = container.pod.containers
+    if not other and not container.gpus and (len(beside) > 1 or any(c.gpus for c in beside)):
         value = _amount(f"{kind}.{what}")
     return {"op": "add", "path": f"{container.pointer}/resources/{kind}/{what}", "value": value}
 

@@ -143,8 +143,11 @@ def _helped(pod: k8s.Pod, claim: VolumeClaim, cluster: Cluster, maker: str) -> F
         return fixes.advice(
             f"Let {ref} get to {node}, by which {who} makes the volume: see what keeps it off", look, owner="platform"
         )
+    # Rancher's local-path provisioner makes them by a template (pkg: helperPod.yaml)
+    local = pod.metadata.name.startswith("helper-pod-")
+    where = "tolerations in helperPod.yaml of its ConfigMap, mostly local-path-config" if local else "its settings"
     return fixes.advice(
-        f"Let the helper pods of {who} tolerate {', '.join(taints)} of {node} (its settings, or a policy that adds it): {ref}, which is to "
+        f"Let the helper pods of {who} tolerate {', '.join(taints)} of {node} ({where}, or a policy that adds it): {ref}, which is to "
         f"make {claim.name} there, does not. Or make its PersistentVolume by hand, or take the taint off until the claim is bound",
         look,
         owner="platform",

@@ -29,6 +29,7 @@ from kubectl_llmdoctor.api import (
     names_of,
     requests_of,
     say_amount,
+    selected,
     show_taint,
     top_of,
 )
@@ -43,6 +44,8 @@ _MOST_NODES, _MOST_WAYS, _MOST_PODS = 6, 3, 4
 #: The name of a node that is not there yet.
 _NEW = "new-node"
 _CORDON = "node.kubernetes.io/unschedulable"
+#: What a program needs so much of whatever it asks for.
+_SIZED = ("cpu", "memory", "ephemeral-storage")
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -322,8 +325,9 @@ def _ports(stop: Stop) -> Iterator[Change]:
 
 
 def _less(stop: Stop) -> Iterator[Change]:
-    """Smaller requests: the greatest is lowered until the sum fits."""
+    """Smaller requests: the greatest is lowered until the sum fits. Where little would be left of one, what others have goes first."""
     spec, operations, said = stop.pending.pod.spec, [], []
+    lowered: Change | None = None
     for reason in stop.reasons:
         made = _lowered(stop.pending, spec, reason)
         if made is None:
@@ -333,10 +337,15 @@ def _less(stop: Stop) -> Iterator[Change]:
         said.append(words)
     else:
         text = ", and ".join(said)
-        yield Change(text=text[:1].upper() + text[1:], operations=tuple(operations))
+        lowered = Change(text=text[:1].upper() + text[1:], operations=tuple(operations))
+    little = any(r.resource in _SIZED and _requested(spec, r.resource) < r.asked / 2 for r in stop.reasons)
+    if lowered and not little:
+        yield lowered
     need = {r.resource: r.asked - (r.free or 0) for r in stop.reasons if r.asked <= (r.allocatable or 0)}
     if len(need) == len(stop.reasons):
         yield from _free(stop, need)
+    if lowered and little:
+        yield msgspec.structs.replace(lowered, text=f"{lowered.text}, if it needs no more")
 
 
 def _lowered(pending: Pending, spec: k8s.PodSpec, reason: Reason) -> tuple[k8s.PodSpec, list[Json], str] | None:
@@ -392,7 +401,9 @@ def _equal(resource: str) -> bool:
 def _round(resource: str, amount: int) -> str | None:
     """A round quantity that is not more; None where there is none worth asking for."""
     if resource == "cpu":
-        return str(amount // 1000) if amount >= 1000 else f"{amount // 100 * 100}m" if amount >= 100 else None
+        step = 1000 if amount >= 4000 else 500 if amount >= 1000 else 100
+        down = amount // step * step
+        return None if down <= 0 else f"{down}m" if down % 1000 else str(down // 1000)
     if _equal(resource) and not resource.startswith("hugepages-"):
         return str(amount) if amount > 0 else None
     gib, mib = 1024**3, 1024**2
@@ -533,9 +544,23 @@ def _beside(stop: Stop) -> Iterator[Change]:
     affinity = stop.pending.pod.spec.affinity
     if affinity and affinity.pod_affinity:
         operations = tuple(_preferred(stop.pending, "podAffinity"))
-        yield Change(
-            text="Make the pod affinity a preference, or start the pod that it names first", operations=operations
+        there = _named_by(stop.pending, affinity.pod_affinity)
+        other = (
+            f"move {there[0]}, which it names, from {there[1]} to {stop.node.name}"
+            if there
+            else "start the pod that it names first"
         )
+        yield Change(text=f"Make the pod affinity a preference, or {other}", operations=operations)
+
+
+def _named_by(pending: Pending, affinity: k8s.PodAffinity) -> tuple[str, str] | None:
+    """A pod that an affinity names, and the node on which it runs; None where there is none, or it is the pod's own."""
+    terms = affinity.required_during_scheduling_ignored_during_execution
+    for pod in pending.pod.cluster.all(k8s.Pod, "Pod", pending.pod.namespace):
+        mine = any(selected(term.label_selector, pod.metadata.label_texts) for term in terms)
+        if mine and pod.spec.node_name and pod.status.phase == "Running":
+            return f"{pod.metadata.namespace}/{pod.metadata.name}", pod.spec.node_name
+    return None
 
 
 def _preferred(pending: Pending, name: str) -> Iterator[Json]:

@@ -246,7 +246,7 @@ def shared_by(pending: Pending, container: Container, most: int) -> tuple[int, s
     """
     engine = _engine_in(pending, container)
     if engine is None:
-        return most, f" (tensor parallel size {most})"
+        return most, " (and as many workers in what it runs)"
     size = engine.get("tensor_parallel_size")
     if size is None:
         return most, ""

@@ -17,7 +17,7 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks.scheduling._admission import refused_for
 from llmdoctor_checks.scheduling._obstacles import Cause
-from llmdoctor_checks.scheduling._repairs import ways
+from llmdoctor_checks.scheduling._repairs import one_more, ways
 from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._told import told
 from llmdoctor_checks.scheduling._words import asked_in, finding, look, node_lines, nodes_said, number_of
@@ -82,8 +82,10 @@ def _best(found: Cause) -> NodeVerdict | None:
 
 
 def _fixes(pending: Pending, found: Cause, best: NodeVerdict | None) -> Iterator[Fix]:
-    offered = ways(pending, found)
-    yield from offered
+    offered, more = ways(pending, found), one_more(pending, found)
+    # for a pod without GPUs a node is sooner added than another workload stopped
+    sooner = not pending.accelerators and offered and offered[0].patch is None
+    yield from [*more, *offered] if sooner else [*offered, *more]
     if best and not offered:
         text = (
             f"Request less in {fixes.edited(pending.pod)}, or free {best.node.name}: other pods request the rest of it"

@@ -217,6 +217,14 @@ def _fixes(pending: Pending, missing: str, requests: list[tuple[DeviceClaim, dic
                 "and gpuResourcesEnabledOverride=true",
                 owner="platform",
             )
+        elif missing in _NVIDIA_GPUS:
+            yield fixes.advice(
+                f"Install NVIDIA's DRA driver (chart nvidia-dra-driver-gpu) with GPUs switched on, which makes DeviceClass {missing}; "
+                "where the GPU operator brings the driver add nvidiaDriverRoot=/run/nvidia/driver",
+                "helm upgrade --install nvidia-dra-driver-gpu nvidia-dra-driver-gpu --repo https://helm.ngc.nvidia.com/nvidia "
+                "-n nvidia-dra-driver-gpu --create-namespace --set resources.gpus.enabled=true --set gpuResourcesEnabledOverride=true",
+                owner="platform",
+            )
         else:
             yield fixes.advice(f"Install the DRA driver that brings {missing}", owner="platform")
     elif not allocating and any(_UNMADE in reason.detail for verdict in pending.verdicts for reason in verdict.reasons):

@@ -14,6 +14,7 @@ from kubectl_llmdoctor.api import (
     Pending,
     check,
     dig,
+    expression,
     fixes,
     is_accelerator,
     k8s,
@@ -215,6 +216,13 @@ def _fixes(pending: Pending, found: Cause, offered: dict[str, list[str]]) -> Ite
         yield _more_nodes(pending, found.resource)
 
 
+_TYPE = "node.kubernetes.io/instance-type"
+#: The types of EC2's machines that have no GPUs: general ones, and those for computing, memory and disks.
+_OF_EC2 = expression(
+    r"[acdimrtxz]\d{1,2}[a-z]{0,4}(?:-flex)?\.(?:metal(?:-\d{1,3}xl)?|\d{0,3}x?large|nano|micro|small|medium)"
+)
+
+
 def _dropped(container: Container, resource: str, other: str) -> Fix:
     """It asks for devices of two vendors, and nodes have those of one."""
     text = f"Take {resource} out of the resources of {container.name}: it asks for {other}, too, which nodes have, and no node has both"
@@ -225,8 +233,18 @@ def _more_nodes(pending: Pending, resource: str) -> Fix:
     """No node has GPUs: a group may be at zero, whose nodes the cluster autoscaler judges by a template."""
     judged = any(event.reason == "NotTriggerScaleUp" and resource in event.message for event in pending.scaling)
     if not judged:
-        text = "Add GPU nodes, or give the node group that is at zero a template that shows its GPUs to the autoscaler"
-        return fixes.advice(text, owner="platform")
+        types = {node.labels.get(_TYPE, "") for node in pending.subject.nodes}
+        on_ec2 = resource == "nvidia.com/gpu" and types and all(map(_OF_EC2.fullmatch, types))
+        text = f"Add a node with {pending.accelerators.get(resource, 1)} {resource} or more"
+        text += (
+            f" (of EC2's machines g4dn, g5 and g6 have such GPUs, {' and '.join(sorted(types)[:2])} none)"
+            if on_ec2
+            else ""
+        )
+        return fixes.advice(
+            f"{text}; where a group of such nodes is at zero, give it a template that shows its GPUs to the autoscaler",
+            owner="platform",
+        )
     return fixes.advice(
         f"Give the group of GPU nodes, which is at zero, a template that shows its {resource} to the cluster autoscaler (AWS: the tag "
         f"k8s.io/cluster-autoscaler/node-template/resources/{resource} with the number that a node has, and the permission to read it; "

@@ -69,9 +69,8 @@ def node_lost(pod: Pod, subject: Subject, events: Events | None, node: Node | No
             else f"Mend what the kubelet of {name} names (the container runtime that hangs, the network plugin): the node is ready again "
             "by itself then"
             if found.unready
-            else f"{_spot(node)}delete its Node object when it is gone (kubectl delete node; Karpenter's: its NodeClaim), so that the pods "
-            f"are made elsewhere; run it on machines that are not taken back, where that must not happen{_unbounded(pod)}"
-            if _spot(node)
+            else _of_spot(node)
+            if node is not None and _is_spot(node)
             else f"See why {name} no longer reports; only when it will not come back, delete its Node object (kubectl delete node), "
             f"so that the pods are made elsewhere{_unbounded(pod)}",
             f"kubectl describe node {name}",
@@ -80,11 +79,21 @@ def node_lost(pod: Pod, subject: Subject, events: Events | None, node: Node | No
     )
 
 
-def _spot(node: Node | None) -> str:
-    """What a spot machine that falls silent most often is; empty for another."""
-    if node is None or not any(node.labels.get(key) == spot for key, spot, _ in SPOT):
-        return ""
-    return f"See at the cloud whether it has taken {node.name} back, which is a spot machine (stopped ones keep their Node object); "
+def _is_spot(node: Node) -> bool:
+    return any(node.labels.get(key) == spot for key, spot, _ in SPOT)
+
+
+def _of_spot(node: Node) -> str:
+    """What to do about a spot machine that fell silent: as a rule the cloud has taken it back, and a stopped one keeps its Node."""
+    what = (
+        "its NodeClaim"
+        if any(label.startswith("karpenter.sh/") for label in node.labels)
+        else "its Node object (kubectl delete node)"
+    )
+    return (
+        f"Delete {what} where the cloud says that it has taken the spot machine {node.name} back, so that its pods are made elsewhere; "
+        "what must not be interrupted belongs on machines that are not spot"
+    )
 
 
 def _unbounded(pod: Pod) -> str:

@@ -35,8 +35,9 @@ from llmdoctor_checks.scheduling._words import finding, node_lines, nodes_said, 
 #: How a node's taint stands among its troubles, and how those end that an agent of the node takes away when it is up.
 _TAINT, _EARLY = "taint ", ("/agent-not-ready", "/startup-taint")
 #: Who takes other taints of new nodes away, when, and where to look.
+_UNINITIALIZED = "node.cloudprovider.kubernetes.io/uninitialized"
 _KEEPERS = {
-    "node.cloudprovider.kubernetes.io/uninitialized": (
+    _UNINITIALIZED: (
         "the cloud-controller-manager",
         "when the node's machine is found at the cloud",
         "kubectl get pods -A -o wide | grep -i cloud-controller-manager",
@@ -216,9 +217,17 @@ def _mended(node: Node) -> Fix:
     return fixes.advice(f"Find out why {node.name} {_in_words(node.troubles, one=True)}", look, owner="platform")
 
 
-def _kept(node: Node, key: str, number: int) -> Fix:
+def _kept(pending: Pending, node: Node, key: str, number: int) -> Fix:
     """A taint with which a node begins, and which a controller takes away; a pod that tolerates it runs on a node that is not ready."""
     who, when, look = _KEEPERS[key]
+    if key == _UNINITIALIZED and (failing := _failing_manager(pending)):
+        name, namespace = failing.metadata.name, failing.metadata.namespace
+        return fixes.advice(
+            f"Mend {namespace}/{name}, which is not ready: its log says why (mostly its cloud.conf or credentials). The taint {key} of "
+            f"{node.name} goes by itself {when}; do not tolerate it",
+            f"kubectl -n {namespace} logs {name} --previous",
+            owner="platform",
+        )
     taint = next(show_taint(t) for t in node.taints if t.key == key)
     more = f" and {number - 1} more" if number > 1 else ""
     return fixes.advice(
@@ -228,6 +237,13 @@ def _kept(node: Node, key: str, number: int) -> Fix:
         f"kubectl describe node {node.name}",
         owner="platform",
     )
+
+
+def _failing_manager(pending: Pending) -> k8s.Pod | None:
+    """The pod of a cloud-controller-manager where none of them is ready."""
+    pods = [p for p in pending.pod.cluster.all(k8s.Pod, "Pod") if "cloud-controller-manager" in p.metadata.name]
+    ready = any(c.type == "Ready" and c.status == "True" for p in pods for c in p.status.conditions)
+    return pods[0] if pods and not ready else None
 
 
 def _undrained(pending: Pending, cordoned: list[Node]) -> Iterator[Fix]:
@@ -278,7 +294,7 @@ def _fixes(pending: Pending, found: Cause) -> Iterator[Fix]:
         early = [t.removeprefix(_TAINT) for t in first.troubles if t.startswith(_TAINT) and t.endswith(_EARLY)]
         kept = next((key for key in _KEEPERS if f"{_TAINT}{key}" in first.troubles), "")
         if kept and len(first.troubles) == 1:
-            yield _kept(first, kept, len(ill))
+            yield _kept(pending, first, kept, len(ill))
         elif early and len(early) == len(first.troubles):
             yield fixes.advice(
                 f"See whether what takes the taint {early[0]} away runs on {first.name} (the pod of its DaemonSet), and restart it "

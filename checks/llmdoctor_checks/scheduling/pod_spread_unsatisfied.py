@@ -9,6 +9,7 @@ from kubectl_llmdoctor.api import (
     Holder,
     Pending,
     check,
+    escaped,
     fixes,
     k8s,
     pod_evidence,
@@ -122,13 +123,34 @@ def _fixes(pending: Pending, found: Cause, repelling: list[tuple[str, k8s.PodAff
     if any("existing pods" in c.text for c in found.counts) and (narrow := _narrowed(pending, repelling)):
         yield narrow
     yield from offered
-    if _barren(pending, found):
-        yield fixes.advice(
-            f"Select the nodes with GPUs in {fixes.edited(pending.pod)} (nodeSelector or node affinity): then only their domains count"
-        )
+    selecting = [_selecting(pending)] if _barren(pending, found) else []
+    yield from (fix for fix in selecting if fix.patch)
     if not offered:
         yield from _advice(pending, found, repelling)
+    yield from (fix for fix in selecting if not fix.patch)
     yield from one_more(pending, found) if offered else _more(pending, found)
+
+
+#: Labels by which nodes with GPUs are told from others.
+_OF_GPUS = ("nvidia.com/gpu.present", "amd.com/gpu.product-name", "nvidia.com/gpu.product", "cloud.google.com/gke-accelerator",
+            "node.kubernetes.io/instance-type")  # fmt: skip
+
+
+def _selecting(pending: Pending) -> Fix:
+    """The pod selects the nodes with GPUs, by a label that all of them have and no other, where there is one."""
+    nodes = [v.node for v in pending.verdicts]
+    rich = [n for n in nodes if any(n.amounts.get(name) for name in pending.accelerators)]
+    for key in _OF_GPUS:
+        values = {n.labels.get(key) for n in rich}
+        value = next(iter(values), None)
+        if len(values) == 1 and value and not any(n.labels.get(key) == value for n in nodes if n not in rich):
+            text = f"Select the nodes with GPUs ({key}: {value}): then only their domains count"
+            return fixes.patch(
+                pending.pod, text, [{"op": "add", "path": f"/nodeSelector/{escaped(key)}", "value": value}]
+            )
+    return fixes.advice(
+        f"Select the nodes with GPUs in {fixes.edited(pending.pod)} (nodeSelector or node affinity): then only their domains count"
+    )
 
 
 #: Labels that say which part of an application a pod is.

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from kubectl_llmdoctor.api import Finding, Pending, Pod, Subject, check, fixes
 from llmdoctor_checks.scheduling._admission import refused_for
 from llmdoctor_checks.scheduling._separation import cause
-from llmdoctor_checks.scheduling._words import finding, look, node_lines, nodes_said
+from llmdoctor_checks.scheduling._words import finding, look, node_lines, nodes_said, number_of
 
 
 @check("pods-per-node-limit", since="0.1")
@@ -31,15 +31,23 @@ def pods_per_node_limit(pod: Pod, pending: Pending | None, subject: Subject) -> 
     limits = [
         f"{(r.allocatable or 0) - (r.free or 0)} of {r.allocatable}" for r in found.reasons if r.resource == "pods"
     ]
-    summary = f"{nodes_said(found)} could run it, but allow no further pod"
+    allow = "allows" if number_of(found) == 1 else "allow"
+    summary = f"{nodes_said(found)} could run it, but {allow} no further pod"
     summary += f" ({', '.join(dict.fromkeys(limits))})." if limits else ", by the scheduler's count."
     name = min((v.node.name for v in found.verdicts), default="")
     most = max((r.allocatable or 0 for r in found.reasons if r.resource == "pods"), default=0)
     above = f" above {most}" if most else ""
     fix = fixes.advice(
-        f"Raise maxPods of the kubelet of {name or 'these nodes'}{above} (where the network has as many addresses), or "
-        "move pods that need no GPU off it",
+        f"Raise maxPods of the kubelet of {name or 'these nodes'}{above} (where the network has as many addresses{_of_eks(pending)}), or "
+        f"move pods that need no GPU off {'it' if name or number_of(found) == 1 else 'them'}, or add a node",
         *([look(name)] if name else []),
         owner="platform",
     )
     yield finding(pending, found, summary, node_lines(pending, found), [fix])
+
+
+def _of_eks(pending: Pending) -> str:
+    """Where the network's addresses are those of EC2's interfaces."""
+    labels = {label.partition("/")[0] for node in pending.subject.nodes for label in node.labels}
+    ours = labels & {"eks.amazonaws.com", "sagemaker.amazonaws.com", "k8s.io.cloud-provider-aws"}
+    return ": on EKS by ENABLE_PREFIX_DELEGATION=true of DaemonSet aws-node" if ours else ""

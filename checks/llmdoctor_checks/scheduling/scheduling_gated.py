@@ -399,9 +399,29 @@ def _fixes(subject: Subject, gates: list[str], queued: list[Item]) -> Iterator[F
         who = _keeper(gates[0])
         yield from _of_template(subject, gates[0], who)
         yield from _by_hand(subject, gates[0])
+        if gates[0] == _OF_GROVE:
+            yield from _of_grove(subject)
+            return
         yield fixes.advice(
             f"Look into the log and objects of {who[:1].lower() + who[1:]}: why is {gates[0]} kept?", owner="platform"
         )
+
+
+#: Grove's gate, which its operator lifts once the pod stands in the PodGang that this label names (operator/internal/controller/podclique).
+_OF_GROVE, _GANG = "grove.io/podgang-pending-creation", "grove.io/podgang"
+
+
+def _of_grove(subject: Subject) -> Iterator[Fix]:
+    pod = next(pod for pod in subject.pods if _OF_GROVE in {gate.name for gate in pod.spec.scheduling_gates})
+    gang = pod.labels.get(_GANG, "")
+    named = f"PodGang {gang}" if gang else "a PodGang"
+    yield fixes.advice(
+        f"See in the log of Grove's operator why {pod.name} does not stand in {named} yet, or not all pods of that exist: it then lifts "
+        "the gate by itself; do not take it off by hand, as the gang would be broken up",
+        "kubectl get pods -A | grep grove-operator",
+        f"kubectl -n {pod.namespace} get podgangs.scheduler.grove.io {gang}".strip(),
+        owner="platform",
+    )
 
 
 def _by_hand(subject: Subject, gate: str) -> Iterator[Fix]:

@@ -17,6 +17,7 @@ from kubectl_llmdoctor.api import (
     Subject,
     check,
     event_evidence,
+    expression,
     fixes,
     k8s,
     parse_time,
@@ -99,6 +100,17 @@ _PLAIN = "server gave HTTP response to HTTPS client"
 
 #: What it says of a server that speaks TLS and was asked by plain HTTP: uvicorn and llama-server close the connection.
 _CLOSED = r": (?:EOF|.{0,200}: connection reset by peer|net/http: HTTP/1\.x transport connection broken: malformed HTTP response .{0,60})$"
+
+#: What servers beside the engines answer at, whether they live and whether they are ready: Weaviate and what computes its vectors (the
+#: interface of its modules for inference), LiteLLM.
+_ANSWER_AT: tuple[tuple[re.Pattern[str], tuple[str, str]], ...] = (
+    (
+        expression(r"(?:^|/)semitechnologies/(?:[\w-]{1,60}-inference|multi2vec-\w{1,40}|[\w-]{1,40}-transformers)$"),
+        ("/.well-known/live", "/.well-known/ready"),
+    ),
+    (expression(r"(?:^|/)semitechnologies/weaviate$"), ("/v1/.well-known/live", "/v1/.well-known/ready")),
+    (expression(r"(?:^|/)berriai/litellm(?:-\w{1,30})?$"), ("/health/liveliness", "/health/readiness")),
+)
 
 #: What gives vLLM, SGLang and llama-server a certificate, so that they speak HTTPS and nothing else.
 _CERTIFICATES = ("ssl_certfile", "ssl_keyfile", "ssl_cert_file", "ssl_key_file")
@@ -202,7 +214,13 @@ def _refused(container: Container, kind: str, event: Event, subject: Subject) ->
         ),
         explains=("crash-loop", "not-ready", "probe-too-short", "rollout-stuck"),
         fixes=tuple(
-            _fixes(container, _alike(container, kind), path, _HEALTH.get(known.name if known else "", ""), code)
+            _fixes(
+                container,
+                _alike(container, kind),
+                path,
+                _HEALTH.get(known.name if known else "", "") or _beside(container, kind),
+                code,
+            )
         ),
     )
 
@@ -377,6 +395,14 @@ def _risk(pod: Pod, subject: Subject, engine: Engine) -> Iterator[Finding]:
             continue
         yield _warned(engine, kind, get.path, guarded)
         return
+
+
+def _beside(container: Container, kind: str) -> str:
+    """What a server that is no engine answers a probe at, by the name of its image; empty where that is not known."""
+    repository = container.spec.image.partition("@")[0].rpartition("/")
+    name = f"{repository[0]}/{repository[2].partition(':')[0]}"
+    live = kind == "liveness"
+    return next((paths[0 if live else 1] for words, paths in _ANSWER_AT if words.search(name)), "")
 
 
 def _below_a_prefix(engine: Engine) -> bool:
