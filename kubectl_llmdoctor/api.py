@@ -120,8 +120,8 @@ _LATER = {
     "releases": "",
     "settling": "",
     "most_gpus": "room",
-    "own_kernels": "room",
     "of_pod": "reach",
+    "own_kernels": "room",
     "other_side": "reach",
     "reach": "reach",
 }

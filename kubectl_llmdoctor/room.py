@@ -48,7 +48,7 @@ _NO_SUCH_CACHE = expression(r"(?i)\bkv[ _]?cache(?:_dtype)? (?:is )?not supporte
 #: What a step of the share of memory that an engine takes is at least, and what is left beside what was asked for.
 _STEP, _BESIDE = 0.05, 0.02
 #: What an engine can do without of a GPU's memory, and how much of it is free where no other engine has its share.
-_LITTLE, _MUCH = 0.04, 0.85
+_LITTLE, _MUCH = 0.04, 0.8
 #: Between these a share is worth setting: below the cache is too small, above the driver's own memory is touched.
 _LEAST, _MOST = 0.3, 0.95
 
@@ -107,9 +107,9 @@ def quantity(size: float) -> str:
     return f"{next((usual for usual in _USUAL if usual >= gib), gib)}Gi"
 
 
-def own_kernels(engine: Engine) -> str:
+def own_kernels(engine: Engine | None) -> str:
     """A setting that brings kernels of its own, and that one can do without: first those that choose other kernels than the engine."""
-    told = (engine.explicit(name) for name in _OWN_KERNELS)
+    told = (engine.explicit(name) for name in _OWN_KERNELS) if engine else ()
     return next((setting.text for setting in told if setting and setting.value not in (None, False, "auto")), "")
 
 
@@ -191,6 +191,8 @@ class Room:
             "for_volta": self._older_than_the_image,
             "suspect": self.suspect,
             "graphs_on": self.graphs_on,
+            "gfx_override": self.gfx_override,
+            "layers_set": self.layers_set,
             "fewer_images": self._fewer_images,
             "half_context": self._half("max_model_len"),
             "half_length": str(self._length // 2) if self._length else "",
@@ -198,6 +200,8 @@ class Room:
             "mps_daemon": self._mps[1],
             "mps_namespace": self._mps[0],
             "half_batch": self._half("max_num_batched_tokens"),
+            "prefill": str(self._prefill or ""),
+            "half_prefill": self.half_prefill,
             "limit_written": str(self._limits.get("memory", "none")),
         }
 
@@ -484,7 +488,19 @@ class Room:
     @property
     def suspect(self) -> str:
         """A setting of the engine whose kernels are of its own, which one can do without."""
-        return own_kernels(self.engine) if self.engine else ""
+        return own_kernels(self.engine)
+
+    @property
+    def layers_set(self) -> str:
+        """How many layers llama.cpp is told to put on the GPU, as it is written there."""
+        told = self.engine.explicit("gpu_layers") if self.engine and self.engine.name == "llama.cpp" else None
+        return told.text if told and told.value not in (None, 0, "0") else ""
+
+    @property
+    def gfx_override(self) -> str:
+        """The GPU for whose kernels ROCm is told to take the one that is there."""
+        told = self.container.env.get("HSA_OVERRIDE_GFX_VERSION") if self.container else None
+        return str(told.value or "") if told else ""
 
     @property
     def _length(self) -> int:
@@ -513,6 +529,22 @@ class Room:
         setting = self.engine.explicit(name) if self.engine else None
         value = setting.value if setting else None
         return str(value // 2) if isinstance(value, int) and value >= 1024 else ""
+
+    @property
+    def _prefill(self) -> int:
+        """The tokens of one prefill of Text Generation Inference, by the message or as they are set."""
+        told = self.engine.value("max_num_batched_tokens") if self.engine else None
+        return number_of(self.captured.get("prefill")) or (told if isinstance(told, int) else 0)
+
+    @property
+    def half_prefill(self) -> str:
+        """Half of them, or as many as one prompt may have, which TGI demands at least; only where that is known, and is fewer."""
+        engine = self.engine
+        prompt = engine.value("max_input_tokens") if engine and engine.name == "tgi" else None
+        if not isinstance(prompt, int):
+            return ""
+        fewer = max(self._prefill // 2, prompt)
+        return str(fewer) if 0 < fewer < self._prefill else ""
 
     def _fewer(self, name: str, usual: int) -> str:
         """A batch that needs less than now: the usual small one, or half of what is set already."""

@@ -617,6 +617,15 @@ def test_only_the_variable_of_the_mirror_is_left_out(own: str) -> None:
         ("pvc-unbound/fires_helper_of_another_claim", "tolerate"),
         ("gang-incomplete/fires_volcano_group_may_try_again", "job-b"),
         ("cpu-memory-insufficient/fires_refused_and_no_other_node_fits", "cp-1"),
+        ("nccl-timeout/fires_all_reduce_beside_a_naive_exchange", "exchange of tokens"),
+        ("nccl-other/fires_two_ranks_on_one_of_four_gpus", "has one"),
+        ("gpu-memory-shared/fires_page_cache", "are lacking"),
+        ("gpu-throttled/fires_power_brake", "Cool"),
+        ("cpu-starved/fires_threads_told_and_still_throttled", "Let it compute"),
+        ("illegal-memory-access/fires_amd_page_fault_of_llama_server", "AITER"),
+        ("cuda-oom-weights/fires_sycl_beneath_ollama", "--n-gpu-layers"),
+        ("cuda-oom-profile/fires_tgi_prefill_of_one_prompt", "from 4096"),
+        ("cuda-oom-profile/fires_trtllm_model", "free_gpu_memory_fraction"),
     ],
 )
 def test_what_would_not_help_there_is_not_advised(case: str, words: str) -> None:

@@ -29,7 +29,7 @@ _MOST_DEVICES = 64
 _DIGITS = 9
 
 #: The release of vLLM that has --all2all-backend; before it VLLM_ALL2ALL_BACKEND alone is read.
-_ALL_TO_ALL_OPTION = "0.12"
+_ALL_TO_ALL_OPTION, _ALL_TO_ALL = "0.12", "VLLM_ALL2ALL_BACKEND"
 
 #: How a rank is told where its leader is.
 _LEADER = r"(?:LWS_LEADER|MASTER|LEADER|RAY_HEAD|RAY)_ADDR(?:ESS)?|--(?:master[-_]addr|dist-init-addr|rdzv[-_]endpoint|ray[-_]address)"
@@ -44,6 +44,11 @@ _WAITS_AT = expression(
 #: The name of one interface, without the signs by which NCCL excludes some or means the exact name; without a number at its end
 #: it is mostly how several begin (eth, enp1s0f), which NCCL takes and gloo does not.
 _INTERFACE = expression(r"[A-Za-z][\w.-]{0,13}\d")
+
+#: How accelerate, torchrun and DeepSpeed are told how many processes to start on a node.
+_PROCESSES = expression(
+    r"(?<![\w-])--?(?:num[_-]processes|nproc[_-]per[_-]node|num_gpus)[ =](?P<count>\d{1,3})(?![\w.])"
+)
 
 #: How NCCL says its release as it starts (init.cc), rank 0 alone or all of them.
 _VERSION = "NCCL version "
@@ -68,11 +73,29 @@ class Group(Topic):
             "late_rank": lambda: self._late[1],
             "images": lambda: self._images,
             "nccl": lambda: self._nccl,
+            "lone_gpu": lambda: self._lone_gpu,
+            "processes": lambda: self._processes[1],
+            "processes_told": lambda: self._processes[0],
             "rdma": lambda: self._rdma,
             "told_interface": lambda: self._told_interface,
             "recomputing": lambda: self._recomputing,
+            "naive_exchange": lambda: self._naive_exchange,
             **self._sizes,
         }
+
+    @cached_property
+    def _lone_gpu(self) -> str:
+        """The resource of which the container asks for one, where its ranks have no pod beside it: `nvidia.com/gpu`."""
+        container = self.container
+        alone = container is not None and not self.log_only and container.gpus == 1 and len(self.subject.pods) == 1
+        return next(iter(container.accelerators)) if container is not None and alone else ""
+
+    @cached_property
+    def _processes(self) -> tuple[str, str]:
+        """How the launcher of the container is told to start so many processes on a node, more than one: `--num_processes=4` and `4`."""
+        argv = " ".join(word for _, word in self.container.words) if self.container else ""
+        found = {said["count"]: said[0] for said in _PROCESSES.finditer(argv[:20_000]) if int(said["count"]) > 1}
+        return next(((text, count) for count, text in found.items()), ("", "")) if len(found) == 1 else ("", "")
 
     @property
     def _told_interface(self) -> str:
@@ -86,6 +109,16 @@ class Group(Topic):
             "GLOO_SOCKET_IFNAME" in text for _, text in words
         )  # which a script sets anew
         return first if fits and not said else ""
+
+    @property
+    def _naive_exchange(self) -> str:
+        """Where vLLM is told to exchange the experts' tokens in its naive way, by broadcasts, and it is one that did not come about."""
+        if self.captured.get("op") != "BROADCAST" or self.container is None or self.engine is None:
+            return ""
+        told, option = self.container.env.get(_ALL_TO_ALL), self.engine.explicit("all2all_backend")
+        if option is not None and option.value == "naive":
+            return option.text
+        return f"{_ALL_TO_ALL}=naive" if told is not None and told.value == "naive" and option is None else ""
 
     @cached_property
     def _sides(self) -> dict[str, str]:
@@ -108,6 +141,10 @@ class Group(Topic):
             yield "RDMA device named"
         if self.container is not None and "NCCL_IB_GID_INDEX" in self.container.env:
             yield "GID index set"
+        if self._lone_gpu:
+            yield "one GPU for counted ranks" if self._processes[0] else "one GPU"
+        else:
+            yield "several GPUs"
         older = self.engine is not None and self.engine.at_least(_ALL_TO_ALL_OPTION) is False
         yield "all-to-all by variable" if older else "all-to-all by option"
         yield "KV connector known" if self._recomputing else "KV connector not known"

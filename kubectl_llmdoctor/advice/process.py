@@ -17,6 +17,7 @@ from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.units import GIB
 from kubectl_llmdoctor.fixes import unread
+from kubectl_llmdoctor.room import amount
 from kubectl_llmdoctor.tree import dig
 
 #: What each signal that ends a process mostly tells.
@@ -33,6 +34,9 @@ _OPTIONS = (
     *("max_model_len", "gpu_memory_utilization", "tensor_parallel_size"),
     *("max_num_batched_tokens", "max_num_seqs", "enforce_eager"),
 )
+
+#: So many starts may have filled a volume with what they left.
+_SEVERAL = 3
 
 #: Where containers find the driver's libraries: as GKE mounts them, and as NVIDIA's toolkit does in Debian's and Red Hat's images.
 _DRIVER = ("/usr/local/nvidia/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64")
@@ -59,6 +63,7 @@ class Process(Topic):
             "memory_now": lambda: self._memory[0],
             "more_memory": lambda: self._memory[1],
             "shm": lambda: self._shm,
+            "left_there": lambda: self._left_there,
             "cpus": lambda: str(self._cpus),
             "port": lambda: self._port,
             "port_freed": lambda: self._port_freed,
@@ -70,6 +75,8 @@ class Process(Topic):
 
     def _holds(self) -> Iterator[Condition]:
         yield self._ending
+        if self.container is not None and self.container.engine_dead and not self.log_only:
+            yield "still ready"
         if self._may_gain:
             yield "capability helps"
         elif not self.log_only:
@@ -232,9 +239,24 @@ class Process(Topic):
 
     @property
     def _shm(self) -> str:
-        """A size of /dev/shm that is enough for most, and twice what a volume that is there has."""
+        """A size of /dev/shm that is enough for most, twice what a volume that is there has, and half as much again as was asked for."""
         size = self.container.shm.size_bytes if self.container else None
-        return f"{max(2 * (size or 0) // GIB, 8)}Gi"
+        asked = amount(self.captured.get("store")) or 0
+        return f"{max(2 * (size or 0) // GIB, math.ceil(asked * 1.5 / GIB), 8)}Gi"
+
+    @property
+    def _left_there(self) -> str:
+        """That starts before left their segments in a volume at /dev/shm, which lives as long as the pod."""
+        container = self.container
+        mounts = container.spec.volume_mounts if container and container.restarts >= _SEVERAL else ()
+        volume = (
+            next((container.pod.volume(m.name) for m in mounts if m.mount_path.rstrip("/") == "/dev/shm"), None)
+            if container
+            else None
+        )
+        if container is None or volume is None or volume.empty_dir is None:
+            return ""
+        return f", and what {container.restarts} starts left there stays until the pod is made anew"
 
     @property
     def _port(self) -> str:

@@ -215,10 +215,16 @@ def _of_events(subject: Subject, pod: Pod | None, events: Iterable[Event]) -> It
         yield _Statement(text=event.message, evidence=evidence, container=_container_of(event, pod))
 
 
+#: What the kubelet calls the event of a container that it could not make or start; the runtime's words are its message.
+_FAILED = "Failed"
+
+
 def _container_of(event: Event, pod: Pod | None) -> Container | None:
-    """The container of the pod that an event is about, by the field that it names."""
+    """The container of the pod that an event is about, by the field that it names; where it names none, the only one that there is."""
     if pod is None or event.kind != "Pod":
         return None
+    if not event.field_path and event.reason == _FAILED and len(pod.containers) == 1:
+        return pod.containers[0]
     return next((c for c in pod.containers if event.field_path.endswith(f"ontainers{{{c.name}}}")), None)
 
 

@@ -81,7 +81,7 @@ def gpu_throttled(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
 
 def _fixes(hardware: Hardware, slow: list[tuple[Device, list[tuple[str, str]]]]) -> Iterator[Fix]:
     if any(_is_fault(why) for _, why in slow):
-        yield looked_at(hardware, f"Look at cooling and power of {hardware.node}")
+        yield looked_at(hardware, _mended(hardware, slow))
     elif any(why[0][1] == _SHORT for _, why in slow):
         yield looked_at(
             hardware,
@@ -96,6 +96,21 @@ def _fixes(hardware: Hardware, slow: list[tuple[Device, list[tuple[str, str]]]])
         elif not _is_fault(why) and why[0][1] != _SHORT and (most := _most_power(device, hardware)):
             command = fixes.on_node(hardware.node, f"{which} -pl {most:.0f}")
             yield fixes.advice(f"Let {device.title} take as much power as the others", command, owner="platform")
+
+
+def _mended(hardware: Hardware, slow: list[tuple[Device, list[tuple[str, str]]]]) -> str:
+    """What to mend at the machine, by what its GPUs are held back for."""
+    node, whys = hardware.node, {meaning for _, why in slow for _, meaning in why}
+    heat, power = _FAULTS[0][1] in whys, _FAULTS[1][1] in whys
+    which = slow[0][0].title if len(slow) == 1 else f"{len(slow)} GPUs"
+    if heat and not power:
+        return f"Cool {which} of {node}: clean or replace fans and filters, let more and colder air in, give cards more distance"
+    if power and not heat:
+        return (
+            f"Find out at the management controller (BMC, iDRAC) of {node} why the power brake of {which} is on, and mend that: a supply "
+            "unit or cable that failed, a cap of power, a card whose temperatures it does not know"
+        )
+    return f"Look at cooling and power of {node}, which hold {which} back"
 
 
 def _is_fault(why: list[tuple[str, str]]) -> bool:

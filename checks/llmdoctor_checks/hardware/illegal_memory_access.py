@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Finding, Fix, Hardware, Logs, Pod, Subject, check, fixes, own_kernels
+from kubectl_llmdoctor.api import Finding, Fix, Hardware, Logs, Pod, check, engines_in, fixes, own_kernels
 from kubectl_llmdoctor.catalog.xids import AFTEREFFECTS, XidMeaning, xid_meaning
 from llmdoctor_checks.hardware._broken_context import LITERALS, REPLACED, broken_context
 from llmdoctor_checks.hardware._gpu import (
@@ -18,11 +18,20 @@ from llmdoctor_checks.hardware._gpu import (
     says_otherwise,
 )
 
+#: How an engine goes on until its kernels stop at nothing: by its name, and on a GPU of AMD first.
+_INSTEAD = {
+    "vllm": "without CUDA graphs (--enforce-eager), with another attention backend",
+    "sglang": "without CUDA graphs (--disable-cuda-graph), with another --attention-backend",
+    "llama.cpp": "without flash attention (--flash-attn off) or a quantized cache, with another quantization of the model",
+    "ollama": "without flash attention (OLLAMA_FLASH_ATTENTION=0), with another quantization of the model",
+}
+_OF_AMD = {"vllm": "without AITER (VLLM_ROCM_USE_AITER=0), ", "sglang": "without AITER (SGLANG_USE_AITER=0), "}
+_ELSE = "without CUDA graphs (of vLLM --enforce-eager), with another attention backend, without a quantized kernel"
+_OVERRIDE = "HSA_OVERRIDE_GFX_VERSION"
+
 
 @check("illegal-memory-access", since="0.1", literals=(*LITERALS, *REPLACED, *OF_GPUS, *ERRORS))
-def illegal_memory_access(
-    pod: Pod, subject: Subject, hardware: Hardware | None, logs: Logs | None
-) -> Iterator[Finding]:
+def illegal_memory_access(pod: Pod, hardware: Hardware | None, logs: Logs | None) -> Iterator[Finding]:
     """A kernel touched memory of the GPU that it may not touch.
 
     The GPU stopped a kernel: at an address that it may not use (CUDA error 700), at an instruction (715), an address that is not
@@ -71,22 +80,8 @@ def illegal_memory_access(
         f"{hitting(hardware, xid, sure)}{again or ': a fault of the program, not of the card'}.",
         evidence=(*quoted(found), *said_then(pod, logs, xid), *(old.evidence for old in before[-2:])),
         explains=CONSEQUENCES,
-        fixes=(suspect, _of_program(pod, subject)) if again else (_of_program(pod, subject),),
+        fixes=(suspect, _looked_for(pod)) if again else (_looked_for(pod),),
         order=order_of(xid),
-    )
-
-
-def _of_program(pod: Pod, subject: Subject) -> Fix:
-    """How to find the kernel: first without what somebody chose himself, by the engines' settings."""
-    told = next((text for engine in subject.engines(pod) if (text := own_kernels(engine))), "")
-    if told:
-        return fixes.advice(
-            f"Take {told} away first: it brings kernels of its own; where the fault returns without, CUDA graphs (--enforce-eager, in "
-            "SGLang --disable-cuda-graph) and then the release of the engine are next"
-        )
-    return fixes.advice(
-        "Find what makes it happen: an upgrade or downgrade of the engine, no CUDA graphs (--enforce-eager), another attention backend, "
-        "without speculative decoding or the quantized kernel; CUDA_LAUNCH_BLOCKING=1 names the true kernel"
     )
 
 
@@ -103,13 +98,30 @@ def _by_amdgpu(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         f"{'when' if sure == 'likely' else 'before'} this pod's process ended: a fault of the program nearly always.",
         evidence=tuple(hardware.kernel.evidence(line) for line in faults[:2]),
         explains=CONSEQUENCES,
-        fixes=(
-            fixes.advice(
-                "Find what makes it happen: another version of the engine, no CUDA graphs (--enforce-eager), another attention backend "
-                "(without AITER), without expert parallelism; AMD_SERIALIZE_KERNEL=3 names the true kernel"
-            ),
-        ),
+        fixes=(_looked_for(pod),),
     )
+
+
+def _looked_for(pod: Pod) -> Fix:
+    """What to change of the engine until its kernels stop at nothing, that first which brings kernels of its own."""
+    engine = next(iter(engines_in(pod)), None)
+    amd = any(name.startswith("amd.com/") for name in pod.accelerators)
+    name, title = (engine.name, engine.title) if engine else ("", "the engine")
+    debug = ("AMD_SERIALIZE_KERNEL=3" if amd else "CUDA_LAUNCH_BLOCKING=1") + " names the true kernel"
+    instead = f"{_OF_AMD.get(name, '') if amd else ''}{_INSTEAD.get(name, _ELSE)}"
+    release = f"another release of {title}" + (", or of ROCm in its image" if amd else "")
+    told = engine.container.env.get(_OVERRIDE) if engine and amd else None
+    if told is not None and told.value:
+        return fixes.advice(
+            f"Correct {_OVERRIDE}={told.value} in {fixes.edited(pod)} to this GPU's own generation, or take it away: by it ROCm runs "
+            f"kernels that were built for another GPU; where it is right, take {release}"
+        )
+    if suspect := own_kernels(engine):
+        return fixes.advice(
+            f"Take {suspect} away first, in {fixes.edited(pod)}: it brings kernels of its own; where the fault returns, go {instead}, "
+            f"then take {release}; {debug}"
+        )
+    return fixes.advice(f"Take {release}, in {fixes.edited(pod)}; or go {instead}; {debug}")
 
 
 def _wanted(number: int, meaning: XidMeaning | None) -> bool:

@@ -123,4 +123,6 @@ def _out_of_memory(logs: Logs, container: str) -> Line | None:
 
 def _fixes(engine: Engine, flag: str) -> tuple[Fix, ...]:
     value = "0.85" if engine.name == "sglang" else "0.90"
-    return (fixes.set_flag(engine, "gpu_memory_utilization", flag, value, f"Lower it to {value}"),)
+    now = engine.value("gpu_memory_utilization")
+    summary = f"Lower {flag} {f'from {now} ' if now is not None else ''}to {value}"
+    return (fixes.set_flag(engine, "gpu_memory_utilization", flag, value, summary),)

@@ -743,14 +743,13 @@ def _in_volumes(container: Container, limit: int) -> int:
 
 def _fixes(container: Container, limit: int, subject: Subject, more: str = "") -> Iterator[Fix]:
     if container.name == "storage-initializer":
-        summary = "Raise storageInitializer.memoryLimit in the ConfigMap kserve/inferenceservice-config (default 1Gi"
+        change = f"from {say_bytes(limit)}, for example to {max(limit * 2 // GIB, 2)}Gi"
+        summary = f"Raise storageInitializer.memoryLimit {change}, in the ConfigMap kserve/inferenceservice-config"
         # what the chart's value sets is a ClusterStorageContainer, to which the pods of an LLMInferenceService do not look
         if container.pod.labels.get("app.kubernetes.io/part-of") == "llminferenceservice":
-            summary += "), and delete the pod: of an LLMInferenceService no ClusterStorageContainer counts"
+            summary += ", and delete the pod: of an LLMInferenceService no ClusterStorageContainer counts"
         else:
-            summary += (
-                "; in the values of the chart kserve-resources, from 0.16 on, kserve.storage.resources.limits.memory)"
-            )
+            summary += " (of the chart kserve-resources, from 0.16 on, kserve.storage.resources.limits.memory)"
         yield fixes.advice(summary, owner="platform")
         return
     pod = container.pod

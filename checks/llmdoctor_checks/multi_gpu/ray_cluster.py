@@ -48,6 +48,11 @@ _AWAITS, _NO_NODE = "Waiting for creating a placement group of specs for ", "No 
 _SECONDS = expression(r"of specs for (?P<seconds>\d{2,6}) seconds\.")
 #: One request that nobody can fulfil; where Ray tells all those of a placement group together, any of them may be the one.
 _NODE = expression(r"can fulfill resource requests? \{[^{}]{0,300}'node:(?P<ip>[\d.]{7,15}|[\da-f:]{3,39})'")
+#: What it asks for, a bundle for each worker, and what `ray status` counts in the cluster (autoscaler/_private/util.py): other devices of
+#: a node, which Ray took its GPUs for, too.
+_BUNDLE = expression(r"\{[^{}]{0,200}'GPU': 1\.0[^{}]{0,200}\}")
+_TOTAL = expression(r"[\d.]{1,12}/(?P<all>\d{1,6}\.\d) (?P<what>GPU|TPU|NPU|HPU)")
+_COUNTED = (".0 GPU", ".0 TPU", ".0 NPU", ".0 HPU")
 _CAME = (
     "NCCL INFO Bootstrap",
     "Application startup complete",
@@ -158,7 +163,7 @@ def _waits(pod: Pod, subject: Subject, logs: Logs) -> Iterator[Finding]:
             + (": it does not serve, and counts as ready only since it has no readiness probe." if pod.ready else "."),
             evidence=(*((log_evidence(refused[-1]),) if refused else ()), log_evidence(line)),
             explains=("gpu-count-mismatch", "not-ready"),
-            fixes=(_one_address(container, node["ip"]) if node else _who_lacks(container, down),),
+            fixes=(_one_address(container, node["ip"]) if node else _who_lacks(container, down, log, line),),
             order=line.order,
         )
         return
@@ -192,20 +197,36 @@ def _one_address(container: Container, asked: str) -> Fix:
     )
 
 
-def _who_lacks(container: Container, down: list[Pod]) -> Fix:
+def _who_lacks(container: Container, down: list[Pod], log: Log, line: Line) -> Fix:
     pod = container.pod
+    status = f"kubectl -n {pod.namespace} exec {pod.name} -c {container.name} -- ray status"
+    nodes = f"kubectl -n {pod.namespace} exec {pod.name} -c {container.name} -- ray list nodes"
     if down:
         why = f"whose GPUs {pod.name} waits for"
         return next((fix for one in down if (fix := of_pod(one, why))), None) or fixes.advice(
             f"See first why {down[0].name} does not run, {why}",
             f"kubectl -n {pod.namespace} describe pod {down[0].name}",
         )
+    wanted = len(_BUNDLE.findall(line.text[:20_000]))
+    counted = {
+        said["what"]: float(said["all"])
+        for one in log.find(*_COUNTED)
+        if (said := _TOTAL.fullmatch(one.text.strip()[:60]))
+    }
+    gpus, others = counted.get("GPU", 0.0), [(what, n) for what, n in counted.items() if what != "GPU" and n]
+    if others and gpus < wanted <= gpus + others[0][1]:
+        what, many = others[0]
+        return fixes.advice(
+            f"Tell Ray the GPUs of the node on which it counts {many:g} {what} in their place: --num-gpus={many:g} of its ray start; it "
+            f"counts {gpus:g} GPU{'' if gpus == 1 else 's'} in the cluster, and {container.name} wants {wanted}",
+            nodes,
+        )
     return fixes.advice(
         "See in ray status how many GPUs the cluster has and which node offers none: it has not joined, another actor holds its GPUs, or "
         "Ray counted something else there, which --num-gpus of its ray start says instead; where none lacks, the address of the engine's "
         "node (VLLM_HOST_IP) is not the one that ray list nodes shows",
-        f"kubectl -n {pod.namespace} exec {pod.name} -c {container.name} -- ray status",
-        f"kubectl -n {pod.namespace} exec {pod.name} -c {container.name} -- ray list nodes",
+        status,
+        nodes,
     )
 
 

@@ -19,9 +19,9 @@ from kubectl_llmdoctor.api import (
     Pod,
     Span,
     check,
+    dig,
     expression,
     fixes,
-    k8s,
     log_evidence,
     milli,
     parse_time,
@@ -169,6 +169,10 @@ def cpu_starved(
     yield from _too_few_cores(pod, engine)
 
 
+#: Engines that compute by PyTorch on a CPU, and the variable that its threads are told by.
+_COUNTS_CORES, _OMP = ("triton", "huggingfaceserver"), "OMP_NUM_THREADS"
+
+
 def _one_thread(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     """vLLM computes on the CPU, with one thread."""
     container = engine.container
@@ -260,23 +264,27 @@ def _threads(engine: Engine, logs: Logs) -> Finding | None:
     )
 
 
-def _threads_of_the_node(engine: Engine, limit: int) -> bool:
-    """Whether vLLM's one worker, which limits no threads, has far fewer cores than the node, and enough of them to be busy."""
-    container = engine.container
-    name = container.pod.spec.node_name
-    node = next((n for n in container.pod.cluster.all(k8s.Node, "Node") if n.metadata.name == name), None)
-    cores = milli(node.status.capacity.get("cpu")) if node else None
-    told = any(v.name == "OMP_NUM_THREADS" for v in container.spec.env)
-    alone = engine.name == "vllm" and engine.workers == 1 and limit >= _FEW_CORES // 2
-    return alone and not told and cores is not None and cores >= 4 * limit
-
-
 def _fewer_threads(engine: Engine, limit: int) -> Fix:
     threads = max(math.floor(limit / 1000), 1)
     summary = f"Use {threads} threads, as many as its limit has cores"
     if engine.name == "ollama":
         return fixes.advice(f"{summary} (num_thread, in the request or the Modelfile)")
     return fixes.set_flag(engine, "threads", "--threads", str(threads), summary)
+
+
+def _threads_of_the_node(engine: Engine, limit: int, share: float) -> Fix | None:
+    """As many threads as the limit has cores, for libraries that count those of the node, of which there are many more."""
+    container = engine.container
+    node = container.pod.cluster.item("Node", "", container.pod.spec.node_name)
+    cores = milli(dig(node.raw, "status.capacity.cpu")) if node else None
+    # vLLM limits the threads of several workers itself
+    alone = engine.name == "vllm" and engine.workers == 1 and limit >= _FEW_CORES // 2 and share > _MOSTLY
+    counts, many = engine.name in _COUNTS_CORES or alone, 2 * _CROWDED if alone else _CROWDED
+    if not counts or cores is None or cores < many * limit or _OMP in container.env:
+        return None
+    threads = max(math.floor(limit / 1000), 1)
+    summary = f"Let it compute with {threads} threads, as many as its limit has cores: OpenMP, by which PyTorch computes, starts one for "
+    return fixes.set_env(container, _OMP, str(threads), f"{summary}each of the node's {say_cores(cores)} cores")
 
 
 def _counted(log: Log | None) -> tuple[Line, int] | None:
@@ -327,10 +335,8 @@ def _by_quota(
         if counted and limit and counted[1] * 1000 > limit:
             meanwhile = f"the model is computed there with {counted[1]} threads, each of which waits for all others at every step"
             starves, crowd = (meanwhile, (log_evidence(counted[0]),)), (_fewer_threads(engine, limit),)
-    elif limit and share > _MOSTLY and _threads_of_the_node(engine, limit):
-        threads = str(limit // 1000)
-        words = f"Use {threads} threads, as many as its limit has cores: PyTorch takes one for each core of the node"
-        crowd = (fixes.set_env(container, "OMP_NUM_THREADS", threads, words),)
+    if limit and not crowd and (own := _threads_of_the_node(engine, limit, share)) is not None:
+        crowd = (own,)
     works = f", and {starves[0]}" if starves else ""
     return Finding(
         role="cause" if starves else "risk",

@@ -70,7 +70,7 @@ def progress_deadline(subject: Subject) -> Iterator[Finding]:
     """
     told = list(_exceeded(subject))
     if told and not subject.exists and not subject.static and any(_gave_up(evidence) for evidence in told):
-        yield _given_up(told)
+        yield _given_up(told, subject.workload)
         return
     yield from _release_failed(subject)
     yield from _by_kueue(subject)
@@ -171,7 +171,7 @@ def _release_failed(subject: Subject) -> Iterator[Finding]:
         return
 
 
-def _given_up(told: list[Evidence]) -> Finding:
+def _given_up(told: list[Evidence], workload: Workload | None) -> Finding:
     """A revision that Knative has given up, whose pod is gone or goes: how far it had come is nowhere to be seen."""
     return Finding(
         role="cause",
@@ -180,7 +180,8 @@ def _given_up(told: list[Evidence]) -> Finding:
         summary="The rollout has passed its deadline; Knative gave it up and took its pod away before it was ready.",
         evidence=tuple(told),
         explains=("rollout-stuck",),
-        fixes=(fixes.advice(f"Set the annotation {_ANNOTATION}: 30m on the revision's template"),),
+        fixes=(_handed_on(workload, _DEFAULT_SECONDS * 3) if workload else None)
+        or (fixes.advice(f"Set the annotation {_ANNOTATION}: 30m on the revision's template"),),
     )
 
 
@@ -237,7 +238,7 @@ def _of_pod(pod: Pod, subject: Subject, told: list[Evidence]) -> Iterator[Findin
             )
             return
         if phase is None and pod.leaving and any(map(_gave_up, told)) and _loads(pod, container):
-            yield _given_up(told)
+            yield _given_up(told, workload)
             return
         probe = container.spec.startup_probe
         # the two are often meant to be the same, with a delay on top
@@ -330,17 +331,23 @@ def _fixes(pod: Pod, workload: Workload, made: Workload | None, seconds: int) ->
         )
         return
     summary = f"Let the rollout wait {say_seconds(seconds)}, in {workload.ref}"
-    key = escaped(_ANNOTATION)
     if workload.kind == "Deployment":
         yield fixes.patch_object(
             workload.item, summary, [{"op": "add", "path": "/spec/progressDeadlineSeconds", "value": seconds}]
         )
-    elif workload.kind == "InferenceService":
-        text = f"{summary}: KServe hands its annotation on to the revision"
-        operation = {"op": "add", "path": f"/metadata/annotations/{key}", "value": f"{seconds}s"}
-        yield fixes.patch_object(workload.item, text, [operation])
-    elif isinstance(dig(workload.raw, "spec.template.metadata.annotations"), dict):
-        path = f"/spec/template/metadata/annotations/{key}"
-        yield fixes.patch_object(workload.item, summary, [{"op": "add", "path": path, "value": f"{seconds}s"}])
+    elif handed := _handed_on(workload, seconds):
+        yield from handed
     else:
         yield fixes.advice(f"{summary}: annotation {_ANNOTATION}: {seconds}s, in {fixes.edited(pod)}")
+
+
+def _handed_on(workload: Workload, seconds: int) -> tuple[Fix, ...]:
+    """The annotation where it comes from to Knative's revision; nothing where the object has no place for it yet."""
+    summary, key = f"Let the rollout wait {say_seconds(seconds)}, in {workload.ref}", escaped(_ANNOTATION)
+    if workload.kind == "InferenceService":
+        text, path = f"{summary}: KServe hands its annotation on to the revision", f"/metadata/annotations/{key}"
+    elif isinstance(dig(workload.raw, "spec.template.metadata.annotations"), dict):
+        text, path = summary, f"/spec/template/metadata/annotations/{key}"
+    else:
+        return ()
+    return (fixes.patch_object(workload.item, text, [{"op": "add", "path": path, "value": f"{seconds}s"}]),)

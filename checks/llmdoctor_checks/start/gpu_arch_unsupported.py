@@ -172,6 +172,14 @@ def _of_another_maker(engine: Engine) -> Finding | None:
     )
 
 
+#: What computes attention without FlashAttention 3, as each engine is told.
+_BESIDE_FLASH = {
+    "sglang": "--attention-backend triton or flashinfer",
+    "vllm": "VLLM_FLASH_ATTN_VERSION=2, or the backends TRITON_ATTN or FLASHINFER",
+}
+_ANY_BACKEND = "Triton's or FlashInfer's"
+
+
 def _not_launched(engine: Engine, sizing: Sizing, logs: Logs) -> Finding | None:
     """FlashAttention 3 on a GPU that it has no kernels for."""
     device = sizing.accelerator
@@ -190,8 +198,8 @@ def _not_launched(engine: Engine, sizing: Sizing, logs: Logs) -> Finding | None:
         explains=("engine-init-failed", "engine-dead", "worker-lost", "crash-loop", "not-ready", "pod-failed"),
         fixes=(
             fixes.advice(
-                "Take another attention backend (SGLang: --attention-backend triton or flashinfer; vLLM: VLLM_FLASH_ATTN_VERSION=2, "
-                f"TRITON_ATTN or FLASHINFER) in {fixes.edited(engine.pod)}, or a newer image of the engine"
+                f"Take another attention backend ({_BESIDE_FLASH.get(engine.name, _ANY_BACKEND)}) in {fixes.edited(engine.pod)}, "
+                f"or a newer image of {engine.title}"
             ),
         ),
         order=line.order,
