@@ -77,12 +77,12 @@ def agent_schema() -> str:
 
 
 def page(check: Check) -> str:
-    """One check's page: what it is, its own text, the lines that prove it."""
+    """One check's page: what it is, what to do, and below that the lines that prove it, which may be many."""
     body = check.doc.partition("\n")[2].strip()
-    about, fix, rest = body.partition("\n## Fix\n")
+    about, references, links = body.partition("\n## References\n")
     parts = [f"# {check.title}", MARK, _facts(check), about.strip()]
     parts += [_lines(signature) for signature in _signatures(check)]
-    parts.append(f"{fix.strip()}\n{rest}".strip() if fix else "")
+    parts.append(f"{references.strip()}\n{links}".strip() if references else "")
     parts.append(_where(check))
     return "\n\n".join(part for part in parts if part) + "\n"
 

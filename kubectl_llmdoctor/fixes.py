@@ -26,6 +26,7 @@ from kubectl_llmdoctor.managed import keeper
 from kubectl_llmdoctor.platforms import pointer
 from kubectl_llmdoctor.platforms.labels import named_by
 from kubectl_llmdoctor.report.document import Fix, Patch
+from kubectl_llmdoctor.report.words import remarked
 from kubectl_llmdoctor.tree import dig, numbered, rows, table
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def patch(pod: Pod, summary: str, operations: list[dict[str, Any]], *, owner: Ow
     moved = _moved(pod, workload, operations) if workload and not unread(pod) else None
     if workload is None or moved is None:
         told = _told(pod, operations, summary)
-        return Fix(summary=f"{summary} ({told}{_where(pod, workload, operations)})", owner=owner)
+        return Fix(summary=remarked(summary, told + _where(pod, workload, operations)), owner=owner)
     name = f"{workload.resource}/{workload.name}"
     return _of_object(workload.item, workload.ref, name, summary, moved, owner)
 
@@ -175,7 +176,7 @@ def _words(pod: Pod, operation: dict[str, Any], summary: str) -> Iterator[str]:
         container, tokens = mine[int(tokens[1])], tokens[2:]
     if operation["op"] == "remove":
         return
-    if container is not None and tokens[0] == "args":
+    if container is not None and tokens[0] in ("args", "command"):
         yield from _argument(container, tokens, value, summary)
     elif container is not None and tokens[0] == "env" and len(tokens) > 2:  # a field of one variable
         name = container.env[int(tokens[1])].name
@@ -196,7 +197,7 @@ def _words(pod: Pod, operation: dict[str, Any], summary: str) -> Iterator[str]:
 
 def _argument(container: k8s.Container, tokens: list[str], value: Any, summary: str) -> Iterator[str]:
     """The option that an operation on arguments sets, with its value."""
-    have = [str(word) for word in container.args]
+    have = [str(word) for word in (container.args if tokens[0] == "args" else container.command)]
     given = " ".join(map(str, value)) if isinstance(value, list) else str(value)
     at = int(tokens[1]) if len(tokens) > 1 and tokens[1].isdigit() else 0
     if not given.startswith("-") and 0 < at <= len(have) and re.fullmatch(r"--?[a-z][\w-]{1,80}", have[at - 1]):
@@ -327,10 +328,12 @@ def patch_object(item: Item, summary: str, operations: list[dict[str, Any]], *, 
     """A JSON patch of another object than the pod's own: a Service, an autoscaler, a claim."""
     kind, group = str(item.raw.get("kind")), item.api_version.rpartition("/")[0]
     if by := maker(item):
-        return Fix(summary=f"{summary} (in {by}, which makes {kind}/{item.name} and writes it again)", owner=owner)
+        return Fix(
+            summary=remarked(summary, f"in {by}, which makes {kind}/{item.name} and writes it again"), owner=owner
+        )
     body = pointer.fitted(item.raw, operations)
     if body is None:
-        return Fix(summary=f"{summary} (in {kind}/{item.name})", owner=owner)
+        return Fix(summary=remarked(summary, f"in {kind}/{item.name}"), owner=owner)
     resource = f"{kind.lower()}.{group}" if "." in group else kind.lower()
     return _of_object(item, f"{kind}/{item.name}", f"{resource}/{item.name}", summary, body, owner)
 
@@ -343,7 +346,7 @@ def annotate(pod: Pod, values: Mapping[str, str], summary: str, *, field: str = 
     if workload is None or workload.kind == "Job" or not at:
         where = f"in {edited(pod)}" + ("" if workload else ", which must be deleted and recreated")
         told = ", ".join(f"{key}: {value!r}" for key, value in values.items() if key not in summary)
-        return Fix(summary=f"{summary} ({told}{'; ' if told else ''}{where})")
+        return Fix(summary=remarked(summary, f"{told}{'; ' if told else ''}{where}"))
     at = f"{at}/metadata/{field}"
     operations = [{"op": "add", "path": f"{at}/{pointer.escaped(key)}", "value": values[key]} for key in values]
     return patch_object(workload.item, summary, operations)
@@ -464,7 +467,7 @@ def set_flag(engine: Engine, name: str, flag: str, value: str, summary: str) -> 
     words = [str(a) for a in spec.args]
     if container.told:
         place = current.path if current else container.told[0].path
-        return advice(f"{summary} ({name} {value}, at {place} in {edited(container.pod)})")
+        return advice(remarked(summary, f"{name} {value}, at {place} in {edited(container.pod)}"))
     if current is None:
         added = _option(engine, flag, value)
         if words and engine.found.argv_known and not script.is_script(container):
@@ -476,7 +479,7 @@ def set_flag(engine: Engine, name: str, flag: str, value: str, summary: str) -> 
             return patch(container.pod, summary, [{"op": "add", "path": f"{at}/args", "value": added}])
         if (made := rewritten(container, _in_script(engine, [(name, flag, value)]), summary)) is not None:
             return made
-        return advice(f"{summary} ({f'{flag} {value}'.rstrip()} in {_home(container.pod, flag, value)})")
+        return advice(remarked(summary, f"{f'{flag} {value}'.rstrip()} in {_home(container.pod, flag, value)}"))
     if operations := replaced_flag(engine, name, value):
         return patch(container.pod, summary, operations)
     if (made := rewritten(container, _in_script(engine, [(name, flag, value)]), summary)) is not None:
@@ -484,10 +487,12 @@ def set_flag(engine: Engine, name: str, flag: str, value: str, summary: str) -> 
     flag = current.flag if current.flag.startswith("--") else flag
     if engine.announced:
         return advice(
-            f"{summary} ({flag} {value} where {container.spec.image} starts the engine, whose log says {current.text})"
+            remarked(
+                summary, f"{flag} {value} where {container.spec.image} starts the engine, whose log says {current.text}"
+            )
         )
     told = "" if f"{flag} {value}" in summary else f"{flag} {value} "
-    return advice(f"{summary} ({told}instead of {current.text} in {_home(container.pod, flag, value)})")
+    return advice(remarked(summary, f"{told}instead of {current.text} in {_home(container.pod, flag, value)}"))
 
 
 def set_flags(engine: Engine, chosen: Sequence[tuple[str, str, str]], summary: str, *, gpus: str = "") -> Fix:
@@ -514,7 +519,7 @@ def set_flags(engine: Engine, chosen: Sequence[tuple[str, str, str]], summary: s
         if not own:
             told = ", ".join(f"{flag} {value}" for _, flag, value in chosen)
             limits = f", limits.{next(iter(container.accelerators), 'nvidia.com/gpu')}: {gpus}" if gpus else ""
-            return advice(f"{summary} ({told}{limits} in {edited(container.pod)})")
+            return advice(remarked(summary, f"{told}{limits} in {edited(container.pod)}"))
         operations += own
     return patch(container.pod, summary, operations + (_with_gpus(container, gpus) if gpus else []))
 
@@ -587,7 +592,7 @@ def remove_flag(engine: Engine, name: str, summary: str) -> Fix:
         or script.is_script(container)
         or not words[index].startswith("-")
     ):
-        return advice(f"{summary} ({current.text} in {edited(container.pod)})" if current else summary)
+        return advice(remarked(summary, f"{current.text} in {edited(container.pod)}") if current else summary)
     apart = "=" not in words[index] and index + 1 < len(words) and not words[index + 1].startswith("-")
     places = (index + 1, index) if apart else (index,)
     return patch(

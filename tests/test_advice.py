@@ -414,7 +414,7 @@ def test_a_field_is_moved_unless_it_is_misspelt(field: str, summary: str) -> Non
         ("disk-full/fires_cache", "Mount a volume with room at /root/.cache"),
         ("hf-unreachable/fires_mirror_does_not_answer", "See whether https://hub-mirror.example.net answers"),
         ("hf-unreachable/fires_connection_words_alone", "Let pods of serving reach huggingface.co"),
-        ("multinode-discovery/fires_dynamo_picker_wants_prefill", "where there shall be none, let it do without"),
+        ("multinode-discovery/fires_dynamo_picker_wants_prefill", "where there are to be none, let it do without"),
         ("compiler-missing/fires_cuda_home_with_a_colon", "Set CUDA_HOME to one path, /usr/local/cuda-12.8"),
         ("probe-too-short/fires_calls_are_traced", "Leave VLLM_TRACE_FUNCTION out"),
         ("import-broken/fires_serve_import_path", "Correct import_path"),
@@ -786,3 +786,13 @@ def test_the_path_of_another_image_is_not_guessed(image: str) -> None:
     found = _edited("probe-path-wrong", "fires_weaviates_vectorizer", edit)
 
     assert "ask for a path that this image serves" in found.fixes[0].summary
+
+
+def test_what_a_fix_says_already_is_not_advised_again() -> None:
+    """A general text has words of its own for where a fix with this case's numbers stands before it, or is left out then."""
+    log = "ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization`."
+    args = ["serve", "Qwen/Qwen3-8B", "--gpu-memory-utilization", "0.2"]
+    told = _findings(_pod({"image": "vllm/vllm-openai:v0.11.0", "args": args}), log=log)["kv-cache-no-room"].fixes
+
+    assert [fix.summary for fix in told if "--gpu-memory-utilization" in fix.summary] == [told[0].summary]
+    assert told[-1].summary.startswith("Take more GPUs (--tensor-parallel-size), a GPU with more memory")

@@ -155,6 +155,8 @@ def test_a_manifest_from_standard_input_has_no_time_and_no_cause() -> None:
         (["diagnose", "--wrong"], 2, "No such option"),
         (["explain", "shm-to-small"], 2, "did you mean shm-too-small"),
         (["treat"], 2, "No such command"),
+        (["diagnos"], 2, "did you mean diagnose"),
+        (["llama-0"], 2, "to explain a pod: diagnose llama-0"),
         (["diagnose", "--from", ""], 2, "the name of a file is empty"),
         (["diagnose", "--logs", ""], 2, "the name of a file is empty"),
         (["lint", ""], 2, "the name of a file is empty"),

@@ -442,6 +442,49 @@ def test_a_cut_list_says_so_and_wide_shows_it_all() -> None:
     assert "-o wide" not in whole
 
 
+def test_two_causes_quote_advise_and_explain_nothing_twice() -> None:
+    said = Evidence(source="pod", ref="status.conditions[PodScheduled]", text="0/9 nodes are available")
+    causes = [
+        cause(
+            check,
+            title,
+            f"{title}.",
+            evidence=(said, Evidence(source="node", ref="Node/gpu-1", text=f"what {check} says")),
+            fixes=(Fix(summary=steps, owner="platform", commands=("kubectl get pods -A",)),),
+            explains=("pod-pending",),
+        )
+        for check, title, steps in (
+            ("a", "Taken", "Free 1 GPU, and drop tier=x from the selector"),
+            ("b", "Not selected", "Drop tier=x from the selector, and free 1 GPU"),
+        )
+    ]
+    text = render(report(pod("p", "cause-found", findings=tuple(causes))))
+
+    assert [text.count(once) for once in ("0/9 nodes", "Free 1 GPU", "kubectl get pods", "EXPLAINS")] == [1, 1, 1, 1]
+    assert "what a says" in text
+    assert "what b says" in text
+    assert "Both at once, as above (by the platform team)" in text
+    assert render(report(pod("p", "cause-found", findings=tuple(causes))), wide=True).count("0/9 nodes") == 2
+
+
+def test_a_fix_is_told_whole_with_who_makes_it() -> None:
+    long = "Set one thing, " * 30 + "and the last"
+    found = cause("x", "X", "x", fixes=(Fix(summary=long, owner="platform"),))
+    text = " ".join(render(report(pod("p", "cause-found", findings=(found,)))).split())
+
+    assert "and the last (by the platform team)" in text
+
+
+def test_what_a_change_takes_away_and_puts_in_stand_below_each_other() -> None:
+    path = "spec.template.spec.containers[litellm].resources.limits.memory"
+    patch = Patch(target="apps/v1 Deployment/x", type="json", body=[], diff=(f"- {path}: 512Mi", f"+ {path}: 2Gi"))
+    found = cause("x", "X", "x", fixes=(Fix(summary="Do it", owner="model", patch=patch),))
+    lines = [line.strip() for line in render(report(pod("p", "cause-found", findings=(found,)))).splitlines()]
+
+    assert "- …template.spec.containers[litellm].resources.limits.memory: 512Mi" in lines
+    assert "+ …template.spec.containers[litellm].resources.limits.memory: 2Gi" in lines
+
+
 def test_times_are_absolute_when_now_is_unknown() -> None:
     changes = (Change(at="2026-11-20T10:37:00+01:00", what="rollout", text="x"), Change(at="soon", what="", text="y"))
     text = render(report(pod("a", "cause-found", changes=changes), taken_at=None))
@@ -685,7 +728,7 @@ def test_of_a_long_line_of_a_patch_the_value_is_shown(row: str, shown: str) -> N
             "Set it (in Pod/a, which must be recreated; by the model's owner)",
         ),
         ("Set it (HOME=/tmp; in Pod/a)", "Set it (HOME=/tmp; in Pod/a; by the model's owner)"),
-        ("Set it (max_tokens counts too)", "Set it (max_tokens counts too) (by the model's owner)"),
+        ("Set it (max_tokens counts too)", "Set it (max_tokens counts too; by the model's owner)"),
         ("Set it", "Set it (by the model's owner)"),
     ],
 )

@@ -63,11 +63,11 @@ CASES: dict[str, tuple[Pending, str]] = {
     ),
     "affinity, another value": (
         _scene({"affinity": _terms({"key": "gpu", "operator": "In", "values": ["h200"]})}, node("a", gpu="h100"), gpus=1),
-        "Demand gpu In [h100] in the node affinity, which suitable nodes meet; then it fits on a",
+        "Let the node affinity demand gpu in [h100], which suitable nodes meet; then it fits on a",
     ),
     "affinity, a number": (
         _scene({"affinity": _terms({"key": "mem", "operator": "Gt", "values": ["80"]})}, node("a", mem="80"), gpus=1),
-        "Demand mem Gt [79] in the node affinity, which suitable nodes meet; then it fits on a",
+        "Let the node affinity demand mem > 79, which suitable nodes meet; then it fits on a",
     ),
     "affinity, the only demand": (
         _scene({"affinity": _terms({"key": "fast", "operator": "Exists"})}, node("a"), gpus=1),

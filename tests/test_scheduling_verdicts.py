@@ -69,7 +69,7 @@ def test_all_reasons_of_a_node_in_the_scheduler_s_order() -> None:
         ("NodeUnschedulable", "cordoned (spec.unschedulable: true)"),
         ("TaintToleration", "taint dedicated=a:NoSchedule"),
         ("TaintToleration", "taint team=b:NoSchedule"),
-        ("NodeAffinity", "gpu=h100 (here l4)"),
+        ("NodeAffinity", "wanted gpu=h100 (is l4)"),
         ("NodeResourcesFit", "nvidia.com/gpu: 4 asked, 2 of 2 free"),
     ]
     assert [r.plugin for r in verdict.first] == ["NodeUnschedulable"]

@@ -150,7 +150,7 @@ def test_binding_says_which_volume_and_where() -> None:
     made = said(waiting(using("models"), *NODES, ZONAL, claim(kind="zonal")))
     none = said(waiting(using("models"), *NODES, LOCAL, claim(kind="local")))
 
-    assert bound["b"] == [(ELSEWHERE, f"volume v of claim models needs {ZONE} in [a] (here b)")]
+    assert bound["b"] == [(ELSEWHERE, f"volume v of claim models needs {ZONE} in [a] (b here)")]
     assert made["a"] == [(NONE_TO_BIND, f"storage class zonal makes volumes only where {ZONE} in [b, c]")]
     assert none["a"] == [(NONE_TO_BIND, "no volume of class local that this node can use fits claim models")]
 
@@ -290,7 +290,7 @@ def test_zones(labels: Json, expected: dict[str, str]) -> None:
 def test_a_zone_is_said() -> None:
     found = said(waiting(using("models"), *NODES, claim(volume="v"), volume("v", labels={ZONE: "a"})))
 
-    assert found["b"] == [(OTHER_ZONE, "volume v of claim models is in a (here b)")]
+    assert found["b"] == [(OTHER_ZONE, "volume v of claim models is in a (b here)")]
 
 
 # --- volumes from before CSI ------------------------------------------------------------------------------------------
@@ -313,7 +313,7 @@ def test_a_volume_from_before_csi_is_where_its_driver_says() -> None:
 
     assert [text for text, _ in plain["b"]] == [OTHER_ZONE]
     assert translated["b"] == [
-        (ELSEWHERE, f"volume v of claim models needs {zone} in [a] (here b)"),
-        (OTHER_ZONE, "volume v of claim models is in a (here b)"),
+        (ELSEWHERE, f"volume v of claim models needs {zone} in [a] (b here)"),
+        (OTHER_ZONE, "volume v of claim models is in a (b here)"),
     ]
     assert (translated["a"], full["a"]) == ([], FULL)

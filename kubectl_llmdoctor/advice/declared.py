@@ -165,6 +165,8 @@ class FixText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     request: str = ""
     #: values without which it is none: a fix that needs a number is left out where nothing says it
     needs: tuple[str, ...] = ()
+    #: what it says where another fix stands before it, so that nothing is advised twice; empty: then it is left out
+    after: str | None = None
     #: fields that it sets in the pod's spec
     spec: dict[str, str | bool] = {}
     #: an annotation that it gives the pods

@@ -30,7 +30,7 @@ from kubectl_llmdoctor.brought import brings, edits, field, gives
 from kubectl_llmdoctor.facts import model_store
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.endings import last_round
-from kubectl_llmdoctor.fixes import grow, lone, permitted, run_after, run_by, unread
+from kubectl_llmdoctor.fixes import Privilege, grow, lone, permitted, run_after, run_by, unread
 from kubectl_llmdoctor.reach import of_pod, other_side, reach, told
 from kubectl_llmdoctor.releases import for_chats, linked, newer, packaged, reads_tools
 from kubectl_llmdoctor.report.document import Fix
@@ -68,9 +68,17 @@ class Situation(Seen):
         fitting = (text for text in texts if not text.engines or engine in text.engines)
         held = (text for text in fitting if all(map(self._holds, text.when)))
         known = (text for text in held if all(self.values.get(name) for name in text.needs))
-        made = ((fix, text.asks) for text in known for fix in self._settled(text) or (self._fix(text),))
-        offered = {(fix.summary, fix.commands): (fix, asks) for fix, asks in reversed([*made]) if fix is not None}
-        return permitted(self.subject.cluster, self.subject.namespace, reversed(offered.values()))
+        offered: dict[tuple[str, tuple[str, ...]], tuple[Fix, Privilege]] = {}
+        for text in known:
+            told = text
+            if offered and text.after is not None:
+                if not text.after:
+                    continue
+                told = msgspec.structs.replace(text, summary=text.after)
+            for fix in self._settled(told) or (self._fix(told),):
+                if fix is not None:
+                    offered.setdefault((fix.summary, fix.commands), (fix, text.asks))
+        return permitted(self.subject.cluster, self.subject.namespace, offered.values())
 
     def _holds(self, condition: Condition) -> bool:
         """Whether a condition holds, by the topic that decides it."""

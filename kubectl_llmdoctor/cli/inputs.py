@@ -96,7 +96,8 @@ def _chosen(
         found = [i for i in alike if i.name == name and where in (None, i.namespace)]
         if not found:
             have = ", ".join(f"{i.namespace}/{i.name}" for i in alike) or "none"
-            raise AccessError(f"{text}: no such object in the input; {kind}s there: {have[:400]}")
+            within = f"namespace {where} of the input" if where else "the input"
+            raise AccessError(f"{text}: no such object in {within}; of kind {kind} the input has: {have[:400]}")
         if len(found) > 1:
             several = ", ".join(i.namespace for i in found)
             raise UsageError(f"{text}: occurs in the namespaces {several}; choose one with -n")

@@ -49,6 +49,7 @@ def command(
     go to strangers, once you have looked through it.
     """
     from kubectl_llmdoctor.gather.files import save
+    from kubectl_llmdoctor.report.words import number
     from kubectl_llmdoctor.snapshot import to_json
 
     if source is not None:
@@ -78,5 +79,5 @@ def command(
     path = path or f"{name}.llmdoctor.json.gz"
     save(snapshot, path)
     missing = f"; {len(snapshot.missing)} sources could not be read" if snapshot.missing else ""
-    click.echo(f"{path}: {len(snapshot.objects)} objects, {len(snapshot.logs)} logs{missing}")
+    click.echo(f"{path}: {number(len(snapshot.objects), 'object')}, {number(len(snapshot.logs), 'log')}{missing}")
     return 0

@@ -112,8 +112,8 @@ def _named(entries: Any, name: str, what: str, *, given: bool) -> Entry:
 def _no_server(config: Kubeconfig, context_name: str) -> str:
     if config.empty:
         return (
-            "no cluster is configured: there is no kubeconfig ($KUBECONFIG, ~/.kube/config) and this is no pod; "
-            "name one with --kubeconfig or --server"
+            "no cluster is configured: there is no kubeconfig ($KUBECONFIG, ~/.kube/config), and this does not run in a pod; "
+            "name one with --kubeconfig or --server, or read a file: diagnose --from FILE, diagnose --logs FILE"
         )
     if not context_name:
         return f"the kubeconfig has no current context; choose one with --context: {', '.join(sorted(config.contexts))}"

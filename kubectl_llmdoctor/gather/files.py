@@ -281,7 +281,7 @@ def _foreign(data: bytes, text: str) -> str:
     if data[:4] == b"PK\x03\x04":
         return "a zip archive: unpack it first"
     if not text.strip():
-        return "empty"
+        return "an empty file"
     if "Name:" in text[:64] and re.match(_DESCRIBE, text):
         return "this is kubectl describe output: save with 'kubectl llmdoctor snapshot', or use kubectl get -o yaml"
     if "NAME" in text[:64] and re.match(_TABLE, text):

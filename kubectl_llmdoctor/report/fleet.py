@@ -44,6 +44,8 @@ def render(report: Report, *, width: int = 80, color: bool = False, wide: bool =
     _summary(page, report, down, risky)
     _nodes(page, report.cluster.findings)
     _targets(page, "DOWN NOW", "red", down)
+    if down and not wide:
+        page.prose("", f"in full: {_command(down[0])}; all of them: -o wide", style="dim")
     _targets(page, "NEXT", "yellow", risky)
     _capacity(page, report)
     _versions(page, report.cluster.engines)
@@ -110,6 +112,15 @@ def _others(page: Page, targets: Sequence[Target]) -> None:
         page.prose("", f"and {words.number(len(targets), 'other')} alike{size}: {', '.join(shown)}{rest}", style="bold")
 
 
+def _command(target: Target) -> str:
+    """What explains a target alone, with its evidence and the commands of its fix."""
+    from shlex import quote
+
+    kind, _, name = (target.workload or f"{target.kind}/{target.name}").partition("/")
+    within = f" -n {quote(clean(target.namespace))}" if target.namespace else ""
+    return f"kubectl llmdoctor diagnose {quote(clean(f'{kind.lower()}/{name}'))}{within}"
+
+
 def _name(target: Target) -> str:
     """`eu: serving/llama (Deployment)`."""
     return words.within(target.context, f"{words.path(target)} ({(target.workload or target.kind).partition('/')[0]})")
@@ -121,7 +132,7 @@ def _finding(page: Page, finding: Finding, same: Sequence[Target]) -> None:
     _stated(page, "", f"  {finding.summary or finding.title}", sure)
     for fix in finding.fixes[:1]:
         page.prose(
-            "", f"  {'fix' if one_fix(same) else 'fix, of each alike'}: {fix.summary}", page.limit(2), style="green"
+            "", f"  {'fix' if one_fix(same) else 'fix, of each alike'}: {fix.summary}", page.limit(4), style="green"
         )
 
 
@@ -145,7 +156,7 @@ def _nodes(page: Page, findings: Sequence[Finding]) -> None:
         _stated(page, label, words.within(finding.context, finding.summary), finding.id, tone)
         label = ""
         for fix in finding.fixes[:1]:
-            page.prose("", f"  fix: {fix.summary}", page.limit(2), style="green")
+            page.prose("", f"  fix: {fix.summary}", page.limit(4), style="green")
 
 
 def _capacity(page: Page, report: Report) -> None:

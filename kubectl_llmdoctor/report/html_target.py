@@ -43,14 +43,11 @@ class Writer:
         rest = foremost[_IN_FULL:] + [f for f in (*symptoms, *risks, *notes) if f.role != first]
         titles = {f.id: words.inside(f.title) for f in reversed(target.findings) if f.title}
         explained = dict.fromkeys(id for cause in causes for id in cause.explains)
-        verdict = words.VERDICTS[target.verdict]
-        if len(causes) > 1:
-            verdict = f"{len(causes)} causes found"
         lead = in_full[0] if in_full else None
         summary = element(
             "summary",
             element("h3", words.name(target)),
-            element("span", verdict, class_=f"verdict {_TONES[target.verdict]}"),
+            element("span", words.verdict(target), class_=f"verdict {_TONES[target.verdict]}"),
             element("span", lead.title or lead.id, class_="lead") if lead else None,
         )
         facts = [text for text in (words.about(target), target.status, target.impact) if text]

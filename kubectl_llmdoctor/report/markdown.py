@@ -125,12 +125,12 @@ def _line(target: Target) -> str:
     first = next((f for f in target.findings if f.role in ("cause", "symptom", "risk")), None)
     said = f"{prose(first.title)} ({code(first.id)})" if first and target.verdict != "healthy" else ""
     state = prose(target.impact or target.status, 100) if not said else ""
-    parts = [words.VERDICTS[target.verdict], said or state]
+    parts = [words.verdict(target), said or state]
     return f"- {code(words.name(target))}: {', '.join(filter(None, parts))}"
 
 
 def _target(target: Target, taken_at: str | None) -> Iterator[str]:
-    yield f"## {code(words.name(target))}: {words.VERDICTS[target.verdict]}"
+    yield f"## {code(words.name(target))}: {words.verdict(target)}"
     state = (words.about(target), target.status, target.impact)
     yield " · ".join(prose(text, 200) for text in state if text)
     causes, symptoms, risks = ([f for f in target.findings if f.role == r] for r in ("cause", "symptom", "risk"))

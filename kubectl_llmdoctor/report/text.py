@@ -77,11 +77,14 @@ def _target(page: Page, target: Target, taken_at: str | None, name_columns: int 
     causes, symptoms, risks, notes = (
         [f for f in target.findings if f.role == role] for role in ("cause", "symptom", "risk", "note")
     )
-    word, tone = words.VERDICTS[target.verdict], _TONES[target.verdict]
-    word = f"{len(causes)} causes found" if len(causes) > 1 else word
-    page.flow((words.name(target), "bold"), (word, tone), (words.about(target), ""), (target.status, ""))
+    page.flow(
+        (words.name(target), "bold"),
+        (words.verdict(target), _TONES[target.verdict]),
+        (words.about(target), ""),
+        (target.status, ""),
+    )
 
-    _causes(page, target, causes)
+    explained_last = _causes(page, target, causes)
     if target.verdict == "undetermined":
         page.gap()
         page.prose("CAUSE", "Not determined by what was read." + " What it shows:" * bool(symptoms), tone="red")
@@ -97,7 +100,7 @@ def _target(page: Page, target: Target, taken_at: str | None, name_columns: int 
         _placement(page, target.placement)
 
     # short lines that stand together; what the last cause explains is one of them
-    if not (causes and causes[-1].explains) or target.placement or page.wide:
+    if not explained_last or target.placement or page.wide:
         page.gap()
     page.prose("IMPACT", target.impact)
     _changes(page, target.changes, taken_at)
@@ -114,16 +117,41 @@ def _target(page: Page, target: Target, taken_at: str | None, name_columns: int 
         page.prose("MORE", f"{_more(target)}: -o wide")
 
 
-def _causes(page: Page, target: Target, causes: Sequence[Finding]) -> None:
-    """Each with its evidence and fixes, and what it explains."""
+def _causes(page: Page, target: Target, causes: Sequence[Finding]) -> bool:
+    """Each with its evidence and fixes, and what it explains; whether the last line says that.
+
+    What an earlier cause quoted, as the scheduler's message, or explains is not told again.
+    """
     titles = {f.id: words.inside(f.title) for f in reversed(target.findings) if f.title}
+    quoted: set[Evidence] = set()
+    advised: set[tuple[frozenset[str], Sequence[str]]] = set()
+    told: dict[str, None] = {}
+    explained: list[str] = []
     for cause in causes:
         page.gap()
-        _finding(page, target, cause, "CAUSE", "red")
+        anew = tuple(row for row in cause.evidence if row not in quoted)
+        _finding(page, target, cause if page.wide or not anew else replace(cause, evidence=anew), "CAUSE", "red")
+        quoted.update(cause.evidence)
         page.gap()
-        _fixes(page, target, cause)
+        steps = _steps(cause)
+        as_above = replace(cause.fixes[0], summary="both at once, as above", commands=()) if steps in advised else None
+        _fixes(
+            page, target, replace(cause, fixes=(as_above, *cause.fixes[1:])) if as_above and not page.wide else cause
+        )
+        advised.update([steps] if len(steps[0]) > 1 else [])
         page.gap()
-        page.prose("EXPLAINS", "; ".join(titles.get(i, i) for i in cause.explains), page.limit(3))
+        explained = [titles.get(i, i) for i in cause.explains if page.wide or i not in told]
+        told.update(dict.fromkeys(cause.explains))
+        page.prose("EXPLAINS", "; ".join(explained), page.limit(3))
+    return bool(explained)
+
+
+def _steps(cause: Finding) -> tuple[frozenset[str], Sequence[str]]:
+    """What the first fix has done, in any order, and its commands: what two causes of one pod may ask for alike."""
+    if not cause.fixes or cause.fixes[0].patch:
+        return frozenset(), ()
+    fix = cause.fixes[0]
+    return frozenset(words.inside(step) for step in fix.summary.split(", and ")), tuple(fix.commands)
 
 
 def _risks(page: Page, target: Target, risks: Sequence[Finding]) -> None:
@@ -182,7 +210,7 @@ def _one_line(page: Page, target: Target, name_columns: int) -> None:
 
     Where it does not serve yet, or no more, that is its state, and what the notes say of it is worth more than its engine.
     """
-    name, word, tone = words.name(target), words.VERDICTS[target.verdict], _TONES[target.verdict]
+    name, word, tone = words.name(target), words.verdict(target), _TONES[target.verdict]
     padding = " " * (name_columns - columns(name)) + GAP
     room = page.width - columns(name + padding + word)
     passing = target.status.startswith(("Pending", "Running, not ready", "Terminating"))
@@ -303,7 +331,7 @@ def _fixes(page: Page, target: Target, finding: Finding) -> None:
         if number == 0 or fix.owner != finding.fixes[0].owner:
             text = words.owned(text, fix.owner)
         text = f"or: {text}" if number else text[:1].upper() + text[1:]
-        page.prose(label, text, page.limit(2 if number else 6), "green")
+        page.prose(label, text, page.limit(4 if number else 12), "green")
         label = ""
         if fix.verified:
             page.prose("", words.verified(fix.verified), page.limit(3))
@@ -323,17 +351,29 @@ def _diff(page: Page, fix: Fix) -> None:
     rows = fix.patch.diff if fix.patch else ()
     shown = page.first(rows, _MOST_DIFF)
     for row in shown:
-        text = clean(row) if page.wide else _cut_path(clean(row), page.inner)
+        text = clean(row)
+        if not page.wide:
+            alike = [clean(other) for other in shown if _path(other) == _path(row)]
+            text = _cut_path(text, page.inner, max(alike, key=columns))
         page.line((" " * MARGIN, ""), (text, "red" if row.startswith("-") else "green"))
     page.more(len(rows) - len(shown))
 
 
-def _cut_path(row: str, width: int) -> str:
-    """`+ …limits.memory: 8Gi`: of a long row the beginning of the path goes, which says least, then the end of the value."""
+def _path(row: str) -> str:
+    """The path of a row of a patch: `spec.replicas` of `- spec.replicas: 1`."""
+    return row.partition(" ")[2].partition(": ")[0]
+
+
+def _cut_path(row: str, width: int, longest: str) -> str:
+    """`+ …limits.memory: 8Gi`: of a long row the beginning of the path goes, which says least, then the end of the value.
+
+    `longest` is the longest row of that path: what is taken away and what is put in stand below each other.
+    """
     sign, _, rest = row.partition(" ")
     path, _, value = rest.partition(": ")
-    steps = path.split(".")
-    while columns(row) > width and len(steps) > 1 and columns(path) > width // 3:
+    steps, over = path.split("."), columns(longest) - width
+    whole = columns(path)
+    while over > whole - columns(path) and len(steps) > 1 and columns(path) > width // 3:
         steps = steps[1:]
         path = "…" + ".".join(steps)
         row = f"{sign} {path}: {value}"
@@ -365,7 +405,8 @@ def _placement(page: Page, groups: Sequence[Placement]) -> None:
     digits = len(str(max(len(g.nodes) for g in groups)))
     heads = [f"{len(g.nodes):>{digits}}" for g in shown]
     if not page.wide:
-        heads = [f"{n}{GAP}{_names(g.nodes, page.inner // 3)}" for n, g in zip(heads, shown, strict=True)]
+        named = [_names(g.nodes, page.inner // 3).replace("…, …", "…") for g in shown]
+        heads = [f"{n}{GAP}{names}" for n, names in zip(heads, named, strict=True)]
     widest = max(columns(head) for head in heads)
     for group, head in zip(shown, heads, strict=True):
         said = [group.devices, *group.reasons] if group.devices else [*group.reasons]
@@ -417,7 +458,7 @@ def _not_seen(page: Page, report: Report) -> None:
     lines = wrap("; ".join(f"{_whence(where)}: {why}" for why, where in by_reason.items()), page.inner, 2)
     if unjudged:
         why = words.gists([reason for _, reason in unjudged])
-        lines += wrap(f"{len(unjudged)} check{'s' * (len(unjudged) > 1)} not run: {why}", page.inner, 2)
+        lines += wrap(f"{words.number(len(unjudged), 'check')} not run (-o wide names them): {why}", page.inner, 2)
     if any(word in reason.lower() for _, _, reason in unread for word in ("forbidden", "unauthorized", "403", "401")):
         lines += wrap("kubectl llmdoctor access   shows what you may read", page.inner)
     page.block("NOT SEEN", lines)

@@ -36,6 +36,12 @@ def name(target: Target) -> str:
     return within(target.context, f"{kind} {path}".strip() or "unnamed")
 
 
+def verdict(target: Target) -> str:
+    """`cause found`, or how many."""
+    causes = sum(f.role == "cause" for f in target.findings)
+    return f"{causes} causes found" if causes > 1 else VERDICTS[target.verdict]
+
+
 def path(target: Target) -> str:
     """`serving/llama`: its workload, else itself, without the kind."""
     return "/".join(filter(None, (clean(target.namespace), clean((target.workload or target.name).rpartition("/")[2]))))
@@ -103,7 +109,7 @@ def place(evidence: Evidence, target: Target) -> str:
     """Where the quotation stands, without what the header or the kind says already."""
     ref = clean(evidence.ref).strip()
     own = (f"{target.namespace}/{target.name}", f"{target.kind}/{target.name}")
-    ref = "" if ref in own or (evidence.source, ref) == ("log", target.name) else ref
+    ref = "" if ref in (*own, kind(evidence)) or (evidence.source, ref) == ("log", target.name) else ref
     for name in (*own, target.name):
         if ref.startswith(f"{name} "):
             ref = ref[len(name) + 1 :]
@@ -150,15 +156,16 @@ def commands(fix: Fix, target: Target) -> tuple[str, ...]:
 
 
 def owned(text: str, owner: str) -> str:
-    """A fix with who makes it, within the remark that says where, if it ends in one: `(in Pod/llama-0; by the model's owner)`."""
-    _, opened, remark = text.rpartition(" (")
-    inside = (
-        bool(opened)
-        and remark.endswith(")")
-        and ")" not in remark[:-1]
-        and remark.rpartition("; ")[2].startswith("in ")
-    )
-    return f"{text[:-1]}; {OWNERS[owner]})" if inside else f"{text} ({OWNERS[owner]})"
+    """A fix with who makes it, within the remark that it ends in, if it does: `(in Pod/llama-0; by the model's owner)`."""
+    return remarked(text, OWNERS[owner])
+
+
+def remarked(text: str, remark: str) -> str:
+    """A text with a remark behind it, in the parentheses that it ends in already, if it does: `… (free or add nodes; by …)`."""
+    _, opened, last = text.rpartition(" (")
+    if opened and last.endswith(")") and ")" not in last[:-1] and "(" not in last:
+        return f"{text[:-1]}; {remark})"
+    return f"{text} ({remark})"
 
 
 def when(at: str | None, taken_at: str | None) -> str:
@@ -223,4 +230,5 @@ def gists(reasons: Sequence[str]) -> str:
         alike = {reason for reason in said if reason.startswith(start) and reason.endswith(end)}
         if len(alike) > 1:
             said = [several.format(len(alike)) if reason in alike else reason for reason in said]
-    return counted(sorted(map(gist, said)))
+    short = sorted(map(gist, said))
+    return short[0] if len(set(short)) == 1 else counted(short)

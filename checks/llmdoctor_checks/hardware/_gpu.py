@@ -181,6 +181,12 @@ def reset(hardware: Hardware, pod: Pod, gpu: str = "", more: str = "") -> Fix:
     )
 
 
+def or_elsewhere(fix: Fix, pod: Pod) -> tuple[Fix, ...]:
+    """A fix of the node, and beside it the pod made again elsewhere where the fix does not delete it anyway."""
+    away = elsewhere(pod)
+    return (fix,) if set(away.commands) <= set(fix.commands) else (fix, away)
+
+
 def elsewhere(pod: Pod) -> Fix:
     """Have the pod made again, on another node."""
     return fixes.advice(

@@ -23,10 +23,10 @@ from llmdoctor_checks.hardware._gpu import (
     CONSEQUENCES,
     by_others,
     conditions,
-    elsewhere,
     hits,
     hitting,
     once,
+    or_elsewhere,
     order_of,
     out_of_service,
     quoted,
@@ -87,7 +87,7 @@ def ecc_uncorrectable(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterat
                 *by_others(hardware, "ecc-uncorrectable"),
             ),
             explains=("xid-error", "illegal-memory-access", *CONSEQUENCES),
-            fixes=(fix, elsewhere(pod)),
+            fixes=or_elsewhere(fix, pod),
             order=order_of(xid),
         )
         return
@@ -129,7 +129,7 @@ def _by_counters(
             *by_others(hardware, "ecc-uncorrectable"),
         ),
         explains=("illegal-memory-access", *CONSEQUENCES) if ended else (),
-        fixes=(fix, elsewhere(pod)),
+        fixes=or_elsewhere(fix, pod),
     )
 
 
@@ -151,12 +151,16 @@ def _nearby(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         role="cause",
         confidence="likely" if alone else "possible",
         summary=f"{bad[0].title} of {hardware.node} has {_words(bad[0])}; nothing says which GPUs this pod was given, and "
-        f"{count_of(len(hardware.left), 'GPU')} of the {len(hardware.devices)} there {'is' if len(hardware.left) == 1 else 'are'} "
-        "nobody else's.",
+        f"{_any(len(hardware.left), len(hardware.devices))} may be its own.",
         evidence=once(*(e for device in bad for e in _counters(hardware, device))),
         explains=(*(("cuda-oom-weights", "cuda-oom-runtime", "illegal-memory-access") if alone else ()), *CONSEQUENCES),
-        fixes=(_fix(hardware, pod, bad[0], ""), elsewhere(pod)),
+        fixes=or_elsewhere(_fix(hardware, pod, bad[0], ""), pod),
     )
+
+
+def _any(left: int, there: int) -> str:
+    """How many of the GPUs of a node, in words."""
+    return f"{left} of the {there} GPUs there" if left < there else "any GPU there"
 
 
 def _by_amdgpu(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
@@ -179,10 +183,7 @@ def _by_amdgpu(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         f"{'when' if sure == 'likely' else 'before'} this pod's process ended.",
         evidence=tuple(hardware.kernel.evidence(line) for line in lines[:3]),
         explains=(*(("gpu-fallen-off", "illegal-memory-access") if sure == "likely" else ()), *CONSEQUENCES),
-        fixes=(
-            reset(hardware, pod, more="; have the GPU replaced when the error returns"),
-            elsewhere(pod),
-        ),
+        fixes=or_elsewhere(reset(hardware, pod, more="; have the GPU replaced when the error returns"), pod),
     )
 
 
@@ -199,7 +200,7 @@ def _by_others(pod: Pod, hardware: Hardware, fix: Fix) -> Iterator[Finding]:
         summary=f"The node {hardware.node} is marked for an error in the memory of a GPU ({said[0][0].type}).",
         evidence=by_others(hardware, "ecc-uncorrectable"),
         explains=(*(("illegal-memory-access",) if said[0][1] == "certain" else ()), *CONSEQUENCES),
-        fixes=(fix, elsewhere(pod)),
+        fixes=or_elsewhere(fix, pod),
     )
 
 

@@ -15,6 +15,7 @@ from llmdoctor_checks.hardware._gpu import (
     links_short,
     looked_at,
     most_links,
+    or_elsewhere,
     order_of,
     quoted,
     reset,
@@ -166,7 +167,7 @@ def _by_others(pod: Pod, hardware: Hardware, *, joined: bool) -> Iterator[Findin
         "exchange everything over such links.",
         evidence=by_others(hardware, "nvlink-down"),
         explains=(*(("illegal-memory-access",) if said[0][1] == "certain" else ()), *CONSEQUENCES),
-        fixes=(reset(hardware, pod), elsewhere(pod)),
+        fixes=or_elsewhere(reset(hardware, pod), pod),
     )
 
 
@@ -223,7 +224,7 @@ def _not_reset(pod: Pod, hardware: Hardware, logs: Logs) -> Iterator[Finding]:
         f"{pod.gpus} GPUs of this pod cannot reach each other's memory.",
         evidence=(old[-1].evidence, log_evidence(said[0])),
         explains=("xid-error", "illegal-memory-access", *CONSEQUENCES),
-        fixes=(reset(hardware, pod), elsewhere(pod)),
+        fixes=or_elsewhere(reset(hardware, pod), pod),
         order=said[0].order,
     )
 

@@ -17,6 +17,7 @@ from llmdoctor_checks.hardware._gpu import (
     links_short,
     looked_at,
     once,
+    or_elsewhere,
     order_of,
     out_of_service,
     quoted,
@@ -55,7 +56,7 @@ def xid_error(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Findi
     Xids of a program's own fault, of the GPU's memory, and of a GPU that is gone have ids of their own:
     `illegal-memory-access`, `ecc-uncorrectable`, `gpu-fallen-off`. A GPU whose own processor (GSP) misses its heartbeat may get no Xid
     but 154, which asks for a reset. Xid 43 and 45 only follow another error or the end of
-    a process. A GPU for which the driver asks for a reset or a reboot, with no Xid to be seen any more, is told of here too.
+    a process. A GPU for which the driver asks for a reset or a reboot, with no Xid left to be seen, is reported here too.
 
     Where the kernel's log was not read, the lines of it count that node-problem-detector passes on, by its events and conditions.
 
@@ -171,7 +172,7 @@ def _silent_firmware(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         "more (GSP): nothing runs on that GPU before it is reset.",
         evidence=once(proof, *quoted(hits(hardware, lambda number, _: number == 154))),
         explains=("illegal-memory-access", "driver-missing", *CONSEQUENCES),
-        fixes=(reset(hardware, pod), elsewhere(pod)),
+        fixes=or_elsewhere(reset(hardware, pod), pod),
         order=line.time.timestamp() if line.time else None,
     )
 

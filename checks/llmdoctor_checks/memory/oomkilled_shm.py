@@ -200,7 +200,7 @@ def _shrink(pod: Pod, name: str, limit: int) -> Fix:
     size = f"{limit // 4 // GIB}Gi" if limit >= 4 * GIB else f"{limit // 4 // MIB}Mi"
     index = next(i for i, volume in enumerate(pod.spec.volumes) if volume.name == name)
     summary = (
-        f"Give {name} a sizeLimit of {size}, a quarter of the memory limit; or raise the limit by what it shall hold"
+        f"Give {name} a sizeLimit of {size}, a quarter of the memory limit; or raise the limit by what it is to hold"
     )
     lender = _lender(pod, name)
     if lender is not None:

@@ -106,12 +106,11 @@ def _met(base: str, term: k8s.NodeSelectorTerm, node: Node, *, alone: int) -> tu
             value = _meeting(row, have.get(row.key))
             if value is not None:
                 operations.append({"op": "replace", "path": f"{base}/{group}/{index}/values", "value": [value]})
-                said.append(
-                    f"demand {row.key} {row.operator} [{value}] in the node affinity, which suitable nodes meet"
-                )
+                met = {"In": f"in [{value}]", "Gt": f"> {value}", "Lt": f"< {value}"}[row.operator]
+                said.append(f"let the node affinity demand {row.key} {met}, which suitable nodes meet")
             else:
                 dropped.append(f"{base}/{group}/{index}")
-                said.append(f"drop {row.key} {row.operator} from the node affinity")
+                said.append(f"drop what the node affinity demands of {row.key}")
     if len(dropped) == alone:  # an empty term matches nothing
         return [{"op": "remove", "path": _AFFINITY}], ["drop the required node affinity"]
     return [*operations, *({"op": "remove", "path": path} for path in reversed(dropped))], said

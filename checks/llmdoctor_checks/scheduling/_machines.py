@@ -182,7 +182,7 @@ def _being_made(pending: Pending) -> Item | None:
 
 
 def _without_node(pending: Pending) -> list[Item]:
-    """The machines that are no nodes, and shall be."""
+    """The machines that are no nodes, and are to be."""
     cluster = pending.pod.cluster
     return cluster.once(
         "machines without a node",

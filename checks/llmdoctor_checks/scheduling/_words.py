@@ -187,7 +187,7 @@ def _line(pending: Pending, verdict: NodeVerdict, found: Cause, *, holders: bool
 
 
 def held_by(pending: Pending, node: Node, resource: str) -> str:
-    """`held by nlp Deployment/llama (4 in 2 pods, 3 days), vision/sdxl-1 (2, Terminating until 10:05:30)`."""
+    """`held by nlp Deployment/llama (4 in 2 pods, for 3 d), vision/sdxl-1 (2, Terminating until 10:05:30)`."""
     groups: dict[str, list[Holder]] = {}
     for holder in holders_of(pending, node.name, resource):
         groups.setdefault(holder.ref if holder.terminating else _owner_of(holder) or holder.ref, []).append(holder)
@@ -213,7 +213,7 @@ def _terms(pending: Pending, group: list[Holder], resource: str) -> Iterator[str
         return
     made = min((t for h in group if (t := parse_time(h.pod.metadata.creation_timestamp))), default=None)
     if made and now and now > made:
-        yield say_seconds((now - made).total_seconds())
+        yield f"for {say_seconds((now - made).total_seconds())}"
 
 
 def _owner_of(holder: Holder) -> str:

@@ -173,7 +173,7 @@ def admission_denied(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
     ## Fix
 
     Take away what is forbidden (a memory-backed volume at /dev/shm takes the place of hostIPC, a PVC that of hostPath),
-    add what the policy misses, or have it excepted for this namespace. On OpenShift a service account is let use a wider
+    add what the policy misses, or have it excepted for this namespace. On OpenShift a service account can be given a wider
     constraint (`oc adm policy add-scc-to-user`). A webhook that does not answer must be repaired first.
 
     ## References

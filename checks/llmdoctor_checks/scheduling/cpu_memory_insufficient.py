@@ -96,7 +96,7 @@ def _fixes(pending: Pending, found: Cause, best: NodeVerdict | None) -> Iterator
             f"{say_amount(name, n)} {name}" for name in ("cpu", "memory") if (n := pending.requests.get(name))
         )
         yield fixes.advice(
-            f"Add a node that has {asks or 'more'} free beside its GPUs, or request less in {fixes.edited(pending.pod)}; below, what the "
-            "nodes have",
+            f"Add a node that has {asks or 'more'} free beside its GPUs, or request less in {fixes.edited(pending.pod)}; the command shows "
+            "what the nodes have",
             "kubectl get nodes -o custom-columns=NODE:.metadata.name,CPU:.status.allocatable.cpu,MEMORY:.status.allocatable.memory",
         )

@@ -199,7 +199,7 @@ def _refused(pod: Pod, refused: Refusal, node: Node | None, cluster: Cluster) ->
     """A pod that the kubelet refused, since the plugin gave it no device."""
     where = pod.spec.node_name
     answered = _ANSWERED.search(refused.text[:2000])
-    why = f": {answered['why'].removesuffix(', which is unexpected').rstrip('. ')}" if answered else ""
+    why = f": {answered['why'].removesuffix(', which is unexpected').rstrip('.: ')}" if answered else ""
     return Finding(
         role="cause",
         confidence="likely" if node else "possible",  # without the node it may have been a moment of a reboot

@@ -137,7 +137,7 @@ def _fixes(pending: Pending, found: Cause) -> Iterator[Fix]:
     yield from offered or [
         fixes.advice(
             f"Free {pending.accelerators.get(found.resource, 0) or 'some'} {found.resource} on one of these nodes, or add a node that has "
-            "as many; below, who has them",
+            "as many; the command shows who has them",
             _HOLDERS.format(found.resource.replace(".", "\\.")),
             owner="platform",
         )

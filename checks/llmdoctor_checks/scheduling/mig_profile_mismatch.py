@@ -22,7 +22,7 @@ from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._words import asked_in, asking, finding, rename
 from llmdoctor_checks.scheduling.gpu_resource_absent import offers
 
-#: Labels of NVIDIA's MIG manager (mig-parted, deployments/…/nvidia-mig-manager): what it shall apply, and how that went.
+#: Labels of NVIDIA's MIG manager (mig-parted, deployments/…/nvidia-mig-manager): what it is to apply, and how that went.
 MIG_CONFIG, MIG_STATE = "nvidia.com/mig.config", "nvidia.com/mig.config.state"
 #: The states in which the slices are not there, in words. One that stays `pending` has most often ended at a pod that would
 #: not go: the manager waits for the label to change, and leaves the device plugin switched off.
@@ -119,10 +119,10 @@ def manager_log(node: Node) -> Fix:
         text = (
             f"Let who owns {refs} end {them}: {hold} GPUs of {node.name}, and the MIG manager can reset none in use. "
         )
-        text += f"Then let it try again: {MIG_CONFIG} to another value and back to {config or 'what it shall be'}"
+        text += f"Then let it try again: {MIG_CONFIG} to another value and back to {config or 'what it is to be'}"
     elif _IN_USE in said:
         text = f"Find what uses a GPU of {node.name} outside of pods (DCGM, a monitoring agent, persistenced) and stop it there; then set "
-        text += f"{MIG_CONFIG} to another value and back to {config or 'what it shall be'}"
+        text += f"{MIG_CONFIG} to another value and back to {config or 'what it is to be'}"
         again = (fixes.on_node(node.name, "nvidia-smi"), *again)
     else:
         text = f"Read why in the MIG manager's log on {node.name} (a GPU in use, a reset that the machine does not allow, a name that "

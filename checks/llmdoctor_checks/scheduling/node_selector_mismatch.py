@@ -70,9 +70,11 @@ def node_selector_mismatch(pod: Pod, pending: Pending | None, subject: Subject) 
         demand = "; ".join(dict.fromkeys(m.demand for m in unmet))
         have = _values(found, unmet[0].key)
         summary = f"It demands {demand}, and {nodes_said(found)} that could run it otherwise "
-        summary += (
-            f"{'has' if len(found.verdicts) == 1 else 'have'} " + (", ".join(have) if have else "no such label") + "."
-        )
+        one = len(found.verdicts) == 1
+        if unmet[0].key == "metadata.name":
+            summary += f"{'has another name' if one else 'have other names'}."
+        else:
+            summary += f"{'has' if one else 'have'} " + (", ".join(have) if have else "no such label") + "."
     elif any(c.text.startswith("nodepool ") for c in found.counts):
         pools = "; ".join(c.text for c in found.counts)
         summary = f"No node meets its demands, and they do not fit the pool that would make one: {pools}."
@@ -107,8 +109,6 @@ def _met_apart(found: Cause) -> bool:
 
 def _values(found: Cause, key: str) -> list[str]:
     """The values that the suitable nodes have for a label."""
-    if key == "metadata.name":
-        return sorted(v.node.name for v in found.verdicts)[:3]
     have = {v.node.labels[key] for v in found.verdicts if key in v.node.labels}
     return [f"{key}={value}" for value in sorted(have)][:3]
 
@@ -259,7 +259,7 @@ def _compared(pending: Pending) -> Fix:
     if not keys:
         return fixes.advice("Compare the selector with the labels of the nodes", "kubectl get nodes --show-labels")
     return fixes.advice(
-        f"Compare what {fixes.edited(pending.pod)} demands ({'; '.join(told)}) with what the nodes have, below, and correct what none has",
+        f"Compare what {fixes.edited(pending.pod)} demands ({'; '.join(told)}) with what the nodes have, and correct what none has",
         f"kubectl get nodes -L {','.join(dict.fromkeys(keys))}",
     )
 

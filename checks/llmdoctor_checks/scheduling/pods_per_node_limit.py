@@ -31,8 +31,7 @@ def pods_per_node_limit(pod: Pod, pending: Pending | None, subject: Subject) -> 
     limits = [
         f"{(r.allocatable or 0) - (r.free or 0)} of {r.allocatable}" for r in found.reasons if r.resource == "pods"
     ]
-    allow = "allows" if number_of(found) == 1 else "allow"
-    summary = f"{nodes_said(found)} could run it, but {allow} no further pod"
+    summary = f"{nodes_said(found)} could run it, but {'allows' if number_of(found) == 1 else 'allow'} no further pod"
     summary += f" ({', '.join(dict.fromkeys(limits))})." if limits else ", by the scheduler's count."
     name = min((v.node.name for v in found.verdicts), default="")
     most = max((r.allocatable or 0 for r in found.reasons if r.resource == "pods"), default=0)

@@ -134,9 +134,7 @@ def _stated(subject: Subject, cluster: Cluster, evidence: Evidence, found: re.Ma
     beyond = ""
     if found["quota"]:
         beyond = _more_than_all(found["asked"], found["limit"])
-        summary = (
-            f"Quota {found['quota']} refuses the pod: {found['asked']} asked, {found['used']} used of {found['limit']}."
-        )
+        summary = f"Quota {found['quota']} refuses the pod: {_of_quota(found['asked'], found['used'], found['limit'])}."
         name = found["quota"]
     elif found["needs"]:
         summary = f"Quota {found['needs']} refuses the pod, because it does not state {found['what']}."
@@ -225,6 +223,15 @@ def _said(quantities: k8s.Quantities) -> str:
     return ", ".join(f"{k}={v}" for k, v in quantities.items()) or "none"
 
 
+def _of_quota(asked: str, used: str, limit: str) -> str:
+    """`of requests.nvidia.com/gpu 2 asked, 7 of 8 used`; of several resources their words as the API server has them."""
+    amounts = [text.partition("=") for text in (asked, used, limit)]
+    if any("," in text for text in (asked, used, limit)) or len({name for name, _, _ in amounts}) > 1:
+        return f"{asked} asked, {used} used of {limit}"
+    (name, _, wanted), (_, _, taken), (_, _, most) = amounts
+    return f"of {name} {wanted} asked, {taken} of {most} used"
+
+
 def _fixes(subject: Subject, quota: str, found: dict[str, str], beyond: str = "") -> Iterator[Fix]:
     """`found` are the words of a refusal, or what they would be."""
     namespace = subject.namespace
@@ -241,7 +248,12 @@ def _fixes(subject: Subject, quota: str, found: dict[str, str], beyond: str = ""
     if beyond:
         less = "" if beyond.endswith("=0") else f"Ask for no more in {where}, or "
         text = f"{less}raise the quota {quota}, which allows {beyond} in all; to stop other workloads does not help"
-        others = [fixes.advice(text[:1].upper() + text[1:], look, owner="model" if less else "platform")]
+        # a quota that is raised below needs no second advice to raise it
+        others = (
+            [fixes.advice(text[:1].upper() + text[1:], look, owner="model" if less else "platform")]
+            if less or not raised
+            else []
+        )
     else:
         if found:
             yield from instead(subject, quota, found)

@@ -40,7 +40,8 @@ def rollout_deadlock(pending: Pending) -> Iterator[Finding]:
     asked = pending.requests.get(found.resource, 0)
     summary = (
         f"The rollout of {workload.ref} adds this pod before it removes an old one; "
-        f"it asks for {asked} {found.resource}, and the old {held} has what it would need."
+        f"it asks for {asked} {found.resource}, which it would get if the old {'pods' if len(found.holders) > 1 else 'pod'} "
+        f"were gone: {held}."
     )
     strategy = dig(workload.raw, "spec.strategy")
     update = strategy.get("rollingUpdate") if isinstance(strategy, dict) else None

@@ -33,7 +33,7 @@ _KEEPERS = {
     "kueue.x-k8s.io": "Kueue",
     "grove.io": "Grove",
     "karpenter.sh": "Karpenter",
-    "instaslice": "the InstaSlice operator",
+    "instaslice": "The InstaSlice operator",
     "jobset": "JobSet",
 }
 _QUEUE = "kueue.x-k8s.io/queue-name"
@@ -402,8 +402,10 @@ def _fixes(subject: Subject, gates: list[str], queued: list[Item]) -> Iterator[F
         if gates[0] == _OF_GROVE:
             yield from _of_grove(subject)
             return
+        keeper = f"the {who[4:]}" if who.startswith("The ") else who
         yield fixes.advice(
-            f"Look into the log and objects of {who[:1].lower() + who[1:]}: why is {gates[0]} kept?", owner="platform"
+            f"Find in the log and the objects of {keeper} why it keeps the gate {gates[0]}, and mend that: it alone opens the gate",
+            owner="platform",
         )
 
 

@@ -57,7 +57,7 @@ class Look(msgspec.Struct, frozen=True):
     text: str
     #: of a resource: the percentage of the request that is the target
     percent: int | None = None
-    #: of a metric: how much each replica shall have, as it stands there; empty where the target is of another kind
+    #: of a metric: how much each replica is to have, as it stands there; empty where the target is of another kind
     each: str = ""
 
 

@@ -38,7 +38,7 @@ class Concurrency(msgspec.Struct, frozen=True):
 
     @property
     def target(self) -> int:
-        """How many it shall have, at least one."""
+        """How many it is to have, at least one."""
         return max(int(self.requests * _TARGET), 1)
 
 
@@ -146,7 +146,7 @@ def _keda(
 def _trigger(
     names: tuple[str, ...], target: int, pod: Pod, subject: Subject, metrics: Metrics | None
 ) -> dict[str, Any]:
-    """KEDA's trigger: the requests of all replicas together, and how many one of them shall have."""
+    """KEDA's trigger: the requests of all replicas together, and how many one of them is to have."""
     where = f"namespace={_quoted(pod.namespace)}"
     if subject.workload is not None and subject.workload.kind in _NAMED:
         where += f",pod=~{_quoted(subject.workload.name + '-.+')}"

@@ -206,7 +206,7 @@ def _tls_refused(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
 def _unspoken(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     """llama-server that ended before it listened, and whose log keeps no error: it may lose its last lines when it ends.
 
-    What is left are the settings over which it ends so early: where it shall listen, and its TLS.
+    What is left are the settings over which it ends so early: where it is to listen, and its TLS.
     """
     container = engine.container
     ended = next((e for e in endings(pod) if e.container is container and e.code == 1), None)
@@ -218,12 +218,12 @@ def _unspoken(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     host, key, cert = (engine.explicit(name) for name in ("host", "ssl_key_file", "ssl_cert_file"))
     if host is not None and _foreign(pod, str(host.value)):
         settings = [host]
-        what = f"it shall listen on {host.value}, which is no address of this pod"
+        what = f"it is to listen on {host.value}, which is no address of this pod"
         fix = fixes.advice(f"Set --host 0.0.0.0 in {fixes.edited(pod)}; only clients name the Service")
     elif key is not None and cert is not None:
         settings = [key, cert]
         what = (
-            f"it shall use TLS ({key.text} {cert.text}), and these files are missing, or this build has no TLS ("
+            f"it is to use TLS ({key.text} {cert.text}), and these files are missing, or this build has no TLS ("
             'it then says "built without SSL support")'
         )
         fix = fixes.advice(

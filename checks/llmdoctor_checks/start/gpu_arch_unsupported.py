@@ -94,7 +94,7 @@ def gpu_arch_unsupported(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | 
     Kernels are compiled for certain compute capabilities. A GPU that is older than all of them (V100, P40, T4 for
     bfloat16 or FP8) or newer than the image (a Blackwell card on an image of the year before) has no kernel to run: "no
     kernel image is available". Data types and quantization methods have minimums of their own: bfloat16 and Marlin 8.0,
-    FP8 in hardware 8.9; vLLM's images from 0.20 on have left Volta. Text Embeddings Inference has an image for each generation
+    FP8 in hardware 8.9; vLLM's images from 0.20 on no longer support Volta. Text Embeddings Inference has an image for each generation
     (`turing-`, `86-`, `89-`, `hopper-`, none for 8.0), which refuses others. An image is built for the GPUs of one maker: CUDA's
     finds nothing on an AMD GPU, a TPU or Gaudi, and ROCm's nothing on an NVIDIA GPU.
 

@@ -43,7 +43,7 @@ def hf_unauthorized(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Fin
 
     Accept the licence on the model's page with the account that owns the token, then give the token as HF_TOKEN:
 
-        kubectl -n NAMESPACE create secret generic hf-token --from-literal=HF_TOKEN="$HF_TOKEN"
+        kubectl -n NAMESPACE create secret generic hf-token --from-literal=HF_TOKEN="${HF_TOKEN:?}"
         env: [{name: HF_TOKEN, valueFrom: {secretKeyRef: {name: hf-token, key: HF_TOKEN}}}]
 
     ## References
@@ -76,7 +76,7 @@ def hf_unauthorized(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Fin
             fixes.advice(
                 f"Give the token of an account that accepted the licence as HF_TOKEN to {container.name} in {fixes.edited(pod)}, "
                 "from a Secret (secretKeyRef: {name: hf-token, key: HF_TOKEN})",
-                f'kubectl -n {pod.namespace} create secret generic hf-token --from-literal=HF_TOKEN="$HF_TOKEN"',
+                f'kubectl -n {pod.namespace} create secret generic hf-token --from-literal=HF_TOKEN="${{HF_TOKEN:?}}"',
             ),
         ),
     )

@@ -44,7 +44,7 @@ def hf_unreachable(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
             continue
         yield Finding(
             role="cause",
-            summary=f"llama.cpp shall not download ({offline.text}), and {repository.value} is not in its cache.",
+            summary=f"llama.cpp is told not to download ({offline.text}), and {repository.value} is not in its cache.",
             evidence=(
                 log_evidence(line),
                 setting_evidence(container, offline),

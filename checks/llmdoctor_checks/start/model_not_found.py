@@ -110,7 +110,7 @@ def model_not_found(pod: Pod, engine: Engine, subject: Subject, logs: Logs | Non
     repository. It is one as well where an engine over several pods reads its model from a path that the leader alone fills:
     the leader's script or init container downloads to an emptyDir, and that of each worker at the same path stays empty.
     Every rank reads the weights from its own disk. And so it is where the model is to lie in an emptyDir that nobody fills:
-    no other container mounts it, the script that shall fill it has only comments, or an init container downloads to another
+    no other container mounts it, the script that is to fill it has only comments, or an init container downloads to another
     folder.
 
     ## Fix
@@ -416,7 +416,7 @@ def _router_of_nothing(engine: Engine, logs: Logs) -> Iterator[Finding]:
     )
     if url:
         why = f"{url.flag} without -m is never read"
-        fix = "Name with -m as well where the file shall lie, on a volume: llama-server then fetches it from the URL and serves it"
+        fix = "Name with -m as well where the file is to lie, on a volume: llama-server then fetches it from the URL and serves it"
     elif folder:
         why = f"{folder.value} holds no GGUF file"
         fix = f"Bring the models to {folder.value} (each a .gguf file, or a folder of its parts), or correct the path"

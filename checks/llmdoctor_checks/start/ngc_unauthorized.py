@@ -80,7 +80,7 @@ def ngc_unauthorized(pod: Pod, engine: Engine) -> Iterator[Finding]:
             fixes.advice(
                 f"Give the key of an organisation that may use this model as NGC_API_KEY to {container.name} in {fixes.edited(pod)}, "
                 "from a Secret (secretKeyRef: {name: ngc-api, key: NGC_API_KEY})",
-                f'kubectl -n {pod.namespace} create secret generic ngc-api --from-literal=NGC_API_KEY="$NGC_API_KEY"',
+                f'kubectl -n {pod.namespace} create secret generic ngc-api --from-literal=NGC_API_KEY="${{NGC_API_KEY:?}}"',
             ),
         ),
     )

@@ -125,7 +125,7 @@ def placeholder_left(pod: Pod, subject: Subject, logs: Logs | None, events: Even
 
     Put in the real value, a secret one through a Secret:
 
-        kubectl -n NAMESPACE create secret generic hf-token --from-literal=token="$HF_TOKEN"
+        kubectl -n NAMESPACE create secret generic hf-token --from-literal=token="${HF_TOKEN:?}"
 
     ## References
 

@@ -281,7 +281,7 @@ def _fixes(container: Container, kind: str, probe: k8s.Probe | None, ran: int) -
     if kind == "startup" and probe:
         failures = -(-budget // probe.period_seconds)
         at = f"/containers/{container.index}/startupProbe/failureThreshold"
-        summary = f"Give the start {say_seconds(failures * probe.period_seconds)}: failureThreshold {failures}"
+        summary = f"Give the start {say_seconds(failures * probe.period_seconds)}: failureThreshold {failures} in the startup probe"
         return (fixes.patch(container.pod, summary, [{"op": "add", "path": at, "value": failures}]),)
     action = asking_the_same(probe) if probe else {}
     if not action:

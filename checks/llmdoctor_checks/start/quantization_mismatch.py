@@ -118,7 +118,7 @@ def _packed(engine: Engine, printed: list[Log]) -> Iterator[Finding]:
         yield _unfit(
             engine,
             line,
-            f"A weight of the checkpoint ({have}) and the parameter it belongs into ({want}) differ by exactly {factor}: "
+            f"A weight of the checkpoint ({have}) and the parameter it belongs in ({want}) differ by exactly {factor}: "
             "one is packed, the other is not. The layer is quantized otherwise than this version of the engine takes it to be.",
             f"Take a version of {engine.title} that the model's page names for this checkpoint, or another quantization of the model",
             instead_of="weights-corrupt",

@@ -125,7 +125,7 @@ def _finding(container: Container, option: str, line: Line, said: re.Match[str])
 def _without_token(pod: Pod, container: Container, option: str, line: Line) -> Finding:
     return Finding(
         role="cause",
-        summary=f"{container.name} shall look for its servers by itself, and no token of a service account is mounted: it finds none.",
+        summary=f"{container.name} is to look for its servers by itself, and no token of a service account is mounted: it finds none.",
         evidence=(log_evidence(line), pod_evidence(container, "args", option)),
         fixes=(
             fixes.set_spec(

@@ -89,7 +89,7 @@ def _pull_secret(pod: Pod, events: Events | None) -> Iterator[Finding]:
     user = "'$oauthtoken'" if registry == "nvcr.io" else "USER"
     create = (
         f"kubectl -n {pod.namespace} create secret docker-registry {secret} --docker-server={registry} --docker-username={user} "
-        '--docker-password="$PASSWORD"'
+        '--docker-password="${PASSWORD:?}"'
     )
     text = f"Create the image pull secret {secret} in {pod.namespace}, or name one that is there in imagePullSecrets"
     if other := next(

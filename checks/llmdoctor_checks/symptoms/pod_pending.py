@@ -31,7 +31,9 @@ def pod_pending(pending: Pending) -> Iterator[Finding]:
     pod = pending.pod
     trouble = next((t for t in pod.troubles if t.kind == "pending"), None)
     now, since = pod.cluster.now, trouble.since if trouble else None
-    length = f" for {say_seconds((now - since).total_seconds())}" if now and since and now > since else ""
+    waits = "waits for a node"
+    if now and since and now > since:
+        waits = f"has been waiting for a node for {say_seconds((now - since).total_seconds())}"
     condition = pod.condition("PodScheduled")
     if condition and condition.message:
         evidence = pod_evidence(pod, "status.conditions[PodScheduled]", f"{condition.reason}: {condition.message}")
@@ -50,7 +52,7 @@ def pod_pending(pending: Pending) -> Iterator[Finding]:
     yield Finding(
         role="note" if pod.just_made or coming else "symptom",
         confidence="certain",
-        summary=f"{pod.name} waits for a node{length}{f': {coming}' if coming else unheard}.",
+        summary=f"{pod.name} {waits}{f': {coming}' if coming else unheard}.",
         evidence=(evidence,),
         fixes=tuple(_of_another(pod)) if deaf else (),
     )

@@ -79,7 +79,7 @@ def affinity(node: Node, ask: Ask) -> Iterator[Reason]:
     missed = mismatches(ask.spec, node.name, node.labels)
     left_out = ask.named is not None and node.name not in ask.named
     if missed or left_out:
-        said = [f"{m.demand} (here {'not set' if m.have is None else m.have})" for m in missed]
+        said = [f"wanted {m.demand} ({'not set' if m.have is None else f'is {m.have}'})" for m in missed]
         yield Reason(
             plugin="NodeAffinity",
             kind="affinity",

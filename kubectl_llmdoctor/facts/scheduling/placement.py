@@ -94,9 +94,8 @@ def _said_of(pending: Pending, group: list[NodeVerdict]) -> Iterator[str]:
         said = f"{name}{say_amount(reason.resource, reason.asked)} asked"
         if not device:
             frees = sorted({r.free or 0 for r in others})
-            said += f", {say_amount(reason.resource, frees[0])}"
-            said += f" to {say_amount(reason.resource, frees[-1])}" if frees[-1] != frees[0] else ""
-            said += " free"
+            ends = [say_amount(reason.resource, amount) for amount in (frees[0], frees[-1])]
+            said += f", {' to '.join(dict.fromkeys(ends))} free"
         yield said
     if first.fits is None:
         rest = "; ".join(f"{gap.plugin} not judged ({gap.why})" for gap in first.gaps)

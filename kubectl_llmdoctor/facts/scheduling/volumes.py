@@ -171,7 +171,7 @@ def _out_of_reach(volume: PersistentVolume, node: Node) -> tuple[Mismatch, ...]:
 
 
 def _demands(missed: tuple[Mismatch, ...]) -> str:
-    return "; ".join(f"{m.demand} (here {'not set' if m.have is None else m.have})" for m in missed)
+    return "; ".join(f"{m.demand} ({'not set' if m.have is None else m.have} here)" for m in missed)
 
 
 def _waiting(
@@ -331,7 +331,7 @@ def zone(ask: Ask) -> Filter | Reason | None:
                     plugin=plugin,
                     kind="volume",
                     text="node(s) had no available volume zone",
-                    detail=f"volume {name} of claim {claim} is in {', '.join(sorted(values))} (here {have or 'not set'})",
+                    detail=f"volume {name} of claim {claim} is in {', '.join(sorted(values))} ({have or 'not set'} here)",
                     claim=claim,
                 )
                 return

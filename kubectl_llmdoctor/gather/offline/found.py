@@ -9,7 +9,7 @@ import msgspec
 
 from kubectl_llmdoctor.errors import UsageError
 from kubectl_llmdoctor.gather.offline.objects import NO_OBJECT, Item, is_object, tidy
-from kubectl_llmdoctor.gather.offline.reading import UnreadableError, decode
+from kubectl_llmdoctor.gather.offline.reading import SUFFIXES, UnreadableError, decode
 from kubectl_llmdoctor.snapshot import Json, LogText, Missing, Origin, ReadList, Snapshot, merge
 
 
@@ -106,7 +106,10 @@ class Found:
             return f"{what}: nothing to read in it"
         first = next(iter(self._missing))
         others = len(self._missing) - 1
-        return f"{first.ref}: {first.reason}" + (f" (and {others} more that could not be read)" if others else "")
+        reason = first.reason
+        if reason.startswith("not a manifest") and not first.ref.lower().endswith(SUFFIXES) and "--logs" not in reason:
+            reason += "; a log is read with --logs"
+        return f"{first.ref}: {reason}" + (f" (and {others} more that could not be read)" if others else "")
 
 
 def _mask_object(tree: Json) -> Json:
