@@ -55,6 +55,12 @@ _LEAST, _MOST = 0.3, 0.95
 #: Of the memory of a GPU, what weights may take at most so that a cache and the work have room: all, and a short context's.
 _FOR_WEIGHTS, _SPREAD = 0.8, 0.9
 
+#: Of a memory limit, what weights and cache may take beside the rest of the program.
+_OF_LIMIT = 0.9
+
+#: How llama.cpp is told to keep to one GPU.
+_ON_ONE = expression(r"(?:--split-mode|-sm)[ =]none\b")
+
 #: What sizes of hosts and limits are usual, in GiB.
 _USUAL = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 
@@ -290,18 +296,23 @@ class Room:
 
     @property
     def host_share(self) -> str:
-        """The share of a node's own memory that is free, of an engine that computes there and takes a share of all of it."""
-        free, total = self._number("free"), self._number("total")
-        if not free or not total or not self._settable("gpu_memory_utilization"):
+        """The share of a node's own memory that an engine which computes there may take, of what is free and allowed beside its weights."""
+        free, total, want, taken = map(self._number, ("free", "total", "want", "taken"))
+        if not free or not total or not want or not taken or not self._settable("gpu_memory_utilization"):
             return ""
-        share = math.floor((free / total - 0.01) * 100) / 100
-        return f"{share:.2f}" if share > 0 else ""
+        held = taken - want
+        limit = (self.container.limit("memory") if self.container else None) or total
+        share = math.floor((min(free + held, limit * _OF_LIMIT) / total - 0.01) * 100) / 100
+        return f"{share:.2f}" if held + GIB < share * total < taken else ""
 
     @property
     def holding_gpus(self) -> str:
         """How many GPUs of one node hold weights that one does not, of an engine that spreads them over all that it has by itself."""
         size, total, container = self._number("size"), self._total, self.container
         if not size or not total or container is None or container.gpus != 1:
+            return ""
+        told = container.env.get("LLAMA_ARG_SPLIT_MODE")
+        if (told and told.value == "none") or _ON_ONE.search(" ".join(container.spec.argv)):
             return ""
         enough = math.ceil(size / (total * _SPREAD))
         return str(enough) if 1 < enough <= self._most_there else ""

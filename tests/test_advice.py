@@ -796,3 +796,36 @@ def test_what_a_fix_says_already_is_not_advised_again() -> None:
 
     assert [fix.summary for fix in told if "--gpu-memory-utilization" in fix.summary] == [told[0].summary]
     assert told[-1].summary.startswith("Take more GPUs (--tensor-parallel-size), a GPU with more memory")
+
+
+@pytest.mark.parametrize(
+    ("first", "port", "other"),
+    [("5500", "5600", "5600"), ("9" * 6000, "9" * 6000, "1"), ("40043", "40043", "0.0.0.0:40043")],
+    ids=["a side channel", "no ports", "an address"],
+)
+def test_a_port_that_somebody_chose_is_none_of_those_that_vllm_looks_for(first: str, port: str, other: str) -> None:
+    told = [{"name": "VLLM_PORT", "value": first}, {"name": "VLLM_NIXL_SIDE_CHANNEL_PORT", "value": other}]
+    server = {"image": "vllm/vllm-openai:v0.25.1", "args": ["--model=Qwen/Qwen3-8B"], "env": told}
+    log = f"zmq.error.ZMQError: Address already in use (addr='tcp://10.0.0.58:{port}')"
+
+    found = _findings(_pod(server, hostNetwork=True), log=log)
+
+    assert not any("VLLM_PORT" in fix.summary for fix in found["port-in-use"].fixes)
+
+
+def test_more_gpus_are_no_help_for_who_keeps_to_one() -> None:
+    def edit(objects: list[dict[str, Any]]) -> None:
+        objects[0]["spec"]["containers"][0]["args"] += ["--split-mode", "none"]
+
+    found = _edited("cuda-oom-weights", "fires_llama_server_on_one_gpu_of_two", edit)
+
+    assert not any("2 GPUs" in fix.summary for fix in found.fixes)
+
+
+def test_switches_that_are_no_devices_of_the_server_want_none_of_its_modules() -> None:
+    def edit(objects: list[dict[str, Any]]) -> None:
+        objects[1]["metadata"]["labels"]["nvidia.com/gpu.product"] = "NVIDIA-GB200"
+
+    found = _edited("fabric-manager-down", "fires_hgx_b200", edit)
+
+    assert not any("ib_umad" in fix.summary for fix in found.fixes)

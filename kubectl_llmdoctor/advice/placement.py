@@ -12,7 +12,7 @@ from kubectl_llmdoctor.advice.templates import Value
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.accelerator import Accelerator
 from kubectl_llmdoctor.facts.cluster import Item
-from kubectl_llmdoctor.facts.container import is_accelerator
+from kubectl_llmdoctor.facts.container import VISIBLE, is_accelerator
 from kubectl_llmdoctor.facts.driver import branch_for, branch_of, driver_cuda, image_cuda, say_cuda, suffices
 from kubectl_llmdoctor.facts.k8s import Node
 from kubectl_llmdoctor.facts.pod import Pod
@@ -37,11 +37,6 @@ _ARCH = "kubernetes.io/arch"
 
 #: GPUs of servers whose NVSwitches the fabric manager reaches as InfiniBand devices (NVLink 5).
 _BY_INFINIBAND = frozenset({"B100", "B200", "B300"})
-
-#: By which a container has GPUs from the NVIDIA runtime without a request.
-_VISIBLE = "NVIDIA_VISIBLE_DEVICES"
-#: Images that are made for GPUs by their names: such set that variable themselves.
-_OF_GPUS = expression(r"(?i)cuda|nvidia|nvcr\.io|gpu")
 
 #: What is taken to be so where only a log is known.
 _OF_A_LOG: tuple[OfPlacement, ...] = (
@@ -134,8 +129,7 @@ class Placement(Topic):
         if pod.log_only or any(owner.kind == "DaemonSet" for owner in pod.obj.metadata.owner_references):
             return False
         asks = any(
-            c.accelerators or c.spec.resources.claims or _VISIBLE in c.env or _OF_GPUS.search(c.spec.image)
-            for c in pod.containers
+            c.accelerators or c.spec.resources.claims or VISIBLE in c.env or c.made_for_gpus for c in pod.containers
         )
         return not asks and not self.subject.engines(pod)
 

@@ -43,6 +43,9 @@ _DRIVER = ("/usr/local/nvidia/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aar
 
 #: So many ports vLLM may have tried, one after the other, since its first.
 _MOST_TRIED = 500
+
+#: A port by its number.
+_PORT = expression(r"[0-9]{1,5}")
 #: Variables that tell a program where it shall listen.
 _LISTENING = expression(r"(?i)listen|bind|^(?:\w{1,30}_)?(?:host|addr(?:ess)?|port)$")
 #: The first port that needs no privilege, the last one, and how far a free one is looked for.
@@ -77,8 +80,9 @@ class Process(Topic):
         yield self._ending
         if self.container is not None and self.container.engine_dead and not self.log_only:
             yield "still ready"
-        if self._may_gain:
-            yield "capability helps"
+        if not self.container or self.container.may_be_root:
+            if not self.container or not self.container.may("IPC_LOCK"):
+                yield "capability helps"
         elif not self.log_only:
             yield "user given"
         if self._chosen_by_vllm:
@@ -90,17 +94,20 @@ class Process(Topic):
 
         It looks for one that is free and gives it to the process that binds it later (`utils/network_utils.py`).
         """
-        told = self.container.env.get("VLLM_PORT") if self.container else None
-        first, port = str(told.value if told else ""), self._taken
-        serves = self.engine is not None and self.engine.value("port") == int(port or 0)
-        near = first.isdecimal() and port.isdecimal() and 0 <= int(port) - int(first) < _MOST_TRIED
-        return near and not serves
+        container, port = self.container, self._taken
+        told = container.env.get("VLLM_PORT") if container else None
+        first = str(told.value if told else "")
+        if container is None or not _PORT.fullmatch(first) or not _PORT.fullmatch(port):
+            return False
+        serves = self.engine is not None and self.engine.value("port") == int(port)
+        return 0 <= int(port) - int(first) < _MOST_TRIED and not serves and not _chosen(container, port)
 
     @property
     def _taken(self) -> str:
         """The port that was captured, by itself or in an address."""
         address = self.captured.get("address", "").rpartition(":")[2]
-        return self.captured.get("port") or (address if address.isdecimal() else "")
+        told = self.captured.get("port") or address
+        return told if _PORT.fullmatch(told) else ""
 
     @cached_property
     def _ending(self) -> OfProcess:
@@ -111,11 +118,6 @@ class Process(Topic):
         if signal in ("7", "sigbus", "bus error"):
             return "bus error"
         return "crashed" if signal else "end not known"
-
-    @cached_property
-    def _may_gain(self) -> bool:
-        """Whether a capability that is added has an effect: a process that is not root gets none of them."""
-        return not (self.container and self.container.user)
 
     @property
     def _driver_first(self) -> str:
@@ -273,6 +275,13 @@ def _told(container: Container, port: str) -> bool:
     """Whether an option or a variable of a port has this one: `--port 8080`, `VLLM_PORT=8080`."""
     words = " ".join(container.spec.argv)
     return bool(port) and bool(_told_by(container, port) or re.search(rf"port[= ]{port}(?!\w)", words))
+
+
+def _chosen(container: Container, port: str) -> bool:
+    """Whether an option or another variable than VLLM_PORT gives this port, by itself or at the end of an address."""
+    own = (str(variable.value or "") for name, variable in container.env.items() if name != "VLLM_PORT")
+    words = re.split(r"[\s=,'\"]+", " ".join(map(str, container.spec.argv)))
+    return any(word.rpartition(":")[2] == port for word in (*own, *words))
 
 
 def _runs_the_same(one: Container, other: Container) -> bool:

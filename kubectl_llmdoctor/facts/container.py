@@ -54,6 +54,11 @@ _TPU_LABEL = "cloud.google.com/gke-tpu-accelerator"
 _TPU_DEVICES = {"tpu-v4-podslice": 1, "tpu-v5-lite-podslice": 1, "tpu-v5p-slice": 1, "tpu-v6e-slice": 1, "tpu7x": 2}
 
 
+#: By which a container has GPUs from the NVIDIA runtime without a request.
+VISIBLE = "NVIDIA_VISIBLE_DEVICES"
+#: Images that are made for GPUs by their names: such set that variable themselves.
+_OF_GPUS = expression(r"(?i)cuda|nvidia|nvcr\.io|gpu")
+
 #: Digits of the largest port.
 _PORT_DIGITS = 5
 
@@ -325,11 +330,33 @@ class Container:
         return not _ONE_PROCESS.isdisjoint(self.accelerators)
 
     @property
+    def made_for_gpus(self) -> bool:
+        """Whether its image is made for GPUs by its name."""
+        return bool(_OF_GPUS.search(self.spec.image))
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether NVIDIA's runtime, where it runs the container, gives it all GPUs of its node."""
+        told = self.env.get(VISIBLE)
+        if told is not None and told.value is not None:
+            return told.value == "all"
+        from kubectl_llmdoctor import engines
+
+        return self.made_for_gpus or engines.of_image(self.spec.image) is not None
+
+    @property
     def user(self) -> int | None:
         """The user that it is to run as, by its own word or the pod's; None where the image says it."""
         whole = self.pod.spec.security_context.run_as_user
         own = self.spec.security_context.run_as_user
         return whole if own is None else own
+
+    @property
+    def may_be_root(self) -> bool:
+        """Whether it runs as root, by all that is stated."""
+        whole, own = self.pod.spec.security_context, self.spec.security_context
+        barred = whole.run_as_non_root if own.run_as_non_root is None else own.run_as_non_root
+        return not self.user and not (self.user is None and barred)
 
     def may(self, capability: str) -> bool:
         """Whether it was given a capability (`IPC_LOCK`), which a process that is not root makes no use of."""

@@ -259,9 +259,8 @@ class Hardware:
 
     @cached_property
     def asks(self) -> bool:
-        """Whether the pod asks for GPUs at all, or has all of its node without asking: by NVIDIA's runtime class."""
-        spec = self.pod.spec
-        return self.pod.gpus > 0 or bool(spec.resource_claims) or (spec.runtime_class_name or "").startswith("nvidia")
+        """Whether the pod asks for GPUs at all, or has all of its node without asking."""
+        return self.pod.gpus > 0 or bool(self.pod.spec.resource_claims) or self.pod.sees_all
 
     @cached_property
     def whole_node(self) -> bool:

@@ -405,6 +405,7 @@ class PodSpec(_Base, frozen=True):
     enable_service_links: bool = True
     host_ipc: bool = field(default=False, name="hostIPC")
     host_network: bool = False
+    host_users: bool | None = None
     dns_policy: str = "ClusterFirst"
     dns_config: dict[str, Any] = {}
     host_aliases: tuple[dict[str, Any], ...] = ()

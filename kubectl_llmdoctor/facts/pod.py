@@ -289,6 +289,12 @@ class Pod:
         """How many accelerators the pod asks for."""
         return sum(self.accelerators.values())
 
+    @property
+    def sees_all(self) -> bool:
+        """Whether it has all GPUs of its node without a request, by NVIDIA's runtime class."""
+        of_nvidia = (self.spec.runtime_class_name or "").startswith("nvidia")
+        return of_nvidia and any(container.sees_all for container in self.containers)
+
     def condition(self, kind: str) -> k8s.Condition | None:
         """A condition by its type."""
         return next((c for c in self.status.conditions if c.type == kind), None)

@@ -129,6 +129,7 @@ def _rows() -> Iterator[Kind]:
     yield Kind("VirtualService", "virtualservices", "networking.istio.io", ("v1", "v1beta1", "v1alpha3"), short=("vs",))
     yield Kind("PeerAuthentication", "peerauthentications", "security.istio.io", ("v1", "v1beta1"), short=("pa",))
     yield Kind("BackendTrafficPolicy", "backendtrafficpolicies", "gateway.envoyproxy.io", ("v1alpha1",), short=("btp",))
+    yield Kind("EnvoyExtensionPolicy", "envoyextensionpolicies", "gateway.envoyproxy.io", ("v1alpha1",), short=("eep",))
     yield Kind("GCPBackendPolicy", "gcpbackendpolicies", "networking.gke.io")
     yield Kind("AIGatewayRoute", "aigatewayroutes", "aigateway.envoyproxy.io", ("v1beta1", "v1alpha1"))
     yield Kind("AIServiceBackend", "aiservicebackends", "aigateway.envoyproxy.io", ("v1beta1", "v1alpha1"))

@@ -77,6 +77,7 @@ NAMESPACE_LISTS_IF_THERE = (
     _HTTP_ROUTE,
     core("VirtualService", "networking.istio.io"),
     core("BackendTrafficPolicy", "gateway.envoyproxy.io"),
+    core("EnvoyExtensionPolicy", "gateway.envoyproxy.io"),
     core("GCPBackendPolicy", "networking.gke.io"),
     _AI_ROUTE,
     core("AIServiceBackend", "aigateway.envoyproxy.io"),

@@ -144,8 +144,10 @@ def fits(
 
 
 def _may_lock(container: Container | None) -> bool:
-    """Whether no limit of locked memory holds for a container: the kernel asks for the capability (`ib_umem_get`)."""
-    return container is not None and container.may("IPC_LOCK") and not container.user
+    """Whether no limit of locked memory holds for a container: the kernel asks for the capability of the node's own (`ib_umem_get`)."""
+    if container is None or not container.may("IPC_LOCK") or not container.may_be_root:
+        return False
+    return container.pod.spec.host_users is not False  # in a user namespace it has the capability for that one only
 
 
 def _of_other_makers(container: Container | None) -> bool:

@@ -139,13 +139,13 @@ def kept(pod: Pod, refused: Refusal, node: Node | None, cluster: Cluster) -> tup
 
     Its device manager clears its record of pods that are gone only on some ways (`devicemanager/manager.go`): what was deleted by
     force while it was being made can stay in it until the kubelet starts again. The scheduler counts pods and sends the next: where
-    not all pods of the node are known, its word that there was room for each of them is enough.
+    not all pods of the node are known, that there was room for each of them by its count is enough.
     """
     found = re.search(_UNAVAILABLE, refused.text)
     usage = usage_of(cluster)
     if not found or not node:
         return ()
-    if not cluster.complete_on(node.name) and pod.spec.scheduler_name not in ("", "default-scheduler"):
+    if not cluster.complete_on(node.name) and not _by_the_scheduler(pod):
         return ()
     if not _all_back(node, refused.resource) or _kubelet_began(pod):
         return ()
@@ -164,6 +164,19 @@ def kept(pod: Pod, refused: Refusal, node: Node | None, cluster: Cluster) -> tup
     if any(requests_of(one).get(refused.resource, 0) >= int(found["asked"]) for one in later):
         return ()  # as many were given out since
     return tuple(alike) if (times[0] - max(plugins)).total_seconds() > _SOON_SECONDS else ()
+
+
+def _by_the_scheduler(pod: Pod) -> bool:
+    """Whether the default scheduler has sent the pod: nobody counts for one whose template names its node."""
+    named = dig(pod.template.pod, "spec.nodeName") if pod.template else None
+    return not named and pod.spec.scheduler_name in ("", "default-scheduler")
+
+
+def was_scheduled(pod: Pod) -> bool:
+    """Whether something shows that a scheduler has sent the pod: its event, or the template, which names no node."""
+    events = events_of(pod.cluster).about([("Pod", pod.name)])
+    told = any(event.reason == "Scheduled" and event.namespace == pod.namespace for event in events)
+    return told or pod.template is not None
 
 
 def _by_node(cluster: Cluster) -> dict[str, list[k8s.Pod]]:

@@ -100,7 +100,8 @@ def unlisted(workload: Item, cluster: Cluster) -> list[str]:
     """What a Workload asks for that its ClusterQueue covers in no group: Kueue names one such resource at a time."""
     _, queue = cluster_queue(workload, cluster)
     groups = rows(queue.raw, "spec.resourceGroups") if queue else []
-    listed = {str(name) for group in groups for name in dig(group, "coveredResources") or ()}
+    stated = [names for group in groups if isinstance(names := dig(group, "coveredResources"), list)]
+    listed = {str(name) for names in stated for name in names}
     return [name for name in _requested(workload) if listed and name not in listed]
 
 

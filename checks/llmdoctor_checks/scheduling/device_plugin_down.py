@@ -658,7 +658,10 @@ def _as_told(cluster: Cluster, node: str, plugins: list[k8s.Pod]) -> Iterator[Fi
             "that of the GPU operator, whose validator's pod writes it to /run/nvidia/validations/driver-ready: restart that one there, as "
             "a reboot takes the file away",
             f"kubectl get pods -A -o wide --field-selector spec.nodeName={node} | grep -i -e validator -e driver -e plugin",
-            fixes.on_node(node, f"sh -c 'cat /run/nvidia/validations/driver-ready; find / -xdev -name {lost['file']}'"),
+            fixes.on_node(
+                node,
+                f"sh -c 'cat /run/nvidia/validations/driver-ready; find / /run/nvidia/driver -xdev -name {lost['file']}'",
+            ),
             owner="platform",
         )
     if any(map(_UNCUT.search, said)):

@@ -32,7 +32,7 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks._consequences import CRASHED
 from llmdoctor_checks.hardware._gpu import CONSEQUENCES
-from llmdoctor_checks.scheduling._admission import Refusal, kept, plugin_evidence, refusal, replaced
+from llmdoctor_checks.scheduling._admission import Refusal, kept, plugin_evidence, refusal, replaced, was_scheduled
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import Change, tried
 from llmdoctor_checks.scheduling._separation import cause
@@ -177,6 +177,7 @@ def _still_counted(pod: Pod, refused: Refusal, node: Node, alike: tuple[k8s.Pod,
     held = f"held by {', '.join(h.ref for h in holders[:4])}" if holders else unheld
     return Finding(
         role="cause",
+        confidence="likely" if whole or was_scheduled(pod) else "possible",
         summary=f"The kubelet of {node.name} counts {refused.resource} as taken "
         f"that {'no pod holds' if whole else 'the scheduler counts as free'}: it refused {len(alike)} pods "
         f"from {times[0]} to {times[-1]}, while its device plugin runs and all devices are allocatable.",

@@ -732,8 +732,10 @@ def _uncovered_fixes(resource: str, workload: Item, cluster: Cluster) -> Iterato
     most = f" of {amount} or more" if amount else ""
     behind = f"ClusterQueue {name}" if name else f"the ClusterQueue behind {local}"
     amounts = {resource: amount} | {other: asked for other in also if (asked := _asked(workload, other))}
+    others = " and ".join(f"{other} ({asked})" for other, asked in amounts.items() if other != resource)
+    likewise = f"; {others} as well" if others else ""
     yield (covered(workload, cluster, amounts) if amount else None) or fixes.advice(
-        f"Give {resource} a nominalQuota{most} in a flavor of {behind}, and name it in coveredResources",
+        f"Give {resource} a nominalQuota{most} in a flavor of {behind}, and name it in coveredResources{likewise}",
         *shown_queue(workload, name),
         owner="platform",
     )

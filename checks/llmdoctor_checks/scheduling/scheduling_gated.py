@@ -351,7 +351,8 @@ def _unqueued(pod: Pod, queued: list[Item]) -> str:
         state = "is admitted" if admitted else "was given up (deactivated)"
         return f"the workload {state}, and {pod.name} lacks the label {_QUEUE}"
     if other := _of_another_queue(pod, queued):
-        return f"the workload is admitted to {other}, and {pod.name} names {labels[_QUEUE]} in its label {_QUEUE}"
+        state = "is admitted to" if admitted else "was given up (deactivated) in"
+        return f"the workload {state} {other}, and {pod.name} names {labels[_QUEUE]} in its label {_QUEUE}"
     return ""
 
 

@@ -577,22 +577,26 @@ def _for_the_picker(seconds: float | None, cluster: Cluster) -> Iterator[Fix]:
         f"Let the gateway wait {allowed} s for what chooses the endpoint: messageTimeout: {allowed}s of its extProc in"
     )
     told = [
-        fixes.patch_object(
-            policy,
-            f"{said} EnvoyExtensionPolicy/{policy.name}, where it is {processor['messageTimeout']}",
-            [{"op": "replace", "path": f"/spec/extProc/{at}/messageTimeout", "value": f"{allowed}s"}],
-            owner="platform",
-        )
+        (policy, at, processor["messageTimeout"])
         for policy in cluster.items("EnvoyExtensionPolicy")
         for at, processor in enumerate(rows(policy.raw, "spec.extProc"))
         if seconds and abs((duration(processor.get("messageTimeout")) or 0) - seconds) < seconds / 10
     ]
-    now = f"{say_seconds(round(seconds))} now" if seconds and seconds >= 1 else "200 ms where nothing is set"
-    yield from told or (
-        fixes.advice(
-            f"{said} an EnvoyExtensionPolicy (message_timeout of Envoy's ext_proc filter, {now})", owner="platform"
-        ),
-    )
+    if len(told) == 1:
+        policy, at, had = told[0]
+        yield fixes.patch_object(
+            policy,
+            f"{said} EnvoyExtensionPolicy/{policy.name}, where it is {had}",
+            [{"op": "replace", "path": f"/spec/extProc/{at}/messageTimeout", "value": f"{allowed}s"}],
+            owner="platform",
+        )
+    else:
+        now = f"{say_seconds(round(seconds))} now" if seconds and seconds >= 1 else "200 ms where nothing is set"
+        names = " or ".join(f"{policy.namespace}/{policy.name}" for policy, _, _ in told[:3])
+        which = f"the EnvoyExtensionPolicy of the route ({names}" if told else "an EnvoyExtensionPolicy ("
+        yield fixes.advice(
+            f"{said} {which}{'; ' if told else ''}message_timeout of Envoy's ext_proc filter, {now})", owner="platform"
+        )
     yield fixes.advice("Give what chooses the endpoint (ext_proc) more CPU or replicas", owner="platform")
 
 

@@ -297,10 +297,11 @@ def _of_reservation(pod: Pod) -> Iterator[Finding]:
         explains=("vgpu-shim", "pod-pending", "not-ready", "rollout-stuck"),
         fixes=(
             fixes.advice(
-                "Give KAI's reservation pods the NVIDIA runtime: binder.resourceReservation.runtimeClassName=nvidia in its Helm values "
-                "where the cluster has that RuntimeClass, binder.cdiEnabled=true where its GPUs are handed over by CDI; or make it the "
-                "default of the node's container runtime",
+                "Give KAI's reservation pods the NVIDIA runtime: spec.binder.resourceReservation.runtimeClassName: nvidia in "
+                "Config/kai-config (binder.runtimeClassName of its Helm values) where the cluster has that RuntimeClass, "
+                "binder.cdiEnabled: true where its GPUs are handed over by CDI; or make it the default of the node's container runtime",
                 "kubectl get runtimeclass",
+                "kubectl get configs.kai.scheduler kai-config -o yaml",
                 f"kubectl -n {held['place']} logs {held['name']}",
                 owner="platform",
             ),
