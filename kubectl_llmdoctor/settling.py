@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from kubectl_llmdoctor import fixes
-from kubectl_llmdoctor.engines.names import IN_PLACE_OF, OPTIONS
+from kubectl_llmdoctor.engines.names import LOAD_SWITCHES, OPTIONS, load_mode
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts import script
 from kubectl_llmdoctor.facts.container import Container
@@ -338,7 +338,9 @@ def in_digits(container: Container, place: Stated) -> Fix | None:
     number = _number(place.value or "")
     if not number:
         return None
-    whence = "; Helm writes large numbers of its values so: quote it there" if "e" in str(place.value).lower() else ""
+    # Go's %v, from a million on
+    by_helm = "e" in str(place.value).lower() and len(number) > 6
+    whence = "; Helm writes large numbers of its values so: quote it there" if by_helm else ""
     return given(
         container, place, number, f"Write {place.name} in digits alone: {number} (it is {place.value}{whence})"
     )
@@ -500,16 +502,29 @@ def renamed(container: Container, place: Stated, name: str) -> Fix:
     return fixes.patch(container.pod, f"Write {name} instead of {place.name}", [operation])
 
 
-def _instead(container: Container, place: Stated, words: str) -> Fix:
-    """The words that took the place of a switch."""
-    summary = f"Write {words} instead of {place.name}, which newer releases no longer have"
-    if place.index is None or container.told:
-        made = fixes.rewritten(container, [(place.text, words)], summary)
+def _loads_by_mode(container: Container) -> Fix | None:
+    """llama.cpp's option for how a model is loaded, in place of all the switches for that: it ends at the first of them."""
+    places = [
+        place for name in LOAD_SWITCHES if (place := stated(container, name)) and place.vector and not place.value
+    ]
+    places.sort(key=lambda place: (place.vector, place.index or 0))
+    if not places:
+        return None
+    if stated(container, "--load-mode") or stated(container, "-lm"):
+        return dropped(container, None, [place.name for place in places])
+    first, mode = places[0], load_mode({place.name for place in places})
+    names = " and ".join(place.name for place in places)
+    summary = f"Write --load-mode {mode} instead of {names}, which newer releases no longer have"
+    if container.told or any(place.index is None or place.vector != first.vector for place in places):
+        changes = [(first.name, f"--load-mode {mode}"), *((place.name, "") for place in places[1:])]
+        made = fixes.rewritten(container, changes, summary)
         return made or fixes.advice(f"{summary}, in {fixes.edited(container.pod)}")
-    at, (option, value) = f"{container.pointer}/{place.vector}", words.split(" ")
+    at = f"{container.pointer}/{first.vector}"
+    later = sorted((i for place in places for i in place.elements if i != first.index), reverse=True)
     operations = [
-        {"op": "replace", "path": f"{at}/{place.index}", "value": option},
-        {"op": "add", "path": f"{at}/{place.index + 1}", "value": value},
+        *({"op": "remove", "path": f"{at}/{index}"} for index in later),
+        {"op": "replace", "path": f"{at}/{first.index}", "value": "--load-mode"},
+        {"op": "add", "path": f"{at}/{(first.index or 0) + 1}", "value": mode},
     ]
     return fixes.patch(container.pod, summary, operations)
 
@@ -530,9 +545,9 @@ def _refused(told: _Told) -> Iterator[Fix]:
         return
     first, successor = next(iter(told.stated.values())), _SUCCESSOR.search(told.message)
     unknown = _meant(told.engine, first.name) if told.message.startswith("unknown ") else ""
-    now = IN_PLACE_OF.get(told.engine.name, {}).get(first.name) if told.engine else None
-    if now and first.value is None and told.message.startswith("unknown "):
-        yield _instead(told.container, first, now)
+    of_llama = told.engine is not None and told.engine.name == "llama.cpp" and first.name in LOAD_SWITCHES
+    if of_llama and told.message.startswith("unknown ") and (fix := _loads_by_mode(told.container)):
+        yield fix
         return
     if first.index is not None and (right := successor[1] if successor else unknown):
         yield renamed(told.container, first, right)

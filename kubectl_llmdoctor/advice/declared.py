@@ -113,6 +113,8 @@ OfProcess = Literal[
     "capability helps",
     "user given",
     "port from VLLM_PORT",
+    "parser of later releases",
+    "parser of no release known",
 ]
 #: Of the pod's node and others, and what the pod asks of them.
 OfPlacement = Literal[

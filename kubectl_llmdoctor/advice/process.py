@@ -12,6 +12,7 @@ from kubectl_llmdoctor.advice.declared import Condition, OfProcess
 from kubectl_llmdoctor.advice.occurrence import Topic
 from kubectl_llmdoctor.advice.templates import Value
 from kubectl_llmdoctor.engines.names import option
+from kubectl_llmdoctor.engines.vllm_flags import LATER_TOOL_PARSERS
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.pod import Pod
@@ -48,6 +49,13 @@ _MOST_TRIED = 500
 _PORT = expression(r"[0-9]{1,5}")
 #: Variables that tell a program where it shall listen.
 _LISTENING = expression(r"(?i)listen|bind|^(?:\w{1,30}_)?(?:host|addr(?:ess)?|port)$")
+#: The variables and the options with the port of a program itself, and so much of its words is read for them.
+_OF_ITS_OWN = r"(?:(?:https?|listen|server|grpc|api|metrics|prometheus|system)[_-])?port"
+_OWN_PORT = expression(
+    rf"(?i)(?:(?:vllm|sglang|llama_arg|ollama|dyn|uvicorn|app)_)?(?:{_OF_ITS_OWN}|host)|\w{{0,30}}(?:listen|bind)\w{{0,30}}"
+)
+_OWN_PORT_OPTION = expression(rf"(?i)(?<![\w-])--{_OF_ITS_OWN}[= ](\d{{1,5}})(?!\w)")
+_LONGEST = 100_000
 #: The first port that needs no privilege, the last one, and how far a free one is looked for.
 _FIRST_FREE, _LAST, _NEAR = 1024, 65_500, 20
 
@@ -87,6 +95,10 @@ class Process(Topic):
             yield "user given"
         if self._chosen_by_vllm:
             yield "port from VLLM_PORT"
+        # the group `value` of a message that vLLM has none of that name
+        of_tools = self.captured.get("kind") != "Reasoning"
+        later = of_tools and self.captured.get("value", "") in LATER_TOOL_PARSERS
+        yield "parser of later releases" if later else "parser of no release known"
 
     @property
     def _chosen_by_vllm(self) -> bool:
@@ -201,7 +213,7 @@ class Process(Topic):
             named = f"Pod/{other.name}" + ("" if other.namespace == pod.namespace else f" of {other.namespace}")
             owned = _owners(other) & _owners(pod)
             for one in other.containers:
-                if port in {str(p.host_port or p.container_port) for p in one.spec.ports} or _told(one, port):
+                if port in {str(p.host_port or p.container_port) for p in one.spec.ports} or _serves(one, port):
                     return named, bool(owned)
                 if not alike and _runs_the_same(one, container):
                     alike = named, bool(owned)
@@ -282,6 +294,18 @@ def _chosen(container: Container, port: str) -> bool:
     own = (str(variable.value or "") for name, variable in container.env.items() if name != "VLLM_PORT")
     words = re.split(r"[\s=,'\"]+", " ".join(map(str, container.spec.argv)))
     return any(word.rpartition(":")[2] == port for word in (*own, *words))
+
+
+def _serves(container: Container, port: str) -> bool:
+    """Whether an option or a variable tells a program to listen on this port itself, and not whom to ask: `REDIS_PORT=6379`."""
+    told = any(_value_of_port(v.value) == port for name, v in container.env.items() if _OWN_PORT.fullmatch(name))
+    said = _OWN_PORT_OPTION.finditer(" ".join(container.spec.argv)[:_LONGEST])
+    return bool(port) and (told or any(option[1] == port for option in said))
+
+
+def _value_of_port(value: str | None) -> str:
+    """`8080` of `8080` and of `0.0.0.0:8080`."""
+    return (value or "").rpartition(":")[2]
 
 
 def _runs_the_same(one: Container, other: Container) -> bool:

@@ -6,6 +6,7 @@ For advice in an engine's own words, and for options that are another engine's.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 from kubectl_llmdoctor.expressions import expression
 
@@ -32,18 +33,18 @@ _BESIDE = expression(
     re.IGNORECASE,
 )
 
-#: Switches that an engine's newer releases refuse, and what took their place with a value. llama.cpp: b10875 (PR 28334).
-IN_PLACE_OF: dict[str, dict[str, str]] = {
-    "llama.cpp": {
-        "--mmap": "--load-mode mmap",
-        "--no-mmap": "--load-mode none",
-        "--mlock": "--load-mode mmap+mlock",
-        "--direct-io": "--load-mode dio",
-        "-dio": "--load-mode dio",
-        "--no-direct-io": "--load-mode none",
-        "-ndio": "--load-mode none",
-    },
-}
+#: Switches that llama.cpp refuses from b10875 on (PR 28334), in place of which it has one option.
+LOAD_SWITCHES = ("--mmap", "--no-mmap", "--mlock", "--direct-io", "-dio", "--no-direct-io", "-ndio")
+
+
+def load_mode(switches: Collection[str]) -> str:
+    """The value of --load-mode that does what these switches did together."""
+    if {"--direct-io", "-dio"} & {*switches}:
+        return "dio"
+    if "--no-mmap" in switches:
+        return "mlock" if "--mlock" in switches else "none"
+    return "mmap+mlock" if "--mlock" in switches else "mmap"
+
 
 #: By common name and engine: the option as its own documentation writes it; first what to say where there is none.
 OPTIONS: dict[str, dict[str, str]] = {

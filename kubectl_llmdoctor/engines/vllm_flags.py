@@ -471,3 +471,6 @@ TOOL_PARSERS = (
     "poolside_v1", "pythonic", "qwen3_coder", "qwen3_xml", "seed_oss", "solar_open2", "step3", "step3p5", "step_deepresearch",
     "xlam",
 )  # fmt: skip
+
+#: Those that a release may lack which later ones have: all that are there now.
+LATER_TOOL_PARSERS = frozenset(TOOL_PARSERS) - {"minimax", "step_deepresearch"}

@@ -226,6 +226,8 @@ class _Wording:
                 return  # each looks at the lines around it
             if (pattern.ends or self._came_empty) and not self._ends(line):
                 continue
+            if pattern.ends and pattern.warned and contradicted(line, self._says_it):
+                continue  # what the program went on after, to another error
             if _SOURCE.match(said(line.text).text):
                 continue  # the source of a message in a traceback, not the message
             if self._is_harmless(line) and not (self._has_ended() and _is_last(line)):

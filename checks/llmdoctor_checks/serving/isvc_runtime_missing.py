@@ -101,8 +101,15 @@ def _unoffered(workload: Workload, cluster: Cluster) -> list[Item]:
         if _serves(item, want.format, want.version)
         and not workload.fits(item)
         and dig(item.raw, "spec.multiModel") is not True
-        and (not spoken or spoken in (dig(item.raw, "spec.protocolVersions") or (spoken,)))
+        and dig(item.raw, "spec.disabled") is not True
+        and (not spoken or spoken in _protocols(item, spoken))
     ]
+
+
+def _protocols(item: Item, other: object) -> list[object]:
+    """The protocols that a runtime says that it speaks; the `other` one where it says none."""
+    said = dig(item.raw, "spec.protocolVersions")
+    return said if isinstance(said, list) and said else [] if said else [other]
 
 
 def _told(workload: Workload) -> Evidence | None:

@@ -28,6 +28,8 @@ def forwarded_elsewhere(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
         running = agent.status.state.running if agent else None
         if log is None or asked is None or asked[1] == to or agent is None or agent is proxy or running is None:
             continue
+        if agent.status.restart_count:
+            continue  # it was down of something else
         refused = rf"dial tcp (?:127\.0\.0\.1|\[::1\]|localhost):{re.escape(to)}: connect: connection refused"
         lines = [line for line in log.find(FAILED) if re.search(refused, line.text[:4000])]
         started, now = parse_time(running.started_at), pod.cluster.now
@@ -46,12 +48,13 @@ def forwarded_elsewhere(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
             ),
             fixes=(
                 fixes.advice(
-                    f"Let {proxy.name} ask port {to}, to which it forwards: a release of KServe that sets {SIDECAR_PROBE} so",
-                    owner="platform",
+                    f"Let clients ask again until {agent.name} is up, or leave out what puts it before the server, in "
+                    f"{fixes.edited(pod)} (a logger or batcher)"
                 ),
                 fixes.advice(
-                    f"Else leave out what puts {agent.name} before the server, in {fixes.edited(pod)} (a logger or batcher), or let "
-                    "clients ask again until it is up"
+                    f"Let KServe's injector have {proxy.name} ask port {to}, to which it forwards, by {SIDECAR_PROBE}: 0.20 leaves "
+                    "that as it was (kserve issue 5569)",
+                    owner="platform",
                 ),
             ),
             order=lines[0].order,

@@ -487,7 +487,7 @@ def _correction(engine: Engine, problem: Problem, where: str) -> Fix:
     """What to write instead, where the detail names it; else what to take away, or which release has it."""
     name, detail, container = problem.flag or problem.text, problem.detail, engine.container
     # by the name that stands there, which may be a short one
-    own = {name, problem.text.partition(" ")[0]} if where == fixes.edited(engine.pod) else set()
+    own = {name, problem.text.partition(" ")[0]} - {""} if where == fixes.edited(engine.pod) else set()
     place = next((found for one in sorted(own) if (found := settling.stated(container, one))), None)
     near = re.search(r"; the nearest is (\S{1,80})$", detail)
     if problem.kind == "unknown-flag" and (several := re.search(r" could be (-[^:]{1,400}): ", detail)):

@@ -193,7 +193,7 @@ def _by_log(pod: Pod, container: Container, logs: Logs | None, events: Events | 
         asked = _port(container, probe)
         if kind != refused[-1][0] or asked is None or not ports or asked in ports or _answered_once(ended, probe):
             continue
-        if _listener(container, asked):
+        if _listener(container, asked) or (status and _front_end(container, asked)):
             return
         number, line = next(iter(ports.items()))
         if not status and any(re.search(_LOADS, one.text[:2000]) for one in log.lines(line.number + 1)):
@@ -218,11 +218,20 @@ def _of_status(log: Log) -> dict[int, Line]:
     return {int(said["port"]): line for line, said in found if said and not re.fullmatch(_LOOPBACK, said["host"])}
 
 
+def _front_end(container: Container, asked: int) -> bool:
+    """Whether Dynamo's front end is asked, or may be, which answers probes at the port of its requests, whatever else it opens."""
+    words, told = " ".join(container.spec.argv)[:20_000], container.env.get("DYN_HTTP_PORT")
+    if re.search(r"\bdynamo\.(?:frontend|http)\b|\bin=http\b", words):
+        return True
+    return not re.search(r"\bdynamo\.\w", words) and str(asked) in ("8000", str(told.value) if told else "")
+
+
 def _told_by_status(container: Container, asked: int, number: int) -> Iterator[Fix]:
     """For a worker of Dynamo that was given a port for probes: the one that its probe asks."""
     told = container.env.get(_STATUS_PORT)
-    if told and told.value == str(number):
-        text = f"Let {_STATUS_PORT} name the port that the probe asks, {asked}, as Dynamo's operator sets it, or leave it out"
+    # 0 is another one at each start; it is read as a number of 16 bits with a sign
+    if told and told.value in (str(number), "0") and asked < 1 << 15:
+        text = f"Let {_STATUS_PORT} name the port that the probe asks, {asked}, as Dynamo's operator does"
         yield fixes.set_env(container, _STATUS_PORT, str(asked), text)
 
 

@@ -468,7 +468,7 @@ def _fixes(container: Container, kinds: tuple[str, ...], path: str, right: str, 
         was = path or "/"
         yield fixes.advice(
             f"Let KServe's injector give the {probes} of {container.name} the path of the server's own probe, {own}, in place of {was}: "
-            "a release that does",
+            "KServe does from 0.18 on",
             owner="platform",
         )
         yield fixes.advice(
