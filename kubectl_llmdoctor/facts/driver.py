@@ -144,8 +144,13 @@ def _told(container: Container, image: str) -> Iterator[tuple[Cuda, Evidence]]:
             yield built, _of_pod(container, "image", image)
 
 
-def suffices(driver: Cuda, wanted: Cuda) -> bool | None:
-    """Whether a driver runs what was built for a CUDA; None where that is open: older drivers run much of their own major release."""
+def suffices(driver: Cuda, wanted: Cuda | None) -> bool | None:
+    """Whether a driver runs what was built for a CUDA; None where that is open: older drivers run much of their own major release.
+
+    One of the newest major release has what was built for any, so that the CUDA which is wanted need not be known.
+    """
+    if wanted is None:
+        return True if driver[0] >= max(_BRANCHES.values())[0] else None
     if driver[0] != wanted[0]:
         return driver[0] > wanted[0]
     return True if driver[1] is not None and wanted[1] is not None and driver[1] >= wanted[1] else None

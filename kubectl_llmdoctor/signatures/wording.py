@@ -183,7 +183,7 @@ def _texts(subject: Subject, pod: Pod, container: Container | None) -> Iterator[
 
 
 def _has_cuda(wanted: str, subject: Subject, pod: Pod, container: Container | None) -> bool:
-    """Whether the node's driver is known to have a CUDA: a release, or the one that the image was built for."""
+    """Whether the node's driver is known to have a CUDA: a release, or the one that the image was built for (of the newest: any)."""
     node = subject.nodes.get(pod.spec.node_name) if pod.spec.node_name else None
     driver = driver_cuda(pod, node)
     if driver is None:
@@ -191,8 +191,10 @@ def _has_cuda(wanted: str, subject: Subject, pod: Pod, container: Container | No
     if wanted != "image":
         major, minor = map(int, wanted.split("."))
         return suffices(driver[0], (major, minor)) is True
-    built = image_cuda(container, subject.logs(pod)) if container is not None else None
-    return built is not None and suffices(driver[0], built[0]) is True
+    if container is None:
+        return False
+    built = image_cuda(container, subject.logs(pod))
+    return suffices(driver[0], built[0] if built else None) is True
 
 
 def finding(

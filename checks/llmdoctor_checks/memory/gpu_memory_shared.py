@@ -15,6 +15,7 @@ from kubectl_llmdoctor.api import (
     Hardware,
     Line,
     Logs,
+    Node,
     Pod,
     Process,
     Subject,
@@ -32,6 +33,7 @@ from kubectl_llmdoctor.api import (
 from llmdoctor_checks._offloaded import last_offloaded
 from llmdoctor_checks._pytorch_memory import PAST_PYTORCH, account
 from llmdoctor_checks.hardware._gpu import CONSEQUENCES
+from llmdoctor_checks.scheduling._devices import asks_for_nothing
 
 #: Programs take a little more of a GPU than is counted of their shares: what the driver keeps for each.
 _MOST_OF_IT = 0.9
@@ -54,6 +56,9 @@ _LITTLE = 0.5
 #: vLLM's refusal to start where less than its share is free.
 _REFUSED = "on startup is less than desired GPU memory utilization"
 
+#: What vLLM says where somebody else's memory on its GPU changes while it measures.
+_CHANGED = "Error in memory profiling. Initial free memory "
+
 #: Engines whose memory PyTorch does not count.
 _OWN_ALLOCATORS = frozenset({"lmdeploy", "tensorrt-llm", "triton", "nim"})
 
@@ -74,9 +79,11 @@ _NO_ROOM = ("cuda-oom-weights", "cuda-oom-profile", "cuda-oom-runtime", "kv-cach
 @check(
     "gpu-memory-shared",
     since="0.1",
-    literals=("inference compute", "layers to GPU", "out of memory. Tried to allocate", _NO_CACHE, _REFUSED),
+    literals=("inference compute", "layers to GPU", "out of memory. Tried to allocate", _NO_CACHE, _REFUSED, _CHANGED),
 )
-def gpu_memory_shared(pod: Pod, hardware: Hardware | None, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
+def gpu_memory_shared(
+    pod: Pod, hardware: Hardware | None, subject: Subject, logs: Logs | None, node: Node | None
+) -> Iterator[Finding]:
     """Something else holds the GPU's memory.
 
     The engine takes a share of the whole GPU, and less than that was free when it started. Another pod uses the same card (time slicing,
@@ -103,6 +110,8 @@ def gpu_memory_shared(pod: Pod, hardware: Hardware | None, subject: Subject, log
         yield counted
     if logs is not None and (unnamed := _unaccounted(pod, subject, logs)) is not None:
         yield unnamed
+    elif logs is not None and node is not None and (node.allocatable("nvidia.com/gpu") or 0) > 0:
+        yield from _unasked(pod, subject, logs)
     if hardware is not None:
         yield from _by_the_node(pod, hardware, next(iter(subject.engines(pod)), None), logs)
 
@@ -279,6 +288,29 @@ def _unaccounted(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:
             order=line.order,
         )
     return None
+
+
+def _unasked(pod: Pod, subject: Subject, logs: Logs) -> Iterator[Finding]:
+    """vLLM that others disturb on a GPU for which its container does not ask: the scheduler may give that to anybody."""
+    engines = [engine.container for engine in subject.engines(pod) if engine.name == "vllm"]
+    for ending in endings(pod):
+        container, log = ending.container, log_of(ending, logs)
+        line = next(log.find(_REFUSED, _CHANGED), None) if log is not None else None
+        if line is None or not asks_for_nothing(container) or not any(one is container for one in engines):
+            continue
+        yield Finding(
+            role="cause",
+            summary=f"Somebody else has memory on the GPU that vLLM takes: container {container.name} asks for none, so that it sees all "
+            f"of {pod.spec.node_name} and takes the first, whoever has it.",
+            evidence=(
+                log_evidence(line),
+                pod_evidence(container, "resources.limits", ", ".join(container.spec.resources.limits) or "none"),
+            ),
+            explains=(*_NO_ROOM, "gpu-memory-utilization-high", *CONSEQUENCES),
+            fixes=(_of_its_own(container, asked=False),),
+            order=line.order,
+        )
+        return
 
 
 def _of_its_own(container: Container, *, asked: bool) -> Fix:

@@ -22,6 +22,7 @@ from kubectl_llmdoctor.api import (
     Pending,
     Pod,
     Subject,
+    count_of,
     dig,
     events_of,
     expression,
@@ -86,14 +87,14 @@ def _regex(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern)
 
 
-def refusal(pod: Pod, subject: Subject, node: Node | None = None) -> Refusal | None:
-    """Why the kubelet refused the pod; None when it did not, or when enough other replicas are ready.
+def refusal(pod: Pod, node: Node | None = None) -> Refusal | None:
+    """Why the kubelet refused the pod; None when it did not. One that is replaced meanwhile is asked about by its name alone.
 
     After a reboot the kubelet knows the devices of before from its checkpoint, as unhealthy ones, until the plugin
     registers again: where the node offers all of them by now, the plugin was late and not down.
     """
     status = pod.status
-    if status.phase != "Failed" or replaced(subject):
+    if status.phase != "Failed":
         return None
     text = f"{status.reason}: {status.message}".rstrip(": ")
     own = next(iter(pod.accelerators), "")
@@ -209,6 +210,15 @@ def replaced(subject: Subject) -> bool:
     return bool(workload and workload.replicas and (workload.ready or 0) >= workload.replicas)
 
 
+def without_it(pod: Pod, subject: Subject) -> Fix | None:
+    """What to do about a refused pod whose place is taken by now: nothing but to delete what is left of it."""
+    if not replaced(subject) or subject.workload is None:
+        return None
+    ready = count_of(subject.workload.ready or 0, "ready replica")
+    text = f"Delete what is left of the refused pod: {subject.workload.ref} has {ready} without it"
+    return fixes.advice(text, f"kubectl -n {pod.namespace} delete pod {pod.name}")
+
+
 def _taken(message: str) -> bool:
     """Whether the kubelet has enough devices and other pods of its node hold them."""
     found = re.search(_COUNTED, message)
@@ -265,7 +275,7 @@ def _predicate(reason: str, message: str) -> str:
 def refused_for(id: str, pod: Pod, subject: Subject) -> Iterator[Finding]:  # the field's term
     """The finding of a pod that the kubelet refused for the same cause that keeps others unscheduled."""
     status = pod.status
-    if status.phase != "Failed" or _predicate(status.reason, status.message) != id or replaced(subject):
+    if status.phase != "Failed" or _predicate(status.reason, status.message) != id:
         return
     node, lacks = pod.spec.node_name or "its node", _lacking(_unreclaimed(status.message))
     room = f"it lacks {lacks}, even if all were ended there that are less important" if lacks else status.message
@@ -280,6 +290,8 @@ def refused_for(id: str, pod: Pod, subject: Subject) -> Iterator[Finding]:  # th
 
 def _again(pod: Pod, subject: Subject) -> Fix:
     """Have it made again, where there is room by now; else what makes room first, as it would be refused again."""
+    if (left := without_it(pod, subject)) is not None:
+        return left
     node, delete = pod.spec.node_name, f"kubectl -n {pod.namespace} delete pod {pod.name}"
     counted = re.search(_COUNTED, pod.status.message)
     resource = pod.status.reason.removeprefix("OutOf")

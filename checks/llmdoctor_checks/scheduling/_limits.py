@@ -65,9 +65,11 @@ def stating(subject: Subject, quota: str, needs: str) -> Iterator[Fix]:
     """How the containers come to state what a quota counts."""
     wanted = _wanted(needs)
     pod = next(iter(subject.pods), None)
-    own = {c.name: c for c in pod.containers} if pod else {}
+    there = {c.name: c for c in pod.containers} if pod else {}
     if not any(who for _, who in wanted):  # API servers before 1.24 name no container
-        wanted = [(name, who) for name, _ in wanted for who, c in own.items() if _unstated(c, name)] or wanted
+        wanted = [(name, who) for name, _ in wanted for who, c in there.items() if _unstated(c, name)] or wanted
+    # Knative writes its own container into the Deployment that it makes, and puts back what is changed there
+    own = {name: container for name, container in there.items() if name != "queue-proxy"}
     mine = [(own[who], name) for name, who in wanted if who in own and name in _COUNTED]
     added: dict[str, list[str]] = {}
     for name, who in wanted:

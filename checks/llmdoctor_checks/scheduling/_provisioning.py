@@ -295,6 +295,14 @@ def of_class(cluster: Cluster, claim: VolumeClaim) -> list[Item]:
     ]
 
 
+def of_another_class(cluster: Cluster, claim: VolumeClaim) -> tuple[Item, str] | None:
+    """The volume that a claim names and no other has, where it is of another class than the claim, and that class."""
+    volume = cluster.item("PersistentVolume", "", claim.volume) if claim.volume and claim.item else None
+    its = str(dig(volume.raw, "spec.storageClassName") or "") if volume else ""
+    free = volume is not None and dig(volume.raw, "status.phase") == "Available"
+    return (volume, its) if volume and free and its != (claim.storage_class or "") else None
+
+
 def withheld(pod: Pod, claim: VolumeClaim, describe: str) -> Fix:
     """What to do about a claim that goes or has lost its volume, with whatever lies there."""
     if claim.phase == "Lost":
@@ -314,6 +322,15 @@ def withheld(pod: Pod, claim: VolumeClaim, describe: str) -> Fix:
 def _unmatched(pod: Pod, claim: VolumeClaim, describe: str) -> Iterator[Fix]:
     """A volume that is there and does not fit."""
     asked = claim.get("spec.resources.requests.storage")
+    if differs := of_another_class(pod.cluster, claim):
+        wanted = claim.storage_class or ""
+        yield fixes.patch_object(
+            differs[0],
+            f"Give PersistentVolume {differs[0].name} the storage class of {claim.name}, {wanted or 'none'}: it is bound to it then",
+            [{"op": "add", "path": "/spec/storageClassName", "value": wanted}],
+            owner="platform",
+        )
+        return
     free: list[Item] = []
     for volume in of_class(pod.cluster, claim):
         mine = [dig(volume.raw, f"spec.claimRef.{key}") for key in ("namespace", "name")] == [pod.namespace, claim.name]

@@ -338,7 +338,12 @@ def _less(stop: Stop) -> Iterator[Change]:
     else:
         text = ", and ".join(said)
         lowered = Change(text=text[:1].upper() + text[1:], operations=tuple(operations))
-    little = any(r.resource in _SIZED and _requested(spec, r.resource) < r.asked / 2 for r in stop.reasons)
+    little = any(
+        r.resource in _SIZED
+        and _requested(spec, r.resource) < r.asked / 2
+        and not _may_use_more(stop.pending, r.resource)
+        for r in stop.reasons
+    )
     if lowered and not little:
         yield lowered
     need = {r.resource: r.asked - (r.free or 0) for r in stop.reasons if r.asked <= (r.allocatable or 0)}
@@ -346,6 +351,12 @@ def _less(stop: Stop) -> Iterator[Change]:
         yield from _free(stop, need)
     if lowered and little:
         yield msgspec.structs.replace(lowered, text=f"{lowered.text}, if it needs no more")
+
+
+def _may_use_more(pending: Pending, resource: str) -> bool:
+    """Whether a pod without GPUs may use more than it asks for, by its limits: then it gets no less where it asks for less."""
+    most = next(iter(asking(pending, resource)), None)
+    return not pending.accelerators and most is not None and (most.limit(resource) or 0) > (most.request(resource) or 0)
 
 
 def _lowered(pending: Pending, spec: k8s.PodSpec, reason: Reason) -> tuple[k8s.PodSpec, list[Json], str] | None:

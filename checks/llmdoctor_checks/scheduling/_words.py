@@ -16,6 +16,7 @@ from kubectl_llmdoctor.api import (
     Node,
     NodeVerdict,
     Pending,
+    Pod,
     count_of,
     escaped,
     event_evidence,
@@ -321,3 +322,17 @@ def sentence(text: str) -> str:
     """Words of a program as the end of a sentence, cut between two of them where they are too many."""
     text = " ".join(text.split())
     return text[:_LONGEST].rpartition(" ")[0] + " …" if len(text) > _LONGEST else text.rstrip(". ") + "."
+
+
+#: The label of nodes that says which of a cloud's machine types they are.
+MACHINE = "node.kubernetes.io/instance-type"
+
+
+def machine_types(pod: Pod) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Where a pod demands machine types, and which."""
+    if selected := pod.spec.node_selector.get(MACHINE):
+        yield "nodeSelector", (str(selected),)
+    terms = pod.spec.node_terms
+    listed = [[row for row in term.match_expressions if row.key == MACHINE and row.operator == "In"] for term in terms]
+    if listed and all(len(rows) == 1 for rows in listed):  # each term is enough for a node
+        yield "affinity.nodeAffinity", tuple(str(value) for rows in listed for value in rows[0].values)

@@ -84,7 +84,7 @@ def _best(found: Cause) -> NodeVerdict | None:
 def _fixes(pending: Pending, found: Cause, best: NodeVerdict | None) -> Iterator[Fix]:
     offered, more = ways(pending, found), one_more(pending, found)
     # for a pod without GPUs a node is sooner added than another workload stopped
-    sooner = not pending.accelerators and offered and offered[0].patch is None
+    sooner = not pending.accelerators and offered and offered[0].owner == "platform"
     yield from [*more, *offered] if sooner else [*offered, *more]
     if best and not offered:
         text = (

@@ -13,7 +13,6 @@ from kubectl_llmdoctor.api import (
     Node,
     Pending,
     Pod,
-    Subject,
     check,
     count_of,
     dig,
@@ -141,7 +140,7 @@ def _on_node(node: Node, cluster: Cluster) -> Iterator[Finding]:
 
 @check("device-plugin-down", since="0.1", literals=PLUGIN_LINES, on_node=_on_node)
 def device_plugin_down(
-    pod: Pod, pending: Pending | None, node: Node | None, hardware: Hardware | None, subject: Subject, cluster: Cluster
+    pod: Pod, pending: Pending | None, node: Node | None, hardware: Hardware | None, cluster: Cluster
 ) -> Iterator[Finding]:
     """A GPU node advertises fewer GPUs than it has: its device plugin is missing or broken.
 
@@ -174,7 +173,7 @@ def device_plugin_down(
     if pending and nowhere and (unknown := unlabelled(cluster, pending.subject.nodes, nowhere.resource)):
         yield _unknown_nodes(pending, nowhere, unknown)
         return
-    refused = refusal(pod, subject, node)
+    refused = refusal(pod, node)
     if refused and refused.verdict == "down":
         yield _refused(pod, refused, node, cluster)
     elif is_device_plugin(pod.obj) and (line := _watchless_line(pod, cluster)):

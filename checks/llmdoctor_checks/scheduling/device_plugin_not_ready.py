@@ -14,7 +14,7 @@ from kubectl_llmdoctor.api import (
     node_evidence,
     pod_evidence,
 )
-from llmdoctor_checks.scheduling._admission import MIRROR, plugin_evidence, refusal
+from llmdoctor_checks.scheduling._admission import MIRROR, plugin_evidence, refusal, without_it
 
 
 @check("device-plugin-not-ready", since="0.1")
@@ -36,11 +36,11 @@ def device_plugin_not_ready(pod: Pod, node: Node | None, subject: Subject, clust
     - https://kubernetes.io/docs/concepts/extend-kubernetes/compute-storage-net/device-plugins/
     - https://karpenter.sh/docs/concepts/nodepools/#spectemplatespecstartuptaints
     """
-    refused = refusal(pod, subject, node)
+    refused = refusal(pod, node)
     if refused is None or refused.verdict != "not-ready":
         return
     where = pod.spec.node_name or "its node"
-    again = fixes.advice(
+    again = without_it(pod, subject) or fixes.advice(
         f"Delete the failed pod; a new one is admitted once the plugin is up{fixes.lone(pod)}",
         f"kubectl -n {pod.namespace} delete pod {pod.name}",
     )

@@ -85,7 +85,7 @@ def gpu_held_by_dead_pod(
     yield from _name_kept(pod)
     if events and not replaced(subject):
         yield from _unkillable(pod, events)
-    refused = refusal(pod, subject, node)
+    refused = refusal(pod, node)
     if refused and node and (alike := kept(pod, refused, node, cluster)):
         yield _still_counted(pod, refused, node, alike, cluster)
         return

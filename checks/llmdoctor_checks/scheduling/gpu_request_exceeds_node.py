@@ -9,10 +9,12 @@ from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import ways
 from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._words import (
+    MACHINE,
     asked_in,
     asking,
     finding,
     lower,
+    machine_types,
     node_lines,
     nodes_said,
     shared_by,
@@ -20,7 +22,6 @@ from llmdoctor_checks.scheduling._words import (
     whole_card,
 )
 
-_TYPE = "node.kubernetes.io/instance-type"
 #: Labels of nodes whose device plugin may offer more `nvidia.com/gpu` than there are GPUs.
 _SHARED = expression(r"gpu[-.]sharing|gpu\.replicas|nvidia\.com/(?:mig|device-plugin\.config)|gpu-partition-size")
 
@@ -54,7 +55,7 @@ def gpu_request_exceeds_node(pod: Pod, pending: Pending | None, subject: Subject
     if not pod.exists and not pod.lent and (few := _machines(pod, subject)):
         yield few
         return
-    refused = refusal(pod, subject)
+    refused = refusal(pod)
     if refused and refused.verdict == "shared":
         yield _shared(pod, refused)
 
@@ -64,9 +65,9 @@ def _machines(pod: Pod, subject: Subject) -> Finding | None:
     asked = pod.accelerators.get("nvidia.com/gpu", 0)
     if any(_SHARED.search(key) or str(value).endswith("-SHARED") for key, value in pod.spec.node_selector.items()):
         return None
-    for path, values in _types(pod):
+    for path, values in machine_types(pod):
         if any(
-            n.labels.get(_TYPE) in values and (n.allocatable("nvidia.com/gpu") or 0) >= asked for n in subject.nodes
+            n.labels.get(MACHINE) in values and (n.allocatable("nvidia.com/gpu") or 0) >= asked for n in subject.nodes
         ):
             continue  # its device plugin offers each GPU several times, or in slices
         counts = [count_on(value) for value in values]
@@ -80,7 +81,7 @@ def _machines(pod: Pod, subject: Subject) -> Finding | None:
             role="risk",
             summary=f"It asks for {asked} nvidia.com/gpu and for a node of type {names}, which has {most}: it stays Pending.",
             evidence=(
-                pod_evidence(pod, path, f"{_TYPE}: {', '.join(values)}"),
+                pod_evidence(pod, path, f"{MACHINE}: {', '.join(values)}"),
                 *(
                     pod_evidence(c, "resources", f"nvidia.com/gpu: {c.accelerators['nvidia.com/gpu']}")
                     for c in containers
@@ -94,16 +95,6 @@ def _machines(pod: Pod, subject: Subject) -> Finding | None:
             ),
         )
     return None
-
-
-def _types(pod: Pod) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Where a pod demands machine types, and which."""
-    if selected := pod.spec.node_selector.get(_TYPE):
-        yield "nodeSelector", (str(selected),)
-    terms = pod.spec.node_terms
-    listed = [[row for row in term.match_expressions if row.key == _TYPE and row.operator == "In"] for term in terms]
-    if listed and all(len(rows) == 1 for rows in listed):  # each term is enough for a node
-        yield "affinity.nodeAffinity", tuple(str(value) for rows in listed for value in rows[0].values)
 
 
 def _waiting(pending: Pending, found: Cause) -> Finding:

@@ -22,6 +22,7 @@ from kubectl_llmdoctor.api import (
     node_evidence,
     tolerated,
 )
+from kubectl_llmdoctor.catalog.gpus import count_on
 from llmdoctor_checks.scheduling._admission import NO_DEVICES, is_device_plugin, plugin_lines
 from llmdoctor_checks.scheduling._daemons import (
     Absent,
@@ -35,7 +36,16 @@ from llmdoctor_checks.scheduling._daemons import (
 from llmdoctor_checks.scheduling._obstacles import Cause, vendor
 from llmdoctor_checks.scheduling._repairs import named, renamed, tolerating, tried
 from llmdoctor_checks.scheduling._separation import FARGATE, cause
-from llmdoctor_checks.scheduling._words import asked_in, asking, finding, removed, rename, scaling_lines
+from llmdoctor_checks.scheduling._words import (
+    MACHINE,
+    asked_in,
+    asking,
+    finding,
+    machine_types,
+    removed,
+    rename,
+    scaling_lines,
+)
 
 #: What the plugins offer that say so where they find nothing.
 _OF_SUCH_PLUGINS = ("nvidia.com/", "volcano.sh/vgpu")
@@ -213,10 +223,9 @@ def _fixes(pending: Pending, found: Cause, offered: dict[str, list[str]]) -> Ite
             text = f"Ask for {near[0]}, which {', '.join(offered[near[0]][:3])} offers, instead of {found.resource}"
             yield rename(container, found.resource, near[0], text)
     if not offered:
-        yield _more_nodes(pending, found.resource)
+        yield _another_machine(pending, found.resource) or _more_nodes(pending, found.resource)
 
 
-_TYPE = "node.kubernetes.io/instance-type"
 #: The types of EC2's machines that have no GPUs: general ones, and those for computing, memory and disks.
 _OF_EC2 = expression(
     r"[acdimrtxz]\d{1,2}[a-z]{0,4}(?:-flex)?\.(?:metal(?:-\d{1,3}xl)?|\d{0,3}x?large|nano|micro|small|medium)"
@@ -229,11 +238,38 @@ def _dropped(container: Container, resource: str, other: str) -> Fix:
     return fixes.patch(container.pod, text, removed(container, resource))
 
 
+def _another_machine(pending: Pending, resource: str) -> Fix | None:
+    """The machine type that the pod demands, where a node of it is there and has none: a new one would not have any, either."""
+    for path, types in machine_types(pending.pod):
+        nodes = [node.name for node in pending.subject.nodes if node.labels.get(MACHINE) in types]
+        if not nodes or any(count_on(name) for name in types):
+            continue
+        made_for = next(
+            (
+                item
+                for item in pending.subject.cluster.items("Workspace")
+                if dig(item.raw, "resource.instanceType") in types
+            ),
+            None,
+        )
+        where = (
+            f"resource.instanceType of Workspace/{made_for.name}"
+            if made_for
+            else f"{path} in {fixes.edited(pending.pod)}"
+        )
+        text = (
+            f"Name a machine type that has {resource} in {where}: {' or '.join(types)}, which {nodes[0]} is, has none"
+        )
+        edit = [f"kubectl -n {made_for.namespace} edit workspaces.kaito.sh {made_for.name}"] if made_for else []
+        return fixes.advice(text, *edit)
+    return None
+
+
 def _more_nodes(pending: Pending, resource: str) -> Fix:
     """No node has GPUs: a group may be at zero, whose nodes the cluster autoscaler judges by a template."""
     judged = any(event.reason == "NotTriggerScaleUp" and resource in event.message for event in pending.scaling)
     if not judged:
-        types = {node.labels.get(_TYPE, "") for node in pending.subject.nodes}
+        types = {node.labels.get(MACHINE, "") for node in pending.subject.nodes}
         on_ec2 = resource == "nvidia.com/gpu" and types and all(map(_OF_EC2.fullmatch, types))
         text = f"Add a node with {pending.accelerators.get(resource, 1)} {resource} or more"
         text += (

@@ -45,6 +45,7 @@ from llmdoctor_checks.scheduling._provisioning import (
     elsewhere,
     helper,
     nobody,
+    of_another_class,
     of_class,
     other_class,
     provided,
@@ -419,6 +420,8 @@ def _unbound(pod: Pod, claim: VolumeClaim, events: Events | None) -> str:
     what = f"claim {claim.name}" + (f" ({size})" if size else "") + " is not bound"
     classes = [i.name for i in cluster.items("StorageClass")]
     said = [e.message for e in told(claim, events)]
+    if differs := of_another_class(cluster, claim):
+        return f"{what}: it names {differs[0].name}, which has storage class {differs[1] or 'none'}, and its own is {name or 'none'}"
     if name is None and not claim.volume and any("no storage class is set" in text for text in said):
         return f"{what}: it names no storage class, there is no default one, and no existing volume matches"
     if name is None and not claim.volume:

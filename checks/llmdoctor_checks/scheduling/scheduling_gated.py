@@ -19,6 +19,7 @@ from kubectl_llmdoctor.api import (
     event_evidence,
     events_of,
     fixes,
+    k8s,
     node_evidence,
     object_evidence,
     parse_time,
@@ -412,12 +413,15 @@ def _fixes(subject: Subject, gates: list[str], queued: list[Item]) -> Iterator[F
 
 #: Grove's gate, which its operator lifts once the pod stands in the PodGang that this label names (operator/internal/controller/podclique).
 _OF_GROVE, _GANG = "grove.io/podgang-pending-creation", "grove.io/podgang"
+#: What is beyond minAvailable of a scaling group waits for the PodGang of the rest as well, which this one names.
+_BASE = "grove.io/base-podgang"
 
 
 def _of_grove(subject: Subject) -> Iterator[Fix]:
     pod = next(pod for pod in subject.pods if _OF_GROVE in {gate.name for gate in pod.spec.scheduling_gates})
     gang = pod.labels.get(_GANG, "")
     named = f"PodGang {gang}" if gang else "a PodGang"
+    yield from _of_base(pod)
     yield fixes.advice(
         f"See in the log of Grove's operator why {pod.name} does not stand in {named} yet, or not all pods of that exist: it then lifts "
         "the gate by itself; do not take it off by hand, as the gang would be broken up",
@@ -425,6 +429,27 @@ def _of_grove(subject: Subject) -> Iterator[Fix]:
         f"kubectl -n {pod.namespace} get podgangs.scheduler.grove.io {gang}".strip(),
         owner="platform",
     )
+
+
+def _of_base(pod: Pod) -> Iterator[Fix]:
+    """The pods of the base PodGang, which have to come up before the gate of one beyond it is lifted."""
+    base = pod.labels.get(_BASE)
+    first = [p for p in pod.cluster.all(k8s.Pod, "Pod", pod.namespace) if base and p.metadata.labels.get(_GANG) == base]
+    late = [
+        p.metadata.name for p in first if not any(c.type == "Ready" and c.status == "True" for c in p.status.conditions)
+    ]
+    if not late:
+        return
+    said = [e for e in events_of(pod.cluster).about([("Pod", name) for name in late]) if e.namespace == pod.namespace]
+    domain = any("ComputeDomain" in event.message for event in said)
+    text = f"Bring up {' and '.join(late[:2])} of the base PodGang {base} first: Grove lifts the gate of {pod.name} after that"
+    if domain:
+        text = (
+            f"Set minAvailable of the scaling group in its PodCliqueSet to its replicas, so that {pod.name} stands in the base PodGang "
+            f"{base}, too: {late[0]} waits for a ComputeDomain to be complete, and the gate for {late[0]}; newer releases of Grove lift it "
+            "once the base is scheduled"
+        )
+    yield fixes.advice(text, *(f"kubectl -n {pod.namespace} describe pod {name}" for name in late[:2]))
 
 
 def _by_hand(subject: Subject, gate: str) -> Iterator[Fix]:

@@ -23,7 +23,7 @@ from kubectl_llmdoctor.api import (
     say_bytes,
     usage_of,
 )
-from llmdoctor_checks.scheduling._admission import replaced
+from llmdoctor_checks.scheduling._admission import without_it
 
 #: Holders that the evidence names.
 _MOST = 4
@@ -59,7 +59,7 @@ def topology_refused(pod: Pod, node: Node | None, subject: Subject, cluster: Clu
     - https://github.com/kubernetes-sigs/scheduler-plugins/tree/master/pkg/noderesourcetopology
     """
     status = pod.status
-    if status.phase != "Failed" or replaced(subject):
+    if status.phase != "Failed":
         return
     where = pod.spec.node_name or "its node"
     said = _said(pod, where, _free(pod, node, cluster) if node else "")
@@ -67,6 +67,7 @@ def topology_refused(pod: Pod, node: Node | None, subject: Subject, cluster: Clu
         return
     asked = [f"{amount} {name}" for name, amount in pod.accelerators.items()]
     summary, advice = said
+    left = without_it(pod, subject)
     yield Finding(
         role="cause",
         confidence="certain",
@@ -77,7 +78,9 @@ def topology_refused(pod: Pod, node: Node | None, subject: Subject, cluster: Clu
             *(_held(pod, node, cluster) if node else ()),
         ),
         explains=("pod-failed", "not-ready", "rollout-stuck"),
-        fixes=(
+        fixes=(left,)
+        if left
+        else (
             *_rounded(pod),
             fixes.advice(
                 f"{advice}{fixes.lone(pod)}",

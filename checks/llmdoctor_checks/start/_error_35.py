@@ -5,12 +5,11 @@ from __future__ import annotations
 import msgspec
 
 from kubectl_llmdoctor.api import (
-    Engine,
+    Container,
     Evidence,
     Line,
     Logs,
     Node,
-    Pod,
     driver_cuda,
     endings,
     image_cuda,
@@ -27,7 +26,7 @@ ERROR_35 = (NO_DRIVER, "cudaErrorInsufficientDriver", "CUDA initialization failu
 
 
 class Error35(msgspec.Struct, frozen=True):
-    """The error, with the CUDA that the node's driver knows and the one of the image, in words, and what shows them."""
+    """The error, with the CUDA that the driver knows and the one of the image (empty where not known), in words, and what shows them."""
 
     line: Line
     driver: str
@@ -37,21 +36,29 @@ class Error35(msgspec.Struct, frozen=True):
     suffices: bool | None
 
 
-def error_35(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Error35 | None:
-    """The error that ended an engine, where both versions are known and it did not go on without."""
-    container, driver = engine.container, driver_cuda(pod, node)
-    ended = [log for ending in endings(pod) if ending.container is container and (log := log_of(ending, logs))]
+def error_35(container: Container, logs: Logs, node: Node | None) -> Error35 | None:
+    """The error that ended a container, where the versions are known and it did not go on without.
+
+    The image's need not be known where the driver suffices for any.
+    """
+    driver = driver_cuda(container.pod, node)
+    ended = [
+        log for ending in endings(container.pod) if ending.container is container and (log := log_of(ending, logs))
+    ]
     line = next((line for log in ended for line in log.find(*ERROR_35)), None)
-    image = image_cuda(container, logs) if line else None
-    if line is None or driver is None or image is None:
+    if line is None or driver is None:
         return None
     phase = phase_of(line.log)
     if phase is not None and phase.line.number > line.number:
         return None
+    image = image_cuda(container, logs)
+    enough = suffices(driver[0], image[0] if image else None)
+    if image is None and not enough:
+        return None
     return Error35(
         line,
         say_cuda(driver[0]),
-        say_cuda(image[0]),
-        (log_evidence(line), driver[1], image[1]),
-        suffices(driver[0], image[0]),
+        say_cuda(image[0]) if image else "",
+        (log_evidence(line), driver[1], *((image[1],) if image else ())),
+        enough,
     )

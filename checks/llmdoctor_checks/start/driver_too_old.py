@@ -84,7 +84,7 @@ def _newer(node: str, least: str = "") -> Fix:
 
 def _by_the_node(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Iterator[Finding]:
     """CUDA's refusal of a driver that the node's labels or the agent say is of an earlier major release than the image's CUDA."""
-    error = error_35(pod, engine, logs, node)
+    error = error_35(engine.container, logs, node)
     if error is None or error.suffices is not False:
         return
     name = pod.spec.node_name or "?"

@@ -118,15 +118,14 @@ def gpu_runtime_missing(pod: Pod, subject: Subject, logs: Logs | None, node: Nod
     for container in pod.containers:
         yield from _hidden(container, logs)
         yield from _by_the_default_runtime(container, logs, subject.cluster)
+        yield from _not_brought(container, logs, node)
     for engine in subject.engines(pod):
-        yield from _of(pod, engine, logs, node)
+        yield from _of(pod, engine, logs)
 
 
-def _of(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Iterator[Finding]:
+def _of(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     container = engine.container
     asked = {name: n for name, n in container.accelerators.items() if name.startswith(("nvidia.com/", "amd.com/"))}
-    if asked:
-        yield from _not_brought(pod, engine, logs, node)
     if engine.name not in ("ollama", "llama.cpp", "tei", "localai") or cpu_build(container.spec.image):
         return
     if str(engine.value("gpu_layers")) == "0":
@@ -349,16 +348,21 @@ def _what_is_missing(pod: Pod, engine: Engine, line: Line, *, of_amd: bool) -> t
     return unfit, fixes.set_spec(pod, "/runtimeClassName", "nvidia", summary)
 
 
-def _not_brought(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Iterator[Finding]:
+def _not_brought(container: Container, logs: Logs, node: Node | None) -> Iterator[Finding]:
     """CUDA's error 35 on a node whose driver has the CUDA of the image: the container has no driver, or another one."""
-    error = error_35(pod, engine, logs, node)
+    asked = any(name.startswith("nvidia.com/") for name in container.accelerators)
+    error = error_35(container, logs, node) if asked else None
     if error is None or not error.suffices:
         return
-    name = pod.spec.node_name or "?"
+    pod = container.pod
+    name, built = (
+        pod.spec.node_name or "?",
+        f"the image's {error.image}" if error.image else "an image of any earlier one, too",
+    )
     yield Finding(
         role="cause",
-        summary=f"CUDA finds no driver in container {engine.container.name}, or not the node's: that of {name} knows CUDA {error.driver}, "
-        f"which suffices for the image's {error.image}.",
+        summary=f"CUDA finds no driver in container {container.name}, or not the node's: that of {name} knows CUDA {error.driver}, "
+        f"which suffices for {built}.",
         evidence=error.evidence,
         explains=(*FAILED_START, "engine-dead", "worker-lost"),
         fixes=(

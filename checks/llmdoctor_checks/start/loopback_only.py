@@ -84,6 +84,8 @@ def _behind_service(pod: Pod, engine: Engine | None, logs: Logs | None) -> Itera
     port, line = next(
         ((p, said) for p in _targets(container, item) if (said := listens(container, logs, {p}))), ("", None)
     )
+    if line is None and engine is not None:
+        yield from _at_another_port(engine, logs, item)
     if line is None or line[0] == ANY_IPV4 or listens_elsewhere(container, logs, port):
         return
     who, evidence = _named(item)
@@ -93,6 +95,32 @@ def _behind_service(pod: Pod, engine: Engine | None, logs: Logs | None) -> Itera
         "address of the pod: every connection is refused.",
         evidence=(log_evidence(line[1]), evidence),
         fixes=(_fix(pod, engine, None, ANY_IPV4),),
+    )
+
+
+def _at_another_port(engine: Engine, logs: Logs | None, item: Item) -> Iterator[Finding]:
+    """An engine that was told neither address nor port, and a Service that sends to another port: to change that alone does not help."""
+    container, port, asked = (
+        engine.container,
+        str(engine.value("port")),
+        dict.fromkeys(_targets(engine.container, item)),
+    )
+    line, flag = listens(container, logs, {port}), _FLAGS.get(engine.name, "")
+    host = loopback_told(engine)
+    if line is None or host is None or ANY_IPV4 in (line[0], host.value) or len(asked) != 1 or not flag:
+        return
+    if listens_elsewhere(container, logs, port) or engine.explicit("dist_init_addr"):
+        return
+    wanted, (who, evidence) = next(iter(asked)), _named(item)
+    chosen = [("host", flag, ANY_IPV4), *([("port", "--port", wanted)] if engine.explicit("port") is None else ())]
+    words = " ".join(f"{option} {value}" for _, option, value in chosen)
+    yield Finding(
+        role="cause",
+        summary=f"{engine.label} listens on {line[0]}:{port}, and {who} sends to port {wanted} of the address of the pod: every "
+        "connection is refused.",
+        evidence=(log_evidence(line[1]), _said(container, host), evidence),
+        explains=("port-mismatch",),
+        fixes=(fixes.set_flags(engine, chosen, f"Listen where {who} sends: {words}"),),
     )
 
 
