@@ -505,7 +505,8 @@ class Room:
     def layers_set(self) -> str:
         """How many layers llama.cpp is told to put on the GPU, as it is written there."""
         told = self.engine.explicit("gpu_layers") if self.engine and self.engine.name == "llama.cpp" else None
-        return told.text if told and told.value not in (None, 0, "0") else ""
+        value = str(told.value).lower() if told else ""
+        return told.text if told and (value == "all" or (value.isdecimal() and value.strip("0"))) else ""
 
     @property
     def gfx_override(self) -> str:

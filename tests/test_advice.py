@@ -734,6 +734,14 @@ def test_an_image_for_gpus_keeps_its_runtime_class() -> None:
         {"image": "acme/vllm-rocm:v0.11.0"},
         {"image": "acme/vllm:v0.11.0", "args": ["vllm", "serve", "Qwen/Qwen3-8B"]},
         {"resources": {"limits": {"amd.com/gpu": "1"}}},
+        {"image": "registry.example.com/ml/vllm-openai:v0.11.0"},
+        {"image": "registry.example.com/ml/vllm-openai:v0.11.0-cu118"},
+        {"args": ["--model", "Qwen/Qwen3-8B", "--logits-processors", "acme.limits:Short"]},
+        {"env": [{"name": "VLLM_PLUGINS", "value": "acme"}]},
+        {"command": ["/opt/acme/start.sh"]},
+        {"command": ["python3", "-m", "acme.server"]},
+        {"args": ["--model", "/opt/models/qwen3"]},
+        {"args": ["--model=Qwen/Qwen3-8B", "--chat-template=/opt/acme/chat.jinja"]},
     ],
 )
 def test_the_published_image_is_named_where_it_takes_the_place(change: dict[str, Any]) -> None:
@@ -757,7 +765,10 @@ def test_a_folder_below_what_is_fetched_may_be_told_wrongly() -> None:
 
 def test_a_name_that_several_owners_have_is_not_guessed() -> None:
     assert with_owner("qwen3-8b") == "Qwen/Qwen3-8B"
+    assert with_owner("Qwen3-0.6B") == "Qwen/Qwen3-0.6B"
     assert not with_owner("an-unheard-of-model")
+    # of one that only publishes it again
+    assert not with_owner("Llama-3.1-70B-Instruct-NVFP4")
 
 
 def test_a_cache_that_goes_with_the_pod_is_not_filled_by_one_start() -> None:
@@ -829,3 +840,158 @@ def test_switches_that_are_no_devices_of_the_server_want_none_of_its_modules() -
     found = _edited("fabric-manager-down", "fires_hgx_b200", edit)
 
     assert not any("ib_umad" in fix.summary for fix in found.fixes)
+
+
+def _first(id: str, name: str, edit: Callable[[list[dict[str, Any]]], None]) -> Fix:
+    return _edited(id, name, edit).fixes[0]
+
+
+def _container(change: dict[str, Any], at: int = 0) -> Callable[[list[dict[str, Any]]], None]:
+    def edit(objects: list[dict[str, Any]]) -> None:
+        objects[at]["spec"]["containers"][0].update(change)
+
+    return edit
+
+
+def test_the_published_image_has_nothing_for_gpus_of_amd() -> None:
+    change = _container({"resources": {"limits": {"amd.com/gpu": "1"}}})
+
+    assert "ollama/ollama" not in _first("entrypoint-missing", "fires_ollama_of_another_image", change).summary
+
+
+@pytest.mark.parametrize(("told", "set_to"), [("600", ""), ("30", "120"), ("soon", "120")])
+def test_a_download_that_waits_longer_already_is_not_cut_short(told: str, set_to: str) -> None:
+    change = _container({"env": [{"name": "HF_HUB_DOWNLOAD_TIMEOUT", "value": told}]})
+    summary = _first("hf-unreachable", "fires_download_pauses", change).summary
+
+    assert ("HF_HUB_DOWNLOAD_TIMEOUT=120" in summary) is bool(set_to)
+
+
+def _read_only(objects: list[dict[str, Any]]) -> None:
+    objects[0]["spec"]["containers"][0]["volumeMounts"][0]["readOnly"] = True
+
+
+def _ephemeral(objects: list[dict[str, Any]]) -> None:
+    objects[0]["spec"]["volumes"] = [{"name": "cache", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}}]
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        _read_only,
+        _ephemeral,
+        _container({"args": ["--model-path", "Qwen/Qwen3-8B", "--download-dir", "/models"]}),
+        _container({"env": [{"name": "HF_HUB_OFFLINE", "value": "1"}, {"name": "HOME", "value": "/home/sgl"}]}),
+    ],
+)
+def test_a_cache_that_lies_elsewhere_or_takes_nothing_is_not_filled(
+    edit: Callable[[list[dict[str, Any]]], None],
+) -> None:
+    assert "Start it once" not in _first("hf-unreachable", "fires_offline_with_its_cache_on_a_claim", edit).summary
+
+
+def test_a_liveness_probe_does_not_wait_for_what_a_server_waits_for() -> None:
+    def edit(objects: list[dict[str, Any]]) -> None:
+        container = objects[0]["spec"]["containers"][0]
+        container["image"] = "ghcr.io/berriai/litellm:main-v1.60.0"
+        container["livenessProbe"] = container["readinessProbe"]
+
+    summary = _first("probe-path-wrong", "fires_weaviates_vectorizer", edit).summary
+    assert summary.startswith(
+        "Ask for /health/liveliness in the liveness probe and /health/readiness in the readiness probe"
+    )
+
+
+def test_a_deadline_is_not_made_shorter() -> None:
+    def edit(objects: list[dict[str, Any]]) -> None:
+        objects[0]["metadata"]["annotations"] = {"serving.knative.dev/progress-deadline": "3600s"}
+
+    assert "wait 3 h" in _first("progress-deadline", "fires_kserve_never_scaled", edit).summary
+
+
+def test_a_server_on_the_cpu_is_no_sidecar() -> None:
+    def edit(objects: list[dict[str, Any]]) -> None:
+        server = objects[0]["spec"]["template"]["spec"]["containers"][0]
+        server.update(image="ollama/ollama:0.12.0", resources={})
+
+    (fix,) = _edited("quota-exceeded", "fires_must_specify_of_no_container", edit).fixes
+    assert fix.patch is not None
+    said = {o["path"].partition("/containers/")[2]: o["value"] for o in fix.patch.body}
+    assert (said["0/resources/limits/memory"], said["1/resources/limits/memory"]) == ("64Gi", "1Gi")
+
+
+@pytest.mark.parametrize(
+    ("env", "says"),
+    [
+        ({"name": "BACKEND_ADDR", "value": "backend.example:8080"}, "Take hostNetwork: true out"),
+        ({"name": "BACKEND_ADDR", "value": "0.0.0.0:8080"}, "Pod/chat-a-0 has it"),
+        ({"name": "APP_BIND", "value": "10.0.0.7:8080"}, "Pod/chat-a-0 has it"),
+    ],
+)
+def test_the_address_of_another_program_is_no_port_of_ones_own(env: dict[str, Any], says: str) -> None:
+    assert says in _first("port-in-use", "fires_told_by_a_variable", _container({"env": [env]}, at=1)).summary
+
+
+def test_a_port_that_an_engine_has_by_default_is_not_free() -> None:
+    def edit(objects: list[dict[str, Any]]) -> None:
+        objects[1]["spec"]["containers"].append({"name": "vllm", "image": "vllm/vllm-openai:v0.11.0"})
+        for one in objects:
+            one["spec"]["containers"][0]["env"] = [{"name": "LISTEN_ADDR", "value": ":7999"}]
+
+    snapshot = load_case(CASES / "port-in-use" / "fires_told_by_a_variable.yaml").snapshot
+    objects = deepcopy(list(snapshot.objects))
+    edit(objects)
+    logs = tuple(replace(log, text=log.text.replace("8080", "7999")) for log in snapshot.logs)
+    report = diagnose(replace(snapshot, objects=tuple(objects), logs=logs), installed())
+    found = next(f for target in report.targets for f in target.findings if f.id == "port-in-use")
+    assert "than 7999, such as 8001" in found.fixes[0].summary
+
+
+def test_what_later_releases_do_not_have_is_not_blamed() -> None:
+    change = _container({"image": "vllm/vllm-openai:v0.22.0"})
+
+    assert "Take another exchange" not in _first("nccl-timeout", "fires_naive_exchange", change).summary
+
+
+def test_a_rank_whose_leader_is_another_pod_is_not_alone() -> None:
+    change = _container({"env": [{"name": "MASTER_ADDR", "value": "train-0.train"}]})
+
+    assert "Give every rank a GPU" in _first("nccl-other", "fires_more_processes_than_gpus", change).summary
+
+
+@pytest.mark.parametrize(
+    ("id", "name", "words"),
+    [
+        ("model-not-found", "fires_name_without_its_owner", "a repository that the hub has"),
+        ("hf-unreachable", "fires_offline_with_its_cache_on_a_claim", "HF_HUB_CACHE"),
+        ("gpu-memory-shared", "fires_little_lacks_of_the_machines_memory", "Take what is free now"),
+        ("illegal-memory-access", "fires_rocm_takes_it_for_another_gpu", "flash attention"),
+        ("cuda-oom-profile", "fires_tgi_prefill", "below 4096"),
+        ("cuda-oom-weights", "fires_sycl_calls_it_the_hosts", "Offload fewer layers"),
+        ("entrypoint-missing", "fires_ollama_of_another_image", "the engine's own image"),
+    ],
+)
+def test_what_a_fix_says_with_the_names_of_the_case_is_not_said_again_without_them(
+    id: str, name: str, words: str
+) -> None:
+    assert not any(words in fix.summary for fix in _of_case(id, name))
+
+
+@pytest.mark.parametrize(("layers", "said"), [("99", True), ("all", True), ("auto", False), ("-1", False)])
+def test_layers_that_llama_cpp_counts_itself_are_not_lowered(layers: str, said: bool) -> None:
+    change = _container({"args": ["-m", "/models/m.gguf", "-ngl", layers]})
+
+    assert _first("cuda-oom-weights", "fires_sycl_calls_it_the_hosts", change).summary.startswith("Lower -ngl") is said
+
+
+def test_a_mirror_that_pauses_may_be_left_out() -> None:
+    snapshot = load_case(CASES / "hf-unreachable" / "fires_download_pauses.yaml").snapshot
+    objects = deepcopy(list(snapshot.objects))
+    _container({"env": [{"name": "HF_ENDPOINT", "value": "https://hf-mirror.com"}]})(objects)
+    logs = tuple(
+        replace(log, text=log.text.replace("cdn-lfs.huggingface.co", "hf-mirror.com")) for log in snapshot.logs
+    )
+    report = diagnose(replace(snapshot, objects=tuple(objects), logs=logs), installed())
+    found = next(f for target in report.targets for f in target.findings if f.id == "hf-unreachable")
+
+    assert found.fixes[1].summary.startswith("If the pod can reach huggingface.co, leave HF_ENDPOINT out")

@@ -112,7 +112,6 @@ OfProcess = Literal[
     "still ready",
     "capability helps",
     "user given",
-    "port from VLLM_PORT",
     "parser of later releases",
     "parser of no release known",
 ]
@@ -139,7 +138,11 @@ OfPlacement = Literal[
     "use of a GPU",
     "no use of a GPU",
 ]
-Condition = Literal[OfObjects, OfHub, OfCredentials, OfImages, OfFiles, OfContext, OfGroup, OfProcess, OfPlacement]
+#: Of the port that a line says is taken.
+OfPorts = Literal["port from VLLM_PORT"]
+Condition = Literal[
+    OfObjects, OfHub, OfCredentials, OfImages, OfFiles, OfContext, OfGroup, OfProcess, OfPorts, OfPlacement
+]
 
 
 class FixText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -167,8 +170,10 @@ class FixText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     request: str = ""
     #: values without which it is none: a fix that needs a number is left out where nothing says it
     needs: tuple[str, ...] = ()
-    #: what it says where another fix stands before it, so that nothing is advised twice; empty: then it is left out
-    after: str | None = None
+    #: what it says instead where another fix stands before it, so that nothing is advised twice
+    after: str = ""
+    #: values with which it is none, as a fix that needs them says the same of this very case
+    unless: tuple[str, ...] = ()
     #: fields that it sets in the pod's spec
     spec: dict[str, str | bool] = {}
     #: an annotation that it gives the pods

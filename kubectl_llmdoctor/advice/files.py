@@ -40,6 +40,9 @@ _INSTALLED = expression(
 
 #: What names the hub's cache, in the order in which its library reads them.
 _CACHES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME")
+#: The kinds of volumes that outlive a pod and take what it writes.
+_LASTING = ("persistent_volume_claim", "host_path", "nfs", "azure_disk", "cinder", "gce_persistent_disk", "aws_elastic_block_store",
+            "iscsi", "rbd")  # fmt: skip
 
 #: What the kernel says where the user may not, whatever the mount lets.
 _FORBIDDEN = frozenset({"permission denied", "operation not permitted"})
@@ -175,13 +178,23 @@ class Files(Topic):
     @property
     def _cache_on(self) -> str:
         """`claim models at /cache`: the volume on which the hub's cache of the container lies, where it is a lasting one."""
-        env = self.container.env if self.container else {}
-        told = next((env[name].value for name in _CACHES if name in env), "/root/.cache/huggingface")
+        told = self._cache
         for mount, volume in self._data if told else ():
-            lasting = volume.empty_dir is None and f"{told}/".startswith(f"{mount.mount_path.rstrip('/')}/")
-            if lasting:
+            kept = any(getattr(volume, kind) is not None for kind in _LASTING)
+            if kept and not mount.read_only and f"{told}/".startswith(f"{mount.mount_path.rstrip('/')}/"):
                 return f"{backing(volume)} at {mount.mount_path}"
         return ""
+
+    @property
+    def _cache(self) -> str:
+        """Where the hub's cache of the container lies, by its engine, a variable or its home; empty where that is not known."""
+        env = self.container.env if self.container else {}
+        if self.engine and (folder := self.engine.explicit("download_dir")):
+            return str(folder.value or "")
+        if named := [env[name].value or "" for name in _CACHES if name in env]:
+            return named[0]
+        home = env["HOME"].value if "HOME" in env else "/root"
+        return f"{home}/.cache/huggingface" if home else ""
 
     @cached_property
     def _configuration(self) -> tuple[str, str]:

@@ -31,6 +31,9 @@ _DIGITS = 9
 #: The release of vLLM that has --all2all-backend; before it VLLM_ALL2ALL_BACKEND alone is read.
 _ALL_TO_ALL_OPTION, _ALL_TO_ALL = "0.12", "VLLM_ALL2ALL_BACKEND"
 
+#: The first release that surely has no broadcasts of its own any more, and takes another exchange where it is told `naive` (#33728).
+_WITHOUT_NAIVE = "0.21"
+
 #: How a rank is told where its leader is.
 _LEADER = r"(?:LWS_LEADER|MASTER|LEADER|RAY_HEAD|RAY)_ADDR(?:ESS)?|--(?:master[-_]addr|dist-init-addr|rdzv[-_]endpoint|ray[-_]address)"
 
@@ -44,6 +47,9 @@ _WAITS_AT = expression(
 #: The name of one interface, without the signs by which NCCL excludes some or means the exact name; without a number at its end
 #: it is mostly how several begin (eth, enp1s0f), which NCCL takes and gloo does not.
 _INTERFACE = expression(r"[A-Za-z][\w.-]{0,13}\d")
+
+#: A leader that is the container itself.
+_HERE = expression(r"(?:localhost|127\.0\.0\.1|0\.0\.0\.0)(?::|$)")
 
 #: How accelerate, torchrun and DeepSpeed are told how many processes to start on a node.
 _PROCESSES = expression(
@@ -87,8 +93,10 @@ class Group(Topic):
     def _lone_gpu(self) -> str:
         """The resource of which the container asks for one, where its ranks have no pod beside it: `nvidia.com/gpu`."""
         container = self.container
-        alone = container is not None and not self.log_only and container.gpus == 1 and len(self.subject.pods) == 1
-        return next(iter(container.accelerators)) if container is not None and alone else ""
+        if container is None or self.log_only or container.gpus != 1 or len(self.subject.pods) > 1:
+            return ""
+        elsewhere = any(not _HERE.match(where) for where in told(_LEADER, container))
+        return "" if elsewhere else next(iter(container.accelerators))
 
     @cached_property
     def _processes(self) -> tuple[str, str]:
@@ -114,6 +122,8 @@ class Group(Topic):
     def _naive_exchange(self) -> str:
         """Where vLLM is told to exchange the experts' tokens in its naive way, by broadcasts, and it is one that did not come about."""
         if self.captured.get("op") != "BROADCAST" or self.container is None or self.engine is None:
+            return ""
+        if self.engine.at_least(_WITHOUT_NAIVE):
             return ""
         told, option = self.container.env.get(_ALL_TO_ALL), self.engine.explicit("all2all_backend")
         if option is not None and option.value == "naive":

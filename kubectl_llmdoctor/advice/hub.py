@@ -23,6 +23,10 @@ _HUB = "https://huggingface.co"
 _HUB_HOST = expression(r"(?:^|[./])(?:huggingface\.co|hf\.co)(?:[/:]|$)")
 
 
+#: So many seconds a download may pause, where huggingface_hub waits ten.
+_PATIENCE = 120
+
+
 class Hub(Topic):
     """What the model is called, and where it is asked for."""
 
@@ -34,6 +38,8 @@ class Hub(Topic):
             "cached": lambda: f"models--{self._repository.replace('/', '--')}" if self._repository else "its files",
             "search": lambda: self._search,
             "with_owner": lambda: with_owner(self._model) if self._model and "/" not in self._model else "",
+            "patience": lambda: str(_PATIENCE) if (self._waits("HF_HUB_DOWNLOAD_TIMEOUT") or 0) < _PATIENCE else "",
+            "patience_for_answers": lambda: str(max(_PATIENCE // 2, self._waits("HF_HUB_ETAG_TIMEOUT") or 0)),
             "licence": lambda: self._licence,
             "hub": lambda: self._hub,
             "hub_variable": lambda: self._asked[1],
@@ -46,6 +52,12 @@ class Hub(Topic):
             "store": lambda: (model_store.endpoint(self.container) if self.container else "") or "the store",
             "store_keys": lambda: self._store_keys,
         }
+
+    def _waits(self, name: str) -> int | None:
+        """The seconds that a variable of huggingface_hub is set to, which reads whole numbers."""
+        told = self.container.env.get(name) if self.container else None
+        value = str(told.value or "").strip()[:9] if told else ""
+        return int(value) if value.isascii() and value.isdecimal() else None
 
     def _holds(self) -> Iterator[Condition]:
         asked = self.captured.get("host") or self.captured.get("url") or ""

@@ -10,7 +10,9 @@ from typing import get_args
 from kubectl_llmdoctor.advice.declared import Condition, OfImages
 from kubectl_llmdoctor.advice.occurrence import Topic
 from kubectl_llmdoctor.advice.templates import Value
+from kubectl_llmdoctor.engines.version import split_image
 from kubectl_llmdoctor.expressions import expression
+from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.pulled import had, spelt, split
 
 #: As whom registries know those who come with a key.
@@ -31,6 +33,7 @@ _TEI_IMAGE = expression(
     r"(?P<name>[\w./:-]{0,200}text-embeddings-inference:)(?:(?:turing|86|89|hopper|cuda|100|120)-)?(?P<release>\d[\w.]{0,20}|latest)"
 )
 
+_NVIDIA = "nvidia.com/gpu"
 #: Where engines publish their images, with which tags, and from which release on each has one (the releases of their repositories).
 _PUBLISHED = {
     "ollama": ("ollama/ollama", "{}", "0.1.17"),
@@ -40,8 +43,17 @@ _PUBLISHED = {
 _RELEASE = expression(r"\d{1,3}\.\d{1,3}\.\d{1,3}(?:\.post\d)?")
 #: Words of an image that is built for other machines than those that the published one is for.
 _BUILT_FOR = expression(
-    r"(?i)(?:^|[^a-z])(?:rocm|hip|xpu|hpu|gaudi|cpu|tpu|npu|ascend|cann|neuron|musa|vulkan|sycl|intel|arm64|aarch64|l4t|jetson|tegra)"
+    r"(?i)(?:^|[^a-z])(?:rocm|hip|xpu|hpu|gaudi|cpu|tpu|npu|ascend|cann|neuron|musa|vulkan|sycl|intel|arm64|aarch64|l4t|jetson|tegra"
+    r"|cu\d{2,3}(?!\d)|pascal|volta|sm_?\d{2})"
 )
+#: Options by which vLLM takes in code that somebody may have added to an image, and the variable that does so.
+_TAKES_IN = expression(
+    r"--[\w-]{1,40}-plugin\b|--(?:logits-processors|middleware|worker-(?:extension-)?cls|kv-transfer-config)\b"
+)
+_PLUGINS = "VLLM_PLUGINS"
+#: Programs that the images of engines have, and folders that all of them have.
+_PROGRAMS, _ANYWAY = ("vllm", "ollama", "text-generation-launcher"), ("/tmp/", "/dev/")
+_MODULE = "vllm.entrypoints.openai.api_server"
 
 
 class Images(Topic):
@@ -121,18 +133,33 @@ class Images(Topic):
         name, tag, since = _PUBLISHED.get(engine.name if engine else "", ("", "", ""))
         if engine is None or container is None or not name or not _RELEASE.fullmatch(engine.version or ""):
             return ""
-        repository, words = split(self._own)[0], [str(word) for word in container.spec.args]
-        # what takes its arguments otherwise, or is for other machines
-        alike = (
-            container.spec.command
-            or not words
-            or words[0].startswith("-")
-            or (engine.name, words[0]) == ("ollama", "serve")
+        repository, own_tag, _ = split_image(self._own)
+        released = tag.format(engine.version)
+        others = any(resource != _NVIDIA for resource in container.accelerators)
+        on_nvidia = not others and (engine.name == "ollama" or bool(container.limit(_NVIDIA)))
+        copied = f"/{repository}".endswith(f"/{name}") or (
+            engine.name != "ollama" and own_tag == released and repository.rpartition("/")[2] == name.rpartition("/")[2]
         )
-        on_nvidia = engine.name == "ollama" or container.limit("nvidia.com/gpu")
-        if not alike or not on_nvidia or _BUILT_FOR.search(self._own) or f"/{repository}".endswith(f"/{name}"):
+        if not on_nvidia or copied or _BUILT_FOR.search(self._own) or not self._runs_alike(engine.name, container):
             return ""
-        return f"{name}:{tag.format(engine.version)}" if engine.at_least(since) else ""
+        return f"{name}:{released}" if engine.at_least(since) else ""
+
+    def _runs_alike(self, engine: str, container: Container) -> bool:
+        """Whether the engine's own image takes a container's words, and names nothing that somebody may have added to another one."""
+        command, args = container.spec.command, [str(word) for word in container.spec.args]
+        words = [str(word) for word in container.spec.argv]
+        if command:
+            program = words[0].rpartition("/")[2]
+            runs = program in _PROGRAMS or (
+                program.startswith("python") and words[1:2] == ["-m"] and words[2:3] == [_MODULE]
+            )
+        else:
+            runs = not args or args[0].startswith("-") or (engine, args[0]) == ("ollama", "serve")
+        paths = (
+            word[word.find("/") :] for word in words[1 if command else 0 :] if word.startswith("/") or "=/" in word
+        )
+        added = any(_TAKES_IN.match(word) for word in words) or _PLUGINS in container.env
+        return runs and not added and all(path.startswith(_ANYWAY) or container.mount_over(path) for path in paths)
 
     @property
     def _own(self) -> str:

@@ -24,6 +24,7 @@ from kubectl_llmdoctor.advice.objects import Objects
 from kubectl_llmdoctor.advice.occurrence import Occurrence, Seen, Topic
 from kubectl_llmdoctor.advice.patches import Patches
 from kubectl_llmdoctor.advice.placement import Placement
+from kubectl_llmdoctor.advice.ports import Ports
 from kubectl_llmdoctor.advice.process import Process
 from kubectl_llmdoctor.advice.templates import NO_MODEL, UNNAMED, Values, fill
 from kubectl_llmdoctor.brought import brings, edits, field, gives
@@ -52,7 +53,7 @@ class Situation(Seen):
         self._objects = Objects(here)
         self._files = Files(here)
         self._group = Group(here)
-        others = Hub(here), Credentials(here), Images(here), Context(here), Process(here), Placement(here)
+        others = Hub(here), Credentials(here), Images(here), Context(here), Process(here), Ports(here), Placement(here)
         self._topics: tuple[Topic, ...] = (self._objects, self._files, self._group, *others)
         #: what templates may name, by name
         self.values = Values({k: v for topic in self._topics for k, v in topic.values().items()} | here.captured)
@@ -61,24 +62,22 @@ class Situation(Seen):
     def fixes(self, texts: tuple[FixText, ...]) -> tuple[Fix, ...]:
         """The fixes that apply here, those last that the namespace's Pod Security level refuses."""
         engine = self.engine.name if self.engine else ""
-        if any(
-            name not in self.values for text in texts for name in text.needs
-        ):  # dear: the model's memory is computed for it
+        told = {name for text in texts for name in (*text.needs, *text.unless)}
+        if not told <= self.values.keys():  # dear: the model's memory is computed for it
             self.values.add(self._room.values())
         fitting = (text for text in texts if not text.engines or engine in text.engines)
         held = (text for text in fitting if all(map(self._holds, text.when)))
-        known = (text for text in held if all(self.values.get(name) for name in text.needs))
         offered: dict[tuple[str, tuple[str, ...]], tuple[Fix, Privilege]] = {}
-        for text in known:
-            told = text
-            if offered and text.after is not None:
-                if not text.after:
-                    continue
-                told = msgspec.structs.replace(text, summary=text.after)
-            for fix in self._settled(told) or (self._fix(told),):
+        for text in filter(self._known, held):
+            words = msgspec.structs.replace(text, summary=text.after) if offered and text.after else text
+            for fix in self._settled(words) or (self._fix(words),):
                 if fix is not None:
                     offered.setdefault((fix.summary, fix.commands), (fix, text.asks))
         return permitted(self.subject.cluster, self.subject.namespace, offered.values())
+
+    def _known(self, text: FixText) -> bool:
+        """Whether what a fix needs is known, and nothing of that for which another one takes its place."""
+        return all(map(self.values.get, text.needs)) and not any(map(self.values.get, text.unless))
 
     def _holds(self, condition: Condition) -> bool:
         """Whether a condition holds, by the topic that decides it."""

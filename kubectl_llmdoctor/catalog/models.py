@@ -48,8 +48,47 @@ _GATED = (
     "cohereforai/",
 )
 
-#: Who publishes the models of others again, under their names.
-_AGAIN = frozenset(["unsloth", "redhatai", "nousresearch"])
+#: Who makes models, of those whose names several may have: others publish them again.
+_MAKERS = frozenset(
+    (
+        *(
+            "qwen",
+            "meta-llama",
+            "mistralai",
+            "google",
+            "microsoft",
+            "deepseek-ai",
+            "zai-org",
+            "moonshotai",
+            "allenai",
+            "ibm-granite",
+        ),
+        *(
+            "huggingfacetb",
+            "baai",
+            "tiiuae",
+            "01-ai",
+            "codellama",
+            "facebook",
+            "minimaxai",
+            "bigcode",
+            "intfloat",
+            "openai",
+        ),
+        *(
+            "openai-community",
+            "tinyllama",
+            "baidu",
+            "internlm",
+            "lgai-exaone",
+            "salesforce",
+            "stabilityai",
+            "swiss-ai",
+            "nvidia",
+        ),
+        *("coherelabs", "arcee-ai", "xiaomimimo", "bytedance-seed", "utter-project", "jinaai", "lmsys"),
+    )
+)
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,10 +157,10 @@ def _owners() -> Mapping[str, frozenset[str]]:
 
 
 def with_owner(name: str) -> str:
-    """The one repository of the table that is called so: `Qwen/Qwen3-8B` for `Qwen3-8B`; empty where there is none, or several."""
+    """The repository of the table that is called so, by who makes it: `Qwen/Qwen3-8B` for `Qwen3-8B`; empty where none is, or several."""
     names = _owners().get(name.strip().lower(), frozenset())
-    first = [one for one in names if one.lower().partition("/")[0] not in _AGAIN] if len(names) > 1 else [*names]
-    return first[0] if len(first) == 1 else ""
+    made = [one for one in names if one.lower().partition("/")[0] in _MAKERS]
+    return made[0] if len(made) == 1 else ""
 
 
 @cache

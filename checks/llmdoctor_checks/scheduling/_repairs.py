@@ -555,7 +555,7 @@ def _beside(stop: Stop) -> Iterator[Change]:
     affinity = stop.pending.pod.spec.affinity
     if affinity and affinity.pod_affinity:
         operations = tuple(_preferred(stop.pending, "podAffinity"))
-        there = _named_by(stop.pending, affinity.pod_affinity)
+        there = _named_by(stop.pending, affinity.pod_affinity, stop.node.name)
         other = (
             f"move {there[0]}, which it names, from {there[1]} to {stop.node.name}"
             if there
@@ -564,12 +564,13 @@ def _beside(stop: Stop) -> Iterator[Change]:
         yield Change(text=f"Make the pod affinity a preference, or {other}", operations=operations)
 
 
-def _named_by(pending: Pending, affinity: k8s.PodAffinity) -> tuple[str, str] | None:
-    """A pod that an affinity names, and the node on which it runs; None where there is none, or it is the pod's own."""
+def _named_by(pending: Pending, affinity: k8s.PodAffinity, node: str) -> tuple[str, str] | None:
+    """A pod of its namespace that an affinity names, and another node, on which it runs; None where there is none."""
     terms = affinity.required_during_scheduling_ignored_during_execution
+    own = [t for t in terms if not t.namespaces and t.namespace_selector is None]
     for pod in pending.pod.cluster.all(k8s.Pod, "Pod", pending.pod.namespace):
-        mine = any(selected(term.label_selector, pod.metadata.label_texts) for term in terms)
-        if mine and pod.spec.node_name and pod.status.phase == "Running":
+        mine = any(selected(term.label_selector, pod.metadata.label_texts) for term in own)
+        if mine and pod.spec.node_name not in ("", node) and pod.status.phase == "Running":
             return f"{pod.metadata.namespace}/{pod.metadata.name}", pod.spec.node_name
     return None
 

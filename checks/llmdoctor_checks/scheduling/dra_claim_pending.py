@@ -20,6 +20,7 @@ from kubectl_llmdoctor.api import (
     count_of,
     dig,
     event_evidence,
+    expression,
     fixes,
     parse_time,
     pod_evidence,
@@ -35,6 +36,8 @@ from llmdoctor_checks.scheduling._words import EXPLAINS, finding, node_lines
 
 #: How long the scheduler may take to say something about a new pod.
 _SILENT_SECONDS = 10
+#: How the scheduler says that a class is not there.
+_LACKED = expression(r"device class (?P<name>[\w.-]{1,253}) does not exist")
 
 
 @check("dra-claim-pending", since="0.1")
@@ -176,12 +179,13 @@ def _missing_class(pending: Pending, words: str, requests: list[dict[str, Any]])
     cluster = pending.pod.cluster
     for request in requests:
         name = request.get("deviceClassName")
-        if isinstance(name, str) and (
-            f"device class {name} does not exist" in words or cluster.exists("DeviceClass", "", name) is False
-        ):
+        there = cluster.exists("DeviceClass", "", name) if isinstance(name, str) else True
+        # it may have been made since the scheduler said so
+        if isinstance(name, str) and not there and (there is False or f"device class {name} does not exist" in words):
             return name
     before, _, _ = words.partition(" does not exist")
-    return before.rpartition("device class ")[2] if "device class " in before and "does not exist" in words else ""
+    said = before.rpartition("device class ")[2] if "device class " in before and "does not exist" in words else ""
+    return "" if said and cluster.exists("DeviceClass", "", said) else said
 
 
 def _selectors(request: dict[str, Any]) -> Iterator[str]:
@@ -205,6 +209,14 @@ def _fixes(pending: Pending, missing: str, requests: list[tuple[DeviceClaim, dic
     kind = "ResourceClaimTemplate" if any(c.template for c, _ in requests) else "ResourceClaim"
     where = f"{kind} {source}" if source else "the claim"
     allocating = "cannot allocate" in pending.message  # it has been made then
+    lacked = _LACKED.search(pending.message)
+    if lacked and not missing:
+        yield fixes.advice(
+            f"Wait for the scheduler, which tries again by itself: DeviceClass {lacked['name']}, which it did not find, is there by now",
+            f"kubectl -n {pending.pod.namespace} describe pod {pending.pod.name}",
+            owner="platform",
+        )
+        return
     if missing:
         have = _classes(pending)
         alike = [name for name in have if _kinds(name) & _kinds(missing)]
@@ -220,7 +232,8 @@ def _fixes(pending: Pending, missing: str, requests: list[tuple[DeviceClaim, dic
         elif missing in _NVIDIA_GPUS:
             yield fixes.advice(
                 f"Install NVIDIA's DRA driver (chart nvidia-dra-driver-gpu) with GPUs switched on, which makes DeviceClass {missing}; "
-                "where the GPU operator brings the driver add nvidiaDriverRoot=/run/nvidia/driver",
+                "where the GPU operator brings the driver add nvidiaDriverRoot=/run/nvidia/driver, on GKE /home/kubernetes/bin/nvidia. Its "
+                "nodes' device plugin must go, which hands the same GPUs out",
                 "helm upgrade --install nvidia-dra-driver-gpu nvidia-dra-driver-gpu --repo https://helm.ngc.nvidia.com/nvidia "
                 "-n nvidia-dra-driver-gpu --create-namespace --set resources.gpus.enabled=true --set gpuResourcesEnabledOverride=true",
                 owner="platform",

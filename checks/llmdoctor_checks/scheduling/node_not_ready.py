@@ -1,6 +1,7 @@
 """The nodes that fit are out of service."""
 
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 
 import msgspec
@@ -222,10 +223,11 @@ def _kept(pending: Pending, node: Node, key: str, number: int) -> Fix:
     who, when, look = _KEEPERS[key]
     if key == _UNINITIALIZED and (failing := _failing_manager(pending)):
         name, namespace = failing.metadata.name, failing.metadata.namespace
+        again = any(c.restart_count for c in failing.status.container_statuses)
         return fixes.advice(
             f"Mend {namespace}/{name}, which is not ready: its log says why (mostly its cloud.conf or credentials). The taint {key} of "
             f"{node.name} goes by itself {when}; do not tolerate it",
-            f"kubectl -n {namespace} logs {name} --previous",
+            f"kubectl -n {shlex.quote(namespace)} logs {shlex.quote(name)}{' --previous' if again else ''}",
             owner="platform",
         )
     taint = next(show_taint(t) for t in node.taints if t.key == key)
@@ -241,7 +243,8 @@ def _kept(pending: Pending, node: Node, key: str, number: int) -> Fix:
 
 def _failing_manager(pending: Pending) -> k8s.Pod | None:
     """The pod of a cloud-controller-manager where none of them is ready."""
-    pods = [p for p in pending.pod.cluster.all(k8s.Pod, "Pod") if "cloud-controller-manager" in p.metadata.name]
+    named = (p for p in pending.pod.cluster.all(k8s.Pod, "Pod") if "cloud-controller-manager" in p.metadata.name)
+    pods = [p for p in named if p.status.phase in ("Pending", "Running")]
     ready = any(c.type == "Ready" and c.status == "True" for p in pods for c in p.status.conditions)
     return pods[0] if pods and not ready else None
 

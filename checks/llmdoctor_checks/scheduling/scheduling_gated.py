@@ -426,7 +426,7 @@ def _of_grove(subject: Subject) -> Iterator[Fix]:
         f"See in the log of Grove's operator why {pod.name} does not stand in {named} yet, or not all pods of that exist: it then lifts "
         "the gate by itself; do not take it off by hand, as the gang would be broken up",
         "kubectl get pods -A | grep grove-operator",
-        f"kubectl -n {pod.namespace} get podgangs.scheduler.grove.io {gang}".strip(),
+        f"kubectl -n {pod.namespace} get podgangs.scheduler.grove.io {shlex.quote(gang) if gang else ''}".strip(),
         owner="platform",
     )
 

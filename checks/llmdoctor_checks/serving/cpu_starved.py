@@ -279,7 +279,8 @@ def _threads_of_the_node(engine: Engine, limit: int, share: float) -> Fix | None
     cores = milli(dig(node.raw, "status.capacity.cpu")) if node else None
     # vLLM limits the threads of several workers itself
     alone = engine.name == "vllm" and engine.workers == 1 and limit >= _FEW_CORES // 2 and share > _MOSTLY
-    counts, many = engine.name in _COUNTS_CORES or alone, 2 * _CROWDED if alone else _CROWDED
+    counts = alone or (engine.name in _COUNTS_CORES and not container.gpus)
+    many = 2 * _CROWDED if alone else _CROWDED
     if not counts or cores is None or cores < many * limit or _OMP in container.env:
         return None
     threads = max(math.floor(limit / 1000), 1)

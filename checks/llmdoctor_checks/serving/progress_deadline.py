@@ -173,6 +173,11 @@ def _release_failed(subject: Subject) -> Iterator[Finding]:
 
 def _given_up(told: list[Evidence], workload: Workload | None) -> Finding:
     """A revision that Knative has given up, whose pod is gone or goes: how far it had come is nowhere to be seen."""
+    stated = duration(str(workload.item.annotations.get(_ANNOTATION) or "")) if workload else None
+    inner = dig(workload.raw, "spec.template.metadata.annotations") if workload else None
+    if isinstance(inner, dict) and (own := duration(str(inner.get(_ANNOTATION) or ""))):
+        stated = own
+    seconds = int(max(stated or 0, _DEFAULT_SECONDS) * 3)
     return Finding(
         role="cause",
         severity="critical",
@@ -180,8 +185,8 @@ def _given_up(told: list[Evidence], workload: Workload | None) -> Finding:
         summary="The rollout has passed its deadline; Knative gave it up and took its pod away before it was ready.",
         evidence=tuple(told),
         explains=("rollout-stuck",),
-        fixes=(_handed_on(workload, _DEFAULT_SECONDS * 3) if workload else None)
-        or (fixes.advice(f"Set the annotation {_ANNOTATION}: 30m on the revision's template"),),
+        fixes=(_handed_on(workload, seconds) if workload else None)
+        or (fixes.advice(f"Set the annotation {_ANNOTATION}: {seconds}s on the revision's template"),),
     )
 
 

@@ -101,6 +101,8 @@ _PLAIN = "server gave HTTP response to HTTPS client"
 #: What it says of a server that speaks TLS and was asked by plain HTTP: uvicorn and llama-server close the connection.
 _CLOSED = r": (?:EOF|.{0,200}: connection reset by peer|net/http: HTTP/1\.x transport connection broken: malformed HTTP response .{0,60})$"
 
+#: The kind of probe whose failures restart a container.
+_LIVENESS = "liveness"
 #: What servers beside the engines answer at, whether they live and whether they are ready: Weaviate and what computes its vectors (the
 #: interface of its modules for inference), LiteLLM.
 _ANSWER_AT: tuple[tuple[re.Pattern[str], tuple[str, str]], ...] = (
@@ -220,6 +222,7 @@ def _refused(container: Container, kind: str, event: Event, subject: Subject) ->
                 path,
                 _HEALTH.get(known.name if known else "", "") or _beside(container, kind),
                 code,
+                _beside(container, _LIVENESS),
             )
         ),
     )
@@ -401,8 +404,7 @@ def _beside(container: Container, kind: str) -> str:
     """What a server that is no engine answers a probe at, by the name of its image; empty where that is not known."""
     repository = container.spec.image.partition("@")[0].rpartition("/")
     name = f"{repository[0]}/{repository[2].partition(':')[0]}"
-    live = kind == "liveness"
-    return next((paths[0 if live else 1] for words, paths in _ANSWER_AT if words.search(name)), "")
+    return next((paths[0 if kind == _LIVENESS else 1] for words, paths in _ANSWER_AT if words.search(name)), "")
 
 
 def _below_a_prefix(engine: Engine) -> bool:
@@ -455,15 +457,25 @@ def _given_path(container: Container) -> str:
     return found[1] if found else ""
 
 
-def _fixes(container: Container, kinds: tuple[str, ...], path: str, right: str, code: str = "") -> Iterator[Fix]:
+def _fixes(
+    container: Container, kinds: tuple[str, ...], path: str, right: str, code: str = "", live: str = ""
+) -> Iterator[Fix]:
+    """`live` is what a liveness probe asks for, where a server says by `right` that it waits for something else as well."""
     pod, names = container.pod, " and ".join(", ".join(kinds).rsplit(", ", 1))
     probes = f"{names} probe{'s' if len(kinds) > 1 else ''}"
     if right and path and right != path:
+        asked = {kind: live if kind == _LIVENESS and live else right for kind in kinds}
         operations = [
-            {"op": "add", "path": f"/containers/{container.index}/{kind}Probe/httpGet/path", "value": right}
-            for kind in kinds
+            {"op": "add", "path": f"/containers/{container.index}/{kind}Probe/httpGet/path", "value": value}
+            for kind, value in asked.items()
         ]
-        yield fixes.patch(pod, f"Ask for {right}{f' in the {probes}' if len(kinds) > 1 else ''}", operations)
+        told = dict.fromkeys(asked.values())
+        what = (
+            " and ".join(f"{value} in the {kind} probe" for kind, value in asked.items())
+            if len(told) > 1
+            else f"{right if right in told else live}{f' in the {probes}' if len(kinds) > 1 else ''}"
+        )
+        yield fixes.patch(pod, f"Ask for {what}", operations)
     elif code == "404" and (own := _given_path(container)) not in ("", path):
         was = path or "/"
         yield fixes.advice(
