@@ -92,6 +92,9 @@ _OWN_KERNELS = (
     "enable_expert_parallel",
 )
 
+#: The physical batch of llama.cpp unless it is told, for which its kernels are tried most.
+_UBATCH = 512
+
 #: By how much the amounts that vLLM prints are rounded, at the most: to hundredths of a GiB.
 _PRINTED = GIB // 100
 
@@ -199,6 +202,7 @@ class Room:
             "graphs_on": self.graphs_on,
             "gfx_override": self.gfx_override,
             "layers_set": self.layers_set,
+            "batch_set": self.batch_set,
             "fewer_images": self._fewer_images,
             "half_context": self._half("max_model_len"),
             "half_length": str(self._length // 2) if self._length else "",
@@ -507,6 +511,12 @@ class Room:
         told = self.engine.explicit("gpu_layers") if self.engine and self.engine.name == "llama.cpp" else None
         value = str(told.value).lower() if told else ""
         return told.text if told and (value == "all" or (value.isdecimal() and value.strip("0"))) else ""
+
+    @property
+    def batch_set(self) -> str:
+        """The physical batch that llama.cpp is told, as it is written there, where it is larger than the usual one."""
+        told = self.engine.explicit("ubatch_size") if self.engine and self.engine.name == "llama.cpp" else None
+        return told.text if told and isinstance(told.value, int) and told.value > _UBATCH else ""
 
     @property
     def gfx_override(self) -> str:

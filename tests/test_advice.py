@@ -138,6 +138,32 @@ def test_a_path_of_libraries_keeps_what_else_is_in_it() -> None:
     assert all("branch 580" not in fix.summary for fix in fixes)  # the node's driver is of that branch
 
 
+@pytest.mark.parametrize(
+    ("id", "name", "words", "first"),
+    [
+        ("shm-too-small", "fires_offload_larger_than_the_volume", "Mount a memory-backed emptyDir", True),
+        ("shm-too-small", "fires_offload_beside_what_is_left", "Mount a memory-backed emptyDir", False),
+        ("oomkilled-shm", "fires_offload_of_a_hybrid_model", "Offload less", True),
+        ("oomkilled-shm", "fires_beside_a_small_offload", "Offload less", False),
+        ("illegal-memory-access", "fires_large_physical_batch", "Take the physical batch back", True),
+        ("illegal-memory-access", "fires_usual_physical_batch", "Take the physical batch back", False),
+        ("kv-transfer-failed", "fires_nixl_without_telemetry", "Set NIXL_TELEMETRY_ENABLE", True),
+        ("kv-transfer-failed", "fires_nixl_fails_for_another_reason", "Set NIXL_TELEMETRY_ENABLE", False),
+        ("nccl-ib", "fires_last_error_without_efa", "Give vllm the EFA devices", True),
+        ("nccl-ib", "fires_last_error_of_the_plugin", "Give server the EFA devices", False),
+        ("multinode-discovery", "fires_side_channel_of_the_head", "Let VLLM_NIXL_SIDE_CHANNEL_HOST", True),
+        ("multinode-discovery", "fires_foreign_address", "Let VLLM_NIXL_SIDE_CHANNEL_HOST", False),
+        ("port-in-use", "fires_port_of_a_kv_connector", "Give kv_port", True),
+        ("port-in-use", "fires_side_channel_of_nixl", "Give kv_port", False),
+    ],
+)
+def test_what_the_line_or_the_settings_single_out_comes_first(id: str, name: str, words: str, first: bool) -> None:
+    fixes = _of_case(id, name)
+
+    assert fixes[0].summary.startswith(words) is first
+    assert any(words in fix.summary for fix in fixes) is first
+
+
 def test_a_node_that_was_rebooted_is_not_deleted() -> None:
     (rebooted,) = _of_case("node-lost", "fires_rebooted")
     (silent,) = _of_case("node-lost", "fires_unreachable")

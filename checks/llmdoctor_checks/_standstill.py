@@ -20,14 +20,24 @@ _LINES_AFTER = 6
 _OF_A_STACK = expression(r"\bframe #\d{1,3}: |\bException raised from |<omitting python frames>")
 _STACK_LINES = 80
 
+#: What vLLM's API server says every ten seconds while it waits, whatever its engine does.
+_STILL_WAITING = expression(r"Waiting for \d{1,4} local, \d{1,4} remote core engine proc")
+
 
 def ends_with(log: Log, texts: tuple[str, ...]) -> Line | None:
     """The last of the lines with one of these texts, where it is among the last of the log."""
     last = max(log.find(*texts), key=lambda line: line.number, default=None)
-    if last is None or len(log) - last.number > _LINES_AFTER + _STACK_LINES:
+    if last is None:
         return None
-    after = [line for line in log.lines(last.number + 1, len(log)) if not _OF_A_STACK.search(line.text[:200])]
-    return last if len(after) <= _LINES_AFTER else None
+    said = stack = 0
+    for line in log.lines(last.number + 1, len(log)):
+        if _OF_A_STACK.search(line.text[:200]):
+            stack += 1
+        elif not _STILL_WAITING.search(line.text[:200]):
+            said += 1
+        if said > _LINES_AFTER or stack > _STACK_LINES:
+            return None
+    return last
 
 
 def after_start(line: Line) -> float:

@@ -114,6 +114,7 @@ OfProcess = Literal[
     "user given",
     "parser of later releases",
     "parser of no release known",
+    "larger than /dev/shm",
 ]
 #: Of the pod's node and others, and what the pod asks of them.
 OfPlacement = Literal[

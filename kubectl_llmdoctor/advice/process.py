@@ -69,6 +69,8 @@ class Process(Topic):
         of_tools = self.captured.get("kind") != "Reasoning"
         later = of_tools and self.captured.get("value", "") in LATER_TOOL_PARSERS
         yield "parser of later releases" if later else "parser of no release known"
+        if self._beyond_shm:
+            yield "larger than /dev/shm"
 
     @cached_property
     def _ending(self) -> OfProcess:
@@ -123,8 +125,14 @@ class Process(Topic):
     def _shm(self) -> str:
         """A size of /dev/shm that is enough for most, twice what a volume that is there has, and half as much again as was asked for."""
         size = self.container.shm.size_bytes if self.container else None
-        asked = amount(self.captured.get("store")) or 0
+        asked = amount(self.captured.get("store") or self.captured.get("need")) or 0
         return f"{max(2 * (size or 0) // GIB, math.ceil(asked * 1.5 / GIB), 8)}Gi"
+
+    @property
+    def _beyond_shm(self) -> bool:
+        """Whether more was asked for than /dev/shm has room for when it is empty."""
+        size, need = self.container.shm.size_bytes if self.container else None, amount(self.captured.get("need"))
+        return size is not None and need is not None and need > size
 
     @property
     def _left_there(self) -> str:

@@ -87,6 +87,10 @@ OPTIONS: dict[str, dict[str, str]] = {
         "lmdeploy": "--max-batch-size",
         "tensorrt-llm": "--max_batch_size",
     },
+    "ubatch_size": {
+        "": "the physical batch",
+        "llama.cpp": "--ubatch-size",
+    },
     "max_num_batched_tokens": {
         "": "the tokens of a batch",
         "vllm": "--max-num-batched-tokens",

@@ -99,7 +99,7 @@ def oomkilled_shm(pod: Pod, subject: Subject, hardware: Hardware | None) -> Iter
             summary=f"Container {container.name} was killed at its memory limit by a volume: {summary}",
             evidence=tuple(evidence),
             explains=("oomkilled-host", *CONSEQUENCES),
-            fixes=tuple(_fixes(container, volumes, limit, killed.shmem if killed else used[0] if used else 0)),
+            fixes=tuple(_fixes(container, subject, volumes, limit, killed.shmem if killed else used[0] if used else 0)),
         )
 
 
@@ -285,13 +285,34 @@ def _used(container: Container, hardware: Hardware) -> tuple[int, str, Evidence]
     return None
 
 
-def _fixes(container: Container, volumes: list[tuple[str, str, int | None]], limit: int, held: int) -> Iterator[Fix]:
-    """Room for what the volume holds beside what the processes have; a size of it below that."""
+def _fixes(
+    container: Container, subject: Subject, volumes: list[tuple[str, str, int | None]], limit: int, held: int
+) -> Iterator[Fix]:
+    """Less that lies there, where an option says how much; room for it beside what the processes have; a size of it below that."""
     names = ", ".join(name for name, _, _ in volumes) or "the volume"
-    larger = -(-(limit + held) // (8 * GIB)) * 8
-    size = max(-(-held * 5 // (4 * GIB)), 1)
+    offloaded = _offloaded(container, subject)
+    whole = 0
+    # it is the region that fills the volume: of hybrid models twice what is told
+    if offloaded and offloaded // 2 <= held <= 4 * offloaded:
+        whole = 2 * offloaded if held > offloaded else offloaded
+        less = max(min(limit // 4, offloaded // 2) // GIB, 1)
+        yield fixes.advice(
+            f"Offload less: lower --kv-offloading-size of {container.name} from {offloaded / GIB:g} to {less} (GiB), since the region lies "
+            f"in {names} and counts against its memory limit, with hybrid models up to twice the size, in {fixes.edited(container.pod)}"
+        )
+    size = max(-(-held * 5 // (4 * GIB)), 1, whole // GIB)
+    larger = -(-(limit + max(held, whole)) // (8 * GIB)) * 8
     yield fixes.advice(
         f"Raise the memory limit of {container.name} from {say_bytes(limit)} to {larger}Gi, and give {names} a sizeLimit of {size}Gi, "
         f"in {fixes.edited(container.pod)}; then delete the pod, which empties the volume{fixes.lone(container.pod)}",
         f"kubectl -n {container.pod.namespace} delete pod {container.pod.name}",
     )
+
+
+def _offloaded(container: Container, subject: Subject) -> int:
+    """How large the region shall be to which vLLM offloads KV caches, which is a file in /dev/shm."""
+    for engine in subject.engines(container.pod):
+        told = engine.explicit("kv_offloading_size") if engine.container is container else None
+        if told and isinstance(told.value, int | float) and not isinstance(told.value, bool):
+            return int(told.value * GIB)
+    return 0

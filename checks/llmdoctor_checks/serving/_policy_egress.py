@@ -89,6 +89,9 @@ _NAMELESS = ("Failed to connect to NATS", "Failed to connect to etcd server")
 #: Behind so many lines a program did without, or asked again.
 _LAST = 40
 
+#: Where collectors of traces and metrics listen: OTLP, Zipkin, Jaeger.
+_TRACES = ("4317", "4318", "9411", "14268")
+
 LITERALS = (*_NAMELESS, *DNS_SILENT, _DOWNLOADS, *(words for words, _ in (*NOT_CONNECTED, *NOT_CONNECTED_OUTSIDE)))
 
 
@@ -172,14 +175,17 @@ def _is_outside(whom: str) -> bool:
 
 
 def services(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
-    """A Service of the cluster that the pod could not reach, at a port that no policy lets it out to."""
+    """A Service of the cluster that the pod could not reach, at a port that no policy lets it out to.
+
+    A pod that is ready may ask somebody who matters little, such as a collector of traces.
+    """
     found = policies(pod, cluster, "Egress")
     if not found:
         return
     allowed = list(rules(found, "Egress"))
     for line, host, asked in _asked(pod, logs):
         service = service_at(host, pod.namespace, cluster)
-        if service is None:
+        if service is None or (pod.ready and (line.log.previous or asked in _TRACES)):
             continue
         # a policy counts the port of the pods behind it
         ports = [row for row in rows(service.raw, "spec.ports") if str(row.get("port")) == asked]
@@ -191,6 +197,7 @@ def services(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
         port = numbers[0]
         yield Finding(
             role="cause",
+            confidence="likely" if pod.ready else "certain",
             summary=f"NetworkPolicy {names} lets {pod.name} out to chosen ports only, and port {port} of Service "
             f"{service.name} is none of them: it cannot be reached.",
             evidence=(log_evidence(line), *(quote(item, "egress") for item in found)),

@@ -54,6 +54,8 @@ def network_policy_blocks(pod: Pod, subject: Subject, cluster: Cluster, logs: Lo
     elif logs is not None and pod.exists and not engines:
         yield from _policy_clients.of_client(pod, cluster, logs)
     cilium = any(next(cluster.items(kind), None) for kind in CILIUM)
+    if pod.ready and logs is not None and pod.exists and not engines and not cilium:
+        yield from _policy_egress.services(pod, cluster, logs)
     if pod.ready and logs is not None and not cilium:
         yield from _policy_egress.names_of_a_store(pod, engines, cluster, logs)
     if pod.ready or cilium:
