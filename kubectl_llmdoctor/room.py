@@ -514,8 +514,14 @@ class Room:
 
     @property
     def batch_set(self) -> str:
-        """The physical batch that llama.cpp is told, as it is written there, where it is larger than the usual one."""
-        told = self.engine.explicit("ubatch_size") if self.engine and self.engine.name == "llama.cpp" else None
+        """The physical batch that llama.cpp is told, as it is written there, where it is larger than the usual one.
+
+        What embeds or ranks needs room in it for a whole text, and gets no smaller one.
+        """
+        engine = self.engine
+        if engine is None or engine.name != "llama.cpp" or engine.value("embeddings") or engine.value("reranking"):
+            return ""
+        told = engine.explicit("ubatch_size")
         return told.text if told and isinstance(told.value, int) and told.value > _UBATCH else ""
 
     @property

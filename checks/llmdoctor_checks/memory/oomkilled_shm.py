@@ -295,7 +295,8 @@ def _fixes(
     # it is the region that fills the volume: of hybrid models twice what is told
     if offloaded and offloaded // 2 <= held <= 4 * offloaded:
         whole = 2 * offloaded if held > offloaded else offloaded
-        less = max(min(limit // 4, offloaded // 2) // GIB, 1)
+        share = min(limit // 4, offloaded // 2)
+        less = str(share // GIB) if share >= GIB else f"{share / GIB:.1g}"
         yield fixes.advice(
             f"Offload less: lower --kv-offloading-size of {container.name} from {offloaded / GIB:g} to {less} (GiB), since the region lies "
             f"in {names} and counts against its memory limit, with hybrid models up to twice the size, in {fixes.edited(container.pod)}"

@@ -296,11 +296,16 @@ def of_class(cluster: Cluster, claim: VolumeClaim) -> list[Item]:
 
 
 def of_another_class(cluster: Cluster, claim: VolumeClaim) -> tuple[Item, str] | None:
-    """The volume that a claim names and no other has, where it is of another class than the claim, and that class."""
-    volume = cluster.item("PersistentVolume", "", claim.volume) if claim.volume and claim.item else None
-    its = str(dig(volume.raw, "spec.storageClassName") or "") if volume else ""
-    free = volume is not None and dig(volume.raw, "status.phase") == "Available"
-    return (volume, its) if volume and free and its != (claim.storage_class or "") else None
+    """The volume that a claim names and no other has or is kept for, where it is of another class than the claim, and that class."""
+    if not claim.item or not claim.volume:
+        return None
+    volume = cluster.item("PersistentVolume", "", claim.volume)
+    if volume is None or dig(volume.raw, "status.phase") != "Available":
+        return None
+    its, kept = str(dig(volume.raw, "spec.storageClassName") or ""), dig(volume.raw, "spec.claimRef.name")
+    if kept and (dig(volume.raw, "spec.claimRef.namespace"), kept) != (claim.item.namespace, claim.name):
+        return None
+    return (volume, its) if its != (claim.storage_class or "") else None
 
 
 def withheld(pod: Pod, claim: VolumeClaim, describe: str) -> Fix:

@@ -22,7 +22,6 @@ from kubectl_llmdoctor.api import (
     node_evidence,
     tolerated,
 )
-from kubectl_llmdoctor.catalog.gpus import count_on
 from llmdoctor_checks.scheduling._admission import NO_DEVICES, is_device_plugin, plugin_lines
 from llmdoctor_checks.scheduling._daemons import (
     Absent,
@@ -226,6 +225,11 @@ def _fixes(pending: Pending, found: Cause, offered: dict[str, list[str]]) -> Ite
         yield _another_machine(pending, found.resource) or _more_nodes(pending, found.resource)
 
 
+#: The types of Azure's and Google's machines that have no GPUs, and to which none can be attached.
+_OF_OTHERS = expression(
+    r"Standard_[A-FHLM]\w{1,40}|(?:e2|n2d?|n4|c2d?|c3d?|c4[ad]?|t2[ad]|m[1-4])-(?:standard|highmem|highcpu|ultramem|megamem|micro|small|"
+    r"medium)[\w-]{0,20}"
+)
 #: The types of EC2's machines that have no GPUs: general ones, and those for computing, memory and disks.
 _OF_EC2 = expression(
     r"[acdimrtxz]\d{1,2}[a-z]{0,4}(?:-flex)?\.(?:metal(?:-\d{1,3}xl)?|\d{0,3}x?large|nano|micro|small|medium)"
@@ -242,26 +246,23 @@ def _another_machine(pending: Pending, resource: str) -> Fix | None:
     """The machine type that the pod demands, where a node of it is there and has none: a new one would not have any, either."""
     for path, types in machine_types(pending.pod):
         nodes = [node.name for node in pending.subject.nodes if node.labels.get(MACHINE) in types]
-        if not nodes or any(count_on(name) for name in types):
-            continue
-        made_for = next(
-            (
-                item
-                for item in pending.subject.cluster.items("Workspace")
-                if dig(item.raw, "resource.instanceType") in types
-            ),
-            None,
-        )
-        where = (
-            f"resource.instanceType of Workspace/{made_for.name}"
-            if made_for
-            else f"{path} in {fixes.edited(pending.pod)}"
-        )
+        if not nodes or not all(_OF_EC2.fullmatch(name) or _OF_OTHERS.fullmatch(name) for name in types):
+            continue  # one that is not known may have GPUs, and nothing that offers them
+        named = f"{' or '.join(types)}, which {nodes[0]} is, has none"
+        made = pending.subject.cluster.items("Workspace", pending.pod.namespace)
+        made_for = next((item for item in made if dig(item.raw, "resource.instanceType") in types), None)
+        if made_for is None:
+            return fixes.advice(
+                f"Name a machine type that has {resource} in {path} in {fixes.edited(pending.pod)}: {named}"
+            )
         text = (
-            f"Name a machine type that has {resource} in {where}: {' or '.join(types)}, which {nodes[0]} is, has none"
+            f"Make Workspace/{made_for.name} again with a resource.instanceType that has {resource}, as KAITO lets nobody "
+            f"change it: {named}"
         )
-        edit = [f"kubectl -n {made_for.namespace} edit workspaces.kaito.sh {made_for.name}"] if made_for else []
-        return fixes.advice(text, *edit)
+        kind = f"workspaces.kaito.sh {made_for.name}"
+        return fixes.advice(
+            text, *(f"kubectl -n {made_for.namespace} {verb}" for verb in (f"get {kind} -o yaml", f"delete {kind}"))
+        )
     return None
 
 

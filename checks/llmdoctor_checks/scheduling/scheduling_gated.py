@@ -445,8 +445,9 @@ def _of_base(pod: Pod) -> Iterator[Fix]:
     text = f"Bring up {' and '.join(late[:2])} of the base PodGang {base} first: Grove lifts the gate of {pod.name} after that"
     if domain:
         text = (
-            f"Set minAvailable of the scaling group in its PodCliqueSet to its replicas, so that {pod.name} stands in the base PodGang "
-            f"{base}, too: {late[0]} waits for a ComputeDomain to be complete, and the gate for {late[0]}; newer releases of Grove lift it "
+            f"Make the PodCliqueSet again with a minAvailable of the scaling group that is its replicas, as nobody may change it, so that "
+            f"{pod.name} stands in the base PodGang {base}, too: {late[0]} "
+            f"waits for a ComputeDomain to be complete, and the gate for {late[0]}; newer releases of Grove lift it "
             "once the base is scheduled"
         )
     yield fixes.advice(text, *(f"kubectl -n {pod.namespace} describe pod {name}" for name in late[:2]))

@@ -28,7 +28,7 @@ from kubectl_llmdoctor.api import (
     service_at,
     setting_evidence,
 )
-from llmdoctor_checks._connections import DNS_SILENT, NOT_CONNECTED, NOT_CONNECTED_OUTSIDE
+from llmdoctor_checks._connections import DNS_SILENT, NOT_CONNECTED, NOT_CONNECTED_OUTSIDE, URL
 from llmdoctor_checks._consequences import FAILED_START
 from llmdoctor_checks.serving._policies import (
     cilium_egress,
@@ -185,7 +185,9 @@ def services(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
     allowed = list(rules(found, "Egress"))
     for line, host, asked in _asked(pod, logs):
         service = service_at(host, pod.namespace, cluster)
-        if service is None or (pod.ready and (line.log.previous or asked in _TRACES)):
+        if service is None or (
+            pod.ready and (line.log.previous or asked in _TRACES or _answered_since(line, service, pod))
+        ):
             continue
         # a policy counts the port of the pods behind it
         ports = [row for row in rows(service.raw, "spec.ports") if str(row.get("port")) == asked]
@@ -222,6 +224,14 @@ def _asked(pod: Pod, logs: Logs) -> Iterator[tuple[Line, str, str]]:
         )
         if address is not None:
             yield line, address["host"], address["port"]
+
+
+def _answered_since(line: Line, service: Item, pod: Pod) -> bool:
+    """Whether the Service answered later, so that nothing holds back what policies forbid: not every network plugin heeds them."""
+    later = (x.text[:4000] for x in line.log.find(" 200") if x.number > line.number)
+    hosts = {named["host"] for text in later for named in re.finditer(URL, text)}
+    there = (service_at(host, pod.namespace, pod.cluster) for host in hosts)
+    return any(one is not None and (one.namespace, one.name) == (service.namespace, service.name) for one in there)
 
 
 def _to_dns(pod: Pod, rule: dict[str, Any]) -> bool:

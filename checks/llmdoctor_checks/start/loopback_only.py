@@ -99,7 +99,7 @@ def _behind_service(pod: Pod, engine: Engine | None, logs: Logs | None) -> Itera
 
 
 def _at_another_port(engine: Engine, logs: Logs | None, item: Item) -> Iterator[Finding]:
-    """An engine that was told neither address nor port, and a Service that sends to another port: to change that alone does not help."""
+    """An engine whose Service sends to another port as well: to change the address alone does not help, nor the port."""
     container, port, asked = (
         engine.container,
         str(engine.value("port")),
@@ -112,7 +112,7 @@ def _at_another_port(engine: Engine, logs: Logs | None, item: Item) -> Iterator[
     if listens_elsewhere(container, logs, port) or engine.explicit("dist_init_addr"):
         return
     wanted, (who, evidence) = next(iter(asked)), _named(item)
-    chosen = [("host", flag, ANY_IPV4), *([("port", "--port", wanted)] if engine.explicit("port") is None else ())]
+    chosen = [("host", flag, ANY_IPV4), ("port", "--port", wanted)]
     words = " ".join(f"{option} {value}" for _, option, value in chosen)
     yield Finding(
         role="cause",
