@@ -199,7 +199,7 @@ def services(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
         port = numbers[0]
         yield Finding(
             role="cause",
-            confidence="likely" if pod.ready else "certain",
+            confidence="possible" if pod.ready else "likely",
             summary=f"NetworkPolicy {names} lets {pod.name} out to chosen ports only, and port {port} of Service "
             f"{service.name} is none of them: it cannot be reached.",
             evidence=(log_evidence(line), *(quote(item, "egress") for item in found)),
