@@ -68,7 +68,7 @@ def disk_full(
     ## Fix
 
     Mount a volume of sufficient size where the engine stores models (`HF_HOME`, `--download-dir`, `/data`,
-    `/root/.ollama`), and set requests for ephemeral storage. On the node: free images and old logs, or enlarge the disk.
+    `~/.ollama`), and set requests for ephemeral storage. On the node: free images and old logs, or enlarge the disk.
 
     ## References
 
