@@ -59,7 +59,7 @@ from kubectl_llmdoctor.facts.destinations import (
 from kubectl_llmdoctor.facts.driver import branch_for, driver_cuda, image_cuda, say_cuda, suffices
 from kubectl_llmdoctor.facts.endings import Ending, endings, log_of, probe_kills
 from kubectl_llmdoctor.facts.engine import Engine, engines_of
-from kubectl_llmdoctor.facts.events import Event, Events, came_further, events_of
+from kubectl_llmdoctor.facts.events import Event, Events, awaited_reservation, came_further, events_of
 from kubectl_llmdoctor.facts.failed_models import (
     BY_SPAN,
     COMPLETED,
@@ -204,6 +204,7 @@ __all__ = [
     "addresses",
     "answered",
     "askers",
+    "awaited_reservation",
     "branch_for",
     "bus_of",
     "came_further",

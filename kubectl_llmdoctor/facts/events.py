@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
@@ -35,6 +36,16 @@ _BEFORE_IMAGES = frozenset(
     | {"NetworkNotReady"}
 )
 _AT_IMAGES = frozenset({"Pulling", "Pulled", "Created", "Started"})
+
+
+#: KAI's binder (pkg/binder/binding/resourcereservation), of a pod that is to share a GPU.
+_AWAITED = r"failed waiting for GPU reservation pod to allocate: ([\w.-]{1,63})/([\w.-]{1,253})"
+
+
+def awaited_reservation(message: str) -> tuple[str, str] | None:
+    """Namespace and name of KAI's own pod that an event's message says has not taken its GPU."""
+    found = re.search(_AWAITED, message[:4000])
+    return (found[1], found[2]) if found else None
 
 
 def came_further(event: Event, others: Iterable[Event]) -> bool:

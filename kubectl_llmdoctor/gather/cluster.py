@@ -95,6 +95,7 @@ def gather(
         live.read(walk.pods, pot.objects())
         workers.drain()
         walk.named_in_logs()
+        walk.reservations()
         live.again()
         workers.drain()
     except BaseException:

@@ -291,6 +291,19 @@ class Walk:
         for pod in islice(others, _ASKERS - len(self._asking)):
             self._logs.of(pod)
 
+    def reservations(self) -> None:
+        """The log of KAI's own pod that holds the GPU which a pending pod is to share: why it does not come stands there alone."""
+        from kubectl_llmdoctor.facts.events import awaited_reservation
+
+        waiting = {(namespace_of(pod), name_of(pod)) for pod in self.pods if related.is_unscheduled(pod)}
+        events = [obj for obj in self._pot.whole() if obj.get("kind") == "Event"] if waiting else []
+        for event in events:
+            about = event.get("involvedObject") or {}
+            if (about.get("namespace"), about.get("name")) in waiting:
+                held = awaited_reservation(str(event.get("message") or ""))
+                if held is not None:
+                    self._pot.get(kinds.POD, *held, self._logs.of, if_there=True)
+
     def servers(self) -> None:
         """Whom the pods that are explained are told to ask: what is wrong with a client may be what stands behind a Service."""
         from kubectl_llmdoctor.gather import serving

@@ -9,7 +9,7 @@ from . import program
 from .conftest import Doctor, Play
 from .controlplane import ControlPlane
 from .play import lost, read_snapshot, target_arguments
-from .snapshots import chosen
+from .snapshots import CASES, chosen
 
 SNAPSHOTS = chosen()
 
@@ -29,7 +29,7 @@ def test_live_equals_offline(path: Path, play: Play, doctor: Doctor, cluster: Co
 
 
 def test_fit_of_a_running_object_equals_offline(play: Play, doctor: Doctor) -> None:
-    path = Path(__file__).parents[2] / "checks" / "cases" / "cuda-oom-weights" / "fires_computed.yaml"
+    path = CASES / "cuda-oom-weights" / "fires_computed.yaml"
     play(read_snapshot(path))
     live = doctor("fit", "pod/llama-0", "-n", "serving", "-o", "json")
     offline = doctor("fit", "pod/llama-0", "--from", str(path), "-o", "json", KUBECONFIG="/dev/null")
@@ -45,11 +45,17 @@ def test_fit_of_a_running_object_equals_offline(play: Play, doctor: Doctor) -> N
         pytest.param("port-mismatch/fires_pool_with_a_port_of_others", "decode-0", id="a client by its address"),
         pytest.param("kv-transfer-failed/fires_prefill_says_why", "read-0", id="prefill"),
         pytest.param("ready-before-serving/fires_launcher_by_envoys_flags", "gateway-0", id="a gateway's proxy"),
+        pytest.param(
+            "gpu-runtime-missing/fires_reservation_for_another_finds_no_nvml",
+            "gpu-reservation-9d1c",
+            id="KAI's own pod, by an event",
+        ),
     ],
 )
 def test_the_log_of_another_pod_that_nobody_named_is_read(case: str, other: str, play: Play, doctor: Doctor) -> None:
-    play(read_snapshot(Path(__file__).parents[2] / "checks" / "cases" / f"{case}.yaml"))
-    live = doctor("diagnose", "pod/llama-0", "-n", "serving", "--ports", "off", "-o", "json")
+    snapshot = read_snapshot(CASES / f"{case}.yaml")
+    play(snapshot)
+    live = doctor("diagnose", *target_arguments(snapshot), "--ports", "off", "-o", "json")
 
     (target,) = live.report["targets"]
     assert [(one["id"], one["role"]) for one in target["findings"][:1]] == [(case.partition("/")[0], "cause")]

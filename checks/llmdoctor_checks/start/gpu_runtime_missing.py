@@ -16,6 +16,7 @@ from kubectl_llmdoctor.api import (
     Node,
     Pod,
     Subject,
+    awaited_reservation,
     came_further,
     check,
     endings,
@@ -78,8 +79,7 @@ _SANDBOX_ENDED = (
     r"cannot read client sync file: waiting for sandbox to start|unable to read from the sync descriptor: 0, error"
 )
 
-#: KAI's binder (pkg/binder/binding/resourcereservation), and what the pod that it waits for ends with.
-_RESERVED = r"failed waiting for GPU reservation pod to allocate: (?P<place>[\w.-]{1,63})/(?P<name>[\w.-]{1,253})"
+#: What the pod that KAI's binder waits for ends with.
 _NO_NVML = "ERROR_LIBRARY_NOT_FOUND"
 
 
@@ -279,18 +279,17 @@ def _refused_by_gvisor(pod: Pod, node: Node | None) -> Iterator[Finding]:
 def _of_reservation(pod: Pod) -> Iterator[Finding]:
     """A share of a GPU that a pod of KAI's is to hold, and which finds no NVML that tells it which GPU it was given."""
     events = [e for e in events_of(pod.cluster).about([("Pod", pod.name)]) if e.namespace == pod.namespace]
-    waits = [(event, held) for event in events if (held := re.search(_RESERVED, event.message[:4000]))]
+    waits = [(event, held) for event in events if (held := awaited_reservation(event.message))]
     if not waits or not pod.exists or pod.spec.node_name:
         return
-    event, held = waits[-1]
-    logs = [Log(log) for log in pod.cluster.snapshot.logs if log.namespace == held["place"]]
-    of_it = [log for log in logs if log.pod == held["name"]]
+    event, (place, name) = waits[-1]
+    of_it = [Log(log) for log in pod.cluster.snapshot.logs if (log.namespace, log.pod) == (place, name)]
     line = next((line for log in of_it for line in log.find(_NO_NVML) if "NVML" in line.text), None)
     if line is None:
         return
     yield Finding(
         role="cause",
-        summary=f"KAI holds the GPU that {pod.name} is to share by a pod of its own ({held['place']}/{held['name']}), and that one has "
+        summary=f"KAI holds the GPU that {pod.name} is to share by a pod of its own ({place}/{name}), and that one has "
         "no libraries of the driver: it cannot say which GPU it was given.",
         evidence=(log_evidence(line), event_evidence(event, pod.cluster)),
         explains=("vgpu-shim", "pod-pending", "not-ready", "rollout-stuck"),
@@ -301,7 +300,7 @@ def _of_reservation(pod: Pod) -> Iterator[Finding]:
                 "binder.cdiEnabled: true where its GPUs are handed over by CDI; or make it the default of the node's container runtime",
                 "kubectl get runtimeclass",
                 "kubectl get configs.kai.scheduler kai-config -o yaml",
-                f"kubectl -n {held['place']} logs {held['name']}",
+                f"kubectl -n {place} logs {name}",
                 owner="platform",
             ),
         ),
