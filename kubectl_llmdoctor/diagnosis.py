@@ -28,6 +28,7 @@ from kubectl_llmdoctor.report import document as doc
 from kubectl_llmdoctor.report.document import CONFIDENCES, ROLES, SEVERITIES
 from kubectl_llmdoctor.snapshot import Snapshot
 from kubectl_llmdoctor.suppression import NO_RULES, Rules, Suppressions
+from kubectl_llmdoctor.talos import reachable
 from kubectl_llmdoctor.target import apart, around, subjects
 
 #: A log whose head is gone is of a server that serves, where it answers so many requests.
@@ -147,6 +148,7 @@ def examine(
     verdict = _verdict(findings, subject)
     if verdict == "undetermined":
         findings = with_aid(findings, subject)
+    findings = tuple(reachable(finding, subject) for finding in findings)
     engines = [_engine(e) for pod in subject.pods for e in subject.engines(pod)]
     unique = list({(e.name, e.container, str(e.config)): e for e in engines}.values())
     item, workload, pod = subject.item, subject.workload, subject.pods[0] if subject.pods else None

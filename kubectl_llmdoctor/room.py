@@ -18,7 +18,7 @@ from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.k8s import Node, Pod
 from kubectl_llmdoctor.facts.lengths import number_of
 from kubectl_llmdoctor.facts.sizing import Sizing
-from kubectl_llmdoctor.facts.units import GIB, units
+from kubectl_llmdoctor.facts.units import GIB, say_bytes, units
 
 #: PyTorch's account of the memory when there was none (CUDACachingAllocator.cpp): since 2.1, and before.
 _ACCOUNT = (
@@ -85,6 +85,7 @@ _OWN_KERNELS = (
     "moe_backend",
     "moe_runner_backend",
     "attention_backend",
+    "enable_flashinfer_allreduce_fusion",
     "speculative_config",
     "speculative_model",
     "speculative_algorithm",
@@ -187,6 +188,7 @@ class Room:
             "gpu_resource": next(iter(self.container.accelerators), "") if self.container else "",
             "fewer_tokens": self._fewer("max_num_batched_tokens", _TOKENS),
             "fewer_requests": self._fewer("max_num_seqs", _REQUESTS),
+            "memory_held": self.memory_held,
             "memory_limit": self.memory_limit,
             "memory_request": self.memory_request,
             "memory_needed": self.memory_needed,
@@ -634,6 +636,14 @@ class Room:
         nodes = self.container.pod.cluster.all(Node, "Node") if self.container else []
         there = [units(node.status.allocatable.get("memory")) for node in nodes]
         return bool(there) and all(room is not None and room < size for room in there)
+
+    @cached_property
+    def memory_held(self) -> str:
+        """What holds the memory that lacks, where all that there is (the group `total`) would do, and a tenth to spare."""
+        wanted, total, have = self._wanted, self._number("total"), self._number("have")
+        if wanted is None or total is None or have is None or total < wanted * 1.1:
+            return ""
+        return say_bytes(total - have)
 
     @cached_property
     def memory_limit(self) -> str:

@@ -129,6 +129,8 @@ OfPlacement = Literal[
     "host network",
     "on GKE",
     "not on GKE",
+    "on Talos",
+    "not on Talos",
     "driver by the GPU operator",
     "driver not by the GPU operator",
     "other architecture there",

@@ -89,6 +89,8 @@ class Placement(Topic):
     def _holds(self) -> Iterator[Condition]:
         driven = (node := self._node) is not None and node.labels.get("nvidia.com/gpu.deploy.driver") == "true"
         yield "driver by the GPU operator" if driven else "driver not by the GPU operator"
+        there = self.subject.nodes.get(self.pod.spec.node_name) if self.pod else None
+        yield "on Talos" if there is not None and there.talos else "not on Talos"
         yield "other architecture there" if self._architectures[1] else "no other architecture"
         yield "ARM node" if self._architectures[0] == "arm64" else "no ARM node"
         gpu = self.subject.accelerator(self.container) if self.container else None

@@ -537,6 +537,12 @@ class NodeSpec(_Base, frozen=True):
     taints: tuple[Taint, ...] = ()
 
 
+class NodeInfo(_Base, frozen=True):
+    """What of corev1.NodeSystemInfo is asked for."""
+
+    os_image: str = ""
+
+
 class NodeStatus(_Base, frozen=True):
     """corev1.NodeStatus without the image list."""
 
@@ -544,6 +550,7 @@ class NodeStatus(_Base, frozen=True):
     allocatable: Quantities = {}
     conditions: tuple[Condition, ...] = ()
     declared_features: tuple[str, ...] = ()
+    node_info: NodeInfo = NodeInfo()
 
 
 class Node(Object, frozen=True):

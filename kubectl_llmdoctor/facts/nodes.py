@@ -116,6 +116,11 @@ class Node:
         return {key: say(value) for key, value in self.obj.metadata.labels.items()}
 
     @property
+    def talos(self) -> bool:
+        """Whether it runs Talos, whose host has no shell and no systemd: only its API reaches it (`talosctl`)."""
+        return self.obj.status.node_info.os_image.startswith("Talos ")
+
+    @property
     def taints(self) -> tuple[k8s.Taint, ...]:
         """Its taints as they stand in its spec."""
         return self.obj.spec.taints

@@ -1,6 +1,6 @@
 """A kernel of this pod that the GPU stopped, by the driver's own word."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from kubectl_llmdoctor.api import Finding, Fix, Hardware, Logs, Pod, check, engines_in, fixes, own_kernels
 from kubectl_llmdoctor.catalog.xids import AFTEREFFECTS, XidMeaning, xid_meaning
@@ -9,6 +9,7 @@ from llmdoctor_checks.hardware._gpu import (
     CONSEQUENCES,
     ERRORS,
     OF_GPUS,
+    Hit,
     hits,
     hitting,
     order_of,
@@ -28,6 +29,9 @@ _INSTEAD = {
 _OF_AMD = {"vllm": "without AITER (VLLM_ROCM_USE_AITER=0), ", "sglang": "without AITER (SGLANG_USE_AITER=0), "}
 _ELSE = "without CUDA graphs (of vLLM --enforce-eager), with another attention backend, without a quantized kernel"
 _OVERRIDE = "HSA_OVERRIDE_GFX_VERSION"
+
+#: The driver's word for who made an access that it knows no client for.
+_UNKNOWN = "UNRECOGNIZED_CLIENT"
 
 
 @check("illegal-memory-access", since="0.1", literals=(*LITERALS, *REPLACED, *OF_GPUS, *ERRORS))
@@ -80,9 +84,18 @@ def illegal_memory_access(pod: Pod, hardware: Hardware | None, logs: Logs | None
         f"{hitting(hardware, xid, sure)}{again or ': a fault of the program, not of the card'}.",
         evidence=(*quoted(found), *said_then(pod, logs, xid), *(old.evidence for old in before[-2:])),
         explains=CONSEQUENCES,
-        fixes=(suspect, _looked_for(pod)) if again else (_looked_for(pod),),
+        fixes=(*((suspect,) if again else ()), _looked_for(pod), *_reboots(hardware, found)),
         order=order_of(xid),
     )
+
+
+def _reboots(hardware: Hardware, found: Sequence[Hit]) -> Iterator[Fix]:
+    """What the GPUs need where the driver does not know whose access it was: such a fault is not kept to one program."""
+    if len({xid.bus for xid, _ in found if _UNKNOWN in xid.text}) > 1:
+        yield out_of_service(
+            hardware,
+            f"Reboot {hardware.node} where nothing new starts on its GPUs: several faulted for a client that the driver does not know",
+        )
 
 
 def _by_amdgpu(pod: Pod, hardware: Hardware) -> Iterator[Finding]:

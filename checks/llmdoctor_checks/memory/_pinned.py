@@ -21,6 +21,7 @@ from kubectl_llmdoctor.api import (
     say_bytes,
     setting_evidence,
 )
+from llmdoctor_checks.memory._prompt_cache import Greed
 
 #: Engines whose workers are Python processes with PyTorch and a CUDA context, and the least that one of them takes.
 PYTHON = frozenset({"vllm", "sglang", "huggingfaceserver"})
@@ -31,6 +32,10 @@ _PINNED = {
     "vllm": (("swap_space", "swap space", GIB), ("cpu_offload_gb", "CPU offload", GIB)),
     "sglang": (("cpu_offload_gb", "CPU offload", GIB), ("hicache_size_gb", "hierarchical cache", 10**9)),
 }
+
+#: PyTorch pins memory in powers of two (`CachingHostAllocator`), which vLLM's offload of weights asks for tensor by tensor: 1.9 times as
+#: much as --cpu-offload-gb says was measured.
+_OF_TENSORS, _ROUNDED = ("cpu_offload_gb",), 2
 
 #: What launchers print of a process that SIGKILL ended (torchrun's table, DeepSpeed, gunicorn before 21 and since, uWSGI); the container's
 #: first process lives on then, or ends with an error.
@@ -62,6 +67,7 @@ _BY_ITS_MASTER, _NEXT = ("WORKER TIMEOUT (pid:", "HARAKIRI ON WORKER "), 20
 _FLAGS = {
     "swap_space": ("--swap-space", ""),
     "cpu_offload_gb": ("--cpu-offload-gb", "; the GPUs then hold as much more of the weights"),
+    "kv_offloading_size": ("--kv-offloading-size", ""),
     "hicache_size_gb": ("--hicache-size", "; SGLang refuses one that is no larger than the cache on the GPU"),
 }
 _NONE_AT_ALL = ("swap_space",)
@@ -97,6 +103,18 @@ def excess(engine: Engine, sizing: Sizing, room: int) -> Excess | None:
     most = max(uses, key=lambda use: use.size)
     said = tuple(use.evidence for use in uses if use.evidence)
     return Excess(needed, text, said, tuple(_less(engine, most, room, needed - most.size)))
+
+
+def greed(engine: Engine, sizing: Sizing, room: int) -> Greed | None:
+    """The setting that may take half of what there is or more, and the half of that which it may take instead."""
+    uses = [use for use in (*uses_of(engine, sizing), *cached(engine)) if use.setting and use.evidence]
+    most = max(uses, key=lambda use: use.size, default=None)
+    rounded = _ROUNDED if most is not None and most.setting in _OF_TENSORS and engine.name == "vllm" else 1
+    if most is None or most.evidence is None or most.size * rounded * 2 < room:
+        return None
+    less = next(_less(engine, most, room * 5 // 9 // rounded, 0), None)
+    again = ", and up to twice that, as memory is pinned in powers of two" if rounded > 1 else ""
+    return Greed(f" {engine.label} takes {most.text}{again}.", most.evidence, less) if less is not None else None
 
 
 def _less(engine: Engine, use: Use, room: int, rest: int) -> Iterator[Fix]:
@@ -148,6 +166,11 @@ def uses_of(engine: Engine, sizing: Sizing) -> Iterator[Use]:
                 size = min(size, sizing.file_bytes)  # it takes as much of the weights at the most
             said = setting_evidence(engine.container, setting)
             yield Use(size, f"{say_bytes(size)} of {words}", said, name, workers, unit)
+    cache = engine.explicit("kv_offloading_size") if engine.name == "vllm" else None
+    if cache and isinstance(cache.value, int | float) and engine.value("kv_offloading_backend", "native") == "native":
+        size = int(cache.value * GIB)  # of all ranks together
+        said = setting_evidence(engine.container, cache)
+        yield Use(size, f"{say_bytes(size)} of the KV cache in host memory", said, "kv_offloading_size")
     model = engine.explicit("model")
     if engine.name == "vllm" and _on_cpu(engine) and sizing.file_bytes and model:
         text = f"{say_bytes(sizing.file_bytes)} of weights"

@@ -20,6 +20,7 @@ from llmdoctor_checks._load import last_load, since_when
 
 from ._budget import EXPLAINED, finding, gib, role_of, room
 from ._graphs import ESTIMATED, REFUSED, eaten
+from ._pool import LITERALS, refuses
 
 #: What vLLM prints at its start of the cache and of the longest request.
 _HOLDS, _LONGEST = "GPU KV cache size: ", "Using max model len "
@@ -28,7 +29,7 @@ _HOLDS, _LONGEST = "GPU KV cache size: ", "Using max model len "
 _STANDS_STILL = 60
 
 
-@check("kv-cache-below-max-len", since="0.1", literals=(_HOLDS, _LONGEST, ESTIMATED, REFUSED))
+@check("kv-cache-below-max-len", since="0.1", literals=(_HOLDS, _LONGEST, ESTIMATED, REFUSED, *LITERALS))
 def kv_cache_below_max_len(pod: Pod, sizing: Sizing, logs: Logs | None) -> Iterator[Finding]:
     """One request of the maximum length does not fit into the KV cache.
 
@@ -44,6 +45,8 @@ def kv_cache_below_max_len(pod: Pod, sizing: Sizing, logs: Logs | None) -> Itera
     maximum. vLLM begins a request only when there is room for its whole prompt (`--scheduler-reserve-full-isl`, the default from
     0.19 on), so that one which the whole cache cannot hold waits for ever, and all others behind it.
 
+    SGLang starts as well, and refuses what its cache cannot hold in the words for a request that is longer than the context.
+
     ## Fix
 
     Set `--max-model-len` to what fits. If long requests are really needed, make room: spread the model over more GPUs
@@ -57,6 +60,10 @@ def kv_cache_below_max_len(pod: Pod, sizing: Sizing, logs: Logs | None) -> Itera
     """
     if logs is not None and (stuck := _waits_for_ever(pod, sizing.engine, logs)) is not None:
         yield stuck
+        return
+    log = logs.current(sizing.engine.container.name) if logs is not None and sizing.engine.name == "sglang" else None
+    if log is not None and (refused := refuses(sizing.engine, log)) is not None:
+        yield refused
         return
     if (by_graphs := _by_graphs(pod, sizing.engine, logs)) is not None:
         yield by_graphs

@@ -48,7 +48,8 @@ from llmdoctor_checks.memory._killed import (
     shell_says_killed,
     told,
 )
-from llmdoctor_checks.memory._pinned import DIED, PYTHON, died, excess
+from llmdoctor_checks.memory._no_page import LOST, starved
+from llmdoctor_checks.memory._pinned import DIED, PYTHON, died, excess, greed
 from llmdoctor_checks.memory._prompt_cache import Greed, prompt_cache
 
 #: Available memory of a node below which the kernel is about to kill, as a share of its memory.
@@ -63,10 +64,7 @@ _SHORT = 0.1
 
 #: GPUs whose memory is the machine's, the setting of the share that an engine takes, and how much less of it is a beginning.
 _OF_THE_MACHINE = expression(r"\bGB10\b|\bOrin\b|\bThor\b")
-_SHARES = {
-    "vllm": ("gpu_memory_utilization", "--gpu-memory-utilization"),
-    "sglang": ("mem_fraction_static", "--mem-fraction-static"),
-}
+_SHARES = {"vllm": "--gpu-memory-utilization", "sglang": "--mem-fraction-static"}
 _LEFT = 0.15
 
 #: The kubelet's event names the process that the kernel killed.
@@ -91,7 +89,7 @@ _RESIDENT = expression(r"(?:anon|shmem)-rss:(\d{1,15})kB")
 _USED = expression(r"[Cc]ontainer (?P<name>[\w.-]{1,63}) was using (?P<size>\d{1,15}[KMGT]?i?)\b")
 
 
-@check("oomkilled-node", since="0.1", literals=(*DIED, SAID))
+@check("oomkilled-node", since="0.1", literals=(*DIED, SAID, *LOST))
 def oomkilled_node(
     pod: Pod,
     events: Events | None,
@@ -113,6 +111,9 @@ def oomkilled_node(
 
     A pod that requests as much as it may take, of CPU and memory, goes last: beside a `SystemOOM` alone its kill counts as one at its
     own limit.
+
+    Where the machine's memory is the GPU's as well, a server may lose its GPU first (Vulkan: ErrorDeviceLost): the kernel says then that it
+    found no page for it.
 
     A node without memory may stop answering altogether: where its kubelet told of a `SystemOOM` shortly before, this is why it is lost.
 
@@ -148,7 +149,9 @@ def oomkilled_node(
     for ending in endings(pod):
         proof = _kernel(ending, hardware) if hardware else None
         if proof is None and ending.signal != "SIGKILL" and not ending.oom_killed:
-            yield from _of_worker(pod, ending, events, hardware, node, logs, subject)
+            engine = next((e for e in subject.engines(pod) if e.container is ending.container), None)
+            found = [*starved(ending, engine, log_of(ending, logs) if logs else None, hardware, node)]
+            yield from found or _of_worker(pod, ending, events, hardware, node, logs, subject)
             continue
         proof = proof or _proof(pod, ending, events, hardware, node)
         if proof is None and not ending.container.limit("memory") and not pod.memory_limit:
@@ -187,7 +190,12 @@ def _greedy(ending: Ending, node: Node | None, logs: Logs | None, subject: Subje
     if engine is None or total is None:
         return None
     kept = prompt_cache(engine, total, log_of(ending, logs) if logs else None)
-    return kept or _pinned(engine, subject, total) or _unified(engine, subject)
+    return (
+        kept
+        or _pinned(engine, subject, total)
+        or greed(engine, subject.sizing(engine), total)
+        or _unified(engine, subject)
+    )
 
 
 def _pinned(engine: Engine, subject: Subject, total: int) -> Greed | None:
@@ -201,8 +209,8 @@ def _pinned(engine: Engine, subject: Subject, total: int) -> Greed | None:
 def _unified(engine: Engine, subject: Subject) -> Greed | None:
     """The share of a GPU whose memory is the node's own."""
     card = subject.sizing(engine).accelerator
-    name, flag = _SHARES.get(engine.name, ("", ""))
-    share = engine.value(name, 0.0) if name else 0.0
+    name, flag = "gpu_memory_utilization", _SHARES.get(engine.name, "")
+    share = engine.value(name, 0.0) if flag else 0.0
     if card is None or not _OF_THE_MACHINE.search(card.gpu.name) or not isinstance(share, float) or share <= _LEFT:
         return None
     setting, less = engine.explicit(name), f"{share - _LEFT:.2f}"

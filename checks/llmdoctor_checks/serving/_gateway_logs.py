@@ -33,6 +33,7 @@ from llmdoctor_checks.serving._gateways import (
     keda_leads,
     lost_alike,
 )
+from llmdoctor_checks.serving._model_router import ROUTED, routed_late
 
 #: ingress-nginx, APISIX and Kong, which are nginx: a read or connect timeout towards the server. Envoy (Istio, Contour, Envoy
 #: Gateway, kgateway) has such details in its access log, `%RESPONSE_CODE_DETAILS%`, after the flag for it in a line of text; the last
@@ -74,12 +75,14 @@ NO_POD, _LATE = '"Throttler try error"', "context deadline exceeded"
 #: How long Envoy waited, in milliseconds: a field of its access log (Caddy's of that name has seconds, with a point), or behind the
 #: flag, what Istio adds to it, and the bytes.
 _WAITED = (
-    r'"duration":\s?"?(?P<field>\d{3,9})"?[,}]|'
+    r'"(?:duration|latencyMs)":\s?"?(?P<field>\d{3,9})"?[,}]|'
     r'" 504 [A-Z,]{2,20} (?:\S{1,100} \S{1,100} "[^"]{0,200}" )?\d{1,12} \d{1,12} (?P<text>\d{3,9})\s'
 )
 
-#: The same of LiteLLM, and of HAProxy, whose last timer is the whole time.
-_PASSED = r"Timeout passed=(\d{1,6}(?:\.\d{1,3})?)|/(\d{3,9}) 50[34] \d+ \S+ \S+ s[HQ]"
+#: The same of LiteLLM, of what a client was told in words, and of HAProxy, whose last timer is the whole time.
+_PASSED = (
+    r"(?:Timeout passed=|\b(?i:timeout after ))(\d{1,6}(?:\.\d{1,3})?)(?![\d.]| ?m)|/(\d{3,9}) 50[34] \d+ \S+ \S+ s[HQ]"
+)
 
 #: What names neither the server nor what it was asked for; that stands in the request log so many lines beside it, at most. Go's
 #: reverse proxy (net/http/httputil), of which llama-swap and others are made: the server behind it, in its own pod or the one that it
@@ -98,7 +101,8 @@ _LOOPBACK = ("localhost", "127.0.0.1")
 #: Engines that fetch an image of a request with it.
 _FETCHES = r"File \"[^\"]*/(?:vllm|sglang|lmdeploy)/"
 
-#: What says by itself that it waited for a model: Olla (`proxy/common/errors.go`), LiteLLM (`exceptions.py`), VoidLLM (`proxy/handler.go`).
+#: What says by itself that it waited for a model: Olla (`proxy/common/errors.go`), LiteLLM (`exceptions.py`), VoidLLM (`proxy/handler.go`);
+#: LLMKube's router by the age of a request.
 OF_MODELS = (
     "(LLM model taking longer than expected)",
     "(LLM response took too long)",
@@ -106,6 +110,7 @@ OF_MODELS = (
     "litellm.Timeout: Timeout Error: OpenAIException - Error code: 504",
     "litellm.Timeout: Connection timed out. Timeout passed=",
     "stream timeout exceeded, aborting upstream connection",
+    ROUTED,
 )
 
 #: The last of them LiteLLM says of connections, too (`http_handler.py`): what timed out stands in the traceback above it.
@@ -126,6 +131,7 @@ _SETTINGS = (
     (OF_MODELS[2], "request_timeout in litellm_settings (a timeout in the model's litellm_params counts before it)"),
     (OF_MODELS[4], "request_timeout in litellm_settings (a timeout in the model's litellm_params counts before it)"),
     (OF_MODELS[5], "max_stream_duration of VoidLLM's server.proxy"),
+    (ROUTED, "the timeout of its ModelRouter"),
     (OF_CLIENT[0], "ResponseHeaderTimeout of its HTTP client (Go's http.Transport)"),
     (OF_CLIENT[1], "Timeout of its HTTP client (Go's http.Client, which counts streams as well)"),
     (_OF_AIOHTTP, "the total timeout of its requests (AIOHTTP_CLIENT_TIMEOUT of Open WebUI)"),
@@ -336,6 +342,8 @@ def _says_so(line: Line) -> bool:
         return True
     if any(words in text for words in OF_CLIENT):
         return bool(re.search(_POSTED, text) and re.search(GENERATES, text))
+    if ROUTED in text:
+        return routed_late(line)
     if OF_MODELS[2] in text and _not_made(line):
         return False
     if OF_MODELS[4] in text:

@@ -323,7 +323,8 @@ def _of_envoy(text: str, allowed: int, called: str, writer: Container | None, li
     per_try, idle = "per_try_timeout" in text, "stream_idle_timeout" in text
     gateway = labels.get("gateway.envoyproxy.io/owning-gateway-name") or "envoy-eg" in called
     if gateway and idle:
-        return fixes.advice(f"Set timeout.http.streamIdleTimeout: {allowed}s in a ClientTrafficPolicy of the gateway")
+        which = f"Gateway {gateway}" if isinstance(gateway, str) else "the gateway"
+        return fixes.advice(f"Set timeout.http.streamIdleTimeout: {allowed}s in a ClientTrafficPolicy of {which}")
     if gateway and per_try:
         return fixes.advice(f"Set retry.perRetry.timeout: {allowed}s in the BackendTrafficPolicy of the route{of}")
     if said is not None and not per_try and not idle:

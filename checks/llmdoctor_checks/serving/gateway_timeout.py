@@ -82,6 +82,8 @@ from llmdoctor_checks.serving._gateways import (
 )
 from llmdoctor_checks.serving._idle import LITERALS as RESET
 from llmdoctor_checks.serving._idle import closed_while_idle
+from llmdoctor_checks.serving._model_router import ROUTED
+from llmdoctor_checks.serving._model_router import longer as longer_in_router
 from llmdoctor_checks.serving._patience import STREAM, cut_whole, enough, more_patient, writer_of
 from llmdoctor_checks.serving._round_ages import ASKED, ENDED, FEWEST, of_clients, of_itself
 from llmdoctor_checks.serving._since_asked import BROKEN, since_asked
@@ -603,6 +605,8 @@ def _for_the_picker(seconds: float | None, cluster: Cluster) -> Iterator[Fix]:
 def _own(line: Line, setting: str, seconds: float | None, cluster: Cluster) -> Fix:
     """A longer time in what waited as long as it is told itself."""
     writer, allowed = writer_of(line, cluster), enough(seconds)
+    if ROUTED in line.text:
+        return longer_in_router(line, seconds, allowed, cluster)
     if (told := prolonged(writer, seconds, allowed)) is not None:
         return told
     if writer is not None and _AIOHTTP_VARIABLE in setting and "open-webui" in writer.spec.image:

@@ -1,0 +1,57 @@
+"""LLMKube's router, which has one line for each request (`internal/router/proxy.go`): how old it was, and no word of why it failed.
+
+Its times for an answer stand in a ModelRouter: of a backend, of a rule, and of its client for headers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Cluster, Fix, Item, Line, dig, duration, fixes, rows, say_seconds
+
+ROUTED = '"msg":"router.dispatch"'
+
+#: What it prints where no backend answered, and how old the request was.
+_FAILED = r'"status":50[24],"outcome":"all_backends_failed","latencyMs":(\d{5,9})[,}]'
+
+#: A timeout is a round number of seconds; what it takes to print the line comes to that.
+_ROUND, _SPENT = 10_000, 100
+
+#: What a request may take where nothing is said: the client of the proxy waits so long for headers.
+_SAID = "timeout of the backend or of the rule, else spec.proxy.responseHeaderTimeout (120 s where it is not set)"
+
+
+def routed_late(line: Line) -> bool:
+    """Whether no backend answered a request in time: a refused connection fails at once, and an error comes at any age."""
+    said = re.search(_FAILED, line.text[:4000])
+    return said is not None and int(said[1]) % _ROUND <= _SPENT
+
+
+def longer(line: Line, seconds: float | None, allowed: int, cluster: Cluster) -> Fix:
+    """More time where a ModelRouter says as much as was met, else where it may."""
+    found = [
+        one
+        for router in cluster.items("ModelRouter", line.log.source.namespace)
+        for one in _times(router)
+        if seconds and abs((duration(one[2]) or 0) - seconds) < 1
+    ]
+    if len(found) != 1:
+        return fixes.advice(f"Raise what is as long in its ModelRouter to {say_seconds(allowed)} ({allowed}s): {_SAID}")
+    router, path, now, what = found[0]
+    return fixes.patch_object(
+        router,
+        f"Raise {what} in ModelRouter/{router.name} from {now} to {allowed}s",
+        [{"op": "replace", "path": path, "value": f"{allowed}s"}],
+    )
+
+
+def _times(router: Item) -> Iterator[tuple[Item, str, str, str]]:
+    """The times of a ModelRouter: where each stands, what it is, and in words."""
+    for kind in ("backends", "rules"):
+        for at, one in enumerate(rows(router.raw, f"spec.{kind}")):
+            if isinstance(said := one.get("timeout"), str):
+                yield router, f"/spec/{kind}/{at}/timeout", said, f"the timeout of {kind[:-1]} {one.get('name') or at}"
+    said = dig(router.raw, "spec.proxy.responseHeaderTimeout")
+    if isinstance(said, str):
+        yield router, "/spec/proxy/responseHeaderTimeout", said, "spec.proxy.responseHeaderTimeout"
