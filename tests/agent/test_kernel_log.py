@@ -35,7 +35,7 @@ class Clock:
 
 def log_of(path: Path, clock: Clock | None = None, max_bytes: int = 65536) -> KernelLog:
     clock = clock or Clock()
-    return KernelLog(path, max_bytes=max_bytes, clock=clock.now, uptime=clock.uptime)
+    return KernelLog(path, deadline_s=60, max_bytes=max_bytes, clock=clock.now, uptime=clock.uptime)
 
 
 def record(sequence: int, text: str, at: float = 9000, flags: str = "-", priority: int = 4) -> str:
