@@ -88,7 +88,8 @@ _NUMBER = r"-?\d[\d.]{0,18}"
 _BETWEEN = expression(r"\bbetween (-?\d[\d.]{0,18}) and (-?\d[\d.]{0,18})")
 #: The values that a message lists.
 _CHOICES = expression(
-    r"(?:one of|[Ss]upported \w{1,30}(?: \w{1,30})?(?: are)?|[Vv]alid \w{1,30}(?: are)?|[Aa]vailable \w{1,30}|[Cc]hoose from|chose from)"
+    r"(?:one of|[Ss]upported \w{1,30}(?: \w{1,30})?(?: are)?|(?<!in)[Vv]alid \w{1,30}(?: are)?|[Aa]vailable \w{1,30}"
+    r"|[Cc]hoo?se from)"
     r"[: ]{1,3}[\[({]?\s{0,3}(?P<list>['\"]?[\w./-]{1,60}['\"]?(?:(?:, ?| or |, or )['\"]?[\w./-]{1,60}['\"]?){0,80})"
 )
 _QUOTED_CHOICES = expression(r"is not one of (?P<list>'[^']{1,60}'(?:, '[^']{1,60}'){0,80})")
@@ -126,6 +127,8 @@ _YES_OR_NO = frozenset({"true", "false", "yes", "no"})
 _SEVERAL = expression(
     r"-{1,2}(?:lora-(?:modules|paths)|served-model-name|cuda-?graph-(?:sizes|bs|capture-sizes)|middleware|api-key)"
 )
+#: Several numbers in one word.
+_LIST = expression(r"\[?\s{0,3}\d{1,9}(?:\s{0,3},\s{0,3}\d{1,9}|\s{1,3}\d{1,9}){1,200}\s{0,3}\]?")
 
 #: Numbers of more digits are none of a setting, and JSON that is longer is not mended here.
 _DIGITS, _JSON = 9, 20_000
@@ -325,12 +328,30 @@ def _written_as(told: _Told) -> Iterator[Fix]:
     place = next(iter(told.stated.values()), None)
     if place is None or place.value is None or told.container is None:
         return
-    if _NO_NUMBER.search(told.message) and (digits := in_digits(told.container, place)):
+    if _NO_NUMBER.search(told.message) and (words := _in_words(told.container, place)):
+        yield words
+    elif _NO_NUMBER.search(told.message) and (digits := in_digits(told.container, place)):
         yield digits
     elif _NO_NUMBER.search(told.message) and not _KEPT.fullmatch(place.name) and not re.fullmatch(_NUMBER, place.value):
         yield without(told.container, place, f"Remove {place.text}: it must be a number")
     elif _NO_JSON.search(told.message) and (right := as_json(place.value)) and right != place.value:
         yield given(told.container, place, right, f"Write the value of {place.name} as plain JSON: {right}")
+
+
+def _in_words(container: Container, place: Stated) -> Fix | None:
+    """A list in one word, of an option that takes each of its numbers as a word of its own, as such words."""
+    several = _SEVERAL.fullmatch(place.name.replace("_", "-"))
+    if not several or not place.vector or not _LIST.fullmatch(place.value or ""):
+        return None
+    words = re.findall(r"\d+", str(place.value))
+    summary = f"Give {place.name} each of its numbers as a word of its own: {' '.join(words)}"
+    if place.index is None or container.told:
+        made = fixes.rewritten(container, [(place.text, " ".join((place.name, *words)))], summary)
+        return made or fixes.advice(f"{summary}, in {fixes.edited(container.pod)}")
+    at, begin = f"{container.pointer}/{place.vector}", place.index + place.apart
+    written = words if place.apart else [place.name, *words]
+    operations = [{"op": "add", "path": f"{at}/{begin + i}", "value": word} for i, word in enumerate(written)]
+    return fixes.patch(container.pod, summary, [{**operations[0], "op": "replace"}, *operations[1:]])
 
 
 def in_digits(container: Container, place: Stated) -> Fix | None:
@@ -348,7 +369,9 @@ def in_digits(container: Container, place: Stated) -> Fix | None:
 
 def _number(value: str) -> str:
     """`32k`, `"8192"`, `8,192` and `1.31072e+05` in digits."""
-    bare = value.strip("'\" ").replace(",", "").replace("_", "")
+    bare = value.strip("'\" ").replace("_", "")
+    if re.fullmatch(r"\d{1,3}(?:,\d{3}){1,3}", bare):
+        bare = bare.replace(",", "")
     found = re.fullmatch(r"(\d{1,12})(?:\.0{1,3})?([kKMG]?)(i?)B?", bare)
     number = str(int(found[1]) * _UNITS[found[2]]) if found else ""
     if powers := re.fullmatch(r"(\d)(?:\.(\d{1,15}))?[eE]\+?(\d{1,2})", bare):

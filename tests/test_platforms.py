@@ -260,3 +260,20 @@ def test_a_merge_takes_elements_whose_name_is_no_text_as_further_ones() -> None:
         {"name": {}},
         7,
     ]
+
+
+@pytest.mark.parametrize(("made", "owner"), [("heron-x7d2p", "heron"), ("heron-b9k4t", "")])
+def test_a_ray_service_is_behind_the_cluster_that_it_made(made: str, owner: str) -> None:
+    meta: dict[str, Any] = {"name": "heron-x7d2p-head", "namespace": "lab"}
+    meta["ownerReferences"] = [{"apiVersion": "ray.io/v1", "kind": "RayCluster", "name": "heron-x7d2p", "uid": "1"}]
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": meta}
+    service: dict[str, Any] = {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayService",
+        "metadata": {"name": "heron", "namespace": "lab"},
+    }
+    service["status"] = {"pendingServiceStatus": {"rayClusterName": made}}
+    cluster = Cluster(Snapshot(objects=(pod, service)))
+    item = cluster.item("Pod", "lab", "heron-x7d2p-head")
+    found = cluster.owner(item) if item else None
+    assert (found.name if found else "") == owner

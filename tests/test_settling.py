@@ -58,6 +58,11 @@ _CONF = {
         (["--n-size=9", "--m-size=4"], "n_size must be at most m_size", "Set --n-size to 4 (it is 9; in Pod/q-0"),
         (["--tp-size=8", "--ep-size=3"], "tp_size 8 must be divisible by ep_size 3", "Set --ep-size to 2, which divides 8"),
         (["--n-size=32k"], "--n-size: invalid int value: '32k'", "Write --n-size in digits alone: 32768"),
+        (["--cudagraph-capture-sizes", "1,2,4"], "--cudagraph-capture-sizes: invalid int value: '1,2,4'", "as a word of its own: 1 2 4"),
+        (["--n-size=1,2,4"], "--n-size: invalid int value: '1,2,4'", "Remove --n-size=1,2,4"),
+        (["--n-size=8,192"], "--n-size: invalid int value: '8,192'", "Write --n-size in digits alone: 8192"),
+        (["--kind=yor"], "--kind: invalid choice: 'yor' (choose from 'auto', 'york')", "Set --kind to york (it is yor;"),
+        (["--kind=v9"], "--kind: invalid choice: 'v9' (choose from 'v3', 'v30')", "Set --kind to one of v3, v30"),
         (["--n-size=131072e+00"], "--n-size: invalid int value: '131072e+00'", "Remove --n-size=131072e+00"),
         (["--n-size=1e+06"], "--n-size: invalid int value: '1e+06'", "1000000 (it is 1e+06; Helm"),
         (["--n-size=1.31072e+05"], "--n-size: invalid int value: '1.31072e+05'", "131072 (it is 1.31072e+05; in Pod"),
@@ -85,6 +90,17 @@ _CONF = {
 def test_settled(args: list[str], message: str, says: str) -> None:
     found = settled(_container(args=args), None, message)
     assert (found[0].summary if found else "") == says or (says and says in found[0].summary)
+
+
+@pytest.mark.parametrize("args", [["--cuda-graph-bs", "[1, 2]", "--x"], ["--cuda-graph-bs=1 2", "--x"]])
+def test_a_list_of_numbers_becomes_words(args: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kubectl_llmdoctor.fixes.patch", lambda pod, summary, operations: operations)
+    operations: Any = settled(_container(args=args), None, "--cuda-graph-bs: invalid int value: 'it'")[0]
+    words = list(args)
+    for operation in operations:
+        at = int(operation["path"].rpartition("/")[2])
+        words[at : at + (operation["op"] == "replace")] = [operation["value"]]
+    assert words == ["--cuda-graph-bs", "1", "2", "--x"]
 
 
 def test_a_setting_is_found_in_each_form() -> None:

@@ -64,6 +64,14 @@ class Credentials(Topic):
         yield "token misnamed" if self._misnamed_token else "no token misnamed"
         yield "key misnamed" if self._misnamed_key[0] else "no key misnamed"
         yield self._token_given
+        yield "variables of a Secret not known" if self._unread_variables else "all variables known"
+
+    @property
+    def _unread_variables(self) -> bool:
+        """Whether the container takes all the keys of a Secret for variables, of which nothing is known."""
+        container = self.container
+        names = [s.secret_ref.name for s in container.spec.env_from if s.secret_ref] if container else []
+        return any(self.subject.cluster.item("Secret", self.subject.namespace, name) is None for name in names)
 
     @cached_property
     def _misnamed_token(self) -> str:

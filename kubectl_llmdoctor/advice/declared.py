@@ -33,6 +33,8 @@ OfCredentials = Literal[
     "token in a Secret",
     "token given",
     "no token given",
+    "all variables known",
+    "variables of a Secret not known",
     "key misnamed",
     "no key misnamed",
 ]

@@ -37,7 +37,7 @@ class Hub(Topic):
             "hub_model": lambda: self._repository or NO_MODEL,
             "cached": lambda: f"models--{self._repository.replace('/', '--')}" if self._repository else "its files",
             "search": lambda: self._search,
-            "with_owner": lambda: with_owner(self._model) if self._model and "/" not in self._model else "",
+            "with_owner": lambda: self._with_owner,
             "patience": lambda: str(_PATIENCE) if (self._waits("HF_HUB_DOWNLOAD_TIMEOUT") or 0) < _PATIENCE else "",
             "patience_for_answers": lambda: str(max(_PATIENCE // 2, self._waits("HF_HUB_ETAG_TIMEOUT") or 0)),
             "licence": lambda: self._licence,
@@ -104,6 +104,16 @@ class Hub(Topic):
     def _repository(self) -> str:
         """The model, where it is named as on a hub."""
         return self._model if _HUB_ID.fullmatch(self._model) else ""
+
+    @property
+    def _with_owner(self) -> str:
+        """The repository that a name without an owner may mean, or a folder that is called like what the server serves it as."""
+        if "/" not in self._model:
+            return with_owner(self._model) if self._model else ""
+        served = self.engine.explicit("served_model_name") if self.engine else None
+        names = (served.value if isinstance(served.value, list | tuple) else [served.value]) if served else []
+        folder = f"/{self._model.strip('/')}".lower() if self._model.startswith("/") else ""
+        return next((n for n in map(str, names) if _HUB_ID.fullmatch(n) and folder.endswith(f"/{n.lower()}")), "")
 
     @property
     def _search(self) -> str:

@@ -769,7 +769,11 @@ def _rules(parser: Parser, form: str, plain: bool, built: bool) -> None:
     if choice is not None and choice.value is True and named is not None and "tool_parser_plugin" not in settings:
         name = str(named.value)
         if name not in TOOL_PARSERS:
+            from difflib import get_close_matches
+
             near = [other for other in TOOL_PARSERS if other.startswith(name)]
+            # deepseek_r1 is not deepseek_v3
+            near = near or get_close_matches(name[:80], TOOL_PARSERS, n=1, cutoff=0.9)
             detail = f"--tool-call-parser is {name!r}, which no release of vLLM has"
             detail += f" (it has {', '.join(near)})" if near else ""
             parser.problem("bad-value", named.flag, [Word("", named.text, named.path)], detail, known.known and plain)

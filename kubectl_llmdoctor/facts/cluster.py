@@ -12,6 +12,7 @@ import msgspec
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.units import parse_time
 from kubectl_llmdoctor.platforms.labels import OWNERS
+from kubectl_llmdoctor.platforms.ray import clusters_made
 from kubectl_llmdoctor.snapshot import Json, Missing, Origin, Snapshot
 from kubectl_llmdoctor.tree import rows, say, table
 
@@ -233,6 +234,7 @@ class Cluster:
             kind = lookup_kind(_text(ref.get("kind")), _text(ref.get("apiVersion")))
             found = found or self.item(kind, item.namespace, _text(ref.get("name")))
             found = found or self._deployment_of(kind, item, _text(ref.get("name")))
+            found = found or self._maker_of(kind, item, _text(ref.get("name")))
             if found is not None and found is not item:
                 return found
         return self._labelled_owner(item)
@@ -244,6 +246,13 @@ class Cluster:
         if kind != "ReplicaSet" or not deployment or stated not in (None, template):
             return None
         return self.item("Deployment", item.namespace, deployment)
+
+    def _maker_of(self, kind: str, item: Item, name: str) -> Item | None:
+        """The RayService or RayJob whose status names a cluster that is not here as its own."""
+        if kind != "RayCluster":
+            return None
+        made = (maker for kind in ("RayService", "RayJob") for maker in self.items(kind, item.namespace))
+        return next((maker for maker in made if name in clusters_made(maker.raw)), None)
 
     def _labelled_owner(self, item: Item) -> Item | None:
         """The object that its labels name: operators label what they make, and a link between may not have been read."""

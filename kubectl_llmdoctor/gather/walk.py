@@ -22,6 +22,7 @@ from kubectl_llmdoctor.gather.kinds import Kind, core
 from kubectl_llmdoctor.gather.podlogs import PodLogs
 from kubectl_llmdoctor.gather.related import labels_of, meta, name_of, namespace_of
 from kubectl_llmdoctor.gather.transport import query
+from kubectl_llmdoctor.platforms.ray import clusters_made
 from kubectl_llmdoctor.snapshot import Json
 
 if TYPE_CHECKING:
@@ -532,7 +533,7 @@ class Walk:
         if kind.key == ("batch", "CronJob"):
             pot.get_list(core("Job", "batch"), namespace, self._children_found, keep=partial(_is_owned, owner=obj))
         if kind.key in (("ray.io", "RayService"), ("ray.io", "RayJob")):
-            for cluster in _ray_clusters(obj):
+            for cluster in clusters_made(obj):
                 pot.get(core("RayCluster", "ray.io"), namespace, cluster, lambda one: self._children_found([one]))
         if kind.key == ("serving.kserve.io", "InferenceService"):
             self._runtimes(obj)
@@ -615,13 +616,6 @@ class Walk:
                 else:
                     self._pot.get(kind, namespace, name_of(item), self._owner_found)
         self.explain([self._pot.fetch(kinds.POD, namespace, one) for one in sorted(names)[:_SIBLINGS]], ref)
-
-
-def _ray_clusters(obj: Json) -> list[str]:
-    """Names of the clusters that a RayService or RayJob has made."""
-    status = obj.get("status") or {}
-    rows = (status, status.get("activeServiceStatus") or {}, status.get("pendingServiceStatus") or {})
-    return [str(row["rayClusterName"]) for row in rows if row.get("rayClusterName")]
 
 
 def _is_owned(item: Json, owner: Json) -> bool:

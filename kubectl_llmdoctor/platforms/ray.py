@@ -218,3 +218,9 @@ def _told(
         places=tuple(place for _, _, place in arguments),
         path=path,
     )
+
+
+def clusters_made(raw: Json) -> list[str]:
+    """Names of the clusters that a RayService or RayJob has made."""
+    places = ("status", "status.activeServiceStatus", "status.pendingServiceStatus")
+    return [str(name) for at in places if (name := dig(raw, f"{at}.rayClusterName"))]

@@ -1,5 +1,6 @@
 """An engine that listens on the loopback address alone."""
 
+import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -28,6 +29,7 @@ from kubectl_llmdoctor.api import (
     rows,
     seconds_ago,
     setting_evidence,
+    settling,
 )
 from llmdoctor_checks import _links, _unreached
 from llmdoctor_checks._listening import ANY_IPV4, SERVE_PROXY, listens, listens_elsewhere, loopback_told, serve_proxy
@@ -36,6 +38,22 @@ from llmdoctor_checks.start._probes import ended_by_itself, failures
 
 #: A proxy of Ray Serve listens so many seconds after it says that it starts, also on a slow node.
 _STARTS = 30
+
+#: What programs call the address at which they listen.
+_NAMES = (
+    "--host",
+    "--bind",
+    "--address",
+    "--addr",
+    "--listen",
+    "--hostname",
+    "-b",
+    "-H",
+    "HOST",
+    "BIND",
+    "ADDRESS",
+    "LISTEN",
+)
 
 #: How an engine is told its address, where nothing says so yet.
 _FLAGS = {"vllm": "--host", "sglang": "--host", "tgi": "--hostname", "llama.cpp": "--host", "tensorrt-llm": "--host"}
@@ -242,9 +260,24 @@ def _named(item: Item) -> tuple[str, Evidence]:
     return f"Service {item.name}", object_evidence(item, "spec.selector", text)
 
 
+def _of_program(pod: Pod, address: str) -> Fix:
+    """What tells a program that is no known engine its address, by what most are told it."""
+    container = next(c for c in pod.containers if c.role != "init")
+    for name in _NAMES:
+        place = settling.stated(container, name)
+        told = place.value if place else ""
+        if place and told and (bare := re.match(r"(?:127\.[\d.]{5,11}|localhost)(?![\w.-])", told)):
+            right = f"{address}{told[bare.end() :]}"
+            return settling.given(container, place, right, f"Set {place.name} to {right} (it is {told})")
+    return fixes.advice(
+        f"Have the server listen on all addresses of the pod, in {fixes.edited(pod)}: by its option or variable for the address, "
+        f"mostly --host {address} or HOST={address}"
+    )
+
+
 def _fix(pod: Pod, engine: Engine | None, host: Setting | None, address: str) -> Fix:
     if engine is None:
-        return fixes.advice(f"Have the server listen on all addresses of the pod, in {fixes.edited(pod)}")
+        return _of_program(pod, address)
     container, summary = engine.container, "Listen on all addresses of the pod"
     if host and host.source == "env":
         name = host.text.partition("=")[0]

@@ -1,5 +1,6 @@
 """A probe that gives up on a busy server."""
 
+import math
 import re
 from collections.abc import Iterator
 from datetime import datetime
@@ -69,6 +70,9 @@ _ANSWERED_503, _ANSWERED_200 = expression(r'HTTP/1\.[01]" 503\b'), expression(r'
 #: What makes a probe a request of its own, which waits in the queue behind all others.
 _GENERATES = expression(r"/v1/(?:chat/)?completions\b|/generate\b|/health_generate\b|/api/(?:generate|chat)\b")
 
+#: How vLLM says that a request waits for a kernel to be compiled (`jit_monitor.py`), and for how long it may answer nobody else then.
+_COMPILES, _COMPILING_SECONDS = "JIT compilation during inference: ", 300
+
 #: Where SGLang's `health_generate` stands; without SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION `/health` answers at once.
 _COMPUTED = ("/health", "/health_generate")
 
@@ -83,6 +87,9 @@ _OFTEN, _LATELY = 10, 900
 
 #: A server that works answers a probe within this time.
 _PATIENT_SECONDS = 10
+
+#: So long may a server that is only busy leave a probe without an answer.
+_MINUTE = 60
 
 #: Without a log: who ran so long had come up, and lost its answers later.
 _LONG_SECONDS = 1800
@@ -103,6 +110,7 @@ _LONG_AGO = 6 * 3600
         _UNHEALTHY,
         _OVERLOADED,
         _PASSED_ON,
+        _COMPILES,
         _MISSED,
         _IN_A_ROW,
         _REPLICA_UP,
@@ -263,7 +271,8 @@ def _restarted(pod: Pod, ending: Ending, events: Events, logs: Logs | None) -> F
     if not (slow and (sure or listened)):
         return None
     span = f" after {say_seconds(ending.seconds)}" if ending.seconds is not None else ""
-    said = token or full or busy or passed_on or (phase.line if phase else listened)
+    compiles = next(log.find(_COMPILES), None) if log is not None else None
+    said = token or full or busy or passed_on or compiles or (phase.line if phase else listened)
     return Finding(
         role="cause",
         confidence="possible" if listened else "likely",
@@ -277,7 +286,7 @@ def _restarted(pod: Pod, ending: Ending, events: Events, logs: Logs | None) -> F
         fixes=(
             *((_fix_of_token(container, probe),) if token and which == "liveness" else ()),
             *(_fix_of_full(pod, container.pointer, probe) if full and which == "liveness" else ()),
-            *_fixes(pod, container.pointer, probe, which),
+            *_fixes(pod, container.pointer, probe, which, _COMPILING_SECONDS if compiles else _MINUTE),
         ),
         # what the log says went wrong before the kill comes first
         order=float(len(log)) if log else None,
@@ -609,11 +618,15 @@ def _evidence(pod: Pod, probe: k8s.Probe | None, quoted: list[Evidence], which: 
         yield pod_evidence(pod, f"{which}Probe", f"{numbers}, failureThreshold: {probe.failure_threshold}")
 
 
-def _fixes(pod: Pod, pointer: str, probe: k8s.Probe | None, which: str = "liveness") -> Iterator[Fix]:
+def _fixes(
+    pod: Pod, pointer: str, probe: k8s.Probe | None, which: str = "liveness", stalls: int = _MINUTE
+) -> Iterator[Fix]:
+    """Longer patience of a probe, in all for as many seconds as the server may stand still."""
     if probe is None:
         return
     at = f"{pointer}/{which}Probe"
-    seconds, failed = max(10, probe.timeout_seconds), max(6, probe.failure_threshold)
+    seconds = max(10, probe.timeout_seconds)
+    failed = max(6, probe.failure_threshold, math.ceil(stalls / max(1, probe.period_seconds)))
     yield fixes.patch(
         pod,
         f"Let the {which} probe wait {seconds} s for an answer, and give up after {failed} failures",

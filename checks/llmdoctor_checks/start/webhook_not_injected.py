@@ -291,6 +291,7 @@ def _kserve(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
         return
     if not asked and _brings_nothing(pod):
         return
+    listed, by_one = _listed_image(pod)
     for engine in subject.engines(pod) if labelled else ():
         model = engine.explicit("model")
         if model is None or not f"{model.value}/".startswith(f"{_MODELS}/"):
@@ -299,8 +300,10 @@ def _kserve(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
             yield _finding(
                 pod,
                 "cause",
-                f"{engine.label} loads {model.value}, but the pod has neither KServe's storage-initializer nor another volume there.",
+                f"{engine.label} loads {model.value}, but the pod has neither KServe's storage-initializer nor another volume there"
+                f"{listed}.",
                 (setting_evidence(engine.container, model), _present(pod)),
+                fix=by_one,
             )
             return
     # servers that are no engine, as of scikit-learn or TensorFlow, are told the folder by their runtime
@@ -312,10 +315,30 @@ def _kserve(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
             pod,
             "cause",
             f"{server.name} is to serve from {_MODELS}, where KServe brings what storageUri names, and finds nothing there: the pod has "
-            f"neither its storage-initializer nor another volume there{why}.",
+            f"neither its storage-initializer nor another volume there{why or listed}.",
             (log_evidence(missed), pod_evidence(server, "args", told), _present(pod), *left_out),
-            fix=_moved(pod) if left_out else None,
+            fix=_moved(pod) if left_out else by_one,
         )
+
+
+def _listed_image(pod: Pod) -> tuple[str, Fix | None]:
+    """That the InferenceService lists its one model as an image, and what mends it: KServe 0.16 brings one from storageUri alone."""
+    for item in pod.cluster.items("InferenceService", pod.namespace):
+        rows = dig(item.raw, "spec.predictor.storageUris")
+        uris = [str(row.get("uri")) for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+        of_pod = item.name == _service(pod) or pod.name.startswith(f"{item.name}-predictor-")
+        if not (of_pod and len(uris) == 1 and uris[0].startswith("oci://") and dig(item.raw, "spec.predictor.model")):
+            continue
+        fix = fixes.patch_object(
+            item,
+            f"Name the image by storageUri of the model in InferenceService {item.name}, {uris[0]}, in place of storageUris",
+            [
+                {"op": "remove", "path": "/spec/predictor/storageUris"},
+                {"op": "add", "path": "/spec/predictor/model/storageUri", "value": uris[0]},
+            ],
+        )
+        return f": it brings no image that storageUris lists ({uris[0]})", fix
+    return "", None
 
 
 def _service(pod: Pod) -> str | None:
