@@ -45,6 +45,13 @@ ADDRESS = expression(
 )
 #: What settings of addresses may hold that is none: Ray's words, and those of files.
 _NO_HOST = ("auto", "local", "null", "none", "true", "false")
+#: How the rpc-server of llama.cpp is told where it listens (tools/rpc/rpc-server.cpp), and where it does so untold.
+_RPC_SERVER, _LISTENS, _AT_PORT = (
+    expression(r"(?:^|[/ ])(?:ggml-|llama-)?rpc-server(?:\s|$)"),
+    expression(r"(?:^|\s)(?:-H|--host)[ =](?P<at>[\w.:-]{1,253})"),
+    expression(r"(?:^|\s)(?:-p|--port)[ =](?P<port>\d{1,5})(?:\s|$)"),
+)
+_RPC_PORT, _LOOPBACK, _EVERYWHERE = 50052, "127.0.0.1", "0.0.0.0"  # noqa: S104 - what it is told, not where this listens
 #: What a name must have in common with one that is not there to be meant by it.
 _ALIKE = 0.75
 #: A part of a name that is so short, or a number in it, tells one from another of its kind: no slip of the pen.
@@ -59,12 +66,18 @@ def reach(text: str, pod: Pod, container: Container | None = None, port: int | N
     if said is None or said["host"] in _NO_HOST:
         return None
     host, port = said["host"], int(said["port"]) if said["port"] else port
+    if port is not None and (apart := _rpc_server(host, port, pod)) is not None:
+        return apart
     aliases = {str(name) for row in pod.spec.host_aliases for name in row.get("hostnames") or ()}
     if host in aliases | {pod.name, pod.spec.hostname}:
         return None
     if (peer := _named(host, pod)) is not None:
         hidden = service_at(host.partition(".")[2], pod.namespace, pod.cluster)
-        return None if _since(peer, pod) else of_pod(peer, f"which {host} leads to", hidden=hidden)
+        return (
+            None
+            if _since(peer, pod)
+            else of_pod(peer, f"which {host} leads to", hidden=hidden) or _coming(host, peer, pod)
+        )
     if (made := _headless(host, pod)) is not None:
         return made
     to = follow(host, port, pod, pod.cluster)
@@ -76,6 +89,27 @@ def reach(text: str, pod: Pod, container: Container | None = None, port: int | N
             return None
         return of_pod(others[0], f"which has the address {host}") if others else _nobody(to, pod, container)
     return _of_service(to, to.service, pod)
+
+
+def _rpc_server(host: str, port: int, asker: Pod) -> Fix | None:
+    """The one rpc-server of llama.cpp at this port, where it listens on another address; without one it is on loopback."""
+    found: list[tuple[Pod, str]] = []
+    for item in asker.cluster.items("Pod", asker.namespace):
+        peer = Pod.of(item, asker.cluster)
+        for argv in (" ".join(c.spec.argv) for c in peer.containers if peer.name != asker.name):
+            at, said = _LISTENS.search(argv), _AT_PORT.search(argv)
+            if _RPC_SERVER.search(argv) and (int(said["port"]) if said else _RPC_PORT) == port:
+                found.append((peer, at["at"] if at else _LOOPBACK))
+    if len(found) != 1 or found[0][1] in (host, _EVERYWHERE, "::"):
+        return None
+    peer, only = found[0]
+    wide = f"with -H {_EVERYWHERE} in {edited(peer)}"
+    if only in (_LOOPBACK, "localhost"):
+        return advice(f"Let the rpc-server of {peer.name} listen for others, {wide}: it listens on {only} alone")
+    return advice(
+        f"Ask the rpc-server of {peer.name} at {only}:{port}, where alone it listens (-H), in place of {host}, in {edited(asker)}; or let "
+        f"it listen on all addresses, {wide}",
+    )
 
 
 def told(names: str, container: Container) -> Iterator[str]:
@@ -104,6 +138,20 @@ def _since(peer: Pod, asker: Pod) -> bool:
     made = parse_time(peer.obj.metadata.creation_timestamp)
     fell = max((one.since for one in peer.troubles if one.since), default=None)
     return until is not None and ((made or until) > until or (peer.ready and (fell or until) > until))
+
+
+def _coming(host: str, peer: Pod, asker: Pod) -> Fix | None:
+    """To wait for a pod that is only being made: it has its address, and with that its name, once its containers start."""
+    if not peer.being_made:
+        return None
+    rank = rank_of(peer.labels)
+    newest = max((one for one in peer.events if one.last), key=lambda one: str(one.last), default=None)
+    does = "pulls its image" if newest and newest.reason == "Pulling" else "is still being made"
+    return advice(
+        f"Let {asker.name} wait for {host} before it starts the engine (until getent hosts {host}; do sleep 5; done, "
+        f"in {edited(asker)}): {rank + ' ' if rank else ''}{peer.name}, which has that name, {does}",
+        f"kubectl -n {peer.namespace} describe pod {peer.name}",
+    )
 
 
 def _headless(host: str, pod: Pod) -> Fix | None:
@@ -156,6 +204,9 @@ def _mend(peer: Pod, trouble: Trouble, why: str) -> Fix:
     rank = rank_of(peer.labels)
     ended = trouble.container.terminated if trouble.container else None
     code = f", exit code {ended.exit_code}" if ended and f"exit {ended.exit_code}" not in trouble.text else ""
+    if ended and ended.reason == "OOMKilled" and ended.reason not in trouble.text:
+        limit = trouble.container.spec.resources.limits.get("memory") if trouble.container else None
+        code = f", OOMKilled{f' at its memory limit of {limit}' if limit else ''}{code}"
     state = f"{trouble.text[:160].rstrip('. ')}{code}"
     at = f"kubectl -n {peer.namespace}"
     commands = [f"{at} describe pod {peer.name}"]

@@ -76,6 +76,7 @@ class Group(Topic):
             "prefill_url": lambda: self._sides["prefill_url"],
             "decode_url": lambda: self._sides["decode_url"],
             "leader": lambda: self.leader or "the leader's name",
+            "own_name": lambda: self._own_name,
             "late_rank": lambda: self._late[1],
             "images": lambda: self._images,
             "nccl": lambda: self._nccl,
@@ -199,6 +200,15 @@ class Group(Topic):
         given = told(_LEADER, container) if container else ()
         said = (ADDRESS.match(one) for one in given)
         return self.captured.get("host") or next((one["host"] for one in said if one), "")
+
+    @property
+    def _own_name(self) -> str:
+        """The host of the line, where it is the name that the pod has by its headless Service."""
+        host, spec = self.captured.get("host", ""), self.pod.spec if self.pod else None
+        if spec is None or self.pod is None or not spec.subdomain:
+            return ""
+        own = f"{spec.hostname or self.pod.name}.{spec.subdomain}"
+        return host if f"{host}.".startswith(f"{own}.") else ""
 
     @cached_property
     def _images(self) -> str:

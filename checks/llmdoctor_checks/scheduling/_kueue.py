@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Cluster, Item, Node, Pod, Subject, dig, rows
+import msgspec
+
+from kubectl_llmdoctor.api import Cluster, Item, Node, Pod, Subject, dig, expression, rows
 
 #: The Workload of a group of pods has the name of the group (pkg/controller/jobs/pod).
 GROUP = "kueue.x-k8s.io/pod-group-name"
@@ -35,6 +37,42 @@ _TOPOLOGY = (
 
 #: The same of a topology in which a flavor has no room: `allows to fit only 1 out of 2 pod(s)`, `doesn't allow to fit any of 2 pod(s)`.
 _NO_ROOM = r"topology \S{1,255} (?:allows to fit only|doesn't allow to fit)"
+
+
+#: How many pods found no room in a topology, and which of its nodes have none for a single one
+#: (tas_flavor_snapshot.go, after Kueue 0.16): `resource "cpu": 192, taint "dedicated=x:NoSchedule": 3, nodeSelector: 8`.
+_LEFT_OUT = expression(
+    _NO_ROOM + r"[^.]{0,60}? (?P<pods>\d{1,7}) pod\(s\)\. Total nodes: (?P<nodes>\d{1,7}); excluded: (?P<why>.{1,2000})"
+)
+_WHY_OUT = expression(r"(?:(?P<kind>resource|taint) \"(?P<name>[^\"]{1,400})\"|(?P<filter>\w{1,40})): (?P<n>\d{1,7})")
+
+
+class LeftOut(msgspec.Struct, frozen=True):
+    """How many pods are to find room, on how many nodes; and how many of those are out of the question, for a resource or a taint."""
+
+    pods: int
+    nodes: int
+    resources: dict[str, int]
+    taints: dict[str, int]
+    others: int  # by a node selector, an affinity, a domain
+
+    @property
+    def open(self) -> int:
+        """The nodes that have room for one pod at least."""
+        return self.nodes - sum(self.resources.values()) - sum(self.taints.values()) - self.others
+
+
+def left_out(message: str) -> LeftOut | None:
+    """The nodes that Kueue counts out of a topology, where it counts them."""
+    said = _LEFT_OUT.search(message)
+    if said is None:
+        return None
+    counted = list(_WHY_OUT.finditer(said["why"]))
+    named = {
+        kind: {one["name"]: int(one["n"]) for one in counted if one["kind"] == kind} for kind in ("resource", "taint")
+    }
+    others = sum(int(one["n"]) for one in counted if one["filter"])
+    return LeftOut(int(said["pods"]), int(said["nodes"]), named["resource"], named["taint"], others)
 
 
 def for_topology(message: str) -> bool:
@@ -93,7 +131,7 @@ def uncovered(workload: Item, cluster: Cluster) -> list[str]:
     covered = {str(resource.get("name")) for row in listed for resource in rows(row, "resources")}
     if said or not covered:
         return []
-    return [name for name in _requested(workload) if "/" in name and name not in covered]
+    return [name for name in requested(workload) if "/" in name and name not in covered]
 
 
 def unlisted(workload: Item, cluster: Cluster) -> list[str]:
@@ -102,16 +140,17 @@ def unlisted(workload: Item, cluster: Cluster) -> list[str]:
     groups = rows(queue.raw, "spec.resourceGroups") if queue else []
     stated = [names for group in groups if isinstance(names := dig(group, "coveredResources"), list)]
     listed = {str(name) for names in stated for name in names}
-    return [name for name in _requested(workload) if listed and name not in listed]
+    return [name for name in requested(workload) if listed and name not in listed]
 
 
-def _requested(workload: Item) -> dict[str, None]:
-    """The resources that the pods of a Workload request."""
-    asked: dict[str, None] = {}
+def requested(workload: Item) -> dict[str, str]:
+    """The resources that the pods of a Workload request, with what the first container that does asks for."""
+    asked: dict[str, str] = {}
     for pod_set in rows(workload.raw, "spec.podSets"):
         for container in rows(pod_set, "template.spec.containers"):
             requests = dig(container, "resources.requests")
-            asked |= dict.fromkeys(requests if isinstance(requests, dict) else ())
+            for name, amount in requests.items() if isinstance(requests, dict) else ():
+                asked.setdefault(str(name), str(amount))
     return asked
 
 

@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-from kubectl_llmdoctor.api import Fix, Item, Pod, Subject, dig, events_of, expression, fixes, rows
+from kubectl_llmdoctor.api import Cluster, Fix, Item, Pod, Subject, dig, events_of, expression, fixes, of_pod, rows
 from llmdoctor_checks.scheduling._limits import stated
 
 #: A field that a security context constraint refuses, of the pod or of one container.
@@ -21,6 +21,8 @@ _FIELD = expression(
     r"(?:securityContext\.)?(?P<field>fsGroup|runAsUser|runAsGroup|seLinuxOptions\.\w{1,10}|privileged|allowPrivilegeEscalation|"
     r"capabilities\.add|host(?:Network|PID|IPC)|supplementalGroups|volumes)\b"
 )
+#: Its image keeps models in the home of root.
+_OF_OLLAMA = r"(?:^|/)ollama(?:[:@]|$)"
 _OF_POD = frozenset({"hostNetwork", "hostPID", "hostIPC"})
 _USER = frozenset({"runAsUser", "runAsGroup", "fsGroup", "supplementalGroups"})
 _NODE = frozenset({"hostNetwork", "hostPID", "hostIPC", "volumes"})
@@ -62,19 +64,35 @@ def within_constraint(subject: Subject, why: str) -> Iterator[Fix]:
     names = ", ".join(f"{group}[{index}].{field}" if group else field for group, index, field in found)
     where = fixes.edited(pod) if pod else "the pod"
     rest = "what is left unset OpenShift fills in"
-    if pod and operations and all(field != "volumes" for _, _, field in found):
-        yield fixes.patch(pod, f"Take {names} out of {where}: {rest}", operations)
-    else:
-        yield fixes.advice(f"Take {names or 'what no constraint allows'} out of {where}: {rest}")
-    account = (pod.spec.service_account_name if pod else "") or "default"
     refused = {field for _, _, field in found}
+    home = _home_of_root(pod) if pod and refused & _USER else ""
+    rest += f", with a user that is not root; then give {home}" if home else ""
+    if pod and operations and all(field != "volumes" for _, _, field in found):
+        without = fixes.patch(pod, f"Take {names} out of {where}: {rest}", operations)
+    else:
+        without = fixes.advice(f"Take {names or 'what no constraint allows'} out of {where}: {rest}")
+    account = (pod.spec.service_account_name if pod else "") or "default"
     able = (name for name, allowed in _WIDER if refused <= allowed and (name != "nonroot-v2" or _users_but_root(pod)))
     wider = next(able, "privileged") if refused else "SCC"
-    yield fixes.advice(
+    constraint = fixes.advice(
         f"Let service account {account} of {subject.namespace} use the constraint {wider if wider != 'SCC' else 'that allows it'}",
         f"oc -n {subject.namespace} adm policy add-scc-to-user {wider} -z {shlex.quote(account)}",
         owner="platform",
     )
+    yield from (constraint, without) if home else (without, constraint)
+
+
+def _home_of_root(pod: Pod) -> str:
+    """What has to be given another place where root's home is used, which no other user may enter."""
+    for container in pod.containers:
+        for mount in container.spec.volume_mounts:
+            if re.match(r"/root(?:/|$)", mount.mount_path):
+                return (
+                    f"what {container.name} has at {mount.mount_path} another place, as root's home is closed to others"
+                )
+        if re.search(_OF_OLLAMA, container.spec.image) and not {"HOME", "OLLAMA_MODELS"} & container.env.keys():
+            return f"{container.name} a folder that any user may write, as HOME and OLLAMA_MODELS, in place of /root/.ollama"
+    return ""
 
 
 def _users_but_root(pod: Pod | None) -> bool:
@@ -266,7 +284,7 @@ def past_webhook(subject: Subject, who: str, why: str) -> Iterator[Fix]:
             owner="platform",
         )
         return
-    yield mended
+    yield _of_a_pod(subject, who, name, namespace) or mended
     let = f"Until then let pods in without it: failurePolicy Ignore of webhook {who} in {called}"
     yield fixes.advice(let, command, owner="platform")
 
@@ -276,12 +294,9 @@ def _refuses_its_own(subject: Subject, who: str, name: str, namespace: str) -> b
     if not namespace:
         return False
     cluster, calls = subject.cluster, f'failed calling webhook "{who}"'
-    service = cluster.item("Service", namespace, name)
-    selector = dig(service.raw, "spec.selector") if service else None
-    if not isinstance(selector, dict) or not selector:
-        return False
-    if any(selector.items() <= pod.labels.items() for pod in cluster.items("Pod", namespace)):
-        return False  # they were made
+    selector = _selector(cluster, name, namespace)
+    if not selector or _behind(cluster, name, namespace):
+        return False  # unknown, or they were made
     for kind in ("ReplicaSet", "Deployment"):
         events = [e for e in events_of(cluster).of_kind(kind) if e.namespace == namespace and calls in e.message]
         for item in cluster.items(kind, namespace):
@@ -291,6 +306,28 @@ def _refuses_its_own(subject: Subject, who: str, name: str, namespace: str) -> b
             if behind and (said or any(e.name == item.name for e in events)):
                 return True
     return False
+
+
+def _selector(cluster: Cluster, name: str, namespace: str) -> dict[str, object]:
+    service = cluster.item("Service", namespace, name)
+    selector = dig(service.raw, "spec.selector") if service else None
+    return selector if isinstance(selector, dict) else {}
+
+
+def _behind(cluster: Cluster, name: str, namespace: str) -> list[Pod]:
+    """The pods that answer for a webhook."""
+    wanted = _selector(cluster, name, namespace).items()
+    return [
+        Pod.of(item, cluster) for item in cluster.items("Pod", namespace) if wanted and wanted <= item.labels.items()
+    ]
+
+
+def _of_a_pod(subject: Subject, who: str, name: str, namespace: str) -> Fix | None:
+    """What mends the pods that should answer, where all of them are known to be ill."""
+    pods = _behind(subject.cluster, name, namespace) if namespace else []
+    if any(pod.ready for pod in pods):
+        return None
+    return next(filter(None, (of_pod(pod, f"which answers for webhook {who}") for pod in pods)), None)
 
 
 def _configured(subject: Subject, who: str) -> Iterator[Item]:

@@ -25,6 +25,7 @@ from kubectl_llmdoctor.api import (
     words,
 )
 from llmdoctor_checks.scheduling._claims import VolumeClaim, nowhere, volume_where
+from llmdoctor_checks.scheduling._copies import other_copy
 
 #: Parts of names of provisioners of file systems and buckets, which many nodes mount at a time.
 _SHARED = expression(
@@ -402,6 +403,8 @@ def elsewhere(pod: Pod, claim: VolumeClaim, volume: Item) -> Fix:
         for node in pod.cluster.all(k8s.Node, "Node")
         if wanted and all(milli(node.status.allocatable.get(name)) for name in wanted)
     ]
+    if (other := other_copy(pod, claim, able)) is not None:
+        return other
     places = [
         (n.metadata.name, ", ".join(str(n.metadata.labels[key]) for key in keys if key in n.metadata.labels))
         for n in able

@@ -26,7 +26,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     rows,
 )
-from llmdoctor_checks.scheduling._kueue import GROUP, TOTAL, fewer, gone, local_queue, workloads
+from llmdoctor_checks.scheduling._kueue import GROUP, TOTAL, fewer, gone, left_out, local_queue, requested, workloads
 from llmdoctor_checks.scheduling._words import EXPLAINS, sentence
 
 #: Who sets and lifts a gate, by the domain in its name.
@@ -512,6 +512,9 @@ def _of_kueue(subject: Subject, queued: list[Item]) -> Iterator[Fix]:
     if absent := re.search(_ABSENT, reason):
         yield _queue_made(subject, absent["kind"], absent["name"])
         return
+    if (full := _of_full_nodes(queued, reason, commands[0])) is not None:
+        yield full
+        return
     for words, text in (*_ADVICE, *_OF_THE_POD):
         if found := re.search(words, reason):
             advice = text.format(*found.groups())
@@ -534,6 +537,30 @@ def _of_kueue(subject: Subject, queued: list[Item]) -> Iterator[Fix]:
     yield fixes.advice("See what Kueue's Workload waits for: quota, topology, an admission check", *commands)
     if subject.workload and not _queue(subject.workload.item) and not any(_QUEUE in pod.labels for pod in subject.pods):
         yield fixes.advice(f"Name the queue on {subject.workload.ref}: label {_QUEUE}")
+
+
+def _of_full_nodes(queued: list[Item], reason: str, look: str) -> Fix | None:
+    """What helps where fewer nodes of a topology than there are pods have room for a single one: a wider level has hardly more."""
+    out = left_out(reason)
+    if out is None or out.open >= out.pods or not (out.resources or out.taints):
+        return None
+    open_to_it = f"only {out.open} of its {out.nodes} nodes have" if out.open else f"none of its {out.nodes} nodes has"
+    level = f"{open_to_it} room for a pod at all" + (f", for {out.pods} pods" if out.pods > 1 else "")
+    if not out.resources:
+        taints = ", ".join(sorted(out.taints, key=lambda taint: -out.taints[taint])[:3])
+        return fixes.advice(f"Tolerate {taints} in the pod template, or free nodes of the topology: {level}", look)
+    asked = requested(queued[0])
+    short = sorted(out.resources, key=lambda name: -out.resources[name])[:3]
+    counted = ", ".join(
+        f"{out.resources[name]} have too little {name}" + (f" ({asked[name]} asked for)" if name in asked else "")
+        for name in short
+    )
+    return fixes.advice(
+        f"Ask for less {' and '.join(short)} in the pod template, or end or move what holds it on the nodes of the topology: {counted}; "
+        f"{level}",
+        look,
+        "kubectl describe nodes | grep -A 8 'Allocated resources'",
+    )
 
 
 def _again(queued: list[Item]) -> Iterator[str]:

@@ -1,0 +1,60 @@
+"""The copy of a model on other nodes that KServe keeps, where the one that it mounts is on nodes that the pod may not use."""
+
+from __future__ import annotations
+
+import shlex
+
+from kubectl_llmdoctor.api import Fix, Item, Pod, dig, fixes, k8s, mismatches, rows, top_of, words
+from llmdoctor_checks.scheduling._claims import VolumeClaim
+
+#: By which a service says whose copy it takes; without it KServe takes that of the first node group of the cache
+#: (pkg/apis/serving: defaulting of InferenceService and LLMInferenceService). A claim is called after the cache and its group.
+_GROUP, _CACHE = "serving.kserve.io/nodegroup", "internal.serving.kserve.io/localmodel"
+
+
+def other_copy(pod: Pod, claim: VolumeClaim, able: list[k8s.Node]) -> Fix | None:
+    """To take the copy of another node group, whose volume is on a node that the pod may use."""
+    cache, cluster = _cache(pod, claim), pod.cluster
+    labelled = {node.metadata.name: {key: str(value) for key, value in node.metadata.labels.items()} for node in able}
+    fitting = {name: labels for name, labels in labelled.items() if not mismatches(pod.spec, name, labels)}
+    for other in cluster.items("PersistentVolumeClaim", pod.namespace) if cache else ():
+        volume = cluster.item("PersistentVolume", "", str(dig(other.raw, "spec.volumeName") or ""))
+        group = other.name.removeprefix(f"{cache}-")
+        if other.name in (group, claim.name) or volume is None or dig(other.raw, "status.phase") != "Bound":
+            continue
+        node = next((name for name, labels in fitting.items() if _takes(volume, labels)), "")
+        if node:
+            return _told(pod, f"Take the model from {other.name}, the copy of cache {cache} for {node}", group)
+    return None
+
+
+def _cache(pod: Pod, claim: VolumeClaim) -> str:
+    """The cache that a claim is of; empty for one of something else."""
+    kinds = (("LocalModelCache", None), ("LocalModelNamespaceCache", pod.namespace))
+    names = [item.name for kind, namespace in kinds for item in pod.cluster.items(kind, namespace)]
+    top = top_of(pod.item, pod.cluster) if pod.item else None
+    names += [labels[_CACHE] for labels in (pod.labels, top.item.labels if top else {}) if labels.get(_CACHE)]
+    return max((name for name in names if claim.name.startswith(f"{name}-")), key=len, default="")
+
+
+def _takes(volume: Item, labels: dict[str, str]) -> bool:
+    """Whether a volume can be used on a node with these labels."""
+    terms = [
+        rows(term, "matchExpressions") for term in rows(volume.raw, "spec.nodeAffinity.required.nodeSelectorTerms")
+    ]
+    met = (
+        all(p.get("operator") == "In" and labels.get(str(p.get("key"))) in words(p, "values") for p in t)
+        for t in terms
+        if t
+    )
+    return any(met)
+
+
+def _told(pod: Pod, summary: str, group: str) -> Fix:
+    where = fixes.edited(pod)
+    kind, _, name = where.partition("/")
+    command = f"kubectl -n {pod.namespace} annotate {kind.lower()} {shlex.quote(name)} --overwrite {_GROUP}={shlex.quote(group)}"
+    return fixes.advice(
+        f"{summary}: annotate {where} with {_GROUP}: {group}",
+        *((command,) if kind in ("InferenceService", "LLMInferenceService") else ()),
+    )
