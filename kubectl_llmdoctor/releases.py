@@ -8,6 +8,7 @@ from kubectl_llmdoctor import fixes
 from kubectl_llmdoctor.catalog.arrivals import release_for, transformers_for
 from kubectl_llmdoctor.catalog.families import having, library, package, tokenizer_mode, tool_parser
 from kubectl_llmdoctor.catalog.models import find
+from kubectl_llmdoctor.engines.version import split_image
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.engine import Engine
@@ -18,6 +19,9 @@ from kubectl_llmdoctor.settling import added, given, stated, word
 _PLAIN = expression(r"(?P<begin>v?)\d+\.\d+\.\d+(?:\.post\d+)?(?P<end>-(?:runtime|cpu))?")
 
 _PIP, _INSTALL = expression(r"\b(?:pip3?|uv)\b"), expression(r"\binstall\b")
+
+#: Libraries of CUDA, which packages of Python bring in several versions.
+_CUDA = expression(r"lib(?:cu|nv|nccl)")
 
 #: Packages of which each release is made for one of torch, and brings it along.
 _WITH_TORCH = expression(r"torch(?:audio|vision|codec)")
@@ -138,11 +142,13 @@ def packaged(container: Container | None, engine: Engine | None, module: str, na
 
 
 def linked(container: Container, engine: Engine | None, name: str) -> Fix | None:
-    """The package that brings a shared library to an image; None where no table says which, or it is CUDA's in an engine's own image."""
+    """What brings a shared library to an image; None where no table says it, or it is CUDA's in an engine's own image."""
     command = library(name)
     own = engine is not None and engine.own_image
-    if not command or (own and command.startswith("pip")) or not container.spec.image:
+    if not container.spec.image or (own and command.startswith("pip")):
         return None
+    if not command:
+        return _whole(container, name) if own else None
     folder = "site-packages/nvidia/*/lib"
     path = (
         f" (its folder, {folder}, in LD_LIBRARY_PATH where the program is none of Python's)"
@@ -152,6 +158,17 @@ def linked(container: Container, engine: Engine | None, name: str) -> Fix | None
     other = "Take another release of the engine's image, which has it, or build" if own else "Build"
     return fixes.advice(
         f"{other} an image of two lines, FROM {container.spec.image} and RUN {command}{path}, and name it in {fixes.edited(container.pod)}"
+    )
+
+
+def _whole(container: Container, name: str) -> Fix | None:
+    """Another release of an engine's own image that lacks a part of the engine; None where what the pod adds may be why."""
+    if _CUDA.match(name) or "LD_LIBRARY_PATH" in container.env or _INSTALL.search(" ".join(container.spec.argv)):
+        return None
+    image = container.spec.image
+    return fixes.advice(
+        f"Name another release of {image}, the one before or after it, in {fixes.edited(container.pod)}: this one was built without {name}",
+        f"skopeo list-tags docker://{split_image(image)[0]}",
     )
 
 

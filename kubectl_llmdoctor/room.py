@@ -51,9 +51,14 @@ _STEP, _BESIDE = 0.05, 0.02
 _LITTLE, _MUCH = 0.04, 0.8
 #: Between these a share is worth setting: below the cache is too small, above the driver's own memory is touched.
 _LEAST, _MOST = 0.3, 0.95
+#: The same of a share that others' memory is counted to.
+_NEARLY_ALL = 0.97
 
 #: Of the memory of a GPU, what weights may take at most so that a cache and the work have room: all, and a short context's.
 _FOR_WEIGHTS, _SPREAD = 0.8, 0.9
+
+#: GiB of memory that GPUs have.
+_GPUS = (16, 24, 32, 40, 48, 80, 96, 141, 192)
 
 #: Of a memory limit, what weights and cache may take beside the rest of the program.
 _OF_LIMIT = 0.9
@@ -207,6 +212,12 @@ class Room:
             "batch_set": self.batch_set,
             "fewer_images": self._fewer_images,
             "half_context": self._half("max_model_len"),
+            "no_context": self.no_context,
+            "paged_tokens": self.paged_tokens,
+            "raised_fraction": self.raised_fraction,
+            "counted_share": self.counted_share,
+            "larger_gpu": self.larger_gpu,
+            "weights_told": self.weights_told,
             "half_length": str(self._length // 2) if self._length else "",
             "fits_length": self.fits_length,
             "mps_daemon": self._mps[1],
@@ -301,6 +312,30 @@ class Room:
         return f"{share:.2f}"
 
     @property
+    def no_context(self) -> str:
+        """`yes` where llama.cpp was told no context, so that it takes what the model was made for."""
+        engine = self.engine
+        if engine is None or engine.name != "llama.cpp" or not engine.found.argv_known:
+            return ""
+        known = "max_model_len" in engine.found.unresolved or engine.value("max_model_len")
+        return "" if known else "yes"
+
+    @property
+    def paged_tokens(self) -> str:
+        """The tokens that TensorRT-LLM wants of a paged cache for the longest sequence that its engine was built for."""
+        numbers = [self.captured.get(name, "") for name in ("beams", "block", "blocks")]
+        return str(math.prod(map(int, numbers))) if all(map(str.isdecimal, numbers)) else ""
+
+    @property
+    def raised_fraction(self) -> str:
+        """The fraction of the free memory with which such a cache holds them."""
+        told, fits = amount(self.captured.get("fraction")), self.captured.get("fits", "")
+        if not told or not fits.isdecimal() or not int(fits) or not self.paged_tokens:
+            return ""
+        raised = math.ceil(told / GIB * int(self.paged_tokens) / int(fits) * 100) / 100
+        return f"{raised:.2f}" if raised <= _MOST else ""
+
+    @property
     def host_share(self) -> str:
         """The share of a node's own memory that an engine which computes there may take, of what is free and allowed beside its weights."""
         free, total, want, taken = map(self._number, ("free", "total", "want", "taken"))
@@ -366,6 +401,28 @@ class Room:
     def sharers(self) -> str:
         """Pods beside it that were given shares of GPUs as it was, where the node's plugin shares them."""
         return _named([pod for pod in self._beside if _asks(pod)]) if self._shared else ""
+
+    @property
+    def counted_share(self) -> str:
+        """A share with the engine's own, and beside it what others hold of the GPU, where they are counted as part of it."""
+        other = amount(self.captured.get("counted"))
+        if not other or not self._total or not self._share or not self._settable("gpu_memory_utilization"):
+            return ""
+        share = math.ceil((self._share + other / self._total) * 100) / 100
+        return f"{share:.2f}" if share <= _NEARLY_ALL else ""
+
+    @property
+    def larger_gpu(self) -> str:
+        """The memory of a GPU on which weights leave room that fill this one."""
+        weights, total = self._weights, self._total
+        if not weights or not total or self._shared or weights < total * _FOR_WEIGHTS:
+            return ""
+        return next((f"{n} GiB" for n in _GPUS if n * GIB > total and n * GIB * _FOR_WEIGHTS >= weights), "")
+
+    @property
+    def weights_told(self) -> str:
+        """What the weights take, in words."""
+        return f"{self._weights / GIB:.1f} GiB" if self._weights else ""
 
     @property
     def _shared(self) -> bool:

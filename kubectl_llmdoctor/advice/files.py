@@ -47,6 +47,9 @@ _LASTING = ("persistent_volume_claim", "host_path", "nfs", "azure_disk", "cinder
 #: What the kernel says where the user may not, whatever the mount lets.
 _FORBIDDEN = frozenset({"permission denied", "operation not permitted"})
 
+#: The home of root, for which claims are mounted that other users then look for in their own.
+_ROOT = "/root"
+
 
 class Files(Topic):
     """The path that the line names in the container, and its volume."""
@@ -73,6 +76,10 @@ class Files(Topic):
             ),
             "cache_on": lambda: self._cache_on,
             "moved": lambda: self._moved,
+            "homed": lambda: self._homed[0],
+            "homed_volume": lambda: self._homed[1],
+            "homed_from": lambda: self._homed[2],
+            "homed_to": lambda: self._homed[2].removeprefix(_ROOT),
             "fetched": lambda: self._fetched[0],
             "fetched_at": lambda: self._fetched[1],
             "fetcher": lambda: self._fetched[2],
@@ -227,6 +234,16 @@ class Files(Topic):
         """The path, below what else the container has mounted."""
         name = (self.place.path if self.place else "").rpartition("/")[2]
         return f"{self._data[0][0].mount_path.rstrip('/')}/{name}" if self._data else ""
+
+    @cached_property
+    def _homed(self) -> tuple[str, str, str]:
+        """The mount below root's home that was meant for a user whose home is `/`: its number, its volume and its path."""
+        path = self.place.path if self.place else ""
+        for index, mount in enumerate(self.container.spec.volume_mounts if self.container else ()):
+            at = mount.mount_path.rstrip("/")
+            if at.startswith(f"{_ROOT}/.") and f"{path}/".startswith(f"{at.removeprefix(_ROOT)}/"):
+                return str(index), mount.name, at
+        return "", "", ""
 
     @property
     def _there(self) -> str:

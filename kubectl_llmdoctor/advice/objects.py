@@ -50,6 +50,7 @@ class Objects(Topic):
             "with_keys": lambda: self._with_keys,
             "data_field": "stringData" if self.here.kind == "Secret" else "data",
             "more_replicas": lambda: self._more_replicas,
+            "flash_switch": lambda: self._flash_switch,
         }
 
     def _holds(self) -> Iterator[Condition]:
@@ -65,6 +66,13 @@ class Objects(Topic):
         servers = [c for c in every if c.role == "main"]
         found = next(iter([*named, *filter(None, [self.container]), *servers]), None)
         return found.pointer.strip("/") if found else "containers/0"
+
+    @property
+    def _flash_switch(self) -> str:
+        """`yes` where it is LLMKube that adds the option, for a field of its object."""
+        raw = self.workload.raw if self.workload else {}
+        ours = str(raw.get("apiVersion")).startswith("inference.llmkube.dev/")
+        return "yes" if ours and dig(raw, "spec.flashAttention") is True else ""
 
     @cached_property
     def made(self) -> tuple[str, str, str]:

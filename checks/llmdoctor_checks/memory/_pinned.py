@@ -44,10 +44,13 @@ _KILLED = (
     "was sent SIGKILL! Perhaps out of memory?", ") died, killed by signal 9 :(",
 )  # fmt: skip
 
-#: The same of vLLM before it said by what, and where it does not know yet, and of TorchServe, which never does.
+#: How Triton says that a process of its Python backend (`stub_launcher.cc`, `python_be.cc`) is gone.
+STUB = "Stub process '"
+
+#: The same of vLLM before it said by what, and where it does not know yet, and of TorchServe and Triton, which never do.
 _GONE = (
     "died unexpectedly, shutting down", "died unexpectedly (exit code: None), shutting down",
-    " interrupted or backend worker process died.",
+    " interrupted or backend worker process died.", STUB,
 )  # fmt: skip
 
 DIED = (*_KILLED, *_GONE)

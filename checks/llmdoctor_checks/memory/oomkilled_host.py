@@ -58,6 +58,7 @@ from llmdoctor_checks.memory._killed import (
 )
 from llmdoctor_checks.memory._pinned import DIED, PYTHON, Excess, died, excess, uses_of
 from llmdoctor_checks.memory._prompt_cache import LITERALS, Greed, prompt_cache
+from llmdoctor_checks.memory._stub import gone_in_stub
 from llmdoctor_checks.scheduling._devices import asks_for_nothing, near_gpus
 from llmdoctor_checks.start._library import asked, least_bytes
 
@@ -133,8 +134,9 @@ def oomkilled_host(
     available`, since it compares with the limit of its cgroup, or is killed.
 
     Where a worker is killed, and not the container's first process, the container ends with an error of its own and no
-    OOMKilled. SGLang's `--hicache-size` and LMCache's `LMCACHE_MAX_LOCAL_CPU_SIZE` are for each rank: where what the settings take
-    for certain exceeds the limit, that is why a rank was killed.
+    OOMKilled. So it is with a model of Triton's Python backend, vLLM's among them (`Stub process 'NAME' is not healthy`). SGLang's
+    `--hicache-size` and LMCache's `LMCACHE_MAX_LOCAL_CPU_SIZE` are for each rank: where what the settings take for certain exceeds
+    the limit, that is why a rank was killed.
 
     Of a node on which node-problem-detector runs (GKE and AKS have it), its event `OOMKilling` names the process that the kernel killed:
     a worker, or the container's first one, where the runtime tells no reason.
@@ -198,6 +200,7 @@ def _ended(
     if not (ending.oom_killed or by_kernel):
         found = [*_too_much(engine, limit, log, subject)] if engine is not None and log is not None else []
         found = found or [*_by_event(ending, limit, log, subject, events)]
+        found = found or ([*gone_in_stub(engine, limit, log)] if engine is not None and log is not None else [])
         yield from found or (_by_its_shell(ending, limit, log, subject) if hardware is None and log is not None else ())
         return
     phase = phase_of(log)
