@@ -459,11 +459,15 @@ def _patch_command(name: str, namespace: str, body: list[dict[str, Any]]) -> str
 def set_flag(engine: Engine, name: str, flag: str, value: str, summary: str) -> Fix:
     """Set a flag of the engine: replaces the element that has it, else appends to `args`; without a value it is a switch.
 
+    What is no flag is a variable, which the container gets unless arguments say the same.
+
     Gives advice only when the arguments stand in a script, in the image's entrypoint or in a ConfigMap.
     """
     container = engine.container
     spec, at = container.spec, container.pointer
     current = engine.explicit(name)
+    if not flag.startswith("-") and (current is None or not current.flag.startswith("-")):  # a variable, as of NIM
+        return set_env(container, current.flag if current else flag, value, summary)
     words = [str(a) for a in spec.args]
     if container.told:
         place = current.path if current else container.told[0].path

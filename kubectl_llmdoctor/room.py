@@ -85,6 +85,9 @@ _SHORTEST = 1024
 _TOKENS, _REQUESTS = 2048, 64
 _IMAGES = 16
 
+#: What Text Embeddings Inference computes at once unless it is told (--max-batch-tokens).
+_EMBEDDED = 16384
+
 #: Settings by which an engine takes other kernels than it would.
 _OWN_KERNELS = (
     "moe_backend",
@@ -223,6 +226,8 @@ class Room:
             "mps_daemon": self._mps[1],
             "mps_namespace": self._mps[0],
             "half_batch": self._half("max_num_batched_tokens"),
+            "fewer_embedded": self._fewer_embedded,
+            "wide_dtype": self._wide_dtype,
             "prefill": str(self._prefill or ""),
             "half_prefill": self.half_prefill,
             "limit_written": str(self._limits.get("memory", "none")),
@@ -616,6 +621,23 @@ class Room:
         setting = self.engine.explicit(name) if self.engine else None
         value = setting.value if setting else None
         return str(value // 2) if isinstance(value, int) and value >= 1024 else ""
+
+    @property
+    def _fewer_embedded(self) -> str:
+        """Half of the tokens that Text Embeddings Inference computes at once, or its default where it is told far more."""
+        engine = self.engine
+        if engine is None or engine.name != "tei" or not engine.found.argv_known:
+            return ""
+        told = engine.value("max_num_batched_tokens", _EMBEDDED)
+        if not isinstance(told, int) or told < _SHORTEST:
+            return ""
+        return str(min(told // 2, _EMBEDDED))
+
+    @property
+    def _wide_dtype(self) -> str:
+        """The type of four bytes that Text Embeddings Inference is told to compute in, which takes float16 by itself on a GPU."""
+        told = self.engine.explicit("dtype") if self.engine and self.engine.name == "tei" else None
+        return told.text if told and told.value == "float32" else ""
 
     @property
     def _prefill(self) -> int:

@@ -314,7 +314,7 @@ def _another(container: Container, to: Destination, elsewhere: Item | None, lost
     if meant:
         return readdressed(container, to, meant, f"Ask {meant} in place of {to.shown} in {where}")
     return fixes.advice(
-        f"Ask SERVICE.NAMESPACE of the model's Service in place of {to.shown} in {where}{nearest(container, to.host, cluster)}",
+        f"Name the Service that is meant (SERVICE.NAMESPACE) in place of {to.shown} in {where}{nearest(container, to.host, cluster)}",
         "kubectl get services -A",
     )
 

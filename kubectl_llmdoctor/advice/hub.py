@@ -130,4 +130,7 @@ class Hub(Topic):
     def _store_keys(self) -> str:
         """What the storage initializer gets its keys for the model's store from."""
         secret = model_store.secret(self.container) if self.container else ""
+        uri = model_store.address(self.container) if self.container else ""
+        if not secret and uri.startswith(("http://", "https://")) and ".blob.core.windows.net/" not in uri:
+            return "a Secret that its secrets name, with https-host and headers (JSON)"
         return f"Secret {secret}" if secret else "a Secret that its secrets name, or a role"

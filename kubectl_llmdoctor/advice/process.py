@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from functools import cached_property, partial
 from typing import get_args
@@ -12,6 +13,8 @@ from kubectl_llmdoctor.advice.occurrence import Topic
 from kubectl_llmdoctor.advice.templates import Value
 from kubectl_llmdoctor.engines.names import option
 from kubectl_llmdoctor.engines.vllm_flags import LATER_TOOL_PARSERS
+from kubectl_llmdoctor.expressions import expression
+from kubectl_llmdoctor.facts import script
 from kubectl_llmdoctor.facts.units import GIB
 from kubectl_llmdoctor.room import amount
 
@@ -37,6 +40,10 @@ _SEVERAL = 3
 _DRIVER = ("/usr/local/nvidia/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64")
 
 
+#: A variable as a shell knows it, in what a program took for a name.
+_SHELL_VARIABLE = expression(r"\$\{?(?P<name>[A-Za-z_]\w{0,80})\}?")
+
+
 class Process(Topic):
     """How the process ended, its memory, and what its engine calls settings."""
 
@@ -47,12 +54,15 @@ class Process(Topic):
             "signal_meant": _SIGNALS.get(self.captured.get("signal", ""), "its process was ended from outside"),
             "memory_now": lambda: self._memory[0],
             "more_memory": lambda: self._memory[1],
+            "node_heap": lambda: self._node_heap,
             "shm": lambda: self._shm,
             "left_there": lambda: self._left_there,
             "cpus": lambda: str(self._cpus),
             "known_as": lambda: self._known_as,
             "set_by": lambda: self._set_by,
             "driver_first": lambda: self._driver_first,
+            "unfilled": lambda: self._unfilled[0],
+            "filled": lambda: self._unfilled[1],
             **{f"{name}_option": partial(self._option, name) for name in _OPTIONS},
         }
 
@@ -89,6 +99,35 @@ class Process(Topic):
         own = [folder for folder in (told.value or "" if told else "").split(":") if "/compat" not in folder]
         return ":".join(dict.fromkeys((*_DRIVER, *filter(None, own), "/usr/local/cuda/lib64")))
 
+    @cached_property
+    def _unfilled(self) -> tuple[str, str]:
+        """An option whose value has a variable as only a shell fills it in, and that value as Kubernetes does.
+
+        The variable is that of the captured host, path or model, in whatever letters a program repeats it, and one that the container has.
+        """
+        container = self.container
+        texts = (self.captured.get(group, "") for group in ("host", "path", "model"))
+        told = next((found for text in texts if (found := _SHELL_VARIABLE.search(text))), None)
+        if container is None or told is None or script.is_script(container):
+            return "", ""
+        name = next((n for n in container.env if n.upper() == told["name"].upper()), "")
+        if not name and (leader := told["name"].upper()).startswith("LWS_"):
+            name = leader  # LeaderWorkerSet's webhook gives it to each pod
+        if not name:
+            return "", ""
+        written = re.compile(rf"\$(?:\{{{name}\}}|{name}(?!\w))")
+        for vector in (container.spec.args, container.spec.command):
+            words = [str(word) for word in vector]
+            for index, word in enumerate(words):
+                option, equals, value = word.partition("=")
+                if not written.search(word):
+                    continue
+                if option.startswith("-") and equals:
+                    return option, written.sub(f"$({name})", value)
+                if index and words[index - 1].startswith("-"):
+                    return words[index - 1], written.sub(f"$({name})", word)
+        return "", ""
+
     @property
     def _cpus(self) -> int:
         """As many threads as the container has CPUs to run them on, where something says so, else four."""
@@ -120,6 +159,13 @@ class Process(Topic):
         if container is None or not limit:
             return "", ""
         return str(container.spec.resources.limits["memory"]), f"{math.ceil(limit * 1.5 / GIB)}Gi"
+
+    @property
+    def _node_heap(self) -> str:
+        """Three quarters of the container's memory limit in MiB, for the heap of Node, unless it has options of its own."""
+        limit = self.container.limit("memory") if self.container else None
+        told = self.container is not None and "NODE_OPTIONS" in self.container.env
+        return "" if not limit or told else str(limit * 3 // 4 // 2**20)
 
     @property
     def _shm(self) -> str:

@@ -46,7 +46,7 @@ def load_mode(switches: Collection[str]) -> str:
     return "mmap+mlock" if "--mlock" in switches else "mmap"
 
 
-#: By common name and engine: the option as its own documentation writes it; first what to say where there is none.
+#: By common name and engine: the option, or the variable, as its own documentation writes it; first what to say where there is none.
 OPTIONS: dict[str, dict[str, str]] = {
     "max_model_len": {
         "": "the context length",
@@ -56,6 +56,7 @@ OPTIONS: dict[str, dict[str, str]] = {
         "llama.cpp": "--ctx-size",
         "lmdeploy": "--session-len",
         "tensorrt-llm": "--max_seq_len",
+        "nim": "NIM_MAX_MODEL_LEN",
     },
     "gpu_memory_utilization": {
         "": "the engine's share of GPU memory",
@@ -64,6 +65,7 @@ OPTIONS: dict[str, dict[str, str]] = {
         "tgi": "--cuda-memory-fraction",
         "lmdeploy": "--cache-max-entry-count",
         "tensorrt-llm": "--kv_cache_free_gpu_memory_fraction",
+        "nim": "NIM_KVCACHE_PERCENT",
     },
     "tensor_parallel_size": {
         "": "tensor parallelism",
@@ -96,6 +98,7 @@ OPTIONS: dict[str, dict[str, str]] = {
         "vllm": "--max-num-batched-tokens",
         "sglang": "--chunked-prefill-size",
         "tgi": "--max-batch-prefill-tokens",
+        "tei": "--max-batch-tokens",
         "llama.cpp": "--batch-size",
         "lmdeploy": "--max-prefill-token-num",
         "tensorrt-llm": "--max_num_tokens",

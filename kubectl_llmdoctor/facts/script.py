@@ -35,7 +35,7 @@ def is_script(container: Container) -> bool:
     shells = [index for index, word in enumerate(words) if _SHELL.fullmatch(word.rpartition("/")[2])]
     return any(
         "\n" in word or (_RUNS_SCRIPT.fullmatch(word) and (" " in after or (bool(shells) and shells[0] < index)))
-        for index, (word, after) in enumerate(zip(words, [*words[1:], ""], strict=True))
+        for index, (word, after) in enumerate(zip(words, [*words, ""][1:], strict=True))
     )
 
 

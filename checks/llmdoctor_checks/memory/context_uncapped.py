@@ -148,7 +148,7 @@ def _of_llama(engine: Engine, logs: Logs) -> Iterator[Finding]:
             explains=("kv-cache-no-room", "host-memory-insufficient", "cuda-oom-weights", *FAILED_START),
             fixes=(
                 fixes.set_flag(
-                    engine, "max_model_len", "--ctx-size", "8192", "Cap the context, for example at 8192 tokens"
+                    engine, "max_model_len", "--ctx-size", "8192", "Cap the context, for example: --ctx-size 8192"
                 ),
             ),
             order=refused.order,

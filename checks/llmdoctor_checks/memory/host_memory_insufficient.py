@@ -1,10 +1,13 @@
 """A model that its server refuses to load for lack of host memory, where only its clients say so."""
 
+import re
 from collections.abc import Iterator
 from datetime import datetime
 
 from kubectl_llmdoctor.api import (
+    GIB,
     Cluster,
+    Engine,
     Finding,
     Fix,
     Log,
@@ -13,8 +16,10 @@ from kubectl_llmdoctor.api import (
     Subject,
     check,
     fixes,
+    k8s,
     log_evidence,
     often,
+    units,
     written_ago,
 )
 from llmdoctor_checks._clients import told
@@ -69,16 +74,6 @@ def host_memory_insufficient(pod: Pod, subject: Subject, cluster: Cluster, logs:
         times = sum(1 for _, other, _ in late if other.log is line.log)
         # what was free may have become more since
         unsure = ago is None or any(after.number > line.number for after in line.log.find(*_WELL))
-        limit = engine.container.limit("memory")
-        raised = (
-            f"Raise the memory limit of {engine.container.name} so that {said['want']} are free in it"
-            if limit
-            else f"Give {engine.container.name} a node on which {said['want']} of memory are free"
-        )
-        repair: Fix = fixes.advice(
-            f"{raised}, in {fixes.edited(pod)}; or ask for a smaller model, quantization or context (num_ctx), or let what else is "
-            "loaded go (ollama ps, ollama stop)"
-        )
         yield Finding(
             role="cause",
             severity="warning",
@@ -86,9 +81,32 @@ def host_memory_insufficient(pod: Pod, subject: Subject, cluster: Cluster, logs:
             summary=f"{line.log.pod} asks {engine.container.name} for a model that needs {said['want']} of host memory, and {said['have']} "
             f"are available: it is refused, {often(times)} in its log.",
             evidence=(log_evidence(line, said[0]),),
-            fixes=(repair,),
+            fixes=tuple(_repairs(engine, said, cluster)),
             order=line.order,
         )
+
+
+def _repairs(engine: Engine, said: re.Match[str], cluster: Cluster) -> Iterator[Fix]:
+    """Memory for the model, by a limit or a request with a tenth to spare; or less of a model."""
+    container = engine.container
+    want, have = (units(said[name].replace(" ", "").removesuffix("B")) or 0 for name in ("want", "have"))
+    limit = container.limit("memory")
+    enough = -(-int((limit + max(want - have, 0)) if limit else want) * 11 // (10 * 8 * GIB)) * 8
+    nodes = [units(node.status.allocatable.get("memory")) or 0 for node in cluster.all(k8s.Node, "Node")]
+    if nodes and max(nodes) < enough * GIB:
+        yield fixes.advice(
+            f"Take a node with {enough} GiB of memory or more for {fixes.edited(engine.pod)}: no node here has as much",
+            owner="platform",
+        )
+    elif limit:
+        text = f"Raise the memory limit of {container.name} to {enough}Gi, so that {said['want']} are free in it"
+        yield fixes.set_resource(container, "limits", "memory", f"{enough}Gi", text)
+    else:
+        text = f"Let {container.name} request {enough}Gi, so that it comes to a node that has as much"
+        yield fixes.set_resource(container, "requests", "memory", f"{enough}Gi", text)
+    yield fixes.advice(
+        "Ask for a smaller model, quantization or context (num_ctx), or let what else is loaded go (ollama ps, ollama stop)"
+    )
 
 
 def _lately(ago: float | None) -> bool:

@@ -133,10 +133,14 @@ def _waits_for_ever(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         evidence=(log_evidence(holds[1]), log_evidence(longest[1]), log_evidence(last.line)),
         explains=("engine-stalled", "queue-growing"),
         fixes=(
-            fixes.advice(
-                f"Set --max-model-len to {holds[0]} at most in {fixes.edited(pod)}, so that such requests are refused, or make the cache "
-                "larger; --no-scheduler-reserve-full-isl lets them begin"
+            fixes.set_flag(
+                engine,
+                "max_model_len",
+                "--max-model-len",
+                str(holds[0]),
+                f"Set --max-model-len to {holds[0]}, so that such requests are refused: none that is longer fits into the cache",
             ),
+            fixes.advice("Let them begin with what room there is: --no-scheduler-reserve-full-isl"),
         ),
         order=last.line.order,
     )

@@ -8,6 +8,7 @@ from kubectl_llmdoctor.api import (
     MIB,
     Container,
     Ending,
+    Engine,
     Evidence,
     Finding,
     Fix,
@@ -122,17 +123,25 @@ def _not_measured(container: Container, limit: int, size: int | None, evidence: 
         f"memory: {place} is a memory-backed volume that may take {largest} of the limit.",
         evidence=(*evidence, told),
         explains=("oomkilled-host", *CONSEQUENCES),
-        fixes=(
-            fixes.advice(f"Keep the files of {place} on a disk: {_moved(place)}, in {fixes.edited(container.pod)}"),
-        ),
+        fixes=(_moved(container, place),),
     )
 
 
-def _moved(place: str) -> str:
+def _moved(container: Container, place: str) -> Fix:
     """How files come to a disk; what processes exchange in /dev/shm stays in memory."""
+    pod, mount = container.pod, container.mount_over(place)
     if place.startswith("/dev/shm"):
-        return "mount an emptyDir without medium, or a PVC, at another path, and name that where the settings name /dev/shm"
-    return "take medium: Memory off the emptyDir that is mounted there"
+        elsewhere = "mount an emptyDir without medium, or a PVC, at another path, and name that where the settings name /dev/shm"
+        return fixes.advice(f"Keep the files of {place} on a disk: {elsewhere}, in {fixes.edited(pod)}")
+    text = f"Keep the files of {place} on a disk: take medium: Memory off the emptyDir that is mounted there"
+    if mount is None or _lender(pod, mount.name) is not None:
+        return fixes.advice(f"{text}, in {fixes.edited(pod)}")
+    return fixes.patch(pod, text, [{"op": "remove", "path": f"{_empty_dir(pod, mount.name)}/medium"}])
+
+
+def _empty_dir(pod: Pod, name: str) -> str:
+    index = next(i for i, volume in enumerate(pod.spec.volumes) if volume.name == name)
+    return f"/volumes/{index}/emptyDir"
 
 
 def _risk(container: Container, subject: Subject) -> Iterator[Finding]:
@@ -198,14 +207,13 @@ def _volume_evidence(pod: Pod, name: str, text: str) -> Evidence:
 def _shrink(pod: Pod, name: str, limit: int) -> Fix:
     """A quarter of the limit, in whole GiB where there are any: what a server exchanges there is seldom more."""
     size = f"{limit // 4 // GIB}Gi" if limit >= 4 * GIB else f"{limit // 4 // MIB}Mi"
-    index = next(i for i, volume in enumerate(pod.spec.volumes) if volume.name == name)
     summary = (
         f"Give {name} a sizeLimit of {size}, a quarter of the memory limit; or raise the limit by what it is to hold"
     )
     lender = _lender(pod, name)
     if lender is not None:
         return fixes.advice(f"{summary} (the volume is {lender.kind}/{lender.name}'s)")
-    return fixes.set_spec(pod, f"/volumes/{index}/emptyDir/sizeLimit", size, summary)
+    return fixes.set_spec(pod, f"{_empty_dir(pod, name)}/sizeLimit", size, summary)
 
 
 def _memory_volumes(container: Container) -> Iterator[tuple[str, str, int | None]]:
@@ -289,31 +297,40 @@ def _fixes(
     container: Container, subject: Subject, volumes: list[tuple[str, str, int | None]], limit: int, held: int
 ) -> Iterator[Fix]:
     """Less that lies there, where an option says how much; room for it beside what the processes have; a size of it below that."""
-    names = ", ".join(name for name, _, _ in volumes) or "the volume"
-    offloaded = _offloaded(container, subject)
+    pod, names = container.pod, [name for name, _, _ in volumes]
+    there = ", ".join(names) or "the volume"
+    engine, offloaded = _offloaded(container, subject)
     whole = 0
     # it is the region that fills the volume: of hybrid models twice what is told
-    if offloaded and offloaded // 2 <= held <= 4 * offloaded:
+    if engine and offloaded // 2 <= held <= 4 * offloaded:
         whole = 2 * offloaded if held > offloaded else offloaded
         share = min(limit // 4, offloaded // 2)
         less = str(share // GIB) if share >= GIB else f"{share / GIB:.1g}"
-        yield fixes.advice(
+        text = (
             f"Offload less: lower --kv-offloading-size of {container.name} from {offloaded / GIB:g} to {less} (GiB), since the region lies "
-            f"in {names} and counts against its memory limit, with hybrid models up to twice the size, in {fixes.edited(container.pod)}"
+            f"in {there} and counts against its memory limit, with hybrid models up to twice the size"
         )
+        yield fixes.set_flag(engine, "kv_offloading_size", "--kv-offloading-size", less, text)
     size = max(-(-held * 5 // (4 * GIB)), 1, whole // GIB)
     larger = -(-(limit + max(held, whole)) // (8 * GIB)) * 8
+    text = f"Raise the memory limit of {container.name} from {say_bytes(limit)} to {larger}Gi, and give {there} a sizeLimit of {size}Gi"
+    if len(names) == 1 and _lender(pod, names[0]) is None and container.limit("memory"):
+        operations = [
+            {"op": "add", "path": f"{container.pointer}/resources/limits/memory", "value": f"{larger}Gi"},
+            {"op": "add", "path": f"{_empty_dir(pod, names[0])}/sizeLimit", "value": f"{size}Gi"},
+        ]
+        yield fixes.patch(pod, text, operations)
+        return
     yield fixes.advice(
-        f"Raise the memory limit of {container.name} from {say_bytes(limit)} to {larger}Gi, and give {names} a sizeLimit of {size}Gi, "
-        f"in {fixes.edited(container.pod)}; then delete the pod, which empties the volume{fixes.lone(container.pod)}",
-        f"kubectl -n {container.pod.namespace} delete pod {container.pod.name}",
+        f"{text}, in {fixes.edited(pod)}; then delete the pod, which empties the volume{fixes.lone(pod)}",
+        f"kubectl -n {pod.namespace} delete pod {pod.name}",
     )
 
 
-def _offloaded(container: Container, subject: Subject) -> int:
-    """How large the region shall be to which vLLM offloads KV caches, which is a file in /dev/shm."""
+def _offloaded(container: Container, subject: Subject) -> tuple[Engine | None, int]:
+    """How large the region shall be to which vLLM offloads KV caches, which is a file in /dev/shm, and the engine that is told so."""
     for engine in subject.engines(container.pod):
         told = engine.explicit("kv_offloading_size") if engine.container is container else None
         if told and isinstance(told.value, int | float) and not isinstance(told.value, bool):
-            return int(told.value * GIB)
-    return 0
+            return engine, int(told.value * GIB)
+    return None, 0

@@ -40,6 +40,9 @@ _CONNECTS = ("vLLM is using nccl==", _NO_ACCESS, "NCCL INFO Connected all ", " I
 #: What vLLM prints where it does not use its own all-reduce.
 _NOT_OWN = "Custom allreduce is disabled"
 
+#: What switches peer-to-peer of NCCL off, and the engine's own all-reduce.
+_NO_P2P, _OWN = "NCCL_P2P_DISABLE", "--disable-custom-all-reduce"
+
 #: From this use on a GPU does nothing else.
 _ALL_OF_IT = 99
 
@@ -137,7 +140,7 @@ def _stuck(pod: Pod, engine: Engine, logs: Logs, hardware: Hardware | None) -> F
     spinning, shown = _busy(hardware)
     waits = f"; {spinning} meanwhile" if shown else ""
     return _found(
-        pod,
+        engine,
         logs,
         line,
         f"{container.name} started{since}, and its log ends where NCCL connects its GPUs{waits}",
@@ -163,7 +166,7 @@ def _killed(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         if ending.container is not engine.container or pod.nodes != 1 or phase_of(line.log) is not None:
             continue
         return _found(
-            pod,
+            engine,
             logs,
             line,
             f"{ending.container.name} ran for {say_seconds(ending.seconds or 0)}, and its log ends where NCCL connects its GPUs",
@@ -190,13 +193,13 @@ def _own(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         if not said or phase is None or phase.name not in _WARMS_UP or next(log.find(_NOT_OWN), None):
             continue
         return _found(
-            pod,
+            engine,
             logs,
             said[0],
             f"{off[0].name}={off[0].value} keeps NCCL from writing into the other GPU's memory, and not vLLM's own all-reduce, which the "
             f"{engine.workers_at_least} workers use; they have taken no work for {say_seconds(waited(said))} while the engine warmed up",
             Evidence(source="pod", ref=off[0].path, text=f"{off[0].name}={off[0].value}"),
-            fix="Add --disable-custom-all-reduce",
+            fix=f"Add {_OWN}",
         )
     return None
 
@@ -215,7 +218,7 @@ def _spin(pod: Pod, engine: Engine, logs: Logs, hardware: Hardware | None) -> Fi
     off = engine.value("disable_custom_all_reduce") is True or next(log.find(_NOT_OWN), None) is not None
     own = shared and not off
     return _found(
-        pod,
+        engine,
         logs,
         said[0],
         f"The {engine.workers_at_least} workers of {engine.container.name} have taken no work for {say_seconds(waited(said))} while it "
@@ -226,7 +229,7 @@ def _spin(pod: Pod, engine: Engine, logs: Logs, hardware: Hardware | None) -> Fi
             fixes.set_flag(
                 engine,
                 "disable_custom_all_reduce",
-                "--disable-custom-all-reduce",
+                _OWN,
                 "",
                 "Start with --disable-custom-all-reduce, so that NCCL exchanges what the GPUs compute",
             ),
@@ -245,14 +248,24 @@ def _starts(pod: Pod, container: Container, said: list[Line]) -> bool:
     return (now - begun).total_seconds() - waited(said) < _LONGEST_START
 
 
+def _tried(engine: Engine, fix: str) -> Fix:
+    """Without what a text names of the two: peer-to-peer of NCCL, and the engine's own all-reduce."""
+    text = f"{fix}; if it starts then, mend the node: IOMMU off or in pass-through, PCIe ACS off"
+    without = fixes.set_env(engine.container, _NO_P2P, "1", text) if _NO_P2P in fix else None
+    if _OWN not in fix or engine.name not in ("vllm", "sglang"):
+        return without or fixes.advice(f"{text}, in {fixes.edited(engine.pod)}")
+    alone = fixes.set_flag(engine, "disable_custom_all_reduce", _OWN, "", text)
+    return fixes.together(without, alone) if without else alone
+
+
 def _found(
-    pod: Pod,
+    engine: Engine,
     logs: Logs,
     line: Line,
     what: str,
     *more: Evidence,
     confidence: Confidence = "possible",
-    fix: str = "Try NCCL_P2P_DISABLE=1 and --disable-custom-all-reduce",
+    fix: str = f"Try {_NO_P2P}=1 and {_OWN}",
     first: tuple[Fix, ...] = (),
 ) -> Finding:
     warned = next((w for w in logs.find(_IOMMU) if w.log.place == line.log.place), None)
@@ -265,10 +278,7 @@ def _found(
         explains=("crash-loop", "not-ready", "rollout-stuck", "nccl-timeout", "probe-too-short"),
         fixes=(
             *first,
-            fixes.advice(
-                f"{fix} in {fixes.edited(pod)}; if it starts then, mend the node: IOMMU "
-                "off or in pass-through, PCIe ACS off"
-            ),
+            _tried(engine, fix),
         ),
         order=line.order,
     )

@@ -15,10 +15,10 @@ from typing import Any
 from kubectl_llmdoctor.api import Cluster, Fix, Item, Pod, Subject, dig, events_of, expression, fixes, of_pod, rows
 from llmdoctor_checks.scheduling._limits import stated
 
-#: A field that a security context constraint refuses, of the pod or of one container.
+#: A field that a security context constraint refuses, of the pod or of one container; before 4.11 only the first has its provider.
 _FIELD = expression(
-    r"provider \"?(?P<provider>[\w.-]{1,80})\"?: \.?(?:spec\.)?(?:(?P<group>containers|initContainers)\[(?P<index>\d{1,3})\]\.)?"
-    r"(?:securityContext\.)?(?P<field>fsGroup|runAsUser|runAsGroup|seLinuxOptions\.\w{1,10}|privileged|allowPrivilegeEscalation|"
+    r"(?:provider \"?[\w.-]{1,80}\"?: \.?(?:spec\.)?|[\[, ]\.?spec\.)(?:(?P<group>containers|initContainers)\[(?P<index>\d{1,3})\]\.)?"
+    r"(?:securityContext\.){0,2}(?P<field>fsGroup|runAsUser|runAsGroup|seLinuxOptions\.\w{1,10}|privileged|allowPrivilegeEscalation|"
     r"capabilities\.add|host(?:Network|PID|IPC)|supplementalGroups|volumes)\b"
 )
 #: Its image keeps models in the home of root.
@@ -61,7 +61,8 @@ def within_constraint(subject: Subject, why: str) -> Iterator[Fix]:
     pod = next(iter(subject.pods), None)
     found = list(dict.fromkeys((m["group"] or "", m["index"] or "", m["field"]) for m in _FIELD.finditer(why)))
     operations = list(_removed(pod, found)) if pod else []
-    names = ", ".join(f"{group}[{index}].{field}" if group else field for group, index, field in found)
+    own = [one for one in found if pod and list(_removed(pod, [one]))]
+    names = ", ".join(f"{group}[{index}].{field}" if group else field for group, index, field in own or found)
     where = fixes.edited(pod) if pod else "the pod"
     rest = "what is left unset OpenShift fills in"
     refused = {field for _, _, field in found}

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 import msgspec
 
 from kubectl_llmdoctor.api import (
+    Container,
     Fix,
     Holder,
     Node,
@@ -599,17 +600,22 @@ def _as_given(term: Json) -> Json:
     return {**term, "labelSelector": {**selector, "matchExpressions": kept}}
 
 
+def instead(container: Container, resource: str, other: str = "") -> Iterator[Json]:
+    """A resource taken out of limits and requests, and as much of another in its place."""
+    for kind in ("limits", "requests"):
+        quantities = getattr(container.spec.resources, kind)
+        if resource in quantities:
+            at = f"{container.pointer}/resources/{kind}"
+            yield {"op": "remove", "path": f"{at}/{escaped(resource)}"}
+            if other:
+                yield {"op": "add", "path": f"{at}/{escaped(other)}", "value": str(quantities[resource])}
+
+
 def renamed(pending: Pending, old: str, names: Iterable[str]) -> Iterator[Change]:
     """The same number of devices under another name that nodes offer."""
     for container in asking(pending, old)[:1]:
         for new in names:
-            operations = []
-            for kind in ("limits", "requests"):
-                quantities = getattr(container.spec.resources, kind)
-                if old in quantities:
-                    at = f"{container.pointer}/resources/{kind}"
-                    operations.append({"op": "remove", "path": f"{at}/{escaped(old)}"})
-                    operations.append({"op": "add", "path": f"{at}/{escaped(new)}", "value": str(quantities[old])})
+            operations = [*instead(container, old, new)]
             text = f"Ask for {new} instead of {old}"
             if vendor(new) != vendor(old):
                 text += ", with an image for that vendor"

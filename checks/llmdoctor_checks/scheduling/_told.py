@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Evidence, Finding, Pod, Subject, count_of, fixes, is_accelerator, parse
+from kubectl_llmdoctor.api import (
+    Container,
+    Count,
+    Evidence,
+    Finding,
+    Fix,
+    Pod,
+    Subject,
+    count_of,
+    fixes,
+    is_accelerator,
+    parse,
+)
 from llmdoctor_checks.scheduling._words import EXPLAINS
 
 _WORDS = " nodes are available:"
@@ -32,13 +44,32 @@ def told(id_: str, pod: Pod, subject: Subject) -> Iterator[Finding]:
                 summary=f"No node could take the pod: too little {lacks}. {workload.ref} gave it up.",
                 evidence=(Evidence(source="workload", ref=f"{workload.ref} {one.path}", text=one.text),),
                 explains=EXPLAINS,
-                fixes=(
-                    fixes.advice(
-                        f"Request less {' and '.join(c.resource for c in short)}, and apply {workload.ref} again"
-                    ),
-                    fixes.advice(
-                        "Free what others hold, or add a node", "kubectl get pods -A -o wide", owner="platform"
-                    ),
-                ),
+                fixes=_ways(pod, short, workload.ref),
             )
             return
+
+
+def _ways(pod: Pod, short: list[Count], ref: str) -> tuple[Fix, ...]:
+    """Room for what it asks for; less of it first where that is no device, of which it mostly asks for as few as it can do with."""
+    names = " and ".join(c.resource for c in short)
+    gpus = [c.resource for c in short if is_accelerator(c.resource)]
+    asked = sum(container.accelerators.get(name, 0) for container in pod.containers for name in gpus)
+    told = ", ".join(f"{c.name} {one.resource} {now}" for one in short for c, now in _requested(pod, one.resource))
+    now = f" ({told} now)" if told else ""
+    less = fixes.advice(f"Request less {names}{now}, and apply {ref} again")
+    free = fixes.advice(
+        f"Free {f'{asked:g} ' if asked else ''}{names} on one of the nodes, or add a node that has as much; then apply {ref} again",
+        "kubectl get pods -A -o wide",
+        owner="platform",
+    )
+    if not gpus:
+        return less, free
+    return (free, less) if asked > 1 else (free,)
+
+
+def _requested(pod: Pod, resource: str) -> Iterator[tuple[Container, object]]:
+    for container in pod.containers:
+        asked = container.spec.resources
+        amount = asked.requests.get(resource) or asked.limits.get(resource)
+        if amount:
+            yield container, amount

@@ -287,6 +287,7 @@ def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Findi
         why = f"by the scheduler's count: they advertise no {found.resource}."
         summary = f"{nodes_said(found)} match its GPU selector and could never hold it, {why}"
     name = min((v.node.name for v in found.verdicts), default="")
+    answered = any(node.name == name and node.allocatable(found.resource) for node in shown)
     # with a plugin there, somebody has found the node by another label
     named = [node for node in shown if node.finely_named and not plugins_on(cluster, node.name)][:1]
     ways = [
@@ -295,7 +296,7 @@ def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Findi
         *([_look(name)] if broken else []),
         *([] if named or uncut else let_in(without)),
         *(_of_hami(shown) if unknown and "HAMi knows" in summary and not without else ()),
-        *_restart(cluster, name, found.resource, runs="no device" in summary and "healthy" in summary),
+        *_restart(cluster, name, found.resource, runs=answered or ("no device" in summary and "healthy" in summary)),
     ]
     yield finding(pending, found, summary, evidence, ways, ("gpu-insufficient", "gpu-resource-absent"))
 

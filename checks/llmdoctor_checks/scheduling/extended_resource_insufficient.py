@@ -21,7 +21,7 @@ from kubectl_llmdoctor.api import (
 from llmdoctor_checks.scheduling._admission import refused_for
 from llmdoctor_checks.scheduling._daemons import let_in, missing, why_none
 from llmdoctor_checks.scheduling._obstacles import Cause
-from llmdoctor_checks.scheduling._repairs import ways
+from llmdoctor_checks.scheduling._repairs import instead, ways
 from llmdoctor_checks.scheduling._separation import cause, causes
 from llmdoctor_checks.scheduling._words import (
     EXPLAINS,
@@ -196,7 +196,8 @@ def _found_none(pending: Pending, found: Cause) -> Fix | None:
 def _fixes(pending: Pending, found: Cause, other: str) -> Iterator[Fix]:
     resource = found.resource
     for container in asking(pending, resource)[:1] if other else ():
-        yield fixes.advice(f"Ask for {other} in place of {resource} in {container.name} in {fixes.edited(pending.pod)}")
+        text = f"Ask for {other} in place of {resource} in {container.name}"
+        yield fixes.patch(pending.pod, text, [*instead(container, resource, other)])
     free = max((r.free or 0 for r in found.reasons if r.resource == resource), default=0)
     offered = ways(pending, found)
     if not offered and not other and (nothing := _found_none(pending, found)):
@@ -211,9 +212,8 @@ def _fixes(pending: Pending, found: Cause, other: str) -> Iterator[Fix]:
     for container in asking(pending, resource)[:1]:
         if free and not offered:
             yield fixes.advice(f"Ask for at most {say_amount(resource, free)} {resource} in {container.name}")
-        yield fixes.advice(
-            f"Drop {resource} from {container.name} in {fixes.edited(pending.pod)}, if it can do without"
-        )
+        text = f"Drop {resource} from {container.name}, if it can do without"
+        yield fixes.patch(pending.pod, text, [*instead(container, resource)])
     if pending.requests.get(resource):
         yield fixes.advice(f"Provide {resource} on the nodes that have the GPUs", owner="platform")
     elif "/" in resource:

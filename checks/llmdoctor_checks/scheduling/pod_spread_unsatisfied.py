@@ -244,8 +244,12 @@ def _advice(pending: Pending, found: Cause, repelling: list[tuple[str, k8s.PodAf
         if any("missing required label" in c.text for c in found.counts):
             yield fixes.advice("Give every GPU node the topology label of the constraint", owner="platform")
     elif not existing:
+        nodes, workload = len(found.verdicts), pending.subject.workload
+        many = f" ({nodes})" if nodes else ""
+        # the pods that run have the rule still, and keep new ones off until they go
+        first = ", with maxSurge 0 and maxUnavailable 1" if workload and workload.kind == "Deployment" else ""
         yield fixes.advice(
-            f"Make the anti-affinity in {where} a preference, or run no more replicas than there are nodes"
+            f"Make the anti-affinity in {where} a preference{first}, or run no more replicas than there are nodes{many}"
         )
     if existing:
         who = ", ".join(dict.fromkeys(ref for ref, _ in repelling[:3])) or "the pods that repel it"

@@ -181,7 +181,7 @@ def _kept_in(pod: Pod, cluster: Cluster, asker: Pod | None) -> Finding | None:
         ports = _behind(pod, named)
         if not ports or any(has_port(rule, port) for rule in rules(ours, "Egress") for port in ports):
             continue
-        return _not_let_out(pod, client, ours, line, ports, named["host"].partition(".")[0], asker)
+        return _not_let_out(pod, client, ours, line, ports, named["host"], asker)
     for client, log, said, _ in _cut_from(cluster):
         if asker is not None and client.item is not asker.item:
             continue
@@ -200,7 +200,8 @@ def _not_let_out(
 ) -> Finding:
     """A client that its own policies keep from this pod."""
     names, port = " and ".join(one.name for one in ours), min(ports)
-    service = next((one for one in pod.services if one.name == asked or not asked), None)
+    named = asked.partition(".")[0]
+    service = next((s for s in pod.services if s.name == named or asked in ("", dig(s.raw, "spec.clusterIP"))), None)
     return Finding(
         role="cause",
         confidence="likely" if asked else "possible",

@@ -12,14 +12,12 @@ from kubectl_llmdoctor.api import (
     Container,
     Engine,
     Finding,
-    Fix,
     Item,
     Line,
     Logs,
     Pod,
     dig,
     endings,
-    fixes,
     log_evidence,
     log_of,
     object_evidence,
@@ -39,7 +37,7 @@ from llmdoctor_checks.serving._policies import (
     policies,
     rules,
 )
-from llmdoctor_checks.serving._policy_words import let_out, let_outside, numbers, quote
+from llmdoctor_checks.serving._policy_words import let_out, let_out_to, let_outside, numbers, quote
 from llmdoctor_checks.start._scripts import FETCHES, PIP, fails_at, quoted
 
 #: Engines that download a model by its name from the Hugging Face Hub.
@@ -124,7 +122,7 @@ def outside(pod: Pod, engines: Sequence[Engine], cluster: Cluster, logs: Logs | 
         )
         named = " and ".join(sorted(hosts))
         fix = (
-            _let_out_to(named, port, theirs[0][0])
+            let_out_to(theirs[0][0], [rule for _, listed in theirs for rule in listed], hosts, port)
             if theirs
             else let_outside(ours[0], [f"port {port} of public addresses"], port)
         )
@@ -145,15 +143,6 @@ def _not_connected(logs: Logs) -> Iterator[tuple[Line, re.Match[str]]]:
             for line in log.find(words):
                 if told := re.search(pattern, line.text):
                     yield line, told
-
-
-def _let_out_to(hosts: str, port: int, policy: Item) -> Fix:
-    """A rule that a policy of Cilium lacks."""
-    if not hosts:
-        text = f"Allow port {port} to the entity world (or the names of the store) in {policy.name}"
-    else:
-        text = f"Allow port {port} to {hosts} (toFQDNs; a store may send on to other names), or to the entity world, in {policy.name}"
-    return fixes.advice(text, owner="platform")
 
 
 def _hosts(text: str, whom: str) -> set[str]:

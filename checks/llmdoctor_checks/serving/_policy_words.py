@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import Any
+
 from kubectl_llmdoctor.api import Evidence, Fix, Item, Pod, dig, fixes, object_evidence, rows
 from llmdoctor_checks.serving._policies import cilium_ports
 
@@ -36,16 +39,17 @@ def numbers(rule: dict[str, object]) -> str:
 def let_in(policy: Item, labels: dict[str, str], namespace: str, pod: Pod, port: int) -> Fix:
     """A rule for the client; its namespace by the label that every one has."""
     own = {k: v for k, v in labels.items() if k in ("app", "app.kubernetes.io/name")} or labels
-    if policy.kind.partition(".")[0] != "NetworkPolicy":
-        summary = (
-            f"Let {namespace} ({', '.join(f'{k}={v}' for k, v in own.items())}) in to port {port} in {policy.name}"
-        )
-        return fixes.advice(summary, owner="platform")
+    named = ", ".join(f"{k}={v}" for k, v in own.items())
+    summary = f"Let pods of {namespace} with {named} in to port {port} in {_kind(policy)}/{policy.name}"
+    if _kind(policy) != "NetworkPolicy":
+        apart = {} if namespace == policy.namespace else {"k8s:io.kubernetes.pod.namespace": namespace}
+        admitted: dict[str, object] = {"fromEndpoints": [{"matchLabels": {**own, **apart}}], "toPorts": _to(port)}
+        return with_rules(policy, "ingress", [admitted], summary)
     peer: dict[str, object] = {"podSelector": {"matchLabels": own}}
     if namespace != pod.namespace:
         peer["namespaceSelector"] = {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
     rule: dict[str, object] = {"from": [peer], "ports": [{"protocol": "TCP", "port": port}]}
-    return with_rules(policy, "ingress", [rule], f"Let it in to port {port} in NetworkPolicy/{policy.name}")
+    return with_rules(policy, "ingress", [rule], summary)
 
 
 def let_out(policy: Item, service: Item, port: int) -> Fix:
@@ -60,6 +64,25 @@ def let_out(policy: Item, service: Item, port: int) -> Fix:
     return with_rules(policy, "egress", [rule], f"Allow port {port} of {service.name} in NetworkPolicy/{policy.name}")
 
 
+def let_out_to(policy: Item, given: list[dict[str, Any]], hosts: Collection[str], port: int) -> Fix:
+    """A rule of Cilium's: names where a policy has some already, since Cilium learns their addresses by a rule for DNS; else the world."""
+    where = f"{_kind(policy)}/{policy.name}"
+    if hosts and any(rule.get("toFQDNs") for rule in given):
+        names = [{"matchName": host} for host in sorted(hosts)]
+        text = f"Allow port {port} to {' and '.join(sorted(hosts))} in {where}; a store may send on to other names"
+        return with_rules(policy, "egress", [{"toFQDNs": names, "toPorts": _to(port)}], text)
+    text = f"Allow port {port} to the entity world in {where}"
+    return with_rules(policy, "egress", [{"toEntities": ["world"], "toPorts": _to(port)}], text)
+
+
+def _kind(policy: Item) -> str:
+    return policy.kind.partition(".")[0]
+
+
+def _to(port: int) -> list[dict[str, object]]:
+    return [{"ports": [{"port": str(port), "protocol": "TCP"}]}]
+
+
 def let_outside(policy: Item, closed: list[str], port: int = 443) -> Fix:
     """Rules for what is closed: DNS, or a port of public addresses, in the words of the finding."""
     wanted: list[dict[str, object]] = []
@@ -72,7 +95,9 @@ def let_outside(policy: Item, closed: list[str], port: int = 443) -> Fix:
 
 
 def with_rules(policy: Item, direction: str, added: list[dict[str, object]], summary: str) -> Fix:
-    """A NetworkPolicy with further rules; those that it has stay."""
+    """A policy with further rules; those that it has stay. One of the whole cluster, or of several parts, is left to a person."""
+    if "Clusterwide" in policy.kind or not isinstance(dig(policy.raw, "spec"), dict):
+        return fixes.advice(summary, owner="platform")
     path = f"/spec/{direction}"
     operations: list[dict[str, object]] = [{"op": "add", "path": path, "value": added}]
     if isinstance(dig(policy.raw, f"spec.{direction}"), list):

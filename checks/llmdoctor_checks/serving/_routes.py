@@ -7,6 +7,7 @@ extension (`api/v1/inferencepool_types.go`). A condition is of the generation th
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -41,6 +42,9 @@ _NO_VERDICT = ("Pending", "HTTPRouteNotAccepted")
 _NOT_THERE = ("BackendNotFound", "RefNotPermitted")
 
 _POOL = "InferencePool"
+
+#: The version of the Gateway API that has ReferenceGrants in all its releases since 0.5.
+_GRANTS = "gateway.networking.k8s.io/v1beta1"
 
 #: What leads from outside to Services, by the rules in which it names them.
 _WAYS = ("Ingress", "HTTPRoute")
@@ -100,7 +104,7 @@ def unrouted(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
             refused.append((route, said, ref))
     refused += [(pool, said, None) for pool in pod.pools if (said := _refusal(pool, cluster)) is not None]
     for item, said, ref in refused[:1]:
-        summary, fix = _of_backend(item, said, ref, cluster) if ref is not None else _of_route(item, said)
+        summary, fix = _of_backend(item, said, ref, cluster) if ref is not None else _of_route(item, said, cluster)
         alike = ref is not None and (_by_name_alone(item, ref) or ref.raw.get("kind", "Service") != _kind(ref.means))
         unsure = alike and ref is not None and _told_by(item, ref, cluster) is None
         yield Finding(
@@ -215,7 +219,7 @@ def misnamed(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
                 summary=f"{kind} {item.name} sends requests to Service {name}, and there is none of that name; {pod.name} is behind "
                 f"Service {right}, to which no Ingress or route leads.",
                 evidence=(object_evidence(item, "spec.rules", name),),
-                fixes=(_described(item, f"Name Service {right} in {kind}/{item.name}"),),
+                fixes=(_renamed(item, name, next(s for s in pod.services if s.name == right)),),
             )
             return
 
@@ -230,8 +234,7 @@ def unmade(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     known = cluster.complete("Service", pod.namespace)
     for item, name, text in _to_no_service(pod, names, cluster):
         ports = [engine.value("port") for engine in engines_in(pod) if isinstance(engine.value("port"), int)]
-        port = f" with port {ports[0]}" if ports else ""
-        labels = ", ".join(f"{key}: {value}" for key, value in pod.labels.items() if not re.search(_OF_FEW, key))
+        asked = {port for _, port in _places(item, name) if isinstance(port, int)}
         yield Finding(
             role="cause",
             severity="warning",
@@ -239,9 +242,48 @@ def unmade(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
             summary=f"{_kind(item)} {item.name} sends requests to Service {name} of {pod.namespace}, and there is none of that name"
             + (f", nor any other that leads to {pod.name}." if known else f"; none that leads to {pod.name} was read."),
             evidence=(text,),
-            fixes=(fixes.advice(f"Make a Service {name} in {pod.namespace}{port} that selects {labels}"),),
+            fixes=(_made(pod, name, asked or set(ports[:1]), ports[:1]),),
         )
         return
+
+
+def _made(pod: Pod, name: str, asked: set[int], ports: list[int]) -> Fix:
+    """A Service of a name that is asked for, with the ports that it is asked at."""
+    labels = {key: value for key, value in pod.labels.items() if not re.search(_OF_FEW, key)}
+    at = ", ".join(map(str, sorted(asked)))
+    text = f"Make a Service {name} in {pod.namespace}{f' with port {at}' if at else ''} that selects "
+    text += ", ".join(f"{key}: {value}" for key, value in labels.items())
+    if not asked or not ports or not labels:
+        return fixes.advice(text)
+    rows_ = [{"name": f"p{n}", "port": n, "targetPort": ports[0]} for n in sorted(asked)]
+    return fixes.advice(text, _created("v1", "Service", name, pod.namespace, {"selector": labels, "ports": rows_}))
+
+
+def _created(version: str, kind: str, name: str, namespace: str, spec: dict[str, Any]) -> str:
+    made = {"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": namespace}, "spec": spec}
+    return f"echo {shlex.quote(msgspec.json.encode(made).decode())} | kubectl create -f -"
+
+
+def _renamed(item: Item, name: str, service: Item) -> Fix:
+    """An Ingress or route that names another Service, where that has the port for which it asks."""
+    text = f"Name Service {service.name} in {_kind(item)}/{item.name}"
+    places = list(_places(item, name))
+    has = {row.get(key) for row in rows(service.raw, "spec.ports") for key in ("port", "name")}
+    if not places or any(port not in has for _, port in places):
+        return _described(item, text)
+    return fixes.patch_object(item, text, [{"op": "replace", "path": at, "value": service.name} for at, _ in places])
+
+
+def _places(item: Item, name: str) -> Iterator[tuple[str, object]]:
+    """Where an Ingress or route names a Service, and the port at which it asks it, by number or name."""
+    for n, rule in enumerate(rows(item.raw, "spec.rules")):
+        for index, path in enumerate(rows(dig(rule, "http.paths"))):
+            if dig(path, "backend.service.name") == name:
+                port = dig(path, "backend.service.port.number") or dig(path, "backend.service.port.name")
+                yield f"/spec/rules/{n}/http/paths/{index}/backend/service/name", port
+        for index, ref in enumerate(rows(rule, "backendRefs")):
+            if ref.get("name") == name and ref.get("kind", "Service") == "Service":
+                yield f"/spec/rules/{n}/backendRefs/{index}/name", ref.get("port")
 
 
 def _to_no_service(pod: Pod, names: set[str], cluster: Cluster) -> Iterator[tuple[Item, str, Evidence]]:
@@ -382,9 +424,7 @@ def _of_backend(route: Item, said: _Refusal, ref: _Ref, cluster: Cluster) -> tup
         return (
             f"{what} may not send to {kind} {ref.means.name} of namespace {where}: no ReferenceGrant there lets routes of "
             f"{route.namespace} do so.",
-            fixes.advice(
-                f"Make a ReferenceGrant in namespace {where}: from HTTPRoute of {route.namespace}, to {kind} {ref.means.name}"
-            ),
+            _granted(route, ref.means, where),
         )
     missing = said.reason == "BackendNotFound"
     if missing and (where != ref.means.namespace or _told_by(route, ref, cluster) is not None):
@@ -414,23 +454,61 @@ def _of_backend(route: Item, said: _Refusal, ref: _Ref, cluster: Cluster) -> tup
     )
 
 
-def _of_route(item: Item, said: _Refusal) -> tuple[str, Fix]:
+def _of_route(item: Item, said: _Refusal, cluster: Cluster) -> tuple[str, Fix]:
     """What is wrong with a route or a pool as a whole."""
     parents = _parents(item)
     advice = {
-        "NotAllowedByListeners": f"Let a listener of {parents} take routes of namespace {item.namespace} (allowedRoutes.namespaces)",
+        "NotAllowedByListeners": f"Let a listener of {parents} take {_kind(item)}s of namespace {item.namespace} (namespaces and "
+        "kinds of its allowedRoutes)",
         "NoMatchingListenerHostname": f"Give it a hostname that a listener of {parents} has",
         "NoMatchingParent": f"Name a listener (sectionName, port) that {parents} has in its parentRefs",
         "InvalidExtensionRef": "Name the Service of the endpoint picker that is there, and its port",
     }
+    opened = _opened(item, cluster) if said.reason == "NotAllowedByListeners" else None
     return (
         f"{_kind(item)} {item.name} is not served: {sentence(said.text)}",
-        _described(item, advice.get(said.reason, "Correct what its controller names")),
+        opened or _described(item, advice.get(said.reason, "Correct what its controller names")),
+    )
+
+
+def _opened(route: Item, cluster: Cluster) -> Fix | None:
+    """The one listener that a route means, open to its namespace as well; None where it is not known, or is closed by something else."""
+    refs = rows(route.raw, "spec.parentRefs")
+    ref = refs[0] if len(refs) == 1 else {}
+    gateway = cluster.item("Gateway", str(ref.get("namespace") or route.namespace), str(ref.get("name")))
+    if gateway is None or _group(gateway) != _group(route) or gateway.namespace == route.namespace:
+        return None
+    meant = [
+        (n, one)
+        for n, one in enumerate(rows(gateway.raw, "spec.listeners"))
+        if ref.get("sectionName") in (None, one.get("name")) and ref.get("port") in (None, one.get("port"))
+    ]
+    allowed = dig(meant[0][1], "allowedRoutes") if len(meant) == 1 else None
+    if len(meant) != 1 or dig(allowed, "kinds") or dig(allowed, "namespaces.from") not in (None, "Same"):
+        return None
+    named = {"key": "kubernetes.io/metadata.name", "operator": "In", "values": [gateway.namespace, route.namespace]}
+    opened = {"from": "Selector", "selector": {"matchExpressions": [named]}}
+    text = f"Let listener {meant[0][1].get('name')} of Gateway/{gateway.name} take routes of namespace {route.namespace} beside its own"
+    path = f"/spec/listeners/{meant[0][0]}/allowedRoutes"
+    return fixes.patch_object(
+        gateway, text, [{"op": "add", "path": path, "value": {"namespaces": opened}}], owner="platform"
     )
 
 
 def _parents(route: Item) -> str:
     return ", ".join(str(ref.get("name")) for ref in rows(route.raw, "spec.parentRefs")) or "its gateway"
+
+
+def _granted(route: Item, backend: Item, where: str) -> Fix:
+    """What lets the routes of one namespace send to a backend in another."""
+    spec = {
+        "from": [{"group": _group(route), "kind": _kind(route), "namespace": route.namespace}],
+        "to": [{"group": _group(backend), "kind": _kind(backend), "name": backend.name}],
+    }
+    return fixes.advice(
+        f"Make a ReferenceGrant in namespace {where}: from {_kind(route)} of {route.namespace}, to {_kind(backend)} {backend.name}",
+        _created(_GRANTS, "ReferenceGrant", f"{route.namespace}-to-{backend.name}", where, spec),
+    )
 
 
 def _described(item: Item, summary: str) -> Fix:

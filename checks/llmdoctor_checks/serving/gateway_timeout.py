@@ -382,9 +382,7 @@ def _own_timeout(pod: Pod, subject: Subject, logs: Logs | None) -> Finding | Non
         evidence=(log_evidence(killed), log_evidence(request)),
         explains=("slow-load", "worker-lost"),
         fixes=(
-            fixes.advice(
-                f"Give gunicorn --timeout {enough(None)} in {fixes.edited(pod)} (GUNICORN_CMD_ARGS sets it without a new image)"
-            ),
+            _patient(pod, killed.log.container),
             fixes.advice(
                 "Let threads or an asynchronous worker (-k gthread, -k uvicorn.workers.UvicornWorker) wait for the answer: the timeout is "
                 "for a worker that is stuck"
@@ -392,6 +390,16 @@ def _own_timeout(pod: Pod, subject: Subject, logs: Logs | None) -> Finding | Non
         ),
         order=killed.order,
     )
+
+
+def _patient(pod: Pod, name: str) -> Fix:
+    """More time for gunicorn's workers, by its variable where nothing else says how much they have."""
+    container = next((c for c in pod.containers if c.name == name), None)
+    text = f"Give gunicorn --timeout {enough(None)}"
+    words = " ".join(container.spec.argv) if container is not None else ""
+    if container is None or "GUNICORN_CMD_ARGS" in container.env or re.search(r"(?:^|\s)(?:--timeout|-t)\b", words):
+        return fixes.advice(f"{text} in {fixes.edited(pod)} (GUNICORN_CMD_ARGS sets it without a new image)")
+    return fixes.set_env(container, "GUNICORN_CMD_ARGS", f"--timeout {enough(None)}", text)
 
 
 def _by_its_router(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:

@@ -381,7 +381,9 @@ def _finding(pod: Pod, engine: Engine, one: Asked, scaling: Evidence | None, ref
         fix = (
             fixes.patch_object(one.item, f"Ask for {right[0]}", [operation])
             if one.item
-            else fixes.advice(f"Set the annotation prometheus.io/path to {right[0]} in {fixes.edited(pod)}")
+            else fixes.annotate(
+                pod, {"prometheus.io/path": right[0]}, f"Set the annotation prometheus.io/path to {right[0]}"
+            )
         )
     return _unseen(pod, what, (one.evidence,), fix, scaling, refused)
 

@@ -84,7 +84,12 @@ _ASKED_FOR = (
 #: To a multiple of this llama.cpp rounds the part of a slot up.
 _ROUNDED = 256
 #: What engines call the length of their context.
-OPTIONS = {"vllm": "--max-model-len", "sglang": "--context-length", "llama.cpp": "--ctx-size"}
+OPTIONS = {
+    "vllm": "--max-model-len",
+    "sglang": "--context-length",
+    "llama.cpp": "--ctx-size",
+    "nim": "NIM_MAX_MODEL_LEN",
+}
 
 #: What a server in Rust (axum) answers a body that is larger than it takes, and how clients print the status. Its log has no word of it.
 _BODIES = (
@@ -306,10 +311,12 @@ def _of_client(
     asked = {name: match[1] for name, form in _ASKED_FOR if (match := re.search(form, line.text[:4000])) is not None}
     if batch:
         enough = 1 << max(int(asked.get("have", said["max"])), int(said["max"]) + 1).bit_length()
-        yield fixes.advice(
-            f"Raise --ubatch-size of {server} from {said['max']} to {enough}, and --batch-size to no less (2048 unless it is set); at most "
-            "to the model's own context"
-        )
+        text = f"Raise --ubatch-size and --batch-size of {server} to {enough}; at most to the model's own context"
+        options = [
+            ("max_num_batched_tokens", "--batch-size", str(enough)),
+            ("ubatch_size", "--ubatch-size", str(enough)),
+        ]
+        yield fixes.set_flags(engine, options, text)
         yield fixes.advice(f"Let {client} cut its inputs to {said['max']} tokens")
         return
     if items:

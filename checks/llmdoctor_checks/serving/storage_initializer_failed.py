@@ -96,7 +96,7 @@ def storage_initializer_failed(pod: Pod, logs: Logs | None) -> Iterator[Finding]
                 *(("model-not-found", "permission-denied") if of_image else ()),
                 *CRASHED,
             ),
-            fixes=(*_azure(pod, words), _see_why(pod, name, of_image=of_image)),
+            fixes=(*_azure(pod, words), _name_taken(pod, name, words) or _see_why(pod, name, of_image=of_image)),
         )
 
 
@@ -112,6 +112,18 @@ def _azure(pod: Pod, words: str) -> Iterator[Fix]:
             f"kubectl -n {pod.namespace} get serviceaccount {account} -o yaml",
             owner="platform",
         )
+
+
+def _name_taken(pod: Pod, container: str, words: str) -> Fix | None:
+    """What to do where the first initializer of a pod finds the name already that it would link the model to."""
+    taken = re.search(r"File exists: '[^']{1,400}' -> '(?P<path>[^']{1,400})'", words)
+    if taken is None:
+        return None
+    return fixes.advice(
+        f"Take out of {fixes.edited(pod)} what brings {taken['path']} before {container} links the model there: a volume of its own that "
+        "is mounted there, or another init container",
+        f"kubectl -n {pod.namespace} get pod {pod.name} -o yaml",
+    )
 
 
 def _see_why(pod: Pod, container: str, *, of_image: bool) -> Fix:
