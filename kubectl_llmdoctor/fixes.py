@@ -383,7 +383,7 @@ def _moved(pod: Pod, workload: Workload, operations: list[dict[str, Any]]) -> li
     template = pod.template
     if template is None or template.immutable or template.raw is not workload.raw:
         return None
-    moved = []
+    moved, within = [], []
     for operation in operations:
         inside = _inside(pod, template, operation["path"])
         path = template.at(inside) if inside is not None else None
@@ -392,7 +392,56 @@ def _moved(pod: Pod, workload: Workload, operations: list[dict[str, Any]]) -> li
         if template.literal_env and "/env" in inside and _refers(operation.get("value")):
             return None
         moved.append({**operation, "path": path})
-    return pointer.fitted(workload.raw, moved)
+        within.append({**operation, "path": inside})
+    whole = pointer.fitted(workload.raw, moved + _of_other_ranks(workload, template, within))
+    return whole or pointer.fitted(workload.raw, moved)
+
+
+#: Kinds whose templates make the pods of one replica, which run one program.
+_OF_RANKS = ("LeaderWorkerSet", "RayCluster", "RayJob", "RayService")
+#: What of a container and of a pod holds for all ranks where it is written alike; probes and ports are the first one's own.
+_OF_CONTAINERS = ("args", "command", "env", "image", "volumeMounts", "securityContext")
+_OF_PODS = ("volumes", "runtimeClassName", "securityContext", "enableServiceLinks", "imagePullSecrets", "nodeSelector")
+
+
+def _of_other_ranks(workload: Workload, template: Template, operations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same operations for the other pods of a replica, whose template says the same there: none, or all of them."""
+    found: list[dict[str, Any]] = []
+    for other, _ in workload.templates if workload.kind in _OF_RANKS else ():
+        if other.part == template.part or other.immutable or other.text:
+            continue
+        theirs = [_for_rank(template, other, operation) for operation in operations]
+        if all(theirs):
+            found += [operation for of_one in theirs for operation in of_one]
+    return found
+
+
+def _for_rank(template: Template, other: Template, operation: dict[str, Any]) -> list[dict[str, Any]]:
+    """An operation inside one template for another, as operations on the object; none where the other says something else there."""
+    tokens, mine, theirs = pointer.split(operation["path"]), template.pod.get("spec"), other.pod.get("spec")
+    held: tuple[str, ...] = _OF_PODS
+    before: list[str] = []
+    if tokens[0] in ("containers", "initContainers"):
+        own = rows(mine, tokens[0])[int(tokens[1])]
+        places = [at for at, one in numbered(theirs, tokens[0]) if one.get("image") == own.get("image")]
+        if len(places) != 1 or len(tokens) < 3:
+            return []
+        mine, theirs, held = own, rows(theirs, tokens[0])[places[0]], _OF_CONTAINERS
+        tokens, before = tokens[2:], [tokens[0], str(places[0])]
+        if tokens[0] == "resources" and "/" in tokens[-1]:  # accelerators
+            held = ("resources",)
+    field = tokens[0]
+    here, there = (table(one).get(field) for one in (mine, theirs))
+    added = operation["op"] == "add" and field == "env" and tokens[1:] in ([], ["-"])
+    at = other.at(pointer.join([*before, field]))
+    if field not in held or at is None or not (here == there or added):
+        return []
+    if here == there:
+        return [{**operation, "path": at + "".join(f"/{pointer.escaped(token)}" for token in tokens[1:])}]
+    entries = operation["value"] if isinstance(operation["value"], list) else [operation["value"]]
+    named = {one.get("name") for one in rows(theirs, "env")}
+    new = [entry for entry in entries if entry.get("name") not in named]
+    return appended(at, *new, exists=bool(named)) if new == entries else []
 
 
 def _refers(value: Any) -> bool:
@@ -542,7 +591,7 @@ def _with_gpus(container: Container, count: str) -> list[dict[str, Any]]:
     tables = {"limits": resources.limits, "requests": resources.requests}
     kinds = [kind for kind in tables if kind == "limits" or resource in tables[kind]]
     found = [{"op": "add", "path": f"{container.pointer}/resources/{kind}/{key}", "value": count} for kind in kinds]
-    if container.mount_at("/dev/shm"):
+    if container.mount_at("/dev/shm") or (count.isdecimal() and int(count) <= container.gpus):
         return found
     volume = {"name": free_name(container.pod, "dshm"), "emptyDir": {"medium": "Memory", "sizeLimit": "8Gi"}}
     return found + mounted(container, volume, "/dev/shm")
@@ -583,25 +632,23 @@ def replaced_flag(engine: Engine, name: str, value: str) -> list[dict[str, Any]]
 
 
 def remove_flag(engine: Engine, name: str, summary: str) -> Fix:
-    """Take a flag of the engine, and its value, out of the container's `args`; advice where it stands anywhere else."""
+    """Take a flag of the engine, and its value, out of the container's `args`, `command` or `env`; advice where it stands anywhere else."""
     container, current = engine.container, engine.explicit(name)
-    index = _index(current.path) if current and current.source == "flag" and ".args[" in current.path else None
-    words = [str(word) for word in container.spec.args]
-    if current is not None and (made := rewritten(container, [(current.text, "")], summary)) is not None:
+    if current is None:
+        return advice(summary)
+    if current.source == "env" and not container.told:
+        return remove_env(container, current.flag, summary)
+    if (made := rewritten(container, [(current.text, "")], summary)) is not None:
         return made
-    if (
-        current is None
-        or index is None
-        or container.told
-        or script.is_script(container)
-        or not words[index].startswith("-")
-    ):
-        return advice(remarked(summary, f"{current.text} in {edited(container.pod)}") if current else summary)
+    index = _index(current.path) if current.source == "flag" else None
+    vector = next((field for field in ("args", "command") if f".{field}[" in current.path), "")
+    words = [str(word) for word in getattr(container.spec, vector)] if vector else []
+    if index is None or container.told or script.is_script(container) or not (words and words[index].startswith("-")):
+        return advice(remarked(summary, f"{current.text} in {edited(container.pod)}"))
     apart = "=" not in words[index] and index + 1 < len(words) and not words[index + 1].startswith("-")
     places = (index + 1, index) if apart else (index,)
-    return patch(
-        container.pod, summary, [{"op": "remove", "path": f"{container.pointer}/args/{place}"} for place in places]
-    )
+    at = f"{container.pointer}/{vector}"
+    return patch(container.pod, summary, [{"op": "remove", "path": f"{at}/{place}"} for place in places])
 
 
 def _in_script(engine: Engine, chosen: Sequence[tuple[str, str, str]]) -> list[tuple[str, str]]:

@@ -45,6 +45,12 @@ _TOLD_FLAG = expression(
 _CAPABILITY = expression(r"(?:(?:sm|compute)_)?(?P<major>[5-9]|1[0-2])\.?(?P<minor>\d)[af]?")
 _NO_SUCH_CACHE = expression(r"(?i)\bkv[ _]?cache(?:_dtype)? (?:is )?not supported|FP8 KV cache")
 
+#: Models whose numbers leave the range of float16, for which vLLM refuses it (`_FLOAT16_NOT_SUPPORTED_MODELS` of its config).
+_NOT_IN_HALF = expression(r"(?:Gemma[23]|Plamo2|Glm4)For")
+
+#: By which a process is shown some of the GPUs of its container alone.
+_HIDING = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+
 #: What a step of the share of memory that an engine takes is at least, and what is left beside what was asked for.
 _STEP, _BESIDE = 0.05, 0.02
 #: What an engine can do without of a GPU's memory, and how much of it is free where no other engine has its share.
@@ -203,11 +209,16 @@ class Room:
             "limit_meant": self.limit_meant,
             "want_there": self.want_there,
             "have_there": self.have_there,
+            "asked_already": self.asked_already,
+            "hidden_by": self.hidden_by,
             "pods_of_group": self.pods_of_group,
-            "told_flag": self.told_flag,
+            "told_flag": " ".join(self.told_flag).strip(),
+            "told_name": self.told_flag[0],
+            "told_value": self.told_flag[1],
             "refused_cache": self.refused_cache,
             "for_blackwell": "yes" if self._newer_than_the_image else "",
             "for_volta": self._older_than_the_image,
+            "not_in_half": self._not_in_half,
             "suspect": self.suspect,
             "graphs_on": self.graphs_on,
             "gfx_override": self.gfx_override,
@@ -506,6 +517,24 @@ class Room:
         seen = self.captured.get("have") in (None, str(have))
         return str(have) if fits and seen and self._settable("tensor_parallel_size") else ""
 
+    @property
+    def asked_already(self) -> str:
+        """The GPUs that the container asks for, where these are as many as the engine wants: more of them do not help."""
+        asked = self.container.gpus if self.container else 0
+        return str(asked) if asked and asked >= self._want > 0 else ""
+
+    @property
+    def hidden_by(self) -> str:
+        """The variable of the container that leaves its engine as few GPUs as it sees, of more that it asks for."""
+        container, seen = self.container, number_of(self.captured.get("have", "0"))
+        for variable in container.spec.env if container else ():
+            if variable.name not in _HIDING or variable.value is None:
+                continue
+            left = len([word for word in str(variable.value).split(",") if word.strip()])
+            if left == seen < (container.gpus if container else 0):
+                return variable.name
+        return ""
+
     def _divides(self, size: int) -> bool:
         return self.sizing is None or self.sizing.model is None or self.sizing.splits(size) == size
 
@@ -522,11 +551,11 @@ class Room:
             return f", as the weights take {whole:.0f} GiB and a GPU has {self._total / GIB:.0f} GiB{little}"
         return " (how large the weights are is not known here: more if it runs out again)"
 
-    @property
-    def told_flag(self) -> str:
-        """The option that the message itself says to use instead."""
+    @cached_property
+    def told_flag(self) -> tuple[str, str]:
+        """The option that the message itself says to use instead, and its value there."""
         found = _TOLD_FLAG.search(f"{self.captured.get('why', '')}\n{self.told}")
-        return f"{found['flag']} {found['value']}" if found else ""
+        return (found["flag"], found["value"]) if found else ("", "")
 
     @property
     def refused_cache(self) -> str:
@@ -556,6 +585,13 @@ class Room:
     def _older_than_the_image(self) -> str:
         """The generation of a GPU for which PyTorch's builds for CUDA 12.8 and later have nothing."""
         return ".".join(map(str, self._compute)) if self._compute is not None and self._compute < (7, 5) else ""
+
+    @property
+    def _not_in_half(self) -> str:
+        """The class of the model, where it is one that vLLM does not compute in float16."""
+        model = self.sizing.model if self.sizing else None
+        name = model[0].name if model else ""
+        return name if _NOT_IN_HALF.match(name) else ""
 
     @property
     def graphs_on(self) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from kubectl_llmdoctor import fixes
+from kubectl_llmdoctor.catalog.families import parser_among
 from kubectl_llmdoctor.engines.names import LOAD_SWITCHES, OPTIONS, load_mode
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts import script
@@ -105,6 +106,14 @@ _UNITS = {"": 1, "k": 2**10, "K": 2**10, "M": 2**20, "G": 2**30}
 
 #: Values that people write, and what parsers call the same.
 _MEANT = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "float8": "fp8", "none": "auto"}
+
+#: Shares of the GPU's memory, and how one is given in percent.
+_SHARES = expression(r"-*(?:gpu[-_]memory[-_]utilization|mem[-_]fraction[-_]static|cuda[-_]memory[-_]fraction)")
+_PERCENT = expression(r"(\d{1,3}(?:\.\d{1,6})?) ?%?")
+_MOST_SHARE = 0.95
+
+#: What one writes and another leaves out.
+_MARKS = expression(r"[-_. ]")
 
 #: What stands behind an option in a sentence and is no value of it.
 _PROSE = expression(
@@ -300,7 +309,7 @@ def _chosen(told: _Told) -> Iterator[Fix]:
     choices = [c.strip("'\" ") for c in re.split(r",? or |, ?", listed["list"]) if c.strip("'\" ")]
     if place.value in choices or len(choices) < 2:
         return
-    if right := nearest(place.value, choices):
+    if right := _by_model(told, place, choices) or nearest(place.value, choices):
         yield given(told.container, place, right, f"Set {place.name} to {right} (it is {place.value})")
     else:
         yield fixes.advice(
@@ -308,11 +317,25 @@ def _chosen(told: _Told) -> Iterator[Fix]:
         )
 
 
+def _by_model(told: _Told, place: Stated, choices: list[str]) -> str:
+    """Of parsers the one of the model's family, by its name; empty where that does not tell."""
+    model = told.engine.checkpoint.rpartition("/")[2] if told.engine else ""
+    if place.name.endswith("tool-call-parser"):
+        return parser_among(model, choices)
+    if not place.name.endswith("reasoning-parser"):
+        return ""
+    name = _MARKS.sub("", model.lower())
+    return max((one for one in choices if name.startswith(_MARKS.sub("", one.lower()))), key=len, default="")
+
+
 def nearest(value: str, choices: list[str]) -> str:
     """Of the values that a parser takes the one that was meant; empty where that is open."""
     lower = {choice.lower(): choice for choice in choices}
     if (meant := _MEANT.get(value.lower())) in lower:
         return lower[str(meant)]
+    alike = [choice for choice in choices if _MARKS.sub("", choice.lower()) == _MARKS.sub("", value.lower())]
+    if len(alike) == 1:
+        return alike[0]
     # another number is another version of it, which a release may not have
     digits = re.findall(r"\d+", value)
     lower = {low: choice for low, choice in lower.items() if re.findall(r"\d+", low) == digits}
@@ -328,7 +351,9 @@ def _written_as(told: _Told) -> Iterator[Fix]:
     place = next(iter(told.stated.values()), None)
     if place is None or place.value is None or told.container is None:
         return
-    if _NO_NUMBER.search(told.message) and (words := _in_words(told.container, place)):
+    if share := as_share(told.container, place):
+        yield share
+    elif _NO_NUMBER.search(told.message) and (words := _in_words(told.container, place)):
         yield words
     elif _NO_NUMBER.search(told.message) and (digits := in_digits(told.container, place)):
         yield digits
@@ -352,6 +377,16 @@ def _in_words(container: Container, place: Stated) -> Fix | None:
     written = words if place.apart else [place.name, *words]
     operations = [{"op": "add", "path": f"{at}/{begin + i}", "value": word} for i, word in enumerate(written)]
     return fixes.patch(container.pod, summary, [{**operations[0], "op": "replace"}, *operations[1:]])
+
+
+def as_share(container: Container, place: Stated) -> Fix | None:
+    """A share of the GPU's memory that is given in percent, as a part of one; None where it is none."""
+    percent = _PERCENT.fullmatch(place.value or "") if _SHARES.fullmatch(place.name) else None
+    number = float(percent[1]) if percent else 0
+    if not 10 <= number <= 100:
+        return None
+    right = f"{min(number / 100, _MOST_SHARE):g}"
+    return given(container, place, right, f"Set {place.name} to {right}: it is a part of 1, not {place.value}")
 
 
 def in_digits(container: Container, place: Stated) -> Fix | None:

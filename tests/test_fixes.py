@@ -357,3 +357,43 @@ def test_an_option_is_added_to_a_command_that_has_all_words() -> None:
 
     assert fix.patch
     assert fix.patch.body[0]["path"] == "/spec/template/spec/containers/0/command/-"
+
+
+_WORKERS = ["--model=acme/llm", "--nnodes=2", "--node-rank=$(LWS_WORKER_INDEX)", "--tp=16"]
+
+
+@pytest.mark.parametrize(
+    ("worker", "changed"),
+    [
+        ({"args": _WORKERS}, ["leaderTemplate", "workerTemplate"]),
+        ({"args": ["--join"]}, ["leaderTemplate"]),
+        ({"args": _WORKERS, "image": "acme/helper:1"}, ["leaderTemplate"]),
+    ],
+)
+def test_all_ranks_of_a_group_are_patched_where_they_are_started_alike(worker: object, changed: list[str]) -> None:
+    image = "lmsysorg/sglang:v0.5.3"
+    leader = {"name": "leader", "image": image, "args": _WORKERS, "readinessProbe": {"tcpSocket": {"port": 30000}}}
+    others = {"name": "worker", "image": image} | worker  # type: ignore[operator]
+    of_group = {
+        "size": 2,
+        "leaderTemplate": {"spec": {"containers": [leader]}},
+        "workerTemplate": {"spec": {"containers": [others]}},
+    }
+    group = {
+        "apiVersion": "leaderworkerset.x-k8s.io/v1",
+        "kind": "LeaderWorkerSet",
+        "metadata": {"name": "llm", "namespace": "n"},
+        "spec": {"leaderWorkerTemplate": of_group},
+    }
+    cluster = Cluster(Snapshot(objects=(group,)))
+    item = next(cluster.items("LeaderWorkerSet"))
+    first = next(pod for pod in Pod.planned(Workload(item, cluster)) if pod.containers[0].name == "leader")
+    words = [{"op": "replace", "path": "/containers/0/args/3", "value": "--tp=8"}]
+    probe = [{"op": "add", "path": "/containers/0/readinessProbe/tcpSocket/port", "value": 30001}]
+
+    made = fixes.patch(first, "", words).patch
+    assert made
+    assert [operation["path"].split("/")[3] for operation in made.body] == changed
+    alone = fixes.patch(first, "", probe).patch
+    assert alone
+    assert [operation["path"].split("/")[3] for operation in alone.body] == ["leaderTemplate"]

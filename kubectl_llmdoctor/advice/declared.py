@@ -127,6 +127,7 @@ OfPlacement = Literal[
     "no runtime class",
     "runtime class there",
     "runtime class open",
+    "GPUs by default",
     "pod network",
     "host network",
     "on GKE",

@@ -66,7 +66,7 @@ class Files(Topic):
             "mount": lambda: self.mount.mount_path if self.mount else "",
             "user": lambda: self._user or "1000",
             "chown": lambda: self._chown,
-            "volume_is": lambda: self.place.volume_is if self.place else "the volume",
+            "volume_is": lambda: self._volume_is,
             "inside": lambda: (self.place.inside if self.place else "") or "the model",
             "lacks": lambda: (self.place.inside if self.place else "") or "config.json",
             "folder": lambda: self._folder,
@@ -113,6 +113,19 @@ class Files(Topic):
         if self.container is None or self.place is not None:
             return self.place.mount if self.place else None
         return self._data[0][0] if len(self._data) == 1 else None
+
+    @property
+    def _volume_is(self) -> str:
+        """`claim weights`: what is behind that volume; `the volume` where nobody knows, or the model does not lie on it."""
+        if self.place:
+            return self.place.volume_is
+        volume = self.pod.volume(self.mount.name) if self.pod and self.mount else None
+        beside = self.mount is not None and self._there.startswith("/") and not self._inside(self._there, self.mount)
+        return backing(volume) if volume and not beside else "the volume"
+
+    @staticmethod
+    def _inside(path: str, mount: VolumeMount) -> bool:
+        return f"{path}/".startswith(f"{mount.mount_path.rstrip('/')}/")
 
     def _of_volume(self) -> tuple[OfFiles, ...]:
         """What is so of the volume on which the path lies that the line names."""

@@ -10,6 +10,7 @@ from kubectl_llmdoctor.advice.occurrence import Occurrence, Seen
 from kubectl_llmdoctor.advice.templates import Values, fill
 from kubectl_llmdoctor.engines.names import OPTIONS, option
 from kubectl_llmdoctor.facts.container import Container
+from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.named import renamed
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.fixes import (
@@ -110,7 +111,16 @@ class Patches(Seen):
             if not (flag := OPTIONS.get(setting, {}).get(self.engine.name, "")):
                 return None
             chosen.append((setting, flag, fill(value, self.values)))
-        return set_flags(self.engine, chosen, summary, gpus=fill(text.gpus, self.values))
+        gpus = fill(text.gpus, self.values) or self._fewer_gpus(self.engine, chosen)
+        return set_flags(self.engine, chosen, summary, gpus=gpus)
+
+    @staticmethod
+    def _fewer_gpus(engine: Engine, chosen: list[tuple[str, str, str]]) -> str:
+        """As many GPUs as a smaller tensor parallel size uses, where that is all that the container has them for."""
+        size = next((value for name, _, value in chosen if name == "tensor_parallel_size"), "")
+        others = (engine.value(name, 1) for name in ("pipeline_parallel_size", "data_parallel_size", "nnodes"))
+        whole = engine.container.gpus == engine.value("tensor_parallel_size") and all(n in (None, 1) for n in others)
+        return size if whole and size.isdecimal() and int(size) < engine.container.gpus else ""
 
     def _env(self, text: FixText, container: Container, summary: str) -> Fix:
         return set_variables(container, self._variables(text), summary)

@@ -10,6 +10,7 @@ from kubectl_llmdoctor.advice.declared import Condition, OfPlacement
 from kubectl_llmdoctor.advice.occurrence import Topic
 from kubectl_llmdoctor.advice.templates import Value
 from kubectl_llmdoctor.expressions import expression
+from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.accelerator import Accelerator
 from kubectl_llmdoctor.facts.cluster import Item
 from kubectl_llmdoctor.facts.container import VISIBLE, is_accelerator
@@ -54,6 +55,9 @@ _OF_A_LOG: tuple[OfPlacement, ...] = (
 _BARE_AMI = expression(r"amazon-eks-node-al2023-(?P<arch>x86_64|arm64)-standard-(?P<release>\d\.\d{1,3})-\S{1,40}")
 
 
+_NVIDIA = "nvidia.com/gpu"
+
+
 class _Wanted(NamedTuple):
     """A driver that is needed, in words, other nodes that have it, and whether that of the pod's own node is enough, where known."""
 
@@ -75,6 +79,7 @@ class Placement(Topic):
             "driver_behind": lambda: self._wanted.needed if self._wanted.enough is False else "",
             "driver_doubtful": lambda: self._wanted.needed if self._wanted.enough is None else "",
             "runtime_class": lambda: self._runtime_class,
+            "neighbour": lambda: self._beside[0][0] if self._beside else "",
             "node_taints": lambda: self._node_taints,
             "bare_ami": lambda: self._bare_ami[0],
             "driver_ami": lambda: self._bare_ami[1],
@@ -168,9 +173,26 @@ class Placement(Topic):
         return _Wanted(said, ", ".join(able[:3]), enough)
 
     @cached_property
+    def _beside(self) -> list[tuple[str, str]]:
+        """Ready pods of the same node that ask for NVIDIA's GPUs, with their runtime class, where all of them have the same, or none."""
+        own = self.pod
+        found = [
+            (f"{one.metadata.namespace}/{one.metadata.name}", one.spec.runtime_class_name or "")
+            for one in self.subject.cluster.all(k8s.Pod, "Pod")
+            if own is not None
+            and one.spec.node_name == own.spec.node_name != ""
+            and (one.metadata.namespace, one.metadata.name) != (own.namespace, own.name)
+            and any(c.type == "Ready" and c.status == "True" for c in one.status.conditions)
+            and any(_NVIDIA in c.resources.limits for c in one.spec.containers)
+        ]
+        return sorted(found) if len({runtime for _, runtime in found}) == 1 else []
+
+    @cached_property
     def _runtime_class(self) -> str:
         """The cluster's runtime class for NVIDIA's GPUs, where it is known to have one."""
         listed = self.subject.cluster.items("RuntimeClass")
+        if self._beside:
+            return self._beside[0][1]
         return next((item.name for item in listed if str(item.raw.get("handler") or "").startswith("nvidia")), "")
 
     @cached_property
@@ -224,7 +246,9 @@ class Placement(Topic):
         if pod.spec.runtime_class_name:
             return
         yield "no runtime class"
-        if self._runtime_class:
+        if self._beside and not self._beside[0][1]:
+            yield "GPUs by default"
+        elif self._runtime_class:
             yield "runtime class there"
         elif not self.subject.cluster.complete("RuntimeClass"):  # a pod that names one that is not there is refused
             yield "runtime class open"

@@ -43,6 +43,12 @@ _PARSERS = tuple(
     )
 )
 
+#: What SGLang (function_call/function_call_parser.py) calls the same.
+_AS_SGLANG = {
+    "hermes": "qwen25", "llama3_json": "llama3", "llama4_pythonic": "pythonic", "openai": "gpt-oss", "deepseek_v3": "deepseekv3",
+    "deepseek_v31": "deepseekv31", "deepseek_v32": "deepseekv32", "minimax_m2": "minimax-m2",
+}  # fmt: skip
+
 #: Models without a chat template whose messages vLLM writes itself: by the name, the tokenizer mode that does, and the first release
 #: that has it (config/model.py). From 0.19.1 on vLLM chooses the mode by the architecture.
 _MODES = ((expression(r"deepseek-v3\.2(?!-exp)"), "deepseek_v32", "0.13.0"),)
@@ -106,6 +112,12 @@ def tokenizer_mode(model: str) -> tuple[str, str] | None:
 def tool_parser(model: str) -> str:
     """The parser of a model's tool calls by its name; empty where the table does not say."""
     return next((parser for words, parser in _PARSERS if words.search(model.lower())), "")
+
+
+def parser_among(model: str, choices: list[str]) -> str:
+    """The parser of a model's tool calls among those that a server names; empty where none is known to be it."""
+    parser = tool_parser(model)
+    return next((name for name in (parser, _AS_SGLANG.get(parser, "")) if name and name in choices), "")
 
 
 def package(module: str) -> str:

@@ -110,6 +110,7 @@ OPTIONS: dict[str, dict[str, str]] = {
         "tgi": "--model-id",
         "llama.cpp": "--model",
     },
+    "dtype": {"": "the data type", "vllm": "--dtype", "sglang": "--dtype"},
     "block_size": {"": "the block size of its KV cache", "vllm": "--block-size"},
     "page_size": {"": "the page size of its KV cache", "sglang": "--page-size"},
     "kv_cache_dtype": {"": "the data type of its KV cache", "vllm": "--kv-cache-dtype", "sglang": "--kv-cache-dtype"},

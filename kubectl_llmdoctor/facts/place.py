@@ -82,7 +82,10 @@ class Place:
         if self.mount is not None or not self.path.startswith("/"):
             return ""
         hidden = _HIDDEN.match(self.path)
-        found = hidden[0] if hidden else "" if _FILE.search(self.path) else self.path.rstrip("/")
+        above, of_the_hub, _ = self.path.partition("/models--")  # a cache of it
+        found = (
+            hidden[0] if hidden else above if of_the_hub else "" if _FILE.search(self.path) else self.path.rstrip("/")
+        )
         return "" if _FULL.fullmatch(found) else found
 
     @property

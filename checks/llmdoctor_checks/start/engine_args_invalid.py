@@ -495,6 +495,8 @@ def _correction(engine: Engine, problem: Problem, where: str) -> Fix:
     if problem.kind == "unknown-flag" and (near or problem.meant):
         right = near[1] if near else problem.meant
         return fixes.rename_word(engine.container, problem.path, name, right, f"Write {right} instead of {name}")
+    if place and (share := settling.as_share(container, place)):
+        return share
     if re.search(r"not a whole number| reads '", detail) and place and (digits := settling.in_digits(container, place)):
         return digits
     listed = re.search(r": not (one of (.{1,600}))$", detail)

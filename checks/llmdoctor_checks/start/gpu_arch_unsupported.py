@@ -236,7 +236,8 @@ def _clashes(engine: Engine, compute: Compute) -> Iterator[Clash]:
             fix = "Select nodes with a newer GPU" + (", or take an image before 0.20" if first == "0.20.0" else "")
             yield Clash(f"{engine.label}", _say(least), (), fix)
         elif new and compute >= new:
-            yield Clash(f"A kernel of {engine.label}", f"below {_say(new)}", (), "Take a newer image of the engine")
+            fix = "Take an image of vLLM v0.10.1 or later, which has kernels for this GPU"
+            yield Clash(f"A kernel of {engine.label}", f"below {_say(new)}", (), fix)
     if engine.name == "vllm":
         yield from _vllm_types(engine, compute)
     if engine.name == "tei":
@@ -252,7 +253,13 @@ def _tei_build(engine: Engine, compute: Compute) -> Iterator[Clash]:
     low, high = _TEI_BUILDS.get(found[1] or "", ((0, 0), (99, 0))) if found else ((0, 0), (99, 0))
     if not low <= compute <= high:
         need = _say(low) if low == high else f"{_say(low)} to {_say(high)}"
-        yield Clash("This build of Text Embeddings Inference", need, (), "Take the image that is built for this GPU")
+        builds = [(word, build) for word, build in _TEI_BUILDS.items() if build[0] <= compute <= build[1]]
+        word = min(builds, key=lambda one: (one[1][1], -one[1][0][1]))[0] if builds else ""
+        fix = "Take the image that is built for this GPU"
+        told = (
+            f", whose tag {f'begins with {word}-' if word else 'has no such word before its version'}" if builds else ""
+        )
+        yield Clash("This build of Text Embeddings Inference", need, (), fix + told)
 
 
 def _within(engine: Engine, first: str, last: str) -> bool:

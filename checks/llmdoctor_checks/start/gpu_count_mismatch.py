@@ -590,9 +590,14 @@ def _fixes(engine: Engine, resource: str, workers: int, gpus: int, sizes: int, s
         if fewer := _each_rank(engine, gpus):
             summary = f"Give each of the {gpus // fewer} data parallel ranks {count_of(fewer, 'GPU')} of the {gpus}, if the model fits"
             yield fixes.set_flag(engine, "tensor_parallel_size", "--tensor-parallel-size", str(fewer), summary)
+        most = min(largest or _MOST_IN_ONE_NODE, _MOST_IN_ONE_NODE)
+        pods = (
+            f"{wanted // most} pods of {most} GPUs"
+            if wanted % most == 0
+            else f"pods of {most} GPUs or fewer on several nodes"
+        )
         yield fixes.advice(
-            f"Spread the engine over pods of {_MOST_IN_ONE_NODE} GPUs or fewer on several nodes (a LeaderWorkerSet, a Ray cluster): "
-            f"hardly any node has {wanted}"
+            f"Spread the engine over {pods} (a LeaderWorkerSet, a Ray cluster): hardly any node has {wanted}"
         )
     elif not _slices(container):
         summary = f"Request {wanted} x {resource} for {container.name}"

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from posixpath import normpath
+from posixpath import dirname, normpath
 
 import msgspec
 
@@ -267,16 +267,22 @@ def _brought_by_nothing(engine: Engine, model: Setting, path: str) -> Iterator[F
         summary=f"{engine.title} is to read its model from {path}, where its image has nothing: {where}.",
         evidence=(setting_evidence(container, model), pod_evidence(container, "image", container.spec.image)),
         fixes=(
-            fixes.advice(
-                (
-                    f"Give {model.flag or 'the engine'} /mnt/models"
-                    if kserve
-                    else f"Mount the volume that holds the model at {path}"
-                )
-                + f" in {fixes.edited(pod)}"
-            ),
+            fixes.set_flag(
+                engine,
+                "model",
+                model.flag,
+                "/mnt/models",
+                f"Give {model.flag} /mnt/models, where KServe puts the model",
+            )
+            if kserve and model.flag
+            else fixes.advice(f"Mount the volume that holds the model at {_folder(path)} in {fixes.edited(pod)}"),
         ),
     )
+
+
+def _folder(path: str) -> str:
+    """Where a volume is mounted for a path: a file lies in a folder of it."""
+    return dirname(path) if re.search(r"\.(?:gguf|bin|safetensors)$", path) and dirname(path) != "/" else path
 
 
 def _into_an_empty_dir(engine: Engine, model: Setting, path: str) -> Iterator[Finding]:

@@ -4,12 +4,15 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 
+import msgspec
+
 from kubectl_llmdoctor.api import (
     Container,
     Engine,
     Events,
     Evidence,
     Finding,
+    Fix,
     Logs,
     Pod,
     Subject,
@@ -150,12 +153,25 @@ def placeholder_left(pod: Pod, subject: Subject, logs: Logs | None, events: Even
         summary=f"{path} of {container.name} still has the placeholder {text}{_then(container, path, text) if used else ''}.",
         evidence=(*(proof for _, proof in proven[:1]), *(row[3] for row in (used or found))),
         explains=_CONSEQUENCES if proven else (),
-        fixes=(
-            fixes.advice(
-                f"Replace {'the placeholder' if text.startswith('in Secret ') else text} by the real value in {_where(pod, evidence)}"
-            ),
-        ),
+        fixes=(_fix(container, path, text, evidence, engines.get(container.name)),),
     )
+
+
+def _fix(container: Container, path: str, text: str, evidence: Evidence, engine: Engine | None) -> Fix:
+    """What is to stand in its place; a token goes through a Secret, and not into the object."""
+    pod, name = container.pod, path.removeprefix("env[").removesuffix("]")
+    own = next((variable for variable in container.spec.env if variable.name == name and path.startswith("env[")), None)
+    if own is None or own.value is None or not _is_token(name, engine):
+        what = "the placeholder" if text.startswith("in Secret ") else text
+        return fixes.advice(f"Replace {what} by the real value in {_where(pod, evidence)}")
+    secret = "ngc-api" if name == _OF_NIM else "hf-token"
+    make = (
+        f'kubectl -n {pod.namespace} create secret generic {secret} --from-literal={name}="${{{name}:?}}" '
+        "--dry-run=client -o yaml | kubectl apply -f -"
+    )
+    summary = f"Take {name} from the Secret {secret}, in which the command puts the real one under the key {name}, in place of {text}"
+    fix = fixes.set_variables(container, {name: fixes.FromSecret(secret)}, summary)
+    return msgspec.structs.replace(fix, commands=(make, *fix.commands))
 
 
 def _is_form(pod: Pod) -> bool:

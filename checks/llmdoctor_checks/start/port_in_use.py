@@ -1,13 +1,30 @@
 """Two engines of one pod that listen on the same port."""
 
 from collections.abc import Iterator
-from itertools import combinations
+from itertools import combinations, count
 
-from kubectl_llmdoctor.api import Engine, Evidence, Finding, Pod, Subject, check, fixes, pod_evidence, setting_evidence
+from kubectl_llmdoctor.api import (
+    Engine,
+    Evidence,
+    Finding,
+    Fix,
+    Pod,
+    Subject,
+    check,
+    fixes,
+    pod_evidence,
+    setting_evidence,
+)
 from llmdoctor_checks._listening import ANY_IPV4
 
 #: Servers that set SO_REUSEPORT: vLLM's `create_server_socket` until its PR 47529, the cpp-httplib of llama.cpp (issue 20963).
 _SHARES = frozenset({"vllm", "llama.cpp"})
+
+#: Servers that are told their port by --port.
+_BY_FLAG = frozenset({"vllm", "sglang", "tgi", "tei", "llama.cpp", "huggingfaceserver"})
+
+#: Where vLLM lets data-parallel ranks meet that are told of no port (config/parallel.py).
+_RPC_PORT = "29550"
 
 
 @check("port-in-use", since="0.1")
@@ -55,13 +72,23 @@ def port_in_use(pod: Pod, subject: Subject) -> Iterator[Finding]:
             summary=f"{one.container.name} and {other.container.name} both listen on port {port}, and the containers of a pod "
             f"share one network: {then}",
             evidence=(*_said(one, port), *_said(other, port)),
-            fixes=(
-                fixes.advice(
-                    f"Give {other.container.name} another port in {fixes.edited(pod)}, and correct its probes and the Service"
-                ),
-            ),
+            fixes=(_moved(other, _free(pod, engines, port)),),
         )
         return
+
+
+def _free(pod: Pod, engines: list[Engine], port: int) -> int:
+    """The next port that no container of the pod is known to have."""
+    taken = {engine.value("port") for engine in engines}
+    taken |= {port.container_port for container in pod.containers for port in container.spec.ports}
+    return next(number for number in count(port + 1) if number not in taken)
+
+
+def _moved(engine: Engine, port: int) -> Fix:
+    summary = f"Let {engine.container.name} listen on port {port}, and its probes and the Service ask it there"
+    if engine.name not in _BY_FLAG:
+        return fixes.advice(f"{summary}, in {fixes.edited(engine.pod)}")
+    return fixes.set_flag(engine, "port", "--port", str(port), summary)
 
 
 def _with_itself(engine: Engine) -> Iterator[Finding]:
@@ -82,7 +109,15 @@ def _with_itself(engine: Engine) -> Iterator[Finding]:
             summary=f"The data-parallel ranks of {engine.container.name} meet at port {port} ({meets.text}), where clients ask it: the "
             "server starts all the same, and clients get an answer that is no HTTP (curl: Received HTTP/0.9).",
             evidence=(setting_evidence(engine.container, meets), *_said(engine, port)),
-            fixes=(fixes.advice(f"Give --data-parallel-rpc-port another port in {fixes.edited(engine.pod)}"),),
+            fixes=(
+                fixes.set_flag(
+                    engine,
+                    "data_parallel_rpc_port",
+                    "--data-parallel-rpc-port",
+                    _RPC_PORT,
+                    f"Let the ranks meet at vLLM's own port for it, {_RPC_PORT}, in all pods of the group alike",
+                ),
+            ),
         )
 
 

@@ -622,14 +622,16 @@ def _fixes(
     pod: Pod, pointer: str, probe: k8s.Probe | None, which: str = "liveness", stalls: int = _MINUTE
 ) -> Iterator[Fix]:
     """Longer patience of a probe, in all for as many seconds as the server may stand still."""
-    if probe is None:
+    at, known = f"{pointer}/{which}Probe", probe or k8s.Probe()
+    seconds = max(10, known.timeout_seconds)
+    failed = max(6, known.failure_threshold, math.ceil(stalls / max(1, known.period_seconds)))
+    summary = f"Let the {which} probe wait {seconds} s for an answer, and give up after {failed} failures"
+    if probe is None:  # the kubelet has one that the object no longer shows
+        yield fixes.advice(f"{summary} (timeoutSeconds, failureThreshold), in {fixes.edited(pod)}")
         return
-    at = f"{pointer}/{which}Probe"
-    seconds = max(10, probe.timeout_seconds)
-    failed = max(6, probe.failure_threshold, math.ceil(stalls / max(1, probe.period_seconds)))
     yield fixes.patch(
         pod,
-        f"Let the {which} probe wait {seconds} s for an answer, and give up after {failed} failures",
+        summary,
         [
             {"op": "add", "path": f"{at}/timeoutSeconds", "value": seconds},
             {"op": "add", "path": f"{at}/failureThreshold", "value": failed},

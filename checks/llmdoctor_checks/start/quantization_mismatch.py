@@ -9,6 +9,7 @@ from kubectl_llmdoctor.api import (
     Confidence,
     Engine,
     Finding,
+    Fix,
     Line,
     Log,
     Logs,
@@ -27,6 +28,8 @@ from llmdoctor_checks._consequences import FAILED_START
 _STORED_ONLY = frozenset(["awq", "awq_marlin", "auto_awq", "gptq", "gptq_marlin", "auto_gptq", "marlin"])
 
 _FLAG = {"vllm": "--quantization", "sglang": "--quantization", "tgi": "--quantize"}
+#: Those of vLLM that get another value.
+_FLAGS = {"dtype": "--dtype", "kv_cache_dtype": "--kv-cache-dtype"}
 
 
 _SHAPE = r"torch\.Size\([^)]{0,80}\)"
@@ -56,6 +59,9 @@ class Clash(msgspec.Struct, frozen=True):
     confidence: Confidence
     settings: tuple[Setting, ...]
     fix: str
+    #: the option that goes, or gets the value
+    option: str = ""
+    value: str = ""
 
 
 @check("quantization-mismatch", since="0.1", literals=(*_SHAPES, *_WIDTHS, "quantization="))
@@ -101,8 +107,16 @@ def quantization_mismatch(pod: Pod, engine: Engine, logs: Logs | None) -> Iterat
         summary=clash.summary,
         evidence=tuple(setting_evidence(container, setting) for setting in clash.settings),
         explains=FAILED_START if crashed else (),
-        fixes=(fixes.advice(f"{clash.fix} ({fixes.edited(engine.pod)})"),),
+        fixes=(_mended(engine, clash),),
     )
+
+
+def _mended(engine: Engine, clash: Clash) -> Fix:
+    if clash.value:
+        return fixes.set_flag(engine, clash.option, _FLAGS[clash.option], clash.value, clash.fix)
+    if clash.option:
+        return fixes.remove_flag(engine, clash.option, clash.fix)
+    return fixes.advice(f"{clash.fix} ({fixes.edited(engine.pod)})")
 
 
 def _packed(engine: Engine, printed: list[Log]) -> Iterator[Finding]:
@@ -199,7 +213,7 @@ def _clashes(engine: Engine) -> Iterator[Clash]:
             and quantization.half_only(method, engine.version)
         ):
             summary = f"{engine.label} runs the quantization {method} with float16 only; {dtype.text} is set."
-            yield Clash(summary, "likely", (asked, dtype), "Set --dtype half, or leave --quantization out")
+            yield Clash(summary, "likely", (asked, dtype), "Let it compute in float16", "dtype", "half")
     cache = engine.explicit("kv_cache_dtype")
     if engine.name == "vllm" and cache and cache.value == "fp8_e5m2":
         stored = _stored(engine.checkpoint) if model else None
@@ -207,7 +221,7 @@ def _clashes(engine: Engine) -> Iterator[Clash]:
             by = asked if method == "fp8" else model
             summary = f"{engine.title} has no fp8_e5m2 cache for FP8 weights ({by.text if by else ''})."
             settings = tuple(s for s in (by, cache) if s)
-            yield Clash(summary, "likely", settings, "Use --kv-cache-dtype fp8 (e4m3), or auto")
+            yield Clash(summary, "likely", settings, "Let the cache be fp8 (e4m3)", "kv_cache_dtype", "fp8")
 
 
 def _unknown(engine: Engine, asked: Setting, method: str) -> Iterator[Clash]:
@@ -231,13 +245,14 @@ def _other(engine: Engine, asked: Setting, method: str, model: Setting) -> Itera
     name = engine.checkpoint
     known = find(name)
     stored = _stored(name)
-    leave = f"Leave {_FLAG[engine.name]} out: the engine reads the method from the checkpoint"
+    leave = f"Leave {asked.flag or _FLAG[engine.name]} out: the engine reads the method from the checkpoint"
     if stored and quantization.runs(method, stored[0]) is False:
         how = f"is quantized with {stored[0]}" if stored[1] else f"is quantized with {stored[0]} by its name"
-        yield Clash(f"{asked.text} is set, and {name} {how}.", "likely", (asked, model), leave)
+        yield Clash(f"{asked.text} is set, and {name} {how}.", "likely", (asked, model), leave, "quantization")
     elif method in _STORED_ONLY and not stored and known and known.exact:
         summary = f"{asked.text} is set, and {name} is not quantized: there is no {method} configuration to read."
-        yield Clash(summary, "likely", (asked, model), f"{leave}, or take a checkpoint quantized so")
+        fix = f"{leave}, or take a checkpoint quantized so"
+        yield Clash(summary, "likely", (asked, model), fix, "quantization")
 
 
 def _stored(model: str) -> tuple[str, bool] | None:

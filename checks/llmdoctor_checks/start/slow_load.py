@@ -94,6 +94,13 @@ class Bar(msgspec.Struct, frozen=True):
         return self.seconds / self.done * self.shards
 
 
+#: How an engine is told to read files whole, in place of mapping them, and since which release it can.
+_IN_ONE_PIECE = {
+    "sglang": ("--weight-loader-disable-mmap", ""),
+    "vllm": ("--safetensors-load-strategy eager", "0.10.2"),
+}
+
+
 @check("slow-load", since="0.1", literals=(_SHARDS, _PACE, *_TAKEN, _BEGIN, _END, _PROGRESS, _LOADED))
 def slow_load(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | None) -> Iterator[Finding]:
     """The weights are read slowly, or not within the time that the engine gives itself.
@@ -358,7 +365,17 @@ def _mounts(container: Container) -> Iterator[tuple[str, str]]:
 
 
 def _fix(pod: Pod, engine: Engine) -> Fix:
-    flag = {"sglang": " (--weight-loader-disable-mmap)", "vllm": " (--safetensors-load-strategy eager, from 0.10.2 on)"}
-    return fixes.advice(
-        f"Read the weights from a fast local or cached volume, or in one piece{flag.get(engine.name, '')}, in {fixes.edited(pod)}"
+    volume = _where(engine).removeprefix(", from ")
+    keep = (
+        f"Keep the model on a faster volume than {volume}"
+        if volume
+        else "Keep the model on a fast local or cached volume"
     )
+    flag, since = _IN_ONE_PIECE.get(engine.name, ("", ""))
+    new = engine.at_least(since) if since else True
+    whole = (
+        f", or read its files in one piece ({flag}{'' if new else f', from {since} on'})"
+        if flag and new is not False
+        else ""
+    )
+    return fixes.advice(f"{keep}{whole}, in {fixes.edited(pod)}")

@@ -8,6 +8,7 @@ from kubectl_llmdoctor.api import (
     Engine,
     Evidence,
     Finding,
+    Fix,
     Logs,
     Pod,
     answered,
@@ -20,6 +21,7 @@ from kubectl_llmdoctor.api import (
     releases,
     setting_evidence,
 )
+from kubectl_llmdoctor.catalog.families import tool_parser
 from llmdoctor_checks._clients import astray, refused, told
 
 #: What vLLM answers, as clients print it; its own log has only the status.
@@ -82,12 +84,7 @@ def tool_parser_not_enabled(pod: Pod, engine: Engine, cluster: Cluster, logs: Lo
             summary=f"{line.log.pod} sends tools, and {engine.container.name} was started without --enable-auto-tool-choice and "
             f"--tool-call-parser{_unread(engine)}: it is refused, {often(len(said))} in its log.",
             evidence=(log_evidence(line, words[0]), *_variables(engine)),
-            fixes=(
-                releases.reads_tools(engine)
-                or fixes.advice(
-                    f"{_switched_on(engine)} (hermes, llama3_json, mistral, qwen3_coder and others) in {fixes.edited(pod)}"
-                ),
-            ),
+            fixes=(releases.reads_tools(engine) or _switched_on(engine),),
             order=line.order,
         )
         return
@@ -142,12 +139,22 @@ def _variables(engine: Engine) -> tuple[Evidence, ...]:
     return tuple(pod_evidence(container, f"env {x}", str(v.value)) for x in names if (v := container.env.get(x)))
 
 
-def _switched_on(engine: Engine) -> str:
-    """How this engine is told the two."""
-    if engine.name == "nim" and engine.at_least("2.0") is False and not _unread(engine):
-        return "Set NIM_ENABLE_AUTO_TOOL_CHOICE to 1 and NIM_TOOL_CALL_PARSER to the parser of the model's family"
+def _switched_on(engine: Engine) -> Fix:
+    """How this engine is told the two, and by the name of its model, or of a NIM's image, which parser it is."""
+    container, (switch, choice) = engine.container, _OF_NIM
+    model = engine.checkpoint or container.spec.image.partition("@")[0].rpartition("/")[2].partition(":")[0]
+    parser = tool_parser(model.rpartition("/")[2])
+    by_variable = engine.name == "nim" and engine.at_least("2.0") is False and not _unread(engine)
+    if by_variable and (choice in container.env or parser):
+        values = {switch: "1"} | ({} if choice in container.env else {choice: parser})
+        told = " and ".join(f"{name} to {value}" for name, value in values.items())
+        return fixes.set_variables(container, values, f"Set {told}")
+    which = parser or "that of the model's family (hermes, llama3_json, mistral, qwen3_coder and others)"
+    if by_variable:
+        return fixes.advice(f"Set {switch} to 1 and {choice} to {which} in {fixes.edited(engine.pod)}")
     where = " to NIM_PASSTHROUGH_ARGS, which NIM has from 2.0 on," if engine.name == "nim" else ""
-    return f"Add --enable-auto-tool-choice and the --tool-call-parser of the model's family{where}"
+    flags = f"--enable-auto-tool-choice and --tool-call-parser{f'={parser}' if parser else f' with {which}'}"
+    return fixes.advice(f"Add {flags}{where} in {fixes.edited(engine.pod)}")
 
 
 def _unread(engine: Engine) -> str:
