@@ -101,27 +101,19 @@ def _own(engine: str, role: Role) -> list[Metric]:
     return [m for m in metrics_of(engine) if m.engine == engine and m.role == role]
 
 
-def _names(engine: str, role: Role) -> list[str]:
-    return [m.name for m in _own(engine, role)]
-
-
-def _select(metric: Metric, where: str, suffix: str = "") -> str:
+def _select(metric: Metric, where: str, suffix: str) -> str:
     """A selector: `name{namespace="serving",request_type="waiting"}[10m]`."""
     matchers = ",".join([*([where] if where else []), *(f'{key}="{value}"' for key, value in metric.where)])
     return metric.name + (f"{{{matchers}}}" if matchers else "") + suffix
 
 
-def _any(made: Iterable[str]) -> str:
-    """What the first of several names says, for releases differ."""
-    return " or ".join(dict.fromkeys(made))
-
-
 def _joined(engine: str, role: Role, where: str, how: str = "sum", suffix: str = "", over: str = "") -> str:
     """A role of an engine for each pod: of several names the one that there is."""
-    return _any(
+    made = (
         f"{how} {_EACH} ({f'{over}({_select(m, where, suffix)})' if over else _select(m, where, suffix)})"
         for m in _own(engine, role)
     )
+    return " or ".join(dict.fromkeys(made))
 
 
 def _of_engine(engine: str, where: str) -> Iterator[Alert]:
@@ -224,7 +216,7 @@ def _of_pods(where: str) -> Iterator[Alert]:
 
 def _of_gpus(where: str) -> Iterator[Alert]:
     """What the exporter ascribes to a pod, whether Prometheus calls that `pod` or `exported_pod`."""
-    last, failed = (_names("dcgm", role)[0] for role in ("gpu_xid", "gpu_remap_failed"))
+    last, failed = (_own("dcgm", role)[0].name for role in ("gpu_xid", "gpu_remap_failed"))
     mild = "".join(f" != {number}" for number in (0, *_OF_APPLICATIONS))
     recent = f"{last}{mild} and changes({last}[15m]) > 0"
     either = f"({recent}) or ({failed} > 0)"

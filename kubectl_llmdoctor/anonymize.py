@@ -121,7 +121,7 @@ _KINDS = (
 _NOBODYS = ("192.88.99", "192.31.196", "192.52.193", "192.175.48")
 
 
-def anonymized(snapshot: Snapshot, keep: Iterable[str] = ()) -> Snapshot:
+def anonymized(snapshot: Snapshot, keep: Iterable[str]) -> Snapshot:
     """The snapshot with its names replaced; the same snapshot always gives the same one.
 
     `keep`: texts that checks look for; their words are not taken for anybody's, whatever a pod is called.

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from kubectl_llmdoctor import fixes
 from kubectl_llmdoctor.check import Abstain, Check, Finding, check
+from kubectl_llmdoctor.driver import branch_for, driver_cuda, image_cuda, say_cuda, suffices
 from kubectl_llmdoctor.engines.config import Problem, Setting
 from kubectl_llmdoctor.engines.recognise import simulates
 from kubectl_llmdoctor.evidence import (
@@ -56,7 +57,6 @@ from kubectl_llmdoctor.facts.destinations import (
     service_at,
     takes_telemetry,
 )
-from kubectl_llmdoctor.facts.driver import branch_for, driver_cuda, image_cuda, say_cuda, suffices
 from kubectl_llmdoctor.facts.endings import Ending, endings, log_of, probe_kills
 from kubectl_llmdoctor.facts.engine import Engine, engines_of
 from kubectl_llmdoctor.facts.events import Event, Events, awaited_reservation, came_further, events_of
@@ -105,7 +105,7 @@ from kubectl_llmdoctor.facts.workload import Workload, top_of
 from kubectl_llmdoctor.facts.written import MOMENT, seconds_ago, seconds_between, written_ago, written_before
 from kubectl_llmdoctor.platforms.pointer import escaped
 from kubectl_llmdoctor.report.document import Confidence, Evidence, Fix, Patch
-from kubectl_llmdoctor.tree import dig, rows, words
+from kubectl_llmdoctor.tree import dig, rows, table, words
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor import releases, settling
@@ -301,6 +301,7 @@ __all__ = [
     "stray",
     "suffices",
     "superseded",
+    "table",
     "takes_telemetry",
     "told_by",
     "told_elsewhere",

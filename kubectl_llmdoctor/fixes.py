@@ -883,9 +883,9 @@ def set_image(container: Container, image: str, summary: str) -> Fix:
     return patch(container.pod, summary, [{"op": "replace", "path": f"{container.pointer}/image", "value": image}])
 
 
-def set_spec(pod: Pod, path: str, value: Any, summary: str, *, owner: Owner = "model") -> Fix:
+def set_spec(pod: Pod, path: str, value: Any, summary: str) -> Fix:
     """Set a field of the pod spec; `path` is a JSON pointer inside it, such as `/enableServiceLinks`."""
-    return patch(pod, summary, [{"op": "add", "path": path, "value": value}], owner=owner)
+    return patch(pod, summary, [{"op": "add", "path": path, "value": value}])
 
 
 def set_sysctl(pod: Pod, name: str, value: str, summary: str) -> Fix:

@@ -15,6 +15,7 @@ import msgspec
 from kubectl_llmdoctor.catalog.charts import CHARTS, Chart
 from kubectl_llmdoctor.engines.version import at_least
 from kubectl_llmdoctor.platforms import pointer
+from kubectl_llmdoctor.platforms.template import name_of
 from kubectl_llmdoctor.tree import dig, table
 
 _RUNTIMES = "kserve-runtime-configs"
@@ -201,10 +202,6 @@ def _meta(raw: dict[str, Any], key: str) -> dict[str, str]:
     return {str(k): str(v) for k, v in table(dig(raw, f"metadata.{key}")).items()}
 
 
-def _name(raw: dict[str, Any]) -> str:
-    return str(dig(raw, "metadata.name") or "")
-
-
 def _chart(raw: dict[str, Any], labels: dict[str, str], release: str) -> tuple[str, str]:
     """Name and version of the chart, by its label; some have none, and are known by another label or by what they call it."""
     told = labels.get("helm.sh/chart") or labels.get("chart") or ""
@@ -214,13 +211,13 @@ def _chart(raw: dict[str, Any], labels: dict[str, str], release: str) -> tuple[s
     stack = labels.get("app.kubernetes.io/part-of") == "vllm-stack" or labels.get("helm-release-name")
     if stack and labels.get("model"):
         return "vllm-stack", ""
-    if release and _name(raw) == f"{release}-deployment-vllm":
+    if release and name_of(raw) == f"{release}-deployment-vllm":
         return "chart-vllm", ""
     return (_RUNTIMES, "") if _runtime(raw) else ("", "")
 
 
 def _runtime(raw: dict[str, Any]) -> str:
     """What the values of KServe's chart call a runtime; empty for others."""
-    name = _name(raw) if raw.get("kind") == "ClusterServingRuntime" else ""
+    name = name_of(raw) if raw.get("kind") == "ClusterServingRuntime" else ""
     known = name in ("kserve-huggingfaceserver", "kserve-vllmserver")
     return name.removeprefix("kserve-") if known else ""

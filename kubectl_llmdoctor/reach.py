@@ -60,12 +60,12 @@ _TELLS_APART = 3
 _OF_HOST = expression(r"(?i)host|addr|ur[il]|server|endpoint|master|base|remote")
 
 
-def reach(text: str, pod: Pod, container: Container | None = None, port: int | None = None) -> Fix | None:
+def reach(text: str, pod: Pod, container: Container | None = None) -> Fix | None:
     """What lets a pod reach an address; None where the objects say nothing against it."""
     said = ADDRESS.match(text.strip())
     if said is None or said["host"] in _NO_HOST:
         return None
-    host, port = said["host"], int(said["port"]) if said["port"] else port
+    host, port = said["host"], int(said["port"]) if said["port"] else None
     if port is not None and (apart := _rpc_server(host, port, pod)) is not None:
         return apart
     aliases = {str(name) for row in pod.spec.host_aliases for name in row.get("hostnames") or ()}

@@ -9,6 +9,8 @@ import math
 from collections.abc import Mapping
 from functools import cached_property
 
+import msgspec
+
 from kubectl_llmdoctor.engines.names import OPTIONS
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts import k8s
@@ -165,22 +167,14 @@ def _named(pods: list[Pod]) -> str:
     return ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
 
 
-class Room:
+class Room(msgspec.Struct, frozen=True, eq=False, dict=True):
     """What is enough for one container, whose message captured something; `told` are the lines that prove it."""
 
-    def __init__(
-        self,
-        engine: Engine | None,
-        container: Container | None,
-        captured: Mapping[str, str],
-        told: str,
-        sizing: Sizing | None,
-    ) -> None:
-        self.engine = engine
-        self.container = container
-        self.captured = captured
-        self.told = told
-        self.sizing = sizing
+    engine: Engine | None
+    container: Container | None
+    captured: Mapping[str, str]
+    told: str
+    sizing: Sizing | None
 
     def values(self) -> dict[str, str]:
         """All of them, by the names that templates use."""

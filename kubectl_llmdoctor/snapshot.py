@@ -26,6 +26,10 @@ class TargetRef(_Part, frozen=True):
     api_version: str = ""
 
 
+#: Of a list of pods without those that have ended, which occupy nothing: as good as the whole.
+UNFINISHED = "status.phase!=Succeeded,status.phase!=Failed"
+
+
 class ReadList(_Part, frozen=True):
     """A list that was read whole: what is absent from it does not exist. No namespace means the whole cluster."""
 

@@ -286,7 +286,8 @@ def _errors(log: Log) -> list[str]:
         crash = crash_of(log)
         telling = {line.number: line for line in ([crash] if crash else []) + _telling(log)}
         return [_quote(telling[number]) for number in sorted(telling)]
-    ends = [f"{one.process} {_how(one)} {one.error}".lstrip() for one in found]
+    hows = ("went on after" if lived_on(one.last) else "ended with" for one in found)
+    ends = [f"{one.process} {how} {one.error}".lstrip() for one, how in zip(found, hows, strict=True)]
     failed = assertion_of(log)
     above = [_meant(one) for one in found if _REFERS.search(one.message[:2000])] + ([failed] if failed else [])
     return [_quote(line) for line in above if line] + [
@@ -302,11 +303,6 @@ def _meant(one: Traceback) -> Line | None:
     said = next((line for line in above if looks_like_error(line.text)), None)
     raised = (other for other in tracebacks(log) if said and other.first.number < said.number)
     return None if said is None or any(other.message and other.message[:200] in said.text for other in raised) else said
-
-
-def _how(one: Traceback) -> str:
-    """Whether a process ended with what it raised, as far as the log tells."""
-    return "went on after" if lived_on(one.last) else "ended with"
 
 
 def _telling(log: Log) -> list[Line]:

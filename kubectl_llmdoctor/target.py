@@ -280,14 +280,10 @@ def _of_pods(items: list[Item], cluster: Cluster, named: Item | None = None) -> 
         typed = cast(k8s.Pod, i.typed())
         template = partial(top.template_of, typed) if top else None
         operator = top is not None and not top.built_in
-        ran = _ran(i, cluster)
+        # a manifest has no status, and no time at which it was read
+        ran = cluster.now is not None or bool(i.raw.get("status"))
         pods.append(Pod(typed, cluster, item=i, exists=ran, template=template, by_operator=operator))
     return Subject(pods, cluster, item=ordered[0], workload=workload)
-
-
-def _ran(item: Item, cluster: Cluster) -> bool:
-    """Whether this is a pod of a cluster: a manifest has no status, and no time at which it was read."""
-    return cluster.now is not None or bool(item.raw.get("status"))
 
 
 def _without_pods(item: Item, cluster: Cluster) -> Subject:

@@ -24,7 +24,7 @@ def rows(tree: Any, path: str = "") -> list[dict[str, Any]]:
     return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
 
 
-def numbered(tree: Any, path: str = "") -> Iterator[tuple[int, dict[str, Any]]]:
+def numbered(tree: Any, path: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """The same, each with its place in the list."""
     found = dig(tree, path)
     return ((at, row) for at, row in enumerate(found if isinstance(found, list) else ()) if isinstance(row, dict))

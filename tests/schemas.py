@@ -48,7 +48,6 @@ class Kind(msgspec.Struct, frozen=True):
     version: str
     kind: str
     plural: str
-    namespaced: bool
     schema: Json
 
 
@@ -67,7 +66,6 @@ def kinds() -> dict[tuple[str, str], Kind]:
             version=version,
             kind=kind,
             plural=row["plural"],
-            namespaced=row.get("scope") != "Cluster",
             schema={"type": "object", "properties": meta | fields | {"status": _LEAVES["any"]}},
         )
     return found

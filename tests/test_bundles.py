@@ -142,9 +142,9 @@ def test_a_container_whose_name_ends_like_a_previous_log(tmp_path: Path) -> None
 LOG = "cluster-resources/pods/logs/serving/llama-0/vllm.log"
 
 
-def member(name: str, kind: bytes, target: str = "", size: int = 0) -> tarfile.TarInfo:
+def member(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
     info = tarfile.TarInfo(name)
-    info.type, info.linkname, info.size = kind, target, size
+    info.type, info.linkname = kind, target
     return info
 
 

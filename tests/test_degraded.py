@@ -95,15 +95,15 @@ def _lines(put: Callable[[int, str], str]) -> Change:
     return change
 
 
-def _stored(put: Callable[[int, str], str], tmp: list[Path]) -> Change:
+def _stored(put: Callable[[int, str], str]) -> Change:
     """The same, and read from a file."""
 
     def change(snapshot: Snapshot) -> Snapshot | None:
         changed = _lines(put)(snapshot)
         if changed is None:
             return None
-        tmp[0].write_bytes(to_json(changed))
-        return files.load(str(tmp[0]))
+        _FILE[0].write_bytes(to_json(changed))
+        return files.load(str(_FILE[0]))
 
     return change
 
@@ -213,12 +213,10 @@ def _after_a_healthy_start(snapshot: Snapshot) -> Snapshot | None:
 
 
 FORMS: dict[str, Change] = {
-    "Docker's JSON": _stored(
-        lambda n, line: json.dumps({"log": f"{line}\n", "stream": "stderr", "time": _time(n)}), _FILE
-    ),
-    "CRI": _stored(lambda n, line: f"{_time(n)} stdout F {line}", _FILE),
-    "kubectl logs --prefix": _stored(lambda _, line: f"[pod/llama-0/vllm] {line}", _FILE),
-    "kubectl logs --timestamps": _stored(lambda n, line: f"{_time(n)} {line}", _FILE),
+    "Docker's JSON": _stored(lambda n, line: json.dumps({"log": f"{line}\n", "stream": "stderr", "time": _time(n)})),
+    "CRI": _stored(lambda n, line: f"{_time(n)} stdout F {line}"),
+    "kubectl logs --prefix": _stored(lambda _, line: f"[pod/llama-0/vllm] {line}"),
+    "kubectl logs --timestamps": _stored(lambda n, line: f"{_time(n)} {line}"),
     "a store's time": _lines(lambda n, line: f"{_time(n)[:19]}Z {line}"),
     "colours": _lines(lambda _, line: f"\x1b[31m{line}\x1b[0m"),
     "carriage returns": _lines(lambda _, line: f"{line}\r"),

@@ -128,14 +128,15 @@ def _pods(*names: str) -> Snapshot:
     return Snapshot(objects=(*pods, replicas), taken_at="2026-01-01T00:00:00Z")
 
 
+def _fine(pod: Any) -> Iterator[Finding]:
+    yield Finding(role="risk", summary="found", evidence=(Evidence(source="pod", ref="x", text="y"),))
+
+
 def test_a_check_that_raises_is_reported_and_the_others_run() -> None:
     def broken(pod: Any) -> Iterator[Finding]:
         yield from {"x": ()}["surprise"]
 
-    def fine(pod: Any) -> Iterator[Finding]:
-        yield Finding(role="risk", summary="found", evidence=(Evidence(source="pod", ref="x", text="y"),))
-
-    report = diagnose(_pods("a"), [_check("broken", broken), _check("fine", fine)])
+    report = diagnose(_pods("a"), [_check("broken", broken), _check("fine", _fine)])
     target = report.targets[0]
 
     assert [f.id for f in target.findings] == ["fine"]
@@ -189,14 +190,11 @@ def test_a_fact_that_cannot_be_made_costs_the_checks_that_need_it(monkeypatch: p
     def needs_it(pod: Any, hardware: Any) -> Iterator[Finding]:
         yield from ()
 
-    def fine(pod: Any) -> Iterator[Finding]:
-        yield Finding(role="risk", summary="found", evidence=(Evidence(source="pod", ref="x", text="y"),))
-
     def fails(self: Any, pod: Any) -> Any:
         raise KeyError("surprise")
 
     monkeypatch.setattr(subject.Subject, "hardware", fails)
-    checks = [_check("needy", needs_it, "Hardware"), _check("fine", fine)]
+    checks = [_check("needy", needs_it, "Hardware"), _check("fine", _fine)]
     target = diagnose(_pods("a"), checks).targets[0]
 
     assert [f.id for f in target.findings] == ["fine"]

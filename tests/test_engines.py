@@ -44,7 +44,6 @@ def launch(case: dict[str, Any]) -> Launch:
         ports=tuple(case.get("ports") or ()),
         labels=case.get("labels") or {},
         path="spec.containers[c]",
-        name="c",
     )
 
 

@@ -217,39 +217,40 @@ def _value(kind: str) -> st.SearchStrategy[list[str]]:
 
 
 @st.composite
-def vllm_lines(draw: st.DrawFn) -> tuple[str, list[str]]:
-    """A version and a valid command line of it: options that it has, in any of the accepted forms."""
+def vllm_lines(draw: st.DrawFn) -> tuple[str, list[str], list[str]]:
+    """A version and a valid command line of it: options that it has, in any of the accepted forms, and in the usual one."""
     index = draw(st.integers(1, len(SAMPLES) - 1))
     version = SAMPLES[index]
     speech = vllm.dialect(version)
     rows = [row for row in FLAGS if SAMPLES.index(row[1]) <= index <= SAMPLES.index(row[2])]
     rows = [row for row in rows if row[0] not in ("--config", "--model", "--max-num-seqs", "--max-num-batched-tokens")]
-    words = ["acme/model"]
+    words, usual = ["acme/model"], ["acme/model"]
     for name, *_ in draw(st.lists(st.sampled_from(rows), max_size=6, unique_by=lambda row: row[0])):
         option = speech.options[name]
         choices = TOOL_PARSERS if name == "--tool-call-parser" else speech.choices(name)
         values = draw(st.sampled_from(choices).map(lambda value: [value]) if choices else _value(option.kind))
-        written = name
+        written = plain = name
         if draw(st.booleans()):
             written = "--" + name[2:].replace("-", "_")
         if option.kind == "bool" and draw(st.booleans()):
-            written = f"--no-{name[2:]}"
+            written = plain = f"--no-{name[2:]}"
+        usual += [plain, *values]
         if len(values) == 1 and option.kind != "list" and draw(st.booleans()):
             words.append(f"{written}={values[0]}")
         else:
             words += [written, *values]
-    return version, words
+    return version, words, usual
 
 
 @settings(max_examples=400)
 @given(vllm_lines())
-def test_a_vllm_configuration_can_be_written_and_read_again(line: tuple[str, list[str]]) -> None:
-    version, words = line
+def test_all_forms_of_an_option_of_vllm_are_read_alike(line: tuple[str, list[str], list[str]]) -> None:
+    version, words, usual = line
     image = f"vllm/vllm-openai:v{version}"
     first = read(launch(image, ("vllm", "serve"), tuple(words), {}, {}))
     assert first is not None
     assert not [problem for problem in first.problems if problem.kind != "conflict"], words
-    again = read(launch(image, vllm.write(first), (), {}, {}))
+    again = read(launch(image, ("vllm", "serve"), tuple(usual), {}, {}))
     assert again is not None
     assert {name: setting.value for name, setting in again.settings.items()} == {
         name: setting.value for name, setting in first.settings.items()

@@ -45,8 +45,8 @@ def agent_pod(node: str, ns: str = "llmdoctor", **state: Any) -> Json:
     )
 
 
-def proxy(node: str, ns: str = "llmdoctor", port: int = 9479) -> str:
-    return f"/api/v1/namespaces/{ns}/pods/llmdoctor-agent-{node}:{port}/proxy/v1/report"
+def proxy(node: str, ns: str = "llmdoctor") -> str:
+    return f"/api/v1/namespaces/{ns}/pods/llmdoctor-agent-{node}:9479/proxy/v1/report"
 
 
 def says(tree: Any, age: float = 10.0, **headers: str) -> Fault:

@@ -891,8 +891,8 @@ def test_an_owner_of_an_unknown_kind_is_found_by_discovery(api: FakeApi, cluster
 # --- pods that wait for a node ----------------------------------------------------------------------------------------
 
 
-def pending(name: str = "waiting-0", **spec: Any) -> Json:
-    return pod(name, spec={"nodeName": None, **spec}, status={"phase": "Pending", "containerStatuses": []})
+def pending(**spec: Any) -> Json:
+    return pod("waiting-0", spec={"nodeName": None, **spec}, status={"phase": "Pending", "containerStatuses": []})
 
 
 def test_for_a_pending_pod_all_nodes_and_their_pods_are_read(

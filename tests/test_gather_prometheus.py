@@ -170,9 +170,9 @@ def test_the_mask_leaves_names_and_queries_of_the_catalogue_alone() -> None:
 # --- queries ----------------------------------------------------------------------------------------------------------
 
 
-def refs(count: int, engine: str = "vllm", version: str | None = "0.11.0") -> list[PodRef]:
+def refs(count: int, version: str | None = "0.11.0") -> list[PodRef]:
     owner = (("Deployment", "llama"), ("StatefulSet", "cache"))
-    return [PodRef("serving", f"llama-7d9f8-{i:05}", f"10.0.0.{i}", ((engine, version),), owner) for i in range(count)]
+    return [PodRef("serving", f"llama-7d9f8-{i:05}", f"10.0.0.{i}", (("vllm", version),), owner) for i in range(count)]
 
 
 EVERYTHING = {

@@ -123,12 +123,12 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def json(self, tree: Any, status: int = 200) -> None:
+    def json(self, tree: Any) -> None:
         body = json.dumps(tree).encode()
         if len(body) > 2**17 and "gzip" in self.headers.get("Accept-Encoding", ""):
-            self.send(status, gzip.compress(body), Content_Encoding="gzip")
+            self.send(200, gzip.compress(body), Content_Encoding="gzip")
         else:
-            self.send(status, body)
+            self.send(200, body)
 
     def refuse(self, code: int, message: str, name: str = "", **headers: str) -> None:
         status = {"kind": "Status", "code": code, "message": message, "details": {"name": name} if name else {}}

@@ -73,8 +73,8 @@ def test_what_is_no_whole_gpu_or_several_is_none(label: str) -> None:
 
 
 def test_the_memory_beside_a_name_decides() -> None:
-    assert gpus.by_product("NVIDIA-GeForce-RTX-3080", 12288) == gpus.by_name("RTX 3080 12GB")
-    assert gpus.by_product("a100", 81920) == gpus.by_name("a100-80gb")
+    assert gpus.by_product("NVIDIA-GeForce-RTX-3080", 12288) == gpus.by_product("RTX 3080 12GB")
+    assert gpus.by_product("a100", 81920) == gpus.by_product("a100-80gb")
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_the_memory_beside_a_name_decides() -> None:
 )
 def test_an_ambiguous_name_is_answered_with_candidates(text: str, names: list[str]) -> None:
     assert [gpu.name for gpu in gpus.candidates(text)] == names
-    assert (gpus.by_name(text) is None) == (len(names) != 1)
+    assert (gpus.by_product(text) is None) == (len(names) != 1)
 
 
 @pytest.mark.parametrize(

@@ -62,13 +62,13 @@ def test_hits_on_both_sides_of_every_piece_are_found() -> None:
     assert [line.number for line in log.find("line")] == list(range(1, 2 * logs._PIECE_LINES + 3))
 
 
-def _printed(message: str, *, width: int = 80) -> str:
+def _printed(message: str) -> str:
     """What Rich prints of an exception where no terminal is."""
     printed = io.StringIO()
     try:
         raise RuntimeError(message)
     except RuntimeError:
-        Console(file=printed, width=width).print(Traceback())
+        Console(file=printed, width=80).print(Traceback())
     return printed.getvalue()
 
 

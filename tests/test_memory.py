@@ -302,7 +302,7 @@ def test_table_is_large_and_names_its_sources() -> None:
 
 # -- honesty ----------------------------------------------------------------------------------------------------------
 
-H100 = gpus.by_name("H100 SXM")
+H100 = gpus.by_product("H100 SXM")
 
 
 def _gaps() -> list[models.Model]:
@@ -458,7 +458,7 @@ def test_any_configuration_is_read_or_has_gaps(data: st.DataObject) -> None:
 def test_more_room_never_fits_less(row: models.Model, tensor: int, context: int, kv: str) -> None:
     shape = row.architecture
     serving = Serving(tensor_parallel=tensor, max_model_len=context, kv_cache_dtype=kv)
-    small, large = gpus.by_name("L40S"), gpus.by_name("H200")
+    small, large = gpus.by_product("L40S"), gpus.by_product("H200")
     assert small is not None
     assert large is not None
     less = budget(shape, serving, memory_of(small), small.name)
@@ -481,7 +481,7 @@ def test_options_fit_and_begin_with_the_gentlest() -> None:
 
 def test_a_large_change_may_need_a_cap_of_the_context_too() -> None:
     found = models.find("meta-llama/Llama-3.1-70B-Instruct")
-    card = gpus.by_name("RTX 4090")
+    card = gpus.by_product("RTX 4090")
     assert found is not None
     assert card is not None
     ways = {o.step.kind: o for o in options(found.architecture, Serving(tensor_parallel=4), card)}

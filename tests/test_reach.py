@@ -216,11 +216,11 @@ def test_an_older_replica_set_is_not_started() -> None:
     assert "none has app=etcd" in _said("etcd:2379", _service("etcd", 2379), older)
 
 
-def _side(name: str, side: str, model: str, *more: str, ready: bool = True) -> dict[str, Any]:
+def _side(name: str, side: str, model: str, *more: str) -> dict[str, Any]:
     config = f'{{"kv_connector": "NixlConnector", "kv_role": "kv_{side}"}}'
     args = [f"--model={model}", f"--kv-transfer-config={config}", *more]
     image = "vllm/vllm-openai:v0.11.0"
-    return _pod(name, ready, containers=[{"name": "main", "image": image, "args": args}])
+    return _pod(name, containers=[{"name": "main", "image": image, "args": args}])
 
 
 def test_the_other_side_of_another_model_is_not_compared() -> None:

@@ -30,9 +30,19 @@ from .program import run
 from .test_report_text import HOSTILE, KV_CACHE, NOW, PENDING, cause, other, pod, report, reports
 
 GOLDEN = Path(__file__).parent / "golden"
+
+
+def _page(document: Report) -> bytes:
+    """The HTML without the style and the script, which are the same in every report."""
+    written = html.render(document)
+    for name in ("page.css", "page.js"):
+        written = written.replace(Path(html.__file__).with_name(name).read_bytes(), name.encode())
+    return written
+
+
 FORMATS: dict[str, tuple[Callable[[Report], bytes], str]] = {
     "markdown": (markdown.render, "md"),
-    "html": (html.render, "html"),
+    "html": (_page, "html"),
     "policyreport": (policyreport.render, "json"),
 }
 CASES = {"kv-cache": report(KV_CACHE), "audit": AUDIT}

@@ -42,7 +42,7 @@ def test_nothing_is_counted_of_what_is_not_known() -> None:
     assert {name for name, value in values.items() if value} == guessed
 
 
-def _pod(*, limits: dict[str, str], labels: dict[str, str] | None = None, gpus: str = "8") -> Container:
+def _pod(*, limits: dict[str, str], labels: dict[str, str] | None = None) -> Container:
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -54,7 +54,7 @@ def _pod(*, limits: dict[str, str], labels: dict[str, str] | None = None, gpus: 
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": {"name": "gpu-1", "labels": labels or {}},
-        "status": {"allocatable": {resource: gpus}},
+        "status": {"allocatable": {resource: "8"}},
     }
     (subject,) = subjects(Cluster(Snapshot(objects=(pod, node), taken_at="2026-01-01T00:00:00Z")))
     return subject.pods[0].containers[0]

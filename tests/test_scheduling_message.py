@@ -99,7 +99,7 @@ def test_the_tail_is_split_off_before_counting() -> None:
 
     assert said.total == 8
     assert said.number("resource") == 5
-    assert (said.helpless, said.occupied) == (3, None)
+    assert said.helpless == 3
 
 
 @pytest.mark.parametrize(
@@ -160,4 +160,4 @@ def test_an_autoscalers_words_have_the_same_form() -> None:
     "text", ["0/", "0/x nodes are available: ", ", , ,", "1 ", "999999999999999999999 Insufficient x", "\0"]
 )
 def test_rubbish_does_not_break_it(text: str) -> None:
-    assert parse(text).text == text
+    assert parse(text).gang is None

@@ -40,13 +40,13 @@ def _node(
     }
 
 
-def _pod(name: str, gpus: int, *, node: str = "", message: str = "", labels: Any = None, **spec: Any) -> Any:
+def _pod(name: str, gpus: int, *, node: str = "", message: str = "", **spec: Any) -> Any:
     container = {"name": "c", "image": "vllm/vllm-openai:v0.11.0", "resources": {"limits": {"nvidia.com/gpu": gpus}}}
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
     return {
         "kind": "Pod",
         "apiVersion": "v1",
-        "metadata": {"name": name, "namespace": "serving", "labels": labels or {}, "creationTimestamp": NOW},
+        "metadata": {"name": name, "namespace": "serving", "creationTimestamp": NOW},
         "spec": {"containers": [container if gpus else {"name": "c", "image": "x"}], "nodeName": node} | spec,
         "status": {"phase": "Running" if node else "Pending", "conditions": [] if node or not message else [condition]},
     }

@@ -26,7 +26,6 @@ def test_another_spec() -> None:
     assert fits(pending.verdicts) == []
     assert fits(pending.where(spec=replace(spec, node_selector={}))) == []
     assert fits(pending.where(spec=replace(spec, node_selector={}, tolerations=(toleration,)))) == ["a"]
-    assert fits(pending.where(requests={"nvidia.com/gpu": 2})) == ["b"]
 
 
 def test_what_a_changed_spec_asks_for_is_worked_out_from_it() -> None:

@@ -111,10 +111,9 @@ def _cluster() -> list[dict[str, Any]]:
     return [deployment, *sets, pod, service, endpoints, rebooted]
 
 
-def _diagnosed(log: str = "") -> Target:
-    logs = (LogText(text=log, namespace="serving", pod="llama-10-x", container="vllm", previous=True),) if log else ()
+def _diagnosed() -> Target:
     target = TargetRef(kind="Pod", namespace="serving", name="llama-10-x")
-    return diagnose(Snapshot(objects=tuple(_cluster()), taken_at=NOW, target=target, logs=logs), []).targets[0]
+    return diagnose(Snapshot(objects=tuple(_cluster()), taken_at=NOW, target=target), []).targets[0]
 
 
 def test_the_impact_names_replicas_and_endpoints() -> None:

@@ -66,10 +66,7 @@ class KernelRing(KernelLog):
             usec = None if seconds is None else int(seconds) * 10**6 + int(micros)
             # the form of a record of /dev/kmsg; what is read here has no numbers, and comes in order and once
             self._take(
-                b"%s,%d,%d,-;%s" % (priority, self._last + 1, usec or 0, words), dated if usec is not None else _undated
+                b"%s,%d,%d,-;%s" % (priority, self._last + 1, usec or 0, words),
+                dated if usec is not None else (lambda _: ""),
             )
         return True
-
-
-def _undated(_usec: int) -> str:
-    return ""

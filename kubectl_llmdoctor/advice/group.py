@@ -13,13 +13,13 @@ import msgspec
 from kubectl_llmdoctor.advice.declared import Condition, OfGroup
 from kubectl_llmdoctor.advice.occurrence import Topic
 from kubectl_llmdoctor.advice.templates import Value
+from kubectl_llmdoctor.engines.names import PARALLEL_SIZES
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.nodes import RDMA, rdma_offered
 from kubectl_llmdoctor.fixes import request_rdma
 from kubectl_llmdoctor.reach import ADDRESS, sides, told
 
-#: By which an engine has ranks with a GPU each; and more of them than any engine has.
-_PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+#: More ranks than any engine has.
 _MOST_RANKS = 4096
 
 #: More GPUs than any node has: a list of as many as somebody wrote may have no end.
@@ -311,5 +311,5 @@ class Group(Topic):
     @cached_property
     def _wanted(self) -> int:
         """The GPUs that the engine's ranks need."""
-        sizes = [self.engine.value(name, 1) for name in _PARALLEL] if self.engine else []
+        sizes = [self.engine.value(name, 1) for name in PARALLEL_SIZES] if self.engine else []
         return math.prod(size for size in sizes if isinstance(size, int)) if sizes else 0

@@ -9,12 +9,12 @@ from typing import NamedTuple, get_args
 from kubectl_llmdoctor.advice.declared import Condition, OfPlacement
 from kubectl_llmdoctor.advice.occurrence import Topic
 from kubectl_llmdoctor.advice.templates import Value
+from kubectl_llmdoctor.driver import branch_for, branch_of, driver_cuda, image_cuda, say_cuda, suffices
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.accelerator import Accelerator
 from kubectl_llmdoctor.facts.cluster import Item
 from kubectl_llmdoctor.facts.container import VISIBLE, is_accelerator
-from kubectl_llmdoctor.facts.driver import branch_for, branch_of, driver_cuda, image_cuda, say_cuda, suffices
 from kubectl_llmdoctor.facts.k8s import Node
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.units import milli
@@ -84,7 +84,7 @@ class Placement(Topic):
             "bare_ami": lambda: self._bare_ami[0],
             "driver_ami": lambda: self._bare_ami[1],
             "node_class": lambda: self._bare_ami[2],
-            "aks_pool": lambda: self._aks_pool,
+            "aks_pool": lambda: self._node.labels.get(_AKS, "") if self._node else "",
             "gpu_pods": lambda: self._gpu_pods,
             "node_arch": lambda: self._architectures[0] or "the node's architecture",
             "other_arch": lambda: self._architectures[1],
@@ -194,11 +194,6 @@ class Placement(Topic):
         if self._beside:
             return self._beside[0][1]
         return next((item.name for item in listed if str(item.raw.get("handler") or "").startswith("nvidia")), "")
-
-    @cached_property
-    def _aks_pool(self) -> str:
-        """The pool of a node of AKS, whose image brings the driver."""
-        return self._node.labels.get(_AKS, "") if self._node else ""
 
     @cached_property
     def _gpu_pods(self) -> str:

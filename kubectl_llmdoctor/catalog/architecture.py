@@ -51,7 +51,7 @@ class Cache(msgspec.Struct, frozen=True, kw_only=True):
     state: int = 0
     extra: int = 0
 
-    def bytes_per_token(self, kv_bytes: float, tensor_parallel: int = 1) -> float:
+    def bytes_per_token(self, kv_bytes: float, tensor_parallel: int) -> float:
         """Bytes of one token in all these layers, on one GPU of a tensor parallel group; 0 for `state` layers."""
         heads = 1 if self.kind == "latent" else max(1, -(-self.heads // tensor_parallel))
         return self.layers * (heads * self.values * kv_bytes + self.extra) if self.kind != "state" else 0
@@ -119,7 +119,6 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     quantization: Quantization | None = None
     weights: Weights | None = None
     caches: tuple[Cache, ...] | None = None
-    encoder_only: bool = False
     multimodal: bool = False
     gaps: tuple[str, ...] = ()
 
@@ -290,7 +289,6 @@ def of_config(config: Mapping[str, Any], parameters: int | None = None) -> Archi
         **base,
         weights=weights,
         caches=caches,
-        encoder_only=family.encoder_only,
         quantization=_quantization(config, text),
         gaps=tuple(dict.fromkeys(gaps)),
     )
@@ -566,7 +564,7 @@ def _vision(config: Mapping[str, Any]) -> int:
 LINEAR = frozenset({"attention", "kv", "replicated", "mlp", "shared", "experts"})
 
 
-def bits_per_weight(method: str, bits: int | None = None, group: int = 0, *, double: bool = True) -> float | None:
+def bits_per_weight(method: str, bits: int | None, group: int = 0, *, double: bool = True) -> float | None:
     """Bits of one quantized weight with its share of scales and zero points; None for a method that is not known.
 
     awq and gptq keep a 16 bit scale and a packed zero point per group; MXFP4 one byte per 32 weights, NVFP4 one per 16;

@@ -40,13 +40,10 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
     vendor: Vendor = "nvidia"
     compute: tuple[int, int] | None = None
     nvlink: bool | None = None
-    pcie: int | None = None
     #: whether `memory` was read from a log, rather than derived from `reported`
     measured: bool = True
-    #: bfloat16, 8-bit and 4-bit floating point in hardware
-    bf16: bool = True
+    #: 8-bit floating point in hardware
     fp8: bool = False
-    fp4: bool = False
     #: the MIG profile, `1g.10gb`; empty for a whole GPU
     profile: str = ""
 
@@ -68,130 +65,129 @@ class _Row(msgspec.Struct, frozen=True):
     seen: int
     compute: str
     nvlink: bool | None
-    pcie: int | None
 
 
 _BRIDGE = None
 
-# name | need | either | may | reported MiB | seen MiB | compute capability | NVLink | PCIe generation
+# name | need | either | may | reported MiB | seen MiB | compute capability | NVLink
 _NVIDIA: tuple[_Row, ...] = (
     # Blackwell Ultra and Blackwell
-    _Row("GB300", "gb300", "", "288gb 277gb", 284208, 0, "10.3", True, 6),
-    _Row("B300", "b300", "", "sxm6 sxm 288gb 270gb 275gb", 275040, 0, "10.3", True, 6),
-    _Row("GB200", "gb200", "", "186gb 192gb 189gb", 189471, 188728, "10.0", True, 5),
-    _Row("B200", "b200", "", "sxm6 sxm 180gb 192gb 183gb", 183359, 182642, "10.0", True, 5),
-    _Row("GB10", "gb10", "", "", 122572, 122572, "12.1", False, 5),
-    _Row("RTX PRO 6000 Blackwell", "pro 6000", "", "rtx blackwell server max-q 96gb", 97887, 97247, "12.0", False, 5),
-    _Row("RTX PRO 5000 Blackwell 72GB", "pro 5000", "72gb", "rtx blackwell", 73415, 0, "12.0", False, 5),
-    _Row("RTX PRO 5000 Blackwell", "pro 5000", "", "rtx blackwell 48gb", 48935, 0, "12.0", False, 5),
-    _Row("RTX PRO 4500 Blackwell", "pro 4500", "", "rtx blackwell server 32gb", 32623, 0, "12.0", False, 5),
-    _Row("RTX PRO 4000 Blackwell", "pro 4000", "", "rtx blackwell sff 24gb", 24467, 0, "12.0", False, 5),
-    _Row("GeForce RTX 5090 D v2", "5090 d v2", "", "rtx geforce 24gb", 24455, 24454, "12.0", False, 5),
-    _Row("GeForce RTX 5090", "5090", "", "rtx geforce d 32gb", 32607, 32109, "12.0", False, 5),
-    _Row("GeForce RTX 5080", "5080", "", "rtx geforce 16gb", 16303, 0, "12.0", False, 5),
-    _Row("GeForce RTX 5070 Ti", "5070 ti", "", "rtx geforce 16gb", 16303, 15808, "12.0", False, 5),
-    _Row("GeForce RTX 5070", "5070", "", "rtx geforce 12gb", 12227, 0, "12.0", False, 5),
-    _Row("GeForce RTX 5060 Ti 16GB", "5060 ti", "", "rtx geforce 16gb", 16311, 15825, "12.0", False, 5),
-    _Row("GeForce RTX 5060 Ti 8GB", "5060 ti", "", "rtx geforce 8gb", 8151, 0, "12.0", False, 5),
+    _Row("GB300", "gb300", "", "288gb 277gb", 284208, 0, "10.3", True),
+    _Row("B300", "b300", "", "sxm6 sxm 288gb 270gb 275gb", 275040, 0, "10.3", True),
+    _Row("GB200", "gb200", "", "186gb 192gb 189gb", 189471, 188728, "10.0", True),
+    _Row("B200", "b200", "", "sxm6 sxm 180gb 192gb 183gb", 183359, 182642, "10.0", True),
+    _Row("GB10", "gb10", "", "", 122572, 122572, "12.1", False),
+    _Row("RTX PRO 6000 Blackwell", "pro 6000", "", "rtx blackwell server max-q 96gb", 97887, 97247, "12.0", False),
+    _Row("RTX PRO 5000 Blackwell 72GB", "pro 5000", "72gb", "rtx blackwell", 73415, 0, "12.0", False),
+    _Row("RTX PRO 5000 Blackwell", "pro 5000", "", "rtx blackwell 48gb", 48935, 0, "12.0", False),
+    _Row("RTX PRO 4500 Blackwell", "pro 4500", "", "rtx blackwell server 32gb", 32623, 0, "12.0", False),
+    _Row("RTX PRO 4000 Blackwell", "pro 4000", "", "rtx blackwell sff 24gb", 24467, 0, "12.0", False),
+    _Row("GeForce RTX 5090 D v2", "5090 d v2", "", "rtx geforce 24gb", 24455, 24454, "12.0", False),
+    _Row("GeForce RTX 5090", "5090", "", "rtx geforce d 32gb", 32607, 32109, "12.0", False),
+    _Row("GeForce RTX 5080", "5080", "", "rtx geforce 16gb", 16303, 0, "12.0", False),
+    _Row("GeForce RTX 5070 Ti", "5070 ti", "", "rtx geforce 16gb", 16303, 15808, "12.0", False),
+    _Row("GeForce RTX 5070", "5070", "", "rtx geforce 12gb", 12227, 0, "12.0", False),
+    _Row("GeForce RTX 5060 Ti 16GB", "5060 ti", "", "rtx geforce 16gb", 16311, 15825, "12.0", False),
+    _Row("GeForce RTX 5060 Ti 8GB", "5060 ti", "", "rtx geforce 8gb", 8151, 0, "12.0", False),
     # Hopper
-    _Row("GH200 144GB", "gh200", "144gb 144g", "hbm3e", 146831, 0, "9.0", True, 5),
-    _Row("GH200 96GB", "gh200", "", "96gb 480gb 120gb hbm3", 97871, 96768, "9.0", True, 5),
-    _Row("H200 NVL", "h200", "nvl", "141gb", 143771, 143073, "9.0", _BRIDGE, 5),
-    _Row("H200", "h200", "", "sxm sxm5 141gb hbm3e", 143771, 143073, "9.0", True, 5),
-    _Row("H100 NVL", "h100", "nvl 94gb", "pcie hbm3", 95830, 95334, "9.0", _BRIDGE, 5),
-    _Row("H100 SXM 96GB", "h100", "96gb", "sxm sxm5 hbm3", 97871, 0, "9.0", True, 5),
-    _Row("H100 SXM 64GB", "h100", "64gb", "sxm sxm5 hbm2", 65247, 0, "9.0", True, 5),
-    _Row("H100 PCIe", "h100", "", "pcie 80gb hbm2e", 81559, 81008, "9.0", _BRIDGE, 5),
-    _Row("H100 SXM", "h100", "", "sxm sxm5 80gb hbm3 mega", 81559, 81008, "9.0", True, 5),
-    _Row("H800", "h800", "", "sxm sxm5 pcie nvl 80gb hbm3", 81559, 81008, "9.0", _BRIDGE, 5),
-    _Row("H20 141GB", "h20", "141gb 3e h20-3e", "hbm3e", 143771, 143073, "9.0", True, 5),
-    _Row("H20", "h20", "", "96gb hbm3", 97871, 97272, "9.0", True, 5),
+    _Row("GH200 144GB", "gh200", "144gb 144g", "hbm3e", 146831, 0, "9.0", True),
+    _Row("GH200 96GB", "gh200", "", "96gb 480gb 120gb hbm3", 97871, 96768, "9.0", True),
+    _Row("H200 NVL", "h200", "nvl", "141gb", 143771, 143073, "9.0", _BRIDGE),
+    _Row("H200", "h200", "", "sxm sxm5 141gb hbm3e", 143771, 143073, "9.0", True),
+    _Row("H100 NVL", "h100", "nvl 94gb", "pcie hbm3", 95830, 95334, "9.0", _BRIDGE),
+    _Row("H100 SXM 96GB", "h100", "96gb", "sxm sxm5 hbm3", 97871, 0, "9.0", True),
+    _Row("H100 SXM 64GB", "h100", "64gb", "sxm sxm5 hbm2", 65247, 0, "9.0", True),
+    _Row("H100 PCIe", "h100", "", "pcie 80gb hbm2e", 81559, 81008, "9.0", _BRIDGE),
+    _Row("H100 SXM", "h100", "", "sxm sxm5 80gb hbm3 mega", 81559, 81008, "9.0", True),
+    _Row("H800", "h800", "", "sxm sxm5 pcie nvl 80gb hbm3", 81559, 81008, "9.0", _BRIDGE),
+    _Row("H20 141GB", "h20", "141gb 3e h20-3e", "hbm3e", 143771, 143073, "9.0", True),
+    _Row("H20", "h20", "", "96gb hbm3", 97871, 97272, "9.0", True),
     # Ada Lovelace
-    _Row("L40S", "l40s", "", "48gb 45gb", 46068, 45467, "8.9", False, 4),
-    _Row("L40", "l40", "", "48gb", 46068, 45467, "8.9", False, 4),
-    _Row("L20", "l20", "", "48gb", 46068, 45467, "8.9", False, 4),
-    _Row("L4", "l4", "", "24gb", 23034, 22563, "8.9", False, 4),
-    _Row("L2", "l2", "", "24gb", 23034, 0, "8.9", False, 4),
-    _Row("RTX 6000 Ada", "6000", "", "rtx ada 48gb", 49140, 48506, "8.9", False, 4),
-    _Row("RTX 5880 Ada", "5880", "", "rtx ada 48gb", 49140, 0, "8.9", False, 4),
-    _Row("RTX 5000 Ada", "5000", "", "rtx ada 32gb", 32760, 0, "8.9", False, 4),
-    _Row("RTX 4500 Ada", "4500", "", "rtx ada 24gb", 24570, 0, "8.9", False, 4),
-    _Row("RTX 4000 Ada", "4000", "", "rtx ada sff 20gb", 20475, 0, "8.9", False, 4),
-    _Row("GeForce RTX 4090", "4090", "", "rtx geforce d 24gb", 24564, 24080, "8.9", False, 4),
-    _Row("GeForce RTX 4080 SUPER", "4080 super", "", "rtx geforce 16gb", 16376, 0, "8.9", False, 4),
-    _Row("GeForce RTX 4080", "4080", "", "rtx geforce 16gb", 16376, 16076, "8.9", False, 4),
-    _Row("GeForce RTX 4070 Ti SUPER", "4070 ti super", "", "rtx geforce 16gb", 16376, 0, "8.9", False, 4),
-    _Row("GeForce RTX 4070 Ti", "4070 ti", "", "rtx geforce 12gb", 12282, 0, "8.9", False, 4),
-    _Row("GeForce RTX 4070 SUPER", "4070 super", "", "rtx geforce 12gb", 12282, 0, "8.9", False, 4),
-    _Row("GeForce RTX 4070", "4070", "", "rtx geforce 12gb", 12282, 11866, "8.9", False, 4),
-    _Row("GeForce RTX 4060 Ti 16GB", "4060 ti", "", "rtx geforce 16gb", 16380, 0, "8.9", False, 4),
-    _Row("GeForce RTX 4060 Ti 8GB", "4060 ti", "", "rtx geforce 8gb", 8188, 0, "8.9", False, 4),
+    _Row("L40S", "l40s", "", "48gb 45gb", 46068, 45467, "8.9", False),
+    _Row("L40", "l40", "", "48gb", 46068, 45467, "8.9", False),
+    _Row("L20", "l20", "", "48gb", 46068, 45467, "8.9", False),
+    _Row("L4", "l4", "", "24gb", 23034, 22563, "8.9", False),
+    _Row("L2", "l2", "", "24gb", 23034, 0, "8.9", False),
+    _Row("RTX 6000 Ada", "6000", "", "rtx ada 48gb", 49140, 48506, "8.9", False),
+    _Row("RTX 5880 Ada", "5880", "", "rtx ada 48gb", 49140, 0, "8.9", False),
+    _Row("RTX 5000 Ada", "5000", "", "rtx ada 32gb", 32760, 0, "8.9", False),
+    _Row("RTX 4500 Ada", "4500", "", "rtx ada 24gb", 24570, 0, "8.9", False),
+    _Row("RTX 4000 Ada", "4000", "", "rtx ada sff 20gb", 20475, 0, "8.9", False),
+    _Row("GeForce RTX 4090", "4090", "", "rtx geforce d 24gb", 24564, 24080, "8.9", False),
+    _Row("GeForce RTX 4080 SUPER", "4080 super", "", "rtx geforce 16gb", 16376, 0, "8.9", False),
+    _Row("GeForce RTX 4080", "4080", "", "rtx geforce 16gb", 16376, 16076, "8.9", False),
+    _Row("GeForce RTX 4070 Ti SUPER", "4070 ti super", "", "rtx geforce 16gb", 16376, 0, "8.9", False),
+    _Row("GeForce RTX 4070 Ti", "4070 ti", "", "rtx geforce 12gb", 12282, 0, "8.9", False),
+    _Row("GeForce RTX 4070 SUPER", "4070 super", "", "rtx geforce 12gb", 12282, 0, "8.9", False),
+    _Row("GeForce RTX 4070", "4070", "", "rtx geforce 12gb", 12282, 11866, "8.9", False),
+    _Row("GeForce RTX 4060 Ti 16GB", "4060 ti", "", "rtx geforce 16gb", 16380, 0, "8.9", False),
+    _Row("GeForce RTX 4060 Ti 8GB", "4060 ti", "", "rtx geforce 8gb", 8188, 0, "8.9", False),
     # Ampere
-    _Row("A100 SXM 80GB", "a100", "", "sxm sxm4 80gb", 81920, 81037, "8.0", True, 4),
-    _Row("A100 PCIe 80GB", "a100", "", "pcie 80gb", 81920, 81037, "8.0", _BRIDGE, 4),
-    _Row("A100 SXM 40GB", "a100", "", "sxm sxm4 40gb", 40960, 40337, "8.0", True, 4),
-    _Row("A100 PCIe 40GB", "a100", "", "pcie 40gb", 40960, 40337, "8.0", _BRIDGE, 4),
-    _Row("A800 80GB", "a800", "", "sxm sxm4 pcie 80gb", 81920, 81037, "8.0", _BRIDGE, 4),
-    _Row("A800 40GB", "a800", "", "40gb active pcie", 40960, 0, "8.0", _BRIDGE, 4),
-    _Row("A30", "a30", "", "pcie 24gb", 24576, 24064, "8.0", _BRIDGE, 4),
-    _Row("A40", "a40", "", "pcie 48gb", 46068, 45403, "8.6", _BRIDGE, 4),
-    _Row("A16", "a16", "", "16gb", 15356, 0, "8.6", False, 4),
-    _Row("A10G", "a10g", "", "24gb", 23028, 22502, "8.6", False, 4),
-    _Row("A10", "a10", "", "24gb", 23028, 22502, "8.6", False, 4),
-    _Row("A10M", "a10m", "", "20gb", 20475, 0, "8.6", False, 4),
-    _Row("A2", "a2", "", "16gb", 15356, 0, "8.6", False, 4),
-    _Row("RTX A6000", "a6000", "", "rtx 48gb", 49140, 48506, "8.6", _BRIDGE, 4),
-    _Row("RTX A5500", "a5500", "", "rtx 24gb", 24564, 0, "8.6", _BRIDGE, 4),
-    _Row("RTX A5000", "a5000", "", "rtx 24gb", 24564, 24080, "8.6", _BRIDGE, 4),
-    _Row("RTX A4500", "a4500", "", "rtx 20gb", 20470, 0, "8.6", _BRIDGE, 4),
-    _Row("RTX A4000", "a4000", "", "rtx 16gb", 16376, 0, "8.6", False, 4),
-    _Row("GeForce RTX 3090 Ti", "3090 ti", "", "rtx geforce 24gb", 24564, 24080, "8.6", _BRIDGE, 4),
-    _Row("GeForce RTX 3090", "3090", "", "rtx geforce 24gb", 24576, 24111, "8.6", _BRIDGE, 4),
-    _Row("GeForce RTX 3080 Ti", "3080 ti", "", "rtx geforce 12gb", 12288, 0, "8.6", False, 4),
-    _Row("GeForce RTX 3080 12GB", "3080", "", "rtx geforce 12gb", 12288, 0, "8.6", False, 4),
-    _Row("GeForce RTX 3080 10GB", "3080", "", "rtx geforce 10gb", 10240, 0, "8.6", False, 4),
-    _Row("GeForce RTX 3070", "3070", "", "rtx geforce 8gb", 8192, 0, "8.6", False, 4),
-    _Row("GeForce RTX 3060 Ti", "3060 ti", "", "rtx geforce 8gb", 8192, 0, "8.6", False, 4),
-    _Row("GeForce RTX 3060", "3060", "", "rtx geforce 12gb", 12288, 11902, "8.6", False, 4),
-    _Row("Jetson AGX Orin 64GB", "orin", "", "agx jetson 64gb", 62841, 0, "8.7", False, None),
+    _Row("A100 SXM 80GB", "a100", "", "sxm sxm4 80gb", 81920, 81037, "8.0", True),
+    _Row("A100 PCIe 80GB", "a100", "", "pcie 80gb", 81920, 81037, "8.0", _BRIDGE),
+    _Row("A100 SXM 40GB", "a100", "", "sxm sxm4 40gb", 40960, 40337, "8.0", True),
+    _Row("A100 PCIe 40GB", "a100", "", "pcie 40gb", 40960, 40337, "8.0", _BRIDGE),
+    _Row("A800 80GB", "a800", "", "sxm sxm4 pcie 80gb", 81920, 81037, "8.0", _BRIDGE),
+    _Row("A800 40GB", "a800", "", "40gb active pcie", 40960, 0, "8.0", _BRIDGE),
+    _Row("A30", "a30", "", "pcie 24gb", 24576, 24064, "8.0", _BRIDGE),
+    _Row("A40", "a40", "", "pcie 48gb", 46068, 45403, "8.6", _BRIDGE),
+    _Row("A16", "a16", "", "16gb", 15356, 0, "8.6", False),
+    _Row("A10G", "a10g", "", "24gb", 23028, 22502, "8.6", False),
+    _Row("A10", "a10", "", "24gb", 23028, 22502, "8.6", False),
+    _Row("A10M", "a10m", "", "20gb", 20475, 0, "8.6", False),
+    _Row("A2", "a2", "", "16gb", 15356, 0, "8.6", False),
+    _Row("RTX A6000", "a6000", "", "rtx 48gb", 49140, 48506, "8.6", _BRIDGE),
+    _Row("RTX A5500", "a5500", "", "rtx 24gb", 24564, 0, "8.6", _BRIDGE),
+    _Row("RTX A5000", "a5000", "", "rtx 24gb", 24564, 24080, "8.6", _BRIDGE),
+    _Row("RTX A4500", "a4500", "", "rtx 20gb", 20470, 0, "8.6", _BRIDGE),
+    _Row("RTX A4000", "a4000", "", "rtx 16gb", 16376, 0, "8.6", False),
+    _Row("GeForce RTX 3090 Ti", "3090 ti", "", "rtx geforce 24gb", 24564, 24080, "8.6", _BRIDGE),
+    _Row("GeForce RTX 3090", "3090", "", "rtx geforce 24gb", 24576, 24111, "8.6", _BRIDGE),
+    _Row("GeForce RTX 3080 Ti", "3080 ti", "", "rtx geforce 12gb", 12288, 0, "8.6", False),
+    _Row("GeForce RTX 3080 12GB", "3080", "", "rtx geforce 12gb", 12288, 0, "8.6", False),
+    _Row("GeForce RTX 3080 10GB", "3080", "", "rtx geforce 10gb", 10240, 0, "8.6", False),
+    _Row("GeForce RTX 3070", "3070", "", "rtx geforce 8gb", 8192, 0, "8.6", False),
+    _Row("GeForce RTX 3060 Ti", "3060 ti", "", "rtx geforce 8gb", 8192, 0, "8.6", False),
+    _Row("GeForce RTX 3060", "3060", "", "rtx geforce 12gb", 12288, 11902, "8.6", False),
+    _Row("Jetson AGX Orin 64GB", "orin", "", "agx jetson 64gb", 62841, 0, "8.7", False),
     # Turing and older
-    _Row("T4", "t4", "", "16gb", 15360, 14909, "7.5", False, 3),
-    _Row("T4G", "t4g", "", "16gb", 15360, 14909, "7.5", False, 3),
-    _Row("Quadro RTX 8000", "rtx 8000", "", "quadro 48gb", 49152, 0, "7.5", _BRIDGE, 3),
-    _Row("Quadro RTX 6000", "rtx 6000", "", "quadro 24gb", 24576, 0, "7.5", _BRIDGE, 3),
-    _Row("Quadro RTX 5000", "rtx 5000", "", "quadro 16gb", 16384, 15927, "7.5", _BRIDGE, 3),
-    _Row("TITAN RTX", "titan rtx", "", "24gb", 24576, 0, "7.5", _BRIDGE, 3),
-    _Row("GeForce RTX 2080 Ti", "2080 ti", "", "rtx geforce 11gb", 11264, 0, "7.5", _BRIDGE, 3),
-    _Row("V100 32GB", "v100", "", "sxm sxm2 sxm3 32gb pcie", 32768, 32494, "7.0", _BRIDGE, 3),
-    _Row("V100 16GB", "v100", "", "sxm sxm2 16gb pcie", 16384, 16151, "7.0", _BRIDGE, 3),
-    _Row("V100S 32GB", "v100s", "", "pcie 32gb", 32768, 32494, "7.0", _BRIDGE, 3),
-    _Row("TITAN V", "titan v", "", "12gb", 12288, 0, "7.0", False, 3),
-    _Row("P100 16GB", "p100", "", "sxm sxm2 16gb pcie", 16384, 16276, "6.0", _BRIDGE, 3),
-    _Row("P100 12GB", "p100", "", "12gb pcie", 12288, 0, "6.0", False, 3),
-    _Row("P40", "p40", "", "24gb", 23040, 22905, "6.1", False, 3),
-    _Row("P4", "p4", "", "8gb", 7680, 0, "6.1", False, 3),
-    _Row("GeForce GTX 1080 Ti", "1080 ti", "", "gtx geforce 11gb", 11264, 0, "6.1", False, 3),
-    _Row("M60", "m60", "", "8gb", 7680, 0, "5.2", False, 3),
-    _Row("K80", "k80", "", "12gb", 11441, 11441, "3.7", False, 3),
+    _Row("T4", "t4", "", "16gb", 15360, 14909, "7.5", False),
+    _Row("T4G", "t4g", "", "16gb", 15360, 14909, "7.5", False),
+    _Row("Quadro RTX 8000", "rtx 8000", "", "quadro 48gb", 49152, 0, "7.5", _BRIDGE),
+    _Row("Quadro RTX 6000", "rtx 6000", "", "quadro 24gb", 24576, 0, "7.5", _BRIDGE),
+    _Row("Quadro RTX 5000", "rtx 5000", "", "quadro 16gb", 16384, 15927, "7.5", _BRIDGE),
+    _Row("TITAN RTX", "titan rtx", "", "24gb", 24576, 0, "7.5", _BRIDGE),
+    _Row("GeForce RTX 2080 Ti", "2080 ti", "", "rtx geforce 11gb", 11264, 0, "7.5", _BRIDGE),
+    _Row("V100 32GB", "v100", "", "sxm sxm2 sxm3 32gb pcie", 32768, 32494, "7.0", _BRIDGE),
+    _Row("V100 16GB", "v100", "", "sxm sxm2 16gb pcie", 16384, 16151, "7.0", _BRIDGE),
+    _Row("V100S 32GB", "v100s", "", "pcie 32gb", 32768, 32494, "7.0", _BRIDGE),
+    _Row("TITAN V", "titan v", "", "12gb", 12288, 0, "7.0", False),
+    _Row("P100 16GB", "p100", "", "sxm sxm2 16gb pcie", 16384, 16276, "6.0", _BRIDGE),
+    _Row("P100 12GB", "p100", "", "12gb pcie", 12288, 0, "6.0", False),
+    _Row("P40", "p40", "", "24gb", 23040, 22905, "6.1", False),
+    _Row("P4", "p4", "", "8gb", 7680, 0, "6.1", False),
+    _Row("GeForce GTX 1080 Ti", "1080 ti", "", "gtx geforce 11gb", 11264, 0, "6.1", False),
+    _Row("M60", "m60", "", "8gb", 7680, 0, "5.2", False),
+    _Row("K80", "k80", "", "12gb", 11441, 11441, "3.7", False),
 )
 
-# name | words | MiB | 8-bit | 4-bit floating point
-_OTHERS: tuple[tuple[str, Vendor, str, int, bool, bool], ...] = (
-    ("Instinct MI355X", "amd", "mi355x", 294896, True, True),
-    ("Instinct MI350X", "amd", "mi350x", 294896, True, True),
-    ("Instinct MI325X", "amd", "mi325x", 262128, True, False),
-    ("Instinct MI308X", "amd", "mi308x", 196592, True, False),
-    ("Instinct MI300X", "amd", "mi300x", 196592, True, False),
-    ("Instinct MI300A", "amd", "mi300a", 131056, True, False),
-    ("Instinct MI250X", "amd", "mi250x", 65520, False, False),
-    ("Instinct MI250", "amd", "mi250", 65520, False, False),
-    ("Instinct MI210", "amd", "mi210", 65520, False, False),
-    ("Instinct MI100", "amd", "mi100", 32752, False, False),
-    ("Radeon PRO W7900", "amd", "w7900", 49136, False, False),
-    ("Radeon RX 7900 XTX", "amd", "7900 xtx", 24560, False, False),
-    ("Radeon AI PRO R9700", "amd", "r9700", 32624, True, False),
-    ("Gaudi 3", "intel", "gaudi 3", 131072, True, False),
-    ("Gaudi 2", "intel", "gaudi 2", 98304, True, False),
+# name | words | MiB | 8-bit floating point
+_OTHERS: tuple[tuple[str, Vendor, str, int, bool], ...] = (
+    ("Instinct MI355X", "amd", "mi355x", 294896, True),
+    ("Instinct MI350X", "amd", "mi350x", 294896, True),
+    ("Instinct MI325X", "amd", "mi325x", 262128, True),
+    ("Instinct MI308X", "amd", "mi308x", 196592, True),
+    ("Instinct MI300X", "amd", "mi300x", 196592, True),
+    ("Instinct MI300A", "amd", "mi300a", 131056, True),
+    ("Instinct MI250X", "amd", "mi250x", 65520, False),
+    ("Instinct MI250", "amd", "mi250", 65520, False),
+    ("Instinct MI210", "amd", "mi210", 65520, False),
+    ("Instinct MI100", "amd", "mi100", 32752, False),
+    ("Radeon PRO W7900", "amd", "w7900", 49136, False),
+    ("Radeon RX 7900 XTX", "amd", "7900 xtx", 24560, False),
+    ("Radeon AI PRO R9700", "amd", "r9700", 32624, True),
+    ("Gaudi 3", "intel", "gaudi 3", 131072, True),
+    ("Gaudi 2", "intel", "gaudi 2", 98304, True),
 )
 
 #: Words that tell models of one name apart; any other word of a label says nothing about the model.
@@ -307,16 +303,13 @@ def _table() -> dict[str, tuple[Gpu, _Row]]:
             reported=row.reported,
             compute=compute,
             nvlink=row.nvlink,
-            pcie=row.pcie,
             measured=bool(row.seen),
-            bf16=compute >= (8, 0),
             fp8=compute >= (8, 9),
-            fp4=compute >= (10, 0),
         )
         rows[row.name] = gpu, row
-    for name, vendor, need, size, fp8, fp4 in _OTHERS:
-        gpu = Gpu(name=name, memory=size * _MIB, reported=size, vendor=vendor, fp8=fp8, fp4=fp4)
-        rows[name] = gpu, _Row(name, need, "", "ai pro", size, size, "", None, None)
+    for name, vendor, need, size, fp8 in _OTHERS:
+        gpu = Gpu(name=name, memory=size * _MIB, reported=size, vendor=vendor, fp8=fp8)
+        rows[name] = gpu, _Row(name, need, "", "ai pro", size, size, "", None)
     return rows
 
 
@@ -381,12 +374,6 @@ def _one(group: list[Gpu]) -> Gpu:
     stem = group[0].name.partition(" ")[0]
     name = f"{stem} {round(first.reported / 1024)}GB"
     return msgspec.structs.replace(first, name=name, nvlink=links.pop() if len(links) == 1 else None)
-
-
-def by_name(text: str) -> Gpu | None:
-    """The GPU that a person names (`H100`, `a100-40gb`, `RTX 4090`); None where it is unknown or several fit."""
-    found = candidates(text)
-    return found[0] if len(found) == 1 else None
 
 
 #: Of cards that are joined by bridges: the links that these have, where the chip has more. 600 GB/s of 50 each, by the data sheet.

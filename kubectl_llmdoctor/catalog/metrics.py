@@ -319,7 +319,7 @@ def names(engine: str, version: str | None = None) -> tuple[Metric, ...]:
     return tuple(m for m in metrics_of(engine) if m.may_have(version if m.engine == engine else None))
 
 
-def metric(engine: str, role: Role, version: str | None = None) -> Metric | None:
+def metric(engine: str, role: Role, version: str | None) -> Metric | None:
     """The metric that says `role` in this release without being asked to.
 
     None where it has none, or where the version is not known and releases differ.

@@ -20,7 +20,6 @@ XidClass = Literal["application", "driver", "memory", "link", "board", "fallen o
 class XidMeaning(msgspec.Struct, frozen=True, kw_only=True):
     """One number of the catalogue; `bucket` is empty where NVIDIA names none."""
 
-    number: int
     mnemonic: str
     meaning: str
     kind: XidClass
@@ -61,9 +60,7 @@ _ACTIONS = {
 @cache
 def xid_meaning(number: int) -> XidMeaning | None:
     """What an Xid means; None where the catalogue does not say."""
-    return next(
-        (XidMeaning(number=n, mnemonic=m, meaning=t, kind=k, bucket=b) for n, m, t, k, b in _ROWS if n == number), None
-    )
+    return next((XidMeaning(mnemonic=m, meaning=t, kind=k, bucket=b) for n, m, t, k, b in _ROWS if n == number), None)
 
 
 _ROWS: tuple[tuple[int, str, str, XidClass, str], ...] = (

@@ -15,6 +15,7 @@ from kubectl_llmdoctor import __version__
 from kubectl_llmdoctor.cli import output
 from kubectl_llmdoctor.cli.options import connection_options
 from kubectl_llmdoctor.errors import AccessError, UsageError
+from kubectl_llmdoctor.report.document import Bytes
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor.catalog.architecture import Architecture
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from kubectl_llmdoctor.memory.amount import Amount
     from kubectl_llmdoctor.memory.budget import Budget
     from kubectl_llmdoctor.memory.serving import Serving
-    from kubectl_llmdoctor.report.document import Bytes
     from kubectl_llmdoctor.report.fit import Fit, ModelInfo, OptionInfo
     from kubectl_llmdoctor.snapshot import Snapshot
 
@@ -379,7 +379,6 @@ def _larger(gpu: Gpu) -> Sequence[Gpu]:
 
 
 def _bytes(amount: Amount | None) -> Bytes | None:
-    from kubectl_llmdoctor.report.document import Bytes
 
     return Bytes(low=amount.low, high=amount.high, source=amount.source) if amount else None
 

@@ -329,8 +329,8 @@ def build(
     settings: Mapping[str, Setting],
     problems: Sequence[Problem],
     default_rows: Iterable[tuple[str, Any, str, str]],
-    known: bool = True,
-    unresolved: Iterable[str] = (),
+    known: bool,
+    unresolved: Iterable[str],
 ) -> Engine:
     """The finished engine; what is not known to be unset gets no default."""
     version, version_text = version_of(start)
@@ -348,5 +348,4 @@ def build(
         problems=(*start.notes, *problems, *surroundings(start)),
         argv=tuple(word.shown for word in (*start.program, *start.args)),
         argv_known=known,
-        path=start.launch.path,
     )

@@ -85,7 +85,6 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     problems: tuple[Problem, ...] = ()
     argv: tuple[str, ...] = ()
     argv_known: bool = True
-    path: str = ""
 
     def get(self, name: str) -> Setting | None:
         """The setting in force: explicit, else the default of this engine and version, else None (unknown)."""

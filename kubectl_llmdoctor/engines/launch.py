@@ -33,5 +33,4 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     files: Mapping[str, str] = {}
     ports: tuple[int, ...] = ()
     path: str = ""
-    name: str = ""
     labels: Mapping[str, str] = {}

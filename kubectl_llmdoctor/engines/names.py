@@ -25,6 +25,9 @@ TITLES = {
     "huggingfaceserver": "KServe Hugging Face server",
 }
 
+#: How many processes serve together, each with a GPU.
+PARALLEL_SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+
 #: In names of images: gateways, routers, pickers of endpoints and caches that are made for model servers and stand before
 #: or beside them.
 _BESIDE = expression(

@@ -48,7 +48,6 @@ class Reading(msgspec.Struct, frozen=True):
     problems: list[Problem]
     known: bool
     unresolved: set[str]
-    dialect: Dialect | None
 
 
 class _Found(msgspec.Struct, frozen=True):
@@ -328,7 +327,7 @@ class Options:
 
     # -- positional arguments
 
-    def take_positionals(self, name: str, flag: str, slots: int = 1) -> None:
+    def take_positionals(self, name: str, flag: str, slots: int) -> None:
         """The model in front (`slots`: how many words are taken so), and what is left over."""
         for word, before in self.positionals:
             text = word.text
@@ -379,7 +378,7 @@ class Options:
                 break
 
     def finish(self) -> Reading:
-        return Reading(self.settings, self.problems, self.known, self.unresolved, self.dialect)
+        return Reading(self.settings, self.problems, self.known, self.unresolved)
 
 
 _ONOFF = frozenset({"on", "off", "auto", "true", "false", "0", "1", "enabled", "disabled"})

@@ -85,7 +85,7 @@ DEFAULTS: tuple[tuple[str, Any, str, str], ...] = (
 
 
 @functools.cache
-def table(engine: str = "tgi") -> Table:
+def table(engine: str) -> Table:
     """The options by release."""
     if engine == "tei":
         from . import tei_flags

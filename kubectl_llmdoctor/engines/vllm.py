@@ -886,35 +886,3 @@ def rejudge(engine: Engine, version: str, version_text: str) -> Engine:
         defaults={name: setting for name, setting in stated.items() if name not in engine.unresolved},
         problems=tuple(judge(engine, dialect(version))),
     )
-
-
-def write(engine: Engine) -> tuple[str, ...]:
-    """The explicit options as a command line that means the same; secrets as a placeholder."""
-    out = ["vllm", "serve"]
-    model = engine.settings.get("model")
-    if model is not None and model.flag == "--model" and not str(model.value).startswith("-"):
-        out.append(str(model.value))
-    for setting in engine.settings.values():
-        flag = _table().flags.get(setting.flag)
-        if flag is None or setting.source not in ("flag", "file") or (setting is model and len(out) > 2):
-            continue
-        out += _written(flag, dialect(engine.version).kind(flag), setting.value)
-    return tuple(out)
-
-
-def _written(flag: Flag, kind: str, value: Any) -> list[str]:
-    if flag.name in _SET_ONLY:
-        return [f"{flag.name}=set"] if value else [f"{flag.name}="]
-    if isinstance(value, bool):
-        if kind in ("flag", "bool"):
-            return [flag.name if value else f"--no-{flag.name[2:]}"]
-        return [f"{flag.name}={'true' if value else 'false'}"]
-    if isinstance(value, tuple):
-        if kind == "append":
-            return [f"{flag.name}={item}" for item in value]
-        return [flag.name, *value]
-    if kind == "pairs" and isinstance(value, dict):
-        return [f"{flag.name}=" + ",".join(f"{key}={amount}" for key, amount in value.items())]
-    if kind == "json":
-        return [f"{flag.name}={as_json(value)}"]
-    return [f"{flag.name}={value}"]

@@ -27,7 +27,6 @@ class Error(_Part, frozen=True):
     source: str = ""
     reason: str = ""
     gpu: str = ""
-    fields: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
@@ -39,7 +38,6 @@ class Ecc(_Part, frozen=True):
     """Counters of errors in a GPU's memory that could not be corrected, and the state of its row remapping."""
 
     volatile_uncorrected: int | None = None
-    aggregate_uncorrected: int | None = None
     remap_pending: bool | None = None
     remap_failed: bool | None = None
     retired_pages: int | None = None
@@ -59,11 +57,10 @@ class Pcie(_Part, frozen=True):
 
 
 class NvLink(_Part, frozen=True):
-    """One NVLink of a GPU; errors since the driver was loaded, and per minute between two readings."""
+    """One NVLink of a GPU, and its errors per minute between two readings."""
 
     link: int | None = None
     active: bool | None = None
-    errors: int | None = None
     errors_per_minute: float | None = None
 
 
@@ -98,7 +95,6 @@ class User(_Part, frozen=True):
 class MigDevice(_Part, frozen=True):
     """A slice of a GPU."""
 
-    uuid: str = ""
     gpu_instance: int | None = None
     processes: tuple[Process, ...] = ()
     pods: tuple[User, ...] = ()

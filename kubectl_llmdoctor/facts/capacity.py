@@ -18,9 +18,6 @@ from kubectl_llmdoctor.report import document as doc
 #: Labels of products that `Node.product` does not know, since no GPU is meant.
 _OTHER_PRODUCTS = ("cloud.google.com/gke-tpu-accelerator",)
 
-#: A GPU with less memory in use has no CUDA context but the driver's own reserve; see NVML's memory info, version 1.
-_IDLE_BYTES = 2**30
-
 
 class Inventory(msgspec.Struct, frozen=True):
     """The rows of a report: by product, and by node."""
@@ -140,7 +137,7 @@ def _workload(pod: k8s.Pod, cluster: Cluster) -> str:
 
 def _idle_pods(node: Node) -> dict[tuple[str, str], int] | None:
     """By pod, the devices that it was given and on which nothing runs; None where nothing says."""
-    from kubectl_llmdoctor.facts.hardware import node_hardware
+    from kubectl_llmdoctor.facts.hardware import IDLE_BYTES, node_hardware
 
     hardware = node_hardware(node.cluster, node.name)
     if hardware is None or not hardware.devices:
@@ -148,7 +145,7 @@ def _idle_pods(node: Node) -> dict[tuple[str, str], int] | None:
     found: Counter[tuple[str, str]] = Counter()
     for device in hardware.devices:
         used = device.memory_used_bytes
-        if used is not None and used < _IDLE_BYTES and not device.utilization_percent and not device.all_processes:
+        if used is not None and used < IDLE_BYTES and not device.utilization_percent and not device.all_processes:
             found.update({(user.namespace, user.name) for user in device.users})
     return dict(found)
 

@@ -13,7 +13,7 @@ from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.units import parse_time
 from kubectl_llmdoctor.platforms.labels import OWNERS
 from kubectl_llmdoctor.platforms.ray import clusters_made
-from kubectl_llmdoctor.snapshot import Json, Missing, Origin, Snapshot
+from kubectl_llmdoctor.snapshot import UNFINISHED, Json, Missing, Origin, Snapshot
 from kubectl_llmdoctor.tree import rows, say, table
 
 T = TypeVar("T", bound=k8s.Object)
@@ -42,9 +42,6 @@ _GROUPS = {
 
 #: Objects that carry the labels of what they belong to without leading from pods to it.
 _NEVER_OWNED = frozenset({"Service", "ConfigMap", "Secret", "Event", "EndpointSlice", "PersistentVolumeClaim", "Node"})
-
-#: A list of pods without those that have ended, which occupy nothing: as good as the whole.
-_UNFINISHED = "status.phase!=Succeeded,status.phase!=Failed"
 
 CLUSTER_SCOPED = frozenset(
     {"Node", "PersistentVolume", "StorageClass", "PriorityClass", "RuntimeClass", "Namespace", "DeviceClass"}
@@ -149,7 +146,7 @@ class Cluster:
             self._items.setdefault(item.kind, {})[item.namespace, item.name] = item
             if item.uid:
                 self._uids[item.uid] = item
-        self._read = {(r.kind, r.namespace) for r in snapshot.read if r.fields in ("", _UNFINISHED)}
+        self._read = {(r.kind, r.namespace) for r in snapshot.read if r.fields in ("", UNFINISHED)}
         self._absent = {(r.kind, r.namespace, r.fields) for r in snapshot.read if r.fields}
 
     def items(self, kind: str, namespace: str | None = None) -> Iterator[Item]:

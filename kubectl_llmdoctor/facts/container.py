@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from kubectl_llmdoctor import engines
 from kubectl_llmdoctor.engines.launch import EnvVar, Launch
 from kubectl_llmdoctor.engines.version import split_image
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.answers import Answers
+from kubectl_llmdoctor.facts.logs import Log
+from kubectl_llmdoctor.facts.requests import gone, served
 from kubectl_llmdoctor.facts.units import milli, units
 from kubectl_llmdoctor.snapshot import Snapshot
 from kubectl_llmdoctor.tree import say
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor import platforms
-    from kubectl_llmdoctor.facts.logs import Log
     from kubectl_llmdoctor.facts.pod import Pod
 
 #: Size of /dev/shm in a pod without a mount there: containerd and CRI-O both hard-code it.
@@ -149,8 +151,6 @@ class Container:
             return False
         if not self.pod.cluster.snapshot.answers:
             return self.said_dead(previous=False)
-        from kubectl_llmdoctor import engines
-
         health = self.answers.at("/health")
         if health is None or health.status != 503:
             return False
@@ -165,8 +165,6 @@ class Container:
         What a program that computes on its own prints of its engine when it is done is no death, nor is what a script prints that ends
         the server which it started.
         """
-        from kubectl_llmdoctor.facts.requests import served
-
         pod = self.pod
         if self.role != "main" or self.terminated is None or pod.leaving or pod.spec.restart_policy == "Always":
             return False
@@ -178,13 +176,9 @@ class Container:
 
     def said_dead(self, *, previous: bool) -> bool:
         """Whether the log of the running instance, or of the one before it, ends with the death of its engine."""
-        from kubectl_llmdoctor.facts.requests import gone
-
         return any(gone(log) is not None for log in self._logs(previous=previous))
 
     def _logs(self, *, previous: bool) -> Iterator[Log]:
-        from kubectl_llmdoctor.facts.logs import Log
-
         mine = (self.pod.name, self.pod.namespace, self.name, previous)
         for text in self.pod.cluster.snapshot.logs:
             if (text.pod, text.namespace or "default", text.container, text.previous) == mine:
@@ -214,7 +208,6 @@ class Container:
             files=self.files,
             ports=tuple(p.container_port for p in self.spec.ports),
             path=self.path,
-            name=self.name,
             labels=self.pod.labels,
         )
 
@@ -340,8 +333,6 @@ class Container:
         told = self.env.get(VISIBLE)
         if told is not None and told.value is not None:
             return told.value == "all"
-        from kubectl_llmdoctor import engines
-
         return self.made_for_gpus or engines.of_image(self.spec.image) is not None
 
     @property

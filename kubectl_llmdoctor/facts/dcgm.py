@@ -171,7 +171,7 @@ def _device(read: list[Reading]) -> Device:
             replays=_whole(values, "replays"),
             replays_per_minute=pace.get("replays"),
         ),
-        nvlinks=(NvLink(errors=int(sum(errors)), errors_per_minute=sum(links) if links else None),) if errors else (),
+        nvlinks=(NvLink(errors_per_minute=sum(links) if links else None),) if errors else (),
         xids=tuple(_xids(read)),
         mig_enabled=bool(labels.get("GPU_I_ID")) or None,
         pods=last.users,

@@ -13,6 +13,7 @@ import msgspec
 
 from kubectl_llmdoctor import engines, platforms
 from kubectl_llmdoctor.engines.config import Problem, Setting
+from kubectl_llmdoctor.engines.names import PARALLEL_SIZES
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.answers import Answers
 from kubectl_llmdoctor.facts.container import Container
@@ -146,7 +147,7 @@ class Engine:
     def workers(self) -> int | None:
         """Worker processes that one instance starts in this container (tensor × pipeline × data); None when unknown."""
         product = 1
-        for name in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"):
+        for name in PARALLEL_SIZES:
             size = self.get(name)
             if size is None and (name in self.found.unresolved or not self.found.argv_known):
                 return None
@@ -161,7 +162,7 @@ class Engine:
     @property
     def workers_at_least(self) -> int:
         """The workers that are known of: what is unknown counts as one."""
-        sizes = [self.value(n, 1) for n in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")]
+        sizes = [self.value(name, 1) for name in PARALLEL_SIZES]
         return math.prod(size for size in sizes if isinstance(size, int) and size > 0) * self._sharing_a_context
 
     @property

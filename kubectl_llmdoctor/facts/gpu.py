@@ -75,7 +75,7 @@ def gpu_of(container: Container, logs: Logs, nodes: Nodes) -> Accelerator | Unkn
 # -- nodes ------------------------------------------------------------------------------------------------------------
 
 
-def of_node(node: Node, container: Container | None = None) -> Accelerator | None:
+def of_node(node: Node, container: Container | None) -> Accelerator | None:
     """The GPU of a node by its labels; with a container that asks for a MIG profile, that slice of it."""
     labels = node.labels
     found = _of_labels(labels)
@@ -136,7 +136,6 @@ def _product(name: str, reported: int | None) -> Gpu | None:
 
 def _unlisted(name: str, reported: int, compute: tuple[int, int] | None) -> Gpu:
     """A GPU that the table lacks, by what its node says; its memory is the upper bound."""
-    known = compute or (0, 0)
     return Gpu(
         name=name.replace("-", " ").removeprefix("NVIDIA "),
         memory=reported * MIB,
@@ -144,9 +143,7 @@ def _unlisted(name: str, reported: int, compute: tuple[int, int] | None) -> Gpu:
         compute=compute,
         measured=False,
         profile=gpus.profile_of(name),
-        bf16=known >= (8, 0),
-        fp8=known >= (8, 9),
-        fp4=known >= (10, 0),
+        fp8=(compute or (0, 0)) >= (8, 9),
     )
 
 

@@ -35,8 +35,8 @@ _SLACK, _CRASH, _HANG, _BEFORE = timedelta(seconds=30), timedelta(minutes=3), ti
 #: No host has more GPUs; what counts more counts shares of them.
 _MOST_GPUS = 16
 
-#: What the driver itself takes of a GPU on which nothing runs is less.
-_IDLE_BYTES = 2**30
+#: What the driver itself takes of a GPU on which nothing runs is less; see NVML's memory info, version 1.
+IDLE_BYTES = 2**30
 
 #: By which lines of the kernel's log are known that drivers of GPUs wrote.
 _DRIVERS = ("NVRM: ", "amdgpu ")
@@ -242,7 +242,7 @@ class Hardware:
         if self.mine or not self.asks or self.runs:
             return ()
         free = (d for d in self.devices if not d.users and not any(p.pod_uid for p in d.all_processes))
-        return tuple(device for device in free if (device.memory_used_bytes or 0) < _IDLE_BYTES)
+        return tuple(device for device in free if (device.memory_used_bytes or 0) < IDLE_BYTES)
 
     @cached_property
     def runs(self) -> bool:

@@ -66,8 +66,6 @@ class BusError(msgspec.Struct, frozen=True, kw_only=True):
 
     bus: str
     severity: Literal["corrected", "non-fatal", "fatal"]
-    #: `Physical Layer`, `Data Link Layer`, `Transaction Layer`; empty where the line does not say
-    layer: str
     line: KernelLine
 
 
@@ -76,14 +74,11 @@ class OutOfMemory(msgspec.Struct, frozen=True, kw_only=True):
 
     process: str
     #: sizes in bytes
-    total_vm: int
     anon: int
     shmem: int
     #: whether the node was short of memory, and not a cgroup
     whole_node: bool | None = None
     pod_uid: str = ""
-    #: the limit that was hit is the pod's, not a container's
-    of_pod: bool = False
     container_id: str = ""
     #: the cgroup of the process; empty where the kernel does not say
     cgroup: str = ""
@@ -102,7 +97,7 @@ _SXID = r"SXid \([^)]{1,40}\): (?P<number>\d{4,6}), (?P<grade>Fatal|Non-fatal|Se
 _NAMED = r"NVRM: GPU at PCI:(?P<bus>[0-9a-fA-F:]{7,16}): (?P<uuid>GPU-[0-9a-f-]{8,36})"
 _AER = (
     r"(?P<bus>[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.\d): (?:AER: )?"
-    r"(?:PCIe Bus Error: severity=(?P<severity>(?:Unc|C)orrect(?:ed|able)(?: \((?:Non-)?Fatal\))?)(?:, type=(?P<layer>[\w ]{1,40}))?"
+    r"(?:PCIe Bus Error: severity=(?P<severity>(?:Unc|C)orrect(?:ed|able)(?: \((?:Non-)?Fatal\))?)"
     r"|(?:Multiple )?(?P<told>(?:Unc|C)orrect(?:ed|able)(?: \((?:Non-)?Fatal\))?) error (?:message )?received(?: from|:) "
     r"(?P<about>[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.\d))"
 )
@@ -135,7 +130,7 @@ _AMD_RESET = (
 )
 _CONSTRAINT = r"oom-kill:constraint=(?P<constraint>\w+)(?P<rest>.*)"
 _KILLED = (
-    r"[Kk]ill(?:ed)? process (?P<pid>\d{1,10})(?: \((?P<name>[^)]{0,40})\))?.{0,200}?total-vm:(?P<vm>\d{1,15})kB, "
+    r"[Kk]ill(?:ed)? process (?P<pid>\d{1,10})(?: \((?P<name>[^)]{0,40})\))?.{0,200}?total-vm:\d{1,15}kB, "
     r"anon-rss:(?P<anon>\d{1,15})kB"
     r"(?:, file-rss:\d+kB)?(?:, shmem-rss:(?P<shmem>\d{1,15})kB)?"
 )
@@ -233,7 +228,6 @@ class KernelLog:
                         else "non-fatal"
                         if "non-fatal" in severity
                         else "fatal",
-                        layer=(match["layer"] or "").strip(),
                         line=line,
                     )
                 )
@@ -323,12 +317,10 @@ class KernelLog:
             found.append(
                 OutOfMemory(
                     process=killed["name"] or "?",
-                    total_vm=int(killed["vm"]) * 1024,
                     anon=int(killed["anon"]) * 1024,
                     shmem=int(killed["shmem"] or 0) * 1024,
                     whole_node=not memcg,
                     pod_uid=uid["uid"].replace("_", "-") if uid else "",
-                    of_pod=memcg and "oom_memcg=" in rest and not re.search(_CONTAINER, _after(rest, "oom_memcg=")),
                     container_id=ids[-1] if ids else "",
                     cgroup=_after(rest, "task_memcg="),
                     time=line.time,

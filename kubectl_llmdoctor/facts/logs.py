@@ -22,7 +22,7 @@ from kubectl_llmdoctor.snapshot import LogText
 M = TypeVar("M")
 
 #: Colours, which some engines print into pipes too.
-_COLOUR = expression(r"\x1b\[[0-9;]*m")
+COLOUR = expression(r"\x1b\[[0-9;]*m")
 
 #: The lower edge of a frame that Rich draws around a traceback (TGI); the message below it is wrapped to the same width.
 _FRAME_END = expression(r"╰─+╯ *")
@@ -161,7 +161,7 @@ class Log:
         if self.source.timestamps:
             text = text.partition(" ")[2]
         text = text.rpartition("\r")[2] if "\r" in text else text
-        text = _COLOUR.sub("", text) if "\x1b" in text else text
+        text = COLOUR.sub("", text) if "\x1b" in text else text
         if len(text) > 2 * _MOST_CHARS:
             text = f"{text[:_MOST_CHARS]} … {text[-_MOST_CHARS:]}"
         return Line(self, number, text)

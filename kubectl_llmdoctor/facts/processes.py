@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import msgspec
 
 from kubectl_llmdoctor.expressions import expression
-from kubectl_llmdoctor.facts.logs import Line, Log, Logs, unmarked
+from kubectl_llmdoctor.facts.logs import COLOUR, Line, Log, Logs, unmarked
 
 START = "Traceback (most recent call last)"
 #: A traceback of more lines, or of more lines by others in between, is taken as far as this.
@@ -47,7 +47,6 @@ _RELAYS = (
     r"|[\d-]{10}[T ][\d:,]{12} \[\w+ *\] (?P<worker>W-\d+-\S{1,200}?)(?:-std(?:out|err))? MODEL_LOG - (?P<logged>.*)"
 )
 _ROUTED = expression(r"\[ ?(\d{4,5})\] ")
-_ANSI = expression(r"\x1b\[[0-9;]*m")
 _ERROR = expression(r"(?P<type>(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*)(?:: (?P<message>.*))?$")
 _FRAME = expression(r'\s*File "[^"]+", line \d+, in ')
 #: Lines below a frame that quote its statement and mark a part of it.
@@ -80,7 +79,7 @@ class Said(msgspec.Struct, frozen=True):
 
 def said(text: str) -> Said:
     """Who wrote a line, and what: `(Worker_TP1 pid=7) ERROR 06-02 … [x.py:1] boom` is `Worker_TP1 (pid 7)`, `boom`."""
-    text = _unstamped(_ANSI.sub("", text) if "\x1b" in text else text)
+    text = _unstamped(COLOUR.sub("", text) if "\x1b" in text else text)
     if text.startswith("[pod/") and (outer := _POD.match(text)) is not None:
         own = _said(_unstamped(text[outer.end() :]))
         return Said(f"{outer['who']} {own.process}".strip(), own.text)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from kubectl_llmdoctor.engines.names import PARALLEL_SIZES
 from kubectl_llmdoctor.facts.units import GIB, MIB
 
 if TYPE_CHECKING:
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
 #: Engines whose use of GPU memory is computed.
 ENGINES = frozenset({"vllm", "sglang", "tensorrt-llm", "lmdeploy"})
 
-#: Settings without which nothing can be said, and those that only decide how much is left for the cache.
-_SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+#: Settings that only decide how much is left for the cache.
 _ROOM = ("gpu_memory_utilization", "quantization", "dtype", "kv_cache_dtype", "kv_cache_memory_bytes")
 #: Among more GPUs than this nobody shares a model, and a number that somebody wrote may have no end.
 _MOST_GPUS = 1024
@@ -129,7 +129,7 @@ class Sizing:
         """Why nothing can be computed; empty when something can."""
         if self.engine.name not in ENGINES:
             return f"how {self.engine.title} divides GPU memory is not computed"
-        missing = [name for name in _SIZES if self._hidden(name)]
+        missing = [name for name in PARALLEL_SIZES if self._hidden(name)]
         if self.printed.measured.cache is None:
             missing += [name for name in _ROOM if self._hidden(name)]
         if self._hidden("max_model_len"):

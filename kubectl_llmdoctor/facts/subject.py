@@ -277,7 +277,8 @@ class Subject:
             for event in chosen
             if not came_further(event, chosen) and not any(_overtaken(event, pod, begun) for pod in self.pods)
         )
-        return Events(sorted(left, key=_when), self.cluster.now)
+        in_order = sorted(left, key=lambda e: (e.last.timestamp() if e.last else 0.0, e.name, e.reason))
+        return Events(in_order, self.cluster.now)
 
     def node(self, pod: Pod) -> Node | Unknown | NotApplicable:
         """The node that a pod runs on."""
@@ -438,10 +439,6 @@ def started(container: Container, *, previous: bool) -> datetime | None:
     now = state.running or state.terminated
     instance = last if previous and not (state.terminated and last is None) else now
     return parse_time(instance.started_at) if instance else None
-
-
-def _when(event: Event) -> tuple[float, str, str]:
-    return (event.last.timestamp() if event.last else 0.0, event.name, event.reason)
 
 
 def workload_of(pod: Pod) -> Workload | None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from kubectl_llmdoctor.facts.cluster import Cluster
-from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.logs import Line
 from kubectl_llmdoctor.facts.units import parse_time
+
+if TYPE_CHECKING:
+    from kubectl_llmdoctor.facts.container import Container
 
 #: So many lines before one at most stands the time of a traceback.
 _STAMPED = 30

@@ -45,9 +45,16 @@ _DEVICES = (
 
 
 def _rules() -> Iterator[AccessRow]:
-    def rule(resource: str, verbs: str, needed_for: str, group: str = "", *, namespaced: bool = True) -> AccessRow:
+    def rule(
+        resource: str, verbs: str, needed_for: str, group: str = "", *, namespaced: bool = True, at: str = ""
+    ) -> AccessRow:
         return AccessRow(
-            resource=resource, group=group, verbs=tuple(verbs.split()), namespaced=namespaced, needed_for=needed_for
+            resource=f"{resource} (namespace {at})" if at else resource,
+            group=group,
+            verbs=tuple(verbs.split()),
+            namespaced=namespaced,
+            namespace=at,
+            needed_for=needed_for,
         )
 
     yield rule("pods", "get list", "everything: what runs, and why it does not")
@@ -88,27 +95,14 @@ def _rules() -> Iterator[AccessRow]:
     yield rule("nodepools", "list", "pools of machines that Karpenter passes over", "karpenter.sh", namespaced=False)
     for group in ("machine.openshift.io", "cluster.k8s.io"):
         yield rule("machines (all namespaces)", "list", "machines that could not be made", group, namespaced=False)
-    yield AccessRow(
-        resource="events (namespace default)",
-        group="",
-        verbs=("list",),
-        namespaced=True,
-        namespace="default",
-        needed_for="the same, by the events of NodeClaims that are gone",
-    )
+    yield rule("events", "list", "the same, by the events of NodeClaims that are gone", at="default")
     for resource, what in _STORAGE:
         yield rule(resource, "list", what, "storage.k8s.io", namespaced=False)
     for resource, what in _DEVICES:
         yield rule(resource, "list", what, "resource.k8s.io", namespaced=False)
     for resource, verb in (("pods", "list"), ("pods/proxy", "get")):
-        yield AccessRow(
-            resource=f"{resource} (namespace {agents.NAMESPACE})",
-            group="",
-            verbs=(verb,),
-            namespaced=True,
-            namespace=agents.NAMESPACE,
-            needed_for="the node agents: GPU health, who holds a GPU, the kernel's log",
-        )
+        what = "the node agents: GPU health, who holds a GPU, the kernel's log"
+        yield rule(resource, verb, what, at=agents.NAMESPACE)
     yield rule("runtimeclasses", "list", "the NVIDIA runtime that a pod asks for", "node.k8s.io", namespaced=False)
     yield rule("priorityclasses", "get", "preemption", "scheduling.k8s.io", namespaced=False)
 

@@ -214,7 +214,9 @@ class Agents:
     def of_candidates(self, nodes: Iterable[slim.Node]) -> None:
         """Asks the agents of nodes that a Pending pod could get a GPU of; of many only those that offer too few."""
         having = [node for node in nodes if _gpus(node)]
-        chosen = having if len(having) <= CANDIDATES else [node for node in having if _offers_less(node)]
+        # a GPU that is not offered the device plugin holds for unhealthy, or does not see
+        fewer = [node for node in having if any(offers < has for has, offers in _gpus(node).values())]
+        chosen = having if len(having) <= CANDIDATES else fewer
         for node in sorted(chosen, key=lambda node: node.metadata.name)[:CANDIDATES]:
             self.of(node.metadata.name, expected=True)
         if len(having) > CANDIDATES:
@@ -282,11 +284,6 @@ def _gpus(node: slim.Node) -> dict[str, tuple[float, float]]:
     if not found and (node.metadata.labels or {}).get("nvidia.com/gpu.present") == "true":
         return {"nvidia.com/gpu": (1, 0)}
     return {name: counts for name, counts in found.items() if counts[0]}
-
-
-def _offers_less(node: slim.Node) -> bool:
-    """Whether some GPU of a node is not offered: the device plugin holds it for unhealthy, or sees none."""
-    return any(offers < has for has, offers in _gpus(node).values())
 
 
 def _number(quantity: Any) -> float:

@@ -7,7 +7,7 @@ Labels are text from a cluster: what is no name of an object is passed over and 
 from __future__ import annotations
 
 import re
-from typing import Any, BinaryIO
+from typing import Any
 
 import msgspec
 
@@ -65,14 +65,13 @@ class Alerted(msgspec.Struct, frozen=True, kw_only=True):
     objects: tuple[TargetRef, ...] = ()
     nodes: tuple[str, ...] = ()
     passed_over: tuple[Missing, ...] = ()
-    #: alerts that are over, of how many
-    resolved: int = 0
+    #: how many alerts there are, with those that are over
     alerts: int = 0
 
 
-def read(path: str, *, stdin: BinaryIO | None = None) -> Alerted:
+def read(path: str) -> Alerted:
     """What the alerts of a file are about; `-` is standard input. Raises UsageError with one line."""
-    data = reading.named(path, stdin, lambda stream: reading.whole(stream, MAX_BYTES))
+    data = reading.named(path, None, lambda stream: reading.whole(stream, MAX_BYTES))
     return about(data, reading.shown(path))
 
 
@@ -106,7 +105,6 @@ def about(data: bytes, where: str) -> Alerted:
         objects=tuple(thing for thing in chosen if isinstance(thing, TargetRef)),
         nodes=tuple(thing for thing in chosen if isinstance(thing, str)),
         passed_over=tuple(dict.fromkeys(missing)),
-        resolved=resolved,
         alerts=len(alerts),
     )
 

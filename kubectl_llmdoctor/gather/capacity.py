@@ -9,7 +9,7 @@ from kubectl_llmdoctor.gather.kinds import core
 from kubectl_llmdoctor.gather.podlogs import PodLogs
 from kubectl_llmdoctor.gather.related import name_of, namespace_of
 from kubectl_llmdoctor.gather.transport import query
-from kubectl_llmdoctor.snapshot import Json
+from kubectl_llmdoctor.snapshot import UNFINISHED, Json
 
 #: Device plugins whose logs are read: on many nodes they say the same.
 _DEVICE_PLUGINS = 4
@@ -24,7 +24,6 @@ _MANY = 5000
 
 #: In a cluster with more pods than this, those that have finished are left out: they take no place, and may be many.
 _MANY_PODS = 5000
-_UNFINISHED = "status.phase!=Succeeded,status.phase!=Failed"
 
 
 class Capacity:
@@ -83,7 +82,7 @@ class Capacity:
         (path,) = kinds.POD.paths("")
         first = self._pot.client.get(path, query(limit=1), decode=slim.decode_page)
         many = first.metadata.remaining_item_count > _MANY_PODS
-        self.pods(_UNFINISHED if many else "", healthy_plugins=True)
+        self.pods(UNFINISHED if many else "", healthy_plugins=True)
 
     def pods(self, fields: str, *, healthy_plugins: bool) -> None:
         """Pods of all namespaces as the scheduler sees them, and the logs of device plugins among them and of what these wait for."""

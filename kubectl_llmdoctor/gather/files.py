@@ -18,6 +18,7 @@ from kubectl_llmdoctor.gather.offline import reading, saved
 from kubectl_llmdoctor.gather.offline.documents import documents
 from kubectl_llmdoctor.gather.offline.found import Found
 from kubectl_llmdoctor.gather.offline.reading import UnreadableError, shown
+from kubectl_llmdoctor.gather.times import has_kubelet_times
 from kubectl_llmdoctor.snapshot import Cut, LogText, Snapshot
 
 if TYPE_CHECKING:
@@ -39,16 +40,14 @@ def load(path: str, *, stdin: BinaryIO | None = None) -> Snapshot:
     return found.snapshot(shown(path))
 
 
-def load_manifests(
-    paths: Sequence[str], *, stdin: BinaryIO | None = None, texts: dict[str, str] | None = None
-) -> Snapshot:
+def load_manifests(paths: Sequence[str], *, texts: dict[str, str] | None = None) -> Snapshot:
     """Manifest files and folders together; `-` is stdin. What the files say, unmasked, goes into `texts` by file."""
     if not paths:
         raise UsageError("no file or folder named")
     found = Found(snapshots=False)
     found.texts = texts
     for path in paths:
-        _take_path(found, path, stdin)
+        _take_path(found, path, None)
     return found.snapshot(", ".join(map(shown, paths)))
 
 
@@ -60,7 +59,6 @@ def load_log(path: str, *, stdin: BinaryIO | None = None, literals: Iterable[str
     """
     if literals:
         return reading.named(path, stdin, lambda stream: _log(stream, path, literals))
-    from kubectl_llmdoctor.gather.times import has_kubelet_times
     from kubectl_llmdoctor.gather.wrapped import unwrapped
     from kubectl_llmdoctor.redact import mask_text
 
@@ -75,7 +73,6 @@ def load_log(path: str, *, stdin: BinaryIO | None = None, literals: Iterable[str
 
 def load_logs(path: str, *, literals: Iterable[str] = ()) -> tuple[LogText, ...]:
     """A log without its pod, as `load_log` reads it; of several programs in one file, each one's."""
-    from kubectl_llmdoctor.gather.times import has_kubelet_times
     from kubectl_llmdoctor.gather.wrapped import by_program
 
     log = load_log(path, literals=literals)
@@ -89,7 +86,6 @@ _LARGE = 8 << 20
 
 def _log(stream: BinaryIO, path: str, literals: Iterable[str]) -> LogText:
     """A log that is kept whole when it is small, else reduced while it is read."""
-    from kubectl_llmdoctor.gather.times import has_kubelet_times
     from kubectl_llmdoctor.gather.wrapped import form_of, unwrapped, unwrapped_pieces
     from kubectl_llmdoctor.redact import mask_text
 

@@ -73,12 +73,12 @@ class Ports:
                 ref = f"{one.namespace}/{one.pod}:{one.metrics_port}"
                 self._pot.task("metrics", ref, partial(self._sample, one, one.paths.metrics), leads=False)
 
-    def again(self, sleep: Callable[[float], Any] = time.sleep) -> None:
+    def again(self) -> None:
         """The second sample, some seconds after the first; call it when the first is there."""
         left = min(self._wanted.sample, self._client.deadline - time.monotonic()) if self._scraped else 0.0
         while left > 0:
             self._pot.say(f"second sample of the metrics in {left:.0f} s")
-            sleep(min(left, 1.0))
+            time.sleep(min(left, 1.0))
             left -= 1.0
         if self._wanted.sample:
             for one, path in list(self._scraped):

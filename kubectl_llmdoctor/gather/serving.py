@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from kubectl_llmdoctor.facts import clients, destinations
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
-from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.engine import Engine, engines_of
 from kubectl_llmdoctor.facts.logs import Logs
 from kubectl_llmdoctor.facts.pod import Pod
@@ -125,13 +124,9 @@ def choosers(cluster: Cluster, namespaces: Iterable[str]) -> list[Json]:
     found = dict[tuple[str, str], Pod]()
     for namespace in sorted(namespaces):
         every = (Pod.of(item, cluster) for item in cluster.items("Pod", namespace))
-        routers = (pod for pod in every if any(map(_looks_for_pods, pod.containers)))
+        routers = (pod for pod in every if any(any(clients.sought(container)) for container in pod.containers))
         found |= {(pod.namespace, pod.name): pod for pod in (*_pickers(cluster, namespace), *routers)}
     return [pod.item.raw for _, pod in sorted(found.items()) if pod.item is not None]
-
-
-def _looks_for_pods(container: Container) -> bool:
-    return any(clients.sought(container))
 
 
 def clients_seen(objects: Iterable[Json], pods: list[Json], logs: Iterable[LogText]) -> list[Json]:

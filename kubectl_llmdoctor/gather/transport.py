@@ -46,6 +46,15 @@ Decode = Callable[[bytes], Any]
 T = TypeVar("T")
 
 
+class _Request(msgspec.Struct, frozen=True):
+    method: str
+    path: str
+    query: Query | None = None
+    accept: str = JSON
+    body: bytes | None = None
+    content_type: str = JSON
+
+
 class Client:
     """Sends requests; safe to be used by several threads."""
 
@@ -85,45 +94,37 @@ class Client:
 
     def get(self, path: str, query: Query | None = None, *, accept: str = JSON, decode: Decode) -> Any:
         """The body of an answer, decoded. Raises RequestError."""
-        return self._retried(lambda until: self._whole("GET", path, query, accept, None, until, decode))
+        request = _Request("GET", path, query, accept)
+        return self._retried(lambda until: self._whole(request, until, decode))
 
     def get_once(self, path: str, *, seconds: float, most_bytes: int) -> tuple[bytes, str]:
         """The body of an answer and its `Date`, of something that must not keep anybody waiting. Raises RequestError."""
         until = time.monotonic() + seconds
-        answer = self._open("GET", path, None, JSON, None, until)
+        answer = self._open(_Request("GET", path), until)
         pieces = self._pieces(answer, until, f"timed out after {seconds:g} s")
         return _joined(pieces, answer, most_bytes), answer.header("Date") or ""
 
     def post(self, path: str, body: Any, *, decode: Decode) -> Any:
         """The answer to a question that needs a body, such as an access review. Raises RequestError."""
-        data = msgspec.json.encode(body)
-        return self._retried(lambda until: self._whole("POST", path, None, JSON, data, until, decode))
+        request = _Request("POST", path, body=msgspec.json.encode(body))
+        return self._retried(lambda until: self._whole(request, until, decode))
 
     def patch(self, path: str, query: Query, body: bytes, content_type: str, *, decode: Decode) -> Any:
         """The answer to a patch; sent once, for the server may have done what it was asked. Raises RequestError."""
-        until = self._until(self.timeout)
-        return self._whole("PATCH", path, query, JSON, body, until, decode, content_type)
+        request = _Request("PATCH", path, query, body=body, content_type=content_type)
+        return self._whole(request, self._until(self.timeout), decode)
 
     def stream(self, path: str, query: Query | None, *, seconds: float) -> Iterator[bytes]:
         """The body in pieces as they come, each within `timeout`, all within `seconds`. Raises RequestError.
 
         Retries only before the first piece.
         """
-        answer = self._retried(lambda until: self._open("GET", path, query, f"{JSON}, */*", None, until))
+        request = _Request("GET", path, query, f"{JSON}, */*")
+        answer = self._retried(lambda until: self._open(request, until))
         yield from self._pieces(answer, self._until(seconds), f"not read to its end in {seconds:g} s")
 
-    def _whole(
-        self,
-        method: str,
-        path: str,
-        query: Query | None,
-        accept: str,
-        body: bytes | None,
-        until: float,
-        decode: Decode,
-        content_type: str = JSON,
-    ) -> Any:
-        answer = self._open(method, path, query, accept, body, until, content_type)
+    def _whole(self, request: _Request, until: float, decode: Decode) -> Any:
+        answer = self._open(request, until)
         body = _joined(self._pieces(answer, until, self._too_late), answer, self._most_bytes)
         try:
             return decode(body)
@@ -159,16 +160,7 @@ class Client:
                 if self._closed.wait(pause):
                     raise error from None
 
-    def _open(
-        self,
-        method: str,
-        path: str,
-        query: Query | None,
-        accept: str,
-        body: bytes | None,
-        until: float,
-        content_type: str = JSON,
-    ) -> _Answer:
+    def _open(self, request: _Request, until: float) -> _Answer:
         """An answer with a good status, its body still to be read."""
         if time.monotonic() >= self.deadline:
             raise RequestError(Why.TIMEOUT, _OVER)
@@ -181,15 +173,16 @@ class Client:
             with talking(self._too_late):
                 _limit(wire, until)
                 root = self.endpoint.server if self._route.asks_proxy else self._route.server.path
-                target = root + quote(path, safe="/:") + (f"?{urlencode(query)}" if query else "")
-                wire.putrequest(method, target, skip_accept_encoding=True)
+                target = root + quote(request.path, safe="/:")
+                target += f"?{urlencode(request.query)}" if request.query else ""
+                wire.putrequest(request.method, target, skip_accept_encoding=True)
                 for name, value in self._headers:
                     wire.putheader(name, value)
-                wire.putheader("Accept", accept)
-                if body is not None:
-                    wire.putheader("Content-Type", content_type)
-                    wire.putheader("Content-Length", str(len(body)))
-                wire.endheaders(body)
+                wire.putheader("Accept", request.accept)
+                if request.body is not None:
+                    wire.putheader("Content-Type", request.content_type)
+                    wire.putheader("Content-Length", str(len(request.body)))
+                wire.endheaders(request.body)
                 answer = _Answer(wire, wire.getresponse())
         except BaseException:
             wire.close()

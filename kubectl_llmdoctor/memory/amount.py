@@ -15,11 +15,6 @@ class Amount(msgspec.Struct, frozen=True, kw_only=True):
     source: str
 
     @property
-    def middle(self) -> int:
-        """The middle of the range."""
-        return (self.low + self.high) // 2
-
-    @property
     def exact(self) -> bool:
         """Whether nothing about it is a range."""
         return self.low == self.high

@@ -94,8 +94,8 @@ def _template(raw: Json, values: Json, root: str, name: str, controller: Json, s
             where = f"{at}/{field}/{escaped(key)}"
             listed.append(_container(key, container, [m for whose, m in mounts if whose in ("", key)]))
             places.append((f"/{field}/{index}", where))
-            places += [(f"/{field}/{index}/{word}", "") for word in _OTHERWISE]
-            places += [(f"/{field}/{index}/{word}", "") for word in ("args", "command") if not _list(container, word)]
+            scripts = [word for word in ("args", "command") if not isinstance(container.get(word), list)]
+            places += [(f"/{field}/{index}/{word}", "") for word in (*_OTHERWISE, *scripts)]
         pod[field] = listed
     pod["volumes"] = volumes
     return Template(
@@ -107,10 +107,6 @@ def _template(raw: Json, values: Json, root: str, name: str, controller: Json, s
         completed=True,
         namespace=say(dig(raw, "spec.targetNamespace") or dig(raw, "spec.destination.namespace") or ""),
     )
-
-
-def _list(container: Json, field: str) -> bool:
-    return isinstance(container.get(field), list)
 
 
 def _container(name: str, given: Json, mounts: list[Json]) -> Json:

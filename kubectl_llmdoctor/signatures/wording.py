@@ -8,9 +8,9 @@ from functools import cache
 
 from kubectl_llmdoctor.advice.templates import fill
 from kubectl_llmdoctor.check import Finding
+from kubectl_llmdoctor.driver import driver_cuda, image_cuda, suffices
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.container import Container
-from kubectl_llmdoctor.facts.driver import driver_cuda, image_cuda, suffices
 from kubectl_llmdoctor.facts.logs import Line
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.processes import raised_at, said

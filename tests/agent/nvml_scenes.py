@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-GIB = 1 << 30
-
 
 def driver(version: str = "570.86.15", cuda: int = 12080) -> list[str]:
     return [f"system driver {version}", f"system cuda {cuda}", f"system nvml 12.{version}"]

@@ -36,12 +36,12 @@ class Agent:
         assert answer.status == 200, answer.data
         return msgspec.json.decode(answer.data, type=Report)
 
-    def wait(self, path: str = "/readyz", seconds: float = 20.0) -> None:
+    def wait(self) -> None:
         """Waits until it answers well."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + 20
         while True:
             try:
-                if self.get(path).status == 200:
+                if self.get("/readyz").status == 200:
                     return
             except urllib3.exceptions.HTTPError:
                 pass

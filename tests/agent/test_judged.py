@@ -1,4 +1,5 @@
 """From NVML's own answers to a finding: the stand-in library, the agent's report, the snapshot, the checks."""
+# ruff: noqa: F811
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from kubectl_llmdoctor.packs import installed
 from kubectl_llmdoctor.snapshot import NodeData, Snapshot
 from tests.agent import nvml_scenes as scenes
 from tests.agent.nvml_scenes import Scene
-from tests.agent.test_nvml import build, standin
+from tests.agent.test_nvml import library, standin  # noqa: F401
 
 pytestmark = standin
 
@@ -35,11 +36,6 @@ CRASHED = {
     },
 }
 SERVES = {"ready": True, "restartCount": 0, "state": {"running": {"startedAt": "2026-11-20T08:00:20Z"}}}
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("nvml") / "lib")
 
 
 def report_of(lines: Sequence[str], library: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:

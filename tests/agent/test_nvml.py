@@ -99,9 +99,9 @@ def gpus_of(reading: Reading) -> tuple[Gpu, ...]:
     return reading.gpus
 
 
-def until(read: Callable[[], Reading], good: Callable[[Reading], object], seconds: float = 30.0) -> Reading:
+def until(read: Callable[[], Reading], good: Callable[[Reading], object]) -> Reading:
     """Reads until it is as it should be, which it is after a while."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + 30
     while not good(reading := read()):
         assert time.monotonic() < end, reading
         time.sleep(0.05)

@@ -1,4 +1,5 @@
 """The agent as a process: it starts without anything, joins what it reads, and ends in time."""
+# ruff: noqa: F811
 
 from __future__ import annotations
 
@@ -18,16 +19,11 @@ from tests.agent import nvml_scenes as scenes
 from tests.agent.kubelet import Kubelet, kubelet
 from tests.agent.nvml_scenes import Scene, uuid
 from tests.agent.process import agent
-from tests.agent.test_nvml import build
+from tests.agent.test_nvml import library  # noqa: F401
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "agent.schema.json"
 POD = "6f1d2c3b-8a90-4e57-b1c2-0d9e8f7a6b5c"
 ID = "ab" * 32
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("agent") / "lib")
 
 
 @pytest.fixture

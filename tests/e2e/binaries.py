@@ -22,7 +22,6 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kube
 PROGRAMS = ("etcd", "kube-apiserver", "kube-scheduler", "kube-controller-manager")
 MODULE = Path(__file__).with_name("binaries")
 
-PROMETHEUS = ("prometheus", "promtool")
 PROMETHEUS_MODULE = MODULE / "prometheus"
 HELM_MODULE = MODULE / "helm"
 

@@ -1,4 +1,5 @@
 """The node agent behind the pod proxy of the real API server: who may read it, and whether its objects are let in."""
+# ruff: noqa: F811
 
 import json
 import re
@@ -14,7 +15,7 @@ from tests.agent import nvml_scenes as scenes
 from tests.agent.kubelet import kubelet as pod_resources
 from tests.agent.nvml_scenes import Scene, uuid
 from tests.agent.process import Agent, agent
-from tests.agent.test_nvml import build
+from tests.agent.test_nvml import library  # noqa: F401
 
 from . import network
 from .conftest import Doctor, Kubectl
@@ -72,11 +73,6 @@ def run_pod(cluster: ControlPlane, objects: list[Object], address: str = network
     row = {"name": "agent", "ready": True, "restartCount": 0, "image": "", "imageID": "", "state": {"running": {}}}
     status = {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}], "containerStatuses": [row]}
     cluster.api.patch(f"{PODS}/llmdoctor-agent-x2v4q/status", {"status": status})
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("nvml") / "lib")
 
 
 @pytest.fixture

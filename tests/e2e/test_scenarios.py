@@ -97,9 +97,9 @@ def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-def _until(done: Callable[[], Any], seconds: float = 30) -> Any:
+def _until(done: Callable[[], Any]) -> Any:
     """Waits for the control plane to do its part."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + 30
     while not (result := done()):
         assert time.monotonic() < deadline, "the control plane did not do it in time"
         time.sleep(0.05)

@@ -114,7 +114,7 @@ def given_up(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs:
             role="risk" if long_past(cut) else "cause",  # the next long one meets it, too
             severity="warning",
             summary=f"{len(cut)} of {len(ages)} requests {whose} were {say_seconds(timeout.seconds)} old, which is what "
-            f"{timeout.item.raw.get('kind')}/{timeout.item.name} allows{'' if timeout.whole else ' without a word of the answer'}.",
+            f"{timeout.where} allows{'' if timeout.whole else ' without a word of the answer'}.",
             evidence=(
                 log_evidence(cut[-1]),
                 object_evidence(timeout.item, timeout.path, timeout.text),
@@ -194,7 +194,7 @@ def cut_short(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs
         severity="warning",
         confidence="likely" if len(as_old) >= _FEWEST_CUT else "possible",
         summary=f"{lines[0].log.pod} lost {count_of(len(lines), 'stream')} in the middle while {engine.container.name} ran on; "
-        f"{timeout.item.raw.get('kind')}/{timeout.item.name} ends every request after {say_seconds(timeout.seconds)}.",
+        f"{timeout.where} ends every request after {say_seconds(timeout.seconds)}.",
         evidence=(
             *(log_evidence(line) for line in (as_old or lines)[:2]),
             object_evidence(timeout.item, timeout.path, timeout.text),

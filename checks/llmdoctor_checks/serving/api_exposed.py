@@ -28,6 +28,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
 )
 from llmdoctor_checks.serving._exposure import SCHEME, Way, restricted, ways
+from llmdoctor_checks.serving._timeouts import ports
 
 #: How an engine is given a key; the others have none of their own.
 _KEYS = {
@@ -87,8 +88,8 @@ def api_exposed(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None)
     """
     served = [engine for engine in subject.engines(pod) if not _has_key(engine)]
     routers = [] if subject.engines(pod) else [c for c in pod.containers if _routes(c, pod.namespace, cluster)]
-    for title, container, ports in (
-        *((engine.label, engine.container, _ports(engine)) for engine in served),
+    for title, container, open_ports in (
+        *((engine.label, engine.container, ports(engine)) for engine in served),
         *((f"The router {c.name}", c, {p.container_port for p in c.spec.ports}) for c in routers),
     ):
         engine = next((e for e in served if e.container is container), None)
@@ -98,13 +99,13 @@ def api_exposed(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None)
         if engine and not engine.found.argv_known:
             continue
         closed = restricted(pod, cluster)
-        open_ways = [] if closed else list(ways(pod, ports - _others(container), cluster))
+        open_ways = [] if closed else list(ways(pod, open_ports - _others(container), cluster))
         public = [way for way in open_ways if way.public]
         if public:
             yield _finding(pod, title, container, engine, public[0], "risk")
         elif open_ways:
             yield _finding(pod, title, container, engine, open_ways[0], "note")
-        elif not closed and (port := _host_port(pod, container, ports)):
+        elif not closed and (port := _host_port(pod, container, open_ports)):
             yield Finding(
                 role="note",
                 confidence="possible",
@@ -200,11 +201,6 @@ def _has_key(engine: Engine) -> bool:
         return True
     words = list(engine.container.spec.argv)
     return any("--api-key" in word for word in words)
-
-
-def _ports(engine: Engine) -> set[int]:
-    port = engine.value("port")
-    return {port} if isinstance(port, int) else {p.container_port for p in engine.container.spec.ports}
 
 
 def _others(container: Container) -> set[int]:

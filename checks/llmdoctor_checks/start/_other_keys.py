@@ -20,6 +20,7 @@ from kubectl_llmdoctor.api import (
     event_evidence,
     expression,
     fixes,
+    letters,
     object_evidence,
     pod_evidence,
 )
@@ -129,7 +130,7 @@ def _finding(
 
 
 def _fixes(pod: Pod, item: Item, key: str, keys: list[str], pointer: str, meant: str) -> Iterator[Fix]:
-    near = [k for k in keys if k == meant or _plain(k) == _plain(key)]
+    near = [k for k in keys if k == meant or letters(k) == letters(key)]
     if len(keys) == 1 and _words(keys[0]) & _words(f"{key}-{meant}"):
         near = keys  # it is about the same thing
     elif not near:
@@ -152,7 +153,3 @@ def _fixes(pod: Pod, item: Item, key: str, keys: list[str], pointer: str, meant:
 
 def _words(key: str) -> set[str]:
     return set(re.findall(r"[a-z0-9]{2,}", key.lower()))
-
-
-def _plain(key: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", key.lower())

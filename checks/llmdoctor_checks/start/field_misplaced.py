@@ -15,6 +15,7 @@ from kubectl_llmdoctor.api import (
     object_evidence,
     pod_evidence,
     rows,
+    table,
 )
 
 #: Fields of one level of a pod that manifests show at another: v1 Pod, its API reference.
@@ -87,7 +88,7 @@ def field_misplaced(pod: Pod, subject: Subject) -> Iterator[Finding]:
     - https://kubernetes.io/docs/reference/using-api/api-concepts/#field-validation
     """
     raw = pod.template.pod if pod.template else pod.item.raw if pod.item else {}
-    spec = _table(raw.get("spec"))
+    spec = table(raw.get("spec"))
     deeper = [] if pod.exists or pod.containers else [*_deeper(spec)]
     if pod.exists or not (deeper or subject.engines(pod)):
         return
@@ -127,13 +128,13 @@ def _evidence(at: Pod | Container | Item, path: str, field: str, _: str) -> Evid
     return object_evidence(at, path, text) if isinstance(at, Item) else pod_evidence(at, path, text)
 
 
-def _deeper(table: dict[str, Any], path: str = "") -> Iterator[tuple[str, str, str]]:
+def _deeper(spec: dict[str, Any], path: str = "") -> Iterator[tuple[str, str, str]]:
     """Containers and volumes of a pod without any that were indented too much, below another field of it."""
-    for key, value in table.items():
+    for key, value in spec.items():
         if path and key in ("containers", "initContainers", "volumes") and isinstance(value, list):
             yield f"{path}{key}", key, "the pod's spec"
         elif path.count(".") < _DEEPEST:
-            yield from _deeper(_table(value), f"{path}{key}.")
+            yield from _deeper(table(value), f"{path}{key}.")
 
 
 def _in_workload(raw: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -141,8 +142,8 @@ def _in_workload(raw: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     for key in raw:
         if key in _OF_WORKLOAD:
             yield key, key, "spec"
-    spec = _table(raw.get("spec"))
-    template = _table(spec.get("template"))
+    spec = table(raw.get("spec"))
+    template = table(spec.get("template"))
     for path, level in (("spec", spec), ("spec.template", template)):
         for key in level:
             if key in _OF_POD:
@@ -152,7 +153,7 @@ def _in_workload(raw: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     if "rollingUpdate" in spec:  # without maxSurge: 0 a second pod waits for the GPU that the first has
         belongs = "spec.strategy" if raw.get("kind") == "Deployment" else "spec.updateStrategy"
         yield "spec.rollingUpdate", "rollingUpdate", belongs
-    for path, level in (("spec.template", template), ("spec.template.spec", _table(template.get("spec")))):
+    for path, level in (("spec.template", template), ("spec.template.spec", table(template.get("spec")))):
         for key in level:
             if key in _OF_WORKLOAD:
                 yield f"{path}.{key}", key, "spec"
@@ -168,18 +169,18 @@ def _in_container(raw: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         elif key in _OF_PROBE:
             yield key, key, "a probe"
     yield from _misspelt(raw, "container", "")
-    yield from _misspelt(_table(raw.get("resources")), "resources", "resources.")
-    for key in _table(raw.get("resources")):
+    yield from _misspelt(table(raw.get("resources")), "resources", "resources.")
+    for key in table(raw.get("resources")):
         if key in _OF_CONTAINER or key in _OF_POD:
             yield f"resources.{key}", key, "the container" if key in _OF_CONTAINER else "the pod's spec"
         elif _is_resource(key):
             yield f"resources.{key}", key, "resources.limits"
     for probe in _PROBES:
-        inside = _table(raw.get(probe))
+        inside = table(raw.get(probe))
         yield from _of_container(inside, probe)
         yield from _misspelt(inside, "probe", f"{probe}.")
         for action in _ACTIONS:
-            for key in _table(inside.get(action)):
+            for key in table(inside.get(action)):
                 if key in _OF_PROBE:
                     yield f"{probe}.{action}.{key}", key, probe
     for group in ("env", "ports", "volumeMounts"):
@@ -211,7 +212,3 @@ def _is_resource(key: str) -> bool:
     return key in ("cpu", "memory", "ephemeral-storage") or key.startswith(
         ("nvidia.com/", "amd.com/", "gpu.intel.com/")
     )
-
-
-def _table(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 
+import msgspec
 from msgspec.structs import replace
 
 from kubectl_llmdoctor.facts import k8s
@@ -16,47 +17,25 @@ from kubectl_llmdoctor.facts.scheduling.verdict import Gap, Reason
 from kubectl_llmdoctor.facts.usage import Amounts, Usage, host_ports, requests_of
 
 
-class Ask:
+class Ask(msgspec.Struct, frozen=True, kw_only=True, eq=False, dict=True):
     """One question to the filters."""
 
-    def __init__(
-        self,
-        pod: Pod,
-        *,
-        nodes: Sequence[Node],
-        usage: Usage,
-        objects: Objects,
-        nodes_complete: bool = True,
-        spec: k8s.PodSpec | None = None,
-        requests: Amounts | None = None,
-        without: Collection[str] = (),
-    ) -> None:
-        self.pod = pod
-        self.spec = pod.spec if spec is None else spec
-        self.nodes = nodes
-        #: whether these are all nodes
-        self.nodes_complete = nodes_complete
-        self.usage = usage
-        self.objects = objects
-        #: pods that are thought away; `usage` is already without them
-        self.without = without
-        self._requests = requests
+    pod: Pod
+    spec: k8s.PodSpec
+    nodes: Sequence[Node]
+    #: whether these are all nodes
+    nodes_complete: bool
+    usage: Usage
+    objects: Objects
+    #: pods that are thought away; `usage` is already without them
+    without: Collection[str]
 
     def crowded(self, pods: Mapping[str, Iterable[k8s.Pod]]) -> Ask:
         """The same question with further pods on nodes. They have a node then, or they would not count."""
         placed = {
             node: [replace(pod, spec=replace(pod.spec, node_name=node)) for pod in some] for node, some in pods.items()
         }
-        return Ask(
-            self.pod,
-            nodes=self.nodes,
-            usage=self.usage.changed(plus=placed),
-            objects=self.objects,
-            nodes_complete=self.nodes_complete,
-            spec=self.spec,
-            requests=self.requests,
-            without=self.without,
-        )
+        return replace(self, usage=self.usage.changed(plus=placed))
 
     def after(self, rivals: Sequence[k8s.Pod]) -> Ask:
         """The same question, with pods that come before this one on every node that would take them."""
@@ -67,22 +46,11 @@ class Ask:
             node.name: [*self.usage.nominated.get(node.name, ()), *(r for r in rivals if _takes(node, usage, r))]
             for node in self.nodes
         }
-        return Ask(
-            self.pod,
-            nodes=self.nodes,
-            usage=usage,
-            objects=self.objects,
-            nodes_complete=self.nodes_complete,
-            spec=self.spec,
-            requests=self._requests,
-            without=self.without,
-        )
+        return replace(self, usage=usage)
 
     @cached_property
     def requests(self) -> Amounts:
         """What it asks of one node, in the scheduler's units."""
-        if self._requests is not None:
-            return self._requests
         return requests_of(k8s.Pod(metadata=self.pod.obj.metadata, spec=self.spec))
 
     @cached_property

@@ -29,7 +29,7 @@ def restrictions(ask: Ask) -> Filter | Reason | None:
     for claim in claims:
         if claim.lacks:
             text = f'persistentvolumeclaim "{claim.name}" not found'
-            return refusal(plugin, text, f"claim {claim.name} does not exist in {ask.pod.namespace}", claim.name)
+            return refusal(plugin, text, f"claim {claim.name} does not exist in {ask.pod.namespace}")
     alone = [c.name for c in claims if c.found and "ReadWriteOncePod" in c.found.spec.access_modes]
     users = {
         name: [
@@ -63,7 +63,6 @@ def restrictions(ask: Ask) -> Filter | Reason | None:
                 "by another pod",
                 detail=f"claim {name} is ReadWriteOncePod, and {', '.join(pods)} uses it",
                 pods=tuple(pods),
-                claim=name,
             )
         if unread:
             yield from unread(node)

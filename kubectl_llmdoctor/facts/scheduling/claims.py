@@ -73,8 +73,8 @@ def resources(ask: Ask) -> Filter | Reason | None:
     return _Filter(ask, claims, mapped).judge
 
 
-def _refusal(text: str, detail: str, claim: str) -> Reason:
-    return Reason(plugin=_PLUGIN, kind="claim", text=text, detail=detail, claim=claim, everywhere=True)
+def _refusal(text: str, detail: str) -> Reason:
+    return Reason(plugin=_PLUGIN, kind="claim", text=text, detail=detail, everywhere=True)
 
 
 def _fault(ask: Ask, one: Named) -> Reason | None:
@@ -82,18 +82,18 @@ def _fault(ask: Ask, one: Named) -> Reason | None:
     pod, name, found = ask.pod, one.name, one.found
     if not name:
         text = f'pod "{pod.namespace}/{pod.name}": ResourceClaim not created yet'
-        return _refusal(text, "its ResourceClaim was not made from the template yet", "")
+        return _refusal(text, "its ResourceClaim was not made from the template yet")
     if one.lacks and found is None:
         text = f'resourceclaim.resource.k8s.io "{name}" not found'
-        return _refusal(text, f"ResourceClaim {name} does not exist in {pod.namespace}", name)
+        return _refusal(text, f"ResourceClaim {name} does not exist in {pod.namespace}")
     if found is None:
         return None
     if found.metadata.deletion_timestamp:
-        return _refusal(f'resourceclaim "{name}" is being deleted', f"ResourceClaim {name} is being deleted", name)
+        return _refusal(f'resourceclaim "{name}" is being deleted', f"ResourceClaim {name} is being deleted")
     uid = pod.obj.metadata.uid
     if one.made and uid and not any(o.uid == uid and o.controller for o in found.metadata.owner_references):
         text = f"ResourceClaim {pod.namespace}/{name} was not created for Pod {pod.namespace}/{pod.name} (Pod is not owner)"
-        return _refusal(text, f"ResourceClaim {name}, which was to be made for it, belongs to something else", name)
+        return _refusal(text, f"ResourceClaim {name}, which was to be made for it, belongs to something else")
     return None
 
 
@@ -112,7 +112,7 @@ def _missing_class(ask: Ask, claims: list[ResourceClaim]) -> Reason | None:
                 if want.kind and ask.objects.lacks(DeviceClass, want.kind):
                     text = f"request {want.name}: device class {want.kind} does not exist"
                     detail = f"claim {want.claim} asks for device class {want.kind}, which does not exist"
-                    return _refusal(text, detail, want.claim)
+                    return _refusal(text, detail)
     return None
 
 
@@ -140,7 +140,7 @@ class _Filter:
     def _demand(self, claim: ResourceClaim) -> Demand:
         name, devices = claim.metadata.name, claim.spec.devices
         requests = tuple((r.name, tuple(wants(name, r, self._classes))) for r in devices.requests)
-        return Demand(name, requests, devices.constraints)
+        return Demand(requests, devices.constraints)
 
     def judge(self, node: Node) -> Iterator[Reason | Gap]:
         if self._stale:
@@ -172,7 +172,6 @@ class _Filter:
                     kind="claim",
                     text="resourceclaim not available on the node",
                     detail=f"the devices of claim {name} are where {'; '.join(m.demand for m in missed)}",
-                    claim=name,
                     mismatches=missed,
                 )
 
@@ -186,7 +185,7 @@ class _Filter:
                 want = Want(name=name, kind=one.metadata.name, class_selectors=chosen, count=amount)
                 rows.append((name, (want,)))
         if rows:
-            yield Demand("", tuple(rows))
+            yield Demand(tuple(rows))
 
     @staticmethod
     def _reason(lack: Shortage) -> Reason:
@@ -211,7 +210,6 @@ class _Filter:
             asked=want.count or 0,
             free=lack.free,
             allocatable=lack.matching,
-            claim=want.claim,
             pods=lack.takers,
         )
 

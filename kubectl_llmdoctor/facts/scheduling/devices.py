@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from functools import cached_property
 
 import msgspec
 
@@ -83,7 +82,6 @@ class Want(msgspec.Struct, frozen=True, kw_only=True):
 class Demand(msgspec.Struct, frozen=True):
     """All requests of one claim: each a choice of alternatives; and what their devices must have in common."""
 
-    claim: str
     requests: tuple[tuple[str, tuple[Want, ...]], ...]
     constraints: tuple[DeviceConstraint, ...] = ()
 
@@ -159,11 +157,6 @@ class Inventory:
             elif one.spec.devices:
                 self._shared.append(one)
         self._counters[pool] = left
-
-    @cached_property
-    def nodes(self) -> frozenset[str]:
-        """The nodes that have devices of their own."""
-        return frozenset(name for name, slices in self._local.items() if any(one.spec.devices for one in slices))
 
     def left(self, pool: tuple[str, str]) -> Counter[tuple[str, str]]:
         """What the devices of a pool may still consume."""

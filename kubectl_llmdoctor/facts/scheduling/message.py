@@ -57,7 +57,6 @@ class Count(msgspec.Struct, frozen=True, kw_only=True):
 class Said(msgspec.Struct, frozen=True, kw_only=True):
     """A scheduler's message, parsed."""
 
-    text: str = ""
     #: the number of nodes it looked at; None where the message does not say
     total: int | None = None
     counts: tuple[Count, ...] = ()
@@ -65,8 +64,6 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
     refused: tuple[Count, ...] = ()
     #: nodes on which evicting pods cannot help (they can never hold it as things are)
     helpless: int | None = None
-    #: nodes on which evicting pods of lower priority would not be enough (they are occupied)
-    occupied: int | None = None
     #: the text was cut where the event's note ends
     cut: bool = False
     #: a gang that found room for so many of so many pods
@@ -141,12 +138,10 @@ def parse(text: str) -> Said:
         r"found for (\d{1,9}) pods? while (\d{1,9}) are required|(\d{1,9}) Pending, (\d{1,9}) minAvailable"
     ).search(text)
     return Said(
-        text=text,
         total=total,
         counts=tuple(counts),
         refused=tuple(refused),
         helpless=_number(r"(\d{1,9}) Preemption is not helpful", after),
-        occupied=_number(r"(\d{1,9}) No preemption victims", after),
         cut=cut,
         gang=(int(gang.group(1)), int(gang.group(2))) if gang and gang.group(1) else None,
     )

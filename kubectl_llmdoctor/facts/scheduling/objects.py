@@ -395,9 +395,9 @@ class Objects:
         """Whether an object is known not to exist."""
         return self._cluster.exists(kind.__name__, namespace, name) is False
 
-    def complete(self, kind: type[k8s.Object], namespace: str = "") -> bool:
+    def complete(self, kind: type[k8s.Object]) -> bool:
         """Whether these are all objects of the kind, and each was understood."""
-        read = self._cluster.complete(kind.__name__, namespace)
+        read = self._cluster.complete(kind.__name__)
         return read and len(self._of(kind)) == sum(1 for _ in self._cluster.items(kind.__name__))
 
 

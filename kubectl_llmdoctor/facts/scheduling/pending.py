@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
-from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -116,12 +115,6 @@ class Pending:
         """Scheduling gates that are still closed."""
         return tuple(g.name for g in self.pod.spec.scheduling_gates)
 
-    @cached_property
-    def since(self) -> datetime | None:
-        """Since when it waits."""
-        started = parse_time(self.condition.last_transition_time) if self.condition else None
-        return started or parse_time(self.pod.obj.metadata.creation_timestamp)
-
     @property
     def seconds(self) -> float | None:
         """How many seconds it has existed, as the snapshot tells the time."""
@@ -168,7 +161,6 @@ class Pending:
         self,
         *,
         spec: k8s.PodSpec | None = None,
-        requests: Amounts | None = None,
         without: Collection[str] = (),
         nodes: Iterable[Node] | None = None,
     ) -> Ask:
@@ -177,13 +169,12 @@ class Pending:
         from kubectl_llmdoctor.facts.scheduling.objects import objects_of
 
         return Ask(
-            self.pod,
+            pod=self.pod,
             nodes=[*(self.subject.nodes if nodes is None else nodes)],
             nodes_complete=self.nodes_complete,
             usage=self.usage.changed(without=without) if without else self.usage,
             objects=objects_of(self.pod.cluster),
-            spec=spec,
-            requests=requests,
+            spec=self.pod.spec if spec is None else spec,
             without=without,
         )
 
@@ -207,18 +198,17 @@ class Pending:
         self,
         *,
         spec: k8s.PodSpec | None = None,
-        requests: Amounts | None = None,
         without: Collection[str] = (),
         nodes: Iterable[Node] | None = None,
     ) -> tuple[NodeVerdict, ...]:
         """What each node would say if something were different.
 
-        `spec`: the pod's (tolerations, selector, affinity, resources, …). `requests`: what it asks for, else worked out
-        from the spec. `without`: pods that would be gone (`serving/llama-0`). `nodes`: all nodes as they would be, some
-        of them `changed`, or one more as the `twin` of another. What else stands in the way is still said. Pods of
-        higher priority that wait too come first: a place counts only if it takes them as well.
+        `spec`: the pod's (tolerations, selector, affinity, resources, …). `without`: pods that would be gone
+        (`serving/llama-0`). `nodes`: all nodes as they would be, some of them `changed`, or one more as the `twin` of
+        another. What else stands in the way is still said. Pods of higher priority that wait too come first: a place
+        counts only if it takes them as well.
         """
-        ask = self._ask(spec=spec, requests=requests, without=without, nodes=nodes)
+        ask = self._ask(spec=spec, without=without, nodes=nodes)
         return self._judged(ask.after(self._rivals), sure=self._sure)
 
     @cached_property

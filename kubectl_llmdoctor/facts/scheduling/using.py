@@ -54,6 +54,6 @@ def unread_of(plugin: str, claims: list[Used]) -> Filter | None:
     return left_open(plugin, f"claim {', '.join(names)} was not read") if names else None
 
 
-def refusal(plugin: str, text: str, detail: str, claim: str) -> Reason:
+def refusal(plugin: str, text: str, detail: str) -> Reason:
     """The reason of a plugin that refuses the pod before any node is looked at."""
-    return Reason(plugin=plugin, kind="volume", text=text, detail=detail, claim=claim, everywhere=True)
+    return Reason(plugin=plugin, kind="volume", text=text, detail=detail, everywhere=True)

@@ -32,8 +32,6 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True):
     ports: tuple[int, ...] = ()
     #: the pods that stand in the way: `serving/llama-0`
     pods: tuple[str, ...] = ()
-    #: the PersistentVolumeClaim or ResourceClaim that it is about
-    claim: str = ""
     #: a PreFilter's word: it holds on every node, and the scheduler looks at none
     everywhere: bool = False
 

@@ -48,7 +48,7 @@ def binding(ask: Ask) -> Filter | Reason | None:
     for claim in claims:
         fault = _fault(ask, claim)
         if fault:
-            return refusal(plugin, *fault, claim.name)
+            return refusal(plugin, *fault)
     unread = unread_of(plugin, claims)
     if unread:
         return unread
@@ -67,7 +67,7 @@ def binding(ask: Ask) -> Filter | Reason | None:
             waiting.append(one)
         else:
             text = "pod has unbound immediate PersistentVolumeClaims"
-            return refusal(plugin, text, _why_unbound(ask.objects, one), one.metadata.name)
+            return refusal(plugin, text, _why_unbound(ask.objects, one))
     if undecided:
         return left_open(plugin, f"storage class {class_of(undecided[0])} was not read")
 
@@ -138,7 +138,6 @@ def _bound(ask: Ask, claims: list[Used], node: Node) -> Iterator[Reason | Gap]:
                 kind="volume",
                 text="node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)",
                 detail=f"volume {name} of claim {claim.name} does not exist",
-                claim=claim.name,
             )
             return
         if volume is None:
@@ -159,7 +158,6 @@ def _bound(ask: Ask, claims: list[Used], node: Node) -> Iterator[Reason | Gap]:
                 kind="volume",
                 text="node(s) didn't match PersistentVolume's node affinity",
                 detail=f"volume {name} of claim {claim.name} needs {_demands(missed)}",
-                claim=claim.name,
                 mismatches=missed,
             )
             return
@@ -183,7 +181,7 @@ def _waiting(
     for claim in claims:
         chosen = claim.metadata.annotations.get(_CHOSEN_NODE)
         if chosen and chosen != node.name:
-            yield _unbindable(claim, f"claim {claim.metadata.name} is being made for node {chosen}")
+            yield _unbindable(f"claim {claim.metadata.name} is being made for node {chosen}")
             return
         (make if chosen else match).append(claim)
     taken: set[str] = set()
@@ -201,13 +199,12 @@ def _waiting(
             return
 
 
-def _unbindable(claim: PersistentVolumeClaim, detail: str) -> Reason:
+def _unbindable(detail: str) -> Reason:
     return Reason(
         plugin="VolumeBinding",
         kind="volume",
         text="node(s) didn't find available persistent volumes to bind",
         detail=detail,
-        claim=claim.metadata.name,
     )
 
 
@@ -252,7 +249,7 @@ def _provision(objects: Objects, claim: PersistentVolumeClaim, node: Node) -> Re
     if found.provisioner in ("", "kubernetes.io/no-provisioner"):
         if not objects.complete(PersistentVolume):
             return Gap(plugin="VolumeBinding", why="not all volumes were read")
-        return _unbindable(claim, f"no volume of class {kind} that this node can use fits claim {name}")
+        return _unbindable(f"no volume of class {kind} that this node can use fits claim {name}")
     if found.allowed_topologies and not any(
         term.match_label_expressions
         and all(node.labels.get(e.key) in e.values for e in term.match_label_expressions if e.key)
@@ -262,7 +259,7 @@ def _provision(objects: Objects, claim: PersistentVolumeClaim, node: Node) -> Re
             "; ".join(f"{e.key} in [{', '.join(e.values)}]" for e in term.match_label_expressions)
             for term in found.allowed_topologies
         )
-        return _unbindable(claim, f"storage class {kind} makes volumes only where {said}")
+        return _unbindable(f"storage class {kind} makes volumes only where {said}")
     return _room(objects, claim, found, node)
 
 
@@ -289,7 +286,6 @@ def _room(objects: Objects, claim: PersistentVolumeClaim, kind: StorageClass, no
         kind="volume",
         text="node(s) did not have enough free storage",
         detail=f"{kind.provisioner} has no {asked} free for claim {claim.metadata.name} where this node is",
-        claim=claim.metadata.name,
     )
 
 
@@ -309,7 +305,7 @@ def zone(ask: Ask) -> Filter | Reason | None:
         if volume is None:
             if ask.objects.lacks(PersistentVolume, name):
                 text = f'persistentvolume "{name}" not found'
-                return refusal(plugin, text, f"volume {name} of claim {claim.name} does not exist", claim.name)
+                return refusal(plugin, text, f"volume {name} of claim {claim.name} does not exist")
             unread.append(name)
             continue
         for key in ZONES:
@@ -332,7 +328,6 @@ def zone(ask: Ask) -> Filter | Reason | None:
                     kind="volume",
                     text="node(s) had no available volume zone",
                     detail=f"volume {name} of claim {claim} is in {', '.join(sorted(values))} ({have or 'not set'} here)",
-                    claim=claim,
                 )
                 return
 

@@ -130,7 +130,8 @@ class _Parts:
             origin = self._one(f"origins[{i}]", place, Origin)
             for item in items(Document(value=value, line=0, text=""), lines=False):
                 try:
-                    if is_object(item.value) and _named(item.value):
+                    # all that a cluster gave have a name
+                    if is_object(item.value) and any(map(meta(item.value).get, ("name", "generateName"))):
                         yield tidy(item.value), origin
                     else:
                         self._miss(f"objects[{i}]", NO_OBJECT)
@@ -150,11 +151,6 @@ class _Parts:
             agent = self._one(f"nodes/{name}/agent", node.get("agent"), Json)
             kernel_log = self._one(f"nodes/{name}/kernelLog", node.get("kernelLog"), str)
             yield name, NodeData(agent=agent, kernel_log=kernel_log or "")
-
-
-def _named(value: Json) -> bool:
-    """Whether an object has a name, as all have that a cluster gave."""
-    return any(meta(value).get(key) for key in ("name", "generateName"))
 
 
 def encoded(snapshot: Snapshot, name: str) -> bytes:

@@ -203,7 +203,9 @@ def candidate(service: _Service) -> Candidate | None:
         by_name = bool(flavour.pattern and re.fullmatch(flavour.pattern, name))
         port = _port(service.spec.ports, flavour.ports, numbers_only=not fits)
         if (fits or by_name) and port is not None and service.spec.type != "ExternalName":
-            secure = "https" in (port.name, port.app_protocol) or port.port == 443 or _is_openshift(service)
+            secure = "https" in (port.name, port.app_protocol) or port.port == 443
+            # OpenShift's own monitoring speaks TLS on every port
+            secure |= service.metadata.namespace.startswith("openshift-")
             return Candidate(
                 rank=flavour.rank,
                 namespace=service.metadata.namespace,
@@ -222,11 +224,6 @@ def _port(ports: tuple[_Port, ...], wanted: tuple[str | int, ...], *, numbers_on
             if one == port.port or (one == port.name and not numbers_only):
                 return port
     return usable[0] if len(usable) == 1 and not numbers_only else None
-
-
-def _is_openshift(service: _Service) -> bool:
-    """OpenShift's own monitoring speaks TLS on every port."""
-    return service.metadata.namespace.startswith("openshift-")
 
 
 def _with_operators(pot: Collector, found: dict[str, Candidate], services: list[_Service]) -> Iterator[Candidate]:

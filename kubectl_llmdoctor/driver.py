@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from kubectl_llmdoctor.evidence import log_evidence, node_evidence, pod_evidence
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.hardware import hardware_of
-from kubectl_llmdoctor.facts.logs import Line, Logs
+from kubectl_llmdoctor.facts.logs import Logs
 from kubectl_llmdoctor.facts.nodes import Node
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.report.document import Evidence
@@ -99,10 +100,10 @@ def _by_runtime(node: Node) -> tuple[Cuda, Evidence] | None:
     """The labels that give the release itself."""
     labels = node.labels
     if known := _version(labels.get(_RUNTIME, "")):
-        return known, _of_node(node, f"{_RUNTIME}={labels[_RUNTIME]}")
+        return known, node_evidence(node, f"{_RUNTIME}={labels[_RUNTIME]}")
     for major, minor in _RUNTIME_PARTS:
         if known := _version(f"{labels.get(major, '')}.{labels.get(minor, '')}"):
-            return known, _of_node(node, f"{major}={labels[major]}, {minor}={labels[minor]}")
+            return known, node_evidence(node, f"{major}={labels[major]}, {minor}={labels[minor]}")
     return None
 
 
@@ -111,7 +112,7 @@ def _by_branch(node: Node) -> tuple[Cuda, Evidence] | None:
     for label in _DRIVERS:
         branch = node.labels.get(label, "").partition(".")[0]
         if branch.isdecimal() and int(branch) in _BRANCHES:
-            return _BRANCHES[int(branch)], _of_node(node, f"{label}={node.labels[label]}")
+            return _BRANCHES[int(branch)], node_evidence(node, f"{label}={node.labels[label]}")
     return None
 
 
@@ -121,7 +122,7 @@ def image_cuda(container: Container, logs: Logs | None) -> tuple[Cuda, Evidence]
         for literal, pattern in _PRINTED:
             for line in log.find(literal):
                 if (said := re.search(pattern, line.text[:2000])) is not None:
-                    return (int(said[1]), int(said[2])), _of_log(line)
+                    return (int(said[1]), int(said[2])), log_evidence(line)
     image = container.spec.image
     return next(_told(container, image), None)
 
@@ -129,19 +130,22 @@ def image_cuda(container: Container, logs: Logs | None) -> tuple[Cuda, Evidence]
 def _told(container: Container, image: str) -> Iterator[tuple[Cuda, Evidence]]:
     told = container.env.get("CUDA_VERSION")
     if told is not None and (version := _version(told.value or "")):
-        yield version, _of_pod(container, "env[CUDA_VERSION]", told.value or "")
+        yield version, pod_evidence(container, "env[CUDA_VERSION]", told.value or "")
     tag = image.partition("@")[0].rpartition("/")[2].partition(":")[2]
     if (said := re.search(_TAGGED, tag)) is not None:
-        yield ((int(said["major"]), int(said["minor"]) if said["minor"] else None), _of_pod(container, "image", image))
+        yield (
+            (int(said["major"]), int(said["minor"]) if said["minor"] else None),
+            pod_evidence(container, "image", image),
+        )
     elif (said := re.search(_VLLM, image)) is not None:
         release = int(said[1]), int(said[2])
         built = next((cuda for first, cuda in _VLLM_BUILT if release >= first), None)
         if built is not None:
-            yield built, _of_pod(container, "image", image)
+            yield built, pod_evidence(container, "image", image)
     elif (said := re.search(_MONTHLY, image)) is not None and (month := (int(said[1]), int(said[2]))) <= _LAST_MONTH:
         built = next((cuda for first, cuda in _MONTHS if month >= first), None)
         if built is not None:
-            yield built, _of_pod(container, "image", image)
+            yield built, pod_evidence(container, "image", image)
 
 
 def suffices(driver: Cuda, wanted: Cuda | None) -> bool | None:
@@ -175,16 +179,3 @@ def say_cuda(version: Cuda) -> str:
 def _version(text: str) -> Cuda | None:
     found = re.match(r"(\d{1,2})\.(\d{1,2})", text)
     return (int(found[1]), int(found[2])) if found else None
-
-
-def _of_node(node: Node, text: str) -> Evidence:
-    return Evidence(source="node", ref=f"Node/{node.name}", text=text)
-
-
-def _of_pod(container: Container, path: str, text: str) -> Evidence:
-    return Evidence(source="pod", ref=f"{container.path}.{path}", text=text)
-
-
-def _of_log(line: Line) -> Evidence:
-    ref = f"{line.log.pod} {line.log.place}" if line.log.pod else line.log.place
-    return Evidence(source="log", ref=ref, text=line.text.strip(), line=line.number)
