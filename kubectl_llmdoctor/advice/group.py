@@ -51,6 +51,9 @@ _INTERFACE = expression(r"[A-Za-z][\w.-]{0,13}\d")
 #: A leader that is the container itself.
 _HERE = expression(r"(?:localhost|127\.0\.0\.1|0\.0\.0\.0)(?::|$)")
 
+#: An address of IPv4.
+_IN_NUMBERS = expression(r"\d{1,3}(?:\.\d{1,3}){3}")
+
 #: How accelerate, torchrun and DeepSpeed are told how many processes to start on a node.
 _PROCESSES = expression(
     r"(?<![\w-])--?(?:num[_-]processes|nproc[_-]per[_-]node|num_gpus)[ =](?P<count>\d{1,3})(?![\w.])"
@@ -80,6 +83,8 @@ class Group(Topic):
             "decode_url": lambda: self._sides["decode_url"],
             "leader": lambda: self.leader or "the leader's name",
             "own_name": lambda: self._own_name,
+            "leader_at": lambda: self._leader_at,
+            "asks_itself": lambda: self._asks_itself,
             "late_rank": lambda: self._late[1],
             "images": lambda: self._images,
             "nccl": lambda: self._nccl,
@@ -230,6 +235,23 @@ class Group(Topic):
             return ""
         own = f"{spec.hostname or self.pod.name}.{spec.subdomain}"
         return host if f"{host}.".startswith(f"{own}.") else ""
+
+    @property
+    def _leader_at(self) -> str:
+        """The address of the leader in numbers, where the container is told it so and is not alone there."""
+        given = told(_LEADER, self.container) if self.container else ()
+        said = (found["host"] for one in given if (found := ADDRESS.match(one)) and not _HERE.match(found["host"]))
+        return next((host for host in said if _IN_NUMBERS.fullmatch(host)), "")
+
+    @property
+    def _asks_itself(self) -> str:
+        """The address at which a worker of Ray is told to look for the head, where that is its own: `127.0.0.1:6379`."""
+        words = " ".join(self.container.spec.argv)[:20_000] if self.container else ""
+        if self.container is None or "ray start" not in words or "--head" in words:
+            return ""
+        own = self.container.pod.status.pod_ip
+        asked = [one for one in told("--address", self.container) if ADDRESS.match(one)]
+        return next((one for one in asked if _HERE.match(one) or (own and one.partition(":")[0] == own)), "")
 
     @cached_property
     def _images(self) -> str:

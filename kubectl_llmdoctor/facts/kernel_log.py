@@ -254,6 +254,11 @@ class KernelLog:
         place = xid.evidence.line
         return place is not None and any(line.number > place and re.search(_LOADED, line.text) for line in self.lines)
 
+    def loaded_after(self, moment: datetime | None) -> bool:
+        """Whether the driver was, or may have been, loaded after a moment."""
+        loaded = (line for line in self.lines if re.search(_LOADED, line.text))
+        return any(moment is None or line.time is None or line.time > moment for line in loaded)
+
     @cached_property
     def absent(self) -> tuple[KernelLine, ...]:
         """The same of GPUs that the driver did not take when it was loaded, so that nobody counts them: the last line on each."""

@@ -13,8 +13,8 @@ from kubectl_llmdoctor.facts.logs import Log
 if TYPE_CHECKING:
     from kubectl_llmdoctor.facts.sizing import Sizing
 
-#: Tokens that are left for what the next request has more, and to a multiple of which a context is rounded up.
-_SPARE, _STEP, _SHORT = 512, 4096, 1024
+#: Tokens that are left for what the next request has more, to a multiple of which a context is rounded up, and that no answer fits in.
+_SPARE, _STEP, _SHORT, _USELESS = 512, 4096, 1024, 256
 
 #: Engines that take as much as the model does where nothing is set.
 _TAKE_ALL = ("vllm", "sglang")
@@ -50,7 +50,8 @@ def length_of(engine: Engine | None, log: Log | None, captured: dict[str, str], 
     now = number_of(captured.get("max")) or (own if isinstance(own, int) else 0)
     have, new = number_of(captured.get("have")), number_of(captured.get("new"))
     wanted = (now - have if have < 0 else have + new) if have and (now or have > 0) else None
-    step = _STEP if (wanted or now) > _STEP else _SHORT
+    # who set less than any answer needs may mean another number: what is raised then is raised to something of use
+    step = _STEP if (wanted or now) > _STEP or 0 < now < _USELESS else _SHORT
     longer = -(-(wanted + _SPARE) // step) * step if wanted else 2 * now
     native, bound = _native(engine, now, log, whole="max" not in captured)
     pool = _pool(log) or (_computed(sizing) if sizing is not None and longer > now > 0 else 0)

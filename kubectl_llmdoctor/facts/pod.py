@@ -369,14 +369,18 @@ class Pod:
 
     @cached_property
     def awaits_node(self) -> bool:
-        """Whether it is new, and an autoscaler is making a node for it: its last word on the pod was a promise.
+        """Whether it is new, and an autoscaler is making a node for it."""
+        return self.promised_node(_NODE_SECONDS)
+
+    def promised_node(self, within: float) -> bool:
+        """Whether the last word of an autoscaler on a pod that is no older than so many seconds was a promise of a node.
 
         A node that was made since and is ready did not help, so that the promise is over; so it is where the cloud did not
         give the machine.
         """
         now, made = self.cluster.now, parse_time(self.obj.metadata.creation_timestamp)
         said = [(e.last, e) for e in self.events if e.last and (e.reason in _SCALING or is_provisioner(e.reporter))]
-        if not said or not now or not made or (now - made).total_seconds() > _NODE_SECONDS:
+        if not said or not now or not made or (now - made).total_seconds() > within:
             return False
         last, newest = max(said, key=lambda pair: pair[0])
         if newest.reason not in _PROMISES or any(map(self._unlaunched, re.findall(_CLAIM, newest.message))):

@@ -55,6 +55,7 @@ _UNKNOWN_ERROR = "nknown error"
 #: What is the matter with a GPU that the driver finds and cannot use.
 _DEAD = "could not be initialised by the driver, and NVML lists it no more"
 _NOT_OFFERED = "could not be initialised by the driver, and the node no longer offers it"
+_NO_MORE = "was given to this pod and can no longer be initialised by the driver"
 
 #: The same in a word of its own (3), by programs that print no more: NVIDIA's samples, with which its operator looks at a node.
 _NO_INIT = ("(error code initialization error)", "CUDA error: initialization error")
@@ -108,12 +109,9 @@ def gpu_fallen_off(
         # the device plugin refuses whole nodes for one GPU, whoever was on it when it went, and so may the driver
         proof = () if refused else (log_evidence(said),) if said else ()
         yield _finding(pod, hardware, where(hardware, old), (old.evidence, *proof), "likely", None)
-    elif (missing := _not_initialised(hardware)) and (said := _no_start(pod, logs)):
-        yield _finding(
-            pod, hardware, f"a GPU of {hardware.node}", (*missing, log_evidence(said)), "likely", None, _DEAD
-        )
-    elif missing := _not_listed(pod, hardware, node):
-        yield _finding(pod, hardware, f"a GPU of {hardware.node}", missing, "likely", None, _NOT_OFFERED)
+    elif dead := _dead(pod, hardware, node, logs):
+        evidence, how = dead
+        yield _finding(pod, hardware, f"a GPU of {hardware.node}", evidence, "likely", None, how)
     elif mine := [device for device in hardware.mine if letters(device.lost) == "lost"]:
         text = " and ".join(f"{device.title} of {hardware.node}" for device in mine)
         yield _finding(pod, hardware, text, tuple(_silence(hardware, mine)), "certain", None)
@@ -142,6 +140,19 @@ def _no_start(pod: Pod, logs: Logs | None) -> Line | None:
     return next(chain(found, begun), None)
 
 
+def _dead(
+    pod: Pod, hardware: Hardware, node: Node | None, logs: Logs | None
+) -> tuple[tuple[Evidence, ...], str] | None:
+    """What says that the driver could not initialise a GPU that the pod has or should have, and the same in words."""
+    if (missing := _not_initialised(hardware)) and (said := _no_start(pod, logs)):
+        return (*missing, log_evidence(said)), _DEAD
+    if missing := _not_listed(pod, hardware, node):
+        return missing, _NOT_OFFERED
+    if missing := _no_more(pod, hardware):
+        return missing, _NO_MORE
+    return None
+
+
 def _not_initialised(hardware: Hardware) -> tuple[Evidence, ...]:
     """What the kernel says of GPUs that the driver could not initialise, where it has others: else it is the driver's fault."""
     lines, others = hardware.kernel.not_initialised, hardware.devices
@@ -165,6 +176,19 @@ def _not_listed(pod: Pod, hardware: Hardware, node: Node | None) -> tuple[Eviden
     seen = f"nvidia.com/gpu: capacity {has}, allocatable {there}"
     proof = Evidence(source="node", ref=f"Node/{node.name} status.allocatable[nvidia.com/gpu]", text=seen)
     return (*(hardware.kernel.evidence(line) for line in lines[:2]), proof)
+
+
+def _no_more(pod: Pod, hardware: Hardware) -> tuple[Evidence, ...]:
+    """The same of a failing pod that was given all GPUs of its node: they were begun before, and the driver has not been loaded since.
+
+    It lets go of a GPU that nobody has open, and begins it anew for the next. Where none of several can be begun, it is the driver's fault.
+    """
+    of_now = [line for line in hardware.kernel.not_initialised if line.time and hardware.during(line.time)]
+    if not of_now or hardware.devices or not (pod.failing and hardware.whole_node):
+        return ()
+    if hardware.kernel.loaded_after(pod.started_at) or 1 < (hardware.offered or 0) <= len(of_now):
+        return ()
+    return tuple(hardware.kernel.evidence(line) for line in of_now[:3])
 
 
 def _uncounted(pending: Pending, cluster: Cluster) -> Iterator[Finding]:
@@ -326,7 +350,9 @@ def _finding(
         ),
         fixes=(
             out_of_service(
-                hardware, f"Take node {hardware.node} out of service and reboot it, cold if that does not help"
+                hardware,
+                f"Take node {hardware.node} out of service and reboot it, cold if that does not help; when a GPU drops out again, look at "
+                "its seat, its power (supply, cables, what the circuit bears; a lower power limit) and cooling, or have it replaced",
             ),
             elsewhere(pod),
         ),

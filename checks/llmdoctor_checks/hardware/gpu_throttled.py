@@ -2,7 +2,19 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Device, Finding, Fix, Hardware, Pod, check, fixes, letters, parse_time, say_seconds
+from kubectl_llmdoctor.api import (
+    Device,
+    Finding,
+    Fix,
+    Hardware,
+    Pod,
+    check,
+    expression,
+    fixes,
+    letters,
+    parse_time,
+    say_seconds,
+)
 from llmdoctor_checks.hardware._gpu import busy, by_others, conditions, looked_at
 
 #: What a reason's name has in it, and what it means. An idle GPU, a power cap at full load and clocks that somebody set
@@ -22,6 +34,8 @@ _SET = "somebody set its clocks so low"
 #: that limit: the board or the machine gives no more.
 _FAR_BELOW, _LASTS_SECONDS = 0.7, 600
 _SHORT = "its power is capped far below its own limit"
+#: A GPU of AMD that is part of a processor: it has no fan of its own, and boosts as far as the processor's power limit lets it.
+_INTEGRATED = expression(r"Radeon \d{3,4}[MS]\b")
 #: A T4's own application clocks are so low: nobody set them, and there is nothing to take back.
 _OWN_MHZ = {"T4": 585}
 
@@ -103,8 +117,18 @@ def _mended(hardware: Hardware, slow: list[tuple[Device, list[tuple[str, str]]]]
     node, whys = hardware.node, {meaning for _, why in slow for _, meaning in why}
     heat, power = _FAULTS[0][1] in whys, _FAULTS[1][1] in whys
     which = slow[0][0].title if len(slow) == 1 else f"{len(slow)} GPUs"
+    if heat and not power and all(_INTEGRATED.search(device.name) for device, _ in slow):
+        return (
+            f"Cap the clock of {which} of {node}, which the processor's own cooler does not bear at full load: `manual` in "
+            "power_dpm_force_performance_level, `s 1 MHZ` (some hundreds below its highest) and `c` in pp_od_clk_voltage of "
+            "/sys/class/drm/card*/device (needs the kernel's amdgpu.ppfeaturemask=0xffffffff), or lower its power limit in the firmware; "
+            "answers wait for memory and hardly slow down. Clean fans and vents"
+        )
     if heat and not power:
-        return f"Cool {which} of {node}: clean or replace fans and filters, let more and colder air in, give cards more distance"
+        return (
+            f"Cool {which} of {node}: clean or replace fans and filters, let more and colder air in, give cards more distance; a lower "
+            "power limit (nvidia-smi -pl, amd-smi set --power-cap) keeps cooler what cannot be cooled better"
+        )
     if power and not heat:
         return (
             f"Find out at the management controller (BMC, iDRAC) of {node} why the power brake of {which} is on, and mend that: a supply "

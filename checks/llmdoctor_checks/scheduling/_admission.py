@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Literal
@@ -34,11 +36,11 @@ from kubectl_llmdoctor.api import (
     parse_time,
     pod_evidence,
     requests_of,
-    rows,
     say_bytes,
     units,
     usage_of,
 )
+from llmdoctor_checks.scheduling._daemons import offering
 
 Verdict = Literal["not-ready", "down", "shared"]
 
@@ -376,18 +378,56 @@ def is_device_plugin(pod: k8s.Pod) -> bool:
 
 
 def unmade_plugin(cluster: Cluster, resource: str) -> tuple[Item, Event] | None:
-    """The DaemonSet of a resource's device plugin that has no pod, and the API server's last word on why none may be made."""
-    words = [word for word in re.split(r"[./]", resource.lower()) if len(word) > 2 and word not in ("com", "gpu")]
-    for item in cluster.items("DaemonSet"):
-        images = [str(row.get("image")).rpartition("/")[2] for row in rows(item.raw, "spec.template.spec.containers")]
-        names = " ".join((item.name, *images))
-        if dig(item.raw, "status.currentNumberScheduled") or not any(name in names for name in _PLUGIN_NAMES):
-            continue
+    """The DaemonSet of a resource's device plugin, or driver, that has no pod, and the API server's last word on why none may be made."""
+    for item in offering(cluster, resource):
         about = events_of(cluster).about([("DaemonSet", item.name)])
         said = [e for e in about if e.reason == "FailedCreate" and e.namespace == item.namespace]
-        if said and any(word in names for word in words):
+        if said and not dig(item.raw, "status.currentNumberScheduled"):
             return item, said[-1]
     return None
+
+
+#: The API server of a priority that it lets only into namespaces with a quota for it (plugin ResourceQuota, limitedResources).
+_UNCOVERED = expression(r"insufficient quota to match these scopes: \[\{PriorityClass In \[(?P<limited>[^\]]{1,300})\]")
+
+
+def limited_priorities(said: str) -> list[str]:
+    """The priority classes that a namespace must have a quota for, by a refusal."""
+    found = _UNCOVERED.search(said)
+    return found["limited"].split() if found else []
+
+
+def given_a_quota(namespace: str, priority: str) -> Fix:
+    """A quota for a priority that is let only into namespaces which have one for it."""
+    wanted = {"scopeName": "PriorityClass", "operator": "In", "values": [priority]}
+    spec = {"hard": {"pods": "100"}, "scopeSelector": {"matchExpressions": [wanted]}}
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": priority}, "spec": spec}
+    return fixes.advice(
+        f"Give namespace {namespace} a ResourceQuota for priority class {priority}",
+        f"echo {shlex.quote(json.dumps(quota))} | kubectl -n {namespace} apply -f -",
+        owner="platform",
+    )
+
+
+def let_made(unmade: tuple[Item, Event]) -> Fix:
+    """What lets the pods of such a DaemonSet be made."""
+    item, said = unmade[0], unmade[1].message
+    where = item.namespace
+    priority = str(dig(item.raw, "spec.template.spec.priorityClassName") or "")
+    if priority in limited_priorities(said):
+        return given_a_quota(where, priority)
+    if "violates PodSecurity" in said:
+        return fixes.advice(
+            f"Let the pods of DaemonSet {item.name} into {where}: a device plugin needs folders of the node, which the level of Pod "
+            "Security there forbids",
+            f"kubectl label namespace {where} pod-security.kubernetes.io/enforce=privileged --overwrite",
+            owner="platform",
+        )
+    return fixes.advice(
+        f"Let the pods of DaemonSet {item.name} into {where}, which its events say why nobody may make",
+        f"kubectl -n {where} describe daemonset {item.name}",
+        owner="platform",
+    )
 
 
 def plugins_on(cluster: Cluster, node: str) -> list[k8s.Pod]:

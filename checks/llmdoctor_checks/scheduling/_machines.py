@@ -329,7 +329,7 @@ def _finding(
         confidence="likely",
         summary=summary,
         evidence=(*evidence, *said_by(pending)),
-        explains=(*EXPLAINS, *(cause.id for cause in found)),
+        explains=(*EXPLAINS, "progress-deadline", *(cause.id for cause in found)),
         fixes=(*filter(None, [first]), fixes.advice(advice, *commands, owner="platform")),
         order=float(len(found)),
     )

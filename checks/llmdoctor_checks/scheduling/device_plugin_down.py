@@ -37,6 +37,7 @@ from llmdoctor_checks.scheduling._admission import (
     awaited,
     is_device_plugin,
     last_errors,
+    let_made,
     plugin_evidence,
     plugin_lines,
     plugins_on,
@@ -73,8 +74,10 @@ _NO_INSTALLATION = "GPU driver auto installation is disabled"
 #: What NVIDIA's plugin ends with where it writes a CDI specification (nvidia-container-toolkit `pkg/nvcdi`): under the root of the driver
 #: that it was told there are no libraries of the driver that the kernel runs.
 _NO_LIBRARY = expression(r"\b(?P<file>libcuda\.so\.\d[\d.]{2,20})(?:: pattern \S{1,60})? not found")
-#: NVIDIA's plugin where MIG is on and there is no instance (go-nvlib).
-_UNCUT = expression(r"has no MIG devices configured|invalid MIG configuration")
+#: NVIDIA's plugin where MIG is on and there is no instance (go-nvlib; before 0.10 its own `mig-strategy.go`).
+_UNCUT = expression(r"has no MIG devices configured|invalid MIG configuration|No MIG devices associated with ")
+#: The same where its container may not look at a whole GPU that is cut (NVML's word for that; `internal/rm`, `api/config/v1`).
+_UNMONITORED = expression(r"error getting device memory info: Insufficient Permissions")
 #: What the plugins of HAMi and Volcano answer where the kubelet asks for another pod than the one that they look at.
 _MIXED_UP = expression(r"device number not matched|device request not found|empty id from pod annotation")
 
@@ -190,6 +193,7 @@ def device_plugin_down(
     elif node and is_device_plugin(pod.obj):
         yield from _empty_handed(pod, node, cluster)
         yield from _given_up(pod, node, cluster)
+        yield from _of_slices(pod, cluster)
     elif hardware:
         yield from _unhealthy(pod, hardware, cluster)
 
@@ -419,6 +423,23 @@ def _empty_handed(pod: Pod, node: Node, cluster: Cluster) -> Iterator[Finding]:
     )
 
 
+def _of_slices(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
+    """The target is a device plugin that ends over GPUs which MIG cuts: one has no instance, or it may not look at them."""
+    for line in last_errors(cluster, pod.obj) if pod.failing else ():
+        if not (_UNCUT.search(line.text[:2000]) or _unseen(line)):
+            continue
+        yield Finding(
+            role="cause",
+            confidence="certain",
+            summary=f"The device plugin of {pod.spec.node_name} ends, as some GPU is to be cut by MIG: {_shortened(line)}.",
+            evidence=(log_evidence(line),),
+            explains=("crash-loop", "not-ready"),
+            fixes=tuple(_as_told(cluster, pod.spec.node_name, [pod.obj])),
+            order=line.order,
+        )
+        return
+
+
 def _given_up(pod: Pod, node: Node, cluster: Cluster) -> Iterator[Finding]:
     """The target is a device plugin that calls devices of its node unhealthy: they stay so until it is restarted."""
     for resource in node.accelerators:
@@ -619,22 +640,8 @@ def _panicking(cluster: Cluster, node: str, pod: Pod) -> Iterator[Fix]:
 
 def _let_in(cluster: Cluster, node: str, resource: str) -> Iterator[Fix]:
     """What lets a device plugin be made, where the API server refuses its pods, or speak to the kubelet."""
-    unmade = unmade_plugin(cluster, resource) if resource else None
-    if unmade:
-        where, said = unmade[0].namespace, unmade[1].message
-        level = f"kubectl label namespace {where} pod-security.kubernetes.io/enforce=privileged --overwrite"
-        yield fixes.advice(
-            f"Let the pods of DaemonSet {unmade[0].name} into {where}: a device plugin needs folders of the node, which the level of Pod "
-            "Security there forbids"
-            if "violates PodSecurity" in said
-            else f"Let the pods of DaemonSet {unmade[0].name} into {where}, which its events say why nobody may make",
-            *(
-                [level]
-                if "violates PodSecurity" in said
-                else [f"kubectl -n {where} describe daemonset {unmade[0].name}"]
-            ),
-            owner="platform",
-        )
+    if resource and (unmade := unmade_plugin(cluster, resource)):
+        yield let_made(unmade)
     plugins = plugins_on(cluster, node) if node else []
     if any(_NO_SOCKET in line.text for plugin in plugins for line in last_errors(cluster, plugin)):
         yield fixes.advice(
@@ -664,6 +671,31 @@ def _as_told(cluster: Cluster, node: str, plugins: list[k8s.Pod]) -> Iterator[Fi
             ),
             owner="platform",
         )
+    if unseeing := [plugin for plugin in plugins if any(map(_unseen, last_errors(cluster, plugin)))]:
+        yield _monitoring(unseeing[0])
+    yield from _cut(cluster, node, said)
+
+
+def _unseen(line: Line) -> bool:
+    """Whether NVML refuses a plugin to look at a whole GPU that MIG cuts."""
+    return _UNMONITORED.search(line.text[:2000]) is not None
+
+
+def _monitoring(plugin: k8s.Pod) -> Fix:
+    """What lets a plugin look at whole GPUs that MIG cuts, as NVIDIA's chart has it (`addMigMonitorDevices`, `requiresCapSysAdmin`)."""
+    meta = plugin.metadata
+    made = next((owner.name for owner in meta.owner_references if owner.kind == "DaemonSet"), "")
+    what = f"{next((c.name for c in plugin.spec.containers), '')} of {f'DaemonSet {made}' if made else meta.name}"
+    return fixes.advice(
+        f"Set NVIDIA_MIG_MONITOR_DEVICES=all for {what}, with the capability SYS_ADMIN, which NVIDIA's runtime asks of whoever sets it: on "
+        "a node with MIG only such a container may see the memory of a whole GPU (NVIDIA's chart gives both unless migStrategy is none)",
+        *([f"kubectl -n {meta.namespace or 'default'} edit daemonset {made}"] if made else []),
+        owner="platform",
+    )
+
+
+def _cut(cluster: Cluster, node: str, said: list[str]) -> Iterator[Fix]:
+    """What has instances made of GPUs that MIG is to cut."""
     if any(map(_UNCUT.search, said)):
         item = cluster.item("Node", "", node)
         config = (dig(item.raw, "metadata.labels") or {}).get(MIG_CONFIG) if item else None

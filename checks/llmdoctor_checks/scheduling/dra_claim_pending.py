@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from kubectl_llmdoctor.api import (
+    Event,
     Events,
     Evidence,
     Finding,
@@ -27,6 +28,7 @@ from kubectl_llmdoctor.api import (
     rows,
     say_seconds,
 )
+from llmdoctor_checks.scheduling._admission import let_made, unmade_plugin
 from llmdoctor_checks.scheduling._claims import DeviceClaim, device_claims
 from llmdoctor_checks.scheduling._daemons import Absent, let_in, why_none
 from llmdoctor_checks.scheduling._daemons import missing as unmade
@@ -93,10 +95,16 @@ def _refused(pending: Pending, found: Cause, claims: list[DeviceClaim]) -> Itera
     )
     if without:
         summary += f" No node offers such devices: {why_none(without)}."
+    classes = [str(r.get("deviceClassName")) for _, r in requests] or _classes(pending)
+    unmade = None if missing or without else _unmade_driver(pending, classes)
+    if unmade:
+        summary += f" No node offers such devices: no pod of DaemonSet {unmade[0].name} is let into namespace {unmade[0].namespace}."
     evidence = [*_quotes(requests), *(_lingers(item) for item in kept[:3]), *node_lines(pending, found)]
     evidence += [proof for one in without[:1] for proof in one.evidence]
-    ways = [*_released(kept), *let_in(without, known=known)]
-    ways += [_of_controller(pending, open_)] if _CONTROLLER in words else [*_fixes(pending, missing, requests)]
+    evidence += [event_evidence(unmade[1], pending.pod.cluster)] if unmade else []
+    ways = [*_released(kept), *let_in(without, known=known), *([let_made(unmade)] if unmade else [])]
+    if not unmade:
+        ways += [_of_controller(pending, open_)] if _CONTROLLER in words else [*_fixes(pending, missing, requests)]
     yield finding(pending, found, summary, evidence, ways)
 
 
@@ -132,6 +140,14 @@ def _unoffered(pending: Pending, classes: list[str]) -> tuple[list[Absent], bool
     found = [unmade(cluster, likely or nodes, driver) for driver in sorted(drivers)]
     everywhere = next((one for one in found if one and (likely or len(one) == len(nodes))), [])
     return everywhere, bool(likely)
+
+
+def _unmade_driver(pending: Pending, classes: list[str]) -> tuple[Item, Event] | None:
+    """The DaemonSet of a driver that offers nothing, as the API server lets no pod of it be made; and its word on that."""
+    cluster = pending.pod.cluster
+    drivers = {driver for name in classes for driver in _drivers(cluster.item("DeviceClass", "", name), name)}
+    drivers -= {str(dig(item.raw, "spec.driver")) for item in cluster.items("ResourceSlice")}
+    return next(filter(None, (unmade_plugin(cluster, driver) for driver in sorted(drivers))), None)
 
 
 def _lingering(pending: Pending, classes: list[str]) -> list[Item]:

@@ -1,6 +1,5 @@
 """A quota or limit range refuses the pod."""
 
-import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ from kubectl_llmdoctor.api import (
     rows,
     say_amount,
 )
+from llmdoctor_checks.scheduling._admission import given_a_quota, limited_priorities
 from llmdoctor_checks.scheduling._kueue import cluster_queue, for_topology, local_queue, uncovered, unlisted, workloads
 from llmdoctor_checks.scheduling._limits import ending, instead, lowering, stating, widening
 from llmdoctor_checks.scheduling._raising import (
@@ -162,21 +162,18 @@ def _without_a_quota(subject: Subject, evidence: Evidence, found: re.Match[str])
     pod = next(iter(subject.pods), None)
     name = pod.spec.priority_class_name if pod else ""
     namespace, where = subject.namespace, fixes.edited(pod) if pod else "the workload"
-    scopes = re.findall(r"\{PriorityClass In \[([^\]]{1,300})\]", found["scopes"] or "")
-    limited = {one for words in scopes for one in words.split()}
+    limited = limited_priorities(found[0])
     own = [
         n
         for item in subject.cluster.items("PriorityClass")
         if (n := item.name) not in limited and not n.startswith("system-")
     ]
     if limited and name in limited:
-        what = f"priority class {name}"
-        wanted = {"scopeName": "PriorityClass", "operator": "In", "values": [name]}
-        spec = {"hard": {"pods": "100"}, "scopeSelector": {"matchExpressions": [wanted]}}
-        quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": name}, "spec": spec}
-        commands = [f"echo {shlex.quote(json.dumps(quota))} | kubectl -n {namespace} apply -f -"]
+        what, given = f"priority class {name}", given_a_quota(namespace, name)
     else:
-        what, commands = found["scopes"] or found["uncovered"], [f"kubectl -n {namespace} describe resourcequota"]
+        what = found["scopes"] or found["uncovered"]
+        look = f"kubectl -n {namespace} describe resourcequota"
+        given = fixes.advice(f"Give namespace {namespace} a ResourceQuota for {what}", look, owner="platform")
     less = f"Take the {what} out of {where}" if limited else f"Ask for no {what} in {where}"
     if limited and pod and len(own) == 1:
         fix = fixes.set_spec(pod, "/priorityClassName", own[0], f"Name the priority class {own[0]} instead of {name}")
@@ -188,10 +185,7 @@ def _without_a_quota(subject: Subject, evidence: Evidence, found: re.Match[str])
         summary=f"The API server lets pods with {what} only into namespaces that have a ResourceQuota for it, and {namespace} has none.",
         evidence=(evidence,),
         explains=("rollout-stuck", "pod-pending"),
-        fixes=(
-            fix,
-            fixes.advice(f"Give namespace {namespace} a ResourceQuota for {what}", *commands, owner="platform"),
-        ),
+        fixes=(fix, given),
     )
 
 

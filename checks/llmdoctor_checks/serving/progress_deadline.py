@@ -41,6 +41,13 @@ _FLUX = "helm.toolkit.fluxcd.io"
 #: Kueue's word on pods that it takes away (pkg/controller/core/workload_controller.go). One may have had a bad start.
 _NOT_IN_TIME, _OFTEN, _LATELY = "Exceeded the PodsReady timeout", 2, timedelta(hours=1)
 _ANNOTATION = "serving.knative.dev/progress-deadline"
+#: Who makes a revision, and by which label of its pods it is known.
+_MAKERS = (
+    ("InferenceService", "serving.kserve.io/inferenceservice"),
+    ("Service.serving.knative.dev", "serving.knative.dev/service"),
+)
+#: How long a machine with GPUs may take until it offers them: it is made, boots, and may get its driver first.
+_MACHINE_SECONDS = 1800
 
 
 @check("progress-deadline", since="0.2", severity="warning")
@@ -211,12 +218,36 @@ def _loads(pod: Pod, container: Container) -> bool:
     return pod.exists and begun and not ended and all(t.kind == "not-ready" for t in pod.troubles)
 
 
+def _before_its_node(pod: Pod, workload: Workload, told: list[Evidence], deadline: float) -> Finding:
+    """Knative has given a revision up whose pod waits for a node that an autoscaler makes."""
+    return Finding(
+        role="cause",
+        summary=f"{workload.ref} was given up after {say_seconds(deadline)}, while {pod.name} still waits for the node that is being made "
+        "for it.",
+        evidence=tuple(told),
+        explains=("pod-pending", "rollout-stuck", "gpu-insufficient", "gpu-resource-absent"),
+        fixes=tuple(_fixes(pod, _maker(pod, workload), None, int(max(deadline * 3, _MACHINE_SECONDS)))),
+        pods=(pod.name,),
+    )
+
+
+def _maker(pod: Pod, workload: Workload) -> Workload:
+    """What a person edits in a revision's place: nobody may change one."""
+    for kind, label in _MAKERS if workload.kind == "Revision" else ():
+        if item := pod.cluster.item(kind, pod.namespace, pod.labels.get(label, "")):
+            return Workload(item, pod.cluster)
+    return workload
+
+
 def _of_pod(pod: Pod, subject: Subject, told: list[Evidence]) -> Iterator[Finding]:
     workload = subject.workload
     found = _deadline(pod, subject, told)
     if workload is None or found is None:
         return
     deadline, evidence = found
+    if pod.unscheduled and any(map(_gave_up, told)) and pod.promised_node(_MACHINE_SECONDS):
+        yield _before_its_node(pod, workload, [*told, evidence], deadline)
+        return
     made = next((w for w in subject.platform if w is not workload and evidence.ref.startswith(f"{w.ref} ")), None)
     if made:
         told = [said for said in told if said.ref.startswith(f"{made.ref} ")]
@@ -225,7 +256,9 @@ def _of_pod(pod: Pod, subject: Subject, told: list[Evidence]) -> Iterator[Findin
     for container in engines or [c for c in pod.containers if c.role == "main"]:
         phase = phase_of(logs.current(container.name))
         on_its_way = (
-            phase.name != "serving" if phase else not pod.ready and (any(map(_gave_up, told)) or _may_yet(container))
+            phase.name != "serving"
+            if phase
+            else not pod.ready and (any(map(_gave_up, told)) or _may_yet(container, deadline))
         )
         if told and _loads(pod, container) and on_its_way:
             init = next((c.name for c in pod.containers if c.role == "init" and c.running), "")
@@ -276,13 +309,13 @@ def _too_short(
     )
 
 
-def _may_yet(container: Container) -> bool:
-    """Whether its own startup probe still waits for it."""
-    probe, running, now = container.spec.startup_probe, container.running, container.pod.cluster.now
-    since = parse_time(container.status.state.running.started_at) if container.status.state.running else None
-    if probe is None or not running or since is None or now is None:
+def _may_yet(container: Container, deadline: float) -> bool:
+    """Whether its own startup probe still waits for it, or, without one, it has not had as long as the rollout: its node came late."""
+    probe, running, now = container.spec.startup_probe, container.status.state.running, container.pod.cluster.now
+    since = parse_time(running.started_at) if running else None
+    if since is None or now is None:
         return False
-    return (now - since).total_seconds() < probe.budget
+    return (now - since).total_seconds() < (probe.budget if probe else deadline)
 
 
 def _knative(workload: Workload) -> bool:
