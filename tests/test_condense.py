@@ -127,7 +127,8 @@ def test_kubelet_times_are_told_and_cut_from_lines() -> None:
 #: What is judged by what an engine prints of its load, or of requests, all the time: the tail of a log has that.
 _BY_LOAD = {
     "cpu-starved", "engine-stalled", "head-of-line-blocking", "hpa-wrong-metric", "kv-cache-saturated", "queue-growing",
-    "kv-cache-below-max-len/fires_waits_for_ever", "request-too-long/fires_client_by_its_address",
+    "kv-cache-below-max-len/fires_waits_for_ever", "kv-cache-below-max-len/fires_waits_for_ever_in_a_deployment",
+    "request-too-long/fires_client_by_its_address",
     "request-too-long/fires_client_of_too_many_images", "request-too-long/fires_client_of_too_many_images_at_last",
     "weights-off-gpu/fires_cpu_offload_is_slow",
 }  # fmt: skip
