@@ -53,6 +53,9 @@ _TERMINATED = ("KeyboardInterrupt: terminated", "SIGTERM received. signum=", "Si
 #: What the kubelet says where nobody listens, and what a server prints when it does.
 _REFUSED, _LISTENS = "connection refused", "running on http"
 
+#: How servers end that are told to, or are killed. Others have numbers of their own for it, below those of signals.
+_STOPPED, _SIGNALS = (0, 1, 130, 137, 143), 128
+
 #: What vLLM and SGLang print when one of their processes has failed while it started. What is left of the server may wait for it.
 _FAILED = (
     "WorkerProc failed to start.",
@@ -108,13 +111,17 @@ def probe_too_short(pod: Pod, subject: Subject, events: Events | None, logs: Log
     """
     for ending in endings(pod):
         container = ending.container
-        if container.role == "init" or ending.oom_killed or ending.code not in (0, 1, 130, 137, 143):
+        kills = list(probe_kills(pod, events, container)) if events else []
+        if (
+            container.role == "init"
+            or ending.oom_killed
+            or (ending.code not in _STOPPED and not _killed(ending, kills))
+        ):
             continue
         log = log_of(ending, logs) if logs else None
         phase = phase_of(log)
         if _had_failed(log, ending):
             continue
-        kills = list(probe_kills(pod, events, container)) if events else []
         if served(log):
             if not (kills and log and _too_late(log, container, kills[-1][0], events)):
                 continue
@@ -153,6 +160,13 @@ def probe_too_short(pod: Pod, subject: Subject, events: Events | None, logs: Log
     if not pod.failing:
         for engine in subject.engines(pod):
             yield from _risk(pod, engine, subject.sizing(engine))
+
+
+def _killed(ending: Ending, kills: list[tuple[str, Event]]) -> bool:
+    """Whether it was this instance that the kubelet ended, with a number of its own."""
+    began, over = ending.started, ending.finished
+    last = kills[-1][1].last if kills else None
+    return bool(last and began and over and began < last <= over and (ending.code or 0) < _SIGNALS)
 
 
 def _had_failed(log: Log | None, ending: Ending) -> bool:
