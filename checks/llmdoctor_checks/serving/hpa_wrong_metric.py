@@ -51,7 +51,8 @@ def hpa_wrong_metric(
     nobody emits has no value, and the autoscaler does nothing. Neither does one on a metric of another engine.
 
     The requests that run are no more than the engine runs at once (`--max-num-seqs`, llama.cpp's `--parallel`): an autoscaler
-    on them alone, with a target of as many or more, never adds a replica. llama-server says at start how many slots it has.
+    on them alone, with a target of as many or more, never adds a replica. llama-server says at start how many slots it has, and how many
+    run while others wait the metrics show.
 
     The requests that wait are none as soon as all run. An autoscaler on them alone takes full replicas away, and wants them again: it
     flaps, most of all where `behavior.scaleDown.stabilizationWindowSeconds` is shorter than the 300 seconds that are taken for granted.
@@ -130,7 +131,8 @@ def _beyond(
     pod: Pod, engine: Engine, scaler: Scaler, look: Look, rescale: Fix, metrics: Metrics | None, logs: Logs | None
 ) -> Finding | None:
     """A target for the requests that run which a full replica does not exceed, while the others wait unseen."""
-    most, running = _at_once(engine, logs), metric(engine.name, "running", engine.version)
+    most = _at_once(engine, logs) or (_beside_a_queue(metrics) if metrics is not None else None)
+    running = metric(engine.name, "running", engine.version)
     # the metric alone: by its name, or the sum of its series in a query
     alone = re.fullmatch(r"(?:(?:sum|avg)\()?([a-z][\w:]*)(?:\{[^{}]*\})?\)?", look.name.strip())
     if most is None or running is None or alone is None:
@@ -170,6 +172,14 @@ def _at_once(engine: Engine, logs: Logs | None) -> tuple[int, Evidence] | None:
         if (said := re.search(rf"{_SLOTS}(\d{{1,4}})\b", line.text)) is not None:
             return int(said[1]), log_evidence(line)
     return None
+
+
+def _beside_a_queue(metrics: Metrics) -> tuple[int, Evidence] | None:
+    """As many as ran at once at the most while others waited all the time, by the metrics."""
+    waiting, running = metrics.span("waiting"), metrics.span("running")
+    if waiting is None or running is None or min(waiting.values) < 1 or max(running.values) < 1:
+        return None
+    return int(max(running.values)), running.evidence()
 
 
 def _withheld(engine: Engine, look: Look) -> bool:
