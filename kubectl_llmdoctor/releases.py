@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 from kubectl_llmdoctor import fixes
 from kubectl_llmdoctor.catalog.arrivals import release_for, transformers_for
@@ -22,6 +23,9 @@ _PIP, _INSTALL = expression(r"\b(?:pip3?|uv)\b"), expression(r"\binstall\b")
 
 #: Libraries of CUDA, which packages of Python bring in several versions.
 _CUDA = expression(r"lib(?:cu|nv|nccl)")
+
+#: What brings libraries and programs that are none of the image's.
+_ADDED = frozenset({"LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONPATH"})
 
 #: Packages of which each release is made for one of torch, and brings it along.
 _WITH_TORCH = expression(r"torch(?:audio|vision|codec)")
@@ -163,12 +167,12 @@ def linked(container: Container, engine: Engine | None, name: str) -> Fix | None
 
 def _whole(container: Container, name: str) -> Fix | None:
     """Another release of an engine's own image that lacks a part of the engine; None where what the pod adds may be why."""
-    if _CUDA.match(name) or "LD_LIBRARY_PATH" in container.env or _INSTALL.search(" ".join(container.spec.argv)):
+    if _CUDA.match(name) or _ADDED.intersection(container.env) or _INSTALL.search(" ".join(container.spec.argv)):
         return None
     image = container.spec.image
     return fixes.advice(
         f"Name another release of {image}, the one before or after it, in {fixes.edited(container.pod)}: this one was built without {name}",
-        f"skopeo list-tags docker://{split_image(image)[0]}",
+        f"skopeo list-tags {shlex.quote(f'docker://{split_image(image)[0]}')}",
     )
 
 

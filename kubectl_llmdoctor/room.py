@@ -65,8 +65,11 @@ _NEARLY_ALL = 0.97
 #: Of the memory of a GPU, what weights may take at most so that a cache and the work have room: all, and a short context's.
 _FOR_WEIGHTS, _SPREAD = 0.8, 0.9
 
-#: GiB of memory that GPUs have.
-_GPUS = (16, 24, 32, 40, 48, 80, 96, 141, 192)
+#: GB of memory by which GPUs are sold, and the GiB of each that a program sees at least (a T4 of 16 GB has 14.7, an L40S of 48 GB 44.4).
+_GPUS, _SEEN = (16, 24, 32, 40, 48, 80, 96, 141, 192), 0.92
+
+#: Between these builds of llama.cpp a context that nobody named was one of 4096 tokens; else it is as long as the model was made for.
+_SHORT_SINCE, _WHOLE_SINCE = "b4014", "b7405"
 
 #: Of a memory limit, what weights and cache may take beside the rest of the program.
 _OF_LIMIT = 0.9
@@ -222,6 +225,7 @@ class Room(msgspec.Struct, frozen=True, eq=False, dict=True):
             "half_context": self._half("max_model_len"),
             "no_context": self.no_context,
             "paged_tokens": self.paged_tokens,
+            "paged_length": self.paged_length,
             "raised_fraction": self.raised_fraction,
             "counted_share": self.counted_share,
             "larger_gpu": self.larger_gpu,
@@ -323,18 +327,26 @@ class Room(msgspec.Struct, frozen=True, eq=False, dict=True):
 
     @property
     def no_context(self) -> str:
-        """`yes` where llama.cpp was told no context, so that it takes what the model was made for."""
+        """`yes` where llama.cpp was told no context, so that it takes what the model was made for (some builds take 4096 tokens)."""
         engine = self.engine
         if engine is None or engine.name != "llama.cpp" or not engine.found.argv_known:
             return ""
         known = "max_model_len" in engine.found.unresolved or engine.value("max_model_len")
-        return "" if known else "yes"
+        short = engine.at_least(_SHORT_SINCE) and engine.at_least(_WHOLE_SINCE) is False
+        return "" if known or short else "yes"
 
     @property
     def paged_tokens(self) -> str:
         """The tokens that TensorRT-LLM wants of a paged cache for the longest sequence that its engine was built for."""
         numbers = [self.captured.get(name, "") for name in ("beams", "block", "blocks")]
         return str(math.prod(map(int, numbers))) if all(map(str.isdecimal, numbers)) else ""
+
+    @property
+    def paged_length(self) -> str:
+        """The longest sequence, in whole blocks, of which such a cache holds every beam; empty where that is of no use."""
+        fits, beams, block = (number_of(self.captured.get(name)) for name in ("fits", "beams", "block"))
+        longest = fits // beams // block * block if beams and block else 0
+        return str(longest) if longest >= _SHORTEST else ""
 
     @property
     def raised_fraction(self) -> str:
@@ -427,7 +439,8 @@ class Room(msgspec.Struct, frozen=True, eq=False, dict=True):
         weights, total = self._weights, self._total
         if not weights or not total or self._shared or weights < total * _FOR_WEIGHTS:
             return ""
-        return next((f"{n} GiB" for n in _GPUS if n * GIB > total and n * GIB * _FOR_WEIGHTS >= weights), "")
+        larger = (n for n in _GPUS if (seen := n * _SEEN * GIB) > total and seen * _FOR_WEIGHTS >= weights)
+        return next((f"{n} GB" for n in larger), "")
 
     @property
     def weights_told(self) -> str:

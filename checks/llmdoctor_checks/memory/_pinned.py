@@ -58,7 +58,10 @@ DIED = (*_KILLED, *_GONE)
 #: By which a process tells why it ends (of its own fault, or as it was told to), and so was not killed; before that line, or, of a
 #: signal, beside it.
 _OF_ITSELF = expression(r"\b[A-Z]\w{1,60}(?:Error|Exception)\b: |WorkerProc (?:hit an exception|failed|was terminated)")
-_BY_A_SIGNAL = expression(r"Segfault encountered|Fatal Python error|Segmentation fault|\bSIG(?:SEGV|ABRT|BUS|ILL)\b")
+_BY_A_SIGNAL = expression(
+    r"Segfault encountered|Fatal Python error|Segmentation fault|\bSIG(?:SEGV|ABRT|BUS|ILL)\b|\bterminate called |"
+    r"Signal \((?:4|6|7|8|11)\) received|\b(?:free|malloc|realloc|munmap_chunk)\(\): |\bdouble free or corruption"
+)
 _NEAR = 200
 
 #: What gunicorn and uWSGI print before they kill a worker themselves, which gave no sign of life or took too long for a request; their next

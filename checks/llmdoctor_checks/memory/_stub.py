@@ -11,6 +11,12 @@ from llmdoctor_checks.memory._pinned import STUB, died
 #: By what vLLM in such a process says that it has begun.
 _BEGAN = ("Initializing an LLM engine", "Initializing a V1 LLM engine", "Starting to load model")
 
+#: By what it, or Triton, says that the model is loaded: then the memory sufficed for that.
+_LOADED = ("# GPU blocks: ", "GPU KV cache size: ", "Started HTTPService at ", "Started GRPCInferenceService at ")
+
+#: The exit codes of a container that ended as it was told to.
+TOLD_TO_STOP = (0, 130, 143)
+
 #: What Triton, Python, PyTorch and a CUDA context take together, and what suffices for a model of some billion parameters.
 _LITTLE, _ENOUGH = 4 * GIB, "16Gi"
 
@@ -21,7 +27,7 @@ def gone_in_stub(engine: Engine, limit: int, log: Log) -> Iterator[Finding]:
     if engine.name != "triton" or limit > _LITTLE or gone is None or STUB not in gone.text:
         return
     began = next((line for line in log.find(*_BEGAN) if line.number < gone.number), None)
-    if began is None:
+    if began is None or any(began.number < line.number < gone.number for line in log.find(*_LOADED)):
         return
     raised = f"Raise the memory limit of {container.name} from {say_bytes(limit)}, for example to {_ENOUGH}"
     yield Finding(

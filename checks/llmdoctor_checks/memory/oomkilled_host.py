@@ -58,7 +58,7 @@ from llmdoctor_checks.memory._killed import (
 )
 from llmdoctor_checks.memory._pinned import DIED, PYTHON, Excess, died, excess, uses_of
 from llmdoctor_checks.memory._prompt_cache import LITERALS, Greed, prompt_cache
-from llmdoctor_checks.memory._stub import gone_in_stub
+from llmdoctor_checks.memory._stub import TOLD_TO_STOP, gone_in_stub
 from llmdoctor_checks.scheduling._devices import asks_for_nothing, near_gpus
 from llmdoctor_checks.start._library import asked, least_bytes
 
@@ -200,7 +200,8 @@ def _ended(
     if not (ending.oom_killed or by_kernel):
         found = [*_too_much(engine, limit, log, subject)] if engine is not None and log is not None else []
         found = found or [*_by_event(ending, limit, log, subject, events)]
-        found = found or ([*gone_in_stub(engine, limit, log)] if engine is not None and log is not None else [])
+        if not found and engine is not None and log is not None and ending.code not in TOLD_TO_STOP:
+            found = [*gone_in_stub(engine, limit, log)]
         yield from found or (_by_its_shell(ending, limit, log, subject) if hardware is None and log is not None else ())
         return
     phase = phase_of(log)

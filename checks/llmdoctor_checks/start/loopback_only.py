@@ -112,7 +112,7 @@ def _behind_service(pod: Pod, engine: Engine | None, logs: Logs | None) -> Itera
         summary=f"{engine.label if engine else container.name} listens on {line[0]}:{port}, and {who} sends to that port of the "
         "address of the pod: every connection is refused.",
         evidence=(log_evidence(line[1]), evidence),
-        fixes=(_fix(pod, engine, None, ANY_IPV4),),
+        fixes=(_fix(pod, engine, None, ANY_IPV4, port),),
     )
 
 
@@ -185,7 +185,9 @@ def _asked_in_vain(pod: Pod, engine: Engine | None, events: Events | None, logs:
         ),
         explains=("not-ready", "crash-loop", "probe-too-short", "port-mismatch") if failing else (),
         fixes=(
-            _of_ray_serve(pod) if serve else _fix(pod, engine, host, "::" if ":" in pod.status.pod_ip else ANY_IPV4),
+            _of_ray_serve(pod)
+            if serve
+            else _fix(pod, engine, host, "::" if ":" in pod.status.pod_ip else ANY_IPV4, line[2] if line else ""),
         ),
     )
 
@@ -260,14 +262,22 @@ def _named(item: Item) -> tuple[str, Evidence]:
     return f"Service {item.name}", object_evidence(item, "spec.selector", text)
 
 
-def _of_program(pod: Pod, address: str) -> Fix:
-    """What tells a program that is no known engine its address, by what most are told it."""
+def _joined(address: str, rest: str) -> str:
+    """An address and what follows it: one of IPv6 stands in brackets before a port."""
+    return f"[{address}]{rest}" if ":" in address and rest.startswith(":") else f"{address}{rest}"
+
+
+def _of_program(pod: Pod, address: str, port: str) -> Fix:
+    """What tells a program that is no known engine its address, by what most are told it; what has another port is of another server."""
     container = next(c for c in pod.containers if c.role != "init")
     for name in _NAMES:
         place = settling.stated(container, name)
         told = place.value if place else ""
         if place and told and (bare := re.match(r"(?:127\.[\d.]{5,11}|localhost)(?![\w.-])", told)):
-            right = f"{address}{told[bare.end() :]}"
+            rest = told[bare.end() :]
+            if rest.startswith(":") and rest != f":{port}":
+                continue
+            right = _joined(address, rest)
             return settling.given(container, place, right, f"Set {place.name} to {right} (it is {told})")
     return fixes.advice(
         f"Have the server listen on all addresses of the pod, in {fixes.edited(pod)}: by its option or variable for the address, "
@@ -275,15 +285,16 @@ def _of_program(pod: Pod, address: str) -> Fix:
     )
 
 
-def _fix(pod: Pod, engine: Engine | None, host: Setting | None, address: str) -> Fix:
+def _fix(pod: Pod, engine: Engine | None, host: Setting | None, address: str, port: str = "") -> Fix:
     if engine is None:
-        return _of_program(pod, address)
+        return _of_program(pod, address, port)
     container, summary = engine.container, "Listen on all addresses of the pod"
     if host and host.source == "env":
         name = host.text.partition("=")[0]
         index = next((i for i, v in enumerate(container.spec.env) if v.name == name and v.value is not None), None)
         if index is not None:
-            value = str(container.spec.env[index].value).replace(str(host.value), address)
+            before, _, rest = str(container.spec.env[index].value).partition(str(host.value))
+            value = f"{before}{_joined(address, rest)}"
             operation = {"op": "replace", "path": f"{container.pointer}/env/{index}/value", "value": value}
             return fixes.patch(container.pod, summary, [operation])
     flag = host.flag if host and host.source == "flag" else _FLAGS.get(engine.name, "")

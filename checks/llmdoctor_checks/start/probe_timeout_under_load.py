@@ -73,6 +73,9 @@ _GENERATES = expression(r"/v1/(?:chat/)?completions\b|/generate\b|/health_genera
 #: How vLLM says that a request waits for a kernel to be compiled (`jit_monitor.py`), and for how long it may answer nobody else then.
 _COMPILES, _COMPILING_SECONDS = "JIT compilation during inference: ", 300
 
+#: What kept it from answering stands among so many last lines.
+_AT_LAST = 100
+
 #: Where SGLang's `health_generate` stands; without SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION `/health` answers at once.
 _COMPUTED = ("/health", "/health_generate")
 
@@ -238,6 +241,11 @@ def _of_serve(pod: Pod, logs: Logs) -> Finding | None:
     return None
 
 
+def _compiling(log: Log) -> Line | None:
+    """The last kernel that vLLM was compiling for a request when the log ends."""
+    return next((line for line in log.find(_COMPILES) if line.number > len(log) - _AT_LAST), None)
+
+
 def _restarted(pod: Pod, ending: Ending, events: Events, logs: Logs | None) -> Finding | None:
     """An instance that was up when its probe ended it."""
     container = ending.container
@@ -271,8 +279,9 @@ def _restarted(pod: Pod, ending: Ending, events: Events, logs: Logs | None) -> F
     if not (slow and (sure or listened)):
         return None
     span = f" after {say_seconds(ending.seconds)}" if ending.seconds is not None else ""
-    compiles = next(log.find(_COMPILES), None) if log is not None else None
-    said = token or full or busy or passed_on or compiles or (phase.line if phase else listened)
+    compiles = _compiling(log) if log is not None else None
+    refused = token or full or busy or passed_on
+    said = refused or compiles or (phase.line if phase else listened)
     return Finding(
         role="cause",
         confidence="possible" if listened else "likely",
@@ -286,7 +295,7 @@ def _restarted(pod: Pod, ending: Ending, events: Events, logs: Logs | None) -> F
         fixes=(
             *((_fix_of_token(container, probe),) if token and which == "liveness" else ()),
             *(_fix_of_full(pod, container.pointer, probe) if full and which == "liveness" else ()),
-            *_fixes(pod, container.pointer, probe, which, _COMPILING_SECONDS if compiles else _MINUTE),
+            *_fixes(pod, container.pointer, probe, which, _COMPILING_SECONDS if compiles else _MINUTE, refused),
         ),
         # what the log says went wrong before the kill comes first
         order=float(len(log)) if log else None,
@@ -619,12 +628,22 @@ def _evidence(pod: Pod, probe: k8s.Probe | None, quoted: list[Evidence], which: 
 
 
 def _fixes(
-    pod: Pod, pointer: str, probe: k8s.Probe | None, which: str = "liveness", stalls: int = _MINUTE
+    pod: Pod,
+    pointer: str,
+    probe: k8s.Probe | None,
+    which: str = "liveness",
+    stalls: int = _MINUTE,
+    refused: Line | None = None,
 ) -> Iterator[Fix]:
-    """Longer patience of a probe, in all for as many seconds as the server may stand still."""
+    """Longer patience of a probe, in all for as many seconds as the server may stand still.
+
+    The kubelet asks again when the period is over and the probe before has an answer, which one that was refused has at once.
+    """
     at, known = f"{pointer}/{which}Probe", probe or k8s.Probe()
     seconds = max(10, known.timeout_seconds)
-    failed = max(6, known.failure_threshold, math.ceil(stalls / max(1, known.period_seconds)))
+    failed = max(
+        6, known.failure_threshold, math.ceil(stalls / max(1, known.period_seconds, 0 if refused else seconds))
+    )
     summary = f"Let the {which} probe wait {seconds} s for an answer, and give up after {failed} failures"
     if probe is None:  # the kubelet has one that the object no longer shows
         yield fixes.advice(f"{summary} (timeoutSeconds, failureThreshold), in {fixes.edited(pod)}")

@@ -322,7 +322,7 @@ def _kserve(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
 
 
 def _listed_image(pod: Pod) -> tuple[str, Fix | None]:
-    """That the InferenceService lists its one model as an image, and what mends it: KServe 0.16 brings one from storageUri alone."""
+    """That the InferenceService lists its one model as an image, and what mends it: KServe before 0.19 brings one from storageUri alone."""
     for item in pod.cluster.items("InferenceService", pod.namespace):
         rows = dig(item.raw, "spec.predictor.storageUris")
         uris = [str(row.get("uri")) for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
@@ -337,7 +337,7 @@ def _listed_image(pod: Pod) -> tuple[str, Fix | None]:
                 {"op": "add", "path": "/spec/predictor/model/storageUri", "value": uris[0]},
             ],
         )
-        return f": it brings no image that storageUris lists ({uris[0]})", fix
+        return f": KServe before 0.19 brings no image that storageUris lists ({uris[0]})", fix
     return "", None
 
 
