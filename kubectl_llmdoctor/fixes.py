@@ -15,9 +15,10 @@ import msgspec
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts import k8s, script
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
-from kubectl_llmdoctor.facts.container import Container
+from kubectl_llmdoctor.facts.container import Container, is_accelerator
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.nodes import RDMA, rdma_offered
+from kubectl_llmdoctor.facts.place import filled
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.subject import workload_of
 from kubectl_llmdoctor.facts.units import GIB, units
@@ -399,9 +400,13 @@ def _moved(pod: Pod, workload: Workload, operations: list[dict[str, Any]]) -> li
 
 #: Kinds whose templates make the pods of one replica, which run one program.
 _OF_RANKS = ("LeaderWorkerSet", "RayCluster", "RayJob", "RayService")
+#: What makes up the command line of a container: the same words are another program's where the rest is another.
+_VECTOR = ("command", "args")
 #: What of a container and of a pod holds for all ranks where it is written alike; probes and ports are the first one's own.
 _OF_CONTAINERS = ("args", "command", "env", "image", "volumeMounts", "securityContext")
 _OF_PODS = ("volumes", "runtimeClassName", "securityContext", "enableServiceLinks", "imagePullSecrets", "nodeSelector")
+#: What holds for those alone that have accelerators, too: the head of a Ray cluster often runs on a node without any.
+_OF_NODES_WITH_GPUS = ("runtimeClassName", "nodeSelector")
 
 
 def _of_other_ranks(workload: Workload, template: Template, operations: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -419,22 +424,31 @@ def _of_other_ranks(workload: Workload, template: Template, operations: list[dic
 def _for_rank(template: Template, other: Template, operation: dict[str, Any]) -> list[dict[str, Any]]:
     """An operation inside one template for another, as operations on the object; none where the other says something else there."""
     tokens, mine, theirs = pointer.split(operation["path"]), template.pod.get("spec"), other.pod.get("spec")
+    if tokens[0] in _OF_NODES_WITH_GPUS and _accelerated(mine) != _accelerated(theirs):
+        return []
     held: tuple[str, ...] = _OF_PODS
     before: list[str] = []
     if tokens[0] in ("containers", "initContainers"):
-        own = rows(mine, tokens[0])[int(tokens[1])]
-        places = [at for at, one in numbered(theirs, tokens[0]) if one.get("image") == own.get("image")]
-        if len(places) != 1 or len(tokens) < 3:
+        own = next((one for at, one in numbered(mine, tokens[0]) if [str(at)] == tokens[1:2]), {})
+        alike = [(at, one) for at, one in numbered(theirs, tokens[0]) if one.get("image") == own.get("image")]
+        if not own or len(alike) != 1 or len(tokens) < 3:
             return []
-        mine, theirs, held = own, rows(theirs, tokens[0])[places[0]], _OF_CONTAINERS
-        tokens, before = tokens[2:], [tokens[0], str(places[0])]
+        mine, theirs, held = own, alike[0][1], _OF_CONTAINERS
+        tokens, before = tokens[2:], [tokens[0], str(alike[0][0])]
         if tokens[0] == "resources" and "/" in tokens[-1]:  # accelerators
             held = ("resources",)
     field = tokens[0]
     here, there = (table(one).get(field) for one in (mine, theirs))
     added = operation["op"] == "add" and field == "env" and tokens[1:] in ([], ["-"])
     at = other.at(pointer.join([*before, field]))
-    if field not in held or at is None or not (here == there or added):
+    if field not in held or at is None:
+        return []
+    if field in _VECTOR and any(table(mine).get(one) != table(theirs).get(one) for one in _VECTOR):
+        return [
+            {**operation, "path": f"{at}/{index}"}
+            for index in _same_words(operation, tokens[1:], table(mine).get(field), table(theirs).get(field))
+        ]
+    if not (here == there or added):
         return []
     if here == there:
         return [{**operation, "path": at + "".join(f"/{pointer.escaped(token)}" for token in tokens[1:])}]
@@ -442,6 +456,25 @@ def _for_rank(template: Template, other: Template, operation: dict[str, Any]) ->
     named = {one.get("name") for one in rows(theirs, "env")}
     new = [entry for entry in entries if entry.get("name") not in named]
     return appended(at, *new, exists=bool(named)) if new == entries else []
+
+
+def _same_words(operation: dict[str, Any], place: list[str], here: Any, there: Any) -> list[int]:
+    """Where another command line has the option that an operation writes otherwise, with the same value; none where that is not plain."""
+    if operation["op"] != "replace" or not isinstance(here, list) or not isinstance(there, list):
+        return []
+    at = int(place[0])
+    joined = isinstance(here[at], str) and here[at].startswith("-") and "=" in here[at]
+    first = at if joined else at - 1  # the option before its value
+    words = here[first : at + 1] if first >= 0 and str(here[first]).startswith("-") else []
+    found = [i for i in range(len(there)) if words and there[i : i + len(words)] == words]
+    return [found[0] + len(words) - 1] if len(found) == 1 else []
+
+
+def _accelerated(spec: Any) -> bool:
+    """Whether containers of a pod's spec ask for accelerators."""
+    return any(
+        is_accelerator(str(name)) for one in rows(spec, "containers") for name in table(dig(one, "resources.limits"))
+    )
 
 
 def _refers(value: Any) -> bool:
@@ -933,7 +966,10 @@ def mount_scratch(container: Container, paths: Sequence[str], summary: str) -> F
 
 
 def grow(container: Container, mount: k8s.VolumeMount, least: int | None, summary: str) -> Fix | None:
-    """Give a volume twice the room that it has, or so much that `least` bytes fit: a claim, or an emptyDir with a limit."""
+    """Give a volume twice the room that it has, or so much that `least` bytes fit: a larger claim, or one in place of an emptyDir.
+
+    The limit of an emptyDir is no wall: what writes more is evicted, and what meets the end of the disk has that of the node.
+    """
     pod = container.pod
     index = next((i for i, volume in enumerate(pod.spec.volumes) if volume.name == mount.name), None)
     volume = pod.spec.volumes[index] if index is not None else None
@@ -950,11 +986,23 @@ def grow(container: Container, mount: k8s.VolumeMount, least: int | None, summar
         operation = {"op": "replace", "path": "/" + at.replace(".", "/"), "value": size}
         return patch_object(item, summary.format(size=size, what=f"claim {item.name}"), [operation]) if size else None
     scratch = volume.empty_dir if volume else None
-    size = larger(units(scratch.size_limit), least) if scratch else ""
-    if not size or scratch is None or scratch.medium == "Memory" or scratch.size_limit is None:
+    if volume is None or scratch is None or scratch.medium == "Memory" or filled(container, volume):
         return None
-    operation = {"op": "add", "path": f"/volumes/{index}/emptyDir/sizeLimit", "value": size}
-    return patch(pod, summary.format(size=size, what=f"emptyDir {mount.name}"), [operation])
+    if (
+        not container.may_be_root and pod.spec.security_context.fs_group is None
+    ):  # who may write into an emptyDir, and not into a claim
+        return None
+    meant = (units(scratch.size_limit) or 0) * 3 // 4
+    if not (size := larger(None, max(meant, least or 0))):
+        return None
+    instead = {"op": "replace", "path": f"/volumes/{index}", "value": _made_with_each_pod(mount.name, size)}
+    return patch(pod, summary.format(size=size, what=f"emptyDir {mount.name}"), [instead])
+
+
+def _made_with_each_pod(name: str, size: str) -> dict[str, Any]:
+    """A volume for a claim that each pod has of its own, as an emptyDir."""
+    asked = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}}
+    return {"name": name, "ephemeral": {"volumeClaimTemplate": {"spec": asked}}}
 
 
 def _stays_as_it_is(claim: Item, cluster: Cluster) -> bool:
@@ -989,9 +1037,7 @@ def mount_new_claim(container: Container, path: str, name: str, size: str, summa
 def mount_claim(container: Container, path: str, size: str, summary: str) -> Fix:
     """Mount a volume of its own, made with each pod, at `path`, at which nothing is mounted."""
     pod, name = container.pod, free_name(container.pod, "model-cache")
-    asked = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}}
-    volume = {"name": name, "ephemeral": {"volumeClaimTemplate": {"spec": asked}}}
-    return patch(pod, summary, mounted(container, volume, path))
+    return patch(pod, summary, mounted(container, _made_with_each_pod(name, size), path))
 
 
 #: Where a private authority is mounted, and the variables by which OpenSSL, Go, Rust and Python's libraries find it.

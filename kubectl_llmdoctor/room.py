@@ -8,9 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import cached_property
+from itertools import takewhile
 
 import msgspec
 
+from kubectl_llmdoctor.catalog import quantization
 from kubectl_llmdoctor.engines.names import OPTIONS
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts import k8s
@@ -47,9 +49,6 @@ _TOLD_FLAG = expression(
 _CAPABILITY = expression(r"(?:(?:sm|compute)_)?(?P<major>[5-9]|1[0-2])\.?(?P<minor>\d)[af]?")
 _NO_SUCH_CACHE = expression(r"(?i)\bkv[ _]?cache(?:_dtype)? (?:is )?not supported|FP8 KV cache")
 
-#: Models whose numbers leave the range of float16, for which vLLM refuses it (`_FLOAT16_NOT_SUPPORTED_MODELS` of its config).
-_NOT_IN_HALF = expression(r"(?:Gemma[23]|Plamo2|Glm4)For")
-
 #: By which a process is shown some of the GPUs of its container alone.
 _HIDING = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 
@@ -64,6 +63,9 @@ _NEARLY_ALL = 0.97
 
 #: Of the memory of a GPU, what weights may take at most so that a cache and the work have room: all, and a short context's.
 _FOR_WEIGHTS, _SPREAD = 0.8, 0.9
+
+#: Among more GPUs than this nobody shares a model, and numbers have no more digits.
+_MOST_DEVICES, _DIGITS = 64, 9
 
 #: GB of memory by which GPUs are sold, and the GiB of each that a program sees at least (a T4 of 16 GB has 14.7, an L40S of 48 GB 44.4).
 _GPUS, _SEEN = (16, 24, 32, 40, 48, 80, 96, 141, 192), 0.92
@@ -209,6 +211,8 @@ class Room(msgspec.Struct, frozen=True, eq=False, dict=True):
             "asked_already": self.asked_already,
             "hidden_by": self.hidden_by,
             "pods_of_group": self.pods_of_group,
+            "share_fits": self.share_fits,
+            "half_gpus": self.half_gpus,
             "told_flag": " ".join(self.told_flag).strip(),
             "told_name": self.told_flag[0],
             "told_value": self.told_flag[1],
@@ -534,13 +538,54 @@ class Room(msgspec.Struct, frozen=True, eq=False, dict=True):
     def hidden_by(self) -> str:
         """The variable of the container that leaves its engine as few GPUs as it sees, of more that it asks for."""
         container, seen = self.container, number_of(self.captured.get("have", "0"))
+        asked = container.gpus if container else 0
         for variable in container.spec.env if container else ():
-            if variable.name not in _HIDING or variable.value is None:
+            if variable.name not in _HIDING or variable.value_from is not None:
                 continue
-            left = len([word for word in str(variable.value).split(",") if word.strip()])
-            if left == seen < (container.gpus if container else 0):
+            # the API server gives an empty value as none; from a number on that no GPU has nothing is shown
+            words = [word.strip() for word in str("" if variable.value is None else variable.value).split(",")]
+            shown = takewhile(
+                lambda word: not word.startswith("-") and not (word.isdecimal() and number_of(word) >= asked), words
+            )
+            if len([word for word in shown if word]) == seen < asked:
                 return variable.name
         return ""
+
+    @property
+    def share_fits(self) -> str:
+        """The most GPUs, fewer than it has now, of which each has a share that is a multiple of the captured `size`.
+
+        Its share is `have` now; beside a captured `tp` that is the whole.
+        """
+        have, size, tp = (self.captured.get(name, "") for name in ("have", "size", "tp"))
+        if not all(word.isdecimal() and len(word) <= _DIGITS for word in (have, size)) or not int(size):
+            return ""
+        if tp and tp != str(self._size):
+            return ""
+        whole = int(have) * (1 if tp else self._size)
+        return next((str(n) for n in self._fewer_alone if whole % (n * int(size)) == 0), "")
+
+    @property
+    def half_gpus(self) -> str:
+        """Half of the GPUs that it has now."""
+        return next((str(n) for n in self._fewer_alone if n * 2 == self._size), "")
+
+    @property
+    def _size(self) -> int:
+        """The tensor parallel size; 0 where it is not known."""
+        size = self.engine.value("tensor_parallel_size") if self.engine else None
+        return size if isinstance(size, int) and 0 < size <= _MOST_DEVICES else 0
+
+    @property
+    def _fewer_alone(self) -> list[int]:
+        """Numbers of GPUs that divide the tensor parallel size and hold the weights, the largest first; none where pods share the model."""
+        asked = self.container.gpus if self.container else 0
+        nodes = self.engine.value("nnodes", 1) if self.engine else 1
+        if 0 < asked < self._size or nodes not in (None, 1):
+            return []
+        known, stages = self._weights and self._total, self._parallel // max(self._size, 1)
+        even = (n for n in range(self._size - 1, 0, -1) if self._size % n == 0)
+        return [n for n in even if not known or self._holds(n * stages)]
 
     def _divides(self, size: int) -> bool:
         return self.sizing is None or self.sizing.model is None or self.sizing.splits(size) == size
@@ -598,7 +643,7 @@ class Room(msgspec.Struct, frozen=True, eq=False, dict=True):
         """The class of the model, where it is one that vLLM does not compute in float16."""
         model = self.sizing.model if self.sizing else None
         name = model[0].name if model else ""
-        return name if _NOT_IN_HALF.match(name) else ""
+        return name if quantization.not_in_half(name) else ""
 
     @property
     def graphs_on(self) -> str:

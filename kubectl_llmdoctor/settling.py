@@ -108,9 +108,12 @@ _UNITS = {"": 1, "k": 2**10, "K": 2**10, "M": 2**20, "G": 2**30}
 _MEANT = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "float8": "fp8", "none": "auto"}
 
 #: Shares of the GPU's memory, and how one is given in percent.
-_SHARES = expression(r"-*(?:gpu[-_]memory[-_]utilization|mem[-_]fraction[-_]static|cuda[-_]memory[-_]fraction)")
+_SHARES = expression(r"(?i)-*(?:gpu[-_]memory[-_]utilization|mem[-_]fraction[-_]static|cuda[-_]memory[-_]fraction)")
 _PERCENT = expression(r"(\d{1,3}(?:\.\d{1,6})?) ?%?")
 _MOST_SHARE = 0.95
+
+#: Models of families that reason which do not, without the marks.
+_UNREASONING = expression(r"(?:qwen3|kimik2).{0,80}(?:instruct|coder)")
 
 #: What one writes and another leaves out.
 _MARKS = expression(r"[-_. ]")
@@ -325,6 +328,8 @@ def _by_model(told: _Told, place: Stated, choices: list[str]) -> str:
     if not place.name.endswith("reasoning-parser"):
         return ""
     name = _MARKS.sub("", model.lower())
+    if _UNREASONING.match(name):
+        return ""
     return max((one for one in choices if name.startswith(_MARKS.sub("", one.lower()))), key=len, default="")
 
 

@@ -368,6 +368,9 @@ _WORKERS = ["--model=acme/llm", "--nnodes=2", "--node-rank=$(LWS_WORKER_INDEX)",
         ({"args": _WORKERS}, ["leaderTemplate", "workerTemplate"]),
         ({"args": ["--join"]}, ["leaderTemplate"]),
         ({"args": _WORKERS, "image": "acme/helper:1"}, ["leaderTemplate"]),
+        ({"args": ["--model=acme/llm"], "command": ["join"]}, ["leaderTemplate"]),
+        ({"args": ["--headless", "--tp=16"], "command": ["join"]}, ["leaderTemplate", "workerTemplate"]),
+        ({"args": ["--tp=16", "--tp=16"]}, ["leaderTemplate"]),
     ],
 )
 def test_all_ranks_of_a_group_are_patched_where_they_are_started_alike(worker: object, changed: list[str]) -> None:
@@ -397,3 +400,25 @@ def test_all_ranks_of_a_group_are_patched_where_they_are_started_alike(worker: o
     alone = fixes.patch(first, "", probe).patch
     assert alone
     assert [operation["path"].split("/")[3] for operation in alone.body] == ["leaderTemplate"]
+
+
+@pytest.mark.parametrize(("of_head", "changed"), [({}, 1), ({"limits": {"nvidia.com/gpu": 1}}, 2)])
+def test_a_head_without_gpus_gets_no_runtime_class_for_them(of_head: object, changed: int) -> None:
+    def spec(resources: object) -> dict[str, object]:
+        return {"spec": {"containers": [{"name": "ray", "image": "rayproject/ray-llm:2.46.0", "resources": resources}]}}
+
+    worker = {"groupName": "gpu", "template": spec({"limits": {"nvidia.com/gpu": 1}})}
+    ray = {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayCluster",
+        "metadata": {"name": "llm", "namespace": "n"},
+        "spec": {"headGroupSpec": {"template": spec(of_head)}, "workerGroupSpecs": [worker]},
+    }
+    cluster = Cluster(Snapshot(objects=(ray,)))
+    pods = Pod.planned(Workload(next(cluster.items("RayCluster")), cluster))
+    pod = next(pod for pod in pods if pod.template and "worker" in str(pod.template.at("")))
+
+    made = fixes.set_spec(pod, "/runtimeClassName", "nvidia", "").patch
+    assert made
+    assert len(made.body) == changed
+    assert "workerGroupSpecs" in made.body[0]["path"]

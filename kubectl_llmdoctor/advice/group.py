@@ -77,8 +77,6 @@ class Group(Topic):
             "gpus_there": lambda: str(self._there),
             "fewer_gpus": lambda: str(self._fewer or "?"),
             "divides": lambda: self._divides,
-            "share_fits": lambda: self._share_fits,
-            "half_gpus": lambda: str(self._size // 2) if self._size % 2 == 0 and self._size else "",
             "prefill_url": lambda: self._sides["prefill_url"],
             "decode_url": lambda: self._sides["decode_url"],
             "leader": lambda: self.leader or "the leader's name",
@@ -171,28 +169,10 @@ class Group(Topic):
     @cached_property
     def _fewer(self) -> int:
         """The most GPUs, fewer than it has now, that can share the model evenly; 0 where that is not known."""
-        return self.subject.sizing(self.engine).splits(self._size - 1) if self.engine and self._size > 1 else 0
-
-    @property
-    def _size(self) -> int:
-        """The tensor parallel size; 0 where it is not known."""
         size = self.engine.value("tensor_parallel_size") if self.engine else None
-        return size if isinstance(size, int) and 0 < size <= _MOST_DEVICES else 0
-
-    @property
-    def _share_fits(self) -> str:
-        """The most GPUs, fewer than it has now, of which each has a share that is a multiple of the captured `size`.
-
-        Its share is `have` now; beside a captured `tp` that is the whole.
-        """
-        have, size, tp = (self.captured.get(name, "") for name in ("have", "size", "tp"))
-        if not have.isdecimal() or not size.isdecimal() or len(have) > _DIGITS or len(size) > _DIGITS or not int(size):
-            return ""
-        if tp and tp != str(self._size):
-            return ""
-        whole = int(have) * (1 if tp else self._size)
-        even = (n for n in range(self._size - 1, 0, -1) if self._size % n == 0)
-        return next((str(n) for n in even if whole % (n * int(size)) == 0), "")
+        if self.engine is None or not isinstance(size, int) or size < 2:
+            return 0
+        return self.subject.sizing(self.engine).splits(size - 1)
 
     @property
     def _divides(self) -> str:

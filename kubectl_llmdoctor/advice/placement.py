@@ -57,6 +57,9 @@ _BARE_AMI = expression(r"amazon-eks-node-al2023-(?P<arch>x86_64|arm64)-standard-
 
 _NVIDIA = "nvidia.com/gpu"
 
+#: Images of servers that go on without a GPU where they see none, and so prove nothing by being ready.
+_WITHOUT = expression(r"(?i)ollama|llama[._-]?cpp|llama-server|local-?ai|llamafile|koboldcpp|pause(?:$|[:@])")
+
 
 class _Wanted(NamedTuple):
     """A driver that is needed, in words, other nodes that have it, and whether that of the pod's own node is enough, where known."""
@@ -183,7 +186,7 @@ class Placement(Topic):
             and one.spec.node_name == own.spec.node_name != ""
             and (one.metadata.namespace, one.metadata.name) != (own.namespace, own.name)
             and any(c.type == "Ready" and c.status == "True" for c in one.status.conditions)
-            and any(_NVIDIA in c.resources.limits for c in one.spec.containers)
+            and any(_NVIDIA in c.resources.limits and not _WITHOUT.search(c.image) for c in one.spec.containers)
         ]
         return sorted(found) if len({runtime for _, runtime in found}) == 1 else []
 

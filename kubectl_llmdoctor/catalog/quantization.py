@@ -12,6 +12,8 @@ from __future__ import annotations
 import re
 from functools import cache
 
+from kubectl_llmdoctor.expressions import expression
+
 Version = tuple[int, ...]
 
 #: vLLM's methods by release: which came and which went since the one before.
@@ -173,10 +175,19 @@ def _vllm_minimum(method: str, version: str | None) -> int:
     return min(row[before], row[after])
 
 
+#: Classes of models whose numbers leave the range of float16, for which vLLM refuses it (`_FLOAT16_NOT_SUPPORTED_MODELS` of its config).
+_NOT_IN_HALF = expression(r"(?:Gemma[23]|Plamo2|Glm4)For")
+
+
 def half_only(method: str, version: str | None) -> bool:
     """Whether vLLM's method, asked for by this very name, takes float16 alone in this release."""
     key = _key(version) if version else ()
     return method in HALF_ONLY and bool(key) and key <= _key(HALF_ONLY_UNTIL)
+
+
+def not_in_half(architecture: str) -> bool:
+    """Whether it is the class of a model that vLLM does not compute in float16."""
+    return _NOT_IN_HALF.match(architecture) is not None
 
 
 def of_name(model: str) -> str | None:

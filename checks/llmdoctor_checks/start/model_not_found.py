@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from posixpath import dirname, normpath
+from posixpath import basename, dirname, normpath
 
 import msgspec
 
@@ -54,6 +54,8 @@ _PUBLISHED = (
 #: Where KServe mounts what storageUri names, and the claim of a pvc:// beside it.
 _OF_KSERVE = ("/mnt/models/", "/mnt/pvc/")
 _KSERVE = ("serving.kserve.io/", "serving.kubeflow.org/")
+#: A model that is one file.
+_OF_A_FILE = r"\.(?:gguf|bin|safetensors)$"
 #: The label by which Datashim's webhook mounts a dataset at /mnt/datasets/NAME.
 _DATASET = r"dataset\.\d{1,3}\.id"
 #: Engines that read a folder or a repository, and what is packed into one file.
@@ -271,8 +273,8 @@ def _brought_by_nothing(engine: Engine, model: Setting, path: str) -> Iterator[F
                 engine,
                 "model",
                 model.flag,
-                "/mnt/models",
-                f"Give {model.flag} /mnt/models, where KServe puts the model",
+                _by_kserve(path),
+                f"Give {model.flag} {_by_kserve(path)}, where KServe puts the model",
             )
             if kserve and model.flag
             else fixes.advice(f"Mount the volume that holds the model at {_folder(path)} in {fixes.edited(pod)}"),
@@ -282,7 +284,12 @@ def _brought_by_nothing(engine: Engine, model: Setting, path: str) -> Iterator[F
 
 def _folder(path: str) -> str:
     """Where a volume is mounted for a path: a file lies in a folder of it."""
-    return dirname(path) if re.search(r"\.(?:gguf|bin|safetensors)$", path) and dirname(path) != "/" else path
+    return dirname(path) if re.search(_OF_A_FILE, path) and dirname(path) != "/" else path
+
+
+def _by_kserve(path: str) -> str:
+    """Where KServe puts what an engine is to read: into a folder, in which a file keeps its name."""
+    return f"/mnt/models/{basename(path)}" if re.search(_OF_A_FILE, path) else "/mnt/models"
 
 
 def _into_an_empty_dir(engine: Engine, model: Setting, path: str) -> Iterator[Finding]:

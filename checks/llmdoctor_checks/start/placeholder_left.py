@@ -165,10 +165,11 @@ def _fix(container: Container, path: str, text: str, evidence: Evidence, engine:
         what = "the placeholder" if text.startswith("in Secret ") else text
         return fixes.advice(f"Replace {what} by the real value in {_where(pod, evidence)}")
     secret = "ngc-api" if name == _OF_NIM else "hf-token"
-    make = (
-        f'kubectl -n {pod.namespace} create secret generic {secret} --from-literal={name}="${{{name}:?}}" '
-        "--dry-run=client -o yaml | kubectl apply -f -"
-    )
+    make = f'kubectl -n {pod.namespace} create secret generic {secret} --from-literal={name}="${{{name}:?}}"'
+    if pod.cluster.item(
+        "Secret", pod.namespace, secret
+    ):  # it keeps its other keys, of which other pods may take theirs
+        make += f" --dry-run=client -o json | kubectl -n {pod.namespace} patch secret {secret} --patch-file /dev/stdin"
     summary = f"Take {name} from the Secret {secret}, in which the command puts the real one under the key {name}, in place of {text}"
     fix = fixes.set_variables(container, {name: fixes.FromSecret(secret)}, summary)
     return msgspec.structs.replace(fix, commands=(make, *fix.commands))

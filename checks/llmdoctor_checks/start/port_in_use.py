@@ -1,9 +1,11 @@
 """Two engines of one pod that listen on the same port."""
 
 from collections.abc import Iterator
-from itertools import combinations, count
+from itertools import chain, combinations
+from typing import Any
 
 from kubectl_llmdoctor.api import (
+    Container,
     Engine,
     Evidence,
     Finding,
@@ -21,7 +23,9 @@ from llmdoctor_checks._listening import ANY_IPV4
 _SHARES = frozenset({"vllm", "llama.cpp"})
 
 #: Servers that are told their port by --port.
-_BY_FLAG = frozenset({"vllm", "sglang", "tgi", "tei", "llama.cpp", "huggingfaceserver"})
+_BY_FLAG = frozenset({"vllm", "sglang", "tgi", "tei", "llama.cpp"})
+#: Settings that are ports beside the one for clients.
+_PORTS = ("port", "grpc_port", "prometheus_port", "metrics_port")
 
 #: Where vLLM lets data-parallel ranks meet that are told of no port (config/parallel.py).
 _RPC_PORT = "29550"
@@ -72,23 +76,38 @@ def port_in_use(pod: Pod, subject: Subject) -> Iterator[Finding]:
             summary=f"{one.container.name} and {other.container.name} both listen on port {port}, and the containers of a pod "
             f"share one network: {then}",
             evidence=(*_said(one, port), *_said(other, port)),
-            fixes=(_moved(other, _free(pod, engines, port)),),
+            fixes=(_moved(other, port, _free(pod, engines, port)),),
         )
         return
 
 
 def _free(pod: Pod, engines: list[Engine], port: int) -> int:
     """The next port that no container of the pod is known to have."""
-    taken = {engine.value("port") for engine in engines}
-    taken |= {port.container_port for container in pod.containers for port in container.spec.ports}
-    return next(number for number in count(port + 1) if number not in taken)
+    taken = {engine.value(name) for engine in engines for name in _PORTS}
+    taken |= {declared.container_port for container in pod.containers for declared in container.spec.ports}
+    numbers = chain(range(port + 1, 2**16), range(port - 1, 0, -1))
+    return next(number for number in numbers if number not in taken)
 
 
-def _moved(engine: Engine, port: int) -> Fix:
-    summary = f"Let {engine.container.name} listen on port {port}, and its probes and the Service ask it there"
+def _moved(engine: Engine, old: int, port: int) -> Fix:
+    container = engine.container
+    summary = f"Let {container.name} listen on port {port} and its probes ask it there, as a Service must by number"
     if engine.name not in _BY_FLAG:
         return fixes.advice(f"{summary}, in {fixes.edited(engine.pod)}")
-    return fixes.set_flag(engine, "port", "--port", str(port), summary)
+    fix = fixes.set_flag(engine, "port", "--port", str(port), summary)
+    asked = list(_asked_there(container, old, port))
+    return fixes.together(fixes.patch(engine.pod, summary, asked), fix) if asked else fix
+
+
+def _asked_there(container: Container, old: int, port: int) -> Iterator[dict[str, Any]]:
+    """What of a container names its port by number: where it is declared, and the probes."""
+    for index, declared in enumerate(container.spec.ports):
+        if declared.container_port == old:
+            yield {"op": "replace", "path": f"{container.pointer}/ports/{index}/containerPort", "value": port}
+    for which, probe in container.spec.probes.items():
+        for how, action in (("httpGet", probe.http_get), ("tcpSocket", probe.tcp_socket), ("grpc", probe.grpc)):
+            if action is not None and str(action.port) == str(old):
+                yield {"op": "replace", "path": f"{container.pointer}/{which}Probe/{how}/port", "value": port}
 
 
 def _with_itself(engine: Engine) -> Iterator[Finding]:

@@ -213,7 +213,13 @@ def _clashes(engine: Engine) -> Iterator[Clash]:
             and quantization.half_only(method, engine.version)
         ):
             summary = f"{engine.label} runs the quantization {method} with float16 only; {dtype.text} is set."
-            yield Clash(summary, "likely", (asked, dtype), "Let it compute in float16", "dtype", "half")
+            known = find(engine.checkpoint) if model else None
+            name = known.architecture.name if known else ""
+            if quantization.not_in_half(name):
+                leave = f"Leave {asked.flag} out: vLLM refuses float16 for {name}, and a kernel of its own choice does without"
+                yield Clash(summary, "likely", (asked, dtype), leave, "quantization")
+            else:
+                yield Clash(summary, "likely", (asked, dtype), "Let it compute in float16", "dtype", "half")
     cache = engine.explicit("kv_cache_dtype")
     if engine.name == "vllm" and cache and cache.value == "fp8_e5m2":
         stored = _stored(engine.checkpoint) if model else None
