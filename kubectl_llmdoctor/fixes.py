@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from kubectl_llmdoctor.engines.names import passed_on
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts import k8s, script
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
@@ -548,8 +549,13 @@ def set_flag(engine: Engine, name: str, flag: str, value: str, summary: str) -> 
     container = engine.container
     spec, at = container.spec, container.pointer
     current = engine.explicit(name)
-    if not flag.startswith("-") and (current is None or not current.flag.startswith("-")):  # a variable, as of NIM
-        return set_env(container, current.flag if current else flag, value, summary)
+    by_variable = current is not None and current.source == "env" and not current.flag.startswith("-")
+    if not flag.startswith("-") and (
+        current is None or by_variable or current.source == "log"
+    ):  # a variable, as of NIM
+        if passed := passed_on(engine.name, engine.version, name):
+            return advice(remarked(summary, f"{passed} {value} in NIM_PASSTHROUGH_ARGS of {edited(container.pod)}"))
+        return set_env(container, current.flag if current and by_variable else flag, value, summary)
     words = [str(a) for a in spec.args]
     if container.told:
         place = current.path if current else container.told[0].path

@@ -100,6 +100,10 @@ _IMAGES = 16
 
 #: What Text Embeddings Inference computes at once unless it is told (--max-batch-tokens).
 _EMBEDDED = 16384
+#: The longest input that its models take for the most part.
+_USUAL_INPUT = 8192
+#: Of these it computes some in four bytes only ("Gemma3 is only supported in fp32 precision").
+_FOUR_BYTES = expression(r"(?i)gemma|pplx")
 
 #: Settings by which an engine takes other kernels than it would.
 _OWN_KERNELS = (
@@ -136,6 +140,18 @@ def quantity(size: float) -> str:
     """The next usual size of a memory limit."""
     gib = math.ceil(size / GIB)
     return f"{next((usual for usual in _USUAL if usual >= gib), gib)}Gi"
+
+
+def _cuts_inputs(engine: Engine) -> bool:
+    """Whether Text Embeddings Inference cuts an input that is longer than a batch: as it is told, and since 1.9 by itself."""
+    variable = engine.container.env.get("AUTO_TRUNCATE")
+    words = [*engine.found.argv, ""]
+    at = next((n for n, word in enumerate(words) if word.partition("=")[0] == "--auto-truncate"), None)
+    if at is not None:
+        return "false" not in (words[at].partition("=")[2].lower(), words[at + 1].lower())
+    if variable is not None:
+        return str(variable.value).lower() != "false"
+    return engine.at_least("1.9.0") is True
 
 
 def own_kernels(engine: Engine | None) -> str:
@@ -719,12 +735,21 @@ class Room(msgspec.Struct, frozen=True, eq=False, dict=True):
         told = engine.value("max_num_batched_tokens", _EMBEDDED)
         if not isinstance(told, int) or told < _SHORTEST:
             return ""
-        return str(min(told // 2, _EMBEDDED))
+        fewer = min(told // 2, _EMBEDDED)
+        if _cuts_inputs(engine):
+            return str(fewer)
+        # where an input may be longer than a batch it refuses to start, and before 1.8.3 never answers such a one
+        longest = self.sizing.longest_input if self.sizing else None
+        fewer = max(fewer, longest) if longest else fewer
+        return str(fewer) if fewer < told and (longest or fewer >= _USUAL_INPUT) else ""
 
     @property
     def _wide_dtype(self) -> str:
         """The type of four bytes that Text Embeddings Inference is told to compute in, which takes float16 by itself on a GPU."""
-        told = self.engine.explicit("dtype") if self.engine and self.engine.name == "tei" else None
+        engine = self.engine
+        if engine is None or engine.name != "tei" or _FOUR_BYTES.search(str(engine.value("model") or "")[:400]):
+            return ""
+        told = engine.explicit("dtype")
         return told.text if told and told.value == "float32" else ""
 
     @property

@@ -163,6 +163,10 @@ def test_a_patch_is_fitted_to_what_is_there() -> None:
     ]
     assert pointer.fitted(tree, [{"op": "replace", "path": "/spec/args/1", "value": "b"}]) is None
     assert pointer.fitted(tree, [{"op": "remove", "path": "/spec/none"}]) is None
+    words = [{"op": "add", "path": "/spec/args/-", "value": word} for word in ("-b", "1024", "-ub", "1024")]
+    assert pointer.fitted(tree, words) == words
+    variable = {"op": "add", "path": "/spec/env/-", "value": {"name": "A", "value": "1"}}
+    assert pointer.fitted({"spec": {"env": [{"name": "B"}]}}, [variable, variable]) == [variable]
     assert pointer.show(tree, "/spec/args/0") == "spec.args[0]"
 
 

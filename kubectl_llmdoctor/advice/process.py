@@ -11,7 +11,7 @@ from typing import get_args
 from kubectl_llmdoctor.advice.declared import Condition, OfProcess
 from kubectl_llmdoctor.advice.occurrence import Topic
 from kubectl_llmdoctor.advice.templates import Value
-from kubectl_llmdoctor.engines.names import option
+from kubectl_llmdoctor.engines.names import option, passed_on
 from kubectl_llmdoctor.engines.vllm_flags import LATER_TOOL_PARSERS
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts import script
@@ -124,7 +124,7 @@ class Process(Topic):
                     continue
                 if option.startswith("-") and equals:
                     return option, written.sub(f"$({name})", value)
-                if index and words[index - 1].startswith("-"):
+                if index and words[index - 1].startswith("-") and "=" not in words[index - 1]:
                     return words[index - 1], written.sub(f"$({name})", word)
         return "", ""
 
@@ -196,4 +196,6 @@ class Process(Topic):
 
     def _option(self, name: str) -> str:
         """What the engine calls a setting."""
-        return option(self.engine.name if self.engine else None, name)
+        if self.engine is None:
+            return option(None, name)
+        return passed_on(self.engine.name, self.engine.version, name) or option(self.engine.name, name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
+from kubectl_llmdoctor.engines.version import at_least
 from kubectl_llmdoctor.expressions import expression
 
 TITLES = {
@@ -142,6 +143,12 @@ def option(engine: str | None, name: str) -> str:
     if engine is None:
         return f"{known['vllm']}, in SGLang {known['sglang']}"
     return known.get("vllm" if engine == "huggingfaceserver" else engine) or known[""]
+
+
+def passed_on(engine: str, version: str | None, name: str) -> str:
+    """What a NIM passes on to the engine behind it, mostly vLLM, from 2.0 on, which no longer has a variable for it; empty for others."""
+    later = engine == "nim" and name == "gpu_memory_utilization" and at_least(version, "2.0")
+    return OPTIONS[name]["vllm"] if later else ""
 
 
 def meant(engine: str, foreign: str) -> tuple[tuple[str, ...], str]:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 #: Engines whose use of GPU memory is computed.
 ENGINES = frozenset({"vllm", "sglang", "tensorrt-llm", "lmdeploy"})
 
+#: Before the number, in the log of Text Embeddings Inference.
+_LONGEST_INPUT = "Maximum number of tokens per request: "
+
 #: Settings that only decide how much is left for the cache.
 _ROOM = ("gpu_memory_utilization", "quantization", "dtype", "kv_cache_dtype", "kv_cache_memory_bytes")
 #: Among more GPUs than this nobody shares a model, and a number that somebody wrote may have no end.
@@ -106,6 +109,13 @@ class Sizing:
     def has_log(self) -> bool:
         """Whether there is a log of the container that says anything."""
         return any(log.text for log in self._logs.of(self.engine.container.name))
+
+    @cached_property
+    def longest_input(self) -> int | None:
+        """The tokens of the longest input that Text Embeddings Inference says it takes."""
+        said = (line for log in self._logs.of(self.engine.container.name) for line in log.find(_LONGEST_INPUT))
+        found = next((re.search(rf"{_LONGEST_INPUT}(\d{{1,9}})\b", line.text[:1000]) for line in said), None)
+        return int(found[1]) if found else None
 
     @cached_property
     def serving(self) -> Serving:

@@ -101,7 +101,8 @@ def fitted(tree: Any, operations: list[Json]) -> list[Json] | None:
             tree = changed(tree, fit)
         except LookupError:
             return None
-        if fit not in found:
+        word = fit["op"] == "add" and fit["path"].endswith("/-") and isinstance(fit["value"], str)
+        if word or fit not in found:  # a command line may have a word twice
             found.append(fit)
     return found
 

@@ -91,9 +91,13 @@ def _repairs(engine: Engine, said: re.Match[str], cluster: Cluster) -> Iterator[
     container = engine.container
     want, have = (units(said[name].replace(" ", "").removesuffix("B")) or 0 for name in ("want", "have"))
     limit = container.limit("memory")
-    enough = -(-int((limit + max(want - have, 0)) if limit else want) * 11 // (10 * 8 * GIB)) * 8
+    least = -(-int((limit + max(want - have, 0)) if limit else want) * 11 // (10 * GIB))
     nodes = [units(node.status.allocatable.get("memory")) or 0 for node in cluster.all(k8s.Node, "Node")]
-    if nodes and max(nodes) < enough * GIB:
+    largest = max(nodes) // GIB if nodes else None
+    enough = -(-least // 8) * 8
+    if largest is not None and least <= largest < enough:
+        enough = least
+    if largest is not None and largest < enough:
         yield fixes.advice(
             f"Take a node with {enough} GiB of memory or more for {fixes.edited(engine.pod)}: no node here has as much",
             owner="platform",

@@ -250,9 +250,11 @@ def _starts(pod: Pod, container: Container, said: list[Line]) -> bool:
 
 def _tried(engine: Engine, fix: str) -> Fix:
     """Without what a text names of the two: peer-to-peer of NCCL, and the engine's own all-reduce."""
-    text = f"{fix}; if it starts then, mend the node: IOMMU off or in pass-through, PCIe ACS off"
-    without = fixes.set_env(engine.container, _NO_P2P, "1", text) if _NO_P2P in fix else None
-    if _OWN not in fix or engine.name not in ("vllm", "sglang"):
+    own = engine.name in ("vllm", "sglang", "huggingfaceserver")
+    tried = fix if own else fix.replace(f" and {_OWN}", "")
+    text = f"{tried}; if it starts then, mend the node: IOMMU off or in pass-through, PCIe ACS off"
+    without = fixes.set_env(engine.container, _NO_P2P, "1", text) if _NO_P2P in tried else None
+    if _OWN not in tried:
         return without or fixes.advice(f"{text}, in {fixes.edited(engine.pod)}")
     alone = fixes.set_flag(engine, "disable_custom_all_reduce", _OWN, "", text)
     return fixes.together(without, alone) if without else alone

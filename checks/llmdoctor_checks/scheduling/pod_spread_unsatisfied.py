@@ -9,6 +9,7 @@ from kubectl_llmdoctor.api import (
     Holder,
     Pending,
     check,
+    dig,
     escaped,
     fixes,
     k8s,
@@ -247,7 +248,8 @@ def _advice(pending: Pending, found: Cause, repelling: list[tuple[str, k8s.PodAf
         nodes, workload = len(found.verdicts), pending.subject.workload
         many = f" ({nodes})" if nodes else ""
         # the pods that run have the rule still, and keep new ones off until they go
-        first = ", with maxSurge 0 and maxUnavailable 1" if workload and workload.kind == "Deployment" else ""
+        stay = workload and workload.kind == "Deployment" and dig(workload.raw, "spec.strategy.type") != "Recreate"
+        first = ", with maxSurge 0 and maxUnavailable 1" if stay else ""
         yield fixes.advice(
             f"Make the anti-affinity in {where} a preference{first}, or run no more replicas than there are nodes{many}"
         )

@@ -16,6 +16,9 @@ import msgspec
 
 from kubectl_llmdoctor.api import Cluster, Item, Pod, dig
 
+#: Labels that a controller gives to one pod, or to the pods of one revision or one group.
+_OF_FEW = r"hash|revision|uid|pod-name|pod-index|group-index|group-key|group-size"
+
 _TRUE = ("true", "yes", "1", "0.0.0.0/0")
 _INSIDE = ("internal", "intranet", "private", "inner", "disabled")
 
@@ -57,6 +60,11 @@ class Way(msgspec.Struct, frozen=True):
     def public(self) -> bool:
         """Whether it surely leads outside the cluster's network."""
         return self.kind == "LoadBalancer" or self.text == FACING
+
+
+def lasting(labels: dict[str, str]) -> dict[str, str]:
+    """The labels of a pod that the next one in its place has, too."""
+    return {key: value for key, value in labels.items() if not re.search(_OF_FEW, key)}
 
 
 def ways(pod: Pod, ports: set[int], cluster: Cluster) -> Iterator[Way]:

@@ -126,8 +126,10 @@ def _cilium(pod: Pod, cluster: Cluster, direction: str) -> list[tuple[Item, list
                 if not isinstance(selector, dict) or not selected(_bare(selector), labels):
                     continue
                 deny = dig(spec, f"enableDefaultDeny.{direction}")
-                denied |= deny if isinstance(deny, bool) else bool(allowed)
-                found.append((item, allowed))
+                denies = deny if isinstance(deny, bool) else bool(allowed)
+                denied |= denies
+                if denies or allowed:  # one that says nothing of the direction would deny it with its first rule
+                    found.append((item, allowed))
     return found if denied else []
 
 

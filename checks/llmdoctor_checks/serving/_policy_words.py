@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from kubectl_llmdoctor.api import Evidence, Fix, Item, Pod, dig, fixes, object_evidence, rows
+from llmdoctor_checks.serving._exposure import lasting
 from llmdoctor_checks.serving._policies import cilium_ports
 
 
@@ -37,10 +38,14 @@ def numbers(rule: dict[str, object]) -> str:
 
 
 def let_in(policy: Item, labels: dict[str, str], namespace: str, pod: Pod, port: int) -> Fix:
-    """A rule for the client; its namespace by the label that every one has."""
-    own = {k: v for k, v in labels.items() if k in ("app", "app.kubernetes.io/name")} or labels
-    named = ", ".join(f"{k}={v}" for k, v in own.items())
-    summary = f"Let pods of {namespace} with {named} in to port {port} in {_kind(policy)}/{policy.name}"
+    """A rule for the client; its namespace by the label that every one has. One without labels is not to be told from others."""
+    own = {k: v for k, v in labels.items() if k in ("app", "app.kubernetes.io/name")} or lasting(labels)
+    named = (
+        f"pods of {namespace} with {', '.join(f'{k}={v}' for k, v in own.items())}"
+        if own
+        else f"all pods of {namespace}"
+    )
+    summary = f"Let {named} in to port {port} in {_kind(policy)}/{policy.name}"
     if _kind(policy) != "NetworkPolicy":
         apart = {} if namespace == policy.namespace else {"k8s:io.kubernetes.pod.namespace": namespace}
         admitted: dict[str, object] = {"fromEndpoints": [{"matchLabels": {**own, **apart}}], "toPorts": _to(port)}
@@ -56,12 +61,15 @@ def let_out(policy: Item, service: Item, port: int) -> Fix:
     """A rule for the pods behind a Service, where its selector says which they are."""
     selector = dig(service.raw, "spec.selector")
     rule: dict[str, object] = {"ports": [{"protocol": "TCP", "port": port}]}
-    if isinstance(selector, dict) and selector:
+    whom = service.name
+    if not isinstance(selector, dict) or not selector:
+        whom += ", which selects no pods, and so of all addresses,"
+    else:
         peer: dict[str, object] = {"podSelector": {"matchLabels": selector}}
         if service.namespace != policy.namespace:
             peer["namespaceSelector"] = {"matchLabels": {"kubernetes.io/metadata.name": service.namespace}}
         rule["to"] = [peer]
-    return with_rules(policy, "egress", [rule], f"Allow port {port} of {service.name} in NetworkPolicy/{policy.name}")
+    return with_rules(policy, "egress", [rule], f"Allow port {port} of {whom} in NetworkPolicy/{policy.name}")
 
 
 def let_out_to(policy: Item, given: list[dict[str, Any]], hosts: Collection[str], port: int) -> Fix:
@@ -72,6 +80,8 @@ def let_out_to(policy: Item, given: list[dict[str, Any]], hosts: Collection[str]
         text = f"Allow port {port} to {' and '.join(sorted(hosts))} in {where}; a store may send on to other names"
         return with_rules(policy, "egress", [{"toFQDNs": names, "toPorts": _to(port)}], text)
     text = f"Allow port {port} to the entity world in {where}"
+    if hosts:
+        text += f"; less is open with toFQDNs of {' and '.join(sorted(hosts))}, and rules.dns where it allows DNS"
     return with_rules(policy, "egress", [{"toEntities": ["world"], "toPorts": _to(port)}], text)
 
 
@@ -97,7 +107,13 @@ def let_outside(policy: Item, closed: list[str], port: int = 443) -> Fix:
 def with_rules(policy: Item, direction: str, added: list[dict[str, object]], summary: str) -> Fix:
     """A policy with further rules; those that it has stay. One of the whole cluster, or of several parts, is left to a person."""
     if "Clusterwide" in policy.kind or not isinstance(dig(policy.raw, "spec"), dict):
-        return fixes.advice(summary, owner="platform")
+        return fixes.advice(f"{summary}, for all that it selects, or in a policy of this pod's own", owner="platform")
+    if not any(
+        dig(policy.raw, f"spec.{selector}.{part}")
+        for selector in ("podSelector", "endpointSelector")
+        for part in ("matchLabels", "matchExpressions")
+    ):
+        summary += f" (the policy selects every pod of {policy.namespace})"
     path = f"/spec/{direction}"
     operations: list[dict[str, object]] = [{"op": "add", "path": path, "value": added}]
     if isinstance(dig(policy.raw, f"spec.{direction}"), list):

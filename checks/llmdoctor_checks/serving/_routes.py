@@ -30,7 +30,7 @@ from kubectl_llmdoctor.api import (
     rows,
 )
 from llmdoctor_checks.scheduling._words import sentence
-from llmdoctor_checks.serving._exposure import backends
+from llmdoctor_checks.serving._exposure import backends, lasting
 
 #: A controller needs a moment to see what was made at the same time.
 _SETTLES_SECONDS = 120
@@ -48,9 +48,6 @@ _GRANTS = "gateway.networking.k8s.io/v1beta1"
 
 #: What leads from outside to Services, by the rules in which it names them.
 _WAYS = ("Ingress", "HTTPRoute")
-
-#: Labels that a controller gives to one pod, or to the pods of one revision or one group.
-_OF_FEW = r"hash|revision|uid|pod-name|pod-index|group-index|group-key|group-size"
 
 #: Of a group that serves as one, only its leader answers.
 _MEMBER = "leaderworkerset.sigs.k8s.io/worker-index"
@@ -234,7 +231,7 @@ def unmade(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     known = cluster.complete("Service", pod.namespace)
     for item, name, text in _to_no_service(pod, names, cluster):
         ports = [engine.value("port") for engine in engines_in(pod) if isinstance(engine.value("port"), int)]
-        asked = {port for _, port in _places(item, name) if isinstance(port, int)}
+        asked = {port for _, port in _places(item, name, pod.namespace) if isinstance(port, int | str)}
         yield Finding(
             role="cause",
             severity="warning",
@@ -242,20 +239,24 @@ def unmade(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
             summary=f"{_kind(item)} {item.name} sends requests to Service {name} of {pod.namespace}, and there is none of that name"
             + (f", nor any other that leads to {pod.name}." if known else f"; none that leads to {pod.name} was read."),
             evidence=(text,),
-            fixes=(_made(pod, name, asked or set(ports[:1]), ports[:1]),),
+            fixes=(_made(pod, name, asked or {*ports[:1]}, ports[:1]),),
         )
         return
 
 
-def _made(pod: Pod, name: str, asked: set[int], ports: list[int]) -> Fix:
-    """A Service of a name that is asked for, with the ports that it is asked at."""
-    labels = {key: value for key, value in pod.labels.items() if not re.search(_OF_FEW, key)}
-    at = ", ".join(map(str, sorted(asked)))
+def _made(pod: Pod, name: str, asked: set[int | str], ports: list[int]) -> Fix:
+    """A Service of a name that is asked for, with the ports that it is asked at, by number or name."""
+    labels = lasting(pod.labels)
+    numbers = sorted(port for port in asked if isinstance(port, int))
+    names = sorted(port for port in asked if isinstance(port, str))
+    at = ", ".join((*map(str, numbers), *names))
     text = f"Make a Service {name} in {pod.namespace}{f' with port {at}' if at else ''} that selects "
     text += ", ".join(f"{key}: {value}" for key, value in labels.items())
-    if not asked or not ports or not labels:
+    # a port that is asked for by name may have any number; two names of one number are left to a person
+    if not asked or not ports or not labels or len(names) > 1 or (names and ports[0] in numbers):
         return fixes.advice(text)
-    rows_ = [{"name": f"p{n}", "port": n, "targetPort": ports[0]} for n in sorted(asked)]
+    rows_ = [{"name": f"p{n}", "port": n, "targetPort": ports[0]} for n in numbers]
+    rows_ += [{"name": one, "port": ports[0], "targetPort": ports[0]} for one in names]
     return fixes.advice(text, _created("v1", "Service", name, pod.namespace, {"selector": labels, "ports": rows_}))
 
 
@@ -267,22 +268,23 @@ def _created(version: str, kind: str, name: str, namespace: str, spec: dict[str,
 def _renamed(item: Item, name: str, service: Item) -> Fix:
     """An Ingress or route that names another Service, where that has the port for which it asks."""
     text = f"Name Service {service.name} in {_kind(item)}/{item.name}"
-    places = list(_places(item, name))
+    places = list(_places(item, name, service.namespace))
     has = {row.get(key) for row in rows(service.raw, "spec.ports") for key in ("port", "name")}
     if not places or any(port not in has for _, port in places):
         return _described(item, text)
     return fixes.patch_object(item, text, [{"op": "replace", "path": at, "value": service.name} for at, _ in places])
 
 
-def _places(item: Item, name: str) -> Iterator[tuple[str, object]]:
-    """Where an Ingress or route names a Service, and the port at which it asks it, by number or name."""
+def _places(item: Item, name: str, namespace: str) -> Iterator[tuple[str, object]]:
+    """Where an Ingress or route names a Service of a namespace, and the port at which it asks it, by number or name."""
     for n, rule in enumerate(rows(item.raw, "spec.rules")):
         for index, path in enumerate(rows(dig(rule, "http.paths"))):
             if dig(path, "backend.service.name") == name:
                 port = dig(path, "backend.service.port.number") or dig(path, "backend.service.port.name")
                 yield f"/spec/rules/{n}/http/paths/{index}/backend/service/name", port
         for index, ref in enumerate(rows(rule, "backendRefs")):
-            if ref.get("name") == name and ref.get("kind", "Service") == "Service":
+            there = (ref.get("name"), ref.get("namespace") or item.namespace)
+            if there == (name, namespace) and ref.get("kind", "Service") == "Service":
                 yield f"/spec/rules/{n}/backendRefs/{index}/name", ref.get("port")
 
 
@@ -459,7 +461,7 @@ def _of_route(item: Item, said: _Refusal, cluster: Cluster) -> tuple[str, Fix]:
     parents = _parents(item)
     advice = {
         "NotAllowedByListeners": f"Let a listener of {parents} take {_kind(item)}s of namespace {item.namespace} (namespaces and "
-        "kinds of its allowedRoutes)",
+        "kinds of its allowedRoutes, and its protocol)",
         "NoMatchingListenerHostname": f"Give it a hostname that a listener of {parents} has",
         "NoMatchingParent": f"Name a listener (sectionName, port) that {parents} has in its parentRefs",
         "InvalidExtensionRef": "Name the Service of the endpoint picker that is there, and its port",
@@ -475,6 +477,8 @@ def _opened(route: Item, cluster: Cluster) -> Fix | None:
     """The one listener that a route means, open to its namespace as well; None where it is not known, or is closed by something else."""
     refs = rows(route.raw, "spec.parentRefs")
     ref = refs[0] if len(refs) == 1 else {}
+    if ref.get("kind", "Gateway") != "Gateway":
+        return None
     gateway = cluster.item("Gateway", str(ref.get("namespace") or route.namespace), str(ref.get("name")))
     if gateway is None or _group(gateway) != _group(route) or gateway.namespace == route.namespace:
         return None
@@ -483,6 +487,9 @@ def _opened(route: Item, cluster: Cluster) -> Fix | None:
         for n, one in enumerate(rows(gateway.raw, "spec.listeners"))
         if ref.get("sectionName") in (None, one.get("name")) and ref.get("port") in (None, one.get("port"))
     ]
+    # a listener of another protocol takes no routes of this kind, whatever their namespace
+    if any(one.get("protocol") not in ("HTTP", "HTTPS") for _, one in meant):
+        return None
     allowed = dig(meant[0][1], "allowedRoutes") if len(meant) == 1 else None
     if len(meant) != 1 or dig(allowed, "kinds") or dig(allowed, "namespaces.from") not in (None, "Same"):
         return None

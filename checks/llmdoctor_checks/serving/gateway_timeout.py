@@ -397,8 +397,14 @@ def _patient(pod: Pod, name: str) -> Fix:
     container = next((c for c in pod.containers if c.name == name), None)
     text = f"Give gunicorn --timeout {enough(None)}"
     words = " ".join(container.spec.argv) if container is not None else ""
-    if container is None or "GUNICORN_CMD_ARGS" in container.env or re.search(r"(?:^|\s)(?:--timeout|-t)\b", words):
+    if (
+        container is None
+        or "GUNICORN_CMD_ARGS" in container.env
+        or re.search(r"(?:^|\s)(?:--timeout\b|-t\s?\d)", words)
+    ):
         return fixes.advice(f"{text} in {fixes.edited(pod)} (GUNICORN_CMD_ARGS sets it without a new image)")
+    if "gunicorn" not in words:  # the image's own command starts it, which goes before the variable
+        text += ", where the image's command gives it none"
     return fixes.set_env(container, "GUNICORN_CMD_ARGS", f"--timeout {enough(None)}", text)
 
 
