@@ -45,12 +45,15 @@ ADDRESS = expression(
 )
 #: What settings of addresses may hold that is none: Ray's words, and those of files.
 _NO_HOST = ("auto", "local", "null", "none", "true", "false")
+#: An address of IPv4.
+IN_NUMBERS = expression(r"\d{1,3}(?:\.\d{1,3}){3}")
 #: How the rpc-server of llama.cpp is told where it listens (tools/rpc/rpc-server.cpp), and where it does so untold.
 _RPC_SERVER, _LISTENS, _AT_PORT = (
     expression(r"(?:^|[/ ])(?:ggml-|llama-)?rpc-server(?:\s|$)"),
-    expression(r"(?:^|\s)(?:-H|--host)[ =](?P<at>[\w.:-]{1,253})"),
-    expression(r"(?:^|\s)(?:-p|--port)[ =](?P<port>\d{1,5})(?:\s|$)"),
+    expression(r"(?:^|\s)(?:-H|--host)[ =][\"']?(?P<at>[^\s\"']{0,253})"),
+    expression(r"(?:^|\s)(?:-p|--port)[ =][\"']?(?P<port>\d{1,5})(?![^\s\"'])"),
 )
+_PLAIN = expression(r"[\w.:-]+")
 _RPC_PORT, _LOOPBACK, _EVERYWHERE = 50052, "127.0.0.1", "0.0.0.0"  # noqa: S104 - what it is told, not where this listens
 #: What a name must have in common with one that is not there to be meant by it.
 _ALIKE = 0.75
@@ -92,7 +95,10 @@ def reach(text: str, pod: Pod, container: Container | None = None) -> Fix | None
 
 
 def _rpc_server(host: str, port: int, asker: Pod) -> Fix | None:
-    """The one rpc-server of llama.cpp at this port, where it listens on another address; without one it is on loopback."""
+    """The one rpc-server of llama.cpp at this port, where it listens on another address; without one it is on loopback.
+
+    One that a shell puts in is not known; and a name mostly leads to the address of the pod.
+    """
     found: list[tuple[Pod, str]] = []
     for item in asker.cluster.items("Pod", asker.namespace):
         peer = Pod.of(item, asker.cluster)
@@ -106,6 +112,10 @@ def _rpc_server(host: str, port: int, asker: Pod) -> Fix | None:
     wide = f"with -H {_EVERYWHERE} in {edited(peer)}"
     if only in (_LOOPBACK, "localhost"):
         return advice(f"Let the rpc-server of {peer.name} listen for others, {wide}: it listens on {only} alone")
+    if not _PLAIN.fullmatch(only) or (
+        not IN_NUMBERS.fullmatch(host) and only in (peer.status.pod_ip or only, peer.name)
+    ):
+        return None
     return advice(
         f"Ask the rpc-server of {peer.name} at {only}:{port}, where alone it listens (-H), in place of {host}, in {edited(asker)}; or let "
         f"it listen on all addresses, {wide}",

@@ -95,7 +95,7 @@ _HEAVY = 0.5
 _SHORTEST = 1024
 
 #: A batch that fits beside the weights of nearly every model, in tokens and in requests.
-_TOKENS, _REQUESTS = 2048, 64
+_TOKENS, _REQUESTS, _AT_ONCE = 2048, 64, 128
 _IMAGES = 16
 
 #: What Text Embeddings Inference computes at once unless it is told (--max-batch-tokens).
@@ -216,6 +216,7 @@ class Room(msgspec.Struct, frozen=True, eq=False, dict=True):
             "spread_why": self._why,
             "gpu_resource": next(iter(self.container.accelerators), "") if self.container else "",
             "fewer_tokens": self._fewer("max_num_batched_tokens", _TOKENS),
+            "fewer_at_once": self._fewer("ubatch_size", _AT_ONCE),
             "fewer_requests": self._fewer("max_num_seqs", _REQUESTS),
             "memory_held": self.memory_held,
             "memory_limit": self.memory_limit,

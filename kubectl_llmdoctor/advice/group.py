@@ -17,7 +17,7 @@ from kubectl_llmdoctor.engines.names import PARALLEL_SIZES
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.nodes import RDMA, rdma_offered
 from kubectl_llmdoctor.fixes import request_rdma
-from kubectl_llmdoctor.reach import ADDRESS, sides, told
+from kubectl_llmdoctor.reach import ADDRESS, IN_NUMBERS, sides, told
 
 #: More ranks than any engine has.
 _MOST_RANKS = 4096
@@ -51,8 +51,9 @@ _INTERFACE = expression(r"[A-Za-z][\w.-]{0,13}\d")
 #: A leader that is the container itself.
 _HERE = expression(r"(?:localhost|127\.0\.0\.1|0\.0\.0\.0)(?::|$)")
 
-#: An address of IPv4.
-_IN_NUMBERS = expression(r"\d{1,3}(?:\.\d{1,3}){3}")
+#: What starts a node of Ray, up to the next command, and where it is told to look for the head.
+_RAY_START = expression(r"\bray start\b(?:\\\n|[^;&|\n]){0,2000}")
+_ASKS = expression(r"(?<![\w-])--address[= ][\"']?(?P<at>[\w.:-]{1,253})")
 
 #: How accelerate, torchrun and DeepSpeed are told how many processes to start on a node.
 _PROCESSES = expression(
@@ -218,19 +219,20 @@ class Group(Topic):
 
     @property
     def _leader_at(self) -> str:
-        """The address of the leader in numbers, where the container is told it so and is not alone there."""
+        """The address of the leader in numbers, where the container is told it so and is not the leader itself."""
         given = told(_LEADER, self.container) if self.container else ()
         said = (found["host"] for one in given if (found := ADDRESS.match(one)) and not _HERE.match(found["host"]))
-        return next((host for host in said if _IN_NUMBERS.fullmatch(host)), "")
+        own = self.container.pod.status.pod_ip if self.container else ""
+        return next((host for host in said if IN_NUMBERS.fullmatch(host) and host != own), "")
 
     @property
     def _asks_itself(self) -> str:
         """The address at which a worker of Ray is told to look for the head, where that is its own: `127.0.0.1:6379`."""
         words = " ".join(self.container.spec.argv)[:20_000] if self.container else ""
-        if self.container is None or "ray start" not in words or "--head" in words:
+        if self.container is None or "--head" in words:
             return ""
         own = self.container.pod.status.pod_ip
-        asked = [one for one in told("--address", self.container) if ADDRESS.match(one)]
+        asked = [said["at"] for start in _RAY_START.finditer(words) if (said := _ASKS.search(start[0]))]
         return next((one for one in asked if _HERE.match(one) or (own and one.partition(":")[0] == own)), "")
 
     @cached_property

@@ -40,6 +40,9 @@ _WHOLE_NEIGHBOURS = 30
 #: Pods that ask one, and whose logs are read.
 _ASKERS = 4
 
+#: Pods of KAI's that hold a GPU for others, and whose logs are read.
+_RESERVATIONS = 4
+
 #: Services that a pod is told to ask and that are followed, and pods behind each.
 _SERVERS, _BEHIND = 6, 20
 #: The label that every pod of a Job has.
@@ -99,9 +102,13 @@ _DEPLOYMENT = ("apps", "Deployment")
 _VOLCANO_JOB = ("batch.volcano.sh", "Job")
 _VOLCANO_QUEUE = Kind("Queue", "queues", "scheduling.volcano.sh", ("v1beta1",), namespaced=False)
 _KAI_QUEUE = Kind("Queue", "queues", "scheduling.run.ai", ("v2",), namespaced=False)
-_CLUSTER_QUEUE, _FLAVOR = (
+_CLUSTER_QUEUE, _FLAVOR, _TOPOLOGY = (
     Kind(kind, plural, "kueue.x-k8s.io", ("v1beta2", "v1beta1"), namespaced=False)
-    for kind, plural in (("ClusterQueue", "clusterqueues"), ("ResourceFlavor", "resourceflavors"))
+    for kind, plural in (
+        ("ClusterQueue", "clusterqueues"),
+        ("ResourceFlavor", "resourceflavors"),
+        ("Topology", "topologies"),
+    )
 )
 _LEADER_WORKER_SET = ("leaderworkerset.x-k8s.io", "LeaderWorkerSet")
 
@@ -298,12 +305,15 @@ class Walk:
 
         waiting = {(namespace_of(pod), name_of(pod)) for pod in self.pods if related.is_unscheduled(pod)}
         events = [obj for obj in self._pot.whole() if obj.get("kind") == "Event"] if waiting else []
+        found: dict[tuple[str, str], None] = {}
         for event in events:
             about = event.get("involvedObject") or {}
             if (about.get("namespace"), about.get("name")) in waiting:
                 held = awaited_reservation(str(event.get("message") or ""))
                 if held is not None:
-                    self._pot.get(kinds.POD, *held, self._logs.of, if_there=True)
+                    found[held] = None
+        for held in islice(found, _RESERVATIONS):
+            self._pot.get(kinds.POD, *held, self._logs.of, if_there=True)
 
     def servers(self) -> None:
         """Whom the pods that are explained are told to ask: what is wrong with a client may be what stands behind a Service."""
@@ -490,10 +500,13 @@ class Walk:
             self._siblings(namespace, selector)
 
     def _flavors(self, queue: Json) -> None:
-        """What the flavors of a ClusterQueue of Kueue's demand of nodes."""
+        """What the flavors of a ClusterQueue of Kueue's demand of nodes, and the levels of their topologies."""
         for group in (queue.get("spec") or {}).get("resourceGroups") or ():
             for flavor in group.get("flavors") or ():
-                self._pot.get(_FLAVOR, "", str(flavor.get("name") or ""), if_there=True)
+                self._pot.get(_FLAVOR, "", str(flavor.get("name") or ""), self._topology, if_there=True)
+
+    def _topology(self, flavor: Json) -> None:
+        self._pot.get(_TOPOLOGY, "", str((flavor.get("spec") or {}).get("topologyName") or ""), if_there=True)
 
     @staticmethod
     def _is_part(obj: Json, kind: Kind) -> bool:

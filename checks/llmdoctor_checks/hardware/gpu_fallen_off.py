@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from itertools import chain
 
 from kubectl_llmdoctor.api import (
@@ -56,6 +57,9 @@ _UNKNOWN_ERROR = "nknown error"
 _DEAD = "could not be initialised by the driver, and NVML lists it no more"
 _NOT_OFFERED = "could not be initialised by the driver, and the node no longer offers it"
 _NO_MORE = "was given to this pod and can no longer be initialised by the driver"
+
+#: By how much the kernel's times may differ from the kubelet's.
+_CLOCKS = timedelta(seconds=30)
 
 #: The same in a word of its own (3), by programs that print no more: NVIDIA's samples, with which its operator looks at a node.
 _NO_INIT = ("(error code initialization error)", "CUDA error: initialization error")
@@ -182,8 +186,14 @@ def _no_more(pod: Pod, hardware: Hardware) -> tuple[Evidence, ...]:
     """The same of a failing pod that was given all GPUs of its node: they were begun before, and the driver has not been loaded since.
 
     It lets go of a GPU that nobody has open, and begins it anew for the next. Where none of several can be begun, it is the driver's fault.
+    What was said before the last instance began had no part in its end.
     """
-    of_now = [line for line in hardware.kernel.not_initialised if line.time and hardware.during(line.time)]
+    begun = max((ending.started for ending in endings(pod) if ending.started), default=None)
+    of_now = [
+        line
+        for line in hardware.kernel.not_initialised
+        if line.time and hardware.during(line.time) and (begun is None or line.time >= begun - _CLOCKS)
+    ]
     if not of_now or hardware.devices or not (pod.failing and hardware.whole_node):
         return ()
     if hardware.kernel.loaded_after(pod.started_at) or 1 < (hardware.offered or 0) <= len(of_now):

@@ -24,7 +24,12 @@ from kubectl_llmdoctor.api import (
 from llmdoctor_checks.memory._killed import CONSEQUENCES, PROCESSES, close
 
 #: How Vulkan names a device that is gone.
-LOST = ("ErrorDeviceLost", "vk::DeviceLostError", "VK_ERROR_DEVICE_LOST", "device lost on Vulkan")
+_LOST = ("ErrorDeviceLost", "vk::DeviceLostError", "VK_ERROR_DEVICE_LOST", "device lost on Vulkan")
+
+#: GPUs of NVIDIA's whose memory is the machine's; and how llama.cpp (ggml-vulkan.cpp) and Ollama say which memory a device has.
+OF_THE_MACHINE = expression(r"\bGB10\b|\bOrin\b|\bThor\b")
+_SHARES, _OWN = ("| uma: 1", "type=iGPU"), ("| uma: 0", "type=discrete")
+LITERALS = (*_LOST, *_SHARES, *_OWN)
 
 #: The kernel has not a single page left for a process (`mm/page_alloc.c`, `warn_alloc`). More than one at once may only lie apart.
 _NO_PAGE = expression(rf"(?P<process>{PROCESSES}[^,:]{{0,40}}): page allocation failure: order:0,")
@@ -34,8 +39,8 @@ def starved(
     ending: Ending, engine: Engine | None, log: Log | None, hardware: Hardware | None, node: Node | None
 ) -> Iterator[Finding]:
     """An engine that lost its GPU as the kernel had no page left for it."""
-    gone = max(log.find(*LOST), key=lambda line: line.number, default=None) if log is not None else None
-    if engine is None or gone is None or hardware is None:
+    gone = max(log.find(*_LOST), key=lambda line: line.number, default=None) if log is not None else None
+    if engine is None or gone is None or log is None or hardware is None or _apart(engine, log, node):
         return
     for line in hardware.kernel.lines:
         said = _NO_PAGE.search(line.text)
@@ -52,6 +57,13 @@ def starved(
             order=gone.order,
         )
         return
+
+
+def _apart(engine: Engine, log: Log, node: Node | None) -> bool:
+    """Whether the GPU surely has memory of its own."""
+    of_nvidia = any(name.startswith("nvidia.com/") for name in engine.container.accelerators)
+    named = node.labels.get("nvidia.com/gpu.product", "") if node else ""
+    return (of_nvidia and not OF_THE_MACHINE.search(named)) or (any(log.find(*_OWN)) and not any(log.find(*_SHARES)))
 
 
 def _fixes(engine: Engine) -> Iterator[Fix]:

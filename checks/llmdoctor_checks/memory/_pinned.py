@@ -172,8 +172,13 @@ def uses_of(engine: Engine, sizing: Sizing) -> Iterator[Use]:
                 size = min(size, sizing.file_bytes)  # it takes as much of the weights at the most
             said = setting_evidence(engine.container, setting)
             yield Use(size, f"{say_bytes(size)} of {words}", said, name, workers, unit)
-    cache = engine.explicit("kv_offloading_size") if engine.name == "vllm" else None
-    if cache and isinstance(cache.value, int | float) and engine.value("kv_offloading_backend", "native") == "native":
+    cache = engine.explicit("kv_offloading_size") if engine.name == "vllm" and engine.pod.nodes == 1 else None
+    if (
+        cache
+        and isinstance(cache.value, int | float)
+        and cache.value > 0
+        and engine.value("kv_offloading_backend", "native") == "native"
+    ):
         size = int(cache.value * GIB)  # of all ranks together
         said = setting_evidence(engine.container, cache)
         yield Use(size, f"{say_bytes(size)} of the KV cache in host memory", said, "kv_offloading_size")

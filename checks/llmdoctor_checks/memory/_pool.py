@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Engine, Finding, Fix, Line, Log, fixes, log_evidence, stray
+from kubectl_llmdoctor.api import GIB, Engine, Finding, Fix, Line, Log, Sizing, fixes, log_evidence, stray
 
 #: What SGLang's scheduler prints when it is up, and of each request that the smaller of pool and context refuses (`scheduler.py`).
 LITERALS = _UP, _REFUSED = "max_total_num_tokens=", "exceeds the maximum allowed length"
@@ -15,12 +15,15 @@ _POOL = (
 )
 _TOO_LONG = r"Input length \((?P<have>\d{1,9}) tokens\) exceeds the maximum allowed length \((?P<most>\d{1,9}) tokens\)"
 
-#: SGLang keeps a few tokens of the pool back. So much free memory is more than graphs and activations leave; by how much a share is
-#: raised then, and up to which.
-_KEPT, _PLENTY, _MORE, _MOST = 64, 8, 0.1, 0.95
+#: SGLang keeps a few tokens of the pool back. So many GB beside what the share leaves free are more than they should be; by how much a
+#: share is raised then and up to which, and what graphs and activations are left.
+_KEPT, _PLENTY, _MORE, _MOST, _LEFT = 64, 5, 0.1, 0.95, 6
+
+#: The least share that SGLang takes where it is told none, and the memory of a GPU that is not known: a large one.
+_SHARE, _MEMORY = 0.8, 180.0
 
 
-def refuses(engine: Engine, log: Log) -> Finding | None:
+def refuses(engine: Engine, sizing: Sizing, log: Log) -> Finding | None:
     """Refusals of requests that the context would allow and the pool cannot hold."""
     up = max(log.find(_UP), key=lambda line: line.number, default=None)
     said = re.search(_POOL, up.text[:2000]) if up is not None else None
@@ -32,32 +35,35 @@ def refuses(engine: Engine, log: Log) -> Finding | None:
     lines: list[Line] = [x for x, _ in of_pool]
     if not lines or stray(lines):
         return None
-    free = float(said["free"] or 0)
-    beside = f", while {free:g} GB of the GPU are free" if free >= _PLENTY else ""
+    free, share = float(said["free"] or 0), engine.value("gpu_memory_utilization")
+    memory = sizing.accelerator.gpu.memory / GIB if sizing.accelerator else _MEMORY
+    idle = free - memory * (1 - (share if isinstance(share, float) else _SHARE)) >= _PLENTY
+    beside = f", while {free:g} GB of the GPU are free" if idle else ""
     return Finding(
         role="cause",
         summary=f"A request of {of_pool[-1][1]['have']} tokens was refused: the KV cache of {engine.at} holds {pool} tokens, and the "
         f"context allows {context}{beside}.",
         evidence=(log_evidence(up, said[0]), log_evidence(lines[-1])),
         explains=("request-too-long",),
-        fixes=tuple(_fixes(engine, pool, free)),
+        fixes=tuple(_raised(engine, free, memory) if idle else _shorter(engine, pool)),
         order=lines[-1].order,
     )
 
 
-def _fixes(engine: Engine, pool: int, free: float) -> Iterator[Fix]:
-    """A larger pool where memory is left for one, else a context that it holds."""
+def _raised(engine: Engine, free: float, memory: float) -> Iterator[Fix]:
+    """A larger pool, as more memory is left than should be."""
     share = engine.value("gpu_memory_utilization")
-    if free >= _PLENTY:
-        if isinstance(share, float) and share < _MOST:
-            more = f"{min(share + _MORE, _MOST):.2f}"
-            summary = f"Raise --mem-fraction-static from {share:g} to {more}, as {free:g} GB are free"
-            yield fixes.set_flag(engine, "gpu_memory_utilization", "--mem-fraction-static", more, summary)
-        yield fixes.advice(
-            f"Take a newer SGLang in {fixes.edited(engine.pod)}: releases before September 2026 count what loading still holds as used "
-            "when they size the cache"
-        )
-        return
+    if isinstance(share, float) and (raised := min(share + min(_MORE, (free - _LEFT) / memory), _MOST)) > share + 0.01:
+        summary = f"Raise --mem-fraction-static from {share:g} to {raised:.2f}, as {free:g} GB are free"
+        yield fixes.set_flag(engine, "gpu_memory_utilization", "--mem-fraction-static", f"{raised:.2f}", summary)
+    yield fixes.advice(
+        f"Take a newer SGLang in {fixes.edited(engine.pod)}: releases before September 2026 count what loading still holds as used "
+        "when they size the cache"
+    )
+
+
+def _shorter(engine: Engine, pool: int) -> Iterator[Fix]:
+    """A context that the pool holds, or a pool for the context."""
     yield fixes.advice(
         f"Make the cache larger (more GPUs by --tp, --kv-cache-dtype fp8_e5m2, a quantized model, a higher --mem-fraction-static), or "
         f"set --context-length to {pool} at most in {fixes.edited(engine.pod)}, which then is what clients are told"

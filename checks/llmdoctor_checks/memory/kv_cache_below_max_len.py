@@ -62,7 +62,7 @@ def kv_cache_below_max_len(pod: Pod, sizing: Sizing, logs: Logs | None) -> Itera
         yield stuck
         return
     log = logs.current(sizing.engine.container.name) if logs is not None and sizing.engine.name == "sglang" else None
-    if log is not None and (refused := refuses(sizing.engine, log)) is not None:
+    if log is not None and (refused := refuses(sizing.engine, sizing, log)) is not None:
         yield refused
         return
     if (by_graphs := _by_graphs(pod, sizing.engine, logs)) is not None:

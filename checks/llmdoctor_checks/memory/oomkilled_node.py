@@ -48,7 +48,7 @@ from llmdoctor_checks.memory._killed import (
     shell_says_killed,
     told,
 )
-from llmdoctor_checks.memory._no_page import LOST, starved
+from llmdoctor_checks.memory._no_page import LITERALS, OF_THE_MACHINE, starved
 from llmdoctor_checks.memory._pinned import DIED, PYTHON, died, excess, greed
 from llmdoctor_checks.memory._prompt_cache import Greed, prompt_cache
 
@@ -62,8 +62,7 @@ _TIMES, _BEYOND_BYTES, _LASTING_SECONDS = 2, 4 * GIB, 600
 #: A node is short of memory when less than this share of it is available.
 _SHORT = 0.1
 
-#: GPUs whose memory is the machine's, the setting of the share that an engine takes, and how much less of it is a beginning.
-_OF_THE_MACHINE = expression(r"\bGB10\b|\bOrin\b|\bThor\b")
+#: The setting of the share of a GPU that an engine takes, and how much less of it is a beginning.
 _SHARES = {"vllm": "--gpu-memory-utilization", "sglang": "--mem-fraction-static"}
 _LEFT = 0.15
 
@@ -89,7 +88,7 @@ _RESIDENT = expression(r"(?:anon|shmem)-rss:(\d{1,15})kB")
 _USED = expression(r"[Cc]ontainer (?P<name>[\w.-]{1,63}) was using (?P<size>\d{1,15}[KMGT]?i?)\b")
 
 
-@check("oomkilled-node", since="0.1", literals=(*DIED, SAID, *LOST))
+@check("oomkilled-node", since="0.1", literals=(*DIED, SAID, *LITERALS))
 def oomkilled_node(
     pod: Pod,
     events: Events | None,
@@ -211,7 +210,7 @@ def _unified(engine: Engine, subject: Subject) -> Greed | None:
     card = subject.sizing(engine).accelerator
     name, flag = "gpu_memory_utilization", _SHARES.get(engine.name, "")
     share = engine.value(name, 0.0) if flag else 0.0
-    if card is None or not _OF_THE_MACHINE.search(card.gpu.name) or not isinstance(share, float) or share <= _LEFT:
+    if card is None or not OF_THE_MACHINE.search(card.gpu.name) or not isinstance(share, float) or share <= _LEFT:
         return None
     setting, less = engine.explicit(name), f"{share - _LEFT:.2f}"
     return Greed(

@@ -36,6 +36,7 @@ from kubectl_llmdoctor.api import (
     parse_time,
     pod_evidence,
     requests_of,
+    rows,
     say_bytes,
     units,
     usage_of,
@@ -377,9 +378,19 @@ def is_device_plugin(pod: k8s.Pod) -> bool:
     return any(name in text for text in (pod.metadata.name, *images) for name in _PLUGIN_NAMES)
 
 
+#: How drivers of claims are called, which offer no resource.
+_OF_CLAIMS = r"\bdra\b|kubelet-plugin"
+
+
 def unmade_plugin(cluster: Cluster, resource: str) -> tuple[Item, Event] | None:
-    """The DaemonSet of a resource's device plugin, or driver, that has no pod, and the API server's last word on why none may be made."""
+    """The DaemonSet of a resource's device plugin that has no pod, and the API server's last word on why none may be made.
+
+    Of a driver of claims (`gpu.nvidia.com`) it is that of the driver, which may stand beside the maker's device plugin.
+    """
     for item in offering(cluster, resource):
+        images = (str(row.get("image") or "") for row in rows(item.raw, "spec.template.spec.containers"))
+        if any(re.search(_OF_CLAIMS, name) for name in (item.name, *images)) is ("/" in resource):
+            continue
         about = events_of(cluster).about([("DaemonSet", item.name)])
         said = [e for e in about if e.reason == "FailedCreate" and e.namespace == item.namespace]
         if said and not dig(item.raw, "status.currentNumberScheduled"):

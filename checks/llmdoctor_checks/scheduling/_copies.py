@@ -14,13 +14,16 @@ _GROUP, _CACHE = "serving.kserve.io/nodegroup", "internal.serving.kserve.io/loca
 
 def other_copy(pod: Pod, claim: VolumeClaim, able: list[k8s.Node]) -> Fix | None:
     """To take the copy of another node group, whose volume is on a node that the pod may use."""
-    cache, cluster = _cache(pod, claim), pod.cluster
+    cluster, caches = pod.cluster, _caches(pod)
+    cache = _of(claim.name, caches)
     labelled = {node.metadata.name: {key: str(value) for key, value in node.metadata.labels.items()} for node in able}
     fitting = {name: labels for name, labels in labelled.items() if not mismatches(pod.spec, name, labels)}
     for other in cluster.items("PersistentVolumeClaim", pod.namespace) if cache else ():
         volume = cluster.item("PersistentVolume", "", str(dig(other.raw, "spec.volumeName") or ""))
         group = other.name.removeprefix(f"{cache}-")
-        if other.name in (group, claim.name) or volume is None or dig(other.raw, "status.phase") != "Bound":
+        if other.name == claim.name or _made_for(other, caches) != cache:
+            continue
+        if volume is None or dig(other.raw, "status.phase") != "Bound":
             continue
         node = next((name for name, labels in fitting.items() if _takes(volume, labels)), "")
         if node:
@@ -28,13 +31,24 @@ def other_copy(pod: Pod, claim: VolumeClaim, able: list[k8s.Node]) -> Fix | None
     return None
 
 
-def _cache(pod: Pod, claim: VolumeClaim) -> str:
-    """The cache that a claim is of; empty for one of something else."""
+def _caches(pod: Pod) -> list[str]:
+    """The names of the caches of models that are known."""
     kinds = (("LocalModelCache", None), ("LocalModelNamespaceCache", pod.namespace))
     names = [item.name for kind, namespace in kinds for item in pod.cluster.items(kind, namespace)]
     top = top_of(pod.item, pod.cluster) if pod.item else None
-    names += [labels[_CACHE] for labels in (pod.labels, top.item.labels if top else {}) if labels.get(_CACHE)]
-    return max((name for name in names if claim.name.startswith(f"{name}-")), key=len, default="")
+    return names + [labels[_CACHE] for labels in (pod.labels, top.item.labels if top else {}) if labels.get(_CACHE)]
+
+
+def _of(claim: str, caches: list[str]) -> str:
+    """The cache that a claim is of; empty for one of something else."""
+    return max((name for name in caches if claim.startswith(f"{name}-")), key=len, default="")
+
+
+def _made_for(claim: Item, caches: list[str]) -> str:
+    """The same by the claim's owner, which is the cache that KServe makes it for: not all caches need be known."""
+    owners = rows(claim.raw, "metadata.ownerReferences")
+    own = (str(owner.get("name")) for owner in owners if str(owner.get("kind")).startswith("LocalModel"))
+    return next(own, "") or _of(claim.name, caches)
 
 
 def _takes(volume: Item, labels: dict[str, str]) -> bool:

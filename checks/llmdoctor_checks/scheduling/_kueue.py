@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from kubectl_llmdoctor.api import Cluster, Item, Node, Pod, Subject, dig, expression, rows
+from kubectl_llmdoctor.api import Cluster, Item, Node, Pod, Subject, dig, expression, k8s, milli, rows
 
 #: The Workload of a group of pods has the name of the group (pkg/controller/jobs/pod).
 GROUP = "kueue.x-k8s.io/pod-group-name"
@@ -36,20 +36,26 @@ _TOPOLOGY = (
 
 
 #: The same of a topology in which a flavor has no room: `allows to fit only 1 out of 2 pod(s)`, `doesn't allow to fit any of 2 pod(s)`.
-_NO_ROOM = r"topology \S{1,255} (?:allows to fit only|doesn't allow to fit)"
+_NO_ROOM = r"topology \"?(?P<topology>[^\s\"]{1,255})\"? (?:allows to fit only|doesn't allow to fit)"
 
 
 #: How many pods found no room in a topology, and which of its nodes have none for a single one
 #: (tas_flavor_snapshot.go, after Kueue 0.16): `resource "cpu": 192, taint "dedicated=x:NoSchedule": 3, nodeSelector: 8`.
+_ONE_OUT = r"(?:(?:resource|taint) \"[^\"]{1,400}\"|\w{1,40}): \d{1,7}"
 _LEFT_OUT = expression(
-    _NO_ROOM + r"[^.]{0,60}? (?P<pods>\d{1,7}) pod\(s\)\. Total nodes: (?P<nodes>\d{1,7}); excluded: (?P<why>.{1,2000})"
+    _NO_ROOM + r"[^.]{0,60}? (?P<pods>\d{1,7}) pod\(s\)\. Total nodes: (?P<nodes>\d{1,7}); excluded: "
+    rf"(?P<why>{_ONE_OUT}(?:, {_ONE_OUT}){{0,99}})"
 )
 _WHY_OUT = expression(r"(?:(?P<kind>resource|taint) \"(?P<name>[^\"]{1,400})\"|(?P<filter>\w{1,40})): (?P<n>\d{1,7})")
 
 
 class LeftOut(msgspec.Struct, frozen=True):
-    """How many pods are to find room, on how many nodes; and how many of those are out of the question, for a resource or a taint."""
+    """How many pods are to find room, on how many nodes; and how many of those are out of the question, for a resource or a taint.
 
+    Where the lowest level of the topology is not that of nodes, its domains are counted.
+    """
+
+    topology: str
     pods: int
     nodes: int
     resources: dict[str, int]
@@ -62,17 +68,19 @@ class LeftOut(msgspec.Struct, frozen=True):
         return self.nodes - sum(self.resources.values()) - sum(self.taints.values()) - self.others
 
 
-def left_out(message: str) -> LeftOut | None:
-    """The nodes that Kueue counts out of a topology, where it counts them."""
-    said = _LEFT_OUT.search(message)
-    if said is None:
-        return None
+def left_out(message: str) -> Iterator[LeftOut]:
+    """The nodes that Kueue counts out of the topology of each flavor that it tried, where it counts them."""
+    for said in _LEFT_OUT.finditer(message[:20_000]):
+        yield _counted(said)
+
+
+def _counted(said: re.Match[str]) -> LeftOut:
     counted = list(_WHY_OUT.finditer(said["why"]))
     named = {
         kind: {one["name"]: int(one["n"]) for one in counted if one["kind"] == kind} for kind in ("resource", "taint")
     }
     others = sum(int(one["n"]) for one in counted if one["filter"])
-    return LeftOut(int(said["pods"]), int(said["nodes"]), named["resource"], named["taint"], others)
+    return LeftOut(said["topology"], int(said["pods"]), int(said["nodes"]), named["resource"], named["taint"], others)
 
 
 def for_topology(message: str) -> bool:
@@ -141,6 +149,24 @@ def unlisted(workload: Item, cluster: Cluster) -> list[str]:
     stated = [names for group in groups if isinstance(names := dig(group, "coveredResources"), list)]
     listed = {str(name) for names in stated for name in names}
     return [name for name in requested(workload) if listed and name not in listed]
+
+
+def at_once(asked: dict[str, str], cluster: Cluster) -> int:
+    """How many pods that ask for so much the largest node would hold if it were empty; one where nothing is known of nodes."""
+    wanted = {name: size for name, amount in asked.items() if (size := milli(amount))}
+    rooms = (
+        min((milli(node.status.allocatable.get(name)) or 0) // size for name, size in wanted.items())
+        for node in cluster.all(k8s.Node, "Node")
+        if wanted
+    )
+    return max(rooms, default=1)
+
+
+def of_nodes(topology: str, cluster: Cluster) -> bool:
+    """Whether the lowest level of a topology is that of nodes; most are made so."""
+    item = cluster.item("Topology", "", topology)
+    levels = rows(item.raw, "spec.levels") if item else []
+    return not levels or levels[-1].get("nodeLabel") == "kubernetes.io/hostname"
 
 
 def requested(workload: Item) -> dict[str, str]:

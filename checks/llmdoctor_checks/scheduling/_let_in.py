@@ -80,7 +80,8 @@ def within_constraint(subject: Subject, why: str) -> Iterator[Fix]:
         f"oc -n {subject.namespace} adm policy add-scc-to-user {wider} -z {shlex.quote(account)}",
         owner="platform",
     )
-    yield from (constraint, without) if home else (without, constraint)
+    # who needs more than a user of its own is given that last
+    yield from (constraint, without) if home and wider == "anyuid" else (without, constraint)
 
 
 def _home_of_root(pod: Pod) -> str:
@@ -324,9 +325,10 @@ def _behind(cluster: Cluster, name: str, namespace: str) -> list[Pod]:
 
 
 def _of_a_pod(subject: Subject, who: str, name: str, namespace: str) -> Fix | None:
-    """What mends the pods that should answer, where all of them are known to be ill."""
-    pods = _behind(subject.cluster, name, namespace) if namespace else []
-    if any(pod.ready for pod in pods):
+    """What mends the pods that should answer, where all of them are known to be ill; one that has ended for good answers no more."""
+    behind = _behind(subject.cluster, name, namespace) if namespace else []
+    pods = [pod for pod in behind if pod.status.phase not in ("Failed", "Succeeded")]
+    if any(pod.ready or pod.being_made for pod in pods):
         return None
     return next(filter(None, (of_pod(pod, f"which answers for webhook {who}") for pod in pods)), None)
 

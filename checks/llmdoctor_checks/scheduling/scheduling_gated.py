@@ -19,6 +19,7 @@ from kubectl_llmdoctor.api import (
     event_evidence,
     events_of,
     fixes,
+    is_state_taint,
     k8s,
     node_evidence,
     object_evidence,
@@ -26,7 +27,19 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     rows,
 )
-from llmdoctor_checks.scheduling._kueue import GROUP, TOTAL, fewer, gone, left_out, local_queue, requested, workloads
+from llmdoctor_checks.scheduling._kueue import (
+    GROUP,
+    TOTAL,
+    LeftOut,
+    at_once,
+    fewer,
+    gone,
+    left_out,
+    local_queue,
+    of_nodes,
+    requested,
+    workloads,
+)
 from llmdoctor_checks.scheduling._words import EXPLAINS, sentence
 
 #: Who sets and lifts a gate, by the domain in its name.
@@ -512,7 +525,7 @@ def _of_kueue(subject: Subject, queued: list[Item]) -> Iterator[Fix]:
     if absent := re.search(_ABSENT, reason):
         yield _queue_made(subject, absent["kind"], absent["name"])
         return
-    if (full := _of_full_nodes(queued, reason, commands[0])) is not None:
+    if (full := _of_full_nodes(queued, subject.cluster, reason, commands[0])) is not None:
         yield full
         return
     for words, text in (*_ADVICE, *_OF_THE_POD):
@@ -539,17 +552,21 @@ def _of_kueue(subject: Subject, queued: list[Item]) -> Iterator[Fix]:
         yield fixes.advice(f"Name the queue on {subject.workload.ref}: label {_QUEUE}")
 
 
-def _of_full_nodes(queued: list[Item], reason: str, look: str) -> Fix | None:
-    """What helps where fewer nodes of a topology than there are pods have room for a single one: a wider level has hardly more."""
-    out = left_out(reason)
-    if out is None or out.open >= out.pods or not (out.resources or out.taints):
+def _of_full_nodes(queued: list[Item], cluster: Cluster, reason: str, look: str) -> Fix | None:
+    """What helps where the nodes of a topology that have room for a pod would not hold all of them: a wider level has no more."""
+    every, asked = list(left_out(reason)), requested(queued[0]) if queued else {}
+    if not every or not all(_is_full(out, max(at_once(asked, cluster), 1), cluster) for out in every):
         return None
+    out = every[0]
     open_to_it = f"only {out.open} of its {out.nodes} nodes have" if out.open else f"none of its {out.nodes} nodes has"
     level = f"{open_to_it} room for a pod at all" + (f", for {out.pods} pods" if out.pods > 1 else "")
     if not out.resources:
-        taints = ", ".join(sorted(out.taints, key=lambda taint: -out.taints[taint])[:3])
-        return fixes.advice(f"Tolerate {taints} in the pod template, or free nodes of the topology: {level}", look)
-    asked = requested(queued[0])
+        taints = sorted(out.taints, key=lambda taint: -out.taints[taint])[:3]
+        ill = [said for said in taints if is_state_taint(k8s.Taint(key=re.split("[=:]", said)[0]))]
+        named = ", ".join(ill or taints)
+        if ill:
+            return fixes.advice(f"Bring the nodes back that have {named}, which no pod is to tolerate: {level}", look)
+        return fixes.advice(f"Tolerate {named} in the pod template, or free nodes of the topology: {level}", look)
     short = sorted(out.resources, key=lambda name: -out.resources[name])[:3]
     counted = ", ".join(
         f"{out.resources[name]} have too little {name}" + (f" ({asked[name]} asked for)" if name in asked else "")
@@ -561,6 +578,13 @@ def _of_full_nodes(queued: list[Item], reason: str, look: str) -> Fix | None:
         look,
         "kubectl describe nodes | grep -A 8 'Allocated resources'",
     )
+
+
+def _is_full(out: LeftOut, each: int, cluster: Cluster) -> bool:
+    """Whether what is open of a topology, with room for so many pods on each node, does not hold all of them."""
+    if not (out.resources or out.taints) or out.open < 0:
+        return False
+    return out.open == 0 or (out.open * each < out.pods and of_nodes(out.topology, cluster))
 
 
 def _again(queued: list[Item]) -> Iterator[str]:

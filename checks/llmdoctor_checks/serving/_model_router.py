@@ -18,8 +18,9 @@ _FAILED = r'"status":50[24],"outcome":"all_backends_failed","latencyMs":(\d{5,9}
 #: A timeout is a round number of seconds; what it takes to print the line comes to that.
 _ROUND, _SPENT = 10_000, 100
 
-#: What a request may take where nothing is said: the client of the proxy waits so long for headers.
-_SAID = "timeout of the backend or of the rule, else spec.proxy.responseHeaderTimeout (120 s where it is not set)"
+#: What a request may take: the client of the proxy waits so long for headers, whatever a backend or a rule allows.
+_HEADERS, _AT_HEADERS, _UNSAID_SECONDS = "spec.proxy.responseHeaderTimeout", "/spec/proxy/responseHeaderTimeout", 120
+_SAID = f"timeout of the rule, else of the backend, and {_HEADERS} ({_UNSAID_SECONDS} s where it is not set), which holds for all"
 
 
 def routed_late(line: Line) -> bool:
@@ -39,11 +40,13 @@ def longer(line: Line, seconds: float | None, allowed: int, cluster: Cluster) ->
     if len(found) != 1:
         return fixes.advice(f"Raise what is as long in its ModelRouter to {say_seconds(allowed)} ({allowed}s): {_SAID}")
     router, path, now, what = found[0]
-    return fixes.patch_object(
-        router,
-        f"Raise {what} in ModelRouter/{router.name} from {now} to {allowed}s",
-        [{"op": "replace", "path": path, "value": f"{allowed}s"}],
-    )
+    summary = f"Raise {what} in ModelRouter/{router.name} from {now} to {allowed}s"
+    operations = [{"op": "replace", "path": path, "value": f"{allowed}s"}]
+    headers = dig(router.raw, _HEADERS)
+    if path != _AT_HEADERS and (duration(headers if isinstance(headers, str) else "") or _UNSAID_SECONDS) < allowed:
+        summary += f", and {_HEADERS} to as much, which ends what is longer ({headers or f'{_UNSAID_SECONDS} s'})"
+        operations.append({"op": "add", "path": _AT_HEADERS, "value": f"{allowed}s"})
+    return fixes.patch_object(router, summary, operations)
 
 
 def _times(router: Item) -> Iterator[tuple[Item, str, str, str]]:
@@ -52,6 +55,6 @@ def _times(router: Item) -> Iterator[tuple[Item, str, str, str]]:
         for at, one in enumerate(rows(router.raw, f"spec.{kind}")):
             if isinstance(said := one.get("timeout"), str):
                 yield router, f"/spec/{kind}/{at}/timeout", said, f"the timeout of {kind[:-1]} {one.get('name') or at}"
-    said = dig(router.raw, "spec.proxy.responseHeaderTimeout")
+    said = dig(router.raw, _HEADERS)
     if isinstance(said, str):
-        yield router, "/spec/proxy/responseHeaderTimeout", said, "spec.proxy.responseHeaderTimeout"
+        yield router, _AT_HEADERS, said, _HEADERS

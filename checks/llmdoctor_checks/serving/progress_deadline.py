@@ -222,6 +222,7 @@ def _before_its_node(pod: Pod, workload: Workload, told: list[Evidence], deadlin
     """Knative has given a revision up whose pod waits for a node that an autoscaler makes."""
     return Finding(
         role="cause",
+        confidence="likely",
         summary=f"{workload.ref} was given up after {say_seconds(deadline)}, while {pod.name} still waits for the node that is being made "
         "for it.",
         evidence=tuple(told),
