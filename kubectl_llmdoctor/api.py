@@ -113,15 +113,16 @@ if TYPE_CHECKING:
     from kubectl_llmdoctor.facts.scheduling.pending import Pending
     from kubectl_llmdoctor.facts.scheduling.verdict import NodeVerdict, Reason, names_of, say_amount
     from kubectl_llmdoctor.reach import of_pod, other_side, reach
-    from kubectl_llmdoctor.room import most_gpus, own_kernels
+    from kubectl_llmdoctor.room.gpus import most_gpus
+    from kubectl_llmdoctor.room.kernels import own_kernels
 
 #: What few checks need, by where it is.
 _LATER = {
     "releases": "",
     "settling": "",
-    "most_gpus": "room",
+    "most_gpus": "room.gpus",
     "of_pod": "reach",
-    "own_kernels": "room",
+    "own_kernels": "room.kernels",
     "other_side": "reach",
     "reach": "reach",
 }

@@ -7,7 +7,10 @@ import pytest
 from kubectl_llmdoctor.facts.cluster import Cluster
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.units import GIB
-from kubectl_llmdoctor.room import Room, amount, most_gpus, quantity
+from kubectl_llmdoctor.room import enough
+from kubectl_llmdoctor.room.amounts import amount, quantity
+from kubectl_llmdoctor.room.case import Case
+from kubectl_llmdoctor.room.gpus import most_gpus
 from kubectl_llmdoctor.snapshot import Snapshot
 from kubectl_llmdoctor.target import subjects
 
@@ -37,7 +40,7 @@ def test_a_quantity_is_a_usual_one() -> None:
 
 
 def test_nothing_is_counted_of_what_is_not_known() -> None:
-    values = Room(None, None, {"need": "cuda>=12.2", "have": "sm_86", "want": "?"}, "", None).values()
+    values = enough(Case(None, None, {"need": "cuda>=12.2", "have": "sm_86", "want": "?"}, "", None))
     guessed = {"share_unknown", "spread_why", "limit_written", "fewer_images"}
     assert {name for name, value in values.items() if value} == guessed
 

@@ -16,7 +16,7 @@ from kubectl_llmdoctor.engines.vllm_flags import LATER_TOOL_PARSERS
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts import script
 from kubectl_llmdoctor.facts.units import GIB
-from kubectl_llmdoctor.room import amount
+from kubectl_llmdoctor.room.amounts import amount
 
 #: What each signal that ends a process mostly tells.
 _SIGNALS = {

@@ -35,7 +35,8 @@ from kubectl_llmdoctor.fixes import Privilege, grow, lone, permitted, run_after,
 from kubectl_llmdoctor.reach import of_pod, other_side, reach, told
 from kubectl_llmdoctor.releases import for_chats, linked, newer, packaged, reads_tools
 from kubectl_llmdoctor.report.document import Fix
-from kubectl_llmdoctor.room import Room
+from kubectl_llmdoctor.room import enough
+from kubectl_llmdoctor.room.case import Case
 from kubectl_llmdoctor.settling import dropped, named, put, serving_as, settled
 
 #: Of `reach`: what the line itself names, and nothing else.
@@ -64,7 +65,7 @@ class Situation(Seen):
         engine = self.engine.name if self.engine else ""
         told = {name for text in texts for name in (*text.needs, *text.unless)}
         if not told <= self.values.keys():  # dear: the model's memory is computed for it
-            self.values.add(self._room.values())
+            self.values.add(enough(self._case))
         fitting = (text for text in texts if not text.engines or engine in text.engines)
         held = (text for text in fitting if all(map(self._holds, text.when)))
         offered: dict[tuple[str, tuple[str, ...]], tuple[Fix, Privilege]] = {}
@@ -207,11 +208,11 @@ class Situation(Seen):
             yield command.replace(" --previous", "") if container and not container.restarts else command
 
     @cached_property
-    def _room(self) -> Room:
-        """What is enough, by the message and the specification."""
+    def _case(self) -> Case:
+        """What the message and the specification say of what is enough."""
         engine = self.engine
         sizing = self.subject.sizing(engine) if engine else None
-        return Room(
+        return Case(
             engine, self.container or (engine.container if engine else None), self.captured, self.here.told, sizing
         )
 

@@ -1,0 +1,21 @@
+"""What is enough: by what a message and the specification say, which value of a setting makes room, and which setting is meant.
+
+Each is a text for a fix, and empty where nothing says it.
+"""
+
+from __future__ import annotations
+
+from kubectl_llmdoctor.room.batches import Batches
+from kubectl_llmdoctor.room.case import Case
+from kubectl_llmdoctor.room.gpu_memory import GpuMemory
+from kubectl_llmdoctor.room.gpus import Gpus
+from kubectl_llmdoctor.room.host_memory import HostMemory
+from kubectl_llmdoctor.room.kernels import Kernels
+
+_PARTS = GpuMemory, Gpus, Kernels, Batches, HostMemory
+
+
+def enough(case: Case) -> dict[str, str]:
+    """All of them, by the names that templates use."""
+    known = case.engine, case.container, case.captured, case.told, case.sizing
+    return {name: value for part in _PARTS for name, value in part(*known).values().items()}

@@ -1,0 +1,169 @@
+"""What an engine computes at once: shorter contexts and smaller batches than those that are set."""
+
+from __future__ import annotations
+
+from kubectl_llmdoctor.expressions import expression
+from kubectl_llmdoctor.facts.engine import Engine
+from kubectl_llmdoctor.facts.lengths import number_of
+from kubectl_llmdoctor.room.amounts import amount
+from kubectl_llmdoctor.room.case import SHORTEST, Case
+
+#: Between these builds of llama.cpp a context that nobody named was one of 4096 tokens; else it is as long as the model was made for.
+_SHORT_SINCE, _WHOLE_SINCE = "b4014", "b7405"
+
+#: A batch that fits beside the weights of nearly every model, in tokens and in requests.
+_TOKENS, _REQUESTS, _AT_ONCE = 2048, 64, 128
+
+_IMAGES = 16
+
+#: What Text Embeddings Inference computes at once unless it is told (--max-batch-tokens).
+_EMBEDDED = 16384
+
+#: The longest input that its models take for the most part.
+_USUAL_INPUT = 8192
+
+#: Of these it computes some in four bytes only ("Gemma3 is only supported in fp32 precision").
+_FOUR_BYTES = expression(r"(?i)gemma|pplx")
+
+#: The physical batch of llama.cpp unless it is told, for which its kernels are tried most.
+_UBATCH = 512
+
+
+def _cuts_inputs(engine: Engine) -> bool:
+    """Whether Text Embeddings Inference cuts an input that is longer than a batch: as it is told, and since 1.9 by itself."""
+    variable = engine.container.env.get("AUTO_TRUNCATE")
+    words = [*engine.found.argv, ""]
+    at = next((n for n, word in enumerate(words) if word.partition("=")[0] == "--auto-truncate"), None)
+    if at is not None:
+        return "false" not in (words[at].partition("=")[2].lower(), words[at + 1].lower())
+    if variable is not None:
+        return str(variable.value).lower() != "false"
+    return engine.at_least("1.9.0") is True
+
+
+class Batches(Case, frozen=True):
+    """What an engine computes at once: shorter contexts and smaller batches than those that are set."""
+
+    def values(self) -> dict[str, str]:
+        """Texts for fixes, by the names that templates use; empty where nothing says them."""
+        return {
+            "fewer_tokens": self._fewer("max_num_batched_tokens", _TOKENS),
+            "fewer_at_once": self._fewer("ubatch_size", _AT_ONCE),
+            "fewer_requests": self._fewer("max_num_seqs", _REQUESTS),
+            "batch_set": self.batch_set,
+            "fewer_images": self._fewer_images,
+            "half_context": self._half("max_model_len"),
+            "no_context": self.no_context,
+            "half_length": str(self._length // 2) if self._length else "",
+            "fits_length": self.fits_length,
+            "half_batch": self._half("max_num_batched_tokens"),
+            "fewer_embedded": self._fewer_embedded,
+            "wide_dtype": self._wide_dtype,
+            "prefill": str(self._prefill or ""),
+            "half_prefill": self.half_prefill,
+        }
+
+    @property
+    def no_context(self) -> str:
+        """`yes` where llama.cpp was told no context, so that it takes what the model was made for (some builds take 4096 tokens)."""
+        engine = self.engine
+        if engine is None or engine.name != "llama.cpp" or not engine.found.argv_known:
+            return ""
+        known = "max_model_len" in engine.found.unresolved or engine.value("max_model_len")
+        short = engine.at_least(_SHORT_SINCE) and engine.at_least(_WHOLE_SINCE) is False
+        return "" if known or short else "yes"
+
+    @property
+    def batch_set(self) -> str:
+        """The physical batch that llama.cpp is told, as it is written there, where it is larger than the usual one.
+
+        What embeds or ranks needs room in it for a whole text, and gets no smaller one.
+        """
+        engine = self.engine
+        if engine is None or engine.name != "llama.cpp" or engine.value("embeddings") or engine.value("reranking"):
+            return ""
+        told = engine.explicit("ubatch_size")
+        return told.text if told and isinstance(told.value, int) and told.value > _UBATCH else ""
+
+    @property
+    def _length(self) -> int:
+        """The longest request that the message speaks of."""
+        return number_of(self.captured.get("length"))
+
+    @property
+    def fits_length(self) -> str:
+        """As many tokens as the memory that is left holds of those that need so much, and a tenth less."""
+        needed, left = amount(self.captured.get("needed")), amount(self.captured.get("available"))
+        if not needed or not left or left >= needed:
+            return ""
+        fits = int(self._length * left / needed * 0.9) // 16 * 16
+        return str(fits) if fits >= SHORTEST else ""
+
+    def _half(self, name: str) -> str:
+        """Half of what is set; only of what is set and can be halved."""
+        setting = self.engine.explicit(name) if self.engine else None
+        value = setting.value if setting else None
+        return str(value // 2) if isinstance(value, int) and value >= 1024 else ""
+
+    @property
+    def _fewer_embedded(self) -> str:
+        """Half of the tokens that Text Embeddings Inference computes at once, or its default where it is told far more."""
+        engine = self.engine
+        if engine is None or engine.name != "tei" or not engine.found.argv_known:
+            return ""
+        told = engine.value("max_num_batched_tokens", _EMBEDDED)
+        if not isinstance(told, int) or told < SHORTEST:
+            return ""
+        fewer = min(told // 2, _EMBEDDED)
+        if _cuts_inputs(engine):
+            return str(fewer)
+        # where an input may be longer than a batch it refuses to start, and before 1.8.3 never answers such a one
+        longest = self.sizing.longest_input if self.sizing else None
+        fewer = max(fewer, longest) if longest else fewer
+        return str(fewer) if fewer < told and (longest or fewer >= _USUAL_INPUT) else ""
+
+    @property
+    def _wide_dtype(self) -> str:
+        """The type of four bytes that Text Embeddings Inference is told to compute in, which takes float16 by itself on a GPU."""
+        engine = self.engine
+        if engine is None or engine.name != "tei" or _FOUR_BYTES.search(str(engine.value("model") or "")[:400]):
+            return ""
+        told = engine.explicit("dtype")
+        return told.text if told and told.value == "float32" else ""
+
+    @property
+    def _prefill(self) -> int:
+        """The tokens of one prefill of Text Generation Inference, by the message or as they are set."""
+        told = self.engine.value("max_num_batched_tokens") if self.engine else None
+        return number_of(self.captured.get("prefill")) or (told if isinstance(told, int) else 0)
+
+    @property
+    def half_prefill(self) -> str:
+        """Half of them, or as many as one prompt may have, which TGI demands at least; only where that is known, and is fewer."""
+        engine = self.engine
+        prompt = engine.value("max_input_tokens") if engine and engine.name == "tgi" else None
+        if not isinstance(prompt, int):
+            return ""
+        fewer = max(self._prefill // 2, prompt)
+        return str(fewer) if 0 < fewer < self._prefill else ""
+
+    def _fewer(self, name: str, usual: int) -> str:
+        """A batch that needs less than now: the usual small one, or half of what is set already."""
+        engine = self.engine
+        if engine is None or not self._settable(name) or not engine.found.argv_known:
+            return ""
+        chunked = engine.value("enable_chunked_prefill", fallback=engine.at_least("0.8") is not False)
+        if chunked is False:  # then the longest prompt has to fit into a batch
+            return ""
+        now = engine.value(name)
+        if not isinstance(now, int) or now > usual:
+            return str(usual)
+        return str(now // 2) if now >= 16 else ""
+
+    @property
+    def _fewer_images(self) -> str:
+        """So many requests at once, each with an image, as fit beside the weights of most models, or half of what is set."""
+        now = self.engine.value("max_num_seqs") if self.engine else None
+        if not isinstance(now, int) or now > _IMAGES:
+            return str(_IMAGES)
+        return str(now // 2) if now > 1 else ""

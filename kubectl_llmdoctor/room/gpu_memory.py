@@ -1,0 +1,212 @@
+"""What of a GPU's memory an engine takes, could take, and who else holds it."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+
+from kubectl_llmdoctor.expressions import expression
+from kubectl_llmdoctor.facts import k8s
+from kubectl_llmdoctor.facts.container import is_accelerator
+from kubectl_llmdoctor.facts.k8s import Pod
+from kubectl_llmdoctor.facts.lengths import number_of
+from kubectl_llmdoctor.facts.units import GIB
+from kubectl_llmdoctor.room.amounts import amount
+from kubectl_llmdoctor.room.case import FOR_WEIGHTS, SHORTEST, Case
+
+_SHARE = expression(r"0?\.\d{1,8}")
+
+#: What a step of the share of memory that an engine takes is at least, and what is left beside what was asked for.
+_STEP, _BESIDE = 0.05, 0.02
+
+#: What an engine can do without of a GPU's memory, and how much of it is free where no other engine has its share.
+_LITTLE, _MUCH = 0.04, 0.8
+
+#: Between these a share is worth setting: below the cache is too small, above the driver's own memory is touched.
+_LEAST, _MOST = 0.3, 0.95
+
+#: The same of a share that others' memory is counted to.
+_NEARLY_ALL = 0.97
+
+#: By how much the amounts that vLLM prints are rounded, at the most: to hundredths of a GiB.
+_PRINTED = GIB // 100
+
+
+def _asks(pod: Pod) -> bool:
+    return any(c.resources.claims or any(map(is_accelerator, c.resources.limits)) for c in pod.spec.containers)
+
+
+def _sees_gpus(container: k8s.Container) -> bool:
+    """Whether it can use GPUs of the node, whoever was given them."""
+    devices = next((v.value or "" for v in container.env if v.name == "NVIDIA_VISIBLE_DEVICES"), "")
+    return bool(container.security_context.privileged) or devices not in ("", "void", "none")
+
+
+def _named(pods: list[Pod]) -> str:
+    names = [f"Pod {pod.metadata.namespace}/{pod.metadata.name}" for pod in pods]
+    return ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
+
+
+class GpuMemory(Case, frozen=True):
+    """What of a GPU's memory an engine takes, could take, and who else holds it."""
+
+    def values(self) -> dict[str, str]:
+        """Texts for fixes, by the names that templates use; empty where nothing says them."""
+        return {
+            "share": f"{self._share:g}" if self._share else "",
+            "share_unknown": "" if self._share else "unknown",
+            "lower_share": self.lower_share,
+            "raised_share": self.raised_share,
+            "cache_bytes": self.cache_bytes,
+            "free_share": self.free_share,
+            "near_share": self.near_share,
+            "lacking": self.lacking,
+            "uninvited": self.uninvited,
+            "sharers": self.sharers,
+            "paged_tokens": self.paged_tokens,
+            "paged_length": self.paged_length,
+            "raised_fraction": self.raised_fraction,
+            "counted_share": self.counted_share,
+            "mps_daemon": self._mps[1],
+            "mps_namespace": self._mps[0],
+        }
+
+    @cached_property
+    def lower_share(self) -> str:
+        """A share that leaves what was asked for, and a step more; only where the cache, as far as it is told, has more than that."""
+        if not self._share or not self._settable("gpu_memory_utilization"):
+            return ""
+        lacking = (self._number("asked") or self._number("size") or 0) - (self._number("free") or 0)
+        step = max(_STEP, lacking / self._total + _BESIDE) if self._total else _STEP
+        lower = math.floor((self._share - step) * 100 + 1e-6) / 100
+        cache = self.sizing.printed.measured.cache if self.sizing else None
+        if cache and self._total and cache.low <= (self._share - lower) * self._total * 1.2:
+            return ""
+        return f"{lower:.2f}" if lower >= _LEAST and lower > self._share / 2 else ""
+
+    @cached_property
+    def raised_share(self) -> str:
+        """A share with room for what was lacking, a GiB of cache, and no more than leaves the driver its own."""
+        if not self._share or not self._settable("gpu_memory_utilization") or self._shared or self._pinned_cache:
+            return ""
+        need = self.captured.get("need", "")
+        rest = amount((self.captured.get("rest") or "").removeprefix("-"))
+        if _SHARE.fullmatch(need):
+            raised = float(need) + _BESIDE
+        elif rest is not None and self._total:
+            raised = self._share + (rest + GIB) / self._total
+        else:
+            raised = 0.9 if self._share < 0.85 else 1.0
+        raised = math.ceil(raised * 100 - 1e-6) / 100
+        return f"{raised:.2f}" if self._share < raised <= _MOST else ""
+
+    @property
+    def _pinned_cache(self) -> bool:
+        """Whether vLLM is told how large its cache is, so that its share of the GPU has no effect on that."""
+        return (
+            self.engine is not None and self.engine.name == "vllm" and bool(self.engine.value("kv_cache_memory_bytes"))
+        )
+
+    @cached_property
+    def cache_bytes(self) -> str:
+        """A size of the cache that vLLM is told, a little above what the longest request needs; only where a GPU holds it."""
+        needed = amount(self.captured.get("needed", ""))
+        if not self._pinned_cache or not needed:
+            return ""
+        enough = math.ceil(needed * 1.01 + _PRINTED)
+        return "" if self._total and enough + (self._weights or 0) > self._total * _MOST else str(enough)
+
+    @cached_property
+    def free_share(self) -> str:
+        """The share of the GPU that is free where another process holds the rest; only where the weights fit into it."""
+        free, total = self._number("free"), self._total
+        if not free or not total or not self._settable("gpu_memory_utilization"):
+            return ""
+        share = math.floor((free / total - 0.01) * 100) / 100
+        weights = self._weights
+        if share < _LEAST or (weights is not None and weights > share * total * FOR_WEIGHTS):
+            return ""
+        return f"{share:.2f}"
+
+    @property
+    def paged_tokens(self) -> str:
+        """The tokens that TensorRT-LLM wants of a paged cache for the longest sequence that its engine was built for."""
+        numbers = [self.captured.get(name, "") for name in ("beams", "block", "blocks")]
+        return str(math.prod(map(int, numbers))) if all(map(str.isdecimal, numbers)) else ""
+
+    @property
+    def paged_length(self) -> str:
+        """The longest sequence, in whole blocks, of which such a cache holds every beam; empty where that is of no use."""
+        fits, beams, block = (number_of(self.captured.get(name)) for name in ("fits", "beams", "block"))
+        longest = fits // beams // block * block if beams and block else 0
+        return str(longest) if longest >= SHORTEST else ""
+
+    @property
+    def raised_fraction(self) -> str:
+        """The fraction of the free memory with which such a cache holds them."""
+        told, fits = amount(self.captured.get("fraction")), self.captured.get("fits", "")
+        if not told or not fits.isdecimal() or not int(fits) or not self.paged_tokens:
+            return ""
+        raised = math.ceil(told / GIB * int(self.paged_tokens) / int(fits) * 100) / 100
+        return f"{raised:.2f}" if raised <= _MOST else ""
+
+    @property
+    def _short(self) -> float:
+        """How much of its share of a GPU an engine lacks."""
+        want, free = self._number("want"), self._number("free")
+        return want - free if want and free and want > free else 0
+
+    @property
+    def lacking(self) -> str:
+        """The same in words."""
+        return f"{self._short / GIB:.2f} GiB" if self._short else ""
+
+    @property
+    def near_share(self) -> str:
+        """The share that is free where next to nothing is lacking and no other engine has its share: a smaller one is enough."""
+        free = self._number("free")
+        little = self._total and free and 0 < self._short <= _LITTLE * self._total and free >= _MUCH * self._total
+        return self.free_share if little else ""
+
+    @cached_property
+    def _beside(self) -> list[Pod]:
+        """The other pods that run on the node, but for its static pods and what DaemonSets put there."""
+        own = self.container.pod if self.container else None
+        if own is None or not own.spec.node_name:
+            return []
+        return [
+            pod
+            for pod in own.cluster.all(Pod, "Pod")
+            if pod.spec.node_name == own.spec.node_name
+            and (pod.metadata.namespace, pod.metadata.name) != (own.namespace, own.name)
+            and pod.status.phase == "Running"
+            and all(owner.kind not in ("DaemonSet", "Node") for owner in pod.metadata.owner_references)
+        ]
+
+    @property
+    def uninvited(self) -> str:
+        """Pods beside it that can use the node's GPUs and ask for none."""
+        found = [pod for pod in self._beside if not _asks(pod) and any(_sees_gpus(c) for c in pod.spec.containers)]
+        return _named(found)
+
+    @property
+    def sharers(self) -> str:
+        """Pods beside it that were given shares of GPUs as it was, where the node's plugin shares them."""
+        return _named([pod for pod in self._beside if _asks(pod)]) if self._shared else ""
+
+    @property
+    def counted_share(self) -> str:
+        """A share with the engine's own, and beside it what others hold of the GPU, where they are counted as part of it."""
+        other = amount(self.captured.get("counted"))
+        if not other or not self._total or not self._share or not self._settable("gpu_memory_utilization"):
+            return ""
+        share = math.ceil((self._share + other / self._total) * 100) / 100
+        return f"{share:.2f}" if share <= _NEARLY_ALL else ""
+
+    @cached_property
+    def _mps(self) -> tuple[str, str]:
+        """The pod of the device plugin that runs MPS on the node: its namespace and name."""
+        own = self.container.pod if self.container else None
+        pods = own.cluster.all(Pod, "Pod") if own and own.spec.node_name else []
+        here = (pod.metadata for pod in pods if own and pod.spec.node_name == own.spec.node_name)
+        return next(((m.namespace, m.name) for m in here if "mps-control-daemon" in m.name), ("", ""))

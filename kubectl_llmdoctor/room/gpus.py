@@ -1,0 +1,218 @@
+"""How many GPUs, and of which size, a model and an engine want."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from itertools import takewhile
+
+from kubectl_llmdoctor.expressions import expression
+from kubectl_llmdoctor.facts.accelerator import shares_of
+from kubectl_llmdoctor.facts.container import WHOLE_GPUS, Container
+from kubectl_llmdoctor.facts.k8s import Node
+from kubectl_llmdoctor.facts.lengths import number_of
+from kubectl_llmdoctor.facts.units import GIB, units
+from kubectl_llmdoctor.room.case import FOR_WEIGHTS, SPREAD, Case
+
+#: By which a process is shown some of the GPUs of its container alone.
+_HIDING = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+
+#: Among more GPUs than this nobody shares a model, and numbers have no more digits.
+_MOST_DEVICES, _DIGITS = 64, 9
+
+#: GB of memory by which GPUs are sold, and the GiB of each that a program sees at least (a T4 of 16 GB has 14.7, an L40S of 48 GB 44.4).
+_GPUS, _SEEN = (16, 24, 32, 40, 48, 80, 96, 141, 192), 0.92
+
+#: How llama.cpp is told to keep to one GPU.
+_ON_ONE = expression(r"(?:--split-mode|-sm)[ =]none\b")
+
+#: More GPUs than this hardly any node has.
+_ON_A_NODE = 8
+
+#: Of the memory of a GPU, what weights take at least where it is they that leave no room.
+_HEAVY = 0.5
+
+
+def most_gpus(container: Container) -> int:
+    """How many GPUs of one node it can ask for instead; none where they are shared or slices, or its replica is of several pods."""
+    pod, asked = container.pod, list(container.accelerators)
+    if pod.nodes != 1 or len(asked) != 1 or asked[0] not in WHOLE_GPUS:
+        return 0
+    nodes = pod.cluster.all(Node, "Node")
+    shared = {node.metadata.name for node in nodes if shares_of(node.metadata.label_texts) > 1}
+    if pod.spec.node_name in shared:
+        return 0
+    there = (units(n.status.allocatable.get(asked[0])) or 0 for n in nodes if n.metadata.name not in shared)
+    return int(max(there, default=0)) or _ON_A_NODE
+
+
+class Gpus(Case, frozen=True):
+    """How many GPUs, and of which size, a model and an engine want."""
+
+    def values(self) -> dict[str, str]:
+        """Texts for fixes, by the names that templates use; empty where nothing says them."""
+        return {
+            "holding_gpus": self.holding_gpus,
+            "spread": self.spread,
+            "spread_why": self._why,
+            "gpu_resource": next(iter(self.container.accelerators), "") if self.container else "",
+            "want_there": self.want_there,
+            "have_there": self.have_there,
+            "asked_already": self.asked_already,
+            "hidden_by": self.hidden_by,
+            "pods_of_group": self.pods_of_group,
+            "share_fits": self.share_fits,
+            "half_gpus": self.half_gpus,
+            "larger_gpu": self.larger_gpu,
+            "weights_told": self.weights_told,
+        }
+
+    @property
+    def holding_gpus(self) -> str:
+        """How many GPUs of one node hold weights that one does not, of an engine that spreads them over all that it has by itself."""
+        size, total, container = self._number("size"), self._total, self.container
+        if not size or not total or container is None or container.gpus != 1:
+            return ""
+        told = container.env.get("LLAMA_ARG_SPLIT_MODE")
+        if (told and told.value == "none") or _ON_ONE.search(" ".join(container.spec.argv)):
+            return ""
+        enough = math.ceil(size / (total * SPREAD))
+        return str(enough) if 1 < enough <= self._most_there else ""
+
+    @property
+    def larger_gpu(self) -> str:
+        """The memory of a GPU on which weights leave room that fill this one."""
+        weights, total = self._weights, self._total
+        if not weights or not total or self._shared or weights < total * FOR_WEIGHTS:
+            return ""
+        larger = (n for n in _GPUS if (seen := n * _SEEN * GIB) > total and seen * FOR_WEIGHTS >= weights)
+        return next((f"{n} GB" for n in larger), "")
+
+    @property
+    def weights_told(self) -> str:
+        """What the weights take, in words."""
+        return f"{self._weights / GIB:.1f} GiB" if self._weights else ""
+
+    @cached_property
+    def spread(self) -> str:
+        """Over how many GPUs of one node the model is to be spread: as many as hold its weights, else twice as many as now."""
+        engine, container = self.engine, self.container
+        if engine is None or container is None or not self._settable("tensor_parallel_size"):
+            return ""
+        others = (engine.value(name, 1) for name in ("pipeline_parallel_size", "data_parallel_size", "nnodes"))
+        if any(value not in (None, 1) for value in others) or not engine.found.argv_known:
+            return ""
+        known = self._weights and self._total
+        if known and (self._weights or 0) < (self._total or 0) * _HEAVY:
+            return ""  # something else takes the memory
+        sizes = [n for n in (2, 4, 8) if n > self._parallel and n >= container.gpus and self._divides(n)]
+        enough = next((n for n in sizes if not known or self._holds(n)), 0)
+        return str(enough) if 0 < enough <= self._most_there else ""
+
+    @cached_property
+    def _most_there(self) -> int:
+        """How many GPUs the container can ask for instead."""
+        return 0 if self.container is None or self._shared else most_gpus(self.container)
+
+    @property
+    def _want(self) -> int:
+        """As many GPUs as the engine wants of its container, by its message or its settings."""
+        told = self.captured.get("want", "")
+        return number_of(told) if told.isdecimal() else (self.engine.workers or 0) if self.engine else 0
+
+    @property
+    def want_there(self) -> str:
+        """That number, where the container asks for fewer and a node, as far as they are known, has as many."""
+        asked = self.container.gpus if self.container else 0
+        return str(self._want) if asked < self._want <= self._most_there else ""
+
+    @property
+    def pods_of_group(self) -> str:
+        """How many pods like it have that number together, where no node has as many and it asks for all GPUs of one."""
+        have = self.container.gpus if self.container else 0
+        whole = 1 < have == self._most_there < self._want and self._want % have == 0
+        return str(self._want // have) if whole and self.captured.get("have") in (None, str(have)) else ""
+
+    @property
+    def have_there(self) -> str:
+        """The GPUs that it asks for and sees, where its tensor parallel size alone is what wants more."""
+        have = self.container.gpus if self.container else 0
+        size = self.engine.value("tensor_parallel_size") if self.engine else None
+        fits = 0 < have < self._want and size == self._want and self._divides(have)
+        seen = self.captured.get("have") in (None, str(have))
+        return str(have) if fits and seen and self._settable("tensor_parallel_size") else ""
+
+    @property
+    def asked_already(self) -> str:
+        """The GPUs that the container asks for, where these are as many as the engine wants: more of them do not help."""
+        asked = self.container.gpus if self.container else 0
+        return str(asked) if asked and asked >= self._want > 0 else ""
+
+    @property
+    def hidden_by(self) -> str:
+        """The variable of the container that leaves its engine as few GPUs as it sees, of more that it asks for."""
+        container, seen = self.container, number_of(self.captured.get("have", "0"))
+        asked = container.gpus if container else 0
+        for variable in container.spec.env if container else ():
+            if variable.name not in _HIDING or variable.value_from is not None:
+                continue
+            # the API server gives an empty value as none; from a number on that no GPU has nothing is shown
+            words = [word.strip() for word in str("" if variable.value is None else variable.value).split(",")]
+            shown = takewhile(
+                lambda word: not word.startswith("-") and not (word.isdecimal() and number_of(word) >= asked), words
+            )
+            if len([word for word in shown if word]) == seen < asked:
+                return variable.name
+        return ""
+
+    @property
+    def share_fits(self) -> str:
+        """The most GPUs, fewer than it has now, of which each has a share that is a multiple of the captured `size`.
+
+        Its share is `have` now; beside a captured `tp` that is the whole.
+        """
+        have, size, tp = (self.captured.get(name, "") for name in ("have", "size", "tp"))
+        if not all(word.isdecimal() and len(word) <= _DIGITS for word in (have, size)) or not int(size):
+            return ""
+        if tp and tp != str(self._size):
+            return ""
+        whole = int(have) * (1 if tp else self._size)
+        return next((str(n) for n in self._fewer_alone if whole % (n * int(size)) == 0), "")
+
+    @property
+    def half_gpus(self) -> str:
+        """Half of the GPUs that it has now."""
+        return next((str(n) for n in self._fewer_alone if n * 2 == self._size), "")
+
+    @property
+    def _size(self) -> int:
+        """The tensor parallel size; 0 where it is not known."""
+        size = self.engine.value("tensor_parallel_size") if self.engine else None
+        return size if isinstance(size, int) and 0 < size <= _MOST_DEVICES else 0
+
+    @property
+    def _fewer_alone(self) -> list[int]:
+        """Numbers of GPUs that divide the tensor parallel size and hold the weights, the largest first; none where pods share the model."""
+        asked = self.container.gpus if self.container else 0
+        nodes = self.engine.value("nnodes", 1) if self.engine else 1
+        if 0 < asked < self._size or nodes not in (None, 1):
+            return []
+        known, stages = self._weights and self._total, self._parallel // max(self._size, 1)
+        even = (n for n in range(self._size - 1, 0, -1) if self._size % n == 0)
+        return [n for n in even if not known or self._holds(n * stages)]
+
+    def _divides(self, size: int) -> bool:
+        return self.sizing is None or self.sizing.model is None or self.sizing.splits(size) == size
+
+    def _holds(self, size: int) -> bool:
+        weights = (self._weights or 0) * self._parallel
+        return weights <= size * (self._total or 0) * FOR_WEIGHTS
+
+    @property
+    def _why(self) -> str:
+        """What the number of GPUs is by."""
+        if self._weights and self._total:
+            whole = self._weights * self._parallel / GIB
+            little = ", which leaves too little" if whole < self._total / GIB else ""
+            return f", as the weights take {whole:.0f} GiB and a GPU has {self._total / GIB:.0f} GiB{little}"
+        return " (how large the weights are is not known here: more if it runs out again)"
