@@ -126,6 +126,11 @@ _INSTALLED = {
     "aws.amazon.com": "helm upgrade --install neuron-helm-chart oci://public.ecr.aws/neuron/neuron-helm-chart --set npd.enabled=false",
     "gpu.intel.com": "kubectl apply -k 'https://github.com/intel/intel-device-plugins-for-kubernetes/deployments/gpu_plugin?ref=main'",
 }
+#: Those among them whose GPUs are in machines of one's own as well.
+_PLUGINS = {
+    "nvidia.com": "NVIDIA's device plugin",
+    "amd.com": "AMD's device plugin (ROCm/k8s-device-plugin, a DaemonSet)",
+}
 #: What else a node must have for it.
 _BESIDES = {
     "aws.amazon.com": "; the image of the node must have the Neuron driver (EKS: AL2023_x86_64_NEURON, up to 1.32 AL2_x86_64_GPU)"
@@ -285,6 +290,33 @@ def finding_nothing(cluster: Cluster, nodes: Iterable[Node], resource: str) -> l
     """The device plugins of the maker that run on machines of which no cloud tells what they have."""
     plugins = offering(cluster, resource) if _untold([*nodes]) else []
     return [item for item in plugins if dig(item.raw, "status.numberReady")]
+
+
+def uninstalled(cluster: Cluster, nodes: Iterable[Node], resource: str) -> Fix | None:
+    """The device plugin of a maker, which is not here, on machines of which no cloud tells what they have: one may have its GPUs."""
+    known = [node for node in nodes if not node.control_plane] or [*nodes]
+    maker = resource.partition("/")[0]
+    if (
+        not known
+        or not _untold(known)
+        or maker not in _PLUGINS
+        or resource != f"{maker}/gpu"
+        or offering(cluster, resource)
+    ):
+        return None
+    names = [node.name for node in known]
+    where = ", ".join(names) if len(names) <= _MOST_NODES else f"one of the {len(names)} nodes"
+    install = _INSTALLED[maker]
+    if "{}" in install:
+        install = install.format(" --set runtimeClassName=nvidia" if cluster.item("RuntimeClass", "", "nvidia") else "")
+    complete = cluster.complete("DaemonSet")
+    return fixes.advice(
+        f"Where {where} has such a GPU and its driver, install {_PLUGINS[maker]}, without which no node offers {resource}"
+        + (": no DaemonSet here is one" if complete else ", if there is none yet"),
+        *([] if complete else [_LIST]),
+        install,
+        owner="platform",
+    )
 
 
 def unlabelled(cluster: Cluster, nodes: Iterable[Node], resource: str) -> list[Absent]:

@@ -1,5 +1,6 @@
 """GPU nodes that do not advertise their GPUs."""
 
+import json
 import re
 from collections.abc import Iterator
 
@@ -48,6 +49,7 @@ from llmdoctor_checks.scheduling._admission import (
 from llmdoctor_checks.scheduling._daemons import (
     Absent,
     brought,
+    cluster_policy,
     driver_of_google,
     let_in,
     missing,
@@ -76,6 +78,12 @@ _NO_INSTALLATION = "GPU driver auto installation is disabled"
 _NO_LIBRARY = expression(r"\b(?P<file>libcuda\.so\.\d[\d.]{2,20})(?:: pattern \S{1,60})? not found")
 #: NVIDIA's plugin where MIG is on and there is no instance (go-nvlib; before 0.10 its own `mig-strategy.go`).
 _UNCUT = expression(r"has no MIG devices configured|invalid MIG configuration|No MIG devices associated with ")
+#: The same where the strategy `single` wants all GPUs of a node to be cut into slices of one kind: only for that does it look at the slices
+#: (`assertAllMigDevicesAreValid`, `buildDeviceMapFromConfigResources`; before 0.12 `mig-strategy.go`).
+_UNALIKE = expression(
+    r"[Mm]ore than one MIG device type present on node|configured with the same migEnabled value"
+    r"|invalid MIG configuration: (?:error visiting devices?: ){0,6}error visiting MIG device(?!.{0,400}error getting device attributes)"
+)
 #: The same where its container may not look at a whole GPU that is cut (NVML's word for that; `internal/rm`, `api/config/v1`).
 _UNMONITORED = expression(r"error getting device memory info: Insufficient Permissions")
 #: What the plugins of HAMi and Volcano answer where the kubelet asks for another pod than the one that they look at.
@@ -153,7 +161,8 @@ def device_plugin_down(
     restarted. A plugin that started before the driver was ready finds no device and waits for ever. One that may not watch the
     kubelet's folder, because the node's inotify instances are used up ("too many open files"), ends at once, again and again. Under a
     GPU operator it waits for the pods that bring the driver and the container toolkit: while one of these ends again and again,
-    its last errors say what to mend.
+    its last errors say what to mend. With the MIG strategy `single` NVIDIA's plugin ends where GPUs of the node are cut differently,
+    or some not at all: that is what `mixed` is for.
 
     `capacity` counts all devices of the plugin, `allocatable` those that it calls healthy. Where the node agent runs, the
     driver's own count stands beside them, and which GPU is lost or waits for a reset.
@@ -426,14 +435,20 @@ def _empty_handed(pod: Pod, node: Node, cluster: Cluster) -> Iterator[Finding]:
 def _of_slices(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
     """The target is a device plugin that ends over GPUs which MIG cuts: one has no instance, or it may not look at them."""
     for line in last_errors(cluster, pod.obj) if pod.failing else ():
-        if not (_UNCUT.search(line.text[:2000]) or _unseen(line)):
+        unalike = _UNALIKE.search(line.text[:2000])
+        if not (unalike or _UNCUT.search(line.text[:2000]) or _unseen(line)):
             continue
+        why = (
+            "as its MIG strategy, single, wants all GPUs there cut into slices of one kind"
+            if unalike
+            else "as some GPU is to be cut by MIG"
+        )
         yield Finding(
             role="cause",
             confidence="certain",
-            summary=f"The device plugin of {pod.spec.node_name} ends, as some GPU is to be cut by MIG: {_shortened(line)}.",
+            summary=f"The device plugin of {pod.spec.node_name} ends, {why}: {_shortened(line)}.",
             evidence=(log_evidence(line),),
-            explains=("crash-loop", "not-ready"),
+            explains=("engine-args-invalid", "crash-loop", "not-ready"),
             fixes=tuple(_as_told(cluster, pod.spec.node_name, [pod.obj])),
             order=line.order,
         )
@@ -673,7 +688,12 @@ def _as_told(cluster: Cluster, node: str, plugins: list[k8s.Pod]) -> Iterator[Fi
         )
     if unseeing := [plugin for plugin in plugins if any(map(_unseen, last_errors(cluster, plugin)))]:
         yield _monitoring(unseeing[0])
-    yield from _cut(cluster, node, said)
+    if unalike := [
+        plugin for plugin in plugins if any(_UNALIKE.search(x.text[:2000]) for x in last_errors(cluster, plugin))
+    ]:
+        yield _mixed(cluster, node, unalike[0])
+    else:
+        yield from _cut(cluster, node, said)
 
 
 def _unseen(line: Line) -> bool:
@@ -690,6 +710,35 @@ def _monitoring(plugin: k8s.Pod) -> Fix:
         f"Set NVIDIA_MIG_MONITOR_DEVICES=all for {what}, with the capability SYS_ADMIN, which NVIDIA's runtime asks of whoever sets it: on "
         "a node with MIG only such a container may see the memory of a whole GPU (NVIDIA's chart gives both unless migStrategy is none)",
         *([f"kubectl -n {meta.namespace or 'default'} edit daemonset {made}"] if made else []),
+        owner="platform",
+    )
+
+
+def _mixed(cluster: Cluster, node: str, plugin: k8s.Pod) -> Fix:
+    """What lets a plugin offer GPUs that are not cut alike, where it was told that they are."""
+    meta = plugin.metadata
+    made = next((owner.name for owner in meta.owner_references if owner.kind == "DaemonSet"), "")
+    owned = f"DaemonSet {made}" if made else f"pod {meta.name}"
+    container = next(iter(plugin.spec.containers), None)
+    policy = cluster_policy(cluster)
+    if policy is not None:
+        what = f"spec.mig.strategy of ClusterPolicy {policy.name} to mixed"
+        change = json.dumps({"spec": {"mig": {"strategy": "mixed"}}})
+        command = f"kubectl patch clusterpolicies.nvidia.com {policy.name} --type merge -p '{change}'"
+    else:
+        option = next((word for word in (container.argv if container else ()) if "--mig-strategy" in word), "")
+        what = f"{'--mig-strategy' if option else 'MIG_STRATEGY'}=mixed instead of single"
+        what += f" for {container.name} of {owned}" if container else f" for {owned}"
+        where = f"kubectl -n {meta.namespace or 'default'}"
+        command = f"{where} edit daemonset {made}"
+        if not option and container:
+            command = f"{where} set env daemonset/{made} -c {container.name} MIG_STRATEGY=mixed"
+        what += ", and migStrategy in the values where a Helm chart made it"
+    return fixes.advice(
+        f"Set {what}: pods then ask for nvidia.com/mig-<profile>, and for nvidia.com/gpu where a GPU is not cut. Or cut all GPUs of {node} "
+        "into slices of one kind, while no pod uses them, and leave the strategy as it is",
+        *([command] if made or policy else []),
+        fixes.on_node(node, "nvidia-smi mig -lgi"),
         owner="platform",
     )
 

@@ -17,6 +17,8 @@ _HOLDERS = (
 )
 #: The label by which KAI tells who shares a GPU.
 _GROUP = "runai-gpu-group"
+#: The image of the pods by which KAI takes a GPU that is to be shared.
+_RESERVES = "resource-reservation"
 
 
 @check("gpu-insufficient", since="0.1")
@@ -75,20 +77,43 @@ def _part(pending: Pending) -> str:
 
 def _share_fix(pending: Pending, found: Cause) -> Fix:
     """What makes room on a GPU that is shared: KAI's own pods, which take them, go by themselves."""
-    sharing = sorted(
-        holder.ref
-        for verdict in found.verdicts
-        for holder in pending.usage.holders(verdict.node.name)
-        if any(label.startswith(_GROUP) for label in holder.pod.metadata.labels)
-        and not holder.requests.get(found.resource)
-    )
-    whom = f" ({', '.join(sharing[:4])}{' …' if len(sharing) > 4 else ''})" if sharing else ""
+    there = [holder for verdict in found.verdicts for holder in pending.usage.holders(verdict.node.name)]
+    sharing = [h for h in there if not h.requests.get(found.resource) and _shares(h.pod)]
+    alone = [
+        h
+        for h in there
+        if h.requests.get(found.resource) and not any(_RESERVES in c.image for c in h.pod.spec.containers)
+    ]
+    names = sorted({holder.ref for holder in (*sharing, *alone)})
+    whom = f" ({', '.join(names[:4])}{' …' if len(names) > 4 else ''})" if names else ""
+    # beside those who have a whole GPU, no part of one is free
+    smaller = [h for h in sharing if _part_of(h.pod) != 1] or not sharing
+    ways = f"Scale down a pod that shares these GPUs or has one for itself{whom}, or add a node with GPUs"
+    if smaller:
+        ways = f"Scale down a pod that shares these GPUs or has one for itself{whom}, add a node with GPUs, or ask for a smaller part in "
+        ways += fixes.edited(pending.pod)
     return fixes.advice(
-        f"Scale down a pod that shares these GPUs{whom} or has one for itself, add a node with GPUs, or ask for a smaller part in "
-        f"{fixes.edited(pending.pod)}; leave KAI's reservation pods alone, it deletes those who share their GPU",
+        f"{ways}; leave KAI's reservation pods alone, it deletes those who share their GPU",
         f"kubectl get pods -A -o wide -L {_GROUP}",
         owner="platform",
     )
+
+
+def _shares(pod: k8s.Pod) -> bool:
+    """Whether a pod shares a GPU under KAI, by the label that it then gets, or by what it asks for."""
+    marks = pod.metadata.annotations
+    asks = bool(marks.get("gpu-fraction") or marks.get("gpu-memory"))
+    return any(label.startswith(_GROUP) for label in pod.metadata.labels) or (
+        asks and pod.spec.scheduler_name not in ("", "default-scheduler")
+    )
+
+
+def _part_of(pod: k8s.Pod) -> float | None:
+    """The part of a GPU that a pod asks for, where it says it so."""
+    try:
+        return float(pod.metadata.annotations.get("gpu-fraction") or "")
+    except ValueError:
+        return None
 
 
 #: By which the parts of one application belong together.

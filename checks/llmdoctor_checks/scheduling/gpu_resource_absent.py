@@ -30,6 +30,7 @@ from llmdoctor_checks.scheduling._daemons import (
     let_in,
     missing,
     offering,
+    uninstalled,
     why_none,
 )
 from llmdoctor_checks.scheduling._obstacles import Cause, vendor
@@ -108,6 +109,7 @@ def gpu_resource_absent(pending: Pending) -> Iterator[Finding]:
         *_running(seen),
         *(() if offered or empty or kept or seen else _undiscovered(pending, found.resource)),
         *_let_in(pending, kept),
+        *(() if offered or empty or kept or seen else _uninstalled(pending, found.resource)),
         *(() if kept else _fixes(pending, found, offered)),
     ]
     yield finding(pending, found, summary, [*evidence, *scaling_lines(pending)], ways)
@@ -191,6 +193,15 @@ def _undiscovered(pending: Pending, resource: str) -> Iterator[Fix]:
             f"kubectl -n {item.namespace} logs daemonset/{item.name} --all-containers",
             owner="platform",
         )
+
+
+def _uninstalled(pending: Pending, resource: str) -> Iterator[Fix]:
+    """The device plugin that nobody installed, where nothing makes nodes as they are wanted."""
+    cluster = pending.pod.cluster
+    if pending.scaling or idle_discovery(cluster, pending.subject.nodes):
+        return
+    if fix := uninstalled(cluster, pending.subject.nodes, resource):
+        yield fix
 
 
 def offers(pending: Pending) -> dict[str, list[str]]:
