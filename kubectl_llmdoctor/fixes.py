@@ -808,11 +808,17 @@ def run_by(container: Container, program: str, engine: str) -> Fix | None:
     return patch(container.pod, f"Let {said} stand before {program}, which is no program of the image", operations)
 
 
-def run_after(container: Container, line: str, summary: str) -> Fix | None:
-    """Let a shell do something before it becomes the container's command; None where the image names that."""
-    if not container.spec.command:
-        return None
+def run_after(container: Container, line: str, summary: str, engine: str = "") -> Fix | None:
+    """Let a shell do something before it becomes the container's command; None where only the image knows that.
+
+    `engine` is that of which the image is the makers' own, so that its program is known where only options are given.
+    """
     words = ("sh", "-c", f'{line}; exec "$0" "$@"')
+    if not container.spec.command:
+        program = _STARTS.get(engine, ())
+        given = bool(container.spec.args) and str(container.spec.args[0]).startswith("-")
+        made = [{"op": "add", "path": f"{container.pointer}/command", "value": [*words, *program]}]
+        return patch(container.pod, summary, made) if program and given else None
     return patch(container.pod, summary, _inserted(f"{container.pointer}/command", 0, words))
 
 

@@ -653,12 +653,12 @@ def word(container: Container, old: str, new: str, summary: str) -> Fix | None:
 
 
 def serving_as(engine: Engine, name: str) -> Fix | None:
-    """vLLM answers to one more name; None where the server is another, or what it answers to is not known."""
+    """vLLM, or a NIM, answers to one more name; None where the server is another, or what it answers to is not known."""
     container, told = engine.container, engine.explicit("served_model_name")
     value = told.value if told else engine.value("model")
     names = [value] if isinstance(value, str) else [*value] if isinstance(value, list | tuple) else []
     if (
-        engine.name != "vllm"
+        engine.name not in ("vllm", "nim")
         or not names
         or name in names
         or not name
@@ -667,6 +667,9 @@ def serving_as(engine: Engine, name: str) -> Fix | None:
         or not engine.found.argv_known
     ):
         return None
+    if engine.name == "nim":
+        every, variable = ",".join((*map(str, names), name)), OPTIONS["served_model_name"]["nim"]
+        return fixes.set_env(container, variable, every, f"Let the server answer to {name}, too")
     place = stated(container, "--served-model-name")
     whole = " ".join((*map(str, names), name))
     summary = f"Let the server answer to {name}, too: --served-model-name {whole}"

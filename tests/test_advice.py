@@ -499,6 +499,23 @@ def test_what_deletes_a_pod_that_nothing_makes_again_says_so() -> None:
     assert again.summary == "Recreate the pod on another node"
 
 
+@pytest.mark.parametrize(
+    ("id", "name", "harm"),
+    [
+        ("permission-denied", "fires_tool_among_programs", "Mount an emptyDir"),
+        ("permission-denied", "fires_link_as_another_user_than_the_images", "Mount an emptyDir"),
+        ("driver-libs-not-on-path", "fires_triton_though_on_the_path", "name that folder in LD_LIBRARY_PATH"),
+        ("gpu-arch-unsupported", "fires_flash_attention_of_tgi", "backend"),
+        ("engine-args-invalid", "fires_llamacpp_v_cache_before_it_took_a_value", "--flash-attn on"),
+        ("engine-args-invalid", "fires_ollama_v_cache", "--cache-type-v"),
+        ("served-model-name-mismatch", "fires_of_a_nim", "--served-model-name"),
+        ("served-model-name-mismatch", "fires_of_a_nim_by_nobody_known", "agent"),
+    ],
+)
+def test_what_this_engine_or_place_does_not_take_is_not_advised(id: str, name: str, harm: str) -> None:
+    assert all(harm not in fix.summary for fix in _of_case(id, name))
+
+
 def test_every_engine_is_offered_a_fix() -> None:
     engines = {"", *TITLES}
     for path in CHECKS.rglob("*.yaml"):

@@ -23,6 +23,13 @@ _TOKENS_READ = frozenset({"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_API_TOKEN"})
 #: The releases since which images read HF_TOKEN; those before read HUGGING_FACE_HUB_TOKEN alone.
 _KNOW_HF_TOKEN = {"vllm": "0.2.1", "tgi": "1.2.0"}
 
+#: The library by itself: an image for downloads, named by its release, or as pip installs it.
+_LIBRARY = expression(
+    r"(?:\bhuggingface/downloader:v?|\bhuggingface[-_]hub(?:\[[\w,-]{1,40}\])?==)0\.(?P<minor>\d{1,3})(?:\.\d{1,3})?(?![\w.])"
+)
+#: Its first release, 0.19, that reads HF_TOKEN.
+_LIBRARY_KNOWS = 19
+
 #: What a variable is called that is to hold one of the two keys for an object store.
 _KEY = expression(r"(?:AWS|S3|MINIO)_(?:[A-Z]+_)*(?:ACC?ESS?|SECRETS?)_?KEY(?:_?ID)?")
 
@@ -86,10 +93,18 @@ class Credentials(Topic):
 
     @property
     def _unread_token(self) -> frozenset[str]:
-        """HF_TOKEN, where the release has a library of the hub before 0.18, which does not know it."""
+        """HF_TOKEN, where the release, or the library of the hub itself, is one that does not know it."""
         first = _KNOW_HF_TOKEN.get(self.engine.name) if self.engine else None
         old = first is not None and self.engine is not None and self.engine.at_least(first) is False
-        return frozenset({"HF_TOKEN"}) if old else frozenset()
+        return frozenset({"HF_TOKEN"}) if old or self._old_library else frozenset()
+
+    @property
+    def _old_library(self) -> bool:
+        """Whether the container runs a release of huggingface_hub before 0.19 by its image or its command."""
+        container = self.container
+        words = f"{container.spec.image} {_words(container)[:20_000]}" if container else ""
+        told = _LIBRARY.search(words)
+        return told is not None and int(told["minor"]) < _LIBRARY_KNOWS
 
     @cached_property
     def _token_of(self) -> tuple[str, str, bool]:

@@ -70,6 +70,8 @@ OfFiles = Literal[
     "no folder",
     "home closed",
     "home open",
+    "programs there",
+    "no programs there",
 ]
 #: Of the context that the server has, and its slots.
 OfContext = Literal[
@@ -117,6 +119,8 @@ OfProcess = Literal[
     "parser of later releases",
     "parser of no release known",
     "larger than /dev/shm",
+    "driver on the path",
+    "driver not on the path",
 ]
 #: Of the pod's node and others, and what the pod asks of them.
 OfPlacement = Literal[

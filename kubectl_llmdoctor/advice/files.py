@@ -46,6 +46,10 @@ _LASTING = ("persistent_volume_claim", "host_path", "nfs", "azure_disk", "cinder
 
 #: What the kernel says where the user may not, whatever the mount lets.
 _FORBIDDEN = frozenset({"permission denied", "operation not permitted"})
+#: What it says where nobody may.
+_READ_ONLY = "read-only file system"
+#: A path in the words of a tool on what it may not do.
+_IN_WORDS = expression(r"(?:^|[\s'\"‘])(/[^\s'\"’:]{1,300})")
 
 #: The home of root, for which claims are mounted that other users then look for in their own.
 _ROOT = "/root"
@@ -98,6 +102,7 @@ class Files(Topic):
         yield "home closed" if self.place and self.place.home_closed else "home open"
         yield "volume passing" if self.place and self.place.passing else "volume lasting"
         yield "a folder" if self._folder else "no folder"
+        yield "programs there" if self.place and self.place.among_programs else "no programs there"
         yield "mounted elsewhere" if self._data else "nothing mounted"
         yield from self._of_volume()
 
@@ -105,6 +110,9 @@ class Files(Topic):
     def place(self) -> Place | None:
         """The path that the line names, in the container."""
         path = self.captured.get("path") or self.captured.get("model") or ""
+        if not path and self.captured.get("why", "").lower() in (*_FORBIDDEN, _READ_ONLY):
+            named = _IN_WORDS.search(self.captured.get("what", ""))
+            path = named[1] if named else ""
         return Place(self.container, path) if self.container and path else None
 
     @cached_property

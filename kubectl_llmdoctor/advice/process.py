@@ -15,7 +15,9 @@ from kubectl_llmdoctor.engines.names import option, passed_on
 from kubectl_llmdoctor.engines.vllm_flags import LATER_TOOL_PARSERS
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts import script
+from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.units import GIB
+from kubectl_llmdoctor.fixes import edited
 from kubectl_llmdoctor.room.amounts import amount
 
 #: What each signal that ends a process mostly tells.
@@ -30,7 +32,7 @@ _SIGNALS = {
 #: Settings whose option a template may name: `{max_model_len_option}`.
 _OPTIONS = (
     *("max_model_len", "gpu_memory_utilization", "tensor_parallel_size"),
-    *("max_num_batched_tokens", "max_num_seqs", "enforce_eager"),
+    *("max_num_batched_tokens", "max_num_seqs", "enforce_eager", "served_model_name"),
 )
 
 #: So many starts may have filled a volume with what they left.
@@ -39,6 +41,11 @@ _SEVERAL = 3
 #: Where containers find the driver's libraries: as GKE mounts them, and as NVIDIA's toolkit does in Debian's and Red Hat's images.
 _DRIVER = ("/usr/local/nvidia/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64")
 
+
+#: The user that an image has for its server: Triton's triton-server.
+_MADE_FOR = {"triton": 1000}
+#: The release from which llama-server's --flash-attn takes a value.
+_FLASH_VALUE = "b6325"
 
 #: A variable as a shell knows it, in what a program took for a name.
 _SHELL_VARIABLE = expression(r"\$\{?(?P<name>[A-Za-z_]\w{0,80})\}?")
@@ -60,6 +67,10 @@ class Process(Topic):
             "cpus": lambda: str(self._cpus),
             "known_as": lambda: self._known_as,
             "set_by": lambda: self._set_by,
+            "image_user": lambda: self._image_user,
+            "flash_on": lambda: self._flash_on,
+            "asker": lambda: self._asker,
+            "known_name": lambda: " or ".join(self._names) or "a name that stands at /v1/models",
             "driver_first": lambda: self._driver_first,
             "unfilled": lambda: self._unfilled[0],
             "filled": lambda: self._unfilled[1],
@@ -81,6 +92,9 @@ class Process(Topic):
         yield "parser of later releases" if later else "parser of no release known"
         if self._beyond_shm:
             yield "larger than /dev/shm"
+        path = self.container.env.get("LD_LIBRARY_PATH") if self.container else None
+        folders = [folder.rstrip("/") for folder in (path.value or "" if path else "").split(":")]
+        yield "driver on the path" if _DRIVER[0] in folders else "driver not on the path"
 
     @cached_property
     def _ending(self) -> OfProcess:
@@ -91,6 +105,35 @@ class Process(Topic):
         if signal in ("7", "sigbus", "bus error"):
             return "bus error"
         return "crashed" if signal else "end not known"
+
+    @property
+    def _image_user(self) -> str:
+        """The user for whom the engine's own image was made, where the container is to run as another."""
+        made_for = _MADE_FOR.get(self.engine.name) if self.engine and self.engine.own_image else None
+        user = self.container.user if self.container and not self.log_only else None
+        return str(made_for) if made_for and user and user != made_for else ""
+
+    @property
+    def _flash_on(self) -> str:
+        """How llama-server is told to use flash attention: by a switch alone in releases before the option took a value."""
+        old = (
+            self.engine is not None and self.engine.name == "llama.cpp" and self.engine.at_least(_FLASH_VALUE) is False
+        )
+        return "--flash-attn" if old else "--flash-attn on"
+
+    @property
+    def _asker(self) -> str:
+        """`OPENAI_MODEL of agent in Deployment/agent`: the variable of another pod that holds the name which clients ask for."""
+        name, pod = self.captured.get("name"), self.pod
+        if not name or pod is None or self.log_only:
+            return ""
+        for item in self.subject.cluster.items("Pod", pod.namespace):
+            other = Pod.of(item, self.subject.cluster)
+            for container in () if item is pod.item or other.completed else other.containers:
+                told = [n for n, variable in container.env.items() if variable.value == name and "MODEL" in n.upper()]
+                if told:
+                    return f"{told[0]} of {container.name} in {edited(other)}"
+        return ""
 
     @property
     def _driver_first(self) -> str:
@@ -137,12 +180,16 @@ class Process(Topic):
     @cached_property
     def _known_as(self) -> str:
         """`, but to llama`: the name of the model that the server answers to, where it is known to be another than was asked for."""
+        return f", but to {' or '.join(self._names)}" if self._names else ""
+
+    @cached_property
+    def _names(self) -> list[str]:
+        """The names that the server answers to, where they are known, and the one that was asked for is none of them."""
         engine = self.engine
         name = (engine.value("served_model_name") or engine.value("model")) if engine else None
         names = [name] if isinstance(name, str) else list(name) if isinstance(name, (list, tuple)) else []
-        if not names or self.captured.get("name") in names or not all(isinstance(n, str) and n for n in names):
-            return ""
-        return f", but to {' or '.join(names)}"
+        asked = self.captured.get("name") in names
+        return names if not asked and all(isinstance(n, str) and n for n in names) else []
 
     @cached_property
     def _set_by(self) -> str:

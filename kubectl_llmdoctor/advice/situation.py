@@ -168,13 +168,18 @@ class Situation(Seen):
         others = (one for one in (*first, *idle) if one is not pod)
         return next((fix for one in others if (fix := of_pod(one, f"of the same group as {pod.name}"))), None)
 
+    @property
+    def _own(self) -> str:
+        """The engine, where the image is its makers' own."""
+        return self.engine.name if self.engine and self.engine.own_image else ""
+
     def _where_known(self, text: FixText, container: Container) -> Fix | None:
         """A fix that is none where the container does not tell what would be changed."""
         if text.runs:
             program = self.captured.get("program") or self.captured.get("line") or ""
             return run_by(container, program, self.engine.name if self.engine else "")
         if text.before:
-            return run_after(container, text.before, fill(text.summary, self.values))
+            return run_after(container, text.before, fill(text.summary, self.values), self._own)
         return grow(container, mount, self.here.model_bytes, text.summary) if (mount := self._files.mount) else None
 
     def _commands(self, text: FixText) -> tuple[str, ...]:

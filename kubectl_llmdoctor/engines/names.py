@@ -114,6 +114,13 @@ OPTIONS: dict[str, dict[str, str]] = {
         "tgi": "--model-id",
         "llama.cpp": "--model",
     },
+    "served_model_name": {
+        "": "the names it serves",
+        "vllm": "--served-model-name",
+        "sglang": "--served-model-name",
+        "llama.cpp": "--alias",
+        "nim": "NIM_SERVED_MODEL_NAME",
+    },
     "dtype": {"": "the data type", "vllm": "--dtype", "sglang": "--dtype"},
     "block_size": {"": "the block size of its KV cache", "vllm": "--block-size"},
     "page_size": {"": "the page size of its KV cache", "sglang": "--page-size"},
@@ -141,7 +148,7 @@ def option(engine: str | None, name: str) -> str:
     """What an engine calls a setting, or words where it has no option for it; of an open engine the two commonest names."""
     known = OPTIONS[name]
     if engine is None:
-        return f"{known['vllm']}, in SGLang {known['sglang']}"
+        return known["vllm"] + (f", in SGLang {known['sglang']}" if known["sglang"] != known["vllm"] else "")
     return known.get("vllm" if engine == "huggingfaceserver" else engine) or known[""]
 
 

@@ -25,6 +25,13 @@ _FULL = expression(
     r"|/(?:bin|dev|etc|proc|sbin|sys|usr)(?:/.{0,400})?"
     r"|(?:/[^/]{1,255}){0,20}?/(?:bin|sbin|lib\w{0,4}|(?:site|dist)-packages|\.(?:venv|virtualenv|env|conda|pyenv|nvm|cargo|rustup|git))(?:/.{0,400})?"
 )
+#: Folders that hold the programs of an image and what these need.
+_PROGRAMS = expression(
+    r"/(?:bin|etc|sbin|usr)(?:/.{0,400})?"
+    r"|(?:/[^/]{1,255}){0,20}?/(?:bin|sbin|lib\w{0,4}|(?:site|dist)-packages)(?:/.{0,400})?"
+)
+#: Folders of those names that programs fill while they run.
+_FILLED = expression(r"/var/lib(?:/.{0,400})?")
 #: Options that only switch something on or off; the word behind one is another argument.
 _SWITCH = expression(r"--?(?:enable|disable|no|use|trust|allow|skip)[-_]")
 #: Folders of a node's own system: all that is in them belongs to others as well.
@@ -75,6 +82,12 @@ class Place:
     def home_closed(self) -> bool:
         """Whether it is in the home of root, or in that of a user without one, and the container's user is not root."""
         return self.mount is None and self.container.user != 0 and bool(_NO_HOME.match(self.path))
+
+    @property
+    def among_programs(self) -> bool:
+        """Whether it is in a folder, on no volume, that has programs or libraries of the image, which an empty volume would hide."""
+        kept = self.mount is None and not _FILLED.fullmatch(self.path) and not _HIDDEN.match(self.path)
+        return kept and bool(_PROGRAMS.fullmatch(self.path))
 
     @property
     def folder(self) -> str:

@@ -393,6 +393,7 @@ def _fixes(engine: Engine, asked: Asked, names: tuple[str, ...]) -> Iterator[Fix
         known = settling.serving_as(engine, asked.model)
         yield known or fixes.advice(f"Let the server answer to {asked.model}, too: {flag} in {server}")
     else:
-        yield fixes.advice(f"Let the server answer to {asked.model}, in {server}")
+        known = settling.serving_as(engine, asked.model)
+        yield known or fixes.advice(f"Let the server answer to {asked.model}, in {server}")
     if len(names) == 1:
         yield fixes.set_env(client, asked.variable, names[0], f"Let {client.pod.name} ask for {names[0]}")
