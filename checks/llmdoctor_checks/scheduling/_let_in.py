@@ -93,7 +93,7 @@ def _home_of_root(pod: Pod) -> str:
                     f"what {container.name} has at {mount.mount_path} another place, as root's home is closed to others"
                 )
         if re.search(_OF_OLLAMA, container.spec.image) and not {"HOME", "OLLAMA_MODELS"} & container.env.keys():
-            return f"{container.name} a folder that any user may write, as HOME and OLLAMA_MODELS, in place of /root/.ollama"
+            return f"{container.name} a folder that any user may write, as HOME and OLLAMA_MODELS, in place of root's ~/.ollama"
     return ""
 
 
