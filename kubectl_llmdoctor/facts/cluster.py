@@ -11,9 +11,10 @@ import msgspec
 
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.units import parse_time
+from kubectl_llmdoctor.facts.written import by_their_clocks
 from kubectl_llmdoctor.platforms.labels import OWNERS
 from kubectl_llmdoctor.platforms.ray import clusters_made
-from kubectl_llmdoctor.snapshot import UNFINISHED, Json, Missing, Origin, Snapshot
+from kubectl_llmdoctor.snapshot import UNFINISHED, Json, LogText, Missing, Origin, Snapshot
 from kubectl_llmdoctor.tree import rows, say, table
 
 T = TypeVar("T", bound=k8s.Object)
@@ -148,6 +149,19 @@ class Cluster:
                 self._uids[item.uid] = item
         self._read = {(r.kind, r.namespace) for r in snapshot.read if r.fields in ("", UNFINISHED)}
         self._absent = {(r.kind, r.namespace, r.fields) for r in snapshot.read if r.fields}
+        if (logs := by_their_clocks(snapshot.logs, self.now, self._begun)) is not snapshot.logs:
+            self.snapshot = msgspec.structs.replace(snapshot, logs=logs)
+
+    def _begun(self, log: LogText) -> datetime | None:
+        """Since when a container can have written a log, as far as its pod says so."""
+        item = self.item("Pod", log.namespace, log.pod) if log.pod else None
+        pod = item.typed() if item is not None else None
+        if not isinstance(pod, k8s.Pod):
+            return None
+        statuses = (*pod.status.container_statuses, *pod.status.init_container_statuses)
+        status = next((one for one in statuses if one.name == log.container), None)
+        running = status.state.running if status is not None and not log.previous else None
+        return parse_time(running.started_at if running else pod.metadata.creation_timestamp)
 
     def items(self, kind: str, namespace: str | None = None) -> Iterator[Item]:
         """All objects of a kind in the order of namespace and name."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from kubectl_llmdoctor.facts.cluster import Cluster
-from kubectl_llmdoctor.facts.logs import Line
+from kubectl_llmdoctor.facts.logs import Line, Log
 from kubectl_llmdoctor.facts.units import parse_time
+from kubectl_llmdoctor.snapshot import LogText
 
 if TYPE_CHECKING:
+    from kubectl_llmdoctor.facts.cluster import Cluster
     from kubectl_llmdoctor.facts.container import Container
 
 #: So many lines before one at most stands the time of a traceback.
@@ -22,6 +24,49 @@ MOMENT = r"(?:\d{4}-)?(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)"
 _KLOG = r"\s*[IWEF](\d\d)(\d\d) (\d\d):(\d\d):(\d\d)\.\d"
 #: llama-server's (`common/log.cpp`), after the number of the process in a router's log.
 _UPTIME = r"(?:\[\d{1,6}\] )?(\d{1,7})\.(\d\d)\.(\d{3})\.\d{3} [A-Z] "
+
+#: So many characters at the end of a log tell by which clock it was written; time zones differ by less than a day.
+_LAST_CHARS, _A_DAY = 10_000, 86400.0
+
+
+class QuotedLog(LogText, frozen=True):
+    """A log whose times are of another clock than the cluster's: written down from a report, or copied from elsewhere.
+
+    `behind`: how many seconds its last line lies before the snapshot by its own times.
+    """
+
+    behind: float = 0.0
+
+
+def by_their_clocks(
+    logs: tuple[LogText, ...], now: datetime | None, begun: Callable[[LogText], datetime | None]
+) -> tuple[LogText, ...]:
+    """The logs, those marked whose times cannot be the cluster's, for no line is older than its container, or is yet to come.
+
+    Logs of one clock keep their distance: the last of those that end within a day of each other ends with the snapshot.
+    """
+    if now is None or all(log.timestamps for log in logs):
+        return logs
+    ages = {place: of for place, log in enumerate(logs) if not log.timestamps if (of := _ages(log, now))}
+    foreign = [of[-1] for place, of in ages.items() if all(_impossible(age, now, begun(logs[place])) for age in of)]
+    if not foreign:
+        return logs
+    ends = {place: of[-1] for place, of in ages.items() if any(abs(of[-1] - end) <= _A_DAY for end in foreign)}
+    marked = list(logs)
+    for place, end in ends.items():
+        given = {name: getattr(logs[place], name) for name in LogText.__struct_fields__}
+        marked[place] = QuotedLog(**given, behind=min(other for other in ends.values() if abs(end - other) <= _A_DAY))
+    return tuple(marked)
+
+
+def _ages(source: LogText, now: datetime) -> list[float]:
+    """How many seconds before the snapshot the last lines of a log were written, by the times that they bear."""
+    lines = Log(LogText(text=source.text[-_LAST_CHARS:])).lines(1)
+    return [age for line in lines if (age := seconds_ago(line, now)) is not None]
+
+
+def _impossible(age: float, now: datetime, begun: datetime | None) -> bool:
+    return age < -_A_DAY or (begun is not None and age > (now - begun).total_seconds() + _A_DAY)
 
 
 def seconds_between(first: Line, last: Line) -> float | None:
@@ -44,7 +89,9 @@ def seconds_ago(line: Line, now: datetime | None) -> float | None:
         return (now - line.time).total_seconds()
     if (at := _moment(line)) is None:
         return None
-    return (datetime(2000, now.month, now.day, now.hour, now.minute, now.second) - at).total_seconds()
+    source = line.log.source
+    ago = (datetime(2000, now.month, now.day, now.hour, now.minute, now.second) - at).total_seconds()
+    return ago - source.behind if isinstance(source, QuotedLog) else ago
 
 
 def written_ago(line: Line, now: datetime | None) -> float | None:
