@@ -29,6 +29,7 @@ from llmdoctor_checks._load import (
     idle_engines,
     last_load,
     lasts,
+    picked,
     preemptions,
     retractions,
     since_when,
@@ -70,6 +71,9 @@ _CUT_DOWN_SECONDS = 110
 
 #: So many statements back a pace is compared with the one of now: SGLang makes one a second.
 _STATEMENTS = 360
+
+#: So many wait at the last of a few statements that a report quotes.
+_FEWEST_QUOTED = 2
 
 #: Requests that were put back have room again after less, as a rule.
 _LONG_BACK = 20
@@ -263,7 +267,8 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         len(said) > 2 and said[0].waiting < last.waiting and last.waiting >= last.running and _cut_down(engine, said)
     )
     before = _before_it_slowed(recent, said)
-    if not (full and (lasting or deep or grown)) and not times and put_back is None and before is None:
+    quoted = picked(engine.container, logs) and _full_as_quoted(said)
+    if not (quoted or (full and (lasting or deep or grown)) or times or put_back is not None or before is not None):
         return
     if _worked_off(said, preempted=times is not None):
         return
@@ -273,7 +278,7 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         role="cause",
         confidence="likely" if (full and lasting) or times else "possible",
         summary=_in_words(engine, said, lost, others, full=full),
-        evidence=tuple(log_evidence(line, _CACHE) for line in (said[0].line, last.line))
+        evidence=tuple(log_evidence(load.line, _CACHE) for load in {id(one): one for one in (said[0], last)}.values())
         + ((log_evidence(lost[1]),) if lost else ()),
         explains=("queue-growing", "gateway-timeout"),
         fixes=(engines_fix(pod),) if others else _fixes(pod, ""),
@@ -287,7 +292,7 @@ def _preempted_alone(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     again = [at for at in range(1, len(said)) if said[at][1] < said[at - 1][1]]  # another engine, or a start anew
     said = said[again[-1] :] if again else said
     if len(said) < _FEWEST_TOLD:
-        return None
+        return _preempted_as_quoted(pod, engine, logs, said)
     (first, before), (last, times) = said[0], said[-1]
     seconds = seconds_between(first, last) or 0
     if times - before < _EACH or seconds < _TOLD_SECONDS or times - before < seconds / 60:
@@ -305,6 +310,29 @@ def _preempted_alone(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         fixes=_fixes(pod, ""),
         order=last.order,
     )
+
+
+def _preempted_as_quoted(pod: Pod, engine: Engine, logs: Logs, said: list[tuple[Line, int]]) -> Finding | None:
+    """A report that quotes one or two of these warnings, by which it had happened again and again."""
+    if not said or said[-1][1] < _EACH or not picked(engine.container, logs):
+        return None
+    last, times = said[-1]
+    return Finding(
+        role="cause",
+        confidence="possible",
+        summary=f"{engine.container.name or engine.title} has preempted running requests for lack of room in its KV cache, "
+        f"{count_of(times, 'time')} since it started, and computes again what they had.",
+        evidence=(log_evidence(last),),
+        explains=("queue-growing", "gateway-timeout"),
+        fixes=_fixes(pod, ""),
+        order=last.order,
+    )
+
+
+def _full_as_quoted(said: list[Statement]) -> bool:
+    """Whether each of the few statements that a report quotes shows a full cache, and the queue grows no shorter."""
+    first, last = said[0], said[-1]
+    return last.waiting >= max(first.waiting, _FEWEST_QUOTED) and all(one.cache >= _FULL_OVER_TIME for one in said)
 
 
 def _cut_down(engine: Engine, said: list[Statement]) -> bool:

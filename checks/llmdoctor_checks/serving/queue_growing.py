@@ -30,7 +30,7 @@ from kubectl_llmdoctor.api import (
     written_ago,
 )
 from llmdoctor_checks._clients import refused
-from llmdoctor_checks._load import RECENT, idle_engines, last_load, lasts, since_when, works
+from llmdoctor_checks._load import RECENT, idle_engines, last_load, lasts, picked, since_when, works
 from llmdoctor_checks._load import Load as Said
 from llmdoctor_checks.serving._answers import Answer, answered
 from llmdoctor_checks.serving._autoscaling import scalers
@@ -290,7 +290,11 @@ def _by_log(pod: Pod, engine: Engine, subject: Subject, logs: Logs, metrics: Met
         return
     whole = since_when(last_load(engine.container, logs, _STATEMENTS), lambda load: load.waiting > 0)
     said = whole[-RECENT:]
-    if not lasts(said) or not works(pod, said):
+    if not said or not works(pod, said):
+        return
+    if not lasts(said):
+        if picked(engine.container, logs) and (quoted := _as_quoted(pod, engine, subject, said)) is not None:
+            yield quoted
         return
     if (full := _refuses(pod, engine, logs, said)) is not None:
         yield full
@@ -324,6 +328,27 @@ def _by_log(pod: Pod, engine: Engine, subject: Subject, logs: Logs, metrics: Met
                 pod, times, "they have all that is here now in service at once", _whether_spread(subject)
             ),
         ),
+        order=last.line.order,
+    )
+
+
+def _as_quoted(pod: Pod, engine: Engine, subject: Subject, said: list[Said]) -> Finding | None:
+    """The few statements that a report quotes, where the cache has room and more wait than run, and no fewer at the end."""
+    first, last = said[0], said[-1]
+    if last.waiting < max(_LEAST, last.running) or any(load.cache >= _FULL for load in said):
+        return None
+    if len(said) > 1 and last.waiting <= first.waiting:
+        return None
+    times = -(-(last.waiting + last.running) // max(last.running, 1))
+    before = f"; {count_of(len(said) - 1, 'statement')} before {first.waiting} waited" if len(said) > 1 else ""
+    why = "they have all that is here now in service at once"
+    return Finding(
+        role="cause",
+        confidence="possible",
+        summary=f"{last.waiting} requests wait in {engine.container.name or engine.title} while {last.running} run{before}.",
+        evidence=tuple(log_evidence(load.line) for load in {id(load): load for load in (first, last)}.values()),
+        explains=_LATE_ANSWERS,
+        fixes=(more_replicas(pod, times, why, _whether_spread(subject)),),
         order=last.line.order,
     )
 
