@@ -24,8 +24,8 @@ _FEWEST, _SECONDS = 6, 110
 #: And so few where they cover several minutes.
 _THINNED, _MINUTES = 4, 180
 
-#: So many lines a report quotes, at most, and what a log says that has its beginning.
-_PICKED, _STARTED = 12, ("startup complete", "server version", "fired up")
+#: What a log says that has its beginning.
+_STARTED = ("startup complete", "server version", "fired up")
 
 _VLLM = (
     r"Avg prompt throughput: (\d{1,9}(?:\.\d+)?) tokens/s, Avg generation throughput: (\d{1,9}(?:\.\d+)?) tokens/s, .{0,120}?"
@@ -62,9 +62,7 @@ class Load(msgspec.Struct, frozen=True):
 def picked(container: Container, logs: Logs) -> bool:
     """Whether somebody picked the lines of the log out of a longer one: they are few, and none is of the server's start."""
     log = logs.current(container.name)
-    if log is None or log.source.timestamps or len(log) > _PICKED:
-        return False
-    return not any(log.holds(word) for word in _STARTED)
+    return log is not None and log.quoted and not any(log.holds(word) for word in _STARTED)
 
 
 def recent_load(container: Container, logs: Logs) -> list[Load]:

@@ -87,6 +87,10 @@ def _automaton(literals: tuple[str, ...]) -> Any:
     return ahocorasick_rs.AhoCorasick(literals, matchkind=ahocorasick_rs.MatchKind.Standard)
 
 
+#: So many lines at most does a report quote of a log that has more.
+_QUOTED = 12
+
+
 class Log:
     """One container instance's log. `literals` are those that will be searched for, as far as they are known.
 
@@ -111,6 +115,11 @@ class Log:
             self._made[key] = make()
         found: M = self._made[key]
         return found
+
+    @property
+    def quoted(self) -> bool:
+        """Whether it is as short as what a report quotes of a log, and came from no kubelet."""
+        return not self.source.timestamps and len(self) <= _QUOTED
 
     @cached_property
     def _starts(self) -> array[int]:

@@ -125,6 +125,9 @@ _AN_HOUR, _A_DAY = 3600, 86400
 #: Whom a program asked, and so many lines above an answer where it says so (httpx, the frames of a traceback between).
 _URL, _ASKED_ABOVE = expression(r"https?://(\[[\da-f:]{2,45}\]|[\w.-]{1,253})(?::\d{1,5})?"), 60
 
+#: An exception that nobody caught, as Python prints it: no logger's words before its name.
+_BARE_EXCEPTION = expression(r"(?:[\w]{1,60}\.){0,8}\w{1,60}(?:Error|Exception): ")
+
 #: How a server says that nothing is where it looks for its model.
 _NO_MODEL = expression(
     r"(?i:no such file|not found|does(?:n.t| not) (?:exist|appear)|invalid repository|not a (?:local folder|valid)"
@@ -470,7 +473,8 @@ class _Wording:
         if self._container is None or (self._running and not self._log.previous) or not self._has_ended():
             return False
         if any(engine.container.name == self._container.name for engine in self._subject.engines(self._pod)):
-            return False  # a request ends no server
+            # a request ends no server, but a script that has an engine within ends with its error
+            return self._log.quoted and _is_last(line) and _BARE_EXCEPTION.match(line.text[:300]) is not None
         last = max(tracebacks(line.log), key=lambda one: one.last.number, default=None)
         if last is None or last.last.number < line.number:
             return looks_like_error(line.text) and _is_last(line)
