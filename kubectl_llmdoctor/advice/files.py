@@ -51,6 +51,8 @@ _READ_ONLY = "read-only file system"
 #: A path in the words of a tool on what it may not do.
 _IN_WORDS = expression(r"(?:^|[\s'\"‘])(/[^\s'\"’:]{1,300})")
 
+#: Engines whose kernels Triton compiles.
+_OF_TRITON = frozenset({"vllm", "sglang", "huggingfaceserver"})
 #: The home of root, for which claims are mounted that other users then look for in their own.
 _ROOT = "/root"
 
@@ -74,6 +76,7 @@ class Files(Topic):
             "inside": lambda: (self.place.inside if self.place else "") or "the model",
             "lacks": lambda: (self.place.inside if self.place else "") or "config.json",
             "folder": lambda: self._folder,
+            "triton_folder": lambda: self._triton_folder,
             "set_at": lambda: (self.place.set_at if self.place else "") or "the argument or variable",
             "mounts": lambda: " and ".join(
                 f"{mount.mount_path} ({backing(volume)})" for mount, volume in self._data[:3]
@@ -197,6 +200,13 @@ class Files(Topic):
     def _data(self) -> list[tuple[VolumeMount, Volume]]:
         """The volumes of the container that may hold data."""
         return data_mounts(self.container) if self.container else []
+
+    @property
+    def _triton_folder(self) -> str:
+        """Where that is the cache in a home of another user's: the folder of Triton's cache beside it, of which an engine fails next."""
+        home, cache, below = self._folder.rpartition("/.cache")
+        engine = self.engine.name if self.engine else ""
+        return f"{home}/.triton" if cache and not below and home.startswith("/home/") and engine in _OF_TRITON else ""
 
     @property
     def _folder(self) -> str:

@@ -79,7 +79,8 @@ class Patches(Seen):
         if text.claims and self.values["folder"] and (size := larger(None, self.here.model_bytes)):
             return mount_claim(container, self.values["folder"], size, summary)
         if text.scratch and self.values["folder"]:
-            return mount_scratch(container, [self.values["folder"]], summary)
+            names = ("folder", *(name for name in text.needs if name.endswith("_folder")))
+            return mount_scratch(container, [self.values[name] for name in names], summary)
         if text.authority:
             return mount_authority(container, summary)
         if text.shm:

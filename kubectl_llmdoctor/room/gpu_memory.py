@@ -8,9 +8,10 @@ from functools import cached_property
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.container import is_accelerator
+from kubectl_llmdoctor.facts.hardware import hardware_of
 from kubectl_llmdoctor.facts.k8s import Pod
 from kubectl_llmdoctor.facts.lengths import number_of
-from kubectl_llmdoctor.facts.units import GIB
+from kubectl_llmdoctor.facts.units import GIB, say_bytes
 from kubectl_llmdoctor.room.amounts import amount
 from kubectl_llmdoctor.room.case import FOR_WEIGHTS, SHORTEST, Case
 
@@ -27,6 +28,8 @@ _LEAST, _MOST = 0.3, 0.95
 
 #: The same of a share that others' memory is counted to.
 _NEARLY_ALL = 0.97
+#: By so much of a GPU what an agent saw to be free, and an engine shortly before or after, may differ.
+_SAME = 0.02
 
 #: By how much the amounts that vLLM prints are rounded, at the most: to hundredths of a GiB.
 _PRINTED = GIB // 100
@@ -62,6 +65,7 @@ class GpuMemory(Case, frozen=True):
             "near_share": self.near_share,
             "lacking": self.lacking,
             "uninvited": self.uninvited,
+            "holders": self.holders,
             "sharers": self.sharers,
             "paged_tokens": self.paged_tokens,
             "paged_length": self.paged_length,
@@ -95,6 +99,8 @@ class GpuMemory(Case, frozen=True):
             raised = float(need) + _BESIDE
         elif rest is not None and self._total:
             raised = self._share + (rest + GIB) / self._total
+        elif self.container and not self.container.accelerators and self._share < 0.45:
+            raised = 2 * self._share  # of the host's memory, which has other users
         else:
             raised = 0.9 if self._share < 0.85 else 1.0
         raised = math.ceil(raised * 100 - 1e-6) / 100
@@ -188,6 +194,23 @@ class GpuMemory(Case, frozen=True):
         """Pods beside it that can use the node's GPUs and ask for none."""
         found = [pod for pod in self._beside if not _asks(pod) and any(_sees_gpus(c) for c in pod.spec.containers)]
         return _named(found)
+
+    @property
+    def holders(self) -> str:
+        """The pod beside it of which, by the agent, a process holds most of what is lacking, on the only GPU that is as full."""
+        free, pod = self._number("free"), self.container.pod if self.container else None
+        hardware = hardware_of(pod) if pod and self._short else None
+        if hardware is None or free is None or not self._total:
+            return ""
+        left = [(d, (d.memory_total_bytes or 0) - (d.memory_used_bytes or 0)) for d in hardware.devices]
+        full = [device for device, bytes in left if abs(bytes - free) <= _SAME * self._total]
+        beside = {pod.metadata.uid: pod.metadata for pod in self._beside if pod.metadata.uid}
+        for process in full[0].all_processes if len(full) == 1 else ():
+            owner = beside.get(process.pod_uid or "")
+            if owner and process.used_bytes and process.used_bytes >= self._short / 2:
+                held = f"process {process.pid} holds {say_bytes(process.used_bytes)} of {full[0].title}"
+                return f"Pod {owner.namespace}/{owner.name} ({held})"
+        return ""
 
     @property
     def sharers(self) -> str:

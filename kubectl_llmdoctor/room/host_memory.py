@@ -14,6 +14,9 @@ from kubectl_llmdoctor.room.case import Case
 #: Of a memory limit, what weights and cache may take beside the rest of the program.
 _OF_LIMIT = 0.9
 
+#: What SGLang keeps free beside its hierarchical cache, 10 GiB, in the GB in which it counts that (`mem_cache/memory_pool_host.py`).
+_RESERVE = 10 * GIB / 10**9
+
 #: A memory limit with which no engine starts, and the GiB that somebody can have meant by as many MiB; what suffices for many.
 _TINY, _MEANT, _ENOUGH = 256 << 20, range(4, 33), 8
 
@@ -25,6 +28,7 @@ class HostMemory(Case, frozen=True):
         """Texts for fixes, by the names that templates use; empty where nothing says them."""
         return {
             "host_share": self.host_share,
+            "host_cache": self.host_cache,
             "memory_held": self.memory_held,
             "memory_limit": self.memory_limit,
             "memory_request": self.memory_request,
@@ -36,13 +40,25 @@ class HostMemory(Case, frozen=True):
     @property
     def host_share(self) -> str:
         """The share of a node's own memory that an engine which computes there may take, of what is free and allowed beside its weights."""
-        free, total, want, taken = map(self._number, ("free", "total", "want", "taken"))
-        if not free or not total or not want or not taken or not self._settable("gpu_memory_utilization"):
+        free, total, want = map(self._number, ("free", "total", "want"))
+        if not free or not total or not want or not self._settable("gpu_memory_utilization"):
             return ""
+        taken = self._number("taken") or want  # before the weights are loaded nothing is held
         held = taken - want
         limit = (self.container.limit("memory") if self.container else None) or total
         share = math.floor((min(free + held, limit * _OF_LIMIT) / total - 0.01) * 100) / 100
         return f"{share:.2f}" if held + GIB < share * total < taken else ""
+
+    @property
+    def host_cache(self) -> str:
+        """The GB of SGLang's cache in host memory for which each rank has room beside what stays in reserve."""
+        free, want = ((amount(self.captured.get(name)) or 0) / GIB for name in ("have", "want"))
+        if not free or not want or self.engine is None or not self.engine.workers:
+            return ""
+        # the reserve is printed beside what is free, or taken off: except where more is free than was asked for
+        kept = _RESERVE if self.captured.get("reserve") or free >= want else 0
+        each = int((free - kept) / self.engine.workers)
+        return str(each) if 1 <= each < want else ""
 
     @property
     def _limits(self) -> Mapping[str, object]:

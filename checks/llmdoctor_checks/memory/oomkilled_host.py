@@ -46,6 +46,8 @@ from kubectl_llmdoctor.api import (
     usage_of,
     written_ago,
 )
+from llmdoctor_checks.memory._compilers import LITERALS as OF_COMPILERS
+from llmdoctor_checks.memory._compilers import compilers
 from llmdoctor_checks.memory._killed import (
     CONSEQUENCES,
     HOOK_BYTES,
@@ -108,7 +110,11 @@ _ALLOCATES, _SILENT_SECONDS = "host memory for hierarchical KV cache", 300
 _BESIDE_WEIGHTS = 256 * MIB
 
 
-@check("oomkilled-host", since="0.1", literals=(*LITERALS, *DIED, SAID, _BY_AGENT, _KV, _MAKES_CONTEXT, _LAYERS))
+@check(
+    "oomkilled-host",
+    since="0.1",
+    literals=(*LITERALS, *OF_COMPILERS, *DIED, SAID, _BY_AGENT, _KV, _MAKES_CONTEXT, _LAYERS),
+)
 def oomkilled_host(
     pod: Pod,
     logs: Logs | None,
@@ -140,6 +146,10 @@ def oomkilled_host(
 
     Of a node on which node-problem-detector runs (GKE and AKS have it), its event `OOMKilling` names the process that the kernel killed:
     a worker, or the container's first one, where the runtime tells no reason.
+
+    An engine that compiles kernels at its first start (FlashInfer's, torch's extensions) runs as many compilers at once as there are cores,
+    of which one may take 8 GiB: `MAX_JOBS` says how many may run. The build fails of it (`FAILED: [code=137]`), or the whole container is
+    killed; more memory lets more of them run.
 
     A worker that is killed need not take the server with it: on nodes with cgroup v1, or where the kubelet's `singleProcessOOMKill`
     is set, the container runs on without it, and a launcher that waits for the worker waits for ever. Its status says nothing then;
@@ -189,7 +199,8 @@ def _ended(
 ) -> Iterator[Finding]:
     """An instance that ended: killed by the word of its status or of the kernel, else by what its own log shows."""
     container = ending.container
-    kill = next(hardware.kills(ending, whole_node=False), None) if hardware else None
+    kills: list[OutOfMemory] = [*hardware.kills(ending, whole_node=False)] if hardware else []
+    kill = kills[0] if kills else None
     # a worker that is killed need not take the container's first process with it
     by_kernel = kill is not None and _by_own(kill, container, limit)
     unnamed = None
@@ -198,7 +209,9 @@ def _ended(
         by_kernel = unnamed is not None
     engine = next((e for e in subject.engines(container.pod) if e.container is container), None)
     if not (ending.oom_killed or by_kernel):
-        found = [*_too_much(engine, limit, log, subject)] if engine is not None and log is not None else []
+        found = [*_of_compilers(ending, limit, log, subject)]
+        if engine is not None and log is not None:
+            found = found or [*_too_much(engine, limit, log, subject)]
         found = found or [*_by_event(ending, limit, log, subject, events)]
         if not found and engine is not None and log is not None and ending.code not in TOLD_TO_STOP:
             found = [*gone_in_stub(engine, limit, log)]
@@ -210,26 +223,43 @@ def _ended(
     starts = phase is None or phase.name != "serving"
     over = excess(engine, subject.sizing(engine), limit) if engine is not None and starts else None
     context = _context(engine, limit, log) if engine is not None and starts and not over else None
+    kills = kills or ([kill] if kill else [])
+    by_kernel_log = [hardware.kernel.evidence(x.line) for x in kills] if hardware else []
+    build = compilers(container, limit, log, by_kernel_log, killed=ending.oom_killed)
+    greedy = [x for x in (build, context, prompts) if x]
     yield Finding(
         role="cause",
         confidence="likely" if unnamed or (_shared(container, limit) and not by_kernel) else "certain",
         summary=_summary(ending, limit, phase, kill, over.text if over else _settings(engine, subject))
-        + (prompts.text if prompts else "")
-        + (context.text if context else ""),
+        + "".join(x.text for x in greedy),
         evidence=(
             *_evidence(ending, limit, phase),
-            *((prompts.evidence,) if prompts else ()),
-            *((context.evidence,) if context else ()),
+            *(x.evidence for x in greedy if x.evidence not in by_kernel_log[:1]),
             *(over.evidence if over else ()),
-            *([hardware.kernel.evidence(kill.line)] if hardware and kill else []),
+            *by_kernel_log[:1],
             *(_counted(container, hardware) if hardware else ()),
         ),
-        explains=CONSEQUENCES,
+        explains=(*CONSEQUENCES, "compiler-missing"),
         fixes=(
-            *((context.fix,) if context else ()),
-            *((prompts.fix,) if prompts else ()),
+            *(x.fix for x in greedy),
             *(_of_settings(over, engine, limit, subject) if over and engine else _fixes(container, limit, subject)),
         ),
+    )
+
+
+def _of_compilers(ending: Ending, limit: int, log: Log | None, subject: Subject) -> Iterator[Finding]:
+    """A compiler that was killed in a container with a limit, as the build says that failed of it."""
+    container = ending.container
+    build = compilers(container, limit, log)
+    if build is None:
+        return
+    yield Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"A compiler of {container.name}, which may have {say_bytes(limit)} of memory, was killed.{build.text}",
+        evidence=(build.evidence, _stated(container), pod_evidence(container.pod, ending.path, ending.text)),
+        explains=(*CONSEQUENCES, "compiler-missing"),
+        fixes=(build.fix, *_fixes(container, limit, subject)),
     )
 
 

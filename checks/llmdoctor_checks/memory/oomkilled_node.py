@@ -1,7 +1,7 @@
 """A node that ran out of memory."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 
 from kubectl_llmdoctor.api import (
@@ -38,6 +38,8 @@ from kubectl_llmdoctor.api import (
     units,
     usage_of,
 )
+from llmdoctor_checks.memory._compilers import LITERALS as OF_COMPILERS
+from llmdoctor_checks.memory._compilers import compilers
 from llmdoctor_checks.memory._killed import (
     CONSEQUENCES,
     PROCESSES,
@@ -84,11 +86,16 @@ _SILENT_SECONDS = 600
 #: What a killed process had in memory of its own and shared, as the kernel prints it.
 _RESIDENT = expression(r"(?:anon|shmem)-rss:(\d{1,15})kB")
 
+#: NVIDIA's driver asks the kernel for pages of a memory that its GPU shares, and gets none: again and again, until the node goes down.
+_NO_PAGES, _SEVERAL = "[NV_ERR_NO_MEMORY]", 3
+#: How an instance ended whose node went down under it, as the kubelet says when it is back.
+_WITH_THE_NODE = 255
+
 #: What the kubelet's eviction message says of a container.
 _USED = expression(r"[Cc]ontainer (?P<name>[\w.-]{1,63}) was using (?P<size>\d{1,15}[KMGT]?i?)\b")
 
 
-@check("oomkilled-node", since="0.1", literals=(*DIED, SAID, *LITERALS))
+@check("oomkilled-node", since="0.1", literals=(*DIED, SAID, *LITERALS, *OF_COMPILERS))
 def oomkilled_node(
     pod: Pod,
     events: Events | None,
@@ -113,6 +120,9 @@ def oomkilled_node(
 
     Where the machine's memory is the GPU's as well, a server may lose its GPU first (Vulkan: ErrorDeviceLost): the kernel says then that it
     found no page for it.
+
+    GB10 (DGX Spark), Orin and Thor have no memory of their own. Before such a machine goes down, NVIDIA's driver tells the kernel's log
+    again and again that it gets no memory (`NV_ERR_NO_MEMORY`), and nothing is killed.
 
     A node without memory may stop answering altogether: where its kubelet told of a `SystemOOM` shortly before, this is why it is lost.
 
@@ -145,12 +155,14 @@ def oomkilled_node(
         return
     yield from _beyond(pod, node, hardware, metrics)
     yield from _fell_silent(pod, events, node)
+    yield from _refused_by_driver(pod, node, hardware, subject)
     for ending in endings(pod):
         proof = _kernel(ending, hardware) if hardware else None
         if proof is None and ending.signal != "SIGKILL" and not ending.oom_killed:
             engine = next((e for e in subject.engines(pod) if e.container is ending.container), None)
             found = [*starved(ending, engine, log_of(ending, logs) if logs else None, hardware, node)]
-            yield from found or _of_worker(pod, ending, events, hardware, node, logs, subject)
+            found = found or [*_of_worker(pod, ending, events, hardware, node, logs, subject)]
+            yield from found or _of_compilers(ending, node, logs)
             continue
         proof = proof or _proof(pod, ending, events, hardware, node)
         if proof is None and not ending.container.limit("memory") and not pod.memory_limit:
@@ -158,16 +170,39 @@ def oomkilled_node(
         if proof is None:
             continue
         confidence, why, evidence = proof
-        own = _greedy(ending, node, logs, subject)
+        own = _compiles(ending, node, logs, [evidence]) or _greedy(ending, node, logs, subject)
         yield Finding(
             role="cause",
             confidence="certain" if confidence == "certain" else "likely",
             summary=f"Container {ending.container.name} was killed for lack of memory on the node {pod.spec.node_name}: {why}."
             f"{own.text if own else ''}",
             evidence=(pod_evidence(pod, ending.path, ending.text), evidence, *((own.evidence,) if own else ())),
-            explains=("oomkilled-host", *CONSEQUENCES),
+            explains=("oomkilled-host", "compiler-missing", *CONSEQUENCES),
             fixes=(*((own.fix,) if own else ()), *_fixes(pod, ending.container, _held(evidence.text))),
         )
+
+
+def _compiles(ending: Ending, node: Node | None, logs: Logs | None, kernel: Iterable[Evidence] = ()) -> Greed | None:
+    """Compilers that have the whole node's memory to fill."""
+    room = node.capacity("memory") if node else None
+    log = log_of(ending, logs) if logs else None
+    return compilers(ending.container, room, log, kernel, killed=ending.oom_killed)
+
+
+def _of_compilers(ending: Ending, node: Node | None, logs: Logs | None) -> Iterator[Finding]:
+    """A compiler that was killed in a container without a limit, as the build says that failed of it."""
+    container = ending.container
+    build = _compiles(ending, node, logs)
+    if build is None or container.limit("memory") or container.pod.memory_limit:
+        return
+    yield Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"A compiler of {container.name}, which has no memory limit of its own, was killed.{build.text}",
+        evidence=(build.evidence, pod_evidence(container.pod, ending.path, ending.text)),
+        explains=("compiler-missing", *CONSEQUENCES),
+        fixes=(build.fix,),
+    )
 
 
 def _without_limit(ending: Ending, events: Events | None, log: Log | None) -> tuple[str, str, Evidence] | None:
@@ -242,6 +277,32 @@ def _fell_silent(pod: Pod, events: Events | None, node: Node | None) -> Iterator
             explains=("node-lost", "node-not-ready", *CONSEQUENCES),
             fixes=tuple(_fixes(pod)),
         )
+
+
+def _refused_by_driver(pod: Pod, node: Node | None, hardware: Hardware | None, subject: Subject) -> Iterator[Finding]:
+    """A node that went down as the driver of its GPU, which has the node's memory, got none of it."""
+    engine = next(iter(subject.engines(pod)), None)
+    own = _unified(engine, subject) if engine and hardware and not pod.ready else None
+    lines = [line for line in hardware.kernel.lines if _NO_PAGES in line.text] if hardware and own else []
+    ready = node.condition("Ready") if node else None
+    down = any(e.code == _WITH_THE_NODE or e.terminated.reason == "Unknown" for e in endings(pod)) or (
+        ready is not None and ready.status != "True"
+    )
+    if engine is None or hardware is None or own is None or len(lines) < _SEVERAL or not down:
+        return
+    yield Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"The node {hardware.node} went down without memory: {len(lines)} times its GPU's driver got none.{own.text}",
+        evidence=(hardware.kernel.evidence(lines[-1]), own.evidence),
+        explains=("node-lost", "node-not-ready", *CONSEQUENCES),
+        fixes=(
+            own.fix,
+            fixes.advice(
+                f"Let long prompts take less at once: a smaller --max-num-batched-tokens, or a shorter context, in {fixes.edited(pod)}"
+            ),
+        ),
+    )
 
 
 def _of_worker(
