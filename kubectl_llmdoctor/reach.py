@@ -6,6 +6,7 @@ import difflib
 import re
 import shlex
 from collections.abc import Iterator
+from datetime import datetime
 
 import msgspec
 
@@ -30,7 +31,7 @@ from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.subject import workload_of
 from kubectl_llmdoctor.facts.troubles import Trouble
-from kubectl_llmdoctor.facts.units import parse_time
+from kubectl_llmdoctor.facts.units import parse_time, say_seconds
 from kubectl_llmdoctor.facts.workload import Workload
 from kubectl_llmdoctor.fixes import advice, edited, patch_object, set_env, set_flag
 from kubectl_llmdoctor.platforms.labels import rank_of
@@ -305,6 +306,9 @@ def _of_service(to: Destination, service: Item, pod: Pod) -> Fix | None:
     return next((_mend(one, one.troubles[0], why) for one in to.pods if one.troubles), None)
 
 
+#: So many seconds later does no server of the other side begin that was made together with this one.
+_LATER = 900
+
 #: What the two sides of disaggregated serving must have alike.
 _ALIKE_SETTINGS = ("model", "kv_cache_dtype", "block_size", "page_size", "dtype")
 
@@ -328,21 +332,40 @@ def sides(container: Container | None) -> dict[str, str]:
 
 
 def _sizes_apart(engine: Engine) -> Fix | None:
-    """One tensor parallel size for both sides of a transfer: vLLM's NIXL connector takes from no prefill with a larger one.
+    """One tensor parallel size for both sides of a transfer: vLLM's NIXL connector takes from no prefill with a larger one."""
+    alike = _beside(engine)
+    return (
+        _one_size(engine.container.pod, alike[0].container.pod.name, engine.workers, alike[0].workers)
+        if alike
+        else None
+    )
 
-    Neither side need say which it is (`kv_both`): the other is the one workload beside it that serves the same model and
-    moves its KV cache by the same connector.
+
+def _beside(engine: Engine) -> list[Engine]:
+    """The other side of a transfer, where neither need say which it is (`kv_both`), or nothing.
+
+    It is the one workload beside it, or the pods of one, that serves the same model and moves its KV cache by the same connector.
     """
-    pod, ours = engine.container.pod, engine.workers
+    pod = engine.container.pod
     own = workload_of(pod)
-    items = [
-        item for kind in _SERVED_BY for item in pod.cluster.items(kind, pod.namespace) if own and item.name != own.name
-    ]
-    beside = [e for item in items for made in Pod.planned(Workload(item, pod.cluster)) for e in engines_in(made)]
-    alike = [e for e in beside if all(e.value(name) == engine.value(name) for name in ("model", "kv_transfer_config"))]
-    if engine.name != "vllm" or not engine.explicit("kv_transfer_config") or len(alike) != 1 or own is None:
-        return None
-    return _one_size(pod, alike[0].container.pod.name, ours, alike[0].workers)
+    if engine.name != "vllm" or not engine.explicit("kv_transfer_config") or own is None:
+        return []
+    items = [item for kind in _SERVED_BY for item in pod.cluster.items(kind, pod.namespace) if item.name != own.name]
+    made = [one for item in items for one in Pod.planned(Workload(item, pod.cluster))]
+    others = (Pod.of(item, pod.cluster) for item in pod.cluster.items("Pod", pod.namespace))
+    made += [one for one in others if workload_of(one) is None and not (one.completed or one.leaving)]
+    beside = {_maker(e.container.pod): e for one in made for e in engines_in(one) if _alike(e, engine)}
+    return list(beside.values()) if len(beside) == 1 else []
+
+
+def _alike(one: Engine, other: Engine) -> bool:
+    return all(one.value(name) == other.value(name) for name in ("model", "kv_transfer_config"))
+
+
+def _maker(pod: Pod) -> str:
+    """What made a pod, by the name that is written in it."""
+    owners = rows(pod.item.metadata, "ownerReferences") if pod.item is not None else []
+    return str(owners[0].get("name")) if owners else pod.name
 
 
 def _one_size(pod: Pod, there: str, ours: int | None, theirs: int | None) -> Fix | None:
@@ -369,7 +392,7 @@ def other_side(engine: Engine) -> Fix | None:
     peers = [one for one in sides if one.side == other and _model(one) not in served]
     peers = [one for one in peers if _model(one) == _model(engine)] or peers
     if not peers or pod.log_only:
-        return None
+        return _uneven(engine)
     if not any(peer.container.pod.ready for peer in peers):
         worst = min((peer.container.pod for peer in peers), key=lambda one: not one.failing)
         return _mend(worst, worst.troubles[0], f"the {other} side of {pod.name}") if worst.troubles else None
@@ -378,6 +401,8 @@ def other_side(engine: Engine) -> Fix | None:
     where = f"{edited(pod)} and {edited(theirs.container.pod)}"
     if engine.name == theirs.name and here.rpartition("/")[2] != there.rpartition("/")[2]:  # a mirror has the same
         return advice(f"Run one image on both sides, {where}: here it is {here}, and {there} in {other}")
+    if (older := _older_than(engine, peers)) is not None:
+        return older
     moves = [one.explicit("kv_transfer_config") for one in (engine, theirs)]
     if engine.name == theirs.name == "vllm" and other == "prefill" and all(moves):
         there = edited(theirs.container.pod)
@@ -394,7 +419,42 @@ def other_side(engine: Engine) -> Fix | None:
             )
         if ours is not None:
             return advice(f"Give {other} {ours.text} too, or take it away here ({where})")
-    return None
+    return _uneven(engine)
+
+
+def _older_than(engine: Engine, peers: list[Engine]) -> Fix | None:
+    """To start a server anew that keeps what it knew of peers which have all been replaced since: NIXL connects anew to none of them."""
+    pod, started = engine.container.pod, _started(engine.container)
+    began = [(since, one.container.pod.name) for one in peers if (since := _started(one.container)) is not None]
+    if started is None or not pod.ready or not began:
+        return None
+    first, peer = min(began)
+    seconds = (first - started).total_seconds()
+    if seconds < _LATER:
+        return None
+    maker, command = edited(pod), f"kubectl -n {shlex.quote(pod.namespace)}"
+    anew = maker.startswith(("Deployment/", "StatefulSet/"))
+    return advice(
+        f"Start {pod.name} again: {peer} began {say_seconds(seconds)} after it, and it may keep what it knew of the one before",
+        f"{command} rollout restart {maker.lower()}" if anew else f"{command} delete pod {shlex.quote(pod.name)}",
+    )
+
+
+def _started(container: Container) -> datetime | None:
+    running = container.status.state.running if container.status else None
+    return parse_time(running.started_at) if running else None
+
+
+def _uneven(engine: Engine) -> Fix | None:
+    """One tensor parallel size for both sides, where a transfer ended the server, and they have nothing else that differs."""
+    pod, alike = engine.container.pod, _beside(engine)
+    ours, theirs = engine.workers, alike[0].workers if alike else None
+    if not pod.failing or pod.log_only or ours is None or theirs is None or ours == theirs:
+        return None
+    return advice(
+        f"Give both sides one tensor parallel size: {edited(pod)} has {ours}, and {alike[0].container.pod.name} {theirs}. "
+        "vLLM's connector does not manage uneven ones for each model"
+    )
 
 
 def _model(engine: Engine) -> str:

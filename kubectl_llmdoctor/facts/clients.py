@@ -15,6 +15,7 @@ import msgspec
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.pod import Pod
+from kubectl_llmdoctor.facts.workload import top_of
 from kubectl_llmdoctor.tree import dig, rows, table
 
 #: An address in a text; configurations of gateways and front ends are a few kilobytes.
@@ -47,9 +48,9 @@ class _Asker(msgspec.Struct, frozen=True):
 
 def askers(pod: Pod, names: set[str], cluster: Cluster) -> Iterator[tuple[Container, str, str]]:
     """Containers of other pods, and by what (a variable, `args`, a ConfigMap) and which address each names a Service of this pod."""
+    names = names | _led_by(pod)
     if not names:
         return
-    names = names | _led_by(pod)
     ways = _ways(pod, names, cluster)
     all_of = cluster.once("askers", lambda: _askers(cluster))
     first = {*names, *(host.partition(".")[0] for host in ways.hosts), *(name for _, name in ways.gateways)}
@@ -164,11 +165,19 @@ def leads_here(pod: Pod, names: set[str], url: str, here: str) -> bool:
 
 
 def _led_by(pod: Pod) -> set[str]:
-    """Services that select no pods, of Knative and KServe: they lead to its gateway, and from there to the pods of these labels."""
+    """Other Services that lead to a pod.
+
+    Those of Knative and KServe select no pods: they lead to its gateway, and from there to the pods of these labels. Where no Service
+    is known that selects it, one that nobody has read may be called as the workload is.
+    """
     labels = pod.labels
     service, named = labels.get("serving.knative.dev/service"), labels.get("serving.kserve.io/inferenceservice")
     part = labels.get("component") or "predictor"  # a transformer asks the predictor
-    return {str(one) for one in (service, named, named and f"{named}-{part}") if one}
+    found = {str(one) for one in (service, named, named and f"{named}-{part}") if one}
+    maker = top_of(pod.item, pod.cluster) if pod.item is not None and not (found or pod.services) else None
+    if maker is not None and pod.cluster.exists("Service", pod.namespace, maker.name) is None:
+        found.add(maker.name)
+    return found
 
 
 def _written(container: Container) -> Iterator[tuple[str, str]]:

@@ -51,6 +51,11 @@ _NO_PODS = {
 }
 _NO_VALUE = "gets no value of the metric by which it scales {}"
 
+#: By which reasons it says in an event that it got no value (`horizontal.go`), and in which words.
+_NO_METRIC = tuple(f"FailedGet{kind}Metric" for kind in ("Pods", "Object", "External", "Resource", "ContainerResource"))
+_NO_METRIC += ("FailedComputeMetricsReplicas",)
+_UNREAD = r"unable to (?:get|fetch) metric|no metrics returned"
+
 #: How KEDA calls the metric of a trigger, by its number, and how its operator says that one cannot be read (scale_handler.go).
 _FAILING = expression(r"s(\d{1,3})-")
 _EMPTY = "the result is empty"
@@ -83,10 +88,10 @@ def _gets_nothing(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix, logs: 
         return None
     hpa = _acts(scaler, pod.cluster)
     acting = msgspec.structs.replace(scaler, item=hpa)
-    for row in rows(hpa.raw, "status.conditions"):
+    for row in rows(hpa.raw, "status.conditions") or _by_events(acting, pod.cluster):
         inactive = (row.get("type"), row.get("status")) == ("ScalingActive", "False")
         reason = str(row.get("reason"))
-        if inactive and (reason.startswith("FailedGet") or reason in _NO_PODS):
+        if inactive and (reason.startswith("FailedGet") or reason in (*_NO_METRIC, *_NO_PODS)):
             said = f"{reason}: {row.get('message') or ''}".rstrip(": ")
             queue = lasting_queue(pod, engine, acting, logs) if logs is not None else None
             waits = f" Meanwhile {queue[0]}, and {stays(acting)}." if queue else ""
@@ -102,7 +107,7 @@ def _gets_nothing(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix, logs: 
                 confidence="certain",
                 summary=f"{scaler.ref} {_NO_PODS.get(reason, _NO_VALUE).format(engine.label)}, and does nothing.{waits}",
                 evidence=(
-                    acting.evidence("status.conditions[ScalingActive]", said),
+                    row.get("event") or acting.evidence("status.conditions[ScalingActive]", said),
                     *(scaler.evidence(look.path, look.text) for look in scaler.looks),
                     *((queue[1],) if queue else ()),
                     *(told[1] if told else ()),
@@ -111,6 +116,20 @@ def _gets_nothing(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix, logs: 
                 fixes=(_selectable(scaler, reason) if reason in _NO_PODS else _lookup(pod, engine, scaler, rescale),),
             )
     return None
+
+
+def _by_events(scaler: Scaler, cluster: Cluster) -> Iterator[dict[str, Any]]:
+    """The same as a condition, by the controller's events, of an autoscaler whose conditions were not read."""
+    for reason in _NO_METRIC:
+        for raw, said in _events(scaler, reason, cluster):
+            last = parse_time(raw.get("lastTimestamp"))
+            late = last is None or cluster.now is None or (cluster.now - last).total_seconds() > _LASTS_SECONDS
+            # beside one metric that cannot be read it goes by the others
+            some = re.search(r"\((\d{1,3}) invalid out of (\d{1,3})\)", said.text)
+            every = some[1] == some[2] if some else len(scaler.looks) == 1
+            if not late and every and re.search(_UNREAD, said.text):
+                told = {"reason": reason, "message": said.text, "event": said}
+                yield {"type": "ScalingActive", "status": "False", **told}
 
 
 def _not_used(pod: Pod, engine: Engine, scaler: Scaler, subject: Subject) -> Finding | None:

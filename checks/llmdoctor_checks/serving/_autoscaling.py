@@ -84,7 +84,7 @@ def scalers(subject: Subject, cluster: Cluster) -> Iterator[Scaler]:
     every = cluster.once("autoscalers by target", lambda: _by_target(cluster))
     owners = dict.fromkeys((kind.partition(".")[0], name) for kind, name in subject.related if kind != "Pod")
     keda, hpas = ([i for o in owners for i in every.get((kind, subject.namespace, *o), ())] for kind in _KINDS)
-    yield from map(_scaled_object, keda)
+    yield from map(scaled_object, keda)
     for item in hpas:
         if not any(cluster.owner(item) is one or item.name == f"keda-hpa-{one.name}" for one in keda):
             yield _hpa(item)
@@ -102,7 +102,8 @@ def _by_target(cluster: Cluster) -> dict[tuple[str, str, str, str], list[Item]]:
     return found
 
 
-def _scaled_object(item: Item) -> Scaler:
+def scaled_object(item: Item) -> Scaler:
+    """What KEDA is told of one workload."""
     spec = item.raw.get("spec")
     idle = _number(dig(spec, "idleReplicaCount"), 1)
     looks = []

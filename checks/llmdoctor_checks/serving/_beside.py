@@ -1,13 +1,37 @@
-"""A pool without pods beside the server's own in one rule of a route, whose endpoint picker refuses requests."""
+"""A pool without pods beside the server's own in one rule of a route, for which requests are refused."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
-from kubectl_llmdoctor.api import Cluster, Finding, Item, Pod, dig, fixes, log_evidence, object_evidence, rows
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Finding,
+    Item,
+    Line,
+    Log,
+    Pod,
+    dig,
+    fixes,
+    log_evidence,
+    object_evidence,
+    rows,
+    table,
+)
 from llmdoctor_checks.serving._exposure import matches
 from llmdoctor_checks.serving._pickers import refused_by
+
+#: How Istio calls what it makes of a pool, in the access log of its gateway, where a request ended with 503 that reached no server.
+NO_HOST = "-ip-"
+_SHADOW = (
+    r"outbound\|\d{1,5}\|\|(?P<pool>[a-z0-9][a-z0-9.-]{0,252})-ip-[0-9a-f]{6,10}\.(?P<namespace>[a-z0-9-]{1,63})\.svc"
+)
+_UNSERVED = r"\"response_code\": ?\"?503\b.{0,2000}\"upstream_host\": ?(?:null|\"-\")|\" 503 "
+
+#: What makes the pods of a pool.
+_MADE_BY = ("Deployment", "StatefulSet", "LeaderWorkerSet")
 
 
 def beside(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
@@ -20,14 +44,20 @@ def beside(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
                 continue
             for ref, name in named:
                 pool = cluster.item("InferencePool", pod.namespace, name) if name not in mine else None
-                said = refused_by(pool, cluster) if pool is not None else []
-                if pool is None or not said or _has_pods(pool, cluster):
+                if pool is None or _has_pods(pool, cluster):
                     continue
-                weight = ref.get("weight", 1)
+                picker = refused_by(pool, cluster)
+                said = picker or (_refused_by_gateway({name, *mine}, pool, cluster) if _at_zero(pool, cluster) else [])
+                if not said:
+                    continue
+                weight, who = (
+                    ref.get("weight", 1),
+                    "its endpoint picker refuses them" if picker else "they are answered with 503",
+                )
                 yield Finding(
                     role="cause",
                     summary=f"HTTPRoute {route.name} sends requests to InferencePool {name}, too, in one rule with that of this server, "
-                    "and it has no pods: its endpoint picker refuses them.",
+                    f"and it has no pods: {who}.",
                     evidence=(
                         log_evidence(said[-1]),
                         object_evidence(route, f"spec.rules[{number}].backendRefs", f"name: {name}, weight: {weight}"),
@@ -50,7 +80,32 @@ def _takes_part(ref: dict[str, Any], route: Item, pod: Pod) -> bool:
     return pool and str(ref.get("namespace") or route.namespace) == pod.namespace
 
 
-def _has_pods(pool: Item, cluster: Cluster) -> bool:
+def _refused_by_gateway(names: set[str], pool: Item, cluster: Cluster) -> list[Line]:
+    """Requests by one of these pools that Istio's gateway answered with 503, and passed on to nobody."""
+    found = cluster.once("pools unserved", lambda: list(_unserved(cluster)))
+    return [line for namespace, name, line in found if namespace == pool.namespace and name in names]
+
+
+def _unserved(cluster: Cluster) -> Iterator[tuple[str, str, Line]]:
+    for text in cluster.snapshot.logs:
+        for line in Log(text).find(NO_HOST) if not text.previous else ():
+            said = re.search(_SHADOW, line.text[:4000])
+            if said is not None and re.search(_UNSERVED, line.text[:4000]):
+                yield said["namespace"], said["pool"], line
+
+
+def _at_zero(pool: Item, cluster: Cluster) -> bool:
+    """Whether what would make the pods of a pool is there, and makes none."""
+    items = (item for kind in _MADE_BY for item in cluster.items(kind, pool.namespace))
+    made = [item for item in items if matches(_wanted(pool), table(dig(item.raw, "spec.template.metadata.labels")))]
+    return bool(made) and all(dig(item.raw, "spec.replicas") == 0 for item in made)
+
+
+def _wanted(pool: Item) -> dict[str, str]:
     told = dig(pool.raw, "spec.selector.matchLabels") or dig(pool.raw, "spec.selector")
-    wanted = {str(k): str(v) for k, v in told.items()} if isinstance(told, dict) else {}
+    return {str(k): str(v) for k, v in told.items()} if isinstance(told, dict) else {}
+
+
+def _has_pods(pool: Item, cluster: Cluster) -> bool:
+    wanted = _wanted(pool)
     return not wanted or any(matches(wanted, item.labels) for item in cluster.items("Pod", pool.namespace))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Cluster, Item, Line, Log, Pod, dig
+from kubectl_llmdoctor.api import Cluster, Item, Line, Log, Logs, Pod, dig
 
 #: gateway-api-inference-extension and llm-d, `pkg/epp/requestcontrol/director.go`: the older word and the newer.
 NO_CANDIDATES = (
@@ -36,6 +36,9 @@ def refused_by(pool: Item, cluster: Cluster, words: tuple[str, ...] = NO_CANDIDA
 #: By which labels a router looks for its engines: vLLM's production stack, and the routers of SGLang and vLLM, which take several words.
 _LOOKS_FOR = r"(?:^|\s)--(?:k8s-label-selector|selector)[ =]((?:[\w./-]{1,100}=[\w.-]{1,100}[,\s]?){1,8})"
 
+#: What makes the engines that it finds.
+_WORKLOADS = ("Deployment", "StatefulSet")
+
 #: A request to generate that it refuses, in its access log: it knows no engine now, or has known none since it started.
 _REFUSED = r"\"POST /v1/(?:chat/completions|completions|responses|messages|embeddings) HTTP/[\d.]{1,3}\" (?:404|503)\b"
 
@@ -55,16 +58,36 @@ def refused_for(pod: Pod, cluster: Cluster) -> Iterator[tuple[str, list[Line]]]:
             yield text.pod, [line for line in asked if re.search(_REFUSED, line.text[:2000])]
 
 
+def refused_for_nobody(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[tuple[Item, list[Line]]]:
+    """Of a router: the workloads that it looks for, which all stand at zero, and where its log says what it refused and answered since."""
+    for container in pod.containers:
+        wanted, log = _looked_for(" ".join(container.spec.argv)[:8000]), logs.current(container.name)
+        items = [
+            item for kind in _WORKLOADS for item in cluster.items(kind, pod.namespace) if wanted and log is not None
+        ]
+        items = [item for item in items if _has(dig(item.raw, "spec.template.metadata.labels"), wanted)]
+        if log is None or not items or any(dig(item.raw, "spec.replicas") != 0 for item in items):
+            continue
+        asked = list(log.find('"POST /v1/'))
+        refused = [line for line in asked if re.search(_REFUSED, line.text[:2000])]
+        if asked[-len(refused) :] == refused:
+            yield from ((item, refused) for item in items)
+
+
+def _looked_for(told: str) -> dict[str, str]:
+    """The labels that a router is told to look for."""
+    said = re.search(_LOOKS_FOR, told)
+    terms = re.split(r"[,\s]+", said[1].strip(", ")) if said else []
+    return dict(term.split("=", 1) for term in terms if "=" in term)
+
+
 def _finds_only(told: str, pod: Pod, cluster: Cluster) -> bool:
     """Whether a router is told to look for the pods of this workload, and would find those of no other."""
-    said = re.search(_LOOKS_FOR, told)
-    wanted = (
-        dict(term.split("=", 1) for term in re.split(r"[,\s]+", said[1].strip(", ")) if "=" in term) if said else {}
-    )
+    wanted = _looked_for(told)
     if not wanted or any(pod.labels.get(key) != value for key, value in wanted.items()):
         return False
     found, known = 0, set[str]()
-    for kind in ("Deployment", "StatefulSet"):
+    for kind in _WORKLOADS:
         for item in cluster.items(kind, pod.namespace):
             known.add(item.name)
             found += _has(dig(item.raw, "spec.template.metadata.labels"), wanted)

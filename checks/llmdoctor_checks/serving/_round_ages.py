@@ -51,7 +51,8 @@ OF_ELSE = (
     rf"(?i){STORES}|database|\bdb\b|cache|session|web.?socket|inactiv|crawl|scrap|brows|\bsearch|\bspans?\b(?!=)|telemetry|\bexport|embed|rerank|retriev|\btool\b|upload|download|\bs3\b|smtp|\bdns\b|\blookup\b|\block\b|\bpool\b"
     r"|\bconnect(?:ing)?\b|connection (?:timed|timeout|refused|reset|attempt)|ECONN|\bdial\b|handshake|health|heartbeat|\bprobe|\bping\b"
     r"|\bpull|\bload(?:ing|ed)?\b"
-    r"|/metrics\b|(?-i:\bGET\b)|\bstatus(?:_?code)?\\?\"?[=:] ?\\?\"?2\d\d\b|HTTP/[\d.]{1,3}\" 2\d\d\b|\b(?:DEBUG|TRACE)\b(?!=)"
+    r"|/metrics\b|(?-i:\bGET\b)|\bstatus(?:_?code)?\\?\"?[=:] ?\\?\"?2\d\d\b|HTTP/[\d.]{1,3}\" 2\d\d\b"
+    r"|\] 2\d\d POST /|\b(?:DEBUG|TRACE)\b(?!=)"
 )
 #: A statistic counts what was ended, over a time that is as round; and what a user or a page may have written is said of nothing.
 NO_REQUEST = (

@@ -31,6 +31,7 @@ from kubectl_llmdoctor.api import (
     rows,
     say_seconds,
 )
+from llmdoctor_checks._routes import controllers_of
 from llmdoctor_checks.serving._exposure import backends, leads
 
 _NGINX = "nginx.ingress.kubernetes.io/"
@@ -65,6 +66,10 @@ KNATIVE_MOST_SECONDS = 600
 
 #: What Knative tells its proxy (`queue.go`), and whether it counts the whole request or the wait for its beginning.
 _PROXY = {"REVISION_RESPONSE_START_TIMEOUT_SECONDS": False, "REVISION_TIMEOUT_SECONDS": True}
+
+
+#: By which label KServe's pods name their object.
+_KSERVE = "serving.kserve.io/inferenceservice"
 
 
 class Timeout(msgspec.Struct, frozen=True):
@@ -117,7 +122,7 @@ def timeouts(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster) -> It
     if subject.workload and subject.workload.item.kind == "Service.serving.knative.dev":
         yield from _knative(subject.workload.item)
     elif pod.exists:
-        yield from _proxy(pod, cluster)
+        yield from of_knative(pod, cluster)
 
 
 def _behind(pod: Pod, names: set[str]) -> set[tuple[str, str]]:
@@ -181,26 +186,15 @@ def of_envoy(names: set[str], namespace: str, cluster: Cluster) -> Iterator[Time
     if any(dig(policy.raw, _WHOLE_BY_POLICY) for policy in _policies(names, namespace, cluster)):
         return
     for item in cluster.items("HTTPRoute", namespace):
-        if not any(name.startswith(_LEAVES) for name in _controllers(item, cluster)) or not names & set(backends(item)):
+        if not any(name.startswith(_LEAVES) for name in controllers_of(item, cluster)) or not names & set(
+            backends(item)
+        ):
             continue
         for index, rule in enumerate(rows(item.raw, "spec.rules")):
             if not dig(rule, "timeouts"):
                 path = f"spec.rules[{index}].timeouts"
                 pointer = f"/spec/rules/{index}/timeouts"
                 yield Timeout(item, path, pointer, "not set, Envoy's own 15s", 15, whole=True, told=False)
-
-
-def _controllers(route: Item, cluster: Cluster) -> list[str]:
-    """Who serves a route, as its status says; where that says nothing, by the classes of its gateways."""
-    told = [str(one.get("controllerName")) for one in rows(route.raw, "status.parents")]
-    refs = [] if told else rows(route.raw, "spec.parentRefs")
-    for ref in refs:
-        if str(ref.get("kind") or "Gateway") != "Gateway":
-            continue  # a Service of a mesh
-        gateway = cluster.item("Gateway", str(ref.get("namespace") or route.namespace), str(ref.get("name")))
-        name = str(dig(gateway.raw, "spec.gatewayClassName")) if gateway is not None else ""
-        told += [str(dig(x.raw, "spec.controllerName")) for x in cluster.items("GatewayClass") if x.name == name]
-    return told
 
 
 def _of_ai_routes(names: set[str], namespace: str, cluster: Cluster) -> Iterator[Timeout]:
@@ -241,7 +235,7 @@ def _of_backend(name: str, namespace: str, cluster: Cluster) -> set[str]:
     return {host[0] for host in hosts if host[1:2] == [namespace]}
 
 
-def _proxy(pod: Pod, cluster: Cluster) -> Iterator[Timeout]:
+def of_knative(pod: Pod, cluster: Cluster) -> Iterator[Timeout]:
     """The limits that Knative gives its proxy in the pod, whatever object they come from; 0 switches one off."""
     item = cluster.item("Pod", pod.namespace, pod.name)
     proxy = next((c for c in pod.containers if c.name == "queue-proxy"), None)
@@ -253,7 +247,18 @@ def _proxy(pod: Pod, cluster: Cluster) -> Iterator[Timeout]:
             and re.fullmatch(r"\d{1,9}", variable.value or "")
             and int(variable.value or 0)
         ):
-            yield Timeout(item, variable.path, "", f"{name}={variable.value}", int(variable.value or 0), whole=whole)
+            seconds = int(variable.value or 0)
+            stated = _of_kserve(pod, seconds, cluster) if whole else None
+            yield stated or Timeout(item, variable.path, "", f"{name}={variable.value}", seconds, whole=whole)
+
+
+def _of_kserve(pod: Pod, seconds: int, cluster: Cluster) -> Timeout | None:
+    """The same where an InferenceService says it, of the component that the pod is one of."""
+    item = cluster.item("InferenceService", pod.namespace, pod.labels.get(_KSERVE, ""))
+    part = pod.labels.get("component") or "predictor"
+    if item is None or dig(item.raw, f"spec.{part}.timeout") != seconds:
+        return None
+    return Timeout(item, f"spec.{part}.timeout", f"/spec/{part}/timeout", f"timeout: {seconds}", seconds, whole=True)
 
 
 def _is_service(host: str, names: set[str], namespace: str, own: str) -> bool:
@@ -324,7 +329,7 @@ def longer(timeout: Timeout, tokens: int) -> Fix:
     if seconds <= timeout.seconds:
         seconds = 2 * int(timeout.seconds)
     kind = timeout.item.raw.get("kind")
-    value: Any = seconds if kind == "GCPBackendPolicy" else f"{seconds}s"
+    value: Any = seconds if kind in ("GCPBackendPolicy", "InferenceService") else f"{seconds}s"
     if kind == "Pod":
         setting, above = (
             "timeoutSeconds (spec.predictor.timeout of an InferenceService)",

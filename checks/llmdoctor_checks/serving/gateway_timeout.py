@@ -84,6 +84,7 @@ from llmdoctor_checks.serving._idle import LITERALS as RESET
 from llmdoctor_checks.serving._idle import closed_while_idle
 from llmdoctor_checks.serving._model_router import ROUTED
 from llmdoctor_checks.serving._model_router import longer as longer_in_router
+from llmdoctor_checks.serving._outlasted import OUTLASTED, outlasted
 from llmdoctor_checks.serving._patience import STREAM, cut_whole, enough, more_patient, writer_of
 from llmdoctor_checks.serving._round_ages import ASKED, ENDED, FEWEST, of_clients, of_itself
 from llmdoctor_checks.serving._since_asked import BROKEN, since_asked
@@ -168,6 +169,7 @@ _ENOUGH_REQUESTS, _CUT_SHARE, _ENOUGH_TO_CLEAR = 100, 0.01, 1000
             _CHILD_ENDED,
             *ENDED,
             *BROKEN,
+            *OUTLASTED,
         ),
         *(words for words, _ in GONE),
         *COUNTED,
@@ -198,6 +200,9 @@ def gateway_timeout(
     as its log says, met a timeout. So did those of which the server's log says when they began, and a client's that they ended, each time
     as many round seconds later. Both also count for a server that is not known, where its container asks for a GPU.
 
+    A server behind Knative's proxy may say in its own log that it answers later than that waits (`spec.predictor.timeout` of an
+    InferenceService): it goes on, and its client has got 504.
+
     Where nothing says who gave up, Ollama's own log may: clients that all went away at one round age while it loaded the model met a
     timeout. The other way round, vLLM and SGLang close a connection that is idle for 5 s; what keeps it longer has its request reset
     (`VLLM_HTTP_TIMEOUT_KEEP_ALIVE`, `SGLANG_TIMEOUT_KEEP_ALIVE`).
@@ -226,7 +231,7 @@ def gateway_timeout(
     if told is not None and told.role == "cause":
         yield told
         return
-    found = _own_timeout(pod, subject, logs) if pod.exists else None
+    found = (_own_timeout(pod, subject, logs) or outlasted(pod, cluster, logs)) if pod.exists else None
     if found is None and engine is not None and logs is not None and engine.name == "llama.cpp":
         found = _by_its_router(pod, engine, logs)
     if found is None and engine is not None:

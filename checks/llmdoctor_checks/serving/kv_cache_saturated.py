@@ -81,6 +81,9 @@ _LONG_BACK = 20
 #: Who was put back is in service again at once, as a rule; where others compute so much less since, all of them suffer.
 _SLOWER = 4
 
+#: Of each request the same, from a cache with room to a full one, in so many statements: a GPU that gives each its share is not so uneven.
+_EACH_SLOWER, _FEWEST_FULL = 3, 3
+
 #: For so long nothing is computed, at least: less is a pause.
 _STANDS_STILL = 60
 
@@ -266,7 +269,7 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     grown = (
         len(said) > 2 and said[0].waiting < last.waiting and last.waiting >= last.running and _cut_down(engine, said)
     )
-    before = _before_it_slowed(recent, said)
+    before = _before_it_slowed(recent, said) or _before_it_was_full(recent)
     quoted = picked(engine.container, logs) and _full_as_quoted(said)
     if not (quoted or (full and (lasting or deep or grown)) or times or put_back is not None or before is not None):
         return
@@ -473,6 +476,19 @@ def _before_it_slowed(recent: list[Statement], said: list[Statement]) -> Stateme
         return None
     paces = [load.made for load in (*before, *said) if load.made is not None]
     return before[0] if len(paces) > len(said) and max(paces[1:]) * _SLOWER <= paces[0] else None
+
+
+def _before_it_was_full(recent: list[Statement]) -> Statement | None:
+    """vLLM's last statement before its cache was full, where each request since has made a fraction of what each of about as many made."""
+    full = since_when(recent, lambda load: load.cache >= _FULL)
+    before = recent[: len(recent) - len(full)][-1:]
+    compared = (*before, *full)
+    if not before or len(full) < _FEWEST_FULL or not full[-1].waiting or any(load.read for load in compared):
+        return None
+    if 2 * before[0].running < max(load.running for load in full):
+        return None
+    paces = [load.made / load.running for load in compared if load.made is not None and load.running]
+    return before[0] if len(paces) == len(compared) and max(paces[1:]) * _EACH_SLOWER <= paces[0] else None
 
 
 def _none_has_room(pod: Pod, engine: Engine, said: list[Statement]) -> Finding | None:

@@ -30,6 +30,7 @@ from kubectl_llmdoctor.api import (
 )
 from kubectl_llmdoctor.catalog.metrics import names
 from llmdoctor_checks.serving._autoscaling import metrics_off, scalers
+from llmdoctor_checks.serving._picker_metrics import FLAGS, blind_picker
 from llmdoctor_checks.serving._policies import selected
 
 _PATHS = {"tensorrt-llm": ("/prometheus/metrics",), "nim": ("/v1/metrics", "/metrics")}
@@ -59,7 +60,7 @@ class Asked(msgspec.Struct, frozen=True):
     service: Item | None = None
 
 
-@check("metrics-not-scraped", since="0.2", severity="info", literals=(*_GET, *_GOT))
+@check("metrics-not-scraped", since="0.2", severity="info", literals=(*_GET, *_GOT, FLAGS))
 def metrics_not_scraped(
     pod: Pod, subject: Subject, cluster: Cluster, metrics: Metrics | None, logs: Logs | None
 ) -> Iterator[Finding]:
@@ -72,7 +73,8 @@ def metrics_not_scraped(
     `/metrics` is JSON. Without metrics nobody sees the queue grow, and an autoscaler on them does nothing.
 
     An endpoint picker reads the metrics itself. Where those of all its servers are older than it allows, it counts each as full, and
-    drops requests though nobody has much to do.
+    drops requests though nobody has much to do. One that goes by a name which the servers' release no longer has (vLLM's
+    `vllm:gpu_cache_usage_perc`, up to the inference extension's 1.1) takes the cache of each for empty.
 
     It is a risk when a monitor or annotation is meant for this pod and cannot work, and the cause where the server's own log shows
     that it refuses each scrape; it is none of them where that log shows others that are answered. That none is here at all is a note,
@@ -89,6 +91,8 @@ def metrics_not_scraped(
     - https://docs.vllm.ai/en/latest/usage/metrics/
     """
     engine = next(iter(subject.engines(pod)), None)
+    if engine is None:
+        yield from blind_picker(pod, cluster, logs)
     if engine is None or engine.name == "ollama":
         return
     if not pod.exists and not engine.found.argv_known:

@@ -6,7 +6,9 @@ from kubectl_llmdoctor.api import (
     Cluster,
     Finding,
     Fix,
+    Item,
     Line,
+    Logs,
     Pod,
     Subject,
     check,
@@ -19,8 +21,8 @@ from kubectl_llmdoctor.api import (
     say_seconds,
     written_ago,
 )
-from llmdoctor_checks.serving._autoscaling import EMITTED, Scaler, routed, scalers
-from llmdoctor_checks.serving._pickers import NO_CANDIDATES, refused_for
+from llmdoctor_checks.serving._autoscaling import EMITTED, Scaler, routed, scaled_object, scalers
+from llmdoctor_checks.serving._pickers import NO_CANDIDATES, refused_for, refused_for_nobody
 
 #: Parts of a query that give it a value when no pod emits anything.
 _AWAKE = ("absent(", "or vector(", "or on()", "router")
@@ -31,16 +33,20 @@ _COOLDOWN_SECONDS = 300
 #: KEDA's pollingInterval unless it is set; requests that were refused for so many of them were not seen.
 _POLLING_SECONDS, _POLLS = 30, 3
 
+#: So many requests that a router refused are no chance.
+_FEWEST = 3
+
 
 @check("scale-from-zero-blind", since="0.2", severity="warning", literals=NO_CANDIDATES)
-def scale_from_zero_blind(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[Finding]:
+def scale_from_zero_blind(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """An autoscaler that scales to zero sees nothing by which to wake the workload.
 
     At zero replicas there is no pod, so the metrics of its engine have no value. An autoscaler that looks at nothing
     else never sees the requests that fail meanwhile. KEDA scales to zero unless `minReplicaCount` says otherwise: its
     default is 0. Where there are none now it is the cause. So is one that KEDA says is not active, whatever it looks at, while the
     endpoint picker of the pods' InferencePool, or the router that looks for them by their labels, has refused requests for several
-    of KEDA's polling intervals.
+    of KEDA's polling intervals. A router that started meanwhile has never seen the model: it answers 404, upon which clients give up
+    instead of asking again, and the rate of requests that is to wake it stays at zero.
 
     ## Fix
 
@@ -53,6 +59,8 @@ def scale_from_zero_blind(pod: Pod, subject: Subject, cluster: Cluster) -> Itera
     - https://kubernetes.io/docs/tasks/run-application/horizontal-pod-autoscale/
     """
     if not subject.engines(pod):
+        if pod.ready and logs is not None:
+            yield from _of_router(pod, cluster, logs)
         return
     for scaler in scalers(subject, cluster):
         if _paused(scaler):
@@ -108,6 +116,40 @@ def _unseen(pod: Pod, scaler: Scaler, cluster: Cluster) -> Finding | None:
             fixes=(_fix(scaler, "minReplicaCount"),),
         )
     return None
+
+
+def _of_router(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
+    """A router that has refused every request of late, since all that it looks for is asleep by KEDA's word."""
+    for item, lines in refused_for_nobody(pod, cluster, logs):
+        keda = (scaled_object(one) for one in cluster.items("ScaledObject", pod.namespace) if _scales(one, item))
+        scaler = next((one for one in keda if _inactive(one) and one.minimum == 0 and not _paused(one)), None)
+        if scaler is None or len(lines) < _FEWEST:
+            continue
+        yield Finding(
+            role="cause",
+            summary=f"{pod.name} looks for the pods of {item.raw.get('kind')}/{item.name}, which {scaler.ref} has scaled to zero. It has "
+            f"refused the last {count_of(len(lines), 'request')}, and none of them woke it.",
+            evidence=(
+                log_evidence(lines[-1]),
+                scaler.evidence("status.conditions[Active]", "status: False"),
+                *(scaler.evidence(look.path, look.text) for look in scaler.looks),
+            ),
+            fixes=(_fix(scaler, "minReplicaCount"),),
+            order=lines[0].order,
+        )
+        return
+
+
+def _scales(scaler: Item, item: Item) -> bool:
+    target = dig(scaler.raw, "spec.scaleTargetRef")
+    named = isinstance(target, dict) and target.get("name") == item.name
+    return named and str(dig(target, "kind") or "Deployment") == item.raw.get("kind")
+
+
+def _inactive(scaler: Scaler) -> bool:
+    """Whether KEDA says that nothing which it looks at calls for a pod."""
+    said = rows(scaler.item.raw, "status.conditions")
+    return any(row.get("type") == "Active" and row.get("status") == "False" for row in said)
 
 
 def _since_it_slept(lines: list[Line], scaler: Scaler, cluster: Cluster) -> list[Line] | None:

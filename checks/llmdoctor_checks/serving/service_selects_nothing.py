@@ -35,7 +35,7 @@ from llmdoctor_checks._ended_clients import Ended, ended_clients
 from llmdoctor_checks._services import endpoints_of, service_of, slices_of
 from llmdoctor_checks._told_where import moved, nearest, of_models
 from llmdoctor_checks.serving import _databases, _no_server
-from llmdoctor_checks.serving._beside import beside
+from llmdoctor_checks.serving._beside import NO_HOST, beside
 from llmdoctor_checks.serving._exposure import leads, matches
 from llmdoctor_checks.serving._mixed import NOT_SERVED, mixed, mixed_when_applied
 from llmdoctor_checks.serving._pickers import NO_CANDIDATES, refused_by
@@ -58,7 +58,15 @@ _LIKE, _ITS_OWN = 3, r"hash|pod-name|pod-index|revision|version|role"
     "service-selects-nothing",
     since="0.2",
     severity="warning",
-    literals=(*NO_CANDIDATES, NOT_SERVED, *REFUSED, *_databases.LITERALS, *_no_server.LITERALS, *_unreached.LITERALS),
+    literals=(
+        *NO_CANDIDATES,
+        NO_HOST,
+        NOT_SERVED,
+        *REFUSED,
+        *_databases.LITERALS,
+        *_no_server.LITERALS,
+        *_unreached.LITERALS,
+    ),
 )
 def service_selects_nothing(
     pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None, events: Events | None

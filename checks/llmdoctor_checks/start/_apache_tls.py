@@ -77,12 +77,13 @@ def _plain_server(container: Container, line: Line) -> tuple[Destination, Engine
         if to is None or to.itself or not to.pods:
             continue
         served = [engines_in(pod) for pod in to.pods]
-        if all(len(own) == 1 and _without_tls(own[0], to.target(own[0].pod)) for own in served):
+        if all(len(own) == 1 and without_tls(own[0], to.target(own[0].pod)) for own in served):
             return to, served[0][0]
     return None
 
 
-def _without_tls(engine: Engine, port: int | None) -> bool:
+def without_tls(engine: Engine, port: int | None) -> bool:
+    """Whether a server listens there without TLS, as far as its arguments are known, and alone in its pod."""
     settings = {**engine.found.defaults, **engine.found.settings}
     told = any(name.startswith("ssl") and engine.explicit(name) is not None for name in settings)
     alone = all(one is engine.container or one.role == "init" for one in engine.pod.containers)

@@ -33,7 +33,7 @@ _NO_PORT = "use-annotation"
 _BY_PORT = r"(?i)traefik|(?:^|[-_])(?:alb|gce|kong|istio|contour|cilium)"
 
 
-class _Sent(msgspec.Struct, frozen=True):
+class Sent(msgspec.Struct, frozen=True):
     """Where an object sends requests: the path of the port in it, and the port of the Service, by number or name."""
 
     item: Item
@@ -42,19 +42,22 @@ class _Sent(msgspec.Struct, frozen=True):
 
 
 #: A Service by namespace and name, and what sends to it.
-_Way = tuple[tuple[str, str], _Sent]
+_Way = tuple[tuple[str, str], Sent]
+
+
+def ways_to(service: Item, cluster: Cluster) -> list[Sent]:
+    """What sends requests to a Service: Ingresses and routes."""
+    return cluster.once("routed ports", lambda: _sent(cluster)).get((service.namespace, service.name), [])
 
 
 def routed(service: Item, cluster: Cluster) -> Item | None:
     """An Ingress or a route that sends requests to a Service."""
-    ways = cluster.once("routed ports", lambda: _sent(cluster)).get((service.namespace, service.name), ())
-    return next((one.item for one in ways), None)
+    return next((one.item for one in ways_to(service, cluster)), None)
 
 
 def routed_elsewhere(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
     """The first such object; a risk where another leads to the server, or it is asked all the same."""
-    every = pod.cluster.once("routed ports", lambda: _sent(pod.cluster))
-    services = [(item, every.get((pod.namespace, item.name), [])) for item in pod.services] if every else []
+    services = [(item, ways_to(item, pod.cluster)) for item in pod.services]
     ways = sum(len(sent) for _, sent in services)
     for service, sent in services:
         listed = rows(service.raw, "spec.ports")
@@ -93,9 +96,9 @@ def routed_elsewhere(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
         return
 
 
-def _sent(cluster: Cluster) -> dict[tuple[str, str], list[_Sent]]:
+def _sent(cluster: Cluster) -> dict[tuple[str, str], list[Sent]]:
     """What sends requests to each Service, by namespace and name, and at which of its ports."""
-    found: dict[tuple[str, str], list[_Sent]] = {}
+    found: dict[tuple[str, str], list[Sent]] = {}
     ways = (*_ingresses(cluster), *_http_routes(cluster), *_virtual_services(cluster), *_openshift_routes(cluster))
     for service, one in ways:
         found.setdefault(service, []).append(one)
@@ -114,7 +117,7 @@ def _ingresses(cluster: Cluster) -> Iterator[_Way]:
             for key in ("number", "name"):
                 port = dig(backend, f"port.{key}")
                 if isinstance(port, int | str) and port != _NO_PORT:
-                    yield (item.namespace, str(dig(backend, "name"))), _Sent(item, f"{at}.port.{key}", port)
+                    yield (item.namespace, str(dig(backend, "name"))), Sent(item, f"{at}.port.{key}", port)
 
 
 def _http_routes(cluster: Cluster) -> Iterator[_Way]:
@@ -124,7 +127,7 @@ def _http_routes(cluster: Cluster) -> Iterator[_Way]:
                 space, port = str(ref.get("namespace") or item.namespace), ref.get("port")
                 if ref.get("kind", "Service") == "Service" and isinstance(port, int):
                     path = f"spec.rules[{index}].backendRefs[{number}].port"
-                    yield (space, str(ref.get("name"))), _Sent(item, path, port)
+                    yield (space, str(ref.get("name"))), Sent(item, path, port)
 
 
 def _virtual_services(cluster: Cluster) -> Iterator[_Way]:
@@ -135,14 +138,14 @@ def _virtual_services(cluster: Cluster) -> Iterator[_Way]:
                 port, space = dig(to, "destination.port.number"), rest.partition(".")[0] or item.namespace
                 if isinstance(port, int):
                     path = f"spec.http[{index}].route[{number}].destination.port.number"
-                    yield (space, name), _Sent(item, path, port)
+                    yield (space, name), Sent(item, path, port)
 
 
 def _openshift_routes(cluster: Cluster) -> Iterator[_Way]:
     for item in cluster.items("Route"):
         port = dig(item.raw, "spec.port.targetPort")
         if isinstance(port, str) and not port.isdecimal():
-            yield (item.namespace, str(dig(item.raw, "spec.to.name"))), _Sent(item, "spec.port.targetPort", port)
+            yield (item.namespace, str(dig(item.raw, "spec.to.name"))), Sent(item, "spec.port.targetPort", port)
 
 
 def _by_target(item: Item) -> bool:

@@ -47,6 +47,7 @@ from llmdoctor_checks.start._apache_tls import FAILED, apache_speaks_tls
 from llmdoctor_checks.start._mesh import PROXIES
 from llmdoctor_checks.start._picker_ports import NOT_ASKED, picker_elsewhere
 from llmdoctor_checks.start._probes import BY_THE_MESH, SIDECAR_PROBE, ended_by_itself, failures
+from llmdoctor_checks.start._protocols import NO_HTTP, other_protocol
 from llmdoctor_checks.start._routed_ports import routed_elsewhere
 
 #: What Uvicorn, Gunicorn, Hypercorn and Flask print once they listen, on an address that the kubelet reaches.
@@ -106,6 +107,7 @@ _LOOPBACK = r"127\.[\d.]+|localhost|\[::1\]"
         *_OF_TF,
         _OF_STATUS,
         NOT_ASKED,
+        NO_HTTP,
         FAILED,
         *_unreached.LITERALS,
     ),
@@ -119,7 +121,8 @@ def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events 
     healthy server. A Service with a wrong `targetPort`, or an InferencePool with wrong `targetPorts`, refuses every connection
     while the pod looks fine. The port of its `endpointPickerRef` is one of the endpoint picker's Service, not of the model. A
     client that was told a port which the Service does not have gets no further, and neither does an Ingress or a route, nor one that
-    speaks TLS to a port where the server speaks none, or HTTP/1 where it speaks HTTP/2 (gRPC). The container of an InferenceService
+    speaks TLS to a port where the server speaks none, or HTTP/1 where it speaks HTTP/2 (gRPC), or the other way round: a gateway asks by
+    the `appProtocol` of a Service's port, or of an InferencePool. The container of an InferenceService
     that declares no port is taken to listen on 8080, which is a note where a Service of one's own leads to the right port. Of a
     program that is no known engine its log tells where it listens (where its only Service leads elsewhere is a risk), and of a
     llama-server whose preset brings a port of its own, or whose `--host` is a file.
@@ -137,6 +140,7 @@ def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events 
     engines = [engine for engine in subject.engines(pod) if not engine.announced]
     for engine in engines:
         yield from _of(pod, engine, logs, events)
+        yield from other_protocol(pod, engine, logs)
     for container in pod.containers:
         own = next((engine for engine in engines if engine.container is container), None)
         if own is not None and own.get("port") is None:  # a worker behind another's front end

@@ -97,6 +97,9 @@ _MINUTE = 60
 #: Without a log: who ran so long had come up, and lost its answers later.
 _LONG_SECONDS = 1800
 
+#: An instance that lives so many times as long as its liveness probe is patient with one that never answers has answered it.
+_OUTLIVED = 2
+
 #: The controller of Ray Serve (deployment_state.py): a replica did not answer its health check, did not so several times and is ended,
 #: and another one is up. What belongs to one ending stands within so many lines.
 _MISSED, _IN_A_ROW = "Didn't receive health check response for replica", "times in a row, marking it unhealthy"
@@ -271,6 +274,7 @@ def _restarted(pod: Pod, ending: Ending, events: Events, logs: Logs | None) -> F
     ]
     phase = phase_of(log)
     known = phase is None and ((ending.seconds or 0) >= _LONG_SECONDS or _answered_well(log, probe))
+    known = known or (log is None and _outlived(ending, probe, which) and _answered_well(told, probe))
     up = served(log) or known
     if which == "startup":
         up = served(log) and slow[-1:] == failed[-1:]
@@ -300,6 +304,16 @@ def _restarted(pod: Pod, ending: Ending, events: Events, logs: Logs | None) -> F
         # what the log says went wrong before the kill comes first
         order=float(len(log)) if log else None,
     )
+
+
+def _outlived(ending: Ending, probe: k8s.Probe | None, which: str) -> bool:
+    """Whether an instance ran for much longer than its liveness probe is patient with one that never answers."""
+    spec = ending.container.spec
+    if which != "liveness" or probe is None or spec.startup_probe is not None or ending.seconds is None:
+        return False
+    grace = probe.termination_grace_period_seconds or ending.container.pod.spec.termination_grace_period_seconds or 30
+    times = (probe.failure_threshold + 1) * (probe.period_seconds + probe.timeout_seconds)
+    return ending.seconds >= _OUTLIVED * (probe.initial_delay_seconds + times + grace)
 
 
 def _listened(

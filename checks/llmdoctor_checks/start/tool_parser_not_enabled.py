@@ -9,6 +9,8 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Fix,
+    Line,
+    Log,
     Logs,
     Pod,
     answered,
@@ -21,8 +23,8 @@ from kubectl_llmdoctor.api import (
     releases,
     setting_evidence,
 )
-from kubectl_llmdoctor.catalog.families import tool_parser
-from llmdoctor_checks._clients import astray, refused, told
+from kubectl_llmdoctor.catalog.families import parser_among, tool_parser
+from llmdoctor_checks._clients import asking, astray, refused, told
 
 #: What vLLM answers, as clients print it; its own log has only the status.
 _ANSWERS = (
@@ -38,12 +40,34 @@ _ANSWERS = (
 _UNREAD, _WHOSE = "detected tool-call markup but extracted no", r"Tool parser '([\w.-]{1,60})' detected"
 _FEWEST_UNREAD, _SHARE_UNREAD = 5, 0.1
 
+#: What models write around a call, which clients see where the server did not read it, and the parsers of vLLM and SGLang that read it.
+_MARKS = (
+    (
+        "<function=",
+        r"<function=[\w.-]{1,64}>",
+        ("qwen3_coder", "qwen3_xml", "step3p5", "seed_oss"),
+    ),
+    (
+        "<tool_call>",
+        r"<tool_call>(?:\\n|\s){0,4}\{",
+        ("hermes", "qwen25", "qwen", "granite", "granite4", "mimo", "ernie45"),
+    ),
+    ("[TOOL_CALLS]", r"\[TOOL_CALLS\] ?[\[\w]", ("mistral",)),
+    ("<|tool_calls_section_begin|>", r"<\|tool_calls_section_begin\|>", ("kimi_k2",)),
+    ("<arg_key>", r"<arg_key>[\w.-]{1,64}</arg_key>", ("glm45", "glm47", "glm")),
+    ("<minimax:tool_call>", r"<minimax:tool_call>", ("minimax_m2", "minimax-m2")),
+    ("tool▁calls▁begin", r"<｜tool▁calls▁begin｜>", ("deepseek_v3", "deepseek_v31", "deepseekv3", "deepseekv31")),
+)
+
 #: Variables of NIM 1.x.
 _OF_NIM = ("NIM_ENABLE_AUTO_TOOL_CHOICE", "NIM_TOOL_CALL_PARSER")
 
 
 @check(
-    "tool-parser-not-enabled", since="0.1", severity="warning", literals=(_UNREAD, *(words for words, _ in _ANSWERS))
+    "tool-parser-not-enabled",
+    since="0.1",
+    severity="warning",
+    literals=(_UNREAD, *(words for words, _ in _ANSWERS), *(words for words, _, _ in _MARKS)),
 )
 def tool_parser_not_enabled(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """Tool calls are sent to a server that does not read them.
@@ -60,7 +84,8 @@ def tool_parser_not_enabled(pod: Pod, engine: Engine, cluster: Cluster, logs: Lo
     only where the switch is set. Models with Mistral's own tokenizer, and GPT-OSS, need no switch.
 
     A parser of another format than the model's reads nothing: requests are answered with 200, and the calls are lost. TensorRT-LLM warns
-    of it where the marks of a call are there.
+    of it where the marks of a call are there. Of vLLM and SGLang a client that asks this server alone tells it, where its log has a call as
+    the model wrote it (`<function=…>`, `[TOOL_CALLS]`).
 
     ## Fix
 
@@ -90,6 +115,9 @@ def tool_parser_not_enabled(pod: Pod, engine: Engine, cluster: Cluster, logs: Lo
         return
     if logs is not None and (unread := _unread_calls(engine, logs)) is not None:
         yield unread
+        return
+    if (seen := _seen_by_clients(pod, engine, cluster)) is not None:
+        yield seen
         return
     parser = engine.explicit("tool_call_parser")
     if engine.name != "vllm" or parser is None or not engine.found.argv_known or pod.partial or pod.log_only:
@@ -130,6 +158,52 @@ def _unread_calls(engine: Engine, logs: Logs) -> Finding | None:
             ),
         ),
         order=lines[-1].order,
+    )
+
+
+def _seen_by_clients(pod: Pod, engine: Engine, cluster: Cluster) -> Finding | None:
+    """Calls as the model writes them, in the log of a client of this server alone: the parser that it was told reads another format."""
+    parser = engine.explicit("tool_call_parser")
+    if not pod.ready or parser is None or engine.name not in ("vllm", "sglang"):
+        return None
+    if engine.name == "vllm" and engine.value("enable_auto_tool_choice", False) is False:
+        return None
+    said = cluster.once("marks of calls", lambda: list(_marked(cluster)))
+    clients = {(c.pod.namespace, c.pod.name, c.name) for c in asking(pod, cluster)} if said else set()
+    unread = ((line, able) for who, line, able in said if who in clients and parser.value not in able)
+    line, able = next(unread, (None, ()))
+    if line is None:
+        return None
+    family = parser_among(engine.checkpoint.rstrip("/").rpartition("/")[2], list(able))
+    return Finding(
+        role="cause",
+        severity="warning",
+        confidence="likely" if family else "possible",
+        summary=f"{line.log.pod} gets tool calls as text, with status 200: {engine.container.name} has the parser {parser.value}, and the "
+        f"model writes them as {able[0]} reads them.",
+        evidence=(log_evidence(line), setting_evidence(engine.container, parser)),
+        fixes=((releases.reads_tools(engine) if family else None) or _of_the_format(engine, able[0]),),
+        order=line.order,
+    )
+
+
+def _marked(cluster: Cluster) -> Iterator[tuple[tuple[str, str, str], Line, tuple[str, ...]]]:
+    """Whose log (namespace, pod, container) holds a call as a model writes it, where, and the parsers of that format."""
+    for text in cluster.snapshot.logs:
+        log = Log(text)
+        for literal, pattern, parsers in _MARKS if text.pod and not text.previous else ():
+            line = next((x for x in log.find(literal) if re.search(pattern, x.text[:4000])), None)
+            if line is not None:
+                yield (text.namespace, text.pod, text.container), line, parsers
+
+
+def _of_the_format(engine: Engine, parser: str) -> Fix:
+    return fixes.set_flag(
+        engine,
+        "tool_call_parser",
+        "--tool-call-parser",
+        parser,
+        f"Set --tool-call-parser to {parser}, which reads this format",
     )
 
 

@@ -1,0 +1,58 @@
+"""Requests that a server behind Knative's proxy answered, as its own log says, later than the proxy waits for an answer.
+
+Sources: Tornado's access log (`web.py`, KFServing's and KServe's servers up to 0.10), KServe's trace of each request
+(`model_server`, `kserve.trace`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Finding,
+    Line,
+    Logs,
+    Pod,
+    log_evidence,
+    long_past,
+    object_evidence,
+    say_seconds,
+)
+from llmdoctor_checks.serving._timeouts import longer, of_knative
+
+#: How long a request took that was answered well, in milliseconds, by the words around it.
+OUTLASTED = ("] 200 POST /", "predict_ms: ")
+_TOOK = r"\] 200 POST /\S{1,300} \(\S{1,60}\) (?P<tornado>\d{1,9}\.\d\d)ms|\bpredict_ms: (?P<kserve>\d{1,9}\.\d{1,12})"
+
+#: So many answers are no chance, and one that came so many seconds later came too late.
+_FEWEST, _LATER = 2, 1
+
+
+def outlasted(pod: Pod, cluster: Cluster, logs: Logs | None) -> Finding | None:
+    """Answers that came when the proxy had long said 504, and what states its time."""
+    answers = list(_answers(pod, logs)) if logs is not None else []
+    for timeout in of_knative(pod, cluster) if len(answers) >= _FEWEST else ():
+        late = [(line, took) for line, took in answers if took >= timeout.seconds + _LATER]
+        if not timeout.whole or len(late) < _FEWEST:
+            continue
+        lines, longest = [line for line, _ in late], max(took for _, took in late)
+        return Finding(
+            role="risk" if long_past(lines) else "cause",
+            severity="warning",
+            summary=f"{lines[-1].log.container} of {pod.name} took up to {say_seconds(round(longest))} for {len(late)} of {len(answers)} "
+            f"requests, and {timeout.where} allows {say_seconds(timeout.seconds)}: their clients got 504 before the answer was there.",
+            evidence=(log_evidence(lines[-1]), object_evidence(timeout.item, timeout.path, timeout.text)),
+            fixes=(longer(timeout, 0),),
+            order=lines[0].order,
+        )
+    return None
+
+
+def _answers(pod: Pod, logs: Logs) -> Iterator[tuple[Line, float]]:
+    """What the servers of the pod answered well, and after how many seconds."""
+    for log in (logs.current(container.name) for container in pod.containers):
+        for line in log.find(*OUTLASTED) if log is not None else ():
+            if (said := re.search(_TOOK, line.text[:2000])) is not None:
+                yield line, float(said["tornado"] or said["kserve"]) / 1000
