@@ -172,10 +172,8 @@ def _joined(operations: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _words(pod: Pod, operation: dict[str, Any], summary: str) -> Iterator[str]:
     """What one operation sets: arguments, variables, or a field of a container or of the pod."""
     tokens, value = pointer.split(operation["path"]), operation.get("value")
-    container = None
-    if tokens[0] in ("containers", "initContainers") and len(tokens) > 2:
-        mine = pod.spec.containers if tokens[0] == "containers" else pod.spec.init_containers
-        container, tokens = mine[int(tokens[1])], tokens[2:]
+    container = _container_at(pod, tokens) if len(tokens) > 2 else None
+    tokens = tokens[2:] if container is not None else tokens
     if operation["op"] == "remove":
         return
     if container is not None and tokens[0] in ("args", "command"):
@@ -486,10 +484,9 @@ def _refers(value: Any) -> bool:
 def _inside(pod: Pod, template: Template, path: str) -> str | None:
     """The path inside the template's pod spec for one in the pod's, which admission and operators have added to."""
     tokens = pointer.split(path)
-    if not pod.exists or tokens[0] not in ("containers", "initContainers") or len(tokens) < 2:
+    container = _container_at(pod, tokens) if pod.exists else None
+    if container is None:
         return path if not pod.exists or tokens[0] != "volumes" else _element(pod, template, tokens)
-    mine = pod.spec.containers if tokens[0] == "containers" else pod.spec.init_containers
-    container = mine[int(tokens[1])]
     index, theirs = _called(container.name, template.pod, f"spec.{tokens[0]}")
     if index is None:
         return None
@@ -514,10 +511,14 @@ def _inside(pod: Pod, template: Template, path: str) -> str | None:
 def _container_in(pod: Pod, template: Template, path: str) -> bool:
     """Whether what a path inside the pod spec leads to is no container, or one that the template states."""
     tokens = pointer.split(path)
-    if tokens[0] not in ("containers", "initContainers") or len(tokens) < 2:
-        return True
-    mine = pod.spec.containers if tokens[0] == "containers" else pod.spec.init_containers
-    return _called(mine[int(tokens[1])].name, template.pod, f"spec.{tokens[0]}")[0] is not None
+    container = _container_at(pod, tokens)
+    return container is None or _called(container.name, template.pod, f"spec.{tokens[0]}")[0] is not None
+
+
+def _container_at(pod: Pod, tokens: list[str]) -> k8s.Container | None:
+    """The container into which a path inside the pod spec leads."""
+    places = {"containers": pod.spec.containers, "initContainers": pod.spec.init_containers}
+    return places[tokens[0]][int(tokens[1])] if tokens[0] in places and len(tokens) > 1 else None
 
 
 def _element(pod: Pod, template: Template, tokens: list[str]) -> str | None:
@@ -625,11 +626,7 @@ def _option(engine: Engine, flag: str, value: str) -> list[str]:
 
 def _with_gpus(container: Container, count: str) -> list[dict[str, Any]]:
     """The operations that give a container so many GPUs, and room in /dev/shm where nothing is mounted there."""
-    resource = next(iter(container.accelerators), "nvidia.com/gpu")
-    key, resources = pointer.escaped(resource), container.spec.resources
-    tables = {"limits": resources.limits, "requests": resources.requests}
-    kinds = [kind for kind in tables if kind == "limits" or resource in tables[kind]]
-    found = [{"op": "add", "path": f"{container.pointer}/resources/{kind}/{key}", "value": count} for kind in kinds]
+    found = _resource(container, "limits", next(iter(container.accelerators), "nvidia.com/gpu"), count)
     if container.mount_at("/dev/shm") or (count.isdecimal() and int(count) <= container.gpus):
         return found
     volume = {"name": free_name(container.pod, "dshm"), "emptyDir": {"medium": "Memory", "sizeLimit": "8Gi"}}
@@ -902,12 +899,14 @@ def set_resource(container: Container, kind: str, resource: str, value: str, sum
 
     An extended resource that stands in both is set in both: the API server refuses a request that differs from its limit.
     """
-    key = pointer.escaped(resource)
-    resources = container.spec.resources
-    tables = {"requests": resources.requests, "limits": resources.limits}
-    kinds = [k for k in ("limits", "requests") if k == kind or ("/" in resource and resource in tables[k])]
-    operations = [{"op": "add", "path": f"{container.pointer}/resources/{k}/{key}", "value": value} for k in kinds]
-    return patch(container.pod, summary, operations)
+    return patch(container.pod, summary, _resource(container, kind, resource, value))
+
+
+def _resource(container: Container, kind: str, resource: str, value: str) -> list[dict[str, Any]]:
+    key, resources = pointer.escaped(resource), container.spec.resources
+    tables = {"limits": resources.limits, "requests": resources.requests}
+    kinds = [k for k in tables if k == kind or ("/" in resource and resource in tables[k])]
+    return [{"op": "add", "path": f"{container.pointer}/resources/{k}/{key}", "value": value} for k in kinds]
 
 
 def request_rdma(container: Container, summary: str) -> Fix | None:
@@ -1053,11 +1052,8 @@ def mount_claim(container: Container, path: str, size: str, summary: str) -> Fix
 
 
 #: Where a private authority is mounted, and the variables by which OpenSSL, Go, Rust and Python's libraries find it.
-_AUTHORITY, _AUTHORITY_AT, _AUTHORITY_VARIABLES = (
-    "private-ca",
-    "/etc/private-ca",
-    ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"),
-)
+_AUTHORITY, _AUTHORITY_AT = "private-ca", "/etc/private-ca"
+_AUTHORITY_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 
 
 def mount_authority(container: Container, summary: str) -> Fix:

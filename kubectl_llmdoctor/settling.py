@@ -210,13 +210,17 @@ def _written(words: list[str], index: int, vector: str, bare: str) -> Stated | N
     return Stated(name=option, value=has, vector=vector, index=index, apart=apart, elements=elements)
 
 
+def _rewritten(container: Container, changes: list[tuple[str, str]], summary: str) -> Fix:
+    """The start script with options written otherwise; advice where no patch can do that."""
+    return fixes.rewritten(container, changes, summary) or fixes.advice(f"{summary}, in {fixes.edited(container.pod)}")
+
+
 def without(container: Container, place: Stated, summary: str) -> Fix:
     """Take a setting out of where the container states it."""
     if not place.vector:
         return fixes.remove_env(container, place.name, summary)
     if place.index is None or container.told:
-        made = fixes.rewritten(container, [(place.text, "")], summary)
-        return made or fixes.advice(f"{summary}, in {fixes.edited(container.pod)}")
+        return _rewritten(container, [(place.text, "")], summary)
     at = f"{container.pointer}/{place.vector}"
     return fixes.patch(container.pod, summary, [{"op": "remove", "path": f"{at}/{i}"} for i in place.elements])
 
@@ -227,8 +231,7 @@ def given(container: Container, place: Stated, value: str, summary: str) -> Fix:
         return fixes.set_env(container, place.name, value, summary)
     if place.index is None or container.told or place.value is None:
         new = f"{place.name}{' ' if place.apart else '='}{value}"
-        made = fixes.rewritten(container, [(place.text, new)], summary) if script.is_plain(value) else None
-        return made or fixes.advice(f"{summary}, in {fixes.edited(container.pod)}")
+        return _rewritten(container, [(place.text, new)] if script.is_plain(value) else [], summary)
     at = place.index + 1 if place.apart else place.index
     word = value if place.apart else f"{place.name}={value}"
     operation = {"op": "replace", "path": f"{container.pointer}/{place.vector}/{at}", "value": word}
@@ -376,8 +379,7 @@ def _in_words(container: Container, place: Stated) -> Fix | None:
     words = re.findall(r"\d+", str(place.value))
     summary = f"Give {place.name} each of its numbers as a word of its own: {' '.join(words)}"
     if place.index is None or container.told:
-        made = fixes.rewritten(container, [(place.text, " ".join((place.name, *words)))], summary)
-        return made or fixes.advice(f"{summary}, in {fixes.edited(container.pod)}")
+        return _rewritten(container, [(place.text, " ".join((place.name, *words)))], summary)
     at, begin = f"{container.pointer}/{place.vector}", place.index + place.apart
     written = words if place.apart else [place.name, *words]
     operations = [{"op": "add", "path": f"{at}/{begin + i}", "value": word} for i, word in enumerate(written)]
@@ -580,8 +582,7 @@ def _loads_by_mode(container: Container) -> Fix | None:
     summary = f"Write --load-mode {mode} instead of {names}, which newer releases no longer have"
     if container.told or any(place.index is None or place.vector != first.vector for place in places):
         changes = [(first.name, f"--load-mode {mode}"), *((place.name, "") for place in places[1:])]
-        made = fixes.rewritten(container, changes, summary)
-        return made or fixes.advice(f"{summary}, in {fixes.edited(container.pod)}")
+        return _rewritten(container, changes, summary)
     at = f"{container.pointer}/{first.vector}"
     later = sorted((i for place in places for i in place.elements if i != first.index), reverse=True)
     operations = [
@@ -693,12 +694,8 @@ def put(container: Container, engine: Engine | None, name: str, value: str, summ
         if place.index is not None and not container.told:
             at = f"{container.pointer}/{place.vector}/{place.index + 1}"
             return fixes.patch(container.pod, summary, [{"op": "add", "path": at, "value": value}])
-        made = (
-            fixes.rewritten(container, [(place.name, f"{place.name} {value}")], summary)
-            if script.is_plain(value)
-            else None
-        )
-        return made or fixes.advice(f"{summary}, in {fixes.edited(container.pod)}")
+        changes = [(place.name, f"{place.name} {value}")] if script.is_plain(value) else []
+        return _rewritten(container, changes, summary)
     if engine is None and place is None:  # whatever starts the server has arguments of its own
         return fixes.advice(f"{summary}: {_of_a_starter(container, name)}")
     if value and engine is not None and engine.name == "llama.cpp":  # whose parser knows no `=`

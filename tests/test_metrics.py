@@ -198,11 +198,10 @@ def buckets(name: str, counts: dict[str, float], start: float = 0) -> Rows:
 
 def test_a_histogram_of_the_window() -> None:
     rows = buckets("vllm:time_to_first_token_seconds", {"0.5": 50, "1.0": 90, "2.5": 99, "+Inf": 100}, start=1000)
-    rows += [row("vllm:time_to_first_token_seconds_sum", [[0, 500], [3600, 570]])]
     found = metrics(answer(rows)).histogram("ttft")
     assert found is not None
     assert not found.lifetime
-    assert (found.observed, found.mean, found.seconds) == (100, 0.7, 3600)
+    assert (found.observed, found.seconds) == (100, 3600)
     assert found.quantile(0.5) == 0.5
     assert found.quantile(0.25) == 0.25
     assert found.quantile(0.95) == pytest.approx(1 + 1.5 * 5 / 9)
@@ -224,7 +223,7 @@ def test_a_quantile_lies_within_the_bounds(steps: list[tuple[float, int]], share
     for _, (_, count) in zip(bounds, steps, strict=False):
         total += count
         counts.append(float(total))
-    made = Histogram("m", (*bounds, float("inf")), (*counts, total + 1.0), None, 60, False, "")
+    made = Histogram("m", (*bounds, float("inf")), (*counts, total + 1.0), 60, False, "")
     assert 0 <= made.quantile(share) <= bounds[-1]
     assert made.below(bounds[-1]) + made.above(bounds[-1]) == pytest.approx(1)
 
@@ -367,4 +366,3 @@ def test_a_real_vllm_under_load() -> None:
     assert first is not None
     assert (whole.observed, queue.observed) == (1320, 1320)
     assert queue.quantile(0.5) < first.quantile(0.5) < whole.quantile(0.5)
-    assert whole.mean == pytest.approx(24.6, abs=0.1)

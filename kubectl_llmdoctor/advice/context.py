@@ -14,6 +14,7 @@ from kubectl_llmdoctor.advice.templates import Value
 from kubectl_llmdoctor.facts.destinations import logs_of
 from kubectl_llmdoctor.facts.lengths import Length, length_of, number_of, trained
 from kubectl_llmdoctor.facts.logs import Log
+from kubectl_llmdoctor.template_values import template_value
 
 #: What a slot of llama-server has where nothing more is known, and how its context is raised.
 _A_SHARE = "which is --ctx-size divided by the number of slots"
@@ -53,12 +54,10 @@ class Context(Topic):
     decides = get_args(OfContext)
 
     def values(self) -> dict[str, Value]:
-        return {
+        return super().values() | {
             "context": lambda: str(self._length.now) if self._length.now else "what it is",
             "longer_context": lambda: str(self._length.longer),
             "context_bound": lambda: self._length.bound,
-            "ask_less": lambda: self._ask_less,
-            "enough": lambda: self._enough,
             "slot_is": lambda: self._slot.text,
             "fewer_slots": lambda: str(self._slot.fewer),
             "per_slot": lambda: str(self._slot.each),
@@ -95,8 +94,8 @@ class Context(Topic):
         """The number that was captured of a request; 0 for none."""
         return number_of(self.captured.get("have"))
 
-    @property
-    def _ask_less(self) -> str:
+    @template_value
+    def ask_less(self) -> str:
         """What clients have to do where the context stays as it is."""
         length, new = self._length, number_of(self.captured.get("new"))
         if new and 0 < self._have < length.now:
@@ -145,7 +144,7 @@ class Context(Topic):
         rank = self.captured.get("rank", "")
         return int(rank) if rank.isdecimal() else 0
 
-    @property
-    def _enough(self) -> str:
+    @template_value
+    def enough(self) -> str:
         """The power of two above what is needed."""
         return str(1 << (self._have - 1).bit_length()) if self._have > 0 else ""

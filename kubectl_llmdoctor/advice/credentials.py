@@ -12,6 +12,7 @@ from kubectl_llmdoctor.advice.templates import Value
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.fixes import maker
+from kubectl_llmdoctor.template_values import template_value
 from kubectl_llmdoctor.tree import dig
 
 #: What a variable is called that is to hold a token for Hugging Face's hub.
@@ -52,17 +53,15 @@ class Credentials(Topic):
     decides = get_args(OfCredentials)
 
     def values(self) -> dict[str, Value]:
-        return {
+        return super().values() | {
             "token_variable": lambda: self._misnamed_token,
             "token_at": lambda: self._index_of(self._misnamed_token),
             "token_meant": lambda: "HUGGING_FACE_HUB_TOKEN" if self._unread_token else "HF_TOKEN",
             "token_secret": lambda: self._token_of[0],
             "token_key": lambda: self._token_of[1],
-            "token_maker": lambda: self._token_maker,
             "key_variable": lambda: self._misnamed_key[0],
             "key_meant": lambda: self._misnamed_key[1],
             "key_at": lambda: self._index_of(self._misnamed_key[0]),
-            "google_account": lambda: self._google_account,
             "aws_role": lambda: self._aws_role or "the role that it names in eks.amazonaws.com/role-arn",
             "aws_role_name": lambda: self._aws_role.rpartition("/")[2] or "ROLE",
         }
@@ -114,8 +113,8 @@ class Credentials(Topic):
         secret, _, key = next((x for x in told if x.startswith("Secret ")), "").removeprefix("Secret ").partition("/")
         return (secret, key, True) if secret and key else ("hf-token", "HF_TOKEN", False)
 
-    @property
-    def _token_maker(self) -> str:
+    @template_value
+    def token_maker(self) -> str:
         """` (ExternalSecret/hub makes it: …)`: what writes the Secret of the token again, where something does."""
         item = self.subject.cluster.item("Secret", self.subject.namespace, self._token_of[0])
         by = maker(item) if item else ""
@@ -156,8 +155,8 @@ class Credentials(Topic):
         annotations = dig(item.raw, "metadata.annotations") if item else None
         return str(annotations.get("eks.amazonaws.com/role-arn") or "") if isinstance(annotations, dict) else ""
 
-    @cached_property
-    def _google_account(self) -> str:
+    @template_value
+    def google_account(self) -> str:
         """The account of Google Cloud that the pod's service account acts as."""
         name = (self.pod.spec.service_account_name if self.pod else "") or "default"
         item = self.subject.cluster.item("ServiceAccount", self.subject.namespace, name)

@@ -10,144 +10,82 @@ from kubectl_llmdoctor.fixes import Privilege
 
 #: Of the object that the line names, or its kind.
 OfObjects = Literal[
-    "object elsewhere",
-    "object alike",
-    "object nowhere",
-    "definition known",
-    "definition unknown",
-]
+    "object elsewhere", "object alike", "object nowhere",
+    "definition known", "definition unknown",
+]  # fmt: skip
 #: Of the hub or store that the model is from.
 OfHub = Literal[
-    "other hub",
-    "usual hub",
-    "model named",
-    "no model named",
-    "store refuses",
-    "store lacks it",
-    "store unclear",
-]
+    "other hub", "usual hub",
+    "model named", "no model named",
+    "store refuses", "store lacks it", "store unclear",
+]  # fmt: skip
 #: Of tokens and keys in the container's variables.
 OfCredentials = Literal[
-    "token misnamed",
-    "no token misnamed",
-    "token in a Secret",
-    "token given",
-    "no token given",
-    "all variables known",
-    "variables of a Secret not known",
-    "key misnamed",
-    "no key misnamed",
-]
+    "token misnamed", "no token misnamed",
+    "token in a Secret", "token given", "no token given",
+    "all variables known", "variables of a Secret not known",
+    "key misnamed", "no key misnamed",
+]  # fmt: skip
 #: Of the image, and the Secret that it is pulled with.
 OfImages = Literal[
-    "image misspelt",
-    "image known",
-    "no image known",
-    "pull secret named",
-    "pull secret of another type",
-    "pull secret unused",
-    "no pull secret",
-]
+    "image misspelt", "image known", "no image known",
+    "pull secret named", "pull secret of another type", "pull secret unused", "no pull secret",
+]  # fmt: skip
 #: Of the path that the line names, and the volume that it lies on.
 OfFiles = Literal[
-    "forbidden",
-    "not forbidden",
-    "storage initializer",
-    "no storage initializer",
-    "mounted read-only",
-    "mounted writable",
-    "fsGroup set",
-    "no fsGroup",
-    "volume in memory",
-    "volume on disk",
-    "volume lasting",
-    "volume passing",
-    "volume mounted",
-    "no volume mounted",
-    "mounted elsewhere",
-    "nothing mounted",
-    "a folder",
-    "no folder",
-    "home closed",
-    "home open",
-    "programs there",
-    "no programs there",
-]
+    "forbidden", "not forbidden",
+    "storage initializer", "no storage initializer",
+    "mounted read-only", "mounted writable",
+    "fsGroup set", "no fsGroup",
+    "volume in memory", "volume on disk",
+    "volume lasting", "volume passing",
+    "volume mounted", "no volume mounted",
+    "mounted elsewhere", "nothing mounted",
+    "a folder", "no folder",
+    "home closed", "home open",
+    "programs there", "no programs there",
+]  # fmt: skip
 #: Of the context that the server has, and its slots.
 OfContext = Literal[
     "context can grow",
-    "fewer slots",
-    "larger slots",
-    "slots unknown",
-    "input told",
-    "input not told",
-]
+    "fewer slots", "larger slots", "slots unknown",
+    "input told", "input not told",
+]  # fmt: skip
 #: Of the ranks of the engine, and the pods that they are in.
 OfGroup = Literal[
-    "group is short",
-    "group is not short",
-    "images differ",
-    "NCCL differs",
-    "one rank late",
-    "all ranks wait",
-    "late rank not known",
-    "parallel size known",
-    "parallel size unknown",
-    "RDMA offered",
-    "RDMA had",
-    "no RDMA had",
-    "RDMA device named",
+    "group is short", "group is not short",
+    "images differ", "NCCL differs",
+    "one rank late", "all ranks wait", "late rank not known",
+    "parallel size known", "parallel size unknown",
+    "RDMA offered", "RDMA had", "no RDMA had", "RDMA device named",
     "GID index set",
-    "one GPU",
-    "one GPU for counted ranks",
-    "several GPUs",
-    "all-to-all by option",
-    "all-to-all by variable",
-    "KV connector known",
-    "KV connector not known",
-]
+    "one GPU", "one GPU for counted ranks", "several GPUs",
+    "all-to-all by option", "all-to-all by variable",
+    "KV connector known", "KV connector not known",
+]  # fmt: skip
 #: Of how the process of the container ended, and what it may do.
 OfProcess = Literal[
-    "killed in its limit",
-    "killed without a limit",
-    "bus error",
-    "crashed",
-    "end not known",
+    "killed in its limit", "killed without a limit", "bus error", "crashed", "end not known",
     "still ready",
-    "capability helps",
-    "user given",
-    "parser of later releases",
-    "parser of no release known",
+    "capability helps", "user given",
+    "parser of later releases", "parser of no release known",
     "larger than /dev/shm",
-    "driver on the path",
-    "driver not on the path",
-]
+    "driver on the path", "driver not on the path",
+]  # fmt: skip
 #: Of the pod's node and others, and what the pod asks of them.
 OfPlacement = Literal[
-    "gpu asked",
-    "no gpu asked",
-    "whole gpu",
-    "mig slice",
-    "no runtime class",
-    "runtime class there",
-    "runtime class open",
-    "GPUs by default",
-    "pod network",
-    "host network",
-    "on GKE",
-    "not on GKE",
-    "on Talos",
-    "not on Talos",
-    "driver by the GPU operator",
-    "driver not by the GPU operator",
-    "other architecture there",
-    "no other architecture",
-    "ARM node",
-    "no ARM node",
+    "gpu asked", "no gpu asked",
+    "whole gpu", "mig slice",
+    "no runtime class", "runtime class there", "runtime class open", "GPUs by default",
+    "pod network", "host network",
+    "on GKE", "not on GKE",
+    "on Talos", "not on Talos",
+    "driver by the GPU operator", "driver not by the GPU operator",
+    "other architecture there", "no other architecture",
+    "ARM node", "no ARM node",
     "switches by InfiniBand",
-    "use of a GPU",
-    "no use of a GPU",
-]
+    "use of a GPU", "no use of a GPU",
+]  # fmt: skip
 #: Of the port that a line says is taken.
 OfPorts = Literal["port from VLLM_PORT"]
 Condition = Literal[
@@ -156,7 +94,7 @@ Condition = Literal[
 
 
 class FixText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A fix; `{name}` stands for what the pattern captured, and for the names of the topics (`topics.py`).
+    """A fix; `{name}` stands for what the pattern captured, and for the values of the topics.
 
     `env`, `option`, `spec`, `annotation`, `pull_secret`, `authority` and `shm` become a patch of the object that a person edits. `asks` is
     what Pod Security may refuse: such a fix is not offered first where the namespace's level does. `when` is what must be so

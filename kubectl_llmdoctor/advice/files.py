@@ -17,6 +17,7 @@ from kubectl_llmdoctor.facts.k8s import Volume, VolumeMount
 from kubectl_llmdoctor.facts.place import SYSTEM, Place, backing, data_mounts
 from kubectl_llmdoctor.facts.units import units
 from kubectl_llmdoctor.fixes import larger
+from kubectl_llmdoctor.template_values import template_value
 from kubectl_llmdoctor.tree import dig
 
 #: So many claims are worth naming where nobody knows which one is meant.
@@ -63,26 +64,17 @@ class Files(Topic):
     decides = get_args(OfFiles)
 
     def values(self) -> dict[str, Value]:
-        return {
-            "volume_at": lambda: self._volume_at,
-            "sub_path": lambda: self._sub_path,
-            "bucket": lambda: self._bucket,
+        return super().values() | {
             "twice": lambda: larger(units(self.captured.get("limit")), self.here.model_bytes),
             "volume": lambda: self.mount.name if self.mount else "",
             "mount": lambda: self.mount.mount_path if self.mount else "",
             "user": lambda: self._user or "1000",
-            "chown": lambda: self._chown,
-            "volume_is": lambda: self._volume_is,
             "inside": lambda: (self.place.inside if self.place else "") or "the model",
             "lacks": lambda: (self.place.inside if self.place else "") or "config.json",
-            "folder": lambda: self._folder,
-            "triton_folder": lambda: self._triton_folder,
             "set_at": lambda: (self.place.set_at if self.place else "") or "the argument or variable",
             "mounts": lambda: " and ".join(
                 f"{mount.mount_path} ({backing(volume)})" for mount, volume in self._data[:3]
             ),
-            "cache_on": lambda: self._cache_on,
-            "moved": lambda: self._moved,
             "homed": lambda: self._homed[0],
             "homed_volume": lambda: self._homed[1],
             "homed_from": lambda: self._homed[2],
@@ -90,9 +82,6 @@ class Files(Topic):
             "fetched": lambda: self._fetched[0],
             "fetched_at": lambda: self._fetched[1],
             "fetcher": lambda: self._fetched[2],
-            "there": lambda: self._there,
-            "claims": lambda: self._claims,
-            "hiding": lambda: self._hiding,
             "configuration": lambda: self._configuration[0],
             "configured_by": lambda: self._configuration[1],
             "no_data": "" if self.log_only else ", as no volume with data is mounted",
@@ -104,7 +93,7 @@ class Files(Topic):
         yield "forbidden" if self.captured.get("why", "").lower() in _FORBIDDEN else "not forbidden"
         yield "home closed" if self.place and self.place.home_closed else "home open"
         yield "volume passing" if self.place and self.place.passing else "volume lasting"
-        yield "a folder" if self._folder else "no folder"
+        yield "a folder" if self.folder else "no folder"
         yield "programs there" if self.place and self.place.among_programs else "no programs there"
         yield "mounted elsewhere" if self._data else "nothing mounted"
         yield from self._of_volume()
@@ -125,13 +114,13 @@ class Files(Topic):
             return self.place.mount if self.place else None
         return self._data[0][0] if len(self._data) == 1 else None
 
-    @property
-    def _volume_is(self) -> str:
+    @template_value
+    def volume_is(self) -> str:
         """`claim weights`: what is behind that volume; `the volume` where nobody knows, or the model does not lie on it."""
         if self.place:
             return self.place.volume_is
         volume = self.pod.volume(self.mount.name) if self.pod and self.mount else None
-        beside = self.mount is not None and self._there.startswith("/") and not self._inside(self._there, self.mount)
+        beside = self.mount is not None and self.there.startswith("/") and not self._inside(self.there, self.mount)
         return backing(volume) if volume and not beside else "the volume"
 
     @staticmethod
@@ -158,21 +147,21 @@ class Files(Topic):
             "no volume mounted" if given_by_api else "volume mounted",
         )
 
-    @property
-    def _volume_at(self) -> str:
+    @template_value
+    def volume_at(self) -> str:
         """The place of the volume that the line names in the pod's spec."""
         names = [volume.name for volume in self.pod.spec.volumes] if self.pod else []
         return str(names.index(self.captured["volume"])) if self.captured.get("volume") in names else "0"
 
-    @property
-    def _sub_path(self) -> str:
+    @template_value
+    def sub_path(self) -> str:
         """The subPath with which the volume that the line names is mounted."""
         mounts = [m for c in (self.pod.containers if self.pod else ()) for m in c.spec.volume_mounts]
         named = [m.sub_path for m in mounts if m.name == self.captured.get("volume") and m.sub_path]
         return named[0] if named else "that subPath names"
 
-    @cached_property
-    def _bucket(self) -> str:
+    @template_value
+    def bucket(self) -> str:
         """The bucket behind the volume that the line names, by its PersistentVolume or by the pod's own words."""
         name = self.captured.get("volume", "")
         item = self.subject.cluster.item("PersistentVolume", "", name) if name else None
@@ -182,8 +171,8 @@ class Files(Topic):
         told = attributes.get("bucketName") if isinstance(attributes, dict) else None
         return str(told or (dig(csi, "volumeHandle") if csi else "") or "BUCKET").partition(":")[0]
 
-    @property
-    def _claims(self) -> str:
+    @template_value
+    def claims(self) -> str:
         """The claims of the namespace that the pod does not mount, as a question: ` (claim weights?)`."""
         mine = [v.persistent_volume_claim for v in self.pod.spec.volumes] if self.pod else []
         used = {claim.claim_name for claim in mine if claim}
@@ -201,20 +190,20 @@ class Files(Topic):
         """The volumes of the container that may hold data."""
         return data_mounts(self.container) if self.container else []
 
-    @property
-    def _triton_folder(self) -> str:
+    @template_value
+    def triton_folder(self) -> str:
         """Where that is the cache in a home of another user's: the folder of Triton's cache beside it, of which an engine fails next."""
-        home, cache, below = self._folder.rpartition("/.cache")
+        home, cache, below = self.folder.rpartition("/.cache")
         engine = self.engine.name if self.engine else ""
         return f"{home}/.triton" if cache and not below and home.startswith("/home/") and engine in _OF_TRITON else ""
 
-    @property
-    def _folder(self) -> str:
+    @template_value
+    def folder(self) -> str:
         """The folder at which an empty volume may be mounted for the path."""
         return self.captured.get("folder", self.place.folder if self.place else "")
 
-    @property
-    def _cache_on(self) -> str:
+    @template_value
+    def cache_on(self) -> str:
         """`claim models at /cache`: the volume on which the hub's cache of the container lies, where it is a lasting one."""
         told = self._cache
         for mount, volume in self._data if told else ():
@@ -260,8 +249,8 @@ class Files(Topic):
                 return source, told, one.name
         return "", "", ""
 
-    @property
-    def _moved(self) -> str:
+    @template_value
+    def moved(self) -> str:
         """The path, below what else the container has mounted."""
         name = (self.place.path if self.place else "").rpartition("/")[2]
         return f"{self._data[0][0].mount_path.rstrip('/')}/{name}" if self._data else ""
@@ -276,15 +265,15 @@ class Files(Topic):
                 return str(index), mount.name, at
         return "", "", ""
 
-    @property
-    def _there(self) -> str:
+    @template_value
+    def there(self) -> str:
         """The path, else the engine's model."""
         if self.place:
             return self.place.path
         return str((self.engine.value("model") if self.engine else "") or "the model")
 
-    @property
-    def _hiding(self) -> str:
+    @template_value
+    def hiding(self) -> str:
         """The volume that lies where images have programs, and the program that is not found may be: `volume cache at /workspace`."""
         for mount in self.container.spec.volume_mounts if self.container else ():
             at = mount.mount_path.rstrip("/")
@@ -318,8 +307,8 @@ class Files(Topic):
         places = (self.container.spec.working_dir, *((path.value or "") if path else "").split(":"))
         return volume.empty_dir is None and any(f"{place.rstrip('/')}/".startswith(f"{at}/") for place in places)
 
-    @property
-    def _chown(self) -> str:
+    @template_value
+    def chown(self) -> str:
         """What lets the container's user write to the volume."""
         give = f"chown -R {self._user}:{self._user}" if self._user else "chmod -R a+rwX"
         return f"{give} {self._given}".strip()

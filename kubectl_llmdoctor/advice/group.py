@@ -18,6 +18,7 @@ from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.nodes import RDMA, rdma_offered
 from kubectl_llmdoctor.fixes import request_rdma
 from kubectl_llmdoctor.reach import ADDRESS, IN_NUMBERS, sides, told
+from kubectl_llmdoctor.template_values import template_value
 
 #: More ranks than any engine has.
 _MOST_RANKS = 4096
@@ -71,34 +72,22 @@ class Group(Topic):
     decides = get_args(OfGroup)
 
     def values(self) -> dict[str, Value]:
-        return {
-            "devices": lambda: self._devices,
+        return super().values() | {
             "gpus_wanted": lambda: str(self._wanted),
             "gpus_at_least": lambda: str(max(self._wanted, 1)),
             "gpus_there": lambda: str(self._there),
             "fewer_gpus": lambda: str(self._fewer or "?"),
-            "divides": lambda: self._divides,
             "prefill_url": lambda: self._sides["prefill_url"],
             "decode_url": lambda: self._sides["decode_url"],
             "leader": lambda: self.leader or "the leader's name",
-            "own_name": lambda: self._own_name,
-            "leader_at": lambda: self._leader_at,
-            "asks_itself": lambda: self._asks_itself,
             "late_rank": lambda: self._late[1],
-            "images": lambda: self._images,
-            "nccl": lambda: self._nccl,
-            "lone_gpu": lambda: self._lone_gpu,
             "processes": lambda: self._processes[1],
             "processes_told": lambda: self._processes[0],
-            "rdma": lambda: self._rdma,
-            "told_interface": lambda: self._told_interface,
-            "recomputing": lambda: self._recomputing,
-            "naive_exchange": lambda: self._naive_exchange,
             **self._sizes,
         }
 
-    @cached_property
-    def _lone_gpu(self) -> str:
+    @template_value
+    def lone_gpu(self) -> str:
         """The resource of which the container asks for one, where its ranks have no pod beside it: `nvidia.com/gpu`."""
         container = self.container
         if container is None or self.log_only or container.gpus != 1 or len(self.subject.pods) > 1:
@@ -113,8 +102,8 @@ class Group(Topic):
         found = {said["count"]: said[0] for said in _PROCESSES.finditer(argv[:20_000]) if int(said["count"]) > 1}
         return next(((text, count) for count, text in found.items()), ("", "")) if len(found) == 1 else ("", "")
 
-    @property
-    def _told_interface(self) -> str:
+    @template_value
+    def told_interface(self) -> str:
         """The interface that the container tells NCCL, where it tells gloo none, and gloo took the one of the group `name` all the same."""
         env = self.container.env if self.container is not None else {}
         nccl, name = env.get("NCCL_SOCKET_IFNAME"), self.captured.get("name", "")
@@ -126,8 +115,8 @@ class Group(Topic):
         )  # which a script sets anew
         return first if fits and not said else ""
 
-    @property
-    def _naive_exchange(self) -> str:
+    @template_value
+    def naive_exchange(self) -> str:
         """Where vLLM is told to exchange the experts' tokens in its naive way, by broadcasts, and it is one that did not come about."""
         if self.captured.get("op") != "BROADCAST" or self.container is None or self.engine is None:
             return ""
@@ -148,24 +137,24 @@ class Group(Topic):
         whole = len(self.subject.pods) > 1 or self.subject.cluster.complete("Pod", self.subject.namespace)
         yield "group is short" if whole and 0 < self._there < self._wanted else "group is not short"
         yield "parallel size known" if self._fewer else "parallel size unknown"
-        if self._images:
+        if self.images:
             yield "images differ"
-        if self._nccl:
+        if self.nccl:
             yield "NCCL differs"
         yield "RDMA had" if self._has_rdma else "no RDMA had"
-        if self._rdma:
+        if self.rdma:
             yield "RDMA offered"
         if self.engine is not None and self.engine.explicit("disaggregation_ib_device") is not None:
             yield "RDMA device named"
         if self.container is not None and "NCCL_IB_GID_INDEX" in self.container.env:
             yield "GID index set"
-        if self._lone_gpu:
+        if self.lone_gpu:
             yield "one GPU for counted ranks" if self._processes[0] else "one GPU"
         else:
             yield "several GPUs"
         older = self.engine is not None and self.engine.at_least(_ALL_TO_ALL_OPTION) is False
         yield "all-to-all by variable" if older else "all-to-all by option"
-        yield "KV connector known" if self._recomputing else "KV connector not known"
+        yield "KV connector known" if self.recomputing else "KV connector not known"
 
     @cached_property
     def _fewer(self) -> int:
@@ -175,8 +164,8 @@ class Group(Topic):
             return 0
         return self.subject.sizing(self.engine).splits(size - 1)
 
-    @property
-    def _divides(self) -> str:
+    @template_value
+    def divides(self) -> str:
         """A number of GPUs below the captured `tp` that shares `have` evenly.
 
         A power of two, where one does: the other sizes of a model are mostly multiples of one.
@@ -208,8 +197,8 @@ class Group(Topic):
         said = (ADDRESS.match(one) for one in given)
         return self.captured.get("host") or next((one["host"] for one in said if one), "")
 
-    @property
-    def _own_name(self) -> str:
+    @template_value
+    def own_name(self) -> str:
         """The host of the line, where it is the name that the pod has by its headless Service."""
         host, spec = self.captured.get("host", ""), self.pod.spec if self.pod else None
         if spec is None or self.pod is None or not spec.subdomain:
@@ -217,16 +206,16 @@ class Group(Topic):
         own = f"{spec.hostname or self.pod.name}.{spec.subdomain}"
         return host if f"{host}.".startswith(f"{own}.") else ""
 
-    @property
-    def _leader_at(self) -> str:
+    @template_value
+    def leader_at(self) -> str:
         """The address of the leader in numbers, where the container is told it so and is not the leader itself."""
         given = told(_LEADER, self.container) if self.container else ()
         said = (found["host"] for one in given if (found := ADDRESS.match(one)) and not _HERE.match(found["host"]))
         own = self.container.pod.status.pod_ip if self.container else ""
         return next((host for host in said if IN_NUMBERS.fullmatch(host) and host != own), "")
 
-    @property
-    def _asks_itself(self) -> str:
+    @template_value
+    def asks_itself(self) -> str:
         """The address at which a worker of Ray is told to look for the head, where that is its own: `127.0.0.1:6379`."""
         words = " ".join(self.container.spec.argv)[:20_000] if self.container else ""
         if self.container is None or "--head" in words:
@@ -235,16 +224,16 @@ class Group(Topic):
         asked = [said["at"] for start in _RAY_START.finditer(words) if (said := _ASKS.search(start[0]))]
         return next((one for one in asked if _HERE.match(one) or (own and one.partition(":")[0] == own)), "")
 
-    @cached_property
-    def _images(self) -> str:
+    @template_value
+    def images(self) -> str:
         """`llm-0 has A, llm-0-1 has B`: the images of the engine in the pods of its group, where they differ."""
         name = self.container.name if self.container else ""
         every = {one.name: c.spec.image for one in self.subject.pods for c in one.containers if c.name == name}
         first = {image: pod for pod, image in reversed(every.items())}
         return ", ".join(f"{pod} has {image}" for image, pod in list(first.items())[:3]) if len(first) > 1 else ""
 
-    @cached_property
-    def _nccl(self) -> str:
+    @template_value
+    def nccl(self) -> str:
         """`llm-0 has NCCL 2.20.5, llm-0-1 has NCCL 2.19.3`: what NCCL says of itself in the pods of the group, where they differ."""
         every: dict[str, set[str]] = {}
         for one in self.subject.pods:
@@ -273,8 +262,8 @@ class Group(Topic):
             return "late rank not known", ""
         return ("one rank late", str(first[0])) if len(first) == 1 < ranks else ("all ranks wait", "")
 
-    @cached_property
-    def _rdma(self) -> str:
+    @template_value
+    def rdma(self) -> str:
         """`rdma/ib: 4`: the RDMA devices that nodes with GPUs offer and the container does not ask for."""
         offered = request_rdma(self.container, "{rdma}") if self.container and not self.log_only else None
         node = self.pod.spec.node_name if self.pod else ""
@@ -292,8 +281,8 @@ class Group(Topic):
         asked = any(re.fullmatch(RDMA, name.lower()) for name in container.spec.resources.limits)
         return asked or mounted or bool(security and security.privileged)
 
-    @property
-    def _recomputing(self) -> str:
+    @template_value
+    def recomputing(self) -> str:
         """The configuration of vLLM's KV connector with the policy to compute again what was not delivered; empty where it is not known."""
         told = self.engine.explicit("kv_transfer_config") if self.engine else None
         if told is None or not isinstance(told.value, dict):
@@ -301,8 +290,8 @@ class Group(Topic):
         config = msgspec.json.encode({**told.value, "kv_load_failure_policy": "recompute"}).decode()
         return "" if "<masked:" in config else config
 
-    @property
-    def _devices(self) -> str:
+    @template_value
+    def devices(self) -> str:
         """`0,1`: the numbers of the container's GPUs."""
         gpus = max(self.container.gpus if self.container else 0, 1)
         return ",".join(map(str, range(min(gpus, _MOST_DEVICES))))

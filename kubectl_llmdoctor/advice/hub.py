@@ -12,6 +12,7 @@ from kubectl_llmdoctor.advice.templates import NO_MODEL, Value
 from kubectl_llmdoctor.catalog.models import with_owner
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts import model_store
+from kubectl_llmdoctor.template_values import template_value
 
 #: A model of a hub, as no folder is named.
 _HUB_ID = expression(r"[\w.-]+/[\w.-]+")
@@ -33,24 +34,18 @@ class Hub(Topic):
     decides = get_args(OfHub)
 
     def values(self) -> dict[str, Value]:
-        return {
+        return super().values() | {
             "hub_model": lambda: self._repository or NO_MODEL,
             "cached": lambda: f"models--{self._repository.replace('/', '--')}" if self._repository else "its files",
-            "search": lambda: self._search,
-            "with_owner": lambda: self._with_owner,
             "patience": lambda: str(_PATIENCE) if (self._waits("HF_HUB_DOWNLOAD_TIMEOUT") or 0) < _PATIENCE else "",
             "patience_for_answers": lambda: str(max(_PATIENCE // 2, self._waits("HF_HUB_ETAG_TIMEOUT") or 0)),
-            "licence": lambda: self._licence,
-            "hub": lambda: self._hub,
             "hub_variable": lambda: self._asked[1],
-            "hub_url": lambda: self._hub or _HUB,
-            "hub_host": lambda: self.captured.get("host") or (self._hub or _HUB).partition("://")[2],
-            "way": lambda: self._way,
+            "hub_url": lambda: self.hub or _HUB,
+            "hub_host": lambda: self.captured.get("host") or (self.hub or _HUB).partition("://")[2],
             "store_uri": lambda: (
                 (model_store.address(self.container) if self.container else "") or "the model's address"
             ),
             "store": lambda: (model_store.endpoint(self.container) if self.container else "") or "the store",
-            "store_keys": lambda: self._store_keys,
         }
 
     def _waits(self, name: str) -> int | None:
@@ -61,9 +56,9 @@ class Hub(Topic):
 
     def _holds(self) -> Iterator[Condition]:
         asked = self.captured.get("host") or self.captured.get("url") or ""
-        other = self._hub and not _HUB_HOST.search(self._hub) and not _HUB_HOST.search(asked)
+        other = self.hub and not _HUB_HOST.search(self.hub) and not _HUB_HOST.search(asked)
         yield "other hub" if other else "usual hub"
-        yield "model named" if self._search else "no model named"
+        yield "model named" if self.search else "no model named"
         yield model_store.answer_of(self.captured.values())
 
     @property
@@ -81,12 +76,12 @@ class Hub(Topic):
                 return variable.value.rstrip("/"), name
         return "", "HF_ENDPOINT"
 
-    @property
-    def _hub(self) -> str:
+    @template_value
+    def hub(self) -> str:
         return self._asked[0]
 
-    @property
-    def _way(self) -> str:
+    @template_value
+    def way(self) -> str:
         """By what the container would reach the outside: the proxy that it is told of, or none."""
         for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
             variable = self.container.env.get(name) if self.container else None
@@ -105,8 +100,8 @@ class Hub(Topic):
         """The model, where it is named as on a hub."""
         return self._model if _HUB_ID.fullmatch(self._model) else ""
 
-    @property
-    def _with_owner(self) -> str:
+    @template_value
+    def with_owner(self) -> str:
         """The repository that a name without an owner may mean, or a folder that is called like what the server serves it as."""
         if "/" not in self._model:
             return with_owner(self._model) if self._model else ""
@@ -115,19 +110,19 @@ class Hub(Topic):
         folder = f"/{self._model.strip('/')}".lower() if self._model.startswith("/") else ""
         return next((n for n in map(str, names) if _HUB_ID.fullmatch(n) and folder.endswith(f"/{n.lower()}")), "")
 
-    @property
-    def _search(self) -> str:
+    @template_value
+    def search(self) -> str:
         """What to search the hub for; empty where the model is a folder."""
         return "" if self._model.startswith("/") else self._model.rpartition("/")[2]
 
-    @property
-    def _licence(self) -> str:
+    @template_value
+    def licence(self) -> str:
         """The licence of the model, as a fix names it."""
         model = self._repository
         return f"the licence of {model} at {_HUB}/{model}" if model else "the model's licence"
 
-    @property
-    def _store_keys(self) -> str:
+    @template_value
+    def store_keys(self) -> str:
         """What the storage initializer gets its keys for the model's store from."""
         secret = model_store.secret(self.container) if self.container else ""
         uri = model_store.address(self.container) if self.container else ""

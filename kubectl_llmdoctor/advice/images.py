@@ -14,6 +14,7 @@ from kubectl_llmdoctor.engines.version import split_image
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.pulled import had, spelt, split
+from kubectl_llmdoctor.template_values import template_value
 
 #: As whom registries know those who come with a key.
 _REGISTRY_USERS = (
@@ -62,30 +63,25 @@ class Images(Topic):
     decides = get_args(OfImages)
 
     def values(self) -> dict[str, Value]:
-        return {
+        return super().values() | {
             "image": self._own,
-            "published_image": lambda: self._published,
             "image_now": self._own or "the one that runs",
-            "registry": lambda: self._registry,
             "registry_user": lambda: next(
-                (user for host, user in _REGISTRY_USERS if re.fullmatch(host, self._registry)), "USER"
+                (user for host, user in _REGISTRY_USERS if re.fullmatch(host, self.registry)), "USER"
             ),
             "known_image": lambda: self._had[0],
             "known_by": lambda: self._had[1],
             "spelt_image": lambda: spelt(self._named),
             "repository": lambda: split(self._named)[0],
-            "registry_host": lambda: self._registry_host,
             "pull_secret": lambda: self._pull_secret[0],
             "pull_secret_type": lambda: self._pull_secret[1],
-            "free_pull_secret": lambda: self._free_pull_secret,
-            "tei_image": lambda: self._tei_image,
         }
 
     def _holds(self) -> Iterator[Condition]:
         yield self._which_image
         named, unread_type = self._pull_secret
         if self.pod is None or not named:
-            yield "pull secret unused" if self._free_pull_secret else "no pull secret"
+            yield "pull secret unused" if self.free_pull_secret else "no pull secret"
         else:
             yield "pull secret of another type" if unread_type else "pull secret named"
 
@@ -105,8 +101,8 @@ class Images(Topic):
             return secret.name, "" if kind in ("", *_PULLED_WITH) else kind
         return "", ""
 
-    @cached_property
-    def _free_pull_secret(self) -> str:
+    @template_value
+    def free_pull_secret(self) -> str:
         """A Secret of the namespace for pulling images, where there is one and the pod names none."""
         if self.pod is None or self._pull_secret[0]:
             return ""
@@ -114,8 +110,8 @@ class Images(Topic):
         found = [item.name for item in listed if item.raw.get("type") in _PULLED_WITH]
         return found[0] if len(found) == 1 else ""
 
-    @property
-    def _tei_image(self) -> str:
+    @template_value
+    def tei_image(self) -> str:
         """The image of Text Embeddings Inference for the captured `have`, of the same release; empty where there is none."""
         begins, since = _TEI_TAGS.get(self.captured.get("have", ""), ("", ""))
         parts = _TEI_IMAGE.fullmatch(self._own.partition("@")[0])
@@ -126,8 +122,8 @@ class Images(Topic):
         found = f"{parts['name']}{begins}{release}"
         return found if found != self._own else ""
 
-    @property
-    def _published(self) -> str:
+    @template_value
+    def published_image(self) -> str:
         """The image that the engine's makers publish of the release that runs, where another one runs in the same way."""
         engine, container = self.engine, self.container
         name, tag, since = _PUBLISHED.get(engine.name if engine else "", ("", "", ""))
@@ -176,15 +172,15 @@ class Images(Topic):
         """An image of the same repository that was pulled, and who has it."""
         return had(self.pod, self._named) if self.pod and self._named else ("", "")
 
-    @property
-    def _registry(self) -> str:
+    @template_value
+    def registry(self) -> str:
         """Where the image is pulled from, as a pull secret names it."""
         first, slash, _ = self._named.partition("/")
         named = bool(slash) and ("." in first or ":" in first or first == "localhost")
         return first if named and first != "docker.io" else "https://index.docker.io/v1/"
 
-    @property
-    def _registry_host(self) -> str:
+    @template_value
+    def registry_host(self) -> str:
         """The host that answers for the image."""
         host = split(self._named)[0].partition("/")[0]
         return "registry-1.docker.io" if host == "docker.io" else host

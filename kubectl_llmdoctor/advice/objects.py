@@ -12,6 +12,7 @@ from kubectl_llmdoctor.advice.templates import UNNAMED, Value
 from kubectl_llmdoctor.facts.named import alike, keys_named, making
 from kubectl_llmdoctor.facts.workload import Workload
 from kubectl_llmdoctor.fixes import unread
+from kubectl_llmdoctor.template_values import template_value
 from kubectl_llmdoctor.tree import dig
 
 #: Where the definitions of a group are, of the newest release of who makes them.
@@ -33,32 +34,27 @@ class Objects(Topic):
     decides = get_args(OfObjects)
 
     def values(self) -> dict[str, Value]:
-        return {
+        return super().values() | {
             "pod": "the pod" if self.log_only else self.pod.name if self.pod else "",
             "namespace": self.subject.namespace,
             "container": self.container.name if self.container and self.container.name else UNNAMED,
             "workload": lambda: self._edited,
             "node": self.pod.spec.node_name if self.pod else "",
             "account": (self.pod.spec.service_account_name if self.pod else "") or "default",
-            "at": lambda: self._at,
             "verbs": "get,list,watch" if (verb := self.captured.get("verb", "")) in ("get", "list", "watch") else verb,
             "resource_in": ".".join(filter(None, map(self.captured.get, ("plain", "group"))))
             + self.captured.get("part", ""),
-            "defined_at": self._defined_at,
             "copied_from": lambda: self.made[1],
             "other_name": lambda: self.made[2],
-            "with_keys": lambda: self._with_keys,
             "data_field": "stringData" if self.here.kind == "Secret" else "data",
-            "more_replicas": lambda: self._more_replicas,
-            "flash_switch": lambda: self._flash_switch,
         }
 
     def _holds(self) -> Iterator[Condition]:
         yield self._where_is_made
-        yield "definition known" if self._defined_at else "definition unknown"
+        yield "definition known" if self.defined_at else "definition unknown"
 
-    @property
-    def _at(self) -> str:
+    @template_value
+    def at(self) -> str:
         """The place of the container in the pod's spec: of the one that the line names, else of the one that printed it."""
         every = self.pod.containers if self.pod else ()
         who, image = self.captured.get("who"), self.captured.get("image")
@@ -67,8 +63,8 @@ class Objects(Topic):
         found = next(iter([*named, *filter(None, [self.container]), *servers]), None)
         return found.pointer.strip("/") if found else "containers/0"
 
-    @property
-    def _flash_switch(self) -> str:
+    @template_value
+    def flash_switch(self) -> str:
         """`yes` where it is LLMKube that adds the option, for a field of its object."""
         raw = self.workload.raw if self.workload else {}
         ours = str(raw.get("apiVersion")).startswith("inference.llmkube.dev/")
@@ -89,8 +85,8 @@ class Objects(Topic):
             return "object alike"
         return "object elsewhere" if self.made[1] else "object nowhere"
 
-    @cached_property
-    def _more_replicas(self) -> str:
+    @template_value
+    def more_replicas(self) -> str:
         """Twice the replicas that the workload has."""
         told = dig(self.workload.raw, "spec.replicas") if self.workload else None
         if told is None and self.workload is not None and self.workload.kind in _SCALABLE:
@@ -114,13 +110,13 @@ class Objects(Topic):
         name = self.pod.name if self.pod else ""
         return (unread(self.pod) if self.pod else "") or (self.workload.ref if self.workload else f"Pod/{name}")
 
-    @property
-    def _defined_at(self) -> str:
+    @template_value
+    def defined_at(self) -> str:
         """Where the definitions of the group that the line names are, of the newest release of who makes them."""
         return _DEFINED_AT.get(self.captured.get("group", ""), "")
 
-    @property
-    def _with_keys(self) -> str:
+    @template_value
+    def with_keys(self) -> str:
         """` with the keys a, b`: those that the pod wants of the object."""
         kind = self.here.kind
         keys = keys_named(self.pod, kind, self.captured.get("name", "")) if self.pod and kind else []

@@ -13,6 +13,7 @@ from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.subject import Subject, workload_of
+from kubectl_llmdoctor.template_values import values_of
 
 
 class Occurrence:
@@ -81,9 +82,9 @@ class Topic(Seen, ABC):
         """The same, found out once."""
         return frozenset(self._holds())
 
-    @abstractmethod
     def values(self) -> dict[str, Value]:
         """What templates may name of it."""
+        return {**values_of(self)}
 
     @abstractmethod
     def _holds(self) -> Iterator[Condition]:

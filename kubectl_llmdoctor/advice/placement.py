@@ -19,6 +19,7 @@ from kubectl_llmdoctor.facts.k8s import Node
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.units import milli
 from kubectl_llmdoctor.facts.usage import usage_of
+from kubectl_llmdoctor.template_values import template_value
 from kubectl_llmdoctor.tree import rows
 
 #: What a driver has to have: a release of CUDA, or a version of its own.
@@ -41,14 +42,9 @@ _BY_INFINIBAND = frozenset({"B100", "B200", "B300"})
 
 #: What is taken to be so where only a log is known.
 _OF_A_LOG: tuple[OfPlacement, ...] = (
-    "gpu asked",
-    "no gpu asked",
-    "whole gpu",
-    "no runtime class",
-    "runtime class open",
-    "not on GKE",
+    "gpu asked", "no gpu asked", "whole gpu", "no runtime class", "runtime class open", "not on GKE",
     "pod network",
-)
+)  # fmt: skip
 
 
 #: Amazon's images for EKS nodes that bring no driver (awslabs/amazon-eks-ami: variant standard, beside nvidia and neuron).
@@ -75,20 +71,16 @@ class Placement(Topic):
     decides = get_args(OfPlacement)
 
     def values(self) -> dict[str, Value]:
-        return {
-            "driver": lambda: self._driver,
+        return super().values() | {
             "driver_needed": lambda: self._wanted.needed,
             "newer_driver_nodes": lambda: self._wanted.nodes,
             "driver_behind": lambda: self._wanted.needed if self._wanted.enough is False else "",
             "driver_doubtful": lambda: self._wanted.needed if self._wanted.enough is None else "",
-            "runtime_class": lambda: self._runtime_class,
             "neighbour": lambda: self._beside[0][0] if self._beside else "",
-            "node_taints": lambda: self._node_taints,
             "bare_ami": lambda: self._bare_ami[0],
             "driver_ami": lambda: self._bare_ami[1],
             "node_class": lambda: self._bare_ami[2],
             "aks_pool": lambda: self._node.labels.get(_AKS, "") if self._node else "",
-            "gpu_pods": lambda: self._gpu_pods,
             "node_arch": lambda: self._architectures[0] or "the node's architecture",
             "other_arch": lambda: self._architectures[1],
             "other_arch_nodes": lambda: self._architectures[2],
@@ -143,8 +135,8 @@ class Placement(Topic):
         )
         return not asks and not self.subject.engines(pod)
 
-    @cached_property
-    def _driver(self) -> str:
+    @template_value
+    def driver(self) -> str:
         """` (570.148.08)`: the version of the node's driver, where its label says the whole of it."""
         node = self._node
         version = node.labels.get("nvidia.com/cuda.driver-version.full", "") if node else ""
@@ -190,16 +182,16 @@ class Placement(Topic):
         ]
         return sorted(found) if len({runtime for _, runtime in found}) == 1 else []
 
-    @cached_property
-    def _runtime_class(self) -> str:
+    @template_value
+    def runtime_class(self) -> str:
         """The cluster's runtime class for NVIDIA's GPUs, where it is known to have one."""
         listed = self.subject.cluster.items("RuntimeClass")
         if self._beside:
             return self._beside[0][1]
         return next((item.name for item in listed if str(item.raw.get("handler") or "").startswith("nvidia")), "")
 
-    @cached_property
-    def _gpu_pods(self) -> str:
+    @template_value
+    def gpu_pods(self) -> str:
         """The other pods that have GPUs of the pod's node."""
         name = self.pod.spec.node_name if self.pod else ""
         every = usage_of(self.subject.cluster).holders(name) if name and self.pod else ()
@@ -207,8 +199,8 @@ class Placement(Topic):
         held = sorted(h.ref for h in every if any(map(is_accelerator, h.requests)) and h.ref != own)
         return ", ".join(held[:4]) + (f" and {len(held) - 4} more" if len(held) > 4 else "")
 
-    @cached_property
-    def _node_taints(self) -> str:
+    @template_value
+    def node_taints(self) -> str:
         """The taints that keep new pods off the pod's node, as `kubectl taint` writes them."""
         name = self.pod.spec.node_name if self.pod else ""
         node = next((n for n in self.subject.cluster.all(Node, "Node") if n.metadata.name == name), None)
@@ -246,7 +238,7 @@ class Placement(Topic):
         yield "no runtime class"
         if self._beside and not self._beside[0][1]:
             yield "GPUs by default"
-        elif self._runtime_class:
+        elif self.runtime_class:
             yield "runtime class there"
         elif not self.subject.cluster.complete("RuntimeClass"):  # a pod that names one that is not there is refused
             yield "runtime class open"

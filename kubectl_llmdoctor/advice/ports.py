@@ -9,12 +9,12 @@ from typing import get_args
 
 from kubectl_llmdoctor.advice.declared import Condition, OfPorts
 from kubectl_llmdoctor.advice.occurrence import Topic
-from kubectl_llmdoctor.advice.templates import Value
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.destinations import engines_in
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.fixes import unread
+from kubectl_llmdoctor.template_values import template_value
 from kubectl_llmdoctor.tree import rows
 
 #: A port by its number.
@@ -46,15 +46,12 @@ class Ports(Topic):
 
     decides = get_args(OfPorts)
 
-    def values(self) -> dict[str, Value]:
-        return {"port": lambda: self._port, "port_freed": lambda: self._freed}
-
     def _holds(self) -> Iterator[Condition]:
         if self._chosen_by_vllm:
             yield "port from VLLM_PORT"
 
-    @property
-    def _port(self) -> str:
+    @template_value
+    def port(self) -> str:
         """The port of the engine."""
         port = self.engine.value("port") if self.engine else None
         return str(port) if isinstance(port, int) else "8000"
@@ -89,8 +86,8 @@ class Ports(Topic):
         port = str(setting.value)
         return port if self._beside(self.pod, self.container, port) else ""
 
-    @property
-    def _freed(self) -> str:
+    @template_value
+    def port_freed(self) -> str:
         """How the port becomes free: by who else has it in the pod, or on its node."""
         pod, container, port = self.pod, self.container, self._captured or self._own
         if pod is None or container is None or self.log_only:

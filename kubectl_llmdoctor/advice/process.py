@@ -19,6 +19,7 @@ from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.units import GIB
 from kubectl_llmdoctor.fixes import edited
 from kubectl_llmdoctor.room.amounts import amount
+from kubectl_llmdoctor.template_values import template_value
 
 #: What each signal that ends a process mostly tells.
 _SIGNALS = {
@@ -57,21 +58,12 @@ class Process(Topic):
     decides = get_args(OfProcess)
 
     def values(self) -> dict[str, Value]:
-        return {
+        return super().values() | {
             "signal_meant": _SIGNALS.get(self.captured.get("signal", ""), "its process was ended from outside"),
             "memory_now": lambda: self._memory[0],
             "more_memory": lambda: self._memory[1],
-            "node_heap": lambda: self._node_heap,
-            "shm": lambda: self._shm,
-            "left_there": lambda: self._left_there,
             "cpus": lambda: str(self._cpus),
-            "known_as": lambda: self._known_as,
-            "set_by": lambda: self._set_by,
-            "image_user": lambda: self._image_user,
-            "flash_on": lambda: self._flash_on,
-            "asker": lambda: self._asker,
             "known_name": lambda: " or ".join(self._names) or "a name that stands at /v1/models",
-            "driver_first": lambda: self._driver_first,
             "unfilled": lambda: self._unfilled[0],
             "filled": lambda: self._unfilled[1],
             **{f"{name}_option": partial(self._option, name) for name in _OPTIONS},
@@ -106,23 +98,23 @@ class Process(Topic):
             return "bus error"
         return "crashed" if signal else "end not known"
 
-    @property
-    def _image_user(self) -> str:
+    @template_value
+    def image_user(self) -> str:
         """The user for whom the engine's own image was made, where the container is to run as another."""
         made_for = _MADE_FOR.get(self.engine.name) if self.engine and self.engine.own_image else None
         user = self.container.user if self.container and not self.log_only else None
         return str(made_for) if made_for and user and user != made_for else ""
 
-    @property
-    def _flash_on(self) -> str:
+    @template_value
+    def flash_on(self) -> str:
         """How llama-server is told to use flash attention: by a switch alone in releases before the option took a value."""
         old = (
             self.engine is not None and self.engine.name == "llama.cpp" and self.engine.at_least(_FLASH_VALUE) is False
         )
         return "--flash-attn" if old else "--flash-attn on"
 
-    @property
-    def _asker(self) -> str:
+    @template_value
+    def asker(self) -> str:
         """`OPENAI_MODEL of agent in Deployment/agent`: the variable of another pod that holds the name which clients ask for."""
         name, pod = self.captured.get("name"), self.pod
         if not name or pod is None or self.log_only:
@@ -135,8 +127,8 @@ class Process(Topic):
                     return f"{told[0]} of {container.name} in {edited(other)}"
         return ""
 
-    @property
-    def _driver_first(self) -> str:
+    @template_value
+    def driver_first(self) -> str:
         """A path of libraries on which those of the driver come first, and CUDA's compatibility libraries not at all."""
         told = self.container.env.get("LD_LIBRARY_PATH") if self.container else None
         own = [folder for folder in (told.value or "" if told else "").split(":") if "/compat" not in folder]
@@ -177,8 +169,8 @@ class Process(Topic):
         told = (self.container.limit("cpu") or self.container.request("cpu")) if self.container else None
         return max((told or 4000) // 1000, 1)
 
-    @cached_property
-    def _known_as(self) -> str:
+    @template_value
+    def known_as(self) -> str:
         """`, but to llama`: the name of the model that the server answers to, where it is known to be another than was asked for."""
         return f", but to {' or '.join(self._names)}" if self._names else ""
 
@@ -191,8 +183,8 @@ class Process(Topic):
         asked = self.captured.get("name") in names
         return names if not asked and all(isinstance(n, str) and n for n in names) else []
 
-    @cached_property
-    def _set_by(self) -> str:
+    @template_value
+    def set_by(self) -> str:
         """The variable that holds what the line gives as a value, where it is just one; else words for whatever holds it."""
         value, env = self.captured.get("value"), self.container.env if self.container else {}
         names = [name for name, variable in env.items() if value and variable.value == value]
@@ -207,15 +199,15 @@ class Process(Topic):
             return "", ""
         return str(container.spec.resources.limits["memory"]), f"{math.ceil(limit * 1.5 / GIB)}Gi"
 
-    @property
-    def _node_heap(self) -> str:
+    @template_value
+    def node_heap(self) -> str:
         """Three quarters of the container's memory limit in MiB, for the heap of Node, unless it has options of its own."""
         limit = self.container.limit("memory") if self.container else None
         told = self.container is not None and "NODE_OPTIONS" in self.container.env
         return "" if not limit or told else str(limit * 3 // 4 // 2**20)
 
-    @property
-    def _shm(self) -> str:
+    @template_value
+    def shm(self) -> str:
         """A size of /dev/shm that is enough for most, twice what a volume that is there has, and half as much again as was asked for."""
         size = self.container.shm.size_bytes if self.container else None
         asked = amount(self.captured.get("store") or self.captured.get("need")) or 0
@@ -227,8 +219,8 @@ class Process(Topic):
         size, need = self.container.shm.size_bytes if self.container else None, amount(self.captured.get("need"))
         return size is not None and need is not None and need > size
 
-    @property
-    def _left_there(self) -> str:
+    @template_value
+    def left_there(self) -> str:
         """That starts before left their segments in a volume at /dev/shm, which lives as long as the pod."""
         container = self.container
         mounts = container.spec.volume_mounts if container and container.restarts >= _SEVERAL else ()

@@ -86,42 +86,31 @@ class Situation(Seen):
 
     def _settled(self, text: FixText) -> tuple[Fix, ...]:
         """The fixes that follow from what the container states of that which a text is about."""
-        container = None if self.log_only else self.container
-        message = fill(text.settles, self.values) if text.settles else ""
-        module, _, name = fill(text.package, self.values).partition(" ")
+        container, engine = None if self.log_only else self.container, self.engine
+        said = partial(fill, values=self.values)
+        message, lacked, wrong = said(text.settles), said(text.brings), said(text.edits)
+        module, _, name = said(text.package).partition(" ")
         missing = module, name.replace("?", "")
-        kinds = tuple(re.findall(r"[A-Za-z][\w.-]*", fill(text.newer, self.values))) if text.newer else ()
-        if message and (found := settled(container, self.engine, message)):
+        kinds = tuple(re.findall(r"[A-Za-z][\w.-]*", said(text.newer)))
+        if message and (found := settled(container, engine, message)):
             return found
         if container is None:
-            known = (
-                newer(None, self.engine, kinds)
-                if kinds
-                else packaged(None, self.engine, *missing)
-                if missing[0]
-                else None
-            )
+            known = newer(None, engine, kinds) if kinds else packaged(None, engine, *missing) if module else None
             return (known,) if known else ()
-        lacked = fill(text.brings, self.values) if text.brings else ""
-        wrong = fill(text.edits, self.values) if text.edits else ""
-        values = {fill(name, self.values): fill(value, self.values) for name, value in text.put.items()}
+        values = {said(name): said(value) for name, value in text.put.items()}
         made = (
-            dropped(container, self.engine, text.drop) if text.drop else None,
-            *(
-                put(container, self.engine, name, v, fill(text.summary, self.values))
-                for name, v in values.items()
-                if "?" not in v
-            ),
-            linked(container, self.engine, fill(text.library, self.values)) if text.library else None,
-            serving_as(self.engine, fill(text.serves, self.values)) if text.serves and self.engine else None,
-            for_chats(self.engine) if text.for_chats and self.engine else None,
-            reads_tools(self.engine) if text.reads_tools and self.engine else None,
-            newer(container, self.engine, kinds) if kinds else None,
-            packaged(container, self.engine, *missing) if missing[0] else None,
+            dropped(container, engine, text.drop) if text.drop else None,
+            *(put(container, engine, n, v, said(text.summary)) for n, v in values.items() if "?" not in v),
+            linked(container, engine, said(text.library)) if text.library else None,
+            serving_as(engine, said(text.serves)) if text.serves and engine else None,
+            for_chats(engine) if text.for_chats and engine else None,
+            reads_tools(engine) if text.reads_tools and engine else None,
+            newer(container, engine, kinds) if kinds else None,
+            packaged(container, engine, *missing) if module else None,
             field(container, named(message), "Correct or remove {name}") if message else None,
             brings(container, lacked) if lacked else None,
             edits(container, wrong, _CORRECT) if wrong else None,
-            gives(container, fill(text.variable, self.values)) if text.variable else None,
+            gives(container, said(text.variable)) if text.variable else None,
         )
         return tuple(fix for fix in made if fix)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -56,6 +57,13 @@ _CONNECTION = (
 )
 
 
+def _with(options: Sequence[Callable[[F], F]], function: F) -> F:
+    """A command with options, in their order."""
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
 def connection_options(function: F) -> F:
     """kubectl's connection flags, passed on as one `connection`."""
     import functools
@@ -64,9 +72,7 @@ def connection_options(function: F) -> F:
     def wrapper(**given: Any) -> Any:
         return function(connection=_connecting(given), namespace=given.pop("namespace"), **given)
 
-    for option in reversed(_CONNECTION):
-        wrapper = option(wrapper)
-    return wrapper  # type: ignore[return-value]
+    return _with(_CONNECTION, wrapper)  # type: ignore[return-value]
 
 
 _SOURCES = (
@@ -145,9 +151,7 @@ def sources_options(*, ports: bool = True) -> Callable[[F], F]:
 
             return function(sources=sources, **given)
 
-        for option in reversed((*_SOURCES, *(_PORTS if ports else ()))):
-            wrapper = option(wrapper)
-        return wrapper  # type: ignore[return-value]
+        return _with((*_SOURCES, *(_PORTS if ports else ())), wrapper)  # type: ignore[return-value]
 
     return decorate
 
@@ -220,12 +224,7 @@ def output_options(*, fail_on: str) -> Callable[[F], F]:
         ),
     )
 
-    def decorate(function: F) -> F:
-        for option in reversed(listed):
-            function = option(function)
-        return function
-
-    return decorate
+    return partial(_with, listed)
 
 
 def rules_options(function: F) -> F:

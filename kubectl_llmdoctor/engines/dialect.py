@@ -19,9 +19,27 @@ from .version import Key, parse
 #: behind a sample ends them (`--a 0.9.0:`), `!--no-x` is the option's negation.
 #: Kinds: flag (no value), bool (no value; `--no-…` as well), optbool (a value may follow), opt (likewise, any value),
 #: truth (true or false must follow), str, int, float, stoi (C++'s number: digits, then anything), human (an integer,
-#: `32k` or `32K` too), json, pairs (`a=1,b=2`), list (one value or more), append (may be repeated), onoff (a word or
-#: nothing), dead (known, and refused).
+#: `32k` or `32K` too), json, pairs (`a=1,b=2`), list (one value or more), two (two words), append (may be repeated),
+#: onoff (a word or nothing), dead (known, and refused).
 Row = tuple[str, str, str, str, str]
+
+
+def rows(samples: tuple[str, ...], text: str) -> tuple[Row, ...]:
+    """The options of a table, by name: each line has those of one first sample and kind, and may go on indented in the next.
+
+    `0.9.0 flag 0.10.0:bool: --a --b=-b,--bb` are two options that the newest sample still has, the second with other names;
+    `0.9.0..0.12.0 str: --c` is one that it has no more. What a `Row` has apart by blanks stands behind `;` in other names.
+    """
+    found: list[Row] = []
+    for line in text.strip().replace("\n  ", " ").splitlines():
+        head, _, options = line.partition(": ")
+        span, _, kinds = head.partition(" ")
+        first, _, last = span.partition("..")
+        for option in options.split():
+            name, _, names = option.partition("=")
+            found.append((name, first, last or samples[-1], kinds, names.replace(";", " ")))
+    return tuple(sorted(found))
+
 
 #: Options at which a program prints something and ends well: no table lists them, and no parser refuses them.
 ONLY_PRINT = frozenset({"-h", "--help", "--usage", "--version", "--license"})

@@ -6,280 +6,74 @@ Kinds are those of the newest source that was read (August 2026).
 
 from __future__ import annotations
 
-from .dialect import Row
+from .dialect import rows
 
 SAMPLES = ("b0",)
 
-# Option, first and last sample that has it, kind of its value, other names: see `dialect.Row`.
-FLAGS: tuple[Row, ...] = (
-    ("--adaptive-decay", "b0", "b0", "str", ""),
-    ("--adaptive-target", "b0", "b0", "str", ""),
-    ("--agent", "b0", "b0", "flag", "-ag,!-no-ag,!--no-agent"),
-    ("--alias", "b0", "b0", "str", "-a"),
-    ("--api-key", "b0", "b0", "str", ""),
-    ("--api-key-file", "b0", "b0", "str", ""),
-    ("--api-prefix", "b0", "b0", "str", ""),
-    ("--backend-sampling", "b0", "b0", "flag", "-bs"),
-    ("--batch-size", "b0", "b0", "stoi", "-b"),
-    ("--cache-idle-slots", "b0", "b0", "flag", "!--no-cache-idle-slots"),
-    ("--cache-list", "b0", "b0", "flag", "-cl"),
-    ("--cache-prompt", "b0", "b0", "flag", "!--no-cache-prompt"),
-    ("--cache-ram", "b0", "b0", "stoi", "-cram"),
-    ("--cache-reuse", "b0", "b0", "stoi", ""),
-    ("--cache-type-k", "b0", "b0", "str", "-ctk"),
-    ("--cache-type-k-draft", "b0", "b0", "str", "-ctkd,--spec-draft-type-k"),
-    ("--cache-type-v", "b0", "b0", "str", "-ctv"),
-    ("--cache-type-v-draft", "b0", "b0", "str", "-ctvd,--spec-draft-type-v"),
-    ("--chat-template", "b0", "b0", "str", ""),
-    ("--chat-template-file", "b0", "b0", "str", ""),
-    ("--chat-template-kwargs", "b0", "b0", "str", ""),
-    ("--check-tensors", "b0", "b0", "flag", ""),
-    ("--checkpoint-min-step", "b0", "b0", "stoi", "-cms"),
-    ("--completion-bash", "b0", "b0", "flag", ""),
-    ("--cont-batching", "b0", "b0", "flag", "-cb,!--no-cont-batching,!-nocb"),
-    ("--context-shift", "b0", "b0", "flag", "!--no-context-shift"),
-    ("--control-vector", "b0", "b0", "str", ""),
-    ("--control-vector-layer-range", "b0", "b0", "two", ""),
-    ("--control-vector-scaled", "b0", "b0", "str", ""),
-    ("--cors-credentials", "b0", "b0", "flag", "!--no-cors-credentials"),
-    ("--cors-headers", "b0", "b0", "str", ""),
-    ("--cors-methods", "b0", "b0", "str", ""),
-    ("--cors-origins", "b0", "b0", "str", ""),
-    ("--cpu-mask", "b0", "b0", "str", "-C"),
-    ("--cpu-mask-batch", "b0", "b0", "str", "-Cb"),
-    ("--cpu-mask-batch-draft", "b0", "b0", "str", "-Cbd,--spec-draft-cpu-mask-batch"),
-    ("--cpu-mask-draft", "b0", "b0", "str", "-Cd,--spec-draft-cpu-mask"),
-    ("--cpu-moe", "b0", "b0", "flag", "-cmoe"),
-    ("--cpu-moe-draft", "b0", "b0", "flag", "-cmoed,--spec-draft-cpu-moe"),
-    ("--cpu-range", "b0", "b0", "str", "-Cr"),
-    ("--cpu-range-batch", "b0", "b0", "str", "-Crb"),
-    ("--cpu-range-draft", "b0", "b0", "str", "-Crd,--spec-draft-cpu-range"),
-    ("--cpu-strict", "b0", "b0", "str", ""),
-    ("--cpu-strict-batch", "b0", "b0", "stoi", ""),
-    ("--cpu-strict-batch-draft", "b0", "b0", "stoi", "--spec-draft-cpu-strict-batch"),
-    ("--cpu-strict-draft", "b0", "b0", "stoi", "--spec-draft-cpu-strict"),
-    ("--ctx-size", "b0", "b0", "stoi", "-c"),
-    ("--ctx-size-draft", "b0", "b0", "stoi", "-cd"),
-    ("--defrag-thold", "b0", "b0", "str", "-dt"),
-    ("--device", "b0", "b0", "str", "-dev"),
-    ("--device-draft", "b0", "b0", "str", "-devd,--spec-draft-device"),
-    ("--direct-io", "b0", "b0", "flag", "-dio,!-ndio,!--no-direct-io"),
-    ("--docker-repo", "b0", "b0", "str", "-dr"),
-    ("--draft-n", "b0", "b0", "stoi", "--draft,--draft-max"),
-    ("--draft-n-min", "b0", "b0", "stoi", "--draft-min"),
-    ("--draft-p-min", "b0", "b0", "str", "--spec-draft-p-min"),
-    ("--draft-p-split", "b0", "b0", "str", "--spec-draft-p-split"),
-    ("--dry-allowed-length", "b0", "b0", "stoi", ""),
-    ("--dry-base", "b0", "b0", "str", ""),
-    ("--dry-multiplier", "b0", "b0", "str", ""),
-    ("--dry-penalty-last-n", "b0", "b0", "stoi", ""),
-    ("--dry-sequence-breaker", "b0", "b0", "str", ""),
-    ("--dump-kv-cache", "b0", "b0", "flag", "-dkvc"),
-    ("--dynatemp-exp", "b0", "b0", "str", ""),
-    ("--dynatemp-range", "b0", "b0", "str", ""),
-    ("--embd-bge-small-en-default", "b0", "b0", "flag", ""),
-    ("--embd-e5-small-en-default", "b0", "b0", "flag", ""),
-    ("--embd-gemma-default", "b0", "b0", "flag", ""),
-    ("--embd-gte-small-default", "b0", "b0", "flag", ""),
-    ("--embd-normalize", "b0", "b0", "stoi", ""),
-    ("--embeddings", "b0", "b0", "flag", "--embedding"),
-    ("--escape", "b0", "b0", "flag", "-e,!--no-escape"),
-    ("--fim-qwen-1.5b-default", "b0", "b0", "flag", ""),
-    ("--fim-qwen-14b-spec", "b0", "b0", "flag", ""),
-    ("--fim-qwen-30b-default", "b0", "b0", "flag", ""),
-    ("--fim-qwen-3b-default", "b0", "b0", "flag", ""),
-    ("--fim-qwen-7b-default", "b0", "b0", "flag", ""),
-    ("--fim-qwen-7b-spec", "b0", "b0", "flag", ""),
-    ("--fit", "b0", "b0", "str", "-fit"),
-    ("--fit-ctx", "b0", "b0", "stoi", "-fitc"),
-    ("--fit-target", "b0", "b0", "str", "-fitt"),
-    ("--flash-attn", "b0", "b0", "onoff", "-fa"),
-    ("--frequency-penalty", "b0", "b0", "str", ""),
-    ("--gpt-oss-120b-default", "b0", "b0", "flag", ""),
-    ("--gpt-oss-20b-default", "b0", "b0", "flag", ""),
-    ("--grammar", "b0", "b0", "str", ""),
-    ("--grammar-file", "b0", "b0", "str", ""),
-    ("--help", "b0", "b0", "flag", "-h,--usage"),
-    ("--hf-file", "b0", "b0", "str", "-hff"),
-    ("--hf-file-v", "b0", "b0", "str", "-hffv"),
-    ("--hf-repo", "b0", "b0", "str", "-hf,-hfr"),
-    ("--hf-repo-draft", "b0", "b0", "str", "-hfd,-hfrd,--spec-draft-hf"),
-    ("--hf-repo-v", "b0", "b0", "str", "-hfrv,-hfv"),
-    ("--hf-token", "b0", "b0", "str", "-hft"),
-    ("--host", "b0", "b0", "str", ""),
-    ("--ignore-eos", "b0", "b0", "flag", ""),
-    ("--image-max-tokens", "b0", "b0", "stoi", ""),
-    ("--image-min-tokens", "b0", "b0", "stoi", ""),
-    ("--jinja", "b0", "b0", "flag", "!--no-jinja"),
-    ("--json-schema", "b0", "b0", "str", "-j"),
-    ("--json-schema-file", "b0", "b0", "str", "-jf"),
-    ("--keep", "b0", "b0", "stoi", ""),
-    ("--kv-offload", "b0", "b0", "flag", "-kvo,!-nkvo,!--no-kv-offload"),
-    ("--kv-unified", "b0", "b0", "flag", "-kvu,!--no-kv-unified,!-no-kvu"),
-    ("--kv-unified-per-slot", "b0", "b0", "stoi", ""),
-    ("--lazy-mode", "b0", "b0", "str", "-lzm"),
-    ("--license", "b0", "b0", "flag", ""),
-    ("--list-devices", "b0", "b0", "flag", ""),
-    ("--load-mode", "b0", "b0", "str", "-lm"),
-    ("--log-colors", "b0", "b0", "onoff", ""),
-    ("--log-disable", "b0", "b0", "flag", ""),
-    ("--log-file", "b0", "b0", "str", ""),
-    ("--log-jsonl", "b0", "b0", "flag", "!--no-log-jsonl"),
-    ("--log-prefix", "b0", "b0", "flag", "!--no-log-prefix"),
-    ("--log-prompts-dir", "b0", "b0", "str", ""),
-    ("--log-timestamps", "b0", "b0", "flag", "!--no-log-timestamps"),
-    ("--log-verbose", "b0", "b0", "flag", "-v,--verbose"),
-    ("--log-verbosity", "b0", "b0", "stoi", "-lv,--verbosity"),
-    ("--logit-bias", "b0", "b0", "str", "-l"),
-    ("--lookup-cache-dynamic", "b0", "b0", "str", "-lcd"),
-    ("--lookup-cache-static", "b0", "b0", "str", "-lcs"),
-    ("--lora", "b0", "b0", "str", ""),
-    ("--lora-init-without-apply", "b0", "b0", "flag", ""),
-    ("--lora-scaled", "b0", "b0", "str", ""),
-    ("--main-gpu", "b0", "b0", "stoi", "-mg"),
-    ("--mcp-servers-config", "b0", "b0", "str", ""),
-    ("--mcp-servers-json", "b0", "b0", "str", ""),
-    ("--media-path", "b0", "b0", "str", ""),
-    ("--metrics", "b0", "b0", "flag", ""),
-    ("--min-p", "b0", "b0", "str", ""),
-    ("--mirostat", "b0", "b0", "stoi", ""),
-    ("--mirostat-ent", "b0", "b0", "str", ""),
-    ("--mirostat-lr", "b0", "b0", "str", ""),
-    ("--mlock", "b0", "b0", "flag", ""),
-    ("--mmap", "b0", "b0", "flag", "!--no-mmap"),
-    ("--mmproj", "b0", "b0", "str", "-mm"),
-    ("--mmproj-auto", "b0", "b0", "flag", "!--no-mmproj,!--no-mmproj-auto"),
-    ("--mmproj-device", "b0", "b0", "str", "-mmdev"),
-    ("--mmproj-offload", "b0", "b0", "flag", "!--no-mmproj-offload"),
-    ("--mmproj-url", "b0", "b0", "str", "-mmu"),
-    ("--model", "b0", "b0", "str", "-m"),
-    ("--model-draft", "b0", "b0", "str", "-md,--spec-draft-model"),
-    ("--model-url", "b0", "b0", "str", "-mu"),
-    ("--model-vocoder", "b0", "b0", "str", "-mv"),
-    ("--models-autoload", "b0", "b0", "flag", "!--no-models-autoload"),
-    ("--models-dir", "b0", "b0", "str", ""),
-    ("--models-max", "b0", "b0", "stoi", ""),
-    ("--models-preset", "b0", "b0", "str", ""),
-    ("--mtmd-batch-max-tokens", "b0", "b0", "stoi", ""),
-    ("--n-cpu-ffn", "b0", "b0", "stoi", "-ncffn"),
-    ("--n-cpu-moe", "b0", "b0", "stoi", "-ncmoe"),
-    ("--n-cpu-moe-draft", "b0", "b0", "stoi", "-ncmoed,--spec-draft-n-cpu-moe,--spec-draft-ncmoe"),
-    ("--n-gpu-layers", "b0", "b0", "str", "--gpu-layers,-ngl"),
-    ("--n-gpu-layers-draft", "b0", "b0", "str", "--gpu-layers-draft,-ngld,--spec-draft-ngl"),
-    ("--n-predict", "b0", "b0", "stoi", "-n,--predict"),
-    ("--no-host", "b0", "b0", "flag", ""),
-    ("--numa", "b0", "b0", "str", ""),
-    ("--offline", "b0", "b0", "flag", ""),
-    ("--op-offload", "b0", "b0", "flag", "!--no-op-offload"),
-    ("--override-kv", "b0", "b0", "str", ""),
-    ("--override-tensor", "b0", "b0", "str", "-ot"),
-    ("--override-tensor-draft", "b0", "b0", "str", "-otd,--spec-draft-override-tensor"),
-    ("--parallel", "b0", "b0", "stoi", "-np"),
-    ("--path", "b0", "b0", "str", ""),
-    ("--perf", "b0", "b0", "flag", "!--no-perf"),
-    ("--poll", "b0", "b0", "str", ""),
-    ("--poll-batch", "b0", "b0", "stoi", ""),
-    ("--poll-batch-draft", "b0", "b0", "stoi", "--spec-draft-poll-batch"),
-    ("--poll-draft", "b0", "b0", "stoi", "--spec-draft-poll"),
-    ("--pooling", "b0", "b0", "str", ""),
-    ("--port", "b0", "b0", "stoi", ""),
-    ("--prefill-assistant", "b0", "b0", "flag", "!--no-prefill-assistant"),
-    ("--presence-penalty", "b0", "b0", "str", ""),
-    ("--prio", "b0", "b0", "stoi", ""),
-    ("--prio-batch", "b0", "b0", "stoi", ""),
-    ("--prio-batch-draft", "b0", "b0", "stoi", "--spec-draft-prio-batch"),
-    ("--prio-draft", "b0", "b0", "stoi", "--spec-draft-prio"),
-    ("--props", "b0", "b0", "flag", ""),
-    ("--reasoning", "b0", "b0", "str", "-rea"),
-    ("--reasoning-budget", "b0", "b0", "stoi", ""),
-    ("--reasoning-budget-message", "b0", "b0", "str", ""),
-    ("--reasoning-effort", "b0", "b0", "str", ""),
-    ("--reasoning-format", "b0", "b0", "str", ""),
-    ("--reasoning-preserve", "b0", "b0", "flag", "!--no-reasoning-preserve"),
-    ("--repack", "b0", "b0", "flag", "!--no-repack,!-nr"),
-    ("--repeat-last-n", "b0", "b0", "stoi", ""),
-    ("--repeat-penalty", "b0", "b0", "str", ""),
-    ("--rerank", "b0", "b0", "flag", "--reranking"),
-    ("--reuse-port", "b0", "b0", "flag", ""),
-    ("--reverse-prompt", "b0", "b0", "str", "-r"),
-    ("--rope-freq-base", "b0", "b0", "str", ""),
-    ("--rope-freq-scale", "b0", "b0", "str", ""),
-    ("--rope-scale", "b0", "b0", "str", ""),
-    ("--rope-scaling", "b0", "b0", "str", ""),
-    ("--rpc", "b0", "b0", "str", ""),
-    ("--sampler-seq", "b0", "b0", "str", "--sampling-seq"),
-    ("--samplers", "b0", "b0", "str", ""),
-    ("--seed", "b0", "b0", "str", "-s"),
-    ("--skip-chat-parsing", "b0", "b0", "flag", "!--no-skip-chat-parsing"),
-    ("--sleep-idle-seconds", "b0", "b0", "stoi", ""),
-    ("--slot-prompt-similarity", "b0", "b0", "str", "-sps"),
-    ("--slot-save-path", "b0", "b0", "str", ""),
-    ("--slots", "b0", "b0", "flag", "!--no-slots"),
-    ("--spec-default", "b0", "b0", "flag", ""),
-    ("--spec-draft-backend-sampling", "b0", "b0", "flag", "!--no-spec-draft-backend-sampling"),
-    ("--spec-draft-n-max", "b0", "b0", "stoi", ""),
-    ("--spec-draft-n-min", "b0", "b0", "stoi", ""),
-    ("--spec-ngram-map-k-min-hits", "b0", "b0", "stoi", ""),
-    ("--spec-ngram-map-k-size-m", "b0", "b0", "stoi", ""),
-    ("--spec-ngram-map-k-size-n", "b0", "b0", "stoi", ""),
-    ("--spec-ngram-map-k4v-min-hits", "b0", "b0", "stoi", ""),
-    ("--spec-ngram-map-k4v-size-m", "b0", "b0", "stoi", ""),
-    ("--spec-ngram-map-k4v-size-n", "b0", "b0", "stoi", ""),
-    ("--spec-ngram-min-hits", "b0", "b0", "stoi", ""),
-    ("--spec-ngram-mod-n-match", "b0", "b0", "stoi", ""),
-    ("--spec-ngram-mod-n-max", "b0", "b0", "stoi", ""),
-    ("--spec-ngram-mod-n-min", "b0", "b0", "stoi", ""),
-    ("--spec-ngram-simple-min-hits", "b0", "b0", "stoi", ""),
-    ("--spec-ngram-simple-size-m", "b0", "b0", "stoi", ""),
-    ("--spec-ngram-simple-size-n", "b0", "b0", "stoi", ""),
-    ("--spec-ngram-size-m", "b0", "b0", "stoi", ""),
-    ("--spec-ngram-size-n", "b0", "b0", "stoi", ""),
-    ("--spec-replace", "b0", "b0", "two", ""),
-    ("--spec-synth-len", "b0", "b0", "str", ""),
-    ("--spec-synth-rates", "b0", "b0", "str", ""),
-    ("--spec-type", "b0", "b0", "str", ""),
-    ("--special", "b0", "b0", "flag", "-sp"),
-    ("--split-mode", "b0", "b0", "str", "-sm"),
-    ("--spm-infill", "b0", "b0", "flag", ""),
-    ("--sse-ping-interval", "b0", "b0", "stoi", ""),
-    ("--ssl-cert-file", "b0", "b0", "str", ""),
-    ("--ssl-key-file", "b0", "b0", "str", ""),
-    ("--swa-checkpoints", "b0", "b0", "stoi", "--ctx-checkpoints,-ctxcp"),
-    ("--swa-full", "b0", "b0", "flag", ""),
-    ("--tags", "b0", "b0", "str", ""),
-    ("--temp", "b0", "b0", "str", "--temperature"),
-    ("--tensor-split", "b0", "b0", "str", "-ts"),
-    ("--threads", "b0", "b0", "stoi", "-t"),
-    ("--threads-batch", "b0", "b0", "stoi", "-tb"),
-    ("--threads-batch-draft", "b0", "b0", "stoi", "--spec-draft-threads-batch,-tbd"),
-    ("--threads-draft", "b0", "b0", "stoi", "--spec-draft-threads,-td"),
-    ("--threads-http", "b0", "b0", "stoi", ""),
-    ("--timeout", "b0", "b0", "stoi", "-to"),
-    ("--tools", "b0", "b0", "str", ""),
-    ("--tools-runtime", "b0", "b0", "str", ""),
-    ("--top-k", "b0", "b0", "stoi", ""),
-    ("--top-n-sigma", "b0", "b0", "str", "--top-nsigma"),
-    ("--top-p", "b0", "b0", "str", ""),
-    ("--tts-use-guide-tokens", "b0", "b0", "flag", ""),
-    ("--typical", "b0", "b0", "str", "--typical-p"),
-    ("--ubatch-size", "b0", "b0", "stoi", "-ub"),
-    ("--verbose-prompt", "b0", "b0", "flag", ""),
-    ("--version", "b0", "b0", "flag", ""),
-    ("--video-ffmpeg-dir", "b0", "b0", "str", ""),
-    ("--video-fps", "b0", "b0", "str", ""),
-    ("--video-timestamp-interval", "b0", "b0", "stoi", ""),
-    ("--vision-gemma-12b-default", "b0", "b0", "flag", ""),
-    ("--vision-gemma-4b-default", "b0", "b0", "flag", ""),
-    ("--warmup", "b0", "b0", "flag", "!--no-warmup"),
-    ("--webui", "b0", "b0", "flag", "--ui,!--no-ui,!--no-webui"),
-    ("--webui-config", "b0", "b0", "str", "--ui-config"),
-    ("--webui-config-file", "b0", "b0", "str", "--ui-config-file"),
-    ("--webui-mcp-proxy", "b0", "b0", "flag", "--ui-mcp-proxy,!--no-ui-mcp-proxy,!--no-webui-mcp-proxy"),
-    ("--xtc-probability", "b0", "b0", "str", ""),
-    ("--xtc-threshold", "b0", "b0", "str", ""),
-    ("--yarn-attn-factor", "b0", "b0", "str", ""),
-    ("--yarn-beta-fast", "b0", "b0", "str", ""),
-    ("--yarn-beta-slow", "b0", "b0", "str", ""),
-    ("--yarn-ext-factor", "b0", "b0", "str", ""),
-    ("--yarn-orig-ctx", "b0", "b0", "stoi", ""),
+# The options by their first sample, see `dialect.rows`.
+FLAGS = rows(
+    SAMPLES,
+    """
+b0 flag: --agent=-ag,!-no-ag,!--no-agent --backend-sampling=-bs --cache-idle-slots=!--no-cache-idle-slots
+  --cache-list=-cl --cache-prompt=!--no-cache-prompt --check-tensors --completion-bash
+  --cont-batching=-cb,!--no-cont-batching,!-nocb --context-shift=!--no-context-shift
+  --cors-credentials=!--no-cors-credentials --cpu-moe=-cmoe --cpu-moe-draft=-cmoed,--spec-draft-cpu-moe
+  --direct-io=-dio,!-ndio,!--no-direct-io --dump-kv-cache=-dkvc --embd-bge-small-en-default --embd-e5-small-en-default
+  --embd-gemma-default --embd-gte-small-default --embeddings=--embedding --escape=-e,!--no-escape
+  --fim-qwen-1.5b-default --fim-qwen-14b-spec --fim-qwen-30b-default --fim-qwen-3b-default --fim-qwen-7b-default
+  --fim-qwen-7b-spec --gpt-oss-120b-default --gpt-oss-20b-default --help=-h,--usage --ignore-eos --jinja=!--no-jinja
+  --kv-offload=-kvo,!-nkvo,!--no-kv-offload --kv-unified=-kvu,!--no-kv-unified,!-no-kvu --license --list-devices
+  --log-disable --log-jsonl=!--no-log-jsonl --log-prefix=!--no-log-prefix --log-timestamps=!--no-log-timestamps
+  --log-verbose=-v,--verbose --lora-init-without-apply --metrics --mlock --mmap=!--no-mmap
+  --mmproj-auto=!--no-mmproj,!--no-mmproj-auto --mmproj-offload=!--no-mmproj-offload
+  --models-autoload=!--no-models-autoload --no-host --offline --op-offload=!--no-op-offload --perf=!--no-perf
+  --prefill-assistant=!--no-prefill-assistant --props --reasoning-preserve=!--no-reasoning-preserve
+  --repack=!--no-repack,!-nr --rerank=--reranking --reuse-port --skip-chat-parsing=!--no-skip-chat-parsing
+  --slots=!--no-slots --spec-default --spec-draft-backend-sampling=!--no-spec-draft-backend-sampling --special=-sp
+  --spm-infill --swa-full --tts-use-guide-tokens --verbose-prompt --version --vision-gemma-12b-default
+  --vision-gemma-4b-default --warmup=!--no-warmup --webui=--ui,!--no-ui,!--no-webui
+  --webui-mcp-proxy=--ui-mcp-proxy,!--no-ui-mcp-proxy,!--no-webui-mcp-proxy
+b0 onoff: --flash-attn=-fa --log-colors
+b0 stoi: --batch-size=-b --cache-ram=-cram --cache-reuse --checkpoint-min-step=-cms --cpu-strict-batch
+  --cpu-strict-batch-draft=--spec-draft-cpu-strict-batch --cpu-strict-draft=--spec-draft-cpu-strict --ctx-size=-c
+  --ctx-size-draft=-cd --draft-n=--draft,--draft-max --draft-n-min=--draft-min --dry-allowed-length
+  --dry-penalty-last-n --embd-normalize --fit-ctx=-fitc --image-max-tokens --image-min-tokens --keep
+  --kv-unified-per-slot --log-verbosity=-lv,--verbosity --main-gpu=-mg --mirostat --models-max --mtmd-batch-max-tokens
+  --n-cpu-ffn=-ncffn --n-cpu-moe=-ncmoe --n-cpu-moe-draft=-ncmoed,--spec-draft-n-cpu-moe,--spec-draft-ncmoe
+  --n-predict=-n,--predict --parallel=-np --poll-batch --poll-batch-draft=--spec-draft-poll-batch
+  --poll-draft=--spec-draft-poll --port --prio --prio-batch --prio-batch-draft=--spec-draft-prio-batch
+  --prio-draft=--spec-draft-prio --reasoning-budget --repeat-last-n --sleep-idle-seconds --spec-draft-n-max
+  --spec-draft-n-min --spec-ngram-map-k-min-hits --spec-ngram-map-k-size-m --spec-ngram-map-k-size-n
+  --spec-ngram-map-k4v-min-hits --spec-ngram-map-k4v-size-m --spec-ngram-map-k4v-size-n --spec-ngram-min-hits
+  --spec-ngram-mod-n-match --spec-ngram-mod-n-max --spec-ngram-mod-n-min --spec-ngram-simple-min-hits
+  --spec-ngram-simple-size-m --spec-ngram-simple-size-n --spec-ngram-size-m --spec-ngram-size-n --sse-ping-interval
+  --swa-checkpoints=--ctx-checkpoints,-ctxcp --threads=-t --threads-batch=-tb
+  --threads-batch-draft=--spec-draft-threads-batch,-tbd --threads-draft=--spec-draft-threads,-td --threads-http
+  --timeout=-to --top-k --ubatch-size=-ub --video-timestamp-interval --yarn-orig-ctx
+b0 str: --adaptive-decay --adaptive-target --alias=-a --api-key --api-key-file --api-prefix --cache-type-k=-ctk
+  --cache-type-k-draft=-ctkd,--spec-draft-type-k --cache-type-v=-ctv --cache-type-v-draft=-ctvd,--spec-draft-type-v
+  --chat-template --chat-template-file --chat-template-kwargs --control-vector --control-vector-scaled --cors-headers
+  --cors-methods --cors-origins --cpu-mask=-C --cpu-mask-batch=-Cb
+  --cpu-mask-batch-draft=-Cbd,--spec-draft-cpu-mask-batch --cpu-mask-draft=-Cd,--spec-draft-cpu-mask --cpu-range=-Cr
+  --cpu-range-batch=-Crb --cpu-range-draft=-Crd,--spec-draft-cpu-range --cpu-strict --defrag-thold=-dt --device=-dev
+  --device-draft=-devd,--spec-draft-device --docker-repo=-dr --draft-p-min=--spec-draft-p-min
+  --draft-p-split=--spec-draft-p-split --dry-base --dry-multiplier --dry-sequence-breaker --dynatemp-exp
+  --dynatemp-range --fit=-fit --fit-target=-fitt --frequency-penalty --grammar --grammar-file --hf-file=-hff
+  --hf-file-v=-hffv --hf-repo=-hf,-hfr --hf-repo-draft=-hfd,-hfrd,--spec-draft-hf --hf-repo-v=-hfrv,-hfv
+  --hf-token=-hft --host --json-schema=-j --json-schema-file=-jf --lazy-mode=-lzm --load-mode=-lm --log-file
+  --log-prompts-dir --logit-bias=-l --lookup-cache-dynamic=-lcd --lookup-cache-static=-lcs --lora --lora-scaled
+  --mcp-servers-config --mcp-servers-json --media-path --min-p --mirostat-ent --mirostat-lr --mmproj=-mm
+  --mmproj-device=-mmdev --mmproj-url=-mmu --model=-m --model-draft=-md,--spec-draft-model --model-url=-mu
+  --model-vocoder=-mv --models-dir --models-preset --n-gpu-layers=--gpu-layers,-ngl
+  --n-gpu-layers-draft=--gpu-layers-draft,-ngld,--spec-draft-ngl --numa --override-kv --override-tensor=-ot
+  --override-tensor-draft=-otd,--spec-draft-override-tensor --path --poll --pooling --presence-penalty
+  --reasoning=-rea --reasoning-budget-message --reasoning-effort --reasoning-format --repeat-penalty
+  --reverse-prompt=-r --rope-freq-base --rope-freq-scale --rope-scale --rope-scaling --rpc
+  --sampler-seq=--sampling-seq --samplers --seed=-s --slot-prompt-similarity=-sps --slot-save-path --spec-synth-len
+  --spec-synth-rates --spec-type --split-mode=-sm --ssl-cert-file --ssl-key-file --tags --temp=--temperature
+  --tensor-split=-ts --tools --tools-runtime --top-n-sigma=--top-nsigma --top-p --typical=--typical-p
+  --video-ffmpeg-dir --video-fps --webui-config=--ui-config --webui-config-file=--ui-config-file --xtc-probability
+  --xtc-threshold --yarn-attn-factor --yarn-beta-fast --yarn-beta-slow --yarn-ext-factor
+b0 two: --control-vector-layer-range --spec-replace
+""",
 )

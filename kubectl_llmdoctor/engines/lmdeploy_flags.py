@@ -2,98 +2,59 @@
 
 from __future__ import annotations
 
-from .dialect import Row
+from .dialect import rows
 
 SAMPLES = (
     "0.4.2", "0.5.3", "0.6.0", "0.6.5", "0.7.3", "0.8.0", "0.9.2", "0.10.2", "0.12.0", "0.13.0", "0.14.0", "0.16.0",
     "0.18.0",
 )  # fmt: skip
 
-# Option, first and last sample that has it, kind of its value, other names: see `dialect.Row`.
-FLAGS: tuple[Row, ...] = (
-    ("--adapters", "0.4.2", "0.18.0", "list", ""),
-    ("--allow-credentials", "0.4.2", "0.18.0", "flag", ""),
-    ("--allow-headers", "0.4.2", "0.18.0", "list", ""),
-    ("--allow-methods", "0.4.2", "0.18.0", "list", ""),
-    ("--allow-origins", "0.4.2", "0.18.0", "list", ""),
-    ("--allow-terminate-by-client", "0.9.2", "0.18.0", "flag", ""),
-    ("--allowed-media-domains", "0.16.0", "0.18.0", "list", ""),
-    ("--api-keys", "0.4.2", "0.18.0", "list", ""),
-    ("--async", "0.12.0", "0.18.0", "int", ""),
-    ("--backend", "0.4.2", "0.18.0", "str", ""),
-    ("--cache-block-seq-len", "0.4.2", "0.18.0", "int", ""),
-    ("--cache-max-entry-count", "0.4.2", "0.18.0", "float", ""),
-    ("--cap", "0.4.2", "0.5.3", "str", ""),
-    ("--chat-template", "0.4.2", "0.18.0", "str", ""),
-    ("--communicator", "0.7.3", "0.18.0", "str", ""),
-    ("--cp", "0.12.0", "0.18.0", "int", ""),
-    ("--cudagraph-capture-batch-sizes", "0.14.0", "0.18.0", "list", ""),
-    ("--device", "0.6.0", "0.18.0", "str", ""),
-    ("--disable-fastapi-docs", "0.6.5", "0.18.0", "flag", ""),
-    ("--disable-metrics", "0.12.0", "0.18.0", "flag", ""),
-    ("--disable-vision-encoder", "0.9.2", "0.14.0", "flag", ""),
-    ("--dist-init-addr", "0.12.0", "0.18.0", "str", ""),
-    ("--distributed-executor-backend", "0.12.0", "0.18.0", "str", ""),
-    ("--dllm-block-length", "0.10.2", "0.18.0", "int", ""),
-    ("--dllm-confidence-threshold", "0.10.2", "0.18.0", "float", ""),
-    ("--dllm-denoising-steps", "0.10.2", "0.18.0", "int", ""),
-    ("--dllm-unmasking-strategy", "0.10.2", "0.18.0", "str", ""),
-    ("--download-dir", "0.5.3", "0.18.0", "str", ""),
-    ("--dp", "0.8.0", "0.18.0", "int", ""),
-    ("--dp-rank", "0.8.0", "0.8.0", "int", ""),
-    ("--dtype", "0.6.5", "0.18.0", "str", ""),
-    ("--eager-mode", "0.6.5", "0.18.0", "flag", ""),
-    ("--empty-init", "0.18.0", "0.18.0", "flag", ""),
-    ("--enable-abort-handling", "0.12.0", "0.18.0", "flag", ""),
-    ("--enable-eplb", "0.9.2", "0.18.0", "flag", ""),
-    ("--enable-metrics", "0.9.2", "0.10.2", "flag", ""),
-    ("--enable-microbatch", "0.8.0", "0.18.0", "flag", ""),
-    ("--enable-prefix-caching", "0.4.2", "0.18.0", "flag", ""),
-    ("--enable-return-routed-experts", "0.12.0", "0.18.0", "flag", ""),
-    ("--ep", "0.8.0", "0.18.0", "int", ""),
-    ("--generation-config", "0.16.0", "0.18.0", "str", ""),
-    ("--hf-overrides", "0.9.2", "0.18.0", "json", ""),
-    ("--kernel-block-size", "0.13.0", "0.18.0", "int", ""),
-    ("--kv-transfer-config", "0.18.0", "0.18.0", "json", ""),
-    ("--language-model-only", "0.16.0", "0.18.0", "flag", ""),
-    ("--log-level", "0.4.2", "0.18.0", "str", ""),
-    ("--logprobs-mode", "0.10.2", "0.18.0", "str", ""),
-    ("--max-batch-size", "0.4.2", "0.18.0", "int", ""),
-    ("--max-concurrent-requests", "0.7.3", "0.18.0", "int", ""),
-    ("--max-log-len", "0.6.5", "0.18.0", "int", ""),
-    ("--max-prefill-iters", "0.4.2", "0.18.0", "int", ""),
-    ("--max-prefill-token-num", "0.6.0", "0.18.0", "int", ""),
-    ("--meta-instruction", "0.4.2", "0.5.3", "str", ""),
-    ("--migration-backend", "0.9.2", "0.18.0", "str", ""),
-    ("--model-format", "0.4.2", "0.18.0", "str", ""),
-    ("--model-name", "0.4.2", "0.18.0", "str", ""),
-    ("--moe-a2a-backend", "0.18.0", "0.18.0", "str", ""),
-    ("--nnodes", "0.9.2", "0.18.0", "int", ""),
-    ("--node-rank", "0.9.2", "0.18.0", "int", ""),
-    ("--num-gpu-blocks", "0.18.0", "0.18.0", "int", ""),
-    ("--num-tokens-per-iter", "0.4.2", "0.18.0", "int", ""),
-    ("--piecewise-cudagraph-max-tokens", "0.18.0", "0.18.0", "int", ""),
-    ("--prefix-cache-decode-state-interval", "0.14.0", "0.18.0", "int", ""),
-    ("--prefix-cache-state-budget", "0.14.0", "0.18.0", "int", ""),
-    ("--proxy-url", "0.6.5", "0.18.0", "str", ""),
-    ("--qos-config-path", "0.4.2", "0.5.3", "str", ""),
-    ("--quant-policy", "0.4.2", "0.18.0", "str", ""),
-    ("--reasoning-parser", "0.7.3", "0.18.0", "str", ""),
-    ("--revision", "0.5.3", "0.18.0", "str", ""),
-    ("--role", "0.9.2", "0.18.0", "str", ""),
-    ("--rope-scaling-factor", "0.4.2", "0.18.0", "float", ""),
-    ("--server-name", "0.4.2", "0.18.0", "str", ""),
-    ("--server-port", "0.4.2", "0.18.0", "int", ""),
-    ("--session-len", "0.4.2", "0.18.0", "int", ""),
-    ("--speculative-algorithm", "0.12.0", "0.18.0", "str", ""),
-    ("--speculative-dflash-block-size", "0.18.0", "0.18.0", "int", ""),
-    ("--speculative-draft-model", "0.12.0", "0.18.0", "str", ""),
-    ("--speculative-num-draft-tokens", "0.12.0", "0.18.0", "int", ""),
-    ("--ssl", "0.4.2", "0.18.0", "flag", ""),
-    ("--tool-call-parser", "0.7.3", "0.18.0", "str", ""),
-    ("--tp", "0.4.2", "0.18.0", "int", ""),
-    ("--trust-remote-code", "0.13.0", "0.18.0", "flag", ""),
-    ("--vision-max-batch-size", "0.4.2", "0.18.0", "int", ""),
+# The options by their first sample, see `dialect.rows`.
+FLAGS = rows(
+    SAMPLES,
+    """
+0.4.2 flag: --allow-credentials --enable-prefix-caching --ssl
+0.4.2 float: --cache-max-entry-count --rope-scaling-factor
+0.4.2 int: --cache-block-seq-len --max-batch-size --max-prefill-iters --num-tokens-per-iter --server-port
+  --session-len --tp --vision-max-batch-size
+0.4.2 list: --adapters --allow-headers --allow-methods --allow-origins --api-keys
+0.4.2 str: --backend --chat-template --log-level --model-format --model-name --quant-policy --server-name
+0.4.2..0.5.3 str: --cap --meta-instruction --qos-config-path
+0.5.3 str: --download-dir --revision
+0.6.0 int: --max-prefill-token-num
+0.6.0 str: --device
+0.6.5 flag: --disable-fastapi-docs --eager-mode
+0.6.5 int: --max-log-len
+0.6.5 str: --dtype --proxy-url
+0.7.3 int: --max-concurrent-requests
+0.7.3 str: --communicator --reasoning-parser --tool-call-parser
+0.8.0 flag: --enable-microbatch
+0.8.0 int: --dp --ep
+0.8.0..0.8.0 int: --dp-rank
+0.9.2 flag: --allow-terminate-by-client --enable-eplb
+0.9.2 int: --nnodes --node-rank
+0.9.2 json: --hf-overrides
+0.9.2 str: --migration-backend --role
+0.9.2..0.14.0 flag: --disable-vision-encoder
+0.9.2..0.10.2 flag: --enable-metrics
+0.10.2 float: --dllm-confidence-threshold
+0.10.2 int: --dllm-block-length --dllm-denoising-steps
+0.10.2 str: --dllm-unmasking-strategy --logprobs-mode
+0.12.0 flag: --disable-metrics --enable-abort-handling --enable-return-routed-experts
+0.12.0 int: --async --cp --speculative-num-draft-tokens
+0.12.0 str: --dist-init-addr --distributed-executor-backend --speculative-algorithm --speculative-draft-model
+0.13.0 flag: --trust-remote-code
+0.13.0 int: --kernel-block-size
+0.14.0 int: --prefix-cache-decode-state-interval --prefix-cache-state-budget
+0.14.0 list: --cudagraph-capture-batch-sizes
+0.16.0 flag: --language-model-only
+0.16.0 list: --allowed-media-domains
+0.16.0 str: --generation-config
+0.18.0 flag: --empty-init
+0.18.0 int: --num-gpu-blocks --piecewise-cudagraph-max-tokens --speculative-dflash-block-size
+0.18.0 json: --kv-transfer-config
+0.18.0 str: --moe-a2a-backend
+""",
 )
 
 # The values that the parser takes, from a sample on; "" where it does not check or that was not read.

@@ -269,18 +269,9 @@ _NO_ENGINES = frozenset(
 )
 #: Hints in a program's name that it asks, measures or makes models.
 _ASKS = (
-    "bench",
-    "client",
-    "router",
-    "proxy",
-    "eval",
-    "lmcache",
-    "cache_server",
-    "quantiz",
-    "finetune",
-    "train",
+    "bench", "client", "router", "proxy", "eval", "lmcache", "cache_server", "quantiz", "finetune", "train",
     "requester",
-)
+)  # fmt: skip
 
 
 def starts_other(commands: Sequence[Command], image: str) -> bool:
@@ -413,50 +404,19 @@ _COMMON_FLAGS = ("--model", "--served-model-name", "--tensor-parallel-size", "--
 
 # Variables that only the engine itself reads; two of a kind, or one with its usual port, tell it.
 _VARIABLES = {
-    "vllm": (
-        "VLLM_USE_V1",
-        "VLLM_ATTENTION_BACKEND",
-        "VLLM_WORKER_MULTIPROC_METHOD",
-        "VLLM_ALLOW_LONG_MAX_MODEL_LEN",
-        "VLLM_ALLOW_RUNTIME_LORA_UPDATING",
-        "VLLM_NIXL_SIDE_CHANNEL_HOST",
-        "VLLM_LOGGING_LEVEL",
-        "VLLM_CPU_KVCACHE_SPACE",
-    ),
-    "ollama": (
-        "OLLAMA_HOST",
-        "OLLAMA_KEEP_ALIVE",
-        "OLLAMA_MODELS",
-        "OLLAMA_NUM_PARALLEL",
-        "OLLAMA_MAX_LOADED_MODELS",
-        "OLLAMA_CONTEXT_LENGTH",
-        "OLLAMA_FLASH_ATTENTION",
-        "OLLAMA_LOAD_TIMEOUT",
-    ),
-    "tgi": (
-        "MODEL_ID",
-        "NUM_SHARD",
-        "MAX_TOTAL_TOKENS",
-        "MAX_INPUT_TOKENS",
-        "MAX_INPUT_LENGTH",
-        "MAX_BATCH_PREFILL_TOKENS",
-    ),
-    "nim": (
-        "NIM_MODEL_NAME",
-        "NIM_MODEL_PROFILE",
-        "NIM_CACHE_PATH",
-        "NIM_SERVED_MODEL_NAME",
-        "NGC_API_KEY",
-        "NIM_SERVER_PORT",
-    ),
-    "llama.cpp": (
-        "LLAMA_ARG_MODEL",
-        "LLAMA_ARG_HF_REPO",
-        "LLAMA_ARG_CTX_SIZE",
-        "LLAMA_ARG_N_GPU_LAYERS",
-        "LLAMA_ARG_HOST",
-    ),
-}
+    "vllm": ("VLLM_USE_V1", "VLLM_ATTENTION_BACKEND", "VLLM_WORKER_MULTIPROC_METHOD",
+             "VLLM_ALLOW_LONG_MAX_MODEL_LEN", "VLLM_ALLOW_RUNTIME_LORA_UPDATING", "VLLM_NIXL_SIDE_CHANNEL_HOST",
+             "VLLM_LOGGING_LEVEL", "VLLM_CPU_KVCACHE_SPACE"),
+    "ollama": ("OLLAMA_HOST", "OLLAMA_KEEP_ALIVE", "OLLAMA_MODELS", "OLLAMA_NUM_PARALLEL",
+               "OLLAMA_MAX_LOADED_MODELS", "OLLAMA_CONTEXT_LENGTH", "OLLAMA_FLASH_ATTENTION",
+               "OLLAMA_LOAD_TIMEOUT"),
+    "tgi": ("MODEL_ID", "NUM_SHARD", "MAX_TOTAL_TOKENS", "MAX_INPUT_TOKENS", "MAX_INPUT_LENGTH",
+            "MAX_BATCH_PREFILL_TOKENS"),
+    "nim": ("NIM_MODEL_NAME", "NIM_MODEL_PROFILE", "NIM_CACHE_PATH", "NIM_SERVED_MODEL_NAME", "NGC_API_KEY",
+            "NIM_SERVER_PORT"),
+    "llama.cpp": ("LLAMA_ARG_MODEL", "LLAMA_ARG_HF_REPO", "LLAMA_ARG_CTX_SIZE", "LLAMA_ARG_N_GPU_LAYERS",
+                  "LLAMA_ARG_HOST"),
+}  # fmt: skip
 _PORTS = {"vllm": 8000, "ollama": 11434, "tgi": 80, "nim": 8000, "llama.cpp": 8080}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .dialect import Row
+from .dialect import rows
 
 SAMPLES = (
     "0.3.6.post3", "0.4.1.post7", "0.4.3.post4", "0.4.6.post5", "0.4.8.post1", "0.4.10.post2", "0.5.2", "0.5.3.post3",
@@ -10,632 +10,273 @@ SAMPLES = (
     "0.5.19", "0.5.21", "0.5.23",
 )  # fmt: skip
 
-# Option, first and last sample that has it, kind of its value, other names: see `dialect.Row`.
-FLAGS: tuple[Row, ...] = (
-    ("--abort-on-priority-when-disabled", "0.5.5.post3", "0.5.23", "flag", ""),
-    ("--admin-api-key", "0.5.8.post1", "0.5.23", "str", ""),
-    ("--allow-auto-truncate", "0.4.1.post7", "0.5.23", "flag", ""),
-    ("--allowed-media-domains", "0.5.19", "0.5.23", "list", ""),
-    ("--api-key", "0.3.6.post3", "0.5.23", "str", ""),
-    ("--asr-max-buffer-seconds", "0.5.14", "0.5.23", "int", ""),
-    ("--asr-max-concurrent-sessions", "0.5.14", "0.5.23", "int", ""),
-    ("--attention-backend", "0.3.6.post3", "0.5.23", "str", ""),
-    ("--attn-cp-size", "0.5.9", "0.5.23", "int", "--attention-context-parallel-size"),
-    ("--attn-dp-size", "0.5.23", "0.5.23", "int", "--attention-data-parallel-size"),
-    ("--base-gpu-id", "0.3.6.post3", "0.5.23", "int", ""),
-    ("--batch-notify-size", "0.5.12.post1", "0.5.23", "int", ""),
-    ("--bf16-gemm-backend", "0.5.16", "0.5.23", "str", ""),
-    ("--boundary-reduction", "0.5.21", "0.5.23", "str", ""),
-    ("--bucket-e2e-request-latency", "0.4.6.post5", "0.5.23", "list", ""),
-    ("--bucket-inter-token-latency", "0.4.6.post5", "0.5.23", "list", ""),
-    ("--bucket-time-to-first-token", "0.4.6.post5", "0.5.23", "list", ""),
-    ("--c128-page-size", "0.5.19", "0.5.23", "int", ""),
-    ("--chat-template", "0.3.6.post3", "0.5.23", "str", ""),
-    ("--checkpoint-engine-wait-weights-before-ready", "0.5.5.post3", "0.5.23", "flag", ""),
-    ("--chunked-prefill-size", "0.3.6.post3", "0.5.23", "int", ""),
-    ("--collect-tokens-histogram", "0.4.6.post5", "0.5.19", "flag", ""),
-    ("--completion-template", "0.4.6.post5", "0.5.23", "str", ""),
-    ("--config", "0.5.3.post3", "0.5.23", "str", ""),
-    ("--constrained-json-disable-any-whitespace", "0.5.3.post3", "0.5.23", "flag", ""),
-    ("--constrained-json-max-whitespace-cnt", "0.5.21", "0.5.23", "int", ""),
-    ("--constrained-json-whitespace-pattern", "0.3.6.post3", "0.5.23", "str", ""),
-    ("--context-length", "0.3.6.post3", "0.5.23", "int 0.5.10.post1:human", ""),
-    ("--cp-strategy", "0.5.14", "0.5.23", "str", ""),
-    ("--cpu-offload-gb", "0.3.6.post3", "0.5.23", "int", ""),
-    ("--crash-dump-folder", "0.4.10.post2", "0.5.23", "str", ""),
-    ("--crash-on-nan", "0.5.3.post3", "0.5.3.post3", "str", ""),
-    ("--cuda-graph-backend-decode", "0.5.14", "0.5.23", "str", ""),
-    ("--cuda-graph-backend-prefill", "0.5.14", "0.5.23", "str", ""),
-    ("--cuda-graph-bs", "0.4.1.post7", "0.5.19", "list", ""),
-    ("--cuda-graph-bs-decode", "0.5.14", "0.5.23", "list", ""),
-    ("--cuda-graph-bs-prefill", "0.5.14", "0.5.23", "list", ""),
-    ("--cuda-graph-config", "0.5.14", "0.5.23", "str", ""),
-    ("--cuda-graph-max-bs", "0.3.6.post3", "0.5.19", "int", ""),
-    ("--cuda-graph-max-bs-decode", "0.5.14", "0.5.23", "int", ""),
-    ("--cuda-graph-max-bs-prefill", "0.5.14", "0.5.23", "int", ""),
-    ("--cuda-graph-max-seq-len-prefill", "0.5.21", "0.5.23", "int", ""),
-    ("--cuda-graph-prefill-max-context", "0.5.21", "0.5.23", "human", "--context-bucket"),
-    ("--cuda-graph-tc-compiler", "0.5.14", "0.5.21", "str", ""),
-    ("--custom-sigquit-handler", "0.5.7", "0.5.12.post1", "str", ""),
-    ("--custom-weight-loader", "0.4.8.post1", "0.5.23", "list", ""),
-    ("--dcp-comm-backend", "0.5.19", "0.5.23", "str", ""),
-    ("--dcp-replicate-q-proj", "0.5.19", "0.5.23", "bool", ""),
-    ("--dcp-size", "0.5.16", "0.5.23", "int", "--decode-context-parallel-size"),
-    ("--debug-cuda-graph", "0.5.12.post1", "0.5.23", "flag", ""),
-    ("--debug-tensor-dump-inject", "0.4.3.post4", "0.5.12.post1", "str", ""),
-    ("--debug-tensor-dump-input-file", "0.4.3.post4", "0.5.23", "str", ""),
-    ("--debug-tensor-dump-layers", "0.5.5.post3", "0.5.23", "list", ""),
-    ("--debug-tensor-dump-output-folder", "0.4.3.post4", "0.5.23", "str", ""),
-    ("--debug-tensor-dump-prefill-only", "0.4.8.post1", "0.5.2", "flag", ""),
-    ("--decode-attention-backend", "0.4.10.post2", "0.5.23", "str", ""),
-    ("--decode-log-interval", "0.3.6.post3", "0.5.23", "int", ""),
-    ("--decoupled-spec-bind-endpoint", "0.5.16", "0.5.23", "str", ""),
-    ("--decoupled-spec-connect-endpoints", "0.5.16", "0.5.23", "str", ""),
-    ("--decoupled-spec-rank", "0.5.16", "0.5.23", "int", ""),
-    ("--decoupled-spec-role", "0.5.16", "0.5.23", "str", ""),
-    ("--decrypted-config-file", "0.5.5.post3", "0.5.23", "str", ""),
-    ("--decrypted-draft-config-file", "0.5.5.post3", "0.5.23", "str", ""),
-    ("--deepep-config", "0.4.6.post5", "0.5.23", "str", ""),
-    ("--deepep-dispatcher-output-dtype", "0.5.14", "0.5.23", "str", ""),
-    ("--deepep-mode", "0.4.6.post5", "0.5.23", "str", ""),
-    ("--deepep-v2-mode", "0.5.19", "0.5.23", "str", ""),
-    ("--default-chat-template-kwargs", "0.5.16", "0.5.23", "json", ""),
-    ("--default-priority-value", "0.5.10.post1", "0.5.23", "int", ""),
-    ("--delete-ckpt-after-loading", "0.3.6.post3", "0.5.23", "flag", ""),
-    ("--detokenizer-worker-num", "0.5.12.post1", "0.5.23", "int", ""),
-    ("--device", "0.3.6.post3", "0.5.23", "str", ""),
-    ("--disable-aiter-allreduce-fusion-in-decode", "0.5.21", "0.5.23", "flag", ""),
-    ("--disable-aiter-allreduce-fusion-in-prefill", "0.5.21", "0.5.23", "flag", ""),
-    ("--disable-attn-tp-gather", "0.5.14", "0.5.23", "flag", ""),
-    ("--disable-chunked-prefix-cache", "0.4.6.post5", "0.5.23", "flag", ""),
-    ("--disable-cuda-graph", "0.3.6.post3", "0.5.23", "flag", ""),
-    ("--disable-cuda-graph-padding", "0.3.6.post3", "0.5.23", "flag", ""),
-    ("--disable-custom-all-reduce", "0.3.6.post3", "0.5.23", "flag", ""),
-    ("--disable-decode-cuda-graph", "0.5.14", "0.5.23", "flag", ""),
-    ("--disable-disk-cache", "0.3.6.post3", "0.3.6.post3", "flag", ""),
-    ("--disable-fast-image-processor", "0.4.6.post5", "0.5.23", "flag", ""),
-    ("--disable-flashinfer", "0.3.6.post3", "0.3.6.post3", "dead", ""),
-    ("--disable-flashinfer-autotune", "0.5.7", "0.5.23", "flag", ""),
-    ("--disable-flashinfer-cutlass-moe-fp4-allgather", "0.5.2", "0.5.23", "flag", ""),
-    ("--disable-flashinfer-sampling", "0.3.6.post3", "0.3.6.post3", "dead", ""),
-    ("--disable-hicache-numa-detect", "0.5.8.post1", "0.5.9", "flag", ""),
-    ("--disable-hybrid-swa-memory", "0.4.10.post2", "0.5.23", "flag", ""),
-    ("--disable-jump-forward", "0.3.6.post3", "0.4.1.post7", "flag", ""),
-    ("--disable-mla", "0.3.6.post3", "0.4.3.post4", "flag", ""),
-    ("--disable-nan-detection", "0.3.6.post3", "0.3.6.post3", "flag", ""),
-    ("--disable-outlines-disk-cache", "0.4.1.post7", "0.5.23", "flag", ""),
-    ("--disable-overlap-cg-plan", "0.4.8.post1", "0.4.8.post1", "flag", ""),
-    ("--disable-overlap-schedule", "0.3.6.post3", "0.5.23", "flag", ""),
-    ("--disable-piecewise-cuda-graph", "0.5.10.post1", "0.5.19", "flag", ""),
-    ("--disable-prefill-cuda-graph", "0.5.14", "0.5.23", "flag", ""),
-    ("--disable-priority-preemption", "0.5.10.post1", "0.5.23", "flag", ""),
-    ("--disable-radix-cache", "0.3.6.post3", "0.5.23", "flag", ""),
-    ("--disable-shared-experts-fusion", "0.4.8.post1", "0.5.23", "flag", ""),
-    ("--disable-tokenizer-batch-decode", "0.5.5.post3", "0.5.23", "flag", ""),
-    ("--disaggregation-bootstrap-port", "0.4.6.post5", "0.5.23", "int", ""),
-    ("--disaggregation-decode-allocation-policy", "0.5.23", "0.5.23", "str", ""),
-    ("--disaggregation-decode-dp", "0.4.8.post1", "0.5.9", "int", ""),
-    ("--disaggregation-decode-enable-fake-auto", "0.5.7", "0.5.8.post1", "flag", ""),
-    ("--disaggregation-decode-enable-offload-kvcache", "0.5.3.post3", "0.5.23", "flag", ""),
-    ("--disaggregation-decode-enable-radix-cache", "0.5.12.post1", "0.5.23", "flag", ""),
-    ("--disaggregation-decode-extra-slots", "0.5.14", "0.5.23", "int", ""),
-    ("--disaggregation-decode-host-receive-threshold", "0.5.21", "0.5.23", "float", ""),
-    ("--disaggregation-decode-polling-interval", "0.5.3.post3", "0.5.23", "int", ""),
-    ("--disaggregation-decode-retraction-backup", "0.5.19", "0.5.23", "str", ""),
-    ("--disaggregation-decode-tp", "0.4.8.post1", "0.5.9", "int", ""),
-    ("--disaggregation-enable-kv-checksum", "0.5.21", "0.5.23", "flag", ""),
-    ("--disaggregation-ib-device", "0.4.6.post5", "0.5.23", "str", ""),
-    ("--disaggregation-mode", "0.4.6.post5", "0.5.23", "str", ""),
-    ("--disaggregation-prefill-pp", "0.4.8.post1", "0.5.9", "int", ""),
-    ("--disaggregation-transfer-backend", "0.4.6.post5", "0.5.23", "str", ""),
-    ("--dist-init-addr", "0.3.6.post3", "0.5.23", "str", "--nccl-init-addr"),
-    ("--dist-timeout", "0.4.3.post4", "0.5.23", "int", ""),
-    ("--dllm-algorithm", "0.5.6.post2", "0.5.23", "str", ""),
-    ("--dllm-algorithm-config", "0.5.6.post2", "0.5.23", "str", ""),
-    ("--dllm-fdfo", "0.5.16", "0.5.23", "bool", ""),
-    ("--download-dir", "0.3.6.post3", "0.5.23", "str", ""),
-    ("--dp-size", "0.3.6.post3", "0.5.23", "int", "--data-parallel-size"),
-    ("--ds-channel-config-path", "0.3.6.post3", "0.5.10.post1", "str", ""),
-    ("--ds-heavy-channel-num", "0.3.6.post3", "0.5.10.post1", "int", ""),
-    ("--ds-heavy-channel-type", "0.3.6.post3", "0.5.10.post1", "str", ""),
-    ("--ds-heavy-token-num", "0.3.6.post3", "0.5.10.post1", "int", ""),
-    ("--ds-sparse-decode-threshold", "0.3.6.post3", "0.5.10.post1", "int", ""),
-    ("--dsa-decode-backend", "0.5.14", "0.5.23", "str", ""),
-    ("--dsa-paged-mqa-logits-backend", "0.5.16", "0.5.23", "str", ""),
-    ("--dsa-prefill-backend", "0.5.14", "0.5.23", "str", ""),
-    ("--dsa-prefill-cp-mode", "0.5.14", "0.5.19", "str", ""),
-    ("--dsa-topk-backend", "0.5.14", "0.5.23", "str", ""),
-    ("--dsa-triton-union", "0.5.23", "0.5.23", "int", ""),
-    ("--dsv4-attn-backend", "0.5.21", "0.5.23", "str", ""),
-    ("--dsv4-prefill-backend", "0.5.19", "0.5.23", "str", ""),
-    ("--dtype", "0.3.6.post3", "0.5.23", "str", ""),
-    ("--dwdp-size", "0.5.19", "0.5.23", "int", ""),
-    ("--dynamic-batch-tokenizer-batch-size", "0.5.3.post3", "0.5.23", "int", ""),
-    ("--dynamic-batch-tokenizer-batch-timeout", "0.5.3.post3", "0.5.23", "float", ""),
-    ("--elastic-ep-backend", "0.5.3.post3", "0.5.23", "str", ""),
-    ("--elastic-ep-initial-size", "0.5.16", "0.5.23", "int", ""),
-    ("--elastic-ep-join-mode", "0.5.16", "0.5.23", "str", ""),
-    ("--elastic-ep-join-rank-offset", "0.5.16", "0.5.23", "int", ""),
-    ("--elastic-ep-rejoin", "0.5.12.post1", "0.5.19", "flag", ""),
-    ("--elastic-ep-scale-timeout", "0.5.16", "0.5.23", "float", ""),
-    ("--enable-adaptive-dispatch-to-encoder", "0.5.10.post1", "0.5.23", "flag", ""),
-    ("--enable-aiter-allreduce-fusion", "0.5.10.post1", "0.5.23", "flag", ""),
-    ("--enable-amd-monokernel", "0.5.23", "0.5.23", "flag", ""),
-    ("--enable-attn-tp-input-scattered", "0.5.5.post3", "0.5.23", "flag", ""),
-    ("--enable-beta-spec", "0.5.3.post3", "0.5.3.post3", "flag", ""),
-    ("--enable-breakable-cuda-graph", "0.5.12.post1", "0.5.19", "flag", ""),
-    ("--enable-broadcast-mm-inputs-process", "0.5.5.post3", "0.5.23", "flag", ""),
-    ("--enable-cache-report", "0.3.6.post3", "0.5.23", "flag", ""),
-    ("--enable-cp-decode-attn-tp", "0.5.19", "0.5.23", "flag", ""),
-    ("--enable-cudagraph-gc", "0.4.10.post2", "0.5.23", "flag", ""),
-    ("--enable-custom-logit-processor", "0.4.1.post7", "0.5.23", "flag", ""),
-    ("--enable-decoder-swa-bounded-replay", "0.5.21", "0.5.23", "flag 0.5.23:bool", ""),
-    ("--enable-deepep-moe", "0.4.6.post5", "0.5.3.post3", "flag 0.5.3.post3:dead", ""),
-    ("--enable-deepep-waterfill", "0.5.12.post1", "0.5.14", "flag", ""),
-    ("--enable-deepseek-v4-fp4-indexer", "0.5.14", "0.5.23", "flag", ""),
-    ("--enable-dense-mlp-attn-tp", "0.5.19", "0.5.23", "flag", ""),
-    ("--enable-deterministic-inference", "0.5.3.post3", "0.5.23", "flag", ""),
-    ("--enable-double-sparsity", "0.3.6.post3", "0.5.10.post1", "flag", ""),
-    ("--enable-dp-attention", "0.3.6.post3", "0.5.23", "flag", ""),
-    ("--enable-dp-attention-local-control-broadcast", "0.5.12.post1", "0.5.23", "flag", ""),
-    ("--enable-dp-lm-head", "0.4.6.post5", "0.5.23", "flag", ""),
-    ("--enable-draft-weights-cpu-backup", "0.5.5.post3", "0.5.23", "flag", ""),
-    ("--enable-dsa-cache-layer-split", "0.5.16", "0.5.23", "flag", ""),
-    ("--enable-dsa-fused-indexer", "0.5.23", "0.5.23", "bool", ""),
-    ("--enable-dsa-prefill-context-parallel", "0.5.14", "0.5.19", "flag", ""),
-    ("--enable-dynamic-batch-tokenizer", "0.5.3.post3", "0.5.23", "flag", ""),
-    ("--enable-dynamic-chunking", "0.5.7", "0.5.23", "flag", ""),
-    ("--enable-elastic-expert-backup", "0.5.10.post1", "0.5.23", "flag", ""),
-    ("--enable-encoder-swa-bounded-replay", "0.5.21", "0.5.23", "flag", ""),
-    ("--enable-ep-moe", "0.4.1.post7", "0.5.3.post3", "flag 0.5.3.post3:dead", ""),
-    ("--enable-eplb", "0.4.6.post5", "0.5.23", "flag", ""),
-    ("--enable-expert-distribution-metrics", "0.4.6.post5", "0.5.19", "flag 0.5.19:dead", ""),
-    ("--enable-flashinfer-allreduce-fusion", "0.4.10.post2", "0.5.23", "flag", ""),
-    ("--enable-flashinfer-autotune", "0.5.6.post2", "0.5.6.post2", "flag", ""),
-    ("--enable-flashinfer-cutedsl-moe", "0.5.3.post3", "0.5.3.post3", "dead", ""),
-    ("--enable-flashinfer-cutlass-moe", "0.4.10.post2", "0.5.3.post3", "flag 0.5.3.post3:dead", ""),
-    ("--enable-flashinfer-mla", "0.4.3.post4", "0.4.6.post5", "flag 0.4.6.post5:dead", ""),
-    ("--enable-flashinfer-moe", "0.4.8.post1", "0.4.8.post1", "flag", ""),
-    ("--enable-flashinfer-mxfp4-moe", "0.5.2", "0.5.3.post3", "flag 0.5.3.post3:dead", ""),
-    ("--enable-flashinfer-trtllm-moe", "0.4.10.post2", "0.5.3.post3", "flag 0.5.3.post3:dead", ""),
-    ("--enable-flashmla", "0.4.6.post5", "0.4.6.post5", "dead", ""),
-    ("--enable-flexkv", "0.5.16", "0.5.23", "flag", ""),
-    ("--enable-forward-pass-metrics", "0.5.12.post1", "0.5.23", "flag", ""),
-    ("--enable-fp32-lm-head", "0.5.3.post3", "0.5.23", "flag", ""),
-    ("--enable-fused-moe-sum-all-reduce", "0.5.10.post1", "0.5.23", "flag", ""),
-    ("--enable-fused-qk-norm-rope", "0.5.6.post2", "0.5.23", "flag 0.5.23:bool", ""),
-    ("--enable-gdn-replayssm-spec", "0.5.16", "0.5.19", "flag", ""),
-    ("--enable-hierarchical-cache", "0.4.3.post4", "0.5.23", "flag", "0.5.23:--enable-hicache"),
-    ("--enable-hisparse", "0.5.10.post1", "0.5.23", "flag", ""),
-    ("--enable-http-worker-reuseport", "0.5.23", "0.5.23", "flag", ""),
-    ("--enable-http2", "0.5.12.post1", "0.5.23", "flag", ""),
-    ("--enable-int8-mamba-checkpoint", "0.5.14", "0.5.23", "flag", ""),
-    ("--enable-kv-cache-sharding", "0.5.23", "0.5.23", "flag", ""),
-    ("--enable-layernorm-sp", "0.5.19", "0.5.23", "flag", ""),
-    ("--enable-layerwise-nvtx-marker", "0.5.5.post3", "0.5.23", "flag", ""),
-    ("--enable-lean-attention", "0.5.19", "0.5.23", "flag", ""),
-    ("--enable-linear-replayssm", "0.5.16", "0.5.23", "flag", ""),
-    ("--enable-linear-replayssm-spec", "0.5.19", "0.5.23", "flag", ""),
-    ("--enable-linker-mla-dedup", "0.5.21", "0.5.23", "flag", ""),
-    ("--enable-lmcache", "0.5.2", "0.5.23", "flag", ""),
-    ("--enable-lora", "0.4.10.post2", "0.5.23", "flag", ""),
-    ("--enable-lora-overlap-loading", "0.5.8.post1", "0.5.23", "flag", ""),
-    ("--enable-mamba-cache-stochastic-rounding", "0.5.16", "0.5.23", "flag", ""),
-    ("--enable-megamoe-for-layernorm-sp", "0.5.23", "0.5.23", "flag", ""),
-    ("--enable-memory-saver", "0.4.1.post7", "0.5.23", "flag", ""),
-    ("--enable-metrics", "0.3.6.post3", "0.5.23", "flag", ""),
-    ("--enable-metrics-for-all-schedulers", "0.4.10.post2", "0.5.23", "flag", ""),
-    ("--enable-mfu-metrics", "0.5.10.post1", "0.5.23", "flag", ""),
-    ("--enable-mis", "0.5.12.post1", "0.5.23", "flag", ""),
-    ("--enable-mixed-chunk", "0.3.6.post3", "0.5.23", "flag", ""),
-    ("--enable-mm-global-cache", "0.5.10.post1", "0.5.23", "flag", ""),
-    ("--enable-mscclpp", "0.4.8.post1", "0.5.23", "flag", ""),
-    ("--enable-multi-layer-eagle", "0.5.7", "0.5.23", "flag", ""),
-    ("--enable-multimodal", "0.4.6.post5", "0.5.23", "flag", ""),
-    ("--enable-nan-detection", "0.3.6.post3", "0.5.12.post1", "flag", ""),
-    ("--enable-nccl-nvls", "0.4.3.post4", "0.5.23", "flag", ""),
-    ("--enable-nsa-prefill-context-parallel", "0.5.6.post2", "0.5.19", "flag", ""),
-    ("--enable-nvidia-megakernel", "0.5.23", "0.5.23", "flag", ""),
-    ("--enable-overlap-schedule", "0.3.6.post3", "0.3.6.post3", "dead", ""),
-    ("--enable-p2p-check", "0.3.6.post3", "0.5.23", "flag", ""),
-    ("--enable-page-major-kv-layout", "0.5.16", "0.5.23", "flag", ""),
-    ("--enable-paged-experts", "0.5.23", "0.5.23", "flag", ""),
-    ("--enable-pd-role-switch", "0.5.21", "0.5.23", "flag", ""),
-    ("--enable-pdmux", "0.4.10.post2", "0.5.23", "flag", ""),
-    ("--enable-piecewise-cuda-graph", "0.5.3.post3", "0.5.12.post1", "flag", ""),
-    ("--enable-precise-embedding-interpolation", "0.5.7", "0.5.23", "flag", ""),
-    ("--enable-prefill-context-parallel", "0.5.10.post1", "0.5.19", "flag", ""),
-    ("--enable-prefill-cp", "0.5.14", "0.5.23", "flag", ""),
-    ("--enable-prefill-delayer", "0.5.8.post1", "0.5.23", "flag", ""),
-    ("--enable-prefix-mm-cache", "0.5.7", "0.5.23", "flag", ""),
-    ("--enable-priority-scheduling", "0.5.3.post3", "0.5.23", "flag", ""),
-    ("--enable-profile-cuda-graph", "0.4.8.post1", "0.5.23", "flag", ""),
-    ("--enable-quant-communications", "0.5.12.post1", "0.5.23", "flag", ""),
-    ("--enable-request-time-stats-logging", "0.4.6.post5", "0.5.23", "flag", ""),
-    ("--enable-response-store", "0.5.21", "0.5.23", "flag", ""),
-    ("--enable-return-aux-hidden-states", "0.5.23", "0.5.23", "flag", ""),
-    ("--enable-return-hidden-states", "0.4.8.post1", "0.5.23", "flag", ""),
-    ("--enable-return-indexer-topk", "0.5.12.post1", "0.5.23", "flag", ""),
-    ("--enable-return-routed-experts", "0.5.7", "0.5.23", "flag", ""),
-    ("--enable-scattered-sconv", "0.5.16", "0.5.23", "flag", ""),
-    ("--enable-session-radix-cache", "0.5.16", "0.5.23", "flag", ""),
-    ("--enable-shared-experts-attn-tp", "0.5.19", "0.5.23", "flag", ""),
-    ("--enable-single-batch-overlap", "0.5.3.post3", "0.5.23", "flag", ""),
-    ("--enable-ssl-refresh", "0.5.10.post1", "0.5.23", "flag", ""),
-    ("--enable-streaming-session", "0.5.10.post1", "0.5.23", "flag", ""),
-    ("--enable-strict-thinking", "0.5.12.post1", "0.5.23", "flag", ""),
-    ("--enable-symm-mem", "0.4.10.post2", "0.5.23", "flag", ""),
-    ("--enable-tf32-matmul", "0.5.16", "0.5.23", "flag 0.5.23:bool", ""),
-    ("--enable-tokenizer-batch-encode", "0.4.6.post5", "0.5.23", "flag", ""),
-    ("--enable-torch-compile", "0.3.6.post3", "0.5.23", "flag", ""),
-    ("--enable-torch-compile-debug-mode", "0.5.6.post2", "0.5.23", "flag", ""),
-    ("--enable-torch-symm-mem", "0.5.3.post3", "0.5.23", "flag", ""),
-    ("--enable-tp-lm-head-all-to-all", "0.5.19", "0.5.23", "bool", ""),
-    ("--enable-trace", "0.5.3.post3", "0.5.23", "flag", ""),
-    ("--enable-triton-kernel-moe", "0.4.10.post2", "0.5.3.post3", "flag 0.5.3.post3:dead", ""),
-    ("--enable-two-batch-overlap", "0.4.8.post1", "0.5.23", "flag", ""),
-    ("--enable-unified-cache-external-linker", "0.5.21", "0.5.23", "flag", ""),
-    ("--enable-unified-memory", "0.5.16", "0.5.23", "flag", ""),
-    ("--enable-w4a4-mxfp4-megamoe", "0.5.19", "0.5.23", "flag", ""),
-    ("--enable-waterfill", "0.5.16", "0.5.23", "flag", ""),
-    ("--enable-watermark", "0.5.23", "0.5.23", "flag", ""),
-    ("--enable-weights-cpu-backup", "0.5.3.post3", "0.5.23", "flag", ""),
-    ("--encoder-bootstrap-port", "0.5.14", "0.5.23", "int", ""),
-    ("--encoder-only", "0.5.7", "0.5.23", "flag", ""),
-    ("--encoder-register-urls", "0.5.14", "0.5.23", "list", ""),
-    ("--encoder-transfer-backend", "0.5.7", "0.5.23", "str", ""),
-    ("--encoder-urls", "0.5.7", "0.5.23", "list", ""),
-    ("--enforce-disable-flashinfer-allreduce-fusion", "0.5.10.post1", "0.5.23", "flag", ""),
-    ("--enforce-piecewise-cuda-graph", "0.5.10.post1", "0.5.19", "flag", ""),
-    ("--enforce-shared-experts-fusion", "0.5.12.post1", "0.5.23", "flag", ""),
-    ("--engine-info-bootstrap-port", "0.5.10.post1", "0.5.23", "int", ""),
-    ("--ep-dispatch-algorithm", "0.4.6.post5", "0.5.23", "str", ""),
-    ("--ep-num-redundant-experts", "0.4.6.post5", "0.5.23", "int", ""),
-    ("--ep-size", "0.4.1.post7", "0.5.23", "int", "--expert-parallel-size 0.4.10.post2:--expert-parallel-size,--ep"),
-    ("--eplb-algorithm", "0.4.8.post1", "0.5.23", "str", ""),
-    ("--eplb-min-rebalancing-utilization-threshold", "0.5.2", "0.5.23", "float", ""),
-    ("--eplb-rebalance-layers-per-chunk", "0.4.8.post1", "0.5.23", "int", ""),
-    ("--eplb-rebalance-num-iterations", "0.4.6.post5", "0.5.23", "int", ""),
-    ("--expert-balancedness-report-mode", "0.5.19", "0.5.23", "str", ""),
-    ("--expert-distribution-recorder-buffer-size", "0.4.6.post5", "0.5.23", "int", ""),
-    ("--expert-distribution-recorder-mode", "0.4.6.post5", "0.5.23", "str", ""),
-    ("--experts-shared-outer-loras", "0.5.10.post1", "0.5.23", "bool", ""),
-    ("--export-metrics-to-file", "0.5.5.post3", "0.5.23", "flag", ""),
-    ("--export-metrics-to-file-dir", "0.5.5.post3", "0.5.23", "str", ""),
-    ("--extra-metric-labels", "0.5.9", "0.5.23", "json", ""),
-    ("--fastapi-root-path", "0.5.6.post2", "0.5.23", "str", ""),
-    ("--file-storage-path", "0.4.3.post4", "0.5.23", "str", ""),
-    ("--file-storage-pth", "0.3.6.post3", "0.4.1.post7", "str", ""),
-    ("--flashinfer-a2a-dispatch-type", "0.5.21", "0.5.23", "str", ""),
-    ("--flashinfer-allreduce-fusion-backend", "0.5.14", "0.5.23", "str", ""),
-    ("--flashinfer-autotune-skip-ops", "0.5.19", "0.5.23", "list", ""),
-    ("--flashinfer-mla-disable-ragged", "0.4.3.post4", "0.5.23", "flag", ""),
-    ("--flashinfer-mxfp4-moe-precision", "0.5.2", "0.5.23", "str", ""),
-    ("--flexkv-config-file", "0.5.16", "0.5.23", "str", ""),
-    ("--forward-hooks", "0.5.6.post2", "0.5.23", "str", ""),
-    ("--forward-pass-metrics-ipc-name", "0.5.12.post1", "0.5.23", "str", ""),
-    ("--forward-pass-metrics-worker-id", "0.5.12.post1", "0.5.23", "str", ""),
-    ("--fp4-gemm-backend", "0.5.8.post1", "0.5.23", "str", ""),
-    ("--fp8-gemm-backend", "0.5.6.post2", "0.5.23", "str", ""),
-    ("--fuseep-mode", "0.5.16", "0.5.23", "int", ""),
-    ("--gated-launch-port", "0.5.19", "0.5.23", "int", ""),
-    ("--gc-threshold", "0.5.10.post1", "0.5.23", "list", ""),
-    ("--gc-warning-threshold-secs", "0.5.2", "0.5.23", "float", ""),
-    ("--generation-tokens-buckets", "0.5.2", "0.5.23", "list", ""),
-    ("--gpu-id-step", "0.4.3.post4", "0.5.23", "int", ""),
-    ("--grammar-backend", "0.3.6.post3", "0.5.23", "str", ""),
-    ("--grpc-http-sidecar-port", "0.5.12.post1", "0.5.14", "int", ""),
-    ("--grpc-mode", "0.5.3.post3", "0.5.23", "flag", ""),
-    ("--grpc-port", "0.5.16", "0.5.23", "int", ""),
-    ("--grpc-response-timeout-secs", "0.5.21", "0.5.23", "int", ""),
-    ("--hf-chat-template-name", "0.5.8.post1", "0.5.23", "str", ""),
-    ("--hicache-host-memory-fraction", "0.5.21", "0.5.23", "float", ""),
-    ("--hicache-host-memory-mode", "0.5.19", "0.5.23", "str", ""),
-    ("--hicache-io-backend", "0.4.10.post2", "0.5.23", "str", ""),
-    ("--hicache-mem-layout", "0.4.10.post2", "0.5.23", "str", ""),
-    ("--hicache-ratio", "0.4.6.post5", "0.5.23", "float", ""),
-    ("--hicache-size", "0.4.6.post5", "0.5.23", "int", ""),
-    ("--hicache-storage-backend", "0.4.10.post2", "0.5.23", "str", ""),
-    ("--hicache-storage-backend-extra-config", "0.5.2", "0.5.23", "str", ""),
-    ("--hicache-storage-prefetch-policy", "0.5.2", "0.5.23", "str", ""),
-    ("--hicache-storage-prefetch-retry-max-attempts", "0.5.19", "0.5.23", "int", ""),
-    ("--hicache-storage-prefetch-retry-poll-interval", "0.5.19", "0.5.23", "int", ""),
-    ("--hicache-write-policy", "0.4.6.post5", "0.5.23", "str", ""),
-    ("--hierarchical-sparse-attention-extra-config", "0.5.8.post1", "0.5.9", "str", ""),
-    ("--hisparse-config", "0.5.10.post1", "0.5.23", "str", "0.5.12.post1:--hierarchical-sparse-attention-extra-config"),
-    ("--host", "0.3.6.post3", "0.5.23", "str", ""),
-    ("--http2-initial-connection-window-size", "0.5.19", "0.5.23", "int", ""),
-    ("--http2-max-concurrent-streams", "0.5.19", "0.5.23", "int", ""),
-    ("--hybrid-kvcache-ratio", "0.4.10.post2", "0.5.12.post1", "opt 0.5.8.post1:flag", ""),
-    ("--image-processor-backend", "0.5.19", "0.5.23", "str", ""),
-    ("--impl", "0.4.8.post1", "0.4.8.post1", "str", ""),
-    ("--incremental-streaming-output", "0.5.10.post1", "0.5.23", "flag", ""),
-    ("--init-expert-location", "0.4.6.post5", "0.5.23", "str", ""),
-    ("--int8-mamba-ckpt-size", "0.5.14", "0.5.23", "int", ""),
-    ("--is-embedding", "0.3.6.post3", "0.5.23", "flag", ""),
-    ("--json-model-override-args", "0.3.6.post3", "0.5.23", "str", ""),
-    ("--keep-mm-feature-on-device", "0.5.3.post3", "0.5.19", "flag", ""),
-    ("--kt-cpuinfer", "0.5.5.post3", "0.5.23", "int", ""),
-    ("--kt-max-deferred-experts-per-token", "0.5.5.post3", "0.5.23", "int", ""),
-    ("--kt-method", "0.5.5.post3", "0.5.23", "str", ""),
-    ("--kt-num-gpu-experts", "0.5.5.post3", "0.5.23", "int", ""),
-    ("--kt-threadpool-count", "0.5.5.post3", "0.5.23", "int", ""),
-    ("--kt-weight-path", "0.5.5.post3", "0.5.23", "str", ""),
-    ("--kv-cache-dtype", "0.3.6.post3", "0.5.23", "str", ""),
-    ("--kv-canary", "0.5.14", "0.5.23", "str", ""),
-    ("--kv-canary-real-data", "0.5.14", "0.5.23", "str", ""),
-    ("--kv-canary-sweep-interval", "0.5.14", "0.5.23", "int", ""),
-    ("--kv-events-config", "0.4.6.post5", "0.5.23", "str", ""),
-    ("--language-model-only", "0.5.19", "0.5.23", "flag", ""),
-    ("--language-only", "0.5.7", "0.5.23", "flag", ""),
-    ("--limit-mm-data-per-request", "0.5.7", "0.5.23", "json", ""),
-    ("--linear-attn-backend", "0.5.10.post1", "0.5.23", "str", ""),
-    ("--linear-attn-decode-backend", "0.5.10.post1", "0.5.23", "str", ""),
-    ("--linear-attn-prefill-backend", "0.5.10.post1", "0.5.23", "str", ""),
-    ("--linear-attn-verify-backend", "0.5.19", "0.5.23", "str", ""),
-    ("--linear-replayssm-cache-len", "0.5.16", "0.5.23", "int", ""),
-    ("--lmcache-config-file", "0.5.14", "0.5.23", "str", ""),
-    ("--load-balance-method", "0.3.6.post3", "0.5.23", "str", ""),
-    ("--load-format", "0.3.6.post3", "0.5.23", "str", ""),
-    ("--load-publish-endpoint", "0.5.19", "0.5.23", "str", ""),
-    ("--load-snapshot-publish-interval", "0.5.14", "0.5.23", "int", ""),
-    ("--load-watch-interval", "0.5.3.post3", "0.5.6.post2", "float", ""),
-    ("--log-level", "0.3.6.post3", "0.5.23", "str", ""),
-    ("--log-level-http", "0.3.6.post3", "0.5.23", "str", ""),
-    ("--log-requests", "0.3.6.post3", "0.5.23", "flag", ""),
-    ("--log-requests-format", "0.5.7", "0.5.23", "str", ""),
-    ("--log-requests-level", "0.4.3.post4", "0.5.23", "int", ""),
-    ("--log-requests-target", "0.5.8.post1", "0.5.23", "list", ""),
-    ("--lora-backend", "0.4.3.post4", "0.5.23", "str", ""),
-    ("--lora-drain-wait-threshold", "0.5.12.post1", "0.5.23", "float", ""),
-    ("--lora-eviction-policy", "0.5.3.post3", "0.5.23", "str", ""),
-    ("--lora-paths", "0.3.6.post3", "0.5.23", "list", ""),
-    ("--lora-strict-loading", "0.5.12.post1", "0.5.23", "bool", ""),
-    ("--lora-target-modules", "0.4.10.post2", "0.5.23", "list", ""),
-    ("--lora-use-virtual-experts", "0.5.12.post1", "0.5.23", "flag", ""),
-    ("--mamba-backend", "0.5.9", "0.5.23", "str", ""),
-    ("--mamba-cache-philox-rounds", "0.5.16", "0.5.23", "int", ""),
-    ("--mamba-full-memory-ratio", "0.5.3.post3", "0.5.23", "float", ""),
-    ("--mamba-max-states-per-path", "0.5.19", "0.5.23", "int", ""),
-    ("--mamba-radix-cache-strategy", "0.5.14", "0.5.23", "str", ""),
-    ("--mamba-scheduler-strategy", "0.5.7", "0.5.19", "str", ""),
-    ("--mamba-ssm-dtype", "0.5.2", "0.5.23", "str", ""),
-    ("--mamba-track-interval", "0.5.7", "0.5.23", "int", ""),
-    ("--max-ep-size", "0.5.16", "0.5.23", "int", ""),
-    ("--max-loaded-loras", "0.4.10.post2", "0.5.23", "int", ""),
-    ("--max-lora-chunk-size", "0.5.3.post3", "0.5.23", "int", ""),
-    ("--max-lora-rank", "0.4.10.post2", "0.5.23", "int", ""),
-    ("--max-loras-per-batch", "0.3.6.post3", "0.5.23", "int", ""),
-    ("--max-mamba-cache-size", "0.5.2", "0.5.23", "int", ""),
-    ("--max-micro-batch-size", "0.4.6.post5", "0.5.2", "int", ""),
-    ("--max-prefill-tokens", "0.3.6.post3", "0.5.23", "int 0.5.10.post1:human", ""),
-    ("--max-queued-requests", "0.4.10.post2", "0.5.23", "int", ""),
-    ("--max-running-requests", "0.3.6.post3", "0.5.23", "int", ""),
-    ("--max-total-tokens", "0.3.6.post3", "0.5.23", "int 0.5.10.post1:human", ""),
-    ("--media-url-max-file-size-mb", "0.5.19", "0.5.23", "int", ""),
-    ("--mem-fraction-static", "0.3.6.post3", "0.5.23", "float", ""),
-    ("--min-free-slots-delay", "0.5.16", "0.5.23", "int", ""),
-    ("--mlx-enable-sampling", "0.5.19", "0.5.23", "flag", ""),
-    ("--mm-attention-backend", "0.4.6.post5", "0.5.23", "str", ""),
-    ("--mm-enable-dp-encoder", "0.5.6.post2", "0.5.23", "flag 0.5.23:bool", ""),
-    ("--mm-feature-transport", "0.5.16", "0.5.23", "str", ""),
-    ("--mm-global-cache-backend", "0.5.19", "0.5.23", "str", ""),
-    ("--mm-io-worker-num", "0.5.19", "0.5.23", "int", ""),
-    ("--mm-max-concurrent-calls", "0.5.5.post3", "0.5.9", "int", ""),
-    ("--mm-per-request-timeout", "0.5.5.post3", "0.5.9", "int", ""),
-    ("--mm-preprocess-cache-size-mb", "0.5.19", "0.5.23", "int", ""),
-    ("--mm-process-config", "0.5.6.post2", "0.5.23", "json", ""),
-    ("--mm-processor-worker-num", "0.5.19", "0.5.23", "int", ""),
-    ("--model-checksum", "0.5.8.post1", "0.5.23", "opt", ""),
-    ("--model-config-parser", "0.5.12.post1", "0.5.23", "str", ""),
-    ("--model-impl", "0.4.10.post2", "0.5.23", "str", ""),
-    ("--model-loader-extra-config", "0.4.8.post1", "0.5.23", "str", ""),
-    ("--model-path", "0.3.6.post3", "0.5.23", "str", "0.4.8.post1:--model"),
-    ("--modelexpress-config", "0.5.10.post1", "0.5.23", "str", ""),
-    ("--modelopt-checkpoint-restore-path", "0.5.3.post3", "0.5.23", "str", ""),
-    ("--modelopt-checkpoint-save-path", "0.5.3.post3", "0.5.23", "str", ""),
-    ("--modelopt-export-path", "0.5.5.post3", "0.5.23", "str", ""),
-    ("--modelopt-quant", "0.5.3.post3", "0.5.23", "str", ""),
-    ("--moe-a2a-backend", "0.4.10.post2", "0.5.23", "str", ""),
-    ("--moe-dense-tp-size", "0.4.6.post5", "0.5.23", "int", ""),
-    ("--moe-dp-size", "0.5.9", "0.5.23", "int", "--moe-data-parallel-size"),
-    ("--moe-runner-backend", "0.5.2", "0.5.23", "str", ""),
-    ("--monokernel-backend", "0.5.23", "0.5.23", "str", ""),
-    ("--mooncake-ib-device", "0.5.3.post3", "0.5.23", "str", ""),
-    ("--msprobe-dump-config", "0.5.12.post1", "0.5.23", "str", ""),
-    ("--multi-item-scoring-delimiter", "0.5.3.post3", "0.5.10.post1", "int", ""),
-    ("--n-share-experts-fusion", "0.4.6.post5", "0.4.6.post5", "int", ""),
-    ("--nccl-port", "0.4.10.post2", "0.5.23", "int", ""),
-    ("--nnodes", "0.3.6.post3", "0.5.23", "int", ""),
-    ("--node-rank", "0.3.6.post3", "0.5.23", "int", ""),
-    ("--nsa-decode", "0.5.3.post3", "0.5.3.post3", "str", ""),
-    ("--nsa-decode-backend", "0.5.5.post3", "0.5.19", "str", ""),
-    ("--nsa-prefill", "0.5.3.post3", "0.5.3.post3", "str", ""),
-    ("--nsa-prefill-backend", "0.5.5.post3", "0.5.19", "str", ""),
-    ("--nsa-prefill-cp-mode", "0.5.8.post1", "0.5.19", "str", ""),
-    ("--num-continuous-decode-steps", "0.3.6.post3", "0.5.23", "int", ""),
-    ("--num-reserved-decode-tokens", "0.4.8.post1", "0.5.23", "int", ""),
-    ("--numa-node", "0.5.2", "0.5.23", "list", ""),
-    ("--offload-group-size", "0.5.2", "0.5.23", "int", ""),
-    ("--offload-mode", "0.5.2", "0.5.23", "str", ""),
-    ("--offload-num-in-group", "0.5.2", "0.5.23", "int", ""),
-    ("--offload-prefetch-step", "0.5.2", "0.5.23", "int", ""),
-    ("--oltp-traces-endpoint", "0.5.3.post3", "0.5.3.post3", "str", ""),
-    ("--optimistic-prefill-attempts", "0.5.16", "0.5.23", "int", ""),
-    ("--optimistic-prefill-retries", "0.5.14", "0.5.14", "int", ""),
-    ("--otlp-service-name", "0.5.21", "0.5.23", "str", ""),
-    ("--otlp-traces-endpoint", "0.5.5.post3", "0.5.23", "str", ""),
-    ("--page-size", "0.4.6.post5", "0.5.23", "int", ""),
-    ("--paged-experts-num-resident", "0.5.23", "0.5.23", "int", ""),
-    ("--pdlb-url", "0.4.6.post5", "0.4.10.post2", "str", ""),
-    ("--pdmux-config-path", "0.5.3.post3", "0.5.23", "str", ""),
-    ("--piecewise-cuda-graph-compiler", "0.5.5.post3", "0.5.19", "str", ""),
-    ("--piecewise-cuda-graph-max-tokens", "0.5.3.post3", "0.5.19", "int", ""),
-    ("--piecewise-cuda-graph-tokens", "0.5.3.post3", "0.5.19", "str 0.5.8.post1:list", ""),
-    ("--ple-offload-backend", "0.5.21", "0.5.23", "str", ""),
-    ("--ple-offload-dir", "0.5.21", "0.5.23", "str", ""),
-    ("--ple-offload-embedding", "0.5.21", "0.5.23", "bool", ""),
-    ("--port", "0.3.6.post3", "0.5.23", "int", ""),
-    ("--pp-async-batch-depth", "0.5.7", "0.5.23", "int", ""),
-    ("--pp-max-micro-batch-size", "0.5.3.post3", "0.5.23", "int", ""),
-    ("--pp-size", "0.4.6.post5", "0.5.23", "int", "--pipeline-parallel-size"),
-    ("--pre-warm-nccl", "0.5.10.post1", "0.5.23", "flag", ""),
-    ("--preferred-sampling-params", "0.4.6.post5", "0.5.23", "str 0.5.7:json", ""),
-    ("--prefill-attention-backend", "0.4.10.post2", "0.5.23", "str", ""),
-    ("--prefill-cp-mode", "0.5.10.post1", "0.5.19", "str", ""),
-    ("--prefill-decode-interval", "0.5.19", "0.5.23", "int", ""),
-    ("--prefill-decode-interval-min-bs", "0.5.23", "0.5.23", "int", ""),
-    ("--prefill-delayer-forward-passes-buckets", "0.5.8.post1", "0.5.23", "list", ""),
-    ("--prefill-delayer-max-delay-ms", "0.5.12.post1", "0.5.23", "float", ""),
-    ("--prefill-delayer-max-delay-passes", "0.5.8.post1", "0.5.23", "int", ""),
-    ("--prefill-delayer-queue-min-ratio", "0.5.12.post1", "0.5.23", "float", ""),
-    ("--prefill-delayer-token-usage-low-watermark", "0.5.8.post1", "0.5.23", "float", ""),
-    ("--prefill-delayer-wait-seconds-buckets", "0.5.8.post1", "0.5.23", "list", ""),
-    ("--prefill-kv-cache-dequant-dtype", "0.5.21", "0.5.23", "str", ""),
-    ("--prefill-max-requests", "0.5.7", "0.5.23", "int", ""),
-    ("--prefill-only-disable-kv-cache", "0.5.12.post1", "0.5.23", "flag", ""),
-    ("--prefill-only-one-req", "0.4.1.post7", "0.4.1.post7", "str", ""),
-    ("--prefill-round-robin-balance", "0.5.2", "0.5.19", "flag", ""),
-    ("--priority-scheduling-preemption-threshold", "0.5.3.post3", "0.5.23", "int", ""),
-    ("--prompt-tokens-buckets", "0.5.2", "0.5.23", "list", ""),
-    ("--qsa-indexer-dtype", "0.5.23", "0.5.23", "str", ""),
-    ("--quantization", "0.3.6.post3", "0.5.23", "str", ""),
-    ("--quantization-param-path", "0.4.1.post7", "0.5.23", "str", ""),
-    ("--quantize-and-serve", "0.5.5.post3", "0.5.23", "flag", ""),
-    ("--radix-cache-backend", "0.5.14", "0.5.23", "str", ""),
-    ("--radix-eviction-policy", "0.5.3.post3", "0.5.23", "str", ""),
-    ("--radix-eviction-policy-config", "0.5.21", "0.5.23", "json", ""),
-    ("--random-seed", "0.3.6.post3", "0.5.23", "int", ""),
-    ("--reasoning-parser", "0.4.3.post4", "0.5.23", "str", ""),
-    ("--record-nolora-graph", "0.5.12.post1", "0.5.12.post1", "bool", ""),
-    ("--remote-instance-weight-loader-backend", "0.5.7", "0.5.23", "str", ""),
-    ("--remote-instance-weight-loader-seed-instance-ip", "0.5.3.post3", "0.5.23", "str", ""),
-    ("--remote-instance-weight-loader-seed-instance-service-port", "0.5.3.post3", "0.5.23", "int", ""),
-    ("--remote-instance-weight-loader-send-weights-group-ports", "0.5.3.post3", "0.5.23", "str", ""),
-    ("--remote-instance-weight-loader-start-seed-via-transfer-engine", "0.5.7", "0.5.23", "flag", ""),
-    ("--retraction-policy", "0.5.16", "0.5.23", "str", ""),
-    ("--return-aux-hidden-state-layer-ids", "0.5.23", "0.5.23", "list", ""),
-    ("--return-hidden-states-mode", "0.5.19", "0.5.23", "str", ""),
-    ("--return-input-ids", "0.5.21", "0.5.23", "flag", ""),
-    ("--return-output-ids", "0.5.21", "0.5.23", "flag", ""),
-    ("--revision", "0.4.1.post7", "0.5.23", "str", ""),
-    ("--rl-on-policy-target", "0.5.5.post3", "0.5.23", "str", ""),
-    ("--rl-quant-profile", "0.5.6.post2", "0.5.23", "str", ""),
-    ("--sampling-backend", "0.3.6.post3", "0.5.23", "str", ""),
-    ("--sampling-defaults", "0.5.3.post3", "0.5.23", "str", ""),
-    ("--sampling-mask-max-tokens", "0.5.21", "0.5.23", "int", ""),
-    ("--schedule-conservativeness", "0.3.6.post3", "0.5.23", "float", ""),
-    ("--schedule-low-priority-values-first", "0.5.3.post3", "0.5.23", "flag", ""),
-    ("--schedule-policy", "0.3.6.post3", "0.5.23", "str", ""),
-    ("--scheduler-recv-interval", "0.5.2", "0.5.23", "int", ""),
-    ("--served-model-name", "0.3.6.post3", "0.5.23", "str", ""),
-    ("--shared-experts-tp-size", "0.5.21", "0.5.23", "int", ""),
-    ("--show-time-cost", "0.3.6.post3", "0.5.23", "flag", ""),
-    ("--sidecar", "0.5.16", "0.5.23", "str", ""),
-    ("--sidecar-args", "0.5.16", "0.5.23", "str", ""),
-    ("--skip-server-warmup", "0.4.10.post2", "0.5.23", "flag", ""),
-    ("--skip-tokenizer-init", "0.3.6.post3", "0.5.23", "flag", ""),
-    ("--sleep-on-idle", "0.4.8.post1", "0.5.23", "flag", ""),
-    ("--sm-group-num", "0.4.10.post2", "0.5.23", "int", ""),
-    ("--smg-grpc-mode", "0.5.16", "0.5.23", "flag", ""),
-    ("--smg-http-sidecar-port", "0.5.16", "0.5.23", "int", "--grpc-http-sidecar-port"),
-    ("--soft-watchdog-timeout", "0.5.7", "0.5.23", "float", ""),
-    ("--spec-trace-dir", "0.5.16", "0.5.23", "str", ""),
-    ("--speculative-accept-threshold-acc", "0.4.3.post4", "0.5.23", "float", ""),
-    ("--speculative-accept-threshold-single", "0.4.3.post4", "0.5.23", "float", ""),
-    ("--speculative-adaptive", "0.5.12.post1", "0.5.23", "flag", ""),
-    ("--speculative-adaptive-config", "0.5.12.post1", "0.5.23", "str", ""),
-    ("--speculative-algorithm", "0.4.1.post7", "0.5.23", "str", ""),
-    ("--speculative-attention-mode", "0.5.2", "0.5.23", "str", ""),
-    ("--speculative-dflash-block-size", "0.5.12.post1", "0.5.23", "int", ""),
-    ("--speculative-dflash-draft-window-size", "0.5.14", "0.5.19", "int", ""),
-    ("--speculative-domino-candidate-pool-size", "0.5.21", "0.5.23", "int", ""),
-    ("--speculative-draft-attention-backend", "0.5.7", "0.5.23", "str", ""),
-    ("--speculative-draft-kv-cache-dtype", "0.5.19", "0.5.23", "str", ""),
-    ("--speculative-draft-load-format", "0.5.3.post3", "0.5.23", "str", ""),
-    ("--speculative-draft-model-path", "0.4.1.post7", "0.5.23", "str", "0.5.2:--speculative-draft-model"),
-    ("--speculative-draft-model-quantization", "0.5.7", "0.5.23", "str", ""),
-    ("--speculative-draft-model-revision", "0.5.2", "0.5.23", "str", ""),
-    ("--speculative-draft-sink-size", "0.5.21", "0.5.23", "int", ""),
-    (
-        "--speculative-draft-window-size",
-        "0.5.12.post1",
-        "0.5.23",
-        "int",
-        "--speculative-dflash-draft-window-size 0.5.14:",
-    ),
-    ("--speculative-dsa-topk-backend", "0.5.19", "0.5.23", "str", ""),
-    ("--speculative-dspark-align-verify-tokens-to-graph-tier", "0.5.16", "0.5.23", "flag", ""),
-    ("--speculative-dspark-block-size", "0.5.16", "0.5.23", "int", ""),
-    ("--speculative-dspark-confidence-sts-path", "0.5.16", "0.5.23", "str", ""),
-    ("--speculative-dspark-sps-table-path", "0.5.16", "0.5.23", "str", ""),
-    ("--speculative-eagle-topk", "0.4.1.post7", "0.5.23", "int", ""),
-    ("--speculative-enable-w4a4-mxfp4-megamoe", "0.5.23", "0.5.23", "bool", ""),
-    ("--speculative-moe-a2a-backend", "0.5.6.post2", "0.5.23", "str", ""),
-    ("--speculative-moe-runner-backend", "0.5.5.post3", "0.5.23", "str", ""),
-    ("--speculative-ngram-branch-length", "0.5.3.post3", "0.5.9", "int", ""),
-    ("--speculative-ngram-capacity", "0.5.3.post3", "0.5.23", "int", ""),
-    ("--speculative-ngram-external-corpus-max-tokens", "0.5.12.post1", "0.5.23", "int", ""),
-    ("--speculative-ngram-external-corpus-path", "0.5.12.post1", "0.5.23", "str", ""),
-    ("--speculative-ngram-external-sam-budget", "0.5.12.post1", "0.5.23", "int", ""),
-    ("--speculative-ngram-match-type", "0.5.3.post3", "0.5.23", "str", ""),
-    ("--speculative-ngram-max-bfs-breadth", "0.5.3.post3", "0.5.23", "int", ""),
-    ("--speculative-ngram-max-match-window-size", "0.5.3.post3", "0.5.9", "int", ""),
-    ("--speculative-ngram-max-trie-depth", "0.5.10.post1", "0.5.23", "int", ""),
-    ("--speculative-ngram-min-bfs-breadth", "0.5.3.post3", "0.5.23", "int", ""),
-    ("--speculative-ngram-min-match-window-size", "0.5.3.post3", "0.5.9", "int", ""),
-    ("--speculative-num-draft-tokens", "0.4.1.post7", "0.5.23", "int", ""),
-    ("--speculative-num-steps", "0.4.1.post7", "0.5.23", "int", ""),
-    ("--speculative-skip-dp-mlp-sync", "0.5.12.post1", "0.5.21", "flag", ""),
-    ("--speculative-token-map", "0.4.3.post4", "0.5.23", "str", ""),
-    ("--speculative-use-block-verification", "0.5.23", "0.5.23", "flag", ""),
-    ("--speculative-use-rejection-sampling", "0.5.14", "0.5.23", "flag", ""),
-    ("--ssl-ca-certs", "0.5.10.post1", "0.5.23", "str", ""),
-    ("--ssl-certfile", "0.5.10.post1", "0.5.23", "str", ""),
-    ("--ssl-keyfile", "0.5.10.post1", "0.5.23", "str", ""),
-    ("--ssl-keyfile-password", "0.5.10.post1", "0.5.23", "str", ""),
-    ("--startup-weight-load-mode", "0.5.19", "0.5.23", "str", ""),
-    ("--stream-interval", "0.3.6.post3", "0.5.23", "int", ""),
-    ("--stream-output", "0.4.3.post4", "0.5.19", "flag", ""),
-    ("--stream-response-default-include-usage", "0.5.10.post1", "0.5.23", "flag", ""),
-    ("--strip-thinking-cache", "0.5.12.post1", "0.5.23", "flag", ""),
-    ("--swa-full-tokens-ratio", "0.4.10.post2", "0.5.23", "float", ""),
-    ("--swa-prefix-tails", "0.5.21", "0.5.23", "int", ""),
-    ("--tbo-token-distribution-threshold", "0.5.2", "0.5.23", "float", ""),
-    ("--tokenizer-backend", "0.5.12.post1", "0.5.23", "str", ""),
-    ("--tokenizer-metrics-allowed-custom-labels", "0.5.3.post3", "0.5.23", "list", ""),
-    ("--tokenizer-metrics-custom-labels-header", "0.5.3.post3", "0.5.23", "str", ""),
-    ("--tokenizer-mode", "0.3.6.post3", "0.5.23", "str", ""),
-    ("--tokenizer-path", "0.3.6.post3", "0.5.23", "str", ""),
-    ("--tokenizer-worker-num", "0.5.2", "0.5.23", "int", ""),
-    ("--tool-call-parser", "0.4.3.post4", "0.5.23", "str", ""),
-    ("--tool-server", "0.5.2", "0.5.23", "str", ""),
-    ("--torch-compile-max-bs", "0.3.6.post3", "0.5.23", "int", ""),
-    ("--torchao-config", "0.3.6.post3", "0.5.16", "str", ""),
-    ("--tp-size", "0.3.6.post3", "0.5.23", "int", "--tensor-parallel-size"),
-    ("--trace-modules", "0.5.14", "0.5.23", "str", ""),
-    ("--triton-attention-num-kv-splits", "0.4.1.post7", "0.5.23", "int", ""),
-    ("--triton-attention-reduce-in-fp32", "0.3.6.post3", "0.5.23", "flag", ""),
-    ("--triton-attention-split-tile-size", "0.5.3.post3", "0.5.23", "int", ""),
-    ("--trust-mm-content-hashes", "0.5.19", "0.5.23", "flag", ""),
-    ("--trust-remote-code", "0.3.6.post3", "0.5.23", "flag", ""),
-    ("--trust-request-chat-template", "0.5.21", "0.5.23", "flag", ""),
-    ("--unified-cache-external-linker-backend", "0.5.21", "0.5.23", "str", ""),
-    ("--unified-cache-external-linker-config", "0.5.23", "0.5.23", "json", ""),
-    ("--uno-lora-path", "0.5.21", "0.5.23", "str", ""),
-    ("--use-ray", "0.5.10.post1", "0.5.23", "flag", ""),
-    ("--uvicorn-access-log-exclude-prefixes", "0.5.8.post1", "0.5.23", "list", ""),
-    ("--warmups", "0.4.3.post4", "0.5.23", "str", ""),
-    ("--watchdog-timeout", "0.3.6.post3", "0.5.23", "float", ""),
-    ("--watermark-config", "0.5.23", "0.5.23", "str", ""),
-    ("--weight-cache-mode", "0.5.19", "0.5.23", "str", ""),
-    ("--weight-cache-socket", "0.5.19", "0.5.23", "str", ""),
-    ("--weight-cache-timeout", "0.5.19", "0.5.23", "int", ""),
-    ("--weight-loader-disable-mmap", "0.4.8.post1", "0.5.23", "flag", ""),
-    ("--weight-loader-drop-cache-after-load", "0.5.12.post1", "0.5.23", "flag", ""),
-    ("--weight-loader-prefetch-checkpoints", "0.5.12.post1", "0.5.23", "flag", ""),
-    ("--weight-loader-prefetch-num-threads", "0.5.12.post1", "0.5.23", "int", ""),
-    ("--weight-version", "0.5.2", "0.5.23", "str", ""),
+# The options by their first sample, see `dialect.rows`.
+FLAGS = rows(
+    SAMPLES,
+    """
+0.3.6.post3 flag: --delete-ckpt-after-loading --disable-cuda-graph --disable-cuda-graph-padding
+  --disable-custom-all-reduce --disable-overlap-schedule --disable-radix-cache --enable-cache-report
+  --enable-dp-attention --enable-metrics --enable-mixed-chunk --enable-p2p-check --enable-torch-compile --is-embedding
+  --log-requests --show-time-cost --skip-tokenizer-init --triton-attention-reduce-in-fp32 --trust-remote-code
+0.3.6.post3 float: --mem-fraction-static --schedule-conservativeness --watchdog-timeout
+0.3.6.post3 int: --base-gpu-id --chunked-prefill-size --cpu-offload-gb --decode-log-interval
+  --dp-size=--data-parallel-size --max-loras-per-batch --max-running-requests --nnodes --node-rank
+  --num-continuous-decode-steps --port --random-seed --stream-interval --torch-compile-max-bs
+  --tp-size=--tensor-parallel-size
+0.3.6.post3 int 0.5.10.post1:human: --context-length --max-prefill-tokens --max-total-tokens
+0.3.6.post3 list: --lora-paths
+0.3.6.post3 str: --api-key --attention-backend --chat-template --constrained-json-whitespace-pattern --device
+  --dist-init-addr=--nccl-init-addr --download-dir --dtype --grammar-backend --host --json-model-override-args
+  --kv-cache-dtype --load-balance-method --load-format --log-level --log-level-http --model-path=0.4.8.post1:--model
+  --quantization --sampling-backend --schedule-policy --served-model-name --tokenizer-mode --tokenizer-path
+0.3.6.post3..0.5.19 int: --cuda-graph-max-bs
+0.3.6.post3..0.5.16 str: --torchao-config
+0.3.6.post3..0.5.12.post1 flag: --enable-nan-detection
+0.3.6.post3..0.5.10.post1 flag: --enable-double-sparsity
+0.3.6.post3..0.5.10.post1 int: --ds-heavy-channel-num --ds-heavy-token-num --ds-sparse-decode-threshold
+0.3.6.post3..0.5.10.post1 str: --ds-channel-config-path --ds-heavy-channel-type
+0.3.6.post3..0.4.3.post4 flag: --disable-mla
+0.3.6.post3..0.4.1.post7 flag: --disable-jump-forward
+0.3.6.post3..0.4.1.post7 str: --file-storage-pth
+0.3.6.post3..0.3.6.post3 dead: --disable-flashinfer --disable-flashinfer-sampling --enable-overlap-schedule
+0.3.6.post3..0.3.6.post3 flag: --disable-disk-cache --disable-nan-detection
+0.4.1.post7 flag: --allow-auto-truncate --disable-outlines-disk-cache --enable-custom-logit-processor
+  --enable-memory-saver
+0.4.1.post7 int: --ep-size=--expert-parallel-size;0.4.10.post2:--expert-parallel-size,--ep --speculative-eagle-topk
+  --speculative-num-draft-tokens --speculative-num-steps --triton-attention-num-kv-splits
+0.4.1.post7 str: --quantization-param-path --revision --speculative-algorithm
+  --speculative-draft-model-path=0.5.2:--speculative-draft-model
+0.4.1.post7..0.5.19 list: --cuda-graph-bs
+0.4.1.post7..0.5.3.post3 flag 0.5.3.post3:dead: --enable-ep-moe
+0.4.1.post7..0.4.1.post7 str: --prefill-only-one-req
+0.4.3.post4 flag: --enable-hierarchical-cache=0.5.23:--enable-hicache --enable-nccl-nvls
+  --flashinfer-mla-disable-ragged
+0.4.3.post4 float: --speculative-accept-threshold-acc --speculative-accept-threshold-single
+0.4.3.post4 int: --dist-timeout --gpu-id-step --log-requests-level
+0.4.3.post4 str: --debug-tensor-dump-input-file --debug-tensor-dump-output-folder --file-storage-path --lora-backend
+  --reasoning-parser --speculative-token-map --tool-call-parser --warmups
+0.4.3.post4..0.5.19 flag: --stream-output
+0.4.3.post4..0.5.12.post1 str: --debug-tensor-dump-inject
+0.4.3.post4..0.4.6.post5 flag 0.4.6.post5:dead: --enable-flashinfer-mla
+0.4.6.post5 flag: --disable-chunked-prefix-cache --disable-fast-image-processor --enable-dp-lm-head --enable-eplb
+  --enable-multimodal --enable-request-time-stats-logging --enable-tokenizer-batch-encode
+0.4.6.post5 float: --hicache-ratio
+0.4.6.post5 int: --disaggregation-bootstrap-port --ep-num-redundant-experts --eplb-rebalance-num-iterations
+  --expert-distribution-recorder-buffer-size --hicache-size --moe-dense-tp-size --page-size
+  --pp-size=--pipeline-parallel-size
+0.4.6.post5 list: --bucket-e2e-request-latency --bucket-inter-token-latency --bucket-time-to-first-token
+0.4.6.post5 str: --completion-template --deepep-config --deepep-mode --disaggregation-ib-device --disaggregation-mode
+  --disaggregation-transfer-backend --ep-dispatch-algorithm --expert-distribution-recorder-mode --hicache-write-policy
+  --init-expert-location --kv-events-config --mm-attention-backend
+0.4.6.post5 str 0.5.7:json: --preferred-sampling-params
+0.4.6.post5..0.5.19 flag: --collect-tokens-histogram
+0.4.6.post5..0.5.19 flag 0.5.19:dead: --enable-expert-distribution-metrics
+0.4.6.post5..0.5.3.post3 flag 0.5.3.post3:dead: --enable-deepep-moe
+0.4.6.post5..0.5.2 int: --max-micro-batch-size
+0.4.6.post5..0.4.10.post2 str: --pdlb-url
+0.4.6.post5..0.4.6.post5 dead: --enable-flashmla
+0.4.6.post5..0.4.6.post5 int: --n-share-experts-fusion
+0.4.8.post1 flag: --disable-shared-experts-fusion --enable-mscclpp --enable-profile-cuda-graph
+  --enable-return-hidden-states --enable-two-batch-overlap --sleep-on-idle --weight-loader-disable-mmap
+0.4.8.post1 int: --eplb-rebalance-layers-per-chunk --num-reserved-decode-tokens
+0.4.8.post1 list: --custom-weight-loader
+0.4.8.post1 str: --eplb-algorithm --model-loader-extra-config
+0.4.8.post1..0.5.9 int: --disaggregation-decode-dp --disaggregation-decode-tp --disaggregation-prefill-pp
+0.4.8.post1..0.5.2 flag: --debug-tensor-dump-prefill-only
+0.4.8.post1..0.4.8.post1 flag: --disable-overlap-cg-plan --enable-flashinfer-moe
+0.4.8.post1..0.4.8.post1 str: --impl
+0.4.10.post2 flag: --disable-hybrid-swa-memory --enable-cudagraph-gc --enable-flashinfer-allreduce-fusion
+  --enable-lora --enable-metrics-for-all-schedulers --enable-pdmux --enable-symm-mem --skip-server-warmup
+0.4.10.post2 float: --swa-full-tokens-ratio
+0.4.10.post2 int: --max-loaded-loras --max-lora-rank --max-queued-requests --nccl-port --sm-group-num
+0.4.10.post2 list: --lora-target-modules
+0.4.10.post2 str: --crash-dump-folder --decode-attention-backend --hicache-io-backend --hicache-mem-layout
+  --hicache-storage-backend --model-impl --moe-a2a-backend --prefill-attention-backend
+0.4.10.post2..0.5.12.post1 opt 0.5.8.post1:flag: --hybrid-kvcache-ratio
+0.4.10.post2..0.5.3.post3 flag 0.5.3.post3:dead: --enable-flashinfer-cutlass-moe --enable-flashinfer-trtllm-moe
+  --enable-triton-kernel-moe
+0.5.2 flag: --disable-flashinfer-cutlass-moe-fp4-allgather --enable-lmcache
+0.5.2 float: --eplb-min-rebalancing-utilization-threshold --gc-warning-threshold-secs
+  --tbo-token-distribution-threshold
+0.5.2 int: --max-mamba-cache-size --offload-group-size --offload-num-in-group --offload-prefetch-step
+  --scheduler-recv-interval --tokenizer-worker-num
+0.5.2 list: --generation-tokens-buckets --numa-node --prompt-tokens-buckets
+0.5.2 str: --flashinfer-mxfp4-moe-precision --hicache-storage-backend-extra-config --hicache-storage-prefetch-policy
+  --mamba-ssm-dtype --moe-runner-backend --offload-mode --speculative-attention-mode
+  --speculative-draft-model-revision --tool-server --weight-version
+0.5.2..0.5.19 flag: --prefill-round-robin-balance
+0.5.2..0.5.3.post3 flag 0.5.3.post3:dead: --enable-flashinfer-mxfp4-moe
+0.5.3.post3 flag: --constrained-json-disable-any-whitespace --disaggregation-decode-enable-offload-kvcache
+  --enable-deterministic-inference --enable-dynamic-batch-tokenizer --enable-fp32-lm-head --enable-priority-scheduling
+  --enable-single-batch-overlap --enable-torch-symm-mem --enable-trace --enable-weights-cpu-backup --grpc-mode
+  --schedule-low-priority-values-first
+0.5.3.post3 float: --dynamic-batch-tokenizer-batch-timeout --mamba-full-memory-ratio
+0.5.3.post3 int: --disaggregation-decode-polling-interval --dynamic-batch-tokenizer-batch-size --max-lora-chunk-size
+  --pp-max-micro-batch-size --priority-scheduling-preemption-threshold
+  --remote-instance-weight-loader-seed-instance-service-port --speculative-ngram-capacity
+  --speculative-ngram-max-bfs-breadth --speculative-ngram-min-bfs-breadth --triton-attention-split-tile-size
+0.5.3.post3 list: --tokenizer-metrics-allowed-custom-labels
+0.5.3.post3 str: --config --elastic-ep-backend --lora-eviction-policy --modelopt-checkpoint-restore-path
+  --modelopt-checkpoint-save-path --modelopt-quant --mooncake-ib-device --pdmux-config-path --radix-eviction-policy
+  --remote-instance-weight-loader-seed-instance-ip --remote-instance-weight-loader-send-weights-group-ports
+  --sampling-defaults --speculative-draft-load-format --speculative-ngram-match-type
+  --tokenizer-metrics-custom-labels-header
+0.5.3.post3..0.5.19 flag: --keep-mm-feature-on-device
+0.5.3.post3..0.5.19 int: --piecewise-cuda-graph-max-tokens
+0.5.3.post3..0.5.19 str 0.5.8.post1:list: --piecewise-cuda-graph-tokens
+0.5.3.post3..0.5.12.post1 flag: --enable-piecewise-cuda-graph
+0.5.3.post3..0.5.10.post1 int: --multi-item-scoring-delimiter
+0.5.3.post3..0.5.9 int: --speculative-ngram-branch-length --speculative-ngram-max-match-window-size
+  --speculative-ngram-min-match-window-size
+0.5.3.post3..0.5.6.post2 float: --load-watch-interval
+0.5.3.post3..0.5.3.post3 dead: --enable-flashinfer-cutedsl-moe
+0.5.3.post3..0.5.3.post3 flag: --enable-beta-spec
+0.5.3.post3..0.5.3.post3 str: --crash-on-nan --nsa-decode --nsa-prefill --oltp-traces-endpoint
+0.5.5.post3 flag: --abort-on-priority-when-disabled --checkpoint-engine-wait-weights-before-ready
+  --disable-tokenizer-batch-decode --enable-attn-tp-input-scattered --enable-broadcast-mm-inputs-process
+  --enable-draft-weights-cpu-backup --enable-layerwise-nvtx-marker --export-metrics-to-file --quantize-and-serve
+0.5.5.post3 int: --kt-cpuinfer --kt-max-deferred-experts-per-token --kt-num-gpu-experts --kt-threadpool-count
+0.5.5.post3 list: --debug-tensor-dump-layers
+0.5.5.post3 str: --decrypted-config-file --decrypted-draft-config-file --export-metrics-to-file-dir --kt-method
+  --kt-weight-path --modelopt-export-path --otlp-traces-endpoint --rl-on-policy-target
+  --speculative-moe-runner-backend
+0.5.5.post3..0.5.19 str: --nsa-decode-backend --nsa-prefill-backend --piecewise-cuda-graph-compiler
+0.5.5.post3..0.5.9 int: --mm-max-concurrent-calls --mm-per-request-timeout
+0.5.6.post2 flag: --enable-torch-compile-debug-mode
+0.5.6.post2 flag 0.5.23:bool: --enable-fused-qk-norm-rope --mm-enable-dp-encoder
+0.5.6.post2 json: --mm-process-config
+0.5.6.post2 str: --dllm-algorithm --dllm-algorithm-config --fastapi-root-path --forward-hooks --fp8-gemm-backend
+  --rl-quant-profile --speculative-moe-a2a-backend
+0.5.6.post2..0.5.19 flag: --enable-nsa-prefill-context-parallel
+0.5.6.post2..0.5.6.post2 flag: --enable-flashinfer-autotune
+0.5.7 flag: --disable-flashinfer-autotune --enable-dynamic-chunking --enable-multi-layer-eagle
+  --enable-precise-embedding-interpolation --enable-prefix-mm-cache --enable-return-routed-experts --encoder-only
+  --language-only --remote-instance-weight-loader-start-seed-via-transfer-engine
+0.5.7 float: --soft-watchdog-timeout
+0.5.7 int: --mamba-track-interval --pp-async-batch-depth --prefill-max-requests
+0.5.7 json: --limit-mm-data-per-request
+0.5.7 list: --encoder-urls
+0.5.7 str: --encoder-transfer-backend --log-requests-format --remote-instance-weight-loader-backend
+  --speculative-draft-attention-backend --speculative-draft-model-quantization
+0.5.7..0.5.19 str: --mamba-scheduler-strategy
+0.5.7..0.5.12.post1 str: --custom-sigquit-handler
+0.5.7..0.5.8.post1 flag: --disaggregation-decode-enable-fake-auto
+0.5.8.post1 flag: --enable-lora-overlap-loading --enable-prefill-delayer
+0.5.8.post1 float: --prefill-delayer-token-usage-low-watermark
+0.5.8.post1 int: --prefill-delayer-max-delay-passes
+0.5.8.post1 list: --log-requests-target --prefill-delayer-forward-passes-buckets
+  --prefill-delayer-wait-seconds-buckets --uvicorn-access-log-exclude-prefixes
+0.5.8.post1 opt: --model-checksum
+0.5.8.post1 str: --admin-api-key --fp4-gemm-backend --hf-chat-template-name
+0.5.8.post1..0.5.19 str: --nsa-prefill-cp-mode
+0.5.8.post1..0.5.9 flag: --disable-hicache-numa-detect
+0.5.8.post1..0.5.9 str: --hierarchical-sparse-attention-extra-config
+0.5.9 int: --attn-cp-size=--attention-context-parallel-size --moe-dp-size=--moe-data-parallel-size
+0.5.9 json: --extra-metric-labels
+0.5.9 str: --mamba-backend
+0.5.10.post1 bool: --experts-shared-outer-loras
+0.5.10.post1 flag: --disable-priority-preemption --enable-adaptive-dispatch-to-encoder --enable-aiter-allreduce-fusion
+  --enable-elastic-expert-backup --enable-fused-moe-sum-all-reduce --enable-hisparse --enable-mfu-metrics
+  --enable-mm-global-cache --enable-ssl-refresh --enable-streaming-session
+  --enforce-disable-flashinfer-allreduce-fusion --incremental-streaming-output --pre-warm-nccl
+  --stream-response-default-include-usage --use-ray
+0.5.10.post1 int: --default-priority-value --engine-info-bootstrap-port --speculative-ngram-max-trie-depth
+0.5.10.post1 list: --gc-threshold
+0.5.10.post1 str: --hisparse-config=0.5.12.post1:--hierarchical-sparse-attention-extra-config --linear-attn-backend
+  --linear-attn-decode-backend --linear-attn-prefill-backend --modelexpress-config --ssl-ca-certs --ssl-certfile
+  --ssl-keyfile --ssl-keyfile-password
+0.5.10.post1..0.5.19 flag: --disable-piecewise-cuda-graph --enable-prefill-context-parallel
+  --enforce-piecewise-cuda-graph
+0.5.10.post1..0.5.19 str: --prefill-cp-mode
+0.5.12.post1 bool: --lora-strict-loading
+0.5.12.post1 flag: --debug-cuda-graph --disaggregation-decode-enable-radix-cache
+  --enable-dp-attention-local-control-broadcast --enable-forward-pass-metrics --enable-http2 --enable-mis
+  --enable-quant-communications --enable-return-indexer-topk --enable-strict-thinking --enforce-shared-experts-fusion
+  --lora-use-virtual-experts --prefill-only-disable-kv-cache --speculative-adaptive --strip-thinking-cache
+  --weight-loader-drop-cache-after-load --weight-loader-prefetch-checkpoints
+0.5.12.post1 float: --lora-drain-wait-threshold --prefill-delayer-max-delay-ms --prefill-delayer-queue-min-ratio
+0.5.12.post1 int: --batch-notify-size --detokenizer-worker-num --speculative-dflash-block-size
+  --speculative-draft-window-size=--speculative-dflash-draft-window-size;0.5.14:
+  --speculative-ngram-external-corpus-max-tokens --speculative-ngram-external-sam-budget
+  --weight-loader-prefetch-num-threads
+0.5.12.post1 str: --forward-pass-metrics-ipc-name --forward-pass-metrics-worker-id --model-config-parser
+  --msprobe-dump-config --speculative-adaptive-config --speculative-ngram-external-corpus-path --tokenizer-backend
+0.5.12.post1..0.5.21 flag: --speculative-skip-dp-mlp-sync
+0.5.12.post1..0.5.19 flag: --elastic-ep-rejoin --enable-breakable-cuda-graph
+0.5.12.post1..0.5.14 flag: --enable-deepep-waterfill
+0.5.12.post1..0.5.14 int: --grpc-http-sidecar-port
+0.5.12.post1..0.5.12.post1 bool: --record-nolora-graph
+0.5.14 flag: --disable-attn-tp-gather --disable-decode-cuda-graph --disable-prefill-cuda-graph
+  --enable-deepseek-v4-fp4-indexer --enable-int8-mamba-checkpoint --enable-prefill-cp
+  --speculative-use-rejection-sampling
+0.5.14 int: --asr-max-buffer-seconds --asr-max-concurrent-sessions --cuda-graph-max-bs-decode
+  --cuda-graph-max-bs-prefill --disaggregation-decode-extra-slots --encoder-bootstrap-port --int8-mamba-ckpt-size
+  --kv-canary-sweep-interval --load-snapshot-publish-interval
+0.5.14 list: --cuda-graph-bs-decode --cuda-graph-bs-prefill --encoder-register-urls
+0.5.14 str: --cp-strategy --cuda-graph-backend-decode --cuda-graph-backend-prefill --cuda-graph-config
+  --deepep-dispatcher-output-dtype --dsa-decode-backend --dsa-prefill-backend --dsa-topk-backend
+  --flashinfer-allreduce-fusion-backend --kv-canary --kv-canary-real-data --lmcache-config-file
+  --mamba-radix-cache-strategy --radix-cache-backend --trace-modules
+0.5.14..0.5.21 str: --cuda-graph-tc-compiler
+0.5.14..0.5.19 flag: --enable-dsa-prefill-context-parallel
+0.5.14..0.5.19 int: --speculative-dflash-draft-window-size
+0.5.14..0.5.19 str: --dsa-prefill-cp-mode
+0.5.14..0.5.14 int: --optimistic-prefill-retries
+0.5.16 bool: --dllm-fdfo
+0.5.16 flag: --enable-dsa-cache-layer-split --enable-flexkv --enable-linear-replayssm
+  --enable-mamba-cache-stochastic-rounding --enable-page-major-kv-layout --enable-scattered-sconv
+  --enable-session-radix-cache --enable-unified-memory --enable-waterfill --smg-grpc-mode
+  --speculative-dspark-align-verify-tokens-to-graph-tier
+0.5.16 flag 0.5.23:bool: --enable-tf32-matmul
+0.5.16 float: --elastic-ep-scale-timeout
+0.5.16 int: --dcp-size=--decode-context-parallel-size --decoupled-spec-rank --elastic-ep-initial-size
+  --elastic-ep-join-rank-offset --fuseep-mode --grpc-port --linear-replayssm-cache-len --mamba-cache-philox-rounds
+  --max-ep-size --min-free-slots-delay --optimistic-prefill-attempts --smg-http-sidecar-port=--grpc-http-sidecar-port
+  --speculative-dspark-block-size
+0.5.16 json: --default-chat-template-kwargs
+0.5.16 str: --bf16-gemm-backend --decoupled-spec-bind-endpoint --decoupled-spec-connect-endpoints
+  --decoupled-spec-role --dsa-paged-mqa-logits-backend --elastic-ep-join-mode --flexkv-config-file
+  --mm-feature-transport --retraction-policy --sidecar --sidecar-args --spec-trace-dir
+  --speculative-dspark-confidence-sts-path --speculative-dspark-sps-table-path
+0.5.16..0.5.19 flag: --enable-gdn-replayssm-spec
+0.5.19 bool: --dcp-replicate-q-proj --enable-tp-lm-head-all-to-all
+0.5.19 flag: --enable-cp-decode-attn-tp --enable-dense-mlp-attn-tp --enable-layernorm-sp --enable-lean-attention
+  --enable-linear-replayssm-spec --enable-shared-experts-attn-tp --enable-w4a4-mxfp4-megamoe --language-model-only
+  --mlx-enable-sampling --trust-mm-content-hashes
+0.5.19 int: --c128-page-size --dwdp-size --gated-launch-port --hicache-storage-prefetch-retry-max-attempts
+  --hicache-storage-prefetch-retry-poll-interval --http2-initial-connection-window-size --http2-max-concurrent-streams
+  --mamba-max-states-per-path --media-url-max-file-size-mb --mm-io-worker-num --mm-preprocess-cache-size-mb
+  --mm-processor-worker-num --prefill-decode-interval --weight-cache-timeout
+0.5.19 list: --allowed-media-domains --flashinfer-autotune-skip-ops
+0.5.19 str: --dcp-comm-backend --deepep-v2-mode --disaggregation-decode-retraction-backup --dsv4-prefill-backend
+  --expert-balancedness-report-mode --hicache-host-memory-mode --image-processor-backend --linear-attn-verify-backend
+  --load-publish-endpoint --mm-global-cache-backend --return-hidden-states-mode --speculative-draft-kv-cache-dtype
+  --speculative-dsa-topk-backend --startup-weight-load-mode --weight-cache-mode --weight-cache-socket
+0.5.21 bool: --ple-offload-embedding
+0.5.21 flag: --disable-aiter-allreduce-fusion-in-decode --disable-aiter-allreduce-fusion-in-prefill
+  --disaggregation-enable-kv-checksum --enable-encoder-swa-bounded-replay --enable-linker-mla-dedup
+  --enable-pd-role-switch --enable-response-store --enable-unified-cache-external-linker --return-input-ids
+  --return-output-ids --trust-request-chat-template
+0.5.21 flag 0.5.23:bool: --enable-decoder-swa-bounded-replay
+0.5.21 float: --disaggregation-decode-host-receive-threshold --hicache-host-memory-fraction
+0.5.21 human: --cuda-graph-prefill-max-context=--context-bucket
+0.5.21 int: --constrained-json-max-whitespace-cnt --cuda-graph-max-seq-len-prefill --grpc-response-timeout-secs
+  --sampling-mask-max-tokens --shared-experts-tp-size --speculative-domino-candidate-pool-size
+  --speculative-draft-sink-size --swa-prefix-tails
+0.5.21 json: --radix-eviction-policy-config
+0.5.21 str: --boundary-reduction --dsv4-attn-backend --flashinfer-a2a-dispatch-type --otlp-service-name
+  --ple-offload-backend --ple-offload-dir --prefill-kv-cache-dequant-dtype --unified-cache-external-linker-backend
+  --uno-lora-path
+0.5.23 bool: --enable-dsa-fused-indexer --speculative-enable-w4a4-mxfp4-megamoe
+0.5.23 flag: --enable-amd-monokernel --enable-http-worker-reuseport --enable-kv-cache-sharding
+  --enable-megamoe-for-layernorm-sp --enable-nvidia-megakernel --enable-paged-experts
+  --enable-return-aux-hidden-states --enable-watermark --speculative-use-block-verification
+0.5.23 int: --attn-dp-size=--attention-data-parallel-size --dsa-triton-union --paged-experts-num-resident
+  --prefill-decode-interval-min-bs
+0.5.23 json: --unified-cache-external-linker-config
+0.5.23 list: --return-aux-hidden-state-layer-ids
+0.5.23 str: --disaggregation-decode-allocation-policy --monokernel-backend --qsa-indexer-dtype --watermark-config
+""",
 )
 
 # The values that the parser takes, from a sample on: all of them, or what came (`+`) and went (`-`) with it; "" where it does

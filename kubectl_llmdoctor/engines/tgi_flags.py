@@ -2,72 +2,46 @@
 
 from __future__ import annotations
 
-from .dialect import Row
+from .dialect import rows
 
 SAMPLES = (
     "0.9.4", "1.0.3", "1.1.1", "1.3.4", "1.4.5", "2.0.4", "2.1.1", "2.2.0", "2.3.1", "2.4.1", "3.0.2", "3.1.1",
     "3.2.3", "3.3.0", "3.3.7",
 )  # fmt: skip
 
-# Option, first and last sample that has it, kind of its value, other names: see `dialect.Row`.
-FLAGS: tuple[Row, ...] = (
-    ("--api-key", "2.3.1", "3.3.7", "str", ""),
-    ("--cors-allow-origin", "0.9.4", "3.3.7", "append", ""),
-    ("--cuda-graphs", "2.0.4", "3.3.7", "str", ""),
-    ("--cuda-memory-fraction", "0.9.4", "3.3.7", "float", ""),
-    ("--disable-crash-reports", "2.2.0", "2.2.0", "flag", ""),
-    ("--disable-custom-kernels", "0.9.4", "3.3.7", "flag", ""),
-    ("--disable-grammar-support", "1.4.5", "3.3.7", "flag", ""),
-    ("--disable-usage-stats", "2.2.0", "2.2.0", "flag", ""),
-    ("--dtype", "0.9.4", "3.3.7", "str", ""),
-    ("--enable-cuda-graphs", "1.4.5", "1.4.5", "flag", ""),
-    ("--enable-prefill-logprobs", "3.0.2", "3.3.7", "flag", ""),
-    ("--env", "0.9.4", "3.3.7", "flag", "-e"),
-    ("--graceful-termination-timeout", "3.2.3", "3.3.7", "int", "-g"),
-    ("--hostname", "0.9.4", "3.3.7", "str", ""),
-    ("--huggingface-hub-cache", "0.9.4", "3.3.7", "str", ""),
-    ("--json-output", "0.9.4", "3.3.7", "flag", ""),
-    ("--kv-cache-dtype", "2.4.1", "3.3.7", "str", ""),
-    ("--lora-adapters", "2.1.1", "3.3.7", "str", ""),
-    ("--master-addr", "0.9.4", "3.3.7", "str", ""),
-    ("--master-port", "0.9.4", "3.3.7", "int", ""),
-    ("--max-batch-prefill-tokens", "0.9.4", "3.3.7", "int", ""),
-    ("--max-batch-size", "1.4.5", "3.3.7", "int", ""),
-    ("--max-batch-total-tokens", "0.9.4", "3.3.7", "int", ""),
-    ("--max-best-of", "0.9.4", "3.3.7", "int", ""),
-    ("--max-client-batch-size", "2.0.4", "3.3.7", "int", ""),
-    ("--max-concurrent-requests", "0.9.4", "3.3.7", "int", ""),
-    ("--max-input-length", "0.9.4", "3.3.7", "int", ""),
-    ("--max-input-tokens", "2.0.4", "3.3.7", "int", ""),
-    ("--max-stop-sequences", "0.9.4", "3.3.7", "int", ""),
-    ("--max-top-n-tokens", "1.0.3", "3.3.7", "int", ""),
-    ("--max-total-tokens", "0.9.4", "3.3.7", "int", ""),
-    ("--max-waiting-tokens", "0.9.4", "3.3.7", "int", ""),
-    ("--model-id", "0.9.4", "3.3.7", "str", ""),
-    ("--ngrok", "0.9.4", "3.3.7", "flag", ""),
-    ("--ngrok-authtoken", "0.9.4", "3.3.7", "str", ""),
-    ("--ngrok-edge", "0.9.4", "3.3.7", "str", ""),
-    ("--num-shard", "0.9.4", "3.3.7", "int", ""),
-    ("--otlp-endpoint", "0.9.4", "3.3.7", "str", ""),
-    ("--otlp-service-name", "2.1.1", "3.3.7", "str", ""),
-    ("--payload-limit", "2.4.1", "3.3.7", "int", ""),
-    ("--port", "0.9.4", "3.3.7", "int", "-p"),
-    ("--prometheus-port", "3.3.0", "3.3.7", "int", ""),
-    ("--quantize", "0.9.4", "3.3.7", "str", ""),
-    ("--revision", "0.9.4", "3.3.7", "str", ""),
-    ("--rope-factor", "1.0.3", "3.3.7", "float", ""),
-    ("--rope-scaling", "1.0.3", "3.3.7", "str", ""),
-    ("--shard-uds-path", "0.9.4", "3.3.7", "str", ""),
-    ("--sharded", "0.9.4", "3.3.7", "truth", ""),
-    ("--speculate", "1.3.4", "3.3.7", "int", ""),
-    ("--tokenizer-config-path", "1.4.5", "3.3.7", "str", ""),
-    ("--trust-remote-code", "0.9.4", "3.3.7", "optbool", ""),
-    ("--usage-stats", "2.3.1", "3.3.7", "str", ""),
-    ("--validation-workers", "0.9.4", "3.3.7", "int", ""),
-    ("--waiting-served-ratio", "0.9.4", "3.3.7", "float", ""),
-    ("--watermark-delta", "0.9.4", "3.3.7", "float", ""),
-    ("--watermark-gamma", "0.9.4", "3.3.7", "float", ""),
-    ("--weights-cache-override", "0.9.4", "3.3.7", "str", ""),
+# The options by their first sample, see `dialect.rows`.
+FLAGS = rows(
+    SAMPLES,
+    """
+0.9.4 append: --cors-allow-origin
+0.9.4 flag: --disable-custom-kernels --env=-e --json-output --ngrok
+0.9.4 float: --cuda-memory-fraction --waiting-served-ratio --watermark-delta --watermark-gamma
+0.9.4 int: --master-port --max-batch-prefill-tokens --max-batch-total-tokens --max-best-of --max-concurrent-requests
+  --max-input-length --max-stop-sequences --max-total-tokens --max-waiting-tokens --num-shard --port=-p
+  --validation-workers
+0.9.4 optbool: --trust-remote-code
+0.9.4 str: --dtype --hostname --huggingface-hub-cache --master-addr --model-id --ngrok-authtoken --ngrok-edge
+  --otlp-endpoint --quantize --revision --shard-uds-path --weights-cache-override
+0.9.4 truth: --sharded
+1.0.3 float: --rope-factor
+1.0.3 int: --max-top-n-tokens
+1.0.3 str: --rope-scaling
+1.3.4 int: --speculate
+1.4.5 flag: --disable-grammar-support
+1.4.5 int: --max-batch-size
+1.4.5 str: --tokenizer-config-path
+1.4.5..1.4.5 flag: --enable-cuda-graphs
+2.0.4 int: --max-client-batch-size --max-input-tokens
+2.0.4 str: --cuda-graphs
+2.1.1 str: --lora-adapters --otlp-service-name
+2.2.0..2.2.0 flag: --disable-crash-reports --disable-usage-stats
+2.3.1 str: --api-key --usage-stats
+2.4.1 int: --payload-limit
+2.4.1 str: --kv-cache-dtype
+3.0.2 flag: --enable-prefill-logprobs
+3.2.3 int: --graceful-termination-timeout=-g
+3.3.0 int: --prometheus-port
+""",
 )
 
 # The values that the parser takes, from a sample on; "" where it does not check or that was not read.

@@ -8,409 +8,229 @@ first without it, nobody knows. The first sample stands for everything before it
 
 from __future__ import annotations
 
+from .dialect import rows
+
 SAMPLES = (
     "0.5.0", "0.5.5", "0.6.0", "0.6.3.post1", "0.6.6.post1", "0.7.3", "0.8.0", "0.8.5.post1", "0.9.0", "0.9.2",
     "0.10.0", "0.10.2", "0.11.0", "0.12.0", "0.13.0", "0.14.1", "0.16.0", "0.17.1", "0.18.1", "0.19.1", "0.20.2",
     "0.21.0", "0.22.1", "0.23.0", "0.26.0", "0.29.0", "0.31.0", "0.33.0",
 )  # fmt: skip
 
-# Option, first and last sample that has it, kind of its value, other names. A kind or a name may be followed by others
-# that hold from a later sample on (`flag 0.9.0:bool`). Kinds: flag (no value), bool (no value; `--no-…` as well),
-# optbool (a value may follow), str, int, float, human (an integer, `32k` or `32K` too), json, pairs (`a=1,b=2`),
-# list (one value or more), append (may be repeated).
-FLAGS: tuple[tuple[str, str, str, str, str], ...] = (
-    ("--additional-config", "0.7.3", "0.33.0", "json", ""),
-    ("--aggregate-engine-logging", "0.12.0", "0.33.0", "flag", ""),
-    ("--all2all-backend", "0.12.0", "0.33.0", "str", ""),
-    ("--allow-credentials", "0.5.0", "0.33.0", "flag 0.10.0:bool", ""),
-    ("--allow-deprecated-quantization", "0.14.1", "0.33.0", "bool", ""),
-    ("--allowed-headers", "0.5.0", "0.33.0", "json", ""),
-    ("--allowed-local-media-path", "0.6.6.post1", "0.33.0", "str", ""),
-    ("--allowed-media-domains", "0.11.0", "0.33.0", "list", ""),
-    ("--allowed-methods", "0.5.0", "0.33.0", "json", ""),
-    ("--allowed-origins", "0.5.0", "0.33.0", "json", ""),
-    ("--anthropic-disabled-thinking-effort", "0.31.0", "0.33.0", "str", ""),
-    ("--api-key", "0.5.0", "0.33.0", "str 0.10.2:list", ""),
-    ("--api-server-count", "0.9.2", "0.33.0", "int", "-asc"),
-    ("--async-scheduling", "0.10.0", "0.33.0", "bool", ""),
-    ("--attention-backend", "0.13.0", "0.33.0", "str", ""),
-    ("--attention-config", "0.13.0", "0.33.0", "json", "-ac"),
-    ("--aux-output-config", "0.31.0", "0.33.0", "json", ""),
-    ("--block-size", "0.5.0", "0.33.0", "str 0.8.5.post1:int", ""),
-    ("--calculate-kv-scales", "0.7.3", "0.26.0", "flag 0.8.5.post1:bool", ""),
-    ("--chat-template", "0.5.0", "0.33.0", "str", ""),
-    ("--chat-template-content-format", "0.6.6.post1", "0.33.0", "str", ""),
-    ("--code-revision", "0.5.0", "0.33.0", "str", ""),
-    ("--cohere-format", "0.29.0", "0.33.0", "str", ""),
-    ("--cohere-is-reasoning-model", "0.29.0", "0.33.0", "bool", ""),
-    ("--collect-detailed-traces", "0.5.5", "0.33.0", "str 0.9.0:list", ""),
-    ("--compilation-config", "0.6.6.post1", "0.33.0", "json", "-O 0.12.0:-cc"),
-    ("--config", "0.6.0", "0.33.0", "str", ""),
-    ("--config-format", "0.6.3.post1", "0.33.0", "str", ""),
-    ("--convert", "0.10.2", "0.33.0", "str", ""),
-    ("--cp-kv-cache-interleave-size", "0.12.0", "0.33.0", "int", ""),
-    ("--cpu-distributed-timeout-seconds", "0.22.1", "0.33.0", "int", ""),
-    ("--cpu-offload-gb", "0.5.5", "0.33.0", "float", ""),
-    ("--cpu-offload-params", "0.17.1", "0.33.0", "list", ""),
-    ("--cuda-graph-sizes", "0.9.0", "0.12.0", "list", ""),
-    ("--cudagraph-capture-sizes", "0.12.0", "0.33.0", "list", ""),
-    ("--cudagraph-metrics", "0.13.0", "0.33.0", "bool", ""),
-    ("--custom-histogram-buckets", "0.33.0", "0.33.0", "list", ""),
-    ("--data-parallel-address", "0.9.0", "0.33.0", "str", "-dpa"),
-    ("--data-parallel-backend", "0.9.2", "0.33.0", "str", "-dpb"),
-    ("--data-parallel-external-lb", "0.12.0", "0.33.0", "bool", "-dpe"),
-    ("--data-parallel-hybrid-lb", "0.10.0", "0.33.0", "bool", "0.12.0:-dph"),
-    ("--data-parallel-multi-port-external-lb", "0.22.1", "0.33.0", "flag", "-dpm"),
-    ("--data-parallel-rank", "0.9.2", "0.33.0", "int", "-dpn"),
-    ("--data-parallel-rpc-port", "0.9.0", "0.33.0", "int", "-dpp"),
-    ("--data-parallel-size", "0.8.5.post1", "0.33.0", "int", "-dp"),
-    ("--data-parallel-size-local", "0.9.0", "0.33.0", "int", "-dpl"),
-    ("--data-parallel-start-rank", "0.9.0", "0.33.0", "int", "-dpr"),
-    ("--data-parallel-supervisor-port", "0.22.1", "0.33.0", "int", ""),
-    ("--dbo-decode-token-threshold", "0.11.0", "0.33.0", "int", ""),
-    ("--dbo-prefill-token-threshold", "0.11.0", "0.33.0", "int", ""),
-    ("--dcp-comm-backend", "0.18.1", "0.33.0", "str", ""),
-    ("--dcp-kv-cache-interleave-size", "0.12.0", "0.33.0", "int", ""),
-    ("--dcp-q-replicate", "0.29.0", "0.33.0", "bool", ""),
-    ("--decode-context-parallel-size", "0.10.2", "0.33.0", "int", "-dcp"),
-    ("--default-chat-template-kwargs", "0.14.1", "0.33.0", "json", ""),
-    ("--default-mm-loras", "0.10.0", "0.33.0", "json", ""),
-    ("--device", "0.5.0", "0.9.2", "str", ""),
-    ("--device-ids", "0.26.0", "0.33.0", "list", ""),
-    ("--diffusion-config", "0.26.0", "0.33.0", "json", "-dc"),
-    ("--disable-access-log-for-endpoints", "0.16.0", "0.33.0", "str", ""),
-    ("--disable-async-output-proc", "0.6.0", "0.10.2", "flag", ""),
-    ("--disable-cascade-attn", "0.8.5.post1", "0.33.0", "flag 0.9.0:bool", ""),
-    ("--disable-chunked-mm-input", "0.8.5.post1", "0.33.0", "bool", ""),
-    ("--disable-custom-all-reduce", "0.5.0", "0.33.0", "flag 0.8.5.post1:bool", ""),
-    ("--disable-fastapi-docs", "0.6.3.post1", "0.33.0", "flag 0.10.0:bool", ""),
-    ("--disable-frontend-multiprocessing", "0.5.5", "0.18.1", "flag 0.10.0:bool", ""),
-    ("--disable-hybrid-kv-cache-manager", "0.9.2", "0.33.0", "bool", ""),
-    ("--disable-image-processor", "0.5.0", "0.5.0", "flag", ""),
-    ("--disable-log-requests", "0.5.0", "0.16.0", "flag 0.10.2:bool", ""),
-    ("--disable-log-stats", "0.5.0", "0.33.0", "flag", ""),
-    ("--disable-logprobs-during-spec-decoding", "0.5.5", "0.8.0", "optbool", ""),
-    ("--disable-mm-preprocessor-cache", "0.6.6.post1", "0.12.0", "flag 0.9.0:bool 0.10.2:flag", ""),
-    ("--disable-nccl-for-dp-synchronization", "0.12.0", "0.33.0", "bool", ""),
-    ("--disable-sliding-window", "0.5.0", "0.33.0", "flag 0.9.0:bool", ""),
-    ("--disable-uvicorn-access-log", "0.8.5.post1", "0.33.0", "flag 0.10.0:bool", ""),
-    ("--distributed-executor-backend", "0.5.0", "0.33.0", "str", ""),
-    ("--distributed-timeout-seconds", "0.18.1", "0.33.0", "int", ""),
-    ("--download-dir", "0.5.0", "0.33.0", "str", ""),
-    ("--dp-supervisor-probe-failure-threshold", "0.22.1", "0.33.0", "int", ""),
-    ("--dp-supervisor-probe-interval-s", "0.22.1", "0.33.0", "float", ""),
-    ("--dp-supervisor-probe-timeout-s", "0.22.1", "0.33.0", "float", ""),
-    ("--dp-sync-interval", "0.31.0", "0.33.0", "int", ""),
-    ("--dtype", "0.5.0", "0.33.0", "str", ""),
-    ("--ec-manager-config", "0.29.0", "0.33.0", "json", ""),
-    ("--ec-transfer-config", "0.12.0", "0.33.0", "json", ""),
-    ("--elastic-ep-max-dp-size", "0.31.0", "0.33.0", "int", ""),
-    ("--enable-auto-tool-choice", "0.6.0", "0.33.0", "flag 0.10.0:bool", ""),
-    ("--enable-batch-sharded-sampling", "0.29.0", "0.33.0", "bool", ""),
-    ("--enable-bf16x3-router-gemm", "0.26.0", "0.29.0", "bool", ""),
-    ("--enable-chunked-prefill", "0.5.0", "0.33.0", "flag 0.5.5:optbool 0.8.5.post1:bool", ""),
-    ("--enable-cumem-allocator", "0.22.1", "0.33.0", "bool", ""),
-    ("--enable-dbo", "0.11.0", "0.33.0", "bool", ""),
-    ("--enable-elastic-ep", "0.17.1", "0.33.0", "bool", ""),
-    ("--enable-ep-weight-filter", "0.18.1", "0.33.0", "bool", ""),
-    ("--enable-eplb", "0.9.2", "0.33.0", "bool", ""),
-    ("--enable-expert-parallel", "0.8.0", "0.33.0", "flag 0.8.5.post1:bool", "0.14.1:-ep"),
-    ("--enable-fault-tolerance", "0.29.0", "0.33.0", "bool", ""),
-    ("--enable-flash-late-interaction", "0.20.2", "0.33.0", "bool", ""),
-    ("--enable-flashinfer-autotune", "0.16.0", "0.33.0", "bool", ""),
-    ("--enable-force-include-usage", "0.9.2", "0.33.0", "flag 0.10.0:bool", ""),
-    ("--enable-hc-sp", "0.33.0", "0.33.0", "bool", ""),
-    ("--enable-layerwise-nvtx-tracing", "0.13.0", "0.33.0", "bool", ""),
-    ("--enable-log-deltas", "0.14.1", "0.33.0", "bool", ""),
-    ("--enable-log-outputs", "0.10.2", "0.33.0", "bool", ""),
-    ("--enable-log-requests", "0.10.2", "0.33.0", "bool", ""),
-    ("--enable-logging-iteration-details", "0.14.1", "0.33.0", "bool", ""),
-    ("--enable-lora", "0.5.0", "0.33.0", "flag 0.8.5.post1:bool", ""),
-    ("--enable-lora-bias", "0.6.6.post1", "0.11.0", "flag 0.8.5.post1:bool", ""),
-    ("--enable-mamba-cache-stochastic-rounding", "0.20.2", "0.33.0", "bool", ""),
-    ("--enable-mamba-shared-prefix-checkpoint", "0.31.0", "0.33.0", "bool", ""),
-    ("--enable-mfu-metrics", "0.14.1", "0.33.0", "bool", ""),
-    ("--enable-mixed-moe-lora-format", "0.22.1", "0.33.0", "bool", ""),
-    ("--enable-mm-embeds", "0.12.0", "0.33.0", "bool", ""),
-    ("--enable-moe-shared-loras", "0.26.0", "0.33.0", "bool", ""),
-    ("--enable-multimodal-encoder-data-parallel", "0.9.2", "0.12.0", "bool 0.10.2:flag", ""),
-    ("--enable-nccl-comm-suspend", "0.31.0", "0.33.0", "bool", ""),
-    ("--enable-offline-docs", "0.14.1", "0.33.0", "bool", ""),
-    ("--enable-per-request-metrics", "0.26.0", "0.33.0", "bool", ""),
-    ("--enable-prefix-caching", "0.5.0", "0.33.0", "flag 0.6.6.post1:bool", ""),
-    ("--enable-prompt-adapter", "0.5.5", "0.10.0", "flag 0.8.5.post1:bool 0.10.0:flag", ""),
-    ("--enable-prompt-embeds", "0.9.0", "0.33.0", "bool", ""),
-    ("--enable-prompt-tokens-details", "0.6.6.post1", "0.33.0", "flag 0.10.0:bool", ""),
-    ("--enable-reasoning", "0.7.3", "0.9.2", "flag 0.9.0:bool", ""),
-    ("--enable-request-id-headers", "0.6.6.post1", "0.33.0", "flag 0.10.0:bool", ""),
-    ("--enable-return-routed-experts", "0.14.1", "0.33.0", "bool", ""),
-    ("--enable-scale-out", "0.31.0", "0.33.0", "bool", ""),
-    ("--enable-server-load-tracking", "0.8.0", "0.33.0", "flag 0.10.0:bool", ""),
-    ("--enable-shm-tensor-arena", "0.33.0", "0.33.0", "bool", ""),
-    ("--enable-sleep-mode", "0.7.3", "0.33.0", "flag 0.9.0:bool", ""),
-    ("--enable-ssl-refresh", "0.8.0", "0.33.0", "flag 0.10.0:bool", ""),
-    ("--enable-tokenizer-info-endpoint", "0.10.0", "0.33.0", "bool", ""),
-    ("--enable-tower-connector-lora", "0.14.1", "0.33.0", "bool", ""),
-    ("--enable-trace-replay", "0.29.0", "0.33.0", "bool", ""),
-    ("--enforce-eager", "0.5.0", "0.33.0", "flag 0.9.0:bool", ""),
-    ("--engine-use-ray", "0.5.0", "0.6.0", "flag", ""),
-    ("--engram-config", "0.31.0", "0.33.0", "json", ""),
-    ("--eplb-config", "0.10.2", "0.33.0", "json", ""),
-    ("--eplb-log-balancedness", "0.9.2", "0.11.0", "bool", ""),
-    ("--eplb-step-interval", "0.9.2", "0.11.0", "int", ""),
-    ("--eplb-window-size", "0.9.2", "0.11.0", "int", ""),
-    ("--exclude-tools-when-tool-choice-none", "0.10.2", "0.33.0", "bool", ""),
-    ("--expand-tools-even-if-tool-choice-none", "0.9.2", "0.9.2", "flag", ""),
-    ("--expert-placement-strategy", "0.11.0", "0.33.0", "str", ""),
-    ("--fail-on-environ-validation", "0.17.1", "0.33.0", "bool", ""),
-    ("--fault-tolerance-config", "0.29.0", "0.33.0", "json", ""),
-    ("--fingerprint-mode", "0.21.0", "0.33.0", "str", ""),
-    ("--fingerprint-value", "0.21.0", "0.33.0", "str", ""),
-    ("--fully-sharded-loras", "0.5.0", "0.33.0", "flag 0.8.5.post1:bool", ""),
-    ("--gdn-prefill-backend", "0.18.1", "0.33.0", "str", ""),
-    ("--generation-config", "0.6.6.post1", "0.33.0", "str", ""),
-    ("--gpu-memory-utilization", "0.5.0", "0.33.0", "float", "0.31.0:--device-memory-utilization"),
-    ("--grpc", "0.18.1", "0.33.0", "flag", ""),
-    ("--grpc-port", "0.33.0", "0.33.0", "int", ""),
-    ("--guided-decoding-backend", "0.5.0", "0.11.0", "str", ""),
-    ("--guided-decoding-disable-additional-properties", "0.9.0", "0.11.0", "bool", ""),
-    ("--guided-decoding-disable-any-whitespace", "0.9.0", "0.11.0", "bool", ""),
-    ("--guided-decoding-disable-fallback", "0.9.0", "0.11.0", "bool", ""),
-    ("--h11-max-header-count", "0.10.2", "0.33.0", "int", ""),
-    ("--h11-max-incomplete-event-size", "0.10.2", "0.33.0", "int", ""),
-    ("--headless", "0.9.0", "0.33.0", "flag", ""),
-    ("--hf-config-path", "0.8.0", "0.33.0", "str", ""),
-    ("--hf-overrides", "0.6.6.post1", "0.33.0", "json", ""),
-    ("--hf-token", "0.8.5.post1", "0.33.0", "optbool", ""),
-    ("--host", "0.5.0", "0.33.0", "str", ""),
-    ("--ignore-patterns", "0.5.5", "0.33.0", "append 0.9.0:list", ""),
-    ("--image-feature-size", "0.5.0", "0.5.0", "int", ""),
-    ("--image-input-shape", "0.5.0", "0.5.0", "str", ""),
-    ("--image-input-type", "0.5.0", "0.5.0", "str", ""),
-    ("--image-processor", "0.5.0", "0.5.0", "str", ""),
-    ("--image-processor-revision", "0.5.0", "0.5.0", "str", ""),
-    ("--image-token-id", "0.5.0", "0.5.0", "int", ""),
-    ("--interleave-mm-strings", "0.10.0", "0.33.0", "bool", ""),
-    ("--io-processor-plugin", "0.10.2", "0.33.0", "str", ""),
-    ("--ir-op-priority", "0.20.2", "0.33.0", "json", ""),
-    ("--jit-monitor-mode", "0.26.0", "0.33.0", "str", ""),
-    ("--jit-monitor-verbose", "0.26.0", "0.33.0", "bool", ""),
-    ("--kda-decode-backend", "0.31.0", "0.33.0", "str", ""),
-    ("--kda-prefill-backend", "0.29.0", "0.33.0", "str", ""),
-    ("--kernel-config", "0.16.0", "0.33.0", "json", ""),
-    ("--kv-cache-dtype", "0.5.0", "0.33.0", "str", ""),
-    ("--kv-cache-dtype-skip-layers", "0.19.1", "0.33.0", "list", ""),
-    ("--kv-cache-memory-bytes", "0.10.2", "0.33.0", "human", ""),
-    ("--kv-cache-metrics", "0.12.0", "0.33.0", "bool", ""),
-    ("--kv-cache-metrics-sample", "0.12.0", "0.33.0", "float", ""),
-    ("--kv-events-config", "0.9.0", "0.33.0", "json", ""),
-    ("--kv-offloading-backend", "0.12.0", "0.33.0", "str", ""),
-    ("--kv-offloading-size", "0.12.0", "0.33.0", "float", ""),
-    ("--kv-sharing-fast-prefill", "0.10.2", "0.33.0", "bool", ""),
-    ("--kv-transfer-config", "0.6.6.post1", "0.33.0", "json", ""),
-    ("--language-model-only", "0.17.1", "0.33.0", "bool", ""),
-    ("--limit-mm-per-prompt", "0.5.5", "0.33.0", "pairs 0.8.5.post1:json", ""),
-    ("--linear-backend", "0.22.1", "0.33.0", "str", ""),
-    ("--load-format", "0.5.0", "0.33.0", "str", ""),
-    ("--log-config-file", "0.9.2", "0.33.0", "str", ""),
-    ("--log-error-stack", "0.10.2", "0.33.0", "bool", ""),
-    ("--log-level", "0.31.0", "0.33.0", "str", ""),
-    ("--logging-config", "0.31.0", "0.33.0", "str", ""),
-    ("--logits-processor-pattern", "0.6.6.post1", "0.16.0", "str", ""),
-    ("--logits-processors", "0.10.2", "0.33.0", "list", ""),
-    ("--logprobs-mode", "0.10.0", "0.33.0", "str", ""),
-    ("--long-lora-scaling-factors", "0.5.0", "0.9.2", "str 0.8.5.post1:list", ""),
-    ("--long-prefill-token-threshold", "0.7.3", "0.33.0", "float 0.8.5.post1:int", ""),
-    ("--long-prefill-token-threshold-adaptive", "0.31.0", "0.33.0", "bool", ""),
-    ("--lora-dtype", "0.5.0", "0.33.0", "str", ""),
-    ("--lora-extra-vocab-size", "0.5.0", "0.11.0", "int", ""),
-    ("--lora-modules", "0.5.0", "0.33.0", "list", ""),
-    ("--lora-target-modules", "0.19.1", "0.33.0", "list", ""),
-    ("--mamba-backend", "0.20.2", "0.33.0", "str", ""),
-    ("--mamba-block-size", "0.12.0", "0.33.0", "int", ""),
-    ("--mamba-cache-dtype", "0.10.2", "0.33.0", "str", ""),
-    ("--mamba-cache-mode", "0.16.0", "0.33.0", "str", ""),
-    ("--mamba-cache-philox-rounds", "0.20.2", "0.33.0", "int", ""),
-    ("--mamba-ssm-cache-dtype", "0.10.2", "0.33.0", "str", ""),
-    ("--mamba-ssu-algorithm", "0.29.0", "0.33.0", "str", ""),
-    ("--master-addr", "0.12.0", "0.33.0", "str", ""),
-    ("--master-port", "0.12.0", "0.33.0", "int", ""),
-    ("--max-context-len-to-capture", "0.5.0", "0.6.3.post1", "int", ""),
-    ("--max-cpu-loras", "0.5.0", "0.33.0", "int", ""),
-    ("--max-cudagraph-capture-size", "0.12.0", "0.33.0", "int", ""),
-    ("--max-log-len", "0.5.0", "0.33.0", "int", ""),
-    ("--max-logprobs", "0.5.0", "0.33.0", "int", ""),
-    ("--max-long-partial-prefills", "0.7.3", "0.26.0", "int", ""),
-    ("--max-lora-cls-labels", "0.31.0", "0.33.0", "int", ""),
-    ("--max-lora-rank", "0.5.0", "0.33.0", "int", ""),
-    ("--max-loras", "0.5.0", "0.33.0", "int", ""),
-    ("--max-model-len", "0.5.0", "0.33.0", "int 0.8.5.post1:human", ""),
-    ("--max-num-active-seqs", "0.31.0", "0.33.0", "int", ""),
-    ("--max-num-batched-tokens", "0.5.0", "0.33.0", "int 0.10.2:human", ""),
-    ("--max-num-partial-prefills", "0.7.3", "0.26.0", "int", ""),
-    ("--max-num-queued-reqs", "0.29.0", "0.33.0", "int", ""),
-    ("--max-num-queued-tokens", "0.29.0", "0.33.0", "human", ""),
-    ("--max-num-scheduled-tokens", "0.26.0", "0.33.0", "human", ""),
-    ("--max-num-seqs", "0.5.0", "0.33.0", "int", ""),
-    ("--max-parallel-loading-workers", "0.5.0", "0.33.0", "int", ""),
-    ("--max-prompt-adapter-token", "0.5.5", "0.9.2", "int", ""),
-    ("--max-prompt-adapters", "0.5.5", "0.9.2", "int", ""),
-    ("--max-seq-len-to-capture", "0.5.0", "0.10.2", "int", ""),
-    ("--media-io-kwargs", "0.9.2", "0.33.0", "json", ""),
-    ("--middleware", "0.5.0", "0.33.0", "append", ""),
-    ("--mm-device-do-normalize", "0.29.0", "0.33.0", "bool", ""),
-    ("--mm-encoder-attn-backend", "0.12.0", "0.33.0", "str", ""),
-    ("--mm-encoder-attn-dtype", "0.21.0", "0.33.0", "str", ""),
-    ("--mm-encoder-fp8-scale-path", "0.21.0", "0.33.0", "str", ""),
-    ("--mm-encoder-fp8-scale-save-margin", "0.21.0", "0.33.0", "float", ""),
-    ("--mm-encoder-fp8-scale-save-path", "0.21.0", "0.33.0", "str", ""),
-    ("--mm-encoder-only", "0.16.0", "0.33.0", "bool", ""),
-    ("--mm-encoder-tp-mode", "0.10.2", "0.33.0", "str", ""),
-    ("--mm-hasher-algorithm", "0.29.0", "0.33.0", "str", ""),
-    ("--mm-ipc-gpu-memory-gb", "0.26.0", "0.33.0", "float", ""),
-    ("--mm-processor-cache-gb", "0.10.2", "0.33.0", "float", ""),
-    ("--mm-processor-cache-type", "0.11.0", "0.33.0", "str", ""),
-    ("--mm-processor-device", "0.29.0", "0.33.0", "str", ""),
-    ("--mm-processor-kwargs", "0.6.3.post1", "0.33.0", "json", ""),
-    ("--mm-shm-cache-max-object-size-mb", "0.11.0", "0.33.0", "int", ""),
-    ("--mm-tensor-ipc", "0.19.1", "0.33.0", "str", ""),
-    ("--model", "0.5.0", "0.33.0", "str", ""),
-    ("--model-class-overrides", "0.26.0", "0.33.0", "json", ""),
-    ("--model-impl", "0.7.3", "0.33.0", "str", ""),
-    ("--model-loader-extra-config", "0.5.0", "0.33.0", "str 0.8.5.post1:json", ""),
-    ("--moe-backend", "0.17.1", "0.33.0", "str", ""),
-    ("--monokernel", "0.33.0", "0.33.0", "bool", ""),
-    ("--multi-step-stream-outputs", "0.6.3.post1", "0.10.0", "optbool 0.8.5.post1:bool", ""),
-    ("--ngram-prompt-lookup-max", "0.5.0", "0.8.0", "int", ""),
-    ("--ngram-prompt-lookup-min", "0.5.0", "0.8.0", "int", ""),
-    ("--nnodes", "0.12.0", "0.33.0", "int", "-n"),
-    ("--node-rank", "0.12.0", "0.33.0", "int", "-r"),
-    ("--num-gpu-blocks-override", "0.5.0", "0.33.0", "int", ""),
-    ("--num-lookahead-slots", "0.5.0", "0.11.0", "int", ""),
-    ("--num-redundant-experts", "0.9.2", "0.11.0", "int", ""),
-    ("--num-scheduler-steps", "0.5.5", "0.10.0", "int", ""),
-    ("--num-speculative-tokens", "0.5.0", "0.8.0", "int", ""),
-    ("--numa-bind", "0.20.2", "0.33.0", "bool", ""),
-    ("--numa-bind-cpus", "0.20.2", "0.33.0", "list", ""),
-    ("--numa-bind-nodes", "0.20.2", "0.33.0", "list", ""),
-    ("--offload-backend", "0.17.1", "0.33.0", "str", ""),
-    ("--offload-group-size", "0.17.1", "0.33.0", "int", ""),
-    ("--offload-num-in-group", "0.17.1", "0.33.0", "int", ""),
-    ("--offload-params", "0.17.1", "0.33.0", "list", ""),
-    ("--offload-prefetch-step", "0.17.1", "0.33.0", "int", ""),
-    ("--optimization-level", "0.12.0", "0.33.0", "str", ""),
-    ("--otlp-traces-endpoint", "0.5.5", "0.33.0", "str", ""),
-    ("--override-attention-dtype", "0.9.2", "0.26.0", "str", ""),
-    ("--override-generation-config", "0.7.3", "0.33.0", "json", ""),
-    ("--override-neuron-config", "0.6.0", "0.10.0", "json", ""),
-    ("--override-pooler-config", "0.6.6.post1", "0.11.0", "json", ""),
-    ("--per-request-spec-decode-metrics", "0.29.0", "0.33.0", "str", ""),
-    ("--performance-mode", "0.17.1", "0.33.0", "str", ""),
-    ("--pipeline-parallel-size", "0.5.0", "0.33.0", "int", "-pp"),
-    ("--pooler-config", "0.11.0", "0.33.0", "json", ""),
-    ("--port", "0.5.0", "0.33.0", "int", ""),
-    ("--preemption-mode", "0.5.0", "0.10.2", "str", ""),
-    ("--prefill-context-parallel-size", "0.12.0", "0.33.0", "int", "-pcp"),
-    ("--prefill-schedule-interval", "0.26.0", "0.33.0", "int", ""),
-    ("--prefix-cache-retention-interval", "0.29.0", "0.33.0", "int", ""),
-    ("--prefix-caching-hash-algo", "0.8.5.post1", "0.33.0", "str", ""),
-    ("--prefix-match-unit", "0.26.0", "0.33.0", "int", ""),
-    ("--profiler-config", "0.13.0", "0.33.0", "json", ""),
-    ("--prompt-adapters", "0.5.5", "0.9.2", "list", ""),
-    ("--pt-load-map-location", "0.9.0", "0.33.0", "str", ""),
-    ("--qlora-adapter-name-or-path", "0.5.0", "0.9.2", "str", ""),
-    ("--quantization", "0.5.0", "0.33.0", "str", "-q"),
-    ("--quantization-config", "0.22.1", "0.33.0", "json", ""),
-    ("--quantization-param-path", "0.5.0", "0.6.6.post1", "str", ""),
-    ("--ray-workers-use-nsight", "0.5.0", "0.33.0", "flag 0.8.5.post1:bool", ""),
-    ("--reasoning-config", "0.19.1", "0.33.0", "json", ""),
-    ("--reasoning-effort-map", "0.33.0", "0.33.0", "json", ""),
-    ("--reasoning-parser", "0.7.3", "0.33.0", "str", ""),
-    ("--reasoning-parser-plugin", "0.12.0", "0.33.0", "str", ""),
-    ("--renderer-num-workers", "0.19.1", "0.33.0", "int", ""),
-    ("--replayssm-buffer-len", "0.29.0", "0.33.0", "int", ""),
-    ("--response-role", "0.5.0", "0.33.0", "str", ""),
-    ("--return-sampling-mask", "0.29.0", "0.33.0", "bool", ""),
-    ("--return-tokens-as-token-ids", "0.5.5", "0.33.0", "flag 0.10.0:bool", ""),
-    ("--revision", "0.5.0", "0.33.0", "str", ""),
-    ("--root-path", "0.5.0", "0.33.0", "str", ""),
-    ("--rope-scaling", "0.5.0", "0.11.0", "json", ""),
-    ("--rope-theta", "0.5.0", "0.11.0", "float", ""),
-    ("--runner", "0.10.2", "0.33.0", "str", ""),
-    ("--safetensors-load-strategy", "0.10.2", "0.33.0", "str", ""),
-    ("--safetensors-prefetch-block-size", "0.21.0", "0.33.0", "int 0.26.0:human", ""),
-    ("--safetensors-prefetch-num-threads", "0.21.0", "0.33.0", "int", ""),
-    ("--scheduler-cls", "0.7.3", "0.33.0", "str", ""),
-    ("--scheduler-delay-factor", "0.5.0", "0.10.2", "float", ""),
-    ("--scheduler-reserve-full-isl", "0.19.1", "0.33.0", "bool", ""),
-    ("--scheduling-policy", "0.6.3.post1", "0.33.0", "str", ""),
-    ("--seed", "0.5.0", "0.33.0", "int", ""),
-    ("--served-model-name", "0.5.0", "0.33.0", "list", ""),
-    ("--show-hidden-metrics-for-version", "0.8.0", "0.33.0", "str", ""),
-    ("--shutdown-timeout", "0.18.1", "0.33.0", "int", ""),
-    ("--skip-mm-profiling", "0.10.2", "0.33.0", "bool", ""),
-    ("--skip-tokenizer-init", "0.5.0", "0.33.0", "flag 0.9.0:bool", ""),
-    ("--sleep-mode-backend", "0.33.0", "0.33.0", "str", ""),
-    ("--sleep-mode-offload-cudagraph", "0.33.0", "0.33.0", "bool", ""),
-    ("--sleep-preserve-parameter-names", "0.31.0", "0.33.0", "list", ""),
-    ("--sparse-indexer-topk-backend", "0.31.0", "0.33.0", "str", ""),
-    ("--spec-decoding-acceptance-method", "0.5.5", "0.8.0", "str", ""),
-    ("--spec-method", "0.22.1", "0.33.0", "str", ""),
-    ("--spec-model", "0.22.1", "0.33.0", "str", ""),
-    ("--spec-tokens", "0.22.1", "0.33.0", "int", ""),
-    ("--specialize-active-lora", "0.16.0", "0.33.0", "bool", ""),
-    ("--speculative-config", "0.8.5.post1", "0.33.0", "json", "0.19.1:-sc"),
-    ("--speculative-disable-by-batch-size", "0.5.0", "0.8.0", "int", ""),
-    ("--speculative-disable-mqa-scorer", "0.6.3.post1", "0.8.0", "flag", ""),
-    ("--speculative-draft-tensor-parallel-size", "0.5.5", "0.8.0", "int", "-spec-draft-tp"),
-    ("--speculative-max-model-len", "0.5.0", "0.8.0", "int", ""),
-    ("--speculative-model", "0.5.0", "0.8.0", "str", ""),
-    ("--speculative-model-quantization", "0.5.5", "0.8.0", "str", ""),
-    ("--sse-keep-alive-interval", "0.29.0", "0.33.0", "int", ""),
-    ("--ssl-ca-certs", "0.5.0", "0.33.0", "str", ""),
-    ("--ssl-cert-reqs", "0.5.0", "0.33.0", "int", ""),
-    ("--ssl-certfile", "0.5.0", "0.33.0", "str", ""),
-    ("--ssl-ciphers", "0.16.0", "0.33.0", "str", ""),
-    ("--ssl-keyfile", "0.5.0", "0.33.0", "str", ""),
-    ("--stream-interval", "0.12.0", "0.33.0", "int", ""),
-    ("--structured-outputs-config", "0.11.0", "0.33.0", "json", ""),
-    ("--swa-bounded-replay", "0.31.0", "0.33.0", "bool", ""),
-    ("--swap-space", "0.5.0", "0.17.1", "int 0.5.5:float", ""),
-    ("--task", "0.6.6.post1", "0.12.0", "str", ""),
-    ("--tensor-parallel-size", "0.5.0", "0.33.0", "int", "-tp"),
-    ("--tokenizer", "0.5.0", "0.33.0", "str", ""),
-    ("--tokenizer-mode", "0.5.0", "0.33.0", "str", ""),
-    ("--tokenizer-pool-extra-config", "0.5.0", "0.9.2", "str 0.8.5.post1:json", ""),
-    ("--tokenizer-pool-size", "0.5.0", "0.9.2", "int", ""),
-    ("--tokenizer-pool-type", "0.5.0", "0.9.2", "str", ""),
-    ("--tokenizer-revision", "0.5.0", "0.33.0", "str", ""),
-    ("--tokens-only", "0.12.0", "0.33.0", "bool", ""),
-    ("--tool-call-parser", "0.6.0", "0.33.0", "str", ""),
-    ("--tool-parser-plugin", "0.6.3.post1", "0.33.0", "str", ""),
-    ("--tool-server", "0.10.2", "0.33.0", "str", ""),
-    ("--tool-strict-level", "0.31.0", "0.33.0", "str", ""),
-    ("--trust-remote-code", "0.5.0", "0.33.0", "flag 0.9.0:bool", ""),
-    ("--trust-request-chat-template", "0.11.0", "0.33.0", "bool", ""),
-    ("--trust-request-mm-kwargs", "0.31.0", "0.33.0", "bool", ""),
-    ("--typical-acceptance-sampler-posterior-alpha", "0.5.5", "0.8.0", "float", ""),
-    ("--typical-acceptance-sampler-posterior-threshold", "0.5.5", "0.8.0", "float", ""),
-    ("--ubatch-size", "0.14.1", "0.33.0", "int", ""),
-    ("--uds", "0.10.2", "0.33.0", "str", ""),
-    ("--use-fp64-gumbel", "0.22.1", "0.33.0", "bool", ""),
-    ("--use-gpu-for-pooling-score", "0.17.1", "0.17.1", "bool", ""),
-    ("--use-replayssm", "0.29.0", "0.33.0", "bool", ""),
-    ("--use-tqdm-on-load", "0.8.0", "0.33.0", "bool", ""),
-    ("--use-v2-block-manager", "0.5.0", "0.9.2", "flag", ""),
-    ("--uvicorn-log-level", "0.5.0", "0.33.0", "str", ""),
-    ("--video-pruning-method", "0.29.0", "0.33.0", "str", ""),
-    ("--video-pruning-rate", "0.11.0", "0.33.0", "float", ""),
-    ("--watchdog-config", "0.33.0", "0.33.0", "json", ""),
-    ("--watermark", "0.26.0", "0.33.0", "float", ""),
-    ("--watermark-config", "0.31.0", "0.33.0", "json", ""),
-    ("--weight-transfer-config", "0.16.0", "0.33.0", "json", ""),
-    ("--worker-cls", "0.6.6.post1", "0.33.0", "str", ""),
-    ("--worker-extension-cls", "0.8.0", "0.33.0", "str", ""),
-    ("--worker-use-ray", "0.5.0", "0.6.6.post1", "flag", ""),
+# The options by their first sample, see `dialect.rows`.
+FLAGS = rows(
+    SAMPLES,
+    """
+0.5.0 append: --middleware
+0.5.0 flag: --disable-log-stats
+0.5.0 flag 0.10.0:bool: --allow-credentials
+0.5.0 flag 0.5.5:optbool 0.8.5.post1:bool: --enable-chunked-prefill
+0.5.0 flag 0.6.6.post1:bool: --enable-prefix-caching
+0.5.0 flag 0.8.5.post1:bool: --disable-custom-all-reduce --enable-lora --fully-sharded-loras --ray-workers-use-nsight
+0.5.0 flag 0.9.0:bool: --disable-sliding-window --enforce-eager --skip-tokenizer-init --trust-remote-code
+0.5.0 float: --gpu-memory-utilization=0.31.0:--device-memory-utilization
+0.5.0 int: --max-cpu-loras --max-log-len --max-logprobs --max-lora-rank --max-loras --max-num-seqs
+  --max-parallel-loading-workers --num-gpu-blocks-override --pipeline-parallel-size=-pp --port --seed --ssl-cert-reqs
+  --tensor-parallel-size=-tp
+0.5.0 int 0.10.2:human: --max-num-batched-tokens
+0.5.0 int 0.8.5.post1:human: --max-model-len
+0.5.0 json: --allowed-headers --allowed-methods --allowed-origins
+0.5.0 list: --lora-modules --served-model-name
+0.5.0 str: --chat-template --code-revision --distributed-executor-backend --download-dir --dtype --host
+  --kv-cache-dtype --load-format --lora-dtype --model --quantization=-q --response-role --revision --root-path
+  --ssl-ca-certs --ssl-certfile --ssl-keyfile --tokenizer --tokenizer-mode --tokenizer-revision --uvicorn-log-level
+0.5.0 str 0.10.2:list: --api-key
+0.5.0 str 0.8.5.post1:int: --block-size
+0.5.0 str 0.8.5.post1:json: --model-loader-extra-config
+0.5.0..0.17.1 int 0.5.5:float: --swap-space
+0.5.0..0.16.0 flag 0.10.2:bool: --disable-log-requests
+0.5.0..0.11.0 float: --rope-theta
+0.5.0..0.11.0 int: --lora-extra-vocab-size --num-lookahead-slots
+0.5.0..0.11.0 json: --rope-scaling
+0.5.0..0.11.0 str: --guided-decoding-backend
+0.5.0..0.10.2 float: --scheduler-delay-factor
+0.5.0..0.10.2 int: --max-seq-len-to-capture
+0.5.0..0.10.2 str: --preemption-mode
+0.5.0..0.9.2 flag: --use-v2-block-manager
+0.5.0..0.9.2 int: --tokenizer-pool-size
+0.5.0..0.9.2 str: --device --qlora-adapter-name-or-path --tokenizer-pool-type
+0.5.0..0.9.2 str 0.8.5.post1:json: --tokenizer-pool-extra-config
+0.5.0..0.9.2 str 0.8.5.post1:list: --long-lora-scaling-factors
+0.5.0..0.8.0 int: --ngram-prompt-lookup-max --ngram-prompt-lookup-min --num-speculative-tokens
+  --speculative-disable-by-batch-size --speculative-max-model-len
+0.5.0..0.8.0 str: --speculative-model
+0.5.0..0.6.6.post1 flag: --worker-use-ray
+0.5.0..0.6.6.post1 str: --quantization-param-path
+0.5.0..0.6.3.post1 int: --max-context-len-to-capture
+0.5.0..0.6.0 flag: --engine-use-ray
+0.5.0..0.5.0 flag: --disable-image-processor
+0.5.0..0.5.0 int: --image-feature-size --image-token-id
+0.5.0..0.5.0 str: --image-input-shape --image-input-type --image-processor --image-processor-revision
+0.5.5 append 0.9.0:list: --ignore-patterns
+0.5.5 flag 0.10.0:bool: --return-tokens-as-token-ids
+0.5.5 float: --cpu-offload-gb
+0.5.5 pairs 0.8.5.post1:json: --limit-mm-per-prompt
+0.5.5 str: --otlp-traces-endpoint
+0.5.5 str 0.9.0:list: --collect-detailed-traces
+0.5.5..0.18.1 flag 0.10.0:bool: --disable-frontend-multiprocessing
+0.5.5..0.10.0 flag 0.8.5.post1:bool 0.10.0:flag: --enable-prompt-adapter
+0.5.5..0.10.0 int: --num-scheduler-steps
+0.5.5..0.9.2 int: --max-prompt-adapter-token --max-prompt-adapters
+0.5.5..0.9.2 list: --prompt-adapters
+0.5.5..0.8.0 float: --typical-acceptance-sampler-posterior-alpha --typical-acceptance-sampler-posterior-threshold
+0.5.5..0.8.0 int: --speculative-draft-tensor-parallel-size=-spec-draft-tp
+0.5.5..0.8.0 optbool: --disable-logprobs-during-spec-decoding
+0.5.5..0.8.0 str: --spec-decoding-acceptance-method --speculative-model-quantization
+0.6.0 flag 0.10.0:bool: --enable-auto-tool-choice
+0.6.0 str: --config --tool-call-parser
+0.6.0..0.10.2 flag: --disable-async-output-proc
+0.6.0..0.10.0 json: --override-neuron-config
+0.6.3.post1 flag 0.10.0:bool: --disable-fastapi-docs
+0.6.3.post1 json: --mm-processor-kwargs
+0.6.3.post1 str: --config-format --scheduling-policy --tool-parser-plugin
+0.6.3.post1..0.10.0 optbool 0.8.5.post1:bool: --multi-step-stream-outputs
+0.6.3.post1..0.8.0 flag: --speculative-disable-mqa-scorer
+0.6.6.post1 flag 0.10.0:bool: --enable-prompt-tokens-details --enable-request-id-headers
+0.6.6.post1 json: --compilation-config=-O;0.12.0:-cc --hf-overrides --kv-transfer-config
+0.6.6.post1 str: --allowed-local-media-path --chat-template-content-format --generation-config --worker-cls
+0.6.6.post1..0.16.0 str: --logits-processor-pattern
+0.6.6.post1..0.12.0 flag 0.9.0:bool 0.10.2:flag: --disable-mm-preprocessor-cache
+0.6.6.post1..0.12.0 str: --task
+0.6.6.post1..0.11.0 flag 0.8.5.post1:bool: --enable-lora-bias
+0.6.6.post1..0.11.0 json: --override-pooler-config
+0.7.3 flag 0.9.0:bool: --enable-sleep-mode
+0.7.3 float 0.8.5.post1:int: --long-prefill-token-threshold
+0.7.3 json: --additional-config --override-generation-config
+0.7.3 str: --model-impl --reasoning-parser --scheduler-cls
+0.7.3..0.26.0 flag 0.8.5.post1:bool: --calculate-kv-scales
+0.7.3..0.26.0 int: --max-long-partial-prefills --max-num-partial-prefills
+0.7.3..0.9.2 flag 0.9.0:bool: --enable-reasoning
+0.8.0 bool: --use-tqdm-on-load
+0.8.0 flag 0.10.0:bool: --enable-server-load-tracking --enable-ssl-refresh
+0.8.0 flag 0.8.5.post1:bool: --enable-expert-parallel=0.14.1:-ep
+0.8.0 str: --hf-config-path --show-hidden-metrics-for-version --worker-extension-cls
+0.8.5.post1 bool: --disable-chunked-mm-input
+0.8.5.post1 flag 0.10.0:bool: --disable-uvicorn-access-log
+0.8.5.post1 flag 0.9.0:bool: --disable-cascade-attn
+0.8.5.post1 int: --data-parallel-size=-dp
+0.8.5.post1 json: --speculative-config=0.19.1:-sc
+0.8.5.post1 optbool: --hf-token
+0.8.5.post1 str: --prefix-caching-hash-algo
+0.9.0 bool: --enable-prompt-embeds
+0.9.0 flag: --headless
+0.9.0 int: --data-parallel-rpc-port=-dpp --data-parallel-size-local=-dpl --data-parallel-start-rank=-dpr
+0.9.0 json: --kv-events-config
+0.9.0 str: --data-parallel-address=-dpa --pt-load-map-location
+0.9.0..0.12.0 list: --cuda-graph-sizes
+0.9.0..0.11.0 bool: --guided-decoding-disable-additional-properties --guided-decoding-disable-any-whitespace
+  --guided-decoding-disable-fallback
+0.9.2 bool: --disable-hybrid-kv-cache-manager --enable-eplb
+0.9.2 flag 0.10.0:bool: --enable-force-include-usage
+0.9.2 int: --api-server-count=-asc --data-parallel-rank=-dpn
+0.9.2 json: --media-io-kwargs
+0.9.2 str: --data-parallel-backend=-dpb --log-config-file
+0.9.2..0.26.0 str: --override-attention-dtype
+0.9.2..0.12.0 bool 0.10.2:flag: --enable-multimodal-encoder-data-parallel
+0.9.2..0.11.0 bool: --eplb-log-balancedness
+0.9.2..0.11.0 int: --eplb-step-interval --eplb-window-size --num-redundant-experts
+0.9.2..0.9.2 flag: --expand-tools-even-if-tool-choice-none
+0.10.0 bool: --async-scheduling --data-parallel-hybrid-lb=0.12.0:-dph --enable-tokenizer-info-endpoint
+  --interleave-mm-strings
+0.10.0 json: --default-mm-loras
+0.10.0 str: --logprobs-mode
+0.10.2 bool: --enable-log-outputs --enable-log-requests --exclude-tools-when-tool-choice-none
+  --kv-sharing-fast-prefill --log-error-stack --skip-mm-profiling
+0.10.2 float: --mm-processor-cache-gb
+0.10.2 human: --kv-cache-memory-bytes
+0.10.2 int: --decode-context-parallel-size=-dcp --h11-max-header-count --h11-max-incomplete-event-size
+0.10.2 json: --eplb-config
+0.10.2 list: --logits-processors
+0.10.2 str: --convert --io-processor-plugin --mamba-cache-dtype --mamba-ssm-cache-dtype --mm-encoder-tp-mode --runner
+  --safetensors-load-strategy --tool-server --uds
+0.11.0 bool: --enable-dbo --trust-request-chat-template
+0.11.0 float: --video-pruning-rate
+0.11.0 int: --dbo-decode-token-threshold --dbo-prefill-token-threshold --mm-shm-cache-max-object-size-mb
+0.11.0 json: --pooler-config --structured-outputs-config
+0.11.0 list: --allowed-media-domains
+0.11.0 str: --expert-placement-strategy --mm-processor-cache-type
+0.12.0 bool: --data-parallel-external-lb=-dpe --disable-nccl-for-dp-synchronization --enable-mm-embeds
+  --kv-cache-metrics --tokens-only
+0.12.0 flag: --aggregate-engine-logging
+0.12.0 float: --kv-cache-metrics-sample --kv-offloading-size
+0.12.0 int: --cp-kv-cache-interleave-size --dcp-kv-cache-interleave-size --mamba-block-size --master-port
+  --max-cudagraph-capture-size --nnodes=-n --node-rank=-r --prefill-context-parallel-size=-pcp --stream-interval
+0.12.0 json: --ec-transfer-config
+0.12.0 list: --cudagraph-capture-sizes
+0.12.0 str: --all2all-backend --kv-offloading-backend --master-addr --mm-encoder-attn-backend --optimization-level
+  --reasoning-parser-plugin
+0.13.0 bool: --cudagraph-metrics --enable-layerwise-nvtx-tracing
+0.13.0 json: --attention-config=-ac --profiler-config
+0.13.0 str: --attention-backend
+0.14.1 bool: --allow-deprecated-quantization --enable-log-deltas --enable-logging-iteration-details
+  --enable-mfu-metrics --enable-offline-docs --enable-return-routed-experts --enable-tower-connector-lora
+0.14.1 int: --ubatch-size
+0.14.1 json: --default-chat-template-kwargs
+0.16.0 bool: --enable-flashinfer-autotune --mm-encoder-only --specialize-active-lora
+0.16.0 json: --kernel-config --weight-transfer-config
+0.16.0 str: --disable-access-log-for-endpoints --mamba-cache-mode --ssl-ciphers
+0.17.1 bool: --enable-elastic-ep --fail-on-environ-validation --language-model-only
+0.17.1 int: --offload-group-size --offload-num-in-group --offload-prefetch-step
+0.17.1 list: --cpu-offload-params --offload-params
+0.17.1 str: --moe-backend --offload-backend --performance-mode
+0.17.1..0.17.1 bool: --use-gpu-for-pooling-score
+0.18.1 bool: --enable-ep-weight-filter
+0.18.1 flag: --grpc
+0.18.1 int: --distributed-timeout-seconds --shutdown-timeout
+0.18.1 str: --dcp-comm-backend --gdn-prefill-backend
+0.19.1 bool: --scheduler-reserve-full-isl
+0.19.1 int: --renderer-num-workers
+0.19.1 json: --reasoning-config
+0.19.1 list: --kv-cache-dtype-skip-layers --lora-target-modules
+0.19.1 str: --mm-tensor-ipc
+0.20.2 bool: --enable-flash-late-interaction --enable-mamba-cache-stochastic-rounding --numa-bind
+0.20.2 int: --mamba-cache-philox-rounds
+0.20.2 json: --ir-op-priority
+0.20.2 list: --numa-bind-cpus --numa-bind-nodes
+0.20.2 str: --mamba-backend
+0.21.0 float: --mm-encoder-fp8-scale-save-margin
+0.21.0 int: --safetensors-prefetch-num-threads
+0.21.0 int 0.26.0:human: --safetensors-prefetch-block-size
+0.21.0 str: --fingerprint-mode --fingerprint-value --mm-encoder-attn-dtype --mm-encoder-fp8-scale-path
+  --mm-encoder-fp8-scale-save-path
+0.22.1 bool: --enable-cumem-allocator --enable-mixed-moe-lora-format --use-fp64-gumbel
+0.22.1 flag: --data-parallel-multi-port-external-lb=-dpm
+0.22.1 float: --dp-supervisor-probe-interval-s --dp-supervisor-probe-timeout-s
+0.22.1 int: --cpu-distributed-timeout-seconds --data-parallel-supervisor-port --dp-supervisor-probe-failure-threshold
+  --spec-tokens
+0.22.1 json: --quantization-config
+0.22.1 str: --linear-backend --spec-method --spec-model
+0.26.0 bool: --enable-moe-shared-loras --enable-per-request-metrics --jit-monitor-verbose
+0.26.0 float: --mm-ipc-gpu-memory-gb --watermark
+0.26.0 human: --max-num-scheduled-tokens
+0.26.0 int: --prefill-schedule-interval --prefix-match-unit
+0.26.0 json: --diffusion-config=-dc --model-class-overrides
+0.26.0 list: --device-ids
+0.26.0 str: --jit-monitor-mode
+0.26.0..0.29.0 bool: --enable-bf16x3-router-gemm
+0.29.0 bool: --cohere-is-reasoning-model --dcp-q-replicate --enable-batch-sharded-sampling --enable-fault-tolerance
+  --enable-trace-replay --mm-device-do-normalize --return-sampling-mask --use-replayssm
+0.29.0 human: --max-num-queued-tokens
+0.29.0 int: --max-num-queued-reqs --prefix-cache-retention-interval --replayssm-buffer-len --sse-keep-alive-interval
+0.29.0 json: --ec-manager-config --fault-tolerance-config
+0.29.0 str: --cohere-format --kda-prefill-backend --mamba-ssu-algorithm --mm-hasher-algorithm --mm-processor-device
+  --per-request-spec-decode-metrics --video-pruning-method
+0.31.0 bool: --enable-mamba-shared-prefix-checkpoint --enable-nccl-comm-suspend --enable-scale-out
+  --long-prefill-token-threshold-adaptive --swa-bounded-replay --trust-request-mm-kwargs
+0.31.0 int: --dp-sync-interval --elastic-ep-max-dp-size --max-lora-cls-labels --max-num-active-seqs
+0.31.0 json: --aux-output-config --engram-config --watermark-config
+0.31.0 list: --sleep-preserve-parameter-names
+0.31.0 str: --anthropic-disabled-thinking-effort --kda-decode-backend --log-level --logging-config
+  --sparse-indexer-topk-backend --tool-strict-level
+0.33.0 bool: --enable-hc-sp --enable-shm-tensor-arena --monokernel --sleep-mode-offload-cudagraph
+0.33.0 int: --grpc-port
+0.33.0 json: --reasoning-effort-map --watchdog-config
+0.33.0 list: --custom-histogram-buckets
+0.33.0 str: --sleep-mode-backend
+""",
 )
 
 # Options whose values the parser itself checks: allowed values from a sample on; empty: no longer checked there.

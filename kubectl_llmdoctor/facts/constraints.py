@@ -16,17 +16,11 @@ from kubectl_llmdoctor.facts import k8s
 #: Taints that say that the node itself is unfit, not that it is kept for somebody: set by the node lifecycle
 #: controller, cloud controllers, autoscalers and the agents of network and storage drivers.
 _STATE_PREFIXES = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/")
-_STATE_KEYS = frozenset(
-    {
-        "ToBeDeletedByClusterAutoscaler",
-        "karpenter.sh/disruption",
-        "karpenter.sh/disrupted",
-        "karpenter.sh/unregistered",
-        "node.cluster.x-k8s.io/uninitialized",
-        "cloud.google.com/impending-node-termination",
-        "aws-node-termination-handler/spot-itn",
-    }
-)
+_STATE_KEYS = frozenset({
+    "ToBeDeletedByClusterAutoscaler", "karpenter.sh/disruption", "karpenter.sh/disrupted",
+    "karpenter.sh/unregistered", "node.cluster.x-k8s.io/uninitialized",
+    "cloud.google.com/impending-node-termination", "aws-node-termination-handler/spot-itn",
+})  # fmt: skip
 HOSTNAME = "kubernetes.io/hostname"
 
 

@@ -22,13 +22,9 @@ from kubectl_llmdoctor.facts.unknown import NOT_APPLICABLE, NotApplicable, Unkno
 
 #: Labels that name the GPU of a node, the most precise first. Sources: NVIDIA and AMD device labellers, GKE, Karpenter.
 _NAMES = (
-    "nvidia.com/gpu.product",
-    "cloud.google.com/gke-accelerator",
-    "karpenter.k8s.aws/instance-gpu-name",
-    "eks.amazonaws.com/instance-gpu-name",
-    "amd.com/gpu.product-name",
-    "beta.amd.com/gpu.product-name",
-)
+    "nvidia.com/gpu.product", "cloud.google.com/gke-accelerator", "karpenter.k8s.aws/instance-gpu-name",
+    "eks.amazonaws.com/instance-gpu-name", "amd.com/gpu.product-name", "beta.amd.com/gpu.product-name",
+)  # fmt: skip
 _MEMORY = {
     "nvidia.com/gpu.product": "nvidia.com/gpu.memory",
     "karpenter.k8s.aws/instance-gpu-name": "karpenter.k8s.aws/instance-gpu-memory",

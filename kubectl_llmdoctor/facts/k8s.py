@@ -24,7 +24,6 @@ class _Base(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defa
 class OwnerReference(_Base, frozen=True):
     kind: str = ""
     name: str = ""
-    api_version: str = ""
     uid: str = ""
     controller: bool = False
 
@@ -41,7 +40,6 @@ class Metadata(_Base, frozen=True):
     deletion_timestamp: str | None = None
     deletion_grace_period_seconds: int | None = None
     owner_references: tuple[OwnerReference, ...] = ()
-    generation: int | None = None
     finalizers: tuple[str, ...] = ()
 
     @property
@@ -81,8 +79,6 @@ class ValueFrom(_Base, frozen=True):
 
 
 class EnvVar(_Base, frozen=True):
-    """One entry of a container's `env`."""
-
     name: str = ""
     value: Scalar | None = None
     value_from: ValueFrom | None = None
@@ -104,16 +100,12 @@ class EnvFrom(_Base, frozen=True):
 
 
 class Resources(_Base, frozen=True):
-    """Requests and limits by resource name."""
-
     requests: Quantities = {}
     limits: Quantities = {}
     claims: tuple[dict[str, Any], ...] = ()
 
 
 class ContainerPort(_Base, frozen=True):
-    """A declared port."""
-
     name: str = ""
     container_port: int = 0
     host_port: int | None = None
@@ -122,8 +114,6 @@ class ContainerPort(_Base, frozen=True):
 
 
 class HttpGet(_Base, frozen=True):
-    """An HTTP probe action."""
-
     path: str = "/"
     port: str | int = ""
     scheme: str = "HTTP"
@@ -132,20 +122,14 @@ class HttpGet(_Base, frozen=True):
 
 
 class TcpSocket(_Base, frozen=True):
-    """A TCP probe action."""
-
     port: str | int = ""
 
 
 class ExecAction(_Base, frozen=True):
-    """A command."""
-
     command: tuple[Scalar, ...] = ()
 
 
 class GrpcAction(_Base, frozen=True):
-    """A gRPC health probe action."""
-
     port: str | int = ""
     service: str = ""
 
@@ -170,8 +154,6 @@ class Probe(_Base, frozen=True):
 
 
 class VolumeMount(_Base, frozen=True):
-    """A volume in a container."""
-
     name: str = ""
     mount_path: str = ""
     sub_path: str = ""
@@ -186,8 +168,6 @@ class Sysctl(_Base, frozen=True):
 
 
 class SecurityContext(_Base, frozen=True):
-    """Of a pod or a container."""
-
     run_as_user: int | None = None
     run_as_non_root: bool | None = None
     fs_group: int | None = None
@@ -199,8 +179,6 @@ class SecurityContext(_Base, frozen=True):
 
 
 class Lifecycle(_Base, frozen=True):
-    """Hooks of a container."""
-
     post_start: dict[str, Any] | None = None
     pre_stop: dict[str, Any] | None = None
 
@@ -239,8 +217,6 @@ class Container(_Base, frozen=True):
 
 
 class EmptyDir(_Base, frozen=True):
-    """An emptyDir volume."""
-
     medium: str = ""
     size_limit: str | int | float | None = None
 
@@ -265,15 +241,11 @@ class SecretVolume(_Base, frozen=True):
 
 
 class ClaimVolume(_Base, frozen=True):
-    """A PersistentVolumeClaim volume."""
-
     claim_name: str = ""
     read_only: bool = False
 
 
 class HostPath(_Base, frozen=True):
-    """A hostPath volume."""
-
     path: str = ""
     type: str = ""
 
@@ -380,8 +352,6 @@ class SpreadConstraint(_Base, frozen=True):
 
 
 class Gate(_Base, frozen=True):
-    """A scheduling gate."""
-
     name: str = ""
 
 
@@ -432,8 +402,6 @@ class PodSpec(_Base, frozen=True):
 
 
 class Condition(_Base, frozen=True):
-    """A condition of any object."""
-
     type: str = ""
     status: str = ""
     reason: str = ""
@@ -449,8 +417,6 @@ class Waiting(_Base, frozen=True):
 
 
 class Running(_Base, frozen=True):
-    """A container that runs."""
-
     started_at: str | None = None
 
 
@@ -458,7 +424,6 @@ class Terminated(_Base, frozen=True):
     """A container instance that ended."""
 
     exit_code: int = 0
-    signal: int | None = None
     reason: str = ""
     message: str = ""
     started_at: str | None = None
@@ -520,8 +485,6 @@ class Pod(Object, frozen=True):
 
 
 class PodTemplate(_Base, frozen=True):
-    """A pod template of a workload."""
-
     metadata: Metadata = Metadata()
     spec: PodSpec = PodSpec()
 
@@ -566,19 +529,15 @@ class ObjectRef(_Base, frozen=True):
     namespace: str = ""
     uid: str = ""
     field_path: str = ""
-    api_version: str = ""
 
 
 class Source(_Base, frozen=True):
     """Who reported an event (old form)."""
 
     component: str = ""
-    host: str = ""
 
 
 class Series(_Base, frozen=True):
-    """A repeated event."""
-
     count: int = 0
     last_observed_time: str | None = None
 
@@ -630,7 +589,6 @@ class EndpointConditions(_Base, frozen=True):
 
 
 class Endpoint(_Base, frozen=True):
-    addresses: tuple[str, ...] = ()
     conditions: EndpointConditions = EndpointConditions()
 
 
@@ -657,11 +615,8 @@ class WorkloadSpec(_Base, frozen=True):
 
 
 class WorkloadStatus(_Base, frozen=True):
-    replicas: int = 0
     number_ready: int = 0
     desired_number_scheduled: int = 0
-    active: int = 0
-    failed: int = 0
     conditions: tuple[Condition, ...] = ()
 
 
@@ -686,14 +641,10 @@ class Secret(Object, frozen=True):
 
 
 class QuotaSpec(_Base, frozen=True):
-    """corev1.ResourceQuotaSpec."""
-
     hard: Quantities = {}
 
 
 class QuotaStatus(_Base, frozen=True):
-    """corev1.ResourceQuotaStatus."""
-
     hard: Quantities = {}
     used: Quantities = {}
 
@@ -704,8 +655,6 @@ class ResourceQuota(Object, frozen=True):
 
 
 class LimitItem(_Base, frozen=True):
-    """One limit of a LimitRange."""
-
     type: str = ""
     max: Quantities = {}
     min: Quantities = {}

@@ -388,7 +388,6 @@ class Metrics:
                 grown = increase if grown is None or increase.seconds > grown.seconds else grown
         if grown is None or math.inf not in counts or counts[math.inf] < 1:
             return None
-        total = self._grown(self._series(metric, "_sum"))
         bounds, sums, most = sorted(counts), list[float](), 0.0
         for bound in bounds:  # increases are estimates, and may not rise by a hair
             most = max(most, counts[bound])
@@ -397,7 +396,6 @@ class Metrics:
             metric=metric.name,
             bounds=tuple(bounds),
             counts=tuple(sums),
-            total=total.amount if total else None,
             seconds=grown.seconds,
             lifetime=grown.lifetime,
             source=many[0].source,

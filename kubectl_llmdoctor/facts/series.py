@@ -110,8 +110,6 @@ class Histogram(msgspec.Struct, frozen=True):
     metric: str
     bounds: tuple[float, ...]
     counts: tuple[float, ...]
-    #: the sum of all observations; None where it is not exported
-    total: float | None
     seconds: float
     lifetime: bool
     source: str
@@ -120,11 +118,6 @@ class Histogram(msgspec.Struct, frozen=True):
     def observed(self) -> float:
         """How many observations there are."""
         return self.counts[-1]
-
-    @property
-    def mean(self) -> float | None:
-        """The mean of what was observed; None where nothing was."""
-        return self.total / self.observed if self.total is not None and self.observed else None
 
     def quantile(self, share: float) -> float:
         """A quantile by linear interpolation inside its bucket; beyond the last finite bound that bound, as PromQL has it."""

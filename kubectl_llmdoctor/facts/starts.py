@@ -206,19 +206,10 @@ _TASK = expression(
 )
 #: What a process leaves behind that ends in native code, or in a panic of Rust (TGI's and TEI's routers).
 _CRASHES = (
-    "ggml_abort",
-    "GGML_ASSERT(",
-    "CUDA error: ",
-    "ROCm error: ",
-    "Memory access fault by GPU",
-    "terminate called ",
-    "Fatal Python error",
-    "Segmentation fault",
-    "SIGABRT",
-    "SIGSEGV",
-    "(core dumped)",
+    "ggml_abort", "GGML_ASSERT(", "CUDA error: ", "ROCm error: ", "Memory access fault by GPU",
+    "terminate called ", "Fatal Python error", "Segmentation fault", "SIGABRT", "SIGSEGV", "(core dumped)",
     "' panicked at ",
-)
+)  # fmt: skip
 #: A kernel on the GPU prints this for each thread whose check failed; Python learns only that one did.
 _ASSERTION = "] Assertion `"
 #: What servers print when they are told to stop; uvicorn also when its application ends it, after what it died of.

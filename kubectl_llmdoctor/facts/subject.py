@@ -34,30 +34,16 @@ _GROUPS = ("pod-group-name", "scheduling.k8s.io/group-name", "scheduling.x-k8s.i
 
 #: Kinds between an operator's object and its pods that have conditions of their own.
 _BELOW = (
-    "Revision",
-    "Configuration",
-    "Service.serving.knative.dev",
-    "LeaderWorkerSet",
-    "RayCluster",
-    "PodClique",
-    "PodCliqueScalingGroup",
-    "RoleSet",
-    "Workload",
-)
+    "Revision", "Configuration", "Service.serving.knative.dev", "LeaderWorkerSet", "RayCluster", "PodClique",
+    "PodCliqueScalingGroup", "RoleSet", "Workload",
+)  # fmt: skip
 
 
 #: Reasons of events about what precedes every container of a pod, and what precedes the start of one.
-_BEFORE_ANY = frozenset(
-    {
-        "FailedMount",
-        "FailedAttachVolume",
-        "FailedMapVolume",
-        "FailedCreatePodSandBox",
-        "FailedCreatePodContainer",
-        "NetworkNotReady",
-        "VolumePermissionChangeInProgress",
-    }
-)
+_BEFORE_ANY = frozenset({
+    "FailedMount", "FailedAttachVolume", "FailedMapVolume", "FailedCreatePodSandBox",
+    "FailedCreatePodContainer", "NetworkNotReady", "VolumePermissionChangeInProgress",
+})  # fmt: skip
 _BEFORE_ONE = frozenset({"Failed", "InspectFailed", "ErrImageNeverPull", "FailedToRetrieveImagePullSecret"})
 #: The same said of the pauses between pulls, for which events have the reason of pauses between starts.
 _BETWEEN_PULLS = "Back-off pulling image "

@@ -36,15 +36,9 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
 
 #: Settings with an effect on memory that is not computed here.
 _BEYOND = (
-    "speculative_model",
-    "speculative_config",
-    "speculative_algorithm",
-    "enable_dp_attention",
-    "decode_context_parallel_size",
-    "kv_offloading_size",
-    "hf_overrides",
-    "num_gpu_blocks_override",
-)
+    "speculative_model", "speculative_config", "speculative_algorithm", "enable_dp_attention",
+    "decode_context_parallel_size", "kv_offloading_size", "hf_overrides", "num_gpu_blocks_override",
+)  # fmt: skip
 
 
 def of_settings(name: str, version: str | None, value: Callable[[str], object]) -> Serving:

@@ -28,18 +28,10 @@ FRAMEWORKS = (
 )  # fmt: skip
 
 #: Fields of a model that belong to KServe, not to the container.
-_OF_MODEL = frozenset(
-    [
-        "modelFormat",
-        "runtime",
-        "storageUri",
-        "storageUris",
-        "storage",
-        "protocolVersion",
-        "runtimeVersion",
-        "confidential",
-    ]
-)
+_OF_MODEL = frozenset([
+    "modelFormat", "runtime", "storageUri", "storageUris", "storage", "protocolVersion", "runtimeVersion",
+    "confidential",
+])  # fmt: skip
 
 #: Formats for which KServe's own runtimes leave no doubt about the server.
 _SERVERS = {"huggingface": "kserve/huggingfaceserver", "triton": "nvcr.io/nvidia/tritonserver", "vllm": "vllm"}

@@ -54,18 +54,10 @@ OWNERS = (
 )
 
 #: API groups whose objects serve models, whatever their pods look like.
-_SERVING_GROUPS = frozenset(
-    {
-        "serving.kserve.io",
-        "apps.nvidia.com",
-        "nvidia.com",
-        "orchestration.aibrix.ai",
-        "workload.serving.volcano.sh",
-        "workloads.x-k8s.io",
-        "inference.llmkube.dev",
-        "kubeai.org",
-    }
-)
+_SERVING_GROUPS = frozenset({
+    "serving.kserve.io", "apps.nvidia.com", "nvidia.com", "orchestration.aibrix.ai",
+    "workload.serving.volcano.sh", "workloads.x-k8s.io", "inference.llmkube.dev", "kubeai.org",
+})  # fmt: skip
 
 #: Labels that all pods of one replica have in common when they live and die together.
 GROUPS = (

@@ -35,7 +35,6 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     image: str = ""
     #: what installs the engine in place of what the image has: `vllm==0.6.3`
     package: str = ""
-    env: tuple[tuple[str, str], ...] = ()
 
 
 class Stated(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.lengths import number_of
 from kubectl_llmdoctor.room.amounts import amount
 from kubectl_llmdoctor.room.case import SHORTEST, Case
+from kubectl_llmdoctor.template_values import template_value
 
 #: Between these builds of llama.cpp a context that nobody named was one of 4096 tokens; else it is as long as the model was made for.
 _SHORT_SINCE, _WHOLE_SINCE = "b4014", "b7405"
@@ -45,25 +46,16 @@ class Batches(Case, frozen=True):
     """What an engine computes at once: shorter contexts and smaller batches than those that are set."""
 
     def values(self) -> dict[str, str]:
-        """Texts for fixes, by the names that templates use; empty where nothing says them."""
-        return {
+        return super().values() | {
             "fewer_tokens": self._fewer("max_num_batched_tokens", _TOKENS),
             "fewer_at_once": self._fewer("ubatch_size", _AT_ONCE),
             "fewer_requests": self._fewer("max_num_seqs", _REQUESTS),
-            "batch_set": self.batch_set,
-            "fewer_images": self._fewer_images,
             "half_context": self._half("max_model_len"),
-            "no_context": self.no_context,
             "half_length": str(self._length // 2) if self._length else "",
-            "fits_length": self.fits_length,
-            "half_batch": self._half("max_num_batched_tokens"),
-            "fewer_embedded": self._fewer_embedded,
-            "wide_dtype": self._wide_dtype,
             "prefill": str(self._prefill or ""),
-            "half_prefill": self.half_prefill,
         }
 
-    @property
+    @template_value
     def no_context(self) -> str:
         """`yes` where llama.cpp was told no context, so that it takes what the model was made for (some builds take 4096 tokens)."""
         engine = self.engine
@@ -73,7 +65,7 @@ class Batches(Case, frozen=True):
         short = engine.at_least(_SHORT_SINCE) and engine.at_least(_WHOLE_SINCE) is False
         return "" if known or short else "yes"
 
-    @property
+    @template_value
     def batch_set(self) -> str:
         """The physical batch that llama.cpp is told, as it is written there, where it is larger than the usual one.
 
@@ -90,7 +82,7 @@ class Batches(Case, frozen=True):
         """The longest request that the message speaks of."""
         return number_of(self.captured.get("length"))
 
-    @property
+    @template_value
     def fits_length(self) -> str:
         """As many tokens as the memory that is left holds of those that need so much, and a tenth less."""
         needed, left = amount(self.captured.get("needed")), amount(self.captured.get("available"))
@@ -105,8 +97,8 @@ class Batches(Case, frozen=True):
         value = setting.value if setting else None
         return str(value // 2) if isinstance(value, int) and value >= 1024 else ""
 
-    @property
-    def _fewer_embedded(self) -> str:
+    @template_value
+    def fewer_embedded(self) -> str:
         """Half of the tokens that Text Embeddings Inference computes at once, or its default where it is told far more."""
         engine = self.engine
         if engine is None or engine.name != "tei" or not engine.found.argv_known:
@@ -122,8 +114,8 @@ class Batches(Case, frozen=True):
         fewer = max(fewer, longest) if longest else fewer
         return str(fewer) if fewer < told and (longest or fewer >= _USUAL_INPUT) else ""
 
-    @property
-    def _wide_dtype(self) -> str:
+    @template_value
+    def wide_dtype(self) -> str:
         """The type of four bytes that Text Embeddings Inference is told to compute in, which takes float16 by itself on a GPU."""
         engine = self.engine
         if engine is None or engine.name != "tei" or _FOUR_BYTES.search(str(engine.value("model") or "")[:400]):
@@ -137,7 +129,7 @@ class Batches(Case, frozen=True):
         told = self.engine.value("max_num_batched_tokens") if self.engine else None
         return number_of(self.captured.get("prefill")) or (told if isinstance(told, int) else 0)
 
-    @property
+    @template_value
     def half_prefill(self) -> str:
         """Half of them, or as many as one prompt may have, which TGI demands at least; only where that is known, and is fewer."""
         engine = self.engine
@@ -160,8 +152,8 @@ class Batches(Case, frozen=True):
             return str(usual)
         return str(now // 2) if now >= 16 else ""
 
-    @property
-    def _fewer_images(self) -> str:
+    @template_value
+    def fewer_images(self) -> str:
         """So many requests at once, each with an image, as fit beside the weights of most models, or half of what is set."""
         now = self.engine.value("max_num_seqs") if self.engine else None
         if not isinstance(now, int) or now > _IMAGES:

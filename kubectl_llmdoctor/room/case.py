@@ -14,6 +14,7 @@ from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.sizing import Sizing
 from kubectl_llmdoctor.room.amounts import amount
+from kubectl_llmdoctor.template_values import values_of
 
 #: Of the memory of a GPU, what weights may take at most so that a cache and the work have room: all, and a short context's.
 FOR_WEIGHTS, SPREAD = 0.8, 0.9
@@ -42,6 +43,10 @@ class Case(msgspec.Struct, frozen=True, eq=False, dict=True):
     captured: Mapping[str, str]
     told: str
     sizing: Sizing | None
+
+    def values(self) -> dict[str, str]:
+        """Texts for fixes, by the names that templates use; empty where nothing says them."""
+        return {name: text() for name, text in values_of(self).items()}
 
     @cached_property
     def _account(self) -> Mapping[str, str]:

@@ -14,6 +14,7 @@ from kubectl_llmdoctor.facts.lengths import number_of
 from kubectl_llmdoctor.facts.units import GIB, say_bytes
 from kubectl_llmdoctor.room.amounts import amount
 from kubectl_llmdoctor.room.case import FOR_WEIGHTS, SHORTEST, Case
+from kubectl_llmdoctor.template_values import template_value
 
 _SHARE = expression(r"0?\.\d{1,8}")
 
@@ -54,28 +55,14 @@ class GpuMemory(Case, frozen=True):
     """What of a GPU's memory an engine takes, could take, and who else holds it."""
 
     def values(self) -> dict[str, str]:
-        """Texts for fixes, by the names that templates use; empty where nothing says them."""
-        return {
+        return super().values() | {
             "share": f"{self._share:g}" if self._share else "",
             "share_unknown": "" if self._share else "unknown",
-            "lower_share": self.lower_share,
-            "raised_share": self.raised_share,
-            "cache_bytes": self.cache_bytes,
-            "free_share": self.free_share,
-            "near_share": self.near_share,
-            "lacking": self.lacking,
-            "uninvited": self.uninvited,
-            "holders": self.holders,
-            "sharers": self.sharers,
-            "paged_tokens": self.paged_tokens,
-            "paged_length": self.paged_length,
-            "raised_fraction": self.raised_fraction,
-            "counted_share": self.counted_share,
             "mps_daemon": self._mps[1],
             "mps_namespace": self._mps[0],
         }
 
-    @cached_property
+    @template_value
     def lower_share(self) -> str:
         """A share that leaves what was asked for, and a step more; only where the cache, as far as it is told, has more than that."""
         if not self._share or not self._settable("gpu_memory_utilization"):
@@ -88,7 +75,7 @@ class GpuMemory(Case, frozen=True):
             return ""
         return f"{lower:.2f}" if lower >= _LEAST and lower > self._share / 2 else ""
 
-    @cached_property
+    @template_value
     def raised_share(self) -> str:
         """A share with room for what was lacking, a GiB of cache, and no more than leaves the driver its own."""
         if not self._share or not self._settable("gpu_memory_utilization") or self._shared or self._pinned_cache:
@@ -113,7 +100,7 @@ class GpuMemory(Case, frozen=True):
             self.engine is not None and self.engine.name == "vllm" and bool(self.engine.value("kv_cache_memory_bytes"))
         )
 
-    @cached_property
+    @template_value
     def cache_bytes(self) -> str:
         """A size of the cache that vLLM is told, a little above what the longest request needs; only where a GPU holds it."""
         needed = amount(self.captured.get("needed", ""))
@@ -122,7 +109,7 @@ class GpuMemory(Case, frozen=True):
         enough = math.ceil(needed * 1.01 + _PRINTED)
         return "" if self._total and enough + (self._weights or 0) > self._total * _MOST else str(enough)
 
-    @cached_property
+    @template_value
     def free_share(self) -> str:
         """The share of the GPU that is free where another process holds the rest; only where the weights fit into it."""
         free, total = self._number("free"), self._total
@@ -134,20 +121,20 @@ class GpuMemory(Case, frozen=True):
             return ""
         return f"{share:.2f}"
 
-    @property
+    @template_value
     def paged_tokens(self) -> str:
         """The tokens that TensorRT-LLM wants of a paged cache for the longest sequence that its engine was built for."""
         numbers = [self.captured.get(name, "") for name in ("beams", "block", "blocks")]
         return str(math.prod(map(int, numbers))) if all(map(str.isdecimal, numbers)) else ""
 
-    @property
+    @template_value
     def paged_length(self) -> str:
         """The longest sequence, in whole blocks, of which such a cache holds every beam; empty where that is of no use."""
         fits, beams, block = (number_of(self.captured.get(name)) for name in ("fits", "beams", "block"))
         longest = fits // beams // block * block if beams and block else 0
         return str(longest) if longest >= SHORTEST else ""
 
-    @property
+    @template_value
     def raised_fraction(self) -> str:
         """The fraction of the free memory with which such a cache holds them."""
         told, fits = amount(self.captured.get("fraction")), self.captured.get("fits", "")
@@ -162,12 +149,12 @@ class GpuMemory(Case, frozen=True):
         want, free = self._number("want"), self._number("free")
         return want - free if want and free and want > free else 0
 
-    @property
+    @template_value
     def lacking(self) -> str:
         """The same in words."""
         return f"{self._short / GIB:.2f} GiB" if self._short else ""
 
-    @property
+    @template_value
     def near_share(self) -> str:
         """The share that is free where next to nothing is lacking and no other engine has its share: a smaller one is enough."""
         free = self._number("free")
@@ -189,13 +176,13 @@ class GpuMemory(Case, frozen=True):
             and all(owner.kind not in ("DaemonSet", "Node") for owner in pod.metadata.owner_references)
         ]
 
-    @property
+    @template_value
     def uninvited(self) -> str:
         """Pods beside it that can use the node's GPUs and ask for none."""
         found = [pod for pod in self._beside if not _asks(pod) and any(_sees_gpus(c) for c in pod.spec.containers)]
         return _named(found)
 
-    @property
+    @template_value
     def holders(self) -> str:
         """The pod beside it of which, by the agent, a process holds most of what is lacking, on the only GPU that is as full."""
         free, pod = self._number("free"), self.container.pod if self.container else None
@@ -212,12 +199,12 @@ class GpuMemory(Case, frozen=True):
                 return f"Pod {owner.namespace}/{owner.name} ({held})"
         return ""
 
-    @property
+    @template_value
     def sharers(self) -> str:
         """Pods beside it that were given shares of GPUs as it was, where the node's plugin shares them."""
         return _named([pod for pod in self._beside if _asks(pod)]) if self._shared else ""
 
-    @property
+    @template_value
     def counted_share(self) -> str:
         """A share with the engine's own, and beside it what others hold of the GPU, where they are counted as part of it."""
         other = amount(self.captured.get("counted"))

@@ -13,6 +13,7 @@ from kubectl_llmdoctor.facts.k8s import Node
 from kubectl_llmdoctor.facts.lengths import number_of
 from kubectl_llmdoctor.facts.units import GIB, units
 from kubectl_llmdoctor.room.case import FOR_WEIGHTS, SPREAD, Case
+from kubectl_llmdoctor.template_values import template_value
 
 #: By which a process is shown some of the GPUs of its container alone.
 _HIDING = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
@@ -50,24 +51,11 @@ class Gpus(Case, frozen=True):
     """How many GPUs, and of which size, a model and an engine want."""
 
     def values(self) -> dict[str, str]:
-        """Texts for fixes, by the names that templates use; empty where nothing says them."""
-        return {
-            "holding_gpus": self.holding_gpus,
-            "spread": self.spread,
-            "spread_why": self._why,
+        return super().values() | {
             "gpu_resource": next(iter(self.container.accelerators), "") if self.container else "",
-            "want_there": self.want_there,
-            "have_there": self.have_there,
-            "asked_already": self.asked_already,
-            "hidden_by": self.hidden_by,
-            "pods_of_group": self.pods_of_group,
-            "share_fits": self.share_fits,
-            "half_gpus": self.half_gpus,
-            "larger_gpu": self.larger_gpu,
-            "weights_told": self.weights_told,
         }
 
-    @property
+    @template_value
     def holding_gpus(self) -> str:
         """How many GPUs of one node hold weights that one does not, of an engine that spreads them over all that it has by itself."""
         size, total, container = self._number("size"), self._total, self.container
@@ -79,7 +67,7 @@ class Gpus(Case, frozen=True):
         enough = math.ceil(size / (total * SPREAD))
         return str(enough) if 1 < enough <= self._most_there else ""
 
-    @property
+    @template_value
     def larger_gpu(self) -> str:
         """The memory of a GPU on which weights leave room that fill this one."""
         weights, total = self._weights, self._total
@@ -88,12 +76,12 @@ class Gpus(Case, frozen=True):
         larger = (n for n in _GPUS if (seen := n * _SEEN * GIB) > total and seen * FOR_WEIGHTS >= weights)
         return next((f"{n} GB" for n in larger), "")
 
-    @property
+    @template_value
     def weights_told(self) -> str:
         """What the weights take, in words."""
         return f"{self._weights / GIB:.1f} GiB" if self._weights else ""
 
-    @cached_property
+    @template_value
     def spread(self) -> str:
         """Over how many GPUs of one node the model is to be spread: as many as hold its weights, else twice as many as now."""
         engine, container = self.engine, self.container
@@ -120,20 +108,20 @@ class Gpus(Case, frozen=True):
         told = self.captured.get("want", "")
         return number_of(told) if told.isdecimal() else (self.engine.workers or 0) if self.engine else 0
 
-    @property
+    @template_value
     def want_there(self) -> str:
         """That number, where the container asks for fewer and a node, as far as they are known, has as many."""
         asked = self.container.gpus if self.container else 0
         return str(self._want) if asked < self._want <= self._most_there else ""
 
-    @property
+    @template_value
     def pods_of_group(self) -> str:
         """How many pods like it have that number together, where no node has as many and it asks for all GPUs of one."""
         have = self.container.gpus if self.container else 0
         whole = 1 < have == self._most_there < self._want and self._want % have == 0
         return str(self._want // have) if whole and self.captured.get("have") in (None, str(have)) else ""
 
-    @property
+    @template_value
     def have_there(self) -> str:
         """The GPUs that it asks for and sees, where its tensor parallel size alone is what wants more."""
         have = self.container.gpus if self.container else 0
@@ -142,13 +130,13 @@ class Gpus(Case, frozen=True):
         seen = self.captured.get("have") in (None, str(have))
         return str(have) if fits and seen and self._settable("tensor_parallel_size") else ""
 
-    @property
+    @template_value
     def asked_already(self) -> str:
         """The GPUs that the container asks for, where these are as many as the engine wants: more of them do not help."""
         asked = self.container.gpus if self.container else 0
         return str(asked) if asked and asked >= self._want > 0 else ""
 
-    @property
+    @template_value
     def hidden_by(self) -> str:
         """The variable of the container that leaves its engine as few GPUs as it sees, of more that it asks for."""
         container, seen = self.container, number_of(self.captured.get("have", "0"))
@@ -165,7 +153,7 @@ class Gpus(Case, frozen=True):
                 return variable.name
         return ""
 
-    @property
+    @template_value
     def share_fits(self) -> str:
         """The most GPUs, fewer than it has now, of which each has a share that is a multiple of the captured `size`.
 
@@ -179,7 +167,7 @@ class Gpus(Case, frozen=True):
         whole = int(have) * (1 if tp else self._size)
         return next((str(n) for n in self._fewer_alone if whole % (n * int(size)) == 0), "")
 
-    @property
+    @template_value
     def half_gpus(self) -> str:
         """Half of the GPUs that it has now."""
         return next((str(n) for n in self._fewer_alone if n * 2 == self._size), "")
@@ -208,8 +196,8 @@ class Gpus(Case, frozen=True):
         weights = (self._weights or 0) * self._parallel
         return weights <= size * (self._total or 0) * FOR_WEIGHTS
 
-    @property
-    def _why(self) -> str:
+    @template_value
+    def spread_why(self) -> str:
         """What the number of GPUs is by."""
         if self._weights and self._total:
             whole = self._weights * self._parallel / GIB

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import cached_property
 
 from kubectl_llmdoctor.facts.k8s import Node
 from kubectl_llmdoctor.facts.units import GIB, say_bytes, units
 from kubectl_llmdoctor.room.amounts import amount, quantity
 from kubectl_llmdoctor.room.case import Case
+from kubectl_llmdoctor.template_values import template_value
 
 #: Of a memory limit, what weights and cache may take beside the rest of the program.
 _OF_LIMIT = 0.9
@@ -25,19 +25,11 @@ class HostMemory(Case, frozen=True):
     """How much of the host's memory is asked for, and which request and limit hold it."""
 
     def values(self) -> dict[str, str]:
-        """Texts for fixes, by the names that templates use; empty where nothing says them."""
-        return {
-            "host_share": self.host_share,
-            "host_cache": self.host_cache,
-            "memory_held": self.memory_held,
-            "memory_limit": self.memory_limit,
-            "memory_request": self.memory_request,
-            "memory_needed": self.memory_needed,
-            "limit_meant": self.limit_meant,
+        return super().values() | {
             "limit_written": str(self._limits.get("memory", "none")),
         }
 
-    @property
+    @template_value
     def host_share(self) -> str:
         """The share of a node's own memory that an engine which computes there may take, of what is free and allowed beside its weights."""
         free, total, want = map(self._number, ("free", "total", "want"))
@@ -49,7 +41,7 @@ class HostMemory(Case, frozen=True):
         share = math.floor((min(free + held, limit * _OF_LIMIT) / total - 0.01) * 100) / 100
         return f"{share:.2f}" if held + GIB < share * total < taken else ""
 
-    @property
+    @template_value
     def host_cache(self) -> str:
         """The GB of SGLang's cache in host memory for which each rank has room beside what stays in reserve."""
         free, want = ((amount(self.captured.get(name)) or 0) / GIB for name in ("have", "want"))
@@ -64,7 +56,7 @@ class HostMemory(Case, frozen=True):
     def _limits(self) -> Mapping[str, object]:
         return self.container.spec.resources.limits if self.container else {}
 
-    @property
+    @template_value
     def limit_meant(self) -> str:
         """What a limit of a few MiB may have been to be: of an engine as many GiB, where somebody can have meant that."""
         limit = self.container.limit("memory") if self.container else None
@@ -79,7 +71,7 @@ class HostMemory(Case, frozen=True):
         """How much of the host's memory the message asks for."""
         return self._number("want") or amount(self.captured.get("size", "") + self.captured.get("unit", ""))
 
-    @property
+    @template_value
     def memory_request(self) -> str:
         """What a container without a limit is to request, so that its node has as much; only where any may have it."""
         container, wanted = self.container, self._wanted
@@ -88,7 +80,7 @@ class HostMemory(Case, frozen=True):
         enough = wanted and had and had > wanted  # the node was not what it lacked
         return quantity(wanted * 1.1) if free and wanted and not enough and not self._beyond(wanted * 1.1) else ""
 
-    @property
+    @template_value
     def memory_needed(self) -> str:
         """How much memory a node must have for what was asked for, where none that is known has it."""
         wanted = self._wanted
@@ -100,7 +92,7 @@ class HostMemory(Case, frozen=True):
         there = [units(node.status.allocatable.get("memory")) for node in nodes]
         return bool(there) and all(room is not None and room < size for room in there)
 
-    @cached_property
+    @template_value
     def memory_held(self) -> str:
         """What holds the memory that lacks, where all that there is (the group `total`) would do, and a tenth to spare."""
         wanted, total, have = self._wanted, self._number("total"), self._number("have")
@@ -108,7 +100,7 @@ class HostMemory(Case, frozen=True):
             return ""
         return say_bytes(total - have)
 
-    @cached_property
+    @template_value
     def memory_limit(self) -> str:
         """A memory limit with room for what was asked for besides; only where the container has one, and its node as much."""
         container = self.container

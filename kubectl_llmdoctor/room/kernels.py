@@ -8,6 +8,7 @@ from kubectl_llmdoctor.catalog import quantization
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.room.case import Case
+from kubectl_llmdoctor.template_values import template_value
 
 #: An option that an engine advises, and a type of cache that a part of it refuses.
 _TOLD_FLAG = expression(
@@ -22,16 +23,10 @@ _NO_SUCH_CACHE = expression(r"(?i)\bkv[ _]?cache(?:_dtype)? (?:is )?not supporte
 
 #: Settings by which an engine takes other kernels than it would.
 _OWN_KERNELS = (
-    "moe_backend",
-    "moe_runner_backend",
-    "attention_backend",
-    "enable_flashinfer_allreduce_fusion",
-    "speculative_config",
-    "speculative_model",
-    "speculative_algorithm",
-    "kv_cache_dtype",
+    "moe_backend", "moe_runner_backend", "attention_backend", "enable_flashinfer_allreduce_fusion",
+    "speculative_config", "speculative_model", "speculative_algorithm", "kv_cache_dtype",
     "enable_expert_parallel",
-)
+)  # fmt: skip
 
 
 def own_kernels(engine: Engine | None) -> str:
@@ -44,19 +39,12 @@ class Kernels(Case, frozen=True):
     """Which kernels, types and options a GPU takes, by what a message says of it."""
 
     def values(self) -> dict[str, str]:
-        """Texts for fixes, by the names that templates use; empty where nothing says them."""
-        return {
+        return super().values() | {
             "told_flag": " ".join(self.told_flag).strip(),
             "told_name": self.told_flag[0],
             "told_value": self.told_flag[1],
-            "refused_cache": self.refused_cache,
             "for_blackwell": "yes" if self._newer_than_the_image else "",
             "for_volta": self._older_than_the_image,
-            "not_in_half": self._not_in_half,
-            "suspect": self.suspect,
-            "graphs_on": self.graphs_on,
-            "gfx_override": self.gfx_override,
-            "layers_set": self.layers_set,
         }
 
     @cached_property
@@ -65,7 +53,7 @@ class Kernels(Case, frozen=True):
         found = _TOLD_FLAG.search(f"{self.captured.get('why', '')}\n{self.told}")
         return (found["flag"], found["value"]) if found else ("", "")
 
-    @property
+    @template_value
     def refused_cache(self) -> str:
         """The type of the KV cache that is set, where the message says that this GPU does not take it."""
         setting = self.engine.explicit("kv_cache_dtype") if self.engine else None
@@ -94,33 +82,33 @@ class Kernels(Case, frozen=True):
         """The generation of a GPU for which PyTorch's builds for CUDA 12.8 and later have nothing."""
         return ".".join(map(str, self._compute)) if self._compute is not None and self._compute < (7, 5) else ""
 
-    @property
-    def _not_in_half(self) -> str:
+    @template_value
+    def not_in_half(self) -> str:
         """The class of the model, where it is one that vLLM does not compute in float16."""
         model = self.sizing.model if self.sizing else None
         name = model[0].name if model else ""
         return name if quantization.not_in_half(name) else ""
 
-    @property
+    @template_value
     def graphs_on(self) -> str:
         """Whether the engine computes with CUDA graphs and can do without."""
         if self.engine is None or not self._settable("enforce_eager") or not self.engine.found.argv_known:
             return ""
         return "" if self.engine.value("enforce_eager") else "yes"
 
-    @property
+    @template_value
     def suspect(self) -> str:
         """A setting of the engine whose kernels are of its own, which one can do without."""
         return own_kernels(self.engine)
 
-    @property
+    @template_value
     def layers_set(self) -> str:
         """How many layers llama.cpp is told to put on the GPU, as it is written there."""
         told = self.engine.explicit("gpu_layers") if self.engine and self.engine.name == "llama.cpp" else None
         value = str(told.value).lower() if told else ""
         return told.text if told and (value == "all" or (value.isdecimal() and value.strip("0"))) else ""
 
-    @property
+    @template_value
     def gfx_override(self) -> str:
         """The GPU for whose kernels ROCm is told to take the one that is there."""
         told = self.container.env.get("HSA_OVERRIDE_GFX_VERSION") if self.container else None
