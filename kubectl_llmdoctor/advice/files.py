@@ -13,6 +13,7 @@ from kubectl_llmdoctor.brought import source_of
 from kubectl_llmdoctor.catalog.families import package
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts import model_store
+from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.k8s import Volume, VolumeMount
 from kubectl_llmdoctor.facts.place import SYSTEM, Place, backing, data_mounts
 from kubectl_llmdoctor.facts.units import units
@@ -79,6 +80,10 @@ class Files(Topic):
             "homed_volume": lambda: self._homed[1],
             "homed_from": lambda: self._homed[2],
             "homed_to": lambda: self._homed[2].removeprefix(_ROOT),
+            "shared_volume": lambda: self._shared[0],
+            "shared_at": lambda: self._shared[1],
+            "shared_by": lambda: self._shared[2],
+            "shared_too": lambda: self._shared[3],
             "fetched": lambda: self._fetched[0],
             "fetched_at": lambda: self._fetched[1],
             "fetcher": lambda: self._fetched[2],
@@ -264,6 +269,48 @@ class Files(Topic):
             if at.startswith(f"{_ROOT}/.") and f"{path}/".startswith(f"{at.removeprefix(_ROOT)}/"):
                 return str(index), mount.name, at
         return "", "", ""
+
+    @cached_property
+    def _shared(self) -> tuple[str, str, str, str]:
+        """The volume that the container lacks, and other containers of the pod have where it is told of a folder.
+
+        Its name, where they have it, who they are, and who else is told of it and lacks it: ` and llm-worker`.
+        """
+        path, mine = self.place.path.rstrip("/") if self.place else "", self.container
+        for other in self.pod.containers if self.pod and mine and path and not self.mount else ():
+            for mount in other.spec.volume_mounts:
+                at = mount.mount_path.rstrip("/")
+                volume = self.pod.volume(mount.name) if self.pod else None
+                if volume is None or volume.config_map or volume.secret or volume.projected or not at or mine is None:
+                    continue
+                above = f"{at}/".startswith(f"{path}/")  # a folder that is made on the way
+                if (
+                    (above or f"{path}/".startswith(f"{at}/"))
+                    and not self._has(mine, at)
+                    and self._is_told(mine, at, path)
+                ):
+                    by, lacking = self._sharing(at)
+                    return mount.name, at, by, "".join(f" and {name}" for name in lacking if name != mine.name)
+        return "", "", "", ""
+
+    def _sharing(self, at: str) -> tuple[str, list[str]]:
+        """The containers that have a volume there, in words, and those that are told of the folder and have none."""
+        every = self.pod.containers if self.pod else ()
+        having = [one.name for one in every if self._has(one, at)]
+        return " and ".join(having), [
+            one.name for one in every if not self._has(one, at) and self._is_told(one, at, at)
+        ]
+
+    @staticmethod
+    def _has(container: Container, at: str) -> bool:
+        return any(mount.mount_path.rstrip("/") == at for mount in container.spec.volume_mounts)
+
+    @staticmethod
+    def _is_told(container: Container, *folders: str) -> bool:
+        """Whether a container's variables or words name a folder, or one below it."""
+        told = [*((one.value or "") for one in container.env.values()), *map(str, container.spec.argv)]
+        values = [f"{word.rpartition('=')[2].rstrip('/')}/" for word in told]
+        return any(value.startswith(f"{folder}/") for value in values for folder in folders)
 
     @template_value
     def there(self) -> str:

@@ -1,4 +1,5 @@
-"""Servers that live on when a model, or its engine, fails: Ollama, LocalAI, Xinference, Triton, Ray Serve, Dynamo, llama-swap, routers."""
+"""Servers that live on when a model, or its engine, fails: Ollama, LocalAI, Xinference, Triton, Ray Serve, Dynamo, llama-swap, routers,
+and what starts a llama-server of its own."""
 
 from __future__ import annotations
 
@@ -81,6 +82,21 @@ _INSTANCE = (
     r"\b(?:spawning server instance with name=(?P<starts>\S{1,300})|proxying request to model (?P<used>\S{1,300})) on port \d"
     r"|\binstance name=(?P<ended>\S{1,300}) exited with status (?!0\b)-?\d"
 )
+#: How programs that start llama-server for a model say that it is gone (CoPaw, Unsloth's studio, scripts in front of it); what it said
+#: itself stands above. One that was told to end (SIGTERM) is none, nor is what stands before a server that came up later.
+_WRAPPED_TEXTS = tuple(
+    f"{who} {how}"
+    for who in ("llama-server", "llama.cpp server", "llama-server process", "llama.cpp server process")
+    for how in ("exited", "crashed", "died", "terminated")
+)
+_WRAPPED = (
+    r"\bllama(?:-server|\.cpp server)(?: process)? (?:(?:crashed|died)\b|(?:exited|terminated) (?:before |early|unexpectedly"
+    r"|(?:immediately )?\(?(?:with )?(?:an )?(?:error|(?:exit |return )?(?:code|status)[ :=]{0,3}(?!-?(?:0|15|143)\b)-?\d)))"
+)
+_WRAPPED_UP = (
+    *("server is listening on http", "HTTP server listening", "main: model loaded"),
+    *("llama-server ready", "llama-server is ready", "llama-server healthy", "llama.cpp server is ready"),
+)
 #: How web servers log a POST and their answer: uvicorn, gunicorn, nginx and werkzeug; Tornado. So many that fail, and none that
 #: succeeds, say that a server answers nothing.
 _POSTED = "POST /"
@@ -154,6 +170,8 @@ LITERALS = (
     _PROBED,
     *_LISTENS,
     *_INSTANCE_TEXTS,
+    *_WRAPPED_TEXTS,
+    *_WRAPPED_UP,
 )
 
 
@@ -184,6 +202,7 @@ def _failed_models(log: Log) -> list[list[int]]:
     found += [[x.number - _OF_A_LOAD, x.number + _OF_A_LOAD] for x in _not_loaded(log)]
     found += [[x.number, x.number + _OF_A_LAUNCH] for x in _failed_replicas(log)]
     found += [*_failed_swaps(log), *_failed_instances(log)]
+    found += [[x.number - _OF_A_MODEL, x.number] for x in _ended_servers(log)]
     return found
 
 
@@ -452,6 +471,13 @@ def _failed_swaps(log: Log) -> Iterator[list[int]]:
         yield [max(marks[before - 1] + 1 if before else 0, line.number - _OF_A_MODEL), line.number]
 
 
+def _ended_servers(log: Log) -> list[Line]:
+    """Where a program that lives on says that the llama-server which it started is gone, and none has come up or answered since."""
+    up = [*answered_at(log), *(x.number for text in _WRAPPED_UP for x in log.marks(text))]
+    ended = [x for text in _WRAPPED_TEXTS for x in log.marks(text) if re.search(_WRAPPED, x.text[:2000])]
+    return [x for x in ended if x.number > max(up, default=0)]
+
+
 def _last_word(failed: Sequence[Line]) -> bool:
     """Whether the one request that failed is the last that a log shows: nothing says that the next one was answered."""
     answers = answered_at(failed[-1].log)
@@ -480,7 +506,7 @@ def failed_load(log: Log) -> Line | None:
     loaded = max((x.number for x in log.find(*OLLAMA_LOADED)), default=0)
     failed = [x for x in log.find(*_LOAD_FAILED) if x.number > loaded]
     failed += [*_not_launched(log), *_not_loaded(log), *_failed_replicas(log), *_ended_swaps(log)]
-    failed += [*(x for _, x in _not_begun(log)), *_not_added(log)]
+    failed += [*(x for _, x in _not_begun(log)), *_not_added(log), *_ended_servers(log)]
     return max(failed, key=lambda x: x.number, default=None)
 
 

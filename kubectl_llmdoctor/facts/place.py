@@ -15,8 +15,8 @@ from kubectl_llmdoctor.facts.k8s import Volume, VolumeMount
 _HIDDEN = expression(
     r"(?:/[^/]{1,255}){0,20}?/\.(?!(?:venv|virtualenv|env|conda|pyenv|nvm|cargo|rustup|git|local/(?:lib|bin))(?:/|$))[A-Za-z](?:[\w.-]{0,60}(?=/)|[\w-]{0,60}$)"
 )
-#: The home of root, which its mode closes to others, and the root folder, which is the home of a user without one.
-_NO_HOME = expression(r"(?:/root)?/\.[A-Za-z]")
+#: The home of root, which its mode closes to others, the root folder, which is the home of a user without one, and one that is not there.
+_NO_HOME = expression(r"(?:/root)?/\.[A-Za-z]|/home/[^/]{1,100}/?$|/nonexistent(?:/|$)")
 #: The last part of a path that is a file by its looks.
 _FILE = expression(r"(?:[^/]{1,200}\.[A-Za-z][\w-]{0,15}|\d{4,40}|sha256-[^/]{1,200})/?$")
 #: Folders that an image has full, or a runtime makes, over which no empty volume belongs.
@@ -80,7 +80,7 @@ class Place:
 
     @property
     def home_closed(self) -> bool:
-        """Whether it is in the home of root, or in that of a user without one, and the container's user is not root."""
+        """Whether it is in the home of root, or in or is that of a user without one, and the container's user is not root."""
         return self.mount is None and self.container.user != 0 and bool(_NO_HOME.match(self.path))
 
     @property

@@ -1,4 +1,4 @@
-"""Greed that llama-server keeps in host memory; Ollama runs one for each model."""
+"""What llama-server keeps in host memory: prompts, and weights that are not mapped from their file; Ollama runs one for each model."""
 
 from __future__ import annotations
 
@@ -49,4 +49,36 @@ def prompt_cache(engine: Engine | None, limit: int, log: Log | None) -> Greed | 
         fixes.set_env(engine.container, _VARIABLE, str(less), summary)
         if ollama
         else fixes.set_flag(engine, "cache_ram_mib", "--cache-ram", str(less), summary),
+    )
+
+
+#: By which the weights of experts, or of all that a pattern names, stay in host memory.
+_ON_CPU = ("--cpu-moe", "-cmoe", "--n-cpu-moe", "-ncmoe")
+_BY_PATTERN = r"exps\S{0,40}=CPU\b"
+
+
+def unmapped(engine: Engine) -> Greed | None:
+    """Weights that llama-server keeps in host memory, and reads there instead of mapping their file: the kernel can take none back."""
+    if engine.name != "llama.cpp" or engine.value("mmap", True):
+        return None
+    setting, words = engine.explicit("mmap"), [str(word) for word in engine.container.spec.argv]
+    kept = next(
+        (word for word in words if word.partition("=")[0] in _ON_CPU or re.search(_BY_PATTERN, word[:2000])), ""
+    )
+    layers = engine.explicit("gpu_layers")
+    if layers is not None and str(layers.value) == "0":
+        kept = layers.text
+    if setting is None or not kept:
+        return None
+    return Greed(
+        f" llama-server keeps weights in host memory ({kept}), and reads them there instead of mapping their file ({setting.text}), so "
+        "that nothing of them can be given back.",
+        setting_evidence(engine.container, setting),
+        fixes.remove_flag(
+            engine,
+            "mmap",
+            f"Leave {setting.text} out (--load-mode mmap in later releases): these weights are then pages of their file, which the kernel "
+            f"takes back before it kills. Where that is too slow keep more of them on the GPUs (--n-cpu-moe N in place of {kept}) or take "
+            "a smaller quantization; a larger request or limit does not make the node larger",
+        ),
     )

@@ -33,6 +33,7 @@ from kubectl_llmdoctor.api import (
 from llmdoctor_checks._offloaded import last_offloaded
 from llmdoctor_checks._pytorch_memory import PAST_PYTORCH, account
 from llmdoctor_checks.hardware._gpu import CONSEQUENCES
+from llmdoctor_checks.memory._overbooked import FULL, overbooked
 from llmdoctor_checks.scheduling._devices import asks_for_nothing
 
 #: Programs take a little more of a GPU than is counted of their shares: what the driver keeps for each.
@@ -79,7 +80,15 @@ _NO_ROOM = ("cuda-oom-weights", "cuda-oom-profile", "cuda-oom-runtime", "kv-cach
 @check(
     "gpu-memory-shared",
     since="0.1",
-    literals=("inference compute", "layers to GPU", "out of memory. Tried to allocate", _NO_CACHE, _REFUSED, _CHANGED),
+    literals=(
+        "inference compute",
+        "layers to GPU",
+        "out of memory. Tried to allocate",
+        *FULL,
+        _NO_CACHE,
+        _REFUSED,
+        _CHANGED,
+    ),
 )
 def gpu_memory_shared(
     pod: Pod, hardware: Hardware | None, subject: Subject, logs: Logs | None, node: Node | None
@@ -89,6 +98,9 @@ def gpu_memory_shared(
     The engine takes a share of the whole GPU, and less than that was free when it started. Another pod uses the same card (time slicing,
     MPS, a GPU-sharing scheduler, `NVIDIA_VISIBLE_DEVICES=all` without a request), the old replica has not ended yet, or a process
     outlived its container. GPU memory is not divided by Kubernetes: two engines with a share of 0.9 each cannot live on one card.
+
+    HAMi's scheduler writes at each pod which card it gave it. Where the cores of one card are given out twice it has lost count: two pods
+    that ask for a card each have the same one.
 
     When nearly the whole GPU was free and the share is above 0.95, nothing else is at fault: lower the share a little.
 
@@ -103,6 +115,7 @@ def gpu_memory_shared(
     - https://docs.nvidia.com/datacenter/cloud-native/gpu-operator/latest/gpu-sharing.html
     """
     yield from _overpacked(pod, subject)
+    yield from overbooked(pod, subject, logs, _NO_ROOM)
     for server in subject.engines(pod) if logs is not None else ():
         if (crowded := _crowded(pod, server, logs)) is not None:
             yield crowded

@@ -52,7 +52,7 @@ from llmdoctor_checks.memory._killed import (
 )
 from llmdoctor_checks.memory._no_page import LITERALS, OF_THE_MACHINE, starved
 from llmdoctor_checks.memory._pinned import DIED, PYTHON, died, excess, greed
-from llmdoctor_checks.memory._prompt_cache import Greed, prompt_cache
+from llmdoctor_checks.memory._prompt_cache import Greed, prompt_cache, unmapped
 
 #: Available memory of a node below which the kernel is about to kill, as a share of its memory.
 _EXHAUSTED = 0.01
@@ -229,6 +229,7 @@ def _greedy(ending: Ending, node: Node | None, logs: Logs | None, subject: Subje
         or _pinned(engine, subject, total)
         or greed(engine, subject.sizing(engine), total)
         or _unified(engine, subject)
+        or unmapped(engine)
     )
 
 

@@ -209,6 +209,8 @@ def obstacles_on(verdict: NodeVerdict) -> tuple[Obstacle, ...]:
         found.add("node")
     if "node" in found and _upgrading(verdict.node):
         found.discard("plugin")  # it is taken down for the upgrade, and comes back with it
+    if {"gpu", "cpu-memory"} <= found:  # who holds the GPUs of a node has its CPU and memory for them
+        return tuple(sorted(found, key=lambda o: PRIORITY.index("cpu-memory" if o == "gpu" else o) - (o == "gpu") / 2))
     return tuple(o for o in PRIORITY if o in found)
 
 

@@ -172,17 +172,34 @@ def provided(pod: Pod, claim: VolumeClaim, events: Events | None, describe: str)
     elif claim.storage_class is None and not claim.volume and any(_usable(pod.cluster, many=many)):
         yield from _default_class(pod, claim, many=many)
     elif claim.storage_class is None and not claim.volume and "no storage class is set" in said:
-        yield fixes.advice(
-            f"Make a storage class the default one: {claim.name}, which names none, gets it by itself then; or recreate it with one that "
-            "there is as storageClassName (where there is none, install a provisioner first)",
-            "kubectl get storageclass",
-            _ANNOTATE.format("NAME"),
-            owner="platform",
-        )
+        yield _first_class(pod, claim, many=many)
     elif awaited(pod, claim, events):
         yield from _installed(pod, claim, provisioner(pod, claim, events), many=many)
     else:
         yield from _unmatched(pod, claim, describe)
+
+
+def _first_class(pod: Pod, claim: VolumeClaim, *, many: bool) -> Fix:
+    """A default class for a claim that names none, in a cluster in which none is known."""
+    maker = (
+        "a CSI driver for a shared file system (NFS, CephFS)"
+        if many
+        else "local-path-provisioner for a node's own disk, or a CSI driver"
+    )
+    default, gets = _ANNOTATE.format("NAME"), f"{claim.name}, which names none, gets it by itself then"
+    if pod.cluster.complete("StorageClass") and not any(pod.cluster.items("StorageClass")):
+        return fixes.advice(
+            f"Install what makes volumes ({maker}), and make its storage class the default one: {gets}. The cluster has no storage class",
+            default,
+            owner="platform",
+        )
+    return fixes.advice(
+        f"Make a storage class the default one: {gets}; or recreate it with one that there is as storageClassName. Where the first command "
+        f"lists none, as in a cluster that kubeadm made, install {maker} before, which brings one",
+        "kubectl get storageclass",
+        default,
+        owner="platform",
+    )
 
 
 def other_class(pod: Pod, claim: VolumeClaim) -> Fix:

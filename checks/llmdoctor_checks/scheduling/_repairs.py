@@ -89,7 +89,7 @@ def ways(pending: Pending, found: Cause, repair: Repair | None = None) -> list[F
     the same node is mended along with it.
     """
     usual = repair or _REPAIRS.get(found.obstacle, _none)
-    offered = [*_of_sidecar(pending, found)]
+    offered = [*_of_sidecar(pending, found), *_of_kueue(pending, found)]
     for place in range(_MOST_WAYS):
         for verdict in _nearest(found):
             change = _on(pending, verdict, found.obstacle, usual, place)
@@ -119,6 +119,32 @@ def _of_sidecar(pending: Pending, found: Cause) -> Iterator[Fix]:
             text = f"Let {container.name} have {less} of {resource} instead of {say_amount(resource, mine)}, by the pod's annotations"
             yield fixes.annotate(pending.pod, values, text)
             return
+
+
+#: With these Kueue marks pods whose node it has picked itself (topology-aware scheduling, pkg/controller/tas), by this label of the node.
+_BY_KUEUE, _HOSTNAME = ("kueue.x-k8s.io/tas", "kueue.x-k8s.io/podset"), "kubernetes.io/hostname"
+
+
+def _of_kueue(pending: Pending, found: Cause) -> Iterator[Fix]:
+    """Another node than the one that Kueue has picked although others have its room."""
+    node = pending.pod.spec.node_selector.get(_HOSTNAME)
+    if (
+        node is None
+        or found.obstacle not in ("gpu", "cpu-memory")
+        or not any(k in pending.pod.labels for k in _BY_KUEUE)
+    ):
+        return
+    anew = tried(
+        pending,
+        Change(
+            text=f"Let Kueue place it anew (spec.active of its Workload false, then true): it has picked {node}, which others fill",
+            operations=({"op": "remove", "path": f"/nodeSelector/{escaped(_HOSTNAME)}"},),
+            commands=(f"kubectl -n {pending.pod.namespace} get workloads.kueue.x-k8s.io",),
+            by_hand=True,
+            owner="platform",
+        ),
+    )
+    yield from (anew,) if anew else ()
 
 
 def tried(pending: Pending, change: Change) -> Fix | None:
@@ -187,8 +213,10 @@ def _on(pending: Pending, verdict: NodeVerdict, main: Obstacle, repair: Repair, 
         reasons.setdefault(obstacle, []).append(reason)
     if main == "pod-affinity":  # what is done about it asks nothing of the node, of which it may be known by word only
         reasons.setdefault(main, [])
-    parts = []
+    parts: list[Change] = []
     for obstacle in sorted(reasons, key=lambda o: (o != main, PRIORITY.index(o))):
+        if parts and parts[0].gone and _where(pending, parts[0]):
+            break  # those pods have what else is short there, too
         usual = repair if obstacle == main else _REPAIRS.get(obstacle, _none)
         known = [*usual(Stop(pending=pending, verdict=verdict, reasons=tuple(reasons[obstacle])))]
         at = place if obstacle == main else 0

@@ -54,7 +54,9 @@ def cpu_memory_insufficient(pod: Pod, pending: Pending | None, subject: Subject)
             f"{'is' if r.resource == 'memory' else 'are'} free"
             for r in short
         )
-        having = f" and {'has' if number_of(found) == 1 else 'have'} {gpus} free" if gpus else ""
+        having = (
+            f" and {'has' if number_of(found) == 1 else 'have'} {gpus} free" if gpus and "gpu" not in found.also else ""
+        )
         summary = f"{nodes_said(found)} could run it{having}, but it requests {lacks}."
     else:
         names = " and ".join(dict.fromkeys(c.resource for c in found.counts))

@@ -19,6 +19,7 @@ from kubectl_llmdoctor.api import (
     check,
     driver_cuda,
     endings,
+    escaped,
     fixes,
     image_cuda,
     is_accelerator,
@@ -29,6 +30,7 @@ from kubectl_llmdoctor.api import (
     say_cuda,
     setting_evidence,
     suffices,
+    usage_of,
 )
 from kubectl_llmdoctor.catalog.images import cpu_build
 from llmdoctor_checks._consequences import FAILED_START
@@ -175,6 +177,24 @@ def _how_sure(container: Container) -> Confidence:
     return "certain" if written and "NVIDIA_VISIBLE_DEVICES" not in container.env else "likely"
 
 
+def _ask_for_one(container: Container, resource: str = "nvidia.com/gpu") -> Fix:
+    """A GPU in the limits, with the runtime class by which the other pods of the node have theirs."""
+    pod, text = container.pod, f"Ask for a GPU in the limits of {container.name}"
+    having = [
+        holder.pod
+        for holder in usage_of(pod.cluster).holders(pod.spec.node_name or "")
+        if holder.requests.get(resource) and holder.pod.metadata.uid != pod.obj.metadata.uid
+    ]
+    classes = {other.spec.runtime_class_name or "" for other in having}
+    name = classes.pop() if len(classes) == 1 else ""
+    if not name or pod.spec.runtime_class_name:
+        return fixes.set_resource(container, "limits", resource, "1", text)
+    text += f", and the runtime class {name}, by which {having[0].metadata.namespace}/{having[0].metadata.name} has its GPU on this node"
+    at = f"{container.pointer}/resources/limits/{escaped(resource)}"
+    operations = [{"op": "add", "path": at, "value": "1"}, {"op": "add", "path": "/runtimeClassName", "value": name}]
+    return fixes.patch(pod, text, operations)
+
+
 def _needs_one(pod: Pod, engine: Engine, logs: Logs | None, subject: Subject) -> Iterator[Finding]:
     """An engine that does not run without a GPU."""
     container = engine.container
@@ -183,9 +203,7 @@ def _needs_one(pod: Pod, engine: Engine, logs: Logs | None, subject: Subject) ->
     )
     crashed = any(t.kind in ("crashed", "not-ready") and t.container is container for t in pod.troubles)
     evidence: list[Evidence] = [pod_evidence(container, "resources", _resources(container))]
-    fix = fixes.set_resource(
-        container, "limits", "nvidia.com/gpu", "1", f"Ask for a GPU in the limits of {container.name}"
-    )
+    fix = _ask_for_one(container)
     if crashed and line:
         evidence.insert(0, log_evidence(line))
         yield Finding(
@@ -239,11 +257,7 @@ def _model_needs_one(container: Container, line: Line) -> Finding:
         summary=f"Triton has a model that needs a GPU, and container {container.name} asks for none.",
         evidence=(log_evidence(line), pod_evidence(container, "resources", _resources(container))),
         explains=_NO_DEVICE,
-        fixes=(
-            fixes.set_resource(
-                container, "limits", "nvidia.com/gpu", "1", f"Ask for a GPU in the limits of {container.name}"
-            ),
-        ),
+        fixes=(_ask_for_one(container),),
     )
 
 
@@ -276,9 +290,7 @@ def _without_driver(container: Container, logs: Logs, node: Node | None) -> Iter
         ),
         explains=(*_NO_DEVICE, "import-broken", "worker-lost", "rollout-stuck"),
         fixes=(
-            fixes.set_resource(
-                container, "limits", "nvidia.com/gpu", "1", f"Ask for a GPU in the limits of {container.name}"
-            ),
+            _ask_for_one(container),
             *(
                 ()
                 if given_by_request_only(container, node)
@@ -329,9 +341,7 @@ def _on_cpu(pod: Pod, engine: Engine, logs: Logs | None, node: Node | None) -> I
         summary=f"{engine.label} runs on the CPU: container {container.name} asks for no GPU, though {meant.ref} says that one was meant.",
         evidence=(log_evidence(line), pod_evidence(container, "resources", _resources(container)), meant),
         explains=("gpu-runtime-missing", "not-ready", "probe-too-short", "cpu-starved", "slow-load"),
-        fixes=(
-            fixes.set_resource(container, "limits", resource, "1", f"Ask for a GPU in the limits of {container.name}"),
-        ),
+        fixes=(_ask_for_one(container, resource),),
         order=line.order,
     )
 

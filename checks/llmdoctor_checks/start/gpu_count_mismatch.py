@@ -118,11 +118,21 @@ _FILLED = 1 / 3
 #: Which rank or GPU such a line is of: where there is one more than the sizes make, the arguments are not all.
 _RANK = r"\b(?:Worker_TP|TP|rank ?=? ?|GPU )(?P<number>\d{1,3})\b"
 
+#: The configuration that vLLM prints before it loads anything, whatever file or script its settings are from.
+_SIZE_TEXT = "tensor_parallel_size="
+_SIZES_PRINTED = (
+    r"Initializing an? (?:V1 )?LLM engine .{0,6000}?\btensor_parallel_size=(\d{1,3}), pipeline_parallel_size=(\d{1,3})\b"
+    r"(?:, data_parallel_size=(\d{1,3})\b)?"
+)
+
+#: The option by which KAITO's server gets its settings from a file.
+_OF_KAITO = "--kaito-config-file"
+
 #: HAMi's library where it refuses memory: what it may give was used up, on the GPU that the engine uses.
 _REFUSED = r"\[HAM[Ii]-core ERROR \([^)]{0,80}\)\]: Device \d+ OOM \d{1,18} /"
 
 
-@check("gpu-count-mismatch", since="0.1", literals=(*_FULL, _NO_ROOM, "-core ERROR ("))
+@check("gpu-count-mismatch", since="0.1", literals=(*_FULL, _NO_ROOM, _SIZE_TEXT, "-core ERROR ("))
 def gpu_count_mismatch(
     pod: Pod, engine: Engine, subject: Subject, logs: Logs | None, sizing: Sizing
 ) -> Iterator[Finding | Abstain]:
@@ -434,14 +444,23 @@ def _sizes_known(engine: Engine) -> bool:
     return bool(size or silent) and engine.found.argv_known
 
 
+def _printed(line: Line, workers: int) -> Line | None:
+    """Where vLLM says, above a line, that it puts the model on so many GPUs."""
+    above = (x for x in line.log.find(_SIZE_TEXT) if x.number < line.number)
+    told = [(x, found) for x in above if (found := re.search(_SIZES_PRINTED, x.text[:8000]))]
+    last = told[-1] if told else None
+    return last[0] if last and math.prod(int(size) for size in last[1].groups() if size) == workers else None
+
+
 def _crowded(engine: Engine, workers: int, gpus: int, logs: Logs | None, sizing: Sizing) -> Iterator[Finding]:
     """GPUs that are not used by an engine whose start finds no memory on those that it uses."""
     container, device = engine.container, sizing.accelerator
     part = _slices(container) or (device is not None and (device.shared > 1 or device.gpu.profile))
-    if part or gpus in _NO_NODE_HAS or not _sizes_known(engine):
+    if part or gpus in _NO_NODE_HAS:
         return
     line = _no_memory(engine, workers, logs) if logs else None
-    if line is None:
+    printed = _printed(line, workers) if line is not None and not _sizes_known(engine) else None
+    if line is None or not (printed or _sizes_known(engine)):
         return
     said, weights = account(line.text), sizing.printed.measured.weights
     total = said.total if said else device.gpu.memory if device else None
@@ -454,7 +473,7 @@ def _crowded(engine: Engine, workers: int, gpus: int, logs: Logs | None, sizing:
         role="cause",
         summary=f"{engine.label} puts the model on {count_of(workers, 'GPU')} of the {gpus} that container {container.name} has, "
         f"and {'its' if workers == 1 else 'their'} memory was used up while it started.",
-        evidence=(*_evidence(engine), log_evidence(line)),
+        evidence=(*_evidence(engine), *((log_evidence(printed, _SIZE_TEXT),) if printed else ()), log_evidence(line)),
         explains=(
             *("cuda-oom-weights", "cuda-oom-profile", "kv-cache-no-room", "gpu-memory-utilization-high"),
             *("engine-init-failed", "engine-dead", "worker-lost"),
@@ -480,6 +499,12 @@ def _use_all(engine: Engine, gpus: int) -> Fix:
     if gpus & (gpus - 1):  # no power of two: the heads of few models can be dealt out so
         return fixes.advice(
             f"Spread the model over more of the {gpus} GPUs: {flag} must divide its attention heads, the pipeline parallel size need not"
+        )
+    if any(_OF_KAITO in str(word) for word in engine.container.spec.argv):
+        return fixes.advice(
+            f"Spread the model over the {gpus} GPUs: tensor-parallel-size: {gpus} below vllm: in inference_config.yaml of the ConfigMap "
+            "that inference.config of the Workspace names (a copy of KAITO's own where it names none)",
+            f"kubectl -n {engine.pod.namespace} get workspaces.kaito.sh -o yaml",
         )
     return fixes.set_flag(engine, "tensor_parallel_size", flag, str(gpus), f"Spread the model over the {gpus} GPUs")
 

@@ -11,6 +11,7 @@ from kubectl_llmdoctor.api import (
     Engine,
     Evidence,
     Finding,
+    Fix,
     Log,
     Logs,
     Pod,
@@ -82,7 +83,14 @@ class _Target(msgspec.Struct, frozen=True, kw_only=True):
 
 #: What `ollama pull` prints of a name or tag that the registry does not have (cmd and server/images.go), and how a script calls it.
 _NO_MANIFEST = "pull model manifest: file does not exist"
-_PULLS = expression(r"\bollama[\"',\s]{1,8}pull[\"',\s]{1,8}(?P<name>[\w.:/@-]{1,200})")
+#: What curl prints of Ollama's answer to such a request, and ends with exit code 0.
+_ANSWERED = '{"error":"model \''
+_PULLS = expression(
+    r"\bollama[\"',\s]{1,8}pull[\"',\s]{1,8}(?P<name>[\w.:/@-]{1,200})"
+    r"|/api/pull\b[^{]{0,300}\{[^{}]{0,100}?\\?\"(?:model|name)\\?\"\s{0,4}:\s{0,4}\\?\"(?P<by_curl>[^\"\\\s]{1,200})"
+)
+#: What Go's fmt puts in the place of a value that a program left out.
+_LEFT_OUT = "%!"
 #: Requests that name a model, in Ollama's access log: 404 is for one that it does not have.
 _ASKED = r'^\[GIN\].{1,60}\| (?:404|200) \|.{1,80}\| POST +"(?:/api/(?:generate|chat|embed)|/v1/)'
 
@@ -90,7 +98,7 @@ _ASKED = r'^\[GIN\].{1,60}\| (?:404|200) \|.{1,80}\| POST +"(?:/api/(?:generate|
 @check(
     "model-not-found",
     since="0.1",
-    literals=(_TABLE, _LOADED, _MODE, _HAS, _ROUTES, _SPAWNS, _NO_MANIFEST, "| 404 |"),
+    literals=(_TABLE, _LOADED, _MODE, _HAS, _ROUTES, _SPAWNS, _NO_MANIFEST, _ANSWERED, "| 404 |"),
 )
 def model_not_found(pod: Pod, engine: Engine, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """The model is not where the engine looks.
@@ -100,8 +108,8 @@ def model_not_found(pod: Pod, engine: Engine, subject: Subject, logs: Logs | Non
     format (GGUF only, an adapter only). A path that does not exist is taken for a repository of the hub, so the message may
     speak of repository names. An anonymous or expired token gives similar last lines; then the line above says so.
 
-    An init container that runs `ollama pull` and does not end with its exit code hides that the model's name is wrong: Ollama is up,
-    and answers 404.
+    An init container that runs `ollama pull`, or asks /api/pull by curl, and does not end with its exit code hides that the model's name
+    is wrong: Ollama is up, and answers 404.
 
     Triton starts without any model where its repository is empty, as after a copy of a prefix under which nothing lies: it is
     up, and what asks for a model of it gets 400. llama-server does the same with neither -m nor a repository: it is a router then,
@@ -153,21 +161,23 @@ def _pulled_in_vain(engine: Engine, logs: Logs) -> Iterator[Finding]:
     # who asks by another name since gets an answer
     last = max(answers, key=lambda line: line.number, default=None)
     asked = last if last is not None and "| 404 |" in last.text else None
+    # of a server that is not ready, and whose log nobody has read, nothing else says why
+    unread = own is None and pod.failing and engine.container.running
     for container in pod.containers:
         ended = container.terminated if container.role == "init" else None
         if ended is None or ended.exit_code != 0:
             continue
-        line = next((one for log in logs.of(container.name) for one in log.find(_NO_MANIFEST)), None)
+        line = next((one for log in logs.of(container.name) for one in log.find(_NO_MANIFEST, _ANSWERED)), None)
         if line is None:
             continue
-        names = {found["name"] for found in _PULLS.finditer(script_of(container))}
+        names = {found["name"] or found["by_curl"] for found in _PULLS.finditer(script_of(container))}
         name = names.pop() if len(names) == 1 else ""
         wanted = name or "one of the models that it was to pull"
         at = f"status.initContainerStatuses[{container.name}].state.terminated"
         yield Finding(
-            role="cause" if asked else "risk",
-            severity="critical" if asked else "warning",
-            confidence="likely",
+            role="cause" if asked or unread else "risk",
+            severity="critical" if asked or unread else "warning",
+            confidence="possible" if unread else "likely",
             summary=f"Init container {container.name} did not get {wanted}, which Ollama's registry does not have by that name, and ended "
             f"with exit code 0 all the same: Ollama runs without it{', and answers 404' if asked else ''}.",
             evidence=(
@@ -175,15 +185,26 @@ def _pulled_in_vain(engine: Engine, logs: Logs) -> Iterator[Finding]:
                 pod_evidence(pod, at, f"exitCode: 0, reason: {ended.reason}"),
                 *((log_evidence(asked),) if asked else ()),
             ),
-            fixes=(
-                fixes.advice(
-                    f"Let {container.name} pull a model by name and tag that https://ollama.com/library has"
-                    f"{f', in place of {name}' if name else ''}, and end with the pull's exit code (set -e before it), in "
-                    f"{fixes.edited(pod)}"
-                ),
-            ),
+            explains=("not-ready",) if unread else (),
+            fixes=(_pulled_by_name(container, name),),
         )
         return
+
+
+def _pulled_by_name(container: Container, name: str) -> Fix:
+    """What lets an init container get a model from Ollama's registry."""
+    pod = container.pod
+    if name.startswith(_LEFT_OUT):
+        return fixes.advice(
+            f"Upgrade the operator or generator that made {pod.name}, and have it make the pod anew: it put no name into the request of "
+            f"{container.name} ({name} is what Go prints for a value that was left out). Until then pull the model by hand "
+            "(ollama pull NAME, in the server that has the store)",
+            owner="platform",
+        )
+    return fixes.advice(
+        f"Let {container.name} pull a model by name and tag that https://ollama.com/library has{f', in place of {name}' if name else ''}, "
+        f"and end with the pull's exit code (set -e before it, curl --fail), in {fixes.edited(pod)}"
+    )
 
 
 def _to_the_leader_alone(engine: Engine, model: Setting, path: str, subject: Subject) -> Iterator[Finding]:

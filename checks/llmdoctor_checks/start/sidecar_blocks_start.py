@@ -29,12 +29,16 @@ _AT_HOME = ("onnection refused", "Connect call failed", "Failed to connect to lo
 _PORT = expression(r"(?:\[::1\]|\b127\.0\.0\.1|\blocalhost)(?:'?, (?:port=)?| port |:)(\d{2,5})\b")
 #: What Knative's queue-proxy and KServe's agent print of a probe that is a command, which only the kubelet runs in another container.
 _NO_COMMAND = "exec probe not supported"
+#: What KServe's agent ends with where nobody told it of one (from 0.15 on its webhook leaves out what the agent cannot ask).
+_NO_PROBE = f"required key {SIDECAR_PROBE} missing value"
+#: Whom the command of a probe asks, by HTTP, of its own container.
+_ASKED = expression(r"(?:localhost|127\.0\.0\.1|0\.0\.0\.0|\[::1\]):(\d{2,5})(/[\w./-]{0,200})")
 _COMMAND = expression(r'(?:^\{|,)\s{0,20}"exec"\s{0,20}:\s{0,20}\{')
 #: What a container says last is why it ended; what it met with before, it got over.
 _LAST_LINES = 12
 
 
-@check("sidecar-blocks-start", since="0.1", literals=(*_AT_HOME, _NO_COMMAND, *VAULT, *_mesh.LITERALS))
+@check("sidecar-blocks-start", since="0.1", literals=(*_AT_HOME, _NO_COMMAND, _NO_PROBE, *VAULT, *_mesh.LITERALS))
 def sidecar_blocks_start(pod: Pod, subject: Subject, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """A sidecar is not ready, or keeps the network from what starts before it.
 
@@ -58,7 +62,8 @@ def sidecar_blocks_start(pod: Pod, subject: Subject, events: Events | None, logs
     finds no Ollama to ask unless it starts one; in a manifest that is a risk.
 
     KServe's agent, which stands before the server for its logger or batcher, asks the server in the kubelet's place, by the readiness
-    probe of the server. It cannot run a command in another container: with an `exec` probe it never becomes ready.
+    probe of the server. It cannot run a command in another container: with an `exec` probe it never becomes ready, or, from
+    KServe 0.15 on, which tells it of no such probe, ends at once.
 
     Where the mesh demands mTLS, Istio's proxy cuts off the kubelet's own probes, too. The injector turns those of the containers that it
     sees to its agent; a container that another webhook adds later is never ready, and killed again and again if it has a liveness probe.
@@ -152,32 +157,49 @@ def _not_up(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
 
 
 def _given_a_command(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
-    """A sidecar that is to ask the server by a probe which is a command: it has no way to run it."""
+    """A sidecar that is to ask the server by a probe which is a command, and cannot run it, or that was given no probe in its place."""
     for trouble in pod.troubles:
         sidecar = trouble.container
-        told = sidecar.env.get(SIDECAR_PROBE) if sidecar is not None and trouble.kind == "not-ready" else None
-        if sidecar is None or told is None or not _COMMAND.search(str(told.value)[:2000]):
+        if sidecar is None or trouble.kind not in ("not-ready", "crashed"):
             continue
-        log = logs.current(sidecar.name) if logs else None
-        said = next(log.find(_NO_COMMAND), None) if log else None
+        told = sidecar.env.get(SIDECAR_PROBE)
+        words = _NO_PROBE if told is None else _NO_COMMAND
+        said = next((line for log in logs.of(sidecar.name) for line in log.find(words)), None) if logs else None
+        by_command = told is not None and _COMMAND.search(str(told.value)[:2000]) is not None
+        if ((told is None or trouble.kind == "crashed") and said is None) or not (by_command or told is None):
+            continue
+        lacks = "to find out by a command whether the server is ready, which it cannot run in another container"
+        if told is None:
+            lacks = "told of no probe by which it could ask the server: KServe hands on none that is a command or gRPC"
         yield Finding(
             role="cause",
             confidence="certain" if said else "likely",
-            summary=f"{sidecar.name} is to find out by a command whether the server is ready, which it cannot run in another container: "
-            "it never becomes ready.",
+            summary=f"{sidecar.name} is {lacks}: it never becomes ready.",
             evidence=(
                 *((log_evidence(said),) if said else ()),
-                pod_evidence(sidecar, f"env[{SIDECAR_PROBE}]", str(told.value)[:200]),
+                *((pod_evidence(sidecar, f"env[{SIDECAR_PROBE}]", str(told.value)[:200]),) if told else ()),
             ),
-            explains=("not-ready", "rollout-stuck", "progress-deadline"),
+            explains=(*NOT_STARTED, "engine-args-invalid", "progress-deadline"),
             fixes=(
                 fixes.advice(
                     f"Let the server's readinessProbe be httpGet or tcpSocket instead of exec, in {fixes.edited(pod)}: {sidecar.name} "
-                    "can ask that"
+                    f"can ask that{_asked_before(pod)}"
                 ),
             ),
         )
         return
+
+
+def _asked_before(pod: Pod) -> str:
+    """The path and port that the command of a server's probe asks itself."""
+    for container in pod.containers:
+        probe = container.spec.readiness_probe
+        found = (
+            _ASKED.search(" ".join(str(word) for word in probe.exec.command)[:2000]) if probe and probe.exec else None
+        )
+        if found is not None:
+            return f" (httpGet: path {found[2]}, port {found[1]}, which the command of {container.name} asks)"
+    return ""
 
 
 def _listener(pod: Pod, asks: Container, port: int) -> Container | None:
