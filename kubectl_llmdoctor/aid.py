@@ -81,19 +81,19 @@ def _without(subject: Subject) -> Iterator[doc.Fix]:
             ]
             at = f" at {frames[-1]['file']}:{frames[-1]['line']}" if frames else ""
             image = ending.container.spec.image or "its image"
-            report = f"take `{error.error}`{at} to whoever makes {image}, or take another release of it"
+            report = f"report `{error.error}`{at} to the makers of {image}, or try another release of it"
             engine = next((one for one in subject.engines(pod) if one.container is ending.container), None)
             given = [one.text for one in engine.found.settings.values()] if engine else []
             options = [text[:60] for text in given if text.startswith("--") and not _NEEDED.match(text)]
             again = " --previous" if ending.container.running or ending.container.waiting else ""
             command = f"kubectl -n {pod.namespace} logs {pod.name} -c {ending.container.name}{again}"
             if not options:
-                yield advice(f"{report[:1].upper()}{report[1:]}: no check knows it", command)
+                yield advice(f"{report[:1].upper()}{report[1:]}: no check knows this error", command)
                 return
             listed = ", ".join(options[:_MOST_OPTIONS])
             yield advice(
-                f"Try it without what is not the default, one after the other ({listed}), in {edited(pod)}: what stops it is not "
-                f"known, and one of them may ask for it; where that does not help, {report}",
+                f"Take away options that are not the default, one after the other ({listed}), in {edited(pod)}: no check knows this "
+                f"error, and one of them may lead to it; where that does not help, {report}",
                 command,
             )
             return

@@ -113,7 +113,7 @@ def edits(container: Container, message: str, what: str) -> Fix | None:
     told = f"{what} in {where}{f' ({kept.sentence(None)})' if kept else ''}"
     if item and item.raw.get("immutable") is True:
         return fixes.advice(
-            f"{told}: it is immutable, so make it anew under another name, for {fixes.edited(container.pod)}"
+            f"{told}: it is immutable, so make it again under another name, for {fixes.edited(container.pod)}"
         )
     return Fix(summary=told, commands=(_edit(container, source), *restart(container)))
 
@@ -208,7 +208,7 @@ def _named(container: Container, old: str, new: str, why: str) -> Fix:
     place = holding(container, old)
     if place is None or place.value is None:
         return fixes.advice(f"Name {new}{why} instead of {old}, in {fixes.edited(container.pod)}")
-    return given(container, place, place.value.replace(old, new), f"Let {place.name} name {new}{why}")
+    return given(container, place, place.value.replace(old, new), f"Set {place.name} to {new}{why}")
 
 
 def _pair(container: Container, path: str) -> Fix | None:

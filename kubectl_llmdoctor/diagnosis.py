@@ -469,7 +469,6 @@ def rank(found: list[tuple[doc.Finding, float]]) -> list[doc.Finding]:
         for f, order in found
         if not any(_reads_better(c, f) for c in causes.values() if c.id not in explained)
     ]
-    present = {f.id for f, _ in ranked}
     ranked.sort(
         key=lambda pair: (
             ROLES.index(pair[0].role),
@@ -481,7 +480,16 @@ def rank(found: list[tuple[doc.Finding, float]]) -> list[doc.Finding]:
             pair[0].id,
         )
     )
-    return [msgspec.structs.replace(f, explains=tuple(e for e in f.explains if e in present)) for f, _ in ranked]
+    present = {f.id: f for f, _ in ranked}
+    above: set[str] = set()
+    said: list[doc.Finding] = []
+    for finding, _ in ranked:
+        # of two causes that explain each other the second does not take back what the first one says
+        circle = {e for e in above.intersection(finding.explains) if finding.id in present[e].explains}
+        explains = tuple(e for e in finding.explains if e in present and e not in circle)
+        said.append(msgspec.structs.replace(finding, explains=explains))
+        above |= {finding.id} if finding.role == "cause" else set()
+    return said
 
 
 def _placed(found: doc.Finding, *, consequence: bool, sure: bool) -> doc.Finding:

@@ -98,7 +98,7 @@ def unread(pod: Pod) -> str:
 def lone(pod: Pod) -> str:
     """What a fix says besides that deletes the pod, where nothing makes it again."""
     owned = pod.log_only or pod.obj.metadata.owner_references or workload_of(pod)
-    return "" if owned else " (no controller recreates it: apply its manifest afterwards)"
+    return "" if owned else " (no controller recreates the pod: apply its manifest afterwards)"
 
 
 def advice(summary: str, *commands: str, owner: Owner = "model") -> Fix:
@@ -126,8 +126,10 @@ def patch(pod: Pod, summary: str, operations: list[dict[str, Any]], *, owner: Ow
         return Fix(summary=summary, owner=owner, patch=made)
     moved = _moved(pod, workload, operations) if workload and not unread(pod) else None
     if workload is None or moved is None:
-        told = _told(pod, operations, summary)
-        return Fix(summary=remarked(summary, told + _where(pod, workload, operations)), owner=owner)
+        told, where = _told(pod, operations, summary), _where(pod, workload, operations)
+        if summary.endswith(")") and not told:
+            return Fix(summary=f"{summary}, {where}", owner=owner)
+        return Fix(summary=remarked(summary, told + where), owner=owner)
     name = f"{workload.resource}/{workload.name}"
     return _of_object(workload.item, workload.ref, name, summary, moved, owner)
 
@@ -802,7 +804,7 @@ def run_by(container: Container, program: str, engine: str) -> Fix | None:
     said = " ".join(before)
     made = [{"op": "add", "path": f"{container.pointer}/command", "value": before}]
     operations = made if vector == "args" else _inserted(at, 0, before)
-    return patch(container.pod, f"Let {said} stand before {program}, which is no program of the image", operations)
+    return patch(container.pod, f"Put {said} before {program}, which is no program of the image", operations)
 
 
 def run_after(container: Container, line: str, summary: str, engine: str = "") -> Fix | None:
@@ -897,15 +899,17 @@ def variable_operations(
 def set_resource(container: Container, kind: str, resource: str, value: str, summary: str) -> Fix:
     """Set a request or limit (`kind` is `requests` or `limits`).
 
-    An extended resource that stands in both is set in both: the API server refuses a request that differs from its limit.
+    An extended resource that stands in both is set where it differs: the API server refuses a request that differs from its limit.
     """
     return patch(container.pod, summary, _resource(container, kind, resource, value))
 
 
 def _resource(container: Container, kind: str, resource: str, value: str) -> list[dict[str, Any]]:
+    """Of a device limit and request are one: the other is set, too, where it says something else."""
     key, resources = pointer.escaped(resource), container.spec.resources
     tables = {"limits": resources.limits, "requests": resources.requests}
-    kinds = [k for k in tables if k == kind or ("/" in resource and resource in tables[k])]
+    other = {k for k, t in tables.items() if "/" in resource and units(t.get(resource)) not in (None, units(value))}
+    kinds = [k for k in tables if k == kind or k in other]
     return [{"op": "add", "path": f"{container.pointer}/resources/{k}/{key}", "value": value} for k in kinds]
 
 

@@ -112,7 +112,7 @@ def _rpc_server(host: str, port: int, asker: Pod) -> Fix | None:
     peer, only = found[0]
     wide = f"with -H {_EVERYWHERE} in {edited(peer)}"
     if only in (_LOOPBACK, "localhost"):
-        return advice(f"Let the rpc-server of {peer.name} listen for others, {wide}: it listens on {only} alone")
+        return advice(f"Have the rpc-server of {peer.name} listen for others, {wide}: it listens on {only} alone")
     if not _PLAIN.fullmatch(only) or (
         not IN_NUMBERS.fullmatch(host) and only in (peer.status.pod_ip or only, peer.name)
     ):
@@ -159,7 +159,7 @@ def _coming(host: str, peer: Pod, asker: Pod) -> Fix | None:
     newest = max((one for one in peer.events if one.last), key=lambda one: str(one.last), default=None)
     does = "pulls its image" if newest and newest.reason == "Pulling" else "is still being made"
     return advice(
-        f"Let {asker.name} wait for {host} before it starts the engine (until getent hosts {host}; do sleep 5; done, "
+        f"Have {asker.name} wait for {host} before it starts the engine (until getent hosts {host}; do sleep 5; done, "
         f"in {edited(asker)}): {rank + ' ' if rank else ''}{peer.name}, which has that name, {does}",
         f"kubectl -n {peer.namespace} describe pod {peer.name}",
     )
@@ -207,7 +207,7 @@ def of_pod(peer: Pod, why: str, *, hidden: Item | None = None) -> Fix | None:
         and dig(spec, "publishNotReadyAddresses") is not True
     ):
         change = [{"op": "add", "path": "/spec/publishNotReadyAddresses", "value": True}]
-        return patch_object(hidden, f"Let Service {hidden.name} publish {peer.name} before it is ready", change)
+        return patch_object(hidden, f"Have Service {hidden.name} publish {peer.name} before it is ready", change)
     return None
 
 
@@ -224,7 +224,7 @@ def _mend(peer: Pod, trouble: Trouble, why: str) -> Fix:
     if trouble.kind in ("crashed", "not-ready", "dead") and trouble.container is not None:
         before = " --previous" if trouble.kind == "crashed" and trouble.container.restarts else ""
         commands = [f"{at} logs {peer.name} -c {trouble.container.name}{before} --tail=200"]
-    return advice(f"Mend {rank + ' ' if rank else ''}{peer.name} first ({state}), {why}", *commands)
+    return advice(f"Fix {rank + ' ' if rank else ''}{peer.name} first ({state}), {why}", *commands)
 
 
 def _nobody(to: Destination, pod: Pod, container: Container | None) -> Fix | None:

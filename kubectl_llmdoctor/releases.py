@@ -132,7 +132,7 @@ def packaged(container: Container | None, engine: Engine | None, module: str, na
     where = fixes.edited(container.pod)
     script = next((text for _, text in container.words if installs(text, bare)), "")
     if script and name:
-        return fixes.advice(f'Let the start script of {where} install "{wanted}" where it installs {bare} now')
+        return fixes.advice(f'Have the start script of {where} install "{wanted}" where it installs {bare} now')
     system = " --system" if container.spec.image.startswith("vllm/vllm-openai") else ""
     pip = f"uv pip install{system}" if system else "pip install"
     if _WITH_TORCH.fullmatch(wanted):  # the newest would bring another torch, of another CUDA

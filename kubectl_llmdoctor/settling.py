@@ -670,10 +670,10 @@ def serving_as(engine: Engine, name: str) -> Fix | None:
         return None
     if engine.name == "nim":
         every, variable = ",".join((*map(str, names), name)), OPTIONS["served_model_name"]["nim"]
-        return fixes.set_env(container, variable, every, f"Let the server answer to {name}, too")
+        return fixes.set_env(container, variable, every, f"Have the server answer to {name}, too")
     place = stated(container, "--served-model-name")
     whole = " ".join((*map(str, names), name))
-    summary = f"Let the server answer to {name}, too: --served-model-name {whole}"
+    summary = f"Have the server answer to {name}, too: --served-model-name {whole}"
     if place is None and told is None:
         return added(container, ("--served-model-name", *map(str, names), name), summary)
     if place is None or place.index is None or container.told:

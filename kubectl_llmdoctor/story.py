@@ -263,7 +263,8 @@ def next_steps(subject: Subject) -> tuple[str, ...]:
             if log:
                 steps += _errors(log)
             again = " --previous" if ending.container.running or ending.container.waiting else ""
-            steps.append(f"kubectl -n {pod.namespace} logs {pod.name} -c {ending.container.name}{again}")
+            judged = "" if log else " | kubectl llmdoctor diagnose --logs -"
+            steps.append(f"kubectl -n {pod.namespace} logs {pod.name} -c {ending.container.name}{again}{judged}")
             if ending.code > _BY_SIGNAL and pod.spec.node_name:
                 steps.append(on_node(pod.spec.node_name, "dmesg -T | grep -i -e oom -e killed -e segfault -e xid"))
         if pod.exists and pod.failing and not any(True for _ in endings(pod)):
@@ -271,7 +272,11 @@ def next_steps(subject: Subject) -> tuple[str, ...]:
             read = {c.name: log for c in ill if (log := logs.current(c.name))}
             steps += [text for log in read.values() for text in _errors(log)]
             steps.append(f"kubectl -n {pod.namespace} describe pod {pod.name}")
-            steps += [f"kubectl -n {pod.namespace} logs {pod.name} -c {c.name}" for c in ill if c.name not in read]
+            steps += [
+                f"kubectl -n {pod.namespace} logs {pod.name} -c {c.name} | kubectl llmdoctor diagnose --logs -"
+                for c in ill
+                if c.name not in read
+            ]
     if not subject.exists and subject.workload:
         kind, name = subject.workload.resource, subject.workload.name
         steps.append(f"kubectl -n {subject.namespace} describe {kind} {name}")

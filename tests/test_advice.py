@@ -89,8 +89,8 @@ def test_a_memory_limit_is_raised_to_what_the_node_has_at_most(limit: str, alloc
 @pytest.mark.parametrize(
     ("case", "summary"),
     [
-        ("fires_prompt_cache", "Let the prompt cache keep 2048 MiB at most"),
-        ("fires_prompt_cache_of_ollama", "Let the prompt cache keep 768 MiB at most in each runner"),
+        ("fires_prompt_cache", "Have the prompt cache keep 2048 MiB at most"),
+        ("fires_prompt_cache_of_ollama", "Have the prompt cache keep 768 MiB at most in each runner"),
     ],
 )
 def test_a_prompt_cache_larger_than_the_memory_is_made_smaller_first(case: str, summary: str) -> None:
@@ -151,8 +151,8 @@ def test_a_path_of_libraries_keeps_what_else_is_in_it() -> None:
         ("kv-transfer-failed", "fires_nixl_fails_for_another_reason", "Set NIXL_TELEMETRY_ENABLE", False),
         ("nccl-ib", "fires_last_error_without_efa", "Give vllm the EFA devices", True),
         ("nccl-ib", "fires_last_error_of_the_plugin", "Give server the EFA devices", False),
-        ("multinode-discovery", "fires_side_channel_of_the_head", "Let VLLM_NIXL_SIDE_CHANNEL_HOST", True),
-        ("multinode-discovery", "fires_foreign_address", "Let VLLM_NIXL_SIDE_CHANNEL_HOST", False),
+        ("multinode-discovery", "fires_side_channel_of_the_head", "Set VLLM_NIXL_SIDE_CHANNEL_HOST", True),
+        ("multinode-discovery", "fires_foreign_address", "Set VLLM_NIXL_SIDE_CHANNEL_HOST", False),
         ("port-in-use", "fires_port_of_a_kv_connector", "Give kv_port", True),
         ("port-in-use", "fires_side_channel_of_nixl", "Give kv_port", False),
     ],
@@ -285,7 +285,7 @@ def test_advice_names_the_option_of_the_engine_that_runs(image: str, command: li
     [
         ("get_repo_files: error: GET failed (429): Too Many Requests", "Give vllm a token"),
         ("get_repo_files: error: GET failed (502): Bad Gateway", "see whether the hub has an outage"),
-        ("curl: (6) Could not resolve host: huggingface.co", "Let the cluster's DNS find huggingface.co"),
+        ("curl: (6) Could not resolve host: huggingface.co", "Have the cluster's DNS find huggingface.co"),
     ],
 )
 def test_what_the_hub_answers_decides_what_helps(line: str, said: str) -> None:
@@ -428,7 +428,7 @@ def test_a_field_is_moved_unless_it_is_misspelt(field: str, summary: str) -> Non
             "permission-denied/fires_may_not_read_what_is_read_only",
             "Let the container's user read /models/llm-8b/config.json",
         ),
-        ("permission-denied/fires_volume_of_a_config_map", "Let an init container copy the folder of /config/x.yaml"),
+        ("permission-denied/fires_volume_of_a_config_map", "Have an init container copy the folder of /config/x.yaml"),
         ("hf-unreachable/fires_hub_itself_beside_a_mirror", "Let pods of serving reach huggingface.co"),
         ("gpu-count-mismatch/fires_three_of_four_hidden", "Take CUDA_VISIBLE_DEVICES away"),
         ("gpu-count-mismatch/fires_model_on_one_of_three", "must divide its attention heads"),
@@ -440,7 +440,7 @@ def test_a_field_is_moved_unless_it_is_misspelt(field: str, summary: str) -> Non
         ("disk-full/fires_cache", "Mount a volume with room at /root/.cache"),
         ("hf-unreachable/fires_mirror_does_not_answer", "See whether https://hub-mirror.example.net answers"),
         ("hf-unreachable/fires_connection_words_alone", "Let pods of serving reach huggingface.co"),
-        ("multinode-discovery/fires_dynamo_picker_wants_prefill", "where there are to be none, let it do without"),
+        ("multinode-discovery/fires_dynamo_picker_wants_prefill", "where there should be none, let it do without"),
         ("compiler-missing/fires_cuda_home_with_a_colon", "Set CUDA_HOME to one path, /usr/local/cuda-12.8"),
         ("probe-too-short/fires_calls_are_traced", "Leave VLLM_TRACE_FUNCTION out"),
         ("import-broken/fires_serve_import_path", "Correct import_path"),
@@ -464,15 +464,15 @@ def test_a_field_is_moved_unless_it_is_misspelt(field: str, summary: str) -> Non
         ("worker-lost/fires_efa_ends_the_process", "Find the rank that ended first"),
         ("ray-cluster/fires_raylet_not_up", "--node-ip-address=$POD_IP"),
         ("multinode-discovery/fires_no_resolver_for_nats", "let main wait until the host resolves"),
-        ("kv-transfer-failed/fires_prefill_of_dynamo_is_down", "Mend prefill-0 first (CrashLoopBackOff, exit code 1)"),
+        ("kv-transfer-failed/fires_prefill_of_dynamo_is_down", "Fix prefill-0 first (CrashLoopBackOff, exit code 1)"),
         ("probe-path-wrong/fires_two_probes_of_one_path", "Ask for /health in the liveness and readiness probes"),
         ("gpu-runtime-missing/fires_node_image_without_driver", "Give the nodes of EC2NodeClass gpu an image"),
         ("hf-unreachable/fires_offline_with_its_cache_on_a_claim", "Start it once without HF_HUB_OFFLINE"),
         ("hf-unreachable/fires_offline_without_cache", "Where the cluster reaches the hub"),
         ("hf-unreachable/fires_download_pauses", "HF_HUB_DOWNLOAD_TIMEOUT=120"),
-        ("model-not-found/fires_store_without_the_file", "Let storageUri of Pod/heron-predictor"),
-        ("model-not-found/fires_empty_dir_that_an_init_container_fills", "Let --model name the folder or file as"),
-        ("model-not-found/fires_name_without_its_owner", "name Qwen/Qwen3-8B"),
+        ("model-not-found/fires_store_without_the_file", "Point storageUri of Pod/heron-predictor"),
+        ("model-not-found/fires_empty_dir_that_an_init_container_fills", "Point --model at the folder or file that"),
+        ("model-not-found/fires_name_without_its_owner", "at Qwen/Qwen3-8B"),
         ("entrypoint-missing/fires_ollama_of_another_image", "Take ollama/ollama:0.30.5"),
         ("import-broken/fires_ops_of_a_rebuilt_image", "Take vllm/vllm-openai:v0.11.0"),
         ("probe-path-wrong/fires_probe_without_the_key_of_the_other", "Ask for /health (livenessProbe"),
@@ -494,7 +494,7 @@ def test_what_deletes_a_pod_that_nothing_makes_again_says_so() -> None:
     ]
 
     (_, again) = _findings(alone, log=line)["ecc-uncorrectable"].fixes
-    assert again.summary.endswith("(no controller recreates it: apply its manifest afterwards)")
+    assert again.summary.endswith("(no controller recreates the pod: apply its manifest afterwards)")
     (_, again) = _findings(owned, log=line)["ecc-uncorrectable"].fixes
     assert again.summary == "Recreate the pod on another node"
 

@@ -32,7 +32,7 @@ def _first(change: Any = None, *, previous: bool = True) -> Finding:
 def test_the_proof_is_quoted() -> None:
     found = _first()
     assert (
-        "Take `ZeroDivisionError` at /srv/ranker/main.py:41 to whoever makes registry.test/ranker:1.9.0"
+        "Report `ZeroDivisionError` at /srv/ranker/main.py:41 to the makers of registry.test/ranker:1.9.0"
         in found.fixes[1].summary
     )
     assert found.fixes[0].commands == ("kubectl -n search rollout undo deployment/ranker --to-revision=2",)

@@ -191,10 +191,43 @@ def test_an_unreadable_input_gets_one_line(tmp_path: Path) -> None:
         _one_line(done.stderr)
 
 
-def test_names_choose_among_the_pods_of_a_snapshot() -> None:
-    done = run("diagnose", "--from", str(CRASHED), "pod/llama-0", "-n", "serving", "-o", "json")
+@pytest.mark.parametrize("name", ["pod/llama-0", "llama-0"])
+def test_names_choose_among_the_pods_of_a_snapshot(name: str) -> None:
+    done = run("diagnose", "--from", str(CRASHED), name, "-n", "serving", "-o", "json")
 
     assert json.loads(done.stdout)["targets"][0]["name"] == "llama-0"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("llama", "did you mean llama-0 -n serving?"),
+        ("lama-0", "did you mean llama-0 -n serving?"),
+        ("another", "of kind Pod it has serving/llama-0"),
+        ("lws/llama-0", "it has none of kind LeaderWorkerSet"),
+    ],
+)
+def test_a_name_that_a_snapshot_lacks_leads_to_those_that_it_has(name: str, said: str) -> None:
+    done = run("diagnose", "--from", str(CRASHED), name)
+
+    assert done.returncode == 3
+    assert said in done.stderr.decode()
+
+
+@pytest.mark.parametrize(("columns", "widest"), [("60", 60), ("120", 120), ("wide", 80), ("9999", 160)])
+def test_lines_are_as_long_as_the_environment_says(columns: str, widest: int) -> None:
+    done = run("diagnose", "--from", str(CRASHED), "-o", "wide", COLUMNS=columns)
+    sentences = [
+        line for line in done.stdout.decode().splitlines() if not line.lstrip().startswith(("kubectl", "+", "-"))
+    ]
+
+    assert widest - 30 < max(map(len, sentences)) <= widest
+
+
+def test_an_audit_of_a_file_names_the_command_that_explains_it_from_there() -> None:
+    text = run("audit", "--from", str(CRASHED)).stdout.decode()
+
+    assert f"  kubectl llmdoctor diagnose --from {CRASHED} " in text
 
 
 def test_explain_shows_a_page_and_lists_all_ids() -> None:

@@ -52,6 +52,14 @@ def test_two_causes_that_explain_each_other_both_stay() -> None:
     assert _ids(rank([one, two])) == [("one", "cause"), ("two", "cause")]
 
 
+def test_of_two_causes_that_explain_each_other_only_the_first_says_so() -> None:
+    symptom = _finding("crash-loop", role="symptom"), 3.0
+    one = _finding("one", explains=("two", "crash-loop")), 1.0
+    two = _finding("two", explains=("one", "crash-loop")), 2.0
+
+    assert [f.explains for f in rank([one, two, symptom])] == [("two", "crash-loop"), ("crash-loop",), ()]
+
+
 def test_a_guess_from_the_lines_of_a_surer_cause_is_left_out() -> None:
     quoted, other = (Evidence(source="log", ref="vllm", text="CUDA out of memory", line=n) for n in (7, 8))
     root = _finding("cuda-oom-runtime", explains=("cuda-oom-weights",), evidence=(quoted,)), 7.0

@@ -15,12 +15,12 @@ CASES = Path(__file__).parent.parent / "checks" / "cases"
         ("request-too-long/fires_llama_refuses", "a slot of llama-server has 16384, all of -c 16384."),
         (
             "request-too-long/fires_llama_capped",
-            "has 32768, which is mostly what the model was trained with, as -c 131072",
+            "has 32768, which is usually what the model was trained with, as -c 131072",
         ),
         ("request-too-long/fires_llama_divided", "has 8192, as -c 32768 is divided among 4 slots."),
         ("served-model-name-mismatch/fires_other_name", "does not answer to that name, but to Qwen/Qwen3-8B."),
         ("served-model-name-mismatch/fires_client_ended", "does not answer to that name."),
-        ("worker-lost/fires_killed_child", "by signal 9 (a kill, mostly for memory)."),
+        ("worker-lost/fires_killed_child", "by signal 9 (a kill, usually for memory)."),
         ("trt-engine-mismatch/fires_other_gpu", "was built for compute capability 9.0, and this GPU has 8.0"),
         ("entrypoint-missing/fires_variable_that_nobody_sets", "$(NODE_RANK) stands in the command"),
         (

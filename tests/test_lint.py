@@ -209,7 +209,7 @@ def test_what_needs_the_cluster_is_said_once() -> None:
     assert {item["reason"] for item in tree["notChecked"]} == {"needs the cluster"}
     assert {"gpu-fragmented", "image-pull-failed"} <= {item["id"] for item in tree["notChecked"]}
     assert "shm-too-small" not in {item["id"] for item in tree["notChecked"]}
-    assert text.count("needs the cluster") == 1
+    assert text.count("which need a cluster") == 1
 
 
 # --- suppressions -----------------------------------------------------------------------------------------------------

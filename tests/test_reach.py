@@ -66,7 +66,7 @@ def _fix(address: str, asking: dict[str, Any], *objects: dict[str, Any]) -> Fix 
         ("etcd-main:2379", (_service("etcd-mein", 2379),), "Ask etcd-mein in place of etcd-main"),
         ("etcd:2379", (_service("etcd", 2380), _pod("etcd")), "at port 2380"),
         ("etcd:2379", (_service("etcd", 2379),), "none has app=etcd"),
-        ("etcd:2379", (_service("etcd", 2379), _pod("etcd", ready=False)), "Mend etcd first (Running, not ready)"),
+        ("etcd:2379", (_service("etcd", 2379), _pod("etcd", ready=False)), "Fix etcd first (Running, not ready)"),
         (
             "tcp://llm-0.llm:29500",
             (_service("llm", clusterIP="None"), _pod("llm-0", False, subdomain="llm")),
@@ -162,7 +162,7 @@ def test_a_pod_that_fell_and_stands_again_since_is_not_to_blame() -> None:
         status["restartCount"] = 1
     assert not _said("llm-0.llm:29500", peer, asker=asker)
     peer["status"]["containerStatuses"][0]["lastState"]["terminated"]["finishedAt"] = "2026-11-20T09:19:00Z"
-    assert "Mend llm-0 first" in _said("llm-0.llm:29500", peer, asker=asker)
+    assert "Fix llm-0 first" in _said("llm-0.llm:29500", peer, asker=asker)
 
 
 def test_an_address_that_a_later_pod_has_is_not_its_fault() -> None:
@@ -173,7 +173,7 @@ def test_an_address_that_a_later_pod_has_is_not_its_fault() -> None:
         "restartCount": 1,
     }
     late["metadata"]["creationTimestamp"] = "2026-11-20T09:10:00Z"
-    assert "Mend latest first" in _said("10.0.0.6:29500", late, asker=asker)
+    assert "Fix latest first" in _said("10.0.0.6:29500", late, asker=asker)
     late["metadata"]["creationTimestamp"] = "2026-11-20T09:40:00Z"
     assert not _said("10.0.0.6:29500", late, asker=asker)
 

@@ -717,6 +717,29 @@ def test_of_a_long_line_of_a_patch_the_value_is_shown(row: str, shown: str) -> N
     assert shown in [line.strip() for line in text.splitlines()]
 
 
+LACKING = tuple(doc.NotChecked(id=id, reason="node gpu-1 was not read") for id in ("driver-missing", "driver-too-old"))
+
+
+def test_a_node_that_a_recorded_input_lacks_can_be_added() -> None:
+    likely = replace(cause("x", "It is so", "It."), confidence="likely")
+    unsure = pod("p", "cause-found", findings=(likely,), not_checked=LACKING)
+
+    assert "to add it: kubectl get node gpu-1 -o yaml, into one folder with the" in render(report(unsure, not_read=()))
+    assert "to add it" not in render(report(unsure))  # a cluster says itself why it gave no node
+
+
+def test_what_a_certain_cause_does_not_need_is_not_asked_for() -> None:
+    sure = pod("p", "cause-found", findings=(cause("x", "It is so", "It."),), not_checked=LACKING)
+
+    assert "to add it" not in render(report(sure, not_read=()))
+
+
+def test_checks_that_lack_the_same_stand_together() -> None:
+    text = render(report(pod("p", "healthy", not_checked=LACKING)), wide=True)
+
+    assert "NOT RUN   node gpu-1 was not read (2 checks): driver-missing, driver-too-old" in text
+
+
 # -- words that all formats share -------------------------------------------------------------------------------------
 
 
@@ -728,7 +751,8 @@ def test_of_a_long_line_of_a_patch_the_value_is_shown(row: str, shown: str) -> N
             "Set it (in Pod/a, which must be recreated; by the model's owner)",
         ),
         ("Set it (HOME=/tmp; in Pod/a)", "Set it (HOME=/tmp; in Pod/a; by the model's owner)"),
-        ("Set it (max_tokens counts too)", "Set it (max_tokens counts too; by the model's owner)"),
+        ("Set it (max_tokens counts too)", "Set it (max_tokens counts too) – by the model's owner"),
+        ("Set it (as f(x) is)", "Set it (as f(x) is) – by the model's owner"),
         ("Set it", "Set it (by the model's owner)"),
     ],
 )

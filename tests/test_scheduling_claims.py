@@ -92,7 +92,7 @@ TEMPLATE = pod("me", resourceClaims=[{"name": "gpu", "resourceClaimTemplateName"
         (pod("me", resourceClaims=TEMPLATE["spec"]["resourceClaims"],
              status={"resourceClaimStatuses": [{"name": "gpu", "resourceClaimName": "mine"}]}), [claim(request())],
          "ResourceClaim serving/mine was not created for Pod serving/me (Pod is not owner)",
-         "ResourceClaim mine, which was to be made for it, belongs to something else"),
+         "ResourceClaim mine, which should have been made for it, belongs to something else"),
     ],
 )  # fmt: skip
 def test_what_refuses_a_pod_before_any_node_is_looked_at(

@@ -50,22 +50,22 @@ _CONF = {
         (["--enable-x"], "--enable-x requires --enable-y", "Add --enable-y, which --enable-x wants beside it"),
         (["--enable-x"], "--enable-x requires --kind deep.", "Add --kind=deep, which --enable-x wants beside it"),
         (["--enable-x", "--kind", "flat"], "enable_x requires --kind=deep", "Set --kind to deep, as enable_x wants it"),
-        (["--kind", "bf16"], "kind must be one of: bfloat16, float16", "Set --kind to bfloat16 (it is bf16; in Pod/q-0"),
+        (["--kind", "bf16"], "kind must be one of: bfloat16, float16", "Set --kind to bfloat16 (it is bf16), in Pod/q-0"),
         (["--kind=zz"], "Unknown --kind. Valid kinds are: aa, bb", "Set --kind to one of aa, bb"),
         (["--n=3"], "n_size must be >= 5", ""),
-        (["--n-size=3"], "n_size must be >= 5", "Set --n-size to 5 (it is 3; in Pod/q-0"),
+        (["--n-size=3"], "n_size must be >= 5", "Set --n-size to 5 (it is 3), in Pod/q-0"),
         (["--n-size", "0"], "n_size: Input should be greater than 0", "Remove --n-size 0: it must be 1 at least"),
-        (["--n-size=9", "--m-size=4"], "n_size must be at most m_size", "Set --n-size to 4 (it is 9; in Pod/q-0"),
+        (["--n-size=9", "--m-size=4"], "n_size must be at most m_size", "Set --n-size to 4 (it is 9), in Pod/q-0"),
         (["--tp-size=8", "--ep-size=3"], "tp_size 8 must be divisible by ep_size 3", "Set --ep-size to 2, which divides 8"),
         (["--n-size=32k"], "--n-size: invalid int value: '32k'", "Write --n-size in digits alone: 32768"),
         (["--cudagraph-capture-sizes", "1,2,4"], "--cudagraph-capture-sizes: invalid int value: '1,2,4'", "as a word of its own: 1 2 4"),
         (["--n-size=1,2,4"], "--n-size: invalid int value: '1,2,4'", "Remove --n-size=1,2,4"),
         (["--n-size=8,192"], "--n-size: invalid int value: '8,192'", "Write --n-size in digits alone: 8192"),
-        (["--kind=yor"], "--kind: invalid choice: 'yor' (choose from 'auto', 'york')", "Set --kind to york (it is yor;"),
+        (["--kind=yor"], "--kind: invalid choice: 'yor' (choose from 'auto', 'york')", "Set --kind to york (it is yor),"),
         (["--kind=v9"], "--kind: invalid choice: 'v9' (choose from 'v3', 'v30')", "Set --kind to one of v3, v30"),
         (["--n-size=131072e+00"], "--n-size: invalid int value: '131072e+00'", "Remove --n-size=131072e+00"),
         (["--n-size=1e+06"], "--n-size: invalid int value: '1e+06'", "1000000 (it is 1e+06; Helm"),
-        (["--n-size=1.31072e+05"], "--n-size: invalid int value: '1.31072e+05'", "131072 (it is 1.31072e+05; in Pod"),
+        (["--n-size=1.31072e+05"], "--n-size: invalid int value: '1.31072e+05'", "131072 (it is 1.31072e+05), in Pod"),
         (["--n-size=1.5e+00"], "--n-size: invalid int value: '1.5e+00'", "Remove --n-size=1.5e+00"),
         (["--n-size=1e+20"], "--n-size: invalid int value: '1e+20'", "Remove --n-size=1e+20"),
         (["--x-conf", '\'{"a":1}\''], "--x-conf: cannot be converted to JSON", 'plain JSON: {"a":1}'),
@@ -113,7 +113,7 @@ def test_a_setting_is_found_in_each_form() -> None:
 def test_a_file_comes_from_where_it_is() -> None:
     mounts = [{"name": "conf", "mountPath": "/etc/app"}]
     mounted = _container(_CONF, args=["--config=/etc/app/b.yaml"], volumeMounts=mounts)
-    assert "Let --config name /etc/app/a.yaml" in brings(mounted, "/etc/app/b.yaml").summary  # type: ignore[union-attr]
+    assert "Set --config to /etc/app/a.yaml" in brings(mounted, "/etc/app/b.yaml").summary  # type: ignore[union-attr]
     assert brings(mounted, "/etc/app/a.yaml") is None
     assert "line 2: `second: 2`" in edits(mounted, "error in /etc/app/a.yaml:2", "Correct it").summary  # type: ignore[union-attr]
     assert edits(mounted, "error in /opt/other.yaml:2", "Correct it") is None

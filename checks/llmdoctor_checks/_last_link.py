@@ -81,7 +81,7 @@ def _at(pod: Pod, target: int, to: Destination, line: Line, client: Container) -
             fixes.set_flag(engine, "host", "--host", _ALL, "Listen on all addresses of the pod")
             if engine is not None and engine.name in ("vllm", "sglang", "llama.cpp")
             else fixes.advice(
-                f"Let {mains[0].name} of {fixes.edited(pod)} listen on {_ALL} in place of {alone[0]} (the host or address that its server "
+                f"Have {mains[0].name} of {fixes.edited(pod)} listen on {_ALL} in place of {alone[0]} (the host or address that its server "
                 "binds)"
             ),
             at=pod,
@@ -159,7 +159,7 @@ def _by_pool(why: Why, pod: Pod, target: int, listener: _Listener) -> Why:
         text=f"{why.text}; InferencePool {pool.name} has {target} among its targetPorts",
         evidence=(object_evidence(pool, "spec.targetPorts", f"number: {target}"), listener.evidence),
         fix=fixes.advice(
-            f"Let targetPorts of InferencePool/{pool.name} have {listener.port} and not {target}, as they hold for each pod that it "
+            f"Set targetPorts of InferencePool/{pool.name} to {listener.port}, not {target}, as they hold for each pod that it "
             f"selects, or let {fixes.edited(pod)} listen there"
         ),
         astray=False,

@@ -180,7 +180,7 @@ def _break(said: Unreached, cluster: Cluster) -> Why | None:
                     container,
                     to,
                     f"{to.host}:{_best(service, to, listed)}",
-                    f"Let {fixes.edited(container.pod)} ask {service.name} at port {_best(service, to, listed)}",
+                    f"Have {fixes.edited(container.pod)} ask {service.name} at port {_best(service, to, listed)}",
                 ),
                 astray=True,
             )
@@ -241,7 +241,7 @@ def _itself(container: Container, to: Destination, line: Line, cluster: Cluster)
                 container,
                 to,
                 f"{to.host}:{port.value}",
-                f"Let {container.name} ask port {port.value}, in {fixes.edited(pod)}",
+                f"Have {container.name} ask port {port.value}, in {fixes.edited(pod)}",
             ),
         )
     others = [c for c in pod.containers if c is not container and c.role != "init"]
@@ -257,7 +257,7 @@ def _itself(container: Container, to: Destination, line: Line, cluster: Cluster)
         f"that is {pod.name} itself, where no other container runs and none declares port {to.port}",
         (),
         readdressed(
-            container, to, meant, f"Let {container.name} ask {meant} in place of {to.shown}, in {fixes.edited(pod)}"
+            container, to, meant, f"Have {container.name} ask {meant} in place of {to.shown}, in {fixes.edited(pod)}"
         )
         if (meant := of_models(container, to.host, cluster))
         else fixes.advice(
@@ -358,7 +358,7 @@ def _selecting(service: Item, wanted: dict[str, str], lost: Pod | None) -> Fix:
     right = {key: lost.labels[key] for key in wanted if key in lost.labels} if lost is not None else {}
     if lost is not None and right:
         operation = {"op": "replace", "path": "/spec/selector", "value": right}
-        return fixes.patch_object(service, f"Let Service {service.name} select {fixes.pods_of(lost)}", [operation])
+        return fixes.patch_object(service, f"Have Service {service.name} select {fixes.pods_of(lost)}", [operation])
     shown = ",".join(f"{key}={value}" for key, value in wanted.items())
     return fixes.advice(
         f"Start what Service {service.name} is for (its pods have {shown}), or give its selector the labels that the server's pods have",

@@ -99,11 +99,11 @@ class Context(Topic):
         """What clients have to do where the context stays as it is."""
         length, new = self._length, number_of(self.captured.get("new"))
         if new and 0 < self._have < length.now:
-            return f"Let clients ask for at most {length.now - self._have} tokens after such a prompt (max_tokens; {new} were asked for)"
+            return f"Have clients ask for at most {length.now - self._have} tokens after such a prompt (max_tokens; {new} were asked for)"
         if length.wanted and length.now and length.wanted > length.now:
             over = f"{length.wanted - length.now} tokens less"
-            return f"Let clients send, or ask for, {over}: prompt and answer (max_tokens) have {length.now} together"
-        return "Let clients send less, or ask for fewer tokens: max_tokens counts together with the prompt"
+            return f"Have clients send, or ask for, {over}: prompt and answer (max_tokens) have {length.now} together"
+        return "Have clients send less, or ask for fewer tokens: max_tokens counts together with the prompt"
 
     @cached_property
     def _slot(self) -> _Slot:
@@ -136,7 +136,7 @@ class Context(Topic):
             if whole >= need and fewer < slots:
                 return _Slot(text, fewer=fewer, each=min(whole // fewer, most or _MOST_TOKENS), whole=each * slots)
             return _Slot(text, whole=each * slots, each=each)
-        return _Slot(f"which is mostly what the model was trained with, as {told.text} is more")
+        return _Slot(f"which is usually what the model was trained with, as {told.text} is more")
 
     @property
     def _rank(self) -> int:

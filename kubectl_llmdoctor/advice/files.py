@@ -128,6 +128,15 @@ class Files(Topic):
         beside = self.mount is not None and self.there.startswith("/") and not self._inside(self.there, self.mount)
         return backing(volume) if volume and not beside else "the volume"
 
+    @property
+    def _volume_size(self) -> str:
+        """What decides how large that volume is."""
+        volume = self.pod.volume(self.mount.name) if self.pod and self.mount else None
+        if volume and (volume.empty_dir or volume.host_path):
+            node = self.pod.spec.node_name if self.pod else ""
+            return f"this one has the room of the disk of {f'node {node}' if node else 'its node'}"
+        return "a claim grows only where its storage class allows that" if volume else "this one is full"
+
     @staticmethod
     def _inside(path: str, mount: VolumeMount) -> bool:
         return f"{path}/".startswith(f"{mount.mount_path.rstrip('/')}/")

@@ -198,6 +198,13 @@ class Group(Topic):
         return self.captured.get("host") or next((one["host"] for one in said if one), "")
 
     @template_value
+    def leader_needs(self) -> str:
+        """What the host of the leader needs to be reached while it starts: an address has no name that a Service gives."""
+        if ":" in self.leader or re.fullmatch(r"[\d.]{7,15}", self.leader):
+            return "its port must be let through"
+        return "its name needs a headless Service with publishNotReadyAddresses: true, and its port must be let through"
+
+    @template_value
     def own_name(self) -> str:
         """The host of the line, where it is the name that the pod has by its headless Service."""
         host, spec = self.captured.get("host", ""), self.pod.spec if self.pod else None
@@ -258,9 +265,10 @@ class Group(Topic):
         if waits and len(missing) == 1 and ranks > 1:
             return "one rank late", str(missing[0])
         first = [rank for rank, at in waits.items() if at == min(waits.values())]
-        if not waits or missing or len(waits) != ranks:
+        # a single rank that waits has others that the settings which were read do not tell of
+        if not waits or missing or len(waits) != ranks or ranks < 2:
             return "late rank not known", ""
-        return ("one rank late", str(first[0])) if len(first) == 1 < ranks else ("all ranks wait", "")
+        return ("one rank late", str(first[0])) if len(first) == 1 else ("all ranks wait", "")
 
     @template_value
     def rdma(self) -> str:

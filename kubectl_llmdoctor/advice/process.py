@@ -25,8 +25,8 @@ from kubectl_llmdoctor.template_values import template_value
 _SIGNALS = {
     "4": "an instruction that the processor does not have",
     "6": "the process gave up by itself",
-    "7": "a bus error, mostly /dev/shm or a file that is cut short",
-    "9": "a kill, mostly for memory",
+    "7": "a bus error, usually /dev/shm or a file that is cut short",
+    "9": "a kill, usually for memory",
     "11": "a crash in a library",
 }
 
@@ -231,7 +231,7 @@ class Process(Topic):
         )
         if container is None or volume is None or volume.empty_dir is None:
             return ""
-        return f", and what {container.restarts} starts left there stays until the pod is made anew"
+        return f", and what {container.restarts} starts left there stays until the pod is made again"
 
     def _option(self, name: str) -> str:
         """What the engine calls a setting."""

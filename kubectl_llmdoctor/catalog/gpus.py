@@ -335,6 +335,18 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(out)
 
 
+def alike(text: str) -> list[str]:
+    """Names that are spelt nearly so, for one that no GPU of the table has: `H10` -> H100."""
+    import difflib
+
+    names = {gpu.name.lower(): gpu.name for gpu in known()} | {
+        short.lower(): short
+        for gpu in known()
+        for short in (gpu.name.removeprefix("GeForce "), *re.findall(r"\b[A-Z]+\d+\w*", gpu.name))
+    }
+    return [names[found] for found in difflib.get_close_matches(text.strip().lower(), names, n=3, cutoff=0.8)]
+
+
 def candidates(text: str) -> tuple[Gpu, ...]:
     """The GPUs that a name may mean, one for each size of memory; models that differ only in their links are one.
 

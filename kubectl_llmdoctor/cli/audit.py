@@ -105,7 +105,7 @@ def command(
         import msgspec
 
         report = msgspec.structs.replace(report, comparison=baseline.compare(report, old))
-    output.write(report, chosen, color=output.colored(no_color), fleet=True)
+    output.write(report, chosen, color=output.colored(no_color), fleet=True, source=source)
     code = output.exit_code(report, fail_on)
     if source is None:
         leave(code)

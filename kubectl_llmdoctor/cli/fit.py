@@ -151,7 +151,7 @@ def _is_object(text: str) -> bool:
 
 def _gpu(text: str) -> Gpu:
     """A GPU by its name, or one of a given size. Raises UsageError with what it may mean."""
-    from kubectl_llmdoctor.catalog.gpus import Gpu, candidates
+    from kubectl_llmdoctor.catalog.gpus import Gpu, alike, candidates
 
     size = re.fullmatch(r"(\d{1,4}(?:\.\d+)?)\s*GiB", text.strip(), re.IGNORECASE)
     if size:
@@ -162,7 +162,9 @@ def _gpu(text: str) -> Gpu:
         return found[0]
     if found:
         raise UsageError(f"--gpu {text}: may be {' or '.join(gpu.name for gpu in found)}; say which")
-    raise UsageError(f"--gpu {text}: not in the table; give its memory instead, such as --gpu 48GiB")
+    near = alike(text)
+    meant = f"did you mean {' or '.join(near)}? Else give its memory" if near else "give its memory instead"
+    raise UsageError(f"--gpu {text}: not in the table; {meant}, such as --gpu 48GiB")
 
 
 def _config(path: str) -> Architecture:

@@ -11,7 +11,7 @@ from kubectl_llmdoctor.errors import AccessError, UsageError
 from kubectl_llmdoctor.tree import dig
 
 if TYPE_CHECKING:
-    from kubectl_llmdoctor.facts.cluster import Cluster
+    from kubectl_llmdoctor.facts.cluster import Cluster, Item
     from kubectl_llmdoctor.gather.alertmanager import Alerted
     from kubectl_llmdoctor.gather.cluster import Connection, Query
     from kubectl_llmdoctor.snapshot import Snapshot, TargetRef
@@ -88,16 +88,15 @@ def _chosen(
         if not refs:
             raise AccessError(f"the input holds no pod and no workload in the namespace {namespace}")
     for text, where in names:
-        kind_text, slash, name = text.partition("/")
-        if "/" in name:
+        kind_text, slash, rest = text.partition("/")
+        if "/" in rest:
             raise UsageError(f"{text!r} is not a name; expected NAME or TYPE/NAME")
-        kind = kind_named(kind_text) if slash else "Pod"
+        kind, name = (kind_named(kind_text), rest) if slash else ("Pod", text)
         alike = [i for k in cluster.kinds() if k.partition(".")[0].lower() == kind.lower() for i in cluster.items(k)]
         found = [i for i in alike if i.name == name and where in (None, i.namespace)]
         if not found:
-            have = ", ".join(f"{i.namespace}/{i.name}" for i in alike) or "none"
             within = f"namespace {where} of the input" if where else "the input"
-            raise AccessError(f"{text}: no such object in {within}; of kind {kind} the input has: {have[:400]}")
+            raise AccessError(f"{text}: no such object in {within}; {_instead(name, kind, alike, where)}")
         if len(found) > 1:
             several = ", ".join(i.namespace for i in found)
             raise UsageError(f"{text}: occurs in the namespaces {several}; choose one with -n")
@@ -108,6 +107,28 @@ def _chosen(
         refs += _on_node(cluster, node)
     refs = list(dict.fromkeys(refs))
     return msgspec.structs.replace(snapshot, target=refs[0], targets=tuple(refs[1:]))
+
+
+#: So many objects of the input are named in place of one that it does not have.
+_MOST_NAMED = 6
+
+
+def _instead(name: str, kind: str, alike: list[Item], where: str | None) -> str:
+    """What may be meant by a name that the input does not have: names that are close to it, else what there is."""
+    import difflib
+
+    names = list(dict.fromkeys(i.name for i in sorted(alike, key=lambda i: i.namespace != where)))
+    # of a pod's name the end is made up at its start, so what stands before that counts first
+    near = [one for stem in (name, name.rpartition("-")[0]) for one in names if stem and one.startswith(stem)][:3]
+    if near := near or difflib.get_close_matches(name, names, n=3, cutoff=0.7):
+        meant = dict.fromkeys(f"{i.name} -n {i.namespace}" for one in near for i in alike if i.name == one)
+        return f"did you mean {' or '.join([*meant][:3])}?"
+    if not alike:
+        return f"it has none of kind {kind}"
+    own = [i for i in alike if i.namespace == where]
+    named = ", ".join(f"{i.namespace}/{i.name}" for i in (own or alike)[:_MOST_NAMED])
+    more = len(own or alike) - _MOST_NAMED
+    return f"of kind {kind} {'that namespace' if own else 'it'} has {named}{f' and {more} more' if more > 0 else ''}"
 
 
 def _on_node(cluster: Cluster, place: str) -> list[TargetRef]:

@@ -28,10 +28,15 @@ def parse_outputs(given: tuple[str, ...]) -> list[tuple[str, str]]:
     return outputs
 
 
-def write(report: Report, outputs: list[tuple[str, str]], *, color: bool, fleet: bool = False) -> None:
-    """Write the report once per output, text as the page of an audit for a `fleet`. Raises UsageError when a file cannot be written."""
+def write(
+    report: Report, outputs: list[tuple[str, str]], *, color: bool, fleet: bool = False, source: str | None = None
+) -> None:
+    """Write the report once per output, text as the page of an audit for a `fleet`. Raises UsageError when a file cannot be written.
+
+    `source` is the file or folder that an audit read in place of a cluster.
+    """
     for name, path in outputs:
-        data = render(report, name, color=color and not path, fleet=fleet)
+        data = render(report, name, color=color and not path, fleet=fleet, source=source)
         if path:
             save(data, path, f"-o {name}")
         else:
@@ -49,14 +54,16 @@ def save(data: bytes, path: str, option: str, *, make_folder: bool = False) -> N
         raise UsageError(f"{option}={path}: {error.strerror}") from error
 
 
-def render(report: Report, name: str, *, color: bool = False, fleet: bool = False) -> bytes:
+def render(report: Report, name: str, *, color: bool = False, fleet: bool = False, source: str | None = None) -> bytes:
     """The report in one format."""
     if name in ("text", "wide"):
+        from kubectl_llmdoctor.report import fleet as page
         from kubectl_llmdoctor.report import text
-        from kubectl_llmdoctor.report.fleet import render as page
 
         wide = name == "wide"
-        return (page if fleet else text.render)(report, width=width(), color=color, wide=wide).encode()
+        if fleet:
+            return page.render(report, width=width(), color=color, wide=wide, source=source).encode()
+        return text.render(report, width=width(), color=color, wide=wide).encode()
     if name in ("markdown", "html", "sarif", "junit", "github", "policyreport"):
         import importlib
 
@@ -68,11 +75,13 @@ def render(report: Report, name: str, *, color: bool = False, fleet: bool = Fals
 
 
 def width() -> int:
-    """Columns of the terminal; 80 when there is none."""
+    """Columns of the terminal; without one what COLUMNS says, or 80."""
     try:
-        return max(60, min(os.get_terminal_size(sys.stdout.fileno()).columns, 160))
+        columns = os.get_terminal_size(sys.stdout.fileno()).columns
     except (OSError, ValueError):
-        return 80
+        said = os.environ.get("COLUMNS", "")
+        columns = int(said) if said.isdecimal() and len(said) < 6 else 80
+    return max(60, min(columns, 160))
 
 
 def colored(no_color: bool) -> bool:

@@ -36,8 +36,10 @@ _STATUS = 60
 _DOWN = ("cause-found", "undetermined")
 
 
-def render(report: Report, *, width: int = 80, color: bool = False, wide: bool = False) -> str:
-    """The page as text that ends in a line break."""
+def render(
+    report: Report, *, width: int = 80, color: bool = False, wide: bool = False, source: str | None = None
+) -> str:
+    """The page as text that ends in a line break; `source` is the file or folder that was read in place of a cluster."""
     page = Page(width, color=color, wide=wide)
     down = [target for target in report.targets if target.verdict in _DOWN]
     risky = [target for target in report.targets if target.verdict == "at-risk"]
@@ -45,7 +47,8 @@ def render(report: Report, *, width: int = 80, color: bool = False, wide: bool =
     _nodes(page, report.cluster.findings)
     _targets(page, "DOWN NOW", "red", down)
     if down and not wide:
-        page.prose("", f"in full: {_command(down[0])}; all of them: -o wide", style="dim")
+        page.prose("", "in full (all of them: -o wide):", style="dim")
+        page.line(("  " + _command(down[0], source), "dim"))
     _targets(page, "NEXT", "yellow", risky)
     _capacity(page, report)
     _versions(page, report.cluster.engines)
@@ -71,7 +74,7 @@ def _summary(page: Page, report: Report, down: Sequence[Target], risky: Sequence
         (f"{len(risky)} at risk", "yellow" if risky else ""),
         (f"{fine} fine", "green" if fine else ""),
         (
-            f"{words.number(gpus, 'GPU')}, {free} free" + (f" ({lost} of them not to be had)" if lost else "")
+            f"{words.number(gpus, 'GPU')}, {free} free" + (f" ({lost} of them not usable)" if lost else "")
             if gpus
             else "",
             "",
@@ -112,13 +115,16 @@ def _others(page: Page, targets: Sequence[Target]) -> None:
         page.prose("", f"and {words.number(len(targets), 'other')} alike{size}: {', '.join(shown)}{rest}", style="bold")
 
 
-def _command(target: Target) -> str:
+def _command(target: Target, source: str | None) -> str:
     """What explains a target alone, with its evidence and the commands of its fix."""
     from shlex import quote
 
     kind, _, name = (target.workload or f"{target.kind}/{target.name}").partition("/")
     within = f" -n {quote(clean(target.namespace))}" if target.namespace else ""
-    return f"kubectl llmdoctor diagnose {quote(clean(f'{kind.lower()}/{name}'))}{within}"
+    where = f" --from {quote(clean(source))}" if source else ""
+    if target.context:
+        where = f" --context {quote(clean(target.context))}"
+    return f"kubectl llmdoctor diagnose{where} {quote(clean(f'{kind.lower()}/{name}'))}{within}"
 
 
 def _name(target: Target) -> str:
@@ -138,7 +144,7 @@ def _finding(page: Page, finding: Finding, same: Sequence[Target]) -> None:
 
 def _stated(page: Page, label: str, text: str, id: str, tone: str = "") -> None:
     """A statement with its id behind it, which stays where the statement is cut: `explain` asks for it."""
-    whole, limit = f"{text} ({id})", page.limit(3)
+    whole, limit = f"{text} ({id})", page.limit(4)
     if not limit or len(wrap(whole, page.inner)) <= limit:
         page.prose(label, whole, limit, tone)
         return
@@ -165,7 +171,7 @@ def _capacity(page: Page, report: Report) -> None:
     if not rows:
         return
     page.gap()
-    heads = ("product", "nodes", "GPUs", "used", "free", "free on a node")
+    heads = ("product", "nodes", "GPUs", "used", "free", "nodes x free")
     table = [heads, *(tuple(map(clean, _cells(row))) for row in rows)]
     widths = [max(columns(line[n]) for line in table) for n in range(len(heads) - 1)]
     label = "CAPACITY"
@@ -197,7 +203,7 @@ def _remarks(row: Capacity, wide: bool) -> Iterator[str]:
     if row.allocatable < row.total:
         yield f"{row.total - row.allocatable} not offered by their nodes"
     if row.stranded:
-        yield "free but not to be had: " + ", ".join(f"{count} ({why})" for why, count in row.stranded.items())
+        yield "free but not usable: " + ", ".join(f"{count} ({why})" for why, count in row.stranded.items())
     if row.idle:
         yield f"{row.idle} held, and nothing runs on them"
     holders = row.holders if wide else row.holders[:_MOST_HOLDERS]
@@ -225,6 +231,8 @@ def _versions(page: Page, rows: Sequence[EngineVersion]) -> None:
     if rows:
         page.gap()
     page.list("ENGINES", (_version(row, page.wide) for row in rows))
+    if not page.wide and any(row.vulnerabilities for row in rows):
+        page.prose("", "which advisories: -o wide", style="dim")
 
 
 def _version(row: EngineVersion, wide: bool) -> str:
@@ -253,7 +261,7 @@ def _comparison(page: Page, report: Report) -> None:
 def _not_seen(page: Page, rows: Sequence[NotRead]) -> None:
     by_reason: dict[str, list[str]] = {}
     for row in rows:
-        by_reason.setdefault(row.reason, []).append(f"{row.source} {row.ref}".strip())
+        by_reason.setdefault(row.reason, []).append(f"{words.SOURCES.get(row.source, row.source)} {row.ref}".strip())
     if rows:
         page.gap()
 
@@ -262,6 +270,8 @@ def _not_seen(page: Page, rows: Sequence[NotRead]) -> None:
             shown = sources if page.wide else sources[:_MOST_NAMES]
             more = f" and {len(sources) - len(shown)} more" if len(sources) > len(shown) else ""
             yield f"{', '.join(shown)}{more}: {reason}"
+        if any(words.forbidden(row.reason) for row in rows):
+            yield "kubectl llmdoctor access   shows what you may read"
 
     page.list("NOT SEEN", lines())
 

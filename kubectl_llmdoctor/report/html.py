@@ -286,7 +286,7 @@ def _gpus(report: Report) -> Html:
             "Used but idle",
             "Free",
             "Free in chunks",
-            "Free, not to be had",
+            "Free, not usable",
         )
         rows = [_capacity(row) for row in cluster.capacity]
         children.append(parts.table("GPUs by product", heads, rows, numbers=range(1, 7)))

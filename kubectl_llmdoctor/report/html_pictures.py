@@ -71,7 +71,7 @@ _SHAPES = {
     "held": ("in use", "M{x} {y}h10v10h-10z"),
     "idle": ("held, idle", "M{x} {y}h10v10h-10zm2 2v6h6v-6z"),
     "free": ("free", "M{x} {y}h10v10h-10zm1 1v8h8v-8z"),
-    "stranded": ("free, not to be had", "M{x} {y}h10v10h-10zm1 1.7v7.3h7.3zm.7-.7h7.3v7.3z"),
+    "stranded": ("free, not usable", "M{x} {y}h10v10h-10zm1 1.7v7.3h7.3zm.7-.7h7.3v7.3z"),
     "gone": ("not offered", "M{x} {y}m4 4h2v2h-2z"),
 }
 

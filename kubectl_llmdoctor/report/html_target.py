@@ -64,7 +64,7 @@ class Writer:
             _next(target),
             *(_folded(target, f) for f in rest),
             _settings(target),
-            _list_of("Not checked", [f"{item.id}: {item.reason}" for item in target.not_checked], fold=True),
+            _list_of("Not checked", words.not_run((item.id, item.reason) for item in target.not_checked), fold=True),
         ]
         written = element(
             "details",

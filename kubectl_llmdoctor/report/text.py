@@ -6,6 +6,7 @@ quotations are cut, and say so; `wide` shows everything.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from msgspec.structs import replace
@@ -53,7 +54,11 @@ def render(report: Report, *, width: int = 80, color: bool = False, wide: bool =
     if len(report.targets) > 1:
         page.gap()
         verdicts = [t.verdict for t in report.targets]
-        counts = [f"{verdicts.count(v)} {word}" for v, word in words.VERDICTS.items() if v in verdicts]
+        counts = [
+            f"{verdicts.count(v)} {'with ' * word.startswith('cause')}{word}"
+            for v, word in words.VERDICTS.items()
+            if v in verdicts
+        ]
         page.flow((f"{len(verdicts)} targets: {', '.join(counts)}", "bold"))
     return page.text()
 
@@ -450,7 +455,7 @@ def _not_seen(page: Page, report: Report) -> None:
     unread = [(words.SOURCES.get(item.source, item.source), item.ref, item.reason) for item in report.not_read]
     if page.wide:
         page.list("NOT SEEN", (f"{source} {ref}".strip() + f": {reason}" for source, ref, reason in unread))
-        page.list("NOT RUN", (f"{check}: {reason}" for check, reason in unjudged))
+        page.list("NOT RUN", words.not_run(unjudged))
         return
     by_reason: dict[str, list[tuple[str, str]]] = {}
     for source, ref, reason in unread:
@@ -459,9 +464,27 @@ def _not_seen(page: Page, report: Report) -> None:
     if unjudged:
         why = words.gists([reason for _, reason in unjudged])
         lines += wrap(f"{words.number(len(unjudged), 'check')} not run (-o wide names them): {why}", page.inner, 2)
-    if any(word in reason.lower() for _, _, reason in unread for word in ("forbidden", "unauthorized", "403", "401")):
+    if any(words.forbidden(reason) for _, _, reason in unread):
         lines += wrap("kubectl llmdoctor access   shows what you may read", page.inner)
     page.block("NOT SEEN", lines)
+    if unjudged and not unread and len(report.targets) == 1:
+        _to_add(page, report.targets[0])
+
+
+#: What is said of a node that a recorded input lacks.
+_LACKS_NODE = re.compile(r"node ([\w.-]+) was not read")
+
+
+def _to_add(page: Page, target: Target) -> None:
+    """How to bring the nodes that a recorded input lacks, where they may change the answer."""
+    causes = [f for f in target.findings if f.role == "cause"]
+    if target.verdict == "healthy" or (causes and causes[0].confidence == "certain"):
+        return
+    found = [_LACKS_NODE.fullmatch(item.reason) for item in target.not_checked]
+    names = list(dict.fromkeys(node[1] for node in found if node))
+    if names:
+        of = f"node {names[0]}" if len(names) == 1 else "nodes"
+        page.prose("", f"to add it: kubectl get {of} -o yaml, into one folder with the input; then --from FOLDER")
 
 
 def _whence(unread: list[tuple[str, str]]) -> str:
@@ -485,4 +508,4 @@ def _decided(page: Page, report: Report) -> None:
     page.more(len(unused) - len(shown))
     if report.not_checked:
         count = len(report.not_checked)
-        page.prose("NOT RUN", f"needs the cluster: {count} checks of what only logs, events, status and nodes say")
+        page.prose("NOT RUN", f"{count} checks, which need a cluster: they look at logs, events, status and nodes")

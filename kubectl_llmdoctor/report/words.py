@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 
 from kubectl_llmdoctor.report.document import Capacity, EngineInfo, Evidence, Fix, Target, Verdict, Verification
 from kubectl_llmdoctor.report.text_layout import clean, shorten
@@ -156,12 +157,19 @@ def commands(fix: Fix, target: Target) -> tuple[str, ...]:
 
 
 def owned(text: str, owner: str) -> str:
-    """A fix with who makes it, within the remark that it ends in, if it does: `(in Pod/llama-0; by the model's owner)`."""
+    """A fix with who makes it: `… (by the model's owner)`, `… (free or add nodes) – by …`, `… (in Pod/llama-0; by …)`."""
+    _, opened, last = text.rpartition(" (")
+    if opened and last.endswith(")") and not _WHERE.search(last):
+        return f"{text} – {OWNERS[owner]}"
     return remarked(text, OWNERS[owner])
 
 
+#: A remark that says in which object a fix is made, which has room for who makes it.
+_WHERE = re.compile(r"(?:^|; )in [A-Z]\w+/")
+
+
 def remarked(text: str, remark: str) -> str:
-    """A text with a remark behind it, in the parentheses that it ends in already, if it does: `… (free or add nodes; by …)`."""
+    """A text with a remark behind it, in the parentheses that it ends in already, if it does: `… (mind its memory; in …)`."""
     _, opened, last = text.rpartition(" (")
     if opened and last.endswith(")") and ")" not in last[:-1] and "(" not in last:
         return f"{text[:-1]}; {remark})"
@@ -206,6 +214,19 @@ def counted(items: Sequence[str]) -> str:
         counts[word] = counts.get(word, 0) + 1
     ordered = sorted(counts.items(), key=lambda item: -item[1])
     return ", ".join(f"{word} ({count})" if count > 1 else word for word, count in ordered)
+
+
+def forbidden(reason: str) -> bool:
+    """Whether a source was not read for want of a right."""
+    return any(word in reason.lower() for word in ("forbidden", "unauthorized", "403", "401"))
+
+
+def not_run(unjudged: Iterable[tuple[str, str]]) -> list[str]:
+    """Checks that could not judge, by what they lacked: `node gpu-1 was not read (2 checks): driver-missing, …`."""
+    lacking: dict[str, dict[str, None]] = {}
+    for check, reason in unjudged:
+        lacking.setdefault(reason, {})[check] = None
+    return [f"{reason} ({number(len(ids), 'check')}): {', '.join(ids)}" for reason, ids in lacking.items()]
 
 
 def gist(reason: str) -> str:

@@ -112,7 +112,7 @@ def behind_a_proxy(signature: Signature, subject: Subject, pod: Pod) -> Finding 
                 evidence = [log_evidence(lines[-1], pattern.literal), log_evidence(own[-1])]
                 found = finding(signature, pattern, words, subject, pod, None, evidence, lines[-1].order)
                 look = fixes.advice(
-                    f"Mend it at {server.name}, which refuses what {pod.name} passes on: its own diagnosis has the fix",
+                    f"Fix it at {server.name}, which refuses what {pod.name} passes on: its own diagnosis has the fix",
                     f"kubectl llmdoctor diagnose {server.name} -n {server.namespace}",
                 )
                 return msgspec.structs.replace(found, confidence="likely", explains=(), fixes=(look,))

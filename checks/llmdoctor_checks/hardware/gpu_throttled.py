@@ -131,7 +131,7 @@ def _mended(hardware: Hardware, slow: list[tuple[Device, list[tuple[str, str]]]]
         )
     if power and not heat:
         return (
-            f"Find out at the management controller (BMC, iDRAC) of {node} why the power brake of {which} is on, and mend that: a supply "
+            f"Find out at the management controller (BMC, iDRAC) of {node} why the power brake of {which} is on, and fix that: a supply "
             "unit or cable that failed, a cap of power, a card whose temperatures it does not know"
         )
     return f"Look at cooling and power of {node}, which hold {which} back"

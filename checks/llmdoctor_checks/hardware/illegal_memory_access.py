@@ -36,9 +36,9 @@ _UNKNOWN = "UNRECOGNIZED_CLIENT"
 
 @check("illegal-memory-access", since="0.1", literals=(*LITERALS, *REPLACED, *OF_GPUS, *ERRORS))
 def illegal_memory_access(pod: Pod, hardware: Hardware | None, logs: Logs | None) -> Iterator[Finding]:
-    """A kernel touched memory of the GPU that it may not touch.
+    """A kernel touched memory of the GPU that it must not touch.
 
-    The GPU stopped a kernel: at an address that it may not use (CUDA error 700), at an instruction (715), an address that is not
+    The GPU stopped a kernel: at an address that it must not use (CUDA error 700), at an instruction (715), an address that is not
     aligned (716), or for a reason that it does not say (719). The kernel's log has an Xid 13 or 31 then, of an AMD GPU a page
     fault. It is a fault of the program nearly always: of the engine, of a compiled kernel for this shape, quantization or
     attention backend. CUDA reports it at some later call, so that the traceback names the wrong place, and all that the process

@@ -24,7 +24,7 @@ def pcie_degraded(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
 
     Before a link falls back, or is lost, packets are sent again: replays, which the driver counts, and errors of the bus
     that the kernel logs (AER). Corrected ones are harmless by themselves and tell of bad signals when they are many; a
-    fatal one takes the GPU from the bus, mostly with Xid 79.
+    fatal one takes the GPU from the bus, usually with Xid 79.
 
     ## Fix
 

@@ -42,7 +42,7 @@ def prompt_cache(engine: Engine | None, limit: int, log: Log | None) -> Greed | 
     ollama = engine.name == "ollama"
     much = f"up to {say_bytes(size * MIB)}" if size >= 0 else "as much as there is"
     less = max(limit // 8 // MIB, 256)
-    summary = f"Let the prompt cache keep {less} MiB at most{' in each runner' if ollama else ''}"
+    summary = f"Have the prompt cache keep {less} MiB at most{' in each runner' if ollama else ''}"
     return Greed(
         f" {'Each model that Ollama runs' if ollama else 'llama-server'} keeps the prompts of earlier requests in that memory, {much}.",
         evidence,

@@ -106,7 +106,7 @@ def _repairs(engine: Engine, said: re.Match[str], cluster: Cluster) -> Iterator[
         text = f"Raise the memory limit of {container.name} to {enough}Gi, so that {said['want']} are free in it"
         yield fixes.set_resource(container, "limits", "memory", f"{enough}Gi", text)
     else:
-        text = f"Let {container.name} request {enough}Gi, so that it comes to a node that has as much"
+        text = f"Have {container.name} request {enough}Gi, so that it comes to a node that has as much"
         yield fixes.set_resource(container, "requests", "memory", f"{enough}Gi", text)
     yield fixes.advice(
         "Ask for a smaller model, quantization or context (num_ctx), or let what else is loaded go (ollama ps, ollama stop)"

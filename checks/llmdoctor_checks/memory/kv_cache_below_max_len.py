@@ -43,7 +43,7 @@ def kv_cache_below_max_len(pod: Pod, sizing: Sizing, logs: Logs | None) -> Itera
 
     A model whose layers do not all keep every token (a sliding window) starts although its cache counts fewer tokens than the
     maximum. vLLM begins a request only when there is room for its whole prompt (`--scheduler-reserve-full-isl`, the default from
-    0.19 on), so that one which the whole cache cannot hold waits for ever, and all others behind it.
+    0.19 on), so that one which the whole cache cannot hold waits forever, and all others behind it.
 
     SGLang starts as well, and refuses what its cache cannot hold in the words for a request that is longer than the context.
 
@@ -128,7 +128,7 @@ def _waits_for_ever(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     return Finding(
         role="cause",
         summary=f"{last.waiting} requests wait in {engine.at}, and nothing has run for {say_seconds(seconds)} beside an empty KV cache: "
-        f"that holds {holds[0]} tokens, and a request may have {longest[0]}. One that is larger than the cache waits for ever, and all "
+        f"that holds {holds[0]} tokens, and a request may have {longest[0]}. One that is larger than the cache waits forever, and all "
         "others behind it.",
         evidence=(log_evidence(holds[1]), log_evidence(longest[1]), log_evidence(last.line)),
         explains=("engine-stalled", "queue-growing"),

@@ -152,7 +152,7 @@ def oomkilled_host(
     killed; more memory lets more of them run.
 
     A worker that is killed need not take the server with it: on nodes with cgroup v1, or where the kubelet's `singleProcessOOMKill`
-    is set, the container runs on without it, and a launcher that waits for the worker waits for ever. Its status says nothing then;
+    is set, the container runs on without it, and a launcher that waits for the worker waits forever. Its status says nothing then;
     the kernel's log and the counters of the cgroup do.
 
     A server that runs again may be killed again. One kill is a risk; three restarts and more, about as far apart as this kill was
@@ -447,7 +447,7 @@ def _by_its_shell(ending: Ending, limit: int, log: Log, subject: Subject) -> Ite
         return
     yield Finding(
         role="cause",
-        summary=f"The program in {container.name} was killed while its shell lived on, as the kernel does for memory: mostly at the "
+        summary=f"The program in {container.name} was killed while its shell lived on, as the kernel does for memory: usually at the "
         f"container's limit of {say_bytes(limit)}, else on a node that ran out.",
         evidence=(
             log_evidence(line),
@@ -471,7 +471,7 @@ def _by_its_agent(pod: Pod, logs: Logs, subject: Subject) -> Iterator[Finding]:
         yield Finding(
             role="cause",
             summary=f"Envoy in {container.name} was killed (signal 9) while what started it lived on, as the kernel does for memory: "
-            f"mostly at the container's limit of {say_bytes(limit)}, else on a node that ran out.",
+            f"usually at the container's limit of {say_bytes(limit)}, else on a node that ran out.",
             evidence=(log_evidence(line), _stated(container)),
             explains=CONSEQUENCES,
             fixes=tuple(_fixes(container, limit, subject)),

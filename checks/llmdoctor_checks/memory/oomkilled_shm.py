@@ -208,7 +208,7 @@ def _shrink(pod: Pod, name: str, limit: int) -> Fix:
     """A quarter of the limit, in whole GiB where there are any: what a server exchanges there is seldom more."""
     size = f"{limit // 4 // GIB}Gi" if limit >= 4 * GIB else f"{limit // 4 // MIB}Mi"
     summary = (
-        f"Give {name} a sizeLimit of {size}, a quarter of the memory limit; or raise the limit by what it is to hold"
+        f"Give {name} a sizeLimit of {size}, a quarter of the memory limit; or raise the limit by what it should hold"
     )
     lender = _lender(pod, name)
     if lender is not None:

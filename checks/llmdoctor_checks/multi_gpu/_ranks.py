@@ -188,7 +188,7 @@ def _of_no_service(pod: Pod, workload: Workload | None, nodes: int, log: Log) ->
     resolver = ", with dnsPolicy: ClusterFirstWithHostNet in its pods" if by_node else ""
     return fixes.advice(
         f"Make a headless Service {name} (clusterIP: None, publishNotReadyAddresses: true) for the pods of {workload.ref}, name it in "
-        f"spec.serviceName, which is empty (so the set must be made anew), and ask rank 0 at {name}-0.{name}:{port} in place of "
+        f"spec.serviceName, which is empty (so the set must be made again), and ask rank 0 at {name}-0.{name}:{port} in place of "
         f"{host}:{port}{resolver}: without that Service its pods have no names",
         f"kubectl -n {pod.namespace} get services",
     )

@@ -9,7 +9,7 @@ _CAPABILITY = "IPC_LOCK"
 
 @check("memlock-limit", since="0.1", severity="warning")
 def memlock_limit(pod: Pod, engine: Engine) -> Iterator[Finding]:
-    """The container may not lock as much memory as RDMA needs.
+    """The container cannot lock as much memory as RDMA needs.
 
     An RDMA adapter writes to memory by itself, so the pages must be pinned. How much a process may pin is limited, to 64 KiB or
     8 MiB by default, unless it has the capability IPC_LOCK. NCCL, UCX (NIXL) and Mooncake register gigabytes and get "Cannot

@@ -127,7 +127,7 @@ def multinode_discovery(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs
     ## Fix
 
     Use the address that the operator provides (`LWS_LEADER_ADDRESS`), a headless Service with `publishNotReadyAddresses: true`, and the
-    same port on both sides. If the leader itself crashes, mend that first.
+    same port on both sides. If the leader itself crashes, fix that first.
 
     ## References
 
@@ -175,7 +175,7 @@ def _of_a_hidden_leader(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterat
             fixes=(
                 fixes.patch_object(
                     service,
-                    f"Let Service {service.name} publish pods before they are ready",
+                    f"Have Service {service.name} publish pods before they are ready",
                     [{"op": "add", "path": "/spec/publishNotReadyAddresses", "value": True}],
                 ),
             ),
@@ -279,7 +279,7 @@ def _by_the_nodes_resolver(pod: Pod, subject: Subject, cluster: Cluster) -> Iter
             policy = pod.spec.dns_policy
             yield Finding(
                 role="risk",
-                summary=f"{container.name} is to meet its leader at {found['host']}, a name of the cluster, and uses the host's network "
+                summary=f"{container.name} should meet its leader at {found['host']}, a name of the cluster, and uses the host's network "
                 f"with dnsPolicy {policy}: it asks the node's resolver, which has no such name.",
                 evidence=(
                     pod_evidence(container, path, found[0][:200]),
@@ -291,7 +291,7 @@ def _by_the_nodes_resolver(pod: Pod, subject: Subject, cluster: Cluster) -> Iter
                         pod,
                         "/dnsPolicy",
                         "ClusterFirstWithHostNet",
-                        "Let the pod ask the cluster's DNS although it uses the host's network",
+                        "Have the pod ask the cluster's DNS although it uses the host's network",
                     ),
                 ),
             )
@@ -378,7 +378,7 @@ def _in_its_domain(pod: Pod, container: Container, host: str) -> Iterator[Fix]:
     )
     yield fixes.advice(
         f"Set CLUSTER_DOMAIN={domain} on KubeRay's operator: this cluster's DNS serves {domain}, and the operator wrote cluster.local into "
-        "the names by which workers look for the head; then delete the RayCluster's pods, which it makes anew",
+        "the names by which workers look for the head; then delete the RayCluster's pods, which it makes again",
         *(() if operator else ("kubectl get deployments -A | grep kuberay-operator",)),
         f"kubectl set env {named} CLUSTER_DOMAIN={domain}",
         owner="platform",

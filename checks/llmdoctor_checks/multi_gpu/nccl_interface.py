@@ -16,7 +16,7 @@ def nccl_interface(pod: Pod, engine: Engine) -> Iterator[Finding]:
     """NCCL or gloo does not find the right network interface.
 
     The ranks tell each other an address to connect to. NCCL takes the first interface that `NCCL_SOCKET_IFNAME` allows; a value copied from
-    another cluster (`ens3`, `=enp90s0np0`, a bond of the host) matches nothing in a pod, whose interface is mostly `eth0`. gloo
+    another cluster (`ens3`, `=enp90s0np0`, a bond of the host) matches nothing in a pod, whose interface is usually `eth0`. gloo
     asks for the address of the host's name and falls back to 127.0.0.1, which no other node can reach. On one node this fallback
     is harmless.
 

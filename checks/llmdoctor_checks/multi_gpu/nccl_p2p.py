@@ -72,7 +72,7 @@ def nccl_p2p(
 
     ## Fix
 
-    Test with `NCCL_P2P_DISABLE=1` and `--disable-custom-all-reduce`. If that works, mend the node (IOMMU, ACS), or keep the two settings.
+    Test with `NCCL_P2P_DISABLE=1` and `--disable-custom-all-reduce`. If that works, fix the node (IOMMU, ACS), or keep the two settings.
 
     ## References
 
@@ -252,7 +252,7 @@ def _tried(engine: Engine, fix: str) -> Fix:
     """Without what a text names of the two: peer-to-peer of NCCL, and the engine's own all-reduce."""
     own = engine.name in ("vllm", "sglang", "huggingfaceserver")
     tried = fix if own else fix.replace(f" and {_OWN}", "")
-    text = f"{tried}; if it starts then, mend the node: IOMMU off or in pass-through, PCIe ACS off"
+    text = f"{tried}; if it starts then, fix the node: IOMMU off or in pass-through, PCIe ACS off"
     without = fixes.set_env(engine.container, _NO_P2P, "1", text) if _NO_P2P in tried else None
     if _OWN not in tried:
         return without or fixes.advice(f"{text}, in {fixes.edited(engine.pod)}")

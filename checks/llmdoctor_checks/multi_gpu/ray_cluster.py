@@ -188,11 +188,11 @@ def _one_address(container: Container, asked: str) -> Fix:
     own = told.value if told is not None and told.value else ""
     if not own or own == asked:
         return fixes.advice(
-            "Let Ray and vLLM call each node by one address: --node-ip-address of ray start and VLLM_HOST_IP the same, in head and workers "
-            f"(in {fixes.edited(pod)})"
+            "Have Ray and vLLM call each node by one address: --node-ip-address of ray start and VLLM_HOST_IP the same, in head and "
+            f"workers (in {fixes.edited(pod)})"
         )
     return fixes.advice(
-        f"Let Ray call the node by the address of VLLM_HOST_IP, too: ray start --node-ip-address={own} in {fixes.edited(pod)}, and in "
+        f"Have Ray call the node by the address of VLLM_HOST_IP, too: ray start --node-ip-address={own} in {fixes.edited(pod)}, and in "
         "each worker its own; on a node of several networks Ray and vLLM else choose one each"
     )
 

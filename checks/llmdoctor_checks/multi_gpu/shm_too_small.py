@@ -202,7 +202,7 @@ def _failed_call(pod: Pod, engine: Engine, workers: int, logs: Logs | None) -> F
         explains=("nccl-other", *FAILED_START, "worker-lost"),
         fixes=(
             _mounted(container),
-            fixes.set_env(container, "NCCL_DEBUG", "WARN", "Let NCCL say which call it was, should it fail again"),
+            fixes.set_env(container, "NCCL_DEBUG", "WARN", "Have NCCL say which call it was, should it fail again"),
         ),
         order=line.order,
     )
@@ -413,7 +413,7 @@ def _risk(engine: Engine, workers: int) -> str:
     text = f"{workers} workers of {engine.label} share a /dev/shm of {size}."
     if _own_queues(engine):
         need = _queues(engine, workers)
-        return f"{text} Its message queues alone are files of {say_bytes(need)} there; a page that does not fit kills by SIGBUS."
+        return f"{text} Its message queues alone are files of {say_bytes(need)} there: who writes more than fits is killed (SIGBUS)."
     return f"{text} Where the GPUs have no peer access, NCCL needs 9.2 MiB there per connection and channel."
 
 

@@ -144,7 +144,7 @@ def _replicas(pod: Pod, logs: Logs) -> Iterator[Finding]:
             fixes=(
                 fixes.advice(
                     "Read what the replicas' processes say (in session_latest/logs of Ray: serve/replica_*.log, worker-*.err, raylet.out, "
-                    "which has the exit code; -9 is a kill, mostly for memory)",
+                    "which has the exit code; -9 is a kill, usually for memory)",
                     f"kubectl -n {pod.namespace} exec {pod.name} -c {log.container} -- ray list workers --detail --filter is_alive=false",
                 ),
             ),
@@ -176,7 +176,7 @@ def _children(pod: Pod, logs: Logs) -> Iterator[Finding]:
             role="cause",
             confidence="possible",
             summary=f"{len(lines)} workers of uvicorn in {log.container} were gone one after the other without a word, and it started the "
-            "next: killed, mostly for memory, or ended by uvicorn itself as they did not answer in 5 s.",
+            "next: killed, usually for memory, or ended by uvicorn itself as they did not answer in 5 s.",
             evidence=(log_evidence(lines[0]), log_evidence(lines[-1])),
             explains=("engine-dead", "not-ready", "rollout-stuck"),
             fixes=(

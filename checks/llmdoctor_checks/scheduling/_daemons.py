@@ -386,7 +386,7 @@ def let_in(found: list[Absent], *, known: bool = True) -> Iterator[Fix]:
         built = ", for which its image must have a variant" * any(
             m.key.endswith("kubernetes.io/arch") for m in first.unmet
         )
-        yield fixes.advice(f"Let {where} select {', '.join(names)} too{built}: it demands {demands}", owner="platform")
+        yield fixes.advice(f"Have {where} select {', '.join(names)} too{built}: it demands {demands}", owner="platform")
         return
     pairs = shlex.join(f"{m.key}={m.wanted[0]}" for m in first.unmet)
     labels = first.node.labels
@@ -413,7 +413,7 @@ def _tolerating(found: Absent) -> Fix:
     """The tolerations in the DaemonSet, or in the object that makes it."""
     item = found.item
     values = [toleration(taint) for taint in found.taints]
-    text = f"Let DaemonSet {item.namespace}/{item.name} tolerate {', '.join(show_taint(t) for t in found.taints)} of {found.node.name}"
+    text = f"Have DaemonSet {item.namespace}/{item.name} tolerate {', '.join(show_taint(t) for t in found.taints)} of {found.node.name}"
     policy = cluster_policy(found.node.cluster) if fixes.maker(item).startswith("ClusterPolicy/") else None
     target, at = (policy, "/spec/daemonsets") if policy else (item, "/spec/template/spec")
     there = rows(target.raw, f"{at[1:].replace('/', '.')}.tolerations")

@@ -101,7 +101,7 @@ def fewer(pod: Pod) -> str:
     if not group or not total.isdecimal() or len(total) > 6 or not cluster.complete("Pod", pod.namespace):
         return ""
     there = sum(item.labels.get(GROUP) == group for item in cluster.items("Pod", pod.namespace))
-    return f"its group {group} has {there} of the {total} pods that it is to have" if there < int(total) else ""
+    return f"its group {group} has {there} of the {total} pods that it should have" if there < int(total) else ""
 
 
 def unreserved(workload: Item) -> str | None:

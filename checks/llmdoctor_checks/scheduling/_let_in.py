@@ -202,7 +202,7 @@ def _kyverno(subject: Subject, pod: Pod | None, where: str, blocked: re.Match[st
         )
     else:
         what = f" ({path}: {', '.join(allowed)})" if allowed else f" ({path})" if path else ""
-        yield fixes.advice(f"Let {where} have what rule {rule} of policy {name} asks{what}: {why}", look)
+        yield fixes.advice(f"Give {where} what rule {rule} of policy {name} asks{what}: {why}", look)
     yield fixes.advice(
         f"Except {where} from it: a PolicyException for rule {rule} of {name}, or namespace {subject.namespace} in that rule's exclude",
         look,
@@ -349,11 +349,11 @@ def _mended(why: str, server: str, called: str) -> str:
     if "expired" in why:
         return f"Renew the certificate of {server} and caBundle of {called} with it, then restart its pods"
     if "x509" in why or "certificate" in why:
-        return f"Give {called} the authority (caBundle) that signed the certificate of {server}, or let what makes both run anew"
+        return f"Give {called} the authority (caBundle) that signed the certificate of {server}, or let what makes both run again"
     if "no endpoints available" in why:
         return f"Make the pods behind {server} ready: it has none"
     if "Address is not allowed" in why:
-        return f"Let the pods of {server} use the host's network (hostNetwork: true): the API server has no way to the pods' own"
+        return f"Have the pods of {server} use the host's network (hostNetwork: true): the API server has no way to the pods' own"
     if re.search(r"deadline|timeout|timed out|no route", why):
         return (
             f"Open the way from the API server to the pods of {server}, if they are ready (firewall, NetworkPolicies)"

@@ -173,7 +173,7 @@ def _defaults(subject: Subject, quota: str, wanted: list[str]) -> Fix:
         "spec": {"limits": [{"type": "Container", **given}]},
     }
     return fixes.advice(
-        f"Let a LimitRange of {subject.namespace} state it for every container that does not (a limit of memory that is too low kills)",
+        f"Have a LimitRange of {subject.namespace} state it for every container that does not (a limit of memory that is too low kills)",
         f"echo {shlex.quote(msgspec.json.encode(made).decode())} | kubectl create -f -",
         owner="platform",
     )

@@ -108,7 +108,7 @@ def _untainted(claim: Item) -> Fix:
     ref = dig(claim.raw, "spec.nodeClassRef")
     kind, name = (str(ref.get("kind")), str(ref.get("name"))) if isinstance(ref, dict) else ("node class", "of it")
     return fixes.advice(
-        f"Let the kubelet register with the taint karpenter.sh/unregistered:NoExecute (--register-with-taints, registerWithTaints) in "
+        f"Have the kubelet register with the taint karpenter.sh/unregistered:NoExecute (--register-with-taints, registerWithTaints) in "
         f"spec.userData of {kind} {name}: what its image starts does not set it",
         f"kubectl edit {shlex.quote(kind.lower())} {shlex.quote(name)}",
         owner="platform",
@@ -264,7 +264,7 @@ def group_failed(pending: Pending, promise: Event, found: tuple[Cause, ...]) -> 
         yield _finding(
             f"The autoscaler promised a node of group {group}, and has not got one since: {sentence(last.message)}",
             (event_evidence(last, cluster), event_evidence(promise, cluster)),
-            f"Mend what keeps group {group} from growing (its limits, quota, capacity, or why its machines do not join)",
+            f"Fix what keeps group {group} from growing (its limits, quota, capacity, or why its machines do not join)",
             "kubectl -n kube-system get configmap cluster-autoscaler-status -o yaml",
             pending=pending,
             found=found,
@@ -283,7 +283,7 @@ def loop_failed(pending: Pending, found: tuple[Cause, ...]) -> Iterator[Finding]
         yield _finding(
             f"The cluster autoscaler adds no node for any pod, because its rounds fail: {sentence(said['why'] if said else '')}",
             (log_evidence(last, LOOP),),
-            "Mend what it names (a node, a group, its rights in the cloud), or update it",
+            "Fix what it names (a node, a group, its rights in the cloud), or update it",
             pending=pending,
             found=found,
         )

@@ -146,9 +146,9 @@ def _helped(pod: k8s.Pod, claim: VolumeClaim, cluster: Cluster, maker: str) -> F
         )
     # Rancher's local-path provisioner makes them by a template (pkg: helperPod.yaml)
     local = pod.metadata.name.startswith("helper-pod-")
-    where = "tolerations in helperPod.yaml of its ConfigMap, mostly local-path-config" if local else "its settings"
+    where = "tolerations in helperPod.yaml of its ConfigMap, usually local-path-config" if local else "its settings"
     return fixes.advice(
-        f"Let the helper pods of {who} tolerate {', '.join(taints)} of {node} ({where}, or a policy that adds it): {ref}, which is to "
+        f"Have the helper pods of {who} tolerate {', '.join(taints)} of {node} ({where}, or a policy that adds it): {ref}, which is to "
         f"make {claim.name} there, does not. Or make its PersistentVolume by hand, or take the taint off until the claim is bound",
         look,
         owner="platform",
@@ -157,7 +157,7 @@ def _helped(pod: k8s.Pod, claim: VolumeClaim, cluster: Cluster, maker: str) -> F
 
 def nobody(pod: Pod, claim: VolumeClaim, events: Events | None) -> str:
     """What is wrong where nobody makes its volume."""
-    return f": {provisioner(pod, claim, events)} is to make its volume, and no CSI driver of that name is installed"
+    return f": {provisioner(pod, claim, events)} should make its volume, and no CSI driver of that name is installed"
 
 
 def provided(pod: Pod, claim: VolumeClaim, events: Events | None, describe: str) -> Iterator[Fix]:
@@ -284,7 +284,7 @@ def _default_class(pod: Pod, claim: VolumeClaim, *, many: bool) -> Iterator[Fix]
         _ANNOTATE.format(shlex.quote(names[0])),
         owner="platform",
     )
-    text = f"Recreate {claim.name} with storageClassName: {names[0]}, if no class is to be the default one"
+    text = f"Recreate {claim.name} with storageClassName: {names[0]}, if no class should be the default one"
     yield _recreated(pod, claim, text, {"storageClassName": names[0]})
 
 
@@ -360,7 +360,7 @@ def _unmatched(pod: Pod, claim: VolumeClaim, describe: str) -> Iterator[Fix]:
         if dig(volume.raw, "status.phase") == "Released" and mine:
             yield fixes.patch_object(
                 volume,
-                f"Let {claim.name} have {volume.name} again, which still belongs to a claim of that name that was deleted",
+                f"Give {claim.name} {volume.name} again, which still belongs to a claim of that name that was deleted",
                 [
                     {"op": "remove", "path": "/spec/claimRef/uid"},
                     {"op": "remove", "path": "/spec/claimRef/resourceVersion"},

@@ -116,7 +116,7 @@ def _of_sidecar(pending: Pending, found: Cause) -> Iterator[Fix]:
         less = _round(resource, mine - over) if container.name in _PUT_IN and over > 0 else None
         if less:
             values = {key.format(resource): less for key in _PUT_IN[container.name]}
-            text = f"Let {container.name} have {less} of {resource} instead of {say_amount(resource, mine)}, by the pod's annotations"
+            text = f"Give {container.name} {less} of {resource} instead of {say_amount(resource, mine)}, by the pod's annotations"
             yield fixes.annotate(pending.pod, values, text)
             return
 

@@ -72,13 +72,13 @@ _TEXTS: tuple[tuple[str, str, str], ...] = (
         "rights",
         r'is forbidden: User "(?P<who>[^"]+)" '
         r'(?P<why>cannot (?P<verb>\w+) resource "(?P<what>[^"]+)" in API group "(?P<group>[^"]*)"[^:]*)',
-        "The account that should make it may not: {who} {why}.",
+        "The account that should make it is not allowed to: {who} {why}.",
     ),
     (
         "finalizers",  # the plugin OwnerReferencesPermissionEnforcement, which OpenShift has
         r"(?P<why>[\w.-]{1,253}) \"[^\"]{1,253}\" is forbidden: "
         r"cannot set blockOwnerDeletion if an ownerReference refers to a resource you can't set finalizers on",
-        "The operator that makes its {why} may not set finalizers on the object that is to own them, which this cluster demands.",
+        "The operator that makes its {why} is not allowed to set finalizers on the object that own them, which this cluster demands.",
     ),
     (
         "invalid",  # a GPU without its limit is gpu-limit-missing's

@@ -158,10 +158,10 @@ def device_plugin_down(
     The kubelet knows GPUs only through the device plugin of the node. Without the plugin, or while it cannot talk to
     the driver, `status.allocatable` is zero although the GPUs are there. NVIDIA's plugin takes a device out of service
     after a critical Xid, and all of them after an error that it cannot assign, and never puts them back before it is
-    restarted. A plugin that started before the driver was ready finds no device and waits for ever. One that may not watch the
+    restarted. A plugin that started before the driver was ready finds no device and waits forever. One that cannot watch the
     kubelet's folder, because the node's inotify instances are used up ("too many open files"), ends at once, again and again. Under a
     GPU operator it waits for the pods that bring the driver and the container toolkit: while one of these ends again and again,
-    its last errors say what to mend. With the MIG strategy `single` NVIDIA's plugin ends where GPUs of the node are cut differently,
+    its last errors say what to fix. With the MIG strategy `single` NVIDIA's plugin ends where GPUs of the node are cut differently,
     or some not at all: that is what `mixed` is for.
 
     `capacity` counts all devices of the plugin, `allocatable` those that it calls healthy. Where the node agent runs, the
@@ -169,7 +169,7 @@ def device_plugin_down(
 
     ## Fix
 
-    Look at the plugin's pod and log on that node, mend what it names (driver, runtime, a taint that it does not
+    Look at the plugin's pod and log on that node, fix what it names (driver, runtime, a taint that it does not
     tolerate) and restart it. After an Xid look at the GPU first: restarting the plugin offers a broken GPU again.
 
     ## References
@@ -192,7 +192,7 @@ def device_plugin_down(
         yield Finding(
             role="cause",
             confidence="certain",
-            summary="The device plugin may not watch the kubelet's folder and ends: the inotify instances of "
+            summary="The device plugin cannot watch the kubelet's folder and ends: the inotify instances of "
             f"{pod.spec.node_name or 'its node'} are used up.",
             evidence=(log_evidence(line),),
             explains=("crash-loop", "not-ready"),
@@ -258,7 +258,7 @@ def _unknown_nodes(pending: Pending, found: Cause, without: list[Absent]) -> Fin
         [
             *let_in(without, known=len(without) == 1),
             fixes.advice(
-                "Let a feature discovery label the nodes instead (gfd.enabled=true in the values of NVIDIA's chart, which brings NFD "
+                "Have a feature discovery label the nodes instead (gfd.enabled=true in the values of NVIDIA's chart, which brings NFD "
                 "with it)",
                 owner="platform",
             ),
@@ -379,8 +379,8 @@ def _disabled(cluster: Cluster, node: str, resource: str) -> Iterator[tuple[str,
 def _plainly(node: Node) -> Fix:
     """What lets NVIDIA's GPU operator see a node again (internal/controller, `gpuNodeLabels`)."""
     return fixes.advice(
-        "Let NFD name devices by vendor, or by class and vendor (sources.pci.deviceLabelFields of its worker): NVIDIA's GPU operator looks "
-        f"for pci-10de.present, pci-0302_10de.present or pci-0300_10de.present, and {node.name} has "
+        "Have NFD name devices by vendor, or by class and vendor (sources.pci.deviceLabelFields of its worker): NVIDIA's GPU operator "
+        f"looks for pci-10de.present, pci-0302_10de.present or pci-0300_10de.present, and {node.name} has "
         f"{node.finely_named.rpartition('/')[2]}",
         "kubectl get nodefeaturediscoveries.nfd.openshift.io -A -o yaml   # or: the ConfigMap of nfd-worker",
         owner="platform",
@@ -425,7 +425,7 @@ def _empty_handed(pod: Pod, node: Node, cluster: Cluster) -> Iterator[Finding]:
     yield Finding(
         role="cause",
         confidence="certain" if seen else "likely",
-        summary=f"The device plugin found no device when it started and waits for ever; {node.name} has GPUs by now.",
+        summary=f"The device plugin found no device when it started and waits forever; {node.name} has GPUs by now.",
         evidence=(log_evidence(line), *_listed(node, "nvidia.com/gpu"), node_evidence(node, proof)),
         fixes=tuple(_restart(cluster, node.name)),
         order=line.order,
@@ -441,7 +441,7 @@ def _of_slices(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
         why = (
             "as its MIG strategy, single, wants all GPUs there cut into slices of one kind"
             if unalike
-            else "as some GPU is to be cut by MIG"
+            else "as some GPU should be cut by MIG"
         )
         yield Finding(
             role="cause",
@@ -499,11 +499,11 @@ def _by_xid(plugin: k8s.Pod, cluster: Cluster) -> Iterator[tuple[str, Fix]]:
         gpu = f"{min(buses)}.0" if len(buses) == 1 else told["gpu"]
         gone = meaning is not None and meaning.bucket == "RESTART_BM"
         delete = f"kubectl -n {meta.namespace or 'default'} delete pod {meta.name}"
-        also = "; the GPU is to be replaced when the error returns" if meaning and meaning.kind == "memory" else ""
+        also = "; the GPU should be replaced when the error returns" if meaning and meaning.kind == "memory" else ""
         yield (
             f"{told['gpu']} had Xid {told['xid']}{f' ({meaning.meaning})' if meaning else ''}",
             fixes.advice(
-                f"Cordon {node}, take the pods off and reboot it, cold if that does not help: the plugin starts anew with it{also}"
+                f"Cordon {node}, take the pods off and reboot it, cold if that does not help: the plugin starts again with it{also}"
                 if gone
                 else f"Cordon {node}, take the pods off GPU {gpu} and reset it, or reboot {node}; then delete {meta.name}, whose "
                 f"successor offers the GPU again{also}",
@@ -589,7 +589,7 @@ def _before_the_plugin(cluster: Cluster, node: str) -> Iterator[Fix]:
         )
     if _UNSIGNED.search(said):
         yield fixes.advice(
-            f"The kernel of {node} loads only modules signed by a key that it trusts (Secure Boot, mostly): switch that off for these "
+            f"The kernel of {node} loads only modules signed by a key that it trusts (Secure Boot, usually): switch that off for these "
             "machines (GKE: shielded nodes without secure boot), or use signed drivers (driver.usePrecompiled of NVIDIA's GPU operator, "
             "driver.imageSign in AMD's DeviceConfig with its key enrolled on the machine by mokutil, or the driver that the machine's "
             "image brings)",
@@ -608,7 +608,7 @@ def _before_the_plugin(cluster: Cluster, node: str) -> Iterator[Fix]:
         held = f"its image {waits.image} cannot be pulled" + (f": {held}" if held else "")
     why = _shortened(errors[-1]) if errors else " ".join(held.split())[:240]
     yield fixes.advice(
-        f"Mend what {'ends' if ended else 'holds up'} the pod of the {title} on {node}{f' ({why})' if why else ''}: the device plugin "
+        f"Fix what {'ends' if ended else 'holds up'} the pod of the {title} on {node}{f' ({why})' if why else ''}: the device plugin "
         "waits for it and starts by itself then",
         f"{where} logs {meta.name} --previous" if ended else f"{where} describe pod {meta.name}",
         owner="platform",
@@ -625,7 +625,7 @@ def _by_answer(pod: Pod, text: str) -> Iterator[Fix]:
     """What helps against the answer of a plugin that shares GPUs: a list too long for the kubelet, pods mixed up."""
     if _TOO_LONG in text:
         yield fixes.advice(
-            "Let the device plugin count memory in larger pieces, so that it lists fewer devices (Volcano's for vGPUs: "
+            "Have the device plugin count memory in larger pieces, so that it lists fewer devices (Volcano's for vGPUs: "
             "--gpu-memory-factor, in the pieces of which pods ask for memory then)",
             owner="platform",
         )
@@ -783,9 +783,9 @@ def _restart(cluster: Cluster, node: str, resource: str = "", *, runs: bool = Fa
         yield from (fix for _, fix in _by_xid(plugins[0], cluster))
         ends = next(iter(_ends(cluster, node)), "").partition(" ends there: ")[2]
         yield fixes.advice(
-            f"Mend what ends the device plugin on {node} ({ends}), which is started again by itself"
+            f"Fix what ends the device plugin on {node} ({ends}), which is started again by itself"
             if ends
-            else f"Restart the device plugin on {node} (pod {meta.name}): it looks for the devices anew; its log says what it met",
+            else f"Restart the device plugin on {node} (pod {meta.name}): it looks for the devices again; its log says what it met",
             f"kubectl {where} logs {meta.name}",
             *([] if ends else [f"kubectl {where} delete pod {meta.name}"]),
             owner="platform",
@@ -794,7 +794,7 @@ def _restart(cluster: Cluster, node: str, resource: str = "", *, runs: bool = Fa
         given, listed, named = kept
         yield fixes.advice(
             f"Restart the device plugin's pod on {node}, which calls {given - listed} of {given} {named} unhealthy until then; where it "
-            "does so again, the GPU is to be reset or replaced",
+            "does so again, the GPU should be reset or replaced",
             f"kubectl get pods -A -o wide --field-selector spec.nodeName={node} | grep -i device-plugin",
             *([fixes.on_node(node, "nvidia-smi")] if named.startswith("nvidia.com/") else []),
             owner="platform",

@@ -117,7 +117,7 @@ def _of_controller(pending: Pending, claims: list[DeviceClaim]) -> Fix:
     found = (str(dig(claim.item.raw, "spec.resourceClassName") or "") for claim in claims if claim.item)
     driver = next(filter(None, found), "")
     return fixes.advice(
-        f"Mend the DRA driver{f' of class {driver}' if driver else ''}: its controller has chosen no devices for the claim. See that the "
+        f"Fix the DRA driver{f' of class {driver}' if driver else ''}: its controller has chosen no devices for the claim. See that the "
         "controller and its plugin on the GPU nodes run and what their logs say (drivers of this kind ended with Kubernetes 1.32; newer "
         "ones publish ResourceSlices)",
         "kubectl get pods -A -o wide | grep -i dra",
@@ -241,7 +241,7 @@ def _fixes(pending: Pending, missing: str, requests: list[tuple[DeviceClaim, dic
             yield fixes.advice(f"Name {near[0]} instead of {missing} in {where}", "kubectl get deviceclasses")
         if missing in _NVIDIA_GPUS and any(name.startswith("compute-domain-") for name in have):
             yield fixes.advice(
-                "Let NVIDIA's DRA driver serve GPUs, too, which its chart leaves out by default: resources.gpus.enabled=true "
+                "Have NVIDIA's DRA driver serve GPUs, too, which its chart leaves out by default: resources.gpus.enabled=true "
                 "and gpuResourcesEnabledOverride=true",
                 owner="platform",
             )

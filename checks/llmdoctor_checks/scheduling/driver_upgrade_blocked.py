@@ -59,7 +59,7 @@ def driver_upgrade_blocked(pending: Pending, cluster: Cluster) -> Iterator[Findi
     """The nodes that could run the pod are cordoned for a driver upgrade that does not go on.
 
     NVIDIA's GPU operator upgrades the driver node by node: it cordons the node, waits for jobs where it was told to,
-    deletes or drains the pods that use a GPU, replaces the driver and uncordons the node. A pod that it may not delete
+    deletes or drains the pods that use a GPU, replaces the driver and uncordons the node. A pod that it is not allowed to delete
     (no controller, an emptyDir volume, a PodDisruptionBudget) or a job that does not end keeps the node cordoned; the
     label `nvidia.com/gpu-driver-upgrade-state` says where it stands. A driver's pod that starts again beside pods that use the
     driver ends the same way: it cannot unload the modules, and keeps ending in k8s-driver-manager.
@@ -67,7 +67,7 @@ def driver_upgrade_blocked(pending: Pending, cluster: Cluster) -> Iterator[Findi
     ## Fix
 
     End or delete the pods that still use the node's GPUs; the operator then goes on by itself. After a failed upgrade
-    find the reason in the events of the node and in the log of its driver pod, mend it, and set the label to
+    find the reason in the events of the node and in the log of its driver pod, fix it, and set the label to
     `upgrade-required` to try again. `spec.driver.upgradePolicy` of the ClusterPolicy says what the operator may delete:
     `podDeletion.force` pods without a controller, `podDeletion.deleteEmptyDir` pods with an emptyDir, such as a model's
     /dev/shm, and `drain.enable` all others of the node. In the values of the operator's chart `podDeletion` is called
@@ -180,7 +180,7 @@ def _fixes(node: Node, pods: list[Holder]) -> Iterator[Fix]:
         )
         return
     yield fixes.advice(
-        f"Find in the events why the upgrade failed, mend it, and let the operator try again on {node.name}",
+        f"Find in the events why the upgrade failed, fix it, and let the operator try again on {node.name}",
         f"kubectl get events -A --field-selector involvedObject.name={node.name}",
         f"kubectl label node {node.name} --overwrite {UPGRADE_STATE}=upgrade-required",
         owner="platform",

@@ -56,7 +56,7 @@ def extended_resource_insufficient(pod: Pod, pending: Pending | None, subject: S
     system (GB10) have none, and GPU Feature Discovery sets no label.
 
     Device plugins that hand out any device of a node (`/dev/dri`, `/dev/fuse`, `/dev/kvm`) each do so by a domain of their own: a manifest
-    that names that of another plugin waits for ever.
+    that names that of another plugin waits forever.
 
     ## Fix
 
@@ -149,7 +149,7 @@ def _of_unknown_memory(pending: Pending) -> Finding | None:
                 f"Ask for a fraction of the GPU instead: the annotation gpu-fraction in {fixes.edited(pending.pod)}"
             ),
             fixes.advice(
-                f"Let GPU Feature Discovery label the nodes, or label them by hand: {_MEMORY}, in MiB",
+                f"Have GPU Feature Discovery label the nodes, or label them by hand: {_MEMORY}, in MiB",
                 f"kubectl get nodes -L {_MEMORY}",
                 owner="platform",
             ),

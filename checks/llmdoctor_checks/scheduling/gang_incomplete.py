@@ -127,7 +127,7 @@ def _without_places(pods: list[Pod]) -> Finding:
     asked = ", ".join(f"{number} {resource}" for resource, number in first.accelerators.items())
     return Finding(
         role="cause",
-        summary=f"YuniKorn gave up the application of {first.name}: not all places of its group were to be had within {span}"
+        summary=f"YuniKorn gave up the application of {first.name}: not all places of its group could be had within {span}"
         + (f"; this member asks for {asked}." if asked else "."),
         evidence=(
             pod_evidence(first, "status", f"{first.status.reason}: {first.status.message}".rstrip(": ")),
@@ -447,7 +447,7 @@ def _too_few(pending: Pending, subject: Subject) -> Finding | None:
         ways.insert(
             0,
             fixes.advice(
-                f"Let the update make the whole group at once (maxSurge 100%) or take the old pods away first, in {one_by_one.ref}"
+                f"Have the update make the whole group at once (maxSurge 100%) or take the old pods away first, in {one_by_one.ref}"
             ),
         )
     return Finding(

@@ -62,11 +62,11 @@ def gpu_held_by_dead_pod(
 
     A process can outlive its pod, too: the scheduler then counts the GPU as free, and who comes next finds its memory taken.
 
-    And the kubelet can keep in its record of devices a pod that is gone, mostly one that was deleted by force while it was being
+    And the kubelet can keep in its record of devices a pod that is gone, usually one that was deleted by force while it was being
     made: it refuses every further pod ("requested number of devices unavailable") although the scheduler counts the GPU as free.
 
     A pod of a StatefulSet that has ended and cannot go keeps its name as well: there is no other until it is gone. Nor is there
-    where the kubelet says that it cannot end it: a process that waits in the kernel, mostly in a driver or for a file server, does
+    where the kubelet says that it cannot end it: a process that waits in the kernel, usually in a driver or for a file server, does
     not take the signal.
 
     ## Fix

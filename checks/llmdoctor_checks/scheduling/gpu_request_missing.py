@@ -131,7 +131,7 @@ def gpu_request_missing(pod: Pod, subject: Subject, logs: Logs | None, node: Nod
 
     Ollama, llama.cpp and Text Embeddings Inference take the CPU then, and are many times slower. That is a fault where the
     pod was meant for a GPU: its RuntimeClass, its node selector, variables of NVIDIA's runtime, the layers that llama.cpp
-    is to put on a GPU say so, or that it tolerates the GPU taint of the node on which it runs.
+    should put on a GPU say so, or that it tolerates the GPU taint of the node on which it runs.
 
     vLLM's own image is built for CUDA: `--device cpu` or `VLLM_TARGET_DEVICE=cpu` does not make it run on a CPU, for which
     there are builds of their own. Noted is a container that has neither arguments nor variables nor resources: the outline

@@ -154,7 +154,7 @@ def _let_in(pending: Pending, kept: list[Absent]) -> Iterator[Fix]:
         text = fix.summary + (f", and the pod too, which does not tolerate {named(closed)} either" if closed else "")
         yield msgspec.structs.replace(fix, summary=text)
     if closed:
-        text = f"Let the pod tolerate {named(closed)} too, by which it comes to {kept[0].node.name} once that offers its GPUs"
+        text = f"Have the pod tolerate {named(closed)} too, by which it comes to {kept[0].node.name} once that offers its GPUs"
         yield fixes.patch(pending.pod, text, tolerating(pending, closed))
 
 

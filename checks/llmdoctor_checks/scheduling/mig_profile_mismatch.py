@@ -117,16 +117,16 @@ def manager_log(node: Node) -> Fix:
         refs = ", ".join(h.ref for h in held[:4])
         them, hold = ("it", "it holds") if len(held) == 1 else ("them", "they hold")
         text = (
-            f"Let who owns {refs} end {them}: {hold} GPUs of {node.name}, and the MIG manager can reset none in use. "
+            f"Have who owns {refs} end {them}: {hold} GPUs of {node.name}, and the MIG manager can reset none in use. "
         )
-        text += f"Then let it try again: {MIG_CONFIG} to another value and back to {config or 'what it is to be'}"
+        text += f"Then let it try again: {MIG_CONFIG} to another value and back to {config or 'what it should be'}"
     elif _IN_USE in said:
         text = f"Find what uses a GPU of {node.name} outside of pods (DCGM, a monitoring agent, persistenced) and stop it there; then set "
-        text += f"{MIG_CONFIG} to another value and back to {config or 'what it is to be'}"
+        text += f"{MIG_CONFIG} to another value and back to {config or 'what it should be'}"
         again = (fixes.on_node(node.name, "nvidia-smi"), *again)
     else:
         text = f"Read why in the MIG manager's log on {node.name} (a GPU in use, a reset that the machine does not allow, a name that "
-        text += "its ConfigMap lacks, a pod that would not end), mend it and set the label to another value and back"
+        text += "its ConfigMap lacks, a pod that would not end), fix it and set the label to another value and back"
     return fixes.advice(text, look, *again, owner="platform")
 
 

@@ -120,7 +120,7 @@ def _advice(pod: Pod, found: Taken, node: Node | None) -> Fix:
         key, value = keeper
         if pod.annotations.get(key) == value:
             return _in_spite_of_it(pod, key, said, look)
-        text = f'Let the autoscaler leave its node: {key}: "{value}" on {fixes.pods_of(pod)}'
+        text = f'Have the autoscaler leave its node: {key}: "{value}" on {fixes.pods_of(pod)}'
         made = fixes.annotate(pod, {key: value}, text)
         return Fix(summary=made.summary, owner=made.owner, commands=(*made.commands, look), patch=made.patch)
     if re.search(_SHUTDOWN, said):

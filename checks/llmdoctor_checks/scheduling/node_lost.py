@@ -66,7 +66,7 @@ def node_lost(pod: Pod, subject: Subject, events: Events | None, node: Node | No
         fixes.advice(
             f"Find out what rebooted {name} (its kernel's log of before, an update, the cloud); the pod starts again by itself"
             if found.kind == "rebooted"
-            else f"Mend what the kubelet of {name} names (the container runtime that hangs, the network plugin): the node is ready again "
+            else f"Fix what the kubelet of {name} names (the container runtime that hangs, the network plugin): the node is ready again "
             "by itself then"
             if found.unready
             else _of_spot(node)

@@ -225,7 +225,7 @@ def _kept(pending: Pending, node: Node, key: str, number: int) -> Fix:
         name, namespace = failing.metadata.name, failing.metadata.namespace
         again = any(c.restart_count for c in failing.status.container_statuses)
         return fixes.advice(
-            f"Mend {namespace}/{name}, which is not ready: its log says why (mostly its cloud.conf or credentials). The taint {key} of "
+            f"Fix {namespace}/{name}, which is not ready: its log says why (usually its cloud.conf or credentials). The taint {key} of "
             f"{node.name} goes by itself {when}; do not tolerate it",
             f"kubectl -n {shlex.quote(namespace)} logs {shlex.quote(name)}{' --previous' if again else ''}",
             owner="platform",
@@ -266,7 +266,7 @@ def _undrained(pending: Pending, cordoned: list[Node]) -> Iterator[Fix]:
             if kept:
                 ref = f"PodDisruptionBudget {item.namespace}/{item.name}"
                 yield fixes.advice(
-                    f"Where {node.name} is to be drained, let go what {ref} keeps there ({', '.join(sorted(kept)[:3])}: it allows no "
+                    f"Where {node.name} should be drained, let go what {ref} keeps there ({', '.join(sorted(kept)[:3])}: it allows no "
                     "eviction now): start another replica of it elsewhere, or delete the pod by hand; whoever drains the node goes on then",
                     f"kubectl -n {item.namespace} describe poddisruptionbudget {item.name}",
                     owner="platform",
@@ -290,7 +290,7 @@ def _fixes(pending: Pending, found: Cause) -> Iterator[Fix]:
     yield from offered
     yield from _undrained(pending, cordoned[:1])
     if cordoned and not offered:
-        text = f"Uncordon {cordoned[0].name} when its maintenance is over, and mend what else stands in its way there"
+        text = f"Uncordon {cordoned[0].name} when its maintenance is over, and fix what else stands in its way there"
         yield fixes.advice(text, owner="platform")
     if ill:
         first = ill[0]

@@ -140,7 +140,7 @@ def _fixes(pending: Pending, found: Cause, unmet: tuple[Mismatch, ...]) -> Itera
         node, miss = told
         yield fixes.advice(
             f"See why {miss.key} is {miss.have} on {node}: what sets that label (a model agent, an operator) says so in its log or its "
-            "object's status, and sets it again when that is mended",
+            "object's status, and sets it again when that is fixed",
             f"kubectl get pods -A -o wide --field-selector spec.nodeName={node}",
             owner="platform",
         )
@@ -215,7 +215,7 @@ def _labelled(pending: Pending, found: Cause) -> Iterator[Fix]:
         body = msgspec.json.encode({"spec": {"template": {"metadata": {"labels": {key: wanted[key]}}}}}).decode()
         where = f"NodePool {pool}" if pool else "the NodePool whose machines are meant for it"
         yield fixes.advice(
-            f"Let {where} set {key}={wanted[key]} on its nodes (spec.template.metadata.labels); Karpenter replaces those that it has",
+            f"Have {where} set {key}={wanted[key]} on its nodes (spec.template.metadata.labels); Karpenter replaces those that it has",
             f"kubectl patch nodepools.karpenter.sh {shlex.quote(pool)} --type=merge -p {shlex.quote(body)}"
             if pool
             else "kubectl get nodepools.karpenter.sh -o wide",

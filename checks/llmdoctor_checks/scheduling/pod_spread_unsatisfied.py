@@ -34,7 +34,7 @@ def pod_spread_unsatisfied(pending: Pending) -> Iterator[Finding]:
     place, nor has the one that a rolling update adds before it removes an old one. It works both ways: the anti-affinity of a pod
     that runs keeps this one off as well. A topology spread constraint with `DoNotSchedule` refuses a node that would make the
     distribution too uneven, and every node that lacks the topology label. A zone counts, too, whose nodes have no GPU: unless the
-    pod selects nodes, it is a zone without such a pod, and the others may not go beyond it by more than maxSkew.
+    pod selects nodes, it is a zone without such a pod, and the others must not go beyond it by more than maxSkew.
 
     ## Fix
 

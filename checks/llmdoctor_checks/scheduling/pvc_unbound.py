@@ -365,7 +365,7 @@ def _fewer_volumes() -> Fix:
 def _elsewhere() -> Fix:
     """What to do where no pool of Karpenter makes nodes where the volume is."""
     return fixes.advice(
-        "Let a nodepool make nodes where the volume is, or copy the model to a volume where one does",
+        "Have a nodepool make nodes where the volume is, or copy the model to a volume where one does",
         "kubectl get nodepools.karpenter.sh -o yaml",
         owner="platform",
     )
@@ -435,7 +435,7 @@ def _unbound(pod: Pod, claim: VolumeClaim, events: Events | None) -> str:
         return f"{what}: storage class {name} makes no volumes, and no existing one matches where the pod could run"
     if claim.item and (made_by := helper(cluster, claim)):
         ref = f"{made_by.metadata.namespace}/{made_by.metadata.name}"
-        return f"{what}, storage class {name}: the pod {ref}, which is to make its volume, has no place itself"
+        return f"{what}, storage class {name}: the pod {ref}, which should make its volume, has no place itself"
     why = " ".join(re.sub(_REPEATED, "", said[-1]).split()) if said else ""
     if not why and awaited(pod, claim, events):
         return f"{what}, storage class {name}{nobody(pod, claim, events)}"
@@ -572,7 +572,7 @@ def _attached_elsewhere(pod: Pod, workload: Workload | None, events: Events) -> 
             f"Claim {claim.name} can be mounted on one node at a time, and {user.metadata.name} has it on "
             f"{user.spec.node_name}; this pod was placed on {pod.spec.node_name}"
         )
-    answers = [fixes.advice("Let all pods that share the claim run on one node, or use ReadWriteMany storage")]
+    answers = [fixes.advice("Have all pods that share the claim run on one node, or use ReadWriteMany storage")]
     own = bool(workload and users and _made_by(users[0][1], workload, pod.cluster))
     lost = next((n for _, user in users if (n := _gone(pod.cluster, user.spec.node_name))), None)
     if lost:
@@ -701,7 +701,7 @@ def _scheduled(workload: Workload, node: str) -> Fix:
         if chosen
         else {"path": f"{spec}/nodeSelector", "value": {key: node}}
     )
-    text = f"Let the scheduler place it on {node}: nodeSelector {key} instead of nodeName in {workload.ref}"
+    text = f"Have the scheduler place it on {node}: nodeSelector {key} instead of nodeName in {workload.ref}"
     return fixes.patch_object(
         workload.item, text, [{"op": "remove", "path": f"{spec}/nodeName"}, {"op": "add", **added}]
     )

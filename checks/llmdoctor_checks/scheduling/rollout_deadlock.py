@@ -16,10 +16,10 @@ def rollout_deadlock(pending: Pending) -> Iterator[Finding]:
 
     A Deployment updates by default with `maxSurge: 25%`, rounded up, and `maxUnavailable: 25%`, rounded down: with
     fewer than four replicas it first adds a pod and removes no old one until the new one is ready. On a full GPU pool
-    the new pod waits for the GPUs of the old one for ever; the old one serves on.
+    the new pod waits for the GPUs of the old one forever; the old one serves on.
 
     A RayService makes a second cluster beside the one that serves, and takes the first away when the second serves: on nodes
-    that one cluster fills the second waits for ever.
+    that one cluster fills the second waits forever.
 
     ## Fix
 

@@ -66,7 +66,7 @@ _ADVICE = (
     ),
     (
         r"workload is deactivated",
-        "Set spec.active of Kueue's Workload to true again when what its condition Evicted names is mended (pods that are not ready in "
+        "Set spec.active of Kueue's Workload to true again when what its condition Evicted names is fixed (pods that are not ready in "
         "time: what their events and logs say, or Kueue's waitForPodsReady.timeout); where it names nothing, somebody set it to false",
     ),
     (
@@ -82,7 +82,7 @@ _ADVICE = (
     (
         r"(Max nodepool size reached)",
         "Raise the maximum size of the node pool that the admission check asks for nodes ({0}), or let what runs there end; Kueue tries "
-        "again as often as retryStrategy of the ProvisioningRequestConfig allows, and anew when its Workload is deleted",
+        "again as often as retryStrategy of the ProvisioningRequestConfig allows, and again when its Workload is deleted",
     ),
     (
         r"pods cannot be scheduled in the nodepool(?:, affected nodepools: |\. Predicate checking errors: )([^;]{1,300})",
@@ -117,7 +117,7 @@ _OF_THE_POD = (
     (
         r'Flavor "([^"]+)" supports only TopologyAwareScheduling',
         "Ask for a topology in the pod template, by the annotation kueue.x-k8s.io/podset-preferred-topology with a level of flavor {0}'s "
-        "Topology (mostly kubernetes.io/hostname): it takes no workload without",
+        "Topology (usually kubernetes.io/hostname): it takes no workload without",
     ),
     (
         r'Flavor "([^"]+)" does not contain the requested level',
@@ -419,7 +419,7 @@ def _fixes(subject: Subject, gates: list[str], queued: list[Item]) -> Iterator[F
             return
         keeper = f"the {who[4:]}" if who.startswith("The ") else who
         yield fixes.advice(
-            f"Find in the log and the objects of {keeper} why it keeps the gate {gates[0]}, and mend that: it alone opens the gate",
+            f"Find in the log and the objects of {keeper} why it keeps the gate {gates[0]}, and fix that: it alone opens the gate",
             owner="platform",
         )
 
@@ -473,7 +473,7 @@ def _by_hand(subject: Subject, gate: str) -> Iterator[Fix]:
         if pod.unscheduled and at is not None and "/" not in gate and not pod.obj.metadata.owner_references:
             operations = [{"op": "remove", "path": f"/spec/schedulingGates/{at}"}]
             yield fixes.advice(
-                f"Take the gate {gate} off {pod.name} where nothing is to open it: its name is of no controller",
+                f"Take the gate {gate} off {pod.name} where nothing should open it: its name is of no controller",
                 f"kubectl -n {pod.namespace} patch pod {pod.name} --type=json -p "
                 + shlex.quote(msgspec.json.encode(operations).decode()),
             )
@@ -565,7 +565,7 @@ def _of_full_nodes(queued: list[Item], cluster: Cluster, reason: str, look: str)
         ill = [said for said in taints if is_state_taint(k8s.Taint(key=re.split("[=:]", said)[0]))]
         named = ", ".join(ill or taints)
         if ill:
-            return fixes.advice(f"Bring the nodes back that have {named}, which no pod is to tolerate: {level}", look)
+            return fixes.advice(f"Bring the nodes back that have {named}, which no pod should tolerate: {level}", look)
         return fixes.advice(f"Tolerate {named} in the pod template, or free nodes of the topology: {level}", look)
     short = sorted(out.resources, key=lambda name: -out.resources[name])[:3]
     counted = ", ".join(
@@ -667,7 +667,7 @@ def _refused_update(subject: Subject, look: str) -> Fix:
         if isinstance(context, dict) and key in context
     ]
     named = pod.name if pod else subject.namespace
-    text = "Mend what Kueue's log says when it updates the pod"
+    text = "Fix what Kueue's log says when it updates the pod"
     if own and pod:
         text += (
             f": on OpenShift take {', '.join(own)} out of the securityContext of {fixes.edited(pod)}, or let its service account use an "
@@ -731,5 +731,5 @@ def _of_queue(queued: list[Item], cluster: Cluster, look: str) -> Fix | None:
                 owner="platform",
             )
         if queue.kind == "ClusterQueue":
-            return fixes.advice(f"Mend what ClusterQueue/{queue.name} lacks: {_in_words(said)}", look, owner="platform")
+            return fixes.advice(f"Fix what ClusterQueue/{queue.name} lacks: {_in_words(said)}", look, owner="platform")
     return None

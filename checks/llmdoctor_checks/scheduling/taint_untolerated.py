@@ -90,6 +90,6 @@ def _fixes(pending: Pending, found: Cause, taints: list[k8s.Taint]) -> Iterator[
         return
     text = f"Tolerate {named(taints)}, if it may run there"
     if found.verdicts:  # it was tried, and something else would still stop the pod
-        yield fixes.advice(f"{text}, and mend what else stands in its way there")
+        yield fixes.advice(f"{text}, and fix what else stands in its way there")
     else:
         yield fixes.patch(pending.pod, text, tolerating(pending, taints))

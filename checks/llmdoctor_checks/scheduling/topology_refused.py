@@ -37,10 +37,10 @@ def topology_refused(pod: Pod, node: Node | None, subject: Subject, cluster: Clu
     """The kubelet cannot give the pod what it asks for on one NUMA node, or as whole cores.
 
     With the topology manager's policy `single-numa-node` (or `restricted`) the kubelet admits a pod only if its GPUs, CPUs
-    and network devices come from one NUMA node, mostly one socket. The scheduler counts devices of the whole node and does
+    and network devices come from one NUMA node, usually one socket. The scheduler counts devices of the whole node and does
     not know of that: small pods on both sockets leave no room for one that needs a whole socket, and it is refused each
     time with `TopologyAffinityError`. The static memory manager refuses in the same way (`[memorymanager] …`), and the
-    static CPU manager where its pool of exclusive CPUs is used up, or where whole cores are to be given (`full-pcpus-only`)
+    static CPU manager where its pool of exclusive CPUs is used up, or where whole cores must be given (`full-pcpus-only`)
     and the pod asks for half a core (`SMTAlignmentError`). A refused pod stays failed; its owner makes another, which may
     meet the same. Init containers count as well: what one of them was given may bind the rest of the pod to its NUMA node.
 

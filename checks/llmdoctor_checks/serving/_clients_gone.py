@@ -145,7 +145,7 @@ def _of_undici(pod: Pod, engine: Engine, cluster: Cluster, ages: list[tuple[Line
         evidence=(log_evidence(line), log_evidence(old[-1])),
         fixes=(
             fixes.advice(
-                f"Let {line.log.pod} stream its answers, or give its fetch a dispatcher with a longer headersTimeout (undici's Agent)"
+                f"Have {line.log.pod} stream its answers, or give its fetch a dispatcher with a longer headersTimeout (undici's Agent)"
             ),
         ),
         order=old[0].order,

@@ -76,7 +76,7 @@ def closed_while_idle(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | N
         role="cause",
         severity="warning",
         confidence="possible",
-        summary=f"{lines[0].log.pod} lost {len(lines)} connections as it sent a request: mostly {engine.container.name} had closed them "
+        summary=f"{lines[0].log.pod} lost {len(lines)} connections as it sent a request: usually {engine.container.name} had closed them "
         f"before. It keeps an idle one {_SECONDS} s, and whoever asks it keeps it longer.",
         evidence=tuple(log_evidence(line) for line in lines[:2]),
         fixes=(
@@ -88,7 +88,7 @@ def closed_while_idle(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | N
             )
             if variable
             else fixes.advice(
-                f"Let what asks the server close idle connections before it does, after less than {_SECONDS} s (idleTimeout of the "
+                f"Have what asks the server close idle connections before it does, after less than {_SECONDS} s (idleTimeout of the "
                 "connectionPool in a DestinationRule of Istio), or try once more"
             ),
         ),

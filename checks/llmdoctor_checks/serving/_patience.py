@@ -84,7 +84,7 @@ _DIRECTIVES = (
 
 
 #: What spares answers a time that counts the wait for the next piece.
-STREAM = fixes.advice("Let clients stream (stream: true): then the wait is for the next piece of the answer alone")
+STREAM = fixes.advice("Have clients stream (stream: true): then the wait is for the next piece of the answer alone")
 
 
 def takes_more(line: Line, most: int, cluster: Cluster) -> Fix:
@@ -126,8 +126,8 @@ def more_patient(line: Line, seconds: float | None, pod: Pod, cluster: Cluster) 
             return set_there
         met = f" after {say_seconds(round(seconds))}" if seconds else ""
         return fixes.advice(
-            f"Let what closes the connection between {line.log.pod or 'the gateway'} and the server{met} (the idle timeout of a sidecar or "
-            f"a load balancer between them) wait {say_seconds(allowed)}"
+            f"Have what closes the connection between {line.log.pod or 'the gateway'} and the server{met} (the idle timeout of a sidecar "
+            f"or a load balancer between them) wait {say_seconds(allowed)}"
         )
     told = prolonged(writer, seconds, allowed)
     return told or _by_its_words(line, allowed, writer, pod, cluster)
@@ -307,7 +307,7 @@ def _of_keda(field: str, name: str, allowed: int, writer: Container | None, pod:
         return fixes.patch_object(
             mine[0], f"Set timeouts.{field}: {allowed}s in HTTPScaledObject/{mine[0].name}", operations
         )
-    summary = f"Let KEDA's interceptor wait {say_seconds(allowed)}: {name}={allowed}s"
+    summary = f"Have KEDA's interceptor wait {say_seconds(allowed)}: {name}={allowed}s"
     return fixes.set_env(writer, name, f"{allowed}s", summary) if writer is not None else fixes.advice(summary)
 
 

@@ -138,7 +138,7 @@ def _keda(
     document = msgspec.json.encode(made).decode()
     address = "" if _address(metrics) else "; put in the address of your Prometheus"
     return fixes.advice(
-        f"Let KEDA scale on {_said(names)}, at {target} for each replica: {why}{address}",
+        f"Have KEDA scale on {_said(names)}, at {target} for each replica: {why}{address}",
         f"echo {shlex.quote(document)} | kubectl apply -f -",
     )
 

@@ -424,7 +424,7 @@ def _of_backend(route: Item, said: _Refusal, ref: _Ref, cluster: Cluster) -> tup
     where = str(ref.raw.get("namespace") or route.namespace)
     if said.reason == "RefNotPermitted":
         return (
-            f"{what} may not send to {kind} {ref.means.name} of namespace {where}: no ReferenceGrant there lets routes of "
+            f"{what} is not allowed to send to {kind} {ref.means.name} of namespace {where}: no ReferenceGrant there lets routes of "
             f"{route.namespace} do so.",
             _granted(route, ref.means, where),
         )
@@ -447,8 +447,8 @@ def _of_backend(route: Item, said: _Refusal, ref: _Ref, cluster: Cluster) -> tup
     # a controller may know Services alone: pools came with an extension of the Gateway API
     unknown = (missing or said.reason == "InvalidKind") and ref.raw.get("kind") == _POOL
     advice = (
-        f"Let {_parents(route)} be of a controller that knows {kind}s of {own}, with that switched on (Envoy Gateway knows them by Envoy "
-        "AI Gateway only), or send the route to a Service"
+        f"Set {_parents(route)} to one of a controller that knows {kind}s of {own}, with that switched on (Envoy Gateway knows them by "
+        "Envoy AI Gateway only), or send the route to a Service"
     )
     return (
         f"The controller of {what} does not take {kind} {ref.means.name} as a backend: {sentence(said.text)}",

@@ -177,7 +177,7 @@ def more_replicas(pod: Pod, times: float, why: str, more: str = "") -> Fix:
             where = f"{kind}/{scaler.name}"
             if not isinstance(most, int) or most >= wanted:
                 return fixes.advice(
-                    f"Let {where} scale on waiting requests, so that it runs {wanted} replicas instead of {now}{each}: {why}"
+                    f"Have {where} scale on waiting requests, so that it runs {wanted} replicas instead of {now}{each}: {why}"
                 )
             operations = [{"op": "add", "path": f"/spec/{field}", "value": wanted}]
             return fixes.patch_object(

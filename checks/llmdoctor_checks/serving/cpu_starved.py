@@ -380,13 +380,13 @@ def _more_for(container: Container, cores: str) -> Fix:
     """More CPU for a proxy: what injects it reads annotations of the pod."""
     if container.name == "istio-proxy":
         return fixes.advice(
-            f"Let istio-proxy take {cores} CPU: the annotation sidecar.istio.io/proxyCPULimit of the pod template, with proxyCPU no more"
+            f"Give istio-proxy {cores} CPU: the annotation sidecar.istio.io/proxyCPULimit of the pod template, with proxyCPU no more"
         )
     if container.name == "linkerd-proxy":
         return fixes.advice(
-            f"Let linkerd-proxy take {cores} CPU: the annotation config.linkerd.io/proxy-cpu-limit of the pod template"
+            f"Give linkerd-proxy {cores} CPU: the annotation config.linkerd.io/proxy-cpu-limit of the pod template"
         )
-    return fixes.set_resource(container, "limits", "cpu", cores, f"Let {container.name} take {cores} CPU")
+    return fixes.set_resource(container, "limits", "cpu", cores, f"Give {container.name} {cores} CPU")
 
 
 def _far_too_few(pod: Pod, engine: Engine, share: float, logs: Logs) -> tuple[str, tuple[Evidence, ...]] | None:

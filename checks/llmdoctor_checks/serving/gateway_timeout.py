@@ -389,7 +389,7 @@ def _own_timeout(pod: Pod, subject: Subject, logs: Logs | None) -> Finding | Non
         fixes=(
             _patient(pod, killed.log.container),
             fixes.advice(
-                "Let threads or an asynchronous worker (-k gthread, -k uvicorn.workers.UvicornWorker) wait for the answer: the timeout is "
+                "Have threads or an asynchronous worker (-k gthread, -k uvicorn.workers.UvicornWorker) wait for the answer: the timeout is "
                 "for a worker that is stuck"
             ),
         ),
@@ -429,7 +429,7 @@ def _by_its_router(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         evidence=(log_evidence(lines[0]), log_evidence(lines[-1])),
         fixes=(
             fixes.advice(
-                "Let clients stream (the wait is for the next piece), or take a release whose router heeds --timeout and raise that; else "
+                "Have clients stream (the wait is for the next piece), or take a release whose router heeds --timeout and raise that; else "
                 "let a server of its own serve the slow model, without the router before it"
             ),
         ),
@@ -573,7 +573,7 @@ def _allow(pod: Pod, cut: list[Line], timeout: Timeout | None, cluster: Cluster)
         return
     elif all(re.search(_BY_CLOUDFLARE, line.text) and not telling(line) for line in cut):
         yield fixes.advice(
-            "Let clients stream (stream: true): Cloudflare gives up after 100 to 120 s without a word of the answer"
+            "Have clients stream (stream: true): Cloudflare gives up after 100 to 120 s without a word of the answer"
         )
         yield fixes.advice("Lead clients past Cloudflare, which lets only its Enterprise plans change that time")
         return
@@ -595,7 +595,7 @@ def _for_the_picker(seconds: float | None, cluster: Cluster) -> Iterator[Fix]:
     """More time for what chooses the endpoint: twice what it had, where that was more than the 200 ms of Envoy's own."""
     allowed = max(_PICKER_SECONDS, round(2 * (seconds or 0)))
     said = (
-        f"Let the gateway wait {allowed} s for what chooses the endpoint: messageTimeout: {allowed}s of its extProc in"
+        f"Have the gateway wait {allowed} s for what chooses the endpoint: messageTimeout: {allowed}s of its extProc in"
     )
     told = [
         (policy, at, processor["messageTimeout"])

@@ -131,7 +131,7 @@ def _used(engine: Engine, loaded: int, every: int) -> Iterator[Fix]:
         yield fixes.advice(f"Ask for {count_of(loaded, 'GPU')} in {fixes.edited(container.pod)}")
     if flag := _SPREAD.get(engine.name):
         yield fixes.set_flag(
-            engine, "tensor_parallel_size", flag, str(every), f"Let {engine.title} use all {every} GPUs"
+            engine, "tensor_parallel_size", flag, str(every), f"Have {engine.title} use all {every} GPUs"
         )
 
 

@@ -507,7 +507,7 @@ def _still_asked(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             _sleeping(
                 pod, engine.container, _UNTIL_NOBODY_ASKS, "Wait 15 s in a preStop hook, until nobody sends it requests"
             ),
-            fixes.advice(f"Let {asked[0].log.pod} leave out pods that have a deletionTimestamp"),
+            fixes.advice(f"Have {asked[0].log.pod} leave out pods that have a deletionTimestamp"),
         ),
         told,
     )

@@ -206,7 +206,7 @@ def _silent(
     elif _withheld(engine, look):
         flag = "--enable-metrics" if engine.name == "sglang" else "--metrics"
         what = f"{engine.label} emits no metrics without {flag}"
-        fix = fixes.set_flag(engine, "enable_metrics", flag, "", f"Let {engine.title} emit its metrics")
+        fix = fixes.set_flag(engine, "enable_metrics", flag, "", f"Have {engine.title} emit its metrics")
     else:
         return None
     # an adapter may publish another metric under the old name

@@ -173,7 +173,7 @@ def _fixes(workload: Workload, runtimes: list[Item], told: Evidence | None, else
     )
     at = f"/{want.path.replace('.', '/')}" if want and want.path.endswith(".model") else ""
     if want and len(serving) == 1 and at:
-        summary = f"Let {workload.ref} name the runtime {serving[0]}, which serves the format {want.format}"
+        summary = f"Have {workload.ref} name the runtime {serving[0]}, which serves the format {want.format}"
         form = {"op": "replace", "path": f"{at}/modelFormat/name", "value": _spelt(runtimes, serving[0], want.format)}
         operations = [{"op": "add", "path": f"{at}/runtime", "value": serving[0]}]
         yield fixes.patch_object(workload.item, summary, operations + ([form] if form["value"] != want.format else []))
@@ -191,7 +191,7 @@ def _fixes(workload: Workload, runtimes: list[Item], told: Evidence | None, else
         return
     formats = sorted({name for item in runtimes for name in _names(item)})
     yield fixes.advice(
-        f"Let {workload.ref} name a runtime and a format that are there"
+        f"Have {workload.ref} name a runtime and a format that are there"
         + (f": the runtimes {', '.join(sorted({item.name for item in runtimes})[:6])}" if runtimes else "")
         + (f" serve {', '.join(formats[:12])}" if formats else "")
         + (f"; else install one that serves {want.format}" if want and want.format else "; else install one"),

@@ -429,4 +429,4 @@ def _switch_on(pod: Pod, engine: Engine) -> Fix:
     flag = _FLAGS.get(engine.name)
     if flag is None:
         return fixes.advice(f"Switch the metrics on in {fixes.edited(pod)}")
-    return fixes.set_flag(engine, "enable_metrics", flag, "", f"Let {engine.title} emit its metrics")
+    return fixes.set_flag(engine, "enable_metrics", flag, "", f"Have {engine.title} emit its metrics")

@@ -157,7 +157,7 @@ def _swaps(pod: Pod, container: Container, logs: Logs) -> Finding | None:
         evidence=(*(log_evidence(line) for line in loads[-2:]), log_evidence(requests[-1])),
         fixes=(
             fixes.advice(
-                f"Let {' and '.join(sorted(set(names))[:4])} run together, if the GPU holds them: groups: {{together: {{swap: false, "
+                f"Have {' and '.join(sorted(set(names))[:4])} run together, if the GPU holds them: groups: {{together: {{swap: false, "
                 f"members: [{', '.join(sorted(set(names))[:4])}]}}}} in the configuration of llama-swap ({fixes.edited(pod)})"
             ),
             fixes.advice(
@@ -209,7 +209,7 @@ def _kept_loaded(engine: Engine, wanted: list[Load], *, evicted: bool, turns: in
     if wanted:
         longest = max(max(load.contexts) for load in wanted if load.contexts is not None)
         yield fixes.advice(
-            f"Let all clients of {where} ask for one context length: num_ctx {longest}, the largest of theirs"
+            f"Have all clients of {where} ask for one context length: num_ctx {longest}, the largest of theirs"
         )
     elif evicted or turns:
         limit = engine.container.env.get("OLLAMA_MAX_LOADED_MODELS")

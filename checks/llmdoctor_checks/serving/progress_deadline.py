@@ -59,7 +59,7 @@ def progress_deadline(subject: Subject) -> Iterator[Finding]:
     some pipelines roll back. Knative is stricter: a revision that is not ready within its progress deadline (600 s, set by
     the annotation `serving.knative.dev/progress-deadline`) is marked as failed and scaled to zero. KServe's plain mode
     makes Deployments with 600 s. Kueue, where it waits for pods to be ready, takes them away again when they are not within
-    `waitForPodsReady.timeout` (5 minutes unless told otherwise), and admits them anew.
+    `waitForPodsReady.timeout` (5 minutes unless told otherwise), and admits them again.
 
     It is a risk where the deadline is shorter than the start that the pod's own startup probe allows, and a note where a
     Deployment has the default or more.
@@ -170,7 +170,7 @@ def _release_failed(subject: Subject) -> Iterator[Finding]:
             fixes=(
                 *_fixes(there[0], workload, None, seconds * 3),
                 fixes.advice(
-                    f"Let Flux try the release again: flux reconcile helmrelease {name} -n {space} --reset --force",
+                    f"Have Flux try the release again: flux reconcile helmrelease {name} -n {space} --reset --force",
                     f"flux reconcile helmrelease {name} -n {space} --reset --force",
                 ),
             ),
@@ -365,7 +365,7 @@ def _fixes(pod: Pod, workload: Workload, made: Workload | None, seconds: int) ->
     """`made` is the Deployment whose deadline it is, where an operator makes it of the workload."""
     if made:
         yield fixes.advice(
-            f"Let what waits for {made.ref} wait {say_seconds(seconds)}: its pods go on loading. {workload.ref} is made into "
+            f"Have what waits for {made.ref} wait {say_seconds(seconds)}: its pods go on loading. {workload.ref} is made into "
             "it, and its progressDeadlineSeconds is changed there, if that has a field for it"
         )
         return

@@ -187,12 +187,10 @@ def _fix(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, metrics: 
     )
     if limit is not None and flag is not None and engine.explicit("max_num_seqs"):
         share = max(load.recent.cache.values) if load.recent.cache else 0
-        summary = (
-            f"Let {engine.container.name} run {2 * limit} requests at once: its KV cache is {share:.0%} full at {limit}"
-        )
+        summary = f"Have {engine.container.name} run {2 * limit} requests at once: its KV cache is {share:.0%} full at {limit}"
         return fixes.set_flag(engine, "max_num_seqs", flag, str(2 * limit), summary)
     if (adapters := _adapters(engine, load)) is not None:
-        summary = f"Let requests of {2 * adapters} adapters be in a batch instead of {adapters}: those of the others wait their turn"
+        summary = f"Let requests of {2 * adapters} adapters share a batch instead of {adapters}: those of the others wait their turn"
         return fixes.set_flag(engine, "max_loras", "--max-loras", str(2 * adapters), summary)
     if (slots := _slots(engine, load)) is not None:
         return slots
@@ -227,7 +225,7 @@ def _slots(engine: Engine, load: Load) -> Fix | None:
         return None
     if shares:
         chosen.append(("max_model_len", "--ctx-size", str(_MORE * context)))
-    summary = f"Let {engine.container.name} answer {more} requests at once instead of {slots}" + (
+    summary = f"Have {engine.container.name} answer {more} requests at once instead of {slots}" + (
         f", with a context of {_MORE * context} tokens, so that each keeps its {context // slots}"
         if shares
         else ""
@@ -395,7 +393,7 @@ def _refuses(pod: Pod, engine: Engine, logs: Logs, said: list[Said]) -> Finding 
         evidence=(log_evidence(said[0].line), log_evidence(last.line)),
         fixes=(
             more_replicas(pod, 1 + count / max(all_of - count, 1), "a longer queue only makes clients wait longer"),
-            fixes.advice("Let what stands before it pass a 503 on, rather than drop the server for it"),
+            fixes.advice("Have what stands before it pass a 503 on, rather than drop the server for it"),
         ),
         explains=("http-5xx",),
         order=last.line.order,
@@ -419,7 +417,7 @@ def _by_times(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
         evidence=(waited.evidence(f"median {median:.3g} s"), recent.evidence(lambda n: f"{n:.0%}")),
         fixes=(
             more_replicas(pod, 2, "each has a queue of its own"),
-            fixes.advice("Let clients cap max_tokens, for which room is kept from the beginning"),
+            fixes.advice("Have clients cap max_tokens, for which room is kept from the beginning"),
         ),
     )
 

@@ -317,14 +317,14 @@ def _of_client(
             ("ubatch_size", "--ubatch-size", str(enough)),
         ]
         yield fixes.set_flags(engine, options, text)
-        yield fixes.advice(f"Let {client} cut its inputs to {said['max']} tokens")
+        yield fixes.advice(f"Have {client} cut its inputs to {said['max']} tokens")
         return
     if items:
         yield fixes.advice(
             f"Raise --limit-mm-per-prompt of {server} for {said['what']} above {said['max']}, to what a whole chat has: those of earlier "
             "turns count (each more takes memory beside the KV cache)"
         )
-        yield fixes.advice(f"Let {client} send at most {said['max']} {said['what']}s in one request")
+        yield fixes.advice(f"Have {client} send at most {said['max']} {said['what']}s in one request")
         return
     length = length_of(engine, log, {"max": said["max"], **asked})
     option, parts = OPTIONS.get(engine.name, ""), _parts(engine, int(said["max"]))
@@ -338,9 +338,9 @@ def _of_client(
     have = int(asked.get("have", "0"))
     left = int(said["max"]) - have
     yield fixes.advice(
-        f"Let {client} ask for at most {left} tokens after such a prompt (max_tokens)"
+        f"Have {client} ask for at most {left} tokens after such a prompt (max_tokens)"
         if "new" in asked and left > 0
-        else f"Let {client} keep prompt and answer (max_tokens) together within {said['max']} tokens"
+        else f"Have {client} keep prompt and answer (max_tokens) together within {said['max']} tokens"
     )
 
 
@@ -363,7 +363,7 @@ def _body_too_large(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs) -> F
         evidence=(log_evidence(line, said[0]),),
         fixes=(
             fixes.advice(
-                f"Let {line.log.pod} send fewer texts at a time: a body may have 2000000 bytes, and only releases from 1.3 on heed "
+                f"Have {line.log.pod} send fewer texts at a time: a body may have 2000000 bytes, and only releases from 1.3 on heed "
                 "--payload-limit"
                 if old
                 else f"Raise --payload-limit in {fixes.edited(pod)} to 20000000 (2000000 bytes where nothing is set)"

@@ -129,10 +129,10 @@ def _open_probes(pod: Pod, headers: list[_Literal]) -> Iterator[Fix]:
     """What to do about keys that probes send."""
     operations = [operation for _, _, _, part in headers for operation in part]
     if operations:
-        yield fixes.patch(pod, "Let the probes ask /health, which needs no key; then make a new key", operations)
+        yield fixes.patch(pod, "Have the probes ask /health, which needs no key; then make a new key", operations)
     elif headers:
         yield fixes.advice(
-            f"Let the probes in {fixes.edited(pod)} ask a path that needs no key, or a command that reads it from a variable; "
+            f"Have the probes in {fixes.edited(pod)} ask a path that needs no key, or a command that reads it from a variable; "
             "then make a new key"
         )
 

@@ -82,8 +82,8 @@ def service_selects_nothing(
     does a pool without pods beside the server's own in one rule of a route.
 
     A route of the Gateway API says in its status whether its gateway takes it: `ResolvedRefs` is False where it finds no backend of that
-    kind, group and namespace, or may not send to another namespace, and `Accepted` is False where no listener is for it. Requests are
-    then answered with 404 or 500, whatever the pods do. So they are where an Ingress or a route names a Service that nobody made, or
+    kind, group and namespace, or is not allowed to send to another namespace, and `Accepted` is False where no listener is for it. Requests
+    are then answered with 404 or 500, whatever the pods do. So they are where an Ingress or a route names a Service that nobody made, or
     where a route that an operator made for a pool (KServe's LLMInferenceService) names no backend.
 
     Seen from a client or a gateway whose log says that it does not reach its server: there is no Service of the name that it asks (a
@@ -174,7 +174,7 @@ def _no_such(pod: Pod, ended: Ended, cluster: Cluster) -> Finding | None:
                 ended.container,
                 ended.variable,
                 said[2],
-                f"Let {ended.variable} of {fixes.edited(pod)} name {said[1]} in place of {said[0]}",
+                f"Have {ended.variable} of {fixes.edited(pod)} name {said[1]} in place of {said[0]}",
             )
             if (right := of_models(ended.container, host, cluster)) and (said := moved(ended.url, host, None, right))
             else fixes.advice(

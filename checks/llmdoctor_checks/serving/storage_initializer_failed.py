@@ -106,7 +106,7 @@ def _azure(pod: Pod, words: str) -> Iterator[Fix]:
         account = pod.spec.service_account_name or "default"
         yield fixes.advice(
             'Label the pod azure.workload.identity/use: "true" (in the labels of what KServe makes it from) and annotate service account '
-            f"{account} with azure.workload.identity/client-id of an identity that may read the store, then make the pod anew: the webhook "
+            f"{account} with azure.workload.identity/client-id of an identity that may read the store, then recreate the pod: the webhook "
             "of Azure's workload identity gives the token only to such pods; or attach a Secret with a client's keys",
             f"kubectl -n {pod.namespace} get pod {pod.name} --show-labels",
             f"kubectl -n {pod.namespace} get serviceaccount {account} -o yaml",

@@ -190,11 +190,11 @@ def _more_layers(engine: Engine, *, told: bool, routed: bool) -> Fix:
         return fixes.set_flag(engine, "gpu_layers", "--n-gpu-layers", "999", "Put all layers on the GPU")
     if routed:
         return fixes.advice(
-            "Let the model fit beside the others of the router: fewer at a time (--models-max), a smaller context, a stronger "
+            "Make the model fit beside the others of the router: fewer at a time (--models-max), a smaller context, a stronger "
             f"quantization or a larger GPU; or correct n-gpu-layers in its preset ({where})"
         )
     return fixes.advice(
-        f"Let the model fit: a smaller context ({_CONTEXT[engine.name]}), a stronger quantization or a larger GPU, in {where}"
+        f"Make the model fit: a smaller context ({_CONTEXT[engine.name]}), a stronger quantization or a larger GPU, in {where}"
     )
 
 
@@ -212,7 +212,7 @@ def _room_for(engine: Engine, log: Log, split: Line | None) -> Iterator[Fix]:
     lacking = full - free * _USABLE
     if isinstance(now, int) and cache and 0 < lacking < cache:
         length = int(now * (1 - lacking / cache)) // 1024 * 1024
-        summary = f"Let the model fit: a context of {length} tokens instead of {now}"
+        summary = f"Make the model fit: a context of {length} tokens instead of {now}"
         if length >= _SHORTEST and usual in (None, now):
             summary += f" (OLLAMA_CONTEXT_LENGTH={length})"
             yield fixes.set_env(engine.container, "OLLAMA_CONTEXT_LENGTH", str(length), summary)
@@ -281,7 +281,7 @@ def _no_such_library(engine: Engine, logs: Logs) -> Finding | None:
         "and it skips all others.",
         evidence=(pod_evidence(engine.container, "env[OLLAMA_LLM_LIBRARY]", name), log_evidence(line)),
         explains=("cpu-starved",),
-        fixes=(fixes.remove_env(engine.container, "OLLAMA_LLM_LIBRARY", "Let Ollama choose its library"),),
+        fixes=(fixes.remove_env(engine.container, "OLLAMA_LLM_LIBRARY", "Have Ollama choose its library"),),
         order=line.order,
     )
 

@@ -61,7 +61,7 @@ def apache_speaks_tls(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
             ),
             fixes=(
                 fixes.advice(
-                    f"Let ProxyPass of {fixes.edited(pod)} ask http://{to.shown}" + _OPTIONS.get(engine.name, "")
+                    f"Have ProxyPass of {fixes.edited(pod)} ask http://{to.shown}" + _OPTIONS.get(engine.name, "")
                 ),
             ),
             order=lines[-1].order,

@@ -126,7 +126,7 @@ def _wrong_path(pod: Pod, engine: Engine, cluster: Cluster, wrong: list[_Request
     )  # the API that the server has, at another place
     fix = _rewritten(told, right.removeprefix("http://HOST:PORT")) if told is not None and alike else None
     how = (
-        f"Let the base URL of {client} end once in /v1 ({right}): the client appends the rest itself"
+        f"Have the base URL of {client} end once in /v1 ({right}): the client appends the rest itself"
         if twice
         else f"Give {client} the API and the base URL of {engine.title} ({right})"
     )
@@ -181,7 +181,7 @@ def _without_type(pod: Pod, engine: Engine, cluster: Cluster, asked: list[_Reque
         evidence=(log_evidence(last.line), *where),
         fixes=(
             fixes.advice(
-                f"Let {client} send Content-Type: application/json, and what passes its requests on keep that header"
+                f"Have {client} send Content-Type: application/json, and what passes its requests on keep that header"
             ),
         ),
         order=last.line.order,

@@ -153,10 +153,10 @@ def _soon_since(line: Line, when: list[float], cluster: Cluster) -> float | None
 
 def _longer(engine: Engine, router: Pod) -> Fix:
     if engine.name == "sglang":
-        say = "Let SGLang's health check wait 120 s for its token"
+        say = "Have SGLang's health check wait 120 s for its token"
         return fixes.set_env(engine.container, "SGLANG_HEALTH_CHECK_TIMEOUT", "120", say)
     return fixes.advice(
-        f"Let the health check of {router.name} fail more often before it drops a server, and run a second replica"
+        f"Have the health check of {router.name} fail more often before it drops a server, and run a second replica"
     )
 
 

@@ -207,14 +207,14 @@ def _refused_by_vault(pod: Pod, line: str, answer: str, role: str) -> Iterator[t
             )
     elif _LOGIN in line:
         yield (
-            "may not log in at Vault",
-            f"Let a role of Vault's Kubernetes login admit the service account of {fixes.edited(pod)} in "
+            "is not allowed to log in at Vault",
+            f"Have a role of Vault's Kubernetes login admit the service account of {fixes.edited(pod)} in "
             f"{pod.namespace}, and name it in vault.hashicorp.com/role",
         )
     elif path and _REFUSED.search(answer):
         asked = (_API_PATH.search(answer) or path)["path"]
         yield (
-            f"may not read {asked} in Vault",
+            f"cannot read {asked} in Vault",
             f"Let a policy of Vault's role {role or 'for the pod'} read {asked}, or correct the path in the annotations "
             f"vault.hashicorp.com/agent-inject-… of {fixes.edited(pod)}",
         )
@@ -263,7 +263,7 @@ def _let_go_on(container: Container, asleep: str) -> tuple[Fix, ...]:
     if not asleep:
         return (sidecar,)
     end = fixes.advice(
-        f"Let {container.name} end: take `{asleep}` out of its command, in {fixes.edited(container.pod)}"
+        f"Have {container.name} end: take `{asleep}` out of its command, in {fixes.edited(container.pod)}"
     )
     # a loop works beside the others; of a sleep, what stands before it may be what they wait for
     return (sidecar, end) if asleep.startswith(("while", "until")) else (end, sidecar)

@@ -159,7 +159,7 @@ def _not_redirected(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
                     f"See that the mesh's CNI plugin runs on node {pod.spec.node_name} and does not exclude the namespace "
                     f"{pod.namespace}, then delete the pod"
                     if checks
-                    else f"Let {container.name} have NET_ADMIN, NET_RAW and the node's iptables, or use the mesh's CNI plugin",
+                    else f"Give {container.name} NET_ADMIN, NET_RAW and the node's iptables, or use the mesh's CNI plugin",
                     f"kubectl get pods -A -o wide --field-selector spec.nodeName={pod.spec.node_name}",
                     owner="platform",
                 ),
@@ -178,7 +178,7 @@ def _held_back(pod: Pod, proxy: Container, events: Events | None, logs: Logs | N
         yield _finding(
             pod,
             proxy,
-            f"{proxy.name} does not become ready, and the pod's other containers may not start before it.",
+            f"{proxy.name} does not become ready, and the pod's other containers cannot start before it.",
             "certain",
             [event_evidence(hooks[-1], pod.cluster), *told],
             cut_off=bool(told),
@@ -475,24 +475,24 @@ def started_first(pod: Pod, proxy: Container, *, cut_off: bool) -> Iterator[Fix]
         return
     if not istio:
         native = {"config.linkerd.io/proxy-enable-native-sidecar": "true"}
-        yield fixes.annotate(pod, native, f"Let {proxy.name} start before what needs the network, as a native sidecar")
+        yield fixes.annotate(pod, native, f"Have {proxy.name} start before what needs the network, as a native sidecar")
         return
     waiting = [c for c in pod.containers if c.role == "init" and not (c.terminated and c.terminated.exit_code == 0)]
     blocked = next((c for c in waiting if c.running or c.restarts or c.terminated), None)
     if blocked is not None and blocked.name == "storage-initializer":
         past = {"serving.kserve.io/storage-initializer-uid": "1337"}
         yield fixes.annotate(
-            pod, past, f"Let {blocked.name} run as the user of {proxy.name}, whose connections pass by the proxy"
+            pod, past, f"Have {blocked.name} run as the user of {proxy.name}, whose connections pass by the proxy"
         )
     elif blocked is not None and blocked.spec.image and not blocked.name.startswith("gke-"):
         operation = {"op": "add", "path": f"{blocked.pointer}/securityContext/runAsUser", "value": 1337}
-        summary = f"Let {blocked.name} run as user 1337, that of {proxy.name}, whose connections pass by the proxy"
+        summary = f"Have {blocked.name} run as user 1337, that of {proxy.name}, whose connections pass by the proxy"
         yield fixes.patch(pod, summary, [operation])
     else:
         held = {"proxy.istio.io/config": '{"holdApplicationUntilProxyStarts": true}'}
         if blocked is not None:
             held = {"sidecar.istio.io/nativeSidecar": "true"}
-        yield fixes.annotate(pod, held, f"Let {proxy.name} start before what needs the network")
+        yield fixes.annotate(pod, held, f"Have {proxy.name} start before what needs the network")
     yield fixes.advice(
         f"Else make the proxy of each pod a native sidecar (ENABLE_NATIVE_SIDECARS of istiod, the default from 1.27 on), or leave this one "
         f'out of the mesh (sidecar.istio.io/inject: "false" in {fixes.edited(pod)})',

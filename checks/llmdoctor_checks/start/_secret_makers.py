@@ -97,13 +97,13 @@ def _failed(pod: Pod, item: Item, name: str) -> Finding | None:
     return Finding(
         role="cause",
         confidence="certain",
-        summary=f"The secret {name} that the pod names does not exist in {pod.namespace}: {item.kind} {item.name} is to make it, and "
+        summary=f"The secret {name} that the pod names does not exist in {pod.namespace}: {item.kind} {item.name} should make it, and "
         f"{last.kind} {last.name} says {words}.",
         evidence=(*(object_evidence(*fault) for fault in faults), *(event_evidence(e, pod.cluster) for e in told)),
         explains=_EXPLAINS,
         fixes=(
             fixes.advice(
-                f"Mend what keeps {last.kind} {last.name} from it{_asked_for(item)}; {item.kind} {item.name} makes the Secret then",
+                f"Fix what keeps {last.kind} {last.name} from it{_asked_for(item)}; {item.kind} {item.name} makes the Secret then",
                 f"kubectl -n {pod.namespace} describe {last.kind.partition('.')[0].lower()} {last.name}",
                 owner="platform",
             ),

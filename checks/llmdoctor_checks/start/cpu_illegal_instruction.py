@@ -14,7 +14,7 @@ def cpu_illegal_instruction(pod: Pod, node: Node | None) -> Iterator[Finding]:
     """The processor lacks instructions that the image was built for.
 
     The image's programs or libraries use vector instructions (AVX, AVX2, AVX-512, AMX) that the node's processor does not
-    have, or that its virtual machine hides. The process dies of SIGILL, exit code 132, mostly within the first second and
+    have, or that its virtual machine hides. The process dies of SIGILL, exit code 132, usually within the first second and
     often without a line in its log. vLLM's CPU images want AVX-512, llama.cpp builds follow the machine that built them. An
     illegal instruction on the GPU, which CUDA reports, is something else.
 

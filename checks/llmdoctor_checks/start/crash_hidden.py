@@ -82,7 +82,7 @@ def crash_hidden(engine: Engine, logs: Logs | None) -> Iterator[Finding]:
 
     `vllm serve … || sleep infinity` is put into a command while somebody debugs, and stays there. When the engine ends,
     the container does not: no restart, no exit code, no previous log, and the pod stays Running. Without a liveness probe
-    it stays so for ever, holds its GPUs, and without a readiness probe it goes on getting requests.
+    it stays so forever, holds its GPUs, and without a readiness probe it goes on getting requests.
 
     It is the cause where the container runs, and its log ends with the engine's end; a possible one where the engine's output goes
     to a file, so that the log says nothing, and the pod has not been ready for half an hour.
@@ -236,4 +236,4 @@ def _fix(engine: Engine, group: str, index: int, text: str, found: re.Match[str]
         "path": f"{container.pointer}/{group}/{index}",
         "value": text[: found.start()].rstrip(),
     }
-    return fixes.patch(container.pod, "Let the engine's exit be the container's", [operation])
+    return fixes.patch(container.pod, "Make the engine's exit the container's", [operation])

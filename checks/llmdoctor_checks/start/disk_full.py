@@ -159,7 +159,7 @@ def _by_own_cache(pod: Pod, engine: Engine, cluster: Cluster) -> Iterator[Findin
     # what else it writes stays, and a tenth of the disk is for images and logs
     room = int((disk * 9 // 10 - max(took - int(each * workers * _GB), 0)) / workers / _GB) // 10 * 10 if disk else 0
     of = f" of {say_bytes(disk)}" if disk else ""
-    text = f"Let LMCache keep {room} GB of each worker on disk instead of {each:g}, or give {where.value} a volume of its own"
+    text = f"Have LMCache keep {room} GB of each worker on disk instead of {each:g}, or give {where.value} a volume of its own"
     yield Finding(
         role="cause",
         confidence="certain",  # by the kubelet's own count
@@ -233,7 +233,7 @@ def _to_volume(engine: Engine, path: str, needed: int) -> Iterator[Fix]:
             engine.container,
             "HF_HOME",
             beside.path,
-            f"Let the downloads go to the volume {beside.volume}, which is mounted at {beside.path}: this image keeps them at {path}, "
+            f"Have the downloads go to the volume {beside.volume}, which is mounted at {beside.path}: this image keeps them at {path}, "
             "not where TGI's own does",
         )
 
@@ -296,7 +296,7 @@ def _of_library(pod: Pod, engine: Engine, cluster: Cluster) -> Iterator[Finding]
     yield Finding(
         role="risk",
         severity="critical",
-        summary=f"Ollama is to pull {', '.join(found.names)}, {say_bytes(found.needed)} or more; {engine.container.name} keeps "
+        summary=f"Ollama is told to pull {', '.join(found.names)}, {say_bytes(found.needed)} or more; {engine.container.name} keeps "
         f"models at {place.path}, where {what} holds {say_bytes(place.size)}: the download fails.",
         evidence=(*((place.evidence,) if place.evidence else ()), found.evidence),
         fixes=(_fix(pod, engine, place, found.needed),),

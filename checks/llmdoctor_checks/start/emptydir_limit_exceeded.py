@@ -66,7 +66,7 @@ def emptydir_limit_exceeded(pod: Pod, engine: Engine, sizing: Sizing, cluster: C
         return
     if engine.name == "ollama":
         if not pod.exists and (found := pulled(pod, engine, cluster)):
-            what = f"Ollama is to pull {', '.join(found.names)},"
+            what = f"Ollama is told to pull {', '.join(found.names)},"
             yield from _exceeded(pod, what, found.needed, found.place, found.evidence)
         return
     model, path, needed = engine.explicit("model"), cache_path(engine), sizing.file_bytes

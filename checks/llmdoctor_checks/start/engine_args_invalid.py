@@ -90,7 +90,7 @@ def engine_args_invalid(pod: Pod, subject: Subject, logs: Logs | None) -> Iterat
     where a configuration class refuses the value) within seconds, before it loads anything.
 
     A parallel size of 0 passes the parser of most releases; the division by it then ends the server (ZeroDivisionError).
-    So does a --node-rank that is not below --nnodes; its pod then waits for ever, and the others for it.
+    So does a --node-rank that is not below --nnodes; its pod then waits forever, and the others for it.
     llama-server takes a negative context and a batch of 0, and aborts on an assertion (exit code 134).
 
     A variable that a program reads without a default (`os.environ["NAME"]`, a script with `set -u`) and that nobody set ends
@@ -163,7 +163,7 @@ def _refused(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
             role="risk",
             severity="critical",
             confidence="certain" if _sure(sure) else "likely",
-            summary=f"{engine.label} will not take its arguments as they are meant: {_list(sure)}.",
+            summary=f"{engine.label} does not understand its arguments as they are meant: {_list(sure)}.",
             evidence=tuple(problem_evidence(pod, p) for p in sure),
             fixes=tuple(_fixes(engine, sure)),
         )
@@ -218,12 +218,12 @@ def _unspoken(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     host, key, cert = (engine.explicit(name) for name in ("host", "ssl_key_file", "ssl_cert_file"))
     if host is not None and _foreign(pod, str(host.value)):
         settings = [host]
-        what = f"it is to listen on {host.value}, which is no address of this pod"
+        what = f"it is told to listen on {host.value}, which is no address of this pod"
         fix = fixes.advice(f"Set --host 0.0.0.0 in {fixes.edited(pod)}; only clients name the Service")
     elif key is not None and cert is not None:
         settings = [key, cert]
         what = (
-            f"it is to use TLS ({key.text} {cert.text}), and these files are missing, or this build has no TLS ("
+            f"it is told to use TLS ({key.text} {cert.text}), and these files are missing, or this build has no TLS ("
             'it then says "built without SSL support")'
         )
         fix = fixes.advice(
@@ -517,7 +517,7 @@ def _correction(engine: Engine, problem: Problem, where: str) -> Fix:
         return fixes.advice(f"Write the model behind serve (vllm serve {model}) and leave {name} out, in {where}")
     if problem.kind == "missing-value":
         return fixes.advice(f"Give {name} its value in {where}, or remove it")
-    if detail.endswith(f"has no option {name}"):
+    if re.search(rf"has no option {re.escape(name)}(?:, which is [^,;]{{1,60}})?$", detail):
         return _removed(container, place, f"Remove {name}", where, "")
     if detail.endswith(": not valid JSON") and place and place.value and (right := settling.as_json(place.value)):
         return settling.given(container, place, right, f"Write the value of {name} as plain JSON: {right}")

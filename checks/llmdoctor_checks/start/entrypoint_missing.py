@@ -17,10 +17,10 @@ def entrypoint_missing(pod: Pod) -> Iterator[Finding]:
     `vllm serve` from 0.12 on. The container ends with StartError (128), or with 127 when a shell says it.
 
     In a manifest it is a risk where the image is known not to have the program: Ollama's has neither curl nor wget. A loop
-    such as `until curl …; do sleep 1; done` then waits for ever, and what stands behind it, mostly `ollama pull`, is never
+    such as `until curl …; do sleep 1; done` then waits forever, and what stands behind it, usually `ollama pull`, is never
     done; in a postStart hook the container never counts as started. It is one as well where nothing says what to run and the
     image starts a shell then (Triton's, SGLang's, LMDeploy's, Xinference's): without a terminal the shell ends at once, with
-    exit code 0, and the container is restarted for ever. And so it is where a script installs huggingface_hub in no particular
+    exit code 0, and the container is restarted forever. And so it is where a script installs huggingface_hub in no particular
     version and downloads with huggingface-cli: from 1.0 on there is none, or one that only says so and ends with 1.
 
     ## Fix
@@ -56,7 +56,7 @@ def entrypoint_missing(pod: Pod) -> Iterator[Finding]:
         script = (*container.spec.command, *container.spec.args)
         found = lacking(container, script)
         if found and (found.waits or not any("serve" in str(word) for word in script)):
-            then = "it waits for ever, and what follows is never done" if found.waits else "it ends with 127"
+            then = "it waits forever, and what follows is never done" if found.waits else "it ends with 127"
             yield _finding(pod, container, "command", found, then)
             return
 

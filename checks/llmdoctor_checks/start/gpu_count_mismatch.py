@@ -144,7 +144,7 @@ def gpu_count_mismatch(
     where that has no memory for it, this is why.
 
     Over several pods (LeaderWorkerSet, Ray, Dynamo, `--nnodes`) the product of tensor and pipeline size counts for the whole
-    group: in a manifest it is a risk where all its pods together have fewer GPUs. Ray then waits for ever for a placement
+    group: in a manifest it is a risk where all its pods together have fewer GPUs. Ray then waits forever for a placement
     group, the others for ranks that nobody starts. Nor does it start where each pod of a LeaderWorkerSet runs the engine by
     itself, without `--nnodes` and without Ray: the pod then counts its own GPUs alone.
 
@@ -324,7 +324,7 @@ def _on_its_own(engine: Engine, workers: int, own: int, sizes: list[Setting], to
     else:
         told = f"Tell each pod its place in the group (--nnodes={nodes} {place.format('master-addr')}), or start Ray in each first,"
     by_ray = engine.value("distributed_executor_backend") == "ray"
-    how = "starts no Ray before it, though it is to use one" if by_ray else "is not told of other pods"
+    how = "starts no Ray before it, though it should use one" if by_ray else "is not told of other pods"
     return Finding(
         role="risk",
         summary=f"{engine.label} starts {workers} workers{product} and {how}: it counts the "

@@ -289,7 +289,7 @@ def _of_reservation(pod: Pod) -> Iterator[Finding]:
         return
     yield Finding(
         role="cause",
-        summary=f"KAI holds the GPU that {pod.name} is to share by a pod of its own ({place}/{name}), and that one has "
+        summary=f"KAI holds the GPU that {pod.name} should share by a pod of its own ({place}/{name}), and that one has "
         "no libraries of the driver: it cannot say which GPU it was given.",
         evidence=(log_evidence(line), event_evidence(event, pod.cluster)),
         explains=("vgpu-shim", "pod-pending", "not-ready", "rollout-stuck"),
@@ -446,7 +446,7 @@ def _without_render_node(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findi
         role="cause",
         severity="warning" if pod.ready else None,
         summary=f"{engine.label} runs on the CPU: it sees no GPU, though container {container.name} is given a render node."
-        + ("" if root else f" Mostly {who} may not open it{why}."),
+        + ("" if root else f" Usually {who} cannot open it{why}."),
         evidence=(
             log_evidence(line),
             *given,

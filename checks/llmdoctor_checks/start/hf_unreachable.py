@@ -18,7 +18,7 @@ def hf_unreachable(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
 
     The engine asks the hub for the model at every start, even when the files are in its cache. Without DNS, an egress
     rule, a proxy setting or a trusted certificate this fails; so does a hub that limits the rate (429) or has an outage
-    (5xx), and an offline mode without a filled cache. The last line is mostly the same, "couldn't connect to
+    (5xx), and an offline mode without a filled cache. The last line is usually the same, "couldn't connect to
     huggingface.co"; the reason stands higher: a name that is not resolved, a certificate that is not trusted, a status
     code.
 

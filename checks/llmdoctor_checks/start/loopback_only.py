@@ -63,7 +63,7 @@ _FLAGS = {"vllm": "--host", "sglang": "--host", "tgi": "--hostname", "llama.cpp"
 def loopback_only(pod: Pod, subject: Subject, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """The engine listens on an address at which nobody outside its pod reaches it.
 
-    Mostly that is the loopback address: every process of a pod can reach 127.0.0.1, and nothing else can. The kubelet's
+    Usually that is the loopback address: every process of a pod can reach 127.0.0.1, and nothing else can. The kubelet's
     probes and the Service connect to the pod's address and are refused. The log looks well, and an exec probe or
     `kubectl port-forward` even works. SGLang, llama-server and trtllm-serve listen on the loopback address unless they are
     told otherwise; so do llamafile, Ray Serve (whose log names the port alone), and Ollama outside its own image. Of any
@@ -281,7 +281,7 @@ def _of_program(pod: Pod, address: str, port: str) -> Fix:
             return settling.given(container, place, right, f"Set {place.name} to {right} (it is {told})")
     return fixes.advice(
         f"Have the server listen on all addresses of the pod, in {fixes.edited(pod)}: by its option or variable for the address, "
-        f"mostly --host {address} or HOST={address}"
+        f"usually --host {address} or HOST={address}"
     )
 
 

@@ -27,7 +27,7 @@ _WITHIN = 4
 #: vLLM's route for adapters of a server that runs, which it has only where VLLM_ALLOW_RUNTIME_LORA_UPDATING says so; then it warns of it.
 _VARIABLE = "VLLM_ALLOW_RUNTIME_LORA_UPDATING"
 _LOADS, _OPEN = "POST /v1/load_lora_adapter", "dynamic loading & unloading is enabled"
-_ALLOW = "Let adapters be loaded while it runs; keep the port from whom you do not trust"
+_ALLOW = "Allow adapters to be loaded while it runs; keep the port from whom you do not trust"
 _STARTED = "Application startup complete"
 _NO_ROUTE, _FEWEST = r'"POST /v1/load_lora_adapter HTTP/[\d.]{1,3}" 404\b', 2
 #: Who tried so many seconds ago, and not since, gave it up.
@@ -111,7 +111,7 @@ def _finding(engine: Engine, told: Setting, name: str, line: Line) -> Finding:
         between = " " if option.startswith("-") else "="  # a variable otherwise: LORA_ADAPTERS
         advice = f"Give the adapter a name before its path, {option}{between}NAME={name}, in {edited}"
     else:
-        summary = f"The hub knows no repository {name}, from which {engine.title} is to load an adapter (404)."
+        summary = f"The hub knows no repository {name}, from which {engine.title} should load an adapter (404)."
         advice = f"Correct the name of the adapter's repository in {edited}"
     return Finding(
         role="cause",

@@ -115,12 +115,12 @@ def model_not_found(pod: Pod, engine: Engine, subject: Subject, logs: Logs | Non
     up, and what asks for a model of it gets 400. llama-server does the same with neither -m nor a repository: it is a router then,
     which has the models of --models-dir and of its cache. --model-url alone makes it one, too, and is never read.
 
-    In a manifest it is a risk where a project's own image, which holds no model, is to read one from a path that no volume
+    In a manifest it is a risk where a project's own image, which holds no model, should read one from a path that no volume
     brings: a mount is missing, or the path is another than that of the mount (KServe's is /mnt/models); of Triton, its
     repository. It is one as well where an engine over several pods reads its model from a path that the leader alone fills:
     the leader's script or init container downloads to an emptyDir, and that of each worker at the same path stays empty.
-    Every rank reads the weights from its own disk. And so it is where the model is to lie in an emptyDir that nobody fills:
-    no other container mounts it, the script that is to fill it has only comments, or an init container downloads to another
+    Every rank reads the weights from its own disk. And so it is where the model should lie in an emptyDir that nobody fills:
+    no other container mounts it, the script that should fill it has only comments, or an init container downloads to another
     folder.
 
     ## Fix
@@ -172,7 +172,7 @@ def _pulled_in_vain(engine: Engine, logs: Logs) -> Iterator[Finding]:
             continue
         names = {found["name"] or found["by_curl"] for found in _PULLS.finditer(script_of(container))}
         name = names.pop() if len(names) == 1 else ""
-        wanted = name or "one of the models that it was to pull"
+        wanted = name or "one of the models that it should have pulled"
         at = f"status.initContainerStatuses[{container.name}].state.terminated"
         yield Finding(
             role="cause" if asked or unread else "risk",
@@ -202,7 +202,7 @@ def _pulled_by_name(container: Container, name: str) -> Fix:
             owner="platform",
         )
     return fixes.advice(
-        f"Let {container.name} pull a model by name and tag that https://ollama.com/library has{f', in place of {name}' if name else ''}, "
+        f"Have {container.name} pull a model by name and tag that https://ollama.com/library has{f', in place of {name}' if name else ''}, "
         f"and end with the pull's exit code (set -e before it, curl --fail), in {fixes.edited(pod)}"
     )
 
@@ -247,7 +247,7 @@ def _archive(engine: Engine, model: Setting) -> Finding:
     return Finding(
         role="risk",
         severity="critical",
-        summary=f"{engine.title} is to read its model from {model.value}, an archive: it looks for config.json in a folder or a "
+        summary=f"{engine.title} is told to read its model from {model.value}, an archive: it looks for config.json in a folder or a "
         "repository.",
         evidence=(setting_evidence(engine.container, model),),
         fixes=(
@@ -287,7 +287,7 @@ def _brought_by_nothing(engine: Engine, model: Setting, path: str) -> Iterator[F
     yield Finding(
         role="risk",
         severity="critical",
-        summary=f"{engine.title} is to read its model from {path}, where its image has nothing: {where}.",
+        summary=f"{engine.title} is told to read its model from {path}, where its image has nothing: {where}.",
         evidence=(setting_evidence(container, model), pod_evidence(container, "image", container.spec.image)),
         fixes=(
             fixes.set_flag(
@@ -349,11 +349,11 @@ def _into_an_empty_dir(engine: Engine, model: Setting, path: str) -> Iterator[Fi
         why = f"and {target.container.name} downloads to {target.text}{outside}"
         evidence = pod_evidence(target.container, target.path, target.line)
         there = _seen_by(target.container, mount.name, inside)
-        fix = f"Let {target.container.name} download to {there}, or name the folder of the download as the model,"
+        fix = f"Have {target.container.name} download to {there}, or name the folder of the download as the model,"
     yield Finding(
         role="risk",
         severity="critical",
-        summary=f"{engine.title} is to read its model from {path}, in the emptyDir {mount.name}, {why}: nothing is there.",
+        summary=f"{engine.title} is told to read its model from {path}, in the emptyDir {mount.name}, {why}: nothing is there.",
         evidence=(setting_evidence(container, model), evidence),
         fixes=(fixes.advice(f"{fix} in {fixes.edited(pod)}"),),
     )
@@ -450,7 +450,7 @@ def _router_of_nothing(engine: Engine, logs: Logs) -> Iterator[Finding]:
     )
     if url:
         why = f"{url.flag} without -m is never read"
-        fix = "Name with -m as well where the file is to lie, on a volume: llama-server then fetches it from the URL and serves it"
+        fix = "Name with -m as well where the file should lie, on a volume: llama-server then fetches it from the URL and serves it"
     elif folder:
         why = f"{folder.value} holds no GGUF file"
         fix = f"Bring the models to {folder.value} (each a .gguf file, or a folder of its parts), or correct the path"

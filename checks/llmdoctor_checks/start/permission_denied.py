@@ -32,7 +32,7 @@ _OF_OPENSHIFT = frozenset({"Route", "SecurityContextConstraints", "DeploymentCon
 
 @check("permission-denied", since="0.1")
 def permission_denied(pod: Pod, engine: Engine) -> Iterator[Finding]:
-    """The container may not write, read or bind what it needs.
+    """The container cannot write, read or bind what it needs.
 
     The pod runs as a user without a home (a policy, OpenShift's random user, `runAsNonRoot`), with a read-only root file
     system, or on a volume that belongs to another user. Caches of the hub, of compiled kernels and of the engine then

@@ -170,7 +170,9 @@ def _fix(container: Container, path: str, text: str, evidence: Evidence, engine:
         "Secret", pod.namespace, secret
     ):  # it keeps its other keys, of which other pods may take theirs
         make += f" --dry-run=client -o json | kubectl -n {pod.namespace} patch secret {secret} --patch-file /dev/stdin"
-    summary = f"Take {name} from the Secret {secret}, in which the command puts the real one under the key {name}, in place of {text}"
+    summary = (
+        f"Replace {text} by a reference to the key {name} of the Secret {secret}; the command puts the real value there"
+    )
     fix = fixes.set_variables(container, {name: fixes.FromSecret(secret)}, summary)
     return msgspec.structs.replace(fix, commands=(make, *fix.commands))
 

@@ -39,13 +39,13 @@ def pod_network_failed(pod: Pod, events: Events | None) -> Iterator[Finding]:
 
     Before any container starts, the container runtime calls the node's CNI plugins to give the pod an address, and further
     interfaces where it asks for them (Multus, SR-IOV for RDMA). One of them refuses: the network that the pod names does not
-    exist, the node has no address left, the plugin is not installed or may not ask the API server, or does not reach
+    exist, the node has no address left, the plugin is not installed or is not allowed to ask the API server, or does not reach
     it, because the node's kube-proxy or the plugin's own pod ends again and again. The pod stays in ContainerCreating, and the
-    kubelet tries again for ever.
+    kubelet tries again forever.
 
     ## Fix
 
-    Create the network that the pod names, or name one that exists. Else mend the network of the node; other new pods there
+    Create the network that the pod names, or name one that exists. Else fix the network of the node; other new pods there
     fail alike.
 
     ## References
@@ -74,7 +74,7 @@ def pod_network_failed(pod: Pod, events: Events | None) -> Iterator[Finding]:
             explains=("not-ready", "pod-failed", "rollout-stuck", "ray-cluster", "multinode-discovery", "worker-lost"),
             fixes=(
                 fixes.advice(
-                    f"Mend what ends {name} on {node}, as its last log says: {pod.name} gets its network by itself then",
+                    f"Fix what ends {name} on {node}, as its last log says: {pod.name} gets its network by itself then",
                     f"{where} logs {name} --previous",
                     f"{where} describe pod {name}",
                     owner="platform",

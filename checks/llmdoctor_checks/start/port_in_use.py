@@ -91,7 +91,7 @@ def _free(pod: Pod, engines: list[Engine], port: int) -> int:
 
 def _moved(engine: Engine, old: int, port: int) -> Fix:
     container = engine.container
-    summary = f"Let {container.name} listen on port {port} and its probes ask it there, as a Service must by number"
+    summary = f"Have {container.name} listen on port {port} and its probes ask it there, as a Service must by number"
     if engine.name not in _BY_FLAG:
         return fixes.advice(f"{summary}, in {fixes.edited(engine.pod)}")
     fix = fixes.set_flag(engine, "port", "--port", str(port), summary)

@@ -117,7 +117,7 @@ def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events 
 
     The kubelet asks the port that the probe names, whatever `containerPort` says; a name that no port of the container has
     it looks up in vain each time. When the engine listens on another
-    one, the readiness probe fails for ever and the pod gets no requests; a liveness or startup probe even restarts a
+    one, the readiness probe fails forever and the pod gets no requests; a liveness or startup probe even restarts a
     healthy server. A Service with a wrong `targetPort`, or an InferencePool with wrong `targetPorts`, refuses every connection
     while the pod looks fine. The port of its `endpointPickerRef` is one of the endpoint picker's Service, not of the model. A
     client that was told a port which the Service does not have gets no further, and neither does an Ingress or a route, nor one that
@@ -172,7 +172,7 @@ def _with_tls(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding
             explains=CRASHED,
             fixes=(
                 fixes.advice(
-                    f"Let {fixes.edited(pod)} ask the server with http:// ({ended.variable}), or give the server a certificate "
+                    f"Have {fixes.edited(pod)} ask the server with http:// ({ended.variable}), or give the server a certificate "
                     "(--ssl-certfile and --ssl-keyfile)"
                 ),
             ),
@@ -235,7 +235,7 @@ def _told_by_status(container: Container, asked: int, number: int) -> Iterator[F
     told = container.env.get(_STATUS_PORT)
     # 0 is another one at each start; it is read as a number of 16 bits with a sign
     if told and told.value in (str(number), "0") and asked < 1 << 15:
-        text = f"Let {_STATUS_PORT} name the port that the probe asks, {asked}, as Dynamo's operator does"
+        text = f"Set {_STATUS_PORT} to the port that the probe asks, {asked}, as Dynamo's operator does"
         yield fixes.set_env(container, _STATUS_PORT, str(asked), text)
 
 
@@ -379,7 +379,7 @@ def _of_no_port(engine: Engine, asked: int, listens: int) -> Fix | None:
         engine.container,
         "OLLAMA_HOST",
         f"0.0.0.0:{asked}",
-        f"Let OLLAMA_HOST name the port that the probe asks (0.0.0.0:{asked}): "
+        f"Set OLLAMA_HOST to the port that the probe asks (0.0.0.0:{asked}): "
         f"{found[1]} is no port, and Ollama listens on {listens} in its place",
     )
 
@@ -415,7 +415,7 @@ def _by_own_word(pod: Pod, engine: Engine, port: Setting, logs: Logs | None, eve
     fix = (
         _fix(container, kind, probe, listens)
         if listens
-        else fixes.set_flag(engine, "host", "--host", "0.0.0.0", "Let llama-server listen on an address")  # noqa: S104 # its option
+        else fixes.set_flag(engine, "host", "--host", "0.0.0.0", "Have llama-server listen on an address")  # noqa: S104 # its option
     )
     return Finding(
         role="cause",
@@ -516,7 +516,7 @@ def _through_sidecar(
             explains=("not-ready", "probe-too-short", "sidecar-blocks-start", "rollout-stuck"),
             fixes=(
                 fixes.advice(
-                    f"Let {engine.title} listen on port {asked}, or declare {port.value} as the containerPort of "
+                    f"Have {engine.title} listen on port {asked}, or declare {port.value} as the containerPort of "
                     f"{container.name} in {fixes.edited(pod)}, which {sidecar.name} then asks"
                 ),
             ),
@@ -721,7 +721,7 @@ def _fix(container: Container, kind: str, probe: k8s.Probe, port: int) -> Fix:
         for k, p in same.items()
     ]
     who = f"the {kind} probe" if len(same) == 1 else "the probes"
-    return fixes.patch(container.pod, f"Let {who} ask port {port}", operations)
+    return fixes.patch(container.pod, f"Have {who} ask port {port}", operations)
 
 
 def _of_its_name(container: Container, probes: dict[str, k8s.Probe], port: int) -> Fix | None:

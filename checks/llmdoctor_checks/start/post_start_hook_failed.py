@@ -90,7 +90,9 @@ def _waiting(container: Container) -> Iterator[Fix]:
     action = hook.get("exec") if hook else None
     told = action.get("command") if isinstance(action, dict) else None
     words = told if isinstance(told, list) else []
-    summary = f"Let the hook wait until the server answers: {_UNTIL} before its command, as it starts beside the server"
+    summary = (
+        f"Have the hook wait until the server answers: {_UNTIL} before its command, as it starts beside the server"
+    )
     shell = len(words) == 3 and str(words[0]).endswith("sh") and words[1] == "-c"
     if shell and len(str(words[2])) < _QUOTED * 10 and "<masked" not in str(words[2]):
         path = f"{container.pointer}/lifecycle/postStart/exec/command/2"

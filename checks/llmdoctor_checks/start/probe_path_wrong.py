@@ -119,8 +119,8 @@ _CERTIFICATES = ("ssl_certfile", "ssl_keyfile", "ssl_cert_file", "ssl_key_file")
 
 #: What each probe does that never succeeds.
 _EFFECTS = {
-    "startup": "the container is restarted for ever",
-    "liveness": "the container is restarted for ever",
+    "startup": "the container is restarted forever",
+    "liveness": "the container is restarted forever",
     "readiness": "the pod stays out of its Service",
 }
 
@@ -275,9 +275,9 @@ def _asked_by(container: Container, kind: str, scheme: str, *said: Evidence) -> 
         evidence=(*said, *((pod_evidence(container, f"{kind}Probe.httpGet.scheme", written),) if written else ())),
         explains=("not-ready", "rollout-stuck", *(("crash-loop", "probe-too-short") if kind != "readiness" else ())),
         fixes=(
-            fixes.patch(pod, f"Let the probe ask by {right}", [operation])
+            fixes.patch(pod, f"Have the probe ask by {right}", [operation])
             if written == scheme
-            else fixes.advice(f"Let the probe ask by {right} in {fixes.edited(pod)}"),
+            else fixes.advice(f"Have the probe ask by {right} in {fixes.edited(pod)}"),
         ),
     )
 
@@ -350,7 +350,7 @@ def _asked_over_http(subject: Subject, container: Container, kind: str, probe: k
     port = engine.value("port") if engine else None
     if engine is None or probe is None or not isinstance(port, int):
         return fixes.advice(
-            f"Let the kubelet ask over HTTP (httpGet) in {fixes.edited(pod)}, or take an image that has {program}"
+            f"Have the kubelet ask over HTTP (httpGet) in {fixes.edited(pod)}, or take an image that has {program}"
         )
     value = {
         "httpGet": {"path": _HEALTH[engine.name], "port": port},
@@ -429,7 +429,7 @@ def _cannot_run(subject: Subject, container: Container, kind: str, probe: k8s.Pr
 def _warned(engine: Engine, kind: str, path: str, key: Setting | None) -> Finding:
     container = engine.container
     answer = _ANSWERS["401"] if key else _ANSWERS["404"]
-    follows = "stays out of its Service" if kind == "readiness" else "is restarted for ever"
+    follows = "stays out of its Service" if kind == "readiness" else "is restarted forever"
     return Finding(
         role="risk",
         severity="critical",
@@ -490,7 +490,7 @@ def _fixes(
     elif code == "404" and path:
         known = " (servers of OpenAI's API have /v1/models)" if path in _HEALTH.values() else ""
         yield fixes.advice(
-            f"Let the {probes} in {fixes.edited(pod)} ask for a path that this image serves{known}, or take a release of it "
+            f"Have the {probes} in {fixes.edited(pod)} ask for a path that this image serves{known}, or take a release of it "
             f"that has {path}"
         )
     else:

@@ -413,7 +413,7 @@ def _fix_of_token(container: Container, probe: k8s.Probe | None) -> Fix:
         operations = [{"op": "replace", "path": f"{at}/{index}", "value": entry}]
     if probe is not None:
         operations.append({"op": "add", "path": f"{container.pointer}/livenessProbe/timeoutSeconds", "value": 130})
-    summary = f"Let SGLang's health check wait 120 s for a token ({_HEALTH_WAITS}=120), and the liveness probe 130 s (timeoutSeconds)"
+    summary = f"Have SGLang's health check wait 120 s for a token ({_HEALTH_WAITS}=120), and the liveness probe 130 s (timeoutSeconds)"
     return fixes.patch(container.pod, summary, operations)
 
 
@@ -423,7 +423,7 @@ def _fix_of_full(pod: Pod, pointer: str, probe: k8s.Probe | None) -> Iterator[Fi
         at = f"{pointer}/livenessProbe"
         yield fixes.patch(
             pod,
-            "Let the liveness probe only connect to the port: what it asks answers 503 as long as the queue is full",
+            "Have the liveness probe only connect to the port: what it asks answers 503 as long as the queue is full",
             [
                 {"op": "remove", "path": f"{at}/httpGet"},
                 {"op": "add", "path": f"{at}/tcpSocket", "value": {"port": probe.http_get.port}},
@@ -526,7 +526,7 @@ def _readiness_fix(pod: Pod, container: Container, probe: k8s.Probe, liveness: k
         wanted.append(("liveness", max(6, liveness.failure_threshold)))
     return fixes.patch(
         pod,
-        f"Let the {' and the '.join(which for which, _ in wanted)} probe wait {seconds} s for an answer",
+        f"Have the {' and the '.join(which for which, _ in wanted)} probe wait {seconds} s for an answer",
         [
             {"op": "add", "path": f"{container.pointer}/{which}Probe/{field}", "value": value}
             for which, times in wanted
@@ -621,7 +621,7 @@ def _health_fix(pod: Pod, engine: Engine, probe: k8s.Probe) -> Iterator[Fix]:
     """Ask the health endpoint instead, which needs no place in the queue."""
     port, path = engine.value("port"), str(engine.value("health_path", "/health")).replace("/ready", "/live")
     if not isinstance(port, int):
-        yield fixes.advice(f"Let the liveness probe ask {path} instead of sending a request, in {fixes.edited(pod)}")
+        yield fixes.advice(f"Have the liveness probe ask {path} instead of sending a request, in {fixes.edited(pod)}")
         return
     value = {
         "httpGet": {"path": path, "port": port},
@@ -631,7 +631,7 @@ def _health_fix(pod: Pod, engine: Engine, probe: k8s.Probe) -> Iterator[Fix]:
     }
     if probe.initial_delay_seconds:
         value["initialDelaySeconds"] = probe.initial_delay_seconds
-    yield fixes.set_probe(engine.container, "livenessProbe", value, f"Let the liveness probe ask {path}")
+    yield fixes.set_probe(engine.container, "livenessProbe", value, f"Have the liveness probe ask {path}")
 
 
 def _evidence(pod: Pod, probe: k8s.Probe | None, quoted: list[Evidence], which: str = "liveness") -> Iterator[Evidence]:
@@ -658,7 +658,7 @@ def _fixes(
     failed = max(
         6, known.failure_threshold, math.ceil(stalls / max(1, known.period_seconds, 0 if refused else seconds))
     )
-    summary = f"Let the {which} probe wait {seconds} s for an answer, and give up after {failed} failures"
+    summary = f"Have the {which} probe wait {seconds} s for an answer, and give up after {failed} failures"
     if probe is None:  # the kubelet has one that the object no longer shows
         yield fixes.advice(f"{summary} (timeoutSeconds, failureThreshold), in {fixes.edited(pod)}")
         return

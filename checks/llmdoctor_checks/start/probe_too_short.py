@@ -85,12 +85,12 @@ def probe_too_short(pod: Pod, subject: Subject, events: Events | None, logs: Log
     vLLM, SGLang and Text Generation Inference refuse connections until the weights are loaded, graphs are captured
     and the engine is ready: minutes for a large model, longer from a cold disk or with a download. A startup probe,
     or a liveness probe without a startup probe before it, restarts the container when its budget (initial delay +
-    period × failures) is over; the next start begins again from nothing, for ever. vLLM then prints
+    period × failures) is over; the next start begins again from nothing, forever. vLLM then prints
     `KeyboardInterrupt: terminated`.
 
     Where a process of the engine had failed before, and what was left of the server waited for it until the probe ended it,
     the failure is the cause, and no longer budget helps. A start that has printed nothing for many minutes but that its workers take
-    no work may stand still for ever: then it is a guess.
+    no work may stand still forever: then it is a guess.
 
     In a manifest it is a risk where the budget is shorter than a usual start: 90 s, and the time in which the model's files,
     whose size is known from its shape, are downloaded into the container's own file system at 500 MB/s, or are read from

@@ -227,7 +227,7 @@ def _clashes(engine: Engine) -> Iterator[Clash]:
             by = asked if method == "fp8" else model
             summary = f"{engine.title} has no fp8_e5m2 cache for FP8 weights ({by.text if by else ''})."
             settings = tuple(s for s in (by, cache) if s)
-            yield Clash(summary, "likely", settings, "Let the cache be fp8 (e4m3)", "kv_cache_dtype", "fp8")
+            yield Clash(summary, "likely", settings, "Set the cache to fp8 (e4m3)", "kv_cache_dtype", "fp8")
 
 
 def _unknown(engine: Engine, asked: Setting, method: str) -> Iterator[Clash]:

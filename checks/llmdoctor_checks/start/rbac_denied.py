@@ -44,7 +44,7 @@ _GOES_ON = r'"POST /[^"]{1,300}" 200\b|[Aa]dd(?:ed|ing) (?:worker|pod)|[Dd]iscov
 
 @check("rbac-denied", since="0.3", severity="critical", literals=(_FORBIDDEN, _NEVER_BEGAN, _NO_DISCOVERY))
 def rbac_denied(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
-    """The pod's service account may not ask the API server for what its program needs.
+    """The pod's service account is not allowed to ask the API server for what its program needs.
 
     Routers and endpoint pickers look for the pods that serve, Ray's autoscaler makes pods, operators watch objects of their own
     kinds. They do so as the pod's service account, and the API server refuses what no Role or ClusterRole allows it: a chart of an
@@ -114,8 +114,8 @@ def _finding(container: Container, option: str, line: Line, said: re.Match[str])
     owner, name, where = said["owner"], said["name"], said["where"]
     return Finding(
         role="cause",
-        summary=f"Service account {owner}/{name} may not {said['verb']} pods in {where or 'the whole cluster'}: {container.name}, which "
-        "looks for its servers there, finds none.",
+        summary=f"Service account {owner}/{name} is not allowed to {said['verb']} pods in {where or 'the whole cluster'}: "
+        f"{container.name}, which looks for its servers there, finds none.",
         evidence=(log_evidence(line), pod_evidence(container, "args", option)),
         fixes=(_role(owner, name, where),),
         order=line.order,
@@ -125,12 +125,10 @@ def _finding(container: Container, option: str, line: Line, said: re.Match[str])
 def _without_token(pod: Pod, container: Container, option: str, line: Line) -> Finding:
     return Finding(
         role="cause",
-        summary=f"{container.name} is to look for its servers by itself, and no token of a service account is mounted: it finds none.",
+        summary=f"{container.name} is told to look for its servers by itself, and no token of a service account is mounted: it finds none.",
         evidence=(log_evidence(line), pod_evidence(container, "args", option)),
         fixes=(
-            fixes.set_spec(
-                pod, "/automountServiceAccountToken", True, "Let the token of the pod's service account be mounted"
-            ),
+            fixes.set_spec(pod, "/automountServiceAccountToken", True, "Mount the token of the pod's service account"),
         ),
         order=line.order,
     )

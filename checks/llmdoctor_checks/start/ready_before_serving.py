@@ -195,7 +195,7 @@ def _failed_at_first(pod: Pod, logs: Logs) -> Iterator[Finding]:
             ),
             fixes=(
                 fixes.advice(
-                    f"Let the readiness probe in {fixes.edited(pod)} ask what succeeds only when the model is loaded (a path of the "
+                    f"Have the readiness probe in {fixes.edited(pod)} ask what succeeds only when the model is loaded (a path of the "
                     "server that says so, or a small request by a command)"
                 ),
             ),
@@ -274,7 +274,7 @@ def _turns_away(
         ),
         fixes=(
             fixes.advice(
-                f"Let the readiness probe in {fixes.edited(pod)} ask what succeeds only when each of its servers answers "
+                f"Have the readiness probe in {fixes.edited(pod)} ask what succeeds only when each of its servers answers "
                 "(/readiness of SGLang's router knows of one server alone), or send requests only when these are ready"
             ),
         ),
@@ -377,7 +377,7 @@ def _of_its_engine(pod: Pod, container: Container, client: Line, *, waits: bool)
         )
     value = {"httpGet": {"path": "/health", "port": port}, "periodSeconds": 10, "timeoutSeconds": 5}
     asked = f", not the program on port {own}" if own else ""
-    summary = f"Let the readiness probe ask the engine itself, /health on port {port}{asked}"
+    summary = f"Have the readiness probe ask the engine itself, /health on port {port}{asked}"
     return fixes.set_probe(container, "readinessProbe", value, summary)
 
 
@@ -629,4 +629,4 @@ def _probe(engine: Engine, path: str) -> Fix:
     if not isinstance(port, int):
         return fixes.advice(f"Add a readiness probe on {path} in {fixes.edited(container.pod)}")
     value = {"httpGet": {"path": path, "port": port}, "periodSeconds": 10, "timeoutSeconds": 5}
-    return fixes.set_probe(container, "readinessProbe", value, f"Let the readiness probe ask {path} on port {port}")
+    return fixes.set_probe(container, "readinessProbe", value, f"Have the readiness probe ask {path} on port {port}")

@@ -180,7 +180,9 @@ def _told_to_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | No
         evidence=(log_evidence(line, said[0]),),
         fixes=(
             settling.serving_as(engine, said["name"])
-            or fixes.advice(f"Let {fixes.edited(pod)} answer to {said['name']}, or correct the name in {line.log.pod}"),
+            or fixes.advice(
+                f"Have {fixes.edited(pod)} answer to {said['name']}, or correct the name in {line.log.pod}"
+            ),
         ),
         order=line.order,
     )
@@ -224,7 +226,7 @@ def _told_by_router(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | Non
         evidence=(log_evidence(line, said[0]), *((log_evidence(begun),) if begun is not None else ())),
         fixes=(
             fixes.advice(
-                f"Let {line.log.pod} ask for a name that stands at /v1/models of {pod.name}, or give the model an alias in "
+                f"Have {line.log.pod} ask for a name that stands at /v1/models of {pod.name}, or give the model an alias in "
                 "--models-preset; with --model llama-server has one, and answers to any name"
             ),
         ),
@@ -267,7 +269,7 @@ def _by_status(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) ->
         evidence=(log_evidence(line, "404"), log_evidence(lost[0][0], "404")),
         fixes=(
             fixes.advice(
-                f"Let the clients ask for a name that stands at /v1/models of {pod.name}, or let {fixes.edited(pod)} answer to theirs"
+                f"Have the clients ask for a name that stands at /v1/models of {pod.name}, or let {fixes.edited(pod)} answer to theirs"
             ),
         ),
         order=line.order,
@@ -314,9 +316,9 @@ def _by_route(engine: Engine, route: Routed, names: tuple[str, ...], said: Evide
         evidence=(said, object_evidence(route.item, route.path, f"{_HEADER}: {route.model}")),
         fixes=(
             settling.serving_as(engine, route.model)
-            or fixes.advice(f"Let the server answer to {route.model}, too: {change}")
+            or fixes.advice(f"Have the server answer to {route.model}, too: {change}")
             if engine.name == "vllm"
-            else fixes.advice(f"Let {fixes.edited(engine.pod)} serve {route.model}, or the route name what it serves"),
+            else fixes.advice(f"Have {fixes.edited(engine.pod)} serve {route.model}, or the route name what it serves"),
         ),
     )
 
@@ -391,9 +393,9 @@ def _fixes(engine: Engine, asked: Asked, names: tuple[str, ...]) -> Iterator[Fix
     elif engine.name == "vllm":
         flag = f"--served-model-name {' '.join(names)} {asked.model}"
         known = settling.serving_as(engine, asked.model)
-        yield known or fixes.advice(f"Let the server answer to {asked.model}, too: {flag} in {server}")
+        yield known or fixes.advice(f"Have the server answer to {asked.model}, too: {flag} in {server}")
     else:
         known = settling.serving_as(engine, asked.model)
-        yield known or fixes.advice(f"Let the server answer to {asked.model}, in {server}")
+        yield known or fixes.advice(f"Have the server answer to {asked.model}, in {server}")
     if len(names) == 1:
-        yield fixes.set_env(client, asked.variable, names[0], f"Let {client.pod.name} ask for {names[0]}")
+        yield fixes.set_env(client, asked.variable, names[0], f"Have {client.pod.name} ask for {names[0]}")

@@ -238,7 +238,7 @@ def _moved(engine: Engine, problem: Problem) -> Fix | None:
     if problem.detail.endswith(_DEFAULT_MODEL):
         return fixes.set_flag(engine, "model", "--model", value, f"Name {value} in the arguments")
     if _beside_volume(engine, problem):
-        return fixes.set_env(engine.container, "OLLAMA_MODELS", value, f"Let Ollama keep its models in {value}")
+        return fixes.set_env(engine.container, "OLLAMA_MODELS", value, f"Have Ollama keep its models in {value}")
     return None
 
 
@@ -258,5 +258,5 @@ def _fix(engine: Engine, problem: Problem) -> Fix:
     if problem.flag == "--config":
         return fixes.advice(f"Write --config and the file as two list elements in {where}")
     if "script's $0" in problem.detail:
-        return fixes.advice(f'Let the script pass them on in {where}: exec … "$@", with a word for $0 before them')
+        return fixes.advice(f'Have the script pass them on in {where}: exec … "$@", with a word for $0 before them')
     return fixes.advice(f"Remove {problem.flag} in {where}")

@@ -45,7 +45,7 @@ def sidecar_blocks_start(pod: Pod, subject: Subject, events: Events | None, logs
     In a service mesh all connections of a pod are redirected to its proxy (Istio, Linkerd). Until the proxy runs and has its
     configuration, every connection is refused, and while it is not ready the pod is not. Init containers run before the
     proxy, so that one which downloads the model never reaches its store; a server that asks the hub in its first seconds
-    fails when the proxy is late, and for ever when the proxy cannot reach its control plane.
+    fails when the proxy is late, and forever when the proxy cannot reach its control plane.
 
     The mesh's own init container sets that redirection up (`istio-init`, `linkerd-init`), or checks what its CNI plugin has set
     up (`istio-validation`, `linkerd-network-validator`): where the plugin does not run on the node, or excludes the namespace, it
@@ -53,12 +53,12 @@ def sidecar_blocks_start(pod: Pod, subject: Subject, events: Events | None, logs
 
     A proxy that stands among the init containers as a plain one, without `restartPolicy: Always` (or on a cluster that does
     not know it, before Kubernetes 1.29), never ends, and nothing after it starts; in a manifest that is a risk. An agent that
-    an injector puts there, such as Vault's, does not end either while it may not log in or read what it should, or gets no answer,
-    and neither does a helper whose command ends with `sleep infinity` or a loop that nothing leaves.
+    an injector puts there, such as Vault's, does not end either while it is not allowed to log in or read what it should, or gets no
+    answer, and neither does a helper whose command ends with `sleep infinity` or a loop that nothing leaves.
 
     A native sidecar is waited for by its startup probe alone: without one the next container is started as soon as the
     sidecar runs. A container that ends because another of the pod, which it asks at localhost, is not up yet is started
-    again until it is. An init container that waits for the pod's own server waits for ever, and one that runs `ollama pull`
+    again until it is. An init container that waits for the pod's own server waits forever, and one that runs `ollama pull`
     finds no Ollama to ask unless it starts one; in a manifest that is a risk.
 
     KServe's agent, which stands before the server for its logger or batcher, asks the server in the kubelet's place, by the readiness
@@ -69,7 +69,7 @@ def sidecar_blocks_start(pod: Pod, subject: Subject, events: Events | None, logs
     sees to its agent; a container that another webhook adds later is never ready, and killed again and again if it has a liveness probe.
 
     A server of several pods (Ray, LeaderWorkerSet) connects its ranks over ports that it picks itself. A proxy between them
-    knows none of these: the start may stand still there for ever, and no line says why.
+    knows none of these: the start may stand still there forever, and no line says why.
 
     ## Fix
 
@@ -182,7 +182,7 @@ def _given_a_command(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
             explains=(*NOT_STARTED, "engine-args-invalid", "progress-deadline"),
             fixes=(
                 fixes.advice(
-                    f"Let the server's readinessProbe be httpGet or tcpSocket instead of exec, in {fixes.edited(pod)}: {sidecar.name} "
+                    f"Make the server's readinessProbe httpGet or tcpSocket instead of exec, in {fixes.edited(pod)}: {sidecar.name} "
                     f"can ask that{_asked_before(pod)}"
                 ),
             ),
@@ -217,8 +217,10 @@ def _waited_for(container: Container, other: Container) -> Fix:
     probe = other.spec.readiness_probe or other.spec.liveness_probe
     if other.role != "sidecar" or other.spec.startup_probe or probe is None or probe.http_get is None:
         return fixes.advice(
-            f"Let {container.name} wait until {other.name} answers, or make {other.name} a native sidecar (an init container with "
+            f"Have {container.name} wait until {other.name} answers, or make {other.name} a native sidecar (an init container with "
             f"restartPolicy: Always) with a startup probe, in {fixes.edited(container.pod)}"
         )
     startup = {**asking_the_same(probe), "periodSeconds": 2, "failureThreshold": 150}
-    return fixes.set_probe(other, "startupProbe", startup, f"Let {container.name} start only when {other.name} answers")
+    return fixes.set_probe(
+        other, "startupProbe", startup, f"Have {container.name} start only when {other.name} answers"
+    )

@@ -111,7 +111,7 @@ def slow_load(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | None) -> It
 
     vLLM with several API servers (`--api-server-count`, or data parallel ranks) waits 600 seconds for its engine core. Weights of
     hundreds of gigabytes from a cold network volume, or kernels that are compiled at the first start, take longer; the
-    server ends although nothing is broken. With one API server vLLM waits for ever, and a probe is what ends a slow start.
+    server ends although nothing is broken. With one API server vLLM waits forever, and a probe is what ends a slow start.
 
     Ollama gives up when a load makes no progress for `OLLAMA_LOAD_TIMEOUT`. Its pod stays ready, and its requests are
     answered with errors. (That a client went away before its model was loaded is no fault of the server, and is not

@@ -165,7 +165,7 @@ def _calls(pod: Pod, logs: Logs) -> Iterator[Finding]:
                     container,
                     _NOT_LOADED,
                     "true",
-                    "Let HAMi's library pass all calls on (the engine then sees the whole GPU); where it starts so, update HAMi and take "
+                    "Have HAMi's library pass all calls on (the engine then sees the whole GPU); where it starts so, update HAMi and take "
                     "the variable away again",
                 ),
             ),
@@ -211,7 +211,7 @@ def _crashes(pod: Pod, logs: Logs) -> Iterator[Finding]:
                     ending.container,
                     "CUDA_DISABLE_CONTROL",
                     "true",
-                    "Let HAMi's library pass all calls on (the engine then sees the whole GPU); where it starts so, update HAMi and take "
+                    "Have HAMi's library pass all calls on (the engine then sees the whole GPU); where it starts so, update HAMi and take "
                     "the variable away again",
                 ),
             ),
@@ -234,7 +234,7 @@ def _unlicensed(pod: Pod, logs: Logs, node: Node | None) -> Iterator[Finding]:
             continue
         yield Finding(
             role="cause",
-            summary=f"{product or 'The GPU'} of {node.name} is a virtual GPU, and takes no process: mostly it has no licence.",
+            summary=f"{product or 'The GPU'} of {node.name} is a virtual GPU, and takes no process: usually it has no licence.",
             evidence=(log_evidence(line), node_evidence(node, product or f"label {_VGPU_LABEL}=true")),
             explains=(
                 "gpu-memory-shared",
@@ -298,7 +298,7 @@ def _other_npus(pod: Pod, subject: Subject, logs: Logs) -> Iterator[Finding]:
             ),
             fixes=(
                 fixes.advice(
-                    f"Let the start of {container.name} set ASCEND_RT_VISIBLE_DEVICES to the numbers in ASCEND_VISIBLE_DEVICES before "
+                    f"Have the start of {container.name} set ASCEND_RT_VISIBLE_DEVICES to the numbers in ASCEND_VISIBLE_DEVICES before "
                     "the engine, or take a release of HAMi's ascend-device-plugin that sets both",
                     f"kubectl -n {pod.namespace} exec {pod.name} -c {container.name} -- sh -c 'ls /dev/davinci*; env | grep ASCEND'",
                 ),

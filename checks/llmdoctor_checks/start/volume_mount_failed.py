@@ -35,7 +35,7 @@ def volume_mount_failed(pod: Pod, events: Events | None, cluster: Cluster, logs:
 
     The pod has a node, and its containers wait for a volume: the CSI driver does not run there (often because it does not tolerate
     the taints of GPU nodes), the file server refuses the node or cannot be reached, the node has no client for that file
-    system, or a hostPath is not on this node. The kubelet tries again for ever, and the pod stays in ContainerCreating. With
+    system, or a hostPath is not on this node. The kubelet tries again forever, and the pod stays in ContainerCreating. With
     `fsGroup` in the pod's securityContext it changes the owner of every file before it mounts, which takes long where there are
     millions.
 
@@ -49,7 +49,7 @@ def volume_mount_failed(pod: Pod, events: Events | None, cluster: Cluster, logs:
 
     ## Fix
 
-    Mend what the event names: the driver's node plugin, the export and its address, the path. Then the mount succeeds at the next
+    Fix what the event names: the driver's node plugin, the export and its address, the path. Then the mount succeeds at the next
     try, without a new pod. Storage that keeps volumes as objects of the cluster (Longhorn) says of them why one is not ready.
 
     ## References
@@ -79,7 +79,7 @@ def volume_mount_failed(pod: Pod, events: Events | None, cluster: Cluster, logs:
             explains=CRASHED,
             fixes=(
                 fixes.advice(
-                    f"Mend what the storage says of it (room on its disks, replicas, nodes): {text}",
+                    f"Fix what the storage says of it (room on its disks, replicas, nodes): {text}",
                     _describe(item),
                     owner="platform",
                 ),

@@ -284,7 +284,8 @@ def _kserve(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
         yield _finding(
             pod,
             "cause",
-            f"KServe's webhook was to bring {asked[1]}; the pod has no storage-initializer, and nothing is mounted at {_MODELS}{why}.",
+            f"KServe's webhook should have brought {asked[1]}; the pod has no storage-initializer, and nothing is mounted at "
+            f"{_MODELS}{why}.",
             (pod_evidence(pod, f"metadata.annotations[{asked[0]}]", asked[1]), _present(pod), *left_out),
             fix=_moved(pod) if left_out else None,
         )
@@ -314,8 +315,8 @@ def _kserve(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
         yield _finding(
             pod,
             "cause",
-            f"{server.name} is to serve from {_MODELS}, where KServe brings what storageUri names, and finds nothing there: the pod has "
-            f"neither its storage-initializer nor another volume there{why or listed}.",
+            f"{server.name} is told to serve from {_MODELS}, where KServe brings what storageUri names, and finds nothing there: the pod "
+            f"has neither its storage-initializer nor another volume there{why or listed}.",
             (log_evidence(missed), pod_evidence(server, "args", told), _present(pod), *left_out),
             fix=_moved(pod) if left_out else by_one,
         )

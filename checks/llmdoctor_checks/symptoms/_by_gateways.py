@@ -86,7 +86,7 @@ _MEANT = (
     (
         "_connect_error:_",
         "nobody listens at that port of the pod, which counts as ready all the same",
-        "Let the readiness probe ask the port that the requests go to, or send them to the one that the server listens on (targetPort of "
+        "Have the readiness probe ask the port that the requests go to, or send them to the one that the server listens on (targetPort of "
         "the Service, targetPorts of the InferencePool)",
     ),
     (

@@ -4,7 +4,7 @@
 SIGNALS = {
     4: "SIGILL: the CPU lacks an instruction",
     6: "SIGABRT: an assertion in native code, printed earlier",
-    7: "SIGBUS: mostly a /dev/shm that is too small, or a mapped file that cannot be read",
+    7: "SIGBUS: usually a /dev/shm that is too small, or a mapped file that cannot be read",
     9: "SIGKILL: by the kernel (out of memory), the kubelet or a person",
     11: "SIGSEGV: a crash in native code",
     15: "SIGTERM: it was told to stop",

@@ -20,7 +20,7 @@ def crash_loop(pod: Pod) -> Iterator[Finding]:
 
     ## Fix
 
-    Mend the cause that is named above it. Where none is named, read the whole log of the instance that ended, from its
+    Fix the cause that is named above it. Where none is named, read the whole log of the instance that ended, from its
     beginning: the last lines are often only the consequence.
 
     ## References

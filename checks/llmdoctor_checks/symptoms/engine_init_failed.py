@@ -114,7 +114,7 @@ def _without_model(pod: Pod, logs: Logs) -> Iterator[Finding]:
             yield Finding(
                 role="symptom",
                 confidence="certain",
-                summary=f"{log.container} is up, and a model that it was to load has failed.",
+                summary=f"{log.container} is up, and a model that it should have loaded has failed.",
                 evidence=(log_evidence(line),),
                 order=line.order,
             )

@@ -61,7 +61,7 @@ def not_ready(pod: Pod, subject: Subject, events: Events | None, logs: Logs | No
 
     ## Fix
 
-    Mend the cause that is named above it. A model that is still loading needs time: see `probe-too-short` and
+    Fix the cause that is named above it. A model that is still loading needs time: see `probe-too-short` and
     `slow-load`.
 
     ## References

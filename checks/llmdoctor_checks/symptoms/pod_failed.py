@@ -15,7 +15,7 @@ def pod_failed(pod: Pod) -> Iterator[Finding]:
 
     ## Fix
 
-    Mend the cause that is named above it, then delete the failed pod: `kubectl delete pod NAME`.
+    Fix the cause that is named above it, then delete the failed pod: `kubectl delete pod NAME`.
 
     ## References
 

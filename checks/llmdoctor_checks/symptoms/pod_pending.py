@@ -22,7 +22,7 @@ def pod_pending(pending: Pending) -> Iterator[Finding]:
 
     ## Fix
 
-    Mend the cause that is named above it. `kubectl describe pod` shows the scheduler's own message.
+    Fix the cause that is named above it. `kubectl describe pod` shows the scheduler's own message.
 
     ## References
 

@@ -29,7 +29,7 @@ def rollout_stuck(subject: Subject, workload: Workload) -> Iterator[Finding]:
 
     ## Fix
 
-    Mend the cause that is named above it. Without one, look at the events of the workload and of its ReplicaSet or Job:
+    Fix the cause that is named above it. Without one, look at the events of the workload and of its ReplicaSet or Job:
     a refused pod leaves no pod, only a FailedCreate event there.
 
     ## References

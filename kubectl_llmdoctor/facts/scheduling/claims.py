@@ -93,7 +93,7 @@ def _fault(ask: Ask, one: Named) -> Reason | None:
     uid = pod.obj.metadata.uid
     if one.made and uid and not any(o.uid == uid and o.controller for o in found.metadata.owner_references):
         text = f"ResourceClaim {pod.namespace}/{name} was not created for Pod {pod.namespace}/{pod.name} (Pod is not owner)"
-        return _refusal(text, f"ResourceClaim {name}, which was to be made for it, belongs to something else")
+        return _refusal(text, f"ResourceClaim {name}, which should have been made for it, belongs to something else")
     return None
 
 
