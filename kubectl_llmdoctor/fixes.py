@@ -562,16 +562,16 @@ def set_flag(engine: Engine, name: str, flag: str, value: str, summary: str) -> 
     words = [str(a) for a in spec.args]
     if container.told:
         place = current.path if current else container.told[0].path
-        return advice(remarked(summary, f"{name} {value}, at {place} in {edited(container.pod)}"))
+        if operations := _in_variable(engine, [(name, flag, value)]):
+            return patch(container.pod, summary, operations)
+        return advice(remarked(summary, f"{name}: {value or 'true'}, at {place} in {edited(container.pod)}"))
     if current is None:
-        added = _option(engine, flag, value)
-        if words and engine.found.argv_known and not script.is_script(container):
-            return patch(container.pod, summary, appended(f"{at}/args", *added))
-        by_command = not words and len(spec.command) > 1 and engine.found.argv_known and not script.is_script(container)
-        if by_command and not _charted(container.pod, flag, value):
-            return patch(container.pod, summary, appended(f"{at}/command", *added))
+        if added := _added(engine, [(name, flag, value)]):
+            return patch(container.pod, summary, added)
         if not words and not spec.command and spec.image and not engine.announced:
-            return patch(container.pod, summary, [{"op": "add", "path": f"{at}/args", "value": added}])
+            return patch(
+                container.pod, summary, [{"op": "add", "path": f"{at}/args", "value": _option(engine, flag, value)}]
+            )
         if (made := rewritten(container, _in_script(engine, [(name, flag, value)]), summary)) is not None:
             return made
         return advice(remarked(summary, f"{f'{flag} {value}'.rstrip()} in {_home(container.pod, flag, value)}"))
@@ -599,24 +599,63 @@ def set_flags(engine: Engine, chosen: Sequence[tuple[str, str, str]], summary: s
         ((name, flag, value),) = chosen
         return set_flag(engine, name, flag, value, summary)
     container = engine.container
-    if (
-        made := rewritten(container, _in_script(engine, chosen), summary, _with_gpus(container, gpus) if gpus else [])
-    ) is not None:
+    more = _with_gpus(container, gpus) if gpus else []
+    if (made := rewritten(container, _in_script(engine, chosen), summary, more)) is not None:
         return made
-    operations: list[dict[str, Any]] = []
-    appends = (
-        bool(container.spec.args) and engine.found.argv_known and not script.is_script(container) and not container.told
-    )
+    if operations := _in_variable(engine, chosen):
+        return patch(container.pod, summary, operations + more)
+    replaced = [replaced_flag(engine, name, value) for name, _, value in chosen]
+    missing = [one for one, own in zip(chosen, replaced, strict=True) if not own]
+    added = _added(engine, missing) if all(engine.explicit(name) is None for name, _, _ in missing) else []
+    if missing and not added:
+        told = ", ".join(f"{flag} {value}" for _, flag, value in chosen)
+        if container.told:
+            at = next(
+                (current.path for name, _, _ in chosen if (current := engine.explicit(name))), container.told[0].path
+            )
+            told = ", ".join(f"{name}: {value or 'true'}" for name, _, value in chosen) + f" at {at}"
+        limits = f", limits.{next(iter(container.accelerators), 'nvidia.com/gpu')}: {gpus}" if gpus else ""
+        return advice(remarked(summary, f"{told}{limits} in {edited(container.pod)}"))
+    return patch(container.pod, summary, [operation for own in replaced for operation in own] + added + more)
+
+
+def _added(engine: Engine, chosen: Sequence[tuple[str, str, str]]) -> list[dict[str, Any]]:
+    """The operations that put options behind the words of the container; none where those are a script's, an image's or a file's."""
+    container = engine.container
+    words = [word for _, flag, value in chosen for word in _option(engine, flag, value)]
+    if not words or not engine.found.argv_known or script.is_script(container) or container.told:
+        return []
+    if container.spec.args:
+        return appended(f"{container.pointer}/args", *words)
+    if len(container.spec.command) < 2 or any(_charted(container.pod, flag, value) for _, flag, value in chosen):
+        return []
+    behind = appended(f"{container.pointer}/command", *words)
+    beside = appended(f"{container.pointer}/args", *words, exists=False)
+    # the command may be another object's, as of a runtime, behind which the arguments of this one stand
+    return beside if _patched(container.pod, beside) and not _patched(container.pod, behind) else behind
+
+
+def _patched(pod: Pod, operations: list[dict[str, Any]]) -> bool:
+    """Whether the object that a person edits can be changed so."""
+    return patch(pod, "", operations).patch is not None
+
+
+def _in_variable(engine: Engine, chosen: Sequence[tuple[str, str, str]]) -> list[dict[str, Any]]:
+    """Options in the variable from which an operator takes arguments, in place of how they are written there; none where none is."""
+    container = engine.container
+    named = re.search(r"\.env\[(\w{1,100})\]$", container.told[0].path) if container.told else None
+    if named is None:
+        return []
+    have = next((one for one in container.spec.env if one.name == named[1]), None)
+    text = str(have.value or "") if have else ""
+    if (have and have.value_from) or "<masked" in text:
+        return []
     for name, flag, value in chosen:
-        own = replaced_flag(engine, name, value)
-        if not own and appends and engine.explicit(name) is None:
-            own = appended(f"{container.pointer}/args", *_option(engine, flag, value))
-        if not own:
-            told = ", ".join(f"{flag} {value}" for _, flag, value in chosen)
-            limits = f", limits.{next(iter(container.accelerators), 'nvidia.com/gpu')}: {gpus}" if gpus else ""
-            return advice(remarked(summary, f"{told}{limits} in {edited(container.pod)}"))
-        operations += own
-    return patch(container.pod, summary, operations + (_with_gpus(container, gpus) if gpus else []))
+        current, new = engine.explicit(name), " ".join(_option(engine, flag, value))
+        if not flag.startswith("-") or (current and f" {text} ".count(f" {current.text} ") != 1):
+            return []
+        text = f" {text} ".replace(f" {current.text} ", f" {new} ").strip() if current else f"{text} {new}".strip()
+    return variable_operations(container, {named[1]: text})[0]
 
 
 def _option(engine: Engine, flag: str, value: str) -> list[str]:
@@ -638,12 +677,29 @@ def _with_gpus(container: Container, count: str) -> list[dict[str, Any]]:
 def together(one: Fix, other: Fix) -> Fix:
     """Two changes of one object as one; the second alone where either is no patch."""
     if one.patch is None or other.patch is None or one.patch.target != other.patch.target:
-        return other
-    body = [*one.patch.body, *other.patch.body]
+        return msgspec.structs.replace(other, summary=one.summary) if one.patch is None else other
+    body = _merged(one.patch.body, other.patch.body)
     made = msgspec.structs.replace(other.patch, body=body, diff=(*one.patch.diff, *other.patch.diff))
     words = shlex.split(other.commands[0])[:-1] if other.commands else []
     commands = (shlex.join([*words, msgspec.json.encode(body).decode()]),) if words else ()
     return msgspec.structs.replace(other, patch=made, commands=commands)
+
+
+def _merged(one: Sequence[dict[str, Any]], other: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The operations of both, of which those that make the same list make one."""
+    body = [*one]
+    for operation in other:
+        made = (
+            n
+            for n, own in enumerate(body)
+            if own["op"] == operation["op"] == "add" and own["path"] == operation["path"]
+        )
+        at = next((n for n in made if isinstance(body[n]["value"], list)), None)
+        if at is None:
+            body.append(operation)
+        else:
+            body[at] = {**body[at], "value": [*body[at]["value"], *operation["value"]]}
+    return body
 
 
 def replaced_flag(engine: Engine, name: str, value: str) -> list[dict[str, Any]]:

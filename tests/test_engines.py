@@ -398,7 +398,7 @@ def test_the_package_is_cheap_to_import() -> None:
 @pytest.mark.parametrize(("name", "engine"), [(n, e) for n, known in OPTIONS.items() for e in known if e])
 def test_an_option_is_one_of_the_engine_of_which_it_is_said(name: str, engine: str) -> None:
     known, option = module(engine), OPTIONS[name][engine]
-    if engine == "nim":  # it is told by variables alone
+    if engine in ("nim", "ollama"):  # told by variables alone
         assert option in {variable for *_, variables in known._TABLE for variable in variables.split()}
         return
     table: Table = known._table() if engine == "vllm" else known.table(*[engine] if engine in ("tgi", "tei") else [])

@@ -223,6 +223,28 @@ def test_several_flags_are_words_as_the_parser_takes_them() -> None:
     assert [one["value"] for one in made.patch.body] == ["--ctx-size", "8192", "--no-mmap"]
 
 
+def test_options_stand_behind_a_command_that_has_all_words() -> None:
+    engine = _made(image="lmsysorg/sglang:v0.5.5", command=["python3", "-m", "sglang.launch_server", "--tp", "1"])
+    made = fixes.set_flags(engine, [("tensor_parallel_size", "--tp-size", "2"), ("x", "--x", "3")], "Both", gpus="2")
+    assert made.patch is not None
+    assert [
+        (one["path"].rpartition("server")[2].rpartition("containers/0/")[2], one["value"])
+        for one in made.patch.body[:3]
+    ] == [
+        ("command/4", "2"),
+        ("command/-", "--x=3"),
+        ("resources/limits/nvidia.com~1gpu", "2"),
+    ]
+
+
+def test_variables_of_two_changes_are_one_list() -> None:
+    engine = _made(image="vllm/vllm-openai:v0.11.0", args=["--model", "a/b"])
+    one = fixes.set_env(engine.container, "A", "1", "Set A")
+    made = fixes.together(one, fixes.set_env(engine.container, "B", "2", "Set both"))
+    assert made.patch is not None
+    assert [entry["name"] for operation in made.patch.body for entry in operation["value"]] == ["A", "B"]
+
+
 def _scripted(script: str) -> Engine:
     return _made(image="vllm/vllm-openai:v0.11.0", command=["/bin/bash", "-c"], args=[script])
 

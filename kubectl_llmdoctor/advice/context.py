@@ -11,6 +11,7 @@ import msgspec
 from kubectl_llmdoctor.advice.declared import Condition, OfContext
 from kubectl_llmdoctor.advice.occurrence import Topic
 from kubectl_llmdoctor.advice.templates import Value
+from kubectl_llmdoctor.catalog.models import native_context
 from kubectl_llmdoctor.facts.destinations import logs_of
 from kubectl_llmdoctor.facts.lengths import Length, length_of, number_of, trained
 from kubectl_llmdoctor.facts.logs import Log
@@ -21,6 +22,9 @@ _A_SHARE = "which is --ctx-size divided by the number of slots"
 
 #: What is longer than a slot by an answer whose length nobody told, is so many times as long at most.
 _LONGER_ANSWERS = 4
+
+#: The tokens of its context that SGLang keeps from a prompt, at the most.
+_KEPT = 16
 
 #: What is left in a slot for the answer.
 _SPARE = 1024
@@ -56,6 +60,7 @@ class Context(Topic):
     def values(self) -> dict[str, Value]:
         return super().values() | {
             "context": lambda: str(self._length.now) if self._length.now else "what it is",
+            "context_there": lambda: str(self._whole),
             "longer_context": lambda: str(self._length.longer),
             "context_bound": lambda: self._length.bound,
             "slot_is": lambda: self._slot.text,
@@ -68,6 +73,7 @@ class Context(Topic):
     def _holds(self) -> Iterator[Condition]:
         if self._length.longer and (self.engine is not None or self.pod is None or self.log_only):
             yield "context can grow"
+        yield self._limit
         if self._slot.fewer:
             yield "fewer slots"
         if self._slot.whole:
@@ -88,6 +94,24 @@ class Context(Topic):
         if self.pod is None or self.container is None or self.log_only:
             return None
         return logs_of(self.pod).current(self.container.name)
+
+    @property
+    def _whole(self) -> int:
+        """The context that the engine is told, or takes of the model; 0 where neither is known."""
+        own = self.engine.value("max_model_len") if self.engine else None
+        if isinstance(own, int) and own:
+            return own
+        unset = self.engine is not None and self.engine.found.argv_known
+        model = self.engine.value("model") if self.engine and unset else None
+        return (native_context(model) or 0) if isinstance(model, str) else 0
+
+    @property
+    def _limit(self) -> Condition:
+        """What the captured `max` is by: the context, of which SGLang keeps some tokens, or else the cache."""
+        kept = self._whole - number_of(self.captured.get("max"))
+        if not self._whole or kept < 0:
+            return "limit not known"
+        return "context is the limit" if kept <= _KEPT else "cache is the limit"
 
     @property
     def _have(self) -> int:

@@ -48,6 +48,7 @@ OfFiles = Literal[
 #: Of the context that the server has, and its slots.
 OfContext = Literal[
     "context can grow",
+    "context is the limit", "cache is the limit", "limit not known",
     "fewer slots", "larger slots", "slots unknown",
     "input told", "input not told",
 ]  # fmt: skip

@@ -33,7 +33,7 @@ _SIGNALS = {
 #: Settings whose option a template may name: `{max_model_len_option}`.
 _OPTIONS = (
     *("max_model_len", "gpu_memory_utilization", "tensor_parallel_size"),
-    *("max_num_batched_tokens", "max_num_seqs", "enforce_eager", "served_model_name"),
+    *("max_num_batched_tokens", "max_num_seqs", "enforce_eager", "served_model_name", "max_input_tokens"),
 )
 
 #: So many starts may have filled a volume with what they left.
@@ -237,4 +237,5 @@ class Process(Topic):
         """What the engine calls a setting."""
         if self.engine is None:
             return option(None, name)
-        return passed_on(self.engine.name, self.engine.version, name) or option(self.engine.name, name)
+        passed = passed_on(self.engine.name, self.engine.version, name)
+        return f"{passed} (in NIM_PASSTHROUGH_ARGS)" if passed else option(self.engine.name, name)

@@ -55,7 +55,7 @@ OPTIONS: dict[str, dict[str, str]] = {
     "max_model_len": {
         "": "the context length", "vllm": "--max-model-len", "sglang": "--context-length",
         "tgi": "--max-total-tokens", "llama.cpp": "--ctx-size", "lmdeploy": "--session-len",
-        "tensorrt-llm": "--max_seq_len", "nim": "NIM_MAX_MODEL_LEN",
+        "tensorrt-llm": "--max_seq_len", "nim": "NIM_MAX_MODEL_LEN", "ollama": "OLLAMA_CONTEXT_LENGTH",
     },
     "gpu_memory_utilization": {
         "": "the engine's share of GPU memory", "vllm": "--gpu-memory-utilization",
@@ -73,6 +73,12 @@ OPTIONS: dict[str, dict[str, str]] = {
         "": "the requests at once", "vllm": "--max-num-seqs", "sglang": "--max-running-requests",
         "tgi": "--max-batch-size", "llama.cpp": "--parallel", "lmdeploy": "--max-batch-size",
         "tensorrt-llm": "--max_batch_size",
+        "ollama": "OLLAMA_NUM_PARALLEL",
+    },
+    "max_input_tokens": {"": "the longest prompt", "tgi": "--max-input-tokens"},
+    "gpu_layers": {
+        "": "the layers on the GPU",
+        "llama.cpp": "--n-gpu-layers",
     },
     "ubatch_size": {"": "the physical batch", "llama.cpp": "--ubatch-size"},
     "max_num_batched_tokens": {
@@ -106,6 +112,13 @@ OPTIONS: dict[str, dict[str, str]] = {
 def beside_a_server(image: str | None) -> bool:
     """Whether an image is of a program that stands before or beside model servers."""
     return bool(image and _BESIDE.search(image))
+
+
+def flag(engine: str, name: str) -> str:
+    """The option or variable by which an engine is told a setting; empty where it has none."""
+    # KServe's server hands on what vLLM takes, and has names of its own for these
+    own = engine == "huggingfaceserver" and name not in ("model", "served_model_name", "dtype")
+    return OPTIONS.get(name, {}).get("vllm" if own else engine, "")
 
 
 def option(engine: str | None, name: str) -> str:

@@ -45,6 +45,7 @@ DEFAULTS: tuple[tuple[str, Any, str, str], ...] = (
     ("host", "0.0.0.0", "", ""),  # noqa: S104 - a statement about the engine
     ("port", 8000, "", ""),
     ("download_dir", "/opt/nim/.cache", "", ""),
+    ("gpu_memory_utilization", 0.9, "", "2.0"),
     ("enable_metrics", True, "", ""),
     ("api_key", False, "", ""),
     ("health_path", "/v1/health/ready", "", ""),

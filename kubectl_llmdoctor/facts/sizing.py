@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from kubectl_llmdoctor.engines.names import PARALLEL_SIZES
+from kubectl_llmdoctor.facts import llama_memory
 from kubectl_llmdoctor.facts.units import GIB, MIB
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor.catalog.architecture import Architecture
     from kubectl_llmdoctor.facts.accelerator import Accelerator
     from kubectl_llmdoctor.facts.engine import Engine
+    from kubectl_llmdoctor.facts.llama_memory import LlamaMemory
     from kubectl_llmdoctor.facts.logs import Line, Log, Logs
     from kubectl_llmdoctor.facts.unknown import NotApplicable, Unknown
     from kubectl_llmdoctor.memory.budget import Budget, Measured
@@ -135,6 +137,12 @@ class Sizing:
         return Printed()
 
     @cached_property
+    def llama(self) -> LlamaMemory:
+        """What llama.cpp says of the memory of its GPUs."""
+        own = self._logs.all if self.engine.pod.log_only else self._logs.of(self.engine.container.name)
+        return llama_memory.of_logs(reversed(own))
+
+    @cached_property
     def unknown(self) -> str:
         """Why nothing can be computed; empty when something can."""
         if self.engine.name not in ENGINES:
@@ -231,7 +239,9 @@ _TABLES = {"vllm": _VLLM, "sglang": _SGLANG, "tensorrt-llm": _TRTLLM, "llama.cpp
 
 
 #: All that is looked for.
-LITERALS = tuple(dict.fromkeys(literal for rows in _TABLES.values() for _, literal, _, _ in rows))
+LITERALS = tuple(
+    dict.fromkeys([*(row[1] for rows in _TABLES.values() for row in rows), _LONGEST_INPUT, *llama_memory.LITERALS])
+)
 
 
 def _printed(engine: str, log: Log) -> Printed:

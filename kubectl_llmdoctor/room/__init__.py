@@ -11,8 +11,9 @@ from kubectl_llmdoctor.room.gpu_memory import GpuMemory
 from kubectl_llmdoctor.room.gpus import Gpus
 from kubectl_llmdoctor.room.host_memory import HostMemory
 from kubectl_llmdoctor.room.kernels import Kernels
+from kubectl_llmdoctor.room.llama import Llama
 
-_PARTS = GpuMemory, Gpus, Kernels, Batches, HostMemory
+_PARTS = GpuMemory, Gpus, Kernels, Batches, HostMemory, Llama
 
 
 def enough(case: Case) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kubectl_llmdoctor.catalog.models import native_context
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.lengths import number_of
@@ -16,6 +17,9 @@ _SHORT_SINCE, _WHOLE_SINCE = "b4014", "b7405"
 _TOKENS, _REQUESTS, _AT_ONCE = 2048, 64, 128
 
 _IMAGES = 16
+
+#: What is left of a batch that needs far less memory, and a length to which prompts may be cut.
+_FAR_FEWER, _A_PROMPT = 0.75, 4096
 
 #: What Text Embeddings Inference computes at once unless it is told (--max-batch-tokens).
 _EMBEDDED = 16384
@@ -48,11 +52,15 @@ class Batches(Case, frozen=True):
     def values(self) -> dict[str, str]:
         return super().values() | {
             "fewer_tokens": self._fewer("max_num_batched_tokens", _TOKENS),
+            "batched": str(self._batched or ""),
+            "fewer_batched": str(_TOKENS) if self._batched > _TOKENS else "",
             "fewer_at_once": self._fewer("ubatch_size", _AT_ONCE),
             "fewer_requests": self._fewer("max_num_seqs", _REQUESTS),
             "half_context": self._half("max_model_len"),
             "half_length": str(self._length // 2) if self._length else "",
+            "fits_long": "yes" if number_of(self.captured.get("fits")) >= SHORTEST else "",
             "prefill": str(self._prefill or ""),
+            "longer_prompt": str(self._longer_prompt or ""),
         }
 
     @template_value
@@ -64,6 +72,12 @@ class Batches(Case, frozen=True):
         known = "max_model_len" in engine.found.unresolved or engine.value("max_model_len")
         short = engine.at_least(_SHORT_SINCE) and engine.at_least(_WHOLE_SINCE) is False
         return "" if known or short else "yes"
+
+    @template_value
+    def parallel_set(self) -> str:
+        """How many requests Ollama is told to compute at once, each of which has a context of its own there."""
+        told = self.engine.explicit("max_num_seqs") if self.engine and self.engine.name == "ollama" else None
+        return str(told.value) if told and isinstance(told.value, int) and told.value > 1 else ""
 
     @template_value
     def batch_set(self) -> str:
@@ -124,6 +138,12 @@ class Batches(Case, frozen=True):
         return told.text if told and told.value == "float32" else ""
 
     @property
+    def _batched(self) -> int:
+        """The tokens that are computed at once, as they are set or known."""
+        told = self.engine.value("max_num_batched_tokens") if self.engine else None
+        return told if isinstance(told, int) else 0
+
+    @property
     def _prefill(self) -> int:
         """The tokens of one prefill of Text Generation Inference, by the message or as they are set."""
         told = self.engine.value("max_num_batched_tokens") if self.engine else None
@@ -131,13 +151,46 @@ class Batches(Case, frozen=True):
 
     @template_value
     def half_prefill(self) -> str:
-        """Half of them, or as many as one prompt may have, which TGI demands at least; only where that is known, and is fewer."""
-        engine = self.engine
-        prompt = engine.value("max_input_tokens") if engine and engine.name == "tgi" else None
-        if not isinstance(prompt, int):
-            return ""
-        fewer = max(self._prefill // 2, prompt)
-        return str(fewer) if 0 < fewer < self._prefill else ""
+        """Half of them, or as many as one prompt may have, which TGI demands at least; only where that is known, and is far fewer."""
+        fewer = max(self._prefill // 2, self._prompt or self._prefill)
+        return str(fewer) if 0 < fewer <= self._prefill * _FAR_FEWER else ""
+
+    @template_value
+    def half_prompt(self) -> str:
+        """Half of them, where the prompt is told to be so long that they cannot be far fewer without it."""
+        told = self.engine.explicit("max_input_tokens") if self.engine and not self.half_prefill else None
+        half = self._prefill // 2
+        return str(half) if told and self._prompt and self._prompt > half >= _A_PROMPT else ""
+
+    @property
+    def _longer_prompt(self) -> int:
+        """A length of prompts with room for the one that was refused, where TGI is told another, and its batch takes one so long."""
+        told = self.engine.explicit("max_input_tokens") if self.engine and self._prompt else None
+        longer = -(-(number_of(self.captured.get("have")) + SHORTEST // 2) // SHORTEST) * SHORTEST
+        batch = self.engine.explicit("max_num_batched_tokens") if self.engine and told else None
+        fits = batch is None or (isinstance(batch.value, int) and batch.value >= longer)
+        model = self.engine.value("model") if self.engine else None
+        most = native_context(model) if isinstance(model, str) else None
+        whole = longer + self._answer
+        return longer if told and fits and self._prompt < longer and (not most or whole <= most) else 0
+
+    @property
+    def _answer(self) -> int:
+        """What TGI is told to leave for the answer beside the longest prompt."""
+        told = self.engine.explicit("max_model_len") if self.engine else None
+        return max(told.value - self._prompt, 0) if told and isinstance(told.value, int) else 0
+
+    @template_value
+    def longer_total(self) -> str:
+        """Prompt and answer, where the answer would have less than now with so long a prompt."""
+        told = self.engine.explicit("max_model_len") if self.engine and self._longer_prompt else None
+        return str(self._longer_prompt + self._answer) if told else ""
+
+    @property
+    def _prompt(self) -> int:
+        """The tokens of the longest prompt that Text Generation Inference takes."""
+        prompt = self.engine.value("max_input_tokens") if self.engine and self.engine.name == "tgi" else None
+        return prompt if isinstance(prompt, int) else 0
 
     def _fewer(self, name: str, usual: int) -> str:
         """A batch that needs less than now: the usual small one, or half of what is set already."""

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import msgspec
 
-from kubectl_llmdoctor.engines.names import OPTIONS
+from kubectl_llmdoctor.engines.names import flag
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.engine import Engine
@@ -80,7 +80,7 @@ class Case(msgspec.Struct, frozen=True, eq=False, dict=True):
         return gpu is not None and gpu.shared > 1
 
     def _settable(self, name: str) -> bool:
-        return self.engine is not None and self.engine.name in OPTIONS[name]
+        return self.engine is not None and flag(self.engine.name, name) != ""
 
     @cached_property
     def _parallel(self) -> int:

@@ -21,6 +21,12 @@ _SHARE = expression(r"0?\.\d{1,8}")
 #: What a step of the share of memory that an engine takes is at least, and what is left beside what was asked for.
 _STEP, _BESIDE = 0.05, 0.02
 
+#: A step of the share after which weights of an unknown size may have no room.
+_BOLD = 0.15
+
+#: Those whose share is one of what the weights leave of the GPU, and what a step of that is at least.
+_OF_THE_REST, _STEP_OF_REST = ("lmdeploy", "tensorrt-llm", "triton"), 0.1
+
 #: What an engine can do without of a GPU's memory, and how much of it is free where no other engine has its share.
 _LITTLE, _MUCH = 0.04, 0.8
 
@@ -68,30 +74,54 @@ class GpuMemory(Case, frozen=True):
         if not self._share or not self._settable("gpu_memory_utilization"):
             return ""
         lacking = (self._number("asked") or self._number("size") or 0) - (self._number("free") or 0)
-        step = max(_STEP, lacking / self._total + _BESIDE) if self._total else _STEP
+        of_rest = self.engine is not None and self.engine.name in _OF_THE_REST
+        counted = max((self._total or 0) - (self._weights or self._total or 0), 0) if of_rest else self._total
+        least = _STEP_OF_REST if of_rest else _STEP
+        step = max(least, lacking / counted + _BESIDE) if counted else least
         lower = math.floor((self._share - step) * 100 + 1e-6) / 100
+        if self._leaves_no_cache(lower, step, of_rest):
+            return ""
         cache = self.sizing.printed.measured.cache if self.sizing else None
         if cache and self._total and cache.low <= (self._share - lower) * self._total * 1.2:
             return ""
         return f"{lower:.2f}" if lower >= _LEAST and lower > self._share / 2 else ""
+
+    def _leaves_no_cache(self, share: float, step: float, of_rest: bool) -> bool:
+        """Whether a lower share may have no room for a cache beside the weights: by their size, and by the step where that is not known."""
+        if of_rest:
+            return False
+        if not self._weights or not self._total:
+            return step > _BOLD
+        return share * self._total < self._weights + GIB
 
     @template_value
     def raised_share(self) -> str:
         """A share with room for what was lacking, a GiB of cache, and no more than leaves the driver its own."""
         if not self._share or not self._settable("gpu_memory_utilization") or self._shared or self._pinned_cache:
             return ""
-        need = self.captured.get("need", "")
+        raised = self._raised
+        return f"{raised:.2f}" if self._share < raised <= _MOST else ""
+
+    @template_value
+    def share_full(self) -> str:
+        """Whether by the numbers of the message no share of the GPU leaves room for a cache beside the weights."""
+        told = self._total and self.captured.get("rest")
+        return "yes" if told and self._share and not self._shared and self._raised > _MOST else ""
+
+    @property
+    def _raised(self) -> float:
+        """The share that would leave such room, be it more than there is."""
+        share, need = self._share or 0, self.captured.get("need", "")
         rest = amount((self.captured.get("rest") or "").removeprefix("-"))
         if _SHARE.fullmatch(need):
             raised = float(need) + _BESIDE
         elif rest is not None and self._total:
-            raised = self._share + (rest + GIB) / self._total
-        elif self.container and not self.container.accelerators and self._share < 0.45:
-            raised = 2 * self._share  # of the host's memory, which has other users
+            raised = share + (rest + GIB) / self._total
+        elif self.container and not self.container.accelerators and share < 0.45:
+            raised = 2 * share  # of the host's memory, which has other users
         else:
-            raised = 0.9 if self._share < 0.85 else 1.0
-        raised = math.ceil(raised * 100 - 1e-6) / 100
-        return f"{raised:.2f}" if self._share < raised <= _MOST else ""
+            raised = 0.9 if share < 0.85 else 1.0
+        return math.ceil(raised * 100 - 1e-6) / 100
 
     @property
     def _pinned_cache(self) -> bool:

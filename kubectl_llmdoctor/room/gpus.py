@@ -34,10 +34,13 @@ _ON_A_NODE = 8
 _HEAVY = 0.5
 
 
-def most_gpus(container: Container) -> int:
-    """How many GPUs of one node it can ask for instead; none where they are shared or slices, or its replica is of several pods."""
+def most_gpus(container: Container, *, alone: bool = False) -> int:
+    """How many GPUs of one node it can ask for instead; none where they are shared or slices, or its replica is of several pods.
+
+    An engine that is told to compute alone (`alone`) does so whatever pods there are beside it.
+    """
     pod, asked = container.pod, list(container.accelerators)
-    if pod.nodes != 1 or len(asked) != 1 or asked[0] not in WHOLE_GPUS:
+    if (pod.nodes != 1 and not alone) or len(asked) != 1 or asked[0] not in WHOLE_GPUS:
         return 0
     nodes = pod.cluster.all(Node, "Node")
     shared = {node.metadata.name for node in nodes if shares_of(node.metadata.label_texts) > 1}
@@ -52,6 +55,7 @@ class Gpus(Case, frozen=True):
 
     def values(self) -> dict[str, str]:
         return super().values() | {
+            "of_nim": "yes" if self.engine is not None and self.engine.name == "nim" else "",
             "gpu_resource": next(iter(self.container.accelerators), "") if self.container else "",
         }
 
@@ -84,8 +88,20 @@ class Gpus(Case, frozen=True):
     @template_value
     def spread(self) -> str:
         """Over how many GPUs of one node the model is to be spread: as many as hold its weights, else twice as many as now."""
+        return self._spread if self._settable("tensor_parallel_size") else ""
+
+    @template_value
+    def profile_gpus(self) -> str:
+        """The same of a NIM that chooses its profile by the GPUs that it sees; only where its weights are known."""
+        names = ("model_profile", "tensor_parallel_size", "pipeline_parallel_size")
+        nim = self.engine if self.engine and self.engine.name == "nim" and self._weights and self._total else None
+        chosen = nim is None or any(nim.explicit(name) or name in nim.found.unresolved for name in names)
+        return "" if chosen else self._spread
+
+    @cached_property
+    def _spread(self) -> str:
         engine, container = self.engine, self.container
-        if engine is None or container is None or not self._settable("tensor_parallel_size"):
+        if engine is None or container is None:
             return ""
         others = (engine.value(name, 1) for name in ("pipeline_parallel_size", "data_parallel_size", "nnodes"))
         if any(value not in (None, 1) for value in others) or not engine.found.argv_known:
@@ -100,7 +116,14 @@ class Gpus(Case, frozen=True):
     @cached_property
     def _most_there(self) -> int:
         """How many GPUs the container can ask for instead."""
-        return 0 if self.container is None or self._shared else most_gpus(self.container)
+        return 0 if self.container is None or self._shared else most_gpus(self.container, alone=self._alone)
+
+    @property
+    def _alone(self) -> bool:
+        """Whether the engine states a size of one, so that no other pod computes with it."""
+        size = self.engine.explicit("tensor_parallel_size") if self.engine else None
+        nodes = self.engine.value("nnodes", 1) if self.engine else None
+        return size is not None and self._parallel == 1 and nodes in (None, 1)
 
     @property
     def _want(self) -> int:

@@ -33,7 +33,7 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks.scheduling._words import sentence
 from llmdoctor_checks.serving._autoscaler_queue import lasting_queue, measured_queue, stays
-from llmdoctor_checks.serving._autoscaling import Scaler, absent, cache_metric, queue_metric
+from llmdoctor_checks.serving._autoscaling import Scaler, absent, cache_metric, of_others_alone, queue_metric, renamed
 
 #: What has no value for so long is not only restarting.
 _LASTS_SECONDS = 600
@@ -327,9 +327,16 @@ def _selectable(scaler: Scaler, reason: str) -> Fix:
 def _lookup(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix) -> Fix:
     if all(look.source == "resource" for look in scaler.looks):
         return rescale
-    if scaler.item.kind.partition(".")[0] == "ScaledObject" and absent(engine, scaler.looks[0].name) is None:
-        return _failing_trigger(scaler, pod.cluster) or _by_hand(engine, scaler)
-    return _published(pod, engine, scaler)
+    if all(of_others_alone(engine, look.name) for look in scaler.looks if look.source != "resource"):
+        return rescale
+    if scaler.item.kind.partition(".")[0] != "ScaledObject":
+        return _published(pod, engine, scaler)
+    gone = absent(engine, scaler.looks[0].name)
+    return (
+        renamed(scaler, scaler.looks[0], gone)
+        if gone
+        else _failing_trigger(scaler, pod.cluster) or _by_hand(engine, scaler)
+    )
 
 
 def _published(pod: Pod, engine: Engine, scaler: Scaler) -> Fix:

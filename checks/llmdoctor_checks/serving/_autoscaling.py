@@ -12,7 +12,20 @@ from typing import Any
 
 import msgspec
 
-from kubectl_llmdoctor.api import Cluster, Engine, Evidence, Item, Pod, Subject, dig, expression, object_evidence, rows
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Engine,
+    Evidence,
+    Fix,
+    Item,
+    Pod,
+    Subject,
+    dig,
+    expression,
+    fixes,
+    object_evidence,
+    rows,
+)
 from kubectl_llmdoctor.catalog.metrics import ENGINES, metric, metrics_of
 
 #: What the API server adds where a HorizontalPodAutoscaler names no metric.
@@ -39,6 +52,9 @@ EMITTED = expression(r"\b(?:(?:vllm|sglang|trtllm|llamacpp|lmdeploy)[:_]|tgi_|nv
 
 #: Engines whose pods emit metrics of this beginning and of no other.
 _BEGINNINGS = {"vllm": "vllm:", "sglang": "sglang:", "tgi": "tgi_", "llama.cpp": "llamacpp:", "lmdeploy": "lmdeploy:"}
+
+#: Those that pass on what the engine behind them emits.
+_PASSING_ON = ("nim", "triton", "huggingfaceserver")
 
 #: What the series of a histogram are called by, after its name.
 _SERIES = r"_(?:bucket|sum|count)$"
@@ -208,6 +224,28 @@ def _foreign(engine: Engine, query: str) -> tuple[str, str] | None:
     alike = (metric(engine.name, one.role, engine.version) for one in metrics_of(other) if one.name == name)
     mine = next(alike, None) or metric(engine.name, "waiting", engine.version)
     return (name, mine.name) if mine else None
+
+
+def of_others_alone(engine: Engine, query: str) -> bool:
+    """Whether a query is of the metrics of another engine, where this one emits none of its own."""
+    own = engine.name in _BEGINNINGS or engine.name in _PASSING_ON or queue_metric(engine) is not None
+    return not own and EMITTED.search(query) is not None
+
+
+def renamed(scaler: Scaler, look: Look, gone: tuple[str, str]) -> Fix:
+    """What the engine emits in place of what it does not, where both say the same."""
+    if gone[0] not in look.text or not alike(*gone):
+        return fixes.advice(f"Scale on {gone[1]} in {scaler.ref}")
+    pointer = look.path.replace("[", "/").replace("]", "").replace(".", "/")
+    tail = "" if look.path.endswith("query") else "/" + _member(scaler, look) + "/metric/name"
+    operation = {"op": "replace", "path": f"/{pointer}{tail}", "value": look.text.replace(*gone)}
+    return fixes.patch_object(scaler.item, f"Scale on {gone[1]}", [operation])
+
+
+def _member(scaler: Scaler, look: Look) -> str:
+    index = int(look.path.partition("[")[2][:-1])
+    kind = str(dig(scaler.item.raw, "spec.metrics")[index]["type"])
+    return kind[:1].lower() + kind[1:]
 
 
 def alike(one: str, other: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kubectl_llmdoctor.api import Cluster, Engine, Finding, Logs, Pod, count_of, fixes, log_evidence, pod_evidence
+from kubectl_llmdoctor.api import Cluster, Engine, Finding, Fix, Logs, Pod, count_of, fixes, log_evidence, pod_evidence
 from llmdoctor_checks._clients import refused
 from llmdoctor_checks._load import last_load, lasts, works
 from llmdoctor_checks.symptoms._by_gateways import refused_behind
@@ -43,10 +43,14 @@ def held_back(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> 
             log_evidence(said[-1].line),
         ),
         explains=("http-5xx",),
-        fixes=(
-            fixes.advice(
-                f"Raise containerConcurrency in {fixes.edited(pod)} to what the engine runs at once (--max-num-seqs and the like), or set "
-                "it to 0, which is no limit; scale on concurrency with the annotation autoscaling.knative.dev/target"
-            ),
-        ),
+        fixes=(_more(pod, engine),),
     )
+
+
+def _more(pod: Pod, engine: Engine) -> Fix:
+    """As many requests as the engine runs at once, or without a limit where nobody knows how many those are."""
+    most = engine.value("max_num_seqs")
+    known = isinstance(most, int) and most > 0
+    why = f"{most}, as many as {engine.title} runs at once" if known else "0, which is no limit"
+    summary = f"Set containerConcurrency to {why}, and scale on concurrency with the annotation autoscaling.knative.dev/target"
+    return fixes.set_spec(pod, "/containerConcurrency", most if known else 0, summary)

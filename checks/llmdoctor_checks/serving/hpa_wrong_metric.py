@@ -14,7 +14,6 @@ from kubectl_llmdoctor.api import (
     Pod,
     Subject,
     check,
-    dig,
     fixes,
     log_evidence,
     pod_evidence,
@@ -25,7 +24,7 @@ from llmdoctor_checks.serving._autoscaler_annotations import by_annotation
 from llmdoctor_checks.serving._autoscaler_queue import lasting_queue, seen_queue, stays
 from llmdoctor_checks.serving._autoscaler_resources import by_resources
 from llmdoctor_checks.serving._autoscaler_status import as_it_says, flaps
-from llmdoctor_checks.serving._autoscaling import Look, Scaler, absent, alike, metrics_off, scalers
+from llmdoctor_checks.serving._autoscaling import Look, Scaler, absent, metrics_off, renamed, scalers
 from llmdoctor_checks.serving._rescale import rescaled
 from llmdoctor_checks.serving._saturation import evidence as load_evidence
 from llmdoctor_checks.serving._saturation import load_of
@@ -196,13 +195,7 @@ def _silent(
     fix: Fix
     if gone:
         what = f"{engine.label} does not emit {gone[0]} but {gone[1]}"
-        if gone[0] in look.text and alike(*gone):
-            pointer = look.path.replace("[", "/").replace("]", "").replace(".", "/")
-            tail = "" if look.path.endswith("query") else "/" + _member(scaler, look) + "/metric/name"
-            operation = {"op": "replace", "path": f"/{pointer}{tail}", "value": look.text.replace(*gone)}
-            fix = fixes.patch_object(scaler.item, f"Scale on {gone[1]}", [operation])
-        else:
-            fix = fixes.advice(f"Scale on {gone[1]} in {scaler.ref}")
+        fix = renamed(scaler, look, gone)
     elif _withheld(engine, look):
         flag = "--enable-metrics" if engine.name == "sglang" else "--metrics"
         what = f"{engine.label} emits no metrics without {flag}"
@@ -230,9 +223,3 @@ def _silent(
         explains=("queue-growing", "kv-cache-saturated") if queue else (),
         fixes=(fix,),
     )
-
-
-def _member(scaler: Scaler, look: Look) -> str:
-    index = int(look.path.partition("[")[2][:-1])
-    kind = str(dig(scaler.item.raw, "spec.metrics")[index]["type"])
-    return kind[:1].lower() + kind[1:]

@@ -406,7 +406,8 @@ def _none_begun(pod: Pod, engine: Engine, said: list[Statement]) -> Finding | No
         explains=("queue-growing", "gateway-timeout"),
         fixes=(
             fixes.advice(
-                f"Cap what one request may take: max_tokens of the clients, and a lower --max-model-len in {fixes.edited(pod)}. Those that "
+                f"Cap what one request may take: max_tokens of the clients, and a lower {engine.called('max_model_len')} in "
+                f"{fixes.edited(pod)}. Those that "
                 "wait begin when one that runs ends, or is given up by its client; more cache (kubectl llmdoctor fit says how much) lets "
                 "them begin beside it"
             ),
@@ -508,8 +509,8 @@ def _none_has_room(pod: Pod, engine: Engine, said: list[Statement]) -> Finding |
         explains=("queue-growing", "engine-stalled"),
         fixes=(
             fixes.advice(
-                f"Restart it, and cap the length of a request (--max-model-len) at what the cache holds, or give it more room, in "
-                f"{fixes.edited(pod)} (kubectl llmdoctor fit says how much)"
+                f"Restart it, and cap the length of a request ({engine.called('max_model_len')}) at what the cache holds, or give it "
+                f"more room, in {fixes.edited(pod)} (kubectl llmdoctor fit says how much)"
             ),
         ),
         order=last.line.order,

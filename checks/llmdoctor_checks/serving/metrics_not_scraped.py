@@ -394,10 +394,13 @@ def _finding(pod: Pod, engine: Engine, one: Asked, scaling: Evidence | None, ref
 
 def _port_fix(pod: Pod, engine: Engine, one: Asked) -> Fix:
     """Name the engine's port where it has a name; else give the number."""
-    port, container = engine.value("port"), engine.container
+    port, container = engine.value("metrics_port" if engine.name == "triton" else "port"), engine.container
     name = next((p.name for p in container.spec.ports if p.container_port == port), "")
     if one.item is None or not isinstance(port, int):
-        return fixes.advice(f"Name the port of {engine.title} ({port}) for its metrics, in {fixes.edited(pod)}")
+        summary = f"Name the port of {engine.title} for its metrics"
+        if isinstance(port, int):
+            return fixes.annotate(pod, {"prometheus.io/port": str(port)}, f"{summary}, {port}")
+        return fixes.advice(f"{summary}, in {fixes.edited(pod)}")
     if one.item.kind == "PodMonitor" and name:
         return fixes.patch_object(
             one.item, f"Ask port {name}", [{"op": "add", "path": f"{one.pointer}/port", "value": name}]

@@ -168,7 +168,7 @@ def _release_failed(subject: Subject) -> Iterator[Finding]:
             ),
             explains=("rollout-stuck",),
             fixes=(
-                *_fixes(there[0], workload, None, seconds * 3),
+                *_fixes(workload, None, seconds * 3),
                 fixes.advice(
                     f"Have Flux try the release again: flux reconcile helmrelease {name} -n {space} --reset --force",
                     f"flux reconcile helmrelease {name} -n {space} --reset --force",
@@ -227,7 +227,7 @@ def _before_its_node(pod: Pod, workload: Workload, told: list[Evidence], deadlin
         "for it.",
         evidence=tuple(told),
         explains=("pod-pending", "rollout-stuck", "gpu-insufficient", "gpu-resource-absent"),
-        fixes=tuple(_fixes(pod, _maker(pod, workload), None, int(max(deadline * 3, _MACHINE_SECONDS)))),
+        fixes=tuple(_fixes(_maker(pod, workload), None, int(max(deadline * 3, _MACHINE_SECONDS)))),
         pods=(pod.name,),
     )
 
@@ -272,7 +272,7 @@ def _of_pod(pod: Pod, subject: Subject, told: list[Evidence]) -> Iterator[Findin
                 summary=f"{workload.ref} was given up after {say_seconds(deadline)}; {doing}.",
                 evidence=(*told, evidence),
                 explains=("rollout-stuck", "not-ready"),
-                fixes=tuple(_fixes(pod, workload, made, int(deadline * 3))),
+                fixes=tuple(_fixes(workload, made, int(deadline * 3))),
                 pods=(pod.name,),
             )
             return
@@ -306,7 +306,7 @@ def _too_short(
             evidence,
             pod_evidence(container, "startupProbe", f"{probe.failure_threshold} x {probe.period_seconds} s"),
         ),
-        fixes=tuple(_fixes(container.pod, workload, made, probe.budget + _DEFAULT_SECONDS)),
+        fixes=tuple(_fixes(workload, made, probe.budget + _DEFAULT_SECONDS)),
     )
 
 
@@ -361,7 +361,7 @@ def _rolled(pod: Pod, subject: Subject) -> Workload | None:
     return None
 
 
-def _fixes(pod: Pod, workload: Workload, made: Workload | None, seconds: int) -> Iterator[Fix]:
+def _fixes(workload: Workload, made: Workload | None, seconds: int) -> Iterator[Fix]:
     """`made` is the Deployment whose deadline it is, where an operator makes it of the workload."""
     if made:
         yield fixes.advice(
@@ -377,15 +377,15 @@ def _fixes(pod: Pod, workload: Workload, made: Workload | None, seconds: int) ->
     elif handed := _handed_on(workload, seconds):
         yield from handed
     else:
-        yield fixes.advice(f"{summary}: annotation {_ANNOTATION}: {seconds}s, in {fixes.edited(pod)}")
+        yield fixes.advice(f"{summary}: annotation {_ANNOTATION}: {seconds}s")
 
 
 def _handed_on(workload: Workload, seconds: int) -> tuple[Fix, ...]:
-    """The annotation where it comes from to Knative's revision; nothing where the object has no place for it yet."""
+    """The annotation where it comes from to Knative's revision; nothing where the object has no place for it."""
     summary, key = f"Let the rollout wait {say_seconds(seconds)}, in {workload.ref}", escaped(_ANNOTATION)
     if workload.kind == "InferenceService":
         text, path = f"{summary}: KServe hands its annotation on to the revision", f"/metadata/annotations/{key}"
-    elif isinstance(dig(workload.raw, "spec.template.metadata.annotations"), dict):
+    elif isinstance(dig(workload.raw, "spec.template"), dict):
         text, path = summary, f"/spec/template/metadata/annotations/{key}"
     else:
         return ()
