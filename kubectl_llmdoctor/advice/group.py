@@ -15,7 +15,10 @@ from kubectl_llmdoctor.advice.occurrence import Topic
 from kubectl_llmdoctor.advice.templates import Value
 from kubectl_llmdoctor.engines.names import PARALLEL_SIZES
 from kubectl_llmdoctor.expressions import expression
+from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.nodes import RDMA, rdma_offered
+from kubectl_llmdoctor.facts.pod import Pod
+from kubectl_llmdoctor.facts.units import parse_time
 from kubectl_llmdoctor.fixes import request_rdma
 from kubectl_llmdoctor.reach import ADDRESS, IN_NUMBERS, sides, told
 from kubectl_llmdoctor.template_values import template_value
@@ -232,6 +235,21 @@ class Group(Topic):
         return next((one for one in asked if _HERE.match(one) or (own and one.partition(":")[0] == own)), "")
 
     @template_value
+    def late_head(self) -> str:
+        """The pod of Ray's head, where it is the only one of the namespace, and began after this one had asked for it."""
+        running = self.container.status.state.running if self.container else None
+        begun, cluster = parse_time(running.started_at) if running else None, self.subject.cluster
+        if begun is None or self.pod is None:
+            return ""
+        others = (
+            Pod.of(item, cluster) for item in cluster.items("Pod", self.pod.namespace) if item.name != self.pod.name
+        )
+        heads = [c for one in others for c in one.containers if _starts_head(c)]
+        since = heads[0].status.state.running if len(heads) == 1 else None
+        late = parse_time(since.started_at) if since else None
+        return heads[0].pod.name if late is not None and late > begun else ""
+
+    @template_value
     def images(self) -> str:
         """`llm-0 has A, llm-0-1 has B`: the images of the engine in the pods of its group, where they differ."""
         name = self.container.name if self.container else ""
@@ -314,3 +332,8 @@ class Group(Topic):
         """The GPUs that the engine's ranks need."""
         sizes = [self.engine.value(name, 1) for name in PARALLEL_SIZES] if self.engine else []
         return math.prod(size for size in sizes if isinstance(size, int)) if sizes else 0
+
+
+def _starts_head(container: Container) -> bool:
+    """Whether a container starts the head of a Ray cluster."""
+    return any("--head" in start[0] for start in _RAY_START.finditer(" ".join(container.spec.argv)[:20_000]))

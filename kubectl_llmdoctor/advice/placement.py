@@ -20,7 +20,7 @@ from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.units import milli
 from kubectl_llmdoctor.facts.usage import usage_of
 from kubectl_llmdoctor.template_values import template_value
-from kubectl_llmdoctor.tree import rows
+from kubectl_llmdoctor.tree import dig, rows
 
 #: What a driver has to have: a release of CUDA, or a version of its own.
 _CUDA_WANTED = expression(r"cuda\s?>=\s?(?P<major>\d{1,2})\.(?P<minor>\d{1,2})")
@@ -53,6 +53,9 @@ _BARE_AMI = expression(r"amazon-eks-node-al2023-(?P<arch>x86_64|arm64)-standard-
 
 _NVIDIA = "nvidia.com/gpu"
 
+#: Kernels of DGX Spark that lose the memory set apart for DMA (CMA), by which adapters register any.
+_LOSES = expression(r"7\.0\.0-(?:31|1019)-nvidia")
+
 #: Images of servers that go on without a GPU where they see none, and so prove nothing by being ready.
 _WITHOUT = expression(r"(?i)ollama|llama[._-]?cpp|llama-server|local-?ai|llamafile|koboldcpp|pause(?:$|[:@])")
 
@@ -81,6 +84,8 @@ class Placement(Topic):
             "driver_ami": lambda: self._bare_ami[1],
             "node_class": lambda: self._bare_ami[2],
             "aks_pool": lambda: self._node.labels.get(_AKS, "") if self._node else "",
+            "losing_kernel": lambda: self._kernels[0],
+            "kept_kernel": lambda: self._kernels[1],
             "node_arch": lambda: self._architectures[0] or "the node's architecture",
             "other_arch": lambda: self._architectures[1],
             "other_arch_nodes": lambda: self._architectures[2],
@@ -223,6 +228,19 @@ class Placement(Topic):
         other = str(there[0].metadata.labels[_ARCH])
         names = sorted(n.metadata.name for n in there if n.metadata.labels[_ARCH] == other)
         return here, other, ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
+
+    @cached_property
+    def _kernels(self) -> tuple[str, str]:
+        """The node's kernel, where it loses memory for DMA, and another that a node has: ` (6.17.0-1031-nvidia, as gpu-2 has)`."""
+        kernels = {
+            node.name: str(dig(node.raw, "status.nodeInfo.kernelVersion") or "")
+            for node in self.subject.cluster.items("Node")
+        }
+        own = kernels.get(self.pod.spec.node_name if self.pod else "", "")
+        if not _LOSES.match(own):
+            return "", ""
+        other = next(((name, kernel) for name, kernel in kernels.items() if kernel.startswith("6.17.")), None)
+        return own, f" ({other[1]}, as {other[0]} has)" if other else ""
 
     def _asked(self, pod: Pod) -> Iterator[OfPlacement]:
         """What is so of what the pod asks of its node."""

@@ -1,6 +1,6 @@
 """Which parser reads the tool calls of which family of models, and which package a Python module, a name in one, or a library is from.
 
-Sources: vLLM docs/features/tool_calling.md (0.33) and the model cards of Qwen3.5, Gemma 4 and MiniMax; the packages transformers
+Sources: vLLM docs/features/tool_calling.md (0.33), the model cards of Qwen3.5, Gemma 4, MiniMax and Nemotron 3; the packages transformers
 4.46.0 to 5.24.0, huggingface_hub 0.22.2 to 1.0.0 and setuptools 80.9.0 to 82.0.0 for what they have.
 """
 
@@ -13,6 +13,7 @@ _PARSERS = tuple(
     (expression(words), parser)
     for words, parser in (
         (r"gpt-oss", "openai"),
+        (r"nemotron-3-(?:nano|super|ultra)", "qwen3_coder"),
         (r"nemotron", ""),  # of each generation another one, often a plugin of the model's page
         (r"xlam", "xlam"),
         (r"qwen3-coder|qwen3\.[56]", "qwen3_coder"),

@@ -22,6 +22,8 @@ _STAMPED = 30
 MOMENT = r"(?:\d{4}-)?(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)"
 #: klog's, of what is written in Go for Kubernetes: a letter for the level, and no hyphen.
 _KLOG = r"\s*[IWEF](\d\d)(\d\d) (\d\d):(\d\d):(\d\d)\.\d"
+#: That of Go's own logger and of nginx, which begins the line.
+_SLASHED = r"\s*\d{4}/(\d\d)/(\d\d) (\d\d):(\d\d):(\d\d)\b"
 #: llama-server's (`common/log.cpp`), after the number of the process in a router's log.
 _UPTIME = r"(?:\[\d{1,6}\] )?(\d{1,7})\.(\d\d)\.(\d{3})\.\d{3} [A-Z] "
 
@@ -71,7 +73,7 @@ def _impossible(age: float, now: datetime, begun: datetime | None) -> bool:
 
 def seconds_between(first: Line, last: Line) -> float | None:
     """How long after one line another was written, by the times that the engine prints (without a year) or the kubelet's."""
-    moments = [_moment(line) for line in (first, last)]
+    moments = [_moment(line) or _read(re.match(_SLASHED, line.text)) for line in (first, last)]
     if moments[0] is None or moments[1] is None:
         ran = [_uptime(line) for line in (first, last)]
         if ran[0] is not None and ran[1] is not None:
@@ -119,7 +121,10 @@ def _uptime(line: Line) -> float | None:
 
 
 def _moment(line: Line) -> datetime | None:
-    found = re.match(_KLOG, line.text) or re.search(MOMENT, line.text)
+    return _read(re.match(_KLOG, line.text) or re.search(MOMENT, line.text))
+
+
+def _read(found: re.Match[str] | None) -> datetime | None:
     if found is None:
         return None
     month, day, hour, minute, second = map(int, found.groups())

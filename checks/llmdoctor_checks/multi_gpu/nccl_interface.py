@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Engine, Evidence, Finding, Pod, check, fixes
+from kubectl_llmdoctor.api import Engine, Evidence, Finding, Logs, Pod, Subject, check, fixes
+from llmdoctor_checks.multi_gpu import _message_queue
 from llmdoctor_checks.multi_gpu._network import further_networks
 
 #: The interfaces of a pod on the cluster's network: container runtimes name the first one so.
@@ -11,14 +12,18 @@ _INTERFACES = ("eth0", "lo")
 _VARIABLES = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME")
 
 
-@check("nccl-interface", since="0.1")
-def nccl_interface(pod: Pod, engine: Engine) -> Iterator[Finding]:
+@check("nccl-interface", since="0.1", literals=(_message_queue.USES, _message_queue.COMPLETE, _message_queue.WAITS))
+def nccl_interface(pod: Pod, engine: Engine, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """NCCL or gloo does not find the right network interface.
 
     The ranks tell each other an address to connect to. NCCL takes the first interface that `NCCL_SOCKET_IFNAME` allows; a value copied from
     another cluster (`ens3`, `=enp90s0np0`, a bond of the host) matches nothing in a pod, whose interface is usually `eth0`. gloo
     asks for the address of the host's name and falls back to 127.0.0.1, which no other node can reach. On one node this fallback
     is harmless.
+
+    SGLang sends messages between its nodes beside NCCL, and heeds neither variable for them: it names the address of the default route,
+    unless SGLANG_HOST_IP says another. On nodes with a network of their own for NCCL (two DGX Spark, with Wi-Fi beside it) the start
+    may stand still there for ever.
 
     ## Fix
 
@@ -29,6 +34,9 @@ def nccl_interface(pod: Pod, engine: Engine) -> Iterator[Finding]:
     - https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/env.html
     - https://docs.vllm.ai/en/latest/usage/troubleshooting/
     """
+    if pod.exists and not pod.ready and (found := _message_queue.of_another_network(pod, engine, subject, logs)):
+        yield found
+        return
     workers = engine.workers_at_least
     if (workers < 2 and (pod.nodes or 1) < 2) or pod.ready or further_networks(pod):
         return

@@ -7,7 +7,7 @@ uvicorn closes a connection after 5 s without a request, which vLLM (`VLLM_HTTP_
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from kubectl_llmdoctor.api import (
     Cluster,
@@ -17,14 +17,20 @@ from kubectl_llmdoctor.api import (
     Log,
     Logs,
     Pod,
+    Subject,
     clients,
     dig,
     fixes,
     log_evidence,
+    object_evidence,
     rows,
+    say_seconds,
+    seconds_between,
     top_of,
 )
 from llmdoctor_checks._clients import before
+from llmdoctor_checks.serving._gateways import GENERATES
+from llmdoctor_checks.serving._timeouts import Timeout, longer, timeouts
 
 #: The variable of an engine for it.
 _KEPT = {"vllm": "VLLM_HTTP_TIMEOUT_KEEP_ALIVE", "sglang": "SGLANG_TIMEOUT_KEEP_ALIVE", "huggingfaceserver": ""}
@@ -58,8 +64,11 @@ LITERALS = (*(words for words, _ in (*_NAMED, *_LOST)), *_NAMELESS)
 _FEWEST = 2
 
 
-def closed_while_idle(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Finding | None:
-    """Requests that were reset by a server that runs without a break and says nothing of them."""
+def closed_while_idle(
+    pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs: Logs | None
+) -> Finding | None:
+    """Requests that were reset by a server that runs without a break and says nothing of them: as they were sent, or at the age that
+    a timeout on the way to it allows."""
     variable = _KEPT.get(engine.name)
     told = engine.container.env.get(variable) if variable else None
     if variable is None or told is not None or not pod.ready or pod.leaving or _ended(engine):
@@ -72,6 +81,8 @@ def closed_while_idle(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | N
         or any(next(own.find(words), None) for words in ("Traceback (most", "500 Internal"))
     ):
         return None
+    if ages := [age for line in lines if (age := _age(line)) is not None and age > _SECONDS]:
+        return _at_that_age(pod, lines, ages, timeouts(pod, engine, subject, cluster))
     return Finding(
         role="cause",
         severity="warning",
@@ -92,6 +103,34 @@ def closed_while_idle(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | N
                 "connectionPool in a DestinationRule of Istio), or try once more"
             ),
         ),
+        order=lines[0].order,
+    )
+
+
+def _age(line: Line) -> float | None:
+    """How old a request was that was reset, where the line right above says that it was sent."""
+    above = next((one for one in line.log.find("POST /") if one.number == line.number - 1), None)
+    sent = above is not None and re.search(
+        rf"\bPOST (?=/)\S{{0,200}}?(?:{GENERATES})(?! HTTP/\S{{1,9}} \d)", above.text[:2000]
+    )
+    return seconds_between(above, line) if above is not None and sent else None
+
+
+def _at_that_age(pod: Pod, lines: list[Line], ages: list[float], known: Iterable[Timeout]) -> Finding | None:
+    """Requests that a timeout on their way ended, each when it was as old as that allows; nothing where they were of other ages."""
+    timeout = next((one for one in known if all(abs(age - one.seconds) <= 1 for age in ages)), None)
+    if timeout is None or len(ages) < max(_FEWEST, len(lines)):
+        return None
+    return Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"{len(lines)} requests to {pod.name} were ended when they were {say_seconds(timeout.seconds)} old, which is what "
+        f"{timeout.where} allows; {lines[0].log.container} beside the server tells of a connection that was reset.",
+        evidence=(
+            *(log_evidence(line) for line in lines[:2]),
+            object_evidence(timeout.item, timeout.path, timeout.text),
+        ),
+        fixes=(longer(timeout, 0),),
         order=lines[0].order,
     )
 

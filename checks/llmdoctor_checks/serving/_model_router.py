@@ -12,6 +12,9 @@ from kubectl_llmdoctor.api import Cluster, Fix, Item, Line, dig, duration, fixes
 
 ROUTED = '"msg":"router.dispatch"'
 
+#: Its image, by whatever words it says that it waited.
+IMAGE = "llmkube-router-proxy"
+
 #: What it prints where no backend answered, and how old the request was.
 _FAILED = r'"status":50[24],"outcome":"all_backends_failed","latencyMs":(\d{5,9})[,}]'
 
@@ -31,12 +34,16 @@ def routed_late(line: Line) -> bool:
 
 def longer(line: Line, seconds: float | None, allowed: int, cluster: Cluster) -> Fix:
     """More time where a ModelRouter says as much as was met, else where it may."""
-    found = [
-        one
-        for router in cluster.items("ModelRouter", line.log.source.namespace)
-        for one in _times(router)
-        if seconds and abs((duration(one[2]) or 0) - seconds) < 1
-    ]
+    routers = list(cluster.items("ModelRouter", line.log.source.namespace))
+    told = [one for router in routers for one in _times(router)]
+    found = [one for one in told if seconds and abs((duration(one[2]) or 0) - seconds) < 1]
+    if len(routers) == 1 and not told:
+        return fixes.patch_object(
+            routers[0],
+            f"Set {_HEADERS} of ModelRouter/{routers[0].name} to {allowed}s, where its release has that field (else take a later one): "
+            "nothing else says how long it waits for an answer",
+            [{"op": "add", "path": _AT_HEADERS, "value": f"{allowed}s"}],
+        )
     if len(found) != 1:
         return fixes.advice(f"Raise what is as long in its ModelRouter to {say_seconds(allowed)} ({allowed}s): {_SAID}")
     router, path, now, what = found[0]

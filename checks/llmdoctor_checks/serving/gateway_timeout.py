@@ -82,6 +82,7 @@ from llmdoctor_checks.serving._gateways import (
 )
 from llmdoctor_checks.serving._idle import LITERALS as RESET
 from llmdoctor_checks.serving._idle import closed_while_idle
+from llmdoctor_checks.serving._model_router import IMAGE as OF_LLMKUBE
 from llmdoctor_checks.serving._model_router import ROUTED
 from llmdoctor_checks.serving._model_router import longer as longer_in_router
 from llmdoctor_checks.serving._outlasted import OUTLASTED, outlasted
@@ -235,7 +236,7 @@ def gateway_timeout(
     if found is None and engine is not None and logs is not None and engine.name == "llama.cpp":
         found = _by_its_router(pod, engine, logs)
     if found is None and engine is not None:
-        found = closed_while_idle(pod, engine, cluster, logs)
+        found = closed_while_idle(pod, engine, subject, cluster, logs)
     if found is None and engine is not None and _generates(engine):
         found = given_up(pod, engine, subject, cluster, logs) if logs is not None else None
         found = found or cut_short(pod, engine, subject, cluster, logs) or impatient(pod, engine, cluster, logs)
@@ -624,7 +625,7 @@ def _for_the_picker(seconds: float | None, cluster: Cluster) -> Iterator[Fix]:
 def _own(line: Line, setting: str, seconds: float | None, cluster: Cluster) -> Fix:
     """A longer time in what waited as long as it is told itself."""
     writer, allowed = writer_of(line, cluster), enough(seconds)
-    if ROUTED in line.text:
+    if ROUTED in line.text or (writer is not None and OF_LLMKUBE in writer.spec.image):
         return longer_in_router(line, seconds, allowed, cluster)
     if (told := prolonged(writer, seconds, allowed)) is not None:
         return told

@@ -21,6 +21,7 @@ from kubectl_llmdoctor.api import (
 )
 from kubectl_llmdoctor.catalog.metrics import metric
 from llmdoctor_checks.serving._autoscaler_annotations import by_annotation
+from llmdoctor_checks.serving._autoscaler_model import SKIPPED, of_another_model
 from llmdoctor_checks.serving._autoscaler_queue import lasting_queue, seen_queue, stays
 from llmdoctor_checks.serving._autoscaler_resources import by_resources
 from llmdoctor_checks.serving._autoscaler_status import as_it_says, flaps
@@ -33,7 +34,7 @@ from llmdoctor_checks.serving._saturation import load_of
 _SLOTS = "initializing slots, n_slots = "
 
 
-@check("hpa-wrong-metric", since="0.2", severity="warning", literals=(_SLOTS,))
+@check("hpa-wrong-metric", since="0.2", severity="warning", literals=(_SLOTS, SKIPPED))
 def hpa_wrong_metric(
     pod: Pod, subject: Subject, cluster: Cluster, metrics: Metrics | None, logs: Logs | None
 ) -> Iterator[Finding]:
@@ -55,6 +56,9 @@ def hpa_wrong_metric(
 
     The requests that wait are none as soon as all run. An autoscaler on them alone takes full replicas away, and wants them again: it
     flaps, most of all where `behavior.scaleDown.stabilizationWindowSeconds` is shorter than the 300 seconds that are taken for granted.
+
+    llm-d's Workload Variant Autoscaler reads the metrics of the model that the annotation `llm-d.ai/model-id` names, which must be the
+    name that the engine gives its metrics: the first of `--served-model-name`, else the model itself.
 
     Router, proxies and engines on CPU are another matter: there CPU follows the load.
 
@@ -99,7 +103,10 @@ def hpa_wrong_metric(
     if engine is None:
         return
     for scaler in scalers(subject, cluster):
-        if scaler.maximum > scaler.minimum and (found := _of(scaler, pod, engine, subject, cluster, metrics, logs)):
+        if scaler.maximum <= scaler.minimum:
+            continue
+        found = of_another_model(pod, engine, scaler, cluster)
+        if found := found or _of(scaler, pod, engine, subject, cluster, metrics, logs):
             yield found
             return
     yield from by_annotation(engine, subject, metrics)

@@ -17,6 +17,7 @@ from kubectl_llmdoctor.api import (
     Span,
     check,
     count_of,
+    engines_in,
     fixes,
     log_evidence,
     say_seconds,
@@ -97,6 +98,9 @@ _FEWEST_TOLD, _EACH, _TOLD_SECONDS, _TOLD_LATELY = 3, 100, 120, 600
 
 #: What stands before the share of the cache in a statement of vLLM, behind the numbers of requests.
 _CACHE = "KV cache usage: "
+
+#: vLLM takes 0.9 of a GPU's memory, in releases of late 0.92; who gave it so little left most of it to nobody, or to a neighbour.
+_SMALL_SHARE = 0.45
 
 #: So many prompt tokens say how well the prefix cache does.
 _ENOUGH_TOKENS = 100_000
@@ -186,7 +190,7 @@ def _over_time(pod: Pod, engine: Engine, metrics: Metrics, load: Load, whole: Sp
         f"{load.waiting.last:.0f} requests wait for room while {load.running.last:.0f} run{lost}.",
         evidence=(*evidence(load), *shown),
         explains=("queue-growing", "gateway-timeout"),
-        fixes=(spread.fix,) if spread else _fixes(pod, more),
+        fixes=(spread.fix,) if spread else _fixes(pod, engine, more),
     )
 
 
@@ -194,17 +198,18 @@ def _at_once(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
     """One look at the metrics port, or a few close together: full, somebody waits, and it has happened often since the start."""
     waiting, running, cache = metrics.span("waiting"), metrics.span("running"), metrics.cache
     grown = metrics.increase("preemptions")
-    if waiting is None or running is None or cache is None or grown is None or grown.amount < _FEWEST_TIMES:
+    if waiting is None or cache is None or grown is None or grown.amount < _FEWEST_TIMES:
         return
     if min(waiting.values) < 1 or min(cache.values) < _FULL:
         return
     since = "since the server started" if grown.lifetime else f"in {say_seconds(grown.seconds)}"
     times = count_of(round(grown.amount), "time")
+    beside = f" while {running.last:.0f} run" if running is not None else ""
     yield Finding(
         role="cause",
         confidence="possible",
-        summary=f"The KV cache of {engine.container.name} is {cache.last:.0%} full, {waiting.last:.0f} requests wait for room while "
-        f"{running.last:.0f} run, and running ones were preempted for lack of room, {times} {since}.",
+        summary=f"The KV cache of {engine.container.name} is {cache.last:.0%} full, {waiting.last:.0f} requests wait for room"
+        f"{beside}, and running ones were preempted for lack of room, {times} {since}.",
         evidence=(
             cache.evidence(lambda n: f"{n:.0%}"),
             waiting.evidence(),
@@ -215,7 +220,7 @@ def _at_once(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
             ),
         ),
         explains=("queue-growing", "gateway-timeout"),
-        fixes=_fixes(pod, ""),
+        fixes=_fixes(pod, engine, ""),
     )
 
 
@@ -284,7 +289,7 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         evidence=tuple(log_evidence(load.line, _CACHE) for load in {id(one): one for one in (said[0], last)}.values())
         + ((log_evidence(lost[1]),) if lost else ()),
         explains=("queue-growing", "gateway-timeout"),
-        fixes=(engines_fix(pod),) if others else _fixes(pod, ""),
+        fixes=(engines_fix(pod),) if others else _fixes(pod, engine, ""),
         order=last.line.order,
     )
 
@@ -310,7 +315,7 @@ def _preempted_alone(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         f"{count_of(times - before, 'time')} in {say_seconds(seconds)}, and computes again what they had.",
         evidence=(log_evidence(first), log_evidence(last)),
         explains=("queue-growing", "gateway-timeout"),
-        fixes=_fixes(pod, ""),
+        fixes=_fixes(pod, engine, ""),
         order=last.order,
     )
 
@@ -327,7 +332,7 @@ def _preempted_as_quoted(pod: Pod, engine: Engine, logs: Logs, said: list[tuple[
         f"{count_of(times, 'time')} since it started, and computes again what they had.",
         evidence=(log_evidence(last),),
         explains=("queue-growing", "gateway-timeout"),
-        fixes=_fixes(pod, ""),
+        fixes=_fixes(pod, engine, ""),
         order=last.order,
     )
 
@@ -517,13 +522,31 @@ def _none_has_room(pod: Pod, engine: Engine, said: list[Statement]) -> Finding |
     )
 
 
-def _fixes(pod: Pod, more: str) -> tuple[Fix, ...]:
+def _fixes(pod: Pod, engine: Engine, more: str) -> tuple[Fix, ...]:
     """Replicas, or more memory for the cache; by what says how many it takes, else twice as many."""
     need = re.search(r"(\d{1,6}) replicas instead of (\d{1,6}) take it", more)
     times = int(need[1]) / max(int(need[2]), 1) if need else 2
     return (
+        *_larger_share(pod, engine),
         more_replicas(pod, times, more.removeprefix("; ") or "each has a cache of its own"),
         fixes.advice(
             f"Give the cache of {fixes.edited(pod)} more memory: kubectl llmdoctor fit says how much it takes"
         ),
     )
+
+
+def _larger_share(pod: Pod, engine: Engine) -> Iterator[Fix]:
+    """Twice the share of the GPU's memory, where somebody gave vLLM less than half of what it takes by itself."""
+    share = engine.explicit("gpu_memory_utilization")
+    if engine.name != "vllm" or share is None or not isinstance(share.value, int | float) or len(engines_in(pod)) != 1:
+        return
+    if 0 < share.value <= _SMALL_SHARE:
+        twice = f"{2 * share.value:.4g}"
+        yield fixes.set_flag(
+            engine,
+            share.name,
+            "--gpu-memory-utilization",
+            twice,
+            f"Raise --gpu-memory-utilization from {share.value} to {twice}: all that is added is cache, as far as nothing else takes the "
+            "rest of the memory",
+        )

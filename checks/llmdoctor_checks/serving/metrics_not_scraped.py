@@ -120,14 +120,15 @@ def metrics_not_scraped(
         return
     if asked and _scrapes(engine, _PATHS.get(engine.name, (asked[0].path,)), logs, _GOT, "200"):
         return  # who asks in the right place is not told of in any monitor
+    scaling = _without_value(engine, subject, cluster)
     for one in asked:
-        yield _finding(pod, engine, one, _without_value(engine, subject, cluster), _refused(engine, one, logs))
+        yield _finding(pod, engine, one, scaling, _refused(engine, one, logs))
         return
-    if (missed := _missed(pod, cluster)) is not None:
-        yield _beside(pod, *missed, _without_value(engine, subject, cluster))
+    if (missed := _missed(pod, cluster, lacking=scaling is not None)) is not None:
+        yield _beside(pod, *missed, scaling)
         return
     if (elsewhere := _in_another_namespace(pod, cluster)) is not None:
-        yield _out_of_reach(pod, elsewhere, _without_value(engine, subject, cluster))
+        yield _out_of_reach(pod, elsewhere, scaling)
         return
     kinds = ("ServiceMonitor", "PodMonitor")
     if pod.ready and all(cluster.complete(kind, pod.namespace) for kind in kinds):
@@ -156,8 +157,11 @@ def _asked(pod: Pod, engine: Engine, cluster: Cluster) -> Iterator[Asked]:
     yield from _annotated(pod, engine)
 
 
-def _missed(pod: Pod, cluster: Cluster) -> tuple[Item, str] | None:
-    """A PodMonitor that wants of one label of the pod no value, which no pod has that is told what it serves."""
+def _missed(pod: Pod, cluster: Cluster, *, lacking: bool) -> tuple[Item, str] | None:
+    """A PodMonitor that wants of one label of the pod no value, which no pod has that is told what it serves.
+
+    Where an autoscaler is `lacking` the metrics, one that also asks that the label be there means any value, whatever pods were not read.
+    """
     for item in cluster.items("PodMonitor") if pod.exists else ():
         wanted = dig(item.raw, "spec.selector.matchLabels")
         if not isinstance(wanted, dict) or not _covers(item, pod.namespace):
@@ -168,18 +172,25 @@ def _missed(pod: Pod, cluster: Cluster) -> tuple[Item, str] | None:
             continue
         without = {key: value for key, value in wanted.items() if key != wrong[0]}
         rest = {**dig(item.raw, "spec.selector"), "matchLabels": without}
-        if selected(rest, pod.labels) and not _meant(item, wanted, cluster):
+        any_value = lacking and _there(wrong[0]) in rows(item.raw, "spec.selector.matchExpressions")
+        if selected(rest, pod.labels) and not _meant(item, wanted, cluster, seen=any_value):
             return item, wrong[0]
     return None
 
 
-def _meant(monitor: Item, wanted: dict[str, Any], cluster: Cluster, within: str = "") -> bool:
-    """Whether there are pods with the labels that a monitor wants, of one namespace or any, or there may be some that nobody has seen."""
+def _there(key: str) -> dict[str, Any]:
+    """What selects pods that have a label."""
+    return {"key": key, "operator": "Exists"}
+
+
+def _meant(monitor: Item, wanted: dict[str, Any], cluster: Cluster, within: str = "", *, seen: bool = False) -> bool:
+    """Whether there are pods with the labels that a monitor wants, of one namespace or any, or, unless only what was `seen` counts,
+    there may be some that nobody has seen."""
     chosen = dig(monitor.raw, "spec.namespaceSelector")
     told = chosen if isinstance(chosen, dict) else {}
     names = told.get("matchNames")
     where = [""] if told.get("any") is True else names if isinstance(names, list) else [monitor.namespace]
-    if not all(cluster.complete("Pod", str(name)) for name in where):
+    if not seen and not all(cluster.complete("Pod", str(name)) for name in where):
         return True
     return cluster.once(
         f"pods of {within} that PodMonitor {monitor.namespace}/{monitor.name} means",
@@ -191,7 +202,7 @@ def _beside(pod: Pod, item: Item, key: str, scaling: Evidence | None) -> Finding
     """What a monitor misses by the empty value of a label."""
     pointer = f"/spec/selector/matchLabels/{escaped(key)}"
     operations: list[dict[str, Any]] = [{"op": "remove", "path": pointer}]
-    terms, there = rows(item.raw, "spec.selector.matchExpressions"), {"key": key, "operator": "Exists"}
+    terms, there = rows(item.raw, "spec.selector.matchExpressions"), _there(key)
     if there not in terms:
         operations.append({"op": "add", "path": "/spec/selector/matchExpressions", "value": [*terms, there]})
     return _unseen(

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Cluster, Finding, Logs, Pod, Subject, check, dig, k8s, log_evidence, rows
 from llmdoctor_checks._consequences import FAILED_START
-from llmdoctor_checks.serving import _policy_clients, _policy_egress
+from llmdoctor_checks.serving import _policy_clients, _policy_egress, _policy_webhooks
 from llmdoctor_checks.serving._policies import CILIUM, has_port, policies, policies_on, rules, selected
 from llmdoctor_checks.serving._policy_words import quote, with_rules
 
@@ -19,7 +19,7 @@ _NO_HEAD = ("Waiting for GCS to be ready", "Failed to connect to GCS", "Unable t
     "network-policy-blocks",
     since="0.2",
     severity="warning",
-    literals=(*_NO_HEAD, *_policy_egress.LITERALS, *_policy_clients.LITERALS),
+    literals=(*_NO_HEAD, *_policy_egress.LITERALS, *_policy_clients.LITERALS, _policy_webhooks.CALLING),
 )
 def network_policy_blocks(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """A NetworkPolicy stops the download, DNS, another Service, clients, or the ranks of one server.
@@ -29,7 +29,8 @@ def network_policy_blocks(pod: Pod, subject: Subject, cluster: Cluster, logs: Lo
     port 53 not even a name resolves, and without one to the port of a database or cache in the cluster that is out of reach,
     too. A pod that a policy with `Ingress` selects is reached by those whom some rule names, and by nobody else: gateways
     and clients in other namespaces wait until they time out, while the server is Ready. A server over several pods needs all
-    ports between its ranks: NCCL, gloo and Ray choose theirs when they start.
+    ports between its ranks: NCCL, gloo and Ray choose theirs when they start. The API server, which asks the webhooks of operators, is
+    no pod: it is let in by a rule that names nobody, or addresses.
 
     A rule to `namespaceSelector: {}` leads to every pod of the cluster and to no address outside of it: a script that installs
     packages at each start ends there, too.
@@ -56,6 +57,8 @@ def network_policy_blocks(pod: Pod, subject: Subject, cluster: Cluster, logs: Lo
     cilium = any(next(cluster.items(kind), None) for kind in CILIUM)
     if pod.ready and logs is not None and pod.exists and not engines and not cilium:
         yield from _policy_egress.services(pod, cluster, logs)
+    if pod.ready and not engines and not cilium:
+        yield from _policy_webhooks.of_webhook(pod, cluster)
     if pod.ready and logs is not None and not cilium:
         yield from _policy_egress.names_of_a_store(pod, engines, cluster, logs)
     if pod.ready or cilium:

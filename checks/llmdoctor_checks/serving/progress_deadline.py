@@ -250,7 +250,9 @@ def _of_pod(pod: Pod, subject: Subject, told: list[Evidence]) -> Iterator[Findin
         yield _before_its_node(pod, workload, [*told, evidence], deadline)
         return
     made = next((w for w in subject.platform if w is not workload and evidence.ref.startswith(f"{w.ref} ")), None)
-    if made:
+    if workload.kind == "Revision" and any(map(_gave_up, told)):
+        workload, made = _maker(pod, workload), None  # its Deployment has the deadline that the annotation gives it
+    elif made:
         told = [said for said in told if said.ref.startswith(f"{made.ref} ")]
     logs = subject.logs(pod)
     engines = [engine.container for engine in subject.engines(pod)]

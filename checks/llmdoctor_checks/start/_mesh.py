@@ -89,7 +89,7 @@ _READY = "Envoy proxy is ready"
 _SOON = 600
 
 #: Annotations by which some connections pass by the proxy.
-_PASSES = ("traffic.sidecar.istio.io/", "sidecar.istio.io/interceptionMode", "config.linkerd.io/skip-")
+PASSES = ("traffic.sidecar.istio.io/", "sidecar.istio.io/interceptionMode", "config.linkerd.io/skip-")
 #: Those of what the pod itself asks for.
 _PASSES_OUT = ("traffic.sidecar.istio.io/exclude", "config.linkerd.io/skip-outbound")
 
@@ -355,7 +355,7 @@ def _probed(pod: Pod, proxy: Container, probe: str, port: int) -> Container | No
 def _between_ranks(pod: Pod, subject: Subject, proxy: Container, logs: Logs | None) -> Iterator[Finding]:
     """A server of several pods that stands still where its ranks connect, with the proxy between them."""
     annotations = pod.annotations
-    past = any(key.startswith(_PASSES) for key in annotations)
+    past = any(key.startswith(PASSES) for key in annotations)
     now = pod.cluster.now
     if any(c.role == "main" and not c.running for other in subject.pods for c in other.containers):
         return  # a rank that is not there is waited for, with or without a proxy

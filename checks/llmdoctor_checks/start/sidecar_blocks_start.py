@@ -22,6 +22,7 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks.start import _mesh
 from llmdoctor_checks.start._init_containers import NOT_STARTED, VAULT, never_ends, servers_in_the_way, waits_for_later
+from llmdoctor_checks.start._mesh_of_mpi import BEGUN, between_mpi_ranks
 from llmdoctor_checks.start._probes import SIDECAR_PROBE, asking_the_same
 
 #: What programs print that get no answer of another container of the pod, at localhost: Go, requests and curl, and aiohttp.
@@ -38,7 +39,9 @@ _COMMAND = expression(r'(?:^\{|,)\s{0,20}"exec"\s{0,20}:\s{0,20}\{')
 _LAST_LINES = 12
 
 
-@check("sidecar-blocks-start", since="0.1", literals=(*_AT_HOME, _NO_COMMAND, _NO_PROBE, *VAULT, *_mesh.LITERALS))
+@check(
+    "sidecar-blocks-start", since="0.1", literals=(*_AT_HOME, _NO_COMMAND, _NO_PROBE, *VAULT, *_mesh.LITERALS, BEGUN)
+)
 def sidecar_blocks_start(pod: Pod, subject: Subject, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """A sidecar is not ready, or keeps the network from what starts before it.
 
@@ -69,7 +72,8 @@ def sidecar_blocks_start(pod: Pod, subject: Subject, events: Events | None, logs
     sees to its agent; a container that another webhook adds later is never ready, and killed again and again if it has a liveness probe.
 
     A server of several pods (Ray, LeaderWorkerSet) connects its ranks over ports that it picks itself. A proxy between them
-    knows none of these: the start may stand still there forever, and no line says why.
+    knows none of these: the start may stand still there forever, and no line says why. So it is where mpirun starts the ranks; their
+    pods are ready, and what they print stands in the launcher's log.
 
     ## Fix
 
@@ -86,6 +90,8 @@ def sidecar_blocks_start(pod: Pod, subject: Subject, events: Events | None, logs
     if not pod.exists and not pod.log_only:
         yield from servers_in_the_way(pod)
         yield from waits_for_later(pod)
+    if pod.ready and pod.exists and not subject.engines(pod):
+        yield from between_mpi_ranks(pod)
     if not pod.failing:
         return
     yield from never_ends(pod, logs)
