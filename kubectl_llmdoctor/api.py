@@ -46,6 +46,7 @@ from kubectl_llmdoctor.facts.constraints import (
 from kubectl_llmdoctor.facts.container import Container, Shm, is_accelerator
 from kubectl_llmdoctor.facts.destinations import (
     Destination,
+    current_logs,
     engines_in,
     follow,
     has_namespace,
@@ -75,7 +76,7 @@ from kubectl_llmdoctor.facts.hardware import Hardware, NodeHardware, holder_of, 
 from kubectl_llmdoctor.facts.kernel_log import BusError, OutOfMemory, SwitchError, Xid
 from kubectl_llmdoctor.facts.last_words import contradicted, last_words
 from kubectl_llmdoctor.facts.lengths import length_of
-from kubectl_llmdoctor.facts.logs import Line, Log, Logs
+from kubectl_llmdoctor.facts.logs import Line, Log, Logs, in_order
 from kubectl_llmdoctor.facts.metrics import Metrics
 from kubectl_llmdoctor.facts.nodes import RDMA, Node, Nodes
 from kubectl_llmdoctor.facts.pod import Pod
@@ -148,13 +149,13 @@ __all__ = [
     "OutOfMemory", "Patch", "Pending", "Phase", "Pod", "Problem", "Process", "Reason", "Said", "Setting", "Shm",
     "Sizing", "Span", "Subject", "SwitchError", "Traceback", "Trouble", "Usage", "Workload", "Xid", "addresses",
     "answered", "askers", "awaited_reservation", "branch_for", "bus_of", "came_further", "check", "clients",
-    "contradicted", "count_of", "device_evidence", "dig", "driver_cuda", "duration", "ended_runner", "endings",
-    "engines_in", "engines_of", "escaped", "event_evidence", "events_of", "expression", "failing_routes",
+    "contradicted", "count_of", "current_logs", "device_evidence", "dig", "driver_cuda", "duration", "ended_runner",
+    "endings", "engines_in", "engines_of", "escaped", "event_evidence", "events_of", "expression", "failing_routes",
     "fails_often", "few", "file_bytes_of", "fixes", "follow", "gone", "has_namespace", "holder_of", "holds",
-    "host_of", "idle_workload", "image_cuda", "is_accelerator", "is_gone", "is_headless", "is_provisioner",
-    "is_state_taint", "is_unfit", "k8s", "lacks_model", "last_words", "leads_here", "length_of", "letters",
-    "log_evidence", "log_of", "logs_of", "long_past", "looks_like_error", "milli", "mismatches", "most_gpus",
-    "named", "names_of", "node_evidence", "node_hardware", "object_evidence", "of_pod", "often",
+    "host_of", "idle_workload", "image_cuda", "in_order", "is_accelerator", "is_gone", "is_headless",
+    "is_provisioner", "is_state_taint", "is_unfit", "k8s", "lacks_model", "last_words", "leads_here", "length_of",
+    "letters", "log_evidence", "log_of", "logs_of", "long_past", "looks_like_error", "milli", "mismatches",
+    "most_gpus", "named", "names_of", "node_evidence", "node_hardware", "object_evidence", "of_pod", "often",
     "often_failing_routes", "other_side", "own_kernels", "parse", "parse_time", "phase_at", "phase_of",
     "pod_evidence", "probe_kills", "problem_evidence", "raised_alike", "reach", "releases", "requests_of", "rows",
     "said", "say_amount", "say_bytes", "say_cores", "say_cuda", "say_seconds", "seconds_ago", "seconds_between",

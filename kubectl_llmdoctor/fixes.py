@@ -106,6 +106,11 @@ def advice(summary: str, *commands: str, owner: Owner = "model") -> Fix:
     return Fix(summary=summary, owner=owner, commands=commands)
 
 
+def platform(summary: str, *commands: str) -> Fix:
+    """A fix without a patch, for who runs the cluster."""
+    return advice(summary, *commands, owner="platform")
+
+
 def on_node(node: str, command: str) -> str:
     """A command that runs on the node itself; only a privileged pod sees its GPUs and its kernel's log there."""
     return f"kubectl debug node/{node} -it --profile=sysadmin --image=busybox -- chroot /host {command}"
@@ -340,6 +345,19 @@ def patch_object(item: Item, summary: str, operations: list[dict[str, Any]], *, 
     return _of_object(item, f"{kind}/{item.name}", f"{resource}/{item.name}", summary, body, owner)
 
 
+def set_field(
+    item: Item,
+    path: str,
+    value: Any,
+    summary: str,
+    *,
+    op: Literal["replace", "add"] = "replace",
+    owner: Owner = "model",
+) -> Fix:
+    """Set a field of another object than the pod's own; `path` is a JSON pointer, `op` is add where it may be absent."""
+    return patch_object(item, summary, [{"op": op, "path": path, "value": value}], owner=owner)
+
+
 def annotate(pod: Pod, values: Mapping[str, str], summary: str, *, field: str = "annotations") -> Fix:
     """Annotations, or with `field` labels, of the pods: in the template of the object that a person edits."""
     workload = workload_of(pod)
@@ -376,8 +394,17 @@ def recreate(item: Item, summary: str, spec: dict[str, Any]) -> Fix:
     whole = {**table(item.raw.get("spec")), **spec}
     metadata = {key: item.metadata[key] for key in ("name", "namespace", "labels") if item.metadata.get(key)}
     made = {"apiVersion": item.api_version, "kind": item.kind, "metadata": metadata, "spec": whole}
-    document = shlex.quote(msgspec.json.encode(made).decode())
-    return Fix(summary=summary, commands=(delete, f"echo {document} | kubectl create -f -"))
+    return Fix(summary=summary, commands=(delete, _create_command(made)))
+
+
+def create(version: str, kind: str, name: str, namespace: str = "", **fields: Any) -> str:
+    """The command that makes an object; `fields` are what stands beside its metadata: `spec`, mostly."""
+    metadata = {"name": name} | ({"namespace": namespace} if namespace else {})
+    return _create_command({"apiVersion": version, "kind": kind, "metadata": metadata, **fields})
+
+
+def _create_command(made: dict[str, Any]) -> str:
+    return f"echo {shlex.quote(msgspec.json.encode(made).decode())} | kubectl create -f -"
 
 
 def _moved(pod: Pod, workload: Workload, operations: list[dict[str, Any]]) -> list[dict[str, Any]] | None:

@@ -3,8 +3,6 @@
 What they ask stands in their script; one that prints why it gets no answer is read by its log.
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """What vLLM's engine core prints while its workers take nothing from it."""
 
-from __future__ import annotations
-
 import re
 
 from kubectl_llmdoctor.api import Line, Log

@@ -1,7 +1,5 @@
 """What clients of a server say in their own logs, and whose fault it may be."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Iterator
@@ -16,6 +14,7 @@ from kubectl_llmdoctor.api import (
     Logs,
     Pod,
     askers,
+    current_logs,
     dig,
     speaks_of_one,
     told_by,
@@ -122,12 +121,9 @@ def _said(
     cluster: Cluster, words: tuple[tuple[str, str], ...]
 ) -> Iterator[tuple[tuple[str, str, str], Line, re.Match[str]]]:
     """Whose log, by namespace, pod and container, has one of these wordings."""
-    for text in cluster.snapshot.logs:
-        log = Log(text)
-        for literal, pattern in words if not text.previous else ():
-            for line in log.find(literal):
-                if (said := re.search(pattern, line.text)) is not None:
-                    yield (text.namespace, text.pod, text.container), line, said
+    for log in current_logs(cluster):
+        for literal, pattern in words:
+            yield from ((log.whose, line, said) for line, said in log.matching(pattern, literal))
 
 
 def refused(log: Log | None, *statuses: str, since_first: bool = False, after: int = 0) -> tuple[int, int]:

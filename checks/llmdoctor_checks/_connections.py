@@ -4,39 +4,20 @@ Go's net, libuv, Python's sockets with urllib3, requests, aiohttp and httpx on t
 Caddy, lighttpd, HAProxy, Traefik and Envoy.
 """
 
-from __future__ import annotations
-
 #: Pieces of a line by which it is found: of a connection that nobody took, of one that got no answer, of a name without an address.
 REFUSED = (
-    "efused",
-    "ECONNREFUSED",
-    "onnect call failed",
-    "ll connection attempts failed",
-    "Connection error.",
-    "No route to host",
-    "EHOSTUNREACH",
-    "Layer4 connection problem",
-    "ould not connect",
-    " SC--",
-    " sC--",
-    " UF",
+    "efused", "ECONNREFUSED", "onnect call failed", "ll connection attempts failed", "Connection error.",
+    "No route to host", "EHOSTUNREACH", "Layer4 connection problem", "ould not connect", " SC--", " sC--", " UF",
     '"UF',
-)
+)  # fmt: skip
 SILENT = ("imed out", "imeout", "ETIMEDOUT", "Layer4 timeout")
 #: A line of the second kind has one of these besides: a setting that is printed is no timeout.
 TIMED_OUT = r"(?i)timed[ -]?out|ETIMEDOUT|i/o timeout|Connect ?Timeout|TimeoutE|Layer4 timeout|timeout (?:exceeded|expired|reached)"
 NAMELESS = (
-    "no such host",
-    "ENOTFOUND",
-    "EAI_AGAIN",
-    "ame or service not known",
-    "nodename nor servname",
-    "ailed to resolve '",
-    "ould not resolve host",
-    "UnknownHostException",
-    "failed to lookup address",
+    "no such host", "ENOTFOUND", "EAI_AGAIN", "ame or service not known", "nodename nor servname",
+    "ailed to resolve '", "ould not resolve host", "UnknownHostException", "failed to lookup address",
     "could not be resolved (",
-)
+)  # fmt: skip
 
 #: What Python says of TLS with a server that answered.
 TLS_ANSWERED = ("[SSL: ", "SSLError", "SSLCertVerificationError")

@@ -1,7 +1,5 @@
 """The symptoms that follow by themselves from whatever ends a server, for a finding's `explains`."""
 
-from __future__ import annotations
-
 #: It never served.
 FAILED_START = ("crash-loop", "not-ready", "engine-init-failed", "pod-failed")
 

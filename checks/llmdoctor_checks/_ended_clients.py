@@ -4,8 +4,6 @@ Sources: the openai, anthropic, ollama and litellm packages, LangChain and Llama
 requests and aiohttp, whose messages name the address.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """The last link of a way to a server: whether somebody listens in a ready pod where requests arrive."""
 
-from __future__ import annotations
-
 import re
 
 import msgspec

@@ -1,7 +1,5 @@
 """At which addresses and ports a server listens, by what it was told and by its log."""
 
-from __future__ import annotations
-
 import re
 
 from kubectl_llmdoctor.api import Container, Engine, Evidence, Line, Logs, Setting, pod_evidence, setting_evidence
@@ -43,9 +41,8 @@ def listens_elsewhere(container: Container, logs: Logs | None, port: str) -> boo
 def listens(container: Container, logs: Logs | None, ports: set[str]) -> tuple[str, Line, str] | None:
     """The address at which the log says that it listens on one of the ports, the line and the port."""
     for log in reversed(logs.of(container.name) if logs else []):
-        for line in log.find("127.0.0.1", "localhost", "[::1]", ANY_IPV4):
-            said = re.search(_LISTENS, line.text)
-            if said and said["port"] in ports and not (said["host"] == "localhost" and _SAYS_LOCALHOST in line.text):
+        for line, said in log.matching(_LISTENS, "127.0.0.1", "localhost", "[::1]", ANY_IPV4):
+            if said["port"] in ports and not (said["host"] == "localhost" and _SAYS_LOCALHOST in line.text):
                 return said["host"], line, said["port"]
     return None
 
@@ -53,9 +50,8 @@ def listens(container: Container, logs: Logs | None, ports: set[str]) -> tuple[s
 def serve_proxy(container: Container, logs: Logs | None, ports: set[str]) -> tuple[str, Line, str] | None:
     """The last line by which a proxy of Ray Serve says that it starts on one of the ports, with the address where nothing names one."""
     log, found = logs.current(container.name) if logs else None, None
-    for line in log.find(SERVE_PROXY) if log is not None else []:
-        said = re.search(_SERVE_PORT, line.text[:400])
-        if said and said["port"] in ports:
+    for line, said in log.matching(_SERVE_PORT, SERVE_PROXY, most=400) if log is not None else ():
+        if said["port"] in ports:
             found = "127.0.0.1", line, said["port"]
     return found
 

@@ -5,8 +5,6 @@ Sources: vLLM `engine/metrics.py` (V0, every 5 or 10 s) and `v1/metrics/loggers.
 and with each prefill (from 0.5 on with a comma after "Decode batch", and one usage for each pool of a hybrid model).
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections import deque

@@ -1,11 +1,9 @@
 """What routers and gateways print when none of their servers is left, whatever program they are."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Line, Log
+from kubectl_llmdoctor.api import Line, Log, in_order
 
 #: SGLang's router (`all circuits open or unhealthy`), LiteLLM, vLLM's and AIBrix' routers, Envoy, rLLM's and llm-d's gateways.
 LITERALS = ("o available ", "o healthy ", "o ready ", "o live upstreams", "all circuits open")
@@ -17,5 +15,4 @@ _NOBODY = (
 
 def nobody_left(log: Log) -> Iterator[Line]:
     """Lines of a log that say so, in their order."""
-    found = {line.number: line for line in log.find(*LITERALS)}
-    return (line for _, line in sorted(found.items()) if re.search(_NOBODY, line.text[:4000]))
+    return (line for line in in_order(log.find(*LITERALS)) if re.search(_NOBODY, line.text[:4000]))

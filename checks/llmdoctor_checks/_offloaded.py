@@ -1,9 +1,5 @@
 """How much of a model llama.cpp, and Ollama with it, put on the GPU, and servers that went on without one."""
 
-from __future__ import annotations
-
-import re
-
 from kubectl_llmdoctor.api import Engine, Finding, Fix, Line, Log, expression, log_evidence, pod_evidence
 
 #: llama.cpp, and Ollama with either of its runners (`llm_load_tensors:` before 2025, then `load_tensors:`, `ggml.go`).
@@ -26,8 +22,8 @@ def on_the_cpu(line: Line) -> bool | None:
 def last_offloaded(log: Log) -> tuple[Line, int, int] | None:
     """The model that was loaded last: the line, its layers on the GPU, all of them."""
     found = None
-    for line in log.find("layers to GPU"):
-        if (said := re.search(OFFLOADED, line.text)) is not None and int(said[2]):
+    for line, said in log.matching(OFFLOADED, "layers to GPU"):
+        if int(said[2]):
             found = line, int(said[1]), int(said[2])
     return found
 

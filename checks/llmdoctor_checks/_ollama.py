@@ -1,7 +1,5 @@
 """How Ollama's search for GPUs ended when it computes on the CPU."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 
@@ -110,8 +108,7 @@ def fallback(container: str, logs: Logs) -> Fallback | None:
 def without_driver(container: str, logs: Logs) -> Line | None:
     """The last line of a search that found no library of NVIDIA's driver, where the log does not go on to what it then did."""
     for log in latest(container, logs):
-        looked = list(log.find(_FOUND))
-        if looked:
+        if looked := list(log.find(_FOUND)):
             went_on = next(log.find('msg="inference compute"', f"{LOST}found "), None) is not None
             empty = all(re.search(_NOTHING, line.text) for line in looked)
             return looked[-1] if empty and not went_on else None

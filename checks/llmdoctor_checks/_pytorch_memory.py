@@ -1,7 +1,5 @@
 """What PyTorch says of a GPU that is full: how much of it is somebody else's."""
 
-from __future__ import annotations
-
 import re
 
 import msgspec

@@ -1,7 +1,5 @@
 """Services that lead to a pod, and what the cluster says of where they lead."""
 
-from __future__ import annotations
-
 import msgspec
 
 from kubectl_llmdoctor.api import Cluster, Evidence, Item, Pod, dig, is_headless, object_evidence, rows

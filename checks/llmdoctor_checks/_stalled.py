@@ -1,7 +1,5 @@
 """Whether an engine has requests and computes nothing: by its metrics, its statements of its load, or its complaint of its workers."""
 
-from __future__ import annotations
-
 from kubectl_llmdoctor.api import Engine, Evidence, Line, Logs, Metrics, Pod, log_evidence, say_seconds, seconds_between
 from llmdoctor_checks._blocked import BLOCKED
 from llmdoctor_checks._load import RECENT, Load, last_load

@@ -26,7 +26,7 @@ _STILL_WAITING = expression(r"Waiting for \d{1,4} local, \d{1,4} remote core eng
 
 def ends_with(log: Log, texts: tuple[str, ...]) -> Line | None:
     """The last of the lines with one of these texts, where it is among the last of the log."""
-    last = max(log.find(*texts), key=lambda line: line.number, default=None)
+    last = log.last(*texts)
     if last is None:
         return None
     said = stack = 0

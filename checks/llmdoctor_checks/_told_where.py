@@ -1,7 +1,5 @@
 """Where a container is told of an address or of a time, and how a person writes another there."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Iterator

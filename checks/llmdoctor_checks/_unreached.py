@@ -3,8 +3,6 @@
 Whom they ask stands in the line, or, where it names nobody, in what the container was told.
 """
 
-from __future__ import annotations
-
 import re
 from collections import deque
 from collections.abc import Iterator
@@ -116,9 +114,7 @@ def _of(container: Container, log: Log, cluster: Cluster) -> Iterator[Unreached]
             if kind == "unavailable" and not re.search(GENERATES, text):
                 continue
             for to in asked_in(text, container, cluster, or_told=kind != "unavailable"):
-                if to.shown in done:
-                    continue
-                if not _of_models(text, to, container, cluster):
+                if to.shown in done or not _of_models(text, to, container, cluster):
                     continue
                 answered = last_answered(log) if answered is None else answered
                 if line.number < answered:

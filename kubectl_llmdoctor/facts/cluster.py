@@ -15,7 +15,7 @@ from kubectl_llmdoctor.facts.written import by_their_clocks
 from kubectl_llmdoctor.platforms.labels import OWNERS
 from kubectl_llmdoctor.platforms.ray import clusters_made
 from kubectl_llmdoctor.snapshot import UNFINISHED, Json, LogText, Missing, Origin, Snapshot
-from kubectl_llmdoctor.tree import rows, say, table
+from kubectl_llmdoctor.tree import dig, rows, say, table
 
 T = TypeVar("T", bound=k8s.Object)
 M = TypeVar("M")
@@ -187,6 +187,11 @@ class Cluster:
     def item(self, kind: str, namespace: str, name: str) -> Item | None:
         """One object, raw and typed."""
         return self._items.get(kind, {}).get(("" if kind in CLUSTER_SCOPED else namespace or "default", name))
+
+    def field(self, kind: str, namespace: str, name: str, path: str) -> Any:
+        """A field of one object, as `dig` reads it; None where there is no such object or field."""
+        item = self.item(kind, namespace, name)
+        return dig(item.raw, path) if item else None
 
     def beside(self, item: Item | None, kind: str) -> list[Item]:
         """Manifests of a kind in the folder of another that go into its namespace: only one of the two states one.

@@ -156,6 +156,11 @@ def logs_of(pod: Pod) -> Logs:
     return Logs([Log(text) for text in found.get((pod.namespace, pod.name), ())])
 
 
+def current_logs(cluster: Cluster) -> Iterator[Log]:
+    """The logs of the containers' latest instances, of all pods that were read."""
+    return (Log(text) for text in cluster.snapshot.logs if not text.previous)
+
+
 def idle_workload(service: Item, cluster: Cluster) -> Item | None:
     """A workload whose pods the Service would select, and which is scaled to none."""
     wanted = selector_of(service)

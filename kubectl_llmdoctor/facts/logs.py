@@ -7,7 +7,7 @@ import heapq
 import itertools
 import re
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from functools import cache, cached_property
 from typing import Any, TypeVar
@@ -108,6 +108,11 @@ class Log:
         self.previous = source.previous
         self._marks: dict[str, list[Line]] = {}
         self._made: dict[str, Any] = {}
+
+    @property
+    def whose(self) -> tuple[str, str, str]:
+        """Namespace, pod and container that wrote it."""
+        return self.source.namespace, self.pod, self.container
 
     def once(self, key: str, make: Callable[[], M]) -> M:
         """What a view of the log has worked out, and asks for again."""
@@ -225,6 +230,17 @@ class Log:
         places = ((line.text.find(_ACTOR_BEGINS), text) for line, text in self._unmarked)
         return {text[at - 1 : at + 1] for at, text in places if at > 0}
 
+    def matching(
+        self, pattern: str | re.Pattern[str], *literals: str, most: int | None = None
+    ) -> Iterator[tuple[Line, re.Match[str]]]:
+        """Every line that contains a literal and has what matches in its first characters, `most` or all, with the match."""
+        search = re.compile(pattern).search if isinstance(pattern, str) else pattern.search
+        return ((line, said) for line in self.find(*literals) if (said := search(line.text[:most])) is not None)
+
+    def last(self, *literals: str) -> Line | None:
+        """The last line that contains one of the literals."""
+        return max(self.find(*literals), key=lambda line: line.number, default=None)
+
     def between(self, literal: str, first: Line, last: Line | None) -> Iterator[Line]:
         """Every line after one and before another, or up to the end, that contains the literal."""
         begin = self._starts[min(self._place(first.number), len(self._starts) - 1)]
@@ -336,6 +352,11 @@ def _unwrapped(text: str, *, timestamps: bool) -> str:
                 first = number
             tail = more
     return "\n".join(lines)
+
+
+def in_order(lines: Iterable[Line]) -> list[Line]:
+    """Lines of one log, each once, as they stand in it."""
+    return [line for _, line in sorted({line.number: line for line in lines}.items())]
 
 
 class Logs:

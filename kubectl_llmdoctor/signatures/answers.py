@@ -18,8 +18,8 @@ from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.clients import clients, leads_here
 from kubectl_llmdoctor.facts.cluster import Cluster
 from kubectl_llmdoctor.facts.container import Container
-from kubectl_llmdoctor.facts.destinations import engines_in, follow, logs_of
-from kubectl_llmdoctor.facts.logs import Line, Log
+from kubectl_llmdoctor.facts.destinations import current_logs, engines_in, follow, logs_of
+from kubectl_llmdoctor.facts.logs import Line, Log, in_order
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.requests import PER_STRAY, answered, stray
 from kubectl_llmdoctor.facts.subject import Subject
@@ -123,8 +123,7 @@ def _passed_on(subject: Subject, pod: Pod) -> Iterator[tuple[Pod, list[Line], se
     """The servers that refused what a program passed on, several times each, its lines that say so, with which statuses, and their logs."""
     found: dict[str, tuple[Pod, list[Line], set[str]]] = {}
     for log in (x for x in subject.logs(pod) if not x.previous):
-        lines = {x.number: x for x in log.find(*_FOR_URL)}
-        for _, line in sorted(lines.items())[-_MOST:]:
+        for line in in_order(log.find(*_FOR_URL))[-_MOST:]:
             said = _WAS_REFUSED.search(line.text[:4000])
             if said is None:
                 continue
@@ -175,9 +174,7 @@ def _of_it(line: Line, here: str, names: set[str], pod: Pod, server: Container) 
 def _said(signature: Signature, cluster: Cluster) -> Iterator[tuple[tuple[str, str, str], Line]]:
     """Lines of any log that quote an answer with an error and the words of a signature, and whose they are."""
     literals = dict.fromkeys(pattern.literal for pattern in signature.patterns)
-    for text in cluster.snapshot.logs:
-        log = Log(text)
-        lines = {x.number: x for words in literals if not text.previous for x in log.find(words)}
-        for _, line in sorted(lines.items()):
+    for log in current_logs(cluster):
+        for line in in_order(log.find(*literals)):
             if REFUSED.search(_answer(line)) and not _WRITTEN.search(line.text[:4000]):
-                yield (text.namespace, text.pod, text.container), line
+                yield log.whose, line

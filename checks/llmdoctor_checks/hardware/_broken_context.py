@@ -1,7 +1,5 @@
 """A server that lives on after a fault of its kernels, while CUDA refuses all that the process still asks of it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from datetime import datetime
@@ -17,6 +15,7 @@ from kubectl_llmdoctor.api import (
     answered,
     expression,
     fixes,
+    in_order,
     log_evidence,
     often,
     superseded,
@@ -26,14 +25,10 @@ from llmdoctor_checks.hardware._gpu import CONSEQUENCES
 
 #: Errors after which a context of CUDA or HIP is of no use any more (driver_types.h: "the process must be terminated and relaunched").
 LITERALS = (
-    "an illegal memory access was encountered",
-    "device-side assert triggered",
-    "misaligned address",
-    "an illegal instruction was encountered",
-    "unspecified launch failure",
-    "CUDA_ERROR_ILLEGAL_ADDRESS",
+    "an illegal memory access was encountered", "device-side assert triggered", "misaligned address",
+    "an illegal instruction was encountered", "unspecified launch failure", "CUDA_ERROR_ILLEGAL_ADDRESS",
     "cudaErrorIllegalAddress",
-)
+)  # fmt: skip
 #: Who says so: a library or a source file of theirs.
 _OF_A_GPU = r"(?i)cuda|hip|\brocm|\bgpu\b|\.cuh?\b"
 #: What somebody quotes, or asked another server for.
@@ -92,10 +87,10 @@ def _moments(log: Log, pod: Pod) -> list[Line]:
     """The lines of the last start, and of the last worker, that say so, one of each moment."""
     begun = max((line.number for words in REPLACED for line in log.marks(words)), default=0)
     all_of = (line for line in log.find(*LITERALS) if line.number > begun)
-    found = {line.number: line for line in all_of if not superseded(line)}
+    found = in_order(line for line in all_of if not superseded(line))
     moments: list[Line] = []
     last: Line | None = None
-    for _, line in sorted(found.items())[-_MOST:]:
+    for line in found[-_MOST:]:
         text = line.text[:2000]
         if not re.search(_OF_A_GPU, text) or re.search(_QUOTED, text):
             continue

@@ -99,8 +99,7 @@ def said_then(pod: Pod, logs: Logs | None, xid: Xid) -> tuple[Evidence, ...]:
         return ()
     for log in [log for ending in endings(pod) if (log := log_of(ending, logs))] or list(logs):
         words = OF_GPUS + _OF_ENDS if log.source.timestamps else OF_GPUS
-        lines = [line for word in words if (line := _first(log, word, xid.time))]
-        if lines:
+        if lines := [line for word in words if (line := _first(log, word, xid.time))]:
             return (log_evidence(min(lines, key=lambda line: line.number)),)
     return ()
 
@@ -156,7 +155,7 @@ def looked_at(hardware: Hardware, summary: str, *before: str) -> Fix:
     amd = any(name.startswith("amd.com/") for name in hardware.pod.accelerators)
     tool = "sh -c 'dmesg -T | grep -i -e amdgpu -e pcieport'" if amd else "nvidia-smi -q"
     command = fixes.on_node(hardware.node, tool)
-    return fixes.advice(summary, *before, command, owner="platform")
+    return fixes.platform(summary, *before, command)
 
 
 def out_of_service(hardware: Hardware, summary: str) -> Fix:
@@ -171,13 +170,12 @@ def reset(hardware: Hardware, pod: Pod, gpu: str = "", more: str = "") -> Fix:
         steps = f"Cordon {node}, delete {pod.name} so that it gets another GPU, and reboot {node}"
         return out_of_service(hardware, f"{steps}{more}{fixes.lone(pod)}")
     what = f"the GPU {gpu}" if gpu else "all its GPUs together"
-    return fixes.advice(
+    return fixes.platform(
         f"Cordon {node}, delete {pod.name} so that it gets another GPU, then reset {what} once nothing runs there, or reboot "
         f"{node} where the reset is refused{more}{fixes.lone(pod)}",
         f"kubectl cordon {node}",
         f"kubectl -n {pod.namespace} delete pod {pod.name}",
         fixes.on_node(node, f"nvidia-smi --gpu-reset{which}"),
-        owner="platform",
     )
 
 

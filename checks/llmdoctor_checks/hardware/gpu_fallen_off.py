@@ -173,9 +173,7 @@ def _not_listed(pod: Pod, hardware: Hardware, node: Node | None) -> tuple[Eviden
     there = node.allocatable("nvidia.com/gpu") if node else None
     if not lines or node is None or hardware.devices or not has or not there or not pod.failing:
         return ()
-    if has != hardware.of_node.slots:
-        return ()
-    if not there < min(has, pod.gpus):
+    if has != hardware.of_node.slots or not there < min(has, pod.gpus):
         return ()
     seen = f"nvidia.com/gpu: capacity {has}, allocatable {there}"
     proof = Evidence(source="node", ref=f"Node/{node.name} status.allocatable[nvidia.com/gpu]", text=seen)
@@ -227,11 +225,10 @@ def _uncounted(pending: Pending, cluster: Cluster) -> Iterator[Finding]:
             f"{name} offers {listed} {found.resource} without {'them' if len(gone) > 1 else 'it'}{held}.",
             [*asked_in(pending, found.resource), *(hardware.kernel.evidence(line) for line in gone[:3])],
             [
-                fixes.advice(
+                fixes.platform(
                     f"Take node {name} out of service and reboot it, cold if that does not help; replace the GPU when it is gone again",
                     f"kubectl cordon {name}",
                     fixes.on_node(name, "sh -c 'lspci -d 10de:; nvidia-smi -L'"),
-                    owner="platform",
                 )
             ],
             (found.id,),

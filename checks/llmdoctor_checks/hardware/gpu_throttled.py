@@ -106,10 +106,10 @@ def _fixes(hardware: Hardware, slow: list[tuple[Device, list[tuple[str, str]]]])
         which = f"nvidia-smi -i {device.uuid or device.index}"
         if why[0][1] == _SET:
             commands = [fixes.on_node(hardware.node, f"{which} {reset}") for reset in ("-rac", "-rgc")]
-            yield fixes.advice(f"Take back the clocks set for {device.title}", *commands, owner="platform")
+            yield fixes.platform(f"Take back the clocks set for {device.title}", *commands)
         elif not _is_fault(why) and why[0][1] != _SHORT and (most := _most_power(device, hardware)):
             command = fixes.on_node(hardware.node, f"{which} -pl {most:.0f}")
-            yield fixes.advice(f"Let {device.title} take as much power as the others", command, owner="platform")
+            yield fixes.platform(f"Let {device.title} take as much power as the others", command)
 
 
 def _mended(hardware: Hardware, slow: list[tuple[Device, list[tuple[str, str]]]]) -> str:
@@ -167,9 +167,7 @@ def _works(device: Device) -> bool:
 
 def _why(device: Device) -> Iterator[tuple[str, str]]:
     for key, meaning in _FAULTS:
-        for reason in device.throttle_reasons:
-            if key in letters(reason):
-                yield reason, meaning
+        yield from ((reason, meaning) for reason in device.throttle_reasons if key in letters(reason))
 
 
 def _set(device: Device, hardware: Hardware) -> Iterator[tuple[str, str]]:

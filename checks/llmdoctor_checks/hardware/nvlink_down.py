@@ -195,10 +195,7 @@ def _by_switch(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         f"the {pod.gpus} GPUs of this pod exchange everything over its links.",
         evidence=(*(hardware.kernel.evidence(x.line) for x in near[:3]), *quoted(hits(hardware, _of_nvlink))),
         explains=("xid-error", "illegal-memory-access", *CONSEQUENCES),
-        fixes=(
-            reset(hardware, pod),
-            elsewhere(pod),
-        ),
+        fixes=(reset(hardware, pod), elsewhere(pod)),
         order=first.line.time.timestamp() if first.line.time else None,
     )
 

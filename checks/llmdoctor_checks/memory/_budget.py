@@ -1,7 +1,5 @@
 """What the checks of GPU memory share: when a budget may accuse, its evidence, its fixes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (

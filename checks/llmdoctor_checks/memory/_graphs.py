@@ -5,8 +5,6 @@ Sources: vLLM `v1/worker/gpu_model_runner.py` (profile_cudagraph_memory), `v1/wo
 more. The estimate is printed in any case, and set aside only by VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS, the default from 0.20 on.
 """
 
-from __future__ import annotations
-
 import re
 
 import msgspec

@@ -1,7 +1,5 @@
 """What follows when a process was killed for lack of host memory, whoever was short of it."""
 
-from __future__ import annotations
-
 import re
 from datetime import datetime
 
@@ -11,14 +9,9 @@ from kubectl_llmdoctor.api import Container, Ending, Event, Events, Line, Log, e
 from llmdoctor_checks._consequences import FAILED_START
 
 CONSEQUENCES = (
-    *FAILED_START,
-    "worker-lost",
-    "storage-initializer-failed",
-    "host-memory-insufficient",
-    "nccl-other",
-    "nccl-timeout",
-    "slow-load",
-)
+    *FAILED_START, "worker-lost", "storage-initializer-failed", "host-memory-insufficient", "nccl-other",
+    "nccl-timeout", "slow-load",
+)  # fmt: skip
 
 #: A limit of host memory below which the runtime cannot even set up a container with GPUs; its process and NVIDIA's hook
 #: take some tens of MiB.

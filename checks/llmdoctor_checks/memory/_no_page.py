@@ -4,8 +4,6 @@ Integrated GPUs (of AMD's and Intel's processors) have no memory of their own. W
 driver cannot finish the GPU's job either, and Vulkan calls the device lost: before the kernel kills anything.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -39,7 +37,7 @@ def starved(
     ending: Ending, engine: Engine | None, log: Log | None, hardware: Hardware | None, node: Node | None
 ) -> Iterator[Finding]:
     """An engine that lost its GPU as the kernel had no page left for it."""
-    gone = max(log.find(*_LOST), key=lambda line: line.number, default=None) if log is not None else None
+    gone = log.last(*_LOST) if log is not None else None
     if engine is None or gone is None or log is None or hardware is None or _apart(engine, log, node):
         return
     for line in hardware.kernel.lines:

@@ -72,14 +72,12 @@ def _placed_apart(pod: Pod, subject: Subject, other: str) -> Fix:
     old = _KUBELET.match(version)
     pin = f"pin it and {other} to two cards by the annotation nvidia.com/use-gpuuuid (nvidia-smi -L on {pod.spec.node_name} lists them)"
     if old is not None and int(old[1]) < _MINOR:
-        return fixes.advice(
+        return fixes.platform(
             f"Upgrade Kubernetes ({version} on {pod.spec.node_name}) to v1.{_MINOR} or later, which HAMi's scheduler needs to keep count, "
-            f"and delete {pod.name}, so that it gets a card of its own; until then {pin}",
-            owner="platform",
+            f"and delete {pod.name}, so that it gets a card of its own; until then {pin}"
         )
-    return fixes.advice(
+    return fixes.platform(
         f"Delete {pod.name}, so that HAMi gives it a card of its own, where that gives it the same one again restart hami-scheduler or "
         f"{pin}",
         f"kubectl -n {pod.namespace} delete pod {pod.name}",
-        owner="platform",
     )

@@ -1,7 +1,5 @@
 """Host memory that an engine's settings take for certain, and workers that ended without a word of their own."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

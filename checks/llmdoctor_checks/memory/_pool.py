@@ -1,7 +1,5 @@
 """SGLang's pool of tokens, where it holds fewer than the context allows: requests in between are refused as too long."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 
@@ -25,7 +23,7 @@ _SHARE, _MEMORY = 0.8, 180.0
 
 def refuses(engine: Engine, sizing: Sizing, log: Log) -> Finding | None:
     """Refusals of requests that the context would allow and the pool cannot hold."""
-    up = max(log.find(_UP), key=lambda line: line.number, default=None)
+    up = log.last(_UP)
     said = re.search(_POOL, up.text[:2000]) if up is not None else None
     if up is None or said is None or int(said["pool"]) >= int(said["context"]):
         return None

@@ -1,7 +1,5 @@
 """What llama-server keeps in host memory: prompts, and weights that are not mapped from their file; Ollama runs one for each model."""
 
-from __future__ import annotations
-
 import re
 
 import msgspec

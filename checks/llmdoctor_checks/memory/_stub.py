@@ -1,7 +1,5 @@
 """A process of Triton's Python backend that is gone without a word of its own, where the container has little memory."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import GIB, Engine, Finding, Log, fixes, log_evidence, pod_evidence, say_bytes

@@ -164,9 +164,8 @@ def _may_be_capped(pod: Pod, engine: Engine) -> bool:
 def _refusal(logs: Logs, container: str) -> tuple[Line, int, int | None] | None:
     """The line by which vLLM refuses, the length asked for, and the length that fits."""
     for log in logs.of(container):
-        for line in log.find("max seq len ("):
-            asked = re.search(_TOO_LONG, line.text)
-            if asked and ("KV cache is needed" in line.text or "stored in KV cache" in line.text):
+        for line, asked in log.matching(_TOO_LONG, "max seq len ("):
+            if "KV cache is needed" in line.text or "stored in KV cache" in line.text:
                 estimate = re.search(_ESTIMATE, line.text)
                 fits = int(estimate["fits"] or estimate["stored"]) if estimate else None
                 return line, int(asked["asked"]), fits
@@ -176,10 +175,8 @@ def _refusal(logs: Logs, container: str) -> tuple[Line, int, int | None] | None:
 def _native(engine: Engine, logs: Logs | None) -> tuple[int | None, Evidence | None]:
     """The model's own maximum: as the engine says it, else from the table of models."""
     for log in logs.of(engine.container.name) if logs else ():
-        for line in log.find("Using max model len"):
-            found = re.search(_USING, line.text)
-            if found:
-                return int(found["tokens"]), log_evidence(line)
+        for line, found in log.matching(_USING, "Using max model len"):
+            return int(found["tokens"]), log_evidence(line)
     model = engine.explicit("model")
     if model is None or not isinstance(model.value, str):
         return None, None

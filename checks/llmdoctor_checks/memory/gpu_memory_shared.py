@@ -180,9 +180,7 @@ def _crowded(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
     log = logs.current(engine.container.name) if logs else None
     if log is None or engine.name != "ollama" or not (pod.ready or pod.log_only):
         return None
-    sizes = [
-        (line, said) for line in log.find("inference compute") if (said := re.search(_FREE, line.text)) is not None
-    ]
+    sizes = [(line, said) for line, said in log.matching(_FREE, "inference compute")]
     last = last_offloaded(log)
     if not sizes or last is None or last[1] >= last[2]:
         return None
@@ -198,10 +196,8 @@ def _crowded(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
         evidence=(*(log_evidence(line) for line, _ in sizes[:2]), log_evidence(last[0])),
         explains=("weights-off-gpu", "cpu-starved"),
         fixes=(
-            fixes.advice(
-                "See who else uses the GPU, and give this pod one of its own",
-                *(() if pod.log_only else (look,)),
-                owner="platform",
+            fixes.platform(
+                "See who else uses the GPU, and give this pod one of its own", *(() if pod.log_only else (look,))
             ),
         ),
         order=last[0].order,
@@ -233,11 +229,10 @@ def _counted(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:
                 explains=(*_NO_ROOM, *CONSEQUENCES),
                 fixes=(
                     *((_unprivileged(container),) if privileged else ()),
-                    fixes.advice(
+                    fixes.platform(
                         "See who else uses the GPU (shares by time slicing have no memory of their own), and give each a GPU "
                         "or a MIG slice, or less memory",
                         f"kubectl get pods -A -o wide --field-selector spec.nodeName={pod.spec.node_name or 'NODE'}",
-                        owner="platform",
                     ),
                 ),
                 order=line.order,
@@ -331,10 +326,9 @@ def _of_its_own(container: Container, *, asked: bool) -> Fix:
     if not asked:
         summary = f"Ask for a GPU in the limits of {container.name}"
         return fixes.set_resource(container, "limits", "nvidia.com/gpu", "1", summary)
-    return fixes.advice(
+    return fixes.platform(
         "Give each engine a GPU or a MIG slice of its own; start engines that share one GPU after each other",
         f"kubectl get pods -A -o wide --field-selector spec.nodeName={container.pod.spec.node_name or 'NODE'}",
-        owner="platform",
     )
 
 
@@ -373,11 +367,10 @@ def _overpacked(pod: Pod, subject: Subject) -> Iterator[Finding]:
         ),
         explains=(*_NO_ROOM, *CONSEQUENCES),
         fixes=(
-            fixes.advice(
+            fixes.platform(
                 "Delete one of the pods that share the GPU, so that the scheduler places it again, and see that all pods with "
                 f"{_FRACTION} are placed by one scheduler",
                 f"kubectl get pods -A -o wide -l {_GROUP}={group}",
-                owner="platform",
             ),
         ),
     )
@@ -426,24 +419,22 @@ def _quote(process: Process) -> str:
 def _fixes(
     hardware: Hardware, device: Device, others: list[Process], engine: Engine | None, free: int
 ) -> Iterator[Fix]:
-    orphans = [str(p.pid) for p in others if not p.pod_uid and p.pid]
-    if orphans:  # with those on the pod's other GPUs, as of an engine that outlived its server
+    if orphans := [
+        str(p.pid) for p in others if not p.pod_uid and p.pid
+    ]:  # with those on the pod's other GPUs, as of an engine that outlived its server
         beside = (p for other in hardware.mine if other is not device for p in other.all_processes)
         orphans += [str(p.pid) for p in beside if p.pod_uid == "" and p.pid and (p.used_bytes or 0) >= _LEAST]
         orphans = list(dict.fromkeys(orphans))
-        yield fixes.advice(
+        yield fixes.platform(
             f"End the processes that no pod owns, on {hardware.node}: {', '.join(orphans)}",
             fixes.on_node(hardware.node, f"kill {' '.join(orphans)}"),
-            owner="platform",
         )
     else:
-        asking = [item for item in _pods_of(hardware, others) if not _asks(item)]
-        if asking:
+        if asking := [item for item in _pods_of(hardware, others) if not _asks(item)]:
             names = ", ".join(f"Pod {pod.metadata.namespace}/{pod.metadata.name}" for pod in asking[:3])
-            yield fixes.advice(
+            yield fixes.platform(
                 f"Have {names} ask for a GPU in its limits, or end it: it uses {device.title} of {hardware.node} and was given none",
                 *(f"kubectl -n {pod.metadata.namespace} get pod {pod.metadata.name} -o yaml" for pod in asking[:1]),
-                owner="platform",
             )
         for pod in (item for item in _pods_of(hardware, others) if _sees_all(item)):
             owner = f"Pod {pod.metadata.namespace}/{pod.metadata.name}"
@@ -452,11 +443,10 @@ def _fixes(
                 f"{hardware.node}, and not only those that it is given",
                 f"kubectl -n {shlex.quote(pod.metadata.namespace)} get pod {shlex.quote(pod.metadata.name)} -o yaml",
             )
-        yield fixes.advice(
+        yield fixes.platform(
             f"Find out why {device.title} of {hardware.node} serves several pods (sharing, or a pod that sees all GPUs "
             "without asking for one), and give this pod a GPU of its own",
             f"kubectl get pods -A -o wide --field-selector spec.nodeName={hardware.node}",
-            owner="platform",
         )
     share = int((free / (device.memory_total_bytes or 1) - 0.02) * 100) / 100
     if engine and _share(engine) and share >= 0.3:

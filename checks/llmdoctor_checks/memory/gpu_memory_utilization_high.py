@@ -115,8 +115,7 @@ def _out_of_memory(logs: Logs, container: str) -> Line | None:
         phase = phase_of(log)
         if phase is None or phase.name in ("downloading the model", "loading weights"):
             continue
-        lines = [*log.find(*_OUT_OF_MEMORY)]
-        if lines:
+        if lines := [*log.find(*_OUT_OF_MEMORY)]:
             return min(lines, key=lambda line: line.number)
     return None
 

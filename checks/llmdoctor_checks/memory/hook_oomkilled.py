@@ -1,7 +1,5 @@
 """A memory limit of a few MiB."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Container, Finding, check, expression, fixes, pod_evidence, say_bytes

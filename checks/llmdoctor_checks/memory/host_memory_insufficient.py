@@ -98,9 +98,8 @@ def _repairs(engine: Engine, said: re.Match[str], cluster: Cluster) -> Iterator[
     if largest is not None and least <= largest < enough:
         enough = least
     if largest is not None and largest < enough:
-        yield fixes.advice(
-            f"Take a node with {enough} GiB of memory or more for {fixes.edited(engine.pod)}: no node here has as much",
-            owner="platform",
+        yield fixes.platform(
+            f"Take a node with {enough} GiB of memory or more for {fixes.edited(engine.pod)}: no node here has as much"
         )
     elif limit:
         text = f"Raise the memory limit of {container.name} to {enough}Gi, so that {said['want']} are free in it"

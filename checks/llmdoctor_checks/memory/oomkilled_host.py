@@ -449,10 +449,7 @@ def _by_its_shell(ending: Ending, limit: int, log: Log, subject: Subject) -> Ite
         role="cause",
         summary=f"The program in {container.name} was killed while its shell lived on, as the kernel does for memory: usually at the "
         f"container's limit of {say_bytes(limit)}, else on a node that ran out.",
-        evidence=(
-            log_evidence(line),
-            _stated(container),
-        ),
+        evidence=(log_evidence(line), _stated(container)),
         explains=CONSEQUENCES,
         fixes=tuple(_fixes(container, limit, subject)),
         order=line.order,
@@ -622,10 +619,7 @@ def _trend(metrics: Metrics, subject: Subject) -> Iterator[Finding]:
         summary=f"The memory of {container.name} itself grew by {say_bytes(recent.slope * 3600)} an hour for "
         f"{say_seconds(recent.seconds)}, to {say_bytes(rss.last)} of its limit of {say_bytes(limit)}; at that pace it is killed in "
         f"{say_seconds(left)}.",
-        evidence=(
-            recent.evidence(say_bytes),
-            _stated(container),
-        ),
+        evidence=(recent.evidence(say_bytes), _stated(container)),
         fixes=tuple(_fixes(container, limit, subject, ", and find what grows")),
     )
 
@@ -700,13 +694,7 @@ def _shared(container: Container, limit: int) -> bool:
     return shm.source == "memory-volume" and (shm.size_bytes is None or shm.size_bytes * 2 >= limit)
 
 
-def _summary(
-    ending: Ending,
-    limit: int,
-    phase: Phase | None,
-    kill: OutOfMemory | None,
-    taken: str,
-) -> str:
+def _summary(ending: Ending, limit: int, phase: Phase | None, kill: OutOfMemory | None, taken: str) -> str:
     container = ending.container
     who = "Container" if ending.oom_killed or ending.code == 137 else "A process of container"
     text = f"{who} {container.name} was killed at its memory limit of {say_bytes(limit)}"
@@ -784,7 +772,7 @@ def _fixes(container: Container, limit: int, subject: Subject, more: str = "") -
             summary += ", and delete the pod: of an LLMInferenceService no ClusterStorageContainer counts"
         else:
             summary += " (of the chart kserve-resources, from 0.16 on, kserve.storage.resources.limits.memory)"
-        yield fixes.advice(summary, owner="platform")
+        yield fixes.platform(summary)
         return
     pod = container.pod
     node = subject.nodes.get(pod.spec.node_name)

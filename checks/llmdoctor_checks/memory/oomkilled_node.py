@@ -325,8 +325,7 @@ def _of_worker(
     over = excess(engine, subject.sizing(engine), total) if total is not None else None
     limit = ending.container.limit("memory") or pod.memory_limit
     evidence = [log_evidence(lost)]
-    victim = _victim(pod, ending, events, hardware)
-    if victim:
+    if victim := _victim(pod, ending, events, hardware):
         why = f"a system OOM killed {victim[0]} at that time"
         evidence.append(victim[1])
     else:
@@ -516,8 +515,7 @@ def _proof(
             f"the kernel killed {killed.process} for it at that time",
             hardware.kernel.evidence(killed.line),
         )
-    low = _exhausted(pod, ending, events, node)
-    if low:
+    if low := _exhausted(pod, ending, events, node):
         return low
     if node and (condition := node.condition("MemoryPressure")) and condition.status == "True":
         return (
@@ -602,8 +600,7 @@ def _fixes(pod: Pod, user: Container | None = None, taken: int = 0) -> Iterator[
     else:
         if user is not None and not taken and (low := _low_request(user)):
             yield low
-    yield fixes.advice(
+    yield fixes.platform(
         f"Find what uses the memory of {pod.spec.node_name or 'the node'}",
         f"kubectl describe node {pod.spec.node_name}" if pod.spec.node_name else "kubectl top node",
-        owner="platform",
     )

@@ -1,7 +1,5 @@
 """What a pod says of its networks: RDMA devices, further interfaces."""
 
-from __future__ import annotations
-
 import re
 
 from kubectl_llmdoctor.api import Pod

@@ -1,6 +1,5 @@
 """Ranks of a server on several nodes that wait for the ranks of the others."""
 
-import re
 from collections.abc import Iterator
 from datetime import datetime
 
@@ -122,7 +121,7 @@ def waits_for_other_nodes(
     if nodes is None or not isinstance(nodes.value, int) or nodes.value < 2:
         return
     for log, line, seconds, shown in _stands(pod, container, logs):
-        said = [found for one in log.find(JOINS[0]) if (found := re.search(_RANK, one.text[:2000]))]
+        said = [found for _, found in log.matching(_RANK, JOINS[0], most=2000)]
         ranks = {int(one["rank"]) for one in said}
         world = int(said[-1]["world"]) if said else 0
         met = any(one.number > line.number for one in log.find(CONNECTED))
@@ -173,7 +172,7 @@ def _see(pod: Pod, down: list[Pod], at: str, nameless: Fix | None) -> Fix:
 
 def _of_no_service(pod: Pod, workload: Workload | None, nodes: int, log: Log) -> Fix | None:
     """For ranks of a set without a Service, whose pods have no names: rank 0 is asked for by one of somebody's own."""
-    found = [said for line in log.find(_NO_NAME) if (said := _UNKNOWN.search(line.text[:2000]))]
+    found = [said for _, said in log.matching(_UNKNOWN, _NO_NAME, most=2000)]
     if not found or workload is None or workload.kind != "StatefulSet" or dig(workload.raw, "spec.serviceName"):
         return None
     # one that nobody read, or whose pods are not the ranks, tells nothing of rank 0

@@ -5,8 +5,6 @@ that: in decode they wait for a place, in prefill for a decode server that takes
 `py_executor.py`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator
 from itertools import takewhile

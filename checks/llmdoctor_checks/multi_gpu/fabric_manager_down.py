@@ -88,7 +88,7 @@ def fabric_manager_down(pod: Pod, subject: Subject, hardware: Hardware | None, l
 def _on_the_cpu(engine: Engine, logs: Logs) -> Iterator[Finding]:
     """A server that is up and slow, since CUDA told it that the switches are not set up."""
     log = logs.current(engine.container.name) if asked_for(engine) else None
-    line = next(reversed(list(log.find(_REFUSED))), None) if log else None
+    line = log.last(_REFUSED) if log else None
     if line is None or on_gpu_since(line):
         return
     node = engine.pod.spec.node_name or "?"
@@ -97,13 +97,12 @@ def _on_the_cpu(engine: Engine, logs: Logs) -> Iterator[Finding]:
 
 
 def _repairs(node: str, driver: str | None = None) -> tuple[Fix, Fix]:
-    start = fixes.advice(
+    start = fixes.platform(
         f"Start the fabric manager on node {node}, in the same version as the driver{f' ({driver})' if driver else ''}; "
         "where the GPU operator installs the driver, restart its driver pod, in which it runs",
         fixes.on_node(node, "systemctl restart nvidia-fabricmanager"),
-        owner="platform",
     )
-    away = fixes.advice("Until then keep GPU pods away from the node", f"kubectl cordon {node}", owner="platform")
+    away = fixes.platform("Until then keep GPU pods away from the node", f"kubectl cordon {node}")
     return start, away
 
 

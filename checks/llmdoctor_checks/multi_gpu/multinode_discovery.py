@@ -376,12 +376,11 @@ def _in_its_domain(pod: Pod, container: Container, host: str) -> Iterator[Fix]:
         if operator
         else "-n NAMESPACE deployment/kuberay-operator"
     )
-    yield fixes.advice(
+    yield fixes.platform(
         f"Set CLUSTER_DOMAIN={domain} on KubeRay's operator: this cluster's DNS serves {domain}, and the operator wrote cluster.local into "
         "the names by which workers look for the head; then delete the RayCluster's pods, which it makes again",
         *(() if operator else ("kubectl get deployments -A | grep kuberay-operator",)),
         f"kubectl set env {named} CLUSTER_DOMAIN={domain}",
-        owner="platform",
     )
 
 

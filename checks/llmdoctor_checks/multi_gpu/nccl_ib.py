@@ -10,7 +10,6 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Fix,
-    Line,
     Log,
     Logs,
     Pod,
@@ -96,7 +95,7 @@ def _unused(pod: Pod, container: Container, logs: Logs | None) -> Iterator[Findi
     said = [*log.find(*_SOCKETS)]
     if not said:
         return
-    why = _why(log)
+    why = min(log.find(*_WHY), key=lambda line: line.number, default=None)
     yield Finding(
         role="risk",
         summary=f"{container.name} asks for {limits[device]} {device}, and NCCL goes by plain sockets between the nodes: many times "
@@ -140,8 +139,3 @@ def _meant(container: Container, log: Log) -> bool:
         return True
     words = container.spec.argv
     return any(log.find(_TOLD)) or any(re.search(_EXPORTED, text) for text in words)
-
-
-def _why(log: Log) -> Line | None:
-    """The first line in which NCCL says what keeps it from RDMA; what follows from it stands after it."""
-    return min(log.find(*_WHY), key=lambda line: line.number, default=None)

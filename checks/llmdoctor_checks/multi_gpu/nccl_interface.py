@@ -42,9 +42,7 @@ def nccl_interface(pod: Pod, engine: Engine, subject: Subject, logs: Logs | None
         return
     for name in _VARIABLES:
         variable = engine.container.env.get(name)
-        if variable is None or not variable.value or "$" in variable.value:
-            continue
-        if _fits(name, variable.value):
+        if variable is None or not variable.value or "$" in variable.value or _fits(name, variable.value):
             continue
         gloo = name.startswith("GLOO")
         words = f"Unable to find address for: {variable.value}" if gloo else "no socket interface found"

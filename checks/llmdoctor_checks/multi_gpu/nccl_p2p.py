@@ -278,9 +278,6 @@ def _found(
         summary=f"{what}{lacks}.",
         evidence=(log_evidence(line), *((log_evidence(warned),) if warned else ()), *more),
         explains=("crash-loop", "not-ready", "rollout-stuck", "nccl-timeout", "probe-too-short"),
-        fixes=(
-            *first,
-            _tried(engine, fix),
-        ),
+        fixes=(*first, _tried(engine, fix)),
         order=line.order,
     )

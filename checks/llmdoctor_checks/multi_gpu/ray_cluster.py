@@ -132,7 +132,7 @@ def _waits(pod: Pod, subject: Subject, logs: Logs) -> Iterator[Finding]:
         log, running = logs.current(container.name), container.status.state.running
         asked = container.spec.readiness_probe is not None or container.spec.startup_probe is not None
         skipped = not running or (asked and pod.ready)
-        line = next(reversed(list(log.find(_AWAITS))), None) if log is not None and not skipped else None
+        line = log.last(_AWAITS) if log is not None and not skipped else None
         said = _SECONDS.search(line.text[:2000]) if line is not None else None
         if log is None or line is None or said is None or (pod.ready and int(said["seconds"]) < _AWAITED_SECONDS):
             continue
@@ -275,7 +275,7 @@ def _finding(container: Container, line: Line, replica: str) -> Finding:
         fixes=(
             fixes.advice(
                 "Give the replica its GPUs in the RayService's serveConfigV2: num_gpus in ray_actor_options where the engine runs in it "
-                "alone, else placement_group_bundles whose first bundle has a GPU",
+                "alone, else placement_group_bundles whose first bundle has a GPU"
             ),
         ),
         order=line.order,

@@ -65,13 +65,8 @@ _SAYS_WHY, _LINES_BEFORE = (
 
 #: What launchers print of a process of theirs that SIGBUS ended (TGI; SGLang, vLLM; torchrun, also in its table; Python's spawn).
 _ENDED_BY_SIGBUS = (
-    "with signal 7",
-    "xit code: -7",
-    "exitcode: -7",
-    "exitcode  : -7",
-    "Failed core proc(s): {",
-    "with signal SIGBUS",
-)
+    "with signal 7", "xit code: -7", "exitcode: -7", "exitcode  : -7", "Failed core proc(s): {", "with signal SIGBUS",
+)  # fmt: skip
 _OF_A_PROCESS = expression(
     r"(?:signaled to shutdown with signal 7|xit ?code {0,4}: -7|Failed core proc\(s\): \{.{0,300}?': -7"
     r"|terminated with signal SIGBUS)\b(?!\.\d)"
@@ -138,7 +133,6 @@ def _of_a_program(container: Container, logs: Logs | None) -> Iterator[Finding]:
     died = "It died by SIGBUS (exit code 135)" if killed else "A process in it was ended by SIGBUS (signal 7)"
     yield Finding(
         role="cause",
-        confidence="likely",
         summary=f"Container {container.name} has {container.gpus} GPUs and only "
         f"{say_bytes(container.shm.size_bytes or DEFAULT_BYTES)} at /dev/shm. {died}, as by a page that does not fit there.",
         evidence=(
@@ -427,13 +421,9 @@ def _queues(engine: Engine, workers: int) -> int:
 
 
 def _spec(container: Container, engine: Engine) -> tuple[Evidence, ...]:
-    found = []
-    for name in ("tensor_parallel_size", "pipeline_parallel_size"):
-        setting = engine.explicit(name)
-        if setting:
-            found.append(setting_evidence(container, setting))
-    found.append(pod_evidence(container, "volumeMounts", _shm_of(container)))
-    return tuple(found)
+    stated = filter(None, map(engine.explicit, ("tensor_parallel_size", "pipeline_parallel_size")))
+    shm = pod_evidence(container, "volumeMounts", _shm_of(container))
+    return (*(setting_evidence(container, setting) for setting in stated), shm)
 
 
 def _shm_of(container: Container) -> str:

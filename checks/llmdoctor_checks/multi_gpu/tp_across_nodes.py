@@ -78,10 +78,9 @@ def tp_across_nodes(pod: Pod, engine: Engine, subject: Subject, logs: Logs | Non
                 f"Set the tensor parallel size to {gpus} and the pipeline parallel size to {spans} in {fixes.edited(pod)}"
             ),
             fixes.request_rdma(container, "Give {container} the RDMA devices of its nodes ({rdma})")
-            or fixes.advice(
+            or fixes.platform(
                 "Have an RDMA device plugin offer the nodes' devices, and ask for them: its node offers none",
                 "kubectl get nodes -o custom-columns=NAME:.metadata.name,ALLOCATABLE:.status.allocatable",
-                owner="platform",
             ),
         ),
     )
@@ -121,8 +120,7 @@ def _slow(container: Container, logs: Logs | None) -> Evidence | None:
     """What says that the network is TCP: NCCL's own word, or a variable that forbids InfiniBand."""
     for log in logs.of(container.name) if logs else ():
         for literal in ("NCCL INFO Using network Socket", "Using network Socket", "] via NET/Socket"):
-            line = next(log.find(literal), None)
-            if line:
+            if line := next(log.find(literal), None):
                 return log_evidence(line)
     off = container.env.get("NCCL_IB_DISABLE")
     if off and off.value == "1":

@@ -86,7 +86,7 @@ def worker_lost(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
         log = log_of(ending, logs)
         if log is None or ending.oom_killed or ending.code in (0, 130, 137, 143):
             continue
-        heading = next(reversed(list(log.find(_FIRST))), None)
+        heading = log.last(_FIRST)
         if heading is None:
             continue
         rows = log.lines(heading.number + 1, heading.number + _ROW_LINES)
@@ -119,10 +119,9 @@ def _replicas(pod: Pod, logs: Logs) -> Iterator[Finding]:
         if log.previous or any(True for _ in tracebacks(log)):
             continue  # of an exception others read
         of: dict[str, dict[str, Line]] = {}
-        for line in log.find(_CRASHED):
-            if found := _REPLICA.search(line.text[:2000]):
-                deployment = found["deployment"] or found["other"].rpartition("#")[0]
-                of.setdefault(deployment, {})[found["id"] or found["other"]] = line
+        for line, found in log.matching(_REPLICA, _CRASHED, most=2000):
+            deployment = found["deployment"] or found["other"].rpartition("#")[0]
+            of.setdefault(deployment, {})[found["id"] or found["other"]] = line
         if not of:
             continue
         deployment, crashed = max(of.items(), key=lambda one: len(one[1]))

@@ -1,7 +1,5 @@
 """Pods that the kubelet refused for want of a device, and the device plugins of their nodes."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex
@@ -105,16 +103,13 @@ def refusal(pod: Pod, node: Node | None = None) -> Refusal | None:
         resource = status.reason.removeprefix("OutOf")
         late = is_accelerator(resource) and not _taken(status.message)
         return Refusal(verdict="not-ready", resource=resource, text=text) if late else None
-    if status.reason != "UnexpectedAdmissionError":
-        return None
-    if any(piece in status.message for piece in _HARDWARE):
+    if status.reason != "UnexpectedAdmissionError" or any(piece in status.message for piece in _HARDWARE):
         return None
     # it would end any other pod for a critical one that holds a device: it knows fewer of them than the pod asks for
     if unknown := next(filter(is_accelerator, _unreclaimed(status.message)), ""):
         return Refusal(verdict="not-ready", resource=unknown, text=text)
     for pattern, verdict in _TEXTS:
-        found = _regex(pattern).search(status.message)
-        if found:
+        if found := _regex(pattern).search(status.message):
             resource = found.groupdict().get("resource") or own
             if verdict == "down" and pattern.startswith("no healthy devices"):
                 early = (node and _all_back(node, resource)) or _kubelet_began(pod)
@@ -147,9 +142,7 @@ def kept(pod: Pod, refused: Refusal, node: Node | None, cluster: Cluster) -> tup
     """
     found = re.search(_UNAVAILABLE, refused.text)
     usage = usage_of(cluster)
-    if not found or not node:
-        return ()
-    if not cluster.complete_on(node.name) and not _by_the_scheduler(pod):
+    if not found or not node or (not cluster.complete_on(node.name) and not _by_the_scheduler(pod)):
         return ()
     if not _all_back(node, refused.resource) or _kubelet_began(pod):
         return ()
@@ -347,8 +340,7 @@ def _elsewhere(pod: Pod, subject: Subject) -> list[str]:
 
 def _room_now(cluster: Cluster, node: str, resource: str, asked: int) -> bool:
     """Whether a node has so much free by the requests of its pods, all of which were read."""
-    item = cluster.item("Node", "", node)
-    amounts = dig(item.raw, "status.allocatable") if item else None
+    amounts = cluster.field("Node", "", node, "status.allocatable")
     if not isinstance(amounts, dict) or not cluster.complete_on(node):
         return False
     whole = milli(amounts.get(resource)) if resource == "cpu" else units(amounts.get(resource))
@@ -357,12 +349,11 @@ def _room_now(cluster: Cluster, node: str, resource: str, asked: int) -> bool:
 
 def _static(node: str, lacks: str) -> Fix:
     """What helps a static pod, which the kubelet reads from a file and tries once."""
-    return fixes.advice(
+    return fixes.platform(
         f"Free {lacks or 'what it asks for'} on {node}, or ask for less in its manifest there, then restart the kubelet: it does not try a "
         "static pod that it refused again by itself, and deleting it here does nothing",
         f"kubectl get pods -A -o wide --field-selector spec.nodeName={node}",
         fixes.on_node(node, "systemctl restart kubelet"),
-        owner="platform",
     )
 
 
@@ -413,10 +404,9 @@ def given_a_quota(namespace: str, priority: str) -> Fix:
     wanted = {"scopeName": "PriorityClass", "operator": "In", "values": [priority]}
     spec = {"hard": {"pods": "100"}, "scopeSelector": {"matchExpressions": [wanted]}}
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": priority}, "spec": spec}
-    return fixes.advice(
+    return fixes.platform(
         f"Give namespace {namespace} a ResourceQuota for priority class {priority}",
         f"echo {shlex.quote(json.dumps(quota))} | kubectl -n {namespace} apply -f -",
-        owner="platform",
     )
 
 
@@ -428,16 +418,14 @@ def let_made(unmade: tuple[Item, Event]) -> Fix:
     if priority in limited_priorities(said):
         return given_a_quota(where, priority)
     if "violates PodSecurity" in said:
-        return fixes.advice(
+        return fixes.platform(
             f"Let the pods of DaemonSet {item.name} into {where}: a device plugin needs folders of the node, which the level of Pod "
             "Security there forbids",
             f"kubectl label namespace {where} pod-security.kubernetes.io/enforce=privileged --overwrite",
-            owner="platform",
         )
-    return fixes.advice(
+    return fixes.platform(
         f"Let the pods of DaemonSet {item.name} into {where}, which its events say why nobody may make",
         f"kubectl -n {where} describe daemonset {item.name}",
-        owner="platform",
     )
 
 
@@ -539,8 +527,7 @@ def last_errors(cluster: Cluster, pod: k8s.Pod) -> list[Line]:
     logs = sorted(_logs(cluster, pod), key=lambda log: not log.previous)
     for log in logs if _waiting_of(pod) else ():
         lines = log.lines(max(len(log) - _LAST_LINES, 1), len(log) + 1)
-        found = [x for x in lines if _ERROR.search(x.text[:500])]
-        if found:
+        if found := [x for x in lines if _ERROR.search(x.text[:500])]:
             return found[-2:]
     return []
 

@@ -1,7 +1,5 @@
 """What separates a pod from all nodes, by the scheduler's words alone: its order of filters helps."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import msgspec
@@ -29,8 +27,7 @@ _SUGGESTS = expression(
 def by_message(pending: Pending) -> tuple[Cause, ...]:
     """The causes by the scheduler's words alone: the node that failed latest has passed all filters before."""
     said = pending.said
-    late = [c for c in said.counts if c.kind in OF_OTHERS]
-    if late:
+    if late := [c for c in said.counts if c.kind in OF_OTHERS]:
         last = max(late, key=lambda c: (STAGES.index(c.kind), c.number))
         obstacle = OF_OTHERS[last.kind]
         return (_told(obstacle, [c for c in late if OF_OTHERS[c.kind] == obstacle], sureness(obstacle, said)),)
@@ -160,8 +157,9 @@ def _never(pending: Pending, resource: str, counts: list[Count]) -> Cause:
     if sum(c.number for c in unnamed) not in (0, 1, 3):  # one or three are most often the control plane's
         return _told("taint", unnamed, "possible")
     alone = len(said.counts) == len(counts)
-    away = [c for c in said.counts if c.kind == "unschedulable" or (c.taint and of_state(c.taint))]
-    if away:  # the others could never hold it, and a node that is away says nothing of its GPUs
+    if away := [
+        c for c in said.counts if c.kind == "unschedulable" or (c.taint and of_state(c.taint))
+    ]:  # the others could never hold it, and a node that is away says nothing of its GPUs
         return _told("node", away, "possible")
     if asked > 1:
         return _told("gpu-size", counts, "possible", resource)

@@ -1,7 +1,5 @@
 """What separates a pod from the nodes that are meant for it, by the nodes of the snapshot."""
 
-from __future__ import annotations
-
 import re
 
 import msgspec
@@ -46,8 +44,7 @@ _Standing = tuple[NodeVerdict, tuple[Obstacle, ...]]
 
 def _meant(pending: Pending) -> list[NodeVerdict]:
     """The nodes that the pod can be meant for: those with its kind of accelerator, else all but control planes."""
-    wanted = wanted_accelerators(pending)
-    if wanted:
+    if wanted := wanted_accelerators(pending):
         return [v for v in pending.verdicts if all(_akin(pending, v.node, r) for r in wanted)]
     verdicts = pending.verdicts
     slices = _nodes_with_devices(pending) if pending.pod.spec.resource_claims else frozenset()
@@ -91,8 +88,7 @@ def by_nodes(pending: Pending) -> tuple[Cause, ...] | None:
     if not meant:
         return _absent(pending)
     standing = _partnered(pending, [(v, _standing_alone(v, obstacles_on(v))) for v in meant])
-    open_ = [v for v, obstacles in standing if not obstacles]
-    if open_:
+    if open_ := [v for v, obstacles in standing if not obstacles]:
         return _heard_only(pending, open_) or None
     # A living node that meets the selector shows that the selector means what it says; a dead one does not.
     if any("selector" not in o and "node" not in o for _, o in standing):
@@ -202,9 +198,7 @@ def _made(
         return _shortage_of(pending, made)
     if obstacle == "extended":
         return _held(pending, made) or made
-    if obstacle == "absent":
-        return msgspec.structs.replace(made, id=_absent_id(pending, resource))
-    return made
+    return msgspec.structs.replace(made, id=_absent_id(pending, resource)) if obstacle == "absent" else made
 
 
 def _absent(pending: Pending) -> tuple[Cause, ...] | None:
@@ -240,9 +234,7 @@ def _shortage_of(pending: Pending, made: Cause) -> Cause:
     if held:
         return held
     free = sum((r.free or 0) for v in scattered(pending, made.resource) if (r := v.lacking(made.resource)))
-    if free >= asked:
-        return msgspec.structs.replace(made, id="gpu-fragmented")
-    return made
+    return msgspec.structs.replace(made, id="gpu-fragmented") if free >= asked else made
 
 
 def half_cut(node: Node, resource: str) -> bool:

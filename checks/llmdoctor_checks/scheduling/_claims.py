@@ -1,7 +1,5 @@
 """Volume claims and resource claims of a pod, read as they are: these kinds are not decoded."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -4,8 +4,6 @@ Sources: EC2's error codes and the quotas of Service Quotas (code ec2) for each 
 OperationNotAllowed and ErrCode_InsufficientVCPUQuota; Compute Engine's QUOTA_EXCEEDED; OpenStack's Nova and Cinder.
 """
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Iterable
@@ -109,13 +107,12 @@ def _of_ec2(text: str, kinds: list[str], demands: dict[str, list[str]]) -> Fix:
         else f"above {limit} vCPUs by those of the machine"
     )
     wanted = value if needs else "VCPUS"
-    return fixes.advice(
+    return fixes.platform(
         f"Raise the quota {told} of EC2 in its region {to}",
         *(
             f"aws service-quotas request-service-quota-increase --service-code ec2 --quota-code {code} --desired-value {wanted}{region}"
             for _, code in names
         ),
-        owner="platform",
     )
 
 
@@ -130,13 +127,12 @@ def _elsewhere(empty: re.Match[str], pool: str) -> Fix:
     others = ", ".join(re.findall(r"[a-z]{2}-[a-z-]{2,20}\d[a-z]", empty["zones"] or ""))
     where = f"NodePool {pool}" if pool else "its NodePool"
     zones = f"zones that have it ({others})" if others else f"other zones than {empty['zone']}"
-    return fixes.advice(
+    return fixes.platform(
         f"Let {where} use {zones}, or other sizes and families than {empty['type']} that hold the pod (requirements {_ZONE} and {_TYPE}): "
         f"AWS has no {empty['type']} in {empty['zone']} now, and Karpenter tries again by itself",
         f"kubectl edit nodepools.karpenter.sh {shlex.quote(pool)}"
         if pool
         else "kubectl get nodepools.karpenter.sh -o wide",
-        owner="platform",
     )
 
 
@@ -145,13 +141,12 @@ def _unavailable(text: str, pool: str) -> Fix | None:
     if "all requested instance types were unavailable" not in text:
         return None
     where = f"NodePool {pool}" if pool else "its NodePool"
-    return fixes.advice(
+    return fixes.platform(
         f"Let {where} use more sizes, families and zones, and on-demand machines beside spot ({_TYPE}, {_ZONE}, {_CAPACITY}): the cloud "
         "has none that it allows now; it is tried again by itself",
         f"kubectl edit nodepools.karpenter.sh {shlex.quote(pool)}"
         if pool
         else "kubectl get nodepools.karpenter.sh -o wide",
-        owner="platform",
     )
 
 
@@ -176,10 +171,9 @@ def _of_azure(text: str) -> Fix | None:
         )
     else:
         return None
-    return fixes.advice(
+    return fixes.platform(
         f"Raise Azure's quota {family} of the subscription in {region} {to} (Quotas in its portal)",
         f"az vm list-usage --location {region if region != 'its region' else 'REGION'} --output table",
-        owner="platform",
     )
 
 
@@ -193,10 +187,9 @@ def _of_google(text: str) -> Fix | None:
         if found["region"]
         else "gcloud compute project-info describe"
     )
-    return fixes.advice(
+    return fixes.platform(
         f"Raise the quota {found['name']} of the Google project{where} above {found['limit']}",
         f"{look} --flatten=quotas --format='table(quotas.metric,quotas.usage,quotas.limit)' | grep {found['name']}",
-        owner="platform",
     )
 
 
@@ -210,8 +203,7 @@ def _of_openstack(text: str) -> Fix | None:
         return None
     told = " and ".join(f"{what} to {amount} or more" for what, amount in more.items())
     options = " ".join(f"--{what} {amount}" for what, amount in more.items())
-    return fixes.advice(
+    return fixes.platform(
         f"Raise the quota of the OpenStack project: {told}; then have the machine made again",
         f"openstack quota set {options} PROJECT",
-        owner="platform",
     )

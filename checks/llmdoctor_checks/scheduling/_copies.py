@@ -1,7 +1,5 @@
 """The copy of a model on other nodes that KServe keeps, where the one that it mounts is on nodes that the pod may not use."""
 
-from __future__ import annotations
-
 import shlex
 
 from kubectl_llmdoctor.api import Fix, Item, Pod, dig, fixes, k8s, mismatches, rows, top_of, words
@@ -25,8 +23,7 @@ def other_copy(pod: Pod, claim: VolumeClaim, able: list[k8s.Node]) -> Fix | None
             continue
         if volume is None or dig(other.raw, "status.phase") != "Bound":
             continue
-        node = next((name for name, labels in fitting.items() if _takes(volume, labels)), "")
-        if node:
+        if node := next((name for name, labels in fitting.items() if _takes(volume, labels)), ""):
             return _told(pod, f"Take the model from {other.name}, the copy of cache {cache} for {node}", group)
     return None
 

@@ -142,21 +142,19 @@ def driver_of_google(node: str, labels: Mapping[str, str]) -> Fix:
     """What GKE's own device plugin waits for, which GKE runs on each of its nodes with GPUs: the driver."""
     mine = f"kubectl -n kube-system get pods -o wide --field-selector spec.nodeName={node} | grep -i nvidia"
     if (release := labels.get(_GKE_DRIVER, "disabled")) in ("default", "latest"):
-        return fixes.advice(
+        return fixes.platform(
             f"See why GKE has no driver on {node}, where it installs one by itself (gpu-driver-version {release}): the first containers of "
             "its device plugin's pod in kube-system do that, within minutes of a new node",
             mine,
             f"kubectl get events -A --field-selector involvedObject.name={node}",
-            owner="platform",
         )
     pool, kind = labels.get("cloud.google.com/gke-nodepool", "POOL"), labels.get(_GKE_GPU, "TYPE")
-    return fixes.advice(
+    return fixes.platform(
         f"Have the driver installed on {node}, which GKE's device plugin there waits for: let GKE install it in that node pool "
         "(gpu-driver-version), or apply Google's DaemonSet nvidia-driver-installer (that of the node's image, COS or Ubuntu)",
         f"gcloud container node-pools update {shlex.quote(pool)} --cluster=CLUSTER "
         f"--accelerator=type={shlex.quote(kind)},count=COUNT,gpu-driver-version=default",
         mine,
-        owner="platform",
     )
 
 
@@ -169,11 +167,10 @@ def brought(cluster: Cluster, node: str, resource: str) -> Fix:
         name = f"{item.namespace}/{item.name}"
         counts = [dig(item.raw, f"status.{key}") for key in ("desiredNumberScheduled", "numberReady")]
         of = f" ({counts[1] or 0} of {counts[0]} pods ready)" if counts[0] else ""
-        return fixes.advice(
+        return fixes.platform(
             f"Bring the pod of DaemonSet {name}{of} to {where}: its events say what keeps it off",
             f"kubectl -n {item.namespace} describe daemonset {item.name}",
             f"kubectl get pods -n {item.namespace} -o wide --field-selector spec.nodeName={node}" if node else _LIST,
-            owner="platform",
         )
     machine = next((n for n in cluster.all(k8s.Node, "Node") if n.metadata.name == node), None)
     labels = machine.metadata.label_texts if machine else {}
@@ -192,7 +189,7 @@ def brought(cluster: Cluster, node: str, resource: str) -> Fix:
         taints = [show_taint(t) for t in machine.spec.taints] if machine else []
         text += f" and tolerate its taints ({', '.join(taints)})" if taints else ""
     text += _BESIDES.get(maker, "")
-    return fixes.advice(text, *([] if none else [_LIST]), *filter(None, [install]), owner="platform")
+    return fixes.platform(text, *([] if none else [_LIST]), *filter(None, [install]))
 
 
 def _off(cluster: Cluster, node: Node, meant: Callable[[tuple[str, ...]], bool]) -> Absent | None:
@@ -310,12 +307,11 @@ def uninstalled(cluster: Cluster, nodes: Iterable[Node], resource: str) -> Fix |
     if "{}" in install:
         install = install.format(" --set runtimeClassName=nvidia" if cluster.item("RuntimeClass", "", "nvidia") else "")
     complete = cluster.complete("DaemonSet")
-    return fixes.advice(
+    return fixes.platform(
         f"Where {where} has such a GPU and its driver, install {_PLUGINS[maker]}, without which no node offers {resource}"
         + (": no DaemonSet here is one" if complete else ", if there is none yet"),
         *([] if complete else [_LIST]),
         install,
-        owner="platform",
     )
 
 
@@ -376,17 +372,16 @@ def let_in(found: list[Absent], *, known: bool = True) -> Iterator[Fix]:
     names = [one.node.name for one in found]
     if not labels_wanted([*first.unmet]):
         if any(m.key == _GKE_GPU and m.have is None for m in first.unmet):
-            yield fixes.advice(
+            yield fixes.platform(
                 f"Label {', '.join(names)} {_GKE_GPU} with the type of its GPUs in Google's words (nvidia-tesla-t4, nvidia-l4), by which "
-                f"{where} knows nodes with GPUs, and for good in what makes such nodes",
-                owner="platform",
+                f"{where} knows nodes with GPUs, and for good in what makes such nodes"
             )
             return
         demands = " and ".join(m.demand for m in first.unmet)
         built = ", for which its image must have a variant" * any(
             m.key.endswith("kubernetes.io/arch") for m in first.unmet
         )
-        yield fixes.advice(f"Have {where} select {', '.join(names)} too{built}: it demands {demands}", owner="platform")
+        yield fixes.platform(f"Have {where} select {', '.join(names)} too{built}: it demands {demands}")
         return
     pairs = shlex.join(f"{m.key}={m.wanted[0]}" for m in first.unmet)
     labels = first.node.labels
@@ -396,16 +391,14 @@ def let_in(found: list[Absent], *, known: bool = True) -> Iterator[Fix]:
     if by_vendor and any(re.fullmatch(_BY_CLASS, key) for key in labels):
         for_good += "; or let NFD leave the class out (sources.pci.deviceLabelFields: [vendor] of its worker)"
     if not known or len(names) > _MOST_NAMED:
-        yield fixes.advice(
+        yield fixes.platform(
             f"Label the nodes that have the devices {pairs}, which {where} selects: none of {', '.join(names[:_MOST_NODES])} has it",
             f"kubectl label node NODE --overwrite {pairs}",
-            owner="platform",
         )
         return
-    yield fixes.advice(
+    yield fixes.platform(
         f"Label {', '.join(names)} {pairs}, which {where} selects{for_good}",
         f"kubectl label node {' '.join(names)} --overwrite {pairs}",
-        owner="platform",
     )
 
 

@@ -1,7 +1,5 @@
 """What a pod demands of a node's labels, made so that a node meets it."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Whether a container is given a device to compute on."""
 
-from __future__ import annotations
-
 import re
 
 from kubectl_llmdoctor.api import Container, Node

@@ -5,8 +5,6 @@ pkg/kubelet/nodeshutdown and preemption; Karpenter's and the cluster autoscaler'
 descheduler's pkg/descheduler/evictions.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from datetime import datetime

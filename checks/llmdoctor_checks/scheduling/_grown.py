@@ -4,8 +4,6 @@ Sources: karpenter.sh NodePool (spec.limits, status.resources); cluster-autoscal
 of a group.
 """
 
-from __future__ import annotations
-
 import shlex
 from collections import Counter
 from typing import Any
@@ -29,8 +27,8 @@ _GROUPS = {
 def grown(pending: Pending, message: str) -> Fix:
     """The limit of the pool or group that is at it, raised by a machine."""
     full = next((pool.name for pool in pools(message) if pool.full and pool.name), "")
-    return (_of_pool(pending, full) if full else _of_group(pending)) or fixes.advice(
-        "Raise the maximum of the GPU node group or the limits of the node pool", owner="platform"
+    return (_of_pool(pending, full) if full else _of_group(pending)) or fixes.platform(
+        "Raise the maximum of the GPU node group or the limits of the node pool"
     )
 
 
@@ -41,11 +39,10 @@ def _of_pool(pending: Pending, name: str) -> Fix:
     if item is None or not isinstance(limits, dict):
         asks = ", ".join(f"{amount} {resource}" for resource, amount in pending.accelerators.items())
         more = f", with {asks}" if asks else ""
-        return fixes.advice(
+        return fixes.platform(
             f"Raise spec.limits of NodePool {name} by a machine that holds the pod{more}: above what its status.resources counts",
             edit,
             f"kubectl edit nodepools.karpenter.sh {shlex.quote(name)}",
-            owner="platform",
         )
     machine, used = _machine(pending, name), dig(item.raw, "status.resources")
     changes: dict[str, tuple[str, str]] = {}
@@ -55,11 +52,10 @@ def _of_pool(pending: Pending, name: str) -> Fix:
         if most is not None and more_of and (taken if taken is not None else most) + more_of > most:
             changes[str(resource)] = (str(limit), quantity(str(resource), max(taken or 0, most) + more_of))
     if not changes:
-        return fixes.advice(
+        return fixes.platform(
             f"Raise spec.limits of NodePool {name} by a machine that holds the pod (now "
             f"{', '.join(f'{resource}: {limit}' for resource, limit in limits.items())})",
             f"kubectl edit nodepools.karpenter.sh {shlex.quote(name)}",
-            owner="platform",
         )
     return _raised(item, changes)
 
@@ -100,9 +96,8 @@ def _of_group(pending: Pending) -> Fix | None:
             zones = Counter(n.labels.get(_ZONE) for n in pending.subject.nodes or () if n.labels.get(label) == name)
             each = " in a zone" if label == _BY_ZONE and len(zones) > 1 else ""
             count = (max(zones.values()) if each else zones.total()) + 1
-            return fixes.advice(
+            return fixes.platform(
                 f"Raise the maximum of node group {name} to {count} nodes{each} or more: with {count - 1} it is at it",
                 command.format(name, count),
-                owner="platform",
             )
     return None

@@ -1,7 +1,5 @@
 """Pods that hold what another one waits for, and should be gone or are about to go."""
 
-from __future__ import annotations
-
 from kubectl_llmdoctor.api import Holder, Pending, dig, k8s, parse_time, top_of
 
 #: How long after the end of its grace period a Terminating pod counts as stuck.

@@ -4,8 +4,6 @@ Sources: Kubernetes pkg/apis/core/validation and pkg/apis/apps/validation, stagi
 k8s.io/api, into which a number does not fit where a string is due.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator

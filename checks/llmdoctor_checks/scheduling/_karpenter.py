@@ -6,8 +6,6 @@ among the requirements, or as `(NodePool=gpu)`, and a taint or a label that does
 then instance types: a part tells how far its pool came.
 """
 
-from __future__ import annotations
-
 import re
 
 import msgspec

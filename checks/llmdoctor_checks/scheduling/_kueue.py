@@ -1,7 +1,5 @@
 """What Kueue keeps of a job or pod that it queues."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 
@@ -70,8 +68,7 @@ class LeftOut(msgspec.Struct, frozen=True):
 
 def left_out(message: str) -> Iterator[LeftOut]:
     """The nodes that Kueue counts out of the topology of each flavor that it tried, where it counts them."""
-    for said in _LEFT_OUT.finditer(message[:20_000]):
-        yield _counted(said)
+    yield from (_counted(said) for said in _LEFT_OUT.finditer(message[:20_000]))
 
 
 def _counted(said: re.Match[str]) -> LeftOut:

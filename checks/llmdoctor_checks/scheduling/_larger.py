@@ -3,8 +3,6 @@
 Sizes of EC2's machines with GPUs: four CPUs for each `xlarge`, and so much memory for a CPU as its family has.
 """
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Iterator
@@ -70,10 +68,8 @@ def larger(pending: Pending, pool: Pool) -> Fix | None:
         )
         operations = _allowing(item, family, size) if item else None
         if item is None or operations is None:
-            return fixes.advice(
-                text,
-                f"kubectl edit nodepools.karpenter.sh {shlex.quote(pool.name) if pool.name else ''}".rstrip(),
-                owner="platform",
+            return fixes.platform(
+                text, f"kubectl edit nodepools.karpenter.sh {shlex.quote(pool.name) if pool.name else ''}".rstrip()
             )
         if not operations:
             return None  # it is not the size that is missing
@@ -90,12 +86,11 @@ def without_daemons(pending: Pending, pool: Pool) -> Fix | None:
     asking = [item for item in pending.pod.cluster.items("DaemonSet") if _asks(item, resource)]
     names = ", ".join(f"{item.namespace}/{item.name}" for item in asking[:3])
     who = f"DaemonSet {names}" if names else "the DaemonSet that asks for them"
-    return fixes.advice(
+    return fixes.platform(
         f"Keep {who} off {pool.title} (its nodeSelector or affinity), or let it ask for no {resource}: DaemonSets take "
         f"{told[resource]} of each new node, before the pod comes",
         "kubectl get daemonsets -A -o custom-columns='NAMESPACE:.metadata.namespace,NAME:.metadata.name,"
         "LIMITS:.spec.template.spec.containers[*].resources.limits'",
-        owner="platform",
     )
 
 
@@ -139,10 +134,10 @@ def of_nvidia(pending: Pending, pool: Pool) -> Fix | None:
     more = any(str(row.get("key")).startswith(_OF_TYPES) for n, row in listed if n != at)
     if item is None or at is None or more:
         edit = f"kubectl edit nodepools.karpenter.sh {shlex.quote(pool.name)}".rstrip()
-        return fixes.advice(text, edit, owner="platform")
+        return fixes.platform(text, edit)
     path = f"/spec/template/spec/requirements/{at}/values"
     wider = [*words(listed[at][1], "values"), "g4dn", "g5", "g6"]  # others may need what it allows now
-    return fixes.patch_object(item, text, [{"op": "replace", "path": path, "value": wider}], owner="platform")
+    return fixes.set_field(item, path, wider, text, owner="platform")
 
 
 def more_pods(pending: Pending, pool: Pool) -> Fix | None:
@@ -162,11 +157,10 @@ def more_pods(pending: Pending, pool: Pool) -> Fix | None:
             continue
         group = owner.api_version.partition("/")[0]
         body = msgspec.json.encode({"spec": _nested(path.removeprefix("spec."), {"maxPods": None})}).decode()
-        return fixes.advice(
+        return fixes.platform(
             f"Raise maxPods of {owner.kind} {owner.name} from {most}, or take it out: the pod and the DaemonSets of a node are "
             f"{counted} pods",
             f"kubectl patch {owner.kind.lower()}.{group} {shlex.quote(owner.name)} --type=merge -p {shlex.quote(body)}",
-            owner="platform",
         )
     return None
 
@@ -236,16 +230,15 @@ def larger_disk(pending: Pending, name: str = "") -> Fix | None:
         text = (
             f"Give the nodes of nodepool {name} a disk of {size}Gi or more in {_ANY_CLASS}, whatever the machine's type"
         )
-        return fixes.advice(text, "kubectl get nodepools.karpenter.sh -o yaml", owner="platform")
+        return fixes.platform(text, "kubectl get nodepools.karpenter.sh -o yaml")
     where, edit = f"{kind} {called}", f"kubectl edit {kind.lower()} {shlex.quote(called)}"
     made = cluster.item(kind, "", called) if kind == _EC2 else None
     if made and dig(made.raw, "spec.instanceStorePolicy") == "RAID0":
-        return fixes.advice(
+        return fixes.platform(
             f"Let nodepool {name} take machines with {size}Gi or more of disks of their own, which count alone where a machine has any "
             f"(instanceStorePolicy RAID0 in {where}); of those that have none it is volumeSize in blockDeviceMappings",
             f"kubectl edit nodepools.karpenter.sh {shlex.quote(name)}",
             edit,
-            owner="platform",
         )
     device, stated = _counted(made) if made else ("/dev/xvda (Bottlerocket: /dev/xvdb)", None)
     if stated is not None and stated >= size * GIB:
@@ -255,7 +248,7 @@ def larger_disk(pending: Pending, name: str = "") -> Fix | None:
     text = (
         f"Give the nodes of nodepool {name} a disk of {size}Gi or more in {where}: {field}, whatever the machine's type"
     )
-    return fixes.advice(text, edit, owner="platform")
+    return fixes.platform(text, edit)
 
 
 def _counted(made: Item) -> tuple[str, int | None]:
@@ -289,12 +282,12 @@ def more_offers(pending: Pending, pool: Pool) -> Fix | None:
         return None
     if "on-demand" in kinds or wanted != "on-demand":  # the pod itself may want no other
         text = f"Let {pool.title} use other zones: {elsewhere}; what the cloud had none of is tried again by itself"
-        return fixes.advice(text, f"kubectl edit nodepools.karpenter.sh {shlex.quote(pool.name)}", owner="platform")
+        return fixes.platform(text, f"kubectl edit nodepools.karpenter.sh {shlex.quote(pool.name)}")
     text = f"Let {pool.title} take on-demand machines beside {', '.join(kinds)}" + (
         f"; {elsewhere}" if elsewhere else ""
     )
     path = f"/spec/template/spec/requirements/{at}/values/-"
-    return fixes.patch_object(item, text, [{"op": "add", "path": path, "value": "on-demand"}], owner="platform")
+    return fixes.set_field(item, path, "on-demand", text, owner="platform", op="add")
 
 
 def selecting(pending: Pending, names: list[str]) -> Iterator[Fix]:

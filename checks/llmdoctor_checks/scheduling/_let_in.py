@@ -75,10 +75,9 @@ def within_constraint(subject: Subject, why: str) -> Iterator[Fix]:
     account = (pod.spec.service_account_name if pod else "") or "default"
     able = (name for name, allowed in _WIDER if refused <= allowed and (name != "nonroot-v2" or _users_but_root(pod)))
     wider = next(able, "privileged") if refused else "SCC"
-    constraint = fixes.advice(
+    constraint = fixes.platform(
         f"Let service account {account} of {subject.namespace} use the constraint {wider if wider != 'SCC' else 'that allows it'}",
         f"oc -n {subject.namespace} adm policy add-scc-to-user {wider} -z {shlex.quote(account)}",
-        owner="platform",
     )
     # who needs more than a user of its own is given that last
     yield from (constraint, without) if home and wider == "anyuid" else (without, constraint)
@@ -168,7 +167,7 @@ def _as_it_says(subject: Subject, pod: Pod | None, where: str, who: str, message
         )
     else:
         yield fixes.advice(f"Have in {where} what {who} asks for: {why[:200]}")
-    yield fixes.advice(f"Except {where}, or namespace {subject.namespace}, from {who}", _HOOKS, owner="platform")
+    yield fixes.platform(f"Except {where}, or namespace {subject.namespace}, from {who}", _HOOKS)
 
 
 def _kyverno(subject: Subject, pod: Pod | None, where: str, blocked: re.Match[str]) -> Iterator[Fix]:
@@ -203,10 +202,9 @@ def _kyverno(subject: Subject, pod: Pod | None, where: str, blocked: re.Match[st
     else:
         what = f" ({path}: {', '.join(allowed)})" if allowed else f" ({path})" if path else ""
         yield fixes.advice(f"Give {where} what rule {rule} of policy {name} asks{what}: {why}", look)
-    yield fixes.advice(
+    yield fixes.platform(
         f"Except {where} from it: a PolicyException for rule {rule} of {name}, or namespace {subject.namespace} in that rule's exclude",
         look,
-        owner="platform",
     )
 
 
@@ -247,10 +245,9 @@ def _gatekeeper(subject: Subject, pod: Pod | None, where: str, name: str, messag
     else:
         why = next(_CONSTRAINT.finditer(message))["why"]
         yield fixes.advice(f"Change in {where} what constraint {name} of Gatekeeper refuses: {why[:160]}")
-    yield fixes.advice(
+    yield fixes.platform(
         f"Except namespace {subject.namespace} from it: spec.match.excludedNamespaces of constraint {name}",
         f"kubectl get constraints | grep {shlex.quote(name)}",
-        owner="platform",
     )
 
 
@@ -266,29 +263,27 @@ def past_webhook(subject: Subject, who: str, why: str) -> Iterator[Fix]:
     pods = f"kubectl -n {namespace} get service,endpointslices,pods" if namespace else look
     if 'service "' in why and "not found" in why:
         delete = f"kubectl delete {kind} {config.name}" if config else look
-        yield fixes.advice(
+        yield fixes.platform(
             f"Delete {called}, if what it belonged to was removed for good: {server} does not exist; else install that again",
             *dict.fromkeys((pods, delete)),
-            owner="platform",
         )
         return
     again = _again(config) if "x509" in why or "certificate" in why else ()
-    mended = fixes.advice(f"{_mended(why, server, called)} (webhook {who})", pods, *again, owner="platform")
+    mended = fixes.platform(f"{_mended(why, server, called)} (webhook {who})", pods, *again)
     hooks = rows(config.raw, "webhooks") if config else []
     index = next((n for n, hook in enumerate(hooks) if hook.get("name") == who), 0)
     ignore = f'[{{"op":"replace","path":"/webhooks/{index}/failurePolicy","value":"Ignore"}}]'
     command = f"kubectl patch {kind} {config.name} --type=json -p '{ignore}'" if config else look
     if _refuses_its_own(subject, who, name, namespace):
-        yield fixes.advice(
+        yield fixes.platform(
             f"Let pods in without webhook {who} until the pods of {server} run (failurePolicy Ignore in {called}): it is asked for those, "
             "too, so that they are never made; then let it leave their namespace out (namespaceSelector), or take a release that does",
             *dict.fromkeys((command, pods)),
-            owner="platform",
         )
         return
     yield _of_a_pod(subject, who, name, namespace) or mended
     let = f"Until then let pods in without it: failurePolicy Ignore of webhook {who} in {called}"
-    yield fixes.advice(let, command, owner="platform")
+    yield fixes.platform(let, command)
 
 
 def _refuses_its_own(subject: Subject, who: str, name: str, namespace: str) -> bool:

@@ -50,11 +50,7 @@ _PROXY = {
 _COUNTED = {
     name: (side, resource)
     for resource in ("cpu", "memory")
-    for name, side in (
-        (resource, "requests"),
-        (f"requests.{resource}", "requests"),
-        (f"limits.{resource}", "limits"),
-    )
+    for name, side in ((resource, "requests"), (f"requests.{resource}", "requests"), (f"limits.{resource}", "limits"))
 }
 #: What a container is let ask for that states nothing: as much as servers of models mostly have for each GPU.
 _USUAL = {"cpu": 8, "memory": 64}
@@ -133,10 +129,9 @@ def _of_knative(quota: str, names: list[str]) -> Fix:
     data = {f"queue-sidecar-{_field(name)}": _amount(name) for name in names}
     document = shlex.quote(msgspec.json.encode({"data": data}).decode())
     told = ", ".join(f"{key}: {value}" for key, value in data.items())
-    return fixes.advice(
+    return fixes.platform(
         f"Give Knative's queue-proxy what quota {quota} counts: {told} in ConfigMap config-deployment of knative-serving",
         f"kubectl -n knative-serving patch configmap config-deployment --type=merge -p {document}",
-        owner="platform",
     )
 
 
@@ -172,10 +167,9 @@ def _defaults(subject: Subject, quota: str, wanted: list[str]) -> Fix:
         "metadata": {"name": f"{quota}-defaults", "namespace": subject.namespace},
         "spec": {"limits": [{"type": "Container", **given}]},
     }
-    return fixes.advice(
+    return fixes.platform(
         f"Have a LimitRange of {subject.namespace} state it for every container that does not (a limit of memory that is too low kills)",
         f"echo {shlex.quote(msgspec.json.encode(made).decode())} | kubectl create -f -",
-        owner="platform",
     )
 
 
@@ -215,7 +209,7 @@ def widening(subject: Subject, said: str) -> Iterator[Fix]:
             for (side, resource, kind), (bound, asked) in beyond.items()
         ]
         text = f"Let the LimitRange of {subject.namespace} allow it: {', '.join(told)}"
-        yield fixes.advice(text, f"kubectl -n {subject.namespace} edit limitrange", owner="platform")
+        yield fixes.platform(text, f"kubectl -n {subject.namespace} edit limitrange")
 
 
 def lowering(subject: Subject, said: str) -> Iterator[Fix]:

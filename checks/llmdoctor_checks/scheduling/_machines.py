@@ -107,11 +107,10 @@ def _untainted(claim: Item) -> Fix:
     """A machine of an image of one's own, whose kubelet is not told the taint of what is not registered yet."""
     ref = dig(claim.raw, "spec.nodeClassRef")
     kind, name = (str(ref.get("kind")), str(ref.get("name"))) if isinstance(ref, dict) else ("node class", "of it")
-    return fixes.advice(
+    return fixes.platform(
         f"Have the kubelet register with the taint karpenter.sh/unregistered:NoExecute (--register-with-taints, registerWithTaints) in "
         f"spec.userData of {kind} {name}: what its image starts does not set it",
         f"kubectl edit {shlex.quote(kind.lower())} {shlex.quote(name)}",
-        owner="platform",
     )
 
 
@@ -330,6 +329,6 @@ def _finding(
         summary=summary,
         evidence=(*evidence, *said_by(pending)),
         explains=(*EXPLAINS, "progress-deadline", *(cause.id for cause in found)),
-        fixes=(*filter(None, [first]), fixes.advice(advice, *commands, owner="platform")),
+        fixes=(*filter(None, [first]), fixes.platform(advice, *commands)),
         order=float(len(found)),
     )

@@ -4,8 +4,6 @@ Sources: kubernetes-sigs/karpenter pkg/controllers/nodepool/readiness and pkg/ap
 Ready); the node classes of the providers for AWS, Azure and Google have conditions of their own, of which Ready is the sum.
 """
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Iterable, Iterator
@@ -41,13 +39,9 @@ OF_ANY = r"kubernetes\.io/(?:os|arch|hostname)|topology\.kubernetes\.io/|karpent
 
 #: Labels that the nodes of a cloud have without the pool's saying so.
 _OF_PROVIDERS = (
-    "kubernetes.io",
-    "karpenter.sh",
-    "karpenter.k8s.aws",
-    "karpenter.k8s.gcp",
-    "karpenter.azure.com",
+    "kubernetes.io", "karpenter.sh", "karpenter.k8s.aws", "karpenter.k8s.gcp", "karpenter.azure.com",
     "eks.amazonaws.com",
-)
+)  # fmt: skip
 
 #: Labels of machines with accelerators alone.
 _COUNTED = r"/(?:instance|sku)-(?:gpu|accelerator)-"
@@ -96,14 +90,13 @@ def unready(pending: Pending, found: tuple[Cause, ...]) -> Iterator[Finding]:
         named = " ".join(shlex.quote(str(made_of.get(key))) for key in ("kind", "name")).lower()
     yield Finding(
         role="cause",
-        confidence="likely",
         summary=f"Karpenter passes over NodePool {pool.name}, which is not ready{by}: {sentence(deepest.message or deepest.text)}",
         evidence=(
             *(object_evidence(fault.item, f"status.conditions[{fault.type}]", fault.text) for fault in reasons),
             *said_by(pending),
         ),
         explains=(*EXPLAINS, *(cause.id for cause in found)),
-        fixes=(fixes.advice(way, f"kubectl describe {named}", owner="platform"),),
+        fixes=(fixes.platform(way, f"kubectl describe {named}"),),
         order=float(len(found)),
     )
 
@@ -195,16 +188,13 @@ def _meets(offer: dict[str, set[str] | None], key: str, operator: str, values: s
         return operator in ("NotIn", "DoesNotExist") if unsaid else None
     if operator == "In":
         return bool(have & values)
-    if operator == "NotIn":
-        return bool(have - values)
-    return {"Exists": True, "DoesNotExist": False}.get(operator)
+    return bool(have - values) if operator == "NotIn" else {"Exists": True, "DoesNotExist": False}.get(operator)
 
 
 def _accelerated(offer: dict[str, set[str] | None], pool: Item) -> bool | None:
     families = [one for key in FAMILIES for one in offer.get(key) or ()]
     types = offer.get("node.kubernetes.io/instance-type") or ()
-    said = [re.fullmatch(ACCELERATED, one) for one in families] + [re.match(TYPES, one) for one in types]
-    if said:
+    if said := [re.fullmatch(ACCELERATED, one) for one in families] + [re.match(TYPES, one) for one in types]:
         return True if all(said) else None if any(said) else False
     return True if "gpu" in pool.name.lower() or any(re.search(_COUNTED, key) for key in offer) else None
 

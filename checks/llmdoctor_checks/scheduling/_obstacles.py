@@ -1,7 +1,5 @@
 """What stands between a pod and a node, in the words of the one who has to mend it, and the cause that it makes."""
 
-from __future__ import annotations
-
 import re
 from typing import Literal, get_args
 
@@ -184,8 +182,7 @@ def _shortage(node: Node, reason: Reason) -> Obstacle:
     resource, have = reason.resource, reason.allocatable or 0
     if not is_accelerator(resource) and not (have == 0 and _resembles(resource)):
         return "plugin" if have == 0 and _silent_plugin(node, resource) else obstacle_of_resource(resource)
-    should = node.should_offer(resource)
-    if should:
+    if should := node.should_offer(resource):
         count = should[0]
         if have == 0 and (count is None or count >= reason.asked):
             return "plugin"

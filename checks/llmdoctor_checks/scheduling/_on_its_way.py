@@ -1,7 +1,5 @@
 """What a pod waits for and is about to get: room that leaving pods give back, GPUs of a node that has just joined, a new machine."""
 
-from __future__ import annotations
-
 from kubectl_llmdoctor.api import Holder, NodeVerdict, Pending, Pod, k8s, parse_time, requests_of
 from llmdoctor_checks.scheduling._admission import plugins_on
 from llmdoctor_checks.scheduling._claims import volume_claims

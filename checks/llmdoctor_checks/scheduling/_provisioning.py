@@ -86,10 +86,7 @@ def provisioner(pod: Pod, claim: VolumeClaim, events: Events | None) -> str:
     """Who is to make the volume: what the controller noted of it, else what its class names."""
     annotations = claim.get("metadata.annotations")
     noted = next((annotations[key] for key in _PROVISIONER if key in annotations), "") if annotations else ""
-    said = next(
-        (hit["name"] for e in events or () if e.name == claim.name and (hit := _AWAITED.search(e.message))),
-        "",
-    )
+    said = next((hit["name"] for e in events or () if e.name == claim.name and (hit := _AWAITED.search(e.message))), "")
     item = pod.cluster.item("StorageClass", "", claim.storage_class) if claim.storage_class else None
     return str(noted or said or (item.raw.get("provisioner") if item else "") or "")
 
@@ -141,17 +138,14 @@ def _helped(pod: k8s.Pod, claim: VolumeClaim, cluster: Cluster, maker: str) -> F
     ref, who = f"{pod.metadata.namespace}/{pod.metadata.name}", maker or "the provisioner"
     look = f"kubectl -n {pod.metadata.namespace} describe pod {pod.metadata.name}"
     if not taints:
-        return fixes.advice(
-            f"Let {ref} get to {node}, by which {who} makes the volume: see what keeps it off", look, owner="platform"
-        )
+        return fixes.platform(f"Let {ref} get to {node}, by which {who} makes the volume: see what keeps it off", look)
     # Rancher's local-path provisioner makes them by a template (pkg: helperPod.yaml)
     local = pod.metadata.name.startswith("helper-pod-")
     where = "tolerations in helperPod.yaml of its ConfigMap, usually local-path-config" if local else "its settings"
-    return fixes.advice(
+    return fixes.platform(
         f"Have the helper pods of {who} tolerate {', '.join(taints)} of {node} ({where}, or a policy that adds it): {ref}, which is to "
         f"make {claim.name} there, does not. Or make its PersistentVolume by hand, or take the taint off until the claim is bound",
         look,
-        owner="platform",
     )
 
 
@@ -188,17 +182,15 @@ def _first_class(pod: Pod, claim: VolumeClaim, *, many: bool) -> Fix:
     )
     default, gets = _ANNOTATE.format("NAME"), f"{claim.name}, which names none, gets it by itself then"
     if pod.cluster.complete("StorageClass") and not any(pod.cluster.items("StorageClass")):
-        return fixes.advice(
+        return fixes.platform(
             f"Install what makes volumes ({maker}), and make its storage class the default one: {gets}. The cluster has no storage class",
             default,
-            owner="platform",
         )
-    return fixes.advice(
+    return fixes.platform(
         f"Make a storage class the default one: {gets}; or recreate it with one that there is as storageClassName. Where the first command "
         f"lists none, as in a cluster that kubeadm made, install {maker} before, which brings one",
         "kubectl get storageclass",
         default,
-        owner="platform",
     )
 
 
@@ -246,11 +238,10 @@ def _other_mode(pod: Pod, claim: VolumeClaim) -> Iterator[Fix]:
         text = f"Recreate {claim.name} with storage class {shared[0]}, which many nodes can mount"
         yield _recreated(pod, claim, text, {"storageClassName": shared[0]})
     elif not alone:
-        yield fixes.advice(
+        yield fixes.platform(
             f"Recreate {claim.name} with a class of a shared file system (NFS, EFS, Filestore, Azure Files, CephFS), which this cluster "
             "has none of; or give each pod a ReadWriteOnce claim of its own (a StatefulSet with volumeClaimTemplates)",
             "kubectl get storageclass",
-            owner="platform",
         )
 
 
@@ -279,10 +270,9 @@ def _default_class(pod: Pod, claim: VolumeClaim, *, many: bool) -> Iterator[Fix]
         yield _recreated(pod, claim, f"Recreate {claim.name}: it gets the default storage class {names[0]} then", {})
         return
     one = names[0] if len(names) == 1 else f"one of {', '.join(names)}"
-    yield fixes.advice(
+    yield fixes.platform(
         f"Make {one} the default storage class: {claim.name}, which names none, gets it by itself then",
         _ANNOTATE.format(shlex.quote(names[0])),
-        owner="platform",
     )
     text = f"Recreate {claim.name} with storageClassName: {names[0]}, if no class should be the default one"
     yield _recreated(pod, claim, text, {"storageClassName": names[0]})
@@ -295,11 +285,10 @@ def _installed(pod: Pod, claim: VolumeClaim, name: str, *, many: bool) -> Iterat
         text = f"Recreate {claim.name} with storage class {there[0].name}, whose driver {there[0].raw.get('provisioner')} is installed"
         yield _recreated(pod, claim, text, {"storageClassName": there[0].name})
     role = f", with a role that has the policy {_POLICIES[name]}" if name in _POLICIES else ""
-    yield fixes.advice(
+    yield fixes.platform(
         f"Install the driver {name}{role}: {claim.name} is bound as soon as it runs",
         *filter(None, [_INSTALLED.get(name)]),
         "kubectl get csidrivers",
-        owner="platform",
     )
 
 
@@ -329,11 +318,10 @@ def of_another_class(cluster: Cluster, claim: VolumeClaim) -> tuple[Item, str] |
 def withheld(pod: Pod, claim: VolumeClaim, describe: str) -> Fix:
     """What to do about a claim that goes or has lost its volume, with whatever lies there."""
     if claim.phase == "Lost":
-        return fixes.advice(
+        return fixes.platform(
             f"Make PersistentVolume {claim.volume} again for the disk or share that it stood for, with claimRef to {claim.name}, which is "
             "bound to it then; a new claim is empty",
             describe,
-            owner="platform",
         )
     return fixes.advice(
         f"Save what is on {claim.name}, which goes as soon as no pod uses it; then create it again, or name another claim in "
@@ -383,9 +371,7 @@ def _unmatched(pod: Pod, claim: VolumeClaim, describe: str) -> Iterator[Fix]:
             f"Make a PersistentVolume of {asked} with storageClassName {claim.storage_class} and {' and '.join(claim.modes)} on a node "
             f"that can run {pod.name}, if that class has no provisioner; else the claim's events say why it makes none"
         )
-    yield fixes.advice(
-        text, f"kubectl get storageclass {claim.storage_class or ''}".strip(), describe, owner="platform"
-    )
+    yield fixes.platform(text, f"kubectl get storageclass {claim.storage_class or ''}".strip(), describe)
 
 
 def _made_by_class(cluster: Cluster, claim: VolumeClaim) -> bool:
@@ -444,10 +430,8 @@ def elsewhere(pod: Pod, claim: VolumeClaim, volume: Item) -> Fix:
         copy += f": {claim.name} is on a disk of a node without them ({volume_where(volume)})" if bare else ""
     else:
         lead = f"Add a node {'with its GPUs ' if wanted else ''}where {claim.name} is ({volume_where(volume)}), or "
-    return fixes.advice(
-        f"{lead}{copy}"[:1].upper() + f"{lead}{copy}"[1:],
-        f"kubectl get nodes -L {','.join(map(shlex.quote, keys))}",
-        owner="platform",
+    return fixes.platform(
+        f"{lead}{copy}"[:1].upper() + f"{lead}{copy}"[1:], f"kubectl get nodes -L {','.join(map(shlex.quote, keys))}"
     )
 
 
@@ -461,11 +445,8 @@ def _made_again(pod: Pod, claim: VolumeClaim) -> Fix:
             f"kubectl -n {pod.namespace} delete pvc {claim.name}",
         )
     first = _helped(made_by, claim, pod.cluster, who)
-    return fixes.advice(
-        f"{first.summary}; then {again}",
-        *first.commands,
-        f"kubectl -n {pod.namespace} delete pvc {claim.name}",
-        owner="platform",
+    return fixes.platform(
+        f"{first.summary}; then {again}", *first.commands, f"kubectl -n {pod.namespace} delete pvc {claim.name}"
     )
 
 

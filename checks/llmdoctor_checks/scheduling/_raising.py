@@ -1,7 +1,5 @@
 """Quotas raised by as much as a pod lacks: a ResourceQuota's, and those of the queues of Kueue, KAI and Volcano."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
@@ -181,10 +179,7 @@ def of_flavor(workload: Item, cluster: Cluster, message: str, flavor: str) -> Ra
         f"ClusterQueue {name}" if name else f"the ClusterQueue of LocalQueue {local}" if local else "its ClusterQueue"
     )
     commands = shown_queue(workload, name)
-    return Raised(
-        fixes.advice(f"Raise the nominalQuota of flavor {flavor} in {behind}: {amounts}", *commands, owner="platform"),
-        True,
-    )
+    return Raised(fixes.platform(f"Raise the nominalQuota of flavor {flavor} in {behind}: {amounts}", *commands), True)
 
 
 def shown_queue(workload: Item, name: str) -> tuple[str, ...]:
@@ -251,7 +246,7 @@ def of_volcano(pod: Pod, subject: Subject, lacks: list[str]) -> Raised | None:
         amounts = " and ".join(f"{resource} by {quantity(resource, amount)}" for resource, amount in more.items())
         edit = f"kubectl edit queues.scheduling.volcano.sh {shlex.quote(name)}"
         text = f"Raise {what}: {amounts}, which is what it asks for (less, where something is left)"
-        return Raised(fixes.advice(text, edit, owner="platform"), True) if more else None
+        return Raised(fixes.platform(text, edit), True) if more else None
     taken = _amounts(dig(queue.raw, "status.allocated"))
     changes: dict[str, tuple[str, str]] = {}
     for resource, limit in capability.items():
@@ -313,7 +308,7 @@ def of_elastic(pod: Pod, name: str, message: str, exceeds: str) -> Raised | None
     else:
         return None
     look = f"kubectl get elasticquotas.scheduling.sigs.k8s.io -A | grep -w {shlex.quote(name)}"
-    return Raised(fixes.advice(text, look, owner="platform"), True)
+    return Raised(fixes.platform(text, look), True)
 
 
 def _amounts(told: Any) -> dict[str, int]:
@@ -339,7 +334,7 @@ def of_kai(pod: Pod, name: str, field: str, taken: str, wanted: str) -> Raised |
         called = shlex.quote(queue.name if queue else name)
         command = f"kubectl patch queues.scheduling.run.ai {called} --type=merge -p '{body}'"
         text = f"Raise {what} to {need:g}{suffix} {resource}{unread}"
-        return Raised(fixes.advice(text, command, owner="platform"), True)
+        return Raised(fixes.platform(text, command), True)
     if not 0 <= own[field] < value:
         return None  # it was raised since
     at = f"/spec/resources/{kind}"
@@ -398,5 +393,5 @@ def _raised(
     text = f"Raise {what}: {amounts}"
     text += f", once the nodes have as much ({' and '.join(short)} now)" if short else ""
     if item is None:
-        return Raised(fixes.advice(text, *filter(None, [unread]), owner="platform"), not short)
+        return Raised(fixes.platform(text, *filter(None, [unread])), not short)
     return Raised(fixes.patch_object(item, text, operations, owner="platform"), not short)

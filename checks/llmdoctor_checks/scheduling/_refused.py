@@ -6,8 +6,6 @@ schedulers that bind a pod (kube-scheduler's FailedScheduling, KAI's BindingErro
 operators repeat the API server's words under reasons and conditions of their own, or in their logs only.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -26,14 +24,9 @@ from kubectl_llmdoctor.api import (
 )
 
 _KINDS = (
-    "ReplicaSet",
-    "Deployment",
-    "StatefulSet",
-    "Revision",
-    "Service.serving.knative.dev",
-    "InferenceService",
+    "ReplicaSet", "Deployment", "StatefulSet", "Revision", "Service.serving.knative.dev", "InferenceService",
     "RayCluster",
-)
+)  # fmt: skip
 
 #: How many pods a group of a LeaderWorkerSet has, on each of them (api/leaderworkerset/v1).
 _GROUP_SIZE = "leaderworkerset.sigs.k8s.io/size"

@@ -4,8 +4,6 @@ A change may touch the pod (a JSON patch of its spec), what runs on a node, or a
 node may be several things: then the changes for all of them are offered as one.
 """
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Callable, Iterable, Iterator
 
@@ -328,8 +326,7 @@ def _selector(stop: Stop) -> Iterator[Change]:
         return
     operations, text = demands_met(stop.pending.pod.spec, node, unmet)
     yield Change(text=text, operations=tuple(operations))
-    labels = labels_wanted(unmet)
-    if labels:
+    if labels := labels_wanted(unmet):
         pairs = shlex.join(f"{key}={value}" for key, value in labels.items())
         yield Change(
             text=f"Label {node.name} {pairs}, if that is true of it",
@@ -488,8 +485,7 @@ def _belongs_to_the_node(holder: Holder) -> bool:
 
 def fewest(holders: list[Holder], resource: str, need: int) -> list[Holder]:
     """As few pods as together have so much: one that suffices and is smallest, else from the largest down."""
-    enough = [h for h in holders if h.requests[resource] >= need]
-    if enough:
+    if enough := [h for h in holders if h.requests[resource] >= need]:
         return [min(enough, key=lambda h: (not h.terminating, h.requests[resource], h.ref))]
     chosen: list[Holder] = []
     for holder in sorted(holders, key=lambda h: (-h.requests[resource], h.ref)):

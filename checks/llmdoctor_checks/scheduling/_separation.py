@@ -7,8 +7,6 @@ the nearest of the rest is the cause. Without nodes the scheduler's own message 
 filters helps: a node that failed late has passed every filter before.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import msgspec
@@ -70,8 +68,7 @@ def _causes(pending: Pending) -> tuple[Cause, ...]:
         return tuple(
             Cause(id="gpu-resource-absent", obstacle="absent", confidence="certain", resource=r) for r in wanted
         )
-    refused = tuple(_refused(pending))
-    if refused:
+    if refused := tuple(_refused(pending)):
         return refused
     found = _evaluated(pending)
     by_label = bool(found) and found[0].obstacle == "selector"

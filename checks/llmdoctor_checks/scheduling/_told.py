@@ -1,7 +1,5 @@
 """The scheduler's words where the pod is gone: Knative takes it away when it gives up, and repeats them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -57,10 +55,9 @@ def _ways(pod: Pod, short: list[Count], ref: str) -> tuple[Fix, ...]:
     told = ", ".join(f"{c.name} {one.resource} {now}" for one in short for c, now in _requested(pod, one.resource))
     now = f" ({told} now)" if told else ""
     less = fixes.advice(f"Request less {names}{now}, and apply {ref} again")
-    free = fixes.advice(
+    free = fixes.platform(
         f"Free {f'{asked:g} ' if asked else ''}{names} on one of the nodes, or add a node that has as much; then apply {ref} again",
         "kubectl get pods -A -o wide",
-        owner="platform",
     )
     if not gpus:
         return less, free

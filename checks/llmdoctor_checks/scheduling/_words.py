@@ -1,7 +1,5 @@
 """How the checks of this family quote and say what they found."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -286,8 +284,7 @@ def look(node: str) -> str:
 
 def scaling_lines(pending: Pending) -> Iterator[Evidence]:
     """The newest word of an autoscaler on this pod."""
-    for event in pending.scaling[-1:]:
-        yield event_evidence(event, pending.pod.cluster)
+    yield from (event_evidence(event, pending.pod.cluster) for event in pending.scaling[-1:])
 
 
 def told_of(pending: Pending, container: Container, count: int) -> list[dict[str, Any]]:

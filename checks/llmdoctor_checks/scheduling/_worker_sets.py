@@ -3,8 +3,6 @@
 Sources: api/leaderworkerset/v1 (StartupPolicyType), pkg/controllers/pod_controller.go and pkg/webhooks/pod_webhook.go of LeaderWorkerSet.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -63,10 +61,8 @@ def leader_first(subject: Subject) -> Iterator[Finding]:
         ),
         explains=("not-ready", "ray-cluster", "probe-too-short", "engine-init-failed", "crash-loop", "rollout-stuck"),
         fixes=(
-            fixes.patch_object(
-                item,
-                "Make the workers as soon as the leader is there",
-                [{"op": "replace", "path": "/spec/startupPolicy", "value": "LeaderCreated"}],
+            fixes.set_field(
+                item, "/spec/startupPolicy", "LeaderCreated", "Make the workers as soon as the leader is there"
             ),
         ),
         pods=tuple(one.name for one in leaders) if pod.exists else (),

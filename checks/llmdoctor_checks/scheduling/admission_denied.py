@@ -7,8 +7,6 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-import msgspec
-
 from kubectl_llmdoctor.api import (
     Cluster,
     Evidence,
@@ -114,14 +112,9 @@ _MOST = 4
 #: The highest value of a priority class that is not the system's.
 _HIGHEST = 1000000000
 _EXPLAINS = (
-    "rollout-stuck",
-    "pod-pending",
-    "not-ready",
-    "gang-incomplete",
-    "progress-deadline",
-    "ray-cluster",
+    "rollout-stuck", "pod-pending", "not-ready", "gang-incomplete", "progress-deadline", "ray-cluster",
     "multinode-discovery",
-)
+)  # fmt: skip
 #: What Pod Security says of what no level but `privileged` allows (pod-security-admission/policy); `restricted` has words of its own for
 #: paths of the node, among its volume types.
 _BEYOND_BASELINE = (
@@ -183,8 +176,7 @@ def admission_denied(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
     """
     for message, evidence in refusals(subject, cluster):
         for kind, pattern, form in _TEXTS:
-            found = re.search(pattern, message, re.DOTALL)
-            if found:
+            if found := re.search(pattern, message, re.DOTALL):
                 yield _stated(subject, evidence, kind, form, {"who": "", "why": "", "": message, **found.groupdict()})
                 return
     if not subject.exists:
@@ -248,11 +240,10 @@ def _answers(subject: Subject, kind: str, parts: dict[str, str]) -> Iterator[Fix
     elif kind == "finalizers":
         # LeaderWorkerSet's workers are of a StatefulSet that their leader, a Pod, owns
         owner = "pods" if "leader pod" in parts[""] else f"{where.partition('/')[0].lower()}s"
-        yield fixes.advice(
+        yield fixes.platform(
             f"Let the operator's service account update {owner}/finalizers: a rule of its ClusterRole, as its releases for OpenShift "
             "have it",
             f"kubectl get clusterroles -o yaml | grep -n {owner}/finalizers",
-            owner="platform",
         )
     elif kind == "invalid":
         pod = next(iter(subject.pods), None)
@@ -278,18 +269,16 @@ def _answers(subject: Subject, kind: str, parts: dict[str, str]) -> Iterator[Fix
 def _of_init_container(subject: Subject, where: str) -> Fix | None:
     """What keeps GPUs out of init containers, which Autopilot does not take: up to 0.6 KubeRay gave its own those of the worker."""
     pods = (pod for pod in subject.pods if pod.template or pod.exists)
-    named = next((c.name for pod in pods for c in pod.containers if c.role == "init" and c.accelerators), "")
-    if named:
+    if named := next((c.name for pod in pods for c in pod.containers if c.role == "init" and c.accelerators), ""):
         return fixes.advice(
             f"Take the GPUs out of the resources of init container {named} of {where}: Autopilot gives them to none"
         )
     if subject.workload is None or subject.workload.kind not in ("RayCluster", "RayService", "RayJob"):
         return None
-    return fixes.advice(
+    return fixes.platform(
         "Take KubeRay's operator 1.0 or newer: up to 0.6 it gave its init container wait-gcs-ready the GPUs of the worker, which "
         "Autopilot does not take; or set ENABLE_INIT_CONTAINER_INJECTION=false on the operator",
         "kubectl get deployments -A -l app.kubernetes.io/name=kuberay-operator -o wide",
-        owner="platform",
     )
 
 
@@ -328,10 +317,8 @@ def _of_runtime_class(subject: Subject, where: str, who: str) -> Iterator[Fix]:
         text = f"Name the RuntimeClass {named[0]} in {where}, whose handler is {handlers[named[0]]}: {who} is no class here"
         yield fixes.set_spec(pod, "/runtimeClassName", named[0], text)
         return
-    made = {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": who}, "handler": who}
-    document = shlex.quote(msgspec.json.encode(made).decode())
     text = f"Make the RuntimeClass {who}, whose handler the container runtime of the nodes must have (nvidia: the container toolkit)"
-    yield fixes.advice(text, f"echo {document} | kubectl create -f -", owner="platform")
+    yield fixes.platform(text, fixes.create("node.k8s.io/v1", "RuntimeClass", who, handler=who))
     yield fixes.advice(
         f"Take runtimeClassName: {who} out of {where}, or name one that exists", "kubectl get runtimeclasses"
     )
@@ -344,10 +331,9 @@ def _of_priority_class(subject: Subject, where: str, who: str) -> Iterator[Fix]:
     shown = ", ".join(f"{name}: {value}" for name, value in sorted(own.items(), key=lambda one: -one[1])[:_MOST])
     value = min(max((v for v in own.values() if v > 0), default=1000), _HIGHEST)
     than = f"as high as the highest that is here ({shown})" if shown else "above the 0 of pods without a class"
-    yield fixes.advice(
+    yield fixes.platform(
         f"Make the PriorityClass {who} with the value {value}, {than}; without Never as its preemptionPolicy its pods push lower ones out",
         f"kubectl create priorityclass {shlex.quote(who)} --value={value} --preemption-policy=Never",
-        owner="platform",
     )
     others = f"one that exists ({shown})" if shown else "one that exists"
     yield fixes.advice(f"Take priorityClassName: {who} out of {where}, or name {others}", "kubectl get priorityclasses")
@@ -373,12 +359,11 @@ def _of_rights(who: str, parts: dict[str, str], namespace: str) -> Fix:
     told = re.search(r'in the namespace "([\w-]{1,63})"', parts["why"])
     namespace = told[1] if told else namespace
     kind, inside = ("clusterrole", "") if whole else ("role", f"-n {namespace} ")
-    return fixes.advice(
+    return fixes.platform(
         f"Give {who} the right that it lacks: {verbs} of {resource}{'' if whole else f' in {namespace}'}",
         f"kubectl {inside}create {kind} {name} --verb={verbs} --resource={resource}",
         f"kubectl {inside}create {kind}binding {name} --{kind}={name} {shlex.quote(holder)}",
         f"kubectl auth can-i {parts['verb']} {resource} {inside}--as={shlex.quote(who)}",
-        owner="platform",
     )
 
 
@@ -393,7 +378,7 @@ def _of_invalid(subject: Subject, pod: Pod | None, where: str, why: str) -> Iter
     elif pod and over and index < len(containers):
         path = f"/containers/{index}/resources/limits/{over['resource']}"
         text = f"Raise the {over['resource']} limit of {containers[index].name} from {over['limit']} to {over['asked']}, what it requests"
-        yield fixes.patch(pod, text, [{"op": "add", "path": path, "value": over["asked"]}])
+        yield fixes.set_spec(pod, path, over["asked"], text)
     else:
         yield fixes.advice(_corrected(subject, where, why))
 
@@ -413,10 +398,9 @@ def _of_level(subject: Subject, where: str, who: str, why: str) -> Iterator[Fix]
         ]
     )
     wider = "baseline" if who.startswith("restricted") and _within_baseline(why) else "privileged"
-    raising = fixes.advice(
+    raising = fixes.platform(
         f"Raise the Pod Security level of namespace {namespace} to {wider}, if everyone who may create pods there may have that",
         f"kubectl label namespace {namespace} {_LABEL}={wider} --overwrite",
-        owner="platform",
     )
     # without its device the server is another one
     yield from (raising, *inside) if any(_is_device(one) for one in wrong) else (*inside, raising)
@@ -534,8 +518,7 @@ def _violations(spec: dict[str, Any]) -> Iterator[_Violation]:
         if dig(context, "privileged") is True:
             path = f"{at}/securityContext/privileged"
             yield f"{place}.securityContext.privileged", "true", {"op": "remove", "path": path}
-        added = [name for name in words(context, "capabilities.add") if name not in _CAPABILITIES]
-        if added:
+        if added := [name for name in words(context, "capabilities.add") if name not in _CAPABILITIES]:
             path = f"{at}/securityContext/capabilities/add"
             yield f"{place}.securityContext.capabilities.add", ", ".join(added), {"op": "remove", "path": path}
         for port in rows(container, "ports"):
@@ -547,8 +530,7 @@ def _restricted(spec: dict[str, Any]) -> Iterator[_Violation]:
     """What the level `restricted` demands beyond that."""
     whole = spec.get("securityContext")
     for volume in rows(spec, "volumes"):
-        kinds = [key for key in volume if key not in ("name", "hostPath") and key not in _VOLUMES]
-        if kinds:
+        if kinds := [key for key in volume if key not in ("name", "hostPath") and key not in _VOLUMES]:
             yield f"volumes[{volume.get('name')}]", kinds[0], None
     for place, at, container in _containers(spec):
         own = container.get("securityContext")

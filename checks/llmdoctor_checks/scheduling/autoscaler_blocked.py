@@ -235,10 +235,9 @@ def _unlaunched(claims: list[Item], cluster: Cluster, pending: Pending | None = 
         explains=(*EXPLAINS, *(c.id for c in found)),
         fixes=(
             asked_of_cloud(said, claim, pool=_pool_of(claim.name, claim, cluster))
-            or fixes.advice(
+            or fixes.platform(
                 "Ask the cloud for what it refuses (quota, rights, capacity); or allow other instance types or zones",
                 f"kubectl describe nodeclaims.karpenter.sh {claim.name}",
-                owner="platform",
             ),
         ),
         order=float(len(found)),
@@ -282,10 +281,9 @@ def _no_capacity(pending: Pending, names: list[str]) -> Iterator[Finding]:
             asked_of_cloud(
                 event.message, claim, pool=_pool_of(event.name, claim, cluster), of=event.name.rpartition("-")[0]
             )
-            or fixes.advice(
+            or fixes.platform(
                 "Allow other instance types, zones or capacity types in the NodePool; reserve capacity where it must be this one",
                 "kubectl get events -A --field-selector reason=InsufficientCapacityError",
-                owner="platform",
             ),
             *_freeing(pending),
         ),
@@ -310,16 +308,14 @@ def _logged(pending: Pending, names: list[str], order: int) -> Iterator[Finding]
     code = re.search(_QUOTA, error) or re.search(_CODE, error)
     yield Finding(
         role="cause",
-        confidence="likely",
         summary=f"Karpenter gets no machine from the cloud: {sentence(code['error'] if code else error)}",
         evidence=(log_evidence(mine[-1], _LAUNCHES), *said_by(pending)),
         explains=(*EXPLAINS, *(c.id for c in causes(pending))),
         fixes=(
             asked_of_cloud(error, of=next((name.rpartition("-")[0] for name in names if f'"{name}"' in text), ""))
-            or fixes.advice(
+            or fixes.platform(
                 "Ask the cloud for what it refuses (quota, rights, capacity); or allow other instance types or zones",
                 "kubectl get nodeclaims.karpenter.sh -o wide",
-                owner="platform",
             ),
         ),
         order=float(order),
@@ -414,23 +410,19 @@ def _of_pool(pending: Pending, pool: Pool) -> Iterator[Fix]:
     yield from filter(None, (fewer, made, disk))
     made = made or fewer
     if small and not offered and not made:
-        yield fixes.advice(
+        yield fixes.platform(
             f"Allow larger instance types in {pool.title}: the pod takes {pool.asked}"
             if pool.asked
             else f"Allow larger instance types in {pool.title}, or ask for less",
             f"kubectl edit nodepools.karpenter.sh {shlex.quote(pool.name) if pool.name else ''}".rstrip(),
-            owner="platform",
         )
     if offered:
-        yield fixes.advice(
+        yield fixes.platform(
             f"Allow other zones, capacity types or instance types in {pool.title}; what the cloud had none of is tried again by itself",
             "kubectl get events -A --field-selector reason=InsufficientCapacityError",
-            owner="platform",
         )
     if not small and not offered:
-        yield fixes.advice(
-            f"Make the requirements of {pool.title} and of the pod name an instance type that exists", owner="platform"
-        )
+        yield fixes.platform(f"Make the requirements of {pool.title} and of the pod name an instance type that exists")
 
 
 def _short(event: Event) -> str:
@@ -445,7 +437,7 @@ def _freeing(pending: Pending) -> Iterator[Fix]:
     """To use what others hold, where a node has any of it."""
     nodes = pending.subject.nodes
     if not nodes or any(node.amounts.get(name) for node in nodes for name in pending.accelerators):
-        yield fixes.advice("Free the GPUs that are there", owner="platform")
+        yield fixes.platform("Free the GPUs that are there")
 
 
 #: Compute Engine's names of its quotas for GPUs, by GKE's for their kinds.
@@ -478,20 +470,18 @@ def _of_google(pending: Pending, event: Event) -> Fix | None:
     region = zones[0].rpartition("-")[0]
     if quota:
         name = ("PREEMPTIBLE_" if spot else "") + _GPU_QUOTAS.get(kind, "that of its GPUs")
-        return fixes.advice(
+        return fixes.platform(
             f"Raise the quota of the project in {region} that is full: {name}, or GPUS_ALL_REGIONS (0 in new projects), or that of CPUs, "
             "disks or addresses; below, a quota whose usage has come to its limit",
             f"gcloud compute regions describe {region} {where} --flatten=quotas "
             "--format='table(quotas.metric,quotas.usage,quotas.limit)'",
             f"gcloud compute project-info describe {where} --flatten=quotas --format='table(quotas.metric,quotas.usage,quotas.limit)'",
-            owner="platform",
         )
-    return fixes.advice(
+    return fixes.platform(
         f"Google has no {of}machine in {', '.join(zones)} now: let the node pool use other zones of {region} that have them, or ask for "
         f"{'on-demand machines' if spot else 'spot machines'}, another GPU or a reservation; it is tried again by itself",
         f"gcloud compute accelerator-types list {where} --filter='zone~{region}'" + (f" | grep {kind}" if kind else ""),
         "gcloud container node-pools update POOL --cluster=CLUSTER --node-locations=ZONES",
-        owner="platform",
     )
 
 
@@ -502,9 +492,8 @@ def _fixes(pending: Pending, event: Event, *, at_limit: bool) -> Iterator[Fix]:
     elif of_google:
         yield of_google
     else:
-        yield fixes.advice(
+        yield fixes.platform(
             "Look for the cloud's own error (quota, capacity) at the node group; allow other zones or instance types",
             "kubectl get events -A --field-selector reason=FailedScaleUp",
-            owner="platform",
         )
     yield from _freeing(pending)

@@ -257,10 +257,9 @@ def _unknown_nodes(pending: Pending, found: Cause, without: list[Absent]) -> Fin
         [*asked_in(pending, found.resource), *without[0].evidence],
         [
             *let_in(without, known=len(without) == 1),
-            fixes.advice(
+            fixes.platform(
                 "Have a feature discovery label the nodes instead (gfd.enabled=true in the values of NVIDIA's chart, which brings NFD "
-                "with it)",
-                owner="platform",
+                "with it)"
             ),
         ],
         ("gpu-resource-absent",),
@@ -378,31 +377,28 @@ def _disabled(cluster: Cluster, node: str, resource: str) -> Iterator[tuple[str,
 
 def _plainly(node: Node) -> Fix:
     """What lets NVIDIA's GPU operator see a node again (internal/controller, `gpuNodeLabels`)."""
-    return fixes.advice(
+    return fixes.platform(
         "Have NFD name devices by vendor, or by class and vendor (sources.pci.deviceLabelFields of its worker): NVIDIA's GPU operator "
         f"looks for pci-10de.present, pci-0302_10de.present or pci-0300_10de.present, and {node.name} has "
         f"{node.finely_named.rpartition('/')[2]}",
         "kubectl get nodefeaturediscoveries.nfd.openshift.io -A -o yaml   # or: the ConfigMap of nfd-worker",
-        owner="platform",
     )
 
 
 def _look(node: str) -> Fix:
-    return fixes.advice(
+    return fixes.platform(
         f"Look at the GPU that is not fit on {node}: reset it or reboot the node, and replace it when it fails again",
         f"kubectl cordon {node}",
         fixes.on_node(node, "nvidia-smi -q"),
-        owner="platform",
     )
 
 
 def _of_hami(nodes: list[Node]) -> Iterator[Fix]:
     """The label by which HAMi's chart has its device plugin select nodes."""
     if lacking := [node.name for node in nodes if node.labels.get("gpu") != "on"]:
-        yield fixes.advice(
+        yield fixes.platform(
             f"Label {', '.join(lacking)} gpu=on, which the device plugin of HAMi's chart selects",
             f"kubectl label node {' '.join(lacking)} --overwrite gpu=on",
-            owner="platform",
         )
 
 
@@ -502,7 +498,7 @@ def _by_xid(plugin: k8s.Pod, cluster: Cluster) -> Iterator[tuple[str, Fix]]:
         also = "; the GPU should be replaced when the error returns" if meaning and meaning.kind == "memory" else ""
         yield (
             f"{told['gpu']} had Xid {told['xid']}{f' ({meaning.meaning})' if meaning else ''}",
-            fixes.advice(
+            fixes.platform(
                 f"Cordon {node}, take the pods off and reboot it, cold if that does not help: the plugin starts again with it{also}"
                 if gone
                 else f"Cordon {node}, take the pods off GPU {gpu} and reset it, or reboot {node}; then delete {meta.name}, whose "
@@ -510,7 +506,6 @@ def _by_xid(plugin: k8s.Pod, cluster: Cluster) -> Iterator[tuple[str, Fix]]:
                 f"kubectl cordon {node}",
                 *(() if gone else (fixes.on_node(node, f"nvidia-smi --gpu-reset -i {gpu}"), delete)),
                 f"kubectl uncordon {node}",
-                owner="platform",
             ),
         )
         return
@@ -564,36 +559,32 @@ def _before_the_plugin(cluster: Cluster, node: str) -> Iterator[Fix]:
     pod, title = first
     said = " ".join(line.text for line in last_errors(cluster, pod))
     if "containerd" in said and "no such file or directory" in said and _of_rancher(cluster, node):
-        yield fixes.advice(
+        yield fixes.platform(
             f"Tell the GPU operator's toolkit where k3s and RKE2 keep containerd: CONTAINERD_SOCKET={_K3S_SOCKET} in toolkit.env "
             "of its values (and CONTAINERD_CONFIG, in releases that do not ask containerd for it)",
             "kubectl edit clusterpolicies.nvidia.com",
-            owner="platform",
         )
     if _UNFETCHED.search(said):
-        yield fixes.advice(
+        yield fixes.platform(
             f"Let the driver's container on {node} reach the repositories of its distribution, from which it takes what belongs to the "
             "kernel (DNS in the cluster, egress, a proxy in driver.env, a mirror in driver.repoConfig); or use drivers that bring their "
-            "modules (driver.usePrecompiled), or one that the machine has (driver.enabled=false)",
-            owner="platform",
+            "modules (driver.usePrecompiled), or one that the machine has (driver.enabled=false)"
         )
     elif _HEADERLESS.search(said):
         item = cluster.item("Node", "", node)
         kernel = dig(item.raw, "status.nodeInfo.kernelVersion") if item else None
-        yield fixes.advice(
+        yield fixes.platform(
             f"The driver's container finds no packages of the kernel of {node}{f' ({kernel})' if kernel else ''} where its distribution "
             "keeps them: boot a kernel that is offered there, give the container a repository that has them (driver.repoConfig of the GPU "
             "operator), or install the driver on the machine itself and set driver.enabled=false",
             fixes.on_node(node, "uname -r"),
-            owner="platform",
         )
     if _UNSIGNED.search(said):
-        yield fixes.advice(
+        yield fixes.platform(
             f"The kernel of {node} loads only modules signed by a key that it trusts (Secure Boot, usually): switch that off for these "
             "machines (GKE: shielded nodes without secure boot), or use signed drivers (driver.usePrecompiled of NVIDIA's GPU operator, "
             "driver.imageSign in AMD's DeviceConfig with its key enrolled on the machine by mokutil, or the driver that the machine's "
-            "image brings)",
-            owner="platform",
+            "image brings)"
         )
     meta = pod.metadata
     ended = any(s.restart_count for s in pod.status.container_statuses)
@@ -607,11 +598,10 @@ def _before_the_plugin(cluster: Cluster, node: str) -> Iterator[Fix]:
     if waits and waits.state.waiting and "Image" in waits.state.waiting.reason:
         held = f"its image {waits.image} cannot be pulled" + (f": {held}" if held else "")
     why = _shortened(errors[-1]) if errors else " ".join(held.split())[:240]
-    yield fixes.advice(
+    yield fixes.platform(
         f"Fix what {'ends' if ended else 'holds up'} the pod of the {title} on {node}{f' ({why})' if why else ''}: the device plugin "
         "waits for it and starts by itself then",
         f"{where} logs {meta.name} --previous" if ended else f"{where} describe pod {meta.name}",
-        owner="platform",
     )
 
 
@@ -624,10 +614,9 @@ def _of_rancher(cluster: Cluster, node: str) -> bool:
 def _by_answer(pod: Pod, text: str) -> Iterator[Fix]:
     """What helps against the answer of a plugin that shares GPUs: a list too long for the kubelet, pods mixed up."""
     if _TOO_LONG in text:
-        yield fixes.advice(
+        yield fixes.platform(
             "Have the device plugin count memory in larger pieces, so that it lists fewer devices (Volcano's for vGPUs: "
-            "--gpu-memory-factor, in the pieces of which pods ask for memory then)",
-            owner="platform",
+            "--gpu-memory-factor, in the pieces of which pods ask for memory then)"
         )
     if _MIXED_UP.search(text):
         yield fixes.advice(
@@ -643,12 +632,11 @@ def _panicking(cluster: Cluster, node: str, pod: Pod) -> Iterator[Fix]:
     for plugin in plugins_on(cluster, node) if node else ():
         if any(PANIC in line.text for line in plugin_lines(cluster, plugin)):
             name = next((c.image for c in plugin.spec.containers), "") or plugin.metadata.name
-            yield fixes.advice(
+            yield fixes.platform(
                 f"Take another release of the device plugin on {node} ({name}): it panics when the kubelet asks it for the pod's devices, "
                 "and starts again by itself; delete the refused pod then, whose owner makes another",
                 f"kubectl -n {plugin.metadata.namespace or 'default'} logs {plugin.metadata.name} --previous",
                 f"kubectl -n {pod.namespace} delete pod {pod.name}",
-                owner="platform",
             )
             return
 
@@ -659,11 +647,10 @@ def _let_in(cluster: Cluster, node: str, resource: str) -> Iterator[Fix]:
         yield let_made(unmade)
     plugins = plugins_on(cluster, node) if node else []
     if any(_NO_SOCKET in line.text for plugin in plugins for line in last_errors(cluster, plugin)):
-        yield fixes.advice(
+        yield fixes.platform(
             f"Let the plugin speak to the kubelet of {node}: where SELinux is on, the kubelet must run as kubelet_t (its program labelled "
             "kubelet_exec_t) and the plugin's container be of a type that may connect to it, or privileged",
             fixes.on_node(node, "ps -eZ | grep kubelet"),
-            owner="platform",
         )
 
 
@@ -674,7 +661,7 @@ def _as_told(cluster: Cluster, node: str, plugins: list[k8s.Pod]) -> Iterator[Fi
         yield driver_of_google(node, item.labels if item else {})
     said = [line.text[:2000] for plugin in plugins for line in last_errors(cluster, plugin)]
     if lost := next(filter(None, map(_NO_LIBRARY.search, said)), None):
-        yield fixes.advice(
+        yield fixes.platform(
             f"Tell the device plugin where on {node} the driver's libraries are, as where it looks is no {lost['file']}: "
             "NVIDIA_DRIVER_ROOT (nvidiaDriverRoot of its chart) is / for a driver that is installed on the node, /run/nvidia/driver for "
             "that of the GPU operator, whose validator's pod writes it to /run/nvidia/validations/driver-ready: restart that one there, as "
@@ -684,7 +671,6 @@ def _as_told(cluster: Cluster, node: str, plugins: list[k8s.Pod]) -> Iterator[Fi
                 node,
                 f"sh -c 'cat /run/nvidia/validations/driver-ready; find / /run/nvidia/driver -xdev -name {lost['file']}'",
             ),
-            owner="platform",
         )
     if unseeing := [plugin for plugin in plugins if any(map(_unseen, last_errors(cluster, plugin)))]:
         yield _monitoring(unseeing[0])
@@ -706,11 +692,10 @@ def _monitoring(plugin: k8s.Pod) -> Fix:
     meta = plugin.metadata
     made = next((owner.name for owner in meta.owner_references if owner.kind == "DaemonSet"), "")
     what = f"{next((c.name for c in plugin.spec.containers), '')} of {f'DaemonSet {made}' if made else meta.name}"
-    return fixes.advice(
+    return fixes.platform(
         f"Set NVIDIA_MIG_MONITOR_DEVICES=all for {what}, with the capability SYS_ADMIN, which NVIDIA's runtime asks of whoever sets it: on "
         "a node with MIG only such a container may see the memory of a whole GPU (NVIDIA's chart gives both unless migStrategy is none)",
         *([f"kubectl -n {meta.namespace or 'default'} edit daemonset {made}"] if made else []),
-        owner="platform",
     )
 
 
@@ -734,12 +719,11 @@ def _mixed(cluster: Cluster, node: str, plugin: k8s.Pod) -> Fix:
         if not option and container:
             command = f"{where} set env daemonset/{made} -c {container.name} MIG_STRATEGY=mixed"
         what += ", and migStrategy in the values where a Helm chart made it"
-    return fixes.advice(
+    return fixes.platform(
         f"Set {what}: pods then ask for nvidia.com/mig-<profile>, and for nvidia.com/gpu where a GPU is not cut. Or cut all GPUs of {node} "
         "into slices of one kind, while no pod uses them, and leave the strategy as it is",
         *([command] if made or policy else []),
         fixes.on_node(node, "nvidia-smi mig -lgi"),
-        owner="platform",
     )
 
 
@@ -749,12 +733,11 @@ def _cut(cluster: Cluster, node: str, said: list[str]) -> Iterator[Fix]:
         item = cluster.item("Node", "", node)
         config = (dig(item.raw, "metadata.labels") or {}).get(MIG_CONFIG) if item else None
         label = f"kubectl label node {node} --overwrite {MIG_CONFIG}="
-        yield fixes.advice(
+        yield fixes.platform(
             f"MIG is on and a GPU of {node} has no instance: have them made while no pod uses its GPUs (the GPU operator's MIG manager "
             f"does nothing where {MIG_CONFIG} stays as it is: set it to another value and back; else nvidia-smi mig -cgi), or turn MIG off",
             fixes.on_node(node, "nvidia-smi mig -lgi"),
             *((f"{label}all-disabled", f"{label}{config}") if config else ()),
-            owner="platform",
         )
 
 
@@ -771,40 +754,36 @@ def _restart(cluster: Cluster, node: str, resource: str = "", *, runs: bool = Fa
     plugins = plugins_on(cluster, node) if node else []
     yield from _as_told(cluster, node, plugins)
     if _watchless(cluster, node):
-        yield fixes.advice(
+        yield fixes.platform(
             f"Raise the inotify instances of {node}, which are used up (fs.inotify.max_user_instances; 128 by default), for good in "
             "/etc/sysctl.d or the machine's configuration",
             fixes.on_node(node, "sysctl -w fs.inotify.max_user_instances=8192"),
-            owner="platform",
         )
     if plugins:
         meta = plugins[0].metadata
         where = f"-n {meta.namespace or 'default'}"
         yield from (fix for _, fix in _by_xid(plugins[0], cluster))
         ends = next(iter(_ends(cluster, node)), "").partition(" ends there: ")[2]
-        yield fixes.advice(
+        yield fixes.platform(
             f"Fix what ends the device plugin on {node} ({ends}), which is started again by itself"
             if ends
             else f"Restart the device plugin on {node} (pod {meta.name}): it looks for the devices again; its log says what it met",
             f"kubectl {where} logs {meta.name}",
             *([] if ends else [f"kubectl {where} delete pod {meta.name}"]),
-            owner="platform",
         )
     elif node and (kept := _kept(cluster, node)):
         given, listed, named = kept
-        yield fixes.advice(
+        yield fixes.platform(
             f"Restart the device plugin's pod on {node}, which calls {given - listed} of {given} {named} unhealthy until then; where it "
             "does so again, the GPU should be reset or replaced",
             f"kubectl get pods -A -o wide --field-selector spec.nodeName={node} | grep -i device-plugin",
             *([fixes.on_node(node, "nvidia-smi")] if named.startswith("nvidia.com/") else []),
-            owner="platform",
         )
     elif runs or _registered_once(cluster, node):
         at = f" --field-selector spec.nodeName={node}" if node else ""
-        yield fixes.advice(
+        yield fixes.platform(
             f"Restart the device plugin on {node or 'its node'}: delete its pod there, whose log says what it met",
             f"kubectl get pods -A -o wide{at} | grep -i device-plugin",
-            owner="platform",
         )
     else:
         yield brought(cluster, node, resource or _offered(cluster, node))

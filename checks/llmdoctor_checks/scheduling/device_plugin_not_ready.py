@@ -45,11 +45,10 @@ def device_plugin_not_ready(pod: Pod, node: Node | None, subject: Subject, clust
         f"kubectl -n {pod.namespace} delete pod {pod.name}",
     )
     if MIRROR in pod.annotations:
-        again = fixes.advice(
+        again = fixes.platform(
             f"Restart the kubelet of {where} once the plugin is up: it does not try a static pod again by itself, and to delete it here "
             "does nothing",
             fixes.on_node(where, "systemctl restart kubelet"),
-            owner="platform",
         )
     yield Finding(
         role="cause",
@@ -60,10 +59,7 @@ def device_plugin_not_ready(pod: Pod, node: Node | None, subject: Subject, clust
             *plugin_evidence(cluster, pod.spec.node_name),
         ),
         explains=("pod-failed", "not-ready"),
-        fixes=(
-            again,
-            fixes.advice("Give fresh GPU nodes a startup taint that goes when the plugin is up", owner="platform"),
-        ),
+        fixes=(again, fixes.platform("Give fresh GPU nodes a startup taint that goes when the plugin is up")),
     )
 
 

@@ -116,13 +116,12 @@ def _of_controller(pending: Pending, claims: list[DeviceClaim]) -> Fix:
     """What answers the scheduler in classic DRA: a controller of the driver, fed by its plugin on the nodes."""
     found = (str(dig(claim.item.raw, "spec.resourceClassName") or "") for claim in claims if claim.item)
     driver = next(filter(None, found), "")
-    return fixes.advice(
+    return fixes.platform(
         f"Fix the DRA driver{f' of class {driver}' if driver else ''}: its controller has chosen no devices for the claim. See that the "
         "controller and its plugin on the GPU nodes run and what their logs say (drivers of this kind ended with Kubernetes 1.32; newer "
         "ones publish ResourceSlices)",
         "kubectl get pods -A -o wide | grep -i dra",
         f"kubectl -n {pending.pod.namespace} get resourceclaims,podschedulingcontexts -o yaml",
-        owner="platform",
     )
 
 
@@ -179,11 +178,10 @@ def _lingers(item: Item) -> Evidence:
 
 def _released(kept: list[Item]) -> Iterator[Fix]:
     for item in kept[:1]:
-        yield fixes.advice(
+        yield fixes.platform(
             f"Make sure that no process of what {item.namespace}/{item.name} was for is left, then let go of the claim: "
             "end its pod, or take it out of status.reservedFor",
             f"kubectl -n {item.namespace} get resourceclaims {item.name} -o yaml",
-            owner="platform",
         )
 
 
@@ -227,10 +225,9 @@ def _fixes(pending: Pending, missing: str, requests: list[tuple[DeviceClaim, dic
     allocating = "cannot allocate" in pending.message  # it has been made then
     lacked = _LACKED.search(pending.message)
     if lacked and not missing:
-        yield fixes.advice(
+        yield fixes.platform(
             f"Wait for the scheduler, which tries again by itself: DeviceClass {lacked['name']}, which it did not find, is there by now",
             f"kubectl -n {pending.pod.namespace} describe pod {pending.pod.name}",
-            owner="platform",
         )
         return
     if missing:
@@ -240,28 +237,25 @@ def _fixes(pending: Pending, missing: str, requests: list[tuple[DeviceClaim, dic
         if near:
             yield fixes.advice(f"Name {near[0]} instead of {missing} in {where}", "kubectl get deviceclasses")
         if missing in _NVIDIA_GPUS and any(name.startswith("compute-domain-") for name in have):
-            yield fixes.advice(
+            yield fixes.platform(
                 "Have NVIDIA's DRA driver serve GPUs, too, which its chart leaves out by default: resources.gpus.enabled=true "
-                "and gpuResourcesEnabledOverride=true",
-                owner="platform",
+                "and gpuResourcesEnabledOverride=true"
             )
         elif missing in _NVIDIA_GPUS:
-            yield fixes.advice(
+            yield fixes.platform(
                 f"Install NVIDIA's DRA driver (chart nvidia-dra-driver-gpu) with GPUs switched on, which makes DeviceClass {missing}; "
                 "where the GPU operator brings the driver add nvidiaDriverRoot=/run/nvidia/driver, on GKE /home/kubernetes/bin/nvidia. Its "
                 "nodes' device plugin must go, which hands the same GPUs out",
                 "helm upgrade --install nvidia-dra-driver-gpu nvidia-dra-driver-gpu --repo https://helm.ngc.nvidia.com/nvidia "
                 "-n nvidia-dra-driver-gpu --create-namespace --set resources.gpus.enabled=true --set gpuResourcesEnabledOverride=true",
-                owner="platform",
             )
         else:
-            yield fixes.advice(f"Install the DRA driver that brings {missing}", owner="platform")
+            yield fixes.platform(f"Install the DRA driver that brings {missing}")
     elif not allocating and any(_UNMADE in reason.detail for verdict in pending.verdicts for reason in verdict.reasons):
-        yield fixes.advice(
+        yield fixes.platform(
             "See why the claim was not made from its template: the pod's events, else the log of kube-controller-manager, which makes it",
             f"kubectl -n {pending.pod.namespace} describe pod {pending.pod.name}",
             f"kubectl -n {pending.pod.namespace} get resourceclaims,resourceclaimtemplates",
-            owner="platform",
         )
     else:
         said = next((s for _, request in requests for s in _selectors(request)), "")

@@ -126,11 +126,10 @@ def _in_use(pending: Pending, cluster: Cluster) -> Iterator[Finding]:
                 *((node_evidence(node, f"{UPGRADE_STATE}={_state(node)}"),) if _state(node) else ()),
             ],
             [
-                fixes.advice(
+                fixes.platform(
                     f"End what uses a GPU of {node.name}{_users(node)}, or reboot the node; the driver's pod then goes on by itself",
                     f"kubectl cordon {node.name}",
                     fixes.on_node(node.name, "sh -c 'lsof /dev/nvidia*; cat /sys/module/nvidia/refcnt'"),
-                    owner="platform",
                 )
             ],
             (found.id,),
@@ -164,24 +163,21 @@ def _users(node: Node) -> str:
 def _fixes(node: Node, pods: list[Holder]) -> Iterator[Fix]:
     if pods:
         one = pods[0].pod.metadata
-        yield fixes.advice(
+        yield fixes.platform(
             f"End {pods[0].ref}, or let it move: the operator then upgrades the driver and uncordons {node.name}",
             f"kubectl -n {one.namespace or 'default'} get pod {one.name} -o wide",
             f"kubectl get node {node.name} --show-labels",
-            owner="platform",
         )
         return
     if _state(node) in _WAITING:
-        yield fixes.advice(
+        yield fixes.platform(
             f"See which jobs and pods of {node.name} the upgrade waits for, and end them or let them move; the operator then goes on",
             f"kubectl get pods -A -o wide --field-selector spec.nodeName={node.name}",
             f"kubectl get events -A --field-selector involvedObject.name={node.name}",
-            owner="platform",
         )
         return
-    yield fixes.advice(
+    yield fixes.platform(
         f"Find in the events why the upgrade failed, fix it, and let the operator try again on {node.name}",
         f"kubectl get events -A --field-selector involvedObject.name={node.name}",
         f"kubectl label node {node.name} --overwrite {UPGRADE_STATE}=upgrade-required",
-        owner="platform",
     )

@@ -148,10 +148,9 @@ def _of_unknown_memory(pending: Pending) -> Finding | None:
             fixes.advice(
                 f"Ask for a fraction of the GPU instead: the annotation gpu-fraction in {fixes.edited(pending.pod)}"
             ),
-            fixes.advice(
+            fixes.platform(
                 f"Have GPU Feature Discovery label the nodes, or label them by hand: {_MEMORY}, in MiB",
                 f"kubectl get nodes -L {_MEMORY}",
-                owner="platform",
             ),
         ),
     )
@@ -185,11 +184,10 @@ def _found_none(pending: Pending, found: Cause) -> Fix | None:
         if one
         else "kubectl get pods -A -o wide | grep -i -e device-plugin -e dev-plugin"
     )
-    return fixes.advice(
+    return fixes.platform(
         f"See in {where} why it has no device to offer: there are 0 {resource} on {names}, which a plugin has told of. Its selectors may "
         "name other devices than are there, or the node lack their driver",
         look,
-        owner="platform",
     )
 
 
@@ -215,11 +213,9 @@ def _fixes(pending: Pending, found: Cause, other: str) -> Iterator[Fix]:
         text = f"Drop {resource} from {container.name}, if it can do without"
         yield fixes.patch(pending.pod, text, [*instead(container, resource)])
     if pending.requests.get(resource):
-        yield fixes.advice(f"Provide {resource} on the nodes that have the GPUs", owner="platform")
+        yield fixes.platform(f"Provide {resource} on the nodes that have the GPUs")
     elif "/" in resource:
-        yield fixes.advice(
-            f"Free {resource} on those nodes, ask for less of it, or add a node that has it", owner="platform"
-        )
+        yield fixes.platform(f"Free {resource} on those nodes, ask for less of it, or add a node that has it")
     elif any(words in count.text for count in found.counts for words in _TOO_FEW_GPUS):
         yield fixes.advice(
             f"Ask in one container of {fixes.edited(pending.pod)} for no more shares than the nodes have GPUs: each comes from another "

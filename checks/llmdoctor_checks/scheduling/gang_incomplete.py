@@ -188,7 +188,6 @@ def _no_group(pending: Pending) -> Finding | None:
         return None
     return Finding(
         role="cause",
-        confidence="likely",
         summary=f"{pod.name} belongs to the PodGroup {name}, which does not exist: {scheduler} places no pod of a group "
         "that it does not know.",
         evidence=(
@@ -221,8 +220,7 @@ def _groups_of(pending: Pending) -> str:
 
 
 def _said(pending: Pending, found: tuple[Cause, ...]) -> Finding:
-    gang = pending.said.gang
-    if gang:
+    if gang := pending.said.gang:
         summary = f"{pending.scheduler} found room for {gang[0]} of the {gang[1]} pods that must start together."
     else:
         texts = "; ".join(dict.fromkeys(c.text for c in pending.said.of("gang")))
@@ -311,7 +309,7 @@ def _rooms(pending: Pending, there: int, wanted: int) -> Iterator[Fix]:
     also = f" beside the {there} for which there is" if there else ""
     once = f"{' each' if each else ''}, all at once" if left > 1 else ""
     text = f"Make room for {count_of(left, 'pod')}{each}{once}{also} (free or add nodes)"
-    yield fixes.advice(text, look, owner="platform")
+    yield fixes.platform(text, look)
     if there:
         yield fixes.advice(
             f"Let the group start with {count_of(there, 'pod')} (its minMember, {wanted} now), if it can serve with as many"
@@ -380,8 +378,8 @@ def _not_queued(subject: Subject, event: Event, pending: Pending | None = None) 
                 "See which groups are Inqueue or Running, and delete those whose pods are gone",
                 "kubectl get podgroups.scheduling.volcano.sh -A",
             ),
-            fixes.advice("Make room for the whole group at once, or lower its minResources", owner="platform"),
-            fixes.advice("Raise overcommit-factor of Volcano's plugin overcommit (1.2 by default)", owner="platform"),
+            fixes.platform("Make room for the whole group at once, or lower its minResources"),
+            fixes.platform("Raise overcommit-factor of Volcano's plugin overcommit (1.2 by default)"),
         ),
     )
 
@@ -477,7 +475,6 @@ def _rest_not_made(pending: Pending) -> Finding | None:
         return None
     return Finding(
         role="cause",
-        confidence="likely",
         summary=f"Of the {least} pods of the PodGroup {name} that must start together {there} {'is' if there == 1 else 'are'} there, so "
         f"{pod.spec.scheduler_name} looks for no node yet.",
         evidence=(
@@ -585,7 +582,7 @@ def _fixes(
     each = " each, all at once" if left > 1 else ""
     at = f" with {domain[0]}={domain[1]}" if domain else ""
     text = f"Make room for {count_of(left, 'more pod')} of {asked} {resource}{each} (free or add nodes{at})"
-    yield fixes.advice(text, owner="platform")
+    yield fixes.platform(text)
     if subject.workload:
         yield fixes.advice(
             f"Make the group smaller in {subject.workload.ref} (fewer members, same parallelism in total)"

@@ -69,7 +69,7 @@ def _fixes(pending: Pending, found: Cause, asked: int, frees: dict[str, int]) ->
         yield from fewer(stop)
 
     offered = ways(pending, found, packed) if found.obstacle == "gpu" else []
-    yield from offered or [fixes.advice("Free more GPUs on one of these nodes", look(min(frees)), owner="platform")]
+    yield from offered or [fixes.platform("Free more GPUs on one of these nodes", look(min(frees)))]
     most = max(frees.values())
     containers = asking(pending, found.resource)
     if most and containers and not offered:

@@ -158,10 +158,9 @@ def _unkillable(pod: Pod, events: Events) -> Iterator[Finding]:
         ),
         explains=(*CRASHED, "rollout-stuck"),
         fixes=(
-            fixes.advice(
+            fixes.platform(
                 f"See what its processes wait for on {where} (state D; the kernel's log, Xids), and reboot the node where they do not end",
                 fixes.on_node(where, "ps -eo pid,stat,wchan:30,args"),
-                owner="platform",
             ),
             _fix_of(pod.obj),
         ),
@@ -188,11 +187,10 @@ def _still_counted(pod: Pod, refused: Refusal, node: Node, alike: tuple[k8s.Pod,
         ),
         explains=("pod-failed", "not-ready", "rollout-stuck", "device-plugin-not-ready"),
         fixes=(
-            fixes.advice(
+            fixes.platform(
                 f"Restart the kubelet of {node.name}, which rebuilds its record of devices; then delete the refused pods",
                 fixes.on_node(node.name, "systemctl restart kubelet"),
                 f"kubectl -n {pod.namespace} delete pod {pod.name}",
-                owner="platform",
             ),
         ),
     )
@@ -233,10 +231,9 @@ def _left_behind(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
                 *CONSEQUENCES,
             ),
             fixes=(
-                fixes.advice(
+                fixes.platform(
                     f"End what was left behind on {hardware.node}: process {pids}; one that cannot be killed needs a reboot",
                     fixes.on_node(hardware.node, f"kill -9 {pids}"),
-                    owner="platform",
                 ),
             ),
         )
@@ -267,12 +264,8 @@ def _quote(holder: Holder) -> Evidence:
 def _fixes(pending: Pending, found: Cause) -> Iterator[Fix]:
     """Each alone where that suffices, else one after the other."""
     for holder in found.holders:
-        made = _fix(holder)
+        made = _fix_of(holder.pod)
         yield tried(pending, Change(text=made.summary, gone=(holder.ref,), fix=made)) or made
-
-
-def _fix(holder: Holder) -> Fix:
-    return _fix_of(holder.pod)
 
 
 def _fix_of(pod: k8s.Pod) -> Fix:
@@ -282,7 +275,7 @@ def _fix_of(pod: k8s.Pod) -> Fix:
     if meta.finalizers:
         text = f"Remove the finalizer of {ref}, if its controller is gone: {', '.join(meta.finalizers)}"
         patch = '{"metadata":{"finalizers":null}}'
-        return fixes.advice(text, f"kubectl {where} patch pod {meta.name} --type=merge -p '{patch}'", owner="platform")
+        return fixes.platform(text, f"kubectl {where} patch pod {meta.name} --type=merge -p '{patch}'")
     text = f"Make sure that no process of {ref} is left on {pod.spec.node_name}, then remove it"
     command = f"kubectl {where} delete pod {meta.name} --force --grace-period=0"
-    return fixes.advice(text, command, owner="platform")
+    return fixes.platform(text, command)

@@ -92,10 +92,9 @@ def _share_fix(pending: Pending, found: Cause) -> Fix:
     if smaller:
         ways = f"Scale down a pod that shares these GPUs or has one for itself{whom}, add a node with GPUs, or ask for a smaller part in "
         ways += fixes.edited(pending.pod)
-    return fixes.advice(
+    return fixes.platform(
         f"{ways}; leave KAI's reservation pods alone, it deletes those who share their GPU",
         f"kubectl get pods -A -o wide -L {_GROUP}",
-        owner="platform",
     )
 
 
@@ -147,7 +146,7 @@ def _of_one_release(pending: Pending, found: Cause) -> Fix | None:
     )
     if set(each) == {1} and resource == "nvidia.com/gpu":
         text += "; or let parts share a GPU (time slices of its device plugin), where their models fit into its memory together"
-    return fixes.advice(text, owner="platform")
+    return fixes.platform(text)
 
 
 def _belongs(other: k8s.Pod, pod: Pod, own: dict[str, str]) -> bool:
@@ -160,10 +159,9 @@ def _fixes(pending: Pending, found: Cause) -> Iterator[Fix]:
         yield whole
     offered = [*ways(pending, found), *one_more(pending, found)]
     yield from offered or [
-        fixes.advice(
+        fixes.platform(
             f"Free {pending.accelerators.get(found.resource, 0) or 'some'} {found.resource} on one of these nodes, or add a node that has "
             "as many; the command shows who has them",
             _HOLDERS.format(found.resource.replace(".", "\\.")),
-            owner="platform",
         )
     ]

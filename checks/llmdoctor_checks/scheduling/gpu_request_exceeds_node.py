@@ -102,8 +102,7 @@ def _waiting(pending: Pending, found: Cause) -> Finding:
     reasons = [r for r in found.reasons if r.resource == found.resource]
     most = max((r.allocatable or 0 for r in reasons), default=0)
     free = max((r.free or 0 for r in reasons), default=0)
-    shared = next((r for r in reasons if r.kind == "shares"), None)
-    if shared:
+    if shared := next((r for r in reasons if r.kind == "shares"), None):
         summary = (
             f"A container asks for {shared.asked} {found.resource}, and {shared.plugin} gives it one share of each GPU at the most: "
             f"the largest of {nodes_said(found)} has {count_of(most, 'GPU')}."
@@ -140,7 +139,7 @@ def _fixes(pending: Pending, found: Cause, asked: int, most: int, free: int) -> 
     if any(r.kind == "shares" for r in found.reasons) and (whole := whole_card(pending)):
         yield whole
     larger = f"Add nodes with {asked} GPUs or more, or spread the model over several pods (pipeline parallelism)"
-    yield fixes.advice(larger, owner="platform")
+    yield fixes.platform(larger)
 
 
 def _shared(pod: Pod, refused: Refusal) -> Finding:
@@ -158,5 +157,5 @@ def _shared(pod: Pod, refused: Refusal) -> Finding:
             *(pod_evidence(c, "resources", f"{resource}: {c.accelerators[resource]}") for c in containers),
         ),
         explains=("pod-failed", "not-ready"),
-        fixes=(*answers, fixes.advice("Use nodes whose GPUs are not shared", owner="platform")),
+        fixes=(*answers, fixes.platform("Use nodes whose GPUs are not shared")),
     )

@@ -253,7 +253,6 @@ def _for_a_model(container: Container, logs: Logs | None) -> Iterator[Line]:
 def _model_needs_one(container: Container, line: Line) -> Finding:
     return Finding(
         role="cause",
-        confidence="likely",
         summary=f"Triton has a model that needs a GPU, and container {container.name} asks for none.",
         evidence=(log_evidence(line), pod_evidence(container, "resources", _resources(container))),
         explains=_NO_DEVICE,
@@ -295,11 +294,10 @@ def _without_driver(container: Container, logs: Logs, node: Node | None) -> Iter
                 ()
                 if given_by_request_only(container, node)
                 else (
-                    fixes.advice(
+                    fixes.platform(
                         "Where this node's default runtime gives its GPUs to pods that ask for none, compare its driver with the image's "
                         "CUDA",
                         "kubectl get nodes -L nvidia.com/cuda.driver-version.full,nvidia.com/cuda.runtime-version.full",
-                        owner="platform",
                     ),
                 )
             ),

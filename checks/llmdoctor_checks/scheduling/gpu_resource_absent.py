@@ -89,8 +89,7 @@ def gpu_resource_absent(pending: Pending) -> Iterator[Finding]:
         summary += f"; the nodes offer {', '.join(offered)}." if offered else ", and no node offers any other GPU."
     evidence = [*asked_in(pending, found.resource)]
     for name, nodes in list(offered.items())[:3]:
-        node = pending.subject.nodes.get(nodes[0])
-        if node:
+        if node := pending.subject.nodes.get(nodes[0]):
             evidence.append(node_evidence(node, f"status.allocatable {name}: {node.allocatable(name)}"))
     of_them = found.resource.startswith(_OF_SUCH_PLUGINS)
     empty = _empty_handed(pending.pod.cluster) if of_them and not offered else []
@@ -117,11 +116,10 @@ def gpu_resource_absent(pending: Pending) -> Iterator[Finding]:
 
 def _off_fargate(pending: Pending) -> Fix:
     pod = pending.pod
-    return fixes.advice(
+    return fixes.platform(
         "Run it where no Fargate profile selects it (another namespace, or without the labels that the profile names), on nodes with GPUs",
         f"kubectl -n {pod.namespace} get pod {pod.name} --show-labels",
         "aws eks list-fargate-profiles --cluster-name CLUSTER",
-        owner="platform",
     )
 
 
@@ -161,22 +159,20 @@ def _let_in(pending: Pending, kept: list[Absent]) -> Iterator[Fix]:
 def _plugin(empty: list[tuple[str, Line]]) -> Iterator[Fix]:
     if empty:
         node = empty[0][0]
-        yield fixes.advice(
+        yield fixes.platform(
             f"If {node} has GPUs, look whether its driver works and whether the plugin's pod is given it (the runtime class nvidia, "
             "or nvidia as the default runtime), then restart the plugin",
             fixes.on_node(node, "nvidia-smi"),
-            owner="platform",
         )
 
 
 def _running(seen: list[Item]) -> Iterator[Fix]:
     """The device plugin of the maker, which runs where nobody says that there are no GPUs."""
     for item in seen[:1]:
-        yield fixes.advice(
+        yield fixes.platform(
             f"See in the log of DaemonSet {item.namespace}/{item.name}, which runs here, why it finds no device, if a node has one: the "
             "driver of the node (lspci, /dev/dri, nvidia-smi), or a device that this plugin does not know",
             f"kubectl -n {item.namespace} logs daemonset/{item.name} --all-containers",
-            owner="platform",
         )
 
 
@@ -186,12 +182,11 @@ def _undiscovered(pending: Pending, resource: str) -> Iterator[Fix]:
     item = idle_discovery(cluster, pending.subject.nodes) if offering(cluster, resource) else None
     if item is not None:
         ready, wanted = (dig(item.raw, f"status.{key}") or 0 for key in ("numberReady", "desiredNumberScheduled"))
-        yield fixes.advice(
+        yield fixes.platform(
             f"See why DaemonSet {item.namespace}/{item.name} ({ready} of {wanted} pods ready) has labelled no node: the device plugin "
             "selects such labels, and runs where a node is known to have the device",
             f"kubectl -n {item.namespace} describe daemonset {item.name}",
             f"kubectl -n {item.namespace} logs daemonset/{item.name} --all-containers",
-            owner="platform",
         )
 
 
@@ -289,13 +284,11 @@ def _more_nodes(pending: Pending, resource: str) -> Fix:
             if on_ec2
             else ""
         )
-        return fixes.advice(
-            f"{text}; where a group of such nodes is at zero, give it a template that shows its GPUs to the autoscaler",
-            owner="platform",
+        return fixes.platform(
+            f"{text}; where a group of such nodes is at zero, give it a template that shows its GPUs to the autoscaler"
         )
-    return fixes.advice(
+    return fixes.platform(
         f"Give the group of GPU nodes, which is at zero, a template that shows its {resource} to the cluster autoscaler (AWS: the tag "
         f"k8s.io/cluster-autoscaler/node-template/resources/{resource} with the number that a node has, and the permission to read it; "
-        "other clouds: the accelerator type of the group); where there is no such group, make one",
-        owner="platform",
+        "other clouds: the accelerator type of the group); where there is no such group, make one"
     )

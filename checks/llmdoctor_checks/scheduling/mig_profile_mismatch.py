@@ -112,7 +112,7 @@ def manager_log(node: Node) -> Fix:
         look = f"kubectl -n {managers[0].namespace} logs {managers[0].name}"
     if _NO_CONFIG in said:
         text = f"Set {MIG_CONFIG} of {node.name} to a name that the MIG manager's ConfigMap has, or add {config} to it: it has no {config}"
-        return fixes.advice(text, look, "kubectl get configmaps -A | grep mig", owner="platform")
+        return fixes.platform(text, look, "kubectl get configmaps -A | grep mig")
     if held and (not said or _IN_USE in said):  # its log may say another reason
         refs = ", ".join(h.ref for h in held[:4])
         them, hold = ("it", "it holds") if len(held) == 1 else ("them", "they hold")
@@ -127,7 +127,7 @@ def manager_log(node: Node) -> Fix:
     else:
         text = f"Read why in the MIG manager's log on {node.name} (a GPU in use, a reset that the machine does not allow, a name that "
         text += "its ConfigMap lacks, a pod that would not end), fix it and set the label to another value and back"
-    return fixes.advice(text, look, *again, owner="platform")
+    return fixes.platform(text, look, *again)
 
 
 def _fixes(pending: Pending, found: Cause, offered: dict[str, list[str]]) -> Iterator[Fix]:
@@ -139,7 +139,7 @@ def _fixes(pending: Pending, found: Cause, offered: dict[str, list[str]]) -> Ite
             yield rename(container, found.resource, name, text)
     profile = found.resource.removeprefix("nvidia.com/mig-")
     what = "leave a GPU whole" if profile == found.resource else f"make slices {profile}"
-    yield fixes.advice(f"Change the MIG configuration of a node so as to {what}", owner="platform")
+    yield fixes.platform(f"Change the MIG configuration of a node so as to {what}")
 
 
 def _stale(pod: Pod, node: Node) -> Iterator[Finding]:
@@ -167,6 +167,6 @@ def _stale(pod: Pod, node: Node) -> Iterator[Finding]:
         explains=("not-ready", "device-plugin-down"),
         fixes=(
             fixes.advice("Ask for a MIG profile that the node offers: " + (", ".join(slices) or "see its labels")),
-            fixes.advice("Restart the device plugin on the node after a change of the MIG layout", owner="platform"),
+            fixes.platform("Restart the device plugin on the node after a change of the MIG layout"),
         ),
     )

@@ -74,32 +74,29 @@ def _on_demand(pod: Pod, found: Taken, node: Node | None) -> Fix | None:
             there = bool(pod.spec.node_selector)
             path = f"/nodeSelector/{escaped(key)}" if there else "/nodeSelector"
             text = f"Run it on machines that are not taken back (nodeSelector {key}: {other}): no PodDisruptionBudget holds a spot machine"
-            return fixes.patch(pod, text, [{"op": "add", "path": path, "value": other if there else {key: other}}])
+            return fixes.set_spec(pod, path, other if there else {key: other}, text)
     return None
 
 
 def _in_spite_of_it(pod: Pod, key: str, said: str, look: str) -> Fix:
     """A pod that bears the annotation of its autoscaler already, and whose node was taken all the same."""
     if key.startswith("karpenter.sh/") and "Drift" in said:
-        return fixes.advice(
+        return fixes.platform(
             "See whether the NodePool sets terminationGracePeriod, and take it out there, or keep its nodes from drifting (a fixed AMI): "
             f"with it, Karpenter replaces a drifted node in spite of {key}, which {pod.name} bears",
             "kubectl get nodepools.karpenter.sh -o custom-columns=NAME:.metadata.name,GRACE:.spec.template.spec.terminationGracePeriod",
             look,
-            owner="platform",
         )
     if key.startswith("karpenter.sh/"):
-        return fixes.advice(
+        return fixes.platform(
             f"Give the nodes longer before Karpenter takes them (disruption.consolidateAfter of their NodePool): {pod.name} bears {key} "
             "already, and that holds a node only once Karpenter has seen the pod there, and not against expiry, interruption or repair",
             "kubectl get nodepools.karpenter.sh -o custom-columns=NAME:.metadata.name,DISRUPTION:.spec.disruption",
             look,
-            owner="platform",
         )
-    return fixes.advice(
+    return fixes.platform(
         f"See why its node was taken in spite of {key} on {pod.name}: a drain by hand, an upgrade or the cloud does not ask for it",
         look,
-        owner="platform",
     )
 
 

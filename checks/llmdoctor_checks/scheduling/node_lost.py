@@ -51,36 +51,30 @@ def node_lost(pod: Pod, subject: Subject, events: Events | None, node: Node | No
         yield lost(
             found,
             f"{pod.name} lost its node {name}: {found.why}",
-            fixes.advice(
+            fixes.platform(
                 f"Restart the container runtime of {name}, which does not answer its kubelet, on the machine (systemctl restart {runtime}, "
                 "then kubelet), and reboot it where that hangs: the node is ready again by itself then",
                 f"kubectl describe node {name}",
                 fixes.on_node(name, f"systemctl restart {runtime} kubelet"),
-                owner="platform",
             ),
         )
         return
     yield lost(
         found,
         f"{pod.name} lost its node {name}: {found.why}",
-        fixes.advice(
+        fixes.platform(
             f"Find out what rebooted {name} (its kernel's log of before, an update, the cloud); the pod starts again by itself"
             if found.kind == "rebooted"
             else f"Fix what the kubelet of {name} names (the container runtime that hangs, the network plugin): the node is ready again "
             "by itself then"
             if found.unready
             else _of_spot(node)
-            if node is not None and _is_spot(node)
+            if node is not None and any(node.labels.get(key) == spot for key, spot, _ in SPOT)
             else f"See why {name} no longer reports; only when it will not come back, delete its Node object (kubectl delete node), "
             f"so that the pods are made elsewhere{_unbounded(pod)}",
             f"kubectl describe node {name}",
-            owner="platform",
         ),
     )
-
-
-def _is_spot(node: Node) -> bool:
-    return any(node.labels.get(key) == spot for key, spot, _ in SPOT)
 
 
 def _of_spot(node: Node) -> str:

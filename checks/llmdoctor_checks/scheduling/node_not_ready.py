@@ -208,14 +208,14 @@ def _mended(node: Node) -> Fix:
         runtime = (version.partition(":")[0] or "containerd").replace("cri-o", "crio")
         text = next((text for said, text in _BY_MESSAGE if re.search(said, ready.message)), "")
         if text:
-            return fixes.advice(text.format(node=node.name, runtime=runtime), look, owner="platform")
+            return fixes.platform(text.format(node=node.name, runtime=runtime), look)
     for kind, (text, command) in _PRESSURES.items():
         condition = node.condition(kind)
         if condition and condition.status == "True" and node.ready is not False:
             if kind == "DiskPressure" and _uncollected(node):
                 text, command = _NO_IMAGES, "du -xhd2 /var/log /var/lib/kubelet/pods /var/lib/containerd"
-            return fixes.advice(text.format(node=node.name), look, fixes.on_node(node.name, command), owner="platform")
-    return fixes.advice(f"Find out why {node.name} {_in_words(node.troubles, one=True)}", look, owner="platform")
+            return fixes.platform(text.format(node=node.name), look, fixes.on_node(node.name, command))
+    return fixes.platform(f"Find out why {node.name} {_in_words(node.troubles, one=True)}", look)
 
 
 def _kept(pending: Pending, node: Node, key: str, number: int) -> Fix:
@@ -224,20 +224,18 @@ def _kept(pending: Pending, node: Node, key: str, number: int) -> Fix:
     if key == _UNINITIALIZED and (failing := _failing_manager(pending)):
         name, namespace = failing.metadata.name, failing.metadata.namespace
         again = any(c.restart_count for c in failing.status.container_statuses)
-        return fixes.advice(
+        return fixes.platform(
             f"Fix {namespace}/{name}, which is not ready: its log says why (usually its cloud.conf or credentials). The taint {key} of "
             f"{node.name} goes by itself {when}; do not tolerate it",
             f"kubectl -n {shlex.quote(namespace)} logs {shlex.quote(name)}{' --previous' if again else ''}",
-            owner="platform",
         )
     taint = next(show_taint(t) for t in node.taints if t.key == key)
     more = f" and {number - 1} more" if number > 1 else ""
-    return fixes.advice(
+    return fixes.platform(
         f"See in the log of {who} what keeps it from {node.name}{more}: the taint {key} goes by itself {when}. Take it off by hand only "
         f"where nobody else will (kubectl taint nodes {node.name} {taint}-), and do not tolerate it",
         look,
         f"kubectl describe node {node.name}",
-        owner="platform",
     )
 
 
@@ -265,11 +263,10 @@ def _undrained(pending: Pending, cordoned: list[Node]) -> Iterator[Fix]:
             ]
             if kept:
                 ref = f"PodDisruptionBudget {item.namespace}/{item.name}"
-                yield fixes.advice(
+                yield fixes.platform(
                     f"Where {node.name} should be drained, let go what {ref} keeps there ({', '.join(sorted(kept)[:3])}: it allows no "
                     "eviction now): start another replica of it elsewhere, or delete the pod by hand; whoever drains the node goes on then",
                     f"kubectl -n {item.namespace} describe poddisruptionbudget {item.name}",
-                    owner="platform",
                 )
                 return
 
@@ -291,7 +288,7 @@ def _fixes(pending: Pending, found: Cause) -> Iterator[Fix]:
     yield from _undrained(pending, cordoned[:1])
     if cordoned and not offered:
         text = f"Uncordon {cordoned[0].name} when its maintenance is over, and fix what else stands in its way there"
-        yield fixes.advice(text, owner="platform")
+        yield fixes.platform(text)
     if ill:
         first = ill[0]
         early = [t.removeprefix(_TAINT) for t in first.troubles if t.startswith(_TAINT) and t.endswith(_EARLY)]
@@ -299,13 +296,12 @@ def _fixes(pending: Pending, found: Cause) -> Iterator[Fix]:
         if kept and len(first.troubles) == 1:
             yield _kept(pending, first, kept, len(ill))
         elif early and len(early) == len(first.troubles):
-            yield fixes.advice(
+            yield fixes.platform(
                 f"See whether what takes the taint {early[0]} away runs on {first.name} (the pod of its DaemonSet), and restart it "
                 "there: some take it away only when they start",
                 f"kubectl get pods -A -o wide --field-selector spec.nodeName={first.name}",
-                owner="platform",
             )
         else:
             yield _mended(first)
     if not nodes:
-        yield fixes.advice("See which nodes are out of service", "kubectl get nodes", owner="platform")
+        yield fixes.platform("See which nodes are out of service", "kubectl get nodes")

@@ -128,21 +128,19 @@ def _fixes(pending: Pending, found: Cause, unmet: tuple[Mismatch, ...]) -> Itera
     offered = ways(pending, found)
     if flavors := _of_flavors(pending, unmet):
         offered = [fix for fix in offered if fix.patch is None and fix.commands]
-        yield fixes.advice(
+        yield fixes.platform(
             f"Correct spec.nodeLabels of the ResourceFlavor {', '.join(flavors)}, by which Kueue adds "
             f"{'; '.join(dict.fromkeys(m.demand for m in unmet))} to the pod, or bring nodes with these labels",
             f"kubectl get resourceflavors.kueue.x-k8s.io {shlex.join(flavors)} -o yaml",
-            owner="platform",
         )
     yield from offered
     each = ((v.node.name, m) for v in found.verdicts for r in v.reasons if r.mismatches == unmet for m in unmet)
     if told := next((one for one in each if states(one[1])), None):
         node, miss = told
-        yield fixes.advice(
+        yield fixes.platform(
             f"See why {miss.key} is {miss.have} on {node}: what sets that label (a model agent, an operator) says so in its log or its "
             "object's status, and sets it again when that is fixed",
             f"kubectl get pods -A -o wide --field-selector spec.nodeName={node}",
-            owner="platform",
         )
     elif unmet and not offered:
         demands = "; ".join(dict.fromkeys(m.demand for m in unmet))
@@ -152,10 +150,9 @@ def _fixes(pending: Pending, found: Cause, unmet: tuple[Mismatch, ...]) -> Itera
     ]:
         known = [*selecting(pending, pools)] or [*_labelled(pending, found)]
         yield from known or [
-            fixes.advice(
+            fixes.platform(
                 f"Demand in {fixes.edited(pending.pod)} what the nodes of a nodepool get, or add it to the pool's labels or requirements",
                 "kubectl get nodepools.karpenter.sh -o yaml",
-                owner="platform",
             )
         ]
     elif not unmet and (meant := _meant(pending)):
@@ -214,12 +211,11 @@ def _labelled(pending: Pending, found: Cause) -> Iterator[Fix]:
         yield _unselected(pending, key, str(wanted[key]), pool)
         body = msgspec.json.encode({"spec": {"template": {"metadata": {"labels": {key: wanted[key]}}}}}).decode()
         where = f"NodePool {pool}" if pool else "the NodePool whose machines are meant for it"
-        yield fixes.advice(
+        yield fixes.platform(
             f"Have {where} set {key}={wanted[key]} on its nodes (spec.template.metadata.labels); Karpenter replaces those that it has",
             f"kubectl patch nodepools.karpenter.sh {shlex.quote(pool)} --type=merge -p {shlex.quote(body)}"
             if pool
             else "kubectl get nodepools.karpenter.sh -o wide",
-            owner="platform",
         )
         return
 

@@ -95,18 +95,16 @@ def _above(pod: Pod, events: Events | None, priority: str, why: str) -> Fix:
     """What keeps a pod from making room: the least class that is not below the others', which is there or is made."""
     if _CRITICAL in why:
         node = pod.spec.node_name or "its node"
-        return fixes.advice(
+        return fixes.platform(
             f"Leave room on {node} for the pods of the node itself, above which no PriorityClass is: request less there, or reserve it for "
             "them (systemReserved of the kubelet)",
             f"kubectl get pods -A -o wide --field-selector spec.nodeName={node}",
-            owner="platform",
         )
     if "because of reclaim" in why:
         queue = pod.annotations.get("scheduling.volcano.sh/queue-name") or "default"
-        return fixes.advice(
+        return fixes.platform(
             f"Let nobody take back what queue {queue} has (spec.reclaimable: false), or raise its deserved share by what it asks for",
             f'kubectl patch queues.scheduling.volcano.sh {shlex.quote(queue)} --type=merge -p \'{{"spec":{{"reclaimable":false}}}}\'',
-            owner="platform",
         )
     own, others = pod.spec.priority or 0, _priority_of_others(pod, events, why)
     known = {
@@ -130,12 +128,11 @@ def _above(pod: Pod, events: Events | None, priority: str, why: str) -> Fix:
 
 def _above_in_kueue(pod: Pod, *commands: str) -> Fix:
     """What lets a pod stay that Kueue took away, which goes by a priority of its own where the label names one."""
-    return fixes.advice(
+    return fixes.platform(
         "Give it a WorkloadPriorityClass above that of the jobs that may wait (label kueue.x-k8s.io/priority-class in "
         f"{fixes.edited(pod)}; without it Kueue goes by priorityClassName), or more quota of its own",
         "kubectl get workloadpriorityclasses.kueue.x-k8s.io",
         *commands,
-        owner="platform",
     )
 
 

@@ -54,8 +54,7 @@ def pod_spread_unsatisfied(pending: Pending) -> Iterator[Finding]:
     repelling = _repelling(pending)
     have = "has" if number_of(found) == 1 else "have"
     summary = f"{nodes_said(found)} {have} room, but other pods keep it off: {texts}."
-    barren = _barren(pending, found)
-    if barren:
+    if barren := _barren(pending, found):
         summary += (
             f" {', '.join(barren)} {'counts' if len(barren) == 1 else 'count'} as well, without a node with GPUs."
         )
@@ -146,9 +145,7 @@ def _selecting(pending: Pending) -> Fix:
         value = next(iter(values), None)
         if len(values) == 1 and value and not any(n.labels.get(key) == value for n in nodes if n not in rich):
             text = f"Select the nodes with GPUs ({key}: {value}): then only their domains count"
-            return fixes.patch(
-                pending.pod, text, [{"op": "add", "path": f"/nodeSelector/{escaped(key)}", "value": value}]
-            )
+            return fixes.set_spec(pending.pod, f"/nodeSelector/{escaped(key)}", value, text)
     return fixes.advice(
         f"Select the nodes with GPUs in {fixes.edited(pending.pod)} (nodeSelector or node affinity): then only their domains count"
     )
@@ -243,7 +240,7 @@ def _advice(pending: Pending, found: Cause, repelling: list[tuple[str, k8s.PodAf
             else fixes.advice(f"Set whenUnsatisfiable: ScheduleAnyway, or a larger maxSkew, in {where}")
         )
         if any("missing required label" in c.text for c in found.counts):
-            yield fixes.advice("Give every GPU node the topology label of the constraint", owner="platform")
+            yield fixes.platform("Give every GPU node the topology label of the constraint")
     elif not existing:
         nodes, workload = len(found.verdicts), pending.subject.workload
         many = f" ({nodes})" if nodes else ""

@@ -36,11 +36,10 @@ def pods_per_node_limit(pod: Pod, pending: Pending | None, subject: Subject) -> 
     name = min((v.node.name for v in found.verdicts), default="")
     most = max((r.allocatable or 0 for r in found.reasons if r.resource == "pods"), default=0)
     above = f" above {most}" if most else ""
-    fix = fixes.advice(
+    fix = fixes.platform(
         f"Raise maxPods of the kubelet of {name or 'these nodes'}{above} (where the network has as many addresses{_of_eks(pending)}), or "
         f"move pods that need no GPU off {'it' if name or number_of(found) == 1 else 'them'}, or add a node",
         *([look(name)] if name else []),
-        owner="platform",
     )
     yield finding(pending, found, summary, node_lines(pending, found), [fix])
 

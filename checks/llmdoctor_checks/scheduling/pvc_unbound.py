@@ -341,33 +341,30 @@ def _apart(pod: Pod, claims: list[VolumeClaim]) -> list[Fix]:
         else "copy what is in one of them"
     )
     return [
-        fixes.advice(
+        fixes.platform(
             f"Bring the volumes to one zone ({shown}): {moved}, or use storage that all zones mount (EFS, Filestore, Azure Files); "
             "no node can have disks of both",
             "kubectl get pv -o 'custom-columns=CLAIM:.spec.claimRef.name,WHERE:.spec.nodeAffinity.required.nodeSelectorTerms[*]"
             ".matchExpressions[*].values'",
-            owner="platform",
         )
     ]
 
 
 def _fewer_volumes() -> Fix:
     """What to do where a node has as many volumes attached as its CSINode says that it may."""
-    return fixes.advice(
+    return fixes.platform(
         "Stop pods that have volumes there and can do without, take machines that attach more, or keep the model on storage that is "
         "mounted over the network or on the node's own disk; volumes of pods that are gone detach after some minutes",
         "kubectl get csinodes -o custom-columns=NAME:.metadata.name,MOST:.spec.drivers[*].allocatable.count",
         "kubectl get volumeattachments",
-        owner="platform",
     )
 
 
 def _elsewhere() -> Fix:
     """What to do where no pool of Karpenter makes nodes where the volume is."""
-    return fixes.advice(
+    return fixes.platform(
         "Have a nodepool make nodes where the volume is, or copy the model to a volume where one does",
         "kubectl get nodepools.karpenter.sh -o yaml",
-        owner="platform",
     )
 
 
@@ -522,15 +519,13 @@ def _provided(pod: Pod, claim: VolumeClaim, events: Events | None, describe: str
             f"Let {who} make volumes: give its controller the cloud's role for it (EKS: AmazonEBSCSIDriverPolicy or the like by IRSA or "
             "Pod Identity; AKS and GKE: the driver's identity on the resource group or project), then restart the controller"
         )
-        yield fixes.advice(
-            text, "kubectl get serviceaccounts -A -o yaml | grep -i -B2 -A6 csi", describe, owner="platform"
-        )
+        yield fixes.platform(text, "kubectl get serviceaccounts -A -o yaml | grep -i -B2 -A6 csi", describe)
     elif _NO_MORE.search(said):
         text = (
             f"Raise what {claim.name} runs into (the cloud's quota, the room of a driver for the nodes' own disks), ask for a smaller "
             "volume, or delete volumes that nobody uses"
         )
-        yield fixes.advice(text, describe, "kubectl get pv --sort-by=.spec.capacity.storage", owner="platform")
+        yield fixes.platform(text, describe, "kubectl get pv --sort-by=.spec.capacity.storage")
     else:
         yield from provided(pod, claim, events, describe)
 
@@ -630,11 +625,10 @@ def _gone(cluster: Cluster, name: str) -> str:
 
 def _out_of_service(node: str) -> Fix:
     """What gives the volumes of a node free that is down for good (non-graceful node shutdown)."""
-    return fixes.advice(
+    return fixes.platform(
         f"Bring {node} back. Where it is switched off for certain (its console, the cloud), taint it out-of-service: the pods on it are "
         "removed and their volumes detached; take the taint away when it is back",
         f"kubectl taint nodes {node} node.kubernetes.io/out-of-service=nodeshutdown:NoExecute",
-        owner="platform",
     )
 
 

@@ -4,8 +4,6 @@ import re
 import shlex
 from collections.abc import Iterator
 
-import msgspec
-
 from kubectl_llmdoctor.api import (
     Cluster,
     Container,
@@ -122,8 +120,7 @@ def quota_exceeded(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
         yield from _queued(subject, cluster)
         yield from _over_limit(subject)
     for message, evidence in refusals(subject, cluster):
-        found = _REFUSED.search(message)
-        if found:
+        if found := _REFUSED.search(message):
             yield _stated(subject, cluster, evidence, found)
             return
     if lacking(subject) and workload and workload.kind in _EAGER and not subject.events.of("FailedCreate"):
@@ -173,7 +170,7 @@ def _without_a_quota(subject: Subject, evidence: Evidence, found: re.Match[str])
     else:
         what = found["scopes"] or found["uncovered"]
         look = f"kubectl -n {namespace} describe resourcequota"
-        given = fixes.advice(f"Give namespace {namespace} a ResourceQuota for {what}", look, owner="platform")
+        given = fixes.platform(f"Give namespace {namespace} a ResourceQuota for {what}", look)
     less = f"Take the {what} out of {where}" if limited else f"Ask for no {what} in {where}"
     if limited and pod and len(own) == 1:
         fix = fixes.set_spec(pod, "/priorityClassName", own[0], f"Name the priority class {own[0]} instead of {name}")
@@ -262,7 +259,7 @@ def _fixes(subject: Subject, quota: str, found: dict[str, str], beyond: str = ""
         return
     yield from others
     if not beyond:
-        yield fixes.advice(f"Raise the quota {quota}", owner="platform")
+        yield fixes.platform(f"Raise the quota {quota}")
 
 
 def _over_limit(subject: Subject) -> Iterator[Finding]:
@@ -313,12 +310,11 @@ def _of_yunikorn(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding:
         evidence=(evidence,),
         explains=("pod-pending", "gang-incomplete", "rollout-stuck"),
         fixes=(
-            fixes.advice(
+            fixes.platform(
                 f"Raise resources.max of queue {queue} (or of the queue above that is full) by {lacks} in {where}; or end pods "
                 "of the queue that hold as much",
                 f"kubectl -n {space} edit configmap yunikorn-configs",
                 f"kubectl get pods -A -l queue={shlex.quote(queue)}",
-                owner="platform",
             ),
         ),
         pods=(pod.name,) if pod.exists else (),
@@ -377,16 +373,14 @@ def _make_queue(pod: Pod, name: str, *, unread: bool) -> Fix:
     above = next((p for leaf in items if (p := dig(leaf.raw, "spec.parentQueue")) in {i.name for i in items}), None)
     boundless = {kind: {"quota": -1, "limit": -1, "overQuotaWeight": 1} for kind in ("cpu", "gpu", "memory")}
     spec = {**({"parentQueue": above} if above else {}), "resources": boundless}
-    made = {"apiVersion": "scheduling.run.ai/v2", "kind": "Queue", "metadata": {"name": name}, "spec": spec}
     seen = f" (there are {', '.join(sorted(leaves)[:4])})" if leaves else ""
     text = f"Make the queue {name}, below, without bounds of its own{seen}"
     if unread:
         text += f"; where it is there, give it and the pods the same label {_KAI_POOL}"
-    return fixes.advice(
+    return fixes.platform(
         text,
         "kubectl get queues.scheduling.run.ai --show-labels",
-        f"echo {shlex.quote(msgspec.json.encode(made).decode())} | kubectl create -f -",
-        owner="platform",
+        fixes.create("scheduling.run.ai/v2", "Queue", name, spec=spec),
     )
 
 
@@ -421,11 +415,10 @@ def _uncounted(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding | 
         evidence=(evidence, object_evidence(queue, "spec.capability", counts)),
         explains=("pod-pending", "gang-incomplete", "scheduling-gated", "rollout-stuck"),
         fixes=(
-            fixes.advice(
+            fixes.platform(
                 f"Name pods in the capability of the queue {name}, or take a later release of Volcano",
                 f"kubectl patch queues.scheduling.volcano.sh {shlex.quote(name)} --type=merge "
                 """-p '{"spec":{"capability":{"pods":200}}}'""",
-                owner="platform",
             ),
         ),
         pods=(pod.name,) if pod.exists else (),
@@ -461,12 +454,11 @@ def _in_line(pod: Pod, lacks: str) -> Fix:
         and isinstance(wanted := dig(item.raw, "spec.minResources"), dict)
         and any(name in wanted for name in _names(lacks))
     ]
-    return fixes.advice(
+    return fixes.platform(
         "Delete PodGroups in line (Inqueue) that have no pods any more"
         + (f": {', '.join(sorted(groups)[:3])}" if groups else "")
         + "; or give what needs no GPU a queue of its own",
         "kubectl get podgroups.scheduling.volcano.sh -A",
-        owner="platform",
     )
 
 
@@ -558,7 +550,7 @@ def _held_back(subject: Subject, pod: Pod, found: re.Match[str], evidence: Evide
         f"Wait for, or end, other workloads of {queue}" + "; or ask for less" * (not of_others),
         f"kubectl -n {pod.namespace} describe resourcequotas" if found["namespace"] else f"kubectl get {shown}",
     )
-    raising = fixes.advice(f"Raise {raised}", owner="platform")
+    raising = fixes.platform(f"Raise {raised}")
     return Finding(
         role="cause",
         confidence="certain",
@@ -728,10 +720,9 @@ def _uncovered_fixes(resource: str, workload: Item, cluster: Cluster) -> Iterato
     amounts = {resource: amount} | {other: asked for other in also if (asked := _asked(workload, other))}
     others = " and ".join(f"{other} ({asked})" for other, asked in amounts.items() if other != resource)
     likewise = f"; {others} as well" if others else ""
-    yield (covered(workload, cluster, amounts) if amount else None) or fixes.advice(
+    yield (covered(workload, cluster, amounts) if amount else None) or fixes.platform(
         f"Give {resource} a nominalQuota{most} in a flavor of {behind}, and name it in coveredResources{likewise}",
         *shown_queue(workload, name),
-        owner="platform",
     )
     lacking = " and ".join(amounts)
     yield fixes.advice(f"Take {lacking} out of the requests and limits of the pod")
@@ -763,11 +754,11 @@ def _queue_fixes(found: re.Match[str], queue: str, workload: Item, cluster: Clus
         )
     elif most:
         less = fixes.advice(
-            f"Ask for no more than {most['most']} {short} in all of its pods: the queue never has more, and waiting is no help",
+            f"Ask for no more than {most['most']} {short} in all of its pods: the queue never has more, and waiting is no help"
         )
     else:
         less = fixes.advice(f"Wait for, or end, other workloads of {queue}; or ask for less {short}")
     if raised := of_flavor(workload, cluster, found.string, flavor):
         return raised.beside([less])
     raising = f"Raise the nominalQuota of {short} in flavor {flavor}" + (f" of ClusterQueue {name}" if name else "")
-    return fixes.advice(raising, *look, owner="platform"), less
+    return fixes.platform(raising, *look), less

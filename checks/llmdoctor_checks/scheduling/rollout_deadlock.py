@@ -73,9 +73,7 @@ def _beside(pending: Pending, found: Cause, workload: Workload, old: str, new: s
         *node_lines(pending, found, holders=True),
     ]
     ways = [
-        fixes.advice(
-            f"Add nodes for a second cluster for as long as the update of {workload.ref} takes", owner="platform"
-        ),
+        fixes.platform(f"Add nodes for a second cluster for as long as the update of {workload.ref} takes"),
         fixes.advice(
             f"Where there is room for one only: set spec.upgradeStrategy.type: None in {workload.ref} (KubeRay from 1.3 on), and delete "
             "and apply it again to change it; the model is away meanwhile"

@@ -418,9 +418,8 @@ def _fixes(subject: Subject, gates: list[str], queued: list[Item]) -> Iterator[F
             yield from _of_grove(subject)
             return
         keeper = f"the {who[4:]}" if who.startswith("The ") else who
-        yield fixes.advice(
-            f"Find in the log and the objects of {keeper} why it keeps the gate {gates[0]}, and fix that: it alone opens the gate",
-            owner="platform",
+        yield fixes.platform(
+            f"Find in the log and the objects of {keeper} why it keeps the gate {gates[0]}, and fix that: it alone opens the gate"
         )
 
 
@@ -435,12 +434,11 @@ def _of_grove(subject: Subject) -> Iterator[Fix]:
     gang = pod.labels.get(_GANG, "")
     named = f"PodGang {gang}" if gang else "a PodGang"
     yield from _of_base(pod)
-    yield fixes.advice(
+    yield fixes.platform(
         f"See in the log of Grove's operator why {pod.name} does not stand in {named} yet, or not all pods of that exist: it then lifts "
         "the gate by itself; do not take it off by hand, as the gang would be broken up",
         "kubectl get pods -A | grep grove-operator",
         f"kubectl -n {pod.namespace} get podgangs.scheduler.grove.io {shlex.quote(gang) if gang else ''}".strip(),
-        owner="platform",
     )
 
 
@@ -510,10 +508,9 @@ def _of_kueue(subject: Subject, queued: list[Item]) -> Iterator[Fix]:
         return
     away = sorted(node.name for node in gone(queued[0], subject))[:3] if "no topology domains" in reason else []
     if away:
-        yield fixes.advice(
+        yield fixes.platform(
             f"Bring {', '.join(away)} back: no node of the flavor is ready and open for pods, so there is no domain",
             f"kubectl get nodes {' '.join(away)}",
-            owner="platform",
         )
         return
     if (mended := _of_queue(queued, subject.cluster, commands[1])) is not None:
@@ -538,13 +535,12 @@ def _of_kueue(subject: Subject, queued: list[Item]) -> Iterator[Fix]:
         yield _refused_update(subject, commands[0])
         return
     if check := next((name for workload in queued for name, _, _ in _checks(workload)), ""):
-        yield fixes.advice(
+        yield fixes.platform(
             f"See what keeps admission check {check} from passing; where it asks for nodes, its ProvisioningRequest says why none "
             "came",
             commands[0],
             f"kubectl -n {subject.namespace} get provisioningrequests -o yaml",
             f"kubectl get admissionchecks.kueue.x-k8s.io {shlex.quote(check)} -o yaml",
-            owner="platform",
         )
         return
     yield fixes.advice("See what Kueue's Workload waits for: quota, topology, an admission check", *commands)
@@ -644,16 +640,14 @@ def _queue_made(subject: Subject, kind: str, name: str) -> Fix:
             "metadata": {"name": name, "namespace": namespace},
             "spec": {"clusterQueue": behind[0]},
         }
-        return fixes.advice(
+        return fixes.platform(
             f"Make the LocalQueue {name} in {namespace} for ClusterQueue {behind[0]}{others}",
             f"echo {shlex.quote(msgspec.json.encode(made).decode())} | kubectl create -f -",
-            owner="platform",
         )
     place = f" in {namespace}" if kind == "LocalQueue" else ""
-    return fixes.advice(
+    return fixes.platform(
         f"Make the {kind} {name}{place}{others or ', or name one that exists'} in the label {_QUEUE}",
         "kubectl get localqueues.kueue.x-k8s.io,clusterqueues.kueue.x-k8s.io -A",
-        owner="platform",
     )
 
 
@@ -673,11 +667,10 @@ def _refused_update(subject: Subject, look: str) -> Fix:
             f": on OpenShift take {', '.join(own)} out of the securityContext of {fixes.edited(pod)}, or let its service account use an "
             "SCC that allows them"
         )
-    return fixes.advice(
+    return fixes.platform(
         f"{text}; then recreate {named}",
         f"kubectl -n kueue-system logs deployment/kueue-controller-manager | grep {named}",
         look,
-        owner="platform",
     )
 
 
@@ -713,10 +706,9 @@ def _of_queue(queued: list[Item], cluster: Cluster, look: str) -> Fix | None:
     if stopped := next(_stopped(queued, cluster), None):
         where = f"-n {stopped.namespace} " if stopped.namespace else ""
         resource = f"{stopped.kind.lower()}.kueue.x-k8s.io"
-        return fixes.advice(
+        return fixes.platform(
             f"Let {stopped.kind}/{stopped.name} go on when the reason for which somebody stopped it is gone",
             f'kubectl {where}patch {resource} {stopped.name} --type merge -p \'{{"spec":{{"stopPolicy":"None"}}}}\'',
-            owner="platform",
         )
     for queue, said in _inactive(queued, cluster):
         if lost := re.search(_NO_FLAVOR, said):
@@ -725,11 +717,10 @@ def _of_queue(queued: list[Item], cluster: Cluster, look: str) -> Fix | None:
                 {"apiVersion": queue.api_version, "kind": "ResourceFlavor", "metadata": {"name": name}}
                 for name in names
             ]
-            return fixes.advice(
+            return fixes.platform(
                 f"Make the ResourceFlavor {', '.join(names)}, which ClusterQueue {queue.name} names, with spec.nodeLabels of its nodes",
                 *(f"echo {shlex.quote(msgspec.json.encode(one).decode())} | kubectl create -f -" for one in made[:3]),
-                owner="platform",
             )
         if queue.kind == "ClusterQueue":
-            return fixes.advice(f"Fix what ClusterQueue/{queue.name} lacks: {_in_words(said)}", look, owner="platform")
+            return fixes.platform(f"Fix what ClusterQueue/{queue.name} lacks: {_in_words(said)}", look)
     return None

@@ -37,8 +37,7 @@ def taint_untolerated(pod: Pod, pending: Pending | None, subject: Subject) -> It
         summary = f"{nodes_said(found)} {'has' if one else 'have'} a taint that it does not tolerate: {named(taints)}."
     else:
         said = ", ".join(dict.fromkeys(c.taint for c in found.counts if c.taint))
-        pools = [c.text for c in found.counts if c.text.startswith(("nodepool ", "node group"))]
-        if pools:
+        if pools := [c.text for c in found.counts if c.text.startswith(("nodepool ", "node group"))]:
             summary = f"The nodes that would be made for it ({', '.join(pools)}) have a taint that it does not tolerate"
         else:
             have = "has" if number_of(found) == 1 else "have"
@@ -84,8 +83,7 @@ def _fixes(pending: Pending, found: Cause, taints: list[k8s.Taint]) -> Iterator[
         text = "Find the taint (kubectl describe nodes) and tolerate it, or remove it"
         yield fixes.advice(text, "kubectl get nodes -o custom-columns=NAME:.metadata.name,TAINTS:.spec.taints")
         return
-    offered = ways(pending, found)
-    if offered:
+    if offered := ways(pending, found):
         yield from offered
         return
     text = f"Tolerate {named(taints)}, if it may run there"

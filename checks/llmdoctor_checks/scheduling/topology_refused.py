@@ -153,8 +153,7 @@ def _small(pod: Pod) -> str:
     """The pods that have least of what a refused pod asks for, on its node: ` (a/b with 1)`."""
     for resource, asked in pod.accelerators.items():
         holders = usage_of(pod.cluster).holders(pod.spec.node_name) if pod.spec.node_name else []
-        held = sorted((n, h.ref) for h in holders if 0 < (n := h.requests.get(resource, 0)) < asked)
-        if held:
+        if held := sorted((n, h.ref) for h in holders if 0 < (n := h.requests.get(resource, 0)) < asked):
             return f" ({', '.join(f'{ref} with {n}' for n, ref in held[:3])})"
     return ""
 
@@ -172,10 +171,9 @@ def _beside(pod: Pod) -> tuple[tuple[int, str], ...]:
 def _apart(summary: str) -> Iterator[Fix]:
     """What keeps one NUMA node free, where it is a NUMA node that lacks something."""
     if "NUMA node" in summary:
-        yield fixes.advice(
+        yield fixes.platform(
             "Keep pods of one GPU and pods of a whole socket on different nodes, or let the kubelet prefer one NUMA node "
-            "instead of insisting on it (topologyManagerPolicy: best-effort)",
-            owner="platform",
+            "instead of insisting on it (topologyManagerPolicy: best-effort)"
         )
 
 
@@ -194,8 +192,7 @@ def _held(pod: Pod, node: Node, cluster: Cluster) -> Iterator[Evidence]:
     """Who has GPUs of the node."""
     for resource in pod.accelerators:
         holders = [h for h in usage_of(cluster).holders(node.name) if h.requests.get(resource)]
-        said = [f"{h.ref} ({h.requests[resource]})" for h in sorted(holders, key=lambda h: h.ref)[:_MOST]]
-        if said:
+        if said := [f"{h.ref} ({h.requests[resource]})" for h in sorted(holders, key=lambda h: h.ref)[:_MOST]]:
             yield node_evidence(
                 node, f"{resource}: allocatable {node.allocatable(resource)}; held by {', '.join(said)}"
             )

@@ -1,7 +1,5 @@
 """How long Ollama's requests took, by Gin's access log."""
 
-from __future__ import annotations
-
 import re
 from datetime import datetime
 

@@ -1,7 +1,5 @@
 """A queue that lasts while an autoscaler could add a replica and does not."""
 
-from __future__ import annotations
-
 from kubectl_llmdoctor.api import (
     Engine,
     Evidence,

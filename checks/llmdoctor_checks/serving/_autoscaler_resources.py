@@ -1,7 +1,5 @@
 """An autoscaler that looks at CPU or memory of an engine on GPUs, which do not follow its load."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Literal
 
@@ -135,10 +133,7 @@ def _in_general(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix) -> Findi
     return Finding(
         role="risk",
         summary=f"{scaler.ref} scales {engine.label} on GPUs by {names}: {effect}.",
-        evidence=(
-            *(scaler.evidence(look.path, look.text) for look in scaler.looks),
-            *_cpu_evidence(engine.container),
-        ),
+        evidence=(*(scaler.evidence(look.path, look.text) for look in scaler.looks), *_cpu_evidence(engine.container)),
         fixes=(rescale,),
     )
 

@@ -1,7 +1,5 @@
 """What the controller says of an autoscaler, and KEDA: that it gets no value, cannot be used, or reads nothing."""
 
-from __future__ import annotations
-
 import itertools
 import re
 import shlex
@@ -66,13 +64,7 @@ _REFUSED = ("KEDAScalerFailed", "ScaledObjectCheckFailed")
 
 
 def as_it_says(
-    pod: Pod,
-    engine: Engine,
-    scaler: Scaler,
-    subject: Subject,
-    rescale: Fix,
-    logs: Logs | None,
-    metrics: Metrics | None,
+    pod: Pod, engine: Engine, scaler: Scaler, subject: Subject, rescale: Fix, logs: Logs | None, metrics: Metrics | None
 ) -> Finding | None:
     """What its own status says is wrong with an autoscaler."""
     return (
@@ -229,13 +221,11 @@ def flaps(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix) -> Finding | N
     path = "/spec/behavior/scaleDown/stabilizationWindowSeconds"
     own = scaler.item.kind.partition(".")[0] != "ScaledObject"
     at = path if own else path.replace("/spec/", "/spec/advanced/horizontalPodAutoscalerConfig/")
-    longer = {"op": "add", "path": at, "value": _LONGER_WINDOW}
-    window_fix = fixes.patch_object(
-        scaler.item, f"Take replicas away only after {say_seconds(_LONGER_WINDOW)}", [longer]
+    window_fix = fixes.set_field(
+        scaler.item, at, _LONGER_WINDOW, f"Take replicas away only after {say_seconds(_LONGER_WINDOW)}", op="add"
     )
     return Finding(
         role="risk",
-        severity="warning",
         summary=f"{acting.ref} added replicas {more} times within an hour and took some away {fewer} times: {', and '.join(why)}. "
         "Each time the requests of those that go are cut off or waited for, and those that come load their model first.",
         evidence=(
@@ -311,16 +301,14 @@ def _selectable(scaler: Scaler, reason: str) -> Fix:
     target = dig(scaler.item.raw, "spec.scaleTargetRef")
     what = f"{dig(target, 'kind')}/{dig(target, 'name')}"
     if reason == "AmbiguousSelector":
-        return fixes.advice(
+        return fixes.platform(
             f"Leave one autoscaler to the pods of {what}, or let the selectors of what they scale not overlap",
             f"kubectl -n {scaler.item.namespace} get hpa",
-            owner="platform",
         )
-    return fixes.advice(
+    return fixes.platform(
         f"Give the scale subresource of {what} a selector that is its own, let its operator scale it, or point {scaler.ref} at what "
         "makes the pods",
         f"kubectl -n {scaler.item.namespace} describe hpa {scaler.item.name}",
-        owner="platform",
     )
 
 
@@ -350,10 +338,9 @@ def _published(pod: Pod, engine: Engine, scaler: Scaler) -> Fix:
         f"- {{seriesQuery: '{series}', resources: {{overrides: {{namespace: {{resource: namespace}}, pod: {{resource: pod}}}}}}, "
         f"name: {{as: '{name}'}}, metricsQuery: '{by}(<<.Series>>{{<<.LabelMatchers>>}}) by (<<.GroupBy>>)'}}"
     )
-    return fixes.advice(
+    return fixes.platform(
         f"Publish {series}{'' if series == name else f' as {name}'} by a rule of prometheus-adapter (rules.custom of its chart): {rule}",
         f"kubectl get --raw {shlex.quote(f'/apis/custom.metrics.k8s.io/v1beta1/namespaces/{pod.namespace}/pods/*/{name}')}",
-        owner="platform",
     )
 
 
@@ -370,11 +357,10 @@ def _failing_trigger(scaler: Scaler, cluster: Cluster) -> Fix | None:
     if _EMPTY in why or (not why and dig(trigger, "metadata.ignoreNullValues") == "false"):
         return None
     what = f"serverAddress {address}" if address else "what it names"
-    return fixes.advice(
+    return fixes.platform(
         f"Correct {what} in trigger {told[1]} of {scaler.ref}, or its authentication: KEDA gets no answer there"
         + (f" ({why})" if why else "; its operator's log says why"),
         f"kubectl -n {scaler.item.namespace} edit scaledobject {scaler.item.name}",
-        owner="platform",
     )
 
 
@@ -407,12 +393,9 @@ def _by_hand(engine: Engine, scaler: Scaler) -> Fix:
         pointer = "/" + look.path.replace("[", "/").replace("]", "").replace(".", "/")
         summary = f'Ask for {label}="{wanted}" in place of {said[0]}, which no series of {engine.title} has'
         if look.path.endswith("query"):
-            return fixes.patch_object(
-                scaler.item, summary, [{"op": "replace", "path": pointer, "value": query}], owner="platform"
-            )
-    return fixes.advice(
+            return fixes.set_field(scaler.item, pointer, query, summary, owner="platform")
+    return fixes.platform(
         f"Put what {scaler.ref} asks for to Prometheus by hand ({look.text[:200]}), and correct the labels in it that no series has (the "
         "name of a pool, namespace, model), or let the metrics be scraped",
         f"kubectl -n {scaler.item.namespace} describe scaledobject {scaler.item.name}",
-        owner="platform",
     )

@@ -4,8 +4,6 @@ Sources: autoscaling/v2 (without metrics the API server adds CPU at 80 %), keda.
 maxReplicaCount 100, cooldownPeriod 300 s unless set), metrics by engine and release from their sources.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import Any

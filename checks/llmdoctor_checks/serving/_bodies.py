@@ -1,7 +1,5 @@
 """Requests that a gateway refuses for the size of their body, before any server sees them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from itertools import islice
@@ -15,7 +13,9 @@ from kubectl_llmdoctor.api import (
     Line,
     Log,
     Pod,
+    current_logs,
     dig,
+    in_order,
     leads_here,
     log_evidence,
     often,
@@ -44,13 +44,9 @@ _OF_MORGAN, _FOR_URL = r"\bPOST /\S{1,300} 413 [\d.]{1,12} ms\b", " for url"
 
 #: Access logs that have a request's size and its status; limits that programs have by themselves or are given, in bytes.
 _SIZED = (
-    '"content_length"',
-    '"contentLength"',
-    "content_length=",
-    '"bytes_received"',
-    '"request_length"',
+    '"content_length"', '"contentLength"', "content_length=", '"bytes_received"', '"request_length"',
     "request_length=",
-)
+)  # fmt: skip
 _SIZE = r'"?(?:content_?[lL]ength|bytes_received|request_length)"?[:=] ?"?(\d{1,12})\b'
 _ANY_STATUS = r'"?\b(?:status(?:_?code)?|response_code)"?[:=] ?"?(\d{3})\b'
 _LIMITS = sorted(
@@ -97,9 +93,7 @@ def refused(pod: Pod, server: Container, cluster: Cluster, own: Log | None) -> l
     asked = {one for _, hosts in said for one in hosts}
     here = {(host, space) for host, space in asked if leads_here(pod, names, f"http://{host}", space)}
     alone = {(c.pod.namespace, c.pod.name, c.name) for c in asking(pod, cluster) if asks_nothing_else(c, pod, names)}
-    ends = (
-        {one[1] for x in own.find("POST /") if (one := re.search(_POSTED, x.text[:2000]))} if own and alone else set()
-    )
+    ends = {one[1] for _, one in own.matching(_POSTED, "POST /", most=2000)} if own and alone else set()
     ours = (
         line
         for line, hosts in said
@@ -131,8 +125,7 @@ def _by_a_front(pod: Pod, server: Container, cluster: Cluster, own: Log) -> list
 
 def refused_itself(own: Log) -> list[Line]:
     """Lines by which a program that is no engine refused a body itself: 413 at a route of models, and nobody whom it asked said so."""
-    found = {x.number: x for x in own.find("413", _OF_NGINX)}
-    lines = [x for _, x in sorted(found.items()) if "POST" in x.text[:4000]]
+    lines = [x for x in in_order(own.find("413", _OF_NGINX)) if "POST" in x.text[:4000]]
     lines = max(([x for x in lines if (_OF_NGINX in x.text) is own_words] for own_words in (True, False)), key=len)
     if any(re.search(_ASKED_ANOTHER, x.text[:4000]) or _FOR_URL in x.text[:4000] for x in own.find("413")):
         return []
@@ -178,9 +171,8 @@ def refused_by_size(own: Log) -> tuple[list[Line], int] | None:
 
 
 def _of_fronts(cluster: Cluster) -> Iterator[Line]:
-    for text in cluster.snapshot.logs:
-        log = Log(text)
-        for line in log.find("413") if text.pod and not text.previous else ():
+    for log in current_logs(cluster):
+        for line in log.find("413") if log.pod else ():
             said = line.text[:4000]
             if "POST" not in said or not re.search(_BY_A_FRONT, said) or not re.search(_PATHS, said):
                 continue
@@ -190,12 +182,8 @@ def _of_fronts(cluster: Cluster) -> Iterator[Line]:
 
 def _refusals(cluster: Cluster) -> Iterator[tuple[Line, set[tuple[str, str]]]]:
     """Lines of gateways that refused a body, and the hosts that were asked, each with the namespace in which that is said."""
-    for text in cluster.snapshot.logs:
-        log = Log(text)
-        found = {x.number: x for words in LITERALS if text.pod and not text.previous for x in log.find(words)}
-        for _, line in sorted(found.items()):
-            if _says_so(line.text[:8000]):
-                yield line, _hosts(line)
+    lines = (line for log in current_logs(cluster) if log.pod for line in in_order(log.find(*LITERALS)))
+    return ((line, _hosts(line)) for line in lines if _says_so(line.text[:8000]))
 
 
 def _says_so(text: str) -> bool:

@@ -1,7 +1,5 @@
 """Requests that clients gave up, by what the engine, its proxy and the clients themselves print of them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from itertools import pairwise
@@ -19,7 +17,9 @@ from kubectl_llmdoctor.api import (
     addresses,
     clients,
     count_of,
+    current_logs,
     fixes,
+    in_order,
     log_evidence,
     long_past,
     object_evidence,
@@ -115,16 +115,11 @@ def given_up(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs:
             severity="warning",
             summary=f"{len(cut)} of {len(ages)} requests {whose} were {say_seconds(timeout.seconds)} old, which is what "
             f"{timeout.where} allows{'' if timeout.whole else ' without a word of the answer'}.",
-            evidence=(
-                log_evidence(cut[-1]),
-                object_evidence(timeout.item, timeout.path, timeout.text),
-            ),
+            evidence=(log_evidence(cut[-1]), object_evidence(timeout.item, timeout.path, timeout.text)),
             fixes=(longer(timeout, 0),),
             order=cut[0].order,
         )
-    if late:
-        return None
-    return _of_undici(pod, engine, cluster, ages) or _all_as_old(pod, engine, ages)
+    return None if late else _of_undici(pod, engine, cluster, ages) or _all_as_old(pod, engine, ages)
 
 
 def _of_undici(pod: Pod, engine: Engine, cluster: Cluster, ages: list[tuple[Line, float]]) -> Finding | None:
@@ -206,10 +201,7 @@ def cut_short(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs
 
 def _words_of_clients(cluster: Cluster, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, str, str], Line]]:
     """Whose log, by namespace, pod and container, has one of some words."""
-    for text in cluster.snapshot.logs:
-        log = Log(text)
-        lines = {line.number: line for said in words if not text.previous for line in log.find(said)}
-        yield from (((text.namespace, text.pod, text.container), line) for _, line in sorted(lines.items()))
+    return ((log.whose, line) for log in current_logs(cluster) for line in in_order(log.find(*words)))
 
 
 def _ages(line: Line) -> list[float]:
@@ -253,10 +245,7 @@ def _all_as_old(pod: Pod, engine: Engine, ages: list[tuple[Line, float]]) -> Fin
         evidence=tuple(log_evidence(line) for line in alike[-2:]),
         explains=("slow-load",) if loading else (),
         fixes=(
-            next(
-                (fix for one in asking(pod, pod.cluster) if (fix := prolonged(one, age, enough(age)))),
-                None,
-            )
+            next((fix for one in asking(pod, pod.cluster) if (fix := prolonged(one, age, enough(age)))), None)
             or fixes.advice(
                 f"Raise the timeout of {say_seconds(age)} that clients of {fixes.edited(pod)}, or the gateway before it, have to "
                 f"{say_seconds(enough(age))}"
@@ -347,13 +336,11 @@ def _many(log: Log, times: int) -> bool:
 
 def _waited(cluster: Cluster) -> Iterator[tuple[str, Line, float | None, str]]:
     """Who gave up, by its namespace and its line, after how many seconds, and which host it asked, where it says so."""
-    for text in cluster.snapshot.logs:
-        log = Log(text)
-        lines = {line.number: line for words in WAITED if not text.previous for line in log.find(words)}
-        for _, line in sorted(lines.items()):
+    for log in current_logs(cluster):
+        for line in in_order(log.find(*WAITED)):
             said = waited(line)
             if said is not None and (said[0] is None or said[0] >= _OLD):
-                yield text.namespace, line, *said
+                yield log.source.namespace, line, *said
 
 
 def _clients_gone(log: Log | None) -> Iterator[tuple[Line, float]]:
@@ -411,6 +398,4 @@ def _late_answers(log: Log | None) -> Iterator[tuple[Line, float]]:
 
 def _requests(log: Log, words: str, pattern: str) -> Iterator[tuple[str, Line]]:
     """What a wording calls requests by, and its lines."""
-    for line in log.find(words):
-        if (said := re.search(pattern, line.text[:2000])) is not None:
-            yield said[1], line
+    yield from ((said[1], line) for line, said in log.matching(pattern, words, most=2000))

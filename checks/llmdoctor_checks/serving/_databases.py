@@ -3,8 +3,6 @@
 Of any other server (MongoDB, Redis, etcd, Milvus) only what the objects say is wrong with it counts.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -137,7 +135,7 @@ def _said(pod: Pod, logs: Logs) -> _Said | None:
     for log in ended or [log for log in logs if not log.previous]:
         over = max((line.number for line in log.find(*_OVER)), default=0)
         for literal, pattern in _UNREACHED:
-            lines = [(line, found) for line in log.find(literal) if (found := re.search(pattern, line.text[:2000]))]
+            lines = [(line, found) for line, found in log.matching(pattern, literal, most=2000)]
             if lines and lines[-1][0].number > over and not _ended_otherwise(log, lines[-1][0]):
                 line, found = lines[-1]
                 port = found.groupdict().get("port")
@@ -230,12 +228,12 @@ def _not_there(said: _Said, to: Destination, cluster: Cluster) -> str:
 
 def _of_this_pod(said: _Said, pod: Pod) -> _Why:
     """Why nobody answers at the pod's own address."""
-    beside = [c.name for c in pod.containers if any(p.container_port == said.port for p in c.spec.ports)]
-    if beside:
+    if beside := [c.name for c in pod.containers if any(p.container_port == said.port for p in c.spec.ports)]:
         return _Why(f"{beside[0]} of this pod does not answer", (), f"See the log of {beside[0]} of {pod.name}")
     others = [c for c in pod.containers if c.role != "init" and c.name != said.line.log.source.container]
-    undeclared = few([c.name for c in others if not c.spec.ports], 3)
-    if undeclared:  # a container need not declare at what it listens
+    if undeclared := few(
+        [c.name for c in others if not c.spec.ports], 3
+    ):  # a container need not declare at what it listens
         return _Why(
             f"whether {undeclared} of this pod should answer there is not known here",
             (),

@@ -5,8 +5,6 @@ Oracle, IBM, DigitalOcean, Scaleway, Hetzner, OpenStack, Yandex). AWS Load Balan
 unless told otherwise; the in-tree provider and all other clouds make public ones.
 """
 
-from __future__ import annotations
-
 import ipaddress
 import re
 from collections.abc import Iterator
@@ -30,19 +28,9 @@ _ADDRESSES = r"^(?:(?:metallb\.universe\.tf|metallb\.io|kube-vip\.io)/loadbalanc
 
 #: Words in the annotations of an Ingress or route that put a login, a certificate or a list of addresses in front.
 _GUARDS = (
-    "auth",
-    "whitelist",
-    "allowlist",
-    "allow-list",
-    "source-range",
-    "middlewares",
-    "oidc",
-    "iap",
-    "jwt",
-    "security-policy",
-    "inbound-cidrs",
-    "waf",
-)
+    "auth", "whitelist", "allowlist", "allow-list", "source-range", "middlewares", "oidc", "iap", "jwt",
+    "security-policy", "inbound-cidrs", "waf",
+)  # fmt: skip
 
 #: By which AWS Load Balancer Controller makes the load balancer of an Ingress a public one.
 SCHEME, FACING = "alb.ingress.kubernetes.io/scheme", "internet-facing"
@@ -134,9 +122,7 @@ def _internal(item: Item) -> bool:
     kind = annotations.get("service.beta.kubernetes.io/aws-load-balancer-type", "")
     if scheme == "internet-facing":
         return False
-    if balancer in _AWS_CLASSES or kind in ("external", "nlb-ip"):
-        return True
-    if "tailscale" in balancer:
+    if balancer in _AWS_CLASSES or kind in ("external", "nlb-ip") or "tailscale" in balancer:
         return True
     for key, value in annotations.items():
         tail = key.rpartition("/")[2]

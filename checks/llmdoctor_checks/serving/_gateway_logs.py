@@ -1,7 +1,5 @@
 """Lines of gateways' and front ends' logs that say that a server did not answer in time, and of which server."""
 
-from __future__ import annotations
-
 import re
 from itertools import takewhile
 
@@ -15,6 +13,7 @@ from kubectl_llmdoctor.api import (
     engines_in,
     follow,
     host_of,
+    in_order,
     leads_here,
     rows,
     told_by,
@@ -319,20 +318,17 @@ def _gave_up(cluster: Cluster) -> list[tuple[Line, str]]:
     for text in cluster.snapshot.logs:
         log = Log(text)
         words = (*GAVE_UP, NO_POD, *OF_HAPROXY, *BESIDE, *OF_MODELS, *OF_CLIENT, *OF_KEDA, *CLIENT_TOLD, *STATUS)
-        lines = {x.number: x for x in log.find(*words) if _says_so(x)}
-        lines |= {x.number: x for x in lost_alike(log)}
+        lines = in_order([*filter(_says_so, log.find(*words)), *lost_alike(log)])
         late = [re.search(_CONNECTING, x.text) is not None for x in log.find(_OF_NGINX)]
         if late and all(late):
             continue
-        found += [(line, re.sub(r"[._]", "-", line.text)) for _, line in sorted(lines.items())]
+        found += [(line, re.sub(r"[._]", "-", line.text)) for line in lines]
     return found
 
 
 def _says_so(line: Line) -> bool:
     text = line.text
-    if re.search(_SETTING, text):
-        return False
-    if _OF_NGINX in text and re.search(_CONNECTING, text):
+    if re.search(_SETTING, text) or (_OF_NGINX in text and re.search(_CONNECTING, text)):
         return False
     if NO_POD in text:
         return _LATE in text

@@ -5,13 +5,11 @@ which have the request in quotes and the status after it, or both under names of
 504 …"`), openai, LangChain, LiteLLM and requests; the bodies are those of HAProxy, nginx, Envoy, Kong, Knative and Cloudflare.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from itertools import takewhile
 
-from kubectl_llmdoctor.api import Cluster, Line, Log, Pod, dig, parse_time, rows
+from kubectl_llmdoctor.api import Cluster, Line, Log, Pod, dig, in_order, parse_time, rows
 
 #: Paths at which servers generate: OpenAI's and Anthropic's, TGI's and SGLang's, Ollama's, the Open Inference Protocol's.
 GENERATES = (
@@ -233,8 +231,7 @@ def keda_leads(pod: Pod, cluster: Cluster) -> bool:
 
 def lost_alike(log: Log) -> list[Line]:
     """Requests whose connection to the server was closed when they were all as old."""
-    lines = {line.number: line for line in log.find(*LOST)}
-    lost = [(x, said) for _, x in sorted(lines.items()) if (said := re.search(_LOST_AFTER, x.text))]
+    lost = [(x, said) for x in in_order(log.find(*LOST)) if (said := re.search(_LOST_AFTER, x.text))]
     ages = [int(next(filter(None, said.groups()))) for _, said in lost]
     if len(ages) < _FEWEST_LOST or min(ages) < _SHORTEST or max(ages) - min(ages) > _SPREAD:
         return []

@@ -1,7 +1,5 @@
 """A Service that leads to servers of different models, so that each gets requests for the others."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from itertools import takewhile
@@ -138,12 +136,10 @@ def _named_in(workload: Item, cluster: Cluster) -> set[str]:
 
 def _unknown(pod: Pod, logs: Logs) -> dict[str, Line]:
     """The models that the server was asked for and does not serve, each with the last line that says so."""
-    found = {}
+    found: dict[str, Line] = {}
     for container in pod.containers:
         log = logs.current(container.name)
-        for line in log.find(NOT_SERVED) if log is not None else ():
-            if (said := re.search(_NAMED, line.text[:4000])) is not None:
-                found[said["name"]] = line
+        found |= {said["name"]: line for line, said in (log.matching(_NAMED, NOT_SERVED, most=4000) if log else ())}
     return found
 
 

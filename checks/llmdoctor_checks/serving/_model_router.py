@@ -3,8 +3,6 @@
 Its times for an answer stand in a ModelRouter: of a backend, of a rule, and of its client for headers.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

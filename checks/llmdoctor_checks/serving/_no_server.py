@@ -1,7 +1,5 @@
 """Gateways that find no server behind a Service although its pod is ready: their own checks, or what they know of it, say otherwise."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 
@@ -9,8 +7,8 @@ from kubectl_llmdoctor.api import (
     Cluster,
     Finding,
     Line,
-    Log,
     Pod,
+    current_logs,
     fixes,
     log_evidence,
     parse_time,
@@ -70,11 +68,5 @@ def overlooked(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
 
 def _said(cluster: Cluster) -> list[Line]:
     """The last lines that say so, of gateways that did not find one afterwards."""
-    found = []
-    for text in cluster.snapshot.logs if cluster.now else ():
-        log = Log(text)
-        for literal in LITERALS[:2] if not text.previous else ():
-            last = next(reversed(list(log.find(literal))), None)
-            if last is not None and not any(x.number > last.number for x in log.find("is UP, reason: ")):
-                found.append(last)
-    return found
+    said = (last for log in current_logs(cluster) for last in map(log.last, LITERALS[:2]) if last and cluster.now)
+    return [last for last in said if not any(x.number > last.number for x in last.log.find("is UP, reason: "))]

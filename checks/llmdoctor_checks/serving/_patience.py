@@ -4,8 +4,6 @@ Sources: the directives of nginx, HAProxy, Apache and lighttpd, Envoy's route an
 controllers that are made of them, `interceptor/config/timeouts.go` of KEDA's HTTP add-on, `config.example.yaml` of llama-swap.
 """
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Iterator
@@ -67,10 +65,7 @@ _ANNOTATIONS = {
 _SENDING = "while sending request to upstream"
 
 #: The same for the size of a request's body.
-_BODIES = {
-    "kubernetes": "nginx.ingress.kubernetes.io/proxy-body-size",
-    "nginx": "nginx.org/client-max-body-size",
-}
+_BODIES = {"kubernetes": "nginx.ingress.kubernetes.io/proxy-body-size", "nginx": "nginx.org/client-max-body-size"}
 #: What programs in Node say of a request that they refused.
 _OF_EXPRESS = r"\bPOST /\S{1,300} 413 [\d.]{1,12} ms\b|PayloadTooLargeError"
 

@@ -1,7 +1,5 @@
 """What endpoint pickers of InferencePools, and routers that look for pods by labels, print of requests that they refuse."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """NetworkPolicies as the API and Cilium define them: which select a pod, and what they let through together."""
 
-from __future__ import annotations
-
 import ipaddress
 import re
 from collections.abc import Collection, Iterator

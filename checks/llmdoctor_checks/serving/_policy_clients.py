@@ -1,7 +1,5 @@
 """Clients in the cluster that policies keep from a server of models, by what their own logs say."""
 
-from __future__ import annotations
-
 import re
 from collections import deque
 from collections.abc import Iterator
@@ -211,7 +209,7 @@ def _not_let_out(
         fixes=(
             let_out(ours[0], service, port)
             if service is not None
-            else fixes.advice(f"Allow port {port} of {pod.name} in NetworkPolicy/{ours[0].name}", owner="platform"),
+            else fixes.platform(f"Allow port {port} of {pod.name} in NetworkPolicy/{ours[0].name}"),
         ),
         order=line.order,
         explains=FAILED_START if asker is not None else (),
@@ -246,9 +244,7 @@ def _unconnected(cluster: Cluster) -> Iterator[tuple[Pod, Log, list[_Named], lis
 def _unreached(log: Log) -> Iterator[_Named]:
     """Lines that name whom they could not connect to."""
     for words, pattern in (*NOT_CONNECTED, NOT_CONNECTED_BY_PROXY):
-        for line in log.find(words):
-            if (named := re.search(pattern, line.text)) is not None:
-                yield line, named
+        yield from log.matching(pattern, words)
 
 
 def _meant(named: re.Match[str], pod: Pod, client: Pod) -> bool:

@@ -1,7 +1,5 @@
 """What a pod asks for and policies do not let it out to: models, names, Services of the cluster."""
 
-from __future__ import annotations
-
 import ipaddress
 import re
 from collections.abc import Iterator, Sequence
@@ -140,9 +138,7 @@ def outside(pod: Pod, engines: Sequence[Engine], cluster: Cluster, logs: Logs | 
 def _not_connected(logs: Logs) -> Iterator[tuple[Line, re.Match[str]]]:
     for log in logs:
         for words, pattern in NOT_CONNECTED_OUTSIDE:
-            for line in log.find(words):
-                if told := re.search(pattern, line.text):
-                    yield line, told
+            yield from log.matching(pattern, words)
 
 
 def _hosts(text: str, whom: str) -> set[str]:

@@ -1,7 +1,5 @@
 """What a finding says of a policy, and the rules that its fixes add."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from typing import Any
 
@@ -107,7 +105,7 @@ def let_outside(policy: Item, closed: list[str], port: int = 443) -> Fix:
 def with_rules(policy: Item, direction: str, added: list[dict[str, object]], summary: str) -> Fix:
     """A policy with further rules; those that it has stay. One of the whole cluster, or of several parts, is left to a person."""
     if "Clusterwide" in policy.kind or not isinstance(dig(policy.raw, "spec"), dict):
-        return fixes.advice(f"{summary}, for all that it selects, or in a policy of this pod's own", owner="platform")
+        return fixes.platform(f"{summary}, for all that it selects, or in a policy of this pod's own")
     if not any(
         dig(policy.raw, f"spec.{selector}.{part}")
         for selector in ("podSelector", "endpointSelector")

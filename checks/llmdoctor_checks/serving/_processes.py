@@ -1,7 +1,5 @@
 """The processes of an engine that are busy under load."""
 
-from __future__ import annotations
-
 import msgspec
 
 from kubectl_llmdoctor.api import Engine

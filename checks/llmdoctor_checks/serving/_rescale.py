@@ -8,8 +8,6 @@ does. What that is was seen (the requests that ran while others waited), or else
 once, which holds as long as its KV cache has room for so many.
 """
 
-from __future__ import annotations
-
 import shlex
 from typing import Any
 
@@ -45,10 +43,8 @@ class Concurrency(msgspec.Struct, frozen=True):
 def concurrency_of(engine: Engine, metrics: Metrics | None) -> Concurrency | None:
     """How many requests one replica has in service when it is full: as seen, else as configured; None where not known."""
     load = load_of(metrics) if metrics is not None else None
-    if load is not None and load.queues:
-        seen = round(load.recent.running.mean)
-        if seen:
-            return Concurrency(seen, f"0.8 of the {seen} requests that ran while others waited")
+    if load is not None and load.queues and (seen := round(load.recent.running.mean)):
+        return Concurrency(seen, f"0.8 of the {seen} requests that ran while others waited")
     stated = metrics.span("max_running") if metrics is not None else None
     limit = int(stated.last) if stated is not None else engine.value("max_num_seqs")
     if isinstance(limit, int) and limit > 0:
@@ -68,9 +64,8 @@ def rescaled(engine: Engine, scaler: Scaler, subject: Subject, cluster: Cluster,
     target, why = (many.target, many.why) if many and len(names) > 1 else (_WAITING, "a value to start from")
     if scaler.item.kind == "ScaledObject":
         trigger = _trigger(names, target, engine.pod, subject, metrics)
-        operation = {"op": "replace", "path": "/spec/triggers", "value": [trigger]}
-        return fixes.patch_object(
-            scaler.item, f"Scale on {_said(names)}, at {target} for each replica: {why}", [operation]
+        return fixes.set_field(
+            scaler.item, "/spec/triggers", [trigger], f"Scale on {_said(names)}, at {target} for each replica: {why}"
         )
     if scaler.item.kind != "HorizontalPodAutoscaler":
         return _told(engine, scaler)
@@ -108,13 +103,7 @@ def _adapter(names: tuple[str, ...], target: int, summary: str, scaler: Scaler) 
 
 
 def _keda(
-    names: tuple[str, ...],
-    target: int,
-    why: str,
-    scaler: Scaler,
-    pod: Pod,
-    subject: Subject,
-    metrics: Metrics | None,
+    names: tuple[str, ...], target: int, why: str, scaler: Scaler, pod: Pod, subject: Subject, metrics: Metrics | None
 ) -> Fix:
     """A ScaledObject that takes the autoscaler over under its own name."""
     item = scaler.item

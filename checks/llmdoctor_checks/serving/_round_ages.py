@@ -4,8 +4,6 @@ A timeout that somebody set is a multiple of five seconds, and ends requests at 
 and people who close a page do not. So the words need only say that something was ended, and the line how long it took.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -15,10 +13,11 @@ from kubectl_llmdoctor.api import (
     Cluster,
     Container,
     Line,
-    Log,
     Pod,
+    current_logs,
     duration,
     host_of,
+    in_order,
     leads_here,
     seconds_between,
     told_by,
@@ -28,18 +27,8 @@ from llmdoctor_checks.serving._gateways import GENERATES, STORES, asked_for
 
 #: What a line that says so contains.
 ENDED = (
-    "imed out",
-    "imeout",
-    "bort",
-    "ancel",
-    "eadline",
-    "roke off",
-    "unexpected EOF",
-    " 504",
-    ":504",
-    ": 504",
-    "=504",
-)
+    "imed out", "imeout", "bort", "ancel", "eadline", "roke off", "unexpected EOF", " 504", ":504", ": 504", "=504",
+)  # fmt: skip
 _ENDED = (
     r"(?i)timed[ -]?out|time-?out|\babort|\bcancel(?:l?ed|ling)\b|\bdeadline|\bbroke off|unexpected EOF"
     r"|\"status(?:_?code)?\": ?\"?504\b|\" 504 "
@@ -133,14 +122,11 @@ def _inside(url: str) -> bool:
 
 def _said(cluster: Cluster) -> Iterator[tuple[tuple[str, str, str], list[tuple[Line, set[float]]]]]:
     """The lines of each container's log by which something was ended that had taken some time, and how long."""
-    for text in cluster.snapshot.logs:
-        if text.previous or not text.pod:
-            continue
-        log = Log(text)
-        lines = {line.number: line for line in log.find(*ENDED)}
-        found = [(line, ages) for _, line in sorted(lines.items())[-_MOST:] if (ages := _ages(line))]
+    for log in current_logs(cluster):
+        lines = in_order(log.find(*ENDED))[-_MOST:] if log.pod else ()
+        found = [(line, ages) for line in lines if (ages := _ages(line))]
         if len(found) >= FEWEST:
-            yield (text.namespace, text.pod, text.container), found
+            yield log.whose, found
 
 
 def _ages(line: Line) -> set[float]:

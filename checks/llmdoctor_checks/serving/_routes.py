@@ -4,10 +4,7 @@ Sources: the conditions and reasons of Gateway API 1.0 to 1.4 (`apis/v1/httprout
 extension (`api/v1/inferencepool_types.go`). A condition is of the generation that it names.
 """
 
-from __future__ import annotations
-
 import re
-import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -257,12 +254,9 @@ def _made(pod: Pod, name: str, asked: set[int | str], ports: list[int]) -> Fix:
         return fixes.advice(text)
     rows_ = [{"name": f"p{n}", "port": n, "targetPort": ports[0]} for n in numbers]
     rows_ += [{"name": one, "port": ports[0], "targetPort": ports[0]} for one in names]
-    return fixes.advice(text, _created("v1", "Service", name, pod.namespace, {"selector": labels, "ports": rows_}))
-
-
-def _created(version: str, kind: str, name: str, namespace: str, spec: dict[str, Any]) -> str:
-    made = {"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": namespace}, "spec": spec}
-    return f"echo {shlex.quote(msgspec.json.encode(made).decode())} | kubectl create -f -"
+    return fixes.advice(
+        text, fixes.create("v1", "Service", name, pod.namespace, spec={"selector": labels, "ports": rows_})
+    )
 
 
 def _renamed(item: Item, name: str, service: Item) -> Fix:
@@ -395,10 +389,11 @@ def _in_another_namespace(route: Item, ref: _Ref, where: str, cluster: Cluster) 
     made_of = _told_by(route, ref, cluster)
     if made_of is None:
         grant = f", and let a ReferenceGrant there allow routes of {route.namespace}"
-        operation = {"op": "add", "path": f"{ref.pointer}/namespace", "value": ref.means.namespace}
         return (
             f"{looks}; it is in {ref.means.namespace}.",
-            fixes.patch_object(route, f"Name its namespace{grant}", [operation]),
+            fixes.set_field(
+                route, f"{ref.pointer}/namespace", ref.means.namespace, f"Name its namespace{grant}", op="add"
+            ),
         )
     own_kind = _kind(made_of)
     return (
@@ -432,10 +427,9 @@ def _of_backend(route: Item, said: _Refusal, ref: _Ref, cluster: Cluster) -> tup
     if missing and (where != ref.means.namespace or _told_by(route, ref, cluster) is not None):
         return _in_another_namespace(route, ref, where, cluster)
     if asked != own:
-        operation = {"op": "add", "path": f"{ref.pointer}/group", "value": own}
         return (
             f"{what} looks for {kind} {ref.means.name} in the API group {asked or '(core)'}; it is one of {own or 'the core group'}.",
-            fixes.patch_object(route, f"Name the group {own}", [operation]),
+            fixes.set_field(route, f"{ref.pointer}/group", own, f"Name the group {own}", op="add"),
         )
     made, seen = parse_time(ref.means.metadata.get("creationTimestamp")), parse_time(said.since)
     if missing and made is not None and seen is not None and made > seen:
@@ -497,9 +491,7 @@ def _opened(route: Item, cluster: Cluster) -> Fix | None:
     opened = {"from": "Selector", "selector": {"matchExpressions": [named]}}
     text = f"Let listener {meant[0][1].get('name')} of Gateway/{gateway.name} take routes of namespace {route.namespace} beside its own"
     path = f"/spec/listeners/{meant[0][0]}/allowedRoutes"
-    return fixes.patch_object(
-        gateway, text, [{"op": "add", "path": path, "value": {"namespaces": opened}}], owner="platform"
-    )
+    return fixes.set_field(gateway, path, {"namespaces": opened}, text, owner="platform", op="add")
 
 
 def _parents(route: Item) -> str:
@@ -514,7 +506,7 @@ def _granted(route: Item, backend: Item, where: str) -> Fix:
     }
     return fixes.advice(
         f"Make a ReferenceGrant in namespace {where}: from {_kind(route)} of {route.namespace}, to {_kind(backend)} {backend.name}",
-        _created(_GRANTS, "ReferenceGrant", f"{route.namespace}-to-{backend.name}", where, spec),
+        fixes.create(_GRANTS, "ReferenceGrant", f"{route.namespace}-to-{backend.name}", where, spec=spec),
     )
 
 

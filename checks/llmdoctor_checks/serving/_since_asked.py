@@ -4,14 +4,12 @@ Node's fetch says of a stream that it ended no more than `terminated`, and most 
 server's log tells. So the words need only say that something was broken off.
 """
 
-from __future__ import annotations
-
 import re
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Cluster, Line, Log, Pod, leads_here, written_ago
+from kubectl_llmdoctor.api import Cluster, Line, Log, Pod, current_logs, in_order, leads_here, written_ago
 from llmdoctor_checks._clients import asking
 from llmdoctor_checks.serving._gateways import GENERATES, asked_for
 from llmdoctor_checks.serving._round_ages import NO_REQUEST, OF_ELSE, asks_nothing_else
@@ -71,13 +69,11 @@ def _begins(own: Log) -> list[Line]:
 
 def _last(log: Log, words: tuple[str, ...], most: int) -> list[Line]:
     """The last lines that have one of these words."""
-    found = {line.number: line for one in words for line in deque(log.find(one), maxlen=most)}
-    return [line for _, line in sorted(found.items())][-most:]
+    return in_order(line for one in words for line in deque(log.find(one), maxlen=most))[-most:]
 
 
 def _broken_off(cluster: Cluster) -> Iterator[tuple[tuple[str, str, str], list[Line]]]:
     """The last lines of each container's log by which something was broken off."""
-    for text in cluster.snapshot.logs:
-        lines = _last(Log(text), BROKEN, _MOST_BROKEN) if text.pod and not text.previous else []
-        if lines:
-            yield (text.namespace, text.pod, text.container), lines
+    for log in current_logs(cluster):
+        if log.pod and (lines := _last(log, BROKEN, _MOST_BROKEN)):
+            yield log.whose, lines

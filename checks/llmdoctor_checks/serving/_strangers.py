@@ -1,7 +1,5 @@
 """Pods that a Service or an InferencePool selects beside a server, and which do not listen where it sends."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 
@@ -13,9 +11,9 @@ from kubectl_llmdoctor.api import (
     Finding,
     Item,
     Line,
-    Log,
     Pod,
     clients,
+    current_logs,
     dig,
     engines_in,
     fixes,
@@ -112,9 +110,7 @@ def _others(item: Item, pod: Pod, cluster: Cluster, *, every: bool) -> Iterator[
     wanted = told.get("matchLabels", told) if isinstance(told, dict) else None
     owned = pod.item is not None and top_of(pod.item, cluster) is not None
     for one in pods if wanted and owned else ():
-        if one.namespace != pod.namespace:
-            continue
-        if not matches(wanted, one.labels):
+        if one.namespace != pod.namespace or not matches(wanted, one.labels):
             continue
         other = Pod.of(one, cluster)
         # one of the host's network shares its address with others
@@ -163,9 +159,8 @@ def _refusals(cluster: Cluster) -> _Refusals:
 def _refusals_of(cluster: Cluster) -> _Refusals:
     at: dict[tuple[str, int], list[Line]] = {}
     said: list[Line] = []
-    for text in cluster.snapshot.logs:
-        log = Log(text)
-        for line in (line for words in REFUSED if not text.previous for line in log.find(words)):
+    for log in current_logs(cluster):
+        for line in log.find(*REFUSED):
             said.append(line)
             for address, port in re.findall(_AT, line.text):
                 at.setdefault((address, int(port)), []).append(line)
@@ -173,13 +168,10 @@ def _refusals_of(cluster: Cluster) -> _Refusals:
     pods = [
         item
         for item in (cluster.items("Pod") if said else ())
-        if str(dig(item.raw, "status.podIP")) in hosts or _of_a_job(item)
+        if str(dig(item.raw, "status.podIP")) in hosts
+        or any(row.get("kind") == "Job" for row in rows(item.raw, "metadata.ownerReferences"))
     ]
     return _Refusals(at, pods, said, [line for line in said if _OF_A_PROCESSOR in line.text])
-
-
-def _of_a_job(item: Item) -> bool:
-    return any(row.get("kind") == "Job" for row in rows(item.raw, "metadata.ownerReferences"))
 
 
 def _picks_alone(pod: Pod, cluster: Cluster) -> bool:

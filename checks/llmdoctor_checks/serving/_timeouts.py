@@ -9,8 +9,6 @@ Sources: Istio VirtualService (`timeout` of a route is the whole request, off by
 balancer of a GKE gateway (`timeoutSec` of a GCPBackendPolicy, the whole request).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -105,7 +103,7 @@ def timeouts(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster) -> It
             hosts = [str(dig(to, "destination.host")) for to in rows(route.get("route"))]
             if any(_is_service(host, names, pod.namespace, item.namespace) for host in hosts):
                 yield from _whole(item, f"spec.http[{index}].timeout", route.get("timeout"))
-    behind = _behind(pod, names)
+    behind = {*(("Service", name) for name in names), *(("InferencePool", pool.name) for pool in pod.pools)}
     yield from _of_routes(pod, behind)
     yield from _of_policies(names, pod.namespace, cluster)
     yield from _of_gke(pod, behind)
@@ -123,11 +121,6 @@ def timeouts(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster) -> It
         yield from _knative(subject.workload.item)
     elif pod.exists:
         yield from of_knative(pod, cluster)
-
-
-def _behind(pod: Pod, names: set[str]) -> set[tuple[str, str]]:
-    """What a route or a policy may name to mean the pod: its Services, and the InferencePools that pick it."""
-    return {*(("Service", name) for name in names), *(("InferencePool", pool.name) for pool in pod.pools)}
 
 
 def _of_gke(pod: Pod, behind: set[tuple[str, str]]) -> Iterator[Timeout]:
@@ -158,8 +151,7 @@ def _knative(item: Item) -> Iterator[Timeout]:
     """What a Service of Knative's says: for the whole request, and for the wait for its beginning."""
     for name, whole in (("timeoutSeconds", True), ("responseStartTimeoutSeconds", False)):
         path = f"spec.template.spec.{name}"
-        for one in _whole(item, path, dig(item.raw, path)):
-            yield msgspec.structs.replace(one, whole=whole)
+        yield from (msgspec.structs.replace(one, whole=whole) for one in _whole(item, path, dig(item.raw, path)))
 
 
 def _of_policies(names: set[str], namespace: str, cluster: Cluster) -> Iterator[Timeout]:
@@ -372,10 +364,9 @@ def _in_knative(timeout: Timeout, seconds: int, tokens: int) -> Fix:
     names = [name] if timeout.whole or whole >= seconds else ["timeoutSeconds", name]
     value = min(seconds, max(KNATIVE_MOST_SECONDS, whole))
     if value * FASTEST_TOKENS_PER_SECOND < tokens or value <= timeout.seconds:
-        return fixes.advice(
+        return fixes.platform(
             f"Set {' and '.join(names)} to {seconds} and max-revision-timeout-seconds of config-defaults (namespace "
-            "knative-serving) to no less, or cap max_tokens",
-            owner="platform",
+            "knative-serving) to no less, or cap max_tokens"
         )
     operations = [{"op": "add", "path": f"{own}/{one}", "value": value} for one in names]
     return fixes.patch_object(timeout.item, _allowing(timeout, value), operations)

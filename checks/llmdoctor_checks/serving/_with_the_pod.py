@@ -1,39 +1,36 @@
 """Answers that broke off when pods of the server's workload were told to end, and at no other time, by what its clients say."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from datetime import datetime
 
 import msgspec
 
-from kubectl_llmdoctor.api import Cluster, Event, Events, Line, Log, Pod, events_of, leads_here, top_of, written_ago
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Event,
+    Events,
+    Line,
+    Log,
+    Pod,
+    current_logs,
+    events_of,
+    in_order,
+    leads_here,
+    top_of,
+    written_ago,
+)
 from llmdoctor_checks._clients import asking
 from llmdoctor_checks.serving._gateways import CUT_SHORT, STORES, asked_for
 
 #: How clients say that a connection ended in the middle: beside streams' own words those of Python, Node, Go, Java and Rust. When they say
 #: it is the evidence, so the words may be any of these.
 LITERALS = (
-    *CUT_SHORT,
-    "Server disconnected",
-    "RemoteProtocolError",
-    "ConnectionResetError",
-    "onnection reset by peer",
-    "socket hang up",
-    "ECONNRESET",
-    "unexpected EOF",
-    "remature close",
-    "remature EOF",
-    "remature end of",
-    "onnection closed before message completed",
-    "onnection closed prematurely",
-    "ncomplete chunked read",
-    "IncompleteRead",
-    "roken pipe",
-    "error: terminated",
-    "other side closed",
-)
+    *CUT_SHORT, "Server disconnected", "RemoteProtocolError", "ConnectionResetError", "onnection reset by peer",
+    "socket hang up", "ECONNRESET", "unexpected EOF", "remature close", "remature EOF", "remature end of",
+    "onnection closed before message completed", "onnection closed prematurely", "ncomplete chunked read",
+    "IncompleteRead", "roken pipe", "error: terminated", "other side closed",
+)  # fmt: skip
 
 #: What controllers say of a pod that they delete, and the kubelet of a container that it was told to end; of one that a probe ends
 #: it says more.
@@ -110,11 +107,15 @@ def with_the_pod(pod: Pod, cluster: Cluster, events: Events | None, grace: int) 
 
 def _stopped(pod: Pod, cluster: Cluster) -> list[Event]:
     """What the kubelet says of pods of a Deployment that are gone: it was told to end their containers."""
-    top = top_of(pod.item, cluster) if pod.item else None
-    if top is None or top.item.kind.partition(".")[0] != "Deployment":
-        return []
-    by_name = cluster.once("stopped pods of Deployments", lambda: _stopped_by_deployment(cluster))
-    return by_name.get((pod.namespace, top.item.name), [])
+    return cluster.once("stopped pods of Deployments", lambda: _stopped_by_deployment(cluster)).get(
+        _deployment(pod), []
+    )
+
+
+def _deployment(pod: Pod) -> tuple[str, str]:
+    """Namespace and name of the Deployment above a pod; without a name where there is none."""
+    top = top_of(pod.item, pod.cluster) if pod.item else None
+    return pod.namespace, top.item.name if top and top.item.kind.partition(".")[0] == "Deployment" else ""
 
 
 def _stopped_by_deployment(cluster: Cluster) -> dict[tuple[str, str], list[Event]]:
@@ -131,11 +132,7 @@ def _stopped_by_deployment(cluster: Cluster) -> dict[tuple[str, str], list[Event
 
 def _of_former_templates(pod: Pod, cluster: Cluster) -> list[Event]:
     """What is said of pods that a Deployment had before its template was changed: their ReplicaSets are others, and may be gone."""
-    top = top_of(pod.item, cluster) if pod.item else None
-    if top is None or top.item.kind.partition(".")[0] != "Deployment":
-        return []
-    of_all = cluster.once("deleted by ReplicaSets", lambda: _by_replica_sets(cluster))
-    return of_all.get((pod.namespace, top.item.name), [])
+    return cluster.once("deleted by ReplicaSets", lambda: _by_replica_sets(cluster)).get(_deployment(pod), [])
 
 
 def _by_replica_sets(cluster: Cluster) -> dict[tuple[str, str], list[Event]]:
@@ -167,10 +164,6 @@ def _covered(log: Log, windows: list[tuple[float, float]], now: datetime) -> flo
 
 
 def _broke_off(cluster: Cluster) -> Iterator[tuple[Log, list[Line]]]:
-    for text in cluster.snapshot.logs:
-        if text.previous or not text.pod:
-            continue
-        log = Log(text)
-        lines = {line.number: line for line in log.find(*LITERALS)}
-        if lines:
-            yield log, [line for _, line in sorted(lines.items()) if not re.search(_ELSE, line.text[:2000])]
+    for log in current_logs(cluster):
+        if log.pod and (lines := in_order(log.find(*LITERALS))):
+            yield log, [line for line in lines if not re.search(_ELSE, line.text[:2000])]

@@ -100,8 +100,7 @@ def api_exposed(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None)
             continue
         closed = restricted(pod, cluster)
         open_ways = [] if closed else list(ways(pod, open_ports - _others(container), cluster))
-        public = [way for way in open_ways if way.public]
-        if public:
+        if public := [way for way in open_ways if way.public]:
             yield _finding(pod, title, container, engine, public[0], "risk")
         elif open_ways:
             yield _finding(pod, title, container, engine, open_ways[0], "note")
@@ -118,9 +117,8 @@ def _used(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     """Models that were changed from public addresses, or a GPU that computes for many of them; either may be meant."""
     log = logs.current(engine.container.name)
     calls: list[tuple[Line, str, str]] = []
-    for line in log.find("[GIN] ") if log else ():
-        said = re.search(_CALL, line.text)
-        if said and _public(said[1]):
+    for line, said in log.matching(_CALL, "[GIN] ") if log else ():
+        if _public(said[1]):
             calls.append((line, said[1], said[2]))
     changes = [call for call in calls if call[2] in _CHANGES]
     computed = [call for call in calls if call[2] in _COMPUTES]
@@ -240,17 +238,19 @@ def _host_port(pod: Pod, container: Container, ports: set[int]) -> int | None:
 def _fixes(pod: Pod, engine: Engine | None, way: Way) -> Iterator[Fix]:
     name = way.item.name
     if way.kind in ("LoadBalancer", "NodePort"):
-        yield fixes.patch_object(
+        yield fixes.set_field(
             way.item,
+            "/spec/type",
+            "ClusterIP",
             f"Make Service/{name} a ClusterIP, behind a gateway that asks who calls; or give it your cloud's annotation for "
             "an internal load balancer",
-            [{"op": "replace", "path": "/spec/type", "value": "ClusterIP"}],
         )
     elif way.public:
-        yield fixes.patch_object(
+        yield fixes.set_field(
             way.item,
+            f"/metadata/annotations/{escaped(SCHEME)}",
+            "internal",
             f"Make the load balancer of Ingress/{name} an internal one, or put a login before it (alb.ingress.kubernetes.io/auth-type)",
-            [{"op": "replace", "path": f"/metadata/annotations/{escaped(SCHEME)}", "value": "internal"}],
         )
     flag, variable = _KEYS.get(engine.name, ("", "")) if engine else ("", "")
     if flag:

@@ -13,7 +13,6 @@ from kubectl_llmdoctor.api import (
     Pod,
     Sizing,
     check,
-    dig,
     fixes,
     log_evidence,
     pod_evidence,
@@ -117,8 +116,7 @@ def _claim(pod: Pod, engine: Engine, path: str, volume: str, size: int | None) -
 
 
 def _replicas(pod: Pod, deployment: str) -> int:
-    item = pod.cluster.item("Deployment", pod.namespace, deployment)
-    told = dig(item.raw, "spec.replicas") if item else None
+    told = pod.cluster.field("Deployment", pod.namespace, deployment, "spec.replicas")
     return told if isinstance(told, int) else 1
 
 
@@ -134,8 +132,8 @@ def _again(pod: Pod, engine: Engine, logs: Logs) -> tuple[str, tuple[Evidence, .
         under_way = found[-1] if found[-1].number > len(now) - _NOTHING_AFTER else None
     if under_way is None or now.holds("Time spent downloading weights"):
         return None
-    for line in before.find("Time spent downloading weights"):
-        if (said := re.search(_TOOK, line.text)) and float(said[1]) >= _SLOW_SECONDS:
+    for line, said in before.matching(_TOOK, "Time spent downloading weights"):
+        if float(said[1]) >= _SLOW_SECONDS:
             words = f", now after restart {container.restarts}; the last time it took {say_seconds(float(said[1]))}"
             return words, (log_evidence(line), log_evidence(under_way))
     return None

@@ -69,15 +69,9 @@ _PACE = expression(
 )
 #: What is printed of a model that lies on a GPU.
 _ON_GPU = (
-    "library=cuda",
-    "library=rocm",
-    "library=CUDA",
-    "library=ROCm",
-    "CUDA devices",
-    "ROCm devices",
-    "Vulkan devices",
+    "library=cuda", "library=rocm", "library=CUDA", "library=ROCm", "CUDA devices", "ROCm devices", "Vulkan devices",
     "SYCL devices",
-)
+)  # fmt: skip
 #: With so many times the threads that it has cores most of them wait at each step; slower than somebody reads is slow then, and
 #: half of that where it is a single answer.
 _CROWDED, _READS, _ALONE = 2, 5.0, 2.5
@@ -228,7 +222,7 @@ def _threads(engine: Engine, logs: Logs) -> Finding | None:
     log = logs.current(container.name)
     if engine.name not in ("ollama", "llama.cpp") or log is None or limit is None or container.accelerators:
         return None
-    answers = [(line, said) for line in log.find(_ANSWERED) if (said := _PACE.search(line.text[:1000])) is not None]
+    answers = [(line, said) for line, said in log.matching(_PACE, _ANSWERED, most=1000)]
     paces = [(line, float(said[2])) for line, said in answers[-_LATEST:] if int(said[1]) >= _TOKENS]
     slow = _slow_answers(log) if not answers else []
     line, threads = _counted(log) or (None, 0)
@@ -254,11 +248,7 @@ def _threads(engine: Engine, logs: Logs) -> Finding | None:
         summary=f"{engine.at} computes on the CPU{with_threads}, where its limit is {say_cores(limit)} cores: its last "
         f"{'answer' if len(slow or paces) == 1 else f'{len(slow or paces)} answers'} "
         f"{took or f'came at {pace:.1f} tokens a second at most'}.",
-        evidence=(
-            *((log_evidence(line),) if line is not None and more else ()),
-            log_evidence(last),
-            *_spec(container),
-        ),
+        evidence=(*((log_evidence(line),) if line is not None and more else ()), log_evidence(last), *_spec(container)),
         fixes=(*((_fewer_threads(engine, limit),) if more else ()), *_fixes(container, engine, limit)),
         order=last.order,
     )
@@ -297,7 +287,7 @@ def _counted(log: Log | None) -> tuple[Line, int] | None:
 
 def _slow_answers(log: Log) -> list[tuple[Line, int]]:
     """The last answers by Ollama's access log and how many seconds each took, where all of them took long."""
-    found = [(line, said) for line in log.find(_POSTED) if (said := _TOOK.search(line.text[:400])) is not None]
+    found = [(line, said) for line, said in log.matching(_TOOK, _POSTED, most=400)]
     took = [
         (line, int(said[1] or 0) * 3600 + int(said[2] or 0) * 60 + int(said[3] or 0)) for line, said in found[-_LATEST:]
     ]

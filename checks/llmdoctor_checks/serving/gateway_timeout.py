@@ -305,7 +305,7 @@ def _rests(cut: list[Line], cluster: Cluster) -> Iterator[Fix]:
     """What to do where LiteLLM lets the only server of a model rest for the timeouts of one client, and refuses all others meanwhile."""
     late = sorted((line for line in cut if line.log is cut[-1].log), key=lambda line: line.number)
     models = {said[1] for line in late if (said := _GROUP.search(line.text[:4000]))}
-    resting = ((x, said) for x in cut[-1].log.find(_RESTS) if (said := _RESTING.search(x.text[:2000])))
+    resting = cut[-1].log.matching(_RESTING, _RESTS, most=2000)
     of_these = ((x, said) for x, said in resting if not models or said["model"] in models)
     rest = next((said for x, said in of_these if _soon_after(late, x, int(said["seconds"]))), None)
     writer = cluster.item("Pod", *pod_of(cut[-1]))
@@ -424,7 +424,6 @@ def _by_its_router(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         return None
     return Finding(
         role="cause",
-        confidence="likely",
         summary=f"{engine.container.name} as a router gave up waiting for the process of a model, which ran on; its log says so "
         f"{len(lines)} times. Its own client waits for so long, in some releases whatever --timeout says.",
         evidence=(log_evidence(lines[0]), log_evidence(lines[-1])),
@@ -545,8 +544,7 @@ def _generates(engine: Engine) -> bool:
 
 def _longest(engine: Engine) -> tuple[int | None, str]:
     """How many tokens one request may have, and what says so."""
-    cap = engine.explicit("max_model_len")
-    if cap:
+    if cap := engine.explicit("max_model_len"):
         return (cap.value if isinstance(cap.value, int) and cap.value > 0 else None), cap.text
     model = engine.explicit("model")
     if model and isinstance(model.value, str) and engine.found.argv_known:
@@ -606,20 +604,19 @@ def _for_the_picker(seconds: float | None, cluster: Cluster) -> Iterator[Fix]:
     ]
     if len(told) == 1:
         policy, at, had = told[0]
-        yield fixes.patch_object(
+        yield fixes.set_field(
             policy,
+            f"/spec/extProc/{at}/messageTimeout",
+            f"{allowed}s",
             f"{said} EnvoyExtensionPolicy/{policy.name}, where it is {had}",
-            [{"op": "replace", "path": f"/spec/extProc/{at}/messageTimeout", "value": f"{allowed}s"}],
             owner="platform",
         )
     else:
         now = f"{say_seconds(round(seconds))} now" if seconds and seconds >= 1 else "200 ms where nothing is set"
         names = " or ".join(f"{policy.namespace}/{policy.name}" for policy, _, _ in told[:3])
         which = f"the EnvoyExtensionPolicy of the route ({names}" if told else "an EnvoyExtensionPolicy ("
-        yield fixes.advice(
-            f"{said} {which}{'; ' if told else ''}message_timeout of Envoy's ext_proc filter, {now})", owner="platform"
-        )
-    yield fixes.advice("Give what chooses the endpoint (ext_proc) more CPU or replicas", owner="platform")
+        yield fixes.platform(f"{said} {which}{'; ' if told else ''}message_timeout of Envoy's ext_proc filter, {now})")
+    yield fixes.platform("Give what chooses the endpoint (ext_proc) more CPU or replicas")
 
 
 def _own(line: Line, setting: str, seconds: float | None, cluster: Cluster) -> Fix:

@@ -88,8 +88,9 @@ def _fix(pod: Pod, subject: Subject, cluster: Cluster, replicas: int) -> Fix:
     if scaler is not None and scaler.minimum > 1:
         path = "minReplicas" if scaler.item.kind == "HorizontalPodAutoscaler" else "minReplicaCount"
         if isinstance(dig(scaler.item.raw, f"spec.{path}"), int):
-            operation = {"op": "replace", "path": f"/spec/{path}", "value": scaler.minimum - 1}
-            return fixes.patch_object(scaler.item, f"Lower the minimum of {scaler.ref}", [operation])
+            return fixes.set_field(
+                scaler.item, f"/spec/{path}", scaler.minimum - 1, f"Lower the minimum of {scaler.ref}"
+            )
     return fixes.advice(
         f"Run {count_of(replicas - 1, 'replica')} of {fixes.edited(pod)}, if no peak is expected that needs all"
     )

@@ -23,9 +23,11 @@ from kubectl_llmdoctor.api import (
     askers,
     check,
     count_of,
+    current_logs,
     dig,
     event_evidence,
     fixes,
+    in_order,
     k8s,
     log_evidence,
     often,
@@ -226,14 +228,26 @@ def _of_engine(pod: Pod, engine: Engine, events: Events | None, logs: Logs | Non
         summary=f"The grace period of {container.name} is {stated}, but {' and '.join(parts)}: "
         "it is killed in the middle, and what it still generates is lost.",
         evidence=(
-            pod_evidence(pod, "terminationGracePeriodSeconds", str(grace) if grace is not None else "not set"),
+            _stated(pod),
             *(part[1] for part in (hook, drain) if part),
             *(event_evidence(event, pod.cluster) for event in cut),
         ),
-        fixes=(
-            fixes.set_spec(pod, "/terminationGracePeriodSeconds", longer, f"Give the pod {say_seconds(longer)} to end"),
-        ),
+        fixes=(_more_time(pod, longer),),
     )
+
+
+def _grace(pod: Pod) -> int:
+    grace = pod.spec.termination_grace_period_seconds
+    return _DEFAULT_SECONDS if grace is None else grace
+
+
+def _stated(pod: Pod) -> Evidence:
+    grace = pod.spec.termination_grace_period_seconds
+    return pod_evidence(pod, "terminationGracePeriodSeconds", "not set" if grace is None else str(grace))
+
+
+def _more_time(pod: Pod, seconds: int) -> Fix:
+    return fixes.set_spec(pod, "/terminationGracePeriodSeconds", seconds, f"Give the pod {say_seconds(seconds)} to end")
 
 
 def _cut(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
@@ -248,8 +262,7 @@ def _cut(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         return None
     told = next(log.find(*_TOLD), None)
     left = _running(container, logs, told) if told is not None else None
-    grace = pod.spec.termination_grace_period_seconds
-    seconds = _DEFAULT_SECONDS if grace is None else grace
+    seconds = _grace(pod)
     waited = told is not None and any(words in told.text for words in _OPEN) and seconds >= _LONG
     if told is None or left is None or not (killed or waited or left[1].number > told.number):
         return None  # of one that is not killed yet a word since says that something runs, or that it waits for so long
@@ -266,12 +279,10 @@ def _cut(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             pod_evidence(container, "state.terminated.exitCode", str(ended.exit_code))
             if ended
             else pod_evidence(pod, "metadata.deletionTimestamp", str(pod.obj.metadata.deletion_timestamp)),
-            pod_evidence(pod, "terminationGracePeriodSeconds", str(grace) if grace is not None else "not set"),
+            _stated(pod),
         ),
         explains=("pod-failed", "crash-loop", "not-ready"),
-        fixes=(
-            fixes.set_spec(pod, "/terminationGracePeriodSeconds", longer, f"Give the pod {say_seconds(longer)} to end"),
-        ),
+        fixes=(_more_time(pod, longer),),
         order=told.order,
     )
 
@@ -299,8 +310,8 @@ def _sleeping(pod: Pod, container: Container, seconds: int, summary: str) -> Fix
     own: Any = container.spec.lifecycle.pre_stop if container.spec.lifecycle else None
     sleeps = _hook(container)
     seconds = max(seconds, 2 * math.ceil(sleeps[0]) if sleeps else 0)
-    at, grace = f"{container.pointer}/lifecycle", pod.spec.termination_grace_period_seconds
-    longer = seconds + _AFTER if (_DEFAULT_SECONDS if grace is None else grace) < seconds + _UNTIL_NOBODY_ASKS else None
+    at = f"{container.pointer}/lifecycle"
+    longer = seconds + _AFTER if _grace(pod) < seconds + _UNTIL_NOBODY_ASKS else None
     if longer is not None:
         summary += f", and give the pod {longer} s to end"
     if own and not (sleeps and re.fullmatch(_ONLY_SLEEPS, " ".join(map(str, dig(own, "exec.command") or [])))):
@@ -383,8 +394,7 @@ def _by_gunicorn(pod: Pod, logs: Logs) -> Finding | None:
     seconds = seconds_between(told, ends[0]) if told is not None and ends else None
     if told is None or not seconds or seconds < _SHORTEST:
         return None
-    grace = pod.spec.termination_grace_period_seconds
-    if seconds >= (_DEFAULT_SECONDS if grace is None else grace):
+    if seconds >= _grace(pod):
         return None
     # a file of settings may have another time, and so may the kernel
     in_time = abs(seconds - _gunicorns_seconds(pod.container(told.log.container))) <= _GUNICORN_SKEW
@@ -401,7 +411,7 @@ def _by_gunicorn(pod: Pod, logs: Logs) -> Finding | None:
         f"{pod.name} was told to end, and gunicorn in {told.log.container} {what}: their answers are cut off."
         + (" It was not short of memory." if in_time and killed else ""),
         (log_evidence(told), *(log_evidence(x) for x in ([] if killed else waited[:1])), log_evidence(ends[0])),
-        (_longer(pod, pod.container(told.log.container), grace or 0),),
+        (_longer(pod, pod.container(told.log.container), pod.spec.termination_grace_period_seconds or 0),),
         told,
         ("worker-lost",),
     )
@@ -438,15 +448,13 @@ def _cut_by_uvicorn(pod: Pod, logs: Logs) -> Finding | None:
         # the kubelet kills when the time is over, and not before
         if at is not None and abs((at - due).total_seconds()) > _SKEW:
             continue
-        grace = pod.spec.termination_grace_period_seconds
-        seconds = _DEFAULT_SECONDS if grace is None else grace
+        seconds = _grace(pod)
         given = pod.obj.metadata.deletion_grace_period_seconds
         if given is not None and given != seconds:
             continue  # who deleted it gave it another time
         hook = _hook(container)
         slept = f", of which its preStop hook took {say_seconds(hook[0])}" if hook else ""
         longer = max(2 * seconds, _LONG_ANSWER + _AFTER)
-        stated = str(grace) if grace is not None else "not set"
         return _cut_off(
             pod,
             f"{pod.name} was told to end and killed {seconds} s later, after its grace period{slept}, while {container.name} still waited "
@@ -454,13 +462,9 @@ def _cut_by_uvicorn(pod: Pod, logs: Logs) -> Finding | None:
             (
                 log_evidence(told),
                 pod_evidence(container, "state.terminated.exitCode", str(ended.exit_code)),
-                pod_evidence(pod, "terminationGracePeriodSeconds", stated),
+                _stated(pod),
             ),
-            (
-                fixes.set_spec(
-                    pod, "/terminationGracePeriodSeconds", longer, f"Give the pod {say_seconds(longer)} to end"
-                ),
-            ),
+            (_more_time(pod, longer),),
             told,
         )
     return None
@@ -518,7 +522,7 @@ def _unloaded(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     log = logs.current(engine.container.name)
     if engine.name != "triton" or log is None or not pod.obj.metadata.deletion_timestamp:
         return None
-    signal = next(reversed(list(log.find(_BY_SIGNAL))), None)
+    signal = log.last(_BY_SIGNAL)
     told = next((line for line in log.find(_UNLOADS) if signal is not None and line.number > signal.number), None)
     asked = _asked_of(pod, log, told) if told is not None else []
     if told is None or not asked:
@@ -540,8 +544,7 @@ def _unloaded(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
 
 def _broken_off(pod: Pod, container: Container, events: Events | None, engine: str = "") -> Finding | None:
     """A server that runs, and a client whose answers broke off when other pods of its workload were deleted, and not else."""
-    grace = pod.spec.termination_grace_period_seconds
-    seconds = _DEFAULT_SECONDS if grace is None else grace
+    seconds = _grace(pod)
     status = container.status
     if not pod.ready or pod.obj.metadata.deletion_timestamp or status is None or status.restart_count:
         return None
@@ -559,7 +562,7 @@ def _broken_off(pod: Pod, container: Container, events: Events | None, engine: s
         evidence=(
             *(log_evidence(line) for line in found.lines[:2]),
             event_evidence(found.event, pod.cluster),
-            pod_evidence(pod, "terminationGracePeriodSeconds", str(grace) if grace is not None else "not set"),
+            _stated(pod),
         ),
         fixes=(
             fixes.advice(
@@ -581,7 +584,7 @@ def _broken_off(pod: Pod, container: Container, events: Events | None, engine: s
 
 def _asked_of(pod: Pod, log: Log, told: Line) -> list[Line]:
     """Who asked for a model that was taken away, since: by the log of the server, or those of its clients."""
-    had = {found[1] for x in log.find("loaded '") if (found := re.search(_HAD, x.text[:2000])) is not None}
+    had = {found[1] for _, found in log.matching(_HAD, "loaded '", most=2000)}
     own = [line for line in log.find(_UNKNOWN) if line.number > told.number and _taken(line, had)]
     due, now, grace = (
         pod.obj.metadata.deletion_timestamp,
@@ -612,8 +615,7 @@ def _taken(line: Line, had: set[str]) -> bool:
 
 
 def _unknown(cluster: Cluster) -> Iterator[Line]:
-    for text in cluster.snapshot.logs:
-        yield from (line for line in Log(text).find(_UNKNOWN) if text.pod and not text.previous)
+    return (line for log in current_logs(cluster) if log.pod for line in log.find(_UNKNOWN))
 
 
 def _by_service(pod: Pod, since: float) -> str:
@@ -646,16 +648,12 @@ def _behind_all(other: k8s.Pod, pod: Pod) -> bool:
 
 def _refused(cluster: Cluster) -> Iterator[Line]:
     """Lines of connections that nobody took, each once."""
-    for text in cluster.snapshot.logs:
-        log = Log(text)
-        lines = {line.number: line for words in _NOT_TAKEN if not text.previous for line in log.find(words)}
-        yield from (line for _, line in sorted(lines.items()))
+    return (line for log in current_logs(cluster) for line in in_order(log.find(*_NOT_TAKEN)))
 
 
 def _running(container: Container, logs: Logs, told: Line) -> tuple[int, Line] | None:
     """How many requests ran at the end, by the last statement after the server was told to end, or before, if it waited."""
-    last = [load for load in last_load(container, logs) if load.line.number > told.number]
-    if last:
+    if last := [load for load in last_load(container, logs) if load.line.number > told.number]:
         return (last[-1].running, last[-1].line) if last[-1].running else None
     log = logs.current(container.name)
     lines = list(log.find("remaining number of requests")) if log else []

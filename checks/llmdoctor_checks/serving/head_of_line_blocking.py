@@ -330,9 +330,7 @@ def _behind_long_prompts(pod: Pod, engine: Engine, log: Log, said: list[Load]) -
 
     How long they are tells the cache, of which so many tokens are taken by so few.
     """
-    holds = next(
-        (size for x in log.find(_HOLDS) if (size := re.search(rf"{_HOLDS}(\d[\d,]{{0,15}}) tokens", x.text))), None
-    )
+    holds = next((size for _, size in log.matching(rf"{_HOLDS}(\d[\d,]{{0,15}}) tokens", _HOLDS)), None)
     last = since_when(said, _waits_for_a_step)
     places, transfer = engine.value("max_num_seqs"), engine.value("kv_transfer_config")
     if holds is None or not lasts(last[-RECENT:]):

@@ -161,11 +161,10 @@ def _asked(subject: Subject, workload: Workload) -> Evidence:
 def _fixes(workload: Workload, runtimes: list[Item], told: Evidence | None, elsewhere: Item | None) -> Iterator[Fix]:
     want = workload.runtime_wanted
     if told and want and want.name and told.text.startswith("RuntimeDisabled"):
-        yield fixes.advice(
+        yield fixes.platform(
             f"Set disabled: false in the runtime {want.name}, or name another one in {workload.ref}",
             "kubectl get clusterservingruntimes",
             f"kubectl -n {workload.namespace} get servingruntimes",
-            owner="platform",
         )
         return
     serving = sorted(
@@ -181,23 +180,21 @@ def _fixes(workload: Workload, runtimes: list[Item], told: Evidence | None, else
     if elsewhere is not None:
         # one that does not offer itself is taken by name
         named = "" if workload.fits(elsewhere) else f", and let {workload.ref} name it"
-        yield fixes.advice(
+        yield fixes.platform(
             f"Put ServingRuntime {elsewhere.name}, which serves the format and is in the namespace {elsewhere.namespace}, into "
             f"{workload.namespace} as well (KServe takes those of the InferenceService's own namespace), or make a "
             f"ClusterServingRuntime of it{named}",
             f"kubectl -n {elsewhere.namespace} get servingruntime {elsewhere.name} -o yaml",
-            owner="platform",
         )
         return
     formats = sorted({name for item in runtimes for name in _names(item)})
-    yield fixes.advice(
+    yield fixes.platform(
         f"Have {workload.ref} name a runtime and a format that are there"
         + (f": the runtimes {', '.join(sorted({item.name for item in runtimes})[:6])}" if runtimes else "")
         + (f" serve {', '.join(formats[:12])}" if formats else "")
         + (f"; else install one that serves {want.format}" if want and want.format else "; else install one"),
         "kubectl get clusterservingruntimes",
         f"kubectl -n {workload.namespace} get servingruntimes",
-        owner="platform",
     )
 
 

@@ -109,7 +109,7 @@ def metrics_not_scraped(
             fixes=(
                 _switch_on(pod, engine)
                 if metrics_off(engine)
-                else fixes.advice(f"Add a PodMonitor for {fixes.pods_of(pod)}", owner="platform"),
+                else fixes.platform(f"Add a PodMonitor for {fixes.pods_of(pod)}"),
             ),
         )
         return
@@ -138,7 +138,7 @@ def metrics_not_scraped(
             summary=f"No PodMonitor, ServiceMonitor or annotation of {pod.namespace} is meant for {pod.name}: the metrics of "
             f"{engine.title} may reach no Prometheus.",
             evidence=(pod_evidence(pod, "metadata.labels", ", ".join(f"{k}={v}" for k, v in pod.labels.items())),),
-            fixes=(fixes.advice(f"Add a PodMonitor for {fixes.pods_of(pod)}", owner="platform"),),
+            fixes=(fixes.platform(f"Add a PodMonitor for {fixes.pods_of(pod)}"),),
         )
 
 
@@ -251,7 +251,6 @@ def _may_have(monitor: Item, wanted: dict[str, Any], cluster: Cluster) -> bool:
 
 
 def _out_of_reach(pod: Pod, item: Item, scaling: Evidence | None) -> Finding:
-    operation = {"op": "add", "path": "/spec/namespaceSelector", "value": {"matchNames": [pod.namespace]}}
     return _unseen(
         pod,
         f"PodMonitor {item.name} selects {pod.name} by its labels, and looks in its own namespace {item.namespace} alone, where no pod "
@@ -260,7 +259,13 @@ def _out_of_reach(pod: Pod, item: Item, scaling: Evidence | None) -> Finding:
             object_evidence(item, "spec.namespaceSelector", "not set"),
             pod_evidence(pod, "metadata.namespace", pod.namespace),
         ),
-        fixes.patch_object(item, f"Look in namespace {pod.namespace}", [operation]),
+        fixes.set_field(
+            item,
+            "/spec/namespaceSelector",
+            {"matchNames": [pod.namespace]},
+            f"Look in namespace {pod.namespace}",
+            op="add",
+        ),
         scaling,
     )
 
@@ -329,9 +334,7 @@ def _endpoint(pod: Pod, item: Item, where: str, index: int, row: dict[str, Any],
 
 
 def _number(pod: Pod, port: Any) -> int | None:
-    if isinstance(port, int) or str(port).isdecimal():
-        return int(port)
-    return _named(pod, port)
+    return int(port) if isinstance(port, int) or str(port).isdecimal() else _named(pod, port)
 
 
 def _named(pod: Pod, port: Any) -> int | None:
@@ -392,9 +395,8 @@ def _finding(pod: Pod, engine: Engine, one: Asked, scaling: Evidence | None, ref
         fix = _port_fix(pod, engine, one)
     else:
         what = f"{one.who} asks {engine.label} for {one.path}, which is not where its metrics are ({right[0]})"
-        operation = {"op": "add", "path": f"{one.pointer}/path", "value": right[0]}
         fix = (
-            fixes.patch_object(one.item, f"Ask for {right[0]}", [operation])
+            fixes.set_field(one.item, f"{one.pointer}/path", right[0], f"Ask for {right[0]}", op="add")
             if one.item
             else fixes.annotate(
                 pod, {"prometheus.io/path": right[0]}, f"Set the annotation prometheus.io/path to {right[0]}"
@@ -413,19 +415,14 @@ def _port_fix(pod: Pod, engine: Engine, one: Asked) -> Fix:
             return fixes.annotate(pod, {"prometheus.io/port": str(port)}, f"{summary}, {port}")
         return fixes.advice(f"{summary}, in {fixes.edited(pod)}")
     if one.item.kind == "PodMonitor" and name:
-        return fixes.patch_object(
-            one.item, f"Ask port {name}", [{"op": "add", "path": f"{one.pointer}/port", "value": name}]
-        )
+        return fixes.set_field(one.item, f"{one.pointer}/port", name, f"Ask port {name}", op="add")
     if one.service:
         listed = rows(one.service.raw, "spec.ports")
         name = next((str(p["name"]) for p in listed if p.get("name") and _number(pod, p.get("targetPort")) == port), "")
         if name:
-            operation = {"op": "add", "path": f"{one.pointer}/port", "value": name}
-            return fixes.patch_object(one.item, f"Ask port {name}", [operation])
+            return fixes.set_field(one.item, f"{one.pointer}/port", name, f"Ask port {name}", op="add")
     if one.item.kind == "PodMonitoring":
-        return fixes.patch_object(
-            one.item, f"Ask port {port}", [{"op": "add", "path": f"{one.pointer}/port", "value": port}]
-        )
+        return fixes.set_field(one.item, f"{one.pointer}/port", port, f"Ask port {port}", op="add")
     if one.text.rpartition(" ")[2].isdecimal():
         return fixes.advice(f"Give port {port} a name in {fixes.edited(pod)}, and let {one.who} ask for that name")
     return fixes.advice(f"Give port {port} the name that {one.who} asks for")

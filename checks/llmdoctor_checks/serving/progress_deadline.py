@@ -102,9 +102,8 @@ def _by_kueue(subject: Subject) -> Iterator[Finding]:
         evidence=tuple(event_evidence(event, subject.cluster) for event in gone[-3:]),
         explains=("not-ready", "rollout-stuck", "slow-load"),
         fixes=(
-            fixes.advice(
-                "Set waitForPodsReady.timeout in Kueue's configuration (ConfigMap kueue-manager-config) above what the model takes to load",
-                owner="platform",
+            fixes.platform(
+                "Set waitForPodsReady.timeout in Kueue's configuration (ConfigMap kueue-manager-config) above what the model takes to load"
             ),
             fixes.advice("Have the model load faster: its files on a volume that lasts, a local copy"),
         ),
@@ -151,8 +150,6 @@ def _release_failed(subject: Subject) -> Iterator[Finding]:
         seconds = own if own is not None else _DEFAULT_SECONDS
         yield Finding(
             role="cause",
-            severity="warning",
-            confidence="likely",
             summary=f"HelmRelease/{name} stands as failed: {workload.ref} was not ready within {say_seconds(seconds)}, and is ready now.",
             evidence=(
                 Evidence(
@@ -222,7 +219,6 @@ def _before_its_node(pod: Pod, workload: Workload, told: list[Evidence], deadlin
     """Knative has given a revision up whose pod waits for a node that an autoscaler makes."""
     return Finding(
         role="cause",
-        confidence="likely",
         summary=f"{workload.ref} was given up after {say_seconds(deadline)}, while {pod.name} still waits for the node that is being made "
         "for it.",
         evidence=tuple(told),
@@ -373,9 +369,7 @@ def _fixes(workload: Workload, made: Workload | None, seconds: int) -> Iterator[
         return
     summary = f"Let the rollout wait {say_seconds(seconds)}, in {workload.ref}"
     if workload.kind == "Deployment":
-        yield fixes.patch_object(
-            workload.item, summary, [{"op": "add", "path": "/spec/progressDeadlineSeconds", "value": seconds}]
-        )
+        yield fixes.set_field(workload.item, "/spec/progressDeadlineSeconds", seconds, summary, op="add")
     elif handed := _handed_on(workload, seconds):
         yield from handed
     else:
@@ -391,4 +385,4 @@ def _handed_on(workload: Workload, seconds: int) -> tuple[Fix, ...]:
         text, path = summary, f"/spec/template/metadata/annotations/{key}"
     else:
         return ()
-    return (fixes.patch_object(workload.item, text, [{"op": "add", "path": path, "value": f"{seconds}s"}]),)
+    return (fixes.set_field(workload.item, path, f"{seconds}s", text, op="add"),)

@@ -404,8 +404,7 @@ def _counted(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
 def _refused(metrics: Metrics) -> tuple[float, float, str]:
     """How many requests were refused as faulty, of how many, and how the metric says it."""
     by_status, arrived = metrics.by("http", "status"), metrics.increase("arrived")
-    by_status = {status: count for status, count in by_status.items() if status in _STATUSES}
-    if by_status:
+    if by_status := {status: count for status, count in by_status.items() if status in _STATUSES}:
         text = ", ".join(f"{status} {count:.0f}" for status, count in sorted(by_status.items()))
         return by_status.get("4xx", 0.0), sum(by_status.values()), f"{metrics.name_of('http')} by status: {text}"
     refused = metrics.by("errors", "err").get("validation", 0.0)

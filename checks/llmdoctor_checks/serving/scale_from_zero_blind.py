@@ -78,8 +78,7 @@ def scale_from_zero_blind(pod: Pod, subject: Subject, cluster: Cluster, logs: Lo
         when = f"{wait} after the last activity the last replica goes" if keda else "the last replica goes when idle"
         said = dig(scaler.item.raw, "spec.minReplicaCount" if keda else "spec.minReplicas")
         low = "minReplicaCount" if keda else "minReplicas"
-        asleep = _asleep(subject)
-        if asleep:
+        if asleep := _asleep(subject):
             when = "there are 0 replicas now"
         yield Finding(
             role="cause" if asleep else "risk",
@@ -162,9 +161,7 @@ def _since_it_slept(lines: list[Line], scaler: Scaler, cluster: Cluster) -> list
     since = (now - active).total_seconds() - patience if active is not None and now is not None else None
     timed = [(ago, line) for line in lines if (ago := written_ago(line, now)) is not None]
     late = [(ago, line) for ago, line in timed if since is None or ago < since]
-    if len(late) < 2 or late[0][0] - late[-1][0] < patience:
-        return None
-    return [line for _, line in late]
+    return None if len(late) < 2 or late[0][0] - late[-1][0] < patience else [line for _, line in late]
 
 
 def _asleep(subject: Subject) -> bool:

@@ -150,8 +150,7 @@ def _no_such(pod: Pod, ended: Ended, cluster: Cluster) -> Finding | None:
     if meant is None:
         return None  # a name outside of the cluster
     name, namespace = meant
-    there = cluster.exists("Service", namespace, name)
-    if there:
+    if there := cluster.exists("Service", namespace, name):
         return None
     if not has_namespace(namespace, cluster):
         why, sure = "it is no Service that was read, and no name outside that the cluster's DNS knows", False
@@ -236,13 +235,7 @@ def _unpicked(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
                 object_evidence(pool, "spec.selector", ", ".join(f"{k}: {v}" for k, v in wanted.items())),
                 *((log_evidence(said),) if said else ()),
             ),
-            fixes=(
-                fixes.patch_object(
-                    pool,
-                    f"Select {_those_of(pod)}",
-                    [{"op": "replace", "path": path, "value": right}],
-                ),
-            ),
+            fixes=(fixes.set_field(pool, path, right, f"Select {_those_of(pod)}"),),
         )
         return
 
@@ -272,24 +265,20 @@ def _port(pod: Pod, port: int, item: Item, cluster: Cluster) -> Iterator[Finding
         name = row.get("targetPort") if isinstance(row, dict) else None
         if not isinstance(name, str) or name.isdecimal() or name in declared or "{" in name:
             continue
-        if _declared_elsewhere(item, name, cluster):
+        if any(name in ports and matches(_selector(item), labels) for labels, ports in _pods(item, cluster)):
             continue
         way = routed(item, cluster) if is_headless(item) else None
         if is_headless(item) and way is None:
             continue  # its name resolves to the pods all the same, and who asks knows the port
         have = ", ".join(f"{key} ({number})" for key, number in declared.items()) or "none has a name"
         empty = _without_port(item, cluster) if pod.exists and pod.ready else None
-        operation = {"op": "replace", "path": f"/spec/ports/{index}/targetPort", "value": port}
         yield Finding(
             role="cause" if empty and not _served(pod, port) else "risk",
             summary=f"Service {item.name} sends port {row.get('port')} to the port named {name} of {pod.name}, and no "
             f"container declares one ({have}): it has no endpoint, and "
             + (f"{way.kind.partition('.')[0]} {way.name} leads nowhere." if way else "connections are refused."),
-            evidence=(
-                object_evidence(item, f"spec.ports[{index}].targetPort", name),
-                *((empty,) if empty else ()),
-            ),
-            fixes=(fixes.patch_object(item, f"Send to port {port}", [operation]),),
+            evidence=(object_evidence(item, f"spec.ports[{index}].targetPort", name), *((empty,) if empty else ())),
+            fixes=(fixes.set_field(item, f"/spec/ports/{index}/targetPort", port, f"Send to port {port}"),),
         )
         return
 
@@ -297,10 +286,6 @@ def _port(pod: Pod, port: int, item: Item, cluster: Cluster) -> Iterator[Finding
 def _served(pod: Pod, port: int) -> bool:
     """Whether any Service leads to the engine's port."""
     return any(_selector(item) and leads(item, pod, {port}) for item in pod.services)
-
-
-def _declared_elsewhere(item: Item, name: str, cluster: Cluster) -> bool:
-    return any(name in ports and matches(_selector(item), labels) for labels, ports in _pods(item, cluster))
 
 
 def _pods(item: Item, cluster: Cluster) -> Iterator[tuple[dict[str, str], set[str]]]:
@@ -339,7 +324,6 @@ def _labels(pod: Pod, engine: Engine, subject: Subject, item: Item, cluster: Clu
     for key in wrong:
         own = key if key in labels else under[key]
         right |= {own: labels[own]} if own is not None else {}
-    operation = {"op": "replace", "path": "/spec/selector", "value": right}
     # a server that runs, and that no Service of the namespace leads to
     cut_off = pod.exists and pod.ready and (known is not None or cluster.complete("Service", pod.namespace))
     yield Finding(
@@ -349,7 +333,7 @@ def _labels(pod: Pod, engine: Engine, subject: Subject, item: Item, cluster: Clu
             object_evidence(item, "spec.selector", ", ".join(f"{k}: {v}" for k, v in selector.items())),
             *((known.none,) if known and not known.some else ()),
         ),
-        fixes=(fixes.patch_object(item, f"Select {_those_of(pod)}", [operation]),),
+        fixes=(fixes.set_field(item, "/spec/selector", right, f"Select {_those_of(pod)}"),),
     )
 
 
@@ -376,11 +360,7 @@ def _labels_above(pod: Pod, subject: Subject, item: Item, cluster: Cluster) -> I
             object_evidence(item, "spec.selector", ", ".join(f"{k}: {v}" for k, v in selector.items())),
             *((known.none,) if known else ()),
         ),
-        fixes=(
-            fixes.patch_object(
-                item, f"Select {_those_of(pod)}", [{"op": "replace", "path": "/spec/selector", "value": right}]
-            ),
-        ),
+        fixes=(fixes.set_field(item, "/spec/selector", right, f"Select {_those_of(pod)}"),),
     )
 
 
@@ -409,13 +389,12 @@ def _of_another(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
             or any(matches(selector, all_) for all_, _ in _pods(item, cluster))
         ):
             continue
-        operation = {"op": "replace", "path": "/spec/selector", "value": selector | {key: labels[key]}}
         yield Finding(
             role="cause",
             summary=f"Service {item.name} selects no pod: it wants {key}={selector[key] or '(empty)'}, {pod.name} has {labels[key]}. "
             "Nobody reaches it.",
             evidence=(object_evidence(item, f"spec.selector[{key}]", selector[key] or "(empty)"), known.none),
-            fixes=(fixes.patch_object(item, f"Select {_those_of(pod)}", [operation]),),
+            fixes=(fixes.set_field(item, "/spec/selector", selector | {key: labels[key]}, f"Select {_those_of(pod)}"),),
         )
         return
 
@@ -437,13 +416,14 @@ def _other_group(pod: Pod, engine: Engine, port: int, cluster: Cluster) -> Itera
             or not leads(item, pod, {port})
         ):
             continue
-        operation = {"op": "replace", "path": f"/spec/selector/{escaped(_GROUPS)}name", "value": group.name}
         yield Finding(
             role="risk",
             summary=f"Service {item.name} selects the pods of LeaderWorkerSet {asked}, and this one is {group.name}: it has no "
             f"endpoint, and {engine.title} gets no requests.",
             evidence=(object_evidence(item, f"spec.selector[{_GROUPS}name]", asked),),
-            fixes=(fixes.patch_object(item, f"Select {_those_of(pod)}", [operation]),),
+            fixes=(
+                fixes.set_field(item, f"/spec/selector/{escaped(_GROUPS)}name", group.name, f"Select {_those_of(pod)}"),
+            ),
         )
         return
 

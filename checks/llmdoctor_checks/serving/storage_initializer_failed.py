@@ -104,13 +104,12 @@ def _azure(pod: Pod, words: str) -> Iterator[Fix]:
     """What lets a pod of AKS ask as somebody, where azure-identity found nothing by which it could."""
     if "DefaultAzureCredential failed to retrieve a token" in words:
         account = pod.spec.service_account_name or "default"
-        yield fixes.advice(
+        yield fixes.platform(
             'Label the pod azure.workload.identity/use: "true" (in the labels of what KServe makes it from) and annotate service account '
             f"{account} with azure.workload.identity/client-id of an identity that may read the store, then recreate the pod: the webhook "
             "of Azure's workload identity gives the token only to such pods; or attach a Secret with a client's keys",
             f"kubectl -n {pod.namespace} get pod {pod.name} --show-labels",
             f"kubectl -n {pod.namespace} get serviceaccount {account} -o yaml",
-            owner="platform",
         )
 
 

@@ -188,8 +188,7 @@ def _media(place: Place) -> Evidence | None:
 
 
 def _nodes(place: Place) -> Evidence | None:
-    nodes = _flag("nnodes", lambda value: value.isdecimal() and int(value) > 1)(place)
-    if nodes:
+    if nodes := _flag("nnodes", lambda value: value.isdecimal() and int(value) > 1)(place):
         return nodes
     raw = place.subject.workload.raw if place.subject.workload else {}
     size = dig(raw, "spec.leaderWorkerTemplate.size")

@@ -169,10 +169,7 @@ def _layers(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             *_asked(engine.container),
         ),
         explains=("cpu-starved",),
-        fixes=(
-            *([] if routed else _room_for(engine, log, split)),
-            _more_layers(engine, told=told, routed=routed),
-        ),
+        fixes=(*([] if routed else _room_for(engine, log, split)), _more_layers(engine, told=told, routed=routed)),
         order=line.order,
     )
 
@@ -247,7 +244,7 @@ def _planned_only(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     said = [(x, cpu) for x in log.find(BUFFER) if x.number > begun.number and (cpu := on_the_cpu(x)) is not None]
     if planned is None or planned[1] == "0" or not listed or not said or not all(cpu for _, cpu in said):
         return None
-    runners = next(reversed(list(log.find(_RUNNERS))), None)
+    runners = log.last(_RUNNERS)
     lacks = runners is not None and re.search(_CPU_ALONE, runners.text[:2000]) is not None
     return Finding(
         role="cause",

@@ -4,8 +4,6 @@ Source: modules/proxy/proxy_util.c and mod_proxy_http.c of httpd 2.4. Its word f
 trusted, so that the server itself must be known, and told of no certificate. Whom it asks stands in the line before.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """Clients whose requests a server refuses one and all: for a path that it does not have, for want of its key, or of a type."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 
@@ -88,9 +86,8 @@ def refused_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | Non
 
 def _requests(log: Log) -> Iterator[_Request]:
     for literal, pattern in _REQUESTS:
-        for line in log.find(literal):
-            said = re.search(pattern, line.text[:2000])
-            if said is not None and re.search(_ASKED, said["path"]):
+        for line, said in log.matching(pattern, literal, most=2000):
+            if re.search(_ASKED, said["path"]):
                 yield _Request(line, said["client"], said["path"], said["status"])
 
 

@@ -1,7 +1,5 @@
 """A server that a router or a gateway took off its list, since it was too busy to answer the health check in time."""
 
-from __future__ import annotations
-
 import re
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -18,9 +16,11 @@ from kubectl_llmdoctor.api import (
     Logs,
     Pod,
     answered,
+    current_logs,
     dig,
     fixes,
     follow,
+    in_order,
     leads_here,
     log_evidence,
     logs_of,
@@ -167,11 +167,9 @@ def _of_mode(text: str, mode: object) -> bool:
 
 
 def _late(cluster: Cluster) -> Iterator[_Late]:
-    for text in cluster.snapshot.logs:
-        log = Log(text)
-        found = {x.number: x for words in LITERALS if text.pod and not text.previous for x in log.find(words)}
+    for log in current_logs(cluster):
         by_address: dict[str, list[Line]] = {}
-        for _, line in sorted(found.items()):
+        for line in in_order(log.find(*LITERALS)) if log.pod else ():
             if _says_so(line.text[:4000]):
                 for address in set(re.findall(_ADDRESS, line.text[:4000])):
                     by_address.setdefault(address, []).append(line)
@@ -186,12 +184,12 @@ def _says_so(text: str) -> bool:
 def _about(pod: Pod, names: set[str], late: _Late) -> list[Line]:
     """The lines that name this server: by an address that leads to it alone, or its own."""
     here = late.log.source.namespace
-    found: dict[int, Line] = {}
+    found: list[Line] = []
     own = pod.status.pod_ip if not pod.spec.host_network else None
     for address, lines in late.by_address.items():
         if address == own or ("://" in address and leads_here(pod, names, address, here)):
-            found |= {line.number: line for line in lines}
-    return [line for _, line in sorted(found.items())]
+            found += lines
+    return in_order(found)
 
 
 def _soon_after(line: Line, checks: list[Line], cluster: Cluster) -> bool:
@@ -204,8 +202,7 @@ def _soon_after(line: Line, checks: list[Line], cluster: Cluster) -> bool:
 
 def _worked_after(log: Log, ago: float, cluster: Cluster) -> Line | None:
     """The first line by which the server shows, soon after so many seconds ago, that it works."""
-    found = {line.number: line for line in log.find(*_STEPS)}
-    for _, line in sorted(found.items()):
+    for line in in_order(log.find(*_STEPS)):
         then = written_ago(line, cluster.now) if re.search(_WORKED, line.text[:2000]) else None
         if then is not None and ago - _SOON_SECONDS <= then <= ago:
             return line

@@ -1,7 +1,5 @@
 """CUDA's error 35: the driver is older than the image's CUDA, or there is none in the container."""
 
-from __future__ import annotations
-
 import msgspec
 
 from kubectl_llmdoctor.api import (

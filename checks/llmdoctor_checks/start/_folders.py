@@ -1,7 +1,5 @@
 """A program that ends since a folder is where it opens a file: a ConfigMap or Secret is mounted at the name of one of its files."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 
@@ -13,7 +11,6 @@ from kubectl_llmdoctor.api import (
     Line,
     Logs,
     Pod,
-    dig,
     endings,
     fixes,
     k8s,
@@ -57,8 +54,7 @@ def _keys(volume: k8s.Volume, pod: Pod, cluster: Cluster) -> tuple[str, tuple[st
     items = volume.config_map.items if volume.config_map else ()
     if volume.secret:
         name, items = volume.secret.secret_name, volume.secret.items
-    item = cluster.item(kind, pod.namespace, name)
-    data = dig(item.raw, "data") if item is not None else None
+    data = cluster.field(kind, pod.namespace, name, "data")
     listed = [one.path for one in items] or ([str(key) for key in data] if isinstance(data, dict) else [])
     return f"{kind} {name}", tuple(listed)
 

@@ -51,10 +51,9 @@ def forwarded_elsewhere(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
                     f"Have clients ask again until {agent.name} is up, or leave out what puts it before the server, in "
                     f"{fixes.edited(pod)} (a logger or batcher)"
                 ),
-                fixes.advice(
+                fixes.platform(
                     f"Make KServe's injector let {proxy.name} ask port {to}, to which it forwards, by {SIDECAR_PROBE}: 0.20 leaves "
-                    "that as it was (kserve issue 5569)",
-                    owner="platform",
+                    "that as it was (kserve issue 5569)"
                 ),
             ),
             order=lines[0].order,

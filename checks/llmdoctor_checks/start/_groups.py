@@ -1,7 +1,5 @@
 """How many GPUs the pods of one replica have together, as far as a manifest says."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from kubectl_llmdoctor.api import Engine, Pod, Subject, count_of, dig, rows

@@ -1,7 +1,5 @@
 """What is known of published images by their Dockerfiles: whose user they have, and what scripts look for in vain."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 
@@ -92,8 +90,7 @@ def lacking(container: Container, words: Sequence[object]) -> Lacking | None:
         rest = text[loop.end() : loop.end() + done.end()]
         if not re.search(_ENDS, rest) and not re.search(_LIMITED, text[: loop.start()]):
             return Lacking(loop["program"], " ".join((loop[0] + rest).split()), waits=True)
-    first = re.fullmatch(_ABSENT, str(words[0]))
-    if first:
+    if first := re.fullmatch(_ABSENT, str(words[0])):
         return Lacking(first["program"], " ".join(map(str, words)), direct=True)
     last = re.search(_LAST, re.split(r"[;\n]", re.sub(_FAILS, "", text.rstrip("; \n")).rstrip())[-1])
     if last and re.search(_SHELL, str(words[0])) and not re.search(_UNNOTICED, last["rest"]):

@@ -177,7 +177,7 @@ def never_ends(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
 def _kept_by_vault(pod: Pod, agent: Container, logs: Logs | None) -> Iterator[Finding]:
     """Vault's agent, which tries again until it may log in, and has read every secret that the pod asks for."""
     log = logs.current(agent.name) if logs else None
-    last = max(log.find(*VAULT), key=lambda line: line.number, default=None) if log else None
+    last = log.last(*VAULT) if log else None
     if log is None or last is None:
         return
     answer = "\n".join(line.text[:2000] for line in log.lines(last.number, last.number + _ANSWER_LINES))
@@ -271,5 +271,4 @@ def _let_go_on(container: Container, asleep: str) -> tuple[Fix, ...]:
 
 def _as_sidecar(container: Container) -> Fix:
     summary = "Mark it as a sidecar with restartPolicy: Always (from Kubernetes 1.29 on)"
-    operation = {"op": "add", "path": f"{container.pointer}/restartPolicy", "value": "Always"}
-    return fixes.patch(container.pod, summary, [operation])
+    return fixes.set_spec(container.pod, f"{container.pointer}/restartPolicy", "Always", summary)

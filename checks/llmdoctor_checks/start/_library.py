@@ -1,7 +1,5 @@
 """Models of Ollama's library that manifests have pulled, and the least that they take."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """Arguments and variables with marks of what they were copied from: quotation marks around a value, dashes of a word processor."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

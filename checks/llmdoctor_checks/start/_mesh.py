@@ -155,13 +155,12 @@ def _not_redirected(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
             evidence=(pod_evidence(pod, ending.path, ending.text), *(log_evidence(line) for line in last)),
             explains=NOT_STARTED,
             fixes=(
-                fixes.advice(
+                fixes.platform(
                     f"See that the mesh's CNI plugin runs on node {pod.spec.node_name} and does not exclude the namespace "
                     f"{pod.namespace}, then delete the pod"
                     if checks
                     else f"Give {container.name} NET_ADMIN, NET_RAW and the node's iptables, or use the mesh's CNI plugin",
                     f"kubectl get pods -A -o wide --field-selector spec.nodeName={pod.spec.node_name}",
-                    owner="platform",
                 ),
                 out_of_mesh(pod, istio="linkerd" not in container.name),
             ),
@@ -464,12 +463,11 @@ def started_first(pod: Pod, proxy: Container, *, cut_off: bool) -> Iterator[Fix]
     first = proxy.role == "sidecar" or bool(proxy.spec.lifecycle and proxy.spec.lifecycle.post_start)
     if cut_off or first:  # it starts before the others already
         plane = "istiod" if istio else "Linkerd's control plane"
-        yield fixes.advice(
+        yield fixes.platform(
             f"Let {proxy.name} reach {plane} from {pod.namespace}: its pods run, its Service has endpoints, no NetworkPolicy is between",
             log,
             f"kubectl -n {'istio-system' if istio else 'linkerd'} get pods,services,endpointslices",
             f"kubectl -n {pod.namespace} get networkpolicies",
-            owner="platform",
         )
         yield out_of_mesh(pod, istio=istio)
         return

@@ -3,8 +3,6 @@
 Sources: kubelet pkg/kubelet/kubelet_pods.go (variables) and pkg/volume (files); runc, which is given a folder for a file that is not there.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

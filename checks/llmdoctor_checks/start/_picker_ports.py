@@ -1,7 +1,5 @@
 """The port at which an InferencePool's endpoint picker is asked: a port of its Service, not of the model's pods."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 
@@ -85,11 +83,7 @@ def _finding(
             object_evidence(service, "spec.ports", f"port: {have}"),
         ),
         fixes=(
-            fixes.patch_object(
-                pool,
-                f"Ask it at port {right} in InferencePool/{pool.name}",
-                [{"op": "replace", "path": pointer, "value": right}],
-            )
+            fixes.set_field(pool, pointer, right, f"Ask it at port {right} in InferencePool/{pool.name}")
             if right
             else fixes.advice(f"Set {path} of InferencePool {pool.name} to the gRPC port of Service {service.name}"),
         ),

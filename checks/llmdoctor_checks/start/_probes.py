@@ -1,7 +1,5 @@
 """What the kubelet says of a container's probes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any, Literal
 

@@ -5,11 +5,8 @@ the Service, or the number of one of the pods. The AWS load balancer controller 
 (controller.go, `serviceEndpoints`) and haproxy-ingress (`FindServicePort`) also take the targetPort of the Service's port for it.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import msgspec
 
@@ -68,7 +65,7 @@ def routed_elsewhere(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
             one
             for one in sent
             if one.port not in has
-            and not _filled_in_later(one.port)
+            and not (isinstance(one.port, str) and any(mark in one.port for mark in "{$<"))
             and not (str(one.port) in targets and _by_target(one.item))
         ]
         if not wrong or not numbers:
@@ -77,7 +74,6 @@ def routed_elsewhere(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
         kind = first.item.kind.partition(".")[0]
         asked = any(answered(logs.current(c.name)) for c in pod.containers) if logs is not None else False
         alone = pod.exists and pod.ready and len(wrong) == ways and not asked
-        value: dict[str, Any] = {"op": "replace", "path": _pointer(first.path), "value": numbers[0]}
         yield Finding(
             role="cause" if alone else "risk",
             severity="warning",
@@ -88,7 +84,7 @@ def routed_elsewhere(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
                 Evidence(source="workload", ref=f"Service/{service.name} spec.ports", text=f"port: {have}"),
             ),
             fixes=(
-                fixes.patch_object(first.item, f"Send to port {numbers[0]}", [value])
+                fixes.set_field(first.item, _pointer(first.path), numbers[0], f"Send to port {numbers[0]}")
                 if len(numbers) == 1 and isinstance(first.port, int)
                 else fixes.advice(f"Name a port in {kind}/{first.item.name} that Service {service.name} has ({have})"),
             ),
@@ -152,10 +148,6 @@ def _by_target(item: Item) -> bool:
     """Whether its controller may take the port of the pods for that of the Service."""
     name = str(dig(item.raw, "spec.ingressClassName") or item.annotations.get("kubernetes.io/ingress.class", ""))
     return item.kind.partition(".")[0] == "Ingress" and re.search(_BY_PORT, name) is None
-
-
-def _filled_in_later(port: int | str) -> bool:
-    return isinstance(port, str) and any(mark in port for mark in "{$<")
 
 
 def _pointer(path: str) -> str:

@@ -102,10 +102,9 @@ def _failed(pod: Pod, item: Item, name: str) -> Finding | None:
         evidence=(*(object_evidence(*fault) for fault in faults), *(event_evidence(e, pod.cluster) for e in told)),
         explains=_EXPLAINS,
         fixes=(
-            fixes.advice(
+            fixes.platform(
                 f"Fix what keeps {last.kind} {last.name} from it{_asked_for(item)}; {item.kind} {item.name} makes the Secret then",
                 f"kubectl -n {pod.namespace} describe {last.kind.partition('.')[0].lower()} {last.name}",
-                owner="platform",
             ),
         ),
         order=_MORE,

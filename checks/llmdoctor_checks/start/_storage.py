@@ -1,7 +1,5 @@
 """Where an engine keeps the model that it downloads, and how much fits there."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from functools import partial

@@ -1,7 +1,5 @@
 """What CUDA_VISIBLE_DEVICES leaves a container of its GPUs."""
 
-from __future__ import annotations
-
 import re
 
 from kubectl_llmdoctor.api import Container, Evidence, Fix, count_of, fixes, pod_evidence

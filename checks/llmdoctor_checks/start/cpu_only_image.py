@@ -304,8 +304,7 @@ def _fix(pod: Pod, container: Container, build: CpuBuild | None, library: str) -
         return fixes.advice(
             f"Take the engine's image for this GPU in {fixes.edited(pod)}, or ask for no GPU if the CPU is meant"
         )
-    service = pod.labels.get("serving.kserve.io/inferenceservice")
-    if service:
+    if service := pod.labels.get("serving.kserve.io/inferenceservice"):
         return fixes.advice(
             f"Set the image {build.twin} in InferenceService/{service} (spec.predictor.model.image), or in its ServingRuntime"
         )

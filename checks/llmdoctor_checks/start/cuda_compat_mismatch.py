@@ -35,7 +35,7 @@ def cuda_compat_mismatch(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findi
     if not pod.ready or not asked_for(engine):
         return
     log = logs.current(engine.container.name)
-    line = next(reversed(list(log.find(_REFUSED))), None) if log else None
+    line = log.last(_REFUSED) if log else None
     why = re.search(_WHY, line.text) if line else None
     if line is None or why is None or on_gpu_since(line):
         return

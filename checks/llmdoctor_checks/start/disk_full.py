@@ -132,11 +132,10 @@ def _under_pressure(pod: Pod, node: Node) -> Iterator[Finding]:
         f"first those that use more local disk than they request; {pod.name} {requests}.",
         evidence=(node_evidence(node, f"DiskPressure: {condition.message or condition.reason or condition.status}"),),
         fixes=(
-            fixes.advice(
+            fixes.platform(
                 f"Free or enlarge the disk of node {node.name}: unused images, logs, what pods left in hostPath; put model caches on "
                 "volumes, and request ephemeral-storage for what stays",
                 f"kubectl describe node {node.name}",
-                owner="platform",
             ),
         ),
     )
@@ -311,7 +310,7 @@ def _fix(pod: Pod, engine: Engine, place: Store, needed: int) -> Fix:
         return fixes.set_resource(engine.container, "limits", "ephemeral-storage", size, summary)
     if place.claim is None and place.made_by is not None:
         owner, pointer = place.made_by
-        return fixes.patch_object(owner, f"Ask for {size}", [{"op": "replace", "path": pointer, "value": size}])
+        return fixes.set_field(owner, pointer, size, f"Ask for {size}")
     if place.claim is None:
         return fixes.advice(f"Give the volume {place.volume} {size} in {fixes.edited(pod)}")
     body = [{"op": "replace", "path": "/spec/resources/requests/storage", "value": size}]

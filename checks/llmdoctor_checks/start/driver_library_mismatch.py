@@ -60,16 +60,14 @@ def driver_library_mismatch(pod: Pod, hardware: Hardware, logs: Logs | None) -> 
         evidence=tuple(said),
         explains=("driver-missing", "cuda-compat-mismatch", "nvml-lost", *CONSEQUENCES) if stopped else (),
         fixes=(
-            fixes.advice(
+            fixes.platform(
                 f"Drain node {hardware.node} (its pods lose their emptyDir volumes) and reboot it: that loads the new kernel module",
                 f"kubectl drain {hardware.node} --ignore-daemonsets --delete-emptydir-data",
                 f"kubectl debug node/{hardware.node} -it --image=busybox -- cat /proc/driver/nvidia/version",
-                owner="platform",
             ),
-            fixes.advice(
+            fixes.platform(
                 "Keep the driver's packages from being upgraded under running GPUs (unattended upgrades), or let the GPU "
-                "operator manage the driver",
-                owner="platform",
+                "operator manage the driver"
             ),
         ),
     )

@@ -52,10 +52,7 @@ def driver_missing(pod: Pod, node: Node, logs: Logs) -> Iterator[Finding]:
             role="cause",
             confidence="certain",
             summary=f"The GPUs of node {node.name} are simulated (by the fake GPU operator): there is no driver that a program could use.",
-            evidence=(
-                log_evidence(line),
-                node_evidence(node, f"label {_SIMULATED}: {pool}"),
-            ),
+            evidence=(log_evidence(line), node_evidence(node, f"label {_SIMULATED}: {pool}")),
             explains=("driver-too-old", "gpu-runtime-missing", "driver-libs-not-on-path", *FAILED_START),
             fixes=(
                 fixes.advice(

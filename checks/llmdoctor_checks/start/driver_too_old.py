@@ -3,19 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import (
-    Engine,
-    Finding,
-    Fix,
-    Line,
-    Logs,
-    Node,
-    Pod,
-    branch_for,
-    check,
-    fixes,
-    image_cuda,
-)
+from kubectl_llmdoctor.api import Engine, Finding, Fix, Line, Logs, Node, Pod, branch_for, check, fixes, image_cuda
 from llmdoctor_checks._consequences import FAILED_START
 from llmdoctor_checks._offloaded import asked_for, on_gpu_since, without_gpu
 from llmdoctor_checks.start._error_35 import ERROR_35, error_35
@@ -75,10 +63,9 @@ def driver_too_old(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> I
 
 
 def _newer(node: str, least: str = "") -> Fix:
-    return fixes.advice(
+    return fixes.platform(
         f"Update the NVIDIA driver of node {node}{least or ', or use an image built for an older CUDA'}",
         f"kubectl get node {node} -L nvidia.com/cuda.driver-version.full,nvidia.com/gpu.product",
-        owner="platform",
     )
 
 

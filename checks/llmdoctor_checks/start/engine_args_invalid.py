@@ -249,7 +249,7 @@ def _no_option(engine: Engine, logs: Logs | None) -> tuple[str, Line] | None:
     """The word that llama-server refused as no option, and the line that says so."""
     ended = next((e for e in endings(engine.pod) if e.container is engine.container), None)
     log = log_of(ended, logs) if engine.name == "llama.cpp" and ended is not None and logs is not None else None
-    line = max(log.find(_NO_OPTION), key=lambda x: x.number, default=None) if log is not None else None
+    line = log.last(_NO_OPTION) if log is not None else None
     return (line.text.partition(_NO_OPTION)[2].strip(), line) if line is not None else None
 
 
@@ -385,7 +385,6 @@ def _no_such_node(pod: Pod, engine: Engine) -> Iterator[Finding]:
     meets = pod.exists and (container.running or container.crashed) and not killed
     yield Finding(
         role="cause" if meets else "risk",
-        confidence="likely",
         severity="critical",
         summary=f"{number.text} names none of the nodes of {nodes.text}: they count from 0 to {nodes.value - 1}.",
         evidence=(setting_evidence(container, number), setting_evidence(container, nodes)),

@@ -139,9 +139,7 @@ def _deeper(spec: dict[str, Any], path: str = "") -> Iterator[tuple[str, str, st
 
 def _in_workload(raw: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     """Fields of a pod or a workload beside `spec`, in it, or beside the pod's spec in the template."""
-    for key in raw:
-        if key in _OF_WORKLOAD:
-            yield key, key, "spec"
+    yield from ((key, key, "spec") for key in raw if key in _OF_WORKLOAD)
     spec = table(raw.get("spec"))
     template = table(spec.get("template"))
     for path, level in (("spec", spec), ("spec.template", template)):
@@ -154,9 +152,7 @@ def _in_workload(raw: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         belongs = "spec.strategy" if raw.get("kind") == "Deployment" else "spec.updateStrategy"
         yield "spec.rollingUpdate", "rollingUpdate", belongs
     for path, level in (("spec.template", template), ("spec.template.spec", table(template.get("spec")))):
-        for key in level:
-            if key in _OF_WORKLOAD:
-                yield f"{path}.{key}", key, "spec"
+        yield from ((f"{path}.{key}", key, "spec") for key in level if key in _OF_WORKLOAD)
 
 
 def _in_container(raw: dict[str, Any]) -> Iterator[tuple[str, str, str]]:

@@ -313,8 +313,7 @@ def _say(compute: Compute) -> str:
 
 def _evidence(engine: Engine, device: Accelerator, clash: Clash) -> Iterator[Evidence]:
     container = engine.container
-    for setting in clash.settings:
-        yield setting_evidence(container, setting)
+    yield from (setting_evidence(container, setting) for setting in clash.settings)
     if not clash.settings:
         yield pod_evidence(container, "image", container.spec.image)
     yield device_evidence(container, device)

@@ -218,13 +218,7 @@ def _visible(container: Container) -> int | None:
 
 
 def _too_few(
-    pod: Pod,
-    engine: Engine,
-    workers: int,
-    gpus: int,
-    explicit: list[Setting],
-    subject: Subject,
-    logs: Logs | None,
+    pod: Pod, engine: Engine, workers: int, gpus: int, explicit: list[Setting], subject: Subject, logs: Logs | None
 ) -> Iterator[Finding]:
     """Fewer GPUs than workers: of a pod that exists only where it fails before they have all started."""
     container = engine.container
@@ -527,7 +521,7 @@ def _no_memory(engine: Engine, workers: int, logs: Logs) -> Line | None:
 
 def _held_by_others(log: Log) -> list[bool]:
     """Whether there would be room without what something else holds of the GPU, each time that vLLM measured it and found none."""
-    said = [found for line in log.find("non_torch_memory") if (found := re.search(_NOT_ITS_OWN, line.text[:2000]))]
+    said = [found for _, found in log.matching(_NOT_ITS_OWN, "non_torch_memory", most=2000)]
     return [float(one["lacks"]) < float(one["other"]) for one in said]
 
 
@@ -578,16 +572,13 @@ def _part_of_a_slice(pod: Pod, container: Container) -> bool:
 
 def _spread(pod: Pod, subject: Subject) -> bool:
     """Whether one replica consists of several pods, or may; parts of a graph that are no ranks of each other are not."""
-    if pod.exists:
-        return len(subject.pods) > 1
-    return pod.nodes != 1 or pod.partial or pod.lent
+    return len(subject.pods) > 1 if pod.exists else pod.nodes != 1 or pod.partial or pod.lent
 
 
 def _evidence(engine: Engine) -> Iterator[Evidence]:
     container = engine.container
     for name in (*_SIZES, "nnodes"):
-        setting = engine.explicit(name)
-        if setting:
+        if setting := engine.explicit(name):
             yield setting_evidence(container, setting)
     visible = container.env.get("CUDA_VISIBLE_DEVICES")
     if visible and visible.value:

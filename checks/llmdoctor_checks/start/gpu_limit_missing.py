@@ -50,7 +50,7 @@ def gpu_limit_missing(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[
     - https://kubernetes.io/docs/tasks/manage-gpus/scheduling-gpus/
     - https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/#extended-resources
     """
-    told = _told(subject, cluster)
+    told = tuple(evidence for message, evidence in refusals(subject, cluster) if _REFUSED.search(message))[:1]
     if pod.exists and told and pod is subject.pods[0]:
         yield _of_a_member(subject, told)
     if pod.exists or pod.partial:
@@ -108,8 +108,3 @@ def _unequal(container: Container) -> Iterator[tuple[str, object, object]]:
 
 def _fix(container: Container, resource: str, asked: object) -> Fix:
     return fixes.set_resource(container, "limits", resource, str(asked), f"Limit {resource} to the {asked} requested")
-
-
-def _told(subject: Subject, cluster: Cluster) -> tuple[Evidence, ...]:
-    """What the API server said of it, where the workload was applied."""
-    return tuple(evidence for message, evidence in refusals(subject, cluster) if _REFUSED.search(message))[:1]

@@ -233,9 +233,8 @@ def _by_the_default_runtime(container: Container, logs: Logs, cluster: Cluster) 
         explains=_WITHOUT_LIBRARIES,
         fixes=(
             fixes.set_spec(pod, "/runtimeClassName", runtime, f"Give the pod the runtime class {runtime}"),
-            fixes.advice(
-                f"Where {runtime} is set and the library is still not found, look at the vendor's runtime on the node",
-                owner="platform",
+            fixes.platform(
+                f"Where {runtime} is set and the library is still not found, look at the vendor's runtime on the node"
             ),
         ),
         order=line.order,
@@ -265,12 +264,11 @@ def _refused_by_gvisor(pod: Pod, node: Node | None) -> Iterator[Finding]:
         ),
         explains=("crash-loop", "not-ready", "rollout-stuck"),
         fixes=(
-            fixes.advice(
+            fixes.platform(
                 f"See whether runsc on node {here} lists the driver, and update gVisor or take a driver of its list; runsc's debug log "
                 "(debug-log in runsc.toml) says what else it may be",
                 fixes.on_node(here, "runsc nvproxy list-supported-drivers"),
                 f"kubectl get node {here} -L nvidia.com/cuda.driver-version.full",
-                owner="platform",
             ),
         ),
     )
@@ -294,14 +292,13 @@ def _of_reservation(pod: Pod) -> Iterator[Finding]:
         evidence=(log_evidence(line), event_evidence(event, pod.cluster)),
         explains=("vgpu-shim", "pod-pending", "not-ready", "rollout-stuck"),
         fixes=(
-            fixes.advice(
+            fixes.platform(
                 "Give KAI's reservation pods the NVIDIA runtime: spec.binder.resourceReservation.runtimeClassName: nvidia in "
                 "Config/kai-config (binder.runtimeClassName of its Helm values) where the cluster has that RuntimeClass, "
                 "binder.cdiEnabled: true where its GPUs are handed over by CDI; or make it the default of the node's container runtime",
                 "kubectl get runtimeclass",
                 "kubectl get configs.kai.scheduler kai-config -o yaml",
                 f"kubectl -n {place} logs {name}",
-                owner="platform",
             ),
         ),
     )
@@ -323,10 +320,9 @@ def _what_is_missing(pod: Pod, engine: Engine, line: Line, *, of_amd: bool) -> t
     """Why the engine uses no GPU, as far as that is known, and what brings it one."""
     container, here, unfit = engine.container, pod.spec.node_name or "?", _unfit(line)
     if unfit and NO_DRIVER not in unfit:  # the container runtime has brought the driver that answers
-        return unfit, fixes.advice(
+        return unfit, fixes.platform(
             f"See whether the GPUs and the driver of node {here} answer, and what the kernel's log says of them; then recreate the pod",
             fixes.on_node(here, "sh -c 'nvidia-smi; dmesg | grep -e NVRM -e amdgpu | tail -n 20'"),
-            owner="platform",
         )
     if of_amd and (twin := _with_rocm(engine)):
         summary = f"Take the image with ROCm, {twin}: this one has libraries for NVIDIA GPUs alone"
@@ -338,10 +334,9 @@ def _what_is_missing(pod: Pod, engine: Engine, line: Line, *, of_amd: bool) -> t
             f"/dev/kfd and /dev/dri are in it, in {fixes.edited(pod)}"
         )
     if pod.spec.runtime_class_name:
-        return unfit, fixes.advice(
+        return unfit, fixes.platform(
             f"Look at the toolkit and the driver of node {here}: RuntimeClass "
-            f"{pod.spec.runtime_class_name} is set and injects no GPU",
-            owner="platform",
+            f"{pod.spec.runtime_class_name} is set and injects no GPU"
         )
     summary = "Give the container the NVIDIA runtime: runtimeClassName: nvidia"
     return unfit, fixes.set_spec(pod, "/runtimeClassName", "nvidia", summary)
@@ -369,7 +364,7 @@ def _not_brought(container: Container, logs: Logs, node: Node | None) -> Iterato
                 pod, "/runtimeClassName", "nvidia", "Give the container the NVIDIA runtime: runtimeClassName: nvidia"
             )
             if not pod.spec.runtime_class_name
-            else fixes.advice(f"Look at the NVIDIA container toolkit of node {name}", owner="platform"),
+            else fixes.platform(f"Look at the NVIDIA container toolkit of node {name}"),
             fixes.advice(
                 "Keep other copies of libcuda.so.1 (CUDA's stubs, /usr/local/cuda/compat) off LD_LIBRARY_PATH and out of the image's "
                 "library path"

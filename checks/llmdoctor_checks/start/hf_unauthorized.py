@@ -18,13 +18,9 @@ from kubectl_llmdoctor.api import (
 from kubectl_llmdoctor.catalog.models import gated
 
 _TOKENS = (
-    "HF_TOKEN",
-    "HUGGING_FACE_HUB_TOKEN",
-    "HUGGINGFACE_TOKEN",
-    "HF_TOKEN_PATH",
-    "HUGGINGFACE_HUB_TOKEN",
+    "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN", "HF_TOKEN_PATH", "HUGGINGFACE_HUB_TOKEN",
     "HF_API_TOKEN",
-)
+)  # fmt: skip
 
 #: A gated model is refused with the first file, within a minute where the Hub is reached.
 _REFUSED_SECONDS = 300

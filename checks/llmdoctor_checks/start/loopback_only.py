@@ -41,19 +41,9 @@ _STARTS = 30
 
 #: What programs call the address at which they listen.
 _NAMES = (
-    "--host",
-    "--bind",
-    "--address",
-    "--addr",
-    "--listen",
-    "--hostname",
-    "-b",
-    "-H",
-    "HOST",
-    "BIND",
-    "ADDRESS",
+    "--host", "--bind", "--address", "--addr", "--listen", "--hostname", "-b", "-H", "HOST", "BIND", "ADDRESS",
     "LISTEN",
-)
+)  # fmt: skip
 
 #: How an engine is told its address, where nothing says so yet.
 _FLAGS = {"vllm": "--host", "sglang": "--host", "tgi": "--hostname", "llama.cpp": "--host", "tensorrt-llm": "--host"}

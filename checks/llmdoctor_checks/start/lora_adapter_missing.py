@@ -127,8 +127,7 @@ def _finding(engine: Engine, told: Setting, name: str, line: Line) -> Finding:
 def _adapters(told: Setting) -> Iterator[str]:
     """What stands for an adapter in the option: its repository or path, with or without a name before it."""
     values = told.value if isinstance(told.value, list | tuple) else str(told.value).split(",")
-    for value in values:
-        yield str(value).rpartition("=")[2].strip()
+    yield from (str(value).rpartition("=")[2].strip() for value in values)
 
 
 def _known_to_be_none(line: Line) -> bool:

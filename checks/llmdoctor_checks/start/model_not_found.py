@@ -195,11 +195,10 @@ def _pulled_by_name(container: Container, name: str) -> Fix:
     """What lets an init container get a model from Ollama's registry."""
     pod = container.pod
     if name.startswith(_LEFT_OUT):
-        return fixes.advice(
+        return fixes.platform(
             f"Upgrade the operator or generator that made {pod.name}, and have it make the pod anew: it put no name into the request of "
             f"{container.name} ({name} is what Go prints for a value that was left out). Until then pull the model by hand "
-            "(ollama pull NAME, in the server that has the store)",
-            owner="platform",
+            "(ollama pull NAME, in the server that has the store)"
         )
     return fixes.advice(
         f"Have {container.name} pull a model by name and tag that https://ollama.com/library has{f', in place of {name}' if name else ''}, "

@@ -9,16 +9,9 @@ _CACHE = "/opt/nim/.cache"
 
 #: Variables by which it takes its model, or the key, from elsewhere than NGC by NGC_API_KEY.
 _FROM_ELSEWHERE = (
-    "NIM_DISABLE_MODEL_DOWNLOAD",
-    "NGC_API_KEY",
-    "NGC_CLI_API_KEY",
-    "NIM_NGC_API_KEY",
-    "NIM_MODEL_NAME",
-    "NIM_MODEL_PATH",
-    "NIM_FT_MODEL",
-    "NIM_REPOSITORY_OVERRIDE",
-    "HF_TOKEN",
-)
+    "NIM_DISABLE_MODEL_DOWNLOAD", "NGC_API_KEY", "NGC_CLI_API_KEY", "NIM_NGC_API_KEY", "NIM_MODEL_NAME",
+    "NIM_MODEL_PATH", "NIM_FT_MODEL", "NIM_REPOSITORY_OVERRIDE", "HF_TOKEN",
+)  # fmt: skip
 
 #: The first release for which NVIDIA's documentation asks for no key (but for those of its production branch).
 _WITHOUT_KEY = "2.0.10"

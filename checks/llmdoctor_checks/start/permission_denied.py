@@ -98,29 +98,21 @@ def _as_other_user(container: Container) -> Finding | None:
     where, field, value = who
     evidence = pod_evidence(where, field, value)
     found = fails_at(container, INSTALLS)
-    if found is None and field != _NON_ROOT and (pip := _pip_installs(container)):
-        path, line, command = pip
+    pip = _pip_installs(container) if found is None and field != _NON_ROOT else None
+    if runs := found or pip:
+        path, line, command = runs
+        why = f"which only root may, and {field} is {value}: it ends there."
+        fix = "Take an image that has the packages"
+        if pip:
+            why = f"and {field} is {value}, a user without a home in its image: pip may write neither to its packages nor to ~/.local, "
+            why += "and it ends there."
+            fix = f"Set HOME of {container.name} to a folder that it may write (/tmp), or take an image that has the packages"
         return Finding(
             role="risk",
             severity="critical",
-            summary=f"The script of {container.name} runs `{command}`, and {field} is {value}, a user without a home in its image: pip may "
-            "write neither to its packages nor to ~/.local, and it ends there.",
+            summary=f"The script of {container.name} runs `{command}`, {why}",
             evidence=(pod_evidence(container, path, quoted(line)), evidence),
-            fixes=(
-                fixes.advice(
-                    f"Set HOME of {container.name} to a folder that it may write (/tmp), or take an image that has the packages, in "
-                    f"{fixes.edited(container.pod)}"
-                ),
-            ),
-        )
-    if found:
-        path, line, command = found
-        return Finding(
-            role="risk",
-            severity="critical",
-            summary=f"The script of {container.name} runs `{command}`, which only root may, and {field} is {value}: it ends there.",
-            evidence=(pod_evidence(container, path, quoted(line)), evidence),
-            fixes=(fixes.advice(f"Take an image that has the packages, in {fixes.edited(container.pod)}"),),
+            fixes=(fixes.advice(f"{fix}, in {fixes.edited(container.pod)}"),),
         )
     if field == _NON_ROOT and root_image(container) and not _on_openshift(container.pod):
         given = _as_openshift_wants(container)
@@ -202,8 +194,7 @@ def _places(engine: Engine) -> dict[str, str]:
         if cache and not container.mount_over(cache):
             root = "/root/.cache"  # the caches of compiled kernels lie there as well
             found[root if cache.startswith(f"{root}/") else cache] = "where the model is downloaded to"
-    working = _WORKING.get(engine.name)
-    if working:
+    if working := _WORKING.get(engine.name):
         stated = [_of_env(container, name) for name in ("TMPDIR", "TEMP", "TMP", "VLLM_RPC_BASE_PATH")]
         own = container.spec.working_dir
         if not any(container.mount_over(path) for path in (*stated, *_TEMPORARY, *([own] if own else working)) if path):

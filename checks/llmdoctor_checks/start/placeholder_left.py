@@ -276,8 +276,7 @@ def _places(container: Container, engine: Engine | None) -> Iterator[tuple[str, 
             # a Secret is often filled in apart from the file that makes it: only what a running pod got is known
             yield f"env[{variable.name}]", told[0], told[1], token and container.pod.exists
     yield from _in_config_maps(container, engine)
-    for name, told in _in_secrets(container):
-        yield f"env[{name}]", told[0], told[1], container.pod.exists
+    yield from ((f"env[{name}]", told[0], told[1], container.pod.exists) for name, told in _in_secrets(container))
     for path, text in container.words:
         for line in text.splitlines():
             code = line.partition(" #")[0]

@@ -73,11 +73,10 @@ def pod_network_failed(pod: Pod, events: Events | None) -> Iterator[Finding]:
             ),
             explains=("not-ready", "pod-failed", "rollout-stuck", "ray-cluster", "multinode-discovery", "worker-lost"),
             fixes=(
-                fixes.advice(
+                fixes.platform(
                     f"Fix what ends {name} on {node}, as its last log says: {pod.name} gets its network by itself then",
                     f"{where} logs {name} --previous",
                     f"{where} describe pod {name}",
-                    owner="platform",
                 ),
             ),
             order=_MORE,

@@ -218,8 +218,8 @@ def _by_log(pod: Pod, container: Container, logs: Logs | None, events: Events | 
 
 def _of_status(log: Log) -> dict[int, Line]:
     """The port at which a worker of Dynamo says that it answers probes."""
-    found = ((line, re.search(_STATUS_SERVES, line.text[:2000])) for line in log.find(_OF_STATUS))
-    return {int(said["port"]): line for line, said in found if said and not re.fullmatch(_LOOPBACK, said["host"])}
+    found = log.matching(_STATUS_SERVES, _OF_STATUS, most=2000)
+    return {int(said["port"]): line for line, said in found if not re.fullmatch(_LOOPBACK, said["host"])}
 
 
 def _front_end(container: Container, asked: int) -> bool:
@@ -241,10 +241,9 @@ def _told_by_status(container: Container, asked: int, number: int) -> Iterator[F
 
 def _heard(log: Log) -> dict[int, Line]:
     """The ports at which a program listens by its own log, for others than itself."""
-    found = ((line, re.search(_SERVES, line.text[:2000])) for line in log.find("unning on ", "Listening at:"))
-    ports = {int(said["port"]): line for line, said in found if said and not re.fullmatch(_LOOPBACK, said["host"])}
-    of_tf = ((line, re.search(_TF_SERVES, line.text[:2000])) for text in _OF_TF for line in log.find(text))
-    return ports | {int(said["port"]): line for line, said in of_tf if said}
+    found = log.matching(_SERVES, "unning on ", "Listening at:", most=2000)
+    ports = {int(said["port"]): line for line, said in found if not re.fullmatch(_LOOPBACK, said["host"])}
+    return ports | {int(said["port"]): line for line, said in log.matching(_TF_SERVES, *_OF_TF, most=2000)}
 
 
 def _unheard(pod: Pod, container: Container, logs: Logs | None) -> Iterator[Finding]:
@@ -273,7 +272,6 @@ def _unheard(pod: Pod, container: Container, logs: Logs | None) -> Iterator[Find
         return  # who asks there would be refused, and say so
     yield Finding(
         role="risk",
-        severity="warning",
         summary=f"Service {item.name} sends to port {wrong} of the pod; by its log {container.name} listens on {port}.",
         evidence=(
             Evidence(source="workload", ref=f"Service/{item.name} spec.ports", text=f"targetPort: {wrong}"),
@@ -392,9 +390,7 @@ def _by_own_word(pod: Pod, engine: Engine, port: Setting, logs: Logs | None, eve
     # one that is ready was only asked before it listened
     if engine.name != "llama.cpp" or log is None or not (failing and refused) or ended_by_itself(container, events):
         return None
-    found = [
-        (line, said) for line in log.find("listening on ") if (said := re.search(_LLAMA_LISTENS, line.text[:2000]))
-    ]
+    found = [(line, said) for line, said in log.matching(_LLAMA_LISTENS, "listening on ", most=2000)]
     # the models of a router listen on the loopback address
     found = [one for one in found if not re.fullmatch(_LOOPBACK, one[1]["host"] or "")]
     kind, event = refused[-1]
@@ -646,11 +642,7 @@ def _pools(pod: Pod, container: Container, title: str, ports: list[int], evidenc
             summary=f"InferencePool {pool.name} sends to port {wrong} of the pod; {title} listens on {right}.",
             evidence=(object_evidence(pool, f"spec.{field}", wrong), evidence),
             fixes=(
-                fixes.patch_object(
-                    pool,
-                    f"Set {field} to {right} in InferencePool/{pool.name}",
-                    [{"op": "replace", "path": f"/spec/{field}", "value": value}],
-                ),
+                fixes.set_field(pool, f"/spec/{field}", value, f"Set {field} to {right} in InferencePool/{pool.name}"),
             ),
         )
         return
@@ -660,7 +652,7 @@ def _retarget(item: Item, ports: int, port: object) -> Fix:
     summary = f"Set targetPort to {port} in Service/{item.name}"
     if ports > 1:
         return fixes.advice(f"{summary}, for the port that requests come in at")
-    return fixes.patch_object(item, summary, [{"op": "replace", "path": "/spec/ports/0/targetPort", "value": port}])
+    return fixes.set_field(item, "/spec/ports/0/targetPort", port, summary)
 
 
 def _further(engine: Engine) -> set[int]:

@@ -114,8 +114,7 @@ def _often(events: list[Event]) -> str:
 
 
 def _evidence(pod: Pod, container: Container, command: str, events: list[Event], *, held: bool) -> Iterator[Evidence]:
-    for event in events[-1:]:
-        yield event_evidence(event, pod.cluster)
+    yield from (event_evidence(event, pod.cluster) for event in events[-1:])
     if held and container.waiting:
         path = f"status.containerStatuses[{container.name}].state.waiting"
         yield pod_evidence(pod, path, f"{container.waiting.reason}: {container.waiting.message}")

@@ -478,10 +478,9 @@ def _fixes(
         yield fixes.patch(pod, f"Ask for {what}", operations)
     elif code == "404" and (own := _given_path(container)) not in ("", path):
         was = path or "/"
-        yield fixes.advice(
+        yield fixes.platform(
             f"Let KServe's injector give the {probes} of {container.name} the path of the server's own probe, {own}, in place of {was}: "
-            "KServe does from 0.18 on",
-            owner="platform",
+            "KServe does from 0.18 on"
         )
         yield fixes.advice(
             f"Until then leave out of {fixes.edited(pod)} what puts {container.name} before the server (a logger, a batcher), or run a "

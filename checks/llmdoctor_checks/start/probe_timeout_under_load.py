@@ -454,11 +454,7 @@ def _unready(pod: Pod, engine: Engine, events: Events, logs: Logs) -> Finding | 
         role="cause",
         summary=f"{pod.name} counts as not ready because {container.name} does not answer within the "
         f"{say_seconds(probe.timeout_seconds)} that its readiness probe allows; {why}.",
-        evidence=(
-            event_evidence(slow[-1], pod.cluster),
-            log_evidence(shown),
-            *_evidence(pod, probe, [], "readiness"),
-        ),
+        evidence=(event_evidence(slow[-1], pod.cluster), log_evidence(shown), *_evidence(pod, probe, [], "readiness")),
         explains=("not-ready",),
         fixes=(_readiness_fix(pod, container, probe, _late_too(container, events, trouble.since)),),
         order=shown.order,
@@ -575,7 +571,7 @@ def _answered(pod: Pod, probe: k8s.Probe, log: Log, slow: Event) -> Line | None:
     if probe.http_get is None or slow.last is None or now is None:
         return None
     asked = f'"GET {probe.http_get.path} HTTP/1.1" 200'
-    line = next(reversed(list(log.find(asked))), None)
+    line = log.last(asked)
     ago = seconds_ago(line, now) if line else None
     return line if ago is not None and 0 <= ago <= (now - slow.last).total_seconds() + _RECENT_SECONDS else None
 

@@ -280,8 +280,7 @@ def _evidence(
     ending: Ending, kind: str, probe: k8s.Probe | None, kills: list[tuple[str, Event]], phase: Phase | None
 ) -> Iterator[Evidence]:
     pod = ending.container.pod
-    for _, event in kills[-1:]:
-        yield event_evidence(event, pod.cluster)
+    yield from (event_evidence(event, pod.cluster) for _, event in kills[-1:])
     if probe:
         yield pod_evidence(ending.container, f"{kind}Probe", _numbers(probe))
     yield pod_evidence(pod, ending.path, ending.text)
@@ -296,7 +295,7 @@ def _fixes(container: Container, kind: str, probe: k8s.Probe | None, ran: int) -
         failures = -(-budget // probe.period_seconds)
         at = f"/containers/{container.index}/startupProbe/failureThreshold"
         summary = f"Give the start {say_seconds(failures * probe.period_seconds)}: failureThreshold {failures} in the startup probe"
-        return (fixes.patch(container.pod, summary, [{"op": "add", "path": at, "value": failures}]),)
+        return (fixes.set_spec(container.pod, at, failures, summary),)
     action = asking_the_same(probe) if probe else {}
     if not action:
         return ()

@@ -91,8 +91,9 @@ def quantization_mismatch(pod: Pod, engine: Engine, logs: Logs | None) -> Iterat
     crashed = container.crashed
     if pod.log_only or (pod.exists and not crashed) or engine.name not in _FLAG:
         return
-    printed = [log for log in (logs.of(container.name) if logs else ()) if log.text]
-    if printed:  # what it printed is the better witness
+    if printed := [
+        log for log in (logs.of(container.name) if logs else ()) if log.text
+    ]:  # what it printed is the better witness
         if crashed:
             yield from _packed(engine, printed)
             yield from _too_narrow(engine, printed)
@@ -171,9 +172,7 @@ def _said(printed: list[Log], words: dict[str, str]) -> Iterator[tuple[Line, str
     """Lines that state what a weight has and what it should have."""
     for log in printed:
         for literal, pattern in words.items():
-            for line in log.find(literal):
-                if found := re.search(pattern, line.text):
-                    yield line, found["have"], found["want"]
+            yield from ((line, found["have"], found["want"]) for line, found in log.matching(pattern, literal))
 
 
 def _factor(have: str, want: str) -> int | None:
@@ -191,9 +190,8 @@ def _factor(have: str, want: str) -> int | None:
 def _quantizes(engine: Engine, printed: list[Log]) -> bool:
     """Whether the engine loads the model as a quantized one: by what it prints, is told, or the model's name."""
     for log in printed:
-        for line in log.find("quantization="):
-            if found := re.search(r"(?<!\w)quantization='?(?P<method>[\w.-]+)", line.text):
-                return found["method"] != "None"
+        for _, found in log.matching(r"(?<!\w)quantization='?(?P<method>[\w.-]+)", "quantization="):
+            return found["method"] != "None"
     model = engine.explicit("model")
     return engine.explicit("quantization") is not None or bool(model and _stored(str(model.value)))
 

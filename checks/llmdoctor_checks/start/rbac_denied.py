@@ -87,9 +87,8 @@ def rbac_denied(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
 def _last(log: Log, now: datetime | None) -> tuple[Line, re.Match[str]] | None:
     """The last time that pods were kept from a router which has found no server since."""
     last = None
-    for line in log.find(_FORBIDDEN):
-        if (said := re.search(_PODS, line.text[:4000])) is not None:
-            last = line, said
+    for line, said in log.matching(_PODS, _FORBIDDEN, most=4000):
+        last = line, said
     if last is None or any(re.search(_GOES_ON, line.text[:2000]) for line in log.lines(last[0].number + 1)):
         return None
     return None if _long_since(log, last[0], now) else last
@@ -136,15 +135,13 @@ def _without_token(pod: Pod, container: Container, option: str, line: Line) -> F
 
 def _role(owner: str, name: str, where: str | None) -> Fix:
     if where is None:
-        return fixes.advice(
+        return fixes.platform(
             f"Let {owner}/{name} get, list and watch pods in the whole cluster (or have it look in one namespace)",
             f"kubectl create clusterrole {owner}-{name}-pods --verb=get,list,watch --resource=pods",
             f"kubectl create clusterrolebinding {owner}-{name}-pods --clusterrole={owner}-{name}-pods --serviceaccount={owner}:{name}",
-            owner="platform",
         )
-    return fixes.advice(
+    return fixes.platform(
         f"Let {owner}/{name} get, list and watch pods in {where}",
         f"kubectl -n {where} create role {name}-pods --verb=get,list,watch --resource=pods",
         f"kubectl -n {where} create rolebinding {name}-pods --role={name}-pods --serviceaccount={owner}:{name}",
-        owner="platform",
     )

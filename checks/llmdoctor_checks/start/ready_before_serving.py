@@ -23,6 +23,7 @@ from kubectl_llmdoctor.api import (
     check,
     clients,
     count_of,
+    current_logs,
     endings,
     engines_in,
     fixes,
@@ -188,11 +189,7 @@ def _failed_at_first(pod: Pod, logs: Logs) -> Iterator[Finding]:
             role="cause" if age is not None and age <= _RECENT_SECONDS else "risk",
             summary=f"{container.name} answered {count_of(len(failed), 'request')} to {first[1]['path']} with an error before its model "
             f"was loaded, and all of the {len(well)} since: it counts as ready too early.",
-            evidence=(
-                log_evidence(failed[-1]),
-                log_evidence(loaded),
-                _readiness(container),
-            ),
+            evidence=(log_evidence(failed[-1]), log_evidence(loaded), _readiness(container)),
             fixes=(
                 fixes.advice(
                     f"Have the readiness probe in {fixes.edited(pod)} ask what succeeds only when the model is loaded (a path of the "
@@ -267,11 +264,7 @@ def _turns_away(
         summary=f"{pod.name} counts as ready and refuses requests: of the servers at {host} none is ready, and {server.name} "
         f"is {down or _how_far(phase)}.",
         awaits=tuple(f"{one.namespace}/{one.name}" for one, _ in loads) if down else (),
-        evidence=(
-            log_evidence(refused),
-            *((log_evidence(phase.line),) if phase else ()),
-            _readiness(container),
-        ),
+        evidence=(log_evidence(refused), *((log_evidence(phase.line),) if phase else ()), _readiness(container)),
         fixes=(
             fixes.advice(
                 f"Have the readiness probe in {fixes.edited(pod)} ask what succeeds only when each of its servers answers "
@@ -309,8 +302,7 @@ def _chosen(container: Container, cluster: Cluster) -> dict[str, list[tuple[Pod,
     for text, namespace, wanted in sought(container):
         items = (item for item in cluster.items("Pod", namespace) if wanted.items() <= item.labels.items())
         pods = [Pod.of(item, cluster) for item in items]
-        loads = [(one, _phase(one)) for one in pods if engines_in(one) and not one.leaving]
-        if loads:
+        if loads := [(one, _phase(one)) for one in pods if engines_in(one) and not one.leaving]:
             found[text] = loads
     return found
 
@@ -354,11 +346,7 @@ def _launched(pod: Pod, logs: Logs, *, waits: bool) -> Iterator[Finding]:
             role="cause",
             summary=f"{pod.name} counts as ready, and the engine that {container.name} starts is {doing} by its log; "
             f"{client.log.pod} {'waited in vain' if waits else 'was turned away'}.",
-            evidence=(
-                log_evidence(client),
-                *((log_evidence(began),) if began else ()),
-                _readiness(container),
-            ),
+            evidence=(log_evidence(client), *((log_evidence(began),) if began else ()), _readiness(container)),
             fixes=(_of_its_engine(pod, container, client, waits=waits),),
         )
         return
@@ -510,7 +498,7 @@ def _answered(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
 
 def _llama_loads(log: Log) -> Line | None:
     """Where llama-server says that it begins to load its model, and not yet that it has."""
-    begun = next(reversed(list(log.find(_LLAMA_LOADS))), None)
+    begun = log.last(_LLAMA_LOADS)
     return None if begun is None or any(x.number > begun.number for x in log.find(_LLAMA_LOADED)) else begun
 
 
@@ -557,16 +545,12 @@ def _last_of_each(lines: Iterable[Line]) -> Iterable[Line]:
 
 def _nobody_named(cluster: Cluster) -> Iterator[Line]:
     """Lines of clients that found nobody, and do not say where."""
-    for text in cluster.snapshot.logs:
-        log = Log(text)
-        yield from (line for words in _NAMELESS if text.pod and not text.previous for line in log.find(words))
+    return _nobody_there(cluster, _NAMELESS)
 
 
 def _nobody_there(cluster: Cluster, words: tuple[str, ...]) -> Iterator[Line]:
     """Lines of pods that found nobody where they asked, or got no answer in time."""
-    for text in cluster.snapshot.logs:
-        log = Log(text)
-        yield from (line for one in words if text.pod and not text.previous for line in log.find(one))
+    return (line for log in current_logs(cluster) if log.pod for line in log.find(*words))
 
 
 def _beside(pod: Pod, engine: Engine, logs: Logs | None) -> Line | None:

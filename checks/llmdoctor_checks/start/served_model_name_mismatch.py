@@ -203,11 +203,11 @@ def _told_by_router(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | Non
     if log is None or not any(log.holds(words) for words in _OF_A_ROUTER):
         return None
     answers = told(pod, engine, cluster, logs, _OF_ROUTERS, "400")
-    posted = [m[1] for x in log.find("request: POST ") if (m := re.search(_POSTED, x.text[:2000])) is not None]
+    posted = [m[1] for _, m in log.matching(_POSTED, "request: POST ", most=2000)]
     if not answers:
         return None
     line, said = answers[-1]
-    begun = next(reversed(list(log.find(_LISTED))), None)
+    begun = log.last(_LISTED)
     below = log.lines(begun.number + 1, begun.number + _MOST_LISTED) if begun is not None else ()
     names = tuple(m["name"] for x in below if (m := re.search(_LISTS, x.text[:1000])) is not None)
     name = said.groupdict().get("name")
@@ -243,7 +243,7 @@ def _by_status(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) ->
         return None  # a line that has the name says more
     if not all(_alone(pod, service, cluster) for service in pod.services):
         return None  # requests for another model may come here
-    asked = [(line, said) for line in log.find('"POST /v1/') if (said := re.search(_GENERATES, line.text[:2000]))]
+    asked = [(line, said) for line, said in log.matching(_GENERATES, '"POST /v1/', most=2000)]
     lost = [(line, said[1]) for line, said in asked if said[2] == "404"]
     served = {said[1] for _, said in asked if said[2] in ("200", "400")}
     told_paths = [line.text for line in log.find(*_SERVED_PATHS)]

@@ -174,15 +174,14 @@ def _unread_storage(pod: Pod, engine: Engine) -> Iterator[Finding]:
 def _cuts(engine: Engine, logs: Logs) -> Line | None:
     """The last line by which Ollama says that it cut a prompt."""
     log = logs.current(engine.container.name)
-    return next(reversed(list(log.find("truncating input prompt"))), None) if log and engine.name == "ollama" else None
+    return log.last("truncating input prompt") if log and engine.name == "ollama" else None
 
 
 def _loads_another(engine: Engine, named: Problem, logs: Logs) -> Line | None:
     """The line by which vLLM says that it loads another model than the one that was named."""
     log = logs.current(engine.container.name)
-    for line in log.find("Starting to load model ", "with config: model=") if log else ():
-        said = re.search(_LOADS, line.text)
-        if said and (said["worker"] or said["engine"]) != _model(named):
+    for line, said in log.matching(_LOADS, "Starting to load model ", "with config: model=") if log else ():
+        if (said["worker"] or said["engine"]) != _model(named):
             return line
     return None
 

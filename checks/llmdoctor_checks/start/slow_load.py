@@ -176,7 +176,7 @@ def slow_load(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | None) -> It
 
 def _ollama(pod: Pod, engine: Engine, log: Log) -> Finding | None:
     """A model that Ollama loads slowly, by the shares that it says are loaded; the last load, which is not over or was given up."""
-    shares = [(line, float(said[1])) for line in log.find(_PROGRESS) if (said := re.search(_SHARE, line.text[:400]))]
+    shares = [(line, float(said[1])) for line, said in log.matching(_SHARE, _PROGRESS, most=400)]
     if not shares or any(line.number > shares[-1][0].number for line in log.find(_LOADED)):
         return None
     run = shares[-1:]
@@ -200,7 +200,6 @@ def _ollama(pod: Pod, engine: Engine, log: Log) -> Finding | None:
     return Finding(
         role="risk" if pod.log_only else "cause",
         severity="warning",
-        confidence="likely",
         summary=f"Ollama had loaded {share:.0%} of a model, and {begun:.0%} of it {say_seconds(seconds)} before{volume}: at that pace all "
         f"of it takes {say_seconds(whole)}, and the client waits for it.",
         evidence=(log_evidence(last), log_evidence(first)),
@@ -323,7 +322,7 @@ def _last(line: Line) -> bool:
 
 def _took(log: Log) -> tuple[float, Line] | None:
     """How long the slowest rank read, by what it says itself or by the times of two lines."""
-    found = [(float(said[1] or said[2]), line) for text in (*_TAKEN, _END) for line, said in _said(log, text)]
+    found = [(float(said[1] or said[2]), line) for text in (*_TAKEN, _END) for line, said in log.matching(_TOOK, text)]
     if not found:
         begins, ends = list(log.find(_BEGIN)), list(log.find(_END))
         seconds = seconds_between(begins[0], ends[-1]) if begins and ends else None
@@ -340,12 +339,6 @@ def _since_the_line_before(log: Log) -> Iterator[tuple[float, Line]]:
         seconds = next((one for other in before if (one := seconds_between(other, line)) is not None), None)
         if seconds is not None and seconds < _DAY:
             yield seconds, line
-
-
-def _said(log: Log, text: str) -> Iterator[tuple[Line, re.Match[str]]]:
-    for line in log.find(text):
-        if (said := re.search(_TOOK, line.text)) is not None:
-            yield line, said
 
 
 def _where(engine: Engine) -> str:

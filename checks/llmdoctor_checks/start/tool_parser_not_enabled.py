@@ -42,11 +42,7 @@ _FEWEST_UNREAD, _SHARE_UNREAD = 5, 0.1
 
 #: What models write around a call, which clients see where the server did not read it, and the parsers of vLLM and SGLang that read it.
 _MARKS = (
-    (
-        "<function=",
-        r"<function=[\w.-]{1,64}>",
-        ("qwen3_coder", "qwen3_xml", "step3p5", "seed_oss"),
-    ),
+    ("<function=", r"<function=[\w.-]{1,64}>", ("qwen3_coder", "qwen3_xml", "step3p5", "seed_oss")),
     (
         "<tool_call>",
         r"<tool_call>(?:\\n|\s){0,4}\{",

@@ -136,8 +136,7 @@ def _fixes(engine: Engine, shape: Shape, size: int) -> Iterator[Fix]:
     # what the container has, where nothing but tensor parallelism spreads the model
     gpus = engine.container.gpus if engine.workers == size else 0
     sizes = itertools.chain((gpus,), range(min(size - 1, shape.heads), 0, -1))
-    fits = next((n for n in sizes if n and n != size and _wrong(engine, shape, n) is None), None)
-    if fits:
+    if fits := next((n for n in sizes if n and n != size and _wrong(engine, shape, n) is None), None):
         flag = _FLAGS[engine.name]
         rest = "for which the container has the GPUs" if fits == gpus else "and ask for as many GPUs"
         if engine.workers != size:

@@ -122,12 +122,11 @@ def _initialises(pod: Pod, logs: Logs) -> Iterator[Finding]:
             evidence=(log_evidence(last), pod_evidence(container, "image", container.spec.image)),
             explains=_EXPLAINS,
             fixes=(
-                fixes.advice(
+                fixes.platform(
                     f"See on node {pod.spec.node_name or 'of the pod'} whether nvidia-smi answers and whether a process that is gone holds "
                     "the library's lock (/tmp/vgpulock/lock), remove that file, and take a HAMi release that knows this driver; "
                     "CUDA_DISABLE_CONTROL=true lets the engine start without the library, on the whole GPU",
                     f"kubectl -n {pod.namespace} exec {pod.name} -c {container.name} -- ls -l /tmp/vgpulock",
-                    owner="platform",
                 ),
             ),
         )
@@ -245,13 +244,12 @@ def _unlicensed(pod: Pod, logs: Logs, node: Node | None) -> Iterator[Finding]:
                 *_EXPLAINS,
             ),
             fixes=(
-                fixes.advice(
+                fixes.platform(
                     f"See whether the vGPU of {node.name} is licensed (License Status of nvidia-smi -q), that nvidia-gridd runs there "
                     "with the token of the licence server (with the GPU operator: driver.licensingConfig), and start the pod again",
                     fixes.on_node(
                         node.name, "sh -c 'nvidia-smi -q | grep -i -A2 license; journalctl -u nvidia-gridd | tail'"
                     ),
-                    owner="platform",
                 ),
             ),
             order=line.order,

@@ -78,10 +78,8 @@ def volume_mount_failed(pod: Pod, events: Events | None, cluster: Cluster, logs:
             evidence=(event_evidence(event, cluster), *(object_evidence(*fault) for fault in faults[:2])),
             explains=CRASHED,
             fixes=(
-                fixes.advice(
-                    f"Fix what the storage says of it (room on its disks, replicas, nodes): {text}",
-                    _describe(item),
-                    owner="platform",
+                fixes.platform(
+                    f"Fix what the storage says of it (room on its disks, replicas, nodes): {text}", _describe(item)
                 ),
             ),
             order=-2.0,  # more than the events alone say

@@ -84,8 +84,7 @@ def volume_not_mounted(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[
             yield from _forgotten(pod, engine, model)
         yield from _missed(pod, engine, logs)
         return
-    unused = [volume for volume in pod.spec.volumes if volume.name not in _mounted(pod) and _meant(volume)]
-    if unused:
+    if unused := [volume for volume in pod.spec.volumes if volume.name not in _mounted(pod) and _meant(volume)]:
         names = ", ".join(volume.name for volume in unused)
         yield Finding(
             role="note",
@@ -172,9 +171,8 @@ def _absent(container: Container, logs: Logs | None) -> Iterator[tuple[str, Line
     spec = container.spec
     told = "\n".join(str(word) for word in (*spec.argv, *(v.value or "" for v in spec.env)))
     for log in logs.of(container.name) if logs else ():
-        for line in log.find(*_ABSENT_TEXTS):
-            said = re.search(_ABSENT, line.text)
-            if said and said["path"] in told and container.mount_over(said["path"]) is None:
+        for line, said in log.matching(_ABSENT, *_ABSENT_TEXTS):
+            if said["path"] in told and container.mount_over(said["path"]) is None:
                 yield said["path"], line
 
 
@@ -221,8 +219,12 @@ def _mount(container: Container, mount: k8s.VolumeMount) -> Fix:
         value["subPath"] = mount.sub_path
     has = bool(container.spec.volume_mounts)
     path = f"{container.pointer}/volumeMounts"
-    operation = {"op": "add", "path": f"{path}/-" if has else path, "value": value if has else [value]}
-    return fixes.patch(container.pod, f"Mount {mount.name} at {mount.mount_path} in {container.name}", [operation])
+    return fixes.set_spec(
+        container.pod,
+        f"{path}/-" if has else path,
+        value if has else [value],
+        f"Mount {mount.name} at {mount.mount_path} in {container.name}",
+    )
 
 
 def _mounts(container: Container) -> str:

@@ -3,10 +3,7 @@
 Sources: Envoy's response code details (`StreamInfo::ResponseCodeDetails`), in its access log as text, Istio's, and as JSON.
 """
 
-from __future__ import annotations
-
 import re
-from collections import deque
 from collections.abc import Iterator
 from itertools import takewhile
 
@@ -19,8 +16,10 @@ from kubectl_llmdoctor.api import (
     Log,
     Pod,
     count_of,
+    current_logs,
     fails_often,
     fixes,
+    in_order,
     log_evidence,
     parse_time,
     seconds_between,
@@ -29,15 +28,9 @@ from kubectl_llmdoctor.api import (
 
 #: What each line of JSON has, and of lines of text these.
 DETAILS = (
-    'response_code_details"',
-    "via_upstream",
-    "response_payload_too_large",
-    "{protocol_error}",
-    "{overflow}",
-    "ext_proc_error",
-    "CERTIFICATE_VERIFY_FAILED",
-    "_connect_error:_",
-)
+    'response_code_details"', "via_upstream", "response_payload_too_large", "{protocol_error}", "{overflow}",
+    "ext_proc_error", "CERTIFICATE_VERIFY_FAILED", "_connect_error:_",
+)  # fmt: skip
 #: A request to generate or the like, its status and Envoy's detail: of an access log in JSON, and of one in text.
 _JSON = (
     r'"response_code":\s?"?(\d{3})\b',
@@ -236,18 +229,15 @@ def _finding(pod: Pod, rows: list[_Asked], among: int, *, few: bool) -> Finding:
         summary=f"{line.log.pod} has answered {asked} for {path} that were meant for {pod.name} with "
         f"{status} by itself ({detail}){': ' + meant if meant else ''}.",
         evidence=(log_evidence(rows[0].line, rows[0].detail), log_evidence(line, detail)),
-        fixes=(fixes.advice(advice, owner="platform"),),
+        fixes=(fixes.platform(advice),),
         order=rows[0].line.order,
     )
 
 
 def _logs(cluster: Cluster) -> Iterator[tuple[Log, list[_Asked]]]:
-    for text in cluster.snapshot.logs:
-        log = Log(text)
-        lines = {x.number: x for words in DETAILS if not text.previous for x in log.find(words)}
-        asked = (_asked(x) for _, x in deque(sorted(lines.items()), maxlen=_MOST))
-        rows = [one for one in asked if one is not None and re.search(OF_MODELS, one.path)]
-        if rows:
+    for log in current_logs(cluster):
+        asked = map(_asked, in_order(log.find(*DETAILS))[-_MOST:])
+        if rows := [one for one in asked if one is not None and re.search(OF_MODELS, one.path)]:
             yield log, rows
 
 

@@ -21,6 +21,7 @@ from kubectl_llmdoctor.api import (
     count_of,
     failing_routes,
     fixes,
+    in_order,
     log_evidence,
     often_failing_routes,
     raised_alike,
@@ -227,8 +228,8 @@ def _by_its_proxy(pod: Pod, logs: Logs, servers: list[Container]) -> Finding | N
 
 def _in_a_row(log: Log | None) -> list[Line]:
     """The last requests of a proxy that failed in the pod itself, as far as they follow each other closely."""
-    lines = {x.number: x for words in _PASSED_ON for x in log.find(words)} if log is not None else {}
-    failed = [x for _, x in sorted(lines.items()) if not any(words in x.text[:4000] for words in _GIVEN_UP)][-_MOST:]
+    lines = in_order(log.find(*_PASSED_ON)) if log is not None else []
+    failed = [x for x in lines if not any(words in x.text[:4000] for words in _GIVEN_UP)][-_MOST:]
     row = failed[-1:]
     for line in failed[-2::-1]:
         between = seconds_between(line, row[-1])

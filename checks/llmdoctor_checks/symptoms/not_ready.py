@@ -121,12 +121,11 @@ def not_ready(pod: Pod, subject: Subject, events: Events | None, logs: Logs | No
 def _not_taken_up(pod: Pod, trouble: Trouble) -> Finding:
     """A kubelet that says nothing of a pod: nothing new starts on that node, no debugging pod either."""
     node = pod.spec.node_name
-    look = fixes.advice(
+    look = fixes.platform(
         f"See whether the kubelet of {node} is at work: a mount whose server is gone (NFS), or a runtime or disk that does not answer, "
         "holds it up while the node still reports; restart it there, or let the pod go to another node",
         f"kubectl get --raw /api/v1/nodes/{node}/proxy/healthz",
         f"kubectl get pods -A -o wide --field-selector spec.nodeName={node}",
-        owner="platform",
     )
     return Finding(
         role="symptom",
@@ -165,7 +164,7 @@ def _set_from_outside(pod: Pod, subject: Subject, trouble: Trouble) -> Finding:
         confidence="certain",
         summary=f"All containers of {pod.name} that serve are ready, and the pod is not{span}: {why}.",
         evidence=(pod_evidence(pod, "status.conditions[Ready]", f"False: {said}" if said else "False"),),
-        fixes=(fixes.advice(f"See whether {name} reports", *unseen, owner="platform"),) if unseen else (),
+        fixes=(fixes.platform(f"See whether {name} reports", *unseen),) if unseen else (),
     )
 
 

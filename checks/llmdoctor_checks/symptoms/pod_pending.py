@@ -71,7 +71,7 @@ def _of_another(pod: Pod) -> Iterator[Fix]:
     )
     if name in there:
         text = f"See in the log of the scheduler {name} why it passes over the pod (its queue, its node pool)"
-        yield fixes.advice(text, "kubectl get pods -A -o wide | grep -i scheduler", owner="platform")
+        yield fixes.platform(text, "kubectl get pods -A -o wide | grep -i scheduler")
         return
     look = f"See that a scheduler of the name {name} runs"
     if len(there) == 1:
