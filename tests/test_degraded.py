@@ -246,6 +246,8 @@ _COSTS = {
     ("a store's time", "head-of-line-blocking"),
     ("a store's time", "sidecar-blocks-start"),
     ("a store's time", "slow-load"),
+    # a probe and its answer are brought together by the time of the line
+    ("a store's time", "probe-timeout-under-load/fires_answered_meanwhile"),
     # answers that break off when pods are deleted are told by the time of their lines, which is then another
     *((form, "graceful-shutdown") for form in _TIMES),
     # the minutes of its queue are counted by the times that are put before the lines, and those are hundredths of a second apart

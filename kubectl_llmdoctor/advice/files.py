@@ -128,8 +128,8 @@ class Files(Topic):
         beside = self.mount is not None and self.there.startswith("/") and not self._inside(self.there, self.mount)
         return backing(volume) if volume and not beside else "the volume"
 
-    @property
-    def _volume_size(self) -> str:
+    @template_value
+    def volume_size(self) -> str:
         """What decides how large that volume is."""
         volume = self.pod.volume(self.mount.name) if self.pod and self.mount else None
         if volume and (volume.empty_dir or volume.host_path):

@@ -11,16 +11,17 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.logs import Log
 from kubectl_llmdoctor.facts.units import MIB
 
 _FREE, _WEIGHTS, _LAYERS, _FAILED = " MiB free", "model buffer size", "n_layer ", "cudaMalloc failed: out of memory"
 LITERALS = (_FREE, _WEIGHTS, _LAYERS, _FAILED)
 
-_A_DEVICE = re.compile(r"using device (?:CUDA|ROCm|MUSA)(\d{1,3}) \(.{1,200}?\) - (\d{1,8}) MiB free")
-_A_BUFFER = re.compile(r"\b(?:CUDA|ROCm|MUSA)(\d{1,3}) +model buffer size = +(\d{1,8}(?:\.\d{1,6})?) MiB")
-_SO_MANY = re.compile(r"\bn_layer += (\d{1,4})\b")
-_REFUSED = re.compile(r"allocating (\d{1,8}(?:\.\d{1,6})?) MiB on device (\d{1,3}): cudaMalloc failed")
+_A_DEVICE = expression(r"using device (?:CUDA|ROCm|MUSA)(\d{1,3}) \(.{1,200}?\) - (\d{1,8}) MiB free")
+_A_BUFFER = expression(r"\b(?:CUDA|ROCm|MUSA)(\d{1,3}) +model buffer size = +(\d{1,8}(?:\.\d{1,6})?) MiB")
+_SO_MANY = expression(r"\bn_layer += (\d{1,4})\b")
+_REFUSED = expression(r"allocating (\d{1,8}(?:\.\d{1,6})?) MiB on device (\d{1,3}): cudaMalloc failed")
 
 
 class LlamaMemory(msgspec.Struct, frozen=True):

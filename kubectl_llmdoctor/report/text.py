@@ -6,11 +6,11 @@ quotations are cut, and say so; `wide` shows everything.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from msgspec.structs import replace
 
+from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.report import words
 from kubectl_llmdoctor.report.document import (
     Change,
@@ -472,7 +472,7 @@ def _not_seen(page: Page, report: Report) -> None:
 
 
 #: What is said of a node that a recorded input lacks.
-_LACKS_NODE = re.compile(r"node ([\w.-]+) was not read")
+_LACKS_NODE = expression(r"node ([\w.-]+) was not read")
 
 
 def _to_add(page: Page, target: Target) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
+from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.report.document import Capacity, EngineInfo, Evidence, Fix, Target, Verdict, Verification
 from kubectl_llmdoctor.report.text_layout import clean, shorten
 
@@ -165,7 +165,7 @@ def owned(text: str, owner: str) -> str:
 
 
 #: A remark that says in which object a fix is made, which has room for who makes it.
-_WHERE = re.compile(r"(?:^|; )in [A-Z]\w+/")
+_WHERE = expression(r"(?:^|; )in [A-Z]\w+/")
 
 
 def remarked(text: str, remark: str) -> str:
