@@ -315,6 +315,10 @@ def _amounts(told: Any) -> dict[str, int]:
     return {str(k): v for k, said in told.items() if (v := milli(said)) is not None} if isinstance(told, dict) else {}
 
 
+#: By so much of a GPU a quota that is just used up is raised, so that no rounding matters.
+_A_LITTLE = 0.01
+
+
 def of_kai(pod: Pod, name: str, field: str, taken: str, wanted: str) -> Raised | None:
     """What a queue of KAI's gives (`quota` or `limit`) raised to what is allocated and asked for."""
     queues = [i for i in pod.cluster.items("Queue") if i.api_version.startswith("scheduling.run.ai/")]
@@ -335,6 +339,9 @@ def of_kai(pod: Pod, name: str, field: str, taken: str, wanted: str) -> Raised |
         command = f"kubectl patch queues.scheduling.run.ai {called} --type=merge -p '{body}'"
         text = f"Raise {what} to {need:g}{suffix} {resource}{unread}"
         return Raised(fixes.platform(text, command), True)
+    if own[field] == value and value != int(value):
+        value = round(value + _A_LITTLE, 4)  # KAI adds shares as floating numbers: 0.1 and 0.2 are more than 0.3
+        need = value / factor
     if not 0 <= own[field] < value:
         return None  # it was raised since
     at = f"/spec/resources/{kind}"
