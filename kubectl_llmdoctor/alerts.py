@@ -154,7 +154,7 @@ def _of_engine(engine: str, where: str) -> Iterator[Alert]:
             expression=f"(({was}) unless ({running}))\nand on (namespace, pod) ({alive})",
             hold="15m",
             severity="warning",
-            summary="{{ $labels.namespace }}/{{ $labels.pod }} runs, and its metrics come no more.",
+            summary="{{ $labels.namespace }}/{{ $labels.pod }} runs, and its metrics no longer come.",
             labels=labels,
         )
 

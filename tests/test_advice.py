@@ -6,17 +6,21 @@ import re
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 import pytest
 import yaml
 from msgspec.structs import replace
 
+from kubectl_llmdoctor.advice import situation
+from kubectl_llmdoctor.advice.occurrence import Occurrence
 from kubectl_llmdoctor.catalog.models import with_owner
 from kubectl_llmdoctor.diagnosis import diagnose
 from kubectl_llmdoctor.engines.names import TITLES
 from kubectl_llmdoctor.packs import installed, signature_of
 from kubectl_llmdoctor.report.document import Finding, Fix
+from kubectl_llmdoctor.room import enough
 from kubectl_llmdoctor.snapshot import LogText, Snapshot
 from kubectl_llmdoctor.testing import diagnose_case, load_case
 
@@ -1038,3 +1042,44 @@ def test_a_mirror_that_pauses_may_be_left_out() -> None:
     found = next(f for target in report.targets for f in target.findings if f.id == "hf-unreachable")
 
     assert found.fixes[1].summary.startswith("If the pod can reach huggingface.co, leave HF_ENDPOINT out")
+
+
+def _named_by(text: Any) -> set[str]:
+    """The names in braces of a fix, and those that it needs."""
+    if isinstance(text, dict):
+        known = {*text.get("needs", ()), *text.get("unless", ())}
+        return known.union(
+            *(_named_by(one) for key, one in text.items() if key not in ("needs", "unless", "when", "reach"))
+        )
+    if isinstance(text, list | tuple):
+        return set().union(*map(_named_by, text))
+    return {name for _, name, _, _ in Formatter().parse(text) if name} if isinstance(text, str) else set()
+
+
+def _fix_texts(tree: Any) -> list[dict[str, Any]]:
+    if isinstance(tree, dict):
+        own = [one for one in tree.get("fixes") or () if isinstance(one, dict)]
+        return own + [one for value in tree.values() for one in _fix_texts(value)]
+    return [one for part in tree for one in _fix_texts(part)] if isinstance(tree, list) else []
+
+
+def test_each_name_in_a_fix_stands_for_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[situation.Situation] = []
+
+    class Kept(situation.Situation):
+        def __init__(self, here: Occurrence) -> None:
+            super().__init__(here)
+            made.append(self)
+
+    monkeypatch.setattr(situation, "Situation", Kept)
+    diagnose_case(load_case(CASES / "disk-full" / "fires_claim_is_full.yaml"))
+    given = {*made[0].values, *enough(made[0]._case)}
+    given |= {"between", "divisor", "multiple"}  # of the line between two, and of two sizes that were captured
+    unknown = {}
+    for path in sorted(CHECKS.rglob("*.yaml")):
+        whole = path.read_text(encoding="utf-8")
+        named = _named_by(_fix_texts(yaml.safe_load(whole)))
+        if nobody := named - given - set(re.findall(r"\(\?P<(\w+)>", whole)):
+            unknown[path.stem] = nobody
+
+    assert unknown == {}

@@ -204,7 +204,8 @@ def test_names_choose_among_the_pods_of_a_snapshot(name: str) -> None:
         ("llama", "did you mean llama-0 -n serving?"),
         ("lama-0", "did you mean llama-0 -n serving?"),
         ("another", "of kind Pod it has serving/llama-0"),
-        ("lws/llama-0", "it has none of kind LeaderWorkerSet"),
+        ("lws/llama-0", "did you mean llama-0 -n serving?"),
+        ("lws/llama", "it has none of kind LeaderWorkerSet"),
     ],
 )
 def test_a_name_that_a_snapshot_lacks_leads_to_those_that_it_has(name: str, said: str) -> None:
@@ -214,7 +215,7 @@ def test_a_name_that_a_snapshot_lacks_leads_to_those_that_it_has(name: str, said
     assert said in done.stderr.decode()
 
 
-@pytest.mark.parametrize(("columns", "widest"), [("60", 60), ("120", 120), ("wide", 80), ("9999", 160)])
+@pytest.mark.parametrize(("columns", "widest"), [("60", 60), ("120", 120), ("wide", 80), ("0", 80), ("9999", 160)])
 def test_lines_are_as_long_as_the_environment_says(columns: str, widest: int) -> None:
     done = run("diagnose", "--from", str(CRASHED), "-o", "wide", COLUMNS=columns)
     sentences = [
@@ -222,6 +223,34 @@ def test_lines_are_as_long_as_the_environment_says(columns: str, widest: int) ->
     ]
 
     assert widest - 30 < max(map(len, sentences)) <= widest
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("my-llm", "did you mean deployment/my-llm -n serving?"),
+        ("deploy/my-lm", "did you mean deployment/my-llm -n serving?"),
+        ("deploy/my-llm-0", "did you mean deployment/my-llm -n serving?"),
+        ("deploy/mysq", "did you mean deployment/mysql -n serving?"),
+        ("sts/mysql", "did you mean deployment/mysql -n serving?"),
+        ("my-other", "it has none of kind Pod"),
+    ],
+)
+def test_a_name_leads_to_workloads_with_their_type(tmp_path: Path, name: str, said: str) -> None:
+    made = "".join(
+        f"""apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: {one}, namespace: serving}}
+spec:
+  selector: {{matchLabels: {{app: {one}}}}}
+  template: {{metadata: {{labels: {{app: {one}}}}}, spec: {{containers: [{{name: one, image: "{one}:1"}}]}}}}
+---
+"""
+        for one in ("my-llm", "mysql")
+    )
+    (tmp_path / "made.yaml").write_text(made)
+
+    assert said in run("diagnose", "--from", str(tmp_path / "made.yaml"), name).stderr.decode()
 
 
 def test_an_audit_of_a_file_names_the_command_that_explains_it_from_there() -> None:
@@ -342,3 +371,10 @@ def test_a_component_without_a_patch_says_that_it_changes_nothing(tmp_path: Path
 
     assert done.stderr.decode() == f"--fix-file: no fix is a patch, and {file} changes nothing\n"
     assert file.read_text().endswith("patch.\npatches: []\n")
+
+
+def test_an_audit_of_standard_input_says_that_its_command_needs_the_same_input() -> None:
+    text = run("audit", "--from", "-", stdin=CRASHED.read_bytes()).stdout.decode()
+
+    assert "in full from the same input (all of them: -o wide):" in text
+    assert "  kubectl llmdoctor diagnose --from - " in text

@@ -764,3 +764,17 @@ def test_reasons_that_differ_only_in_a_name_are_one() -> None:
     reasons = [f"node gpu-{n} was not read" for n in range(3)] + ["no log of a was read"] * 2 + ["no log of b was read"]
     assert words.gists(reasons) == "3 nodes were not read (3), no log of 2 pods was read (3)"
     assert words.gists(["node gpu-1 was not read"]) == "node gpu-1 was not read"
+
+
+@pytest.mark.parametrize(
+    ("reason", "so"),
+    [
+        ("HTTP 403: you may not", True),
+        ("Unauthorized", True),
+        ("answered 401", True),
+        ("dial tcp 10.40.1.9:4013: connect: connection refused", False),
+        ("node gpu-403 was not read", False),
+    ],
+)
+def test_a_number_of_an_address_is_no_refusal(reason: str, so: bool) -> None:
+    assert words.forbidden(reason) is so

@@ -3,8 +3,6 @@
 The objects say it: nothing is said of a way that is whole, as it was only broken while the server started.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from functools import partial

@@ -78,12 +78,16 @@ def _chosen(
     from kubectl_llmdoctor.snapshot import TargetRef
     from kubectl_llmdoctor.target import subjects
 
+    def judged() -> list[Item]:
+        found = subjects(Cluster(msgspec.structs.replace(snapshot, target=None, targets=())))
+        return [s.item for s in found if s.item]
+
     cluster, refs = Cluster(snapshot), list[TargetRef]()
     if not names and not nodes:
         refs = [
-            TargetRef(kind=s.item.kind, name=s.item.name, namespace=s.item.namespace, api_version=s.item.api_version)
-            for s in subjects(Cluster(msgspec.structs.replace(snapshot, target=None, targets=())))
-            if s.item and s.item.namespace == namespace
+            TargetRef(kind=i.kind, name=i.name, namespace=i.namespace, api_version=i.api_version)
+            for i in judged()
+            if i.namespace == namespace
         ]
         if not refs:
             raise AccessError(f"the input holds no pod and no workload in the namespace {namespace}")
@@ -96,7 +100,8 @@ def _chosen(
         found = [i for i in alike if i.name == name and where in (None, i.namespace)]
         if not found:
             within = f"namespace {where} of the input" if where else "the input"
-            raise AccessError(f"{text}: no such object in {within}; {_instead(name, kind, alike, where)}")
+            called = [item for item in judged() if item.name == name]
+            raise AccessError(f"{text}: no such object in {within}; {_instead(name, kind, alike, called, where)}")
         if len(found) > 1:
             several = ", ".join(i.namespace for i in found)
             raise UsageError(f"{text}: occurs in the namespaces {several}; choose one with -n")
@@ -113,22 +118,34 @@ def _chosen(
 _MOST_NAMED = 6
 
 
-def _instead(name: str, kind: str, alike: list[Item], where: str | None) -> str:
-    """What may be meant by a name that the input does not have: names that are close to it, else what there is."""
+def _instead(name: str, kind: str, alike: list[Item], called: list[Item], where: str | None) -> str:
+    """What may be meant by a name that the input does not have: names that are close to it, else what there is.
+
+    `called` are the pods and workloads of another kind that have the name.
+    """
     import difflib
 
     names = list(dict.fromkeys(i.name for i in sorted(alike, key=lambda i: i.namespace != where)))
     # of a pod's name the end is made up at its start, so what stands before that counts first
-    near = [one for stem in (name, name.rpartition("-")[0]) for one in names if stem and one.startswith(stem)][:3]
-    if near := near or difflib.get_close_matches(name, names, n=3, cutoff=0.7):
-        meant = dict.fromkeys(f"{i.name} -n {i.namespace}" for one in near for i in alike if i.name == one)
-        return f"did you mean {' or '.join([*meant][:3])}?"
+    stems = [name] if name else []
+    stems += [f"{stem}-"] if (stem := name.rpartition("-")[0]) else []
+    near = [one for stem in stems for one in names if one.startswith(stem) or f"{one}-" == stem][:3]
+    near = near or difflib.get_close_matches(name, names, n=3, cutoff=0.7)
+    meant = [i for one in near for i in alike if i.name == one] or called
+    if meant:
+        return f"did you mean {' or '.join([*dict.fromkeys(map(_to_type, meant))][:3])}?"
     if not alike:
         return f"it has none of kind {kind}"
     own = [i for i in alike if i.namespace == where]
     named = ", ".join(f"{i.namespace}/{i.name}" for i in (own or alike)[:_MOST_NAMED])
     more = len(own or alike) - _MOST_NAMED
     return f"of kind {kind} {'that namespace' if own else 'it'} has {named}{f' and {more} more' if more > 0 else ''}"
+
+
+def _to_type(item: Item) -> str:
+    """An object as it is named to a command."""
+    named = item.name if item.kind == "Pod" else f"{item.kind.lower()}/{item.name}"
+    return f"{named} -n {item.namespace}" if item.namespace else named
 
 
 def _on_node(cluster: Cluster, place: str) -> list[TargetRef]:

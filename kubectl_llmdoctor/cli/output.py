@@ -80,8 +80,8 @@ def width() -> int:
         columns = os.get_terminal_size(sys.stdout.fileno()).columns
     except (OSError, ValueError):
         said = os.environ.get("COLUMNS", "")
-        columns = int(said) if said.isdecimal() and len(said) < 6 else 80
-    return max(60, min(columns, 160))
+        columns = int(said) if said.isdecimal() and len(said) < 6 else 0
+    return max(60, min(columns or 80, 160))
 
 
 def colored(no_color: bool) -> bool:

@@ -47,7 +47,8 @@ def render(
     _nodes(page, report.cluster.findings)
     _targets(page, "DOWN NOW", "red", down)
     if down and not wide:
-        page.prose("", "in full (all of them: -o wide):", style="dim")
+        same = " from the same input" if source == "-" else ""
+        page.prose("", f"in full{same} (all of them: -o wide):", style="dim")
         page.line(("  " + _command(down[0], source), "dim"))
     _targets(page, "NEXT", "yellow", risky)
     _capacity(page, report)

@@ -218,7 +218,9 @@ def counted(items: Sequence[str]) -> str:
 
 def forbidden(reason: str) -> bool:
     """Whether a source was not read for want of a right."""
-    return any(word in reason.lower() for word in ("forbidden", "unauthorized", "403", "401"))
+    said = reason.lower()
+    statuses = {word.strip(".,:;()") for word in said.split()}
+    return "forbidden" in said or "unauthorized" in said or not statuses.isdisjoint({"401", "403"})
 
 
 def not_run(unjudged: Iterable[tuple[str, str]]) -> list[str]:

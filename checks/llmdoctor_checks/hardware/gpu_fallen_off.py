@@ -54,7 +54,7 @@ _UNKNOWN = (
 _UNKNOWN_ERROR = "nknown error"
 
 #: What is the matter with a GPU that the driver finds and cannot use.
-_DEAD = "could not be initialised by the driver, and NVML lists it no more"
+_DEAD = "could not be initialised by the driver, and NVML no longer lists it"
 _NOT_OFFERED = "could not be initialised by the driver, and the node no longer offers it"
 _NO_MORE = "was given to this pod and can no longer be initialised by the driver"
 

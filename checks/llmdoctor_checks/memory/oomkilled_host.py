@@ -289,8 +289,7 @@ def _holds_context(tokens: int, limit: int, log: Log | None) -> bool:
     """Whether the KV cache of so many tokens is much of a limit: by its size in the log, or by what models of a usual size take."""
     size = tokens * _PER_TOKEN
     if log is not None and len(log):
-        buffers = [m for x in log.find(_KV) if (m := re.search(_KV_BUFFER, x.text[:500]))]
-        if buffers:
+        if buffers := [m for _, m in log.matching(_KV_BUFFER, _KV, most=500)]:
             size = int(sum(units(f"{m[2]}Mi") or 0 for m in buffers if m[1] == "CPU"))
         elif log.holds("load_tensors") and not log.holds(_MAKES_CONTEXT):
             return False  # it was still at the weights
@@ -442,13 +441,17 @@ def _stated(container: Container) -> Evidence:
 
 def _by_its_shell(ending: Ending, limit: int, log: Log, subject: Subject) -> Iterator[Finding]:
     """A program whose shell lived to say that it was killed: the kubelet ends a shell before its children, the kernel takes the largest."""
-    container, line = ending.container, shell_says_killed(ending, log)
-    if line is None:
-        return
-    yield Finding(
+    if line := shell_says_killed(ending, log):
+        what = f"The program in {ending.container.name} was killed while its shell lived on"
+        yield _by_its_parent(ending.container, what, line, limit, subject)
+
+
+def _by_its_parent(container: Container, what: str, line: Line, limit: int, subject: Subject) -> Finding:
+    """What was killed, as the program says that started it: at which limit, nobody says."""
+    return Finding(
         role="cause",
-        summary=f"The program in {container.name} was killed while its shell lived on, as the kernel does for memory: usually at the "
-        f"container's limit of {say_bytes(limit)}, else on a node that ran out.",
+        summary=f"{what}, as the kernel does for memory: usually at the container's limit of {say_bytes(limit)}, else on a node that "
+        "ran out.",
         evidence=(log_evidence(line), _stated(container)),
         explains=CONSEQUENCES,
         fixes=tuple(_fixes(container, limit, subject)),
@@ -462,18 +465,9 @@ def _by_its_agent(pod: Pod, logs: Logs, subject: Subject) -> Iterator[Finding]:
         limit, log = container.limit("memory") or pod.memory_limit, logs.current(container.name)
         if limit is None or log is None or not container.running or container.status.ready:
             continue
-        line = next((x for x in log.find(_BY_AGENT) if x.number in last_words(log)), None)
-        if line is None:
-            continue
-        yield Finding(
-            role="cause",
-            summary=f"Envoy in {container.name} was killed (signal 9) while what started it lived on, as the kernel does for memory: "
-            f"usually at the container's limit of {say_bytes(limit)}, else on a node that ran out.",
-            evidence=(log_evidence(line), _stated(container)),
-            explains=CONSEQUENCES,
-            fixes=tuple(_fixes(container, limit, subject)),
-            order=line.order,
-        )
+        if line := next((x for x in log.find(_BY_AGENT) if x.number in last_words(log)), None):
+            what = f"Envoy in {container.name} was killed (signal 9) while what started it lived on"
+            yield _by_its_parent(container, what, line, limit, subject)
 
 
 def _survived(pod: Pod, hardware: Hardware, subject: Subject) -> Iterator[Finding]:

@@ -23,6 +23,7 @@ from kubectl_llmdoctor.api import (
     endings,
     expression,
     fixes,
+    in_order,
     k8s,
     log_evidence,
     log_of,
@@ -49,13 +50,9 @@ from llmdoctor_checks.multi_gpu._ranks import (
 #: What a rank says when it has met the others: vLLM and NCCL, SGLang, vLLM's loader. Most of it rank 0 alone says; where it stands
 #: among the others each rank does.
 _MET = (
-    "vLLM is using nccl",
-    "sglang is using nccl",
-    "NCCL version ",
-    "is assigned as DP rank",
-    "Load weight begin",
+    "vLLM is using nccl", "sglang is using nccl", "NCCL version ", "is assigned as DP rank", "Load weight begin",
     "Starting to load model",
-)
+)  # fmt: skip
 
 #: What exceptions over a name or a connection speak of.
 _OF_A_WAY = expression(
@@ -173,10 +170,12 @@ def _of_a_hidden_leader(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterat
             ),
             explains=_EXPLAINS,
             fixes=(
-                fixes.patch_object(
+                fixes.set_field(
                     service,
+                    "/spec/publishNotReadyAddresses",
+                    True,
                     f"Have Service {service.name} publish pods before they are ready",
-                    [{"op": "add", "path": "/spec/publishNotReadyAddresses", "value": True}],
+                    op="add",
                 ),
             ),
         )
@@ -429,11 +428,10 @@ def _at_itself(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Findin
 
 def _asked_itself(container: Container, log: Log, cluster: Cluster) -> tuple[Line, int] | None:
     """The last line at the end of a log that says that nobody took a connection to the pod itself, and the port."""
-    lines = {line.number: line for line in log.find(*REFUSED) if len(log) - line.number <= _LAST}
-    for number in sorted(lines, reverse=True):
-        for to in asked_in(lines[number].text[:4000], container, cluster, or_told=False):
+    for line in reversed(in_order(x for x in log.find(*REFUSED) if len(log) - x.number <= _LAST)):
+        for to in asked_in(line.text[:4000], container, cluster, or_told=False):
             if to.itself and to.port:
-                return lines[number], to.port
+                return line, to.port
     return None
 
 

@@ -23,7 +23,7 @@ def nccl_interface(pod: Pod, engine: Engine, subject: Subject, logs: Logs | None
 
     SGLang sends messages between its nodes beside NCCL, and heeds neither variable for them: it names the address of the default route,
     unless SGLANG_HOST_IP says another. On nodes with a network of their own for NCCL (two DGX Spark, with Wi-Fi beside it) the start
-    may stand still there for ever.
+    may stand still there forever.
 
     ## Fix
 

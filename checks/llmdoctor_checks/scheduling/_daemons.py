@@ -1,7 +1,5 @@
 """DaemonSets that offer a device on the nodes, and what keeps the pod of one off a node."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -5,8 +5,6 @@ pkg/webhook/policy.go and its library's container limits, requests and required 
 (k8s.io/apiserver/pkg/admission/plugin/webhook).
 """
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Iterator
@@ -306,8 +304,7 @@ def _refuses_its_own(subject: Subject, who: str, name: str, namespace: str) -> b
 
 
 def _selector(cluster: Cluster, name: str, namespace: str) -> dict[str, object]:
-    service = cluster.item("Service", namespace, name)
-    selector = dig(service.raw, "spec.selector") if service else None
+    selector = cluster.field("Service", namespace, name, "spec.selector")
     return selector if isinstance(selector, dict) else {}
 
 

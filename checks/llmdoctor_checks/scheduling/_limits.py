@@ -4,8 +4,6 @@ Sources: the admission plugins ResourceQuota and LimitRanger; Knative's ConfigMa
 Istio's annotations for its proxy's resources.
 """
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Iterator
 from typing import Any
@@ -295,10 +293,12 @@ def instead(subject: Subject, quota: str, found: dict[str, str]) -> Iterator[Fix
         if not name.startswith("limits.") and not any(had.get(resource, 0) >= lacks for had in old):
             return  # the new one asks for more than an old one leaves
     strategy = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
-    yield fixes.patch_object(
+    yield fixes.set_field(
         workload.item,
+        "/spec/strategy",
+        strategy,
         f"Let an old pod of {workload.ref} go before a new one is made, as quota {quota} has no room for both (maxSurge 0)",
-        [{"op": "add", "path": "/spec/strategy", "value": strategy}],
+        op="add",
     )
 
 
@@ -319,8 +319,7 @@ def ending(subject: Subject, found: dict[str, str]) -> str:
     for name in _short(found):
         resource = name.removeprefix("requests.").removeprefix("limits.")
         have = sorted(_having(subject, resource), reverse=True)
-        names = [who for _, who, mine in have if not mine][:_MOST]
-        if names:
+        if names := [who for _, who, mine in have if not mine][:_MOST]:
             return f"{stop}, which have the {resource} of it ({', '.join(names)})"
         if have:
             return f": its own pods hold the {resource} of the quota ({', '.join(name for _, name, _ in have[:_MOST])})"

@@ -6,8 +6,6 @@ minutes and made again) and pkg/state/nodepoolhealth; OpenShift's machine-api-op
 machine-controller-manager (lastOperation); cluster-autoscaler core/static_autoscaler.go.
 """
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Iterator
@@ -223,8 +221,7 @@ def _meant(machine: Item, pending: Pending) -> bool:
     labels = dict(machine.labels)
     for path in _OF_NODES:
         labels |= _labels(dig(machine.raw, path))
-    asked = {k: str(v) for k, v in pending.pod.spec.node_selector.items() if not re.match(OF_ANY, k)}
-    if asked:
+    if asked := {k: str(v) for k, v in pending.pod.spec.node_selector.items() if not re.match(OF_ANY, k)}:
         return all(labels.get(key) == value for key, value in asked.items())
     if not pending.accelerators:
         return False
@@ -325,7 +322,6 @@ def _finding(
     """Why there is no further node for the pod; what the nodes that are there lack follows from it."""
     return Finding(
         role="cause",
-        confidence="likely",
         summary=summary,
         evidence=(*evidence, *said_by(pending)),
         explains=(*EXPLAINS, "progress-deadline", *(cause.id for cause in found)),

@@ -1,7 +1,5 @@
 """How a claim that no volume is made for gets one: the class, its provisioner, the access modes that it offers."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Iterator
 from typing import Any
@@ -335,11 +333,13 @@ def _unmatched(pod: Pod, claim: VolumeClaim, describe: str) -> Iterator[Fix]:
     asked = claim.get("spec.resources.requests.storage")
     if differs := of_another_class(pod.cluster, claim):
         wanted = claim.storage_class or ""
-        yield fixes.patch_object(
+        yield fixes.set_field(
             differs[0],
+            "/spec/storageClassName",
+            wanted,
             f"Give PersistentVolume {differs[0].name} the storage class of {claim.name}, {wanted or 'none'}: it is bound to it then",
-            [{"op": "add", "path": "/spec/storageClassName", "value": wanted}],
             owner="platform",
+            op="add",
         )
         return
     free: list[Item] = []
@@ -400,7 +400,7 @@ def elsewhere(pod: Pod, claim: VolumeClaim, volume: Item) -> Fix:
         return _made_again(pod, claim)
     terms = rows(volume.raw, "spec.nodeAffinity.required.nodeSelectorTerms")
     keys = list(dict.fromkeys(str(part.get("key")) for term in terms for part in rows(term, "matchExpressions")))
-    wanted = _accelerators(pod)
+    wanted = [name for c in pod.containers for name in c.spec.resources.limits if "/" in name]
     able = [
         node
         for node in pod.cluster.all(k8s.Node, "Node")
@@ -448,8 +448,3 @@ def _made_again(pod: Pod, claim: VolumeClaim) -> Fix:
     return fixes.platform(
         f"{first.summary}; then {again}", *first.commands, f"kubectl -n {pod.namespace} delete pvc {claim.name}"
     )
-
-
-def _accelerators(pod: Pod) -> list[str]:
-    """The extended resources that the pod asks for."""
-    return [name for c in pod.containers for name in c.spec.resources.limits if "/" in name]

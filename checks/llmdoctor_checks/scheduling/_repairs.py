@@ -135,7 +135,7 @@ def _of_kueue(pending: Pending, found: Cause) -> Iterator[Fix]:
     anew = tried(
         pending,
         Change(
-            text=f"Let Kueue place it anew (spec.active of its Workload false, then true): it has picked {node}, which others fill",
+            text=f"Have Kueue place it again (spec.active of its Workload false, then true): it has picked {node}, which others fill",
             operations=({"op": "remove", "path": f"/nodeSelector/{escaped(_HOSTNAME)}"},),
             commands=(f"kubectl -n {pending.pod.namespace} get workloads.kueue.x-k8s.io",),
             by_hand=True,

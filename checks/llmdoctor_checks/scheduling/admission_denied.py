@@ -76,7 +76,7 @@ _TEXTS: tuple[tuple[str, str, str], ...] = (
         "finalizers",  # the plugin OwnerReferencesPermissionEnforcement, which OpenShift has
         r"(?P<why>[\w.-]{1,253}) \"[^\"]{1,253}\" is forbidden: "
         r"cannot set blockOwnerDeletion if an ownerReference refers to a resource you can't set finalizers on",
-        "The operator that makes its {why} is not allowed to set finalizers on the object that own them, which this cluster demands.",
+        "The operator that makes its {why} is not allowed to set finalizers on the object that owns them, which this cluster demands.",
     ),
     (
         "invalid",  # a GPU without its limit is gpu-limit-missing's

@@ -16,11 +16,11 @@ from kubectl_llmdoctor.api import (
     Pod,
     check,
     count_of,
-    dig,
     endings,
     event_evidence,
     expression,
     fixes,
+    in_order,
     is_accelerator,
     k8s,
     log_evidence,
@@ -458,7 +458,7 @@ def _given_up(pod: Pod, node: Node, cluster: Cluster) -> Iterator[Finding]:
         if capacity is None or listed is None or listed >= capacity or not resource.startswith("nvidia.com/"):
             continue
         said = [x for x in plugin_lines(cluster, pod.obj) if "nhealthy" in x.text or "XidCriticalError" in x.text]
-        lines = sorted({line.number: line for line in said}.values(), key=lambda line: line.number)
+        lines = in_order(said)
         broken = list(_unfit(cluster, node.name, resource))
         failed = [] if broken else list(_by_xid(pod.obj, cluster))
         said_of = [said for said, _ in broken[:3]] or [said for said, _ in failed]
@@ -547,7 +547,7 @@ def _watchless_line(pod: Pod, cluster: Cluster) -> Line | None:
 
 def _watchless(cluster: Cluster, node: str) -> bool:
     """Whether a device plugin of a node may not watch the kubelet's folder."""
-    plugins = plugins_on(cluster, node) if node else []
+    plugins = plugins_on(cluster, node)
     return any(_of_watches(line) for plugin in plugins for line in plugin_lines(cluster, plugin))
 
 
@@ -571,8 +571,7 @@ def _before_the_plugin(cluster: Cluster, node: str) -> Iterator[Fix]:
             "modules (driver.usePrecompiled), or one that the machine has (driver.enabled=false)"
         )
     elif _HEADERLESS.search(said):
-        item = cluster.item("Node", "", node)
-        kernel = dig(item.raw, "status.nodeInfo.kernelVersion") if item else None
+        kernel = cluster.field("Node", "", node, "status.nodeInfo.kernelVersion")
         yield fixes.platform(
             f"The driver's container finds no packages of the kernel of {node}{f' ({kernel})' if kernel else ''} where its distribution "
             "keeps them: boot a kernel that is offered there, give the container a repository that has them (driver.repoConfig of the GPU "
@@ -607,8 +606,7 @@ def _before_the_plugin(cluster: Cluster, node: str) -> Iterator[Fix]:
 
 def _of_rancher(cluster: Cluster, node: str) -> bool:
     """Whether a node is one of k3s or RKE2, by its kubelet's release."""
-    item = cluster.item("Node", "", node)
-    return bool(re.search(r"\+(?:k3s|rke2)", str(dig(item.raw, "status.nodeInfo.kubeletVersion")))) if item else False
+    return bool(re.search(r"\+(?:k3s|rke2)", str(cluster.field("Node", "", node, "status.nodeInfo.kubeletVersion"))))
 
 
 def _by_answer(pod: Pod, text: str) -> Iterator[Fix]:
@@ -629,7 +627,7 @@ def _by_answer(pod: Pod, text: str) -> Iterator[Fix]:
 
 def _panicking(cluster: Cluster, node: str, pod: Pod) -> Iterator[Fix]:
     """What helps where the plugin of a node fell over the kubelet's question, by its log: it does so again when asked again."""
-    for plugin in plugins_on(cluster, node) if node else ():
+    for plugin in plugins_on(cluster, node):
         if any(PANIC in line.text for line in plugin_lines(cluster, plugin)):
             name = next((c.image for c in plugin.spec.containers), "") or plugin.metadata.name
             yield fixes.platform(
@@ -645,7 +643,7 @@ def _let_in(cluster: Cluster, node: str, resource: str) -> Iterator[Fix]:
     """What lets a device plugin be made, where the API server refuses its pods, or speak to the kubelet."""
     if resource and (unmade := unmade_plugin(cluster, resource)):
         yield let_made(unmade)
-    plugins = plugins_on(cluster, node) if node else []
+    plugins = plugins_on(cluster, node)
     if any(_NO_SOCKET in line.text for plugin in plugins for line in last_errors(cluster, plugin)):
         yield fixes.platform(
             f"Let the plugin speak to the kubelet of {node}: where SELinux is on, the kubelet must run as kubelet_t (its program labelled "
@@ -730,8 +728,7 @@ def _mixed(cluster: Cluster, node: str, plugin: k8s.Pod) -> Fix:
 def _cut(cluster: Cluster, node: str, said: list[str]) -> Iterator[Fix]:
     """What has instances made of GPUs that MIG is to cut."""
     if any(map(_UNCUT.search, said)):
-        item = cluster.item("Node", "", node)
-        config = (dig(item.raw, "metadata.labels") or {}).get(MIG_CONFIG) if item else None
+        config = (cluster.field("Node", "", node, "metadata.labels") or {}).get(MIG_CONFIG)
         label = f"kubectl label node {node} --overwrite {MIG_CONFIG}="
         yield fixes.platform(
             f"MIG is on and a GPU of {node} has no instance: have them made while no pod uses its GPUs (the GPU operator's MIG manager "
@@ -743,7 +740,7 @@ def _cut(cluster: Cluster, node: str, said: list[str]) -> Iterator[Fix]:
 
 def _uninstalled(cluster: Cluster, node: str) -> bool:
     """Whether GKE's plugin waits for a driver that nobody installs."""
-    waits = [plugin for plugin in (plugins_on(cluster, node) if node else []) if plugin.status.phase == "Pending"]
+    waits = [plugin for plugin in plugins_on(cluster, node) if plugin.status.phase == "Pending"]
     return any(_NO_INSTALLATION in line.text for plugin in waits for line in plugin_lines(cluster, plugin))
 
 
@@ -751,7 +748,7 @@ def _restart(cluster: Cluster, node: str, resource: str = "", *, runs: bool = Fa
     """What brings a device plugin back; `runs` where it answered, whatever is to be seen of its pod."""
     yield from _before_the_plugin(cluster, node)
     yield from _let_in(cluster, node, resource)
-    plugins = plugins_on(cluster, node) if node else []
+    plugins = plugins_on(cluster, node)
     yield from _as_told(cluster, node, plugins)
     if _watchless(cluster, node):
         yield fixes.platform(
@@ -794,8 +791,7 @@ def _registered_once(cluster: Cluster, node: str) -> bool:
 
     The kubelet forgets the devices of a plugin that is gone some minutes later.
     """
-    item = cluster.item("Node", "", node) if node else None
-    given, listed = (dig(item.raw, f"status.{key}") if item else None for key in ("capacity", "allocatable"))
+    given, listed = (cluster.field("Node", "", node, f"status.{key}") for key in ("capacity", "allocatable"))
     if not isinstance(given, dict) or not isinstance(listed, dict) or cluster.complete("DaemonSet"):
         return False
     named = [name for name in map(str, given) if is_accelerator(name) and units(given.get(name))]
@@ -804,8 +800,7 @@ def _registered_once(cluster: Cluster, node: str) -> bool:
 
 def _kept(cluster: Cluster, node: str) -> tuple[int, int, str] | None:
     """How many devices a node has by its plugin, how many of them it offers, and of what, where those are fewer and some."""
-    item = cluster.item("Node", "", node)
-    given, listed = (dig(item.raw, f"status.{key}") if item else None for key in ("capacity", "allocatable"))
+    given, listed = (cluster.field("Node", "", node, f"status.{key}") for key in ("capacity", "allocatable"))
     if isinstance(given, dict) and isinstance(listed, dict):
         for name in filter(is_accelerator, map(str, given)):
             all_of, left = str(given[name]), str(listed.get(name, ""))
@@ -816,8 +811,7 @@ def _kept(cluster: Cluster, node: str) -> tuple[int, int, str] | None:
 
 def _offered(cluster: Cluster, node: str) -> str:
     """The accelerator that a node has or had, by what it lists; NVIDIA's where it says nothing."""
-    item = cluster.item("Node", "", node)
-    capacity = dig(item.raw, "status.capacity") if item else None
+    capacity = cluster.field("Node", "", node, "status.capacity")
     return next(
         (str(name) for name in (capacity if isinstance(capacity, dict) else ()) if is_accelerator(str(name))),
         "nvidia.com/gpu",

@@ -2,11 +2,8 @@
 
 import difflib
 import re
-import shlex
 from collections.abc import Iterator
 from typing import Any
-
-import msgspec
 
 from kubectl_llmdoctor.api import (
     Event,
@@ -233,8 +230,7 @@ def _fixes(pending: Pending, missing: str, requests: list[tuple[DeviceClaim, dic
     if missing:
         have = _classes(pending)
         alike = [name for name in have if _kinds(name) & _kinds(missing)]
-        near = difflib.get_close_matches(missing, alike, n=1, cutoff=0)
-        if near:
+        if near := difflib.get_close_matches(missing, alike, n=1, cutoff=0):
             yield fixes.advice(f"Name {near[0]} instead of {missing} in {where}", "kubectl get deviceclasses")
         if missing in _NVIDIA_GPUS and any(name.startswith("compute-domain-") for name in have):
             yield fixes.platform(
@@ -283,13 +279,7 @@ def _created(pod: Pod, name: str) -> Fix:
         return fixes.advice(text, look)
     exactly = {"name": "gpu", "exactly": {"deviceClassName": classes[0].name}}
     spec = {"devices": {"requests": [exactly]}}
-    made = {
-        "apiVersion": "resource.k8s.io/v1",
-        "kind": "ResourceClaim",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": spec,
-    }
-    return fixes.advice(text, look, f"echo {shlex.quote(msgspec.json.encode(made).decode())} | kubectl create -f -")
+    return fixes.advice(text, look, fixes.create("resource.k8s.io/v1", "ResourceClaim", name, namespace, spec=spec))
 
 
 #: What is said of a claim that the controller is still to make.

@@ -154,8 +154,7 @@ def _gpu_pods(usage: Usage, node: Node) -> list[Holder]:
 
 def _users(node: Node) -> str:
     """The pods that have GPUs of a node."""
-    held = [h.ref for h in usage_of(node.cluster).holders(node.name) if any(map(is_accelerator, h.requests))]
-    if held:
+    if held := [h.ref for h in usage_of(node.cluster).holders(node.name) if any(map(is_accelerator, h.requests))]:
         return f" ({', '.join(sorted(held)[:4])})"
     return " (no pod has any: a process beside them)" if node.cluster.complete_on(node.name) else ""
 

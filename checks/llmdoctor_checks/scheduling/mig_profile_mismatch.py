@@ -71,8 +71,7 @@ def _waiting(pending: Pending, found: Cause) -> Iterator[Finding]:
         summary += f"; the partitioned GPUs are offered as {', '.join(offered)}." if offered else "."
     evidence = [*asked_in(pending, found.resource)]
     for name, nodes in list(offered.items())[:3]:
-        node = pending.subject.nodes.get(nodes[0])
-        if node:
+        if node := pending.subject.nodes.get(nodes[0]):
             strategy = node.labels.get("nvidia.com/mig.strategy")
             text = f"status.allocatable {name}: {node.allocatable(name)}"
             evidence.append(node_evidence(node, text + (f"; nvidia.com/mig.strategy={strategy}" if strategy else "")))

@@ -1,10 +1,7 @@
 """A volume that the pod cannot have where it could run."""
 
 import re
-import shlex
 from collections.abc import Iterator
-
-import msgspec
 
 from kubectl_llmdoctor.api import (
     Cluster,
@@ -205,16 +202,10 @@ def _made(pod: Pod, name: str) -> Fix:
     top = top_of(pod.item, cluster) if pod.item else None
     mode = "ReadWriteMany" if top and (top.replicas or 1) > 1 else "ReadWriteOnce"
     spec = {"accessModes": [mode], "resources": {"requests": {"storage": _USUAL}}}
-    made = {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": spec,
-    }
     others = f", or name one that exists ({', '.join(sorted(claims)[:4])})" if claims else ""
     return fixes.advice(
         f"Create the claim {name} in {namespace} ({mode}, {_USUAL} or as much as the model takes){others}",
-        f"echo {shlex.quote(msgspec.json.encode(made).decode())} | kubectl create -f -",
+        fixes.create("v1", "PersistentVolumeClaim", name, namespace, spec=spec),
     )
 
 
@@ -569,14 +560,12 @@ def _attached_elsewhere(pod: Pod, workload: Workload | None, events: Events) -> 
         )
     answers = [fixes.advice("Have all pods that share the claim run on one node, or use ReadWriteMany storage")]
     own = bool(workload and users and _made_by(users[0][1], workload, pod.cluster))
-    lost = next((n for _, user in users if (n := _gone(pod.cluster, user.spec.node_name))), None)
-    if lost:
+    if lost := next((n for _, user in users if (n := _gone(pod.cluster, user.spec.node_name))), None):
         summary += f". Node {lost} no longer reports, so that nobody detaches it"
         answers = [_out_of_service(lost)]
     elif workload and workload.kind == "Deployment" and own:
-        operation = {"op": "add", "path": "/spec/strategy", "value": {"type": "Recreate"}}
         text = f"Let the old pod go before the new one is made: strategy Recreate in {workload.ref}"
-        answers.insert(0, fixes.patch_object(workload.item, text, [operation]))
+        answers.insert(0, fixes.set_field(workload.item, "/spec/strategy", {"type": "Recreate"}, text, op="add"))
     if users and not own and not lost:  # to scale its own workload down would take this pod away as well
         answers = [
             *_there(pod, users[0][0].name, users[0][1].spec.node_name),
@@ -613,7 +602,7 @@ def _there(pod: Pod, claim: str, node: str) -> Iterator[Fix]:
     text = f"Let it run on {node}, where {claim} is attached and has room beside it (nodeSelector {_HOSTNAME}: {value})"
     there = bool(pod.spec.node_selector)
     path = f"/nodeSelector/{escaped(_HOSTNAME)}" if there else "/nodeSelector"
-    yield fixes.patch(pod, text, [{"op": "add", "path": path, "value": value if there else {_HOSTNAME: value}}])
+    yield fixes.set_spec(pod, path, value if there else {_HOSTNAME: value}, text)
 
 
 def _gone(cluster: Cluster, name: str) -> str:

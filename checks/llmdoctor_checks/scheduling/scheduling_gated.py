@@ -183,8 +183,7 @@ def _closed(gated: list[Pod], queued: list[Item], said: list[Evidence], subject:
     which = f"the scheduling gate{'s' * (len(gates) > 1)} {', '.join(gates)}"
     who = ", ".join(dict.fromkeys(_keeper(g) for g in gates))
     evidence = [pod_evidence(pod, "schedulingGates", ", ".join(gates))]
-    condition = pod.condition("PodScheduled")
-    if condition:
+    if condition := pod.condition("PodScheduled"):
         text = f"{condition.reason}: {condition.message}".rstrip(": ")
         evidence.append(pod_evidence(pod, "status.conditions[PodScheduled]", text))
     return Finding(
@@ -288,8 +287,7 @@ def _nodes(queued: list[Item], subject: Subject) -> Iterator[Evidence]:
     """The nodes for want of which Kueue knows no domain."""
     if "no topology domains" not in _reason(queued):
         return
-    for node in gone(queued[0], subject)[:3]:
-        yield node_evidence(node, ", ".join(node.troubles))
+    yield from (node_evidence(node, ", ".join(node.troubles)) for node in gone(queued[0], subject)[:3])
 
 
 def _reason(queued: list[Item]) -> str:
@@ -341,8 +339,7 @@ def _evictions(queued: list[Item]) -> Iterator[str]:
     """For what Kueue has taken workloads away, by its own count."""
     for workload in queued:
         for row in rows(workload.raw, "status.schedulingStats.evictions"):
-            why = row.get("underlyingCause" if row.get("reason") == "Deactivated" else "reason")
-            if why:
+            if why := row.get("underlyingCause" if row.get("reason") == "Deactivated" else "reason"):
                 yield f"evicted {row.get('count')}×: {why}"
 
 
@@ -498,8 +495,7 @@ def _of_kueue(subject: Subject, queued: list[Item]) -> Iterator[Fix]:
     one = f"describe workloads.kueue.x-k8s.io {queued[0].name}" if queued else "get workloads.kueue.x-k8s.io"
     commands = (f"kubectl -n {subject.namespace} {one}", "kubectl get clusterqueues.kueue.x-k8s.io -o yaml")
     reason = _reason(queued)
-    bare = next((p for p in subject.pods if p.unscheduled and _unqueued(p, queued)), None)
-    if bare:
+    if bare := next((p for p in subject.pods if p.unscheduled and _unqueued(p, queued)), None):
         labelled = _of_one_pod(bare, subject, queued, commands[0])
         if _deactivated(queued):
             told = f"{labelled.summary}; then set spec.active of Kueue's Workload to true again"
@@ -691,8 +687,7 @@ def _of_one_pod(pod: Pod, subject: Subject, queued: list[Item], look: str) -> Fi
             f"Take {_QUEUE} out of the pod templates of {where}, name the queue on the object alone, and recreate {pod.name}",
             look,
         )
-    queue = next((str(q) for w in queued if (q := dig(w.raw, "spec.queueName"))), "")
-    if queue:
+    if queue := next((str(q) for w in queued if (q := dig(w.raw, "spec.queueName"))), ""):
         text = f"Set {_QUEUE}={queue} in the pod templates too, and recreate {pod.name}; later releases of Kueue set it by themselves"
         return fixes.annotate(pod, {_QUEUE: queue}, text, field="labels")
     return fixes.advice(

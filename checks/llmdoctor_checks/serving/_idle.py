@@ -14,11 +14,11 @@ from kubectl_llmdoctor.api import (
     Engine,
     Finding,
     Line,
-    Log,
     Logs,
     Pod,
     Subject,
     clients,
+    current_logs,
     dig,
     fixes,
     log_evidence,
@@ -180,11 +180,7 @@ def _restarted(cluster: Cluster) -> set[str]:
 
 def _said(cluster: Cluster) -> Iterator[tuple[Line, str]]:
     """Lines that tell of a request on a connection that was closed, and whom it was for, where they say it."""
-    for text in cluster.snapshot.logs:
-        log = Log(text)
-        for words, pattern in (*_NAMED, *_LOST) if not text.previous else ():
-            for line in log.find(words):
-                if (said := re.search(pattern, line.text)) is not None:
-                    yield line, said["to"]
-        for words in _NAMELESS if not text.previous else ():
-            yield from ((line, "") for line in log.find(words))
+    for log in current_logs(cluster):
+        for words, pattern in (*_NAMED, *_LOST):
+            yield from ((line, said["to"]) for line, said in log.matching(pattern, words))
+        yield from ((line, "") for line in log.find(*_NAMELESS))

@@ -224,7 +224,7 @@ def _behind_prefills(pod: Pod, engine: Engine, log: Log, said: list[Load]) -> Fi
         evidence=(log_evidence(first.line), log_evidence(last.line)),
         fixes=(
             fixes.set_flag(
-                engine, "enable_mixed_chunk", "--enable-mixed-chunk", "", "Let running requests go on besides prompts"
+                engine, "enable_mixed_chunk", "--enable-mixed-chunk", "", "Let running requests go on beside prompts"
             ),
             fixes.advice(f"Read prompts in pods of their own (--disaggregation-mode) beside {fixes.edited(pod)}"),
         ),

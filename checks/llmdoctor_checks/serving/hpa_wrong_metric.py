@@ -174,10 +174,8 @@ def _at_once(engine: Engine, logs: Logs | None) -> tuple[int, Evidence] | None:
     if told is not None and isinstance(told.value, int) and told.value > 0:
         return told.value, setting_evidence(engine.container, told)
     log = logs.current(engine.container.name) if logs is not None and engine.name == "llama.cpp" else None
-    for line in log.find(_SLOTS) if log is not None else ():
-        if (said := re.search(rf"{_SLOTS}(\d{{1,4}})\b", line.text)) is not None:
-            return int(said[1]), log_evidence(line)
-    return None
+    found = log.matching(rf"{_SLOTS}(\d{{1,4}})\b", _SLOTS) if log is not None else ()
+    return next(((int(said[1]), log_evidence(line)) for line, said in found), None)
 
 
 def _beside_a_queue(metrics: Metrics) -> tuple[int, Evidence] | None:

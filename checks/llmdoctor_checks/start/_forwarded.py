@@ -38,7 +38,6 @@ def forwarded_elsewhere(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
         recent = started is not None and now is not None and (now - started).total_seconds() <= _SOON_SECONDS
         yield Finding(
             role="cause" if recent else "risk",
-            confidence="likely",
             summary=f"{proxy.name} forwards requests to {agent.name} at port {to}, and asks port {asked[1]} whether the pod is ready: "
             f"requests came before {agent.name} was up.",
             evidence=(

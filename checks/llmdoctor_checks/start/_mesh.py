@@ -63,16 +63,10 @@ _PROXY_USER = 1337
 
 #: What programs print when a connection is refused or gets no answer, as the redirection without a proxy brings about.
 _NETWORK = (
-    "onnection refused",
-    "Could not connect to the endpoint URL",
-    "Failed to establish a new connection",
-    "Network is unreachable",
-    "i/o timeout",
-    "Connection timed out",
-    "ConnectTimeout",
-    "Connection reset by peer",
+    "onnection refused", "Could not connect to the endpoint URL", "Failed to establish a new connection",
+    "Network is unreachable", "i/o timeout", "Connection timed out", "ConnectTimeout", "Connection reset by peer",
     "Temporary failure in name resolution",
-)
+)  # fmt: skip
 
 #: What a proxy says that cannot reach its control plane.
 _CONTROL_PLANE = (
@@ -105,13 +99,9 @@ _PAST_PORTS = ("traffic.sidecar.istio.io/excludeInboundPorts", "traffic.sidecar.
 
 #: What vLLM, SGLang and NCCL print where the ranks of a server connect.
 _JOINS = (
-    "is using nccl==",
-    "Init torch distributed begin",
-    "NCCL INFO Bootstrap",
-    "NCCL INFO NCCL version",
-    "NCCL version ",
-    "Connected to Ray cluster",
-)
+    "is using nccl==", "Init torch distributed begin", "NCCL INFO Bootstrap", "NCCL INFO NCCL version",
+    "NCCL version ", "Connected to Ray cluster",
+)  # fmt: skip
 
 #: What is looked for in the logs of proxies and of what they hold up.
 LITERALS = (*_NETWORK, *_CONTROL_PLANE, *_JOINS, _READY)
@@ -145,7 +135,6 @@ def _not_redirected(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
         last = [line for line in log.lines() if line.text.strip()][-1:] if log is not None else []
         yield Finding(
             role="cause",
-            confidence="likely",
             summary=f"{container.name}, which the mesh puts before all other containers, ended with exit code {ending.code}: "
             + (
                 "it finds no redirection to the proxy."
@@ -313,7 +302,6 @@ def _cuts_probes(pod: Pod, proxy: Container, events: Events | None) -> Iterator[
         port = found["port"]
         yield Finding(
             role="cause",
-            confidence="likely",
             summary=f"{proxy.name} cuts off the kubelet's {found['probe'].lower()} probe of {asked.name} at port {port}: "
             "where the mesh demands mTLS, a plain connection ends at the proxy.",
             evidence=(

@@ -4,8 +4,6 @@ Sources: the API types of External Secrets, cert-manager, HashiCorp's and 1Passw
 Secrets Store CSI driver, which makes a Secret only while a pod mounts its class (docs/topics/sync-as-kubernetes-secret).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

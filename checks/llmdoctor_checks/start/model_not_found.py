@@ -196,7 +196,7 @@ def _pulled_by_name(container: Container, name: str) -> Fix:
     pod = container.pod
     if name.startswith(_LEFT_OUT):
         return fixes.platform(
-            f"Upgrade the operator or generator that made {pod.name}, and have it make the pod anew: it put no name into the request of "
+            f"Upgrade the operator or generator that made {pod.name}, and have it make the pod again: it put no name into the request of "
             f"{container.name} ({name} is what Go prints for a value that was left out). Until then pull the model by hand "
             "(ollama pull NAME, in the server that has the store)"
         )
@@ -407,7 +407,7 @@ def _repository_of_nothing(engine: Engine, logs: Logs) -> Iterator[Finding]:
     """A Triton that is up, and whose table of models has no row: it found none in its repository."""
     log = logs.current(engine.container.name)
     # a script may start it again
-    line = next(reversed(list(log.find(_TABLE))), None) if log else None
+    line = log.last(_TABLE) if log else None
     if log is None or line is None or not _takes_none_later(engine, log):
         return
     below = [after.text for after in log.lines(line.number + 1, line.number + 2)]
@@ -437,7 +437,7 @@ def _repository_of_nothing(engine: Engine, logs: Logs) -> Iterator[Finding]:
 def _router_of_nothing(engine: Engine, logs: Logs) -> Iterator[Finding]:
     """A llama-server that serves as a router, and knows no model: whoever asks for one is refused."""
     log = logs.current(engine.container.name)
-    line = next(reversed(list(log.find(_HAS))), None) if log else None
+    line = log.last(_HAS) if log else None
     if log is None or line is None or _HAS + "0)" not in line.text or not log.holds(_ROUTES) or log.holds(_SPAWNS):
         return
     model, folder = engine.explicit("model"), engine.explicit("models_dir")
@@ -469,8 +469,7 @@ def _takes_none_later(engine: Engine, log: Log) -> bool:
 
     Elsewhere which models it has is up to its clients, or to the next look at the repository.
     """
-    printed = [said[1] for line in log.find(_MODE) if (said := _MODES.search(line.text[:2000]))]
-    if printed:
+    if printed := [said[1] for _, said in log.matching(_MODES, _MODE, most=2000)]:
         return printed[-1] == "NONE"
     mode = engine.get("model_control_mode")
     return mode.value == "none" if mode else engine.found.argv_known and not engine.announced

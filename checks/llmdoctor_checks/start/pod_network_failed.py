@@ -1,7 +1,5 @@
 """A program of the node's own network that does not run, where the network of a pod cannot be set up."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (

@@ -265,7 +265,6 @@ def _asked_by(container: Container, kind: str, scheme: str, *said: Evidence) -> 
     probe, pod = container.spec.probes.get(kind), container.pod
     written = probe.http_get.scheme if probe and probe.http_get else ""
     right = "HTTP" if scheme == "HTTPS" else "HTTPS"
-    operation = {"op": "add", "path": f"/containers/{container.index}/{kind}Probe/httpGet/scheme", "value": right}
     return Finding(
         role="cause" if said else "risk",
         severity="critical",
@@ -275,7 +274,12 @@ def _asked_by(container: Container, kind: str, scheme: str, *said: Evidence) -> 
         evidence=(*said, *((pod_evidence(container, f"{kind}Probe.httpGet.scheme", written),) if written else ())),
         explains=("not-ready", "rollout-stuck", *(("crash-loop", "probe-too-short") if kind != "readiness" else ())),
         fixes=(
-            fixes.patch(pod, f"Have the probe ask by {right}", [operation])
+            fixes.set_spec(
+                pod,
+                f"/containers/{container.index}/{kind}Probe/httpGet/scheme",
+                right,
+                f"Have the probe ask by {right}",
+            )
             if written == scheme
             else fixes.advice(f"Have the probe ask by {right} in {fixes.edited(pod)}"),
         ),

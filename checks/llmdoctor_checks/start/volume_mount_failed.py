@@ -73,7 +73,6 @@ def volume_mount_failed(pod: Pod, events: Events | None, cluster: Cluster, logs:
         item, _, text = faults[0]
         yield Finding(
             role="cause",
-            confidence="likely",
             summary=f"Volume {name} is not ready for a node: its {item.kind.partition('.')[0]} says {text}.",
             evidence=(event_evidence(event, cluster), *(object_evidence(*fault) for fault in faults[:2])),
             explains=CRASHED,

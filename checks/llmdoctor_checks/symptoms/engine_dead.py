@@ -215,7 +215,7 @@ def _always(pod: Pod) -> Fix:
     """What starts a server again that ended with status 0 as its engine had died."""
     return fixes.advice(
         f"Run it with restartPolicy: Always (in a Deployment), as the server ended with status 0 and {pod.spec.restart_policy} "
-        f"starts it no more; save the log of {pod.name} first, and read what ended the engine",
+        f"does not start it again; save the log of {pod.name} first, and read what ended the engine",
         f"kubectl -n {pod.namespace} logs {pod.name} --tail=-1",
     )
 
