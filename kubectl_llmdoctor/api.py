@@ -21,7 +21,7 @@ from kubectl_llmdoctor.evidence import (
 )
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts import k8s
-from kubectl_llmdoctor.facts.accelerator import Accelerator
+from kubectl_llmdoctor.facts.accelerator import Accelerator, given_shares, shares_of
 from kubectl_llmdoctor.facts.agent import ContainerUse, Device, Process, bus_of, letters
 from kubectl_llmdoctor.facts.clients import (
     addresses,
@@ -103,7 +103,14 @@ from kubectl_llmdoctor.facts.units import (
 )
 from kubectl_llmdoctor.facts.usage import Holder, Usage, requests_of, usage_of
 from kubectl_llmdoctor.facts.workload import Workload, top_of
-from kubectl_llmdoctor.facts.written import MOMENT, seconds_ago, seconds_between, written_ago, written_before
+from kubectl_llmdoctor.facts.written import (
+    MOMENT,
+    seconds_ago,
+    seconds_between,
+    served_until,
+    written_ago,
+    written_before,
+)
 from kubectl_llmdoctor.platforms.pointer import escaped
 from kubectl_llmdoctor.report.document import Confidence, Evidence, Fix, Patch
 from kubectl_llmdoctor.tree import dig, rows, table, words
@@ -151,7 +158,7 @@ __all__ = [
     "answered", "askers", "awaited_reservation", "branch_for", "bus_of", "came_further", "check", "clients",
     "contradicted", "count_of", "current_logs", "device_evidence", "dig", "driver_cuda", "duration", "ended_runner",
     "endings", "engines_in", "engines_of", "escaped", "event_evidence", "events_of", "expression", "failing_routes",
-    "fails_often", "few", "file_bytes_of", "fixes", "follow", "gone", "has_namespace", "holder_of", "holds",
+    "fails_often", "few", "file_bytes_of", "fixes", "follow", "given_shares", "gone", "has_namespace", "holder_of", "holds",
     "host_of", "idle_workload", "image_cuda", "in_order", "is_accelerator", "is_gone", "is_headless",
     "is_provisioner", "is_state_taint", "is_unfit", "k8s", "lacks_model", "last_words", "leads_here", "length_of",
     "letters", "log_evidence", "log_of", "logs_of", "long_past", "looks_like_error", "milli", "mismatches",
@@ -159,7 +166,7 @@ __all__ = [
     "often_failing_routes", "other_side", "own_kernels", "parse", "parse_time", "phase_at", "phase_of",
     "pod_evidence", "probe_kills", "problem_evidence", "raised_alike", "reach", "releases", "requests_of", "rows",
     "said", "say_amount", "say_bytes", "say_cores", "say_cuda", "say_seconds", "seconds_ago", "seconds_between",
-    "selected", "selector_of", "served", "service_at", "setting_evidence", "settling", "show_taint",
+    "selected", "selector_of", "served", "served_until", "service_at", "setting_evidence", "settling", "shares_of", "show_taint",
     "signs_of_life", "simulates", "sought", "speaks_of_one", "stray", "suffices", "superseded", "table",
     "takes_telemetry", "told_by", "told_elsewhere", "tolerated", "top_of", "tracebacks", "units", "usage_of",
     "words", "workload_evidence", "written_ago", "written_before",

@@ -433,10 +433,10 @@ def _older_than(engine: Engine, peers: list[Engine]) -> Fix | None:
     if seconds < _LATER:
         return None
     maker, command = edited(pod), f"kubectl -n {shlex.quote(pod.namespace)}"
-    anew = maker.startswith(("Deployment/", "StatefulSet/"))
+    anew, restarted = maker.startswith(("Deployment/", "StatefulSet/")), shlex.quote(maker.lower())
     return advice(
         f"Start {pod.name} again: {peer} began {say_seconds(seconds)} after it, and it may keep what it knew of the one before",
-        f"{command} rollout restart {maker.lower()}" if anew else f"{command} delete pod {shlex.quote(pod.name)}",
+        f"{command} rollout restart {restarted}" if anew else f"{command} delete pod {shlex.quote(pod.name)}",
     )
 
 

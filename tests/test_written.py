@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 
 from kubectl_llmdoctor.facts.cluster import Cluster
@@ -89,3 +90,20 @@ def test_times_that_can_be_the_clusters_stay(text: str, started: str) -> None:
     snapshot = _snapshot(source, started=started)
 
     assert Cluster(snapshot).snapshot is snapshot
+
+
+def _over_new_year(text: str, *, started: str, pod: str = "llm-0") -> list[float | None]:
+    log = LogText(text=text, namespace="serving", pod=pod, container="server")
+    return _ages(msgspec.structs.replace(_snapshot(log, started=started), taken_at="2027-01-03T08:00:00Z"))
+
+
+def test_a_time_of_last_year_is_read_over_new_year() -> None:
+    """A server of December that has said nothing since, seen in January: its log is old, and of no other clock."""
+    assert _over_new_year("INFO 12-31 08:00:00 [loggers.py:116] Engine 000", started="2026-12-20T07:00:00Z") == [
+        3 * 86400
+    ]
+
+
+def test_a_log_of_a_year_ago_is_of_another_clock() -> None:
+    """Its container was not there on that day of last year."""
+    assert _over_new_year("INFO 12-31 08:00:00 [loggers.py:116] Engine 000", started="2027-01-02T07:00:00Z") == [0]

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from kubectl_llmdoctor.api import MOMENT, Container, Line, Log, Logs, Pod, seconds_between
+from kubectl_llmdoctor.api import MOMENT, Container, Line, Log, Logs, Pod, seconds_between, written_ago
 
 #: Statements that are looked at, the last ones: two minutes of vLLM's.
 RECENT = 12
@@ -21,6 +21,9 @@ RECENT = 12
 _FEWEST, _SECONDS = 6, 110
 #: And so few where they cover several minutes.
 _THINNED, _MINUTES = 4, 180
+
+#: So many seconds later a few lines say nothing of a server.
+_LONG_AGO = 86400
 
 #: What a log says that has its beginning.
 _STARTED = ("startup complete", "server version", "fired up")
@@ -58,9 +61,15 @@ class Load(msgspec.Struct, frozen=True):
 
 
 def picked(container: Container, logs: Logs) -> bool:
-    """Whether somebody picked the lines of the log out of a longer one: they are few, and none is of the server's start."""
+    """Whether somebody picked the lines of the log out of a longer one: they are few, none is of the server's start.
+
+    Where their times are the cluster's and lie long before it was looked at, nobody knows what has been since.
+    """
     log = logs.current(container.name)
-    return log is not None and log.quoted and not any(log.holds(word) for word in _STARTED)
+    if log is None or not log.quoted or any(log.holds(word) for word in _STARTED):
+        return False
+    ago = written_ago(log.line(len(log)), container.pod.cluster.now) if len(log) else None
+    return ago is None or ago <= _LONG_AGO
 
 
 def recent_load(container: Container, logs: Logs) -> list[Load]:

@@ -37,6 +37,13 @@ _OF_A_REPLICA = r"hash$|/(?:pod-name|pod-index|worker-index|group-index|group-ke
 _GATEWAY, _OWNING = "gateway.networking.k8s.io/gateway-name", "gateway.envoyproxy.io/owning-gateway-"
 
 
+#: By which labels Knative and KServe name the object of a pod.
+_OF_SERVERLESS = ("serving.knative.dev/service", "serving.kserve.io/inferenceservice")
+
+#: What an address has, and the name of a model has not.
+_AN_ADDRESS = r"://|:\d|\.svc\b"
+
+
 class _Asker(msgspec.Struct, frozen=True):
     """A container, and a variable, its `args` or a ConfigMap that names servers, each by its address."""
 
@@ -51,11 +58,14 @@ def askers(pod: Pod, names: set[str], cluster: Cluster) -> Iterator[tuple[Contai
     names = names | _led_by(pod)
     if not names:
         return
+    guessed = _guessed(pod)
     ways = _ways(pod, names, cluster)
     all_of = cluster.once("askers", lambda: _askers(cluster))
     first = {*names, *(host.partition(".")[0] for host in ways.hosts), *(name for _, name in ways.gateways)}
     for _, one in sorted((pair for name in first for pair in all_of.get(name, ())), key=itemgetter(0)):
         other = one.container.pod
+        if host_of(one.urls[0]) in guessed and not re.search(_AN_ADDRESS, one.value[:_LONGEST]):
+            continue  # a workload is often called as its model is
         # one that asks several servers does not say of which it speaks
         if other.item is not pod.item and all(_leads(x, names, ways, pod.namespace, other.namespace) for x in one.urls):
             yield one.container, one.where, one.value
@@ -171,13 +181,18 @@ def _led_by(pod: Pod) -> set[str]:
     is known that selects it, one that nobody has read may be called as the workload is.
     """
     labels = pod.labels
-    service, named = labels.get("serving.knative.dev/service"), labels.get("serving.kserve.io/inferenceservice")
+    service, named = (labels.get(label) for label in _OF_SERVERLESS)
     part = labels.get("component") or "predictor"  # a transformer asks the predictor
     found = {str(one) for one in (service, named, named and f"{named}-{part}") if one}
-    maker = top_of(pod.item, pod.cluster) if pod.item is not None and not (found or pod.services) else None
-    if maker is not None and pod.cluster.exists("Service", pod.namespace, maker.name) is None:
-        found.add(maker.name)
-    return found
+    return found | _guessed(pod)
+
+
+def _guessed(pod: Pod) -> set[str]:
+    """How the Service of a pod may be called of which none is known: as its workload is."""
+    known = pod.services or any(pod.labels.get(label) for label in _OF_SERVERLESS)
+    maker = top_of(pod.item, pod.cluster) if pod.item is not None and not known else None
+    unread = maker is not None and pod.cluster.exists("Service", pod.namespace, maker.name) is None
+    return {maker.name} if maker is not None and unread else set()
 
 
 def _written(container: Container) -> Iterator[tuple[str, str]]:

@@ -29,6 +29,8 @@ _UPTIME = r"(?:\[\d{1,6}\] )?(\d{1,7})\.(\d\d)\.(\d{3})\.\d{3} [A-Z] "
 
 #: So many characters at the end of a log tell by which clock it was written; time zones differ by less than a day.
 _LAST_CHARS, _A_DAY = 10_000, 86400.0
+#: 2000, which stands for each year that is not written, is a leap year.
+_A_YEAR = 366 * _A_DAY
 
 
 class QuotedLog(LogText, frozen=True):
@@ -64,11 +66,15 @@ def by_their_clocks(
 def _ages(source: LogText, now: datetime) -> list[float]:
     """How many seconds before the snapshot the last lines of a log were written, by the times that they bear."""
     lines = Log(LogText(text=source.text[-_LAST_CHARS:])).lines(1)
-    return [age for line in lines if (age := seconds_ago(line, now)) is not None]
+    return [age for line in lines if (age := _by_its_year(line, now)) is not None]
 
 
 def _impossible(age: float, now: datetime, begun: datetime | None) -> bool:
-    return age < -_A_DAY or (begun is not None and age > (now - begun).total_seconds() + _A_DAY)
+    """Whether a line of this age is older than its container, or of a day to come that was not last year's in its time either."""
+    most = (now - begun).total_seconds() + _A_DAY if begun is not None else None
+    if age < -_A_DAY:
+        return most is None or age + _A_YEAR > most
+    return most is not None and age > most
 
 
 def seconds_between(first: Line, last: Line) -> float | None:
@@ -80,7 +86,7 @@ def seconds_between(first: Line, last: Line) -> float | None:
             return ran[1] - ran[0] if ran[1] >= ran[0] else None
         return (last.time - first.time).total_seconds() if first.time and last.time else None
     seconds = (moments[1] - moments[0]).total_seconds()
-    return seconds if seconds >= 0 else seconds + 366 * 86400
+    return seconds if seconds >= 0 else seconds + _A_YEAR
 
 
 def seconds_ago(line: Line, now: datetime | None) -> float | None:
@@ -89,11 +95,20 @@ def seconds_ago(line: Line, now: datetime | None) -> float | None:
         return None
     if line.time:
         return (now - line.time).total_seconds()
-    if (at := _moment(line)) is None:
+    if (ago := _by_its_year(line, now)) is None:
         return None
-    source = line.log.source
-    ago = (datetime(2000, now.month, now.day, now.hour, now.minute, now.second) - at).total_seconds()
-    return ago - source.behind if isinstance(source, QuotedLog) else ago
+    ago -= line.log.source.behind if isinstance(line.log.source, QuotedLog) else 0
+    return ago if ago >= -_A_DAY else ago + _A_YEAR  # no line is of a day to come: it is of last year
+
+
+def served_until(line: Line, server: Container) -> float | None:
+    """How long a server that runs had run when it wrote a line; None where its log is of another clock, or has no times."""
+    now, status = server.pod.cluster.now, server.status
+    started = parse_time(status.state.running.started_at) if status and status.state.running else None
+    ago = written_ago(line, now)
+    if now is None or started is None or ago is None or isinstance(line.log.source, QuotedLog):
+        return None
+    return (now - started).total_seconds() - ago
 
 
 def written_ago(line: Line, now: datetime | None) -> float | None:
@@ -118,6 +133,12 @@ def _uptime(line: Line) -> float | None:
     """How many seconds a llama-server had run, which is what it prints for a time: minutes, seconds, thousandths and so on."""
     said = re.match(_UPTIME, line.text)
     return int(said[1]) * 60 + int(said[2]) + int(said[3]) / 1000 if said else None
+
+
+def _by_its_year(line: Line, now: datetime) -> float | None:
+    """How many seconds before the snapshot a line was written by its own time, taken for one of the same year."""
+    at = _moment(line)
+    return (now.replace(year=2000, microsecond=0, tzinfo=None) - at).total_seconds() if at is not None else None
 
 
 def _moment(line: Line) -> datetime | None:

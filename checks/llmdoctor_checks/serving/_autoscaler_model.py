@@ -8,6 +8,8 @@ from kubectl_llmdoctor.api import Cluster, Engine, Finding, Line, Log, Pod, esca
 from llmdoctor_checks.serving._autoscaling import Scaler
 
 _MODEL = "llm-d.ai/model-id"
+#: It passes over each autoscaler that does not say so with "true".
+_MANAGED = "llm-d.ai/managed"
 #: What it prints where Prometheus has no series with the model's name (internal/engines/saturation), and which model that was.
 SKIPPED = "No saturation metrics available for model, skipping analysis"
 _WHICH = r"\"modelID\": ?\"(?P<model>[^\"\s]{1,253})\""
@@ -22,6 +24,8 @@ def of_another_model(pod: Pod, engine: Engine, scaler: Scaler, cluster: Cluster)
         return None
     lines = cluster.once("models without metrics", lambda: _skipped(cluster))
     line = lines.get(wanted)
+    if line is None and scaler.item.annotations.get(_MANAGED) != "true":
+        return None
     path = f"metadata.annotations[{_MODEL}]"
     operation = {"op": "add", "path": f"/metadata/annotations/{escaped(_MODEL)}", "value": label}
     return Finding(

@@ -28,7 +28,7 @@ NO_HOST = "-ip-"
 _SHADOW = (
     r"outbound\|\d{1,5}\|\|(?P<pool>[a-z0-9][a-z0-9.-]{0,252})-ip-[0-9a-f]{6,10}\.(?P<namespace>[a-z0-9-]{1,63})\.svc"
 )
-_UNSERVED = r"\"response_code\": ?\"?503\b.{0,2000}\"upstream_host\": ?(?:null|\"-\")|\" 503 "
+_UNSERVED = r"\"response_code\": ?\"?503\b.{0,2000}\"upstream_host\": ?(?:null|\"-\")|\" 503 \S{1,40} (?!via_upstream)"
 
 #: What makes the pods of a pool.
 _MADE_BY = ("Deployment", "StatefulSet", "LeaderWorkerSet")

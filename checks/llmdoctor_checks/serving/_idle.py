@@ -109,7 +109,7 @@ def closed_while_idle(
 
 def _age(line: Line) -> float | None:
     """How old a request was that was reset, where the line right above says that it was sent."""
-    above = next((one for one in line.log.find("POST /") if one.number == line.number - 1), None)
+    above = next(line.log.lines(line.number - 1, line.number - 1), None) if line.number > 1 else None
     sent = above is not None and re.search(
         rf"\bPOST (?=/)\S{{0,200}}?(?:{GENERATES})(?! HTTP/\S{{1,9}} \d)", above.text[:2000]
     )

@@ -40,7 +40,7 @@ def blind_picker(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Find
             asked, named = re.search(_METRIC, text), re.search(_POOL, text)
             for engine in _servers(pod, cluster, named["name"]) if asked and named else ():
                 gone = absent(engine, asked["name"]) if asked else None
-                if asked and gone and alike(*gone):
+                if asked and gone and alike(*gone) and not _exposed(engine, gone[0]):
                     yield _finding(pod, container, engine, asked, gone, evidence)
                     return
 
@@ -64,7 +64,7 @@ def _servers(pod: Pod, cluster: Cluster, name: str) -> Iterator[Engine]:
 def _finding(
     pod: Pod, container: Container, engine: Engine, asked: re.Match[str], gone: tuple[str, str], evidence: Evidence
 ) -> Finding:
-    exposed = _exposed(engine, *gone)
+    exposed = _exposed(engine, gone[1])
     return Finding(
         # who has seen what the server emits knows that the picker gets nothing
         role="cause" if exposed else "risk",
@@ -76,16 +76,14 @@ def _finding(
     )
 
 
-def _exposed(engine: Engine, old: str, new: str) -> Evidence | None:
-    """That the metrics which were read of a server have the new name, and not the old one."""
+def _exposed(engine: Engine, name: str) -> Evidence | None:
+    """That the metrics which were read of a server have one of this name."""
     pod = engine.container.pod
     for read in pod.cluster.snapshot.metrics:
-        if (read.namespace, read.pod) == (pod.namespace, pod.name) and f"\n{new}" in read.text:
-            return (
-                None
-                if f"\n{old}" in read.text
-                else Evidence(source="metric", ref=f"{pod.namespace}/{pod.name}", text=new)
-            )
+        if (read.namespace, read.pod) == (pod.namespace, pod.name) and re.search(
+            rf"^{re.escape(name)}\b", read.text, re.MULTILINE
+        ):
+            return Evidence(source="metric", ref=f"{pod.namespace}/{pod.name}", text=name)
     return None
 
 

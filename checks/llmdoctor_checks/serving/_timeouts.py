@@ -315,9 +315,11 @@ def _openshift(item: Item) -> Iterator[Timeout]:
         yield Timeout(item, path, pointer, value, int(said[1]) * _OPENSHIFT_UNITS[said[2] or ""], whole=False)
 
 
-def longer(timeout: Timeout, tokens: int) -> Fix:
-    """Twice the time at the fastest pace, in whole minutes, and never less than it is."""
+def longer(timeout: Timeout, tokens: int, at_least: float = 0) -> Fix:
+    """Twice the time at the fastest pace, in whole minutes, never less than it is, and more than what a request is known to take."""
     seconds = max(600, -(-2 * tokens // FASTEST_TOKENS_PER_SECOND // 60) * 60)
+    if seconds < at_least:
+        seconds = (int(1.2 * at_least) // 60 + 1) * 60
     if seconds <= timeout.seconds:
         seconds = 2 * int(timeout.seconds)
     kind = timeout.item.raw.get("kind")
@@ -331,6 +333,11 @@ def longer(timeout: Timeout, tokens: int) -> Fix:
             setting = "responseStartTimeoutSeconds, or revision-response-start-timeout-seconds of knative-serving/config-defaults,"
             above = f"timeoutSeconds and {above}"
         return fixes.advice(f"Set {setting} of the revision to {seconds}, with {above} no less")
+    if kind == "InferenceService" and seconds > max(KNATIVE_MOST_SECONDS, timeout.seconds):
+        return fixes.platform(
+            f"Set max-revision-timeout-seconds of config-defaults (namespace knative-serving) to {seconds}, then {timeout.path} of "
+            f"{timeout.where} to {seconds}"
+        )
     if kind == "Service":
         return _in_knative(timeout, seconds, tokens)
     if kind == "Ingress" and ALB_ATTRIBUTES in timeout.path:

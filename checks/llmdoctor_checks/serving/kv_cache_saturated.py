@@ -17,11 +17,15 @@ from kubectl_llmdoctor.api import (
     Span,
     check,
     count_of,
+    dig,
     engines_in,
     fixes,
+    given_shares,
     log_evidence,
     say_seconds,
     seconds_between,
+    served_until,
+    shares_of,
     written_ago,
 )
 from llmdoctor_checks._load import (
@@ -75,6 +79,9 @@ _STATEMENTS = 360
 
 #: So many wait at the last of a few statements that a report quotes.
 _FEWEST_QUOTED = 2
+
+#: Fewer than one for so many that run wait for a moment, as batching goes.
+_FEW_OF = 10
 
 #: Requests that were put back have room again after less, as a rule.
 _LONG_BACK = 20
@@ -275,7 +282,7 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         len(said) > 2 and said[0].waiting < last.waiting and last.waiting >= last.running and _cut_down(engine, said)
     )
     before = _before_it_slowed(recent, said) or _before_it_was_full(recent)
-    quoted = picked(engine.container, logs) and _full_as_quoted(said)
+    quoted = picked(engine.container, logs) and _full_as_quoted(recent)
     if not (quoted or (full and (lasting or deep or grown)) or times or put_back is not None or before is not None):
         return
     if _worked_off(said, preempted=times is not None):
@@ -325,6 +332,9 @@ def _preempted_as_quoted(pod: Pod, engine: Engine, logs: Logs, said: list[tuple[
     if not said or said[-1][1] < _EACH or not picked(engine.container, logs):
         return None
     last, times = said[-1]
+    ran = served_until(last, engine.container)
+    if ran is not None and times < ran / 60:
+        return None
     return Finding(
         role="cause",
         confidence="possible",
@@ -340,7 +350,8 @@ def _preempted_as_quoted(pod: Pod, engine: Engine, logs: Logs, said: list[tuple[
 def _full_as_quoted(said: list[Statement]) -> bool:
     """Whether each of the few statements that a report quotes shows a full cache, and the queue grows no shorter."""
     first, last = said[0], said[-1]
-    return last.waiting >= max(first.waiting, _FEWEST_QUOTED) and all(one.cache >= _FULL_OVER_TIME for one in said)
+    least = max(first.waiting, _FEWEST_QUOTED, last.running / _FEW_OF)
+    return last.waiting >= least and all(one.cache >= _FULL_OVER_TIME for one in said)
 
 
 def _cut_down(engine: Engine, said: list[Statement]) -> bool:
@@ -540,6 +551,8 @@ def _larger_share(pod: Pod, engine: Engine) -> Iterator[Fix]:
     share = engine.explicit("gpu_memory_utilization")
     if engine.name != "vllm" or share is None or not isinstance(share.value, int | float) or len(engines_in(pod)) != 1:
         return
+    if _shares_its_gpu(pod, engine):
+        return
     if 0 < share.value <= _SMALL_SHARE:
         twice = f"{2 * share.value:.4g}"
         yield fixes.set_flag(
@@ -550,3 +563,10 @@ def _larger_share(pod: Pod, engine: Engine) -> Iterator[Fix]:
             f"Raise --gpu-memory-utilization from {share.value} to {twice}: all that is added is cache, as far as nothing else takes the "
             "rest of the memory",
         )
+
+
+def _shares_its_gpu(pod: Pod, engine: Engine) -> bool:
+    """Whether others may have memory of the same GPU: the device plugin gives it to several pods, or a part of it to each."""
+    node = pod.cluster.item("Node", "", str(dig(pod.item.raw, "spec.nodeName"))) if pod.item is not None else None
+    parts = any(name.endswith(".shared") for name in engine.container.accelerators)
+    return parts or bool(given_shares(pod.annotations)) or (node is not None and shares_of(node.labels) > 1)

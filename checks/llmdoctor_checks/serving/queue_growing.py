@@ -53,6 +53,9 @@ from llmdoctor_checks.serving._saturation import (
 #: So many requests wait at the end, at least: fewer are a burst.
 _LEAST = 10
 
+#: An engine that runs so much more at the last of a few statements has not all in service that it can have.
+_STILL_RISES = 1.1
+
 #: Where few run at once, so many wait for several turns.
 _LEAST_OF_FEW, _TURNS = 4, 3
 
@@ -335,8 +338,11 @@ def _as_quoted(pod: Pod, engine: Engine, subject: Subject, said: list[Said]) -> 
     first, last = said[0], said[-1]
     if last.waiting < max(_LEAST, last.running) or any(load.cache >= _FULL for load in said):
         return None
-    if len(said) > 1 and last.waiting <= first.waiting:
+    # one statement alone may be that of a burst, unless all that it may run at once do
+    if last.waiting <= first.waiting if len(said) > 1 else last.running != engine.value("max_num_seqs"):
         return None
+    if last.running > _STILL_RISES * first.running:
+        return None  # it takes ever more in service
     times = -(-(last.waiting + last.running) // max(last.running, 1))
     before = f"; {count_of(len(said) - 1, 'statement')} before {first.waiting} waited" if len(said) > 1 else ""
     why = "they have all that is here now in service at once"

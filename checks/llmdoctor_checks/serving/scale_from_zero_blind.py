@@ -122,6 +122,7 @@ def _of_router(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
     for item, lines in refused_for_nobody(pod, cluster, logs):
         keda = (scaled_object(one) for one in cluster.items("ScaledObject", pod.namespace) if _scales(one, item))
         scaler = next((one for one in keda if _inactive(one) and one.minimum == 0 and not _paused(one)), None)
+        lines = _not_before(lines, scaler, cluster) if scaler is not None else []
         if scaler is None or len(lines) < _FEWEST:
             continue
         yield Finding(
@@ -149,6 +150,14 @@ def _inactive(scaler: Scaler) -> bool:
     """Whether KEDA says that nothing which it looks at calls for a pod."""
     said = rows(scaler.item.raw, "status.conditions")
     return any(row.get("type") == "Active" and row.get("status") == "False" for row in said)
+
+
+def _not_before(lines: list[Line], scaler: Scaler, cluster: Cluster) -> list[Line]:
+    """The refusals that were not, as far as is known, made before KEDA was last active."""
+    active, now = parse_time(dig(scaler.item.raw, "status.lastActiveTime")), cluster.now
+    since = (now - active).total_seconds() if active is not None and now is not None else None
+    ages = [(line, written_ago(line, now)) for line in lines]
+    return [line for line, ago in ages if since is None or ago is None or ago <= since]
 
 
 def _since_it_slept(lines: list[Line], scaler: Scaler, cluster: Cluster) -> list[Line] | None:

@@ -8,6 +8,7 @@ Ollama (net/http) speak no HTTP/2; SGLang does with `--enable-http2`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -59,7 +60,7 @@ NO_HTTP = "Invalid HTTP request received."
 def other_protocol(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     """The first Service or pool by which a gateway asks the server with a protocol that it does not speak."""
     port = engine.value("port")
-    if engine.name not in _HTTP1 or engine.explicit("enable_http2") or not isinstance(port, int):
+    if engine.name not in _HTTP1 or engine.explicit("enable_http2") or not isinstance(port, int) or _by_grpc(engine):
         return
     if not without_tls(engine, port):
         return
@@ -78,6 +79,12 @@ def other_protocol(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Find
             order=said.order if said else None,
         )
         return
+
+
+def _by_grpc(engine: Engine) -> bool:
+    """Whether the server is told to speak gRPC, at its own port or another: vLLM's `grpc_server` and `--grpc`, SGLang's `--grpc-mode`."""
+    told = " ".join(engine.container.spec.argv)[:20_000]
+    return re.search(r"(?:^|\s)(?:--(?:smg-)?grpc|vllm\.entrypoints\.grpc)", told) is not None
 
 
 def _by_services(pod: Pod, port: int) -> Iterator[tuple[Item, str, str, Fix]]:

@@ -40,17 +40,22 @@ _ANSWERS = (
 _UNREAD, _WHOSE = "detected tool-call markup but extracted no", r"Tool parser '([\w.-]{1,60})' detected"
 _FEWEST_UNREAD, _SHARE_UNREAD = 5, 0.1
 
-#: What models write around a call, which clients see where the server did not read it, and the parsers of vLLM and SGLang that read it.
+#: What models write around a call, which clients see where the server did not read it, and the parsers of vLLM and SGLang that read it;
+#: not the examples of a prompt that tells a model to write so.
 _MARKS = (
-    ("<function=", r"<function=[\w.-]{1,64}>", ("qwen3_coder", "qwen3_xml", "step3p5", "seed_oss")),
+    (
+        "<function=",
+        r"<function=(?!example_)[\w.-]{1,64}>",
+        ("qwen3_coder", "qwen3_xml", "step3p5", "seed_oss", "mimo"),
+    ),
     (
         "<tool_call>",
-        r"<tool_call>(?:\\n|\s){0,4}\{",
-        ("hermes", "qwen25", "qwen", "granite", "granite4", "mimo", "ernie45"),
+        r"<tool_call>(?:\\n|\s){0,4}\{(?!\\?[\"']name\\?[\"']: ?<)",
+        ("hermes", "qwen25", "qwen", "granite", "granite4", "mimo", "ernie45", "trinity", "xlam"),
     ),
-    ("[TOOL_CALLS]", r"\[TOOL_CALLS\] ?[\[\w]", ("mistral",)),
+    ("[TOOL_CALLS]", r"\[TOOL_CALLS\] ?[\[\w]", ("mistral", "xlam")),
     ("<|tool_calls_section_begin|>", r"<\|tool_calls_section_begin\|>", ("kimi_k2",)),
-    ("<arg_key>", r"<arg_key>[\w.-]{1,64}</arg_key>", ("glm45", "glm47", "glm")),
+    ("<arg_key>", r"<arg_key>[\w.-]{1,64}</arg_key>", ("glm45", "glm47", "glm", "ling3", "poolside_v1")),
     ("<minimax:tool_call>", r"<minimax:tool_call>", ("minimax_m2", "minimax-m2")),
     ("tool▁calls▁begin", r"<｜tool▁calls▁begin｜>", ("deepseek_v3", "deepseek_v31", "deepseekv3", "deepseekv31")),
 )
@@ -160,7 +165,12 @@ def _unread_calls(engine: Engine, logs: Logs) -> Finding | None:
 def _seen_by_clients(pod: Pod, engine: Engine, cluster: Cluster) -> Finding | None:
     """Calls as the model writes them, in the log of a client of this server alone: the parser that it was told reads another format."""
     parser = engine.explicit("tool_call_parser")
-    if not pod.ready or parser is None or engine.name not in ("vllm", "sglang"):
+    if (
+        not pod.ready
+        or parser is None
+        or engine.name not in ("vllm", "sglang")
+        or engine.explicit("tool_parser_plugin")
+    ):
         return None
     if engine.name == "vllm" and engine.value("enable_auto_tool_choice", False) is False:
         return None
