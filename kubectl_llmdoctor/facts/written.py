@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from bisect import bisect_left
 from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -55,12 +57,19 @@ def by_their_clocks(
     foreign = [of[-1] for place, of in ages.items() if all(_impossible(age, now, begun(logs[place])) for age in of)]
     if not foreign:
         return logs
-    ends = {place: of[-1] for place, of in ages.items() if any(abs(of[-1] - end) <= _A_DAY for end in foreign)}
-    marked = list(logs)
+    in_order = sorted(foreign)
+    ends = {place: of[-1] for place, of in ages.items() if _nearest(in_order, of[-1]) <= of[-1] + _A_DAY}
+    in_order, marked = sorted(ends.values()), list(logs)
     for place, end in ends.items():
         given = {name: getattr(logs[place], name) for name in LogText.__struct_fields__}
-        marked[place] = QuotedLog(**given, behind=min(other for other in ends.values() if abs(end - other) <= _A_DAY))
+        marked[place] = QuotedLog(**given, behind=_nearest(in_order, end))
     return tuple(marked)
+
+
+def _nearest(in_order: list[float], end: float) -> float:
+    """The least of some ages that is less than by a day below one, or the next above it."""
+    place = bisect_left(in_order, end - _A_DAY)
+    return in_order[place] if place < len(in_order) else math.inf
 
 
 def _ages(source: LogText, now: datetime) -> list[float]:
