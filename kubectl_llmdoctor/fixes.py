@@ -668,7 +668,10 @@ def _patched(pod: Pod, operations: list[dict[str, Any]]) -> bool:
 
 
 def _in_variable(engine: Engine, chosen: Sequence[tuple[str, str, str]]) -> list[dict[str, Any]]:
-    """Options in the variable from which an operator takes arguments, in place of how they are written there; none where none is."""
+    """Options in the variable from which an operator takes arguments, in place of how they are written there; none where none is.
+
+    A shell reads what it says, so there is no option in it that needs quotes.
+    """
     container = engine.container
     named = re.search(r"\.env\[(\w{1,100})\]$", container.told[0].path) if container.told else None
     if named is None:
@@ -678,8 +681,12 @@ def _in_variable(engine: Engine, chosen: Sequence[tuple[str, str, str]]) -> list
     if (have and have.value_from) or "<masked" in text:
         return []
     for name, flag, value in chosen:
-        current, new = engine.explicit(name), " ".join(_option(engine, flag, value))
-        if not flag.startswith("-") or (current and f" {text} ".count(f" {current.text} ") != 1):
+        current, new = engine.explicit(name), " ".join(map(shlex.quote, words := _option(engine, flag, value)))
+        if (
+            not flag.startswith("-")
+            or new != " ".join(words)
+            or (current and f" {text} ".count(f" {current.text} ") != 1)
+        ):
             return []
         text = f" {text} ".replace(f" {current.text} ", f" {new} ").strip() if current else f"{text} {new}".strip()
     return variable_operations(container, {named[1]: text})[0]

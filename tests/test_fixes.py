@@ -372,6 +372,17 @@ def test_the_context_of_llama_server_is_no_script_of_a_shell() -> None:
     assert [(op["path"], op["value"]) for op in fix.patch.body] == [("/spec/template/spec/containers/0/args/3", "8192")]
 
 
+@pytest.mark.parametrize("value", ["$(id)", '{"a": 1}', "a;b", "a b"])
+def test_what_needs_quotes_stands_in_no_variable_that_a_shell_reads(value: str) -> None:
+    case = load_case(Path(__file__).parents[1] / "checks/cases/kv-cache-no-room/fires_arguments_of_a_variable.yaml")
+    cluster = Cluster(case.snapshot)
+    (service,) = cluster.items("LLMInferenceService")
+    (engine,) = engines_of(Pod.planned(Workload(service, cluster))[0], Logs([]))
+
+    assert fixes.set_flag(engine, "max_num_seqs", "--max-num-seqs", "8", "Change it").patch
+    assert fixes.set_flag(engine, "max_num_seqs", "--max-num-seqs", value, "Change it").patch is None
+
+
 def test_an_option_is_added_to_a_command_that_has_all_words() -> None:
     command = ["python3", "-m", "sglang.launch_server", "--model-path", "Qwen/Qwen3-8B"]
     engine = _made(image="lmsysorg/sglang:v0.5.9", command=command)

@@ -74,3 +74,48 @@ def _pod(*, limits: dict[str, str], labels: dict[str, str] | None = None) -> Con
 )
 def test_only_whole_gpus_of_its_own_can_be_more(limits: dict[str, str], labels: dict[str, str], most: int) -> None:
     assert most_gpus(_pod(limits=limits, labels=labels)) == most
+
+
+def _values(image: str, *args: str, **env: str) -> dict[str, str]:
+    spec = {"name": "s", "image": image, "args": [*args], "env": [{"name": k, "value": v} for k, v in env.items()]}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "m", "namespace": "a"},
+        "spec": {"containers": [spec]},
+    }
+    (subject,) = subjects(Cluster(Snapshot(objects=(pod,))))
+    (engine,) = subject.engines(subject.pods[0])
+    return enough(Case(engine, engine.container, {}, "", None))
+
+
+@pytest.mark.parametrize(
+    ("more", "fewer"),
+    [
+        ((), "2048"),
+        (("--no-enable-chunked-prefill", "--max-model-len", "16384"), ""),  # the longest prompt is one batch
+        (("--max-num-seqs", "4096"), ""),
+    ],
+)
+def test_a_smaller_batch_is_one_that_starts(more: tuple[str, ...], fewer: str) -> None:
+    values = _values("vllm/vllm-openai:v0.10.2", "--model", "a/b", "--max-num-batched-tokens", "16384", *more)
+
+    assert values["fewer_batched"] == fewer
+
+
+def test_expandable_segments_are_nothing_for_a_pool_nor_twice() -> None:
+    image, model = "vllm/vllm-openai:v0.10.2", ("--model", "a/b")
+    told = "max_split_size_mb:128,expandable_segments:True"
+
+    assert _values(image, *model, PYTORCH_CUDA_ALLOC_CONF="max_split_size_mb:128")["no_segments"] == ""
+    assert _values(image, *model, "--enable-sleep-mode")["no_segments"]
+    assert _values(image, *model, PYTORCH_CUDA_ALLOC_CONF=told)["no_segments"]
+
+
+@pytest.mark.parametrize(
+    ("env", "fits"), [({}, "yes"), ({"LLAMA_ARG_FIT": "off"}, ""), ({"LLAMA_ARG_TENSOR_SPLIT": "3,1"}, "")]
+)
+def test_a_variable_keeps_llama_server_from_fitting_layers(env: dict[str, str], fits: str) -> None:
+    image = "ghcr.io/ggml-org/llama.cpp:server-cuda-b8000"
+
+    assert _values(image, "-m", "/m.gguf", "-ngl", "99", **env)["fits_layers"] == fits

@@ -55,6 +55,9 @@ _INTERFACE = expression(r"[A-Za-z][\w.-]{0,13}\d")
 #: A leader that is the container itself.
 _HERE = expression(r"(?:localhost|127\.0\.0\.1|0\.0\.0\.0)(?::|$)")
 
+#: The label by which KubeRay names the cluster of a pod.
+_CLUSTER = "ray.io/cluster"
+
 #: What starts a node of Ray, up to the next command, and where it is told to look for the head.
 _RAY_START = expression(r"\bray start\b(?:\\\n|[^;&|\n]){0,2000}")
 _ASKS = expression(r"(?<![\w-])--address[= ][\"']?(?P<at>[\w.:-]{1,253})")
@@ -242,7 +245,9 @@ class Group(Topic):
         if begun is None or self.pod is None:
             return ""
         others = (
-            Pod.of(item, cluster) for item in cluster.items("Pod", self.pod.namespace) if item.name != self.pod.name
+            Pod.of(item, cluster)
+            for item in cluster.items("Pod", self.pod.namespace)
+            if item.name != self.pod.name and item.labels.get(_CLUSTER) == self.pod.labels.get(_CLUSTER)
         )
         heads = [c for one in others for c in one.containers if _starts_head(c)]
         since = heads[0].status.state.running if len(heads) == 1 else None

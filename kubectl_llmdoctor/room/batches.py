@@ -53,7 +53,7 @@ class Batches(Case, frozen=True):
         return super().values() | {
             "fewer_tokens": self._fewer("max_num_batched_tokens", _TOKENS),
             "batched": str(self._batched or ""),
-            "fewer_batched": str(_TOKENS) if self._batched > _TOKENS else "",
+            "fewer_batched": self._fewer("max_num_batched_tokens", _TOKENS) if self._batched > _TOKENS else "",
             "fewer_at_once": self._fewer("ubatch_size", _AT_ONCE),
             "fewer_requests": self._fewer("max_num_seqs", _REQUESTS),
             "half_context": self._half("max_model_len"),
@@ -200,7 +200,9 @@ class Batches(Case, frozen=True):
         chunked = engine.value("enable_chunked_prefill", fallback=engine.at_least("0.8") is not False)
         if chunked is False:  # then the longest prompt has to fit into a batch
             return ""
-        now = engine.value(name)
+        now, at_once = engine.value(name), engine.value("max_num_seqs")
+        if name == "max_num_batched_tokens" and isinstance(at_once, int) and at_once > usual:
+            return ""  # vLLM wants a token for each request in a batch
         if not isinstance(now, int) or now > usual:
             return str(usual)
         return str(now // 2) if now >= 16 else ""

@@ -42,6 +42,12 @@ _SAME = 0.02
 _PRINTED = GIB // 100
 
 
+#: With these an engine takes memory by an allocator of its own, which PyTorch's expandable segments exclude.
+_OWN_POOL = frozenset({"--enable-sleep-mode", "--enable_sleep_mode", "--enable-memory-saver"})
+
+_ALLOCATOR = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
+
+
 def _asks(pod: Pod) -> bool:
     return any(c.resources.claims or any(map(is_accelerator, c.resources.limits)) for c in pod.spec.containers)
 
@@ -93,6 +99,15 @@ class GpuMemory(Case, frozen=True):
         if not self._weights or not self._total:
             return step > _BOLD
         return share * self._total < self._weights + GIB
+
+    @template_value
+    def no_segments(self) -> str:
+        """Why PyTorch's expandable segments are of no use: by an option that excludes them, or as a variable sets them already."""
+        words = (str(word).partition("=")[0] for word in self.engine.found.argv) if self.engine else ()
+        if pool := next((word for word in words if word in _OWN_POOL), ""):
+            return pool
+        told = (self.container.env.get(name) for name in _ALLOCATOR) if self.container else ()
+        return next((one.name for one in told if one and "expandable_segments:True" in (one.value or "")), "")
 
     @template_value
     def raised_share(self) -> str:

@@ -17,6 +17,9 @@ _OF_LIMIT = 0.9
 #: What SGLang keeps free beside its hierarchical cache, 10 GiB, in the GB in which it counts that (`mem_cache/memory_pool_host.py`).
 _RESERVE = 10 * GIB / 10**9
 
+#: The release of SGLang from which on that is taken off what it prints to be free.
+_RESERVE_OFF = "0.4.10"
+
 #: A memory limit with which no engine starts, and the GiB that somebody can have meant by as many MiB; what suffices for many.
 _TINY, _MEANT, _ENOUGH = 256 << 20, range(4, 33), 8
 
@@ -47,8 +50,9 @@ class HostMemory(Case, frozen=True):
         free, want = ((amount(self.captured.get(name)) or 0) / GIB for name in ("have", "want"))
         if not free or not want or self.engine is None or not self.engine.workers:
             return ""
-        # the reserve is printed beside what is free, or taken off: except where more is free than was asked for
-        kept = _RESERVE if self.captured.get("reserve") or free >= want else 0
+        # the reserve is printed beside what is free, or taken off: by releases before 0.4.10 neither
+        neither = free >= want or self.engine.at_least(_RESERVE_OFF) is not True
+        kept = _RESERVE if self.captured.get("reserve") or neither else 0
         each = int((free - kept) / self.engine.workers)
         return str(each) if 1 <= each < want else ""
 

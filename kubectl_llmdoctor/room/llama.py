@@ -16,18 +16,26 @@ _OF_WEIGHTS, _OF_CACHE, _COMPUTES = 0.8, 0.85, GIB // 2
 FITS_SINCE = "b7410"
 
 #: With these it does not.
-_FITS_NOT = (
-    "--tensor-split",
-    "-ts",
-    "--override-tensor",
-    "-ot",
-    "--n-cpu-moe",
-    "-ncmoe",
-    "--cpu-moe",
-    "-cmoe",
-    "--fit",
-    "-fit",
+_FITS_NOT = frozenset(
+    {
+        "--tensor-split",
+        "-ts",
+        "--override-tensor",
+        "-ot",
+        "--n-cpu-moe",
+        "-ncmoe",
+        "--cpu-moe",
+        "-cmoe",
+        "--fit",
+        "-fit",
+    }
 )
+_FITS_NOT_BY = frozenset(
+    f"LLAMA_ARG_{name}" for name in ("TENSOR_SPLIT", "OVERRIDE_TENSOR", "N_CPU_MOE", "CPU_MOE", "FIT")
+)
+
+#: The cache of a longer context takes more than weights are reckoned to leave to it.
+_LONG = 32768
 
 
 class Llama(Case, frozen=True):
@@ -36,7 +44,7 @@ class Llama(Case, frozen=True):
     def values(self) -> dict[str, str]:
         return super().values() | {
             "left_for_cache": f"{self._memory.left / MIB:.0f} MiB" if self._memory.left else "",
-            "layers_there": str(self._memory.layers + 1) if self._memory.layers else "",
+            "layers_there": str(self._layers_there) if self._layers_there else "",
             "free_there": f"{self._free / MIB:.0f} MiB" if self._free else "",
         }
 
@@ -52,6 +60,12 @@ class Llama(Case, frozen=True):
     def _free(self) -> float:
         return self._memory.free.get(self._memory.device, 0)
 
+    @property
+    def _layers_there(self) -> int:
+        """Of how many layers a GPU was asked to hold the weights: as many as it is told, of those that the model has."""
+        layers = self._memory.layers
+        return min(self._told_layers or layers + 1, layers + 1) if layers else 0
+
     @template_value
     def fitting_context(self) -> str:
         """A half, a quarter, … of the context that is set, of whose cache the GPU has as much left beside the weights."""
@@ -66,11 +80,12 @@ class Llama(Case, frozen=True):
     @template_value
     def fitting_layers(self) -> str:
         """How many layers the one GPU holds, of which each takes as much as the others, beside a cache."""
-        there, told = self._memory.layers + 1, self._told_layers
-        if not self._free or len(self._memory.free) != 1 or there < 2 or not told:
+        there, context = self._layers_there, self.engine.explicit("max_model_len") if self.engine else None
+        long = context is not None and not (isinstance(context.value, int) and 0 < context.value <= _LONG)
+        if not self._free or len(self._memory.free) != 1 or there < 2 or not self._told_layers or long:
             return ""
-        fits = int(self._free * _OF_WEIGHTS / (self._memory.refused / min(told, there)))
-        return str(fits) if 0 < fits < min(told, there) else ""
+        fits = int(self._free * _OF_WEIGHTS / (self._memory.refused / there))
+        return str(fits) if 0 < fits < there else ""
 
     @property
     def _told_layers(self) -> int:
@@ -84,4 +99,5 @@ class Llama(Case, frozen=True):
         """Whether this release puts as many layers on the GPUs as fit, when it is not told how many."""
         if self.engine is None or not self._told_layers or self.engine.at_least(FITS_SINCE) is not True:
             return ""
-        return "" if {*self.engine.found.argv} & {*_FITS_NOT} else "yes"
+        told_how = _FITS_NOT & {*self.engine.found.argv} or _FITS_NOT_BY & {*self.engine.container.env}
+        return "" if told_how else "yes"

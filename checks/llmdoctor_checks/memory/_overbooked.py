@@ -8,10 +8,12 @@ from llmdoctor_checks.hardware._gpu import CONSEQUENCES
 #: What HAMi's scheduler writes at a pod: of each container the devices, each with its maker, MiB of memory and percents of its cores.
 GIVEN = "hami.io/vgpu-devices-allocated"
 _DEVICE = expression(r"(?P<uuid>GPU-[\w-]{8,60}),NVIDIA,(?P<mib>\d{1,9}),(?P<cores>\d{1,3}):")
+_CORES = expression(r'(?:",[^{}]{0,300}?"devcore":(?P<json>\d{1,6})\b|(?:,\d{1,9}){2},(?P<plain>\d{1,6}),)')
 #: What is said of a GPU that has no memory left.
 FULL = ("out of memory", "OutOfMemory")
-#: It never gives more of a card than this, as long as it knows to whom it gave it.
-_WHOLE = 100
+#: It never gives more of a card than this, as long as it knows to whom it gave it; unless its device plugin, which writes at the node what
+#: each card has, is told of more (deviceCoreScaling).
+_WHOLE, CARDS = 100, "hami.io/node-nvidia-register"
 #: Older releases of Kubernetes than this one its scheduler does not keep to (HAMi-core's issue 170).
 _KUBELET, _MINOR = expression(r"v1\.(\d{1,3})\."), 23
 
@@ -29,9 +31,11 @@ def overbooked(pod: Pod, subject: Subject, logs: Logs | None, consequences: tupl
         and other.status.phase not in ("Succeeded", "Failed")
         and (cores := _cores(other))
     ]
+    node = subject.cluster.item("Node", "", pod.spec.node_name or "")
+    cards = str(node.annotations.get(CARDS) or "")[:20000] if node else ""
     for uuid, own in mine.items():
         sharing = [(other, cores[uuid]) for other, cores in others if uuid in cores]
-        if not sharing or own + sum(share for _, share in sharing) <= _WHOLE:
+        if not sharing or own + sum(share for _, share in sharing) <= _whole(uuid, cards):
             continue
         names = [f"{other.metadata.namespace}/{other.metadata.name}" for other, _ in sharing]
         yield Finding(
@@ -57,6 +61,13 @@ def overbooked(pod: Pod, subject: Subject, logs: Logs | None, consequences: tupl
         return
 
 
+def _whole(uuid: str, cards: str) -> int:
+    """How many percents of its cores a card has to give: by its JSON, or in older releases by the fourth of its fields."""
+    _, _, of_card = cards.partition(uuid)
+    told = _CORES.match(of_card[:400])
+    return max(_WHOLE, int(told["json"] or told["plain"])) if told else _WHOLE
+
+
 def _cores(pod: k8s.Pod) -> dict[str, int]:
     """Of each card that a pod was given, how many percents of its cores."""
     text = str(pod.metadata.annotations.get(GIVEN) or "")[:4000]
@@ -77,7 +88,7 @@ def _placed_apart(pod: Pod, subject: Subject, other: str) -> Fix:
             f"and delete {pod.name}, so that it gets a card of its own; until then {pin}"
         )
     return fixes.platform(
-        f"Delete {pod.name}, so that HAMi gives it a card of its own, where that gives it the same one again restart hami-scheduler or "
-        f"{pin}",
+        f"Delete {pod.name}, so that HAMi gives it a card of its own{fixes.lone(pod)}, where that gives it the same one again restart "
+        f"hami-scheduler or {pin}",
         f"kubectl -n {pod.namespace} delete pod {pod.name}",
     )

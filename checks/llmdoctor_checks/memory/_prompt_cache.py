@@ -51,7 +51,8 @@ def prompt_cache(engine: Engine | None, limit: int, log: Log | None) -> Greed | 
 
 
 #: By which the weights of experts, or of all that a pattern names, stay in host memory.
-_ON_CPU = ("--cpu-moe", "-cmoe", "--n-cpu-moe", "-ncmoe")
+_SO_MANY_ON_CPU = ("--n-cpu-moe", "-ncmoe")
+_ON_CPU = ("--cpu-moe", "-cmoe", *_SO_MANY_ON_CPU)
 _BY_PATTERN = r"exps\S{0,40}=CPU\b"
 
 
@@ -64,8 +65,9 @@ def unmapped(engine: Engine) -> Greed | None:
         (word for word in words if word.partition("=")[0] in _ON_CPU or re.search(_BY_PATTERN, word[:2000])), ""
     )
     layers = engine.explicit("gpu_layers")
+    more = f"a smaller {kept}" if kept in _SO_MANY_ON_CPU else f"--n-cpu-moe N in place of {kept}"
     if layers is not None and str(layers.value) == "0":
-        kept = layers.text
+        kept, more = layers.text, f"--n-gpu-layers N in place of {layers.text}"
     if setting is None or not kept:
         return None
     return Greed(
@@ -76,7 +78,7 @@ def unmapped(engine: Engine) -> Greed | None:
             engine,
             "mmap",
             f"Leave {setting.text} out (--load-mode mmap in later releases): these weights are then pages of their file, which the kernel "
-            f"takes back before it kills. Where that is too slow keep more of them on the GPUs (--n-cpu-moe N in place of {kept}) or take "
+            f"takes back before it kills. Where that is too slow keep more of them on the GPUs ({more}) or take "
             "a smaller quantization; a larger request or limit does not make the node larger",
         ),
     )

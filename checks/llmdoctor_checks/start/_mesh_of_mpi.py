@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Finding, Line, Log, Pod, log_evidence, parse_time, pod_evidence, say_seconds
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Finding,
+    Line,
+    Log,
+    Pod,
+    expression,
+    log_evidence,
+    parse_time,
+    pod_evidence,
+    say_seconds,
+)
 from llmdoctor_checks._standstill import STUCK_SECONDS
 from llmdoctor_checks.start._mesh import PASSES, PROXIES, out_of_mesh
 
 #: NCCL's words (init.cc) of a communicator of several ranks, one line of each rank as it begins and as it is done.
 BEGUN, _DONE = "Init START", "Init COMPLETE"
-_OF_A_RANK = (
-    r"(?<![\w.-]){pod}(?:\.[\w.-]{{1,253}})?:\d{{1,7}}:\d{{1,7}} \[\d{{1,3}}\] NCCL INFO ncclCommInit\w{{1,30}} "
-    r".{{0,120}}nranks (?:[2-9]|\d{{2,6}})\b"
+_OF_A_RANK = expression(
+    r"(?<![\w.-])(?P<pod>[a-z\d-]{1,63})(?:\.[\w.-]{1,253})?:\d{1,7}:\d{1,7} \[\d{1,3}\] NCCL INFO ncclCommInit\w{1,30} "
+    r".{0,120}nranks (?:[2-9]|\d{2,6})\b"
 )
 
 
@@ -22,12 +32,12 @@ def between_mpi_ranks(pod: Pod) -> Iterator[Finding]:
     proxy = next((c for c in pod.containers if c.name in PROXIES and c.status.ready), None)
     if proxy is None or not pod.gpus or any(key.startswith(PASSES) for key in pod.annotations):
         return
-    for text in pod.cluster.snapshot.logs:
-        launcher = pod.cluster.item("Pod", pod.namespace, text.pod) if text.namespace == pod.namespace else None
-        if launcher is None or text.pod == pod.name or text.previous:
-            continue
-        line, stood = _stands(Log(text), pod), _ran(Pod.of(launcher, pod.cluster), text.container)
-        if line is None or stood < STUCK_SECONDS:
+    standing = pod.cluster.once("ranks that connect", lambda: _standing(pod.cluster))
+    for line in standing.get((pod.namespace, pod.name), ()):
+        text = line.log.source
+        launcher = pod.cluster.item("Pod", pod.namespace, text.pod)
+        stood = _ran(Pod.of(launcher, pod.cluster), text.container) if launcher and text.pod != pod.name else 0.0
+        if stood < STUCK_SECONDS:
             continue
         yield Finding(
             role="cause",
@@ -45,14 +55,25 @@ def between_mpi_ranks(pod: Pod) -> Iterator[Finding]:
         return
 
 
-def _stands(log: Log, pod: Pod) -> Line | None:
-    """The last line of a rank in this pod that began, where no rank says since that it is done, nor anything but NCCL."""
-    ours = _OF_A_RANK.format(pod=re.escape(pod.name))
-    begun = [line for line in log.find(BEGUN) if re.search(ours, line.text[:600])]
-    if not begun or any(line.number > begun[-1].number for line in log.find(_DONE)):
-        return None
-    rest = (line.text for line in log.lines(begun[-1].number) if line.text.strip())
-    return begun[-1] if all("NCCL INFO" in one for one in rest) else None
+def _standing(cluster: Cluster) -> dict[tuple[str, str], list[Line]]:
+    """By namespace and name of a pod, of each log the last line of a rank in it that began.
+
+    Only where no rank says since that it is done, nor anything but NCCL.
+    """
+    found: dict[tuple[str, str], list[Line]] = {}
+    for text in cluster.snapshot.logs:
+        log = Log(text)
+        ranks = ((line, _OF_A_RANK.search(line.text[:600])) for line in log.find(BEGUN)) if not text.previous else ()
+        begun = {rank["pod"]: line for line, rank in ranks if rank}
+        if not begun:
+            continue
+        first = min(line.number for line in begun.values())
+        others = (line.number for line in log.lines(first) if line.text.strip() and "NCCL INFO" not in line.text)
+        over = max([*others, *(line.number for line in log.find(_DONE))], default=0)
+        for name, line in begun.items():
+            if line.number > over:
+                found.setdefault((text.namespace or "default", name), []).append(line)
+    return found
 
 
 def _ran(pod: Pod, name: str) -> float:

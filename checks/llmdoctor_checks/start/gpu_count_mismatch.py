@@ -120,9 +120,9 @@ _RANK = r"\b(?:Worker_TP|TP|rank ?=? ?|GPU )(?P<number>\d{1,3})\b"
 
 #: The configuration that vLLM prints before it loads anything, whatever file or script its settings are from.
 _SIZE_TEXT = "tensor_parallel_size="
+_BEGINS = "LLM engine "
 _SIZES_PRINTED = (
-    r"Initializing an? (?:V1 )?LLM engine .{0,6000}?\btensor_parallel_size=(\d{1,3}), pipeline_parallel_size=(\d{1,3})\b"
-    r"(?:, data_parallel_size=(\d{1,3})\b)?"
+    r"\btensor_parallel_size=(\d{1,3}), pipeline_parallel_size=(\d{1,3})\b(?:, data_parallel_size=(\d{1,3})\b)?"
 )
 
 #: The option by which KAITO's server gets its settings from a file.
@@ -441,7 +441,7 @@ def _sizes_known(engine: Engine) -> bool:
 def _printed(line: Line, workers: int) -> Line | None:
     """Where vLLM says, above a line, that it puts the model on so many GPUs."""
     above = (x for x in line.log.find(_SIZE_TEXT) if x.number < line.number)
-    told = [(x, found) for x in above if (found := re.search(_SIZES_PRINTED, x.text[:8000]))]
+    told = [(x, found) for x in above if (found := re.search(_SIZES_PRINTED, x.text[:8000].partition(_BEGINS)[2]))]
     last = told[-1] if told else None
     return last[0] if last and math.prod(int(size) for size in last[1].groups() if size) == workers else None
 
