@@ -40,6 +40,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     say_bytes,
     say_seconds,
+    seconds_between,
     served,
     setting_evidence,
     units,
@@ -394,6 +395,11 @@ def _hangs(pod: Pod, logs: Logs | None, subject: Subject) -> Iterator[Finding]:
 def _stands(log: Log, last: Line, pod: Pod) -> bool:
     """Whether a start has come to where it takes host memory, and says nothing for long."""
     phase, ago = phase_of(log), written_ago(last, pod.cluster.now)
+    container, now = pod.container(log.container), pod.cluster.now
+    running = container.status.state.running if container is not None and log.quoted else None
+    since = parse_time(running.started_at) if running else None
+    if since is not None and now is not None:  # the clock of what a report quotes may be another
+        ago = (now - since).total_seconds() - (seconds_between(log.line(1), last) or 0)
     taking = (phase is not None and phase.name in _TAKE_MEMORY) or log.holds(_ALLOCATES)
     return taking and ago is not None and ago >= _SILENT_SECONDS
 
