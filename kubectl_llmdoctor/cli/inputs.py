@@ -123,14 +123,9 @@ def _instead(name: str, kind: str, alike: list[Item], called: list[Item], where:
 
     `called` are the pods and workloads of another kind that have the name.
     """
-    import difflib
+    from kubectl_llmdoctor.gather.targets import near_names
 
-    names = list(dict.fromkeys(i.name for i in sorted(alike, key=lambda i: i.namespace != where)))
-    # of a pod's name the end is made up at its start, so what stands before that counts first
-    stems = [name] if name else []
-    stems += [f"{stem}-"] if (stem := name.rpartition("-")[0]) else []
-    near = [one for stem in stems for one in names if one.startswith(stem) or f"{one}-" == stem][:3]
-    near = near or difflib.get_close_matches(name, names, n=3, cutoff=0.7)
+    near = near_names(name, list(dict.fromkeys(i.name for i in sorted(alike, key=lambda i: i.namespace != where))))
     meant = [i for one in near for i in alike if i.name == one] or called
     if meant:
         return f"did you mean {' or '.join([*dict.fromkeys(map(_to_type, meant))][:3])}?"

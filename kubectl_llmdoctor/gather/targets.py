@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from kubectl_llmdoctor.errors import AccessError, UsageError
 from kubectl_llmdoctor.gather import discovery, kinds
@@ -108,15 +108,21 @@ def _workloads(pot: Collector, namespace: str, name: str) -> Iterator[Kind]:
 
 
 def _near(pot: Collector, kind: Kind, namespace: str, name: str) -> list[str]:
-    import difflib
-
     with contextlib.suppress(RequestError):
         items, _ = pot.page(kind, namespace, names_only=True)
-        names = sorted(map(name_of, items))
-        # A pod's name ends in what its last start made up, so what comes before that counts first.
-        for stem in (name, name.rpartition("-")[0]):
-            same = [other for other in names if stem and other.startswith(f"{stem}-")]
-            if same:
-                return same[:3]
-        return sorted(difflib.get_close_matches(name, names, n=3, cutoff=0.7))
+        return near_names(name, sorted(map(name_of, items)))
     return []
+
+
+def near_names(name: str, names: Sequence[str]) -> list[str]:
+    """Names that are close to one that does not exist, three at most.
+
+    A pod's name ends in what its last start made up, so what comes before that counts first.
+    """
+    import difflib
+
+    for stem in (name, name.rpartition("-")[0]):
+        if same := [other for other in names if stem and f"{other}-".startswith(f"{stem}-")]:
+            return same[:3]
+    begun = [other for other in names if name and other.startswith(name)]
+    return begun[:3] or difflib.get_close_matches(name, names, n=3, cutoff=0.7)

@@ -483,8 +483,8 @@ def _to_add(page: Page, target: Target) -> None:
     found = [_LACKS_NODE.fullmatch(item.reason) for item in target.not_checked]
     names = list(dict.fromkeys(node[1] for node in found if node))
     if names:
-        of = f"node {names[0]}" if len(names) == 1 else "nodes"
-        page.prose("", f"to add it: kubectl get {of} -o yaml, into one folder with the input; then --from FOLDER")
+        what, of = ("it", f"node {names[0]}") if len(names) == 1 else ("them", "nodes")
+        page.prose("", f"to add {what}: kubectl get {of} -o yaml, into one folder with the input; then --from FOLDER")
 
 
 def _whence(unread: list[tuple[str, str]]) -> str:
