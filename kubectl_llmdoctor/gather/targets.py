@@ -125,4 +125,4 @@ def near_names(name: str, names: Sequence[str]) -> list[str]:
         if same := [other for other in names if stem and f"{other}-".startswith(f"{stem}-")]:
             return same[:3]
     begun = [other for other in names if name and other.startswith(name)]
-    return begun[:3] or difflib.get_close_matches(name, names, n=3, cutoff=0.7)
+    return begun[:3] or sorted(difflib.get_close_matches(name, names, n=3, cutoff=0.7))
