@@ -105,6 +105,8 @@ _GENERATED = expression(r"[a-z]*+\d[a-z0-9]*|[bcdfghjklmnpqrstvwxz]{4,10}|[a-z0-
 _POD_IN_TEXT = expression(
     r"(?<![A-Za-z0-9])[Pp]ods?[ /](?:\\?\"|')?(?:[a-z0-9-]{1,63}/)?([a-z0-9]{1,63}(?:-[a-z0-9]{1,63}){1,9})"
 )
+#: Where a StatefulSet and a JobSet (in its volumeClaimPolicies) have the claims that they make.
+_CLAIM_TEMPLATES = ("volumeClaimTemplates", "templates")
 #: Nobody's name: `ACCOUNT_ID` of a host, `REPLACE_ME` of a claim.
 _PLACEHOLDER = expression(r"(?:\A|[./-])[A-Z][A-Z0-9]*_[A-Z0-9_]+(?:[./-]|\Z)")
 _HOST_IN_TEXT = expression(r"(?:://|@)(?:[^\s/@\"']*@)?([A-Za-z0-9](?:[A-Za-z0-9-]*\.)+[A-Za-z][A-Za-z0-9-]*)")
@@ -199,12 +201,12 @@ class _Names:
         name = value.get("name")
         if isinstance(value.get("metadata"), dict) and isinstance(value["metadata"].get("name"), str):
             meta = value["metadata"]
-            if key != "volumeClaimTemplates":
+            if key not in _CLAIM_TEMPLATES:
                 self._name(meta["name"], _CATEGORIES.get(str(value.get("kind")), "workload"))
             self._namespace = str(meta.get("namespace") or "")
             if value.get("kind") == "Service":
                 self._services[self._namespace, meta["name"]] = None
-        elif isinstance(name, str) and parent == "volumeClaimTemplates":
+        elif isinstance(name, str) and parent in _CLAIM_TEMPLATES:
             if not self._plain(name):  # mounts name it, as they do volumes
                 self._name(name, "volume")
         elif isinstance(name, str) and key in _REFERENCES:

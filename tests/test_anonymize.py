@@ -7,7 +7,6 @@ import re
 from functools import cache
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 import pytest
 from hypothesis import Phase, given, settings
@@ -18,13 +17,13 @@ from kubectl_llmdoctor.diagnosis import diagnose, looked_for
 from kubectl_llmdoctor.gather.files import load
 from kubectl_llmdoctor.packs import installed, texts
 from kubectl_llmdoctor.snapshot import LogText, Missing, NodeData, Snapshot, TargetRef, to_json
+from kubectl_llmdoctor.testing import find_cases
 from tests.program import run
+from tests.sampling import some
 
 CASES = Path(__file__).parent.parent / "checks" / "cases"
-#: About every thirtieth case, those that must fire and those that must not; a new one does not shift the choice.
-SAMPLE = [
-    path for path in sorted(CASES.glob("*/*.yaml")) if crc32(f"{path.parent.name}/{path.stem}".encode()) % 60 == 0
-]
+#: Those that must fire and those that must not.
+SAMPLE = some(find_cases(CASES), 60)
 #: Where a name stands as nothing but a check of that cause would look for it.
 SAMPLE += [
     CASES / f"{name}.yaml"

@@ -16,6 +16,7 @@ from kubectl_llmdoctor.check import Check, DeclarationError
 from kubectl_llmdoctor.packs import BUILT_IN, INDEX, _files, _from_index, _modules, build_index, load, signature_of
 from kubectl_llmdoctor.signatures.check import as_check
 from kubectl_llmdoctor.testing import diagnose_case, load_case
+from tests.sampling import some
 
 ROOT = Path(__file__).parent.parent
 
@@ -68,8 +69,8 @@ def test_the_index_holds_what_the_sources_hold(wheel: zipfile.ZipFile) -> None:
 def test_checks_from_the_index_find_what_checks_from_the_sources_find() -> None:
     from_index = _combined(_from_index(build_index(BUILT_IN), ROOT))
     from_sources = _combined(_from_sources())
-    for folder in sorted((ROOT / "checks" / "cases").iterdir()):
-        path = min(folder.glob("fires_*.yaml"))
+    firsts = [min(folder.glob("fires_*.yaml")) for folder in (ROOT / "checks" / "cases").iterdir()]
+    for path in some(firsts, 90):
         case = load_case(path)
 
         assert diagnose_case(case, from_index) == diagnose_case(case, from_sources), path

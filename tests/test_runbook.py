@@ -255,9 +255,9 @@ def test_what_was_read_in_time_is_judged(api: FakeApi, kubeconfig: Path) -> None
     api.faults[f"{NS}/events"] = [silence]
     api.faults[f"{NS}/services"] = [silence]
     start = time.monotonic()
-    code, tree, _ = diagnosed(kubeconfig, "llama-2-a", "--timeout", "1s")
+    code, tree, _ = diagnosed(kubeconfig, "llama-2-a", "--timeout", "1s", "--request-timeout", "60s")
 
-    assert time.monotonic() - start < 8  # the request timeout alone would be 10 s, and it is tried twice
+    assert time.monotonic() - start < 60  # the timeout of one request alone
     assert code == 1
     assert tree["targets"][0]["name"] == "llama-2-a"
     late = {row["source"] for row in tree["notRead"] if row["reason"] == "not read: the time of --timeout was over"}

@@ -8,7 +8,7 @@ import pytest
 from .agreement import tally
 from .controlplane import ControlPlane
 
-PAIRS = 150
+PAIRS = 100
 
 
 @pytest.fixture(scope="module")
