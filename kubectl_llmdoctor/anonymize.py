@@ -48,7 +48,7 @@ _PROGRAMS = (
 _ROLES = frozenset(
     [
         "router", "gateway", "proxy", "prefill", "decode", "leader", "worker", "head", "exporter", "dcgm", "operator",
-        "webhook", "epp", "controller", "manager",
+        "webhook", "epp", "controller", "manager", "karpenter", "autoscaler",
     ]
 )  # fmt: skip
 

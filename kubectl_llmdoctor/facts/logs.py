@@ -234,8 +234,8 @@ class Log:
         self, pattern: str | re.Pattern[str], *literals: str, most: int | None = None
     ) -> Iterator[tuple[Line, re.Match[str]]]:
         """Every line that contains a literal and has what matches in its first characters, `most` or all, with the match."""
-        search = re.compile(pattern).search if isinstance(pattern, str) else pattern.search
-        return ((line, said) for line in self.find(*literals) if (said := search(line.text[:most])) is not None)
+        sought = expression(pattern) if isinstance(pattern, str) else pattern  # most logs have no such line
+        return ((line, said) for line in self.find(*literals) if (said := sought.search(line.text[:most])) is not None)
 
     def last(self, *literals: str) -> Line | None:
         """The last line that contains one of the literals."""
