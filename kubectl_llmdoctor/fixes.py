@@ -245,7 +245,7 @@ def _where(pod: Pod, workload: Workload | None, operations: list[dict[str, Any]]
     if template and template.raw is workload.raw and template.text:
         return f"in {template.base} of {workload.ref}"
     if template and template.raw is workload.raw and template.immutable:
-        return f"in {workload.ref}, which must be deleted and recreated"
+        return f"in {_parts(workload, template, operations)}{workload.ref}, which must be deleted and recreated"
     if template and template.raw is workload.raw and not template.immutable:
         inside = [_inside(pod, template, operation["path"]) for operation in operations]
         if pod.exists and not any(_container_in(pod, template, operation["path"]) for operation in operations):
@@ -253,6 +253,12 @@ def _where(pod: Pod, workload: Workload | None, operations: list[dict[str, Any]]
         if any(path is not None and template.at(path) is None for path in inside):
             return f"{workload.ref} has no field for it"
     return f"in {workload.ref}"
+
+
+def _parts(workload: Workload, template: Template, operations: list[dict[str, Any]]) -> str:
+    """`leader and worker of ` where the templates of several ranks say the same there."""
+    alike = [other.part for other, _ in _alike_in(workload, template, operations)]
+    return f"{' and '.join([template.part, *alike])} of " if alike else ""
 
 
 def diff(tree: Any, operations: Iterable[dict[str, Any]]) -> tuple[str, ...]:
@@ -413,7 +419,7 @@ def _moved(pod: Pod, workload: Workload, operations: list[dict[str, Any]]) -> li
     if template is None or template.immutable or template.raw is not workload.raw:
         return None
     moved, within = [], []
-    for operation in operations:
+    for operation in _with_whole_probes(pod, workload, template, operations):
         inside = _inside(pod, template, operation["path"])
         path = template.at(inside) if inside is not None else None
         if inside is None or path is None:
@@ -426,8 +432,51 @@ def _moved(pod: Pod, workload: Workload, operations: list[dict[str, Any]]) -> li
     return whole or pointer.fitted(workload.raw, moved)
 
 
-#: Kinds whose templates make the pods of one replica, which run one program.
-_OF_RANKS = ("LeaderWorkerSet", "RayCluster", "RayJob", "RayService")
+def _with_whole_probes(
+    pod: Pod, workload: Workload, template: Template, operations: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Operations of which those inside a probe that the object does not state set all of it: no API server takes a part of one."""
+    found: list[dict[str, Any]] = []
+    for operation in operations:
+        tokens = pointer.split(operation["path"])
+        at = pointer.join(tokens[:3])
+        made = next((one for one in found if one["path"] == at), None)
+        probe = made["value"] if made else _unstated_probe(pod, workload, template, tokens)
+        if probe is None:
+            found.append(operation)
+            continue
+        changed = pointer.changed({tokens[2]: probe}, {**operation, "path": pointer.join(tokens[2:])})[tokens[2]]
+        if made:
+            made["value"] = changed
+        else:
+            found.append({"op": "add", "path": at, "value": changed})
+    return found
+
+
+def _unstated_probe(pod: Pod, workload: Workload, template: Template, tokens: list[str]) -> dict[str, Any] | None:
+    """The probe of a pod, inside of which the tokens lead, where the object could state it and does not."""
+    container = _container_at(pod, tokens) if pod.exists and len(tokens) > 3 and tokens[2].endswith("Probe") else None
+    own = rows(table(pod.item.raw.get("spec") if pod.item else None), tokens[0]) if container else []
+    probe = own[int(tokens[1])].get(tokens[2]) if int(tokens[1] if own else 0) < len(own) else None
+    inside = _inside(pod, template, pointer.join(tokens[:3])) if isinstance(probe, dict) else None
+    path = template.at(inside) if inside is not None else None
+    if path is None:
+        return None
+    here: Any = workload.raw
+    try:
+        for key in pointer.split(path):
+            here = pointer.step(here, key)
+    except LookupError:
+        return probe
+    return None
+
+
+#: Kinds whose templates make the pods of one replica, which run one program; and those that have several such replicas, each with
+#: a template for its first pod and one for the others.
+_OF_RANKS = ("LeaderWorkerSet", "RayCluster", "RayJob", "RayService", "JobSet", "PyTorchJob")
+_OF_PAIRS = ("InferenceService", "LLMInferenceService", "ModelServing")
+_SPACE = expression(r"\s+")
+_FIRST_AND_OTHERS = expression(r"(?:predictor|workload|workers?)|(?P<first>.{1,253}?)(?: worker)?")
 #: What makes up the command line of a container: the same words are another program's where the rest is another.
 _VECTOR = ("command", "args")
 #: What of a container and of a pod holds for all ranks where it is written alike; probes and ports are the first one's own.
@@ -438,15 +487,30 @@ _OF_NODES_WITH_GPUS = ("runtimeClassName", "nodeSelector")
 
 
 def _of_other_ranks(workload: Workload, template: Template, operations: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same operations for the other pods of a replica, whose template says the same there: none, or all of them."""
-    found: list[dict[str, Any]] = []
-    for other, _ in workload.templates if workload.kind in _OF_RANKS else ():
-        if other.part == template.part or other.immutable or other.text:
+    """The same operations for the other pods of a replica, whose template says the same there."""
+    return [
+        their for other, theirs in _alike_in(workload, template, operations) if not other.immutable for their in theirs
+    ]
+
+
+def _alike_in(
+    workload: Workload, template: Template, operations: list[dict[str, Any]]
+) -> Iterator[tuple[Template, list[dict[str, Any]]]]:
+    """The templates of the other pods of a replica that say the same there, each with the operations for it: all of them."""
+    for other, _ in workload.templates:
+        if other.part == template.part or other.text or not _of_one_replica(workload.kind, template.part, other.part):
             continue
         theirs = [_for_rank(template, other, operation) for operation in operations]
         if all(theirs):
-            found += [operation for of_one in theirs for operation in of_one]
-    return found
+            yield other, [operation for of_one in theirs for operation in of_one]
+
+
+def _of_one_replica(kind: str, one: str, other: str) -> bool:
+    """Whether the pods of two templates of an object are ranks of one server."""
+    if kind not in _OF_PAIRS:
+        return kind in _OF_RANKS
+    first, second = (_FIRST_AND_OTHERS.fullmatch(part) for part in (one, other))
+    return first is not None and second is not None and first["first"] == second["first"]
 
 
 def _for_rank(template: Template, other: Template, operation: dict[str, Any]) -> list[dict[str, Any]]:
@@ -472,10 +536,8 @@ def _for_rank(template: Template, other: Template, operation: dict[str, Any]) ->
     if field not in held or at is None:
         return []
     if field in _VECTOR and any(table(mine).get(one) != table(theirs).get(one) for one in _VECTOR):
-        return [
-            {**operation, "path": f"{at}/{index}"}
-            for index in _same_words(operation, tokens[1:], table(mine).get(field), table(theirs).get(field))
-        ]
+        own = _same_words(operation, tokens[1:], table(mine).get(field), table(theirs).get(field))
+        return [{**operation, **own, "path": f"{at}{own['path']}"}] if own else []
     if not (here == there or added):
         return []
     if here == there:
@@ -486,16 +548,42 @@ def _for_rank(template: Template, other: Template, operation: dict[str, Any]) ->
     return appended(at, *new, exists=bool(named)) if new == entries else []
 
 
-def _same_words(operation: dict[str, Any], place: list[str], here: Any, there: Any) -> list[int]:
-    """Where another command line has the option that an operation writes otherwise, with the same value; none where that is not plain."""
-    if operation["op"] != "replace" or not isinstance(here, list) or not isinstance(there, list):
-        return []
-    at = int(place[0])
-    joined = isinstance(here[at], str) and here[at].startswith("-") and "=" in here[at]
-    first = at if joined else at - 1  # the option before its value
-    words = here[first : at + 1] if first >= 0 and str(here[first]).startswith("-") else []
-    found = [i for i in range(len(there)) if words and there[i : i + len(words)] == words]
-    return [found[0] + len(words) - 1] if len(found) == 1 else []
+def _same_words(operation: dict[str, Any], place: list[str], here: Any, there: Any) -> dict[str, Any]:
+    """An operation on one command line for another that has the same option with the same value; empty where that is not plain."""
+    if not isinstance(here, list) or not isinstance(there, list):
+        return {}
+    if operation["op"] == "add":  # behind a line that has all words of this one, but for which rank it is
+        own = {word for word in map(str, here) if "-rank" not in word and not word.isdecimal()}
+        return {"path": "/-"} if place == ["-"] and own <= set(map(str, there)) else {}
+    at, new = int(place[0]), operation.get("value")
+    old = str(here[at])
+    if _SPACE.search(old) and isinstance(new, str):  # a script
+        return _same_in_script(old, new, there)
+    # an option by itself or with its value, or a value behind its option
+    words = here[at : at + 1] if old.startswith("-") else here[max(at - 1, 0) : at + 1]
+    found = [i for i in range(len(there)) if there[i : i + len(words)] == words]
+    plain = len(found) == 1 and str(words[0]).startswith("-")
+    return {"path": f"/{found[0] + len(words) - 1}"} if plain else {}
+
+
+def _same_in_script(old: str, new: str, there: list[Any]) -> dict[str, Any]:
+    """What changes of an option in one script, in the one script of another command line that has it once and alike."""
+    ours, theirs = _SPACE.split(old), _SPACE.split(new)
+    start = _alike(ours, theirs)
+    end = _alike(ours[start:][::-1], theirs[start:][::-1])
+    # from the option on: it may stand one or two words before what is written otherwise
+    begin = start - (start == len(ours) - end)
+    first = next((at for at in range(begin, max(begin - 2, -1), -1) if ours[at].startswith("-")), None)
+    if first is None:
+        return {}
+    gone, put = ours[first : len(ours) - end], theirs[first : len(theirs) - end]
+    same = re.compile(r"(?<!\S)" + r"[ \t]+".join(map(re.escape, gone)) + r"(?![^\s;])")
+    found = [(at, where) for at, text in enumerate(there) if isinstance(text, str) for where in same.finditer(text)]
+    if len(found) != 1:
+        return {}
+    ((at, where),) = found
+    text = f"{there[at][: where.start()]}{' '.join(put)}{there[at][where.end() :]}"
+    return {"path": f"/{at}", "value": text}
 
 
 def _accelerated(spec: Any) -> bool:
@@ -784,7 +872,7 @@ def _in_script(engine: Engine, chosen: Sequence[tuple[str, str, str]]) -> list[t
 
     A new option stands behind one that the script has already.
     """
-    texts = [s.text for s in engine.found.settings.values() if s.source == "flag" and script.is_plain_option(s.text)]
+    texts = _plain_options(engine)
     changes: list[tuple[str, str]] = []
     if any(_charted(engine.container.pod, flag, value) for _, flag, value in chosen):
         return []
@@ -804,6 +892,23 @@ def _in_script(engine: Engine, chosen: Sequence[tuple[str, str, str]]) -> list[t
             option, mark = re.match(r"(-{1,2}[\w-]+)([= ]?)", current.text).groups()  # type: ignore[union-attr]
             changes.append((current.text, f"{option}{mark or ' '}{value}" if value else option))
     return changes
+
+
+def _plain_options(engine: Engine) -> list[str]:
+    """The options of a command line that a shell takes as they are; where there are none `serve` with the model behind it."""
+    told = [s.text for s in engine.found.settings.values() if s.source == "flag"]
+    options = [text for text in told if script.is_plain_option(text)]
+    return options or [f"serve {text}" for text in told if engine.name == "vllm" and script.is_plain(text)][:1]
+
+
+def behind_options(engine: Engine, words: Sequence[str]) -> list[tuple[str, str]]:
+    """What is to be written otherwise in the engine's start script so that words stand behind an option; none where it has none."""
+    texts = _plain_options(engine) if engine.found.argv_known else []
+    if not texts or not all(script.is_plain(word) or script.is_plain_option(word) for word in words):
+        return []
+    starts = [at for at, word in enumerate(words) if word.startswith("-")]
+    options = [words[at:end] for at, end in zip(starts, [*starts[1:], len(words)], strict=True)]
+    return [(texts[-1], " ".join((texts[-1], *option))) for option in reversed(options)]
 
 
 def rewritten(

@@ -8,6 +8,7 @@ import shlex
 from kubectl_llmdoctor import fixes
 from kubectl_llmdoctor.catalog.arrivals import release_for, transformers_for
 from kubectl_llmdoctor.catalog.families import having, library, package, tokenizer_mode, tool_parser
+from kubectl_llmdoctor.catalog.images import published
 from kubectl_llmdoctor.catalog.models import find
 from kubectl_llmdoctor.engines.version import split_image
 from kubectl_llmdoctor.expressions import expression
@@ -20,6 +21,9 @@ from kubectl_llmdoctor.settling import added, given, stated, word
 _PLAIN = expression(r"(?P<begin>v?)\d+\.\d+\.\d+(?:\.post\d+)?(?P<end>-(?:runtime|cpu))?")
 
 _PIP, _INSTALL = expression(r"\b(?:pip3?|uv)\b"), expression(r"\binstall\b")
+
+#: By which engines are told their model.
+_MODEL_OPTIONS = ("--model", "--model-path", "--model-id", "--model_id", "MODEL_ID")
 
 #: Libraries of CUDA, which packages of Python bring in several versions.
 _CUDA = expression(r"lib(?:cu|nv|nccl)")
@@ -61,10 +65,13 @@ def released(engine: Engine, first: str, *, exact: bool = False) -> Fix:
     """
     container, before = engine.container, first.removesuffix(".post1")
     least = f"{first} or later" if before == first or exact else f"later than {before}"
-    text = f"Run {engine.title} {least}" + (f" (it is {engine.version})" if engine.version else "")
+    text = f"{engine.title} {least}" + (f" (it is {engine.version})" if engine.version else "")
     repository, colon, tag = container.spec.image.rpartition(":")
+    elsewhere = split_image(container.spec.image)[0]
+    other = elsewhere and "$" not in elsewhere and not published(elsewhere) and not engine.pod.log_only
+    text = f"Take a build of {elsewhere} with {text}" if other else f"Run {text}"
     plain = _PLAIN.fullmatch(tag)
-    if not exact or not (colon and plain) or not engine.own_image or container.told or engine.pod.log_only:
+    if not exact or not (colon and plain) or other or not engine.own_image or container.told or engine.pod.log_only:
         page = "" if exact else ", in the release that the model's page names where it is later"
         return fixes.advice(f"{text} in {fixes.edited(engine.pod)}{page}")
     image = f"{repository}:{plain['begin']}{first}{plain['end'] or ''}"
@@ -86,7 +93,9 @@ def reads_tools(engine: Engine) -> Fix | None:
     if engine.explicit("tool_call_parser") is None:
         words.append(f"--tool-call-parser={parser}")
     return (
-        added(container, tuple(words), f"Add {' '.join(words)}, the parser of {engine.checkpoint}") if words else None
+        added(container, engine, tuple(words), f"Add {' '.join(words)}, the parser of {engine.checkpoint}")
+        if words
+        else None
     )
 
 
@@ -104,10 +113,18 @@ def for_chats(engine: Engine) -> Fix | None:
     if found is None or engine.pod.log_only:
         return None
     text = f"Serve {found}, the variant of {name} for chats, which has a template"
-    place = stated(engine.container, "--model", engine)
+    return serve(engine, found, text) or fixes.advice(f"{text}, in {fixes.edited(engine.pod)}")
+
+
+def serve(engine: Engine, model: str, text: str) -> Fix | None:
+    """Another model in the place of the one that the container names; None where it is not named in plain words."""
+    name = engine.checkpoint
+    place = next((p for flag in _MODEL_OPTIONS if (p := stated(engine.container, flag, engine))), None)
+    if engine.pod.log_only:
+        return None
     if place is not None and place.value == name:
-        return given(engine.container, place, found, text)
-    return word(engine.container, name, found, text) or fixes.advice(f"{text}, in {fixes.edited(engine.pod)}")
+        return given(engine.container, place, model, text)
+    return word(engine.container, name, model, text)
 
 
 def _mode(engine: Engine, mode: str, first: str) -> Fix:

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from kubectl_llmdoctor import fixes
+from kubectl_llmdoctor import engines, fixes
 from kubectl_llmdoctor.catalog.families import parser_among
 from kubectl_llmdoctor.engines.names import LOAD_SWITCHES, OPTIONS, load_mode
 from kubectl_llmdoctor.expressions import expression
@@ -64,7 +64,7 @@ _REFUSES = expression(
     r"|only supports?|supports only|not applicable|can only be|invalid (?:value|type|argument))"
 )
 #: An option that is gone, and the one that took its place.
-_SUCCESSOR = expression(r"(?:removed|renamed|no longer|deprecated).{0,80}?\b[Uu]se (--[\w-]{2,60})")
+_SUCCESSOR = expression(r"(?:(?:removed|renamed|no longer|deprecated).{0,80}?\b[Uu]se |Did you mean )(--[\w-]{2,60})")
 _AT_LEAST = expression(
     r"^[`'\" (=\w):]{0,30}?(?:must|should|has to)(?: be)? (?:(?P<beyond>>(?!=)|(?:greater|larger|more) than(?! or))|>=|"
     r"greater than or equal to|at least|not? (?:less|smaller) than)\s{0,3}"
@@ -238,11 +238,13 @@ def given(container: Container, place: Stated, value: str, summary: str) -> Fix:
     return fixes.patch(container.pod, summary, [operation])
 
 
-def added(container: Container, words: tuple[str, ...], summary: str) -> Fix:
-    """Append options to the container's arguments, or to the command where that alone starts the program."""
+def added(container: Container, engine: Engine | None, words: tuple[str, ...], summary: str) -> Fix:
+    """Append options to the container's arguments, to the command where that alone starts the program, or to those in a script."""
     spec = container.spec
     vector = "args" if spec.args else "command" if len(spec.command) > 1 else ""
-    if not vector or container.told or script.is_script(container):
+    if script.is_script(container):
+        return _rewritten(container, fixes.behind_options(engine, words) if engine else [], summary)
+    if not vector or container.told:
         return fixes.advice(f"{summary}, in {fixes.edited(container.pod)}")
     return fixes.patch(container.pod, summary, fixes.appended(f"{container.pointer}/{vector}", *words))
 
@@ -552,7 +554,7 @@ def _demanded(told: _Told) -> Iterator[Fix]:
         whole = wanted or _SWITCH.match(lacked)
         text = f"Add {word}{'' if whole else ' with its value'}" + (f", which {cause} wants beside it" if cause else "")
         yield (
-            added(container, (word,), text)
+            added(container, told.engine, (word,), text)
             if container and whole
             else fixes.advice(text + (f", in {fixes.edited(container.pod)}" if container else ""))
         )
@@ -562,9 +564,14 @@ def _demanded(told: _Told) -> Iterator[Fix]:
 
 def renamed(container: Container, place: Stated, name: str) -> Fix:
     """An option under the name that it has now; its value stays."""
-    word = name if place.apart or place.value is None else f"{name}={place.value}"
-    operation = {"op": "replace", "path": f"{container.pointer}/{place.vector}/{place.index}", "value": word}
+    path = f"{container.pointer}/{place.vector}/{place.index}"
+    operation = {"op": "replace", "path": path, "value": _named(place, name)}
     return fixes.patch(container.pod, f"Write {name} instead of {place.name}", [operation])
+
+
+def _named(place: Stated, name: str) -> str:
+    """The word that an option is under another name, with its value where that is a part of the word."""
+    return name if place.apart or place.value is None else f"{name}={place.value}"
 
 
 def _loads_by_mode(container: Container) -> Fix | None:
@@ -593,8 +600,16 @@ def _loads_by_mode(container: Container) -> Fix | None:
     return fixes.patch(container.pod, summary, operations)
 
 
-def _meant(engine: Engine | None, name: str) -> str:
-    """The option of an engine that is spelt as another one begins, or begins as it: `--max-model-length`."""
+#: Of llama.cpp, which took it alone before b6325, and takes it by itself since where it is left out.
+_WANTS_A_VALUE = "--flash-attn"
+
+
+def _meant(engine: Engine | None, container: Container, place: Stated) -> str:
+    """The option that was meant: the nearest of the engine's release, or one that begins as it or that it begins: `--max-model-length`."""
+    name = place.name
+    near = next((one.meant for one in engine.problems if one.flag == name and one.meant), "") if engine else ""
+    if near and (near != _WANTS_A_VALUE or place.value is not None) and _takes(container, place, near):
+        return near
     known = [options[engine.name] for options in OPTIONS.values() if engine.name in options] if engine else []
     begun = {o for o in known if len(name) > 6 and o.startswith(name)}
     # with a word more it is an option of another release
@@ -603,12 +618,22 @@ def _meant(engine: Engine | None, name: str) -> str:
     return found.pop() if len(found) == 1 else ""
 
 
+def _takes(container: Container, place: Stated, name: str) -> bool:
+    """Whether the engine takes what the container states under another name."""
+    if place.index is None or container.told:
+        return False
+    words = [str(word) for word in getattr(container.spec, place.vector)]
+    words[place.index] = _named(place, name)
+    found = engines.read(msgspec.structs.replace(container.launch, **{place.vector: tuple(words)}))
+    return found is not None and not any(one.flag == name for one in found.problems)
+
+
 def _refused(told: _Told) -> Iterator[Fix]:
     """A setting of what cannot be had here."""
     if told.container is None or not told.stated:
         return
     first, successor = next(iter(told.stated.values())), _SUCCESSOR.search(told.message)
-    unknown = _meant(told.engine, first.name) if told.message.startswith("unknown ") else ""
+    unknown = _meant(told.engine, told.container, first) if told.message.startswith("unknown ") else ""
     of_llama = told.engine is not None and told.engine.name == "llama.cpp" and first.name in LOAD_SWITCHES
     if of_llama and told.message.startswith("unknown ") and (fix := _loads_by_mode(told.container)):
         yield fix
@@ -675,9 +700,12 @@ def serving_as(engine: Engine, name: str) -> Fix | None:
     whole = " ".join((*map(str, names), name))
     summary = f"Have the server answer to {name}, too: --served-model-name {whole}"
     if place is None and told is None:
-        return added(container, ("--served-model-name", *map(str, names), name), summary)
-    if place is None or place.index is None or container.told:
+        return added(container, engine, ("--served-model-name", *map(str, names), name), summary)
+    if place is None or container.told:
         return fixes.advice(f"{summary} in {fixes.edited(container.pod)}")
+    if place.index is None:  # in a script
+        change = (place.text, f"{place.text.replace('=', ' ', 1)} {name}")
+        return _rewritten(container, [change] if script.is_plain(name) else [], summary)
     at = f"{container.pointer}/{place.vector}"
     if place.apart:
         return fixes.patch(container.pod, summary, [{"op": "add", "path": f"{at}/{place.index + 2}", "value": name}])
@@ -699,8 +727,8 @@ def put(container: Container, engine: Engine | None, name: str, value: str, summ
     if engine is None and place is None:  # whatever starts the server has arguments of its own
         return fixes.advice(f"{summary}: {_of_a_starter(container, name)}")
     if value and engine is not None and engine.name == "llama.cpp":  # whose parser knows no `=`
-        return added(container, (name, value), summary)
-    return added(container, (f"{name}={value}" if value else name,), summary)
+        return added(container, engine, (name, value), summary)
+    return added(container, engine, (f"{name}={value}" if value else name,), summary)
 
 
 def _of_a_starter(container: Container, name: str) -> str:

@@ -18,6 +18,7 @@ from kubectl_llmdoctor.advice.occurrence import Occurrence
 from kubectl_llmdoctor.catalog.models import with_owner
 from kubectl_llmdoctor.diagnosis import diagnose
 from kubectl_llmdoctor.engines.names import TITLES
+from kubectl_llmdoctor.facts.pulled import released
 from kubectl_llmdoctor.packs import installed, signature_of
 from kubectl_llmdoctor.report.document import Finding, Fix
 from kubectl_llmdoctor.room import enough
@@ -900,6 +901,27 @@ def _container(change: dict[str, Any], at: int = 0) -> Callable[[list[dict[str, 
     return edit
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({}, "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True"),
+        (
+            {"env": [{"name": "PYTORCH_ALLOC_CONF", "value": "max_split_size_mb:512,expandable_segments:False"}]},
+            "PYTORCH_ALLOC_CONF=max_split_size_mb:512,expandable_segments:True",
+        ),
+        ({"env": [{"name": "PYTORCH_CUDA_ALLOC_CONF", "value": "backend:cudaMallocAsync"}]}, ""),
+        ({"env": [{"name": "PYTORCH_CUDA_ALLOC_CONF", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}]}, ""),
+        ({"resources": {"limits": {"amd.com/gpu": "1"}}}, ""),
+    ],
+)
+def test_what_the_allocator_is_told_already_stays(change: dict[str, Any], says: str) -> None:
+    found = _edited("cuda-oom-runtime", "fires_long_prompt", _container(change))
+    said = [fix.summary for fix in found.fixes if "expandable_segments" in fix.summary]
+
+    assert len(said) == bool(says)
+    assert says in "".join(said)
+
+
 def test_the_published_image_has_nothing_for_gpus_of_amd() -> None:
     change = _container({"resources": {"limits": {"amd.com/gpu": "1"}}})
 
@@ -1083,3 +1105,22 @@ def test_each_name_in_a_fix_stands_for_something(monkeypatch: pytest.MonkeyPatch
             unknown[path.stem] = nobody
 
     assert unknown == {}
+
+
+@pytest.mark.parametrize(
+    ("image", "there"),
+    [
+        ("vllm/vllm-openai:v0.11.9", "vllm/vllm-openai:v0.11.0"),
+        ("docker.io/vllm/vllm-openai:v0.10.7", "docker.io/vllm/vllm-openai:v0.10.2"),
+        ("ghcr.io/huggingface/text-generation-inference:3.3.99", "ghcr.io/huggingface/text-generation-inference:3.3.7"),
+        # a release that is there, one of no minor release that is known, a variant, tags with a CUDA, a copy, another publisher
+        ("vllm/vllm-openai:v0.11.0", ""),
+        ("vllm/vllm-openai:v0.99.0", ""),
+        ("vllm/vllm-openai:v0.11.9-cu129", ""),
+        ("lmsysorg/sglang:v0.4.9", ""),
+        ("mirror.example.com/vllm/vllm-openai:v0.10.7", ""),
+        ("acme/vllm-openai:v0.11.9", ""),
+    ],
+)
+def test_a_release_that_is_not_there_has_one_beside_it(image: str, there: str) -> None:
+    assert released(image) == there

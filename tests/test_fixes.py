@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from llmdoctor_checks.start._probes import asking_the_same
@@ -435,6 +436,140 @@ def test_all_ranks_of_a_group_are_patched_where_they_are_started_alike(worker: o
     assert [operation["path"].split("/")[3] for operation in alone.body] == ["leaderTemplate"]
 
 
+_SERVE = "vllm serve acme/llm --tensor-parallel-size 8 --max-model-len 65536"
+
+
+def _group(kind: str, leader: dict[str, Any], worker: dict[str, Any]) -> Pod:
+    """The first pod of a server of two nodes, as its object plans it."""
+    first, others = (
+        {"spec": {"containers": [{"name": "main", "image": "acme/vllm:1", **c}]}} for c in (leader, worker)
+    )
+    version, spec = {
+        "LeaderWorkerSet": (
+            "leaderworkerset.x-k8s.io/v1",
+            {"leaderWorkerTemplate": {"size": 2, "leaderTemplate": first, "workerTemplate": others}},
+        ),
+        "LLMInferenceService": (
+            "serving.kserve.io/v1alpha1",
+            {"template": first["spec"], "worker": others["spec"], "prefill": {"template": first["spec"]}},
+        ),
+        "ModelServing": (
+            "workload.serving.volcano.sh/v1alpha1",
+            {
+                "template": {
+                    "roles": [{"name": n, "entryTemplate": first, "workerTemplate": others} for n in ("large", "small")]
+                }
+            },
+        ),
+        "JobSet": (
+            "jobset.x-k8s.io/v1alpha2",
+            {
+                "replicatedJobs": [
+                    {"name": name, "template": {"spec": {"template": one}}}
+                    for name, one in (("leader", first), ("worker", others))
+                ]
+            },
+        ),
+        "PyTorchJob": (
+            "kubeflow.org/v1",
+            {"pytorchReplicaSpecs": {"Master": {"template": first}, "Worker": {"template": others}}},
+        ),
+    }[kind]
+    raw = {"apiVersion": version, "kind": kind, "metadata": {"name": "llm", "namespace": "n"}, "spec": spec}
+    cluster = Cluster(Snapshot(objects=(raw,)))
+    return Pod.planned(Workload(next(cluster.items(kind)), cluster))[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "places"),
+    [
+        ("LeaderWorkerSet", ["leaderTemplate", "workerTemplate"]),
+        ("LLMInferenceService", ["template", "worker"]),
+        ("ModelServing", ["roles/0/entryTemplate", "roles/0/workerTemplate"]),
+    ],
+)
+def test_the_pods_of_one_server_get_what_its_first_one_gets(kind: str, places: list[str]) -> None:
+    words = _SERVE.split()
+    first = {"command": words[:2], "args": [*words[2:], "--node-rank", "0"]}
+    others = {"command": words[:2], "args": [*words[2:], "--node-rank", "1", "--headless"]}
+    pod = _group(kind, first, others)
+    at = "/containers/0/args"
+
+    def changed(operation: dict[str, object]) -> list[str]:
+        made = fixes.patch(pod, "", [operation]).patch
+        return [place for place in places for op in (made.body if made else ()) if f"/{place}/" in op["path"]]
+
+    assert changed({"op": "replace", "path": f"{at}/4", "value": "8192"}) == places
+    assert changed({"op": "add", "path": f"{at}/-", "value": "--trust-remote-code"}) == places
+    assert changed({"op": "add", "path": "/containers/0/env", "value": [{"name": "A", "value": "b"}]}) == places
+    assert changed({"op": "replace", "path": f"{at}/6", "value": "3"}) == places[:1]
+    made = fixes.patch(pod, "", [{"op": "remove", "path": f"{at}/{n}"} for n in (4, 3)]).patch
+    assert made
+    assert len(made.body) == 4
+
+
+@pytest.mark.parametrize(
+    ("worker", "after"),
+    [
+        (
+            f"sleep 5; exec {_SERVE} --headless",
+            "sleep 5; exec vllm serve acme/llm --tensor-parallel-size 8 --max-model-len 8192 --headless",
+        ),
+        ("ray start --address $(LWS_LEADER_ADDRESS):6379 --block", ""),
+        (f"{_SERVE}; {_SERVE}", ""),
+    ],
+)
+def test_a_script_of_another_rank_is_changed_where_it_says_the_same_once(worker: str, after: str) -> None:
+    pod = _group(
+        "LeaderWorkerSet", {"command": ["sh", "-c"], "args": [_SERVE]}, {"command": ["sh", "-c"], "args": [worker]}
+    )
+    new = _SERVE.replace("65536", "8192")
+    made = fixes.patch(pod, "", [{"op": "replace", "path": "/containers/0/args/0", "value": new}]).patch
+
+    assert made
+    assert [op["value"] for op in made.body] == [new, after][: 1 + bool(after)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "worker", "where"),
+    [
+        ("JobSet", {"args": _WORKERS}, "leader and worker of JobSet/llm, which"),
+        ("PyTorchJob", {"args": _WORKERS}, "Master and Worker of PyTorchJob/llm, which"),
+        ("JobSet", {"args": ["--join"]}, "in JobSet/llm, which"),
+    ],
+)
+def test_the_ranks_of_a_job_are_named_that_say_the_same(kind: str, worker: dict[str, Any], where: str) -> None:
+    pod = _group(kind, {"args": _WORKERS}, worker)
+    fix = fixes.patch(pod, "Set it", [{"op": "replace", "path": "/containers/0/args/3", "value": "--tp=8"}])
+
+    assert fix.patch is None
+    assert where in fix.summary
+
+
+@pytest.mark.parametrize(
+    ("script", "after"),
+    [
+        ("exec vllm serve Q/Q --port 8000", "exec vllm serve Q/Q --port 8000 --trust-remote-code"),
+        ("vllm serve Q/Q", "vllm serve Q/Q --trust-remote-code"),
+        ("vllm serve Q/Q $ARGS", None),
+        ("vllm serve Q/Q & vllm serve Q/Q", None),
+    ],
+)
+def test_a_switch_that_is_lacking_comes_into_the_start_script(script: str, after: str | None) -> None:
+    engine = _scripted(script)
+    fix = settling.put(engine.container, engine, "--trust-remote-code", "", "Trust it")
+
+    assert (fix.patch.body[0]["value"] if fix.patch else None) == after
+
+
+def test_one_more_name_comes_into_the_start_script() -> None:
+    fix = settling.serving_as(_scripted("vllm serve Q/Q --served-model-name=one --port 8000"), "two")
+
+    assert fix
+    assert fix.patch
+    assert fix.patch.body[0]["value"] == "vllm serve Q/Q --served-model-name one two --port 8000"
+
+
 @pytest.mark.parametrize(("of_head", "changed"), [({}, 1), ({"limits": {"nvidia.com/gpu": 1}}, 2)])
 def test_a_head_without_gpus_gets_no_runtime_class_for_them(of_head: object, changed: int) -> None:
     def spec(resources: object) -> dict[str, object]:
@@ -455,3 +590,44 @@ def test_a_head_without_gpus_gets_no_runtime_class_for_them(of_head: object, cha
     assert made
     assert len(made.body) == changed
     assert "workerGroupSpecs" in made.body[0]["path"]
+
+
+def test_a_probe_that_the_object_does_not_state_is_set_as_a_whole() -> None:
+    report = diagnose_case(
+        load_case(Path(__file__).parents[1] / "checks/cases" / "probe-path-wrong/fires_probe_of_a_runtime.yaml")
+    )
+    (fix, *_) = next(f for target in report.targets for f in target.findings if f.id == "probe-path-wrong").fixes
+
+    assert fix.patch
+    (operation,) = fix.patch.body
+    assert operation["path"] == "/spec/predictor/model/readinessProbe"
+    whole = {"httpGet": {"path": "/health", "port": 8000}, "periodSeconds": 10, "failureThreshold": 4}
+    assert operation["value"] == whole
+
+
+def test_a_variable_of_dynamo_is_changed_where_it_stands() -> None:
+    main = {"image": "vllm/vllm-openai:v0.11.0", "args": ["--model=m"], "env": [{"name": "OWN", "value": "1"}]}
+    service = {
+        "componentType": "worker",
+        "envs": [{"name": "OWN", "value": "2"}, {"name": "HF_HUB_OFFLINE", "value": "1"}],
+        "extraPodSpec": {"mainContainer": main},
+    }
+    raw = {
+        "apiVersion": "nvidia.com/v1alpha1",
+        "kind": "DynamoGraphDeployment",
+        "metadata": {"name": "llm", "namespace": "n"},
+        "spec": {"envs": [{"name": "OF_ALL", "value": "3"}], "services": {"Worker": service}},
+    }
+    cluster = Cluster(Snapshot(objects=(raw,)))
+    container = Pod.planned(Workload(next(cluster.items("DynamoGraphDeployment")), cluster))[0].containers[0]
+    paths = {
+        name: fix.patch.body[0]["path"]
+        for name in ("OWN", "HF_HUB_OFFLINE", "OF_ALL")
+        if (fix := fixes.set_env(container, name, "0", "Set it")).patch
+    }
+
+    assert paths == {
+        "OWN": "/spec/services/Worker/extraPodSpec/mainContainer/env/0",
+        "HF_HUB_OFFLINE": "/spec/services/Worker/envs/1",
+        "OF_ALL": "/spec/envs/0",
+    }

@@ -10,9 +10,12 @@ import pytest
 from kubectl_llmdoctor.brought import brings, edits, field, gives
 from kubectl_llmdoctor.catalog.arrivals import release_for, transformers_for
 from kubectl_llmdoctor.catalog.families import having, library, package, tool_parser
+from kubectl_llmdoctor.catalog.models import misspelt
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster
 from kubectl_llmdoctor.facts.container import Container
+from kubectl_llmdoctor.facts.engine import engines_of
+from kubectl_llmdoctor.facts.logs import Logs
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.script import is_script
 from kubectl_llmdoctor.releases import installs
@@ -170,7 +173,7 @@ def test_a_patch_takes_all_of_an_option_and_never_follows_a_script() -> None:
     assert place is not None
     assert place.elements == (4, 2, 1, 0)
     scripted = _container(command=["bash", "-euo", "pipefail"], args=["-c", "serve --enable-x"])
-    assert "in Pod/q-0" in added(scripted, ("--y",), "Add --y").summary
+    assert "in Pod/q-0" in added(scripted, None, ("--y",), "Add --y").summary
     assert is_script(_container(command=["/bin/bash", "-euc", "./start.sh"]))
     assert is_script(_container(command=["env", "A=b", "B=c", "C=d", "sh", "-c", "serve --x"]))
     assert not is_script(_container(command=["llama-server", "-c", "8192"]))
@@ -178,7 +181,7 @@ def test_a_patch_takes_all_of_an_option_and_never_follows_a_script() -> None:
 
 
 def test_an_older_release_lacks_an_option_that_is_not_misspelt() -> None:
-    engine = SimpleNamespace(name="vllm", explicit=lambda _: None)
+    engine = SimpleNamespace(name="vllm", explicit=lambda _: None, problems=())
     for args, says in (
         (["--model-impl=x"], "Remove --model-impl=x"),
         (["--max-model-length=8"], "Write --max-model-len"),
@@ -199,3 +202,55 @@ def test_what_tables_know() -> None:
     assert package("somebodys_module") == ""
     assert having("transformers", "AutoModelForVision2Seq") == "transformers<5"
     assert "libgomp1" in library("/usr/lib/libgomp.so.1")
+
+
+@pytest.mark.parametrize(
+    ("image", "args", "why", "says"),
+    [
+        (
+            "vllm/vllm-openai:v0.11.0",
+            ["--model=m", "--gpu-memory-utilisation=0.9"],
+            "unknown --gpu-memory-utilisation=0.9",
+            "Write --gpu-memory-utilization instead of --gpu-memory-utilisation",
+        ),
+        (
+            "ghcr.io/ggml-org/llama.cpp:server-cuda-b6800",
+            ["-m", "/m.gguf", "--parallell", "4"],
+            "unknown --parallell",
+            "Write --parallel instead of --parallell",
+        ),
+        ("ghcr.io/ggml-org/llama.cpp:server-cuda-b6800", ["--flash-atn"], "unknown --flash-atn", "Remove --flash-atn"),
+        (
+            "acme/router:2",
+            ["--policie=x"],
+            "unknown --policie Did you mean --policy?",
+            "Write --policy instead of --policie",
+        ),
+        ("acme/router:2", ["--policie=x"], "unknown --policie", "Remove --policie=x"),
+    ],
+)
+def test_what_was_meant_takes_the_place_of_what_a_program_does_not_know(
+    image: str, args: list[str], why: str, says: str
+) -> None:
+    container = _container(image=image, args=args)
+    engine = next(iter(engines_of(container.pod, Logs([]))), None)
+
+    assert settled(container, engine, why)[0].summary.startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("meta-llama/Llama-3.1-8B-Instrct", "meta-llama/Llama-3.1-8B-Instruct"),
+        ("Qwen/Qwen3-8B-Instruct", "Qwen/Qwen3-8B"),
+        ("google/gemma-3-27b-instruct", "google/gemma-3-27b-it"),
+        ("mistral/Mistral-7B-Instruct-v0.3", "mistralai/Mistral-7B-Instruct-v0.3"),
+        # somebody's copy, another size, another kind, what is there
+        ("acme/Qwen3-8B", ""),
+        ("Qwen/Qwen3-9B", ""),
+        ("google/gemma-3-27b-pt", ""),
+        ("Qwen/Qwen3-8B", ""),
+    ],
+)
+def test_a_name_with_a_slip_of_the_pen_is_known(name: str, meant: str) -> None:
+    assert misspelt(name) == meant

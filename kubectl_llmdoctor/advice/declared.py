@@ -155,6 +155,8 @@ class FixText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     serves: str = ""
     #: whether the variant of a base model for chats is served in its place
     for_chats: bool = False
+    #: the model that is named where another one is
+    model: str = ""
     #: whether it lets the server read tool calls in the format of its model's family
     reads_tools: bool = False
     #: options and variables that are taken out of where the container states them, and an option that gets a value

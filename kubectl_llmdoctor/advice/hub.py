@@ -9,7 +9,7 @@ from typing import get_args
 from kubectl_llmdoctor.advice.declared import Condition, OfHub
 from kubectl_llmdoctor.advice.occurrence import Topic
 from kubectl_llmdoctor.advice.templates import NO_MODEL, Value
-from kubectl_llmdoctor.catalog.models import with_owner
+from kubectl_llmdoctor.catalog.models import misspelt, with_owner
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts import model_store
 from kubectl_llmdoctor.template_values import template_value
@@ -109,6 +109,11 @@ class Hub(Topic):
         names = (served.value if isinstance(served.value, list | tuple) else [served.value]) if served else []
         folder = f"/{self._model.strip('/')}".lower() if self._model.startswith("/") else ""
         return next((n for n in map(str, names) if _HUB_ID.fullmatch(n) and folder.endswith(f"/{n.lower()}")), "")
+
+    @template_value
+    def meant_model(self) -> str:
+        """The repository that is meant where the name is one but for a slip of the pen."""
+        return misspelt(self._repository)
 
     @template_value
     def search(self) -> str:

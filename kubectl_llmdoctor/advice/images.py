@@ -13,7 +13,7 @@ from kubectl_llmdoctor.advice.templates import Value
 from kubectl_llmdoctor.engines.version import split_image
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.container import Container
-from kubectl_llmdoctor.facts.pulled import had, spelt, split
+from kubectl_llmdoctor.facts.pulled import had, released, spelt, split
 from kubectl_llmdoctor.template_values import template_value
 
 #: As whom registries know those who come with a key.
@@ -121,6 +121,11 @@ class Images(Topic):
         release = since if older else parts["release"]
         found = f"{parts['name']}{begins}{release}"
         return found if found != self._own else ""
+
+    @template_value
+    def released_image(self) -> str:
+        """A release of the engine that is published, of the same minor release as one that is not there."""
+        return "" if self._which_image != "no image known" else released(self._named)
 
     @template_value
     def published_image(self) -> str:

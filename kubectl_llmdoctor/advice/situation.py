@@ -33,7 +33,7 @@ from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.endings import last_round
 from kubectl_llmdoctor.fixes import Privilege, grow, lone, permitted, run_after, run_by, unread
 from kubectl_llmdoctor.reach import of_pod, other_side, reach, told
-from kubectl_llmdoctor.releases import for_chats, linked, newer, packaged, reads_tools
+from kubectl_llmdoctor.releases import for_chats, linked, newer, packaged, reads_tools, serve
 from kubectl_llmdoctor.report.document import Fix
 from kubectl_llmdoctor.room import enough
 from kubectl_llmdoctor.room.case import Case
@@ -104,6 +104,7 @@ class Situation(Seen):
             linked(container, engine, said(text.library)) if text.library else None,
             serving_as(engine, said(text.serves)) if text.serves and engine else None,
             for_chats(engine) if text.for_chats and engine else None,
+            serve(engine, said(text.model), said(text.summary)) if text.model and engine else None,
             reads_tools(engine) if text.reads_tools and engine else None,
             newer(container, engine, kinds) if kinds else None,
             packaged(container, engine, *missing) if module else None,

@@ -80,6 +80,10 @@ def cpu_build_of_speech(image: str) -> CpuBuild | None:
 _CUDA = expression(
     r"(?:^|/)(?:vllm/vllm-openai|lmsysorg/sglang|huggingface/text-generation-inference|openmmlab/lmdeploy)$"
 )
+#: What the repositories are called in which the makers of engines publish each release under a tag of its own, and copies of them.
+_MAKERS_OWN = expression(
+    r"(?:^|/)(?:vllm-openai(?:-rocm|-cpu)?|sglang|text-generation-inference|lmdeploy|llama\.cpp|ollama|tensorrt-llm/release)$"
+)
 #: What a plain tag consists of: numbers, dates and digests, channels, processors. Whatever else stands there may name other
 #: hardware, as in `main-cann8.5.0-910b`, `dsv32-a3`, `v0.5.6-xeon` and `3.3.5-gaudi`.
 _PLAIN = expression(
@@ -106,3 +110,8 @@ def maker(image: str) -> str:
         return "" if "cpu" in words else "NVIDIA"
     plain = all(_PLAIN.fullmatch(word) for word in re.split(r"[-_.+]", tag or "latest"))
     return "NVIDIA" if plain and _CUDA.search(f"{head}/{name}") else ""
+
+
+def published(repository: str) -> bool:
+    """Whether it has the releases of an engine's makers by its name; elsewhere somebody else builds images with some of them."""
+    return _MAKERS_OWN.search(repository) is not None

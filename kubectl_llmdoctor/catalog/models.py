@@ -7,6 +7,8 @@ be read; it can change at any time, so it only ever supports a risk, never a cau
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -161,6 +163,42 @@ def with_owner(name: str) -> str:
     names = _owners().get(name.strip().lower(), frozenset())
     made = [one for one in names if one.lower().partition("/")[0] in _MAKERS]
     return made[0] if len(made) == 1 else ""
+
+
+#: What makers put behind the name of a model for chats.
+_FOR_CHATS = ("-instruct", "-it", "-chat", "")
+#: Names longer than that are no models'; so much alike are two of which one is a slip of the pen, and two names of one maker.
+_LONGEST, _A_SLIP, _A_MAKER = 120, 0.93, 0.7
+
+
+def misspelt(name: str) -> str:
+    """The repository of the table that somebody meant who wrote OWNER/NAME otherwise; empty where none is, or several."""
+    lower = name.strip().lower()
+    owner, slash, own = lower.partition("/")
+    if not slash or lower in _by_id() or len(lower) > _LONGEST:
+        return ""
+    made = with_owner(own)
+    if made and difflib.SequenceMatcher(None, owner, made.lower().partition("/")[0]).ratio() >= _A_MAKER:
+        return made
+    if suffix := next((one for one in _FOR_CHATS if one and own.endswith(one)), ""):
+        others = (f"{lower.removesuffix(suffix)}{one}" for one in _FOR_CHATS)
+        if found := next((other for other in others if other in _by_id()), ""):
+            return _spelled(_by_id()[found], found)
+    words, numbers = re.split("[-_/]", lower), re.findall(r"\d+", lower)  # another number, or word, is another model
+    alike = [
+        one for one in _by_id() if re.findall(r"\d+", one) == numbers and _word_by_word(re.split("[-_/]", one), words)
+    ]
+    near = difflib.get_close_matches(lower, alike, n=2, cutoff=_A_SLIP)
+    return _spelled(_by_id()[near[0]], near[0]) if len(near) == 1 else ""
+
+
+def _word_by_word(ours: list[str], theirs: list[str]) -> bool:
+    """Whether each word of one is that of the other, but for a slip of the pen."""
+    pairs = zip(ours, theirs, strict=False)
+    return len(ours) == len(theirs) and all(
+        one == other or (len(one) > 3 and difflib.SequenceMatcher(None, one, other).ratio() >= _A_MAKER)
+        for one, other in pairs
+    )
 
 
 @cache

@@ -43,6 +43,8 @@ _GPU_RESOURCES = (
     r"[\w-]+(\.[\w-]+)?\.(com|ai)/(gpu|mlu|vgpu|sgpu|dcu|gcu|xpu)|intel\.com/gpu|volcano\.sh/vgpu-number"
 )
 
+#: How the resources begin that are never a GPU of NVIDIA's.
+_OTHER_MAKERS = ("amd.com/", "gpu.intel.com/", "habana.ai/", "google.com/tpu", "aws.amazon.com/neuron", "huawei.com/")
 
 #: Resources whose devices one process drives together, so that tensor parallelism starts no worker processes. Sources:
 #: tpu_inference/platforms/tpu_platform.py (UniProcExecutor on one host), vllm/platforms/neuron.py of vLLM up to 0.11.
@@ -294,6 +296,12 @@ class Container:
         """GPUs and other accelerators it asks for, by resource name."""
         names = [*self.spec.resources.limits, *self.spec.resources.requests]
         return {n: count for n in dict.fromkeys(names) if is_accelerator(n) and (count := self.request(n))}
+
+    @property
+    def without_nvidia(self) -> bool:
+        """Whether it asks for accelerators, and for none that may be NVIDIA's."""
+        asked = self.accelerators
+        return bool(asked) and all(resource.startswith(_OTHER_MAKERS) for resource in asked)
 
     @property
     def gpus(self) -> int:

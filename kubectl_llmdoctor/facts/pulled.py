@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
 
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
@@ -65,6 +66,30 @@ def _with_v(image: str) -> str:
     if found is None or with_v is None or "@" in image or with_v == bool(found[1]):
         return ""
     return image[: -len(tag)] + ("v" if with_v else "") + found[2] + found[3]
+
+
+def released(image: str) -> str:
+    """The newest release of the same minor one that is known to be published, where the tag of an engine's image names one; else empty."""
+    repository, tag = split(image)
+    found = _RELEASE.fullmatch(tag)
+    samples = _releases().get(repository, ())
+    if found is None or found[3] or "@" in image or found[2] in samples:
+        return ""
+    minor = [one for one in samples if one.split(".")[:2] == found[2].split(".")[:2]]
+    return image[: -len(tag)] + found[1] + minor[-1] if minor else ""
+
+
+@cache
+def _releases() -> dict[str, tuple[str, ...]]:
+    """Releases of engines that are published as images, by where their makers publish them."""
+    from kubectl_llmdoctor.engines import sglang_flags, tgi_flags, vllm_flags
+
+    return {
+        "docker.io/vllm/vllm-openai": vllm_flags.SAMPLES,
+        # the tags of earlier ones name a CUDA as well
+        "docker.io/lmsysorg/sglang": sglang_flags.SAMPLES[sglang_flags.SAMPLES.index("0.5.5.post3") :],
+        "ghcr.io/huggingface/text-generation-inference": tgi_flags.SAMPLES,
+    }
 
 
 def had(pod: Pod, image: str) -> tuple[str, str]:

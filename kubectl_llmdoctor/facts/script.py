@@ -69,7 +69,8 @@ def revised(container: Container, changes: Sequence[tuple[str, str]]) -> tuple[s
     vector, index, script = places[0]
     for old, new in changes:
         behind = _AFTER + (_NO_VALUE if new.startswith(f"{old} ") else _NO_WORD)
-        found = [*re.finditer(_BEFORE + re.escape(old) + behind, script)] if is_plain_option(old) else []
+        plain = is_plain_option(old) or is_plain(old.removeprefix("serve "))
+        found = [*re.finditer(_BEFORE + re.escape(old) + behind, script)] if plain else []
         if len(found) != 1:
             return None
         script = script[: found[0].start()] + new + script[found[0].end() :]

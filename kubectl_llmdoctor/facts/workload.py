@@ -78,8 +78,8 @@ class Workload:
     def template_of(self, pod: k8s.Pod) -> platforms.Template | None:
         """The template that a pod came from: by labels, then by the names of its containers; None where it is open."""
         found = [(t, typed) for t, typed in self.templates if t.matches(pod.metadata.labels)]
-        labelled = [pair for pair in found if pair[0].labels]
-        found = labelled if len(labelled) == 1 else found
+        most = max((len(template.labels) for template, _ in found), default=0)
+        found = [pair for pair in found if len(pair[0].labels) == most]
         if len(found) > 1:
             mine = {c.name for c in pod.spec.containers}
             found = [pair for pair in found if {c.name for c in pair[1].spec.containers} <= mine]

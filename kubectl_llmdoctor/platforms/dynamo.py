@@ -55,7 +55,13 @@ def _alpha(raw: Json, service: Json, base: str, name: str, shared: list[Json]) -
     pod = {key: value for key, value in extra.items() if key not in ("mainContainer", "containers")}
     main = f"{base}/extraPodSpec/mainContainer"
     places = [("", f"{base}/extraPodSpec"), ("/containers", f"{base}/extraPodSpec/containers"), ("/containers/0", main)]
-    container["env"] = named(container.get("env"), named(service.get("envs"), shared))
+    own, told, of_all = rows(container.get("env")), rows(service.get("envs")), rows(raw, "spec.envs")
+    container["env"] = named(own, named(told, shared))
+    for index, variable in enumerate(container["env"][len(own) :], len(own)):
+        for at, stated in ((f"{base}/envs", told), ("/spec/envs", of_all)):
+            if variable in stated:
+                places.append((f"/containers/0/env/{index}", f"{at}/{stated.index(variable)}"))
+                break
     if secret := service.get("envFromSecret"):
         container["envFrom"] = [*rows(container.get("envFrom")), {"secretRef": {"name": secret}}]
         places.append(("/containers/0/envFrom", f"{base}/envFromSecret"))

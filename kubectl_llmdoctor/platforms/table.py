@@ -23,7 +23,7 @@ class Row(msgspec.Struct, frozen=True):
     """Where pod templates stand in a kind.
 
     `path` leads to them; `*` is each element of a list, each value of a mapping. `labels` of the pods may hold `{}` for
-    the name of the part, which is the element's `name` or the mapping's key.
+    the name of the part, which is the element's `name` or the mapping's key, and `{1}` for that in small letters.
     """
 
     path: str
@@ -138,7 +138,14 @@ ROWS: dict[tuple[str, str], tuple[Row, ...]] = {
         ),
     ),
     # kubeflow/training-operator pkg/apis/kubeflow.org/v1
-    ("kubeflow.org", "PyTorchJob"): (Row("spec.pytorchReplicaSpecs.*.template", nodes="?", immutable=True),),
+    ("kubeflow.org", "PyTorchJob"): (
+        Row(
+            "spec.pytorchReplicaSpecs.*.template",
+            (("training.kubeflow.org/replica-type", "{1}"),),
+            nodes="?",
+            immutable=True,
+        ),
+    ),
     ("kubeflow.org", "MPIJob"): (Row("spec.mpiReplicaSpecs.*.template", nodes="?", immutable=True),),
     # volcano-sh/apis pkg/apis/batch/v1alpha1
     ("batch.volcano.sh", "Job"): (Row("spec.tasks.*.template", nodes="?", immutable=True),),
@@ -240,7 +247,7 @@ def of_row(raw: Json, row: Row) -> list[Template]:
                 places=_places(row, at, pod.get("spec")),
                 base=show(raw, at),
                 part=row.part.format(name),
-                labels={key: value.format(name) for key, value in row.labels},
+                labels={key: value.format(name, name.lower()) for key, value in row.labels},
                 nodes=_nodes(raw, row.nodes),
                 context=row.context,
                 partial=row.partial,

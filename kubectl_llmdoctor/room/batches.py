@@ -64,6 +64,13 @@ class Batches(Case, frozen=True):
         }
 
     @template_value
+    def shorter_prompt(self) -> str:
+        """A longest prompt that leaves an eighth of what prompt and answer have together to the answer, where all of it is the prompt's."""
+        told = self.engine.explicit("max_input_tokens") if self.engine else None
+        total = number_of(self.captured.get("most")) or (self.engine.value("max_model_len") if self.engine else None)
+        return str(total - total // 8) if told and isinstance(total, int) and total >= SHORTEST else ""
+
+    @template_value
     def no_context(self) -> str:
         """`yes` where llama.cpp was told no context, so that it takes what the model was made for (some builds take 4096 tokens)."""
         engine = self.engine

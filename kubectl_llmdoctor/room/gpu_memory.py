@@ -45,7 +45,8 @@ _PRINTED = GIB // 100
 #: With these an engine takes memory by an allocator of its own, which PyTorch's expandable segments exclude.
 _OWN_POOL = frozenset({"--enable-sleep-mode", "--enable_sleep_mode", "--enable-memory-saver"})
 
-_ALLOCATOR = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
+_ALLOCATOR = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF", "PYTORCH_NPU_ALLOC_CONF")
+_SEGMENTS, _OTHER_ALLOCATOR = "expandable_segments", "backend:cudaMallocAsync"
 
 
 def _asks(pod: Pod) -> bool:
@@ -102,12 +103,44 @@ class GpuMemory(Case, frozen=True):
 
     @template_value
     def no_segments(self) -> str:
-        """Why PyTorch's expandable segments are of no use: by an option that excludes them, or as a variable sets them already."""
+        """Why PyTorch's expandable segments are of no use: by what excludes them, or as a variable sets them already."""
         words = (str(word).partition("=")[0] for word in self.engine.found.argv) if self.engine else ()
         if pool := next((word for word in words if word in _OWN_POOL), ""):
             return pool
-        told = (self.container.env.get(name) for name in _ALLOCATOR) if self.container else ()
-        return next((one.name for one in told if one and "expandable_segments:True" in (one.value or "")), "")
+        if self.container and self.container.without_nvidia:
+            return next(iter(self.container.accelerators))
+        told, own = self._told_allocator
+        known = own is None or all(word not in own for word in (f"{_SEGMENTS}:True", _OTHER_ALLOCATOR, "<masked"))
+        return "" if known else told
+
+    @property
+    def _told_allocator(self) -> tuple[str, str | None]:
+        """The variable by which PyTorch's allocator gets its settings, and what it says; None where nothing sets one."""
+        env = self.container.env if self.container else {}
+        named = next((name for name in _ALLOCATOR if name in env), _ALLOCATOR[0])
+        return named, (env[named].value or "<masked>") if named in env else None
+
+    @template_value
+    def allocator(self) -> str:
+        """The variable by which PyTorch's allocator gets its settings."""
+        return self._told_allocator[0]
+
+    @template_value
+    def segmented(self) -> str:
+        """What it says, with expandable segments."""
+        return ",".join([*self._without_segments, f"{_SEGMENTS}:True"])
+
+    @template_value
+    def unsegmented(self) -> str:
+        """What it says besides those; empty where that is nothing, or not known."""
+        return ",".join(self._without_segments)
+
+    @property
+    def _without_segments(self) -> list[str]:
+        """The settings of the allocator but for those of segments."""
+        own = self._told_allocator[1] or ""
+        words = [word.strip() for word in own.split(",")]
+        return [word for word in words if word and not word.startswith((_SEGMENTS, "<"))]
 
     @template_value
     def raised_share(self) -> str:

@@ -30,8 +30,6 @@ REQUIRED: dict[str, tuple[str, ...]] = {}
 
 #: A named group of `match`, where `speaks_of` has it.
 _CAPTURED = expression(r"\{([a-z]\w*)\}")
-#: How the resources begin that are never a GPU of NVIDIA's.
-_OTHER_MAKERS = ("amd.com/", "gpu.intel.com/", "habana.ai/", "google.com/tpu", "aws.amazon.com/neuron", "huawei.com/")
 
 
 def matching(signature: Signature, text: str) -> bool:
@@ -125,12 +123,12 @@ def fits(
     pattern: Pattern, subject: Subject, pod: Pod, container: Container | None, captures: Mapping[str, str]
 ) -> bool:
     """Whether the pattern is of an engine that runs there, of what it does, and the node's driver does not disprove it."""
-    if pattern.without_nvidia and not _of_other_makers(container):
+    if pattern.without_nvidia and not (container and container.without_nvidia):
         return False
     if pattern.locks is not None and pattern.locks != _may_lock(container):
         return False
     if pattern.without_cuda:
-        if _of_other_makers(container):
+        if container is not None and container.without_nvidia:
             return False
         key = f"has CUDA {pattern.without_cuda} {pod.namespace}/{pod.name}/{container.name if container else ''}"
         if pod.cluster.once(key, lambda: _has_cuda(pattern.without_cuda, subject, pod, container)):
@@ -148,12 +146,6 @@ def _may_lock(container: Container | None) -> bool:
     if container is None or not container.may("IPC_LOCK") or not container.may_be_root:
         return False
     return container.pod.spec.host_users is not False  # in a user namespace it has the capability for that one only
-
-
-def _of_other_makers(container: Container | None) -> bool:
-    """Whether a container asks for accelerators, and for none that may be NVIDIA's."""
-    asked = container.accelerators if container is not None else {}
-    return bool(asked) and all(resource.startswith(_OTHER_MAKERS) for resource in asked)
 
 
 def _speaks_of(

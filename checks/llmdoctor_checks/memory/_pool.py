@@ -8,14 +8,19 @@ from kubectl_llmdoctor.api import GIB, Engine, Finding, Fix, Line, Log, Sizing, 
 #: What SGLang's scheduler prints when it is up, and of each request that the smaller of pool and context refuses (`scheduler.py`).
 LITERALS = _UP, _REFUSED = "max_total_num_tokens=", "exceeds the maximum allowed length"
 _POOL = (
-    r"max_total_num_tokens=(?P<pool>\d{1,9}),.{0,300}?\bcontext_len=(?P<context>\d{1,9}),?"
+    r"max_total_num_tokens=(?P<pool>\d{1,9}),(?:.{0,80}?\bchunked_prefill_size=(?P<chunk>\d{1,7}),)?"
+    r".{0,300}?\bcontext_len=(?P<context>\d{1,9}),?"
     r"(?:.{0,200}?\bavailable_gpu_mem=(?P<free>\d{1,4}(?:\.\d{1,3})?) GB)?"
 )
 _TOO_LONG = r"Input length \((?P<have>\d{1,9}) tokens\) exceeds the maximum allowed length \((?P<most>\d{1,9}) tokens\)"
 
 #: SGLang keeps a few tokens of the pool back. So many GB beside what the share leaves free are more than they should be; by how much a
-#: share is raised then and up to which, and what graphs and activations are left.
-_KEPT, _PLENTY, _MORE, _MOST, _LEFT = 64, 5, 0.1, 0.95, 6
+#: share is raised then, and what graphs and activations are left.
+_KEPT, _PLENTY, _MORE, _LEFT = 64, 5, 0.1, 6
+
+#: What SGLang itself leaves beside the share that it chooses (`server_args.py`): MB for each token of a chunk and for the rest, on a
+#: large GPU so many GB at least. Its share where it does not know the GPU.
+_OF_A_TOKEN, _OF_THE_REST, _LARGE, _AT_LEAST, _MOST = 1.5, 1536, 60, 10, 0.88
 
 #: The least share that SGLang takes where it is told none, and the memory of a GPU that is not known: a large one.
 _SHARE, _MEMORY = 0.8, 180.0
@@ -43,15 +48,24 @@ def refuses(engine: Engine, sizing: Sizing, log: Log) -> Finding | None:
         f"context allows {context}{beside}.",
         evidence=(log_evidence(up, said[0]), log_evidence(lines[-1])),
         explains=("request-too-long",),
-        fixes=tuple(_raised(engine, free, memory) if idle else _shorter(engine, pool)),
+        fixes=tuple(_raised(engine, free, memory, _most(sizing, said["chunk"])) if idle else _shorter(engine, pool)),
         order=lines[-1].order,
     )
 
 
-def _raised(engine: Engine, free: float, memory: float) -> Iterator[Fix]:
+def _most(sizing: Sizing, chunk: str | None) -> float:
+    """The largest share that leaves what SGLang would leave beside it."""
+    if sizing.accelerator is None:
+        return _MOST
+    memory = sizing.accelerator.gpu.memory / GIB
+    beside = (int(chunk or 8192) * _OF_A_TOKEN + _OF_THE_REST) / 1024
+    return 1 - max(beside, _AT_LEAST if memory > _LARGE else 0) / memory
+
+
+def _raised(engine: Engine, free: float, memory: float, most: float) -> Iterator[Fix]:
     """A larger pool, as more memory is left than should be."""
     share = engine.value("gpu_memory_utilization")
-    if isinstance(share, float) and (raised := min(share + min(_MORE, (free - _LEFT) / memory), _MOST)) > share + 0.01:
+    if isinstance(share, float) and (raised := min(share + min(_MORE, (free - _LEFT) / memory), most)) > share + 0.01:
         summary = f"Raise --mem-fraction-static from {share:g} to {raised:.2f}, as {free:g} GB are free"
         yield fixes.set_flag(engine, "gpu_memory_utilization", "--mem-fraction-static", f"{raised:.2f}", summary)
     yield fixes.advice(

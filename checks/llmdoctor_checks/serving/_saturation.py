@@ -9,10 +9,11 @@ finishes in a second.
 from __future__ import annotations
 
 import math
+import re
 
 import msgspec
 
-from kubectl_llmdoctor.api import Engine, Evidence, Fix, Metrics, Pod, Span, count_of, dig, fixes
+from kubectl_llmdoctor.api import Engine, Evidence, Fix, Item, Metrics, Pod, Span, count_of, dig, fixes
 
 #: What lasts so long is no burst and no warm-up.
 SUSTAINED_SECONDS = 600
@@ -147,9 +148,18 @@ def spread_fix(pod: Pod) -> Fix:
     )
 
 
-#: Kinds with a plain number of replicas; what scales them, KEDA's before the one that it makes, and the field of its maximum.
-_PLAIN = ("Deployment", "StatefulSet")
+#: Kinds with a plain number of replicas, which nothing else sets but for what scales them (KEDA's before the one that it makes, and the
+#: field of its maximum); and those with one in another place, by their API group.
+_PLAIN = ("Deployment", "StatefulSet", "LeaderWorkerSet")
 _SCALERS = (("ScaledObject", "maxReplicaCount"), ("HorizontalPodAutoscaler", "maxReplicas"))
+_OF_OPERATORS = {
+    ("serving.kserve.io", "LLMInferenceService"): "/spec/replicas",
+    ("workload.serving.volcano.sh", "ModelServing"): "/spec/replicas",
+    ("inference.llmkube.dev", "InferenceService"): "/spec/replicas",
+    ("serving.kserve.io", "InferenceService"): "/spec/predictor/minReplicas",
+}
+#: What says in such an object that somebody else sets the number.
+_SET_BY_OTHERS = ("spec.scaling", "spec.autoscaling", "autoscaling", "scalingAdapter")
 
 #: More replicas than so many times as many are asked for by no single look: a queue may be a burst.
 _MOST_TIMES = 4
@@ -157,16 +167,19 @@ _MOST_TIMES = 4
 
 def more_replicas(pod: Pod, times: float, why: str, more: str = "") -> Fix:
     """So many times the replicas of what a person edits, as far as one step goes; where an autoscaler has them, its maximum."""
-    top = next(reversed([*pod.cluster.chain(pod.item)]), None) if pod.item is not None else None
+    chain = [*pod.cluster.chain(pod.item)] if pod.item is not None else []
+    top = chain[-1] if chain else None
     gpus = pod.gpu_container.gpus if pod.gpu_container is not None else 0
     each = f" (each has {count_of(gpus, 'GPU')})" if gpus else ""
     if times > _MOST_TIMES:
         times, why = _MOST_TIMES, "what waits then says whether more are needed"
     why += more
-    if top is None or top.kind not in _PLAIN or fixes.maker(top):
+    at = place_of_replicas(pod, top) if top is not None else ""
+    if top is None or not at or fixes.maker(top):
         return fixes.advice(f"Run {math.ceil(times)} times as many replicas of {fixes.edited(pod)}{each}: {why}")
-    counts = (dig(top.raw, path) for path in ("spec.replicas", "status.replicas", "status.readyReplicas"))
-    now = max([1, *(count for count in counts if isinstance(count, int))])
+    told = dig(top.raw, at.strip("/").replace("/", "."))
+    below = [dig(one.raw, path) for one in chain if one.kind in _PLAIN for path in _COUNTS]
+    now = max([1, *(count for count in (told, *below) if isinstance(count, int))])
     wanted = max(now + 1, math.ceil(now * times))
     for kind, field in _SCALERS:
         for scaler in pod.cluster.items(kind, pod.namespace):
@@ -183,10 +196,36 @@ def more_replicas(pod: Pod, times: float, why: str, more: str = "") -> Fix:
             return fixes.patch_object(
                 scaler, f"Raise {field} of {where} from {most} to {wanted}{each}: {why}", operations
             )
-    operations = [{"op": "add", "path": "/spec/replicas", "value": wanted}]
-    return fixes.patch_object(
-        top, f"Run {wanted} replicas of {top.kind}/{top.name} instead of {now}{each}: {why}", operations
-    )
+    whose = f"{pod.template.part} in " if pod.template and at.startswith("/spec/services/") else ""
+    summary = f"Run {wanted} replicas of {whose}{top.kind}/{top.name} instead of {now}{each}: {why}"
+    return with_replicas(top, at, wanted, summary)
+
+
+def with_replicas(top: Item, at: str, wanted: int, summary: str) -> Fix:
+    """So many replicas, where an object says how many there are, and no fewer as its maximum."""
+    operations = [{"op": "add", "path": at, "value": wanted}]
+    most = dig(top.raw, "spec.predictor.maxReplicas") if at.endswith("/minReplicas") else None
+    if isinstance(most, int) and 0 < most < wanted:
+        operations.append({"op": "add", "path": "/spec/predictor/maxReplicas", "value": wanted})
+    return fixes.patch_object(top, summary, operations)
+
+
+_COUNTS = ("spec.replicas", "status.replicas", "status.readyReplicas")
+
+
+def place_of_replicas(pod: Pod, top: Item) -> str:
+    """Where what a person edits says how many replicas there are of what the pod is one of; empty where it does not, or others set it."""
+    if top.kind in _PLAIN:
+        return "/spec/replicas"
+    group, part = top.api_version.rpartition("/")[0], pod.template.part if pod.template else ""
+    if (group, top.kind) == ("nvidia.com", "DynamoGraphDeployment"):
+        service = dig(top.raw, f"spec.services.{part}") if re.fullmatch(r"[\w-]{1,63}", part) else None
+        free = isinstance(service, dict) and not any(dig(service, name) for name in _SET_BY_OTHERS)
+        return f"/spec/services/{part}/replicas" if free else ""
+    if any(dig(top.raw, name) for name in _SET_BY_OTHERS):
+        return ""
+    at = _OF_OPERATORS.get((group, top.kind), "")
+    return "/spec/prefill/replicas" if top.kind == "LLMInferenceService" and part.startswith("prefill") else at
 
 
 def engines_fix(pod: Pod) -> Fix:

@@ -46,8 +46,10 @@ from llmdoctor_checks.serving._saturation import (
     load_of,
     more_replicas,
     need_of,
+    place_of_replicas,
     spread_fix,
     stands_still,
+    with_replicas,
 )
 
 #: So many requests wait at the end, at least: fewer are a burst.
@@ -93,9 +95,6 @@ _SHEDS = r"inference (?:gateway|error): \w{1,60} - (?:system saturated, sheddabl
 _QUEUED, _REQUESTS, _STATEMENTS_OF_A_THIRD, _LONG_WAIT, _LATELY = "queue_time=", 30, 4, 20, 300
 _SECONDS = r'="(\d{1,9}(?:\.\d{1,9})?)s"'
 _TOOK = expression(rf"total_time{_SECONDS} .{{0,200}}?queue_time{_SECONDS} inference_time{_SECONDS}")
-
-#: Kinds with a plain number of replicas.
-_PLAIN = ("Deployment", "StatefulSet")
 
 
 #: Who waits in a queue that grows is given up at last, however long somebody waits.
@@ -206,11 +205,10 @@ def _fix(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, metrics: 
         times = max((running + waiting) / max(running, 1), 2)
         return more_replicas(pod, times, "they have all that is here now in service at once", soon)
     summary = f"Run {need.replicas} replicas instead of {need.now}: {need.text}{soon}"
-    if workload is None or workload.kind not in _PLAIN or any(True for _ in scalers(subject, cluster)):
+    at = place_of_replicas(pod, workload.item) if workload else ""
+    if workload is None or not at or any(True for _ in scalers(subject, cluster)):
         return fixes.advice(f"{summary} (in {fixes.edited(pod)}, or the maximum of its autoscaler)")
-    operation = "replace" if dig(workload.raw, "spec.replicas") is not None else "add"
-    value = {"op": operation, "path": "/spec/replicas", "value": need.replicas}
-    return fixes.patch_object(workload.item, summary, [value])
+    return with_replicas(workload.item, at, need.replicas, summary)
 
 
 def _slots(engine: Engine, load: Load) -> Fix | None:

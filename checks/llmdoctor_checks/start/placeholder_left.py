@@ -163,7 +163,8 @@ def _fix(container: Container, path: str, text: str, evidence: Evidence, engine:
     own = next((variable for variable in container.spec.env if variable.name == name and path.startswith("env[")), None)
     if own is None or own.value is None or not _is_token(name, engine):
         what = "the placeholder" if text.startswith("in Secret ") else text
-        return fixes.advice(f"Replace {what} by the real value in {_where(pod, evidence)}")
+        at = "" if what in ("the placeholder", path) else f" in {path} of {container.name}"
+        return fixes.advice(f"Replace {what}{at} by {_meant(pod, path)}, in {_where(pod, evidence)}")
     secret = "ngc-api" if name == _OF_NIM else "hf-token"
     make = f'kubectl -n {pod.namespace} create secret generic {secret} --from-literal={name}="${{{name}:?}}"'
     if pod.cluster.item(
@@ -175,6 +176,32 @@ def _fix(container: Container, path: str, text: str, evidence: Evidence, engine:
     )
     fix = fixes.set_variables(container, {name: fixes.FromSecret(secret)}, summary)
     return msgspec.structs.replace(fix, commands=(make, *fix.commands))
+
+
+#: So many names are told.
+_MOST_NAMED = 4
+#: What belongs there, by how the path ends.
+_MEANT = {
+    "image": "the name of the image that is to run",
+    ".bucketName": "the name of the bucket",
+    ".persistentVolumeClaim.claimName": "the name of a claim",
+    ".hostPath.path": "a folder that each node has on which the pod may run",
+    ".nfs.server": "the address of the file server",
+    ".nfs.path": "a path that the file server exports",
+    ".requests.storage": "a size with room for the model's files",
+    ".storageClassName": "the name of a storage class",
+}
+#: The kinds of which there may be some to choose from.
+_CHOICE = {".persistentVolumeClaim.claimName": "PersistentVolumeClaim", ".storageClassName": "StorageClass"}
+
+
+def _meant(pod: Pod, path: str) -> str:
+    """What belongs in the place of a placeholder, with what there is of it."""
+    end = next((end for end in _MEANT if path.endswith(end)), "")
+    namespace = pod.namespace if end.endswith("claimName") else None
+    there = [item.name for item in pod.cluster.items(_CHOICE[end], namespace)] if end in _CHOICE else []
+    names = f" ({', '.join(sorted(there)[:_MOST_NAMED])})" if there else ""
+    return f"{_MEANT[end]}{names}" if end else "the real value"
 
 
 def _is_form(pod: Pod) -> bool:
