@@ -60,6 +60,8 @@ _RPC_PORT, _LOOPBACK, _EVERYWHERE = 50052, "127.0.0.1", "0.0.0.0"  # noqa: S104 
 _ALIKE = 0.75
 #: A part of a name that is so short, or a number in it, tells one from another of its kind: no slip of the pen.
 _TELLS_APART = 3
+#: Where a setting leads to.
+_URL = expression(r"https?://(?P<host>[\w.-]{1,253})(?::(?P<port>\d{1,5}))?(?![\w.:@-])")
 #: Variables of which the value may be a host alone.
 _OF_HOST = expression(r"(?i)host|addr|ur[il]|server|endpoint|master|base|remote")
 
@@ -130,6 +132,19 @@ def told(names: str, container: Container) -> Iterator[str]:
     for text in (" ".join(container.spec.argv), *texts):
         for said in given.finditer(text[:20_000]):
             yield from said["at"].split(",")
+
+
+def server_of(container: Container) -> Engine | None:
+    """The server that a container without one asks, where its settings name one workload of servers alone."""
+    pod, found = container.pod, dict[tuple[str, str], Engine]()
+    for _, value in told_by(container):
+        for said in _URL.finditer(value[:20_000]):
+            to = follow(said["host"], int(said["port"]) if said["port"] else None, pod, pod.cluster)
+            for peer in to.pods if to is not None and not to.itself else ():
+                owner = workload_of(peer)
+                whose = owner.ref if owner else peer.name
+                found |= {(whose, engine.container.name): engine for engine in engines_in(peer)}
+    return next(iter(found.values())) if len(found) == 1 else None
 
 
 def _named(host: str, pod: Pod) -> Pod | None:

@@ -80,6 +80,11 @@ class Context(Topic):
             yield "larger slots"
         if self._slot.unknown:
             yield "slots unknown"
+        batch = self.engine.value("ubatch_size") if self.engine is not None else None
+        if isinstance(batch, int) and 0 < self._whole <= batch:
+            yield "batch is the context"
+        else:
+            yield "batch can grow"
         yield "input told" if self._have > 0 else "input not told"
 
     @cached_property

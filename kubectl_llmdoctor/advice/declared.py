@@ -51,6 +51,7 @@ OfContext = Literal[
     "context is the limit", "cache is the limit", "limit not known",
     "fewer slots", "larger slots", "slots unknown",
     "input told", "input not told",
+    "batch can grow", "batch is the context",
 ]  # fmt: skip
 #: Of the ranks of the engine, and the pods that they are in.
 OfGroup = Literal[

@@ -51,6 +51,10 @@ _WAITS_AT = expression(
 #: The name of one interface, without the signs by which NCCL excludes some or means the exact name; without a number at its end
 #: it is mostly how several begin (eth, enp1s0f), which NCCL takes and gloo does not.
 _INTERFACE = expression(r"[A-Za-z][\w.-]{0,13}\d")
+#: The name of a Service with its namespace.
+_OF_A_SERVICE = expression(r"[\w-]{1,63}\.[\w-]{1,63}\.svc(?:\.[\w.-]{1,200})?")
+#: What NCCL_SOCKET_IFNAME says of interfaces that it leaves out.
+_EXCLUDED = expression(r"\^[\w.,-]{1,200}")
 
 #: A leader that is the container itself.
 _HERE = expression(r"(?:localhost|127\.0\.0\.1|0\.0\.0\.0)(?::|$)")
@@ -120,6 +124,22 @@ class Group(Topic):
             "GLOO_SOCKET_IFNAME" in text for _, text in words
         )  # which a script sets anew
         return first if fits and not said else ""
+
+    @template_value
+    def unknown_to_node(self) -> str:
+        """A Service that a pod of the node's network asks for, by a name of which the node's resolver, which it uses, knows nothing."""
+        spec = self.pod.spec if self.pod is not None else None
+        if spec is None or not spec.host_network or spec.dns_policy == "ClusterFirstWithHostNet":
+            return ""
+        host = self.captured.get("address", "").partition(":")[0]
+        return host if _OF_A_SERVICE.fullmatch(host) is not None else ""
+
+    @template_value
+    def excluded(self) -> str:
+        """What the container excludes of NCCL's interfaces (`^lo,docker`)."""
+        nccl = self.container.env.get("NCCL_SOCKET_IFNAME") if self.container is not None else None
+        value = str(nccl.value or "") if nccl is not None else ""
+        return value if _EXCLUDED.fullmatch(value) is not None else ""
 
     @template_value
     def naive_exchange(self) -> str:

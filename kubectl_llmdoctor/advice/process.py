@@ -18,6 +18,7 @@ from kubectl_llmdoctor.facts import script
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.units import GIB
 from kubectl_llmdoctor.fixes import edited
+from kubectl_llmdoctor.reach import server_of
 from kubectl_llmdoctor.room.amounts import amount
 from kubectl_llmdoctor.template_values import template_value
 
@@ -104,6 +105,14 @@ class Process(Topic):
         made_for = _MADE_FOR.get(self.engine.name) if self.engine and self.engine.own_image else None
         user = self.container.user if self.container and not self.log_only else None
         return str(made_for) if made_for and user and user != made_for else ""
+
+    @template_value
+    def in_ollama(self) -> str:
+        """Where kubectl runs a command in the Ollama server that the container is, or asks alone: `-n ai exec ollama-0 -c ollama`."""
+        server = self.engine or (server_of(self.container) if self.container and not self.log_only else None)
+        if server is None or server.name != "ollama" or self.log_only:
+            return ""
+        return f"-n {server.pod.namespace} exec {server.pod.name} -c {server.container.name}"
 
     @template_value
     def flash_on(self) -> str:

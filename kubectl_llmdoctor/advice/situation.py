@@ -32,7 +32,7 @@ from kubectl_llmdoctor.facts import model_store
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.endings import last_round
 from kubectl_llmdoctor.fixes import Privilege, grow, lone, permitted, run_after, run_by, unread
-from kubectl_llmdoctor.reach import of_pod, other_side, reach, told
+from kubectl_llmdoctor.reach import of_pod, other_side, reach, server_of, told
 from kubectl_llmdoctor.releases import for_chats, linked, newer, packaged, reads_tools, serve
 from kubectl_llmdoctor.report.document import Fix
 from kubectl_llmdoctor.room import enough
@@ -98,14 +98,17 @@ class Situation(Seen):
             known = newer(None, engine, kinds) if kinds else packaged(None, engine, *missing) if module else None
             return (known,) if known else ()
         values = {said(name): said(value) for name, value in text.put.items()}
+        # a client quotes what the server that it asks has refused
+        asks = text.serves or text.for_chats or text.reads_tools
+        server = engine or (server_of(container) if asks else None)
         made = (
             dropped(container, engine, text.drop) if text.drop else None,
             *(put(container, engine, n, v, said(text.summary)) for n, v in values.items() if "?" not in v),
             linked(container, engine, said(text.library)) if text.library else None,
-            serving_as(engine, said(text.serves)) if text.serves and engine else None,
-            for_chats(engine) if text.for_chats and engine else None,
+            serving_as(server, said(text.serves)) if text.serves and server else None,
+            for_chats(server) if text.for_chats and server else None,
             serve(engine, said(text.model), said(text.summary)) if text.model and engine else None,
-            reads_tools(engine) if text.reads_tools and engine else None,
+            reads_tools(server) if text.reads_tools and server else None,
             newer(container, engine, kinds) if kinds else None,
             packaged(container, engine, *missing) if module else None,
             field(container, named(message), "Correct or remove {name}") if message else None,

@@ -52,6 +52,9 @@ _SLOW = ("context deadline exceeded", "Client.Timeout exceeded", "command timed 
 #: The variable for how many seconds SGLang's health check waits for a token.
 _HEALTH_WAITS = "SGLANG_HEALTH_CHECK_TIMEOUT"
 
+#: The release whose `/health` computes a token as `/health_generate` does; and how many failures are no chance.
+_HEALTH_COMPUTES, _SEVERAL = "0.5.0", 3
+
 #: What SGLang prints before it answers 503: its `/health` computes a token, and got none within SGLANG_HEALTH_CHECK_TIMEOUT.
 _UNHEALTHY = "Health check failed. Server couldn't get a response from detokenizer for last "
 
@@ -180,11 +183,7 @@ def probe_timeout_under_load(
             yield found
             return
     for engine in subject.engines(pod):
-        if (
-            events is not None
-            and logs is not None
-            and (found := _unready(pod, engine, events, logs) or _flaps(pod, engine, events, logs))
-        ):
+        if events is not None and (found := _taken_out(pod, engine, events, logs)) is not None:
             yield found
             return
         if found := _dropped.dropped(pod, engine, cluster, logs):
@@ -431,7 +430,12 @@ def _fix_of_full(pod: Pod, pointer: str, probe: k8s.Probe | None) -> Iterator[Fi
         )
 
 
-def _unready(pod: Pod, engine: Engine, events: Events, logs: Logs) -> Finding | None:
+def _taken_out(pod: Pod, engine: Engine, events: Events, logs: Logs | None) -> Finding | None:
+    found = _unready(pod, engine, events, logs)
+    return found or (_flaps(pod, engine, events, logs) if logs is not None else None)
+
+
+def _unready(pod: Pod, engine: Engine, events: Events, logs: Logs | None) -> Finding | None:
     """A readiness probe that gets no answer in time from a server of which something shows that it works."""
     container, probe = engine.container, engine.container.spec.readiness_probe
     trouble = next((t for t in pod.troubles if t.kind == "not-ready" and t.container is container), None)
@@ -439,10 +443,12 @@ def _unready(pod: Pod, engine: Engine, events: Events, logs: Logs) -> Finding | 
         return None
     failed = [event for kind, event in failures(container, events) if kind == "readiness" and _in(event, trouble.since)]
     slow = [event for event in failed if _no_answer(event)]
-    log = logs.current(container.name)
+    log = logs.current(container.name) if logs is not None else None
     phase = phase_of(log)
-    if log is None or not slow or slow[-1] is not failed[-1] or (phase is not None and phase.name != "serving"):
+    if not slow or slow[-1] is not failed[-1] or (phase is not None and phase.name != "serving"):
         return None
+    if log is None or logs is None:
+        return _never_in_time(pod, engine, probe, slow[-1])
     why, shown = _shown_at_work(pod, engine, probe, logs, phase, slow[-1])
     # what fails because it stands still, or has died, stops to say how it goes
     rest = list(log.lines(shown.number + 1)) if shown else []
@@ -551,7 +557,23 @@ def _shown_at_work(
     return "it is up, and answered others like it with 200", _answered(pod, probe, phase.line.log, failure)
 
 
-def _computes(engine: Engine, probe: k8s.Probe, log: Log) -> bool:
+def _never_in_time(pod: Pod, engine: Engine, probe: k8s.Probe, slow: Event) -> Finding | None:
+    """A readiness probe that cannot be answered in time, of a server whose log nobody read: it takes the connection and answers late."""
+    if not _computes(engine, probe) or engine.at_least(_HEALTH_COMPUTES) is not True or slow.count < _SEVERAL:
+        return None
+    return Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"{pod.name} counts as not ready because {engine.container.name} does not answer within the "
+        f"{say_seconds(probe.timeout_seconds)} that its readiness probe allows: SGLang computes a token for it and looks for that after "
+        "one second, so that no answer comes sooner.",
+        evidence=(event_evidence(slow, pod.cluster), *_evidence(pod, probe, [], "readiness")),
+        explains=("not-ready",),
+        fixes=(_readiness_fix(pod, engine.container, probe),),
+    )
+
+
+def _computes(engine: Engine, probe: k8s.Probe, log: Log | None = None) -> bool:
     """Whether the probe asks SGLang for a token and allows a second, which nothing can keep (`http_server.py`, `health_generate`)."""
     path = probe.http_get.path if probe.http_get else ""
     switch = engine.container.env.get("SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION")
@@ -561,7 +583,7 @@ def _computes(engine: Engine, probe: k8s.Probe, log: Log) -> bool:
         and path in _COMPUTED
         and probe.timeout_seconds == 1
         and not off
-        and not log.holds(_UNHEALTHY)
+        and not (log is not None and log.holds(_UNHEALTHY))
     )
 
 

@@ -46,11 +46,15 @@ _MODEL = expression(r"(?:^|_)MODEL(?:_NAME|_ID)?$")
 _HEADER = "X-Gateway-Model-Name"
 _REWRITES = ("InferenceModel", "InferenceModelRewrite")
 
-#: What servers answer, as clients print it: vLLM, KServe, and vLLM's router before one. Not every release of theirs prints it itself.
+#: What servers answer, as clients print it: vLLM, KServe, Ollama, and vLLM's router before one. Not every release prints it itself.
 _ANSWERS = (
     # with more behind it that is a hosted one's
     (" does not exist", r"The model [`'\\\"]{1,4}(?P<name>[^`'\"\\]{1,120})[`'\\\"]{1,4} does not exist\b(?! or)"),
     ("Model with name ", r"Model with name (?P<name>\S{1,120}) does not exist"),
+    (
+        "model '",
+        r"model '(?P<name>[^'\s\"]{1,160})' not found(?:, try pulling it first| \(status code: 404\)|\\{0,2}\"(?:\}|, 'type'))",
+    ),
     (" not found or vLLM engine is sleeping", r"Model (?P<name>\S{1,160}) not found or vLLM engine is sleeping"),
 )
 
@@ -180,12 +184,19 @@ def _told_to_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | No
         evidence=(log_evidence(line, said[0]),),
         fixes=(
             settling.serving_as(engine, said["name"])
+            or (_pulled(engine, said["name"]) if engine.name == "ollama" else None)
             or fixes.advice(
                 f"Have {fixes.edited(pod)} answer to {said['name']}, or correct the name in {line.log.pod}"
             ),
         ),
         order=line.order,
     )
+
+
+def _pulled(engine: Engine, model: str) -> Fix:
+    inside = f"kubectl -n {engine.pod.namespace} exec {engine.pod.name} -c {engine.container.name} --"
+    # a variable of somebody's pod
+    return fixes.advice(f"Load {model} into the server", f"{inside} ollama pull {shlex.quote(model)}")
 
 
 def _repeated(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> list[tuple[Line, re.Match[str]]]:
@@ -387,9 +398,7 @@ def _quoted(asked: Asked) -> Iterator[Evidence]:
 def _fixes(engine: Engine, asked: Asked, names: tuple[str, ...]) -> Iterator[Fix]:
     client, server = asked.container, fixes.edited(engine.pod)
     if engine.name == "ollama":
-        inside = f"kubectl -n {engine.pod.namespace} exec {engine.pod.name} -c {engine.container.name} --"
-        # a variable of somebody's pod
-        yield fixes.advice(f"Load {asked.model} into the server", f"{inside} ollama pull {shlex.quote(asked.model)}")
+        yield _pulled(engine, asked.model)
     elif engine.name == "vllm":
         flag = f"--served-model-name {' '.join(names)} {asked.model}"
         known = settling.serving_as(engine, asked.model)
