@@ -25,6 +25,8 @@ _PIP, _INSTALL = expression(r"\b(?:pip3?|uv)\b"), expression(r"\binstall\b")
 #: By which engines are told their model.
 _MODEL_OPTIONS = ("--model", "--model-path", "--model-id", "--model_id", "MODEL_ID")
 
+#: What llama.cpp's own build makes, and no package of a distribution brings.
+_OF_LLAMA = expression(r"lib(?:llama|ggml|mtmd)(?:-[\w-]{1,60})?\.so")
 #: Libraries of CUDA, which packages of Python bring in several versions.
 _CUDA = expression(r"lib(?:cu|nv|nccl)")
 
@@ -169,7 +171,7 @@ def linked(container: Container, engine: Engine | None, name: str) -> Fix | None
     if not container.spec.image or (own and command.startswith("pip")):
         return None
     if not command:
-        return _whole(container, name) if own else None
+        return _whole(container, name) if own or _OF_LLAMA.match(name) else None
     folder = "site-packages/nvidia/*/lib"
     path = (
         f" (its folder, {folder}, in LD_LIBRARY_PATH where the program is none of Python's)"
@@ -183,7 +185,7 @@ def linked(container: Container, engine: Engine | None, name: str) -> Fix | None
 
 
 def _whole(container: Container, name: str) -> Fix | None:
-    """Another release of an engine's own image that lacks a part of the engine; None where what the pod adds may be why."""
+    """Another release of an image that lacks a part of its engine; None where what the pod adds may be why."""
     if _CUDA.match(name) or _ADDED.intersection(container.env) or _INSTALL.search(" ".join(container.spec.argv)):
         return None
     image = container.spec.image

@@ -53,6 +53,16 @@ _BARE_AMI = expression(r"amazon-eks-node-al2023-(?P<arch>x86_64|arm64)-standard-
 
 _NVIDIA = "nvidia.com/gpu"
 
+#: The labels by which nodes tell which GPUs they have: of GPU Feature Discovery, AMD's node labeller, NFD's rules for Intel's.
+_GPU_LABELS = {
+    "nvidia.com": "nvidia.com/gpu.product,nvidia.com/gpu.compute.major,nvidia.com/gpu.compute.minor",
+    "amd.com": "amd.com/gpu.product-name,amd.com/gpu.family",
+    "gpu.intel.com": "gpu.intel.com/product,gpu.intel.com/family",
+}
+#: The variables that turn AMD's library of kernels (AITER) on, of vLLM and SGLang, and what names a generation of AMD's GPUs.
+_AITER = ("VLLM_ROCM_USE_AITER", "SGLANG_USE_AITER")
+_OF_AMD = expression(r"\bgfx\d|\bCDNA|\bMI\d{3}")
+
 #: Kernels of DGX Spark that lose the memory set apart for DMA (CMA), by which adapters register any.
 _LOSES = expression(r"7\.0\.0-(?:31|1019)-nvidia")
 
@@ -194,6 +204,20 @@ class Placement(Topic):
         if self._beside:
             return self._beside[0][1]
         return next((item.name for item in listed if str(item.raw.get("handler") or "").startswith("nvidia")), "")
+
+    @template_value
+    def gpu_labels(self) -> str:
+        """The labels of nodes that tell which GPUs they have, by the maker of those that the container asks for."""
+        asked = [name.split("/")[0] for name in (self.container.accelerators if self.container else ())]
+        return next((labels for maker, labels in _GPU_LABELS.items() if maker in asked), _GPU_LABELS["nvidia.com"])
+
+    @template_value
+    def aiter_on(self) -> str:
+        """The variable by which AITER's kernels are on, where what was captured refuses one of AMD's generations."""
+        if not self.container or not _OF_AMD.search(self.captured.get("why", "")):
+            return ""
+        env = self.container.env
+        return next((x for x in _AITER if x in env and (env[x].value or "").lower() in ("1", "true")), "")
 
     @template_value
     def gpu_pods(self) -> str:

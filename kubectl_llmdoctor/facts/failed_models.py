@@ -29,6 +29,11 @@ _FAILED = (
     r"|\bHTTP request method=\"?POST\"? path=\S+ status=500\b"
 )
 _OF_A_MODEL = 1500
+#: How llama.cpp says that it finds no memory for a context, of which its process ends, and what stands above it where the cache was made:
+#: a log that was quoted down to these lines shows no request. Source: its src/llama-context.cpp.
+_NO_BUFFER = "cudaMalloc failed: out of memory"
+_OF_A_CONTEXT = r"\bllama_(?:kv_cache\w{0,20}|context|new_context_with_model|init_from_model): |\bgraph_reserve: "
+_BELOW_IT, _ABOVE_IT = 4, 8
 #: How vLLM's server ends, in a process that is not the container's first: what started it may live on.
 _CHILD, _CHILD_FAILED = (
     "Engine core initialization failed",
@@ -201,7 +206,7 @@ def _failed_models(log: Log) -> list[list[int]]:
     found += [[x.number, x.number] for x in _not_added(log)]
     found += [[x.number - _OF_A_LOAD, x.number + _OF_A_LOAD] for x in _not_loaded(log)]
     found += [[x.number, x.number + _OF_A_LAUNCH] for x in _failed_replicas(log)]
-    found += [*_failed_swaps(log), *_failed_instances(log)]
+    found += [*_failed_swaps(log), *_failed_instances(log), *_quoted_contexts(log)]
     found += [[x.number - _OF_A_MODEL, x.number] for x in _ended_servers(log)]
     return found
 
@@ -499,6 +504,15 @@ def _failed_instances(log: Log) -> list[list[int]]:
         else:
             failed.pop(match["used"], None)
     return list(failed.values())
+
+
+def _quoted_contexts(log: Log) -> list[list[int]]:
+    """Where a log ends with it that a context found no memory."""
+    last = max((x.number for x in log.find(_NO_BUFFER)), default=0)
+    if not last or len(log) > last + _BELOW_IT:
+        return []
+    around = [x.text[:400] for x in log.lines(max(last - _ABOVE_IT, 1), len(log) + 1)]
+    return [[last, last]] if any(re.search(_OF_A_CONTEXT, text) for text in around) else []
 
 
 def failed_load(log: Log) -> Line | None:

@@ -20,6 +20,8 @@ _SHARE = expression(r"0?\.\d{1,8}")
 
 #: What a step of the share of memory that an engine takes is at least, and what is left beside what was asked for.
 _STEP, _BESIDE = 0.05, 0.02
+#: What that step frees of a GPU of 80 GB.
+_WHOLE_STEP = 4 * GIB
 
 #: A step of the share after which weights of an unknown size may have no room.
 _BOLD = 0.15
@@ -84,7 +86,8 @@ class GpuMemory(Case, frozen=True):
         of_rest = self.engine is not None and self.engine.name in _OF_THE_REST
         counted = max((self._total or 0) - (self._weights or self._total or 0), 0) if of_rest else self._total
         least = _STEP_OF_REST if of_rest else _STEP
-        step = max(least, lacking / counted + _BESIDE) if counted else least
+        # of a GPU whose memory is not told, the usual step is no more than so much
+        step = max(least, lacking / counted + _BESIDE) if counted else 2 * least if lacking > _WHOLE_STEP else least
         lower = math.floor((self._share - step) * 100 + 1e-6) / 100
         if self._leaves_no_cache(lower, step, of_rest):
             return ""

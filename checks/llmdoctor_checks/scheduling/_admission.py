@@ -478,6 +478,8 @@ WATCHES_USED_UP = "too many open files"
 
 #: What NVIDIA's plugin, and those made of it (HAMi's, Volcano's), print where they find nothing to offer.
 NO_DEVICES = "No devices found. Waiting indefinitely."
+#: AMD's, which prints it only where the driver's module is loaded (ROCm/k8s-device-plugin, internal/pkg/plugin): it knows none of the GPUs.
+NO_AMD_DEVICES = "Found 0 AMDGPUs"
 
 #: What Go's runtime prints of a fault of the program, which ends it.
 PANIC = "panic: runtime error"
@@ -488,6 +490,7 @@ PLUGIN_LINES = (
     "marking device as unhealthy",
     "marking all devices as unhealthy",
     NO_DEVICES,
+    NO_AMD_DEVICES,
     "Incompatible strategy detected",
     "could not load NVML library",
     "Failed to initialize NVML",

@@ -31,6 +31,7 @@ from kubectl_llmdoctor.api import (
 )
 from kubectl_llmdoctor.catalog.xids import xid_meaning
 from llmdoctor_checks.scheduling._admission import (
+    NO_AMD_DEVICES,
     PANIC,
     PLUGIN_LINES,
     WATCHES_USED_UP,
@@ -99,6 +100,9 @@ _HEADERLESS = expression(
     r"|Unable to locate package linux-(?:headers|modules|image|objects)-"
     r"|(?:Unable to find a match|No match for argument): kernel-(?:headers|devel|core)"
 )
+
+#: What AMD's plugin ends with where the driver's module is not loaded.
+_NO_AMDGPU = "amdgpu driver unavailable"
 
 #: What the kubelet says of a plugin that went away over its question (gRPC's code).
 _NO_ANSWER = "code = Unavailable"
@@ -201,6 +205,7 @@ def device_plugin_down(
         )
     elif node and is_device_plugin(pod.obj):
         yield from _empty_handed(pod, node, cluster)
+        yield from _of_amd(pod, node, cluster)
         yield from _given_up(pod, node, cluster)
         yield from _of_slices(pod, cluster)
     elif hardware:
@@ -425,6 +430,37 @@ def _empty_handed(pod: Pod, node: Node, cluster: Cluster) -> Iterator[Finding]:
         evidence=(log_evidence(line), *_listed(node, "nvidia.com/gpu"), node_evidence(node, proof)),
         fixes=tuple(_restart(cluster, node.name)),
         order=line.order,
+    )
+
+
+def _of_amd(pod: Pod, node: Node, cluster: Cluster) -> Iterator[Finding]:
+    """The target is AMD's device plugin, which sees the driver's module and none of the GPUs behind it."""
+    line = next((x for x in plugin_lines(cluster, pod.obj) if NO_AMD_DEVICES in x.text), None)
+    offered = [name for name in node.obj.status.allocatable if name.startswith("amd.com/")]
+    if line is None or any(node.allocatable(name) for name in offered):
+        return
+    where = node.name
+    yield Finding(
+        role="cause",
+        confidence="likely",
+        summary=f"AMD's device plugin finds no GPU on {where} although the amdgpu module is loaded there: the driver has not taken "
+        "the GPUs, as after an upgrade of it under running pods, or does not know them.",
+        evidence=(log_evidence(line), *_listed(node, offered[0] if offered else "amd.com/gpu")),
+        fixes=(_driver_of_amd(where, loaded=True),),
+        order=line.order,
+    )
+
+
+def _driver_of_amd(node: str, *, loaded: bool) -> Fix:
+    """What gives AMD's device plugin its GPUs, by whether the driver's module is there."""
+    return fixes.platform(
+        f"Have the driver take the GPUs of {node} again: reboot it, or set spec.driver.version in the DeviceConfig of AMD's operator back "
+        "to the release that worked; its messages say why it did not. Then delete the plugin's pod there"
+        if loaded
+        else f"Load the amdgpu driver on {node}: modprobe amdgpu, an image of such machines that has it, or spec.driver.enable: true in "
+        "the DeviceConfig of AMD's operator, whose kmm-worker pod there says why it does not",
+        fixes.on_node(node, "sh -c 'ls /sys/module/amdgpu/drivers/pci:amdgpu; dmesg | grep -i amdgpu | tail -40'"),
+        "kubectl get deviceconfigs.amd.com -A -o jsonpath='{.items[*].spec.driver}'",
     )
 
 
@@ -658,6 +694,9 @@ def _as_told(cluster: Cluster, node: str, plugins: list[k8s.Pod]) -> Iterator[Fi
         item = cluster.item("Node", "", node)
         yield driver_of_google(node, item.labels if item else {})
     said = [line.text[:2000] for plugin in plugins for line in last_errors(cluster, plugin)]
+    empty = any(NO_AMD_DEVICES in line.text for plugin in plugins for line in plugin_lines(cluster, plugin))
+    if empty or any(_NO_AMDGPU in text for text in said):
+        yield _driver_of_amd(node, loaded=empty)
     if lost := next(filter(None, map(_NO_LIBRARY.search, said)), None):
         yield fixes.platform(
             f"Tell the device plugin where on {node} the driver's libraries are, as where it looks is no {lost['file']}: "

@@ -23,7 +23,7 @@ _NO_DRIVER = (
 
 @check("driver-missing", since="0.1", literals=_NO_DRIVER)
 def driver_missing(pod: Pod, node: Node, logs: Logs) -> Iterator[Finding]:
-    """The node has no working NVIDIA driver.
+    """The node has no working driver for its GPU.
 
     The container runtime is set up for GPUs and calls NVIDIA's hook, but the driver is not installed, its kernel module is not
     loaded, or the module does not fit the kernel after an update. The container cannot be created, or nvidia-smi says that it
