@@ -7,7 +7,7 @@ import shlex
 
 from kubectl_llmdoctor import fixes
 from kubectl_llmdoctor.catalog.arrivals import release_for, transformers_for
-from kubectl_llmdoctor.catalog.families import having, library, package, tokenizer_mode, tool_parser
+from kubectl_llmdoctor.catalog.families import having, library, made_for_chats, package, tokenizer_mode, tool_parser
 from kubectl_llmdoctor.catalog.images import published
 from kubectl_llmdoctor.catalog.models import find
 from kubectl_llmdoctor.engines.version import split_image
@@ -107,7 +107,7 @@ def for_chats(engine: Engine) -> Fix | None:
     own = tokenizer_mode(name.rstrip("/").rpartition("/")[2]) if engine.name == "vllm" else None
     if own is not None and engine.explicit("tokenizer_mode") is None:
         return _mode(engine, *own)
-    if re.search(r"(?i)-(?:chat|instruct|it)\b", name):
+    if made_for_chats(name):
         return None
     bare = re.sub(r"-(?:[Bb]ase|pt)$", "", name)
     ways = (bare, f"{bare}-Instruct", f"{bare}-it", f"{bare}-Chat")

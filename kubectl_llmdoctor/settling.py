@@ -104,6 +104,9 @@ _SIZES = {
 #: What stands behind a number for so many.
 _UNITS = {"": 1, "k": 2**10, "K": 2**10, "M": 2**20, "G": 2**30}
 
+#: ms-swift, which starts vLLM in its own process and calls its settings `--vllm_max_lora_rank` (arguments/infer_args.py).
+_OF_SWIFT = expression(r"(?:^|[\s/])swift\s{1,9}(?:deploy|infer|rollout|app|eval)\b")
+
 #: Values that people write, and what parsers call the same.
 _MEANT = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "float8": "fp8", "none": "auto"}
 
@@ -715,6 +718,9 @@ def serving_as(engine: Engine, name: str) -> Fix | None:
 
 def put(container: Container, engine: Engine | None, name: str, value: str, summary: str) -> Fix:
     """An option gets a value: where the container states it, else at the end of its arguments; without one it is a switch."""
+    if of_swift := engine is None and _OF_SWIFT.search(" ".join(map(str, container.spec.argv))) is not None:
+        own = f"--vllm_{name.lstrip('-').replace('-', '_')}"
+        name, summary = own, summary.replace(name, own)
     place = stated(container, name, engine)
     if place is not None and place.value is not None:
         return given(container, place, value, summary)
@@ -724,7 +730,7 @@ def put(container: Container, engine: Engine | None, name: str, value: str, summ
             return fixes.patch(container.pod, summary, [{"op": "add", "path": at, "value": value}])
         changes = [(place.name, f"{place.name} {value}")] if script.is_plain(value) else []
         return _rewritten(container, changes, summary)
-    if engine is None and place is None:  # whatever starts the server has arguments of its own
+    if engine is None and place is None and not of_swift:  # whatever starts the server has arguments of its own
         return fixes.advice(f"{summary}: {_of_a_starter(container, name)}")
     if value and engine is not None and engine.name == "llama.cpp":  # whose parser knows no `=`
         return added(container, engine, (name, value), summary)

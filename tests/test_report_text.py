@@ -731,7 +731,11 @@ def test_a_node_that_a_recorded_input_lacks_can_be_added() -> None:
 def test_what_a_certain_cause_does_not_need_is_not_asked_for() -> None:
     sure = pod("p", "cause-found", findings=(cause("x", "It is so", "It."),), not_checked=LACKING)
 
-    assert "to add it" not in render(report(sure, not_read=()))
+    assert "gpu-1" not in render(report(sure, not_read=()))
+    assert "node gpu-1 was not read (2 checks)" in render(report(sure, not_read=()), wide=True)
+    assert "NOT SEEN" in render(report(sure))
+    without_a_log = (*LACKING, doc.NotChecked(id="nccl-ib", reason="no log was read"))
+    assert "3 checks not run" in render(report(replace(sure, not_checked=without_a_log), not_read=()))
 
 
 def test_checks_that_lack_the_same_stand_together() -> None:

@@ -73,6 +73,8 @@ OfProcess = Literal[
     "parser of later releases", "parser of no release known",
     "larger than /dev/shm",
     "driver on the path", "driver not on the path",
+    "driver mounted", "driver not mounted",
+    "installs at the start", "installs nothing at the start",
 ]  # fmt: skip
 #: Of the pod's node and others, and what the pod asks of them.
 OfPlacement = Literal[

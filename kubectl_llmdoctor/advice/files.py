@@ -194,6 +194,12 @@ class Files(Topic):
         free = [item.name for item in items if item.name not in used]
         return f" (claim {' or '.join(free)}?)" if 0 < len(free) <= _MOST_CLAIMS else ""
 
+    @template_value
+    def anew(self) -> str:
+        """How many starts each had nothing of the model, where there were several: a container without a volume keeps nothing."""
+        starts = self.container.restarts if self.container and not self._data and not self.log_only else 0
+        return str(starts) if starts > 1 else ""
+
     @cached_property
     def _user(self) -> str:
         """The user that the container is to run as, where it says so."""

@@ -9,6 +9,7 @@ from typing import get_args
 from kubectl_llmdoctor.advice.declared import Condition, OfHub
 from kubectl_llmdoctor.advice.occurrence import Topic
 from kubectl_llmdoctor.advice.templates import NO_MODEL, Value
+from kubectl_llmdoctor.catalog.families import made_for_chats
 from kubectl_llmdoctor.catalog.models import misspelt, with_owner
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts import model_store
@@ -119,6 +120,11 @@ class Hub(Topic):
     def search(self) -> str:
         """What to search the hub for; empty where the model is a folder."""
         return "" if self._model.startswith("/") else self._model.rpartition("/")[2]
+
+    @template_value
+    def chat_model(self) -> str:
+        """The model, where its name says that it was made for chats."""
+        return self._model if made_for_chats(self._model) else ""
 
     @template_value
     def licence(self) -> str:

@@ -49,6 +49,9 @@ _MADE_FOR = {"triton": 1000}
 #: The release from which llama-server's --flash-attn takes a value.
 _FLASH_VALUE = "b6325"
 
+#: By which a start script changes the packages of its image.
+_PIP_INSTALL = expression(r"\bpip3?[ \t][^\n;&|]{0,200}\binstall\b")
+
 #: A variable as a shell knows it, in what a program took for a name.
 _SHELL_VARIABLE = expression(r"\$\{?(?P<name>[A-Za-z_]\w{0,80})\}?")
 
@@ -88,6 +91,12 @@ class Process(Topic):
         path = self.container.env.get("LD_LIBRARY_PATH") if self.container else None
         folders = [folder.rstrip("/") for folder in (path.value or "" if path else "").split(":")]
         yield "driver on the path" if _DRIVER[0] in folders else "driver not on the path"
+        mounts = self.container.spec.volume_mounts if self.container else ()
+        above = {_DRIVER[0], _DRIVER[0].rpartition("/")[0]}
+        yield "driver mounted" if any(m.mount_path.rstrip("/") in above for m in mounts) else "driver not mounted"
+        words = self.container.words if self.container else ()
+        installs = any(_PIP_INSTALL.search(text) for _, text in words)
+        yield "installs at the start" if installs or self.container is None else "installs nothing at the start"
 
     @cached_property
     def _ending(self) -> OfProcess:
@@ -113,6 +122,12 @@ class Process(Topic):
         if server is None or server.name != "ollama" or self.log_only:
             return ""
         return f"-n {server.pod.namespace} exec {server.pod.name} -c {server.container.name}"
+
+    @template_value
+    def loader_told(self) -> str:
+        """The variable by which the container tells the loader where to look, or what to load first."""
+        env = self.container.env if self.container else {}
+        return next((f"{name}={env[name].value}" for name in ("LD_LIBRARY_PATH", "LD_PRELOAD") if name in env), "")
 
     @template_value
     def flash_on(self) -> str:

@@ -50,6 +50,9 @@ _AS_SGLANG = {
     "deepseek_v31": "deepseekv31", "deepseek_v32": "deepseekv32", "minimax_m2": "minimax-m2",
 }  # fmt: skip
 
+#: How the variants for chats of models that have a base variant are called.
+_FOR_CHATS = expression(r"(?i)-(?:chat|instruct|it)\b")
+
 #: Models without a chat template whose messages vLLM writes itself: by the name, the tokenizer mode that does, and the first release
 #: that has it (config/model.py). From 0.19.1 on vLLM chooses the mode by the architecture.
 _MODES = ((expression(r"deepseek-v3\.2(?!-exp)"), "deepseek_v32", "0.13.0"),)
@@ -103,6 +106,11 @@ _NAMES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "huggingface_hub": {"<0.26": ("cached_download",), "<1": ("HfFolder",)},
 }  # fmt: skip
+
+
+def made_for_chats(model: str) -> bool:
+    """Whether a model's name says that it was trained to chat, and not a base model."""
+    return _FOR_CHATS.search(model) is not None
 
 
 def tokenizer_mode(model: str) -> tuple[str, str] | None:

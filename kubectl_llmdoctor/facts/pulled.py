@@ -13,6 +13,8 @@ from kubectl_llmdoctor.tree import dig, rows
 
 #: A release as a tag, with what may stand before it.
 _RELEASE = expression(r"(v?)(\d{1,4}(?:\.\d{1,4}){1,3}(?:[.-]?(?:post|rc)\d{1,3})?)((?:-[\w.-]{1,60})?)")
+#: A fourth number of nothing, as Windows and .NET write releases, and none of the publishers below.
+_FOURTH = expression(r"^(\d{1,4}\.\d{1,4}\.\d{1,4})\.0$")
 #: Whether the tags of releases begin with v, by the last two parts of the image's name.
 _WITH_V = {
     "vllm/vllm-openai": True,
@@ -55,17 +57,18 @@ def spelt(image: str) -> str:
     cleaned = f"{path.lower()}{tagged}{tag}{colon}{digest}"
     if not _NAME.fullmatch(cleaned):
         return ""
-    return cleaned if cleaned != image else _with_v(image)
+    return cleaned if cleaned != image else _as_released(image)
 
 
-def _with_v(image: str) -> str:
-    """The image with a v before its release, or without one, where its publisher writes it so."""
+def _as_released(image: str) -> str:
+    """The image with a v before its release, or without one, and with three numbers, where its publisher writes it so."""
     repository, tag = split(image)
     found = _RELEASE.fullmatch(tag)
     with_v = _WITH_V.get("/".join(repository.split("/")[-2:]))
-    if found is None or with_v is None or "@" in image or with_v == bool(found[1]):
+    if found is None or with_v is None or "@" in image:
         return ""
-    return image[: -len(tag)] + ("v" if with_v else "") + found[2] + found[3]
+    written = ("v" if with_v else "") + _FOURTH.sub(r"\1", found[2]) + found[3]
+    return image[: -len(tag)] + written if written != tag else ""
 
 
 def released(image: str) -> str:

@@ -449,6 +449,8 @@ def _not_seen(page: Page, report: Report) -> None:
     fine = bool(report.targets) and all(_is_fine(t) for t in report.targets)
     if fine and not page.wide and all(item.source in _OPTIONAL for item in report.not_read):
         return
+    if not page.wide and not report.not_read and report.targets and all(map(_sure_without_its_node, report.targets)):
+        return
     if page.wide or len(report.targets) != 1 or fine:
         page.gap()
     unjudged = dict.fromkeys((n.id, n.reason) for t in report.targets for n in t.not_checked)
@@ -475,10 +477,19 @@ def _not_seen(page: Page, report: Report) -> None:
 _LACKS_NODE = expression(r"node ([\w.-]+) was not read")
 
 
+def _sure(target: Target) -> bool:
+    """Whether its cause is certain: the first one is what it is about."""
+    return next((f.confidence == "certain" for f in target.findings if f.role == "cause"), False)
+
+
+def _sure_without_its_node(target: Target) -> bool:
+    """Whether its cause is certain, and no check lacked anything but a node that a recorded input does not have."""
+    return _sure(target) and all(_LACKS_NODE.fullmatch(item.reason) for item in target.not_checked)
+
+
 def _to_add(page: Page, target: Target) -> None:
     """How to bring the nodes that a recorded input lacks, where they may change the answer."""
-    causes = [f for f in target.findings if f.role == "cause"]
-    if target.verdict == "healthy" or (causes and causes[0].confidence == "certain"):
+    if target.verdict == "healthy" or _sure(target):
         return
     found = [_LACKS_NODE.fullmatch(item.reason) for item in target.not_checked]
     names = list(dict.fromkeys(node[1] for node in found if node))

@@ -37,6 +37,11 @@ from llmdoctor_checks.scheduling._words import finding, node_lines, nodes_said, 
 #: Karpenter's word on a label that no pool has.
 _UNKNOWN = r'label "(?P<key>[^"]{1,253})" does not have known values'
 
+#: Labels that the platform, a cloud or a discovery sets: who wants another value changes the pod, not the node.
+_SET_BY_OTHERS = (
+    r"kubernetes\.io/|(?:nvidia|amd|intel|habana|huawei)\.(?:com|ai)/|karpenter|cloud\.google|amazonaws|azure"
+)
+
 
 @check("node-selector-mismatch", since="0.1")
 def node_selector_mismatch(pod: Pod, pending: Pending | None, subject: Subject) -> Iterator[Finding]:
@@ -164,7 +169,7 @@ def _fixes(pending: Pending, found: Cause, unmet: tuple[Mismatch, ...]) -> Itera
             f"kubectl get nodes -L {','.join(one.partition('=')[0] for one in odd)}",
         )
     elif not unmet:
-        yield _compared(pending)
+        yield _compared(pending, found)
 
 
 def _meant(pending: Pending) -> Fix | None:
@@ -242,7 +247,7 @@ def _unselected(pending: Pending, key: str, value: str, pool: str) -> Fix:
     return fixes.patch(pod, text, [{"op": "remove", "path": path} for path in paths])
 
 
-def _compared(pending: Pending) -> Fix:
+def _compared(pending: Pending, found: Cause) -> Fix:
     """What it demands beside what the nodes have, where the nodes are not known."""
     spec = pending.pod.spec
     keys = [*spec.node_selector, *(part.key for term in spec.node_terms for part in term.match_expressions)]
@@ -254,9 +259,17 @@ def _compared(pending: Pending) -> Fix:
     ]
     if not keys:
         return fixes.advice("Compare the selector with the labels of the nodes", "kubectl get nodes --show-labels")
+    labels = f"kubectl get nodes -L {','.join(dict.fromkeys(keys))}"
+    no_node = sum(count.number for count in found.counts) == pending.said.total
+    if no_node and len(told) == 1 and spec.node_selector and not re.search(_SET_BY_OTHERS, keys[0]):
+        return fixes.advice(
+            f"Label a node that is meant for it {told[0]}, or take {keys[0]} out of the nodeSelector of {fixes.edited(pending.pod)}, or "
+            "correct its value to one that nodes have",
+            labels,
+        )
     return fixes.advice(
         f"Compare what {fixes.edited(pending.pod)} demands ({'; '.join(told)}) with what the nodes have, and correct what none has",
-        f"kubectl get nodes -L {','.join(dict.fromkeys(keys))}",
+        labels,
     )
 
 

@@ -72,6 +72,12 @@ _REFUSED = (
 )
 
 
+#: What Ollama answers, with 400 or 500, to a text that is longer than the context of the model that embeds it; its log has the status.
+_EMBEDDING = (
+    ("input length exceeds the context length", r"\b[Tt]he input length exceeds the context length(?! of\b)"),
+)
+_TO_EMBED, _FAILED = r"/(?:api/embed(?:dings)?|v1/embeddings)\"", r"\| (?:400|500) \|"
+
 #: How much was asked for, in the same answers: to generate, and the prompt; of some releases both together.
 _ASKED_FOR = (
     ("new", r"you requested (\d{1,9}) output tokens"),
@@ -108,7 +114,7 @@ _BATCH_OF_TEXTS = "maximum allowed batch size"
         _CUT,
         _CUT_MESSAGES,
         "request: POST ",
-        *(words for words, _ in (*_REFUSED, *_BODIES)),
+        *(words for words, _ in (*_REFUSED, *_EMBEDDING, *_BODIES)),
         *_bodies.LITERALS,
         *_bodies.OWN,
     ),
@@ -140,6 +146,7 @@ def request_too_long(
     Ollama refuses nothing: it cuts the beginning of a prompt down to its context (2048 or 4096 tokens where nothing else is
     set, in newer versions more on a large GPU), answers without what it cut, and only its log says so (of a chat's oldest messages,
     which it leaves out first, at its debug level). Where that happens to most requests, it is why the model forgets what it was told.
+    A text to embed it does refuse, at `/api/embeddings`, and at `/api/embed` with `truncate: false`; only its clients are told why.
 
     ## Fix
 
@@ -167,6 +174,7 @@ def _of_engine(
 ) -> Iterator[Finding]:
     if engine.name == "ollama" and logs is not None:
         yield from _cut(pod, engine, logs)
+        yield from _not_embedded(pod, engine, cluster, logs)
     if logs is not None and (found := _told_to_clients(pod, engine, cluster, logs)) is not None:
         yield found
         return
@@ -290,6 +298,32 @@ def _told_to_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs) -> 
         + (f"; of {'the last ' if recent else ''}{all_of} requests {count} failed." if most else "."),
         evidence=(log_evidence(line, said[0]),),
         fixes=tuple(_of_client(engine, log, line, said, batch=batch, items=items)),
+        order=line.order,
+    )
+
+
+def _not_embedded(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
+    """Clients that print why Ollama did not embed a text; its own log has no word of it."""
+    answers = told(pod, engine, cluster, logs, _EMBEDDING, "400")
+    if len(answers) < _FEW_CUTS:
+        return
+    line, said = answers[-1]
+    log = logs.current(engine.container.name)
+    posted = [one.text for one in log.find(_POSTED) if re.search(_TO_EMBED, one.text)] if log else []
+    failed = sum(bool(re.search(_FAILED, text)) for text in posted)
+    yield Finding(
+        role="note" if astray(len(answers), failed, len(posted)) else "cause",
+        severity="warning",
+        summary=f"{line.log.pod} has {engine.container.name} embed texts that are longer than the context of the model for it, and is "
+        f"refused, {often(len(answers))} in its log"
+        + (f"; of {len(posted)} requests to embed {failed} failed." if failed else "."),
+        evidence=(log_evidence(line, said[0]),),
+        fixes=(
+            fixes.advice(
+                f"Have {line.log.pod} embed smaller pieces (many such models take 512 tokens or fewer: mxbai-embed-large, all-minilm), or "
+                "a model with a longer context (bge-m3, nomic-embed-text)",
+            ),
+        ),
         order=line.order,
     )
 

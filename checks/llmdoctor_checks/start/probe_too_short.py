@@ -268,7 +268,8 @@ def _summary(ending: Ending, kind: str, probe: k8s.Probe | None, phase: Phase | 
         text += f" after {say_seconds(ending.seconds)}"
     text += f" while it was {phase.name}" if phase else " before it was ready"
     if probe:
-        text += f"; its budget is {say_seconds(probe.budget)} ({_arithmetic(probe)})"
+        most = "at most " if ending.seconds is not None and ending.seconds < probe.budget else ""
+        text += f"; its budget is {most}{say_seconds(probe.budget)} ({_arithmetic(probe)})"
     if _traced(ending.container):
         text += f". {_TRACED} makes vLLM write down each call of a function, by which a start takes many times as long"
     if still:
