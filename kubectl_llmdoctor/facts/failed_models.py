@@ -105,13 +105,13 @@ _WRAPPED_UP = (
 #: How web servers log a POST and their answer: uvicorn, gunicorn, nginx and werkzeug; Tornado. So many that fail, and none that
 #: succeeds, say that a server answers nothing.
 _POSTED = "POST /"
-_POST = expression(r'"POST /\S{0,500} HTTP/[\d.]{1,4}" (?P<after>\d{3})\b|(?<!\d)(?P<before>\d{3}) POST /')
+_POST = expression(r'"POST /\S{0,500} HTTP/[\d.]{1,4}\\?" (?P<after>\d{3})\b|(?<!\d)(?P<before>\d{3}) POST /')
 _UNANSWERED = 2
 #: How servers say that they listen, and log the first probe.
 _LISTENS, _PROBED = (READY, "istening ", "unning on "), '"GET /'
 #: The same with the route, of which so many in a row failed, up to the last, and not at one moment: so many probes, or seconds, between.
 _ROUTE = expression(
-    r'"POST (?P<path>/[^\s?"]{0,300})\S{0,500} HTTP/[\d.]{1,4}" (?P<status>\d{3})\b'
+    r'"POST (?P<path>/[^\s?"]{0,300})\S{0,500} HTTP/[\d.]{1,4}\\?" (?P<status>\d{3})\b'
     r"|\brequest: POST (?P<of>/[^\s?]{0,300})\S{0,500} [\da-f.:]{3,45} (?P<said>\d{3})\s*$"
 )
 #: How Dynamo's frontend, which has no access log, says how a request ended, and which errors are no client's. Source: its

@@ -26,11 +26,11 @@ from kubectl_llmdoctor.facts.written import MOMENT
 #: Times that it must do so after a line: what another process still prints of a server that has just died is less.
 _GOES_ON = 2
 #: How uvicorn and llama-server log that a client asked for what cannot be, and the lines after an error where they do so.
-_REFUSAL = expression(r'"POST /\S* HTTP/[\d.]+" 4\d\d\b|\brequest: POST /.{0,200} 4\d\d$')
+_REFUSAL = expression(r'"POST /\S* HTTP/[\d.]+\\?" 4\d\d\b|\brequest: POST /.{0,200} 4\d\d$')
 _ANSWERS = 3
 #: How uvicorn, llama-server and Ray Serve's proxy log that they answered one request with an error, whoever's it is.
 _ERRED = expression(
-    r'"POST /\S* HTTP/[\d.]+" [45]\d\d\b|\brequest: POST /.{0,200} [45]\d\d$| POST (?:/\S{0,200} )?[45]\d\d \d[\d.]{0,12}ms\b'
+    r'"POST /\S* HTTP/[\d.]+\\?" [45]\d\d\b|\brequest: POST /.{0,200} [45]\d\d$| POST (?:/\S{0,200} )?[45]\d\d \d[\d.]{0,12}ms\b'
 )
 #: Where so many requests are answered for each that fails, failing is no more than what some client got wrong; and one that
 #: fails says as little where so many follow.
@@ -143,6 +143,17 @@ def answered(log: Log | None, *, after: int = 0) -> int:
     return len(at) - bisect.bisect_right(at, after)
 
 
+def went_well(log: Log, *, after: int) -> int:
+    """How many requests a log says, below a line, were answered; of a server that logs none, how often its engine was at work on some."""
+    at = _went_well_at(log)
+    return len(at) - bisect.bisect_right(at, after)
+
+
+def _went_well_at(log: Log) -> list[int]:
+    at = answered_at(log)
+    return at if at or log.marks("POST") else signs_of_life(log)
+
+
 def long_past(lines: Sequence[Line]) -> bool:
     """Whether what some lines of logs tell of requests is over: many were answered at that route in the hour after the last and since.
 
@@ -179,7 +190,7 @@ def _spared(line: Line, end: int, path: str) -> bool:
     if began is not None and ended is not None and (ended - began).total_seconds() < _OVER_SECONDS:
         return False
     many = _OVER_ANSWERS if timed else _OVER_UNTIMED
-    at = answered_at(line.log)
+    at = _went_well_at(line.log)
     numbers = at[bisect.bisect_right(at, line.number) : bisect.bisect_right(at, end)]
     same = (n for n in numbers if not path or any(f"{path} " in x.text for x in line.log.lines(n, n)))
     return len(list(islice(same, many))) == many

@@ -180,7 +180,7 @@ WORKS = (
 _ANSWERED = (
     (
         "POST",
-        r'"POST /\S* HTTP/[\d.]+" 2\d\d\b|\| 2\d\d \|.{0,80}\bPOST\b|\brequest: POST /.{0,200} 2\d\d$'
+        r'"POST /\S* HTTP/[\d.]+\\?" 2\d\d\b|\| 2\d\d \|.{0,80}\bPOST\b|\brequest: POST /.{0,200} 2\d\d$'
         r"| 2\d\d  -  POST |\bmethod=POST status=2\d\d\b|\bHTTP request method=\"?POST\"? path=\S+ status=2\d\d\b"
         r"|^(?!.{0,120} proxy ).{0,400} POST (?:/\S{0,200} )?(?:OK|2\d\d) \d[\d.]{0,12}ms\b"
         r"|,method=POST,path=[^,]{0,200},[^)]{0,200}\) \(status=2\d\d,"
@@ -190,6 +190,8 @@ _ANSWERED = (
     ('"DownstreamStatus":2', r'^\{(?=.{0,1900}"RequestMethod":"POST").{0,1900}"DownstreamStatus":2\d\d\b'),
     (" succeeded in ", r"/ForkPoolWorker-\d{1,6}\] Task \S{1,300} succeeded in \d"),  # Celery
     (": Success", r"text_(?:generation_router|embeddings_router::http)::server: .{0,80}: Success"),
+    # the same as JSON (--json-output)
+    ('"message":"Success"', r'"target":"text_(?:generation_router|embeddings_router::http)::server"'),
     # Dynamo's frontend, which has no access log
     ("request completed", r"dynamo_llm::http::service::metrics: request completed .{0,1200}? status=success\b"),
     # servers in Rust with tower-http: Dynamo's frontend up to 0.5, mistral.rs
@@ -217,6 +219,7 @@ _STOPS = (
     "INFO:     Shutting down",
     "KeyboardInterrupt: terminated",
     "hutting down FastAPI HTTP server",  # vLLM
+    "[shutdown] API server: shutdown triggered",  # the signal handler of vLLM, by its pull request 43707
     "SIGTERM received. signum=",  # SGLang
     "Gracefully exiting... Remaining",
     "signal received, starting graceful shutdown",  # TGI

@@ -29,7 +29,7 @@ from kubectl_llmdoctor.facts.processes import (
     tracebacks,
     warned_of,
 )
-from kubectl_llmdoctor.facts.requests import answered, failed_requests, long_past, refused, stray, went_on
+from kubectl_llmdoctor.facts.requests import answered, failed_requests, long_past, refused, stray, went_on, went_well
 from kubectl_llmdoctor.facts.starts import PHASES, phase_at, phase_of, restarts, superseded, told_to_stop
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.facts.units import parse_time
@@ -74,7 +74,7 @@ _MANY_ANSWERS = 10
 _ANSWERS_OF_MANY, _LATE_REFUSALS, _TWO = 100, 20, 2
 #: Whom a server refuses a request, by its access log, so many lines at most below what it says of it.
 _REFUSED_TO, _ACCESS_BELOW = (
-    expression(r"(?<![\d.])(\d{1,3}(?:\.\d{1,3}){3}):\d{1,5} - \"POST /\S{0,200} HTTP/[\d.]{1,3}\" 4\d\d\b"),
+    expression(r"(?<![\d.])(\d{1,3}(?:\.\d{1,3}){3}):\d{1,5} - \"POST /\S{0,200} HTTP/[\d.]{1,3}\\?\" 4\d\d\b"),
     3,
 )
 #: What is no more than the end of a program that a server refused, and so many lines of notes after its exception.
@@ -486,8 +486,9 @@ class _Wording:
     def _of_some_requests(self, line: Line) -> bool:
         """Whether what a line says befell few requests among those that the server answers."""
         alike, ready = self._alike(line), self._pod.exists and self._pod.ready
-        since = answered(line.log, after=line.number) if ready else 0
-        if since >= _MANY_ANSWERS and failed_requests(alike) == 1:
+        since = went_well(line.log, after=line.number) if ready else 0
+        lone = failed_requests(alike) == 1
+        if lone and (since >= _MANY_ANSWERS or (since >= _TWO and not refused(line) and self._older(line, _AN_HOUR))):
             return True
         # what the server refuses by its settings it refuses until these are others
         if since >= _MANY_ANSWERS and not refused(alike[-1]) and long_past(alike):
