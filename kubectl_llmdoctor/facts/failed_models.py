@@ -32,7 +32,7 @@ _OF_A_MODEL = 1500
 #: How llama.cpp says that it finds no memory for a context, of which its process ends, and what stands above it where the cache was made:
 #: a log that was quoted down to these lines shows no request. Source: its src/llama-context.cpp.
 _NO_BUFFER = "cudaMalloc failed: out of memory"
-_OF_A_CONTEXT = r"\bllama_(?:kv_cache\w{0,20}|context|new_context_with_model|init_from_model): |\bgraph_reserve: "
+_OF_A_CONTEXT = r"\bllama_(?:kv_cache\w{0,20}|context|new_context_with_model|init_from_model): |\bgraph_reserve: |\bggml_gallocr_reserve_n"
 _BELOW_IT, _ABOVE_IT = 4, 8
 #: How vLLM's server ends, in a process that is not the container's first: what started it may live on.
 _CHILD, _CHILD_FAILED = (

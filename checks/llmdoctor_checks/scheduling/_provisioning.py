@@ -196,8 +196,9 @@ def other_class(pod: Pod, claim: VolumeClaim) -> Fix:
     """Another class in place of one that does not exist."""
     many = not {"ReadWriteOnce", "ReadWriteOncePod"}.intersection(claim.modes)
     names = [item.name for item in _usable(pod.cluster, many=many)]
-    have = ", ".join(sorted(names)) or "none that many nodes can mount"
-    text = f"Recreate the claim with a storage class that exists ({have}), or create {claim.storage_class}"
+    none = "none that many nodes can mount" if next(pod.cluster.items("StorageClass"), None) else ""
+    have = f" ({found})" if (found := ", ".join(sorted(names)) or none) else ""
+    text = f"Recreate the claim with a storage class that exists{have}, or create {claim.storage_class}"
     if names:
         return _recreated(pod, claim, text, {"storageClassName": names[0]})
     return fixes.advice(text, "kubectl get storageclass")

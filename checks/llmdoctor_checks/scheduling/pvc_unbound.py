@@ -623,9 +623,12 @@ def _out_of_service(node: str) -> Fix:
 
 #: What the kubelet finds when it looks at a claim (pkg/kubelet/volumemanager/populator).
 _UNUSABLE = (
-    r"error processing PVC \S+/(?P<name>[\w.-]+): (?:failed to fetch PVC from API server: .*(?P<missing>not found)"
-    r"|(?P<why>PVC is being deleted|PVC is not bound))"
+    r"(?:error processing PVC \S+/(?P<name>[\w.-]+)|for volume \"(?P<volume>[^\"]{1,253})\" ?): (?:failed to fetch PVC from API server: "
+    r".*(?P<missing>not found)|(?P<why>PVC is being deleted|PVC is not bound))"
 )
+
+#: How the volume controller says that a claim names a storage class that is not there.
+_NO_CLASS = expression(r"storageclass(?:\.storage\.k8s\.io)? \"[^\"]{1,253}\" not found")
 
 
 def _never_bound(pod: Pod, workload: Workload | None, events: Events) -> Iterator[Finding]:
@@ -641,17 +644,24 @@ def _never_bound(pod: Pod, workload: Workload | None, events: Events) -> Iterato
     if not failed or came_further(failed[-1][0], events):
         return
     event, hit = failed[-1]
-    claim = next((c for c in volume_claims(pod) if c.name == hit["name"]), None)
+    mounts = {v.name: v.persistent_volume_claim.claim_name for v in pod.spec.volumes if v.persistent_volume_claim}
+    claim = next((c for c in volume_claims(pod) if c.name == (hit["name"] or mounts.get(hit["volume"]))), None)
     if claim is None or (
         claim.item and (claim.phase == "Bound" and not dig(claim.item.raw, "metadata.deletionTimestamp"))
     ):
         return
     waits = [e for e in events.of("WaitForFirstConsumer", "WaitForPodScheduled") if e.name == claim.name]
+    refused = told(claim, events)[-1:]
     raw = workload.item.raw if workload and workload.item else {}
     named = dig(raw, "spec.template.spec.nodeName")
     if hit["missing"]:
         summary = f"Claim {claim.name} does not exist in {pod.namespace}"
         answers = [_made(pod, claim.name)]
+    elif refused and hit["why"] == "PVC is not bound":
+        unbound = _unbound(pod, claim, events)
+        summary, describe = unbound[:1].upper() + unbound[1:], f"kubectl -n {pod.namespace} describe pvc {claim.name}"
+        absent = _NO_CLASS.search(refused[0].message)
+        answers = [other_class(pod, claim)] if absent else [*_provided(pod, claim, events, describe)]
     else:
         summary = f"Claim {claim.name} is {(hit['why'] or '').removeprefix('PVC is ')}"
         describe = f"kubectl -n {pod.namespace} describe pvc {claim.name}"
@@ -666,7 +676,7 @@ def _never_bound(pod: Pod, workload: Workload | None, events: Events) -> Iterato
         summary=summary + ".",
         evidence=(
             event_evidence(event, pod.cluster),
-            *(event_evidence(e, pod.cluster) for e in waits[-1:]),
+            *(event_evidence(e, pod.cluster) for e in refused or waits[-1:]),
             *((workload_evidence(workload, "spec.template.spec.nodeName", str(named)),) if workload and named else ()),
             *_quotes(pod, claim),
         ),
