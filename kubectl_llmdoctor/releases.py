@@ -189,8 +189,9 @@ def _whole(container: Container, name: str) -> Fix | None:
     if _CUDA.match(name) or _ADDED.intersection(container.env) or _INSTALL.search(" ".join(container.spec.argv)):
         return None
     image = container.spec.image
+    lost = f"{name}, or does not look where it has it" if _OF_LLAMA.match(name) else name
     return fixes.advice(
-        f"Name another release of {image}, the one before or after it, in {fixes.edited(container.pod)}: this one was built without {name}",
+        f"Name another release of {image}, the one before or after it, in {fixes.edited(container.pod)}: this one was built without {lost}",
         f"skopeo list-tags {shlex.quote(f'docker://{split_image(image)[0]}')}",
     )
 

@@ -104,8 +104,33 @@ _SIZES = {
 #: What stands behind a number for so many.
 _UNITS = {"": 1, "k": 2**10, "K": 2**10, "M": 2**20, "G": 2**30}
 
-#: ms-swift, which starts vLLM in its own process and calls its settings `--vllm_max_lora_rank` (arguments/infer_args.py).
+#: ms-swift, which starts vLLM in its own process and calls settings of it `--vllm_max_lora_rank`: these (rlhf_trainers/args_mixin.py),
+#: and refuses any other; what else vLLM has, `--vllm_engine_kwargs` hands on.
 _OF_SWIFT = expression(r"(?:^|[\s/])swift\s{1,9}(?:deploy|infer|rollout|app|eval)\b")
+_SWIFT_HAS = frozenset(
+    {
+        "data_parallel_size",
+        "disable_cascade_attn",
+        "disable_custom_all_reduce",
+        "enable_expert_parallel",
+        "enable_prefix_caching",
+        "enforce_eager",
+        "gpu_memory_utilization",
+        "limit_mm_per_prompt",
+        "max_lora_rank",
+        "max_model_len",
+        "max_num_seqs",
+        "mm_processor_cache_gb",
+        "pipeline_parallel_size",
+        "quantization",
+        "reasoning_parser",
+        "speculative_config",
+        "tensor_parallel_size",
+        "use_async_engine",
+    }
+)
+#: What is a setting of ms-swift itself.
+_SWIFT_OWN = {"dtype": "--torch_dtype", "host": "--host"}
 
 #: Values that people write, and what parsers call the same.
 _MEANT = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "float8": "fp8", "none": "auto"}
@@ -719,7 +744,12 @@ def serving_as(engine: Engine, name: str) -> Fix | None:
 def put(container: Container, engine: Engine | None, name: str, value: str, summary: str) -> Fix:
     """An option gets a value: where the container states it, else at the end of its arguments; without one it is a switch."""
     if of_swift := engine is None and _OF_SWIFT.search(" ".join(map(str, container.spec.argv))) is not None:
-        own = f"--vllm_{name.lstrip('-').replace('-', '_')}"
+        setting = name.lstrip("-").replace("-", "_")
+        own = _SWIFT_OWN.get(setting) or (f"--vllm_{setting}" if setting in _SWIFT_HAS else "")
+        if not own:
+            return fixes.advice(
+                f"{summary}: as {setting} in the JSON of --vllm_engine_kwargs, in {fixes.edited(container.pod)}"
+            )
         name, summary = own, summary.replace(name, own)
     place = stated(container, name, engine)
     if place is not None and place.value is not None:

@@ -196,8 +196,10 @@ class Files(Topic):
 
     @template_value
     def anew(self) -> str:
-        """How many starts each had nothing of the model, where there were several: a container without a volume keeps nothing."""
-        starts = self.container.restarts if self.container and not self._data and not self.log_only else 0
+        """How many starts each had nothing of the model, where there were several: a container without any volume keeps nothing."""
+        mounts = self.container.spec.volume_mounts if self.container else ()
+        keeps = any(not m.mount_path.startswith(("/dev/", "/var/run/secrets/")) for m in mounts)
+        starts = self.container.restarts if self.container and not keeps and not self.log_only else 0
         return str(starts) if starts > 1 else ""
 
     @cached_property

@@ -125,9 +125,9 @@ class Process(Topic):
 
     @template_value
     def loader_told(self) -> str:
-        """The variable by which the container tells the loader where to look, or what to load first."""
-        env = self.container.env if self.container else {}
-        return next((f"{name}={env[name].value}" for name in ("LD_LIBRARY_PATH", "LD_PRELOAD") if name in env), "")
+        """LD_LIBRARY_PATH of the container, by which the loader looks elsewhere than the image says, with its value where that is known."""
+        told = self.container.env.get("LD_LIBRARY_PATH") if self.container else None
+        return "" if told is None else f"LD_LIBRARY_PATH={told.value}" if told.value else "LD_LIBRARY_PATH"
 
     @template_value
     def flash_on(self) -> str:

@@ -511,6 +511,8 @@ def _quoted_contexts(log: Log) -> list[list[int]]:
     last = max((x.number for x in log.find(_NO_BUFFER)), default=0)
     if not last or len(log) > last + _BELOW_IT:
         return []
+    if any(x.number > last for x in log.find(*OLLAMA_LOADED)):  # with fewer layers on the GPU
+        return []
     around = [x.text[:400] for x in log.lines(max(last - _ABOVE_IT, 1), len(log) + 1)]
     return [[last, last]] if any(re.search(_OF_A_CONTEXT, text) for text in around) else []
 

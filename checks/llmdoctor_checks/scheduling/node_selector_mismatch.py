@@ -39,7 +39,8 @@ _UNKNOWN = r'label "(?P<key>[^"]{1,253})" does not have known values'
 
 #: Labels that the platform, a cloud or a discovery sets: who wants another value changes the pod, not the node.
 _SET_BY_OTHERS = (
-    r"kubernetes\.io/|(?:nvidia|amd|intel|habana|huawei)\.(?:com|ai)/|karpenter|cloud\.google|amazonaws|azure"
+    r"kubernetes\.io/|(?:nvidia|amd|intel|habana|huawei)\.(?:com|ai)/|karpenter|cloud\.google|amazonaws|azure|digitalocean|coreweave"
+    r"|oraclecloud|linode|scaleway|vultr|nebius|alibabacloud|tencentcloud"
 )
 
 
