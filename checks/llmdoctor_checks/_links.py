@@ -3,6 +3,7 @@
 The objects say it: nothing is said of a way that is whole, as it was only broken while the server started.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -19,6 +20,7 @@ from kubectl_llmdoctor.api import (
     Item,
     Line,
     Log,
+    Logs,
     Pod,
     Trouble,
     dig,
@@ -42,7 +44,7 @@ from llmdoctor_checks._last_link import Why, nobody_listens
 from llmdoctor_checks._listening import listens, port_evidence
 from llmdoctor_checks._services import endpoints_of
 from llmdoctor_checks._told_where import leading, nearest, of_models, readdressed
-from llmdoctor_checks._unreached import Unreached, configured, mentioned, scrapes, unreached
+from llmdoctor_checks._unreached import Unreached, configured, last_answered, mentioned, scrapes, unreached
 
 #: So many lines before its end a log still tells of what its program ended of.
 _NEAR_THE_END = 80
@@ -97,6 +99,35 @@ def broken(pod: Pod, cluster: Cluster, check: str) -> Iterator[Finding]:
             explains=_CONSEQUENCES if ended else (),
             fixes=(one.why.fix,),
             order=one.line.order,
+        )
+        return
+
+
+def told_no_such_port(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
+    """A client of models that runs, is told of no other server, and whose log, if it was read, says of no answer."""
+    for container in pod.containers if pod.exists else ():
+        log = logs.current(container.name) if logs is not None else None
+        told = {(one.host, one.port): one for one in configured(container, cluster)}
+        if not container.running or container.role == "init" or len(told) != 1 or (log and last_answered(log)):
+            continue
+        if any(engine.container is container for engine in engines_in(pod)):
+            continue  # what a server is told of may be a peer, or a tool of it
+        to = next(iter(told.values()))
+        why = no_such_port(container, to)
+        # a port that is not there may stand in a variable of its own
+        at = f"{to.host}:{to.port}"
+        if why is None or not any(
+            re.search(rf"(?<![\w.-]){re.escape(at)}(?!\d)", text) for _, text in told_by(container)
+        ):
+            continue
+        yield Finding(
+            role="cause",
+            severity="warning",
+            confidence="likely",
+            summary=f"{container.name} is told to ask {at}, where nobody answers: {why.text}.",
+            evidence=(*_told(container, to.host, own=True), *filter(None, why.evidence)),
+            fixes=(why.fix,),
+            order=math.inf,
         )
         return
 
@@ -166,27 +197,33 @@ def _break(said: Unreached, cluster: Cluster) -> Why | None:
     if service is not None and dig(service.raw, "spec.type") == "ExternalName":
         return None  # another name, whose ports are asked as they are
     if service is not None:
-        listed = [row["port"] for row in rows(service.raw, "spec.ports") if isinstance(row.get("port"), int)]
-        headless = is_headless(service)
-        if to.row is None and to.port is not None and listed and not headless:
-            have = ", ".join(map(str, listed))
-            return Why(
-                "port-mismatch",
-                f"Service {service.name} has no port {to.port}, only {have}",
-                (object_evidence(service, "spec.ports", f"port: {have}"),),
-                readdressed(
-                    container,
-                    to,
-                    f"{to.host}:{_best(service, to, listed)}",
-                    f"Have {fixes.edited(container.pod)} ask {service.name} at port {_best(service, to, listed)}",
-                ),
-                astray=True,
-            )
+        if (why := no_such_port(container, to)) is not None:
+            return why
         if not to.pods:
             return _no_pod(service, cluster)
     if not any(pod.ready for pod in to.pods):
         return _not_ready(to, cluster)
     return nobody_listens(to, line, container)
+
+
+def no_such_port(container: Container, to: Destination) -> Why | None:
+    """Why nobody answers at a port that the Service does not have, whatever a log says."""
+    service = to.service
+    if service is None or to.row is not None or to.port is None or is_headless(service):
+        return None
+    listed = [row["port"] for row in rows(service.raw, "spec.ports") if isinstance(row.get("port"), int)]
+    if not listed or dig(service.raw, "spec.type") == "ExternalName":
+        return None
+    have, best = ", ".join(map(str, listed)), _best(service, to, listed)
+    return Why(
+        "port-mismatch",
+        f"Service {service.name} has no port {to.port}, only {have}",
+        (object_evidence(service, "spec.ports", f"port: {have}"),),
+        readdressed(
+            container, to, f"{to.host}:{best}", f"Have {fixes.edited(container.pod)} ask {service.name} at port {best}"
+        ),
+        astray=True,
+    )
 
 
 def _best(service: Item, to: Destination, listed: list[int]) -> int:

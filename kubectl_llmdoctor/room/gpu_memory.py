@@ -224,6 +224,24 @@ class GpuMemory(Case, frozen=True):
         raised = math.ceil(told / GIB * int(self.paged_tokens) / int(fits) * 100) / 100
         return f"{raised:.2f}" if raised <= _MOST else ""
 
+    @template_value
+    def in_pieces(self) -> str:
+        """Whether as much was free as was asked for, but not in one piece."""
+        size, free = self._number("size"), self._number("free")
+        return "yes" if size and free and free >= size else ""
+
+    @template_value
+    def beyond_device(self) -> str:
+        """Whether more was asked for than the whole device has."""
+        size, total = self._number("size"), self._total
+        return "yes" if size and total and size > total else ""
+
+    @template_value
+    def fitting_part(self) -> str:
+        """How much of what was asked for has room: `36 %`."""
+        size, free = self._number("size"), self._number("free")
+        return f"{math.floor(free / size * 100)} %" if size and free and 0.1 * size < free < size else ""
+
     @property
     def _short(self) -> float:
         """How much of its share of a GPU an engine lacks."""

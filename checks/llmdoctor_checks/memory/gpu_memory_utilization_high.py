@@ -4,19 +4,25 @@ import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
+    GIB,
     Engine,
     Finding,
     Fix,
     Line,
     Logs,
     Pod,
+    Setting,
+    Sizing,
     check,
+    endings,
     fixes,
     log_evidence,
+    log_of,
     phase_of,
     setting_evidence,
 )
 from llmdoctor_checks._consequences import FAILED_START
+from llmdoctor_checks._pytorch_memory import account
 
 #: From here on less than 4 GiB of an 80 GiB card are left for CUDA graphs, NCCL and the context.
 _HIGH = 0.95
@@ -36,8 +42,12 @@ _FREE = r"Free memory on device(?! cpu)[^(]*\((?P<free>\d{1,5}(?:\.\d{1,4})?)/(?
 _OUT_OF_MEMORY = ("CUDA out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
-@check("gpu-memory-utilization-high", since="0.1", literals=(*_OUT_OF_MEMORY, _TOO_MUCH))
-def gpu_memory_utilization_high(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
+#: PyTorch's exception with its account, by how much what it had is more than the weights, and a step of the share.
+_ACCOUNTED, _LOADED, _STEP = " out of memory. Tried to allocate ", 1.2, 0.05
+
+
+@check("gpu-memory-utilization-high", since="0.1", literals=(*_OUT_OF_MEMORY, _TOO_MUCH, _ACCOUNTED))
+def gpu_memory_utilization_high(pod: Pod, engine: Engine, logs: Logs | None, sizing: Sizing) -> Iterator[Finding]:
     """The engine reserves so much GPU memory that the rest does not fit.
 
     vLLM reserves `--gpu-memory-utilization` of the whole card for weights, activations and KV cache. What is outside
@@ -45,6 +55,9 @@ def gpu_memory_utilization_high(pod: Pod, engine: Engine, logs: Logs | None) -> 
     left; where even the empty GPU has less free, the engine refuses to start. A value near 1 then ends in "CUDA out of
     memory" while graphs are captured or under load. It never ends in OOMKilled: that is host memory. SGLang's
     `--mem-fraction-static` covers weights and cache only, so it needs more room than vLLM's.
+
+    Of a log that has kept the exception alone PyTorch's account tells: what it had was more than the share, and far more than the
+    weights, so that these were loaded, and the cache was there.
 
     ## Fix
 
@@ -59,6 +72,7 @@ def gpu_memory_utilization_high(pod: Pod, engine: Engine, logs: Logs | None) -> 
         return
     share = float(setting.value)
     if not _HIGH <= share <= 1:
+        yield from _past_its_share(engine, setting, share, logs, sizing)
         return
     container = engine.container
     crashed = container.crashed
@@ -96,6 +110,41 @@ def gpu_memory_utilization_high(pod: Pod, engine: Engine, logs: Logs | None) -> 
             evidence=(setting_evidence(container, setting),),
             fixes=_fixes(engine, setting.flag),
         )
+
+
+def _past_its_share(
+    engine: Engine, setting: Setting, share: float, logs: Logs | None, sizing: Sizing
+) -> Iterator[Finding]:
+    """A lower share, where PyTorch's account says that weights and cache were there, and nothing else of the log says so."""
+    spread = sizing.serving.tensor_parallel * sizing.serving.pipeline_parallel
+    weights = (sizing.file_bytes or 0) / spread
+    ended = next((one for one in endings(engine.pod) if one.container is engine.container), None)
+    log = log_of(ended, logs) if ended is not None and logs is not None else None
+    line = next(log.find(_ACCOUNTED), None) if log is not None and phase_of(log) is None else None
+    said = account(line.text) if line is not None else None
+    if engine.name != "vllm" or line is None or said is None or not weights or said.others:
+        return
+    lower = round(share - _STEP, 2)
+    if said.own <= max(share * said.total, weights * _LOADED) or lower * said.total < weights + GIB:
+        return
+    yield Finding(
+        role="cause",
+        summary=f"{setting.text} is {share * said.total / GIB:.1f} of the GPU's {said.total / GIB:.1f} GiB, and PyTorch had "
+        f"{said.own / GIB:.1f} GiB when there was no more: the {weights / GIB:.1f} GiB of weights and the KV cache fit, and what "
+        "runs beside them (graphs, a warm-up, requests) did not.",
+        evidence=(log_evidence(line), setting_evidence(engine.container, setting)),
+        explains=("cuda-oom-weights", "cuda-oom-profile", "cuda-oom-runtime", *FAILED_START),
+        fixes=(
+            fixes.set_flag(
+                engine,
+                "gpu_memory_utilization",
+                setting.flag,
+                f"{lower:.2f}",
+                f"Lower {setting.flag} from {share:g} to {lower:.2f}",
+            ),
+        ),
+        order=line.order,
+    )
 
 
 def _never_free(logs: Logs, container: str) -> tuple[Line, float, float] | None:

@@ -1,6 +1,7 @@
 """Prefill and decode that serve different models, and a cache that never comes."""
 
 import re
+import shlex
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -15,10 +16,12 @@ from kubectl_llmdoctor.api import (
     answered,
     check,
     count_of,
+    endings,
     engines_in,
     expression,
     fixes,
     log_evidence,
+    log_of,
     long_past,
     pod_evidence,
     say_seconds,
@@ -26,6 +29,7 @@ from kubectl_llmdoctor.api import (
     served,
     setting_evidence,
 )
+from llmdoctor_checks._consequences import CRASHED
 from llmdoctor_checks.multi_gpu import _stopped
 from llmdoctor_checks.scheduling._devices import for_other_hardware
 
@@ -62,6 +66,14 @@ _NOT_BY_IT = r"kv_buffer_device\W{1,4}cpu\b|\bbackends\W{1,6}(?![^\]]{0,200}UCX)
 _DEAD = ("instance, it might be dead", "instance could be dead")
 _OTHER_SIDE = {"prefill": "decode", "decode": "prefill"}
 
+#: NIXL's word of a peer that is gone (`ucx_utils.cpp`), how its statements begin, and by which signals a program dies of itself.
+_LOST = ", UCX error handling callback was invoked with status "
+_PEER_LOST = (
+    r" ucx_utils\.cpp:\d+\] ep \w{1,20}: state \w{1,30}" + re.escape(_LOST) + r"-\d{1,3} \((?P<why>[^)]{1,80})\)"
+)
+_OF_NIXL = expression(r"\s*$|[IWE]\d{4} [\d:.]{8,15} {1,8}\d{1,9} \w{1,40}\.(?:cpp|h):\d")
+_CRASHES = ("SIGSEGV", "SIGABRT", "SIGBUS")
+
 #: Beside so many times as many answers those that failed are few.
 _MANY = 10
 #: Clocks of two nodes differ by less; and nobody waits for longer.
@@ -73,7 +85,7 @@ _FAILED_ROOM = expression(r"(?:error for room |bootstrap_room=)(\d{1,20})(?!\d)"
 @check(
     "kv-transfer-failed",
     since="0.1",
-    literals=(_WAITS, _CAME, _EXPIRED, _GIVEN_UP, *_OF_A_ROOM, *_stopped.LITERALS, *_DEAD),
+    literals=(_WAITS, _CAME, _EXPIRED, _GIVEN_UP, *_OF_A_ROOM, *_stopped.LITERALS, *_DEAD, _LOST),
 )
 def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """The KV cache does not get from prefill to decode.
@@ -116,10 +128,39 @@ def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterato
     elif logs is not None:
         for server in subject.engines(pod):
             yield from _stopped.stopped(pod, server, logs)
+    yield from _died_with_its_peer(pod, logs) if logs is not None else ()
     yield from _alone(pod, subject, logs) if logs is not None and pod.exists else ()
     yield from _without_cuda(pod, subject, logs)
     if pod is subject.pods[0] and not subject.exists:
         yield from _of_different_models(subject)
+
+
+def _died_with_its_peer(pod: Pod, logs: Logs) -> Iterator[Finding]:
+    """An engine that crashed in native code as NIXL lost its connection to a peer, which is the last that it says."""
+    for ended in endings(pod):
+        log = log_of(ended, logs) if ended.signal in _CRASHES else None
+        lost = [*log.matching(_PEER_LOST, _LOST)] if log is not None else []
+        if log is None or not lost or any(log.find("Caught signal ", "Fatal Python error")):
+            continue  # UCX's and Python's own words of it say where it was
+        if not all(_OF_NIXL.match(x.text[:300]) for x in log.lines(lost[-1][0].number + 1)):
+            continue
+        line, said = lost[-1]
+        yield Finding(
+            role="cause",
+            confidence="likely",
+            summary=f"{ended.container.name} crashed in native code ({ended.signal}) when NIXL lost its connection to a peer "
+            f"({said['why']}), which was restarted or is not reached any more.",
+            evidence=(log_evidence(line), pod_evidence(pod, ended.path, ended.text)),
+            explains=CRASHED,
+            fixes=(
+                fixes.advice(
+                    "Take an image with a later NIXL and UCX for prefill and decode; until then start both together whenever one was "
+                    "restarted",
+                    f"kubectl -n {shlex.quote(pod.namespace)} get pods -o wide",
+                ),
+            ),
+            order=line.order,
+        )
 
 
 def _of_different_models(subject: Subject) -> Iterator[Finding]:

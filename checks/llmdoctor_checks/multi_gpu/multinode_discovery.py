@@ -39,6 +39,7 @@ from llmdoctor_checks._connections import REFUSED
 from llmdoctor_checks._consequences import FAILED_START
 from llmdoctor_checks._standstill import ends_with
 from llmdoctor_checks._unreached import asked_in
+from llmdoctor_checks.multi_gpu._own_addresses import NOT_HERE, listens_at_anothers
 from llmdoctor_checks.multi_gpu._ranks import (
     AWAITS_ENGINES,
     CONNECTED,
@@ -107,7 +108,7 @@ _BASE = (
 )
 
 
-@check("multinode-discovery", since="0.1", literals=(*_MET, *_ASKS_AGAIN, *JOINS, CONNECTED, AWAITS_ENGINES))
+@check("multinode-discovery", since="0.1", literals=(*_MET, *_ASKS_AGAIN, *JOINS, CONNECTED, AWAITS_ENGINES, NOT_HERE))
 def multinode_discovery(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """The processes of a multi-node engine do not find each other.
 
@@ -115,7 +116,8 @@ def multinode_discovery(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs
     ready pods while the leader becomes ready last, a mistyped name), a variable that should hold it is empty, a placeholder was left
     in the command, a port is closed by a NetworkPolicy, or the leader never started. PyTorch says little while it tries: a
     warning that an address cannot be retrieved, for minutes, while the pod counts as ready where no probe asks. A worker that was
-    told no address of its controller asks localhost, which is its own pod. Rank 0 itself, or a part of a server on several nodes,
+    told no address of its controller asks localhost, which is its own pod; one that has the address of another pod as its own cannot listen
+    there. Rank 0 itself, or a part of a server on several nodes,
     prints where its ranks meet the others, and nothing more while those do not come; a data-parallel engine of vLLM says that it
     waits for the coordinator. An init container that waits for a leader which has long been ready asks for a name under another
     cluster domain, or is not let through. A pod on the host's network asks the node's resolver, which knows no Service and no pod,
@@ -141,6 +143,7 @@ def multinode_discovery(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs
         return
     if logs:
         yield from _waits(pod, subject, logs)
+        yield from listens_at_anothers(pod, logs, _EXPLAINS)
     if logs and _met(logs):
         return
     if not any(c.name in _MESH for c in pod.containers):

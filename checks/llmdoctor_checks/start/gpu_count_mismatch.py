@@ -28,6 +28,7 @@ from kubectl_llmdoctor.api import (
     fixes,
     log_evidence,
     log_of,
+    logs_of,
     phase_of,
     pod_evidence,
     setting_evidence,
@@ -93,7 +94,7 @@ _STARTED = (
     r"|RuntimeError: NCCL error: unhandled system error"
     r"|NCCL INFO .{0,200}(?:Init COMPLETE|via (?:NET|P2P|SHM)/)"
     r"|\btransport/\w+\.cc:\d+ NCCL WARN (?!(?:Cuda|HIP) failure)"
-    r"|, line \d+, in (?:initialize_model_parallel|in_the_same_node_as)\b"
+    r"|, line \d+, in (?:initialize_model_parallel|in_the_same_node_as|_initialize_kv_caches)\b"
 )
 
 #: What vLLM and SGLang print next, on each rank: of data parallel ones some may load while others find no GPU.
@@ -376,7 +377,7 @@ def _idle(engine: Engine, workers: int, gpus: int) -> Iterator[Finding]:
     container = engine.container
     if "google.com/tpu" in container.accelerators:
         return  # the chips of a machine are taken together, however many of them are used
-    if not _sizes_known(engine) or engine.pod.failing:
+    if not _sizes_known(engine) or engine.pod.failing or _has_rank(engine, workers):
         return
     size = engine.explicit("tensor_parallel_size")
     flag = size.flag if size else "--tensor-parallel-size"
@@ -408,6 +409,13 @@ def _idle(engine: Engine, workers: int, gpus: int) -> Iterator[Finding]:
             ),
         ),
     )
+
+
+def _has_rank(engine: Engine, number: int) -> bool:
+    """Whether a rank prints, by its name, which is one more than the arguments make: then they are not all."""
+    log = logs_of(engine.pod).current(engine.container.name)
+    names = (f" TP{number}]", f"Worker_TP{number} ", f"Worker_TP{number})")
+    return log is not None and next(log.find(*names), None) is not None
 
 
 def _sliced(cluster: Cluster) -> bool:

@@ -432,10 +432,10 @@ def _without_render_node(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findi
     own, whole = container.spec.security_context, pod.spec.security_context
     where, user = (container, own.run_as_user) if own.run_as_user is not None else (pod, whole.run_as_user)
     groups = sorted({*whole.supplemental_groups, *([whole.fs_group] if whole.fs_group else [])})
-    # it owns the render nodes
-    root = user == 0 or (user is None and not (own.run_as_non_root or whole.run_as_non_root))
+    # it owns the render nodes; a group is given to who is another
+    root = user == 0 or (user is None and not (own.run_as_non_root or whole.run_as_non_root or groups))
     who = f"user {user}" if user else "its user"
-    why = f", with the groups {', '.join(map(str, groups))}" if user and groups else ""
+    why = f", with the groups {', '.join(map(str, groups))}" if groups else ""
     look = f"kubectl -n {pod.namespace} exec {pod.name} -c {container.name} -- sh -c 'id; ls -ln /dev/dri'"
     yield Finding(
         role="cause",

@@ -151,7 +151,8 @@ def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events 
             yield from _by_probe(pod, container, logs)
     yield from _with_tls(pod, subject, logs)
     yield from apache_speaks_tls(pod, logs)
-    yield from _links.broken(pod, pod.cluster, "port-mismatch")
+    astray = [*_links.broken(pod, pod.cluster, "port-mismatch")]
+    yield from astray or _links.told_no_such_port(pod, pod.cluster, logs)
     yield from picker_elsewhere(pod, pod.cluster)
     yield from routed_elsewhere(pod, logs)
 
