@@ -419,7 +419,10 @@ def _moved(pod: Pod, workload: Workload, operations: list[dict[str, Any]]) -> li
     if template is None or template.immutable or template.raw is not workload.raw:
         return None
     moved, within = [], []
-    for operation in _with_whole_probes(pod, workload, template, operations):
+    operations = _with_whole_probes(pod, workload, template, operations)
+    if any(_MASK in str(operation.get("value")) for operation in operations if operation["path"].endswith("Probe")):
+        return None
+    for operation in operations:
         inside = _inside(pod, template, operation["path"])
         path = template.at(inside) if inside is not None else None
         if inside is None or path is None:
@@ -476,6 +479,8 @@ def _unstated_probe(pod: Pod, workload: Workload, template: Template, tokens: li
 _OF_RANKS = ("LeaderWorkerSet", "RayCluster", "RayJob", "RayService", "JobSet", "PyTorchJob")
 _OF_PAIRS = ("InferenceService", "LLMInferenceService", "ModelServing")
 _SPACE = expression(r"\s+")
+#: How what stands in the place of a secret begins: what has one is not written over the real one.
+_MASK = "<masked"
 _FIRST_AND_OTHERS = expression(r"(?:predictor|workload|workers?)|(?P<first>.{1,253}?)(?: worker)?")
 #: What makes up the command line of a container: the same words are another program's where the rest is another.
 _VECTOR = ("command", "args")
@@ -559,11 +564,16 @@ def _same_words(operation: dict[str, Any], place: list[str], here: Any, there: A
     old = str(here[at])
     if _SPACE.search(old) and isinstance(new, str):  # a script
         return _same_in_script(old, new, there)
-    # an option by itself or with its value, or a value behind its option
+    # an option by itself or with its value, or a value behind its option, or the model behind `serve`
     words = here[at : at + 1] if old.startswith("-") else here[max(at - 1, 0) : at + 1]
     found = [i for i in range(len(there)) if there[i : i + len(words)] == words]
-    plain = len(found) == 1 and str(words[0]).startswith("-")
+    plain = len(found) == 1 and _names(str(words[0]))
     return {"path": f"/{found[0] + len(words) - 1}"} if plain else {}
+
+
+def _names(word: str) -> bool:
+    """Whether it says what the word behind it is: an option, or `serve` of a model."""
+    return word.startswith("-") or word == "serve"
 
 
 def _same_in_script(old: str, new: str, there: list[Any]) -> dict[str, Any]:
@@ -573,13 +583,13 @@ def _same_in_script(old: str, new: str, there: list[Any]) -> dict[str, Any]:
     end = _alike(ours[start:][::-1], theirs[start:][::-1])
     # from the option on: it may stand one or two words before what is written otherwise
     begin = start - (start == len(ours) - end)
-    first = next((at for at in range(begin, max(begin - 2, -1), -1) if ours[at].startswith("-")), None)
+    first = next((at for at in range(begin, max(begin - 2, -1), -1) if _names(ours[at])), None)
     if first is None:
         return {}
     gone, put = ours[first : len(ours) - end], theirs[first : len(theirs) - end]
     same = re.compile(r"(?<!\S)" + r"[ \t]+".join(map(re.escape, gone)) + r"(?![^\s;])")
     found = [(at, where) for at, text in enumerate(there) if isinstance(text, str) for where in same.finditer(text)]
-    if len(found) != 1:
+    if len(found) != 1 or _MASK in there[found[0][0]]:
         return {}
     ((at, where),) = found
     text = f"{there[at][: where.start()]}{' '.join(put)}{there[at][where.end() :]}"

@@ -118,9 +118,9 @@ def for_chats(engine: Engine) -> Fix | None:
     return serve(engine, found, text) or fixes.advice(f"{text}, in {fixes.edited(engine.pod)}")
 
 
-def serve(engine: Engine, model: str, text: str) -> Fix | None:
-    """Another model in the place of the one that the container names; None where it is not named in plain words."""
-    name = engine.checkpoint
+def serve(engine: Engine, model: str, text: str, instead: str = "") -> Fix | None:
+    """Another model in the place of one that the container names, its own where none is told; None where it is not named in plain words."""
+    name = instead or engine.checkpoint
     place = next((p for flag in _MODEL_OPTIONS if (p := stated(engine.container, flag, engine))), None)
     if engine.pod.log_only:
         return None

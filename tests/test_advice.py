@@ -1113,6 +1113,8 @@ def test_each_name_in_a_fix_stands_for_something(monkeypatch: pytest.MonkeyPatch
         ("vllm/vllm-openai:v0.11.9", "vllm/vllm-openai:v0.11.0"),
         ("docker.io/vllm/vllm-openai:v0.10.7", "docker.io/vllm/vllm-openai:v0.10.2"),
         ("ghcr.io/huggingface/text-generation-inference:3.3.99", "ghcr.io/huggingface/text-generation-inference:3.3.7"),
+        ("lmsysorg/sglang:v0.5.5", "lmsysorg/sglang:v0.5.5.post3"),
+        ("lmsysorg/sglang:v0.5.11", "lmsysorg/sglang:v0.5.12.post1"),
         # a release that is there, one of no minor release that is known, a variant, tags with a CUDA, a copy, another publisher
         ("vllm/vllm-openai:v0.11.0", ""),
         ("vllm/vllm-openai:v0.99.0", ""),

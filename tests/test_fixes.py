@@ -517,6 +517,8 @@ def test_the_pods_of_one_server_get_what_its_first_one_gets(kind: str, places: l
         ),
         ("ray start --address $(LWS_LEADER_ADDRESS):6379 --block", ""),
         (f"{_SERVE}; {_SERVE}", ""),
+        # the mask would take the place of the real token
+        (f"hf auth login --token <masked:hf-token>; {_SERVE} --headless", ""),
     ],
 )
 def test_a_script_of_another_rank_is_changed_where_it_says_the_same_once(worker: str, after: str) -> None:
@@ -528,6 +530,23 @@ def test_a_script_of_another_rank_is_changed_where_it_says_the_same_once(worker:
 
     assert made
     assert [op["value"] for op in made.body] == [new, after][: 1 + bool(after)]
+
+
+def test_all_ranks_get_another_model() -> None:
+    shell = ["sh", "-c"]
+    pods = (
+        _group("LeaderWorkerSet", {"command": shell, "args": [_SERVE]}, {"command": shell, "args": [f"{_SERVE} -x"]}),
+        _group(
+            "LeaderWorkerSet",
+            {"command": ["vllm"], "args": ["serve", "acme/llm"]},
+            {"command": ["vllm"], "args": ["serve", "acme/llm", "-x"]},
+        ),
+    )
+    for pod, at, value in zip(pods, (0, 1), (_SERVE.replace("acme/llm", "acme/chat"), "acme/chat"), strict=True):
+        made = fixes.patch(pod, "", [{"op": "replace", "path": f"/containers/0/args/{at}", "value": value}]).patch
+
+        assert made
+        assert ["acme/chat" in str(op["value"]) for op in made.body] == [True, True]
 
 
 @pytest.mark.parametrize(
@@ -603,6 +622,18 @@ def test_a_probe_that_the_object_does_not_state_is_set_as_a_whole() -> None:
     assert operation["path"] == "/spec/predictor/model/readinessProbe"
     whole = {"httpGet": {"path": "/health", "port": 8000}, "periodSeconds": 10, "failureThreshold": 4}
     assert operation["value"] == whole
+
+
+def test_a_probe_with_a_masked_header_is_not_written_over() -> None:
+    case = load_case(Path(__file__).parents[1] / "checks/cases" / "probe-path-wrong/fires_probe_of_a_runtime.yaml")
+    pod = next(one for one in case.snapshot.objects if one["kind"] == "Pod")
+    probe = pod["spec"]["containers"][0]["readinessProbe"]
+    probe["httpGet"]["httpHeaders"] = [{"name": "Authorization", "value": "<masked:token>"}]
+    report = diagnose_case(case)
+    (fix, *_) = next(f for target in report.targets for f in target.findings if f.id == "probe-path-wrong").fixes
+
+    assert fix.patch is None
+    assert "readinessProbe.httpGet.path: /health" in fix.summary
 
 
 def test_a_variable_of_dynamo_is_changed_where_it_stands() -> None:

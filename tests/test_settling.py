@@ -247,6 +247,8 @@ def test_what_was_meant_takes_the_place_of_what_a_program_does_not_know(
         ("mistral/Mistral-7B-Instruct-v0.3", "mistralai/Mistral-7B-Instruct-v0.3"),
         # somebody's copy, another size, another kind, what is there
         ("acme/Qwen3-8B", ""),
+        ("meta-llama-eu/Llama-3.1-8B-Instruct", ""),
+        ("qwen-ft/Qwen3-8B", ""),
         ("Qwen/Qwen3-9B", ""),
         ("google/gemma-3-27b-pt", ""),
         ("Qwen/Qwen3-8B", ""),

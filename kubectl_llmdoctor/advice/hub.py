@@ -113,8 +113,8 @@ class Hub(Topic):
 
     @template_value
     def meant_model(self) -> str:
-        """The repository that is meant where the name is one but for a slip of the pen."""
-        return misspelt(self._repository)
+        """The repository that is meant where the name is one but for a slip of the pen; a gated one is there by its name."""
+        return "" if self.captured.get("gated") else misspelt(self._repository)
 
     @template_value
     def search(self) -> str:

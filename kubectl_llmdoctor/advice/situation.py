@@ -107,7 +107,7 @@ class Situation(Seen):
             linked(container, engine, said(text.library)) if text.library else None,
             serving_as(server, said(text.serves)) if text.serves and server else None,
             for_chats(server) if text.for_chats and server else None,
-            serve(engine, said(text.model), said(text.summary)) if text.model and engine else None,
+            serve(engine, said(text.model), said(text.summary), said("{hub_model}")) if text.model and engine else None,
             reads_tools(server) if text.reads_tools and server else None,
             newer(container, engine, kinds) if kinds else None,
             packaged(container, engine, *missing) if module else None,

@@ -167,8 +167,8 @@ def with_owner(name: str) -> str:
 
 #: What makers put behind the name of a model for chats.
 _FOR_CHATS = ("-instruct", "-it", "-chat", "")
-#: Names longer than that are no models'; so much alike are two of which one is a slip of the pen, and two names of one maker.
-_LONGEST, _A_SLIP, _A_MAKER = 120, 0.93, 0.7
+#: Names longer than that are no models'; so much alike are two of which one is a slip of the pen, two names of one maker, two words.
+_LONGEST, _A_SLIP, _A_MAKER, _A_WORD = 120, 0.93, 0.8, 0.7
 
 
 def misspelt(name: str) -> str:
@@ -178,7 +178,9 @@ def misspelt(name: str) -> str:
     if not slash or lower in _by_id() or len(lower) > _LONGEST:
         return ""
     made = with_owner(own)
-    if made and difflib.SequenceMatcher(None, owner, made.lower().partition("/")[0]).ratio() >= _A_MAKER:
+    maker = made.lower().partition("/")[0]
+    # a maker's name with more behind it is somebody else's
+    if made and not owner.startswith(f"{maker}-") and difflib.SequenceMatcher(None, owner, maker).ratio() >= _A_MAKER:
         return made
     if suffix := next((one for one in _FOR_CHATS if one and own.endswith(one)), ""):
         others = (f"{lower.removesuffix(suffix)}{one}" for one in _FOR_CHATS)
@@ -196,7 +198,7 @@ def _word_by_word(ours: list[str], theirs: list[str]) -> bool:
     """Whether each word of one is that of the other, but for a slip of the pen."""
     pairs = zip(ours, theirs, strict=False)
     return len(ours) == len(theirs) and all(
-        one == other or (len(one) > 3 and difflib.SequenceMatcher(None, one, other).ratio() >= _A_MAKER)
+        one == other or (len(one) > 3 and difflib.SequenceMatcher(None, one, other).ratio() >= _A_WORD)
         for one, other in pairs
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from functools import cache
 
@@ -72,14 +73,21 @@ def _as_released(image: str) -> str:
 
 
 def released(image: str) -> str:
-    """The newest release of the same minor one that is known to be published, where the tag of an engine's image names one; else empty."""
+    """The next release of the same minor one that is known to be published, or the last, where an engine's tag names one; else empty."""
     repository, tag = split(image)
     found = _RELEASE.fullmatch(tag)
     samples = _releases().get(repository, ())
     if found is None or found[3] or "@" in image or found[2] in samples:
         return ""
-    minor = [one for one in samples if one.split(".")[:2] == found[2].split(".")[:2]]
-    return image[: -len(tag)] + found[1] + minor[-1] if minor else ""
+    wanted = _numbers(found[2])
+    minor = [one for one in samples if _numbers(one)[:2] == wanted[:2]]
+    near = next((one for one in minor if _numbers(one) >= wanted), minor[-1] if minor else "")
+    return image[: -len(tag)] + found[1] + near if near else ""
+
+
+def _numbers(release: str) -> list[int]:
+    """The numbers of a release, by which those of one minor release stand in order."""
+    return [int(number) for number in re.findall(r"\d+", release)]
 
 
 @cache

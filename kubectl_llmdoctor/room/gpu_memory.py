@@ -118,9 +118,13 @@ class GpuMemory(Case, frozen=True):
 
     @property
     def _told_allocator(self) -> tuple[str, str | None]:
-        """The variable by which PyTorch's allocator gets its settings, and what it says; None where nothing sets one."""
+        """The variable by which PyTorch's allocator gets its settings, and what it says; None where nothing sets one.
+
+        Which of several counts depends on the release: the one that sets segments.
+        """
         env = self.container.env if self.container else {}
-        named = next((name for name in _ALLOCATOR if name in env), _ALLOCATOR[0])
+        told = [name for name in _ALLOCATOR if name in env]
+        named = next((name for name in told if _SEGMENTS in (env[name].value or "")), (*told, _ALLOCATOR[0])[0])
         return named, (env[named].value or "<masked>") if named in env else None
 
     @template_value
@@ -135,8 +139,8 @@ class GpuMemory(Case, frozen=True):
 
     @template_value
     def unsegmented(self) -> str:
-        """What it says besides those; empty where that is nothing, or not known."""
-        return ",".join(self._without_segments)
+        """What it says besides those; empty where that is nothing, or not known, or where it sets none."""
+        return ",".join(self._without_segments) if _SEGMENTS in (self._told_allocator[1] or "") else ""
 
     @property
     def _without_segments(self) -> list[str]:

@@ -1,5 +1,6 @@
 """SGLang's pool of tokens, where it holds fewer than the context allows: requests in between are refused as too long."""
 
+import math
 import re
 from collections.abc import Iterator
 
@@ -8,7 +9,7 @@ from kubectl_llmdoctor.api import GIB, Engine, Finding, Fix, Line, Log, Sizing, 
 #: What SGLang's scheduler prints when it is up, and of each request that the smaller of pool and context refuses (`scheduler.py`).
 LITERALS = _UP, _REFUSED = "max_total_num_tokens=", "exceeds the maximum allowed length"
 _POOL = (
-    r"max_total_num_tokens=(?P<pool>\d{1,9}),(?:.{0,80}?\bchunked_prefill_size=(?P<chunk>\d{1,7}),)?"
+    r"max_total_num_tokens=(?P<pool>\d{1,9}),(?:.{0,80}?\bchunked_prefill_size=(?P<chunk>-?\d{1,7}),)?"
     r".{0,300}?\bcontext_len=(?P<context>\d{1,9}),?"
     r"(?:.{0,200}?\bavailable_gpu_mem=(?P<free>\d{1,4}(?:\.\d{1,3})?) GB)?"
 )
@@ -18,9 +19,11 @@ _TOO_LONG = r"Input length \((?P<have>\d{1,9}) tokens\) exceeds the maximum allo
 #: share is raised then, and what graphs and activations are left.
 _KEPT, _PLENTY, _MORE, _LEFT = 64, 5, 0.1, 6
 
-#: What SGLang itself leaves beside the share that it chooses (`server_args.py`): MB for each token of a chunk and for the rest, on a
-#: large GPU so many GB at least. Its share where it does not know the GPU.
-_OF_A_TOKEN, _OF_THE_REST, _LARGE, _AT_LEAST, _MOST = 1.5, 1536, 60, 10, 0.88
+#: What SGLang itself leaves beside the share that it chooses (`server_args.py`): MB for each token of a chunk, for each GPU of a
+#: server and for the rest, on a large GPU so many GB at least. Its share where it does not know the GPU.
+_OF_A_TOKEN, _OF_A_GPU, _OF_THE_REST, _LARGE, _AT_LEAST, _MOST = 1.5, 128, 1536, 60, 10, 0.88
+#: The tokens of a chunk where it does not say how many, the fewest that it reckons with, and those of a prefill that is not chunked.
+_CHUNK, _FEWEST, _WHOLE = 8192, 2048, 16384
 
 #: The least share that SGLang takes where it is told none, and the memory of a GPU that is not known: a large one.
 _SHARE, _MEMORY = 0.8, 180.0
@@ -48,18 +51,25 @@ def refuses(engine: Engine, sizing: Sizing, log: Log) -> Finding | None:
         f"context allows {context}{beside}.",
         evidence=(log_evidence(up, said[0]), log_evidence(lines[-1])),
         explains=("request-too-long",),
-        fixes=tuple(_raised(engine, free, memory, _most(sizing, said["chunk"])) if idle else _shorter(engine, pool)),
+        fixes=tuple(
+            _raised(engine, free, memory, _most(engine, sizing, int(said["chunk"] or _CHUNK)))
+            if idle
+            else _shorter(engine, pool)
+        ),
         order=lines[-1].order,
     )
 
 
-def _most(sizing: Sizing, chunk: str | None) -> float:
-    """The largest share that leaves what SGLang would leave beside it."""
+def _most(engine: Engine, sizing: Sizing, chunk: int) -> float:
+    """The largest share, in hundredths, that leaves what SGLang would leave beside it."""
     if sizing.accelerator is None:
         return _MOST
     memory = sizing.accelerator.gpu.memory / GIB
-    beside = (int(chunk or 8192) * _OF_A_TOKEN + _OF_THE_REST) / 1024
-    return 1 - max(beside, _AT_LEAST if memory > _LARGE else 0) / memory
+    sizes = (engine.value(name) for name in ("tensor_parallel_size", "pipeline_parallel_size"))
+    gpus = math.prod(size for size in sizes if isinstance(size, int))
+    tokens = max(chunk, _FEWEST) if chunk > 0 else _WHOLE
+    beside = (tokens * _OF_A_TOKEN + gpus * _OF_A_GPU + _OF_THE_REST) / 1024
+    return math.floor(100 - 100 * max(beside, _AT_LEAST if memory > _LARGE else 0) / memory) / 100
 
 
 def _raised(engine: Engine, free: float, memory: float, most: float) -> Iterator[Fix]:

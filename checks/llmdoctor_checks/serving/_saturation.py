@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Any
 
 import msgspec
 
@@ -169,7 +170,9 @@ def more_replicas(pod: Pod, times: float, why: str, more: str = "") -> Fix:
     """So many times the replicas of what a person edits, as far as one step goes; where an autoscaler has them, its maximum."""
     chain = [*pod.cluster.chain(pod.item)] if pod.item is not None else []
     top = chain[-1] if chain else None
+    in_groups = any(one.kind == "LeaderWorkerSet" for one in chain)
     gpus = pod.gpu_container.gpus if pod.gpu_container is not None else 0
+    gpus *= (pod.nodes or 1) if in_groups else 1
     each = f" (each has {count_of(gpus, 'GPU')})" if gpus else ""
     if times > _MOST_TIMES:
         times, why = _MOST_TIMES, "what waits then says whether more are needed"
@@ -178,17 +181,22 @@ def more_replicas(pod: Pod, times: float, why: str, more: str = "") -> Fix:
     if top is None or not at or fixes.maker(top):
         return fixes.advice(f"Run {math.ceil(times)} times as many replicas of {fixes.edited(pod)}{each}: {why}")
     told = dig(top.raw, at.strip("/").replace("/", "."))
-    below = [dig(one.raw, path) for one in chain if one.kind in _PLAIN for path in _COUNTS]
+    counted = [one for one in chain if one.kind in _PLAIN and not (in_groups and one.kind == "StatefulSet")]
+    below = [dig(one.raw, path) for one in counted for path in _COUNTS]
     now = max([1, *(count for count in (told, *below) if isinstance(count, int))])
     wanted = max(now + 1, math.ceil(now * times))
+    owners = [f"{one.kind}/{one.name}" for one in chain]
     for kind, field in _SCALERS:
         for scaler in pod.cluster.items(kind, pod.namespace):
             target = dig(scaler.raw, "spec.scaleTargetRef")
-            if dig(target, "name") != top.name or (dig(target, "kind") or "Deployment") != top.kind:
+            scaled = dig(target, "kind") or "Deployment", dig(target, "name")
+            made_of = fixes.maker(scaler)
+            # what an operator makes of its object has the bounds that this one says
+            if scaled not in [(one.kind, one.name) for one in (*counted, top)] or made_of in owners:
                 continue
             most = dig(scaler.raw, f"spec.{field}")
-            where = f"{kind}/{scaler.name}"
-            if not isinstance(most, int) or most >= wanted:
+            where = made_of or f"{kind}/{scaler.name}"
+            if not isinstance(most, int) or most >= wanted or made_of:
                 return fixes.advice(
                     f"Have {where} scale on waiting requests, so that it runs {wanted} replicas instead of {now}{each}: {why}"
                 )
@@ -220,12 +228,17 @@ def place_of_replicas(pod: Pod, top: Item) -> str:
     group, part = top.api_version.rpartition("/")[0], pod.template.part if pod.template else ""
     if (group, top.kind) == ("nvidia.com", "DynamoGraphDeployment"):
         service = dig(top.raw, f"spec.services.{part}") if re.fullmatch(r"[\w-]{1,63}", part) else None
-        free = isinstance(service, dict) and not any(dig(service, name) for name in _SET_BY_OTHERS)
+        free = isinstance(service, dict) and not _set_by_others(service)
         return f"/spec/services/{part}/replicas" if free else ""
-    if any(dig(top.raw, name) for name in _SET_BY_OTHERS):
+    of_prefill = top.kind == "LLMInferenceService" and part.startswith("prefill")
+    if _set_by_others({"spec": dig(top.raw, "spec.prefill")} if of_prefill else top.raw):
         return ""
-    at = _OF_OPERATORS.get((group, top.kind), "")
-    return "/spec/prefill/replicas" if top.kind == "LLMInferenceService" and part.startswith("prefill") else at
+    return "/spec/prefill/replicas" if of_prefill else _OF_OPERATORS.get((group, top.kind), "")
+
+
+def _set_by_others(tree: Any) -> bool:
+    """Whether an object, or a part of one, says that somebody else sets the number of replicas."""
+    return any((told := dig(tree, name)) and dig(told, "enabled") is not False for name in _SET_BY_OTHERS)
 
 
 def engines_fix(pod: Pod) -> Fix:
