@@ -13,7 +13,7 @@ import msgspec
 from kubectl_llmdoctor.engines.names import OPTIONS
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts import k8s
-from kubectl_llmdoctor.facts.clients import told_by
+from kubectl_llmdoctor.facts.clients import speaks_of_one, told_by
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.destinations import (
@@ -135,16 +135,17 @@ def told(names: str, container: Container) -> Iterator[str]:
 
 
 def server_of(container: Container) -> Engine | None:
-    """The server that a container without one asks, where its settings name one workload of servers alone."""
-    pod, found = container.pod, dict[tuple[str, str], Engine]()
+    """The server that a container without one asks, where its settings name one workload of servers alone, and no API of another one."""
+    pod, found = container.pod, dict[tuple[str, str, str], tuple[Engine, set[str]]]()
     for _, value in told_by(container):
         for said in _URL.finditer(value[:20_000]):
             to = follow(said["host"], int(said["port"]) if said["port"] else None, pod, pod.cluster)
             for peer in to.pods if to is not None and not to.itself else ():
-                owner = workload_of(peer)
+                owner, names = workload_of(peer), {item.name for item in peer.services}
                 whose = owner.ref if owner else peer.name
-                found |= {(whose, engine.container.name): engine for engine in engines_in(peer)}
-    return next(iter(found.values())) if len(found) == 1 else None
+                found |= {(peer.namespace, whose, one.container.name): (one, names) for one in engines_in(peer)}
+    engine, names = next(iter(found.values())) if len(found) == 1 else (None, set[str]())
+    return engine if engine is not None and speaks_of_one(container, engine.pod, names) else None
 
 
 def _named(host: str, pod: Pod) -> Pod | None:

@@ -34,6 +34,14 @@ def test_a_case(path: Path) -> None:
         assert schemas.misfits(raw, patch) == [], patch
 
 
+def test_a_command_names_the_server_that_a_client_asks() -> None:
+    """A shell must not get where it runs as one word."""
+    report = diagnose_case(load_case(CASES / "served-model-name-mismatch" / "fires_told_to_an_agent_by_ollama.yaml"))
+
+    (fix, *_) = report.targets[0].findings[0].fixes
+    assert fix.commands[-1] == "kubectl -n serving exec ollama-0 -c ollama -- ollama pull qwen3:8b"
+
+
 #: What is said of one thing as of many, a name that was not filled in, and an alternative called one twice.
 _SLIP = re.compile(
     r"(?<![\w.-])(?<!of )1 (?:(?:other|more|free) )?(?:GPUs|nodes|pods|replicas|requests|times|tokens|devices)\b"

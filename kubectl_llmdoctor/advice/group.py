@@ -129,7 +129,7 @@ class Group(Topic):
     def unknown_to_node(self) -> str:
         """A Service that a pod of the node's network asks for, by a name of which the node's resolver, which it uses, knows nothing."""
         spec = self.pod.spec if self.pod is not None else None
-        if spec is None or not spec.host_network or spec.dns_policy == "ClusterFirstWithHostNet":
+        if spec is None or not spec.host_network or spec.dns_policy not in ("ClusterFirst", "Default"):
             return ""
         host = self.captured.get("address", "").partition(":")[0]
         return host if _OF_A_SERVICE.fullmatch(host) is not None else ""

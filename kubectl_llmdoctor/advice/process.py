@@ -15,6 +15,7 @@ from kubectl_llmdoctor.engines.names import option, passed_on
 from kubectl_llmdoctor.engines.vllm_flags import LATER_TOOL_PARSERS
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts import script
+from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.units import GIB
 from kubectl_llmdoctor.fixes import edited
@@ -115,13 +116,28 @@ class Process(Topic):
         user = self.container.user if self.container and not self.log_only else None
         return str(made_for) if made_for and user and user != made_for else ""
 
+    @cached_property
+    def _ollama(self) -> Engine | None:
+        """The Ollama server that the container is, or asks alone, where a command can be run in it."""
+        if self.log_only:
+            return None
+        server = self.engine or (server_of(self.container) if self.container else None)
+        return server if server is not None and server.name == "ollama" and server.container.running else None
+
     @template_value
-    def in_ollama(self) -> str:
-        """Where kubectl runs a command in the Ollama server that the container is, or asks alone: `-n ai exec ollama-0 -c ollama`."""
-        server = self.engine or (server_of(self.container) if self.container and not self.log_only else None)
-        if server is None or server.name != "ollama" or self.log_only:
-            return ""
-        return f"-n {server.pod.namespace} exec {server.pod.name} -c {server.container.name}"
+    def ollama_pod(self) -> str:
+        """The pod of the Ollama server that the container is, or asks alone: `ollama-0`."""
+        return self._ollama.pod.name if self._ollama else ""
+
+    @template_value
+    def ollama_namespace(self) -> str:
+        """Its namespace."""
+        return self._ollama.pod.namespace if self._ollama else ""
+
+    @template_value
+    def ollama_container(self) -> str:
+        """Its container."""
+        return self._ollama.container.name if self._ollama else ""
 
     @template_value
     def loader_told(self) -> str:

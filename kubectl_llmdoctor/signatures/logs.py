@@ -486,9 +486,12 @@ class _Wording:
     def _of_some_requests(self, line: Line) -> bool:
         """Whether what a line says befell few requests among those that the server answers."""
         alike, ready = self._alike(line), self._pod.exists and self._pod.ready
-        since = went_well(line.log, after=line.number) if ready else 0
+        # that others are served does not bring back a model that could not be loaded
+        loads = self._signature.loads or self._of_a_failed_model(line)
+        since = (answered if loads else went_well)(line.log, after=line.number) if ready else 0
         lone = failed_requests(alike) == 1
-        if lone and (since >= _MANY_ANSWERS or (since >= _TWO and not refused(line) and self._older(line, _AN_HOUR))):
+        old = lone and not loads and since >= _TWO and not refused(line) and self._older(line, _AN_HOUR)
+        if old or (lone and since >= _MANY_ANSWERS):
             return True
         # what the server refuses by its settings it refuses until these are others
         if since >= _MANY_ANSWERS and not refused(alike[-1]) and long_past(alike):
