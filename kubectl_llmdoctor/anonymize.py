@@ -48,9 +48,13 @@ _PROGRAMS = (
 _ROLES = frozenset(
     [
         "router", "gateway", "proxy", "prefill", "decode", "leader", "worker", "head", "exporter", "dcgm", "operator",
-        "webhook", "epp", "controller", "manager", "karpenter", "autoscaler",
+        "webhook", "epp", "controller", "manager", "karpenter", "autoscaler", "predictor", "metrics", "token",
+        "svc", "ext", "proc",
     ]
 )  # fmt: skip
+
+#: By such a word in the name of a Service checks tell that a server of models is asked.
+_OF_MODELS = expression(r"llama|llm|openai|infer|completion|tgi|sglang|triton|model|embed|generat")
 
 #: Components that every cluster of a kind has.
 _COMPONENT = expression(
@@ -64,7 +68,7 @@ _NAME_KEYS = {
     "namespace": "ns", "nodeName": "node", "nominatedNodeName": "node", "serviceAccountName": "account",
     "serviceAccount": "account", "claimName": "claim", "secretName": "secret", "volumeName": "volume", "hostname": "host",
     "subdomain": "service", "serviceName": "service", "generateName": "pod", "pod": "pod", "node": "node",
-    "host": "host", "clusterName": "cluster", "schedulerName": "scheduler",
+    "host": "host", "hostnames": "host", "clusterName": "cluster", "schedulerName": "scheduler",
     "storageClassName": "class", "priorityClassName": "class",
 }  # fmt: skip
 
@@ -77,12 +81,18 @@ _REFERENCES: dict[str, str | None] = {
     "backendRefs": "service", "to": None, "alternateBackends": None, "parentRefs": None, "claimRef": "claim",
     "subjects": "account",
 }  # fmt: skip
+#: Where it is one if there is an object of that name; elsewhere a model's.
+_MAYBE = ("model", "runtime")
 
 _CATEGORIES = {
     "Namespace": "ns", "Node": "node", "Pod": "pod", "Service": "service", "PersistentVolumeClaim": "claim",
     "PersistentVolume": "volume", "ConfigMap": "config", "Secret": "secret", "ServiceAccount": "account", "Event": "event",
 }  # fmt: skip
 
+#: Whose values are somebody's names, whoever's key it is.
+_OWN_LABEL = expression(
+    r"[/_.-](?:instance|model|cluster|cluster-name|(?:node|agent)?pool|nodegroup|queue-name|part-of|release)\Z"
+)
 _LABELS = ("labels", "matchLabels", "nodeSelector", "selector", "podLabels")
 #: Constants of the API, and what is measured rather than named.
 _VERBATIM = frozenset(
@@ -117,8 +127,22 @@ _WORD = expression(r"[A-Za-z0-9]+")
 _KINDS = (
     r"namespaces?|pods?|nodes?|secrets?|configmaps?|persistentvolumeclaims?|pvcs?|services?|svc|deployments?|replicasets?|"
     r"statefulsets?|daemonsets?|jobs?|serviceaccounts?|leaderworkersets?|inferenceservices?|rayclusters?|rayservices?|"
-    r"resourceclaims?|localqueues?|podgroups?|metadata\.name|spec\.nodeName"
+    r"resourceclaims?|localqueues?|podgroups?|nodeclaims?|(?:http|grpc|tcp|tls)routes?|(?:inference)?pools?|metadata\.name|"
+    r"spec\.nodeName"
 )
+#: What stands before a name that may be a word of a sentence as well: a kind, with what JSON puts between, and what Python,
+#: Go, Node, curl and nc print before a host.
+_LEAD = (
+    rf"(?:(?i:(?<![A-Za-z0-9])(?:{_KINDS}))(?:[-_]name(?:space)?)?(?:\.[a-z0-9.]{{1,80}})?"
+    r"(?:\\?\"?(?:[/=:] ?)(?:\{\\?\"name\\?\": ?)?\\?\"?| ?\\?\"| '| )|\bname\\?\": ?\\?\"(?=[a-z0-9-]{1,63}\\?\", ?\\?\"namespace)|"
+    r"\b(?:host(?:=|: )\\?[\"']?|lookup |[Rr]esolve host:? |ENOTFOUND |EAI_AGAIN |onnection to |to host |server at \\?\"|"
+    r"nc (?:-\w{1,9} ){0,4}|"
+    r"outbound\|\d{1,5}\|[a-z0-9-]{0,63}\||app(?:\.kubernetes\.io/(?:name|instance))?=)|"
+    r"\bisvc\.|\bhttps?://(?=[a-z0-9-]{1,63}(?![a-z0-9.-])))"
+    r"(?:(?P<space>[a-z0-9-]{1,63})(?:/|\\?\",? \\?\"?name\\?\"?[:=] ?\\?\"))?"
+)
+#: What KServe and Istio put behind the name of an InferenceService and of an InferencePool.
+_MADE = r"-(?:predictor|ip-[0-9a-f]{8})(?![A-Za-z0-9-])"
 #: Networks that everybody can reach and that are nobody's own (IANA's special-purpose registry): relays and AS112.
 _NOBODYS = ("192.88.99", "192.31.196", "192.52.193", "192.175.48")
 
@@ -160,6 +184,7 @@ class _Names:
         self._mails: dict[str, None] = {}
         #: Services by namespace and name, and how others write them: `serving-llama` an ingress controller, `llama.serving` DNS
         self._services: dict[tuple[str, str], None] = {}
+        self._spaces: set[str] = set()
         self._namespace = ""
         self._joined: dict[str, str] = {}
         #: public models that occur
@@ -188,7 +213,7 @@ class _Names:
             self._object(value, key, parent)
             for inner, item in value.items():
                 if parent not in ("labels", "annotations") and isinstance(inner, str) and "/" in inner:
-                    self._host(_of_label(inner)[1].partition("/")[0])
+                    self._said_host(_of_label(inner)[1].partition("/")[0])
                 self._walk(item, inner, key)
         elif isinstance(value, list | tuple):
             self._arguments(value)
@@ -209,8 +234,8 @@ class _Names:
         elif isinstance(name, str) and parent in _CLAIM_TEMPLATES:
             if not self._plain(name):  # mounts name it, as they do volumes
                 self._name(name, "volume")
-        elif isinstance(name, str) and key in _REFERENCES:
-            self._name(name, _REFERENCES[key] or _CATEGORIES.get(str(value.get("kind")), "workload"))
+        elif isinstance(name, str) and _refers(key) and (key in _REFERENCES or not self._plain(name)):
+            self._name(name, _REFERENCES.get(key) or _CATEGORIES.get(str(value.get("kind")), "workload"))
             if key == "service":
                 self._services[self._namespace, name] = None
         elif isinstance(name, str) and key in ("containers", "initContainers", "volumes") and not self._plain(name):
@@ -219,7 +244,7 @@ class _Names:
             self._model(value["value"])
         # Of a series of Prometheus only what names a pod, a node or a model is a name.
         for label, text in value.items() if key in _LABELS and parent != "series" else ():
-            if isinstance(text, str) and not self._is_public_key(label) and not self._plain(text):
+            if isinstance(text, str) and self._is_own(label) and not self._plain(text):
                 self._name(text, "label")
 
     def _arguments(self, values: Sequence[Any]) -> None:
@@ -248,7 +273,7 @@ class _Names:
         if key == "address" and not _ip(value):
             self._name(value, "node")
         for found in _HOST_IN_TEXT.finditer(value):
-            self._host(found[1])
+            self._said_host(found[1])
         for found in _MAIL.finditer(value):
             if not _is_public_host(found[1]):
                 self._mails[found[0]] = None
@@ -277,6 +302,11 @@ class _Names:
             if part.lower() not in self._publishers and not self._plain(part):
                 self._name(part, "registry")
 
+    def _said_host(self, host: str) -> None:
+        """One that only a text or a key has, where one of common words is a project's."""
+        if not self._plain(host) or ".svc" in host:
+            self._host(host)
+
     def _host(self, host: str) -> None:
         inside = re.match(r"([a-z0-9-]+)\.([a-z0-9-]+)\.svc(?:\.|\Z)", host)
         if inside:
@@ -296,7 +326,10 @@ class _Names:
             and not _ip(name)
             and not (category != "label" and _PLACEHOLDER.search(name))
             and (category == "node" or not _COMPONENT.match(name))
+            and not (category in ("workload", "class") and _is_public_host(name))
         ):
+            if category == "ns":
+                self._spaces.add(name)
             if self._found.get(name, "label") == "label":
                 self._found[name] = category
             if category == "node" and "." in name:
@@ -354,13 +387,17 @@ class _Names:
             return self._new[name]
         # What was generated from another name stays visibly so: a pod of its ReplicaSet, a member of its StatefulSet.
         category = self._found[name]
-        base = self._base(name, _ROLES if category == "pod" else ())
+        base = self._base(name, _ROLES)
         if base:
             new = self._become(base) + name.removeprefix(base)
         else:
             ordinal = re.search(r"(?:-\d{1,3})?\Z", name) if category == "pod" else None
+            told = _OF_MODELS.search(name) if category == "service" else None
             roles = "" if category == "host" else "".join(f"-{word}" for word in name.split("-") if word in _ROLES)
+            roles = f"-{told[0]}{roles}" if told else roles
             new = self._fresh(category, ".example" if category == "host" else roles + (ordinal[0] if ordinal else ""))
+        if re.search(r"\A[a-z0-9.-]*[A-Z][A-Za-z0-9.-]*\Z", name):
+            new = new.capitalize()  # which no object may have stays visible
         self._new[name] = new
         return new
 
@@ -389,14 +426,17 @@ class _Names:
                 networks[network] = next(free[private], "10.255.255" if private else _NOBODYS[-1])
             new = networks.get(network, "")
             hosts[new] += 1
-            yield address, f"{new}.{hosts[new]}" if dot else f"fd00::a{hosts[new]:x}"
+            yield (
+                address,
+                f"{new}.{hosts[new]}" if dot else f"{'fe80' if address[:4] == 'fe80' else 'fd00'}::a{hosts[new]:x}",
+            )
 
     def _substitution(self, words: dict[str, str], addresses: dict[str, str]) -> Callable[[str], str]:
         """What replaces all of it in a text, in one pass, so that nothing is replaced twice."""
         # A name that is one common word, or one that engines print, may be a word of a sentence: elsewhere than in its own
         # fields only what says what it is makes it a name.
         telling = {
-            name for name in self._new if not self._plain(name) or re.search(r"\d", name) or self._is_composed(name)
+            name for name in self._new if not self._plain(name) or re.search(r"[\d.]", name) or self._is_composed(name)
         }
         ordinary = [name for name in self._new if name not in telling]
         joined = {text: new for text, new in self._joined.items() if text not in self._new}
@@ -406,14 +446,21 @@ class _Names:
             r"(?P<route>\bbe_[a-z_]{1,20}:[a-z0-9.-]{1,253}:[a-z0-9.-]{1,253}/pod:[a-z0-9.-]{1,253}:[a-z0-9.-]{1,253})(?=:)",
             rf"(?<![A-Za-z0-9-])(?P<kept>(?i:{_any_of(self._kept())}))(?![A-Za-z0-9-])",
         ]
+        services = {service for _, service in self._services}
+        hosts = [name for name in ordinary if name in services | self._spaces or self._found[name] == "service"]
+        spaces = [name for name in ordinary if name in self._spaces]
         if texts:
-            parts.append(rf"(?<![A-Za-z0-9-])(?P<name>{_any_of(texts)})(?![A-Za-z0-9])")
+            within = rf"(?P<domain>(?:\.(?:{_any_of(hosts)})(?![A-Za-z0-9-]))*)" if hosts else ""
+            parts.append(rf"(?<![A-Za-z0-9-])(?P<name>{_any_of(texts)})(?![A-Za-z0-9]){within}")
         if words:
             parts.append(rf"(?<![A-Za-z])(?P<word>(?i:{_any_of(words)}))(?![a-z])")
+        if hosts:
+            asked = rf"(?:(?<=//)|(?<![\w./-]))(?:{_any_of(hosts)})(?=:\d{{2,5}}(?!\w|[.:]\d))"
+            parts.append(rf"(?P<asked>{asked}|(?<=[a-z0-9]\.)(?:{_any_of(hosts)})(?=\.svc\b))")
+        if spaces:
+            parts.append(rf"(?<![\w./@:$}}~-])(?P<of>{_any_of(spaces)})/(?P<object>[a-z0-9-]{{1,63}}+)(?![\w/-]|\.\w)")
         if ordinary:
-            kind = rf"(?i:(?<![A-Za-z0-9])(?:{_KINDS}))(?:\.[a-z0-9.]+)?(?:[/=:] ?\"?| ?\"| '| )"
-            lead = rf"(?:{kind}|\bhttps?://(?=[a-z0-9-]{{1,63}}(?![a-z0-9.-])))(?:(?P<space>[a-z0-9-]{{1,63}})/)?"
-            parts.append(rf"(?P<lead>{lead})(?P<common>{_any_of(ordinary)})(?![A-Za-z0-9-])")
+            parts.append(rf"(?P<lead>{_LEAD})(?P<common>{_any_of(ordinary)})(?!(?!{_MADE})[A-Za-z0-9-])")
         pattern = re.compile("|".join(parts))
 
         def new(match: re.Match[str]) -> str:
@@ -421,15 +468,22 @@ class _Names:
             if found["kept"] is not None:
                 return match[0]
             if found.get("name"):
-                return texts[found["name"]]
+                rest = (found.get("domain") or "").split(".")
+                return ".".join([texts[found["name"]], *(self._new[part] for part in rest[1:])])
             if found.get("word"):
                 word = words[found["word"].lower()]
                 return word.upper() if found["word"].isupper() else word
             if found["route"]:
                 return "".join(map(renamed, re.split(r"([:/])", found["route"])))
-            lead, space = found["lead"], found["space"]
-            if space:
-                lead = f"{lead.removesuffix(f'{space}/')}{renamed(space)}/"
+            if found.get("asked"):
+                return self._new[found["asked"]]
+            if found.get("of"):
+                of = self._new[found["of"]] if found["object"] in self._new else found["of"]
+                return f"{of}/{renamed(found['object'])}"
+            lead = found["lead"]
+            if found["space"]:
+                start, end = (at - match.start() for at in match.span("space"))
+                lead = lead[:start] + renamed(found["space"]) + lead[end:]
             return lead + self._new[found["common"]]
 
         def renamed(part: str) -> str:
@@ -444,8 +498,8 @@ class _Names:
 
     # --- the second pass ----------------------------------------------------------------------------------------------
 
-    def replaced(self, value: Any, key: str = "", parent: str = "") -> Any:
-        """A tree with everything replaced, keys too."""
+    def replaced(self, value: Any, key: str = "", parent: str = "", option: str = "") -> Any:
+        """A tree with everything replaced, keys too; `option` stands before it."""
         if isinstance(value, dict):
             return {
                 self._key(inner, key): self._annotation(inner, item)
@@ -454,16 +508,22 @@ class _Names:
                 for inner, item in value.items()
             }
         if isinstance(value, list | tuple):
-            return [self.replaced(item, key, parent) for item in value]
+            # the option before it says what a word is
+            options = [item if key in _TEXTS and str(item)[:2] == "--" else "" for item in ["", *value]]
+            return [self.replaced(item, key, parent, option) for item, option in zip(value, options, strict=False)]
         if not isinstance(value, str) or _is_constant(key, value):
             return value
-        if parent in _LABELS or (parent in _REFERENCES if key == "name" else key not in _TEXTS):
+        if parent in _LABELS or (_refers(parent) or parent in _MAYBE if key == "name" else key not in _TEXTS):
             if key == "generateName" and value.rstrip("-") in self._new:
                 return self._new[value.rstrip("-")] + "-"
             if value in self._new:
                 return self._new[value]
+            if parent in _LABELS and self._is_own(key) and (base := self._base(value, ())):
+                return self._new[base] + value.removeprefix(base)
         if value.lower() in self._ids or (key == "image" and value.startswith(_PUBLIC_REGISTRIES)):
             return value
+        if option:
+            return self._substitute(f"{option} {value}").removeprefix(f"{self._substitute(option)} ")
         return self._substitute(value)
 
     def _key(self, key: Any, parent: str) -> Any:
@@ -480,6 +540,10 @@ class _Names:
         """An annotation of a public project, a number, common words; what anybody else's says, nobody here knows."""
         short = len(text) <= 40 and self._plain(text)
         return self._substitute(text) if short or self._is_public_key(key) else "anonymized"
+
+    def _is_own(self, label: str) -> bool:
+        """Whether the value of a label is somebody's."""
+        return not self._is_public_key(label) or bool(_OWN_LABEL.search(label))
 
     @staticmethod
     def _is_public_key(key: str) -> bool:
@@ -510,6 +574,11 @@ def _of_label(key: str) -> tuple[str, str]:
 def _is_constant(key: str, value: str) -> bool:
     """Whether a value is one of the API's own; a `reason` may also be a sentence."""
     return key in _VERBATIM and " " not in value
+
+
+def _refers(key: str) -> bool:
+    """Whether a `name` under a key is that of an object."""
+    return key in _REFERENCES or key.endswith(("Ref", "Refs"))
 
 
 def _is_long(word: str) -> bool:

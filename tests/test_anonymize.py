@@ -30,7 +30,29 @@ SAMPLE += [
     for name in (
         "admission-denied/fires_only_the_controller_says_so",  # a pod that was never made
         "engine-args-invalid/fires_lightllm",  # an engine's module
+        "admission-denied/fires_node_of_a_guide",  # capitals, which no name has
+        "crd-missing/fires_asked_for_by_its_path",  # "namespace/name" of common words
+        "disk-full/fires_model_of_arks",  # model: {name: …}
+        "gateway-timeout/fires_client_waits_no_longer",  # host='llama'
         "gateway-timeout/fires_gateway_of_its_front_end",  # a Service as the host of a URL
+        "gateway-timeout/fires_route_of_another_namespace",  # httproute/namespace/name
+        "gateway-timeout/fires_streams_cut_short",  # a host of common words
+        "gpu-request-exceeds-node/fires_hami_shares",  # an annotation of a project
+        "gpu-runtime-missing/fires_ascend_class_not_named",  # a runtime class that everybody has
+        "image-pull-failed/fires_of_the_server_that_an_init_container_awaits",  # nc -z sessions 6379
+        "isvc-runtime-missing/fires_protocol_of_mlflow",  # "namespace":"serving","name":"boosted"
+        "metrics-not-scraped/fires_picker_goes_by_a_name_that_is_gone",  # an option and its value
+        "multinode-discovery/fires_name_of_ready_pods_only",  # pod.subdomain
+        "nccl-other/fires_xccl_window",  # a resource of a vendor
+        "placeholder-left/fires_token_named_like_its_secret",  # the part that a Secret plays
+        "port-mismatch/fires_gateway_asks_another_port",  # llama:8001
+        "port-mismatch/fires_note_kserve_service_beside",  # isvc.NAME-predictor
+        "port-mismatch/fires_service_of_a_program",  # a Service whose name says that it serves a model
+        "queue-growing/fires_picker_sheds",  # a ReplicaSet by the name of a pool
+        "service-selects-nothing/fires_pool_beside_it_at_zero",  # NAME-ip-HASH.namespace.svc
+        "service-selects-nothing/fires_pool_other_value",  # a label's value made from a name
+        "service-selects-nothing/quiet_database_came_later",  # server at "db"
+        "served-model-name-mismatch/fires_told_behind_a_router",  # app=llama
         "gateway-timeout/fires_client_of_go",  # and with its namespace
         "gateway-timeout/fires_haproxy",  # namespace_svc_service_port
         "gateway-timeout/fires_openshift_router_log",  # be_http:namespace:route/pod:pod:service:port
@@ -206,6 +228,37 @@ def test_nothing_is_left_where_only_a_part_is_known() -> None:
 
     assert b"zeppelin" not in made
     assert b"acme" not in made
+
+
+def test_names_of_common_words_go_where_nothing_else_stands() -> None:
+    line = (
+        'sync "serving/qwen" pod-1.llama.serving.svc tcp://llama:8000 lookup llama on llama-2.llama:5 '
+        '{"namespace":"serving","name":"zeppelin"} {\\"name\\":\\"llama\\",\\"namespace\\":\\"serving\\"} httproute/serving/qwen/rule/0'
+    )
+    labels = {"cloud.google.com/gke-nodepool": "zeppelin-pool", "nvidia.com/gpu.product": "NVIDIA-L4"}
+    objects = (
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "llama", "namespace": "serving"}},
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "llama-2", "namespace": "serving"}},
+        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "qwen", "namespace": "serving"}},
+        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "zeppelin", "namespace": "serving"}},
+        {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "gpu-1", "labels": labels}},
+    )
+    prose = "llama serving: /models/serving/qwen, the host serving llama; vllm/llama.py:8000"
+    made = anonymized(Snapshot(objects=objects, logs=(LogText(text=line), LogText(text=prose))), kept())
+    text = made.logs[0].text
+
+    assert not re.search(r"serving|qwen|zeppelin|(?<!service-a-)llama", text)
+    assert made.logs[1].text == prose
+    assert "zeppelin" not in to_json(made).decode()
+    assert made.objects[4]["metadata"]["labels"]["nvidia.com/gpu.product"] == "NVIDIA-L4"
+
+
+@pytest.mark.parametrize("unit", ["pod.", "a-", "llama.", 'namespace":"serving","name":"', "nc -a ", "outbound|1|"])
+def test_a_hostile_log_takes_no_longer_than_another(unit: str) -> None:
+    objects = ({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "llama", "namespace": "serving"}},)
+    text = unit * (300_000 // len(unit))
+
+    assert anonymized(Snapshot(objects=objects, logs=(LogText(text=text),)), kept()).logs[0].text
 
 
 def test_the_program_anonymizes_a_snapshot(tmp_path: Path) -> None:

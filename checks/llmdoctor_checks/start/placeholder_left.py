@@ -85,7 +85,7 @@ _OF_CLAIM = ("spec.resources.requests.storage", "spec.storageClassName", "spec.v
 _OF_NIM = "NGC_API_KEY"
 
 #: Nor is one that is the name of its variable, or of another one for it, or that of the Secret which holds one.
-_NO_TOKEN = rf"{_IN_BRACKETS}|(?i:{'|'.join(sorted({*_TOKENS, _OF_NIM}))})|(?:[a-z]{{2,12}}-){{1,3}}(?:token|secret)"
+_NO_TOKEN = rf"{_IN_BRACKETS}|(?i:{'|'.join(sorted({*_TOKENS, _OF_NIM}))})|(?:[a-z]{{1,12}}-){{1,3}}(?:token|secret)"
 
 #: The options by which engines are told the token for the Hub (vLLM and TEI).
 _HUB_OPTION = r"--hf-(?:api-)?token"
