@@ -1,8 +1,8 @@
 """Replaces the names in a snapshot, consistently, so that it can be shown to strangers and diagnosed all the same.
 
 Replaced: names of namespaces, pods, nodes, workloads, services, claims, ConfigMaps, Secrets and accounts; values of labels;
-hosts, addresses of mail, IP addresses; models and image registries that are not public. The words that such names are made
-of are replaced wherever they stand: in paths, variables and logs.
+hosts, addresses of mail, IP addresses; accounts of AWS, their roles and users; models and image registries that are not
+public. The words that such names are made of are replaced wherever they stand: in paths, variables and logs.
 
 Kept: public models (those of the catalogue, and others of their publishers), images of public registries, API groups and
 label keys of public projects, the names of well-known namespaces and components, UIDs of objects and GPUs, container,
@@ -121,6 +121,10 @@ _CLAIM_TEMPLATES = ("volumeClaimTemplates", "templates")
 _PLACEHOLDER = expression(r"(?:\A|[./-])[A-Z][A-Z0-9]*_[A-Z0-9_]+(?:[./-]|\Z)")
 _HOST_IN_TEXT = expression(r"(?:://|@)(?:[^\s/@\"']*@)?([A-Za-z0-9](?:[A-Za-z0-9-]*\.)+[A-Za-z][A-Za-z0-9-]*)")
 _MAIL = expression(r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]+@((?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,})(?![A-Za-z0-9:])")
+#: A resource of AWS: whose account it is of, and for the roles and users that one may have there what they are called.
+_ARN = expression(
+    r"\barn:aws[a-z-]{0,10}:[a-z0-9-]{0,30}:[a-z0-9-]{0,30}:(?P<account>\d{12}):(?:(?:assumed-)?role/|user/)?(?P<name>[\w+=,.@-]{0,64})"
+)
 _IPV4 = expression(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.]*\d)")
 _IPV6 = expression(r"(?<![\w:.])(?:[0-9a-fA-F]{0,4}:){2,7}[0-9a-fA-F]{0,4}(?![\w:.])")
 _WORD = expression(r"[A-Za-z0-9]+")
@@ -182,6 +186,7 @@ class _Names:
         self._found: dict[str, str] = {}
         self._addresses: dict[str, None] = {}
         self._mails: dict[str, None] = {}
+        self._accounts: dict[str, None] = {}
         #: Services by namespace and name, and how others write them: `serving-llama` an ingress controller, `llama.serving` DNS
         self._services: dict[tuple[str, str], None] = {}
         self._spaces: set[str] = set()
@@ -274,6 +279,9 @@ class _Names:
             self._name(value, "node")
         for found in _HOST_IN_TEXT.finditer(value):
             self._said_host(found[1])
+        for found in _ARN.finditer(value):
+            self._accounts[found["account"]] = None
+            self._name(found["name"], "role")
         for found in _MAIL.finditer(value):
             if not _is_public_host(found[1]):
                 self._mails[found[0]] = None
@@ -379,6 +387,8 @@ class _Names:
             words[word] = self._fresh("word", "")
         for name, new in [(mail, self._fresh("user", "@example.com")) for mail in self._mails]:
             self._new[name] = new
+        for number, account in enumerate(self._accounts, 1):
+            self._new[account] = f"1111{number:08}"
         addresses = dict(self._renumbered())
         self._substitute = self._substitution(words, addresses)
 

@@ -269,3 +269,20 @@ def test_the_program_anonymizes_a_snapshot(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"llama-0" not in path.read_bytes()
     assert report["targets"][0]["findings"][0]["id"] == "oomkilled-host"
+
+
+def test_an_account_of_aws_and_its_roles_are_nobody_s() -> None:
+    said = "User: arn:aws:sts::444455556666:assumed-role/zeppelin-models/session is not authorized to perform: s3:GetObject\n"
+    snapshot = Snapshot(
+        objects=(
+            {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "llama-0", "namespace": "serving"}, "spec": {
+                "containers": [{"name": "a", "image": "vllm/vllm-openai:v0.11.0", "env": [
+                    {"name": "AWS_ROLE_ARN", "value": "arn:aws:iam::444455556666:role/zeppelin-models"}]}]}},
+        ),
+        logs=(LogText(namespace="serving", pod="llama-0", container="a", text=said),),
+    )  # fmt: skip
+    text = to_json(anonymized(snapshot, kept())).decode()
+
+    assert "444455556666" not in text
+    assert "zeppelin" not in text
+    assert text.count(":111100000001:") == 2
