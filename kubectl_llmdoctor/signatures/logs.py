@@ -33,7 +33,7 @@ from kubectl_llmdoctor.facts.requests import answered, failed_requests, long_pas
 from kubectl_llmdoctor.facts.starts import PHASES, phase_at, phase_of, restarts, superseded, told_to_stop
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.facts.units import parse_time
-from kubectl_llmdoctor.facts.written import written_ago
+from kubectl_llmdoctor.facts.written import seconds_between, written_ago
 from kubectl_llmdoctor.signatures.answers import REFUSED
 from kubectl_llmdoctor.signatures.declared import Pattern, Signature
 from kubectl_llmdoctor.signatures.wording import beside, captured, finding, fits, refused_at
@@ -490,7 +490,14 @@ class _Wording:
         loads = self._signature.loads or self._of_a_failed_model(line)
         since = (answered if loads else went_well)(line.log, after=line.number) if ready else 0
         lone = failed_requests(alike) == 1
-        old = lone and not loads and since >= _TWO and not refused(line) and self._older(line, _AN_HOUR)
+        old = (
+            lone
+            and not loads
+            and since >= _TWO
+            and not refused(line)
+            and self._older(line, _AN_HOUR)
+            and _went_on(line)
+        )
         if old or (lone and since >= _MANY_ANSWERS):
             return True
         # what the server refuses by its settings it refuses until these are others
@@ -629,3 +636,9 @@ def _died(pod: Pod, container: Container | None, *, previous: bool) -> bool:
         well = container.running and container.status.ready
         return not well or any(t.container is None or t.container.name == container.name for t in pod.troubles)
     return not (container.running and container.status.ready)
+
+
+def _went_on(line: Line) -> bool:
+    """Whether a log goes on for an hour after a line, where the engine's own clock, which may be in any zone, is all that tells."""
+    last = line.log.line(len(line.log))
+    return line.time is not None or (seconds_between(line, last) or 0) > _AN_HOUR
