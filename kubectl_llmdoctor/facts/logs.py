@@ -31,7 +31,7 @@ _RECORD = expression(r"\d{4}-\d\d-\d\d[T ]|[{╭│]|\[?(?:INFO|WARN|ERROR)|Erro
 #: Lines of one message at most.
 _MOST_WRAPPED = 60
 #: What begins a block of code in Markdown, and what ends one.
-_FENCE, _BARE = expression(r"\s*```[\w+.#-]{0,20}\s*$"), expression(r"\s*```\s*$")
+_FENCE, _BARE = expression(r"^\s{0,99}```[\w+.#-]{0,20}\s*$"), expression(r"^\s{0,99}```\s*$")
 #: So many lines such a block has at most, and so many lines of these are looked at.
 _MOST_FENCED, _MOST_FENCES = 200, 5000
 #: How a program's records begin; so many lines around a block show how its own do, by so many characters.

@@ -35,6 +35,9 @@ _SYMPTOMS = ("engine-dead", "engine-stalled", *CRASHED)
 #: NVIDIA's buckets after which the GPU is to be reset.
 _RESETS = ("RESET_GPU", "WORKFLOW_XID_48", "WORKFLOW_NVLINK_ERR", "WORKFLOW_NVLINK5_ERR")
 
+#: From so many restarts on one more does not help.
+_IN_VAIN = 3
+
 #: Programs of servers as the driver names them, by how their names begin, and what the images that run them are called.
 _PROGRAMS = {
     "llama-server": ("llama", "ggml"),
@@ -153,9 +156,18 @@ def _fixes(pod: Pod, hardware: Hardware, meaning: XidMeaning | None, xid: Xid) -
             "; look at the GPU or switch at the other end of the link" if meaning.mnemonic.startswith("NVLINK") else ""
         )
         yield reset(hardware, pod, f"{xid.bus}.0" if xid.bus else device.uuid if device else "", other)
+    elif meaning and meaning.bucket == "RESTART_APP" and (starts := _restarts(pod)) >= _IN_VAIN:
+        more = f": {starts} restarts of the program, which is all that NVIDIA's list asks for, did not help"
+        yield reset(hardware, pod, f"{xid.bus}.0" if xid.bus else "", more)
     else:
         yield out_of_service(hardware, f"{meaning.action if meaning else 'Look at the GPU'}, on {hardware.node}")
     yield elsewhere(pod)
+
+
+def _restarts(pod: Pod) -> int:
+    """How often a container that asks for GPUs was started again, where that does not go on."""
+    looping = (c for c in pod.containers if c.accelerators and c.waiting and c.waiting.reason == "CrashLoopBackOff")
+    return max((container.restarts for container in looping), default=0)
 
 
 def _silent_firmware(pod: Pod, hardware: Hardware) -> Iterator[Finding]:

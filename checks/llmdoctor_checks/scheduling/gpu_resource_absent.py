@@ -22,7 +22,14 @@ from kubectl_llmdoctor.api import (
     node_evidence,
     tolerated,
 )
-from llmdoctor_checks.scheduling._admission import NO_DEVICES, is_device_plugin, plugin_lines
+from llmdoctor_checks.scheduling._admission import (
+    NO_DEVICES,
+    is_device_plugin,
+    plugin_evidence,
+    plugin_lines,
+    plugins_on,
+    state_of,
+)
 from llmdoctor_checks.scheduling._daemons import (
     Absent,
     finding_nothing,
@@ -100,15 +107,13 @@ def gpu_resource_absent(pending: Pending) -> Iterator[Finding]:
     if kept:
         summary = f"{summary[:-1]}; {why_none(kept)}."
         evidence += kept[0].evidence
-    seen = (
-        [] if offered or empty or kept else finding_nothing(pending.pod.cluster, pending.subject.nodes, found.resource)
-    )
+    ending = [] if offered or empty or kept else _ending(pending, found.resource)
+    evidence += [proof for node, _ in ending[:2] for proof in plugin_evidence(pending.pod.cluster, node)]
     ways = [
         *_plugin(empty),
-        *_running(seen),
-        *(() if offered or empty or kept or seen else _undiscovered(pending, found.resource)),
+        *_mended(ending),
         *_let_in(pending, kept),
-        *(() if offered or empty or kept or seen else _uninstalled(pending, found.resource)),
+        *(() if offered or empty or kept or ending else _brought(pending, found.resource)),
         *(() if kept else _fixes(pending, found, offered)),
     ]
     yield finding(pending, found, summary, [*evidence, *scaling_lines(pending)], ways)
@@ -133,6 +138,30 @@ def _empty_handed(cluster: Cluster) -> list[tuple[str, Line]]:
         return [(p.spec.node_name, line) for p, line in lines if NO_DEVICES in line.text]
 
     return cluster.once("device plugins without devices", found)
+
+
+def _ending(pending: Pending, resource: str) -> list[tuple[str, k8s.Pod]]:
+    """Nodes on which the device plugin of the resource's maker ends again and again: without it a node offers no GPU."""
+    maker = resource.partition(".")[0]
+    plugins = [(n.name, p) for n in pending.subject.nodes for p in plugins_on(pending.pod.cluster, n.name)]
+    return [
+        (node, plugin)
+        for node, plugin in plugins
+        if maker in (plugin.metadata.name + "".join(c.image for c in plugin.spec.containers))
+        and state_of(plugin).startswith("CrashLoopBackOff")
+    ]
+
+
+def _mended(ending: list[tuple[str, k8s.Pod]]) -> Iterator[Fix]:
+    if ending:
+        node, plugin = ending[0]
+        name, space = plugin.metadata.name, plugin.metadata.namespace or "default"
+        yield fixes.platform(
+            f"Fix what ends the device plugin {space}/{name} on {node} ({state_of(plugin)}), by its log: usually the driver of {node}, "
+            "or its container runtime without that driver; where the node has such a GPU, it is offered as soon as the plugin runs",
+            f"kubectl -n {space} logs {name} --previous --all-containers",
+            fixes.on_node(node, "nvidia-smi") if "nvidia" in name else f"kubectl describe node {node}",
+        )
 
 
 def _kept_off(pending: Pending, resource: str) -> list[Absent]:
@@ -164,6 +193,15 @@ def _plugin(empty: list[tuple[str, Line]]) -> Iterator[Fix]:
             "or nvidia as the default runtime), then restart the plugin",
             fixes.on_node(node, "nvidia-smi"),
         )
+
+
+def _brought(pending: Pending, resource: str) -> Iterator[Fix]:
+    """What lets a node offer the resource, where nothing says what keeps it from that."""
+    if seen := finding_nothing(pending.pod.cluster, pending.subject.nodes, resource):
+        yield from _running(seen)
+        return
+    yield from _undiscovered(pending, resource)
+    yield from _uninstalled(pending, resource)
 
 
 def _running(seen: list[Item]) -> Iterator[Fix]:
