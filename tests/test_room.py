@@ -41,7 +41,7 @@ def test_a_quantity_is_a_usual_one() -> None:
 
 def test_nothing_is_counted_of_what_is_not_known() -> None:
     values = enough(Case(None, None, {"need": "cuda>=12.2", "have": "sm_86", "want": "?"}, "", None))
-    guessed = {"share_unknown", "spread_why", "limit_written", "fewer_images"}
+    guessed = {"share_unknown", "spread_why", "limit_written", "fewer_images", "allocator", "segmented"}
     assert {name for name, value in values.items() if value} == guessed
 
 

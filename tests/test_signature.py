@@ -589,14 +589,8 @@ def test_variables_are_set_where_the_object_of_the_pod_states_them(
         assert f"{kind}/llama" in fix.summary
         return
     assert fix.patch is not None
-    assert fix.patch.body == [
-        {"op": "add", "path": path, "value": [{"name": "A", "value": "x"}]},
-        {
-            "op": "add",
-            "path": f"{path}/-",
-            "value": {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "mine", "key": "TOKEN"}}},
-        },
-    ]
+    token = {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "mine", "key": "TOKEN"}}}
+    assert fix.patch.body == [{"op": "add", "path": path, "value": [{"name": "A", "value": "x"}, token]}]
 
 
 def test_variables_that_are_there_are_replaced_and_removed_from_the_last_on() -> None:
