@@ -29,6 +29,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_ENDS", 300)
     monkeypatch.setattr(module, "_BLOCK", 256)
     monkeypatch.setattr(module, "_LONG", 128)
+    monkeypatch.setattr(module, "_FIRST", 8)
+    monkeypatch.setattr(module, "_LAST", 4)
+    monkeypatch.setattr(module, "_OFTEN", 10)
 
 
 def _pieces(data: bytes, size: int) -> list[bytes]:
@@ -56,9 +59,9 @@ def test_hits_have_the_text_and_the_number_that_they_have_in_the_whole_log(
 
     for literal in LITERALS:
         ours, theirs = _lines(found, literal), _lines(whole, literal)
-        assert ours[:60] == theirs[:60]
+        assert ours[:8] == theirs[:8]
         assert set(ours) <= set(theirs)
-        assert ours[-1:] == theirs[-1:]
+        assert ours[-4:] == theirs[-4:]
     assert len(Log(found)) == len(Log(whole))
 
 

@@ -30,6 +30,8 @@ _LONG = 16_384
 _BEFORE, _AFTER, _TRACEBACK = 4, 4, 120
 #: Hits kept of each literal: the first ones and the last ones; and bytes kept of them in all.
 _FIRST, _LAST = 60, 20
+#: A literal seen more often than this, as on the lines of an access log, is looked for by itself and from behind.
+_OFTEN = 20_000
 _MOST = 24 << 20
 #: What an undetermined diagnosis quotes, whatever the engine.
 _START = "Traceback (most recent call last)"
@@ -62,7 +64,8 @@ class Condenser:
 
     def __init__(self, literals: Iterable[str]) -> None:
         self._literals = tuple(text.encode() for text in dict.fromkeys((*literals, *_TELLING, *_OPENERS)) if text)
-        self._search = _search(self._literals)
+        self._search, self._searched = _search(self._literals), list(range(len(self._literals)))
+        self._often: list[int] = []  # the literals that the search leaves out by now
         self._traceback = self._literals.index(_START.encode())
         self._openers = {self._literals.index(text.encode()) for text in _OPENERS}
         self._seen = [0] * len(self._literals)
@@ -113,7 +116,8 @@ class Condenser:
             self._keep(counted, begin, last, None)
             self._owed = 0
         late: dict[int, deque[tuple[int, int]]] = {}
-        for index, start, _ in self._search.find_matches_as_indexes(block, overlapping=True):
+        for found, start, _ in self._search.find_matches_as_indexes(block, overlapping=True):
+            index = self._searched[found]
             self._seen[index] += 1
             if start < begin:
                 continue
@@ -123,15 +127,40 @@ class Condenser:
                 self._hit(counted, index, start, begin, late=False)
             else:  # what every other line holds must cost little
                 late.setdefault(index, deque(maxlen=_LAST)).append((start, begin))
+        late |= {index: self._last(block, self._literals[index]) for index in self._often}
         for index, hits in late.items():
             for start, lowest in hits:
                 self._hit(counted, index, start, lowest, late=True)
+        self._leave_out()
         self._line += counted.total()
         for first, last, masked in reversed(self._masked):
             block = block[:first] + masked + block[last:]
         self._ends.append(block)
         while len(self._ends) > 1 and sum(map(len, self._ends)) - len(self._ends[0]) >= _ENDS:
             self._ends.popleft()
+
+    def _last(self, block: bytes, literal: bytes) -> deque[tuple[int, int]]:
+        """The last hits of a literal in a block, in order, each with where what may be kept before it begins."""
+        hits: deque[tuple[int, int]] = deque()
+        closed = [(first, last) for first, last, _ in self._masked]
+        end = len(block)
+        while len(hits) < _LAST and (at := block.rfind(literal, 0, end)) >= 0:
+            first, lowest = max(((x, y) for x, y in closed if x <= at), default=(0, 0))
+            if at < lowest:
+                end = first + len(literal) - 1
+            else:
+                hits.appendleft((at, lowest))
+                end = at + len(literal) - 1
+        return hits
+
+    def _leave_out(self) -> None:
+        """Makes the search anew without the literals that each hit of would cost too much by now."""
+        often = [index for index in self._searched if self._seen[index] > _OFTEN and index not in self._openers]
+        if not often:
+            return
+        self._often += often
+        self._searched = [index for index in self._searched if index not in often]
+        self._search = _search.__wrapped__(tuple(self._literals[index] for index in self._searched))
 
     def _hit(self, counted: _Counter, index: int, start: int, lowest: int, *, late: bool) -> None:
         """Keeps the lines around a hit."""
@@ -196,7 +225,7 @@ class Condenser:
 
 
 class _Counter:
-    """The numbers of lines at places of one block, mostly asked for in order, so that each byte is counted once."""
+    """The numbers of lines at places of one block, each counted from the nearest place before it."""
 
     def __init__(self, block: bytes, first: int) -> None:
         self.block = block
@@ -205,9 +234,8 @@ class _Counter:
     def number(self, place: int) -> int:
         at = bisect.bisect_right(self._places, place) - 1
         number = self._numbers[at] + self.block.count(b"\n", self._places[at], place)
-        if at == len(self._places) - 1:
-            self._places.append(place)
-            self._numbers.append(number)
+        self._places.insert(at + 1, place)
+        self._numbers.insert(at + 1, number)
         return number
 
     def total(self) -> int:
