@@ -27,7 +27,8 @@ def required_by(expression: str) -> tuple[str, ...]:
 def _runs(items: Any) -> Iterator[tuple[str, ...]]:
     """How each stretch of a sequence that must be there may begin."""
     for at, (kind, argument) in enumerate(items):
-        texts = {text for text, _ in _beginnings(items[at:])}
+        within = at and kind is op.LITERAL and items[at - 1][0] is op.LITERAL  # what begins there is longer
+        texts = {""} if within else {text for text, _ in _beginnings(items[at:])}
         if "" not in texts:
             yield tuple(sorted(text for text in texts if not any(other != text and other in text for other in texts)))
         if kind is op.SUBPATTERN and not argument[1] & re.IGNORECASE:
