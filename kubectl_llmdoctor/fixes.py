@@ -90,7 +90,7 @@ def unread(pod: Pod) -> str:
     workload = workload_of(pod)
     item = workload.item if workload else pod.item
     owner = maker(item) if item else ""
-    kind, name = named_by(pod.labels) if owner else ("", "")
+    kind, name = named_by(pod.labels if owner else item.labels) if item and pod.exists else ("", "")
     # what is between them is made as well, and mostly cannot be changed
     return f"{kind}/{name}" if name and (workload is None or kind != workload.kind) else owner
 
@@ -131,6 +131,7 @@ def patch(pod: Pod, summary: str, operations: list[dict[str, Any]], *, owner: Ow
         return Fix(summary=summary, owner=owner, patch=made)
     moved = _moved(pod, workload, operations) if workload and not unread(pod) else None
     if workload is None or moved is None:
+        owner = "platform" if _of_kserve_webhook(pod, operations) else owner
         told, where = _told(pod, operations, summary), _where(pod, workload, operations)
         if summary.endswith(")") and not told:
             return Fix(summary=f"{summary}, {where}", owner=owner)
@@ -235,6 +236,8 @@ def _flow(value: Any) -> str:
 
 def _where(pod: Pod, workload: Workload | None, operations: list[dict[str, Any]]) -> str:
     """What a person is told who has to change by hand what no patch can."""
+    if _of_kserve_webhook(pod, operations):
+        return "in spec.container of ClusterStorageContainer default, from which KServe's webhook makes that container"
     if owner := unread(pod):
         return f"in {owner}"
     if pod.log_only:
@@ -253,6 +256,15 @@ def _where(pod: Pod, workload: Workload | None, operations: list[dict[str, Any]]
         if any(path is not None and template.at(path) is None for path in inside):
             return f"{workload.ref} has no field for it"
     return f"in {workload.ref}"
+
+
+def _of_kserve_webhook(pod: Pod, operations: list[dict[str, Any]]) -> bool:
+    """Whether all is about the container that fetches the model, of which an InferenceService states nothing."""
+    paths = [pointer.split(operation["path"]) for operation in operations]
+    touched = [_container_at(pod, path) if len(path) > 2 else None for path in paths]
+    return bool(touched and pod.exists and pod.labels.get("serving.kserve.io/inferenceservice")) and all(
+        container is not None and container.name == "storage-initializer" for container in touched
+    )
 
 
 def _parts(workload: Workload, template: Template, operations: list[dict[str, Any]]) -> str:
