@@ -135,6 +135,21 @@ def test_whose_process_the_kernel_killed(path: str, uid: str, container: str) ->
         assert (kill.anon, kill.shmem) == (16252928 * 1024, 1024 * 1024)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"Memory cgroup out of memory: {KILLED}\nTasks in /kubepods.slice/{SCOPE} are going to be killed due to memory.oom.group set\n"
+        f"Memory cgroup out of memory: {KILLED}\n",
+        f"Task in /kubepods.slice/{SCOPE} killed as a result of limit of /kubepods.slice/{SCOPE}\n{KILLED}\n{KILLED}\n",
+    ],
+)
+def test_whose_limit_a_line_of_its_own_names(text: str) -> None:
+    *limit, node = KernelLog(f"{text}Out of memory: {KILLED}", "gpu-1", NOW).kills
+
+    assert [(kill.whole_node, kill.pod_uid, kill.container_id) for kill in limit] == [(False, UID, "ab" * 32)] * 2
+    assert (node.whole_node, node.pod_uid) == (True, "")
+
+
 def test_addresses_have_one_form() -> None:
     assert bus_of("00000000:3B:00.0") == bus_of("PCI:0000:3b:00") == "0000:3b:00"
     assert bus_of("GPU-1234") == ""

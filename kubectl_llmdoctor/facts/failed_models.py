@@ -66,7 +66,17 @@ _OF_A_WORKER = r"\bmodel_name\"?[=:] ?\\?\"(?P<model>[^\"\\]{1,300})"
 #: any more. Source: its proxy/process.go.
 _SWAP_ENDED, _SWAP_UP = "> ExitError >> ", "> Health check passed on "
 _SWAP_BY_ITSELF, _SWAP_BELOW = "> process exited but not StateStopping", 20
-_SWAPPED = r"<(?P<model>[^<>]{1,300})> (?:ExitError >> |Health check passed on |process exited but not StateStopping)"
+#: From v216 on (May 2026) it says only of a process that it did not end itself that this is gone: from its router, or of a model that
+#: was up (internal/router/base.go, internal/process/process_command.go).
+_SWAP_GONE = (
+    ": upstream command exited prematurely",
+    "upstream exited unexpectedly",
+    "> upstream process exited unexpectedly",
+)
+_SWAPPED = (
+    r"<(?P<model>[^<>]{1,300})> (?:ExitError >> |Health check passed on |process exited but not StateStopping|upstream process exited)"
+    r"|\b(?:matrix|group): (?:running|starting) (?P<routed>\S{1,300}) (?:exited|failed): "
+)
 #: How Triton says that a model of its repository was not loaded, and that one was; what its backend said of it stands at most so
 #: many lines before or after that.
 _NOT_LOADED, _LOADED = "failed to load '", "successfully loaded '"
@@ -168,6 +178,7 @@ LITERALS = (
     _REPLICA_UP,
     _SWAP_ENDED,
     _SWAP_UP,
+    *_SWAP_GONE,
     _SWAP_BY_ITSELF,
     _POSTED,
     COMPLETED,
@@ -445,8 +456,15 @@ def _not_since(log: Log, failed: str, well: str, name: str) -> list[Line]:
 
 def _ended_swaps(log: Log) -> list[Line]:
     """Where llama-swap says that the process of a model ended by itself, of models of which none has answered since."""
-    ended, up, by_itself = (_of_swap(log, text) for text in (_SWAP_ENDED, _SWAP_UP, _SWAP_BY_ITSELF))
-    found = []
+    ended, up, by_itself, gone = (
+        _of_swap(log, *texts) for texts in ((_SWAP_ENDED,), (_SWAP_UP,), (_SWAP_BY_ITSELF,), _SWAP_GONE)
+    )
+    found = [
+        x
+        for model, lines in gone.items()
+        for x in lines
+        if x.number > max((y.number for y in up.get(model, ())), default=0)
+    ]
     for model, lines in ended.items():
         is_up, alone = up.get(model, []), [line.number for line in by_itself.get(model, ())]
         last_up = is_up[-1].number if is_up else 0
@@ -459,18 +477,18 @@ def _ended_swaps(log: Log) -> list[Line]:
     return sorted(found, key=lambda x: x.number)
 
 
-def _of_swap(log: Log, text: str) -> dict[str, list[Line]]:
-    """Where llama-swap says this, by model."""
+def _of_swap(log: Log, *texts: str) -> dict[str, list[Line]]:
+    """Where llama-swap says one of these, by model."""
     found = dict[str, list[Line]]()
-    for line in log.marks(text):
+    for line in (x for text in texts for x in log.marks(text)):
         if (match := re.search(_SWAPPED, line.text)) is not None:
-            found.setdefault(match["model"], []).append(line)
+            found.setdefault(match["model"] or match["routed"], []).append(line)
     return found
 
 
 def _failed_swaps(log: Log) -> Iterator[list[int]]:
     """Where llama-swap prints what a model's process said before it ended."""
-    marks = sorted(x.number for text in (_SWAP_ENDED, _SWAP_UP) for x in log.marks(text))
+    marks = sorted(x.number for text in (_SWAP_ENDED, _SWAP_UP, *_SWAP_GONE) for x in log.marks(text))
     for line in _ended_swaps(log):
         before = bisect.bisect_left(marks, line.number)
         yield [max(marks[before - 1] + 1 if before else 0, line.number - _OF_A_MODEL), line.number]

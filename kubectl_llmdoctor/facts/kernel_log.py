@@ -129,6 +129,8 @@ _AMD_RESET = (
     r"|[Rr]ing \w{1,20}(?:\.\d){0,3} timeout, signaled seq=)"
 )
 _CONSTRAINT = r"oom-kill:constraint=(?P<constraint>\w+)(?P<rest>.*)"
+#: Whose limit it was: before the kill, up to Linux 4.18, or after the first of all processes of a cgroup that are killed together.
+_TASKS = r"Tasks? in (?P<path>/\S{1,600}) (?:killed as a result of limit of|are going to be killed due to memory\.oom\.group)"
 _KILLED = (
     r"[Kk]ill(?:ed)? process (?P<pid>\d{1,10})(?: \((?P<name>[^)]{0,40})\))?.{0,200}?total-vm:\d{1,15}kB, "
     r"anon-rss:(?P<anon>\d{1,15})kB"
@@ -311,29 +313,38 @@ class KernelLog:
         """Processes that were killed for lack of memory; the line before says in which cgroup and why."""
         found: list[OutOfMemory] = []
         why: re.Match[str] | None = None
+        together = ""
         for line in self.lines:
-            why = re.search(_CONSTRAINT, line.text) or why
-            killed = re.search(_KILLED, line.text)
-            if not killed:
-                continue
-            rest = why["rest"] if why else line.text
-            uid, ids = re.search(_POD, rest), re.findall(_CONTAINER, _after(rest, "task_memcg=") or rest)
-            memcg = "cgroup" in line.text or (why is not None and why["constraint"] == "CONSTRAINT_MEMCG")
-            found.append(
-                OutOfMemory(
-                    process=killed["name"] or "?",
-                    anon=int(killed["anon"]) * 1024,
-                    shmem=int(killed["shmem"] or 0) * 1024,
-                    whole_node=not memcg,
-                    pod_uid=uid["uid"].replace("_", "-") if uid else "",
-                    container_id=ids[-1] if ids else "",
-                    cgroup=_after(rest, "task_memcg="),
-                    time=line.time,
-                    line=line,
-                )
-            )
-            why = None
+            if constraint := re.search(_CONSTRAINT, line.text):
+                why, together = constraint, ""
+            elif tasks := re.search(_TASKS, line.text):
+                together = tasks["path"]
+                if found and "oom.group" in line.text and not found[-1].pod_uid:
+                    found[-1] = _killed(found[-1].line, None, together) or found[-1]
+            elif killed := _killed(line, why, "" if "Out of memory: Kill" in line.text else together):
+                found.append(killed)
+                why = None
         return tuple(found)
+
+
+def _killed(line: KernelLine, why: re.Match[str] | None, together: str) -> OutOfMemory | None:
+    """The process that a line says was killed, by what another line says of the reason or of the cgroup."""
+    killed = re.search(_KILLED, line.text)
+    if not killed:
+        return None
+    rest = why["rest"] if why else together or line.text
+    uid, ids = re.search(_POD, rest), re.findall(_CONTAINER, _after(rest, "task_memcg=") or rest)
+    return OutOfMemory(
+        process=killed["name"] or "?",
+        anon=int(killed["anon"]) * 1024,
+        shmem=int(killed["shmem"] or 0) * 1024,
+        whole_node=not (together or "cgroup" in line.text or (why and why["constraint"] == "CONSTRAINT_MEMCG")),
+        pod_uid=uid["uid"].replace("_", "-") if uid else "",
+        container_id=ids[-1] if ids else "",
+        cgroup=_after(rest, "task_memcg=") or together,
+        time=line.time,
+        line=line,
+    )
 
 
 def _after(text: str, key: str) -> str:

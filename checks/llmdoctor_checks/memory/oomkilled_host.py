@@ -764,14 +764,7 @@ def _in_volumes(container: Container, limit: int) -> int:
 
 
 def _fixes(container: Container, limit: int, subject: Subject, more: str = "") -> Iterator[Fix]:
-    if container.name == "storage-initializer":
-        change = f"from {say_bytes(limit)}, for example to {max(limit * 2 // GIB, 2)}Gi"
-        summary = f"Raise storageInitializer.memoryLimit {change}, in the ConfigMap kserve/inferenceservice-config"
-        # what the chart's value sets is a ClusterStorageContainer, to which the pods of an LLMInferenceService do not look
-        if container.pod.labels.get("app.kubernetes.io/part-of") == "llminferenceservice":
-            summary += ", and delete the pod: of an LLMInferenceService no ClusterStorageContainer counts"
-        else:
-            summary += " (of the chart kserve-resources, from 0.16 on, kserve.storage.resources.limits.memory)"
+    if summary := _stated_by_operator(container, limit):
         yield fixes.platform(summary)
         return
     pod = container.pod
@@ -797,3 +790,22 @@ def _fixes(container: Container, limit: int, subject: Subject, more: str = "") -
     else:
         amount = f"{larger // GIB}Gi" if larger >= 2 * GIB or larger == GIB else f"{max(larger // MIB, 256)}Mi"
         yield fixes.set_resource(container, "limits", "memory", amount, f"{text}, for example to {amount}{more}")
+
+
+def _stated_by_operator(container: Container, limit: int) -> str:
+    """What raises a limit that the operator states of a container which it adds to the pod: no object that a person edits has it."""
+    labels = container.pod.labels
+    if container.name == "wait-gcs-ready" and "ray.io/cluster" in labels:
+        return (
+            f"Have KubeRay add no wait-gcs-ready, whose {say_bytes(limit)} it states itself (ENABLE_INIT_CONTAINER_INJECTION=false of "
+            "its operator, env of the chart kuberay-operator), and give the workers of RayCluster/"
+            f"{labels['ray.io/cluster']} an init container of their own with 1Gi that runs the same script"
+        )
+    if container.name != "storage-initializer":
+        return ""
+    change = f"from {say_bytes(limit)}, for example to {max(limit * 2 // GIB, 2)}Gi"
+    summary = f"Raise storageInitializer.memoryLimit {change}, in the ConfigMap kserve/inferenceservice-config"
+    # what the chart's value sets is a ClusterStorageContainer, to which the pods of an LLMInferenceService do not look
+    if labels.get("app.kubernetes.io/part-of") == "llminferenceservice":
+        return f"{summary}, and delete the pod: of an LLMInferenceService no ClusterStorageContainer counts"
+    return f"{summary} (of the chart kserve-resources, from 0.16 on, kserve.storage.resources.limits.memory)"

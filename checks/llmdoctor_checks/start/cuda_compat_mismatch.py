@@ -3,17 +3,18 @@
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Engine, Finding, Logs, Pod, check, fixes
+from kubectl_llmdoctor.api import Engine, Finding, Fix, Logs, Nodes, Pod, check, driver_cuda, fixes, say_cuda
 from llmdoctor_checks._offloaded import asked_for, on_gpu_since, without_gpu
 
 _REFUSED = "ggml_cuda_init: failed to initialize"
 
 #: CUDA's words for the errors 803 and 804.
-_WHY = r"system has unsupported display driver / cuda driver combination|forward compatibility was attempted on non supported HW"
+_OLDER = "forward compatibility was attempted on non supported HW"
+_WHY = rf"system has unsupported display driver / cuda driver combination|{_OLDER}"
 
 
 @check("cuda-compat-mismatch", since="0.1", literals=(_REFUSED,))
-def cuda_compat_mismatch(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
+def cuda_compat_mismatch(pod: Pod, engine: Engine, logs: Logs, nodes: Nodes | None) -> Iterator[Finding]:
     """The CUDA compatibility library does not fit this GPU or driver.
 
     CUDA images bring a newer user-space driver (`/usr/local/cuda/compat`), with which they run on an older kernel driver. This
@@ -39,10 +40,23 @@ def cuda_compat_mismatch(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findi
     why = re.search(_WHY, line.text) if line else None
     if line is None or why is None or on_gpu_since(line):
         return
-    node = pod.spec.node_name or "?"
-    fix = fixes.advice(
-        "Keep the image's compatibility libraries (/usr/local/cuda/compat) off LD_LIBRARY_PATH, use an image whose CUDA the "
-        f"driver of node {node} knows, and recreate {pod.name} where the driver was updated under it",
-        f"kubectl get node {node} -L nvidia.com/cuda.driver-version.full,nvidia.com/gpu.product",
-    )
+    fix = _fix(pod, engine, nodes, older=why[0] == _OLDER)
     yield without_gpu(engine, line, f"CUDA refuses the libraries that it finds in the container ({why[0]})", fix)
+
+
+def _fix(pod: Pod, engine: Engine, nodes: Nodes | None, *, older: bool) -> Fix:
+    """What ends it: forward compatibility is only tried where the driver is older than the image's CUDA."""
+    name = pod.spec.node_name or "?"
+    node = nodes.get(name) if nodes else None
+    known = driver_cuda(pod, node)
+    what = (
+        f"CUDA {say_cuda(known[0])}, which the driver of node {name} knows" if known else "a CUDA that its driver knows"
+    )
+    return fixes.advice(
+        f"Take an image for {what}, in place of {engine.container.spec.image}, or update that driver: on this GPU an image does "
+        "not run on an older one"
+        if older
+        else f"Recreate {pod.name} where the driver of node {name} was updated under it, else keep the image's compatibility "
+        "libraries (/usr/local/cuda/compat) off LD_LIBRARY_PATH, or take an image whose CUDA that driver knows",
+        f"kubectl get node {name} -L nvidia.com/cuda.driver-version.full,nvidia.com/gpu.product",
+    )

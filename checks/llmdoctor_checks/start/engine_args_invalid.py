@@ -30,6 +30,7 @@ from kubectl_llmdoctor.api import (
     settling,
 )
 from llmdoctor_checks._consequences import FAILED_START
+from llmdoctor_checks.start._first_word import first_word_alone
 from llmdoctor_checks.start._marks import in_marks
 from llmdoctor_checks.start._scripts import quoted
 
@@ -99,6 +100,9 @@ def engine_args_invalid(pod: Pod, subject: Subject, logs: Logs | None) -> Iterat
     A start script of Ollama that calls its client first (`ollama create … && ollama serve`) never comes to the server that the
     client asks.
 
+    Of several words after `sh -c` the shell takes the first alone for its script: `command: [sh, -c]` with
+    `args: [vllm, serve, MODEL]` runs `vllm`, which prints its usage and ends; `python3` without arguments ends with exit code 0.
+
     Of an image whose release is not known (`latest`) only slips of the pen, other engines' names, and beginnings of several
     options (`--enable-metric`) are told: no release that was read has such an option, and one that is spelt almost like it,
     or does the same, is there.
@@ -116,6 +120,7 @@ def engine_args_invalid(pod: Pod, subject: Subject, logs: Logs | None) -> Iterat
     - https://docs.sglang.ai/advanced_features/server_arguments.html
     """
     yield from in_marks(pod, logs)
+    yield from first_word_alone(pod)
     for engine in subject.engines(pod):
         yield from _refused(pod, engine, logs)
 
