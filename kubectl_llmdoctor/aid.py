@@ -82,7 +82,7 @@ def _without(subject: Subject) -> Iterator[doc.Fix]:
             at = f" at {frames[-1]['file']}:{frames[-1]['line']}" if frames else ""
             image = ending.container.spec.image or "its image"
             report = f"report `{error.error}`{at} to the makers of {image}, or try another release of it"
-            engine = next((one for one in subject.engines(pod) if one.container is ending.container), None)
+            engine = subject.engine_of(ending.container)
             given = [one.text for one in engine.found.settings.values()] if engine else []
             options = [text[:60] for text in given if text.startswith("--") and not _NEEDED.match(text)]
             again = " --previous" if ending.container.running or ending.container.waiting else ""

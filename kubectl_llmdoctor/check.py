@@ -24,11 +24,12 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     findings that are only consequences of this one. `order` places the finding in time: `Line.order` of the deciding
     line; None for what was so from the start (a wrong spec). `pods` names the pods that it is about, where they are not the one
     that the check was called for. `awaits` names pods outside of the target (`namespace/name`) that should answer, and do not:
-    where none of them is ready, the cause of that is the target's.
+    where none of them is ready, the cause of that is the target's. Most findings have one fix, which is given as `fix` and stands
+    in `fixes` then.
     """
 
     summary: str
-    role: Role
+    role: Role = "cause"
     confidence: Confidence = "likely"
     severity: Severity | None = None
     evidence: tuple[Evidence, ...] = ()
@@ -37,6 +38,12 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     order: float | None = None
     pods: tuple[str, ...] = ()
     awaits: tuple[str, ...] = ()
+    fix: Fix | None = None
+
+    def __post_init__(self) -> None:
+        if self.fix is not None:
+            msgspec.structs.force_setattr(self, "fixes", (self.fix, *self.fixes))
+            msgspec.structs.force_setattr(self, "fix", None)
 
 
 class Abstain(msgspec.Struct, frozen=True, kw_only=True):

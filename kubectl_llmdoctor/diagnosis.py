@@ -154,7 +154,7 @@ def examine(
     item, workload, pod = subject.item, subject.workload, subject.pods[0] if subject.pods else None
     return doc.Target(
         api_version=item.api_version if item else "v1",
-        kind=item.kind.partition(".")[0] if item else "Log" if pod and pod.log_only else "Pod",
+        kind=item.plain_kind if item else "Log" if pod and pod.log_only else "Pod",
         namespace="" if pod and pod.log_only else subject.namespace,
         name=item.name if item else pod.name if pod else "",
         workload=workload.ref if workload else "",

@@ -46,12 +46,12 @@ def quotation(text: str, telling: str) -> str:
 
 def event_evidence(event: Event, cluster: Cluster) -> Evidence:
     """An event, with its age and count."""
-    age = int((cluster.now - event.last).total_seconds()) if cluster.now and event.last else None
+    age = cluster.seconds_since(event.last)
     return Evidence(
         source="event",
         ref=f"{event.kind}/{event.name}",
         text=f"{event.reason}: {event.message}",
-        age_seconds=None if age is None else max(age, 0),
+        age_seconds=None if age is None else max(int(age), 0),
         count=event.count,
     )
 

@@ -6,7 +6,6 @@ import difflib
 import re
 import shlex
 from collections.abc import Iterator
-from datetime import datetime
 
 import msgspec
 
@@ -440,8 +439,8 @@ def other_side(engine: Engine) -> Fix | None:
 
 def _older_than(engine: Engine, peers: list[Engine]) -> Fix | None:
     """To start a server anew that keeps what it knew of peers which have all been replaced since: NIXL connects anew to none of them."""
-    pod, started = engine.container.pod, _started(engine.container)
-    began = [(since, one.container.pod.name) for one in peers if (since := _started(one.container)) is not None]
+    pod, started = engine.container.pod, engine.container.started
+    began = [(since, one.container.pod.name) for one in peers if (since := one.container.started) is not None]
     if started is None or not pod.ready or not began:
         return None
     first, peer = min(began)
@@ -454,11 +453,6 @@ def _older_than(engine: Engine, peers: list[Engine]) -> Fix | None:
         f"Start {pod.name} again: {peer} began {say_seconds(seconds)} after it, and it may keep what it knew of the one before",
         f"{command} rollout restart {restarted}" if anew else f"{command} delete pod {shlex.quote(pod.name)}",
     )
-
-
-def _started(container: Container) -> datetime | None:
-    running = container.status.state.running if container.status else None
-    return parse_time(running.started_at) if running else None
 
 
 def _uneven(engine: Engine) -> Fix | None:

@@ -64,8 +64,8 @@ def status(subject: Subject) -> str:
     if pod.awaits_node:
         parts.append("an autoscaler is making a node for it")
     if restarts:
-        since, now = pod.started_at, subject.cluster.now
-        span = f" in {say_seconds((now - since).total_seconds())}" if now and since and now > since else ""
+        seconds = subject.cluster.seconds_since(pod.started_at) or 0
+        span = f" in {say_seconds(seconds)}" if seconds > 0 else ""
         parts.append(count_of(restarts, "restart") + span)
     return ", ".join(parts)
 

@@ -42,7 +42,7 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
 
     def holds(self, subject: Subject, folder: str) -> bool:
         """Whether the target, or the workload that owns it, lies within; files are named from the folder."""
-        refs = [(item.kind.partition(".")[0], item.name) for item in _items(subject)]
+        refs = [(item.plain_kind, item.name) for item in _items(subject)]
         return (
             any(_any(self.kinds, kind.lower(), str.lower) and _any(self.names, name) for kind, name in refs)
             and _any(self.namespaces, subject.namespace)
@@ -184,7 +184,7 @@ class Suppressions:
 
 def parse(text: str, item: Item) -> Iterator[Rule]:
     """The rules of an annotation: one a line, `id[, id]: reason [until 2026-12-31]`."""
-    kind = item.kind.partition(".")[0]
+    kind = item.plain_kind
     where = f"annotation of {kind} {item.namespace}/{item.name}"
     file, line = (item.origin.file, item.origin.line) if item.origin else (None, None)
     for row in filter(None, map(str.strip, text.splitlines())):

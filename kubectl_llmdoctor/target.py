@@ -238,8 +238,8 @@ _BY_RULES = ("HTTPRoute", "GRPCRoute")
 
 def _behind(item: Item, cluster: Cluster) -> Iterator[Item]:
     """The pods that requests to an object reach, which makes none itself."""
-    kind = item.kind.partition(".")[0]
-    if kind in _BY_LABELS and not item.kind.startswith("Service.") and (wanted := _selected(item)):
+    kind = item.plain_kind
+    if kind in _BY_LABELS and not item.kind.startswith("Service.") and (wanted := item.wanted_labels):
         yield from (i for i in cluster.items("Pod", item.namespace) if wanted.items() <= i.labels.items())
     elif kind in _BY_RULES:
         refs = (ref for rule in rows(item.raw, "spec.rules") for ref in rows(rule, "backendRefs"))
@@ -250,11 +250,6 @@ def _behind(item: Item, cluster: Cluster) -> Iterator[Item]:
         for of, namespace, name in sorted(meant):
             if of in _BY_LABELS and (backend := cluster.item(of, namespace, name)) is not None:
                 yield from _behind(backend, cluster)
-
-
-def _selected(item: Item) -> dict[str, str]:
-    selector = dig(item.raw, "spec.selector.matchLabels") or dig(item.raw, "spec.selector")
-    return {str(key): str(value) for key, value in selector.items()} if isinstance(selector, dict) else {}
 
 
 def _without_leftovers(pods: list[Item], workload: Workload) -> list[Item]:

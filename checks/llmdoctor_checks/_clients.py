@@ -57,7 +57,7 @@ def told(
     if not said or (mine is not None and any(next(mine.find(literal), None) for literal, _ in words)):
         return []
     known = [*asking(pod, cluster), *(_refused_by_address(pod, cluster, mine, status) if mine is not None else ())]
-    clients = {(c.pod.namespace, c.pod.name, c.name) for c in known}
+    clients = {c.whose for c in known}
     return [
         (line, match) for who, line, match in said if who in clients and not before(line, engine.container, cluster)
     ]

@@ -97,7 +97,7 @@ def broken(pod: Pod, cluster: Cluster, check: str) -> Iterator[Finding]:
                 *filter(None, one.why.evidence),
             ),
             explains=_CONSEQUENCES if ended else (),
-            fixes=(one.why.fix,),
+            fix=one.why.fix,
             order=one.line.order,
         )
         return
@@ -121,12 +121,10 @@ def told_no_such_port(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator
         ):
             continue
         yield Finding(
-            role="cause",
             severity="warning",
-            confidence="likely",
             summary=f"{container.name} is told to ask {at}, where nobody answers: {why.text}.",
             evidence=(*_told(container, to.host, own=True), *filter(None, why.evidence)),
-            fixes=(why.fix,),
+            fix=why.fix,
             order=math.inf,
         )
         return
@@ -279,9 +277,8 @@ def _itself(container: Container, to: Destination, line: Line, cluster: Cluster)
                 f"Have {container.name} ask port {port.value}, in {fixes.edited(pod)}",
             ),
         )
-    others = [c for c in pod.containers if c is not container and c.role != "init"]
     declares = any(p.container_port == to.port for c in pod.containers for p in c.spec.ports)
-    if others or declares or to.port is None:
+    if container.beside or declares or to.port is None:
         return None
     # it may start the server itself, which was not up yet
     went_on = not pod.failing and len(line.log) - line.number > _NEAR_THE_END
@@ -362,7 +359,7 @@ def _no_pod(service: Item, cluster: Cluster) -> Why | None:
     shown = ", ".join(f"{key}: {value}" for key, value in wanted.items())
     idle = idle_workload(service, cluster)
     if idle is not None:
-        kind = idle.kind.partition(".")[0]
+        kind = idle.plain_kind
         return Why(
             "service-selects-nothing",
             f"Service {service.name} has no pod: {kind} {idle.name} is scaled to 0",
@@ -479,6 +476,6 @@ def _not_ready(to: Destination, cluster: Cluster) -> Why | None:
 def _state(pod: Pod, cluster: Cluster) -> tuple[Trouble, float | None] | None:
     """What is wrong with a server that is not ready, and for how many seconds; None for one that may be loading."""
     trouble = next(iter(pod.troubles), None)
-    age = (cluster.now - trouble.since).total_seconds() if cluster.now and trouble and trouble.since else None
+    age = cluster.seconds_since(trouble.since) if trouble else None
     loading = trouble is None or (trouble.kind == "not-ready" and (age is None or age < _LOADING))
     return None if trouble is None or loading else (trouble, age)

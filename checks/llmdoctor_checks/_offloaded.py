@@ -48,7 +48,6 @@ def without_gpu(engine: Engine, refused: Line, why: str, fix: Fix) -> Finding:
     """A ready server whose GPU CUDA refuses on a line: slow, not dead."""
     container, asked = engine.container, asked_for(engine)
     return Finding(
-        role="cause",
         severity="warning",
         summary=f"{engine.label} runs on the CPU: {why}, though container {container.name} asks for "
         f"{', '.join(f'{n} {name}' for name, n in asked.items())}.",
@@ -57,6 +56,6 @@ def without_gpu(engine: Engine, refused: Line, why: str, fix: Fix) -> Finding:
             *(pod_evidence(container, f"resources.limits[{name}]", str(n)) for name, n in asked.items()),
         ),
         explains=("cpu-starved", "weights-off-gpu", "gpu-runtime-missing"),
-        fixes=(fix,),
+        fix=fix,
         order=refused.order,
     )

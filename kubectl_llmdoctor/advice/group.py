@@ -18,7 +18,6 @@ from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.nodes import RDMA, rdma_offered
 from kubectl_llmdoctor.facts.pod import Pod
-from kubectl_llmdoctor.facts.units import parse_time
 from kubectl_llmdoctor.fixes import request_rdma
 from kubectl_llmdoctor.reach import ADDRESS, IN_NUMBERS, sides, told
 from kubectl_llmdoctor.template_values import template_value
@@ -260,8 +259,7 @@ class Group(Topic):
     @template_value
     def late_head(self) -> str:
         """The pod of Ray's head, where it is the only one of the namespace, and began after this one had asked for it."""
-        running = self.container.status.state.running if self.container else None
-        begun, cluster = parse_time(running.started_at) if running else None, self.subject.cluster
+        begun, cluster = self.container.started if self.container else None, self.subject.cluster
         if begun is None or self.pod is None:
             return ""
         others = (
@@ -270,8 +268,7 @@ class Group(Topic):
             if item.name != self.pod.name and item.labels.get(_CLUSTER) == self.pod.labels.get(_CLUSTER)
         )
         heads = [c for one in others for c in one.containers if _starts_head(c)]
-        since = heads[0].status.state.running if len(heads) == 1 else None
-        late = parse_time(since.started_at) if since else None
+        late = heads[0].started if len(heads) == 1 else None
         return heads[0].pod.name if late is not None and late > begun else ""
 
     @template_value

@@ -94,8 +94,7 @@ class Ports(Topic):
             return "Give one of those that want the port another: a container of the pod, a second server in its script, a pod of its node"
         place = unread(pod) or (self.workload.ref if self.workload else f"Pod/{pod.name}")
         who, other = f"{container.name} of {place}", f"another port than {port}" if port else "another port"
-        mine = [one for one in pod.containers if one is not container and one.role != "init"]
-        holder = next((one for one in mine if port and self._listens(one, int(port))), None)
+        holder = next((one for one in container.beside if port and self._listens(one, int(port))), None)
         free = _free_port(port, [pod, *self._on_its_node])
         if holder is not None:
             return f"Give {container.name} or {holder.name} of {place} {other}{free}, with its probes and Service: they share one network"
@@ -112,8 +111,8 @@ class Ports(Topic):
             )
         if pod.spec.host_network:
             return f"Take hostNetwork: true out of {place}, or give {container.name} a port that nobody else has on that node"
-        if mine:
-            names = ", ".join(one.name for one in mine)
+        if container.beside:
+            names = ", ".join(one.name for one in container.beside)
             at = f"{who} {other}{free}{_remark(container, port)}"
             return f"Give {at}, as all containers of a pod share one network, and {names} is in it as well"
         return f"Start one server at {f'port {port}' if port else 'the port'} in {who}: its command starts a second one, or one still runs"

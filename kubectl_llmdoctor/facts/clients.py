@@ -166,7 +166,7 @@ def proxies(pod: Pod, cluster: Cluster) -> list[Pod]:
 def clients(pod: Pod, names: set[str], cluster: Cluster) -> set[tuple[str, str, str]]:
     """Containers of other pods (namespace, pod and name) that ask this one, and no other server of models."""
     asking = (container for container, _, _ in askers(pod, names, cluster) if speaks_of_one(container, pod, names))
-    return {(one.pod.namespace, one.pod.name, one.name) for one in asking}
+    return {one.whose for one in asking}
 
 
 def leads_here(pod: Pod, names: set[str], url: str, here: str) -> bool:
@@ -329,7 +329,7 @@ def _backend(ref: dict[str, Any], route: Item) -> tuple[str, str]:
 
 def _led(item: Item) -> Iterator[tuple[str, tuple[str, str]]]:
     """The hosts of an Ingress or a route, each with a Service (namespace and name) to which it leads."""
-    if item.kind.partition(".")[0] == "Route":  # OpenShift's
+    if item.plain_kind == "Route":  # OpenShift's
         for one in (dig(item.raw, "spec.to"), *rows(item.raw, "spec.alternateBackends")):
             yield str(dig(item.raw, "spec.host")), (item.namespace, str(dig(one, "name")))
     listed = dig(item.raw, "spec.hostnames")

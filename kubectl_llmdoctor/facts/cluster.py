@@ -97,11 +97,22 @@ class Item:
         return self._labels
 
     @property
+    def wanted_labels(self) -> dict[str, str]:
+        """The labels of the pods that a Service or a pool selects."""
+        told = table(dig(self.raw, "spec.selector.matchLabels")) or table(dig(self.raw, "spec.selector"))
+        return {str(key): str(value) for key, value in told.items()}
+
+    @property
     def annotations(self) -> dict[str, str]:
         """Its annotations, likewise."""
         if self._annotations is None:
             self._annotations = {str(key): say(value) for key, value in table(self.metadata.get("annotations")).items()}
         return self._annotations
+
+    @property
+    def plain_kind(self) -> str:
+        """Its kind without the API group that tells it from another one of that name."""
+        return self.kind.partition(".")[0]
 
     @property
     def ref(self) -> str:
@@ -179,6 +190,11 @@ class Cluster:
             self._made[name] = make()
         found: M = self._made[name]
         return found
+
+    def seconds_since(self, when: datetime | str | None) -> float | None:
+        """How long before the snapshot something was; None where that time, or when the snapshot was taken, is not known."""
+        moment = when if isinstance(when, datetime) else parse_time(when)
+        return (self.now - moment).total_seconds() if self.now and moment else None
 
     def kinds(self) -> list[str]:
         """The kinds that occur, sorted."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -17,13 +18,14 @@ from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.answers import Answers
 from kubectl_llmdoctor.facts.logs import Log
 from kubectl_llmdoctor.facts.requests import gone, served
-from kubectl_llmdoctor.facts.units import milli, units
+from kubectl_llmdoctor.facts.units import milli, parse_time, units
 from kubectl_llmdoctor.snapshot import Snapshot
 from kubectl_llmdoctor.tree import say
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor import platforms
     from kubectl_llmdoctor.facts.pod import Pod
+    from kubectl_llmdoctor.facts.troubles import Trouble
 
 #: Size of /dev/shm in a pod without a mount there: containerd and CRI-O both hard-code it.
 DEFAULT_SHM_BYTES = 64 * 2**20
@@ -106,6 +108,16 @@ class Container:
         """The container's name."""
         return self.spec.name
 
+    @property
+    def whose(self) -> tuple[str, str, str]:
+        """Namespace, pod and name, as its log is known by."""
+        return self.pod.namespace, self.pod.name, self.name
+
+    @property
+    def memory_limit(self) -> int | None:
+        """What its memory is limited to, by its own limit or that of the whole pod."""
+        return self.limit("memory") or self.pod.memory_limit
+
     @cached_property
     def path(self) -> str:
         """Where it stands in its object: `spec.containers[vllm]`."""
@@ -119,6 +131,11 @@ class Container:
     def pointer(self) -> str:
         """Where it stands in the pod spec, as JSON patches need it: `/containers/0`."""
         return f"/{'containers' if self.role == 'main' else 'initContainers'}/{self.index}"
+
+    @property
+    def beside(self) -> list[Container]:
+        """The other containers that run in its pod while it does."""
+        return [other for other in self.pod.containers if other is not self and other.role != "init"]
 
     @property
     def repository(self) -> str:
@@ -371,7 +388,11 @@ class Container:
     @property
     def crashed(self) -> bool:
         """Whether it ended with an error that still matters (see Pod.troubles)."""
-        return any(t.kind == "crashed" and t.container is self for t in self.pod.troubles)
+        return self.trouble("crashed") is not None
+
+    def trouble(self, *kinds: str) -> Trouble | None:
+        """The gravest of its pod's troubles that is its own and of one of these kinds."""
+        return next((t for t in self.pod.troubles if t.kind in kinds and t.container is self), None)
 
     @property
     def restarts(self) -> int:
@@ -382,6 +403,12 @@ class Container:
     def running(self) -> bool:
         """Whether it runs now."""
         return self.status.state.running is not None
+
+    @property
+    def started(self) -> datetime | None:
+        """When the instance that runs was started."""
+        running = self.status.state.running
+        return parse_time(running.started_at) if running else None
 
     @property
     def waiting(self) -> k8s.Waiting | None:

@@ -54,10 +54,7 @@ class Destination(msgspec.Struct, frozen=True):
         wanted = self.row.get("targetPort", self.row.get("port")) if self.row else None
         if isinstance(wanted, str) and wanted.isdecimal():
             return int(wanted)
-        if isinstance(wanted, int) or wanted is None:
-            return wanted
-        named = (p.container_port for c in pod.containers if c.role != "init" for p in c.spec.ports if p.name == wanted)
-        return next(named, None)
+        return wanted if isinstance(wanted, int) or wanted is None else pod.port_named(wanted)
 
 
 def is_loopback(url: str) -> bool:

@@ -241,8 +241,7 @@ class Metrics:
     @cached_property
     def started(self) -> float | None:
         """When the engine's container started, in seconds since 1970, as the points of a series have their times."""
-        running = self.container.status.state.running if self.container else None
-        at = parse_time(running.started_at) if running else None
+        at = self.container.started if self.container else None
         return at.timestamp() if at else None
 
     def __bool__(self) -> bool:

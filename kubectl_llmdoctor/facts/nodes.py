@@ -13,7 +13,7 @@ from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster
 from kubectl_llmdoctor.facts.constraints import HOSTNAME, integer, is_state_taint
 from kubectl_llmdoctor.facts.container import is_accelerator
-from kubectl_llmdoctor.facts.units import milli, parse_time, units
+from kubectl_llmdoctor.facts.units import milli, units
 from kubectl_llmdoctor.facts.usage import Amounts
 from kubectl_llmdoctor.tree import say
 
@@ -138,8 +138,8 @@ class Node:
     @property
     def joining(self) -> bool:
         """Whether it joined the cluster only just: drivers and device plugins take some minutes to come up."""
-        made, now = parse_time(self.obj.metadata.creation_timestamp), self.cluster.now
-        return made is not None and now is not None and (now - made).total_seconds() < _JOINING_SECONDS
+        age = self.cluster.seconds_since(self.obj.metadata.creation_timestamp)
+        return age is not None and age < _JOINING_SECONDS
 
     def condition(self, kind: str) -> k8s.Condition | None:
         """A condition by its type."""

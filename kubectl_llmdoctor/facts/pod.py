@@ -295,6 +295,11 @@ class Pod:
         of_nvidia = (self.spec.runtime_class_name or "").startswith("nvidia")
         return of_nvidia and any(container.sees_all for container in self.containers)
 
+    def port_named(self, name: object) -> int | None:
+        """The number of the port that one of its servers declares by a name."""
+        declared = (p for c in self.containers if c.role != "init" for p in c.spec.ports)
+        return next((p.container_port for p in declared if p.name == name), None)
+
     def condition(self, kind: str) -> k8s.Condition | None:
         """A condition by its type."""
         return next((c for c in self.status.conditions if c.type == kind), None)
@@ -361,10 +366,8 @@ class Pod:
     @cached_property
     def just_made(self) -> bool:
         """Whether it is seconds old, and nobody has said anything of it yet but, maybe, that its gate is closed."""
-        now, made = self.cluster.now, parse_time(self.obj.metadata.creation_timestamp)
-        said = self.condition("PodScheduled")
-        patience = _DECIDES_SECONDS if said is None else _FIRST_WORD_SECONDS
-        young = now is not None and made is not None and (now - made).total_seconds() <= patience
+        age, said = self.cluster.seconds_since(self.obj.metadata.creation_timestamp), self.condition("PodScheduled")
+        young = age is not None and age <= (_DECIDES_SECONDS if said is None else _FIRST_WORD_SECONDS)
         return young and self.unscheduled and not self.events and (said is None or said.reason == "SchedulingGated")
 
     @cached_property
@@ -378,9 +381,10 @@ class Pod:
         A node that was made since and is ready did not help, so that the promise is over; so it is where the cloud did not
         give the machine.
         """
-        now, made = self.cluster.now, parse_time(self.obj.metadata.creation_timestamp)
+        made = parse_time(self.obj.metadata.creation_timestamp)
+        age = self.cluster.seconds_since(made)
         said = [(e.last, e) for e in self.events if e.last and (e.reason in _SCALING or is_provisioner(e.reporter))]
-        if not said or not now or not made or (now - made).total_seconds() > within:
+        if not said or not made or age is None or age > within:
             return False
         last, newest = max(said, key=lambda pair: pair[0])
         if newest.reason not in _PROMISES or any(map(self._unlaunched, re.findall(_CLAIM, newest.message))):
@@ -407,8 +411,8 @@ class Pod:
     @cached_property
     def leaving(self) -> bool:
         """Whether it was deleted and is within its grace period, in which it is taken out of service and ends."""
-        until, now = parse_time(self.obj.metadata.deletion_timestamp), self.cluster.now
-        return until is not None and now is not None and (now - until).total_seconds() <= _LEAVING_SECONDS
+        over = self.cluster.seconds_since(self.obj.metadata.deletion_timestamp)
+        return over is not None and over <= _LEAVING_SECONDS
 
     @cached_property
     def troubles(self) -> tuple[Trouble, ...]:

@@ -157,6 +157,10 @@ class Subject:
             self._engines[pod.name] = engines_of(pod, self.logs(pod))
         return self._engines[pod.name]
 
+    def engine_of(self, container: Container) -> Engine | None:
+        """The engine of one container."""
+        return next((engine for engine in self.engines(container.pod) if engine.container is container), None)
+
     @cached_property
     def related(self) -> dict[tuple[str, str], Item]:
         """The objects whose events concern this target: pods, owners, claims; by kind and name."""
@@ -203,13 +207,12 @@ class Subject:
             for condition in rows(workload.raw, "status.conditions")
             if condition.get("type") == "Ready" and condition.get("status") != "True"
         }
-        now = self.cluster.now
         return [
             event
             for event in (self.events if unready else ())
             if event.warning
             and (event.kind, event.name) in unready
-            and not (now and event.last and (now - event.last).total_seconds() > _TRIED_SECONDS)
+            and (self.cluster.seconds_since(event.last) or 0) <= _TRIED_SECONDS
         ]
 
     @cached_property

@@ -54,7 +54,7 @@ class Trouble(msgspec.Struct, frozen=True, kw_only=True):
 
 def troubles_of(pod: Pod) -> Iterator[Trouble]:
     """Everything that is wrong with a pod that exists, the gravest first."""
-    now, status = pod.cluster.now, pod.status
+    status = pod.status
     if status.phase == "Failed":
         yield Trouble(kind="failed", text=f"{status.reason or 'Failed'}: {status.message}".rstrip(": "))
     elif status.phase == "Succeeded":
@@ -69,18 +69,16 @@ def troubles_of(pod: Pod) -> Iterator[Trouble]:
         return
     for container in pod.containers:
         if not (pod.leaving and _ended_by_deletion(pod, container)):
-            yield from _container_troubles(pod, container, now)
+            yield from _container_troubles(pod, container)
         if container.engine_dead:
             yield Trouble(kind="dead", container=container, text="Running, its engine is dead")
-    yield from _stuck(pod, now)
+    yield from _stuck(pod)
     if status.phase == "Running" and not pod.ready and not pod.leaving:
         unready = [c for c in pod.containers if c.role != "init" and c.running and not c.status.ready]
         for container in unready:
             if container.role == "main":
-                running = container.status.state.running
-                since = parse_time(running.started_at) if running else None
-                yield Trouble(kind="not-ready", container=container, text="Running, not ready", since=since)
-        if not unready and _set_unready(pod, now):
+                yield Trouble(kind="not-ready", container=container, text="Running, not ready", since=container.started)
+        if not unready and _set_unready(pod):
             yield Trouble(
                 kind="not-ready", text="Running, not ready though its containers are", since=_unready_since(pod)
             )
@@ -95,21 +93,21 @@ def _unready_since(pod: Pod) -> datetime | None:
     return max(since, parse_time(containers.last_transition_time) or since)
 
 
-def _set_unready(pod: Pod, now: datetime | None) -> bool:
+def _set_unready(pod: Pod) -> bool:
     """Whether a pod is unready although all its containers are ready, and for longer than it takes to become ready.
 
     Whoever has lost sight of its node says so, and who owns a readiness gate.
     """
-    condition, since = pod.condition("Ready"), _unready_since(pod)
+    condition, seconds = pod.condition("Ready"), pod.cluster.seconds_since(_unready_since(pod))
     mains = [c for c in pod.containers if c.role == "main"]
-    if condition is None or since is None or now is None or not mains:
+    if condition is None or seconds is None or not mains:
         return False
     patience = _GATE_SECONDS if condition.reason == "ReadinessGatesNotReady" else _SEEN_SECONDS
     ready = all(c.running and c.status.ready for c in mains)
-    return ready and (now - since).total_seconds() > patience
+    return ready and seconds > patience
 
 
-def _stuck(pod: Pod, now: datetime | None) -> Iterator[Trouble]:
+def _stuck(pod: Pod) -> Iterator[Trouble]:
     """Containers that are being made, and init containers that run, for too long."""
     starting = [c for c in pod.containers if c.waiting and c.waiting.reason in STARTING and c.role != "init"]
     up = {c.role for c in pod.containers if c.running}
@@ -119,31 +117,30 @@ def _stuck(pod: Pod, now: datetime | None) -> Iterator[Trouble]:
         # after its node was restarted a pod is still Running while its containers are recreated
         ended = [parse_time(c.terminated.finished_at) for c in pod.containers if c.terminated]
         since = max((at for at in (pod.started_at, *ended) if at), default=None)
-        age = (now - since).total_seconds() if now and since else None
+        age = pod.cluster.seconds_since(since)
         overdue = age is not None and age > (_PULLING_SECONDS if _pulls(pod) else _CREATING_SECONDS)
         if overdue or ((age is None or pod.warned) and not runs):
             length = f" for {say_seconds(age)}" if age is not None else ""
             yield Trouble(kind="creating", container=starting[0], text=f"ContainerCreating{length}", since=since)
-    yield from _not_taken_up(pod, now)
+    yield from _not_taken_up(pod)
     for container in pod.containers:
-        running = container.status.state.running
-        since = parse_time(running.started_at) if running and container.role == "init" else None
+        since = container.started if container.role == "init" else None
         # one that only waits for another pod (KubeRay's wait-gcs-ready) downloads nothing
         long = _CREATING_SECONDS if container.name.startswith("wait") else _INIT_SECONDS
-        if now and since and (now - since).total_seconds() > long:
-            text = f"init container {container.name} has run for {say_seconds((now - since).total_seconds())}"
+        ran = pod.cluster.seconds_since(since)
+        if ran is not None and ran > long:
+            text = f"init container {container.name} has run for {say_seconds(ran)}"
             yield Trouble(kind="creating", container=container, text=text, since=since)
 
 
-def _not_taken_up(pod: Pod, now: datetime | None) -> Iterator[Trouble]:
+def _not_taken_up(pod: Pod) -> Iterator[Trouble]:
     """A pod that was given to a node whose kubelet says nothing of it: it stands still, or its node is gone."""
     said = pod.condition("PodScheduled")
     since = parse_time(said.last_transition_time) if said and said.status == "True" else None
-    status = pod.status
+    age, status = pod.cluster.seconds_since(since), pod.status
     silent = not (status.start_time or status.container_statuses or status.init_container_statuses)
-    if status.phase != "Pending" or not silent or pod.leaving or since is None or now is None:
+    if status.phase != "Pending" or not silent or pod.leaving or age is None:
         return
-    age = (now - since).total_seconds()
     if age > _CREATING_SECONDS:
         text = f"Pending on {pod.spec.node_name}, whose kubelet has not taken the pod up for {say_seconds(age)}"
         yield Trouble(kind="creating", text=text, since=since, silent=True)
@@ -198,9 +195,10 @@ def _told_to_end(pod: Pod) -> datetime | None:
     return until - timedelta(seconds=grace if grace is not None else 30 if own is None else own)
 
 
-def _container_troubles(pod: Pod, container: Container, now: datetime | None) -> Iterator[Trouble]:
+def _container_troubles(pod: Pod, container: Container) -> Iterator[Trouble]:
     waiting, ended = container.waiting, container.terminated
     since = parse_time(ended.finished_at) if ended else None
+    age = pod.cluster.seconds_since(since)
     died = ended is not None and _died(pod, container, ended, since)
     if waiting and waiting.reason == "CrashLoopBackOff":
         yield Trouble(kind="crashed", container=container, text=waiting.reason, since=since)
@@ -209,11 +207,9 @@ def _container_troubles(pod: Pod, container: Container, now: datetime | None) ->
     elif container.status.state.terminated and died:
         yield Trouble(kind="crashed", container=container, text=_ending(container.status.state.terminated), since=since)
     elif died and ended and container.role == "init" and container.running and container.restarts >= _AGAIN:
-        age = (now - since).total_seconds() if now and since else None
         if age is None or age < _RECENT_SECONDS:
             yield Trouble(kind="crashed", container=container, text=_ending(ended), since=since)
     elif died and ended and container.restarts and container.role != "init":
-        age = (now - since).total_seconds() if now and since else None
         often = container.restarts >= _OFTEN and not (
             age and since and _settled(pod, container.restarts, ended, since, age)
         )

@@ -38,7 +38,7 @@ class Workload:
     def __init__(self, item: Item, cluster: Cluster) -> None:
         self.item = item
         self.cluster = cluster
-        self.kind = item.kind.partition(".")[0]
+        self.kind = item.plain_kind
         self.name = item.name
         self.namespace = item.namespace
         self.api_version = item.api_version

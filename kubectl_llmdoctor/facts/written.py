@@ -10,7 +10,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from kubectl_llmdoctor.facts.logs import Line, Log
-from kubectl_llmdoctor.facts.units import parse_time
 from kubectl_llmdoctor.snapshot import LogText
 
 if TYPE_CHECKING:
@@ -112,12 +111,9 @@ def seconds_ago(line: Line, now: datetime | None) -> float | None:
 
 def served_until(line: Line, server: Container) -> float | None:
     """How long a server that runs had run when it wrote a line; None where its log is of another clock, or has no times."""
-    now, status = server.pod.cluster.now, server.status
-    started = parse_time(status.state.running.started_at) if status and status.state.running else None
-    ago = written_ago(line, now)
-    if now is None or started is None or ago is None or isinstance(line.log.source, QuotedLog):
-        return None
-    return (now - started).total_seconds() - ago
+    cluster = server.pod.cluster
+    ran, ago = cluster.seconds_since(server.started), written_ago(line, cluster.now)
+    return None if ran is None or ago is None or isinstance(line.log.source, QuotedLog) else ran - ago
 
 
 def written_ago(line: Line, now: datetime | None) -> float | None:
@@ -130,12 +126,9 @@ def written_ago(line: Line, now: datetime | None) -> float | None:
 
 def written_before(line: Line, server: Container, cluster: Cluster) -> bool:
     """Whether another's line was written before this server started, as far as the time is known: it tells of another."""
-    status = server.status
-    started = parse_time(status.state.running.started_at) if status and status.state.running else None
-    ago = written_ago(line, cluster.now) if started is not None else None
-    if started is None or cluster.now is None or ago is None:
-        return False
-    return ago > (cluster.now - started).total_seconds()
+    ran = cluster.seconds_since(server.started)
+    ago = written_ago(line, cluster.now) if ran is not None else None
+    return ran is not None and ago is not None and ago > ran
 
 
 def _uptime(line: Line) -> float | None:

@@ -257,7 +257,7 @@ def _ref(cluster: Cluster, pod: Pod, engines: list[Engine]) -> PodRef:
         name=pod.name,
         address="" if pod.spec.host_network else pod.status.pod_ip,
         engines=tuple(sorted({(engine.name, engine.version) for engine in engines}, key=str)),
-        workloads=tuple((item.kind.partition(".")[0], item.name) for item in chain),
+        workloads=tuple((item.plain_kind, item.name) for item in chain),
         hosts=tuple(filter(None, (pod.spec.node_name, pod.status.host_ip))),
     )
 

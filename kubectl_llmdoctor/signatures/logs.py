@@ -32,7 +32,6 @@ from kubectl_llmdoctor.facts.processes import (
 from kubectl_llmdoctor.facts.requests import answered, failed_requests, long_past, refused, stray, went_on, went_well
 from kubectl_llmdoctor.facts.starts import PHASES, phase_at, phase_of, restarts, superseded, told_to_stop
 from kubectl_llmdoctor.facts.subject import Subject
-from kubectl_llmdoctor.facts.units import parse_time
 from kubectl_llmdoctor.facts.written import seconds_between, written_ago
 from kubectl_llmdoctor.signatures.answers import REFUSED
 from kubectl_llmdoctor.signatures.declared import Pattern, Signature
@@ -299,14 +298,17 @@ class _Wording:
         """Whether many requests were answered after a line, which does not say why a model, or each request, failed."""
         return answered(line.log, after=line.number) >= _MANY_ANSWERS and not self._may_be_why(line)
 
+    @property
+    def _age(self) -> float | None:
+        """For how many seconds the instance that runs has run."""
+        return self._pod.cluster.seconds_since(self._container.started) if self._container is not None else None
+
     def _just_begun(self, seconds: int = _JUST_BEGUN_SECONDS) -> bool:
         """Whether the container runs for the first time, and only since so short that others of its group may not be up."""
-        container, now = self._container, self._pod.cluster.now
-        running = container.status.state.running if container is not None else None
-        if container is None or running is None or container.status.restart_count or self._log.previous:
+        container, age = self._container, self._age
+        if container is None or age is None or container.restarts or self._log.previous:
             return False
-        started = parse_time(running.started_at)
-        return now is not None and started is not None and (now - started).total_seconds() < seconds
+        return age < seconds
 
     def _may_come_up(self) -> bool:
         """Whether a program that is no engine runs for the first time, and so shortly that it may do without what it met with."""
@@ -382,13 +384,11 @@ class _Wording:
 
     def _got_past(self) -> bool:
         """Whether the instance that ended had loaded nothing yet, and the one after it is ready and has outlived it."""
-        container, now, log = self._container, self._pod.cluster.now, self._log
-        running = container.status.state.running if container is not None else None
-        begun = parse_time(running.started_at) if running else None
-        if container is None or now is None or begun is None or not (log.previous and self._pod.ready):
+        container, log, age = self._container, self._log, self._age
+        if container is None or age is None or not (log.previous and self._pod.ready):
             return False
         ran = next((e.seconds for e in endings(self._pod) if e.container.name == container.name), None)
-        if ran is None or (now - begun).total_seconds() < max(_PAST_SECONDS, _PAST_TIMES * ran):
+        if ran is None or age < max(_PAST_SECONDS, _PAST_TIMES * ran):
             return False
         phase = phase_of(log)
         early = bool(restarts(log)) or ran <= _HARDLY_SERVED_SECONDS
@@ -396,10 +396,7 @@ class _Wording:
 
     def _older(self, line: Line, seconds: int) -> bool:
         """Whether a line was written so long before the snapshot, as far as the time is known: no clock is before its container."""
-        now, status = self._pod.cluster.now, self._container.status if self._container else None
-        running = status.state.running if status else None
-        ago, begun = written_ago(line, now), parse_time(running.started_at) if running else None
-        age = (now - begun).total_seconds() if now and begun else None
+        ago, age = written_ago(line, self._pod.cluster.now), self._age
         return ago is not None and ago > seconds and (age is None or ago <= age)
 
     def _of_another(self, line: Line) -> bool:
@@ -449,14 +446,12 @@ class _Wording:
 
     def _stands_still(self, line: Line) -> bool:
         """Whether a program that runs, and is no engine, has not become ready for long, and said nothing but errors since a line."""
-        container, now = self._container, self._pod.cluster.now
+        container, age = self._container, self._age
         if any(engine.container.name == self._log.container for engine in self._subject.engines(self._pod)):
             return False  # it may load for long without a word
-        running = container.status.state.running if container is not None else None
-        begun = parse_time(running.started_at) if running else None
-        if container is None or container.status.ready or now is None or begun is None:
+        if container is None or container.status.ready or age is None:
             return False
-        return (now - begun).total_seconds() >= _PAST_SECONDS and nothing_else_after(line)
+        return age >= _PAST_SECONDS and nothing_else_after(line)
 
     @property
     def _running(self) -> bool:

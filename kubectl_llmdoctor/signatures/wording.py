@@ -220,7 +220,7 @@ def finding(
 
 def _explained(signature: Signature, subject: Subject, pod: Pod | None, container: Container | None) -> tuple[str, ...]:
     """What a signature's fault explains there: what a server says is not why something failed that came before it."""
-    serves = pod and container and any(engine.container is container for engine in subject.engines(pod))
+    serves = pod and container and subject.engine_of(container)
     return signature.explains if serves else (*signature.explains, *signature.explains_before)
 
 

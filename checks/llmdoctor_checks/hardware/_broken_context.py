@@ -66,18 +66,15 @@ def broken_context(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
 def _finding(pod: Pod, container: Container, lines: list[Line]) -> Finding:
     words = next(one for one in LITERALS if one in lines[0].text)
     return Finding(
-        role="cause",
         summary=f"A kernel of {container.name} failed on the GPU, and the process lives on with a context that CUDA refuses from then on "
         f"({often(len(lines))} in its log): it counts as ready, and its requests fail or are answered with nonsense until it is "
         "started again.",
         evidence=(log_evidence(lines[0], words), log_evidence(lines[-1], words)),
         explains=CONSEQUENCES,
-        fixes=(
-            fixes.advice(
-                f"Start {fixes.edited(pod)} again, and let its liveness probe ask for an answer of the model, so that this ends it; "
-                "then look for what makes it happen: another release of the engine or of its kernels, one request at a time where its "
-                "code is not made for several; CUDA_LAUNCH_BLOCKING=1 names the true kernel"
-            ),
+        fix=fixes.advice(
+            f"Start {fixes.edited(pod)} again, and let its liveness probe ask for an answer of the model, so that this ends it; "
+            "then look for what makes it happen: another release of the engine or of its kernels, one request at a time where its "
+            "code is not made for several; CUDA_LAUNCH_BLOCKING=1 names the true kernel"
         ),
         order=lines[0].order,
     )

@@ -76,7 +76,6 @@ def ecc_uncorrectable(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterat
         meaning = xid_meaning(xid.number)
         beside = hits(hardware, lambda number, _: number in (_RECORDED, 154))
         yield Finding(
-            role="cause",
             confidence=sure,
             summary=f"Uncorrectable memory error (Xid {xid.number}{f', {meaning.meaning}' if meaning else ''}) on "
             f"{hitting(hardware, xid, sure)}{_state(hardware)}.",
@@ -148,7 +147,6 @@ def _nearby(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         return
     alone = len(hardware.left) <= pod.gpus
     yield Finding(
-        role="cause",
         confidence="likely" if alone else "possible",
         summary=f"{bad[0].title} of {hardware.node} has {_words(bad[0])}; nothing says which GPUs this pod was given, and "
         f"{_any(len(hardware.left), len(hardware.devices))} may be its own.",
@@ -177,7 +175,6 @@ def _by_amdgpu(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         sure = "possible"  # the GPU may be another pod's
     at = bus_of(lines[0].text)
     yield Finding(
-        role="cause",
         confidence=sure,
         summary=f"The AMD GPU{f' at {at}' if at else ''} of {hardware.node} had an error that could not be corrected "
         f"{'when' if sure == 'likely' else 'before'} this pod's process ended.",
@@ -195,7 +192,6 @@ def _by_others(pod: Pod, hardware: Hardware, fix: Fix) -> Iterator[Finding]:
     if said[0][0].bus:
         fix = _fix(hardware, pod, None, said[0][0].bus)
     yield Finding(
-        role="cause",
         confidence="likely" if said[0][1] == "certain" else "possible",
         summary=f"The node {hardware.node} is marked for an error in the memory of a GPU ({said[0][0].type}).",
         evidence=by_others(hardware, "ecc-uncorrectable"),

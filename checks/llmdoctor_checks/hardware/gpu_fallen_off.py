@@ -264,7 +264,7 @@ def _silent(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         "did not answer the driver in time.",
         evidence=tuple(_silence(hardware, silent)),
         explains=("nvml-lost", "illegal-memory-access", *CONSEQUENCES) if pod.failing else (),
-        fixes=(out_of_service(hardware, f"See whether the GPUs of {hardware.node} answer, and reboot it if not"),),
+        fix=out_of_service(hardware, f"See whether the GPUs of {hardware.node} answer, and reboot it if not"),
     )
 
 
@@ -284,7 +284,6 @@ def _reset(pod: Pod, hardware: Hardware, node: Node | None) -> Finding | None:
         sure = "possible"  # it may be another pod's
     hung = "hung, and the kernel's driver reset it" if any("reset" in x.text.lower() for x in found) else "hung"
     return Finding(
-        role="cause",
         confidence=sure,
         summary=f"An AMD GPU of {hardware.node} {hung} {moment} this pod's process ended.",
         evidence=tuple(kernel.evidence(line) for line in found[:3]),
@@ -343,7 +342,6 @@ def _finding(
     code = " (Xid 79)" if xid or any("Xid" in e.text for e in evidence) else ""
     tie = ", which this pod uses," if sure == "certain" else ""
     return Finding(
-        role="cause",
         confidence=sure,
         summary=f"{place[0].upper()}{place[1:]}{tie} {how or f'has fallen off the bus{code}: the driver no longer reaches it'}.",
         evidence=evidence,

@@ -2,19 +2,7 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import (
-    Device,
-    Finding,
-    Fix,
-    Hardware,
-    Pod,
-    check,
-    expression,
-    fixes,
-    letters,
-    parse_time,
-    say_seconds,
-)
+from kubectl_llmdoctor.api import Device, Finding, Fix, Hardware, Pod, check, expression, fixes, letters, say_seconds
 from llmdoctor_checks.hardware._gpu import busy, by_others, conditions, looked_at
 
 #: What a reason's name has in it, and what it means. An idle GPU, a power cap at full load and clocks that somebody set
@@ -155,7 +143,7 @@ def _by_others(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         f"({said[0][0].type}).",
         evidence=by_others(hardware, "gpu-throttled"),
         explains=("head-of-line-blocking", "gateway-timeout", "probe-timeout-under-load", "queue-growing"),
-        fixes=(looked_at(hardware, f"Look at cooling and power of {hardware.node}"),),
+        fix=looked_at(hardware, f"Look at cooling and power of {hardware.node}"),
     )
 
 
@@ -197,8 +185,8 @@ def _short(pod: Pod, device: Device) -> Iterator[tuple[str, str]]:
     if draws > _FAR_BELOW * limit or clock > _FAR_BELOW * most:
         return
     for reason in device.throttle_reasons:
-        since, now = parse_time(device.throttled_since.get(reason)), pod.cluster.now
-        if _POWER in letters(reason) and since and now and (now - since).total_seconds() >= _LASTS_SECONDS:
+        seconds = pod.cluster.seconds_since(device.throttled_since.get(reason))
+        if _POWER in letters(reason) and seconds is not None and seconds >= _LASTS_SECONDS:
             yield reason, _SHORT
 
 
@@ -211,9 +199,8 @@ def _most_power(device: Device, hardware: Hardware) -> float | None:
 
 def _since(pod: Pod, device: Device, why: list[tuple[str, str]]) -> str:
     """`, for 12 min`: for how long the agent has seen it at every reading."""
-    began = [moment for reason, _ in why if (moment := parse_time(device.throttled_since.get(reason)))]
-    now = pod.cluster.now
-    return f", for {say_seconds((now - min(began)).total_seconds())}" if began and now and min(began) < now else ""
+    longest = max((pod.cluster.seconds_since(device.throttled_since.get(reason)) or 0 for reason, _ in why), default=0)
+    return f", for {say_seconds(longest)}" if longest > 0 else ""
 
 
 def _clock(device: Device) -> str:

@@ -78,7 +78,6 @@ def illegal_memory_access(pod: Pod, hardware: Hardware | None, logs: Logs | None
         hardware, f"Run the diagnostics of the GPU at {xid.bus}: it fails under other pods as well"
     )
     yield Finding(
-        role="cause",
         confidence=sure,
         summary=f"The GPU stopped a kernel (Xid {xid.number}{f', {meaning.meaning}' if meaning else ''}) on "
         f"{hitting(hardware, xid, sure)}{again or ': a fault of the program, not of the card'}.",
@@ -105,13 +104,12 @@ def _by_amdgpu(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     if sure is None or not any(name.startswith("amd.com/") for name in pod.accelerators):
         return
     yield Finding(
-        role="cause",
         confidence=sure,
         summary=f"An AMD GPU of {hardware.node} refused an access of a kernel (page fault) "
         f"{'when' if sure == 'likely' else 'before'} this pod's process ended: a fault of the program nearly always.",
         evidence=tuple(hardware.kernel.evidence(line) for line in faults[:2]),
         explains=CONSEQUENCES,
-        fixes=(_looked_for(pod),),
+        fix=_looked_for(pod),
     )
 
 

@@ -121,11 +121,8 @@ def _degraded(hardware: Hardware) -> Iterator[Finding]:
             )
             for d in bad[:4]
         ),
-        fixes=(
-            looked_at(
-                hardware,
-                f"Look at the fabric manager's log and the NVLinks of {hardware.node}; reset its GPUs together",
-            ),
+        fix=looked_at(
+            hardware, f"Look at the fabric manager's log and the NVLinks of {hardware.node}; reset its GPUs together"
         ),
     )
 
@@ -149,9 +146,7 @@ def _noisy(hardware: Hardware) -> Iterator[Finding]:
             hardware.evidence(d, "nvlinks", f"link: {n.link}, errorsPerMinute: {n.errors_per_minute:g}")
             for d, n in noisy[:4]
         ),
-        fixes=(
-            looked_at(hardware, f"Look at the NVLinks of {hardware.node}; reset its GPUs together in a maintenance"),
-        ),
+        fix=looked_at(hardware, f"Look at the NVLinks of {hardware.node}; reset its GPUs together in a maintenance"),
     )
 
 
@@ -161,7 +156,6 @@ def _by_others(pod: Pod, hardware: Hardware, *, joined: bool) -> Iterator[Findin
     if not said or not joined or pod.gpus < 2 or not pod.failing:
         return
     yield Finding(
-        role="cause",
         confidence="likely" if said[0][1] == "certain" else "possible",
         summary=f"The node {hardware.node} is marked for an NVLink that failed ({said[0][0].type}); the {pod.gpus} GPUs of this pod "
         "exchange everything over such links.",
@@ -189,7 +183,6 @@ def _by_switch(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     first = near[0]
     what = "failed" if first.kind == "switch" else "reported a fatal error"
     yield Finding(
-        role="cause",
         confidence="certain" if hardware.whole_node else "likely",
         summary=f"A switch between the GPUs of {hardware.node} {what} (SXid {first.number}: {first.text}); "
         f"the {pod.gpus} GPUs of this pod exchange everything over its links.",
@@ -216,7 +209,6 @@ def _not_reset(pod: Pod, hardware: Hardware, logs: Logs) -> Iterator[Finding]:
     if not old or not said:
         return
     yield Finding(
-        role="cause",
         summary=f"An NVLink of {hardware.node} had failed before (Xid {old[-1].number}), and the GPUs were not reset since; now the "
         f"{pod.gpus} GPUs of this pod cannot reach each other's memory.",
         evidence=(old[-1].evidence, log_evidence(said[0])),

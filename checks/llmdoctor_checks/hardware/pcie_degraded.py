@@ -60,9 +60,7 @@ def pcie_degraded(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
                 *by_others(hardware, "pcie-degraded"),
             ),
             explains=("slow-load",),
-            fixes=(
-                looked_at(hardware, f"Reseat the card or its riser on {hardware.node}, then look at its link again"),
-            ),
+            fix=looked_at(hardware, f"Reseat the card or its riser on {hardware.node}, then look at its link again"),
         )
     else:
         yield from _noisy(hardware)
@@ -80,7 +78,7 @@ def _noisy(hardware: Hardware) -> Iterator[Finding]:
         role="risk" if again else "note",
         summary=f"The PCIe link of a GPU of {hardware.node}, which this pod uses, has to send much again: {', '.join(said)}.",
         evidence=(*(hardware.evidence(device, "pcie", _numbers(device)) for device in again), *corrected[:3]),
-        fixes=(looked_at(hardware, f"Reseat the card or its riser on {hardware.node}, then count again"),),
+        fix=looked_at(hardware, f"Reseat the card or its riser on {hardware.node}, then count again"),
     )
 
 
@@ -88,7 +86,6 @@ def _broken(pod: Pod, hardware: Hardware, errors: list[BusError]) -> Finding:
     """Errors of the bus that ended what ran on the GPU."""
     count = len({error.line.time for error in errors})  # the port and the device behind it tell of the same
     return Finding(
-        role="cause",
         severity="critical",
         summary=f"The PCIe link of a GPU of {hardware.node}, which this pod uses, had {count_of(count, 'fatal error')}.",
         evidence=tuple(hardware.kernel.evidence(error.line) for error in errors[:3]),

@@ -178,7 +178,6 @@ def _silent_firmware(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     line, gpu = said[-1]
     proof = hardware.kernel.evidence(line)
     yield Finding(
-        role="cause",
         confidence="likely" if hardware.whole_node else "possible",
         summary=f"The firmware of {f'{gpu}, as the driver counts,' if gpu else 'a GPU'} of {hardware.node} does not answer the driver any "
         "more (GSP): nothing runs on that GPU before it is reset.",

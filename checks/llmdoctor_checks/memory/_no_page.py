@@ -46,7 +46,6 @@ def starved(
             continue
         total = node.capacity("memory") if node else None
         yield Finding(
-            role="cause",
             summary=f"The kernel of {hardware.node}{f' ({say_bytes(total)})' if total else ''} had no memory left for {said['process']} as "
             f"{engine.at} lost its GPU, which shares that memory.",
             evidence=(hardware.kernel.evidence(line), log_evidence(gone)),

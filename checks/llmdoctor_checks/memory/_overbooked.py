@@ -39,7 +39,6 @@ def overbooked(pod: Pod, subject: Subject, logs: Logs | None, consequences: tupl
             continue
         names = [f"{other.metadata.namespace}/{other.metadata.name}" for other, _ in sharing]
         yield Finding(
-            role="cause",
             confidence="likely" if logs is not None and next(logs.find(*FULL), None) else "possible",
             summary=f"HAMi has given one GPU ({uuid}) of {pod.spec.node_name} to {pod.name}, {own} % of its cores, and to "
             + ", ".join(f"{name}, {share} %" for name, (_, share) in zip(names, sharing, strict=True))
@@ -56,7 +55,7 @@ def overbooked(pod: Pod, subject: Subject, logs: Logs | None, consequences: tupl
                 ),
             ),
             explains=("vgpu-shim", *consequences, *CONSEQUENCES),
-            fixes=(_placed_apart(pod, subject, names[0]),),
+            fix=_placed_apart(pod, subject, names[0]),
         )
         return
 

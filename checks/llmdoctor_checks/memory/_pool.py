@@ -46,7 +46,6 @@ def refuses(engine: Engine, sizing: Sizing, log: Log) -> Finding | None:
     idle = free - memory * (1 - (share if isinstance(share, float) else _SHARE)) >= _PLENTY
     beside = f", while {free:g} GB of the GPU are free" if idle else ""
     return Finding(
-        role="cause",
         summary=f"A request of {of_pool[-1][1]['have']} tokens was refused: the KV cache of {engine.at} holds {pool} tokens, and the "
         f"context allows {context}{beside}.",
         evidence=(log_evidence(up, said[0]), log_evidence(lines[-1])),

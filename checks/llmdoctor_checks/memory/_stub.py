@@ -29,7 +29,6 @@ def gone_in_stub(engine: Engine, limit: int, log: Log) -> Iterator[Finding]:
         return
     raised = f"Raise the memory limit of {container.name} from {say_bytes(limit)}, for example to {_ENOUGH}"
     yield Finding(
-        role="cause",
         confidence="possible",
         summary=f"The process of {container.name} in which vLLM loads the model ended without a word of its own, and the memory limit is "
         f"{say_bytes(limit)}: Triton, PyTorch and a CUDA context alone take about as much, and the kernel kills at the limit.",
@@ -41,6 +40,6 @@ def gone_in_stub(engine: Engine, limit: int, log: Log) -> Iterator[Finding]:
             ),
         ),
         explains=CONSEQUENCES,
-        fixes=(fixes.set_resource(container, "limits", "memory", _ENOUGH, raised),),
+        fix=fixes.set_resource(container, "limits", "memory", _ENOUGH, raised),
         order=gone.order,
     )

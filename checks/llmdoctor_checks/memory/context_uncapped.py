@@ -84,7 +84,6 @@ def context_uncapped(pod: Pod, engine: Engine, logs: Logs | None, sizing: Sizing
     if refused:
         line, asked, fits = refused
         yield Finding(
-            role="cause",
             confidence="certain",
             summary=f"Nothing caps the context, so the model's own {asked} tokens apply, more than the KV cache can hold"
             + (f": {fits} fit." if fits else "."),
@@ -136,7 +135,6 @@ def _of_llama(engine: Engine, logs: Logs) -> Iterator[Finding]:
         if refused is None or line is None or takes is None or int(takes["tokens"]) < _LONG_TOKENS:
             continue
         yield Finding(
-            role="cause",
             confidence="certain",
             summary=f"Nothing caps the context, so the model's own {takes['tokens']} tokens apply, and llama.cpp gets no memory for a KV "
             "cache of that length.",
@@ -146,10 +144,8 @@ def _of_llama(engine: Engine, logs: Logs) -> Iterator[Finding]:
                 pod_evidence(container, "args", told.text if told else "no --ctx-size"),
             ),
             explains=("kv-cache-no-room", "host-memory-insufficient", "cuda-oom-weights", *FAILED_START),
-            fixes=(
-                fixes.set_flag(
-                    engine, "max_model_len", "--ctx-size", "8192", "Cap the context, for example: --ctx-size 8192"
-                ),
+            fix=fixes.set_flag(
+                engine, "max_model_len", "--ctx-size", "8192", "Cap the context, for example: --ctx-size 8192"
             ),
             order=refused.order,
         )

@@ -131,5 +131,5 @@ def _too_large(engine: Engine, summary: str, evidence: tuple[Evidence, ...], fix
         severity="critical",
         summary=summary,
         evidence=(*evidence, *((setting_evidence(engine.container, model),) if model else ())),
-        fixes=(fixes.advice(f"{fix} in {fixes.edited(engine.pod)}"),),
+        fix=fixes.advice(f"{fix} in {fixes.edited(engine.pod)}"),
     )

@@ -189,16 +189,13 @@ def _crowded(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
         return None
     look = f"kubectl -n {pod.namespace} exec {pod.name} -c {engine.container.name} -- nvidia-smi"
     return Finding(
-        role="cause",
         severity="warning",
         summary=f"Of the {total:.3g} GiB of its GPUs only {free:.3g} GiB were free when {engine.title} started, before it had loaded a "
         "model: something else holds them, and layers of the model are computed on the CPU.",
         evidence=(*(log_evidence(line) for line, _ in sizes[:2]), log_evidence(last[0])),
         explains=("weights-off-gpu", "cpu-starved"),
-        fixes=(
-            fixes.platform(
-                "See who else uses the GPU, and give this pod one of its own", *(() if pod.log_only else (look,))
-            ),
+        fix=fixes.platform(
+            "See who else uses the GPU, and give this pod one of its own", *(() if pod.log_only else (look,))
         ),
         order=last[0].order,
     )
@@ -217,7 +214,6 @@ def _counted(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:
                 continue
             container, privileged = ending.container, ending.container.spec.security_context.privileged
             return Finding(
-                role="cause",
                 confidence="likely" if said.others > said.own else "possible",
                 summary=f"Of the GPU's {say_bytes(said.total)} this process had {say_bytes(said.own)} when none was left "
                 f"({say_bytes(said.free)} free): about {say_bytes(said.others)} are held by something else, another process of "
@@ -258,7 +254,7 @@ def _unaccounted(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:
     vLLM measures the whole GPU while it profiles (v1/worker/gpu_worker.py): what a neighbour takes meanwhile is charged to it.
     """
     for ending in endings(pod):
-        engine = next((e for e in subject.engines(pod) if e.container is ending.container), None)
+        engine = subject.engine_of(ending.container)
         share, log = _share(engine), log_of(ending, logs)
         if engine is None or share is None or log is None:
             continue
@@ -281,7 +277,6 @@ def _unaccounted(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:
             else f"for which container {ending.container.name} does not ask, so that others may have it"
         )
         return Finding(
-            role="cause",
             summary=f"Weights take {say_bytes(weights.high)}, and of the {say_bytes(share * total)} that vLLM may use nothing is left: "
             f"about {say_bytes(unknown)} were taken by something else while it measured the GPU, {others}.",
             evidence=(
@@ -292,7 +287,7 @@ def _unaccounted(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:
                 ),
             ),
             explains=("kv-cache-no-room", "gpu-memory-utilization-high", *CONSEQUENCES),
-            fixes=(_of_its_own(ending.container, asked=asked),),
+            fix=_of_its_own(ending.container, asked=asked),
             order=line.order,
         )
     return None
@@ -307,7 +302,6 @@ def _unasked(pod: Pod, subject: Subject, logs: Logs) -> Iterator[Finding]:
         if line is None or not asks_for_nothing(container) or not any(one is container for one in engines):
             continue
         yield Finding(
-            role="cause",
             summary=f"Somebody else has memory on the GPU that vLLM takes: container {container.name} asks for none, so that it sees all "
             f"of {pod.spec.node_name} and takes the first, whoever has it.",
             evidence=(
@@ -315,7 +309,7 @@ def _unasked(pod: Pod, subject: Subject, logs: Logs) -> Iterator[Finding]:
                 pod_evidence(container, "resources.limits", ", ".join(container.spec.resources.limits) or "none"),
             ),
             explains=(*_NO_ROOM, "gpu-memory-utilization-high", *CONSEQUENCES),
-            fixes=(_of_its_own(container, asked=False),),
+            fix=_of_its_own(container, asked=False),
             order=line.order,
         )
         return
@@ -350,7 +344,6 @@ def _overpacked(pod: Pod, subject: Subject) -> Iterator[Finding]:
     if total <= 1:
         return
     yield Finding(
-        role="cause",
         summary=f"{len(shares)} pods share one GPU of {pod.spec.node_name}, with {total:g} of it together: "
         + ", ".join(f"{other.metadata.name} {share:g}" for other, share in shares)
         + ".",
@@ -366,12 +359,10 @@ def _overpacked(pod: Pod, subject: Subject) -> Iterator[Finding]:
             ),
         ),
         explains=(*_NO_ROOM, *CONSEQUENCES),
-        fixes=(
-            fixes.platform(
-                "Delete one of the pods that share the GPU, so that the scheduler places it again, and see that all pods with "
-                f"{_FRACTION} are placed by one scheduler",
-                f"kubectl get pods -A -o wide -l {_GROUP}={group}",
-            ),
+        fix=fixes.platform(
+            "Delete one of the pods that share the GPU, so that the scheduler places it again, and see that all pods with "
+            f"{_FRACTION} are placed by one scheduler",
+            f"kubectl get pods -A -o wide -l {_GROUP}={group}",
         ),
     )
 

@@ -84,7 +84,6 @@ def gpu_memory_utilization_high(pod: Pod, engine: Engine, logs: Logs | None, siz
         if total - free > _CONTEXT_GIB:
             why = f"{engine.title}'s default of {_DEFAULT} would have had room beside what else uses {total - free:.2f} GiB of it."
         yield Finding(
-            role="cause",
             summary=f"{setting.text} asks for {share * total:.2f} of the GPU's {total:g} GiB, of which {free:g} were free: {why}",
             evidence=(log_evidence(line), setting_evidence(container, setting)),
             explains=("gpu-memory-shared", *FAILED_START),
@@ -93,7 +92,6 @@ def gpu_memory_utilization_high(pod: Pod, engine: Engine, logs: Logs | None, siz
         )
     elif failed:
         yield Finding(
-            role="cause",
             summary=f"{setting.text} leaves {1 - share:.0%} of the GPU for what is outside {engine.title}'s budget, and it ran out.",
             evidence=(log_evidence(failed), setting_evidence(container, setting)),
             explains=("cuda-oom-profile", "cuda-oom-runtime", *FAILED_START),
@@ -128,20 +126,17 @@ def _past_its_share(
     if said.own <= max(share * said.total, weights * _LOADED) or lower * said.total < weights + GIB:
         return
     yield Finding(
-        role="cause",
         summary=f"{setting.text} is {share * said.total / GIB:.1f} of the GPU's {said.total / GIB:.1f} GiB, and PyTorch had "
         f"{said.own / GIB:.1f} GiB when there was no more: the {weights / GIB:.1f} GiB of weights and the KV cache fit, and what "
         "runs beside them (graphs, a warm-up, requests) did not.",
         evidence=(log_evidence(line), setting_evidence(engine.container, setting)),
         explains=("cuda-oom-weights", "cuda-oom-profile", "cuda-oom-runtime", *FAILED_START),
-        fixes=(
-            fixes.set_flag(
-                engine,
-                "gpu_memory_utilization",
-                setting.flag,
-                f"{lower:.2f}",
-                f"Lower {setting.flag} from {share:g} to {lower:.2f}",
-            ),
+        fix=fixes.set_flag(
+            engine,
+            "gpu_memory_utilization",
+            setting.flag,
+            f"{lower:.2f}",
+            f"Lower {setting.flag} from {share:g} to {lower:.2f}",
         ),
         order=line.order,
     )

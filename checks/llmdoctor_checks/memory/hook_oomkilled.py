@@ -40,9 +40,7 @@ def hook_oomkilled(container: Container) -> Iterator[Finding]:
         summary=f"The memory limit of {container.name} is {written}, which is {say_bytes(limit)}{unit}: too little for the "
         "runtime's own process and the GPU hook, which are killed before the server starts.",
         evidence=(pod_evidence(container, "resources.limits.memory", str(written)),),
-        fixes=(
-            fixes.set_resource(container, "limits", "memory", meant, f"{summary}: {meant}")
-            if meant
-            else fixes.advice(f"{summary} of {container.name} in {fixes.edited(container.pod)}"),
-        ),
+        fix=fixes.set_resource(container, "limits", "memory", meant, f"{summary}: {meant}")
+        if meant
+        else fixes.advice(f"{summary} of {container.name} in {fixes.edited(container.pod)}"),
     )

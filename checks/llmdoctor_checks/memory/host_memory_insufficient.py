@@ -75,7 +75,6 @@ def host_memory_insufficient(pod: Pod, subject: Subject, cluster: Cluster, logs:
         # what was free may have become more since
         unsure = ago is None or any(after.number > line.number for after in line.log.find(*_WELL))
         yield Finding(
-            role="cause",
             severity="warning",
             confidence="possible" if unsure else "likely",
             summary=f"{line.log.pod} asks {engine.container.name} for a model that needs {said['want']} of host memory, and {said['have']} "

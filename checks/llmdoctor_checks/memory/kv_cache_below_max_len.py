@@ -93,16 +93,13 @@ def _by_graphs(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
     of_what = " of batches that speculative decoding makes several times as wide" if guessed is not None else ""
     fewer = ", and with them fewer tokens that are guessed at once (num_speculative_tokens)" if guessed else ""
     return Finding(
-        role="cause",
         confidence="certain",
         summary=f"CUDA graphs{of_what} take {found.graphs} GiB, and {found.left} GiB are left for the KV cache; one request of the "
         f"maximum length {found.length} needs {found.needed} GiB.",
         evidence=tuple(log_evidence(line) for line in found.lines),
         explains=("kv-cache-no-room", "context-uncapped", *EXPLAINED, "engine-dead", "worker-lost"),
-        fixes=(
-            fixes.advice(
-                f"Capture graphs of smaller batches: a lower --max-cudagraph-capture-size or --max-num-seqs in {fixes.edited(pod)}{fewer}"
-            ),
+        fix=fixes.advice(
+            f"Capture graphs of smaller batches: a lower --max-cudagraph-capture-size or --max-num-seqs in {fixes.edited(pod)}{fewer}"
         ),
         order=found.lines[0].order,
     )
@@ -126,7 +123,6 @@ def _waits_for_ever(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         return None
     last = still[-1]
     return Finding(
-        role="cause",
         summary=f"{last.waiting} requests wait in {engine.at}, and nothing has run for {say_seconds(seconds)} beside an empty KV cache: "
         f"that holds {holds[0]} tokens, and a request may have {longest[0]}. One that is larger than the cache waits forever, and all "
         "others behind it.",

@@ -190,7 +190,7 @@ def oomkilled_host(
         found = found or [*_hangs(pod, logs, subject)]
         yield from found or (_by_its_agent(pod, logs, subject) if logs is not None and pod.failing else ())
     for ending in endings(pod):
-        limit = ending.container.limit("memory") or pod.memory_limit
+        limit = ending.container.memory_limit
         if limit is not None:
             yield from _ended(ending, limit, log_of(ending, logs) if logs else None, subject, hardware, events)
 
@@ -208,7 +208,7 @@ def _ended(
     if kill is None and hardware and not ending.oom_killed:
         kill = unnamed = _at_limit(hardware, limit)
         by_kernel = unnamed is not None
-    engine = next((e for e in subject.engines(container.pod) if e.container is container), None)
+    engine = subject.engine_of(container)
     if not (ending.oom_killed or by_kernel):
         found = [*_of_compilers(ending, limit, log, subject)]
         if engine is not None and log is not None:
@@ -229,7 +229,6 @@ def _ended(
     build = compilers(container, limit, log, by_kernel_log, killed=ending.oom_killed)
     greedy = [x for x in (build, context, prompts) if x]
     yield Finding(
-        role="cause",
         confidence="likely" if unnamed or (_shared(container, limit) and not by_kernel) else "certain",
         summary=_summary(ending, limit, phase, kill, over.text if over else _settings(engine, subject))
         + "".join(x.text for x in greedy),
@@ -255,8 +254,6 @@ def _of_compilers(ending: Ending, limit: int, log: Log | None, subject: Subject)
     if build is None:
         return
     yield Finding(
-        role="cause",
-        confidence="likely",
         summary=f"A compiler of {container.name}, which may have {say_bytes(limit)} of memory, was killed.{build.text}",
         evidence=(build.evidence, _stated(container), pod_evidence(container.pod, ending.path, ending.text)),
         explains=(*CONSEQUENCES, "compiler-missing"),
@@ -306,7 +303,6 @@ def _too_much(engine: Engine, limit: int, log: Log, subject: Subject) -> Iterato
         return
     container = engine.container
     yield Finding(
-        role="cause",
         summary=f"A process of {container.name} was killed: {over.text}, and the memory limit is {say_bytes(limit)}.",
         evidence=(log_evidence(killed), *over.evidence, _stated(container)),
         explains=CONSEQUENCES,
@@ -350,10 +346,9 @@ def _by_event(
 def _runs_without(pod: Pod, logs: Logs | None, subject: Subject, events: Events | None) -> Iterator[Finding]:
     """A container that is up and not ready, whose log tells of a process that was killed, as does an event of its node."""
     for container in pod.containers if logs else ():
-        limit, running = container.limit("memory") or pod.memory_limit, container.status.state.running
+        limit, began = container.memory_limit, container.started
         log = logs.current(container.name) if logs and container.role == "main" else None
         lost = died(log) if log else None
-        began = parse_time(running.started_at) if running else None
         if log is None or limit is None or lost is None or began is None or container.status.ready or served(log):
             continue
         since = max(began, lost.time - _TOGETHER) if lost.time else began
@@ -371,7 +366,7 @@ def _hangs(pod: Pod, logs: Logs | None, subject: Subject) -> Iterator[Finding]:
     """A server that comes no further, and whose settings take more than its limit: ranks were killed, and it waits for them."""
     for engine in subject.engines(pod) if pod.failing else ():
         container = engine.container
-        limit, running = container.limit("memory") or pod.memory_limit, container.status.state.running
+        limit, running = container.memory_limit, container.status.state.running
         if limit is None or running is None or container.status.ready or container.status.restart_count or pod.lent:
             continue
         log = logs.current(container.name) if logs else None
@@ -380,7 +375,6 @@ def _hangs(pod: Pod, logs: Logs | None, subject: Subject) -> Iterator[Finding]:
         if over is None or log is None or last is None or served(log) or not _stands(log, last, pod):
             continue
         yield Finding(
-            role="cause",
             confidence="possible",
             summary=f"{over.text}, and the memory limit of {container.name} is {say_bytes(limit)}: the kernel kills processes of it, and "
             "a launcher that waits for one of them says nothing more and never gets ready.",
@@ -395,11 +389,10 @@ def _hangs(pod: Pod, logs: Logs | None, subject: Subject) -> Iterator[Finding]:
 def _stands(log: Log, last: Line, pod: Pod) -> bool:
     """Whether a start has come to where it takes host memory, and says nothing for long."""
     phase, ago = phase_of(log), written_ago(last, pod.cluster.now)
-    container, now = pod.container(log.container), pod.cluster.now
-    running = container.status.state.running if container is not None and log.quoted else None
-    since = parse_time(running.started_at) if running else None
-    if since is not None and now is not None:  # the clock of what a report quotes may be another
-        ago = (now - since).total_seconds() - (seconds_between(log.line(1), last) or 0)
+    container = pod.container(log.container)
+    ran = pod.cluster.seconds_since(container.started) if container is not None and log.quoted else None
+    if ran is not None:  # the clock of what a report quotes may be another
+        ago = ran - (seconds_between(log.line(1), last) or 0)
     taking = (phase is not None and phase.name in _TAKE_MEMORY) or log.holds(_ALLOCATES)
     return taking and ago is not None and ago >= _SILENT_SECONDS
 
@@ -415,7 +408,6 @@ def _by_kernel(
 ) -> Finding:
     """What an event of the node and the container together show."""
     return Finding(
-        role="cause",
         summary=f"{said} {kill.process} on node {container.pod.spec.node_name}, which had {say_bytes(kill.anon)} of its own, at the limit "
         f"of its cgroup; the memory limit of {container.name} is {say_bytes(limit)}.",
         evidence=(proof[0], event_evidence(proof[1], container.pod.cluster), _stated(container)),
@@ -455,7 +447,6 @@ def _by_its_shell(ending: Ending, limit: int, log: Log, subject: Subject) -> Ite
 def _by_its_parent(container: Container, what: str, line: Line, limit: int, subject: Subject) -> Finding:
     """What was killed, as the program says that started it: at which limit, nobody says."""
     return Finding(
-        role="cause",
         summary=f"{what}, as the kernel does for memory: usually at the container's limit of {say_bytes(limit)}, else on a node that "
         "ran out.",
         evidence=(log_evidence(line), _stated(container)),
@@ -468,7 +459,7 @@ def _by_its_parent(container: Container, what: str, line: Line, limit: int, subj
 def _by_its_agent(pod: Pod, logs: Logs, subject: Subject) -> Iterator[Finding]:
     """A container that runs without Envoy, which was killed, and whose agent says so."""
     for container in pod.containers:
-        limit, log = container.limit("memory") or pod.memory_limit, logs.current(container.name)
+        limit, log = container.memory_limit, logs.current(container.name)
         if limit is None or log is None or not container.running or container.status.ready:
             continue
         if line := next((x for x in log.find(_BY_AGENT) if x.number in last_words(log)), None):
@@ -479,10 +470,10 @@ def _by_its_agent(pod: Pod, logs: Logs, subject: Subject) -> Iterator[Finding]:
 def _survived(pod: Pod, hardware: Hardware, subject: Subject) -> Iterator[Finding]:
     """A container that runs without one of its processes, which the kernel killed, and does not get ready."""
     for container in pod.containers:
-        limit, running = container.limit("memory") or pod.memory_limit, container.status.state.running
+        limit, running = container.memory_limit, container.status.state.running
         if limit is None or running is None or container.role != "main" or container.status.ready:
             continue
-        began = parse_time(running.started_at)
+        began = container.started
         killed = [
             kill
             for kill in hardware.kills_between(container, began, None, whole_node=False)
@@ -494,7 +485,6 @@ def _survived(pod: Pod, hardware: Hardware, subject: Subject) -> Iterator[Findin
             continue
         of = f": {killed[0].process}, which had {say_bytes(killed[0].anon)} of its own in memory" if killed else ""
         yield Finding(
-            role="cause",
             summary=f"The kernel killed {count_of(len(killed), 'process') if killed else 'a process'} of container {container.name} at its "
             f"memory limit of {say_bytes(limit)}{of}; the container runs on without, and does not get ready.",
             evidence=(
@@ -546,7 +536,7 @@ def _counted(container: Container, hardware: Hardware) -> Iterator[Evidence]:
 def _risk(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Finding]:
     """A limit below what the engine surely takes."""
     container = engine.container
-    limit = container.limit("memory") or pod.memory_limit
+    limit = container.memory_limit
     uses = list(uses_of(engine, sizing))
     needed = sum(use.size for use in uses)
     if limit is None or needed <= limit or engine.name not in PYTHON or pod.lent:
@@ -634,10 +624,9 @@ def _straight(span: Span) -> bool:
 
 def _before(pod: Pod, container: Container, subject: Subject) -> Iterator[Finding]:
     """A server that was killed at its limit some time ago, and has not served for as long again since."""
-    ended, running, now = container.terminated, container.status.state.running, pod.cluster.now
-    limit = container.limit("memory") or pod.memory_limit
-    moments = [ended and ended.started_at, ended and ended.finished_at, running and running.started_at]
-    began, died, since = map(parse_time, moments)
+    ended, since, now = container.terminated, container.started, pod.cluster.now
+    limit = container.memory_limit
+    began, died = map(parse_time, (ended and ended.started_at, ended and ended.finished_at))
     if ended is None or ended.reason != "OOMKilled" or limit is None or container.role != "main" or pod.failing:
         return
     if now is None or began is None or died is None or since is None or (now - died).days >= _REMEMBERED_DAYS:

@@ -145,7 +145,6 @@ def oomkilled_node(
     """
     if pod.status.reason == "Evicted" and (done := _evicted(pod.status.message)):
         yield Finding(
-            role="cause",
             confidence="certain",
             summary=f"The kubelet {done} {pod.name}: the node was short of memory.",
             evidence=(pod_evidence(pod, "status", f"Evicted: {pod.status.message}"),),
@@ -159,7 +158,7 @@ def oomkilled_node(
     for ending in endings(pod):
         proof = _kernel(ending, hardware) if hardware else None
         if proof is None and ending.signal != "SIGKILL" and not ending.oom_killed:
-            engine = next((e for e in subject.engines(pod) if e.container is ending.container), None)
+            engine = subject.engine_of(ending.container)
             found = [*starved(ending, engine, log_of(ending, logs) if logs else None, hardware, node)]
             found = found or [*_of_worker(pod, ending, events, hardware, node, logs, subject)]
             yield from found or _of_compilers(ending, node, logs)
@@ -172,7 +171,6 @@ def oomkilled_node(
         confidence, why, evidence = proof
         own = _compiles(ending, node, logs, [evidence]) or _greedy(ending, node, logs, subject)
         yield Finding(
-            role="cause",
             confidence="certain" if confidence == "certain" else "likely",
             summary=f"Container {ending.container.name} was killed for lack of memory on the node {pod.spec.node_name}: {why}."
             f"{own.text if own else ''}",
@@ -193,15 +191,13 @@ def _of_compilers(ending: Ending, node: Node | None, logs: Logs | None) -> Itera
     """A compiler that was killed in a container without a limit, as the build says that failed of it."""
     container = ending.container
     build = _compiles(ending, node, logs)
-    if build is None or container.limit("memory") or container.pod.memory_limit:
+    if build is None or container.memory_limit:
         return
     yield Finding(
-        role="cause",
-        confidence="likely",
         summary=f"A compiler of {container.name}, which has no memory limit of its own, was killed.{build.text}",
         evidence=(build.evidence, pod_evidence(container.pod, ending.path, ending.text)),
         explains=("compiler-missing", *CONSEQUENCES),
-        fixes=(build.fix,),
+        fix=build.fix,
     )
 
 
@@ -219,7 +215,7 @@ def _without_limit(ending: Ending, events: Events | None, log: Log | None) -> tu
 
 def _greedy(ending: Ending, node: Node | None, logs: Logs | None, subject: Subject) -> Greed | None:
     """What of the engine's own settings may take half of the node's memory or more."""
-    engine = next((e for e in subject.engines(ending.container.pod) if e.container is ending.container), None)
+    engine = subject.engine_of(ending.container)
     total = node.capacity("memory") if node else None
     if engine is None or total is None:
         return None
@@ -271,7 +267,6 @@ def _fell_silent(pod: Pod, events: Events | None, node: Node | None) -> Iterator
     ]
     if kills:
         yield Finding(
-            role="cause",
             summary=f"The node {node.name} ran out of memory, and no longer answers since: the kernel killed processes of it, the last "
             f"{say_seconds((since - kills[-1].last).total_seconds() if kills[-1].last else 0)} before.",
             evidence=(event_evidence(kills[-1], pod.cluster), node_evidence(node, f"Ready=Unknown: {ready.reason}")),
@@ -292,8 +287,6 @@ def _refused_by_driver(pod: Pod, node: Node | None, hardware: Hardware | None, s
     if engine is None or hardware is None or own is None or len(lines) < _SEVERAL or not down:
         return
     yield Finding(
-        role="cause",
-        confidence="likely",
         summary=f"The node {hardware.node} went down without memory: {len(lines)} times its GPU's driver got none.{own.text}",
         evidence=(hardware.kernel.evidence(lines[-1]), own.evidence),
         explains=("node-lost", "node-not-ready", *CONSEQUENCES),
@@ -318,12 +311,12 @@ def _of_worker(
     """A worker that ended without a word while the node was full, or can only be full; the container's first process lived on."""
     log = log_of(ending, logs) if logs else None
     lost = died(log) if log else None
-    engine = next((e for e in subject.engines(pod) if e.container is ending.container), None)
+    engine = subject.engine_of(ending.container)
     if lost is None or engine is None or engine.name not in PYTHON:
         return
     total = node.capacity("memory") if node else None
     over = excess(engine, subject.sizing(engine), total) if total is not None else None
-    limit = ending.container.limit("memory") or pod.memory_limit
+    limit = ending.container.memory_limit
     evidence = [log_evidence(lost)]
     if victim := _victim(pod, ending, events, hardware):
         why = f"a system OOM killed {victim[0]} at that time"
@@ -343,7 +336,6 @@ def _of_worker(
         repairs = (*repairs, *over.fixes)
         evidence += [*over.evidence, node_evidence(node, f"memory: {say_bytes(total)}")]
     yield Finding(
-        role="cause",
         summary=text,
         evidence=tuple(evidence),
         explains=("oomkilled-host", *CONSEQUENCES),
@@ -419,7 +411,7 @@ def _beyond(pod: Pod, node: Node | None, hardware: Hardware | None, metrics: Met
                 *((short[1],) if short else ()),
                 *_given_away(pod, node),
             ),
-            fixes=(_request(container, taken),),
+            fix=_request(container, taken),
         )
         return
 
@@ -438,11 +430,8 @@ def _own(container: Container, hardware: Hardware | None, metrics: Metrics | Non
         said = f"has held {say_bytes(least)} of host memory or more for {say_seconds(recent.seconds)}, page cache not counted"
         return (least, said, recent.evidence(say_bytes)) if recent.seconds >= 0.9 * _LASTING_SECONDS else None
     use = hardware.use_of(container) if hardware else None
-    running, now = container.status.state.running, container.pod.cluster.now
-    since = parse_time(running.started_at) if running else None
-    if use is None or hardware is None or use.memory.anon_bytes is None or since is None or now is None:
-        return None
-    if (now - since).total_seconds() < _LASTING_SECONDS:
+    ran = container.pod.cluster.seconds_since(container.started)
+    if use is None or hardware is None or use.memory.anon_bytes is None or ran is None or ran < _LASTING_SECONDS:
         return None
     held = use.memory.anon_bytes + (use.memory.shmem_bytes or 0)
     quoted = f"anonBytes: {use.memory.anon_bytes}, shmemBytes: {use.memory.shmem_bytes or 0}"

@@ -68,7 +68,7 @@ def oomkilled_shm(pod: Pod, subject: Subject, hardware: Hardware | None) -> Iter
             yield from _risk(container, subject)
     for ending in endings(pod):
         container = ending.container
-        limit = container.limit("memory") or pod.memory_limit
+        limit = container.memory_limit
         if limit is None:
             continue
         volumes = list(_memory_volumes(container))
@@ -95,7 +95,6 @@ def oomkilled_shm(pod: Pod, subject: Subject, hardware: Hardware | None) -> Iter
         else:
             continue
         yield Finding(
-            role="cause",
             confidence="certain" if killed or (used and used[1].startswith("lie")) else "likely",
             summary=f"Container {container.name} was killed at its memory limit by a volume: {summary}",
             evidence=tuple(evidence),
@@ -110,7 +109,6 @@ def _not_measured(container: Container, limit: int, size: int | None, evidence: 
     stored = _stored(container, limit) or _cached(container, limit) or _fetched(container, limit)
     if stored is None:
         return Finding(
-            role="cause",
             confidence="possible",
             summary=f"Memory-backed volumes may take {largest} of the limit of {say_bytes(limit)}; how much they held is not known.",
             evidence=tuple(evidence),
@@ -118,12 +116,11 @@ def _not_measured(container: Container, limit: int, size: int | None, evidence: 
         )
     place, told = stored
     return Finding(
-        role="cause",
         summary=f"Container {container.name} was killed at its memory limit of {say_bytes(limit)}, and keeps its files in "
         f"memory: {place} is a memory-backed volume that may take {largest} of the limit.",
         evidence=(*evidence, told),
         explains=("oomkilled-host", *CONSEQUENCES),
-        fixes=(_moved(container, place),),
+        fix=_moved(container, place),
     )
 
 
@@ -161,7 +158,7 @@ def _risk(container: Container, subject: Subject) -> Iterator[Finding]:
                     _volume_evidence(pod, name, text),
                     pod_evidence(container, "resources.limits.memory", str(container.spec.resources.limits["memory"])),
                 ),
-                fixes=(_shrink(pod, name, limit),),
+                fix=_shrink(pod, name, limit),
             )
 
 
@@ -177,7 +174,7 @@ def _keeps_objects(container: Container, subject: Subject) -> bool:
     told = _STORE.search(words) or any(
         _STORE.search(f"{name} {one.value or ''}") for name, one in container.env.items()
     )
-    computes = container.accelerators or any(e.container is container for e in subject.engines(container.pod))
+    computes = container.accelerators or subject.engine_of(container)
     return "ray start" in words and not told and not computes
 
 

@@ -13,7 +13,6 @@ from kubectl_llmdoctor.api import (
     Subject,
     fixes,
     log_evidence,
-    parse_time,
     phase_of,
     pod_evidence,
     say_seconds,
@@ -32,11 +31,11 @@ WAITS, _WRONG = "wait_until_ready (", ("Traceback (most recent", "Error: ", "NCC
 def of_another_network(pod: Pod, engine: Engine, subject: Subject, logs: Logs | None) -> Finding | None:
     """Ranks whose NCCL is complete, and which wait since for messages at an address that the other node may not reach."""
     container = engine.container
-    log, running = logs.current(container.name) if logs is not None else None, container.status.state.running
-    since, now = parse_time(running.started_at) if running else None, pod.cluster.now
-    if engine.name != "sglang" or log is None or since is None or now is None or len(subject.pods) < 2:
+    log = logs.current(container.name) if logs is not None else None
+    ran = pod.cluster.seconds_since(container.started)
+    if engine.name != "sglang" or log is None or ran is None or len(subject.pods) < 2:
         return None
-    if any(name in container.env for name in _TOLD) or (now - since).total_seconds() < STUCK_SECONDS or phase_of(log):
+    if any(name in container.env for name in _TOLD) or ran < STUCK_SECONDS or phase_of(log):
         return None
     line, done = _used(logs), next(log.find(COMPLETE), None)
     said = re.search(_AT, line.text[:600]) if line is not None else None
@@ -47,12 +46,11 @@ def of_another_network(pod: Pod, engine: Engine, subject: Subject, logs: Logs | 
     used = ((one.name, at["ip"]) for one in subject.pods if (at := _address(one, subject)) is not None)
     each = ", ".join(f"{ip} for {name}" for name, ip in sorted(set(used))[:8])
     return Finding(
-        role="cause",
         # ranks of which each is complete have met
         confidence="likely"
         if waits is not None or all(_is_complete(one, subject) for one in subject.pods)
         else "possible",
-        summary=f"{container.name} has run for {say_seconds((now - since).total_seconds())}; NCCL is complete over {said['nic']} "
+        summary=f"{container.name} has run for {say_seconds(ran)}; NCCL is complete over {said['nic']} "
         f"({said['ip']}), and nothing follows: SGLang's own messages between its nodes go to the address of the default route ({own}), "
         "which is of another network.",
         evidence=(
@@ -61,11 +59,9 @@ def of_another_network(pod: Pod, engine: Engine, subject: Subject, logs: Logs | 
             pod_evidence(pod, "status.podIP", own),
         ),
         explains=("multinode-discovery", "not-ready", "probe-too-short", "nccl-timeout", "rollout-stuck"),
-        fixes=(
-            fixes.advice(
-                f"Set SGLANG_HOST_IP in each pod to its address on {said['nic']} ({each}), in {fixes.edited(pod)}; from one template by "
-                f"a shell before the start: export SGLANG_HOST_IP=$(ip -4 -o addr show {said['nic']} | awk '{{print $4}}' | cut -d/ -f1)"
-            ),
+        fix=fixes.advice(
+            f"Set SGLANG_HOST_IP in each pod to its address on {said['nic']} ({each}), in {fixes.edited(pod)}; from one template by "
+            f"a shell before the start: export SGLANG_HOST_IP=$(ip -4 -o addr show {said['nic']} | awk '{{print $4}}' | cut -d/ -f1)"
         ),
         order=line.order,
     )

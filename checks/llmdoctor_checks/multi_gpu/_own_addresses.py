@@ -29,13 +29,11 @@ def listens_at_anothers(pod: Pod, logs: Logs, explains: tuple[str, ...]) -> Iter
             f"Set {name} to each pod's own address in place of {value}, and take its export out of the start script"
         )
         yield Finding(
-            role="cause",
-            confidence="likely",
             summary=f"{ended.container.name} should listen for others at {value} ({name}), and its pod has {pod.status.pod_ip}: "
             "that is the address of another.",
             evidence=(log_evidence(line), pod_evidence(ended.container, f"env[{name}]", value)),
             explains=explains,
-            fixes=(fixes.set_variables(ended.container, {name: fixes.FromField("status.podIP")}, summary),),
+            fix=fixes.set_variables(ended.container, {name: fixes.FromField("status.podIP")}, summary),
             order=line.order,
         )
         return

@@ -20,7 +20,6 @@ from kubectl_llmdoctor.api import (
     fixes,
     log_evidence,
     of_pod,
-    parse_time,
     phase_of,
     pod_evidence,
     reach,
@@ -86,19 +85,16 @@ def waits_for_other_engines(
     loads = next((one.name for one in subject.pods if one is not pod and _loads(one, subject)), None)
     still = f"; {loads} still loads" if loads else ""
     yield Finding(
-        role="cause",
         confidence="likely" if seconds >= _AWAITS_LONG_SECONDS and not loads else "possible",
         summary=f"{container.name} has loaded its model and waited {say_seconds(seconds)} or more for the data-parallel engines of the "
         f"other nodes: this one has {local.value} of {size.value}{still}.",
         evidence=(log_evidence(line), setting_evidence(container, size), setting_evidence(container, local)),
         explains=explains,
-        fixes=(
-            fixes.advice(
-                "See that the pods of the other nodes run and have loaded the model, that each has its own --data-parallel-start-rank "
-                "and all the same --data-parallel-size, --data-parallel-address and --data-parallel-rpc-port, and that they reach it",
-                f"kubectl -n {pod.namespace} get pods -o wide",
-                f"kubectl -n {pod.namespace} get networkpolicies,endpointslices",
-            ),
+        fix=fixes.advice(
+            "See that the pods of the other nodes run and have loaded the model, that each has its own --data-parallel-start-rank "
+            "and all the same --data-parallel-size, --data-parallel-address and --data-parallel-rpc-port, and that they reach it",
+            f"kubectl -n {pod.namespace} get pods -o wide",
+            f"kubectl -n {pod.namespace} get networkpolicies,endpointslices",
         ),
         order=line.order,
     )
@@ -136,16 +132,13 @@ def waits_for_other_nodes(
         down = [one for one in subject.pods if one is not pod and not any(c.running for c in one.containers)]
         missing = f"; {down[0].name} does not run" if down else ""
         yield Finding(
-            role="cause",
             confidence="possible" if down else "likely",
             summary=f"{container.name} has waited {say_seconds(seconds)} for {whom}: its log ends where {who} of {nodes.value} nodes "
             f"meets them{at}{missing}.",
             evidence=(log_evidence(line), setting_evidence(container, nodes), *shown),
             explains=explains,
-            fixes=(
-                _see(
-                    pod, down, said[-1]["at"] if said else "", _of_no_service(pod, subject.workload, nodes.value, log)
-                ),
+            fix=_see(
+                pod, down, said[-1]["at"] if said else "", _of_no_service(pod, subject.workload, nodes.value, log)
             ),
             order=line.order,
         )
@@ -195,11 +188,11 @@ def _of_no_service(pod: Pod, workload: Workload | None, nodes: int, log: Log) ->
 
 def _stands(pod: Pod, container: Container, logs: Logs) -> Iterator[tuple[Log, Line, float, tuple[Evidence, ...]]]:
     """The starts of a container that came to where the ranks meet and no further, and for how long they had stood there."""
-    trouble = next((t for t in pod.troubles if t.kind == "not-ready" and t.container is container), None)
-    now, log = pod.cluster.now, logs.current(container.name)
-    since = trouble.since if trouble else _unasked_since(container)
-    if since and now and log is not None and (line := ends_with(log, JOINS)):
-        seconds = (now - since).total_seconds() - after_start(line)
+    trouble = container.trouble("not-ready")
+    log = logs.current(container.name)
+    stood = pod.cluster.seconds_since(trouble.since if trouble else _unasked_since(container))
+    if stood is not None and log is not None and (line := ends_with(log, JOINS)):
+        seconds = stood - after_start(line)
         if seconds >= STUCK_SECONDS:
             yield log, line, seconds, ()
     for ending, line in () if pod.ready else killed_at(pod, logs, JOINS):
@@ -210,7 +203,5 @@ def _stands(pod: Pod, container: Container, logs: Logs) -> Iterator[tuple[Log, L
 
 def _unasked_since(container: Container) -> datetime | None:
     """When a container started that counts as ready only since no probe asks it, as the parts without a server of their own."""
-    running = container.status.state.running
-    if running is None or container.spec.readiness_probe is not None or container.spec.startup_probe is not None:
-        return None
-    return parse_time(running.started_at)
+    asked = container.spec.readiness_probe or container.spec.startup_probe
+    return None if asked else container.started

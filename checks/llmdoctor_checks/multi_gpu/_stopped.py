@@ -76,20 +76,17 @@ def stopped(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         if (written_ago(last, pod.cluster.now) or 0) > _LATELY:
             continue
         yield Finding(
-            role="cause",
             # a single cache that is kept for a request whose client has gone is said of as often
             confidence="possible" if one is _unsent else "likely",
             severity="warning",
             summary=text,
             evidence=(log_evidence(first), log_evidence(last)),
             explains=("queue-growing", "gateway-timeout", "engine-stalled"),
-            fixes=(
-                other_side(engine)
-                or fixes.advice(
-                    "Look whether the servers of the other side are up and what they say of transfers; then start "
-                    f"{pod.name or 'it'} again: what stands still is not given up by itself",
-                    *((f"kubectl -n {pod.namespace} get pods -o wide",) if pod.exists else ()),
-                ),
+            fix=other_side(engine)
+            or fixes.advice(
+                "Look whether the servers of the other side are up and what they say of transfers; then start "
+                f"{pod.name or 'it'} again: what stands still is not given up by itself",
+                *((f"kubectl -n {pod.namespace} get pods -o wide",) if pod.exists else ()),
             ),
             order=first.order,
         )

@@ -76,7 +76,6 @@ def fabric_manager_down(pod: Pod, subject: Subject, hardware: Hardware | None, l
     count = f": {len(refused)} of {len(hardware.devices)} GPUs could not be registered with it" if refused else ""
     count = count or f": {len(waiting)} of {len(hardware.devices)} GPUs are not registered with it" if waiting else ""
     yield Finding(
-        role="cause",
         confidence="certain" if waiting or refused else "likely",
         summary=f"The NVSwitches of {hardware.node} are not set up by the fabric manager{count}; CUDA does not start there.",
         evidence=tuple(evidence),

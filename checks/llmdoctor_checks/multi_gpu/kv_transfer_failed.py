@@ -146,18 +146,14 @@ def _died_with_its_peer(pod: Pod, logs: Logs) -> Iterator[Finding]:
             continue
         line, said = lost[-1]
         yield Finding(
-            role="cause",
-            confidence="likely",
             summary=f"{ended.container.name} crashed in native code ({ended.signal}) when NIXL lost its connection to a peer "
             f"({said['why']}), which was restarted or is not reached any more.",
             evidence=(log_evidence(line), pod_evidence(pod, ended.path, ended.text)),
             explains=CRASHED,
-            fixes=(
-                fixes.advice(
-                    "Take an image with a later NIXL and UCX for prefill and decode; until then start both together whenever one was "
-                    "restarted",
-                    f"kubectl -n {shlex.quote(pod.namespace)} get pods -o wide",
-                ),
+            fix=fixes.advice(
+                "Take an image with a later NIXL and UCX for prefill and decode; until then start both together whenever one was "
+                "restarted",
+                f"kubectl -n {shlex.quote(pod.namespace)} get pods -o wide",
             ),
             order=line.order,
         )
@@ -182,7 +178,7 @@ def _of_different_models(subject: Subject) -> Iterator[Finding]:
         summary=f"The prefill side serves {theirs.value} and the decode side {ours.value}: "
         "the KV cache of one is of no use to the other.",
         evidence=(setting_evidence(prefill.container, theirs), setting_evidence(decode.container, ours)),
-        fixes=(fixes.set_flag(prefill, "model", theirs.flag, str(ours.value), f"Serve {ours.value} on both sides"),),
+        fix=fixes.set_flag(prefill, "model", theirs.flag, str(ours.value), f"Serve {ours.value} on both sides"),
     )
 
 
@@ -210,13 +206,11 @@ def _without_cuda(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Fin
                 pod_evidence(container, "env", f"{_TRANSPORTS}: {named.value}"),
                 setting_evidence(container, config),
             ),
-            fixes=(
-                fixes.set_env(
-                    container,
-                    _TRANSPORTS,
-                    f"{named.value},cuda_copy,cuda_ipc",
-                    f"Add CUDA's transports to {_TRANSPORTS}",
-                ),
+            fix=fixes.set_env(
+                container,
+                _TRANSPORTS,
+                f"{named.value},cuda_copy,cuda_ipc",
+                f"Add CUDA's transports to {_TRANSPORTS}",
             ),
         )
 
@@ -235,12 +229,11 @@ def _alone(pod: Pod, subject: Subject, logs: Logs) -> Iterator[Finding]:
         worst = min(peers, key=lambda one: not one.failing)
         state = worst.troubles[0].text if worst.troubles else "not ready"
         yield Finding(
-            role="cause",
             summary=f"{pod.name} has no {side} server that answers: none of {count_of(len(peers), 'pod')} is ready, and {worst.name} is "
             f"{state}.",
             evidence=(log_evidence(last), pod_evidence(worst, "status", state)),
             explains=("http-5xx", "queue-growing", "gateway-timeout"),
-            fixes=(fixes.advice(f"Bring {worst.name} up", f"kubectl -n {pod.namespace} describe pod {worst.name}"),),
+            fix=fixes.advice(f"Bring {worst.name} up", f"kubectl -n {pod.namespace} describe pod {worst.name}"),
             order=last.order,
             awaits=tuple(f"{one.namespace}/{one.name}" for one in peers),
         )
@@ -269,17 +262,14 @@ def _waits(pod: Pod, logs: Logs) -> tuple[str, Line, Line, float] | None:
 
 def _never_came(pod: Pod, request: str, first: Line, last: Line, seconds: float) -> Finding:
     return Finding(
-        role="cause",
         severity="warning",
         summary=f"Request {request} waited for {say_seconds(seconds)} or longer for a KV cache that another engine computed.",
         evidence=(log_evidence(first), log_evidence(last)),
         explains=("queue-growing", "gateway-timeout"),
-        fixes=(
-            fixes.advice(
-                "Look whether prefill serves and is reached at the address that it gives for its side channel "
-                "(VLLM_NIXL_SIDE_CHANNEL_HOST: the pod's own), and take a router or sidecar of vLLM's own release",
-                *((f"kubectl -n {pod.namespace} get pods -o wide",) if pod.exists else ()),
-            ),
+        fix=fixes.advice(
+            "Look whether prefill serves and is reached at the address that it gives for its side channel "
+            "(VLLM_NIXL_SIDE_CHANNEL_HOST: the pod's own), and take a router or sidecar of vLLM's own release",
+            *((f"kubectl -n {pod.namespace} get pods -o wide",) if pod.exists else ()),
         ),
         order=first.order,
     )
@@ -323,15 +313,9 @@ def _given_up(pod: Pod, count: int, line: Line, failed: Line) -> Finding:
         severity="warning",
         summary=f"{count_of(count, 'request')} failed here since the KV cache could not be transferred: {failed.log.pod} says why.",
         evidence=(log_evidence(line), log_evidence(failed), *((log_evidence(why),) if why is not failed else ())),
-        fixes=(
-            fixes.advice(
-                f"Look at what {failed.log.pod} says of its transfers, and give both sides one release and settings that fit together",
-                *(
-                    (f"kubectl -n {pod.namespace} logs {failed.log.pod} -c {failed.log.container}",)
-                    if pod.exists
-                    else ()
-                ),
-            ),
+        fix=fixes.advice(
+            f"Look at what {failed.log.pod} says of its transfers, and give both sides one release and settings that fit together",
+            *((f"kubectl -n {pod.namespace} logs {failed.log.pod} -c {failed.log.container}",) if pod.exists else ()),
         ),
         order=line.order,
     )
@@ -364,7 +348,6 @@ def _never_fetched(engine: Engine, logs: Logs) -> Iterator[Finding]:
     container, config = engine.container, engine.explicit("kv_transfer_config")
     host = container.env.get(_HOST)
     yield Finding(
-        role="cause",
         severity="warning",
         summary=f"The KV caches of {len(lines)} requests were fetched by nobody: the side channel of {engine.title} in "
         f"{container.name} listens on localhost, which decode in another pod does not reach.",
@@ -375,12 +358,10 @@ def _never_fetched(engine: Engine, logs: Logs) -> Iterator[Finding]:
             *((setting_evidence(container, config),) if config else ()),
         ),
         explains=("queue-growing", "gateway-timeout"),
-        fixes=(
-            fixes.set_variables(
-                container,
-                {_HOST: fixes.FromField("status.podIP")},
-                f"Give {_HOST} the pod's own address, here and on the decode side",
-            ),
+        fix=fixes.set_variables(
+            container,
+            {_HOST: fixes.FromField("status.podIP")},
+            f"Give {_HOST} the pod's own address, here and on the decode side",
         ),
         order=first.order,
     )

@@ -162,7 +162,6 @@ def _of_a_hidden_leader(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterat
         if not _waited(pod, container, logs):
             continue
         yield Finding(
-            role="cause",
             confidence="likely" if logs else "possible",
             summary=f"It asks for {name}, which has no address: Service {service.name} publishes ready pods only, and "
             f"{leader.metadata.name} runs and is not ready, while it waits for the others.",
@@ -172,14 +171,12 @@ def _of_a_hidden_leader(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterat
                 Evidence(source="pod", ref=f"{pod.namespace}/{leader.metadata.name} status", text="Running, not ready"),
             ),
             explains=_EXPLAINS,
-            fixes=(
-                fixes.set_field(
-                    service,
-                    "/spec/publishNotReadyAddresses",
-                    True,
-                    f"Have Service {service.name} publish pods before they are ready",
-                    op="add",
-                ),
+            fix=fixes.set_field(
+                service,
+                "/spec/publishNotReadyAddresses",
+                True,
+                f"Have Service {service.name} publish pods before they are ready",
+                op="add",
             ),
         )
         return
@@ -201,46 +198,33 @@ def _met(logs: Logs) -> bool:
 
 def _still_asks(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
     """A rank that has asked for its master since it started, and does so still: ready only since no probe asks it."""
-    now = cluster.now
     for log in logs:
         container = pod.container(log.container)
-        running = container.status.state.running if container is not None else None
-        since = parse_time(running.started_at) if running else None
-        if (
-            log.previous
-            or container is None
-            or container.spec.readiness_probe is not None
-            or since is None
-            or now is None
-        ):
+        ran = cluster.seconds_since(container.started) if container is not None else None
+        if log.previous or container is None or container.spec.readiness_probe is not None or ran is None:
             continue
         line = ends_with(log, _ASKS_AGAIN)
         asked = _MASTER.search(line.text) if line is not None else None
-        if line is None or asked is None or (now - since).total_seconds() < _ASKED_SINCE_SECONDS:
+        if line is None or asked is None or ran < _ASKED_SINCE_SECONDS or _OTHER_FAMILY in line.text:
             continue
-        if _OTHER_FAMILY in line.text:
-            continue
-        if line.time is not None and (now - line.time).total_seconds() > _SILENT_SECONDS:
+        if (cluster.seconds_since(line.time) or 0) > _SILENT_SECONDS:
             continue  # it goes on without a word, or stands still over something else
         same = [one for one in log.find(*_ASKS_AGAIN) if asked["host"] in one.text]
         same = [one for one in same if _OTHER_FAMILY not in one.text]
         if len(same) < _ASKED_OFTEN or _between(min(same, key=lambda one: one.number), line) < _APART_SECONDS:
             continue
         yield Finding(
-            role="cause",
             confidence="possible",
             summary=f"{container.name} asks again and again for its master at {asked['host']}:{asked['port']} and says nothing else since: "
             "it does not serve, and counts as ready only since it has no readiness probe.",
             evidence=(log_evidence(line),),
             explains=_EXPLAINS,
-            fixes=(
-                reach(f"{asked['host']}:{asked['port']}", pod, container)
-                or fixes.advice(
-                    "See that the pod of rank 0 runs, that its name resolves here (a headless Service with publishNotReadyAddresses: true) "
-                    "and that its port is let through",
-                    f"kubectl -n {pod.namespace} get pods,services,endpointslices -o wide",
-                    f"kubectl -n {pod.namespace} exec {pod.name} -c {container.name} -- getent hosts {asked['host']}",
-                ),
+            fix=reach(f"{asked['host']}:{asked['port']}", pod, container)
+            or fixes.advice(
+                "See that the pod of rank 0 runs, that its name resolves here (a headless Service with publishNotReadyAddresses: true) "
+                "and that its port is let through",
+                f"kubectl -n {pod.namespace} get pods,services,endpointslices -o wide",
+                f"kubectl -n {pod.namespace} exec {pod.name} -c {container.name} -- getent hosts {asked['host']}",
             ),
             order=line.order,
         )
@@ -288,13 +272,11 @@ def _by_the_nodes_resolver(pod: Pod, subject: Subject, cluster: Cluster) -> Iter
                     pod_evidence(pod, "hostNetwork", "true"),
                     pod_evidence(pod, "dnsPolicy", policy),
                 ),
-                fixes=(
-                    fixes.set_spec(
-                        pod,
-                        "/dnsPolicy",
-                        "ClusterFirstWithHostNet",
-                        "Have the pod ask the cluster's DNS although it uses the host's network",
-                    ),
+                fix=fixes.set_spec(
+                    pod,
+                    "/dnsPolicy",
+                    "ClusterFirstWithHostNet",
+                    "Have the pod ask the cluster's DNS although it uses the host's network",
                 ),
             )
             return
@@ -311,9 +293,8 @@ def _of_the_cluster(host: str, namespace: str, services: set[str]) -> bool:
 def _in_vain(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
     """An init container that waits for the leader's Service, and does so long after the leader is ready."""
     for container in pod.containers:
-        running, now = container.status.state.running, cluster.now
-        since = parse_time(running.started_at) if running else None
-        if container.role != "init" or since is None or now is None:
+        ran = cluster.seconds_since(container.started)
+        if container.role != "init" or ran is None:
             continue
         words = " ".join(container.spec.argv)
         if not _LOOPS.search(words) or _READS.search(words):
@@ -322,14 +303,13 @@ def _in_vain(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
             asked = _host(service.name, words)
             led = _led(service, cluster) if asked else ()
             leader = next((one for one in led if _of_one_group(one, pod)), None)
-            up = _ready_since(leader) if leader else None
+            up = cluster.seconds_since(_ready_since(leader)) if leader else None
             if asked is None or leader is None or up is None:
                 continue
-            waited = (now - max(since, up)).total_seconds()
+            waited = min(ran, up)
             if waited < _IN_VAIN_SECONDS:
                 continue
             yield Finding(
-                role="cause",
                 summary=f"{container.name} has waited {say_seconds(waited)} for {asked[0]}, although {leader.metadata.name} behind that "
                 "Service is ready: the name does not resolve in this cluster, or the connection is stopped on the way.",
                 evidence=(
@@ -394,7 +374,7 @@ def _at_itself(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Findin
     for ending in endings(pod):
         container, log = ending.container, log_of(ending, logs)
         found = _asked_itself(container, log, cluster) if log is not None and container.role == "main" else None
-        others = [c for c in pod.containers if c is not container and c.role != "init" and c.name not in _MESH]
+        others = [c for c in container.beside if c.name not in _MESH]
         if found is None or others or ending.oom_killed or re.search(_BASE, container.repository):
             continue
         line, port = found
@@ -410,7 +390,6 @@ def _at_itself(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Findin
         name = next((s.name for s in services if _selects(s, there.obj)), "")
         by = f"Service {name}" if name else f"a Service in front of {there.name}"
         yield Finding(
-            role="cause",
             summary=f"{container.name} asks its own pod at port {port}, where nothing listens; {there.name}, of the same image, "
             "is told to listen there.",
             evidence=(
@@ -418,11 +397,9 @@ def _at_itself(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Findin
                 Evidence(source="pod", ref=f"{pod.namespace}/{there.name} spec", text=f"port {port}"),
             ),
             explains=_EXPLAINS,
-            fixes=(
-                fixes.advice(
-                    f"Tell {container.name} to ask {by}, port {port}, in place of localhost (an argument or a variable for that address), "
-                    f"in {fixes.edited(pod)}"
-                ),
+            fix=fixes.advice(
+                f"Tell {container.name} to ask {by}, port {port}, in place of localhost (an argument or a variable for that address), "
+                f"in {fixes.edited(pod)}"
             ),
             order=line.order,
         )

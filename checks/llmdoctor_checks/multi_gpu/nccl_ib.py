@@ -78,10 +78,8 @@ def nccl_ib(pod: Pod, engine: Engine, subject: Subject, logs: Logs | None) -> It
         summary=f"{names} choose RDMA devices, and the pod asks for none: without a device NCCL takes plain sockets between "
         "the nodes, many times slower, and says so only at NCCL_DEBUG=INFO.",
         evidence=tuple(Evidence(source="pod", ref=v.path, text=f"{v.name}={v.value or '…'}") for v in found),
-        fixes=(
-            fixes.request_rdma(engine.container, "Give {container} the RDMA devices of its nodes ({rdma})")
-            or fixes.advice(f"Remove {names} from {fixes.edited(pod)}: its node offers no RDMA device"),
-        ),
+        fix=fixes.request_rdma(engine.container, "Give {container} the RDMA devices of its nodes ({rdma})")
+        or fixes.advice(f"Remove {names} from {fixes.edited(pod)}: its node offers no RDMA device"),
     )
 
 

@@ -52,7 +52,7 @@ def nccl_interface(pod: Pod, engine: Engine, subject: Subject, logs: Logs | None
             summary=f"{name}={variable.value} names no interface of the pod, which has {' and '.join(_INTERFACES)}: the "
             f"ranks of {engine.label} ({count}) end when they connect, with '{words}'.",
             evidence=(Evidence(source="pod", ref=variable.path, text=f"{name}={variable.value}"),),
-            fixes=(fixes.set_env(engine.container, name, "eth0", f"Set {name} to eth0"),),
+            fix=fixes.set_env(engine.container, name, "eth0", f"Set {name} to eth0"),
         )
         return
 

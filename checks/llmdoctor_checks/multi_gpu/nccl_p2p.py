@@ -126,17 +126,17 @@ def nccl_p2p(
 def _stuck(pod: Pod, engine: Engine, logs: Logs, hardware: Hardware | None) -> Finding | None:
     """A start that has come to where NCCL connects the GPUs of the server, and no further."""
     container = engine.container
-    trouble = next((t for t in pod.troubles if t.kind == "not-ready" and t.container is container), None)
-    now, log = pod.cluster.now, logs.current(container.name)
+    trouble = container.trouble("not-ready")
+    log, ran = logs.current(container.name), pod.cluster.seconds_since(trouble.since) if trouble else None
     if log is None or pod.nodes != 1 or phase_of(log) is not None or (trouble is None and not pod.log_only):
         return None
-    if trouble is not None and (not now or not trouble.since or (now - trouble.since).total_seconds() < STUCK_SECONDS):
+    if trouble is not None and (ran is None or ran < STUCK_SECONDS):
         return None
     # a log alone may have been cut off anywhere, unless it ends with a peer access that failed
     line = ends_with(log, (_NO_ACCESS,) if pod.log_only else _CONNECTS)
     if line is None:
         return None
-    since = f" {say_seconds((now - trouble.since).total_seconds())} ago" if trouble and trouble.since and now else ""
+    since = f" {say_seconds(ran)} ago" if ran is not None else ""
     spinning, shown = _busy(hardware)
     waits = f"; {spinning} meanwhile" if shown else ""
     return _found(
@@ -241,11 +241,12 @@ def _spin(pod: Pod, engine: Engine, logs: Logs, hardware: Hardware | None) -> Fi
 
 def _starts(pod: Pod, container: Container, said: list[Line]) -> bool:
     """Whether the complaints began while the engine started, by the lines before them or, where none tells, by its age."""
-    phase, now = phase_at(said[0]), pod.cluster.now
-    begun = next((t.since for t in pod.troubles if t.kind == "not-ready" and t.container is container), None)
-    if phase or begun is None or now is None:
+    phase = phase_at(said[0])
+    trouble = container.trouble("not-ready")
+    ran = pod.cluster.seconds_since(trouble.since) if trouble else None
+    if phase or ran is None:
         return phase in _WARMS_UP
-    return (now - begun).total_seconds() - waited(said) < _LONGEST_START
+    return ran - waited(said) < _LONGEST_START
 
 
 def _tried(engine: Engine, fix: str) -> Fix:
@@ -273,7 +274,6 @@ def _found(
     warned = next((w for w in logs.find(_IOMMU) if w.log.place == line.log.place), None)
     lacks = "; the node's kernel is started without iommu=pt, of which RCCL warns" if warned else ""
     return Finding(
-        role="cause",
         confidence=confidence,
         summary=f"{what}{lacks}.",
         evidence=(log_evidence(line), *((log_evidence(warned),) if warned else ()), *more),

@@ -19,7 +19,6 @@ from kubectl_llmdoctor.api import (
     fixes,
     log_evidence,
     of_pod,
-    parse_time,
     phase_of,
     pod_evidence,
     say_seconds,
@@ -105,22 +104,19 @@ def _not_taken(subject: Subject) -> Iterator[Finding]:
         if found := broken or refused:
             why = " ".join(found["why"].split()).rstrip(". {}")
             yield Finding(
-                role="cause",
                 confidence="certain",
                 summary=f"serveConfigV2 of RayService/{event.name} {'is no YAML' if broken else 'is refused by Ray'}: {why}. "
                 "So Ray runs no application, however ready its pods are.",
                 evidence=(event_evidence(event, subject.cluster),),
                 explains=("not-ready", "rollout-stuck"),
-                fixes=(
-                    fixes.advice(
-                        f"Correct spec.serveConfigV2 of RayService/{event.name} "
-                        + (
-                            "(a text of YAML inside the object: its indentation and colons)"
-                            if broken
-                            else "where Ray names it"
-                        ),
-                        f"kubectl -n {subject.namespace} get rayservice {event.name} -o jsonpath='{{.spec.serveConfigV2}}'",
+                fix=fixes.advice(
+                    f"Correct spec.serveConfigV2 of RayService/{event.name} "
+                    + (
+                        "(a text of YAML inside the object: its indentation and colons)"
+                        if broken
+                        else "where Ray names it"
                     ),
+                    f"kubectl -n {subject.namespace} get rayservice {event.name} -o jsonpath='{{.spec.serveConfigV2}}'",
                 ),
             )
             return
@@ -129,15 +125,15 @@ def _not_taken(subject: Subject) -> Iterator[Finding]:
 def _waits(pod: Pod, subject: Subject, logs: Logs) -> Iterator[Finding]:
     """An engine that waits for GPUs of other nodes: it is ready only since no probe asks it, or a pod of its group does not run."""
     for container in pod.containers:
-        log, running = logs.current(container.name), container.status.state.running
+        log = logs.current(container.name)
         asked = container.spec.readiness_probe is not None or container.spec.startup_probe is not None
-        skipped = not running or (asked and pod.ready)
+        skipped = not container.running or (asked and pod.ready)
         line = log.last(_AWAITS) if log is not None and not skipped else None
         said = _SECONDS.search(line.text[:2000]) if line is not None else None
         if log is None or line is None or said is None or (pod.ready and int(said["seconds"]) < _AWAITED_SECONDS):
             continue
-        now, since = pod.cluster.now, parse_time(running.started_at) if running else None
-        if now is None or since is None or (now - since).total_seconds() < int(said["seconds"]):
+        ran = pod.cluster.seconds_since(container.started)
+        if ran is None or ran < int(said["seconds"]):
             continue
         phase = phase_of(log)
         if any(one.number > line.number for one in log.find(*_CAME)) or answered(log, after=line.number):
@@ -157,13 +153,12 @@ def _waits(pod: Pod, subject: Subject, logs: Logs) -> Iterator[Finding]:
         )
         missing = f"; {down[0].name} does not run" if down else ""
         yield Finding(
-            role="cause",
             confidence="possible" if down else "likely",
             summary=f"{container.name} waits for Ray to give it {whom} ({say_seconds(int(said['seconds']))} and more{missing})"
             + (": it does not serve, and counts as ready only since it has no readiness probe." if pod.ready else "."),
             evidence=(*((log_evidence(refused[-1]),) if refused else ()), log_evidence(line)),
             explains=("gpu-count-mismatch", "not-ready"),
-            fixes=(_one_address(container, node["ip"]) if node else _who_lacks(container, down, log, line),),
+            fix=_one_address(container, node["ip"]) if node else _who_lacks(container, down, log, line),
             order=line.order,
         )
         return
@@ -178,8 +173,8 @@ def _goes_by(container: Container, address: str) -> bool:
 
 def _is_young(pod: Pod) -> bool:
     """Whether a pod that does not run may be one whose image is pulled."""
-    now, made = pod.cluster.now, parse_time(pod.obj.metadata.creation_timestamp)
-    return now is not None and made is not None and (now - made).total_seconds() < _PULLED_SECONDS
+    age = pod.cluster.seconds_since(pod.obj.metadata.creation_timestamp)
+    return age is not None and age < _PULLED_SECONDS
 
 
 def _one_address(container: Container, asked: str) -> Fix:
@@ -257,7 +252,6 @@ def _came_further(log: Log, line: Line, replica: str) -> bool:
 def _finding(container: Container, line: Line, replica: str) -> Finding:
     asked = next(iter(container.accelerators))
     return Finding(
-        role="cause",
         summary=f"The Serve replica {replica} makes the engine and sees no GPU, though container {container.name} has "
         f"{container.devices}: Ray hides them from an actor that asked for none.",
         evidence=(
@@ -272,11 +266,9 @@ def _finding(container: Container, line: Line, replica: str) -> Finding:
             "crash-loop",
             "not-ready",
         ),
-        fixes=(
-            fixes.advice(
-                "Give the replica its GPUs in the RayService's serveConfigV2: num_gpus in ray_actor_options where the engine runs in it "
-                "alone, else placement_group_bundles whose first bundle has a GPU"
-            ),
+        fix=fixes.advice(
+            "Give the replica its GPUs in the RayService's serveConfigV2: num_gpus in ray_actor_options where the engine runs in it "
+            "alone, else placement_group_bundles whose first bundle has a GPU"
         ),
         order=line.order,
     )

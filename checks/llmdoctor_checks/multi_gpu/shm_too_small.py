@@ -132,7 +132,6 @@ def _of_a_program(container: Container, logs: Logs | None) -> Iterator[Finding]:
         return
     died = "It died by SIGBUS (exit code 135)" if killed else "A process in it was ended by SIGBUS (signal 7)"
     yield Finding(
-        role="cause",
         summary=f"Container {container.name} has {container.gpus} GPUs and only "
         f"{say_bytes(container.shm.size_bytes or DEFAULT_BYTES)} at /dev/shm. {died}, as by a page that does not fit there.",
         evidence=(
@@ -141,7 +140,7 @@ def _of_a_program(container: Container, logs: Logs | None) -> Iterator[Finding]:
             pod_evidence(container, "volumeMounts", _shm_of(container)),
         ),
         explains=("worker-lost", "crash-loop", "not-ready", "pod-failed"),
-        fixes=(_mounted(container),),
+        fix=_mounted(container),
         order=told.order if told else None,
     )
 
@@ -161,7 +160,6 @@ def _of(pod: Pod, engine: Engine, hardware: Hardware | None, logs: Logs | None) 
     elif killed and small:
         size = say_bytes(shm.size_bytes or 0)
         yield Finding(
-            role="cause",
             confidence="certain" if full else "likely",
             summary=f"{engine.label} died by SIGBUS (exit code 135), and /dev/shm holds only {size}.",
             evidence=(
@@ -170,7 +168,7 @@ def _of(pod: Pod, engine: Engine, hardware: Hardware | None, logs: Logs | None) 
                 *_spec(container, engine),
             ),
             explains=(*FAILED_START, "worker-lost"),
-            fixes=(_mounted(container),),
+            fix=_mounted(container),
         )
     elif _tiny(shm) and workers > 1 and _several_gpus(container) and not pod.completed:
         yield (
@@ -190,7 +188,6 @@ def _failed_call(pod: Pod, engine: Engine, workers: int, logs: Logs | None) -> F
     if pod.nodes != 1 or container.status.ready or not (line := _system_error(pod, container, logs)):
         return None
     return Finding(
-        role="cause",
         summary=f"NCCL failed in a call to the operating system, and {_risk(engine, workers)}",
         evidence=(log_evidence(line), *_spec(container, engine)),
         explains=("nccl-other", *FAILED_START, "worker-lost"),
@@ -207,12 +204,11 @@ def _process_ended(pod: Pod, engine: Engine, workers: int, logs: Logs | None) ->
     if pod.ready or not (line := _ended_by_sigbus(pod, engine.container, logs)):
         return None
     return Finding(
-        role="cause",
         summary=f"A process of {engine.label} was ended by SIGBUS (signal 7), as by a page that does not fit into /dev/shm: "
         f"{_risk(engine, workers)}",
         evidence=(log_evidence(line), *_spec(engine.container, engine)),
         explains=("worker-lost", "engine-dead", *FAILED_START),
-        fixes=(_mounted(engine.container),),
+        fix=_mounted(engine.container),
         order=line.order,
     )
 
@@ -222,13 +218,12 @@ def _gone_with_images(pod: Pod, engine: Engine, workers: int, logs: Logs | None)
     if pod.ready or not (line := _worker_lost(pod, engine, logs)):
         return None
     return Finding(
-        role="cause",
         confidence="possible",
         summary="A worker that took images was gone without a word while it served, as one is that a page in a full /dev/shm "
         f"ends by SIGBUS: {_risk(engine, workers)}",
         evidence=(log_evidence(line), *_spec(engine.container, engine)),
         explains=("worker-lost", "engine-dead", "crash-loop", "not-ready", "pod-failed"),
-        fixes=(_mounted(engine.container),),
+        fix=_mounted(engine.container),
         order=line.order,
     )
 
@@ -242,7 +237,7 @@ def _without_volume(pod: Pod, engine: Engine, workers: int, hardware: Hardware |
         role="note" if enough else "risk",
         summary=_risk(engine, workers),
         evidence=(*apart, *map(log_evidence, _on_disk(engine.container, logs)), *_spec(engine.container, engine)),
-        fixes=(_mounted(engine.container),),
+        fix=_mounted(engine.container),
     )
 
 
@@ -327,7 +322,7 @@ def _full(
         summary=f"/dev/shm of {engine.container.name} is full: {say_bytes(used)} of {say_bytes(size)} are used{then}.",
         evidence=(*died, evidence, *_spec(engine.container, engine)),
         explains=(*FAILED_START, "worker-lost", "nccl-other") if died else (),
-        fixes=(fixes.mount_shm(engine.container, wanted, f"Mount {wanted} of memory at /dev/shm"),),
+        fix=fixes.mount_shm(engine.container, wanted, f"Mount {wanted} of memory at /dev/shm"),
         order=failed.order if failed else None,
     )
 
@@ -353,7 +348,7 @@ def _image_cache(engine: Engine) -> Iterator[Finding]:
         summary=f"{engine.label} keeps a cache of {size:g} GiB for images in /dev/shm, which holds {say_bytes(shm.size_bytes)}: "
         "a page that does not fit kills it by SIGBUS.",
         evidence=(setting_evidence(engine.container, asked), *_spec(engine.container, engine)),
-        fixes=(fixes.mount_shm(engine.container, mount, f"Mount {mount} of memory at /dev/shm"),),
+        fix=fixes.mount_shm(engine.container, mount, f"Mount {mount} of memory at /dev/shm"),
     )
 
 
@@ -377,12 +372,10 @@ def _store_on_disk(container: Container, logs: Logs | None) -> Iterator[Finding]
             summary=f"Ray keeps its objects in {found['place']} of {container.name} and not in /dev/shm, which has "
             f"{say_bytes(int(found['bytes']))}: what its processes hand each other goes through files.",
             evidence=(log_evidence(line), pod_evidence(container, "volumeMounts", _shm_of(container))),
-            fixes=(
-                fixes.mount_shm(
-                    container,
-                    size,
-                    f"Mount {size} of memory at /dev/shm, or let Ray keep less (--object-store-memory of ray start)",
-                ),
+            fix=fixes.mount_shm(
+                container,
+                size,
+                f"Mount {size} of memory at /dev/shm, or let Ray keep less (--object-store-memory of ray start)",
             ),
         )
 

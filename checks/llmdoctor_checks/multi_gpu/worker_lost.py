@@ -95,18 +95,15 @@ def worker_lost(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
             continue
         (rank, _), (code, line) = row["rank"], row["exitcode"]
         yield Finding(
-            role="cause",
             confidence="possible",
             summary=f"The process of rank {rank} ended with exit code {code} and nothing above reads as its error; "
             "torchrun then ended the others.",
             evidence=(log_evidence(heading), log_evidence(line)),
             explains=("nccl-timeout", *FAILED_START, "engine-dead", "rollout-stuck"),
-            fixes=(
-                fixes.advice(
-                    f"See in the program who ends with {code}, and have torchrun pass on what its processes print "
-                    "(no --redirects, or --tee=3; @record of torch.distributed.elastic around main brings the traceback into the table)",
-                    f"kubectl -n {pod.namespace} logs {pod.name} -c {ending.container.name} --previous",
-                ),
+            fix=fixes.advice(
+                f"See in the program who ends with {code}, and have torchrun pass on what its processes print "
+                "(no --redirects, or --tee=3; @record of torch.distributed.elastic around main brings the traceback into the table)",
+                f"kubectl -n {pod.namespace} logs {pod.name} -c {ending.container.name} --previous",
             ),
             order=line.order,
         )
@@ -134,18 +131,15 @@ def _replicas(pod: Pod, logs: Logs) -> Iterator[Finding]:
             continue
         name = f" of {deployment}" if deployment else ""
         yield Finding(
-            role="cause",
             confidence="possible",
             summary=f"The processes of {len(crashed)} replicas{name} have ended one after the other, a while after they had started, and "
             "Ray Serve starts the next; what ended them is not in this log.",
             evidence=(log_evidence(first), log_evidence(last)),
             explains=("engine-dead", "not-ready", "rollout-stuck"),
-            fixes=(
-                fixes.advice(
-                    "Read what the replicas' processes say (in session_latest/logs of Ray: serve/replica_*.log, worker-*.err, raylet.out, "
-                    "which has the exit code; -9 is a kill, usually for memory)",
-                    f"kubectl -n {pod.namespace} exec {pod.name} -c {log.container} -- ray list workers --detail --filter is_alive=false",
-                ),
+            fix=fixes.advice(
+                "Read what the replicas' processes say (in session_latest/logs of Ray: serve/replica_*.log, worker-*.err, raylet.out, "
+                "which has the exit code; -9 is a kill, usually for memory)",
+                f"kubectl -n {pod.namespace} exec {pod.name} -c {log.container} -- ray list workers --detail --filter is_alive=false",
             ),
             order=last.order,
         )
@@ -172,18 +166,15 @@ def _children(pod: Pod, logs: Logs) -> Iterator[Finding]:
         if len(lines) < _AGAIN or _over(pod, len(lines), seconds_ago(lines[-1], pod.cluster.now)):
             continue
         yield Finding(
-            role="cause",
             confidence="possible",
             summary=f"{len(lines)} workers of uvicorn in {log.container} were gone one after the other without a word, and it started the "
             "next: killed, usually for memory, or ended by uvicorn itself as they did not answer in 5 s.",
             evidence=(log_evidence(lines[0]), log_evidence(lines[-1])),
             explains=("engine-dead", "not-ready", "rollout-stuck"),
-            fixes=(
-                fixes.advice(
-                    "Compare the memory limit with what one worker needs times --workers (each loads the model for itself); run one "
-                    "worker and more replicas, or where a load holds up the worker raise --timeout-worker-healthcheck of newer releases",
-                    f"kubectl -n {pod.namespace} exec {pod.name} -c {log.container} -- cat /sys/fs/cgroup/memory.events",
-                ),
+            fix=fixes.advice(
+                "Compare the memory limit with what one worker needs times --workers (each loads the model for itself); run one "
+                "worker and more replicas, or where a load holds up the worker raise --timeout-worker-healthcheck of newer releases",
+                f"kubectl -n {pod.namespace} exec {pod.name} -c {log.container} -- cat /sys/fs/cgroup/memory.events",
             ),
             order=lines[-1].order,
         )

@@ -276,11 +276,10 @@ def refused_for(id: str, pod: Pod, subject: Subject) -> Iterator[Finding]:  # th
     node, lacks = pod.spec.node_name or "its node", _lacking(_unreclaimed(status.message))
     room = f"it lacks {lacks}, even if all were ended there that are less important" if lacks else status.message
     yield Finding(
-        role="cause",
         summary=f"The kubelet of {node} refused it after it was placed: {room}{'.' if lacks else ''}",
         evidence=(pod_evidence(pod, "status", f"{status.reason}: {status.message}"),),
         explains=("pod-failed", "not-ready"),
-        fixes=(_static(node, lacks) if MIRROR in pod.annotations else _again(pod, subject),),
+        fix=_static(node, lacks) if MIRROR in pod.annotations else _again(pod, subject),
     )
 
 

@@ -147,12 +147,11 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
 def lost(found: Taken, summary: str, fix: Fix) -> Finding:
     """The finding of a pod that was taken away."""
     return Finding(
-        role="cause",
         confidence="possible" if found.open else "likely" if found.before else "certain",
         summary=summary,
         evidence=found.evidence,
         explains=CONSEQUENCES,
-        fixes=(fix,),
+        fix=fix,
     )
 
 

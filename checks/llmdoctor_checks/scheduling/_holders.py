@@ -1,6 +1,6 @@
 """Pods that hold what another one waits for, and should be gone or are about to go."""
 
-from kubectl_llmdoctor.api import Holder, Pending, dig, k8s, parse_time, top_of
+from kubectl_llmdoctor.api import Holder, Pending, dig, k8s, top_of
 
 #: How long after the end of its grace period a Terminating pod counts as stuck.
 _STUCK_SECONDS = 60
@@ -8,13 +8,9 @@ _STUCK_SECONDS = 60
 
 def stuck(pending: Pending, node: str) -> list[Holder]:
     """Pods on a node that are Terminating for longer than their grace period (deletionTimestamp is its end)."""
-    now = pending.pod.cluster.now
-    found = []
-    for holder in pending.usage.holders(node):
-        end = parse_time(holder.pod.metadata.deletion_timestamp)
-        if now and end and (now - end).total_seconds() > _STUCK_SECONDS:
-            found.append(holder)
-    return found
+    since = pending.pod.cluster.seconds_since
+    holders = pending.usage.holders(node)
+    return [one for one in holders if (since(one.pod.metadata.deletion_timestamp) or 0) > _STUCK_SECONDS]
 
 
 def outgoing(pending: Pending, node: str) -> list[Holder]:

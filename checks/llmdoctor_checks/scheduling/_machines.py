@@ -123,8 +123,7 @@ def _unregistered(claim: Item, pending: Pending) -> tuple[str, str] | None:
     # releases before 1.0 say False of one that is only on its way
     if registered.get("status") == "False" and message and registered.get("reason") != "NodeNotFound":
         return text, message
-    since, now = parse_time(launched.get("lastTransitionTime")), pending.pod.cluster.now
-    waited = (now - since).total_seconds() if since and now else 0
+    waited = pending.pod.cluster.seconds_since(launched.get("lastTransitionTime")) or 0
     pool = pending.pod.cluster.item("NodePool", "", claim.labels.get("karpenter.sh/nodepool", ""))
     alike = pool is not None and any(
         row.get("type") == OF_NODES and row.get("status") == "False" for row in rows(pool.raw, "status.conditions")
@@ -210,9 +209,8 @@ def _error(machine: Item) -> tuple[str, str] | None:
 
 def _on_its_way(machine: Item, pending: Pending) -> bool:
     """Whether it was asked for lately, and nothing says that it failed."""
-    made, now = parse_time(machine.metadata.get("creationTimestamp")), pending.pod.cluster.now
-    young = made is not None and now is not None and (now - made).total_seconds() < _JOINS_SECONDS
-    return young and _error(machine) is None
+    age = pending.pod.cluster.seconds_since(machine.metadata.get("creationTimestamp"))
+    return age is not None and age < _JOINS_SECONDS and _error(machine) is None
 
 
 def _meant(machine: Item, pending: Pending) -> bool:
@@ -321,7 +319,6 @@ def _finding(
 ) -> Finding:
     """Why there is no further node for the pod; what the nodes that are there lack follows from it."""
     return Finding(
-        role="cause",
         summary=summary,
         evidence=(*evidence, *said_by(pending)),
         explains=(*EXPLAINS, "progress-deadline", *(cause.id for cause in found)),

@@ -78,7 +78,7 @@ def unready(pending: Pending, found: tuple[Cause, ...]) -> Iterator[Finding]:
         return
     pool, reasons = meant[0], faults[meant[0].name]
     deepest = next(fault for fault in reasons if fault.item is reasons[-1].item)
-    kind = deepest.item.kind.partition(".")[0]
+    kind = deepest.item.plain_kind
     by = "" if deepest.item is pool else f", because {kind} {deepest.item.name} is not"
     way = _way(deepest, kind)
     if not deepest.answered:
@@ -89,14 +89,13 @@ def unready(pending: Pending, found: tuple[Cause, ...]) -> Iterator[Finding]:
         way = f"See in the conditions of {made_of.get('kind')}/{made_of.get('name')} why it is not ready"
         named = " ".join(shlex.quote(str(made_of.get(key))) for key in ("kind", "name")).lower()
     yield Finding(
-        role="cause",
         summary=f"Karpenter passes over NodePool {pool.name}, which is not ready{by}: {sentence(deepest.message or deepest.text)}",
         evidence=(
             *(object_evidence(fault.item, f"status.conditions[{fault.type}]", fault.text) for fault in reasons),
             *said_by(pending),
         ),
         explains=(*EXPLAINS, *(cause.id for cause in found)),
-        fixes=(fixes.platform(way, f"kubectl describe {named}"),),
+        fix=fixes.platform(way, f"kubectl describe {named}"),
         order=float(len(found)),
     )
 

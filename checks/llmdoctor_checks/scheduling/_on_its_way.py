@@ -1,6 +1,6 @@
 """What a pod waits for and is about to get: room that leaving pods give back, GPUs of a node that has just joined, a new machine."""
 
-from kubectl_llmdoctor.api import Holder, NodeVerdict, Pending, Pod, k8s, parse_time, requests_of
+from kubectl_llmdoctor.api import Holder, NodeVerdict, Pending, Pod, k8s, requests_of
 from llmdoctor_checks.scheduling._admission import plugins_on
 from llmdoctor_checks.scheduling._claims import volume_claims
 from llmdoctor_checks.scheduling._machines import coming
@@ -56,25 +56,22 @@ def _coming_up(pending: Pending, verdict: NodeVerdict) -> bool:
 
 def _setting_up(pending: Pending, verdict: NodeVerdict) -> bool:
     """Whether a node joined only just, and its network comes up first."""
-    node, now = verdict.node, pending.pod.cluster.now
-    made = parse_time(node.obj.metadata.creation_timestamp)
-    young = made is not None and now is not None and (now - made).total_seconds() < _NETWORK_SECONDS
-    return young and not node.cordoned and node.ready is False
+    node = verdict.node
+    age = pending.pod.cluster.seconds_since(node.obj.metadata.creation_timestamp)
+    return age is not None and age < _NETWORK_SECONDS and not node.cordoned and node.ready is False
 
 
 def _being_made(pending: Pending) -> str:
     """What a provisioner is making of the claims that are not bound; empty where it does not say so, has failed, or takes too long."""
-    pod, now = pending.pod, pending.pod.cluster.now
-    making = []
+    pod, making = pending.pod, []
     for claim in volume_claims(pod):
         if claim.phase == "Bound":
             continue
         said = [e for e in pending.subject.events if e.kind == "PersistentVolumeClaim" and e.name == claim.name]
         reasons = {event.reason for event in said}
         most = _PROVISIONING_SECONDS if _AT_WORK in reasons else _SILENT_SECONDS
-        begun = parse_time(claim.get("metadata.creationTimestamp"))
-        young = begun is not None and now is not None and (now - begun).total_seconds() < most
-        if not young or not reasons or not reasons <= _PROVISIONING:
+        age = pod.cluster.seconds_since(claim.get("metadata.creationTimestamp"))
+        if age is None or age >= most or not reasons or not reasons <= _PROVISIONING:
             return ""
         making.append(claim.name)
     return f"a volume is being made for {', '.join(making)}" if making else ""
@@ -97,9 +94,8 @@ def _making_room(pending: Pending, verdict: NodeVerdict) -> list[Holder]:
 
 def _ends_soon(pod: k8s.Pod, pending: Pending) -> bool:
     """Whether its grace period ends in minutes and no finalizer may keep it: who waits for hours asks who holds the room."""
-    until, now = parse_time(pod.metadata.deletion_timestamp), pending.pod.cluster.now
-    kept = any(name != _OF_JOBS for name in pod.metadata.finalizers)
-    if kept or until is None or now is None or (until - now).total_seconds() > _ENDING_SECONDS:
+    over = pending.pod.cluster.seconds_since(pod.metadata.deletion_timestamp)
+    if any(name != _OF_JOBS for name in pod.metadata.finalizers) or over is None or over < -_ENDING_SECONDS:
         return False
     return Pod(pod, pending.pod.cluster).leaving
 

@@ -38,7 +38,6 @@ def told(id_: str, pod: Pod, subject: Subject) -> Iterator[Finding]:
                 return
             lacks = " and ".join(f"{c.resource} on {count_of(c.number, 'node')}" for c in short)
             yield Finding(
-                role="cause",
                 summary=f"No node could take the pod: too little {lacks}. {workload.ref} gave it up.",
                 evidence=(Evidence(source="workload", ref=f"{workload.ref} {one.path}", text=one.text),),
                 explains=EXPLAINS,

@@ -85,7 +85,6 @@ def finding(
     if pending.unread and found.confidence == "possible":
         ending += f" The cluster's {' and '.join(pending.unread)} were not read, and may tell another cause."
     return Finding(
-        role="cause",
         confidence=found.confidence,
         summary=summary + ending,
         evidence=(*said_by(pending), *evidence),
@@ -211,8 +210,9 @@ def _terms(pending: Pending, group: list[Holder], resource: str) -> Iterator[str
         yield f"Terminating until {end:%H:%M:%S}" if end and now and end > now else "Terminating"
         return
     made = min((t for h in group if (t := parse_time(h.pod.metadata.creation_timestamp))), default=None)
-    if made and now and now > made:
-        yield f"for {say_seconds((now - made).total_seconds())}"
+    seconds = pending.pod.cluster.seconds_since(made)
+    if seconds is not None and seconds > 0:
+        yield f"for {say_seconds(seconds)}"
 
 
 def _owner_of(holder: Holder) -> str:

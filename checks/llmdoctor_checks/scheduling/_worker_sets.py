@@ -60,10 +60,8 @@ def leader_first(subject: Subject) -> Iterator[Finding]:
             pod_evidence(engine.container, "readinessProbe", _asks(engine)),
         ),
         explains=("not-ready", "ray-cluster", "probe-too-short", "engine-init-failed", "crash-loop", "rollout-stuck"),
-        fixes=(
-            fixes.set_field(
-                item, "/spec/startupPolicy", "LeaderCreated", "Make the workers as soon as the leader is there"
-            ),
+        fix=fixes.set_field(
+            item, "/spec/startupPolicy", "LeaderCreated", "Make the workers as soon as the leader is there"
         ),
         pods=tuple(one.name for one in leaders) if pod.exists else (),
     )

@@ -158,7 +158,6 @@ def _adds_none(pending: Pending, event: Event, found: tuple[Cause, ...]) -> Iter
     why = "is at its limit" if limit and not failed and not typeless else "cannot add a node"
     words = small.words if small else full.text if full else _short(event)
     yield Finding(
-        role="cause",
         summary=f"{who} {why}: {sentence(words)}",
         evidence=(event_evidence(event, pending.pod.cluster), *said_by(pending)),
         explains=(*EXPLAINS, *(c.id for c in found if mended)),
@@ -223,7 +222,6 @@ def _unlaunched(claims: list[Item], cluster: Cluster, pending: Pending | None = 
     code = re.search(_CODE, said)
     found = causes(pending) if pending else ()
     yield Finding(
-        role="cause",
         summary=f"Karpenter cannot launch the node {claim.name}: {sentence(code['error'] if code else said)}",
         evidence=(
             Evidence(
@@ -233,12 +231,10 @@ def _unlaunched(claims: list[Item], cluster: Cluster, pending: Pending | None = 
             *(said_by(pending) if pending else ()),
         ),
         explains=(*EXPLAINS, *(c.id for c in found)),
-        fixes=(
-            asked_of_cloud(said, claim, pool=_pool_of(claim.name, claim, cluster))
-            or fixes.platform(
-                "Ask the cloud for what it refuses (quota, rights, capacity); or allow other instance types or zones",
-                f"kubectl describe nodeclaims.karpenter.sh {claim.name}",
-            ),
+        fix=asked_of_cloud(said, claim, pool=_pool_of(claim.name, claim, cluster))
+        or fixes.platform(
+            "Ask the cloud for what it refuses (quota, rights, capacity); or allow other instance types or zones",
+            f"kubectl describe nodeclaims.karpenter.sh {claim.name}",
         ),
         order=float(len(found)),
     )
@@ -273,7 +269,6 @@ def _no_capacity(pending: Pending, names: list[str]) -> Iterator[Finding]:
     event = max(told, key=lambda e: (e.last is not None, e.last.timestamp() if e.last else 0, e.name))
     code, claim = re.search(_CODE, event.message), cluster.item("NodeClaim", "", event.name)
     yield Finding(
-        role="cause",
         summary=f"Karpenter gets no machine from the cloud: {sentence(code['error'] if code else event.message)}",
         evidence=(event_evidence(event, cluster), *said_by(pending)),
         explains=(*EXPLAINS, *(c.id for c in found)),
@@ -307,16 +302,13 @@ def _logged(pending: Pending, names: list[str], order: int) -> Iterator[Finding]
         error = message[1]
     code = re.search(_QUOTA, error) or re.search(_CODE, error)
     yield Finding(
-        role="cause",
         summary=f"Karpenter gets no machine from the cloud: {sentence(code['error'] if code else error)}",
         evidence=(log_evidence(mine[-1], _LAUNCHES), *said_by(pending)),
         explains=(*EXPLAINS, *(c.id for c in causes(pending))),
-        fixes=(
-            asked_of_cloud(error, of=next((name.rpartition("-")[0] for name in names if f'"{name}"' in text), ""))
-            or fixes.platform(
-                "Ask the cloud for what it refuses (quota, rights, capacity); or allow other instance types or zones",
-                "kubectl get nodeclaims.karpenter.sh -o wide",
-            ),
+        fix=asked_of_cloud(error, of=next((name.rpartition("-")[0] for name in names if f'"{name}"' in text), ""))
+        or fixes.platform(
+            "Ask the cloud for what it refuses (quota, rights, capacity); or allow other instance types or zones",
+            "kubectl get nodeclaims.karpenter.sh -o wide",
         ),
         order=float(order),
         pods=(pending.pod.name,),
@@ -384,7 +376,6 @@ def _full(pending: Pending, event: Event) -> Pool | None:
 def _typeless(pending: Pending, pool: Pool, event: Event, found: tuple[Cause, ...]) -> Finding:
     """A pool whose instance types do not do: too small, not on offer now, or none of what is demanded."""
     return Finding(
-        role="cause",
         summary=f"Karpenter cannot add a node: {sentence(pool.words)}",
         evidence=(event_evidence(event, pending.pod.cluster), *said_by(pending)),
         explains=(*EXPLAINS, *(c.id for c in found)),

@@ -139,7 +139,6 @@ def _on_node(node: Node, cluster: Cluster) -> Iterator[Finding]:
     without = missing(cluster, [node], resource)
     reasons = [*(said for said, _ in broken[:3]), *([why_none(without)] if without else [])]
     yield Finding(
-        role="cause",
         severity="warning" if listed else "critical",
         summary="; ".join((f"{node.name} offers {listed} of {count or 'its'} {resource}", *reasons)) + ".",
         evidence=(
@@ -194,7 +193,6 @@ def device_plugin_down(
         yield _refused(pod, refused, node, cluster)
     elif is_device_plugin(pod.obj) and (line := _watchless_line(pod, cluster)):
         yield Finding(
-            role="cause",
             confidence="certain",
             summary="The device plugin cannot watch the kubelet's folder and ends: the inotify instances of "
             f"{pod.spec.node_name or 'its node'} are used up.",
@@ -218,7 +216,6 @@ def _refused(pod: Pod, refused: Refusal, node: Node | None, cluster: Cluster) ->
     answered = _ANSWERED.search(refused.text[:2000])
     why = f": {answered['why'].removesuffix(', which is unexpected').rstrip('.: ')}" if answered else ""
     return Finding(
-        role="cause",
         confidence="likely" if node else "possible",  # without the node it may have been a moment of a reboot
         summary=(
             f"The kubelet of {where or 'its node'} refused it, because the device plugin could not hand out "
@@ -424,7 +421,6 @@ def _empty_handed(pod: Pod, node: Node, cluster: Cluster) -> Iterator[Finding]:
         return
     proof = f"agent: the driver sees {count_of(seen, 'GPU')}" if seen else should[1] if should else ""
     yield Finding(
-        role="cause",
         confidence="certain" if seen else "likely",
         summary=f"The device plugin found no device when it started and waits forever; {node.name} has GPUs by now.",
         evidence=(log_evidence(line), *_listed(node, "nvidia.com/gpu"), node_evidence(node, proof)),
@@ -441,12 +437,10 @@ def _of_amd(pod: Pod, node: Node, cluster: Cluster) -> Iterator[Finding]:
         return
     where = node.name
     yield Finding(
-        role="cause",
-        confidence="likely",
         summary=f"AMD's device plugin finds no GPU on {where} although the amdgpu module is loaded there: the driver has not taken "
         "the GPUs, as after an upgrade of it under running pods, or does not know them.",
         evidence=(log_evidence(line), *_listed(node, offered[0] if offered else "amd.com/gpu")),
-        fixes=(_driver_of_amd(where, loaded=True),),
+        fix=_driver_of_amd(where, loaded=True),
         order=line.order,
     )
 
@@ -476,7 +470,6 @@ def _of_slices(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
             else "as some GPU should be cut by MIG"
         )
         yield Finding(
-            role="cause",
             confidence="certain",
             summary=f"The device plugin of {pod.spec.node_name} ends, {why}: {_shortened(line)}.",
             evidence=(log_evidence(line),),
@@ -499,7 +492,6 @@ def _given_up(pod: Pod, node: Node, cluster: Cluster) -> Iterator[Finding]:
         failed = [] if broken else list(_by_xid(pod.obj, cluster))
         said_of = [said for said, _ in broken[:3]] or [said for said, _ in failed]
         yield Finding(
-            role="cause",
             severity="warning" if listed else "critical",
             confidence="certain" if lines else "likely",
             summary=f"{node.name} offers {listed} of {capacity} {resource}: its device plugin calls "

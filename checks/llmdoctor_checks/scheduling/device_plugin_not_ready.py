@@ -51,7 +51,6 @@ def device_plugin_not_ready(pod: Pod, node: Node | None, subject: Subject, clust
             fixes.on_node(where, "systemctl restart kubelet"),
         )
     yield Finding(
-        role="cause",
         summary=f"The kubelet of {where} refused it: no {refused.resource} was available there at that moment.",
         evidence=(
             pod_evidence(pod, "status", refused.text),

@@ -20,7 +20,6 @@ from kubectl_llmdoctor.api import (
     event_evidence,
     expression,
     fixes,
-    parse_time,
     pod_evidence,
     rows,
     say_seconds,
@@ -151,8 +150,7 @@ def _lingering(pending: Pending, classes: list[str]) -> list[Item]:
     cluster, found = pending.pod.cluster, []
     drivers = {driver for name in classes for driver in _drivers(cluster.item("DeviceClass", "", name), name)}
     for item in cluster.items("ResourceClaim"):
-        deleted = parse_time(dig(item.raw, "metadata.deletionTimestamp"))
-        if not cluster.now or not deleted or (cluster.now - deleted).total_seconds() <= _LINGER_SECONDS:
+        if (cluster.seconds_since(dig(item.raw, "metadata.deletionTimestamp")) or 0) <= _LINGER_SECONDS:
             continue
         if any(str(row.get("driver")) in drivers for row in rows(item.raw, "status.allocation.devices.results")):
             found.append(item)
@@ -318,7 +316,6 @@ def _missing(pending: Pending, claims: list[DeviceClaim], events: Events | None)
                 f"; the scheduler leaves such a pod aside without a word, this one for {length}." if silent else "."
             )
         yield Finding(
-            role="cause",
             confidence="certain" if known is False or failed else "likely",
             summary=summary,
             evidence=(
@@ -329,6 +326,6 @@ def _missing(pending: Pending, claims: list[DeviceClaim], events: Events | None)
                 ),
             ),
             explains=EXPLAINS,
-            fixes=(_created(pod, claim.claim or claim.name),),
+            fix=_created(pod, claim.claim or claim.name),
         )
         return

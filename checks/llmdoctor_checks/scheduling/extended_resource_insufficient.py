@@ -135,7 +135,6 @@ def _of_unknown_memory(pending: Pending) -> Finding | None:
         return None
     names = ", ".join(node.name for node in with_gpus[:3])
     return Finding(
-        role="cause",
         summary=f"It asks for {asked} MiB of a GPU, and KAI does not know how much memory the GPUs"
         + (f" of {names} have: the label {_MEMORY} is missing." if names else " of any node have."),
         evidence=(

@@ -126,7 +126,6 @@ def _without_places(pods: list[Pod]) -> Finding:
     span = f"{found[1]} s" if found else "its time (15 min unless told otherwise)"
     asked = ", ".join(f"{number} {resource}" for resource, number in first.accelerators.items())
     return Finding(
-        role="cause",
         summary=f"YuniKorn gave up the application of {first.name}: not all places of its group could be had within {span}"
         + (f"; this member asks for {asked}." if asked else "."),
         evidence=(
@@ -160,7 +159,6 @@ def _in_part(pending: Pending, short: Cause, subject: Subject) -> Iterator[Findi
     domain = next(exclusive(subject, size, asked, short.resource), None)
     within = f" within {domain[0]}={domain[1]}, where all of the group must stand" if domain else ""
     yield Finding(
-        role="cause",
         confidence=short.confidence,
         summary=f"The group has {count_of(size, 'member')} of {asked} {short.resource} each; {len(placed)} "
         f"{'has a node and holds' if len(placed) == 1 else 'have a node and hold'} {holding} idle, "
@@ -187,7 +185,6 @@ def _no_group(pending: Pending) -> Finding | None:
     if known is not False or pod.just_made or "volcano" not in scheduler or pending.said.counts:
         return None
     return Finding(
-        role="cause",
         summary=f"{pod.name} belongs to the PodGroup {name}, which does not exist: {scheduler} places no pod of a group "
         "that it does not know.",
         evidence=(
@@ -196,13 +193,11 @@ def _no_group(pending: Pending) -> Finding | None:
             *said_by(pending),
         ),
         explains=EXPLAINS,
-        fixes=(
-            fixes.advice(
-                "See why what makes the group has not made it (its controller's log, its rights); delete the pod, so that it and its "
-                "group are recreated",
-                f"kubectl -n {pod.namespace} get podgroups.scheduling.volcano.sh",
-                f"kubectl -n {pod.namespace} delete pod {pod.name}",
-            ),
+        fix=fixes.advice(
+            "See why what makes the group has not made it (its controller's log, its rights); delete the pod, so that it and its "
+            "group are recreated",
+            f"kubectl -n {pod.namespace} get podgroups.scheduling.volcano.sh",
+            f"kubectl -n {pod.namespace} delete pod {pod.name}",
         ),
         pods=(pod.name,),
     )
@@ -235,7 +230,6 @@ def _said(pending: Pending, found: tuple[Cause, ...]) -> Finding:
     if others:
         summary = summary[:-1] + f"; of the rest it says: {', '.join(f'{c.number} {c.text}' for c in others)}."
     return Finding(
-        role="cause",
         summary=summary,
         evidence=(
             *said_by(pending),
@@ -342,7 +336,6 @@ def _could_be_placed(pod: Item) -> bool:
 
 def _held_back(pending: Pending, found: tuple[Cause, ...], fitting: list[Item]) -> Finding:
     return Finding(
-        role="cause",
         summary=f"{pending.scheduler} has nodes for {count_of(len(fitting), 'other pod')} of the group and none for this one, so it places "
         "none of them.",
         evidence=(
@@ -367,7 +360,6 @@ def _turned_away(subject: Subject) -> Event | None:
 def _not_queued(subject: Subject, event: Event, pending: Pending | None = None) -> Finding:
     lacks = event.message.removeprefix(_FULL).removeprefix(": overused ")
     return Finding(
-        role="cause",
         summary=f"Volcano does not let the group into the queue: what is idle in the cluster{f' ({lacks})' if lacks else ''} "
         "is promised to groups that came before.",
         evidence=(event_evidence(event, subject.cluster), *((*said_by(pending), *_groups(pending)) if pending else ())),
@@ -449,7 +441,6 @@ def _too_few(pending: Pending, subject: Subject) -> Finding | None:
             ),
         )
     return Finding(
-        role="cause",
         summary=summary + ".",
         evidence=(*(event_evidence(e, pending.pod.cluster) for e in told[-1:]), *said_by(pending), *_groups(pending)),
         explains=EXPLAINS,
@@ -474,7 +465,6 @@ def _rest_not_made(pending: Pending) -> Finding | None:
     if there >= least or not (said or cluster.complete("Pod", pod.namespace)):
         return None
     return Finding(
-        role="cause",
         summary=f"Of the {least} pods of the PodGroup {name} that must start together {there} {'is' if there == 1 else 'are'} there, so "
         f"{pod.spec.scheduler_name} looks for no node yet.",
         evidence=(
@@ -483,12 +473,10 @@ def _rest_not_made(pending: Pending) -> Finding | None:
             *_groups(pending),
         ),
         explains=EXPLAINS,
-        fixes=(
-            fixes.advice(
-                "See why the others were not made (a quota, an admission webhook, what makes them and whose the group is)",
-                f"kubectl -n {pod.namespace} get pods,podgroups.scheduling.volcano.sh",
-                f"kubectl -n {pod.namespace} get events --field-selector type=Warning",
-            ),
+        fix=fixes.advice(
+            "See why the others were not made (a quota, an admission webhook, what makes them and whose the group is)",
+            f"kubectl -n {pod.namespace} get pods,podgroups.scheduling.volcano.sh",
+            f"kubectl -n {pod.namespace} get events --field-selector type=Warning",
         ),
         pods=(pod.name,),
     )

@@ -111,17 +111,15 @@ def gpu_held_by_dead_pod(
 
 def _name_kept(pod: Pod) -> Iterator[Finding]:
     """A pod of a StatefulSet that was deleted and has ended, and which only finalizers keep: there cannot be another of its name."""
-    meta, now = pod.obj.metadata, pod.cluster.now
-    until, statuses = parse_time(meta.deletion_timestamp), pod.obj.status.container_statuses
+    meta, statuses = pod.obj.metadata, pod.obj.status.container_statuses
+    seconds = pod.cluster.seconds_since(meta.deletion_timestamp)
     owner = next((owner for owner in meta.owner_references if owner.controller), None)
     ended = bool(statuses) and all(status.state.terminated for status in statuses)
-    if not meta.finalizers or not ended or until is None or now is None or owner is None or owner.kind != "StatefulSet":
+    if not meta.finalizers or not ended or seconds is None or owner is None or owner.kind != "StatefulSet":
         return
-    seconds = (now - until).total_seconds()
     if seconds < _GOES_SECONDS:
         return
     yield Finding(
-        role="cause",
         summary=f"{pod.name} has ended and should have been gone for {say_seconds(seconds)}, but the finalizer "
         f"{', '.join(meta.finalizers)} keeps it; StatefulSet/{owner.name} can make no other of that name before it is gone.",
         evidence=(
@@ -133,15 +131,14 @@ def _name_kept(pod: Pod) -> Iterator[Finding]:
             pod_evidence(pod, "status", f"phase: {pod.obj.status.phase}"),
         ),
         explains=(*CRASHED, "pod-pending"),
-        fixes=(_fix_of(pod.obj),),
+        fix=_fix_of(pod.obj),
     )
 
 
 def _unkillable(pod: Pod, events: Events) -> Iterator[Finding]:
     """A pod that is to go, and whose processes the kubelet cannot end."""
-    meta, now = pod.obj.metadata, pod.cluster.now
-    until = parse_time(meta.deletion_timestamp)
-    seconds = (now - until).total_seconds() if until and now else 0.0
+    until = parse_time(pod.obj.metadata.deletion_timestamp)
+    seconds = pod.cluster.seconds_since(until) or 0.0
     told = [e for e in events.of("FailedKillPod") if e.name == pod.name and e.last and until and e.last > until]
     running = any(status.state.running for status in pod.obj.status.container_statuses)
     again = seconds >= _CANNOT_SECONDS or sum(e.count for e in told) > 1
@@ -150,11 +147,10 @@ def _unkillable(pod: Pod, events: Events) -> Iterator[Finding]:
     where = pod.spec.node_name or "its node"
     held = ", ".join(f"{number} {resource}" for resource, number in pod.accelerators.items())
     yield Finding(
-        role="cause",
         summary=f"{pod.name} should have been gone for {say_seconds(seconds)}, and the kubelet of {where} cannot end it; it keeps {held}.",
         evidence=(
             event_evidence(told[-1], pod.cluster),
-            pod_evidence(pod, "metadata", f"deletionTimestamp: {meta.deletion_timestamp}"),
+            pod_evidence(pod, "metadata", f"deletionTimestamp: {pod.obj.metadata.deletion_timestamp}"),
         ),
         explains=(*CRASHED, "rollout-stuck"),
         fixes=(
@@ -175,7 +171,6 @@ def _still_counted(pod: Pod, refused: Refusal, node: Node, alike: tuple[k8s.Pod,
     unheld = "held by no pod" if whole else "free for the scheduler"
     held = f"held by {', '.join(h.ref for h in holders[:4])}" if holders else unheld
     return Finding(
-        role="cause",
         confidence="likely" if whole or was_scheduled(pod) else "possible",
         summary=f"The kubelet of {node.name} counts {refused.resource} as taken "
         f"that {'no pod holds' if whole else 'the scheduler counts as free'}: it refused {len(alike)} pods "
@@ -186,12 +181,10 @@ def _still_counted(pod: Pod, refused: Refusal, node: Node, alike: tuple[k8s.Pod,
             *plugin_evidence(cluster, node.name),
         ),
         explains=("pod-failed", "not-ready", "rollout-stuck", "device-plugin-not-ready"),
-        fixes=(
-            fixes.platform(
-                f"Restart the kubelet of {node.name}, which rebuilds its record of devices; then delete the refused pods",
-                fixes.on_node(node.name, "systemctl restart kubelet"),
-                f"kubectl -n {pod.namespace} delete pod {pod.name}",
-            ),
+        fix=fixes.platform(
+            f"Restart the kubelet of {node.name}, which rebuilds its record of devices; then delete the refused pods",
+            fixes.on_node(node.name, "systemctl restart kubelet"),
+            f"kubectl -n {pod.namespace} delete pod {pod.name}",
         ),
     )
 
@@ -206,7 +199,6 @@ def _left_behind(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
             continue
         pids = " ".join(str(p.pid) for p in left if p.pid)
         yield Finding(
-            role="cause",
             # the pod may have ended of something else
             summary=f"{device.title} of {hardware.node} was given to this pod while "
             + ", ".join(
@@ -230,11 +222,9 @@ def _left_behind(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
                 "gpu-memory-utilization-high",
                 *CONSEQUENCES,
             ),
-            fixes=(
-                fixes.platform(
-                    f"End what was left behind on {hardware.node}: process {pids}; one that cannot be killed needs a reboot",
-                    fixes.on_node(hardware.node, f"kill -9 {pids}"),
-                ),
+            fix=fixes.platform(
+                f"End what was left behind on {hardware.node}: process {pids}; one that cannot be killed needs a reboot",
+                fixes.on_node(hardware.node, f"kill -9 {pids}"),
             ),
         )
         return
@@ -247,10 +237,8 @@ def _outlived(hardware: Hardware, process: Process) -> bool:
 
 
 def _age(pending: Pending, holder: Holder) -> str:
-    now, end = pending.pod.cluster.now, parse_time(holder.pod.metadata.deletion_timestamp)
-    return (
-        f", Terminating for {say_seconds((now - end).total_seconds())} beyond its grace period" if now and end else ""
-    )
+    seconds = pending.pod.cluster.seconds_since(holder.pod.metadata.deletion_timestamp)
+    return f", Terminating for {say_seconds(seconds)} beyond its grace period" if seconds is not None else ""
 
 
 def _quote(holder: Holder) -> Evidence:

@@ -87,11 +87,9 @@ def _machines(pod: Pod, subject: Subject) -> Finding | None:
                     for c in containers
                 ),
             ),
-            fixes=(
-                fixes.advice(
-                    f"Choose a type with {asked} GPUs or more, or ask for {most} and set the tensor parallel size to that, in "
-                    f"{fixes.edited(pod)}"
-                ),
+            fix=fixes.advice(
+                f"Choose a type with {asked} GPUs or more, or ask for {most} and set the tensor parallel size to that, in "
+                f"{fixes.edited(pod)}"
             ),
         )
     return None
@@ -149,7 +147,6 @@ def _shared(pod: Pod, refused: Refusal) -> Finding:
     containers = [c for c in pod.containers if c.accelerators.get(resource)]
     answers = [lower(containers[0], resource, "1", f"Ask for 1 {resource} instead of {asked}")] if containers else []
     return Finding(
-        role="cause",
         confidence="certain",
         summary=f"It asks for {asked} {resource}; GPUs of {pod.spec.node_name} are shared, one share per pod.",
         evidence=(

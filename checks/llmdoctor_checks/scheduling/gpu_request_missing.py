@@ -201,18 +201,17 @@ def _needs_one(pod: Pod, engine: Engine, logs: Logs | None, subject: Subject) ->
     line = next(
         (x for text in _NO_GPU for log in (logs.of(container.name) if logs else ()) for x in log.find(text)), None
     )
-    crashed = any(t.kind in ("crashed", "not-ready") and t.container is container for t in pod.troubles)
+    crashed = container.trouble("crashed", "not-ready") is not None
     evidence: list[Evidence] = [pod_evidence(container, "resources", _resources(container))]
     fix = _ask_for_one(container)
     if crashed and line:
         evidence.insert(0, log_evidence(line))
         yield Finding(
-            role="cause",
             confidence=(sure := _how_sure(container)),
             summary=f"{engine.label} needs a GPU and sees none: container {container.name} asks for none.",
             evidence=tuple(evidence),
             explains=_NO_DEVICE[len(_NODES_FAULTS) :] if sure == "possible" else _NO_DEVICE,
-            fixes=(fix,),
+            fix=fix,
         )
     elif not pod.exists and not _elsewhere(pod) and _for_gpus(engine) and not _open(container):
         cpu = _for_cpus(engine)
@@ -252,11 +251,10 @@ def _for_a_model(container: Container, logs: Logs | None) -> Iterator[Line]:
 
 def _model_needs_one(container: Container, line: Line) -> Finding:
     return Finding(
-        role="cause",
         summary=f"Triton has a model that needs a GPU, and container {container.name} asks for none.",
         evidence=(log_evidence(line), pod_evidence(container, "resources", _resources(container))),
         explains=_NO_DEVICE,
-        fixes=(_ask_for_one(container),),
+        fix=_ask_for_one(container),
     )
 
 
@@ -279,7 +277,6 @@ def _without_driver(container: Container, logs: Logs, node: Node | None) -> Iter
     if driver and built and suffices(driver[0], built[0]) is False:
         return  # that the driver is too old is known
     yield Finding(
-        role="cause",
         summary=f"CUDA finds no driver in container {container.name}, which asks for no GPU"
         + (f"; that of the node knows CUDA {say_cuda(driver[0])}." if driver else "."),
         evidence=(
@@ -339,7 +336,7 @@ def _on_cpu(pod: Pod, engine: Engine, logs: Logs | None, node: Node | None) -> I
         summary=f"{engine.label} runs on the CPU: container {container.name} asks for no GPU, though {meant.ref} says that one was meant.",
         evidence=(log_evidence(line), pod_evidence(container, "resources", _resources(container)), meant),
         explains=("gpu-runtime-missing", "not-ready", "probe-too-short", "cpu-starved", "slow-load"),
-        fixes=(_ask_for_one(container, resource),),
+        fix=_ask_for_one(container, resource),
         order=line.order,
     )
 

@@ -153,7 +153,6 @@ def _stale(pod: Pod, node: Node) -> Iterator[Finding]:
     listed = node.allocatable("nvidia.com/gpu")
     slices = [n for n, amount in node.accelerators.items() if n.startswith("nvidia.com/mig-") and amount]
     yield Finding(
-        role="cause",
         summary=(
             f"It asks for nvidia.com/gpu, but all {len(cut)} GPUs of {node.name} are partitioned (MIG, mixed): "
             f"the {listed} that the node still lists are not there."

@@ -22,7 +22,6 @@ from kubectl_llmdoctor.api import (
     fixes,
     k8s,
     node_evidence,
-    parse_time,
     rows,
     say_seconds,
     selected,
@@ -119,12 +118,11 @@ def _in_words(troubles: Iterable[str], *, one: bool) -> str:
 
 def _conditions(cluster: Cluster, node: Node) -> Iterator[Evidence]:
     """What the control plane says of the node, and since when."""
-    now = cluster.now
     for condition in node.obj.status.conditions:
         bad = condition.status != "True" if condition.type == "Ready" else condition.status == "True"
         if bad and condition.type in ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure", "NetworkUnavailable"):
-            since = parse_time(condition.last_transition_time)
-            age = f" for {say_seconds((now - since).total_seconds())}" if now and since and now > since else ""
+            seconds = cluster.seconds_since(condition.last_transition_time) or 0
+            age = f" for {say_seconds(seconds)}" if seconds > 0 else ""
             text = f"{condition.type}={condition.status}{age}: {condition.reason} {condition.message}".rstrip(": ")
             yield node_evidence(node, text)
 

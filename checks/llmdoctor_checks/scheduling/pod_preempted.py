@@ -153,7 +153,6 @@ def _by_kueue(pod: Pod, subject: Subject, cluster: Cluster) -> Finding | None:
             continue
         name = subject.workload.ref if subject.workload else workload.name
         return Finding(
-            role="cause",
             confidence="certain",
             summary=f"Kueue has taken the quota of {name} to make room for another job: {message}",
             evidence=(
@@ -163,10 +162,8 @@ def _by_kueue(pod: Pod, subject: Subject, cluster: Cluster) -> Finding | None:
                 ),
             ),
             explains=(*CONSEQUENCES, "scheduling-gated", "pod-pending", "quota-exceeded"),
-            fixes=(
-                _above_in_kueue(
-                    pod, f"kubectl -n {workload.namespace} get workloads.kueue.x-k8s.io {workload.name} -o yaml"
-                ),
+            fix=_above_in_kueue(
+                pod, f"kubectl -n {workload.namespace} get workloads.kueue.x-k8s.io {workload.name} -o yaml"
             ),
         )
     return None

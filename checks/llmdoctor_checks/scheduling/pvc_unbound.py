@@ -165,7 +165,7 @@ def _misnamed(pod: Pod, subject: Subject) -> Iterator[Finding]:
             pod_evidence(pod, "volumes", f"persistentVolumeClaim: {name}"),
             object_evidence(other, "metadata.name", other.name),
         ),
-        fixes=(_renamed(pod, name, other.name),),
+        fix=_renamed(pod, name, other.name),
     )
 
 
@@ -256,11 +256,9 @@ def _shared(pod: Pod, workload: Workload, subject: Subject) -> Iterator[Finding]
                 told,
                 *((object_evidence(claim.item, "spec.accessModes", ", ".join(claim.modes)),) if claim.item else ()),
             ),
-            fixes=(
-                fixes.advice(
-                    f"Make {claim.name} ReadWriteMany on storage that offers it (a claim that exists must be recreated), or "
-                    "give each replica its own: a StatefulSet with volumeClaimTemplates"
-                ),
+            fix=fixes.advice(
+                f"Make {claim.name} ReadWriteMany on storage that offers it (a claim that exists must be recreated), or "
+                "give each replica its own: a StatefulSet with volumeClaimTemplates"
             ),
         )
         return
@@ -575,7 +573,6 @@ def _attached_elsewhere(pod: Pod, workload: Workload | None, events: Events) -> 
     elif named and not lost:
         answers.append(fixes.advice(f"Stop {named[1].rstrip('.')} first"))
     yield Finding(
-        role="cause",
         confidence="certain" if users else "likely",
         summary=summary + ".",
         evidence=(event_evidence(failed[-1], pod.cluster), *(e for c in claims for e in _quotes(pod, c))),
@@ -671,7 +668,6 @@ def _never_bound(pod: Pod, workload: Workload | None, events: Events) -> Iterato
             if workload and named:
                 answers.insert(0, _scheduled(workload, str(named)))
     yield Finding(
-        role="cause",
         confidence="certain" if claim.item or claim.exists is False else "likely",
         summary=summary + ".",
         evidence=(

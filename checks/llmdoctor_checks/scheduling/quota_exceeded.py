@@ -304,18 +304,15 @@ def _of_yunikorn(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding:
     where = f"ConfigMap {config.namespace if config else 'yunikorn'}/yunikorn-configs"
     space = config.namespace if config else "yunikorn"
     return Finding(
-        role="cause",
         confidence="certain",
         summary=f"YuniKorn holds it back: queue {queue} lacks {lacks} for it (asked {asked}, left {left or 'nothing'}).",
         evidence=(evidence,),
         explains=("pod-pending", "gang-incomplete", "rollout-stuck"),
-        fixes=(
-            fixes.platform(
-                f"Raise resources.max of queue {queue} (or of the queue above that is full) by {lacks} in {where}; or end pods "
-                "of the queue that hold as much",
-                f"kubectl -n {space} edit configmap yunikorn-configs",
-                f"kubectl get pods -A -l queue={shlex.quote(queue)}",
-            ),
+        fix=fixes.platform(
+            f"Raise resources.max of queue {queue} (or of the queue above that is full) by {lacks} in {where}; or end pods "
+            "of the queue that hold as much",
+            f"kubectl -n {space} edit configmap yunikorn-configs",
+            f"kubectl get pods -A -l queue={shlex.quote(queue)}",
         ),
         pods=(pod.name,) if pod.exists else (),
     )
@@ -348,7 +345,6 @@ def _queueless(pod: Pod, name: str, evidence: Evidence) -> Finding:
             )
         )
     return Finding(
-        role="cause",
         confidence="certain" if queue is not None and theirs != own else "likely",
         summary=why,
         evidence=(
@@ -357,7 +353,7 @@ def _queueless(pod: Pod, name: str, evidence: Evidence) -> Finding:
             *((pod_evidence(pod, f"metadata.labels[{_KAI_POOL}]", own or "none"),) if queue and theirs != own else ()),
         ),
         explains=("pod-pending", "gang-incomplete", "scheduling-gated", "rollout-stuck"),
-        fixes=(fix,),
+        fix=fix,
         pods=(pod.name,) if pod.exists else (),
     )
 
@@ -409,17 +405,14 @@ def _uncounted(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding | 
     counts = ", ".join(f"{key}: {value}" for key, value in capability.items())
     has = "what the pod asks for" if members == 1 else f"what the {members} pods of the group ask for"
     return Finding(
-        role="cause",
         summary=f"Volcano's queue {name} has nothing in use and {has}, but its capability ({counts}) names no pods, "
         "which some releases take for none.",
         evidence=(evidence, object_evidence(queue, "spec.capability", counts)),
         explains=("pod-pending", "gang-incomplete", "scheduling-gated", "rollout-stuck"),
-        fixes=(
-            fixes.platform(
-                f"Name pods in the capability of the queue {name}, or take a later release of Volcano",
-                f"kubectl patch queues.scheduling.volcano.sh {shlex.quote(name)} --type=merge "
-                """-p '{"spec":{"capability":{"pods":200}}}'""",
-            ),
+        fix=fixes.platform(
+            f"Name pods in the capability of the queue {name}, or take a later release of Volcano",
+            f"kubectl patch queues.scheduling.volcano.sh {shlex.quote(name)} --type=merge "
+            """-p '{"spec":{"capability":{"pods":200}}}'""",
         ),
         pods=(pod.name,) if pod.exists else (),
     )
@@ -552,7 +545,6 @@ def _held_back(subject: Subject, pod: Pod, found: re.Match[str], evidence: Evide
     )
     raising = fixes.platform(f"Raise {raised}")
     return Finding(
-        role="cause",
         confidence="certain",
         summary=f"The scheduler holds it back, because {full or f'{raised} is used up: {why}'}.",
         evidence=(evidence,),
@@ -569,7 +561,6 @@ def _computed(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
             for item in limits.spec.limits:
                 for container, resource, asked, bound, word in _beyond(pod, item):
                     yield Finding(
-                        role="cause",
                         summary=(
                             f"LimitRange {limits.metadata.name} allows a container {word} {bound} of {resource}; "
                             f"{container.name} asks for {asked}, so the pod is refused."
@@ -630,7 +621,6 @@ def _over_quota(subject: Subject, cluster: Cluster, pod: Pod) -> Iterator[Findin
             used = milli(quota.status.used.get(name, 0)) or 0
             if asked and used + asked > (milli(bound) or 0):
                 yield Finding(
-                    role="cause",
                     summary=f"Quota {quota.metadata.name} leaves no room for the pod: {name} is limited to {bound}, "
                     f"{quota.status.used.get(name, 0)} of it used, and the pod needs more than the rest.",
                     evidence=tuple(_objects(cluster, subject.namespace, quota.metadata.name)),
@@ -668,7 +658,6 @@ def _queued(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
             if found and unmet and not for_topology(message):
                 queue = dig(item.raw, "spec.queueName") or "its queue"
                 yield Finding(
-                    role="cause",
                     confidence="certain",
                     summary=f"Kueue holds it back in {queue}: {message}.",
                     evidence=(
@@ -700,7 +689,6 @@ def _of_no_flavor(workload: Item, missing: list[str], cluster: Cluster) -> Findi
         else {}
     )
     return Finding(
-        role="cause",
         summary=f"Kueue holds it back in {name} without a word: it asks for {lacks}, and no flavor of the queue has a quota of it.",
         evidence=(
             object_evidence(workload, "spec.podSets", f"requests {lacks}"),

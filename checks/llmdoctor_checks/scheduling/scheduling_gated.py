@@ -23,7 +23,6 @@ from kubectl_llmdoctor.api import (
     k8s,
     node_evidence,
     object_evidence,
-    parse_time,
     pod_evidence,
     rows,
 )
@@ -158,7 +157,6 @@ def scheduling_gated(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
         yield _closed(gated, queued, said, subject)
     elif item:
         yield Finding(
-            role="cause",
             confidence="certain",
             summary=f"{item.kind}/{item.name} is suspended and waits in Kueue's queue {_queue(item)}; it has no pod"
             + _ending(_why(queued, cluster)),
@@ -187,7 +185,6 @@ def _closed(gated: list[Pod], queued: list[Item], said: list[Evidence], subject:
         text = f"{condition.reason}: {condition.message}".rstrip(": ")
         evidence.append(pod_evidence(pod, "status.conditions[PodScheduled]", text))
     return Finding(
-        role="cause",
         confidence="certain",
         summary=f"{who} has not opened {which}, so no scheduler looks at the pod"
         + _ending(
@@ -316,9 +313,8 @@ def _let_in(queued: list[Item], cluster: Cluster) -> bool:
         any(
             row.get("type") == "Admitted"
             and row.get("status") == "True"
-            and cluster.now is not None
-            and (since := parse_time(row.get("lastTransitionTime"))) is not None
-            and (cluster.now - since).total_seconds() > _OPENING_SECONDS
+            and (seconds := cluster.seconds_since(row.get("lastTransitionTime"))) is not None
+            and seconds > _OPENING_SECONDS
             for row in rows(workload.raw, "status.conditions")
         )
         for workload in queued

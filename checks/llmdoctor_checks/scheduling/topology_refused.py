@@ -69,7 +69,6 @@ def topology_refused(pod: Pod, node: Node | None, subject: Subject, cluster: Clu
     summary, advice = said
     left = without_it(pod, subject)
     yield Finding(
-        role="cause",
         confidence="certain",
         summary=summary,
         evidence=(

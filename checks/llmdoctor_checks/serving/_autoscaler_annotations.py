@@ -36,7 +36,7 @@ def by_annotation(engine: Engine, subject: Subject, metrics: Metrics | None) -> 
         role="risk",
         summary=f"{workload.ref} scales {engine.label} on GPUs by {metric}, which does not follow the load.",
         evidence=(workload_evidence(workload, path, text),),
-        fixes=(_concurrency(engine, workload, path, metrics),),
+        fix=_concurrency(engine, workload, path, metrics),
     )
 
 

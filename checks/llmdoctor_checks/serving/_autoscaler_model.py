@@ -30,13 +30,10 @@ def of_another_model(pod: Pod, engine: Engine, scaler: Scaler, cluster: Cluster)
     operation = {"op": "add", "path": f"/metadata/annotations/{escaped(_MODEL)}", "value": label}
     return Finding(
         role="cause" if line is not None and pod.ready else "risk",
-        confidence="likely",
         summary=f"{scaler.ref} has llm-d's autoscaler look for the metrics of {wanted}, and {engine.container.name} gives its own the name "
         f"{label}: it finds none, and leaves the replicas as they are.",
         evidence=(scaler.evidence(path, wanted), *((log_evidence(line, wanted),) if line is not None else ())),
-        fixes=(
-            fixes.patch_object(scaler.item, f"Set the annotation {_MODEL} of {scaler.ref} to {label}", [operation]),
-        ),
+        fix=fixes.patch_object(scaler.item, f"Set the annotation {_MODEL} of {scaler.ref} to {label}", [operation]),
     )
 
 

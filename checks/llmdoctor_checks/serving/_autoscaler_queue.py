@@ -1,17 +1,6 @@
 """A queue that lasts while an autoscaler could add a replica and does not."""
 
-from kubectl_llmdoctor.api import (
-    Engine,
-    Evidence,
-    Logs,
-    Metrics,
-    Pod,
-    Subject,
-    dig,
-    log_evidence,
-    parse_time,
-    seconds_between,
-)
+from kubectl_llmdoctor.api import Engine, Evidence, Logs, Metrics, Pod, Subject, dig, log_evidence, seconds_between
 from llmdoctor_checks._load import last_load, recent_load, works
 from llmdoctor_checks.serving._autoscaling import Scaler
 from llmdoctor_checks.serving._saturation import load_of
@@ -62,8 +51,8 @@ def seen_queue(
 
 def _just_scaled(pod: Pod, scaler: Scaler) -> bool:
     """Whether its number of replicas changed a short while ago."""
-    at, now = parse_time(dig(scaler.item.raw, "status.lastScaleTime")), pod.cluster.now
-    return at is not None and now is not None and (now - at).total_seconds() < _JUST_SCALED_SECONDS
+    ago = pod.cluster.seconds_since(dig(scaler.item.raw, "status.lastScaleTime"))
+    return ago is not None and ago < _JUST_SCALED_SECONDS
 
 
 def measured_queue(scaler: Scaler, metrics: Metrics | None) -> tuple[str, Evidence] | None:

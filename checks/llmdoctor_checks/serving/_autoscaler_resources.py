@@ -73,7 +73,6 @@ def _blind(pod: Pod, engine: Engine, scaler: Scaler, metrics: Metrics | None, re
     looked, still = stood
     names = " and ".join(dict.fromkeys(look.name for look in scaler.looks))
     return Finding(
-        role="cause",
         severity="warning",
         summary=f"{scaler.ref} scales {engine.label} on GPUs by {names}: in {say_seconds(load.waiting.seconds)} the requests that "
         f"wait grew from {load.waiting.third(0):.0f} to {load.waiting.third(2):.0f} (means of the first and the last third), "
@@ -85,7 +84,7 @@ def _blind(pod: Pod, engine: Engine, scaler: Scaler, metrics: Metrics | None, re
             *((replicas.evidence(),) if replicas is not None else ()),
         ),
         explains=("queue-growing", "kv-cache-saturated"),
-        fixes=(rescale,),
+        fix=rescale,
     )
 
 
@@ -107,7 +106,6 @@ def _below(
     else:
         return None
     return Finding(
-        role="cause",
         severity="warning",
         confidence="likely" if sure else "possible",
         summary=f"{scaler.ref} scales {engine.label} on GPUs by {' and '.join(name for name, _, _ in readings)}: {waits}, while it reads "
@@ -119,7 +117,7 @@ def _below(
             *shown,
         ),
         explains=("queue-growing", "kv-cache-saturated"),
-        fixes=(rescale,),
+        fix=rescale,
     )
 
 
@@ -134,7 +132,7 @@ def _in_general(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix) -> Findi
         role="risk",
         summary=f"{scaler.ref} scales {engine.label} on GPUs by {names}: {effect}.",
         evidence=(*(scaler.evidence(look.path, look.text) for look in scaler.looks), *_cpu_evidence(engine.container)),
-        fixes=(rescale,),
+        fix=rescale,
     )
 
 

@@ -105,7 +105,7 @@ def _gets_nothing(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix, logs: 
                     *(told[1] if told else ()),
                 ),
                 explains=("queue-growing", "kv-cache-saturated") if queue else (),
-                fixes=(_selectable(scaler, reason) if reason in _NO_PODS else _lookup(pod, engine, scaler, rescale),),
+                fix=_selectable(scaler, reason) if reason in _NO_PODS else _lookup(pod, engine, scaler, rescale),
             )
     return None
 
@@ -114,19 +114,18 @@ def _by_events(scaler: Scaler, cluster: Cluster) -> Iterator[dict[str, Any]]:
     """The same as a condition, by the controller's events, of an autoscaler whose conditions were not read."""
     for reason in _NO_METRIC:
         for raw, said in _events(scaler, reason, cluster):
-            last = parse_time(raw.get("lastTimestamp"))
-            late = last is None or cluster.now is None or (cluster.now - last).total_seconds() > _LASTS_SECONDS
+            ago = cluster.seconds_since(raw.get("lastTimestamp"))
             # beside one metric that cannot be read it goes by the others
             some = re.search(r"\((\d{1,3}) invalid out of (\d{1,3})\)", said.text)
             every = some[1] == some[2] if some else len(scaler.looks) == 1
-            if not late and every and re.search(_UNREAD, said.text):
+            if ago is not None and ago <= _LASTS_SECONDS and every and re.search(_UNREAD, said.text):
                 told = {"reason": reason, "message": said.text, "event": said}
                 yield {"type": "ScalingActive", "status": "False", **told}
 
 
 def _not_used(pod: Pod, engine: Engine, scaler: Scaler, subject: Subject) -> Finding | None:
     """What KEDA says of a ScaledObject that it cannot use as it stands, so that it scales nothing."""
-    if scaler.item.kind.partition(".")[0] != "ScaledObject":
+    if scaler.item.plain_kind != "ScaledObject":
         return None
     conditions = rows(scaler.item.raw, "status.conditions")
     said = next((row for row in conditions if (row.get("type"), row.get("status")) == ("Ready", "False")), None)
@@ -152,13 +151,11 @@ def _not_used(pod: Pod, engine: Engine, scaler: Scaler, subject: Subject) -> Fin
             *(scaler.evidence(look.path, look.text) for look in scaler.looks),
         ),
         explains=("scale-from-zero-blind",),
-        fixes=(
-            fixes.advice(
-                f"Give the trigger of {scaler.ref} the {missing[1]} that it lacks"
-                if (missing := re.search(r'missing required parameter "([\w.-]{1,80})"', why))
-                else f"Correct what it names in {scaler.ref}",
-                f"kubectl -n {scaler.item.namespace} {'edit' if missing else 'describe'} scaledobject {scaler.item.name}",
-            ),
+        fix=fixes.advice(
+            f"Give the trigger of {scaler.ref} the {missing[1]} that it lacks"
+            if (missing := re.search(r'missing required parameter "([\w.-]{1,80})"', why))
+            else f"Correct what it names in {scaler.ref}",
+            f"kubectl -n {scaler.item.namespace} {'edit' if missing else 'describe'} scaledobject {scaler.item.name}",
         ),
     )
 
@@ -182,7 +179,6 @@ def _reads_nothing(
     if queue is None:
         return None
     return Finding(
-        role="cause",
         severity="warning",
         summary=f"{scaler.ref} reads 0 for what it scales {engine.label} on, and does nothing. Meanwhile {queue[0]}, and "
         f"{stays(acting)}: what it asks for finds nothing of this engine.",
@@ -192,7 +188,7 @@ def _reads_nothing(
             queue[1],
         ),
         explains=("queue-growing", "kv-cache-saturated"),
-        fixes=(_by_hand(engine, scaler),),
+        fix=_by_hand(engine, scaler),
     )
 
 
@@ -219,7 +215,7 @@ def flaps(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix) -> Finding | N
         *((f"a dip of {say_seconds(window)} is enough to take replicas away",) if short else ()),
     ]
     path = "/spec/behavior/scaleDown/stabilizationWindowSeconds"
-    own = scaler.item.kind.partition(".")[0] != "ScaledObject"
+    own = scaler.item.plain_kind != "ScaledObject"
     at = path if own else path.replace("/spec/", "/spec/advanced/horizontalPodAutoscalerConfig/")
     window_fix = fixes.set_field(
         scaler.item, at, _LONGER_WINDOW, f"Take replicas away only after {say_seconds(_LONGER_WINDOW)}", op="add"
@@ -268,7 +264,7 @@ def _rescales(scaler: Scaler, words: str, cluster: Cluster) -> tuple[list[dateti
 
 def _acts(scaler: Scaler, cluster: Cluster) -> Item:
     """The HorizontalPodAutoscaler whose status tells what an autoscaler does: of a ScaledObject the one that KEDA makes of it."""
-    if scaler.item.kind.partition(".")[0] != "ScaledObject":
+    if scaler.item.plain_kind != "ScaledObject":
         return scaler.item
     name = str(dig(scaler.item.raw, "status.hpaName") or f"keda-hpa-{scaler.item.name}")
     return cluster.item("HorizontalPodAutoscaler", scaler.item.namespace, name) or scaler.item
@@ -276,9 +272,9 @@ def _acts(scaler: Scaler, cluster: Cluster) -> Item:
 
 def _for_long(scaler: Scaler, condition: dict[str, Any], cluster: Cluster) -> tuple[str, tuple[Evidence, ...]] | None:
     """For how long it has had no value, and the event that says so, where that is no hiccup of what serves the metrics."""
-    since, now = parse_time(condition.get("lastTransitionTime")), cluster.now
-    if since is not None and now is not None and (now - since).total_seconds() >= _LASTS_SECONDS:
-        return say_seconds((now - since).total_seconds()), ()
+    seconds = cluster.seconds_since(condition.get("lastTransitionTime"))
+    if seconds is not None and seconds >= _LASTS_SECONDS:
+        return say_seconds(seconds), ()
     for raw, said in _events(scaler, str(condition.get("reason")), cluster):
         first, last = (parse_time(raw.get(key)) for key in ("firstTimestamp", "lastTimestamp"))
         if first is not None and last is not None and (last - first).total_seconds() >= _LASTS_SECONDS:
@@ -317,7 +313,7 @@ def _lookup(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix) -> Fix:
         return rescale
     if all(of_others_alone(engine, look.name) for look in scaler.looks if look.source != "resource"):
         return rescale
-    if scaler.item.kind.partition(".")[0] != "ScaledObject":
+    if scaler.item.plain_kind != "ScaledObject":
         return _published(pod, engine, scaler)
     gone = absent(engine, scaler.looks[0].name)
     return (

@@ -55,7 +55,6 @@ def beside(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
                     "its endpoint picker refuses them" if picker else "they are answered with 503",
                 )
                 yield Finding(
-                    role="cause",
                     summary=f"HTTPRoute {route.name} sends requests to InferencePool {name}, too, in one rule with that of this server, "
                     f"and it has no pods: {who}.",
                     evidence=(
@@ -63,11 +62,9 @@ def beside(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
                         object_evidence(route, f"spec.rules[{number}].backendRefs", f"name: {name}, weight: {weight}"),
                         object_evidence(pool, "spec.selector", str(dig(pool.raw, "spec.selector"))),
                     ),
-                    fixes=(
-                        fixes.advice(
-                            f"Scale the servers of InferencePool {name} up, or take it out of that rule of HTTPRoute {route.name} while it "
-                            "has none; a gateway that asks one picker for a rule (Istio) needs a rule for each pool"
-                        ),
+                    fix=fixes.advice(
+                        f"Scale the servers of InferencePool {name} up, or take it out of that rule of HTTPRoute {route.name} while it "
+                        "has none; a gateway that asks one picker for a rule (Istio) needs a rule for each pool"
                     ),
                     order=said[0].order,
                 )
@@ -97,15 +94,12 @@ def _unserved(cluster: Cluster) -> Iterator[tuple[str, str, Line]]:
 def _at_zero(pool: Item, cluster: Cluster) -> bool:
     """Whether what would make the pods of a pool is there, and makes none."""
     items = (item for kind in _MADE_BY for item in cluster.items(kind, pool.namespace))
-    made = [item for item in items if matches(_wanted(pool), table(dig(item.raw, "spec.template.metadata.labels")))]
+    made = [
+        item for item in items if matches(pool.wanted_labels, table(dig(item.raw, "spec.template.metadata.labels")))
+    ]
     return bool(made) and all(dig(item.raw, "spec.replicas") == 0 for item in made)
 
 
-def _wanted(pool: Item) -> dict[str, str]:
-    told = dig(pool.raw, "spec.selector.matchLabels") or dig(pool.raw, "spec.selector")
-    return {str(k): str(v) for k, v in told.items()} if isinstance(told, dict) else {}
-
-
 def _has_pods(pool: Item, cluster: Cluster) -> bool:
-    wanted = _wanted(pool)
+    wanted = pool.wanted_labels
     return not wanted or any(matches(wanted, item.labels) for item in cluster.items("Pod", pool.namespace))

@@ -92,7 +92,7 @@ def refused(pod: Pod, server: Container, cluster: Cluster, own: Log | None) -> l
     )
     asked = {one for _, hosts in said for one in hosts}
     here = {(host, space) for host, space in asked if leads_here(pod, names, f"http://{host}", space)}
-    alone = {(c.pod.namespace, c.pod.name, c.name) for c in asking(pod, cluster) if asks_nothing_else(c, pod, names)}
+    alone = {c.whose for c in asking(pod, cluster) if asks_nothing_else(c, pod, names)}
     ends = {one[1] for _, one in own.matching(_POSTED, "POST /", most=2000)} if own and alone else set()
     ours = (
         line
@@ -105,7 +105,7 @@ def refused(pod: Pod, server: Container, cluster: Cluster, own: Log | None) -> l
 
 def _of_one(line: Line, ends: set[str], alone: set[tuple[str, str, str]]) -> bool:
     """Whether a container that asks one server alone refused a path that ends as one for which that is asked."""
-    if (line.log.source.namespace, line.log.pod, line.log.container) not in alone:
+    if line.log.whose not in alone:
         return False
     posted = re.search(_POSTED, line.text[:8000])
     return re.search(_PATHS, line.text[:8000]) is not None or (posted is not None and posted[1] in ends)
@@ -118,8 +118,8 @@ def _by_a_front(pod: Pod, server: Container, cluster: Cluster, own: Log) -> list
         return []
     if any(re.search(_BY_A_FRONT, line.text[:2000]) for line in own.find("413")):
         return []
-    who = {(c.pod.namespace, c.pod.name, c.name) for c in asking(pod, cluster)}
-    asked = ((x.log.source.namespace, x.log.pod, x.log.container) for x in lines)
+    who = {c.whose for c in asking(pod, cluster)}
+    asked = (x.log.whose for x in lines)
     return [line for line, one in zip(lines, asked, strict=True) if one in who and not before(line, server, cluster)]
 
 
@@ -224,7 +224,7 @@ def finding(pod: Pod, lines: list[Line], *, cause: bool) -> Finding:
         summary=f"{line.log.pod} refused requests to {pod.name} for the size of their body{of} (413), {often(len(lines))} in its log: "
         f"{whose}.",
         evidence=(log_evidence(line, next((words for words in LITERALS if words in line.text), "")),),
-        fixes=(takes_more(line, max(sizes, default=0), pod.cluster),),
+        fix=takes_more(line, max(sizes, default=0), pod.cluster),
         order=line.order,
     )
 
@@ -233,7 +233,6 @@ def own_finding(pod: Pod, lines: list[Line], more: str, confidence: Literal["lik
     """What is said of a program that refused them itself."""
     line = lines[-1]
     return Finding(
-        role="cause",
         severity="warning",
         confidence=confidence,
         summary=f"{line.log.container} of {pod.name} refused requests for the size of their body, {often(len(lines))} in its log{more}: "
@@ -243,7 +242,7 @@ def own_finding(pod: Pod, lines: list[Line], more: str, confidence: Literal["lik
             else "that is a limit of its own, or of what it passes them on to."
         ),
         evidence=tuple(log_evidence(one) for one in lines[-2:]),
-        fixes=(takes_more(line, max(_sizes(lines), default=0), pod.cluster),),
+        fix=takes_more(line, max(_sizes(lines), default=0), pod.cluster),
         order=line.order,
     )
 

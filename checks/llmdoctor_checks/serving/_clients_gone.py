@@ -116,7 +116,7 @@ def given_up(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs:
             summary=f"{len(cut)} of {len(ages)} requests {whose} were {say_seconds(timeout.seconds)} old, which is what "
             f"{timeout.where} allows{'' if timeout.whole else ' without a word of the answer'}.",
             evidence=(log_evidence(cut[-1]), object_evidence(timeout.item, timeout.path, timeout.text)),
-            fixes=(longer(timeout, 0),),
+            fix=longer(timeout, 0),
             order=cut[0].order,
         )
     return None if late else _of_undici(pod, engine, cluster, ages) or _all_as_old(pod, engine, ages)
@@ -133,15 +133,12 @@ def _of_undici(pod: Pod, engine: Engine, cluster: Cluster, ages: list[tuple[Line
     if line is None:
         return None
     return Finding(
-        role="cause",
         severity="warning",
         summary=f"{line.log.pod} gives up when no headers came for {say_seconds(UNDICI_SECONDS)}, Node's own limit; "
         f"{count_of(len(old), 'request')} of {engine.container.name} ended at that age.",
         evidence=(log_evidence(line), log_evidence(old[-1])),
-        fixes=(
-            fixes.advice(
-                f"Have {line.log.pod} stream its answers, or give its fetch a dispatcher with a longer headersTimeout (undici's Agent)"
-            ),
+        fix=fixes.advice(
+            f"Have {line.log.pod} stream its answers, or give its fetch a dispatcher with a longer headersTimeout (undici's Agent)"
         ),
         order=old[0].order,
     )
@@ -185,7 +182,6 @@ def cut_short(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs
     else:
         return None
     return Finding(
-        role="cause",
         severity="warning",
         confidence="likely" if len(as_old) >= _FEWEST_CUT else "possible",
         summary=f"{lines[0].log.pod} lost {count_of(len(lines), 'stream')} in the middle while {engine.container.name} ran on; "
@@ -194,7 +190,7 @@ def cut_short(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs
             *(log_evidence(line) for line in (as_old or lines)[:2]),
             object_evidence(timeout.item, timeout.path, timeout.text),
         ),
-        fixes=(longer(timeout, 0),),
+        fix=longer(timeout, 0),
         order=lines[0].order,
     )
 

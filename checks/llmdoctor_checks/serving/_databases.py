@@ -111,22 +111,20 @@ def unreached(pod: Pod, cluster: Cluster, logs: Logs | None, events: Events | No
         return
     at = f"{said.host}:{said.port}" if said.port is not None else said.host
     yield Finding(
-        role="cause",
         severity="critical",
         confidence="likely" if why.known else "possible",
         summary=f"{said.line.log.source.container} does not reach {said.what} at {at}: {why.text}.",
         evidence=(log_evidence(said.line), *why.evidence),
         explains=_CONSEQUENCES,
-        fixes=(fixes.advice(why.advice, *why.commands),),
+        fix=fixes.advice(why.advice, *why.commands),
         order=said.line.order,
     )
 
 
 def _went_on(pod: Pod, line: Line) -> bool:
     """Whether a program says much after a line, or anything in the first minutes of its first start."""
-    after, now, since = len(line.log) - line.number, pod.cluster.now, pod.started_at
-    young = now is not None and since is not None and (now - since).total_seconds() < _BEGINS
-    return after > _AFTER or (after > 0 and young and not any(endings(pod)))
+    after, age = len(line.log) - line.number, pod.cluster.seconds_since(pod.started_at)
+    return after > _AFTER or (after > 0 and age is not None and age < _BEGINS and not any(endings(pod)))
 
 
 def _said(pod: Pod, logs: Logs) -> _Said | None:

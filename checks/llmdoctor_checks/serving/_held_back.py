@@ -33,13 +33,12 @@ def held_back(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> 
     if own or not lines:
         return None
     return Finding(
-        role="cause",
         summary=f"{_PROXY} lets {count_of(limit, 'request')} through to {engine.container.name} at once ({_LETS}), which runs {limit} all "
         f"the while and has room for many more: {lines[-1].log.pod} was answered 503 for {len(lines)} of its last "
         f"{count_of(among, 'request')} to this pod.",
         evidence=(pod_evidence(proxy, "env", f"{_LETS}={limit}"), log_evidence(lines[-1]), log_evidence(said[-1].line)),
         explains=("http-5xx",),
-        fixes=(_more(pod, engine),),
+        fix=_more(pod, engine),
     )
 
 

@@ -84,24 +84,21 @@ def closed_while_idle(
     if ages := [age for line in lines if (age := _age(line)) is not None and age > _SECONDS]:
         return _at_that_age(pod, lines, ages, timeouts(pod, engine, subject, cluster))
     return Finding(
-        role="cause",
         severity="warning",
         confidence="possible",
         summary=f"{lines[0].log.pod} lost {len(lines)} connections as it sent a request: usually {engine.container.name} had closed them "
         f"before. It keeps an idle one {_SECONDS} s, and whoever asks it keeps it longer.",
         evidence=tuple(log_evidence(line) for line in lines[:2]),
-        fixes=(
-            fixes.set_env(
-                engine.container,
-                variable,
-                str(_ENOUGH),
-                "Keep idle connections longer than what asks the server does (90 s where it is written in Go)",
-            )
-            if variable
-            else fixes.advice(
-                f"Have what asks the server close idle connections before it does, after less than {_SECONDS} s (idleTimeout of the "
-                "connectionPool in a DestinationRule of Istio), or try once more"
-            ),
+        fix=fixes.set_env(
+            engine.container,
+            variable,
+            str(_ENOUGH),
+            "Keep idle connections longer than what asks the server does (90 s where it is written in Go)",
+        )
+        if variable
+        else fixes.advice(
+            f"Have what asks the server close idle connections before it does, after less than {_SECONDS} s (idleTimeout of the "
+            "connectionPool in a DestinationRule of Istio), or try once more"
         ),
         order=lines[0].order,
     )
@@ -122,15 +119,13 @@ def _at_that_age(pod: Pod, lines: list[Line], ages: list[float], known: Iterable
     if timeout is None or len(ages) < max(_FEWEST, len(lines)):
         return None
     return Finding(
-        role="cause",
-        confidence="likely",
         summary=f"{len(lines)} requests to {pod.name} were ended when they were {say_seconds(timeout.seconds)} old, which is what "
         f"{timeout.where} allows; {lines[0].log.container} beside the server tells of a connection that was reset.",
         evidence=(
             *(log_evidence(line) for line in lines[:2]),
             object_evidence(timeout.item, timeout.path, timeout.text),
         ),
-        fixes=(longer(timeout, 0),),
+        fix=longer(timeout, 0),
         order=lines[0].order,
     )
 
@@ -156,7 +151,7 @@ def _reset(pod: Pod, engine: Engine, cluster: Cluster) -> list[Line]:
     # of several replicas, one of which ended, only the address tells whose connection it was
     unsure = top is not None and top.item.ref in cluster.once("restarted", lambda: _restarted(cluster))
     for line, to in said:
-        who = (line.log.source.namespace, line.log.pod, line.log.container)
+        who = line.log.whose
         host, _, number = to.partition(":")
         beside = who[:2] == (pod.namespace, pod.name) and host == "127.0.0.1" and number == str(engine.value("port"))
         if who == (pod.namespace, pod.name, engine.container.name):

@@ -53,7 +53,6 @@ def mixed(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
                     f"{k}={v}" for k, v in pod.labels.items() if "hash" not in k and other.labels.get(k) != v
                 )
                 yield Finding(
-                    role="cause",
                     severity="warning",
                     summary=f"Service {item.name} selects {other.name}, which serves {name}, and {pod.name}, which does not: what "
                     "is asked of it goes to either, and the wrong one refuses it.",
@@ -67,7 +66,7 @@ def mixed(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
                         Evidence(source="workload", ref=f"Pod/{other.name} spec.containers", text=told),
                     ),
                     explains=("served-model-name-mismatch", "model-not-found", "http-5xx"),
-                    fixes=(fixes.advice(_APART + (f" (here {own})" if own else "")),),
+                    fix=fixes.advice(_APART + (f" (here {own})" if own else "")),
                     order=line.order,
                 )
                 return
@@ -101,7 +100,7 @@ def mixed_when_applied(pod: Pod, engine: Engine, cluster: Cluster) -> Iterator[F
                         other, "spec.template.metadata.labels", ", ".join(f"{k}: {v}" for k, v in labels.items())
                     ),
                 ),
-                fixes=(fixes.advice(_APART),),
+                fix=fixes.advice(_APART),
             )
             return
 

@@ -11,7 +11,6 @@ from kubectl_llmdoctor.api import (
     current_logs,
     fixes,
     log_evidence,
-    parse_time,
     pod_evidence,
     written_ago,
 )
@@ -25,8 +24,8 @@ _LATE = 120
 def overlooked(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
     """One that says so of the pod's Service when the pod had been ready for a while."""
     ready = next((c for c in pod.status.conditions if c.type == "Ready" and c.status == "True"), None)
-    since = parse_time(ready.last_transition_time) if ready is not None else None
-    said = cluster.once("no server", lambda: _said(cluster)) if since is not None and pod.services else []
+    served = cluster.seconds_since(ready.last_transition_time) if ready is not None else None
+    said = cluster.once("no server", lambda: _said(cluster)) if served is not None and pod.services else []
     for service in pod.services if said else ():
         name, space = re.escape(service.name), re.escape(pod.namespace)
         names = rf"\|{name}\.{space}\.svc\b"
@@ -35,14 +34,11 @@ def overlooked(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
             if line.log.pod == pod.name or not re.search(rf"{names}|{backend}", line.text[:4000]):
                 continue
             ago = written_ago(line, cluster.now)
-            if cluster.now is None or since is None or ago is None:
-                continue
-            if (cluster.now - since).total_seconds() - ago < _LATE:
+            if served is None or ago is None or served - ago < _LATE:
                 continue
             if any(x.number > line.number and re.search(names, x.text[:4000]) for x in line.log.find("via_upstream")):
                 continue  # it has found one since
             yield Finding(
-                role="cause",
                 severity="warning",
                 confidence="possible",
                 summary=f"{line.log.pod} finds no server behind Service {service.name}, though {pod.name} has been ready since "
@@ -54,12 +50,10 @@ def overlooked(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
                         pod, "status.conditions[Ready]", f"True since {ready.last_transition_time if ready else '?'}"
                     ),
                 ),
-                fixes=(
-                    fixes.advice(
-                        f"Look at the checks and the outlier detection of {line.log.pod} for this Service (path, port, TLS), and at what "
-                        "it knows of the endpoints",
-                        f"kubectl -n {pod.namespace} get endpointslices -l kubernetes.io/service-name={service.name} -o yaml",
-                    ),
+                fix=fixes.advice(
+                    f"Look at the checks and the outlier detection of {line.log.pod} for this Service (path, port, TLS), and at what "
+                    "it knows of the endpoints",
+                    f"kubectl -n {pod.namespace} get endpointslices -l kubernetes.io/service-name={service.name} -o yaml",
                 ),
                 order=line.order,
             )

@@ -44,7 +44,7 @@ def outlasted(pod: Pod, cluster: Cluster, logs: Logs | None) -> Finding | None:
             summary=f"{lines[-1].log.container} of {pod.name} took up to {say_seconds(round(longest))} for {len(late)} of {len(answers)} "
             f"requests, and {timeout.where} allows {say_seconds(timeout.seconds)}: their clients got 504 before the answer was there.",
             evidence=(log_evidence(lines[-1]), object_evidence(timeout.item, timeout.path, timeout.text)),
-            fixes=(longer(timeout, 0, at_least=longest),),
+            fix=longer(timeout, 0, at_least=longest),
             order=lines[0].order,
         )
     return None

@@ -72,7 +72,7 @@ def _finding(
         summary=f"{container.name} of {pod.name} goes by {gone[0]}, and {engine.label} in {engine.container.pod.name} emits {gone[1]} "
         "instead: it takes the KV cache of each server for empty.",
         evidence=(evidence, exposed or pod_evidence(engine.container, "image", engine.container.spec.image)),
-        fixes=(_renamed(pod, container, asked["flag"], gone),),
+        fix=_renamed(pod, container, asked["flag"], gone),
     )
 
 

@@ -120,7 +120,6 @@ def _kept_out(pod: Pod, cluster: Cluster, asker: Pod | None) -> Finding | None:
         names, port = " and ".join(dict.fromkeys(item.name for item in items)), min(ports)
         who = client.name if client.namespace == pod.namespace else f"{client.namespace}/{client.name}"
         return Finding(
-            role="cause",
             # uvicorn says nothing of a request whose client went before the answer began
             confidence="possible" if late and _OF_UVICORN in _prints(pod) else "likely",
             summary=f"No rule of {names} lets {who} in to port {port} of {pod.name}; it says that it "
@@ -130,7 +129,7 @@ def _kept_out(pod: Pod, cluster: Cluster, asker: Pod | None) -> Finding | None:
                 *(quote(item, "ingress") for item in ours),
                 *(object_evidence(i, "spec.ingress", "; ".join(map(sources, rs)) or "nothing") for i, rs in theirs),
             ),
-            fixes=(let_in(items[0], client.labels, client.namespace, pod, port),),
+            fix=let_in(items[0], client.labels, client.namespace, pod, port),
             order=line.order,
             explains=FAILED_START if asker is not None else (),
             pods=((asker or pod).name,),
@@ -201,16 +200,13 @@ def _not_let_out(
     named = asked.partition(".")[0]
     service = next((s for s in pod.services if s.name == named or asked in ("", dig(s.raw, "spec.clusterIP"))), None)
     return Finding(
-        role="cause",
         confidence="likely" if asked else "possible",
         summary=f"NetworkPolicy {names} lets {client.namespace}/{client.name} out to chosen ports only, and port {port} of "
         f"{pod.name} is none of them; it says that it cannot connect.",
         evidence=(log_evidence(line), *(quote(one, "egress") for one in ours)),
-        fixes=(
-            let_out(ours[0], service, port)
-            if service is not None
-            else fixes.platform(f"Allow port {port} of {pod.name} in NetworkPolicy/{ours[0].name}"),
-        ),
+        fix=let_out(ours[0], service, port)
+        if service is not None
+        else fixes.platform(f"Allow port {port} of {pod.name} in NetworkPolicy/{ours[0].name}"),
         order=line.order,
         explains=FAILED_START if asker is not None else (),
         pods=((asker or pod).name,),

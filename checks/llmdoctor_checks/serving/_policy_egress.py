@@ -125,12 +125,11 @@ def outside(pod: Pod, engines: Sequence[Engine], cluster: Cluster, logs: Logs | 
             else let_outside(ours[0], [f"port {port} of public addresses"], port)
         )
         yield Finding(
-            role="cause",
             summary=f"No rule of {' and '.join(dict.fromkeys(names))} lets {pod.name} out of the cluster at port {port}, "
             f"at which it asks {named or told['whom']}.",
             evidence=(log_evidence(line), quoted),
             explains=("model-registry-failed", "hf-unreachable", *FAILED_START),
-            fixes=(fix,),
+            fix=fix,
         )
         return
 
@@ -183,13 +182,12 @@ def services(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
         names = " and ".join(item.name for item in found)
         port = numbers[0]
         yield Finding(
-            role="cause",
             confidence="possible" if pod.ready else "likely",
             summary=f"NetworkPolicy {names} lets {pod.name} out to chosen ports only, and port {port} of Service "
             f"{service.name} is none of them: it cannot be reached.",
             evidence=(log_evidence(line), *(quote(item, "egress") for item in found)),
             explains=("ray-cluster", "multinode-discovery", *FAILED_START),
-            fixes=(let_out(found[0], service, port),),
+            fix=let_out(found[0], service, port),
         )
         return
 
@@ -239,13 +237,12 @@ def dns(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
             continue
         names, sure = " and ".join(item.name for item in found), _at_the_end(line)
         yield Finding(
-            role="cause",
             confidence="likely" if sure else "possible",
             summary=f"NetworkPolicy {names} keeps {pod.name} from DNS (port 53): no name resolves"
             + (f", and {ending.container.name} ended of it." if sure else f" in {ending.container.name}."),
             evidence=(log_evidence(line), *(quote(item, "egress") for item in found)),
             explains=("model-registry-failed", "hf-unreachable", "multinode-discovery", *FAILED_START),
-            fixes=(let_outside(found[0], ["DNS (port 53)"]),),
+            fix=let_outside(found[0], ["DNS (port 53)"]),
             order=line.order,
         )
         return
@@ -267,11 +264,10 @@ def names_of_a_store(pod: Pod, engines: Sequence[Engine], cluster: Cluster, logs
     names = " and ".join(item.name for item in found)
     reached = any(has_port(rule, 443) and leads_outside(rule) for rule in allowed)
     yield Finding(
-        role="cause",
         summary=f"NetworkPolicy {names} keeps {pod.name} from DNS (port 53): the name of the store does not resolve, and no model comes.",
         evidence=(log_evidence(line), *(quote(item, "egress") for item in found)),
         explains=("model-registry-failed", "hf-unreachable"),
-        fixes=(let_outside(found[0], ["DNS (port 53)", *([] if reached else ["port 443 of public addresses"])]),),
+        fix=let_outside(found[0], ["DNS (port 53)", *([] if reached else ["port 443 of public addresses"])]),
         order=line.order,
     )
 
@@ -323,7 +319,7 @@ def hub(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Iterat
             setting_evidence(engine.container, setting),
         ),
         explains=("hf-unreachable", "crash-loop", "not-ready", "engine-init-failed", "probe-too-short") if line else (),
-        fixes=(let_outside(found[0], closed),),
+        fix=let_outside(found[0], closed),
     )
 
 
@@ -347,7 +343,7 @@ def packages(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
                 summary=f"NetworkPolicy {names} lets {pod.name} out to no public address at port {' or '.join(map(str, ports))}; the "
                 f"script of {container.name} runs `{said}`, and ends there.",
                 evidence=(pod_evidence(container, path, quoted(line)), *(quote(item, "egress") for item in found)),
-                fixes=(let_outside(found[0], [f"port {ports[0]} of public addresses"], ports[0]),),
+                fix=let_outside(found[0], [f"port {ports[0]} of public addresses"], ports[0]),
             )
             return
 
@@ -375,13 +371,12 @@ def _dns_elsewhere(
     names = " and ".join(item.name for item in found)
     where = f"is at {' and '.join(sorted(service))}" if service else "may be elsewhere"
     yield Finding(
-        role="cause",
         confidence="likely" if sure else "possible",
         summary=f"NetworkPolicy {names} lets {pod.name} ask for names at {', '.join(allowed)} only, and the cluster's DNS {where}: no name "
         "resolves.",
         evidence=(log_evidence(line), *(quote(item, "egress") for item in found)),
         explains=("hf-unreachable", "crash-loop", "not-ready", "engine-init-failed", "probe-too-short") if sure else (),
-        fixes=(let_outside(found[0], ["DNS (port 53)"]),),
+        fix=let_outside(found[0], ["DNS (port 53)"]),
         order=line.order,
     )
 

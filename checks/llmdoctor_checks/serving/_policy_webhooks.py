@@ -46,20 +46,16 @@ def of_webhook(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
         names = " and ".join(item.name for item in found)
         rule: dict[str, object] = {"ports": [{"protocol": "TCP", "port": port}]}
         yield Finding(
-            role="cause",
-            confidence="likely",
             summary=f"No rule of NetworkPolicy {names} lets the API server in to port {port} of {pod.name}, where it asks the webhook "
             f"{call['who']}: it gets no answer, and refuses what it should be asked about.",
             evidence=(evidence, *(quote(item, "ingress") for item in found)),
             explains=("admission-denied",),
-            fixes=(
-                with_rules(
-                    found[0],
-                    "ingress",
-                    [rule],
-                    f"Let everybody in to port {port}, as the API server is no pod, by NetworkPolicy/{found[0].name}; or take {names} away "
-                    "where a chart brought them for other programs (policies.create: false of Flux's)",
-                ),
+            fix=with_rules(
+                found[0],
+                "ingress",
+                [rule],
+                f"Let everybody in to port {port}, as the API server is no pod, by NetworkPolicy/{found[0].name}; or take {names} away "
+                "where a chart brought them for other programs (policies.create: false of Flux's)",
             ),
         )
         return
@@ -80,10 +76,7 @@ def _port(pod: Pod, service: Item, asked: int) -> int | None:
     """The pod's own port behind one of a Service."""
     row = next((row for row in rows(service.raw, "spec.ports") if row.get("port") == asked), None)
     target = row.get("targetPort", asked) if row else None
-    if isinstance(target, int):
-        return target
-    named = (p for c in pod.containers if c.role != "init" for p in c.spec.ports)
-    return next((p.container_port for p in named if p.name == target), None)
+    return target if isinstance(target, int) else pod.port_named(target)
 
 
 def _from_anywhere(rule: dict[str, Any]) -> bool:

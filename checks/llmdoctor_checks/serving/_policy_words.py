@@ -43,8 +43,8 @@ def let_in(policy: Item, labels: dict[str, str], namespace: str, pod: Pod, port:
         if own
         else f"all pods of {namespace}"
     )
-    summary = f"Let {named} in to port {port} in {_kind(policy)}/{policy.name}"
-    if _kind(policy) != "NetworkPolicy":
+    summary = f"Let {named} in to port {port} in {policy.plain_kind}/{policy.name}"
+    if policy.plain_kind != "NetworkPolicy":
         apart = {} if namespace == policy.namespace else {"k8s:io.kubernetes.pod.namespace": namespace}
         admitted: dict[str, object] = {"fromEndpoints": [{"matchLabels": {**own, **apart}}], "toPorts": _to(port)}
         return with_rules(policy, "ingress", [admitted], summary)
@@ -72,7 +72,7 @@ def let_out(policy: Item, service: Item, port: int) -> Fix:
 
 def let_out_to(policy: Item, given: list[dict[str, Any]], hosts: Collection[str], port: int) -> Fix:
     """A rule of Cilium's: names where a policy has some already, since Cilium learns their addresses by a rule for DNS; else the world."""
-    where = f"{_kind(policy)}/{policy.name}"
+    where = f"{policy.plain_kind}/{policy.name}"
     if hosts and any(rule.get("toFQDNs") for rule in given):
         names = [{"matchName": host} for host in sorted(hosts)]
         text = f"Allow port {port} to {' and '.join(sorted(hosts))} in {where}; a store may send on to other names"
@@ -81,10 +81,6 @@ def let_out_to(policy: Item, given: list[dict[str, Any]], hosts: Collection[str]
     if hosts:
         text += f"; less is open with toFQDNs of {' and '.join(sorted(hosts))}, and rules.dns where it allows DNS"
     return with_rules(policy, "egress", [{"toEntities": ["world"], "toPorts": _to(port)}], text)
-
-
-def _kind(policy: Item) -> str:
-    return policy.kind.partition(".")[0]
 
 
 def _to(port: int) -> list[dict[str, object]]:

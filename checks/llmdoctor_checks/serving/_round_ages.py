@@ -86,7 +86,7 @@ def of_clients(pod: Pod, cluster: Cluster) -> tuple[list[Line], int] | None:
     if not said:
         return None
     for container in asking(pod, cluster):
-        one = (container.pod.namespace, container.pod.name, container.name)
+        one = container.whose
         alone = one in said and asks_nothing_else(container, pod, names)
         lines = [
             (line, ages)

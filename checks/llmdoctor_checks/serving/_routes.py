@@ -99,7 +99,9 @@ def unrouted(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
     refused += [(pool, said, None) for pool in pod.pools if (said := _refusal(pool, cluster)) is not None]
     for item, said, ref in refused[:1]:
         summary, fix = _of_backend(item, said, ref, cluster) if ref is not None else _of_route(item, said, cluster)
-        alike = ref is not None and (_by_name_alone(item, ref) or ref.raw.get("kind", "Service") != _kind(ref.means))
+        alike = ref is not None and (
+            _by_name_alone(item, ref) or ref.raw.get("kind", "Service") != ref.means.plain_kind
+        )
         unsure = alike and ref is not None and _told_by(item, ref, cluster) is None
         yield Finding(
             role="risk" if another or unsure else "cause",
@@ -110,7 +112,7 @@ def unrouted(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
                 object_evidence(item, said.path, said.text),
                 *((object_evidence(item, ref.path, _shown(ref)),) if ref else ()),
             ),
-            fixes=(fix,),
+            fix=fix,
         )
 
 
@@ -134,10 +136,9 @@ def unfilled(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
                 if row.get("status") == "False" and pool.name in str(row.get("message") or "")
             ]
             yield Finding(
-                role="cause",
                 severity="warning",
-                summary=f"{_kind(route)} {route.name}, made for {_kind(above)} {above.name}, names no backend, so that no gateway takes "
-                f"{_kind(pool)} {pool.name} on. {pod.name} gets no requests through it.",
+                summary=f"{route.plain_kind} {route.name}, made for {above.plain_kind} {above.name}, names no backend, so that no gateway "
+                f"takes {pool.plain_kind} {pool.name} on. {pod.name} gets no requests through it.",
                 evidence=(
                     object_evidence(route, "spec.rules", f"{len(rules)} without backendRefs"),
                     *(
@@ -147,12 +148,10 @@ def unfilled(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
                         for row in waits[:1]
                     ),
                 ),
-                fixes=(
-                    fixes.advice(
-                        f"Make a route with {_kind(pool)} {pool.name} as its backend and name it in {_kind(above)}/{above.name} "
-                        "(KServe: spec.router.route.http.refs), or see why its controller leaves the template of its routes empty",
-                        f"kubectl -n {route.namespace} get httproute {route.name} -o yaml",
-                    ),
+                fix=fixes.advice(
+                    f"Make a route with {pool.plain_kind} {pool.name} as its backend and name it in {above.plain_kind}/{above.name} "
+                    "(KServe: spec.router.route.http.refs), or see why its controller leaves the template of its routes empty",
+                    f"kubectl -n {route.namespace} get httproute {route.name} -o yaml",
                 ),
             )
             return
@@ -206,14 +205,13 @@ def misnamed(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
         return
     for item, name in meant:
         if _stem(name) in own and cluster.exists("Service", pod.namespace, name) is False:
-            right, kind = own[_stem(name)], _kind(item)
+            right, kind = own[_stem(name)], item.plain_kind
             yield Finding(
-                role="cause",
                 severity="warning",
                 summary=f"{kind} {item.name} sends requests to Service {name}, and there is none of that name; {pod.name} is behind "
                 f"Service {right}, to which no Ingress or route leads.",
                 evidence=(object_evidence(item, "spec.rules", name),),
-                fixes=(_renamed(item, name, next(s for s in pod.services if s.name == right)),),
+                fix=_renamed(item, name, next(s for s in pod.services if s.name == right)),
             )
             return
 
@@ -230,13 +228,12 @@ def unmade(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
         ports = [engine.value("port") for engine in engines_in(pod) if isinstance(engine.value("port"), int)]
         asked = {port for _, port in _places(item, name, pod.namespace) if isinstance(port, int | str)}
         yield Finding(
-            role="cause",
             severity="warning",
             confidence="likely" if known else "possible",
-            summary=f"{_kind(item)} {item.name} sends requests to Service {name} of {pod.namespace}, and there is none of that name"
+            summary=f"{item.plain_kind} {item.name} sends requests to Service {name} of {pod.namespace}, and there is none of that name"
             + (f", nor any other that leads to {pod.name}." if known else f"; none that leads to {pod.name} was read."),
             evidence=(text,),
-            fixes=(_made(pod, name, asked or {*ports[:1]}, ports[:1]),),
+            fix=_made(pod, name, asked or {*ports[:1]}, ports[:1]),
         )
         return
 
@@ -261,7 +258,7 @@ def _made(pod: Pod, name: str, asked: set[int | str], ports: list[int]) -> Fix:
 
 def _renamed(item: Item, name: str, service: Item) -> Fix:
     """An Ingress or route that names another Service, where that has the port for which it asks."""
-    text = f"Name Service {service.name} in {_kind(item)}/{item.name}"
+    text = f"Name Service {service.name} in {item.plain_kind}/{item.name}"
     places = list(_places(item, name, service.namespace))
     has = {row.get(key) for row in rows(service.raw, "spec.ports") for key in ("port", "name")}
     if not places or any(port not in has for _, port in places):
@@ -367,8 +364,8 @@ def _refusal(item: Item, cluster: Cluster) -> _Refusal | None:
 
 
 def _settled(row: dict[str, Any], cluster: Cluster) -> bool:
-    since = parse_time(row.get("lastTransitionTime"))
-    return since is None or cluster.now is None or (cluster.now - since).total_seconds() >= _SETTLES_SECONDS
+    seconds = cluster.seconds_since(row.get("lastTransitionTime"))
+    return seconds is None or seconds >= _SETTLES_SECONDS
 
 
 def _meant(said: _Refusal, refs: list[_Ref], route: Item) -> _Ref | None:
@@ -385,7 +382,7 @@ def _meant(said: _Refusal, refs: list[_Ref], route: Item) -> _Ref | None:
 
 def _in_another_namespace(route: Item, ref: _Ref, where: str, cluster: Cluster) -> tuple[str, Fix]:
     """A backend that is in another namespace than the one in which a route looks for it."""
-    looks = f"{_kind(route)} {route.name} looks for {_kind(ref.means)} {ref.means.name} in namespace {where}"
+    looks = f"{route.plain_kind} {route.name} looks for {ref.means.plain_kind} {ref.means.name} in namespace {where}"
     made_of = _told_by(route, ref, cluster)
     if made_of is None:
         grant = f", and let a ReferenceGrant there allow routes of {route.namespace}"
@@ -395,7 +392,7 @@ def _in_another_namespace(route: Item, ref: _Ref, where: str, cluster: Cluster) 
                 route, f"{ref.pointer}/namespace", ref.means.namespace, f"Name its namespace{grant}", op="add"
             ),
         )
-    own_kind = _kind(made_of)
+    own_kind = made_of.plain_kind
     return (
         f"{looks}, though {own_kind} {made_of.name}, of which it is made, names {ref.means.namespace}.",
         fixes.advice(
@@ -407,7 +404,7 @@ def _in_another_namespace(route: Item, ref: _Ref, where: str, cluster: Cluster) 
 
 def _of_backend(route: Item, said: _Refusal, ref: _Ref, cluster: Cluster) -> tuple[str, Fix]:
     """What is wrong with a backend of a route, in words, and what to do."""
-    what, kind = f"{_kind(route)} {route.name}", _kind(ref.means)
+    what, kind = f"{route.plain_kind} {route.name}", ref.means.plain_kind
     asked, own = str(ref.raw.get("group") or ""), _group(ref.means)
     if ref.raw.get("kind", "Service") != kind:
         return (
@@ -454,7 +451,7 @@ def _of_route(item: Item, said: _Refusal, cluster: Cluster) -> tuple[str, Fix]:
     """What is wrong with a route or a pool as a whole."""
     parents = _parents(item)
     advice = {
-        "NotAllowedByListeners": f"Let a listener of {parents} take {_kind(item)}s of namespace {item.namespace} (namespaces and "
+        "NotAllowedByListeners": f"Let a listener of {parents} take {item.plain_kind}s of namespace {item.namespace} (namespaces and "
         "kinds of its allowedRoutes, and its protocol)",
         "NoMatchingListenerHostname": f"Give it a hostname that a listener of {parents} has",
         "NoMatchingParent": f"Name a listener (sectionName, port) that {parents} has in its parentRefs",
@@ -462,7 +459,7 @@ def _of_route(item: Item, said: _Refusal, cluster: Cluster) -> tuple[str, Fix]:
     }
     opened = _opened(item, cluster) if said.reason == "NotAllowedByListeners" else None
     return (
-        f"{_kind(item)} {item.name} is not served: {sentence(said.text)}",
+        f"{item.plain_kind} {item.name} is not served: {sentence(said.text)}",
         opened or _described(item, advice.get(said.reason, "Correct what its controller names")),
     )
 
@@ -501,27 +498,23 @@ def _parents(route: Item) -> str:
 def _granted(route: Item, backend: Item, where: str) -> Fix:
     """What lets the routes of one namespace send to a backend in another."""
     spec = {
-        "from": [{"group": _group(route), "kind": _kind(route), "namespace": route.namespace}],
-        "to": [{"group": _group(backend), "kind": _kind(backend), "name": backend.name}],
+        "from": [{"group": _group(route), "kind": route.plain_kind, "namespace": route.namespace}],
+        "to": [{"group": _group(backend), "kind": backend.plain_kind, "name": backend.name}],
     }
     return fixes.advice(
-        f"Make a ReferenceGrant in namespace {where}: from {_kind(route)} of {route.namespace}, to {_kind(backend)} {backend.name}",
+        f"Make a ReferenceGrant in namespace {where}: from {route.plain_kind} of {route.namespace}, to {backend.plain_kind} {backend.name}",
         fixes.create(_GRANTS, "ReferenceGrant", f"{route.namespace}-to-{backend.name}", where, spec=spec),
     )
 
 
 def _described(item: Item, summary: str) -> Fix:
-    command = f"kubectl -n {item.namespace} describe {_kind(item).lower()} {item.name}"
+    command = f"kubectl -n {item.namespace} describe {item.plain_kind.lower()} {item.name}"
     return fixes.advice(summary, command)
 
 
 def _shown(ref: _Ref) -> str:
     keys = ("group", "kind", "namespace", "name", "port")
     return ", ".join(f"{key}: {ref.raw[key]}" for key in keys if ref.raw.get(key) not in (None, ""))
-
-
-def _kind(item: Item) -> str:
-    return item.kind.partition(".")[0]
 
 
 def _group(item: Item) -> str:

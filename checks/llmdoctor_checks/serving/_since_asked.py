@@ -38,14 +38,14 @@ def since_asked(pod: Pod, own: Log, cluster: Cluster) -> tuple[list[Line], int] 
     """What a client of this server alone says, one line of each request, and how many seconds after its begin."""
     names, now = {item.name for item in pod.services}, cluster.now
     said = cluster.once("broken off", lambda: dict(_broken_off(cluster)))
-    clients = [c for c in asking(pod, cluster) if (c.pod.namespace, c.pod.name, c.name) in said] if said else []
+    clients = [c for c in asking(pod, cluster) if c.whose in said] if said else []
     if not clients:
         return None
     begun = sorted(-ago for ago in (written_ago(line, now) for line in _begins(own)) if ago is not None)
     if now is None or len(begun) < _FEWEST:
         return None
     for container in clients:
-        one = (container.pod.namespace, container.pod.name, container.name)
+        one = container.whose
         alone = asks_nothing_else(container, pod, names)
         of_each: dict[float, tuple[Line, float]] = {}
         for line in (x for x in said[one] if not re.search(_NO_FAULT, x.text[:2000])):

@@ -20,7 +20,6 @@ from kubectl_llmdoctor.api import (
     is_headless,
     log_evidence,
     object_evidence,
-    parse_time,
     rows,
     top_of,
     written_ago,
@@ -65,9 +64,8 @@ def strangers(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
             wanted = told.get("matchLabels", told) if isinstance(told, dict) else {}
             own = ((k, v) for k, v in pod.labels.items() if k not in wanted and "hash" not in k)
             label = next((f"{k}={v}" for k, v in own if other.labels.get(k) != v), "")
-            port, kind = min(numbers), item.kind.partition(".")[0]
+            port, kind = min(numbers), item.plain_kind
             yield Finding(
-                role="cause",
                 severity="warning",
                 summary=f"{kind} {item.name} selects {other.name}, too, which does not listen on port {port}: its share of the "
                 "requests is refused.",
@@ -80,11 +78,9 @@ def strangers(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
                         text=f"containerPort: {', '.join(map(str, sorted(declared))) or 'none'}",
                     ),
                 ),
-                fixes=(
-                    fixes.advice(
-                        f"Add a label to the selector of {kind} {item.name} that only the servers have"
-                        + (f" ({label})" if label else "")
-                    ),
+                fix=fixes.advice(
+                    f"Add a label to the selector of {kind} {item.name} that only the servers have"
+                    + (f" ({label})" if label else "")
                 ),
                 order=line.order,
             )
@@ -184,32 +180,35 @@ def _picks_alone(pod: Pod, cluster: Cluster) -> bool:
 
 def _by_a_gateway(pod: Pod, other: Pod, cluster: Cluster) -> Line | None:
     """Where a gateway that asks over gRPC where to send requests was refused by it does not say whom, while both are ready for long."""
-    times = [parse_time(one.last_transition_time) for x in (pod, other) if (one := x.condition("Ready")) is not None]
-    since = max((at for at in times if at is not None), default=None)
-    longest = (cluster.now - since).total_seconds() if since is not None and cluster.now is not None else 0
+    longest = _both_ready(pod, other, cluster)
     lines = [
         line
         for line in _refusals(cluster).of_processors
         if line.log.pod not in (pod.name, other.name)
         and (ago := written_ago(line, cluster.now)) is not None
-        and ago < longest
+        and ago < (longest or 0)
     ]
     return lines[-1] if len(lines) >= _FEWEST and pod.ready else None
+
+
+def _both_ready(pod: Pod, other: Pod, cluster: Cluster) -> float | None:
+    """For how many seconds neither of two pods has become ready, or ceased to be."""
+    conditions = (pod.condition("Ready"), other.condition("Ready"))
+    ages = [cluster.seconds_since(one.last_transition_time) for one in conditions if one is not None]
+    return min((age for age in ages if age is not None), default=None)
 
 
 def _by_a_client(pod: Pod, other: Pod, service: Item, cluster: Cluster) -> Line | None:
     """Where clients of this server alone say, again and again, that they were refused by they do not say whom, while both run."""
     restarts = sum(status.restart_count for status in pod.status.container_statuses)
     # before the server is ready nobody takes a connection, either
-    times = [parse_time(one.last_transition_time) for x in (pod, other) if (one := x.condition("Ready")) is not None]
-    since = max((at for at in times if at is not None), default=None)
-    longest = (cluster.now - since).total_seconds() if since is not None and cluster.now is not None else None
-    who = {(c.pod.namespace, c.pod.name, c.name) for c in asking(pod, cluster)}
+    longest = _both_ready(pod, other, cluster)
+    who = {c.whose for c in asking(pod, cluster)}
     who &= clients(pod, {service.name}, cluster)
     lines = [
         line
         for line in _refusals(cluster).any
-        if (line.log.source.namespace, line.log.pod, line.log.container) in who
+        if line.log.whose in who
         and not re.search(_ANY_AT, line.text)
         and not re.search(_OF_OTHERS, line.text)
         and (longest is None or (ago := written_ago(line, cluster.now)) is None or ago < longest)

@@ -75,12 +75,13 @@ def with_the_pod(pod: Pod, cluster: Cluster, events: Events | None, grace: int) 
     if now is None or not gone:
         return None
     told = sorted({at for one in gone for at in (one.first, one.last) if at is not None})
-    windows = [((now - at).total_seconds() + _SKEW, (now - at).total_seconds() - grace - _AFTER) for at in told]
+    ended = {at: (now - at).total_seconds() for at in told}
+    windows = [(since + _SKEW, since - grace - _AFTER) for since in ended.values()]
     names = {item.name for item in pod.services}
     said = cluster.once("broke off", lambda: list(_broke_off(cluster)))
-    who = {(c.pod.namespace, c.pod.name, c.name) for c in asking(pod, cluster)} if said else set()
+    who = {c.whose for c in asking(pod, cluster)} if said else set()
     for log, lines in said:
-        if (log.source.namespace, log.pod, log.container) not in who:
+        if log.whose not in who:
             continue
         found = [
             (line, ago)
@@ -95,12 +96,9 @@ def with_the_pod(pod: Pod, cluster: Cluster, events: Events | None, grace: int) 
             continue
         if _covered(log, windows, now) ** len(apart) > _CHANCE:
             continue
-        last = max((at for at in told if (now - at).total_seconds() + _SKEW >= apart[-1][1]), default=told[-1])
+        last = max((at for at, since in ended.items() if since + _SKEW >= apart[-1][1]), default=told[-1])
         event = next(one for one in gone if last in (one.first, one.last))
-        after = max(
-            min((now - at).total_seconds() - ago for at in told if (now - at).total_seconds() + _SKEW >= ago)
-            for _, ago in apart
-        )
+        after = max(min(since - ago for since in ended.values() if since + _SKEW >= ago) for _, ago in apart)
         return WithThePod([line for line, _ in apart], event, after, apart[-1][1])
     return None
 
@@ -115,7 +113,7 @@ def _stopped(pod: Pod, cluster: Cluster) -> list[Event]:
 def _deployment(pod: Pod) -> tuple[str, str]:
     """Namespace and name of the Deployment above a pod; without a name where there is none."""
     top = top_of(pod.item, pod.cluster) if pod.item else None
-    return pod.namespace, top.item.name if top and top.item.kind.partition(".")[0] == "Deployment" else ""
+    return pod.namespace, top.item.name if top and top.item.plain_kind == "Deployment" else ""
 
 
 def _stopped_by_deployment(cluster: Cluster) -> dict[tuple[str, str], list[Event]]:

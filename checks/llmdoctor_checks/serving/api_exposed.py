@@ -142,11 +142,9 @@ def _used(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             log_evidence(line) for line in dict.fromkeys((shown[0][0], last, *((missed,) if missed else ())))
         ),
         explains=("model-not-found", "disk-full", "model-reloaded", "queue-growing") if missed else (),
-        fixes=(
-            fixes.advice(
-                f"Close the way from outside to {fixes.edited(pod)} (a ClusterIP behind a gateway that asks who calls), then check "
-                "its models and pull them again"
-            ),
+        fix=fixes.advice(
+            f"Close the way from outside to {fixes.edited(pod)} (a ClusterIP behind a gateway that asks who calls), then check "
+            "its models and pull them again"
         ),
         order=last.order,
     )
@@ -166,7 +164,7 @@ def _public(address: str) -> bool:
 
 
 def _finding(pod: Pod, title: str, container: Container, engine: Engine | None, way: Way, role: str) -> Finding:
-    kind = way.item.kind.partition(".")[0]
+    kind = way.item.plain_kind
     tail = f" ({way.text})" if way.kind in ("Ingress", "HTTPRoute") and not way.public else ""
     what = "is of type LoadBalancer without an internal address" if way.kind == "LoadBalancer" else ""
     what = "is of type NodePort, a port of every node" if way.kind == "NodePort" else what

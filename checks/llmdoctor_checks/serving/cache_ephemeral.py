@@ -83,7 +83,7 @@ def cache_ephemeral(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | None)
         f"does so again{again[0] if again else ''}{unused}.",
         evidence=(told, *(again[1] if again else ())),
         explains=("not-ready", "rollout-stuck") if again else (),
-        fixes=(_moved(pod, engine, beside.path) if beside else _claim(pod, engine, path, place.volume, size),),
+        fix=_moved(pod, engine, beside.path) if beside else _claim(pod, engine, path, place.volume, size),
     )
 
 
@@ -99,7 +99,7 @@ def _claim(pod: Pod, engine: Engine, path: str, volume: str, size: int | None) -
     """A claim for the cache, with a third more room than the files take."""
     if size is None:
         return fixes.advice(f"Mount a PersistentVolumeClaim at {path} in {fixes.edited(pod)}")
-    room = f"{-(-size * 4 // 3 // (10 * GIB)) * 10}Gi"
+    room = fixes.larger(None, size)
     kind, _, name = fixes.edited(pod).partition("/")
     if volume:
         return fixes.advice(

@@ -24,7 +24,6 @@ from kubectl_llmdoctor.api import (
     fixes,
     log_evidence,
     milli,
-    parse_time,
     pod_evidence,
     say_cores,
     say_seconds,
@@ -180,14 +179,11 @@ def _one_thread(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     cores = container.limit("cpu") or container.request("cpu")
     threads = str(max(math.floor(cores / 1000), 1) if cores else int(said[1]))
     return Finding(
-        role="cause",
         summary=f"{engine.at} computes on the CPU with one thread of {said[1]}, as nothing sets OMP_NUM_THREADS.",
         evidence=(log_evidence(reduced),),
-        fixes=(
-            fixes.advice(f"Set OMP_NUM_THREADS to the cores that it has ({threads} at most)")
-            if pod.log_only
-            else fixes.set_env(container, "OMP_NUM_THREADS", threads, f"Use {threads} threads"),
-        ),
+        fix=fixes.advice(f"Set OMP_NUM_THREADS to the cores that it has ({threads} at most)")
+        if pod.log_only
+        else fixes.set_env(container, "OMP_NUM_THREADS", threads, f"Use {threads} threads"),
         order=reduced.order,
     )
 
@@ -207,7 +203,6 @@ def _crawls(engine: Engine, logs: Logs) -> Finding | None:
     if not pace:
         return None  # it stands still
     return Finding(
-        role="cause",
         summary=f"{engine.at} computes on the CPU, where its limit is {say_cores(limit)} cores: a request gets "
         f"{pace:.1f} tokens a second at most.",
         evidence=(log_evidence(said[-1].line), *_spec(container)),
@@ -243,7 +238,6 @@ def _threads(engine: Engine, logs: Logs) -> Finding | None:
     took = f"took {say_seconds(min(seconds for _, seconds in slow))} or more each" if slow else ""
     last = slow[-1][0] if slow else paces[-1][0]
     return Finding(
-        role="cause",
         confidence="possible" if slow else "likely",
         summary=f"{engine.at} computes on the CPU{with_threads}, where its limit is {say_cores(limit)} cores: its last "
         f"{'answer' if len(slow or paces) == 1 else f'{len(slow or paces)} answers'} "
@@ -306,7 +300,6 @@ def _by_quota(
         share, evidence = throttled
         waiting = f" while {load.waiting.last:.0f} requests wait" if load else ""
         return Finding(
-            role="cause",
             summary=f"Container {container.name} waited for its CPU quota{quota} in {share:.0%} of periods, and its busiest GPU is "
             f"{idle.mean:.0%} busy{waiting}.",
             evidence=(evidence, idle.evidence(lambda n: f"{n:.0%}"), *((load.waiting.evidence(),) if load else ())),
@@ -361,7 +354,7 @@ def _proxy_beside(
             f"{f' of {say_cores(limit)} cores' if limit else ''} in {share:.0%} of periods{runs}.",
             evidence=(evidence, *_spec(container), *((log_evidence(said[-1].line),) if busy_now else ())),
             explains=("gateway-timeout",),
-            fixes=(_more_for(container, more),),
+            fix=_more_for(container, more),
         )
     return None
 
@@ -525,9 +518,8 @@ def _throttling(container: Container, hardware: Hardware) -> tuple[float, Eviden
 
 def _young(container: Container) -> bool:
     """Whether it started within the hour."""
-    running, now = container.status.state.running, container.pod.cluster.now
-    since = parse_time(running.started_at) if running else None
-    return since is not None and now is not None and (now - since).total_seconds() < _YOUNG_SECONDS
+    ran = container.pod.cluster.seconds_since(container.started)
+    return ran is not None and ran < _YOUNG_SECONDS
 
 
 def _pressure(container: Container, hardware: Hardware) -> tuple[float, Evidence] | None:

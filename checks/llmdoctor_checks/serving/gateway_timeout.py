@@ -351,7 +351,7 @@ def _shorter_than_answers(
             summary=f"{where} {ends} {say_seconds(timeout.seconds)}; {what} allows {tokens} tokens, and at "
             f"{FASTEST_TOKENS_PER_SECOND} a second {fits} fit: one of full length takes {needs} or more.",
             evidence=(object_evidence(timeout.item, timeout.path, timeout.text),),
-            fixes=(longer(timeout, tokens),),
+            fix=longer(timeout, tokens),
         )
     return None
 
@@ -362,17 +362,14 @@ def _own_timeout(pod: Pod, subject: Subject, logs: Logs | None) -> Finding | Non
     if ended is not None:
         whom = f"{ended.url} " if ended.url else "the server of the model "
         return Finding(
-            role="cause",
             summary=f"{ended.container.name} ended since {whom}did not answer in the time that its client gives it "
             f"({ended.error}).",
             evidence=tuple(log_evidence(line) for line in ended.lines),
             explains=CRASHED,
-            fixes=(
-                prolonged(ended.container, None, enough(None))
-                or fixes.advice(
-                    f"Raise the timeout of the client in {fixes.edited(pod)} to {say_seconds(enough(None))} (timeout={enough(None)} of its "
-                    "library), and let it ask again instead of ending"
-                ),
+            fix=prolonged(ended.container, None, enough(None))
+            or fixes.advice(
+                f"Raise the timeout of the client in {fixes.edited(pod)} to {say_seconds(enough(None))} (timeout={enough(None)} of its "
+                "library), and let it ask again instead of ending"
             ),
             order=ended.lines[-1].order,
         )
@@ -381,7 +378,6 @@ def _own_timeout(pod: Pod, subject: Subject, logs: Logs | None) -> Finding | Non
         return None
     (killed, request), times = busy[0], f"{len(busy)} times" if len(busy) > 1 else "once"
     return Finding(
-        role="cause",
         confidence="likely" if len(busy) > 1 else "possible",  # few programs behind gunicorn log what they answered
         summary=f"gunicorn in {killed.log.container} ended workers that were busy with a request for as long as --timeout allows "
         f"(30 s by default); its log says so {times}.",
@@ -423,15 +419,12 @@ def _by_its_router(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     if log.holds(_CHILD_ENDED) or stray(lines) or _failed_at_once(log):
         return None
     return Finding(
-        role="cause",
         summary=f"{engine.container.name} as a router gave up waiting for the process of a model, which ran on; its log says so "
         f"{len(lines)} times. Its own client waits for so long, in some releases whatever --timeout says.",
         evidence=(log_evidence(lines[0]), log_evidence(lines[-1])),
-        fixes=(
-            fixes.advice(
-                "Have clients stream (the wait is for the next piece), or take a release whose router heeds --timeout and raise that; else "
-                "let a server of its own serve the slow model, without the router before it"
-            ),
+        fix=fixes.advice(
+            "Have clients stream (the wait is for the next piece), or take a release whose router heeds --timeout and raise that; else "
+            "let a server of its own serve the slow model, without the router before it"
         ),
         order=lines[0].order,
     )
@@ -496,14 +489,12 @@ def _all_at_one_age(
             *(log_evidence(line) for line in lines[:2]),
             *([object_evidence(timeout.item, timeout.path, timeout.text)] if timeout else []),
         ),
-        fixes=(
-            longer(timeout, 0)
-            if timeout
-            else prolonged(writer_of(lines[0], cluster), seconds, enough(seconds))
-            or fixes.advice(
-                f"Raise the timeout of {say_seconds(seconds)} that {who.container or who.pod} of {who.pod} has, or what stands between it "
-                f"and the server, to {say_seconds(enough(seconds))}"
-            ),
+        fix=longer(timeout, 0)
+        if timeout
+        else prolonged(writer_of(lines[0], cluster), seconds, enough(seconds))
+        or fixes.advice(
+            f"Raise the timeout of {say_seconds(seconds)} that {who.container or who.pod} of {who.pod} has, or what stands between it "
+            f"and the server, to {say_seconds(enough(seconds))}"
         ),
         order=lines[0].order,
     )
@@ -530,7 +521,7 @@ def _measured(timeout: Timeout, taken: Histogram, tokens: int | None) -> Finding
         summary=f"{where} {ends} {say_seconds(timeout.seconds)}; of {taken.observed:.0f} requests that the engine finished "
         f"{share:.1%} took longer{streams}.",
         evidence=(object_evidence(timeout.item, timeout.path, timeout.text), taken.evidence(said)),
-        fixes=(longer(timeout, int(seconds * FASTEST_TOKENS_PER_SECOND)),),
+        fix=longer(timeout, int(seconds * FASTEST_TOKENS_PER_SECOND)),
     )
 
 

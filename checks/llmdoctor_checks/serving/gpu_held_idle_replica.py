@@ -79,7 +79,7 @@ def gpu_held_idle_replica(
         f"{count_of(engine.container.gpus, 'GPU')}; nobody waited at any of {replicas} replicas, and the busiest ran "
         f"{busiest:.0f} at most.",
         evidence=(running.evidence(), waiting.evidence(), *counted),
-        fixes=(_fix(pod, subject, cluster, replicas),),
+        fix=_fix(pod, subject, cluster, replicas),
     )
 
 

@@ -15,7 +15,6 @@ from kubectl_llmdoctor.api import (
     check,
     count_of,
     fixes,
-    parse_time,
     pod_evidence,
     say_bytes,
     say_seconds,
@@ -69,7 +68,6 @@ def _over_time(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
     spans = [gpu.memory_used for gpu in empty if gpu.memory_used is not None]
     names = ", ".join(gpu.id for gpu in empty)
     yield Finding(
-        role="cause",
         severity="warning",
         confidence="certain",
         summary=f"{count_of(len(empty), 'GPU')} of {len(gpus)} of {container.name} ({names}) did nothing and held "
@@ -85,13 +83,12 @@ def _over_time(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
 def _now(pod: Pod, engine: Engine, hardware: Hardware) -> Iterator[Finding]:
     """GPUs without a process and without memory in use, long after the server became ready."""
     container, gpus = engine.container, hardware.mine
-    condition, now = pod.condition("Ready"), pod.cluster.now
-    since = parse_time(condition.last_transition_time) if condition else None
-    if not pod.ready or since is None or now is None or engine.name in _UNLOADING or len(gpus) != container.gpus:
+    condition = pod.condition("Ready")
+    ready = pod.cluster.seconds_since(condition.last_transition_time) if condition else None
+    if not pod.ready or ready is None or engine.name in _UNLOADING or len(gpus) != container.gpus:
         return
     empty = [gpu for gpu in gpus if _holds_nothing(gpu)]
     loaded = [gpu for gpu in gpus if (gpu.memory_used_bytes or 0) > 4 * _EMPTY_BYTES]
-    ready = (now - since).total_seconds()
     if not empty or len(empty) + len(loaded) != len(gpus) or ready < _LONG_SECONDS:
         return
     what = "while the others are loaded" if loaded else f"though {engine.title} has been ready for {say_seconds(ready)}"

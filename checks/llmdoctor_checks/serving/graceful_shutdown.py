@@ -232,7 +232,7 @@ def _of_engine(pod: Pod, engine: Engine, events: Events | None, logs: Logs | Non
             *(part[1] for part in (hook, drain) if part),
             *(event_evidence(event, pod.cluster) for event in cut),
         ),
-        fixes=(_more_time(pod, longer),),
+        fix=_more_time(pod, longer),
     )
 
 
@@ -269,7 +269,6 @@ def _cut(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     count, line = left
     longer = max(2 * seconds, 300)
     return Finding(
-        role="cause",
         summary=f"{pod.name} was told to end and {'killed' if killed else 'is killed'} {seconds} s later, after its grace period, while "
         f"{count_of(count, 'request')} still {'ran' if killed else 'runs' if count == 1 else 'run'}: "
         f"{'its answer is' if count == 1 else 'their answers are'} cut off.",
@@ -282,7 +281,7 @@ def _cut(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             _stated(pod),
         ),
         explains=("pod-failed", "crash-loop", "not-ready"),
-        fixes=(_more_time(pod, longer),),
+        fix=_more_time(pod, longer),
         order=told.order,
     )
 
@@ -293,7 +292,6 @@ def _cut_off(
     """What a pod that is being deleted did to requests."""
     since = pod_evidence(pod, "metadata.deletionTimestamp", str(pod.obj.metadata.deletion_timestamp))
     return Finding(
-        role="cause",
         summary=summary,
         evidence=(*lines, since),
         explains=("pod-failed", "crash-loop", "not-ready", *more),
@@ -482,13 +480,13 @@ def _gunicorns_seconds(container: Container | None) -> int:
 
 def _still_asked(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     """A pod that is being deleted, and what sends it requests all the same: nobody takes them any more."""
-    due, now, port = parse_time(pod.obj.metadata.deletion_timestamp), pod.cluster.now, engine.value("port")
+    over, port = pod.cluster.seconds_since(pod.obj.metadata.deletion_timestamp), engine.value("port")
     grace = pod.obj.metadata.deletion_grace_period_seconds
     log = logs.current(engine.container.name)
     told = next(log.find(*_TOLD), None) if log is not None else None
-    if due is None or now is None or told is None or not pod.status.pod_ip or grace is None:
+    if over is None or told is None or not pod.status.pod_ip or grace is None:
         return None
-    since = (now - due).total_seconds() + grace
+    since = over + grace
     said = pod.cluster.once("connections not taken", lambda: list(_refused(pod.cluster)))
     if not said:
         return None
@@ -498,7 +496,7 @@ def _still_asked(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         for line in said
         if line.log.pod != pod.name and there.search(line.text)
         # a clock of another zone tells nothing
-        if (ago := written_ago(line, now)) is not None and -_SKEW <= ago <= since
+        if (ago := written_ago(line, pod.cluster.now)) is not None and -_SKEW <= ago <= since
     ]
     if not asked:
         return None
@@ -564,19 +562,17 @@ def _broken_off(pod: Pod, container: Container, events: Events | None, engine: s
             event_evidence(found.event, pod.cluster),
             _stated(pod),
         ),
-        fixes=(
-            fixes.advice(
-                f"Raise the time that {container.name} gives itself to end what runs in {fixes.edited(pod)} (a shutdown, drain or graceful "
-                f"timeout of its HTTP server{drain}) towards the {seconds} s that its pods have: answers broke off "
-                f"{say_seconds(max(round(found.after), 1))} after they were told to end"
-            )
-            if early
-            else _sleeping(
-                pod,
-                container,
-                longer - _AFTER,
-                "Let what runs be answered in a preStop hook, before the server is told to end",
-            ),
+        fix=fixes.advice(
+            f"Raise the time that {container.name} gives itself to end what runs in {fixes.edited(pod)} (a shutdown, drain or graceful "
+            f"timeout of its HTTP server{drain}) towards the {seconds} s that its pods have: answers broke off "
+            f"{say_seconds(max(round(found.after), 1))} after they were told to end"
+        )
+        if early
+        else _sleeping(
+            pod,
+            container,
+            longer - _AFTER,
+            "Let what runs be answered in a preStop hook, before the server is told to end",
         ),
         order=found.lines[0].order,
     )
@@ -586,15 +582,11 @@ def _asked_of(pod: Pod, log: Log, told: Line) -> list[Line]:
     """Who asked for a model that was taken away, since: by the log of the server, or those of its clients."""
     had = {found[1] for _, found in log.matching(_HAD, "loaded '", most=2000)}
     own = [line for line in log.find(_UNKNOWN) if line.number > told.number and _taken(line, had)]
-    due, now, grace = (
-        pod.obj.metadata.deletion_timestamp,
-        pod.cluster.now,
-        pod.obj.metadata.deletion_grace_period_seconds,
-    )
-    over = parse_time(due)
-    if own or over is None or now is None or grace is None:
+    meta, now = pod.obj.metadata, pod.cluster.now
+    over, grace = pod.cluster.seconds_since(meta.deletion_timestamp), meta.deletion_grace_period_seconds
+    if own or over is None or grace is None:
         return own
-    since = (now - over).total_seconds() + grace
+    since = over + grace
     said = pod.cluster.once("models that are unknown", lambda: list(_unknown(pod.cluster)))
     names = {item.name for item in pod.services}
     clients = {(c.pod.namespace, c.pod.name) for c, _, _ in askers(pod, names, pod.cluster)}
@@ -620,11 +612,10 @@ def _unknown(cluster: Cluster) -> Iterator[Line]:
 
 def _by_service(pod: Pod, since: float) -> str:
     """How a client names the pod's Services, where another pod stood behind them all the time: without one all are refused."""
-    now = pod.cluster.now
     names = [item.name for item in pod.services]
     found = pod.cluster.once(f"ready behind {pod.namespace} {names}", lambda: list(_ready_behind(pod)))
     ready = [time for name, time in found if name != pod.name]
-    if not names or now is None or not any((now - time).total_seconds() > since for time in ready):
+    if not names or not any((pod.cluster.seconds_since(time) or 0) > since for time in ready):
         return "(?!)"
     space = rf"(?:\.{re.escape(pod.namespace)}(?![\w-])|(?![\w.-]))"
     return rf"https?://(?:{'|'.join(map(re.escape, names))}){space}"

@@ -131,7 +131,7 @@ def head_of_line_blocking(
         summary=f"{engine.label} computes each prompt in one step ({off.text}), up to {length} tokens: meanwhile every other "
         f"request{where} waits.",
         evidence=(setting_evidence(engine.container, off),),
-        fixes=(fixes.remove_flag(engine, off.name, f"Remove {off.text}, so that it reads prompts in chunks"),),
+        fix=fixes.remove_flag(engine, off.name, f"Remove {off.text}, so that it reads prompts in chunks"),
     )
 
 
@@ -151,7 +151,6 @@ def _measured(pod: Pod, engine: Engine, metrics: Metrics) -> Finding | None:
     queued = "hardly any is queued" if waiting.mean < 1 else f"{waiting.mean:.0f} are queued and the KV cache has room"
     short, far = length.below(bound), 1 - length.below(bound * _TIMES)
     return Finding(
-        role="cause",
         severity="warning",
         confidence="likely" if _whole_prompts(engine) else "possible",
         summary=f"{short:.0%} of the prompts of {engine.container.name} have at most {bound:.0f} tokens, and {far:.1%} more than "
@@ -162,11 +161,9 @@ def _measured(pod: Pod, engine: Engine, metrics: Metrics) -> Finding | None:
             first.evidence(f"median {median:.2g} s, 95 % within {slow:.2g} s"),
             waiting.evidence(),
         ),
-        fixes=(
-            fixes.advice(
-                f"Give prompts of more than {bound * _TIMES:.0f} tokens an endpoint of their own, and cap the length on "
-                f"{fixes.edited(pod)}"
-            ),
+        fix=fixes.advice(
+            f"Give prompts of more than {bound * _TIMES:.0f} tokens an endpoint of their own, and cap the length on "
+            f"{fixes.edited(pod)}"
         ),
     )
 
@@ -264,7 +261,7 @@ def _in_one_step(pod: Pod, engine: Engine, log: Log) -> Finding | None:
         summary=f"{engine.at} read a prompt of {tokens} tokens in one step ({whole.text}): for {say_seconds(seconds)} the other requests "
         f"got nothing{f', and so for {len(held)} prompts' if len(held) > 1 else ''}.",
         evidence=(log_evidence(line), log_evidence(following), setting_evidence(engine.container, whole)),
-        fixes=(fixes.remove_flag(engine, whole.name, f"Let it read long prompts in chunks: remove {whole.text}"),),
+        fix=fixes.remove_flag(engine, whole.name, f"Let it read long prompts in chunks: remove {whole.text}"),
         order=following.order,
     )
 
@@ -320,7 +317,7 @@ def _still_beside_prompts(pod: Pod, engine: Engine, said: list[Load]) -> Finding
         f"tokens a second; without a prompt it is {_say(usual)}. None waited, and {max(load.cache for load in longest):.0%} of the KV "
         "cache was taken.",
         evidence=tuple(log_evidence(load.line) for load in (whole, longest[0], longest[-1])),
-        fixes=(_smaller(engine, said[0].line.log),),
+        fix=_smaller(engine, said[0].line.log),
         order=longest[-1].line.order,
     )
 
@@ -343,13 +340,12 @@ def _behind_long_prompts(pod: Pod, engine: Engine, log: Log, said: list[Load]) -
         return None
     read = sum(load.read or 0.0 for load in last) / len(last)
     return Finding(
-        role="cause",
         severity="warning",
         summary=f"{engine.at} reads prompts at {read:.0f} tokens a second, and each of the up to {max(x.running for x in last)} requests "
         f"that run has {sum(each) / len(each):.0f} tokens on average: up to {max(x.waiting for x in last)} others wait for them, though no "
         f"more than {max(x.cache for x in last):.0%} of the KV cache is taken.",
         evidence=(log_evidence(last[0].line), log_evidence(last[-1].line)),
-        fixes=(_apart(pod),),
+        fix=_apart(pod),
         order=last[-1].line.order,
     )
 
@@ -387,7 +383,7 @@ def _queued_behind_prompts(pod: Pod, engine: Engine, said: list[Load]) -> Findin
         f"times each stream gets up to {_say(usual)} tokens a second.",
         evidence=(log_evidence(run[0].line), log_evidence(run[-1].line)),
         explains=("queue-growing",),
-        fixes=(_apart(pod),),
+        fix=_apart(pod),
         order=run[-1].line.order,
     )
 
@@ -490,7 +486,7 @@ def _held_up(pod: Pod, engine: Engine, log: Log) -> Finding | None:
                 summary=f"Slot {long.slot} of {engine.at} read a prompt of {long.tokens} tokens for {say_seconds(long.prompt)}, and "
                 f"slot {other.slot}, which was answering, took {say_seconds(other.answer)}: it stood still meanwhile.",
                 evidence=(log_evidence(long.end), log_evidence(other.end)),
-                fixes=(_smaller(engine, log),),
+                fix=_smaller(engine, log),
                 order=long.end.order,
             )
     return None

@@ -164,7 +164,7 @@ def _beyond(
             *(load_evidence(load)[:1] if load and waits else (seen[1],) if seen else ()),
         ),
         explains=("queue-growing", "kv-cache-saturated") if waits else (),
-        fixes=(rescale,),
+        fix=rescale,
     )
 
 
@@ -226,5 +226,5 @@ def _silent(
             *((queue[1],) if queue else ()),
         ),
         explains=("queue-growing", "kv-cache-saturated") if queue else (),
-        fixes=(fix,),
+        fix=fix,
     )

@@ -190,7 +190,6 @@ def _over_time(pod: Pod, engine: Engine, metrics: Metrics, load: Load, whole: Sp
         shown += (spread.running.evidence(),)
     more = f"; {need.text}: {need.replicas} replicas instead of {need.now} take it" if need else ""
     yield Finding(
-        role="cause",
         # a full cache with a queue that stays as it is may be what somebody wants: a worker for batches
         confidence="likely" if times or load.grows or spread else "possible",
         summary=f"The KV cache of {engine.container.name} has been {filled}; "
@@ -213,7 +212,6 @@ def _at_once(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
     times = count_of(round(grown.amount), "time")
     beside = f" while {running.last:.0f} run" if running is not None else ""
     yield Finding(
-        role="cause",
         confidence="possible",
         summary=f"The KV cache of {engine.container.name} is {cache.last:.0%} full, {waiting.last:.0f} requests wait for room"
         f"{beside}, and running ones were preempted for lack of room, {times} {since}.",
@@ -290,7 +288,6 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     others = idle_engines(engine.container, logs, said, _ROOM_BESIDE) if full and lasting else []
     lost = _what_is_lost(last, times, put_back, before)
     yield Finding(
-        role="cause",
         confidence="likely" if (full and lasting) or times else "possible",
         summary=_in_words(engine, said, lost, others, full=full),
         evidence=tuple(log_evidence(load.line, _CACHE) for load in {id(one): one for one in (said[0], last)}.values())
@@ -316,7 +313,6 @@ def _preempted_alone(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     if (written_ago(last, pod.cluster.now) or 0) > max(_TOLD_LATELY, 2 * pace):
         return None
     return Finding(
-        role="cause",
         confidence="possible",
         summary=f"{engine.container.name or engine.title} preempted running requests for lack of room in its KV cache, "
         f"{count_of(times - before, 'time')} in {say_seconds(seconds)}, and computes again what they had.",
@@ -336,7 +332,6 @@ def _preempted_as_quoted(pod: Pod, engine: Engine, logs: Logs, said: list[tuple[
     if ran is not None and times < ran / 60:
         return None
     return Finding(
-        role="cause",
         confidence="possible",
         summary=f"{engine.container.name or engine.title} has preempted running requests for lack of room in its KV cache, "
         f"{count_of(times, 'time')} since it started, and computes again what they had.",
@@ -413,20 +408,17 @@ def _none_begun(pod: Pod, engine: Engine, said: list[Statement]) -> Finding | No
         return None  # it is worked off, or full by its own word
     seconds = seconds_between(first.line, last.line) or 0
     return Finding(
-        role="cause",
         confidence="possible",
         summary=f"{last.waiting} requests wait in {engine.container.name or engine.title}, and in {say_seconds(seconds)} none of them "
         f"was begun (no prompt was read): {last.cache:.0%} of the KV cache is taken by {count_of(last.running, 'running one')}, and "
         "what is left may be too little for the next.",
         evidence=(log_evidence(first.line, _CACHE), log_evidence(last.line, _CACHE)),
         explains=("queue-growing", "gateway-timeout"),
-        fixes=(
-            fixes.advice(
-                f"Cap what one request may take: max_tokens of the clients, and a lower {engine.called('max_model_len')} in "
-                f"{fixes.edited(pod)}. Those that "
-                "wait begin when one that runs ends, or is given up by its client; more cache (kubectl llmdoctor fit says how much) lets "
-                "them begin beside it"
-            ),
+        fix=fixes.advice(
+            f"Cap what one request may take: max_tokens of the clients, and a lower {engine.called('max_model_len')} in "
+            f"{fixes.edited(pod)}. Those that "
+            "wait begin when one that runs ends, or is given up by its client; more cache (kubectl llmdoctor fit says how much) lets "
+            "them begin beside it"
         ),
         order=last.line.order,
     )
@@ -517,17 +509,14 @@ def _none_has_room(pod: Pod, engine: Engine, said: list[Statement]) -> Finding |
     last = still[-1]
     swapped = re.search(r"Swapped: (\d{1,9}) reqs?", last.line.text)
     return Finding(
-        role="cause",
         severity="critical",
         summary=f"The KV cache of {engine.container.name or engine.title} has been {last.cache:.0%} full for {say_seconds(seconds)} "
         f"and nothing runs: {swapped[1] if swapped else 0} swapped out and {last.waiting} waiting requests find no room in it.",
         evidence=(log_evidence(still[0].line, _CACHE), log_evidence(last.line, _CACHE)),
         explains=("queue-growing", "engine-stalled"),
-        fixes=(
-            fixes.advice(
-                f"Restart it, and cap the length of a request ({engine.called('max_model_len')}) at what the cache holds, or give it "
-                f"more room, in {fixes.edited(pod)} (kubectl llmdoctor fit says how much)"
-            ),
+        fix=fixes.advice(
+            f"Restart it, and cap the length of a request ({engine.called('max_model_len')}) at what the cache holds, or give it "
+            f"more room, in {fixes.edited(pod)} (kubectl llmdoctor fit says how much)"
         ),
         order=last.line.order,
     )

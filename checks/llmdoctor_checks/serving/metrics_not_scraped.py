@@ -106,11 +106,9 @@ def metrics_not_scraped(
             role="note",
             summary=f"Prometheus knows the containers of {pod.name}, and no metric of {engine.title} in it.",
             evidence=(Evidence(source="metric", ref=source, text=f"{known or 'metrics'} of {pod.name}"),),
-            fixes=(
-                _switch_on(pod, engine)
-                if metrics_off(engine)
-                else fixes.platform(f"Add a PodMonitor for {fixes.pods_of(pod)}"),
-            ),
+            fix=_switch_on(pod, engine)
+            if metrics_off(engine)
+            else fixes.platform(f"Add a PodMonitor for {fixes.pods_of(pod)}"),
         )
         return
     if any(
@@ -138,7 +136,7 @@ def metrics_not_scraped(
             summary=f"No PodMonitor, ServiceMonitor or annotation of {pod.namespace} is meant for {pod.name}: the metrics of "
             f"{engine.title} may reach no Prometheus.",
             evidence=(pod_evidence(pod, "metadata.labels", ", ".join(f"{k}={v}" for k, v in pod.labels.items())),),
-            fixes=(fixes.platform(f"Add a PodMonitor for {fixes.pods_of(pod)}"),),
+            fix=fixes.platform(f"Add a PodMonitor for {fixes.pods_of(pod)}"),
         )
 
 
@@ -296,7 +294,7 @@ def _unseen(
         summary=f"{what}: {lost}.",
         evidence=(*evidence, *((log_evidence(refused),) if refused else ()), *((scaling,) if scaling else ())),
         explains=("hpa-wrong-metric",) if scaling else (),
-        fixes=(fix,),
+        fix=fix,
     )
 
 
@@ -317,7 +315,7 @@ def _endpoint(pod: Pod, item: Item, where: str, index: int, row: dict[str, Any],
         target = next((p.get("targetPort", p.get("port")) for p in listed if p.get("name") == written), None)
         port = _number(pod, target)
     elif key == "port" and item.raw.get("kind") == "PodMonitor":
-        port = _named(pod, written)  # a name, which no number can be
+        port = pod.port_named(written)  # a name, which no number can be
     else:
         port = _number(pod, written)
     path = f"{where}[{index}].{key}"
@@ -334,12 +332,7 @@ def _endpoint(pod: Pod, item: Item, where: str, index: int, row: dict[str, Any],
 
 
 def _number(pod: Pod, port: Any) -> int | None:
-    return int(port) if isinstance(port, int) or str(port).isdecimal() else _named(pod, port)
-
-
-def _named(pod: Pod, port: Any) -> int | None:
-    declared = (p for c in pod.containers if c.role != "init" for p in c.spec.ports)
-    return next((p.container_port for p in declared if p.name == port), None)
+    return int(port) if isinstance(port, int) or str(port).isdecimal() else pod.port_named(port)
 
 
 def _annotated(pod: Pod, engine: Engine) -> Iterator[Asked]:

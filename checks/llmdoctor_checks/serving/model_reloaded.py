@@ -150,7 +150,6 @@ def _swaps(pod: Pod, container: Container, logs: Logs) -> Finding | None:
     if len(loads) < _FEWEST or len(loads) < _SHARE * (len(requests) - 1) or len(set(names)) < 2:
         return None
     return Finding(
-        role="cause",
         confidence="likely" if timed else "possible",  # without times nobody knows how long it was silent between
         summary=f"llama-swap{'' if pod.log_only else f' in {container.name}'} put one model in the place of another {len(loads)} times "
         f"for its last {len(requests)} requests: {', '.join(names[-4:])}.",
@@ -188,7 +187,6 @@ def _of_ollama(engine: Engine, logs: Logs) -> Iterator[Finding]:
     if len(wanted) > len(loads) / 2:
         how = f"with another context length each time ({_lengths(wanted)})"
     yield Finding(
-        role="cause",
         summary=f"{engine.at} loaded a model {len(loads)} times {how}, for "
         f"its last {len(requests)} requests: {say_seconds(cost)} of the {say_seconds(took)} that they took.",
         evidence=(

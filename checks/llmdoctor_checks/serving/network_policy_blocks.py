@@ -93,12 +93,11 @@ def _head(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
         names = " and ".join(item.name for item in found)
         rule: dict[str, object] = {"from": [{"podSelector": {"matchLabels": {"ray.io/cluster": group}}}]}
         yield Finding(
-            role="cause",
             severity="critical",
             summary=f"NetworkPolicy {names} lets nothing of {pod.name} in to {head.metadata.name}, which runs: the worker waits for it.",
             evidence=(log_evidence(line), *(quote(item, "ingress") for item in found)),
             explains=("ray-cluster", "multinode-discovery", *FAILED_START),
-            fixes=(with_rules(found[0], "ingress", [rule], "Let the pods of the Ray cluster reach each other"),),
+            fix=with_rules(found[0], "ingress", [rule], "Let the pods of the Ray cluster reach each other"),
             order=line.order,
         )
         return
@@ -132,6 +131,6 @@ def _peers(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[Finding]:
         summary=f"NetworkPolicy {names} lets the {nodes} pods of one server reach each other on chosen ports only; NCCL, gloo "
         "and Ray choose theirs when they start, and the ranks wait for each other until they time out.",
         evidence=tuple(quote(item, "ingress") for item in found),
-        fixes=(with_rules(found[0], "ingress", [rule], "Allow all ports between the pods of the server"),),
+        fix=with_rules(found[0], "ingress", [rule], "Allow all ports between the pods of the server"),
         pods=tuple(p.name for p in subject.pods if p.exists),
     )

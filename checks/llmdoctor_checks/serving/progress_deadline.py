@@ -22,7 +22,6 @@ from kubectl_llmdoctor.api import (
     events_of,
     fixes,
     k8s,
-    parse_time,
     phase_of,
     pod_evidence,
     rows,
@@ -96,7 +95,6 @@ def _by_kueue(subject: Subject) -> Iterator[Finding]:
         return
     within = f" within {say_seconds(seconds)} of their admission" if seconds else " in time"
     yield Finding(
-        role="cause",
         summary=f"Kueue has taken away {len(gone)} pods of {subject.workload.ref if subject.workload else 'it'} within the last hour "
         f"because they were not ready{within}, and begins with a new one each time.",
         evidence=tuple(event_evidence(event, subject.cluster) for event in gone[-3:]),
@@ -149,7 +147,6 @@ def _release_failed(subject: Subject) -> Iterator[Finding]:
         own = typed.spec.progress_deadline_seconds if isinstance(typed, k8s.Workload) else None
         seconds = own if own is not None else _DEFAULT_SECONDS
         yield Finding(
-            role="cause",
             summary=f"HelmRelease/{name} stands as failed: {workload.ref} was not ready within {say_seconds(seconds)}, and is ready now.",
             evidence=(
                 Evidence(
@@ -183,7 +180,6 @@ def _given_up(told: list[Evidence], workload: Workload | None) -> Finding:
         stated = own
     seconds = int(max(stated or 0, _DEFAULT_SECONDS) * 3)
     return Finding(
-        role="cause",
         severity="critical",
         confidence="possible",
         summary="The rollout has passed its deadline; Knative gave it up and took its pod away before it was ready.",
@@ -218,7 +214,6 @@ def _loads(pod: Pod, container: Container) -> bool:
 def _before_its_node(pod: Pod, workload: Workload, told: list[Evidence], deadline: float) -> Finding:
     """Knative has given a revision up whose pod waits for a node that an autoscaler makes."""
     return Finding(
-        role="cause",
         summary=f"{workload.ref} was given up after {say_seconds(deadline)}, while {pod.name} still waits for the node that is being made "
         "for it.",
         evidence=tuple(told),
@@ -265,7 +260,6 @@ def _of_pod(pod: Pod, subject: Subject, told: list[Evidence]) -> Iterator[Findin
             if not container.running:
                 doing = f"its init container {init} is still at work"
             yield Finding(
-                role="cause",
                 confidence="likely" if phase else "possible",
                 summary=f"{workload.ref} was given up after {say_seconds(deadline)}; {doing}.",
                 evidence=(*told, evidence),
@@ -310,11 +304,8 @@ def _too_short(
 
 def _may_yet(container: Container, deadline: float) -> bool:
     """Whether its own startup probe still waits for it, or, without one, it has not had as long as the rollout: its node came late."""
-    probe, running, now = container.spec.startup_probe, container.status.state.running, container.pod.cluster.now
-    since = parse_time(running.started_at) if running else None
-    if since is None or now is None:
-        return False
-    return (now - since).total_seconds() < (probe.budget if probe else deadline)
+    probe, ran = container.spec.startup_probe, container.pod.cluster.seconds_since(container.started)
+    return ran is not None and ran < (probe.budget if probe else deadline)
 
 
 def _knative(workload: Workload) -> bool:

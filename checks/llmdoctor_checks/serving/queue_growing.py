@@ -173,12 +173,11 @@ def _over_time(
         wait += f". Meanwhile {spread.name} runs {max(spread.running.values):.0f} at most, and has no queue"
         said = (spread.running.evidence(),)
     yield Finding(
-        role="cause",
         summary=f"{waiting.last:.0f} requests wait in {engine.container.name} while {running.last:.0f} run, and "
         f"{say_seconds(waiting.seconds)} before {waiting.points[0][1]:.0f} waited{wait}.",
         evidence=(*evidence(load), *said),
         explains=_LATE_ANSWERS,
-        fixes=(spread.fix if spread else _fix(pod, engine, subject, cluster, metrics, load),),
+        fix=spread.fix if spread else _fix(pod, engine, subject, cluster, metrics, load),
     )
 
 
@@ -247,8 +246,8 @@ def _adapters(engine: Engine, load: Load) -> int | None:
 
 def _start_of(pod: Pod, engine: Engine) -> float | None:
     """How long the pod took from the start of its engine to being ready; None where a restart or a failed probe hides it."""
-    ready, running = pod.condition("Ready"), engine.container.status.state.running
-    since, started = (parse_time(at) for at in (ready and ready.last_transition_time, running and running.started_at))
+    ready, started = pod.condition("Ready"), engine.container.started
+    since = parse_time(ready.last_transition_time) if ready else None
     seconds = (since - started).total_seconds() if since and started else 0
     return seconds if engine.container.restarts == 0 and 60 <= seconds <= 7200 else None
 
@@ -261,12 +260,11 @@ def _at_once(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
     idle = _idle_now(metrics, min(running.values))
     if idle is not None and min(waiting.seconds, idle[1].seconds) >= _NO_BURST_SECONDS:
         yield Finding(
-            role="cause",
             summary=f"{waiting.last:.0f} requests wait in {engine.container.name} while {running.last:.0f} run, and "
             f"{say_seconds(waiting.seconds)} before {waiting.points[0][1]:.0f} waited. Meanwhile {idle[0]} runs "
             f"{max(idle[1].values):.0f} at most, and has no queue.",
             evidence=(waiting.evidence(), running.evidence(), idle[1].evidence()),
-            fixes=(spread_fix(pod),),
+            fix=spread_fix(pod),
         )
         return
     if min(waiting.values) < running.last:
@@ -277,9 +275,7 @@ def _at_once(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
         summary=f"At this moment {waiting.last:.0f} requests wait in {engine.container.name} while {running.last:.0f} run; one "
         "look does not say whether that lasts.",
         evidence=(waiting.evidence(), running.evidence()),
-        fixes=(
-            fixes.advice("Look again after some minutes", f"kubectl llmdoctor diagnose {pod.name} -n {pod.namespace}"),
-        ),
+        fix=fixes.advice("Look again after some minutes", f"kubectl llmdoctor diagnose {pod.name} -n {pod.namespace}"),
     )
 
 
@@ -315,18 +311,13 @@ def _by_log(pod: Pod, engine: Engine, subject: Subject, logs: Logs, metrics: Met
     times = -(-(last.waiting + last.running) // max(last.running, 1))
     spread = f". At this moment {idle[0]} runs {idle[1].last:.0f}, and has no queue" if idle else ""
     yield Finding(
-        role="cause",
         summary=f"{last.waiting} requests wait in {engine.container.name or engine.title} while {last.running} run; "
         f"{count_of(len(said) - 1, 'statement')} before {said[0].waiting} waited{spread}.",
         evidence=(log_evidence(said[0].line), log_evidence(last.line), *((idle[1].evidence(),) if idle else ())),
         explains=_LATE_ANSWERS,
-        fixes=(
-            spread_fix(pod)
-            if idle
-            else more_replicas(
-                pod, times, "they have all that is here now in service at once", _whether_spread(subject)
-            ),
-        ),
+        fix=spread_fix(pod)
+        if idle
+        else more_replicas(pod, times, "they have all that is here now in service at once", _whether_spread(subject)),
         order=last.line.order,
     )
 
@@ -345,12 +336,11 @@ def _as_quoted(pod: Pod, engine: Engine, subject: Subject, said: list[Said]) -> 
     before = f"; {count_of(len(said) - 1, 'statement')} before {first.waiting} waited" if len(said) > 1 else ""
     why = "they have all that is here now in service at once"
     return Finding(
-        role="cause",
         confidence="possible",
         summary=f"{last.waiting} requests wait in {engine.container.name or engine.title} while {last.running} run{before}.",
         evidence=tuple(log_evidence(load.line) for load in {id(load): load for load in (first, last)}.values()),
         explains=_LATE_ANSWERS,
-        fixes=(more_replicas(pod, times, why, _whether_spread(subject)),),
+        fix=more_replicas(pod, times, why, _whether_spread(subject)),
         order=last.line.order,
     )
 
@@ -359,12 +349,11 @@ def _one_of_several(pod: Pod, engine: Engine, said: list[Said], beside: list[str
     """One of a server's data parallel engines has the load, and others have none."""
     last = said[-1]
     return Finding(
-        role="cause",
         summary=f"{last.waiting} requests wait in one engine of {engine.container.name or engine.title} while {last.running} run; "
         f"{count_of(len(said) - 1, 'statement')} before {said[0].waiting} waited. Meanwhile {count_of(len(beside), 'other engine')} of "
         f"the same server ({', '.join(beside)}) had nothing to do.",
         evidence=(log_evidence(said[0].line), log_evidence(last.line)),
-        fixes=(engines_fix(pod),),
+        fix=engines_fix(pod),
         order=last.line.order,
     )
 
@@ -391,7 +380,6 @@ def _refuses(pod: Pod, engine: Engine, logs: Logs, said: list[Said]) -> Finding 
     if count < _FEWEST_REFUSED or count < _SHARE_REFUSED * all_of or not all(load.running for load in said):
         return None
     return Finding(
-        role="cause",
         summary=f"{engine.container.name or engine.title} refused {count} of {all_of} requests (503 or 429) while {last.running} run and "
         f"{last.waiting} wait: more come in than it serves, and its queue is full.",
         evidence=(log_evidence(said[0].line), log_evidence(last.line)),
@@ -414,7 +402,6 @@ def _by_times(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
     if median < _LONG_WAIT or recent is None or recent.seconds < SUSTAINED_SECONDS * 0.9 or min(recent.values) < _FULL:
         return
     yield Finding(
-        role="cause",
         confidence="possible",  # a batch that is handed in at once waits for itself
         summary=f"Half of the last {waited.observed:.0f} requests of {engine.container.name} waited for {say_seconds(median)} or longer "
         f"before it began with them, and its KV cache is {recent.last:.0%} full.",
@@ -437,7 +424,6 @@ def _shed(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Find
         if len(lines) < _FEWEST_REFUSED:
             continue
         return Finding(
-            role="cause",
             summary=f"The endpoint picker of InferencePool {pool.name} dropped {len(lines)} requests in ten minutes, since it counts every "
             f"server of the pool as full: {said[-1].running} run in {engine.container.name}, {said[-1].waiting} wait, and "
             f"{said[-1].cache:.0%} of its KV cache is taken.",
@@ -469,7 +455,6 @@ def _waited(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
     if min(waits) < _LONG_WAIT or any(wait < _TIMES * took for _, _, wait, took in told):
         return None
     return Finding(
-        role="cause",
         # clients that always have as many requests open wait as long each time, and mean to
         confidence="likely" if min(waits[-third:]) > max(waits[:third]) else "possible",
         summary=f"The last {len(told)} requests that {engine.container.name or engine.title} answered had waited for "
@@ -501,18 +486,15 @@ def _one_by_one(engine: Engine, logs: Logs) -> Iterator[Finding]:
         return
     first, last = chain[0], chain[-1]
     yield Finding(
-        role="cause",
         confidence="possible",  # it may be a burst
         summary=f"{engine.at} runs one request at a time, and the last {len(chain)} came before the one before them was answered: the "
         f"first took {say_seconds(first.seconds)}, the last {say_seconds(last.seconds)}.",
         evidence=(log_evidence(told), log_evidence(first.line), log_evidence(last.line)),
-        fixes=(
-            fixes.set_env(
-                engine.container,
-                "OLLAMA_NUM_PARALLEL",
-                str(len(chain)),
-                f"Let it run {len(chain)} requests at once, as far as the GPU's memory has room for their context; else add replicas",
-            ),
+        fix=fixes.set_env(
+            engine.container,
+            "OLLAMA_NUM_PARALLEL",
+            str(len(chain)),
+            f"Let it run {len(chain)} requests at once, as far as the GPU's memory has room for their context; else add replicas",
         ),
         order=last.line.order,
     )

@@ -236,7 +236,7 @@ def _cut(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         + (f"; the longest had {longest[2]} tokens, of which {longest[1]} fit" if longest else "")
         + (f". It answered {answered} requests since the first." if usual else "."),
         evidence=(log_evidence(line),),
-        fixes=(_longer(engine, 1 << (int(longest[2]) - 1).bit_length() if longest else None),),
+        fix=_longer(engine, 1 << (int(longest[2]) - 1).bit_length() if longest else None),
     )
 
 
@@ -318,11 +318,9 @@ def _not_embedded(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs) -> Ite
         f"refused, {often(len(answers))} in its log"
         + (f"; of {len(posted)} requests to embed {failed} failed." if failed else "."),
         evidence=(log_evidence(line, said[0]),),
-        fixes=(
-            fixes.advice(
-                f"Have {line.log.pod} embed smaller pieces (many such models take 512 tokens or fewer: mxbai-embed-large, all-minilm), or "
-                "a model with a longer context (bge-m3, nomic-embed-text)",
-            ),
+        fix=fixes.advice(
+            f"Have {line.log.pod} embed smaller pieces (many such models take 512 tokens or fewer: mxbai-embed-large, all-minilm), or "
+            "a model with a longer context (bge-m3, nomic-embed-text)",
         ),
         order=line.order,
     )
@@ -395,13 +393,11 @@ def _body_too_large(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs) -> F
         summary=f"{line.log.pod} sends {engine.container.name} requests whose body is larger than it takes (413), {often(times)} in its "
         f"log; that of {engine.title} has no word of it.",
         evidence=(log_evidence(line, said[0]),),
-        fixes=(
-            fixes.advice(
-                f"Have {line.log.pod} send fewer texts at a time: a body may have 2000000 bytes, and only releases from 1.3 on heed "
-                "--payload-limit"
-                if old
-                else f"Raise --payload-limit in {fixes.edited(pod)} to 20000000 (2000000 bytes where nothing is set)"
-            ),
+        fix=fixes.advice(
+            f"Have {line.log.pod} send fewer texts at a time: a body may have 2000000 bytes, and only releases from 1.3 on heed "
+            "--payload-limit"
+            if old
+            else f"Raise --payload-limit in {fixes.edited(pod)} to 20000000 (2000000 bytes where nothing is set)"
         ),
         order=line.order,
     )
@@ -426,11 +422,9 @@ def _counted(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
             Evidence(source="metric", ref=length.source, text=text),
             length.evidence(f"{near:.1%} more than {_LONG * limit:.0f} tokens"),
         ),
-        fixes=(
-            fixes.advice(
-                f"Look into the log of {pod.name} for what was refused, and raise the context as far as model and KV cache allow",
-                f"kubectl -n {pod.namespace} logs {pod.name} -c {engine.container.name}",
-            ),
+        fix=fixes.advice(
+            f"Look into the log of {pod.name} for what was refused, and raise the context as far as model and KV cache allow",
+            f"kubectl -n {pod.namespace} logs {pod.name} -c {engine.container.name}",
         ),
     )
 

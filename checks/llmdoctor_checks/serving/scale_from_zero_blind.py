@@ -16,7 +16,6 @@ from kubectl_llmdoctor.api import (
     dig,
     fixes,
     log_evidence,
-    parse_time,
     rows,
     say_seconds,
     written_ago,
@@ -88,7 +87,7 @@ def scale_from_zero_blind(pod: Pod, subject: Subject, cluster: Cluster, logs: Lo
                 scaler.evidence(f"spec.{low}", f"{low}: {said}" if said is not None else f"no {low}, which means 0"),
                 *(scaler.evidence(look.path, look.text) for look in scaler.looks),
             ),
-            fixes=(_fix(scaler, low),),
+            fix=_fix(scaler, low),
         )
         return
 
@@ -103,7 +102,6 @@ def _unseen(pod: Pod, scaler: Scaler, cluster: Cluster) -> Finding | None:
         if asked is None:
             continue
         return Finding(
-            role="cause",
             summary=f"{scaler.ref} has scaled to zero and sees nothing that would wake it, while {who} refused "
             f"{count_of(len(asked), 'request')} for want of a pod.",
             evidence=(
@@ -112,7 +110,7 @@ def _unseen(pod: Pod, scaler: Scaler, cluster: Cluster) -> Finding | None:
                 log_evidence(asked[-1]),
                 *(scaler.evidence(look.path, look.text) for look in scaler.looks),
             ),
-            fixes=(_fix(scaler, "minReplicaCount"),),
+            fix=_fix(scaler, "minReplicaCount"),
         )
     return None
 
@@ -126,7 +124,6 @@ def _of_router(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
         if scaler is None or len(lines) < _FEWEST:
             continue
         yield Finding(
-            role="cause",
             summary=f"{pod.name} looks for the pods of {item.raw.get('kind')}/{item.name}, which {scaler.ref} has scaled to zero. It has "
             f"refused the last {count_of(len(lines), 'request')}, and none of them woke it.",
             evidence=(
@@ -134,7 +131,7 @@ def _of_router(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
                 scaler.evidence("status.conditions[Active]", "status: False"),
                 *(scaler.evidence(look.path, look.text) for look in scaler.looks),
             ),
-            fixes=(_fix(scaler, "minReplicaCount"),),
+            fix=_fix(scaler, "minReplicaCount"),
             order=lines[0].order,
         )
         return
@@ -154,9 +151,8 @@ def _inactive(scaler: Scaler) -> bool:
 
 def _not_before(lines: list[Line], scaler: Scaler, cluster: Cluster) -> list[Line]:
     """The refusals that were not, as far as is known, made before KEDA was last active."""
-    active, now = parse_time(dig(scaler.item.raw, "status.lastActiveTime")), cluster.now
-    since = (now - active).total_seconds() if active is not None and now is not None else None
-    ages = [(line, written_ago(line, now)) for line in lines]
+    since = cluster.seconds_since(dig(scaler.item.raw, "status.lastActiveTime"))
+    ages = [(line, written_ago(line, cluster.now)) for line in lines]
     return [line for line, ago in ages if since is None or ago is None or ago <= since]
 
 
@@ -166,10 +162,9 @@ def _since_it_slept(lines: list[Line], scaler: Scaler, cluster: Cluster) -> list
     patience = _POLLS * (interval if isinstance(interval, int) else _POLLING_SECONDS)
     # one that was never active has seen nothing since it is there
     told = dig(scaler.item.raw, "status.lastActiveTime") or scaler.item.metadata.get("creationTimestamp")
-    active, now = parse_time(told), cluster.now
-    since = (now - active).total_seconds() - patience if active is not None and now is not None else None
-    timed = [(ago, line) for line in lines if (ago := written_ago(line, now)) is not None]
-    late = [(ago, line) for ago, line in timed if since is None or ago < since]
+    since = cluster.seconds_since(told)
+    timed = [(ago, line) for line in lines if (ago := written_ago(line, cluster.now)) is not None]
+    late = [(ago, line) for ago, line in timed if since is None or ago < since - patience]
     return None if len(late) < 2 or late[0][0] - late[-1][0] < patience else [line for _, line in late]
 
 

@@ -49,7 +49,7 @@ def secret_in_plain_text(pod: Pod, subject: Subject) -> Iterator[Finding]:
     if pod.log_only or not subject.engines(pod):
         return
     for container in pod.containers:
-        engine = next((e for e in subject.engines(pod) if e.container is container), None)
+        engine = subject.engine_of(container)
         literal, headers = list(_literals(container)), list(_headers(container, engine))
         found = literal + headers
         if not found:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 from kubectl_llmdoctor.api import (
     Cluster,
@@ -27,6 +26,7 @@ from kubectl_llmdoctor.api import (
     named,
     object_evidence,
     pod_evidence,
+    selector_of,
 )
 from llmdoctor_checks import _links, _unreached
 from llmdoctor_checks._awaited import awaited
@@ -132,13 +132,13 @@ def service_selects_nothing(
         yield from _other_group(pod, engine, port, cluster)
     if not pod.exists and (pod.by_operator or pod.partial):
         return  # an operator gives its pods labels and ports of their own
-    mine = [item for item in pod.services if _selector(item)]
+    mine = [item for item in pod.services if selector_of(item)]
     served = any(leads(item, pod, {port}) for item in mine)
     yield from mixed_when_applied(pod, engine, cluster)
     for item in mine if served else cluster.items("Service", pod.namespace):
         if item in mine:
             yield from _port(pod, port, item, cluster)
-        elif _selector(item) and leads(item, pod, {port}):
+        elif selector_of(item) and leads(item, pod, {port}):
             yield from _labels(pod, engine, subject, item, cluster)
             yield from _labels_above(pod, subject, item, cluster)
 
@@ -159,7 +159,6 @@ def _no_such(pod: Pod, ended: Ended, cluster: Cluster) -> Finding | None:
     else:
         why, sure = f"there is no Service {name} in {namespace}", True
     return Finding(
-        role="cause",
         severity="critical",
         confidence="likely" if sure else "possible",
         summary=f"{ended.container.name} ended since {host}, where it asks for the model, does not resolve: {why}.",
@@ -168,19 +167,17 @@ def _no_such(pod: Pod, ended: Ended, cluster: Cluster) -> Finding | None:
             pod_evidence(ended.container, f"env[{ended.variable}]", ended.url),
         ),
         explains=CRASHED,
-        fixes=(
-            fixes.set_env(
-                ended.container,
-                ended.variable,
-                said[2],
-                f"Have {ended.variable} of {fixes.edited(pod)} name {said[1]} in place of {said[0]}",
-            )
-            if (right := of_models(ended.container, host, cluster)) and (said := moved(ended.url, host, None, right))
-            else fixes.advice(
-                f"Name the model's Service (SERVICE.NAMESPACE) in place of {host} in {ended.variable} of {fixes.edited(pod)}"
-                + nearest(ended.container, host, cluster),
-                "kubectl get services -A",
-            ),
+        fix=fixes.set_env(
+            ended.container,
+            ended.variable,
+            said[2],
+            f"Have {ended.variable} of {fixes.edited(pod)} name {said[1]} in place of {said[0]}",
+        )
+        if (right := of_models(ended.container, host, cluster)) and (said := moved(ended.url, host, None, right))
+        else fixes.advice(
+            f"Name the model's Service (SERVICE.NAMESPACE) in place of {host} in {ended.variable} of {fixes.edited(pod)}"
+            + nearest(ended.container, host, cluster),
+            "kubectl get services -A",
         ),
         order=ended.lines[0].order,
     )
@@ -193,7 +190,6 @@ def _awaited_in_vain(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
         if why is None:
             continue
         yield Finding(
-            role="cause",
             severity="critical",
             confidence="likely" if why.certain or one.to.pods else "possible",
             summary=f"Init container {one.container.name} waits for {one.to.shown}, and nothing of the pod starts before: {why.text}.",
@@ -203,7 +199,7 @@ def _awaited_in_vain(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
                 *filter(None, why.evidence),
             ),
             explains=NOT_STARTED,
-            fixes=(why.fix,),
+            fix=why.fix,
             awaits=tuple(f"{other.namespace}/{other.name}" for other in one.to.pods),
         )
         return
@@ -215,8 +211,7 @@ def _unpicked(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
         return
     labels = pod.labels
     for pool in cluster.items("InferencePool", pod.namespace):
-        told = dig(pool.raw, "spec.selector.matchLabels") or dig(pool.raw, "spec.selector")
-        wanted = {key: str(value) for key, value in told.items()} if isinstance(told, dict) else {}
+        wanted = pool.wanted_labels
         under = {key: next((k for k, v in labels.items() if v == wanted[key]), None) for key in wanted}
         if not _nearly(wanted, labels, pod) or any(matches(wanted, found) for found, _ in _pods(pool, cluster)):
             continue
@@ -229,13 +224,12 @@ def _unpicked(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
         right = {key if key in labels else own or key: labels.get(key, wanted[key]) for key, own in under.items()}
         path = "/spec/selector/matchLabels" if dig(pool.raw, "spec.selector.matchLabels") else "/spec/selector"
         yield Finding(
-            role="cause",
             summary=f"InferencePool {pool.name} selects no pod: it wants {wrong}. {pod.name} gets no requests through it.",
             evidence=(
                 object_evidence(pool, "spec.selector", ", ".join(f"{k}: {v}" for k, v in wanted.items())),
                 *((log_evidence(said),) if said else ()),
             ),
-            fixes=(fixes.set_field(pool, path, right, f"Select {_those_of(pod)}"),),
+            fix=fixes.set_field(pool, path, right, f"Select {_those_of(pod)}"),
         )
         return
 
@@ -252,11 +246,6 @@ def _nearly(wanted: dict[str, str], labels: dict[str, str], pod: Pod) -> bool:
     return alike and not held.isdisjoint(wanted.values()) and service_of(pod) is None
 
 
-def _selector(item: Item) -> dict[str, Any]:
-    found = dig(item.raw, "spec.selector")
-    return found if isinstance(found, dict) and dig(item.raw, "spec.type") != "ExternalName" else {}
-
-
 def _port(pod: Pod, port: int, item: Item, cluster: Cluster) -> Iterator[Finding]:
     """A name that no container declares."""
     declared = {p.name: p.container_port for c in pod.containers if c.role != "init" for p in c.spec.ports if p.name}
@@ -265,7 +254,7 @@ def _port(pod: Pod, port: int, item: Item, cluster: Cluster) -> Iterator[Finding
         name = row.get("targetPort") if isinstance(row, dict) else None
         if not isinstance(name, str) or name.isdecimal() or name in declared or "{" in name:
             continue
-        if any(name in ports and matches(_selector(item), labels) for labels, ports in _pods(item, cluster)):
+        if any(name in ports and matches(selector_of(item), labels) for labels, ports in _pods(item, cluster)):
             continue
         way = routed(item, cluster) if is_headless(item) else None
         if is_headless(item) and way is None:
@@ -278,14 +267,14 @@ def _port(pod: Pod, port: int, item: Item, cluster: Cluster) -> Iterator[Finding
             f"container declares one ({have}): it has no endpoint, and "
             + (f"{way.kind.partition('.')[0]} {way.name} leads nowhere." if way else "connections are refused."),
             evidence=(object_evidence(item, f"spec.ports[{index}].targetPort", name), *((empty,) if empty else ())),
-            fixes=(fixes.set_field(item, f"/spec/ports/{index}/targetPort", port, f"Send to port {port}"),),
+            fix=fixes.set_field(item, f"/spec/ports/{index}/targetPort", port, f"Send to port {port}"),
         )
         return
 
 
 def _served(pod: Pod, port: int) -> bool:
     """Whether any Service leads to the engine's port."""
-    return any(_selector(item) and leads(item, pod, {port}) for item in pod.services)
+    return any(selector_of(item) and leads(item, pod, {port}) for item in pod.services)
 
 
 def _pods(item: Item, cluster: Cluster) -> Iterator[tuple[dict[str, str], set[str]]]:
@@ -302,7 +291,7 @@ def _pods(item: Item, cluster: Cluster) -> Iterator[tuple[dict[str, str], set[st
 
 def _labels(pod: Pod, engine: Engine, subject: Subject, item: Item, cluster: Cluster) -> Iterator[Finding]:
     """A selector that nearly fits the pod, and fits nothing else."""
-    selector = {key: str(value) for key, value in _selector(item).items()}
+    selector = selector_of(item)
     labels = pod.labels
     wrong = [key for key, value in selector.items() if labels.get(key) != value]
     # the same value under another name is the usual slip: `app` for `app.kubernetes.io/name`
@@ -333,13 +322,13 @@ def _labels(pod: Pod, engine: Engine, subject: Subject, item: Item, cluster: Clu
             object_evidence(item, "spec.selector", ", ".join(f"{k}: {v}" for k, v in selector.items())),
             *((known.none,) if known and not known.some else ()),
         ),
-        fixes=(fixes.set_field(item, "/spec/selector", right, f"Select {_those_of(pod)}"),),
+        fix=fixes.set_field(item, "/spec/selector", right, f"Select {_those_of(pod)}"),
     )
 
 
 def _labels_above(pod: Pod, subject: Subject, item: Item, cluster: Cluster) -> Iterator[Finding]:
     """A selector that fits the labels of the workload itself, and not those that it gives to its pods."""
-    selector = {key: str(value) for key, value in _selector(item).items()}
+    selector = selector_of(item)
     above, labels = dig(subject.workload.raw, "metadata.labels") if subject.workload else None, pod.labels
     wrong = [key for key, value in selector.items() if labels.get(key) != value]
     if not isinstance(above, dict) or not matches(selector, {k: str(v) for k, v in above.items()}):
@@ -360,7 +349,7 @@ def _labels_above(pod: Pod, subject: Subject, item: Item, cluster: Cluster) -> I
             object_evidence(item, "spec.selector", ", ".join(f"{k}: {v}" for k, v in selector.items())),
             *((known.none,) if known else ()),
         ),
-        fixes=(fixes.set_field(item, "/spec/selector", right, f"Select {_those_of(pod)}"),),
+        fix=fixes.set_field(item, "/spec/selector", right, f"Select {_those_of(pod)}"),
     )
 
 
@@ -374,7 +363,7 @@ def _of_another(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
         return
     labels = pod.labels
     for item in cluster.items("Service", pod.namespace):
-        selector = {key: str(value) for key, value in _selector(item).items()}
+        selector = selector_of(item)
         wrong = [key for key, value in selector.items() if labels.get(key) != value]
         if len(wrong) != 1 or len(selector) < _LIKE or not leads(item, pod, ports):
             continue
@@ -390,11 +379,10 @@ def _of_another(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
         ):
             continue
         yield Finding(
-            role="cause",
             summary=f"Service {item.name} selects no pod: it wants {key}={selector[key] or '(empty)'}, {pod.name} has {labels[key]}. "
             "Nobody reaches it.",
             evidence=(object_evidence(item, f"spec.selector[{key}]", selector[key] or "(empty)"), known.none),
-            fixes=(fixes.set_field(item, "/spec/selector", selector | {key: labels[key]}, f"Select {_those_of(pod)}"),),
+            fix=fixes.set_field(item, "/spec/selector", selector | {key: labels[key]}, f"Select {_those_of(pod)}"),
         )
         return
 
@@ -406,7 +394,7 @@ def _other_group(pod: Pod, engine: Engine, port: int, cluster: Cluster) -> Itera
         return
     labels = pod.labels
     for item in cluster.items("Service", pod.namespace):
-        selector = {key: str(value) for key, value in _selector(item).items()}
+        selector = selector_of(item)
         asked = selector.get(f"{_GROUPS}name", group.name)
         rest = {key: value for key, value in selector.items() if not key.startswith(_GROUPS)}
         if (
@@ -421,9 +409,7 @@ def _other_group(pod: Pod, engine: Engine, port: int, cluster: Cluster) -> Itera
             summary=f"Service {item.name} selects the pods of LeaderWorkerSet {asked}, and this one is {group.name}: it has no "
             f"endpoint, and {engine.title} gets no requests.",
             evidence=(object_evidence(item, f"spec.selector[{_GROUPS}name]", asked),),
-            fixes=(
-                fixes.set_field(item, f"/spec/selector/{escaped(_GROUPS)}name", group.name, f"Select {_those_of(pod)}"),
-            ),
+            fix=fixes.set_field(item, f"/spec/selector/{escaped(_GROUPS)}name", group.name, f"Select {_those_of(pod)}"),
         )
         return
 

@@ -86,7 +86,6 @@ def storage_initializer_failed(pod: Pod, logs: Logs | None) -> Iterator[Finding]
         how = f": {words[:_QUOTED]}" if error else "; its log says why."
         of_store = re.match(_STORE, words) is not None
         yield Finding(
-            role="cause",
             confidence="likely" if of_store or of_image else "possible",
             summary=f"{name} ended with exit code {ending.code} "
             f"{'and brings no model' if of_image else 'before the model was there'}{how}",
@@ -151,17 +150,14 @@ def _there_before(pod: Pod, ending: Ending, log: Log) -> Finding | None:
     if line is None or line.number <= len(log) - _LAST_LINES or not ending.container.restarts:
         return None
     return Finding(
-        role="cause",
         confidence="certain",
         summary=f"{name} cannot link the model to where the server looks: the link is there from before it was started again, "
         "and stays as long as the pod does.",
         evidence=(pod_evidence(pod, ending.path, ending.text), log_evidence(line)),
         explains=("model-not-found", *CRASHED),
-        fixes=(
-            fixes.advice(
-                "Delete the pod, so that it is recreated with empty volumes; a later release of KServe replaces the link",
-                f"kubectl -n {pod.namespace} delete pod {pod.name}",
-            ),
+        fix=fixes.advice(
+            "Delete the pod, so that it is recreated with empty volumes; a later release of KServe replaces the link",
+            f"kubectl -n {pod.namespace} delete pod {pod.name}",
         ),
     )
 
@@ -169,29 +165,25 @@ def _there_before(pod: Pod, ending: Ending, log: Log) -> Finding | None:
 def _endless(pod: Pod, logs: Logs) -> Finding | None:
     """One that has fetched for half an hour since its first start, and whose last word is of the way."""
     for trouble in pod.troubles:
-        container, now = trouble.container, pod.cluster.now
+        container, seconds = trouble.container, pod.cluster.seconds_since(trouble.since)
         if trouble.kind != "creating" or container is None or not container.name.startswith("storage-initializer"):
             continue
         log = logs.current(container.name)
         last = next((line for line in reversed([*log.lines()]) if line.text.strip()), None) if log else None
-        if last is None or trouble.since is None or now is None or not any(word in last.text for word in _ON_THE_WAY):
+        if last is None or seconds is None or not any(word in last.text for word in _ON_THE_WAY):
             continue
-        seconds = (now - trouble.since).total_seconds()
         if container.restarts or seconds < _LONG_SECONDS:
             continue
         return Finding(
-            role="cause",
             severity="warning",
             confidence="possible",  # a large model from a slow store looks the same
             summary=f"{container.name} has fetched the model for {say_seconds(seconds)} and is not done.",
             evidence=(log_evidence(last), pod_evidence(pod, "status.initContainerStatuses", trouble.text)),
             explains=("not-ready", "rollout-stuck"),
-            fixes=(
-                fixes.advice(
-                    "See whether bytes still come in; a download from the hub that stands still goes on without Xet "
-                    f"(HF_HUB_DISABLE_XET=1) or after a restart, in {fixes.edited(pod)}",
-                    f"kubectl -n {pod.namespace} exec {pod.name} -c {container.name} -- cat /proc/1/io",
-                ),
+            fix=fixes.advice(
+                "See whether bytes still come in; a download from the hub that stands still goes on without Xet "
+                f"(HF_HUB_DISABLE_XET=1) or after a restart, in {fixes.edited(pod)}",
+                f"kubectl -n {pod.namespace} exec {pod.name} -c {container.name} -- cat /proc/1/io",
             ),
             order=last.order,
         )

@@ -123,7 +123,7 @@ def version_vulnerable(
             pod_evidence(engine.container, "image", engine.container.spec.image),
             *dict.fromkeys(proof for _, proof in found),
         ),
-        fixes=(releases.released(engine, newest, exact=True),),
+        fix=releases.released(engine, newest, exact=True),
     )
 
 
@@ -141,7 +141,6 @@ def _struck(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             if line is None or dead is None or not frame or dead.number < line.number:
                 continue
             return Finding(
-                role="cause",
                 severity="critical",
                 summary=f"{blow.what} ended {engine.label}: {blow.id}, fixed in {blow.fixed}.",
                 evidence=(
@@ -150,7 +149,7 @@ def _struck(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
                     pod_evidence(engine.container, "image", engine.container.spec.image),
                 ),
                 explains=("engine-dead", "crash-loop", "not-ready", "pod-failed"),
-                fixes=(releases.released(engine, blow.fixed, exact=True),),
+                fix=releases.released(engine, blow.fixed, exact=True),
                 order=line.order,
             )
     return None

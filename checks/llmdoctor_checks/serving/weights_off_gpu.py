@@ -247,7 +247,6 @@ def _planned_only(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     runners = log.last(_RUNNERS)
     lacks = runners is not None and re.search(_CPU_ALONE, runners.text[:2000]) is not None
     return Finding(
-        role="cause",
         summary=f"{engine.at} planned {planned[1]} layers for the GPU that it lists, and has all weights in the memory of the CPU"
         f"{': it has no runner for GPUs' if lacks else ''}.",
         evidence=(
@@ -257,10 +256,8 @@ def _planned_only(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             *_asked(container),
         ),
         explains=("cpu-starved",),
-        fixes=(
-            fixes.advice(
-                f"Use an image whose Ollama has its libraries for this GPU (the official one: ollama/ollama) in {fixes.edited(pod)}"
-            ),
+        fix=fixes.advice(
+            f"Use an image whose Ollama has its libraries for this GPU (the official one: ollama/ollama) in {fixes.edited(pod)}"
         ),
         order=said[-1][0].order,
     )
@@ -273,12 +270,11 @@ def _no_such_library(engine: Engine, logs: Logs) -> Finding | None:
         return None
     name, line = found
     return Finding(
-        role="cause",
         summary=f"{engine.at} computes on the CPU: OLLAMA_LLM_LIBRARY={name} names no library for GPUs that it has (cuda_v12, rocm …), "
         "and it skips all others.",
         evidence=(pod_evidence(engine.container, "env[OLLAMA_LLM_LIBRARY]", name), log_evidence(line)),
         explains=("cpu-starved",),
-        fixes=(fixes.remove_env(engine.container, "OLLAMA_LLM_LIBRARY", "Have Ollama choose its library"),),
+        fix=fixes.remove_env(engine.container, "OLLAMA_LLM_LIBRARY", "Have Ollama choose its library"),
         order=line.order,
     )
 
@@ -316,15 +312,12 @@ def _fetched_slowly(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | No
     if len(paces) < max(_STATEMENTS, len(alone)) or max(paces) >= _SLOW:
         return None
     return Finding(
-        role="cause",
         summary=f"{setting.text} keeps up to {setting.value:g} GiB of weights for each GPU in host memory and fetches them for every step: "
         f"a request gets {max(paces):.1f} tokens a second at most.",
         evidence=(setting_evidence(engine.container, setting), log_evidence(said[-1].line)),
-        fixes=(
-            fixes.advice(
-                f"Keep all weights on the GPUs (no {setting.text.partition('=')[0]}), with a shorter context, a stronger quantization or "
-                f"more GPUs where they do not fit, in {fixes.edited(pod)}"
-            ),
+        fix=fixes.advice(
+            f"Keep all weights on the GPUs (no {setting.text.partition('=')[0]}), with a shorter context, a stronger quantization or "
+            f"more GPUs where they do not fit, in {fixes.edited(pod)}"
         ),
         order=said[-1].line.order,
     )
@@ -344,5 +337,5 @@ def _offload(engine: Engine, subject: Subject) -> Finding | None:
         summary=f"{setting.text} keeps up to {setting.value:g} GiB of weights for each GPU in host memory and fetches them for every step, "
         f"although the {say_bytes(weights)} of weights fit into {workers} x {say_bytes(gpu.memory)} of {gpu.name}.",
         evidence=(setting_evidence(engine.container, setting),),
-        fixes=(fixes.set_flag(engine, "cpu_offload_gb", "--cpu-offload-gb", "0", "Keep all weights on the GPUs"),),
+        fix=fixes.set_flag(engine, "cpu_offload_gb", "--cpu-offload-gb", "0", "Keep all weights on the GPUs"),
     )

@@ -49,7 +49,6 @@ def apache_speaks_tls(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
             continue
         to, engine = found
         yield Finding(
-            role="cause",
             severity="warning",
             summary=f"{container.name} speaks TLS to {to.shown}, where {engine.title} in {engine.pod.name} was given no certificate: "
             "requests to the model fail.",
@@ -57,10 +56,8 @@ def apache_speaks_tls(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
                 log_evidence(lines[-1]),
                 pod_evidence(engine.container, "args", f"{engine.pod.name}: no option of a certificate"),
             ),
-            fixes=(
-                fixes.advice(
-                    f"Have ProxyPass of {fixes.edited(pod)} ask http://{to.shown}" + _OPTIONS.get(engine.name, "")
-                ),
+            fix=fixes.advice(
+                f"Have ProxyPass of {fixes.edited(pod)} ask http://{to.shown}" + _OPTIONS.get(engine.name, "")
             ),
             order=lines[-1].order,
         )

@@ -128,12 +128,11 @@ def _wrong_path(pod: Pod, engine: Engine, cluster: Cluster, wrong: list[_Request
         else f"Give {client} the API and the base URL of {engine.title} ({right})"
     )
     return Finding(
-        role="cause",
         severity="warning",
         summary=f"{_begun(client)} asks {engine.container.name} for {last.path}, a path that {engine.title} does not have: "
         f"{count_of(len(wrong), 'request')}, all answered 404.",
         evidence=(log_evidence(last.line), *where),
-        fixes=(fix or fixes.advice(how),),
+        fix=fix or fixes.advice(how),
         order=last.line.order,
     )
 
@@ -171,15 +170,12 @@ def _without_type(pod: Pod, engine: Engine, cluster: Cluster, asked: list[_Reque
     last = asked[-1]
     client, where = _clients(asked, pod, cluster)
     return Finding(
-        role="cause",
         severity="warning",
         summary=f"{_begun(client)} asks {engine.container.name} for {last.path} without saying that what it sends is JSON: "
         f"{count_of(len(asked), 'request')}, all refused (415).",
         evidence=(log_evidence(last.line), *where),
-        fixes=(
-            fixes.advice(
-                f"Have {client} send Content-Type: application/json, and what passes its requests on keep that header"
-            ),
+        fix=fixes.advice(
+            f"Have {client} send Content-Type: application/json, and what passes its requests on keep that header"
         ),
         order=last.line.order,
     )
@@ -202,11 +198,9 @@ def _without_key(pod: Pod, engine: Engine, cluster: Cluster, keyless: list[_Requ
             *((setting_evidence(engine.container, key),) if key is not None else ()),
             *where,
         ),
-        fixes=(
-            fixes.advice(
-                f"Give {client} the key of {engine.container.name}{named}, both from one Secret, as a Bearer token (OPENAI_API_KEY in "
-                "most clients)"
-            ),
+        fix=fixes.advice(
+            f"Give {client} the key of {engine.container.name}{named}, both from one Secret, as a Bearer token (OPENAI_API_KEY in "
+            "most clients)"
         ),
         order=last.line.order,
     )

@@ -138,7 +138,7 @@ def _refused_checks(pod: Pod, engine: Engine, cluster: Cluster, log: Log) -> Fin
                     log_evidence(alone),
                     log_evidence(max(at_work, key=lambda x: x.number)),
                 ),
-                fixes=(_longer(engine, container.pod),),
+                fix=_longer(engine, container.pod),
                 order=mine[-1].order,
             )
     return None

@@ -40,7 +40,6 @@ def first_word_alone(pod: Pod) -> Iterator[Finding]:
         yield Finding(
             role="cause" if pod.exists else "risk",
             severity="critical",
-            confidence="likely",
             summary=f"{container.name} runs {program} without arguments: {shell[0].rpartition('/')[2]} takes the one word after "
             f"{shell[-1]} for its script, and drops {quoted(' '.join(words))}.",
             evidence=(
@@ -48,7 +47,7 @@ def first_word_alone(pod: Pod) -> Iterator[Finding]:
                 *(pod_evidence(pod, e.path, e.text) for e in ended[:1] if pod.exists),
             ),
             explains=(*FAILED_START, "setting-without-effect") if pod.exists else (),
-            fixes=(_fix(pod, container, shell, script),),
+            fix=_fix(pod, container, shell, script),
         )
         return
 

@@ -72,12 +72,11 @@ def _finding(
         why = f"{source} is mounted there as a whole, without a subPath"
         shown = pod_evidence(container, at, f"mountPath {path}, no subPath")
     return Finding(
-        role="cause",
         confidence="certain",
         summary=f"{container.name} opens {path} as a file, and it is a folder: {why}.",
         evidence=(log_evidence(line), shown),
         explains=("engine-args-invalid", "model-not-found", *FAILED_START),
-        fixes=(_one_file(pod, container, mount, name, keys),),
+        fix=_one_file(pod, container, mount, name, keys),
         order=line.order,
     )
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Finding, Logs, Pod, fixes, log_evidence, parse_time, pod_evidence
+from kubectl_llmdoctor.api import Finding, Logs, Pod, fixes, log_evidence, pod_evidence
 from llmdoctor_checks.start._probes import SIDECAR_PROBE
 
 #: The port to which it forwards, and what it prints of a request that found nobody there (knative pkg/network/error_handler.go).
@@ -25,17 +25,16 @@ def forwarded_elsewhere(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
         asked = re.search(r'"port": ?(\d{1,5})\b', str(probe.value)[:2000]) if probe and probe.value else None
         log = logs.current(proxy.name) if logs else None
         agent = next((c for c in pod.containers if any(str(p.container_port) == to for p in c.spec.ports)), None)
-        running = agent.status.state.running if agent else None
-        if log is None or asked is None or asked[1] == to or agent is None or agent is proxy or running is None:
+        if log is None or asked is None or asked[1] == to or agent is None or agent is proxy or not agent.running:
             continue
         if agent.status.restart_count:
             continue  # it was down of something else
         refused = rf"dial tcp (?:127\.0\.0\.1|\[::1\]|localhost):{re.escape(to)}: connect: connection refused"
         lines = [line for line in log.find(FAILED) if re.search(refused, line.text[:4000])]
-        started, now = parse_time(running.started_at), pod.cluster.now
         if not lines:
             continue
-        recent = started is not None and now is not None and (now - started).total_seconds() <= _SOON_SECONDS
+        ran = pod.cluster.seconds_since(agent.started)
+        recent = ran is not None and ran <= _SOON_SECONDS
         yield Finding(
             role="cause" if recent else "risk",
             summary=f"{proxy.name} forwards requests to {agent.name} at port {to}, and asks port {asked[1]} whether the pod is ready: "

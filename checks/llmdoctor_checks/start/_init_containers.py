@@ -118,11 +118,9 @@ def waits_for_later(pod: Pod) -> Iterator[Finding]:
                 pod_evidence(container, "command", words),
                 pod_evidence(pod, f"containers[{later[port]}].ports", str(port)),
             ),
-            fixes=(
-                fixes.advice(
-                    f"Do it after the start instead: in a Job that asks the Service, or in a postStart hook of {later[port]}, in "
-                    f"{fixes.edited(pod)}"
-                ),
+            fix=fixes.advice(
+                f"Do it after the start instead: in a Job that asks the Service, or in a postStart hook of {later[port]}, in "
+                f"{fixes.edited(pod)}"
             ),
         )
         return
@@ -159,7 +157,6 @@ def never_ends(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
             last = pod.containers[-1].name
             what = "runs until it is stopped" if asleep else "is a server"
             yield Finding(
-                role="cause",
                 summary=f"{container.name} {what}, and stands among the init containers as a plain one: it does not end, "
                 f"and {last} waits for that.",
                 evidence=(
@@ -184,14 +181,13 @@ def _kept_by_vault(pod: Pod, agent: Container, logs: Logs | None) -> Iterator[Fi
     role = str(pod.annotations.get("vault.hashicorp.com/role") or "")
     for what, cure in _refused_by_vault(pod, last.text[:2000], answer, role):
         yield Finding(
-            role="cause",
             summary=f"{agent.name} {what}, so that no other container of the pod starts.",
             evidence=(
                 log_evidence(last, *(literal for literal in VAULT if literal in last.text)),
                 pod_evidence(pod, "metadata.annotations[vault.hashicorp.com/role]", role or "not set"),
             ),
             explains=NOT_STARTED,
-            fixes=(fixes.advice(cure, f"kubectl -n {pod.namespace} logs {pod.name} -c {agent.name}"),),
+            fix=fixes.advice(cure, f"kubectl -n {pod.namespace} logs {pod.name} -c {agent.name}"),
         )
 
 

@@ -49,12 +49,11 @@ def in_marks(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
             if line is None:
                 continue
             yield Finding(
-                role="cause",
                 confidence="certain",
                 summary=f"{container.name} was given {quoted(value)}, {why}.",
                 evidence=(log_evidence(line), shown),
                 explains=(*FAILED_START, *_BY_THE_VALUE),
-                fixes=(fix,),
+                fix=fix,
             )
             return
 

@@ -134,7 +134,6 @@ def _not_redirected(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
         log = log_of(ending, logs) if logs else None
         last = [line for line in log.lines() if line.text.strip()][-1:] if log is not None else []
         yield Finding(
-            role="cause",
             summary=f"{container.name}, which the mesh puts before all other containers, ended with exit code {ending.code}: "
             + (
                 "it finds no redirection to the proxy."
@@ -204,12 +203,10 @@ def _waits_for_a_store(container: Container, logs: Logs | None) -> Confidence | 
         return None
     read = logs.of(container.name) if logs else []
     said = (line for log in read for line in log.lines())
-    running, now = container.status.state.running, container.pod.cluster.now
-    since = parse_time(running.started_at) if running else None
     if not read:
         afar = any(_ADDRESS.match(word) for word in container.spec.argv)
-        late = since is not None and now is not None and (now - since).total_seconds() >= _LONG_SECONDS
-        return "possible" if afar and late else None
+        ran = container.pod.cluster.seconds_since(container.started)
+        return "possible" if afar and ran is not None and ran >= _LONG_SECONDS else None
     return None if any(re.search(_CAME, line.text[:2000]) for line in said) else "likely"
 
 
@@ -238,8 +235,7 @@ def _late(pod: Pod, proxy: Container, logs: Logs | None) -> Iterator[Finding]:
 
 def _up_since(pod: Pod, proxy: Container, done: datetime, logs: Logs | None) -> tuple[str, Evidence] | None:
     """How far the proxy was when another container had already ended: not started, or not ready by its own word."""
-    running = proxy.status.state.running
-    up = parse_time(running.started_at) if running else None
+    running, up = proxy.status.state.running, proxy.started
     if running and up and done < up:
         at = f"status.containerStatuses[{proxy.name}].state.running"
         return "started", pod_evidence(pod, at, f"startedAt: {running.started_at}")
@@ -301,7 +297,6 @@ def _cuts_probes(pod: Pod, proxy: Container, events: Events | None) -> Iterator[
     if found and asked and not asked.status.ready and times >= _OFTEN:
         port = found["port"]
         yield Finding(
-            role="cause",
             summary=f"{proxy.name} cuts off the kubelet's {found['probe'].lower()} probe of {asked.name} at port {port}: "
             "where the mesh demands mTLS, a plain connection ends at the proxy.",
             evidence=(
@@ -310,10 +305,8 @@ def _cuts_probes(pod: Pod, proxy: Container, events: Events | None) -> Iterator[
                 *([object_evidence(rule, "spec.mtls.mode", "STRICT")] if rule else []),
             ),
             explains=("probe-timeout-under-load", "probe-too-short", "probe-path-wrong", "port-mismatch", *NOT_STARTED),
-            fixes=(
-                fixes.annotate(
-                    pod, {_PAST_PORTS[0]: port}, f"Let what comes to port {port} of {asked.name} pass by {proxy.name}"
-                ),
+            fix=fixes.annotate(
+                pod, {_PAST_PORTS[0]: port}, f"Let what comes to port {port} of {asked.name} pass by {proxy.name}"
             ),
         )
 
@@ -343,19 +336,17 @@ def _between_ranks(pod: Pod, subject: Subject, proxy: Container, logs: Logs | No
     """A server of several pods that stands still where its ranks connect, with the proxy between them."""
     annotations = pod.annotations
     past = any(key.startswith(PASSES) for key in annotations)
-    now = pod.cluster.now
     if any(c.role == "main" and not c.running for other in subject.pods for c in other.containers):
         return  # a rank that is not there is waited for, with or without a proxy
-    for engine in subject.engines(pod) if logs and not past and proxy.status.ready and now else ():
-        container, running = engine.container, engine.container.status.state.running
-        log, since = logs.current(container.name) if logs else None, parse_time(running.started_at) if running else None
+    for engine in subject.engines(pod) if logs and not past and proxy.status.ready else ():
+        container = engine.container
+        log, stood = logs.current(container.name) if logs else None, pod.cluster.seconds_since(container.started)
         spread = (pod.nodes or 0) > 1 or 0 < container.gpus < engine.workers_at_least
-        if log is None or since is None or now is None or container.status.ready or not spread or phase_of(log):
+        if log is None or stood is None or container.status.ready or not spread or phase_of(log):
             continue
-        line, stood = ends_with(log, _JOINS), (now - since).total_seconds()
+        line = ends_with(log, _JOINS)
         if line is not None and stood >= STUCK_SECONDS:
             yield Finding(
-                role="cause",
                 confidence="possible",
                 summary=f"{container.name} started {say_seconds(stood)} ago, and its log ends where its ranks, which are in several pods, "
                 f"connect: their connections lead through {proxy.name}, which does not know NCCL's ports.",
@@ -364,7 +355,7 @@ def _between_ranks(pod: Pod, subject: Subject, proxy: Container, logs: Logs | No
                     pod_evidence(pod, f"status.containerStatuses[{proxy.name}].ready", "true"),
                 ),
                 explains=("nccl-timeout", "probe-too-short", *NOT_STARTED),
-                fixes=(out_of_mesh(pod, istio=proxy.name == "istio-proxy"),),
+                fix=out_of_mesh(pod, istio=proxy.name == "istio-proxy"),
                 order=line.order,
             )
 
@@ -381,7 +372,6 @@ def _finding(
     pod: Pod, proxy: Container, summary: str, confidence: Confidence, evidence: list[Evidence], *, cut_off: bool = False
 ) -> Finding:
     return Finding(
-        role="cause",
         confidence=confidence,
         summary=summary,
         evidence=tuple(evidence),

@@ -4,18 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import (
-    Cluster,
-    Finding,
-    Line,
-    Log,
-    Pod,
-    expression,
-    log_evidence,
-    parse_time,
-    pod_evidence,
-    say_seconds,
-)
+from kubectl_llmdoctor.api import Cluster, Finding, Line, Log, Pod, expression, log_evidence, pod_evidence, say_seconds
 from llmdoctor_checks._standstill import STUCK_SECONDS
 from llmdoctor_checks.start._mesh import PASSES, PROXIES, out_of_mesh
 
@@ -40,7 +29,6 @@ def between_mpi_ranks(pod: Pod) -> Iterator[Finding]:
         if stood < STUCK_SECONDS:
             continue
         yield Finding(
-            role="cause",
             confidence="possible",
             summary=f"{text.pod} started {say_seconds(stood)} ago, and its log ends where the ranks in {pod.name} and other pods connect: "
             f"their connections lead through {proxy.name}, which does not know NCCL's ports.",
@@ -49,7 +37,7 @@ def between_mpi_ranks(pod: Pod) -> Iterator[Finding]:
                 pod_evidence(pod, f"status.containerStatuses[{proxy.name}].ready", "true"),
             ),
             explains=("nccl-timeout",),
-            fixes=(out_of_mesh(pod, istio=proxy.name == "istio-proxy"),),
+            fix=out_of_mesh(pod, istio=proxy.name == "istio-proxy"),
             order=line.order,
         )
         return
@@ -78,7 +66,5 @@ def _standing(cluster: Cluster) -> dict[tuple[str, str], list[Line]]:
 
 def _ran(pod: Pod, name: str) -> float:
     """For how long a container has run; 0 where it does not."""
-    container, now = pod.container(name), pod.cluster.now
-    running = container.status.state.running if container else None
-    since = parse_time(running.started_at) if running else None
-    return (now - since).total_seconds() if since is not None and now is not None else 0.0
+    container = pod.container(name)
+    return pod.cluster.seconds_since(container.started) or 0.0 if container else 0.0

@@ -117,7 +117,6 @@ def _finding(
         return  # written since, or not known
     has = ", ".join(keys[:_MOST]) + (" and others" if len(keys) > _MOST else "")
     yield Finding(
-        role="cause",
         confidence="certain",
         summary=f"{item.kind} {item.name} has no key {key}, which {who} names; it has {has}.",
         evidence=(said, object_evidence(item, "", f"keys: {has}")),

@@ -82,10 +82,8 @@ def _finding(
             object_evidence(pool, path, str(asked)),
             object_evidence(service, "spec.ports", f"port: {have}"),
         ),
-        fixes=(
-            fixes.set_field(pool, pointer, right, f"Ask it at port {right} in InferencePool/{pool.name}")
-            if right
-            else fixes.advice(f"Set {path} of InferencePool {pool.name} to the gRPC port of Service {service.name}"),
-        ),
+        fix=fixes.set_field(pool, pointer, right, f"Ask it at port {right} in InferencePool/{pool.name}")
+        if right
+        else fixes.advice(f"Set {path} of InferencePool {pool.name} to the gRPC port of Service {service.name}"),
         order=said.order if said else None,
     )

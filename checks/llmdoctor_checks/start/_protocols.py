@@ -75,7 +75,7 @@ def other_protocol(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Find
             summary=f"{item.kind.partition('.')[0]} {item.name} says that {protocol} is spoken at port {port}: gateways ask {engine.title} "
             f"with {with_it} there, and it speaks HTTP/1.1 without TLS, so that each request through them fails.",
             evidence=(object_evidence(item, path, protocol), *((log_evidence(said, NO_HTTP),) if said else ())),
-            fixes=(fix,),
+            fix=fix,
             order=said.order if said else None,
         )
         return

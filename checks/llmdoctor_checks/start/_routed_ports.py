@@ -71,7 +71,7 @@ def routed_elsewhere(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
         if not wrong or not numbers:
             continue
         first, have = wrong[0], ", ".join(map(str, numbers))
-        kind = first.item.kind.partition(".")[0]
+        kind = first.item.plain_kind
         asked = any(answered(logs.current(c.name)) for c in pod.containers) if logs is not None else False
         alone = pod.exists and pod.ready and len(wrong) == ways and not asked
         yield Finding(
@@ -83,11 +83,9 @@ def routed_elsewhere(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
                 object_evidence(first.item, first.path, str(first.port)),
                 Evidence(source="workload", ref=f"Service/{service.name} spec.ports", text=f"port: {have}"),
             ),
-            fixes=(
-                fixes.set_field(first.item, _pointer(first.path), numbers[0], f"Send to port {numbers[0]}")
-                if len(numbers) == 1 and isinstance(first.port, int)
-                else fixes.advice(f"Name a port in {kind}/{first.item.name} that Service {service.name} has ({have})"),
-            ),
+            fix=fixes.set_field(first.item, _pointer(first.path), numbers[0], f"Send to port {numbers[0]}")
+            if len(numbers) == 1 and isinstance(first.port, int)
+            else fixes.advice(f"Name a port in {kind}/{first.item.name} that Service {service.name} has ({have})"),
         )
         return
 
@@ -147,7 +145,7 @@ def _openshift_routes(cluster: Cluster) -> Iterator[_Way]:
 def _by_target(item: Item) -> bool:
     """Whether its controller may take the port of the pods for that of the Service."""
     name = str(dig(item.raw, "spec.ingressClassName") or item.annotations.get("kubernetes.io/ingress.class", ""))
-    return item.kind.partition(".")[0] == "Ingress" and re.search(_BY_PORT, name) is None
+    return item.plain_kind == "Ingress" and re.search(_BY_PORT, name) is None
 
 
 def _pointer(path: str) -> str:

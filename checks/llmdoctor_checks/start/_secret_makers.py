@@ -67,17 +67,14 @@ def _unmounted(pod: Pod, item: Item, name: str) -> Finding | None:
         if dig(volume.csi or {}, "volumeAttributes.secretProviderClass") == item.name:
             return None
     return Finding(
-        role="cause",
         confidence="certain",
         summary=f"The secret {name} that the pod names does not exist in {pod.namespace}: {_CLASS} {item.name} makes it only while a "
         "pod mounts the class, and this one does not.",
         evidence=(object_evidence(item, "spec.secretObjects", f"secretName: {name}"),),
         explains=_EXPLAINS,
-        fixes=(
-            fixes.advice(
-                f"Mount {_CLASS} {item.name} in the pod, by a volume of the driver {_CLASS_DRIVER}",
-                f"kubectl -n {pod.namespace} get secretproviderclasses {item.name} -o yaml",
-            ),
+        fix=fixes.advice(
+            f"Mount {_CLASS} {item.name} in the pod, by a volume of the driver {_CLASS_DRIVER}",
+            f"kubectl -n {pod.namespace} get secretproviderclasses {item.name} -o yaml",
         ),
         order=_MORE,
     )
@@ -93,17 +90,14 @@ def _failed(pod: Pod, item: Item, name: str) -> Finding | None:
     told = [e for e in about if e.warning and e.message and e.namespace in (last.namespace, "default")][-1:]
     words += "".join(f" ({e.message[:240]})" for e in told if e.message not in words)
     return Finding(
-        role="cause",
         confidence="certain",
         summary=f"The secret {name} that the pod names does not exist in {pod.namespace}: {item.kind} {item.name} should make it, and "
         f"{last.kind} {last.name} says {words}.",
         evidence=(*(object_evidence(*fault) for fault in faults), *(event_evidence(e, pod.cluster) for e in told)),
         explains=_EXPLAINS,
-        fixes=(
-            fixes.platform(
-                f"Fix what keeps {last.kind} {last.name} from it{_asked_for(item)}; {item.kind} {item.name} makes the Secret then",
-                f"kubectl -n {pod.namespace} describe {last.kind.partition('.')[0].lower()} {last.name}",
-            ),
+        fix=fixes.platform(
+            f"Fix what keeps {last.kind} {last.name} from it{_asked_for(item)}; {item.kind} {item.name} makes the Secret then",
+            f"kubectl -n {pod.namespace} describe {last.kind.partition('.')[0].lower()} {last.name}",
         ),
         order=_MORE,
     )

@@ -35,7 +35,6 @@ def cpu_illegal_instruction(pod: Pod, node: Node | None) -> Iterator[Finding]:
         labels = node.labels if node else {}
         known = sorted(key for key in labels if key.startswith("feature.node.kubernetes.io/cpu-cpuid.AVX"))
         yield Finding(
-            role="cause",
             summary=f"{ending.container.name} ended by SIGILL (exit code {_CODE}): it used an instruction that the processor of "
             f"{where} does not have.",
             evidence=(
@@ -43,12 +42,10 @@ def cpu_illegal_instruction(pod: Pod, node: Node | None) -> Iterator[Finding]:
                 *((node_evidence(node, f"labels: {', '.join(known)}"),) if node and known else ()),
             ),
             explains=(*FAILED_START, "engine-dead", "worker-lost"),
-            fixes=(
-                fixes.advice(
-                    f"Where {where} is a virtual machine, give it the processor of its host (cpu host or host-passthrough in place of "
-                    "kvm64 or qemu64), which has AVX2; else bind the pod to nodes with a newer processor, or use an image built for "
-                    "this one (AVX2, AVX-512 and AMX are the usual ones missing)"
-                ),
+            fix=fixes.advice(
+                f"Where {where} is a virtual machine, give it the processor of its host (cpu host or host-passthrough in place of "
+                "kvm64 or qemu64), which has AVX2; else bind the pod to nodes with a newer processor, or use an image built for "
+                "this one (AVX2, AVX-512 and AMX are the usual ones missing)"
             ),
         )
         return

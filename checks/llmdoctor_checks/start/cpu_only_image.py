@@ -153,9 +153,7 @@ def _of(pod: Pod, container: Container, engine: Engine | None, logs: Logs | None
     if build is None and said is None:
         return
     # servers of speech run on a CPU as well, only slower: they fail of something else
-    failing = (said is not None or speech is None) and any(
-        t.kind in ("crashed", "not-ready") and t.container is container for t in pod.troubles
-    )
+    failing = (said is not None or speech is None) and container.trouble("crashed", "not-ready") is not None
     evidence: list[Evidence] = [log_evidence(said[0])] if said else []
     evidence.append(pod_evidence(container, "image", container.spec.image))
     evidence += [pod_evidence(container, f"resources.limits[{name}]", str(count)) for name, count in asked.items()]
@@ -176,7 +174,7 @@ def _of(pod: Pod, container: Container, engine: Engine | None, logs: Logs | None
             if slow
             else ()
         ),
-        fixes=(_fix(pod, container, build, of),),
+        fix=_fix(pod, container, build, of),
         order=said[0].order if said else None,
     )
 
@@ -198,7 +196,6 @@ def _ollama_with_intel(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding
     # it may have been told in another way, and not see the device for another reason
     newer = engine.at_least(_VULKAN_SINCE) is not False
     yield Finding(
-        role="cause",
         severity="warning" if pod.ready else None,
         confidence="possible" if newer else "likely",
         summary=f"{engine.label} runs on the CPU: container {container.name} asks for {_list(asked)}, and "
@@ -209,11 +206,9 @@ def _ollama_with_intel(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding
             *(pod_evidence(container, f"resources.limits[{name}]", str(n)) for name, n in asked.items()),
         ),
         explains=("not-ready", "probe-too-short", "cpu-starved", "weights-off-gpu"),
-        fixes=(
-            fixes.advice(
-                f"Set {_VULKAN}=1 with Ollama {_VULKAN_SINCE} or later, or take a server that is built for Intel's GPUs "
-                f"(llama.cpp:server-vulkan, llama.cpp:server-intel), in {fixes.edited(pod)}; ask for no GPU if the CPU is meant"
-            ),
+        fix=fixes.advice(
+            f"Set {_VULKAN}=1 with Ollama {_VULKAN_SINCE} or later, or take a server that is built for Intel's GPUs "
+            f"(llama.cpp:server-vulkan, llama.cpp:server-intel), in {fixes.edited(pod)}; ask for no GPU if the CPU is meant"
         ),
         order=found.cpu.order,
     )

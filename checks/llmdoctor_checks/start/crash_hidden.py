@@ -156,7 +156,7 @@ def _halted(engine: Engine, path: str, before: str) -> Finding | None:
         summary=f"The script of {container.name} runs `{short}` before it starts {engine.title}: it never gets there.",
         evidence=(pod_evidence(container, path, f"{_around(before, halt)} …"),),
         explains=("not-ready", "probe-too-short") if sure else (),
-        fixes=(fixes.advice(f"Take `{short}` out of {path.partition('[')[0]} in {fixes.edited(pod)}"),),
+        fix=fixes.advice(f"Take `{short}` out of {path.partition('[')[0]} in {fixes.edited(pod)}"),
     )
 
 
@@ -195,14 +195,14 @@ def _ended(engine: Engine, logs: Logs, told: str) -> Line | None:
 
 def _unseen(engine: Engine, logs: Logs | None, rest: str) -> str | None:
     """The file that has the engine's output, if the log has none and the pod has not been ready for long."""
-    container, now = engine.container, engine.container.pod.cluster.now
+    container = engine.container
     to = re.search(_TO_FILE, rest)
     log = logs.current(container.name) if logs else None
-    troubles = [t for t in container.pod.troubles if t.kind == "not-ready" and t.container is container]
-    if to is None or now is None or not troubles or (log is not None and log.text.strip()):
+    trouble = container.trouble("not-ready")
+    if to is None or trouble is None or (log is not None and log.text.strip()):
         return None
-    since = troubles[0].since
-    return to["file"] if since is not None and (now - since).total_seconds() > _PATIENCE_SECONDS else None
+    seconds = container.pod.cluster.seconds_since(trouble.since)
+    return to["file"] if seconds is not None and seconds > _PATIENCE_SECONDS else None
 
 
 def _read(engine: Engine, file: str) -> Fix:

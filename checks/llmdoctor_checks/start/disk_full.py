@@ -19,7 +19,6 @@ from kubectl_llmdoctor.api import (
     file_bytes_of,
     fixes,
     node_evidence,
-    parse_time,
     pod_evidence,
     requests_of,
     say_bytes,
@@ -109,20 +108,19 @@ def disk_full(
         summary=f"The weight files of {model.value} take {say_bytes(needed)} or more; {engine.container.name} downloads them "
         f"to {path}, where {what} holds {say_bytes(place.size)}: {then}.",
         evidence=(place.evidence, setting_evidence(engine.container, model)),
-        fixes=(_fix(pod, engine, place, needed),),
+        fix=_fix(pod, engine, place, needed),
     )
 
 
 def _under_pressure(pod: Pod, node: Node) -> Iterator[Finding]:
     """A pod that still runs on a node whose kubelet evicts some, since its disk is nearly full."""
-    condition, now = node.condition("DiskPressure"), pod.cluster.now
+    condition = node.condition("DiskPressure")
     if condition is None or condition.status != "True" or not node.ready:
         return
     if pod.status.phase != "Running" or (pod.spec.priority or 0) >= _CRITICAL:
         return
     asked = requests_of(pod.obj, placed=True).get("ephemeral-storage", 0)
-    since = parse_time(condition.last_transition_time)
-    lasted = max((now - since).total_seconds(), 0.0) if now and since else 0.0
+    lasted = max(pod.cluster.seconds_since(condition.last_transition_time) or 0.0, 0.0)
     span = f" for {say_seconds(lasted)}" if lasted else ""
     requests = f"requests {say_bytes(asked)} of it" if asked else "requests none of it"
     yield Finding(
@@ -131,12 +129,10 @@ def _under_pressure(pod: Pod, node: Node) -> Iterator[Finding]:
         summary=f"Node {node.name} is short of disk (DiskPressure{span}), and its kubelet evicts pods until there is room again, "
         f"first those that use more local disk than they request; {pod.name} {requests}.",
         evidence=(node_evidence(node, f"DiskPressure: {condition.message or condition.reason or condition.status}"),),
-        fixes=(
-            fixes.platform(
-                f"Free or enlarge the disk of node {node.name}: unused images, logs, what pods left in hostPath; put model caches on "
-                "volumes, and request ephemeral-storage for what stays",
-                f"kubectl describe node {node.name}",
-            ),
+        fix=fixes.platform(
+            f"Free or enlarge the disk of node {node.name}: unused images, logs, what pods left in hostPath; put model caches on "
+            "volumes, and request ephemeral-storage for what stays",
+            f"kubectl describe node {node.name}",
         ),
     )
 
@@ -160,7 +156,6 @@ def _by_own_cache(pod: Pod, engine: Engine, cluster: Cluster) -> Iterator[Findin
     of = f" of {say_bytes(disk)}" if disk else ""
     text = f"Have LMCache keep {room} GB of each worker on disk instead of {each:g}, or give {where.value} a volume of its own"
     yield Finding(
-        role="cause",
         confidence="certain",  # by the kubelet's own count
         summary=f"LMCache may keep {each:g} GB of each of {workers} workers on the disk of {name}{of}, {each * workers:g} GB in all; the "
         f"pod had {say_bytes(took)} there and was evicted.",
@@ -169,11 +164,9 @@ def _by_own_cache(pod: Pod, engine: Engine, cluster: Cluster) -> Iterator[Findin
             pod_evidence(container, f"env[{_LM_SIZE}]", f"{_LM_SIZE}={size.value}"),
         ),
         explains=("pod-failed", "not-ready"),
-        fixes=(
-            fixes.set_env(container, _LM_SIZE, str(room), text)
-            if 0 < room < each
-            else fixes.advice(f"Lower {_LM_SIZE} in {fixes.edited(pod)}, or give {where.value} a volume of its own"),
-        ),
+        fix=fixes.set_env(container, _LM_SIZE, str(room), text)
+        if 0 < room < each
+        else fixes.advice(f"Lower {_LM_SIZE} in {fixes.edited(pod)}, or give {where.value} a volume of its own"),
     )
 
 
@@ -201,9 +194,8 @@ def _evicted(pod: Pod, engine: Engine, needed: int) -> Iterator[Finding]:
     place = store(container, path) if path and hub_model(engine) else None
     if place is None or place.volume:
         return
-    size = f"{-(-max(used, needed) * 4 // 3 // (10 * GIB)) * 10}Gi"
+    size = fixes.larger(None, max(used, needed))
     yield Finding(
-        role="cause",
         confidence="certain",
         summary=f"The disk of node {pod.spec.node_name} ran short and the pod was evicted: {container.name} had written "
         f"{say_bytes(used)} to its own file system, to which it downloads its model ({path}).",
@@ -260,7 +252,7 @@ def _by_operator(pod: Pod, engine: Engine) -> Iterator[Finding]:
             summary=f"The weight files of {model} take {say_bytes(needed)} or more; the claim {place.volume} to which they are downloaded "
             f"holds {say_bytes(place.size)}, by {owner}: the download fails.",
             evidence=(place.evidence,),
-            fixes=(_fix(pod, engine, place, needed),),
+            fix=_fix(pod, engine, place, needed),
         )
 
 
@@ -279,7 +271,7 @@ def _by_init_container(pod: Pod, engine: Engine, path: str) -> Iterator[Finding]
         summary=f"The weight files of {got.model} take {say_bytes(needed)} or more; {got.container.name} downloads them "
         f"to {got.directory}, where volume {place.volume} holds {say_bytes(place.size)}: the download fails.",
         evidence=(place.evidence, got.evidence),
-        fixes=(_fix(pod, engine, place, needed),),
+        fix=_fix(pod, engine, place, needed),
     )
 
 
@@ -298,13 +290,13 @@ def _of_library(pod: Pod, engine: Engine, cluster: Cluster) -> Iterator[Finding]
         summary=f"Ollama is told to pull {', '.join(found.names)}, {say_bytes(found.needed)} or more; {engine.container.name} keeps "
         f"models at {place.path}, where {what} holds {say_bytes(place.size)}: the download fails.",
         evidence=(*((place.evidence,) if place.evidence else ()), found.evidence),
-        fixes=(_fix(pod, engine, place, found.needed),),
+        fix=_fix(pod, engine, place, found.needed),
     )
 
 
 def _fix(pod: Pod, engine: Engine, place: Store, needed: int) -> Fix:
     # a third more: the tokenizer, other formats of the same weights, and files that are being replaced
-    size = f"{-(-needed * 4 // 3 // (10 * GIB)) * 10}Gi"
+    size = fixes.larger(None, needed)
     if not place.volume:
         summary = f"Raise the limit of ephemeral storage to {size}, or mount a volume at {place.path}"
         return fixes.set_resource(engine.container, "limits", "ephemeral-storage", size, summary)

@@ -74,7 +74,6 @@ def driver_libs_not_on_path(pod: Pod, container: Container, node: Node, logs: Lo
     line, what = found
     folders = f"{_FOLDER}/lib64:/usr/local/cuda/lib64"
     yield Finding(
-        role="cause",
         confidence="likely" if what == _NVML else "certain",
         summary=f"{what} is not found in {container.name}, which asks for a GPU: GKE mounts the driver at {_FOLDER}, and "
         + (f"LD_LIBRARY_PATH is {path.value}." if path is not None else "nothing puts that on the library path."),
@@ -84,12 +83,10 @@ def driver_libs_not_on_path(pod: Pod, container: Container, node: Node, logs: Lo
             *((pod_evidence(container, "env[LD_LIBRARY_PATH]", str(path.value)),) if path is not None else ()),
         ),
         explains=("gpu-runtime-missing", "driver-missing", "import-broken", "system-library-missing", *FAILED_START),
-        fixes=(
-            fixes.advice(
-                f"Put {_FOLDER}/bin on PATH and {_FOLDER}/lib64 on LD_LIBRARY_PATH before the server starts, in {fixes.edited(pod)}"
-            )
-            if what == "nvidia-smi"
-            else fixes.set_env(container, "LD_LIBRARY_PATH", folders, "Put the driver's folder on the library path"),
-        ),
+        fix=fixes.advice(
+            f"Put {_FOLDER}/bin on PATH and {_FOLDER}/lib64 on LD_LIBRARY_PATH before the server starts, in {fixes.edited(pod)}"
+        )
+        if what == "nvidia-smi"
+        else fixes.set_env(container, "LD_LIBRARY_PATH", folders, "Put the driver's folder on the library path"),
         order=line.order,
     )

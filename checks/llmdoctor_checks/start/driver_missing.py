@@ -49,15 +49,12 @@ def driver_missing(pod: Pod, node: Node, logs: Logs) -> Iterator[Finding]:
         if line is None or not any(name.startswith("nvidia.com/") for name in ending.container.accelerators):
             continue
         yield Finding(
-            role="cause",
             confidence="certain",
             summary=f"The GPUs of node {node.name} are simulated (by the fake GPU operator): there is no driver that a program could use.",
             evidence=(log_evidence(line), node_evidence(node, f"label {_SIMULATED}: {pool}")),
             explains=("driver-too-old", "gpu-runtime-missing", "driver-libs-not-on-path", *FAILED_START),
-            fixes=(
-                fixes.advice(
-                    f"Run it on a node with real GPUs: keep it off nodes with the label {_SIMULATED}, in {fixes.edited(pod)}"
-                ),
+            fix=fixes.advice(
+                f"Run it on a node with real GPUs: keep it off nodes with the label {_SIMULATED}, in {fixes.edited(pod)}"
             ),
             order=line.order,
         )

@@ -78,12 +78,11 @@ def _by_the_node(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Ite
     told = image_cuda(engine.container, logs)
     least = branch_for(told[0]) if told else None
     yield Finding(
-        role="cause",
         confidence="certain",
         summary=f"The driver of node {name} knows CUDA {error.driver}, and the image was built for {error.image}.",
         evidence=error.evidence,
         explains=_CONSEQUENCES,
-        fixes=(_newer(name, f" to branch {least} or later, for CUDA {error.image}" if least else ""),),
+        fix=_newer(name, f" to branch {least} or later, for CUDA {error.image}" if least else ""),
         order=error.line.order,
     )
 

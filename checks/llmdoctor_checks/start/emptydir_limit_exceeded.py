@@ -6,7 +6,6 @@ from datetime import datetime
 from functools import partial
 
 from kubectl_llmdoctor.api import (
-    GIB,
     Cluster,
     Engine,
     Evidence,
@@ -101,13 +100,12 @@ def _evicted_of_modelmesh(pod: Pod) -> Finding | None:
     if said is None or fix is None:
         return None
     return Finding(
-        role="cause",
         confidence="certain",
         summary=f"The emptyDir volume {said[1]}, which ModelMesh makes for all models of the pod, has grown over its limit of {said[2]}, "
         "and the pod was evicted.",
         evidence=(pod_evidence(pod, "status.message", pod.obj.status.message.strip()),),
         explains=("disk-full", "crash-loop", "not-ready", "pod-failed", "rollout-stuck"),
-        fixes=(fix,),
+        fix=fix,
         order=-2.0,  # before the finding that has the kubelet's words alone
     )
 
@@ -131,7 +129,6 @@ def _evicted_before(pod: Pod, cluster: Cluster) -> Finding | None:
         if not _follows(made, other):
             continue
         return Finding(
-            role="cause",
             summary=f"{other.metadata.name}, in whose place {pod.name} starts, was evicted: its volume {said[1]} had grown over "
             f"{said[2]}, and {pod.name} has the same.",
             evidence=(
@@ -141,11 +138,9 @@ def _evicted_before(pod: Pod, cluster: Cluster) -> Finding | None:
                 pod_evidence(pod, f"volumes[{said[1]}].emptyDir", f"sizeLimit: {limits[said[1]]}"),
             ),
             explains=("disk-full", "not-ready", "pod-failed", "rollout-stuck"),
-            fixes=(
-                (said[1] == _MODELS and _modelmesh_fix(other, said[2]))
-                or fixes.advice(
-                    f"Raise sizeLimit of the volume {said[1]} above what the model needs, in {fixes.edited(pod)}, or use a PVC instead"
-                ),
+            fix=(said[1] == _MODELS and _modelmesh_fix(other, said[2]))
+            or fixes.advice(
+                f"Raise sizeLimit of the volume {said[1]} above what the model needs, in {fixes.edited(pod)}, or use a PVC instead"
             ),
         )
     return None
@@ -175,7 +170,7 @@ def _exceeded(pod: Pod, what: str, needed: int, place: Store, evidence: Evidence
     """What is downloaded is larger than the volume may be."""
     if place.kind != "emptyDir" or place.size is None or place.evidence is None or place.size >= needed:
         return
-    size = f"{-(-needed * 4 // 3 // (10 * GIB)) * 10}Gi"
+    size = fixes.larger(None, needed)
     index = next(i for i, volume in enumerate(pod.spec.volumes) if volume.name == place.volume)
     yield Finding(
         role="risk",
@@ -183,9 +178,7 @@ def _exceeded(pod: Pod, what: str, needed: int, place: Store, evidence: Evidence
         summary=f"{what} {say_bytes(needed)} or more, and volume {place.volume} at {place.path} may "
         f"hold {say_bytes(place.size)}: the kubelet evicts the pod during the download.",
         evidence=(place.evidence, evidence),
-        fixes=(
-            fixes.set_spec(
-                pod, f"/volumes/{index}/emptyDir/sizeLimit", size, f"Raise the sizeLimit of {place.volume} to {size}"
-            ),
+        fix=fixes.set_spec(
+            pod, f"/volumes/{index}/emptyDir/sizeLimit", size, f"Raise the sizeLimit of {place.volume} to {size}"
         ),
     )

@@ -151,7 +151,6 @@ def _refused(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
         sure = _sure(fatal)
         shown = sure or fatal
         yield Finding(
-            role="cause",
             confidence="certain" if quick and sure else "likely" if quick or sure or not ended else "possible",
             summary=f"Container {container.name} ends over its arguments: {_list(shown)}.",
             evidence=(
@@ -192,16 +191,13 @@ def _tls_refused(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         return
     for line in (found for log in logs.of(container.name) for found in log.find(_NOT_BOUND)):
         yield Finding(
-            role="cause",
             summary=f"llama-server cannot use the TLS key and certificate that it was given ({key.text} {cert.text}): "
             "they are not in the container, unreadable, or do not belong together. It says only that it could not bind.",
             evidence=(log_evidence(line), setting_evidence(container, key), setting_evidence(container, cert)),
             explains=("port-in-use", "permission-denied", *FAILED_START),
-            fixes=(
-                fixes.advice(
-                    "Mount the Secret with tls.crt and tls.key where --ssl-cert-file and --ssl-key-file look for them, "
-                    f"correct the paths in {fixes.edited(pod)}, or leave TLS to the ingress"
-                ),
+            fix=fixes.advice(
+                "Mount the Secret with tls.crt and tls.key where --ssl-cert-file and --ssl-key-file look for them, "
+                f"correct the paths in {fixes.edited(pod)}, or leave TLS to the ingress"
             ),
             order=line.order,
         )
@@ -238,7 +234,6 @@ def _unspoken(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     else:
         return
     yield Finding(
-        role="cause",
         confidence="likely" if settings == [host] else "possible",
         summary=f"llama-server ended before it listened, and its log keeps no reason: {what}.",
         evidence=(
@@ -246,7 +241,7 @@ def _unspoken(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
             pod_evidence(pod, ended.path, ended.text),
         ),
         explains=FAILED_START,
-        fixes=(fix,),
+        fix=fix,
     )
 
 
@@ -289,12 +284,11 @@ def _left_over(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     else:
         return
     yield Finding(
-        role="cause",
         confidence="certain",
         summary=f"llama-server got {word} where an option should stand: {why}.",
         evidence=(log_evidence(line), shown),
         explains=FAILED_START,
-        fixes=(fix,),
+        fix=fix,
     )
 
 
@@ -346,11 +340,9 @@ def _before_its_server(pod: Pod, engine: Engine) -> Iterator[Finding]:
             summary=f"`ollama {found['what']}` of {container.name} asks a server, and the script starts it only after that: it "
             'ends with "could not connect to ollama server".',
             evidence=(pod_evidence(container, path, quoted(" ".join(found[0].split()))),),
-            fixes=(
-                fixes.advice(
-                    "Start `ollama serve` in the background, wait with `until ollama list`, and end with `wait`, in "
-                    f"{fixes.edited(pod)}"
-                ),
+            fix=fixes.advice(
+                "Start `ollama serve` in the background, wait with `until ollama list`, and end with `wait`, in "
+                f"{fixes.edited(pod)}"
             ),
         )
         return
@@ -396,11 +388,9 @@ def _no_such_node(pod: Pod, engine: Engine) -> Iterator[Finding]:
         explains=("multinode-discovery", "gang-incomplete", "nccl-timeout", "nccl-other", *FAILED_START)
         if meets
         else (),
-        fixes=(
-            fixes.advice(
-                f"Number the nodes from 0 to {nodes.value - 1}, in {fixes.edited(pod)}: {number.flag} is the index of a StatefulSet's "
-                "pod (label apps.kubernetes.io/pod-index) or LWS_WORKER_INDEX, each one less than now where it counts from 1"
-            ),
+        fix=fixes.advice(
+            f"Number the nodes from 0 to {nodes.value - 1}, in {fixes.edited(pod)}: {number.flag} is the index of a StatefulSet's "
+            "pod (label apps.kubernetes.io/pod-index) or LWS_WORKER_INDEX, each one less than now where it counts from 1"
         ),
     )
 
@@ -421,7 +411,6 @@ def _aborts(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
         if name != "max_model_len" and log is not None and asserted is None:
             continue
         yield Finding(
-            role="cause",
             summary=f"llama-server aborts over {setting.text}: {least} is the least that it may be.",
             evidence=(
                 setting_evidence(container, setting),
@@ -429,10 +418,8 @@ def _aborts(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
                 *((log_evidence(asserted),) if asserted else ()),
             ),
             explains=FAILED_START,
-            fixes=(
-                settling.dropped(container, engine, [setting.text.split()[0].partition("=")[0]])
-                or fixes.advice(f"Remove {setting.text} in {fixes.edited(pod)}"),
-            ),
+            fix=settling.dropped(container, engine, [setting.text.split()[0].partition("=")[0]])
+            or fixes.advice(f"Remove {setting.text} in {fixes.edited(pod)}"),
         )
 
 

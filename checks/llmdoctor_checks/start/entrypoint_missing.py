@@ -76,7 +76,7 @@ def _of_shell(pod: Pod, container: Container) -> Finding:
         summary=f"Container {container.name} has neither command nor arguments, and {container.spec.image} starts a shell then, "
         "which ends at once.",
         evidence=(pod_evidence(container, "image", container.spec.image),),
-        fixes=(fixes.advice(f"Say in {fixes.edited(pod)} what to run, as `command` or `args`"),),
+        fix=fixes.advice(f"Say in {fixes.edited(pod)} what to run, as `command` or `args`"),
     )
 
 
@@ -87,11 +87,9 @@ def _finding(pod: Pod, container: Container, path: str, found: Lacking, then: st
         summary=f"{'The postStart hook' if path.startswith('lifecycle') else 'The script'} of {container.name} calls {found.program}, "
         f"which {container.spec.image} does not have: {then}.",
         evidence=(pod_evidence(container, path, quoted(found.text)),),
-        fixes=(
-            fixes.advice(
-                f"Use a program of the image (`until ollama list; do sleep 1; done`), or an image that has {found.program}, in "
-                f"{fixes.edited(pod)}"
-            ),
+        fix=fixes.advice(
+            f"Use a program of the image (`until ollama list; do sleep 1; done`), or an image that has {found.program}, in "
+            f"{fixes.edited(pod)}"
         ),
     )
 
@@ -103,10 +101,8 @@ def _of_client(pod: Pod, container: Container, path: str, call: str) -> Finding:
         summary=f"The script of {container.name} installs huggingface_hub in its newest release and calls huggingface-cli, which no "
         "release from 1.0 on has: nothing is downloaded.",
         evidence=(pod_evidence(container, path, quoted(call)),),
-        fixes=(
-            fixes.advice(
-                "Write hf download for it, with the same arguments but --local-dir-use-symlinks and --resume-download, or install "
-                f"'huggingface_hub<1.0', in {fixes.edited(pod)}"
-            ),
+        fix=fixes.advice(
+            "Write hf download for it, with the same arguments but --local-dir-use-symlinks and --resume-download, or install "
+            f"'huggingface_hub<1.0', in {fixes.edited(pod)}"
         ),
     )

@@ -114,11 +114,9 @@ def field_misplaced(pod: Pod, subject: Subject) -> Iterator[Finding]:
         summary=f"{field} {stands}, where Kubernetes knows no such field: it is refused or dropped; "
         f"{belongs + ' is meant' if _alike(field, belongs) else 'it belongs to ' + belongs}.",
         evidence=tuple(_evidence(*row) for row in grave or found),
-        fixes=(
-            fixes.advice(
-                f"{f'Write {belongs} for {field}' if _alike(field, belongs) else f'Move {field} to {belongs}'} in "
-                f"{fixes.edited(pod)}"
-            ),
+        fix=fixes.advice(
+            f"{f'Write {belongs} for {field}' if _alike(field, belongs) else f'Move {field} to {belongs}'} in "
+            f"{fixes.edited(pod)}"
         ),
     )
 

@@ -164,10 +164,8 @@ def _of_another_maker(engine: Engine) -> Finding | None:
             pod_evidence(container, "image", container.spec.image),
             pod_evidence(container, f"resources.limits[{resource}]", str(container.accelerators[resource])),
         ),
-        fixes=(
-            fixes.advice(
-                f"Take the build of {engine.title} for {whose}, or ask for a GPU of {built}, in {fixes.edited(engine.pod)}"
-            ),
+        fix=fixes.advice(
+            f"Take the build of {engine.title} for {whose}, or ask for a GPU of {built}, in {fixes.edited(engine.pod)}"
         ),
     )
 
@@ -191,16 +189,13 @@ def _not_launched(engine: Engine, sizing: Sizing, logs: Logs) -> Finding | None:
         return None
     other = f", and {device.gpu.name} has {device.gpu.capability}" if device is not None and device.gpu.compute else ""
     return Finding(
-        role="cause",
         confidence="likely" if other else "possible",
         summary=f"FlashAttention 3 cannot launch its kernels on this GPU: they are for compute capability 9.0 (Hopper) and 8.0{other}.",
         evidence=(log_evidence(line), *((device_evidence(engine.container, device),) if other and device else ())),
         explains=("engine-init-failed", "engine-dead", "worker-lost", "crash-loop", "not-ready", "pod-failed"),
-        fixes=(
-            fixes.advice(
-                f"Take another attention backend ({_BESIDE_FLASH.get(engine.name, _ANY_BACKEND)}) in {fixes.edited(engine.pod)}, "
-                f"or a newer image of {engine.title}"
-            ),
+        fix=fixes.advice(
+            f"Take another attention backend ({_BESIDE_FLASH.get(engine.name, _ANY_BACKEND)}) in {fixes.edited(engine.pod)}, "
+            f"or a newer image of {engine.title}"
         ),
         order=line.order,
     )
@@ -213,16 +208,13 @@ def _refused(engine: Engine, logs: Logs) -> Finding | None:
         return None
     why = f"has nothing for {found.gfx}" if found.gfx else "fails on it"
     return Finding(
-        role="cause",
         severity="warning",
         summary=f"{engine.label} runs on the CPU: it found a GPU, and its library {found.library} {why}.",
         evidence=(log_evidence(found.failed), log_evidence(found.cpu)),
         explains=("not-ready", "probe-too-short", "cpu-starved"),
-        fixes=(
-            fixes.advice(
-                "Take an image whose libraries know this GPU (an older Ollama for a GPU that was dropped; one with Vulkan and "
-                "OLLAMA_VULKAN=1), or a GPU that Ollama's page on hardware lists"
-            ),
+        fix=fixes.advice(
+            "Take an image whose libraries know this GPU (an older Ollama for a GPU that was dropped; one with Vulkan and "
+            "OLLAMA_VULKAN=1), or a GPU that Ollama's page on hardware lists"
         ),
         order=found.failed.order,
     )

@@ -172,7 +172,7 @@ def gpu_count_mismatch(
     container, workers = engine.container, engine.workers
     if not (pod.exists or pod.lent) and (hidden := hides_all(container)):
         summary, evidence, fix = hidden
-        yield Finding(role="risk", summary=summary, evidence=evidence, fixes=(fix,))
+        yield Finding(role="risk", summary=summary, evidence=evidence, fix=fix)
         return
     explicit = [s for name in _SIZES if (s := engine.explicit(name))]
     if not explicit and (workers or 1) == 1:
@@ -325,7 +325,7 @@ def _on_its_own(engine: Engine, workers: int, own: int, sizes: list[Setting], to
         summary=f"{engine.label} starts {workers} workers{product} and {how}: it counts the "
         f"{count_of(own, 'GPU')} of its own container {engine.container.name}, though the pods of a group have {together} together.",
         evidence=tuple(_evidence(engine)),
-        fixes=(fixes.advice(f"{told} in {fixes.edited(engine.pod)}"),),
+        fix=fixes.advice(f"{told} in {fixes.edited(engine.pod)}"),
     )
 
 
@@ -357,10 +357,8 @@ def _not_whole(engine: Engine, workers: int, device: Accelerator | None) -> Iter
             summary=f"{engine.label} starts {workers} workers; container {container.name} gets {workers} x {slices}, and "
             "CUDA shows a process only one MIG slice.",
             evidence=tuple(_evidence(engine)),
-            fixes=(
-                fixes.advice(
-                    f"Ask for whole GPUs, or for one larger slice without parallelism, in {fixes.edited(pod)}"
-                ),
+            fix=fixes.advice(
+                f"Ask for whole GPUs, or for one larger slice without parallelism, in {fixes.edited(pod)}"
             ),
         )
     elif device is not None and device.shared > 1:
@@ -400,13 +398,11 @@ def _idle(engine: Engine, workers: int, gpus: int) -> Iterator[Finding]:
             else f"{gpus - workers} {'stays' if gpus - workers == 1 else 'stay'} reserved and idle."
         ),
         evidence=tuple(_evidence(engine)),
-        fixes=(
-            fixes.advice(
-                f"Ask for {workers} in {fixes.edited(engine.pod)}: workers on shares of one GPU are no faster"
-                if shares
-                else (f"Run {gpus} replicas" if engine.name == "tei" else f"Use them ({seen}{flag} {more}{replicas})")
-                + f", or ask for {workers} in {fixes.edited(engine.pod)}"
-            ),
+        fix=fixes.advice(
+            f"Ask for {workers} in {fixes.edited(engine.pod)}: workers on shares of one GPU are no faster"
+            if shares
+            else (f"Run {gpus} replicas" if engine.name == "tei" else f"Use them ({seen}{flag} {more}{replicas})")
+            + f", or ask for {workers} in {fixes.edited(engine.pod)}"
         ),
     )
 
@@ -472,7 +468,6 @@ def _crowded(engine: Engine, workers: int, gpus: int, logs: Logs | None, sizing:
         return  # what is run with them fills the GPU
     refused = any(re.search(_REFUSED, refusal.text) for refusal in line.log.find("-core ERROR ("))
     yield Finding(
-        role="cause",
         summary=f"{engine.label} puts the model on {count_of(workers, 'GPU')} of the {gpus} that container {container.name} has, "
         f"and {'its' if workers == 1 else 'their'} memory was used up while it started.",
         evidence=(*_evidence(engine), *((log_evidence(printed, _SIZE_TEXT),) if printed else ()), log_evidence(line)),
@@ -484,7 +479,7 @@ def _crowded(engine: Engine, workers: int, gpus: int, logs: Logs | None, sizing:
             # nor would an empty GPU have room
             *(("gpu-memory-shared",) if _NO_ROOM in line.text and _held_by_others(line.log) else ()),
         ),
-        fixes=(_use_all(engine, gpus),),
+        fix=_use_all(engine, gpus),
         order=line.order,
     )
 

@@ -73,7 +73,7 @@ def gpu_limit_missing(pod: Pod, subject: Subject, cluster: Cluster) -> Iterator[
                     *told,
                 ),
                 explains=("rollout-stuck", "pod-pending") if missed else (),
-                fixes=(_fix(container, resource, asked),),
+                fix=_fix(container, resource, asked),
             )
             return
 
@@ -89,11 +89,9 @@ def _of_a_member(subject: Subject, told: tuple[Evidence, ...]) -> Finding:
         summary=f"Another pod of the group requests {resource} without a limit of the same number: the API server refuses it.",
         evidence=told,
         explains=("rollout-stuck", "not-ready", "ray-cluster", "gang-incomplete"),
-        fixes=(
-            fixes.advice(
-                f"Put {resource} under limits, with the number that is requested, in "
-                f"{subject.workload.ref if subject.workload else 'the object that makes the pods'}"
-            ),
+        fix=fixes.advice(
+            f"Put {resource} under limits, with the number that is requested, in "
+            f"{subject.workload.ref if subject.workload else 'the object that makes the pods'}"
         ),
     )
 

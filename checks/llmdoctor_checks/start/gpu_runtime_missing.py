@@ -152,7 +152,6 @@ def _of(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         return
     unfit, fix = _what_is_missing(pod, engine, line, of_amd=all(name.startswith("amd.com/") for name in asked))
     yield Finding(
-        role="cause",
         severity="warning" if pod.ready else None,
         # an image of somebody's own may hold a build for the CPU
         confidence="possible" if engine.announced and engine.name != "ollama" else "likely",
@@ -163,7 +162,7 @@ def _of(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
             *(pod_evidence(container, f"resources.limits[{name}]", str(n)) for name, n in asked.items()),
         ),
         explains=("not-ready", "probe-too-short", "cpu-starved"),
-        fixes=(fix,),
+        fix=fix,
         order=line.order,
     )
 
@@ -194,12 +193,11 @@ def _hidden(container: Container, logs: Logs) -> Iterator[Finding]:
         return
     summary, evidence, fix = hidden
     yield Finding(
-        role="cause",
         confidence="certain",
         summary=summary,
         evidence=(log_evidence(line), *evidence),
         explains=(*_WITHOUT_LIBRARIES, "gpu-request-missing"),
-        fixes=(fix,),
+        fix=fix,
         order=line.order,
     )
 
@@ -222,7 +220,6 @@ def _by_the_default_runtime(container: Container, logs: Logs, cluster: Cluster) 
     if runtime is None or line is None:
         return
     yield Finding(
-        role="cause",
         summary=f"Libraries of the accelerator's driver are not in container {container.name}: the pod asks for "
         f"{', '.join(asked)} and names no runtime class, and the cluster has {runtime}.",
         evidence=(
@@ -254,7 +251,6 @@ def _refused_by_gvisor(pod: Pod, node: Node | None) -> Iterator[Finding]:
     driver = str(node.labels.get("nvidia.com/cuda.driver-version.full") or "") if node else ""
     which = f", {driver}," if driver else ""
     yield Finding(
-        role="cause",
         confidence="possible",
         summary=f"gVisor's sandbox ends while it comes up, without a word; in a pod that asks for {asked} as a rule because "
         f"its nvproxy does not know the driver{which} of node {here}.",
@@ -263,13 +259,11 @@ def _refused_by_gvisor(pod: Pod, node: Node | None) -> Iterator[Finding]:
             pod_evidence(pod, "runtimeClassName", pod.spec.runtime_class_name or "not set"),
         ),
         explains=("crash-loop", "not-ready", "rollout-stuck"),
-        fixes=(
-            fixes.platform(
-                f"See whether runsc on node {here} lists the driver, and update gVisor or take a driver of its list; runsc's debug log "
-                "(debug-log in runsc.toml) says what else it may be",
-                fixes.on_node(here, "runsc nvproxy list-supported-drivers"),
-                f"kubectl get node {here} -L nvidia.com/cuda.driver-version.full",
-            ),
+        fix=fixes.platform(
+            f"See whether runsc on node {here} lists the driver, and update gVisor or take a driver of its list; runsc's debug log "
+            "(debug-log in runsc.toml) says what else it may be",
+            fixes.on_node(here, "runsc nvproxy list-supported-drivers"),
+            f"kubectl get node {here} -L nvidia.com/cuda.driver-version.full",
         ),
     )
 
@@ -286,20 +280,17 @@ def _of_reservation(pod: Pod) -> Iterator[Finding]:
     if line is None:
         return
     yield Finding(
-        role="cause",
         summary=f"KAI holds the GPU that {pod.name} should share by a pod of its own ({place}/{name}), and that one has "
         "no libraries of the driver: it cannot say which GPU it was given.",
         evidence=(log_evidence(line), event_evidence(event, pod.cluster)),
         explains=("vgpu-shim", "pod-pending", "not-ready", "rollout-stuck"),
-        fixes=(
-            fixes.platform(
-                "Give KAI's reservation pods the NVIDIA runtime: spec.binder.resourceReservation.runtimeClassName: nvidia in "
-                "Config/kai-config (binder.runtimeClassName of its Helm values) where the cluster has that RuntimeClass, "
-                "binder.cdiEnabled: true where its GPUs are handed over by CDI; or make it the default of the node's container runtime",
-                "kubectl get runtimeclass",
-                "kubectl get configs.kai.scheduler kai-config -o yaml",
-                f"kubectl -n {place} logs {name}",
-            ),
+        fix=fixes.platform(
+            "Give KAI's reservation pods the NVIDIA runtime: spec.binder.resourceReservation.runtimeClassName: nvidia in "
+            "Config/kai-config (binder.runtimeClassName of its Helm values) where the cluster has that RuntimeClass, "
+            "binder.cdiEnabled: true where its GPUs are handed over by CDI; or make it the default of the node's container runtime",
+            "kubectl get runtimeclass",
+            "kubectl get configs.kai.scheduler kai-config -o yaml",
+            f"kubectl -n {place} logs {name}",
         ),
     )
 
@@ -354,7 +345,6 @@ def _not_brought(container: Container, logs: Logs, node: Node | None) -> Iterato
         f"the image's {error.image}" if error.image else "an image of any earlier one, too",
     )
     yield Finding(
-        role="cause",
         summary=f"CUDA finds no driver in container {container.name}, or not the node's: that of {name} knows CUDA {error.driver}, "
         f"which suffices for {built}.",
         evidence=error.evidence,
@@ -392,7 +382,6 @@ def _without_kfd(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         if not meant and not devices:
             return  # any container of a node with an AMD GPU sees that much of it
         yield Finding(
-            role="cause",
             severity="warning" if pod.ready else None,
             summary=f"{engine.label} runs on the CPU: the node has an AMD GPU, and container {container.name} has no /dev/kfd.",
             evidence=(
@@ -402,11 +391,9 @@ def _without_kfd(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
                 else pod_evidence(container, "volumeMounts", ", ".join(devices)),
             ),
             explains=("not-ready", "probe-too-short", "cpu-starved"),
-            fixes=(
-                fixes.advice(
-                    f"Ask for the GPU (limits amd.com/gpu, with AMD's device plugin on the node) in {fixes.edited(pod)}; without the "
-                    "plugin mount /dev/kfd and /dev/dri from the node"
-                ),
+            fix=fixes.advice(
+                f"Ask for the GPU (limits amd.com/gpu, with AMD's device plugin on the node) in {fixes.edited(pod)}; without the "
+                "plugin mount /dev/kfd and /dev/dri from the node"
             ),
             order=line.order,
         )
@@ -438,7 +425,6 @@ def _without_render_node(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findi
     why = f", with the groups {', '.join(map(str, groups))}" if groups else ""
     look = f"kubectl -n {pod.namespace} exec {pod.name} -c {container.name} -- sh -c 'id; ls -ln /dev/dri'"
     yield Finding(
-        role="cause",
         severity="warning" if pod.ready else None,
         summary=f"{engine.label} runs on the CPU: it sees no GPU, though container {container.name} is given a render node."
         + ("" if root else f" Usually {who} cannot open it{why}."),
@@ -448,14 +434,12 @@ def _without_render_node(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findi
             *((pod_evidence(where, "securityContext.runAsUser", str(user)),) if user else ()),
         ),
         explains=("not-ready", "probe-too-short", "cpu-starved"),
-        fixes=(
-            fixes.advice(
-                f"See that /dev/dri/renderD* is in the container, and take an image whose driver knows this GPU in {fixes.edited(pod)}"
-                if root
-                else "Give the container's user the group that owns the node's /dev/dri/renderD* (supplementalGroups, by its number on "
-                f"that node) in {fixes.edited(pod)}; where it may open them, the image's driver does not know this GPU",
-                *((look,) if container.running else ()),
-            ),
+        fix=fixes.advice(
+            f"See that /dev/dri/renderD* is in the container, and take an image whose driver knows this GPU in {fixes.edited(pod)}"
+            if root
+            else "Give the container's user the group that owns the node's /dev/dri/renderD* (supplementalGroups, by its number on "
+            f"that node) in {fixes.edited(pod)}; where it may open them, the image's driver does not know this GPU",
+            *((look,) if container.running else ()),
         ),
         order=line.order,
     )
@@ -471,16 +455,13 @@ def _slow(engine: Engine, found: Fallback) -> Finding:
     )
     failed = found.failed or found.cpu
     return Finding(
-        role="cause",
         severity="warning",
         summary=f"{engine.label} runs on the CPU: {what} within the 30 s that Ollama waits.",
         evidence=(log_evidence(failed), log_evidence(found.cpu)),
         explains=("not-ready", "probe-too-short", "cpu-starved"),
-        fixes=(
-            fixes.advice(
-                f"Restart {container} (the GPU may be awake then), keep the driver loaded on the node (nvidia-smi -pm 1) "
-                f"and set OLLAMA_LLM_LIBRARY={found.library}, so that Ollama tries one library alone"
-            ),
+        fix=fixes.advice(
+            f"Restart {container} (the GPU may be awake then), keep the driver loaded on the node (nvidia-smi -pm 1) "
+            f"and set OLLAMA_LLM_LIBRARY={found.library}, so that Ollama tries one library alone"
         ),
         order=failed.order,
     )

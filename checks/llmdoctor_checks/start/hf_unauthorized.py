@@ -68,21 +68,19 @@ def hf_unauthorized(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Fin
             setting_evidence(container, model),
             pod_evidence(container, "env", "none of HF_TOKEN, HUGGING_FACE_HUB_TOKEN"),
         ),
-        fixes=(
-            fixes.advice(
-                f"Give the token of an account that accepted the licence as HF_TOKEN to {container.name} in {fixes.edited(pod)}, "
-                "from a Secret (secretKeyRef: {name: hf-token, key: HF_TOKEN})",
-                f'kubectl -n {pod.namespace} create secret generic hf-token --from-literal=HF_TOKEN="${{HF_TOKEN:?}}"',
-            ),
+        fix=fixes.advice(
+            f"Give the token of an account that accepted the licence as HF_TOKEN to {container.name} in {fixes.edited(pod)}, "
+            "from a Secret (secretKeyRef: {name: hf-token, key: HF_TOKEN})",
+            f'kubectl -n {pod.namespace} create secret generic hf-token --from-literal=HF_TOKEN="${{HF_TOKEN:?}}"',
         ),
     )
 
 
 def _ran_on(container: Container) -> bool:
     """Whether an instance ran for longer than the Hub's refusal, the first answer that a server gets, would have let it."""
-    running, ended, now = container.status.state.running, container.terminated, container.pod.cluster.now
+    ended = container.terminated
     spans = (
-        (running and parse_time(running.started_at), now),
+        (container.started, container.pod.cluster.now),
         (ended and parse_time(ended.started_at), ended and parse_time(ended.finished_at)),
     )
     return any(a and b and (b - a).total_seconds() >= _REFUSED_SECONDS for a, b in spans)

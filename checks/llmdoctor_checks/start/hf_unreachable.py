@@ -43,7 +43,6 @@ def hf_unreachable(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         if line is None or any(asked in log.text for asked in _ASKED):
             continue
         yield Finding(
-            role="cause",
             summary=f"llama.cpp is told not to download ({offline.text}), and {repository.value} is not in its cache.",
             evidence=(
                 log_evidence(line),
@@ -51,11 +50,9 @@ def hf_unreachable(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
                 setting_evidence(container, repository),
             ),
             explains=("model-not-found", *FAILED_START),
-            fixes=(
-                fixes.advice(
-                    "Put the file into the cache that LLAMA_CACHE or HF_HOME names (a volume that was filled before), "
-                    f"name it with -m, or leave --offline out in {fixes.edited(pod)}"
-                ),
+            fix=fixes.advice(
+                "Put the file into the cache that LLAMA_CACHE or HF_HOME names (a volume that was filled before), "
+                f"name it with -m, or leave --offline out in {fixes.edited(pod)}"
             ),
             order=line.order,
         )

@@ -47,7 +47,7 @@ def image_tag_mutable(pod: Pod, engine: Engine, workload: Workload | None) -> It
         summary=f"{image} {'names' if tag else 'has no tag, which is latest, and names'} what its publisher pushed last: "
         f"{effect} of {engine.title}.",
         evidence=(pod_evidence(container, "image", image),),
-        fixes=(_fix(pod, engine),),
+        fix=_fix(pod, engine),
     )
 
 

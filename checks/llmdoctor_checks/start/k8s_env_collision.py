@@ -53,5 +53,5 @@ def k8s_env_collision(pod: Pod, engine: Engine, cluster: Cluster) -> Iterator[Fi
                 Evidence(source="pod", ref=f"{pod.spec_path}.enableServiceLinks", text="true (the default)"),
             ),
             explains=("crash-loop", "not-ready", "engine-init-failed") if crashed else (),
-            fixes=(fixes.set_spec(pod, "/enableServiceLinks", False, "Turn service links off for this pod"),),
+            fix=fixes.set_spec(pod, "/enableServiceLinks", False, "Turn service links off for this pod"),
         )

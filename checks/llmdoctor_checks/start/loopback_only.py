@@ -98,11 +98,10 @@ def _behind_service(pod: Pod, engine: Engine | None, logs: Logs | None) -> Itera
         return
     who, evidence = _named(item)
     yield Finding(
-        role="cause",
         summary=f"{engine.label if engine else container.name} listens on {line[0]}:{port}, and {who} sends to that port of the "
         "address of the pod: every connection is refused.",
         evidence=(log_evidence(line[1]), evidence),
-        fixes=(_fix(pod, engine, None, ANY_IPV4, port),),
+        fix=_fix(pod, engine, None, ANY_IPV4, port),
     )
 
 
@@ -123,12 +122,11 @@ def _at_another_port(engine: Engine, logs: Logs | None, item: Item) -> Iterator[
     chosen = [("host", flag, ANY_IPV4), ("port", "--port", wanted)]
     words = " ".join(f"{option} {value}" for _, option, value in chosen)
     yield Finding(
-        role="cause",
         summary=f"{engine.label} listens on {line[0]}:{port}, and {who} sends to port {wanted} of the address of the pod: every "
         "connection is refused.",
         evidence=(log_evidence(line[1]), _said(container, host), evidence),
         explains=("port-mismatch",),
-        fixes=(fixes.set_flags(engine, chosen, f"Listen where {who} sends: {words}"),),
+        fix=fixes.set_flags(engine, chosen, f"Listen where {who} sends: {words}"),
     )
 
 
@@ -137,7 +135,7 @@ def _asked_in_vain(pod: Pod, engine: Engine | None, events: Events | None, logs:
     container = next(c for c in pod.containers if c.role != "init")
     asked = _probe(container)
     host = loopback_told(engine) if engine else None
-    troubled = any(t.kind in ("not-ready", "crashed") and t.container is container for t in pod.troubles)
+    troubled = container.trouble("not-ready", "crashed") is not None
     refused = [event for _, event in failures(container, events)]
     line = listens(container, logs, _probed(container)) or _refusing(container, refused, logs) if troubled else None
     if host and line and (line[0] == ANY_IPV4) != (host.value == ANY_IPV4):
@@ -174,11 +172,9 @@ def _asked_in_vain(pod: Pod, engine: Engine | None, events: Events | None, logs:
             evidence,
         ),
         explains=("not-ready", "crash-loop", "probe-too-short", "port-mismatch") if failing else (),
-        fixes=(
-            _of_ray_serve(pod)
-            if serve
-            else _fix(pod, engine, host, "::" if ":" in pod.status.pod_ip else ANY_IPV4, line[2] if line else ""),
-        ),
+        fix=_of_ray_serve(pod)
+        if serve
+        else _fix(pod, engine, host, "::" if ":" in pod.status.pod_ip else ANY_IPV4, line[2] if line else ""),
     )
 
 
@@ -192,11 +188,12 @@ def _of_ray_serve(pod: Pod) -> Fix:
 def _refusing(container: Container, refused: list[Event], logs: Logs | None) -> tuple[str, Line, str] | None:
     """A proxy of Ray Serve, where the kubelet was refused long after it started: it says no address."""
     found, last = serve_proxy(container, logs, _probed(container)), next(reversed(refused), None)
-    now = container.pod.cluster.now
-    if found is None or last is None or last.last is None or now is None or "connection refused" not in last.message:
+    cluster = container.pod.cluster
+    ago = cluster.seconds_since(last.last) if last is not None else None
+    if found is None or last is None or ago is None or "connection refused" not in last.message:
         return None
-    started = seconds_ago(found[1], now)
-    return found if started is not None and started - (now - last.last).total_seconds() > _STARTS else None
+    started = seconds_ago(found[1], cluster.now)
+    return found if started is not None and started - ago > _STARTS else None
 
 
 def _probed(container: Container) -> set[str]:

@@ -92,7 +92,6 @@ def _shut(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     if not engine.value("enable_lora"):
         both.append(fixes.set_flag(engine, "enable_lora", "--enable-lora", "", "Let it serve adapters"))
     return Finding(
-        role="cause",
         severity="warning",
         summary=f"Somebody asked {engine.container.name} {len(asked)} times to load a LoRA adapter, and vLLM has no such route (404): it "
         f"does only where {_VARIABLE} is set.",
@@ -114,12 +113,11 @@ def _finding(engine: Engine, told: Setting, name: str, line: Line) -> Finding:
         summary = f"The hub knows no repository {name}, from which {engine.title} should load an adapter (404)."
         advice = f"Correct the name of the adapter's repository in {edited}"
     return Finding(
-        role="cause",
         confidence="certain",
         summary=summary,
         evidence=(log_evidence(line), setting_evidence(engine.container, told)),
         explains=("hf-unauthorized", "model-not-found", *FAILED_START, "engine-dead", "rollout-stuck"),
-        fixes=(fixes.advice(advice),),
+        fix=fixes.advice(advice),
         order=line.order,
     )
 

@@ -119,7 +119,6 @@ def _beyond_the_table(engine: Engine, asked: Setting, logs: Logs | None) -> Find
     if allowed:
         capped += f", and take {variable} out, which lets a longer one pass"
     return Finding(
-        role="cause",
         confidence=sure,
         summary=f"{asked.text} is set, and the model has {rows} positions: a kernel stopped at a later one, and the engine died of it.",
         evidence=(

@@ -186,7 +186,7 @@ def _pulled_in_vain(engine: Engine, logs: Logs) -> Iterator[Finding]:
                 *((log_evidence(asked),) if asked else ()),
             ),
             explains=("not-ready",) if unread else (),
-            fixes=(_pulled_by_name(container, name),),
+            fix=_pulled_by_name(container, name),
         )
         return
 
@@ -232,10 +232,8 @@ def _to_the_leader_alone(engine: Engine, model: Setting, path: str, subject: Sub
                 pod_evidence(worker, f"volumes[{empty}].emptyDir", "an emptyDir of the worker"),
                 setting_evidence(engine.container, model),
             ),
-            fixes=(
-                fixes.advice(
-                    f"Download in the template of the workers as well, or mount a volume that all pods read, in {fixes.edited(pod)}"
-                ),
+            fix=fixes.advice(
+                f"Download in the template of the workers as well, or mount a volume that all pods read, in {fixes.edited(pod)}"
             ),
         )
         return
@@ -249,10 +247,8 @@ def _archive(engine: Engine, model: Setting) -> Finding:
         summary=f"{engine.title} is told to read its model from {model.value}, an archive: it looks for config.json in a folder or a "
         "repository.",
         evidence=(setting_evidence(engine.container, model),),
-        fixes=(
-            fixes.advice(
-                f"Unpack it, and name the folder that holds config.json and the weights in {fixes.edited(engine.pod)}"
-            ),
+        fix=fixes.advice(
+            f"Unpack it, and name the folder that holds config.json and the weights in {fixes.edited(engine.pod)}"
         ),
     )
 
@@ -288,17 +284,15 @@ def _brought_by_nothing(engine: Engine, model: Setting, path: str) -> Iterator[F
         severity="critical",
         summary=f"{engine.title} is told to read its model from {path}, where its image has nothing: {where}.",
         evidence=(setting_evidence(container, model), pod_evidence(container, "image", container.spec.image)),
-        fixes=(
-            fixes.set_flag(
-                engine,
-                "model",
-                model.flag,
-                _by_kserve(path),
-                f"Give {model.flag} {_by_kserve(path)}, where KServe puts the model",
-            )
-            if kserve and model.flag
-            else fixes.advice(f"Mount the volume that holds the model at {_folder(path)} in {fixes.edited(pod)}"),
-        ),
+        fix=fixes.set_flag(
+            engine,
+            "model",
+            model.flag,
+            _by_kserve(path),
+            f"Give {model.flag} {_by_kserve(path)}, where KServe puts the model",
+        )
+        if kserve and model.flag
+        else fixes.advice(f"Mount the volume that holds the model at {_folder(path)} in {fixes.edited(pod)}"),
     )
 
 
@@ -354,7 +348,7 @@ def _into_an_empty_dir(engine: Engine, model: Setting, path: str) -> Iterator[Fi
         severity="critical",
         summary=f"{engine.title} is told to read its model from {path}, in the emptyDir {mount.name}, {why}: nothing is there.",
         evidence=(setting_evidence(container, model), evidence),
-        fixes=(fixes.advice(f"{fix} in {fixes.edited(pod)}"),),
+        fix=fixes.advice(f"{fix} in {fixes.edited(pod)}"),
     )
 
 
@@ -417,18 +411,15 @@ def _repository_of_nothing(engine: Engine, logs: Logs) -> Iterator[Finding]:
         return  # a client, or a script that started it, has told it to load one
     repository = engine.explicit("model_repository")
     yield Finding(
-        role="cause",
         severity="warning" if engine.pod.ready else None,
         summary=f"{engine.title} found no model in its repository"
         + (f" {repository.value}" if repository else "")
         + ": it is up, and serves none.",
         evidence=(log_evidence(line), *([setting_evidence(engine.container, repository)] if repository else [])),
         explains=("storage-initializer-failed", "not-ready", "rollout-stuck"),
-        fixes=(
-            fixes.advice(
-                "Look at what lies there (one folder for each model, with a folder for each version in it), and at the prefix or "
-                f"claim that it is from, in {fixes.edited(engine.pod)}"
-            ),
+        fix=fixes.advice(
+            "Look at what lies there (one folder for each model, with a folder for each version in it), and at the prefix or "
+            f"claim that it is from, in {fixes.edited(engine.pod)}"
         ),
         order=line.order,
     )
@@ -459,7 +450,7 @@ def _router_of_nothing(engine: Engine, logs: Logs) -> Iterator[Finding]:
         summary=f"llama-server is up as a router that has no model: {why}.",
         evidence=(log_evidence(line), *([setting_evidence(engine.container, meant)] if meant else [])),
         explains=("not-ready", "rollout-stuck"),
-        fixes=(fixes.advice(f"{fix} ({fixes.edited(engine.pod)})"),),
+        fix=fixes.advice(f"{fix} ({fixes.edited(engine.pod)})"),
         order=line.order,
     )
 

@@ -64,7 +64,7 @@ def model_unsupported(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Find
             setting_evidence(container, model),
             pod_evidence(container, "command" if installed else "image", stated if installed else container.spec.image),
         ),
-        fixes=(releases.released(engine, first),),
+        fix=releases.released(engine, first),
     )
 
 

@@ -41,7 +41,6 @@ def nvml_lost(pod: Pod, hardware: Hardware | None, logs: Logs) -> Iterator[Findi
         return
     confidence, order, summary, evidence = found
     yield Finding(
-        role="cause",
         confidence=confidence,
         severity="warning" if pod.ready and not closed else None,  # Ollama goes on with the CPU
         summary=summary,
@@ -56,13 +55,11 @@ def nvml_lost(pod: Pod, hardware: Hardware | None, logs: Logs) -> Iterator[Findi
             "not-ready",
             "weights-off-gpu",
         ),
-        fixes=(
-            fixes.advice(
-                f"Recreate the pod, whose new container has its devices again{fixes.lone(pod)}; so that it keeps them, inject GPUs by CDI "
-                f"on node {pod.spec.node_name or '?'}, or let the device plugin pass their device nodes (PASS_DEVICE_SPECS=true, without "
-                "which the kubelet's static CPU manager takes them, too) and link these in /dev/char for systemd",
-                f"kubectl -n {pod.namespace} delete pod {pod.name}",
-            ),
+        fix=fixes.advice(
+            f"Recreate the pod, whose new container has its devices again{fixes.lone(pod)}; so that it keeps them, inject GPUs by CDI "
+            f"on node {pod.spec.node_name or '?'}, or let the device plugin pass their device nodes (PASS_DEVICE_SPECS=true, without "
+            "which the kubelet's static CPU manager takes them, too) and link these in /dev/char for systemd",
+            f"kubectl -n {pod.namespace} delete pod {pod.name}",
         ),
         order=order,
     )

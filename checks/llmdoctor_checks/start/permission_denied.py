@@ -86,7 +86,7 @@ def _read_only(engine: Engine) -> Iterator[Finding]:
             ),
             *([setting_evidence(container, model)] if model else []),
         ),
-        fixes=(fixes.mount_scratch(container, tuple(places), f"Mount an emptyDir at {' and '.join(places)}"),),
+        fix=fixes.mount_scratch(container, tuple(places), f"Mount an emptyDir at {' and '.join(places)}"),
     )
 
 
@@ -112,7 +112,7 @@ def _as_other_user(container: Container) -> Finding | None:
             severity="critical",
             summary=f"The script of {container.name} runs `{command}`, {why}",
             evidence=(pod_evidence(container, path, quoted(line)), evidence),
-            fixes=(fixes.advice(f"{fix}, in {fixes.edited(container.pod)}"),),
+            fix=fixes.advice(f"{fix}, in {fixes.edited(container.pod)}"),
         )
     if field == _NON_ROOT and root_image(container) and not _on_openshift(container.pod):
         given = _as_openshift_wants(container)
@@ -123,7 +123,7 @@ def _as_other_user(container: Container) -> Finding | None:
             summary=f"{container.name} must not run as root, its image {container.spec.image} does, and nothing names another user: "
             f"the kubelet does not start it{', unless the cluster gives it a user, as OpenShift does' if given else ''}.",
             evidence=(evidence, pod_evidence(container, "image", container.spec.image)),
-            fixes=(_as_a_user(container),),
+            fix=_as_a_user(container),
         )
     return None
 

@@ -153,7 +153,7 @@ def placeholder_left(pod: Pod, subject: Subject, logs: Logs | None, events: Even
         summary=f"{path} of {container.name} still has the placeholder {text}{_then(container, path, text) if used else ''}.",
         evidence=(*(proof for _, proof in proven[:1]), *(row[3] for row in (used or found))),
         explains=_CONSEQUENCES if proven else (),
-        fixes=(_fix(container, path, text, evidence, engines.get(container.name)),),
+        fix=_fix(container, path, text, evidence, engines.get(container.name)),
     )
 
 

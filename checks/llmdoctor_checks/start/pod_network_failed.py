@@ -62,7 +62,6 @@ def pod_network_failed(pod: Pod, events: Events | None) -> Iterator[Finding]:
         name, where = other.metadata.name, f"kubectl -n {other.metadata.namespace or 'default'}"
         of_proxy = ": without it no address of a Service, the API server's among them, leads anywhere on that node"
         yield Finding(
-            role="cause",
             summary=f"The network of the pod cannot be set up on {node}, where {name} does not run ({state})"
             f"{of_proxy if name.startswith('kube-proxy') else ''}.",
             evidence=(
@@ -70,12 +69,10 @@ def pod_network_failed(pod: Pod, events: Events | None) -> Iterator[Finding]:
                 Evidence(source="pod", ref=f"Pod/{name} status.containerStatuses", text=state),
             ),
             explains=("not-ready", "pod-failed", "rollout-stuck", "ray-cluster", "multinode-discovery", "worker-lost"),
-            fixes=(
-                fixes.platform(
-                    f"Fix what ends {name} on {node}, as its last log says: {pod.name} gets its network by itself then",
-                    f"{where} logs {name} --previous",
-                    f"{where} describe pod {name}",
-                ),
+            fix=fixes.platform(
+                f"Fix what ends {name} on {node}, as its last log says: {pod.name} gets its network by itself then",
+                f"{where} logs {name} --previous",
+                f"{where} describe pod {name}",
             ),
             order=_MORE,
         )

@@ -76,7 +76,7 @@ def port_in_use(pod: Pod, subject: Subject) -> Iterator[Finding]:
             summary=f"{one.container.name} and {other.container.name} both listen on port {port}, and the containers of a pod "
             f"share one network: {then}",
             evidence=(*_said(one, port), *_said(other, port)),
-            fixes=(_moved(other, port, _free(pod, engines, port)),),
+            fix=_moved(other, port, _free(pod, engines, port)),
         )
         return
 
@@ -128,14 +128,12 @@ def _with_itself(engine: Engine) -> Iterator[Finding]:
             summary=f"The data-parallel ranks of {engine.container.name} meet at port {port} ({meets.text}), where clients ask it: the "
             "server starts all the same, and clients get an answer that is no HTTP (curl: Received HTTP/0.9).",
             evidence=(setting_evidence(engine.container, meets), *_said(engine, port)),
-            fixes=(
-                fixes.set_flag(
-                    engine,
-                    "data_parallel_rpc_port",
-                    "--data-parallel-rpc-port",
-                    _RPC_PORT,
-                    f"Let the ranks meet at vLLM's own port for it, {_RPC_PORT}, in all pods of the group alike",
-                ),
+            fix=fixes.set_flag(
+                engine,
+                "data_parallel_rpc_port",
+                "--data-parallel-rpc-port",
+                _RPC_PORT,
+                f"Let the ranks meet at vLLM's own port for it, {_RPC_PORT}, in all pods of the group alike",
             ),
         )
 

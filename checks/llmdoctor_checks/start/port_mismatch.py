@@ -163,7 +163,6 @@ def _with_tls(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding
         if ended.why != "no tls":
             continue
         yield Finding(
-            role="cause",
             severity="warning",
             summary=f"{ended.container.name} speaks TLS to {ended.url}, which answers without, and ended of it.",
             evidence=(
@@ -171,11 +170,9 @@ def _with_tls(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding
                 pod_evidence(ended.container, f"env[{ended.variable}]", ended.url),
             ),
             explains=CRASHED,
-            fixes=(
-                fixes.advice(
-                    f"Have {fixes.edited(pod)} ask the server with http:// ({ended.variable}), or give the server a certificate "
-                    "(--ssl-certfile and --ssl-keyfile)"
-                ),
+            fix=fixes.advice(
+                f"Have {fixes.edited(pod)} ask the server with http:// ({ended.variable}), or give the server a certificate "
+                "(--ssl-certfile and --ssl-keyfile)"
             ),
             order=ended.lines[0].order,
         )
@@ -185,7 +182,7 @@ def _with_tls(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding
 def _by_log(pod: Pod, container: Container, logs: Logs | None, events: Events | None) -> Iterator[Finding]:
     """A program that is no known engine, whose log says where it listens, and whose probe is refused elsewhere."""
     refused = [(kind, e) for kind, e in failures(container, events) if "connection refused" in e.message]
-    stuck = any(t.kind in ("not-ready", "crashed") and t.container is container for t in pod.troubles)
+    stuck = container.trouble("not-ready", "crashed") is not None
     ended = next((e for e in endings(pod) if e.container is container), None)
     log = logs.current(container.name) if logs else None
     if log is None and logs is not None and ended is not None:
@@ -204,7 +201,6 @@ def _by_log(pod: Pod, container: Container, logs: Logs | None, events: Events | 
         if not status and any(re.search(_LOADS, one.text[:2000]) for one in log.lines(line.number + 1)):
             return
         yield Finding(
-            role="cause",
             summary=f"The {kind} probe of {container.name} asks port {asked}; by its log it listens on {number}.",
             evidence=(
                 event_evidence(refused[-1][1], pod.cluster),
@@ -252,10 +248,9 @@ def _unheard(pod: Pod, container: Container, logs: Logs | None) -> Iterator[Find
 
     Whether it listens there all the same nobody says, so that it is a risk.
     """
-    alone = all(other is container or other.role == "init" for other in pod.containers)
     services = list(pod.services)
     log = logs.current(container.name) if logs else None
-    if not (pod.exists and pod.ready and alone and len(services) == 1) or log is None or answered(log):
+    if not (pod.exists and pod.ready and len(services) == 1) or container.beside or log is None or answered(log):
         return
     item, declared = services[0], {p.container_port for p in container.spec.ports}
     heard = _heard(log)
@@ -278,7 +273,7 @@ def _unheard(pod: Pod, container: Container, logs: Logs | None) -> Iterator[Find
             Evidence(source="workload", ref=f"Service/{item.name} spec.ports", text=f"targetPort: {wrong}"),
             log_evidence(line),
         ),
-        fixes=(_retarget(item, len(targets), port),),
+        fix=_retarget(item, len(targets), port),
     )
 
 
@@ -347,7 +342,7 @@ def _probed_elsewhere(
     if asked == port.value or (asked in _further(engine) and not _speaks_otherwise(engine, probe, asked)):
         return None
     other = _listener(container, asked)
-    failing = any(t.kind in ("not-ready", "crashed") and t.container is container for t in pod.troubles)
+    failing = container.trouble("not-ready", "crashed") is not None
     if not failing and (pod.exists or other):
         return None  # it is ready, so that something answers there, or will be
     later = failing and ended_by_itself(container, events)  # it waits for a server that comes up
@@ -362,7 +357,7 @@ def _probed_elsewhere(
             port_evidence(container, port),
         ),
         explains=("not-ready", "crash-loop", "probe-too-short", "probe-path-wrong") if failing else (),
-        fixes=(_of_no_port(engine, asked, port.value) or _fix(container, kind, probe, port.value),),
+        fix=_of_no_port(engine, asked, port.value) or _fix(container, kind, probe, port.value),
         order=math.inf if later else None,
     )
 
@@ -387,7 +382,7 @@ def _by_own_word(pod: Pod, engine: Engine, port: Setting, logs: Logs | None, eve
     """A llama-server that says that it listens elsewhere than it was told, and whose probe is refused."""
     container, log = engine.container, logs.current(engine.container.name) if logs is not None else None
     refused = [(kind, e) for kind, e in failures(container, events) if "connection refused" in e.message]
-    failing = any(t.kind in ("not-ready", "crashed") and t.container is container for t in pod.troubles)
+    failing = container.trouble("not-ready", "crashed") is not None
     # one that is ready was only asked before it listened
     if engine.name != "llama.cpp" or log is None or not (failing and refused) or ended_by_itself(container, events):
         return None
@@ -403,7 +398,7 @@ def _by_own_word(pod: Pod, engine: Engine, port: Setting, logs: Logs | None, eve
         return None  # the other is that of a second server
     line, said = found[-1]
     listens = int(said["port"]) if said["port"] else None
-    others = [c for c in pod.containers if c is not container and c.role != "init" and c.name not in PROXIES]
+    others = [c for c in container.beside if c.name not in PROXIES]
     # a socket is meant for a proxy beside it, which may be what is asked
     if listens in (asked, port.value) or (listens is None and others):
         return None
@@ -415,7 +410,6 @@ def _by_own_word(pod: Pod, engine: Engine, port: Setting, logs: Logs | None, eve
         else fixes.set_flag(engine, "host", "--host", "0.0.0.0", "Have llama-server listen on an address")  # noqa: S104 # its option
     )
     return Finding(
-        role="cause",
         summary=f"The {kind} probe of {container.name} asks port {asked}; by its log {engine.title} listens on {where}.",
         evidence=(
             event_evidence(event, pod.cluster),
@@ -423,7 +417,7 @@ def _by_own_word(pod: Pod, engine: Engine, port: Setting, logs: Logs | None, eve
             log_evidence(line),
         ),
         explains=("not-ready", "crash-loop", "probe-too-short", "probe-path-wrong"),
-        fixes=(fix,),
+        fix=fix,
     )
 
 
@@ -434,10 +428,15 @@ def _by_kserve(pod: Pod, container: Container, engine: Engine, port: Setting) ->
     readiness probe, reconcilers/service and reconcilers/deployment; Knative: DefaultUserPort.)
     """
     raw = pod.template.raw if pod.template and not pod.exists else {}
-    others = [c for c in pod.containers if c is not container and c.role != "init"]
     if not str(raw.get("apiVersion", "")).startswith("serving.kserve.io/") or raw.get("kind") != "InferenceService":
         return
-    if pod.partial or others or container.spec.ports or port.value == _OF_KSERVE or engine.name in _READS_PORT:
+    if (
+        pod.partial
+        or container.beside
+        or container.spec.ports
+        or port.value == _OF_KSERVE
+        or engine.name in _READS_PORT
+    ):
         return
     if port.source not in ("flag", "default", "env") or not engine.found.argv_known:
         return
@@ -448,13 +447,11 @@ def _by_kserve(pod: Pod, container: Container, engine: Engine, port: Setting) ->
         severity="info" if beside else "critical",
         summary=f"{container.name} declares no port, so that KServe sends to {_OF_KSERVE}{asks}; {engine.title} listens on {port.value}.",
         evidence=(pod_evidence(container, "ports", "none"), port_evidence(container, port)),
-        fixes=(
-            fixes.set_spec(
-                pod,
-                f"/containers/{container.index}/ports",
-                [{"containerPort": port.value, "protocol": "TCP"}],
-                f"Declare {port.value} as the port of {container.name}",
-            ),
+        fix=fixes.set_spec(
+            pod,
+            f"/containers/{container.index}/ports",
+            [{"containerPort": port.value, "protocol": "TCP"}],
+            f"Declare {port.value} as the port of {container.name}",
         ),
     )
 
@@ -482,7 +479,7 @@ def _of_no_name(container: Container, kind: str, probe: k8s.Probe, port: Setting
         summary=f"The {kind} probe of {container.name} asks port {_written(probe)}, and no port of the container has that name"
         f"{f' ({names})' if names else ''}: the pod never becomes ready.",
         evidence=(pod_evidence(container, f"{kind}Probe.{_action(probe)}.port", _written(probe)),),
-        fixes=(_fix(container, kind, probe, int(port.value)),),
+        fix=_fix(container, kind, probe, int(port.value)),
     )
 
 
@@ -502,7 +499,6 @@ def _through_sidecar(
         if asked is None or asked == port.value or _listener(container, asked) not in (None, sidecar.name):
             continue
         yield Finding(
-            role="cause",
             summary=f"{sidecar.name} asks {container.name} at port {asked} whether it is ready; {engine.title} listens on {port.value}.",
             evidence=(
                 log_evidence(line[0])
@@ -511,11 +507,9 @@ def _through_sidecar(
                 port_evidence(container, port),
             ),
             explains=("not-ready", "probe-too-short", "sidecar-blocks-start", "rollout-stuck"),
-            fixes=(
-                fixes.advice(
-                    f"Have {engine.title} listen on port {asked}, or declare {port.value} as the containerPort of "
-                    f"{container.name} in {fixes.edited(pod)}, which {sidecar.name} then asks"
-                ),
+            fix=fixes.advice(
+                f"Have {engine.title} listen on port {asked}, or declare {port.value} as the containerPort of "
+                f"{container.name} in {fixes.edited(pod)}, which {sidecar.name} then asks"
             ),
         )
         return
@@ -560,12 +554,12 @@ def _services(pod: Pod, container: Container, engine: Engine, port: Setting, log
         if port.value in declared and numbers <= declared:
             continue  # ports beside the one for requests, for transfers or metrics
         wrong = ", ".join(str(n) for n in sorted(numbers))
-        # of a server that runs alone in its pod: whoever asks this Service is refused, and no other leads to it
-        alone = all(other is container or other.role == "init" for other in pod.containers)
         sure = port.source in _STATED or port.value in declared
         # one that is asked may have something else before it in its container
         asked = answered(logs.current(container.name)) if logs is not None else 0
-        refused = pod.exists and pod.ready and alone and sure and not asked and len(list(pod.services)) == 1
+        # of a server that runs alone in its pod: whoever asks this Service is refused, and no other leads to it
+        alone = sure and not (container.beside or asked) and len(list(pod.services)) == 1
+        refused = pod.exists and pod.ready and alone
         yield Finding(
             role="cause" if refused else "risk",
             severity="warning",
@@ -576,7 +570,7 @@ def _services(pod: Pod, container: Container, engine: Engine, port: Setting, log
                 ),
                 port_evidence(container, port),
             ),
-            fixes=(_retarget(item, len(service.spec.ports), port.value),),
+            fix=_retarget(item, len(service.spec.ports), port.value),
         )
 
 
@@ -587,13 +581,12 @@ def _of_metrics(
     named = targets.get("metrics") or targets.get("http-metrics")
     number = named or _scraped(item, targets)
     taken = {p.container_port for other in pod.containers for p in other.spec.ports}
-    alone = all(other is container or other.role == "init" for other in pod.containers)
     if number is None or engine.name not in _ONE_PORT or port.source != "flag" or port.value not in targets.values():
         return None
     if (
         number == port.value
         or number in taken | _further(engine)
-        or not alone
+        or container.beside
         or not engine.found.argv_known
         or "grpc" in container.spec.image
         or pod.completed
@@ -607,7 +600,7 @@ def _of_metrics(
             Evidence(source="workload", ref=f"Service/{item.name} spec.ports", text=f"targetPort: {number}"),
             port_evidence(container, port),
         ),
-        fixes=(fixes.advice(f"Set targetPort to {port.value} in Service/{item.name}, for the port for metrics"),),
+        fix=fixes.advice(f"Set targetPort to {port.value} in Service/{item.name}, for the port for metrics"),
     )
 
 
@@ -627,7 +620,7 @@ def _scraped(item: Item, targets: dict[str, int | None]) -> int | None:
 
 def _pools(pod: Pod, container: Container, title: str, ports: list[int], evidence: Evidence) -> Iterator[Finding]:
     """An InferencePool sends to ports of the pod by their numbers, whatever Service there is; the first is that for requests."""
-    if any(other is not container and other.role != "init" for other in pod.containers):
+    if container.beside:
         return
     for pool in pod.pools:
         numbers = target_ports(pool)
@@ -642,9 +635,7 @@ def _pools(pod: Pod, container: Container, title: str, ports: list[int], evidenc
             severity="warning",
             summary=f"InferencePool {pool.name} sends to port {wrong} of the pod; {title} listens on {right}.",
             evidence=(object_evidence(pool, f"spec.{field}", wrong), evidence),
-            fixes=(
-                fixes.set_field(pool, f"/spec/{field}", value, f"Set {field} to {right} in InferencePool/{pool.name}"),
-            ),
+            fix=fixes.set_field(pool, f"/spec/{field}", value, f"Set {field} to {right} in InferencePool/{pool.name}"),
         )
         return
 
@@ -697,10 +688,8 @@ def _written(probe: k8s.Probe) -> str:
 
 def _listener(container: Container, port: int) -> str | None:
     """Another container of the pod that declares the port."""
-    for other in container.pod.containers:
-        if other is not container and other.role != "init" and any(p.container_port == port for p in other.spec.ports):
-            return other.name
-    return None
+    declaring = (c.name for c in container.beside if any(p.container_port == port for p in c.spec.ports))
+    return next(declaring, None)
 
 
 def _fix(container: Container, kind: str, probe: k8s.Probe, port: int) -> Fix:

@@ -67,7 +67,6 @@ def post_start_hook_failed(pod: Pod, events: Events | None, logs: Logs | None) -
         pulls = any(text in command for text in _PULLS)
         said = f"postStart hook of {container.name}" + (f" ({command[:_QUOTED]})" if command else "")
         yield Finding(
-            role="cause",
             confidence="certain",
             summary=f"The {said} failed{_often(mine)}, and the kubelet kills the container each time.",
             evidence=tuple(_evidence(pod, container, command, mine, held=held)),

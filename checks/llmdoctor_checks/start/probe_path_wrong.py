@@ -20,7 +20,6 @@ from kubectl_llmdoctor.api import (
     expression,
     fixes,
     k8s,
-    parse_time,
     pod_evidence,
     probe_kills,
     setting_evidence,
@@ -199,14 +198,13 @@ def _refused(container: Container, kind: str, event: Event, subject: Subject) ->
         return None
     probe = container.spec.probes.get(kind)
     path = probe.http_get.path if probe and probe.http_get else ""
-    known = next((e for e in subject.engines(pod) if e.container is container), None)
+    known = subject.engine_of(container)
     appears = code == "404" and _comes_with_its_model(container, known, path)
     if appears and _may_be_loading(container):
         return None
     # some servers of one's own say 405 as long as their model is not there
     of_ones_own = code == "405" or known is None or known.announced
     return Finding(
-        role="cause",
         confidence="possible" if appears else "likely" if of_ones_own else "certain",
         summary=f"The {kind} probe asks {container.name} for {path or 'a path'}, and the server answers "
         f"{_ANSWERS[code]} ({code}).",
@@ -239,10 +237,8 @@ def _comes_with_its_model(container: Container, engine: Engine | None, path: str
 
 def _may_be_loading(container: Container) -> bool:
     """Whether it was started only minutes ago and has not ended since: what answers with the model has not had its time."""
-    now, running = container.pod.cluster.now, container.status.state.running
-    since = parse_time(running.started_at) if running else None
-    young = now is not None and since is not None and (now - since).total_seconds() < _LOADING_SECONDS
-    return young and not container.status.restart_count
+    ran = container.pod.cluster.seconds_since(container.started)
+    return ran is not None and ran < _LOADING_SECONDS and not container.status.restart_count
 
 
 def _other_scheme(container: Container, kind: str, event: Event, subject: Subject) -> str:
@@ -252,7 +248,7 @@ def _other_scheme(container: Container, kind: str, event: Event, subject: Subjec
     plain = probe is not None and probe.http_get is not None and probe.http_get.scheme == "HTTP"
     if said.endswith(_PLAIN):
         return "" if plain else "HTTPS"  # the server sends one that asks by HTTP on to HTTPS, and the kubelet follows
-    engine = next((e for e in subject.engines(container.pod) if e.container is container), None)
+    engine = subject.engine_of(container)
     return "HTTP" if engine and plain and _certified(engine) and re.search(_CLOSED, said[-400:]) else ""
 
 
@@ -273,16 +269,14 @@ def _asked_by(container: Container, kind: str, scheme: str, *said: Evidence) -> 
         f"{_EFFECTS[kind]}.",
         evidence=(*said, *((pod_evidence(container, f"{kind}Probe.httpGet.scheme", written),) if written else ())),
         explains=("not-ready", "rollout-stuck", *(("crash-loop", "probe-too-short") if kind != "readiness" else ())),
-        fixes=(
-            fixes.set_spec(
-                pod,
-                f"/containers/{container.index}/{kind}Probe/httpGet/scheme",
-                right,
-                f"Have the probe ask by {right}",
-            )
-            if written == scheme
-            else fixes.advice(f"Have the probe ask by {right} in {fixes.edited(pod)}"),
-        ),
+        fix=fixes.set_spec(
+            pod,
+            f"/containers/{container.index}/{kind}Probe/httpGet/scheme",
+            right,
+            f"Have the probe ask by {right}",
+        )
+        if written == scheme
+        else fixes.advice(f"Have the probe ask by {right} in {fixes.edited(pod)}"),
     )
 
 
@@ -302,7 +296,6 @@ def _asked_if_ready(
     if any(next(iter(log.find(_NEVER_READY)), None) for log in (logs.of(container.name) if logs else ())):
         return None  # what keeps it from being ready is another matter
     return Finding(
-        role="cause",
         summary=f"The liveness probe asks {container.name} for {path}, which {engine.title} refuses "
         f"({said[-1].message.rstrip()[-3:]}) while any of its models is not loaded: the kubelet restarts a server that lives.",
         evidence=(event_evidence(said[-1], pod.cluster), pod_evidence(container, "livenessProbe.httpGet.path", path)),
@@ -334,7 +327,6 @@ def _lacking(pod: Pod, subject: Subject, container: Container, events: Events | 
     probe = container.spec.probes.get(kind)
     command = " ".join(map(str, probe.exec.command)) if probe and probe.exec else ""
     return Finding(
-        role="cause",
         confidence="certain",
         summary=f"The {kind} probe of {container.name} runs {program}, which its image does not have: it never succeeds, and "
         f"{_EFFECTS[kind]}.",
@@ -343,7 +335,7 @@ def _lacking(pod: Pod, subject: Subject, container: Container, events: Events | 
             *((pod_evidence(container, f"{kind}Probe.exec.command", command),) if command else ()),
         ),
         explains=("crash-loop", "not-ready", "probe-too-short", "rollout-stuck"),
-        fixes=(_asked_over_http(subject, container, kind, probe, program),),
+        fix=_asked_over_http(subject, container, kind, probe, program),
     )
 
 
@@ -426,7 +418,7 @@ def _cannot_run(subject: Subject, container: Container, kind: str, probe: k8s.Pr
         f"succeeds, and {_EFFECTS[kind]}.",
         evidence=(pod_evidence(container, f"{kind}Probe.exec.command", absent.text),),
         explains=("probe-too-short",),
-        fixes=(_asked_over_http(subject, container, kind, probe, absent.program),),
+        fix=_asked_over_http(subject, container, kind, probe, absent.program),
     )
 
 

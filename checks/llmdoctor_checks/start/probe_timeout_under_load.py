@@ -227,16 +227,10 @@ def _of_serve(pod: Pod, logs: Logs) -> Finding | None:
                 log_evidence(missed[-1]),
                 *((log_evidence(load.line),) if load and busy else ()),
             ),
-            fixes=(
-                fixes.advice(
-                    "Set health_check_timeout_s: 60"
-                    + (
-                        f" and max_ongoing_requests: {load.running}, as many as it runs at once,"
-                        if load and busy
-                        else ""
-                    )
-                    + f" for the deployment in the Serve configuration of {fixes.edited(pod)}"
-                ),
+            fix=fixes.advice(
+                "Set health_check_timeout_s: 60"
+                + (f" and max_ongoing_requests: {load.running}, as many as it runs at once," if load and busy else "")
+                + f" for the deployment in the Serve configuration of {fixes.edited(pod)}"
             ),
             order=last.order,
         )
@@ -286,7 +280,6 @@ def _restarted(pod: Pod, ending: Ending, events: Events, logs: Logs | None) -> F
     refused = token or full or busy or passed_on
     said = refused or compiles or (phase.line if phase else listened)
     return Finding(
-        role="cause",
         confidence="possible" if listened else "likely",
         summary=f"The kubelet restarted {container.name}{span}: it was up and {_lacked(slow[-1], which, probe, token, full, busy)}.",
         evidence=(
@@ -438,7 +431,7 @@ def _taken_out(pod: Pod, engine: Engine, events: Events, logs: Logs | None) -> F
 def _unready(pod: Pod, engine: Engine, events: Events, logs: Logs | None) -> Finding | None:
     """A readiness probe that gets no answer in time from a server of which something shows that it works."""
     container, probe = engine.container, engine.container.spec.readiness_probe
-    trouble = next((t for t in pod.troubles if t.kind == "not-ready" and t.container is container), None)
+    trouble = container.trouble("not-ready")
     if trouble is None or probe is None:
         return None
     failed = [event for kind, event in failures(container, events) if kind == "readiness" and _in(event, trouble.since)]
@@ -457,12 +450,11 @@ def _unready(pod: Pod, engine: Engine, events: Events, logs: Logs | None) -> Fin
     ):
         return None
     return Finding(
-        role="cause",
         summary=f"{pod.name} counts as not ready because {container.name} does not answer within the "
         f"{say_seconds(probe.timeout_seconds)} that its readiness probe allows; {why}.",
         evidence=(event_evidence(slow[-1], pod.cluster), log_evidence(shown), *_evidence(pod, probe, [], "readiness")),
         explains=("not-ready",),
-        fixes=(_readiness_fix(pod, container, probe, _late_too(container, events, trouble.since)),),
+        fix=_readiness_fix(pod, container, probe, _late_too(container, events, trouble.since)),
         order=shown.order,
     )
 
@@ -476,8 +468,8 @@ def _late_too(container: Container, events: Events, since: datetime | None) -> k
 def _flaps(pod: Pod, engine: Engine, events: Events, logs: Logs) -> Finding | None:
     """A busy server that is ready again, after its readiness probe, which got no answer in time, had taken it out of its Services."""
     container, probe, now = engine.container, engine.container.spec.readiness_probe, pod.cluster.now
-    ready, running = pod.condition("Ready"), container.status.state.running
-    since, started = (parse_time(at) for at in (ready and ready.last_transition_time, running and running.started_at))
+    ready, started = pod.condition("Ready"), container.started
+    since = parse_time(ready.last_transition_time) if ready else None
     if not pod.ready or probe is None or now is None or since is None or started is None or container.restarts:
         return None
     if probe.timeout_seconds >= _PATIENT_SECONDS:
@@ -494,7 +486,6 @@ def _flaps(pod: Pod, engine: Engine, events: Events, logs: Logs) -> Finding | No
     if not said or not said[-1].running or not works(pod, said) or _came_up_after(last, said[-1].line.log, now):
         return None
     return Finding(
-        role="cause",
         severity="warning",
         summary=f"{pod.name} was taken out of its Services and is ready again for {say_seconds((now - since).total_seconds())}: "
         f"{container.name} did not answer its readiness probe within {say_seconds(probe.timeout_seconds)}, {times} times so far, while "
@@ -505,7 +496,7 @@ def _flaps(pod: Pod, engine: Engine, events: Events, logs: Logs) -> Finding | No
             *_evidence(pod, probe, [], "readiness"),
         ),
         explains=("not-ready", "http-5xx"),
-        fixes=(_readiness_fix(pod, container, probe),),
+        fix=_readiness_fix(pod, container, probe),
         order=said[-1].line.order,
     )
 
@@ -562,14 +553,12 @@ def _never_in_time(pod: Pod, engine: Engine, probe: k8s.Probe, slow: Event) -> F
     if not _computes(engine, probe) or engine.at_least(_HEALTH_COMPUTES) is not True or slow.count < _SEVERAL:
         return None
     return Finding(
-        role="cause",
-        confidence="likely",
         summary=f"{pod.name} counts as not ready because {engine.container.name} does not answer within the "
         f"{say_seconds(probe.timeout_seconds)} that its readiness probe allows: SGLang computes a token for it and looks for that after "
         "one second, so that no answer comes sooner.",
         evidence=(event_evidence(slow, pod.cluster), *_evidence(pod, probe, [], "readiness")),
         explains=("not-ready",),
-        fixes=(_readiness_fix(pod, engine.container, probe),),
+        fix=_readiness_fix(pod, engine.container, probe),
     )
 
 

@@ -142,7 +142,6 @@ def probe_too_short(pod: Pod, subject: Subject, events: Events | None, logs: Log
         if guess and not (log is None and probe and _killed_in_time(ending, probe)):
             continue
         yield Finding(
-            role="cause",
             confidence="possible" if guess or still else "certain" if kills and phase else "likely",
             summary=_summary(ending, kind, probe, phase, still=waited(still)),
             evidence=(

@@ -108,7 +108,7 @@ def quantization_mismatch(pod: Pod, engine: Engine, logs: Logs | None) -> Iterat
         summary=clash.summary,
         evidence=tuple(setting_evidence(container, setting) for setting in clash.settings),
         explains=FAILED_START if crashed else (),
-        fixes=(_mended(engine, clash),),
+        fix=_mended(engine, clash),
     )
 
 
@@ -159,11 +159,10 @@ def _too_narrow(engine: Engine, printed: list[Log]) -> Iterator[Finding]:
 def _unfit(engine: Engine, line: Line, summary: str, advice: str, *, instead_of: str) -> Finding:
     """A quantization that a line of the log shows to be the fault, rather than what it looks like."""
     return Finding(
-        role="cause",
         summary=summary,
         evidence=(log_evidence(line),),
         explains=(instead_of, *FAILED_START),
-        fixes=(fixes.advice(f"{advice} ({fixes.edited(engine.pod)})"),),
+        fix=fixes.advice(f"{advice} ({fixes.edited(engine.pod)})"),
         order=line.order,
     )
 

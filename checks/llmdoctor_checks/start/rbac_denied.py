@@ -112,23 +112,19 @@ def _long_since(log: Log, line: Line, now: datetime | None) -> bool:
 def _finding(container: Container, option: str, line: Line, said: re.Match[str]) -> Finding:
     owner, name, where = said["owner"], said["name"], said["where"]
     return Finding(
-        role="cause",
         summary=f"Service account {owner}/{name} is not allowed to {said['verb']} pods in {where or 'the whole cluster'}: "
         f"{container.name}, which looks for its servers there, finds none.",
         evidence=(log_evidence(line), pod_evidence(container, "args", option)),
-        fixes=(_role(owner, name, where),),
+        fix=_role(owner, name, where),
         order=line.order,
     )
 
 
 def _without_token(pod: Pod, container: Container, option: str, line: Line) -> Finding:
     return Finding(
-        role="cause",
         summary=f"{container.name} is told to look for its servers by itself, and no token of a service account is mounted: it finds none.",
         evidence=(log_evidence(line), pod_evidence(container, "args", option)),
-        fixes=(
-            fixes.set_spec(pod, "/automountServiceAccountToken", True, "Mount the token of the pod's service account"),
-        ),
+        fix=fixes.set_spec(pod, "/automountServiceAccountToken", True, "Mount the token of the pod's service account"),
         order=line.order,
     )
 

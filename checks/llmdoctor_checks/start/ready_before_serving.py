@@ -31,7 +31,6 @@ from kubectl_llmdoctor.api import (
     k8s,
     log_evidence,
     logs_of,
-    parse_time,
     phase_of,
     pod_evidence,
     seconds_ago,
@@ -184,17 +183,15 @@ def _failed_at_first(pod: Pod, logs: Logs) -> Iterator[Finding]:
         # one that is loaded once more was let go, or failed, after it had answered
         if loaded is None or _loaded(log.lines(1, failed[0].number - 1)) is not None:
             continue
-        age = _age(container, pod.cluster.now)
+        age = pod.cluster.seconds_since(container.started)
         yield Finding(
             role="cause" if age is not None and age <= _RECENT_SECONDS else "risk",
             summary=f"{container.name} answered {count_of(len(failed), 'request')} to {first[1]['path']} with an error before its model "
             f"was loaded, and all of the {len(well)} since: it counts as ready too early.",
             evidence=(log_evidence(failed[-1]), log_evidence(loaded), _readiness(container)),
-            fixes=(
-                fixes.advice(
-                    f"Have the readiness probe in {fixes.edited(pod)} ask what succeeds only when the model is loaded (a path of the "
-                    "server that says so, or a small request by a command)"
-                ),
+            fix=fixes.advice(
+                f"Have the readiness probe in {fixes.edited(pod)} ask what succeeds only when the model is loaded (a path of the "
+                "server that says so, or a small request by a command)"
             ),
             order=failed[0].order,
         )
@@ -215,13 +212,6 @@ def _questions(log: Log, *, alone: bool) -> list[tuple[Line, re.Match[str]]]:
         for x, found in said
         if found and not re.search(_RUN_BY, found["path"]) and not (alone and re.search(_ITSELF, x.text[:200]))
     ]
-
-
-def _age(container: Container, now: datetime | None) -> float | None:
-    """For how many seconds a container has run."""
-    running = container.status.state.running if container.status else None
-    started = parse_time(running.started_at) if running is not None else None
-    return (now - started).total_seconds() if now is not None and started is not None else None
 
 
 def _before_its_servers(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
@@ -260,16 +250,13 @@ def _turns_away(
     server, phase = min(loads, key=lambda load: not load[0].failing)
     down = _down(server, phase)
     return Finding(
-        role="cause",
         summary=f"{pod.name} counts as ready and refuses requests: of the servers at {host} none is ready, and {server.name} "
         f"is {down or _how_far(phase)}.",
         awaits=tuple(f"{one.namespace}/{one.name}" for one, _ in loads) if down else (),
         evidence=(log_evidence(refused), *((log_evidence(phase.line),) if phase else ()), _readiness(container)),
-        fixes=(
-            fixes.advice(
-                f"Have the readiness probe in {fixes.edited(pod)} ask what succeeds only when each of its servers answers "
-                "(/readiness of SGLang's router knows of one server alone), or send requests only when these are ready"
-            ),
+        fix=fixes.advice(
+            f"Have the readiness probe in {fixes.edited(pod)} ask what succeeds only when each of its servers answers "
+            "(/readiness of SGLang's router knows of one server alone), or send requests only when these are ready"
         ),
         order=refused.order,
     )
@@ -343,11 +330,10 @@ def _launched(pod: Pod, logs: Logs, *, waits: bool) -> Iterator[Finding]:
             continue
         doing = phase.name if phase is not None else "loading its model"
         yield Finding(
-            role="cause",
             summary=f"{pod.name} counts as ready, and the engine that {container.name} starts is {doing} by its log; "
             f"{client.log.pod} {'waited in vain' if waits else 'was turned away'}.",
             evidence=(log_evidence(client), *((log_evidence(began),) if began else ()), _readiness(container)),
-            fixes=(_of_its_engine(pod, container, client, waits=waits),),
+            fix=_of_its_engine(pod, container, client, waits=waits),
         )
         return
 
@@ -428,7 +414,6 @@ def _observed(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
         return None
     action = _action(probe)
     return Finding(
-        role="cause",
         confidence="certain",
         summary=f"{pod.name} counts as ready, and {engine.title} in {container.name} {says}: requests fail until the model is loaded.",
         evidence=(
@@ -436,7 +421,7 @@ def _observed(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
             *((log_evidence(phase.line),) if phase else ()),
             pod_evidence(container, "readinessProbe", action),
         ),
-        fixes=(_probe(engine, path),),
+        fix=_probe(engine, path),
     )
 
 
@@ -452,7 +437,7 @@ def _loading(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> F
         return None
     evidence = [_readiness(container)]
     blind = probe is None or _nothing(probe)
-    if client := _turned_away(pod, container) or _beside(pod, engine, logs) or _asked_in_vain(pod, engine, cluster):
+    if client := _turned_away(pod, container) or _beside(engine, logs) or _asked_in_vain(pod, engine, cluster):
         who = client.log.container if client.log.pod == pod.name else client.log.pod
         summary = (
             f"{pod.name} counts as ready, and {engine.title} in {container.name} is {phase.name} by its log; {who} was "
@@ -471,7 +456,7 @@ def _loading(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> F
         confidence="likely" if client or probe else "possible",
         summary=summary,
         evidence=tuple(evidence),
-        fixes=(_probe(engine, "/health"),),
+        fix=_probe(engine, "/health"),
     )
 
 
@@ -488,11 +473,10 @@ def _answered(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
         return None
     action = _action(probe)
     return Finding(
-        role="cause",
         summary=f"{pod.name} counts as ready, and {engine.title} in {container.name} still loads the model: it has answered "
         f"{count_of(len(failed), 'request')} with 503 meanwhile.",
         evidence=(log_evidence(failed[-1]), log_evidence(begun), pod_evidence(container, "readinessProbe", action)),
-        fixes=(_probe(engine, "/health"),),
+        fix=_probe(engine, "/health"),
     )
 
 
@@ -525,7 +509,7 @@ def _asked_in_vain(pod: Pod, engine: Engine, cluster: Cluster) -> Line | None:
         (
             line
             for line in _last_of_each(said)
-            if (line.log.source.namespace, line.log.pod, line.log.container) in asking
+            if line.log.whose in asking
             and not answered(line.log, after=line.number)
             and not before(line, engine.container, cluster)
         ),
@@ -553,10 +537,10 @@ def _nobody_there(cluster: Cluster, words: tuple[str, ...]) -> Iterator[Line]:
     return (line for log in current_logs(cluster) if log.pod for line in log.find(*words))
 
 
-def _beside(pod: Pod, engine: Engine, logs: Logs | None) -> Line | None:
+def _beside(engine: Engine, logs: Logs | None) -> Line | None:
     """The same of a proxy in the pod itself (llm-d's routing-proxy), which finds nobody at the engine's port."""
     at = re.compile(rf"(?:127\.0\.0\.1|localhost|\[::1\]|0\.0\.0\.0):{engine.value('port')}(?!\d)")
-    beside = [c.name for c in pod.containers if c is not engine.container and c.role != "init"]
+    beside = [c.name for c in engine.container.beside]
     lines = (
         line
         for log in (logs.current(name) for name in beside if logs)
@@ -605,7 +589,7 @@ def _honest(engine: Engine, probe: k8s.Probe) -> bool:
 
 
 def _finding(role: str, summary: str, evidence: Evidence, fix: Fix) -> Finding:
-    return Finding(role="risk" if role == "risk" else "note", summary=summary, evidence=(evidence,), fixes=(fix,))
+    return Finding(role="risk" if role == "risk" else "note", summary=summary, evidence=(evidence,), fix=fix)
 
 
 def _probe(engine: Engine, path: str) -> Fix:

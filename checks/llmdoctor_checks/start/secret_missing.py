@@ -101,11 +101,10 @@ def _pull_secret(pod: Pod, events: Events | None) -> Iterator[Finding]:
             f"kubectl -n {pod.namespace} create -f -"
         )
     yield Finding(
-        role="cause",
         summary=f"The image pull secret {secret} does not exist in {pod.namespace}, and the registry refuses the image without it.",
         evidence=(event_evidence(missing[-1], pod.cluster), event_evidence(refused[-1], pod.cluster)),
         explains=("image-pull-failed", *CRASHED, "pod-pending"),
-        fixes=(fixes.advice(text, create),),
+        fix=fixes.advice(text, create),
     )
 
 

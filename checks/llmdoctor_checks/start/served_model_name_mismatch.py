@@ -182,13 +182,9 @@ def _told_to_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | No
         summary=f"{line.log.pod} asks {engine.container.name}{known}, for the model {said['name']}: it is refused, "
         f"{often(len(answers))} in its log.",
         evidence=(log_evidence(line, said[0]),),
-        fixes=(
-            settling.serving_as(engine, said["name"])
-            or (_pulled(engine, said["name"]) if engine.name == "ollama" else None)
-            or fixes.advice(
-                f"Have {fixes.edited(pod)} answer to {said['name']}, or correct the name in {line.log.pod}"
-            ),
-        ),
+        fix=settling.serving_as(engine, said["name"])
+        or (_pulled(engine, said["name"]) if engine.name == "ollama" else None)
+        or fixes.advice(f"Have {fixes.edited(pod)} answer to {said['name']}, or correct the name in {line.log.pod}"),
         order=line.order,
     )
 
@@ -235,11 +231,9 @@ def _told_by_router(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | Non
         summary=f"{line.log.pod} asks {engine.container.name} for {lacks}, and is refused, {often(len(answers))} in its log: as a router, "
         f"llama-server answers to the names of its models alone{f' ({few(names, 5)})' if names else ''}.",
         evidence=(log_evidence(line, said[0]), *((log_evidence(begun),) if begun is not None else ())),
-        fixes=(
-            fixes.advice(
-                f"Have {line.log.pod} ask for a name that stands at /v1/models of {pod.name}, or give the model an alias in "
-                "--models-preset; with --model llama-server has one, and answers to any name"
-            ),
+        fix=fixes.advice(
+            f"Have {line.log.pod} ask for a name that stands at /v1/models of {pod.name}, or give the model an alias in "
+            "--models-preset; with --model llama-server has one, and answers to any name"
         ),
         order=line.order,
     )
@@ -278,10 +272,8 @@ def _by_status(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) ->
         summary=f"{len(lost)} of {len(asked)} requests to {engine.container.name}{known}, were answered with 404, though it serves "
         f"/v1/{path}: they ask for a model by another name.",
         evidence=(log_evidence(line, "404"), log_evidence(lost[0][0], "404")),
-        fixes=(
-            fixes.advice(
-                f"Have the clients ask for a name that stands at /v1/models of {pod.name}, or let {fixes.edited(pod)} answer to theirs"
-            ),
+        fix=fixes.advice(
+            f"Have the clients ask for a name that stands at /v1/models of {pod.name}, or let {fixes.edited(pod)} answer to theirs"
         ),
         order=line.order,
     )
@@ -297,14 +289,11 @@ def _by_label(pod: Pod, engine: Engine, cluster: Cluster) -> Finding | None:
         said = re.search(_ASKED_FOR, line.text)
         if said is not None and said["name"] in own:
             return Finding(
-                role="cause",
                 summary=f"The gateway refuses requests for {said['name']}, the name that {engine.container.name} answers to: it "
                 f"knows this pod by its label {_LABEL} as {label}.",
                 evidence=(log_evidence(line, _UNKNOWN), pod_evidence(pod, f"metadata.labels[{_LABEL}]", label)),
-                fixes=(
-                    fixes.advice(
-                        f"Give the label {_LABEL} and --served-model-name of {fixes.edited(pod)} the same value"
-                    ),
+                fix=fixes.advice(
+                    f"Give the label {_LABEL} and --served-model-name of {fixes.edited(pod)} the same value"
                 ),
                 order=line.order,
             )
@@ -325,12 +314,10 @@ def _by_route(engine: Engine, route: Routed, names: tuple[str, ...], said: Evide
         summary=f"HTTPRoute {route.item.name} sends requests for the model {route.model} to {engine.container.name}, which serves "
         f"{few(names, 5)}: they fail with 404.",
         evidence=(said, object_evidence(route.item, route.path, f"{_HEADER}: {route.model}")),
-        fixes=(
-            settling.serving_as(engine, route.model)
-            or fixes.advice(f"Have the server answer to {route.model}, too: {change}")
-            if engine.name == "vllm"
-            else fixes.advice(f"Have {fixes.edited(engine.pod)} serve {route.model}, or the route name what it serves"),
-        ),
+        fix=settling.serving_as(engine, route.model)
+        or fixes.advice(f"Have the server answer to {route.model}, too: {change}")
+        if engine.name == "vllm"
+        else fixes.advice(f"Have {fixes.edited(engine.pod)} serve {route.model}, or the route name what it serves"),
     )
 
 

@@ -88,7 +88,6 @@ def setting_without_effect(pod: Pod, engine: Engine, logs: Logs | None) -> Itera
     line = _cuts(engine, logs) if cut is not None and logs is not None and pod.ready else None
     if cut is not None and line is not None:
         yield Finding(
-            role="cause",
             severity="warning",
             summary=f"{_summary(engine, [cut])} Its context stays as it is, and prompts are cut to it.",
             evidence=(problem_evidence(pod, cut), log_evidence(line)),
@@ -103,13 +102,12 @@ def setting_without_effect(pod: Pod, engine: Engine, logs: Logs | None) -> Itera
     other = _loads_another(engine, named, logs) if named and logs else None
     if named and other:
         yield Finding(
-            role="cause",
             severity="warning",
             confidence="certain",
             summary=f"{_summary(engine, [named])} So it serves another model than {_model(named)}.",
             evidence=(problem_evidence(pod, named), log_evidence(other)),
             explains=("served-model-name-mismatch", "model-not-found", "hf-unauthorized", "hf-unreachable"),
-            fixes=(_fix(engine, named),),
+            fix=_fix(engine, named),
             order=other.order,
         )
         return
@@ -136,7 +134,7 @@ def _done_without(engine: Engine, logs: Logs) -> Iterator[Finding]:
                 confidence="certain",
                 summary=f"llama-server could not use what {option} names, and {does}{f': {why}' if why else ''}.",
                 evidence=(log_evidence(line),),
-                fixes=(fixes.advice(f"Correct {option}, or remove it, in {fixes.edited(engine.pod)}"),),
+                fix=fixes.advice(f"Correct {option}, or remove it, in {fixes.edited(engine.pod)}"),
             )
             return
 
@@ -163,10 +161,8 @@ def _unread_storage(pod: Pod, engine: Engine) -> Iterator[Finding]:
             pod_evidence(pod, at, text if isinstance(text, str) else str(dig(text, "path") or dig(text, "key"))),
             pod_evidence(container, "args", " ".join(container.spec.argv) or "none"),
         ),
-        fixes=(
-            fixes.advice(
-                f"Add --model={_MODELS} to the arguments of {container.name}, in the runtime or in {fixes.edited(pod)}"
-            ),
+        fix=fixes.advice(
+            f"Add --model={_MODELS} to the arguments of {container.name}, in the runtime or in {fixes.edited(pod)}"
         ),
     )
 

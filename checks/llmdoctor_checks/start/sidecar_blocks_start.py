@@ -119,7 +119,6 @@ def _not_started(pod: Pod, events: Events | None, logs: Logs | None) -> Iterator
         last = pod.containers[-1].name
         told = _mesh.complaint(container, logs)
         yield Finding(
-            role="cause",
             summary=f"The startup probe of the sidecar {container.name} does not succeed, and {last} is started only after it.",
             evidence=(
                 event_evidence(failed[-1], pod.cluster),
@@ -152,11 +151,10 @@ def _not_up(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
                 continue
             kind = "containerStatuses" if other.role == "main" else "initContainerStatuses"
             yield Finding(
-                role="cause",
                 summary=f"{container.name} ended because {other.name}, which it asks at localhost:{found[1]}, was not up.",
                 evidence=(log_evidence(line), pod_evidence(pod, f"status.{kind}[{other.name}].ready", "false")),
                 explains=NOT_STARTED,
-                fixes=(_waited_for(container, other),),
+                fix=_waited_for(container, other),
                 order=line.order,
             )
             return
@@ -178,7 +176,6 @@ def _given_a_command(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
         if told is None:
             lacks = "told of no probe by which it could ask the server: KServe hands on none that is a command or gRPC"
         yield Finding(
-            role="cause",
             confidence="certain" if said else "likely",
             summary=f"{sidecar.name} is {lacks}: it never becomes ready.",
             evidence=(
@@ -186,11 +183,9 @@ def _given_a_command(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
                 *((pod_evidence(sidecar, f"env[{SIDECAR_PROBE}]", str(told.value)[:200]),) if told else ()),
             ),
             explains=(*NOT_STARTED, "engine-args-invalid", "progress-deadline"),
-            fixes=(
-                fixes.advice(
-                    f"Make the server's readinessProbe httpGet or tcpSocket instead of exec, in {fixes.edited(pod)}: {sidecar.name} "
-                    f"can ask that{_asked_before(pod)}"
-                ),
+            fix=fixes.advice(
+                f"Make the server's readinessProbe httpGet or tcpSocket instead of exec, in {fixes.edited(pod)}: {sidecar.name} "
+                f"can ask that{_asked_before(pod)}"
             ),
         )
         return

@@ -170,7 +170,7 @@ def slow_load(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | None) -> It
             "each restart and each further replica takes as long.",
             evidence=(log_evidence(line),),
             explains=("not-ready", "rollout-stuck") if shown else (),
-            fixes=(_fix(pod, engine),),
+            fix=_fix(pod, engine),
         )
 
 
@@ -203,11 +203,9 @@ def _ollama(pod: Pod, engine: Engine, log: Log) -> Finding | None:
         summary=f"Ollama had loaded {share:.0%} of a model, and {begun:.0%} of it {say_seconds(seconds)} before{volume}: at that pace all "
         f"of it takes {say_seconds(whole)}, and the client waits for it.",
         evidence=(log_evidence(last), log_evidence(first)),
-        fixes=(
-            fixes.advice(
-                f"Keep Ollama's models on a fast local or block volume (not a network file system), in {fixes.edited(pod)}; until then let "
-                "clients wait longer, and keep the model loaded (OLLAMA_KEEP_ALIVE=-1)"
-            ),
+        fix=fixes.advice(
+            f"Keep Ollama's models on a fast local or block volume (not a network file system), in {fixes.edited(pod)}; until then let "
+            "clients wait longer, and keep the model loaded (OLLAMA_KEEP_ALIVE=-1)"
         ),
         order=last.order,
     )
@@ -232,7 +230,7 @@ def _loading(pod: Pod, engine: Engine, bar: Bar, pace: float | None) -> Finding:
         f"{say_seconds(bar.seconds)}{each}{_where(engine)}: at that pace all of them take {say_seconds(bar.whole)}.",
         evidence=(log_evidence(bar.line),),
         explains=("not-ready", "rollout-stuck"),
-        fixes=(_fix(pod, engine),),
+        fix=_fix(pod, engine),
         order=bar.line.order,
     )
 
@@ -253,11 +251,9 @@ def _fetching(pod: Pod, engine: Engine, log: Log, bar: Bar | None) -> Finding | 
         f"{say_seconds(left)} more.",
         evidence=(log_evidence(line),),
         explains=("not-ready", "rollout-stuck"),
-        fixes=(
-            fixes.advice(
-                "Keep the model on a volume that outlives the pod, or take it from a mirror that is nearer (HF_ENDPOINT), in "
-                f"{fixes.edited(pod)}; see what holds the way to the hub back (a proxy, a limit of the node's bandwidth, many pods at once)"
-            ),
+        fix=fixes.advice(
+            "Keep the model on a volume that outlives the pod, or take it from a mirror that is nearer (HF_ENDPOINT), in "
+            f"{fixes.edited(pod)}; see what holds the way to the hub back (a proxy, a limit of the node's bandwidth, many pods at once)"
         ),
         order=line.order,
     )
@@ -265,17 +261,15 @@ def _fetching(pod: Pod, engine: Engine, log: Log, bar: Bar | None) -> Finding | 
 
 def _long_on_the_way(pod: Pod, engine: Engine, log: Log, bar: Bar | None) -> Finding | None:
     """A first start that has downloaded or loaded for half an hour, and prints no bar that says how far it is."""
-    trouble = next((t for t in pod.troubles if t.kind == "not-ready" and t.container is engine.container), None)
-    phase, now = phase_of(log), pod.cluster.now
-    if trouble is None or trouble.since is None or now is None or phase is None or phase.name not in _ON_THE_WAY:
+    trouble = engine.container.trouble("not-ready")
+    phase, seconds = phase_of(log), pod.cluster.seconds_since(trouble.since) if trouble else None
+    if trouble is None or seconds is None or phase is None or phase.name not in _ON_THE_WAY:
         return None
     if bar is not None and bar.line.number > phase.line.number:
         return None  # all shards are read
-    seconds = (now - trouble.since).total_seconds()
     if seconds < _LONG_SECONDS or not _last(phase.line):
         return None
     return Finding(
-        role="cause",
         severity="warning",
         # it may as well stand still
         confidence="possible",
@@ -285,12 +279,10 @@ def _long_on_the_way(pod: Pod, engine: Engine, log: Log, bar: Bar | None) -> Fin
             pod_evidence(engine.container, "state.running.startedAt", f"{trouble.since:%Y-%m-%dT%H:%M:%SZ}"),
         ),
         explains=("not-ready", "rollout-stuck"),
-        fixes=(
-            fixes.advice(
-                f"See whether it reads or downloads anything, then shorten that, in {fixes.edited(pod)}; a download that "
-                "stands still goes on without Xet (HF_HUB_DISABLE_XET=1)",
-                f"kubectl -n {pod.namespace} exec {pod.name} -c {engine.container.name} -- cat /proc/1/io",
-            ),
+        fix=fixes.advice(
+            f"See whether it reads or downloads anything, then shorten that, in {fixes.edited(pod)}; a download that "
+            "stands still goes on without Xet (HF_HUB_DISABLE_XET=1)",
+            f"kubectl -n {pod.namespace} exec {pod.name} -c {engine.container.name} -- cat /proc/1/io",
         ),
         order=phase.line.order,
     )

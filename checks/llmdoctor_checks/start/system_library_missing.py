@@ -52,7 +52,6 @@ def system_library_missing(pod: Pod, subject: Subject, logs: Logs | None) -> Ite
         if asked is None or line is None or said is None or re.search(_ON_GPU, line.log.text[:_BEGINNING]):
             continue
         yield Finding(
-            role="cause",
             severity="warning",
             summary=f"{container.name} runs on the CPU: ONNX Runtime's provider for CUDA needs the library {said['lib']}, "
             f"which is not where the loader looks; its {container.accelerators[asked]} {asked} is idle.",
@@ -61,12 +60,10 @@ def system_library_missing(pod: Pod, subject: Subject, logs: Logs | None) -> Ite
                 pod_evidence(container, f"resources.limits[{asked}]", str(container.accelerators[asked])),
             ),
             explains=("weights-off-gpu", "cpu-starved", "gpu-idle"),
-            fixes=(
-                fixes.advice(
-                    f"Take an image with the CUDA and cuDNN of the major version that this ONNX Runtime was built with, in "
-                    f"{fixes.edited(pod)}, and name the folder of {said['lib']} in LD_LIBRARY_PATH where it is there",
-                    f"kubectl -n {pod.namespace} exec {pod.name} -c {container.name} -- ldconfig -p",
-                ),
+            fix=fixes.advice(
+                f"Take an image with the CUDA and cuDNN of the major version that this ONNX Runtime was built with, in "
+                f"{fixes.edited(pod)}, and name the folder of {said['lib']} in LD_LIBRARY_PATH where it is there",
+                f"kubectl -n {pod.namespace} exec {pod.name} -c {container.name} -- ldconfig -p",
             ),
             order=line.order,
         )

@@ -110,7 +110,7 @@ def tool_parser_not_enabled(pod: Pod, engine: Engine, cluster: Cluster, logs: Lo
             summary=f"{line.log.pod} sends tools, and {engine.container.name} was started without --enable-auto-tool-choice and "
             f"--tool-call-parser{_unread(engine)}: it is refused, {often(len(said))} in its log.",
             evidence=(log_evidence(line, words[0]), *_variables(engine)),
-            fixes=(releases.reads_tools(engine) or _switched_on(engine),),
+            fix=releases.reads_tools(engine) or _switched_on(engine),
             order=line.order,
         )
         return
@@ -131,7 +131,7 @@ def tool_parser_not_enabled(pod: Pod, engine: Engine, cluster: Cluster, logs: Lo
         summary=f"{engine.container.name} names the parser {parser.value} for tool calls, and without {flag} {engine.label} uses "
         'none: every request with tools and tool_choice "auto" fails with status 400.',
         evidence=(setting_evidence(engine.container, parser),),
-        fixes=(fixes.set_flag(engine, "enable_auto_tool_choice", flag, "", f"Add {flag}"),),
+        fix=fixes.set_flag(engine, "enable_auto_tool_choice", flag, "", f"Add {flag}"),
     )
 
 
@@ -152,11 +152,9 @@ def _unread_calls(engine: Engine, logs: Logs) -> Finding | None:
         summary=f"The parser {whose[1]} of {engine.container.name or engine.title} saw tool calls in "
         f"{count_of(len(lines), 'answer')} and could not read them{followed}. The calls are lost, with status 200.",
         evidence=(log_evidence(lines[-1]),),
-        fixes=(
-            fixes.advice(
-                f"Name the parser of the format that the model writes (--tool_parser) in {fixes.edited(engine.container.pod)}; look at "
-                "such an answer for it, and at whether max_tokens cut it off"
-            ),
+        fix=fixes.advice(
+            f"Name the parser of the format that the model writes (--tool_parser) in {fixes.edited(engine.container.pod)}; look at "
+            "such an answer for it, and at whether max_tokens cut it off"
         ),
         order=lines[-1].order,
     )
@@ -175,20 +173,19 @@ def _seen_by_clients(pod: Pod, engine: Engine, cluster: Cluster) -> Finding | No
     if engine.name == "vllm" and engine.value("enable_auto_tool_choice", False) is False:
         return None
     said = cluster.once("marks of calls", lambda: list(_marked(cluster)))
-    clients = {(c.pod.namespace, c.pod.name, c.name) for c in asking(pod, cluster)} if said else set()
+    clients = {c.whose for c in asking(pod, cluster)} if said else set()
     unread = ((line, able) for who, line, able in said if who in clients and parser.value not in able)
     line, able = next(unread, (None, ()))
     if line is None:
         return None
     family = parser_among(engine.checkpoint.rstrip("/").rpartition("/")[2], list(able))
     return Finding(
-        role="cause",
         severity="warning",
         confidence="likely" if family else "possible",
         summary=f"{line.log.pod} gets tool calls as text, with status 200: {engine.container.name} has the parser {parser.value}, and the "
         f"model writes them as {able[0]} reads them.",
         evidence=(log_evidence(line), setting_evidence(engine.container, parser)),
-        fixes=((releases.reads_tools(engine) if family else None) or _of_the_format(engine, able[0]),),
+        fix=(releases.reads_tools(engine) if family else None) or _of_the_format(engine, able[0]),
         order=line.order,
     )
 

@@ -107,32 +107,28 @@ def vgpu_shim(pod: Pod, subject: Subject, logs: Logs, node: Node | None) -> Iter
 
 def _initialises(pod: Pod, logs: Logs) -> Iterator[Finding]:
     """A container that runs, and whose last word is the library's first."""
-    now = pod.cluster.now
     for trouble in pod.troubles:
-        container = trouble.container
-        if trouble.kind != "not-ready" or container is None or trouble.since is None or now is None:
+        container, runs = trouble.container, pod.cluster.seconds_since(trouble.since)
+        if trouble.kind != "not-ready" or container is None or runs is None:
             continue
-        last, runs = _hangs(logs.current(container.name), now), (now - trouble.since).total_seconds()
+        last = _hangs(logs.current(container.name), pod.cluster.now)
         if last is None or runs < _PATIENCE:
             continue
         yield Finding(
-            role="cause",
             summary=f"{container.name} has run for {say_seconds(runs)}, and has printed nothing since HAMi's library libvgpu.so began to "
             "initialise: it hangs there.",
             evidence=(log_evidence(last), pod_evidence(container, "image", container.spec.image)),
             explains=_EXPLAINS,
-            fixes=(
-                fixes.platform(
-                    f"See on node {pod.spec.node_name or 'of the pod'} whether nvidia-smi answers and whether a process that is gone holds "
-                    "the library's lock (/tmp/vgpulock/lock), remove that file, and take a HAMi release that knows this driver; "
-                    "CUDA_DISABLE_CONTROL=true lets the engine start without the library, on the whole GPU",
-                    f"kubectl -n {pod.namespace} exec {pod.name} -c {container.name} -- ls -l /tmp/vgpulock",
-                ),
+            fix=fixes.platform(
+                f"See on node {pod.spec.node_name or 'of the pod'} whether nvidia-smi answers and whether a process that is gone holds "
+                "the library's lock (/tmp/vgpulock/lock), remove that file, and take a HAMi release that knows this driver; "
+                "CUDA_DISABLE_CONTROL=true lets the engine start without the library, on the whole GPU",
+                f"kubectl -n {pod.namespace} exec {pod.name} -c {container.name} -- ls -l /tmp/vgpulock",
             ),
         )
 
 
-def _hangs(log: Log | None, now: datetime) -> Line | None:
+def _hangs(log: Log | None, now: datetime | None) -> Line | None:
     """The library's first message where it is the last line of the log, and what stands before it is not of just now."""
     lines = [line for line in log.lines(max(len(log) - 20, 1)) if line.text.strip()] if log is not None else []
     if not lines or not re.fullmatch(_HANGS, lines[-1].text[:500]):
@@ -153,20 +149,17 @@ def _calls(pod: Pod, logs: Logs) -> Iterator[Finding]:
         if shim is None:
             continue
         yield Finding(
-            role="cause",
             confidence="possible",
             summary=f"{what}, and its log ends where it first calls CUDA or NCCL; HAMi's library libvgpu.so stands between it "
             "and the driver.",
             evidence=(log_evidence(line), shim, *more),
             explains=_EXPLAINS,
-            fixes=(
-                fixes.set_env(
-                    container,
-                    _NOT_LOADED,
-                    "true",
-                    "Have HAMi's library pass all calls on (the engine then sees the whole GPU); where it starts so, update HAMi and take "
-                    "the variable away again",
-                ),
+            fix=fixes.set_env(
+                container,
+                _NOT_LOADED,
+                "true",
+                "Have HAMi's library pass all calls on (the engine then sees the whole GPU); where it starts so, update HAMi and take "
+                "the variable away again",
             ),
             order=line.order,
         )
@@ -199,20 +192,17 @@ def _crashes(pod: Pod, logs: Logs) -> Iterator[Finding]:
         if line is None:
             continue
         yield Finding(
-            role="cause",
             confidence="possible",
             summary=f"A process of {ending.container.name} crashed (signal 11) while the engine started, with HAMi's library libvgpu.so "
             "between it and the driver.",
             evidence=(log_evidence(line), log_evidence(shim)),
             explains=("worker-lost", "nccl-other", "engine-init-failed", "engine-dead", "pod-failed", *_EXPLAINS),
-            fixes=(
-                fixes.set_env(
-                    ending.container,
-                    "CUDA_DISABLE_CONTROL",
-                    "true",
-                    "Have HAMi's library pass all calls on (the engine then sees the whole GPU); where it starts so, update HAMi and take "
-                    "the variable away again",
-                ),
+            fix=fixes.set_env(
+                ending.container,
+                "CUDA_DISABLE_CONTROL",
+                "true",
+                "Have HAMi's library pass all calls on (the engine then sees the whole GPU); where it starts so, update HAMi and take "
+                "the variable away again",
             ),
             order=line.order,
         )
@@ -232,7 +222,6 @@ def _unlicensed(pod: Pod, logs: Logs, node: Node | None) -> Iterator[Finding]:
         if line is None:
             continue
         yield Finding(
-            role="cause",
             summary=f"{product or 'The GPU'} of {node.name} is a virtual GPU, and takes no process: usually it has no licence.",
             evidence=(log_evidence(line), node_evidence(node, product or f"label {_VGPU_LABEL}=true")),
             explains=(
@@ -243,13 +232,11 @@ def _unlicensed(pod: Pod, logs: Logs, node: Node | None) -> Iterator[Finding]:
                 "pod-failed",
                 *_EXPLAINS,
             ),
-            fixes=(
-                fixes.platform(
-                    f"See whether the vGPU of {node.name} is licensed (License Status of nvidia-smi -q), that nvidia-gridd runs there "
-                    "with the token of the licence server (with the GPU operator: driver.licensingConfig), and start the pod again",
-                    fixes.on_node(
-                        node.name, "sh -c 'nvidia-smi -q | grep -i -A2 license; journalctl -u nvidia-gridd | tail'"
-                    ),
+            fix=fixes.platform(
+                f"See whether the vGPU of {node.name} is licensed (License Status of nvidia-smi -q), that nvidia-gridd runs there "
+                "with the token of the licence server (with the GPU operator: driver.licensingConfig), and start the pod again",
+                fixes.on_node(
+                    node.name, "sh -c 'nvidia-smi -q | grep -i -A2 license; journalctl -u nvidia-gridd | tail'"
                 ),
             ),
             order=line.order,
@@ -276,7 +263,6 @@ def _other_npus(pod: Pod, subject: Subject, logs: Logs) -> Iterator[Finding]:
         unknown = "107001" in line.text  # a card that hangs says the other as well
         wrong = "opens an NPU" if unknown else "cannot open an NPU, maybe because it does so"
         yield Finding(
-            role="cause",
             confidence="likely" if unknown else "possible",
             summary=f"{container.name} {wrong} by a number that is not its own: HAMi names the {container.gpus} NPUs that it gave by their "
             "numbers on the node, and CANN counts from 0.",
@@ -294,12 +280,10 @@ def _other_npus(pod: Pod, subject: Subject, logs: Logs) -> Iterator[Finding]:
                 "pod-failed",
                 *_EXPLAINS,
             ),
-            fixes=(
-                fixes.advice(
-                    f"Have the start of {container.name} set ASCEND_RT_VISIBLE_DEVICES to the numbers in ASCEND_VISIBLE_DEVICES before "
-                    "the engine, or take a release of HAMi's ascend-device-plugin that sets both",
-                    f"kubectl -n {pod.namespace} exec {pod.name} -c {container.name} -- sh -c 'ls /dev/davinci*; env | grep ASCEND'",
-                ),
+            fix=fixes.advice(
+                f"Have the start of {container.name} set ASCEND_RT_VISIBLE_DEVICES to the numbers in ASCEND_VISIBLE_DEVICES before "
+                "the engine, or take a release of HAMi's ascend-device-plugin that sets both",
+                f"kubectl -n {pod.namespace} exec {pod.name} -c {container.name} -- sh -c 'ls /dev/davinci*; env | grep ASCEND'",
             ),
             order=line.order,
         )
@@ -321,10 +305,9 @@ def _more_workers(subject: Subject, container: Container) -> bool:
 
 def _stands_still(pod: Pod, logs: Logs) -> Iterator[tuple[str, Line, *tuple[Evidence, ...]]]:
     """Starts that have come to the first call, and no further: one that goes on, or one that a probe has ended."""
-    now = pod.cluster.now
     for trouble in pod.troubles:
         log = logs.current(trouble.container.name) if trouble.kind == "not-ready" and trouble.container else None
-        since = (now - trouble.since).total_seconds() if now and trouble.since else 0
+        since = pod.cluster.seconds_since(trouble.since) or 0
         if log is not None and since >= STUCK_SECONDS and (line := ends_with(log, _CALLS)):
             yield f"{log.container} started {say_seconds(since)} ago", line
     for ending, line in killed_at(pod, logs, _CALLS):

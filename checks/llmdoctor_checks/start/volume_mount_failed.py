@@ -72,14 +72,11 @@ def volume_mount_failed(pod: Pod, events: Events | None, cluster: Cluster, logs:
             continue
         item, _, text = faults[0]
         yield Finding(
-            role="cause",
             summary=f"Volume {name} is not ready for a node: its {item.kind.partition('.')[0]} says {text}.",
             evidence=(event_evidence(event, cluster), *(object_evidence(*fault) for fault in faults[:2])),
             explains=CRASHED,
-            fixes=(
-                fixes.platform(
-                    f"Fix what the storage says of it (room on its disks, replicas, nodes): {text}", _describe(item)
-                ),
+            fix=fixes.platform(
+                f"Fix what the storage says of it (room on its disks, replicas, nodes): {text}", _describe(item)
             ),
             order=-2.0,  # more than the events alone say
         )

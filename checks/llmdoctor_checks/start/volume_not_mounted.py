@@ -76,7 +76,7 @@ def volume_not_mounted(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[
                     pod_evidence(container, "volumeMounts", _mounts(container)),
                 ),
                 explains=("model-not-found", "crash-loop", "not-ready") if failing else (),
-                fixes=(_mount(container, mount),),
+                fix=_mount(container, mount),
             )
             return
     if pod.exists:
@@ -91,9 +91,7 @@ def volume_not_mounted(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[
             confidence="certain",
             summary=f"No container mounts the declared {'volumes' if len(unused) > 1 else 'volume'} {names}.",
             evidence=tuple(_declared(pod, volume) for volume in unused),
-            fixes=(
-                fixes.advice(f"Mount {names} in {container.name} or take the declaration out, in {fixes.edited(pod)}"),
-            ),
+            fix=fixes.advice(f"Mount {names} in {container.name} or take the declaration out, in {fixes.edited(pod)}"),
         )
 
 
@@ -105,7 +103,6 @@ def _forgotten(pod: Pod, engine: Engine, model: Setting) -> Iterator[Finding]:
     if not failing or container.mount_over(str(model.value)) is not None or len(unused) != 1:
         return
     yield Finding(
-        role="cause",
         severity="critical",
         summary=f"{engine.label} loads its model from {model.value}, where {container.name} mounts nothing; no container mounts the "
         f"volume {unused[0].name}.",
@@ -115,11 +112,9 @@ def _forgotten(pod: Pod, engine: Engine, model: Setting) -> Iterator[Finding]:
             pod_evidence(container, "volumeMounts", _mounts(container)),
         ),
         explains=("model-not-found", *FAILED_START),
-        fixes=(
-            fixes.advice(
-                f"Mount the volume {unused[0].name} in {container.name} so that it brings {model.value} "
-                f"(at {_above(str(model.value))} or a folder above), in {fixes.edited(pod)}"
-            ),
+        fix=fixes.advice(
+            f"Mount the volume {unused[0].name} in {container.name} so that it brings {model.value} "
+            f"(at {_above(str(model.value))} or a folder above), in {fixes.edited(pod)}"
         ),
     )
 
@@ -155,12 +150,11 @@ def _missed(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
         else:
             continue
         yield Finding(
-            role="cause",
             severity="critical",
             summary=f"{engine.label} was told of {path} and did not find it: {said}.",
             evidence=(log_evidence(line), evidence, pod_evidence(container, "volumeMounts", _mounts(container))),
             explains=_EXPLAINS,
-            fixes=(fix,),
+            fix=fix,
             order=line.order,
         )
         return

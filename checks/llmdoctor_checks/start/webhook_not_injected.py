@@ -418,14 +418,12 @@ def _finding(
         summary=summary,
         evidence=evidence,
         explains=(*_EXPLAINS, *explains) if role == "cause" else (),
-        fixes=(
-            fix
-            or fixes.platform(
-                f"Recreate the pod, which then passes the webhook again{fixes.lone(pod)}; where it comes back without, the webhook "
-                f"does not run, or its namespaceSelector leaves {pod.namespace} out",
-                f"kubectl -n {pod.namespace} delete pod {pod.name}",
-                "kubectl get mutatingwebhookconfigurations -o yaml | grep -A12 namespaceSelector",
-                f"kubectl get namespace {pod.namespace} --show-labels",
-            ),
+        fix=fix
+        or fixes.platform(
+            f"Recreate the pod, which then passes the webhook again{fixes.lone(pod)}; where it comes back without, the webhook "
+            f"does not run, or its namespaceSelector leaves {pod.namespace} out",
+            f"kubectl -n {pod.namespace} delete pod {pod.name}",
+            "kubectl get mutatingwebhookconfigurations -o yaml | grep -A12 namespaceSelector",
+            f"kubectl get namespace {pod.namespace} --show-labels",
         ),
     )

@@ -35,7 +35,6 @@ def weights_corrupt(pod: Pod, engine: Engine) -> Iterator[Finding]:
         return
     maps = engine.found.argv_known or engine.get("mmap") is not None
     yield Finding(
-        role="cause",
         confidence="likely" if maps else "possible",  # a script may have told it to read the file whole
         summary=f"{engine.label} died by SIGBUS (exit code 135): a page of the model file, which it maps into memory, could not "
         "be read. The file was shortened or replaced under it, or its storage fails.",
@@ -44,10 +43,8 @@ def weights_corrupt(pod: Pod, engine: Engine) -> Iterator[Finding]:
             *((setting_evidence(container, model),) if model else ()),
         ),
         explains=(*FAILED_START, "engine-dead", "rollout-stuck"),
-        fixes=(
-            fixes.advice(
-                "Compare the size of the file with the model's page and fetch it again if it differs; write new models under "
-                "new names, and see what the kernel of the node says of the volume"
-            ),
+        fix=fixes.advice(
+            "Compare the size of the file with the model's page and fetch it again if it differs; write new models under "
+            "new names, and see what the kernel of the node says of the volume"
         ),
     )

@@ -229,7 +229,7 @@ def _finding(pod: Pod, rows: list[_Asked], among: int, *, few: bool) -> Finding:
         summary=f"{line.log.pod} has answered {asked} for {path} that were meant for {pod.name} with "
         f"{status} by itself ({detail}){': ' + meant if meant else ''}.",
         evidence=(log_evidence(rows[0].line, rows[0].detail), log_evidence(line, detail)),
-        fixes=(fixes.platform(advice),),
+        fix=fixes.platform(advice),
         order=rows[0].line.order,
     )
 

@@ -95,7 +95,7 @@ def engine_dead(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None)
                     summary=f"{pod.name} counts as ready, and the last that its log says of its engine is: "
                     f"{said(line.text).text.strip()[:160]}",
                     evidence=(log_evidence(line),),
-                    fixes=(_restart(pod, container),),
+                    fix=_restart(pod, container),
                     order=float(line.number),
                 )
             yield from _by_a_runner(pod, current) if current is not None else ()
@@ -141,7 +141,7 @@ def _by_port(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
         summary=f"{pod.name} counts as ready, and {engine.at} answers {dead[0].method} {dead[0].path} "
         f"with {dead[0].status}: its engine is dead, and every request fails.",
         evidence=(*map(engine.answers.evidence, dead), *((log_evidence(line),) if line else ())),
-        fixes=(_restart(pod, engine.container, health=True),),
+        fix=_restart(pod, engine.container, health=True),
     )
 
 
@@ -157,11 +157,9 @@ def _by_a_runner(pod: Pod, log: Log) -> Iterator[Finding]:
         confidence="certain",
         summary=f"{pod.name} counts as ready, and the process that ran its model has ended: {said(why.text).text.strip()[:160]}",
         evidence=(*((log_evidence(why),) if why is not line else ()), log_evidence(line)),
-        fixes=(
-            fixes.advice(
-                "Read what that process printed right above its end, and send one request by hand: Ollama starts the next process for it",
-                f"kubectl -n {pod.namespace} logs {pod.name} -c {log.container} --tail=300",
-            ),
+        fix=fixes.advice(
+            "Read what that process printed right above its end, and send one request by hand: Ollama starts the next process for it",
+            f"kubectl -n {pod.namespace} logs {pod.name} -c {log.container} --tail=300",
         ),
         order=line.order,
     )
@@ -182,12 +180,10 @@ def _by_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -
         summary=f"{pod.name} counts as ready, and {line.log.pod} is told {often(len(answers))} that the process of "
         f"{words['name'] or 'a model'} is gone: its requests fail.",
         evidence=(log_evidence(line, words[0]),),
-        fixes=(
-            fixes.advice(
-                f"Save the log of {pod.name} and recreate it; read in the log how that process ended (too little /dev/shm or memory, a "
-                f"crash of the model); Triton's /v2/health stays 200, so let the liveness probe ask the model itself{fixes.lone(pod)}",
-                f"kubectl -n {pod.namespace} delete pod {pod.name}",
-            ),
+        fix=fixes.advice(
+            f"Save the log of {pod.name} and recreate it; read in the log how that process ended (too little /dev/shm or memory, a "
+            f"crash of the model); Triton's /v2/health stays 200, so let the liveness probe ask the model itself{fixes.lone(pod)}",
+            f"kubectl -n {pod.namespace} delete pod {pod.name}",
         ),
         order=line.order,
     )

@@ -214,12 +214,10 @@ def _by_its_proxy(pod: Pod, logs: Logs, servers: list[Container]) -> Finding | N
                 log_evidence(failed[0], told[0] if told else ""),
                 log_evidence(failed[-1], told[0] if told else ""),
             ),
-            fixes=(
-                fixes.advice(
-                    f"Ask {server.name} past {container.name} (kubectl port-forward to its own port), and read its log for why it closes "
-                    "the connection",
-                    f"kubectl -n {pod.namespace} logs {pod.name} -c {server.name} --tail=200",
-                ),
+            fix=fixes.advice(
+                f"Ask {server.name} past {container.name} (kubectl port-forward to its own port), and read its log for why it closes "
+                "the connection",
+                f"kubectl -n {pod.namespace} logs {pod.name} -c {server.name} --tail=200",
             ),
             order=failed[0].order,
         )

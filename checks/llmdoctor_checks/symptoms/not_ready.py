@@ -19,7 +19,6 @@ from kubectl_llmdoctor.api import (
     event_evidence,
     fixes,
     log_evidence,
-    parse_time,
     phase_of,
     pod_evidence,
     say_seconds,
@@ -80,8 +79,7 @@ def not_ready(pod: Pod, subject: Subject, events: Events | None, logs: Logs | No
             yield _set_from_outside(pod, subject, trouble)
         if trouble.kind not in ("waiting", "creating", "not-ready") or container is None:
             continue
-        now = pod.cluster.now
-        seconds = (now - trouble.since).total_seconds() if now and trouble.since else None
+        seconds = pod.cluster.seconds_since(trouble.since)
         progress, lines, moving = _progress(container, logs) if trouble.kind == "not-ready" else ("", (), False)
         patience = max(_LOADING_SECONDS, _budget(container)) if moving else _LOADING_SECONDS
         loading = trouble.kind == "not-ready" and seconds is not None and seconds < patience
@@ -132,21 +130,23 @@ def _not_taken_up(pod: Pod, trouble: Trouble) -> Finding:
         confidence="certain",
         summary=f"{pod.name}: {trouble.text}.",
         evidence=(pod_evidence(pod, "status", "phase Pending, no startTime and no status of any container"),),
-        fixes=(look,),
+        fix=look,
     )
 
 
 def _span(pod: Pod, trouble: Trouble) -> str:
     """For how long a container is not ready: from its start, or from when the pod, and so each of them, was ready last."""
-    ready, now = pod.condition("Ready"), pod.cluster.now
-    since = [when for when in (trouble.since, parse_time(ready.last_transition_time) if ready else None) if when]
-    return f" for {say_seconds((now - max(since)).total_seconds())}" if now and since else ""
+    ready = pod.condition("Ready")
+    ages = [pod.cluster.seconds_since(when) for when in (trouble.since, ready.last_transition_time if ready else None)]
+    seconds = min((age for age in ages if age is not None), default=None)
+    return f" for {say_seconds(seconds)}" if seconds is not None else ""
 
 
 def _set_from_outside(pod: Pod, subject: Subject, trouble: Trouble) -> Finding:
     """A pod that is not ready, while its containers are: its node is out of sight, or its status says what is missing."""
-    condition, now, name = pod.condition("Ready"), pod.cluster.now, pod.spec.node_name or "its node"
-    span = f" for {say_seconds((now - trouble.since).total_seconds())}" if now and trouble.since else ""
+    condition, name = pod.condition("Ready"), pod.spec.node_name or "its node"
+    seconds = pod.cluster.seconds_since(trouble.since)
+    span = f" for {say_seconds(seconds)}" if seconds is not None else ""
     said = ": ".join(filter(None, (condition.reason, condition.message))) if condition else ""
     node = subject.nodes.get(pod.spec.node_name)
     reports = node is not None and node.ready is True
@@ -222,8 +222,7 @@ def _progress(container: Container, logs: Logs | None) -> tuple[str, tuple[Evide
     phase = phase_of(log)
     if log is None or phase is None:
         return "", (), log is not None and _speaks(log, container.pod.cluster.now)
-    now, last = container.pod.cluster.now, log.line(len(log)).time
-    silent = (now - last).total_seconds() if now and last else 0
+    silent = container.pod.cluster.seconds_since(log.line(len(log)).time) or 0
     moving = False
     if phase.name == "serving":
         text = " Its log says that it serves."

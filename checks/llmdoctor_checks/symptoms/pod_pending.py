@@ -30,10 +30,8 @@ def pod_pending(pending: Pending) -> Iterator[Finding]:
     """
     pod = pending.pod
     trouble = next((t for t in pod.troubles if t.kind == "pending"), None)
-    now, since = pod.cluster.now, trouble.since if trouble else None
-    waits = "waits for a node"
-    if now and since and now > since:
-        waits = f"has been waiting for a node for {say_seconds((now - since).total_seconds())}"
+    seconds = (pod.cluster.seconds_since(trouble.since) if trouble else None) or 0
+    waits = f"has been waiting for a node for {say_seconds(seconds)}" if seconds > 0 else "waits for a node"
     condition = pod.condition("PodScheduled")
     if condition and condition.message:
         evidence = pod_evidence(pod, "status.conditions[PodScheduled]", f"{condition.reason}: {condition.message}")

@@ -2,17 +2,7 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import (
-    Finding,
-    Pod,
-    Subject,
-    Workload,
-    check,
-    event_evidence,
-    parse_time,
-    rows,
-    workload_evidence,
-)
+from kubectl_llmdoctor.api import Finding, Pod, Subject, Workload, check, event_evidence, rows, workload_evidence
 from llmdoctor_checks.scheduling._refused import REASONS
 
 #: What a model may take to load.
@@ -81,21 +71,19 @@ def rollout_stuck(subject: Subject, workload: Workload) -> Iterator[Finding]:
 
 def _fails(pod: Pod) -> bool:
     """Whether anything is wrong with a pod but that it started only minutes ago and is not ready yet."""
-    now = pod.cluster.now
     return any(
-        t.kind != "not-ready" or now is None or t.since is None or (now - t.since).total_seconds() > _LOADING_SECONDS
+        t.kind != "not-ready" or (age := pod.cluster.seconds_since(t.since)) is None or age > _LOADING_SECONDS
         for t in pod.troubles
     )
 
 
 def _unready_for_long(workload: Workload) -> bool:
     """Whether its own condition Ready has not been met for longer than any model takes to load."""
-    now = workload.cluster.now
     unready = [
         c for c in rows(workload.raw, "status.conditions") if (c.get("type"), c.get("status")) == ("Ready", "False")
     ]
-    times = [since for c in unready if (since := parse_time(c.get("lastTransitionTime"))) is not None]
-    return now is not None and any((now - since).total_seconds() > _NO_LOADING_SECONDS for since in times)
+    since = workload.cluster.seconds_since
+    return any((since(c.get("lastTransitionTime")) or 0) > _NO_LOADING_SECONDS for c in unready)
 
 
 def _words(text: str) -> str:

@@ -24,7 +24,6 @@ from kubectl_llmdoctor.facts.scheduling.message import (
     parse,
 )
 from kubectl_llmdoctor.facts.scheduling.verdict import NodeVerdict, Reason
-from kubectl_llmdoctor.facts.units import parse_time
 from kubectl_llmdoctor.facts.usage import Amounts, Usage, requests_of, usage_of
 
 if TYPE_CHECKING:
@@ -118,8 +117,7 @@ class Pending:
     @property
     def seconds(self) -> float | None:
         """How many seconds it has existed, as the snapshot tells the time."""
-        now, made = self.pod.cluster.now, parse_time(self.pod.obj.metadata.creation_timestamp)
-        return (now - made).total_seconds() if now and made else None
+        return self.pod.cluster.seconds_since(self.pod.obj.metadata.creation_timestamp)
 
     @cached_property
     def requests(self) -> Amounts:
