@@ -31,6 +31,7 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks._consequences import CRASHED
 from llmdoctor_checks.multi_gpu import _stopped
+from llmdoctor_checks.multi_gpu._layouts import MISMATCH, other_layout
 from llmdoctor_checks.scheduling._devices import for_other_hardware
 
 #: vLLM's scheduler says this at each step of a request whose cache has not come yet (`v1/core/sched/scheduler.py`, a debug message).
@@ -85,7 +86,7 @@ _FAILED_ROOM = expression(r"(?:error for room |bootstrap_room=)(\d{1,20})(?!\d)"
 @check(
     "kv-transfer-failed",
     since="0.1",
-    literals=(_WAITS, _CAME, _EXPIRED, _GIVEN_UP, *_OF_A_ROOM, *_stopped.LITERALS, *_DEAD, _LOST),
+    literals=(_WAITS, _CAME, _EXPIRED, _GIVEN_UP, *_OF_A_ROOM, *_stopped.LITERALS, *_DEAD, _LOST, MISMATCH),
 )
 def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """The KV cache does not get from prefill to decode.
@@ -128,6 +129,7 @@ def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterato
     elif logs is not None:
         for server in subject.engines(pod):
             yield from _stopped.stopped(pod, server, logs)
+    yield from other_layout(pod, list(subject.engines(pod)), logs) if logs is not None and pod.exists else ()
     yield from _died_with_its_peer(pod, logs) if logs is not None else ()
     yield from _alone(pod, subject, logs) if logs is not None and pod.exists else ()
     yield from _without_cuda(pod, subject, logs)

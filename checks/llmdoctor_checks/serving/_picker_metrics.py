@@ -1,7 +1,8 @@
-"""An endpoint picker that weighs its servers by a metric which they do not emit.
+"""An endpoint picker that weighs its servers by a metric which they do not emit, or is refused their metrics.
 
 Sources: gateway-api-inference-extension `pkg/epp/server/options.go` (up to 1.1 `vllm:gpu_cache_usage_perc` by itself) and
-`cmd/epp/runner/runner.go`, which logs the flags as they are; before 1.0 their names were in camel case.
+`cmd/epp/runner/runner.go`, which logs the flags as they are; before 1.0 their names were in camel case. A server that refuses the scrape:
+`pkg/epp/backend/metrics/metrics.go`, in llm-d's router `datalayer/source/http/client.go`, which names a rank of the pod.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Fix,
+    Log,
     Logs,
     Pod,
     engines_in,
@@ -23,6 +25,7 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     pod_evidence,
 )
+from llmdoctor_checks._services import target_ports
 from llmdoctor_checks.serving._autoscaling import absent, alike
 
 #: What a picker prints of its flags when it starts.
@@ -31,6 +34,60 @@ _METRIC = (
     r"(?P<flag>kv-cache-usage-percentage-metric|kvCacheUsagePercentageMetric)[\"']?[=:]\s?[\"']?(?P<name>[\w:]{3,100})"
 )
 _POOL = r"\bpool-?[Nn]ame[\"']?[=: ]\s?[\"']?(?P<name>[a-z0-9][a-z0-9.-]{0,252})"
+
+
+#: What a picker prints where a server answers its scrape with another status than 200.
+SCRAPES = "unexpected status code from "
+_SCRAPED = (
+    SCRAPES
+    + r"(?P<namespace>[a-z0-9-]{1,63})/(?P<pod>[a-z0-9][a-z0-9.-]{0,252}?)(?:-rank-\d{1,4})?: (?P<code>40[0-9])\b"
+)
+
+
+def refused_picker(engine: Engine, off: Fix | None) -> Finding | None:
+    """A picker that asks for metrics where a server has none: they are `off`, or another container listens at the pool's port."""
+    pod, port = engine.pod, engine.value("port")
+    lines = pod.cluster.once(
+        SCRAPES, lambda: [x for text in pod.cluster.snapshot.logs for x in Log(text).find(SCRAPES)]
+    )
+    mine = ((line, re.search(_SCRAPED, line.text[:4000])) for line in lines)
+    found = next(((x, m) for x, m in mine if m and (m["namespace"], m["pod"]) == (pod.namespace, pod.name)), None)
+    asked = sorted({number for pool in pod.pools for number in target_ports(pool)})
+    beside = next(
+        (
+            c
+            for c in pod.containers
+            if c is not engine.container and {p.container_port for p in c.spec.ports} & {*asked}
+        ),
+        None,
+    )
+    if (
+        found is None
+        or not pod.ready
+        or not isinstance(port, int)
+        or (off is None and (beside is None or port in asked))
+    ):
+        return None
+    line, said = found
+    where = (
+        f"{beside.name} listens at the pool's port {asked[0]}, and has none"
+        if beside and port not in asked
+        else "they are not on"
+    )
+    return Finding(
+        severity="warning",
+        summary=f"{line.log.pod} is refused the metrics of {pod.name} ({said['code']}): {where}. It takes each server for idle, and its "
+        "cache for empty.",
+        evidence=(log_evidence(line, SCRAPES), *((pod_evidence(beside, "ports", str(asked[0])),) if beside else ())),
+        fix=off
+        if off is not None and port in asked
+        else fixes.advice(
+            f"Let the picker scrape {engine.title} at its own port {port}: parameters port: {port} of metrics-data-source in the "
+            f"EndpointPickerConfig of {line.log.pod} (llm-d's router from 2026-08 on); the pool keeps its port. Or have "
+            f"{beside.name if beside else 'what stands before it'} pass /metrics on"
+        ),
+        order=line.order,
+    )
 
 
 def blind_picker(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:

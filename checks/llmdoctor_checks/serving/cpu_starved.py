@@ -327,6 +327,7 @@ def _by_quota(
         confidence="likely" if starves else "certain",
         summary=f"Container {container.name} waited for its CPU quota{quota} in {share:.0%} of periods{works}.",
         evidence=(evidence, *(starves[1] if starves else ()), *_spec(container)),
+        explains=("queue-growing",) if starves else (),
         fixes=(*crowd, *_fixes(container, engine, limit)),
     )
 

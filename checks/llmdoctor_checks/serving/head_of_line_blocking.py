@@ -161,9 +161,12 @@ def _measured(pod: Pod, engine: Engine, metrics: Metrics) -> Finding | None:
             first.evidence(f"median {median:.2g} s, 95 % within {slow:.2g} s"),
             waiting.evidence(),
         ),
-        fix=fixes.advice(
-            f"Give prompts of more than {bound * _TIMES:.0f} tokens an endpoint of their own, and cap the length on "
-            f"{fixes.edited(pod)}"
+        fixes=(
+            *_shared_steps(engine),
+            fixes.advice(
+                f"Give prompts of more than {bound * _TIMES:.0f} tokens an endpoint of their own, and cap the length on "
+                f"{fixes.edited(pod)}"
+            ),
         ),
     )
 
@@ -383,7 +386,7 @@ def _queued_behind_prompts(pod: Pod, engine: Engine, said: list[Load]) -> Findin
         f"times each stream gets up to {_say(usual)} tokens a second.",
         evidence=(log_evidence(run[0].line), log_evidence(run[-1].line)),
         explains=("queue-growing",),
-        fix=_apart(pod),
+        fixes=(*_shared_steps(engine), _apart(pod)),
         order=run[-1].line.order,
     )
 
@@ -393,6 +396,16 @@ def _stands_before_a_queue(load: Load, usual: float) -> bool:
     if load.running < 2 or not load.waiting or load.cache > _ROOM or load.made is None:
         return False
     return load.made <= min(_PER_STREAM, _TENTH * usual) * load.running
+
+
+def _shared_steps(engine: Engine) -> Iterator[Fix]:
+    """A share of vLLM's steps that no single prompt goes beyond, so that short ones are read beside it; others let it have them whole."""
+    budget = engine.value("max_num_batched_tokens")
+    if engine.name != "vllm" or not engine.at_least(_CAPS_PROMPTS) or engine.explicit(_CAP) or _whole_prompts(engine):
+        return
+    tokens = budget // 2 if isinstance(budget, int) else _LEAST_CHUNK
+    summary = "Let no prompt take a whole step: short ones are read beside it then (of a hybrid model no less than its block size)"
+    yield fixes.set_flag(engine, _CAP, "--long-prefill-token-threshold", str(tokens), summary)
 
 
 def _apart(pod: Pod) -> Fix:
@@ -509,6 +522,9 @@ def _timings(log: Log) -> Iterator[_Timing]:
             seconds = float(answer[1]) / 1000 if answer else 0.0
             yield _Timing(timed[1], begin, line, float(prompt[1]) / 1000, int(prompt[2]), seconds)
 
+
+#: vLLM's cap on what one prompt gets of a step, which the scheduler of V1 heeds since then (`v1/core/sched/scheduler.py`).
+_CAP, _CAPS_PROMPTS = "long_prefill_token_threshold", "0.8.5"
 
 #: What vLLM prints of the tokens of a step, as what it takes where nothing is set goes by its GPU and release; what llama-server takes
 #: then; and fewer than that cost throughput.

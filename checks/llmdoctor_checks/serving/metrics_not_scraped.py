@@ -30,7 +30,7 @@ from kubectl_llmdoctor.api import (
 )
 from kubectl_llmdoctor.catalog.metrics import names
 from llmdoctor_checks.serving._autoscaling import metrics_off, scalers
-from llmdoctor_checks.serving._picker_metrics import FLAGS, blind_picker
+from llmdoctor_checks.serving._picker_metrics import FLAGS, SCRAPES, blind_picker, refused_picker
 from llmdoctor_checks.serving._policies import selected
 
 _PATHS = {"tensorrt-llm": ("/prometheus/metrics",), "nim": ("/v1/metrics", "/metrics")}
@@ -60,7 +60,7 @@ class Asked(msgspec.Struct, frozen=True):
     service: Item | None = None
 
 
-@check("metrics-not-scraped", since="0.2", severity="info", literals=(*_GET, *_GOT, FLAGS))
+@check("metrics-not-scraped", since="0.2", severity="info", literals=(*_GET, *_GOT, FLAGS, SCRAPES))
 def metrics_not_scraped(
     pod: Pod, subject: Subject, cluster: Cluster, metrics: Metrics | None, logs: Logs | None
 ) -> Iterator[Finding]:
@@ -74,7 +74,8 @@ def metrics_not_scraped(
 
     An endpoint picker reads the metrics itself. Where those of all its servers are older than it allows, it counts each as full, and
     drops requests though nobody has much to do. One that goes by a name which the servers' release no longer has (vLLM's
-    `vllm:gpu_cache_usage_perc`, up to the inference extension's 1.1) takes the cache of each for empty.
+    `vllm:gpu_cache_usage_perc`, up to the inference extension's 1.1) takes the cache of each for empty. It asks at the pool's port, where a
+    proxy before the engine may have no metrics.
 
     It is a risk when a monitor or annotation is meant for this pod and cannot work, and the cause where the server's own log shows
     that it refuses each scrape; it is none of them where that log shows others that are answered. That none is here at all is a note,
@@ -97,6 +98,12 @@ def metrics_not_scraped(
         return
     if not pod.exists and not engine.found.argv_known:
         return  # what an image of somebody's own starts, and where, is not to be seen in a manifest
+    if (
+        pod.exists
+        and (found := refused_picker(engine, _switch_on(pod, engine) if metrics_off(engine) else None)) is not None
+    ):
+        yield found
+        return
     if metrics is not None and metrics.queried(of_engine=True):
         return
     asked = list(_asked(pod, engine, cluster))

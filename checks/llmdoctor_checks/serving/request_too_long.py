@@ -236,8 +236,16 @@ def _cut(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         + (f"; the longest had {longest[2]} tokens, of which {longest[1]} fit" if longest else "")
         + (f". It answered {answered} requests since the first." if usual else "."),
         evidence=(log_evidence(line),),
-        fix=_longer(engine, 1 << (int(longest[2]) - 1).bit_length() if longest else None),
+        fix=_longer(engine, _enough(engine, int(longest[1]), int(longest[2])) if longest else None),
     )
+
+
+def _enough(engine: Engine, limit: int, prompt: int) -> int:
+    """A context that takes a prompt, a power of two. Releases on llama-server cut it to half of the context, and what they always keep:
+    one that would have fitted and was cut all the same takes twice as much."""
+    own = engine.value("max_model_len")
+    fitted = isinstance(own, int) and limit < prompt < own
+    return 1 << ((2 if fitted else 1) * prompt - 1).bit_length()
 
 
 def _times(lines: list[Line]) -> int:

@@ -41,6 +41,7 @@ from llmdoctor_checks.serving._mixed import NOT_SERVED, mixed, mixed_when_applie
 from llmdoctor_checks.serving._pickers import NO_CANDIDATES, refused_by
 from llmdoctor_checks.serving._routes import SUFFIX, misnamed, unfilled, unmade, unrouted
 from llmdoctor_checks.serving._strangers import REFUSED, strangers
+from llmdoctor_checks.start import _aibrix
 from llmdoctor_checks.start._init_containers import NOT_STARTED
 from llmdoctor_checks.start._routed_ports import routed
 
@@ -63,6 +64,7 @@ _LIKE, _ITS_OWN = 3, r"hash|pod-name|pod-index|revision|version|role"
         NO_HOST,
         NOT_SERVED,
         *REFUSED,
+        _aibrix.UNKNOWN,
         *_databases.LITERALS,
         *_no_server.LITERALS,
         *_unreached.LITERALS,
@@ -84,7 +86,8 @@ def service_selects_nothing(
     A route of the Gateway API says in its status whether its gateway takes it: `ResolvedRefs` is False where it finds no backend of that
     kind, group and namespace, or is not allowed to send to another namespace, and `Accepted` is False where no listener is for it. Requests
     are then answered with 404 or 500, whatever the pods do. So they are where an Ingress or a route names a Service that nobody made, or
-    where a route that an operator made for a pool (KServe's LLMInferenceService) names no backend.
+    where a route that an operator made for a pool (KServe's LLMInferenceService) names no backend. AIBrix' gateway finds the servers of a
+    model by the label `model.aibrix.ai/name` of their pods, and refuses requests for one that no pod has.
 
     Seen from a client or a gateway whose log says that it does not reach its server: there is no Service of the name that it asks (a
     short name means the own namespace), the Service has no pods (a selector that fits none, a workload scaled to 0), or it asks
@@ -122,6 +125,8 @@ def service_selects_nothing(
         yield from beside(pod, cluster)
         yield from mixed(pod, cluster, logs)
         yield from _no_server.overlooked(pod, cluster)
+        if (unlabelled := _aibrix.without_label(pod, subject.engines(pod))) is not None:
+            yield unlabelled
     yield from _databases.unreached(pod, cluster, logs, events)
     engine = next((e for e in subject.engines(pod) if isinstance(e.value("port"), int)), None)
     if engine is None:

@@ -97,6 +97,10 @@ _OFTEN = 3
 #: Ports to which others come past the proxy.
 _PAST_PORTS = ("traffic.sidecar.istio.io/excludeInboundPorts", "traffic.sidecar.istio.io/includeInboundPorts")
 
+#: What its access log has of a connection that it takes for HTTP, by the name of the port, and cannot read.
+PROTOCOLS, _FEW, _PICKS = (" DPE http2.", " DPE http1."), 2, ("--pool-name", "-poolname", "--poolname")
+_REJECTED = r" DPE http[12]\.[\w.]{1,80} .{0,400}\binbound\|(\d{1,5})\|"
+
 #: What vLLM, SGLang and NCCL print where the ranks of a server connect.
 _JOINS = (
     "is using nccl==", "Init torch distributed begin", "NCCL INFO Bootstrap", "NCCL INFO NCCL version",
@@ -309,6 +313,40 @@ def _cuts_probes(pod: Pod, proxy: Container, events: Events | None) -> Iterator[
                 pod, {_PAST_PORTS[0]: port}, f"Let what comes to port {port} of {asked.name} pass by {proxy.name}"
             ),
         )
+
+
+def taken_for_http(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
+    """Istio's proxy, that takes the stream between a gateway and a ready endpoint picker (ext_proc) for HTTP, and rejects it."""
+    proxy = next((c for c in pod.containers if c.name == "istio-proxy"), None)
+    log = logs.current(proxy.name) if proxy is not None and logs is not None else None
+    said = [(line, m[1]) for line, m in log.matching(_REJECTED, *PROTOCOLS, most=1000)] if log is not None else []
+    picks = any(word.lower().startswith(_PICKS) for c in pod.containers for _, word in c.words)
+    if (
+        proxy is None
+        or log is None
+        or not picks
+        or len(said) < _FEW
+        or any(key in pod.annotations for key in _PAST_PORTS)
+    ):
+        return
+    line, port = said[-1]
+    if any(
+        re.search(rf'" [1-4]\d\d (?!.*DPE).*inbound\|{port}\|', x.text[:2000]) for x in log.find(f"inbound|{port}|")
+    ):
+        return
+    named = [p.name for c in pod.containers for p in c.spec.ports if str(p.container_port) == port and p.name]
+    by_name = f", as its name {named[0]} says," if named else ""
+    yield Finding(
+        severity="warning",
+        summary=f"istio-proxy takes what comes to port {port} of {pod.name} for HTTP{by_name} and rejects it: no request gets through.",
+        evidence=(log_evidence(line), *((pod_evidence(pod, "ports", f"{port}: {named[0]}"),) if named else ())),
+        explains=("port-mismatch", "gateway-timeout"),
+        fixes=(
+            out_of_mesh(pod, istio=True),
+            fixes.annotate(pod, {_PAST_PORTS[0]: port}, f"Let what comes to port {port} pass by {proxy.name}"),
+        ),
+        order=line.order,
+    )
 
 
 def _of_mtls(pod: Pod) -> Item | None:

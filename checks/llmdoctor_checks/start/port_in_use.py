@@ -7,17 +7,20 @@ from typing import Any
 from kubectl_llmdoctor.api import (
     Container,
     Engine,
+    Events,
     Evidence,
     Finding,
     Fix,
     Pod,
     Subject,
     check,
+    event_evidence,
     fixes,
     pod_evidence,
     setting_evidence,
 )
 from llmdoctor_checks._listening import ANY_IPV4
+from llmdoctor_checks.start._probes import failures
 
 #: Servers that set SO_REUSEPORT: vLLM's `create_server_socket` until its PR 47529, the cpp-httplib of llama.cpp (issue 20963).
 _SHARES = frozenset({"vllm", "llama.cpp"})
@@ -30,9 +33,12 @@ _PORTS = ("port", "grpc_port", "prometheus_port", "metrics_port")
 #: Where vLLM lets data-parallel ranks meet that are told of no port (config/parallel.py).
 _RPC_PORT = "29550"
 
+#: How a probe over HTTP is answered by ZeroMQ: by its greeting (ZMTP 3), as Go quotes it.
+_ZMQ = 'malformed HTTP response "\\xff\\x00\\x00'
+
 
 @check("port-in-use", since="0.1")
-def port_in_use(pod: Pod, subject: Subject) -> Iterator[Finding]:
+def port_in_use(pod: Pod, subject: Subject, events: Events | None) -> Iterator[Finding]:
     """The port is already taken.
 
     The server cannot listen because another process holds the port. All containers of a pod share one network, so a proxy or a
@@ -53,7 +59,7 @@ def port_in_use(pod: Pod, subject: Subject) -> Iterator[Finding]:
     - https://kubernetes.io/docs/concepts/workloads/pods/#pod-networking
     """
     for engine in subject.engines(pod):
-        yield from _with_itself(engine)
+        yield from _with_itself(engine, events)
     if pod.exists:
         return
     # of an engine whose command line is not known it is not known either where it listens
@@ -110,7 +116,7 @@ def _asked_there(container: Container, old: int, port: int) -> Iterator[dict[str
                 yield {"op": "replace", "path": f"{container.pointer}/{which}Probe/{how}/port", "value": port}
 
 
-def _with_itself(engine: Engine) -> Iterator[Finding]:
+def _with_itself(engine: Engine, events: Events | None) -> Iterator[Finding]:
     """A vLLM whose data-parallel ranks meet at the port where its clients ask: ZeroMQ answers those then, in no HTTP.
 
     Only the first rank's pod listens there, and none where all ranks are in one pod, which meet in a file, or where Ray starts them.
@@ -122,12 +128,19 @@ def _with_itself(engine: Engine) -> Iterator[Finding]:
     here = engine.value("data_parallel_size_local") if rank is None else 1
     first = not rank and not engine.value("data_parallel_start_rank") and engine.value("data_parallel_backend") != "ray"
     if first and isinstance(ranks, int) and isinstance(here, int) and here < ranks:
+        met = next((e for _, e in failures(engine.container, events) if _ZMQ in e.message), None)
         yield Finding(
-            role="risk",
+            role="cause" if met else "risk",
             severity="critical",
+            confidence="certain" if met else "likely",
             summary=f"The data-parallel ranks of {engine.container.name} meet at port {port} ({meets.text}), where clients ask it: the "
             "server starts all the same, and clients get an answer that is no HTTP (curl: Received HTTP/0.9).",
-            evidence=(setting_evidence(engine.container, meets), *_said(engine, port)),
+            evidence=(
+                *((event_evidence(met, engine.pod.cluster),) if met else ()),
+                setting_evidence(engine.container, meets),
+                *_said(engine, port),
+            ),
+            explains=("not-ready", "crash-loop", "probe-too-short", "rollout-stuck") if met else (),
             fix=fixes.set_flag(
                 engine,
                 "data_parallel_rpc_port",

@@ -46,6 +46,7 @@ from llmdoctor_checks._services import target_ports
 from llmdoctor_checks.start._apache_tls import FAILED, apache_speaks_tls
 from llmdoctor_checks.start._mesh import PROXIES
 from llmdoctor_checks.start._picker_ports import NOT_ASKED, picker_elsewhere
+from llmdoctor_checks.start._picker_tls import picker_with_tls
 from llmdoctor_checks.start._probes import BY_THE_MESH, SIDECAR_PROBE, ended_by_itself, failures
 from llmdoctor_checks.start._protocols import NO_HTTP, other_protocol
 from llmdoctor_checks.start._routed_ports import routed_elsewhere
@@ -122,7 +123,8 @@ def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events 
     while the pod looks fine. The port of its `endpointPickerRef` is one of the endpoint picker's Service, not of the model. A
     client that was told a port which the Service does not have gets no further, and neither does an Ingress or a route, nor one that
     speaks TLS to a port where the server speaks none, or HTTP/1 where it speaks HTTP/2 (gRPC), or the other way round: a gateway asks by
-    the `appProtocol` of a Service's port, or of an InferencePool. The container of an InferenceService
+    the `appProtocol` of a Service's port, or of an InferencePool; an endpoint picker speaks TLS by itself. The container of an
+    InferenceService
     that declares no port is taken to listen on 8080, which is a note where a Service of one's own leads to the right port. Of a
     program that is no known engine its log tells where it listens (where its only Service leads elsewhere is a risk), and of a
     llama-server whose preset brings a port of its own, or whose `--host` is a file.
@@ -154,6 +156,7 @@ def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events 
     astray = [*_links.broken(pod, pod.cluster, "port-mismatch")]
     yield from astray or _links.told_no_such_port(pod, pod.cluster, logs)
     yield from picker_elsewhere(pod, pod.cluster)
+    yield from picker_with_tls(pod)
     yield from routed_elsewhere(pod, logs)
 
 

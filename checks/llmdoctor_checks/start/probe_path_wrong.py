@@ -25,6 +25,7 @@ from kubectl_llmdoctor.api import (
     setting_evidence,
 )
 from llmdoctor_checks.start._client_paths import LITERALS, refused_clients
+from llmdoctor_checks.start._grpc_probes import KNOWN, unknown_service
 from llmdoctor_checks.start._images import Lacking, lacking
 from llmdoctor_checks.start._probes import KINDS, SIDECAR_PROBE, failures
 
@@ -124,7 +125,7 @@ _EFFECTS = {
 }
 
 
-@check("probe-path-wrong", since="0.1", literals=LITERALS)
+@check("probe-path-wrong", since="0.1", literals=(*LITERALS, KNOWN))
 def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """A probe, health check or client is refused for how it asks, or a probe's program is missing.
 
@@ -141,6 +142,9 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None, logs: Lo
 
     Triton and NIM have a path for each question. A liveness probe that asks for the one that says whether they are ready
     (`/v2/health/ready`) ends a Triton that lives and loads another model.
+
+    A probe by gRPC names a health service, or none for the server as a whole: what the server has no such service for, or knows by another
+    name, never succeeds.
 
     A probe with `scheme: HTTPS` is no less wrong where the server has no certificate and answers in plain HTTP, nor is one without it
     where the server has one (`--ssl-certfile`).
@@ -182,7 +186,10 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None, logs: Lo
             if scheme := _other_scheme(container, kind, event, subject):
                 yield _asked_by(container, kind, scheme, event_evidence(event, pod.cluster))
                 return
-            if (refused := _refused(container, kind, event, subject)) is not None:
+            refused = _refused(container, kind, event, subject) or unknown_service(
+                container, kind, event, logs, loading=_may_be_loading(container)
+            )
+            if refused is not None:
                 yield refused
                 return
         found = _lacking(pod, subject, container, events) or _asked_if_ready(pod, subject, container, events, logs)

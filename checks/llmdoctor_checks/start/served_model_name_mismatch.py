@@ -15,9 +15,9 @@ from kubectl_llmdoctor.api import (
     Fix,
     Item,
     Line,
-    Log,
     Logs,
     Pod,
+    Subject,
     answered,
     askers,
     check,
@@ -33,6 +33,7 @@ from kubectl_llmdoctor.api import (
     top_of,
 )
 from llmdoctor_checks._clients import astray, refused, told
+from llmdoctor_checks.start._aibrix import UNKNOWN, other_label, own_names
 
 #: Engines that refuse a name they do not serve; the others answer whatever name they are asked for.
 _STRICT = frozenset({"vllm", "nim", "lmdeploy", "huggingfaceserver", "ollama"})
@@ -84,10 +85,6 @@ _OVERCOME = 10
 #: So many times as often as the server says it a proxy repeats what it was told, and so many models are looked at of a list.
 _REPEATED, _MOST_LISTED = 3, 20
 
-#: AIBrix' gateway (`gateway_req_body.go`), which knows models by a label of their pods.
-_UNKNOWN, _ASKED_FOR = "model doesn't exist in cache, probably wrong model name", r'\bmodel="(?P<name>[^"\s]{1,200})"'
-_LABEL = "model.aibrix.ai/name"
-
 #: A model's name: anything else, such as a list of settings, is left alone.
 _NAME = expression(r"\w[\w.:/@+-]{0,199}", re.ASCII)
 
@@ -113,9 +110,9 @@ class Routed(msgspec.Struct, frozen=True):
     "served-model-name-mismatch",
     since="0.1",
     severity="warning",
-    literals=(_UNKNOWN, *_OF_A_ROUTER, _LISTED, *_SERVED_PATHS, *(words for words, _ in (*_ANSWERS, *_OF_ROUTERS))),
+    literals=(UNKNOWN, *_OF_A_ROUTER, _LISTED, *_SERVED_PATHS, *(words for words, _ in (*_ANSWERS, *_OF_ROUTERS))),
 )
-def served_model_name_mismatch(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
+def served_model_name_mismatch(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """Clients ask for a model name that the server does not serve.
 
     The server answers to the name it was started with: the repository or the path as it was given, unless `--served-model-name` says
@@ -141,8 +138,16 @@ def served_model_name_mismatch(pod: Pod, engine: Engine, cluster: Cluster, logs:
     - https://docs.vllm.ai/en/latest/serving/openai_compatible_server/
     - https://gateway-api-inference-extension.sigs.k8s.io/guides/serve-multiple-genai-models/
     """
+    engines = subject.engines(pod)
+    for engine in engines:
+        yield from _of(pod, engine, cluster, logs)
+    if not engines and (found := other_label(pod, ())) is not None:
+        yield found
+
+
+def _of(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     found = _told_to_clients(pod, engine, cluster, logs) or _told_by_router(pod, engine, cluster, logs)
-    found = found or _by_label(pod, engine, cluster)
+    found = found or other_label(pod, (engine,))
     if (found := found or _by_status(pod, engine, cluster, logs)) is not None:
         yield found
         return
@@ -168,7 +173,7 @@ def served_model_name_mismatch(pod: Pod, engine: Engine, cluster: Cluster, logs:
 
 def _told_to_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Finding | None:
     """Clients that ask this server alone, and print that it does not know the model; its own log has no word of it."""
-    own = _own_names(engine)
+    own = own_names(engine)
     all_told = told(pod, engine, cluster, logs, _ANSWERS, "404") or _repeated(pod, engine, cluster, logs)
     answers = [(line, said) for line, said in all_told if said["name"] not in own]
     if engine.name not in _STRICT or not answers:
@@ -263,7 +268,7 @@ def _by_status(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) ->
     answered = [other for other, said in asked if said[2] == "200"]
     if len(answered) >= len(lost) or sum(other.number > line.number for other in answered) >= _OVERCOME:
         return None  # some client's own fault, without a name to tell which; or somebody set it right
-    own = _own_names(engine)
+    own = own_names(engine)
     known = f", which answers to {few(own, 5)}" if own else ""
     return Finding(
         # where others are answered, the server does what it is there for
@@ -277,34 +282,6 @@ def _by_status(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) ->
         ),
         order=line.order,
     )
-
-
-def _by_label(pod: Pod, engine: Engine, cluster: Cluster) -> Finding | None:
-    """A gateway that does not know the name which this server answers to, for its label has another."""
-    label, own = pod.labels.get(_LABEL, ""), _own_names(engine)
-    if not pod.ready or not label or not own or label in own:
-        return None
-    lines = cluster.once(_UNKNOWN, lambda: [x for text in cluster.snapshot.logs for x in Log(text).find(_UNKNOWN)])
-    for line in lines:
-        said = re.search(_ASKED_FOR, line.text)
-        if said is not None and said["name"] in own:
-            return Finding(
-                summary=f"The gateway refuses requests for {said['name']}, the name that {engine.container.name} answers to: it "
-                f"knows this pod by its label {_LABEL} as {label}.",
-                evidence=(log_evidence(line, _UNKNOWN), pod_evidence(pod, f"metadata.labels[{_LABEL}]", label)),
-                fix=fixes.advice(
-                    f"Give the label {_LABEL} and --served-model-name of {fixes.edited(pod)} the same value"
-                ),
-                order=line.order,
-            )
-    return None
-
-
-def _own_names(engine: Engine) -> tuple[str, ...]:
-    """The names that a server was told to answer to, or else its model's."""
-    named = engine.value("served_model_name") or engine.value("model")
-    listed = named if isinstance(named, list | tuple) else str(named or "").split()
-    return tuple(str(one) for one in listed)
 
 
 def _by_route(engine: Engine, route: Routed, names: tuple[str, ...], said: Evidence) -> Finding:

@@ -40,7 +40,9 @@ _LAST_LINES = 12
 
 
 @check(
-    "sidecar-blocks-start", since="0.1", literals=(*_AT_HOME, _NO_COMMAND, _NO_PROBE, *VAULT, *_mesh.LITERALS, BEGUN)
+    "sidecar-blocks-start",
+    since="0.1",
+    literals=(*_AT_HOME, _NO_COMMAND, _NO_PROBE, *VAULT, *_mesh.LITERALS, *_mesh.PROTOCOLS, BEGUN),
 )
 def sidecar_blocks_start(pod: Pod, subject: Subject, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """A sidecar is not ready, or keeps the network from what starts before it.
@@ -75,6 +77,9 @@ def sidecar_blocks_start(pod: Pod, subject: Subject, events: Events | None, logs
     knows none of these: the start may stand still there forever, and no line says why. So it is where mpirun starts the ranks; their
     pods are ready, and what they print stands in the launcher's log.
 
+    Istio's proxy takes what comes to a port for HTTP where the port's name begins with http, http2 or grpc. The stream from a gateway to an
+    endpoint picker is none that it can read: each connection is rejected, and the gateway answers 500.
+
     ## Fix
 
     Make the proxy a native sidecar, which starts before other init containers (Istio: `ENABLE_NATIVE_SIDECARS`, the default
@@ -92,6 +97,7 @@ def sidecar_blocks_start(pod: Pod, subject: Subject, events: Events | None, logs
         yield from waits_for_later(pod)
     if pod.ready and pod.exists and not subject.engines(pod):
         yield from between_mpi_ranks(pod)
+        yield from _mesh.taken_for_http(pod, logs)
     if not pod.failing:
         return
     yield from never_ends(pod, logs)

@@ -1,0 +1,59 @@
+"""Prefill and decode of one image and model whose KV caches are laid out otherwise, since a connector of one side alone turns vLLM's hybrid
+cache manager off (`vllm/config/vllm.py`): MultiConnector and what is made of it, such as PdConnector of Dynamo's KVBM."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import Engine, Finding, Logs, Pod, engines_in, fixes, log_evidence, setting_evidence
+
+#: vLLM's NIXL connector compares a hash of what must be alike (`nixl/metadata.py`), the hybrid manager among it.
+MISMATCH = "compatibility hash mismatch"
+_FLAG, _NAME = "--disable-hybrid-kv-cache-manager", "disable_hybrid_kv_cache_manager"
+_TURNS_OFF = r"['\"](?:Multi|Pd|Dynamo)Connector['\"]"
+
+
+def other_layout(pod: Pod, engines: list[Engine], logs: Logs) -> Iterator[Finding]:
+    """The side that keeps the hybrid manager, where the other has none by its connector, and all else is the same."""
+    line = next(reversed(list(logs.find(MISMATCH))), None)
+    own = next((e for e in engines if line is not None and e.container.name == line.log.container), None)
+    if line is None or own is None or own.name != "vllm" or (off := _is_off(own)) is None:
+        return
+    for peer in _peers(pod, own):
+        if _is_off(peer) is (not off) and _alike(own, peer):
+            without, keeps = (own, peer) if off else (peer, own)
+            config = without.explicit("kv_transfer_config")
+            yield Finding(
+                confidence="certain",
+                summary=f"{own.container.pod.name} and {peer.container.pod.name} lay their KV caches out otherwise: the connector of "
+                f"{without.container.pod.name} turns vLLM's hybrid cache manager off, and {keeps.container.pod.name} keeps it.",
+                evidence=(
+                    log_evidence(line, MISMATCH),
+                    *((setting_evidence(without.container, config),) if config else ()),
+                ),
+                explains=("http-5xx", "queue-growing", "gateway-timeout"),
+                fix=fixes.set_flag(keeps, _NAME, _FLAG, "", f"Turn it off in {keeps.container.pod.name} as well"),
+                order=line.order - 0.5,  # before what the line alone says
+            )
+            return
+
+
+def _is_off(engine: Engine) -> bool | None:
+    """Whether a vLLM has no hybrid cache manager; None where that is not known."""
+    config = engine.explicit("kv_transfer_config")
+    if config is None:
+        return None
+    return engine.value(_NAME) is True or re.search(_TURNS_OFF, str(config.value)[:20_000]) is not None
+
+
+def _peers(pod: Pod, own: Engine) -> Iterator[Engine]:
+    for item in pod.cluster.items("Pod", pod.namespace):
+        other = Pod.of(item, pod.cluster) if item is not pod.item else None
+        for engine in engines_in(other) if other is not None and not other.leaving else ():
+            if engine.name == own.name and (not own.side or engine.side != own.side):
+                yield engine
+
+
+def _alike(one: Engine, other: Engine) -> bool:
+    return one.container.spec.image == other.container.spec.image and one.value("model") == other.value("model")

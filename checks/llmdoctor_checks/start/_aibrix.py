@@ -1,0 +1,88 @@
+"""AIBrix' gateway, which knows models by labels of their pods (`gateway_req_body.go`, `pkg/constants/model.go`)."""
+
+import re
+from collections.abc import Iterable
+
+from kubectl_llmdoctor.api import Engine, Finding, Line, Log, Pod, fixes, log_evidence, pod_evidence
+
+UNKNOWN = "model doesn't exist in cache, probably wrong model name"
+_ASKED_FOR = r'\bmodel="(?P<name>[^"\s]{1,200})"'
+_SERVED_AS = r"--?served[-_]model[-_]name[= ]"
+_NAME, _PORT = "model.aibrix.ai/name", "model.aibrix.ai/port"
+
+
+def other_label(pod: Pod, engines: Iterable[Engine]) -> Finding | None:
+    """The gateway does not know the name which a server answers to, for its label has another."""
+    label = pod.labels.get(_NAME, "")
+    found = _refused(pod, engines) if pod.ready and label else None
+    if found is None or found[1] == label:
+        return None
+    line, name = found
+    return Finding(
+        summary=f"The gateway refuses requests for {name}, the name that {pod.name} is started with: it knows this pod by its label "
+        f"{_NAME} as {label}.",
+        evidence=(log_evidence(line, UNKNOWN), pod_evidence(pod, f"metadata.labels[{_NAME}]", label)),
+        fix=fixes.annotate(
+            pod, {_NAME: name}, f"Set the label {_NAME} to {name}, as the server is called", field="labels"
+        ),
+        order=line.order,
+    )
+
+
+def without_label(pod: Pod, engines: Iterable[Engine]) -> Finding | None:
+    """The gateway does not know a server, for its pod lacks the label by which it would."""
+    engines = list(engines)
+    found = _refused(pod, engines) if pod.exists and pod.ready and not pod.labels.get(_NAME) else None
+    serves = found is not None and (engines or any(c.accelerators for c in pod.containers) or _serves_as(pod, found[1]))
+    if found is None or not serves or any(item.labels.get(_NAME) == found[1] for item in pod.cluster.items("Pod")):
+        return None
+    line, name = found
+    port = next((e.value("port") for e in engines if isinstance(e.value("port"), int)), None)
+    port = port or next((p.container_port for c in pod.containers for p in c.spec.ports), None)
+    labels = {_NAME: name} | ({_PORT: str(port)} if port else {})
+    return Finding(
+        summary=f"AIBrix' gateway refuses requests for {name}, by which {pod.name} is started: it knows models by the label {_NAME} of "
+        "their pods, and this one has none.",
+        evidence=(
+            log_evidence(line, UNKNOWN),
+            pod_evidence(pod, "metadata.labels", ", ".join(f"{k}={v}" for k, v in pod.labels.items())),
+        ),
+        fix=fixes.annotate(
+            pod,
+            labels,
+            f"Give the pods the labels {' and '.join(f'{k}: {v}' for k, v in labels.items())}",
+            field="labels",
+        ),
+        order=line.order,
+    )
+
+
+def _refused(pod: Pod, engines: Iterable[Engine]) -> tuple[Line, str] | None:
+    """A request that the gateway refused for a name by which this pod is started."""
+    lines = pod.cluster.once(
+        UNKNOWN, lambda: [x for text in pod.cluster.snapshot.logs for x in Log(text).find(UNKNOWN)]
+    )
+    if not lines:
+        return None
+    own = {name for engine in engines for name in own_names(engine)} or _words(pod)
+    said = ((line, re.search(_ASKED_FOR, line.text[:4000])) for line in lines)
+    return next(((line, found["name"]) for line, found in said if found is not None and found["name"] in own), None)
+
+
+def _serves_as(pod: Pod, name: str) -> bool:
+    """Whether a program that is no known engine is told to serve under a name: clients name models, too."""
+    told = (" ".join(word for _, word in container.words)[:20_000] for container in pod.containers)
+    return any(re.search(rf"{_SERVED_AS}{re.escape(name)}(?![\w./-])", one) for one in told)
+
+
+def own_names(engine: Engine) -> tuple[str, ...]:
+    """The names that a server was told to answer to, or else its model's."""
+    named = engine.value("served_model_name") or engine.value("model")
+    listed = named if isinstance(named, list | tuple) else str(named or "").split()
+    return tuple(str(one) for one in listed)
+
+
+def _words(pod: Pod) -> set[str]:
+    """Every word of the commands of a pod's containers: of a program that is no known engine, one of them is its model's name."""
+    told = " ".join(word for container in pod.containers for _, word in container.words)[:20_000]
+    return set(re.split(r"[\s='\",;]+", told))
