@@ -15,7 +15,7 @@ from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.facts.workload import Workload, top_of
 from kubectl_llmdoctor.platforms import has_templates, templates
-from kubectl_llmdoctor.platforms.labels import group_key
+from kubectl_llmdoctor.platforms.labels import group_key, rank_of
 from kubectl_llmdoctor.snapshot import Json, Snapshot, TargetRef
 from kubectl_llmdoctor.tree import dig, rows
 
@@ -266,7 +266,38 @@ def _group_key(item: Item) -> tuple[str, ...]:
     return group_key(item.namespace, item.labels)
 
 
+def _without_replaced(items: list[Item]) -> Iterator[Item]:
+    """The pods of a group less those that failed and whose index a later pod of the same owner has, which is ready or done."""
+    came: dict[tuple[str, ...], str] = {}
+    for item in items:
+        if (place := _place(item)) and _well(item):
+            came[place] = max(_created(item), came.get(place, ""))
+    for item in items:
+        if dig(item.raw, "status.phase") != "Failed" or _created(item) >= came.get(_place(item), ""):
+            yield item
+
+
+def _place(item: Item) -> tuple[str, ...]:
+    """Which pod of its owner it is, where an index tells: an owner has one pod of each at a time."""
+    place = rank_of(item.labels)
+    owners = (str(owner.get("name")) for owner in rows(item.raw, "metadata.ownerReferences"))
+    # the name of a group of Ray's workers may end with a digit, too, and is that of all of them
+    return (item.namespace, place, *owners) if place[-1:].isdigit() and "ray.io/node-type" not in item.labels else ()
+
+
+def _created(item: Item) -> str:
+    return str(dig(item.raw, "metadata.creationTimestamp") or "")
+
+
+def _well(item: Item) -> bool:
+    """Whether a pod is ready, or has done its work."""
+    ready = any(c.get("type") == "Ready" and c.get("status") == "True" for c in rows(item.raw, "status.conditions"))
+    return ready or dig(item.raw, "status.phase") == "Succeeded"
+
+
 def _of_pods(items: list[Item], cluster: Cluster, named: Item | None = None) -> Subject:
+    kept = {id(i) for i in _without_replaced(items)}
+    items = [i for i in items if i is named or id(i) in kept]
     ordered = sorted(items, key=lambda i: (i is not named, i.name))
     tops = [top_of(i, cluster) for i in ordered]
     workload = next((w for w in tops if w), None)

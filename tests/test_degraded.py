@@ -212,6 +212,9 @@ def _after_a_healthy_start(snapshot: Snapshot) -> Snapshot | None:
     return msgspec.structs.replace(snapshot, logs=logs) if logs != snapshot.logs else None
 
 
+#: What LMCache, Ray and others print in colour, in the midst of a line.
+_LEVEL = re.compile(r"\b(?:INFO|WARNING|WARN|ERROR)\b:?")
+
 FORMS: dict[str, Change] = {
     "Docker's JSON": _stored(lambda n, line: json.dumps({"log": f"{line}\n", "stream": "stderr", "time": _time(n)})),
     "CRI": _stored(lambda n, line: f"{_time(n)} stdout F {line}"),
@@ -219,6 +222,7 @@ FORMS: dict[str, Change] = {
     "kubectl logs --timestamps": _stored(lambda n, line: f"{_time(n)} {line}"),
     "a store's time": _lines(lambda n, line: f"{_time(n)[:19]}Z {line}"),
     "colours": _lines(lambda _, line: f"\x1b[31m{line}\x1b[0m"),
+    "colours of the levels": _lines(lambda _, line: _LEVEL.sub("\x1b[33m\\g<0>\x1b[0m", line)),
     "carriage returns": _lines(lambda _, line: f"{line}\r"),
     "an engine's process": _lines(_mark("(EngineCore_DP0 pid=123) ")),
     "a rank": _lines(_mark("[rank1]: ")),

@@ -98,11 +98,15 @@ class Log:
     the whole log.
     """
 
-    def __init__(self, source: LogText, literals: tuple[str, ...] = (), first: int = 1) -> None:
+    def __init__(
+        self, source: LogText, literals: tuple[str, ...] = (), first: int = 1, *, plain: str | None = None
+    ) -> None:
         self.source = source
         self.first = first
         self._literals = literals
-        self.text = _unwrapped(source.text, timestamps=source.timestamps) if "─╯" in source.text else source.text
+        text = source.text if plain is None else plain  # a text that is searched for may have a colour within
+        text = COLOUR.sub("", text) if plain is None and "\x1b[" in text else text
+        self.text = _unwrapped(text, timestamps=source.timestamps) if plain is None and "─╯" in text else text
         self.pod = source.pod
         self.container = source.container
         self.previous = source.previous
@@ -161,7 +165,7 @@ class Log:
 
     def since(self, first: int) -> Log:
         """The same log, looked at from a line on."""
-        return Log(self.source, self._literals, first)
+        return Log(self.source, self._literals, first, plain=self.text)
 
     def _raw(self, number: int) -> str:
         """A line with its time stamp and control characters, as it was given."""

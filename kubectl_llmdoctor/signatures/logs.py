@@ -121,6 +121,8 @@ _WARNS = expression(
 )
 #: What a program that is ready said so long ago stands on nothing but that nobody asked since; a day later on nothing at all.
 _AN_HOUR, _A_DAY = 3600, 86400
+#: What an access log says of each request for an answer of the model.
+_POSTED = "POST /"
 #: Whom a program asked, and so many lines above an answer where it says so (httpx, the frames of a traceback between).
 _URL, _ASKED_ABOVE = expression(r"https?://(\[[\da-f:]{2,45}\]|[\w.-]{1,253})(?::\d{1,5})?"), 60
 
@@ -179,13 +181,19 @@ class _Wording:
             and log.once("brought nothing", lambda: _brought_nothing(subject, pod, self._container))
         )
         #: the line at which it listens where it is ready and fails each request, so that an error before may be why; else 0
-        self._unserved = unserved_from(log) if not self._died and pod.ready and not log.previous else 0
+        self._unserved = self._unserved_from() if not self._died and pod.ready and not log.previous else 0
         #: the exceptions with which it fails each request, where it is ready and lives on
         self._failing = failing_alike(log) if not self._died and pod.ready and not log.previous else frozenset[int]()
         if self._failing and self._older(next(log.lines(max(self._failing), max(self._failing))), _A_DAY):
             self._failing = frozenset()
         #: what only lines say that were tried again, which is the cause where nothing else is
         self.retried: Finding | None = None
+
+    def _unserved_from(self) -> int:
+        """The line at which it listens and after which it fails each request, unless the last one is long past."""
+        listens = unserved_from(self._log)
+        last = self._log.last(_POSTED) if listens else None
+        return 0 if last is None or self._older(last, _A_DAY) else listens
 
     def _explains_missing(self) -> bool:
         """Whether what the pattern tells of may be why a server finds no model."""

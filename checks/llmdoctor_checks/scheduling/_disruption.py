@@ -323,9 +323,16 @@ def _about(pod: Pod, events: Events | None) -> Iterator[Event]:
             yield event
     for event in events or ():
         said = event.reason in reasons or re.match(_DESCHEDULED, event.message)
-        own = said and event.kind == "Pod" and event.name == pod.name
+        own = said and event.kind == "Pod" and event.name == pod.name and not _of_a_namesake(event, pod)
         if own or (event.kind == "Node" and event.name == pod.spec.node_name and event.reason in _NODE_EVENTS):
             yield event
+
+
+def _of_a_namesake(event: Event, pod: Pod) -> bool:
+    """Whether an event is about a pod of the same name that went before this one was made, as those of a StatefulSet do."""
+    own, made = pod.obj.metadata.uid, parse_time(pod.obj.metadata.creation_timestamp)
+    another = bool(event.uid and own) and event.uid != own
+    return another and made is not None and event.last is not None and event.last <= made
 
 
 def _rebooted(pod: Pod, events: Events | None) -> Taken | None:

@@ -233,7 +233,8 @@ def _too_few(
     resource = next(iter(container.accelerators), "nvidia.com/gpu")
     yield Finding(
         role="cause" if failing else "risk",
-        confidence="likely" if failing else "certain",
+        # stages are mostly those of several pods, which a Ray that only a log tells of may join
+        confidence="certain" if not failing else "likely" if logs or not engine.explicit(_SIZES[1]) else "possible",
         summary=f"{engine.label} starts {count_of(workers, 'worker')}{product}; container {container.name} has "
         f"{_devices(container, gpus)}.",
         evidence=tuple(_evidence(engine)),

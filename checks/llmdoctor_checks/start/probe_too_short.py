@@ -133,7 +133,7 @@ def probe_too_short(pod: Pod, subject: Subject, events: Events | None, logs: Log
             continue
         if kind == "liveness" and (
             came_up(container)
-            or (_answered_once(ending) and not (phase and _late(container, subject)))
+            or (_answered_once(ending, kills) and not (phase and _late(container, subject)))
             or _answers(container, events, subject)
         ):
             continue
@@ -179,15 +179,25 @@ def _had_failed(log: Log | None, ending: Ending) -> bool:
     return any(grace + _STOPS_SECONDS < (seconds_ago(line, ending.finished) or 0) <= lasted for line in lines)
 
 
-def _answered_once(ending: Ending) -> bool:
-    """Whether an instance ran far longer than probes give one that never answers: then it had, and stopped."""
-    container, longest = ending.container, 0
+def _answered_once(ending: Ending, kills: list[tuple[str, Event]]) -> bool:
+    """Whether an instance ran far longer than probes give one that never answers: then it had, and stopped.
+
+    The kubelet says when it gave up; how long the instance took to end after that is no matter then.
+    """
+    container, longest, attempts, graces = ending.container, 0, 0, 0
     for probe in (container.spec.startup_probe, container.spec.liveness_probe):
         if probe:
             grace = probe.termination_grace_period_seconds or container.pod.spec.termination_grace_period_seconds or 30
             attempt = max(probe.period_seconds, probe.timeout_seconds)
-            longest += probe.initial_delay_seconds + attempt * probe.failure_threshold + grace
-    return longest > 0 and (ending.seconds or 0) > 2 * longest + _USUAL_START_SECONDS
+            longest += probe.initial_delay_seconds + attempt * probe.failure_threshold
+            attempts, graces = attempts + attempt, graces + grace
+    if not longest:
+        return False
+    began, over = ending.started, ending.finished
+    gave_up = next((event.last for _, event in reversed(kills) if event.last), None)
+    if began and over and gave_up and began < gave_up <= over:
+        return (gave_up - began).total_seconds() > 1.5 * (longest + attempts)
+    return (ending.seconds or 0) > 2 * (longest + graces) + _USUAL_START_SECONDS
 
 
 def _answers(container: Container, events: Events | None, subject: Subject) -> bool:
