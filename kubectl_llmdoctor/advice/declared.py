@@ -84,6 +84,7 @@ OfPlacement = Literal[
     "pod network", "host network",
     "on GKE", "not on GKE",
     "on Talos", "not on Talos",
+    "on a Jetson", "not on a Jetson",
     "driver by the GPU operator", "driver not by the GPU operator",
     "other architecture there", "no other architecture",
     "ARM node", "no ARM node",

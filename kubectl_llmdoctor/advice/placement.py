@@ -66,6 +66,13 @@ _OF_AMD = expression(r"\bgfx\d|\bCDNA|\bMI\d{3}")
 #: Kernels of DGX Spark that lose the memory set apart for DMA (CMA), by which adapters register any.
 _LOSES = expression(r"7\.0\.0-(?:31|1019)-nvidia")
 
+#: A containerd that knows no CDI, as a node reports it, and the release of the GPU operator in the name of its chart.
+_BEFORE_CDI = expression(r"containerd://v?(?P<version>1\.[0-6]\.\S{1,40})")
+_OPERATOR = expression(r"gpu-operator-v?(?P<year>\d{2})\.(?P<month>\d{1,2})\.")
+
+#: What NVIDIA's IMEX daemon says where another one has the driver's session.
+_NO_SESSION = expression(r"(?i)IMEX session.{0,200}NV_ERR_IN_USE")
+
 #: Images of servers that go on without a GPU where they see none, and so prove nothing by being ready.
 _WITHOUT = expression(r"(?i)ollama|llama[._-]?cpp|llama-server|local-?ai|llamafile|koboldcpp|pause(?:$|[:@])")
 
@@ -94,6 +101,8 @@ class Placement(Topic):
             "driver_ami": lambda: self._bare_ami[1],
             "node_class": lambda: self._bare_ami[2],
             "aks_pool": lambda: self._node.labels.get(_AKS, "") if self._node else "",
+            "imex_refused": lambda: self._imex_refused,
+            "without_cdi": lambda: self._without_cdi,
             "losing_kernel": lambda: self._kernels[0],
             "kept_kernel": lambda: self._kernels[1],
             "node_arch": lambda: self._architectures[0] or "the node's architecture",
@@ -106,6 +115,7 @@ class Placement(Topic):
         yield "driver by the GPU operator" if driven else "driver not by the GPU operator"
         there = self.subject.nodes.get(self.pod.spec.node_name) if self.pod else None
         yield "on Talos" if there is not None and there.talos else "not on Talos"
+        yield "on a Jetson" if there is not None and there.jetson else "not on a Jetson"
         yield "other architecture there" if self._architectures[1] else "no other architecture"
         yield "ARM node" if self._architectures[0] == "arm64" else "no ARM node"
         gpu = self.subject.accelerator(self.container) if self.container else None
@@ -113,6 +123,28 @@ class Placement(Topic):
             yield "switches by InfiniBand"
         yield "no use of a GPU" if self.pod and self._does_without(self.pod) else "use of a GPU"
         yield from _OF_A_LOG if self.pod is None or self.log_only else self._asked(self.pod)
+
+    @property
+    def _without_cdi(self) -> str:
+        """The node's containerd, where it is from before CDI (1.7) and the GPU operator hands GPUs over by CDI (from 25.10 on)."""
+        there = self.subject.nodes.get(self.pod.spec.node_name) if self.pod else None
+        runtime = _BEFORE_CDI.fullmatch(there.obj.status.node_info.container_runtime_version) if there else None
+        for policy in self.subject.cluster.items("ClusterPolicy") if runtime else ():
+            chart = _OPERATOR.search(policy.labels.get("helm.sh/chart", ""))
+            by_cdi = chart is not None and (int(chart["year"]), int(chart["month"])) >= (25, 10)
+            if by_cdi and dig(policy.raw, "spec.cdi.enabled") is not False:
+                return runtime["version"] if runtime else ""
+        return ""
+
+    @property
+    def _imex_refused(self) -> str:
+        """A pod on the same node whose IMEX daemon gets no session, because another one on the node has it."""
+        cluster, here = self.subject.cluster, self.pod.spec.node_name if self.pod else ""
+        beside = {
+            (p.metadata.namespace, p.metadata.name) for p in cluster.all(k8s.Pod, "Pod") if p.spec.node_name == here
+        }
+        logs = (log for log in cluster.snapshot.logs if here and (log.namespace or "default", log.pod) in beside)
+        return next((log.pod for log in logs if _NO_SESSION.search(log.text)), "")
 
     @cached_property
     def _bare_ami(self) -> tuple[str, str, str]:

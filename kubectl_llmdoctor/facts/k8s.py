@@ -504,6 +504,8 @@ class NodeInfo(_Base, frozen=True):
     """What of corev1.NodeSystemInfo is asked for."""
 
     os_image: str = ""
+    kernel_version: str = ""
+    container_runtime_version: str = ""
 
 
 class NodeStatus(_Base, frozen=True):

@@ -121,6 +121,11 @@ class Node:
         return self.obj.status.node_info.os_image.startswith("Talos ")
 
     @property
+    def jetson(self) -> bool:
+        """Whether it is a Jetson: the kernel of JetPack, with which its driver comes."""
+        return self.obj.status.node_info.kernel_version.endswith("-tegra")
+
+    @property
     def taints(self) -> tuple[k8s.Taint, ...]:
         """Its taints as they stand in its spec."""
         return self.obj.spec.taints

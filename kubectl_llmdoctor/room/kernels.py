@@ -97,6 +97,13 @@ class Kernels(Case, frozen=True):
         return "" if self.engine.value("enforce_eager") else "yes"
 
     @template_value
+    def own_transfer(self) -> str:
+        """The setting by which a store of KV caches beside the engine (LMCache) is used, where the message is of that one."""
+        of_it = self.engine if self.captured.get("package") == "lmcache" else None
+        told = of_it.explicit("kv_transfer_config") if of_it else None
+        return told.text.split("=")[0].split()[0] if told and told.text else ""
+
+    @template_value
     def suspect(self) -> str:
         """A setting of the engine whose kernels are of its own, which one can do without."""
         return own_kernels(self.engine)

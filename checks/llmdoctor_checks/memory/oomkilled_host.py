@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import shlex
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -17,6 +18,7 @@ from kubectl_llmdoctor.api import (
     Finding,
     Fix,
     Hardware,
+    Item,
     Line,
     Log,
     Logs,
@@ -29,6 +31,7 @@ from kubectl_llmdoctor.api import (
     Subject,
     check,
     count_of,
+    dig,
     endings,
     event_evidence,
     fixes,
@@ -38,6 +41,7 @@ from kubectl_llmdoctor.api import (
     parse_time,
     phase_of,
     pod_evidence,
+    rows,
     say_bytes,
     say_seconds,
     seconds_between,
@@ -752,9 +756,22 @@ def _in_volumes(container: Container, limit: int) -> int:
     return sum(size for size in sizes if size and size >= limit)
 
 
+def _storage_container(container: Container, limit: int) -> Item | None:
+    """The ClusterStorageContainer from which KServe's webhook took the initializer's limit: it is set over that of the ConfigMap."""
+    if container.pod.labels.get("app.kubernetes.io/part-of") == "llminferenceservice":
+        return None
+    uri = str(next(iter(container.spec.args), ""))
+    for item in container.pod.cluster.items("ClusterStorageContainer"):
+        prefixes = (str(row.get("prefix") or "") for row in rows(item.raw, "spec.supportedUriFormats"))
+        stated = units(str(dig(item.raw, "spec.container.resources.limits.memory") or ""))
+        if stated == limit and any(prefix and uri.startswith(prefix) for prefix in prefixes):
+            return item
+    return None
+
+
 def _fixes(container: Container, limit: int, subject: Subject, more: str = "") -> Iterator[Fix]:
-    if summary := _stated_by_operator(container, limit):
-        yield fixes.platform(summary)
+    if (fix := _stated_by_operator(container, limit)) is not None:
+        yield fix
         return
     pod = container.pod
     node = subject.nodes.get(pod.spec.node_name)
@@ -781,20 +798,29 @@ def _fixes(container: Container, limit: int, subject: Subject, more: str = "") -
         yield fixes.set_resource(container, "limits", "memory", amount, f"{text}, for example to {amount}{more}")
 
 
-def _stated_by_operator(container: Container, limit: int) -> str:
+def _stated_by_operator(container: Container, limit: int) -> Fix | None:
     """What raises a limit that the operator states of a container which it adds to the pod: no object that a person edits has it."""
     labels = container.pod.labels
     if container.name == "wait-gcs-ready" and "ray.io/cluster" in labels:
-        return (
+        return fixes.platform(
             f"Have KubeRay add no wait-gcs-ready, whose {say_bytes(limit)} it states itself (ENABLE_INIT_CONTAINER_INJECTION=false of "
             "its operator, env of the chart kuberay-operator), and give the workers of RayCluster/"
             f"{labels['ray.io/cluster']} an init container of their own with 1Gi that runs the same script"
         )
     if container.name != "storage-initializer":
-        return ""
+        return None
     change = f"from {say_bytes(limit)}, for example to {max(limit * 2 // GIB, 2)}Gi"
+    if (made := _storage_container(container, limit)) is not None:
+        return fixes.platform(
+            f"Raise the memory limit of {made.kind} {made.name} {change} (a download of some 40 GB has needed 16Gi)",
+            f"kubectl edit clusterstoragecontainers {shlex.quote(made.name)}",
+        )
     summary = f"Raise storageInitializer.memoryLimit {change}, in the ConfigMap kserve/inferenceservice-config"
     # what the chart's value sets is a ClusterStorageContainer, to which the pods of an LLMInferenceService do not look
     if labels.get("app.kubernetes.io/part-of") == "llminferenceservice":
-        return f"{summary}, and delete the pod: of an LLMInferenceService no ClusterStorageContainer counts"
-    return f"{summary} (of the chart kserve-resources, from 0.16 on, kserve.storage.resources.limits.memory)"
+        return fixes.platform(
+            f"{summary}, and delete the pod: of an LLMInferenceService no ClusterStorageContainer counts"
+        )
+    return fixes.platform(
+        f"{summary} (of the chart kserve-resources, from 0.16 on, kserve.storage.resources.limits.memory)"
+    )

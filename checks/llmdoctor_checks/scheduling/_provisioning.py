@@ -419,7 +419,7 @@ def elsewhere(pod: Pod, claim: VolumeClaim, volume: Item) -> Fix:
         i.name for i in pod.cluster.items("StorageClass") if i.raw.get("volumeBindingMode") == "WaitForFirstConsumer"
     ]
     how = f" of a class that waits for the pod's node ({', '.join(sorted(waits))})" if waits else ""
-    copy = f"copy the model to a new claim{how}{there}"
+    copy = f"copy the {'model' if wanted else 'data'} to a new claim{how}{there}"
     if any(key.endswith("/hostname") for key in keys):
         parts = [part for term in terms for part in rows(term, "matchExpressions")]
         its = {value for part in parts for value in words(part, "values")}

@@ -165,7 +165,8 @@ def device_plugin_down(
     kubelet's folder, because the node's inotify instances are used up ("too many open files"), ends at once, again and again. Under a
     GPU operator it waits for the pods that bring the driver and the container toolkit: while one of these ends again and again,
     its last errors say what to fix. With the MIG strategy `single` NVIDIA's plugin ends where GPUs of the node are cut differently,
-    or some not at all: that is what `mixed` is for.
+    or some not at all: that is what `mixed` is for. On a Jetson, which it knows by files that
+    NVIDIA's runtime brings, it must not ask NVML.
 
     `capacity` counts all devices of the plugin, `allocatable` those that it calls healthy. Where the node agent runs, the
     driver's own count stands beside them, and which GPU is lost or waits for a reset.
@@ -206,6 +207,7 @@ def device_plugin_down(
         yield from _of_amd(pod, node, cluster)
         yield from _given_up(pod, node, cluster)
         yield from _of_slices(pod, cluster)
+        yield from _of_jetson(pod, node, cluster)
     elif hardware:
         yield from _unhealthy(pod, hardware, cluster)
 
@@ -455,6 +457,31 @@ def _driver_of_amd(node: str, *, loaded: bool) -> Fix:
         "the DeviceConfig of AMD's operator, whose kmm-worker pod there says why it does not",
         fixes.on_node(node, "sh -c 'ls /sys/module/amdgpu/drivers/pci:amdgpu; dmesg | grep -i amdgpu | tail -40'"),
         "kubectl get deviceconfigs.amd.com -A -o jsonpath='{.items[*].spec.driver}'",
+    )
+
+
+def _of_jetson(pod: Pod, node: Node, cluster: Cluster) -> Iterator[Finding]:
+    """The target is a device plugin on a Jetson that takes it for another machine, and asks NVML: a Jetson has its own way."""
+    lines = plugin_lines(cluster, pod.obj) if pod.failing and node.jetson else ()
+    line = next((x for x in lines if "nitialize NVML" in x.text or "load NVML" in x.text), None)
+    if line is None:
+        return
+    container = pod.containers[0]
+    summary = "Tell the plugin that it is on a Jetson, where there is no NVML to ask: DEVICE_DISCOVERY_STRATEGY=tegra"
+    yield Finding(
+        confidence="certain",
+        summary=f"The device plugin takes {node.name}, a Jetson, for a machine with NVML, and ends: it does not find the library.",
+        evidence=(log_evidence(line),),
+        explains=("driver-missing", "gpu-runtime-missing", "crash-loop", "not-ready"),
+        fixes=(
+            fixes.set_env(container, "DEVICE_DISCOVERY_STRATEGY", "tegra", summary),
+            fixes.platform(
+                f"See that the plugin's pod gets NVIDIA's runtime on {node.name} (its runtimeClassName), by which it recognises a Jetson, "
+                "and that the chart is of the image's release",
+                "kubectl get runtimeclass",
+            ),
+        ),
+        order=line.order,
     )
 
 

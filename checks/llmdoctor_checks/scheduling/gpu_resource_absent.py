@@ -11,6 +11,7 @@ from kubectl_llmdoctor.api import (
     Fix,
     Item,
     Line,
+    Nodes,
     Pending,
     check,
     dig,
@@ -111,7 +112,7 @@ def gpu_resource_absent(pending: Pending) -> Iterator[Finding]:
     evidence += [proof for node, _ in ending[:2] for proof in plugin_evidence(pending.pod.cluster, node)]
     ways = [
         *_plugin(empty),
-        *_mended(ending),
+        *_mended(ending, pending.subject.nodes),
         *_let_in(pending, kept),
         *(() if offered or empty or kept or ending else _brought(pending, found.resource)),
         *(() if kept else _fixes(pending, found, offered)),
@@ -152,13 +153,16 @@ def _ending(pending: Pending, resource: str) -> list[tuple[str, k8s.Pod]]:
     ]
 
 
-def _mended(ending: list[tuple[str, k8s.Pod]]) -> Iterator[Fix]:
+def _mended(ending: list[tuple[str, k8s.Pod]], nodes: Nodes) -> Iterator[Fix]:
     if ending:
         node, plugin = ending[0]
         name, space = plugin.metadata.name, plugin.metadata.namespace or "default"
+        usual = f"usually the driver of {node}, or its container runtime without that driver"
+        if (there := nodes.get(node)) and there.jetson:
+            usual = "on a Jetson it must not ask NVML (DEVICE_DISCOVERY_STRATEGY=tegra in its env), and needs NVIDIA's runtime itself"
         yield fixes.platform(
-            f"Fix what ends the device plugin {space}/{name} on {node} ({state_of(plugin)}), by its log: usually the driver of {node}, "
-            "or its container runtime without that driver; where the node has such a GPU, it is offered as soon as the plugin runs",
+            f"Fix what ends the device plugin {space}/{name} on {node} ({state_of(plugin)}), by its log: {usual}; "
+            "where the node has such a GPU, it is offered as soon as the plugin runs",
             f"kubectl -n {space} logs {name} --previous --all-containers",
             fixes.on_node(node, "nvidia-smi") if "nvidia" in name else f"kubectl describe node {node}",
         )

@@ -84,6 +84,8 @@ _QUEUE = (
 )
 #: KAI's word on a queue that its scheduler does not know (0.12 on; before, it said nothing), and the label by which a pod, a queue and
 #: the nodes belong to one of its node pools (pkg/common/constants): each pool's scheduler (SchedulingShard) sees only its own.
+#: What KAI says of a pod whose group it has not tried to place (pkg/scheduler/api/common_info/pod_errors.go).
+_NOT_LOOKED_AT = "Unable to schedule pod"
 _NO_QUEUE = r"QueueDoesNotExist: .{0,300}?[Qq]ueue '(?P<queue>[^']{1,253})'.{0,100}? does not exist"
 _KAI_POOL = "kai.scheduler/node-pool"
 #: Volcano tells the gang's state and the reason in two events.
@@ -282,6 +284,9 @@ def _over_limit(subject: Subject) -> Iterator[Finding]:
             if unknown := re.search(_NO_QUEUE, message):
                 yield _queueless(pod, unknown["queue"], evidence)
                 return
+            if message == _NOT_LOOKED_AT and (passed_over := _of_no_leaf(pod, evidence)):
+                yield passed_over
+                return
             found = re.search(_QUEUE, message)
             if not found and (told := re.search(YUNIKORN, message)):
                 yield _of_yunikorn(pod, told, evidence)
@@ -355,6 +360,39 @@ def _queueless(pod: Pod, name: str, evidence: Evidence) -> Finding:
         explains=("pod-pending", "gang-incomplete", "scheduling-gated", "rollout-stuck"),
         fix=fix,
         pods=(pod.name,) if pod.exists else (),
+    )
+
+
+def _of_no_leaf(pod: Pod, evidence: Evidence) -> Finding | None:
+    """A queue of KAI from which no pod is taken: one with queues below it, or, before 0.13, one with none above it."""
+    name = pod.labels.get("kai.scheduler/queue") or pod.labels.get("runai/queue") or ""
+    queues = [i for i in pod.cluster.items("Queue") if i.api_version.startswith("scheduling.run.ai/")]
+    queue = next((item for item in queues if name and item.name == name), None)
+    if queue is None:
+        return None
+    below = sorted(item.name for item in queues if dig(item.raw, "spec.parentQueue") == name)
+    above = dig(queue.raw, "spec.parentQueue")
+    if above and not below:
+        return None
+    parents = sorted({str(p) for item in queues if (p := dig(item.raw, "spec.parentQueue"))} & {i.name for i in queues})
+    if below:
+        text = f"Name a queue below {name} in the label kai.scheduler/queue of {fixes.pods_of(pod)}: {', '.join(below[:4])}"
+        fix = fixes.annotate(pod, {"kai.scheduler/queue": below[0]}, text, field="labels")
+        why = f"it has queues below it ({', '.join(below[:4])}), and KAI takes pods from the lowest ones alone"
+    else:
+        at = parents[0] if parents else "a queue that you make above it"
+        text = f"Put queue {name} below another one (spec.parentQueue: {at}), or bring KAI to 0.13 or later"
+        body = [{"op": "add", "path": "/spec/parentQueue", "value": parents[0]}] if parents else []
+        look = f"kubectl edit queues.scheduling.run.ai {shlex.quote(name)}"
+        fix = fixes.patch_object(queue, text, body, owner="platform") if body else fixes.platform(text, look)
+        why = "it has none above it (spec.parentQueue), and KAI before 0.13 takes no pods from such a one"
+    return Finding(
+        confidence="certain" if below else "likely",
+        summary=f"KAI does not look at the pods of queue {name}: {why}.",
+        evidence=(evidence, object_evidence(queue, "spec.parentQueue", str(above or "none"))),
+        explains=("pod-pending", "gang-incomplete", "scheduling-gated", "rollout-stuck"),
+        fix=fix,
+        pods=(pod.name,),
     )
 
 

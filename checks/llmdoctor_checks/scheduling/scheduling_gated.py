@@ -420,6 +420,8 @@ def _fixes(subject: Subject, gates: list[str], queued: list[Item]) -> Iterator[F
 _OF_GROVE, _GANG = "grove.io/podgang-pending-creation", "grove.io/podgang"
 #: What is beyond minAvailable of a scaling group waits for the PodGang of the rest as well, which this one names.
 _BASE = "grove.io/base-podgang"
+#: A release that leaves the gate on what is scaled up from zero (ai-dynamo/grove 809).
+_KEEPS_GATES = "/grove-operator:v0.1.0-alpha.12"
 
 
 def _of_grove(subject: Subject) -> Iterator[Fix]:
@@ -427,6 +429,13 @@ def _of_grove(subject: Subject) -> Iterator[Fix]:
     gang = pod.labels.get(_GANG, "")
     named = f"PodGang {gang}" if gang else "a PodGang"
     yield from _of_base(pod)
+    if any(c.image.endswith(_KEEPS_GATES) for p in pod.cluster.all(k8s.Pod, "Pod") for c in p.spec.containers):
+        yield fixes.platform(
+            f"Take Grove back to v0.1.0-alpha.11, or on to a release after alpha.12, if {pod.name} is of what was scaled up from zero: "
+            "alpha.12, which runs here, does not lift the gate of such pods",
+            "kubectl get pods -A | grep grove-operator",
+            "helm list -A | grep -i grove",
+        )
     yield fixes.platform(
         f"See in the log of Grove's operator why {pod.name} does not stand in {named} yet, or not all pods of that exist: it then lifts "
         "the gate by itself; do not take it off by hand, as the gang would be broken up",

@@ -59,10 +59,17 @@ def driver_too_old(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> I
     if on_gpu_since(refused):
         return  # the next process had the GPU, or Ollama went on with another one of its libraries
     name = pod.spec.node_name or "?"
-    yield without_gpu(engine, refused, f"the driver of node {name} is older than its CUDA", _newer(name))
+    yield without_gpu(engine, refused, f"the driver of node {name} is older than its CUDA", _newer(pod, node))
 
 
-def _newer(node: str, least: str = "") -> Fix:
+def _newer(pod: Pod, there: Node | None, least: str = "") -> Fix:
+    node = pod.spec.node_name or "?"
+    if there and there.jetson:
+        return fixes.advice(
+            f"Use an image built for the CUDA of the JetPack on node {node}: a Jetson's driver comes with JetPack, and cannot be "
+            f"updated alone; in {fixes.edited(pod)}",
+            f"kubectl get node {node} -o wide",
+        )
     return fixes.platform(
         f"Update the NVIDIA driver of node {node}{least or ', or use an image built for an older CUDA'}",
         f"kubectl get node {node} -L nvidia.com/cuda.driver-version.full,nvidia.com/gpu.product",
@@ -82,7 +89,7 @@ def _by_the_node(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Ite
         summary=f"The driver of node {name} knows CUDA {error.driver}, and the image was built for {error.image}.",
         evidence=error.evidence,
         explains=_CONSEQUENCES,
-        fix=_newer(name, f" to branch {least} or later, for CUDA {error.image}" if least else ""),
+        fix=_newer(pod, node, f" to branch {least} or later, for CUDA {error.image}" if least else ""),
         order=error.line.order,
     )
 
