@@ -47,6 +47,10 @@ _WAITS_AT = expression(
 )
 
 
+#: The number of the first operation of a group: PyTorch sets up NCCL for it, which goes on only when all ranks have come to it.
+_FIRST = 1
+
+
 #: The name of one interface, without the signs by which NCCL excludes some or means the exact name; without a number at its end
 #: it is mostly how several begin (eth, enp1s0f), which NCCL takes and gloo does not.
 _INTERFACE = expression(r"[A-Za-z][\w.-]{0,13}\d")
@@ -302,6 +306,8 @@ class Group(Topic):
                 waits[int(said["rank"])] = int(said["at"])
         ranks = self._wanted
         missing = [rank for rank in range(min(ranks, _MOST_RANKS)) if rank not in waits]
+        if set(waits.values()) == {_FIRST}:
+            return "all ranks wait", ""
         if waits and len(missing) == 1 and ranks > 1:
             return "one rank late", str(missing[0])
         first = [rank for rank, at in waits.items() if at == min(waits.values())]

@@ -30,7 +30,7 @@ from kubectl_llmdoctor.api import (
     setting_evidence,
 )
 from llmdoctor_checks._consequences import CRASHED
-from llmdoctor_checks.multi_gpu import _stopped
+from llmdoctor_checks.multi_gpu import _lmcache_ranks, _stopped
 from llmdoctor_checks.multi_gpu._layouts import MISMATCH, other_layout
 from llmdoctor_checks.scheduling._devices import for_other_hardware
 
@@ -86,7 +86,10 @@ _FAILED_ROOM = expression(r"(?:error for room |bootstrap_room=)(\d{1,20})(?!\d)"
 @check(
     "kv-transfer-failed",
     since="0.1",
-    literals=(_WAITS, _CAME, _EXPIRED, _GIVEN_UP, *_OF_A_ROOM, *_stopped.LITERALS, *_DEAD, _LOST, MISMATCH),
+    literals=(
+        *(_WAITS, _CAME, _EXPIRED, _GIVEN_UP, *_OF_A_ROOM, *_stopped.LITERALS, *_DEAD, _LOST),
+        *(MISMATCH, _lmcache_ranks.WAITING),
+    ),
 )
 def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """The KV cache does not get from prefill to decode.
@@ -106,6 +109,9 @@ def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterato
     Nor do both say anything where transfers neither end nor fail: SGLang's decode side then counts the same requests whose cache it
     awaits (`#transfer-req`) for minutes, its prefill side ever more that no decode server takes (`#prealloc-req`), and TensorRT-LLM's
     context side repeats that a cache is not fetched, and begins no request.
+
+    LMCache hands the cache from each tensor parallel rank of prefill to the one of the same number in decode: an engine with more or
+    fewer ranks than the other side may not even come up.
 
     In a manifest it is a risk where the two sides of one object serve different models: the KV cache of one means nothing
     to the other; and where UCX_TLS leaves out the transports by which UCX knows a GPU's memory (cuda_copy, cuda_ipc).
@@ -129,6 +135,7 @@ def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterato
     elif logs is not None:
         for server in subject.engines(pod):
             yield from _stopped.stopped(pod, server, logs)
+            yield from _lmcache_ranks.unequal(pod, server, logs)
     yield from other_layout(pod, list(subject.engines(pod)), logs) if logs is not None and pod.exists else ()
     yield from _died_with_its_peer(pod, logs) if logs is not None else ()
     yield from _alone(pod, subject, logs) if logs is not None and pod.exists else ()

@@ -26,7 +26,9 @@ from kubectl_llmdoctor.api import (
     is_accelerator,
     k8s,
     names_of,
+    parse_time,
     requests_of,
+    rows,
     say_amount,
     selected,
     show_taint,
@@ -43,6 +45,8 @@ _MOST_NODES, _MOST_WAYS, _MOST_PODS = 6, 3, 4
 #: The name of a node that is not there yet.
 _NEW = "new-node"
 _CORDON = "node.kubernetes.io/unschedulable"
+#: How long what readies a new node may take: drivers, images, caches.
+_READIED_SECONDS = 3600
 #: What a program needs so much of whatever it asks for.
 _SIZED = ("cpu", "memory", "ephemeral-storage")
 
@@ -284,15 +288,32 @@ def _none(_: Stop) -> Iterator[Change]:
 
 def _taint(stop: Stop) -> Iterator[Change]:
     node, taints = stop.node, [r.taint for r in stop.reasons if r.taint]
+    pool = _of_its_start(node, taints)
+    if not pool:
+        yield Change(
+            text=f"Tolerate {named(taints)}, if it may run there", operations=tuple(tolerating(stop.pending, taints))
+        )
     yield Change(
-        text=f"Tolerate {named(taints)}, if it may run there", operations=tuple(tolerating(stop.pending, taints))
-    )
-    yield Change(
-        text=f"Remove the taint {named(taints)} from {node.name}, if it is no longer meant",
+        text=f"Remove the taint {named(taints)} from {node.name}, "
+        + (
+            f"which what readies new nodes should have taken away; where that is gone for good, also from startupTaints of NodePool {pool}"
+            if pool
+            else "if it is no longer meant"
+        ),
         nodes=(node.changed(taints=[t for t in node.taints if t not in taints]),),
         commands=tuple(f"kubectl taint nodes {node.name} {show_taint(t)}-" for t in taints),
         owner="platform",
     )
+
+
+def _of_its_start(node: Node, taints: list[k8s.Taint]) -> str:
+    """Karpenter's NodePool by which a node began with these taints, long ago, until something would take them away."""
+    name = node.labels.get("karpenter.sh/nodepool", "")
+    pool = node.cluster.item("NodePool", "", name) if name else None
+    begun = {row.get("key") for row in rows(pool.raw, "spec.template.spec.startupTaints")} if pool else set()
+    made, now = parse_time(node.obj.metadata.creation_timestamp), node.cluster.now
+    old = made is not None and now is not None and (now - made).total_seconds() > _READIED_SECONDS
+    return name if old and taints and all(taint.key in begun for taint in taints) else ""
 
 
 def named(taints: Iterable[k8s.Taint]) -> str:

@@ -58,6 +58,10 @@ from llmdoctor_checks.scheduling._words import (
 #: What the plugins offer that say so where they find nothing.
 _OF_SUCH_PLUGINS = ("nvidia.com/", "volcano.sh/vgpu")
 
+#: NVIDIA's plugin where NVML does not start (`cmd/nvidia-device-plugin`), and NVML's word for devices that are there and may not be opened.
+_WITHOUT_NVML = expression(r"Failed to initialize NVML: (?P<why>[A-Za-z][\w /-]{2,60})")
+_SAW_NONE, _NOT_OPENED = (NO_DEVICES, "Failed to initialize NVML: "), "Failed to initialize NVML: Unknown Error"
+
 
 @check("gpu-resource-absent", since="0.1")
 def gpu_resource_absent(pending: Pending) -> Iterator[Finding]:
@@ -102,7 +106,9 @@ def gpu_resource_absent(pending: Pending) -> Iterator[Finding]:
     of_them = found.resource.startswith(_OF_SUCH_PLUGINS)
     empty = _empty_handed(pending.pod.cluster) if of_them and not offered else []
     if empty:
-        summary = f"{summary[:-1]}; the device plugin of {empty[0][0]} runs and found no device when it started."
+        summary = (
+            f"{summary[:-1]}; the device plugin of {empty[0][0]} runs and {_saw_none(empty[0][1])} when it started."
+        )
         evidence += [log_evidence(line) for _, line in empty[:2]]
     kept = [] if offered or empty else _kept_off(pending, found.resource)
     if kept:
@@ -111,7 +117,7 @@ def gpu_resource_absent(pending: Pending) -> Iterator[Finding]:
     ending = [] if offered or empty or kept else _ending(pending, found.resource)
     evidence += [proof for node, _ in ending[:2] for proof in plugin_evidence(pending.pod.cluster, node)]
     ways = [
-        *_plugin(empty),
+        *_plugin(empty, pending.pod.cluster),
         *_mended(ending, pending.subject.nodes),
         *_let_in(pending, kept),
         *(() if offered or empty or kept or ending else _brought(pending, found.resource)),
@@ -135,10 +141,18 @@ def _empty_handed(cluster: Cluster) -> list[tuple[str, Line]]:
 
     def found() -> list[tuple[str, Line]]:
         plugins = (p for p in cluster.all(k8s.Pod, "Pod") if p.metadata.name in names and is_device_plugin(p))
-        lines = ((p, line) for p in plugins if p.spec.node_name for line in plugin_lines(cluster, p))
-        return [(p.spec.node_name, line) for p, line in lines if NO_DEVICES in line.text]
+        waiting = (p for p in plugins if p.spec.node_name and not state_of(p).startswith("CrashLoopBackOff"))
+        lines = [(p, line) for p in waiting for line in plugin_lines(cluster, p)]
+        # what says why stands before what it came to
+        lines.sort(key=lambda one: _WITHOUT_NVML.search(one[1].text[:2000]) is None)
+        return [(p.spec.node_name, line) for p, line in lines if any(text in line.text for text in _SAW_NONE)]
 
     return cluster.once("device plugins without devices", found)
+
+
+def _saw_none(line: Line) -> str:
+    why = _WITHOUT_NVML.search(line.text[:2000])
+    return f"could not initialize NVML ({why['why']})" if why else "found no device"
 
 
 def _ending(pending: Pending, resource: str) -> list[tuple[str, k8s.Pod]]:
@@ -189,14 +203,37 @@ def _let_in(pending: Pending, kept: list[Absent]) -> Iterator[Fix]:
         yield fixes.patch(pending.pod, text, tolerating(pending, closed))
 
 
-def _plugin(empty: list[tuple[str, Line]]) -> Iterator[Fix]:
+def _plugin(empty: list[tuple[str, Line]], cluster: Cluster) -> Iterator[Fix]:
     if empty:
-        node = empty[0][0]
+        node, line = empty[0]
+        if _NOT_OPENED in line.text:
+            yield _opening(node, cluster)
+            return
         yield fixes.platform(
             f"If {node} has GPUs, look whether its driver works and whether the plugin's pod is given it (the runtime class nvidia, "
             "or nvidia as the default runtime), then restart the plugin",
             fixes.on_node(node, "nvidia-smi"),
         )
+
+
+def _opening(node: str, cluster: Cluster) -> Fix:
+    """What gives the container of NVIDIA's plugin back the devices of its GPUs: NVML is there, and may not open them."""
+    by_crio = str(cluster.field("Node", "", node, "status.nodeInfo.containerRuntimeVersion")).startswith("cri-o")
+    how = (
+        "put runc, or a crun before 1.18, first in the list runtimes of /etc/nvidia-container-runtime/config.toml"
+        if by_crio
+        else "make the links below /dev/char (nvidia-ctk system create-dev-char-symlinks --create-all), and give kubelet and container "
+        "runtime one cgroup driver"
+    )
+    whose = next(
+        (f"{p.metadata.namespace or 'default'} delete pod {p.metadata.name}" for p in plugins_on(cluster, node)), ""
+    )
+    return fixes.platform(
+        f"Let the container of the device plugin open the GPUs of {node} (nvidia-smi in it must answer), which the runtime that starts it "
+        f"keeps from it: {how}; then delete the plugin's pod, so that it looks again",
+        fixes.on_node(node, "nvidia-smi"),
+        *([f"kubectl -n {whose}"] if whose else []),
+    )
 
 
 def _brought(pending: Pending, resource: str) -> Iterator[Fix]:

@@ -30,8 +30,6 @@ from llmdoctor_checks.scheduling._admission import given_a_quota, limited_priori
 from llmdoctor_checks.scheduling._kueue import cluster_queue, for_topology, local_queue, uncovered, unlisted, workloads
 from llmdoctor_checks.scheduling._limits import ending, instead, lowering, stating, widening
 from llmdoctor_checks.scheduling._raising import (
-    VOLCANO_GROUP,
-    VOLCANO_QUEUE,
     YUNIKORN,
     Raised,
     covered,
@@ -292,7 +290,7 @@ def _over_limit(subject: Subject) -> Iterator[Finding]:
                 yield _of_yunikorn(pod, told, evidence)
                 return
             if found:
-                yield _uncounted(pod, found, evidence) or _held_back(subject, pod, found, evidence)
+                yield _uncounted(subject, pod, found, evidence) or _held_back(subject, pod, found, evidence)
                 return
 
 
@@ -418,13 +416,13 @@ def _make_queue(pod: Pod, name: str, *, unread: bool) -> Fix:
     )
 
 
-def _uncounted(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding | None:
+def _uncounted(subject: Subject, pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding | None:
     """A queue of Volcano of which nothing is used, and whose capability names some resources and no pods.
 
     Volcano counts pods as a resource like others, and some releases of its plugin proportion take one that the capability does not
     name for none.
     """
-    name = pod.annotations.get(VOLCANO_QUEUE) or "default"
+    name = volcano_queue(pod, subject)
     queue = pod.cluster.item("Queue", "", name)
     if queue is None or not found["volcano"] or found["lacks"]:
         return None
@@ -432,7 +430,7 @@ def _uncounted(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding | 
     if not isinstance(capability, dict) or "pods" in capability:
         return None
     used = {str(k): str(v) for k, v in taken.items()} if isinstance(taken, dict) else {}
-    asked, members = requests_of(pod.obj), _members(pod)
+    asked, members = requests_of(pod.obj), _members(subject, pod)
     beyond = [
         r
         for r, limit in capability.items()
@@ -456,10 +454,10 @@ def _uncounted(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding | 
     )
 
 
-def _members(pod: Pod) -> int:
+def _members(subject: Subject, pod: Pod) -> int:
     """How many pods of its group Volcano starts together, as far as is known: of all of them the queue must take what they ask for."""
-    group = pod.cluster.item("PodGroup", pod.namespace, str(pod.annotations.get(VOLCANO_GROUP)))
-    least = dig(group.raw, "spec.minMember") if group else None
+    group, job = volcano_group(pod, subject), subject.workload
+    least = dig(group.raw, "spec.minMember") if group else dig(job.raw, "spec.minAvailable") if job else None
     return least if isinstance(least, int) and least > 1 else 1
 
 

@@ -378,6 +378,8 @@ def _idle(engine: Engine, workers: int, gpus: int) -> Iterator[Finding]:
         return  # the chips of a machine are taken together, however many of them are used
     if not _sizes_known(engine) or engine.pod.failing or _has_rank(engine, workers):
         return
+    if engine.name in _NODES_BY_FLAG and engine.explicit("model") is None:
+        return  # nobody serves the model that it takes by itself: something else gives it its arguments
     size = engine.explicit("tensor_parallel_size")
     flag = size.flag if size else "--tensor-parallel-size"
     # whatever else the workers are the product of stays as it is

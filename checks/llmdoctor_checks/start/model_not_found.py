@@ -12,6 +12,7 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Fix,
+    Line,
     Log,
     Logs,
     Pod,
@@ -68,6 +69,8 @@ _DOWNLOADS = ("model_repo", "model_url", "model_image")
 
 #: llama-server without a model of its own (`server.cpp`, `server-models.cpp`): how many it knows, and that it starts one.
 _HAS, _ROUTES, _SPAWNS = "operator(): Available models (", "starting server in router mode", "spawning server instance"
+#: How many it has read from its cache, of a folder and of presets; and how it refuses a request for one that it does not know.
+_READ, _REFUSED = "load_models: Loaded ", r"\"message\": ?\"model '[^']{1,300}' not found\""
 _OF_A_URL = ("--model-url", "LLAMA_ARG_MODEL_URL")
 
 
@@ -428,9 +431,10 @@ def _repository_of_nothing(engine: Engine, logs: Logs) -> Iterator[Finding]:
 def _router_of_nothing(engine: Engine, logs: Logs) -> Iterator[Finding]:
     """A llama-server that serves as a router, and knows no model: whoever asks for one is refused."""
     log = logs.current(engine.container.name)
-    line = log.last(_HAS) if log else None
-    if log is None or line is None or _HAS + "0)" not in line.text or not log.holds(_ROUTES) or log.holds(_SPAWNS):
+    line = _knows_none(log) if log else None
+    if log is None or line is None:
         return
+    refused = next((said for said, _ in log.matching(_REFUSED, "' not found", most=2000)), None)
     model, folder = engine.explicit("model"), engine.explicit("models_dir")
     url = model if model and model.flag in _OF_A_URL else None
     meant, why, fix = (
@@ -445,14 +449,29 @@ def _router_of_nothing(engine: Engine, logs: Logs) -> Iterator[Finding]:
         why = f"{folder.value} holds no GGUF file"
         fix = f"Bring the models to {folder.value} (each a .gguf file, or a folder of its parts), or correct the path"
     yield Finding(
-        role="cause" if meant else "risk",
+        role="cause" if meant or refused else "risk",
         severity="warning" if engine.pod.ready else None,
         summary=f"llama-server is up as a router that has no model: {why}.",
-        evidence=(log_evidence(line), *([setting_evidence(engine.container, meant)] if meant else [])),
+        evidence=(
+            log_evidence(line),
+            *([log_evidence(refused)] if refused else []),
+            *([setting_evidence(engine.container, meant)] if meant else []),
+        ),
         explains=("not-ready", "rollout-stuck"),
         fix=fixes.advice(f"{fix} ({fixes.edited(engine.pod)})"),
         order=line.order,
     )
+
+
+def _knows_none(log: Log) -> Line | None:
+    """Where a llama-server that is a router says that it knows no model, by its table or by what it read; None once it starts one."""
+    line = log.last(_HAS)
+    if log.holds(_SPAWNS):
+        return None
+    if line is not None:
+        return line if _HAS + "0)" in line.text and log.holds(_ROUTES) else None
+    read = list(log.find(_READ))
+    return read[-1] if read and all(f"{_READ}0 " in one.text for one in read) else None
 
 
 def _takes_none_later(engine: Engine, log: Log) -> bool:
