@@ -25,6 +25,9 @@ import re
 from collections.abc import Mapping
 
 _VLLM: Mapping[str, str] = {
+    "Gemma2ForCausalLM": "0.5.1",
+    "Qwen2VLForConditionalGeneration": "0.6.1",
+    "MllamaForConditionalGeneration": "0.6.2",
     "DeepseekV3ForCausalLM": "0.6.6",
     "Qwen2_5_VLForConditionalGeneration": "0.7.2",
     "Gemma3ForCausalLM": "0.8.0",

@@ -39,6 +39,8 @@ _CHILD, _CHILD_FAILED = (
     "Engine core initialization failed",
     r"\(APIServer pid=(?!1\))\d+\).*Engine core initialization failed",
 )
+#: How vLLM's exceptions end by which its engine does not start, up to 0.19: what started it for a model may live on.
+_UNSTARTED, _RAISED = "when initializing the engine.", expression(r"(?:\w{1,60}\.){0,8}\w{1,60}Error: ")
 #: What stands before it where vLLM's own server says so; and so many lines below it a server that has an engine within itself (MinerU),
 #: and starts that for the first request, logs how this ended.
 _BY_ITS_SERVER, _OF_A_REQUEST = "(APIServer pid=", 60
@@ -165,6 +167,7 @@ LITERALS = (
     _RUNNER_ENDED,
     *_FAILED_TEXTS,
     _CHILD,
+    _UNSTARTED,
     _ENGINE_DIED,
     _RANK_DIED,
     _NOT_LAUNCHED,
@@ -213,6 +216,7 @@ def _failed_models(log: Log) -> list[list[int]]:
     found += [[number - _OF_A_MODEL, number] for number in _failed_children(log)]
     found += [[number - _ABOVE_A_FRAME, number + _OF_AN_ENGINE] for number in _dead_engines(log)]
     found += [[x.number, x.number + _OF_A_LAUNCH] for x in _not_launched(log)]
+    found += [[number, number] for number in _unstarted(log)]
     found += [[first, x.number] for first, x in _not_begun(log)]
     found += [[x.number, x.number] for x in _not_added(log)]
     found += [[x.number - _OF_A_LOAD, x.number + _OF_A_LOAD] for x in _not_loaded(log)]
@@ -396,6 +400,15 @@ def _failed_children(log: Log) -> list[int]:
         if said is not None and (said["after"] or said["before"]).startswith("5"):
             found.append(x.number)
     return sorted(found)
+
+
+def _unstarted(log: Log) -> list[int]:
+    """Where an engine of vLLM ended at its start, and none has come up since, nor was a request answered."""
+    up = [
+        line.number for text in (READY, _LAUNCHED, _LOADED, _REPLICA_UP, _ADDED, _SWAP_UP) for line in log.marks(text)
+    ]
+    last = max((*up, *signs_of_life(log)), default=0)
+    return [x.number for x in log.marks(_UNSTARTED) if x.number > last and _RAISED.match(said(x.text[:2000]).text)]
 
 
 def _dead_engines(log: Log) -> list[int]:

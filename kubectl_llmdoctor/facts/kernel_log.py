@@ -132,9 +132,9 @@ _CONSTRAINT = r"oom-kill:constraint=(?P<constraint>\w+)(?P<rest>.*)"
 #: Whose limit it was: before the kill, up to Linux 4.18, or after the first of all processes of a cgroup that are killed together.
 _TASKS = r"Tasks? in (?P<path>/\S{1,600}) (?:killed as a result of limit of|are going to be killed due to memory\.oom\.group)"
 _KILLED = (
-    r"[Kk]ill(?:ed)? process (?P<pid>\d{1,10})(?: \((?P<name>[^)]{0,40})\))?.{0,200}?total-vm:\d{1,15}kB, "
+    r"[Kk]ill(?:ed)? process (?P<pid>\d{1,10})(?: \((?P<name>[^)]{0,40})\))?(?:.{0,200}?total-vm:\d{1,15}kB, "
     r"anon-rss:(?P<anon>\d{1,15})kB"
-    r"(?:, file-rss:\d+kB)?(?:, shmem-rss:(?P<shmem>\d{1,15})kB)?"
+    r"(?:, file-rss:\d+kB)?(?:, shmem-rss:(?P<shmem>\d{1,15})kB)?|(?<=\))[ .,…]{0,5}$)"
 )
 _POD = r"pod(?P<uid>[0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12}|[0-9a-f]{32})"
 _CONTAINER = r"[0-9a-f]{64}"
@@ -336,7 +336,7 @@ def _killed(line: KernelLine, why: re.Match[str] | None, together: str) -> OutOf
     uid, ids = re.search(_POD, rest), re.findall(_CONTAINER, _after(rest, "task_memcg=") or rest)
     return OutOfMemory(
         process=killed["name"] or "?",
-        anon=int(killed["anon"]) * 1024,
+        anon=int(killed["anon"] or 0) * 1024,
         shmem=int(killed["shmem"] or 0) * 1024,
         whole_node=not (together or "cgroup" in line.text or (why and why["constraint"] == "CONSTRAINT_MEMCG")),
         pod_uid=uid["uid"].replace("_", "-") if uid else "",

@@ -9,6 +9,9 @@ from kubectl_llmdoctor.api import MIB, Engine, Evidence, Fix, Log, fixes, log_ev
 #: What llama-server prints of its prompt cache: its size when it starts, and each prompt that it keeps.
 LITERALS = _SIZE, _USED = "prompt cache is enabled, size limit: ", "saving prompt with length "
 
+#: How large the state of a prompt is that it keeps.
+_KEPT = r"saving prompt with length \d{1,9}, total state size = (\d{1,8}\.\d{1,6}) MiB"
+
 #: The prompt cache of llama-server (--cache-ram) where nobody sets it, in MiB; Ollama's runners inherit the variable.
 _DEFAULT, _VARIABLE = 8192, "LLAMA_ARG_CACHE_RAM"
 
@@ -21,10 +24,35 @@ class Greed(msgspec.Struct, frozen=True):
     fix: Fix
 
 
-def prompt_cache(engine: Engine | None, limit: int, log: Log | None) -> Greed | None:
+def _one_prompt(engine: Engine, limit: int | None, log: Log | None) -> Greed | None:
+    """A prompt that llama-server keeps although it is larger than all of its cache: the last one stays, whatever the limit is."""
+    setting = engine.explicit("cache_ram_mib") if engine.name == "llama.cpp" else None
+    if log is None or setting is None or not isinstance(setting.value, int) or setting.value <= 0:
+        return None
+    kept = [(float(said[1]), line) for line, said in log.matching(_KEPT, _USED)]
+    size, line = max(kept, key=lambda one: one[0], default=(0.0, None))
+    if line is None or size <= setting.value or size * MIB * 2 < (limit or 0):
+        return None
+    return Greed(
+        f" llama-server kept one prompt of {say_bytes(int(size) * MIB)}, although {setting.text} is less: it keeps the last one whatever "
+        "the limit is.",
+        log_evidence(line, _USED),
+        fixes.set_flag(
+            engine,
+            "cache_ram_mib",
+            "--cache-ram",
+            "0",
+            "Turn the prompt cache off, --cache-ram 0: a smaller limit does not hold for a single prompt",
+        ),
+    )
+
+
+def prompt_cache(engine: Engine | None, limit: int | None, log: Log | None) -> Greed | None:
     """A prompt cache in host memory that may take half of the limit or more; Ollama runs llama-server for each model."""
     if engine is None or engine.name not in ("llama.cpp", "ollama"):
         return None
+    if (beyond := _one_prompt(engine, limit, log)) is not None or limit is None:
+        return beyond
     setting = engine.explicit("cache_ram_mib")
     size, evidence = _DEFAULT, setting_evidence(engine.container, setting) if setting else None
     if setting and isinstance(setting.value, int):

@@ -217,9 +217,9 @@ def _greedy(ending: Ending, node: Node | None, logs: Logs | None, subject: Subje
     """What of the engine's own settings may take half of the node's memory or more."""
     engine = subject.engine_of(ending.container)
     total = node.capacity("memory") if node else None
-    if engine is None or total is None:
-        return None
     kept = prompt_cache(engine, total, log_of(ending, logs) if logs else None)
+    if engine is None or total is None:
+        return kept
     return (
         kept
         or _pinned(engine, subject, total)
@@ -368,10 +368,18 @@ def _unowned(ending: Ending, hardware: Hardware | None) -> list[OutOfMemory]:
         kill
         for kill in (hardware.kernel.kills if hardware else ())
         if kill.whole_node and not kill.pod_uid and not kill.container_id and not kill.cgroup.startswith(_OF_THE_NODE)
-        if kill.time and close(kill.time, ending) and ending.finished and kill.time <= ending.finished + _SLACK
-        if not ending.started or kill.time >= ending.started - _SLACK
+        if _then(kill, ending)
     ]
     return sorted(found, key=lambda kill: not _ENGINES.match(kill.process))
+
+
+def _then(kill: OutOfMemory, ending: Ending) -> bool:
+    """Whether the kernel killed a process as an instance ended; where its log has no times, an engine's where no limit was set."""
+    if kill.time is None:
+        return not ending.container.limit("memory") and _ENGINES.match(kill.process) is not None
+    if not close(kill.time, ending) or ending.finished is None or kill.time > ending.finished + _SLACK:
+        return False
+    return not ending.started or kill.time >= ending.started - _SLACK
 
 
 def _evicted(message: str) -> str:

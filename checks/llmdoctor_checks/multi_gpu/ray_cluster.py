@@ -47,6 +47,10 @@ _AWAITS, _NO_NODE = "Waiting for creating a placement group of specs for ", "No 
 _SECONDS = expression(r"of specs for (?P<seconds>\d{2,6}) seconds\.")
 #: One request that nobody can fulfil; where Ray tells all those of a placement group together, any of them may be the one.
 _NODE = expression(r"can fulfill resource requests? \{[^{}]{0,300}'node:(?P<ip>[\d.]{7,15}|[\da-f:]{3,39})'")
+#: The same of a node by a name: Ray calls its nodes by their addresses alone, and its own resources begin with underscores.
+_NAMED = expression(
+    r"can fulfill resource requests? \{[^{}]{0,300}'node:(?P<name>(?!_|[\d.]{7,15}'|[\da-f:]{3,39}')[^'{}\s][^'{}]{0,252})'"
+)
 #: What it asks for, a bundle for each worker, and what `ray status` counts in the cluster (autoscaler/_private/util.py): other devices of
 #: a node, which Ray took its GPUs for, too.
 _BUNDLE = expression(r"\{[^{}]{0,200}'GPU': 1\.0[^{}]{0,200}\}")
@@ -88,6 +92,7 @@ def ray_cluster(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Findi
     yield from _not_taken(subject)
     if logs is not None and pod.exists:
         yield from _waits(pod, subject, logs)
+        yield from _by_a_name(pod, logs)
     if logs is None or not pod.failing_by_status:
         return
     for container in pod.containers:
@@ -159,6 +164,33 @@ def _waits(pod: Pod, subject: Subject, logs: Logs) -> Iterator[Finding]:
             evidence=(*((log_evidence(refused[-1]),) if refused else ()), log_evidence(line)),
             explains=("gpu-count-mismatch", "not-ready"),
             fix=_one_address(container, node["ip"]) if node else _who_lacks(container, down, log, line),
+            order=line.order,
+        )
+        return
+
+
+def _by_a_name(pod: Pod, logs: Logs) -> Iterator[Finding]:
+    """An engine that is ready as no probe asks it, and waits for a node that it calls by a name, which no node of Ray's ever has."""
+    for container in pod.containers if pod.ready else ():
+        log, asked = logs.current(container.name), container.spec.readiness_probe or container.spec.startup_probe
+        line = log.last(_NO_NODE) if log is not None and not asked else None
+        named = _NAMED.search(line.text[:2000]) if line is not None else None
+        if log is None or line is None or named is None or answered(log, after=line.number):
+            continue
+        phase = phase_of(log)
+        came = phase is not None and phase.line.number > line.number
+        if came or any(one.number > line.number for one in log.find(*_CAME)):
+            continue
+        yield Finding(
+            summary=f"{container.name} waits for Ray to give it a node of the name {named['name']}, and Ray calls its nodes by their "
+            "addresses: it does not serve, and counts as ready only since it has no readiness probe.",
+            evidence=(log_evidence(line),),
+            explains=("gpu-count-mismatch", "not-ready"),
+            fix=fixes.set_variables(
+                container,
+                {"VLLM_HOST_IP": fixes.FromField("status.podIP")},
+                "Set VLLM_HOST_IP to the pod's own address, in head and workers",
+            ),
             order=line.order,
         )
         return

@@ -483,6 +483,9 @@ NO_AMD_DEVICES = "Found 0 AMDGPUs"
 #: What Go's runtime prints of a fault of the program, which ends it.
 PANIC = "panic: runtime error"
 
+#: What NVIDIA's plugin prints of its settings where it was told to look for GPUs as on a Tegra: it offers one then, whatever there is.
+DISCOVERS = '"deviceDiscoveryStrategy": "tegra"'
+
 #: What NVIDIA's plugin prints when it gives up a device, or finds none (`internal/rm/health.go`, `cmd/…/main.go`).
 PLUGIN_LINES = (
     "XidCriticalError",
@@ -497,6 +500,7 @@ PLUGIN_LINES = (
     "GPU driver auto installation is disabled",
     WATCHES_USED_UP,
     PANIC,
+    DISCOVERS,
 )
 
 

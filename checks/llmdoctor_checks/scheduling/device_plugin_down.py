@@ -31,6 +31,7 @@ from kubectl_llmdoctor.api import (
 )
 from kubectl_llmdoctor.catalog.xids import xid_meaning
 from llmdoctor_checks.scheduling._admission import (
+    DISCOVERS,
     NO_AMD_DEVICES,
     PANIC,
     PLUGIN_LINES,
@@ -728,6 +729,8 @@ def _as_told(cluster: Cluster, node: str, plugins: list[k8s.Pod]) -> Iterator[Fi
                 f"sh -c 'cat /run/nvidia/validations/driver-ready; find / /run/nvidia/driver -xdev -name {lost['file']}'",
             ),
         )
+    if told := next((plugin for plugin in plugins if _for_tegra(cluster, plugin)), None):
+        yield _discovering(told, node)
     if unseeing := [plugin for plugin in plugins if any(map(_unseen, last_errors(cluster, plugin)))]:
         yield _monitoring(unseeing[0])
     if unalike := [
@@ -736,6 +739,23 @@ def _as_told(cluster: Cluster, node: str, plugins: list[k8s.Pod]) -> Iterator[Fi
         yield _mixed(cluster, node, unalike[0])
     else:
         yield from _cut(cluster, node, said)
+
+
+def _for_tegra(cluster: Cluster, plugin: k8s.Pod) -> bool:
+    """Whether NVIDIA's plugin was told to look for GPUs as on a Tegra, where it offers one whatever there is (`internal/rm/tegra_*.go`)."""
+    return any(DISCOVERS in line.text for line in plugin_lines(cluster, plugin))
+
+
+def _discovering(plugin: k8s.Pod, node: str) -> Fix:
+    """What has a plugin count the GPUs of a node that is no Tegra."""
+    meta = plugin.metadata
+    made = next((owner.name for owner in meta.owner_references if owner.kind == "DaemonSet"), "")
+    where = f"kubectl -n {meta.namespace or 'default'} set env daemonset/{made}"
+    return fixes.platform(
+        f"Set DEVICE_DISCOVERY_STRATEGY of {f'DaemonSet {made}' if made else meta.name} (deviceDiscoveryStrategy of its chart) to nvml in "
+        f"place of tegra, by which it offers one GPU of {node} whatever there is; its pods need the RuntimeClass nvidia",
+        *([f"{where} DEVICE_DISCOVERY_STRATEGY=nvml"] if made else []),
+    )
 
 
 def _unseen(line: Line) -> bool:
