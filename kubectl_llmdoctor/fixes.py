@@ -385,6 +385,16 @@ def annotate(pod: Pod, values: Mapping[str, str], summary: str, *, field: str = 
         where = f"in {edited(pod)}" + ("" if workload else ", which must be deleted and recreated")
         told = ", ".join(f"{key}: {value!r}" for key, value in values.items() if key not in summary)
         return Fix(summary=remarked(summary, f"{told}{'; ' if told else ''}{where}"))
+    chosen = dig(raw, "spec.selector.matchLabels")
+    if (
+        field == "labels"
+        and isinstance(chosen, dict)
+        and any(chosen.get(key, values[key]) != values[key] for key in values)
+    ):
+        whole = remarked(
+            summary, f"in the template and spec.selector of {edited(pod)}, which must be deleted and recreated"
+        )
+        return Fix(summary=whole)  # the API server changes no selector
     at = f"{at}/metadata/{field}"
     operations = [{"op": "add", "path": f"{at}/{pointer.escaped(key)}", "value": values[key]} for key in values]
     return patch_object(workload.item, summary, operations)

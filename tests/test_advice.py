@@ -1130,3 +1130,10 @@ def test_each_name_in_a_fix_stands_for_something(monkeypatch: pytest.MonkeyPatch
 )
 def test_a_release_that_is_not_there_has_one_beside_it(image: str, there: str) -> None:
     assert released(image) == there
+
+
+def test_no_cap_on_prompts_is_advised_to_a_scheduler_that_takes_none() -> None:
+    told = [fix.summary for fix in _of_case("head-of-line-blocking", "fires_measured_without_v1")]
+
+    assert told
+    assert not any("--long-prefill-token-threshold" in one for one in told)

@@ -1,5 +1,5 @@
 """Prefill and decode of one image and model whose KV caches are laid out otherwise, since a connector of one side alone turns vLLM's hybrid
-cache manager off (`vllm/config/vllm.py`): MultiConnector and what is made of it, such as PdConnector of Dynamo's KVBM."""
+cache manager off (`vllm/config/vllm.py`): one that does not support it (`SupportsHMA`), itself or below MultiConnector."""
 
 from __future__ import annotations
 
@@ -11,7 +11,27 @@ from kubectl_llmdoctor.api import Engine, Finding, Logs, Pod, engines_in, fixes,
 #: vLLM's NIXL connector compares a hash of what must be alike (`nixl/metadata.py`), the hybrid manager among it.
 MISMATCH = "compatibility hash mismatch"
 _FLAG, _NAME = "--disable-hybrid-kv-cache-manager", "disable_hybrid_kv_cache_manager"
-_TURNS_OFF = r"['\"](?:Multi|Pd|Dynamo)Connector['\"]"
+#: Before it each connector turned it off by itself.
+_KEPT_SINCE = "0.22.0"
+#: Those that turn it off, and those that keep it; MultiConnector does as all below it.
+_TURN_OFF = frozenset(
+    {
+        "PdConnector",
+        "DynamoConnector",
+        "LMCacheConnector",
+        "LMCacheConnectorV1",
+        "FlexKVConnectorV1",
+        "HF3FSKVConnector",
+    }
+    | {"ExampleConnector", "MoRIIOConnector", "P2pNcclConnector"}
+)
+_KEEP = frozenset(
+    {"MultiConnector", "NixlConnector", "NixlPullConnector", "NixlPushConnector", "OffloadingConnector"}
+    | {"SimpleCPUOffloadConnector", "MooncakeConnector", "MooncakeStoreConnector"}
+)
+#: What else the hash is made of, and may be told by a setting.
+_LIKE = ("model", "dtype", "kv_cache_dtype", "attention_backend")
+_CONNECTOR = r"['\"]kv_connector['\"] ?: ?['\"](\w{1,80})['\"]"
 
 
 def other_layout(pod: Pod, engines: list[Engine], logs: Logs) -> Iterator[Finding]:
@@ -24,13 +44,15 @@ def other_layout(pod: Pod, engines: list[Engine], logs: Logs) -> Iterator[Findin
         if _is_off(peer) is (not off) and _alike(own, peer):
             without, keeps = (own, peer) if off else (peer, own)
             config = without.explicit("kv_transfer_config")
+            told = without.explicit(_NAME)
+            by = told.text if told else "by its connector"
             yield Finding(
                 confidence="certain",
-                summary=f"{own.container.pod.name} and {peer.container.pod.name} lay their KV caches out otherwise: the connector of "
-                f"{without.container.pod.name} turns vLLM's hybrid cache manager off, and {keeps.container.pod.name} keeps it.",
+                summary=f"{own.container.pod.name} and {peer.container.pod.name} lay their KV caches out otherwise: "
+                f"{without.container.pod.name} turns vLLM's hybrid cache manager off ({by}), and {keeps.container.pod.name} keeps it.",
                 evidence=(
                     log_evidence(line, MISMATCH),
-                    *((setting_evidence(without.container, config),) if config else ()),
+                    *(setting_evidence(without.container, one) for one in (told, config) if one),
                 ),
                 explains=("http-5xx", "queue-growing", "gateway-timeout"),
                 fix=fixes.set_flag(keeps, _NAME, _FLAG, "", f"Turn it off in {keeps.container.pod.name} as well"),
@@ -44,7 +66,12 @@ def _is_off(engine: Engine) -> bool | None:
     config = engine.explicit("kv_transfer_config")
     if config is None:
         return None
-    return engine.value(_NAME) is True or re.search(_TURNS_OFF, str(config.value)[:20_000]) is not None
+    if (told := engine.explicit(_NAME)) is not None:
+        return told.value is True
+    if engine.at_least(_KEPT_SINCE) is False:
+        return True
+    names = set(re.findall(_CONNECTOR, str(config.value)[:20_000]))
+    return True if names & _TURN_OFF else False if names and names <= _KEEP else None
 
 
 def _peers(pod: Pod, own: Engine) -> Iterator[Engine]:
@@ -56,4 +83,6 @@ def _peers(pod: Pod, own: Engine) -> Iterator[Engine]:
 
 
 def _alike(one: Engine, other: Engine) -> bool:
-    return one.container.spec.image == other.container.spec.image and one.value("model") == other.value("model")
+    return one.container.spec.image == other.container.spec.image and all(
+        one.value(name) == other.value(name) for name in _LIKE
+    )

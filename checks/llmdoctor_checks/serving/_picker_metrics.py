@@ -80,7 +80,7 @@ def refused_picker(engine: Engine, off: Fix | None) -> Finding | None:
         "cache for empty.",
         evidence=(log_evidence(line, SCRAPES), *((pod_evidence(beside, "ports", str(asked[0])),) if beside else ())),
         fix=off
-        if off is not None and port in asked
+        if off is not None and (beside is None or port in asked)
         else fixes.advice(
             f"Let the picker scrape {engine.title} at its own port {port}: parameters port: {port} of metrics-data-source in the "
             f"EndpointPickerConfig of {line.log.pod} (llm-d's router from 2026-08 on); the pool keeps its port. Or have "

@@ -400,9 +400,11 @@ def _stands_before_a_queue(load: Load, usual: float) -> bool:
 
 def _shared_steps(engine: Engine) -> Iterator[Fix]:
     """A share of vLLM's steps that no single prompt goes beyond, so that short ones are read beside it; others let it have them whole."""
-    budget = engine.value("max_num_batched_tokens")
+    budget, old = engine.value("max_num_batched_tokens"), engine.container.env.get("VLLM_USE_V1")
     if engine.name != "vllm" or not engine.at_least(_CAPS_PROMPTS) or engine.explicit(_CAP) or _whole_prompts(engine):
         return
+    if old and old.value == "0" and not engine.at_least("0.11.0"):
+        return  # the scheduler of V0 heeds it beside --max-num-partial-prefills alone
     tokens = budget // 2 if isinstance(budget, int) else _LEAST_CHUNK
     summary = "Let no prompt take a whole step: short ones are read beside it then (of a hybrid model no less than its block size)"
     yield fixes.set_flag(engine, _CAP, "--long-prefill-token-threshold", str(tokens), summary)

@@ -45,6 +45,8 @@ _CUT, _CUT_MESSAGES = "truncating input prompt", "truncating input messages whic
 
 #: So many prompts, and so large a share of the requests that were answered, are no few that went astray; of fewer it may be by chance.
 _FEWEST_CUTS, _FEW_CUTS, _MOST = 5, 2, 0.8
+#: What is kept of the beginning of a prompt beside half of the context: num_keep, 4 by itself.
+_KEPT = 64
 
 #: Gin's access log of what Ollama generates, and of embeddings, of which a text that is too long loses its end by default.
 _POSTED = 'POST     "/'
@@ -236,16 +238,22 @@ def _cut(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         + (f"; the longest had {longest[2]} tokens, of which {longest[1]} fit" if longest else "")
         + (f". It answered {answered} requests since the first." if usual else "."),
         evidence=(log_evidence(line),),
-        fix=_longer(engine, _enough(engine, int(longest[1]), int(longest[2])) if longest else None),
+        fix=_enough(engine, int(longest[1]), int(longest[2])) if longest else _longer(engine, None),
     )
 
 
-def _enough(engine: Engine, limit: int, prompt: int) -> int:
+def _enough(engine: Engine, limit: int, prompt: int) -> Fix:
     """A context that takes a prompt, a power of two. Releases on llama-server cut it to half of the context, and what they always keep:
-    one that would have fitted and was cut all the same takes twice as much."""
+    one that would have fitted and was cut all the same takes twice as much, or was sent with a context of its own."""
     own = engine.value("max_model_len")
     fitted = isinstance(own, int) and limit < prompt < own
-    return 1 << ((2 if fitted else 1) * prompt - 1).bit_length()
+    halved = fitted and 0 <= limit - own // 2 <= _KEPT
+    length = 1 << ((2 if halved else 1) * prompt - 1).bit_length()
+    if fitted and not halved:
+        return fixes.advice(
+            f"Leave num_ctx out of the clients' requests and the Modelfile, or raise it there to {length}: the server has {own}"
+        )
+    return _longer(engine, length)
 
 
 def _times(lines: list[Line]) -> int:

@@ -3,28 +3,37 @@
 import re
 from collections.abc import Iterable
 
-from kubectl_llmdoctor.api import Engine, Finding, Line, Log, Pod, fixes, log_evidence, pod_evidence
+from kubectl_llmdoctor.api import Engine, Finding, Line, Log, Pod, dig, fixes, log_evidence, pod_evidence, table
 
 UNKNOWN = "model doesn't exist in cache, probably wrong model name"
 _ASKED_FOR = r'\bmodel="(?P<name>[^"\s]{1,200})"'
 _SERVED_AS = r"--?served[-_]model[-_]name[= ]"
 _NAME, _PORT = "model.aibrix.ai/name", "model.aibrix.ai/port"
+_MAKERS = ("Deployment", "StatefulSet")
+#: What a label may be: a model's name with a slash is none.
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
 
 
 def other_label(pod: Pod, engines: Iterable[Engine]) -> Finding | None:
     """The gateway does not know the name which a server answers to, for its label has another."""
-    label = pod.labels.get(_NAME, "")
+    engines, label = list(engines), pod.labels.get(_NAME, "")
     found = _refused(pod, engines) if pod.ready and label else None
-    if found is None or found[1] == label:
-        return None
+    if found is None or found[1] == label or any(label in own_names(engine) for engine in engines):
+        return None  # one name of several: clients have to ask for that of the label
     line, name = found
+    fix = (
+        fixes.annotate(pod, {_NAME: name}, f"Set the label {_NAME} to {name}, as the server is called", field="labels")
+        if re.fullmatch(_LABEL, name)
+        else fixes.advice(
+            f"Start the server of {fixes.edited(pod)} as {label} (--served-model-name), and have clients ask for that: {name} cannot be "
+            "a label"
+        )
+    )
     return Finding(
         summary=f"The gateway refuses requests for {name}, the name that {pod.name} is started with: it knows this pod by its label "
         f"{_NAME} as {label}.",
         evidence=(log_evidence(line, UNKNOWN), pod_evidence(pod, f"metadata.labels[{_NAME}]", label)),
-        fix=fixes.annotate(
-            pod, {_NAME: name}, f"Set the label {_NAME} to {name}, as the server is called", field="labels"
-        ),
+        fix=fix,
         order=line.order,
     )
 
@@ -32,14 +41,21 @@ def other_label(pod: Pod, engines: Iterable[Engine]) -> Finding | None:
 def without_label(pod: Pod, engines: Iterable[Engine]) -> Finding | None:
     """The gateway does not know a server, for its pod lacks the label by which it would."""
     engines = list(engines)
-    found = _refused(pod, engines) if pod.exists and pod.ready and not pod.labels.get(_NAME) else None
+    named = pod.labels.get(_NAME) or pod.annotations.get(_NAME)
+    found = _refused(pod, engines) if pod.exists and pod.ready and not named else None
     serves = found is not None and (engines or any(c.accelerators for c in pod.containers) or _serves_as(pod, found[1]))
-    if found is None or not serves or any(item.labels.get(_NAME) == found[1] for item in pod.cluster.items("Pod")):
+    if found is None or not serves or _known(pod, found[1]):
         return None
     line, name = found
     port = next((e.value("port") for e in engines if isinstance(e.value("port"), int)), None)
     port = port or next((p.container_port for c in pod.containers for p in c.spec.ports), None)
-    labels = {_NAME: name} | ({_PORT: str(port)} if port else {})
+    label = (
+        name
+        if re.fullmatch(_LABEL, name)
+        else re.sub(r"[^A-Za-z0-9_.-]+", "-", name.rsplit("/", 1)[-1])[:63].strip("-_.")
+    )
+    labels = {_NAME: label or "NAME"} | ({_PORT: str(port)} if port else {})
+    summary = f"Give the pods the labels {' and '.join(f'{k}: {v}' for k, v in labels.items())}"
     return Finding(
         summary=f"AIBrix' gateway refuses requests for {name}, by which {pod.name} is started: it knows models by the label {_NAME} of "
         "their pods, and this one has none.",
@@ -47,14 +63,21 @@ def without_label(pod: Pod, engines: Iterable[Engine]) -> Finding | None:
             log_evidence(line, UNKNOWN),
             pod_evidence(pod, "metadata.labels", ", ".join(f"{k}={v}" for k, v in pod.labels.items())),
         ),
-        fix=fixes.annotate(
-            pod,
-            labels,
-            f"Give the pods the labels {' and '.join(f'{k}: {v}' for k, v in labels.items())}",
-            field="labels",
+        fix=fixes.annotate(pod, labels, summary, field="labels")
+        if label == name
+        else fixes.advice(
+            f"{summary}, start the server as {labels[_NAME]} (--served-model-name), and have clients ask for that: {name} cannot be a "
+            f"label; in {fixes.edited(pod)}. Later releases of AIBrix take it of an annotation {_NAME}, too"
         ),
         order=line.order,
     )
+
+
+def _known(pod: Pod, name: str) -> bool:
+    """Whether some pod, or what makes pods, tells the gateway of a model: by its label, or by an annotation, which may be any name."""
+    told = [item.raw.get("metadata") for item in pod.cluster.items("Pod")]
+    told += [dig(item.raw, "spec.template.metadata") for kind in _MAKERS for item in pod.cluster.items(kind)]
+    return any(name == table(dig(one, field)).get(_NAME) for one in told for field in ("labels", "annotations"))
 
 
 def _refused(pod: Pod, engines: Iterable[Engine]) -> tuple[Line, str] | None:

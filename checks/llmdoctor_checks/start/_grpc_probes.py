@@ -95,12 +95,27 @@ def _fix(container: Container, asked: str, names: tuple[str, ...], *, none: bool
             else "a -service of its own"
         )
         return fixes.advice(f"Have grpc_health_probe in the probes of {fixes.edited(pod)} ask for {which}")
-    if len(names) != 1 and not asked:
+    right = {kind: _right(kind, names) for kind in kinds}
+    if not asked and not all(right.values()):
         return fixes.advice(
             f"Name a service that the server has in grpc.service of the {probes} of {fixes.edited(pod)}"
         )
-    right = names[0] if len(names) == 1 else ""
-    change: dict[str, str] = {"op": "add", "value": right} if right else {"op": "remove"}
-    operations = [change | {"path": f"/containers/{container.index}/{kind}Probe/grpc/service"} for kind in kinds]
-    which = f"the service {right}" if right else "no name (the server as a whole)"
+    operations: list[dict[str, str]] = [
+        {"path": f"{container.pointer}/{kind}Probe/grpc/service"}
+        | ({"op": "add", "value": name} if name else {"op": "remove"})
+        for kind, name in right.items()
+    ]
+    which = " and ".join(f"the service {name}" for name in dict.fromkeys(right.values()) if name)
+    which = which or "no name (the server as a whole)"
     return fixes.patch(pod, f"Ask for {which} in the {probes}, in place of {asked or 'no name'}", operations)
+
+
+def _right(kind: str, names: tuple[str, ...]) -> str:
+    """The service to ask for, of those that a server says it has; empty is the server as a whole.
+
+    A picker that waits to be the leader lives, and as a whole it is not ready.
+    """
+    if len(names) == 1:
+        return names[0]
+    meant = "readiness" if kind == "readiness" else "liveness"
+    return meant if meant in names else ""

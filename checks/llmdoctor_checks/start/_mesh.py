@@ -330,9 +330,7 @@ def taken_for_http(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
     ):
         return
     line, port = said[-1]
-    if any(
-        re.search(rf'" [1-4]\d\d (?!.*DPE).*inbound\|{port}\|', x.text[:2000]) for x in log.find(f"inbound|{port}|")
-    ):
+    if any(" DPE " not in x.text and re.search(r'" [1-4]\d\d ', x.text[:2000]) for x in log.find(f"inbound|{port}|")):
         return
     named = [p.name for c in pod.containers for p in c.spec.ports if str(p.container_port) == port and p.name]
     by_name = f", as its name {named[0]} says," if named else ""

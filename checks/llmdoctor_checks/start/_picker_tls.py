@@ -21,6 +21,7 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     object_evidence,
     pod_evidence,
+    rows,
 )
 from llmdoctor_checks.start._picker_ports import NOT_ASKED
 
@@ -40,10 +41,11 @@ def picker_with_tls(pod: Pod) -> Iterator[Finding]:
         return
     lines = pod.cluster.once(f"{NOT_ASKED} ended", lambda: _said(pod))
     for pool, picker in _pickers(pod) if lines else ():
-        said = next((x for x in lines if _OF_A_POOL not in x.text or f"{pool.name}{_OF_A_POOL}" in x.text), None)
+        of_pool = re.compile(rf"(?<![\w.-]){re.escape(pool.name)}{_OF_A_POOL}\w{{1,20}}\.{re.escape(pool.namespace)}\.")
+        said = next((x for x in lines if _OF_A_POOL not in x.text or of_pool.search(x.text[:4000])), None)
         told = _told(picker)
         rule = next((r for r in pod.cluster.items("DestinationRule") if _is_of(r, pool)), None)
-        if said is None or told is None or (rule is not None and dig(rule.raw, "spec.trafficPolicy.tls")):
+        if said is None or told is None or (rule is not None and _with_tls(rule)) or _answers(said, of_pool):
             continue
         name = dig(pool.raw, "spec.endpointPickerRef.name") or dig(pool.raw, "spec.extensionRef.name")
         yield Finding(
@@ -65,6 +67,18 @@ def picker_with_tls(pod: Pod) -> Iterator[Finding]:
             order=said.order,
         )
         return
+
+
+def _answers(said: Line, of_pool: re.Pattern[str]) -> bool:
+    """Whether the gateway has got requests through to servers of the pool: then the picker answers it, and was away for a while."""
+    through = (line.text[:4000] for line in said.log.find(_OF_A_POOL))
+    return any(re.search(r'" [12]\d\d ', text) and of_pool.search(text) for text in through)
+
+
+def _with_tls(rule: Item) -> bool:
+    """Whether a rule says for some port whether the gateway speaks TLS."""
+    policy = dig(rule.raw, "spec.trafficPolicy")
+    return bool(dig(policy, "tls")) or any(row.get("tls") for row in rows(policy, "portLevelSettings"))
 
 
 def _said(pod: Pod) -> list[Line]:
@@ -100,8 +114,14 @@ def _is_of(rule: Item, pool: Item) -> bool:
 
 def _plain(picker: Container) -> Fix:
     at = next((n for n, word in enumerate(picker.spec.args) if re.fullmatch(_FLAG, str(word))), None)
-    place, op = (str(at), "replace") if at is not None else ("-", "add")
-    operation = {"op": op, "path": f"{picker.pointer}/args/{place}", "value": "--secure-serving=false"}
-    return fixes.patch(
-        picker.pod, f"Have {picker.name} of {picker.pod.name} serve plain gRPC: --secure-serving=false", [operation]
+    camel = any(re.match(r"--?poolName\b", str(word)) for word in picker.spec.args)
+    flag = "--secureServing=false" if camel else "--secure-serving=false"
+    where = f"{picker.pointer}/args"
+    operation: dict[str, object] = {"op": "add", "path": where, "value": [flag]}
+    if picker.spec.args:
+        place, op = (str(at), "replace") if at is not None else ("-", "add")
+        operation = {"op": op, "path": f"{where}/{place}", "value": flag}
+    summary = (
+        f"Have {picker.name} of {picker.pod.name} serve plain gRPC, unless a DestinationRule asks it with TLS: {flag}"
     )
+    return fixes.patch(picker.pod, summary, [operation])

@@ -124,10 +124,9 @@ def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events 
     client that was told a port which the Service does not have gets no further, and neither does an Ingress or a route, nor one that
     speaks TLS to a port where the server speaks none, or HTTP/1 where it speaks HTTP/2 (gRPC), or the other way round: a gateway asks by
     the `appProtocol` of a Service's port, or of an InferencePool; an endpoint picker speaks TLS by itself. The container of an
-    InferenceService
-    that declares no port is taken to listen on 8080, which is a note where a Service of one's own leads to the right port. Of a
-    program that is no known engine its log tells where it listens (where its only Service leads elsewhere is a risk), and of a
-    llama-server whose preset brings a port of its own, or whose `--host` is a file.
+    InferenceService that declares no port is taken to listen on 8080, which is a note where a Service of one's own leads to the right
+    port. Of a program that is no known engine its log tells where it listens (where its only Service leads elsewhere is a risk), and
+    of a llama-server whose preset brings a port of its own, or whose `--host` is a file.
 
     ## Fix
 
