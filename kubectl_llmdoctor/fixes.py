@@ -26,7 +26,7 @@ from kubectl_llmdoctor.facts.units import GIB, units
 from kubectl_llmdoctor.facts.workload import Workload
 from kubectl_llmdoctor.managed import keeper
 from kubectl_llmdoctor.platforms import pointer
-from kubectl_llmdoctor.platforms.labels import named_by
+from kubectl_llmdoctor.platforms.labels import named_by, of_served_model
 from kubectl_llmdoctor.report.document import Fix, Patch
 from kubectl_llmdoctor.report.words import remarked
 from kubectl_llmdoctor.tree import dig, numbered, rows, table
@@ -90,7 +90,9 @@ def unread(pod: Pod) -> str:
     workload = workload_of(pod)
     item = workload.item if workload else pod.item
     owner = maker(item) if item else ""
-    kind, name = named_by(pod.labels if owner else item.labels) if item and pod.exists else ("", "")
+    # without an owner, labels of operators that serve models only: others, as Ray's, people set on objects of their own
+    labels = pod.labels if owner else item.labels if item and of_served_model(item.labels) else {}
+    kind, name = named_by(labels) if pod.exists else ("", "")
     # what is between them is made as well, and mostly cannot be changed
     return f"{kind}/{name}" if name and (workload is None or kind != workload.kind) else owner
 
@@ -237,7 +239,7 @@ def _flow(value: Any) -> str:
 def _where(pod: Pod, workload: Workload | None, operations: list[dict[str, Any]]) -> str:
     """What a person is told who has to change by hand what no patch can."""
     if _of_kserve_webhook(pod, operations):
-        return "in spec.container of ClusterStorageContainer default, from which KServe's webhook makes that container"
+        return "in spec.container of the ClusterStorageContainer that takes its URI (KServe's own: default), of which its webhook makes it"
     if owner := unread(pod):
         return f"in {owner}"
     if pod.log_only:

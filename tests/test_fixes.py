@@ -196,6 +196,45 @@ def test_a_workload_that_another_makes_gets_no_patch() -> None:
 
 
 @pytest.mark.parametrize(
+    ("labels", "patched"),
+    [({"ray.io/cluster": "mine"}, True), ({"serving.kserve.io/inferenceservice": "llama"}, False)],
+)
+def test_a_label_that_people_set_themselves_names_no_maker(labels: dict[str, str], patched: bool) -> None:
+    container = {
+        "name": "vllm",
+        "image": "vllm/vllm-openai:v0.11.0",
+        "args": ["--max-model-len=131072", "--model=Qwen/Qwen3-8B"],
+    }
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "llama", "namespace": "prod", "labels": labels},
+        "spec": {"template": {"metadata": {"labels": {"app": "llm"}}, "spec": {"containers": [container]}}},
+    }
+    owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "llama-5d9c", "uid": "u1", "controller": True}
+    waiting = {"name": "vllm", "restartCount": 3, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": "llama-5d9c-x2k4q",
+            "namespace": "prod",
+            "labels": {"pod-template-hash": "5d9c", "app": "llm"},
+            "ownerReferences": [owner],
+        },
+        "spec": {"nodeName": "gpu-1", "containers": [container]},
+        "status": {
+            "phase": "Running",
+            "containerStatuses": [waiting | {"lastState": {"terminated": {"exitCode": 1, "reason": "Error"}}}],
+        },
+    }
+    (target,) = diagnose(Snapshot(objects=(deployment, pod)), installed()).targets
+    (found,) = [f for f in target.findings if f.id == "max-len-exceeds-model"]
+
+    assert (found.fixes[0].patch is not None) is patched
+
+
+@pytest.mark.parametrize(
     ("case", "command"),
     [
         ("kai_limit_of_a_known_queue", "kubectl patch queue.scheduling.run.ai/team-b "),

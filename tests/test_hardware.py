@@ -143,11 +143,19 @@ def test_whose_process_the_kernel_killed(path: str, uid: str, container: str) ->
         f"Task in /kubepods.slice/{SCOPE} killed as a result of limit of /kubepods.slice/{SCOPE}\n{KILLED}\n{KILLED}\n",
     ],
 )
-def test_whose_limit_a_line_of_its_own_names(text: str) -> None:
-    *limit, node = KernelLog(f"{text}Out of memory: {KILLED}", "gpu-1", NOW).kills
+@pytest.mark.parametrize("said", ["Out of memory: ", "Out of memory: Kill process 7 (x) score 9 or sacrifice child\n"])
+def test_whose_limit_a_line_of_its_own_names(text: str, said: str) -> None:
+    *limit, node = KernelLog(f"{text}{said}{KILLED}", "gpu-1", NOW).kills
 
     assert [(kill.whole_node, kill.pod_uid, kill.container_id) for kill in limit] == [(False, UID, "ab" * 32)] * 2
     assert (node.whole_node, node.pod_uid) == (True, "")
+
+
+def test_what_the_node_had_no_memory_for_is_no_limit_of_a_pod() -> None:
+    group = f"Tasks in /kubepods.slice/{SCOPE} are going to be killed due to memory.oom.group set"
+    node, *_ = KernelLog(f"Out of memory: {KILLED}\n{group}\nOut of memory: {KILLED}", "gpu-1", NOW).kills
+
+    assert node.whole_node
 
 
 def test_addresses_have_one_form() -> None:

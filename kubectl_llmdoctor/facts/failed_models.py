@@ -68,7 +68,7 @@ _OF_A_WORKER = r"\bmodel_name\"?[=:] ?\\?\"(?P<model>[^\"\\]{1,300})"
 #: any more. Source: its proxy/process.go.
 _SWAP_ENDED, _SWAP_UP = "> ExitError >> ", "> Health check passed on "
 _SWAP_BY_ITSELF, _SWAP_BELOW = "> process exited but not StateStopping", 20
-#: From v216 on (May 2026) it says only of a process that it did not end itself that this is gone: from its router, or of a model that
+#: From v218 on (May 2026) it says only of a process that it did not end itself that this is gone: from its router, or of a model that
 #: was up (internal/router/base.go, internal/process/process_command.go).
 _SWAP_GONE = (
     ": upstream command exited prematurely",

@@ -315,13 +315,17 @@ class KernelLog:
         why: re.Match[str] | None = None
         together = ""
         for line in self.lines:
+            if (
+                "Out of memory: Kill" in line.text
+            ):  # of the node; up to Linux 4.18 what was killed is said on the next line
+                together = ""
             if constraint := re.search(_CONSTRAINT, line.text):
                 why, together = constraint, ""
             elif tasks := re.search(_TASKS, line.text):
                 together = tasks["path"]
-                if found and "oom.group" in line.text and not found[-1].pod_uid:
+                if found and "oom.group" in line.text and not (found[-1].pod_uid or found[-1].whole_node):
                     found[-1] = _killed(found[-1].line, None, together) or found[-1]
-            elif killed := _killed(line, why, "" if "Out of memory: Kill" in line.text else together):
+            elif killed := _killed(line, why, together):
                 found.append(killed)
                 why = None
         return tuple(found)

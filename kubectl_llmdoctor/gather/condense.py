@@ -145,7 +145,9 @@ class Condenser:
         closed = [(first, last) for first, last, _ in self._masked]
         end = len(block)
         while len(hits) < _LAST and (at := block.rfind(literal, 0, end)) >= 0:
-            first, lowest = max(((x, y) for x, y in closed if x <= at), default=(0, 0))
+            while closed and closed[-1][0] > at:
+                closed.pop()
+            first, lowest = closed[-1] if closed else (0, 0)
             if at < lowest:
                 end = first + len(literal) - 1
             else:

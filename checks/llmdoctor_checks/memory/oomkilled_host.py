@@ -804,8 +804,8 @@ def _stated_by_operator(container: Container, limit: int) -> Fix | None:
     if container.name == "wait-gcs-ready" and "ray.io/cluster" in labels:
         return fixes.platform(
             f"Have KubeRay add no wait-gcs-ready, whose {say_bytes(limit)} it states itself (ENABLE_INIT_CONTAINER_INJECTION=false of "
-            "its operator, env of the chart kuberay-operator), and give the workers of RayCluster/"
-            f"{labels['ray.io/cluster']} an init container of their own with 1Gi that runs the same script"
+            f"its operator, env of the chart kuberay-operator), and give the workers of {fixes.edited(container.pod)}, and of each other "
+            "RayCluster of that operator, an init container of their own with 1Gi that runs the same script"
         )
     if container.name != "storage-initializer":
         return None

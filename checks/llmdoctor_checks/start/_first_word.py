@@ -16,13 +16,14 @@ _OPTION = r"-[a-bd-np-z]{0,6}c[a-z]{0,6}"
 _PROGRAM = r"(?!.{0,80}\.sh\Z)[\w./+-]{1,80}"
 
 #: Programs that do nothing without arguments: of another, one word more may be what a script calls itself.
-_IDLE = r"(?:.{0,80}/)?(?:ollama|vllm|sglang|lmdeploy|ray|python3?(?:\.\d{1,2})?)"
+_IDLE = r"(?:.{0,80}/)?(?:ollama|vllm|sglang|lmdeploy|ray|accelerate|mpirun|python3?(?:\.\d{1,2})?)"
 
 #: Exit codes of a program that lacks its arguments: an interpreter without anything to read is done, others print their usage.
-_CODES = (0, 1, 2)
+#: One that does something without arguments, as a server with settings in variables, ends with 1 for reasons of its own.
+_CODES, _OF_ANY = (0, 1, 2), (0, 2)
 
-#: What joins commands, and what a shell replaces: in one string they stand as they are.
-_OF_A_SHELL = r"[&|;<>]{1,2}|[^\s'\"{}]{0,300}\$[^\s'\"]{0,300}"
+#: What joins commands, where their output goes, and what a shell replaces: in one string they stand as they are.
+_OF_A_SHELL = r"[&|;<>]{1,2}|[\d&]?>{1,2}(?:&\d|[\w./-]{1,300})|[^\s'\"{}]{0,300}\$[^\s'\"]{0,300}"
 
 
 def first_word_alone(pod: Pod) -> Iterator[Finding]:
@@ -32,7 +33,8 @@ def first_word_alone(pod: Pod) -> Iterator[Finding]:
         if split is None or (not pod.exists and (pod.lent or pod.partial)):
             continue
         shell, program, words = split
-        ended = [e for e in endings(pod) if e.container is container and e.code in _CODES]
+        codes = _CODES if re.fullmatch(_IDLE, program) else _OF_ANY
+        ended = [e for e in endings(pod) if e.container is container and e.code in codes]
         if pod.exists and not (container.crashed and ended):
             continue
         script = " ".join((program, *(_as_read(word) for word in words)))
@@ -77,6 +79,11 @@ def _as_read(word: str) -> str:
 
 
 def _fix(pod: Pod, container: Container, shell: list[str], script: str) -> Fix:
+    if "<masked" in script:
+        return fixes.advice(
+            f"Write what follows {shell[-1]} as one string in {fixes.edited(pod)}, or leave the shell out (command begins with the "
+            "program then)"
+        )
     at = container.pointer
     moved: list[dict[str, Any]] = [{"op": "add", "path": f"{at}/command", "value": [*shell, script]}]
     if container.spec.args:

@@ -3,7 +3,19 @@
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Engine, Finding, Fix, Logs, Nodes, Pod, check, driver_cuda, fixes, say_cuda
+from kubectl_llmdoctor.api import (
+    Engine,
+    Finding,
+    Fix,
+    Logs,
+    Nodes,
+    Pod,
+    check,
+    driver_cuda,
+    fixes,
+    image_cuda,
+    say_cuda,
+)
 from llmdoctor_checks._offloaded import asked_for, on_gpu_since, without_gpu
 
 _REFUSED = "ggml_cuda_init: failed to initialize"
@@ -40,23 +52,25 @@ def cuda_compat_mismatch(pod: Pod, engine: Engine, logs: Logs, nodes: Nodes | No
     why = re.search(_WHY, line.text) if line else None
     if line is None or why is None or on_gpu_since(line):
         return
-    fix = _fix(pod, engine, nodes, older=why[0] == _OLDER)
+    fix = _fix(pod, engine, logs, nodes, older=why[0] == _OLDER)
     yield without_gpu(engine, line, f"CUDA refuses the libraries that it finds in the container ({why[0]})", fix)
 
 
-def _fix(pod: Pod, engine: Engine, nodes: Nodes | None, *, older: bool) -> Fix:
-    """What ends it: forward compatibility is only tried where the driver is older than the image's CUDA."""
-    name = pod.spec.node_name or "?"
-    node = nodes.get(name) if nodes else None
-    known = driver_cuda(pod, node)
-    what = (
+def _fix(pod: Pod, engine: Engine, logs: Logs, nodes: Nodes | None, *, older: bool) -> Fix:
+    """What ends it: a driver runs what was built for its own major release of CUDA, or an earlier one, without these libraries."""
+    name, image = pod.spec.node_name or "?", engine.container.spec.image
+    known, built = driver_cuda(pod, nodes.get(name) if nodes else None), image_cuda(engine.container, logs)
+    cuda = (
         f"CUDA {say_cuda(known[0])}, which the driver of node {name} knows" if known else "a CUDA that its driver knows"
     )
-    return fixes.advice(
-        f"Take an image for {what}, in place of {engine.container.spec.image}, or update that driver: on this GPU an image does "
-        "not run on an older one"
-        if older
-        else f"Recreate {pod.name} where the driver of node {name} was updated under it, else keep the image's compatibility "
-        "libraries (/usr/local/cuda/compat) off LD_LIBRARY_PATH, or take an image whose CUDA that driver knows",
-        f"kubectl get node {name} -L nvidia.com/cuda.driver-version.full,nvidia.com/gpu.product",
-    )
+    off = "keep the image's compatibility libraries (/usr/local/cuda/compat) off LD_LIBRARY_PATH"
+    if not older:
+        text = f"Recreate {pod.name} where the driver of node {name} was updated under it, else {off}, or take an image whose CUDA "
+        text += "that driver knows"
+    elif known and built and known[0][0] >= built[0][0]:
+        text = f"K{off[1:]}, which only data centre GPUs take, or use an image for {cuda}, in place of {image}; recreate {pod.name} "
+        text += "where that driver was updated under it"
+    else:
+        text = f"Take an image for {cuda}, in place of {image}, or update that driver: only on data centre GPUs does an image of a later "
+        text += "CUDA run on an older one"
+    return fixes.advice(text, f"kubectl get node {name} -L nvidia.com/cuda.driver-version.full,nvidia.com/gpu.product")
