@@ -279,10 +279,12 @@ def _without_replaced(items: list[Item]) -> Iterator[Item]:
 
 def _place(item: Item) -> tuple[str, ...]:
     """Which pod of its owner it is, where an index tells: an owner has one pod of each at a time."""
-    place = rank_of(item.labels)
+    place, part = rank_of(item.labels), str(item.labels.get("training.kubeflow.org/replica-type", ""))
     owners = (str(owner.get("name")) for owner in rows(item.raw, "metadata.ownerReferences"))
     # the name of a group of Ray's workers may end with a digit, too, and is that of all of them
-    return (item.namespace, place, *owners) if place[-1:].isdigit() and "ray.io/node-type" not in item.labels else ()
+    return (
+        (item.namespace, part, place, *owners) if place[-1:].isdigit() and "ray.io/node-type" not in item.labels else ()
+    )
 
 
 def _created(item: Item) -> str:

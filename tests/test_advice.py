@@ -164,6 +164,10 @@ def test_a_path_of_libraries_keeps_what_else_is_in_it() -> None:
         ("multinode-discovery", "fires_foreign_address", "Set VLLM_NIXL_SIDE_CHANNEL_HOST", False),
         ("port-in-use", "fires_port_of_a_kv_connector", "Give kv_port", True),
         ("port-in-use", "fires_side_channel_of_nixl", "Give kv_port", False),
+        ("scheduling-gated", "fires_release_of_grove_that_keeps_the_gate", "Take Grove back", True),
+        ("scheduling-gated", "fires_first_pods_of_that_release_of_grove", "Take Grove back", False),
+        ("nccl-timeout", "fires_first_operation", "Try it without peer-to-peer", True),
+        ("nccl-timeout", "fires_first_operation_of_all_but_one", "Try it without peer-to-peer", False),
     ],
 )
 def test_what_the_line_or_the_settings_single_out_comes_first(id: str, name: str, words: str, first: bool) -> None:

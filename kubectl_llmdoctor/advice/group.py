@@ -306,7 +306,8 @@ class Group(Topic):
                 waits[int(said["rank"])] = int(said["at"])
         ranks = self._wanted
         missing = [rank for rank in range(min(ranks, _MOST_RANKS)) if rank not in waits]
-        if set(waits.values()) == {_FIRST}:
+        # the first ranks to say so may end the others before these do; where all but one have, that one may be stuck or gone
+        if set(waits.values()) == {_FIRST} and not (len(waits) > 1 and len(missing) == 1):
             return "all ranks wait", ""
         if waits and len(missing) == 1 and ranks > 1:
             return "one rank late", str(missing[0])

@@ -192,7 +192,7 @@ class _Wording:
     def _unserved_from(self) -> int:
         """The line at which it listens and after which it fails each request, unless the last one is long past."""
         listens = unserved_from(self._log)
-        last = self._log.last(_POSTED) if listens else None
+        last = self._log.once("last request", lambda: self._log.last(_POSTED)) if listens else None
         return 0 if last is None or self._older(last, _A_DAY) else listens
 
     def _explains_missing(self) -> bool:

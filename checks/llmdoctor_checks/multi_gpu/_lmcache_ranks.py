@@ -37,9 +37,10 @@ def unequal(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     theirs = [e for one in others if not one.leaving for e in engines_in(one) if e.side == side and _by_lmcache(e)]
     ours = _ranks(engine)
     same = [one for one in theirs if one.value("model") == engine.value("model")]
-    if ours is None or not same or any(_ranks(one) in (ours, None) for one in same):
+    if not ours or not same or any(_ranks(one) in (ours, None) for one in same):
         return
-    peer = same[0]
+    peer, gpus = same[0], engine.container.gpus
+    scaled, rest = divmod(gpus * (_ranks(peer) or 0), ours)
     size, flag = engine.explicit("tensor_parallel_size"), "--tensor-parallel-size"
     yield Finding(
         confidence="possible",
@@ -50,12 +51,11 @@ def unequal(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
             *((setting_evidence(engine.container, size),) if size else ()),
         ),
         explains=("not-ready", "rollout-stuck"),
-        fix=fixes.set_flag(
+        fix=fixes.set_flags(
             engine,
-            "tensor_parallel_size",
-            size.flag if size else flag,
-            str(_ranks(peer)),
+            [("tensor_parallel_size", size.flag if size else flag, str(_ranks(peer)))],
             f"Give both sides one tensor parallel size: {_ranks(peer)} here, as {peer.pod.name} has, and as many GPUs; or {ours} there",
+            gpus=str(scaled) if scaled and not rest else "",
         ),
         order=waits.order,
     )

@@ -296,7 +296,8 @@ def _taint(stop: Stop) -> Iterator[Change]:
     yield Change(
         text=f"Remove the taint {named(taints)} from {node.name}, "
         + (
-            f"which what readies new nodes should have taken away; where that is gone for good, also from startupTaints of NodePool {pool}"
+            "which what readies new nodes should have taken away, if that is not at work there; where it is gone for good, also from "
+            f"startupTaints of NodePool {pool}"
             if pool
             else "if it is no longer meant"
         ),
@@ -310,7 +311,7 @@ def _of_its_start(node: Node, taints: list[k8s.Taint]) -> str:
     """Karpenter's NodePool by which a node began with these taints, long ago, until something would take them away."""
     name = node.labels.get("karpenter.sh/nodepool", "")
     pool = node.cluster.item("NodePool", "", name) if name else None
-    begun = {row.get("key") for row in rows(pool.raw, "spec.template.spec.startupTaints")} if pool else set()
+    begun = {str(row.get("key")) for row in rows(pool.raw, "spec.template.spec.startupTaints")} if pool else set()
     made, now = parse_time(node.obj.metadata.creation_timestamp), node.cluster.now
     old = made is not None and now is not None and (now - made).total_seconds() > _READIED_SECONDS
     return name if old and taints and all(taint.key in begun for taint in taints) else ""

@@ -461,10 +461,14 @@ def _driver_of_amd(node: str, *, loaded: bool) -> Fix:
     )
 
 
+#: NVML's library is not there, as NVIDIA's plugin says it, by releases of go-nvml.
+_NO_NVML = ("Failed to initialize NVML: ERROR_LIBRARY_NOT_FOUND", "could not load NVML library")
+
+
 def _of_jetson(pod: Pod, node: Node, cluster: Cluster) -> Iterator[Finding]:
     """The target is a device plugin on a Jetson that takes it for another machine, and asks NVML: a Jetson has its own way."""
     lines = plugin_lines(cluster, pod.obj) if pod.failing and node.jetson else ()
-    line = next((x for x in lines if "nitialize NVML" in x.text or "load NVML" in x.text), None)
+    line = next((x for x in lines if any(text in x.text for text in _NO_NVML)), None)
     if line is None:
         return
     container = pod.containers[0]

@@ -60,7 +60,8 @@ _OF_SUCH_PLUGINS = ("nvidia.com/", "volcano.sh/vgpu")
 
 #: NVIDIA's plugin where NVML does not start (`cmd/nvidia-device-plugin`), and NVML's word for devices that are there and may not be opened.
 _WITHOUT_NVML = expression(r"Failed to initialize NVML: (?P<why>[A-Za-z][\w /-]{2,60})")
-_SAW_NONE, _NOT_OPENED = (NO_DEVICES, "Failed to initialize NVML: "), "Failed to initialize NVML: Unknown Error"
+_SAW_NONE = (NO_DEVICES, "Failed to initialize NVML: ")
+_NOT_OPENED = ("Failed to initialize NVML: Unknown Error", "Failed to initialize NVML: ERROR_UNKNOWN")
 
 
 @check("gpu-resource-absent", since="0.1")
@@ -143,11 +144,15 @@ def _empty_handed(cluster: Cluster) -> list[tuple[str, Line]]:
         plugins = (p for p in cluster.all(k8s.Pod, "Pod") if p.metadata.name in names and is_device_plugin(p))
         waiting = (p for p in plugins if p.spec.node_name and not state_of(p).startswith("CrashLoopBackOff"))
         lines = [(p, line) for p in waiting for line in plugin_lines(cluster, p)]
-        # what says why stands before what it came to
-        lines.sort(key=lambda one: _WITHOUT_NVML.search(one[1].text[:2000]) is None)
+        # where NVML is there, so are GPUs; and what says why stands before what it came to
+        lines.sort(key=lambda one: (not _not_opened(one[1]), _WITHOUT_NVML.search(one[1].text[:2000]) is None))
         return [(p.spec.node_name, line) for p, line in lines if any(text in line.text for text in _SAW_NONE)]
 
     return cluster.once("device plugins without devices", found)
+
+
+def _not_opened(line: Line) -> bool:
+    return any(text in line.text for text in _NOT_OPENED)
 
 
 def _saw_none(line: Line) -> str:
@@ -206,8 +211,8 @@ def _let_in(pending: Pending, kept: list[Absent]) -> Iterator[Fix]:
 def _plugin(empty: list[tuple[str, Line]], cluster: Cluster) -> Iterator[Fix]:
     if empty:
         node, line = empty[0]
-        if _NOT_OPENED in line.text:
-            yield _opening(node, cluster)
+        if _not_opened(line):
+            yield _opening(node, line, cluster)
             return
         yield fixes.platform(
             f"If {node} has GPUs, look whether its driver works and whether the plugin's pod is given it (the runtime class nvidia, "
@@ -216,23 +221,21 @@ def _plugin(empty: list[tuple[str, Line]], cluster: Cluster) -> Iterator[Fix]:
         )
 
 
-def _opening(node: str, cluster: Cluster) -> Fix:
+def _opening(node: str, line: Line, cluster: Cluster) -> Fix:
     """What gives the container of NVIDIA's plugin back the devices of its GPUs: NVML is there, and may not open them."""
     by_crio = str(cluster.field("Node", "", node, "status.nodeInfo.containerRuntimeVersion")).startswith("cri-o")
     how = (
         "put runc, or a crun before 1.18, first in the list runtimes of /etc/nvidia-container-runtime/config.toml"
         if by_crio
-        else "make the links below /dev/char (nvidia-ctk system create-dev-char-symlinks --create-all), and give kubelet and container "
-        "runtime one cgroup driver"
+        else "no-cgroups = false in /etc/nvidia-container-runtime/config.toml, one cgroup driver for kubelet and container runtime, and "
+        "the links below /dev/char (nvidia-ctk system create-dev-char-symlinks --create-all)"
     )
-    whose = next(
-        (f"{p.metadata.namespace or 'default'} delete pod {p.metadata.name}" for p in plugins_on(cluster, node)), ""
-    )
+    space, plugin, _ = line.log.whose
     return fixes.platform(
-        f"Let the container of the device plugin open the GPUs of {node} (nvidia-smi in it must answer), which the runtime that starts it "
-        f"keeps from it: {how}; then delete the plugin's pod, so that it looks again",
+        f"Where nvidia-smi answers on {node} itself, let the container of the device plugin open its GPUs, which the runtime that starts "
+        f"it keeps from it: {how}; then delete the plugin's pod, so that it looks again",
         fixes.on_node(node, "nvidia-smi"),
-        *([f"kubectl -n {whose}"] if whose else []),
+        f"kubectl -n {space or 'default'} delete pod {plugin}",
     )
 
 

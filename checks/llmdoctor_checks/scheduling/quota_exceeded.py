@@ -82,10 +82,10 @@ _QUEUE = (
 )
 #: KAI's word on a queue that its scheduler does not know (0.12 on; before, it said nothing), and the label by which a pod, a queue and
 #: the nodes belong to one of its node pools (pkg/common/constants): each pool's scheduler (SchedulingShard) sees only its own.
-#: What KAI says of a pod whose group it has not tried to place (pkg/scheduler/api/common_info/pod_errors.go).
-_NOT_LOOKED_AT = "Unable to schedule pod"
 _NO_QUEUE = r"QueueDoesNotExist: .{0,300}?[Qq]ueue '(?P<queue>[^']{1,253})'.{0,100}? does not exist"
 _KAI_POOL = "kai.scheduler/node-pool"
+#: What KAI says of a pod whose group it has not tried to place (pkg/scheduler/api/common_info/pod_errors.go).
+_NOT_LOOKED_AT = "Unable to schedule pod"
 #: Volcano tells the gang's state and the reason in two events.
 _GANG = "in gang unschedulable"
 

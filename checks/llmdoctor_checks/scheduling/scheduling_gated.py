@@ -23,6 +23,7 @@ from kubectl_llmdoctor.api import (
     k8s,
     node_evidence,
     object_evidence,
+    parse_time,
     pod_evidence,
     rows,
 )
@@ -422,6 +423,8 @@ _OF_GROVE, _GANG = "grove.io/podgang-pending-creation", "grove.io/podgang"
 _BASE = "grove.io/base-podgang"
 #: A release that leaves the gate on what is scaled up from zero (ai-dynamo/grove 809).
 _KEEPS_GATES = "/grove-operator:v0.1.0-alpha.12"
+#: In how many seconds an object's first pods are made.
+_FIRST_SECONDS = 600
 
 
 def _of_grove(subject: Subject) -> Iterator[Fix]:
@@ -429,7 +432,8 @@ def _of_grove(subject: Subject) -> Iterator[Fix]:
     gang = pod.labels.get(_GANG, "")
     named = f"PodGang {gang}" if gang else "a PodGang"
     yield from _of_base(pod)
-    if any(c.image.endswith(_KEEPS_GATES) for p in pod.cluster.all(k8s.Pod, "Pod") for c in p.spec.containers):
+    images = (c.image for p in pod.cluster.all(k8s.Pod, "Pod") for c in p.spec.containers)
+    if not _of_the_first(subject, pod) and any(image.endswith(_KEEPS_GATES) for image in images):
         yield fixes.platform(
             f"Take Grove back to v0.1.0-alpha.11, or on to a release after alpha.12, if {pod.name} is of what was scaled up from zero: "
             "alpha.12, which runs here, does not lift the gate of such pods",
@@ -442,6 +446,13 @@ def _of_grove(subject: Subject) -> Iterator[Fix]:
         "kubectl get pods -A | grep grove-operator",
         f"kubectl -n {pod.namespace} get podgangs.scheduler.grove.io {shlex.quote(gang) if gang else ''}".strip(),
     )
+
+
+def _of_the_first(subject: Subject, pod: Pod) -> bool:
+    """Whether a pod was made with the object behind it, and not when that was scaled up later."""
+    begun = parse_time(dig(subject.workload.raw, "metadata.creationTimestamp")) if subject.workload else None
+    made = parse_time(pod.obj.metadata.creation_timestamp)
+    return begun is not None and made is not None and 0 <= (made - begun).total_seconds() <= _FIRST_SECONDS
 
 
 def _of_base(pod: Pod) -> Iterator[Fix]:
