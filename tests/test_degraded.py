@@ -222,7 +222,6 @@ FORMS: dict[str, Change] = {
     "kubectl logs --timestamps": _stored(lambda n, line: f"{_time(n)} {line}"),
     "a store's time": _lines(lambda n, line: f"{_time(n)[:19]}Z {line}"),
     "colours": _lines(lambda _, line: f"\x1b[31m{line}\x1b[0m"),
-    "colours of the levels": _lines(lambda _, line: _LEVEL.sub("\x1b[33m\\g<0>\x1b[0m", line)),
     "carriage returns": _lines(lambda _, line: f"{line}\r"),
     "an engine's process": _lines(_mark("(EngineCore_DP0 pid=123) ")),
     "a rank": _lines(_mark("[rank1]: ")),
@@ -233,6 +232,7 @@ FORMS: dict[str, Change] = {
     "a proxy beside it": _beside(_PROXY, _PROXY_SAYS),
     "a neighbour that fails": _neighbour,
     "a healthy start before it": _after_a_healthy_start,
+    "colours of the levels": _lines(lambda _, line: _LEVEL.sub("\x1b[33m\\g<0>\x1b[0m", line)),
 }
 
 #: Forms that put a time before each line.
