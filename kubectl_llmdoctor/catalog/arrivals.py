@@ -5,7 +5,8 @@ that release X was looked into and did not know it.
 
 Sources: vLLM's release notes, `model_executor/models/registry.py` at some of its releases from 0.6.6 to 0.11.0, and the
 lists that 0.14.1, 0.17.1, 0.19.1 and 0.22.1 print when they refuse a model (kaito-project/kaito,
-presets/workspace/models/vllm_model_arch_list.txt); 0.11.0 refused MiniMax M2 (MiniMax-AI/MiniMax-M2, issue 40), 0.16.0
+presets/workspace/models/vllm_model_arch_list.txt); 0.6.1 came without a Transformers that knows Qwen2-VL, and 0.6.2
+failed of its rope_scaling (vllm-project/vllm, issues 8682 and 9236); 0.11.0 refused MiniMax M2 (MiniMax-AI/MiniMax-M2, issue 40), 0.16.0
 Qwen 3.5 (runpod-workers/worker-vllm, issue 279).
 SGLang: the classes of `srt/models` in its packages 0.4.0 to 0.5.3; from 0.4.9 on it falls back to Transformers, and the
 releases of Transformers that those packages ask for have no such model either. TGI: `models/__init__.py` at its tags
@@ -26,7 +27,7 @@ from collections.abc import Mapping
 
 _VLLM: Mapping[str, str] = {
     "Gemma2ForCausalLM": "0.5.1",
-    "Qwen2VLForConditionalGeneration": "0.6.1",
+    "Qwen2VLForConditionalGeneration": "0.6.3",
     "MllamaForConditionalGeneration": "0.6.2",
     "DeepseekV3ForCausalLM": "0.6.6",
     "Qwen2_5_VLForConditionalGeneration": "0.7.2",

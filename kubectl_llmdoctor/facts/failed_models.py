@@ -14,7 +14,7 @@ from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.logs import Line, Log
 from kubectl_llmdoctor.facts.processes import said
 from kubectl_llmdoctor.facts.requests import PER_STRAY, lost_threads, stray
-from kubectl_llmdoctor.facts.starts import OLLAMA_LOADED, READY, answered_at, signs_of_life
+from kubectl_llmdoctor.facts.starts import OLLAMA_LOADED, READY, answered_at, phase_of, signs_of_life
 from kubectl_llmdoctor.facts.written import seconds_between
 
 #: How Ollama says that it could not load a model: it lives on.
@@ -403,11 +403,12 @@ def _failed_children(log: Log) -> list[int]:
 
 
 def _unstarted(log: Log) -> list[int]:
-    """Where an engine of vLLM ended at its start, and none has come up since, nor was a request answered."""
+    """Where an engine of vLLM ended at its start, and none has begun or come up since, nor was a request answered."""
     up = [
         line.number for text in (READY, _LAUNCHED, _LOADED, _REPLICA_UP, _ADDED, _SWAP_UP) for line in log.marks(text)
     ]
-    last = max((*up, *signs_of_life(log)), default=0)
+    later = phase_of(log)
+    last = max((*up, *signs_of_life(log), later.line.number if later else 0))
     return [x.number for x in log.marks(_UNSTARTED) if x.number > last and _RAISED.match(said(x.text[:2000]).text)]
 
 

@@ -141,6 +141,7 @@ _CONTAINER = r"[0-9a-f]{64}"
 
 _ISO = r"^(?:\S+: (?:kern|user): +\w+: )?\s*\[?(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?)"
 _CTIME = r"^\s*\[\w{3} (\w{3} +\d+ \d\d:\d\d:\d\d \d{4})\]"
+_SINCE_BOOT = r"\[ {0,12}(\d{1,10}\.\d{1,9})\]"
 _SYSLOG = r"^\s*(\w{3} +\d+ \d\d:\d\d:\d\d) "
 
 
@@ -158,6 +159,11 @@ class KernelLog:
     def evidence(self, line: KernelLine) -> Evidence:
         """A line with its place."""
         return line.proof or Evidence(source="kernel-log", ref=f"Node/{self.node}", text=line.text, line=line.number)
+
+    def seconds_to_end(self, line: KernelLine) -> float:
+        """How long before the last line of the log a line was written, by the seconds since the boot; 0 where it does not say them."""
+        began, ended = (re.match(_SINCE_BOOT, one.text) for one in (line, self.lines[-1] if self.lines else line))
+        return float(ended[1]) - float(began[1]) if began and ended else 0.0
 
     @cached_property
     def uuids(self) -> dict[str, str]:

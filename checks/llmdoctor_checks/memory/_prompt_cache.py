@@ -4,10 +4,19 @@ import re
 
 import msgspec
 
-from kubectl_llmdoctor.api import MIB, Engine, Evidence, Fix, Log, fixes, log_evidence, say_bytes, setting_evidence
+from kubectl_llmdoctor.api import GIB, MIB, Engine, Evidence, Fix, Log, fixes, log_evidence, say_bytes, setting_evidence
 
 #: What llama-server prints of its prompt cache: its size when it starts, and each prompt that it keeps.
-LITERALS = _SIZE, _USED = "prompt cache is enabled, size limit: ", "saving prompt with length "
+#: From b9908 on one that is larger than the whole cache is not kept, as the next line says.
+LITERALS = _SIZE, _USED, _PASSED_OVER = (
+    "prompt cache is enabled, size limit: ",
+    "saving prompt with length ",
+    "exceeds cache size limit",
+)
+_HOLDS = "b9908"
+
+#: A machine whose memory is not known is taken to have this at least.
+_SMALL = 4 * GIB
 
 #: How large the state of a prompt is that it keeps.
 _KEPT = r"saving prompt with length \d{1,9}, total state size = (\d{1,8}\.\d{1,6}) MiB"
@@ -25,24 +34,26 @@ class Greed(msgspec.Struct, frozen=True):
 
 
 def _one_prompt(engine: Engine, limit: int | None, log: Log | None) -> Greed | None:
-    """A prompt that llama-server keeps although it is larger than all of its cache: the last one stays, whatever the limit is."""
+    """A prompt that llama-server keeps although it is larger than all of its cache: the last one stays there before b9908."""
     setting = engine.explicit("cache_ram_mib") if engine.name == "llama.cpp" else None
     if log is None or setting is None or not isinstance(setting.value, int) or setting.value <= 0:
         return None
+    if engine.at_least(_HOLDS) or log.last(_PASSED_OVER) is not None:
+        return None
     kept = [(float(said[1]), line) for line, said in log.matching(_KEPT, _USED)]
     size, line = max(kept, key=lambda one: one[0], default=(0.0, None))
-    if line is None or size <= setting.value or size * MIB * 2 < (limit or 0):
+    if line is None or size <= setting.value or size * MIB * 2 < (limit or _SMALL):
         return None
     return Greed(
-        f" llama-server kept one prompt of {say_bytes(int(size) * MIB)}, although {setting.text} is less: it keeps the last one whatever "
-        "the limit is.",
+        f" llama-server kept one prompt of {say_bytes(int(size) * MIB)}, although {setting.text} is less: before {_HOLDS} it keeps "
+        "the last one whatever the limit is.",
         log_evidence(line, _USED),
         fixes.set_flag(
             engine,
             "cache_ram_mib",
             "--cache-ram",
             "0",
-            "Turn the prompt cache off, --cache-ram 0: a smaller limit does not hold for a single prompt",
+            f"Turn the prompt cache off, --cache-ram 0: before {_HOLDS}, which keeps the limit, none holds for a single prompt",
         ),
     )
 

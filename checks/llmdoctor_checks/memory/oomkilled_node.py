@@ -71,6 +71,8 @@ _LEFT = 0.15
 #: The kubelet's event names the process that the kernel killed.
 _VICTIM = expression(rf"victim process: (?P<name>{PROCESSES}[^,]{{0,40}}),")
 _ENGINES = expression(PROCESSES)
+#: Those of llama.cpp's programs and Ollama's, which no other engine has.
+_LLAMA, _OF_LLAMA = expression(r"(?i:ol)?llama"), ("llama.cpp", "ollama")
 
 #: Cgroups of services and users of the node, of which no container is.
 _OF_THE_NODE = ("/system.slice/", "/user.slice/", "/init.scope")
@@ -163,7 +165,7 @@ def oomkilled_node(
             found = found or [*_of_worker(pod, ending, events, hardware, node, logs, subject)]
             yield from found or _of_compilers(ending, node, logs)
             continue
-        proof = proof or _proof(pod, ending, events, hardware, node)
+        proof = proof or _proof(pod, ending, events, hardware, node, subject.engine_of(ending.container))
         if proof is None and not ending.container.limit("memory") and not pod.memory_limit:
             proof = _without_limit(ending, events, log_of(ending, logs) if logs else None)
         if proof is None:
@@ -318,8 +320,8 @@ def _of_worker(
     over = excess(engine, subject.sizing(engine), total) if total is not None else None
     limit = ending.container.memory_limit
     evidence = [log_evidence(lost)]
-    if victim := _victim(pod, ending, events, hardware):
-        why = f"a system OOM killed {victim[0]} at that time"
+    if victim := _victim(pod, ending, events, hardware, engine):
+        why = f"a system OOM killed {victim[0]}"
         evidence.append(victim[1])
     else:
         if over is None or (limit is not None and limit < over.needed):
@@ -347,39 +349,56 @@ def _of_worker(
     )
 
 
-def _victim(pod: Pod, ending: Ending, events: Events | None, hardware: Hardware | None) -> tuple[str, Evidence] | None:
-    """A process by the name of an engine's that the kernel killed for the whole node at that time, and what says so."""
+def _victim(
+    pod: Pod, ending: Ending, events: Events | None, hardware: Hardware | None, engine: Engine
+) -> tuple[str, Evidence] | None:
+    """A process by the name of an engine's that the kernel killed for the whole node, and when; and what says so."""
     for event in events or ():
         named = _VICTIM.search(event.message) if event.reason == "SystemOOM" else None
         if named and event.name == pod.spec.node_name and close(event.last, ending):
-            return named["name"], event_evidence(event, pod.cluster)
+            return f"{named['name']} at that time", event_evidence(event, pod.cluster)
         told_of = told(event, ending.container)
         if told_of and told_of.whole_node and close(event.last, ending):
-            return told_of.process, event_evidence(event, pod.cluster)
-    for kill in _unowned(ending, hardware):
+            return f"{told_of.process} at that time", event_evidence(event, pod.cluster)
+    for kill in _unowned(ending, hardware, engine):
         if _ENGINES.match(kill.process) and hardware:
-            return kill.process, hardware.kernel.evidence(kill.line)
+            return f"{kill.process} {_at_that_time(kill)}", hardware.kernel.evidence(kill.line)
     return None
 
 
-def _unowned(ending: Ending, hardware: Hardware | None) -> list[OutOfMemory]:
+def _unowned(ending: Ending, hardware: Hardware | None, engine: Engine | None) -> list[OutOfMemory]:
     """What the kernel killed for the whole node as an instance ended, where its log does not say whose it was; the engines' first."""
     found = [
         kill
         for kill in (hardware.kernel.kills if hardware else ())
         if kill.whole_node and not kill.pod_uid and not kill.container_id and not kill.cgroup.startswith(_OF_THE_NODE)
-        if _then(kill, ending)
+        if _then(kill, ending) or (hardware and not kill.time and _by_name(kill, ending, hardware, engine))
     ]
     return sorted(found, key=lambda kill: not _ENGINES.match(kill.process))
 
 
 def _then(kill: OutOfMemory, ending: Ending) -> bool:
-    """Whether the kernel killed a process as an instance ended; where its log has no times, an engine's where no limit was set."""
-    if kill.time is None:
-        return not ending.container.limit("memory") and _ENGINES.match(kill.process) is not None
-    if not close(kill.time, ending) or ending.finished is None or kill.time > ending.finished + _SLACK:
+    """Whether the kernel killed a process as an instance ended."""
+    if not close(kill.time, ending) or not kill.time or not ending.finished or kill.time > ending.finished + _SLACK:
         return False
     return not ending.started or kill.time >= ending.started - _SLACK
+
+
+def _by_name(kill: OutOfMemory, ending: Ending, hardware: Hardware, engine: Engine | None) -> bool:
+    """Whether a process that the kernel killed at a time that its log does not say is one of this engine's, which no limit holds.
+
+    Lines that count the seconds since the boot tell what is older than the end of the instance.
+    """
+    if engine is None or ending.container.limit("memory") or not _ENGINES.match(kill.process):
+        return False
+    ago = ending.container.pod.cluster.seconds_since(ending.finished)
+    if ago is not None and hardware.kernel.seconds_to_end(kill.line) > ago + _SLACK.total_seconds():
+        return False
+    return (_LLAMA.match(kill.process) is not None) == (engine.name in _OF_LLAMA)
+
+
+def _at_that_time(kill: OutOfMemory) -> str:
+    return "at that time" if kill.time else "at a time that its log does not say"
 
 
 def _evicted(message: str) -> str:
@@ -480,13 +499,19 @@ def _request(container: Container, taken: int) -> Fix:
 def _kernel(ending: Ending, hardware: Hardware) -> tuple[str, str, Evidence] | None:
     """The kernel's own line: it killed a process of this pod, and no cgroup was full."""
     for kill in hardware.kills(ending, whole_node=True):
-        own = f"the kernel killed {kill.process} with {say_bytes(kill.anon + kill.shmem)} in memory, with no limit reached"
+        held = f" with {say_bytes(kill.anon + kill.shmem)} in memory" if kill.anon + kill.shmem else ""
+        own = f"the kernel killed {kill.process}{held}, with no limit reached"
         return "certain", own, hardware.kernel.evidence(kill.line)
     return None
 
 
 def _proof(
-    pod: Pod, ending: Ending, events: Events | None, hardware: Hardware | None, node: Node | None
+    pod: Pod,
+    ending: Ending,
+    events: Events | None,
+    hardware: Hardware | None,
+    node: Node | None,
+    engine: Engine | None,
 ) -> tuple[str, str, Evidence] | None:
     """What shows that the node, not the container's limit, was full: confidence, why, evidence."""
     if hardware and next(hardware.kills(ending, whole_node=False), None) is not None:
@@ -504,12 +529,12 @@ def _proof(
         kill = told(event, ending.container)
         if kill and events and kill.whole_node and killed_then(event, ending, events):
             return "likely", f"the kernel killed {kill.process} at that time", event_evidence(event, pod.cluster)
-    unowned = _unowned(ending, hardware)
+    unowned = _unowned(ending, hardware, engine)
     if hardware and unowned and not ended_by_probe(ending, events):
         killed = unowned[0]
         return (
             "likely",
-            f"the kernel killed {killed.process} for it at that time",
+            f"the kernel killed {killed.process} for it {_at_that_time(killed)}",
             hardware.kernel.evidence(killed.line),
         )
     if low := _exhausted(pod, ending, events, node):

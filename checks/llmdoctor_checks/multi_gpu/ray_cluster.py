@@ -92,7 +92,7 @@ def ray_cluster(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Findi
     yield from _not_taken(subject)
     if logs is not None and pod.exists:
         yield from _waits(pod, subject, logs)
-        yield from _by_a_name(pod, logs)
+        yield from _by_a_name(pod, subject, logs)
     if logs is None or not pod.failing_by_status:
         return
     for container in pod.containers:
@@ -169,13 +169,16 @@ def _waits(pod: Pod, subject: Subject, logs: Logs) -> Iterator[Finding]:
         return
 
 
-def _by_a_name(pod: Pod, logs: Logs) -> Iterator[Finding]:
-    """An engine that is ready as no probe asks it, and waits for a node that it calls by a name, which no node of Ray's ever has."""
+def _by_a_name(pod: Pod, subject: Subject, logs: Logs) -> Iterator[Finding]:
+    """A vLLM that is ready as no probe asks it, and waits for a node by a name, where nobody had Ray call its nodes by names."""
     for container in pod.containers if pod.ready else ():
         log, asked = logs.current(container.name), container.spec.readiness_probe or container.spec.startup_probe
         line = log.last(_NO_NODE) if log is not None and not asked else None
         named = _NAMED.search(line.text[:2000]) if line is not None else None
         if log is None or line is None or named is None or answered(log, after=line.number):
+            continue
+        engine, words = subject.engine_of(container), [text for _, text in container.words]
+        if engine is None or engine.name != "vllm" or any("node-ip-address" in text for text in words):
             continue
         phase = phase_of(log)
         came = phase is not None and phase.line.number > line.number
@@ -186,7 +189,12 @@ def _by_a_name(pod: Pod, logs: Logs) -> Iterator[Finding]:
             "addresses: it does not serve, and counts as ready only since it has no readiness probe.",
             evidence=(log_evidence(line),),
             explains=("gpu-count-mismatch", "not-ready"),
-            fix=fixes.set_variables(
+            fix=fixes.advice(
+                "Take VLLM_HOST_IP out of the command, and set it to the pod's own address (fieldRef: status.podIP) in head and workers, "
+                f"in {fixes.edited(pod)}"
+            )
+            if any("VLLM_HOST_IP=" in text for text in words)
+            else fixes.set_variables(
                 container,
                 {"VLLM_HOST_IP": fixes.FromField("status.podIP")},
                 "Set VLLM_HOST_IP to the pod's own address, in head and workers",
