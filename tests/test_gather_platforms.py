@@ -60,11 +60,11 @@ def test_the_queue_of_a_pod_that_volcano_schedules_is_asked_for_whether_it_is_na
 
 
 @pytest.mark.parametrize("label", ["kai.scheduler/queue", "runai/queue"])
-def test_the_queue_that_a_pod_names_to_kai_is_asked_for(label: str, api: FakeApi, cluster: Cluster) -> None:
+def test_the_queues_of_kai_are_listed_where_a_pod_names_one(label: str, api: FakeApi, cluster: Cluster) -> None:
     api.objects = [pod("llama-0", labels={label: "team-a"})]
     run(cluster, "llama-0")
-    asked = [path for _, path, _, _ in api.requests if "/queues/" in path]
-    assert asked == ["/apis/scheduling.run.ai/v2/queues/team-a"]
+    asked = [path for _, path, _, _ in api.requests if path.endswith("/queues")]
+    assert asked == ["/apis/scheduling.run.ai/v2/queues"]
 
 
 def test_the_queues_are_read_for_which_a_gated_pod_may_be_meant_that_names_none(api: FakeApi, cluster: Cluster) -> None:

@@ -455,11 +455,17 @@ class Walk:
             name = marks.get(row.key)
             if name and all(marks.get(key) == value for key, value in row.only):
                 self._pot.get(row.owner, namespace_of(obj), str(name), self._owner_found, if_there=True)
-        scheduled = (obj.get("spec") or {}).get("schedulerName") if obj.get("kind") == "Pod" else None
-        if queue := marks.get("scheduling.volcano.sh/queue-name") or ("default" if scheduled == "volcano" else ""):
+        spec = obj.get("spec") or {}
+        scheduled = spec.get("schedulerName") if obj.get("kind") == "Pod" else None
+        told = spec.get("queue") if str(obj.get("apiVersion")).startswith("batch.volcano.sh/") else None
+        if (
+            queue := marks.get("scheduling.volcano.sh/queue-name")
+            or told
+            or ("default" if scheduled == "volcano" else "")
+        ):
             self._pot.get(_VOLCANO_QUEUE, "", str(queue), if_there=True)
-        if queue := marks.get("kai.scheduler/queue") or marks.get("runai/queue"):
-            self._pot.get(_KAI_QUEUE, "", str(queue), if_there=True)
+        if marks.get("kai.scheduler/queue") or marks.get("runai/queue"):
+            self._pot.get_list(_KAI_QUEUE, "", if_there=True)  # that queue, and those below it
         queued, gated = bool(marks.get("kueue.x-k8s.io/queue-name")), related.is_gated_by_kueue(obj)
         if queued or gated:
             kind = core("Workload", "kueue.x-k8s.io")  # owned by what waits in the queue: it says why it waits
