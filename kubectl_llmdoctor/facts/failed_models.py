@@ -41,6 +41,7 @@ _CHILD, _CHILD_FAILED = (
 )
 #: How vLLM's exceptions end by which its engine does not start, up to 0.19: what started it for a model may live on.
 _UNSTARTED, _RAISED = "when initializing the engine.", expression(r"(?:\w{1,60}\.){0,8}\w{1,60}Error: ")
+_OWN_SERVER = "vLLM API server version "
 #: What stands before it where vLLM's own server says so; and so many lines below it a server that has an engine within itself (MinerU),
 #: and starts that for the first request, logs how this ended.
 _BY_ITS_SERVER, _OF_A_REQUEST = "(APIServer pid=", 60
@@ -168,6 +169,7 @@ LITERALS = (
     *_FAILED_TEXTS,
     _CHILD,
     _UNSTARTED,
+    _OWN_SERVER,
     _ENGINE_DIED,
     _RANK_DIED,
     _NOT_LAUNCHED,
@@ -403,7 +405,12 @@ def _failed_children(log: Log) -> list[int]:
 
 
 def _unstarted(log: Log) -> list[int]:
-    """Where an engine of vLLM ended at its start, and none has begun or come up since, nor was a request answered."""
+    """Where an engine of vLLM ended at its start, and none has begun or come up since, nor was a request answered.
+
+    With its engine vLLM's own server ends as well: where that lives, what it said was not its last word.
+    """
+    if any(log.marks(_OWN_SERVER)):
+        return []
     up = [
         line.number for text in (READY, _LAUNCHED, _LOADED, _REPLICA_UP, _ADDED, _SWAP_UP) for line in log.marks(text)
     ]
