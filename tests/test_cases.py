@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from kubectl_llmdoctor.report.document import Fix, Patch, Report
+from kubectl_llmdoctor.snapshot import Snapshot
 from kubectl_llmdoctor.testing import Case, complaints, diagnose_case, find_cases, load_case
 from tests import schemas
 from tests.patching import patched
@@ -32,6 +33,15 @@ def test_a_case(path: Path) -> None:
         _is_allowed_by_baseline(patch)
     for raw, patch in schemas.patches(case.snapshot.objects, report):
         assert schemas.misfits(raw, patch) == [], patch
+
+
+def test_each_key_of_a_case_is_one_that_is_read_and_stands_once() -> None:
+    known = {"expect", "says", *(field.encode_name for field in msgspec.structs.fields(Snapshot))}
+    keys = {path: re.findall(r"^(\w+):", path.read_text(encoding="utf-8"), re.MULTILINE) for path in find_cases(CASES)}
+
+    assert [
+        path.stem for path, found in keys.items() if not known.issuperset(found) or len(set(found)) < len(found)
+    ] == []
 
 
 def test_a_command_names_the_server_that_a_client_asks() -> None:

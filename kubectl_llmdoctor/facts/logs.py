@@ -168,7 +168,7 @@ class Log:
         return Log(self.source, self._literals, first, plain=self.text)
 
     def _raw(self, number: int) -> str:
-        """A line with its time stamp and control characters, as it was given."""
+        """A line with its time stamp and control characters but colours, as it was given."""
         start = self._starts[self._place(number) - 1]
         end = self.text.find("\n", start)
         return self.text[start : end if end >= 0 else len(self.text)]

@@ -50,13 +50,16 @@ class _Span(NamedTuple):
     data: bytes
 
 
-@cache
-def _search(literals: tuple[bytes, ...]) -> BytesAhoCorasick:
-    """What finds all literals in one pass. It takes a fifth of a second to make, and serves every log of a run."""
+def _made(literals: tuple[bytes, ...]) -> BytesAhoCorasick:
+    """What finds all literals in one pass. It takes a fifth of a second to make."""
     from ahocorasick_rs import BytesAhoCorasick, Implementation
 
     # the one that is fastest, and small enough for some thousand literals
     return BytesAhoCorasick(literals, implementation=Implementation.DFA)
+
+
+#: The same for the literals that every log of a run is searched for.
+_kept = cache(_made)
 
 
 class Condenser:
@@ -64,7 +67,7 @@ class Condenser:
 
     def __init__(self, literals: Iterable[str]) -> None:
         self._literals = tuple(text.encode() for text in dict.fromkeys((*literals, *_TELLING, *_OPENERS)) if text)
-        self._search, self._searched = _search(self._literals), list(range(len(self._literals)))
+        self._search, self._searched = _kept(self._literals), list(range(len(self._literals)))
         self._often: list[int] = []  # the literals that the search leaves out by now
         self._traceback = self._literals.index(_START.encode())
         self._openers = {self._literals.index(text.encode()) for text in _OPENERS}
@@ -162,7 +165,7 @@ class Condenser:
             return
         self._often += often
         self._searched = [index for index in self._searched if index not in often]
-        self._search = _search.__wrapped__(tuple(self._literals[index] for index in self._searched))
+        self._search = _made(tuple(self._literals[index] for index in self._searched))
 
     def _hit(self, counted: _Counter, index: int, start: int, lowest: int, *, late: bool) -> None:
         """Keeps the lines around a hit."""

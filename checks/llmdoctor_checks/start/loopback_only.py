@@ -119,15 +119,40 @@ def _at_another_port(engine: Engine, logs: Logs | None, item: Item) -> Iterator[
     if listens_elsewhere(container, logs, port) or engine.explicit("dist_init_addr"):
         return
     wanted, (who, evidence) = next(iter(asked)), _named(item)
-    chosen = [("host", flag, ANY_IPV4), ("port", "--port", wanted)]
-    words = " ".join(f"{option} {value}" for _, option, value in chosen)
     yield Finding(
         summary=f"{engine.label} listens on {line[0]}:{port}, and {who} sends to port {wanted} of the address of the pod: every "
         "connection is refused.",
         evidence=(log_evidence(line[1]), _said(container, host), evidence),
         explains=("port-mismatch",),
-        fix=fixes.set_flags(engine, chosen, f"Listen where {who} sends: {words}"),
+        fix=_both(engine, who, wanted),
     )
+
+
+def _both(engine: Engine, who: str, port: str) -> Fix:
+    """The address and the port together, where neither alone would help."""
+    chosen = [("host", _FLAGS[engine.name], ANY_IPV4), ("port", "--port", port)]
+    words = " ".join(f"{option} {value}" for _, option, value in chosen)
+    return fixes.set_flags(engine, chosen, f"Listen where {who} asks: {words}")
+
+
+def _port(engine: Engine) -> str:
+    return str(engine.value("port"))
+
+
+def _of_port(engine: Engine | None, elsewhere: str) -> tuple[str, ...]:
+    """A port that does not fit is a cause of its own, where the fix leaves it."""
+    probed = _probed(engine.container) if engine else set[str]()
+    left = engine is not None and probed and _port(engine).isdigit() and _port(engine) not in probed and not elsewhere
+    return () if left else ("port-mismatch",)
+
+
+def _other_port(engine: Engine) -> str:
+    """The one port at which the kubelet asks, where the engine listens at another and no Service sends to that; else empty."""
+    probed, item = _probed(engine.container), service_of(engine.pod)
+    sent = _targets(engine.container, item) if item else []
+    apart = len(probed) == 1 and _port(engine).isdigit() and _port(engine) not in (*probed, *sent)
+    alone = engine.name not in _FLAGS or engine.explicit("dist_init_addr") or ":" in engine.pod.status.pod_ip
+    return next(iter(probed)) if apart and not alone else ""
 
 
 def _asked_in_vain(pod: Pod, engine: Engine | None, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
@@ -158,22 +183,28 @@ def _asked_in_vain(pod: Pod, engine: Engine | None, events: Events | None, logs:
     if asked is None or (line and not failing):
         return
     who, evidence = asked
+    elsewhere = _other_port(engine) if engine and host and failing else ""
+    at, there = (
+        (f", at port {_port(engine)}", f"port {elsewhere} of {reaches}") if engine and elsewhere else ("", reaches)
+    )
     serve = line is not None and SERVE_PROXY in line[1].text
     server = engine.label if engine else "Ray Serve" if serve else container.name
     tail = ", its default" if (host and host.source == "default") or serve else ""
     yield Finding(
         role="cause" if failing else "risk",
         severity="critical",
-        summary=f"{server} listens on {address}{tail}, and {who} asks {reaches}: every connection is refused.",
+        summary=f"{server} listens on {address}{tail}{at}, and {who} asks {there}: every connection is refused.",
         evidence=(
             *(event_evidence(e, pod.cluster) for e in refused[-1:]),
             *((_said(container, host),) if host else ()),
             *((log_evidence(line[1]),) if line else ()),
             evidence,
         ),
-        explains=("not-ready", "crash-loop", "probe-too-short", "port-mismatch") if failing else (),
+        explains=("not-ready", "crash-loop", "probe-too-short", *_of_port(engine, elsewhere)) if failing else (),
         fix=_of_ray_serve(pod)
         if serve
+        else _both(engine, who, elsewhere)
+        if engine and elsewhere
         else _fix(pod, engine, host, "::" if ":" in pod.status.pod_ip else ANY_IPV4, line[2] if line else ""),
     )
 
