@@ -27,6 +27,12 @@ FILES = {
 def files(snapshot: Json, *, old: bool = False) -> dict[str, bytes]:
     """The bundle's files by path; `old`: as releases before lists had a kind wrote them, logs in a collector's folder."""
     lists: dict[str, list[Json]] = {}
+    # A list that was read and is empty stands in a bundle too.
+    for read in snapshot.get("read") or ():
+        if read["kind"] in FILES:
+            lists[f"{FILES[read['kind']]}.json"] = []
+        elif read["kind"] in FOLDERS and read.get("namespace"):
+            lists[f"{FOLDERS[read['kind']]}/{read['namespace']}.json"] = []
     found: dict[str, bytes] = {"version.yaml": b"apiVersion: troubleshoot.sh/v1beta2\nkind: SupportBundle\n"}
     for obj in snapshot.get("objects") or ():
         namespace = obj["metadata"].get("namespace") or "default"
@@ -40,9 +46,12 @@ def files(snapshot: Json, *, old: bool = False) -> dict[str, bytes]:
             lists.setdefault(f"custom-resources/{crd}/{namespace}.json", []).append(obj)
     for path, items in lists.items():
         bare = [{k: v for k, v in item.items() if k not in ("kind", "apiVersion")} for item in items]
-        tree: Any = bare if old else {"kind": f"{items[0]['kind']}List", "apiVersion": items[0]["apiVersion"]}
+        tree: Any = bare
         if not old:
-            tree["items"] = items
+            head = (
+                {"kind": f"{items[0]['kind']}List", "apiVersion": items[0]["apiVersion"]} if items else {"kind": "List"}
+            )
+            tree = head | {"items": items}
         elif path.startswith("custom"):
             tree = items
         found[f"cluster-resources/{path}"] = json.dumps(tree, indent=2, default=str).encode()
