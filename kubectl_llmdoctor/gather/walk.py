@@ -78,8 +78,10 @@ _AI_ROUTE = core("AIGatewayRoute", "aigateway.envoyproxy.io")
 #: Of operators that need not be installed: autoscaling, ways in, monitoring, another plugin's policies.
 NAMESPACE_LISTS_IF_THERE = (
     core("ScaledObject", "keda.sh"),
+    core("HTTPScaledObject", "http.keda.sh"),
     _HTTP_ROUTE,
     core("VirtualService", "networking.istio.io"),
+    core("DestinationRule", "networking.istio.io"),
     core("BackendTrafficPolicy", "gateway.envoyproxy.io"),
     core("EnvoyExtensionPolicy", "gateway.envoyproxy.io"),
     core("GCPBackendPolicy", "networking.gke.io"),
@@ -269,6 +271,8 @@ class Walk:
         ):
             # All of them: the fault may be that the pod names none.
             pot.get_list(core("RuntimeClass", "node.k8s.io"), "")
+            if related.brokenness(pod)[0] > 1:
+                pot.get_list(core("ClusterPolicy", "nvidia.com"), "", if_there=True)
         if related.brokenness(pod)[0] > 1 and any(c.get("name") == "istio-proxy" for c in related.containers(pod)):
             for place in dict.fromkeys((namespace, _ISTIO)):
                 pot.get_list(core("PeerAuthentication", "security.istio.io"), place, if_there=True)
