@@ -22,8 +22,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kube
 PROGRAMS = ("etcd", "kube-apiserver", "kube-scheduler", "kube-controller-manager")
 MODULE = Path(__file__).with_name("binaries")
 
-PROMETHEUS_MODULE = MODULE / "prometheus"
-HELM_MODULE = MODULE / "helm"
+TOOLS_MODULE = MODULE / "tools"
 
 
 class UnavailableError(Exception):
@@ -47,10 +46,10 @@ def find() -> dict[str, Path]:
 def prometheus() -> dict[str, Path]:
     """Folders of a Prometheus with its promtool, by what they are called: `3.x` always, `debian` where there is one.
 
-    The first is built from the Go modules that ``binaries/prometheus/go.mod`` pins, which takes about five minutes on
-    two cores, once; the second is what is installed, or the distribution's package, unpacked and not installed.
+    The first is built from the Go modules that ``binaries/tools/go.mod`` pins, which takes about six minutes on two
+    cores, once; the second is what is installed, or the distribution's package, unpacked and not installed.
     """
-    found = {"3.x": _kept(PROMETHEUS_MODULE, _build_prometheus)}
+    found = {"3.x": _kept(TOOLS_MODULE, _build_tools)}
     installed = shutil.which("prometheus")
     if installed and shutil.which("promtool"):
         found["debian"] = Path(installed).parent
@@ -60,9 +59,9 @@ def prometheus() -> dict[str, Path]:
 
 
 def helm() -> Path:
-    """The folder of a Helm; it takes one to two minutes on two cores, once."""
+    """The folder of a Helm, and of nothing else, so that it can stand on the PATH; built with Prometheus, once."""
     found = shutil.which("helm")
-    return Path(found).parent if found else _kept(HELM_MODULE, _build_helm)
+    return Path(found).parent if found else _kept(TOOLS_MODULE, _build_tools) / "helm"
 
 
 def _built() -> Path:
@@ -129,15 +128,13 @@ def _build(folder: Path) -> None:
     (folder / "server").rename(folder / "etcd")  # a Go program is named after its package
 
 
-def _build_prometheus(folder: Path) -> None:
-    print("e2e: building Prometheus and promtool, once (about five minutes)", file=sys.stderr, flush=True)
+def _build_tools(folder: Path) -> None:
+    print("e2e: building Prometheus, promtool and Helm, once (about six minutes)", file=sys.stderr, flush=True)
     # The tests name their targets: what finds targets in clouds is most of what there is to compile.
-    _go_build(PROMETHEUS_MODULE, folder, "-s -w", "Prometheus", tags="remove_all_sd", inline=False)
-
-
-def _build_helm(folder: Path) -> None:
-    print("building Helm, once (one to two minutes)", file=sys.stderr, flush=True)
-    _go_build(HELM_MODULE, folder, "-s -w", "Helm", inline=False)
+    _go_build(TOOLS_MODULE, folder, "-s -w", "Prometheus and Helm", tags="remove_all_sd", inline=False)
+    program = (folder / "helm").rename(folder / "built")
+    (folder / "helm").mkdir()
+    program.rename(folder / "helm" / "helm")
 
 
 def _go_build(module: Path, folder: Path, flags: str, what: str, *, tags: str = "", inline: bool = True) -> None:
