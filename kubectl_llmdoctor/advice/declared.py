@@ -80,7 +80,7 @@ OfProcess = Literal[
 OfPlacement = Literal[
     "gpu asked", "no gpu asked",
     "whole gpu", "mig slice",
-    "no runtime class", "runtime class there", "runtime class open", "GPUs by default",
+    "no runtime class", "runtime class there", "runtime class open", "runtime class, unprivileged", "GPUs by default",
     "pod network", "host network",
     "on GKE", "not on GKE",
     "on Talos", "not on Talos",

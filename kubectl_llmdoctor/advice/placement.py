@@ -308,6 +308,8 @@ class Placement(Topic):
         yield "on GKE" if self._on_gke else "not on GKE"
         yield "host network" if pod.spec.host_network else "pod network"
         if pod.spec.runtime_class_name:
+            if not any(c.may("SYS_ADMIN") for c in every):
+                yield "runtime class, unprivileged"
             return
         yield "no runtime class"
         if self._beside and not self._beside[0][1]:
