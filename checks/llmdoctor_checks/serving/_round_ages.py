@@ -6,7 +6,7 @@ and people who close a page do not. So the words need only say that something wa
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from itertools import islice, pairwise
 
 from kubectl_llmdoctor.api import (
@@ -76,10 +76,15 @@ _COUNTED = 1
 #: The last lines of a log, and the first times in a line, that are looked at.
 _MOST, _MOST_AGES = 1000, 10
 #: So many at one age, each at another time, and so large a share of all that were ended, are no chance.
-FEWEST, _SHARE, _APART = 3, 0.8, 2
+_FEWEST, _SHARE, _APART = 3, 0.8, 2
 
 
-def of_clients(pod: Pod, cluster: Cluster) -> tuple[list[Line], int] | None:
+def fewest(age: int, allowed: Set[float]) -> int:
+    """How many requests that ended at an age tell of a timeout: one is enough where something on their way is said to allow that age."""
+    return 1 if age in allowed else _FEWEST
+
+
+def of_clients(pod: Pod, cluster: Cluster, allowed: Set[float]) -> tuple[list[Line], int] | None:
     """What clients of this server alone say, or gateways before it: the lines, and the age in seconds."""
     names = {item.name for item in pod.services}
     said = cluster.once("ended at an age", lambda: dict(_said(cluster)))
@@ -94,17 +99,17 @@ def of_clients(pod: Pod, cluster: Cluster) -> tuple[list[Line], int] | None:
             if (alone or _speaks(line, _OF_AN_ANSWER))
             and all(leads_here(pod, names, url, one[0]) or _inside(url) for url in asked_for(line))
         ]
-        if (found := _alike(lines)) is not None:
+        if (found := _alike(lines, allowed)) is not None:
             return found
     return None
 
 
-def of_itself(pod: Pod, cluster: Cluster, engines: set[str]) -> tuple[list[Line], int] | None:
+def of_itself(pod: Pod, cluster: Cluster, engines: set[str], allowed: Set[float]) -> tuple[list[Line], int] | None:
     """What a proxy in the server's own pod says of requests to generate, or a server that nobody knows itself."""
     said = cluster.once("ended at an age", lambda: dict(_said(cluster)))
     for name in (c.name for c in pod.containers if c.name not in engines):
         lines = said.get((pod.namespace, pod.name, name), ())
-        if (found := _alike([one for one in lines if _speaks(one[0], ASKED)])) is not None:
+        if (found := _alike([one for one in lines if _speaks(one[0], ASKED)], allowed)) is not None:
             return found
     return None
 
@@ -125,7 +130,7 @@ def _said(cluster: Cluster) -> Iterator[tuple[tuple[str, str, str], list[tuple[L
     for log in current_logs(cluster):
         lines = in_order(log.find(*ENDED))[-_MOST:] if log.pod else ()
         found = [(line, ages) for line in lines if (ages := _ages(line))]
-        if len(found) >= FEWEST:
+        if found:
             yield log.whose, found
 
 
@@ -159,15 +164,15 @@ def _seconds(found: re.Match[str]) -> float | None:
     return float(found["number"]) * _UNITS[unit]
 
 
-def _alike(lines: list[tuple[Line, set[float]]]) -> tuple[list[Line], int] | None:
+def _alike(lines: list[tuple[Line, set[float]]], allowed: Set[float]) -> tuple[list[Line], int] | None:
     """Those that were all as old, where nearly all were, each at another time."""
     counted = Counter(age for _, ages in lines for age in {_round(one) for one in ages} if age)
     age, times = counted.most_common(1)[0] if counted else (0, 0)
-    if times < max(FEWEST, _SHARE * len(lines)):
+    if times < max(fewest(age, allowed), _SHARE * len(lines)):
         return None
     alike = [line for line, ages in lines if age in map(_round, ages)]
     apart = [alike[0], *(other for one, other in pairwise(alike) if _apart(one, other))]
-    return (apart, age) if len(apart) >= FEWEST else None
+    return (apart, age) if len(apart) >= fewest(age, allowed) else None
 
 
 def _apart(one: Line, other: Line) -> bool:

@@ -87,7 +87,7 @@ from llmdoctor_checks.serving._model_router import ROUTED
 from llmdoctor_checks.serving._model_router import longer as longer_in_router
 from llmdoctor_checks.serving._outlasted import OUTLASTED, outlasted
 from llmdoctor_checks.serving._patience import STREAM, cut_whole, enough, more_patient, writer_of
-from llmdoctor_checks.serving._round_ages import ASKED, ENDED, FEWEST, of_clients, of_itself
+from llmdoctor_checks.serving._round_ages import ASKED, ENDED, fewest, of_clients, of_itself
 from llmdoctor_checks.serving._since_asked import BROKEN, since_asked
 from llmdoctor_checks.serving._timeouts import (
     FASTEST_TOKENS_PER_SECOND,
@@ -467,23 +467,28 @@ def _all_at_one_age(
     own = unbroken(pod, engine.container if engine is not None else pod.gpu_container, logs)
     if engine is not None and own is None:
         return None
-    ended = of_itself(pod, cluster, {one.container.name for one in subject.engines(pod)})
+    known = [*timeouts(pod, engine, subject, cluster)] if engine is not None else []
+    allowed = {one.seconds for one in known if one.told and one.whole}
+    ended = of_itself(pod, cluster, {one.container.name for one in subject.engines(pod)}, allowed)
     if own is not None and (engine is not None or _asked_as_one(pod, own)):
-        ended = ended or of_clients(pod, cluster) or since_asked(pod, own, cluster)
+        ended = ended or of_clients(pod, cluster, allowed) or since_asked(pod, own, cluster)
     lines, seconds = ended or ([], 0)
     if engine is not None:
         lines = [line for line in lines if not before(line, engine.container, cluster)]
-    if len(lines) < FEWEST:
+    if len(lines) < fewest(seconds, allowed):
         return None
-    known = timeouts(pod, engine, subject, cluster) if engine is not None else ()
     timeout = next((one for one in known if one.seconds == seconds), None)
     who, alive = lines[0].log, answered_well(own) if own is not None else 0
     allows = f", which is what {timeout.where} allows" if timeout else ""
+    said = (
+        f"{len(lines)} requests when they were {say_seconds(seconds)} old, each time the same"
+        if len(lines) > 1
+        else f"a request when it was {say_seconds(seconds)} old"
+    )
     return Finding(
         role="note" if alive >= MANY * len(lines) else "risk" if long_past(lines) else "cause",
         confidence="likely" if alive or timeout else "possible",
-        summary=f"{who.container or who.pod} of {who.pod} ended {len(lines)} requests when they were {say_seconds(seconds)} old, "
-        f"each time the same{allows}: a timeout of its own, or of what it asks."
+        summary=f"{who.container or who.pod} of {who.pod} ended {said}{allows}: a timeout of its own, or of what it asks."
         + (" The server runs on." if own is not None and (engine is not None or who.pod != pod.name) else ""),
         evidence=(
             *(log_evidence(line) for line in lines[:2]),
