@@ -3,11 +3,8 @@
 The release named here is the first one that may know it: an older one does not, a newer one is not judged. `X.post1` says
 that release X was looked into and did not know it.
 
-Sources: vLLM's release notes, `model_executor/models/registry.py` at some of its releases from 0.6.6 to 0.11.0, and the
-lists that 0.14.1, 0.17.1, 0.19.1 and 0.22.1 print when they refuse a model (kaito-project/kaito,
-presets/workspace/models/vllm_model_arch_list.txt); 0.6.1 came without a Transformers that knows Qwen2-VL, and 0.6.2
-failed of its rope_scaling (vllm-project/vllm, issues 8682 and 9236); 0.11.0 refused MiniMax M2 (MiniMax-AI/MiniMax-M2, issue 40), 0.16.0
-Qwen 3.5 (runpod-workers/worker-vllm, issue 279).
+Sources: vLLM's `model_executor/models/registry.py` (before 0.5.5 `__init__.py`) in each of its packages from 0.4.1 to 0.33.0; 0.6.1 came
+without a Transformers that knows Qwen2-VL, and 0.6.2 failed of its rope_scaling (vllm-project/vllm, issues 8682 and 9236).
 SGLang: the classes of `srt/models` in its packages 0.4.0 to 0.5.3; from 0.4.9 on it falls back to Transformers, and the
 releases of Transformers that those packages ask for have no such model either. TGI: `models/__init__.py` at its tags
 3.1.0 to 3.2.2; it falls back to Transformers too, which had none of these models when the older tags were made (Qwen2.5-VL
@@ -25,34 +22,223 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-_VLLM: Mapping[str, str] = {
-    "Gemma2ForCausalLM": "0.5.1",
-    "Qwen2VLForConditionalGeneration": "0.6.3",
-    "MllamaForConditionalGeneration": "0.6.2",
-    "DeepseekV3ForCausalLM": "0.6.6",
-    "Qwen2_5_VLForConditionalGeneration": "0.7.2",
-    "Gemma3ForCausalLM": "0.8.0",
-    "Gemma3ForConditionalGeneration": "0.8.0",
-    "Llama4ForConditionalGeneration": "0.8.3",
-    "Qwen3ForCausalLM": "0.8.4",
-    "Qwen3MoeForCausalLM": "0.8.4",
-    "NemotronHForCausalLM": "0.9.0",
-    "Glm4MoeForCausalLM": "0.10.0",
-    "GptOssForCausalLM": "0.10.1",
-    "Qwen3NextForCausalLM": "0.10.2",
-    **dict.fromkeys(
-        ("DeepseekV32ForCausalLM", "Qwen3VLForConditionalGeneration", "Qwen3VLMoeForConditionalGeneration"), "0.11.0"
+#: By release of vLLM the classes that its registry has and that of the release before had not.
+_VLLM_REGISTRY: Mapping[str, str] = {
+    "0.4.1": "MiniCPMForCausalLM",
+    "0.4.2": "OlmoForCausalLM Phi3ForCausalLM",
+    "0.4.3": "ArcticForCausalLM MistralModel Phi3SmallForCausalLM",
+    "0.5.0": "LlavaNextForConditionalGeneration",
+    "0.5.1": "DeepseekV2ForCausalLM Gemma2ForCausalLM JambaForCausalLM MLPSpeculatorPreTrainedModel Phi3VForCausalLM",
+    "0.5.2": "FuyuForCausalLM MedusaModel PaliGemmaForConditionalGeneration PersimmonForCausalLM",
+    "0.5.3": "ChameleonForCausalLM ChameleonForConditionalGeneration",
+    "0.5.4": "Blip2ForConditionalGeneration InternVLChatModel MiniCPMV NemotronForCausalLM",
+    "0.5.5": "BartForConditionalGeneration BartModel EAGLEModel UltravoxModel",
+    "0.6.0": "ExaoneForCausalLM GraniteForCausalLM PhiMoEForCausalLM",
+    "0.6.1": "LlavaNextVideoForConditionalGeneration PixtralForConditionalGeneration Qwen2VLForConditionalGeneration",
+    "0.6.2": (
+        "LlavaOnevisionForConditionalGeneration MiniCPM3ForCausalLM MllamaForConditionalGeneration "
+        "OlmoeForCausalLM SolarForCausalLM"
     ),
-    "MiniMaxM2ForCausalLM": "0.11.0.post1",
-    **dict.fromkeys(
-        ("Glm4MoeLiteForCausalLM", "GlmMoeDsaForCausalLM", "KimiK25ForConditionalGeneration"), "0.14.1.post1"
+    "0.6.3": "Gemma2Model GraniteMoeForCausalLM MambaForCausalLM MolmoForCausalLM NVLM_D Qwen2ForRewardModel",
+    "0.6.4": (
+        "BertModel FalconMambaForCausalLM Florence2ForConditionalGeneration H2OVLChatModel "
+        "Idefics3ForConditionalGeneration InternLM2VEForCausalLM LlamaModel Qwen2AudioForConditionalGeneration "
+        "Qwen2ForSequenceClassification Qwen2Model RobertaModel XLMRobertaModel"
     ),
-    **dict.fromkeys(("Qwen3_5ForConditionalGeneration", "Qwen3_5MoeForConditionalGeneration"), "0.16.0.post1"),
-    "Gemma4ForConditionalGeneration": "0.19.0",
-    "DeepseekV4ForCausalLM": "0.19.1.post1",
-    **dict.fromkeys(
-        ("Gemma4UnifiedForConditionalGeneration", "MiniMaxM3SparseForConditionalGeneration"), "0.22.1.post1"
+    "0.6.5": (
+        "AriaForConditionalGeneration BertForSequenceClassification Cohere2ForCausalLM GlmForCausalLM GritLM "
+        "MantisForConditionalGeneration Olmo2ForCausalLM RobertaForMaskedLM RobertaForSequenceClassification "
+        "TeleChat2ForCausalLM XLMRobertaForSequenceClassification"
     ),
+    "0.6.6": "DeepseekV3ForCausalLM JambaForSequenceClassification",
+    "0.7.0": (
+        "DeepseekVLV2ForCausalLM Fairseq2LlamaForCausalLM InternLM2ForRewardModel InternLM3ForCausalLM "
+        "Qwen2ForProcessRewardModel WhisperForConditionalGeneration"
+    ),
+    "0.7.1": "MiniCPMO",
+    "0.7.2": "Qwen2_5_VLForConditionalGeneration",
+    "0.7.3": (
+        "BambaForCausalLM DeepSeekMTPModel GLM4VForCausalLM Mamba2ForCausalLM PrithviGeoSpatialMAE "
+        "QwenVLForConditionalGeneration"
+    ),
+    "0.8.0": (
+        "Gemma3ForCausalLM Gemma3ForConditionalGeneration GraniteMoeSharedForCausalLM Grok1ModelForCausalLM "
+        "Phi4MMForCausalLM Zamba2ForCausalLM"
+    ),
+    "0.8.2": "TeleFLMForCausalLM",
+    "0.8.3": (
+        "AyaVisionForConditionalGeneration Llama4ForCausalLM Llama4ForConditionalGeneration "
+        "MiniMaxText01ForCausalLM Mistral3ForConditionalGeneration SkyworkR1VChatModel"
+    ),
+    "0.8.4": (
+        "EagleLlamaForCausalLM Glm4ForCausalLM Qwen3ForCausalLM Qwen3MoeForCausalLM SmolVLMForConditionalGeneration"
+    ),
+    "0.8.5": (
+        "Eagle3LlamaForCausalLM GraniteSpeechForConditionalGeneration GteModel KimiVLForConditionalGeneration "
+        "ModernBertForSequenceClassification NomicBertModel Plamo2ForCausalLM Qwen2_5OmniModel"
+    ),
+    "0.9.0": (
+        "FalconH1ForCausalLM GraniteMoeHybridForCausalLM GteNewModel MiMoForCausalLM MiMoMTPModel "
+        "MiniMaxVL01ForConditionalGeneration ModernBertModel Ovis Qwen2_5OmniForConditionalGeneration"
+    ),
+    "0.9.1": "EagleMiniCPMForCausalLM NemotronHForCausalLM TarsierForConditionalGeneration",
+    "0.9.2": (
+        "Dots1ForCausalLM Ernie4_5_ForCausalLM Ernie4_5_MoeForCausalLM GPT2ForSequenceClassification "
+        "Gemma3nForConditionalGeneration Glm4vForConditionalGeneration HunYuanMoEV1ForCausalLM "
+        "KeyeForConditionalGeneration MiniMaxM1ForCausalLM Qwen3ForSequenceClassification "
+        "Tarsier2ForConditionalGeneration"
+    ),
+    "0.10.0": (
+        "ArceeForCausalLM BailingMoeForCausalLM EagleLlama4ForCausalLM Exaone4ForCausalLM Glm4MoeForCausalLM "
+        "Glm4MoeMTPModel HunYuanDenseV1ForCausalLM JinaVLForRanking Llama_Nemotron_Nano_VL MiniMaxForCausalLM "
+        "Phi4FlashForCausalLM VoxtralForConditionalGeneration"
+    ),
+    "0.10.1": (
+        "Cohere2VisionForConditionalGeneration Emu3ForConditionalGeneration Ernie4_5ForCausalLM "
+        "Gemma3nForCausalLM Glm4vMoeForConditionalGeneration GptOssForCausalLM HCXVisionForCausalLM "
+        "InternS1ForConditionalGeneration MBartForConditionalGeneration Phi4MultimodalForCausalLM "
+        "SmolLM3ForCausalLM Step3TextForCausalLM Step3VLForConditionalGeneration"
+    ),
+    "0.10.2": (
+        "ApertusForCausalLM DonutForConditionalGeneration EagleDeepSeekMTPModel "
+        "Ernie4_5_VLMoeForConditionalGeneration ErnieMTPModel Gemma3TextModel GteNewForSequenceClassification "
+        "InternVLForConditionalGeneration KeyeVL1_5ForConditionalGeneration Lfm2ForCausalLM "
+        "LlamaForCausalLMEagle3 MiDashengLMModel MotifForCausalLM NemotronH_Nano_VL Ovis2_5 Qwen3NextForCausalLM "
+        "Qwen3NextMTP RForConditionalGeneration SeedOssForCausalLM Terratorch"
+    ),
+    "0.11.0": (
+        "BailingMoeV2ForCausalLM BertForTokenClassification CwmForCausalLM DeepseekV32ForCausalLM "
+        "DotsOCRForCausalLM LongCatFlashMTPModel LongcatFlashForCausalLM NemotronH_Nano_VL_V2 Olmo3ForCausalLM "
+        "Qwen3VLForConditionalGeneration Qwen3VLMoeForConditionalGeneration"
+    ),
+    "0.11.1": (
+        "AfmoeForCausalLM BeeForConditionalGeneration BertSpladeSparseEmbeddingModel CLIPModel "
+        "DeepseekOCRForCausalLM Eagle3Qwen2_5vlForCausalLM FlexOlmoForCausalLM KimiLinearForCausalLM "
+        "Lfm2MoeForCausalLM LightOnOCRForConditionalGeneration MiniMaxM2ForCausalLM "
+        "ModernBertForTokenClassification OpenPanguMTPModel OuroForCausalLM PaddleOCRVLForConditionalGeneration "
+        "PanguEmbeddedForCausalLM PanguUltraMoEForCausalLM Qwen3OmniMoeForConditionalGeneration SiglipModel"
+    ),
+    "0.12.0": (
+        "Eagle3Qwen3vlForCausalLM EagleMistralLarge3ForCausalLM HunYuanVLForConditionalGeneration "
+        "MistralLarge3ForCausalLM OpenCUAForConditionalGeneration Plamo3ForCausalLM TeleChatForCausalLM"
+    ),
+    "0.13.0": "AudioFlamingo3ForConditionalGeneration BagelForConditionalGeneration Jais2ForCausalLM",
+    "0.14.0": (
+        "ExaoneMoEForCausalLM ExaoneMoeMTP GlmAsrForConditionalGeneration Grok1ForCausalLM IQuestCoderForCausalLM "
+        "IQuestLoopCoderForCausalLM IsaacForConditionalGeneration KananaVForConditionalGeneration "
+        "Lfm2VlForConditionalGeneration LlamaBidirectionalForSequenceClassification LlamaBidirectionalModel "
+        "MiMoV2FlashForCausalLM NemotronParseForConditionalGeneration PanguProMoEV2ForCausalLM "
+        "VoxtralStreamingGeneration"
+    ),
+    "0.15.0": (
+        "BgeM3EmbeddingModel Eagle2_5_VLForConditionalGeneration Glm4MoeLiteForCausalLM Glm4MoeLiteMTPModel "
+        "KimiK25ForConditionalGeneration Molmo2ForConditionalGeneration Step1ForCausalLM "
+        "StepVLForConditionalGeneration"
+    ),
+    "0.15.1": "Step3p5ForCausalLM Step3p5MTP",
+    "0.16.0": (
+        "DeepseekOCR2ForCausalLM FunAudioChatForConditionalGeneration GlmMoeDsaForCausalLM "
+        "GlmOcrForConditionalGeneration GlmOcrMTPModel InternS1ProForConditionalGeneration "
+        "MusicFlamingoForConditionalGeneration NemotronHPuzzleForCausalLM OpenPanguVLForConditionalGeneration "
+        "Qwen3ASRForConditionalGeneration VoxtralRealtimeGeneration VoyageQwen3BidirectionalEmbedModel"
+    ),
+    "0.17.0": (
+        "AXK1ForCausalLM BailingMoeV2_5ForCausalLM ColBERTJinaRobertaModel ColBERTModernBertModel "
+        "ColModernVBertForRetrieval ColQwen3 ExtractHiddenStatesModel FireRedASR2ForConditionalGeneration "
+        "FunASRForConditionalGeneration LlamaNemotronVLForSequenceClassification LlamaNemotronVLModel "
+        "NemotronHMTPModel OpsColQwen3Model Ovis2_6ForCausalLM Ovis2_6_MoeForCausalLM Qwen3ASRRealtimeGeneration "
+        "Qwen3VLNemotronEmbedModel Qwen3_5ForConditionalGeneration Qwen3_5MTP Qwen3_5MoeForConditionalGeneration "
+        "Qwen3_5MoeMTP"
+    ),
+    "0.18.0": (
+        "ColPaliForRetrieval Eagle3DeepseekV2ForCausalLM Eagle3DeepseekV3ForCausalLM "
+        "ErnieForSequenceClassification ErnieForTokenClassification ErnieModel HCXVisionV2ForCausalLM "
+        "HyperCLOVAXForCausalLM MoonshotKimiaForCausalLM OlmoHybridForCausalLM SarvamMLAForCausalLM "
+        "SarvamMoEForCausalLM"
+    ),
+    "0.19.0": (
+        "CohereAsrForConditionalGeneration ColBERTLfm2Model ColQwen3_5 Gemma4ForCausalLM "
+        "Gemma4ForConditionalGeneration Qwen3ASRForcedAlignerForTokenClassification"
+    ),
+    "0.20.0": (
+        "CheersForConditionalGeneration DFlashDraftModel DeepSeekV4MTPModel DeepseekV4ForCausalLM "
+        "Eagle3MiniMaxM2ForCausalLM Exaone4_5_ForConditionalGeneration Exaone4_5_MTP "
+        "FireRedLIDForConditionalGeneration Granite4VisionForConditionalGeneration HYV3ForCausalLM HYV3MTPModel "
+        "JinaEmbeddingsV5Model JinaForRanking Ministral3ForCausalLM NemotronH_Nano_Omni_Reasoning_V3 "
+        "NemotronH_Super_Omni_Reasoning_V3 Param2MoEForCausalLM Phi4ForCausalLMV Rnj1ForCausalLM "
+        "TeleChat3ForCausalLM"
+    ),
+    "0.21.0": (
+        "Cohere2MoeForCausalLM EagleCohereForCausalLM EagleMistralForCausalLM Gemma4MTPModel HfMoondream "
+        "LagunaForCausalLM MiMoV2ForCausalLM MiMoV2MTPModel MiMoV2OmniForCausalLM MiMoV2OmniMTPModel "
+        "Moondream3ForCausalLM QianfanOCRForConditionalGeneration"
+    ),
+    "0.22.0": (
+        "InternS2PreviewForConditionalGeneration MiniCPMV4_6ForConditionalGeneration OpenVLAForActionPrediction "
+        "PEagleDraftModel PeagleLlamaForCausalLM"
+    ),
+    "0.22.1": "MellumForCausalLM",
+    "0.23.0": (
+        "Cosmos3ForConditionalGeneration Gemma4UnifiedForConditionalGeneration "
+        "GraniteSpeechPlusForConditionalGeneration Step3p7ForConditionalGeneration"
+    ),
+    "0.24.0": (
+        "DiffusionGemmaForBlockDiffusion Eagle3Qwen3ForCausalLM HrmTextForCausalLM MiniMaxM3MTP "
+        "MiniMaxM3SparseForCausalLM MiniMaxM3SparseForConditionalGeneration MossAudioModel PeagleQwen3ForCausalLM"
+    ),
+    "0.25.0": (
+        "BailingMoeV25MTPModel DFlashLagunaForCausalLM DSparkDraftModel LlavaOnevision2ForConditionalGeneration "
+        "MossTranscribeDiarizeForConditionalGeneration OpenAIPrivacyFilterForTokenClassification Qwen3DSparkModel "
+        "UnlimitedOCRForCausalLM"
+    ),
+    "0.26.0": (
+        "BertForMaskedLM Cosmos3EdgeForConditionalGeneration Gemma4DSparkModel InklingForCausalLM "
+        "InklingForConditionalGeneration InklingMTPModel LongcatFlashNgramForCausalLM "
+        "RobertaForTokenClassification XLMRobertaForTokenClassification"
+    ),
+    "0.27.0": (
+        "ExaoneMoeForCausalLM K3DSparkModel KimiK3ForConditionalGeneration KimiK3MTPModel Qwen3_5ForCausalLM "
+        "Qwen3_5MoeForCausalLM VaultGemmaForCausalLM VibeVoiceAsrForConditionalGeneration"
+    ),
+    "0.28.0": (
+        "BailingMoeV3ForCausalLM BailingMoeV3MTPModel DFlash2DraftModel DFlashMuseGlimmerAssistantModel "
+        "Dots3NoteForCausalLM Dots3NoteMTPModel InternS2MobiusForConditionalGeneration InternS2MobiusMTP "
+        "MuseGlimmerAssistantModel MuseGlimmerForCausalLM MuseGlimmerForConditionalGeneration"
+    ),
+    "0.29.0": (
+        "DeepseekV32MTPModel DeepseekV3BidirectionalModel GraniteMoeSWAForCausalLM GraniteSWAForCausalLM "
+        "HYV4ForCausalLM HYV4MTPModel NemotronH_Omni_Reasoning_V3 Qwen3OmniDSparkModel Qwen4ExpForCausalLM "
+        "Qwen4ExpForConditionalGeneration Qwen4ExpMTP"
+    ),
+    "0.30.0": (
+        "BailingMoeV3VLForConditionalGeneration CohereCompassForConditionalGeneration DSparkV41DraftModel "
+        "DeepseekV41ForCausalLM DeepseekV4ForConditionalGeneration Glm5NextForCausalLM "
+        "Glm5NextForConditionalGeneration Glm5NextMTPModel K2HorizonForCausalLM NanbeigeForCausalLM"
+    ),
+    "0.31.0": "LiLiCorrDraftModel",
+    "0.32.0": "ClefOmniForJointSchema EmbeddingGemma2Model MiniCPMV4_7ForConditionalGeneration",
+    "0.33.0": (
+        "AliceAIForCausalLM Alpamayo2Super BeamForCausalLM ClefFlashForJointSchema ColUltraVBertForRetrieval "
+        "D3ForSequenceClassification DFlash2BeamDraftModel DFlashQwen3XPressModel DomynEdgeForCausalLM "
+        "DoryForCausalLM FlintForCausalLM Kolibri1ForCausalLM Lfm2BidirectionalModel "
+        "MiniCPMOcrForConditionalGeneration ModernVBertModel MuseSparkDSparkModel "
+        "MuseSparkForConditionalGeneration ParseAuxMTPModel Qwen3XPressModel RadioMBartPrefixForCausalLM "
+        "Step5ForCausalLM Step5ForConditionalGeneration Step5MTP"
+    ),
+}
+#: Classes that vLLM refuses where its registry lacks them: what Transformers had then, by which it runs others, did not know them.
+_VLLM_ALONE = (
+    "Gemma2ForCausalLM Qwen2VLForConditionalGeneration MllamaForConditionalGeneration "
+    "DeepseekV3ForCausalLM Qwen2_5_VLForConditionalGeneration Gemma3ForCausalLM "
+    "Gemma3ForConditionalGeneration Llama4ForConditionalGeneration Qwen3ForCausalLM Qwen3MoeForCausalLM "
+    "NemotronHForCausalLM Glm4MoeForCausalLM GptOssForCausalLM Qwen3NextForCausalLM "
+    "DeepseekV32ForCausalLM Qwen3VLForConditionalGeneration Qwen3VLMoeForConditionalGeneration "
+    "MiniMaxM2ForCausalLM Glm4MoeLiteForCausalLM GlmMoeDsaForCausalLM KimiK25ForConditionalGeneration "
+    "Qwen3_5ForConditionalGeneration Qwen3_5MoeForConditionalGeneration Gemma4ForConditionalGeneration "
+    "DeepseekV4ForCausalLM Gemma4UnifiedForConditionalGeneration MiniMaxM3SparseForConditionalGeneration"
+)
+_VLLM: Mapping[str, str] = {name: release for release, names in _VLLM_REGISTRY.items() for name in names.split()} | {
+    "Qwen2VLForConditionalGeneration": "0.6.3"  # see above
 }
 
 _SGLANG: Mapping[str, str] = {
@@ -166,14 +352,20 @@ _ENGINES = {"vllm": _VLLM, "sglang": _SGLANG, "tgi": _TGI, "llama.cpp": _LLAMA_C
 
 
 def first_release(engine: str, architecture: str) -> str | None:
-    """The first release that may know an architecture; None where the table does not say."""
+    """The first release that may run an architecture, which any before it refuses; None where the table does not say."""
+    if engine == "vllm" and architecture not in _VLLM_ALONE.split():
+        return None
     return _ENGINES.get(engine, {}).get(architecture)
 
 
 def release_for(engine: str, name: str) -> str | None:
-    """The same of a class or a type of model, as whoever refuses it names it: `Qwen3NextForCausalLM`, `qwen3_next`, `qwen3next`."""
+    """The first release that knows what an engine refuses, a class or a type of model: `Qwen3NextForCausalLM`, `qwen3_next`, `qwen3next`.
+
+    A class without a head (`LlamaModel`) is not what a type of model stands for.
+    """
     rows = _ENGINES.get(engine, {})
-    return rows.get(name) or next((first for known, first in rows.items() if _bare(known) == _bare(name)), None)
+    alike = (first for known, first in rows.items() if not known.endswith("Model") and _bare(known) == _bare(name))
+    return rows.get(name) or next(alike, None)
 
 
 def transformers_for(name: str) -> str | None:
