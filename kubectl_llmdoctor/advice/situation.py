@@ -209,10 +209,10 @@ class Situation(Seen):
     def _case(self) -> Case:
         """What the message and the specification say of what is enough."""
         engine = self.engine
+        container = self.container or (engine.container if engine else None)
         sizing = self.subject.sizing(engine) if engine else None
-        return Case(
-            engine, self.container or (engine.container if engine else None), self.captured, self.here.told, sizing
-        )
+        gpu = partial(self.subject.accelerator, container) if container else lambda: None
+        return Case(engine, container, self.captured, self.here.told, sizing, gpu)
 
     def _quoted(self, name: str) -> str:
         """A value as a shell takes it."""

@@ -5,10 +5,11 @@ that release X was looked into and did not know it.
 
 Sources: vLLM's `model_executor/models/registry.py` (before 0.5.5 `__init__.py`) in each of its packages from 0.4.1 to 0.33.0; 0.6.1 came
 without a Transformers that knows Qwen2-VL, and 0.6.2 failed of its rope_scaling (vllm-project/vllm, issues 8682 and 9236).
-SGLang: the classes of `srt/models` in its packages 0.4.0 to 0.5.3; from 0.4.9 on it falls back to Transformers, and the
-releases of Transformers that those packages ask for have no such model either. TGI: `models/__init__.py` at its tags
-3.1.0 to 3.2.2; it falls back to Transformers too, which had none of these models when the older tags were made (Qwen2.5-VL
-came with 4.49 of 2025-02-17, Gemma 3 with 4.50 of 2025-03-21, Llama 4 and Qwen3 with 4.51 of 2025-04-05).
+SGLang: `EntryClass` of each module of `srt/models` in its packages 0.4.0 to 0.5.23, of each minor release and some of those between; from
+0.4.9 on it falls back to Transformers, and the releases of Transformers that its packages up to 0.5.3 ask for have no such model either.
+TGI: `models/__init__.py` at its tags 3.1.0 to 3.2.2; it falls back to Transformers too, which had none of these
+models when the older tags were made (Qwen2.5-VL came with 4.49 of 2025-02-17, Gemma 3 with 4.50 of 2025-03-21, Llama
+4 and Qwen3 with 4.51 of 2025-04-05).
 llama.cpp: the names in `src/llama-arch.cpp` (before `src/llama.cpp`) of its builds b3995, b4234, b4529, b4753, b4980, b5415,
 b5640, b6133, b6431, b6673, b7347, b7836, b8121, b8390, b10068, b10361; a row names the build after the last one that has no
 such name. What other builds ran under an older name (DeepSeek V3.2 as DeepSeek V2, Mistral 3 as Llama) has no row.
@@ -237,10 +238,137 @@ _VLLM_ALONE = (
     "Qwen3_5ForConditionalGeneration Qwen3_5MoeForConditionalGeneration Gemma4ForConditionalGeneration "
     "DeepseekV4ForCausalLM Gemma4UnifiedForConditionalGeneration MiniMaxM3SparseForConditionalGeneration"
 )
-_VLLM: Mapping[str, str] = {name: release for release, names in _VLLM_REGISTRY.items() for name in names.split()} | {
-    "Qwen2VLForConditionalGeneration": "0.6.3"  # see above
+#: The same of SGLang, by the releases that were looked into.
+_SGLANG_CLASSES: Mapping[str, str] = {
+    "0.4.1": "DeepseekV3ForCausalLM GraniteForCausalLM",
+    "0.4.2": "Cohere2ForCausalLM InternLM3ForCausalLM LlamaForCausalLMEagle MiniCPMV Qwen2ForCausalLMEagle",
+    "0.4.3.post2": "DeepseekV3ForCausalLMNextN Qwen2_5_VLForConditionalGeneration",
+    "0.4.4": "MultiModalityCausalLM Qwen2ForRewardModel",
+    "0.4.5": (
+        "CLIPModel DeepseekVL2ForCausalLM Gemma3ForCausalLM Gemma3ForConditionalGeneration Llama4ForCausalLM "
+        "Llama4ForConditionalGeneration LlamaForCausalLMEagle3 MiniCPMO"
+    ),
+    "0.4.6": "BertModel Contriever Qwen3ForCausalLM Qwen3MoeForCausalLM XLMRobertaModel",
+    "0.4.6.post5": (
+        "InternVLChatModel KimiVLForConditionalGeneration LlavaForConditionalGeneration MiMoForCausalLM MiMoMTP "
+        "Mistral3ForConditionalGeneration PixtralVisionModel"
+    ),
+    "0.4.7": "Phi4MMForCausalLM TransformersForCausalLM",
+    "0.4.8": (
+        "BertForSequenceClassification Glm4ForCausalLM VILAForConditionalGeneration XLMRobertaForSequenceClassification"
+    ),
+    "0.4.9": (
+        "Gemma3nForCausalLM Gemma3nForConditionalGeneration HunYuanMoEV1ForCausalLM Qwen2AudioForConditionalGeneration"
+    ),
+    "0.4.9.post6": (
+        "Glm4MoeForCausalLM Glm4MoeForCausalLMNextN GraniteMoeForCausalLM HunYuanDenseV1ForCausalLM "
+        "InternS1ForConditionalGeneration PersimmonForCausalLM PhiForCausalLM PhiMoEForCausalLM"
+    ),
+    "0.4.10": "ArceeForCausalLM Step3VLForConditionalGeneration",
+    "0.5.1": (
+        "BailingMoeForCausalLM DeciLMForCausalLM Ernie4_5_ForCausalLM Ernie4_5_MoeForCausalLM "
+        "Ernie4_5_MoeForCausalLMMTP Glm4vForConditionalGeneration Glm4vMoeForConditionalGeneration "
+        "GptOssForCausalLM Qwen3ForSequenceClassification"
+    ),
+    "0.5.2": (
+        "LongcatFlashForCausalLM LongcatFlashForCausalLMNextN OPTForCausalLM Qwen3NextForCausalLM "
+        "Qwen3NextForCausalLMMTP"
+    ),
+    "0.5.3": (
+        "ApertusForCausalLM BailingMoEForCausalLM BailingMoeForCausalLMNextN BailingMoeV2ForCausalLM "
+        "DeepseekV32ForCausalLM DotsOCRForCausalLM DotsVLMForCausalLM FalconH1ForCausalLM "
+        "Qwen3VLForConditionalGeneration Qwen3VLMoeForConditionalGeneration Sarashina2VisionForCausalLM "
+        "SolarForCausalLM Starcoder2ForCausalLM"
+    ),
+    "0.5.4": "DeepseekOCRForCausalLM NemotronHForCausalLM POINTSV15ChatModel Qwen3OmniMoeForConditionalGeneration",
+    "0.5.5": (
+        "KimiLinearForCausalLM MiniMaxM2ForCausalLM NVILAForConditionalGeneration NVILALiteForConditionalGeneration"
+    ),
+    "0.5.6": (
+        "JetNemotronForCausalLM JetVLMForConditionalGeneration LLaDA2MoeModelLM MindSporeForCausalLM "
+        "NemotronH_Nano_VL_V2 OrionForCausalLM TeleFLMForCausalLM"
+    ),
+    "0.5.7": (
+        "GlmAsrForConditionalGeneration MiDashengLMModel MiMoV2FlashForCausalLM MiMoV2MTP Ministral3ForCausalLM "
+        "MistralLarge3ForCausalLM MistralLarge3ForCausalLMEagle PaddleOCRVLForConditionalGeneration "
+        "PixtralForConditionalGeneration"
+    ),
+    "0.5.8": (
+        "AfmoeForCausalLM Glm4MoeLiteForCausalLM IQuestCoderForCausalLM IQuestLoopCoderForCausalLM "
+        "NemotronHForCausalLMMTP"
+    ),
+    "0.5.9": (
+        "BailingMoeV2_5ForCausalLM Ernie4_5_VLMoeForConditionalGeneration Exaone4ForCausalLM ExaoneMoEForCausalLM "
+        "ExaoneMoEForCausalLMMTP GPTJForCausalLM GlmMoeDsaForCausalLM GlmOcrForConditionalGeneration "
+        "GlmOcrForConditionalGenerationNextN GraniteMoeHybridForCausalLM InternS1ProForConditionalGeneration "
+        "KimiK25ForConditionalGeneration Lfm2ForCausalLM Lfm2MoeForCausalLM LightOnOCRForConditionalGeneration "
+        "Qwen3ForRewardModel Qwen3_5ForCausalLMMTP Qwen3_5ForConditionalGeneration "
+        "Qwen3_5MoeForConditionalGeneration SDARForCausalLM SDARMoeForCausalLM Step3p5ForCausalLM Step3p5MTP "
+        "StepVLForConditionalGeneration"
+    ),
+    "0.5.10": (
+        "Lfm2VlForConditionalGeneration SarvamMLAForCausalLM SarvamMoEForCausalLM TransformersEmbeddingModel "
+        "TransformersForSequenceClassification TransformersMoEEmbeddingModel TransformersMoEForCausalLM "
+        "TransformersMoEForSequenceClassification TransformersMultiModalEmbeddingModel "
+        "TransformersMultiModalForCausalLM TransformersMultiModalForSequenceClassification "
+        "TransformersMultiModalMoEEmbeddingModel TransformersMultiModalMoEForCausalLM "
+        "TransformersMultiModalMoEForSequenceClassification WhisperForConditionalGeneration"
+    ),
+    "0.5.11": (
+        "DFlashDraftModel Gemma4ForCausalLM Gemma4ForConditionalGeneration HYV3ForCausalLM HYV3ForCausalLMNextN "
+        "MiMoV2ForCausalLM MistralForCausalLMEagle MossVLForConditionalGeneration "
+        "NemotronH_Nano_Omni_Reasoning_V3 Qwen3ASRForConditionalGeneration VoxtralForConditionalGeneration"
+    ),
+    "0.5.12": (
+        "DeepseekV4ForCausalLM DeepseekV4ForCausalLMNextN Eagle3DeepseekV2ForCausalLM Gemma4AssistantForCausalLM "
+        "InternS2PreviewForConditionalGeneration LagunaForCausalLM MiniCPMV4_6ForConditionalGeneration"
+    ),
+    "0.5.13": (
+        "Cohere2MoeForCausalLM Cohere2VisionForConditionalGeneration Gemma4UnifiedAssistantForCausalLM "
+        "Gemma4UnifiedForConditionalGeneration Glm4MoeLiteForCausalLMNextN NemotronHPuzzleForCausalLM "
+        "Qwen3MoeForCausalLMMTP Step3p7ForConditionalGeneration"
+    ),
+    "0.5.14": "MiMoV2ASRForCausalLM ZayaForCausalLM",
+    "0.5.15": (
+        "DFlashLagunaForCausalLM HrmTextForCausalLM LocateAnythingForConditionalGeneration UnlimitedOCRForCausalLM"
+    ),
+    "0.5.16": (
+        "DeepseekV4ForCausalLMDSpark GlmImageForConditionalGeneration GlmMoeDsaForCausalLMNextN "
+        "InklingForConditionalGeneration InklingForConditionalGenerationMTP MellumForCausalLM "
+        "MiniMaxM3SparseForCausalLM MiniMaxM3SparseForConditionalGeneration Qwen3DSparkModel"
+    ),
+    "0.5.17": (
+        "DSparkDraftModel EmbeddingGemmaModel KimiK3ForConditionalGeneration Lfm2BidirectionalModel Qwen3Model "
+        "Qwen3_5ForCausalLM Qwen3_5MoeForCausalLM"
+    ),
+    "0.5.18": (
+        "InternS2MobiusForConditionalGeneration MuseGlimmerAssistantModel MuseGlimmerForCausalLM "
+        "MuseGlimmerForConditionalGeneration"
+    ),
+    "0.5.19": (
+        "BailingMoeV3ForCausalLM DFlash2DraftModel Dots3NoteForCausalLM Dots3NoteForCausalLMNextN "
+        "GraniteMoeSWAForCausalLM GraniteMoeSharedForCausalLM GraniteSWAForCausalLM KimiK3LinearForCausalLM "
+        "Lfm2DSparkDraftModel LingDSparkModel MiniCPMSALAForCausalLM Spark2_5ForCausalLM"
+    ),
+    "0.5.20": (
+        "Cosmos3EdgeForConditionalGeneration Cosmos3ForConditionalGeneration FalconMambaForCausalLM "
+        "Glm5NextForConditionalGeneration Glm5NextForConditionalGenerationNextN HYV4ForCausalLM "
+        "HYV4ForCausalLMNextN K2HorizonForCausalLM Mamba2ForCausalLM MambaForCausalLM NanbeigeForCausalLM "
+        "NanbeigeForSequenceClassification NemotronH_Omni_Reasoning_V3 Qwen2ForSequenceClassification "
+        "Qwen4ExpForCausalLMMTP Qwen4ExpForConditionalGeneration XllmForCausalLM"
+    ),
+    "0.5.21": (
+        "BailingMM2NativeForConditionalGeneration BailingMMNativeForConditionalGeneration "
+        "BailingMoeV3VLForConditionalGeneration DiffusionGemmaForBlockDiffusion GigaChat35ForCausalLM "
+        "GigaChat35ForCausalLMNextN IQuestQ1ForCausalLM IQuestQ1MTP LiLiCorrDraftModel"
+    ),
+    "0.5.22": "EmbeddingGemma2Model ExaoneMoeForCausalLM",
+    "0.5.23": (
+        "BeamForCausalLM DFlash2BeamDraftModel DSparkMiniMaxDraftModel MiniCPMV4_7ForConditionalGeneration "
+        "MiniMaxDFlash2DraftModel MuseSparkForConditionalGeneration"
+    ),
 }
-
+#: Classes that SGLang refuses before a release.
 _SGLANG: Mapping[str, str] = {
     "DeepseekV3ForCausalLM": "0.4.0.post1",
     "Qwen2_5_VLForConditionalGeneration": "0.4.3.post1",
@@ -348,14 +476,26 @@ _TRANSFORMERS: Mapping[str, str] = {
     "5.24.0": "exaone internlm3 iquestcoder lfm3 mistral_large4 sarvam_moe",
 }
 
-_ENGINES = {"vllm": _VLLM, "sglang": _SGLANG, "tgi": _TGI, "llama.cpp": _LLAMA_CPP, "tensorrt-llm": _TENSORRT_LLM}
+
+def _by_class(rows: Mapping[str, str]) -> dict[str, str]:
+    return {name: release for release, names in rows.items() for name in names.split()}
+
+
+#: What each engine has, by the first release that has it.
+_HAS: Mapping[str, Mapping[str, str]] = {
+    "vllm": _by_class(_VLLM_REGISTRY) | {"Qwen2VLForConditionalGeneration": "0.6.3"},  # see above
+    "sglang": _by_class(_SGLANG_CLASSES),
+    "tgi": _TGI,
+    "llama.cpp": _LLAMA_CPP,
+    "tensorrt-llm": _TENSORRT_LLM,
+}
+#: What each engine refuses before a release.
+_REFUSES = {**_HAS, "vllm": {name: _HAS["vllm"][name] for name in _VLLM_ALONE.split()}, "sglang": _SGLANG}
 
 
 def first_release(engine: str, architecture: str) -> str | None:
     """The first release that may run an architecture, which any before it refuses; None where the table does not say."""
-    if engine == "vllm" and architecture not in _VLLM_ALONE.split():
-        return None
-    return _ENGINES.get(engine, {}).get(architecture)
+    return _REFUSES.get(engine, {}).get(architecture)
 
 
 def release_for(engine: str, name: str) -> str | None:
@@ -363,7 +503,7 @@ def release_for(engine: str, name: str) -> str | None:
 
     A class without a head (`LlamaModel`) is not what a type of model stands for.
     """
-    rows = _ENGINES.get(engine, {})
+    rows = _HAS.get(engine, {})
     alike = (first for known, first in rows.items() if not known.endswith("Model") and _bare(known) == _bare(name))
     return rows.get(name) or next(alike, None)
 

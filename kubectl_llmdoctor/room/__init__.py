@@ -5,6 +5,8 @@ Each is a text for a fix, and empty where nothing says it.
 
 from __future__ import annotations
 
+import msgspec
+
 from kubectl_llmdoctor.room.batches import Batches
 from kubectl_llmdoctor.room.case import Case
 from kubectl_llmdoctor.room.gpu_memory import GpuMemory
@@ -18,5 +20,5 @@ _PARTS = GpuMemory, Gpus, Kernels, Batches, HostMemory, Llama
 
 def enough(case: Case) -> dict[str, str]:
     """All of them, by the names that templates use."""
-    known = case.engine, case.container, case.captured, case.told, case.sizing
+    known = msgspec.structs.astuple(case)
     return {name: value for part in _PARTS for name, value in part(*known).values().items()}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 
 import msgspec
 
 from kubectl_llmdoctor.engines.names import flag
 from kubectl_llmdoctor.expressions import expression
+from kubectl_llmdoctor.facts.accelerator import Accelerator
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.sizing import Sizing
@@ -43,6 +44,8 @@ class Case(msgspec.Struct, frozen=True, eq=False, dict=True):
     captured: Mapping[str, str]
     told: str
     sizing: Sizing | None
+    #: its GPU, where no engine is known in it that has a sizing
+    unsized: Callable[[], object] = lambda: None
 
     def values(self) -> dict[str, str]:
         """Texts for fixes, by the names that templates use; empty where nothing says them."""
@@ -57,9 +60,15 @@ class Case(msgspec.Struct, frozen=True, eq=False, dict=True):
         return amount(self.captured.get(name)) or amount(self._account.get(name))
 
     @cached_property
+    def _gpu(self) -> Accelerator | None:
+        """The GPU of the container; None where it is not known."""
+        found = self.sizing.accelerator if self.sizing else self.unsized()
+        return found if isinstance(found, Accelerator) else None
+
+    @cached_property
     def _total(self) -> float | None:
         """The memory of one GPU."""
-        gpu = self.sizing.accelerator if self.sizing else None
+        gpu = self._gpu
         printed = self.sizing.printed.measured.total if self.sizing else None
         return self._number("total") or (printed.high if printed else None) or (gpu.gpu.memory if gpu else None)
 
@@ -76,8 +85,7 @@ class Case(msgspec.Struct, frozen=True, eq=False, dict=True):
 
     @property
     def _shared(self) -> bool:
-        gpu = self.sizing.accelerator if self.sizing else None
-        return gpu is not None and gpu.shared > 1
+        return self._gpu is not None and self._gpu.shared > 1
 
     def _settable(self, name: str) -> bool:
         return self.engine is not None and flag(self.engine.name, name) != ""

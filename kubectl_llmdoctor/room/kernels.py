@@ -65,8 +65,7 @@ class Kernels(Case, frozen=True):
         told = _CAPABILITY.fullmatch(self.captured.get("have", ""))
         if told:
             return int(told["major"]), int(told["minor"])
-        gpu = self.sizing.accelerator if self.sizing else None
-        return gpu.gpu.compute if gpu else None
+        return self._gpu.gpu.compute if self._gpu else None
 
     @property
     def _newer_than_the_image(self) -> bool:
