@@ -67,6 +67,11 @@ _NOT_BY_IT = r"kv_buffer_device\W{1,4}cpu\b|\bbackends\W{1,6}(?![^\]]{0,200}UCX)
 _DEAD = ("instance, it might be dead", "instance could be dead")
 _OTHER_SIDE = {"prefill": "decode", "decode": "prefill"}
 
+#: What SGLang's scheduler says of a request that does not name where prefill and decode meet for it, spelt in two ways, which a router
+#: of its own puts into each. The ranks of a server all say so of one request.
+_UNPAIRED = "Disaggregated request received without "
+_WITHOUT_ROOM = expression(_UNPAIRED + r"boot?strap room id\..{0,40}?\brid='(?P<request>[^']{1,200})'")
+
 #: NIXL's word of a peer that is gone (`ucx_utils.cpp`), how its statements begin, and by which signals a program dies of itself.
 _LOST = ", UCX error handling callback was invoked with status "
 _PEER_LOST = (
@@ -88,7 +93,7 @@ _FAILED_ROOM = expression(r"(?:error for room |bootstrap_room=)(\d{1,20})(?!\d)"
     since="0.1",
     literals=(
         *(_WAITS, _CAME, _EXPIRED, _GIVEN_UP, *_OF_A_ROOM, *_stopped.LITERALS, *_DEAD, _LOST),
-        *(MISMATCH, _lmcache_ranks.WAITING),
+        *(MISMATCH, _lmcache_ranks.WAITING, _UNPAIRED),
     ),
 )
 def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
@@ -109,6 +114,9 @@ def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterato
     Nor do both say anything where transfers neither end nor fail: SGLang's decode side then counts the same requests whose cache it
     awaits (`#transfer-req`) for minutes, its prefill side ever more that no decode server takes (`#prealloc-req`), and TensorRT-LLM's
     context side repeats that a cache is not fetched, and begins no request.
+
+    SGLang's two sides refuse a request that does not say where they meet for it (a bootstrap room): its own router puts that into each
+    request, and a gateway that takes them for servers like any other does not.
 
     LMCache hands the cache from each tensor parallel rank of prefill to the one of the same number in decode: an engine with more or
     fewer ranks than the other side may not even come up.
@@ -136,6 +144,7 @@ def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterato
         for server in subject.engines(pod):
             yield from _stopped.stopped(pod, server, logs)
             yield from _lmcache_ranks.unequal(pod, server, logs)
+    yield from _unpaired(pod, logs) if logs is not None else ()
     yield from other_layout(pod, list(subject.engines(pod)), logs) if logs is not None and pod.exists else ()
     yield from _died_with_its_peer(pod, logs) if logs is not None else ()
     yield from _alone(pod, subject, logs) if logs is not None and pod.exists else ()
@@ -251,6 +260,37 @@ def _alone(pod: Pod, subject: Subject, logs: Logs) -> Iterator[Finding]:
 def _told(pod: Pod, logs: Logs, literal: str) -> list[Line]:
     """What a pod says of its requests: one that is ready has none any more of an instance that is gone."""
     return [line for line in logs.find(literal) if not (pod.ready and line.log.previous)]
+
+
+def _unpaired(pod: Pod, logs: Logs) -> Iterator[Finding]:
+    """A server of SGLang's prefill or decode that refuses what it is sent: nobody paired the two for these requests."""
+    for container in pod.containers:
+        log = logs.current(container.name)
+        said = (
+            [(x, found) for x in log.find(_UNPAIRED) if (found := _WITHOUT_ROOM.search(x.text[:2000]))] if log else []
+        )
+        refused = len({found["request"] for _, found in said})
+        if not refused or long_past([x for x, _ in said]):
+            continue
+        # one that asks past the router, or tries the server, is refused rightly
+        others = refused == 1 or answered(log, after=said[0][0].number) > 0
+        yield Finding(
+            role="note" if others else "cause",
+            confidence="likely",
+            summary=f"{container.name} refused {count_of(refused, 'request')} that came without a bootstrap room: "
+            + (
+                "a client asks this server itself, not the router of its prefill and decode servers."
+                if others
+                else "what sends them to this server does not pair prefill and decode as SGLang has it."
+            ),
+            evidence=(log_evidence(said[-1][0], _UNPAIRED),),
+            fix=fixes.advice(
+                "Send requests through a router that knows SGLang's prefill and decode servers, which puts the bootstrap host and room "
+                "into each (sglang_router with --pd-disaggregation, llm-d's sidecar with --connector=sglang), not to these pods themselves"
+            ),
+            order=said[0][0].order,
+        )
+        return
 
 
 def _waits(pod: Pod, logs: Logs) -> tuple[str, Line, Line, float] | None:

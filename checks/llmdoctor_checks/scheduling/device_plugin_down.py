@@ -88,6 +88,9 @@ _UNALIKE = expression(
 )
 #: The same where its container may not look at a whole GPU that is cut (NVML's word for that; `internal/rm`, `api/config/v1`).
 _UNMONITORED = expression(r"error getting device memory info: Insufficient Permissions")
+#: A program that HAMi's plugin for Ascend runs, and does not find where it looks.
+_LACKING = expression(r"\b(?P<program>[\w-]{1,40}) not found in \[/")
+
 #: What the plugins of HAMi and Volcano answer where the kubelet asks for another pod than the one that they look at.
 _MIXED_UP = expression(r"device number not matched|device request not found|empty id from pod annotation")
 
@@ -670,7 +673,13 @@ def _of_rancher(cluster: Cluster, node: str) -> bool:
 
 
 def _by_answer(pod: Pod, text: str) -> Iterator[Fix]:
-    """What helps against the answer of a plugin that shares GPUs: a list too long for the kubelet, pods mixed up."""
+    """What helps against the answer of a plugin: a list too long for the kubelet, pods mixed up, a program that its image lacks."""
+    if lacking := _LACKING.search(text[:4000]):
+        yield fixes.platform(
+            f"Give the device plugin's container {lacking['program']}, which it runs to hand out the device and does not find: mount the "
+            "node's into its DaemonSet at one of the places where it looks, or turn off the kind of sharing that needs it",
+            f"kubectl get pods -A -o wide --field-selector spec.nodeName={pod.spec.node_name} | grep -i device-plugin",
+        )
     if _TOO_LONG in text:
         yield fixes.platform(
             "Have the device plugin count memory in larger pieces, so that it lists fewer devices (Volcano's for vGPUs: "

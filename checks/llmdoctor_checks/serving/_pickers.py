@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Cluster, Item, Line, Log, Logs, Pod, dig
+from kubectl_llmdoctor.api import Cluster, Finding, Item, Line, Log, Logs, Pod, dig, fixes, object_evidence
 
 #: gateway-api-inference-extension and llm-d, `pkg/epp/requestcontrol/director.go`: the older word and the newer.
 NO_CANDIDATES = (
@@ -29,6 +29,37 @@ def refused_by(pool: Item, cluster: Cluster, words: tuple[str, ...] = NO_CANDIDA
     names = [pool.name, f"{pool.name}-epp", *(name for name in refs if isinstance(name, str) and name)]
     of_it = re.compile(rf"(?:{'|'.join(map(re.escape, names))}){_REPLICA}")
     return [line for where, who, line in said if where == pool.namespace and of_it.fullmatch(who)]
+
+
+def unmade(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
+    """An InferencePool whose endpoint picker is to be a Service that nobody made: no request through it gets a place to go."""
+    for pool in pod.pools if cluster.complete("Service", pod.namespace) else ():
+        for ref in ("endpointPickerRef", "extensionRef"):
+            name = dig(pool.raw, f"spec.{ref}.name")
+            of_a_service = dig(pool.raw, f"spec.{ref}.kind") in (None, "", "Service")
+            if not isinstance(name, str) or not of_a_service or cluster.item("Service", pod.namespace, name):
+                continue
+            opens = dig(pool.raw, f"spec.{ref}.failureMode") == "FailOpen"
+            alike = [item.name for item in cluster.items("Service", pod.namespace) if item.name.startswith(f"{name}-")]
+            yield Finding(
+                role="note" if opens else "cause",
+                confidence="likely",
+                summary=f"InferencePool {pool.name} names Service {name} as its endpoint picker, and there is no such Service: "
+                + (
+                    f"gateways send requests to any pod of the pool, {pod.name} among them (failureMode FailOpen)."
+                    if opens
+                    else f"no gateway learns where to send requests for {pod.name}."
+                ),
+                evidence=(object_evidence(pool, f"spec.{ref}.name", name),),
+                fix=fixes.set_field(pool, f"/spec/{ref}/name", alike[0], f"Name Service {alike[0]}, which there is")
+                if len(alike) == 1
+                else fixes.advice(
+                    f"Set spec.{ref}.name of InferencePool {pool.name} to the Service of its endpoint picker, or bring the picker that "
+                    "belongs to the pool",
+                    f"kubectl -n {pod.namespace} get services,pods",
+                ),
+            )
+            return
 
 
 #: By which labels a router looks for its engines: vLLM's production stack, and the routers of SGLang and vLLM, which take several words.

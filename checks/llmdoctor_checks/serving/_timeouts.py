@@ -6,7 +6,8 @@ Sources: Istio VirtualService (`timeout` of a route is the whole request, off by
 (`idle_timeout.timeout_seconds`, the same, 60 s as well), Envoy Gateway (a BackendTrafficPolicy's `requestTimeout` and
 `perRetry.timeout`; Envoy's own 15 s for a route that names none; 60 s for one of Envoy AI Gateway), OpenShift's router
 (`haproxy.router.openshift.io/timeout` of a Route, the pause between two reads, 30 s unless set), the load
-balancer of a GKE gateway (`timeoutSec` of a GCPBackendPolicy, the whole request).
+balancer of a GKE gateway (`timeoutSec` of a GCPBackendPolicy, the whole request), Azure's Application Gateway
+(`appgw.ingress.kubernetes.io/request-timeout`, 30 s unless set), APISIX (`k8s.apisix.apache.org/upstream-read-timeout`, 60 s).
 """
 
 import re
@@ -54,6 +55,13 @@ _ALB = "alb.ingress.kubernetes.io/"
 ALB_ATTRIBUTES = f"{_ALB}load-balancer-attributes"
 _ALB_SECONDS = 60
 _ALB_IDLE = r"(?:^|,)\s*idle_timeout\.timeout_seconds=(\d{1,6})\s*(?:,|$)"
+
+#: Other controllers that take a pause from an annotation of an Ingress: how their classes are called, the annotation, which is theirs
+#: alone, what they take where it is not there, and what follows the number.
+_BY_ANNOTATION = (
+    ("azure[/-]application-gateway", "appgw.ingress.kubernetes.io/", "request-timeout", 30, ""),
+    ("apisix", "k8s.apisix.apache.org/", "upstream-read-timeout", 60, "s"),
+)
 
 #: OpenShift's router (`timeout server` in its haproxy-config.template). Of a passthrough route it does not see the requests.
 _OPENSHIFT, _OPENSHIFT_SECONDS = "haproxy.router.openshift.io/timeout", 30
@@ -112,6 +120,7 @@ def timeouts(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster) -> It
         if names & set(backends(item)):
             yield from _nginx(item)
             yield from _alb(item)
+            yield from _annotated(item)
     for item in cluster.items("Route", pod.namespace):
         if item.api_version.startswith("route.openshift.io/") and names & {
             str(to.get("name")) for to in _targets(item)
@@ -295,6 +304,22 @@ def _alb(item: Item) -> Iterator[Timeout]:
     yield Timeout(item, path, pointer, text, seconds, whole=False, told=said is not None)
 
 
+def _annotated(item: Item) -> Iterator[Timeout]:
+    annotations = item.annotations
+    name = str(dig(item.raw, "spec.ingressClassName") or annotations.get("kubernetes.io/ingress.class") or "")
+    for called, prefix, key, usual, unit in _BY_ANNOTATION:
+        if not re.search(called, name) and not any(one.startswith(prefix) for one in annotations):
+            continue
+        value = annotations.get(prefix + key, "")
+        path, pointer = f"metadata.annotations[{prefix}{key}]", "/metadata/annotations/" + escaped(prefix + key)
+        seconds = duration(value) if unit else int(value) if value.isdecimal() and len(value) < 8 else None
+        if not value:
+            text = f"no {prefix}{key}, which means {usual}{unit}"
+            yield Timeout(item, path, pointer, text, usual, whole=False, told=False)
+        elif seconds:
+            yield Timeout(item, path, pointer, value, seconds, whole=False)
+
+
 def _targets(item: Item) -> list[dict[str, Any]]:
     """The Services of an OpenShift Route."""
     first = dig(item.raw, "spec.to")
@@ -346,7 +371,7 @@ def longer(timeout: Timeout, tokens: int, at_least: float = 0) -> Fix:
         kept = [one.strip() for one in told.split(",") if one.strip() and not one.strip().startswith("idle_timeout.")]
         value = ",".join([*kept, value])
     elif kind == "Ingress":
-        value = str(seconds)
+        value = str(seconds) + next((unit for _, prefix, _, _, unit in _BY_ANNOTATION if prefix in timeout.path), "")
     elif timeout.pointer.endswith("/timeouts"):
         value = {"request": value}  # the route has none yet
     operations = [{"op": "add", "path": timeout.pointer, "value": value}]

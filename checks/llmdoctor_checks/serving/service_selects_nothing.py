@@ -34,7 +34,7 @@ from llmdoctor_checks._consequences import CRASHED
 from llmdoctor_checks._ended_clients import Ended, ended_clients
 from llmdoctor_checks._services import endpoints_of, service_of, slices_of
 from llmdoctor_checks._told_where import moved, nearest, of_models
-from llmdoctor_checks.serving import _databases, _no_server
+from llmdoctor_checks.serving import _databases, _no_server, _pickers
 from llmdoctor_checks.serving._beside import NO_HOST, beside
 from llmdoctor_checks.serving._exposure import leads, matches
 from llmdoctor_checks.serving._mixed import NOT_SERVED, mixed, mixed_when_applied
@@ -86,8 +86,9 @@ def service_selects_nothing(
     A route of the Gateway API says in its status whether its gateway takes it: `ResolvedRefs` is False where it finds no backend of that
     kind, group and namespace, or is not allowed to send to another namespace, and `Accepted` is False where no listener is for it. Requests
     are then answered with 404 or 500, whatever the pods do. So they are where an Ingress or a route names a Service that nobody made, or
-    where a route that an operator made for a pool (KServe's LLMInferenceService) names no backend. AIBrix' gateway finds the servers of a
-    model by the label `model.aibrix.ai/name` of their pods, and refuses requests for one that no pod has.
+    where a route that an operator made for a pool (KServe's LLMInferenceService) names no backend, or where the endpoint picker of a pool
+    is a Service that nobody made. AIBrix' gateway finds the servers of a model by the label `model.aibrix.ai/name` of their pods, and
+    refuses requests for one that no pod has.
 
     Seen from a client or a gateway whose log says that it does not reach its server: there is no Service of the name that it asks (a
     short name means the own namespace), the Service has no pods (a selector that fits none, a workload scaled to 0), or it asks
@@ -117,6 +118,7 @@ def service_selects_nothing(
     yield from broken or _awaited_in_vain(pod, cluster)
     if pod.exists and pod.ready:
         yield from _unpicked(pod, cluster)
+        yield from _pickers.unmade(pod, cluster)
         yield from unrouted(pod, cluster, logs)
         yield from unfilled(pod, cluster, logs)
         yield from misnamed(pod, cluster, logs)

@@ -104,6 +104,12 @@ _ITSELF = r"(?:^|[\s\[(])(?:127\.0\.0\.1|::1|localhost)(?:\]|\))?(?::\d{1,5})? -
 _RUN_BY = r"(?i)/(?:admin|(?:un|re)?load|warm[-_]?up|pull)\b"
 #: A request and its answer in an access log of uvicorn's or nginx's form.
 _ANSWER = r'"POST (?P<path>/[^\s?"]{1,200})\S{0,500} HTTP/[\d.]{1,3}" (?P<status>\d{3})\b'
+#: MLServer's word of it (`mlserver/registry.py`, with one s at first), and its answers before (`mlserver/errors.py`).
+_MLSERVER_LOADED, _OF_MLSERVER = (
+    "Loaded model '",
+    r"\[mlserver\S{0,80}\] INFO - Loaded model '(?P<name>[^'\s]{1,200})' succ",
+)
+_REFUSES = r'" 40[04] '
 #: How servers say that they have their model.
 _IS_LOADED = (
     r"(?i)\b(?:model|weights?|pipeline|checkpoint)\b.{0,80}\b(?:loaded|warm(?:ed)?[- ]?up|ready|initiali[sz]ed)\b"
@@ -118,7 +124,16 @@ _SEVERAL, _RECENT_SECONDS = 2, 3600
     "ready-before-serving",
     since="0.2",
     severity="warning",
-    literals=(*_TURNED_AWAY, *_GAVE_UP, *_NAMELESS, _LLAMA_LOADS, _LLAMA_LOADED, FAILED, *NOBODY_LEFT),
+    literals=(
+        _MLSERVER_LOADED,
+        *_TURNED_AWAY,
+        *_GAVE_UP,
+        *_NAMELESS,
+        _LLAMA_LOADS,
+        _LLAMA_LOADED,
+        FAILED,
+        *NOBODY_LEFT,
+    ),
 )
 def ready_before_serving(
     pod: Pod, subject: Subject, workload: Workload | None, cluster: Cluster, logs: Logs | None
@@ -141,7 +156,7 @@ def ready_before_serving(
     up when requests came. Where the pod is Ready and its own port says that the model is not loaded, requests fail now; so they
     do where it loads by its own log, and that of a gateway, router or proxy says that it was turned away, or its probe cannot
     fail. Without a probe that is a risk while it lasts. Of a server that is not known its own log tells: requests that all failed until
-    it says that the model is loaded, and none of them since.
+    it says that the model is loaded, and none of them since. MLServer opens its ports first, and refuses who asks a model before it has it.
 
     ## Fix
 
@@ -163,7 +178,12 @@ def ready_before_serving(
         return
     # whoever found nobody says more than who gave up waiting
     launched = list(_launched(pod, logs, waits=False)) or list(_launched(pod, logs, waits=True))
-    yield from launched or list(_before_its_servers(pod, cluster, logs)) or _failed_at_first(pod, logs)
+    yield from (
+        launched
+        or list(_before_its_servers(pod, cluster, logs))
+        or list(_failed_at_first(pod, logs))
+        or _before_mlserver_loaded(pod, logs)
+    )
 
 
 def _failed_at_first(pod: Pod, logs: Logs) -> Iterator[Finding]:
@@ -196,6 +216,36 @@ def _failed_at_first(pod: Pod, logs: Logs) -> Iterator[Finding]:
             order=failed[0].order,
         )
         return
+
+
+def _before_mlserver_loaded(pod: Pod, logs: Logs) -> Iterator[Finding]:
+    """MLServer opens its ports before it loads its models, and answers 404, then 400, to who asks one before that."""
+    for container in pod.containers:
+        log = logs.current(container.name)
+        for loaded in log.find(_MLSERVER_LOADED) if log else []:
+            model = re.search(_OF_MLSERVER, loaded.text[:1000])
+            if log is None or model is None:
+                continue
+            asked = [
+                x for x, said in _questions(log, alone=False) if said["path"] == f"/v2/models/{model['name']}/infer"
+            ]
+            refused = [x for x in asked if x.number < loaded.number and re.search(_REFUSES, x.text[:2000])]
+            if not refused:
+                continue
+            age = pod.cluster.seconds_since(container.started)
+            path = f"/v2/models/{model['name']}/ready"
+            yield Finding(
+                role="cause" if age is not None and age <= _RECENT_SECONDS else "risk",
+                summary=f"MLServer refused {count_of(len(refused), 'request')} to {model['name']} before it had loaded it: "
+                f"{container.name} counts as ready too early.",
+                evidence=(log_evidence(refused[-1]), log_evidence(loaded), _readiness(container)),
+                fix=fixes.advice(
+                    f"Have the readiness probe of {container.name} in {fixes.edited(pod)} ask {path} (httpGet), which succeeds when the "
+                    "model is loaded: its port is open before that, and /v2/health/ready has no model to wait for at first"
+                ),
+                order=refused[0].order,
+            )
+            return
 
 
 def _loaded(lines: Iterable[Line]) -> Line | None:
