@@ -114,6 +114,8 @@ _SILENT = (
     r"|LogRpcTimeout: \*{3,80} GSP Timeout)"
 )
 _LOADED = r"NVRM: loading NVIDIA UNIX"
+#: The status with which the driver refuses work for a GPU that it marked for a reset (open modules: `nvstatuscodes.h`).
+_REFUSED = "[NV_ERR_RESET_REQUIRED]"
 _NOT_INITIALISED = r"NVRM:.{0,40}\brm_init_adapter failed\b.{0,24}\bminor number (?P<minor>\d{1,4})"
 _PAGE_FAULT = r"amdgpu\b.{0,80}\[\w+\] (?:(?:no-)?retry )?page fault \(src_id"
 #: A fatal event of the card, and counts by block (`amdgpu/amdgpu_ras.c`). Consumer cards answer a query with multiples of 1048560.
@@ -256,6 +258,12 @@ class KernelLog:
         """Lines that say, without an Xid, that a GPU's own processor (GSP) does not answer the driver, and which GPU they name."""
         found = ((line, re.search(_SILENT, line.text)) for line in self.lines if "_kgsp" in line.text)
         return tuple((line, said["gpu"] or "") for line, said in found if said)
+
+    @cached_property
+    def refused(self) -> tuple[KernelLine, ...]:
+        """Lines by which the driver, since it was loaded, refused work for a GPU that is to be reset first."""
+        loaded = max((line.number for line in self.lines if re.search(_LOADED, line.text)), default=0)
+        return tuple(line for line in self.lines if line.number > loaded and _REFUSED in line.text)
 
     def outlived(self, xid: Xid) -> bool:
         """Whether the driver was loaded again after an Xid of this log, which begins again with every GPU."""

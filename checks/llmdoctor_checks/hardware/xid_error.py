@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Evidence, Finding, Fix, Hardware, Logs, Pod, Xid, check
+from kubectl_llmdoctor.api import Evidence, Finding, Fix, Hardware, Logs, Pod, Xid, check, log_evidence
 from kubectl_llmdoctor.catalog.xids import AFTEREFFECTS, XidMeaning, xid_meaning
 from llmdoctor_checks._consequences import CRASHED
 from llmdoctor_checks.hardware._gpu import (
@@ -38,6 +38,9 @@ _RESETS = ("RESET_GPU", "WORKFLOW_XID_48", "WORKFLOW_NVLINK_ERR", "WORKFLOW_NVLI
 #: From so many restarts on one more does not help.
 _IN_VAIN = 3
 
+#: CUDA's words for a GPU that takes no new process (46), among others one that is to be reset.
+_TURNED_AWAY = ("is/are busy or unavailable", "cudaErrorDevicesUnavailable", "CUDA_ERROR_DEVICE_UNAVAILABLE")
+
 #: Programs of servers as the driver names them, by how their names begin, and what the images that run them are called.
 _PROGRAMS = {
     "llama-server": ("llama", "ggml"),
@@ -48,7 +51,7 @@ _PROGRAMS = {
 }
 
 
-@check("xid-error", since="0.2", literals=(*OF_GPUS, *ERRORS))
+@check("xid-error", since="0.2", literals=(*OF_GPUS, *ERRORS, *_TURNED_AWAY))
 def xid_error(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Finding]:
     """The driver reported an error of a GPU that the pod uses.
 
@@ -58,7 +61,8 @@ def xid_error(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Findi
 
     Xids of a program's own fault, of the GPU's memory, and of a GPU that is gone have ids of their own:
     `illegal-memory-access`, `ecc-uncorrectable`, `gpu-fallen-off`. A GPU whose own processor (GSP) misses its heartbeat may get no Xid
-    but 154, which asks for a reset. Xid 43 and 45 only follow another error or the end of
+    but 154, which asks for a reset, and a GPU that is to be reset may have the driver turn programs away (`NV_ERR_RESET_REQUIRED`)
+    long after the Xid that said why. Xid 43 and 45 only follow another error or the end of
     a process. A GPU for which the driver asks for a reset or a reboot, with no Xid left to be seen, is reported here too.
 
     Where the kernel's log was not read, the lines of it count that node-problem-detector passes on, by its events and conditions.
@@ -85,6 +89,7 @@ def xid_error(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Findi
     telling = [hit for hit in found if hardware.explains(hit[0]) and (hit[1] == "certain" or not other)]
     if not found:
         yield from [] if other else _silent_firmware(pod, hardware)
+        yield from _refused(pod, hardware, logs)
         yield from _asked_for(pod, hardware)
     if not telling and pod.failing:
         return
@@ -185,6 +190,22 @@ def _silent_firmware(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         explains=("illegal-memory-access", "driver-missing", *CONSEQUENCES),
         fixes=or_elsewhere(reset(hardware, pod), pod),
         order=line.time.timestamp() if line.time else None,
+    )
+
+
+def _refused(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Finding]:
+    """A GPU for which the driver took no work before a reset, with no Xid left to be seen, and a program that it turned away."""
+    said = [line for line in hardware.kernel.refused if line.time is None or hardware.during(line.time)]
+    told = next(logs.find(*_TURNED_AWAY), None) if logs else None
+    if not said or told is None or not hardware.asks or not pod.failing:
+        return
+    yield Finding(
+        confidence="likely",
+        summary=f"A GPU of {hardware.node} takes no work before it is reset, as the driver says, and turned this program away.",
+        evidence=(hardware.kernel.evidence(said[-1]), log_evidence(told)),
+        explains=("gpu-memory-shared", "illegal-memory-access", *CONSEQUENCES),
+        fixes=or_elsewhere(reset(hardware, pod), pod),
+        order=told.order,
     )
 
 

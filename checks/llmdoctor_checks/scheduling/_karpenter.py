@@ -19,6 +19,9 @@ _POOL = (
 )
 _TAINT = r"did not tolerate (?:taint \(taint=)?(?P<taint>[^;,)\s]+)"
 _DEMAND = r"incompatible (?:(?P<of>volume) )?requirements, (?P<demand>.+)"
+
+#: A label of the pod that no pool sets and no cloud knows, as a demand.
+UNKNOWN = r'label "(?P<key>[^"]{1,253})" does not have known values'
 FAMILIES = (
     "karpenter.k8s.aws/instance-family",
     "eks.amazonaws.com/instance-family",

@@ -1,5 +1,6 @@
 """GPUs are free; CPU or memory do not fit."""
 
+import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -16,11 +17,12 @@ from kubectl_llmdoctor.api import (
     say_amount,
 )
 from llmdoctor_checks.scheduling._admission import refused_for
+from llmdoctor_checks.scheduling._karpenter import UNKNOWN, pools
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import one_more, ways
 from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._told import told
-from llmdoctor_checks.scheduling._words import asked_in, finding, look, node_lines, nodes_said, number_of
+from llmdoctor_checks.scheduling._words import asked_in, finding, look, node_lines, nodes_said, number_of, scaling_lines
 
 
 @check("cpu-memory-insufficient", since="0.1")
@@ -66,7 +68,9 @@ def cpu_memory_insufficient(pod: Pod, pending: Pending | None, subject: Subject)
     if pending.pod.spec.overhead:
         text = ", ".join(f"{k}: {v}" for k, v in pending.pod.spec.overhead.items())
         evidence.append(pod_evidence(pending.pod, "overhead", text))
-    yield finding(pending, found, summary, [*evidence, *node_lines(pending, found)], _fixes(pending, found, best))
+    labelled = _labelled(pending)
+    evidence += [*node_lines(pending, found), *(scaling_lines(pending) if labelled else ())]
+    yield finding(pending, found, summary, evidence, [*_fixes(pending, found, best), *labelled])
 
 
 def _word(reason: Reason) -> str:
@@ -97,8 +101,25 @@ def _fixes(pending: Pending, found: Cause, best: NodeVerdict | None) -> Iterator
         asks = " and ".join(
             f"{say_amount(name, n)} {name}" for name in ("cpu", "memory") if (n := pending.requests.get(name))
         )
+        beside = " beside its GPUs" if pending.accelerators else ""
+        selects = ", ".join(f"{key}={value}" for key, value in pending.pod.spec.node_selector.items())
         yield fixes.advice(
-            f"Add a node that has {asks or 'more'} free beside its GPUs, or request less in {fixes.edited(pending.pod)}; the command shows "
-            "what the nodes have",
+            f"Add a node{f' with {selects}' if selects else ''} that has {asks or 'more'} free{beside}, or request less in "
+            f"{fixes.edited(pending.pod)}; the command shows what the nodes have",
             "kubectl get nodes -o custom-columns=NODE:.metadata.name,CPU:.status.allocatable.cpu,MEMORY:.status.allocatable.memory",
         )
+
+
+def _labelled(pending: Pending) -> list[Fix]:
+    """The label that the pod selects put into a pool of Karpenter's: none has it, so that the nodes that do were made otherwise."""
+    event = next((e for e in reversed(pending.scaling) if e.reason == "FailedScheduling"), None)
+    said = pools(event.message) if event else []
+    unknown = [hit["key"] for pool in said if (hit := re.search(UNKNOWN, pool.demand))]
+    key = next((key for key in unknown if key in pending.pod.spec.node_selector), None)
+    if key is None or not all(pool.taint or pool.demand for pool in said):
+        return []
+    text = (
+        f"Let a NodePool set {key}={pending.pod.spec.node_selector[key]} on its nodes (spec.template.metadata.labels), or have the pod "
+        "select them otherwise: Karpenter adds no node for it now, as none of its pools has this label"
+    )
+    return [fixes.platform(text, "kubectl get nodepools.karpenter.sh -o wide")]

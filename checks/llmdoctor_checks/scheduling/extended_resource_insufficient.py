@@ -11,6 +11,7 @@ from kubectl_llmdoctor.api import (
     Pod,
     Subject,
     check,
+    event_evidence,
     fixes,
     is_unfit,
     k8s,
@@ -42,6 +43,8 @@ _MEMORY = "nvidia.com/gpu.memory"
 _UNSYNCED = "the gpu memory count on the node was not synced"
 
 
+#: HAMi's words where it filters all nodes out, before and since it names reasons (pkg/scheduler/scheduler.go).
+_NO_NODE = r"(?:.{0,40}are available: )?no available node, (?:all node scores|\d{1,5} nodes) do not meet"
 #: HAMi's and Volcano's words for a container that asks for shares of more GPUs than a node has.
 _TOO_FEW_GPUS = ("NodeInsufficientDevice", "gpu cards on node")
 
@@ -73,6 +76,8 @@ def extended_resource_insufficient(pod: Pod, pending: Pending | None, subject: S
         yield unknown
         return
     found = cause(pending, "extended-resource-insufficient") if pending else None
+    if pending and not found:
+        yield from _of_no_card(pending)
     if not pending or not found:
         return
     resource = found.resource
@@ -110,6 +115,34 @@ def extended_resource_insufficient(pod: Pod, pending: Pending | None, subject: S
         ],
         [*let_in(without), *_fixes(pending, found, other[1] if other else "")],
     )
+
+
+def _of_no_card(pending: Pending) -> Iterator[Finding]:
+    """A pod whose shares fit the cards of no node by HAMi's filter, where neither it nor a node that was read says which are short."""
+    said = [event for event in pending.pod.events if re.match(_NO_NODE, event.message)]
+    if pending.verdicts or causes(pending) or not (said or re.search(_NO_NODE, pending.message)):
+        return
+    shares = [
+        (container, name, amount)
+        for container in pending.pod.containers
+        for name, amount in container.spec.resources.limits.items()
+        if "/" in name
+    ]
+    several = any(container.accelerators.get(name, 0) > 1 for container, name, _ in shares)
+    look = "kubectl -n kube-system logs deploy/hami-scheduler -c vgpu-scheduler-extender | grep " + pending.pod.name
+    each = "no more of them than a node has cards in one container (each is of another card), and " if several else ""
+    if shares:
+        asked = ", ".join(f"{name}: {amount}" for _, name, amount in shares)
+        yield Finding(
+            confidence="possible",
+            summary=f"HAMi finds no node whose cards have what it asks for: {asked}.",
+            evidence=(*said_by(pending), *(event_evidence(event, pending.pod.cluster) for event in said[-1:])),
+            explains=EXPLAINS,
+            fixes=(
+                fixes.advice(f"Ask for less in {fixes.edited(pending.pod)}: {each}a smaller share of each card", look),
+                fixes.platform("See in the log of HAMi's scheduler what each node lacks", look),
+            ),
+        )
 
 
 def _under_another_name(pending: Pending, found: Cause) -> tuple[Node, str] | None:

@@ -110,6 +110,7 @@ _EITHER = frozenset({"ollama", "llama.cpp", "tei"})
 
 #: In the name of an image, or in a line that a part of the build printed: it is made for GPUs.
 _GPU_BUILD = r"(?i)cuda|rocm|vulkan|sycl|musa|nvidia"
+_FOR_AMD = r"(?i)(?<![a-z])rocm(?![a-z])"
 
 #: What the missing device explains.
 _NODES_FAULTS = ("gpu-runtime-missing", "driver-missing", "driver-too-old")
@@ -177,9 +178,11 @@ def _how_sure(container: Container) -> Confidence:
     return "certain" if written and "NVIDIA_VISIBLE_DEVICES" not in container.env else "likely"
 
 
-def _ask_for_one(container: Container, resource: str = "nvidia.com/gpu") -> Fix:
-    """A GPU in the limits, with the runtime class by which the other pods of the node have theirs."""
-    pod, text = container.pod, f"Ask for a GPU in the limits of {container.name}"
+def _ask_for_one(container: Container, resource: str = "", number: int = 1) -> Fix:
+    """A GPU in the limits, or several, with the runtime class by which the other pods of the node have theirs."""
+    resource = resource or ("amd.com/gpu" if re.search(_FOR_AMD, container.spec.image) else "nvidia.com/gpu")
+    what = "a GPU" if number == 1 else f"{number} GPUs"
+    pod, text = container.pod, f"Ask for {what} in the limits of {container.name}"
     having = [
         holder.pod
         for holder in usage_of(pod.cluster).holders(pod.spec.node_name or "")
@@ -188,10 +191,13 @@ def _ask_for_one(container: Container, resource: str = "nvidia.com/gpu") -> Fix:
     classes = {other.spec.runtime_class_name or "" for other in having}
     name = classes.pop() if len(classes) == 1 else ""
     if not name or pod.spec.runtime_class_name:
-        return fixes.set_resource(container, "limits", resource, "1", text)
+        return fixes.set_resource(container, "limits", resource, str(number), text)
     text += f", and the runtime class {name}, by which {having[0].metadata.namespace}/{having[0].metadata.name} has its GPU on this node"
     at = f"{container.pointer}/resources/limits/{escaped(resource)}"
-    operations = [{"op": "add", "path": at, "value": "1"}, {"op": "add", "path": "/runtimeClassName", "value": name}]
+    operations = [
+        {"op": "add", "path": at, "value": str(number)},
+        {"op": "add", "path": "/runtimeClassName", "value": name},
+    ]
     return fixes.patch(pod, text, operations)
 
 
@@ -203,7 +209,8 @@ def _needs_one(pod: Pod, engine: Engine, logs: Logs | None, subject: Subject) ->
     )
     crashed = container.trouble("crashed", "not-ready") is not None
     evidence: list[Evidence] = [pod_evidence(container, "resources", _resources(container))]
-    fix = _ask_for_one(container)
+    ranks = engine.value("tensor_parallel_size", 1)
+    fix = _ask_for_one(container, number=ranks if isinstance(ranks, int) and ranks > 0 else 1)
     if crashed and line:
         evidence.insert(0, log_evidence(line))
         yield Finding(
@@ -325,7 +332,7 @@ def _on_cpu(pod: Pod, engine: Engine, logs: Logs | None, node: Node | None) -> I
     meant = _meant(pod, engine, node)
     if line is None or meant is None or (found and found.failed):
         return
-    resource = "amd.com/gpu" if "amd.com/" in meant.text else "nvidia.com/gpu"
+    resource = "amd.com/gpu" if "amd.com/" in meant.text else ""
     layers = engine.explicit("gpu_layers")
     by_layers = layers is not None and meant == setting_evidence(container, layers)
     made_for_gpus = re.search(_GPU_BUILD, f"{container.spec.image} {line.text}")

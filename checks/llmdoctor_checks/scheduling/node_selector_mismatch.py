@@ -26,6 +26,7 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks.scheduling._admission import refused_for
 from llmdoctor_checks.scheduling._demands import names_machine, states
+from llmdoctor_checks.scheduling._karpenter import UNKNOWN
 from llmdoctor_checks.scheduling._kueue import workloads
 from llmdoctor_checks.scheduling._larger import selecting
 from llmdoctor_checks.scheduling._nodepools import meant_but_for_labels
@@ -33,9 +34,6 @@ from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import tolerating, ways
 from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._words import finding, node_lines, nodes_said, scaling_lines
-
-#: Karpenter's word on a label that no pool has.
-_UNKNOWN = r'label "(?P<key>[^"]{1,253})" does not have known values'
 
 #: Labels that the platform, a cloud or a discovery sets: who wants another value changes the pod, not the node.
 _SET_BY_OTHERS = (
@@ -200,7 +198,7 @@ def _meant(pending: Pending) -> Fix | None:
 
 def _labelled(pending: Pending, found: Cause) -> Iterator[Fix]:
     """A label that the pod selects and no pool of Karpenter's sets, written into the pool that is meant for it."""
-    said = [(c.text, hit["key"]) for c in found.counts if (hit := re.search(_UNKNOWN, c.text))]
+    said = [(c.text, hit["key"]) for c in found.counts if (hit := re.search(UNKNOWN, c.text))]
     wanted = dict(pending.pod.spec.node_selector)
     for term in pending.pod.spec.node_terms:
         wanted |= {

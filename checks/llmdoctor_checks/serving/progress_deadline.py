@@ -45,6 +45,8 @@ _MAKERS = (
     ("InferenceService", "serving.kserve.io/inferenceservice"),
     ("Service.serving.knative.dev", "serving.knative.dev/service"),
 )
+#: What a container waits for before its first start.
+_BEING_MADE = ("ContainerCreating", "PodInitializing")
 #: How long a machine with GPUs may take until it offers them: it is made, boots, and may get its driver first.
 _MACHINE_SECONDS = 1800
 
@@ -211,6 +213,13 @@ def _loads(pod: Pod, container: Container) -> bool:
     return pod.exists and begun and not ended and all(t.kind == "not-ready" for t in pod.troubles)
 
 
+def _pulled(pod: Pod) -> bool:
+    """Whether a pod has its node and nothing is wrong with it but that its images take long: the last word is that one is pulled."""
+    waits = (c.waiting.reason in _BEING_MADE if c.waiting else False for c in pod.containers if c.role == "main")
+    said = [(e.last, e.reason) for e in pod.events if e.last and e.reason != "FailedScheduling"]
+    return pod.exists and all(waits) and bool(said) and max(said)[1] == "Pulling"
+
+
 def _before_its_node(pod: Pod, workload: Workload, told: list[Evidence], deadline: float) -> Finding:
     """Knative has given a revision up whose pod waits for a node that an autoscaler makes."""
     return Finding(
@@ -245,6 +254,16 @@ def _of_pod(pod: Pod, subject: Subject, told: list[Evidence]) -> Iterator[Findin
         workload, made = _maker(pod, workload), None  # its Deployment has the deadline that the annotation gives it
     elif made:
         told = [said for said in told if said.ref.startswith(f"{made.ref} ")]
+    if told and pod.scheduled and (pod.being_made or _pulled(pod)):
+        yield Finding(
+            confidence="likely" if pod.being_made else "possible",
+            summary=f"{workload.ref} was given up after {say_seconds(deadline)}, while the containers of {pod.name} are still being made.",
+            evidence=(*told, evidence),
+            explains=("not-ready", "rollout-stuck"),
+            fixes=tuple(_fixes(workload, made, int(max(deadline * 3, _MACHINE_SECONDS)))),
+            pods=(pod.name,),
+        )
+        return
     logs = subject.logs(pod)
     engines = [engine.container for engine in subject.engines(pod)]
     for container in engines or [c for c in pod.containers if c.role == "main"]:
