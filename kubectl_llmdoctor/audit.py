@@ -196,7 +196,7 @@ def _state(subject: Subject) -> Hashable:
         pod.status.phase,
         pod.status.reason,
         tuple((c.type, c.status, c.reason) for c in pod.status.conditions),
-        tuple(map(_instance, (*pod.status.init_container_statuses, *pod.status.container_statuses))),
+        tuple(map(_instance, pod.status.of_containers)),
         pod.obj.metadata.deletion_timestamp,
     )
 

@@ -49,9 +49,9 @@ def awaited(finding: Finding, subject: Subject) -> Iterator[tuple[str, list[Pod]
 def bringers(subject: Subject) -> Iterator[Pod]:
     """The pods of Jobs that mount a claim of a target, too, and have failed, each: what they should have brought there is not whole."""
     cluster = subject.cluster
-    for namespace, name in sorted({(pod.namespace, name) for pod in subject.pods for name in _claims(pod)}):
+    for namespace, name in sorted({(pod.namespace, name) for pod in subject.pods for name in pod.spec.claim_names}):
         for pods in cluster.once(f"pods of failed Jobs in {namespace}", partial(_of_failed_jobs, cluster, namespace)):
-            if all(name in _claims(pod) for pod in pods):
+            if all(name in pod.spec.claim_names for pod in pods):
                 yield pods[-1]
 
 
@@ -63,10 +63,6 @@ def _of_failed_jobs(cluster: Cluster, namespace: str) -> list[list[Pod]]:
         if owner is not None and owner.kind == "Job" and not Workload(owner, cluster).completed:
             of_jobs.setdefault(owner.name, []).append(Pod.of(item, cluster))
     return [pods for pods in of_jobs.values() if all(pod.failing for pod in pods)]
-
-
-def _claims(pod: Pod) -> set[str]:
-    return {v.persistent_volume_claim.claim_name for v in pod.spec.volumes if v.persistent_volume_claim}
 
 
 def _named(finding: Finding, subject: Subject) -> Iterator[tuple[str, list[Pod]]]:

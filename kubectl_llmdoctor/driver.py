@@ -118,7 +118,7 @@ def _by_branch(node: Node) -> tuple[Cuda, Evidence] | None:
 
 def image_cuda(container: Container, logs: Logs | None) -> tuple[Cuda, Evidence] | None:
     """The CUDA that a container's image was built for: by what it prints, its variable or its tag."""
-    for log in logs.of(container.name) if logs is not None else ():
+    for log in container.own_logs(logs):
         for literal, pattern in _PRINTED:
             for line in log.find(literal):
                 if (said := re.search(pattern, line.text[:2000])) is not None:

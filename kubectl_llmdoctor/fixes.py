@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from kubectl_llmdoctor.engines.config import Setting
 from kubectl_llmdoctor.engines.names import passed_on
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts import k8s, script
@@ -207,7 +208,7 @@ def _words(pod: Pod, operation: dict[str, Any], summary: str) -> Iterator[str]:
 
 def _argument(container: k8s.Container, tokens: list[str], value: Any, summary: str) -> Iterator[str]:
     """The option that an operation on arguments sets, with its value."""
-    have = [str(word) for word in (container.args if tokens[0] == "args" else container.command)]
+    have = container.words(tokens[0])
     given = " ".join(map(str, value)) if isinstance(value, list) else str(value)
     at = int(tokens[1]) if len(tokens) > 1 and tokens[1].isdigit() else 0
     if not given.startswith("-") and 0 < at <= len(have) and re.fullmatch(r"--?[a-z][\w-]{1,80}", have[at - 1]):
@@ -643,7 +644,7 @@ def _inside(pod: Pod, template: Template, path: str) -> str | None:
         return None
     tokens[1] = str(index)
     if len(tokens) > 3 and tokens[2] in ("args", "command") and tokens[3] != "-":
-        have = [str(w) for w in (container.args if tokens[2] == "args" else container.command)]
+        have = container.words(tokens[2])
         told = theirs.get(tokens[2])
         want = [str(w) for w in told] if isinstance(told, list) else []
         if have != want:  # what the operator put before the object's own words
@@ -708,7 +709,7 @@ def set_flag(engine: Engine, name: str, flag: str, value: str, summary: str) -> 
         if passed := passed_on(engine.name, engine.version, name):
             return advice(remarked(summary, f"{passed} {value} in NIM_PASSTHROUGH_ARGS of {edited(container.pod)}"))
         return set_env(container, current.flag if current and by_variable else flag, value, summary)
-    words = [str(a) for a in spec.args]
+    words = spec.words("args")
     if container.told:
         place = current.path if current else container.told[0].path
         if operations := _in_variable(engine, [(name, flag, value)]):
@@ -868,17 +869,22 @@ def replaced_flag(engine: Engine, name: str, value: str) -> list[dict[str, Any]]
         if not value or own.count(current.flag) != 1:
             return []
         return [{"op": "replace", "path": f"{container.pointer}/env/{own.index(current.flag)}/value", "value": value}]
-    index = _index(current.path) if current.source == "flag" else None
-    vector = next((field for field in ("args", "command") if f".{field}[" in current.path), "")
+    vector, index = _vector(current)
     if index is None or not vector or script.is_script(container):
         return []
-    words, at = [str(a) for a in getattr(container.spec, vector)], f"{container.pointer}/{vector}"
+    words, at = container.spec.words(vector), f"{container.pointer}/{vector}"
     option, equals, _ = words[index].partition("=")
     if not option.startswith("-"):
         return [{"op": "replace", "path": f"{at}/{index}", "value": value}]
     if equals:
         return [{"op": "replace", "path": f"{at}/{index}", "value": f"{option}={value}"}]
     return [{"op": "replace", "path": f"{at}/{index + 1}", "value": value}] if index + 1 < len(words) else []
+
+
+def _vector(setting: Setting) -> tuple[str, int | None]:
+    """The `args` or `command` of a container in which an option stands, and its place there."""
+    vector = next((field for field in ("args", "command") if f".{field}[" in setting.path), "")
+    return vector, _index(setting.path) if setting.source == "flag" else None
 
 
 def remove_flag(engine: Engine, name: str, summary: str) -> Fix:
@@ -890,9 +896,8 @@ def remove_flag(engine: Engine, name: str, summary: str) -> Fix:
         return remove_env(container, current.flag, summary)
     if (made := rewritten(container, [(current.text, "")], summary)) is not None:
         return made
-    index = _index(current.path) if current.source == "flag" else None
-    vector = next((field for field in ("args", "command") if f".{field}[" in current.path), "")
-    words = [str(word) for word in getattr(container.spec, vector)] if vector else []
+    vector, index = _vector(current)
+    words = container.spec.words(vector) if vector else []
     if index is None or container.told or script.is_script(container) or not (words and words[index].startswith("-")):
         return advice(remarked(summary, f"{current.text} in {edited(container.pod)}"))
     apart = "=" not in words[index] and index + 1 < len(words) and not words[index + 1].startswith("-")
@@ -967,7 +972,7 @@ def remove_word(container: Container, path: str, summary: str) -> Fix:
 
 def rename_word(container: Container, path: str, old: str, new: str, summary: str) -> Fix:
     """Write an option of the container's `args` under another name; `path` ends in its place there, its value stays."""
-    index, written = _index(path), [str(a) for a in container.spec.args]
+    index, written = _index(path), container.spec.words("args")
     at = index if index is not None and path.endswith(f"args[{index}]") and index < len(written) else None
     word = written[at] if at is not None else ""
     if (
@@ -984,7 +989,7 @@ def rename_word(container: Container, path: str, old: str, new: str, summary: st
 
 def split_word(container: Container, path: str, words: list[str], summary: str) -> Fix | None:
     """Write one element of `args` as several; None where it stands in a script, or is not what the object has."""
-    index, written = _index(path), [str(a) for a in container.spec.args]
+    index, written = _index(path), container.spec.words("args")
     if index is None or ".args[" not in path or index >= len(written) or script.is_script(container) or container.told:
         return None
     if written[index].replace("=", " ", 1).split() != " ".join(words).replace("=", " ", 1).split():

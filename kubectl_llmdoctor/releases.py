@@ -69,7 +69,7 @@ def released(engine: Engine, first: str, *, exact: bool = False) -> Fix:
     least = f"{first} or later" if before == first or exact else f"later than {before}"
     text = f"{engine.title} {least}" + (f" (it is {engine.version})" if engine.version else "")
     repository, colon, tag = container.spec.image.rpartition(":")
-    elsewhere = split_image(container.spec.image)[0]
+    elsewhere = container.repository
     other = elsewhere and "$" not in elsewhere and not published(elsewhere) and not engine.pod.log_only
     text = f"Take a build of {elsewhere} with {text}" if other else f"Run {text}"
     plain = _PLAIN.fullmatch(tag)

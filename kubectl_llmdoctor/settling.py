@@ -107,28 +107,12 @@ _UNITS = {"": 1, "k": 2**10, "K": 2**10, "M": 2**20, "G": 2**30}
 #: ms-swift, which starts vLLM in its own process and calls settings of it `--vllm_max_lora_rank`: these (rlhf_trainers/args_mixin.py),
 #: and refuses any other; what else vLLM has, `--vllm_engine_kwargs` hands on.
 _OF_SWIFT = expression(r"(?:^|[\s/])swift\s{1,9}(?:deploy|infer|rollout|app|eval)\b")
-_SWIFT_HAS = frozenset(
-    {
-        "data_parallel_size",
-        "disable_cascade_attn",
-        "disable_custom_all_reduce",
-        "enable_expert_parallel",
-        "enable_prefix_caching",
-        "enforce_eager",
-        "gpu_memory_utilization",
-        "limit_mm_per_prompt",
-        "max_lora_rank",
-        "max_model_len",
-        "max_num_seqs",
-        "mm_processor_cache_gb",
-        "pipeline_parallel_size",
-        "quantization",
-        "reasoning_parser",
-        "speculative_config",
-        "tensor_parallel_size",
-        "use_async_engine",
-    }
-)
+_SWIFT_HAS = frozenset({
+    "data_parallel_size", "disable_cascade_attn", "disable_custom_all_reduce", "enable_expert_parallel",
+    "enable_prefix_caching", "enforce_eager", "gpu_memory_utilization", "limit_mm_per_prompt", "max_lora_rank",
+    "max_model_len", "max_num_seqs", "mm_processor_cache_gb", "pipeline_parallel_size", "quantization",
+    "reasoning_parser", "speculative_config", "tensor_parallel_size", "use_async_engine",
+})  # fmt: skip
 #: What is a setting of ms-swift itself.
 _SWIFT_OWN = {"dtype": "--torch_dtype", "host": "--host"}
 
@@ -204,7 +188,7 @@ def stated(container: Container, name: str, engine: Engine | None = None) -> Sta
         return Stated(name=name, value=None if variable.value_from or variable.value is None else str(variable.value))
     bare = name.lstrip("-").replace("_", "-")
     for vector in ("args", "command"):
-        words = [str(word) for word in getattr(container.spec, vector)]
+        words = container.spec.words(vector)
         places = [found for index in range(len(words)) if (found := _written(words, index, vector, bare))]
         if places:  # the last one counts
             elements = sorted((i for place in places for i in place.elements), reverse=True)
@@ -650,7 +634,7 @@ def _takes(container: Container, place: Stated, name: str) -> bool:
     """Whether the engine takes what the container states under another name."""
     if place.index is None or container.told:
         return False
-    words = [str(word) for word in getattr(container.spec, place.vector)]
+    words = container.spec.words(place.vector)
     words[place.index] = _named(place, name)
     found = engines.read(msgspec.structs.replace(container.launch, **{place.vector: tuple(words)}))
     return found is not None and not any(one.flag == name for one in found.problems)
@@ -699,7 +683,7 @@ def dropped(container: Container, engine: Engine | None, names: Iterable[str]) -
 def word(container: Container, old: str, new: str, summary: str) -> Fix | None:
     """One element of the arguments in other words; None where it is none, or several are alike."""
     for vector in ("args", "command"):
-        words = [str(one) for one in getattr(container.spec, vector)]
+        words = container.spec.words(vector)
         if words.count(old) == 1 and not container.told:
             operation = {"op": "replace", "path": f"{container.pointer}/{vector}/{words.index(old)}", "value": new}
             return fixes.patch(container.pod, summary, [operation])
@@ -781,7 +765,7 @@ def holding(container: Container, value: str) -> Stated | None:
     """The one option or variable whose value is this one, or has it in it."""
     found = [Stated(name=v.name, value=str(v.value)) for v in container.spec.env if v.value and str(v.value) == value]
     for vector in ("args", "command"):
-        words = [str(word) for word in getattr(container.spec, vector)]
+        words = container.spec.words(vector)
         for index, word in enumerate(words):
             option, equals, behind = word.partition("=")
             if equals and option.startswith("-") and behind == value:

@@ -267,7 +267,7 @@ def next_steps(subject: Subject) -> tuple[str, ...]:
             steps.append(f"kubectl -n {pod.namespace} logs {pod.name} -c {ending.container.name}{again}{judged}")
             if ending.code > _BY_SIGNAL and pod.spec.node_name:
                 steps.append(on_node(pod.spec.node_name, "dmesg -T | grep -i -e oom -e killed -e segfault -e xid"))
-        if pod.exists and pod.failing and not any(True for _ in endings(pod)):
+        if pod.exists and pod.failing and not any(endings(pod)):
             ill = [c for c in pod.containers if c.running and (c.engine_dead or not c.status.ready)]
             read = {c.name: log for c in ill if (log := logs.current(c.name))}
             steps += [text for log in read.values() for text in _errors(log)]

@@ -180,10 +180,7 @@ def _of_items(
     items: list[Item], every: list[Item], cluster: Cluster, serves: Callable[[Pod], bool] | None = None
 ) -> list[Subject]:
     """The replicas that these pods are, and the workloads that none of `every` pod belongs to."""
-    grouped: dict[object, list[Item]] = {}
-    for item in items:
-        grouped.setdefault(_group_key(item) or id(item), []).append(item)
-    found = [_of_pods(members, cluster) for members in grouped.values()]
+    found = _replicas(items, cluster)
     owners = {id(owner) for item in every for owner in cluster.chain(item)}
     tops = [item for kind in cluster.kinds() for item in cluster.items(kind) if _leads_to_pods(item, cluster)]
     podless = [_without_pods(item, cluster) for item in tops if id(item) not in owners]
@@ -225,10 +222,15 @@ def _named(cluster: Cluster, ref: TargetRef) -> list[Subject]:
     pods = [i for i in cluster.items("Pod", item.namespace) if any(o is item for o in cluster.chain(i))]
     pods = pods or list({id(pod): pod for pod in _behind(item, cluster)}.values())
     pods = _without_leftovers(pods, Workload(item, cluster))
+    return _replicas(pods, cluster) or [_without_pods(item, cluster)]
+
+
+def _replicas(pods: list[Item], cluster: Cluster) -> list[Subject]:
+    """The replicas that these pods are, one pod each or a group that lives and dies together."""
     grouped: dict[object, list[Item]] = {}
     for pod in pods:
         grouped.setdefault(_group_key(pod) or id(pod), []).append(pod)
-    return [_of_pods(members, cluster) for members in grouped.values()] or [_without_pods(item, cluster)]
+    return [_of_pods(members, cluster) for members in grouped.values()]
 
 
 #: What sends requests to pods by a selector, and what sends them to such, by the path to its rules' backends.

@@ -111,18 +111,10 @@ _LINK_ERRORS_5 = (208, 211, 215)
 
 #: What every board has on which an engine runs, so that its absence is worth a line even if it is "not supported". All
 #: else differs between boards (ECC, NVLink, fabric, MIG, retired pages or remapped rows) and modes.
-_EXPECTED = frozenset(
-    {
-        "memoryTotalBytes",
-        "temperatureC",
-        "powerWatts",
-        "smClockMhz",
-        "throttleReasons",
-        "pcie.gen",
-        "pcie.width",
-        "processes",
-    }
-)
+_EXPECTED = frozenset({
+    "memoryTotalBytes", "temperatureC", "powerWatts", "smClockMhz", "throttleReasons", "pcie.gen", "pcie.width",
+    "processes",
+})  # fmt: skip
 
 _NAMES = {
     getattr(pynvml, name): name.removeprefix("NVML_ERROR_") for name in dir(pynvml) if name.startswith("NVML_ERROR_")

@@ -53,7 +53,7 @@ def told(
     the status of these words.
     """
     said = cluster.once(f"told {words}", lambda: list(_said(cluster, words))) if pod.ready else []
-    mine = logs.current(engine.container.name) if logs is not None else None
+    mine = engine.container.own_log(logs)
     if not said or (mine is not None and any(next(mine.find(literal), None) for literal, _ in words)):
         return []
     known = [*asking(pod, cluster), *(_refused_by_address(pod, cluster, mine, status) if mine is not None else ())]

@@ -63,7 +63,7 @@ def ended_clients(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[End
     engines = {engine.container.name for engine in subject.engines(pod)}
     for ending in endings(pod) if logs is not None else ():
         container = ending.container
-        log = log_of(ending, logs) if logs is not None and container.name not in engines else None
+        log = log_of(ending, logs) if container.name not in engines else None
         last = max(tracebacks(log), key=lambda one: one.last.number, default=None) if log is not None else None
         if log is None or last is None or not 0 < ending.code < _BY_SIGNAL:
             continue
@@ -87,7 +87,7 @@ def _causes(one: Traceback) -> Iterator[Traceback]:
 def _is_the_end(last: Traceback) -> bool:
     """Whether the program said nothing more after its exception."""
     log, number = last.last.log, last.last.number
-    return not any(True for _ in log.lines(number + _AFTER + 1, number + _AFTER + 50))
+    return not any(log.lines(number + _AFTER + 1, number + _AFTER + 50))
 
 
 def _of_a_model(last: Traceback) -> bool:

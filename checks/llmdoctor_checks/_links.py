@@ -106,7 +106,7 @@ def broken(pod: Pod, cluster: Cluster, check: str) -> Iterator[Finding]:
 def told_no_such_port(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """A client of models that runs, is told of no other server, and whose log, if it was read, says of no answer."""
     for container in pod.containers if pod.exists else ():
-        log = logs.current(container.name) if logs is not None else None
+        log = container.own_log(logs)
         told = {(one.host, one.port): one for one in configured(container, cluster)}
         if not container.running or container.role == "init" or len(told) != 1 or (log and last_answered(log)):
             continue

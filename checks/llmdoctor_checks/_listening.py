@@ -34,13 +34,13 @@ def loopback_told(engine: Engine) -> Setting | None:
 def listens_elsewhere(container: Container, logs: Logs | None, port: str) -> bool:
     """Whether the log names another address as well: Flask prints each at which it listens."""
     other = rf"[Rr]unning on (?:all addresses|https?://(?!127\.|localhost|\[::1\])\S+:{port}\b)"
-    found = (line for log in (logs.of(container.name) if logs else []) for line in log.find("unning on "))
+    found = (line for log in container.own_logs(logs) for line in log.find("unning on "))
     return any(re.search(other, line.text) for line in found)
 
 
 def listens(container: Container, logs: Logs | None, ports: set[str]) -> tuple[str, Line, str] | None:
     """The address at which the log says that it listens on one of the ports, the line and the port."""
-    for log in reversed(logs.of(container.name) if logs else []):
+    for log in reversed(container.own_logs(logs)):
         for line, said in log.matching(_LISTENS, "127.0.0.1", "localhost", "[::1]", ANY_IPV4):
             if said["port"] in ports and not (said["host"] == "localhost" and _SAYS_LOCALHOST in line.text):
                 return said["host"], line, said["port"]
@@ -49,7 +49,7 @@ def listens(container: Container, logs: Logs | None, ports: set[str]) -> tuple[s
 
 def serve_proxy(container: Container, logs: Logs | None, ports: set[str]) -> tuple[str, Line, str] | None:
     """The last line by which a proxy of Ray Serve says that it starts on one of the ports, with the address where nothing names one."""
-    log, found = logs.current(container.name) if logs else None, None
+    log, found = container.own_log(logs), None
     for line, said in log.matching(_SERVE_PORT, SERVE_PROXY, most=400) if log is not None else ():
         if said["port"] in ports:
             found = "127.0.0.1", line, said["port"]

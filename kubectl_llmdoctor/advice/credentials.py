@@ -13,7 +13,6 @@ from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.fixes import maker
 from kubectl_llmdoctor.template_values import template_value
-from kubectl_llmdoctor.tree import dig
 
 #: What a variable is called that is to hold a token for Hugging Face's hub.
 _TOKEN = expression(r"(?:HF|HUGGING_?FACE(?:_?HUB)?)_(?!HUB_DISABLE)(?:[A-Z]+_)*(?:TOKEN|KEY)")
@@ -150,14 +149,14 @@ class Credentials(Topic):
     @cached_property
     def _aws_role(self) -> str:
         """The role of AWS that the pod's service account names."""
-        account = (self.pod.spec.service_account_name if self.pod else "") or "default"
-        item = self.subject.cluster.item("ServiceAccount", self.subject.namespace, account)
-        annotations = dig(item.raw, "metadata.annotations") if item else None
-        return str(annotations.get("eks.amazonaws.com/role-arn") or "") if isinstance(annotations, dict) else ""
+        return self._of_account("eks.amazonaws.com/role-arn")
 
     @template_value
     def google_account(self) -> str:
         """The account of Google Cloud that the pod's service account acts as."""
-        name = (self.pod.spec.service_account_name if self.pod else "") or "default"
-        item = self.subject.cluster.item("ServiceAccount", self.subject.namespace, name)
-        return str(item.annotations.get("iam.gke.io/gcp-service-account") or "" if item else "") or "GOOGLE_ACCOUNT"
+        return self._of_account("iam.gke.io/gcp-service-account") or "GOOGLE_ACCOUNT"
+
+    def _of_account(self, key: str) -> str:
+        """An annotation of the pod's service account."""
+        item = self.subject.cluster.item("ServiceAccount", self.subject.namespace, self.account)
+        return str(item.annotations.get(key) or "") if item else ""

@@ -133,7 +133,7 @@ class Files(Topic):
         """What decides how large that volume is."""
         volume = self.pod.volume(self.mount.name) if self.pod and self.mount else None
         if volume and (volume.empty_dir or volume.host_path):
-            node = self.pod.spec.node_name if self.pod else ""
+            node = self.node_name
             return f"this one has the room of the disk of {f'node {node}' if node else 'its node'}"
         return "a claim grows only where its storage class allows that" if volume else "this one is full"
 
@@ -181,9 +181,8 @@ class Files(Topic):
         item = self.subject.cluster.item("PersistentVolume", "", name) if name else None
         own = self.pod.volume(name) if self.pod and name else None
         csi = dig(item.raw, "spec.csi") if item else own.csi if own else None
-        attributes = dig(csi, "volumeAttributes") if csi else None
-        told = attributes.get("bucketName") if isinstance(attributes, dict) else None
-        return str(told or (dig(csi, "volumeHandle") if csi else "") or "BUCKET").partition(":")[0]
+        told = dig(csi, "volumeAttributes.bucketName") or dig(csi, "volumeHandle")
+        return str(told or "BUCKET").partition(":")[0]
 
     @template_value
     def claims(self) -> str:

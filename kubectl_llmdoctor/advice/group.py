@@ -321,7 +321,7 @@ class Group(Topic):
     def rdma(self) -> str:
         """`rdma/ib: 4`: the RDMA devices that nodes with GPUs offer and the container does not ask for."""
         offered = request_rdma(self.container, "{rdma}") if self.container and not self.log_only else None
-        node = self.pod.spec.node_name if self.pod else ""
+        node = self.node_name
         found = rdma_offered(self.subject.cluster, self.container.gpus, node) if offered and self.container else None
         return f"{found[0]}: {found[1]}" if found else ""
 

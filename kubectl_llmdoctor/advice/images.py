@@ -147,7 +147,7 @@ class Images(Topic):
 
     def _runs_alike(self, engine: str, container: Container) -> bool:
         """Whether the engine's own image takes a container's words, and names nothing that somebody may have added to another one."""
-        command, args = container.spec.command, [str(word) for word in container.spec.args]
+        command, args = container.spec.command, container.spec.words("args")
         words = [str(word) for word in container.spec.argv]
         if command:
             program = words[0].rpartition("/")[2]

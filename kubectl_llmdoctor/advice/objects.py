@@ -39,8 +39,8 @@ class Objects(Topic):
             "namespace": self.subject.namespace,
             "container": self.container.name if self.container and self.container.name else UNNAMED,
             "workload": lambda: self._edited,
-            "node": self.pod.spec.node_name if self.pod else "",
-            "account": (self.pod.spec.service_account_name if self.pod else "") or "default",
+            "node": self.node_name,
+            "account": self.account,
             "verbs": "get,list,watch" if (verb := self.captured.get("verb", "")) in ("get", "list", "watch") else verb,
             "resource_in": ".".join(filter(None, map(self.captured.get, ("plain", "group"))))
             + self.captured.get("part", ""),

@@ -70,6 +70,16 @@ class Seen:
         """The engine of the container."""
         return self.here.engine
 
+    @property
+    def node_name(self) -> str:
+        """The node of the pod; empty where it has none."""
+        return self.pod.spec.node_name if self.pod else ""
+
+    @property
+    def account(self) -> str:
+        """The service account of the pod."""
+        return (self.pod.spec.service_account_name if self.pod else "") or "default"
+
 
 class Topic(Seen, ABC):
     """What is known of one thing where a signature was found. Nothing is found out before somebody asks for it."""

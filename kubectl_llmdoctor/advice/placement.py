@@ -139,7 +139,7 @@ class Placement(Topic):
     @property
     def _imex_refused(self) -> str:
         """A pod on the same node whose IMEX daemon gets no session, because another one on the node has it."""
-        cluster, here = self.subject.cluster, self.pod.spec.node_name if self.pod else ""
+        cluster, here = self.subject.cluster, self.node_name
         beside = {
             (p.metadata.namespace, p.metadata.name) for p in cluster.all(k8s.Pod, "Pod") if p.spec.node_name == here
         }
@@ -164,7 +164,7 @@ class Placement(Topic):
     @property
     def _node(self) -> Item | None:
         """The pod's node."""
-        return self.subject.cluster.item("Node", "", self.pod.spec.node_name if self.pod else "")
+        return self.subject.cluster.item("Node", "", self.node_name)
 
     @property
     def _on_gke(self) -> bool:
@@ -224,7 +224,7 @@ class Placement(Topic):
             if own is not None
             and one.spec.node_name == own.spec.node_name != ""
             and (one.metadata.namespace, one.metadata.name) != (own.namespace, own.name)
-            and any(c.type == "Ready" and c.status == "True" for c in one.status.conditions)
+            and one.status.ready
             and any(_NVIDIA in c.resources.limits and not _WITHOUT.search(c.image) for c in one.spec.containers)
         ]
         return sorted(found) if len({runtime for _, runtime in found}) == 1 else []
@@ -254,7 +254,7 @@ class Placement(Topic):
     @template_value
     def gpu_pods(self) -> str:
         """The other pods that have GPUs of the pod's node."""
-        name = self.pod.spec.node_name if self.pod else ""
+        name = self.node_name
         every = usage_of(self.subject.cluster).holders(name) if name and self.pod else ()
         own = f"{self.pod.namespace}/{self.pod.name}" if self.pod else ""
         held = sorted(h.ref for h in every if any(map(is_accelerator, h.requests)) and h.ref != own)
@@ -263,7 +263,7 @@ class Placement(Topic):
     @template_value
     def node_taints(self) -> str:
         """The taints that keep new pods off the pod's node, as `kubectl taint` writes them."""
-        name = self.pod.spec.node_name if self.pod else ""
+        name = self.node_name
         node = next((n for n in self.subject.cluster.all(Node, "Node") if n.metadata.name == name), None)
         kept = [t for t in node.spec.taints if t.effect in ("NoSchedule", "NoExecute")] if node else []
         own = [t for t in kept if not t.key.startswith("node.kubernetes.io/")]
@@ -275,7 +275,7 @@ class Placement(Topic):
         """The node's, and the one of other nodes on which the pod could have its accelerators, with their names."""
         asked = self.pod.accelerators if self.pod else {}
         nodes = {node.metadata.name: node for node in self.subject.cluster.all(Node, "Node")}
-        own = nodes.get(self.pod.spec.node_name if self.pod else "")
+        own = nodes.get(self.node_name)
         here = str(own.metadata.labels.get(_ARCH, "")) if own else ""
         able = [n for n in nodes.values() if all(milli(n.status.allocatable.get(r)) for r in asked)]
         there = [n for n in able if here and n.metadata.labels.get(_ARCH, here) != here and not n.spec.unschedulable]
@@ -292,7 +292,7 @@ class Placement(Topic):
             node.name: str(dig(node.raw, "status.nodeInfo.kernelVersion") or "")
             for node in self.subject.cluster.items("Node")
         }
-        own = kernels.get(self.pod.spec.node_name if self.pod else "", "")
+        own = kernels.get(self.node_name, "")
         if not _LOSES.match(own):
             return "", ""
         other = next(((name, kernel) for name, kernel in kernels.items() if kernel.startswith("6.17.")), None)

@@ -157,7 +157,7 @@ class Situation(Seen):
         if mended is not None or not text.group:
             return mended
         first = [ending.container.pod for ending in last_round(self.subject.pods)[:1]] if text.group == "ended" else []
-        idle = [one for one in self.subject.pods if not any(c.running or c.terminated for c in one.containers)]
+        idle = [one for one in self.subject.pods if not one.begun]
         others = (one for one in (*first, *idle) if one is not pod)
         return next((fix for one in others if (fix := of_pod(one, f"of the same group as {pod.name}"))), None)
 

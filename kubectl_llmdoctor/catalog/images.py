@@ -14,6 +14,7 @@ import re
 
 import msgspec
 
+from kubectl_llmdoctor.engines.version import split_image
 from kubectl_llmdoctor.expressions import expression
 
 
@@ -29,29 +30,27 @@ _LLAMA_GPU = expression(r"cuda|rocm|hip|vulkan|intel|sycl|musa|cann|openvino|s39
 
 def cpu_build(image: str) -> CpuBuild | None:
     """Whether an image's name says that it holds a CPU build."""
-    reference = image.strip().partition("@")[0]
-    head, _, last = reference.rpartition("/")
-    name, _, tag = last.partition(":")
+    repository, tag, _ = split_image(image)
+    head, slash, name = repository.rpartition("/")
     lower, low_tag = name.lower(), tag.lower()
-    prefix = f"{head}/" if head else ""
     if lower == "llama.cpp" or lower == "llama-cpp":
         kind = re.match(r"(server|full|light)(?=$|-)", low_tag)
         if kind and not _LLAMA_GPU.search(low_tag):
-            twin = f"{prefix}{name}:{kind[1]}-cuda{tag[kind.end() :]}"
+            twin = f"{repository}:{kind[1]}-cuda{tag[kind.end() :]}"
             return CpuBuild(why=f"the tag {tag} of llama.cpp is its CPU build", twin=twin)
         return None
     if lower == "huggingfaceserver":
         version = re.match(r"v?0\.(\d+)\.", low_tag)
         newest = low_tag == "latest" or (not low_tag and "@" not in image)  # a digest alone may be of any age
         if "gpu" not in low_tag.split("-") and (newest or (version and int(version[1]) >= 15)):
-            twin = f"{prefix}{name}:{tag or 'latest'}-gpu"
+            twin = f"{repository}:{tag or 'latest'}-gpu"
             return CpuBuild(why="from 0.15 on huggingfaceserver without -gpu is the CPU build", twin=twin)
         return None
     for part, words in (("name", lower), ("tag", low_tag)):
         if "cpu" in re.split(r"[-_.+]", words):
             twin = ""
             if lower == "vllm-openai-cpu":
-                twin = f"{prefix}vllm-openai:{tag}" if tag else f"{prefix}vllm-openai"
+                twin = f"{head}{slash}vllm-openai:{tag}".rstrip(":")
             return CpuBuild(why=f"`cpu` stands in its {part}", twin=twin)
     return None
 
@@ -65,12 +64,9 @@ _SPEECH = {
 
 def cpu_build_of_speech(image: str) -> CpuBuild | None:
     """The same of servers of speech, which are no engines here: by their name alone it is certain."""
-    reference = image.strip()
-    head, _, last = reference.rpartition("/")
-    name, _, tag = last.partition(":")
-    repository = f"{head}/{name}" if head else name
+    repository, tag, _ = split_image(image)
     known = next((one for one in _SPEECH if repository == one or repository.endswith(f"/{one}")), None)
-    if known is None or "@" in reference or re.search(r"gpu|cu(?:da|1\d)", tag.lower()):
+    if known is None or "@" in image or re.search(r"gpu|cu(?:da|1\d)", tag.lower()):
         return None
     twin = _SPEECH[known].format(tag=tag or "latest")
     return CpuBuild(why=f"the tags of {known} without gpu are for the CPU", twin=f"{repository}:{twin}")

@@ -10,6 +10,7 @@ import msgspec
 
 from .argv import Command, Stray, Word
 from .config import Engine, Problem, ProblemKind, Setting
+from .dialect import ONLY_PRINT, Dialect
 from .launch import EnvVar, Launch
 from .names import TITLES
 from .values import MAX_FILE, BadValueError, convert
@@ -35,6 +36,73 @@ class Start(msgspec.Struct, frozen=True):
     implied: bool = False
     #: what was found wrong before the engine's own words are looked at
     notes: tuple[Problem, ...] = ()
+
+
+class CommandLine:
+    """What the words of one engine set, and what its parser would refuse of them."""
+
+    def __init__(self, speech: Dialect | None, *, usual: bool = True) -> None:
+        self.dialect = speech
+        # nothing is certain about a version that was not read, or where what starts it is not `usual`
+        self._certain = usual and speech is not None and speech.known
+        self.settings: dict[str, Setting] = {}
+        self.problems: list[Problem] = []
+        self.unresolved: set[str] = set()
+        self.known = True
+
+    @property
+    def named(self) -> str:
+        """How the engine is called in a detail."""
+        return self.dialect.named if self.dialect is not None else "the server"
+
+    def problem(
+        self, kind: ProblemKind, flag: str, words: Iterable[Word], detail: str, certain: bool = False, meant: str = ""
+    ) -> None:
+        """Notes a problem."""
+        words = list(words)
+        self.problems.append(
+            Problem(
+                kind=kind,
+                flag=flag.replace("\0", ""),
+                text=" ".join(word.raw for word in words if word.raw),
+                path=words[0].path if words else "",
+                detail=detail.replace("\0", ""),
+                certain=certain and self._certain,
+                meant=meant,
+            )
+        )
+
+    def refuse(self, setting: Setting, detail: str, certain: bool = True, kind: ProblemKind = "conflict") -> None:
+        """Notes what is wrong with a setting that was read."""
+        self.problem(kind, setting.flag, [Word("", setting.text, setting.path)], detail, certain)
+
+    def set(self, setting: Setting) -> None:
+        """Takes a setting, which wins over the same one before it."""
+        self.settings.pop(setting.name, None)
+        self.unresolved.discard(setting.name)
+        self.settings[setting.name] = setting
+
+    def unread(self, name: str) -> None:
+        """Forgets a setting whose value was given and is not known."""
+        self.settings.pop(name, None)
+        self.unresolved.add(name)
+
+    def unreadable(self, name: str, flag: str, words: Sequence[Word]) -> None:
+        """The same of a value that stands in a place that is not seen."""
+        self.unread(name)
+        shown = " ".join(word.shown for word in words)
+        self.problem("unresolved", flag, words, f"the value in `{shown}` is not known here")
+
+    def unknown(self, key: str, words: Iterable[Word], candidates: object = None) -> None:
+        """Notes an option that this version does not have: removed, not there yet, ambiguous, misspelt, or never heard of."""
+        if self.dialect is None or key in ONLY_PRINT:
+            return
+        if isinstance(candidates, list) and candidates:
+            detail = f"{key} could be {', '.join(sorted(candidates)[:4])}: {self.named} refuses it"
+            self.problem("unknown-flag", key, words, detail, True, self.dialect.shortened(candidates))
+            return
+        found = self.dialect.unknown(key)
+        self.problem(found.kind, key, words, found.detail, found.sure, found.meant)
 
 
 # Last components of repositories whose tag is the engine's own version, and what a plausible version begins with.

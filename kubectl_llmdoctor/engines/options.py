@@ -8,18 +8,19 @@ makes the setting false, `set` keeps only that there is a value, `one` and `csv`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
+from kubectl_llmdoctor.tree import dig
 from kubectl_llmdoctor.yamltext import load_yaml, obscure
 
 from .argv import Word
-from .common import Start, from_variable, shell_words, version_of
-from .config import Engine, Problem, ProblemKind, Setting
-from .dialect import ALONE, ONLY_PRINT, Dialect, Flag, Option, Table, dialect
+from .common import CommandLine, Start, from_variable, shell_words, version_of
+from .config import Engine, Problem, Setting
+from .dialect import ALONE, Dialect, Flag, Option, Table, dialect
 from .values import BadValueError, boolean, convert
 
 Row = tuple[str, str, str, str]
@@ -94,46 +95,20 @@ def is_option(text: str) -> bool:
     return text.startswith("-") and len(text) > 1 and not text[1:].replace(".", "", 1).isdecimal()
 
 
-class Options:
+class Options(CommandLine):
     """Takes the words of one engine apart and collects what they set and what the parser would refuse."""
 
     def __init__(
         self, start: Start, rows: Sequence[Row], table: Table | None = None, style: Style = LENIENT, strict: bool = True
     ) -> None:
+        super().__init__(dialect(table, version_of(start)[0]) if table is not None else None)
         self.start = start
         self.rows = rows
         self.style = style
-        self.dialect = dialect(table, version_of(start)[0]) if table is not None else None
         # behind a start script that cannot be seen an option may be that script's
         self.strict = strict and self.dialect is not None and start.known
         self.by_flag = {self._key(flag): row for row in rows for flag in row[2].split()}
-        self.settings: dict[str, Setting] = {}
-        self.problems: list[Problem] = []
         self.positionals: list[tuple[Word, Flag | None]] = []
-        self.unresolved: set[str] = set()
-        self.known = True
-
-    def problem(
-        self, kind: ProblemKind, flag: str, words: Iterable[Word], detail: str, certain: bool = False, meant: str = ""
-    ) -> None:
-        """Notes a problem; nothing is certain about a version that was not read."""
-        words = list(words)
-        self.problems.append(
-            Problem(
-                kind=kind,
-                flag=flag.replace("\0", ""),
-                text=" ".join(word.raw for word in words if word.raw),
-                path=words[0].path if words else "",
-                detail=detail.replace("\0", ""),
-                certain=certain and self.dialect is not None and self.dialect.known,
-                meant=meant,
-            )
-        )
-
-    @property
-    def named(self) -> str:
-        """How the engine is called in a detail."""
-        return self.dialect.named if self.dialect is not None else "the server"
 
     # -- words
 
@@ -199,7 +174,8 @@ class Options:
                 end = index
                 if not equals and end < size and not is_option(words[end].text) and not self._alone(name):
                     end += 1  # most options take a value
-                self._unknown(name, words[index - 1 : end], found)
+                if self.strict:
+                    self.unknown(self._key(name), words[index - 1 : end], found)
                 index = end
                 continue
             texts, used = ([value] if equals else []), [word]
@@ -244,19 +220,6 @@ class Options:
         detail += "refuses it" if self.strict else "does not see them"
         self.problem("glued", self._key(flag), [word], detail, self.strict)
 
-    def _unknown(self, name: str, words: Sequence[Word], candidates: list[str] | None) -> None:
-        if not self.strict or self.dialect is None:
-            return
-        key = self._key(name)
-        if key in ONLY_PRINT:
-            return
-        if candidates:
-            detail = f"{key} could be {', '.join(sorted(candidates)[:4])}: {self.named} refuses it"
-            self.problem("unknown-flag", key, words, detail, True, self.dialect.shortened(candidates))
-            return
-        found = self.dialect.unknown(key)
-        self.problem(found.kind, key, words, found.detail, found.sure, found.meant)
-
     def _take(self, found: _Found, words: list[Word], texts: list[str], equals: bool) -> None:
         name, kind, flag = found.name, found.kind, found.flag
         sure = self.dialect is not None and found.entry is not None and self.dialect.sure(found.entry)
@@ -270,10 +233,7 @@ class Options:
                 self.problem("removed-flag", flag, words, detail, sure)
             return
         if any("\0" in text for text in texts) and kind != "set":
-            self.settings.pop(name, None)
-            self.unresolved.add(name)
-            shown = " ".join(word.shown for word in words)
-            self.problem("unresolved", flag, words, f"the value in `{shown}` is not known here")
+            self.unreadable(name, flag, words)
             return
         alone = not self._most(found, 1)
         if alone and equals and self.strict:
@@ -286,17 +246,14 @@ class Options:
             value = self._value(found, texts)
         except BadValueError as error:
             self.problem("bad-value", flag, words, f"{flag} is {' '.join(texts)!r}: {error}", sure)
-            self.settings.pop(name, None)
-            self.unresolved.add(name)
+            self.unread(name)
             return
         except LookupError:
             self.problem("missing-value", flag, words, f"{flag} needs a value", True)
             return
         if kind == "stoi" and texts[0].strip() != str(value):
             self.problem("bad-value", flag, words, f"{self.named} reads {texts[0]!r} as {value}, without a warning")
-        self.settings.pop(name, None)
-        self.unresolved.discard(name)
-        self.settings[name] = Setting(name=name, value=value, source="flag", text=raw.raw, path=raw.path, flag=flag)
+        self.set(Setting(name=name, value=value, source="flag", text=raw.raw, path=raw.path, flag=flag))
 
     def _value(self, found: _Found, texts: list[str]) -> Any:
         kind = found.kind
@@ -338,8 +295,7 @@ class Options:
             if slots and name not in self.settings and text.strip():
                 slots -= 1
                 if not word.known:
-                    self.unresolved.add(name)
-                    self.problem("unresolved", flag, [word], f"the value in `{word.shown}` is not known here")
+                    self.unreadable(name, flag, [word])
                     # one unknown word may be many: `$ARGS`
                     self.known = self.known and len(word.shown) < len(text) - 1
                     continue
@@ -421,9 +377,7 @@ def read_yaml(
     if not isinstance(content, dict):
         return False
     for key, (setting, kind) in rows.items():
-        value: Any = content
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
+        value = dig(content, key)
         if value is None or (setting in settings and not overrides):
             continue
         if "\0" in obscure(str(value)):

@@ -173,4 +173,4 @@ def _rules(options: Options) -> None:
     product = math.prod(size.value for size in sizes if size is not None and isinstance(size.value, int))
     if tensor is not None and product % nodes.value:
         detail = f"tensor times pipeline parallel size is {product}, which {nodes.value} nodes do not divide"
-        options.problem("conflict", tensor.flag, [Word("", tensor.text, tensor.path)], detail, True)
+        options.refuse(tensor, detail)

@@ -180,8 +180,7 @@ def _rules(options: Options) -> None:
         return setting.value if setting is not None and isinstance(setting.value, int) else None
 
     def refuse(name: str, detail: str) -> None:
-        setting = settings[name]
-        options.problem("conflict", setting.flag, [Word("", setting.text, setting.path)], detail, True)
+        options.refuse(settings[name], detail)
 
     given = [word.text.partition("=")[0] for word in options.start.args]
     both = all(name in given or name[2:].replace("-", "_").upper() in options.start.env for name in _ONE_LIMIT)

@@ -19,9 +19,9 @@ from msgspec.structs import replace
 from kubectl_llmdoctor.yamltext import load_yaml, obscure
 
 from .argv import Word
-from .common import Start, about, build, defaults, from_variable, shell_words, version_of
-from .config import Engine, Problem, ProblemKind, Setting
-from .dialect import ONLY_PRINT, Dialect, Flag, Option, Table
+from .common import CommandLine, Start, about, build, defaults, from_variable, shell_words, version_of
+from .config import Engine, Problem, Setting, Source
+from .dialect import Dialect, Flag, Option, Table
 from .values import BadValueError, as_json, boolean, human, integer, number, parse_json
 from .version import at_least, parse, split_image
 from .vllm_flags import CHOICES, FLAGS, SAMPLES, TOOL_PARSERS
@@ -184,42 +184,21 @@ class _Item(msgspec.Struct, frozen=True):
     word: Word
 
 
-class Parser:
-    """Takes a vLLM command line apart as vLLM does; collects what it sets and what it would refuse."""
+class Parser(CommandLine):
+    """Takes a vLLM command line apart as vLLM does."""
+
+    dialect: _Dialect
 
     def __init__(self, version: str | None, form: str, files: Mapping[str, str]) -> None:
-        self.dialect = dialect(version)
+        super().__init__(dialect(version), usual=form in _PLAIN_FORMS)
         self.version = version
         self.form = form
         self.files = files
-        self.settings: dict[str, Setting] = {}
-        self.problems: list[Problem] = []
         self.positionals: list[tuple[Word, tuple[Flag, Word] | None]] = []
         self.dotted: dict[str, list[tuple[list[str], str, Word]]] = {}
-        self.known = True
-        self.unresolved: set[str] = set()
         self.from_file = ""
         #: read by vLLM-Omni, whose parser has options of its own
         self.omni = False
-
-    # -- problems
-
-    def problem(
-        self, kind: ProblemKind, flag: str, words: Iterable[Word], detail: str, certain: bool, meant: str = ""
-    ) -> None:
-        """Notes a problem; nothing is certain about a version that was not read, or an unusual entry point."""
-        words = list(words)
-        self.problems.append(
-            Problem(
-                kind=kind,
-                flag=flag,
-                text=" ".join(word.raw for word in words),
-                path=words[0].path if words else "",
-                detail=detail,
-                certain=certain and self.dialect.known and self.form in _PLAIN_FORMS,
-                meant=meant,
-            )
-        )
 
     # -- the words
 
@@ -495,35 +474,15 @@ class Parser:
 
     def _set(self, flag: Flag, value: Any, word: Word) -> None:
         name = _name(flag)
-        self.settings.pop(name, None)
-        self.unresolved.discard(name)
-        self.settings[name] = Setting(
-            name=name,
-            value=value,
-            source="file" if self.from_file and word.path == self.from_file else "flag",
-            text=word.raw,
-            path=word.path,
-            flag=flag.name,
-        )
+        source: Source = "file" if self.from_file and word.path == self.from_file else "flag"
+        self.set(Setting(name=name, value=value, source=source, text=word.raw, path=word.path, flag=flag.name))
 
     def _unresolved(self, flag: str, words: list[Word]) -> None:
-        name = _name(_table().flags[flag]) if flag in _table().flags else flag
-        self.settings.pop(name, None)
-        self.unresolved.add(name)
-        text = " ".join(word.shown for word in words)
-        self.problem("unresolved", flag, words, f"the value in `{text}` is not known here", False)
+        self.unreadable(_name(_table().flags[flag]) if flag in _table().flags else flag, flag, words)
 
     def _unknown(self, key: str, words: list[Word], candidates: object = None) -> None:
-        """An option that this version does not have: removed, not there yet, ambiguous, misspelt, or never heard of."""
-        if self.form not in _PLAIN_FORMS or key in ONLY_PRINT or self.omni:
-            return
-        if isinstance(candidates, list) and candidates:
-            names = ", ".join(sorted(candidates)[:4])
-            detail = f"{key} could be {names}: {self.dialect.named} refuses it"
-            self.problem("unknown-flag", key, words, detail, True, self.dialect.shortened(candidates))
-            return
-        found = self.dialect.unknown(key)
-        self.problem(found.kind, key, words, found.detail, found.sure, found.meant)
+        if self.form in _PLAIN_FORMS and not self.omni:
+            self.unknown(key, words, candidates)
 
     # -- positional arguments
 
@@ -757,14 +716,13 @@ def _rules(parser: Parser, form: str, plain: bool, built: bool) -> None:
         separate = not model.text.startswith("--model=")
         if known.high <= SAMPLES.index("0.8.0") or (separate and known.high <= SAMPLES.index("0.11.0")):
             detail = f"`vllm serve` of {parser.dialect.named} takes the model as its first argument and refuses --model"
-            word = Word("", model.text, model.path)
-            parser.problem("conflict", "--model", [word], detail, not built)
+            parser.problem("conflict", "--model", [Word("", model.text, model.path)], detail, not built)
     choice = settings.get("enable_auto_tool_choice")
     if choice is not None and choice.value is True and "tool_call_parser" not in settings:
         detail = "--enable-auto-tool-choice requires --tool-call-parser"
         sure = parser.known and known.known and known.since("0.9.0")
         sure = sure and not any(problem.flag == "--tool-call-parser" for problem in parser.problems)
-        parser.problem("conflict", choice.flag, [Word("", choice.text, choice.path)], detail, sure)
+        parser.refuse(choice, detail, sure)
     named = settings.get("tool_call_parser")
     if choice is not None and choice.value is True and named is not None and "tool_parser_plugin" not in settings:
         name = str(named.value)
@@ -776,13 +734,13 @@ def _rules(parser: Parser, form: str, plain: bool, built: bool) -> None:
             near = near or get_close_matches(name[:80], TOOL_PARSERS, n=1, cutoff=0.9)
             detail = f"--tool-call-parser is {name!r}, which no release of vLLM has"
             detail += f" (it has {', '.join(near)})" if near else ""
-            parser.problem("bad-value", named.flag, [Word("", named.text, named.path)], detail, known.known and plain)
+            parser.refuse(named, detail, known.known and plain, "bad-value")
     tokens, sequences = settings.get("max_num_batched_tokens"), settings.get("max_num_seqs")
     if tokens and sequences and tokens.value < sequences.value:
         detail = (
             f"max_num_batched_tokens ({tokens.value}) must be greater than or equal to max_num_seqs ({sequences.value})"
         )
-        parser.problem("conflict", tokens.flag, [Word("", tokens.text, tokens.path)], detail, True)
+        parser.refuse(tokens, detail)
     length, chunked = settings.get("max_model_len"), settings.get("enable_chunked_prefill")
     whole = tokens is not None and length is not None and isinstance(length.value, int)
     # the V1 engine of 0.8 to 0.11 chunks prompts all the same
@@ -793,7 +751,7 @@ def _rules(parser: Parser, form: str, plain: bool, built: bool) -> None:
             f"without chunked prefill max_num_batched_tokens ({tokens.value}) must not be smaller than max_model_len "
             f"({length.value})"
         )
-        parser.problem("conflict", tokens.flag, [Word("", tokens.text, tokens.path)], detail, before or since)
+        parser.refuse(tokens, detail, before or since)
 
 
 def _variables(start: Start, settings: dict[str, Setting], version: str | None) -> list[Problem]:

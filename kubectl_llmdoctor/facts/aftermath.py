@@ -51,7 +51,7 @@ LITERALS = (_HIT, *(literal for pair in _LOADS for literals in pair for literal 
 
 def survived(line: Line) -> bool:
     """Whether the server became ready after a line, in the same start; only some engines' logs tell."""
-    return any(_served_after(line, *pair) for pair in STARTS) or any(_loaded_after(line, *pair) for pair in _LOADS)
+    return not_serving_yet(line) or any(_loaded_after(line, *pair) for pair in _LOADS)
 
 
 def configured_after(line: Line) -> bool:

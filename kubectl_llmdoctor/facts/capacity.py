@@ -128,7 +128,7 @@ def _holders(node: Node, resource: str, usage: Usage) -> Iterator[doc.Holder]:
 def _workload(pod: k8s.Pod, cluster: Cluster) -> str:
     """`Deployment/llama`; what the pod itself says of its owner where that was not read."""
     item = cluster.item("Pod", pod.metadata.namespace, pod.metadata.name)
-    top = top_of(item, cluster) if item else None
+    top = top_of(item, cluster)
     if top:
         return top.ref
     owner = next(iter(pod.metadata.owner_references), None)

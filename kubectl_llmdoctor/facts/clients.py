@@ -190,7 +190,7 @@ def _led_by(pod: Pod) -> set[str]:
 def _guessed(pod: Pod) -> set[str]:
     """How the Service of a pod may be called of which none is known: as its workload is."""
     known = pod.services or any(pod.labels.get(label) for label in _OF_SERVERLESS)
-    maker = top_of(pod.item, pod.cluster) if pod.item is not None and not known else None
+    maker = top_of(pod.item, pod.cluster) if not known else None
     unread = maker is not None and pod.cluster.exists("Service", pod.namespace, maker.name) is None
     return {maker.name} if maker is not None and unread else set()
 

@@ -288,12 +288,10 @@ class Cluster:
 
     def _labelled_owner(self, item: Item) -> Item | None:
         """The object that its labels name: operators label what they make, and a link between may not have been read."""
-        labels = item.labels
         if item.kind in _NEVER_OWNED:
             return None
         for row in OWNERS:
-            name = labels.get(row.key)
-            if name and all(labels.get(key) == value for key, value in row.only):
+            if name := row.name_in(item.labels):
                 found = self.item(lookup_kind(row.kind, f"{row.group}/"), item.namespace, name)
                 if found is not None and found is not item and group_of(found.api_version) == row.group:
                     return found

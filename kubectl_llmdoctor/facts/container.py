@@ -16,7 +16,7 @@ from kubectl_llmdoctor.engines.version import split_image
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.answers import Answers
-from kubectl_llmdoctor.facts.logs import Log
+from kubectl_llmdoctor.facts.logs import Log, Logs
 from kubectl_llmdoctor.facts.requests import gone, served
 from kubectl_llmdoctor.facts.units import milli, parse_time, units
 from kubectl_llmdoctor.snapshot import Snapshot
@@ -393,6 +393,14 @@ class Container:
     def trouble(self, *kinds: str) -> Trouble | None:
         """The gravest of its pod's troubles that is its own and of one of these kinds."""
         return next((t for t in self.pod.troubles if t.kind in kinds and t.container is self), None)
+
+    def own_logs(self, logs: Logs | None) -> list[Log]:
+        """Its logs among those of its pod, the previous instance first; none where no log was read."""
+        return logs.of(self.name) if logs is not None else []
+
+    def own_log(self, logs: Logs | None) -> Log | None:
+        """The log of its latest instance; None where that was not read."""
+        return logs.current(self.name) if logs is not None else None
 
     @property
     def restarts(self) -> int:

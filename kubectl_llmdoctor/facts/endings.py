@@ -93,9 +93,9 @@ def _moment(ending: Ending) -> datetime:
     return ending.finished or datetime.min
 
 
-def log_of(ending: Ending, logs: Logs) -> Log | None:
+def log_of(ending: Ending, logs: Logs | None) -> Log | None:
     """The log of the instance that ended: the previous one, unless the container did not start again since."""
-    found = logs.of(ending.container.name)
+    found = ending.container.own_logs(logs)
     previous = next((log for log in found if log.previous), None)
     current = next((log for log in found if not log.previous), None)
     return previous or (None if ending.container.running else current)

@@ -19,7 +19,7 @@ from kubectl_llmdoctor.facts.answers import Answers
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.logs import Logs
 from kubectl_llmdoctor.facts.pod import Pod
-from kubectl_llmdoctor.tree import dig
+from kubectl_llmdoctor.tree import dig, table
 
 #: What vLLM and TensorRT-LLM call the ranks that share the tokens of one prompt: more workers, as those of decoding are not.
 _CONTEXT_SIZES = ("prefill_context_parallel_size", "context_parallel_size")
@@ -92,8 +92,7 @@ class Engine:
     def side(self) -> str:
         """Which side of disaggregated serving it is, `prefill` or `decode`, by its settings or its pod's labels; empty where none says."""
         mode = self.value("disaggregation_mode")
-        config = self.value("kv_transfer_config")
-        role = config.get("kv_role") if isinstance(config, dict) else None
+        role = table(self.value("kv_transfer_config")).get("kv_role")
         words = _OF_DYNAMO.search(" ".join(self.container.spec.argv))
         told = [str(mode), {"kv_producer": "prefill", "kv_consumer": "decode"}.get(str(role), "")]
         told += [words["side"] or words["mode"]] if words else []

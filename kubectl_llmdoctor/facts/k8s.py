@@ -204,6 +204,10 @@ class Container(_Base, frozen=True):
     stdin: bool = False
     tty: bool = False
 
+    def words(self, vector: str) -> list[str]:
+        """Its `args` or `command`, as texts."""
+        return [str(word) for word in (self.args if vector == "args" else self.command)]
+
     @property
     def argv(self) -> tuple[str, ...]:
         """Its command and arguments, as texts."""
@@ -388,6 +392,11 @@ class PodSpec(_Base, frozen=True):
     hostname: str = ""
 
     @property
+    def claim_names(self) -> set[str]:
+        """The claims that it mounts volumes of."""
+        return {v.persistent_volume_claim.claim_name for v in self.volumes if v.persistent_volume_claim}
+
+    @property
     def node_terms(self) -> tuple[NodeSelectorTerm, ...]:
         """The terms of its required node affinity, one of which a node must match."""
         affinity = self.affinity.node_affinity if self.affinity else None
@@ -407,6 +416,21 @@ class Condition(_Base, frozen=True):
     reason: str = ""
     message: str = ""
     last_transition_time: str | None = None
+
+
+class _Status(_Base, frozen=True):
+    """A status with conditions."""
+
+    conditions: tuple[Condition, ...] = ()
+
+    def condition(self, kind: str) -> Condition | None:
+        """A condition by its type."""
+        return next((c for c in self.conditions if c.type == kind), None)
+
+    @property
+    def ready(self) -> Condition | None:
+        """The condition that says that it is ready; None where none does."""
+        return next((c for c in self.conditions if c.type == "Ready" and c.status == "True"), None)
 
 
 class Waiting(_Base, frozen=True):
@@ -463,11 +487,10 @@ class MadeClaim(_Base, frozen=True):
     resource_claim_name: str = ""
 
 
-class PodStatus(_Base, frozen=True):
+class PodStatus(_Status, frozen=True):
     phase: str = ""
     reason: str = ""
     message: str = ""
-    conditions: tuple[Condition, ...] = ()
     container_statuses: tuple[ContainerStatus, ...] = ()
     init_container_statuses: tuple[ContainerStatus, ...] = ()
     pod_ip: str = field(default="", name="podIP")
@@ -477,6 +500,11 @@ class PodStatus(_Base, frozen=True):
     resources: Resources | None = None
     allocated_resources: Quantities = {}
     resource_claim_statuses: tuple[MadeClaim, ...] = ()
+
+    @property
+    def of_containers(self) -> tuple[ContainerStatus, ...]:
+        """How all its containers do, the init containers first."""
+        return (*self.init_container_statuses, *self.container_statuses)
 
 
 class Pod(Object, frozen=True):
@@ -508,12 +536,11 @@ class NodeInfo(_Base, frozen=True):
     container_runtime_version: str = ""
 
 
-class NodeStatus(_Base, frozen=True):
+class NodeStatus(_Status, frozen=True):
     """corev1.NodeStatus without the image list."""
 
     capacity: Quantities = {}
     allocatable: Quantities = {}
-    conditions: tuple[Condition, ...] = ()
     declared_features: tuple[str, ...] = ()
     node_info: NodeInfo = NodeInfo()
 

@@ -20,17 +20,26 @@ from kubectl_llmdoctor.facts.units import parse_time
 from kubectl_llmdoctor.report.document import Evidence
 
 
-class KernelLine(msgspec.Struct, frozen=True, kw_only=True):
+class _Timed(msgspec.Struct, frozen=True, kw_only=True):
+    #: None: not known
+    time: datetime | None = None
+
+    @property
+    def order(self) -> float | None:
+        """Its place in time among lines of logs that carry times."""
+        return self.time.timestamp() if self.time else None
+
+
+class KernelLine(_Timed, frozen=True, kw_only=True):
     """One line of the kernel's log; `time` where it says it."""
 
     number: int
     text: str
-    time: datetime | None = None
     #: where it was found, if not in a log
     proof: Evidence | None = None
 
 
-class Xid(msgspec.Struct, frozen=True, kw_only=True):
+class Xid(_Timed, frozen=True, kw_only=True):
     """An Xid, by the kernel's log, the agent, metrics or a condition of the node."""
 
     number: int
@@ -42,8 +51,6 @@ class Xid(msgspec.Struct, frozen=True, kw_only=True):
     process: str = ""
     #: what the driver says of it; empty from all but the kernel's log
     text: str = ""
-    #: None: not known
-    time: datetime | None = None
     #: the GPU, where the agent saw it
     device: Device | None = None
     evidence: Evidence

@@ -148,7 +148,7 @@ class Node:
 
     def condition(self, kind: str) -> k8s.Condition | None:
         """A condition by its type."""
-        return next((c for c in self.obj.status.conditions if c.type == kind), None)
+        return self.obj.status.condition(kind)
 
     @property
     def ready(self) -> bool | None:

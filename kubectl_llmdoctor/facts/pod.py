@@ -302,7 +302,7 @@ class Pod:
 
     def condition(self, kind: str) -> k8s.Condition | None:
         """A condition by its type."""
-        return next((c for c in self.status.conditions if c.type == kind), None)
+        return self.status.condition(kind)
 
     @cached_property
     def scheduled(self) -> bool:
@@ -313,12 +313,12 @@ class Pod:
     @cached_property
     def unscheduled(self) -> bool:
         """Whether it exists and waits for a node."""
-        return (
-            self.exists
-            and not self.scheduled
-            and self.status.phase in ("", "Pending")
-            and not any(c.running or c.terminated for c in self.containers)
-        )
+        return self.exists and not self.scheduled and self.status.phase in ("", "Pending") and not self.begun
+
+    @property
+    def begun(self) -> bool:
+        """Whether any of its containers runs or has run."""
+        return any(c.running or c.terminated for c in self.containers)
 
     @cached_property
     def ready(self) -> bool:
@@ -344,7 +344,7 @@ class Pod:
         """Whether it says that a volume is still attached elsewhere, where a pod that is leaving has it: it comes with its end."""
         if "Multi-Attach error" not in event.message:
             return False
-        mine = {v.persistent_volume_claim.claim_name for v in self.spec.volumes if v.persistent_volume_claim}
+        mine = self.spec.claim_names
         others = [
             Pod(other, self.cluster)
             for other in self.cluster.all(k8s.Pod, "Pod", self.namespace)
@@ -391,9 +391,7 @@ class Pod:
             return False
         since = max(made, newest.first or last)
         return not any(
-            (at := parse_time(node.metadata.creation_timestamp))
-            and at >= since
-            and any(c.type == "Ready" and c.status == "True" for c in node.status.conditions)
+            (at := parse_time(node.metadata.creation_timestamp)) and at >= since and node.status.ready
             for node in self.cluster.all(k8s.Node, "Node")
         )
 

@@ -79,7 +79,7 @@ def revised(container: Container, changes: Sequence[tuple[str, str]]) -> tuple[s
 
 def _arrives(container: Container, vector: str, index: int, script: str, count: int) -> bool:
     """Whether each engine gets other words by a script, and no more of its settings differ than were changed."""
-    words = [str(word) for word in getattr(container.spec, vector)]
+    words = container.spec.words(vector)
     words[index] = script
     before, after = container.launch, msgspec.structs.replace(container.launch, **{vector: tuple(words)})
     old, new = engines.commands(before), engines.commands(after)

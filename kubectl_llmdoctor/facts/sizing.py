@@ -110,12 +110,12 @@ class Sizing:
     @property
     def has_log(self) -> bool:
         """Whether there is a log of the container that says anything."""
-        return any(log.text for log in self._logs.of(self.engine.container.name))
+        return any(log.text for log in self.engine.container.own_logs(self._logs))
 
     @cached_property
     def longest_input(self) -> int | None:
         """The tokens of the longest input that Text Embeddings Inference says it takes."""
-        said = (line for log in self._logs.of(self.engine.container.name) for line in log.find(_LONGEST_INPUT))
+        said = (line for log in self.engine.container.own_logs(self._logs) for line in log.find(_LONGEST_INPUT))
         found = next((re.search(rf"{_LONGEST_INPUT}(\d{{1,9}})\b", line.text[:1000]) for line in said), None)
         return int(found[1]) if found else None
 
@@ -129,8 +129,7 @@ class Sizing:
     @cached_property
     def printed(self) -> Printed:
         """What the engine's log says of its memory; of the newest instance that says anything."""
-        own = self._logs.all if self.engine.pod.log_only else self._logs.of(self.engine.container.name)
-        for log in reversed(own):
+        for log in self._newest_first:
             found = _printed(self.engine.name, log)
             if found.lines:
                 return found
@@ -139,8 +138,12 @@ class Sizing:
     @cached_property
     def llama(self) -> LlamaMemory:
         """What llama.cpp says of the memory of its GPUs."""
-        own = self._logs.all if self.engine.pod.log_only else self._logs.of(self.engine.container.name)
-        return llama_memory.of_logs(reversed(own))
+        return llama_memory.of_logs(self._newest_first)
+
+    @property
+    def _newest_first(self) -> list[Log]:
+        own = self._logs.all if self.engine.pod.log_only else self.engine.container.own_logs(self._logs)
+        return own[::-1]
 
     @cached_property
     def unknown(self) -> str:

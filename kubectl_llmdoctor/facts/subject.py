@@ -298,7 +298,7 @@ class Subject:
         per_engine: list[dict[str, Any]] = []
         for pod in self.pods:
             logs = self.logs(pod)
-            events_known = any(True for _ in self.cluster.items("Event")) or self.cluster.now is not None
+            events_known = any(self.cluster.items("Event")) or self.cluster.now is not None
             facts: dict[str, Any] = {
                 "Pod": pod,
                 "Logs": logs or self.no_logs(pod),
@@ -371,7 +371,7 @@ class Subject:
         """That no log of a pod was read which has one; empty where it never ran, or nobody wanted it."""
         if not pod.exists or pod.unscheduled or (self.only_failing_logs and not pod.failing):
             return ""
-        if not any(c.running or c.terminated for c in pod.containers):
+        if not pod.begun:
             return ""
         return f"no log of {pod.name} was read" if len(self.pods) > 1 else "no log was read"
 
@@ -434,4 +434,4 @@ def workload_of(pod: Pod) -> Workload | None:
     """What owns a pod, at the top."""
     if pod.template_of:
         return top_of(pod.template_of, pod.cluster) or Workload(pod.template_of, pod.cluster)
-    return top_of(pod.item, pod.cluster) if pod.item else None
+    return top_of(pod.item, pod.cluster)

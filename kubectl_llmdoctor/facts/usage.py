@@ -168,8 +168,7 @@ class Usage:
         """The pods on a node with what each asks for."""
         found = self._holders.get(node)
         if found is None:
-            pods = self._pods.get(node, ())
-            found = tuple(Holder(pod=pod, requests=requests_of(pod, placed=True)) for pod in pods)
+            found = tuple(Holder(pod=pod, requests=requests_of(pod, placed=True)) for pod in self.pods(node))
             self._holders[node] = found
         return found
 

@@ -176,8 +176,8 @@ class Workload:
         return self.runtime_wanted is not None and kserve.supports(runtime.raw, self.runtime_wanted)
 
 
-def top_of(item: Item, cluster: Cluster) -> Workload | None:
-    """The topmost owner of an object: what a person edits. None for an object that nothing owns."""
-    chain = [i for i in cluster.chain(item) if i.kind not in ("Node", "Namespace")]
+def top_of(item: Item | None, cluster: Cluster) -> Workload | None:
+    """The topmost owner of an object: what a person edits. None for an object that nothing owns, or that was not read."""
+    chain = [i for i in cluster.chain(item) if i.kind not in ("Node", "Namespace")] if item else []
     edited = [i for i in chain if i.kind not in _DERIVED] or chain
     return Workload(edited[-1], cluster) if edited else None

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from kubectl_llmdoctor.gather.collector import Collector
 from kubectl_llmdoctor.gather.kinds import core
-from kubectl_llmdoctor.gather.related import meta, name_of, namespace_of
+from kubectl_llmdoctor.gather.related import key_of, meta, name_of, namespace_of
 from kubectl_llmdoctor.snapshot import Json
 
 #: Objects whose events are asked for one by one where a namespace has more events than one page.
@@ -27,9 +27,9 @@ def keep(pot: Collector, listed: dict[str, tuple[list[Json], bool]], pods: Itera
     objects = [obj for obj in pot.whole() if obj.get("kind") != "Event"]
     known = {(obj.get("kind"), namespace_of(obj), name_of(obj)) for obj in objects}
     uids = {meta(obj)["uid"] for obj in objects if meta(obj).get("uid")}
-    givers = {(namespace_of(obj), name_of(obj)) for obj in objects if obj.get("kind") in _NAME_GIVERS}
-    deployments = {(namespace_of(obj), name_of(obj)) for obj in objects if obj.get("kind") == "Deployment"}
-    explained = {(namespace_of(pod), name_of(pod)) for pod in pods}
+    givers = {key_of(obj) for obj in objects if obj.get("kind") in _NAME_GIVERS}
+    deployments = {key_of(obj) for obj in objects if obj.get("kind") == "Deployment"}
+    explained = {key_of(pod) for pod in pods}
     for namespace, (events, more) in sorted(listed.items()):
         for event in events:
             about = event.get("involvedObject") or {}
@@ -54,7 +54,7 @@ def keep(pot: Collector, listed: dict[str, tuple[list[Json], bool]], pods: Itera
 def _ask(pot: Collector, namespace: str, objects: list[Json], explained: set[tuple[str, str]]) -> None:
     def rank(obj: Json) -> tuple[bool, int, str]:
         kind = str(obj.get("kind"))
-        first = (namespace_of(obj), name_of(obj)) in explained
+        first = key_of(obj) in explained
         return not (kind == "Pod" and first), _FIRST.index(kind) if kind in _FIRST else len(_FIRST), name_of(obj)
 
     wanted = sorted((obj for obj in objects if obj.get("kind") in _FIRST or meta(obj).get("ownerReferences")), key=rank)

@@ -20,7 +20,7 @@ from kubectl_llmdoctor.gather.collector import Collector, typed
 from kubectl_llmdoctor.gather.failure import RequestError, Why, unreachable
 from kubectl_llmdoctor.gather.kinds import Kind, core
 from kubectl_llmdoctor.gather.live import Live
-from kubectl_llmdoctor.gather.related import labels_of, meta, name_of, namespace_of
+from kubectl_llmdoctor.gather.related import key_of, labels_of, meta, name_of, namespace_of
 from kubectl_llmdoctor.gather.selection import serving
 from kubectl_llmdoctor.gather.session import Cluster
 from kubectl_llmdoctor.gather.transport import PARALLEL, query
@@ -358,7 +358,7 @@ class _Fleet:
             pot.say(f"reading the logs of {len(chosen)} broken pods")
         for _, members in chosen:
             for pod in members:
-                self._explained.add(self._key(pod))
+                self._explained.add(key_of(pod))
                 node = (pod.get("spec") or {}).get("nodeName")
                 if node and self._agents is not None:
                     self._agents.of(node, expected=related.has_gpu(pod))
@@ -366,10 +366,6 @@ class _Fleet:
         for plugin in related.most_broken_first(plugins)[:LOG_PODS]:
             pot.add(plugin)
             pot.task("pods", f"{namespace_of(plugin)}/{name_of(plugin)}", partial(self._walk.named_by, plugin))
-
-    @staticmethod
-    def _key(pod: Json) -> tuple[str, str]:
-        return namespace_of(pod), name_of(pod)
 
     def ready(self) -> list[Json]:
         """One pod of each workload and revision that is up: how they do is told by metrics alone."""
@@ -385,7 +381,7 @@ class _Fleet:
         """Keeps of all lists what is about the pods that serve; needs everything to be here."""
         pot = self._pot
         owned = {uid for pod in self._pods for uid in _owners(pod)}
-        explained = {uid for pod in self._pods if self._key(pod) in self._explained for uid in _owners(pod)}
+        explained = {uid for pod in self._pods if key_of(pod) in self._explained for uid in _owners(pod)}
         for rows in self._revisions.values():
             revisions = [typed(msgspec.json.decode(text), _REPLICA_SET) for _, text in rows]
             # What a rollout changed is told of what is broken; elsewhere a revision only leads to its Deployment.

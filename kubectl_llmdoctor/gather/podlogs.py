@@ -7,7 +7,7 @@ import threading
 from kubectl_llmdoctor.gather import kinds, logs, related
 from kubectl_llmdoctor.gather.collector import Collector
 from kubectl_llmdoctor.gather.failure import RequestError, Why
-from kubectl_llmdoctor.gather.related import LogRequest, name_of, namespace_of
+from kubectl_llmdoctor.gather.related import LogRequest, key_of, name_of, namespace_of
 from kubectl_llmdoctor.gather.times import has_kubelet_times
 from kubectl_llmdoctor.gather.transport import query
 from kubectl_llmdoctor.snapshot import Json, LogText
@@ -46,7 +46,7 @@ class PodLogs:
             self._log(pod, request)
 
     def _log(self, pod: Json, request: LogRequest) -> None:
-        namespace, name = namespace_of(pod), name_of(pod)
+        namespace, name = key_of(pod)
         ref = f"{namespace}/{name}/{request.container}" + (" (previous)" if request.previous else "")
 
         def work() -> None:

@@ -51,6 +51,11 @@ def namespace_of(obj: Json) -> str:
     return str(meta(obj).get("namespace") or "")
 
 
+def key_of(obj: Json) -> tuple[str, str]:
+    """The namespace and the name of an object."""
+    return namespace_of(obj), name_of(obj)
+
+
 def labels_of(obj: Json) -> Json:
     """The labels of an object."""
     return meta(obj).get("labels") or {}

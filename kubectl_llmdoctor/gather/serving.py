@@ -13,7 +13,7 @@ from kubectl_llmdoctor.facts.engine import Engine, engines_of
 from kubectl_llmdoctor.facts.logs import Logs
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.gather.prometheus.queries import PODS, PodRef
-from kubectl_llmdoctor.gather.related import name_of, namespace_of
+from kubectl_llmdoctor.gather.related import key_of, namespace_of
 from kubectl_llmdoctor.snapshot import Json, LogText, Snapshot
 from kubectl_llmdoctor.tree import dig
 
@@ -133,7 +133,7 @@ def clients_seen(objects: Iterable[Json], pods: list[Json], logs: Iterable[LogTe
     """Other pods of the namespaces of these whose requests the last part of their logs names by the client's address: what they
     asked for, or that they were told to come back later.
     """
-    mine = {(namespace_of(pod), name_of(pod)) for pod in pods}
+    mine = {key_of(pod) for pod in pods}
     lines = (line for log in logs if (log.namespace, log.pod) in mine for line in log.text[-_TAIL_CHARS:].splitlines())
     seen = {
         address for line in lines if "POST" in line or '" 503' in line for address in re.findall(_ADDRESS, line[:2000])
@@ -141,11 +141,7 @@ def clients_seen(objects: Iterable[Json], pods: list[Json], logs: Iterable[LogTe
     near = {namespace for namespace, _ in mine}
     found = {}
     for pod in objects if seen else ():
-        if (
-            pod.get("kind") != "Pod"
-            or namespace_of(pod) not in near
-            or (name := (namespace_of(pod), name_of(pod))) in mine
-        ):
+        if pod.get("kind") != "Pod" or namespace_of(pod) not in near or (name := key_of(pod)) in mine:
             continue
         # a pod in its node's network has the address of the kubelet, too
         if dig(pod, "status.podIP") in seen and not dig(pod, "spec.hostNetwork"):
@@ -174,7 +170,7 @@ def sought(cluster: Cluster, pods: list[Json]) -> list[tuple[str, str]]:
 
 def in_vain(pods: list[Json], logs: Iterable[LogText]) -> list[tuple[str, str, str]]:
     """The lines, with namespace and name of the pod, in the last part of the logs of these pods where something did not connect."""
-    names = {(namespace_of(pod), name_of(pod)) for pod in pods}
+    names = {key_of(pod) for pod in pods}
     said = (log for log in logs if (log.namespace, log.pod) in names)
     lines = ((log.namespace, log.pod, line[:2000]) for log in said for line in log.text[-_TAIL_CHARS:].splitlines())
     return [one for one in lines if re.search(_IN_VAIN, one[2]) and re.search(_HOST, one[2])]
@@ -239,7 +235,7 @@ def _pickers(cluster: Cluster, namespace: str) -> Iterator[Pod]:
 
 
 def _pods(cluster: Cluster, pods: list[Json]) -> list[Pod]:
-    names = sorted({(namespace_of(pod), name_of(pod)) for pod in pods})
+    names = sorted({key_of(pod) for pod in pods})
     items = [item for namespace, name in names if (item := cluster.item("Pod", namespace, name))]
     return [Pod.of(item, cluster) for item in items]
 

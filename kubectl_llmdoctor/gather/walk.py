@@ -20,7 +20,7 @@ from kubectl_llmdoctor.gather.collector import PAGE, Collector, typed
 from kubectl_llmdoctor.gather.failure import RequestError, Why
 from kubectl_llmdoctor.gather.kinds import Kind, core
 from kubectl_llmdoctor.gather.podlogs import PodLogs
-from kubectl_llmdoctor.gather.related import labels_of, meta, name_of, namespace_of
+from kubectl_llmdoctor.gather.related import key_of, labels_of, meta, name_of, namespace_of
 from kubectl_llmdoctor.gather.transport import query
 from kubectl_llmdoctor.platforms.ray import clusters_made
 from kubectl_llmdoctor.snapshot import Json
@@ -288,7 +288,7 @@ class Walk:
         found = [*serving.askers(cluster, self.pods), *serving.choosers(cluster, self._asleep)]
         for pod in found[:_ASKERS]:
             self._logs.of(pod)
-        self._asking = {(namespace_of(pod), name_of(pod)) for pod in found[:_ASKERS]}
+        self._asking = {key_of(pod) for pod in found[:_ASKERS]}
 
     def named_in_logs(self) -> None:
         """Who asks the pods that are explained, and whom they ask in vain, by what their logs say, when those have been read."""
@@ -299,7 +299,7 @@ class Walk:
             cluster = serving.cluster_of(self._pot.objects())
             self._follow(cluster, serving.asked_in_vain(cluster, lines))
         seen = serving.clients_seen(self._pot.objects(), self.pods, self._pot.logs)
-        others = (pod for pod in seen if (namespace_of(pod), name_of(pod)) not in self._asking)
+        others = (pod for pod in seen if key_of(pod) not in self._asking)
         for pod in islice(others, _ASKERS - len(self._asking)):
             self._logs.of(pod)
 
@@ -307,7 +307,7 @@ class Walk:
         """The log of KAI's own pod that holds the GPU which a pending pod is to share: why it does not come stands there alone."""
         from kubectl_llmdoctor.facts.events import awaited_reservation
 
-        waiting = {(namespace_of(pod), name_of(pod)) for pod in self.pods if related.is_unscheduled(pod)}
+        waiting = {key_of(pod) for pod in self.pods if related.is_unscheduled(pod)}
         events = [obj for obj in self._pot.whole() if obj.get("kind") == "Event"] if waiting else []
         found: dict[tuple[str, str], None] = {}
         for event in events:
@@ -486,7 +486,7 @@ class Walk:
 
     def workload(self, obj: Json, *, explain: bool, kind: Kind | None = None) -> None:
         """Something that owns pods. `explain`: its pods are what the user asked about, else they are siblings only."""
-        pot, namespace, name = self._pot, namespace_of(obj), name_of(obj)
+        pot, (namespace, name) = self._pot, key_of(obj)
         kind = kind or kinds.of(obj)
         if kind is None or not pot.once("workload", kind.key, namespace, name, explain):
             return
@@ -535,7 +535,7 @@ class Walk:
             self._pot.get_list(core("ControllerRevision", "apps"), namespace_of(obj), selector=selector, keep=own)
 
     def _explain_workload(self, obj: Json, kind: Kind, selector: str) -> None:
-        pot, namespace, name = self._pot, namespace_of(obj), name_of(obj)
+        pot, (namespace, name) = self._pot, key_of(obj)
         ref = f"{kind.kind}/{namespace}/{name}"
 
         def pods_found(pods: list[Json]) -> None:

@@ -6,7 +6,7 @@ ArksModel. The operator adds no shared memory and no probes. A worker of vLLM st
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from kubectl_llmdoctor.tree import dig, rows, table, words
@@ -41,10 +41,14 @@ def application(raw: Json, find: Finder) -> list[Template]:
     runtime = str(spec.get("runtime") or "vllm")
     if runtime not in _RUNTIMES:
         return []
-    size = spec.get("size")
-    nodes = size if isinstance(size, int) and size > 1 else 1
-    parts = ("leader", "worker") if nodes > 1 else ("leader",)
+    nodes, parts = _parts(spec)
     return [_template(raw, spec, runtime, part, nodes, find) for part in parts]
+
+
+def _parts(workload: Json) -> tuple[int, Sequence[str]]:
+    """The pods that one server takes, and what they are."""
+    size = workload.get("size")
+    return (size, ("leader", "worker")) if isinstance(size, int) and size > 1 else (1, ("leader",))
 
 
 def _template(raw: Json, spec: Json, runtime: str, part: str, nodes: int, find: Finder) -> Template:
@@ -82,9 +86,7 @@ def disaggregated(raw: Json, find: Finder) -> list[Template]:
     found = []
     for role in ("prefill", "decode"):
         workload = table(spec.get(role))
-        size = workload.get("size")
-        nodes = size if isinstance(size, int) and size > 1 else 1
-        parts = ("leader", "worker") if nodes > 1 else ("leader",)
+        nodes, parts = _parts(workload)
         found += [_member(raw, spec, workload, role, part, nodes, find) for part in parts]
     return found
 

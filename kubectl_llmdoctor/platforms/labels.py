@@ -21,6 +21,10 @@ class OwnerLabel(msgspec.Struct, frozen=True):
     #: further labels that must have these values
     only: tuple[tuple[str, str], ...] = ()
 
+    def name_in(self, labels: Mapping[str, object]) -> str:
+        """The name that labels give; empty where they name no such object."""
+        return str(labels.get(self.key) or "") if all(labels.get(key) == value for key, value in self.only) else ""
+
 
 #: The nearest objects first.
 OWNERS = (
@@ -83,19 +87,14 @@ _RANKS = (
 
 def of_served_model(labels: Mapping[str, object]) -> bool:
     """Whether labels name an object of an operator that serves models."""
-    return any(
-        row.group in _SERVING_GROUPS
-        and labels.get(row.key)
-        and all(labels.get(key) == value for key, value in row.only)
-        for row in OWNERS
-    )
+    return any(row.group in _SERVING_GROUPS and row.name_in(labels) for row in OWNERS)
 
 
 def named_by(labels: Mapping[str, object]) -> tuple[str, str]:
     """Kind and name of the farthest object that labels name behind a pod; empty where they name none."""
     for row in reversed(OWNERS):
-        if labels.get(row.key) and all(labels.get(key) == value for key, value in row.only):
-            return row.kind, str(labels[row.key])
+        if name := row.name_in(labels):
+            return row.kind, name
     return "", ""
 
 

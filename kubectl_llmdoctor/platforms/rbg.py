@@ -105,5 +105,5 @@ def _merged_list(old: list[Any], new: list[Any], key: str) -> list[Any]:
 
 
 def _called(element: Any, key: str) -> str | int | None:
-    value = element.get(key) if isinstance(element, dict) else None
+    value = table(element).get(key)
     return value if isinstance(value, str | int) else None

@@ -26,10 +26,10 @@ def behind(targets: Sequence[Target]) -> list[Behind]:
     """The most failing workloads first; of a target its causes, else what it shows most, else its risks."""
     found: dict[str, Behind] = {}
     for target in targets:
-        causes = [f for f in target.findings if f.role == "cause"]
+        causes = target.having("cause")
         if not causes and target.verdict == "undetermined":
-            causes = [f for f in target.findings if f.role == "symptom"][:1]
-        shown = causes or [f for f in target.findings if f.role == "risk"]
+            causes = target.having("symptom")[:1]
+        shown = causes or target.having("risk")
         for id, finding in {f.id: f for f in reversed(shown)}.items():
             entry = found.setdefault(id, Behind(finding, [], []))
             (entry.failing if causes else entry.at_risk).append(target)

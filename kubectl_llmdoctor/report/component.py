@@ -29,7 +29,7 @@ def component(report: Report) -> bytes:
 
 def has_patches(report: Report) -> bool:
     """Whether there is anything in its component."""
-    return any(True for _ in _patches(report))
+    return any(_patches(report))
 
 
 def _patches(report: Report) -> Iterator[tuple[Finding, Fix, dict[str, Any]]]:

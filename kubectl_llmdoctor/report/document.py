@@ -212,6 +212,10 @@ class Target(_Part, frozen=True):
     #: what to look at next when nothing was found for certain: log lines, commands
     next_steps: tuple[str, ...] = ()
 
+    def having(self, role: Role) -> list[Finding]:
+        """Its findings of one role."""
+        return [finding for finding in self.findings if finding.role == role]
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as msgpack: a default is left out of reports by its identity, which only msgspec's decoding keeps."""
         return _target, (msgspec.msgpack.encode(self),)

@@ -108,7 +108,7 @@ def _targets(page: Page, label: str, tone: str, targets: Sequence[Target]) -> No
 
 def _others(page: Page, targets: Sequence[Target]) -> None:
     """The further workloads of which the same is said."""
-    shown = [words.path(target) for target in (targets if page.wide else targets[:_MOST_ALIKE])]
+    shown = [words.path(target) for target in page.first(targets, _MOST_ALIKE)]
     if shown:
         pods = sum(len(target.pods) for target in targets)
         size = f" ({pods} pods)" if pods > len(targets) else ""
@@ -268,7 +268,7 @@ def _not_seen(page: Page, rows: Sequence[NotRead]) -> None:
 
     def lines() -> Iterator[str]:
         for reason, sources in by_reason.items():
-            shown = sources if page.wide else sources[:_MOST_NAMES]
+            shown = page.first(sources, _MOST_NAMES)
             more = f" and {len(sources) - len(shown)} more" if len(sources) > len(shown) else ""
             yield f"{', '.join(shown)}{more}: {reason}"
         if any(words.forbidden(row.reason) for row in rows):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from kubectl_llmdoctor.report import html_parts as parts
 from kubectl_llmdoctor.report import html_pictures as pictures
 from kubectl_llmdoctor.report import words
-from kubectl_llmdoctor.report.document import Evidence, Finding, Fix, Report, Target
+from kubectl_llmdoctor.report.document import ROLES, Evidence, Finding, Fix, Report, Role, Target
 from kubectl_llmdoctor.report.markup import Html, element, join, lines, raw
 
 #: Failing workloads that are unfolded.
@@ -35,13 +35,12 @@ class Writer:
 
     def target(self, target: Target, number: int, *, fold: bool, filtered: bool = True) -> Html:
         """One workload: its name and state, the causes, and all else that is worth saying."""
-        roles = ("cause", "symptom", "risk", "note")
-        causes, symptoms, risks, notes = ([f for f in target.findings if f.role == role] for role in roles)
-        first = "cause" if causes else "symptom" if target.verdict == "undetermined" else "risk"
-        foremost = [f for f in target.findings if f.role == first]
+        causes, symptoms, risks, notes = map(target.having, ROLES)
+        first: Role = "cause" if causes else "symptom" if target.verdict == "undetermined" else "risk"
+        foremost = target.having(first)
         in_full = foremost[:_IN_FULL]
         rest = foremost[_IN_FULL:] + [f for f in (*symptoms, *risks, *notes) if f.role != first]
-        titles = {f.id: words.inside(f.title) for f in reversed(target.findings) if f.title}
+        titles = words.titles(target)
         explained = dict.fromkeys(id for cause in causes for id in cause.explains)
         lead = in_full[0] if in_full else None
         summary = element(
@@ -79,7 +78,7 @@ class Writer:
         return written
 
 
-def _finding(target: Target, finding: Finding, *, unfold: bool = False) -> Html:
+def _finding(target: Target, finding: Finding, *, unfold: bool) -> Html:
     said = [element("p", _heading(finding)), *_said(target, finding, fold=not unfold)]
     return parts.line(_ROLES[finding.role], *said, class_=f"{finding.role} {_SEVERITIES[finding.severity]}")
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from kubectl_llmdoctor.report import words
 from kubectl_llmdoctor.report.behind import Behind, behind, one_fix, together
-from kubectl_llmdoctor.report.document import Change, Changed, Comparison, Evidence, Finding, Fix, Report, Target
+from kubectl_llmdoctor.report.document import ROLES, Change, Changed, Comparison, Evidence, Finding, Fix, Report, Target
 from kubectl_llmdoctor.report.text_layout import clean, shorten
 
 #: Characters of the document: what Slack takes in one `markdown` block; GitHub takes 65,536, Jira 32,767.
@@ -133,7 +133,7 @@ def _target(target: Target, taken_at: str | None) -> Iterator[str]:
     yield f"## {code(words.name(target))}: {words.verdict(target)}"
     state = (words.about(target), target.status, target.impact)
     yield " · ".join(prose(text, 200) for text in state if text)
-    causes, symptoms, risks = ([f for f in target.findings if f.role == r] for r in ("cause", "symptom", "risk"))
+    causes, symptoms, risks, _ = map(target.having, ROLES)
     for cause in causes[:3]:
         yield from _finding(target, cause, "Cause")
     if len(causes) > 3:
@@ -143,7 +143,7 @@ def _target(target: Target, taken_at: str | None) -> Iterator[str]:
         for symptom in symptoms[:3]:
             yield from _finding(target, symptom, "Symptom")
     explained = {id for cause in causes for id in cause.explains}
-    titles = {f.id: words.inside(f.title) for f in reversed(target.findings) if f.title}
+    titles = words.titles(target)
     if explained:
         ids = dict.fromkeys(id for cause in causes for id in cause.explains)
         yield f"**Explains:** {'; '.join(prose(titles.get(id, id), 120) for id in ids)}"

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.report import words
 from kubectl_llmdoctor.report.document import (
+    ROLES,
     Change,
     Evidence,
     Finding,
@@ -79,9 +80,7 @@ def _target(page: Page, target: Target, taken_at: str | None, name_columns: int 
     if _is_fine(target) and not page.wide:
         _one_line(page, target, name_columns)
         return
-    causes, symptoms, risks, notes = (
-        [f for f in target.findings if f.role == role] for role in ("cause", "symptom", "risk", "note")
-    )
+    causes, symptoms, risks, notes = map(target.having, ROLES)
     page.flow(
         (words.name(target), "bold"),
         (words.verdict(target), _TONES[target.verdict]),
@@ -127,7 +126,7 @@ def _causes(page: Page, target: Target, causes: Sequence[Finding]) -> bool:
 
     What an earlier cause quoted, as the scheduler's message, or explains is not told again.
     """
-    titles = {f.id: words.inside(f.title) for f in reversed(target.findings) if f.title}
+    titles = words.titles(target)
     quoted: set[Evidence] = set()
     advised: set[tuple[frozenset[str], Sequence[str]]] = set()
     told: dict[str, None] = {}
@@ -241,7 +240,7 @@ def _cluster(page: Page, report: Report) -> None:
 
 def _more(target: Target) -> str:
     """What only the wide form shows."""
-    notes, hidden = sum(f.role == "note" for f in target.findings), len(target.suppressed)
+    notes, hidden = len(target.having("note")), len(target.suppressed)
     fixes = target.verdict == "at-risk" and any(fix.commands or fix.patch for f in target.findings for fix in f.fixes)
     parts = (
         f"{notes} note{'s' * (notes > 1)}" if notes else "",

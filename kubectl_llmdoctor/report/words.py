@@ -39,7 +39,7 @@ def name(target: Target) -> str:
 
 def verdict(target: Target) -> str:
     """`cause found`, or how many."""
-    causes = sum(f.role == "cause" for f in target.findings)
+    causes = len(target.having("cause"))
     return f"{causes} causes found" if causes > 1 else VERDICTS[target.verdict]
 
 
@@ -205,6 +205,11 @@ def span(seconds: int) -> str:
 def inside(sentence: str) -> str:
     """A sentence as it reads inside another: `The pod …` -> `the pod …`, but `NCCL …` as it is."""
     return sentence[:1].lower() + sentence[1:] if sentence[1:2].islower() or sentence[1:2] == " " else sentence
+
+
+def titles(target: Target) -> dict[str, str]:
+    """What its findings are called inside a sentence, by their ids."""
+    return {f.id: inside(f.title) for f in reversed(target.findings) if f.title}
 
 
 def counted(items: Sequence[str]) -> str:

@@ -16,20 +16,9 @@ _OF_WEIGHTS, _OF_CACHE, _COMPUTES = 0.8, 0.85, GIB // 2
 FITS_SINCE = "b7410"
 
 #: With these it does not.
-_FITS_NOT = frozenset(
-    {
-        "--tensor-split",
-        "-ts",
-        "--override-tensor",
-        "-ot",
-        "--n-cpu-moe",
-        "-ncmoe",
-        "--cpu-moe",
-        "-cmoe",
-        "--fit",
-        "-fit",
-    }
-)
+_FITS_NOT = frozenset({
+    "--tensor-split", "-ts", "--override-tensor", "-ot", "--n-cpu-moe", "-ncmoe", "--cpu-moe", "-cmoe", "--fit", "-fit",
+})  # fmt: skip
 _FITS_NOT_BY = frozenset(
     f"LLAMA_ARG_{name}" for name in ("TENSOR_SPLIT", "OVERRIDE_TENSOR", "N_CPU_MOE", "CPU_MOE", "FIT")
 )

@@ -113,7 +113,7 @@ ERRORS = ("Error: ",)
 
 def says_otherwise(pod: Pod, logs: Logs | None) -> bool:
     """Whether an instance ended by an exception that has nothing to do with a GPU, and said nothing of one."""
-    for log in [log for ending in endings(pod) if logs and (log := log_of(ending, logs))]:
+    for log in [log for ending in endings(pod) if (log := log_of(ending, logs))]:
         lived = max(signs_of_life(log), default=0)  # one of a request is none of the end
         own = any(line.number > lived and _OF_ITSELF.search(line.text[:1000]) for line in log.find(*ERRORS))
         if own and not any(log.find(*OF_GPUS)):
@@ -138,11 +138,6 @@ def conditions(hardware: Hardware, id: str) -> list[tuple[GpuCondition, Confiden
 def by_others(hardware: Hardware, id: str) -> tuple[Evidence, ...]:  # the field's term
     """The same as evidence."""
     return tuple(hardware.of_node.told(condition) for condition, _ in conditions(hardware, id))[:3]
-
-
-def order_of(xid: Xid) -> float | None:
-    """Its place in time among lines of logs that carry times."""
-    return xid.time.timestamp() if xid.time else None
 
 
 def busy(percent: float | None) -> bool | None:

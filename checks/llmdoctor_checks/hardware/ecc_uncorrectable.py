@@ -27,7 +27,6 @@ from llmdoctor_checks.hardware._gpu import (
     hitting,
     once,
     or_elsewhere,
-    order_of,
     out_of_service,
     quoted,
     reset,
@@ -87,7 +86,7 @@ def ecc_uncorrectable(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterat
             ),
             explains=("xid-error", "illegal-memory-access", *CONSEQUENCES),
             fixes=or_elsewhere(fix, pod),
-            order=order_of(xid),
+            order=xid.order,
         )
         return
     if counted:
@@ -115,7 +114,7 @@ def _by_counters(
     """Errors that the GPU has counted, and no Xid that tells when."""
     device = counted[0]
     stopped = _stopped(pod, hardware, logs)
-    ended = bool(stopped) or (any(True for _ in endings(pod)) and any(d.ecc.volatile_uncorrected for d in counted))
+    ended = bool(stopped) or (any(endings(pod)) and any(d.ecc.volatile_uncorrected for d in counted))
     return Finding(
         role="cause" if ended else "risk",
         confidence="certain" if stopped and _STOPPED[0] in stopped.text else "likely",
@@ -143,7 +142,7 @@ def _stopped(pod: Pod, hardware: Hardware, logs: Logs | None) -> Line | None:
 def _nearby(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     """Errors of a GPU that may be the pod's: nothing says which it has, and nobody else has this one."""
     bad = [device for device in hardware.left if _open(device)]
-    if not bad or not any(True for _ in endings(pod)):
+    if not bad or not any(endings(pod)):
         return
     alone = len(hardware.left) <= pod.gpus
     yield Finding(

@@ -34,7 +34,6 @@ from llmdoctor_checks.hardware._gpu import (
     conditions,
     elsewhere,
     hits,
-    order_of,
     out_of_service,
     quoted,
     said_then,
@@ -361,5 +360,5 @@ def _finding(
             ),
             elsewhere(pod),
         ),
-        order=order_of(xid) if xid else None,
+        order=xid.order if xid else None,
     )

@@ -12,7 +12,6 @@ from llmdoctor_checks.hardware._gpu import (
     Hit,
     hits,
     hitting,
-    order_of,
     out_of_service,
     quoted,
     said_then,
@@ -84,7 +83,7 @@ def illegal_memory_access(pod: Pod, hardware: Hardware | None, logs: Logs | None
         evidence=(*quoted(found), *said_then(pod, logs, xid), *(old.evidence for old in before[-2:])),
         explains=CONSEQUENCES,
         fixes=(*((suspect,) if again else ()), _looked_for(pod), *_reboots(hardware, found)),
-        order=order_of(xid),
+        order=xid.order,
     )
 
 

@@ -16,7 +16,6 @@ from llmdoctor_checks.hardware._gpu import (
     looked_at,
     most_links,
     or_elsewhere,
-    order_of,
     quoted,
     reset,
 )
@@ -73,7 +72,7 @@ def _down_links(
     pod: Pod, hardware: Hardware, down: list[tuple[Device, list[int]]], errors: list[Hit], *, by_design: bool
 ) -> Finding:
     """Links that carry nothing, with the Xids that tell why."""
-    ran = any(True for _ in endings(pod)) or any(c.running for c in pod.containers if c.role == "main")
+    ran = any(endings(pod)) or any(c.running for c in pod.containers if c.role == "main")
     together = len(hardware.mine) > 1
     # of a bridge that was never there the links are down as well
     certainly = by_design or bool(errors)
@@ -101,7 +100,7 @@ def _down_links(
             else looked_at(hardware, f"Reset the GPUs of {hardware.node} together in a maintenance"),
             *([elsewhere(pod)] if together else []),
         ),
-        order=order_of(errors[0][0]) if errors else None,
+        order=errors[0][0].order if errors else None,
     )
 
 
@@ -189,7 +188,7 @@ def _by_switch(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         evidence=(*(hardware.kernel.evidence(x.line) for x in near[:3]), *quoted(hits(hardware, _of_nvlink))),
         explains=("xid-error", "illegal-memory-access", *CONSEQUENCES),
         fixes=(reset(hardware, pod), elsewhere(pod)),
-        order=first.line.time.timestamp() if first.line.time else None,
+        order=first.line.order,
     )
 
 

@@ -94,7 +94,7 @@ def _broken(pod: Pod, hardware: Hardware, errors: list[BusError]) -> Finding:
             out_of_service(hardware, f"Take {hardware.node} out of service and reseat the card or its riser"),
             elsewhere(pod),
         ),
-        order=errors[0].line.time.timestamp() if errors[0].line.time else None,
+        order=errors[0].line.order,
     )
 
 

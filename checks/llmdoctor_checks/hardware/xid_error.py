@@ -18,7 +18,6 @@ from llmdoctor_checks.hardware._gpu import (
     looked_at,
     once,
     or_elsewhere,
-    order_of,
     out_of_service,
     quoted,
     reset,
@@ -113,7 +112,7 @@ def xid_error(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Findi
             ),
             explains=_SYMPTOMS if minor else ("illegal-memory-access", *_words_of(meaning), *CONSEQUENCES),
             fixes=tuple(_fixes(pod, hardware, meaning, xid)),
-            order=order_of(xid),
+            order=xid.order,
         )
 
 
@@ -189,7 +188,7 @@ def _silent_firmware(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         evidence=once(proof, *quoted(hits(hardware, lambda number, _: number == 154))),
         explains=("illegal-memory-access", "driver-missing", *CONSEQUENCES),
         fixes=or_elsewhere(reset(hardware, pod), pod),
-        order=line.time.timestamp() if line.time else None,
+        order=line.order,
     )
 
 

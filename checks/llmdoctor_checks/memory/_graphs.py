@@ -39,7 +39,7 @@ class Eaten(msgspec.Struct, frozen=True):
 
 def eaten(logs: Logs | None, engine: Engine) -> Eaten | None:
     """The last refusal of a log before which graphs took more than the longest request needs."""
-    for log in logs.of(engine.container.name) if logs is not None else ():
+    for log in engine.container.own_logs(logs):
         for line in reversed(list(log.find(REFUSED))):
             cache = re.search(_CACHE, line.text[:4000])
             before = [x for x in log.find(ESTIMATED) if x.number < line.number]

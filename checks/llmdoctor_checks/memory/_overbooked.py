@@ -21,7 +21,7 @@ _KUBELET, _MINOR = expression(r"v1\.(\d{1,3})\."), 23
 def overbooked(pod: Pod, subject: Subject, logs: Logs | None, consequences: tuple[str, ...]) -> Iterator[Finding]:
     """Pods of one node to which HAMi has given the cores of a card, which together are more than the card has."""
     mine, text = _cores(pod.obj), str(pod.annotations.get(GIVEN))
-    if not mine or not any(True for _ in endings(pod)):
+    if not mine or not any(endings(pod)):
         return
     others = [
         (other, cores)

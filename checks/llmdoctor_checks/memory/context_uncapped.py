@@ -170,7 +170,7 @@ def _refusal(logs: Logs, container: str) -> tuple[Line, int, int | None] | None:
 
 def _native(engine: Engine, logs: Logs | None) -> tuple[int | None, Evidence | None]:
     """The model's own maximum: as the engine says it, else from the table of models."""
-    for log in logs.of(engine.container.name) if logs else ():
+    for log in engine.container.own_logs(logs):
         for line, found in log.matching(_USING, "Using max model len"):
             return int(found["tokens"]), log_evidence(line)
     model = engine.explicit("model")

@@ -147,7 +147,7 @@ def _by_the_node(pod: Pod, hardware: Hardware, engine: Engine | None, logs: Logs
         share = _share(engine)
         # what it was given of a GPU that others have already
         short = given is not None or (share is not None and total - held < share * total)
-        ended = any(True for _ in endings(pod))
+        ended = any(endings(pod))
         orphaned = sum(p.used_bytes or 0 for p in others if p.pod_uid == "") > _MUCH * total
         fails = pod.failing and (short or (share is None and (ended or orphaned)))
         wants = f"; {engine.label} takes {share:g} of it" if short and engine and share is not None else ""
@@ -177,7 +177,7 @@ def _refused(pod: Pod, logs: Logs) -> Line | None:
 
 def _crowded(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
     """Ollama found little of its GPUs free when it started, before it had loaded anything, and then had to leave layers out."""
-    log = logs.current(engine.container.name) if logs else None
+    log = engine.container.own_log(logs)
     if log is None or engine.name != "ollama" or not (pod.ready or pod.log_only):
         return None
     sizes = [(line, said) for line, said in log.matching(_FREE, "inference compute")]

@@ -62,7 +62,7 @@ def host_memory_insufficient(pod: Pod, subject: Subject, cluster: Cluster, logs:
     """
     for engine in subject.engines(pod):
         answers = told(pod, engine, cluster, logs, _REFUSED, "500") if engine.name == "ollama" else []
-        mine = logs.current(engine.container.name) if logs is not None else None
+        mine = engine.container.own_log(logs)
         late = [
             (ago, line, said)
             for line, said in answers

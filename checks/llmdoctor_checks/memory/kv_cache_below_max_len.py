@@ -61,7 +61,7 @@ def kv_cache_below_max_len(pod: Pod, sizing: Sizing, logs: Logs | None) -> Itera
     if logs is not None and (stuck := _waits_for_ever(pod, sizing.engine, logs)) is not None:
         yield stuck
         return
-    log = logs.current(sizing.engine.container.name) if logs is not None and sizing.engine.name == "sglang" else None
+    log = sizing.engine.container.own_log(logs) if sizing.engine.name == "sglang" else None
     if log is not None and (refused := refuses(sizing.engine, sizing, log)) is not None:
         yield refused
         return

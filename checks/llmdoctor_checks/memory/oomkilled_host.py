@@ -196,7 +196,7 @@ def oomkilled_host(
     for ending in endings(pod):
         limit = ending.container.memory_limit
         if limit is not None:
-            yield from _ended(ending, limit, log_of(ending, logs) if logs else None, subject, hardware, events)
+            yield from _ended(ending, limit, log_of(ending, logs), subject, hardware, events)
 
 
 def _ended(
@@ -351,7 +351,7 @@ def _runs_without(pod: Pod, logs: Logs | None, subject: Subject, events: Events 
     """A container that is up and not ready, whose log tells of a process that was killed, as does an event of its node."""
     for container in pod.containers if logs else ():
         limit, began = container.memory_limit, container.started
-        log = logs.current(container.name) if logs and container.role == "main" else None
+        log = container.own_log(logs) if container.role == "main" else None
         lost = died(log) if log else None
         if log is None or limit is None or lost is None or began is None or container.status.ready or served(log):
             continue
@@ -373,7 +373,7 @@ def _hangs(pod: Pod, logs: Logs | None, subject: Subject) -> Iterator[Finding]:
         limit, running = container.memory_limit, container.status.state.running
         if limit is None or running is None or container.status.ready or container.status.restart_count or pod.lent:
             continue
-        log = logs.current(container.name) if logs else None
+        log = container.own_log(logs)
         over = excess(engine, subject.sizing(engine), limit)
         last = next(log.lines(len(log), len(log)), None) if log is not None and len(log) else None
         if over is None or log is None or last is None or served(log) or not _stands(log, last, pod):

@@ -161,13 +161,13 @@ def oomkilled_node(
         proof = _kernel(ending, hardware) if hardware else None
         if proof is None and ending.signal != "SIGKILL" and not ending.oom_killed:
             engine = subject.engine_of(ending.container)
-            found = [*starved(ending, engine, log_of(ending, logs) if logs else None, hardware, node)]
+            found = [*starved(ending, engine, log_of(ending, logs), hardware, node)]
             found = found or [*_of_worker(pod, ending, events, hardware, node, logs, subject)]
             yield from found or _of_compilers(ending, node, logs)
             continue
         proof = proof or _proof(pod, ending, events, hardware, node, subject.engine_of(ending.container))
         if proof is None and not ending.container.limit("memory") and not pod.memory_limit:
-            proof = _without_limit(ending, events, log_of(ending, logs) if logs else None)
+            proof = _without_limit(ending, events, log_of(ending, logs))
         if proof is None:
             continue
         confidence, why, evidence = proof
@@ -185,7 +185,7 @@ def oomkilled_node(
 def _compiles(ending: Ending, node: Node | None, logs: Logs | None, kernel: Iterable[Evidence] = ()) -> Greed | None:
     """Compilers that have the whole node's memory to fill."""
     room = node.capacity("memory") if node else None
-    log = log_of(ending, logs) if logs else None
+    log = log_of(ending, logs)
     return compilers(ending.container, room, log, kernel, killed=ending.oom_killed)
 
 
@@ -219,7 +219,7 @@ def _greedy(ending: Ending, node: Node | None, logs: Logs | None, subject: Subje
     """What of the engine's own settings may take half of the node's memory or more."""
     engine = subject.engine_of(ending.container)
     total = node.capacity("memory") if node else None
-    kept = prompt_cache(engine, total, log_of(ending, logs) if logs else None)
+    kept = prompt_cache(engine, total, log_of(ending, logs))
     if engine is None or total is None:
         return kept
     return (
@@ -311,7 +311,7 @@ def _of_worker(
     subject: Subject,
 ) -> Iterator[Finding]:
     """A worker that ended without a word while the node was full, or can only be full; the container's first process lived on."""
-    log = log_of(ending, logs) if logs else None
+    log = log_of(ending, logs)
     lost = died(log) if log else None
     engine = subject.engine_of(ending.container)
     if lost is None or engine is None or engine.name not in PYTHON:
@@ -588,10 +588,7 @@ def _held(text: str) -> int:
 
 def _of_eviction(pod: Pod) -> tuple[Container | None, int]:
     """The container of the pod that the kubelet says used most, and how much."""
-    told = [
-        (units(found["size"]) or 0, next((c for c in pod.containers if c.name == found["name"]), None))
-        for found in _USED.finditer(pod.status.message)
-    ]
+    told = [(units(found["size"]) or 0, pod.container(found["name"])) for found in _USED.finditer(pod.status.message)]
     size, container = max(told, key=lambda one: one[0], default=(0, None))
     return container, size
 

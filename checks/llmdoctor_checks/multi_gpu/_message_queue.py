@@ -31,7 +31,7 @@ WAITS, _WRONG = "wait_until_ready (", ("Traceback (most recent", "Error: ", "NCC
 def of_another_network(pod: Pod, engine: Engine, subject: Subject, logs: Logs | None) -> Finding | None:
     """Ranks whose NCCL is complete, and which wait since for messages at an address that the other node may not reach."""
     container = engine.container
-    log = logs.current(container.name) if logs is not None else None
+    log = container.own_log(logs)
     ran = pod.cluster.seconds_since(container.started)
     if engine.name != "sglang" or log is None or ran is None or len(subject.pods) < 2:
         return None

@@ -214,7 +214,7 @@ def _without_cuda(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Fin
             continue  # charts ask for nvidia.com/gpu whatever the image is, unless told otherwise
         if named.value.startswith("^") or any(name in named.value for name in (*_OF_CUDA, "$(")):
             continue
-        if any(served(log) for log in (logs.of(container.name) if logs else ())):
+        if any(served(log) for log in container.own_logs(logs)):
             continue
         yield Finding(
             role="risk",

@@ -463,7 +463,7 @@ def _of_one_group(leader: k8s.Pod, pod: Pod) -> bool:
 
 
 def _ready_since(leader: k8s.Pod) -> datetime | None:
-    ready = next((c for c in leader.status.conditions if c.type == "Ready" and c.status == "True"), None)
+    ready = leader.status.ready
     return parse_time(ready.last_transition_time) if ready else None
 
 
@@ -486,7 +486,7 @@ def _hidden_by(leader: k8s.Pod, cluster: Cluster) -> Item | None:
     statuses = leader.status.container_statuses
     if not leader.spec.subdomain or not statuses or any(s.state.running is None for s in statuses):
         return None
-    if any(c.type == "Ready" and c.status == "True" for c in leader.status.conditions):
+    if leader.status.ready:
         return None
     service = cluster.item("Service", leader.metadata.namespace or "default", leader.spec.subdomain)
     spec = dig(service.raw, "spec") if service else None
@@ -509,7 +509,7 @@ def _waited(pod: Pod, container: Container, logs: Logs | None) -> bool:
     killed = ending.oom_killed or ending.signal not in ("", "SIGKILL", "SIGTERM")
     if killed or (ending.seconds is not None and ending.seconds < _ASKED_SECONDS):
         return False
-    log = log_of(ending, logs) if logs else None
+    log = log_of(ending, logs)
     last = max(tracebacks(log), key=lambda one: one.last.number, default=None) if log else None
     return last is None or bool(_OF_A_WAY.search(f"{last.root.error} {last.root.message[:2000]}"))
 

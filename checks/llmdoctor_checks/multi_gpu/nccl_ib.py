@@ -87,7 +87,7 @@ def _unused(pod: Pod, container: Container, logs: Logs | None) -> Iterator[Findi
     """RDMA devices that the pod asks for, and that NCCL does not use between the nodes."""
     limits = container.spec.resources.limits
     device = next((name for name in limits if re.fullmatch(RDMA, name.lower()) and str(limits[name]) != "0"), None)
-    log = logs.current(container.name) if logs else None
+    log = container.own_log(logs)
     if device is None or log is None or not pod.ready or _meant(container, log):
         return
     said = [*log.find(*_SOCKETS)]

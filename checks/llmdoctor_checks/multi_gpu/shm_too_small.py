@@ -249,7 +249,7 @@ def _mounted(container: Container) -> Fix:
 def _system_error(pod: Pod, container: Container, logs: Logs | None) -> Line | None:
     """The line of an instance that ended in which NCCL's code stands, where NCCL itself says no word of it."""
     for ending in endings(pod) if logs else ():
-        log = log_of(ending, logs) if logs and ending.container is container else None
+        log = log_of(ending, logs) if ending.container is container else None
         # what served had connected its workers
         if log is not None and not served(log) and not log.holds(_SAYS_WHICH):
             return next(log.find(*_SYSTEM_ERROR), None)
@@ -259,7 +259,7 @@ def _system_error(pod: Pod, container: Container, logs: Logs | None) -> Line | N
 def _ended_by_sigbus(pod: Pod, container: Container, logs: Logs | None) -> Line | None:
     """The line of an instance that ended by which its launcher tells that SIGBUS ended one of its processes."""
     for ending in endings(pod) if logs else ():
-        log = log_of(ending, logs) if logs and ending.container is container else None
+        log = log_of(ending, logs) if ending.container is container else None
         if log is not None:
             lines = log.find(*_ENDED_BY_SIGBUS)
             if told := next((line for line in lines if _OF_A_PROCESS.search(line.text[:2000])), None):
@@ -354,7 +354,7 @@ def _image_cache(engine: Engine) -> Iterator[Finding]:
 
 def _on_disk(container: Container, logs: Logs | None) -> list[Line]:
     """Ray's word that its object store is no memory, in the log of the instance that runs; the last one."""
-    log = logs.current(container.name) if logs is not None else None
+    log = container.own_log(logs)
     return [x for x in log.find(_NO_SHM) if re.search(_HAS_ONLY, x.text[:2000])][-1:] if log is not None else []
 
 

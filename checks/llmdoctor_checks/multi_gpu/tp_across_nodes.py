@@ -118,7 +118,7 @@ def _group(engine: Engine, subject: Subject) -> int | None:
 
 def _slow(container: Container, logs: Logs | None) -> Evidence | None:
     """What says that the network is TCP: NCCL's own word, or a variable that forbids InfiniBand."""
-    for log in logs.of(container.name) if logs else ():
+    for log in container.own_logs(logs):
         for literal in ("NCCL INFO Using network Socket", "Using network Socket", "] via NET/Socket"):
             if line := next(log.find(literal), None):
                 return log_evidence(line)

@@ -113,7 +113,7 @@ def worker_lost(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
 def _replicas(pod: Pod, logs: Logs) -> Iterator[Finding]:
     """Replicas of Ray Serve that end one after the other, each a while after it has started, in a pod that lives on."""
     for log in logs:
-        if log.previous or any(True for _ in tracebacks(log)):
+        if log.previous or tracebacks(log):
             continue  # of an exception others read
         of: dict[str, dict[str, Line]] = {}
         for line, found in log.matching(_REPLICA, _CRASHED, most=2000):
@@ -156,7 +156,7 @@ def _over(pod: Pod, count: int, ago: float | None) -> bool:
 def _children(pod: Pod, logs: Logs) -> Iterator[Finding]:
     """Workers of uvicorn that are gone one after the other, in a pod that lives on."""
     for log in logs:
-        if log.previous or any(True for _ in tracebacks(log)):
+        if log.previous or tracebacks(log):
             continue  # of an exception others read
         ended = {line.text.rpartition(_FINISHED)[2].rstrip("] \n") for line in log.find(_FINISHED)}
         said = ((line, _CHILD.search(line.text[-200:])) for line in log.find(_DIED))

@@ -453,23 +453,21 @@ def awaited(cluster: Cluster, node: str) -> tuple[k8s.Pod, str] | None:
 
 def state_of(pod: k8s.Pod) -> str:
     """A pod's state in a few words: `Running`, `CrashLoopBackOff, 12 restarts`."""
-    restarts = sum(s.restart_count for s in _statuses(pod))
+    restarts = sum(s.restart_count for s in pod.status.of_containers)
     return (_waiting_of(pod) or pod.status.phase or "unknown") + (f", {restarts} restarts" if restarts else "")
 
 
 def started(pod: k8s.Pod) -> str:
     """When its last container started, as the API writes it; empty when it has not."""
-    times = [s.state.running.started_at for s in _statuses(pod) if s.state.running and s.state.running.started_at]
+    times = [
+        s.state.running.started_at for s in pod.status.of_containers if s.state.running and s.state.running.started_at
+    ]
     return max((t for t in times if parse_time(t)), default="")
 
 
 def _waiting_of(pod: k8s.Pod) -> str:
     """For what reason a container of the pod does not run; empty where all do."""
-    return next((s.state.waiting.reason for s in _statuses(pod) if s.state.waiting), "")
-
-
-def _statuses(pod: k8s.Pod) -> tuple[k8s.ContainerStatus, ...]:
-    return (*pod.status.init_container_statuses, *pod.status.container_statuses)
+    return next((s.state.waiting.reason for s in pod.status.of_containers if s.state.waiting), "")
 
 
 #: What any plugin prints, beside what it would watch, that watches the kubelet's folder where the node's inotify instances are used up.

@@ -14,7 +14,7 @@ def other_copy(pod: Pod, claim: VolumeClaim, able: list[k8s.Node]) -> Fix | None
     """To take the copy of another node group, whose volume is on a node that the pod may use."""
     cluster, caches = pod.cluster, _caches(pod)
     cache = _of(claim.name, caches)
-    labelled = {node.metadata.name: {key: str(value) for key, value in node.metadata.labels.items()} for node in able}
+    labelled = {node.metadata.name: node.metadata.label_texts for node in able}
     fitting = {name: labels for name, labels in labelled.items() if not mismatches(pod.spec, name, labels)}
     for other in cluster.items("PersistentVolumeClaim", pod.namespace) if cache else ():
         volume = cluster.item("PersistentVolume", "", str(dig(other.raw, "spec.volumeName") or ""))
@@ -32,7 +32,7 @@ def _caches(pod: Pod) -> list[str]:
     """The names of the caches of models that are known."""
     kinds = (("LocalModelCache", None), ("LocalModelNamespaceCache", pod.namespace))
     names = [item.name for kind, namespace in kinds for item in pod.cluster.items(kind, namespace)]
-    top = top_of(pod.item, pod.cluster) if pod.item else None
+    top = top_of(pod.item, pod.cluster)
     return names + [labels[_CACHE] for labels in (pod.labels, top.item.labels if top else {}) if labels.get(_CACHE)]
 
 

@@ -8,7 +8,7 @@ import shlex
 from collections import Counter
 from typing import Any
 
-from kubectl_llmdoctor.api import Fix, Item, Pending, dig, escaped, fixes, milli
+from kubectl_llmdoctor.api import Fix, Item, Pending, dig, escaped, fixes, milli, table
 from llmdoctor_checks.scheduling._karpenter import pools
 from llmdoctor_checks.scheduling._raising import quantity
 
@@ -44,10 +44,10 @@ def _of_pool(pending: Pending, name: str) -> Fix:
             edit,
             f"kubectl edit nodepools.karpenter.sh {shlex.quote(name)}",
         )
-    machine, used = _machine(pending, name), dig(item.raw, "status.resources")
+    machine, used = _machine(pending, name), table(dig(item.raw, "status.resources"))
     changes: dict[str, tuple[str, str]] = {}
     for resource, limit in limits.items():
-        taken = milli(used.get(resource)) if isinstance(used, dict) else None
+        taken = milli(used.get(resource))
         most, more_of = milli(limit), machine.get(resource, 0)
         if most is not None and more_of and (taken if taken is not None else most) + more_of > most:
             changes[str(resource)] = (str(limit), quantity(str(resource), max(taken or 0, most) + more_of))

@@ -1,6 +1,6 @@
 """Pods that hold what another one waits for, and should be gone or are about to go."""
 
-from kubectl_llmdoctor.api import Holder, Pending, dig, k8s, top_of
+from kubectl_llmdoctor.api import Holder, Pending, dig, k8s, table, top_of
 
 #: How long after the end of its grace period a Terminating pod counts as stuck.
 _STUCK_SECONDS = 60
@@ -27,7 +27,7 @@ def outgoing(pending: Pending, node: str) -> list[Holder]:
     for holder in pending.usage.holders(node):
         meta = holder.pod.metadata
         item = pending.pod.cluster.item("Pod", meta.namespace, meta.name)
-        workload = top_of(item, pending.pod.cluster) if item else None
+        workload = top_of(item, pending.pod.cluster)
         mine = pending.subject.workload
         if mine and workload and workload.item is mine.item and _revision(holder.pod) != revision:
             former.append(holder)
@@ -57,11 +57,10 @@ def surges(pending: Pending) -> bool:
     workload = pending.subject.workload
     if workload is None or workload.kind not in ("Deployment", "Rollout"):
         return False
-    strategy = dig(workload.raw, "spec.strategy")
-    strategy = strategy if isinstance(strategy, dict) else {}
+    strategy = table(dig(workload.raw, "spec.strategy"))
     # Argo's Rollout has no type: a canary has the same two numbers, and blue-green always makes a second set
     update = strategy.get("canary" if workload.kind == "Rollout" else "rollingUpdate")
-    surge = update.get("maxSurge") if isinstance(update, dict) else None
+    surge = table(update).get("maxSurge")
     return strategy.get("type", "RollingUpdate") == "RollingUpdate" and str(surge) not in ("0", "0%")
 
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from kubectl_llmdoctor.api import Item, Pod, dig, escaped, expression, is_accelerator, milli, rows, units
+from kubectl_llmdoctor.api import Item, Pod, dig, escaped, expression, is_accelerator, milli, rows, table, units
 
 #: A fault of which nobody can say what is meant, and one that is mended by taking away what stands there.
 OPEN: Any = object()
@@ -86,7 +86,7 @@ def _pointer(tree: Any, place: str) -> tuple[str, Any] | None:
                 return None
             path, tree = f"{path}/{index}", tree[index]
         else:
-            path, tree = f"{path}/{escaped(name)}", tree.get(name) if isinstance(tree, dict) else None
+            path, tree = f"{path}/{escaped(name)}", table(tree).get(name)
     return path, tree
 
 
@@ -193,8 +193,7 @@ def _claims_within(raw: object) -> Iterator[str]:
 
 def _of_metadata(raw: dict[str, Any], path: str) -> Iterator[Fault]:
     for group in ("labels", "annotations"):
-        table = dig(raw, f"metadata.{group}")
-        for key, value in table.items() if isinstance(table, dict) else ():
+        for key, value in table(dig(raw, f"metadata.{group}")).items():
             if _no_string(value):
                 yield Fault(f"{path}.{group}[{key}]", f"{_say(value)} is no string: quote it", _say(value))
             elif group == "labels" and _no_label(value):
@@ -203,8 +202,7 @@ def _of_metadata(raw: dict[str, Any], path: str) -> Iterator[Fault]:
 
 
 def _of_workload(raw: dict[str, Any], kind: str, template: dict[str, Any], spec: dict[str, Any]) -> Iterator[Fault]:
-    selector, labels = dig(raw, "spec.selector.matchLabels"), dig(template, "metadata.labels")
-    labels = labels if isinstance(labels, dict) else {}
+    selector, labels = dig(raw, "spec.selector.matchLabels"), table(dig(template, "metadata.labels"))
     open_labels = any(_OPEN.search(str(word)) for pair in labels.items() for word in pair)
     # kustomize gives a base that states none of them its namespace, its labels and the selector; and its patches need no ports
     ports = all(rows(container, "ports") for container in rows(spec, "containers"))
@@ -247,8 +245,7 @@ def _of_workload(raw: dict[str, Any], kind: str, template: dict[str, Any], spec:
 
 
 def _of_pod(spec: dict[str, Any], claims: set[str]) -> Iterator[Fault]:
-    selector = spec.get("nodeSelector")
-    for key, value in selector.items() if isinstance(selector, dict) else ():
+    for key, value in table(spec.get("nodeSelector")).items():
         if _no_string(value):
             yield Fault(f"nodeSelector[{key}]", f"{_say(value)} is no string: quote it", _say(value))
         elif _no_label(value):
@@ -402,9 +399,9 @@ def _of_probe(probe: dict[str, Any], name: str) -> Iterator[Fault]:
 
 
 def _of_resources(row: dict[str, Any]) -> Iterator[Fault]:
-    limits, requests = dig(row, "resources.limits"), dig(row, "resources.requests")
+    limits, requests = table(dig(row, "resources.limits")), table(dig(row, "resources.requests"))
     for kind, given in (("limits", limits), ("requests", requests)):
-        for resource, value in given.items() if isinstance(given, dict) else ():
+        for resource, value in given.items():
             place = f"resources.{kind}[{resource}]"
             if "/" not in resource and resource not in _STANDARD and not resource.startswith("hugepages-"):
                 if not _OPEN.search(resource):
@@ -414,8 +411,6 @@ def _of_resources(row: dict[str, Any]) -> Iterator[Fault]:
                 yield Fault(place, f"{value} is no quantity", _size(value))
             elif is_accelerator(resource) and (share := milli(value)) is not None and share % 1000:
                 yield Fault(place, f"{value} is no whole number", str(-(-share // 1000)))
-    if not isinstance(limits, dict) or not isinstance(requests, dict):
-        return
     for resource in ("cpu", "memory", "ephemeral-storage"):
         read = milli if resource == "cpu" else units
         most, asked = read(limits.get(resource)), read(requests.get(resource))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from kubectl_llmdoctor.api import Cluster, Item, Node, Pod, Subject, dig, expression, k8s, milli, rows
+from kubectl_llmdoctor.api import Cluster, Item, Node, Pod, Subject, dig, expression, k8s, milli, rows, table
 
 #: The Workload of a group of pods has the name of the group (pkg/controller/jobs/pod).
 GROUP = "kueue.x-k8s.io/pod-group-name"
@@ -171,8 +171,7 @@ def requested(workload: Item) -> dict[str, str]:
     asked: dict[str, str] = {}
     for pod_set in rows(workload.raw, "spec.podSets"):
         for container in rows(pod_set, "template.spec.containers"):
-            requests = dig(container, "resources.requests")
-            for name, amount in requests.items() if isinstance(requests, dict) else ():
+            for name, amount in table(dig(container, "resources.requests")).items():
                 asked.setdefault(str(name), str(amount))
     return asked
 

@@ -207,7 +207,7 @@ _ANY_CLASS = "its node class (EC2NodeClass: volumeSize in blockDeviceMappings; A
 _POOLS = ("karpenter.sh/nodepool", "karpenter.sh/provisioner-name")
 
 
-def larger_disk(pending: Pending, name: str = "") -> Fix | None:
+def larger_disk(pending: Pending, name: str) -> Fix | None:
     """A larger disk for the nodes of a pool, whose ephemeral storage Karpenter takes from the node class, mostly whatever the type.
 
     Nothing where that is no matter of the pool: its nodes have more, or its class states more.

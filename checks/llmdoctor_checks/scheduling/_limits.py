@@ -159,15 +159,10 @@ def _defaults(subject: Subject, quota: str, wanted: list[str]) -> Fix:
     for name in wanted:
         side, _, resource = name.rpartition(".")
         given.setdefault("default" if side == "limits" else "defaultRequest", {})[resource] = _amount(name)
-    made = {
-        "apiVersion": "v1",
-        "kind": "LimitRange",
-        "metadata": {"name": f"{quota}-defaults", "namespace": subject.namespace},
-        "spec": {"limits": [{"type": "Container", **given}]},
-    }
+    spec = {"limits": [{"type": "Container", **given}]}
     return fixes.platform(
         f"Have a LimitRange of {subject.namespace} state it for every container that does not (a limit of memory that is too low kills)",
-        f"echo {shlex.quote(msgspec.json.encode(made).decode())} | kubectl create -f -",
+        fixes.create("v1", "LimitRange", f"{quota}-defaults", subject.namespace, spec=spec),
     )
 
 

@@ -21,6 +21,7 @@ from kubectl_llmdoctor.api import (
     object_evidence,
     parse_time,
     rows,
+    table,
     tolerated,
     words,
 )
@@ -165,9 +166,8 @@ def meant_but_for_labels(pool: Item, pending: Pending) -> bool:
 
 def offered(pool: Item) -> dict[str, set[str] | None]:
     """The labels that nodes of the pool have, each with its possible values; None where it limits them otherwise than by a list."""
-    labels = dig(pool.raw, "spec.template.metadata.labels")
-    offer: dict[str, set[str] | None] = {}
-    offer |= {str(key): {str(value)} for key, value in labels.items()} if isinstance(labels, dict) else {}
+    labels = table(dig(pool.raw, "spec.template.metadata.labels"))
+    offer: dict[str, set[str] | None] = {str(key): {str(value)} for key, value in labels.items()}
     offer["karpenter.sh/nodepool"] = {pool.name}
     for row in rows(pool.raw, "spec.template.spec.requirements"):
         if row.get("operator") == "In":

@@ -245,7 +245,7 @@ def _other_mode(pod: Pod, claim: VolumeClaim) -> Iterator[Fix]:
 
 
 def _replicas(pod: Pod) -> int:
-    top = top_of(pod.item, pod.cluster) if pod.item else None
+    top = top_of(pod.item, pod.cluster)
     return (top.replicas if top else None) or 1
 
 
@@ -382,7 +382,7 @@ def _made_by_class(cluster: Cluster, claim: VolumeClaim) -> bool:
 
 def _recreated(pod: Pod, claim: VolumeClaim, text: str, changed: dict[str, Any]) -> Fix:
     """The claim anew with other words: its class and modes cannot be changed, and it holds nothing yet."""
-    top = top_of(pod.item, pod.cluster) if pod.item else None
+    top = top_of(pod.item, pod.cluster)
     names = [dig(row, "metadata.name") for row in rows(top.raw, "spec.volumeClaimTemplates")] if top else []
     if top and claim.name in [f"{name}-{pod.name}" for name in names]:
         return fixes.advice(f"{text}, in volumeClaimTemplates of {top.ref} as well, which must be recreated for it")

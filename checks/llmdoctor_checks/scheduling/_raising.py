@@ -23,6 +23,7 @@ from kubectl_llmdoctor.api import (
     milli,
     requests_of,
     rows,
+    table,
 )
 from llmdoctor_checks.scheduling._kueue import cluster_queue
 
@@ -114,11 +115,11 @@ def _since(item: Item | None, amounts: list[dict[str, str]]) -> list[dict[str, s
     """What is asked, used and allowed, as the quota has it now where it was changed after the refusal."""
     if item is None:
         return amounts
-    hard, taken = _hard(item), dig(item.raw, "status.used")
+    hard, taken = _hard(item), table(dig(item.raw, "status.used"))
     asked, used, limit = amounts
     if not _changed(item, limit):
         return amounts
-    now = {str(name): str(amount) for name, amount in taken.items()} if isinstance(taken, dict) else {}
+    now = {str(name): str(amount) for name, amount in taken.items()}
     return [asked, used | now, {name: str(hard[name]) for name in limit if name in hard}]
 
 
@@ -275,8 +276,7 @@ def of_group(subject: Subject, message: str) -> Raised | None:
 
 
 def _hard(quota: Item) -> dict[str, Any]:
-    hard = dig(quota.raw, "spec.hard")
-    return hard if isinstance(hard, dict) else {}
+    return table(dig(quota.raw, "spec.hard"))
 
 
 def _said(message: str, key: str) -> dict[str, int]:
@@ -312,7 +312,7 @@ def of_elastic(pod: Pod, name: str, message: str, exceeds: str) -> Raised | None
 
 
 def _amounts(told: Any) -> dict[str, int]:
-    return {str(k): v for k, said in told.items() if (v := milli(said)) is not None} if isinstance(told, dict) else {}
+    return {str(k): v for k, said in table(told).items() if (v := milli(said)) is not None}
 
 
 #: By so much of a GPU a quota that is just used up is raised, so that no rounding matters.

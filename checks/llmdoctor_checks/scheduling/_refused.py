@@ -21,6 +21,7 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     rows,
     told_elsewhere,
+    workload_evidence,
 )
 
 _KINDS = (
@@ -76,7 +77,7 @@ def refusals(subject: Subject, cluster: Cluster) -> Iterator[tuple[str, Evidence
                 yield event.message, event_evidence(event, cluster)
     for above in subject.platform:
         for said in above.said if lacking(subject) or _lacks_workers(subject, above) else ():
-            yield said.text, Evidence(source="workload", ref=f"{above.ref} {said.path}", text=said.text)
+            yield said.text, workload_evidence(above, said.path, said.text)
     if lacking(subject):
         yield from _logged(subject)
 
@@ -177,5 +178,5 @@ def _conditions(subject: Subject, cluster: Cluster) -> Iterator[tuple[str, str]]
                 for condition in rows(item.raw, "status.conditions"):
                     message = condition.get("message")
                     if isinstance(message, str):
-                        where = f"{item.kind.partition('.')[0]}/{item.name}"
+                        where = f"{item.plain_kind}/{item.name}"
                         yield f"{where} status.conditions[{condition.get('type')}]", message

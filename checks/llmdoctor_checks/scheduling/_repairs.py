@@ -32,6 +32,7 @@ from kubectl_llmdoctor.api import (
     say_amount,
     selected,
     show_taint,
+    table,
     top_of,
 )
 from llmdoctor_checks.scheduling._daemons import toleration
@@ -556,7 +557,7 @@ def _sibling(pending: Pending, ref: str) -> bool:
     """Whether a pod is of the same workload as the one that waits."""
     namespace, _, name = ref.partition("/")
     item, mine = pending.pod.cluster.item("Pod", namespace, name), pending.subject.workload
-    top = top_of(item, pending.pod.cluster) if item and mine else None
+    top = top_of(item, pending.pod.cluster) if mine else None
     return top is not None and mine is not None and top.item is mine.item and top.kind != "Pod"
 
 
@@ -565,7 +566,7 @@ def _stopping(pending: Pending, ref: str) -> Iterator[str]:
     namespace, _, name = ref.partition("/")
     item = pending.pod.cluster.item("Pod", namespace, name)
     owners = dig(item.raw, "metadata.ownerReferences") if item else None
-    top = top_of(item, pending.pod.cluster) if item else None
+    top = top_of(item, pending.pod.cluster)
     if not owners:
         yield f"kubectl -n {namespace} delete pod {name}"
     elif top and top.kind in ("Deployment", "StatefulSet", "ReplicaSet") and top.replicas == 1:
@@ -625,8 +626,7 @@ def _named_by(pending: Pending, affinity: k8s.PodAffinity, node: str) -> tuple[s
 def _preferred(pending: Pending, name: str) -> Iterator[Json]:
     """Moves what an affinity requires to what it prefers."""
     base = f"/affinity/{name}"
-    written = dig(pending.pod.item.raw if pending.pod.item else {}, f"spec.affinity.{name}")
-    own = written if isinstance(written, dict) else {}
+    own = table(dig(pending.pod.item.raw if pending.pod.item else {}, f"spec.affinity.{name}"))
     preferred = own.get("preferredDuringSchedulingIgnoredDuringExecution") or []
     value = [*preferred]
     value += [{"weight": 100, "podAffinityTerm": _as_given(row)} for row in own.get(REQUIRED) or ()]

@@ -158,7 +158,7 @@ def _unmade(pending: Pending) -> Iterator[Cause]:
             yield Cause(id="pvc-unbound", obstacle="volume", confidence="likely", counts=(count,))
 
 
-def _kept_off_groups(pending: Pending, *, any_taint: bool = False) -> Iterator[Cause]:
+def _kept_off_groups(pending: Pending, *, any_taint: bool) -> Iterator[Cause]:
     """The group whose nodes are meant for it has none, and a taint that the pod does not tolerate, by the cluster autoscaler.
 
     What no node is refused for is said of a group without nodes. Where the pod selects nodes that are not there any such group

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from kubectl_llmdoctor.api import (
     Container,
     Count,
-    Evidence,
     Finding,
     Fix,
     Pod,
@@ -14,6 +13,7 @@ from kubectl_llmdoctor.api import (
     fixes,
     is_accelerator,
     parse,
+    workload_evidence,
 )
 from llmdoctor_checks.scheduling._words import EXPLAINS
 
@@ -39,7 +39,7 @@ def told(id_: str, pod: Pod, subject: Subject) -> Iterator[Finding]:
             lacks = " and ".join(f"{c.resource} on {count_of(c.number, 'node')}" for c in short)
             yield Finding(
                 summary=f"No node could take the pod: too little {lacks}. {workload.ref} gave it up.",
-                evidence=(Evidence(source="workload", ref=f"{workload.ref} {one.path}", text=one.text),),
+                evidence=(workload_evidence(workload, one.path, one.text),),
                 explains=EXPLAINS,
                 fixes=_ways(pod, short, workload.ref),
             )

@@ -92,19 +92,9 @@ _CAPABILITIES = frozenset(
     | {"SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"}
 )
 #: The kinds of volumes that `restricted` allows.
-_VOLUMES = frozenset(
-    [
-        "configMap",
-        "csi",
-        "downwardAPI",
-        "emptyDir",
-        "ephemeral",
-        "image",
-        "persistentVolumeClaim",
-        "projected",
-        "secret",
-    ]
-)
+_VOLUMES = frozenset([
+    "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "image", "persistentVolumeClaim", "projected", "secret",
+])  # fmt: skip
 #: Characters of a refusal that are quoted.
 _LONGEST = 300
 #: Faults of a manifest that are named one by one.

@@ -27,6 +27,7 @@ from kubectl_llmdoctor.api import (
     node_evidence,
     node_hardware,
     pod_evidence,
+    table,
     units,
 )
 from kubectl_llmdoctor.catalog.xids import xid_meaning
@@ -579,7 +580,7 @@ def _unhealthy(pod: Pod, hardware: Hardware, cluster: Cluster) -> Iterator[Findi
     bad = [uuid for uuid, health in hardware.given.items() if health == "Unhealthy"]
     if not bad:
         return
-    ended = any(True for _ in endings(pod))
+    ended = any(endings(pod))
     yield Finding(
         role="cause" if ended else "risk",
         severity="warning",
@@ -902,8 +903,5 @@ def _kept(cluster: Cluster, node: str) -> tuple[int, int, str] | None:
 
 def _offered(cluster: Cluster, node: str) -> str:
     """The accelerator that a node has or had, by what it lists; NVIDIA's where it says nothing."""
-    capacity = cluster.field("Node", "", node, "status.capacity")
-    return next(
-        (str(name) for name in (capacity if isinstance(capacity, dict) else ()) if is_accelerator(str(name))),
-        "nvidia.com/gpu",
-    )
+    capacity = table(cluster.field("Node", "", node, "status.capacity"))
+    return next((str(name) for name in capacity if is_accelerator(str(name))), "nvidia.com/gpu")

@@ -191,7 +191,7 @@ def _still_counted(pod: Pod, refused: Refusal, node: Node, alike: tuple[k8s.Pod,
 
 def _left_behind(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     """A process whose pod is gone, on a GPU that this pod was given."""
-    if not any(True for _ in endings(pod)):
+    if not any(endings(pod)):
         return
     for device in hardware.mine:
         left = [p for p in device.all_processes if (p.used_bytes or 0) >= GIB and _outlived(hardware, p)]

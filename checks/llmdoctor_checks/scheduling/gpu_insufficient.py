@@ -123,7 +123,7 @@ def _of_one_release(pending: Pending, found: Cause) -> Fix | None:
     """Room for an application of which some parts wait while others of its parts have all that there is: none is to be stopped."""
     pod, resource = pending.pod, found.resource
     own = {key: value for key in _RELEASE if (value := pod.labels.get(key))}
-    top = top_of(pod.item, pod.cluster) if pod.item else None
+    top = top_of(pod.item, pod.cluster)
     holders = [holder.pod for v in found.verdicts for holder in pending.usage.holders(v.node.name)]
     holders = [other for other in holders if requests_of(other).get(resource)]
     if not own or top is None or not holders or not all(_belongs(other, pod, own) for other in holders):

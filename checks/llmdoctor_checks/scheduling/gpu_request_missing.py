@@ -204,9 +204,7 @@ def _ask_for_one(container: Container, resource: str = "", number: int = 1) -> F
 def _needs_one(pod: Pod, engine: Engine, logs: Logs | None, subject: Subject) -> Iterator[Finding]:
     """An engine that does not run without a GPU."""
     container = engine.container
-    line = next(
-        (x for text in _NO_GPU for log in (logs.of(container.name) if logs else ()) for x in log.find(text)), None
-    )
+    line = next((x for text in _NO_GPU for log in container.own_logs(logs) for x in log.find(text)), None)
     crashed = container.trouble("crashed", "not-ready") is not None
     evidence: list[Evidence] = [pod_evidence(container, "resources", _resources(container))]
     ranks = engine.value("tensor_parallel_size", 1)

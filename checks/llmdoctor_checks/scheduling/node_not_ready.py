@@ -241,7 +241,7 @@ def _failing_manager(pending: Pending) -> k8s.Pod | None:
     """The pod of a cloud-controller-manager where none of them is ready."""
     named = (p for p in pending.pod.cluster.all(k8s.Pod, "Pod") if "cloud-controller-manager" in p.metadata.name)
     pods = [p for p in named if p.status.phase in ("Pending", "Running")]
-    ready = any(c.type == "Ready" and c.status == "True" for p in pods for c in p.status.conditions)
+    ready = any(p.status.ready for p in pods)
     return pods[0] if pods and not ready else None
 
 

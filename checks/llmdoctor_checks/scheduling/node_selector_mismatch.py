@@ -22,6 +22,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     rows,
     show_taint,
+    table,
     tolerated,
 )
 from llmdoctor_checks.scheduling._admission import refused_for
@@ -242,7 +243,7 @@ def _unselected(pending: Pending, key: str, value: str, pool: str) -> Fix:
         text += f" ({', '.join(gone)})"
     if others:
         text += f", nor {', '.join(others)} unless its template says so"
-    paths = ["/nodeSelector/" + k.replace("~", "~0").replace("/", "~1") for k in gone]
+    paths = [f"/nodeSelector/{escaped(k)}" for k in gone]
     return fixes.patch(pod, text, [{"op": "remove", "path": path} for path in paths])
 
 
@@ -281,8 +282,7 @@ def _of_flavors(pending: Pending, unmet: tuple[Mismatch, ...]) -> list[str]:
     names: set[str] = set()
     for workload in workloads(pending.subject, pending.pod.cluster):
         for row in rows(workload.raw, "status.admission.podSetAssignments"):
-            given = row.get("flavors")
-            names |= {str(name) for name in (given.values() if isinstance(given, dict) else ())}
+            names |= {str(name) for name in table(row.get("flavors")).values()}
     return sorted(names)
 
 

@@ -194,12 +194,12 @@ def _made(pod: Pod, name: str) -> Fix:
     """A claim that is not there: the only one of a like name that no pod uses, else a new one."""
     cluster, namespace = pod.cluster, pod.namespace
     claims = [i.name for i in cluster.items("PersistentVolumeClaim", namespace)]
-    own = {v.persistent_volume_claim.claim_name for v in pod.spec.volumes if v.persistent_volume_claim}
+    own = pod.spec.claim_names
     alike = [one for one in claims if one not in own and _alike(one, name)]
     whole = all(cluster.complete(kind, namespace) for kind in ("PersistentVolumeClaim", "Pod"))
     if len(alike) == 1 and whole and not users_of(cluster, pod, alike[0]):
         return _renamed(pod, name, alike[0])
-    top = top_of(pod.item, cluster) if pod.item else None
+    top = top_of(pod.item, cluster)
     mode = "ReadWriteMany" if top and (top.replicas or 1) > 1 else "ReadWriteOnce"
     spec = {"accessModes": [mode], "resources": {"requests": {"storage": _USUAL}}}
     others = f", or name one that exists ({', '.join(sorted(claims)[:4])})" if claims else ""
@@ -455,7 +455,7 @@ def _quotes(pod: Pod, claim: VolumeClaim) -> Iterator[Evidence]:
 def _stop(pod: Pod, name: str) -> Fix:
     """The pod that has the volume taken away for good: what a controller makes comes back."""
     item = pod.cluster.item("Pod", pod.namespace, name)
-    top = top_of(item, pod.cluster) if item else None
+    top = top_of(item, pod.cluster)
     made_by = top.ref if top else fixes.maker(item) if item else ""
     if not made_by:
         return fixes.advice(f"Stop {name} first", f"kubectl -n {pod.namespace} delete pod {name}")
@@ -589,7 +589,7 @@ def _there(pod: Pod, claim: str, node: str) -> Iterator[Fix]:
     if not isinstance(known, k8s.Node) or known.spec.unschedulable or not pod.cluster.complete_on(node):
         return
     kept = [t for t in known.spec.taints if t.effect != "PreferNoSchedule" and not tolerated(t, pod.spec.tolerations)]
-    if kept or mismatches(pod.spec, node, {k: str(v) for k, v in known.metadata.labels.items()}):
+    if kept or mismatches(pod.spec, node, known.metadata.label_texts):
         return
     for resource, amount in requests_of(pod.obj).items():
         have = milli(known.status.allocatable.get(resource))
@@ -605,7 +605,7 @@ def _there(pod: Pod, claim: str, node: str) -> Iterator[Fix]:
 def _gone(cluster: Cluster, name: str) -> str:
     """The node's name where its kubelet no longer reports."""
     ready = {n.metadata.name: n for n in cluster.all(k8s.Node, "Node")}.get(name)
-    told = next((c for c in ready.status.conditions if c.type == "Ready"), None) if ready else None
+    told = ready.status.condition("Ready") if ready else None
     return name if told and told.status == "Unknown" else ""
 
 
@@ -633,7 +633,7 @@ def _never_bound(pod: Pod, workload: Workload | None, events: Events) -> Iterato
 
     With `WaitForFirstConsumer` it would have chosen the node for the volume, too: without it nobody does.
     """
-    if not pod.spec.node_name or any(c.running or c.terminated for c in pod.containers):
+    if not pod.spec.node_name or pod.begun:
         return
     failed = [
         (e, hit) for e in events.of("FailedMount") if e.name == pod.name and (hit := re.search(_UNUSABLE, e.message))
@@ -699,5 +699,5 @@ def _scheduled(workload: Workload, node: str) -> Fix:
 def _made_by(user: k8s.Pod, workload: Workload, cluster: Cluster) -> bool:
     """Whether the pod that has the claim is of the same workload: in a rolling update, the one to be replaced."""
     item = cluster.item("Pod", user.metadata.namespace, user.metadata.name)
-    top = top_of(item, cluster) if item else None
+    top = top_of(item, cluster)
     return top is not None and top.item is workload.item

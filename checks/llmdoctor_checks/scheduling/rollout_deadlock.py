@@ -43,8 +43,7 @@ def rollout_deadlock(pending: Pending) -> Iterator[Finding]:
         f"it asks for {asked} {found.resource}, which it would get if the old {'pods' if len(found.holders) > 1 else 'pod'} "
         f"were gone: {held}."
     )
-    strategy = dig(workload.raw, "spec.strategy")
-    update = strategy.get("rollingUpdate") if isinstance(strategy, dict) else None
+    update = dig(workload.raw, "spec.strategy.rollingUpdate")
     surge = (
         ", ".join(f"{k}: {v}" for k, v in sorted(update.items())) if isinstance(update, dict) else "the default, 25%"
     )

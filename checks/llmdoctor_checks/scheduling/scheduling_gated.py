@@ -459,9 +459,7 @@ def _of_base(pod: Pod) -> Iterator[Fix]:
     """The pods of the base PodGang, which have to come up before the gate of one beyond it is lifted."""
     base = pod.labels.get(_BASE)
     first = [p for p in pod.cluster.all(k8s.Pod, "Pod", pod.namespace) if base and p.metadata.labels.get(_GANG) == base]
-    late = [
-        p.metadata.name for p in first if not any(c.type == "Ready" and c.status == "True" for c in p.status.conditions)
-    ]
+    late = [p.metadata.name for p in first if not p.status.ready]
     if not late:
         return
     said = [e for e in events_of(pod.cluster).about([("Pod", name) for name in late]) if e.namespace == pod.namespace]
@@ -646,15 +644,9 @@ def _queue_made(subject: Subject, kind: str, name: str) -> Fix:
             ),
         )
     if kind == "LocalQueue" and len(behind) == 1:
-        made = {
-            "apiVersion": version,
-            "kind": kind,
-            "metadata": {"name": name, "namespace": namespace},
-            "spec": {"clusterQueue": behind[0]},
-        }
         return fixes.platform(
             f"Make the LocalQueue {name} in {namespace} for ClusterQueue {behind[0]}{others}",
-            f"echo {shlex.quote(msgspec.json.encode(made).decode())} | kubectl create -f -",
+            fixes.create(version, kind, name, namespace, spec={"clusterQueue": behind[0]}),
         )
     place = f" in {namespace}" if kind == "LocalQueue" else ""
     return fixes.platform(
@@ -724,13 +716,9 @@ def _of_queue(queued: list[Item], cluster: Cluster, look: str) -> Fix | None:
     for queue, said in _inactive(queued, cluster):
         if lost := re.search(_NO_FLAVOR, said):
             names = lost["names"].replace(" ", "").rstrip(".").split(",")
-            made = [
-                {"apiVersion": queue.api_version, "kind": "ResourceFlavor", "metadata": {"name": name}}
-                for name in names
-            ]
             return fixes.platform(
                 f"Make the ResourceFlavor {', '.join(names)}, which ClusterQueue {queue.name} names, with spec.nodeLabels of its nodes",
-                *(f"echo {shlex.quote(msgspec.json.encode(one).decode())} | kubectl create -f -" for one in made[:3]),
+                *(fixes.create(queue.api_version, "ResourceFlavor", name) for name in names[:3]),
             )
         if queue.kind == "ClusterQueue":
             return fixes.platform(f"Fix what ClusterQueue/{queue.name} lacks: {_in_words(said)}", look)

@@ -78,7 +78,7 @@ def _blind(pod: Pod, engine: Engine, scaler: Scaler, metrics: Metrics | None, re
         f"wait grew from {load.waiting.third(0):.0f} to {load.waiting.third(2):.0f} (means of the first and the last third), "
         f"while {still}, and it stayed at {now} of {scaler.maximum} replicas.",
         evidence=(
-            *(scaler.evidence(look.path, look.text) for look in scaler.looks),
+            *scaler.quoted,
             *load_evidence(load)[:1],
             looked.evidence(),
             *((replicas.evidence(),) if replicas is not None else ()),
@@ -112,7 +112,7 @@ def _below(
         + " and ".join(f"{now}% {name} and adds replicas above {target}%" for name, now, target in readings)
         + f"; {stays(scaler)}.",
         evidence=(
-            *(scaler.evidence(look.path, look.text) for look in scaler.looks),
+            *scaler.quoted,
             *(scaler.evidence("status.currentMetrics", f"{name}: {now}%") for name, now, _ in readings),
             *shown,
         ),
@@ -131,7 +131,7 @@ def _in_general(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix) -> Findi
     return Finding(
         role="risk",
         summary=f"{scaler.ref} scales {engine.label} on GPUs by {names}: {effect}.",
-        evidence=(*(scaler.evidence(look.path, look.text) for look in scaler.looks), *_cpu_evidence(engine.container)),
+        evidence=(*scaler.quoted, *_cpu_evidence(engine.container)),
         fix=rescale,
     )
 

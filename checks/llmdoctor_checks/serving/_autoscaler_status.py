@@ -100,7 +100,7 @@ def _gets_nothing(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix, logs: 
                 summary=f"{scaler.ref} {_NO_PODS.get(reason, _NO_VALUE).format(engine.label)}, and does nothing.{waits}",
                 evidence=(
                     row.get("event") or acting.evidence("status.conditions[ScalingActive]", said),
-                    *(scaler.evidence(look.path, look.text) for look in scaler.looks),
+                    *scaler.quoted,
                     *((queue[1],) if queue else ()),
                     *(told[1] if told else ()),
                 ),
@@ -148,7 +148,7 @@ def _not_used(pod: Pod, engine: Engine, scaler: Scaler, subject: Subject) -> Fin
         evidence=(
             *events[-1:],
             scaler.evidence("status.conditions[Ready]", f"{said.get('reason')}: {said.get('message')}"),
-            *(scaler.evidence(look.path, look.text) for look in scaler.looks),
+            *scaler.quoted,
         ),
         explains=("scale-from-zero-blind",),
         fix=fixes.advice(
@@ -184,7 +184,7 @@ def _reads_nothing(
         f"{stays(acting)}: what it asks for finds nothing of this engine.",
         evidence=(
             object_evidence(hpa, "status.currentMetrics", "0"),
-            *(scaler.evidence(look.path, look.text) for look in scaler.looks),
+            *scaler.quoted,
             queue[1],
         ),
         explains=("queue-growing", "kv-cache-saturated"),
@@ -228,7 +228,7 @@ def flaps(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix) -> Finding | N
             *rescaled_up,
             *rescaled_down,
             *((acting.evidence(path[1:].replace("/", "."), f"{window}"),) if short else ()),
-            *(scaler.evidence(look.path, look.text) for look in scaler.looks),
+            *scaler.quoted,
         ),
         fixes=((window_fix,) if short else ()) + ((rescale,) if alone else ()),
     )

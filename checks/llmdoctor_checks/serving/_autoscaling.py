@@ -92,6 +92,11 @@ class Scaler(msgspec.Struct, frozen=True):
         """Something that it says."""
         return object_evidence(self.item, path, text)
 
+    @property
+    def quoted(self) -> Iterator[Evidence]:
+        """By what it scales, as it says it."""
+        return (self.evidence(look.path, look.text) for look in self.looks)
+
 
 def scalers(subject: Subject, cluster: Cluster) -> Iterator[Scaler]:
     """The autoscalers of what owns these pods."""

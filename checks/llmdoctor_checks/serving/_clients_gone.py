@@ -22,7 +22,6 @@ from kubectl_llmdoctor.api import (
     in_order,
     log_evidence,
     long_past,
-    object_evidence,
     often,
     say_seconds,
     seconds_between,
@@ -115,7 +114,7 @@ def given_up(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs:
             severity="warning",
             summary=f"{len(cut)} of {len(ages)} requests {whose} were {say_seconds(timeout.seconds)} old, which is what "
             f"{timeout.where} allows{'' if timeout.whole else ' without a word of the answer'}.",
-            evidence=(log_evidence(cut[-1]), object_evidence(timeout.item, timeout.path, timeout.text)),
+            evidence=(log_evidence(cut[-1]), timeout.evidence),
             fix=longer(timeout, 0),
             order=cut[0].order,
         )
@@ -188,7 +187,7 @@ def cut_short(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs
         f"{timeout.where} ends every request after {say_seconds(timeout.seconds)}.",
         evidence=(
             *(log_evidence(line) for line in (as_old or lines)[:2]),
-            object_evidence(timeout.item, timeout.path, timeout.text),
+            timeout.evidence,
         ),
         fix=longer(timeout, 0),
         order=lines[0].order,

@@ -17,7 +17,7 @@ _BATCHES, _FEW = frozenset({"vllm", "sglang", "tgi", "lmdeploy", "tensorrt-llm",
 
 def held_back(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Finding | None:
     """An engine that runs as many requests as its proxy lets through, all the while, and a gateway that is told 503 for others."""
-    proxy = next((c for c in pod.containers if c.name == _PROXY), None)
+    proxy = pod.container(_PROXY)
     told = next((x for x in proxy.spec.env if x.name == _LETS), None) if proxy is not None else None
     limit = int(str(told.value)) if told is not None and str(told.value).isdecimal() else 0
     said = last_load(engine.container, logs) if logs is not None else []

@@ -22,7 +22,6 @@ from kubectl_llmdoctor.api import (
     dig,
     fixes,
     log_evidence,
-    object_evidence,
     rows,
     say_seconds,
     seconds_between,
@@ -74,7 +73,7 @@ def closed_while_idle(
     if variable is None or told is not None or not pod.ready or pod.leaving or _ended(engine):
         return None
     lines = _reset(pod, engine, cluster)
-    own = logs.current(engine.container.name) if logs is not None else None
+    own = engine.container.own_log(logs)
     if (
         len(lines) < _FEWEST
         or own is None
@@ -123,7 +122,7 @@ def _at_that_age(pod: Pod, lines: list[Line], ages: list[float], known: Iterable
         f"{timeout.where} allows; {lines[0].log.container} beside the server tells of a connection that was reset.",
         evidence=(
             *(log_evidence(line) for line in lines[:2]),
-            object_evidence(timeout.item, timeout.path, timeout.text),
+            timeout.evidence,
         ),
         fix=longer(timeout, 0),
         order=lines[0].order,
@@ -147,7 +146,7 @@ def _reset(pod: Pod, engine: Engine, cluster: Cluster) -> list[Line]:
     names = {item.name for item in pod.services}
     asking = clients(pod, names, cluster)
     found: list[Line] = []
-    top = top_of(pod.item, cluster) if pod.item else None
+    top = top_of(pod.item, cluster)
     # of several replicas, one of which ended, only the address tells whose connection it was
     unsure = top is not None and top.item.ref in cluster.once("restarted", lambda: _restarted(cluster))
     for line, to in said:

@@ -23,7 +23,7 @@ _LATE = 120
 
 def overlooked(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
     """One that says so of the pod's Service when the pod had been ready for a while."""
-    ready = next((c for c in pod.status.conditions if c.type == "Ready" and c.status == "True"), None)
+    ready = pod.status.ready
     served = cluster.seconds_since(ready.last_transition_time) if ready is not None else None
     said = cluster.once("no server", lambda: _said(cluster)) if served is not None and pod.services else []
     for service in pod.services if said else ():

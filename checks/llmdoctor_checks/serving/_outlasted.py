@@ -17,7 +17,6 @@ from kubectl_llmdoctor.api import (
     Pod,
     log_evidence,
     long_past,
-    object_evidence,
     say_seconds,
 )
 from llmdoctor_checks.serving._timeouts import longer, of_knative
@@ -43,7 +42,7 @@ def outlasted(pod: Pod, cluster: Cluster, logs: Logs | None) -> Finding | None:
             severity="warning",
             summary=f"{lines[-1].log.container} of {pod.name} took up to {say_seconds(round(longest))} for {len(late)} of {len(answers)} "
             f"requests, and {timeout.where} allows {say_seconds(timeout.seconds)}: their clients got 504 before the answer was there.",
-            evidence=(log_evidence(lines[-1]), object_evidence(timeout.item, timeout.path, timeout.text)),
+            evidence=(log_evidence(lines[-1]), timeout.evidence),
             fix=longer(timeout, 0, at_least=longest),
             order=lines[0].order,
         )

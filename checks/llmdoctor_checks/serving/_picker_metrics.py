@@ -105,7 +105,7 @@ def blind_picker(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Find
 def _told(container: Container, logs: Logs | None) -> Iterator[tuple[str, Evidence]]:
     words = " ".join(container.spec.argv)[:8000]
     yield words, pod_evidence(container, "args", words[:200])
-    log = logs.current(container.name) if logs is not None else None
+    log = container.own_log(logs)
     for line in log.find(FLAGS) if log is not None else ():
         yield line.text[:8000], log_evidence(line, "-metric")
 

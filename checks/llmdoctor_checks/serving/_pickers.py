@@ -80,7 +80,7 @@ def refused_for(pod: Pod, cluster: Cluster) -> Iterator[tuple[str, list[Line]]]:
         item = cluster.item("Pod", text.namespace, text.pod) if text.namespace == pod.namespace else None
         if item is None or text.previous:
             continue
-        container = next((c for c in Pod.of(item, cluster).containers if c.name == text.container), None)
+        container = Pod.of(item, cluster).container(text.container)
         told = " ".join(container.spec.argv) if container is not None else ""
         if _finds_only(told[:8000], pod, cluster):
             asked = Log(text).find('"POST /v1/')

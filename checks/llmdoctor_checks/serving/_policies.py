@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from fnmatch import fnmatchcase
 from typing import Any
 
-from kubectl_llmdoctor.api import Cluster, Item, Pod, dig, rows, words
+from kubectl_llmdoctor.api import Cluster, Item, Pod, dig, rows, table, words
 
 
 def selected(selector: Any, labels: dict[str, str]) -> bool:
@@ -170,9 +170,8 @@ def cilium_admits(
 def _bare(selector: dict[str, Any]) -> dict[str, Any]:
     """A selector without the sources of its labels (`k8s:app`, `any:app`)."""
     wanted, terms = selector.get("matchLabels"), rows(selector.get("matchExpressions"))
-    names = wanted.items() if isinstance(wanted, dict) else ()
     return {
-        "matchLabels": {_key(key): value for key, value in names},
+        "matchLabels": {_key(key): value for key, value in table(wanted).items()},
         "matchExpressions": [{**term, "key": _key(str(term.get("key")))} for term in terms],
     }
 
@@ -194,7 +193,7 @@ def _covers(one: dict[str, Any], port: int) -> bool:
     return int(number) <= port <= (end if isinstance(end, int) and end else int(number))
 
 
-def cilium_leads_outside(rule: dict[str, Any], port: int, hosts: Collection[str] = ()) -> bool:
+def cilium_leads_outside(rule: dict[str, Any], port: int, hosts: Collection[str]) -> bool:
     """Whether one of Cilium's rules may let a pod out of the cluster at a port; names and groups may mean any address.
 
     Where the hosts that are asked are known, names must mean one of them; a star is taken for any characters. Without a peer a rule

@@ -200,7 +200,7 @@ def _asked(pod: Pod, logs: Logs) -> Iterator[tuple[Line, str, str]]:
                 yield line, named["host"], named["port"]
     for line in (x for x in logs.find(*_NAMELESS) if len(x.log) - x.number <= _LAST):
         variable = next((name for pattern, name in _BY_VARIABLE if re.search(pattern, line.text[:4000])), "")
-        container = next((c for c in pod.containers if c.name == line.log.source.container), None)
+        container = pod.container(line.log.source.container)
         told = container.env.get(variable) if container is not None else None
         address = (
             re.match(r"(?:\w{1,10}://)?(?P<host>[\w.-]{1,253}):(?P<port>\d{1,5})\b", told.value or "") if told else None
@@ -405,7 +405,7 @@ def _of_servers(cluster: Cluster) -> Iterator[str]:
 
 def _unanswered(engine: Engine, logs: Logs | None) -> Line | None:
     """A line of a download from the Hub that got no answer."""
-    for log in logs.of(engine.container.name) if logs else ():
+    for log in engine.container.own_logs(logs):
         for line in log.find(*_NO_ANSWER):
             if "huggingface" in line.text or "hf.co" in line.text or "name resolution" in line.text:
                 return line

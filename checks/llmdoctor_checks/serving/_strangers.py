@@ -116,8 +116,8 @@ def _others(item: Item, pod: Pod, cluster: Cluster, *, every: bool) -> Iterator[
 
 def _apart(other: Pod, pod: Pod, cluster: Cluster) -> bool:
     """Whether two pods are of two workloads, by their owners' names where the other's were not read."""
-    top = top_of(other.item, cluster) if other.item else None
-    mine = top_of(pod.item, cluster) if pod.item else None
+    top = top_of(other.item, cluster)
+    mine = top_of(pod.item, cluster)
     if top is not None:
         return mine is not None and top.item is not mine.item
     return _owner(other) not in (None, _owner(pod))

@@ -19,6 +19,7 @@ import msgspec
 from kubectl_llmdoctor.api import (
     Cluster,
     Engine,
+    Evidence,
     Fix,
     Item,
     Pod,
@@ -27,6 +28,7 @@ from kubectl_llmdoctor.api import (
     duration,
     escaped,
     fixes,
+    object_evidence,
     rows,
     say_seconds,
 )
@@ -95,6 +97,11 @@ class Timeout(msgspec.Struct, frozen=True):
     def where(self) -> str:
         """The object that says it: `HTTPRoute/llama`."""
         return f"{self.item.raw.get('kind')}/{self.item.name}"
+
+    @property
+    def evidence(self) -> Evidence:
+        """What the object says of it."""
+        return object_evidence(self.item, self.path, self.text)
 
 
 def ports(engine: Engine) -> set[int]:

@@ -112,7 +112,7 @@ def _stopped(pod: Pod, cluster: Cluster) -> list[Event]:
 
 def _deployment(pod: Pod) -> tuple[str, str]:
     """Namespace and name of the Deployment above a pod; without a name where there is none."""
-    top = top_of(pod.item, pod.cluster) if pod.item else None
+    top = top_of(pod.item, pod.cluster)
     return pod.namespace, top.item.name if top and top.item.plain_kind == "Deployment" else ""
 
 

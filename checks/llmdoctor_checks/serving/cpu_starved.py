@@ -315,7 +315,7 @@ def _by_quota(
     crowd: tuple[Fix, ...] = ()
     if starves is None and _computes_there(pod, engine, throttled[0]):
         starves = "the model is computed on the CPU, so that all its threads stand still meanwhile", ()
-        counted = _counted(logs.current(container.name)) if logs and engine.name in ("ollama", "llama.cpp") else None
+        counted = _counted(container.own_log(logs)) if engine.name in ("ollama", "llama.cpp") else None
         if counted and limit and counted[1] * 1000 > limit:
             meanwhile = f"the model is computed there with {counted[1]} threads, each of which waits for all others at every step"
             starves, crowd = (meanwhile, (log_evidence(counted[0]),)), (_fewer_threads(engine, limit),)

@@ -27,7 +27,6 @@ from kubectl_llmdoctor.api import (
     fixes,
     log_evidence,
     long_past,
-    object_evidence,
     parse_time,
     rows,
     say_seconds,
@@ -295,7 +294,7 @@ def _gave_up(pod: Pod, cut: list[Line], timeout: Timeout | None, cluster: Cluste
         summary=f"{where} gave up waiting for an answer from {whose} server{after}; {times}{allows}.",
         evidence=(
             *(log_evidence(line, telling(line)) for line in cut[:2]),
-            *([object_evidence(timeout.item, timeout.path, timeout.text)] if timeout else []),
+            *([timeout.evidence] if timeout else []),
         ),
         fixes=(*_rests(cut, cluster), *_allow(pod, cut, timeout, cluster)),
     )
@@ -350,7 +349,7 @@ def _shorter_than_answers(
             confidence="likely" if timeout.whole else "possible",
             summary=f"{where} {ends} {say_seconds(timeout.seconds)}; {what} allows {tokens} tokens, and at "
             f"{FASTEST_TOKENS_PER_SECOND} a second {fits} fit: one of full length takes {needs} or more.",
-            evidence=(object_evidence(timeout.item, timeout.path, timeout.text),),
+            evidence=(timeout.evidence,),
             fix=longer(timeout, tokens),
         )
     return None
@@ -396,7 +395,7 @@ def _own_timeout(pod: Pod, subject: Subject, logs: Logs | None) -> Finding | Non
 
 def _patient(pod: Pod, name: str) -> Fix:
     """More time for gunicorn's workers, by its variable where nothing else says how much they have."""
-    container = next((c for c in pod.containers if c.name == name), None)
+    container = pod.container(name)
     text = f"Give gunicorn --timeout {enough(None)}"
     words = " ".join(container.spec.argv) if container is not None else ""
     if (
@@ -492,7 +491,7 @@ def _all_at_one_age(
         + (" The server runs on." if own is not None and (engine is not None or who.pod != pod.name) else ""),
         evidence=(
             *(log_evidence(line) for line in lines[:2]),
-            *([object_evidence(timeout.item, timeout.path, timeout.text)] if timeout else []),
+            *([timeout.evidence] if timeout else []),
         ),
         fix=longer(timeout, 0)
         if timeout
@@ -525,7 +524,7 @@ def _measured(timeout: Timeout, taken: Histogram, tokens: int | None) -> Finding
         confidence="certain" if timeout.whole else "possible",
         summary=f"{where} {ends} {say_seconds(timeout.seconds)}; of {taken.observed:.0f} requests that the engine finished "
         f"{share:.1%} took longer{streams}.",
-        evidence=(object_evidence(timeout.item, timeout.path, timeout.text), taken.evidence(said)),
+        evidence=(timeout.evidence, taken.evidence(said)),
         fix=longer(timeout, int(seconds * FASTEST_TOKENS_PER_SECOND)),
     )
 

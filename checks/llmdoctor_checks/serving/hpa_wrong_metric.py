@@ -173,7 +173,7 @@ def _at_once(engine: Engine, logs: Logs | None) -> tuple[int, Evidence] | None:
     told = engine.explicit("max_num_seqs")
     if told is not None and isinstance(told.value, int) and told.value > 0:
         return told.value, setting_evidence(engine.container, told)
-    log = logs.current(engine.container.name) if logs is not None and engine.name == "llama.cpp" else None
+    log = engine.container.own_log(logs) if engine.name == "llama.cpp" else None
     found = log.matching(rf"{_SLOTS}(\d{{1,4}})\b", _SLOTS) if log is not None else ()
     return next(((int(said[1]), log_evidence(line)) for line, said in found), None)
 

@@ -27,6 +27,7 @@ from kubectl_llmdoctor.api import (
     object_evidence,
     pod_evidence,
     rows,
+    table,
 )
 from kubectl_llmdoctor.catalog.metrics import names
 from llmdoctor_checks.serving._autoscaling import metrics_off, scalers
@@ -191,8 +192,7 @@ def _there(key: str) -> dict[str, Any]:
 def _meant(monitor: Item, wanted: dict[str, Any], cluster: Cluster, within: str = "", *, seen: bool = False) -> bool:
     """Whether there are pods with the labels that a monitor wants, of one namespace or any, or, unless only what was `seen` counts,
     there may be some that nobody has seen."""
-    chosen = dig(monitor.raw, "spec.namespaceSelector")
-    told = chosen if isinstance(chosen, dict) else {}
+    told = table(dig(monitor.raw, "spec.namespaceSelector"))
     names = told.get("matchNames")
     where = [""] if told.get("any") is True else names if isinstance(names, list) else [monitor.namespace]
     if not seen and not all(cluster.complete("Pod", str(name)) for name in where):
@@ -284,7 +284,7 @@ def _scrapes(
     engine: Engine, paths: tuple[str, ...], logs: Logs | None, literals: tuple[str, ...], status: str
 ) -> Line | None:
     """The last of several scrapes that the server answered with a status, by its own log."""
-    log = logs.current(engine.container.name) if logs is not None else None
+    log = engine.container.own_log(logs)
     pattern = _ANSWERED.format(paths="|".join(map(re.escape, paths)), status=status)
     lines = [x for x in log.find(*literals) if re.search(pattern, x.text[:400])] if log else []
     return lines[-1] if len(lines) >= _OFTEN else None
@@ -381,7 +381,7 @@ def _without_value(engine: Engine, subject: Subject, cluster: Cluster) -> Eviden
     return None
 
 
-def _finding(pod: Pod, engine: Engine, one: Asked, scaling: Evidence | None, refused: Line | None = None) -> Finding:
+def _finding(pod: Pod, engine: Engine, one: Asked, scaling: Evidence | None, refused: Line | None) -> Finding:
     right = _PATHS.get(engine.name, (one.path,))
     fix: Fix
     if metrics_off(engine):

@@ -201,7 +201,7 @@ def _exceeded(subject: Subject) -> Iterator[Evidence]:
             if (condition.get("reason") == _REASON or _NEVER in message) and condition.get("status") == "False":
                 yield Evidence(
                     source="workload",
-                    ref=f"{item.kind.partition('.')[0]}/{item.name} status.conditions[{condition.get('type')}]",
+                    ref=f"{item.plain_kind}/{item.name} status.conditions[{condition.get('type')}]",
                     text=f"{condition.get('reason') or ''}: {message}".strip(": "),
                 )
 

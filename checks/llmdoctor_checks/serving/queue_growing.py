@@ -205,7 +205,7 @@ def _fix(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, metrics: 
         return more_replicas(pod, times, "they have all that is here now in service at once", soon)
     summary = f"Run {need.replicas} replicas instead of {need.now}: {need.text}{soon}"
     at = place_of_replicas(pod, workload.item) if workload else ""
-    if workload is None or not at or any(True for _ in scalers(subject, cluster)):
+    if workload is None or not at or any(scalers(subject, cluster)):
         return fixes.advice(f"{summary} (in {fixes.edited(pod)}, or the maximum of its autoscaler)")
     return with_replicas(workload.item, at, need.replicas, summary)
 
@@ -440,7 +440,7 @@ def _shed(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Find
 
 def _waited(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
     """Requests that Text Generation Inference answered after they had waited far longer than it computed, and kept coming meanwhile."""
-    log = logs.current(engine.container.name) if logs is not None else None
+    log = engine.container.own_log(logs)
     lines = [*log.find(_QUEUED)][-_REQUESTS:] if log is not None and engine.name == "tgi" else []
     told = [(x, float(m[1]), float(m[2]), float(m[3])) for x in lines if (m := _TOOK.search(x.text[:8000]))]
     third, ago = len(told) // 3, written_ago(lines[-1], pod.cluster.now) if lines else None

@@ -192,7 +192,7 @@ def _of_engine(
 
 def _refused_before(pod: Pod, server: Container, cluster: Cluster, logs: Logs | None) -> Finding | None:
     """Bodies that a gateway refused, which the server never saw."""
-    own = logs.current(server.name) if logs is not None else None
+    own = server.own_log(logs)
     bodies = _bodies.refused(pod, server, cluster, own)
     if not bodies:
         return None

@@ -85,7 +85,7 @@ def scale_from_zero_blind(pod: Pod, subject: Subject, cluster: Cluster, logs: Lo
             "brings one back.",
             evidence=(
                 scaler.evidence(f"spec.{low}", f"{low}: {said}" if said is not None else f"no {low}, which means 0"),
-                *(scaler.evidence(look.path, look.text) for look in scaler.looks),
+                *scaler.quoted,
             ),
             fix=_fix(scaler, low),
         )
@@ -108,7 +108,7 @@ def _unseen(pod: Pod, scaler: Scaler, cluster: Cluster) -> Finding | None:
                 scaler.evidence("status.conditions[Active]", f"{said.get('reason')}: {said.get('message')}"),
                 log_evidence(asked[0]),
                 log_evidence(asked[-1]),
-                *(scaler.evidence(look.path, look.text) for look in scaler.looks),
+                *scaler.quoted,
             ),
             fix=_fix(scaler, "minReplicaCount"),
         )
@@ -129,7 +129,7 @@ def _of_router(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
             evidence=(
                 log_evidence(lines[-1]),
                 scaler.evidence("status.conditions[Active]", "status: False"),
-                *(scaler.evidence(look.path, look.text) for look in scaler.looks),
+                *scaler.quoted,
             ),
             fix=_fix(scaler, "minReplicaCount"),
             order=lines[0].order,

@@ -76,7 +76,7 @@ def _literals(container: Container) -> Iterator[_Literal]:
             operation = {"op": "replace", "path": f"{at}/env/{index}", "value": _reference(variable.name, secret)}
             yield variable.name, f"env[{variable.name}]", variable.value, [operation]
     for group in ("command", "args"):
-        words = [str(word) for word in getattr(container.spec, group)]
+        words = container.spec.words(group)
         for index, word in enumerate(words):
             if "\n" in word:
                 yield from _in_script(f"{group}[{index}]", word)

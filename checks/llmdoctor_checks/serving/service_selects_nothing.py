@@ -272,7 +272,7 @@ def _port(pod: Pod, port: int, item: Item, cluster: Cluster) -> Iterator[Finding
             role="cause" if empty and not _served(pod, port) else "risk",
             summary=f"Service {item.name} sends port {row.get('port')} to the port named {name} of {pod.name}, and no "
             f"container declares one ({have}): it has no endpoint, and "
-            + (f"{way.kind.partition('.')[0]} {way.name} leads nowhere." if way else "connections are refused."),
+            + (f"{way.plain_kind} {way.name} leads nowhere." if way else "connections are refused."),
             evidence=(object_evidence(item, f"spec.ports[{index}].targetPort", name), *((empty,) if empty else ())),
             fix=fixes.set_field(item, f"/spec/ports/{index}/targetPort", port, f"Send to port {port}"),
         )

@@ -74,7 +74,7 @@ def storage_initializer_failed(pod: Pod, logs: Logs | None) -> Iterator[Finding]
             continue
         if of_image and ending.container.running and ending.container.status.ready:
             continue  # it has linked the model since
-        log = log_of(ending, logs) if logs else None
+        log = log_of(ending, logs)
         if log is not None and (found := _there_before(pod, ending, log)) is not None:
             yield found
             return
@@ -133,7 +133,7 @@ def _see_why(pod: Pod, container: str, *, of_image: bool) -> Fix:
             log,
         )
     account = pod.spec.service_account_name or "default"
-    words = next(([str(word) for word in c.spec.args] for c in pod.containers if c.name == container), [])
+    words = next((c.spec.words("args") for c in pod.containers if c.name == container), [])
     uri = words[0] if words and "://" in words[0] else "the model's address"
     return fixes.advice(
         f"Correct {uri} in storageUri of {fixes.edited(pod)} where the store has no such thing; where it refuses, give service account "

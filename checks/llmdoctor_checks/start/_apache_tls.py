@@ -39,7 +39,7 @@ _OPTIONS = {
 def apache_speaks_tls(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
     """The last such line of a container whose next request was not answered, either."""
     for container in pod.containers if pod.exists and logs is not None else ():
-        log = logs.current(container.name) if logs is not None else None
+        log = container.own_log(logs)
         lines = list(log.find(FAILED)) if log is not None else []
         answered = max((x.number for x in log.find('" 200 ')), default=0) if log is not None and lines else 0
         if not lines or lines[-1].number < answered or engines_in(pod):

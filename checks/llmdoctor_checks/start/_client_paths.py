@@ -70,7 +70,7 @@ class _Request(msgspec.Struct, frozen=True):
 
 def refused_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """Clients of a ready server that answered nobody, and refuses each request alike."""
-    log = logs.current(engine.container.name) if logs is not None and pod.ready else None
+    log = engine.container.own_log(logs) if pod.ready else None
     if log is None or answered(log):
         return
     asked = list(_requests(log))

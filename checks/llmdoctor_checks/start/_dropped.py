@@ -67,7 +67,7 @@ def dropped(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Fi
 
     The server has answered him afterwards, so that the way between them is open.
     """
-    log = logs.current(engine.container.name) if logs is not None and pod.ready else None
+    log = engine.container.own_log(logs) if pod.ready else None
     said = cluster.once("late health checks", lambda: list(_late(cluster))) if log is not None else []
     names = {item.name for item in pod.services}
     for late in said if log is not None else ():

@@ -56,7 +56,7 @@ def first_word_alone(pod: Pod) -> Iterator[Finding]:
 
 def _split(container: Container) -> tuple[list[str], str, list[str]] | None:
     """The shell with its options, the program, and the words that it does not get."""
-    words = [str(word) for word in (*container.spec.command, *container.spec.args)]
+    words = list(container.spec.argv)
     if not container.spec.command or len(words) < 4 or not re.fullmatch(_SHELL, words[0]):
         return None
     at = 1

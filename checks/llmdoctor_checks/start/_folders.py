@@ -33,7 +33,7 @@ _FOLDER = (
 def folder_for_file(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """Whose last words are of a folder, at which its container mounts a volume that holds files."""
     for ending in endings(pod) if logs is not None else ():
-        log = log_of(ending, logs) if logs is not None and ending.code else None
+        log = log_of(ending, logs) if ending.code else None
         last = last_words(log) if log is not None else set()
         for line in (x for x in (log.find(*LITERALS) if log is not None else ()) if x.number in last):
             said = re.search(_FOLDER, line.text[:4000])

@@ -70,7 +70,7 @@ def unknown_service(
 
 def _told(container: Container, logs: Logs | None) -> tuple[tuple[str, ...], Evidence] | None:
     """The services that a server says it has, where it was asked for another."""
-    for log in logs.of(container.name) if logs else ():
+    for log in container.own_logs(logs):
         for line in log.find(KNOWN):
             if (said := re.search(_NAMES, line.text[:4000])) is not None:
                 return tuple(re.findall(r'"([^"]+)"', said[1])), log_evidence(line, KNOWN)

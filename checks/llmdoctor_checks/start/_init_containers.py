@@ -173,7 +173,7 @@ def never_ends(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
 
 def _kept_by_vault(pod: Pod, agent: Container, logs: Logs | None) -> Iterator[Finding]:
     """Vault's agent, which tries again until it may log in, and has read every secret that the pod asks for."""
-    log = logs.current(agent.name) if logs else None
+    log = agent.own_log(logs)
     last = log.last(*VAULT) if log else None
     if log is None or last is None:
         return

@@ -40,7 +40,7 @@ _BY_THE_VALUE = (
 def in_marks(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
     """A container that ended with such a word in its last ones."""
     for ending in endings(pod):
-        log = log_of(ending, logs) if logs else None
+        log = log_of(ending, logs)
         if log is None or not ending.code:
             continue
         container, last = ending.container, last_words(log)

@@ -135,7 +135,7 @@ def _not_redirected(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
         if container.name not in _REDIRECTS or container.role != "init" or ending.oom_killed:
             continue
         checks = "validat" in container.name
-        log = log_of(ending, logs) if logs else None
+        log = log_of(ending, logs)
         last = [line for line in log.lines() if line.text.strip()][-1:] if log is not None else []
         yield Finding(
             summary=f"{container.name}, which the mesh puts before all other containers, ended with exit code {ending.code}: "
@@ -205,7 +205,7 @@ def _waits_for_a_store(container: Container, logs: Logs | None) -> Confidence | 
     """How sure it is that one which is there to fetch the model has got nothing; where its log was not read, time tells."""
     if not re.search(_FETCHES, container.name) and not re.search(_FETCHES, container.spec.image.rpartition("/")[2]):
         return None
-    read = logs.of(container.name) if logs else []
+    read = container.own_logs(logs)
     said = (line for log in read for line in log.lines())
     if not read:
         afar = any(_ADDRESS.match(word) for word in container.spec.argv)
@@ -243,7 +243,7 @@ def _up_since(pod: Pod, proxy: Container, done: datetime, logs: Logs | None) -> 
     if running and up and done < up:
         at = f"status.containerStatuses[{proxy.name}].state.running"
         return "started", pod_evidence(pod, at, f"startedAt: {running.started_at}")
-    log = logs.current(proxy.name) if logs else None
+    log = proxy.own_log(logs)
     line = next(log.find(_READY), None) if log is not None else None
     ready = re.search(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z", line.text[:200]) if line else None
     since = parse_time(ready[0]) if ready else None
@@ -376,7 +376,7 @@ def _between_ranks(pod: Pod, subject: Subject, proxy: Container, logs: Logs | No
         return  # a rank that is not there is waited for, with or without a proxy
     for engine in subject.engines(pod) if logs and not past and proxy.status.ready else ():
         container = engine.container
-        log, stood = logs.current(container.name) if logs else None, pod.cluster.seconds_since(container.started)
+        log, stood = container.own_log(logs), pod.cluster.seconds_since(container.started)
         spread = (pod.nodes or 0) > 1 or 0 < container.gpus < engine.workers_at_least
         if log is None or stood is None or container.status.ready or not spread or phase_of(log):
             continue
@@ -448,7 +448,7 @@ def _refused(pod: Pod, container: Container, logs: Logs | None) -> Line | None:
 
 def complaint(proxy: Container, logs: Logs | None) -> list[Evidence]:
     """What the proxy says of its control plane, last."""
-    for log in logs.of(proxy.name) if logs else []:
+    for log in proxy.own_logs(logs):
         for text in _CONTROL_PLANE:
             found = list(log.find(text))
             if found and re.search(r"error|failed|closed", found[-1].text):

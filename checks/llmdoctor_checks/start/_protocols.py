@@ -65,14 +65,14 @@ def other_protocol(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Find
     if not without_tls(engine, port):
         return
     for item, path, protocol, fix in (*_by_services(pod, port), *_by_pools(pod, port)):
-        log = logs.current(engine.container.name) if logs else None
+        log = engine.container.own_log(logs)
         said: Line | None = next(log.find(NO_HTTP), None) if log is not None else None
         with_it = "TLS" if protocol.lower() == "https" else "HTTP/2"
         sure = said or item in pod.services  # a gateway need not heed what a pool says
         yield Finding(
             role="cause" if sure and pod.exists and pod.ready and not answered(log) else "risk",
             severity="warning",
-            summary=f"{item.kind.partition('.')[0]} {item.name} says that {protocol} is spoken at port {port}: gateways ask {engine.title} "
+            summary=f"{item.plain_kind} {item.name} says that {protocol} is spoken at port {port}: gateways ask {engine.title} "
             f"with {with_it} there, and it speaks HTTP/1.1 without TLS, so that each request through them fails.",
             evidence=(object_evidence(item, path, protocol), *((log_evidence(said, NO_HTTP),) if said else ())),
             fix=fix,

@@ -72,7 +72,7 @@ def routed_elsewhere(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
             continue
         first, have = wrong[0], ", ".join(map(str, numbers))
         kind = first.item.plain_kind
-        asked = any(answered(logs.current(c.name)) for c in pod.containers) if logs is not None else False
+        asked = any(answered(c.own_log(logs)) for c in pod.containers)
         alone = pod.exists and pod.ready and len(wrong) == ways and not asked
         yield Finding(
             role="cause" if alone else "risk",

@@ -97,7 +97,7 @@ def _failed(pod: Pod, item: Item, name: str) -> Finding | None:
         explains=_EXPLAINS,
         fix=fixes.platform(
             f"Fix what keeps {last.kind} {last.name} from it{_asked_for(item)}; {item.kind} {item.name} makes the Secret then",
-            f"kubectl -n {pod.namespace} describe {last.kind.partition('.')[0].lower()} {last.name}",
+            f"kubectl -n {pod.namespace} describe {last.plain_kind.lower()} {last.name}",
         ),
         order=_MORE,
     )

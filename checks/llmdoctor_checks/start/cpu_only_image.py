@@ -242,7 +242,7 @@ def _says(
     container: Container, logs: Logs | None, words: Iterable[tuple[str, Confidence]], *, may_be_another: bool
 ) -> tuple[Line, Confidence] | None:
     """The line by which a CPU build is known, and how surely; `may_be_another`: the program has other parts, and one of them may serve."""
-    for log in logs.of(container.name) if logs else ():
+    for log in container.own_logs(logs):
         for literal, sure in words:
             line = next((x for x in log.find(literal) if not re.search(_ASKED, x.text.partition(literal)[0])), None)
             if line is None:

@@ -197,7 +197,7 @@ def _unseen(engine: Engine, logs: Logs | None, rest: str) -> str | None:
     """The file that has the engine's output, if the log has none and the pod has not been ready for long."""
     container = engine.container
     to = re.search(_TO_FILE, rest)
-    log = logs.current(container.name) if logs else None
+    log = container.own_log(logs)
     trouble = container.trouble("not-ready")
     if to is None or trouble is None or (log is not None and log.text.strip()):
         return None

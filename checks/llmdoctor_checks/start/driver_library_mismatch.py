@@ -75,5 +75,5 @@ def driver_library_mismatch(pod: Pod, hardware: Hardware, logs: Logs | None) -> 
 
 def _had_gpus(pod: Pod, logs: Logs | None) -> bool:
     """Whether the instance that ended had come as far as only one with a GPU comes."""
-    ended = [log for ending in endings(pod) if logs and (log := log_of(ending, logs))]
+    ended = [log for ending in endings(pod) if (log := log_of(ending, logs))]
     return any((phase := phase_of(log)) is not None and phase.name not in _BEFORE_GPUS for log in ended)

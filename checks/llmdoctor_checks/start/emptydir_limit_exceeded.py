@@ -153,7 +153,7 @@ def _evicted(cluster: Cluster, namespace: str) -> dict[str, list[k8s.Pod]]:
         owner = next((ref.uid or ref.name for ref in pod.metadata.owner_references if ref.controller), "")
         if pod.status.reason == "Evicted" and re.search(_OVER, pod.status.message):
             found.setdefault(owner, []).append(pod)
-        elif any(one.type == "Ready" and one.status == "True" for one in pod.status.conditions):
+        elif pod.status.ready:
             serving.add(owner)
     return {owner: pods for owner, pods in found.items() if owner not in serving}
 

@@ -265,7 +265,7 @@ def _left_over(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         why = f"args of {container.name} begin with {word}, and the image's ENTRYPOINT is llama-server, which takes them for its own"
         shown = pod_evidence(container, "args", quoted(" ".join(str(one) for one in spec.args)))
         moved: list[dict[str, Any]] = [
-            {"op": "add", "path": f"{at}/command", "value": [str(one) for one in spec.args]},
+            {"op": "add", "path": f"{at}/command", "value": spec.words("args")},
             {"op": "remove", "path": f"{at}/args"},
         ]
         fix = fixes.patch(
@@ -401,7 +401,7 @@ def _aborts(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     ended = next((e for e in endings(pod) if e.container is container and e.code == 134), None)
     if engine.name != "llama.cpp" or ended is None:
         return
-    log = log_of(ended, logs) if logs else None
+    log = log_of(ended, logs)
     asserted = next(log.find(_ASSERTION), None) if log is not None else None
     for name, least in _LEAST.items():
         setting = engine.explicit(name)

@@ -123,7 +123,7 @@ def gpu_arch_unsupported(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | 
     crashed = container.crashed
     if pod.exists and not crashed and container.terminated is None and container.restarts == 0 and not pod.unscheduled:
         return  # it is on its way: what it says will tell
-    if any(log.text for log in (logs.of(container.name) if logs else ())):
+    if any(log.text for log in container.own_logs(logs)):
         return  # what it printed is the better witness
     device = sizing.accelerator
     compute = device.gpu.compute if device else None

@@ -228,7 +228,7 @@ def _too_few(
     if pod.exists and not failing:
         return
     begun = _STARTED if engine.explicit("data_parallel_size") else _STARTED + _LOADS
-    if failing and any(re.search(begun, log.text) for log in (logs.of(container.name) if logs else ())):
+    if failing and any(re.search(begun, log.text) for log in container.own_logs(logs)):
         return  # all workers had started, in other pods too: whatever ended them came later
     resource = next(iter(container.accelerators), "nvidia.com/gpu")
     yield Finding(
@@ -249,7 +249,7 @@ def _too_many_for_a_group(
     """More workers than all pods of a replica have GPUs: how they are spread over the pods does not matter then."""
     if pod.ready or any(name in engine.found.unresolved for name in _SIZES[:2]):
         return
-    if any(re.search(_STARTED, log.text) for log in (logs.of(engine.container.name) if logs else ())):
+    if any(re.search(_STARTED, log.text) for log in engine.container.own_logs(logs)):
         return
     sizes = [s for s in explicit if s.name in _SIZES[:2] and isinstance(s.value, int)]
     workers = math.prod(s.value for s in sizes)
@@ -293,7 +293,7 @@ def _joins_nobody(pod: Pod, engine: Engine) -> bool:
 def _starts_alone(pod: Pod, engine: Engine) -> bool:
     """Whether its engine surely starts with nothing before it, such as the Ray of a cluster."""
     container = engine.container
-    command = [str(word) for word in container.spec.command]
+    command = container.spec.words("command")
     if engine.name not in _NODES_BY_FLAG or not engine.found.argv_known:
         return False
     if not (command or engine.own_image) or (command and re.search(r"(?:^|/)(?:ba|da|z)?sh$", command[0])):

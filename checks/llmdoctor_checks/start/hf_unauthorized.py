@@ -57,7 +57,7 @@ def hf_unauthorized(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Fin
         return  # a token may come from there, or none is needed
     if pod.partial and not pod.exists:
         return  # a runtime or the operator's own settings may give one
-    if _cached(container) or any(phase_of(log) for log in (logs.of(container.name) if logs else ())):
+    if _cached(container) or any(phase_of(log) for log in container.own_logs(logs)):
         return  # it is there already, or the log shows that it was read
     if _ran_on(container):
         return  # a server that the Hub refuses ends at once

@@ -303,7 +303,7 @@ def _of_program(pod: Pod, address: str, port: str) -> Fix:
     )
 
 
-def _fix(pod: Pod, engine: Engine | None, host: Setting | None, address: str, port: str = "") -> Fix:
+def _fix(pod: Pod, engine: Engine | None, host: Setting | None, address: str, port: str) -> Fix:
     if engine is None:
         return _of_program(pod, address, port)
     container, summary = engine.container, "Listen on all addresses of the pod"

@@ -75,7 +75,7 @@ def max_len_exceeds_model(pod: Pod, engine: Engine, logs: Logs | None) -> Iterat
         return
     if since and not engine.at_least(since):
         return
-    if any(log.text for log in (logs.of(container.name) if logs else ())):
+    if any(log.text for log in container.own_logs(logs)):
         return  # what it printed is the better witness
     found = find(engine.checkpoint)
     longest = found.architecture.longest_context if found else None

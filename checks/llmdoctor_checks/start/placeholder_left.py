@@ -25,6 +25,7 @@ from kubectl_llmdoctor.api import (
     object_evidence,
     pod_evidence,
     setting_evidence,
+    table,
 )
 from llmdoctor_checks._consequences import FAILED_START
 
@@ -227,7 +228,7 @@ def _in_image(image: str) -> re.Match[str] | None:
 
 def _proof(container: Container, path: str, text: str, logs: Logs | None, events: Events | None) -> Evidence | None:
     """What names the placeholder when the pod fails, or says that the Hub refuses the token that it is."""
-    for log in logs.of(container.name) if logs else ():
+    for log in container.own_logs(logs):
         if _told_as_token(container, path):
             for literal in _REFUSED:
                 if (line := next(log.find(literal), None)) is not None:
@@ -353,8 +354,7 @@ def _of_volumes(container: Container) -> Iterator[tuple[str, str, Evidence, bool
     for name in dict.fromkeys(mount.name for mount in container.spec.volume_mounts):
         volume = container.pod.volume(name)
         values = volume.csi.get("volumeAttributes") if volume is not None and volume.csi is not None else None
-        given = values.items() if isinstance(values, dict) else ()
-        said = [(f"csi.volumeAttributes.{key}", str(value)) for key, value in given]
+        said = [(f"csi.volumeAttributes.{key}", str(value)) for key, value in table(values).items()]
         if volume and volume.persistent_volume_claim:
             said.append(("persistentVolumeClaim.claimName", volume.persistent_volume_claim.claim_name))
         if volume and volume.host_path:

@@ -81,7 +81,7 @@ def pod_network_failed(pod: Pod, events: Events | None) -> Iterator[Finding]:
 
 def _down(pod: k8s.Pod) -> str:
     """How a pod does not run, that has ended before; empty where it runs."""
-    for status in (*pod.status.init_container_statuses, *pod.status.container_statuses):
+    for status in pod.status.of_containers:
         waits = status.state.waiting
         if (
             status.restart_count

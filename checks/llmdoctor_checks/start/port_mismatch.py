@@ -186,7 +186,7 @@ def _by_log(pod: Pod, container: Container, logs: Logs | None, events: Events | 
     refused = [(kind, e) for kind, e in failures(container, events) if "connection refused" in e.message]
     stuck = container.trouble("not-ready", "crashed") is not None
     ended = next((e for e in endings(pod) if e.container is container), None)
-    log = logs.current(container.name) if logs else None
+    log = container.own_log(logs)
     if log is None and logs is not None and ended is not None:
         log = log_of(ended, logs)
     if not stuck or not refused or log is None or ended_by_itself(container, events):
@@ -251,7 +251,7 @@ def _unheard(pod: Pod, container: Container, logs: Logs | None) -> Iterator[Find
     Whether it listens there all the same nobody says, so that it is a risk.
     """
     services = list(pod.services)
-    log = logs.current(container.name) if logs else None
+    log = container.own_log(logs)
     if not (pod.exists and pod.ready and len(services) == 1) or container.beside or log is None or answered(log):
         return
     item, declared = services[0], {p.container_port for p in container.spec.ports}
@@ -382,7 +382,7 @@ def _of_no_port(engine: Engine, asked: int, listens: int) -> Fix | None:
 
 def _by_own_word(pod: Pod, engine: Engine, port: Setting, logs: Logs | None, events: Events | None) -> Finding | None:
     """A llama-server that says that it listens elsewhere than it was told, and whose probe is refused."""
-    container, log = engine.container, logs.current(engine.container.name) if logs is not None else None
+    container, log = engine.container, engine.container.own_log(logs)
     refused = [(kind, e) for kind, e in failures(container, events) if "connection refused" in e.message]
     failing = container.trouble("not-ready", "crashed") is not None
     # one that is ready was only asked before it listened
@@ -558,7 +558,7 @@ def _services(pod: Pod, container: Container, engine: Engine, port: Setting, log
         wrong = ", ".join(str(n) for n in sorted(numbers))
         sure = port.source in _STATED or port.value in declared
         # one that is asked may have something else before it in its container
-        asked = answered(logs.current(container.name)) if logs is not None else 0
+        asked = answered(container.own_log(logs))
         # of a server that runs alone in its pod: whoever asks this Service is refused, and no other leads to it
         alone = sure and not (container.beside or asked) and len(list(pod.services)) == 1
         refused = pod.exists and pod.ready and alone

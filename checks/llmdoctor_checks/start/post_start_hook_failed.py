@@ -12,6 +12,7 @@ from kubectl_llmdoctor.api import (
     Logs,
     Pod,
     check,
+    dig,
     event_evidence,
     expression,
     fixes,
@@ -63,7 +64,7 @@ def post_start_hook_failed(pod: Pod, events: Events | None, logs: Logs | None) -
         if container.status.ready or hook is None or not (mine or held):
             continue
         command = _command(hook)
-        asked = any(log.holds(_ASKED) for log in (logs.of(container.name) if logs else ()))
+        asked = any(log.holds(_ASKED) for log in container.own_logs(logs))
         pulls = any(text in command for text in _PULLS)
         said = f"postStart hook of {container.name}" + (f" ({command[:_QUOTED]})" if command else "")
         yield Finding(
@@ -86,8 +87,7 @@ def post_start_hook_failed(pod: Pod, events: Events | None, logs: Logs | None) -
 def _waiting(container: Container) -> Iterator[Fix]:
     """Let the hook wait for the server, beside which it starts: Ollama's client asks that one to pull."""
     hook = container.spec.lifecycle.post_start if container.spec.lifecycle else None
-    action = hook.get("exec") if hook else None
-    told = action.get("command") if isinstance(action, dict) else None
+    told = dig(hook, "exec.command")
     words = told if isinstance(told, list) else []
     summary = (
         f"Have the hook wait until the server answers: {_UNTIL} before its command, as it starts beside the server"
@@ -102,8 +102,7 @@ def _waiting(container: Container) -> Iterator[Fix]:
 
 
 def _command(hook: dict[str, object]) -> str:
-    action = hook.get("exec")
-    words = action.get("command") if isinstance(action, dict) else None
+    words = dig(hook, "exec.command")
     return " ".join(" ".join(str(word) for word in words).split()) if isinstance(words, list) else ""
 
 

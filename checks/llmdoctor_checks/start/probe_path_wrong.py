@@ -300,7 +300,7 @@ def _asked_if_ready(
     killed = any(kind == "liveness" for kind, _ in probe_kills(pod, events, container))
     if probe.http_get.path != path or not killed or not said or not said[-1].message.rstrip().endswith(_NOT_READY):
         return None
-    if any(next(iter(log.find(_NEVER_READY)), None) for log in (logs.of(container.name) if logs else ())):
+    if any(next(iter(log.find(_NEVER_READY)), None) for log in container.own_logs(logs)):
         return None  # what keeps it from being ready is another matter
     return Finding(
         summary=f"The liveness probe asks {container.name} for {path}, which {engine.title} refuses "

@@ -249,10 +249,10 @@ def _restarted(pod: Pod, ending: Ending, events: Events, logs: Logs | None) -> F
         return None
     killed = list(probe_kills(pod, events, container))
     which = killed[-1][0] if killed else ""
-    log = log_of(ending, logs) if logs else None
+    log = log_of(ending, logs)
     token = _no_token(log)
     # where its log is not there, the one of now may show the same
-    told = log or (logs.current(container.name) if logs and pod.exists else None)
+    told = log or (container.own_log(logs) if pod.exists else None)
     full = next(told.find(_OVERLOADED), None) if told is not None and token is None else None
     failed = [event for kind, event in failures(container, events) if kind == which]
     probe = container.spec.probes.get(which)
@@ -436,7 +436,7 @@ def _unready(pod: Pod, engine: Engine, events: Events, logs: Logs | None) -> Fin
         return None
     failed = [event for kind, event in failures(container, events) if kind == "readiness" and _in(event, trouble.since)]
     slow = [event for event in failed if _no_answer(event)]
-    log = logs.current(container.name) if logs is not None else None
+    log = container.own_log(logs)
     phase = phase_of(log)
     if not slow or slow[-1] is not failed[-1] or (phase is not None and phase.name != "serving"):
         return None

@@ -118,7 +118,7 @@ def probe_too_short(pod: Pod, subject: Subject, events: Events | None, logs: Log
             or (ending.code not in _STOPPED and not _killed(ending, kills))
         ):
             continue
-        log = log_of(ending, logs) if logs else None
+        log = log_of(ending, logs)
         phase = phase_of(log)
         if _had_failed(log, ending):
             continue

@@ -91,9 +91,7 @@ def quantization_mismatch(pod: Pod, engine: Engine, logs: Logs | None) -> Iterat
     crashed = container.crashed
     if pod.log_only or (pod.exists and not crashed) or engine.name not in _FLAG:
         return
-    if printed := [
-        log for log in (logs.of(container.name) if logs else ()) if log.text
-    ]:  # what it printed is the better witness
+    if printed := [log for log in container.own_logs(logs) if log.text]:  # what it printed is the better witness
         if crashed:
             yield from _packed(engine, printed)
             yield from _too_narrow(engine, printed)

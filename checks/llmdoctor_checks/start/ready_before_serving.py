@@ -452,7 +452,7 @@ def _observed(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
     container, probe = engine.container, engine.container.spec.readiness_probe
     path, statuses = _NOT_YET.get(engine.name, ("/health", ()))
     answer = engine.answers.at(path)
-    log = logs.current(container.name) if logs else None
+    log = container.own_log(logs)
     phase, port = phase_of(log), engine.value("port")
     if answer is None or not isinstance(port, int) or answer.port != port:
         return None
@@ -481,7 +481,7 @@ def _loading(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> F
     The log of who sent one says that it was refused; or a Service sends them, no probe stands before them, and the log is of now.
     """
     container, probe, service = engine.container, engine.container.spec.readiness_probe, service_of(pod)
-    log = logs.current(container.name) if logs else None
+    log = container.own_log(logs)
     phase = phase_of(log)
     if log is None or phase is None or phase.name == "serving" or engine.name not in _LATE or _works(log, phase.line):
         return None
@@ -513,7 +513,7 @@ def _loading(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> F
 def _answered(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
     """llama-server, which answers 503 to whoever asks before the model is loaded, by its own log; its probe does not ask it."""
     container, probe = engine.container, engine.container.spec.readiness_probe
-    log = logs.current(container.name) if logs else None
+    log = container.own_log(logs)
     if log is None or engine.name != "llama.cpp" or (probe is not None and _honest(engine, probe)):
         return None
     if (begun := _llama_loads(log)) is None:

@@ -179,7 +179,7 @@ def _told_to_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | No
     if engine.name not in _STRICT or not answers:
         return None
     line, said = answers[-1]
-    count, all_of = refused(logs.current(engine.container.name) if logs else None, "404")
+    count, all_of = refused(engine.container.own_log(logs), "404")
     known = f", which serves {few(own, 5)}" if own else ""
     return Finding(
         role="note" if astray(len(answers), count, all_of) else "cause",
@@ -202,7 +202,7 @@ def _pulled(engine: Engine, model: str) -> Fix:
 
 def _repeated(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> list[tuple[Line, re.Match[str]]]:
     """What a proxy answers to all of its clients since the server refused it once: it does not ask again for a while."""
-    log = logs.current(engine.container.name) if logs is not None else None
+    log = engine.container.own_log(logs)
     once = sum(1 for words, _ in _ANSWERS for _ in log.find(words)) if log is not None else 0
     said = told(pod, engine, cluster, None, _ANSWERS, "404") if once else []
     again = len(said) >= max(_REPEATED * once, _UNNAMED)
@@ -211,7 +211,7 @@ def _repeated(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> 
 
 def _told_by_router(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Finding | None:
     """Clients of a llama-server without a model of its own, which are refused for the name of the model that they ask for."""
-    log = logs.current(engine.container.name) if logs is not None and engine.name == "llama.cpp" else None
+    log = engine.container.own_log(logs) if engine.name == "llama.cpp" else None
     if log is None or not any(log.holds(words) for words in _OF_A_ROUTER):
         return None
     answers = told(pod, engine, cluster, logs, _OF_ROUTERS, "400")
@@ -246,7 +246,7 @@ def _told_by_router(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | Non
 
 def _by_status(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Finding | None:
     """Requests to generate that the access log has as not found, at a path that the server has."""
-    log = logs.current(engine.container.name) if logs is not None and pod.ready else None
+    log = engine.container.own_log(logs) if pod.ready else None
     if log is None or engine.name not in ("vllm", "nim"):
         return None
     if any(next(log.find(words), None) for words, _ in _ANSWERS):
@@ -332,7 +332,7 @@ def _clients(pod: Pod, cluster: Cluster) -> Iterator[Asked]:
 
 def _alone(pod: Pod, service: Item, cluster: Cluster) -> bool:
     """Whether a Service leads to replicas of this pod only: another model may stand behind it, too."""
-    top = top_of(pod.item, cluster) if pod.item else None
+    top = top_of(pod.item, cluster)
     for item in cluster.items("Pod", pod.namespace):
         other = Pod.of(item, cluster)
         if item is not pod.item and any(one is service for one in other.services):

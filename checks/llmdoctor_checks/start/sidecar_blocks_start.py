@@ -148,7 +148,7 @@ def _not_up(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
     """A container that ended because another one, which it asks at localhost, does not answer yet."""
     ended = list(endings(pod))
     for ending in ended:
-        container, log = ending.container, log_of(ending, logs) if logs else None
+        container, log = ending.container, log_of(ending, logs)
         lines = [*log.find(*_AT_HOME)] if log and container.role == "main" else []
         for line in lines:
             found = _PORT.search(line.text[:2000]) if log and line.number > len(log) - _LAST_LINES else None
@@ -174,7 +174,7 @@ def _given_a_command(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
             continue
         told = sidecar.env.get(SIDECAR_PROBE)
         words = _NO_PROBE if told is None else _NO_COMMAND
-        said = next((line for log in logs.of(sidecar.name) for line in log.find(words)), None) if logs else None
+        said = next((line for log in sidecar.own_logs(logs) for line in log.find(words)), None)
         by_command = told is not None and _COMMAND.search(str(told.value)[:2000]) is not None
         if ((told is None or trouble.kind == "crashed") and said is None) or not (by_command or told is None):
             continue

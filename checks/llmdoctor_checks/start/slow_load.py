@@ -139,7 +139,7 @@ def slow_load(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | None) -> It
     - https://docs.vllm.ai/en/latest/models/extensions/runai_model_streamer/
     - https://docs.ollama.com/faq
     """
-    log = logs.current(engine.container.name) if logs else None
+    log = engine.container.own_log(logs)
     if log is None or engine.container.restarts:
         return  # what ended the starts before counts first
     if engine.name == "ollama" and (found := _ollama(pod, engine, log)) is not None:

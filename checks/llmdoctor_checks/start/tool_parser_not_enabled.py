@@ -103,7 +103,7 @@ def tool_parser_not_enabled(pod: Pod, engine: Engine, cluster: Cluster, logs: Lo
     asked = engine.name == "nim" or (engine.name == "vllm" and not reads)
     if asked and (said := told(pod, engine, cluster, logs, _ANSWERS, "400")):
         line, words = said[-1]
-        count, all_of = refused(logs.current(engine.container.name) if logs else None, "400")
+        count, all_of = refused(engine.container.own_log(logs), "400")
         yield Finding(
             role="note" if astray(len(said), count, all_of) else "cause",
             severity="warning",

@@ -56,7 +56,7 @@ def tp_not_divisible(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Fi
         return
     if container.one_process:
         return  # TPUs and Neuron split and pad in ways of their own
-    if any(log.text for log in (logs.of(container.name) if logs else ())):
+    if any(log.text for log in container.own_logs(logs)):
         return  # what it printed is the better witness
     found = find(engine.checkpoint)
     if found is None or not found.architecture.heads:

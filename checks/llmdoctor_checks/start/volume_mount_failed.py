@@ -59,7 +59,7 @@ def volume_mount_failed(pod: Pod, events: Events | None, cluster: Cluster, logs:
     """
     if pod.exists and pod.failing:
         yield from folder_for_file(pod, cluster, logs)
-    if not pod.failing or events is None or any(_ran(status) for status in _statuses(pod)):
+    if not pod.failing or events is None or any(_ran(status) for status in pod.status.of_containers):
         return  # it has got its volumes since
     own = {str(volume.name) for volume in pod.spec.volumes}
     told = [
@@ -72,7 +72,7 @@ def volume_mount_failed(pod: Pod, events: Events | None, cluster: Cluster, logs:
             continue
         item, _, text = faults[0]
         yield Finding(
-            summary=f"Volume {name} is not ready for a node: its {item.kind.partition('.')[0]} says {text}.",
+            summary=f"Volume {name} is not ready for a node: its {item.plain_kind} says {text}.",
             evidence=(event_evidence(event, cluster), *(object_evidence(*fault) for fault in faults[:2])),
             explains=CRASHED,
             fix=fixes.platform(
@@ -101,10 +101,6 @@ def _by_name(cluster: Cluster) -> dict[str, list[Item]]:
     return found
 
 
-def _statuses(pod: Pod) -> tuple[k8s.ContainerStatus, ...]:
-    return (*pod.obj.status.init_container_statuses, *pod.obj.status.container_statuses)
-
-
 def _ran(status: k8s.ContainerStatus) -> bool:
     """Whether a container has run, for which all volumes of its pod are mounted."""
     return bool(status.restart_count or status.state.running or status.state.terminated)
@@ -118,5 +114,5 @@ def _faults(item: Item) -> Iterator[tuple[Item, str, str]]:
 
 
 def _describe(item: Item) -> str:
-    kind = f"{item.kind.partition('.')[0].lower()}.{item.api_version.partition('/')[0]}"
+    kind = f"{item.plain_kind.lower()}.{item.api_version.partition('/')[0]}"
     return f"kubectl -n {item.namespace} describe {kind} {item.name}"

@@ -164,7 +164,7 @@ def _absent(container: Container, logs: Logs | None) -> Iterator[tuple[str, Line
     """Files that the container's arguments or variables name, that the log says are absent, and that no mount holds."""
     spec = container.spec
     told = "\n".join(str(word) for word in (*spec.argv, *(v.value or "" for v in spec.env)))
-    for log in logs.of(container.name) if logs else ():
+    for log in container.own_logs(logs):
         for line, said in log.matching(_ABSENT, *_ABSENT_TEXTS):
             if said["path"] in told and container.mount_over(said["path"]) is None:
                 yield said["path"], line

@@ -396,7 +396,7 @@ def _fails_otherwise(container: Container, logs: Logs | None) -> bool:
 
 def _misses_model(container: Container, logs: Logs | None, says: str) -> Line | None:
     """A line of the container that says of something under /mnt/models that it is not there."""
-    lines = (line for log in (logs.of(container.name) if logs else ()) for line in log.find(_MODELS))
+    lines = (line for log in container.own_logs(logs) for line in log.find(_MODELS))
     return next((line for line in lines if re.search(says, line.text[:2000])), None)
 
 

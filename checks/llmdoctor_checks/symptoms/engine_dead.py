@@ -85,7 +85,7 @@ def engine_dead(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None)
             yield from _by_port(pod, engine, logs)
             yield from _by_clients(pod, engine, cluster, logs)
         for container in pod.containers if logs is not None else ():
-            current = logs.current(container.name) if logs is not None else None
+            current = container.own_log(logs)
             log = current if container.engine_dead else None
             line = gone(log) if log else None
             if line is not None:

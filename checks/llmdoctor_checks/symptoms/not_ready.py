@@ -218,7 +218,7 @@ def _budget(container: Container) -> int:
 
 def _progress(container: Container, logs: Logs | None) -> tuple[str, tuple[Evidence, ...], bool]:
     """How far the start has come by the log of the running instance, since when it says no more, and whether it goes on."""
-    log = logs.current(container.name) if logs else None
+    log = container.own_log(logs)
     phase = phase_of(log)
     if log is None or phase is None:
         return "", (), log is not None and _speaks(log, container.pod.cluster.now)

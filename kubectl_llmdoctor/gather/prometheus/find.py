@@ -16,7 +16,7 @@ import msgspec
 from kubectl_llmdoctor.gather.collector import Collector
 from kubectl_llmdoctor.gather.failure import RequestError, Why
 from kubectl_llmdoctor.gather.kinds import Kind, core
-from kubectl_llmdoctor.gather.related import name_of, namespace_of
+from kubectl_llmdoctor.gather.related import key_of, name_of, namespace_of
 from kubectl_llmdoctor.gather.transport import query
 from kubectl_llmdoctor.snapshot import Json
 
@@ -233,7 +233,7 @@ def _with_operators(pot: Collector, found: dict[str, Candidate], services: list[
         spec = obj.get("spec") or {}
         path = _path(spec.get("routePrefix"))
         scheme = "https" if (spec.get("web") or {}).get("tlsConfig") else "http"
-        prefixes[namespace_of(obj), name_of(obj)] = path, scheme
+        prefixes[key_of(obj)] = path, scheme
         if not any(c.namespace == namespace_of(obj) for c in found.values()):
             yield Candidate(2, namespace_of(obj), "prometheus-operated", "9090", scheme, path)
     selectors = {(s.metadata.namespace, s.metadata.name): s.spec.selector or {} for s in services}
