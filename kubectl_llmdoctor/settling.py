@@ -64,7 +64,9 @@ _REFUSES = expression(
     r"|only supports?|supports only|not applicable|can only be|invalid (?:value|type|argument))"
 )
 #: An option that is gone, and the one that took its place.
-_SUCCESSOR = expression(r"(?:(?:removed|renamed|no longer|deprecated).{0,80}?\b[Uu]se |Did you mean )(--[\w-]{2,60})")
+_SUCCESSOR = expression(r"(?:removed|renamed|no longer|deprecated).{0,80}?\b[Uu]se (--[\w-]{2,60})")
+#: Those that a parser knows and that are spelt like it.
+_ALIKE = expression(r"(?:Did you mean(?: one of:)?|Possible options:) ('?--[\w-]{2,60}(?:'?, '?--[\w-]{2,60}){0,9})")
 _AT_LEAST = expression(
     r"^[`'\" (=\w):]{0,30}?(?:must|should|has to)(?: be)? (?:(?P<beyond>>(?!=)|(?:greater|larger|more) than(?! or))|>=|"
     r"greater than or equal to|at least|not? (?:less|smaller) than)\s{0,3}"
@@ -89,7 +91,7 @@ _NUMBER = r"-?\d[\d.]{0,18}"
 _BETWEEN = expression(r"\bbetween (-?\d[\d.]{0,18}) and (-?\d[\d.]{0,18})")
 #: The values that a message lists.
 _CHOICES = expression(
-    r"(?:one of|[Ss]upported \w{1,30}(?: \w{1,30})?(?: are)?|(?<!in)[Vv]alid \w{1,30}(?: are)?|[Aa]vailable \w{1,30}"
+    r"(?:(?<!mean )one of|[Ss]upported \w{1,30}(?: \w{1,30})?(?: are)?|(?<!in)[Vv]alid \w{1,30}(?: are)?|[Aa]vailable \w{1,30}"
     r"|[Cc]hoo?se from)"
     r"[: ]{1,3}[\[({]?\s{0,3}(?P<list>['\"]?[\w./-]{1,60}['\"]?(?:(?:, ?| or |, or )['\"]?[\w./-]{1,60}['\"]?){0,80})"
 )
@@ -576,9 +578,11 @@ def _demanded(told: _Told) -> Iterator[Fix]:
 
 def renamed(container: Container, place: Stated, name: str) -> Fix:
     """An option under the name that it has now; its value stays."""
+    summary = f"Write {name} instead of {place.name}"
+    if place.index is None or container.told:
+        return _rewritten(container, [(place.text, place.text.replace(place.name, name, 1))], summary)
     path = f"{container.pointer}/{place.vector}/{place.index}"
-    operation = {"op": "replace", "path": path, "value": _named(place, name)}
-    return fixes.patch(container.pod, f"Write {name} instead of {place.name}", [operation])
+    return fixes.patch(container.pod, summary, [{"op": "replace", "path": path, "value": _named(place, name)}])
 
 
 def _named(place: Stated, name: str) -> str:
@@ -646,11 +650,13 @@ def _refused(told: _Told) -> Iterator[Fix]:
         return
     first, successor = next(iter(told.stated.values())), _SUCCESSOR.search(told.message)
     unknown = _meant(told.engine, told.container, first) if told.message.startswith("unknown ") else ""
+    if alike := _ALIKE.search(told.message):
+        unknown = difflib.get_close_matches(first.name, re.findall(r"--[\w-]+", alike[1]), 1, 0)[0]
     of_llama = told.engine is not None and told.engine.name == "llama.cpp" and first.name in LOAD_SWITCHES
     if of_llama and told.message.startswith("unknown ") and (fix := _loads_by_mode(told.container)):
         yield fix
         return
-    if first.index is not None and (right := successor[1] if successor else unknown):
+    if first.vector and (right := successor[1] if successor else unknown):
         yield renamed(told.container, first, right)
         return
     if (
