@@ -217,7 +217,7 @@ def _one_line(page: Page, target: Target, name_columns: int) -> None:
     name, word, tone = words.name(target), words.verdict(target), _TONES[target.verdict]
     padding = " " * (name_columns - columns(name)) + GAP
     room = page.width - columns(name + padding + word)
-    passing = target.status.startswith(("Pending", "Running, not ready", "Terminating"))
+    passing = words.is_under_way(target)
     texts = {"state": target.status if passing else target.impact or target.status}
     further = {"about": words.about(target), "more": _more(target)}
     texts |= dict(reversed(further.items())) if passing else further

@@ -37,9 +37,16 @@ def name(target: Target) -> str:
     return within(target.context, f"{kind} {path}".strip() or "unnamed")
 
 
+def is_under_way(target: Target) -> bool:
+    """Whether it does not serve yet, or no more, by its state."""
+    return target.status.startswith(("Pending", "Running, not ready", "Terminating"))
+
+
 def verdict(target: Target) -> str:
-    """`cause found`, or how many."""
+    """`cause found`, or how many; of what is on its way only that nothing is wrong with it so far."""
     causes = len(target.having("cause"))
+    if target.verdict == "healthy" and is_under_way(target):
+        return "no fault so far"
     return f"{causes} causes found" if causes > 1 else VERDICTS[target.verdict]
 
 
