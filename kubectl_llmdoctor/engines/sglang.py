@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import functools
 import math
+from itertools import pairwise
 from typing import Any
 
 from msgspec.structs import replace
+
+from kubectl_llmdoctor.expressions import expression
 
 from .argv import Word
 from .common import Start, build
@@ -78,6 +81,18 @@ _SUCCESSORS = {
     "--collect-tokens-histogram": "--enable-metrics collects them",
 }
 
+# Options that only the server of diffusion models has (multimodal_gen/runtime/server_args, 0.5.5 to 0.5.23), which `sglang serve`
+# starts for such a model; its parser takes underscores as well.
+_DIFFUSION = expression(
+    r"--(?:num[-_]gpus|(?:sp|ulysses|ring)[-_]degree|enable[-_]cfg[-_]parallel|use[-_]fsdp[-_]inference|pipeline[-_]class[-_]name"
+    r"|(?:dit|vae|text[-_]encoder|image[-_]encoder|component)[-_][\w-]{1,60}|model[-_]type=diffusion)(?:=|$)"
+)
+_DIFFUSION_ROWS: tuple[Row, ...] = (
+    ("model", "str", "--model-path --model", ""),
+    ("host", "str", "--host", ""),
+    ("port", "int", "--port", ""),
+)
+
 DEFAULTS: tuple[tuple[str, Any, str, str], ...] = (
     ("host", "127.0.0.1", "", ""),
     ("port", 30000, "", ""),
@@ -112,6 +127,11 @@ def table() -> Table:
 
 def read(start: Start) -> Engine:
     """The configuration of one SGLang server."""
+    if start.form == "serve" and _of_diffusion(start.args):
+        # nothing is held against options of which no table is there, nor are the defaults those of the other server
+        options = Options(start, _DIFFUSION_ROWS, strict=False)
+        options.run(start.args)
+        return build(start, options.settings, options.problems, (), False, options.unresolved)
     own = start.form == "dynamo"
     options = Options(start, _ROWS, table(), LENIENT if own else ARGPARSE, strict=not own)
     options.run(_serve_model(start, options) if start.form == "serve" else start.args)
@@ -130,6 +150,11 @@ def read(start: Start) -> Engine:
         )
     rows = [row for row in DEFAULTS if not own or row[0] not in ("host", "port", "api_key", "health_path")]
     return build(start, settings, options.problems, rows, known, options.unresolved)
+
+
+def _of_diffusion(args: tuple[Word, ...]) -> bool:
+    words = [word.text for word in args]
+    return any(_DIFFUSION.match(word) for word in words) or ("--model-type", "diffusion") in pairwise(words)
 
 
 def _serve_model(start: Start, options: Options) -> tuple[Word, ...]:
