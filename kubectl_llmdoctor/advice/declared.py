@@ -60,7 +60,7 @@ OfGroup = Literal[
     "one rank late", "all ranks wait", "late rank not known",
     "parallel size known", "parallel size unknown",
     "RDMA offered", "RDMA had", "no RDMA had", "RDMA device named",
-    "GID index set",
+    "GID index set", "side channel on localhost",
     "one GPU", "one GPU for counted ranks", "several GPUs",
     "all-to-all by option", "all-to-all by variable",
     "KV connector known", "KV connector not known",

@@ -37,6 +37,11 @@ _ALL_TO_ALL_OPTION, _ALL_TO_ALL = "0.12", "VLLM_ALL2ALL_BACKEND"
 #: The first release that surely has no broadcasts of its own any more, and takes another exchange where it is told `naive` (#33728).
 _WITHOUT_NAIVE = "0.21"
 
+#: By which address vLLM tells others to ask for what NIXL needs to reach its memory, and addresses by which a peer asks itself.
+_SIDE_CHANNEL, _LOOPBACK = "VLLM_NIXL_SIDE_CHANNEL_HOST", ("localhost", "127.0.0.1", "::1")
+#: A program that may set variables before it starts the engine.
+_SCRIPT = expression(r"\.(?:sh|bash|py)\b")
+
 #: How a rank is told where its leader is.
 _LEADER = r"(?:LWS_LEADER|MASTER|LEADER|RAY_HEAD|RAY)_ADDR(?:ESS)?|--(?:master[-_]addr|dist-init-addr|rdzv[-_]endpoint|ray[-_]address)"
 
@@ -177,6 +182,8 @@ class Group(Topic):
             yield "RDMA device named"
         if self.container is not None and "NCCL_IB_GID_INDEX" in self.container.env:
             yield "GID index set"
+        if self._beside_itself:
+            yield "side channel on localhost"
         if self.lone_gpu:
             yield "one GPU for counted ranks" if self._processes[0] else "one GPU"
         else:
@@ -184,6 +191,20 @@ class Group(Topic):
         older = self.engine is not None and self.engine.at_least(_ALL_TO_ALL_OPTION) is False
         yield "all-to-all by variable" if older else "all-to-all by option"
         yield "KV connector known" if self.recomputing else "KV connector not known"
+
+    @property
+    def _beside_itself(self) -> bool:
+        """Whether a vLLM tells its peers localhost for NIXL's side channel, by which each of them meets itself: so it is by default.
+
+        Dynamo's worker sets it, and a start script or variables from elsewhere may.
+        """
+        pod, container = self.pod, self.container
+        if pod is None or container is None or self.engine is None or self.engine.name != "vllm":
+            return False
+        words, told = f"{container.spec.image} {' '.join(container.spec.argv)}", container.env.get(_SIDE_CHANNEL)
+        if pod.log_only or pod.spec.host_network or container.spec.env_from or (told and told.value not in _LOOPBACK):
+            return False
+        return _SIDE_CHANNEL not in words and "dynamo" not in words and not _SCRIPT.search(words)
 
     @cached_property
     def _fewer(self) -> int:

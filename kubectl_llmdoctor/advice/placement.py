@@ -171,7 +171,11 @@ class Placement(Topic):
         """Whether the pod's node is one of GKE's, whose device plugin mounts the driver: there is no runtime for GPUs."""
         if (node := self._node) is not None:
             return any(label.startswith(_GKE) for label in node.labels)
-        return self.pod is not None and self.pod.spec.node_name.startswith("gke-")
+        if self.pod is None or not self.pod.spec.node_name:
+            return False
+        # a pod that was placed stands on a node that has what it selects
+        selected = any(label.startswith(_GKE) for label in self.pod.spec.node_selector)
+        return selected or self.pod.spec.node_name.startswith("gke-")
 
     def _does_without(self, pod: Pod) -> bool:
         """Whether nothing of the pod speaks of a GPU: no request, variable, engine or image; those of a DaemonSet may look after them."""

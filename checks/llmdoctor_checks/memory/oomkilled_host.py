@@ -64,6 +64,7 @@ from llmdoctor_checks.memory._killed import (
     told,
 )
 from llmdoctor_checks.memory._pinned import DIED, PYTHON, Excess, died, excess, uses_of
+from llmdoctor_checks.memory._prefixes import prefixes
 from llmdoctor_checks.memory._prompt_cache import LITERALS, Greed, prompt_cache
 from llmdoctor_checks.memory._stub import TOLD_TO_STOP, gone_in_stub
 from llmdoctor_checks.scheduling._devices import asks_for_nothing, near_gpus
@@ -231,7 +232,7 @@ def _ended(
     kills = kills or ([kill] if kill else [])
     by_kernel_log = [hardware.kernel.evidence(x.line) for x in kills] if hardware else []
     build = compilers(container, limit, log, by_kernel_log, killed=ending.oom_killed)
-    greedy = [x for x in (build, context, prompts) if x]
+    greedy = [x for x in (build, context, prompts, prefixes(ending)) if x]
     yield Finding(
         confidence="likely" if unnamed or (_shared(container, limit) and not by_kernel) else "certain",
         summary=_summary(ending, limit, phase, kill, over.text if over else _settings(engine, subject))

@@ -21,6 +21,7 @@ from kubectl_llmdoctor.api import (
     expression,
     fixes,
     is_provisioner,
+    k8s,
     log_evidence,
     parse,
     rows,
@@ -60,6 +61,11 @@ _AGAIN_SECONDS = 1800
 _ZONE = r"/zones/([\w-]{1,63})/"
 #: The machine that Karpenter is getting for a pod: `Pod should schedule on: nodeclaim/gpu-x7k2p, node/ip-10-0-0-7`.
 _CLAIM = r"\bnodeclaim/(?P<name>[\w.-]+)"
+#: How it names a node in the same message, once the machine has come to be one.
+_A_NODE = "node/"
+#: After how many machines in turn, and over how long, it is no chance that none became a node: one that does not join is given up
+#: after 15 minutes (pkg/controllers/nodeclaim/lifecycle/liveness.go), one that the cloud refuses at once.
+_TURNS, _TURN_SECONDS = 2, 600
 #: A NodeClaim that nobody has looked at yet.
 _AWAITING = "AwaitingReconciliation"
 #: Machines with accelerators, by the names that EC2 and Azure give their families.
@@ -114,14 +120,49 @@ def autoscaler_blocked(pod: Pod, subject: Subject, cluster: Cluster, pending: Pe
     if event.reason == "Nominated":
         claims = [claim for n in re.findall(_CLAIM, event.message) if (claim := cluster.item("NodeClaim", "", n))]
         told = [*_unlaunched(claims, cluster, pending)] or [*unjoined(claims, pending, found)]
-        yield from told
         if not told and all(map(_asked, claims)):  # what such a claim does not say stands in events and in the log
             nominated = (e.message for e in pending.scaling if e.reason == "Nominated")
-            yield from _no_capacity(pending, [n for message in nominated for n in re.findall(_CLAIM, message)])
+            told = [*_no_capacity(pending, [n for message in nominated for n in re.findall(_CLAIM, message)])]
+        yield from told or _in_turn(pending, found)
     elif event.reason != "TriggeredScaleUp":
-        yield from _adds_none(pending, event, found)
+        yield from [*_adds_none(pending, event, found)] or _in_turn(pending, found)
     elif found and found[0].obstacle in LACKS:
         yield from [*failed_machine(pending, found)] or group_failed(pending, event, found)
+
+
+def _in_turn(pending: Pending, found: tuple[Cause, ...]) -> Iterator[Finding]:
+    """Karpenter gets one machine after another for the pod, and none of them comes to be a node: each is gone when the next is made."""
+    cluster = pending.pod.cluster
+    named: dict[str, Event] = {}
+    for event in pending.scaling:
+        if event.reason == "Nominated" and (hit := re.search(_CLAIM, event.message)) and event.first:
+            if _A_NODE in event.message:
+                return
+            named.setdefault(hit["name"], event)
+    events = sorted(named.values(), key=lambda e: e.first.timestamp() if e.first else 0)
+    if not found or len(events) < _TURNS or not any(cluster.items("Node")):
+        return
+    owners = {owner.name for node in cluster.all(k8s.Node, "Node") for owner in node.metadata.owner_references}
+    if owners & named.keys() or any(cluster.item("NodeClaim", "", name) for name in named):
+        return
+    first, last = events[0], events[-1]
+    if not first.first or not last.first or (last.first - first.first).total_seconds() < _TURN_SECONDS:
+        return
+    names = [hit["name"] for event in (first, last) if (hit := re.search(_CLAIM, event.message))]
+    yield Finding(
+        confidence="likely",
+        summary=f"Karpenter has asked for {len(events)} machines for it in turn ({' … '.join(names)}), and none became a node.",
+        evidence=(event_evidence(first, cluster), event_evidence(last, cluster), *said_by(pending)),
+        explains=(*EXPLAINS, *(cause.id for cause in found)),
+        fix=fixes.platform(
+            "See why Karpenter's machines do not become nodes, by its events and its log of these NodeClaims: the cloud refuses them "
+            "(quota, capacity, permissions), or they start and never join (user data, role, network), until it gives them up",
+            "kubectl get nodeclaims -o wide",
+            "kubectl get events -A --field-selector involvedObject.kind=NodeClaim",
+            "kubectl get pods -A -l app.kubernetes.io/name=karpenter",
+        ),
+        order=float(len(found)),
+    )
 
 
 def _unmade(pending: Pending, found: tuple[Cause, ...]) -> Iterator[Finding]:

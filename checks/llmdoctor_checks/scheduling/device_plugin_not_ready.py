@@ -10,11 +10,15 @@ from kubectl_llmdoctor.api import (
     Pod,
     Subject,
     check,
+    expression,
     fixes,
     node_evidence,
     pod_evidence,
 )
 from llmdoctor_checks.scheduling._admission import MIRROR, plugin_evidence, refusal, without_it
+
+#: The device manager of the kubelet, which knows the resource and has given all of it away.
+_NONE_LEFT = expression(r"requested number of devices unavailable for .{1,200}Available: ?0\b")
 
 
 @check("device-plugin-not-ready", since="0.1")
@@ -50,6 +54,21 @@ def device_plugin_not_ready(pod: Pod, node: Node | None, subject: Subject, clust
             "does nothing",
             fixes.on_node(where, "systemctl restart kubelet"),
         )
+    answers = [again, fixes.platform("Give fresh GPU nodes a startup taint that goes when the plugin is up")]
+    if (
+        _NONE_LEFT.search(refused.text)
+        and node
+        and node.amounts.get(refused.resource)
+        and MIRROR not in pod.annotations
+    ):
+        answers.insert(
+            1,
+            fixes.platform(
+                f"Where the new pod is refused as well, restart the kubelet of {where}: it may count {refused.resource} for pods that are "
+                "gone (deleted by force, or while it was down), and looks who is there when it starts",
+                fixes.on_node(where, "systemctl restart kubelet"),
+            ),
+        )
     yield Finding(
         summary=f"The kubelet of {where} refused it: no {refused.resource} was available there at that moment.",
         evidence=(
@@ -58,7 +77,7 @@ def device_plugin_not_ready(pod: Pod, node: Node | None, subject: Subject, clust
             *plugin_evidence(cluster, pod.spec.node_name),
         ),
         explains=("pod-failed", "not-ready"),
-        fixes=(again, fixes.platform("Give fresh GPU nodes a startup taint that goes when the plugin is up")),
+        fixes=tuple(answers),
     )
 
 

@@ -49,6 +49,11 @@ _NO_NODE = r"(?:.{0,40}are available: )?no available node, (?:all node scores|\d
 _TOO_FEW_GPUS = ("NodeInsufficientDevice", "gpu cards on node")
 
 
+#: Shares of a GPU that HAMi's scheduler alone counts: its device plugin offers the kubelet `nvidia.com/gpu` and none of these, and the
+#: scheduler's own configuration (charts/hami) has Kubernetes' part of it pass over them (`ignoredByScheduler`).
+_OF_HAMI = ("nvidia.com/gpumem", "nvidia.com/gpumem-percentage", "nvidia.com/gpucores")
+
+
 @check("extended-resource-insufficient", since="0.1")
 def extended_resource_insufficient(pod: Pod, pending: Pending | None, subject: Subject) -> Iterator[Finding]:
     """GPUs are free, but another device that the pod asks for is short.
@@ -90,6 +95,10 @@ def extended_resource_insufficient(pod: Pod, pending: Pending | None, subject: S
         has = "has no" if len(found.verdicts) == 1 else "none of them has"
         summary = f"{nodes_said(found)} could run it, but {has} {resource}; it asks for {asked}."
         summary += f" {other[0].name} offers {other[1]}." if other else f" {why_none(without)}." if without else ""
+        if _of_hami(pending, resource):
+            summary += (
+                f" No node ever offers it: HAMi's scheduler alone counts it, and {pending.scheduler} places this pod."
+            )
     elif have:
         most = say_amount(resource, max(r.free or 0 for r in have))
         summary = (
@@ -223,8 +232,23 @@ def _found_none(pending: Pending, found: Cause) -> Fix | None:
     )
 
 
+def _of_hami(pending: Pending, resource: str) -> bool:
+    """Whether a share of HAMi's is asked of a scheduler that is not HAMi's."""
+    offered = any(node.amounts.get(resource) for node in pending.subject.nodes.all)
+    return resource in _OF_HAMI and not offered and "hami" not in pending.scheduler.lower()
+
+
 def _fixes(pending: Pending, found: Cause, other: str) -> Iterator[Fix]:
     resource = found.resource
+    if _of_hami(pending, resource):
+        yield fixes.platform(
+            "Have HAMi's scheduler place the pod. Its webhook puts schedulerName: hami-scheduler into each new pod that asks for "
+            "shares; see why not into this one: HAMi is not installed or its webhook does not answer, the pod or the namespace is "
+            "labelled hami.io/webhook: ignore, the container is privileged, or another scheduler is named. Then make the pod anew",
+            "kubectl get mutatingwebhookconfigurations",
+            "kubectl get pods -A -o wide | grep -i hami",
+            f"kubectl get namespace {pending.pod.namespace} --show-labels",
+        )
     for container in asking(pending, resource)[:1] if other else ():
         text = f"Ask for {other} in place of {resource} in {container.name}"
         yield fixes.patch(pending.pod, text, [*instead(container, resource, other)])

@@ -60,6 +60,9 @@ _SHARED = ("nfs", "efs", "filestore", "azurefile", "cephfs", "lustre", "gpfs", "
 #: What a provisioner's message repeats of the claim.
 _REPEATED = r'^failed to provision volume with StorageClass "[^"]*": (?:rpc error: code = \w{1,30} desc = ){0,3}'
 
+#: How the volume controller says that a claim names a storage class that is not there.
+_NO_CLASS = expression(r"storageclass(?:\.storage\.k8s\.io)? \"[^\"]{1,253}\" not found")
+
 #: By which label the objects of one release of a chart know each other.
 _RELEASE = "app.kubernetes.io/instance"
 _CHART = "helm.sh/chart"
@@ -68,6 +71,9 @@ _STORED = ("PersistentVolumeClaim", "PersistentVolume")
 #: Words that any claim may have in its name, and how short one is that tells nothing.
 _OF_ANY = frozenset({"claim", "data", "disk", "pvc", "storage", "store", "volume"})
 _SHORT = 2
+
+#: For how long beyond its grace period a deleted pod is there that does not end by itself.
+_OVERDUE_SECONDS = 60
 
 #: The label by which a pod chooses one node.
 _HOSTNAME = "kubernetes.io/hostname"
@@ -85,7 +91,8 @@ _TOO_MANY = "exceed max volume count"
 #: What a cloud says of a provisioner that may not make volumes, and of one that may make no more.
 _NO_RIGHT = expression(
     r"UnauthorizedOperation|AccessDenied|AuthorizationFailed|PERMISSION_DENIED|PermissionDenied|[Nn]ot authorized|"
-    r"does not have authorization|Error 403: (?!.{0,200}[Qq]uota)|Required '[\w.]{3,80}' permission"
+    r"does not have authorization|Error 403: (?!.{0,200}[Qq]uota)|Required '[\w.]{3,80}' permission|"
+    r"ensure you have the right AWS permissions"  # EFS, which tells nothing of what the cloud answered
 )
 _NO_MORE = expression(
     r"[Qq]uota [\w'. -]{0,80}(?:exceeded|has been reached)|QuotaExceeded|VolumeLimitExceeded|ResourceExhausted"
@@ -467,6 +474,26 @@ def _stop(pod: Pod, name: str) -> Fix:
     )
 
 
+def _ended(pod: Pod, user: k8s.Pod) -> Fix | None:
+    """What lets a pod end that has the volume and was deleted: to scale down who made it, which has let go of it, does nothing."""
+    meta, overdue = user.metadata, pod.cluster.seconds_since(user.metadata.deletion_timestamp)
+    if overdue is None or overdue < _OVERDUE_SECONDS:
+        return None
+    where = f"kubectl -n {pod.namespace}"
+    if meta.finalizers:
+        return fixes.platform(
+            f"Have the controller of {', '.join(meta.finalizers)} let {meta.name} go, or take that finalizer off it where the controller "
+            "is gone: the pod was deleted, and keeps the volume until it has ended",
+            f'{where} patch pod {meta.name} --type=merge -p \'{{"metadata":{{"finalizers":null}}}}\'',
+        )
+    return fixes.platform(
+        f"See why {meta.name} does not end on {user.spec.node_name} (its processes, the unmounting of its volumes in the kubelet's log): "
+        "it was deleted, and keeps the volume until then; remove it by force only when nothing of it runs there any more",
+        f"{where} describe pod {meta.name}",
+        f"{where} delete pod {meta.name} --force --grace-period=0",
+    )
+
+
 def _fixes(pod: Pod, claim: VolumeClaim, found: Cause, events: Events | None) -> Iterator[Fix]:
     describe = f"kubectl -n {pod.namespace} describe pvc {claim.name}"
     classes = sorted(i.name for i in pod.cluster.items("StorageClass"))
@@ -501,7 +528,9 @@ def _provided(pod: Pod, claim: VolumeClaim, events: Events | None, describe: str
     item = pod.cluster.item("StorageClass", "", claim.storage_class) if claim.storage_class else None
     maker = str(item.raw.get("provisioner") or "") if item else ""
     who = f"the provisioner {maker}" if maker else "the provisioner of its storage class"
-    if untrusted(said):
+    if _NO_CLASS.search(said):
+        yield other_class(pod, claim)
+    elif untrusted(said):
         yield trusting(pod.cluster, *_controllers_account(pod, maker), describe)
     elif _NO_RIGHT.search(said):
         text = (
@@ -558,19 +587,23 @@ def _attached_elsewhere(pod: Pod, workload: Workload | None, events: Events) -> 
         )
     answers = [fixes.advice("Have all pods that share the claim run on one node, or use ReadWriteMany storage")]
     own = bool(workload and users and _made_by(users[0][1], workload, pod.cluster))
+    ended = _ended(pod, users[0][1]) if users else None
     if lost := next((n for _, user in users if (n := _gone(pod.cluster, user.spec.node_name))), None):
         summary += f". Node {lost} no longer reports, so that nobody detaches it"
         answers = [_out_of_service(lost)]
+    elif ended:
+        summary += ". It was deleted, and has not ended in its grace period"
+        answers.insert(0, ended)
     elif workload and workload.kind == "Deployment" and own:
         text = f"Let the old pod go before the new one is made: strategy Recreate in {workload.ref}"
         answers.insert(0, fixes.set_field(workload.item, "/spec/strategy", {"type": "Recreate"}, text, op="add"))
-    if users and not own and not lost:  # to scale its own workload down would take this pod away as well
+    if users and not own and not lost and not ended:  # to scale its own workload down would take this pod away as well
         answers = [
             *_there(pod, users[0][0].name, users[0][1].spec.node_name),
             _stop(pod, users[0][1].metadata.name),
             *answers,
         ]
-    elif named and not lost:
+    elif named and not lost and not ended:
         answers.append(fixes.advice(f"Stop {named[1].rstrip('.')} first"))
     yield Finding(
         confidence="certain" if users else "likely",
@@ -624,9 +657,6 @@ _UNUSABLE = (
     r".*(?P<missing>not found)|(?P<why>PVC is being deleted|PVC is not bound))"
 )
 
-#: How the volume controller says that a claim names a storage class that is not there.
-_NO_CLASS = expression(r"storageclass(?:\.storage\.k8s\.io)? \"[^\"]{1,253}\" not found")
-
 
 def _never_bound(pod: Pod, workload: Workload | None, events: Events) -> Iterator[Finding]:
     """A pod that was given a node past the scheduler, which would have waited for the claim.
@@ -657,8 +687,7 @@ def _never_bound(pod: Pod, workload: Workload | None, events: Events) -> Iterato
     elif refused and hit["why"] == "PVC is not bound":
         unbound = _unbound(pod, claim, events)
         summary, describe = unbound[:1].upper() + unbound[1:], f"kubectl -n {pod.namespace} describe pvc {claim.name}"
-        absent = _NO_CLASS.search(refused[0].message)
-        answers = [other_class(pod, claim)] if absent else [*_provided(pod, claim, events, describe)]
+        answers = [*_provided(pod, claim, events, describe)]
     else:
         summary = f"Claim {claim.name} is {(hit['why'] or '').removeprefix('PVC is ')}"
         describe = f"kubectl -n {pod.namespace} describe pvc {claim.name}"

@@ -38,7 +38,7 @@ _NVML = "libnvidia-ml.so.1"
 
 
 @check("driver-libs-not-on-path", since="0.3", literals=(*(text for text, _ in _MISSING), *_NO_PLATFORM))
-def driver_libs_not_on_path(pod: Pod, container: Container, node: Node, logs: Logs) -> Iterator[Finding]:
+def driver_libs_not_on_path(pod: Pod, container: Container, node: Node | None, logs: Logs) -> Iterator[Finding]:
     """The driver's libraries are not on the library path.
 
     The node mounts the driver's libraries into the container, but the image does not look there. On GKE they lie under
@@ -58,7 +58,9 @@ def driver_libs_not_on_path(pod: Pod, container: Container, node: Node, logs: Lo
     """
     path = container.env.get("LD_LIBRARY_PATH")
     known = path is None or path.value is not None
-    if not container.gpus or pod.ready or not known or _LABEL not in node.labels:
+    # a pod that was placed stands on a node that has what it selects
+    labels = node.labels if node else pod.spec.node_selector if pod.spec.node_name else {}
+    if not container.gpus or pod.ready or not known or _LABEL not in labels:
         return
     if path is not None and f"{_FOLDER}/lib64" in (path.value or ""):
         return
@@ -79,7 +81,9 @@ def driver_libs_not_on_path(pod: Pod, container: Container, node: Node, logs: Lo
         + (f"LD_LIBRARY_PATH is {path.value}." if path is not None else "nothing puts that on the library path."),
         evidence=(
             log_evidence(line),
-            node_evidence(node, f"{_LABEL}={node.labels[_LABEL]}"),
+            node_evidence(node, f"{_LABEL}={labels[_LABEL]}")
+            if node
+            else pod_evidence(pod, "spec.nodeSelector", f"{_LABEL}: {labels[_LABEL]}"),
             *((pod_evidence(container, "env[LD_LIBRARY_PATH]", str(path.value)),) if path is not None else ()),
         ),
         explains=("gpu-runtime-missing", "driver-missing", "import-broken", "system-library-missing", *FAILED_START),
