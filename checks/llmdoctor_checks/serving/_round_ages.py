@@ -99,7 +99,9 @@ def of_clients(pod: Pod, cluster: Cluster, allowed: Set[float]) -> tuple[list[Li
             if (alone or _speaks(line, _OF_AN_ANSWER))
             and all(leads_here(pod, names, url, one[0]) or _inside(url) for url in asked_for(line))
         ]
-        if (found := _alike(lines, allowed)) is not None:
+        # one line alone is of this server only where it says what was asked
+        of_an_answer = [one for one in lines if _speaks(one[0], _OF_AN_ANSWER)]
+        if (found := _alike(lines, frozenset()) or _alike(of_an_answer, allowed)) is not None:
             return found
     return None
 
