@@ -75,6 +75,7 @@ OfProcess = Literal[
     "driver on the path", "driver not on the path",
     "driver mounted", "driver not mounted",
     "installs at the start", "installs nothing at the start",
+    "something to run", "nothing to run",
 ]  # fmt: skip
 #: Of the pod's node and others, and what the pod asks of them.
 OfPlacement = Literal[

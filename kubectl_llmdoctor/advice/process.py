@@ -98,6 +98,8 @@ class Process(Topic):
         words = self.container.words if self.container else ()
         installs = any(_PIP_INSTALL.search(text) for _, text in words)
         yield "installs at the start" if installs or self.container is None else "installs nothing at the start"
+        said = self.container is None or bool(self.container.spec.command or self.container.spec.args)
+        yield "something to run" if said else "nothing to run"
 
     @cached_property
     def _ending(self) -> OfProcess:

@@ -6,11 +6,12 @@ import msgspec
 
 from kubectl_llmdoctor.api import GIB, MIB, Engine, Evidence, Fix, Log, fixes, log_evidence, say_bytes, setting_evidence
 
-#: What llama-server prints of its prompt cache: its size when it starts, and each prompt that it keeps.
+#: What llama-server prints of its prompt cache: its size when it starts, each prompt that it keeps, and what it has then (0 is no limit).
 #: From b9908 on one that is larger than the whole cache is not kept, as the next line says.
-LITERALS = _SIZE, _USED, _PASSED_OVER = (
+LITERALS = _SIZE, _USED, _STATE, _PASSED_OVER = (
     "prompt cache is enabled, size limit: ",
     "saving prompt with length ",
+    " - cache state: ",
     "exceeds cache size limit",
 )
 _HOLDS = "b9908"
@@ -20,6 +21,9 @@ _SMALL = 4 * GIB
 
 #: How large the state of a prompt is that it keeps.
 _KEPT = r"saving prompt with length \d{1,9}, total state size = (\d{1,8}\.\d{1,6}) MiB"
+
+#: How large it may become, by both.
+_LIMIT = _SIZE + r"(?:(\d{1,7}) MiB|no limit)|" + _STATE + r"\d{1,6} prompts, .{0,60}\(limits: (\d{1,7})\.\d{1,6} MiB"
 
 #: The prompt cache of llama-server (--cache-ram) where nobody sets it, in MiB; Ollama's runners inherit the variable.
 _DEFAULT, _VARIABLE = 8192, "LLAMA_ARG_CACHE_RAM"
@@ -68,12 +72,12 @@ def prompt_cache(engine: Engine | None, limit: int | None, log: Log | None) -> G
     size, evidence = _DEFAULT, setting_evidence(engine.container, setting) if setting else None
     if setting and isinstance(setting.value, int):
         size = setting.value
-    for literal in (_SIZE, _USED) if log and not setting else ():
+    for literal in (_SIZE, _STATE, _USED) if log and not setting else ():
         line = next(log.find(literal), None) if log else None
         if line is None or evidence:
             continue
-        said = re.search(_SIZE + r"(?:(\d{1,7}) MiB|no limit)", line.text)
-        size, evidence = (int(said[1] or -1) if said else size), log_evidence(line, literal)
+        said = re.search(_LIMIT, line.text[:2000])
+        size, evidence = (int(said[1] or said[2] or 0) or -1 if said else size), log_evidence(line, literal)
     if evidence is None or not (size < 0 or size * MIB * 2 >= limit):
         return None
     ollama = engine.name == "ollama"

@@ -63,6 +63,7 @@ from llmdoctor_checks.memory._killed import (
     shell_says_killed,
     told,
 )
+from llmdoctor_checks.memory._numa import twice
 from llmdoctor_checks.memory._pinned import DIED, PYTHON, Excess, died, excess, uses_of
 from llmdoctor_checks.memory._prefixes import prefixes
 from llmdoctor_checks.memory._prompt_cache import LITERALS, Greed, prompt_cache
@@ -139,6 +140,7 @@ def oomkilled_host(
     loading), `--swap-space` (per GPU, vLLM up to 0.17), `--cpu-offload-gb` (per GPU) and one process of 1.5 to 4 GiB
     per worker. While serving it grows with multimodal caches, KV offload and long queues. llama-server keeps the prompts of
     earlier requests, up to 8 GiB (`--cache-ram`), and so does each model that Ollama runs with it (`LLAMA_ARG_CACHE_RAM`).
+    KTransformers that is built with `USE_NUMA=1` holds the experts once for each NUMA node.
     Memory-backed volumes such as /dev/shm count against the same limit: see `oomkilled-shm`.
 
     Without a GPU Ollama holds the whole model in host memory. Where the pod, or a Job beside it, pulls one whose weights, by
@@ -232,7 +234,7 @@ def _ended(
     kills = kills or ([kill] if kill else [])
     by_kernel_log = [hardware.kernel.evidence(x.line) for x in kills] if hardware else []
     build = compilers(container, limit, log, by_kernel_log, killed=ending.oom_killed)
-    greedy = [x for x in (build, context, prompts, prefixes(ending)) if x]
+    greedy = [x for x in (build, context, prompts, prefixes(ending), twice(container)) if x]
     yield Finding(
         confidence="likely" if unnamed or (_shared(container, limit) and not by_kernel) else "certain",
         summary=_summary(ending, limit, phase, kill, over.text if over else _settings(engine, subject))

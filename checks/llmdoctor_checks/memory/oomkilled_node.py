@@ -51,6 +51,7 @@ from llmdoctor_checks.memory._killed import (
     told,
 )
 from llmdoctor_checks.memory._no_page import LITERALS, OF_THE_MACHINE, starved
+from llmdoctor_checks.memory._numa import twice
 from llmdoctor_checks.memory._pinned import DIED, PYTHON, died, excess, greed
 from llmdoctor_checks.memory._prompt_cache import Greed, prompt_cache, unmapped
 
@@ -219,7 +220,7 @@ def _greedy(ending: Ending, node: Node | None, logs: Logs | None, subject: Subje
     """What of the engine's own settings may take half of the node's memory or more."""
     engine = subject.engine_of(ending.container)
     total = node.capacity("memory") if node else None
-    kept = prompt_cache(engine, total, log_of(ending, logs))
+    kept = prompt_cache(engine, total, log_of(ending, logs)) or twice(ending.container)
     if engine is None or total is None:
         return kept
     return (

@@ -40,6 +40,9 @@ _HOSTS = (
 )
 #: Envoy's time for the whole answer, of a route or an attempt.
 _OF_WHOLE = r"504 UT|response_timeout|per_try_timeout|stream_idle_timeout|\"UT\"|upstream request timeout"
+
+#: How Envoy Gateway calls the pods of a gateway (`envoy-NAMESPACE-NAME-HASH`).
+_OF_ENVOY_GATEWAY = r"envoy-eg|(?:^|[\s/])envoy-[\w.-]{1,120}-[0-9a-f]{8}(?:-[a-z0-9]{1,10}){1,2}(?:\s|$)"
 _PATH = r'request: "POST (?P<path>/[^\s?"]{0,500})'
 #: HAProxy's backend of OpenShift's router, of HAProxy Technologies' controller and of HAProxy Ingress.
 _OF_ROUTER, _OF_SERVICE = r"\bbe_\w{1,20}:(?P<space>[\w.-]{1,63}):(?P<name>[\w.-]{1,253})", r"\b{space}_(svc_)?{name}_"
@@ -316,7 +319,9 @@ def _of_envoy(text: str, allowed: int, called: str, writer: Container | None, li
     )
     of = f" for {host}" if (host := _host(text)) else ""
     per_try, idle = "per_try_timeout" in text, "stream_idle_timeout" in text
-    gateway = labels.get("gateway.envoyproxy.io/owning-gateway-name") or "envoy-eg" in called
+    gateway = (
+        labels.get("gateway.envoyproxy.io/owning-gateway-name") or re.search(_OF_ENVOY_GATEWAY, called) is not None
+    )
     if gateway and idle:
         which = f"Gateway {gateway}" if isinstance(gateway, str) else "the gateway"
         return fixes.advice(f"Set timeout.http.streamIdleTimeout: {allowed}s in a ClientTrafficPolicy of {which}")

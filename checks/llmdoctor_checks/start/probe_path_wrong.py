@@ -20,6 +20,7 @@ from kubectl_llmdoctor.api import (
     expression,
     fixes,
     k8s,
+    log_evidence,
     pod_evidence,
     probe_kills,
     setting_evidence,
@@ -67,6 +68,10 @@ _NOT_READY = ("400", "503")
 
 #: Triton's `model_lifecycle.cc`, of a model that never will be there.
 _NEVER_READY = "failed to load '"
+
+#: The same of one that it begins to load, and that it has; it listens when it has loaded what it loads at its start.
+_LOADING, _LOADED, _LISTENS = "loading: ", "successfully loaded '", "Started HTTPService at "
+_MODEL = expression(r'model_lifecycle\.cc:\d{1,6}\] "?loading: (?P<model>[^\s"]{1,200}):\d{1,12}')
 
 #: Answers of a server that is up to a question that it will never answer otherwise.
 _ANSWERS = {
@@ -125,7 +130,7 @@ _EFFECTS = {
 }
 
 
-@check("probe-path-wrong", since="0.1", literals=(*LITERALS, KNOWN))
+@check("probe-path-wrong", since="0.1", literals=(*LITERALS, KNOWN, _LOADING, _LOADED, _LISTENS, _NEVER_READY))
 def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """A probe, health check or client is refused for how it asks, or a probe's program is missing.
 
@@ -141,7 +146,8 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None, logs: Lo
     when the model is: in the first minutes of such a server 404 means that it loads.
 
     Triton and NIM have a path for each question. A liveness probe that asks for the one that says whether they are ready
-    (`/v2/health/ready`) ends a Triton that lives and loads another model.
+    (`/v2/health/ready`) ends a Triton that lives and loads another model; a readiness probe that asks for it takes the models that are
+    loaded out of their Service for that time (`--strict-readiness`, on by default).
 
     A probe by gRPC names a health service, or none for the server as a whole: what the server has no such service for, or knows by another
     name, never succeeds.
@@ -192,7 +198,11 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None, logs: Lo
             if refused is not None:
                 yield refused
                 return
-        found = _lacking(pod, subject, container, events) or _asked_if_ready(pod, subject, container, events, logs)
+        found = (
+            _lacking(pod, subject, container, events)
+            or _asked_if_ready(pod, subject, container, events, logs)
+            or _out_while_loading(pod, subject, container, events, logs)
+        )
         if found:
             yield found
             return
@@ -308,6 +318,44 @@ def _asked_if_ready(
         evidence=(event_evidence(said[-1], pod.cluster), pod_evidence(container, "livenessProbe.httpGet.path", path)),
         explains=("crash-loop", "not-ready", "probe-too-short", "rollout-stuck"),
         fixes=tuple(_fixes(container, ("liveness",), path, right)),
+    )
+
+
+def _out_while_loading(
+    pod: Pod, subject: Subject, container: Container, events: Events | None, logs: Logs | None
+) -> Finding | None:
+    """A readiness probe that asks Triton whether all of its models are ready, while it loads one beside those that it serves."""
+    engine = next((e for e in subject.engines(pod) if e.container is container and e.name == "triton"), None)
+    probe, path = container.spec.readiness_probe, _LIVE["triton"][0]
+    log = logs.current(container.name) if logs is not None and engine is not None else None
+    if log is None or not container.running or probe is None or probe.http_get is None:
+        return None
+    said = [event for kind, event in failures(container, events) if kind == "readiness"]
+    listens, last = log.last(_LISTENS), log.last(_LOADING)
+    model = _MODEL.search(last.text[:1000]) if last is not None else None
+    if probe.http_get.path != path or not said or not said[-1].message.rstrip().endswith(_NOT_READY):
+        return None
+    if listens is None or last is None or model is None or last.number < listens.number:
+        return None
+    done = log.last(_LOADED)
+    if log.last(_NEVER_READY) is not None or (done is not None and done.number > last.number):
+        return None
+    return Finding(
+        summary=f"The readiness probe asks {container.name} for {path}, which Triton refuses ({said[-1].message.rstrip()[-3:]}) while it "
+        f"loads a model, now {model['model']}: those that it serves are out of their Service for that time.",
+        evidence=(
+            event_evidence(said[-1], pod.cluster),
+            log_evidence(last, _LOADING),
+            pod_evidence(container, "readinessProbe.httpGet.path", path),
+        ),
+        explains=("not-ready", "probe-too-short", "rollout-stuck"),
+        fixes=(
+            fixes.advice(
+                f"Have Triton count as ready whatever it loads, --strict-readiness=false in {fixes.edited(pod)}, or let the probe ask for "
+                "one model that is always there, /v2/models/NAME/ready"
+            ),
+        ),
+        order=last.order,
     )
 
 
