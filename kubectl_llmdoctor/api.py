@@ -80,7 +80,7 @@ from kubectl_llmdoctor.facts.logs import Line, Log, Logs, in_order
 from kubectl_llmdoctor.facts.metrics import Metrics
 from kubectl_llmdoctor.facts.nodes import RDMA, Node, Nodes
 from kubectl_llmdoctor.facts.pod import Pod
-from kubectl_llmdoctor.facts.processes import Traceback, looks_like_error, said, tracebacks
+from kubectl_llmdoctor.facts.processes import Traceback, ended_itself, looks_like_error, said, tracebacks
 from kubectl_llmdoctor.facts.requests import answered, gone, long_past, served, stray
 from kubectl_llmdoctor.facts.series import Histogram, Increase, Span
 from kubectl_llmdoctor.facts.sizing import Sizing, file_bytes_of
@@ -156,7 +156,7 @@ __all__ = [
     "OutOfMemory", "Patch", "Pending", "Phase", "Pod", "Problem", "Process", "Reason", "Said", "Setting", "Shm",
     "Sizing", "Span", "Subject", "SwitchError", "Traceback", "Trouble", "Usage", "Workload", "Xid", "addresses",
     "answered", "askers", "awaited_reservation", "branch_for", "bus_of", "came_further", "check", "clients",
-    "contradicted", "count_of", "current_logs", "device_evidence", "dig", "driver_cuda", "duration", "ended_runner",
+    "contradicted", "count_of", "current_logs", "device_evidence", "dig", "driver_cuda", "duration", "ended_itself", "ended_runner",
     "endings", "engines_in", "engines_of", "escaped", "event_evidence", "events_of", "expression", "failing_routes",
     "fails_often", "few", "file_bytes_of", "fixes", "follow", "given_shares", "gone", "has_namespace", "holder_of", "holds",
     "host_of", "idle_workload", "image_cuda", "in_order", "is_accelerator", "is_gone", "is_headless",

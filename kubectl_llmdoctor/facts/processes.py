@@ -293,14 +293,35 @@ _LOST = expression(
 _NO_FAULT = expression(r"^.{0,80}?\b(?:DEBUG|INFO|WARN|WARNING)\b")
 
 
+#: What SGLang, as it starts and as it serves, and vLLM 0.6 to 0.8 print before they end their own tree of processes with SIGKILL: a shell
+#: calls that killed, too. SGLang's word before that on a process of it which somebody else killed.
+_ENDS_ITSELF = (
+    "eceived sigquit from a child proces",
+    "t usually means one child failed",
+    "ot fatal signal from worker processes, shutting down",
+)
+_CHILD_KILLED = ("crashed with exit code -9.", "unexpectedly failed with an exit code 9.", "failed with exitcode=9.")
+
+
+def ended_itself(log: Log, *, before: int | None = None) -> bool:
+    """Whether an engine says, above a line, that it ends its own processes, and not before that one of them was killed."""
+    says = next(log.find(*_ENDS_ITSELF), None)
+    if says is None or (before is not None and says.number > before):
+        return False
+    return not any(x.number < says.number for x in log.find(*_CHILD_KILLED))
+
+
 def said_why(line: Line, worker: str, peer: str = "") -> bool:
     """Whether a traceback shortly above a line is of the very process that it calls gone: `VllmWorker-1` marks its own with
     `Worker_TP1`, `Worker_TP1_EP1` or `VllmWorker rank=1`, `EngineCore_DP0` with its name. Where the line has no name of it,
     whether anybody says above what went wrong, or may have: of a log without its beginning nobody knows. Of a `peer` that
-    only an address is known of, whether another rank ended above, and not because it lost one itself.
+    only an address is known of, whether another rank ended above, and not because it lost one itself. An engine that ends
+    itself has said why before, or knows no more.
     """
     if peer:
         return _another_rank_said_why(line)
+    if ended_itself(line.log, before=line.number):
+        return True
     if not re.search(r"\w", worker):
         return _somebody_said_why(line)
     rank = re.fullmatch(r"\D{1,40}-(\d{1,4})", worker)

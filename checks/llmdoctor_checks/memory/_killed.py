@@ -5,7 +5,18 @@ from datetime import datetime
 
 import msgspec
 
-from kubectl_llmdoctor.api import Container, Ending, Event, Events, Line, Log, expression, last_words, probe_kills
+from kubectl_llmdoctor.api import (
+    Container,
+    Ending,
+    Event,
+    Events,
+    Line,
+    Log,
+    ended_itself,
+    expression,
+    last_words,
+    probe_kills,
+)
 from llmdoctor_checks._consequences import FAILED_START
 
 CONSEQUENCES = (
@@ -37,9 +48,6 @@ _KILLED, SAID = 137, "Killed"
 _BY_SHELL = r"sh: line \d{1,6}: {1,12}\d{1,8} Killed {2,30}(?!(?:\S{0,80}/)?timeout )\S"
 #: What a script ends a program with: `timeout` as well, which ends itself with it.
 _KILLS, _BY_TIME = r"(?:p?kill|killall)\s{1,5}(?:-\w{1,9}\s{1,5}){0,3}-(?:s\s{1,3})?(?:9|(?:SIG)?KILL)", "timeout"
-
-#: What SGLang, and vLLM 0.6 to 0.8, print before they end their own tree of processes with SIGKILL: a shell calls that killed, too.
-_ENDS_ITSELF = ("eceived sigquit from a child proces", "ot fatal signal from worker processes, shutting down")
 
 #: A process that SIGKILL ends is gone within this time, whatever memory it had.
 _GONE_SECONDS = 30
@@ -92,7 +100,7 @@ def close(moment: object, ending: Ending, seconds: float = 120) -> bool:
 
 def shell_says_killed(ending: Ending, log: Log) -> Line | None:
     """Where a shell that lived on says at the end that its program was killed: the kubelet ends a shell before its children."""
-    if ending.code != _KILLED or next(log.find(*_ENDS_ITSELF), None):
+    if ending.code != _KILLED or ended_itself(log):
         return None
     last = last_words(log)
     return next((x for x in log.find(SAID) if x.number in last and _says_killed(x.text, ending.container)), None)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
     Cluster,
+    Container,
     Engine,
     Finding,
     Line,
@@ -70,7 +71,15 @@ _OTHER_SIDE = {"prefill": "decode", "decode": "prefill"}
 #: What SGLang's scheduler says of a request that does not name where prefill and decode meet for it, spelt in two ways, which a router
 #: of its own puts into each. The ranks of a server all say so of one request.
 _UNPAIRED = "Disaggregated request received without "
-_WITHOUT_ROOM = expression(_UNPAIRED + r"boot?strap room id\..{0,40}?\brid='(?P<request>[^']{1,200})'")
+_WITHOUT_ROOM = expression(
+    r"^[^'\"]{0,120}" + _UNPAIRED + r"boot?strap room id\..{0,40}?\brid='(?P<request>[^']{1,200})'"
+)
+
+#: Paths at which SGLang makes a request of its own of what it got, without the room (`anthropic/serving.py`, `serving_responses.py`).
+_ROOMLESS = frozenset({"/v1/messages", "/v1/responses"})
+
+#: So many answers for each refusal, and the two are paired as a rule.
+_MANY = 10
 
 #: NIXL's word of a peer that is gone (`ucx_utils.cpp`), how its statements begin, and by which signals a program dies of itself.
 _LOST = ", UCX error handling callback was invoked with status "
@@ -116,7 +125,8 @@ def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterato
     context side repeats that a cache is not fetched, and begins no request.
 
     SGLang's two sides refuse a request that does not say where they meet for it (a bootstrap room): its own router puts that into each
-    request, and a gateway that takes them for servers like any other does not.
+    request, and a gateway that takes them for servers like any other does not. Of requests to `/v1/messages` and `/v1/responses` SGLang
+    itself loses it.
 
     LMCache hands the cache from each tensor parallel rank of prefill to the one of the same number in decode: an engine with more or
     fewer ranks than the other side may not even come up.
@@ -270,10 +280,17 @@ def _unpaired(pod: Pod, logs: Logs) -> Iterator[Finding]:
             [(x, found) for x in log.find(_UNPAIRED) if (found := _WITHOUT_ROOM.search(x.text[:2000]))] if log else []
         )
         refused = len({found["request"] for _, found in said})
-        if not refused or long_past([x for x, _ in said]):
+        if log is None or not refused or long_past([x for x, _ in said]):
             continue
         # one that asks past the router, or tries the server, is refused rightly
-        others = refused == 1 or answered(log, after=said[0][0].number) > 0
+        others = refused == 1 or answered(log, after=said[0][0].number) > 0 or answered(log) >= _MANY * refused
+        posts = (
+            re.search(r'"POST (/\S{1,100})', x.text[:2000]) for x in log.find('"POST /') if x.number > said[0][0].number
+        )
+        asked = {found[1].partition("?")[0] for found in posts if found}
+        if refused > 1 and asked and asked <= _ROOMLESS:
+            yield _roomless(container, refused, min(asked), said[-1][0])
+            return
         yield Finding(
             role="note" if others else "cause",
             confidence="likely",
@@ -291,6 +308,21 @@ def _unpaired(pod: Pod, logs: Logs) -> Iterator[Finding]:
             order=said[0][0].order,
         )
         return
+
+
+def _roomless(container: Container, refused: int, path: str, line: Line) -> Finding:
+    """That the requests which a server of SGLang's refuses are all of a path at which it loses their room."""
+    return Finding(
+        confidence="likely",
+        summary=f"{container.name} refused {count_of(refused, 'request')} without a bootstrap room, all asked at {path}: SGLang does not "
+        "pass on there what its router puts into a request.",
+        evidence=(log_evidence(line, _UNPAIRED),),
+        fix=fixes.advice(
+            f"Have clients ask the router at /v1/chat/completions, where SGLang passes the room on, in place of {path}, or take a release "
+            "that does so there too"
+        ),
+        order=line.order,
+    )
 
 
 def _waits(pod: Pod, logs: Logs) -> tuple[str, Line, Line, float] | None:

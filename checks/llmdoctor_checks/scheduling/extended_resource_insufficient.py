@@ -148,9 +148,19 @@ def _of_no_card(pending: Pending) -> Iterator[Finding]:
             evidence=(*said_by(pending), *(event_evidence(event, pending.pod.cluster) for event in said[-1:])),
             explains=EXPLAINS,
             fixes=(
+                *_allowed(pending),
                 fixes.advice(f"Ask for less in {fixes.edited(pending.pod)}: {each}a smaller share of each card", look),
                 fixes.platform("See in the log of HAMi's scheduler what each node lacks", look),
             ),
+        )
+
+
+def _allowed(pending: Pending) -> Iterator[Fix]:
+    """That the pod may have only some of the GPUs, by annotations of HAMi's."""
+    held = [f"{key}: {value}" for key, value in pending.pod.annotations.items() if re.fullmatch(_CHOSEN, str(key))]
+    if held:
+        yield fixes.advice(
+            f"See whether the nodes have GPUs that the annotations of {fixes.edited(pending.pod)} allow ({', '.join(held)})"
         )
 
 
@@ -278,11 +288,8 @@ def _fixes(pending: Pending, found: Cause, other: str) -> Iterator[Fix]:
             "GPU; more of one is asked for by its memory"
         )
     elif not mismatch:
-        held = [f"{key}: {value}" for key, value in pending.pod.annotations.items() if re.fullmatch(_CHOSEN, str(key))]
-        if held and any(is_unfit(count.text) for count in found.counts):  # it does not say why
-            yield fixes.advice(
-                f"See whether the nodes have GPUs that the annotations of {fixes.edited(pending.pod)} allow ({', '.join(held)})"
-            )
+        if any(is_unfit(count.text) for count in found.counts):  # it does not say why
+            yield from _allowed(pending)
         if whole := whole_card(pending):
             yield whole
         shares = [

@@ -201,14 +201,22 @@ def _ask_for_one(container: Container, resource: str = "", number: int = 1) -> F
     return fixes.patch(pod, text, operations)
 
 
+def _in_each_pod(pod: Pod, engine: Engine) -> int:
+    """How many GPUs an engine takes in each pod of its group; one, where that is open."""
+    workers, pods = engine.workers or 1, pod.nodes
+    told = engine.value("nnodes", 1)
+    if isinstance(told, int) and told > 1:
+        pods = told
+    return workers // pods if pods and workers % pods == 0 else 1
+
+
 def _needs_one(pod: Pod, engine: Engine, logs: Logs | None, subject: Subject) -> Iterator[Finding]:
     """An engine that does not run without a GPU."""
     container = engine.container
     line = next((x for text in _NO_GPU for log in container.own_logs(logs) for x in log.find(text)), None)
     crashed = container.trouble("crashed", "not-ready") is not None
     evidence: list[Evidence] = [pod_evidence(container, "resources", _resources(container))]
-    ranks = engine.value("tensor_parallel_size", 1)
-    fix = _ask_for_one(container, number=ranks if isinstance(ranks, int) and ranks > 0 else 1)
+    fix = _ask_for_one(container, number=_in_each_pod(pod, engine))
     if crashed and line:
         evidence.insert(0, log_evidence(line))
         yield Finding(

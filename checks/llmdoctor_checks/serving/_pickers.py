@@ -3,7 +3,8 @@
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Cluster, Finding, Item, Line, Log, Logs, Pod, dig, fixes, object_evidence
+from kubectl_llmdoctor.api import Cluster, Finding, Item, Line, Log, Logs, Pod, dig, fixes, object_evidence, rows
+from llmdoctor_checks.serving._routes import reached
 
 #: gateway-api-inference-extension and llm-d, `pkg/epp/requestcontrol/director.go`: the older word and the newer.
 NO_CANDIDATES = (
@@ -16,6 +17,10 @@ SHED = ("system saturated, sheddable request dropped", "request timed out in que
 
 #: What a Deployment or StatefulSet puts behind its own name: "qwen-large-epp-6f7c9-abcde" is no pod of "qwen-epp", nor of "qwen".
 _REPLICA = r"-(?:[a-z0-9]{1,10}-[a-z0-9]{5}|\d{1,4})"
+
+
+#: The port of a picker, where a pool names none.
+_USUAL = 9002
 
 
 def refused_by(pool: Item, cluster: Cluster, words: tuple[str, ...] = NO_CANDIDATES) -> list[Line]:
@@ -31,35 +36,48 @@ def refused_by(pool: Item, cluster: Cluster, words: tuple[str, ...] = NO_CANDIDA
     return [line for where, who, line in said if where == pool.namespace and of_it.fullmatch(who)]
 
 
-def unmade(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
+def unmade(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """An InferencePool whose endpoint picker is to be a Service that nobody made: no request through it gets a place to go."""
-    for pool in pod.pools if cluster.complete("Service", pod.namespace) else ():
-        for ref in ("endpointPickerRef", "extensionRef"):
-            name = dig(pool.raw, f"spec.{ref}.name")
-            of_a_service = dig(pool.raw, f"spec.{ref}.kind") in (None, "", "Service")
-            if not isinstance(name, str) or not of_a_service or cluster.item("Service", pod.namespace, name):
-                continue
-            opens = dig(pool.raw, f"spec.{ref}.failureMode") == "FailOpen"
-            alike = [item.name for item in cluster.items("Service", pod.namespace) if item.name.startswith(f"{name}-")]
-            yield Finding(
-                role="note" if opens else "cause",
-                confidence="likely",
-                summary=f"InferencePool {pool.name} names Service {name} as its endpoint picker, and there is no such Service: "
-                + (
-                    f"gateways send requests to any pod of the pool, {pod.name} among them (failureMode FailOpen)."
-                    if opens
-                    else f"no gateway learns where to send requests for {pod.name}."
-                ),
-                evidence=(object_evidence(pool, f"spec.{ref}.name", name),),
-                fix=fixes.set_field(pool, f"/spec/{ref}/name", alike[0], f"Name Service {alike[0]}, which there is")
-                if len(alike) == 1
-                else fixes.advice(
-                    f"Set spec.{ref}.name of InferencePool {pool.name} to the Service of its endpoint picker, or bring the picker that "
-                    "belongs to the pool",
-                    f"kubectl -n {pod.namespace} get services,pods",
-                ),
-            )
-            return
+    pools = pod.pools if cluster.complete("Service", pod.namespace) else []
+    missed = [(pool, said) for pool in pools if (said := _no_picker(pool, cluster)) is not None]
+    for pool, (ref, name) in missed[:1]:
+        opens = dig(pool.raw, f"spec.{ref}.failureMode") == "FailOpen"
+        # one of two pools may be left over, and who has the pool may ask its pods otherwise
+        another = len(missed) < len(pools) or reached(pod, cluster, logs)
+        asked = dig(pool.raw, f"spec.{ref}.port.number") or dig(pool.raw, f"spec.{ref}.portNumber") or _USUAL
+        alike = [
+            item.name
+            for item in cluster.items("Service", pod.namespace)
+            if item.name.startswith(f"{name}-") and asked in [row.get("port") for row in rows(item.raw, "spec.ports")]
+        ]
+        yield Finding(
+            role="note" if opens else "risk" if another else "cause",
+            severity="warning",
+            summary=f"InferencePool {pool.name} names Service {name} as its endpoint picker, and there is no such Service: "
+            + (
+                f"gateways send requests to any pod of the pool, {pod.name} among them (failureMode FailOpen)."
+                if opens
+                else f"no gateway learns from it where to send requests for {pod.name}."
+            ),
+            evidence=(object_evidence(pool, f"spec.{ref}.name", name),),
+            fix=fixes.set_field(pool, f"/spec/{ref}/name", alike[0], f"Name Service {alike[0]}, which there is")
+            if len(alike) == 1
+            else fixes.advice(
+                f"Set spec.{ref}.name of InferencePool {pool.name} to the Service of its endpoint picker, or bring the picker that "
+                "belongs to the pool",
+                f"kubectl -n {pod.namespace} get services,pods",
+            ),
+        )
+
+
+def _no_picker(pool: Item, cluster: Cluster) -> tuple[str, str] | None:
+    """The field in which a pool names a Service as its endpoint picker that is not there, and that name."""
+    for ref in ("endpointPickerRef", "extensionRef"):
+        name = dig(pool.raw, f"spec.{ref}.name")
+        of_a_service = dig(pool.raw, f"spec.{ref}.kind") in (None, "", "Service")
+        if isinstance(name, str) and of_a_service and not cluster.item("Service", pool.namespace, name):
+            return ref, name
+    return None
 
 
 #: By which labels a router looks for its engines: vLLM's production stack, and the routers of SGLang and vLLM, which take several words.

@@ -84,7 +84,7 @@ class _Refusal(msgspec.Struct, frozen=True):
 def unrouted(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """The first such route or pool: a risk where another way leads to the pod, or it is asked all the same."""
     refused: list[tuple[Item, _Refusal, _Ref | None]] = []
-    another = any(_asked(pod, logs)) or _led_to(pod, cluster)
+    another = reached(pod, cluster, logs)
     for route in _naming(pod, cluster):
         said = _refusal(route, cluster)
         refs = list(_refs(route, said, pod, cluster))
@@ -118,7 +118,7 @@ def unrouted(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
 
 def unfilled(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """A route that a controller made for the pod's pool, and in which it named no backend: nothing leads to the pool then."""
-    if any(_asked(pod, logs)) or _led_to(pod, cluster) or _naming(pod, cluster):
+    if reached(pod, cluster, logs) or _naming(pod, cluster):
         return
     for pool in pod.pools:
         above = cluster.owner(pool)
@@ -201,7 +201,7 @@ def misnamed(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
     """An Ingress or route to a Service that does not exist, and that is called like the pod's but for its ending."""
     own = {_stem(item.name): item.name for item in pod.services}
     meant = [(item, name) for kind in _WAYS for item in cluster.items(kind, pod.namespace) for name in backends(item)]
-    if {name for _, name in meant} & set(own.values()) or _led_to(pod, cluster) or any(_asked(pod, logs)):
+    if {name for _, name in meant} & set(own.values()) or reached(pod, cluster, logs):
         return
     for item, name in meant:
         if _stem(name) in own and cluster.exists("Service", pod.namespace, name) is False:
@@ -299,6 +299,11 @@ def _to_no_service(pod: Pod, names: set[str], cluster: Cluster) -> Iterator[tupl
         for name in sorted(names.intersection(backends(item))):
             if cluster.exists("Service", pod.namespace, name) is False:
                 yield item, name, object_evidence(item, "spec.rules", name)
+
+
+def reached(pod: Pod, cluster: Cluster, logs: Logs | None) -> bool:
+    """Whether a pod answers requests, or something but an HTTPRoute leads to it."""
+    return any(_asked(pod, logs)) or _led_to(pod, cluster)
 
 
 def _led_to(pod: Pod, cluster: Cluster) -> bool:

@@ -118,7 +118,7 @@ def service_selects_nothing(
     yield from broken or _awaited_in_vain(pod, cluster)
     if pod.exists and pod.ready:
         yield from _unpicked(pod, cluster)
-        yield from _pickers.unmade(pod, cluster)
+        yield from _pickers.unmade(pod, cluster, logs)
         yield from unrouted(pod, cluster, logs)
         yield from unfilled(pod, cluster, logs)
         yield from misnamed(pod, cluster, logs)

@@ -109,7 +109,7 @@ _MLSERVER_LOADED, _OF_MLSERVER = (
     "Loaded model '",
     r"\[mlserver\S{0,80}\] INFO - Loaded model '(?P<name>[^'\s]{1,200})' succ",
 )
-_REFUSES = r'" 40[04] '
+_AT_STARTUP = "MLSERVER_LOAD_MODELS_AT_STARTUP"
 #: How servers say that they have their model.
 _IS_LOADED = (
     r"(?i)\b(?:model|weights?|pipeline|checkpoint)\b.{0,80}\b(?:loaded|warm(?:ed)?[- ]?up|ready|initiali[sz]ed)\b"
@@ -118,6 +118,8 @@ _IS_LOADED = (
 _IS_NOT = r"(?i)\bnot\b|\bfail|\berror\b|\bunload"
 #: So many answers of both kinds are no chance; what failed longer ago than this is over.
 _SEVERAL, _RECENT_SECONDS = 2, 3600
+#: So many answers for each that failed, and it is over.
+_MANY = 10
 
 
 @check(
@@ -222,21 +224,35 @@ def _before_mlserver_loaded(pod: Pod, logs: Logs) -> Iterator[Finding]:
     """MLServer opens its ports before it loads its models, and answers 404, then 400, to who asks one before that."""
     for container in pod.containers:
         log = logs.current(container.name)
-        for loaded in log.find(_MLSERVER_LOADED) if log else []:
-            model = re.search(_OF_MLSERVER, loaded.text[:1000])
-            if log is None or model is None:
+        at_startup = container.env.get(_AT_STARTUP)
+        # else models are loaded by requests, and refused before that rightly
+        if log is None or (at_startup is not None and str(at_startup.value).lower() in ("false", "0")):
+            continue
+        first: dict[str, Line] = {}
+        for line in log.find(_MLSERVER_LOADED):
+            if found := re.search(_OF_MLSERVER, line.text[:1000]):
+                first.setdefault(found["name"], line)
+        for name, loaded in first.items():
+            path = f"/v2/models/{name}/ready"
+            if any(log.find(f'"POST /v2/repository/models/{name}/load')) or path in _asks_of(container):
                 continue
-            asked = [
-                x for x, said in _questions(log, alone=False) if said["path"] == f"/v2/models/{model['name']}/infer"
-            ]
-            refused = [x for x in asked if x.number < loaded.number and re.search(_REFUSES, x.text[:2000])]
-            if not refused:
+            asked = _questions(log, alone=len(pod.containers) == 1)
+            mine = [(x, said["status"]) for x, said in asked if said["path"] == f"/v2/models/{name}/infer"]
+            # that path says no from the moment on that a model is there to wait for, which is then refused with 400
+            refusal = ("404",) if "/v2/health/ready" in _asks_of(container) else ("404", "400")
+            refused = [x for x, status in mine if x.number < loaded.number and status in refusal]
+            well = sum(x.number > loaded.number and status[0] == "2" for x, status in mine)
+            if not refused or any(x.number < loaded.number and status[0] == "2" for x, status in mine):
                 continue
             age = pod.cluster.seconds_since(container.started)
-            path = f"/v2/models/{model['name']}/ready"
+            recent = age is not None and age <= _RECENT_SECONDS
             yield Finding(
-                role="cause" if age is not None and age <= _RECENT_SECONDS else "risk",
-                summary=f"MLServer refused {count_of(len(refused), 'request')} to {model['name']} before it had loaded it: "
+                role="note"
+                if well >= (_MANY * len(refused) if recent else _SEVERAL)
+                else "cause"
+                if recent
+                else "risk",
+                summary=f"MLServer refused {count_of(len(refused), 'request')} to {name} before it had loaded it: "
                 f"{container.name} counts as ready too early.",
                 evidence=(log_evidence(refused[-1]), log_evidence(loaded), _readiness(container)),
                 fix=fixes.advice(
@@ -246,6 +262,14 @@ def _before_mlserver_loaded(pod: Pod, logs: Logs) -> Iterator[Finding]:
                 order=refused[0].order,
             )
             return
+
+
+def _asks_of(container: Container) -> str:
+    """What the readiness probe of a container asks: a path, or a command."""
+    probe = container.spec.readiness_probe
+    if probe is None:
+        return ""
+    return str(probe.http_get.path) if probe.http_get else " ".join(map(str, probe.exec.command)) if probe.exec else ""
 
 
 def _loaded(lines: Iterable[Line]) -> Line | None:
