@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from kubectl_llmdoctor.api import (
@@ -75,6 +76,9 @@ _GENERATES = expression(r"/v1/(?:chat/)?completions\b|/generate\b|/health_genera
 
 #: How vLLM says that a request waits for a kernel to be compiled (`jit_monitor.py`), and for how long it may answer nobody else then.
 _COMPILES, _COMPILING_SECONDS = "JIT compilation during inference: ", 300
+
+#: The last answer of a program that works on stands among so many last lines.
+_BELOW = 20
 
 #: What kept it from answering stands among so many last lines.
 _AT_LAST = 100
@@ -190,6 +194,8 @@ def probe_timeout_under_load(
             yield found
             return
         yield from _risk(pod, engine)
+    if events is not None and logs is not None and not subject.engines(pod):
+        yield from islice(filter(None, (_unready_program(pod, c, events, logs) for c in pod.containers)), 1)
 
 
 def _of_serve(pod: Pod, logs: Logs) -> Finding | None:
@@ -431,32 +437,64 @@ def _taken_out(pod: Pod, engine: Engine, events: Events, logs: Logs | None) -> F
 def _unready(pod: Pod, engine: Engine, events: Events, logs: Logs | None) -> Finding | None:
     """A readiness probe that gets no answer in time from a server of which something shows that it works."""
     container, probe = engine.container, engine.container.spec.readiness_probe
-    trouble = container.trouble("not-ready")
-    if trouble is None or probe is None:
-        return None
-    failed = [event for kind, event in failures(container, events) if kind == "readiness" and _in(event, trouble.since)]
-    slow = [event for event in failed if _no_answer(event)]
+    trouble, late = container.trouble("not-ready"), _late(container, events)
     log = container.own_log(logs)
     phase = phase_of(log)
-    if not slow or slow[-1] is not failed[-1] or (phase is not None and phase.name != "serving"):
+    if late is None or trouble is None or probe is None or (phase is not None and phase.name != "serving"):
         return None
     if log is None or logs is None:
-        return _never_in_time(pod, engine, probe, slow[-1])
-    why, shown = _shown_at_work(pod, engine, probe, logs, phase, slow[-1])
-    # what fails because it stands still, or has died, stops to say how it goes
-    rest = list(log.lines(shown.number + 1)) if shown else []
-    if shown is None or any(
-        text in line.text for line in rest for text in ("Traceback (most recent call last)", "Shutting down")
-    ):
+        return _never_in_time(pod, engine, probe, late)
+    why, shown = _shown_at_work(pod, engine, probe, logs, phase, late)
+    if shown is None or _broke_off(shown):
         return None
     return Finding(
         summary=f"{pod.name} counts as not ready because {container.name} does not answer within the "
         f"{say_seconds(probe.timeout_seconds)} that its readiness probe allows; {why}.",
-        evidence=(event_evidence(slow[-1], pod.cluster), log_evidence(shown), *_evidence(pod, probe, [], "readiness")),
+        evidence=(event_evidence(late, pod.cluster), log_evidence(shown), *_evidence(pod, probe, [], "readiness")),
         explains=("not-ready",),
         fix=_readiness_fix(pod, container, probe, _late_too(container, events, trouble.since)),
         order=shown.order,
     )
+
+
+def _unready_program(pod: Pod, container: Container, events: Events, logs: Logs) -> Finding | None:
+    """The same of a program that is no engine (a proxy before engines): its log of access ends with requests that it answered well."""
+    trouble, probe, late = container.trouble("not-ready"), container.spec.readiness_probe, _late(container, events)
+    log, now = container.own_log(logs), pod.cluster.now
+    if trouble is None or probe is None or late is None or log is None or probe.timeout_seconds >= _PATIENT_SECONDS:
+        return None
+    posted = [line for line in log.find('"POST /') if _ANSWERED_200.search(line.text[:2000])]
+    shown = posted[-1] if posted else None
+    if shown is None or len(log) - shown.number > _BELOW or _broke_off(shown):
+        return None
+    ago = seconds_ago(shown, now)
+    if ago is not None and (
+        now is None or late.last is None or ago > (now - late.last).total_seconds() + _RECENT_SECONDS
+    ):
+        return None
+    return Finding(
+        confidence="likely" if ago is not None else "possible",
+        summary=f"{pod.name} counts as not ready because {container.name} does not answer within the "
+        f"{say_seconds(probe.timeout_seconds)} that its readiness probe allows; it answered {count_of(len(posted), 'request')} with 200.",
+        evidence=(event_evidence(late, pod.cluster), log_evidence(shown), *_evidence(pod, probe, [], "readiness")),
+        explains=("not-ready",),
+        fix=_readiness_fix(pod, container, probe, _late_too(container, events, trouble.since)),
+        order=shown.order,
+    )
+
+
+def _late(container: Container, events: Events) -> Event | None:
+    """The last failure of the readiness probe since the container is not ready, where it got no answer in time."""
+    trouble = container.trouble("not-ready")
+    since = trouble.since if trouble else None
+    failed = [event for kind, event in failures(container, events) if kind == "readiness" and _in(event, since)]
+    return failed[-1] if failed and _no_answer(failed[-1]) else None
+
+
+def _broke_off(shown: Line) -> bool:
+    """Whether a program said after a line that something failed, or that it ends: what stands still, or has died, says no more."""
+    rest = shown.log.lines(shown.number + 1)
+    return any(text in line.text for line in rest for text in ("Traceback (most recent call last)", "Shutting down"))
 
 
 def _late_too(container: Container, events: Events, since: datetime | None) -> k8s.Probe | None:
