@@ -44,6 +44,11 @@ _CAME = "Finished recving KV transfer for request "
 #: was cancelled between the two.
 _EXPIRED = "Releasing expired KV blocks for request "
 _UNFETCHED = expression(_EXPIRED + r"(\S{1,200}) which were retrieved by 0 (?:decode|remote) worker")
+#: And of one whose cache was fetched all the same, after that: its blocks may have been of another request by then.
+_LATE = "Potentially invalid KV blocks for unrecognized request "
+_FETCHED_LATE = expression(_LATE + r"(\S{1,200}) were retrieved by a decode worker")
+#: How long prefill keeps a cache: so many seconds by a variable, or (as `nixl/base_worker.py` has it) a lease that the connector is told.
+_LEASE, _LEASED, _KEPT = "kv_lease_duration", "before lease expired", "VLLM_NIXL_ABORT_REQUEST_TIMEOUT"
 #: So many requests are not all cancelled.
 _SEVERAL = 3
 #: Where vLLM's side channel listens when nothing else is said (`vllm/envs.py`).
@@ -101,7 +106,7 @@ _FAILED_ROOM = expression(r"(?:error for room |bootstrap_room=)(\d{1,20})(?!\d)"
     "kv-transfer-failed",
     since="0.1",
     literals=(
-        *(_WAITS, _CAME, _EXPIRED, _GIVEN_UP, *_OF_A_ROOM, *_stopped.LITERALS, *_DEAD, _LOST),
+        *(_WAITS, _CAME, _EXPIRED, _LATE, _GIVEN_UP, *_OF_A_ROOM, *_stopped.LITERALS, *_DEAD, _LOST),
         *(MISMATCH, _lmcache_ranks.WAITING, _UNPAIRED),
     ),
 )
@@ -115,7 +120,8 @@ def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterato
 
     vLLM's NIXL connector says nothing of a cache that never comes, but in debug messages: each step repeats that the request
     waits. On the other side it says which caches nobody fetched in time: those of cancelled requests, and all of them where the
-    side channel listens on the loopback, its default.
+    side channel listens on the loopback, its default. A cache that is fetched after that may hold what belongs to another request: the
+    answer is wrong, and no error says so.
 
     SGLang's decode side says of a transfer that failed in prefill only that the request was aborted, which it says of one whose
     client has gone, too. The log of prefill has the reason, under the same `bootstrap_room`.
@@ -154,6 +160,7 @@ def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterato
         for server in subject.engines(pod):
             yield from _stopped.stopped(pod, server, logs)
             yield from _lmcache_ranks.unequal(pod, server, logs)
+    yield from _fetched_late(pod, subject, logs) if logs is not None else ()
     yield from _unpaired(pod, logs) if logs is not None else ()
     yield from other_layout(pod, list(subject.engines(pod)), logs) if logs is not None and pod.exists else ()
     yield from _died_with_its_peer(pod, logs) if logs is not None else ()
@@ -443,6 +450,33 @@ def _never_fetched(engine: Engine, logs: Logs) -> Iterator[Finding]:
             container,
             {_HOST: fixes.FromField("status.podIP")},
             f"Give {_HOST} the pod's own address, here and on the decode side",
+        ),
+        order=first.order,
+    )
+
+
+def _fetched_late(pod: Pod, subject: Subject, logs: Logs) -> Iterator[Finding]:
+    """KV caches that decode fetched when prefill had given their blocks away, which nothing but these two lines says."""
+    expired = {said[1]: line for line in _told(pod, logs, _EXPIRED) if (said := _UNFETCHED.search(line.text[:2000]))}
+    late = {said[1]: line for line in _told(pod, logs, _LATE) if (said := _FETCHED_LATE.search(line.text[:2000]))}
+    both = [name for name, line in late.items() if name in expired and expired[name].order < line.order]
+    if not both or long_past([late[name] for name in both]):
+        return
+    first, last = expired[both[0]], late[both[-1]]
+    engine = next((e for e in subject.engines(pod) if e.container.name == last.log.container), None)
+    kept = f"{_LEASE} in kv_connector_extra_config of --kv-transfer-config" if _LEASED in first.text else _KEPT
+    # who was cancelled while decode had not fetched its cache yet is told of in the same words
+    few, answers = len(both) < _SEVERAL, answered(last.log)
+    yield Finding(
+        role="note" if pod.ready and (answers >= _MANY * len(both) or (few and not answers)) else "cause",
+        severity="warning",
+        confidence="possible" if few else "likely",
+        summary=f"Decode fetched the KV caches of {count_of(len(both), 'request')} after {last.log.container} had given their blocks away, "
+        "since nobody had in time: these answers may be made of what belongs to other requests.",
+        evidence=(log_evidence(first), log_evidence(last)),
+        fix=fixes.advice(
+            f"Have prefill keep the caches for longer than decode takes to fetch them: raise {kept} (seconds) in "
+            f"{fixes.edited(engine.pod if engine else pod)}; and see why decode is so late, most of all its queue"
         ),
         order=first.order,
     )

@@ -89,6 +89,10 @@ _UNALIKE = expression(
 )
 #: The same where its container may not look at a whole GPU that is cut (NVML's word for that; `internal/rm`, `api/config/v1`).
 _UNMONITORED = expression(r"error getting device memory info: Insufficient Permissions")
+#: And what it answers the kubelet then, which asks it for devices that lie well together: it looks at all GPUs of the node for that.
+_UNSEEN = expression(
+    r"(?:error creating nvml\.Device \d{1,3}|unable to get device link information)\b.{0,200}: Insufficient Permissions"
+)
 #: A program that HAMi's plugin for Ascend runs, and does not find where it looks.
 _LACKING = expression(r"\b(?P<program>[\w-]{1,40}) not found in \[/")
 
@@ -235,7 +239,7 @@ def _refused(pod: Pod, refused: Refusal, node: Node | None, cluster: Cluster) ->
         ),
         explains=("pod-failed", "not-ready", "device-plugin-not-ready"),
         fixes=(
-            *_by_answer(pod, refused.text),
+            *_by_answer(pod, refused.text, cluster),
             *(_panicking(cluster, where, pod) if _NO_ANSWER in refused.text else ()),
             *_restart(
                 cluster, where, runs=answered is not None or _registered(cluster, refused.text, refused.resource)
@@ -673,8 +677,10 @@ def _of_rancher(cluster: Cluster, node: str) -> bool:
     return bool(re.search(r"\+(?:k3s|rke2)", str(cluster.field("Node", "", node, "status.nodeInfo.kubeletVersion"))))
 
 
-def _by_answer(pod: Pod, text: str) -> Iterator[Fix]:
-    """What helps against the answer of a plugin: a list too long for the kubelet, pods mixed up, a program that its image lacks."""
+def _by_answer(pod: Pod, text: str, cluster: Cluster) -> Iterator[Fix]:
+    """What helps against the answer of a plugin: a list too long for the kubelet, pods mixed up, a program or a right that it lacks."""
+    if _UNSEEN.search(text[:4000]):
+        yield _monitoring(next(iter(plugins_on(cluster, pod.spec.node_name)), None), pod.spec.node_name)
     if lacking := _LACKING.search(text[:4000]):
         yield fixes.platform(
             f"Give the device plugin's container {lacking['program']}, which it runs to hand out the device and does not find: mount the "
@@ -746,7 +752,7 @@ def _as_told(cluster: Cluster, node: str, plugins: list[k8s.Pod]) -> Iterator[Fi
     if told := next((plugin for plugin in plugins if _for_tegra(cluster, plugin)), None):
         yield _discovering(told, node)
     if unseeing := [plugin for plugin in plugins if any(map(_unseen, last_errors(cluster, plugin)))]:
-        yield _monitoring(unseeing[0])
+        yield _monitoring(unseeing[0], node)
     if unalike := [
         plugin for plugin in plugins if any(_UNALIKE.search(x.text[:2000]) for x in last_errors(cluster, plugin))
     ]:
@@ -777,15 +783,17 @@ def _unseen(line: Line) -> bool:
     return _UNMONITORED.search(line.text[:2000]) is not None
 
 
-def _monitoring(plugin: k8s.Pod) -> Fix:
+def _monitoring(plugin: k8s.Pod | None, node: str) -> Fix:
     """What lets a plugin look at whole GPUs that MIG cuts, as NVIDIA's chart has it (`addMigMonitorDevices`, `requiresCapSysAdmin`)."""
-    meta = plugin.metadata
-    made = next((owner.name for owner in meta.owner_references if owner.kind == "DaemonSet"), "")
-    what = f"{next((c.name for c in plugin.spec.containers), '')} of {f'DaemonSet {made}' if made else meta.name}"
+    what, made = f"the device plugin on {node}", ""
+    if plugin is not None:
+        made = next((owner.name for owner in plugin.metadata.owner_references if owner.kind == "DaemonSet"), "")
+        owner = f"DaemonSet {made}" if made else plugin.metadata.name
+        what = f"{next((c.name for c in plugin.spec.containers), '')} of {owner}"
     return fixes.platform(
         f"Set NVIDIA_MIG_MONITOR_DEVICES=all for {what}, with the capability SYS_ADMIN, which NVIDIA's runtime asks of whoever sets it: on "
         "a node with MIG only such a container may see the memory of a whole GPU (NVIDIA's chart gives both unless migStrategy is none)",
-        *([f"kubectl -n {meta.namespace or 'default'} edit daemonset {made}"] if made else []),
+        *([f"kubectl -n {plugin.metadata.namespace or 'default'} edit daemonset {made}"] if plugin and made else []),
     )
 
 

@@ -27,6 +27,9 @@ _SLEEP = expression(
     _AT
     + r"(?P<words>(?:exec\s{1,8})?(?:sleep\s{1,8}inf(?:inity)?\b|tail\s{1,8}(?:-n\s{0,2}0\s{1,4})?-[fF]\s{1,8}/dev/null))"
 )
+#: The release of Kubernetes from which on an init container may be a sidecar, unless it was configured otherwise.
+_SIDECARS = 29
+_KUBELET = expression(r"v1\.(\d{1,3})\.")
 #: Where another loop begins within one, or one ends.
 _NESTED = expression(r"[;\n&})]\s{0,8}(?P<word>do|done)\b")
 #: What sends it, or the group that it ends, to the background.
@@ -266,5 +269,13 @@ def _let_go_on(container: Container, asleep: str) -> tuple[Fix, ...]:
 
 
 def _as_sidecar(container: Container) -> Fix:
+    pod = container.pod
+    version = str(pod.cluster.field("Node", "", pod.spec.node_name, "status.nodeInfo.kubeletVersion") or "")
+    minor = _KUBELET.match(version)
+    if minor and int(minor[1]) < _SIDECARS:
+        return fixes.advice(
+            f"Move {container.name} from the init containers to the containers, in {fixes.edited(pod)}: Kubernetes {version} knows no "
+            f"sidecars among init containers (restartPolicy: Always, from 1.{_SIDECARS} on)"
+        )
     summary = "Mark it as a sidecar with restartPolicy: Always (from Kubernetes 1.29 on)"
     return fixes.set_spec(container.pod, f"{container.pointer}/restartPolicy", "Always", summary)

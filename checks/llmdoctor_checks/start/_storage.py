@@ -23,7 +23,7 @@ from kubectl_llmdoctor.api import (
 )
 
 #: Variables that say where the Hub's cache lies, the strongest first: what is put between it and the files.
-_HOMES = (("HF_HUB_CACHE", ""), ("HUGGINGFACE_HUB_CACHE", ""), ("HF_HOME", "/hub"))
+HOMES = {"HF_HUB_CACHE": "", "HUGGINGFACE_HUB_CACHE": "", "HF_HOME": "/hub"}
 
 #: Where the images of these engines keep it when nothing is said: they run as root, TGI sets a variable.
 _DEFAULTS = {"vllm": "/root/.cache/huggingface/hub", "sglang": "/root/.cache/huggingface/hub", "tgi": "/data"}
@@ -97,7 +97,7 @@ def cache_path(engine: Engine) -> str:
     stated = engine.get("download_dir")
     if stated is not None:
         return str(stated.value) if str(stated.value).startswith("/") else ""
-    for name, tail in _HOMES:
+    for name, tail in HOMES.items():
         variable = engine.container.env.get(name)
         if variable is not None:
             return f"{variable.value.rstrip('/')}{tail}" if variable.value and variable.value.startswith("/") else ""

@@ -27,7 +27,17 @@ from kubectl_llmdoctor.api import (
     units,
 )
 from llmdoctor_checks.start._library import pulled
-from llmdoctor_checks.start._storage import Store, cache_path, declared, fetched, hub_model, store, volume_beside
+from llmdoctor_checks.start._storage import (
+    HOMES,
+    Store,
+    cache_path,
+    claim_beside,
+    declared,
+    fetched,
+    hub_model,
+    store,
+    volume_beside,
+)
 
 #: From this priority on the kubelet evicts no pod (`SystemCriticalPriority`).
 _CRITICAL = 2_000_000_000
@@ -217,15 +227,21 @@ def _evicted(pod: Pod, engine: Engine, needed: int) -> Iterator[Finding]:
 
 
 def _to_volume(engine: Engine, path: str, needed: int) -> Iterator[Fix]:
-    """A volume is mounted where another image of the engine would download to."""
-    beside = volume_beside(engine, path)
+    """A volume is mounted where another image of the engine would download to, or where this one does unless a variable says otherwise."""
+    stated = engine.explicit("download_dir")
+    if stated is not None and stated.source != "env":
+        return  # an argument, which goes before all variables
+    told = next((name for name in HOMES if name in engine.container.env), "")
+    beside = claim_beside(engine, path) if told else volume_beside(engine, path)
     if beside is not None and (beside.size is None or beside.size >= needed):
+        why = (
+            f"{told} has them kept at {path}" if told else f"this image keeps them at {path}, not where TGI's own does"
+        )
         yield fixes.set_env(
             engine.container,
-            "HF_HOME",
+            told or "HF_HOME",
             beside.path,
-            f"Have the downloads go to the volume {beside.volume}, which is mounted at {beside.path}: this image keeps them at {path}, "
-            "not where TGI's own does",
+            f"Have the downloads go to the volume {beside.volume}, which is mounted at {beside.path}: {why}",
         )
 
 

@@ -29,12 +29,15 @@ _UNTIL = "until ollama list > /dev/null 2>&1; do sleep 1; done;"
 
 #: What Ollama's server logs of a client that reached it.
 _ASKED = '"/api/pull"'
+#: And of a model that the registry began to send (server/download.go).
+_PARTS = " part(s)"
+_BEGUN = r"\bdownloading \w{8,16} in \d{1,6} .{0,20}part\(s\)"
 
 #: As much of a hook's command as a sentence holds.
 _QUOTED = 120
 
 
-@check("post-start-hook-failed", since="0.3", literals=(_ASKED,))
+@check("post-start-hook-failed", since="0.3", literals=(_ASKED, _PARTS))
 def post_start_hook_failed(pod: Pod, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """The container's postStart hook fails, and the kubelet kills the container for it.
 
@@ -65,6 +68,7 @@ def post_start_hook_failed(pod: Pod, events: Events | None, logs: Logs | None) -
             continue
         command = _command(hook)
         asked = any(log.holds(_ASKED) for log in container.own_logs(logs))
+        begun = any(any(log.matching(_BEGUN, _PARTS)) for log in container.own_logs(logs))
         pulls = any(text in command for text in _PULLS)
         said = f"postStart hook of {container.name}" + (f" ({command[:_QUOTED]})" if command else "")
         yield Finding(
@@ -73,8 +77,8 @@ def post_start_hook_failed(pod: Pod, events: Events | None, logs: Logs | None) -
             evidence=tuple(_evidence(pod, container, command, mine, held=held)),
             explains=(*CRASHED, "engine-dead"),
             fixes=(
-                *(_waiting(container) if pulls and not _WAITS.search(command) and not asked else ()),
-                *(_fix_of_pull(pod) if pulls else ()),
+                *(_waiting(container) if pulls and not (_WAITS.search(command) or asked or begun) else ()),
+                *(_fix_of_pull(pod, begun=begun) if pulls else ()),
                 fixes.advice(
                     f"Run the hook's command by hand to see what it says; let it wait for the server, and not fail, in {fixes.edited(pod)}",
                     f"kubectl -n {pod.namespace} logs {pod.name} -c {container.name} --previous",
@@ -120,7 +124,13 @@ def _evidence(pod: Pod, container: Container, command: str, events: list[Event],
         yield pod_evidence(container, "lifecycle.postStart.exec.command", command)
 
 
-def _fix_of_pull(pod: Pod) -> Iterator[Fix]:
+def _fix_of_pull(pod: Pod, *, begun: bool) -> Iterator[Fix]:
+    if begun:
+        yield fixes.advice(
+            f"Have a Job load the models to a claim instead of the hook, in {fixes.edited(pod)}: the registry was reached and a download "
+            "had begun, which each start of the container begins anew where no claim keeps what came"
+        )
+        return
     yield fixes.advice(
         f"See whether the pod reaches Ollama's registry (DNS, proxy, network policy), or keep the models on a volume and load "
         f"them by a Job, in {fixes.edited(pod)}",
