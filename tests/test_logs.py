@@ -116,6 +116,42 @@ def test_a_frame_without_a_message_is_left_alone() -> None:
         assert Log(LogText(text=text)).text == text
 
 
+_MODELS = """\
++-------+---------+----------------------------------------+
+| Model | Version | Status                                 |
++-------+---------+----------------------------------------+
+| post  | 1       | READY                                  |
+| llm   | 1       | UNAVAILABLE: Internal: no engine in th |
+|       |         | e folder of the model                  |
+|       |         | 1  0x7f libtriton.so(+0x36045)         |
+| bls   | 1       | READY                                  |
++-------+---------+----------------------------------------+
+"""
+
+
+@pytest.mark.parametrize("timestamps", [False, True])
+def test_what_tritons_table_broke_is_one_line(timestamps: bool) -> None:
+    stamp = "2026-06-02T08:00:00.000000001Z " if timestamps else ""
+    log = Log(LogText(text="".join(f"{stamp}{line}\n" for line in _MODELS.splitlines()), timestamps=timestamps))
+
+    (line,) = log.find("no engine in the folder of the model")
+    assert line.number == 5
+    assert "libtriton.so" in line.text
+    assert [log.line(number).text for number in (6, 7)] == ["", ""]
+    assert log.line(8).text == _MODELS.splitlines()[7]
+    assert len(log) == len(_MODELS.splitlines())
+
+
+def test_a_table_that_goes_no_further_is_left_as_it_is() -> None:
+    for text in (
+        "| llm | 1 | UNAVAILABLE: x |",
+        "| llm | 1 | UNAVAILABLE: x |\n| bls | 1 | READY |\n",
+        "a UNAVAILABLE: b\n",
+    ):
+        (line,) = Log(LogText(text=text)).find("UNAVAILABLE")
+        assert line.text == text.split("\n")[0].removesuffix(" |")
+
+
 def test_a_literal_is_found_where_an_actors_mark_tears_it() -> None:
     text = (
         "ValueError: plain\n"

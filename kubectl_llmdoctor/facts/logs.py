@@ -30,6 +30,9 @@ _FRAME_END = expression(r"╰─+╯ *")
 _RECORD = expression(r"\d{4}-\d\d-\d\d[T ]|[{╭│]|\[?(?:INFO|WARN|ERROR)|Error: ")
 #: Lines of one message at most.
 _MOST_WRAPPED = 60
+#: Triton's table of the models (common/table_printer.cc) breaks a message where its last column ends, also within a word.
+_FAILED, _TABLE_FAILED = " UNAVAILABLE: ", expression(r"\|[^|]{1,300}\|[^|]{1,40}\| UNAVAILABLE: ")
+_TABLE_MORE = expression(r"\| +\| +\| (?=\S)")
 #: What begins a block of code in Markdown, and what ends one.
 _FENCE, _BARE = expression(r"^\s{0,99}```[\w+.#-]{0,20}\s*$"), expression(r"^\s{0,99}```\s*$")
 #: So many lines such a block has at most, and so many lines of these are looked at.
@@ -106,7 +109,8 @@ class Log:
         self._literals = literals
         text = source.text if plain is None else plain  # a text that is searched for may have a colour within
         text = COLOUR.sub("", text) if plain is None and "\x1b[" in text else text
-        self.text = _unwrapped(text, timestamps=source.timestamps) if plain is None and "─╯" in text else text
+        text = _unwrapped(text, timestamps=source.timestamps) if plain is None and "─╯" in text else text
+        self.text = _untabled(text, timestamps=source.timestamps) if plain is None and _FAILED in text else text
         self.pod = source.pod
         self.container = source.container
         self.previous = source.previous
@@ -355,6 +359,26 @@ def _unwrapped(text: str, *, timestamps: bool) -> str:
             else:
                 first = number
             tail = more
+    return "\n".join(lines)
+
+
+def _untabled(text: str, *, timestamps: bool) -> str:
+    """A log with what a table says of a model that failed in one line; the rows in which it was continued are left empty."""
+    lines = text.split("\n")
+    row, width, rows = None, 0, 0
+    for number, line in enumerate(lines):
+        time, said = line.partition(" ")[::2] if timestamps else ("", line)
+        if _TABLE_FAILED.match(said):
+            row, width, rows = number, len(said.rstrip()), 0
+            lines[row] = line.rstrip().removesuffix(" |")
+        elif (
+            row is None or rows == _MOST_WRAPPED or len(said.rstrip()) != width or not (more := _TABLE_MORE.match(said))
+        ):
+            row = None
+        else:
+            rows += 1
+            lines[row] += said.rstrip().removesuffix(" |")[more.end() :]
+            lines[number] = f"{time} " if timestamps else ""
     return "\n".join(lines)
 
 

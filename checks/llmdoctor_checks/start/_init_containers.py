@@ -27,9 +27,6 @@ _SLEEP = expression(
     _AT
     + r"(?P<words>(?:exec\s{1,8})?(?:sleep\s{1,8}inf(?:inity)?\b|tail\s{1,8}(?:-n\s{0,2}0\s{1,4})?-[fF]\s{1,8}/dev/null))"
 )
-#: The release of Kubernetes from which on an init container may be a sidecar, unless it was configured otherwise.
-_SIDECARS = 29
-_KUBELET = expression(r"v1\.(\d{1,3})\.")
 #: Where another loop begins within one, or one ends.
 _NESTED = expression(r"[;\n&})]\s{0,8}(?P<word>do|done)\b")
 #: What sends it, or the group that it ends, to the background.
@@ -38,6 +35,8 @@ _BEHIND = expression(r"(?:\s{0,8}[)}]){0,3}(?:[^\n&>]|>[&>]?|&>){0,200}(?<!>)&(?
 _LEAVES = expression(r"\b(?:break|exit|return|kill|exec|if|case|trap)\b")
 #: What says before a command that it may not be reached, ends in time, or is only written somewhere.
 _DOUBTFUL = expression(r"\b(?:timeout|test|function)\b|\[[ \t]|\(\)|<<")
+#: The release of a kubelet, and the first that starts sidecars among init containers without a gate.
+_KUBELET, _SIDECARS = expression(r"v1\.(\d{1,3})\."), 29
 #: So much of a script is read.
 _LONGEST = 20_000
 #: Who takes a script somewhere else.
@@ -270,12 +269,12 @@ def _let_go_on(container: Container, asleep: str) -> tuple[Fix, ...]:
 
 def _as_sidecar(container: Container) -> Fix:
     pod = container.pod
-    version = str(pod.cluster.field("Node", "", pod.spec.node_name, "status.nodeInfo.kubeletVersion") or "")
-    minor = _KUBELET.match(version)
+    kubelet = str(pod.cluster.field("Node", "", pod.spec.node_name or "", "status.nodeInfo.kubeletVersion") or "")
+    minor = _KUBELET.match(kubelet)
     if minor and int(minor[1]) < _SIDECARS:
         return fixes.advice(
-            f"Move {container.name} from the init containers to the containers, in {fixes.edited(pod)}: Kubernetes {version} knows no "
-            f"sidecars among init containers (restartPolicy: Always, from 1.{_SIDECARS} on)"
+            f"Move {container.name} from initContainers to containers, in {fixes.edited(pod)}: Kubernetes {kubelet} of node "
+            f"{pod.spec.node_name} has no sidecars among init containers, which 1.{_SIDECARS} brings (restartPolicy: Always)"
         )
-    summary = "Mark it as a sidecar with restartPolicy: Always (from Kubernetes 1.29 on)"
-    return fixes.set_spec(container.pod, f"{container.pointer}/restartPolicy", "Always", summary)
+    summary = f"Mark it as a sidecar with restartPolicy: Always (from Kubernetes 1.{_SIDECARS} on)"
+    return fixes.set_spec(pod, f"{container.pointer}/restartPolicy", "Always", summary)
