@@ -24,7 +24,7 @@ from kubectl_llmdoctor.fixes import advice, edited, maker
 from kubectl_llmdoctor.managed import keeper
 from kubectl_llmdoctor.report import document as doc
 from kubectl_llmdoctor.story import NUMBER, difference
-from kubectl_llmdoctor.tree import dig, rows
+from kubectl_llmdoctor.tree import dig
 
 #: By which label a pod, and what it is a copy of, know each other.
 _HASH = {"Deployment": "pod-template-hash", "StatefulSet": "controller-revision-hash"}
@@ -157,12 +157,12 @@ def _ran(
     began, end, now = _made(newest), _made(after), failing.cluster.now
     if began is None or end is None or now is None or now - began > _LATELY or failing.ready:
         return None
-    said = next((row for row in rows(workload.raw, "status.conditions") if row.get("type") == "Available"), None)
+    said = workload.condition("Available")
     if said is not None:
-        until = parse_time(said.get("lastTransitionTime"))
-        if said.get("status") != "False" or until is None or not end <= until <= end + _SOON:
+        until = parse_time(said.last_transition_time)
+        if said.status != "False" or until is None or not end <= until <= end + _SOON:
             return None  # it fails since before that rollout, or came through it
-        text = f"False since {said.get('lastTransitionTime')}"
+        text = f"False since {said.last_transition_time}"
         evidence = object_evidence(workload, "status.conditions[Available]", text)
         return f"it was available until revision {after.number} came", evidence
     if dig(workload.raw, "status.currentRevision") == newest.hash:

@@ -9,8 +9,10 @@ from kubectl_llmdoctor.driver import branch_for, driver_cuda, image_cuda, say_cu
 from kubectl_llmdoctor.engines.config import Problem, Setting
 from kubectl_llmdoctor.engines.recognise import simulates
 from kubectl_llmdoctor.evidence import (
+    condition_evidence,
     device_evidence,
     event_evidence,
+    limits_evidence,
     log_evidence,
     node_evidence,
     object_evidence,
@@ -58,7 +60,7 @@ from kubectl_llmdoctor.facts.destinations import (
     service_at,
     takes_telemetry,
 )
-from kubectl_llmdoctor.facts.endings import Ending, endings, log_of, probe_kills
+from kubectl_llmdoctor.facts.endings import Ending, ended_logs, ending_of, endings, log_of, probe_kills
 from kubectl_llmdoctor.facts.engine import Engine, engines_of
 from kubectl_llmdoctor.facts.events import Event, Events, awaited_reservation, came_further, events_of
 from kubectl_llmdoctor.facts.failed_models import (
@@ -150,24 +152,24 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "BY_SPAN", "COMPLETED", "GIB", "MIB", "MOMENT", "RDMA", "STAGES", "Abstain", "Accelerator", "BusError", "Check",
-    "Cluster", "Confidence", "Container", "ContainerUse", "Count", "Destination", "Device", "Ending", "Engine",
-    "Event", "Events", "Evidence", "Finding", "Fix", "GpuCondition", "Hardware", "Histogram", "Holder", "Increase",
-    "Item", "Kind", "Line", "Log", "Logs", "Metrics", "Mismatch", "Node", "NodeHardware", "NodeVerdict", "Nodes",
-    "OutOfMemory", "Patch", "Pending", "Phase", "Pod", "Problem", "Process", "Reason", "Said", "Setting", "Shm",
-    "Sizing", "Span", "Subject", "SwitchError", "Traceback", "Trouble", "Usage", "Workload", "Xid", "addresses",
-    "answered", "askers", "awaited_reservation", "branch_for", "bus_of", "came_further", "check", "clients",
-    "contradicted", "count_of", "current_logs", "device_evidence", "dig", "driver_cuda", "duration", "ended_itself", "ended_runner",
-    "endings", "engines_in", "engines_of", "escaped", "event_evidence", "events_of", "expression", "failing_routes",
-    "fails_often", "few", "file_bytes_of", "fixes", "follow", "given_shares", "gone", "has_namespace", "holder_of", "holds",
-    "host_of", "idle_workload", "image_cuda", "in_order", "is_accelerator", "is_gone", "is_headless",
-    "is_provisioner", "is_state_taint", "is_unfit", "k8s", "lacks_model", "last_words", "leads_here", "length_of",
-    "letters", "log_evidence", "log_of", "logs_of", "long_past", "looks_like_error", "milli", "mismatches",
-    "most_gpus", "named", "names_of", "node_evidence", "node_hardware", "object_evidence", "of_pod", "often",
-    "often_failing_routes", "other_side", "own_kernels", "parse", "parse_time", "phase_at", "phase_of",
-    "pod_evidence", "probe_kills", "problem_evidence", "raised_alike", "reach", "releases", "requests_of", "rows",
-    "said", "say_amount", "say_bytes", "say_cores", "say_cuda", "say_seconds", "seconds_ago", "seconds_between",
-    "selected", "selector_of", "served", "served_until", "service_at", "setting_evidence", "settling", "shares_of", "show_taint",
-    "signs_of_life", "simulates", "sought", "speaks_of_one", "stray", "suffices", "superseded", "table",
-    "takes_telemetry", "told_by", "told_elsewhere", "tolerated", "top_of", "tracebacks", "units", "usage_of",
-    "words", "workload_evidence", "written_ago", "written_before",
+    "Cluster", "Confidence", "Container", "ContainerUse", "Count", "Destination", "Device", "Ending", "Engine", "Event",
+    "Events", "Evidence", "Finding", "Fix", "GpuCondition", "Hardware", "Histogram", "Holder", "Increase", "Item",
+    "Kind", "Line", "Log", "Logs", "Metrics", "Mismatch", "Node", "NodeHardware", "NodeVerdict", "Nodes", "OutOfMemory",
+    "Patch", "Pending", "Phase", "Pod", "Problem", "Process", "Reason", "Said", "Setting", "Shm", "Sizing", "Span",
+    "Subject", "SwitchError", "Traceback", "Trouble", "Usage", "Workload", "Xid", "addresses", "answered", "askers",
+    "awaited_reservation", "branch_for", "bus_of", "came_further", "check", "clients", "condition_evidence",
+    "contradicted", "count_of", "current_logs", "device_evidence", "dig", "driver_cuda", "duration", "ended_itself",
+    "ended_logs", "ended_runner", "ending_of", "endings", "engines_in", "engines_of", "escaped", "event_evidence",
+    "events_of", "expression", "failing_routes", "fails_often", "few", "file_bytes_of", "fixes", "follow",
+    "given_shares", "gone", "has_namespace", "holder_of", "holds", "host_of", "idle_workload", "image_cuda", "in_order",
+    "is_accelerator", "is_gone", "is_headless", "is_provisioner", "is_state_taint", "is_unfit", "k8s", "lacks_model",
+    "last_words", "leads_here", "length_of", "letters", "limits_evidence", "log_evidence", "log_of", "logs_of",
+    "long_past", "looks_like_error", "milli", "mismatches", "most_gpus", "named", "names_of", "node_evidence",
+    "node_hardware", "object_evidence", "of_pod", "often", "often_failing_routes", "other_side", "own_kernels", "parse",
+    "parse_time", "phase_at", "phase_of", "pod_evidence", "probe_kills", "problem_evidence", "raised_alike", "reach",
+    "releases", "requests_of", "rows", "said", "say_amount", "say_bytes", "say_cores", "say_cuda", "say_seconds",
+    "seconds_ago", "seconds_between", "selected", "selector_of", "served", "served_until", "service_at",
+    "setting_evidence", "settling", "shares_of", "show_taint", "signs_of_life", "simulates", "sought", "speaks_of_one",
+    "stray", "suffices", "superseded", "table", "takes_telemetry", "told_by", "told_elsewhere", "tolerated", "top_of",
+    "tracebacks", "units", "usage_of", "words", "workload_evidence", "written_ago", "written_before",
 ]  # fmt: skip

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 from kubectl_llmdoctor.engines.config import Problem, Setting
+from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.accelerator import Accelerator
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.container import Container
@@ -70,6 +73,11 @@ def pod_evidence(where: Pod | Container, path: str, text: str) -> Evidence:
     return _stated(pod, ref, text)
 
 
+def limits_evidence(container: Container, asked: Mapping[str, object]) -> Iterator[Evidence]:
+    """How many of some resources a container may have."""
+    return (pod_evidence(container, f"resources.limits[{name}]", str(number)) for name, number in asked.items())
+
+
 def _stated(pod: Pod, ref: str, text: str) -> Evidence:
     """What a pod's object states, of one that does not exist yet with file and line."""
     origin = pod.template_of.origin if pod.template_of else pod.item.origin if pod.item else None
@@ -119,6 +127,14 @@ def object_evidence(item: Item, path: str, text: str) -> Evidence:
     if item.origin:
         return Evidence(source="manifest", ref=ref, text=text, file=item.origin.file, line=item.origin.line)
     return Evidence(source="workload", ref=ref, text=text)
+
+
+def condition_evidence(where: Pod | Item, condition: k8s.Condition) -> Evidence:
+    """What a condition of a pod, or of another object, says."""
+    path = f"status.conditions[{condition.type}]"
+    if isinstance(where, Pod):
+        return pod_evidence(where, path, condition.text)
+    return object_evidence(where, path, condition.text)
 
 
 def device_evidence(where: Container, device: Accelerator) -> Evidence:

@@ -295,8 +295,7 @@ def _created(item: Item) -> str:
 
 def _well(item: Item) -> bool:
     """Whether a pod is ready, or has done its work."""
-    ready = any(c.get("type") == "Ready" and c.get("status") == "True" for c in rows(item.raw, "status.conditions"))
-    return ready or dig(item.raw, "status.phase") == "Succeeded"
+    return item.condition("Ready", "True") is not None or dig(item.raw, "status.phase") == "Succeeded"
 
 
 def _of_pods(items: list[Item], cluster: Cluster, named: Item | None = None) -> Subject:

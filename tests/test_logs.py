@@ -28,6 +28,15 @@ def test_every_line_with_the_literal_is_found_once_with_its_number() -> None:
     assert len(log) == 4
 
 
+def test_lines_above_another_and_the_last_ones_stop_where_the_log_does() -> None:
+    log = Log(LogText(text="a\nb\nc\nd"))
+
+    assert [line.text for line in log.line(3).above(5)] == ["a", "b"]
+    assert log.line(1).above(5) == []
+    assert [line.text for line in log.tail(1)] == ["c", "d"]
+    assert [line.text for line in log.tail(9)] == ["a", "b", "c", "d"]
+
+
 def test_what_a_carriage_return_overwrote_is_gone() -> None:
     log = Log(LogText(text="10%\r50%\r100% done\r\nnext\n"))
 

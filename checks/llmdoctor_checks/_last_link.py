@@ -68,7 +68,7 @@ def nobody_listens(to: Destination, line: Line, client: Container) -> Why | None
 def _at(pod: Pod, target: int, to: Destination, line: Line, client: Container) -> Why | None:
     mains = [c for c in pod.containers if c.role != "init"]
     engine = next((e for e in engines_in(pod) if isinstance(e.value("port"), int) and not e.announced), None)
-    if len(mains) > 1 and (engine is None or any(p.container_port == target for c in mains for p in c.spec.ports)):
+    if len(mains) > 1 and (engine is None or any(target in c.declared_ports for c in mains)):
         return None
     asked, sent = _asked(pod, target, to)
     if len(mains) == 1 and (alone := _loopback(mains[0], engine, target)) is not None:
@@ -122,7 +122,7 @@ def _by_engine(engine: Engine, mains: list[Container], target: int, to: Destinat
         return None
     if to.service is None and _serves_at_several(engine, target):
         return None
-    declared = {p.container_port for c in mains for p in c.spec.ports}
+    declared = {port for c in mains for port in c.declared_ports}
     if port.source not in ("flag", "log", "env") and port.value not in declared:
         return None
     return _Listener(engine.title, port.value, port_evidence(engine.container, port))
@@ -131,7 +131,7 @@ def _by_engine(engine: Engine, mains: list[Container], target: int, to: Destinat
 def _by_probe(mains: list[Container], target: int) -> _Listener | None:
     """Another program, alone in its pod, where it answers its readiness probe at another port than one that it declares."""
     probed = _probed(mains[0]) if len(mains) == 1 else None
-    declared = {p.container_port for p in mains[0].spec.ports} if probed else set()
+    declared = mains[0].declared_ports if probed else set()
     if probed is None or not declared or target in declared or target == probed[0]:
         return None
     return _Listener(mains[0].name, *probed)

@@ -263,7 +263,7 @@ def _itself(container: Container, to: Destination, line: Line, cluster: Cluster)
             return None  # it comes up, or fails by itself
         if to.port in (None, port.value, engine.value("metrics_port")):
             return None
-        declared = {p.container_port for c in pod.containers for p in c.spec.ports if c.name != engine.container.name}
+        declared = {port for c in pod.containers if c is not engine.container for port in c.declared_ports}
         if to.port in declared:
             return None
         return Why(
@@ -277,8 +277,7 @@ def _itself(container: Container, to: Destination, line: Line, cluster: Cluster)
                 f"Have {container.name} ask port {port.value}, in {fixes.edited(pod)}",
             ),
         )
-    declares = any(p.container_port == to.port for c in pod.containers for p in c.spec.ports)
-    if container.beside or declares or to.port is None:
+    if container.beside or to.port is None or to.port in pod.declared_ports:
         return None
     # it may start the server itself, which was not up yet
     went_on = not pod.failing and len(line.log) - line.number > _NEAR_THE_END

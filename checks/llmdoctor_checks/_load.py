@@ -72,7 +72,7 @@ def picked(container: Container, logs: Logs) -> bool:
     return ago is None or ago <= _LONG_AGO
 
 
-def recent_load(container: Container, logs: Logs) -> list[Load]:
+def recent_load(container: Container, logs: Logs | None) -> list[Load]:
     """The last statements of the instance that runs, oldest first; empty where they cover less than two minutes or so."""
     said = last_load(container, logs)
     return said if lasts(said) else []
@@ -91,12 +91,12 @@ def since_when(said: list[Load], holds: Callable[[Load], bool]) -> list[Load]:
     return list(itertools.takewhile(holds, reversed(said)))[::-1]
 
 
-def last_load(container: Container, logs: Logs, most: int = RECENT) -> list[Load]:
+def last_load(container: Container, logs: Logs | None, most: int = RECENT) -> list[Load]:
     """The last statements of the instance that runs, `most` of them at most, oldest first.
 
     Of several engines that one server has (the data parallel ones of vLLM and SGLang) those of the one that has most to do.
     """
-    log = logs.current(container.name)
+    log = container.own_log(logs)
     return list(log.once(f"the last {most} loads", lambda: _last_loads(log, most))) if log else []
 
 

@@ -1,6 +1,6 @@
 """How much of a model llama.cpp, and Ollama with it, put on the GPU, and servers that went on without one."""
 
-from kubectl_llmdoctor.api import Engine, Finding, Fix, Line, Log, expression, log_evidence, pod_evidence
+from kubectl_llmdoctor.api import Engine, Finding, Fix, Line, Log, expression, limits_evidence, log_evidence
 
 #: llama.cpp, and Ollama with either of its runners (`llm_load_tensors:` before 2025, then `load_tensors:`, `ggml.go`).
 OFFLOADED = r"offloaded (\d{1,9})/(\d{1,9}) layers to GPU"
@@ -53,7 +53,7 @@ def without_gpu(engine: Engine, refused: Line, why: str, fix: Fix) -> Finding:
         f"{', '.join(f'{n} {name}' for name, n in asked.items())}.",
         evidence=(
             log_evidence(refused),
-            *(pod_evidence(container, f"resources.limits[{name}]", str(n)) for name, n in asked.items()),
+            *limits_evidence(container, asked),
         ),
         explains=("cpu-starved", "weights-off-gpu", "gpu-runtime-missing"),
         fix=fix,

@@ -147,7 +147,7 @@ class Ports(Topic):
         """Whether another container of the pod declares a port, or its engine listens there."""
         engines = self.subject.engines(self.pod) if self.pod else ()
         told = any(engine.value("port") == port for engine in engines if engine.container is container)
-        return told or any(one.container_port == port for one in container.spec.ports)
+        return told or port in container.declared_ports
 
 
 def _free_port(port: str, pods: list[Pod]) -> str:

@@ -110,6 +110,24 @@ class Item:
         return self._annotations
 
     @property
+    def conditions(self) -> list[k8s.Condition]:
+        """The conditions of its status, of whatever kind it is."""
+        return [
+            k8s.Condition(
+                type=_text(row.get("type")),
+                status=_text(row.get("status")),
+                reason=_text(row.get("reason")),
+                message=_text(row.get("message")),
+                last_transition_time=_text(row.get("lastTransitionTime")) or None,
+            )
+            for row in rows(self.raw, "status.conditions")
+        ]
+
+    def condition(self, kind: str, status: str = "") -> k8s.Condition | None:
+        """Its condition of this type, and of this status where one is named."""
+        return next((c for c in self.conditions if c.type == kind and status in ("", c.status)), None)
+
+    @property
     def plain_kind(self) -> str:
         """Its kind without the API group that tells it from another one of that name."""
         return self.kind.partition(".")[0]

@@ -403,6 +403,11 @@ class Container:
         return logs.current(self.name) if logs is not None else None
 
     @property
+    def declared_ports(self) -> set[int]:
+        """The ports that it declares."""
+        return {port.container_port for port in self.spec.ports}
+
+    @property
     def restarts(self) -> int:
         """How often it was restarted."""
         return self.status.restart_count

@@ -76,6 +76,11 @@ def endings(pod: Pod) -> Iterator[Ending]:
             yield Ending(container=container, terminated=container.terminated, path=path)
 
 
+def ending_of(container: Container) -> Ending | None:
+    """How the last instance of a container ended, if that was with such an error."""
+    return next((ending for ending in endings(container.pod) if ending.container is container), None)
+
+
 def last_round(pods: Sequence[Pod]) -> list[Ending]:
     """How the pods of one replica ended when it went down last, the earliest end first; one for each pod at most.
 
@@ -93,8 +98,15 @@ def _moment(ending: Ending) -> datetime:
     return ending.finished or datetime.min
 
 
-def log_of(ending: Ending, logs: Logs | None) -> Log | None:
+def ended_logs(pod: Pod, logs: Logs | None) -> list[Log]:
+    """The logs of the instances that ended so, as far as they were read."""
+    return [log for ending in endings(pod) if (log := log_of(ending, logs))]
+
+
+def log_of(ending: Ending | None, logs: Logs | None) -> Log | None:
     """The log of the instance that ended: the previous one, unless the container did not start again since."""
+    if ending is None:
+        return None
     found = ending.container.own_logs(logs)
     previous = next((log for log in found if log.previous), None)
     current = next((log for log in found if not log.previous), None)

@@ -148,6 +148,11 @@ class Probe(_Base, frozen=True):
     termination_grace_period_seconds: int | None = None
 
     @property
+    def script(self) -> str:
+        """The command that it runs, in one line; empty where it asks otherwise."""
+        return " ".join(map(str, self.exec.command)) if self.exec else ""
+
+    @property
     def budget(self) -> int:
         """Seconds until it has failed for good in a container that never answers."""
         return self.initial_delay_seconds + self.period_seconds * self.failure_threshold
@@ -289,6 +294,11 @@ class Requirement(_Base, frozen=True):
     operator: str = ""
     values: tuple[Scalar, ...] = ()
 
+    @property
+    def text(self) -> str:
+        """`zone In a, b`, `zone Exists`."""
+        return f"{self.key} {self.operator} {', '.join(map(str, self.values))}".strip()
+
 
 class NodeSelectorTerm(_Base, frozen=True):
     """One of several terms that may match."""
@@ -417,20 +427,25 @@ class Condition(_Base, frozen=True):
     message: str = ""
     last_transition_time: str | None = None
 
+    @property
+    def text(self) -> str:
+        """As it is quoted: its reason and its message."""
+        return ": ".join(filter(None, (self.reason, self.message)))
+
 
 class _Status(_Base, frozen=True):
     """A status with conditions."""
 
     conditions: tuple[Condition, ...] = ()
 
-    def condition(self, kind: str) -> Condition | None:
-        """A condition by its type."""
-        return next((c for c in self.conditions if c.type == kind), None)
+    def condition(self, kind: str, status: str = "") -> Condition | None:
+        """Its condition of this type, and of this status where one is named."""
+        return next((c for c in self.conditions if c.type == kind and status in ("", c.status)), None)
 
     @property
     def ready(self) -> Condition | None:
         """The condition that says that it is ready; None where none does."""
-        return next((c for c in self.conditions if c.type == "Ready" and c.status == "True"), None)
+        return self.condition("Ready", "True")
 
 
 class Waiting(_Base, frozen=True):

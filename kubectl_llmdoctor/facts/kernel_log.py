@@ -358,7 +358,7 @@ def _killed(line: KernelLine, why: re.Match[str] | None, together: str) -> OutOf
     if not killed:
         return None
     rest = why["rest"] if why else together or line.text
-    uid, ids = re.search(_POD, rest), re.findall(_CONTAINER, _after(rest, "task_memcg=") or rest)
+    uid, ids = re.search(_POD, rest), re.findall(_CONTAINER, _cgroup_of(rest) or rest)
     return OutOfMemory(
         process=killed["name"] or "?",
         anon=int(killed["anon"] or 0) * 1024,
@@ -366,15 +366,15 @@ def _killed(line: KernelLine, why: re.Match[str] | None, together: str) -> OutOf
         whole_node=not (together or "cgroup" in line.text or (why and why["constraint"] == "CONSTRAINT_MEMCG")),
         pod_uid=uid["uid"].replace("_", "-") if uid else "",
         container_id=ids[-1] if ids else "",
-        cgroup=_after(rest, "task_memcg=") or together,
+        cgroup=_cgroup_of(rest) or together,
         time=line.time,
         line=line,
     )
 
 
-def _after(text: str, key: str) -> str:
-    """The value of a key in the kernel's list `key=value,key=value`."""
-    return text.partition(key)[2].partition(",")[0]
+def _cgroup_of(text: str) -> str:
+    """The cgroup of the process, by the kernel's list `key=value,key=value`."""
+    return text.partition("task_memcg=")[2].partition(",")[0]
 
 
 def _time(line: str, now: datetime | None) -> datetime | None:

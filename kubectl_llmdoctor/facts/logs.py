@@ -61,6 +61,10 @@ class Line(msgspec.Struct, frozen=True):
         time = self.time
         return time.timestamp() if time else float(self.number)
 
+    def above(self, count: int) -> list[Line]:
+        """So many lines before it, the nearest last."""
+        return list(self.log.lines(max(self.number - count, 1), self.number - 1)) if self.number > 1 else []
+
 
 #: Characters of a line that are looked at, at its beginning and as many at its end.
 _MOST_CHARS = 8192
@@ -196,6 +200,10 @@ class Log:
             if number > last:
                 return
             yield self.line(number)
+
+    def tail(self, count: int) -> list[Line]:
+        """Its last line, and so many before it."""
+        return list(self.lines(max(len(self) - count, 1)))
 
     @cached_property
     def _offsets(self) -> dict[str, array[int]]:

@@ -146,9 +146,9 @@ class Node:
         age = self.cluster.seconds_since(self.obj.metadata.creation_timestamp)
         return age is not None and age < _JOINING_SECONDS
 
-    def condition(self, kind: str) -> k8s.Condition | None:
-        """A condition by its type."""
-        return self.obj.status.condition(kind)
+    def condition(self, kind: str, status: str = "") -> k8s.Condition | None:
+        """Its condition of this type, and of this status where one is named."""
+        return self.obj.status.condition(kind, status)
 
     @property
     def ready(self) -> bool | None:

@@ -18,7 +18,7 @@ from kubectl_llmdoctor.facts.events import Event, came_further, events_of
 from kubectl_llmdoctor.facts.scheduling.message import is_provisioner
 from kubectl_llmdoctor.facts.troubles import STARTING, Trouble, troubles_of
 from kubectl_llmdoctor.facts.units import parse_time, units
-from kubectl_llmdoctor.tree import dig, rows, say, table
+from kubectl_llmdoctor.tree import dig, say, table
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor import platforms
@@ -300,15 +300,19 @@ class Pod:
         declared = (p for c in self.containers if c.role != "init" for p in c.spec.ports)
         return next((p.container_port for p in declared if p.name == name), None)
 
-    def condition(self, kind: str) -> k8s.Condition | None:
-        """A condition by its type."""
-        return self.status.condition(kind)
+    @property
+    def declared_ports(self) -> set[int]:
+        """The ports that its containers declare."""
+        return {port for container in self.containers for port in container.declared_ports}
+
+    def condition(self, kind: str, status: str = "") -> k8s.Condition | None:
+        """Its condition of this type, and of this status where one is named."""
+        return self.status.condition(kind, status)
 
     @cached_property
     def scheduled(self) -> bool:
         """Whether it has a node."""
-        condition = self.condition("PodScheduled")
-        return bool(self.spec.node_name) or (condition is not None and condition.status == "True")
+        return bool(self.spec.node_name or self.condition("PodScheduled", "True"))
 
     @cached_property
     def unscheduled(self) -> bool:
@@ -397,8 +401,9 @@ class Pod:
 
     def _unlaunched(self, claim: str) -> bool:
         """Whether Karpenter says that it could not launch a machine."""
-        conditions = rows(self.cluster.find("NodeClaim", "", claim), "status.conditions")
-        return any(one.get("type") == "Launched" and one.get("reason") == "LaunchFailed" for one in conditions)
+        item = self.cluster.item("NodeClaim", "", claim)
+        launched = item.condition("Launched") if item else None
+        return launched is not None and launched.reason == "LaunchFailed"
 
     @property
     def being_made(self) -> bool:

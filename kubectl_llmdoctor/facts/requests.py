@@ -125,7 +125,7 @@ def stray(lines: Sequence[Line], *, ready: bool = False) -> bool:
 
 def _as_before(line: Line, limit: int) -> bool:
     """Whether a program goes on after a line, and before the next start, to print what it printed again and again before it."""
-    before = _again_and_again(line.log.lines(max(line.number - _AROUND, 1), line.number - 1))
+    before = _again_and_again(line.above(_AROUND))
     return bool(before & _again_and_again(line.log.lines(line.number + 1, min(line.number + _AROUND, limit - 1))))
 
 

@@ -20,7 +20,7 @@ from kubectl_llmdoctor.facts.units import parse_time, say_seconds
 from kubectl_llmdoctor.facts.unknown import NOT_APPLICABLE, Later, NotApplicable, Unknown
 from kubectl_llmdoctor.facts.workload import Workload, top_of
 from kubectl_llmdoctor.snapshot import Missing
-from kubectl_llmdoctor.tree import dig, rows
+from kubectl_llmdoctor.tree import dig
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor.facts.accelerator import Accelerator
@@ -204,8 +204,8 @@ class Subject:
         unready = {
             (workload.kind, workload.name)
             for workload in self.platform
-            for condition in rows(workload.raw, "status.conditions")
-            if condition.get("type") == "Ready" and condition.get("status") != "True"
+            for condition in workload.item.conditions
+            if condition.type == "Ready" and condition.status != "True"
         }
         return [
             event

@@ -86,9 +86,9 @@ def troubles_of(pod: Pod) -> Iterator[Trouble]:
 
 def _unready_since(pod: Pod) -> datetime | None:
     """Since when a pod is not ready though its containers are, which may be so for less long than it is not ready."""
-    condition, containers = pod.condition("Ready"), pod.condition("ContainersReady")
+    condition, containers = pod.condition("Ready"), pod.condition("ContainersReady", "True")
     since = parse_time(condition.last_transition_time) if condition else None
-    if since is None or containers is None or containers.status != "True":
+    if since is None or containers is None:
         return since
     return max(since, parse_time(containers.last_transition_time) or since)
 
@@ -135,8 +135,8 @@ def _stuck(pod: Pod) -> Iterator[Trouble]:
 
 def _not_taken_up(pod: Pod) -> Iterator[Trouble]:
     """A pod that was given to a node whose kubelet says nothing of it: it stands still, or its node is gone."""
-    said = pod.condition("PodScheduled")
-    since = parse_time(said.last_transition_time) if said and said.status == "True" else None
+    said = pod.condition("PodScheduled", "True")
+    since = parse_time(said.last_transition_time) if said else None
     age, status = pod.cluster.seconds_since(since), pod.status
     silent = not (status.start_time or status.container_statuses or status.init_container_statuses)
     if status.phase != "Pending" or not silent or pod.leaving or age is None:

@@ -10,7 +10,7 @@ import msgspec
 from kubectl_llmdoctor import platforms
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
-from kubectl_llmdoctor.tree import dig, rows
+from kubectl_llmdoctor.tree import dig
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor.platforms import kserve
@@ -117,17 +117,15 @@ class Workload:
     @property
     def completed(self) -> bool:
         """Whether it is a Job that has done its work, whatever became of its first pods."""
-        conditions = rows(self.raw, "status.conditions") if self.item.kind == "Job" else ()
-        return any(one.get("type") == "Complete" and one.get("status") == "True" for one in conditions)
+        return self.item.kind == "Job" and self.item.condition("Complete", "True") is not None
 
     @property
     def at_rest(self) -> bool:
         """Whether it means to have no pod now: suspended by somebody, finished, or ready while scaled to zero."""
         if dig(self.raw, "status.state.phase") in _ENDED:
             return True
-        for condition in rows(self.raw, "status.conditions") if not self.built_in else ():
-            if condition.get("status") == "True" and str(condition.get("type")) in _AT_REST:
-                return True
+        if not self.built_in and any(c.status == "True" and c.type in _AT_REST for c in self.item.conditions):
+            return True
         return dig(self.raw, "spec.suspend") is True and "kueue.x-k8s.io/queue-name" not in self.item.labels
 
     @property

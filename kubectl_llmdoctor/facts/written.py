@@ -120,7 +120,7 @@ def written_ago(line: Line, now: datetime | None) -> float | None:
     """How many seconds before the snapshot a line was written, by its own time or that of one shortly before it."""
     if (own := seconds_ago(line, now)) is not None:
         return own
-    before = list(line.log.lines(max(line.number - _STAMPED, 1), line.number - 1))[::-1]
+    before = line.above(_STAMPED)[::-1]
     return next((ago for one in before if (ago := seconds_ago(one, now)) is not None), None)
 
 

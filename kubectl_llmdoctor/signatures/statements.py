@@ -21,7 +21,7 @@ from kubectl_llmdoctor.report.document import Evidence
 from kubectl_llmdoctor.signatures.declared import Pattern, Signature
 from kubectl_llmdoctor.signatures.wording import beside, capture, captured, finding, fits, refused_at
 from kubectl_llmdoctor.snapshot import LogText
-from kubectl_llmdoctor.tree import dig, rows
+from kubectl_llmdoctor.tree import dig
 
 #: What a controller logs of a kind that it never began to look at (controller-runtime's controller.go): a watch that it needs for
 #: that kind did not come up, so that no line of its log names any object of it.
@@ -231,11 +231,11 @@ def _container_of(event: Event, pod: Pod | None) -> Container | None:
 def _ready_since(event: Event, subject: Subject) -> bool:
     """Whether the operator of the object that it warns of has called that ready later."""
     return event.last is not None and any(
-        (since := parse_time(condition.get("lastTransitionTime"))) is not None and since > event.last
+        (ready := workload.item.condition("Ready", "True")) is not None
+        and (since := parse_time(ready.last_transition_time)) is not None
+        and since > event.last
         for workload in subject.platform
         if (workload.kind, workload.name) == (event.kind, event.name)
-        for condition in rows(workload.raw, "status.conditions")
-        if (condition.get("type"), condition.get("status")) == ("Ready", "True")
     )
 
 

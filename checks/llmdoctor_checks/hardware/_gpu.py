@@ -15,11 +15,10 @@ from kubectl_llmdoctor.api import (
     Logs,
     Pod,
     Xid,
-    endings,
+    ended_logs,
     expression,
     fixes,
     log_evidence,
-    log_of,
     signs_of_life,
 )
 from kubectl_llmdoctor.catalog.gpus import BRIDGED_LINKS, by_product
@@ -97,7 +96,7 @@ def said_then(pod: Pod, logs: Logs | None, xid: Xid) -> tuple[Evidence, ...]:
     """What the pod's log says at the time of an Xid: the first line of an error since, or of one of its GPU at all."""
     if logs is None:
         return ()
-    for log in [log for ending in endings(pod) if (log := log_of(ending, logs))] or list(logs):
+    for log in ended_logs(pod, logs) or list(logs):
         words = OF_GPUS + _OF_ENDS if log.source.timestamps else OF_GPUS
         if lines := [line for word in words if (line := _first(log, word, xid.time))]:
             return (log_evidence(min(lines, key=lambda line: line.number)),)
@@ -113,7 +112,7 @@ ERRORS = ("Error: ",)
 
 def says_otherwise(pod: Pod, logs: Logs | None) -> bool:
     """Whether an instance ended by an exception that has nothing to do with a GPU, and said nothing of one."""
-    for log in [log for ending in endings(pod) if (log := log_of(ending, logs))]:
+    for log in ended_logs(pod, logs):
         lived = max(signs_of_life(log), default=0)  # one of a request is none of the end
         own = any(line.number > lived and _OF_ITSELF.search(line.text[:1000]) for line in log.find(*ERRORS))
         if own and not any(log.find(*OF_GPUS)):

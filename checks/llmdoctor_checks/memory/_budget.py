@@ -10,9 +10,9 @@ from kubectl_llmdoctor.api import (
     Sizing,
     device_evidence,
     fixes,
+    limits_evidence,
     log_evidence,
     most_gpus,
-    pod_evidence,
     setting_evidence,
 )
 from llmdoctor_checks._consequences import FAILED_START
@@ -73,8 +73,7 @@ def _evidence(sizing: Sizing) -> Iterator[Evidence]:
         yield device_evidence(engine.container, sizing.accelerator)
     elif "total" in sizing.printed.lines:
         yield log_evidence(sizing.printed.lines["total"])
-    for resource, count in engine.container.accelerators.items():
-        yield pod_evidence(engine.container, f"resources.limits[{resource}]", str(count))
+    yield from limits_evidence(engine.container, engine.container.accelerators)
 
 
 def ways_out(sizing: Sizing) -> Iterator[Fix]:

@@ -135,8 +135,10 @@ def _less(engine: Engine, use: Use, room: int, rest: int) -> Iterator[Fix]:
         yield fixes.set_env(engine.container, use.setting, str(each), summary)
 
 
-def died(log: Log) -> Line | None:
+def died(log: Log | None) -> Line | None:
     """The first word of a process of the engine that was killed, or that ended unsaid by what."""
+    if log is None:
+        return None
     killed = next((line for line in log.find(*_KILLED) if not _by_its_master(line)), None)
     return killed or next((line for line in log.find(*_GONE) if not _told_why(line)), None)
 

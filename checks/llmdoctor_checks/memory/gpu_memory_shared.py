@@ -20,6 +20,7 @@ from kubectl_llmdoctor.api import (
     Process,
     Subject,
     check,
+    ended_logs,
     endings,
     fixes,
     holder_of,
@@ -171,8 +172,7 @@ def _by_the_node(pod: Pod, hardware: Hardware, engine: Engine | None, logs: Logs
 
 def _refused(pod: Pod, logs: Logs) -> Line | None:
     """Where vLLM says that it does not start, since less than its share was free."""
-    ended = (log for ending in endings(pod) if (log := log_of(ending, logs)) is not None)
-    return next((line for log in ended for line in log.find(_REFUSED)), None)
+    return next((line for log in ended_logs(pod, logs) for line in log.find(_REFUSED)), None)
 
 
 def _crowded(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:

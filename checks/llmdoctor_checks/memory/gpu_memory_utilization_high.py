@@ -14,7 +14,7 @@ from kubectl_llmdoctor.api import (
     Setting,
     Sizing,
     check,
-    endings,
+    ending_of,
     fixes,
     log_evidence,
     log_of,
@@ -116,8 +116,7 @@ def _past_its_share(
     """A lower share, where PyTorch's account says that weights and cache were there, and nothing else of the log says so."""
     spread = sizing.serving.tensor_parallel * sizing.serving.pipeline_parallel
     weights = (sizing.file_bytes or 0) / spread
-    ended = next((one for one in endings(engine.pod) if one.container is engine.container), None)
-    log = log_of(ended, logs) if ended is not None and logs is not None else None
+    log = log_of(ending_of(engine.container), logs)
     line = next(log.find(_ACCOUNTED), None) if log is not None and phase_of(log) is None else None
     said = account(line.text) if line is not None else None
     if engine.name != "vllm" or line is None or said is None or not weights or said.others:

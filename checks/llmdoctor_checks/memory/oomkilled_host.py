@@ -325,7 +325,7 @@ def _by_event(
 
     It was the container's first process, or one of which a launcher says that it is gone.
     """
-    container, lost = ending.container, died(log) if log else None
+    container, lost = ending.container, died(log)
     for event in events or ():
         kill = told(event, container)
         if (
@@ -355,7 +355,7 @@ def _runs_without(pod: Pod, logs: Logs | None, subject: Subject, events: Events 
     for container in pod.containers if logs else ():
         limit, began = container.memory_limit, container.started
         log = container.own_log(logs) if container.role == "main" else None
-        lost = died(log) if log else None
+        lost = died(log)
         if log is None or limit is None or lost is None or began is None or container.status.ready or served(log):
             continue
         since = max(began, lost.time - _TOGETHER) if lost.time else began

@@ -259,8 +259,8 @@ def _unified(engine: Engine, subject: Subject) -> Greed | None:
 
 def _fell_silent(pod: Pod, events: Events | None, node: Node | None) -> Iterator[Finding]:
     """A node that no longer answers, after its kernel had begun to kill processes for lack of memory."""
-    ready = node.condition("Ready") if node else None
-    since = parse_time(ready.last_transition_time) if ready and ready.status == "Unknown" else None
+    ready = node.condition("Ready", "Unknown") if node else None
+    since = parse_time(ready.last_transition_time) if ready else None
     if node is None or ready is None or since is None or pod.ready or not pod.exists:
         return
     kills = [
@@ -313,7 +313,7 @@ def _of_worker(
 ) -> Iterator[Finding]:
     """A worker that ended without a word while the node was full, or can only be full; the container's first process lived on."""
     log = log_of(ending, logs)
-    lost = died(log) if log else None
+    lost = died(log)
     engine = subject.engine_of(ending.container)
     if lost is None or engine is None or engine.name not in PYTHON:
         return
@@ -469,7 +469,7 @@ def _own(container: Container, hardware: Hardware | None, metrics: Metrics | Non
 
 def _short(node: Node | None, metrics: Metrics | None) -> tuple[str, Evidence] | None:
     """That the node is short of memory now, and what says so."""
-    if node and (condition := node.condition("MemoryPressure")) and condition.status == "True":
+    if node and (condition := node.condition("MemoryPressure", "True")):
         return "the kubelet reports pressure", node_evidence(node, f"MemoryPressure: {condition.message}")
     total, available = node.capacity("memory") if node else None, metrics.node_available if metrics else None
     if not total or available is None:
@@ -540,7 +540,7 @@ def _proof(
         )
     if low := _exhausted(pod, ending, events, node):
         return low
-    if node and (condition := node.condition("MemoryPressure")) and condition.status == "True":
+    if node and (condition := node.condition("MemoryPressure", "True")):
         return (
             "likely",
             "the node is under memory pressure",

@@ -273,8 +273,7 @@ def _hidden(container: Container, logs: Logs) -> tuple[Line, str] | None:
         # it names the address of an actor on another node
         if said is None or log is None or said["ip"] not in (None, container.pod.status.pod_ip):
             continue
-        before = log.lines(max(1, line.number - _TRACEBACK), line.number - 1)
-        above = [other.text for other in before if said["name"] in other.text[:400]]
+        above = [other.text for other in line.above(_TRACEBACK) if said["name"] in other.text[:400]]
         heads = [text for text in above if "ray::" in text]
         if not any(_ENGINE.search(text[:2000]) for text in above) or (heads and _OF_A_WORKER in heads[-1]):
             continue

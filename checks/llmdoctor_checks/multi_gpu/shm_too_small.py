@@ -280,7 +280,7 @@ def _worker_lost(pod: Pod, engine: Engine, logs: Logs | None) -> Line | None:
         if log is None or not served(log) or not any(next(log.find(sign), None) for sign in _TAKES_IMAGES):
             continue
         line = next(log.find(*_WORKER_LOST), None)
-        before = log.lines(max(line.number - _LINES_BEFORE, 1), line.number - 1) if line else ()
+        before = line.above(_LINES_BEFORE) if line else ()
         return None if any(re.search(_SAYS_WHY, one.text[:500]) for one in before) else line
     return None
 

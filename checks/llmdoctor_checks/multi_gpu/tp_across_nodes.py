@@ -14,6 +14,7 @@ from kubectl_llmdoctor.api import (
     count_of,
     dig,
     fixes,
+    limits_evidence,
     log_evidence,
     pod_evidence,
     setting_evidence,
@@ -62,10 +63,7 @@ def tp_across_nodes(pod: Pod, engine: Engine, subject: Subject, logs: Logs | Non
         return
     spans = size.value // gpus
     pace = _pace(pod, container, logs) if slow and logs is not None else None
-    evidence = [setting_evidence(container, size)]
-    evidence += [
-        pod_evidence(container, f"resources.limits[{name}]", str(n)) for name, n in container.accelerators.items()
-    ]
+    evidence = [setting_evidence(container, size), *limits_evidence(container, container.accelerators)]
     yield Finding(
         role="cause" if pace else "risk" if slow else "note",
         severity="warning" if slow else "info",

@@ -171,9 +171,7 @@ def _by_the_scheduler(pod: Pod) -> bool:
 
 def was_scheduled(pod: Pod) -> bool:
     """Whether something shows that a scheduler has sent the pod: its event, or the template, which names no node."""
-    events = events_of(pod.cluster).about([("Pod", pod.name)])
-    told = any(event.reason == "Scheduled" and event.namespace == pod.namespace for event in events)
-    return told or pod.template is not None
+    return pod.template is not None or any(event.reason == "Scheduled" for event in pod.events)
 
 
 def _by_node(cluster: Cluster) -> dict[str, list[k8s.Pod]]:
@@ -530,8 +528,7 @@ def last_errors(cluster: Cluster, pod: k8s.Pod) -> list[Line]:
     """The last errors that a pod which ends again and again printed, two at the most; of its earlier instance where that is there."""
     logs = sorted(_logs(cluster, pod), key=lambda log: not log.previous)
     for log in logs if _waiting_of(pod) else ():
-        lines = log.lines(max(len(log) - _LAST_LINES, 1), len(log) + 1)
-        if found := [x for x in lines if _ERROR.search(x.text[:500])]:
+        if found := [x for x in log.tail(_LAST_LINES) if _ERROR.search(x.text[:500])]:
             return found[-2:]
     return []
 

@@ -241,9 +241,7 @@ def _unmet(spec: k8s.PodSpec, node: Node) -> tuple[Mismatch, ...]:
                 Mismatch(
                     path="affinity.nodeAffinity",
                     key=row.key,
-                    demand=f"{row.key}={row.values[0]}"
-                    if row.operator == "In" and len(row.values) == 1
-                    else f"{row.key} {row.operator} {', '.join(map(str, row.values))}".strip(),
+                    demand=f"{row.key}={row.values[0]}" if row.operator == "In" and len(row.values) == 1 else row.text,
                     wanted=tuple(map(str, row.values))
                     if row.operator == "In"
                     else _value(row.key, node) * (row.operator == "Exists"),

@@ -22,6 +22,7 @@ from kubectl_llmdoctor.api import (
     Node,
     Pod,
     Subject,
+    condition_evidence,
     endings,
     event_evidence,
     events_of,
@@ -229,35 +230,29 @@ def _by_status(pod: Pod, node: Node | None) -> Taken | None:
         if status.reason == reason and piece in status.message:
             said = f"{reason}: {status.message}"
             return Taken(kind=kind, why=status.message or reason, evidence=(pod_evidence(pod, "status", said),))
-    stopped = pod.condition("TerminationTarget")  # Kueue's, of a pod that it queues by itself
-    if stopped is not None and stopped.status == "True" and stopped.message.startswith(BY_KUEUE):
-        said = f"{stopped.reason}: {stopped.message}"
-        quoted = (pod_evidence(pod, "status.conditions[TerminationTarget]", said),)
-        return Taken(kind="preempted", why=stopped.message, evidence=quoted)
-    ended = pod.condition(_PINNED)
-    if ended is not None and ended.status == "True":
-        quoted = (pod_evidence(pod, f"status.conditions[{_PINNED}]", f"{ended.reason}: {ended.message}"),)
+    stopped = pod.condition("TerminationTarget", "True")  # Kueue's, of a pod that it queues by itself
+    if stopped is not None and stopped.message.startswith(BY_KUEUE):
+        return Taken(kind="preempted", why=stopped.message, evidence=(condition_evidence(pod, stopped),))
+    if ended := pod.condition(_PINNED, "True"):
         pinned = pod.spec.node_name or str(pod.spec.node_selector.get("kubernetes.io/hostname") or "its node")
-        return Taken(kind="drained", why=ended.message, evidence=quoted, pinned=pinned)
+        return Taken(kind="drained", why=ended.message, evidence=(condition_evidence(pod, ended),), pinned=pinned)
     ready = pod.condition("Ready")
     if ready is not None and ready.reason == "Evict" and re.match(_BY_SCHEDULER, ready.message):
-        quoted = (pod_evidence(pod, "status.conditions[Ready]", f"{ready.reason}: {ready.message}"),)
-        return Taken(kind="preempted", why=ready.message, evidence=quoted)
-    condition = pod.condition("DisruptionTarget")
-    if condition is None or condition.status != "True":
+        return Taken(kind="preempted", why=ready.message, evidence=(condition_evidence(pod, ready),))
+    condition = pod.condition("DisruptionTarget", "True")
+    if condition is None:
         return None
     found = _BY_CONDITION.get(condition.reason)
     # the kubelet also sets it when it evicts for pressure, which has causes of its own
     if found is None or (condition.reason == "TerminationByKubelet" and status.reason == "Evicted"):
         return None
-    said = f"{condition.reason}: {condition.message}".rstrip(": ")
-    evidence = [pod_evidence(pod, "status.conditions[DisruptionTarget]", said)]
+    evidence = (condition_evidence(pod, condition),)
     silent = _silent(pod, node) if condition.reason == "DeletionByTaintManager" else None
     if silent:
         return msgspec.structs.replace(silent, evidence=(*evidence, *silent.evidence))
     by_taint = condition.reason == "DeletionByTaintManager"
     return Taken(
-        kind=found, why=condition.message or condition.reason, evidence=tuple(evidence), open=by_taint and node is None
+        kind=found, why=condition.message or condition.reason, evidence=evidence, open=by_taint and node is None
     )
 
 
@@ -300,8 +295,8 @@ def _by_intent(pod: Pod, events: Events | None, found: Taken) -> Taken | None:
 def _announced(node: Node | None, found: Taken) -> Taken | None:
     """A node that is lost because Azure takes its machine, as a condition of it said before."""
     for name in _ANNOUNCED if node and found.kind == "lost" else ():
-        said = node.condition(name) if node else None
-        if node and said and said.status == "True" and said.reason in _AZURE_TAKES:
+        said = node.condition(name, "True") if node else None
+        if node and said and said.reason in _AZURE_TAKES:
             quoted = node_evidence(node, f"{name}=True: {said.reason} {said.message}".rstrip())
             preempted = said.reason == "PreemptScheduled"
             why = said.message or said.reason

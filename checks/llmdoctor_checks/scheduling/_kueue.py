@@ -103,10 +103,8 @@ def fewer(pod: Pod) -> str:
 
 def unreserved(workload: Item) -> str | None:
     """Why a Workload has no quota, in Kueue's words; None where it does not say that it has none."""
-    for condition in rows(workload.raw, "status.conditions"):
-        if (condition.get("type"), condition.get("status")) == ("QuotaReserved", "False"):
-            return str(condition.get("message") or "")
-    return None
+    condition = workload.condition("QuotaReserved", "False")
+    return condition.message if condition else None
 
 
 def local_queue(workload: Item, cluster: Cluster) -> Item | None:
@@ -127,7 +125,7 @@ def uncovered(workload: Item, cluster: Cluster) -> list[str]:
     Kueue 0.20 may leave such a Workload without a word, so that only where it has none is anything said.
     """
     local = local_queue(workload, cluster)
-    said = any(c.get("type") in ("QuotaReserved", "Evicted") for c in rows(workload.raw, "status.conditions"))
+    said = any(condition.type in ("QuotaReserved", "Evicted") for condition in workload.conditions)
     listed = (
         [row for key in ("flavorsReservation", "flavorUsage") for row in rows(local.raw, f"status.{key}")]
         if local

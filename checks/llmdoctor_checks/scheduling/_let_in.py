@@ -297,7 +297,7 @@ def _refuses_its_own(subject: Subject, who: str, name: str, namespace: str) -> b
         for item in cluster.items(kind, namespace):
             labels, made = (dig(item.raw, path) for path in ("spec.template.metadata.labels", "status.replicas"))
             behind = not made and isinstance(labels, dict) and selector.items() <= labels.items()
-            said = any(calls in str(c.get("message")) for c in rows(item.raw, "status.conditions"))
+            said = any(calls in condition.message for condition in item.conditions)
             if behind and (said or any(e.name == item.name for e in events)):
                 return True
     return False

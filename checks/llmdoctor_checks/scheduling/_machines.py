@@ -26,6 +26,7 @@ from kubectl_llmdoctor.api import (
     events_of,
     expression,
     fixes,
+    k8s,
     log_evidence,
     object_evidence,
     parse_time,
@@ -114,20 +115,16 @@ def _untainted(claim: Item) -> Fix:
 
 def _unregistered(claim: Item, pending: Pending) -> tuple[str, str] | None:
     """What the condition says of a claim that was launched and not registered, and that in words."""
-    told = {str(row.get("type")): row for row in rows(claim.raw, "status.conditions")}
-    launched, registered = told.get("Launched", {}), told.get("Registered", {})
-    if launched.get("status") != "True" or registered.get("status") == "True" or "deletionTimestamp" in claim.metadata:
+    launched, registered = claim.condition("Launched", "True"), claim.condition("Registered") or k8s.Condition()
+    if launched is None or registered.status == "True" or "deletionTimestamp" in claim.metadata:
         return None
-    message = str(registered.get("message") or "")
-    text = f"{registered.get('status')}, {registered.get('reason')}: {message}"
+    text = f"{registered.status}, {registered.text}"
     # releases before 1.0 say False of one that is only on its way
-    if registered.get("status") == "False" and message and registered.get("reason") != "NodeNotFound":
-        return text, message
-    waited = pending.pod.cluster.seconds_since(launched.get("lastTransitionTime")) or 0
+    if registered.status == "False" and registered.message and registered.reason != "NodeNotFound":
+        return text, registered.message
+    waited = pending.pod.cluster.seconds_since(launched.last_transition_time) or 0
     pool = pending.pod.cluster.item("NodePool", "", claim.labels.get("karpenter.sh/nodepool", ""))
-    alike = pool is not None and any(
-        row.get("type") == OF_NODES and row.get("status") == "False" for row in rows(pool.raw, "status.conditions")
-    )
+    alike = pool is not None and pool.condition(OF_NODES, "False")
     if waited < _JOINS_SECONDS and not alike:
         return None
     before = f", and neither did others of NodePool {pool.name}" if pool and alike else ""

@@ -227,24 +227,17 @@ def _said(item: Item, pending: Pending) -> Iterator[_Fault]:
 
     The sum of them only where no other says more.
     """
-    told = (row for row in rows(item.raw, "status.conditions") if row.get("type") != OF_NODES)
-    unmet = sorted((row for row in told if _unmet(row, pending)), key=lambda row: row.get("status") != "False")
-    if not any(row.get("type") == "Ready" for row in unmet):
+    told = (condition for condition in item.conditions if condition.type != OF_NODES)
+    unmet = sorted((one for one in told if _unmet(one, pending)), key=lambda one: one.status != "False")
+    if not any(one.type == "Ready" for one in unmet):
         return
-    parts = [row for row in unmet if row.get("type") != "Ready"] or unmet
-    for row in parts[:2]:
-        message = str(row.get("message") or "")
-        yield _Fault(
-            item,
-            str(row.get("type")),
-            f"{row.get('reason')}: {message}".rstrip(": "),
-            message,
-            row.get("status") == "False",
-        )
+    parts = [one for one in unmet if one.type != "Ready"] or unmet
+    for one in parts[:2]:
+        yield _Fault(item, one.type, one.text, one.message, one.status == "False")
 
 
-def _unmet(row: dict[str, object], pending: Pending) -> bool:
+def _unmet(condition: k8s.Condition, pending: Pending) -> bool:
     """Whether a condition is not met, or has been left without an answer for longer than a look at the object takes."""
-    since, now = parse_time(row.get("lastTransitionTime")), pending.pod.cluster.now
+    since, now = parse_time(condition.last_transition_time), pending.pod.cluster.now
     left = since is not None and now is not None and now - since > _LOOKED_AT
-    return row.get("status") == "False" or (row.get("status") == "Unknown" and left)
+    return condition.status == "False" or (condition.status == "Unknown" and left)

@@ -19,7 +19,6 @@ from kubectl_llmdoctor.api import (
     event_evidence,
     is_provisioner,
     log_evidence,
-    rows,
     told_elsewhere,
     workload_evidence,
 )
@@ -138,8 +137,7 @@ def hurts(subject: Subject) -> bool:
 
 def holds(workload: Workload | None, *types: str) -> bool:
     """Whether one of these conditions of the workload is met."""
-    conditions = rows(workload.raw, "status.conditions") if workload else []
-    return any(c.get("type") in types and c.get("status") == "True" for c in conditions)
+    return workload is not None and any(workload.item.condition(kind, "True") for kind in types)
 
 
 def _wants(cluster: Cluster, kind: str, namespace: str, name: str) -> bool:
@@ -175,8 +173,5 @@ def _conditions(subject: Subject, cluster: Cluster) -> Iterator[tuple[str, str]]
     for kind in _KINDS:
         for item in cluster.items(kind, subject.namespace):
             if id(item) in mine or any(id(owner) in mine for owner in cluster.chain(item)):
-                for condition in rows(item.raw, "status.conditions"):
-                    message = condition.get("message")
-                    if isinstance(message, str):
-                        where = f"{item.plain_kind}/{item.name}"
-                        yield f"{where} status.conditions[{condition.get('type')}]", message
+                for condition in item.conditions:
+                    yield f"{item.plain_kind}/{item.name} status.conditions[{condition.type}]", condition.message

@@ -55,9 +55,9 @@ def _awaited(pending: Pending) -> str:
     return comes_by_itself(pending, found[0]) if found else ""
 
 
-def cause(pending: Pending, id: str) -> Cause | None:  # the field's term
+def cause(pending: Pending | None, id: str) -> Cause | None:  # the field's term
     """The cause of this id, if it is one."""
-    return next((c for c in causes(pending) if c.id == id), None)
+    return next((c for c in causes(pending) if c.id == id), None) if pending else None
 
 
 def _causes(pending: Pending) -> tuple[Cause, ...]:

@@ -15,6 +15,7 @@ from kubectl_llmdoctor.api import (
     NodeVerdict,
     Pending,
     Pod,
+    condition_evidence,
     count_of,
     escaped,
     event_evidence,
@@ -115,8 +116,7 @@ def said_by(pending: Pending) -> Iterator[Evidence]:
     if pending.gates:
         yield pod_evidence(pending.pod, "schedulingGates", ", ".join(pending.gates))
     if condition and condition.message:
-        text = f"{condition.reason}: {condition.message}"
-        yield pod_evidence(pending.pod, "status.conditions[PodScheduled]", text)
+        yield condition_evidence(pending.pod, condition)
     elif pending.event:
         yield event_evidence(pending.event, pending.pod.cluster)
     if is_unfit(pending.message):

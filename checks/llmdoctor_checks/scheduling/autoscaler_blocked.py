@@ -358,18 +358,15 @@ def _logged(pending: Pending, names: list[str], order: int) -> Iterator[Finding]
 
 def _asked(claim: Item) -> bool:
     """Whether a machine is still being asked for, by what its NodeClaim says."""
-    said = {c.get("type"): c.get("status") for c in rows(claim.raw, "status.conditions")}
-    return said.get("Launched") != "True" and not dig(claim.raw, "metadata.deletionTimestamp")
+    return not claim.condition("Launched", "True") and not dig(claim.raw, "metadata.deletionTimestamp")
 
 
 def _refusal(claim: Item) -> tuple[str, str] | None:
     """Reason and message of the attempt to launch a machine; None where it was launched or not tried yet."""
-    for condition in rows(claim.raw, "status.conditions"):
-        reason, said = str(condition.get("reason") or ""), str(condition.get("message") or "")
-        tried = condition.get("type") == "Launched" and condition.get("status") != "True" and reason != _AWAITING
-        if tried and said:
-            return reason, said
-    return None
+    launched = claim.condition("Launched")
+    if launched is None or launched.status == "True" or launched.reason == _AWAITING or not launched.message:
+        return None
+    return launched.reason, launched.message
 
 
 def _pool(pending: Pending, event: Event) -> Pool | None:

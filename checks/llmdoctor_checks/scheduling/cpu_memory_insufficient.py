@@ -44,7 +44,7 @@ def cpu_memory_insufficient(pod: Pod, pending: Pending | None, subject: Subject)
     """
     yield from refused_for("cpu-memory-insufficient", pod, subject)
     yield from told("cpu-memory-insufficient", pod, subject)
-    found = cause(pending, "cpu-memory-insufficient") if pending else None
+    found = cause(pending, "cpu-memory-insufficient")
     if not pending or not found:
         return
     best = _best(found)

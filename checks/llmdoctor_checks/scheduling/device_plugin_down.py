@@ -190,11 +190,11 @@ def device_plugin_down(
     - https://github.com/NVIDIA/k8s-device-plugin
     - https://kubernetes.io/docs/concepts/extend-kubernetes/compute-storage-net/device-plugins/
     """
-    found = cause(pending, "device-plugin-down") if pending else None
+    found = cause(pending, "device-plugin-down")
     if pending and found:
         yield from _waiting(pending, found, cluster)
         return
-    nowhere = cause(pending, "gpu-resource-absent") if pending else None
+    nowhere = cause(pending, "gpu-resource-absent")
     if pending and nowhere and (unknown := unlabelled(cluster, pending.subject.nodes, nowhere.resource)):
         yield _unknown_nodes(pending, nowhere, unknown)
         return

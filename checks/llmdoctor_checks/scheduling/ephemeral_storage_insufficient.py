@@ -28,7 +28,7 @@ def ephemeral_storage_insufficient(pod: Pod, pending: Pending | None, subject: S
     - https://kubernetes.io/docs/concepts/storage/ephemeral-storage/
     """
     yield from refused_for("ephemeral-storage-insufficient", pod, subject)
-    found = cause(pending, "ephemeral-storage-insufficient") if pending else None
+    found = cause(pending, "ephemeral-storage-insufficient")
     if not pending or not found:
         return
     asked = say_amount("ephemeral-storage", pending.requests.get("ephemeral-storage", 0))

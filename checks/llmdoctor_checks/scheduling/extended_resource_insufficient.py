@@ -80,7 +80,7 @@ def extended_resource_insufficient(pod: Pod, pending: Pending | None, subject: S
     if pending and (unknown := _of_unknown_memory(pending)):
         yield unknown
         return
-    found = cause(pending, "extended-resource-insufficient") if pending else None
+    found = cause(pending, "extended-resource-insufficient")
     if pending and not found:
         yield from _of_no_card(pending)
     if not pending or not found:

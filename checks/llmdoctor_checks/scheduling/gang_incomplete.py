@@ -25,7 +25,6 @@ from kubectl_llmdoctor.api import (
     parse_time,
     pod_evidence,
     requests_of,
-    rows,
 )
 from llmdoctor_checks.scheduling._admission import replaced
 from llmdoctor_checks.scheduling._holders import surges
@@ -329,9 +328,8 @@ def _group_of(pod: Item | None) -> str:
 
 
 def _could_be_placed(pod: Item) -> bool:
-    return any(
-        c.get("type") == "PodScheduled" and c.get("reason") == "Schedulable" for c in rows(pod.raw, "status.conditions")
-    )
+    scheduled = pod.condition("PodScheduled")
+    return scheduled is not None and scheduled.reason == "Schedulable"
 
 
 def _held_back(pending: Pending, found: tuple[Cause, ...], fitting: list[Item]) -> Finding:

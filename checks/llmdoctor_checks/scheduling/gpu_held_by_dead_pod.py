@@ -89,7 +89,7 @@ def gpu_held_by_dead_pod(
     if refused and node and (alike := kept(pod, refused, node, cluster)):
         yield _still_counted(pod, refused, node, alike, cluster)
         return
-    found = cause(pending, "gpu-held-by-dead-pod") if pending else None
+    found = cause(pending, "gpu-held-by-dead-pod")
     if pending is None or found is None or not found.holders:
         return
     held = ", ".join(

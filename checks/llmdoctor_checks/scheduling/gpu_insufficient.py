@@ -44,7 +44,7 @@ def gpu_insufficient(pod: Pod, pending: Pending | None, subject: Subject) -> Ite
     """
     yield from refused_for("gpu-insufficient", pod, subject)
     yield from told("gpu-insufficient", pod, subject)
-    found = cause(pending, "gpu-insufficient") if pending else None
+    found = cause(pending, "gpu-insufficient")
     if pending is None or found is None or _taken_for_it(pending, found):
         return
     wanted = _part(pending) or f"{pending.requests.get(found.resource, 0) or 'some'} {found.resource}"

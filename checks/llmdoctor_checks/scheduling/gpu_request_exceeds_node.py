@@ -48,7 +48,7 @@ def gpu_request_exceeds_node(pod: Pod, pending: Pending | None, subject: Subject
     - https://kubernetes.io/docs/tasks/manage-gpus/scheduling-gpus/
     - https://docs.vllm.ai/en/latest/serving/parallelism_scaling.html
     """
-    found = cause(pending, "gpu-request-exceeds-node") if pending else None
+    found = cause(pending, "gpu-request-exceeds-node")
     if pending and found:
         yield _waiting(pending, found)
         return

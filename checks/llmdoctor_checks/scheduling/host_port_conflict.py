@@ -29,7 +29,7 @@ def host_port_conflict(pod: Pod, pending: Pending | None, subject: Subject) -> I
     - https://kubernetes.io/docs/concepts/configuration/overview/#services
     """
     yield from refused_for("host-port-conflict", pod, subject)
-    found = cause(pending, "host-port-conflict") if pending else None
+    found = cause(pending, "host-port-conflict")
     if not pending or not found:
         return
     ports = sorted({p for r in found.reasons for p in r.ports})

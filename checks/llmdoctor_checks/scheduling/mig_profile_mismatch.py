@@ -50,7 +50,7 @@ def mig_profile_mismatch(pod: Pod, pending: Pending | None, node: Node | None) -
     - https://docs.nvidia.com/datacenter/cloud-native/gpu-operator/latest/gpu-operator-mig.html
     - https://github.com/NVIDIA/k8s-device-plugin
     """
-    found = cause(pending, "mig-profile-mismatch") if pending else None
+    found = cause(pending, "mig-profile-mismatch")
     if pending and found:
         yield from _waiting(pending, found)
     elif node and not pod.ready:

@@ -208,8 +208,7 @@ def _mended(node: Node) -> Fix:
         if text:
             return fixes.platform(text.format(node=node.name, runtime=runtime), look)
     for kind, (text, command) in _PRESSURES.items():
-        condition = node.condition(kind)
-        if condition and condition.status == "True" and node.ready is not False:
+        if node.condition(kind, "True") and node.ready is not False:
             if kind == "DiskPressure" and _uncollected(node):
                 text, command = _NO_IMAGES, "du -xhd2 /var/log /var/lib/kubelet/pods /var/lib/containerd"
             return fixes.platform(text.format(node=node.name), look, fixes.on_node(node.name, command))

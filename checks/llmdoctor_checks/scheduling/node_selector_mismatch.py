@@ -61,7 +61,7 @@ def node_selector_mismatch(pod: Pod, pending: Pending | None, subject: Subject) 
     - https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/
     """
     yield from refused_for("node-selector-mismatch", pod, subject)
-    found = cause(pending, "node-selector-mismatch") if pending else None
+    found = cause(pending, "node-selector-mismatch")
     if not pending or not found:
         return
     if found.obstacle == "pod-affinity":
@@ -125,7 +125,7 @@ def _demands(pending: Pending) -> Iterator[Evidence]:
         yield pod_evidence(pending.pod, "nodeSelector", text)
     for term in spec.node_terms:
         for part in (*term.match_expressions, *term.match_fields):
-            text = f"{part.key} {part.operator} {', '.join(map(str, part.values))}".strip()
+            text = part.text
             yield pod_evidence(pending.pod, "affinity.nodeAffinity", text)
 
 
@@ -252,11 +252,7 @@ def _compared(pending: Pending, found: Cause) -> Fix:
     spec = pending.pod.spec
     keys = [*spec.node_selector, *(part.key for term in spec.node_terms for part in term.match_expressions)]
     told = [f"{key}={value}" for key, value in spec.node_selector.items()]
-    told += [
-        f"{p.key} {p.operator} {', '.join(map(str, p.values))}".strip()
-        for t in spec.node_terms
-        for p in t.match_expressions
-    ]
+    told += [p.text for t in spec.node_terms for p in t.match_expressions]
     if not keys:
         return fixes.advice("Compare the selector with the labels of the nodes", "kubectl get nodes --show-labels")
     labels = f"kubectl get nodes -L {','.join(dict.fromkeys(keys))}"

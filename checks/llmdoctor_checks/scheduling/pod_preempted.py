@@ -12,12 +12,11 @@ from kubectl_llmdoctor.api import (
     Pod,
     Subject,
     check,
+    condition_evidence,
     dig,
     expression,
     fixes,
-    object_evidence,
     parse_time,
-    rows,
 )
 from llmdoctor_checks.scheduling._disruption import BY_KUEUE, CONSEQUENCES, lost, taken
 from llmdoctor_checks.scheduling._kueue import workloads
@@ -139,28 +138,18 @@ def _above_in_kueue(pod: Pod, *commands: str) -> Fix:
 def _by_kueue(pod: Pod, subject: Subject, cluster: Cluster) -> Finding | None:
     """A job whose quota Kueue gave to another, and that has had none since: it lost it by that, at the same time."""
     for workload in workloads(subject, cluster):
-        conditions = {str(row.get("type")): row for row in rows(workload.raw, "status.conditions")}
-        evicted, waits = conditions.get("Preempted"), conditions.get("QuotaReserved")
-        if evicted is None or waits is None or (evicted.get("status"), waits.get("status")) != ("True", "False"):
+        evicted, waits = workload.condition("Preempted", "True"), workload.condition("QuotaReserved", "False")
+        if evicted is None or waits is None or not evicted.message:
             continue
-        message = str(evicted.get("message") or "")
-        lost = (
-            parse_time(str(waits.get("lastTransitionTime") or "")),
-            parse_time(str(evicted.get("lastTransitionTime") or "")),
-        )
-        same = lost[0] is not None and lost[1] is not None and abs((lost[0] - lost[1]).total_seconds()) <= _SAME_SECONDS
-        if not message or not (same or str(waits.get("message")) == message):
+        lost, went = parse_time(waits.last_transition_time), parse_time(evicted.last_transition_time)
+        same = lost is not None and went is not None and abs((lost - went).total_seconds()) <= _SAME_SECONDS
+        if not same and waits.message != evicted.message:
             continue
         name = subject.workload.ref if subject.workload else workload.name
         return Finding(
             confidence="certain",
-            summary=f"Kueue has taken the quota of {name} to make room for another job: {message}",
-            evidence=(
-                object_evidence(workload, "status.conditions[Preempted]", f"{evicted.get('reason')}: {message}"),
-                object_evidence(
-                    workload, "status.conditions[QuotaReserved]", f"{waits.get('reason')}: {waits.get('message')}"
-                ),
-            ),
+            summary=f"Kueue has taken the quota of {name} to make room for another job: {evicted.message}",
+            evidence=(condition_evidence(workload, evicted), condition_evidence(workload, waits)),
             explains=(*CONSEQUENCES, "scheduling-gated", "pod-pending", "quota-exceeded"),
             fix=_above_in_kueue(
                 pod, f"kubectl -n {workload.namespace} get workloads.kueue.x-k8s.io {workload.name} -o yaml"

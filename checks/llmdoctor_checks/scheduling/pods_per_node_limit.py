@@ -25,7 +25,7 @@ def pods_per_node_limit(pod: Pod, pending: Pending | None, subject: Subject) -> 
     - https://docs.aws.amazon.com/eks/latest/userguide/cni-increase-ip-addresses.html
     """
     yield from refused_for("pods-per-node-limit", pod, subject)
-    found = cause(pending, "pods-per-node-limit") if pending else None
+    found = cause(pending, "pods-per-node-limit")
     if not pending or not found:
         return
     limits = [

@@ -127,7 +127,7 @@ def pvc_unbound(
     - https://kubernetes.io/docs/concepts/storage/persistent-volumes/
     - https://kubernetes.io/docs/concepts/storage/storage-classes/#volume-binding-mode
     """
-    found = cause(pending, "pvc-unbound") if pending else None
+    found = cause(pending, "pvc-unbound")
     if pending and found:
         yield from _waiting(pending, found, events)
     elif events and not pod.ready and pod.exists:

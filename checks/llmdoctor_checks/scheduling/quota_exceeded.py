@@ -14,6 +14,7 @@ from kubectl_llmdoctor.api import (
     Pod,
     Subject,
     check,
+    condition_evidence,
     dig,
     event_evidence,
     expression,
@@ -267,9 +268,9 @@ def _over_limit(subject: Subject) -> Iterator[Finding]:
     for pod in subject.pods:
         if not (pod.unscheduled if pod.exists else unmade(subject)):
             continue
-        condition = pod.condition("PodScheduled") if pod.exists else None
+        condition = pod.condition("PodScheduled", "False") if pod.exists else None
         said: list[tuple[str, Evidence]] = []
-        if condition and condition.status == "False":
+        if condition:
             said.append((condition.message, pod_evidence(pod, "status.conditions[PodScheduled]", condition.message)))
         for kind in ("Pod", "PodGroup"):
             events = subject.events.of(
@@ -687,20 +688,15 @@ def _counted(quota: k8s.ResourceQuota, wanted: dict[str, int]) -> dict[str, str]
 def _queued(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
     """Kueue's word on a workload that waits for quota."""
     for item in workloads(subject, cluster):
-        for condition in rows(item.raw, "status.conditions"):
-            message = str(condition.get("message") or "")
+        if condition := item.condition("QuotaReserved", "False"):
+            message = condition.message
             found = re.search(_KUEUE, message)
-            unmet = condition.get("type") == "QuotaReserved" and condition.get("status") == "False"
-            if found and unmet and not for_topology(message):
+            if found and not for_topology(message):
                 queue = dig(item.raw, "spec.queueName") or "its queue"
                 yield Finding(
                     confidence="certain",
                     summary=f"Kueue holds it back in {queue}: {message}.",
-                    evidence=(
-                        object_evidence(
-                            item, "status.conditions[QuotaReserved]", f"{condition.get('reason')}: {message}"
-                        ),
-                    ),
+                    evidence=(condition_evidence(item, condition),),
                     explains=("scheduling-gated", "pod-pending", "rollout-stuck"),
                     fixes=_queue_fixes(found, str(queue), item, cluster),
                 )

@@ -15,6 +15,7 @@ from kubectl_llmdoctor.api import (
     Pod,
     Subject,
     check,
+    condition_evidence,
     dig,
     event_evidence,
     events_of,
@@ -183,8 +184,7 @@ def _closed(gated: list[Pod], queued: list[Item], said: list[Evidence], subject:
     who = ", ".join(dict.fromkeys(_keeper(g) for g in gates))
     evidence = [pod_evidence(pod, "schedulingGates", ", ".join(gates))]
     if condition := pod.condition("PodScheduled"):
-        text = f"{condition.reason}: {condition.message}".rstrip(": ")
-        evidence.append(pod_evidence(pod, "status.conditions[PodScheduled]", text))
+        evidence.append(condition_evidence(pod, condition))
     return Finding(
         confidence="certain",
         summary=f"{who} has not opened {which}, so no scheduler looks at the pod"
@@ -223,10 +223,10 @@ def _queue(item: Item) -> str:
 
 def _waits(workload: Item) -> Iterator[Evidence]:
     """Conditions of a Kueue Workload that say what it waits for."""
-    for condition in rows(workload.raw, "status.conditions"):
-        if condition.get("status") == "False" and condition.get("message"):
-            ref = f"Workload/{workload.name} status.conditions[{condition.get('type')}]"
-            yield Evidence(source="workload", ref=ref, text=f"{condition.get('reason')}: {condition['message']}")
+    for condition in workload.conditions:
+        if condition.status == "False" and condition.message:
+            ref = f"Workload/{workload.name} status.conditions[{condition.type}]"
+            yield Evidence(source="workload", ref=ref, text=condition.text)
     for name, state, message in _checks(workload):
         ref = f"Workload/{workload.name} status.admissionChecks[{name}]"
         yield Evidence(source="workload", ref=ref, text=f"{state}: {message}")
@@ -240,19 +240,18 @@ def _checks(workload: Item) -> Iterator[tuple[str, str, str]]:
             yield name, state, message
 
 
-def _inactive(queued: list[Item], cluster: Cluster) -> Iterator[tuple[Item, str]]:
+def _inactive(queued: list[Item], cluster: Cluster) -> Iterator[tuple[Item, k8s.Condition]]:
     """The queues of these workloads that take none, and what they say of it."""
     local = local_queue(queued[0], cluster) if queued else None
     behind = cluster.item("ClusterQueue", "", str(dig(local.raw, "spec.clusterQueue"))) if local else None
     for queue in (behind, local):
-        for condition in rows(queue.raw, "status.conditions") if queue else ():
-            if queue and (condition.get("type"), condition.get("status")) == ("Active", "False"):
-                yield queue, f"{condition.get('reason')}: {condition.get('message')}"
+        if queue and (condition := queue.condition("Active", "False")):
+            yield queue, condition
 
 
-def _in_words(said: str) -> str:
-    """A condition's message without its reason, as a part of a sentence."""
-    return said.partition(": ")[2].replace("(s)", "s")
+def _in_words(condition: k8s.Condition) -> str:
+    """Its message as a part of a sentence."""
+    return condition.message.replace("(s)", "s")
 
 
 def _stopped(queued: list[Item], cluster: Cluster) -> Iterator[Item]:
@@ -276,7 +275,7 @@ def _last_words(job: Item, cluster: Cluster) -> Iterator[Evidence]:
 
 def _of_queues(queued: list[Item], cluster: Cluster) -> Iterator[Evidence]:
     for queue, said in _inactive(queued, cluster):
-        yield object_evidence(queue, "status.conditions[Active]", said)
+        yield condition_evidence(queue, said)
         if policy := dig(queue.raw, "spec.stopPolicy"):
             yield object_evidence(queue, "spec.stopPolicy", str(policy))
 
@@ -292,9 +291,8 @@ def _reason(queued: list[Item]) -> str:
     """Why Kueue does not admit them, in its own words and those of the check that it waits for."""
     for workload in queued:
         checks = [f"admission check {name} says: {message}" for name, _, message in _checks(workload)]
-        for condition in rows(workload.raw, "status.conditions"):
-            if condition.get("type") == "QuotaReserved" and condition.get("status") == "False":
-                return "; ".join(filter(None, [str(condition.get("message") or ""), *checks[:1]]))
+        if unreserved := workload.condition("QuotaReserved", "False"):
+            return "; ".join(filter(None, [unreserved.message, *checks[:1]]))
         if checks:
             return checks[0]
     return "The workload is deactivated" if _deactivated(queued) else ""
@@ -311,13 +309,8 @@ def _let_in(queued: list[Item], cluster: Cluster) -> bool:
     groups no SCC allows, any webhook) is tried again and again, and the Workload does not say so.
     """
     return bool(queued) and all(
-        any(
-            row.get("type") == "Admitted"
-            and row.get("status") == "True"
-            and (seconds := cluster.seconds_since(row.get("lastTransitionTime"))) is not None
-            and seconds > _OPENING_SECONDS
-            for row in rows(workload.raw, "status.conditions")
-        )
+        (admitted := workload.condition("Admitted", "True")) is not None
+        and (cluster.seconds_since(admitted.last_transition_time) or 0) > _OPENING_SECONDS
         for workload in queued
     )
 
@@ -349,10 +342,7 @@ def _unqueued(pod: Pod, queued: list[Item]) -> str:
     labels = pod.labels
     if short := fewer(pod):
         return short
-    admitted = bool(queued) and all(
-        any(c.get("type") == "Admitted" and c.get("status") == "True" for c in rows(w.raw, "status.conditions"))
-        for w in queued
-    )
+    admitted = bool(queued) and all(workload.condition("Admitted", "True") for workload in queued)
     if not admitted and not _deactivated(queued):
         return ""
     if (GROUP in labels or _OF_SET in labels) and _QUEUE not in labels:
@@ -389,12 +379,10 @@ def _owners(subject: Subject, cluster: Cluster) -> Iterator[Evidence]:
             mine = (item.kind, item.name) in subject.related and item.kind not in ("Pod", "ReplicaSet", "Deployment")
             if not (mine or (whole and item.name == whole)) or item.kind == "Workload":
                 continue
-            for condition in rows(item.raw, "status.conditions"):
-                if condition.get("message"):
-                    ref = f"{item.kind}/{item.name} status.conditions[{condition.get('type')}]"
-                    yield Evidence(
-                        source="workload", ref=ref, text=f"{condition.get('reason')}: {condition['message']}"
-                    )
+            for condition in item.conditions:
+                if condition.message:
+                    ref = f"{item.kind}/{item.name} status.conditions[{condition.type}]"
+                    yield Evidence(source="workload", ref=ref, text=condition.text)
             for error in rows(item.raw, "status.lastErrors"):
                 if error.get("description"):
                     text = f"{error.get('code')}: {error['description']}"
@@ -714,7 +702,7 @@ def _of_queue(queued: list[Item], cluster: Cluster, look: str) -> Fix | None:
             f'kubectl {where}patch {resource} {stopped.name} --type merge -p \'{{"spec":{{"stopPolicy":"None"}}}}\'',
         )
     for queue, said in _inactive(queued, cluster):
-        if lost := re.search(_NO_FLAVOR, said):
+        if lost := re.search(_NO_FLAVOR, said.message):
             names = lost["names"].replace(" ", "").rstrip(".").split(",")
             return fixes.platform(
                 f"Make the ResourceFlavor {', '.join(names)}, which ClusterQueue {queue.name} names, with spec.nodeLabels of its nodes",

@@ -28,7 +28,7 @@ def taint_untolerated(pod: Pod, pending: Pending | None, subject: Subject) -> It
     - https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/
     """
     yield from refused_for("taint-untolerated", pod, subject)
-    found = cause(pending, "taint-untolerated") if pending else None
+    found = cause(pending, "taint-untolerated")
     if not pending or not found:
         return
     taints = _taints(found) or [t for c in found.counts if (t := _parsed(c.taint))]

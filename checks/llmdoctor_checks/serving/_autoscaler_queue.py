@@ -14,7 +14,7 @@ _JUST_SCALED_SECONDS = 600
 
 
 def lasting_queue(
-    pod: Pod, engine: Engine, scaler: Scaler, logs: Logs, subject: Subject | None = None
+    pod: Pod, engine: Engine, scaler: Scaler, logs: Logs | None, subject: Subject | None = None
 ) -> tuple[str, Evidence] | None:
     """A queue that lasts, and grows or is longer than what runs, where the autoscaler could add a replica."""
     said = recent_load(engine.container, logs)
@@ -33,7 +33,7 @@ def seen_queue(
 
     That alone may be a burst; beside an autoscaler that by its own status adds nothing it is probably none.
     """
-    said = last_load(engine.container, logs) if logs is not None else []
+    said = last_load(engine.container, logs)
     if not stays(scaler) or _just_scaled(pod, scaler):
         return None
     apart = (seconds_between(said[0].line, said[-1].line) or 0) if said else 0
@@ -41,7 +41,7 @@ def seen_queue(
         last, least = said[-1], min(load.waiting - max(load.running // _HALF, _QUEUE) for load in said)
         if least >= 0 and last.waiting >= said[0].waiting:
             return f"{last.waiting} requests wait while {last.running} run", log_evidence(last.line)
-    waiting, running = (metrics.span(name) for name in ("waiting", "running")) if metrics is not None else (None, None)
+    waiting, running = (metrics.span(name) if metrics else None for name in ("waiting", "running"))
     if waiting is None or running is None or waiting.seconds < _APART_SECONDS:
         return None
     if min(waiting.values) < max(_FEW, running.last // _HALF) or waiting.last < waiting.points[0][1]:
@@ -57,7 +57,7 @@ def _just_scaled(pod: Pod, scaler: Scaler) -> bool:
 
 def measured_queue(scaler: Scaler, metrics: Metrics | None) -> tuple[str, Evidence] | None:
     """The same by the metrics of the last hour."""
-    load = load_of(metrics) if metrics is not None else None
+    load = load_of(metrics)
     if load is None or not load.queues or load.drains or min(load.recent.waiting.values) < _QUEUE or not stays(scaler):
         return None
     return f"{load.waiting.last:.0f} requests wait while {load.running.last:.0f} run", load.waiting.evidence()

@@ -54,7 +54,7 @@ def by_resources(
 
 def _blind(pod: Pod, engine: Engine, scaler: Scaler, metrics: Metrics | None, rescale: Fix) -> Finding | None:
     """The queue grew, what the autoscaler looks at stood still, and it added nothing although it could."""
-    load = load_of(metrics) if metrics is not None else None
+    load = load_of(metrics)
     if metrics is None or load is None or not load.queues or not load.grows:
         return None
     if not pod.ready or engine.container.engine_dead:
@@ -95,11 +95,11 @@ def _below(
     readings = _readings(scaler)
     if not readings or not pod.ready or engine.container.engine_dead or not stays(scaler):
         return None
-    load, sure = load_of(metrics) if metrics is not None else None, True
+    load, sure = load_of(metrics), True
     if load is not None and load.queues and load.grows:
         waits = f"{load.waiting.last:.0f} requests wait, {load.waiting.points[0][1]:.0f} did {say_seconds(load.waiting.seconds)} before"
         shown = load_evidence(load)[:1]
-    elif logs is not None and (queue := lasting_queue(pod, engine, scaler, logs)) is not None:
+    elif (queue := lasting_queue(pod, engine, scaler, logs)) is not None:
         waits, shown = queue[0], (queue[1],)
     elif load is None and (queue := seen_queue(pod, engine, scaler, logs, metrics)) is not None:
         waits, shown, sure = queue[0], (queue[1],), False

@@ -21,6 +21,7 @@ from kubectl_llmdoctor.api import (
     Metrics,
     Pod,
     Subject,
+    condition_evidence,
     dig,
     expression,
     fixes,
@@ -85,7 +86,7 @@ def _gets_nothing(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix, logs: 
         reason = str(row.get("reason"))
         if inactive and (reason.startswith("FailedGet") or reason in (*_NO_METRIC, *_NO_PODS)):
             said = f"{reason}: {row.get('message') or ''}".rstrip(": ")
-            queue = lasting_queue(pod, engine, acting, logs) if logs is not None else None
+            queue = lasting_queue(pod, engine, acting, logs)
             waits = f" Meanwhile {queue[0]}, and {stays(acting)}." if queue else ""
             told = _for_long(acting, row, pod.cluster) if not queue else None
             if told:
@@ -127,13 +128,12 @@ def _not_used(pod: Pod, engine: Engine, scaler: Scaler, subject: Subject) -> Fin
     """What KEDA says of a ScaledObject that it cannot use as it stands, so that it scales nothing."""
     if scaler.item.plain_kind != "ScaledObject":
         return None
-    conditions = rows(scaler.item.raw, "status.conditions")
-    said = next((row for row in conditions if (row.get("type"), row.get("status")) == ("Ready", "False")), None)
+    said = scaler.item.condition("Ready", "False")
     if said is None:
         return None
     # the condition often says only that the triggers failed
     events = [said for _, said in _events(scaler, "KEDAScalerFailed", pod.cluster)]
-    why = events[-1].text if events else str(said.get("message") or said.get("reason") or "")
+    why = events[-1].text if events else said.message or said.reason
     # at zero replicas KEDA alone could make one
     asleep = subject.workload is not None and subject.workload.replicas == 0 and scaler.minimum == 0
     told = next((told for reason in _REFUSED if (told := _for_long(scaler, {"reason": reason}, pod.cluster))), None)
@@ -147,7 +147,7 @@ def _not_used(pod: Pod, engine: Engine, scaler: Scaler, subject: Subject) -> Fin
         + (f" It has said so for {told[0]}." if told and lasts else ""),
         evidence=(
             *events[-1:],
-            scaler.evidence("status.conditions[Ready]", f"{said.get('reason')}: {said.get('message')}"),
+            condition_evidence(scaler.item, said),
             *scaler.quoted,
         ),
         explains=("scale-from-zero-blind",),
@@ -174,7 +174,7 @@ def _reads_nothing(
     nothing = all(isinstance(x, dict) and str(x.get("averageValue") or x.get("value") or "") == "0" for x in values)
     if not values or len(read) != len(scaler.looks) or len(values) != len(read) or not nothing or not pod.ready:
         return None
-    queue = lasting_queue(pod, engine, acting, logs) if logs is not None else None
+    queue = lasting_queue(pod, engine, acting, logs)
     queue = queue or measured_queue(acting, metrics)
     if queue is None:
         return None

@@ -145,7 +145,7 @@ def _of_undici(pod: Pod, engine: Engine, cluster: Cluster, ages: list[tuple[Line
 
 def unbroken(pod: Pod, server: Container | None, logs: Logs | None) -> Log | None:
     """The log of a server that is ready, never ended and says of no fault."""
-    own = logs.current(server.name) if server is not None and logs is not None else None
+    own = server.own_log(logs) if server is not None else None
     if own is None or not _stands(pod, server):
         return None
     return None if next(own.find("Traceback (most"), None) else own
@@ -158,7 +158,7 @@ def _stands(pod: Pod, server: Container | None) -> bool:
 
 def cut_short(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs: Logs | None) -> Finding | None:
     """Streams that ended in the middle, by the log of a client that asks this server alone, and a limit of the whole request on the way."""
-    read = logs is not None and logs.current(engine.container.name) is not None
+    read = engine.container.own_log(logs) is not None
     if (unbroken(pod, engine.container, logs) is None) if read else not _stands(pod, engine.container):
         return None
     said = cluster.once("cut short", lambda: list(_words_of_clients(cluster, CUT_SHORT)))

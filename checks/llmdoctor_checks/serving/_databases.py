@@ -21,6 +21,7 @@ from kubectl_llmdoctor.api import (
     Logs,
     Pod,
     contradicted,
+    ended_logs,
     endings,
     engines_in,
     few,
@@ -129,7 +130,7 @@ def _went_on(pod: Pod, line: Line) -> bool:
 
 def _said(pod: Pod, logs: Logs) -> _Said | None:
     """The last such line of an instance that ended, or of one that runs and is not ready."""
-    ended = [log for ending in endings(pod) if (log := log_of(ending, logs))]
+    ended = ended_logs(pod, logs)
     for log in ended or [log for log in logs if not log.previous]:
         over = max((line.number for line in log.find(*_OVER)), default=0)
         for literal, pattern in _UNREACHED:
@@ -226,7 +227,7 @@ def _not_there(said: _Said, to: Destination, cluster: Cluster) -> str:
 
 def _of_this_pod(said: _Said, pod: Pod) -> _Why:
     """Why nobody answers at the pod's own address."""
-    if beside := [c.name for c in pod.containers if any(p.container_port == said.port for p in c.spec.ports)]:
+    if beside := [c.name for c in pod.containers if said.port in c.declared_ports]:
         return _Why(f"{beside[0]} of this pod does not answer", (), f"See the log of {beside[0]} of {pod.name}")
     others = [c for c in pod.containers if c.role != "init" and c.name != said.line.log.source.container]
     if undeclared := few(

@@ -343,12 +343,12 @@ def _says_so(line: Line) -> bool:
     if OF_MODELS[2] in text and _not_made(line):
         return False
     if OF_MODELS[4] in text:
-        above = line.log.lines(max(line.number - _ABOVE, 1), line.number - 1) if re.match(_OF_LITELLM, text) else ()
+        above = line.above(_ABOVE) if re.match(_OF_LITELLM, text) else ()
         return any(re.search(_READING, x.text[:2000]) for x in above)
     if _OF_APACHE in text:
         return _OUT_OF_TIME in text
     if _OF_AIOHTTP in text:
-        before = [x.text[:2000] for x in line.log.lines(line.number - BESIDE[_OF_AIOHTTP], line.number - 1)]
+        before = [x.text[:2000] for x in line.above(BESIDE[_OF_AIOHTTP])]
         if "/aiohttp/" not in "".join(before[-1:]) or any(re.search(_FETCHES, x) for x in before):
             return False
     return any(said in text for said in (*GAVE_UP, *BESIDE, *OF_MODELS)) or re.search(_HAPROXY, text) is not None
@@ -356,7 +356,7 @@ def _says_so(line: Line) -> bool:
 
 def _not_made(line: Line) -> bool:
     """Whether it was a connection that was not made in time, by the tracebacks around what LiteLLM says of a request."""
-    above = takewhile(_of_one_request, reversed(list(line.log.lines(max(line.number - _TRACED, 1), line.number - 1))))
+    above = takewhile(_of_one_request, reversed(line.above(_TRACED)))
     below = takewhile(_of_one_request, line.log.lines(line.number + 1, line.number + _TRACED))
     texts = [x.text[:2000] for x in (*above, *below)]
     return any(_NOT_MADE in x for x in texts) and not any(_WAS_MADE in x for x in texts)

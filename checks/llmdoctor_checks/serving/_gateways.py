@@ -166,9 +166,7 @@ def client_told(line: Line) -> bool:
 
 def _asked_to_generate(line: Line) -> bool:
     """Whether the last that a client says before its failure whom it asks is a request to generate, not yet answered."""
-    before = (
-        [one.text[:4000] for one in line.log.lines(max(line.number - 2, 1), line.number - 1)] if line.number > 1 else []
-    )
+    before = [one.text[:4000] for one in line.above(2)]
     asked = next((text for text in reversed(before) if re.search(_ADDRESS, text)), "")
     return re.search(GENERATES, asked) is not None and re.search(r"HTTP/[\d.]{1,3} \d{3}\b", asked) is None
 

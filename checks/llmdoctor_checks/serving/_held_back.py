@@ -20,7 +20,7 @@ def held_back(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> 
     proxy = pod.container(_PROXY)
     told = next((x for x in proxy.spec.env if x.name == _LETS), None) if proxy is not None else None
     limit = int(str(told.value)) if told is not None and str(told.value).isdecimal() else 0
-    said = last_load(engine.container, logs) if logs is not None else []
+    said = last_load(engine.container, logs)
     if proxy is None or logs is None or not 0 < limit <= _FEW or engine.name not in _BATCHES or not lasts(said):
         return None
     if not works(pod, said) or any(load.running != limit or load.waiting for load in said):

@@ -54,11 +54,7 @@ def refused_picker(engine: Engine, off: Fix | None) -> Finding | None:
     found = next(((x, m) for x, m in mine if m and (m["namespace"], m["pod"]) == (pod.namespace, pod.name)), None)
     asked = sorted({number for pool in pod.pools for number in target_ports(pool)})
     beside = next(
-        (
-            c
-            for c in pod.containers
-            if c is not engine.container and {p.container_port for p in c.spec.ports} & {*asked}
-        ),
+        (c for c in pod.containers if c is not engine.container and c.declared_ports & {*asked}),
         None,
     )
     if (

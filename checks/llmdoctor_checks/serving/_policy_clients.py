@@ -162,7 +162,7 @@ def _asked_at(pod: Pod, picker: bool) -> set[int]:
     """The ports at which others ask a pod: of its engines, of a picker of endpoints, or of what asks servers for others (LiteLLM)."""
     if engines_in(pod):
         return {port for engine in engines_in(pod) if isinstance(port := engine.value("port"), int)}
-    own = {port.container_port for container in pod.containers for port in container.spec.ports} if picker else set()
+    own = pod.declared_ports if picker else set()
     if led := {port for port in own if any(leads(service, pod, {port}) for service in pod.services)}:
         return led
     listed = (row for item in pod.services for row in rows(item.raw, "spec.ports"))
@@ -264,7 +264,7 @@ def _behind(pod: Pod, named: re.Match[str]) -> set[int]:
             if row.get("port") == asked and isinstance(target, int):
                 found.add(target)
     engines = {port for engine in engines_in(pod) if isinstance(port := engine.value("port"), int)}
-    return found or ({asked} & (engines | {p.container_port for c in pod.containers for p in c.spec.ports}))
+    return found or ({asked} & (engines | pod.declared_ports))
 
 
 def _nameless(log: Log, pod: Pod, client: Pod) -> Line | None:

@@ -42,7 +42,7 @@ class Concurrency(msgspec.Struct, frozen=True):
 
 def concurrency_of(engine: Engine, metrics: Metrics | None) -> Concurrency | None:
     """How many requests one replica has in service when it is full: as seen, else as configured; None where not known."""
-    load = load_of(metrics) if metrics is not None else None
+    load = load_of(metrics)
     if load is not None and load.queues and (seen := round(load.recent.running.mean)):
         return Concurrency(seen, f"0.8 of the {seen} requests that ran while others waited")
     stated = metrics.span("max_running") if metrics is not None else None

@@ -19,6 +19,7 @@ from kubectl_llmdoctor.api import (
     Logs,
     Pod,
     answered,
+    condition_evidence,
     dig,
     engines_in,
     fixes,
@@ -130,23 +131,14 @@ def unfilled(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
                 continue
             if not rules or any(rows(rule, "filters") for rule in rules):
                 continue  # one that sends elsewhere needs no backend
-            waits = [
-                row
-                for row in rows(above.raw, "status.conditions")
-                if row.get("status") == "False" and pool.name in str(row.get("message") or "")
-            ]
+            waits = [one for one in above.conditions if one.status == "False" and pool.name in one.message]
             yield Finding(
                 severity="warning",
                 summary=f"{route.plain_kind} {route.name}, made for {above.plain_kind} {above.name}, names no backend, so that no gateway "
                 f"takes {pool.plain_kind} {pool.name} on. {pod.name} gets no requests through it.",
                 evidence=(
                     object_evidence(route, "spec.rules", f"{len(rules)} without backendRefs"),
-                    *(
-                        object_evidence(
-                            above, f"status.conditions[{row.get('type')}]", f"{row.get('reason')}: {row.get('message')}"
-                        )
-                        for row in waits[:1]
-                    ),
+                    *(condition_evidence(above, one) for one in waits[:1]),
                 ),
                 fix=fixes.advice(
                     f"Make a route with {pool.plain_kind} {pool.name} as its backend and name it in {above.plain_kind}/{above.name} "
@@ -218,7 +210,7 @@ def misnamed(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
 
 def unmade(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """An Ingress or route to a Service that does not exist, and that is called like the workload of a pod without any."""
-    if pod.item is None or pod.services or pod.pools or any(_asked(pod, logs)):
+    if pod.item is None or pod.services or pod.pools or _asked(pod, logs):
         return
     if pod.labels.get(_MEMBER, "0") != "0":
         return
@@ -303,7 +295,7 @@ def _to_no_service(pod: Pod, names: set[str], cluster: Cluster) -> Iterator[tupl
 
 def reached(pod: Pod, cluster: Cluster, logs: Logs | None) -> bool:
     """Whether a pod answers requests, or something but an HTTPRoute leads to it."""
-    return any(_asked(pod, logs)) or _led_to(pod, cluster)
+    return _asked(pod, logs) or _led_to(pod, cluster)
 
 
 def _led_to(pod: Pod, cluster: Cluster) -> bool:
@@ -326,9 +318,9 @@ def _stem(name: str) -> str:
     return re.sub(SUFFIX, "", name)
 
 
-def _asked(pod: Pod, logs: Logs | None) -> Iterator[bool]:
-    """Whether each container's log says that it answered requests."""
-    yield from (bool(answered(logs.current(c.name))) for c in pod.containers if logs is not None)
+def _asked(pod: Pod, logs: Logs | None) -> bool:
+    """Whether the log of a container says that it answered requests."""
+    return any(answered(container.own_log(logs)) for container in pod.containers)
 
 
 def _refs(route: Item, said: _Refusal | None, pod: Pod, cluster: Cluster) -> Iterator[_Ref]:

@@ -71,10 +71,10 @@ class Load(msgspec.Struct, frozen=True):
         return cache is not None and cache.share(lambda n: n >= share) >= _MOSTLY
 
 
-def load_of(metrics: Metrics) -> Load | None:
+def load_of(metrics: Metrics | None) -> Load | None:
     """The load over a window that is long enough to judge; None where it is not, or not exported."""
-    waiting, running = metrics.span("waiting"), metrics.span("running")
-    if waiting is None or running is None or waiting.seconds < SUSTAINED_SECONDS:
+    waiting, running = (metrics.span(name) if metrics else None for name in ("waiting", "running"))
+    if metrics is None or waiting is None or running is None or waiting.seconds < SUSTAINED_SECONDS:
         return None
     if len(waiting.tail(SUSTAINED_SECONDS).points) < _FEWEST_POINTS:
         return None

@@ -48,7 +48,7 @@ def strangers(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
     alone = bool(_refusals(cluster).of_processors) and _picks_alone(pod, cluster)
     for item, numbers in _selecting(pod):
         for other in _others(item, pod, cluster, every=alone):
-            declared = {p.container_port for c in other.containers if c.role != "init" for p in c.spec.ports}
+            declared = {port for c in other.containers if c.role != "init" for port in c.declared_ports}
             address = other.status.pod_ip
             # what a Job runs is no server, be it that it declares no port
             job = next(iter(other.obj.metadata.owner_references), None)

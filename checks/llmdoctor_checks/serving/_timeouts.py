@@ -107,7 +107,7 @@ class Timeout(msgspec.Struct, frozen=True):
 def ports(engine: Engine) -> set[int]:
     """The port that it was told, or those of its container where its command is not known."""
     port = engine.value("port")
-    return {port} if isinstance(port, int) else {one.container_port for one in engine.container.spec.ports}
+    return {port} if isinstance(port, int) else engine.container.declared_ports
 
 
 def timeouts(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster) -> Iterator[Timeout]:

@@ -90,7 +90,7 @@ def api_exposed(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None)
     routers = [] if subject.engines(pod) else [c for c in pod.containers if _routes(c, pod.namespace, cluster)]
     for title, container, open_ports in (
         *((engine.label, engine.container, ports(engine)) for engine in served),
-        *((f"The router {c.name}", c, {p.container_port for p in c.spec.ports}) for c in routers),
+        *((f"The router {c.name}", c, c.declared_ports) for c in routers),
     ):
         engine = next((e for e in served if e.container is container), None)
         if engine and engine.name == "ollama" and logs is not None and (found := _used(pod, engine, logs)):
@@ -201,9 +201,8 @@ def _has_key(engine: Engine) -> bool:
 
 def _others(container: Container) -> set[int]:
     """Ports that another container of the pod declares: a proxy with a login may stand there."""
-    own = {p.container_port for p in container.spec.ports}
-    others = {p.container_port for c in container.pod.containers if c is not container for p in c.spec.ports}
-    return others - own
+    others = {port for c in container.pod.containers if c is not container for port in c.declared_ports}
+    return others - container.declared_ports
 
 
 def _routes(container: Container, namespace: str, cluster: Cluster) -> bool:

@@ -127,7 +127,7 @@ def _again(pod: Pod, engine: Engine, logs: Logs) -> tuple[str, tuple[Evidence, .
     before = next((log for log in logs.of(container.name) if log.previous), None)
     if pod.ready or not container.restarts or now is None or before is None:
         return None
-    under_way = next((line for line in now.lines(max(len(now) - 20, 1)) if re.search(_UNDER_WAY, line.text)), None)
+    under_way = next((line for line in now.tail(20) if re.search(_UNDER_WAY, line.text)), None)
     if under_way is None and (found := list(now.find(*_LOOKED_UP))):
         under_way = found[-1] if found[-1].number > len(now) - _NOTHING_AFTER else None
     if under_way is None or now.holds("Time spent downloading weights"):

@@ -344,7 +344,7 @@ def _proxy_beside(
         if share <= _MOSTLY or evidence is None:
             continue
         limit = container.limit("cpu")
-        said = last_load(engine.container, logs) if logs else []
+        said = last_load(engine.container, logs)
         busy_now = bool(share > _NEARLY_ALWAYS and pod.ready and said and said[-1].running and works(pod, said))
         runs = f", while {said[-1].running} requests run in {engine.container.name}" if busy_now else ""
         more = str(max(math.ceil(4 * limit / 1000), 1)) if limit else "1"

@@ -147,7 +147,7 @@ def _beyond(
         return None
     if int(look.each) < most[0]:
         return None
-    load = load_of(metrics) if metrics is not None else None
+    load = load_of(metrics)
     waits = load is not None and load.queues and not load.drains and pod.ready and bool(stays(scaler))
     meanwhile = f" Meanwhile {load.waiting.last:.0f} requests wait, and {stays(scaler)}." if load and waits else ""
     seen = seen_queue(pod, engine, scaler, logs, metrics) if load is None and pod.ready else None
@@ -211,9 +211,7 @@ def _silent(
     sure = look.path.endswith("query") or ":" in look.name
     # what else it looks at may add replicas all the same
     alone = all(absent(engine, other.name) or _withheld(engine, other) for other in scaler.looks)
-    queue = (
-        lasting_queue(pod, engine, scaler, logs, subject) if sure and alone and logs is not None and pod.ready else None
-    )
+    queue = lasting_queue(pod, engine, scaler, logs, subject) if sure and alone and pod.ready else None
     waits = f" Meanwhile {queue[0]}, and {stays(scaler, subject)}." if queue else ""
     return Finding(
         role="cause" if queue else "risk" if sure else "note",

@@ -236,8 +236,4 @@ def _formats(runtime: Item) -> str:
 
 def _ready(workload: Workload) -> bool:
     """Whether it is ready: scaled to zero, say."""
-    conditions = dig(workload.raw, "status.conditions")
-    return any(
-        isinstance(row, dict) and row.get("type") == "Ready" and row.get("status") == "True"
-        for row in (conditions if isinstance(conditions, list) else ())
-    )
+    return workload.item.condition("Ready", "True") is not None

@@ -147,10 +147,10 @@ def kv_cache_saturated(
         return
     if metrics is not None and stands_still(engine, metrics):
         return
-    load = load_of(metrics) if metrics is not None else None
+    load = load_of(metrics)
     if metrics is not None and load is not None and load.cache is not None:
         found = list(_over_time(pod, engine, metrics, load, load.cache))
-        said = since_when(last_load(engine.container, logs), lambda one: one.waiting > 0) if logs and not found else []
+        said = since_when(last_load(engine.container, logs), lambda one: one.waiting > 0) if not found else []
         if lasts(said) and works(pod, said) and (none := _none_begun(pod, engine, said)) is not None:
             found = [none]
         yield from found

@@ -20,6 +20,7 @@ from kubectl_llmdoctor.api import (
     Subject,
     Workload,
     check,
+    condition_evidence,
     dig,
     escaped,
     fixes,
@@ -364,7 +365,7 @@ def _annotated(pod: Pod, engine: Engine) -> Iterator[Asked]:
 
 def _listened(engine: Engine, pod: Pod) -> set[Any]:
     """Ports on which something listens, as far as it is known."""
-    declared = {p.container_port for c in pod.containers for p in c.spec.ports}
+    declared = pod.declared_ports
     return declared | {engine.value("port"), engine.value("metrics_port")}
 
 
@@ -373,11 +374,9 @@ def _without_value(engine: Engine, subject: Subject, cluster: Cluster) -> Eviden
     emitted = {metric.name for metric in names(engine.name, engine.version)}
     emitted |= {name.replace(":", "_") for name in emitted}  # as adapters write it
     for scaler in scalers(subject, cluster):
-        for row in rows(scaler.item.raw, "status.conditions"):
-            said = str(row.get("message") or "")
-            silent = row.get("type") == "ScalingActive" and row.get("status") == "False"
-            if silent and any(name in said for name in emitted):
-                return scaler.evidence("status.conditions[ScalingActive]", f"{row.get('reason')}: {said}")
+        silent = scaler.item.condition("ScalingActive", "False")
+        if silent and any(name in silent.message for name in emitted):
+            return condition_evidence(scaler.item, silent)
     return None
 
 

@@ -24,7 +24,6 @@ from kubectl_llmdoctor.api import (
     k8s,
     phase_of,
     pod_evidence,
-    rows,
     say_seconds,
     workload_evidence,
 )
@@ -139,11 +138,8 @@ def _release_failed(subject: Subject) -> Iterator[Finding]:
     labels = workload.item.labels
     name, space = labels.get(f"{_FLUX}/name"), labels.get(f"{_FLUX}/namespace") or subject.namespace
     release = subject.cluster.item("HelmRelease", space, name) if name else None
-    for condition in rows(release.raw, "status.conditions") if release else ():
-        message = str(condition.get("message") or "")
-        about = condition.get("type") == "Ready" and condition.get("status") == "False"
-        if not release or not about or _MISSED not in message or f"/{workload.name} " not in message:
-            continue
+    condition = release.condition("Ready", "False") if release else None
+    if condition and _MISSED in condition.message and f"/{workload.name} " in condition.message:
         rolled = _rolled(there[0], subject)
         typed = rolled.item.typed() if rolled else None
         own = typed.spec.progress_deadline_seconds if isinstance(typed, k8s.Workload) else None
@@ -154,7 +150,7 @@ def _release_failed(subject: Subject) -> Iterator[Finding]:
                 Evidence(
                     source="workload",
                     ref=f"HelmRelease/{name} status.conditions[Ready]",
-                    text=f"{condition.get('reason') or ''}: {message}".strip(": "),
+                    text=condition.text,
                 ),
                 workload_evidence(
                     workload,
@@ -196,13 +192,12 @@ def _exceeded(subject: Subject) -> Iterator[Evidence]:
     """Conditions of the target, and of the revision that it belongs to, that say so."""
     for workload in subject.platform:
         item = workload.item
-        for condition in rows(item.raw, "status.conditions"):
-            message = str(condition.get("message") or "")
-            if (condition.get("reason") == _REASON or _NEVER in message) and condition.get("status") == "False":
+        for condition in item.conditions:
+            if (condition.reason == _REASON or _NEVER in condition.message) and condition.status == "False":
                 yield Evidence(
                     source="workload",
-                    ref=f"{item.plain_kind}/{item.name} status.conditions[{condition.get('type')}]",
-                    text=f"{condition.get('reason') or ''}: {message}".strip(": "),
+                    ref=f"{item.plain_kind}/{item.name} status.conditions[{condition.type}]",
+                    text=condition.text,
                 )
 
 

@@ -140,7 +140,7 @@ def queue_growing(
     if told is not None:
         yield told
         return
-    load = load_of(metrics) if metrics is not None else None
+    load = load_of(metrics)
     if metrics is not None and load is not None:
         yield from _over_time(pod, engine, subject, cluster, metrics, load)
     elif logs is not None and (found := list(_by_log(pod, engine, subject, logs, metrics))):
@@ -415,7 +415,7 @@ def _by_times(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
 
 def _shed(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Finding | None:
     """What the endpoint picker of the pod's pool drops, of late and for minutes, while requests wait in the engine."""
-    said = last_load(engine.container, logs) if logs is not None else []
+    said = last_load(engine.container, logs)
     if not said or not works(pod, said) or not all(load.waiting for load in said):
         return None
     for pool in pod.pools:

@@ -12,11 +12,11 @@ from kubectl_llmdoctor.api import (
     Pod,
     Subject,
     check,
+    condition_evidence,
     count_of,
     dig,
     fixes,
     log_evidence,
-    rows,
     say_seconds,
     written_ago,
 )
@@ -94,8 +94,8 @@ def scale_from_zero_blind(pod: Pod, subject: Subject, cluster: Cluster, logs: Lo
 
 def _unseen(pod: Pod, scaler: Scaler, cluster: Cluster) -> Finding | None:
     """Requests for these pods that are refused, and of which the autoscaler, by its own word, sees nothing."""
-    said = next((row for row in rows(scaler.item.raw, "status.conditions") if row.get("type") == "Active"), {})
-    if said.get("status") != "False" or scaler.minimum > 0:
+    said = scaler.item.condition("Active", "False")
+    if said is None or scaler.minimum > 0:
         return None
     for who, lines in refused_for(pod, cluster):
         asked = _since_it_slept(lines, scaler, cluster)
@@ -105,7 +105,7 @@ def _unseen(pod: Pod, scaler: Scaler, cluster: Cluster) -> Finding | None:
             summary=f"{scaler.ref} has scaled to zero and sees nothing that would wake it, while {who} refused "
             f"{count_of(len(asked), 'request')} for want of a pod.",
             evidence=(
-                scaler.evidence("status.conditions[Active]", f"{said.get('reason')}: {said.get('message')}"),
+                condition_evidence(scaler.item, said),
                 log_evidence(asked[0]),
                 log_evidence(asked[-1]),
                 *scaler.quoted,
@@ -145,8 +145,7 @@ def _scales(scaler: Item, item: Item) -> bool:
 
 def _inactive(scaler: Scaler) -> bool:
     """Whether KEDA says that nothing which it looks at calls for a pod."""
-    said = rows(scaler.item.raw, "status.conditions")
-    return any(row.get("type") == "Active" and row.get("status") == "False" for row in said)
+    return scaler.item.condition("Active", "False") is not None
 
 
 def _not_before(lines: list[Line], scaler: Scaler, cluster: Cluster) -> list[Line]:

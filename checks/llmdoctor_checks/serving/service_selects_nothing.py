@@ -365,7 +365,7 @@ def _of_another(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
 
     That no Service selects the pod tells it from the two sides of a rollout, of which one has no pods now and then.
     """
-    ports = {port.container_port for c in pod.containers if c.role == "main" for port in c.spec.ports}
+    ports = {port for c in pod.containers if c.role == "main" for port in c.declared_ports}
     if not pod.exists or not pod.ready or not ports or pod.services:
         return
     labels = pod.labels

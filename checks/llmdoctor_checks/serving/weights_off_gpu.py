@@ -4,9 +4,7 @@ import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
-    Container,
     Engine,
-    Evidence,
     Finding,
     Fix,
     Line,
@@ -17,6 +15,7 @@ from kubectl_llmdoctor.api import (
     check,
     expression,
     fixes,
+    limits_evidence,
     log_evidence,
     most_gpus,
     pod_evidence,
@@ -166,18 +165,12 @@ def _layers(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             log_evidence(line),
             *(log_evidence(wait.line) for wait in waits[-1:]),
             *((log_evidence(split),) if split else ()),
-            *_asked(engine.container),
+            *limits_evidence(engine.container, engine.container.accelerators),
         ),
         explains=("cpu-starved",),
         fixes=(*([] if routed else _room_for(engine, log, split)), _more_layers(engine, told=told, routed=routed)),
         order=line.order,
     )
-
-
-def _asked(container: Container) -> Iterator[Evidence]:
-    """The GPUs that a container asks for."""
-    for name, count in container.accelerators.items():
-        yield pod_evidence(container, f"resources.limits[{name}]", str(count))
 
 
 def _more_layers(engine: Engine, *, told: bool, routed: bool) -> Fix:
@@ -253,7 +246,7 @@ def _planned_only(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
             *((log_evidence(runners),) if runners is not None and lacks else ()),
             log_evidence(begun),
             log_evidence(said[-1][0]),
-            *_asked(container),
+            *limits_evidence(container, container.accelerators),
         ),
         explains=("cpu-starved",),
         fix=fixes.advice(

@@ -9,7 +9,7 @@ from kubectl_llmdoctor.api import (
     Logs,
     Node,
     driver_cuda,
-    endings,
+    ending_of,
     image_cuda,
     log_evidence,
     log_of,
@@ -40,10 +40,8 @@ def error_35(container: Container, logs: Logs, node: Node | None) -> Error35 | N
     The image's need not be known where the driver suffices for any.
     """
     driver = driver_cuda(container.pod, node)
-    ended = [
-        log for ending in endings(container.pod) if ending.container is container and (log := log_of(ending, logs))
-    ]
-    line = next((line for log in ended for line in log.find(*ERROR_35)), None)
+    log = log_of(ending_of(container), logs)
+    line = next(log.find(*ERROR_35), None) if log else None
     if line is None or driver is None:
         return None
     phase = phase_of(line.log)

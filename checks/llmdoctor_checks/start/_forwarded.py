@@ -24,7 +24,7 @@ def forwarded_elsewhere(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
         to = str(told.value) if told and told.value else ""
         asked = re.search(r'"port": ?(\d{1,5})\b', str(probe.value)[:2000]) if probe and probe.value else None
         log = proxy.own_log(logs)
-        agent = next((c for c in pod.containers if any(str(p.container_port) == to for p in c.spec.ports)), None)
+        agent = next((c for c in pod.containers if to in map(str, c.declared_ports)), None)
         if log is None or asked is None or asked[1] == to or agent is None or agent is proxy or not agent.running:
             continue
         if agent.status.restart_count:

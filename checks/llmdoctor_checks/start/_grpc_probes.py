@@ -39,7 +39,7 @@ def unknown_service(
 ) -> Finding | None:
     """A probe that the server answers with that it has no such health service; some have it only when their model is loaded."""
     probe, said = container.spec.probes.get(kind), event.message.rstrip()
-    by_command = _BY_COMMAND.search(" ".join(map(str, probe.exec.command))[:4000]) if probe and probe.exec else None
+    by_command = _BY_COMMAND.search(probe.script[:4000]) if probe else None
     if probe is None or (probe.grpc is None and by_command is None):
         return None
     none = _NONE in said

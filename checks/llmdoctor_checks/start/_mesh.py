@@ -19,6 +19,7 @@ from kubectl_llmdoctor.api import (
     Pod,
     Subject,
     dig,
+    ending_of,
     endings,
     event_evidence,
     expression,
@@ -179,7 +180,7 @@ def _held_back(pod: Pod, proxy: Container, events: Events | None, logs: Logs | N
 def _before(pod: Pod, proxy: Container, logs: Logs | None) -> Iterator[Finding]:
     """Init containers that need the network before the proxy starts."""
     for container in _cut_off(pod, proxy):
-        line = _refused(pod, container, logs)
+        line = _refused(container, logs)
         waits = _WAITS.search(" ".join(container.spec.argv))
         still = container.running and container.role == "init"
         sure = "likely" if line or (still and waits) else _waits_for_a_store(container, logs) if still else None
@@ -318,7 +319,7 @@ def _cuts_probes(pod: Pod, proxy: Container, events: Events | None) -> Iterator[
 def taken_for_http(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
     """Istio's proxy, that takes the stream between a gateway and a ready endpoint picker (ext_proc) for HTTP, and rejects it."""
     proxy = next((c for c in pod.containers if c.name == "istio-proxy"), None)
-    log = logs.current(proxy.name) if proxy is not None and logs is not None else None
+    log = proxy.own_log(logs) if proxy is not None else None
     said = [(line, m[1]) for line, m in log.matching(_REJECTED, *PROTOCOLS, most=1000)] if log is not None else []
     picks = any(word.lower().startswith(_PICKS) for c in pod.containers for _, word in c.words)
     if (
@@ -399,7 +400,7 @@ def _between_ranks(pod: Pod, subject: Subject, proxy: Container, logs: Logs | No
 def _ended_beside(pod: Pod, proxy: Container, logs: Logs | None) -> Iterator[tuple[Ending, Line]]:
     """Containers beside the proxy that ended, each with its line of a connection that did not come about."""
     for ending in endings(pod):
-        line = _refused(pod, ending.container, logs)
+        line = _refused(ending.container, logs)
         if line and ending.container.role == "main" and ending.container is not proxy:
             yield ending, line
 
@@ -436,10 +437,9 @@ def _cut_off(pod: Pod, proxy: Container) -> Iterator[Container]:
             yield container
 
 
-def _refused(pod: Pod, container: Container, logs: Logs | None) -> Line | None:
+def _refused(container: Container, logs: Logs | None) -> Line | None:
     """The first line of the instance that failed that tells of a connection which did not come about."""
-    ending = next((e for e in endings(pod) if e.container is container), None)
-    log = log_of(ending, logs) if ending and logs else None
+    log = log_of(ending_of(container), logs)
     if log is None and logs:
         log = next(iter(logs.of(container.name)), None)
     lines = [line for text in _NETWORK for line in (next(iter(log.find(text)), None),) if line] if log else []

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from kubectl_llmdoctor.api import Container, Event, Events, endings, k8s, probe_kills
+from kubectl_llmdoctor.api import Container, Event, Events, ending_of, k8s, probe_kills
 
 KINDS = ("startup", "liveness", "readiness")
 
@@ -70,7 +70,7 @@ def ended_by_itself(container: Container, events: Events | None) -> bool:
 
     Of a probe that failed alone this does not follow: nothing answers while the model loads.
     """
-    last = next((e for e in endings(container.pod) if e.container is container), None)
+    last = ending_of(container)
     spec = container.spec
     watched = spec.liveness_probe is not None or spec.startup_probe is not None
     killed = events is not None and any(probe_kills(container.pod, events, container))

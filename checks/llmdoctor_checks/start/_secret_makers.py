@@ -122,7 +122,6 @@ def _stores(pod: Pod, item: Item) -> Iterator[Item]:
 
 def _faults(item: Item) -> Iterator[tuple[Item, str, str]]:
     """The conditions of an object that are not met: where they stand, and what they say."""
-    for row in rows(item.raw, "status.conditions"):
-        text = ": ".join(str(row[key]) for key in ("reason", "message") if row.get(key))
-        if row.get("status") == "False" and text and not re.search(_BAD, str(row.get("type"))):
-            yield item, f"status.conditions[{row.get('type')}]", text
+    for condition in item.conditions:
+        if condition.status == "False" and condition.text and not re.search(_BAD, condition.type):
+            yield item, f"status.conditions[{condition.type}]", condition.text

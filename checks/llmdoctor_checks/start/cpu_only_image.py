@@ -18,6 +18,7 @@ from kubectl_llmdoctor.api import (
     answered,
     check,
     fixes,
+    limits_evidence,
     log_evidence,
     pod_evidence,
 )
@@ -156,7 +157,7 @@ def _of(pod: Pod, container: Container, engine: Engine | None, logs: Logs | None
     failing = (said is not None or speech is None) and container.trouble("crashed", "not-ready") is not None
     evidence: list[Evidence] = [log_evidence(said[0])] if said else []
     evidence.append(pod_evidence(container, "image", container.spec.image))
-    evidence += [pod_evidence(container, f"resources.limits[{name}]", str(count)) for name, count in asked.items()]
+    evidence += limits_evidence(container, asked)
     # the log says that it happens; by its name alone the image may hold a GPU build
     slow = (said is not None or speech is not None) and pod.ready
     of = engine.title if engine else _library(said) or "the server"
@@ -203,7 +204,7 @@ def _ollama_with_intel(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding
         evidence=(
             log_evidence(found.cpu),
             pod_evidence(container, "image", container.spec.image),
-            *(pod_evidence(container, f"resources.limits[{name}]", str(n)) for name, n in asked.items()),
+            *limits_evidence(container, asked),
         ),
         explains=("not-ready", "probe-too-short", "cpu-starved", "weights-off-gpu"),
         fix=fixes.advice(

@@ -181,7 +181,7 @@ def _ended(engine: Engine, logs: Logs, told: str) -> Line | None:
     """
     words = re.match(r"""echo\s+(?:-\w+\s+)?(['"]?)(?P<words>[^'"$`\\]{8,}?)\1\s*(?:[;&\n]|$)""", told)
     log = logs.current(engine.container.name)
-    last = [line for line in log.lines(max(len(log) - 20, 1)) if line.text.strip()][-_LAST_LINES:] if log else []
+    last = [line for line in log.tail(20) if line.text.strip()][-_LAST_LINES:] if log else []
     phase = phase_of(log)
     serves = phase is not None and phase.name == "serving"
     for line in reversed(last):

@@ -124,8 +124,8 @@ def disk_full(
 
 def _under_pressure(pod: Pod, node: Node) -> Iterator[Finding]:
     """A pod that still runs on a node whose kubelet evicts some, since its disk is nearly full."""
-    condition = node.condition("DiskPressure")
-    if condition is None or condition.status != "True" or not node.ready:
+    condition = node.condition("DiskPressure", "True")
+    if condition is None or not node.ready:
         return
     if pod.status.phase != "Running" or (pod.spec.priority or 0) >= _CRITICAL:
         return

@@ -9,10 +9,9 @@ from kubectl_llmdoctor.api import (
     Logs,
     Pod,
     check,
-    endings,
+    ended_logs,
     fixes,
     letters,
-    log_of,
     phase_of,
 )
 from llmdoctor_checks.hardware._gpu import CONSEQUENCES
@@ -75,5 +74,5 @@ def driver_library_mismatch(pod: Pod, hardware: Hardware, logs: Logs | None) -> 
 
 def _had_gpus(pod: Pod, logs: Logs | None) -> bool:
     """Whether the instance that ended had come as far as only one with a GPU comes."""
-    ended = [log for ending in endings(pod) if (log := log_of(ending, logs))]
-    return any((phase := phase_of(log)) is not None and phase.name not in _BEFORE_GPUS for log in ended)
+    phases = map(phase_of, ended_logs(pod, logs))
+    return any(phase is not None and phase.name not in _BEFORE_GPUS for phase in phases)

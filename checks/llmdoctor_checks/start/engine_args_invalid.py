@@ -19,6 +19,7 @@ from kubectl_llmdoctor.api import (
     Problem,
     Subject,
     check,
+    ending_of,
     endings,
     fixes,
     log_evidence,
@@ -140,14 +141,14 @@ def _refused(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     if not fatal:
         return
     container = engine.container
-    ended = [e for e in endings(pod) if e.container is container]
+    ended = ending_of(container)
     crashed = container.crashed
-    if crashed and _took_its_arguments(ended[0] if ended else None, logs):
+    if crashed and _took_its_arguments(ended, logs):
         return
-    if crashed and (not ended or ended[0].code in (1, 2)):
+    if crashed and (ended is None or ended.code in (1, 2)):
         said = _no_option(engine, logs)
         named = said is not None and any(p.text == said[0] for p in fatal)
-        quick = ended and (ended[0].code == 2 or named)
+        quick = ended and (ended.code == 2 or named)
         sure = _sure(fatal)
         shown = sure or fatal
         yield Finding(
@@ -157,7 +158,7 @@ def _refused(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
                 *(problem_evidence(pod, p) for p in shown),
                 *(shared[1] for p in shown if (shared := _from_config_map(engine, p))),
                 *((log_evidence(said[1]),) if said and named else ()),
-                *(pod_evidence(pod, e.path, e.text) for e in ended[:1]),
+                *((pod_evidence(pod, ended.path, ended.text),) if ended else ()),
             ),
             explains=FAILED_START,
             fixes=tuple(_fixes(engine, shown)),
@@ -247,8 +248,7 @@ def _unspoken(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
 
 def _no_option(engine: Engine, logs: Logs | None) -> tuple[str, Line] | None:
     """The word that llama-server refused as no option, and the line that says so."""
-    ended = next((e for e in endings(engine.pod) if e.container is engine.container), None)
-    log = log_of(ended, logs) if engine.name == "llama.cpp" and ended is not None and logs is not None else None
+    log = log_of(ending_of(engine.container), logs) if engine.name == "llama.cpp" else None
     line = log.last(_NO_OPTION) if log is not None else None
     return (line.text.partition(_NO_OPTION)[2].strip(), line) if line is not None else None
 
@@ -378,8 +378,8 @@ def _no_such_node(pod: Pod, engine: Engine) -> Iterator[Finding]:
     if not isinstance(nodes.value, int) or not isinstance(number.value, int) or not 0 < nodes.value <= number.value:
         return
     # one that was never started fails of something else, and so does one that the kernel ended
-    killed = any(ending.container is container and ending.oom_killed for ending in endings(pod))
-    meets = pod.exists and (container.running or container.crashed) and not killed
+    ended = ending_of(container)
+    meets = pod.exists and (container.running or container.crashed) and not (ended and ended.oom_killed)
     yield Finding(
         role="cause" if meets else "risk",
         severity="critical",
@@ -398,8 +398,8 @@ def _no_such_node(pod: Pod, engine: Engine) -> Iterator[Finding]:
 def _aborts(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     """llama-server that aborted, and has a size that is none."""
     container = engine.container
-    ended = next((e for e in endings(pod) if e.container is container and e.code == 134), None)
-    if engine.name != "llama.cpp" or ended is None:
+    ended = ending_of(container)
+    if engine.name != "llama.cpp" or ended is None or ended.code != 134:
         return
     log = log_of(ended, logs)
     asserted = next(log.find(_ASSERTION), None) if log is not None else None

@@ -24,8 +24,9 @@ from kubectl_llmdoctor.api import (
     count_of,
     device_evidence,
     dig,
-    endings,
+    ending_of,
     fixes,
+    limits_evidence,
     log_evidence,
     log_of,
     logs_of,
@@ -511,8 +512,7 @@ def _use_all(engine: Engine, gpus: int) -> Fix:
 
 def _no_memory(engine: Engine, workers: int, logs: Logs) -> Line | None:
     """The first line that says that a start of the container's last instance found no GPU memory."""
-    ended = (ending for ending in endings(engine.pod) if ending.container is engine.container)
-    log = next((log for ending in ended if (log := log_of(ending, logs))), None)
+    log = log_of(ending_of(engine.container), logs)
     phase = phase_of(log)
     if log is None or (phase is not None and phase.name == "serving"):
         return None
@@ -589,8 +589,7 @@ def _evidence(engine: Engine) -> Iterator[Evidence]:
     visible = container.env.get("CUDA_VISIBLE_DEVICES")
     if visible and visible.value:
         yield pod_evidence(container, "env[CUDA_VISIBLE_DEVICES]", visible.value)
-    for resource, count in container.accelerators.items():
-        yield pod_evidence(container, f"resources.limits[{resource}]", str(count))
+    yield from limits_evidence(container, container.accelerators)
 
 
 def _fixes(engine: Engine, resource: str, workers: int, gpus: int, sizes: int, subject: Subject) -> Iterator[Fix]:

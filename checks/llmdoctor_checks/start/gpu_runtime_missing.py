@@ -19,10 +19,10 @@ from kubectl_llmdoctor.api import (
     awaited_reservation,
     came_further,
     check,
-    endings,
+    ending_of,
     event_evidence,
-    events_of,
     fixes,
+    limits_evidence,
     log_evidence,
     log_of,
     parse_time,
@@ -159,7 +159,7 @@ def _of(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         f"{', '.join(f'{n} {name}' for name, n in asked.items())}.",
         evidence=(
             log_evidence(line),
-            *(pod_evidence(container, f"resources.limits[{name}]", str(n)) for name, n in asked.items()),
+            *limits_evidence(container, asked),
         ),
         explains=("not-ready", "probe-too-short", "cpu-starved"),
         fix=fix,
@@ -186,8 +186,7 @@ def _hidden(container: Container, logs: Logs) -> Iterator[Finding]:
     # what a command sets by itself counts more than the variable
     served = container.pod.ready or "CUDA_VISIBLE_DEVICES=" in " ".join(container.spec.argv)
     hidden = None if served else hides_all(container)
-    ended = next((e for e in endings(container.pod) if e.container is container), None) if hidden else None
-    log = log_of(ended, logs) if ended is not None else None
+    log = log_of(ending_of(container), logs) if hidden else None
     line = next(log.find(*_NONE_SEEN), None) if log is not None else None
     if hidden is None or line is None:
         return
@@ -214,9 +213,9 @@ def _by_the_default_runtime(container: Container, logs: Logs, cluster: Cluster) 
     word, libraries = next(found for prefix, found in _BY_RUNTIME.items() if next(iter(asked)).startswith(prefix))
     classes = cluster.items("RuntimeClass")
     runtime = next((item.name for item in classes if word in f"{item.name} {item.raw.get('handler')}".lower()), None)
-    ended = [log for ending in endings(pod) if ending.container is container and (log := log_of(ending, logs))]
+    log = log_of(ending_of(container), logs)
     absent = libraries + r"[\w.]{0,20}: cannot"
-    line = next((x for log in ended for x in log.find(_NOT_FOUND) if re.search(absent, x.text[:2000])), None)
+    line = next((x for x in log.find(_NOT_FOUND) if re.search(absent, x.text[:2000])), None) if log else None
     if runtime is None or line is None:
         return
     yield Finding(
@@ -224,7 +223,7 @@ def _by_the_default_runtime(container: Container, logs: Logs, cluster: Cluster) 
         f"{', '.join(asked)} and names no runtime class, and the cluster has {runtime}.",
         evidence=(
             log_evidence(line),
-            *(pod_evidence(container, f"resources.limits[{name}]", str(n)) for name, n in asked.items()),
+            *limits_evidence(container, asked),
             pod_evidence(pod, "runtimeClassName", "not set"),
         ),
         explains=_WITHOUT_LIBRARIES,
@@ -243,7 +242,7 @@ def _refused_by_gvisor(pod: Pod, node: Node | None) -> Iterator[Finding]:
     asked = next((n for c in pod.containers for n in c.accelerators if n.startswith("nvidia.com/")), None)
     if asked is None or not pod.exists or pod.ready:
         return
-    events = [e for e in events_of(pod.cluster).about([("Pod", pod.name)]) if e.namespace == pod.namespace]
+    events = pod.events
     said = [e for e in events if e.reason == "FailedCreatePodSandBox" and re.search(_SANDBOX_ENDED, e.message[:4000])]
     if not said or came_further(said[-1], events) or _started_after(pod, said[-1]):
         return
@@ -270,7 +269,7 @@ def _refused_by_gvisor(pod: Pod, node: Node | None) -> Iterator[Finding]:
 
 def _of_reservation(pod: Pod) -> Iterator[Finding]:
     """A share of a GPU that a pod of KAI's is to hold, and which finds no NVML that tells it which GPU it was given."""
-    events = [e for e in events_of(pod.cluster).about([("Pod", pod.name)]) if e.namespace == pod.namespace]
+    events = pod.events
     waits = [(event, held) for event in events if (held := awaited_reservation(event.message))]
     if not waits or not pod.exists or pod.spec.node_name:
         return

@@ -90,7 +90,7 @@ def port_in_use(pod: Pod, subject: Subject, events: Events | None) -> Iterator[F
 def _free(pod: Pod, engines: list[Engine], port: int) -> int:
     """The next port that no container of the pod is known to have."""
     taken = {engine.value(name) for engine in engines for name in _PORTS}
-    taken |= {declared.container_port for container in pod.containers for declared in container.spec.ports}
+    taken |= pod.declared_ports
     numbers = chain(range(port + 1, 2**16), range(port - 1, 0, -1))
     return next(number for number in numbers if number not in taken)
 

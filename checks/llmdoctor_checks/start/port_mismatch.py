@@ -26,7 +26,7 @@ from kubectl_llmdoctor.api import (
     askers,
     check,
     dig,
-    endings,
+    ending_of,
     event_evidence,
     fixes,
     k8s,
@@ -185,7 +185,7 @@ def _by_log(pod: Pod, container: Container, logs: Logs | None, events: Events | 
     """A program that is no known engine, whose log says where it listens, and whose probe is refused elsewhere."""
     refused = [(kind, e) for kind, e in failures(container, events) if "connection refused" in e.message]
     stuck = container.trouble("not-ready", "crashed") is not None
-    ended = next((e for e in endings(pod) if e.container is container), None)
+    ended = ending_of(container)
     log = container.own_log(logs)
     if log is None and logs is not None and ended is not None:
         log = log_of(ended, logs)
@@ -254,7 +254,7 @@ def _unheard(pod: Pod, container: Container, logs: Logs | None) -> Iterator[Find
     log = container.own_log(logs)
     if not (pod.exists and pod.ready and len(services) == 1) or container.beside or log is None or answered(log):
         return
-    item, declared = services[0], {p.container_port for p in container.spec.ports}
+    item, declared = services[0], container.declared_ports
     heard = _heard(log)
     ports = {port: line for port, line in heard.items() if port in declared}
     targets = {p.name or str(p.port): _target(pod, p) for p in cast(k8s.Service, item.typed()).spec.ports}
@@ -299,7 +299,7 @@ def _answered_once(ended: Ending | None, probe: k8s.Probe) -> bool:
 
 def _by_probe(pod: Pod, container: Container, logs: Logs | None) -> Iterator[Finding]:
     """A program that is no known engine (a frontend, a router), and is ready: it answers at the port of its readiness probe."""
-    if logs is not None and phase_of(logs.current(container.name)) is not None:
+    if phase_of(container.own_log(logs)) is not None:
         return  # an engine that it starts has a port of its own
     probe = container.spec.readiness_probe
     answers = _port(container, probe) if probe and pod.exists and pod.ready else None
@@ -552,7 +552,7 @@ def _services(pod: Pod, container: Container, engine: Engine, port: Setting, log
             continue
         if any(_listener(container, number) for number in numbers) or numbers & _further(engine):
             continue
-        declared = {p.container_port for p in container.spec.ports}
+        declared = container.declared_ports
         if port.value in declared and numbers <= declared:
             continue  # ports beside the one for requests, for transfers or metrics
         wrong = ", ".join(str(n) for n in sorted(numbers))
@@ -582,7 +582,7 @@ def _of_metrics(
     """A Service's port for metrics that leads to a port which nobody opens: these engines show them where they serve."""
     named = targets.get("metrics") or targets.get("http-metrics")
     number = named or _scraped(item, targets)
-    taken = {p.container_port for other in pod.containers for p in other.spec.ports}
+    taken = pod.declared_ports
     if number is None or engine.name not in _ONE_PORT or port.source != "flag" or port.value not in targets.values():
         return None
     if (
@@ -690,7 +690,7 @@ def _written(probe: k8s.Probe) -> str:
 
 def _listener(container: Container, port: int) -> str | None:
     """Another container of the pod that declares the port."""
-    declaring = (c.name for c in container.beside if any(p.container_port == port for p in c.spec.ports))
+    declaring = (c.name for c in container.beside if port in c.declared_ports)
     return next(declaring, None)
 
 

@@ -327,7 +327,7 @@ def _out_while_loading(
     """A readiness probe that asks Triton whether all of its models are ready, while it loads one beside those that it serves."""
     engine = next((e for e in subject.engines(pod) if e.container is container and e.name == "triton"), None)
     probe, path = container.spec.readiness_probe, _LIVE["triton"][0]
-    log = logs.current(container.name) if logs is not None and engine is not None else None
+    log = container.own_log(logs) if engine is not None else None
     if log is None or not container.running or probe is None or probe.http_get is None:
         return None
     said = [event for kind, event in failures(container, events) if kind == "readiness"]
@@ -380,7 +380,7 @@ def _lacking(pod: Pod, subject: Subject, container: Container, events: Events | 
     if not container.running and not killed:
         return None  # it ended by itself, whatever its probe met with
     probe = container.spec.probes.get(kind)
-    command = " ".join(map(str, probe.exec.command)) if probe and probe.exec else ""
+    command = probe.script if probe else ""
     return Finding(
         confidence="certain",
         summary=f"The {kind} probe of {container.name} runs {program}, which its image does not have: it never succeeds, and "

@@ -635,7 +635,7 @@ def _risk(pod: Pod, engine: Engine) -> Iterator[Finding]:
     container, probe = engine.container, engine.container.spec.liveness_probe
     if probe is None:
         return
-    script = " ".join(str(word) for word in probe.exec.command) if probe.exec else ""
+    script = probe.script
     path = probe.http_get.path if probe.http_get else script
     asked = _GENERATES.search(path)
     own = re.search(r"(?:--max-time|-m|--timeout)[ =](\d+)", script)

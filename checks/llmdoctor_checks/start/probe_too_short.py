@@ -344,7 +344,7 @@ def _risk(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Finding]:
 
 def _by_command(probe: k8s.Probe, engine: Engine) -> bool:
     """Whether its command asks the engine's own port over the network, and fails where nobody listens."""
-    command = " ".join(map(str, probe.exec.command)) if probe.exec else ""
+    command = probe.script
     asked = re.search(_ASKS, command)
     return asked is not None and int(asked["port"]) == engine.value("port") and not re.search(_ANYHOW, command)
 

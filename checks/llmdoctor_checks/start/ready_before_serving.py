@@ -269,7 +269,7 @@ def _asks_of(container: Container) -> str:
     probe = container.spec.readiness_probe
     if probe is None:
         return ""
-    return str(probe.http_get.path) if probe.http_get else " ".join(map(str, probe.exec.command)) if probe.exec else ""
+    return str(probe.http_get.path) if probe.http_get else probe.script
 
 
 def _loaded(lines: Iterable[Line]) -> Line | None:
@@ -419,7 +419,7 @@ def _of_its_engine(pod: Pod, container: Container, client: Line, *, waits: bool)
     own = container.port_number(action.port) if action else None
     found = re.search(rf"(?<![\d.]){re.escape(pod.status.pod_ip or '-')}:(\d{{2,5}})\b", client.text[:4000])
     port = int(found[1]) if found and not waits else None
-    if port is None or port == own or not any(p.container_port == port for p in container.spec.ports):
+    if port is None or port == own or port not in container.declared_ports:
         return fixes.advice(
             f"Let the readiness probe ask the engine's own port in {fixes.edited(pod)}, not the program's"
         )
@@ -627,7 +627,7 @@ def _beside(engine: Engine, logs: Logs | None) -> Line | None:
 
 def _newest(log: Log, now: datetime | None) -> Line | None:
     """The last line of a log that has a time, where that is but some minutes ago."""
-    for line in reversed(list(log.lines(max(len(log) - 20, 1)))):
+    for line in reversed(log.tail(20)):
         if (ago := seconds_ago(line, now)) is not None:
             return line if -5 <= ago <= _FRESH_SECONDS else None
     return None

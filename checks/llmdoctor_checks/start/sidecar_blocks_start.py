@@ -201,9 +201,7 @@ def _asked_before(pod: Pod) -> str:
     """The path and port that the command of a server's probe asks itself."""
     for container in pod.containers:
         probe = container.spec.readiness_probe
-        found = (
-            _ASKED.search(" ".join(str(word) for word in probe.exec.command)[:2000]) if probe and probe.exec else None
-        )
+        found = _ASKED.search(probe.script[:2000]) if probe else None
         if found is not None:
             return f" (httpGet: path {found[2]}, port {found[1]}, which the command of {container.name} asks)"
     return ""
@@ -213,7 +211,7 @@ def _listener(pod: Pod, asks: Container, port: int) -> Container | None:
     """The other container that says that it listens on a port, and runs until the pod ends."""
     for container in pod.containers:
         words = " ".join(container.spec.argv)
-        says = any(p.container_port == port for p in container.spec.ports) or re.search(rf"port[= ]{port}\b", words)
+        says = port in container.declared_ports or re.search(rf"port[= ]{port}\b", words)
         if container is not asks and container.role != "init" and container.running and says:
             return container
     return None

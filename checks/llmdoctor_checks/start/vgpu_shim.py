@@ -130,7 +130,7 @@ def _initialises(pod: Pod, logs: Logs) -> Iterator[Finding]:
 
 def _hangs(log: Log | None, now: datetime | None) -> Line | None:
     """The library's first message where it is the last line of the log, and what stands before it is not of just now."""
-    lines = [line for line in log.lines(max(len(log) - 20, 1)) if line.text.strip()] if log is not None else []
+    lines = [line for line in log.tail(20) if line.text.strip()] if log is not None else []
     if not lines or not re.fullmatch(_HANGS, lines[-1].text[:500]):
         return None
     ages = (seconds_ago(line, now) for line in reversed(lines))

@@ -16,7 +16,6 @@ from kubectl_llmdoctor.api import (
     fixes,
     k8s,
     object_evidence,
-    rows,
 )
 from llmdoctor_checks._consequences import CRASHED
 from llmdoctor_checks.start._folders import LITERALS, folder_for_file
@@ -107,10 +106,9 @@ def _ran(status: k8s.ContainerStatus) -> bool:
 
 
 def _faults(item: Item) -> Iterator[tuple[Item, str, str]]:
-    for row in rows(item.raw, "status.conditions"):
-        text = ": ".join(str(row[key]) for key in ("reason", "message") if row.get(key))
-        if row.get("status") == "False" and row.get("message") and re.search(_FAULT, text):
-            yield item, f"status.conditions[{row.get('type')}]", text
+    for condition in item.conditions:
+        if condition.status == "False" and condition.message and re.search(_FAULT, condition.text):
+            yield item, f"status.conditions[{condition.type}]", condition.text
 
 
 def _describe(item: Item) -> str:

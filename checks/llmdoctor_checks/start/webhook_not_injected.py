@@ -390,7 +390,7 @@ def _misses_secret(logs: Logs) -> Line | None:
 
 def _fails_otherwise(container: Container, logs: Logs | None) -> bool:
     """Whether the server printed something, and nothing of a model that it misses there."""
-    texts = [log for log in logs.of(container.name) if log.text] if logs else []
+    texts = [log for log in container.own_logs(logs) if log.text]
     return bool(texts) and _misses_model(container, logs, _MISSES) is None
 
 

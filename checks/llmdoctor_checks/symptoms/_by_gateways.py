@@ -163,7 +163,7 @@ def refused_behind(pod: Pod, cluster: Cluster) -> tuple[list[Line], int]:
 
 def _sent_to(pod: Pod, asked: list[_Asked]) -> list[_Asked]:
     """Requests that were sent to the pod; its node's address it may share with others, that listen on other ports."""
-    ports = {str(port.container_port) for each in pod.containers for port in each.spec.ports}
+    ports = {str(port) for port in pod.declared_ports}
     every = not (ports and pod.spec.host_network)
     return [one for one in asked if one.host == pod.status.pod_ip and (every or one.port in ports)]
 

@@ -150,7 +150,7 @@ def _by_a_runner(pod: Pod, log: Log) -> Iterator[Finding]:
     line = ended_runner(log)
     if line is None or (written_ago(line, pod.cluster.now) or 0) > _LATELY:
         return
-    above = line.log.lines(max(line.number - _OF_ITS_END, 1), line.number - 1)
+    above = line.above(_OF_ITS_END)
     why = next((x for x in above if re.search(_ABORTED, x.text[:400])), line)
     yield Finding(
         role="symptom",

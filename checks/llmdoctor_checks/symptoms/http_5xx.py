@@ -183,7 +183,7 @@ def _said_above(failed: list[Line], others: list[Line]) -> Line | None:
 
 def _complaints_above(line: Line) -> dict[str, Line]:
     """The lines by which a server complains right above a request of its access log, without their numbers."""
-    above = takewhile(_not_of_another, reversed([*line.log.lines(max(line.number - _ABOVE, 1), line.number - 1)]))
+    above = takewhile(_not_of_another, reversed(line.above(_ABOVE)))
     complaints = (x for x in above if re.search(_COMPLAINS, x.text[:300]))
     return {re.sub(r"[\da-f]*\d[\da-f]*", "0", x.text[:300]): x for x in complaints}
 

@@ -174,7 +174,7 @@ def _proxy_alone_is_missing(container: Container, probes: list[Event]) -> bool:
     Each half prints `success` when it is answered, and the second is asked only after the first.
     """
     probe = container.spec.readiness_probe
-    asked = " ".join(map(str, probe.exec.command)) if probe is not None and probe.exec is not None else ""
+    asked = probe.script if probe else ""
     both = 0 <= asked.find("/api/local_raylet_healthz") < asked.find("/-/healthz")
     said = [event.message for event in probes if event.message.startswith("Readiness probe failed")]
     return both and bool(said) and said[-1].strip() == "Readiness probe failed: success"
@@ -186,14 +186,14 @@ def _without_replica(container: Container, subject: Subject) -> bool:
     if workload is None or workload.kind != "RayService" or probe is None or probe.exec is None:
         return False
     worker = container.pod.labels.get("ray.io/node-type") == "worker"
-    asked = any("/-/healthz" in str(word) for word in probe.exec.command)
+    asked = "/-/healthz" in probe.script
     serves = holds(workload, "Ready") or dig(workload.raw, "status.serviceStatus") == "Running"
     return worker and asked and serves
 
 
 def _speaks(log: Log, now: datetime | None) -> bool:
     """Whether a log that says nothing of a known phase has grown lately, by the times in its last lines."""
-    ago = (seconds_ago(line, now) for line in reversed(list(log.lines(max(len(log) - _LAST_LINES, 1)))))
+    ago = (seconds_ago(line, now) for line in reversed(log.tail(_LAST_LINES)))
     last = next((seconds for seconds in ago if seconds is not None), None)
     return last is not None and 0 <= last < _SILENT_SECONDS
 

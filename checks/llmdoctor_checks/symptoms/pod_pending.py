@@ -2,7 +2,19 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Finding, Fix, Pending, Pod, check, expression, fixes, k8s, pod_evidence, say_seconds
+from kubectl_llmdoctor.api import (
+    Finding,
+    Fix,
+    Pending,
+    Pod,
+    check,
+    condition_evidence,
+    expression,
+    fixes,
+    k8s,
+    pod_evidence,
+    say_seconds,
+)
 from llmdoctor_checks.scheduling._separation import awaited
 
 #: The scheduler that every cluster has.
@@ -34,7 +46,7 @@ def pod_pending(pending: Pending) -> Iterator[Finding]:
     waits = f"has been waiting for a node for {say_seconds(seconds)}" if seconds > 0 else "waits for a node"
     condition = pod.condition("PodScheduled")
     if condition and condition.message:
-        evidence = pod_evidence(pod, "status.conditions[PodScheduled]", f"{condition.reason}: {condition.message}")
+        evidence = condition_evidence(pod, condition)
     else:
         evidence = pod_evidence(pod, "status.phase", pod.status.phase or "Pending")
     coming = awaited(pending)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Finding, Pod, Subject, Workload, check, event_evidence, rows, workload_evidence
+from kubectl_llmdoctor.api import Finding, Pod, Subject, Workload, check, event_evidence, workload_evidence
 from llmdoctor_checks.scheduling._refused import REASONS
 
 #: What a model may take to load.
@@ -29,7 +29,7 @@ def rollout_stuck(subject: Subject, workload: Workload) -> Iterator[Finding]:
     if subject.static:
         return
     evidence = [
-        workload_evidence(workload, f"status.conditions[{c.type}]", f"{c.reason}: {c.message}")
+        workload_evidence(workload, f"status.conditions[{c.type}]", c.text)
         for c in workload.status.conditions
         if (c.type == "Progressing" and c.status == "False") or (c.type == "ReplicaFailure" and c.status == "True")
     ]
@@ -79,11 +79,9 @@ def _fails(pod: Pod) -> bool:
 
 def _unready_for_long(workload: Workload) -> bool:
     """Whether its own condition Ready has not been met for longer than any model takes to load."""
-    unready = [
-        c for c in rows(workload.raw, "status.conditions") if (c.get("type"), c.get("status")) == ("Ready", "False")
-    ]
-    since = workload.cluster.seconds_since
-    return any((since(c.get("lastTransitionTime")) or 0) > _NO_LOADING_SECONDS for c in unready)
+    unready = workload.item.condition("Ready", "False")
+    since = workload.cluster.seconds_since(unready.last_transition_time) if unready else None
+    return since is not None and since > _NO_LOADING_SECONDS
 
 
 def _words(text: str) -> str:

@@ -60,8 +60,7 @@ class Pending:
     @cached_property
     def condition(self) -> k8s.Condition | None:
         """The PodScheduled condition that says no."""
-        found = self.pod.condition("PodScheduled")
-        return found if found is not None and found.status == "False" else None
+        return self.pod.condition("PodScheduled", "False")
 
     @cached_property
     def event(self) -> Event | None:
