@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+import re
+
 from kubectl_llmdoctor.api import Cluster, Item, dig, rows
+
+#: Classes of gateways that controllers or their charts make by themselves, by the beginning of their names, where the object was not read.
+_CLASSES = (
+    (r"traefik$", "traefik.io/gateway-controller"),
+    (r"istio(?:-\w{1,20})?$", "istio.io/gateway-controller"),
+    (r"gke-l7-", "networking.gke.io/gateway"),
+    (r"(?:kgateway|agentgateway)$", "kgateway.dev/kgateway"),
+    (r"(?:eg|envoy-gateway)$", "gateway.envoyproxy.io/gatewayclass-controller"),
+    (r"nginx$", "gateway.nginx.org/nginx-gateway-controller"),
+    (r"cilium$", "io.cilium/gateway-controller"),
+    (r"contour$", "projectcontour.io/gateway-controller"),
+)
 
 
 def controllers_of(route: Item, cluster: Cluster) -> list[str]:
@@ -14,5 +28,23 @@ def controllers_of(route: Item, cluster: Cluster) -> list[str]:
             continue  # a Service of a mesh
         gateway = cluster.item("Gateway", str(ref.get("namespace") or route.namespace), str(ref.get("name")))
         name = str(dig(gateway.raw, "spec.gatewayClassName")) if gateway is not None else ""
-        told += [str(dig(x.raw, "spec.controllerName")) for x in cluster.items("GatewayClass") if x.name == name]
+        made = [str(dig(x.raw, "spec.controllerName")) for x in cluster.items("GatewayClass") if x.name == name]
+        told += made or [controller for called, controller in _CLASSES if re.match(called, name)]
     return told
+
+
+def gateways_of(behind: Item, cluster: Cluster) -> list[tuple[str, str]]:
+    """The Gateways (namespace and name) whose HTTPRoutes lead to a Service or InferencePool."""
+    found = []
+    for route in cluster.items("HTTPRoute"):
+        refs = [ref for rule in rows(route.raw, "spec.rules") for ref in rows(rule, "backendRefs")]
+        if any(
+            (str(ref.get("kind") or "Service"), str(ref.get("namespace") or route.namespace), str(ref.get("name")))
+            == (behind.plain_kind, behind.namespace, behind.name)
+            for ref in refs
+        ):
+            found += [
+                (str(ref.get("namespace") or route.namespace), str(ref.get("name")))
+                for ref in rows(route.raw, "spec.parentRefs")
+            ]
+    return found

@@ -9,6 +9,7 @@ from kubectl_llmdoctor.api import (
     Container,
     Engine,
     Finding,
+    Fix,
     Line,
     Log,
     Logs,
@@ -18,6 +19,7 @@ from kubectl_llmdoctor.api import (
     clients,
     count_of,
     current_logs,
+    dig,
     fixes,
     in_order,
     log_evidence,
@@ -136,10 +138,15 @@ def _of_undici(pod: Pod, engine: Engine, cluster: Cluster, ages: list[tuple[Line
         summary=f"{line.log.pod} gives up when no headers came for {say_seconds(UNDICI_SECONDS)}, Node's own limit; "
         f"{count_of(len(old), 'request')} of {engine.container.name} ended at that age.",
         evidence=(log_evidence(line), log_evidence(old[-1])),
-        fix=fixes.advice(
-            f"Have {line.log.pod} stream its answers, or give its fetch a dispatcher with a longer headersTimeout (undici's Agent)"
-        ),
+        fix=_longer_fetch(line),
         order=old[0].order,
+    )
+
+
+def _longer_fetch(line: Line) -> Fix:
+    """More patience for Node's fetch."""
+    return fixes.advice(
+        f"Have {line.log.pod} stream its answers, or give its fetch a dispatcher with a longer headersTimeout (undici's Agent)"
     )
 
 
@@ -281,15 +288,22 @@ def impatient(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> 
         return None
     said = cluster.once("waited", lambda: list(_waited(cluster)))
     names = {item.name for item in pod.services}
-    if not said or not names:
+    if not said or not (names or pod.status.pod_ip):
         return None
+    numbers = {pod.status.pod_ip, *(str(dig(item.raw, "spec.clusterIP")) for item in pod.services)}
     clients = {(c.pod.name, c.name) for c in asking(pod, cluster)}
     mine = [
         (line, seconds)
         for space, line, seconds, host in said
         if line.log.pod != pod.name
+        # Ollama's own log tells how long each request took
+        and not (UNDICI in line.text and engine.name == "ollama")
         and not before(line, engine.container, cluster)
-        and (addresses(host, names, pod.namespace, space) if host else (line.log.pod, line.log.container) in clients)
+        and (
+            host in numbers or addresses(host, names, pod.namespace, space)
+            if host
+            else (line.log.pod, line.log.container) in clients
+        )
     ]
     if len(mine) < _FEWEST_CUT:
         return None
@@ -303,7 +317,9 @@ def impatient(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> 
         f"it asks; {engine.container.name} runs on.",
         evidence=tuple(log_evidence(line) for line, _ in mine[:2]),
         fixes=(
-            prolonged(writer_of(line, cluster), seconds, enough(seconds))
+            _longer_fetch(line)
+            if UNDICI in line.text
+            else prolonged(writer_of(line, cluster), seconds, enough(seconds))
             or fixes.advice(
                 f"Raise the timeout{long} that {line.log.pod} has, or what it asks, to {say_seconds(enough(seconds))}"
             ),
@@ -332,8 +348,8 @@ def _many(log: Log, times: int) -> bool:
 def _waited(cluster: Cluster) -> Iterator[tuple[str, Line, float | None, str]]:
     """Who gave up, by its namespace and its line, after how many seconds, and which host it asked, where it says so."""
     for log in current_logs(cluster):
-        for line in in_order(log.find(*WAITED)):
-            said = waited(line)
+        for line in in_order(log.find(*WAITED, UNDICI)):
+            said = (float(UNDICI_SECONDS), "") if UNDICI in line.text else waited(line)
             if said is not None and (said[0] is None or said[0] >= _OLD):
                 yield log.source.namespace, line, *said
 

@@ -66,15 +66,21 @@ _WAITED = (
 #: A setting that is printed beside a request is none.
 _OUT_OF_TIME = (
     r"(?i:timed[ -]?out)|(?i:timeout\b(?: \S{1,40}){0,6} (?:exceeded|expired|elapsed|reached))|: timeout\b(?! ?[=:]? ?\d)"
-    r"|Timeout(?:Error|Exception)\b(?![\],])|timeout awaiting response headers"
+    r"|Timeout(?:Error|Exception)\b(?![\],])|\bReadTimeout\b|timeout awaiting response headers"
 )
 #: So says a line that tells of no failure: its level, or what was answered.
 _NO_FAILURE = r"\b(?:INFO|DEBUG|TRACE)\b|(?i:\blevel\W{1,4}(?:info|debug|trace)\b)|HTTP/[\d.]{1,3} 2\d\d\b"
-_CONNECTING = r"(?i)connect(?:ion|ing)?\W{0,3}(?:attempt )?time|connect timeout"
-_PERIOD = r"\b(\d{4,9}) ?ms\b|\b(\d{1,6})(?:\.\d{1,6})? ?s(?:ec|econds)?\b"
+_CONNECTING = (
+    r"(?i)connect(?:ion|ing)?\W{0,3}(?:attempt )?time|connect timeout|while (?:connecting|ssl handshaking) to upstream"
+    r"|(?:tcp connect|trying to connect|client error \(connect)\)?\W|\bdial tcp "
+)
+_PERIOD = r"\b(\d{4,9}) ?m(?:illi)?s(?:ec|econds)?\b|\b(\d{1,6})(?:\.\d{1,6})? ?s(?:ec|econds)?\b"
 #: Those that name nobody, where they or the frames below them speak of a model. A traceback of Python's stands above. Java's
 #: CompletionException is of anything.
 _OF_MODELS, _BELOW = r"(?i)ollama|openai|anthropic|langchain|(?:chat|text|\ba)[ _.]?completion|\bllm\b", 5
+#: The last line of a traceback of Python's, and how far above it its frames may stand; what Rust's client says above its cause.
+_OF_PYTHON, _TRACED = r"(?:[a-z_]\w{0,30}\.){0,6}(?:ReadTimeout|ServerTimeoutError|SocketTimeoutError)\b", 60
+_OF_REQWEST = "error sending request for url ("
 #: What a line calls that is asked of a model, and what else a program around one waits for: stores, tools, locks of its own.
 _OF_AN_ANSWER = (
     r"(?i)request|response|generat|completion|inference|answer|invo(?:ke|cation)|\bcall(?:ing|s)?\b"
@@ -184,12 +190,24 @@ def waited(line: Line) -> tuple[float | None, str] | None:
         return float(said["seconds"]), said["host"]
     if said is None and (not re.search(_OUT_OF_TIME, text) or re.search(_CONNECTING, text)):
         return None
-    asked = [one for one in re.findall(_ADDRESS, text) if re.search(GENERATES, one)]
+    asked = [one for one in re.findall(_ADDRESS, text) if re.search(GENERATES, one)] or _asked_beside(line)
     if not asked and not re.search(rf"(?:{GENERATES})", text) and not _of_a_model(line):
         return None
     period = re.search(_PERIOD, text)
     seconds = (int(period[1]) / 1000 if period[1] else float(period[2])) if period else None
     return seconds, re.split(r"[:/]", asked[0].partition("://")[2], maxsplit=1)[0] if asked else ""
+
+
+def _asked_beside(line: Line) -> list[str]:
+    """What was asked, where the frames below the error say so (Reactor's checkpoint), or the error that it is the cause of (reqwest)."""
+    if re.search(_ADDRESS, line.text[:4000]):
+        return []
+    below = (one.text[:2000] for one in line.log.lines(line.number + 1, line.number + _BELOW))
+    above = (
+        [one.text[:2000] for one in line.log.lines(max(line.number - 2, 1), line.number - 1)] if line.number > 1 else []
+    )
+    said = [*takewhile(lambda text: re.match(_FRAME, text), below), *(x for x in above if _OF_REQWEST in x)]
+    return [one for text in said for one in re.findall(_ADDRESS, text) if re.search(GENERATES, one)]
 
 
 def _of_a_model(line: Line) -> bool:
@@ -200,9 +218,12 @@ def _of_a_model(line: Line) -> bool:
     below = [one.text[:2000] for one in line.log.lines(line.number + 1, line.number + _BELOW)]
     frames = "\n".join(takewhile(lambda text: re.match(_FRAME, text), below))
     itself = re.search(_OF_MODELS, text) and re.search(_OF_AN_ANSWER, text)
+    if re.match(_OF_PYTHON, text):  # its frames stand above
+        traced = line.log.lines(max(line.number - _TRACED, 1), line.number - 1) if line.number > 1 else ()
+        frames = "\n".join(takewhile(lambda text: re.match(_FRAME, text), reversed([x.text[:2000] for x in traced])))
     if re.search(rf"(?i){STORES}", frames) or not (itself or re.search(_OF_MODELS, frames)):
         return False
-    above = line.log.lines(max(line.number - _ABOVE, 1), line.number)
+    above = [*line.log.lines(max(line.number - _ABOVE, 1), line.number)]
     return not any(re.search(r"ConnectTimeout|(?i:connection timed out)", one.text[:2000]) for one in above)
 
 

@@ -80,11 +80,11 @@ from llmdoctor_checks.serving._gateways import (
     hidden_clients,
 )
 from llmdoctor_checks.serving._idle import LITERALS as RESET
-from llmdoctor_checks.serving._idle import closed_while_idle
+from llmdoctor_checks.serving._idle import closed_by_uvicorn, closed_while_idle
 from llmdoctor_checks.serving._model_router import IMAGE as OF_LLMKUBE
 from llmdoctor_checks.serving._model_router import ROUTED
 from llmdoctor_checks.serving._model_router import longer as longer_in_router
-from llmdoctor_checks.serving._outlasted import OUTLASTED, outlasted
+from llmdoctor_checks.serving._outlasted import CANCELED, OUTLASTED, ended_early, outlasted
 from llmdoctor_checks.serving._patience import STREAM, cut_whole, enough, more_patient, writer_of
 from llmdoctor_checks.serving._round_ages import ASKED, ENDED, fewest, of_clients, of_itself
 from llmdoctor_checks.serving._since_asked import BROKEN, since_asked
@@ -170,6 +170,7 @@ _ENOUGH_REQUESTS, _CUT_SHARE, _ENOUGH_TO_CLEAR = 100, 0.01, 1000
             *ENDED,
             *BROKEN,
             *OUTLASTED,
+            CANCELED,
         ),
         *(words for words, _ in GONE),
         *COUNTED,
@@ -204,8 +205,8 @@ def gateway_timeout(
     InferenceService): it goes on, and its client has got 504.
 
     Where nothing says who gave up, Ollama's own log may: clients that all went away at one round age while it loaded the model met a
-    timeout. The other way round, vLLM and SGLang close a connection that is idle for 5 s; what keeps it longer has its request reset
-    (`VLLM_HTTP_TIMEOUT_KEEP_ALIVE`, `SGLANG_TIMEOUT_KEEP_ALIVE`).
+    timeout. The other way round, a server that uvicorn runs (vLLM, SGLang, LMDeploy, Xinference) closes a connection that is idle for
+    5 s, and llama-server does; what keeps it longer has its request reset (`VLLM_HTTP_TIMEOUT_KEEP_ALIVE`, `SGLANG_TIMEOUT_KEEP_ALIVE`).
 
     ## Fix
 
@@ -242,7 +243,9 @@ def gateway_timeout(
         found = found or _all_at_one_age(pod, engine, subject, cluster, logs)
         found = found or _shorter_than_answers(pod, engine, subject, cluster, metrics)
     if found is None and engine is None and not subject.engines(pod) and pod.ready:
-        found = _all_at_one_age(pod, None, subject, cluster, logs)
+        found = _all_at_one_age(pod, None, subject, cluster, logs) or closed_by_uvicorn(pod, cluster, logs)
+    if found is None or found.role not in ("cause", "risk"):
+        found = ended_early(pod, cluster, logs) or found
     if found is None or (told is not None and found.role != "cause"):
         found = told or found
     if found is not None:

@@ -34,7 +34,7 @@ from llmdoctor_checks._consequences import CRASHED
 from llmdoctor_checks._ended_clients import Ended, ended_clients
 from llmdoctor_checks._services import endpoints_of, service_of, slices_of
 from llmdoctor_checks._told_where import moved, nearest, of_models
-from llmdoctor_checks.serving import _databases, _no_server, _pickers
+from llmdoctor_checks.serving import _by_proxy, _databases, _no_server, _pickers
 from llmdoctor_checks.serving._beside import NO_HOST, beside
 from llmdoctor_checks.serving._exposure import leads, matches
 from llmdoctor_checks.serving._mixed import NOT_SERVED, mixed, mixed_when_applied
@@ -67,6 +67,7 @@ _LIKE, _ITS_OWN = 3, r"hash|pod-name|pod-index|revision|version|role"
         _aibrix.UNKNOWN,
         *_databases.LITERALS,
         *_no_server.LITERALS,
+        *_by_proxy.LITERALS,
         *_unreached.LITERALS,
     ),
 )
@@ -92,7 +93,7 @@ def service_selects_nothing(
 
     Seen from a client or a gateway whose log says that it does not reach its server: there is no Service of the name that it asks (a
     short name means the own namespace), the Service has no pods (a selector that fits none, a workload scaled to 0), or it asks
-    `localhost`, which is its own pod.
+    `localhost`, which is its own pod. Or it asks through the proxy for what is outside (HTTP_PROXY), as NO_PROXY does not name it.
 
     A proxy that resolves the names of its servers when it starts (nginx, HAProxy) ends where there is no Service of that
     name in its namespace, and so do clients that do not try again. LiteLLM and Open WebUI do not start before their database
@@ -114,6 +115,7 @@ def service_selects_nothing(
     if nameless is not None and (found := _no_such(pod, nameless, cluster)) is not None:
         yield found
         return
+    yield from _by_proxy.through_proxy(pod, cluster, logs)
     broken = list(_links.broken(pod, cluster, "service-selects-nothing"))
     yield from broken or _awaited_in_vain(pod, cluster)
     if pod.exists and pod.ready:

@@ -101,6 +101,17 @@ _STARTED = (
 #: What vLLM and SGLang print next, on each rank: of data parallel ones some may load while others find no GPU.
 _LOADS = r"|\bStarting to load model |\bLoading safetensors checkpoint shards: |\bLoad weight begin\b"
 
+#: Who else a process is to meet: PyTorch's store, NCCL and Gloo say which address they lost or do not reach (c10d's `socket.cpp`,
+#: `misc/socket.cc`, `transport/tcp/pair.cc`), and Ray which of its nodes went.
+_MET = (
+    r"client socket has (?:timed out after \d+m?s while trying|failed) to connect to (?:any network address of )?\((?P<store>[^,()\s]+), \d"
+    r"|NCCL WARN socket(?:Start|Poll)Connect: [Cc]onnect to (?P<nccl>[\d.]+)<\d+> (?:failed|returned [^,]{1,60}, exceeded)"
+    r"|gloo/transport/tcp/pair\.cc:\d+\] (?:Read error|Connection closed by peer) \[(?P<gloo>[\d.]+)\]:\d"
+    r"|\(raylet\) The node with node id: \w+ and address: (?P<ray>[\d.]+) and node name: .{1,80} has been marked dead "
+)
+#: A rank that asks for NCCL's id, which has chosen its GPU before.
+_RANK_OF_NCCL = r"\[(?P<rank>\d{1,4})\] is setting up NCCL communicator and retrieving ncclUniqueId from \[\d"
+
 #: What a start prints whose GPUs have no memory left, and what of it says that something else holds that memory.
 _FULL = ("CUDA out of memory", "HIP out of memory")
 #: What it prints whose share of the memory is used up, and the share from which on that is the GPU's own end.
@@ -231,6 +242,8 @@ def _too_few(
     begun = _STARTED if engine.explicit("data_parallel_size") else _STARTED + _LOADS
     if failing and any(re.search(begun, log.text) for log in container.own_logs(logs)):
         return  # all workers had started, in other pods too: whatever ended them came later
+    if failing and any(_meets_others(pod, log.text, gpus) for log in container.own_logs(logs)):
+        return
     resource = next(iter(container.accelerators), "nvidia.com/gpu")
     yield Finding(
         role="cause" if failing else "risk",
@@ -242,6 +255,16 @@ def _too_few(
         explains=FAILED_START if failing else (),
         fixes=tuple(_fixes(engine, resource, workers, gpus, len(explicit), subject)),
     )
+
+
+def _meets_others(pod: Pod, text: str, gpus: int) -> bool:
+    """Whether a log tells of other machines that take part: the GPUs of this pod alone say nothing then."""
+    own = {pod.name, pod.status.pod_ip, "localhost", "127"}
+    for found in re.finditer(_MET, text):
+        host = next(h for h in found.groupdict().values() if h)
+        if host not in own and host.partition(".")[0] not in own:
+            return True
+    return any(int(found["rank"]) >= gpus for found in re.finditer(_RANK_OF_NCCL, text))
 
 
 def _too_many_for_a_group(

@@ -1,0 +1,154 @@
+"""Requests to servers of the cluster, or to the container itself, that go to the proxy for what is outside.
+
+Sources: squid's page of an error, urllib3's ProxyError, what requests and httpx say of a status. Who reads NO_PROXY: curl, Go, requests and
+httpx take names and their endings; ranges of addresses (10.0.0.0/8) requests, Go and newer curls, not httpx, aiohttp and urllib.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
+
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Container,
+    Evidence,
+    Finding,
+    Fix,
+    Line,
+    Logs,
+    Pod,
+    dig,
+    expression,
+    fixes,
+    host_of,
+    in_order,
+    log_evidence,
+)
+from llmdoctor_checks._consequences import CRASHED
+
+_SQUID, _PAGE, _BELOW = (
+    "The requested URL could not be retrieved",
+    expression(r'href=\\?"(?P<url>https?://[^"\\\s]{1,500})'),
+    12,
+)
+_ERROR = "ProxyError("
+_CAUSED = expression(
+    r"(?:host='(?P<host>[\w.-]{1,253})', port=\d{1,5}\): )?Max retries exceeded with url: (?P<url>\S{1,500}) \(Caused by ProxyError\("
+)
+_STATUS = (" for url '", " for url: ")
+_ANSWERED = expression(
+    r"(?:(?P<httpx>'(?:403|50[234]) [\w ]{1,40}' for url '(?=http))|\b(?:403|50[234]) (?:Client|Server) Error: [^\n]{0,80} for url: )"
+    r"(?P<url>https?://[^\s'\"]{1,500})"
+)
+LITERALS = (_SQUID, _ERROR, *_STATUS)
+
+_PROXIES, _NOT = ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"), ("no_proxy", "NO_PROXY")
+#: What must not go to a proxy in a cluster.
+_INSIDE = ("localhost", "127.0.0.1", ".svc", ".cluster.local")
+#: One status may have any reason.
+_FEWEST = 2
+
+
+def through_proxy(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
+    """What a container asks of the cluster through the proxy that it is told of, as it was refused there."""
+    for container in pod.containers if pod.exists and logs is not None else ():
+        proxy = next((container.env[name] for name in _PROXIES if name in container.env), None)
+        exempt = next((container.env[name] for name in _NOT if name in container.env), None)
+        if logs is None or proxy is None or not proxy.value or (exempt is not None and exempt.value is None):
+            continue
+        told = exempt.value or "" if exempt is not None else ""
+        lines = in_order(line for line in logs.find(*LITERALS) if line.log.container == container.name)
+        found = [
+            (line, host, said)
+            for line in lines
+            for host, said in _refused(line)
+            if _inside(host, pod, cluster) and not _exempt(host, told, ranges=said != "httpx")
+        ]
+        by_status = [one for one in found if one[2] in ("httpx", "status")]
+        if not found or len(found) == len(by_status) < _FEWEST:
+            continue
+        (line, host, _), sure = found[0], len(by_status) < len(found)
+        ranged = _exempt(host, told, ranges=True)
+        yield Finding(
+            severity="critical" if pod.failing else "warning",
+            confidence="likely" if sure else "possible",
+            summary=f"{container.name} asks {host} through the proxy that {proxy.name} names, which does not pass it on"
+            + (
+                f"; {'httpx reads no ranges in' if ranged else 'it is not in'} {exempt.name}."
+                if exempt
+                else "; no NO_PROXY is set."
+            ),
+            evidence=(log_evidence(line), Evidence(source="pod", ref=proxy.path, text=f"{proxy.name}={proxy.value}")),
+            explains=CRASHED,
+            fix=_spare(
+                container, host, told, exempt.name if exempt else "NO_PROXY" if proxy.name.isupper() else "no_proxy"
+            ),
+            order=line.order,
+        )
+        return
+
+
+def _refused(line: Line) -> Iterator[tuple[str, str]]:
+    """Which host a proxy did not pass a request on to, and who says it."""
+    text = line.text[:8000]
+    if _SQUID in text:
+        page = "\n".join([text, *(one.text[:2000] for one in line.log.lines(line.number + 1, line.number + _BELOW))])
+        if (named := _PAGE.search(page)) is not None:
+            yield host_of(named["url"]), "squid"
+    elif _ERROR in text:
+        if (named := _CAUSED.search(text)) is not None:
+            yield host_of(named["url"]) if "://" in named["url"] else named["host"] or "", "error"
+    elif (named := _ANSWERED.search(text)) is not None:
+        yield host_of(named["url"]), "httpx" if named["httpx"] else "status"
+
+
+def _inside(host: str, pod: Pod, cluster: Cluster) -> bool:
+    """Whether a host is the container itself, a Service, or a pod."""
+    if host in ("localhost", "127.0.0.1") or host.endswith((".svc", ".cluster.local")):
+        return True
+    name, _, rest = host.partition(".")
+    if cluster.item("Service", rest or pod.namespace, name) is not None:
+        return True
+    at = (
+        str(dig(item.raw, path))
+        for kind, path in (("Pod", "status.podIP"), ("Service", "spec.clusterIP"))
+        for item in cluster.items(kind)
+    )
+    return bool(re.fullmatch(r"[\d.]{7,15}", host)) and host in at
+
+
+def _exempt(host: str, told: str, *, ranges: bool) -> bool:
+    """Whether NO_PROXY names a host, to who reads ranges of addresses or does not."""
+    for entry in re.split(r"[,\s]+", told.strip()):
+        ending = entry.removeprefix("*").lstrip(".")
+        if entry == "*" or (ending and (host == ending or host.endswith(f".{ending}"))):
+            return True
+        if ranges and "/" in entry and _in_range(host, entry):
+            return True
+    return False
+
+
+def _in_range(host: str, entry: str) -> bool:
+    try:
+        return ip_address(host) in ip_network(entry, strict=False)
+    except ValueError:
+        return False
+
+
+def _spare(container: Container, host: str, told: str, name: str) -> Fix:
+    """NO_PROXY with what is in the cluster."""
+    if _exempt(host, told, ranges=True):
+        return fixes.advice(
+            f"Have {container.name} ask by the name of a Service, with .svc in {name}, or give its client no proxy (trust_env=False): "
+            f"httpx takes {told} for names"
+        )
+    wanted = [
+        *filter(None, told.split(",")),
+        *(one for one in _INSIDE if not _exempt(one.lstrip("."), told, ranges=False)),
+    ]
+    if not _exempt(host, ",".join(wanted), ranges=False):
+        wanted.append(host)
+    value = ",".join(wanted)
+    return fixes.set_env(container, name, value, f"Keep what is in the cluster from the proxy: {name}={value}")

@@ -1,0 +1,127 @@
+"""Load balancers of clouds that ask a server for its health by themselves, at `/` where nobody tells them another path.
+
+Sources: Google's ranges of probers (cloud.google.com/load-balancing/docs/health-checks) and Azure's address of them. GKE takes the path of
+an Ingress from the readiness probe or a BackendConfig, and that of a Gateway from a HealthCheckPolicy alone. AWS' controller says what
+its targets answered in a readiness gate of the pod.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    Engine,
+    Finding,
+    Fix,
+    Item,
+    Logs,
+    Pod,
+    count_of,
+    dig,
+    expression,
+    fixes,
+    in_order,
+    log_evidence,
+    pod_evidence,
+)
+from llmdoctor_checks._routes import gateways_of
+from llmdoctor_checks.start._routed_ports import ways_to
+
+_OF_GOOGLE = r"35\.191\.\d{1,3}\.\d{1,3}|130\.211\.[0-3]\.\d{1,3}|209\.85\.(?:15[2-5]|20[4-7])\.\d{1,3}"
+_OF_AZURE = "168.63.129.16"
+_FROM = rf"(?P<by>{_OF_GOOGLE}|{re.escape(_OF_AZURE)})"
+#: How their addresses begin.
+LITERALS = ("35.191.", "130.211.", "209.85.", _OF_AZURE)
+#: The access log of uvicorn.
+_ASKED = expression(
+    rf'(?<![\d.]){_FROM}:\d{{1,5}} - "(?:GET|HEAD) (?P<path>/[^\s"]{{0,300}}) HTTP/[\d.]{{1,3}}" (?P<code>\d{{3}})'
+)
+_FEWEST = 2
+
+#: The readiness gates of AWS' load balancer controller, and how it says that the answer was no success.
+_GATE, _MISMATCH = r"target-health\.(?:elbv2\.k8s|alb\.ingress\.k8s)\.aws/", "Target.ResponseCodeMismatch"
+_CODES = r"with these codes: \[(\d{3})"
+
+_ALB = "alb.ingress.kubernetes.io/healthcheck-path"
+_NLB = "service.beta.kubernetes.io/aws-load-balancer-healthcheck-path"
+_AZURE = "service.beta.kubernetes.io/azure-load-balancer-health-probe-request-path"
+
+
+def refused_balancer(pod: Pod, engine: Engine, health: str, logs: Logs | None) -> Iterator[Finding]:
+    """A load balancer that takes a server for ill which is well, as it asks at a path that the server refuses."""
+    yield from _by_gate(pod, engine, health)
+    log = engine.container.own_log(logs) if pod.ready else None
+    lines = in_order(log.find(*LITERALS)) if log is not None else []
+    found = [(line, one) for line in lines if (one := _ASKED.search(line.text[:2000]))]
+    if len(found) < _FEWEST or any(not one["code"].startswith("4") for _, one in found):
+        return
+    last, one = found[-1]
+    whose = "Azure's" if one["by"] == _OF_AZURE else "Google's"
+    yield Finding(
+        severity="warning",
+        confidence="likely",
+        summary=f"{whose} load balancer asks {engine.container.name} for its health at {one['path']}, where {engine.title} answers "
+        f"{one['code']} ({count_of(len(found), 'time')}): it sends no requests to a server that it takes for ill.",
+        evidence=(log_evidence(found[0][0]), log_evidence(last)),
+        fix=_at_the_path(pod, engine, health, whose),
+        order=found[0][0].order,
+    )
+
+
+def _by_gate(pod: Pod, engine: Engine, health: str) -> Iterator[Finding]:
+    """What AWS' controller says of a pod that waits for its load balancer."""
+    for condition in pod.status.conditions:
+        if not re.match(_GATE, condition.type) or condition.status == "True" or condition.reason != _MISMATCH:
+            continue
+        code = re.search(_CODES, condition.message or "")
+        answer = f" with {code[1]}" if code else ""
+        yield Finding(
+            confidence="likely",
+            summary=f"{engine.container.name} answers the load balancer's health check{answer}, and the pod waits for that to pass "
+            "before it becomes ready.",
+            evidence=(pod_evidence(pod, f"status.conditions[{condition.type}]", f"{_MISMATCH}: {condition.message}"),),
+            explains=("not-ready", "rollout-stuck"),
+            fix=_of_aws(pod, health),
+        )
+        return
+
+
+def _of_aws(pod: Pod, health: str) -> Fix:
+    """The path in the annotations of the Ingress, or of a Service with a load balancer of its own."""
+    for service in pod.services:
+        if dig(service.raw, "spec.type") == "LoadBalancer":
+            return _annotated(service, _NLB, health)
+        for item in (one.item for one in ways_to(service, pod.cluster)):
+            if item.kind == "Ingress":
+                return _annotated(item, _ALB, health)
+    return fixes.advice(f"Set {_ALB}: {health} in the annotations of the Ingress (it is / where nothing is set)")
+
+
+def _annotated(item: Item, key: str, value: str) -> Fix:
+    summary = f"Set {key}: {value} on {item.plain_kind}/{item.name}"
+    pointer = "/metadata/annotations/" + key.replace("~", "~0").replace("/", "~1")
+    return fixes.patch_object(item, summary, [{"op": "add", "path": pointer, "value": value}])
+
+
+def _at_the_path(pod: Pod, engine: Engine, health: str, whose: str) -> Fix:
+    """The path where the load balancer is told of it."""
+    port = engine.value("port")
+    if whose == "Azure's":
+        mine = next((one for one in pod.services if dig(one.raw, "spec.type") == "LoadBalancer"), None)
+        return (
+            _annotated(mine, _AZURE, health)
+            if mine
+            else fixes.advice(f"Set {_AZURE}: {health} in the annotations of the Service of the load balancer")
+        )
+    behind = next((item for item in (*pod.pools, *pod.services) if gateways_of(item, pod.cluster)), None)
+    if behind is not None:
+        group = "" if behind.plain_kind == "Service" else ", group: inference.networking.k8s.io"
+        return fixes.advice(
+            f"Make a HealthCheckPolicy (networking.gke.io/v1) in namespace {behind.namespace} with targetRef {{kind: {behind.plain_kind}, "
+            f"name: {behind.name}{group}}} and default.config: {{type: HTTP, httpHealthCheck: {{requestPath: {health}, port: {port}}}}}"
+        )
+    return fixes.advice(
+        f"Make a BackendConfig (cloud.google.com/v1) with healthCheck: {{type: HTTP, requestPath: {health}, port: {port}}}, and name it in "
+        "the annotation cloud.google.com/backend-config of the Service"
+    )
