@@ -651,7 +651,11 @@ def _refused(told: _Told) -> Iterator[Fix]:
     first, successor = next(iter(told.stated.values())), _SUCCESSOR.search(told.message)
     unknown = _meant(told.engine, told.container, first) if told.message.startswith("unknown ") else ""
     if alike := _ALIKE.search(told.message):
-        unknown = difflib.get_close_matches(first.name, re.findall(r"--[\w-]+", alike[1]), 1, 0)[0]
+        # Click also names what only shares a word: --model-timeout for --model
+        unknown = next(iter(difflib.get_close_matches(first.name, re.findall(r"--[\w-]+", alike[1]), 1, 0.7)), "")
+        if first.vector and not unknown:
+            yield without(told.container, first, f"Remove {first.text}, which is none of its options")
+            return
     of_llama = told.engine is not None and told.engine.name == "llama.cpp" and first.name in LOAD_SWITCHES
     if of_llama and told.message.startswith("unknown ") and (fix := _loads_by_mode(told.container)):
         yield fix
