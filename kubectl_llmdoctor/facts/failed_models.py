@@ -126,7 +126,19 @@ _LISTENS, _PROBED = (READY, "istening ", "unning on "), '"GET /'
 _ROUTE = expression(
     r'"POST (?P<path>/[^\s?"]{0,300})\S{0,500} HTTP/[\d.]{1,4}\\?" (?P<status>\d{3})\b'
     r"|\brequest: POST (?P<of>/[^\s?]{0,300})\S{0,500} [\da-f.:]{3,45} (?P<said>\d{3})\s*$"
+    r"|[\d/+-]{9,60} (?P<first>\d{3}) [\d+]{1,12} \S{1,200} \S{1,200} [\w-]{4} [\d/+]{9,60} [\d/]{3,20} "  # HAProxy
+    r"(?:\{[^}]{0,500}\} ){0,2}\"POST (?P<asked>/[^\s?\"]{0,300})"
 )
+#: The same in JSON: Envoy's access log, Caddy's, Traefik's. Caddy logs an error by itself as well, with the same status.
+_JSON = tuple(
+    expression(pattern)
+    for pattern in (
+        r'"(?:method|RequestMethod|request_method)":\s?"POST"',
+        r'"(?:uri|path|x-envoy-origin-path|x_original_path|RequestPath|request_uri)":\s?"(/[^\s?"]{0,300})',
+        r'"(?:status|response_code|DownstreamStatus)":\s?"?(\d{3})\b',
+    )
+)
+_POSTED_IN_JSON, _OF_ERRORS, _OF_ACCESS = '"POST"', '"logger":"http.log.error', '"logger":"http.log.access'
 #: How Dynamo's frontend, which has no access log, says how a request ended, and which errors are no client's. Source: its
 #: lib/llm/src/http/service/metrics.rs.
 COMPLETED = "service::metrics: request completed "
@@ -186,6 +198,7 @@ LITERALS = (
     *_SWAP_GONE,
     _SWAP_BY_ITSELF,
     _POSTED,
+    _POSTED_IN_JSON,
     COMPLETED,
     *BY_SPAN,
     _PROBED,
@@ -315,7 +328,9 @@ def _posts(log: Log) -> dict[str, list[tuple[Line, bool]]]:
 def _by_route(log: Log) -> dict[str, list[tuple[Line, bool]]]:
     listens = max((line.number for text in _LISTENS for line in log.marks(text)), default=0)
     by_route: dict[str, list[tuple[Line, bool]]] = {}
-    found_by = (deque(log.find(text), maxlen=_MOST_REQUESTS) for text in (_POSTED, COMPLETED))
+    found_by = [deque(log.find(text), maxlen=_MOST_REQUESTS) for text in (_POSTED, COMPLETED, _POSTED_IN_JSON)]
+    if log.holds(_OF_ACCESS):
+        found_by[-1] = deque(line for line in found_by[-1] if _OF_ERRORS not in line.text[:2000])
     every = heapq.merge(*found_by, *_spans(log), key=lambda line: line.number)
     for line in deque(every, maxlen=_MOST_REQUESTS):
         if line.number > listens and (found := _request(line.text[:2000])) is not None:
@@ -334,13 +349,18 @@ def _spans(log: Log) -> list[deque[Line]]:
 def _request(text: str) -> tuple[str, bool] | None:
     """The route of a request that a line tells of, and whether it failed with 5xx."""
     if (found := _ROUTE.search(text)) is not None:
-        return found["path"] or found["of"], (found["status"] or found["said"]).startswith("5")
+        path, status = (
+            found["path"] or found["of"] or found["asked"],
+            found["status"] or found["said"] or found["first"],
+        )
+        return path, status.startswith("5")
     at = text.find(COMPLETED)
     if at >= 0 and (found := _ENDPOINT.match(text, at)) is not None:
         return f"/v1/{found['endpoint'].replace('_', '/')}", found["failed"] is not None
     if any(words in text for words in BY_SPAN) and (found := _SPAN.match(text)) is not None:
         return found["path"], found["status"].startswith("5")
-    return None
+    posted, path_, status_ = (pattern.search(text) for pattern in _JSON) if _POSTED_IN_JSON in text else (None,) * 3
+    return (path_[1], status_[1].startswith("5")) if posted and path_ and status_ else None
 
 
 def _apart(first: Line, last: Line) -> bool:

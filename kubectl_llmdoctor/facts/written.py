@@ -6,7 +6,7 @@ import math
 import re
 from bisect import bisect_left
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from kubectl_llmdoctor.facts.logs import Line, Log
@@ -25,6 +25,10 @@ MOMENT = r"(?:\d{4}-)?(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)"
 _KLOG = r"\s*[IWEF](\d\d)(\d\d) (\d\d):(\d\d):(\d\d)\.\d"
 #: That of Go's own logger and of nginx, which begins the line.
 _SLASHED = r"\s*\d{4}/(\d\d)/(\d\d) (\d\d):(\d\d):(\d\d)\b"
+#: That of access logs (nginx, Apache, Traefik, HAProxy), and Caddy's, which is Unix time.
+_ACCESS = r"\[(\d\d)/(Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)/\d{4}:(\d\d):(\d\d):(\d\d)"
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_UNIX = r'"ts":(\d{10})\.\d'
 #: llama-server's (`common/log.cpp`), after the number of the process in a router's log.
 _UPTIME = r"(?:\[\d{1,6}\] )?(\d{1,7})\.(\d\d)\.(\d{3})\.\d{3} [A-Z] "
 
@@ -87,7 +91,7 @@ def _impossible(age: float, now: datetime, begun: datetime | None) -> bool:
 
 def seconds_between(first: Line, last: Line) -> float | None:
     """How long after one line another was written, by the times that the engine prints (without a year) or the kubelet's."""
-    moments = [_moment(line) or _read(re.match(_SLASHED, line.text)) for line in (first, last)]
+    moments = [_moment(line) or _read(re.match(_SLASHED, line.text)) or _of_access(line) for line in (first, last)]
     if moments[0] is None or moments[1] is None:
         ran = [_uptime(line) for line in (first, last)]
         if ran[0] is not None and ran[1] is not None:
@@ -143,6 +147,14 @@ def _by_its_year(line: Line, now: datetime) -> float | None:
     return (now.replace(year=2000, microsecond=0, tzinfo=None) - at).total_seconds() if at is not None else None
 
 
+def _of_access(line: Line) -> datetime | None:
+    """The time of a line of an access log, in the year 2000."""
+    if (said := re.search(_ACCESS, line.text[:2000])) is not None:
+        return _made(_MONTHS.index(said[2]) + 1, *(int(said[part]) for part in (1, 3, 4, 5)))
+    unix = re.search(_UNIX, line.text[:2000])
+    return datetime.fromtimestamp(int(unix[1]), UTC).replace(year=2000, tzinfo=None) if unix else None
+
+
 def _moment(line: Line) -> datetime | None:
     return _read(re.match(_KLOG, line.text) or re.search(MOMENT, line.text))
 
@@ -150,7 +162,10 @@ def _moment(line: Line) -> datetime | None:
 def _read(found: re.Match[str] | None) -> datetime | None:
     if found is None:
         return None
-    month, day, hour, minute, second = map(int, found.groups())
+    return _made(*map(int, found.groups()))
+
+
+def _made(month: int, day: int, hour: int, minute: int, second: int) -> datetime | None:
     try:
         return datetime(2000, month, day, hour, minute, second)  # a leap year has every day
     except ValueError:

@@ -1,6 +1,7 @@
 """The symptom of requests that all end with an error of the server's side, while the pod is ready."""
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from itertools import takewhile
@@ -21,6 +22,7 @@ from kubectl_llmdoctor.api import (
     count_of,
     failing_routes,
     fixes,
+    follow,
     in_order,
     log_evidence,
     often_failing_routes,
@@ -49,6 +51,19 @@ _BREAKER, _OPENS = "Circuit breaker state transition: ", " -> open"
 _FEWEST, _SECONDS, _MOST, _JUST_NOW = 5, 60, 200, 3600
 #: What a server logs right above a request that it fails, so often at least, is why.
 _ABOVE, _COMPLAINS, _MOSTLY = 6, r"(?i)error|fail|exception|reject|refus|\[[EW]\]", 0.5
+#: Whom a gateway did not get through to, as nginx, Go's dialer (Caddy, Traefik) and Envoy's access log as text name it; and how Envoy
+#: and HAProxy say that there was nobody.
+_UPSTREAM = (
+    r"(?:connect\(\) failed|prematurely closed connection|upstream timed out).{0,2000}?upstream: \"\w{4,6}://(?P<host>[\w.-]{1,253})"
+    r"(?::(?P<port>\d{1,5}))?",
+    r"\bdial tcp (?P<host>[\d.]{7,15}):(?P<port>\d{1,5}): ",
+    r"\" 503 (?:UF|UC|LR)\S{0,20} .{0,2000}\"(?P<host>[\d.]{7,15}):(?P<port>\d{1,5})\"",
+    r"\"response_flags\":\s?\"(?:UF|UC).{0,2000}\"upstream_host\":\s?\"(?P<host>[\d.]{7,15}):(?P<port>\d{1,5})\"",
+    r"\"DownstreamStatus\":50[24]\b.{0,2000}\"ServiceURL\":\"https?://(?P<host>[\w.-]{1,253})(?::(?P<port>\d{1,5}))?",
+    r"\" 50[24] .{0,1000}\"https?://(?P<host>[\w.-]{1,253})(?::(?P<port>\d{1,5}))?[^\"\s]{0,200}\" \d+ms",
+)
+_OF_NGINX = r"\[(?:error|crit)\] \d{1,9}#\d{1,9}: "
+_NOBODY = r"\" 503 UH |\"response_flags\":\s?\"UH|/<NOSRV> "
 #: So many seconds lie between two at most: now and then one fails everywhere, and of those that do not no log may tell.
 _CLOSE = 300
 
@@ -64,6 +79,9 @@ def http_5xx(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]
     Where the server's own log is well, the gateway in front of it may answer by itself. Envoy's access log then has a detail other
     than `via_upstream`: an answer larger than its buffer (`response_payload_too_large`), a protocol that the port does
     not speak (`protocol_error`), a filter that fails, a certificate that it does not accept, a port at which nobody listens.
+
+    Of a gateway's own pod (nginx, Envoy, Traefik, Caddy, HAProxy) the access log says the same: it is well, and does not get
+    through to the server behind it. Whose address that is, and whether its pods are ready, is the next question.
 
     ## Fix
 
@@ -93,10 +111,14 @@ def _in_its_own_logs(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:
 
 
 def _frontends(pod: Pod, logs: Logs) -> list[Container]:
-    """Containers of Dynamo's frontend and of routers, by what they say of each request."""
+    """Containers of Dynamo's frontend and of routers, by what they say of each request, and of gateways that fail all of some."""
     found = ((container, logs.current(container.name)) for container in pod.containers)
     said_so = (COMPLETED, *BY_SPAN)
-    return [container for container, log in found if log is not None and any(log.marks(text) for text in said_so)]
+    return [
+        container
+        for container, log in found
+        if log is not None and (any(log.marks(text) for text in said_so) or failing_routes(log))
+    ]
 
 
 def _by_itself(pod: Pod, container: Container, log: Log) -> Finding | None:
@@ -107,7 +129,10 @@ def _by_itself(pod: Pod, container: Container, log: Log) -> Finding | None:
         why = _beside(log, path, last) or _said_above(failed, [])
         # what one client wants at a route of its own says little of a server that answers all others
         few = answered(log, after=first.number) >= BESIDE * len(failed)
+        behind = _upstream(why or last)
         words = f": {said(why.text).text.strip()[:160]}" if why is not None else "."
+        if behind is not None:
+            words = f": it does not get through to {':'.join(filter(None, behind))}."
         return Finding(
             role="symptom",
             severity="warning" if few else "critical",
@@ -116,7 +141,8 @@ def _by_itself(pod: Pod, container: Container, log: Log) -> Finding | None:
             evidence=(log_evidence(first), log_evidence(last), *((log_evidence(why),) if why is not None else ())),
             fixes=(
                 *_of_a_breaker(pod, log),
-                fixes.advice(
+                _behind(pod, why or last)
+                or fixes.advice(
                     f"Send one of these requests to {pod.name} by hand, as small as it can be (no tools, images or schema), and read what "
                     "its log prints beside it",
                     f"kubectl -n {pod.namespace} logs {pod.name} -c {container.name} --tail=200",
@@ -125,6 +151,33 @@ def _by_itself(pod: Pod, container: Container, log: Log) -> Finding | None:
             order=first.order,
         )
     return None
+
+
+def _behind(pod: Pod, line: Line) -> Fix | None:
+    """Where to look when a gateway does not get through to the server behind it, by the address in its words."""
+    found = _upstream(line)
+    if found is None:
+        if re.search(_NOBODY, line.text[:4000]) is None:
+            return None
+        return fixes.advice(
+            f"See which Service the route of {pod.name} names, and whether a ready pod is behind it: it has nobody to send these "
+            "requests to",
+            f"kubectl -n {pod.namespace} get services,endpointslices",
+        )
+    host, port = found
+    to = follow(host, int(port) if port else None, pod, pod.cluster)
+    name = f"Service {to.service.name}" if to is not None and to.service is not None else f"the server at {host}"
+    return fixes.advice(
+        f"See why {name} does not answer{f' at port {port}' if port else ''}: its pods, whether they are ready, and the port that they "
+        "listen on; the gateway itself is well",
+        f"kubectl get services,endpointslices,pods -A -o wide | grep -F {shlex.quote(host)}",
+    )
+
+
+def _upstream(line: Line) -> tuple[str, str] | None:
+    """Host and port (empty where not said) of the server that a gateway did not get through to, by its words."""
+    found = (re.search(pattern, line.text[:4000]) for pattern in _UPSTREAM)
+    return next(((said["host"], said["port"] or "") for said in found if said is not None), None)
 
 
 def _often(pod: Pod, container: Container, log: Log) -> Finding | None:
@@ -189,8 +242,10 @@ def _complaints_above(line: Line) -> dict[str, Line]:
 
 
 def _not_of_another(line: Line) -> bool:
-    """Whether a line is not that of another request in the access log."""
-    return not any(words in line.text[:2000] for words in (" HTTP/1", "request: POST ", COMPLETED, *BY_SPAN))
+    """Whether a line is not that of another request in the access log; nginx names the request in its errors."""
+    return re.search(_OF_NGINX, line.text[:100]) is not None or not any(
+        words in line.text[:2000] for words in (" HTTP/1", "request: POST ", COMPLETED, *BY_SPAN)
+    )
 
 
 def _by_its_proxy(pod: Pod, logs: Logs, servers: list[Container]) -> Finding | None:
