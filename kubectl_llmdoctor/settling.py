@@ -81,9 +81,14 @@ _DIVISIBLE = expression(
 )
 _NO_NUMBER = expression(
     r"invalid (?:\w{0,20}int\w{0,20}|float|optional_type) value|wants a number"
-    r"|: sto(?:u?ll?|[ifd])\b|valid (?:integer|number)|invalid digit"
+    r"|: sto(?:u?ll?|[ifd])\b|valid (?:integer|number)|invalid digit|cannot be converted to <class '(?:int|float)'"
 )
-_NO_JSON = expression(r"JSON|json|cannot be converted to")
+_NO_JSON = expression(r"JSON|json|cannot be converted to (?!<class )")
+#: An object as pairs, and one of them.
+_PAIRS = expression(r"\w{1,40}[=:]\s?[\w.-]{1,80}(?:[, ]\s?\w{1,40}[=:]\s?[\w.-]{1,80}){0,8}")
+_PAIR = expression(r"(\w{1,40})[=:]\s?([\w.-]{1,80})")
+#: What JSON writes without quotes.
+_PLAIN = expression(r"-?(?:0|[1-9]\d{0,17})(?:\.\d{1,18})?|true|false|null")
 #: Objects that hold settings in the code of engines.
 _HOLDERS = expression(r"\b(?:self|cfg|args|server_args|config|\w{1,30}_config)\.(?=[a-z])")
 _LONGEST = 600
@@ -444,8 +449,8 @@ def as_json(value: str) -> str:
     while len(bare) > 1 and bare[0] == bare[-1] and bare[0] in "'\"":
         bare = bare[1:-1].strip()
     bare = bare.replace('\\"', '"')
-    if pairs := re.fullmatch(r"(\w{1,40}=\d{1,9})(?:[, ]\w{1,40}=\d{1,9}){0,8}", bare):
-        bare = "{" + ", ".join(pair.replace("=", ": ") for pair in re.split(r"[, ]", pairs[0])) + "}"
+    if _PAIRS.fullmatch(bare):
+        bare = "{" + ", ".join(f'"{name}": {_plain(value)}' for name, value in _PAIR.findall(bare)) + "}"
     if not re.match(r"[\[{]", bare) or len(bare) > _JSON:
         return ""
     try:
@@ -453,6 +458,11 @@ def as_json(value: str) -> str:
         return msgspec.json.encode(tree).decode() if isinstance(tree, dict | list) else ""
     except (msgspec.DecodeError, ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         return ""
+
+
+def _plain(value: str) -> str:
+    """A word as JSON has it: a number, `true` or `false` as they are, anything else in quotes."""
+    return value.lower() if _PLAIN.fullmatch(value.lower()) else f'"{value}"'
 
 
 def _tree(text: str) -> Any:

@@ -72,6 +72,8 @@ _CONF = {
         (["--n-size=1.5e+00"], "--n-size: invalid int value: '1.5e+00'", "Remove --n-size=1.5e+00"),
         (["--n-size=1e+20"], "--n-size: invalid int value: '1e+20'", "Remove --n-size=1e+20"),
         (["--x-conf", '\'{"a":1}\''], "--x-conf: cannot be converted to JSON", 'plain JSON: {"a":1}'),
+        (["--x-conf=a:4,b=up c=True"], "--x-conf: Value a:4 cannot be converted to <function loads at 0x7f>", '{"a":4,"b":"up","c":true}'),
+        (["--n-size=a:4"], "--n-size: Value a:4 cannot be converted to <class 'int'>", "Remove --n-size=a:4: it must be a number"),
         (["--enable-expert-parallel"], "Experts are few when expert parallelism is enabled", "Remove --enable-expert-parallel"),
         (["--model=m", "--port=80"], "--model m is not supported on this platform", ""),
         (["--n-size", "-4", "--x"], "n_size: Input should be greater than 0", "Remove --n-size -4"),

@@ -123,8 +123,13 @@ class Hub(Topic):
 
     @template_value
     def chat_model(self) -> str:
-        """The model, where its name says that it was made for chats."""
-        return self._model if made_for_chats(self._model) else ""
+        """The copy of a model, where its name says that it was made for chats."""
+        return self._model if made_for_chats(self._model) and not self._repository else ""
+
+    @template_value
+    def chat_repository(self) -> str:
+        """The repository of the model, where its name says that it was made for chats."""
+        return self._repository if made_for_chats(self._repository) else ""
 
     @template_value
     def licence(self) -> str:

@@ -200,6 +200,13 @@ _ANSWERED = (
         r"^(?=.{0,1900}\bmethod(?:\": ?\"|=\"?)POST\b)(?=.{0,1900}\bstatus(?:_code)?(?:\": ?|=)2\d\d\b)",
     ),
 )
+#: What asks nothing of a model, though it is posted: routes by which a server is operated. Sources: vLLM's entrypoints/serve (0.4 to 0.33),
+#: SGLang's http_server.py, Ollama's routes.go, llama-server's router.
+_OPERATES = expression(
+    r"\bPOST\b.{0,80}?/(?:(?:un)?load_lora_adapter|sleep|wake_up|pause|resume|collective_rpc|scale_elastic_ep|flush_cache|abort_request"
+    r"|re(?:set_(?:prefix|mm|encoder)_cache|(?:lease|sume)_memory_occupation)|(?:start|stop)_profile|update_weights\w{0,40}"
+    r"|api/(?:pull|push|show|create|copy|blobs/[\w:]{1,80})|models/(?:un)?load)[?\s\"]"
+)
 #: How llama-server says that a slot is done with a task, and before that that the task failed or its client left. Newer builds log requests
 #: at their debug level only.
 _TASK_DONE, _TASK_FAILED = "stop processing: n_tokens", ("send_error: task id", "cancel task, id_task")
@@ -363,7 +370,12 @@ def answered_at(log: Log) -> list[int]:
 
 
 def _answered_at(log: Log) -> set[int]:
-    found = {x.number for text, pattern in _ANSWERED for x in log.marks(text) if re.search(pattern, x.text[:2000])}
+    found = {
+        x.number
+        for text, pattern in _ANSWERED
+        for x in log.marks(text)
+        if re.search(pattern, x.text[:2000]) and not _OPERATES.search(x.text[:2000])
+    }
     return found if found or log.marks("POST") else _tasks_done(log)
 
 

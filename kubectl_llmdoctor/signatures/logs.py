@@ -294,7 +294,8 @@ class _Wording:
         if self._overcome and comes:
             return "over"  # it tries again, and whom it asks may be about to start as well
         on = self._server and (went_on(line) or configured_after(line))
-        if not on and not overcome(line, self._overcome, serving=not failed):
+        # that a server listens is no sign of what it lacks for each request since
+        if not on and not overcome(line, self._overcome, serving=not failed and line.number >= self._unserved):
             return "stands"
         if self._container and self._container.running and not self._log.previous:
             return "over"

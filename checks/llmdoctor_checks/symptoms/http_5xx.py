@@ -48,6 +48,8 @@ _ELSEWHERE = r"\blookup \S|(?:\bdial tcp |->)(?!127\.|\[::1\]|localhost)"
 _WHY = r'"error":"((?:[^"\\]|\\.){1,200})"|http: proxy error: (.{1,200})'
 #: How SGLang's router says that it leaves out a server (sgl-model-gateway, its core/circuit_breaker.rs).
 _BREAKER, _OPENS = "Circuit breaker state transition: ", " -> open"
+#: Routes of OpenAI's API in an access log: who answers these is a server of models, whatever its image, and needs no GPU for it.
+_OF_OPENAI = ('"POST /v1/chat/completions ', '"POST /v1/completions ', '"POST /v1/embeddings ')
 _FEWEST, _SECONDS, _MOST, _JUST_NOW = 5, 60, 200, 3600
 #: What a server logs right above a request that it fails, so often at least, is why.
 _ABOVE, _COMPLAINS, _MOSTLY = 6, r"(?i)error|fail|exception|reject|refus|\[[EW]\]", 0.5
@@ -111,9 +113,10 @@ def _in_its_own_logs(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:
 
 
 def _frontends(pod: Pod, logs: Logs) -> list[Container]:
-    """Containers of Dynamo's frontend and of routers, by what they say of each request, and of gateways that fail all of some."""
+    """Containers of Dynamo's frontend, of routers and of servers that nobody knows, by what they say of each request, and of gateways
+    that fail all of some."""
     found = ((container, logs.current(container.name)) for container in pod.containers)
-    said_so = (COMPLETED, *BY_SPAN)
+    said_so = (COMPLETED, *BY_SPAN, *_OF_OPENAI)
     return [
         container
         for container, log in found
