@@ -151,6 +151,16 @@ def test_what_tritons_table_broke_is_one_line(timestamps: bool) -> None:
     assert len(log) == len(_MODELS.splitlines())
 
 
+def test_what_tritons_table_broke_at_a_blank_goes_on() -> None:
+    text = (
+        "| llm   | 1       | UNAVAILABLE: Internal: unable to load |\n"
+        "|       |         |  shared library                       |\n"
+    )
+
+    (line,) = Log(LogText(text=text)).find("unable to load shared library")
+    assert line.number == 1
+
+
 def test_a_table_that_goes_no_further_is_left_as_it_is() -> None:
     for text in (
         "| llm | 1 | UNAVAILABLE: x |",

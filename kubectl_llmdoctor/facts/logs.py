@@ -31,8 +31,8 @@ _RECORD = expression(r"\d{4}-\d\d-\d\d[T ]|[{╭│]|\[?(?:INFO|WARN|ERROR)|Erro
 #: Lines of one message at most.
 _MOST_WRAPPED = 60
 #: Triton's table of the models (common/table_printer.cc) breaks a message where its last column ends, also within a word.
-_FAILED, _TABLE_FAILED = " UNAVAILABLE: ", expression(r"\|[^|]{1,300}\|[^|]{1,40}\| UNAVAILABLE: ")
-_TABLE_MORE = expression(r"\| +\| +\| (?=\S)")
+_FAILED, _TABLE_FAILED = "| UNAVAILABLE: ", expression(r"\|[^|]{1,300}\|[^|]{1,40}\| UNAVAILABLE: ")
+_TABLE_MORE = expression(r"\| {3,}\| {3,}\| ")
 #: What begins a block of code in Markdown, and what ends one.
 _FENCE, _BARE = expression(r"^\s{0,99}```[\w+.#-]{0,20}\s*$"), expression(r"^\s{0,99}```\s*$")
 #: So many lines such a block has at most, and so many lines of these are looked at.

@@ -430,8 +430,8 @@ def _unreachable(pod: Pod, subject: Subject) -> Engine | None:
 
 def _never_fetched(engine: Engine, logs: Logs) -> Iterator[Finding]:
     lines = {said[1]: line for line in logs.find(_EXPIRED) if (said := _UNFETCHED.search(line.text))}
-    if len(lines) < _SEVERAL:
-        return
+    if len(lines) < _SEVERAL or any(logs.find(_LATE)):
+        return  # who fetches late reaches it
     first, last = min(lines.values(), key=lambda line: line.number), max(lines.values(), key=lambda line: line.number)
     container, config = engine.container, engine.explicit("kv_transfer_config")
     host = container.env.get(_HOST)

@@ -32,6 +32,7 @@ from kubectl_llmdoctor.api import (
     k8s,
     log_evidence,
     log_of,
+    looks_like_error,
     parse_time,
     phase_of,
     pod_evidence,
@@ -463,9 +464,13 @@ def _unready_program(pod: Pod, container: Container, events: Events, logs: Logs)
     log, now = container.own_log(logs), pod.cluster.now
     if trouble is None or probe is None or late is None or log is None or probe.timeout_seconds >= _PATIENT_SECONDS:
         return None
-    posted = [line for line in log.find('"POST /') if _ANSWERED_200.search(line.text[:2000])]
-    shown = posted[-1] if posted else None
-    if shown is None or len(log) - shown.number > _BELOW or _broke_off(shown):
+    posted = list(log.find('"POST /'))
+    well = [line for line in posted if _ANSWERED_200.search(line.text[:2000])]
+    if not well or well[-1] is not posted[-1] or len(log) - well[-1].number > _BELOW:
+        return None
+    shown = well[-1]
+    # its readiness may hang on what it then says that it misses, such as a database
+    if _broke_off(shown) or any(looks_like_error(line.text) for line in log.lines(shown.number + 1)):
         return None
     ago = seconds_ago(shown, now)
     if ago is not None and (
@@ -475,7 +480,7 @@ def _unready_program(pod: Pod, container: Container, events: Events, logs: Logs)
     return Finding(
         confidence="likely" if ago is not None else "possible",
         summary=f"{pod.name} counts as not ready because {container.name} does not answer within the "
-        f"{say_seconds(probe.timeout_seconds)} that its readiness probe allows; it answered {count_of(len(posted), 'request')} with 200.",
+        f"{say_seconds(probe.timeout_seconds)} that its readiness probe allows; it answered {count_of(len(well), 'request')} with 200.",
         evidence=(event_evidence(late, pod.cluster), log_evidence(shown), *_evidence(pod, probe, [], "readiness")),
         explains=("not-ready",),
         fix=_readiness_fix(pod, container, probe, _late_too(container, events, trouble.since)),
