@@ -42,7 +42,10 @@ REASONS = ("FailedCreate", "FailedToCreateHeadPod", "FailedToCreateWorkerPod")
 
 #: How the API server words a refusal, whoever repeats it: pieces of log lines that checks on refusals declare.
 LITERALS = ("is forbidden: ", '" is invalid: ', "denied the request", "failed calling webhook")
-_WORDS = r'\bis forbidden: |" is invalid: |denied the request|failed calling webhook'
+_WORDS = (
+    r'\bis forbidden: |" is invalid: |denied the request|failed calling webhook|'
+    r"ServiceAccount \S+ is not found\. Please create one|The Ray\w+ (?:spec|metadata) is invalid"
+)
 #: The error of a controller that logs in JSON.
 _JSON_ERROR = r'"(?:error|err)":\s?"((?:[^"\\]|\\.){1,6000})"'
 

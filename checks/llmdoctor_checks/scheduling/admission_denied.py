@@ -57,6 +57,11 @@ _TEXTS: tuple[tuple[str, str, str], ...] = (
         "The service account {who} that the pod names does not exist.",
     ),
     (
+        "account",  # KubeRay, which makes the account of a head with an autoscaler only where the head names none
+        r"ServiceAccount (?P<who>[\w.-]{1,253}) is not found\. Please create one",
+        "The service account {who} that the head of the Ray cluster names does not exist.",
+    ),
+    (
         "class",
         r"no PriorityClass with name (?P<who>\S+) was found",
         "The priority class {who} that the pod names does not exist.",
@@ -77,6 +82,26 @@ _TEXTS: tuple[tuple[str, str, str], ...] = (
         r"(?P<why>[\w.-]{1,253}) \"[^\"]{1,253}\" is forbidden: "
         r"cannot set blockOwnerDeletion if an ownerReference refers to a resource you can't set finalizers on",
         "The operator that makes its {why} is not allowed to set finalizers on the object that owns them, which this cluster demands.",
+    ),
+    (
+        "ending",
+        r"unable to create new content in namespace (?P<who>[\w.-]{1,253}) because it is being terminated",
+        "Namespace {who} is being deleted, so that nothing is made in it any more.",
+    ),
+    (
+        "tolerations",
+        r"(?P<why>pod tolerations \(possibly merged with namespace default tolerations\) conflict with its namespace whitelist)",
+        "The namespace does not allow its pods the tolerations of this one (plugin PodTolerationRestriction).",
+    ),
+    (
+        "selector",
+        r"(?P<why>pod node label selector conflicts with its namespace node label selector)",
+        "The nodeSelector of the pod contradicts that of its namespace (plugin PodNodeSelector).",
+    ),
+    (
+        "invalid",  # KubeRay (ray-operator/controllers/ray/utils/validation.go), which makes nothing of it then
+        r"The Ray(?:Cluster|Service|Job) (?:spec|metadata) is invalid[^:\n]{0,300}: (?P<why>.+)",
+        "KubeRay makes no pod, because what is asked for is not valid: {why}.",
     ),
     (
         "invalid",  # a GPU without its limit is gpu-limit-missing's
@@ -219,6 +244,19 @@ def _answers(subject: Subject, kind: str, parts: dict[str, str]) -> Iterator[Fix
         yield fixes.advice(
             f"Create the service account {who} in {namespace}, which {where} names",
             f"kubectl -n {namespace} create serviceaccount {shlex.quote(who)}",
+        )
+    elif kind == "ending":
+        yield fixes.advice(
+            f"Make {where} in another namespace, or make {who} again once it is gone, and all of it that is still needed",
+            f"kubectl get namespace {who} -o jsonpath='{{.status.conditions}}'",
+        )
+    elif kind in ("tolerations", "selector"):
+        key = "tolerationsWhitelist" if kind == "tolerations" else "node-selector"
+        field = "tolerations" if kind == "tolerations" else "nodeSelector"
+        yield fixes.advice(
+            f"Bring the {field} of {where} and the annotation scheduler.alpha.kubernetes.io/{key} of namespace {namespace} into line: "
+            "the pod may have only what the annotation has, which whoever runs the cluster can widen",
+            f"kubectl get namespace {namespace} -o jsonpath='{{.metadata.annotations}}'",
         )
     elif kind == "class":
         if "RuntimeClass" in parts[""]:

@@ -23,6 +23,7 @@ from kubectl_llmdoctor.api import (
     is_provisioner,
     k8s,
     log_evidence,
+    object_evidence,
     parse,
     rows,
     words,
@@ -85,6 +86,10 @@ _LAUNCHED = r'"message":\s?"(?:launched|registered|initialized) nodeclaim"'
 _OTHER_ERROR = r"the object has been modified|terminating |finalizer|deleting nodeclaim"
 
 
+#: KAITO's word for a type of machine that cannot be had (pkg/utils/consts/consts.go).
+_NO_MACHINE = "all requested instance types were unavailable during launch"
+
+
 @check("autoscaler-blocked", since="0.1", literals=(_LAUNCHES, LOOP, *GROWS))
 def autoscaler_blocked(pod: Pod, subject: Subject, cluster: Cluster, pending: Pending | None) -> Iterator[Finding]:
     """The autoscaler would have to add a node and cannot.
@@ -108,7 +113,7 @@ def autoscaler_blocked(pod: Pod, subject: Subject, cluster: Cluster, pending: Pe
     """
     if pending is None:
         if not pod.exists and not subject.static:
-            yield from _unlaunched(_of_workspace(subject, cluster), cluster)
+            yield from [*_unlaunched(_of_workspace(subject, cluster), cluster)] or _none_of_type(subject)
         return
     found = causes(pending)
     if not pending.scaling:
@@ -232,6 +237,28 @@ def _of_workspace(subject: Subject, cluster: Cluster) -> list[Item]:
         return []
     wanted = {"kaito.sh/workspace": subject.item.name, "kaito.sh/workspacenamespace": subject.namespace}
     return [claim for claim in cluster.items("NodeClaim") if wanted.items() <= claim.labels.items()]
+
+
+def _none_of_type(subject: Subject) -> Iterator[Finding]:
+    """A type of machine that the cloud has none of now, by the Workspace itself: KAITO deletes the NodeClaim that said so."""
+    item = subject.item
+    if item is None or item.kind != "Workspace":
+        return
+    told = next((c for c in item.conditions if c.status == "False" and _NO_MACHINE in c.message), None)
+    if told is None:
+        return
+    kind = dig(item.raw, "resource.instanceType") or "of that type"
+    yield Finding(
+        summary=f"KAITO gets no machine {kind} from the cloud for {item.plain_kind}/{item.name}: there is none, or the quota is used up.",
+        evidence=(object_evidence(item, f"status.conditions[{told.type}]", told.text),),
+        explains=EXPLAINS,
+        fix=fixes.platform(
+            f"Ask for quota of {kind} in the region, where it is used up; else make {item.plain_kind}/{item.name} again with a "
+            "resource.instanceType that the region has (it cannot be changed in one that exists), as KAITO does not try again by itself",
+            "az vm list-usage --location REGION -o table",
+            "kubectl get nodeclaims.karpenter.sh -o wide",
+        ),
+    )
 
 
 def _with_gpus(pending: Pending) -> list[Item]:

@@ -567,7 +567,9 @@ def _attached_elsewhere(pod: Pod, workload: Workload | None, events: Events) -> 
     """A pod that has a node and waits for a volume that another node has."""
     if any(c.running for c in pod.containers):
         return
-    failed = [e for e in events.of("FailedAttachVolume") if e.name == pod.name and "Multi-Attach error" in e.message]
+    failed = [
+        e for e in events.of("FailedAttachVolume", "FailedMount") if e.name == pod.name and _HELD.search(e.message)
+    ]
     if not failed or came_further(failed[-1], events) or pod.handed_over(failed[-1]):
         return
     if any(c.waiting and c.waiting.reason not in _NOT_MOUNTED for c in pod.containers):
@@ -577,7 +579,9 @@ def _attached_elsewhere(pod: Pod, workload: Workload | None, events: Events) -> 
         (c, u) for c in claims for u in users_of(pod.cluster, pod, c.name) if u.spec.node_name != pod.spec.node_name
     ]
     named = _USED_BY.search(failed[-1].message)
-    holder = f", where {named[1].rstrip('.')} uses it" if named else ""
+    held = _HELD.search(failed[-1].message)
+    machine = held["machine"] if held else None
+    holder = f" ({machine})" if machine else f", where {named[1].rstrip('.')} uses it" if named else ""
     summary = f"A volume of it is still attached to another node{holder}, and can be attached to one only"
     if users:
         claim, user = users[0]
@@ -586,6 +590,16 @@ def _attached_elsewhere(pod: Pod, workload: Workload | None, events: Events) -> 
             f"{user.spec.node_name}; this pod was placed on {pod.spec.node_name}"
         )
     answers = [fixes.advice("Have all pods that share the claim run on one node, or use ReadWriteMany storage")]
+    if "Multi-Attach error" not in failed[-1].message:  # Kubernetes itself passes it for free
+        answers.insert(
+            0,
+            fixes.platform(
+                f"Stop what still uses it on {machine or 'the other machine'}; where nothing does, detach it there "
+                "(a VolumeAttachment that was left, else in the cloud or the storage itself), and it is attached at the next try",
+                "kubectl get volumeattachments",
+                f"kubectl get pods -A -o wide | grep {machine}" if machine else "kubectl get pods -A -o wide",
+            ),
+        )
     own = bool(workload and users and _made_by(users[0][1], workload, pod.cluster))
     ended = _ended(pod, users[0][1]) if users else None
     if lost := next((n for _, user in users if (n := _gone(pod.cluster, user.spec.node_name))), None):
@@ -649,6 +663,15 @@ def _out_of_service(node: str) -> Fix:
         "removed and their volumes detached; take the taint away when it is back",
         f"kubectl taint nodes {node} node.kubernetes.io/out-of-service=nodeshutdown:NoExecute",
     )
+
+
+#: A volume that another machine has: the attach controller's words; those of Azure, Compute Engine and Longhorn, which name the machine, of
+#: EC2 and of Ceph (rbd), which do not.
+_HELD = expression(
+    r"Multi-Attach error|(?:already attached to node\(|is already being used by '|is currently attached to different node )"
+    r"(?:[^)'\s]{0,400}/)?(?P<machine>[\w.-]{1,253})|VolumeInUse: \S{1,60} is already attached to an instance|"
+    r"rbd image \S{1,253} is still being used"
+)
 
 
 #: What the kubelet finds when it looks at a claim (pkg/kubelet/volumemanager/populator).
