@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import msgspec
 
 from kubectl_llmdoctor.api import Engine, Line, Log, Logs, served
+from llmdoctor_checks._offloaded import BUFFER, on_the_cpu
 
 _FAILED = r'msg="failure during (?:llama-server )?GPU discovery".{0,400}?/(?P<library>(?:cuda|rocm)\w*)\]".{0,400}? error="(?P<why>[^"]+)"'
 
@@ -30,7 +31,7 @@ NO_DEVICE = "-capable device is detected"
 _NO_KERNELS = "no rocblas support for gfx target"
 
 #: What the search for GPUs leaves in a log, beside the words of signatures.
-SEARCHED = ("GPU discovery", "no usable GPU found", _NO_KERNELS)
+SEARCHED = ("GPU discovery", "no usable GPU found", _NO_KERNELS, BUFFER)
 
 
 #: The folders of libraries that Ollama's images and packages have had (`lib/ollama`). By any other name it skips all of them.
@@ -158,5 +159,8 @@ def alone(container: str, logs: Logs, ready: bool) -> Line | None:
             return begun if ready or NO_DEVICE in begun.text else None
         line = next(log.find("no usable GPU found"), None)
         if line is not None and (begun is None or begun.number < line.number):
-            return line
+            after = (x for x in log.find(BUFFER) if x.number > line.number)
+            return (
+                None if any(on_the_cpu(x) is False for x in after) else line
+            )  # weights that the GPU has were put there
     return None

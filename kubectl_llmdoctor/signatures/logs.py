@@ -30,7 +30,7 @@ from kubectl_llmdoctor.facts.processes import (
     warned_of,
 )
 from kubectl_llmdoctor.facts.requests import answered, failed_requests, long_past, refused, stray, went_on, went_well
-from kubectl_llmdoctor.facts.starts import PHASES, phase_at, phase_of, restarts, superseded, told_to_stop
+from kubectl_llmdoctor.facts.starts import PHASES, answered_at, phase_at, phase_of, restarts, superseded, told_to_stop
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.facts.written import seconds_between, written_ago
 from kubectl_llmdoctor.signatures.answers import REFUSED
@@ -283,7 +283,8 @@ class _Wording:
         """What the lines after it, and the pod, say of a line's trouble."""
         if not (self._died or self._came_empty or self._may_be_why(line)):
             return "over"
-        if self._server and self._pod.log_only and self._served_long(line):
+        served_long = self._server and self._served_long(line)
+        if served_long and self._pod.log_only:
             return "over"
         if not self._server and self._of_another(line):
             return "over"
@@ -293,7 +294,7 @@ class _Wording:
         comes = (self._server and self._just_begun() and not failed) or self._others_come()
         if self._overcome and comes:
             return "over"  # it tries again, and whom it asks may be about to start as well
-        on = self._server and (went_on(line) or configured_after(line))
+        on = self._server and (went_on(line) or configured_after(line) or served_long)
         # that a server listens is no sign of what it lacks for each request since
         if not on and not overcome(line, self._overcome, serving=not failed and line.number >= self._unserved):
             return "stands"
@@ -492,10 +493,15 @@ class _Wording:
         alike, ready = self._alike(line), self._pod.exists and self._pod.ready
         # that others are served does not bring back a model that could not be loaded
         loads = self._signature.loads or self._of_a_failed_model(line)
-        since = (answered if loads else went_well)(line.log, after=line.number) if ready else 0
+        if ready and not (loads or self._signature.quoted) and self._once_beside_an_engine(alike):
+            return True
+        # nor does a server that has answered many since fail of it, whatever it ended of
+        counts = ready or (self._pod.exists and not loads)
+        since = (answered if loads else went_well)(line.log, after=line.number) if counts else 0
         lone = failed_requests(alike) == 1
         old = (
-            lone
+            ready
+            and lone
             and not loads
             and since >= _TWO
             and not refused(line)
@@ -512,6 +518,17 @@ class _Wording:
         if self._signature.stray and ready and self._silent() and failed_requests(alike) == 1:
             return self._signature.severity == "warning"  # it refused one; what is graver may befall each
         return self._signature.loads and self._loads_first() and answered(line.log) >= _MANY_ANSWERS * len(alike)
+
+    def _once_beside_an_engine(self, alike: list[Line]) -> bool:
+        """Whether a program beside an engine tells of one failure, and the engine has answered requests since."""
+        container, when, engines = self._container, alike[-1].time, self._subject.engines(self._pod)
+        if container is None or container.accelerators or when is None or failed_requests(alike) > 1:
+            return False
+        if any(engine.container.name == container.name for engine in engines):
+            return False
+        logs = (self._subject.logs(self._pod).current(engine.container.name) for engine in engines)
+        last = (log.time_of(at[-1]) for log in logs if log is not None and (at := answered_at(log)))
+        return any(time is not None and time > when for time in last)
 
     def _of_some_clients(self, alike: list[Line]) -> bool:
         """Whether what a server refuses is what some of its clients get wrong again and again, while it answers many more, now as well."""
