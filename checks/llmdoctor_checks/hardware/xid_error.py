@@ -100,7 +100,7 @@ def xid_error(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Findi
         same = [hit for hit in found or named if hit[0].number == xid.number]
         yield Finding(
             role="cause" if telling or stuck else "risk" if meaning and meaning.disables else "note",
-            confidence="possible" if minor else "likely" if stuck else sure,
+            confidence="possible" if minor else "likely" if stuck and not named else sure,
             summary=f"The driver reported Xid {xid.number} on {hitting(hardware, xid, sure)}{_named(meaning)}"
             f"{f', {len(same)} times' if len(same) > 1 else ''}"
             f"{'; nothing starts on that GPU before it is reset' if stuck else ''}.",
@@ -134,8 +134,8 @@ def _of_its_program(pod: Pod, hardware: Hardware) -> Iterator[Hit]:
         own = any(word in image for word in words for image in images) and _wanted(xid.number, xid_meaning(xid.number))
         # another pod there may run the same program
         own = own and not any(word in image for word in words for image in beside)
-        if own and xid.time and hardware.during(xid.time) and _waits_for_reset(hardware, xid):
-            yield xid, "likely"
+        if own and (xid.time is None or hardware.during(xid.time)) and _waits_for_reset(hardware, xid):
+            yield xid, "likely" if xid.time else "possible"
 
 
 def _images(pod: Pod) -> list[str]:
