@@ -118,11 +118,13 @@ def phase_of(log: Log | None) -> Phase | None:
 def phase_at(line: Line) -> str:
     """The phase that a start was in when a line was printed; empty when the lines before it do not tell.
 
-    Who has answered requests serves, also where the beginning of the log is gone.
+    Who has got or answered requests serves, also where the beginning of the log is gone.
     """
     begin = max((x for x in restarts(line.log)[1:] if x <= line.number), default=0)
     alive = signs_of_life(line.log)
     if bisect.bisect_right(alive, begin) < bisect.bisect_left(alive, line.number):
+        return "serving"
+    if any(begin < asked.number < line.number for text in _ASKED for asked in line.log.marks(text)):
         return "serving"
     told = line.log.once("told phases", lambda: _told_phases(line.log))
     before = bisect.bisect_left(told, (line.number, ""))
@@ -200,6 +202,8 @@ _ANSWERED = (
         r"^(?=.{0,1900}\bmethod(?:\": ?\"|=\"?)POST\b)(?=.{0,1900}\bstatus(?:_code)?(?:\": ?|=)2\d\d\b)",
     ),
 )
+#: How vLLM logs a request that it got (entrypoints/logger.py) and one that its engine took (V0's engine loops, v1/engine/async_llm.py).
+_ASKED = ("Received request ", "Added request ")
 #: What asks nothing of a model, though it is posted: routes by which a server is operated. Sources: vLLM's entrypoints/serve (0.4 to 0.33),
 #: SGLang's http_server.py, Ollama's routes.go, llama-server's router.
 _OPERATES = expression(
@@ -247,7 +251,7 @@ _MOST_SERVERS = 16
 _PORT_TAKEN = "ddress already in use"
 _AT_EASE = expression(r"\b(?:INFO|WARNING) \d\d-\d\d \d\d:\d\d:\d\d ")
 #: What no start prints before its banner.
-_UNDER_WAY = (*_STOPS, *(text for text, _ in WORKS), *(text for _, texts in _PHASES[:-1] for text in texts))
+_UNDER_WAY = (*_STOPS, *_ASKED, *(text for text, _ in WORKS), *(text for _, texts in _PHASES[:-1] for text in texts))
 #: All that is looked for here. What engines print of their work is in every other line.
 LITERALS = (
     *_CRASHES,
@@ -258,6 +262,7 @@ LITERALS = (
     _PORT_TAKEN,
     *(literal for _, literals in _PHASES for literal in literals),
     *(literal for pair in STARTS for literal in pair),
+    *_ASKED,
 )
 
 
