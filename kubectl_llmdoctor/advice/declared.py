@@ -93,7 +93,7 @@ OfPlacement = Literal[
     "use of a GPU", "no use of a GPU",
 ]  # fmt: skip
 #: Of the port that a line says is taken.
-OfPorts = Literal["port from VLLM_PORT"]
+OfPorts = Literal["port from VLLM_PORT", "VLLM_PORT is the server's"]
 Condition = Literal[
     OfObjects, OfHub, OfCredentials, OfImages, OfFiles, OfContext, OfGroup, OfProcess, OfPorts, OfPlacement
 ]

@@ -47,6 +47,8 @@ class Ports(Topic):
     decides = get_args(OfPorts)
 
     def _holds(self) -> Iterator[Condition]:
+        if self._of_both:
+            yield "VLLM_PORT is the server's"
         if self._chosen_by_vllm:
             yield "port from VLLM_PORT"
 
@@ -55,6 +57,17 @@ class Ports(Topic):
         """The port of the engine."""
         port = self.engine.value("port") if self.engine else None
         return str(port) if isinstance(port, int) else "8000"
+
+    @property
+    def _of_both(self) -> bool:
+        """Whether the server's port is the one that vLLM first takes for its own processes.
+
+        Up to 0.6.2 the server bound its port after that, when the engine was up (`entrypoints/openai/api_server.py`).
+        """
+        engine, told = self.engine, self.container.env.get("VLLM_PORT") if self.container else None
+        if engine is None or told is None or engine.at_least("0.6.3"):
+            return False
+        return self._captured == told.value == str(engine.value("port"))
 
     @property
     def _chosen_by_vllm(self) -> bool:

@@ -79,6 +79,12 @@ _EARLY = (
     r"(?:exec\s{1,9})?(?:/[\w/]{1,40}/)?ollama\s{1,9}serve\b"
 )
 
+#: Options of `docker run` that guides show before the image, and manifests then have behind it.
+_OF_DOCKER = frozenset((
+    "--runtime", "--gpus", "-p", "--publish", "--ipc", "--shm-size", "-v", "--volume", "--mount", "--network", "--net", "--name",
+    "--rm", "-it", "-d", "--detach", "-e", "--env", "--env-file", "--ulimit", "--privileged", "--cap-add", "--device", "--group-add",
+    "--security-opt", "--restart", "--entrypoint", "--platform", "--pull",
+))  # fmt: skip
 #: The images of the projects themselves.
 _PUBLISHED = r"(?:^|/)(?:vllm/vllm-openai|lmsysorg/sglang|huggingface/text-generation-inference)(?:$|[:@])"
 
@@ -441,7 +447,9 @@ def _list(problems: list[Problem]) -> str:
 
 
 def _fixes(engine: Engine, problems: list[Problem]) -> Iterator[Fix]:
-    for problem in problems[:2]:
+    if gone := _to_be_removed(problems):
+        yield _all_removed(engine, gone)
+    for problem in [one for one in problems if one not in gone][:2]:
         where = _where(engine, problem)
         if problem.kind == "duplicate-serve":
             if problem.text == "serve":
@@ -455,6 +463,34 @@ def _fixes(engine: Engine, problems: list[Problem]) -> Iterator[Fix]:
             yield _split(engine, problem, where)
         else:
             yield _correction(engine, problem, where)
+
+
+def _to_be_removed(problems: list[Problem]) -> list[Problem]:
+    """Several options that the engine has not, nor anything like them: the container starts once all of them are gone."""
+    docker = [p for p in problems if p.kind == "unknown-flag" and _option(p) in _OF_DOCKER]
+    alike = docker if len(docker) > 1 else []  # `-p` by itself may be a slip of the pen
+    gone = [p for p in problems if p in alike or re.search(rf" has no option {re.escape(_option(p))}$", p.detail)]
+    return gone if len(gone) > 1 else []
+
+
+def _option(problem: Problem) -> str:
+    return problem.flag or re.split(r"[ =]", problem.text, maxsplit=1)[0]
+
+
+def _all_removed(engine: Engine, gone: list[Problem]) -> Fix:
+    """Several options taken out at once; those that `docker run` takes say the same in other fields of a pod."""
+    container, names = engine.container, [*dict.fromkeys(map(_option, gone))]
+    text = f"Remove {', '.join(names[:-1])} and {names[-1]}"
+    if ours := [name for name in names if name in _OF_DOCKER]:
+        text += ", which are for docker run" if ours == names else f" ({', '.join(ours)}: for docker run)"
+        text += "; GPUs, ports, volumes and shared memory have fields of their own in a pod"
+    places = [settling.stated(container, name) for name in names]
+    vectors = {place.vector for place in places if place and place.index is not None}
+    if container.told or len(vectors) != 1 or any(place is None or place.index is None for place in places):
+        return fixes.advice(f"{text} in {fixes.edited(engine.pod)}")
+    elements = sorted({index for place in places if place for index in place.elements}, reverse=True)
+    at = f"{container.pointer}/{vectors.pop()}"
+    return fixes.patch(engine.pod, text, [{"op": "remove", "path": f"{at}/{index}"} for index in elements])
 
 
 def _where(engine: Engine, problem: Problem) -> str:
