@@ -20,8 +20,9 @@ _TOKEN = expression(r"(?:HF|HUGGING_?FACE(?:_?HUB)?)_(?!HUB_DISABLE)(?:[A-Z]+_)*
 #: Those that are read: by huggingface_hub and hf-hub, and the one that Text Embeddings Inference reads besides.
 _TOKENS_READ = frozenset({"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_API_TOKEN"})
 
-#: The releases since which images read HF_TOKEN; those before read HUGGING_FACE_HUB_TOKEN alone.
-_KNOW_HF_TOKEN = {"vllm": "0.2.1", "tgi": "1.2.0"}
+#: The releases since which images read HF_TOKEN; those before read HUGGING_FACE_HUB_TOKEN alone, and Text Embeddings Inference
+#: HF_API_TOKEN, which its later releases read as well.
+_KNOW_HF_TOKEN = {"vllm": "0.2.1", "tgi": "1.2.0", "tei": "1.6.1"}
 
 #: The library by itself: an image for downloads, named by its release, or as pip installs it.
 _LIBRARY = expression(
@@ -55,7 +56,7 @@ class Credentials(Topic):
         return super().values() | {
             "token_variable": lambda: self._misnamed_token,
             "token_at": lambda: self._index_of(self._misnamed_token),
-            "token_meant": lambda: "HUGGING_FACE_HUB_TOKEN" if self._unread_token else "HF_TOKEN",
+            "token_meant": lambda: self._token_meant,
             "token_secret": lambda: self._token_of[0],
             "token_key": lambda: self._token_of[1],
             "key_variable": lambda: self._misnamed_key[0],
@@ -90,11 +91,26 @@ class Credentials(Topic):
         return strange[0] if strange and len(strange) == len(named) else ""
 
     @property
-    def _unread_token(self) -> frozenset[str]:
-        """HF_TOKEN, where the release, or the library of the hub itself, is one that does not know it."""
+    def _token_meant(self) -> str:
+        """The variable that the release surely reads a token from."""
+        if not (self._before_hf_token or self._old_library):
+            return "HF_TOKEN"
+        return "HF_API_TOKEN" if self.engine and self.engine.name == "tei" else "HUGGING_FACE_HUB_TOKEN"
+
+    @property
+    def _before_hf_token(self) -> bool:
+        """Whether the release is one that does not know HF_TOKEN, or may be: 1.6 of an image is its last 1.6 or its first."""
         first = _KNOW_HF_TOKEN.get(self.engine.name) if self.engine else None
-        old = first is not None and self.engine is not None and self.engine.at_least(first) is False
-        return frozenset({"HF_TOKEN"}) if old or self._old_library else frozenset()
+        return first is not None and self.engine is not None and self.engine.at_least(first) is False
+
+    @property
+    def _unread_token(self) -> frozenset[str]:
+        """What the release, or the library of the hub itself, does not read."""
+        engine = self.engine
+        never = {"HUGGING_FACE_HUB_TOKEN"} if engine and engine.name == "tei" else set()
+        of_any = engine and engine.version and _KNOW_HF_TOKEN.get(engine.name, "").startswith(f"{engine.version}.")
+        old = (self._before_hf_token and not of_any) or self._old_library
+        return frozenset(never | {"HF_TOKEN"} if old else never)
 
     @property
     def _old_library(self) -> bool:

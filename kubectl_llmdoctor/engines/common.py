@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from kubectl_llmdoctor.expressions import expression
+
 from .argv import Command, Stray, Word
 from .config import Engine, Problem, ProblemKind, Setting
 from .dialect import ONLY_PRINT, Dialect
@@ -150,6 +152,12 @@ _FOREIGN = (
 _PACKAGES = {"vllm": "vllm", "sglang": "sglang", "lmdeploy": "lmdeploy", "tensorrt-llm": "tensorrt-llm"}
 
 
+#: Google's builds of what Hugging Face makes have the version in their name, and no tag.
+_GOOGLES = expression(
+    r"huggingface-text-(?:generation|embeddings)-inference-(?:cu\d{2,4}|cpu)\.(\d{1,2})-(\d{1,2})(?:\.[\w.-]{1,60})?"
+)
+
+
 def own_build(engine: str, image: str) -> bool:
     """Whether an image is the engine's own or a mirror of it by its name, and not somebody's build with other defaults.
 
@@ -214,6 +222,8 @@ def version_of_image(engine: str, image: str, labels: Mapping[str, str]) -> tupl
     if engine == "tei":
         tag_of_build = tag.partition("-")
         tag = tag_of_build[2] if tag_of_build[0] in _TEI_BUILDS else tag
+    if engine in ("tgi", "tei") and (named := _GOOGLES.fullmatch(last)):
+        return f"{named[1]}.{named[2]}", f"image name {last}"
     version = of_tag(tag) if own else None
     if version is not None and engine == "vllm" and version.count(".") < _PARTS - 1:
         version = None  # its own tags have three numbers: `vllm:0.1` is somebody's first build
