@@ -27,7 +27,7 @@ from llmdoctor_checks._listening import ANY_IPV4, listens, listens_elsewhere, lo
 from llmdoctor_checks._told_where import readdressed
 
 #: AIBrix' gateway asks a pod of a model at the port of this label, and at this one where it has none (`pkg/constants/model.go`).
-_AIBRIX_MODEL, _AIBRIX_PORT, _AIBRIX_DEFAULT = "model.aibrix.ai/name", "model.aibrix.ai/port", "8000"
+AIBRIX_MODEL, AIBRIX_PORT, AIBRIX_DEFAULT = "model.aibrix.ai/name", "model.aibrix.ai/port", "8000"
 
 #: All addresses of a pod, as servers are told them.
 _ALL = "0.0.0.0"  # noqa: S104
@@ -166,19 +166,19 @@ def _by_pool(why: Why, pod: Pod, target: int, listener: _Listener) -> Why:
 
 def _by_aibrix(why: Why, pod: Pod, target: int, listener: _Listener, line: Line) -> Why:
     """The same, where AIBrix' gateway sent it there, by the label of the pod."""
-    told = pod.labels.get(_AIBRIX_PORT)
-    of_aibrix = _AIBRIX_MODEL in pod.labels and str(target) in (told, _AIBRIX_DEFAULT)
+    told = pod.labels.get(AIBRIX_PORT)
+    of_aibrix = AIBRIX_MODEL in pod.labels and str(target) in (told, AIBRIX_DEFAULT)
     if not of_aibrix or "/metrics" in line.text:  # for which it goes by a label of their own
         return why
     if told == str(listener.port):
-        text = f"that is port {target} of {pod.name}, and {listener.title} listens on {listener.port}, as its label {_AIBRIX_PORT} says, "
+        text = f"that is port {target} of {pod.name}, and {listener.title} listens on {listener.port}, as its label {AIBRIX_PORT} says, "
         text += "by which this AIBrix does not go"
         fix = fixes.advice(f"Upgrade AIBrix, or let {fixes.edited(pod)} listen on {target}")
     else:
-        text = f"{why.text}; AIBrix goes by the label {_AIBRIX_PORT}, {told or f'without which it asks {target}'}"
-        label = f'the label {_AIBRIX_PORT}: "{listener.port}", in its pod template'
+        text = f"{why.text}; AIBrix goes by the label {AIBRIX_PORT}, {told or f'without which it asks {target}'}"
+        label = f'the label {AIBRIX_PORT}: "{listener.port}", in its pod template'
         fix = fixes.advice(f"Give {fixes.pods_of(pod)} {label}")
-    said = pod_evidence(pod, "metadata.labels", f"{_AIBRIX_PORT}: {told}" if told else f"no {_AIBRIX_PORT}")
+    said = pod_evidence(pod, "metadata.labels", f"{AIBRIX_PORT}: {told}" if told else f"no {AIBRIX_PORT}")
     return msgspec.structs.replace(why, text=text, evidence=(said, listener.evidence), fix=fix, astray=False)
 
 

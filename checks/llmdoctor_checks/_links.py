@@ -96,7 +96,7 @@ def broken(pod: Pod, cluster: Cluster, check: str) -> Iterator[Finding]:
                 *_told(one.client, one.to.host, own=asks),
                 *filter(None, one.why.evidence),
             ),
-            explains=_CONSEQUENCES if ended else (),
+            explains=_CONSEQUENCES if ended else ("gateway-timeout",) if asks and _asks_no_other(one, cluster) else (),
             fix=one.why.fix,
             order=one.line.order,
         )
@@ -169,6 +169,11 @@ def _ended_of_it(one: Broken) -> bool:
     return bool(troubled) and len(one.line.log) - one.line.number <= _NEAR_THE_END
 
 
+def _asks_no_other(one: Broken, cluster: Cluster) -> bool:
+    """Whether no other server of models is told to the client: what it waited for in vain is an answer from there."""
+    return all((to.host, to.port) == (one.to.host, one.to.port) for to in configured(one.client, cluster))
+
+
 def _told(client: Container, host: str, *, own: bool) -> tuple[Evidence, ...]:
     """Where the client was told whom to ask."""
     for where, value in told_by(client):
@@ -182,6 +187,8 @@ def _told(client: Container, host: str, *, own: bool) -> tuple[Evidence, ...]:
 def _break(said: Unreached, cluster: Cluster) -> Why | None:
     """The first link on the way that is broken."""
     container, to, kind, line = said.client, said.to, said.kind, said.line
+    if kind == "unfilled":
+        return nobody_behind(to, container, cluster) or (None if to.pods else _no_endpoints(to))
     lost = to.itself or (to.service is None and not to.pods)
     if lost and configured(container, cluster) and not mentioned(to.host, container):
         return None  # it asks others; the line may repeat what somebody wrote to it
@@ -238,6 +245,20 @@ def nobody_behind(to: Destination, container: Container, cluster: Cluster) -> Wh
     if dig(to.service.raw, "spec.type") == "ExternalName" or any(pod.ready for pod in to.pods):
         return None
     return _not_ready(to, cluster) if to.pods else _no_pod(to.service, cluster)
+
+
+def _no_endpoints(to: Destination) -> Why:
+    """What a gateway says of a Service whose pods, or which itself, nobody read."""
+    return Why(
+        "service-selects-nothing",
+        f"by its log no ready pod has the labels that Service {to.name} of {to.namespace} selects",
+        (),
+        fixes.advice(
+            f"See which pods Service {to.name} selects, and whether they are ready: correct its selector, or what keeps them from being "
+            "ready",
+            f"kubectl -n {to.namespace} get services,pods -o wide --show-labels",
+        ),
+    )
 
 
 def _unpublished(to: Destination, cluster: Cluster) -> Why | None:

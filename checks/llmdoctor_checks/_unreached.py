@@ -9,7 +9,18 @@ from collections.abc import Iterator
 
 import msgspec
 
-from kubectl_llmdoctor.api import Cluster, Container, Destination, Line, Log, Pod, engines_in, follow, told_by
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Container,
+    Destination,
+    Line,
+    Log,
+    Pod,
+    engines_in,
+    expression,
+    follow,
+    told_by,
+)
 from llmdoctor_checks._connections import (
     BARE,
     DEFAULT_PORTS,
@@ -26,7 +37,13 @@ from llmdoctor_checks.serving._gateways import GENERATES
 
 #: What a gateway answered by itself; of Traefik's access log nothing else says so. Whom it asked stands in the line.
 _UNAVAILABLE = ('" 502 ', '" 503 ', '"OriginStatus":502', '"OriginStatus":503')
-LITERALS = (*REFUSED, *SILENT, *NAMELESS, *_UNAVAILABLE)
+#: How an ingress controller says, whenever it makes its configuration, that a Service has no ready pod: Traefik 2, nginx.
+_NO_ENDPOINTS = ("subset not found for ", "endpoints not found for ", "does not have any active ")
+_OF_SERVICE = expression(
+    r"\b(?:subset|endpoints) not found for (?P<space>[\w.-]{1,63})/(?P<name>[\w.-]{1,253}?)(?=[\\\"\s]|$)"
+    r"|\b[Ss]ervice \\?\"?(?P<of>[\w.-]{1,63})/(?P<called>[\w.-]{1,253})\\?\"? does not have any active [Ee]ndpoint"
+)
+LITERALS = (*REFUSED, *SILENT, *NAMELESS, *_UNAVAILABLE, *_NO_ENDPOINTS)
 
 #: What openai's library makes of each of these; why stands in the traceback above, of so many lines at most.
 _WRAPPER, _ABOVE = "Connection error.", 80
@@ -73,7 +90,7 @@ _SAME_ERROR = 20
 
 
 class Unreached(msgspec.Struct, frozen=True):
-    """Who says so, in which line, and whom it asks; `kind` is `refused`, `silent`, `nameless` or `unavailable`."""
+    """Who says so, in which line, and whom it asks; `kind` is `refused`, `silent`, `nameless`, `unavailable` or `unfilled`."""
 
     client: Container
     line: Line
@@ -104,7 +121,13 @@ def _of(container: Container, log: Log, cluster: Cluster) -> Iterator[Unreached]
     """What the last lines of a client's log say, for each whom it asks."""
     done: set[str] = set()
     answered: int | None = None
-    kinds = (("refused", REFUSED), ("silent", SILENT), ("nameless", NAMELESS), ("unavailable", _UNAVAILABLE))
+    kinds = (
+        ("refused", REFUSED),
+        ("silent", SILENT),
+        ("nameless", NAMELESS),
+        ("unavailable", _UNAVAILABLE),
+        ("unfilled", _NO_ENDPOINTS),
+    )
     for kind, words in kinds:
         lines = {line.number: line for one in words for line in deque(log.find(one), maxlen=_MOST_LINES)}
         for line in _in_turn(lines) if kind == "nameless" else sorted(lines.values(), key=_for_requests, reverse=True):
@@ -119,7 +142,7 @@ def _of(container: Container, log: Log, cluster: Cluster) -> Iterator[Unreached]
                 answered = last_answered(log) if answered is None else answered
                 if line.number < answered:
                     continue
-                if not re.search(_GENERATING, text) and _has_another(to, container, cluster):
+                if kind != "unfilled" and not re.search(_GENERATING, text) and _has_another(to, container, cluster):
                     continue  # it may do without
                 done.add(to.shown)
                 yield Unreached(container, line, to, kind)
@@ -157,6 +180,11 @@ def _of_something_else(line: Line) -> bool:
 def asked_in(text: str, container: Container, cluster: Cluster, *, or_told: bool) -> Iterator[Destination]:
     """Whom a line names, as far as the cluster knows them; where it names nobody, the one whom the container was told to ask."""
     named, text = False, re.sub(_CAME_FROM, "", text)
+    if (of := _OF_SERVICE.search(text)) is not None:
+        host = f"{of['name'] or of['called']}.{of['space'] or of['of']}.svc"
+        if (to := follow(host, None, container.pod, cluster)) is not None:
+            yield to
+        return
     for pattern in STATED:
         for said in re.finditer(pattern, text):
             found = said.groupdict()

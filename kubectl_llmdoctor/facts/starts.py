@@ -190,6 +190,8 @@ _ANSWERED = (
     ),
     ("handled request", r'"method": ?"POST".{0,1900}"status": ?2\d\d\b'),
     ('"DownstreamStatus":2', r'^\{(?=.{0,1900}"RequestMethod":"POST").{0,1900}"DownstreamStatus":2\d\d\b'),
+    # what one deployment of Ray Serve asks of another, by the name of the method
+    (" OK ", r"\breplica\.py:\d{1,5} --? (?:CALL )?(?!GET )\S{1,200} OK \d[\d.]{0,12}ms\b"),
     (" succeeded in ", r"/ForkPoolWorker-\d{1,6}\] Task \S{1,300} succeeded in \d"),  # Celery
     (": Success", r"text_(?:generation_router|embeddings_router::http)::server: .{0,80}: Success"),
     # the same as JSON (--json-output)

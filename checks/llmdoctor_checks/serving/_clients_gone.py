@@ -228,7 +228,9 @@ def _all_as_old(pod: Pod, engine: Engine, ages: list[tuple[Line, float]]) -> Fin
     apart = [alike[0], *(y for x, y in pairwise(alike) if _apart(x, y))] if alike else []
     if (age < _OLD and not loading) or len(alike) < (1 if loading else _CUT_OF_GONE) * len(ages):
         return None
-    if len(apart) < (_FEWEST_CUT if loading and timeout else _FEWEST_ALIKE):
+    # Node's fetch ends all that it asked at once together, and tells the reason by the very age
+    of_node = age == UNDICI_SECONDS and not loading
+    if len(alike if of_node else apart) < (_FEWEST_CUT if loading and timeout else _FEWEST_ALIKE):
         return None
     then = (
         f"and {engine.container.name} then dropped the model that it was loading: a timeout of theirs, or of a gateway, is "
@@ -250,7 +252,7 @@ def _all_as_old(pod: Pod, engine: Engine, ages: list[tuple[Line, float]]) -> Fin
             next((fix for one in asking(pod, pod.cluster) if (fix := prolonged(one, age, enough(age)))), None)
             or fixes.advice(
                 f"Raise the timeout of {say_seconds(age)} that clients of {fixes.edited(pod)}, or the gateway before it, have to "
-                f"{say_seconds(enough(age))}"
+                f"{say_seconds(enough(age))}{'; it is what fetch of Node has unless told (headersTimeout of undici)' if of_node else ''}"
             ),
             fixes.set_env(
                 engine.container, "OLLAMA_KEEP_ALIVE", "-1", "Keep the model once it is loaded: OLLAMA_KEEP_ALIVE=-1"

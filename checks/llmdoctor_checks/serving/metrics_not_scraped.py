@@ -39,6 +39,9 @@ _PATHS = {"tensorrt-llm": ("/prometheus/metrics",), "nim": ("/v1/metrics", "/met
 _FLAGS = {"sglang": "--enable-metrics", "llama.cpp": "--metrics"}
 _SETTLED = 600  # seconds
 _SCRAPE = "prometheus.io/scrape"
+#: What of a Prometheus says which monitors it takes, and who else reads them.
+_SELECTORS = {"PodMonitor": "podMonitorSelector", "ServiceMonitor": "serviceMonitorSelector"}
+_OTHER_READERS = ("PrometheusAgent", "VMAgent", "OpenTelemetryCollector", "TargetAllocator")
 #: How servers log that a scrape was refused (uvicorn and what logs like it, llama-server); so often it is no visitor who tried.
 _GET, _OFTEN = ('metrics HTTP/1.1" 404', 'metrics HTTP/1.1" 405', "request: GET /metrics "), 2
 _ANSWERED = r'(?:"GET (?:{paths}) HTTP/[\d.]{{1,3}}" |request: GET (?:{paths}) \S{{1,64}} )(?:{status})\b'
@@ -70,7 +73,9 @@ def metrics_not_scraped(
 
     A PodMonitor names a port that a container must declare (its number is no name), a ServiceMonitor one that the Service
     must have, and both are silent when there is none. So is a PodMonitor that asks for a label with an empty value, where
-    the pod has another, and one without a `namespaceSelector` that stands in another namespace than the pods.
+    the pod has another, and one without a `namespaceSelector` that stands in another namespace than the pods. So is a monitor
+    without the labels by which the only Prometheus of the operator takes monitors (`podMonitorSelector`; the chart
+    kube-prometheus-stack asks for `release`).
     SGLang and llama.cpp emit metrics only when told to. trtllm-serve has Prometheus' format at `/prometheus/metrics`; its
     `/metrics` is JSON. Without metrics nobody sees the queue grow, and an autoscaler on them does nothing.
 
@@ -120,10 +125,14 @@ def metrics_not_scraped(
             else fixes.platform(f"Add a PodMonitor for {fixes.pods_of(pod)}"),
         )
         return
-    if any(
-        one.port is not None and not metrics_off(engine) and one.path in _PATHS.get(engine.name, (one.path,))
+    right = [
+        one
         for one in asked
-    ):
+        if one.port is not None and not metrics_off(engine) and one.path in _PATHS.get(engine.name, (one.path,))
+    ]
+    if right:
+        if (found := _taken_by_none(pod, engine, right, cluster, logs)) is not None:
+            yield found
         return
     if asked and _scrapes(engine, _PATHS.get(engine.name, (asked[0].path,)), logs, _GOT, "200"):
         return  # who asks in the right place is not told of in any monitor
@@ -162,6 +171,49 @@ def _asked(pod: Pod, engine: Engine, cluster: Cluster) -> Iterator[Asked]:
                 for index, row in enumerate(rows(item.raw, "spec.endpoints")):
                     yield _endpoint(pod, item, "spec.endpoints", index, row, service)
     yield from _annotated(pod, engine)
+
+
+def _taken_by_none(pod: Pod, engine: Engine, asked: list[Asked], cluster: Cluster, logs: Logs | None) -> Finding | None:
+    """Monitors that ask in the right place, and a Prometheus of the operator which takes none of them, by its selector."""
+    # what is no monitor of the operator's, and what others read, is not decided by it
+    monitors = [one.item for one in asked if one.item is not None and one.item.kind in _SELECTORS]
+    servers = list(cluster.items("Prometheus")) if len(monitors) == len(asked) else []
+    if len(servers) != 1 or not pod.ready or any(True for kind in _OTHER_READERS for _ in cluster.items(kind)):
+        return None
+    if _scrapes(engine, _PATHS.get(engine.name, (asked[0].path,)), logs, _GOT, "200"):
+        return None
+    monitor = monitors[0]
+    wanted = dig(servers[0].raw, f"spec.{_SELECTORS[monitor.kind]}")
+    labels = table(table(wanted).get("matchLabels"))
+    missing = {key: str(value) for key, value in labels.items() if monitor.labels.get(key) != str(value)}
+    # only where labels alone decide, and it takes none of all
+    if rows(servers[0].raw, f"spec.{_SELECTORS[monitor.kind]}.matchExpressions") or not missing:
+        return None
+    if any(selected(dig(servers[0].raw, f"spec.{_SELECTORS[one.kind]}"), one.labels) for one in monitors):
+        return None
+    said = ", ".join(f"{key}={value}" for key, value in labels.items())
+    return _unseen(
+        pod,
+        f"{monitor.kind} {monitor.name} means {pod.name}, and Prometheus {servers[0].name} takes only those with the labels {said}",
+        (
+            object_evidence(servers[0], f"spec.{_SELECTORS[monitor.kind]}.matchLabels", said),
+            object_evidence(
+                monitor, "metadata.labels", ", ".join(f"{k}={v}" for k, v in monitor.labels.items()) or "none"
+            ),
+        ),
+        fixes.patch_object(
+            monitor,
+            f"Give {monitor.kind} {monitor.name} the label{'s' if len(missing) > 1 else ''} "
+            + ", ".join(f"{key}: {value}" for key, value in missing.items()),
+            [
+                {"op": "add", "path": f"/metadata/labels/{escaped(key)}", "value": value}
+                for key, value in missing.items()
+            ]
+            if monitor.labels
+            else [{"op": "add", "path": "/metadata/labels", "value": missing}],
+        ),
+        None,
+    )
 
 
 def _missed(pod: Pod, cluster: Cluster, *, lacking: bool) -> tuple[Item, str] | None:

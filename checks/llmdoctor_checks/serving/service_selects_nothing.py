@@ -93,7 +93,8 @@ def service_selects_nothing(
 
     Seen from a client or a gateway whose log says that it does not reach its server: there is no Service of the name that it asks (a
     short name means the own namespace), the Service has no pods (a selector that fits none, a workload scaled to 0), or it asks
-    `localhost`, which is its own pod. Or it asks through the proxy for what is outside (HTTP_PROXY), as NO_PROXY does not name it.
+    `localhost`, which is its own pod. Ingress controllers (Traefik, nginx) log which Service has no endpoint.
+    Or it asks through the proxy for what is outside (HTTP_PROXY), as NO_PROXY does not name it.
 
     A proxy that resolves the names of its servers when it starts (nginx, HAProxy) ends where there is no Service of that
     name in its namespace, and so do clients that do not try again. LiteLLM and Open WebUI do not start before their database
@@ -131,6 +132,8 @@ def service_selects_nothing(
         yield from _no_server.overlooked(pod, cluster)
         if (unlabelled := _aibrix.without_label(pod, subject.engines(pod))) is not None:
             yield unlabelled
+        elif (behind := _aibrix.unlabelled_behind(pod)) is not None:
+            yield behind
     yield from _databases.unreached(pod, cluster, logs, events)
     engine = next((e for e in subject.engines(pod) if isinstance(e.value("port"), int)), None)
     if engine is None:

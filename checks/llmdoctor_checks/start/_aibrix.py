@@ -3,7 +3,19 @@
 import re
 from collections.abc import Iterable
 
-from kubectl_llmdoctor.api import Engine, Finding, Line, Log, Pod, dig, fixes, log_evidence, pod_evidence, table
+from kubectl_llmdoctor.api import (
+    Engine,
+    Finding,
+    Line,
+    Log,
+    Pod,
+    dig,
+    engines_in,
+    fixes,
+    log_evidence,
+    pod_evidence,
+    table,
+)
 
 UNKNOWN = "model doesn't exist in cache, probably wrong model name"
 _ASKED_FOR = r'\bmodel="(?P<name>[^"\s]{1,200})"'
@@ -73,6 +85,14 @@ def without_label(pod: Pod, engines: Iterable[Engine]) -> Finding | None:
     )
 
 
+def unlabelled_behind(pod: Pod) -> Finding | None:
+    """The same for the gateway itself: a ready server beside it, which it does not know, for its pod lacks the label."""
+    if pod.item is None or not any(log.pod == pod.name for log, _ in _lines(pod)):
+        return None
+    others = (Pod.of(item, pod.cluster) for item in pod.cluster.items("Pod") if item is not pod.item)
+    return next((found for other in others if (found := without_label(other, engines_in(other))) is not None), None)
+
+
 def _known(pod: Pod, name: str) -> bool:
     """Whether some pod, or what makes pods, tells the gateway of a model: by its label, or by an annotation, which may be any name."""
     told = [item.raw.get("metadata") for item in pod.cluster.items("Pod")]
@@ -82,14 +102,18 @@ def _known(pod: Pod, name: str) -> bool:
 
 def _refused(pod: Pod, engines: Iterable[Engine]) -> tuple[Line, str] | None:
     """A request that the gateway refused for a name by which this pod is started."""
-    lines = pod.cluster.once(
-        UNKNOWN, lambda: [x for text in pod.cluster.snapshot.logs for x in Log(text).find(UNKNOWN)]
-    )
+    lines = [line for _, found in _lines(pod) for line in found]
     if not lines:
         return None
     own = {name for engine in engines for name in own_names(engine)} or _words(pod)
     said = ((line, re.search(_ASKED_FOR, line.text[:4000])) for line in lines)
     return next(((line, found["name"]) for line, found in said if found is not None and found["name"] in own), None)
+
+
+def _lines(pod: Pod) -> list[tuple[Log, list[Line]]]:
+    """What gateways say of models that they do not know."""
+    logs = (Log(text) for text in pod.cluster.snapshot.logs)
+    return pod.cluster.once(UNKNOWN, lambda: [(log, found) for log in logs if (found := list(log.find(UNKNOWN)))])
 
 
 def _serves_as(pod: Pod, name: str) -> bool:

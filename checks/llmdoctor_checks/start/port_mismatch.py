@@ -41,6 +41,7 @@ from kubectl_llmdoctor.api import (
 from llmdoctor_checks import _links, _unreached
 from llmdoctor_checks._consequences import CRASHED
 from llmdoctor_checks._ended_clients import ended_clients
+from llmdoctor_checks._last_link import AIBRIX_DEFAULT, AIBRIX_MODEL, AIBRIX_PORT
 from llmdoctor_checks._listening import port_evidence
 from llmdoctor_checks._services import target_ports
 from llmdoctor_checks.start._apache_tls import FAILED, apache_speaks_tls
@@ -126,7 +127,8 @@ def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events 
     the `appProtocol` of a Service's port, or of an InferencePool; an endpoint picker speaks TLS by itself. The container of an
     InferenceService that declares no port is taken to listen on 8080, which is a note where a Service of one's own leads to the right
     port. Of a program that is no known engine its log tells where it listens (where its only Service leads elsewhere is a risk), and
-    of a llama-server whose preset brings a port of its own, or whose `--host` is a file.
+    of a llama-server whose preset brings a port of its own, or whose `--host` is a file. AIBrix' gateway asks the port of the label
+    `model.aibrix.ai/port`, or 8000, of a pod with `model.aibrix.ai/name`, which is a risk, as only requests with a routing strategy go so.
 
     ## Fix
 
@@ -324,6 +326,7 @@ def _of(pod: Pod, engine: Engine, logs: Logs | None, events: Events | None) -> I
         yield found
         return
     yield from _by_kserve(pod, container, engine, port)
+    yield from _by_aibrix(pod, container, engine, port)
     yield from _through_sidecar(pod, container, engine, port, logs)
     yield from _services(pod, container, engine, port, logs)
     if port.source in _STATED:
@@ -454,6 +457,27 @@ def _by_kserve(pod: Pod, container: Container, engine: Engine, port: Setting) ->
             f"/containers/{container.index}/ports",
             [{"containerPort": port.value, "protocol": "TCP"}],
             f"Declare {port.value} as the port of {container.name}",
+        ),
+    )
+
+
+def _by_aibrix(pod: Pod, container: Container, engine: Engine, port: Setting) -> Iterator[Finding]:
+    """AIBrix' gateway asks a pod of a model at the port that a label tells, or at 8000, where a request is to be routed by a strategy."""
+    told = pod.labels.get(AIBRIX_PORT, AIBRIX_DEFAULT)
+    if AIBRIX_MODEL not in pod.labels or told == str(port.value) or container.beside or not told.isdecimal():
+        return
+    yield Finding(
+        role="risk",
+        severity="warning",
+        summary=f"AIBrix' gateway asks {pod.name} at port {told} where a routing strategy is set, "
+        f"{f'as its label {AIBRIX_PORT} says' if AIBRIX_PORT in pod.labels else f'for it has no label {AIBRIX_PORT}'}; {engine.title} "
+        f"listens on {port.value}.",
+        evidence=(
+            pod_evidence(pod, f"metadata.labels[{AIBRIX_PORT}]", pod.labels.get(AIBRIX_PORT, "none")),
+            port_evidence(container, port),
+        ),
+        fix=fixes.annotate(
+            pod, {AIBRIX_PORT: str(port.value)}, f"Set the label {AIBRIX_PORT} to {port.value}", field="labels"
         ),
     )
 

@@ -151,7 +151,8 @@ def ready_before_serving(
 
     So is one that asks a program in front of an engine: it lists its models at once, and refuses or holds requests until the engine
     that it started has loaded one. A router is ready at once as well, and some of prefill and decode servers when one of the two is:
-    it refuses requests, for nobody is there to compute them, while its servers load.
+    it refuses requests, for nobody is there to compute them, while its servers load. A program that starts servers when it is asked to
+    (a launcher) answers its probe all the time, and who asks at another port that its container declares is refused.
 
     A missing probe is only noted, since most deployments have none, and only where other replicas could answer meanwhile; a
     deceived one is a risk. So it is where Knative's queue-proxy asks the server and forwards to an agent before it, which was not
@@ -182,6 +183,7 @@ def ready_before_serving(
     launched = list(_launched(pod, logs, waits=False)) or list(_launched(pod, logs, waits=True))
     yield from (
         launched
+        or list(_elsewhere_probed(pod))
         or list(_before_its_servers(pod, cluster, logs))
         or list(_failed_at_first(pod, logs))
         or _before_mlserver_loaded(pod, logs)
@@ -328,6 +330,7 @@ def _turns_away(
         f"is {down or _how_far(phase)}.",
         awaits=tuple(f"{one.namespace}/{one.name}" for one, _ in loads) if down else (),
         evidence=(log_evidence(refused), *((log_evidence(phase.line),) if phase else ()), _readiness(container)),
+        explains=("service-selects-nothing",),  # by the same words: whom it leaves out has not come up
         fix=fixes.advice(
             f"Have the readiness probe in {fixes.edited(pod)} ask what succeeds only when each of its servers answers "
             "(/readiness of SGLang's router knows of one server alone), or send requests only when these are ready"
@@ -412,13 +415,44 @@ def _launched(pod: Pod, logs: Logs, *, waits: bool) -> Iterator[Finding]:
         return
 
 
-def _of_its_engine(pod: Pod, container: Container, client: Line, *, waits: bool) -> Fix:
-    """A probe of the engine that a program starts: where a client was refused at another port than the probe asks, that is the engine's."""
+def _elsewhere_probed(pod: Pod) -> Iterator[Finding]:
+    """A client was refused at a port that a container declares and no readiness probe of the pod asks: whoever serves there is not up."""
+    probed = {port for one in pod.containers if (port := _port_probed(one)) is not None}
+    for container in pod.containers if probed and pod.exists else ():
+        client = _turned_away(pod, container)
+        port = _refused_at(pod, client) if client is not None else None
+        if client is None or port in probed or port not in container.declared_ports:
+            continue
+        if answered(client.log, after=client.number):
+            continue
+        yield Finding(
+            confidence="likely",
+            summary=f"{pod.name} counts as ready by port {_port_probed(container) or min(probed)}, and nobody listens on port {port} yet, "
+            f"which {container.name} declares as well: {client.log.pod} was turned away there.",
+            evidence=(log_evidence(client), _readiness(container)),
+            fix=_of_its_engine(pod, container, client, waits=False),
+            order=client.order,
+        )
+        return
+
+
+def _port_probed(container: Container) -> int | None:
+    """The port that the readiness probe of a container asks."""
     probe = container.spec.readiness_probe
     action = (probe.http_get or probe.tcp_socket) if probe else None
-    own = container.port_number(action.port) if action else None
+    return container.port_number(action.port) if action else None
+
+
+def _refused_at(pod: Pod, client: Line) -> int | None:
+    """The port of the pod at which a line of a client says that nobody was."""
     found = re.search(rf"(?<![\d.]){re.escape(pod.status.pod_ip or '-')}:(\d{{2,5}})\b", client.text[:4000])
-    port = int(found[1]) if found and not waits else None
+    return int(found[1]) if found else None
+
+
+def _of_its_engine(pod: Pod, container: Container, client: Line, *, waits: bool) -> Fix:
+    """A probe of the engine that a program starts: where a client was refused at another port than the probe asks, that is the engine's."""
+    own = _port_probed(container)
+    port = _refused_at(pod, client) if not waits else None
     if port is None or port == own or port not in container.declared_ports:
         return fixes.advice(
             f"Let the readiness probe ask the engine's own port in {fixes.edited(pod)}, not the program's"
