@@ -32,6 +32,10 @@ _LAUNCHER, _OF_THE_LAUNCHER = (
     "ChildFailedError",
     ("torch/distributed/", "torch.distributed.elastic.multiprocessing.api"),
 )
+#: How a rank says that the connection to another one broke (gloo, c10d).
+_PEER_GONE = expression(
+    r"^\[rank(?P<rank>\d{1,6})\]: .{0,400}?(?:Connection (?:reset by peer|closed by peer \[)|Broken pipe)"
+)
 #: How far above the table a process may have said why.
 _ABOVE = 2000
 
@@ -91,11 +95,14 @@ def worker_lost(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
             continue
         rows = log.lines(heading.number + 1, heading.number + _ROW_LINES)
         row = {found["key"]: (int(found["value"]), line) for line in rows if (found := _ROW.match(line.text))}
-        if {"rank", "exitcode"} - set(row) or row["exitcode"][0] <= 0 or _said_why(log, heading.number):
+        if {"rank", "exitcode"} - set(row) or row["exitcode"][0] <= 0:
             continue
         (rank, _), (code, line) = row["rank"], row["exitcode"]
+        if _said_why(log, heading.number, rank):
+            continue
         yield Finding(
-            confidence="possible",
+            # where it broke the connection to another rank, more than the table says that it went first
+            confidence="likely" if any(_of_another(one, rank) for one in log.find("[rank")) else "possible",
             summary=f"The process of rank {rank} ended with exit code {code} and nothing above reads as its error; "
             "torchrun then ended the others.",
             evidence=(log_evidence(heading), log_evidence(line)),
@@ -180,15 +187,22 @@ def _children(pod: Pod, logs: Logs) -> Iterator[Finding]:
         )
 
 
-def _said_why(log: Log, end: int) -> bool:
-    """Whether something other than torchrun itself says above a line that it went wrong."""
-    if any(_LAUNCHER not in one.error for one in tracebacks(log)):
+def _of_another(line: Line, rank: int) -> bool:
+    """Whether another rank than this one says that the connection to its peer broke."""
+    found = _PEER_GONE.search(line.text)
+    return found is not None and int(found["rank"]) != rank
+
+
+def _said_why(log: Log, end: int, rank: int) -> bool:
+    """Whether something other than torchrun itself, or a rank that lost this one, says above a line that it went wrong."""
+    if any(_LAUNCHER not in one.error and not _of_another(one.last, rank) for one in tracebacks(log)):
         return True
     first = max(log.first, end - _ABOVE)
     own = next((line.number for line in log.find(_LAUNCHER) if line.number >= first), end)
     return any(
         looks_like_error(line.text)
         and not any(x in line.text for x in _OF_THE_LAUNCHER)
+        and not _of_another(line, rank)
         and not re.match(r"Traceback ", line.text)
         for line in log.lines(first, own)
     )

@@ -21,6 +21,7 @@ from kubectl_llmdoctor.api import (
     check,
     ending_of,
     endings,
+    expression,
     fixes,
     log_evidence,
     log_of,
@@ -85,6 +86,19 @@ _OF_DOCKER = frozenset((
     "--rm", "-it", "-d", "--detach", "-e", "--env", "--env-file", "--ulimit", "--privileged", "--cap-add", "--device", "--group-add",
     "--security-opt", "--restart", "--entrypoint", "--platform", "--pull",
 ))  # fmt: skip
+#: Where the number of a node or a rank is from.
+_INDEX = (
+    "is the index of a StatefulSet's pod (label apps.kubernetes.io/pod-index) or LWS_WORKER_INDEX, each one less than now "
+    "where it counts from 1"
+)
+#: torchrun with its options up to what it starts, and those of them that say which node of how many this is.
+_TORCHRUN = expression(
+    r"(?:\btorchrun|\btorch\.distributed\.(?:run|launch))(?![\w.-])(?:(?!\.py\b|\s(?:-m|--module)\s)[^;&|\n]){0,2000}"
+)
+_GROUP = expression(r"(?<![\w-])--(?P<name>nnodes|node[-_]rank|rdzv[-_]backend)[= ](?P<value>[\w-]{1,40})(?![\w.:-])")
+#: By what PyTorch's `env://` knows the same of a process.
+_RANK_OF = ("RANK", "WORLD_SIZE")
+
 #: The images of the projects themselves.
 _PUBLISHED = r"(?:^|/)(?:vllm/vllm-openai|lmsysorg/sglang|huggingface/text-generation-inference)(?:$|[:@])"
 
@@ -98,7 +112,8 @@ def engine_args_invalid(pod: Pod, subject: Subject, logs: Logs | None) -> Iterat
     where a configuration class refuses the value) within seconds, before it loads anything.
 
     A parallel size of 0 passes the parser of most releases; the division by it then ends the server (ZeroDivisionError).
-    So does a --node-rank that is not below --nnodes; its pod then waits forever, and the others for it.
+    So does a --node-rank that is not below --nnodes, also of torchrun, and a RANK that is not below WORLD_SIZE; its pod then waits
+    forever, and the others for it.
     llama-server takes a negative context and a batch of 0, and aborts on an assertion (exit code 134).
 
     A variable that a program reads without a default (`os.environ["NAME"]`, a script with `set -u`) and that nobody set ends
@@ -128,6 +143,7 @@ def engine_args_invalid(pod: Pod, subject: Subject, logs: Logs | None) -> Iterat
     """
     yield from in_marks(pod, logs)
     yield from first_word_alone(pod)
+    yield from _no_such_rank(pod)
     for engine in subject.engines(pod):
         yield from _refused(pod, engine, logs)
 
@@ -383,22 +399,63 @@ def _no_such_node(pod: Pod, engine: Engine) -> Iterator[Finding]:
         return
     if not isinstance(nodes.value, int) or not isinstance(number.value, int) or not 0 < nodes.value <= number.value:
         return
+    yield _beyond(
+        pod,
+        container,
+        f"{number.text} names none of the nodes of {nodes.text}: they count from 0 to {nodes.value - 1}.",
+        (setting_evidence(container, number), setting_evidence(container, nodes)),
+        f"Number the nodes from 0 to {nodes.value - 1}, in {fixes.edited(pod)}: {number.flag} {_INDEX}",
+    )
+
+
+def _beyond(pod: Pod, container: Container, summary: str, evidence: tuple[Evidence, ...], fix: str) -> Finding:
+    """The finding of a number that is not among those of its group."""
     # one that was never started fails of something else, and so does one that the kernel ended
     ended = ending_of(container)
     meets = pod.exists and (container.running or container.crashed) and not (ended and ended.oom_killed)
-    yield Finding(
+    return Finding(
         role="cause" if meets else "risk",
         severity="critical",
-        summary=f"{number.text} names none of the nodes of {nodes.text}: they count from 0 to {nodes.value - 1}.",
-        evidence=(setting_evidence(container, number), setting_evidence(container, nodes)),
+        summary=summary,
+        evidence=evidence,
         explains=("multinode-discovery", "gang-incomplete", "nccl-timeout", "nccl-other", *FAILED_START)
         if meets
         else (),
-        fix=fixes.advice(
-            f"Number the nodes from 0 to {nodes.value - 1}, in {fixes.edited(pod)}: {number.flag} is the index of a StatefulSet's "
-            "pod (label apps.kubernetes.io/pod-index) or LWS_WORKER_INDEX, each one less than now where it counts from 1"
-        ),
+        fix=fixes.advice(fix),
     )
+
+
+def _no_such_rank(pod: Pod) -> Iterator[Finding]:
+    """The same of programs that torchrun starts as nodes, and of those that are told their rank themselves."""
+    if pod.exists and (pod.ready or pod.status.phase == "Succeeded"):
+        return
+    for container in pod.containers:
+        launch = _TORCHRUN.search(" ".join(word for _, word in container.words)[:20_000])
+        if launch is not None:
+            told = {found["name"].replace("_", "-"): found["value"] for found in _GROUP.finditer(launch[0])}
+            texts = [f"--{name}={told.get(name, '')}" for name in ("node-rank", "nnodes")]
+            # only the static rendezvous numbers the nodes by what they are told
+            if told.get("rdzv-backend", "static") != "static":
+                continue
+            evidence: tuple[Evidence, ...] = (pod_evidence(container, "args", launch[0][:200]),)
+            flag = "--node-rank"
+        else:
+            env = {name: (one.value or "") for name in _RANK_OF if (one := container.env.get(name)) is not None}
+            texts = [f"{name}={env.get(name, '')}" for name in _RANK_OF]
+            evidence, flag = (
+                tuple(pod_evidence(container, f"env[{name}]", value) for name, value in env.items()),
+                "RANK",
+            )
+        number, count = (text.partition("=")[2] for text in texts)
+        if not (number.isdecimal() and count.isdecimal() and 0 < int(count) <= int(number)):
+            continue
+        yield _beyond(
+            pod,
+            container,
+            f"{texts[0]} is none of the numbers that {texts[1]} leaves: they count from 0 to {int(count) - 1}.",
+            evidence,
+            f"Count from 0 to {int(count) - 1}, in {fixes.edited(pod)}: {flag} {_INDEX}",
+        )
 
 
 def _aborts(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
