@@ -44,6 +44,7 @@ from kubectl_llmdoctor.facts.constraints import (
     selected,
     show_taint,
     tolerated,
+    untolerated,
 )
 from kubectl_llmdoctor.facts.container import Container, Shm, is_accelerator
 from kubectl_llmdoctor.facts.destinations import (
@@ -84,6 +85,7 @@ from kubectl_llmdoctor.facts.nodes import RDMA, Node, Nodes
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.processes import Traceback, ended_itself, looks_like_error, said, tracebacks
 from kubectl_llmdoctor.facts.requests import answered, gone, long_past, served, stray
+from kubectl_llmdoctor.facts.routes import Backend, backends_of, parents_of, rules_of
 from kubectl_llmdoctor.facts.series import Histogram, Increase, Span
 from kubectl_llmdoctor.facts.sizing import Sizing, file_bytes_of
 from kubectl_llmdoctor.facts.starts import Phase, phase_at, phase_of, signs_of_life, superseded
@@ -113,7 +115,7 @@ from kubectl_llmdoctor.facts.written import (
     written_ago,
     written_before,
 )
-from kubectl_llmdoctor.platforms.pointer import escaped
+from kubectl_llmdoctor.platforms.pointer import escaped, pointer_to
 from kubectl_llmdoctor.report.document import Confidence, Evidence, Fix, Patch
 from kubectl_llmdoctor.tree import dig, rows, table, words
 
@@ -151,13 +153,13 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
-    "BY_SPAN", "COMPLETED", "GIB", "MIB", "MOMENT", "RDMA", "STAGES", "Abstain", "Accelerator", "BusError", "Check",
+    "BY_SPAN", "COMPLETED", "GIB", "MIB", "MOMENT", "RDMA", "STAGES", "Abstain", "Accelerator", "Backend", "BusError", "Check",
     "Cluster", "Confidence", "Container", "ContainerUse", "Count", "Destination", "Device", "Ending", "Engine", "Event",
     "Events", "Evidence", "Finding", "Fix", "GpuCondition", "Hardware", "Histogram", "Holder", "Increase", "Item",
     "Kind", "Line", "Log", "Logs", "Metrics", "Mismatch", "Node", "NodeHardware", "NodeVerdict", "Nodes", "OutOfMemory",
     "Patch", "Pending", "Phase", "Pod", "Problem", "Process", "Reason", "Said", "Setting", "Shm", "Sizing", "Span",
     "Subject", "SwitchError", "Traceback", "Trouble", "Usage", "Workload", "Xid", "addresses", "answered", "askers",
-    "awaited_reservation", "branch_for", "bus_of", "came_further", "check", "clients", "condition_evidence",
+    "awaited_reservation", "backends_of", "branch_for", "bus_of", "came_further", "check", "clients", "condition_evidence",
     "contradicted", "count_of", "current_logs", "device_evidence", "dig", "driver_cuda", "duration", "ended_itself",
     "ended_logs", "ended_runner", "ending_of", "endings", "engines_in", "engines_of", "escaped", "event_evidence",
     "events_of", "expression", "failing_routes", "fails_often", "few", "file_bytes_of", "fixes", "follow",
@@ -165,11 +167,11 @@ __all__ = [
     "is_accelerator", "is_gone", "is_headless", "is_provisioner", "is_state_taint", "is_unfit", "k8s", "lacks_model",
     "last_words", "leads_here", "length_of", "letters", "limits_evidence", "log_evidence", "log_of", "logs_of",
     "long_past", "looks_like_error", "milli", "mismatches", "most_gpus", "named", "names_of", "node_evidence",
-    "node_hardware", "object_evidence", "of_pod", "often", "often_failing_routes", "other_side", "own_kernels", "parse",
-    "parse_time", "phase_at", "phase_of", "pod_evidence", "probe_kills", "problem_evidence", "raised_alike", "reach",
-    "releases", "requests_of", "rows", "said", "say_amount", "say_bytes", "say_cores", "say_cuda", "say_seconds",
+    "node_hardware", "object_evidence", "of_pod", "often", "often_failing_routes", "other_side", "own_kernels", "parents_of", "parse",
+    "parse_time", "phase_at", "phase_of", "pod_evidence", "pointer_to", "probe_kills", "problem_evidence", "raised_alike", "reach",
+    "releases", "requests_of", "rows", "rules_of", "said", "say_amount", "say_bytes", "say_cores", "say_cuda", "say_seconds",
     "seconds_ago", "seconds_between", "selected", "selector_of", "served", "served_until", "service_at",
     "setting_evidence", "settling", "shares_of", "show_taint", "signs_of_life", "simulates", "sought", "speaks_of_one",
     "stray", "suffices", "superseded", "table", "takes_telemetry", "told_by", "told_elsewhere", "tolerated", "top_of",
-    "tracebacks", "units", "usage_of", "words", "workload_evidence", "written_ago", "written_before",
+    "tracebacks", "units", "untolerated", "usage_of", "words", "workload_evidence", "written_ago", "written_before",
 ]  # fmt: skip

@@ -48,11 +48,9 @@ _NO_HOST = ("auto", "local", "null", "none", "true", "false")
 #: An address of IPv4.
 IN_NUMBERS = expression(r"\d{1,3}(?:\.\d{1,3}){3}")
 #: How the rpc-server of llama.cpp is told where it listens (tools/rpc/rpc-server.cpp), and where it does so untold.
-_RPC_SERVER, _LISTENS, _AT_PORT = (
-    expression(r"(?:^|[/ ])(?:ggml-|llama-)?rpc-server(?:\s|$)"),
-    expression(r"(?:^|\s)(?:-H|--host)[ =][\"']?(?P<at>[^\s\"']{0,253})"),
-    expression(r"(?:^|\s)(?:-p|--port)[ =][\"']?(?P<port>\d{1,5})(?![^\s\"'])"),
-)
+_RPC_SERVER = expression(r"(?:^|[/ ])(?:ggml-|llama-)?rpc-server(?:\s|$)")
+_LISTENS = expression(r"(?:^|\s)(?:-H|--host)[ =][\"']?(?P<at>[^\s\"']{0,253})")
+_AT_PORT = expression(r"(?:^|\s)(?:-p|--port)[ =][\"']?(?P<port>\d{1,5})(?![^\s\"'])")
 _PLAIN = expression(r"[\w.:-]+")
 _RPC_PORT, _LOOPBACK, _EVERYWHERE = 50052, "127.0.0.1", "0.0.0.0"  # noqa: S104 - what it is told, not where this listens
 #: What a name must have in common with one that is not there to be meant by it.
@@ -120,7 +118,7 @@ def _rpc_server(host: str, port: int, asker: Pod) -> Fix | None:
         return None
     return advice(
         f"Ask the rpc-server of {peer.name} at {only}:{port}, where alone it listens (-H), in place of {host}, in {edited(asker)}; or let "
-        f"it listen on all addresses, {wide}",
+        f"it listen on all addresses, {wide}"
     )
 
 

@@ -599,9 +599,8 @@ class TextMasker:
         self._left -= 1
         if self._left < 0:
             return None
-        if (
-            self._open == "coloured"
-        ):  # LangChain sets a prompt in colour; a store may have taken that away, and its end with it
+        # LangChain sets a prompt in colour; a store may have taken that away, and its end with it
+        if self._open == "coloured":
             if "\x1b" in line:
                 self._open = "prompt"
             elif _re("other_line").match(line):

@@ -12,6 +12,7 @@ import msgspec
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item, lookup_kind
 from kubectl_llmdoctor.facts.pod import Pod
+from kubectl_llmdoctor.facts.routes import backends_of
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.facts.workload import Workload, top_of
 from kubectl_llmdoctor.platforms import has_templates, templates
@@ -244,12 +245,7 @@ def _behind(item: Item, cluster: Cluster) -> Iterator[Item]:
     if kind in _BY_LABELS and not item.kind.startswith("Service.") and (wanted := item.wanted_labels):
         yield from (i for i in cluster.items("Pod", item.namespace) if wanted.items() <= i.labels.items())
     elif kind in _BY_RULES:
-        refs = (ref for rule in rows(item.raw, "spec.rules") for ref in rows(rule, "backendRefs"))
-        meant = {
-            (str(r.get("kind") or "Service"), str(r.get("namespace") or item.namespace), str(r.get("name")))
-            for r in refs
-        }
-        for of, namespace, name in sorted(meant):
+        for of, namespace, name in sorted({backend.meant for backend in backends_of(item)}):
             if of in _BY_LABELS and (backend := cluster.item(of, namespace, name)) is not None:
                 yield from _behind(backend, cluster)
 

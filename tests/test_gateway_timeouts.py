@@ -58,9 +58,7 @@ def test_a_longer_timeout_is_longer(seconds: int, wanted: str) -> None:
         "spec": {"rules": [{"timeouts": {"request": f"{seconds}s"}}]},
     }
     path = "spec.rules[0].timeouts.request"
-    timeout = Timeout(
-        Item(route, None), path, "/spec/rules/0/timeouts/request", f"request: {seconds}s", seconds, whole=True
-    )
+    timeout = Timeout(Item(route, None), path, f"request: {seconds}s", seconds, whole=True)
     patch = longer(timeout, 0).patch
     assert patch is not None
     assert patch.body[0]["value"] == wanted

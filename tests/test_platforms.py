@@ -168,6 +168,8 @@ def test_a_patch_is_fitted_to_what_is_there() -> None:
     variable = {"op": "add", "path": "/spec/env/-", "value": {"name": "A", "value": "1"}}
     assert pointer.fitted({"spec": {"env": [{"name": "B"}]}}, [variable, variable]) == [variable]
     assert pointer.show(tree, "/spec/args/0") == "spec.args[0]"
+    assert pointer.pointer_to("spec.rules[0].timeouts") == "/spec/rules/0/timeouts"
+    assert pointer.pointer_to("metadata.annotations[a.io/b~c]") == "/metadata/annotations/a.io~1b~0c"
 
 
 def test_a_changed_object_leaves_the_one_before_as_it_was() -> None:

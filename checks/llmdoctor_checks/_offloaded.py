@@ -51,10 +51,7 @@ def without_gpu(engine: Engine, refused: Line, why: str, fix: Fix) -> Finding:
         severity="warning",
         summary=f"{engine.label} runs on the CPU: {why}, though container {container.name} asks for "
         f"{', '.join(f'{n} {name}' for name, n in asked.items())}.",
-        evidence=(
-            log_evidence(refused),
-            *limits_evidence(container, asked),
-        ),
+        evidence=(log_evidence(refused), *limits_evidence(container, asked)),
         explains=("cpu-starved", "weights-off-gpu", "gpu-runtime-missing"),
         fix=fix,
         order=refused.order,

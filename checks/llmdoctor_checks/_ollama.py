@@ -35,10 +35,8 @@ SEARCHED = ("GPU discovery", "no usable GPU found", _NO_KERNELS, BUFFER)
 
 
 #: The folders of libraries that Ollama's images and packages have had (`lib/ollama`). By any other name it skips all of them.
-_LIBRARY, _LIBRARIES = (
-    "OLLAMA_LLM_LIBRARY",
-    r"(?:cuda_v\d+|cuda_jetpack\d|rocm\w*|vulkan\w*|mlx_\w+|oneapi\w*|metal\w*)",
-)
+_LIBRARY = "OLLAMA_LLM_LIBRARY"
+_LIBRARIES = r"(?:cuda_v\d+|cuda_jetpack\d|rocm\w*|vulkan\w*|mlx_\w+|oneapi\w*|metal\w*)"
 SKIPPED = "skipping available library at user"
 
 
@@ -160,7 +158,6 @@ def alone(container: str, logs: Logs, ready: bool) -> Line | None:
         line = next(log.find("no usable GPU found"), None)
         if line is not None and (begun is None or begun.number < line.number):
             after = (x for x in log.find(BUFFER) if x.number > line.number)
-            return (
-                None if any(on_the_cpu(x) is False for x in after) else line
-            )  # weights that the GPU has were put there
+            # weights that the GPU has were put there
+            return None if any(on_the_cpu(x) is False for x in after) else line
     return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from kubectl_llmdoctor.api import Cluster, Item, dig, rows
+from kubectl_llmdoctor.api import Cluster, Item, backends_of, dig, parents_of, rows
 
 #: Classes of gateways that controllers or their charts make by themselves, by the beginning of their names, where the object was not read.
 _CLASSES = (
@@ -22,11 +22,8 @@ _CLASSES = (
 def controllers_of(route: Item, cluster: Cluster) -> list[str]:
     """Who serves a route, as its status says; where that says nothing, by the classes of its gateways."""
     told = [str(one.get("controllerName")) for one in rows(route.raw, "status.parents")]
-    refs = [] if told else rows(route.raw, "spec.parentRefs")
-    for ref in refs:
-        if str(ref.get("kind") or "Gateway") != "Gateway":
-            continue  # a Service of a mesh
-        gateway = cluster.item("Gateway", str(ref.get("namespace") or route.namespace), str(ref.get("name")))
+    for namespace, named in [] if told else parents_of(route):
+        gateway = cluster.item("Gateway", namespace, named)
         name = str(dig(gateway.raw, "spec.gatewayClassName")) if gateway is not None else ""
         made = [str(dig(x.raw, "spec.controllerName")) for x in cluster.items("GatewayClass") if x.name == name]
         told += made or [controller for called, controller in _CLASSES if re.match(called, name)]
@@ -35,16 +32,10 @@ def controllers_of(route: Item, cluster: Cluster) -> list[str]:
 
 def gateways_of(behind: Item, cluster: Cluster) -> list[tuple[str, str]]:
     """The Gateways (namespace and name) whose HTTPRoutes lead to a Service or InferencePool."""
-    found = []
-    for route in cluster.items("HTTPRoute"):
-        refs = [ref for rule in rows(route.raw, "spec.rules") for ref in rows(rule, "backendRefs")]
-        if any(
-            (str(ref.get("kind") or "Service"), str(ref.get("namespace") or route.namespace), str(ref.get("name")))
-            == (behind.plain_kind, behind.namespace, behind.name)
-            for ref in refs
-        ):
-            found += [
-                (str(ref.get("namespace") or route.namespace), str(ref.get("name")))
-                for ref in rows(route.raw, "spec.parentRefs")
-            ]
-    return found
+    meant = (behind.plain_kind, behind.namespace, behind.name)
+    return [
+        gateway
+        for route in cluster.items("HTTPRoute")
+        if any(backend.meant == meant for backend in backends_of(route))
+        for gateway in parents_of(route)
+    ]

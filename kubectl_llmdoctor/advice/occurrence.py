@@ -20,12 +20,7 @@ class Occurrence:
     """Of which pod and container a signature was found, and what it captured."""
 
     def __init__(
-        self,
-        subject: Subject,
-        pod: Pod | None,
-        container: Container | None,
-        captured: dict[str, str],
-        told: str,
+        self, subject: Subject, pod: Pod | None, container: Container | None, captured: dict[str, str], told: str
     ) -> None:
         self.subject = subject
         self.pod = pod

@@ -8,7 +8,7 @@ from typing import Any
 from kubectl_llmdoctor.advice.declared import FixText
 from kubectl_llmdoctor.advice.occurrence import Occurrence, Seen
 from kubectl_llmdoctor.advice.templates import Values, fill
-from kubectl_llmdoctor.engines.names import OPTIONS, flag, option
+from kubectl_llmdoctor.engines.names import OPTIONS, option
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.named import renamed
@@ -109,7 +109,7 @@ class Patches(Seen):
         for setting, value in text.option.items():
             if value is None:
                 return remove_flag(self.engine, setting, summary)
-            if not (named := flag(self.engine.name, setting)):
+            if not (named := self.engine.flag(setting)):
                 return None
             chosen.append((setting, named, fill(value, self.values)))
         gpus = fill(text.gpus, self.values) or self._fewer_gpus(self.engine, chosen)

@@ -525,10 +525,8 @@ def _width(raw: Config, hidden: int) -> int:
     if raw.raw.get("model_type") == "granitemoehybrid":  # without experts only the shared MLP is there
         return raw.number("shared_intermediate_size")
     if raw.flag("block_auto_adjust_ff_dim", False):  # LFM2
-        narrow, factor = (
-            int(2 * raw.number("intermediate_size", "block_ff_dim") / 3),
-            raw.get("block_ffn_dim_multiplier"),
-        )
+        narrow = int(2 * raw.number("intermediate_size", "block_ff_dim") / 3)
+        factor = raw.get("block_ffn_dim_multiplier")
         if factor is None:
             return narrow
         if not isinstance(factor, int | float) or not 0 < factor < 100:

@@ -24,10 +24,8 @@ def kv_heads_of(raw: Config, family: Family) -> int:
 
 def plain_layer(raw: Config, family: Family, index: int, mlp: str) -> Layer:
     """A layer with queries, keys and values as projections of their own. Raises GapError where a size is missing."""
-    hidden, heads = (
-        raw.number("hidden_size", "n_embd", "d_model"),
-        raw.number("num_attention_heads", "n_head", "n_heads"),
-    )
+    hidden = raw.number("hidden_size", "n_embd", "d_model")
+    heads = raw.number("num_attention_heads", "n_head", "n_heads")
     kv_heads = kv_heads_of(raw, family)
     kind, window = attention_kind(raw, family, index)
     head_dim = raw.optional("head_dim", "attention_head_dim", "kv_channels") or divided(hidden, heads)

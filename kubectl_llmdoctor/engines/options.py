@@ -348,11 +348,7 @@ def _near(text: str, allowed: Sequence[str]) -> str | None:
 
 
 def read_options(
-    start: Start,
-    rows: Sequence[Row],
-    table: Table | None = None,
-    style: Style = LENIENT,
-    positional: str = "",
+    start: Start, rows: Sequence[Row], table: Table | None = None, style: Style = LENIENT, positional: str = ""
 ) -> Reading:
     """Reads the words and the variables of one engine; options win over variables."""
     options = Options(start, rows, table, style)

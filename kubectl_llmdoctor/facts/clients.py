@@ -15,8 +15,9 @@ import msgspec
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.pod import Pod
+from kubectl_llmdoctor.facts.routes import backends_of, parents_of
 from kubectl_llmdoctor.facts.workload import top_of
-from kubectl_llmdoctor.tree import dig, rows, table
+from kubectl_llmdoctor.tree import dig, rows, table, words
 
 #: An address in a text; configurations of gateways and front ends are a few kilobytes.
 _URL, _LONGEST = r"https?://[\w.-]{1,253}(?::\d{1,5})?", 200_000
@@ -25,10 +26,8 @@ _OF_MODELS = r"https?://[\w.-]{1,253}(?=(?::\d{1,5})?(?:/[\w/-]{0,100})?/v\d\b|:
 #: By which labels a router is told to find its servers.
 _BY_LABELS = r"--k8s-label-selector[= ]([\w./=,-]{1,500})"
 #: The options for each sort of servers, of SGLang's and vLLM's routers too, and those that say where these are.
-_SELECTOR, _IN_NAMESPACE = (
-    r"--(?:(?:prefill|decode|k8s-label)-)?selector",
-    ("--service-discovery-namespace", "--k8s-namespace"),
-)
+_SELECTOR = r"--(?:(?:prefill|decode|k8s-label)-)?selector"
+_IN_NAMESPACE = ("--service-discovery-namespace", "--k8s-namespace")
 #: One of them with its value.
 _WANTED = r"([\w./-]{1,317})==?([\w.-]{0,63})"
 #: Labels in which the replicas of one server differ.
@@ -298,9 +297,8 @@ def _routes(cluster: Cluster) -> _Routes:
                 routes.behind.setdefault(host, set()).add(service)
                 routes.hosts.setdefault(service, set()).add(host)
     for item in cluster.items("HTTPRoute"):
-        led = {_backend(ref, item) for rule in rows(item.raw, "spec.rules") for ref in rows(rule, "backendRefs")}
-        for ref in rows(item.raw, "spec.parentRefs"):
-            gateway = (str(ref.get("namespace") or item.namespace), str(ref.get("name")))
+        led = {backend.place for backend in backends_of(item)}
+        for gateway in parents_of(item):
             routes.led.setdefault(gateway, []).append(led)
             for service in led:
                 routes.gateways.setdefault(service, set()).add(gateway)
@@ -323,19 +321,14 @@ def _gateways_of(labels: dict[str, Any], namespace: str) -> set[tuple[str, str]]
     return {(namespace, str(labels.get(_GATEWAY))), own}
 
 
-def _backend(ref: dict[str, Any], route: Item) -> tuple[str, str]:
-    return str(ref.get("namespace") or route.namespace), str(ref.get("name"))
-
-
 def _led(item: Item) -> Iterator[tuple[str, tuple[str, str]]]:
     """The hosts of an Ingress or a route, each with a Service (namespace and name) to which it leads."""
     if item.plain_kind == "Route":  # OpenShift's
         for one in (dig(item.raw, "spec.to"), *rows(item.raw, "spec.alternateBackends")):
             yield str(dig(item.raw, "spec.host")), (item.namespace, str(dig(one, "name")))
-    listed = dig(item.raw, "spec.hostnames")
-    hostnames = [str(one) for one in listed] if isinstance(listed, list) else []
+    hostnames = words(item.raw, "spec.hostnames")
     for rule in rows(item.raw, "spec.rules"):
         host = str(rule.get("host") or "")
         for path in rows(dig(rule, "http"), "paths") if host else ():
             yield host, (item.namespace, str(dig(path, "backend.service.name")))
-        yield from ((one, _backend(ref, item)) for one in hostnames for ref in rows(rule, "backendRefs"))
+    yield from ((one, backend.place) for backend in backends_of(item) for one in hostnames)

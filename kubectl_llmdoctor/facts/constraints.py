@@ -6,7 +6,7 @@ Read in v1.36: `pkg/scheduler/framework/plugins/*`, `k8s.io/component-helpers/sc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 
 import msgspec
@@ -42,6 +42,11 @@ def show_taint(taint: k8s.Taint) -> str:
 def tolerated(taint: k8s.Taint, tolerations: Iterable[k8s.Toleration]) -> bool:
     """Whether one of the tolerations matches the taint (component-helpers `ToleratesTaint`)."""
     return any(_tolerates(t, taint) for t in tolerations)
+
+
+def untolerated(taints: Iterable[k8s.Taint], tolerations: tuple[k8s.Toleration, ...]) -> Iterator[k8s.Taint]:
+    """The taints that keep a pod with these tolerations off; those with PreferNoSchedule keep none."""
+    return (t for t in taints if t.effect in ("NoSchedule", "NoExecute") and not tolerated(t, tolerations))
 
 
 def _tolerates(toleration: k8s.Toleration, taint: k8s.Taint) -> bool:

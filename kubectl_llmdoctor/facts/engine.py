@@ -13,7 +13,7 @@ import msgspec
 
 from kubectl_llmdoctor import engines, platforms
 from kubectl_llmdoctor.engines.config import Problem, Setting
-from kubectl_llmdoctor.engines.names import PARALLEL_SIZES, option
+from kubectl_llmdoctor.engines.names import PARALLEL_SIZES, flag, option
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.answers import Answers
 from kubectl_llmdoctor.facts.container import Container
@@ -109,8 +109,12 @@ class Engine:
         """`vLLM 0.9.1`, or `vLLM` when the version is unknown."""
         return f"{self.title} {self.version}" if self.version else self.title
 
+    def flag(self, name: str) -> str:
+        """The option or variable that it has for a setting; empty where it has none."""
+        return flag(self.name, name)
+
     def called(self, name: str) -> str:
-        """The option or variable that it has for a setting, or words where it has none."""
+        """The same, or words where it has none."""
         return option(self.name, name)
 
     def at_least(self, version: str) -> bool | None:

@@ -35,10 +35,8 @@ _NO_BUFFER = "cudaMalloc failed: out of memory"
 _OF_A_CONTEXT = r"\bllama_(?:kv_cache\w{0,20}|context|new_context_with_model|init_from_model): |\bgraph_reserve: |\bggml_gallocr_reserve_n"
 _BELOW_IT, _ABOVE_IT = 4, 8
 #: How vLLM's server ends, in a process that is not the container's first: what started it may live on.
-_CHILD, _CHILD_FAILED = (
-    "Engine core initialization failed",
-    r"\(APIServer pid=(?!1\))\d+\).*Engine core initialization failed",
-)
+_CHILD = "Engine core initialization failed"
+_CHILD_FAILED = r"\(APIServer pid=(?!1\))\d+\).*Engine core initialization failed"
 #: How vLLM's exceptions end by which its engine does not start, up to 0.19: what started it for a model may live on.
 _UNSTARTED, _RAISED = "when initializing the engine.", expression(r"(?:\w{1,60}\.){0,8}\w{1,60}Error: ")
 _OWN_SERVER = "vLLM API server version "
@@ -130,14 +128,11 @@ _ROUTE = expression(
     r"(?:\{[^}]{0,500}\} ){0,2}\"POST (?P<asked>/[^\s?\"]{0,300})"
 )
 #: The same in JSON: Envoy's access log, Caddy's, Traefik's. Caddy logs an error by itself as well, with the same status.
-_JSON = tuple(
-    expression(pattern)
-    for pattern in (
-        r'"(?:method|RequestMethod|request_method)":\s?"POST"',
-        r'"(?:uri|path|x-envoy-origin-path|x_original_path|RequestPath|request_uri)":\s?"(/[^\s?"]{0,300})',
-        r'"(?:status|response_code|DownstreamStatus)":\s?"?(\d{3})\b',
-    )
+_JSON_POST = expression(r'"(?:method|RequestMethod|request_method)":\s?"POST"')
+_JSON_PATH = expression(
+    r'"(?:uri|path|x-envoy-origin-path|x_original_path|RequestPath|request_uri)":\s?"(/[^\s?"]{0,300})'
 )
+_JSON_STATUS = expression(r'"(?:status|response_code|DownstreamStatus)":\s?"?(\d{3})\b')
 _POSTED_IN_JSON, _OF_ERRORS, _OF_ACCESS = '"POST"', '"logger":"http.log.error', '"logger":"http.log.access'
 #: How Dynamo's frontend, which has no access log, says how a request ended, and which errors are no client's. Source: its
 #: lib/llm/src/http/service/metrics.rs.
@@ -349,18 +344,17 @@ def _spans(log: Log) -> list[deque[Line]]:
 def _request(text: str) -> tuple[str, bool] | None:
     """The route of a request that a line tells of, and whether it failed with 5xx."""
     if (found := _ROUTE.search(text)) is not None:
-        path, status = (
-            found["path"] or found["of"] or found["asked"],
-            found["status"] or found["said"] or found["first"],
-        )
-        return path, status.startswith("5")
+        status = found["status"] or found["said"] or found["first"]
+        return found["path"] or found["of"] or found["asked"], status.startswith("5")
     at = text.find(COMPLETED)
     if at >= 0 and (found := _ENDPOINT.match(text, at)) is not None:
         return f"/v1/{found['endpoint'].replace('_', '/')}", found["failed"] is not None
     if any(words in text for words in BY_SPAN) and (found := _SPAN.match(text)) is not None:
         return found["path"], found["status"].startswith("5")
-    posted, path_, status_ = (pattern.search(text) for pattern in _JSON) if _POSTED_IN_JSON in text else (None,) * 3
-    return (path_[1], status_[1].startswith("5")) if posted and path_ and status_ else None
+    if _POSTED_IN_JSON not in text or not _JSON_POST.search(text):
+        return None
+    path, status = _JSON_PATH.search(text), _JSON_STATUS.search(text)
+    return (path[1], status[1].startswith("5")) if path and status else None
 
 
 def _apart(first: Line, last: Line) -> bool:

@@ -336,9 +336,8 @@ class KernelLog:
         why: re.Match[str] | None = None
         together = ""
         for line in self.lines:
-            if (
-                "Out of memory: Kill" in line.text
-            ):  # of the node; up to Linux 4.18 what was killed is said on the next line
+            # of the node; up to Linux 4.18 what was killed is said on the next line
+            if "Out of memory: Kill" in line.text:
                 together = ""
             if constraint := re.search(_CONSTRAINT, line.text):
                 why, together = constraint, ""

@@ -210,10 +210,8 @@ class Log:
         """Where each of the known literals stands, found in one pass; by pieces, for a hit is first a tuple."""
         found = {literal: array("q") for literal in self._literals}
         for first in range(0, len(self._starts), _PIECE_LINES):
-            begin, end = (
-                self._starts[first],
-                (*self._starts[first + _PIECE_LINES : first + _PIECE_LINES + 1], len(self.text))[0],
-            )
+            begin = self._starts[first]
+            end = (*self._starts[first + _PIECE_LINES : first + _PIECE_LINES + 1], len(self.text))[0]
             hits = _automaton(self._literals).find_matches_as_indexes(self.text[begin:end], overlapping=True)
             for index, start, _ in hits:
                 found[self._literals[index]].append(begin + start)

@@ -62,6 +62,7 @@ from kubectl_llmdoctor.fixes.words import (
     permitted,
     platform,
     pods_of,
+    pods_on,
     unread,
 )
 
@@ -96,6 +97,7 @@ __all__ = [
     "permitted",
     "platform",
     "pods_of",
+    "pods_on",
     "recreate",
     "remove_env",
     "remove_flag",

@@ -68,9 +68,8 @@ def grow(container: Container, mount: k8s.VolumeMount, least: int | None, summar
     scratch = volume.empty_dir if volume else None
     if volume is None or scratch is None or scratch.medium == "Memory" or filled(container, volume):
         return None
-    if (
-        not container.may_be_root and pod.spec.security_context.fs_group is None
-    ):  # who may write into an emptyDir, and not into a claim
+    # who may write into an emptyDir, and not into a claim
+    if not container.may_be_root and pod.spec.security_context.fs_group is None:
         return None
     meant = (units(scratch.size_limit) or 0) * 3 // 4
     if not (size := larger(None, max(meant, least or 0))):

@@ -91,6 +91,11 @@ def on_node(node: str, command: str) -> str:
     return f"kubectl debug node/{node} -it --profile=sysadmin --image=busybox -- chroot /host {command}"
 
 
+def pods_on(node: str) -> str:
+    """The command that lists what runs on a node."""
+    return f"kubectl get pods -A -o wide --field-selector spec.nodeName={node}"
+
+
 def maker(item: Item) -> str:
     """What a controller makes an object of, as `InferenceService/llama`, so that a patch of it would be undone; empty where nothing."""
     refs = rows(item.metadata, "ownerReferences") if item.kind != "PersistentVolumeClaim" else []  # made once

@@ -58,11 +58,7 @@ def access(cluster: Cluster, namespace: str | None) -> list[AccessRow]:
 
 
 def gather(
-    cluster: Cluster,
-    query: Query,
-    *,
-    progress: Callable[[str], None] | None = None,
-    meanwhile: Iterable[object] = (),
+    cluster: Cluster, query: Query, *, progress: Callable[[str], None] | None = None, meanwhile: Iterable[object] = ()
 ) -> Snapshot:
     """All that a diagnosis of the query's pods can use, masked; what cannot be read stands in `missing`.
 

@@ -7,7 +7,7 @@ from typing import Any
 from kubectl_llmdoctor.tree import dig, say, table
 from kubectl_llmdoctor.yamltext import load_yaml
 
-from .pointer import Json
+from .pointer import Json, pointer_to
 from .template import Finder, Template, Told, namespace_of
 
 
@@ -26,7 +26,7 @@ def _kaito(raw: Json, at: str, annotations: Json, find: Finder) -> list[Template
     inference = table(dig(raw, at))
     template = inference.get("template")
     if isinstance(template, dict):
-        places = (("", f"/{at.replace('.', '/')}/template/spec"),)
+        places = (("", f"{pointer_to(at)}/template/spec"),)
         return [Template(raw=raw, pod=template, places=places, nodes=None)]
     preset = dig(inference, "preset.name")
     if not isinstance(preset, str) or annotations.get("kaito.sh/runtime") == "transformers":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 Json = dict[str, Any]
@@ -20,6 +21,11 @@ def escaped(key: str) -> str:
 def join(keys: list[str]) -> str:
     """The pointer of these keys."""
     return "".join("/" + escaped(key) for key in keys)
+
+
+def pointer_to(path: str) -> str:
+    """The pointer of a place as evidence names it: `spec.rules[0].timeouts` -> `/spec/rules/0/timeouts`."""
+    return join([name or inner for name, inner in re.findall(r"([^.\[\]]+)|\[([^\]]+)\]", path)])
 
 
 def step(tree: Any, key: str) -> Any:

@@ -17,10 +17,8 @@ def table(
     The caption is only read aloud (`quiet`) where the heading above says the same.
     """
     cells = [element("th", text, scope="col", class_="n" if n in numbers else None) for n, text in enumerate(heads)]
-    head, title = (
-        element("thead", element("tr", *cells)),
-        element("caption", caption, class_="quiet" if quiet else None),
-    )
+    head = element("thead", element("tr", *cells))
+    title = element("caption", caption, class_="quiet" if quiet else None)
     return element("div", element("table", title, head, element("tbody", *rows)), class_="table")
 
 

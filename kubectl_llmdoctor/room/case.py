@@ -8,7 +8,6 @@ from functools import cached_property
 
 import msgspec
 
-from kubectl_llmdoctor.engines.names import flag
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.accelerator import Accelerator
 from kubectl_llmdoctor.facts.container import Container
@@ -88,7 +87,7 @@ class Case(msgspec.Struct, frozen=True, eq=False, dict=True):
         return self._gpu is not None and self._gpu.shared > 1
 
     def _settable(self, name: str) -> bool:
-        return self.engine is not None and flag(self.engine.name, name) != ""
+        return self.engine is not None and self.engine.flag(name) != ""
 
     @cached_property
     def _parallel(self) -> int:

@@ -28,9 +28,7 @@ class HostMemory(Case, frozen=True):
     """How much of the host's memory is asked for, and which request and limit hold it."""
 
     def values(self) -> dict[str, str]:
-        return super().values() | {
-            "limit_written": str(self._limits.get("memory", "none")),
-        }
+        return super().values() | {"limit_written": str(self._limits.get("memory", "none"))}
 
     @template_value
     def host_share(self) -> str:

@@ -15,7 +15,7 @@ from kubectl_llmdoctor.facts.aftermath import configured_after, not_serving_yet,
 from kubectl_llmdoctor.facts.clients import leads_here, told_by
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.destinations import is_loopback
-from kubectl_llmdoctor.facts.endings import endings, log_of
+from kubectl_llmdoctor.facts.endings import Ending, ending_of, log_of
 from kubectl_llmdoctor.facts.failed_models import FOREIGN, failed_models, failing_alike, unserved_from
 from kubectl_llmdoctor.facts.last_words import contradicted, last_words, nothing_else_after
 from kubectl_llmdoctor.facts.logs import Line, Log
@@ -72,10 +72,10 @@ _MANY_ANSWERS = 10
 #: Of fewer answers nothing follows for how many of a server's clients get something wrong; of its last refusals so many are looked at.
 _ANSWERS_OF_MANY, _LATE_REFUSALS, _TWO = 100, 20, 2
 #: Whom a server refuses a request, by its access log, so many lines at most below what it says of it.
-_REFUSED_TO, _ACCESS_BELOW = (
-    expression(r"(?<![\d.])(\d{1,3}(?:\.\d{1,3}){3}):\d{1,5} - \"POST /\S{0,200} HTTP/[\d.]{1,3}\\?\" 4\d\d\b"),
-    3,
+_REFUSED_TO = expression(
+    r"(?<![\d.])(\d{1,3}(?:\.\d{1,3}){3}):\d{1,5} - \"POST /\S{0,200} HTTP/[\d.]{1,3}\\?\" 4\d\d\b"
 )
+_ACCESS_BELOW = 3
 #: What is no more than the end of a program that a server refused, and so many lines of notes after its exception.
 _ENDS, _NOTES = ("crash-loop", "not-ready", "pod-failed", "rollout-stuck"), 4
 #: Exit codes that tell of a signal: somebody ended the program. git ends itself with 128, what Go's klog calls fatal with 255.
@@ -108,13 +108,11 @@ _LOADING_SECONDS = 600
 #: Nor does a model take so long to come and to load together.
 _NO_LOAD_SECONDS = 7200
 #: Unless a frame so few lines above, or a statement in it, is of a start: one that waited for its weights or its group as long.
-_OF_A_START, _FRAMES_ABOVE = (
-    expression(
-        r"(?: in |\.)(?:load_(?:model|weights)|init_device|from_pretrained|profile_run|determine_(?:available_memory|num_available_blocks)"
-        r"|_?initialize_(?:kv_caches?|from_config)|init_memory_pool|capture(?:_model)?|compile_or_warm_up_model|warm_?up)\b"
-    ),
-    120,
+_OF_A_START = expression(
+    r"(?: in |\.)(?:load_(?:model|weights)|init_device|from_pretrained|profile_run|determine_(?:available_memory|num_available_blocks)"
+    r"|_?initialize_(?:kv_caches?|from_config)|init_memory_pool|capture(?:_model)?|compile_or_warm_up_model|warm_?up)\b"
 )
+_FRAMES_ABOVE = 120
 #: By this a line calls itself a warning, or llama.cpp says that it computes without a GPU.
 _WARNS = expression(
     r".{0,120}?\b(?:WARNING|WARN)\b|^W\d{4} \d\d:|.{0,60}\[W[ \]]|ggml_cuda_init: failed to initialize CUDA: "
@@ -271,9 +269,20 @@ class _Wording:
     @cached_property
     def _ran_for_hours(self) -> bool:
         """Whether the instance whose log this is ended, and ran for longer than a model takes to come and to load."""
-        logs = self._subject.logs(self._pod)
-        own = [e for e in endings(self._pod) if self._container and e.container.name == self._container.name]
-        return any((e.seconds or 0) >= _NO_LOAD_SECONDS and log_of(e, logs) is self._log for e in own)
+        ended = self._ending
+        if ended is None or (ended.seconds or 0) < _NO_LOAD_SECONDS:
+            return False
+        return log_of(ended, self._subject.logs(self._pod)) is self._log
+
+    @cached_property
+    def _ending(self) -> Ending | None:
+        """How the last instance of the container ended, if that was with an error."""
+        return ending_of(self._container) if self._container is not None else None
+
+    @cached_property
+    def _engines(self) -> set[str]:
+        """The engines of the container, by name."""
+        return {e.name for e in self._subject.engines(self._pod) if self._container in (None, e.container)}
 
     def _is_harmless(self, line: Line) -> bool:
         """Whether a line says of itself that the program goes on without what it tells of."""
@@ -397,7 +406,7 @@ class _Wording:
         container, log, age = self._container, self._log, self._age
         if container is None or age is None or not (log.previous and self._pod.ready):
             return False
-        ran = next((e.seconds for e in endings(self._pod) if e.container.name == container.name), None)
+        ran = self._ending.seconds if self._ending is not None else None
         if ran is None or age < max(_PAST_SECONDS, _PAST_TIMES * ran):
             return False
         phase = phase_of(log)
@@ -469,9 +478,10 @@ class _Wording:
 
     def _has_ended(self) -> bool:
         """Whether the last instance of the container ended with an error, and by itself."""
-        own = [e for e in endings(self._pod) if self._container and e.container.name == self._container.name]
-        codes = [e.code for e in own if not e.terminated.lost]
-        return any(code and (code not in _BY_SIGNAL or code == _ABORTED) for code in codes)
+        if self._ending is None or self._ending.terminated.lost:
+            return False
+        code = self._ending.code
+        return bool(code) and (code not in _BY_SIGNAL or code == _ABORTED)
 
     def _ended_with(self, line: Line) -> bool:
         """Whether a program that asks a server ended of its refusal: it is the exception with which the log ends."""
@@ -554,13 +564,11 @@ class _Wording:
 
     def _silent(self) -> bool:
         """Whether the server logs no request that it answers, so that nothing tells how many there are beside one that fails."""
-        names = {e.name for e in self._subject.engines(self._pod) if self._container in (None, e.container)}
-        return bool(names) and names <= _SILENT and not self._log.holds('"POST ')
+        return bool(self._engines) and self._engines <= _SILENT and not self._log.holds('"POST ')
 
     def _loads_first(self) -> bool:
         """Whether it is a server that is up, whose engine has loaded its only model before it serves."""
-        names = {e.name for e in self._subject.engines(self._pod) if self._container in (None, e.container)}
-        return (self._pod.ready or self._pod.log_only) and bool(names) and names <= _LOAD_FIRST
+        return (self._pod.ready or self._pod.log_only) and bool(self._engines) and self._engines <= _LOAD_FIRST
 
     def _alike(self, line: Line) -> list[Line]:
         """All lines of the log that the pattern matches, of which a line is one."""

@@ -174,12 +174,10 @@ def _set(device: Device, hardware: Hardware) -> Iterator[tuple[str, str]]:
 
 def _short(pod: Pod, device: Device) -> Iterator[tuple[str, str]]:
     """What holds a GPU at full use far below its own limit of power, and its clocks down, for long."""
-    draws, limit, clock, most = (
-        device.power_watts,
-        device.power_limit_watts,
-        device.sm_clock_mhz,
-        device.max_sm_clock_mhz,
-    )
+    draws = device.power_watts
+    limit = device.power_limit_watts
+    clock = device.sm_clock_mhz
+    most = device.max_sm_clock_mhz
     if not (draws and limit and clock and most) or (device.utilization_percent or 0) < _FULL_USE:
         return
     if draws > _FAR_BELOW * limit or clock > _FAR_BELOW * most:

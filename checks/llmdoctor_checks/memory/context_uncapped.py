@@ -36,7 +36,7 @@ _USING = r"Using max model len (?P<tokens>\d{1,9})"
 _NO_CACHE = ("failed to allocate buffer for kv cache", "failed for self-attention cache")
 _CONTEXT, _TAKES = "n_ctx ", r"\bn_ctx {1,12}= (?P<tokens>\d{1,9})\b"
 
-_FLAGS = {"vllm": "--max-model-len", "sglang": "--context-length", "lmdeploy": "--session-len"}
+_ENGINES = ("vllm", "sglang", "lmdeploy")
 
 
 @check(
@@ -72,10 +72,10 @@ def context_uncapped(pod: Pod, engine: Engine, logs: Logs | None, sizing: Sizing
     """
     if engine.name == "llama.cpp" and logs is not None:
         yield from _of_llama(engine, logs)
-    if engine.name not in _FLAGS or engine.explicit("max_model_len"):
+    if engine.name not in _ENGINES or engine.explicit("max_model_len"):
         return
     container = engine.container
-    capped = "no " + _FLAGS[engine.name]
+    capped = "no " + engine.called("max_model_len")
     crashed = container.crashed
     named = engine.explicit("model") is not None  # without even a model the arguments are not all known
     refused = _refusal(logs, container.name) if logs and crashed and named and engine.found.argv_known else None
@@ -180,7 +180,7 @@ def _native(engine: Engine, logs: Logs | None) -> tuple[int | None, Evidence | N
 
 
 def _fixes(engine: Engine, fits: int | None, native: int = _LONG_TOKENS * 2) -> tuple[Fix, ...]:
-    flag = _FLAGS[engine.name]
+    flag = engine.called("max_model_len")
     usual = _LONG_TOKENS if native > _LONG_TOKENS else native // 2  # a cap at its own maximum would cap nothing
     tokens = fits // 16 * 16 if fits and fits >= 1024 else usual
     summary = (

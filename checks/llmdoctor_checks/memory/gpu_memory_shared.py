@@ -228,7 +228,7 @@ def _counted(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:
                     fixes.platform(
                         "See who else uses the GPU (shares by time slicing have no memory of their own), and give each a GPU "
                         "or a MIG slice, or less memory",
-                        f"kubectl get pods -A -o wide --field-selector spec.nodeName={pod.spec.node_name or 'NODE'}",
+                        fixes.pods_on(pod.spec.node_name or "NODE"),
                     ),
                 ),
                 order=line.order,
@@ -322,7 +322,7 @@ def _of_its_own(container: Container, *, asked: bool) -> Fix:
         return fixes.set_resource(container, "limits", "nvidia.com/gpu", "1", summary)
     return fixes.platform(
         "Give each engine a GPU or a MIG slice of its own; start engines that share one GPU after each other",
-        f"kubectl get pods -A -o wide --field-selector spec.nodeName={container.pod.spec.node_name or 'NODE'}",
+        fixes.pods_on(container.pod.spec.node_name or "NODE"),
     )
 
 
@@ -437,7 +437,7 @@ def _fixes(
         yield fixes.platform(
             f"Find out why {device.title} of {hardware.node} serves several pods (sharing, or a pod that sees all GPUs "
             "without asking for one), and give this pod a GPU of its own",
-            f"kubectl get pods -A -o wide --field-selector spec.nodeName={hardware.node}",
+            fixes.pods_on(hardware.node),
         )
     share = int((free / (device.memory_total_bytes or 1) - 0.02) * 100) / 100
     if engine and _share(engine) and share >= 0.3:

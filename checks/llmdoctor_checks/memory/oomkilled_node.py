@@ -507,12 +507,7 @@ def _kernel(ending: Ending, hardware: Hardware) -> tuple[str, str, Evidence] | N
 
 
 def _proof(
-    pod: Pod,
-    ending: Ending,
-    events: Events | None,
-    hardware: Hardware | None,
-    node: Node | None,
-    engine: Engine | None,
+    pod: Pod, ending: Ending, events: Events | None, hardware: Hardware | None, node: Node | None, engine: Engine | None
 ) -> tuple[str, str, Evidence] | None:
     """What shows that the node, not the container's limit, was full: confidence, why, evidence."""
     if hardware and next(hardware.kills(ending, whole_node=False), None) is not None:

@@ -185,9 +185,8 @@ def _only_shm(container: Container, name: str) -> bool:
 
 def _stated(pod: Pod, name: str) -> bool:
     """Whether an object says the volume's size, and not its operator, which gives every container one of its own."""
-    index = next(i for i, volume in enumerate(pod.spec.volumes) if volume.name == name)
     template = pod.template
-    return template is None or name in template.borrowed or template.states(f"/volumes/{index}/emptyDir/sizeLimit")
+    return template is None or name in template.borrowed or template.states(f"{_empty_dir(pod, name)}/sizeLimit")
 
 
 def _lender(pod: Pod, name: str) -> Item | None:

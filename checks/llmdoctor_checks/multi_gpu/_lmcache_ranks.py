@@ -46,10 +46,7 @@ def unequal(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         confidence="possible",
         summary=f"{pod.name} waits for its engine, which has {ours} tensor parallel ranks where the {side} side, {peer.pod.name}, has "
         f"{_ranks(peer)}: LMCache hands the cache from each rank to that of the same number.",
-        evidence=(
-            log_evidence(waits),
-            *((setting_evidence(engine.container, size),) if size else ()),
-        ),
+        evidence=(log_evidence(waits), *((setting_evidence(engine.container, size),) if size else ())),
         explains=("not-ready", "rollout-stuck"),
         fix=fixes.set_flags(
             engine,

@@ -15,35 +15,30 @@ _VARIABLES = (
 
 def further_networks(pod: Pod) -> bool:
     """Whether a pod may have other interfaces than `eth0` and `lo`: the host's, or those of a second network."""
-    if pod.spec.host_network or pod.spec.resource_claims or pod.partial:
-        return True
+    return bool(pod.spec.host_network or pod.spec.resource_claims or pod.partial or _attached(pod))
+
+
+def _attached(pod: Pod) -> bool:
+    """Whether annotations of a pod ask for another network (Multus, GKE)."""
     return any("networks" in key or "interfaces" in key for key in pod.annotations)
+
+
+def _has_device(pod: Pod) -> bool:
+    """Whether a pod asks for a device of a fast network, or mounts those of the host."""
+    if any(v.host_path and "infiniband" in v.host_path.path for v in pod.spec.volumes):
+        return True
+    resources = (name for c in pod.containers for name in (*c.spec.resources.limits, *c.spec.resources.requests))
+    return any(re.search(_FABRIC, name.lower()) for name in resources)
 
 
 def rdma_device(pod: Pod) -> bool:
     """Whether a pod may have an RDMA device: a resource, the host's devices, or a claim."""
-    if further_networks(pod) or any(v.host_path and "infiniband" in v.host_path.path for v in pod.spec.volumes):
-        return True
-    for container in pod.containers:
-        resources, security = container.spec.resources, container.spec.security_context
-        if security and security.privileged:
-            return True
-        if any(re.search(_FABRIC, name.lower()) for name in (*resources.limits, *resources.requests)):
-            return True
-    return False
+    contexts = (container.spec.security_context for container in pod.containers)
+    return further_networks(pod) or _has_device(pod) or any(context and context.privileged for context in contexts)
 
 
 def fabric(pod: Pod) -> bool:
     """Whether something of a pod speaks of a fast network between nodes."""
-    metadata = pod.obj.metadata
-    if any("networks" in str(key) or "interfaces" in str(key) for key in metadata.annotations):
+    if _attached(pod) or pod.spec.resource_claims or _has_device(pod):
         return True
-    if pod.spec.resource_claims or any(v.host_path and "infiniband" in v.host_path.path for v in pod.spec.volumes):
-        return True
-    for container in pod.containers:
-        resources = container.spec.resources
-        if any(re.search(_FABRIC, name.lower()) for name in (*resources.limits, *resources.requests)):
-            return True
-        if any(re.match(_VARIABLES, name) for name in container.env):
-            return True
-    return False
+    return any(re.match(_VARIABLES, name) for container in pod.containers for name in container.env)

@@ -132,10 +132,8 @@ def _decode(container: Container, log: Log) -> tuple[str, Line, Line] | None:
     for steps in of_ranks:
         last, awaited = steps[-1], steps[-1].count("transfer-req")
         still = _since(steps, _stands)
-        seconds, running = (
-            _lasts([step.line for step in still]),
-            max((x.count("running-req") for x in still), default=0),
-        )
+        seconds = _lasts([step.line for step in still])
+        running = max((x.count("running-req") for x in still), default=0)
         if seconds is None or awaited < _FEWEST or running * _FEWEST > awaited:
             continue
         # where one comes for each that goes there are as many, too; what a probe asks for comes from nowhere

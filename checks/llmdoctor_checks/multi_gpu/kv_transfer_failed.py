@@ -242,10 +242,7 @@ def _without_cuda(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Fin
                 setting_evidence(container, config),
             ),
             fix=fixes.set_env(
-                container,
-                _TRANSPORTS,
-                f"{named.value},cuda_copy,cuda_ipc",
-                f"Add CUDA's transports to {_TRANSPORTS}",
+                container, _TRANSPORTS, f"{named.value},cuda_copy,cuda_ipc", f"Add CUDA's transports to {_TRANSPORTS}"
             ),
         )
 

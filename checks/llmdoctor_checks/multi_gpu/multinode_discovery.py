@@ -20,6 +20,7 @@ from kubectl_llmdoctor.api import (
     Subject,
     check,
     dig,
+    ending_of,
     endings,
     expression,
     fixes,
@@ -159,7 +160,7 @@ def _of_a_hidden_leader(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterat
         if leader.metadata.name == pod.name or not _selects(service, pod.obj) or not (asked := _asked(pod, leader)):
             continue
         container, name, place = asked
-        if not _waited(pod, container, logs):
+        if not _waited(container, logs):
             continue
         yield Finding(
             confidence="likely" if logs else "possible",
@@ -501,9 +502,9 @@ def _selects(service: Item, pod: k8s.Pod) -> bool:
     return bool(wanted) and all(str(pod.metadata.labels.get(key)) == value for key, value in wanted.items())
 
 
-def _waited(pod: Pod, container: Container, logs: Logs | None) -> bool:
+def _waited(container: Container, logs: Logs | None) -> bool:
     """Whether a container runs, or ended after a while and over nothing else: who never ran has asked nobody."""
-    ending = next((e for e in endings(pod) if e.container.name == container.name), None)
+    ending = ending_of(container)
     if ending is None:
         return container.running
     killed = ending.oom_killed or ending.signal not in ("", "SIGKILL", "SIGTERM")

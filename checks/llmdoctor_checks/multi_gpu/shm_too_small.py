@@ -58,10 +58,8 @@ _WORKER_LOST = (
 _TAKES_IMAGES = ("MM cache hit rate", "Encoder cache will be initialized")
 _CHECKS_ITS_QUEUES = "0.32"
 #: What a process prints that dies of something else, and how far above.
-_SAYS_WHY, _LINES_BEFORE = (
-    r"ERROR|Traceback|Error: |Fatal |Failed: |Segmentation fault|Caught signal|CUDA error|[Kk]illed",
-    80,
-)
+_SAYS_WHY = r"ERROR|Traceback|Error: |Fatal |Failed: |Segmentation fault|Caught signal|CUDA error|[Kk]illed"
+_LINES_BEFORE = 80
 
 #: What launchers print of a process of theirs that SIGBUS ended (TGI; SGLang, vLLM; torchrun, also in its table; Python's spawn).
 _ENDED_BY_SIGBUS = (

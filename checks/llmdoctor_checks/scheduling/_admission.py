@@ -221,10 +221,8 @@ def _taken(message: str) -> bool:
 
 #: What a critical pod, a static one mostly, lacks on its node even without all that the kubelet may end for it
 #: (`preemption/preemption.go`); of CPUs it counts thousandths.
-_UNRECLAIMED, _LACKS = (
-    "no set of running pods found to reclaim resources: [",
-    r"\(res: ([^\s,]{1,300}), q: (\d{1,20})\)",
-)
+_UNRECLAIMED = "no set of running pods found to reclaim resources: ["
+_LACKS = r"\(res: ([^\s,]{1,300}), q: (\d{1,20})\)"
 
 
 def _unreclaimed(message: str) -> dict[str, int]:
@@ -308,9 +306,7 @@ def _again(pod: Pod, subject: Subject) -> Fix:
     else:
         text = f"Free {_IN_WORDS[resource](asked - free)} on {node}, or ask for less in {fixes.edited(pod)}: {has}, and {wants}"
     return fixes.advice(
-        f"{text}; then delete the refused pod, which stays as it is{fixes.lone(pod)}",
-        f"kubectl get pods -A -o wide --field-selector spec.nodeName={node}",
-        delete,
+        f"{text}; then delete the refused pod, which stays as it is{fixes.lone(pod)}", fixes.pods_on(node), delete
     )
 
 
@@ -349,7 +345,7 @@ def _static(node: str, lacks: str) -> Fix:
     return fixes.platform(
         f"Free {lacks or 'what it asks for'} on {node}, or ask for less in its manifest there, then restart the kubelet: it does not try a "
         "static pod that it refused again by itself, and deleting it here does nothing",
-        f"kubectl get pods -A -o wide --field-selector spec.nodeName={node}",
+        fixes.pods_on(node),
         fixes.on_node(node, "systemctl restart kubelet"),
     )
 

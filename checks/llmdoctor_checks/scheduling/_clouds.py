@@ -47,11 +47,9 @@ _QUOTAS = {
     "trn": ("Running On-Demand Trn instances", "L-2C3B7624", "All Trn Spot Instance Requests", "L-5480EFD2"),
     "dl": ("Running On-Demand DL instances", "L-6E869C2A", "All DL Spot Instance Requests", "L-85EED4F7"),
 }
-_TYPE, _CAPACITY, _ZONE = (
-    "node.kubernetes.io/instance-type",
-    "karpenter.sh/capacity-type",
-    "topology.kubernetes.io/zone",
-)
+_TYPE = "node.kubernetes.io/instance-type"
+_CAPACITY = "karpenter.sh/capacity-type"
+_ZONE = "topology.kubernetes.io/zone"
 _POOL = "karpenter.sh/nodepool"
 #: Labels of machines that a cloud takes back (Karpenter's, those of GKE, EKS and AKS), and the value of others, where these have one.
 SPOT = (
@@ -153,17 +151,13 @@ def _unavailable(text: str, pool: str) -> Fix | None:
 def _of_azure(text: str) -> Fix | None:
     short, approved, named = _AZURE.search(text), _APPROVED.search(text), _FAMILY.search(text)
     if short:
-        family, region, to = (
-            short["family"],
-            short["region"],
-            f"by {int(short['asked']) - int(short['left'])} vCPUs or more",
-        )
+        family = short["family"]
+        region = short["region"]
+        to = f"by {int(short['asked']) - int(short['left'])} vCPUs or more"
     elif approved:
-        family, region, to = (
-            approved["family"].removesuffix(" Cores"),
-            approved["region"],
-            f"to {approved['limit']} vCPUs or more",
-        )
+        family = approved["family"].removesuffix(" Cores")
+        region = approved["region"]
+        to = f"to {approved['limit']} vCPUs or more"
     elif named:
         family, region = named["family"].removesuffix(" Cores"), "its region"
         to = (

@@ -53,11 +53,9 @@ def larger(pending: Pending, pool: Pool) -> Fix | None:
     for family, number in _by_size(families):
         size = f"{number if number > 1 else ''}xlarge"
         machine = f"{family}.{size}"
-        gpus, cpus, memory = (
-            count_on(machine) or 0,
-            4 * number * _CPUS,
-            4 * number * _FAMILIES[family][1] * GIB * _MEMORY,
-        )
+        gpus = count_on(machine) or 0
+        cpus = 4 * number * _CPUS
+        memory = 4 * number * _FAMILIES[family][1] * GIB * _MEMORY
         if gpus * 1000 < (asked["nvidia.com/gpu"] or 0) or cpus * 1000 < (asked.get("cpu") or 0):
             continue
         if memory * 1000 < (asked.get("memory") or 0):

@@ -42,25 +42,27 @@ Obstacle = Literal[
 #: then what somebody broke (device plugin, cordon), then a shortage, last what the pod asks for by name and keeps.
 PRIORITY: tuple[Obstacle, ...] = get_args(Obstacle)
 
-IDS: dict[Obstacle, str] = {
-    "claim": "dra-claim-pending",
-    "volume": "pvc-unbound",
-    "spread": "pod-spread-unsatisfied",
-    "pod-affinity": "node-selector-mismatch",
-    "ports": "host-port-conflict",
-    "pods": "pods-per-node-limit",
-    "ephemeral": "ephemeral-storage-insufficient",
-    "extended": "extended-resource-insufficient",
-    "cpu-memory": "cpu-memory-insufficient",
-    "plugin": "device-plugin-down",
-    "node": "node-not-ready",
-    "own-taint": "taint-untolerated",
-    "gpu": "gpu-insufficient",
-    "taint": "taint-untolerated",
-    "gpu-size": "gpu-request-exceeds-node",
-    "absent": "gpu-resource-absent",
-    "selector": "node-selector-mismatch",
+#: The cause that each makes, and how it is said where it stands in the way beside another.
+_SAID: dict[Obstacle, tuple[str, str]] = {
+    "claim": ("dra-claim-pending", "a claim is not allocated"),
+    "volume": ("pvc-unbound", "a volume is not available"),
+    "spread": ("pod-spread-unsatisfied", "other pods repel it"),
+    "pod-affinity": ("node-selector-mismatch", "it must stand beside a pod that is not there"),
+    "ports": ("host-port-conflict", "a host port is taken"),
+    "pods": ("pods-per-node-limit", "there are as many pods as allowed"),
+    "ephemeral": ("ephemeral-storage-insufficient", "ephemeral storage is short"),
+    "extended": ("extended-resource-insufficient", "another device is short"),
+    "cpu-memory": ("cpu-memory-insufficient", "CPU or memory is short"),
+    "plugin": ("device-plugin-down", "devices are not advertised"),
+    "node": ("node-not-ready", "the node is not fit for new pods"),
+    "own-taint": ("taint-untolerated", "a taint keeps it off"),
+    "gpu": ("gpu-insufficient", "the GPUs are taken"),
+    "taint": ("taint-untolerated", "a taint keeps it off"),
+    "gpu-size": ("gpu-request-exceeds-node", "it asks for more GPUs than there are"),
+    "absent": ("gpu-resource-absent", "the resource has another name there"),
+    "selector": ("node-selector-mismatch", "the selector does not match"),
 }
+IDS = {obstacle: id for obstacle, (id, _) in _SAID.items()}
 
 #: What stands in the way by other objects: volumes, pods, claims. The scheduler looks at it last.
 OF_OTHERS: dict[Kind, Obstacle] = {
@@ -113,6 +115,11 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
 
     def on(self, verdict: NodeVerdict) -> tuple[Reason, ...]:
         return tuple(r for r in verdict.reasons if obstacle_of(verdict.node, r) == self.obstacle)
+
+    @property
+    def beside(self) -> str:
+        """What else stands in the way there, in words; empty where nothing does."""
+        return " and ".join(_SAID[obstacle][1] for obstacle in self.also)
 
     @property
     def order(self) -> float:

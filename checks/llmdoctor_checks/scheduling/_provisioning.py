@@ -18,8 +18,8 @@ from kubectl_llmdoctor.api import (
     milli,
     rows,
     show_taint,
-    tolerated,
     top_of,
+    untolerated,
     words,
 )
 from llmdoctor_checks.scheduling._claims import VolumeClaim, nowhere, volume_where
@@ -128,11 +128,7 @@ def _helped(pod: k8s.Pod, claim: VolumeClaim, cluster: Cluster, maker: str) -> F
     """What brings the helper to the node: of taints it tolerates none but what its provisioner gives it."""
     node = _selected(claim) or "its node"
     known = next((n for n in cluster.all(k8s.Node, "Node") if n.metadata.name == node), None)
-    taints = [
-        show_taint(t)
-        for t in (known.spec.taints if known else ())
-        if t.effect != "PreferNoSchedule" and not tolerated(t, pod.spec.tolerations)
-    ]
+    taints = [show_taint(t) for t in untolerated(known.spec.taints, pod.spec.tolerations)] if known else []
     ref, who = f"{pod.metadata.namespace}/{pod.metadata.name}", maker or "the provisioner"
     look = f"kubectl -n {pod.metadata.namespace} describe pod {pod.metadata.name}"
     if not taints:

@@ -543,7 +543,7 @@ def _without(stop: Stop, refs: list[str], why: str) -> Iterator[Change]:
     commands = [c for commands in each for c in commands]
     by_hand = not all(each)
     if by_hand:
-        commands = [f"kubectl get pods -A -o wide --field-selector spec.nodeName={stop.node.name}"]
+        commands = [fixes.pods_on(stop.node.name)]
     yield Change(text=text, gone=tuple(refs), commands=tuple(commands), by_hand=by_hand, owner="platform")
 
 

@@ -30,7 +30,7 @@ from kubectl_llmdoctor.api import (
     say_seconds,
     simulates,
 )
-from llmdoctor_checks.scheduling._obstacles import Cause, Obstacle
+from llmdoctor_checks.scheduling._obstacles import Cause
 
 #: Node lines in one finding, and holders named on one node.
 _MOST_NODES = 4
@@ -38,27 +38,6 @@ _MOST_HOLDERS = 4
 
 #: Characters of what a program says, in one summary.
 _LONGEST = 240
-
-#: What else stands in the way on the same nodes, in words.
-_ALSO: dict[Obstacle, str] = {
-    "claim": "a claim is not allocated",
-    "volume": "a volume is not available",
-    "spread": "other pods repel it",
-    "pod-affinity": "it must stand beside a pod that is not there",
-    "ports": "a host port is taken",
-    "pods": "there are as many pods as allowed",
-    "ephemeral": "ephemeral storage is short",
-    "extended": "another device is short",
-    "cpu-memory": "CPU or memory is short",
-    "plugin": "devices are not advertised",
-    "node": "the node is not fit for new pods",
-    "own-taint": "a taint keeps it off",
-    "gpu": "the GPUs are taken",
-    "taint": "a taint keeps it off",
-    "gpu-size": "it asks for more GPUs than there are",
-    "absent": "the resource has another name there",
-    "selector": "the selector does not match",
-}
 
 #: What any reason for a pod to wait explains.
 EXPLAINS = (
@@ -82,7 +61,7 @@ def finding(
     explains: tuple[str, ...] = (),
 ) -> Finding:
     """The finding of a cause: the scheduler's words first, then what this check adds."""
-    ending = f" That alone is not enough there: {' and '.join(_ALSO[o] for o in found.also)}." if found.also else ""
+    ending = f" That alone is not enough there: {found.beside}." if found.also else ""
     if pending.unread and found.confidence == "possible":
         ending += f" The cluster's {' and '.join(pending.unread)} were not read, and may tell another cause."
     return Finding(
@@ -243,7 +222,7 @@ def shared_by(pending: Pending, container: Container, most: int) -> tuple[int, s
 
     Ollama and llama.cpp take as many as there are. What is no engine may take any number, and is told of it as it likes.
     """
-    engine = _engine_in(pending, container)
+    engine = pending.subject.engine_of(container)
     if engine is None:
         return most, " (and as many workers in what it runs)"
     size = engine.get("tensor_parallel_size")
@@ -264,10 +243,6 @@ def _with_so_many(engine: Engine, container: Container, count: int) -> int | Non
     return size // gpus * count if isinstance(size, int) and size and gpus and size % gpus == 0 else None
 
 
-def _engine_in(pending: Pending, container: Container) -> Engine | None:
-    return next((e for e in pending.subject.engines(pending.pod) if e.container.name == container.name), None)
-
-
 def asked_in(pending: Pending, resource: str) -> Iterator[Evidence]:
     """Where the pod asks for a resource, with the quantity as it was written."""
     for container in asking(pending, resource)[:2]:
@@ -277,11 +252,6 @@ def asked_in(pending: Pending, resource: str) -> Iterator[Evidence]:
         yield pod_evidence(container, f"resources.{kind}", f"{resource}: {quantity}")
 
 
-def look(node: str) -> str:
-    """The command that lists what runs on a node."""
-    return f"kubectl get pods -A -o wide --field-selector spec.nodeName={node}"
-
-
 def scaling_lines(pending: Pending) -> Iterator[Evidence]:
     """The newest word of an autoscaler on this pod."""
     yield from (event_evidence(event, pending.pod.cluster) for event in pending.scaling[-1:])
@@ -289,7 +259,7 @@ def scaling_lines(pending: Pending) -> Iterator[Evidence]:
 
 def told_of(pending: Pending, container: Container, count: int) -> list[dict[str, Any]]:
     """The change of the engine's tensor parallel size that goes with so many GPUs, where it goes with those that are asked for."""
-    engine = _engine_in(pending, container)
+    engine = pending.subject.engine_of(container)
     size = _with_so_many(engine, container, count) if engine else None
     if engine is None or size is None or container.gpus == count:
         return []

@@ -22,7 +22,7 @@ from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import one_more, ways
 from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._told import told
-from llmdoctor_checks.scheduling._words import asked_in, finding, look, node_lines, nodes_said, number_of, scaling_lines
+from llmdoctor_checks.scheduling._words import asked_in, finding, node_lines, nodes_said, number_of, scaling_lines
 
 
 @check("cpu-memory-insufficient", since="0.1")
@@ -96,7 +96,7 @@ def _fixes(pending: Pending, found: Cause, best: NodeVerdict | None) -> Iterator
         text = (
             f"Request less in {fixes.edited(pending.pod)}, or free {best.node.name}: other pods request the rest of it"
         )
-        yield fixes.advice(text, look(best.node.name))
+        yield fixes.advice(text, fixes.pods_on(best.node.name))
     elif not best:
         asks = " and ".join(
             f"{say_amount(name, n)} {name}" for name in ("cpu", "memory") if (n := pending.requests.get(name))

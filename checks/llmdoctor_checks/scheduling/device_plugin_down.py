@@ -685,7 +685,7 @@ def _by_answer(pod: Pod, text: str, cluster: Cluster) -> Iterator[Fix]:
         yield fixes.platform(
             f"Give the device plugin's container {lacking['program']}, which it runs to hand out the device and does not find: mount the "
             "node's into its DaemonSet at one of the places where it looks, or turn off the kind of sharing that needs it",
-            f"kubectl get pods -A -o wide --field-selector spec.nodeName={pod.spec.node_name} | grep -i device-plugin",
+            f"{fixes.pods_on(pod.spec.node_name)} | grep -i device-plugin",
         )
     if _TOO_LONG in text:
         yield fixes.platform(
@@ -743,7 +743,7 @@ def _as_told(cluster: Cluster, node: str, plugins: list[k8s.Pod]) -> Iterator[Fi
             "NVIDIA_DRIVER_ROOT (nvidiaDriverRoot of its chart) is / for a driver that is installed on the node, /run/nvidia/driver for "
             "that of the GPU operator, whose validator's pod writes it to /run/nvidia/validations/driver-ready: restart that one there, as "
             "a reboot takes the file away",
-            f"kubectl get pods -A -o wide --field-selector spec.nodeName={node} | grep -i -e validator -e driver -e plugin",
+            f"{fixes.pods_on(node)} | grep -i -e validator -e driver -e plugin",
             fixes.on_node(
                 node,
                 f"sh -c 'cat /run/nvidia/validations/driver-ready; find / /run/nvidia/driver -xdev -name {lost['file']}'",
@@ -873,7 +873,7 @@ def _restart(cluster: Cluster, node: str, resource: str = "", *, runs: bool = Fa
         yield fixes.platform(
             f"Restart the device plugin's pod on {node}, which calls {given - listed} of {given} {named} unhealthy until then; where it "
             "does so again, the GPU should be reset or replaced",
-            f"kubectl get pods -A -o wide --field-selector spec.nodeName={node} | grep -i device-plugin",
+            f"{fixes.pods_on(node)} | grep -i device-plugin",
             *([fixes.on_node(node, "nvidia-smi")] if named.startswith("nvidia.com/") else []),
         )
     elif runs or _registered_once(cluster, node):

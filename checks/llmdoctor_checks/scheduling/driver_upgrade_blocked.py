@@ -171,7 +171,7 @@ def _fixes(node: Node, pods: list[Holder]) -> Iterator[Fix]:
     if _state(node) in _WAITING:
         yield fixes.platform(
             f"See which jobs and pods of {node.name} the upgrade waits for, and end them or let them move; the operator then goes on",
-            f"kubectl get pods -A -o wide --field-selector spec.nodeName={node.name}",
+            fixes.pods_on(node.name),
             f"kubectl get events -A --field-selector involvedObject.name={node.name}",
         )
         return

@@ -9,7 +9,7 @@ from llmdoctor_checks.scheduling._by_nodes import scattered
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import Change, Stop, fewer, fewest, ways
 from llmdoctor_checks.scheduling._separation import cause
-from llmdoctor_checks.scheduling._words import asked_in, asking, finding, holders_of, look, node_lines, shared_by
+from llmdoctor_checks.scheduling._words import asked_in, asking, finding, holders_of, node_lines, shared_by
 
 
 @check("gpu-fragmented", since="0.1")
@@ -69,7 +69,7 @@ def _fixes(pending: Pending, found: Cause, asked: int, frees: dict[str, int]) ->
         yield from fewer(stop)
 
     offered = ways(pending, found, packed) if found.obstacle == "gpu" else []
-    yield from offered or [fixes.platform("Free more GPUs on one of these nodes", look(min(frees)))]
+    yield from offered or [fixes.platform("Free more GPUs on one of these nodes", fixes.pods_on(min(frees)))]
     most = max(frees.values())
     containers = asking(pending, found.resource)
     if most and containers and not offered:

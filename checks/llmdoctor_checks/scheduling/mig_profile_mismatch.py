@@ -106,7 +106,7 @@ def manager_log(node: Node) -> Fix:
     config = node.labels.get(MIG_CONFIG, "")
     label = f"kubectl label node {node.name} --overwrite {MIG_CONFIG}="
     again = (f"{label}all-disabled", f"{label}{config}") if config and config != "all-disabled" else ()
-    look = f"kubectl get pods -A -o wide --field-selector spec.nodeName={node.name} | grep mig-manager"
+    look = f"{fixes.pods_on(node.name)} | grep mig-manager"
     if managers:
         look = f"kubectl -n {managers[0].namespace} logs {managers[0].name}"
     if _NO_CONFIG in said:

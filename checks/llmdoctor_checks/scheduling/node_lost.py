@@ -32,9 +32,8 @@ def node_lost(pod: Pod, subject: Subject, events: Events | None, node: Node | No
     if found is None or found.kind not in ("lost", "rebooted"):
         return
     name = pod.spec.node_name or "its node"
-    if (
-        pod.status.reason == "NodeAffinity" and pod.status.phase == "Failed" and node and node.ready
-    ):  # it was made anew under its name
+    # it was made anew under its name
+    if pod.status.reason == "NodeAffinity" and pod.status.phase == "Failed" and node and node.ready:
         yield lost(
             found,
             f"{pod.name} lost its node {name}: {found.why}",

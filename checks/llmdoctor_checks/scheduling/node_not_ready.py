@@ -296,7 +296,7 @@ def _fixes(pending: Pending, found: Cause) -> Iterator[Fix]:
             yield fixes.platform(
                 f"See whether what takes the taint {early[0]} away runs on {first.name} (the pod of its DaemonSet), and restart it "
                 "there: some take it away only when they start",
-                f"kubectl get pods -A -o wide --field-selector spec.nodeName={first.name}",
+                fixes.pods_on(first.name),
             )
         else:
             yield _mended(first)

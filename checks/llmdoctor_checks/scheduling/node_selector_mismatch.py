@@ -23,7 +23,7 @@ from kubectl_llmdoctor.api import (
     rows,
     show_taint,
     table,
-    tolerated,
+    untolerated,
 )
 from llmdoctor_checks.scheduling._admission import refused_for
 from llmdoctor_checks.scheduling._demands import names_machine, states
@@ -145,7 +145,7 @@ def _fixes(pending: Pending, found: Cause, unmet: tuple[Mismatch, ...]) -> Itera
         yield fixes.platform(
             f"See why {miss.key} is {miss.have} on {node}: what sets that label (a model agent, an operator) says so in its log or its "
             "object's status, and sets it again when that is fixed",
-            f"kubectl get pods -A -o wide --field-selector spec.nodeName={node}",
+            fixes.pods_on(node),
         )
     elif unmet and not offered:
         demands = "; ".join(dict.fromkeys(m.demand for m in unmet))
@@ -186,7 +186,7 @@ def _meant(pending: Pending) -> Fix | None:
     ]
     if not fitting:
         return None
-    taints = [t for t in fitting[0].taints if t.effect != "PreferNoSchedule" and not tolerated(t, pod.spec.tolerations)]
+    taints = list(untolerated(fitting[0].taints, pod.spec.tolerations))
     if any(is_state_taint(t) for t in taints):
         return None
     pairs = ", ".join(f"{key}: {value}" for key, value in chosen.items())

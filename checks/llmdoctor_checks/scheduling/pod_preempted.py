@@ -97,7 +97,7 @@ def _above(pod: Pod, events: Events | None, priority: str, why: str) -> Fix:
         return fixes.platform(
             f"Leave room on {node} for the pods of the node itself, above which no PriorityClass is: request less there, or reserve it for "
             "them (systemReserved of the kubelet)",
-            f"kubectl get pods -A -o wide --field-selector spec.nodeName={node}",
+            fixes.pods_on(node),
         )
     if "because of reclaim" in why:
         queue = pod.annotations.get("scheduling.volcano.sh/queue-name") or "default"

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from kubectl_llmdoctor.api import Finding, Pending, Pod, Subject, check, fixes
 from llmdoctor_checks.scheduling._admission import refused_for
 from llmdoctor_checks.scheduling._separation import cause
-from llmdoctor_checks.scheduling._words import finding, look, node_lines, nodes_said, number_of
+from llmdoctor_checks.scheduling._words import finding, node_lines, nodes_said, number_of
 
 
 @check("pods-per-node-limit", since="0.1")
@@ -39,7 +39,7 @@ def pods_per_node_limit(pod: Pod, pending: Pending | None, subject: Subject) -> 
     fix = fixes.platform(
         f"Raise maxPods of the kubelet of {name or 'these nodes'}{above} (where the network has as many addresses{_of_eks(pending)}), or "
         f"move pods that need no GPU off {'it' if name or number_of(found) == 1 else 'them'}, or add a node",
-        *([look(name)] if name else []),
+        *([fixes.pods_on(name)] if name else []),
     )
     yield finding(pending, found, summary, node_lines(pending, found), [fix])
 

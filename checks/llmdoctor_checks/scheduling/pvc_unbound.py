@@ -28,8 +28,8 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     requests_of,
     rows,
-    tolerated,
     top_of,
+    untolerated,
     usage_of,
     words,
     workload_evidence,
@@ -635,7 +635,7 @@ def _there(pod: Pod, claim: str, node: str) -> Iterator[Fix]:
     used = usage_of(pod.cluster).used(node)
     if not isinstance(known, k8s.Node) or known.spec.unschedulable or not pod.cluster.complete_on(node):
         return
-    kept = [t for t in known.spec.taints if t.effect != "PreferNoSchedule" and not tolerated(t, pod.spec.tolerations)]
+    kept = any(untolerated(known.spec.taints, pod.spec.tolerations))
     if kept or mismatches(pod.spec, node, known.metadata.label_texts):
         return
     for resource, amount in requests_of(pod.obj).items():

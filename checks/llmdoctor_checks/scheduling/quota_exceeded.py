@@ -532,10 +532,8 @@ def _before(pod: Pod, subject: Subject, lacks: str) -> tuple[str, Fix] | None:
 
 def _short_of(subject: Subject, pod: Pod, found: re.Match[str]) -> tuple[str, Raised | None, list[Fix]]:
     """What a queue has too little of in words, its quota raised by that, and what else helps."""
-    elastic, lacks = (
-        found["elastic"] or found["capacity"],
-        found["lacks"] or ", ".join((found["exceeds"] or "").split()),
-    )
+    elastic = found["elastic"] or found["capacity"]
+    lacks = found["lacks"] or ", ".join((found["exceeds"] or "").split())
     if found["queue"]:
         preempted = fixes.advice("Let it be preempted (a PriorityClass below 100): then it may borrow beyond the quota")
         why = f"{found['asked']} asked, {found['used']} of {found['quota']} held by pods that cannot be preempted"
@@ -570,10 +568,8 @@ def _held_back(subject: Subject, pod: Pod, found: re.Match[str], evidence: Evide
     elif found["volcano"]:
         exact = of_volcano(pod, subject, _names(found["lacks"] or ""))
         if before := _before(pod, subject, found["lacks"] or ""):
-            full, exact = (
-                f"{queue} has too little left of {found['lacks']}, with none of it in use: {before[0]}",
-                Raised(before[1], True),
-            )
+            full = f"{queue} has too little left of {found['lacks']}, with none of it in use: {before[0]}"
+            exact = Raised(before[1], True)
     shown = f"queues.scheduling.{'run.ai' if found['queue'] or found['over'] else 'volcano.sh'} -o wide"
     shown = "elasticquotas.scheduling.sigs.k8s.io -A" if by_elastic else shown
     wait = fixes.advice(

@@ -82,9 +82,7 @@ def topology_refused(pod: Pod, node: Node | None, subject: Subject, cluster: Clu
         else (
             *_rounded(pod),
             fixes.advice(
-                f"{advice}{fixes.lone(pod)}",
-                f"kubectl get pods -A -o wide --field-selector spec.nodeName={where}",
-                f"kubectl -n {pod.namespace} delete pod {pod.name}",
+                f"{advice}{fixes.lone(pod)}", fixes.pods_on(where), f"kubectl -n {pod.namespace} delete pod {pod.name}"
             ),
             *_apart(summary),
         ),

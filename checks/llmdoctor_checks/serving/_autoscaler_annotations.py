@@ -2,7 +2,18 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Engine, Finding, Fix, Metrics, Subject, Workload, dig, fixes, workload_evidence
+from kubectl_llmdoctor.api import (
+    Engine,
+    Finding,
+    Fix,
+    Metrics,
+    Subject,
+    Workload,
+    dig,
+    fixes,
+    pointer_to,
+    workload_evidence,
+)
 from llmdoctor_checks.serving._rescale import concurrency_of, followed
 
 _CLASS = "autoscaling.knative.dev/class"
@@ -46,7 +57,7 @@ def _concurrency(engine: Engine, workload: Workload, path: str, metrics: Metrics
         return fixes.advice(f"Scale on concurrency (Knative), or on {followed(engine)} (KEDA), in {workload.ref}")
     where = path.partition("[")[0]
     annotations = dig(workload.raw, where)
-    at = "/" + where.replace(".", "/")
+    at = pointer_to(where)
     operations = [
         {"op": "add", "path": f"{at}/autoscaling.knative.dev~1class", "value": "kpa.autoscaling.knative.dev"},
         {"op": "add", "path": f"{at}/autoscaling.knative.dev~1metric", "value": "concurrency"},

@@ -27,6 +27,7 @@ from kubectl_llmdoctor.api import (
     fixes,
     object_evidence,
     parse_time,
+    pointer_to,
     rows,
     say_seconds,
 )
@@ -145,11 +146,7 @@ def _not_used(pod: Pod, engine: Engine, scaler: Scaler, subject: Subject) -> Fin
         summary=f"KEDA cannot use {scaler.ref} as it stands and scales {engine.label} by nothing: {sentence(why)}"
         + (" There are 0 replicas, and nothing else makes one." if asleep else "")
         + (f" It has said so for {told[0]}." if told and lasts else ""),
-        evidence=(
-            *events[-1:],
-            condition_evidence(scaler.item, said),
-            *scaler.quoted,
-        ),
+        evidence=(*events[-1:], condition_evidence(scaler.item, said), *scaler.quoted),
         explains=("scale-from-zero-blind",),
         fix=fixes.advice(
             f"Give the trigger of {scaler.ref} the {missing[1]} that it lacks"
@@ -182,11 +179,7 @@ def _reads_nothing(
         severity="warning",
         summary=f"{scaler.ref} reads 0 for what it scales {engine.label} on, and does nothing. Meanwhile {queue[0]}, and "
         f"{stays(acting)}: what it asks for finds nothing of this engine.",
-        evidence=(
-            object_evidence(hpa, "status.currentMetrics", "0"),
-            *scaler.quoted,
-            queue[1],
-        ),
+        evidence=(object_evidence(hpa, "status.currentMetrics", "0"), *scaler.quoted, queue[1]),
         explains=("queue-growing", "kv-cache-saturated"),
         fix=_by_hand(engine, scaler),
     )
@@ -203,10 +196,8 @@ def flaps(pod: Pod, engine: Engine, scaler: Scaler, rescale: Fix) -> Finding | N
     window = dig(acting.item.raw, "spec.behavior.scaleDown.stabilizationWindowSeconds")
     short = isinstance(window, int) and window < _WINDOW
     # an adapter may name it with an underscore for the colon
-    looks, queue = (
-        [look.name.replace(":", "_") for look in scaler.looks],
-        (queue_metric(engine) or "?").replace(":", "_"),
-    )
+    looks = [look.name.replace(":", "_") for look in scaler.looks]
+    queue = (queue_metric(engine) or "?").replace(":", "_")
     alone = len(looks) == 1 and queue in looks[0] and not re.search(r"running|usage", looks[0])
     if not (short or alone) or min(more, fewer) < _FLAPS:
         return None
@@ -386,10 +377,9 @@ def _by_hand(engine: Engine, scaler: Scaler) -> Fix:
         if not isinstance(wanted, str) or (label == said[1] and (said[3] == wanted or said[2] == "=~")):
             continue
         query = look.text.replace(said[0], f'{label}="{wanted}"')
-        pointer = "/" + look.path.replace("[", "/").replace("]", "").replace(".", "/")
         summary = f'Ask for {label}="{wanted}" in place of {said[0]}, which no series of {engine.title} has'
         if look.path.endswith("query"):
-            return fixes.set_field(scaler.item, pointer, query, summary, owner="platform")
+            return fixes.set_field(scaler.item, pointer_to(look.path), query, summary, owner="platform")
     return fixes.platform(
         f"Put what {scaler.ref} asks for to Prometheus by hand ({look.text[:200]}), and correct the labels in it that no series has (the "
         "name of a pool, namespace, model), or let the metrics be scraped",

@@ -22,6 +22,7 @@ from kubectl_llmdoctor.api import (
     expression,
     fixes,
     object_evidence,
+    pointer_to,
     rows,
 )
 from kubectl_llmdoctor.catalog.metrics import ENGINES, metric, metrics_of
@@ -239,9 +240,8 @@ def renamed(scaler: Scaler, look: Look, gone: tuple[str, str]) -> Fix:
     """What the engine emits in place of what it does not, where both say the same."""
     if gone[0] not in look.text or not alike(*gone):
         return fixes.advice(f"Scale on {gone[1]} in {scaler.ref}")
-    pointer = look.path.replace("[", "/").replace("]", "").replace(".", "/")
     tail = "" if look.path.endswith("query") else "/" + _member(scaler, look) + "/metric/name"
-    operation = {"op": "replace", "path": f"/{pointer}{tail}", "value": look.text.replace(*gone)}
+    operation = {"op": "replace", "path": pointer_to(look.path) + tail, "value": look.text.replace(*gone)}
     return fixes.patch_object(scaler.item, f"Scale on {gone[1]}", [operation])
 
 

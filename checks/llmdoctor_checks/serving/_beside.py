@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 from kubectl_llmdoctor.api import (
+    Backend,
     Cluster,
     Finding,
     Item,
@@ -17,7 +17,7 @@ from kubectl_llmdoctor.api import (
     fixes,
     log_evidence,
     object_evidence,
-    rows,
+    rules_of,
     table,
 )
 from llmdoctor_checks.serving._exposure import matches
@@ -38,11 +38,11 @@ def beside(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
     """It fails its share of the requests, or, where the gateway asks one picker for the whole rule (Istio), all of them."""
     mine = {pool.name for pool in pod.pools}
     for route in cluster.items("HTTPRoute") if mine else ():
-        for number, rule in enumerate(rows(route.raw, "spec.rules")):
-            named = [(ref, str(ref.get("name"))) for ref in rows(rule, "backendRefs") if _takes_part(ref, route, pod)]
-            if mine.isdisjoint(name for _, name in named):
+        for rule in rules_of(route):
+            named = {one.name: one.raw.get("weight", 1) for one in rule.backends if _takes_part(one, pod)}
+            if mine.isdisjoint(named):
                 continue
-            for ref, name in named:
+            for name, weight in named.items():
                 pool = cluster.item("InferencePool", pod.namespace, name) if name not in mine else None
                 if pool is None or _has_pods(pool, cluster):
                     continue
@@ -50,16 +50,13 @@ def beside(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
                 said = picker or (_refused_by_gateway({name, *mine}, pool, cluster) if _at_zero(pool, cluster) else [])
                 if not said:
                     continue
-                weight, who = (
-                    ref.get("weight", 1),
-                    "its endpoint picker refuses them" if picker else "they are answered with 503",
-                )
+                who = "its endpoint picker refuses them" if picker else "they are answered with 503"
                 yield Finding(
                     summary=f"HTTPRoute {route.name} sends requests to InferencePool {name}, too, in one rule with that of this server, "
                     f"and it has no pods: {who}.",
                     evidence=(
                         log_evidence(said[-1]),
-                        object_evidence(route, f"spec.rules[{number}].backendRefs", f"name: {name}, weight: {weight}"),
+                        object_evidence(route, f"{rule.path}.backendRefs", f"name: {name}, weight: {weight}"),
                         object_evidence(pool, "spec.selector", str(dig(pool.raw, "spec.selector"))),
                     ),
                     fix=fixes.advice(
@@ -71,10 +68,9 @@ def beside(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
                 return
 
 
-def _takes_part(ref: dict[str, Any], route: Item, pod: Pod) -> bool:
+def _takes_part(backend: Backend, pod: Pod) -> bool:
     """Whether a backend is a pool of the pod's namespace that gets requests."""
-    pool = ref.get("kind") == "InferencePool" and ref.get("weight", 1) != 0
-    return pool and str(ref.get("namespace") or route.namespace) == pod.namespace
+    return backend.meant[:2] == ("InferencePool", pod.namespace) and backend.raw.get("weight", 1) != 0
 
 
 def _refused_by_gateway(names: set[str], pool: Item, cluster: Cluster) -> list[Line]:

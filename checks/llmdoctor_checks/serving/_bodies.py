@@ -13,13 +13,12 @@ from kubectl_llmdoctor.api import (
     Line,
     Log,
     Pod,
+    backends_of,
     current_logs,
-    dig,
     in_order,
     leads_here,
     log_evidence,
     often,
-    rows,
 )
 from llmdoctor_checks._clients import asking, before
 from llmdoctor_checks.serving._gateways import GENERATES
@@ -204,10 +203,8 @@ def _routes(pod: Pod, names: set[str], cluster: Cluster) -> set[str]:
 
 
 def _only(route: Item, names: set[str]) -> bool:
-    refs = [ref for rule in rows(route.raw, "spec.rules") for ref in rows(rule, "backendRefs")]
-    return bool(refs) and all(
-        str(dig(ref, "name")) in names and dig(ref, "namespace") in (None, route.namespace) for ref in refs
-    )
+    places = {backend.place for backend in backends_of(route)}
+    return bool(places) and places <= {(route.namespace, name) for name in names}
 
 
 def finding(pod: Pod, lines: list[Line], *, cause: bool) -> Finding:

@@ -28,11 +28,9 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks._consequences import CRASHED
 
-_SQUID, _PAGE, _BELOW = (
-    "The requested URL could not be retrieved",
-    expression(r'href=\\?"(?P<url>https?://[^"\\\s]{1,500})'),
-    12,
-)
+_SQUID = "The requested URL could not be retrieved"
+_PAGE = expression(r'href=\\?"(?P<url>https?://[^"\\\s]{1,500})')
+_BELOW = 12
 _ERROR = "ProxyError("
 _CAUSED = expression(
     r"(?:host='(?P<host>[\w.-]{1,253})', port=\d{1,5}\): )?Max retries exceeded with url: (?P<url>\S{1,500}) \(Caused by ProxyError\("

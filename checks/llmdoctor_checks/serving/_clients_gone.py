@@ -192,10 +192,7 @@ def cut_short(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs
         confidence="likely" if len(as_old) >= _FEWEST_CUT else "possible",
         summary=f"{lines[0].log.pod} lost {count_of(len(lines), 'stream')} in the middle while {engine.container.name} ran on; "
         f"{timeout.where} ends every request after {say_seconds(timeout.seconds)}.",
-        evidence=(
-            *(log_evidence(line) for line in (as_old or lines)[:2]),
-            timeout.evidence,
-        ),
+        evidence=(*(log_evidence(line) for line in (as_old or lines)[:2]), timeout.evidence),
         fix=longer(timeout, 0),
         order=lines[0].order,
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from kubectl_llmdoctor.api import Cluster, Item, Pod, dig
+from kubectl_llmdoctor.api import Cluster, Item, Pod, backends_of, dig, rows, table, words
 
 #: Labels that a controller gives to one pod, or to the pods of one revision or one group.
 _OF_FEW = r"hash|revision|uid|pod-name|pod-index|group-index|group-key|group-size"
@@ -97,14 +97,13 @@ def restricted(pod: Pod, cluster: Cluster) -> bool:
 
 def matches(wanted: Any, labels: dict[str, str]) -> bool:
     """Whether labels have all that a `matchLabels` wants."""
-    return all(labels.get(key) == str(value) for key, value in wanted.items()) if isinstance(wanted, dict) else True
+    return all(labels.get(key) == str(value) for key, value in table(wanted).items())
 
 
 def leads(item: Item, pod: Pod, ports: set[int]) -> bool:
     """Whether one of the Service's ports leads to one of these."""
-    listed = dig(item.raw, "spec.ports")
-    for port in listed if isinstance(listed, list) else ():
-        target = port.get("targetPort", port.get("port")) if isinstance(port, dict) else None
+    for port in rows(item.raw, "spec.ports"):
+        target = port.get("targetPort", port.get("port"))
         if isinstance(target, str) and not target.isdecimal():
             names = [p for c in pod.containers for p in c.spec.ports if p.name == target]
             target = names[0].container_port if names else None
@@ -139,8 +138,7 @@ def _internal(item: Item) -> bool:
     ranges = dig(raw, "spec.loadBalancerSourceRanges")
     if isinstance(ranges, list) and ranges and not {"0.0.0.0/0", "::/0"} & set(map(str, ranges)):
         return True
-    given = dig(raw, "status.loadBalancer.ingress")
-    addresses = [str(one.get("ip") or "") for one in given if isinstance(one, dict)] if isinstance(given, list) else []
+    addresses = [str(one.get("ip") or "") for one in rows(raw, "status.loadBalancer.ingress")]
     asked = (value.split(",") for key, value in annotations.items() if re.search(_ADDRESSES, key))
     addresses = addresses or next(asked, list[str]()) or [str(dig(raw, "spec.loadBalancerIP") or "")]
     return all(_private(address.strip()) for address in addresses)
@@ -185,24 +183,14 @@ def _guarded(item: Item) -> bool:
 
 def backends(item: Item) -> Iterator[str]:
     """The names of the Services that an Ingress or route leads to."""
-    spec = item.raw.get("spec")
-    default = dig(spec, "defaultBackend.service.name")
+    default = dig(item.raw, "spec.defaultBackend.service.name")
     if isinstance(default, str):
         yield default
-    rules = dig(spec, "rules")
-    for rule in rules if isinstance(rules, list) else ():
-        paths = dig(rule, "http.paths")
-        for path in paths if isinstance(paths, list) else ():
-            yield str(dig(path, "backend.service.name") or "")
-        refs = dig(rule, "backendRefs")
-        for ref in refs if isinstance(refs, list) else ():
-            if isinstance(ref, dict) and ref.get("kind", "Service") == "Service":
-                yield str(ref.get("name") or "")
+    for rule in rows(item.raw, "spec.rules"):
+        yield from (str(dig(path, "backend.service.name") or "") for path in rows(rule, "http.paths"))
+    yield from (backend.name for backend in backends_of(item) if backend.kind == "Service")
 
 
 def _hosts(item: Item) -> str:
-    rules = dig(item.raw, "spec.rules")
-    hosts = [str(rule["host"]) for rule in rules if isinstance(rule, dict) and rule.get("host")] if rules else []
-    named = dig(item.raw, "spec.hostnames")
-    hosts += [str(host) for host in named] if isinstance(named, list) else []
-    return ", ".join(hosts) or "every host"
+    hosts = [str(rule["host"]) for rule in rows(item.raw, "spec.rules") if rule.get("host")]
+    return ", ".join((*hosts, *words(item.raw, "spec.hostnames"))) or "every host"

@@ -9,13 +9,13 @@ from kubectl_llmdoctor.api import (
     Log,
     Pod,
     Subject,
+    backends_of,
     dig,
     engines_in,
     follow,
     host_of,
     in_order,
     leads_here,
-    rows,
     told_by,
 )
 from llmdoctor_checks._clients import asking
@@ -247,12 +247,8 @@ def _named_routes(pod: Pod, cluster: Cluster) -> re.Pattern[str] | None:
     behind = {(item.kind, pod.namespace, item.name) for item in (*pod.services, *pod.pools)}
     found = set()
     for route in cluster.items("HTTPRoute") if behind else ():
-        refs = {
-            (str(r.get("kind") or "Service"), str(r.get("namespace") or route.namespace), str(r.get("name")))
-            for rule in rows(route.raw, "spec.rules")
-            for r in rows(rule, "backendRefs")
-        }
-        if refs and refs <= behind:
+        led = {backend.meant for backend in backends_of(route)}
+        if led and led <= behind:
             found |= {f"{re.escape(route.namespace)}[./]{re.escape(route.name)}"}
     return re.compile(rf"(?<![\w./-])(?:httproute/)?(?:{'|'.join(sorted(found))})(?=[./])") if found else None
 

@@ -94,11 +94,9 @@ _ELSE = (
     rf"(?i){STORES}|database|\bdb\b|cache|vector|embed|rerank|retriev|\btool\b|\bsearch|\block\b|queue|\bpool\b|session|web.?socket|idle"
     r"|upload|download|\bs3\b|export|\bspans?\b|telemetry|smtp|\bdns\b|saving|insert|background"
 )
-_FRAME, _ABOVE, _OTHER_PATHS = (
-    r"\s|Caused by|Traceback",
-    20,
-    r"/api/(?:tags|version|ps)\b|/v1/models\b|(?i:health|heartbeat|\bGET\b|\bpull)",
-)
+_FRAME = r"\s|Caused by|Traceback"
+_ABOVE = 20
+_OTHER_PATHS = r"/api/(?:tags|version|ps)\b|/v1/models\b|(?i:health|heartbeat|\bGET\b|\bpull)"
 
 #: A stream that ended in the middle, as clients say it: httpx, aiohttp, Go's, Codex, undici.
 CUT_SHORT = (

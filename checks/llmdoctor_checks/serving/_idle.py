@@ -166,10 +166,7 @@ def _at_that_age(pod: Pod, lines: list[Line], ages: list[float], known: Iterable
     return Finding(
         summary=f"{len(lines)} requests to {pod.name} were ended when they were {say_seconds(timeout.seconds)} old, which is what "
         f"{timeout.where} allows; {lines[0].log.container} beside the server tells of a connection that was reset.",
-        evidence=(
-            *(log_evidence(line) for line in lines[:2]),
-            timeout.evidence,
-        ),
+        evidence=(*(log_evidence(line) for line in lines[:2]), timeout.evidence),
         fix=longer(timeout, 0),
         order=lines[0].order,
     )

@@ -10,17 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import (
-    Cluster,
-    Finding,
-    Line,
-    Logs,
-    Pod,
-    fixes,
-    log_evidence,
-    long_past,
-    say_seconds,
-)
+from kubectl_llmdoctor.api import Cluster, Finding, Line, Logs, Pod, fixes, log_evidence, long_past, say_seconds
 from llmdoctor_checks.serving._patience import STREAM
 from llmdoctor_checks.serving._timeouts import longer, of_knative
 

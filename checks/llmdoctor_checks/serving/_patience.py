@@ -8,7 +8,20 @@ import re
 import shlex
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Cluster, Container, Fix, Item, Line, Pod, dig, expression, fixes, rows, say_seconds
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Container,
+    Fix,
+    Item,
+    Line,
+    Pod,
+    dig,
+    escaped,
+    expression,
+    fixes,
+    rows,
+    say_seconds,
+)
 from llmdoctor_checks._told_where import prolonged, restart
 from llmdoctor_checks.serving._gateways import client_told, gave_up
 
@@ -141,10 +154,8 @@ def _configured(line: Line, seconds: float, allowed: int, cluster: Cluster) -> F
     if len(found) != 1:
         return None
     item, file, path, value, unit = found[0]
-    now, wanted = (
-        f"{value}{unit}",
-        f"{allowed * (1000 if unit == 'ms' else 1)}{unit if unit in ('s', 'ms') else 's' * bool(unit)}",
-    )
+    now = f"{value}{unit}"
+    wanted = f"{allowed * (1000 if unit == 'ms' else 1)}{unit if unit in ('s', 'ms') else 's' * bool(unit)}"
     space = shlex.quote(item.namespace)
     return fixes.advice(
         f"Raise {path} from {now} to {wanted} in {file} of ConfigMap {item.namespace}/{item.name}: as long as that {line.log.pod} had its "
@@ -244,9 +255,8 @@ def _annotation(text: str, key: str, value: str, kind: str, cluster: Cluster) ->
     path = said["path"] if said else "/"
     mine = [item for item in cluster.items("Ingress") if _leads(item, host, path)] if host and kind == "Ingress" else []
     if len(mine) == 1:
-        at = "/metadata/annotations/" + key.replace("/", "~1")
-        operations = [{"op": "add", "path": at, "value": value}]
-        return fixes.patch_object(mine[0], f"{summary} on Ingress/{mine[0].name}", operations)
+        at, told = f"/metadata/annotations/{escaped(key)}", f"{summary} on Ingress/{mine[0].name}"
+        return fixes.set_field(mine[0], at, value, told, op="add")
     which = f"the {kind} of {host}" if host and kind == "Ingress" else f"the {kind} that the request goes to"
     find = f"kubectl get {kind.lower()} -A" + (
         f" | grep -F -e {shlex.quote(host)}" if host and kind == "Ingress" else ""
@@ -285,9 +295,8 @@ def _of_haproxy(line: Line, backend: str, allowed: int, writer: Container | None
         )
         if of_service is not None and not waited:
             key = "haproxy.org/timeout-server" if of_service[1] else "haproxy-ingress.github.io/timeout-server"
-            at = "/metadata/annotations/" + key.replace("/", "~1")
-            operations = [{"op": "add", "path": at, "value": f"{allowed}s"}]
-            return fixes.patch_object(service, f"Set {key}: {allowed}s on Service/{service.name}", operations)
+            at, told = f"/metadata/annotations/{escaped(key)}", f"Set {key}: {allowed}s on Service/{service.name}"
+            return fixes.set_field(service, at, f"{allowed}s", told, op="add")
     what = "timeout queue" if waited else "timeout server"
     return _in_file(f"Set {what} {allowed}s in backend {backend} of HAProxy's configuration", writer, line)
 

@@ -53,10 +53,7 @@ def refused_picker(engine: Engine, off: Fix | None) -> Finding | None:
     mine = ((line, re.search(_SCRAPED, line.text[:4000])) for line in lines)
     found = next(((x, m) for x, m in mine if m and (m["namespace"], m["pod"]) == (pod.namespace, pod.name)), None)
     asked = sorted({number for pool in pod.pools for number in target_ports(pool)})
-    beside = next(
-        (c for c in pod.containers if c is not engine.container and c.declared_ports & {*asked}),
-        None,
-    )
+    beside = next((c for c in pod.containers if c is not engine.container and c.declared_ports & {*asked}), None)
     if (
         found is None
         or not pod.ready

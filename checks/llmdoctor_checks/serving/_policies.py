@@ -20,8 +20,7 @@ def selected(selector: Any, labels: dict[str, str]) -> bool:
 
 
 def _fits(term: dict[str, Any], labels: dict[str, str]) -> bool:
-    have, listed = labels.get(str(term.get("key"))), term.get("values")
-    values = [str(value) for value in listed] if isinstance(listed, list) else []
+    have, values = labels.get(str(term.get("key"))), words(term, "values")
     match term.get("operator"):
         case "In":
             return have in values

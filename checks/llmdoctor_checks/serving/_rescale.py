@@ -171,6 +171,6 @@ def followed(engine: Engine) -> str:
 
 def _told(engine: Engine, scaler: Scaler) -> Fix:
     """The same in words, where this release emits nothing to scale on, or the autoscaler is of another kind."""
-    flag = {"sglang": "--enable-metrics", "llama.cpp": "--metrics"}.get(engine.name)
+    flag = engine.flag("enable_metrics")
     first = f", which {engine.title} emits with {flag}" if flag and metrics_off(engine) else ""
     return fixes.advice(f"Scale on {followed(engine)}{first}, in {scaler.ref}")

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from kubectl_llmdoctor.api import (
+    Backend,
     Cluster,
     Evidence,
     Finding,
@@ -19,12 +20,15 @@ from kubectl_llmdoctor.api import (
     Logs,
     Pod,
     answered,
+    backends_of,
     condition_evidence,
     dig,
     engines_in,
     fixes,
     object_evidence,
+    parents_of,
     parse_time,
+    pointer_to,
     rows,
 )
 from llmdoctor_checks.scheduling._words import sentence
@@ -55,16 +59,10 @@ SUFFIX = r"-(?:svc|service|server|deployment|api|headless)$"
 
 
 class _Ref(msgspec.Struct, frozen=True):
-    """A backend of a route that means the pod: where it stands in the route, and the Service or pool that it means."""
+    """A backend of a route that means the pod, and the Service or pool that it means."""
 
-    path: str
-    raw: dict[str, Any]
+    told: Backend
     means: Item
-
-    @property
-    def pointer(self) -> str:
-        """The same for a patch."""
-        return "/" + re.sub(r"\[(\d+)\]", r"/\1", self.path).replace(".", "/")
 
 
 class _Refusal(msgspec.Struct, frozen=True):
@@ -100,9 +98,7 @@ def unrouted(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
     refused += [(pool, said, None) for pool in pod.pools if (said := _refusal(pool, cluster)) is not None]
     for item, said, ref in refused[:1]:
         summary, fix = _of_backend(item, said, ref, cluster) if ref is not None else _of_route(item, said, cluster)
-        alike = ref is not None and (
-            _by_name_alone(item, ref) or ref.raw.get("kind", "Service") != ref.means.plain_kind
-        )
+        alike = ref is not None and (_by_name_alone(ref) or ref.told.kind != ref.means.plain_kind)
         unsure = alike and ref is not None and _told_by(item, ref, cluster) is None
         yield Finding(
             role="risk" if another or unsure else "cause",
@@ -111,7 +107,7 @@ def unrouted(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
             summary=f"{summary} {pod.name} gets no requests through it.",
             evidence=(
                 object_evidence(item, said.path, said.text),
-                *((object_evidence(item, ref.path, _shown(ref)),) if ref else ()),
+                *((object_evidence(item, ref.told.path, _shown(ref)),) if ref else ()),
             ),
             fix=fix,
         )
@@ -127,7 +123,7 @@ def unfilled(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
             continue
         for route in cluster.items("HTTPRoute", pod.namespace):
             rules = rows(route.raw, "spec.rules")
-            if cluster.owner(route) is not above or any(rows(rule, "backendRefs") for rule in rules):
+            if cluster.owner(route) is not above or any(backends_of(route)):
                 continue
             if not rules or any(rows(rule, "filters") for rule in rules):
                 continue  # one that sends elsewhere needs no backend
@@ -158,19 +154,18 @@ def _accepted(pool: Item) -> bool:
     )
 
 
-def _by_name_alone(route: Item, ref: _Ref) -> bool:
+def _by_name_alone(ref: _Ref) -> bool:
     """Whether a route looks for the Service elsewhere: it may have meant another one that is called so."""
-    return str(ref.raw.get("namespace") or route.namespace) != ref.means.namespace
+    return ref.told.namespace != ref.means.namespace
 
 
 def _told_by(route: Item, ref: _Ref, cluster: Cluster) -> Item | None:
     """The object of which a controller made a route, where that names the backend in its namespace and the route does not."""
     owner = cluster.owner(route)
-    if owner is None or not _by_name_alone(route, ref):
+    if owner is None or not _by_name_alone(ref):
         return None
-    named = (one for rule in rows(owner.raw, "spec.rules") for one in rows(rule, "backendRefs"))
     there = (ref.means.namespace, ref.means.name)
-    return owner if any((one.get("namespace"), one.get("name")) == there for one in named) else None
+    return owner if any(one.place == there for one in backends_of(owner)) else None
 
 
 def _naming(pod: Pod, cluster: Cluster) -> list[Item]:
@@ -183,8 +178,7 @@ def _naming(pod: Pod, cluster: Cluster) -> list[Item]:
 def _by_backend(cluster: Cluster) -> dict[str, list[Item]]:
     found: dict[str, list[Item]] = {}
     for route in cluster.items("HTTPRoute"):
-        refs = (ref for rule in rows(route.raw, "spec.rules") for ref in rows(rule, "backendRefs"))
-        for name in {str(ref.get("name")) for ref in refs}:
+        for name in {backend.name for backend in backends_of(route)}:
             found.setdefault(name, []).append(route)
     return found
 
@@ -265,10 +259,9 @@ def _places(item: Item, name: str, namespace: str) -> Iterator[tuple[str, object
             if dig(path, "backend.service.name") == name:
                 port = dig(path, "backend.service.port.number") or dig(path, "backend.service.port.name")
                 yield f"/spec/rules/{n}/http/paths/{index}/backend/service/name", port
-        for index, ref in enumerate(rows(rule, "backendRefs")):
-            there = (ref.get("name"), ref.get("namespace") or item.namespace)
-            if there == (name, namespace) and ref.get("kind", "Service") == "Service":
-                yield f"/spec/rules/{n}/backendRefs/{index}/name", ref.get("port")
+    for backend in backends_of(item):
+        if backend.meant == ("Service", namespace, name):
+            yield f"{pointer_to(backend.path)}/name", backend.raw.get("port")
 
 
 def _to_no_service(pod: Pod, names: set[str], cluster: Cluster) -> Iterator[tuple[Item, str, Evidence]]:
@@ -276,17 +269,15 @@ def _to_no_service(pod: Pod, names: set[str], cluster: Cluster) -> Iterator[tupl
     every = cluster.once("routes by backend", lambda: _by_backend(cluster))
     for item in {id(route): route for one in sorted(names) for route in every.get(one, ())}.values():
         said = _refusal(item, cluster)
-        for rule in rows(item.raw, "spec.rules"):
-            for ref in rows(rule, "backendRefs"):
-                name, where = str(ref.get("name")), str(ref.get("namespace") or item.namespace)
-                there = cluster.exists("Service", where, name)
-                if name not in names or where != pod.namespace or ref.get("kind", "Service") != "Service" or there:
-                    continue
-                told = said is not None and said.reason == "BackendNotFound"
-                if told and said is not None and re.search(rf"(?<![\w.-]){re.escape(name)}(?![\w-])", said.message):
-                    yield item, name, object_evidence(item, said.path, said.text)
-                elif there is False and not rows(item.raw, "status.parents"):
-                    yield item, name, object_evidence(item, "spec.rules", name)
+        for name in (one.name for one in backends_of(item) if one.meant[:2] == ("Service", pod.namespace)):
+            there = cluster.exists("Service", pod.namespace, name)
+            if name not in names or there:
+                continue
+            told = said is not None and said.reason == "BackendNotFound"
+            if told and said is not None and re.search(rf"(?<![\w.-]){re.escape(name)}(?![\w-])", said.message):
+                yield item, name, object_evidence(item, said.path, said.text)
+            elif there is False and not rows(item.raw, "status.parents"):
+                yield item, name, object_evidence(item, "spec.rules", name)
     for item in cluster.items("Ingress", pod.namespace):
         for name in sorted(names.intersection(backends(item))):
             if cluster.exists("Service", pod.namespace, name) is False:
@@ -325,18 +316,16 @@ def _asked(pod: Pod, logs: Logs | None) -> bool:
 
 def _refs(route: Item, said: _Refusal | None, pod: Pod, cluster: Cluster) -> Iterator[_Ref]:
     """The backends of a route that mean the pod by the name of its Service or pool, in whatever namespace and group they look for it."""
-    for at, rule in enumerate(rows(route.raw, "spec.rules")):
-        for index, ref in enumerate(rows(rule, "backendRefs")):
-            # a kind of the controller's own (Envoy Gateway's Backend) stands for the Service that is called like it
-            there = pod.pools if ref.get("kind") == _POOL else pod.services
-            means = [item for item in there if item.name == ref.get("name")]
-            own = str(ref.get("namespace") or route.namespace)
-            there_too = cluster.exists(str(ref.get("kind", "Service")), own, str(ref.get("name")))
-            missed = said is not None and said.reason in _NOT_THERE
-            # two namespaces may have a Service of one name, of which each has routes
-            if means and (own == pod.namespace or there_too is False or (there_too is None and missed)):
-                exact = [item for item in means if _group(item) == ref.get("group", "")]
-                yield _Ref(f"spec.rules[{at}].backendRefs[{index}]", ref, (exact or means)[0])
+    for backend in backends_of(route):
+        # a kind of the controller's own (Envoy Gateway's Backend) stands for the Service that is called like it
+        there = pod.pools if backend.kind == _POOL else pod.services
+        means = [item for item in there if item.name == backend.name]
+        there_too = cluster.exists(*backend.meant)
+        missed = said is not None and said.reason in _NOT_THERE
+        # two namespaces may have a Service of one name, of which each has routes
+        if means and (backend.namespace == pod.namespace or there_too is False or (there_too is None and missed)):
+            exact = [item for item in means if _group(item) == backend.raw.get("group", "")]
+            yield _Ref(backend, (exact or means)[0])
 
 
 def _refusal(item: Item, cluster: Cluster) -> _Refusal | None:
@@ -367,26 +356,30 @@ def _settled(row: dict[str, Any], cluster: Cluster) -> bool:
 
 def _meant(said: _Refusal, refs: list[_Ref], route: Item) -> _Ref | None:
     """The backend that a controller speaks of, if it is one of these."""
-    every = {str(ref.get("name")) for rule in rows(route.raw, "spec.rules") for ref in rows(rule, "backendRefs")}
+    every = {backend.name for backend in backends_of(route)}
     for ref in refs:
         ports = [row.get("port") for row in rows(ref.means.raw, "spec.ports")]
-        if ports and ref.raw.get("kind", "Service") == "Service" and ref.raw.get("port") not in ports:
+        if ports and ref.told.kind == "Service" and ref.told.raw.get("port") not in ports:
             continue  # a port that a Service does not have is said of by itself
         if len(every) == 1 or re.search(rf"(?<![\w.-]){re.escape(ref.means.name)}(?![\w-])", said.message):
             return ref
     return None
 
 
-def _in_another_namespace(route: Item, ref: _Ref, where: str, cluster: Cluster) -> tuple[str, Fix]:
+def _in_another_namespace(route: Item, ref: _Ref, cluster: Cluster) -> tuple[str, Fix]:
     """A backend that is in another namespace than the one in which a route looks for it."""
-    looks = f"{route.plain_kind} {route.name} looks for {ref.means.plain_kind} {ref.means.name} in namespace {where}"
+    looks = f"{route.plain_kind} {route.name} looks for {ref.means.plain_kind} {ref.means.name} in namespace {ref.told.namespace}"
     made_of = _told_by(route, ref, cluster)
     if made_of is None:
         grant = f", and let a ReferenceGrant there allow routes of {route.namespace}"
         return (
             f"{looks}; it is in {ref.means.namespace}.",
             fixes.set_field(
-                route, f"{ref.pointer}/namespace", ref.means.namespace, f"Name its namespace{grant}", op="add"
+                route,
+                f"{pointer_to(ref.told.path)}/namespace",
+                ref.means.namespace,
+                f"Name its namespace{grant}",
+                op="add",
             ),
         )
     own_kind = made_of.plain_kind
@@ -402,15 +395,15 @@ def _in_another_namespace(route: Item, ref: _Ref, where: str, cluster: Cluster) 
 def _of_backend(route: Item, said: _Refusal, ref: _Ref, cluster: Cluster) -> tuple[str, Fix]:
     """What is wrong with a backend of a route, in words, and what to do."""
     what, kind = f"{route.plain_kind} {route.name}", ref.means.plain_kind
-    asked, own = str(ref.raw.get("group") or ""), _group(ref.means)
-    if ref.raw.get("kind", "Service") != kind:
+    asked, own = str(ref.told.raw.get("group") or ""), _group(ref.means)
+    if ref.told.kind != kind:
         return (
-            f"The controller of {what} does not take {ref.raw.get('kind')} {ref.means.name} as a backend: {sentence(said.text)}",
+            f"The controller of {what} does not take {ref.told.kind} {ref.means.name} as a backend: {sentence(said.text)}",
             _described(
                 route, f"Correct what its controller names, or send the route to {kind} {ref.means.name} itself"
             ),
         )
-    where = str(ref.raw.get("namespace") or route.namespace)
+    where = ref.told.namespace
     if said.reason == "RefNotPermitted":
         return (
             f"{what} is not allowed to send to {kind} {ref.means.name} of namespace {where}: no ReferenceGrant there lets routes of "
@@ -419,11 +412,11 @@ def _of_backend(route: Item, said: _Refusal, ref: _Ref, cluster: Cluster) -> tup
         )
     missing = said.reason == "BackendNotFound"
     if missing and (where != ref.means.namespace or _told_by(route, ref, cluster) is not None):
-        return _in_another_namespace(route, ref, where, cluster)
+        return _in_another_namespace(route, ref, cluster)
     if asked != own:
         return (
             f"{what} looks for {kind} {ref.means.name} in the API group {asked or '(core)'}; it is one of {own or 'the core group'}.",
-            fixes.set_field(route, f"{ref.pointer}/group", own, f"Name the group {own}", op="add"),
+            fixes.set_field(route, f"{pointer_to(ref.told.path)}/group", own, f"Name the group {own}", op="add"),
         )
     made, seen = parse_time(ref.means.metadata.get("creationTimestamp")), parse_time(said.since)
     if missing and made is not None and seen is not None and made > seen:
@@ -433,7 +426,7 @@ def _of_backend(route: Item, said: _Refusal, ref: _Ref, cluster: Cluster) -> tup
             fixes.advice("Touch the route, so that its controller looks again", touch),
         )
     # a controller may know Services alone: pools came with an extension of the Gateway API
-    unknown = (missing or said.reason == "InvalidKind") and ref.raw.get("kind") == _POOL
+    unknown = (missing or said.reason == "InvalidKind") and ref.told.kind == _POOL
     advice = (
         f"Set {_parents(route)} to one of a controller that knows {kind}s of {own}, with that switched on (Envoy Gateway knows them by "
         "Envoy AI Gateway only), or send the route to a Service"
@@ -489,7 +482,7 @@ def _opened(route: Item, cluster: Cluster) -> Fix | None:
 
 
 def _parents(route: Item) -> str:
-    return ", ".join(str(ref.get("name")) for ref in rows(route.raw, "spec.parentRefs")) or "its gateway"
+    return ", ".join(name for _, name in parents_of(route)) or "its gateway"
 
 
 def _granted(route: Item, backend: Item, where: str) -> Fix:
@@ -511,7 +504,8 @@ def _described(item: Item, summary: str) -> Fix:
 
 def _shown(ref: _Ref) -> str:
     keys = ("group", "kind", "namespace", "name", "port")
-    return ", ".join(f"{key}: {ref.raw[key]}" for key in keys if ref.raw.get(key) not in (None, ""))
+    raw = ref.told.raw
+    return ", ".join(f"{key}: {raw[key]}" for key in keys if raw.get(key) not in (None, ""))
 
 
 def _group(item: Item) -> str:

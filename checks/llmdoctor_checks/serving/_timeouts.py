@@ -26,10 +26,12 @@ from kubectl_llmdoctor.api import (
     Subject,
     dig,
     duration,
-    escaped,
     fixes,
     object_evidence,
+    parents_of,
+    pointer_to,
     rows,
+    rules_of,
     say_seconds,
 )
 from llmdoctor_checks._routes import controllers_of
@@ -85,13 +87,17 @@ class Timeout(msgspec.Struct, frozen=True):
 
     item: Item
     path: str
-    pointer: str
     text: str
     seconds: float
     #: whether it counts the whole request, or only a pause in the answer
     whole: bool
     #: whether an object says it, or nothing does and its controller takes it
     told: bool = True
+
+    @property
+    def pointer(self) -> str:
+        """Where it stands, for a patch."""
+        return pointer_to(self.path)
 
     @property
     def where(self) -> str:
@@ -153,14 +159,10 @@ def _of_routes(pod: Pod, behind: set[tuple[str, str]]) -> Iterator[Timeout]:
     for item in pod.cluster.items("HTTPRoute") if behind else ():
         if _made(item, pod.cluster):
             continue
-        for index, rule in enumerate(rows(item.raw, "spec.rules")):
-            refs = {
-                (str(ref.get("kind", "Service")), str(ref.get("name")))
-                for ref in rows(rule.get("backendRefs"))
-                if (ref.get("namespace") or item.namespace) == pod.namespace
-            }
-            for key in ("request", "backendRequest") if refs & behind else ():
-                yield from _whole(item, f"spec.rules[{index}].timeouts.{key}", dig(rule, f"timeouts.{key}"))
+        for rule in rules_of(item):
+            led = {(one.kind, one.name) for one in rule.backends if one.namespace == pod.namespace}
+            for key in ("request", "backendRequest") if led & behind else ():
+                yield from _whole(item, f"{rule.path}.timeouts.{key}", dig(rule.raw, f"timeouts.{key}"))
 
 
 def _knative(item: Item) -> Iterator[Timeout]:
@@ -181,7 +183,7 @@ def _policies(names: set[str], namespace: str, cluster: Cluster) -> Iterator[Ite
     """The policies of Envoy Gateway for a route, or for the gateway of one."""
     routes = [item for item in cluster.items("HTTPRoute", namespace) if names & set(backends(item))]
     meant = {("HTTPRoute", item.name) for item in routes}
-    meant |= {("Gateway", str(ref.get("name"))) for item in routes for ref in rows(item.raw, "spec.parentRefs")}
+    meant |= {("Gateway", name) for item in routes for _, name in parents_of(item)}
     for item in cluster.items("BackendTrafficPolicy") if meant else ():
         single = dig(item.raw, "spec.targetRef")
         refs = [*rows(item.raw, "spec.targetRefs"), *([single] if isinstance(single, dict) else [])]
@@ -201,22 +203,20 @@ def of_envoy(names: set[str], namespace: str, cluster: Cluster) -> Iterator[Time
         for index, rule in enumerate(rows(item.raw, "spec.rules")):
             if not dig(rule, "timeouts"):
                 path = f"spec.rules[{index}].timeouts"
-                pointer = f"/spec/rules/{index}/timeouts"
-                yield Timeout(item, path, pointer, "not set, Envoy's own 15s", 15, whole=True, told=False)
+                yield Timeout(item, path, "not set, Envoy's own 15s", 15, whole=True, told=False)
 
 
 def _of_ai_routes(names: set[str], namespace: str, cluster: Cluster) -> Iterator[Timeout]:
     """Those of Envoy AI Gateway: 60 s for the whole request where a rule names none."""
     for item in cluster.items("AIGatewayRoute", namespace):
-        for index, rule in enumerate(rows(item.raw, "spec.rules")):
-            listed = [str(ref.get("name")) for ref in rows(rule, "backendRefs")]
-            if not any(names & _of_backend(name, namespace, cluster) for name in listed):
+        for rule in rules_of(item):
+            if not any(names & _of_backend(one.name, namespace, cluster) for one in rule.backends):
                 continue
-            told = dig(rule, "timeouts.request")
-            path = f"spec.rules[{index}].timeouts"
+            told = dig(rule.raw, "timeouts.request")
+            path = f"{rule.path}.timeouts"
             if told is None:
                 text = f"not set, which means {_AI_SECONDS}s"
-                yield Timeout(item, path, f"/spec/rules/{index}/timeouts", text, _AI_SECONDS, whole=True, told=False)
+                yield Timeout(item, path, text, _AI_SECONDS, whole=True, told=False)
             else:
                 yield from _whole(item, f"{path}.request", told)
 
@@ -257,7 +257,7 @@ def of_knative(pod: Pod, cluster: Cluster) -> Iterator[Timeout]:
         ):
             seconds = int(variable.value or 0)
             stated = _of_kserve(pod, seconds, cluster) if whole else None
-            yield stated or Timeout(item, variable.path, "", f"{name}={variable.value}", seconds, whole=whole)
+            yield stated or Timeout(item, variable.path, f"{name}={variable.value}", seconds, whole=whole)
 
 
 def _of_kserve(pod: Pod, seconds: int, cluster: Cluster) -> Timeout | None:
@@ -266,7 +266,7 @@ def _of_kserve(pod: Pod, seconds: int, cluster: Cluster) -> Timeout | None:
     part = pod.labels.get("component") or "predictor"
     if item is None or dig(item.raw, f"spec.{part}.timeout") != seconds:
         return None
-    return Timeout(item, f"spec.{part}.timeout", f"/spec/{part}/timeout", f"timeout: {seconds}", seconds, whole=True)
+    return Timeout(item, f"spec.{part}.timeout", f"timeout: {seconds}", seconds, whole=True)
 
 
 def _is_service(host: str, names: set[str], namespace: str, own: str) -> bool:
@@ -277,8 +277,7 @@ def _is_service(host: str, names: set[str], namespace: str, own: str) -> bool:
 def _whole(item: Item, path: str, value: Any) -> Iterator[Timeout]:
     seconds = value if isinstance(value, int) else duration(value)
     if seconds and seconds > 0:  # 0 switches it off
-        pointer = "/" + re.sub(r"\[(\d+)\]", r"/\1", path).replace(".", "/")
-        yield Timeout(item, path, pointer, f"{path.rpartition('.')[2]}: {value}", seconds, whole=True)
+        yield Timeout(item, path, f"{path.rpartition('.')[2]}: {value}", seconds, whole=True)
 
 
 def _nginx(item: Item) -> Iterator[Timeout]:
@@ -289,12 +288,11 @@ def _nginx(item: Item) -> Iterator[Timeout]:
     key = f"{_NGINX}proxy-read-timeout"
     value = annotations.get(key, "")
     path = f"metadata.annotations[{key}]"
-    pointer = "/metadata/annotations/" + escaped(key)
     if not value:
         text = f"no {key}, which means {NGINX_SECONDS}"
-        yield Timeout(item, path, pointer, text, NGINX_SECONDS, whole=False, told=False)
+        yield Timeout(item, path, text, NGINX_SECONDS, whole=False, told=False)
     elif value.isdecimal() and len(value) < 8 and int(value):
-        yield Timeout(item, path, pointer, value, int(value), whole=False)
+        yield Timeout(item, path, value, int(value), whole=False)
 
 
 def _alb(item: Item) -> Iterator[Timeout]:
@@ -305,10 +303,9 @@ def _alb(item: Item) -> Iterator[Timeout]:
     value = annotations.get(ALB_ATTRIBUTES, "")
     said = re.search(_ALB_IDLE, value)
     path = f"metadata.annotations[{ALB_ATTRIBUTES}]"
-    pointer = "/metadata/annotations/" + escaped(ALB_ATTRIBUTES)
     seconds = int(said[1]) if said else _ALB_SECONDS
     text = value if said else f"no idle_timeout.timeout_seconds, which means {_ALB_SECONDS}"
-    yield Timeout(item, path, pointer, text, seconds, whole=False, told=said is not None)
+    yield Timeout(item, path, text, seconds, whole=False, told=said is not None)
 
 
 def _annotated(item: Item) -> Iterator[Timeout]:
@@ -318,13 +315,13 @@ def _annotated(item: Item) -> Iterator[Timeout]:
         if not re.search(called, name) and not any(one.startswith(prefix) for one in annotations):
             continue
         value = annotations.get(prefix + key, "")
-        path, pointer = f"metadata.annotations[{prefix}{key}]", "/metadata/annotations/" + escaped(prefix + key)
+        path = f"metadata.annotations[{prefix}{key}]"
         seconds = duration(value) if unit else int(value) if value.isdecimal() and len(value) < 8 else None
         if not value:
             text = f"no {prefix}{key}, which means {usual}{unit}"
-            yield Timeout(item, path, pointer, text, usual, whole=False, told=False)
+            yield Timeout(item, path, text, usual, whole=False, told=False)
         elif seconds:
-            yield Timeout(item, path, pointer, value, seconds, whole=False)
+            yield Timeout(item, path, value, seconds, whole=False)
 
 
 def _targets(item: Item) -> list[dict[str, Any]]:
@@ -338,13 +335,12 @@ def _openshift(item: Item) -> Iterator[Timeout]:
         return
     value = item.annotations.get(_OPENSHIFT, "")
     path = f"metadata.annotations[{_OPENSHIFT}]"
-    pointer = "/metadata/annotations/" + escaped(_OPENSHIFT)
     said = re.fullmatch(r"([1-9]\d{0,9})(us|ms|[smhd])?", value)
     if said is None:  # the router takes no notice of what it cannot read
         text = f"no {_OPENSHIFT}, which means {_OPENSHIFT_SECONDS}s"
-        yield Timeout(item, path, pointer, text, _OPENSHIFT_SECONDS, whole=False, told=False)
+        yield Timeout(item, path, text, _OPENSHIFT_SECONDS, whole=False, told=False)
     else:
-        yield Timeout(item, path, pointer, value, int(said[1]) * _OPENSHIFT_UNITS[said[2] or ""], whole=False)
+        yield Timeout(item, path, value, int(said[1]) * _OPENSHIFT_UNITS[said[2] or ""], whole=False)
 
 
 def longer(timeout: Timeout, tokens: int, at_least: float = 0) -> Fix:
@@ -357,10 +353,8 @@ def longer(timeout: Timeout, tokens: int, at_least: float = 0) -> Fix:
     kind = timeout.item.raw.get("kind")
     value: Any = seconds if kind in ("GCPBackendPolicy", "InferenceService") else f"{seconds}s"
     if kind == "Pod":
-        setting, above = (
-            "timeoutSeconds (spec.predictor.timeout of an InferenceService)",
-            "max-revision-timeout-seconds",
-        )
+        setting = "timeoutSeconds (spec.predictor.timeout of an InferenceService)"
+        above = "max-revision-timeout-seconds"
         if not timeout.whole:  # the beginning of an answer may not take longer than all of it
             setting = "responseStartTimeoutSeconds, or revision-response-start-timeout-seconds of knative-serving/config-defaults,"
             above = f"timeoutSeconds and {above}"
@@ -379,7 +373,7 @@ def longer(timeout: Timeout, tokens: int, at_least: float = 0) -> Fix:
         value = ",".join([*kept, value])
     elif kind == "Ingress":
         value = str(seconds) + next((unit for _, prefix, _, _, unit in _BY_ANNOTATION if prefix in timeout.path), "")
-    elif timeout.pointer.endswith("/timeouts"):
+    elif timeout.path.endswith(".timeouts"):
         value = {"request": value}  # the route has none yet
     operations = [{"op": "add", "path": timeout.pointer, "value": value}]
     attempt = re.fullmatch(r"(/spec/rules/(\d+)/timeouts)/backendRequest", timeout.pointer)

@@ -127,12 +127,10 @@ _AIOHTTP_VARIABLE = "AIOHTTP_CLIENT_TIMEOUT"
 
 #: llama-server as a router (`server-models.cpp`): it passes a request on to a model's process, whose answer did not come (httplib); its
 #: word of a request that is over, and such a process that ended.
-_UNREAD, _PROXIED, _DONE, _CHILD_ENDED = (
-    "http client error: Failed to read connection",
-    "proxying request to model ",
-    "request: POST ",
-    " exited with status ",
-)
+_UNREAD = "http client error: Failed to read connection"
+_PROXIED = "proxying request to model "
+_DONE = "request: POST "
+_CHILD_ENDED = " exited with status "
 _FEWEST_UNREAD, _AT_ONCE_SECONDS = 2, 1
 
 #: So many requests say how long a request takes; from this share on they are cut. Where so many took half the time at most,
@@ -295,10 +293,7 @@ def _gave_up(pod: Pod, cut: list[Line], timeout: Timeout | None, cluster: Cluste
         role="risk" if old or long_past(cut) else "cause",
         confidence="possible" if all(pod_of(line) in guessed for line in cut) else "likely",
         summary=f"{where} gave up waiting for an answer from {whose} server{after}; {times}{allows}.",
-        evidence=(
-            *(log_evidence(line, telling(line)) for line in cut[:2]),
-            *([timeout.evidence] if timeout else []),
-        ),
+        evidence=(*(log_evidence(line, telling(line)) for line in cut[:2]), *([timeout.evidence] if timeout else [])),
         fixes=(*_rests(cut, cluster), *_allow(pod, cut, timeout, cluster)),
     )
 
@@ -492,10 +487,7 @@ def _all_at_one_age(
         confidence="likely" if alive or timeout else "possible",
         summary=f"{who.container or who.pod} of {who.pod} ended {said}{allows}: a timeout of its own, or of what it asks."
         + (" The server runs on." if own is not None and (engine is not None or who.pod != pod.name) else ""),
-        evidence=(
-            *(log_evidence(line) for line in lines[:2]),
-            *([timeout.evidence] if timeout else []),
-        ),
+        evidence=(*(log_evidence(line) for line in lines[:2]), *([timeout.evidence] if timeout else [])),
         fix=longer(timeout, 0)
         if timeout
         else prolonged(writer_of(lines[0], cluster), seconds, enough(seconds))

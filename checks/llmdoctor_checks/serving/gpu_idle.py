@@ -115,10 +115,6 @@ def _now(pod: Pod, engine: Engine, hardware: Hardware) -> Iterator[Finding]:
     )
 
 
-#: What engines call the GPUs over which one model is spread.
-_SPREAD = {"vllm": "--tensor-parallel-size", "sglang": "--tp-size", "tgi": "--num-shard"}
-
-
 def _used(engine: Engine, loaded: int, every: int) -> Iterator[Fix]:
     """As many GPUs as are used, or the use of all that the container has."""
     container, names = engine.container, list(engine.container.accelerators)
@@ -126,7 +122,8 @@ def _used(engine: Engine, loaded: int, every: int) -> Iterator[Fix]:
         yield fixes.set_resource(container, "limits", names[0], str(loaded), f"Ask for {count_of(loaded, 'GPU')}")
     else:
         yield fixes.advice(f"Ask for {count_of(loaded, 'GPU')} in {fixes.edited(container.pod)}")
-    if flag := _SPREAD.get(engine.name):
+    if engine.name in ("vllm", "sglang", "tgi"):
+        flag = engine.called("tensor_parallel_size")
         yield fixes.set_flag(
             engine, "tensor_parallel_size", flag, str(every), f"Have {engine.title} use all {every} GPUs"
         )

@@ -65,10 +65,8 @@ _TOLD = (
     "Shutting down",
 )
 #: What uvicorn prints when connections are left, and when none is any more (`Server.shutdown`).
-_OPEN, _CLOSED = (
-    ("Waiting for connections to close", "Waiting for background tasks to complete"),
-    "Waiting for application shutdown",
-)
+_OPEN = ("Waiting for connections to close", "Waiting for background tasks to complete")
+_CLOSED = "Waiting for application shutdown"
 #: Who lost an answer so long ago has long asked again.
 _A_DAY = 86400
 #: SGLang's count of what is left.
@@ -80,10 +78,8 @@ _DROPS = ("[shutdown] EngineCore: start mode=abort", "Shutdown initiated (timeou
 _DROPPED = r"\bAborting [1-9]\d{0,8} requests\b|\bRequest \S{1,200} failed \(engine dead\)"
 
 #: uvicorn, told to end, ends what runs when its own time for that is over (`Server.shutdown`).
-_CANCELS, _CANCELLED = (
-    "timeout graceful shutdown exceeded",
-    r"Cancel ([1-9]\d{0,8}) running task|Task cancelled, timeout",
-)
+_CANCELS = "timeout graceful shutdown exceeded"
+_CANCELLED = r"Cancel ([1-9]\d{0,8}) running task|Task cancelled, timeout"
 
 #: gunicorn, told to end, and a worker that it kills when its time for that is over; a shorter time is nobody's setting.
 _SIGNALLED, _BUSY_KILLED, _SHORTEST = "Handling signal: term", "was sent SIGKILL! Perhaps out of memory?", 5

@@ -535,7 +535,7 @@ _TOLD_CHUNK, _SLOTS_CHUNK, _LEAST_CHUNK = "max_num_batched_tokens=", 2048, 1024
 
 def _smaller(engine: Engine, log: Log) -> Fix:
     """Smaller chunks, or an endpoint of their own for long prompts."""
-    flag = {"vllm": "--max-num-batched-tokens", "llama.cpp": "--batch-size"}[engine.name]
+    flag = engine.called("max_num_batched_tokens")
     told, seqs = engine.value("max_num_batched_tokens"), engine.value("max_num_seqs")
     printed = (re.search(rf"\b{_TOLD_CHUNK}(\d{{1,7}})\b", line.text[:4000]) for line in log.find(_TOLD_CHUNK))
     now = told if isinstance(told, int) else next((int(said[1]) for said in printed if said), 0)

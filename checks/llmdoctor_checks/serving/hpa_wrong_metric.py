@@ -202,7 +202,7 @@ def _silent(
         what = f"{engine.label} does not emit {gone[0]} but {gone[1]}"
         fix = renamed(scaler, look, gone)
     elif _withheld(engine, look):
-        flag = "--enable-metrics" if engine.name == "sglang" else "--metrics"
+        flag = engine.called("enable_metrics")
         what = f"{engine.label} emits no metrics without {flag}"
         fix = fixes.set_flag(engine, "enable_metrics", flag, "", f"Have {engine.title} emit its metrics")
     else:

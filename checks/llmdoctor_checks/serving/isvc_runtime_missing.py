@@ -14,6 +14,7 @@ from kubectl_llmdoctor.api import (
     check,
     dig,
     fixes,
+    pointer_to,
     rows,
 )
 
@@ -47,9 +48,8 @@ def isvc_runtime_missing(subject: Subject, workload: Workload, cluster: Cluster)
         text = f"KServe says of the runtime of {workload.ref}: {told.text}."
         yield _finding(subject, workload, text, _unoffered(workload, cluster), told, elsewhere=elsewhere)
         return
-    if (
-        workload.item.annotations.get("serving.kserve.io/deploymentMode") == "ModelMesh"
-    ):  # it chooses runtimes in another way
+    # it chooses runtimes in another way
+    if workload.item.annotations.get("serving.kserve.io/deploymentMode") == "ModelMesh":
         return
     namespace = workload.namespace
     listed = [*cluster.items("ServingRuntime", namespace), *cluster.items("ClusterServingRuntime")]
@@ -170,7 +170,7 @@ def _fixes(workload: Workload, runtimes: list[Item], told: Evidence | None, else
     serving = sorted(
         {item.name for item in runtimes if want and item.name != want.name and _serves(item, want.format, want.version)}
     )
-    at = f"/{want.path.replace('.', '/')}" if want and want.path.endswith(".model") else ""
+    at = pointer_to(want.path) if want and want.path.endswith(".model") else ""
     if want and len(serving) == 1 and at:
         summary = f"Have {workload.ref} name the runtime {serving[0]}, which serves the format {want.format}"
         form = {"op": "replace", "path": f"{at}/modelFormat/name", "value": _spelt(runtimes, serving[0], want.format)}
@@ -225,12 +225,11 @@ def _why_not(runtime: Item, form: str) -> str:
 
 
 def _formats(runtime: Item) -> str:
-    listed = dig(runtime.raw, "spec.supportedModelFormats")
-    found = []
-    for row in listed if isinstance(listed, list) else ():
-        if isinstance(row, dict):
-            own = " (autoSelect)" if row.get("autoSelect") is True else ""
-            found.append(f"{row.get('name')} {row.get('version') or ''}".strip() + own)
+    found = (
+        f"{row.get('name')} {row.get('version') or ''}".strip()
+        + (" (autoSelect)" if row.get("autoSelect") is True else "")
+        for row in rows(runtime.raw, "spec.supportedModelFormats")
+    )
     return ", ".join(found) or "none"
 
 

@@ -27,6 +27,7 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     object_evidence,
     pod_evidence,
+    pointer_to,
     rows,
     table,
 )
@@ -36,7 +37,6 @@ from llmdoctor_checks.serving._picker_metrics import FLAGS, SCRAPES, blind_picke
 from llmdoctor_checks.serving._policies import selected
 
 _PATHS = {"tensorrt-llm": ("/prometheus/metrics",), "nim": ("/v1/metrics", "/metrics")}
-_FLAGS = {"sglang": "--enable-metrics", "llama.cpp": "--metrics"}
 _SETTLED = 600  # seconds
 _SCRAPE = "prometheus.io/scrape"
 #: What of a Prometheus says which monitors it takes, and who else reads them.
@@ -386,7 +386,7 @@ def _endpoint(pod: Pod, item: Item, where: str, index: int, row: dict[str, Any],
         text=f"port {written}" + (f" of Service {service.name}" if service and key == "port" else ""),
         path=str(row.get("path") or "/metrics"),
         item=item,
-        pointer=f"/{where.replace('.', '/')}/{index}",
+        pointer=f"{pointer_to(where)}/{index}",
         service=service,
     )
 
@@ -436,7 +436,7 @@ def _finding(pod: Pod, engine: Engine, one: Asked, scaling: Evidence | None, ref
     right = _PATHS.get(engine.name, (one.path,))
     fix: Fix
     if metrics_off(engine):
-        flag = _FLAGS.get(engine.name, "")
+        flag = engine.flag("enable_metrics")
         what = f"{one.who} asks {engine.label} for metrics, which it does not emit" + (
             f" without {flag}" if flag else ""
         )
@@ -488,7 +488,7 @@ def _settled(pod: Pod, metrics: Metrics) -> bool:
 
 
 def _switch_on(pod: Pod, engine: Engine) -> Fix:
-    flag = _FLAGS.get(engine.name)
-    if flag is None:
+    flag = engine.flag("enable_metrics")
+    if not flag:
         return fixes.advice(f"Switch the metrics on in {fixes.edited(pod)}")
     return fixes.set_flag(engine, "enable_metrics", flag, "", f"Have {engine.title} emit its metrics")

@@ -147,11 +147,7 @@ def _release_failed(subject: Subject) -> Iterator[Finding]:
         yield Finding(
             summary=f"HelmRelease/{name} stands as failed: {workload.ref} was not ready within {say_seconds(seconds)}, and is ready now.",
             evidence=(
-                Evidence(
-                    source="workload",
-                    ref=f"HelmRelease/{name} status.conditions[Ready]",
-                    text=condition.text,
-                ),
+                Evidence(source="workload", ref=f"HelmRelease/{name} status.conditions[Ready]", text=condition.text),
                 workload_evidence(
                     workload,
                     "spec.progressDeadlineSeconds",

@@ -182,10 +182,8 @@ def _over_time(
 
 
 def _fix(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, metrics: Metrics, load: Load) -> Fix:
-    limit, flag = (
-        limit_of(engine, load),
-        {"vllm": "--max-num-seqs", "sglang": "--max-running-requests"}.get(engine.name),
-    )
+    limit = limit_of(engine, load)
+    flag = {"vllm": "--max-num-seqs", "sglang": "--max-running-requests"}.get(engine.name)
     if limit is not None and flag is not None and engine.explicit("max_num_seqs"):
         share = max(load.recent.cache.values) if load.recent.cache else 0
         summary = f"Have {engine.container.name} run {2 * limit} requests at once: its KV cache is {share:.0%} full at {limit}"

@@ -336,7 +336,7 @@ def _not_embedded(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs) -> Ite
         evidence=(log_evidence(line, said[0]),),
         fix=fixes.advice(
             f"Have {line.log.pod} embed smaller pieces (many such models take 512 tokens or fewer: mxbai-embed-large, all-minilm), or "
-            "a model with a longer context (bge-m3, nomic-embed-text)",
+            "a model with a longer context (bge-m3, nomic-embed-text)"
         ),
         order=line.order,
     )

@@ -32,10 +32,8 @@ _STORE = r"(?:botocore|boto3|s3transfer|google|azure)\.[\w.]+: "
 #: Containers of KServe whose image holds the model: they link it to where the server looks (storage_initializer_injector.go, oci://).
 _OF_IMAGE = expression(r"modelcar(?:-init)?(?:-\d{1,3})?")
 #: What `ln` and `os.symlink` say, last, of a link that is there from before.
-_THERE_BEFORE, _LAST_LINES = (
-    expression(r"\bln: .{0,400}File exists|FileExistsError: .{0,20} File exists: '[^']{1,400}' -> '"),
-    3,
-)
+_THERE_BEFORE = expression(r"\bln: .{0,400}File exists|FileExistsError: .{0,20} File exists: '[^']{1,400}' -> '")
+_LAST_LINES = 3
 #: Whoever sent these (the kernel, the kubelet) knows why the container ended; the initializer does not.
 _SIGNALLED = frozenset({137, 143})
 

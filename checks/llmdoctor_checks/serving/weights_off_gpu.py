@@ -70,9 +70,6 @@ _LAYERS = expression(r" --n-gpu-layers (\d{1,5})\b")
 #: Ollama's list of what its runners can compute on, until 0.5.
 _RUNNERS, _CPU_ALONE = "Dynamic LLM libraries", r"runners=\"?\[cpu(?:_\w+)?(?: cpu_\w+)*\]"
 
-#: How much context there is.
-_CONTEXT = {"ollama": "OLLAMA_CONTEXT_LENGTH", "llama.cpp": "--ctx-size"}
-
 #: Weights up to this share of the GPUs' memory leave room for a cache.
 _FITS = 0.75
 
@@ -184,7 +181,7 @@ def _more_layers(engine: Engine, *, told: bool, routed: bool) -> Fix:
             f"quantization or a larger GPU; or correct n-gpu-layers in its preset ({where})"
         )
     return fixes.advice(
-        f"Make the model fit: a smaller context ({_CONTEXT[engine.name]}), a stronger quantization or a larger GPU, in {where}"
+        f"Make the model fit: a smaller context ({engine.called('max_model_len')}), a stronger quantization or a larger GPU, in {where}"
     )
 
 

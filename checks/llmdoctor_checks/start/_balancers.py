@@ -19,6 +19,7 @@ from kubectl_llmdoctor.api import (
     Pod,
     count_of,
     dig,
+    escaped,
     expression,
     fixes,
     in_order,
@@ -100,8 +101,7 @@ def _of_aws(pod: Pod, health: str) -> Fix:
 
 def _annotated(item: Item, key: str, value: str) -> Fix:
     summary = f"Set {key}: {value} on {item.plain_kind}/{item.name}"
-    pointer = "/metadata/annotations/" + key.replace("~", "~0").replace("/", "~1")
-    return fixes.patch_object(item, summary, [{"op": "add", "path": pointer, "value": value}])
+    return fixes.set_field(item, f"/metadata/annotations/{escaped(key)}", value, summary, op="add")
 
 
 def _at_the_path(pod: Pod, engine: Engine, health: str, whose: str) -> Fix:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from kubectl_llmdoctor.api import Container, Finding, Fix, Pod, endings, fixes, pod_evidence
+from kubectl_llmdoctor.api import Container, Finding, Fix, Pod, ending_of, fixes, pod_evidence
 from llmdoctor_checks._consequences import FAILED_START
 from llmdoctor_checks.start._scripts import quoted
 
@@ -34,8 +34,8 @@ def first_word_alone(pod: Pod) -> Iterator[Finding]:
             continue
         shell, program, words = split
         codes = _CODES if re.fullmatch(_IDLE, program) else _OF_ANY
-        ended = [e for e in endings(pod) if e.container is container and e.code in codes]
-        if pod.exists and not (container.crashed and ended):
+        ended = ending_of(container)
+        if pod.exists and (ended is None or ended.code not in codes):
             continue
         script = " ".join((program, *(_as_read(word) for word in words)))
         path = "args" if container.spec.args else "command"
@@ -46,7 +46,7 @@ def first_word_alone(pod: Pod) -> Iterator[Finding]:
             f"{shell[-1]} for its script, and drops {quoted(' '.join(words))}.",
             evidence=(
                 pod_evidence(container, path, quoted(" ".join((program, *words)))),
-                *(pod_evidence(pod, e.path, e.text) for e in ended[:1] if pod.exists),
+                *([pod_evidence(pod, ended.path, ended.text)] if ended is not None else []),
             ),
             explains=(*FAILED_START, "setting-without-effect") if pod.exists else (),
             fix=_fix(pod, container, shell, script),

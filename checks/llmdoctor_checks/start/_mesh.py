@@ -153,7 +153,7 @@ def _not_redirected(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
                     f"{pod.namespace}, then delete the pod"
                     if checks
                     else f"Give {container.name} NET_ADMIN, NET_RAW and the node's iptables, or use the mesh's CNI plugin",
-                    f"kubectl get pods -A -o wide --field-selector spec.nodeName={pod.spec.node_name}",
+                    fixes.pods_on(pod.spec.node_name),
                 ),
                 out_of_mesh(pod, istio="linkerd" not in container.name),
             ),

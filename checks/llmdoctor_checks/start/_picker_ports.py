@@ -14,6 +14,7 @@ from kubectl_llmdoctor.api import (
     fixes,
     log_evidence,
     object_evidence,
+    pointer_to,
     rows,
 )
 
@@ -65,7 +66,7 @@ def _finding(
     pod: Pod, pool: Item, service: Item, path: str, asked: int, right: int | None, said: Line | None
 ) -> Finding:
     have = ", ".join(str(row.get("port")) for row in rows(service.raw, "spec.ports"))
-    pointer = "/" + path.replace(".", "/")
+    pointer = pointer_to(path)
     # then a gateway sends requests to any pod of the pool
     opens = dig(pool.raw, f"{'.'.join(path.split('.')[:2])}.failureMode") == "FailOpen"
     return Finding(

@@ -18,9 +18,11 @@ from kubectl_llmdoctor.api import (
     Logs,
     Pod,
     answered,
+    backends_of,
     dig,
     fixes,
     object_evidence,
+    pointer_to,
     rows,
 )
 
@@ -83,7 +85,7 @@ def routed_elsewhere(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
                 object_evidence(first.item, first.path, str(first.port)),
                 Evidence(source="workload", ref=f"Service/{service.name} spec.ports", text=f"port: {have}"),
             ),
-            fix=fixes.set_field(first.item, _pointer(first.path), numbers[0], f"Send to port {numbers[0]}")
+            fix=fixes.set_field(first.item, pointer_to(first.path), numbers[0], f"Send to port {numbers[0]}")
             if len(numbers) == 1 and isinstance(first.port, int)
             else fixes.advice(f"Name a port in {kind}/{first.item.name} that Service {service.name} has ({have})"),
         )
@@ -116,12 +118,10 @@ def _ingresses(cluster: Cluster) -> Iterator[_Way]:
 
 def _http_routes(cluster: Cluster) -> Iterator[_Way]:
     for item in cluster.items("HTTPRoute"):
-        for index, rule in enumerate(rows(item.raw, "spec.rules")):
-            for number, ref in enumerate(rows(rule, "backendRefs")):
-                space, port = str(ref.get("namespace") or item.namespace), ref.get("port")
-                if ref.get("kind", "Service") == "Service" and isinstance(port, int):
-                    path = f"spec.rules[{index}].backendRefs[{number}].port"
-                    yield (space, str(ref.get("name"))), Sent(item, path, port)
+        for backend in backends_of(item):
+            port = backend.raw.get("port")
+            if backend.kind == "Service" and isinstance(port, int):
+                yield backend.place, Sent(item, f"{backend.path}.port", port)
 
 
 def _virtual_services(cluster: Cluster) -> Iterator[_Way]:
@@ -146,7 +146,3 @@ def _by_target(item: Item) -> bool:
     """Whether its controller may take the port of the pods for that of the Service."""
     name = str(dig(item.raw, "spec.ingressClassName") or item.annotations.get("kubernetes.io/ingress.class", ""))
     return item.plain_kind == "Ingress" and re.search(_BY_PORT, name) is None
-
-
-def _pointer(path: str) -> str:
-    return "/" + path.replace("[", "/").replace("]", "").replace(".", "/")

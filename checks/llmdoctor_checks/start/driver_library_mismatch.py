@@ -2,18 +2,7 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import (
-    Evidence,
-    Finding,
-    Hardware,
-    Logs,
-    Pod,
-    check,
-    ended_logs,
-    fixes,
-    letters,
-    phase_of,
-)
+from kubectl_llmdoctor.api import Evidence, Finding, Hardware, Logs, Pod, check, ended_logs, fixes, letters, phase_of
 from llmdoctor_checks.hardware._gpu import CONSEQUENCES
 
 #: How far a start comes without a GPU.

@@ -157,10 +157,7 @@ def _of(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         confidence="possible" if engine.announced and engine.name != "ollama" else "likely",
         summary=f"{engine.label} runs on the CPU: {unfit or 'it sees no GPU'}, though container {container.name} asks for "
         f"{', '.join(f'{n} {name}' for name, n in asked.items())}.",
-        evidence=(
-            log_evidence(line),
-            *limits_evidence(container, asked),
-        ),
+        evidence=(log_evidence(line), *limits_evidence(container, asked)),
         explains=("not-ready", "probe-too-short", "cpu-starved"),
         fix=fix,
         order=line.order,
@@ -339,10 +336,8 @@ def _not_brought(container: Container, logs: Logs, node: Node | None) -> Iterato
     if error is None or not error.suffices:
         return
     pod = container.pod
-    name, built = (
-        pod.spec.node_name or "?",
-        f"the image's {error.image}" if error.image else "an image of any earlier one, too",
-    )
+    name = pod.spec.node_name or "?"
+    built = f"the image's {error.image}" if error.image else "an image of any earlier one, too"
     yield Finding(
         summary=f"CUDA finds no driver in container {container.name}, or not the node's: that of {name} knows CUDA {error.driver}, "
         f"which suffices for {built}.",

@@ -107,11 +107,9 @@ def _behind_service(pod: Pod, engine: Engine | None, logs: Logs | None) -> Itera
 
 def _at_another_port(engine: Engine, logs: Logs | None, item: Item) -> Iterator[Finding]:
     """An engine whose Service sends to another port as well: to change the address alone does not help, nor the port."""
-    container, port, asked = (
-        engine.container,
-        str(engine.value("port")),
-        dict.fromkeys(_targets(engine.container, item)),
-    )
+    container = engine.container
+    port = str(engine.value("port"))
+    asked = dict.fromkeys(_targets(engine.container, item))
     line, flag = listens(container, logs, {port}), _FLAGS.get(engine.name, "")
     host = loopback_told(engine)
     if line is None or host is None or ANY_IPV4 in (line[0], host.value) or len(asked) != 1 or not flag:

@@ -21,12 +21,12 @@ from kubectl_llmdoctor.api import (
 from kubectl_llmdoctor.catalog.models import find
 from llmdoctor_checks._consequences import FAILED_START
 
-#: Engines that refuse to start: the flag, the variable that turns the refusal into a warning, and the first version
-#: that was seen to refuse ("" is all).
+#: Engines that refuse to start: the variable that turns the refusal into a warning, and the first version that was seen to
+#: refuse ("" is all).
 _REFUSES = {
-    "vllm": ("--max-model-len", "VLLM_ALLOW_LONG_MAX_MODEL_LEN", ""),
-    "huggingfaceserver": ("--max-model-len", "VLLM_ALLOW_LONG_MAX_MODEL_LEN", ""),
-    "sglang": ("--context-length", "SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN", "0.5.5"),
+    "vllm": ("VLLM_ALLOW_LONG_MAX_MODEL_LEN", ""),
+    "huggingfaceserver": ("VLLM_ALLOW_LONG_MAX_MODEL_LEN", ""),
+    "sglang": ("SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN", "0.5.5"),
 }
 
 #: Settings by which the model's own configuration may be changed.
@@ -69,7 +69,8 @@ def max_len_exceeds_model(pod: Pod, engine: Engine, logs: Logs | None) -> Iterat
     crashed = container.crashed
     if engine.name not in _REFUSES or asked is None or model is None or (pod.exists and not crashed) or pod.log_only:
         return
-    flag, variable, since = _REFUSES[engine.name]
+    variable, since = _REFUSES[engine.name]
+    flag = engine.called("max_model_len")
     if beyond := _beyond_the_table(engine, asked, logs):
         yield beyond
         return
@@ -100,7 +101,8 @@ def max_len_exceeds_model(pod: Pod, engine: Engine, logs: Logs | None) -> Iterat
 def _beyond_the_table(engine: Engine, asked: Setting, logs: Logs | None) -> Finding | None:
     """A kernel that stopped at a position which the model's table of positions does not have, with a longer context allowed."""
     container = engine.container
-    flag, variable, _ = _REFUSES[engine.name]
+    variable, _ = _REFUSES[engine.name]
+    flag = engine.called("max_model_len")
     if not container.crashed or logs is None or not isinstance(asked.value, int):
         return None
     stopped = _stopped(container.name, logs)

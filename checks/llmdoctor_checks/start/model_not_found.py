@@ -437,11 +437,9 @@ def _router_of_nothing(engine: Engine, logs: Logs) -> Iterator[Finding]:
     refused = next((said for said, _ in log.matching(_REFUSED, "' not found", most=2000)), None)
     model, folder = engine.explicit("model"), engine.explicit("models_dir")
     url = model if model and model.flag in _OF_A_URL else None
-    meant, why, fix = (
-        url or folder,
-        "nothing names a model for it",
-        "Name the model's file with -m, or its repository with -hf",
-    )
+    meant = url or folder
+    why = "nothing names a model for it"
+    fix = "Name the model's file with -m, or its repository with -hf"
     if url:
         why = f"{url.flag} without -m is never read"
         fix = "Name with -m as well where the file should lie, on a volume: llama-server then fetches it from the URL and serves it"

@@ -76,9 +76,8 @@ def _since(first: str) -> str:
 
 def _numbered(engine: Engine) -> bool:
     """Whether its version is one of the table's: not a fork's, and of TensorRT-LLM's backends the one that has a list."""
-    if (
-        engine.name == "llama.cpp"
-    ):  # a fork counts its own commits, and a program built from it is called as somebody likes
+    # a fork counts its own commits, and a program built from it is called as somebody likes
+    if engine.name == "llama.cpp":
         own = re.search(r"(^|/)llama\.cpp(?=[:@]|$)", engine.container.spec.image)
         return own is not None and re.fullmatch(r"b\d+", engine.version or "") is not None
     return engine.name != "tensorrt-llm" or engine.value("backend", "pytorch") in ("pytorch", None)

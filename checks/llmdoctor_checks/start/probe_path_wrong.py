@@ -293,10 +293,7 @@ def _asked_by(container: Container, kind: str, scheme: str, *said: Evidence) -> 
         evidence=(*said, *((pod_evidence(container, f"{kind}Probe.httpGet.scheme", written),) if written else ())),
         explains=("not-ready", "rollout-stuck", *(("crash-loop", "probe-too-short") if kind != "readiness" else ())),
         fix=fixes.set_spec(
-            pod,
-            f"/containers/{container.index}/{kind}Probe/httpGet/scheme",
-            right,
-            f"Have the probe ask by {right}",
+            pod, f"/containers/{container.index}/{kind}Probe/httpGet/scheme", right, f"Have the probe ask by {right}"
         )
         if written == scheme
         else fixes.advice(f"Have the probe ask by {right} in {fixes.edited(pod)}"),
@@ -307,9 +304,8 @@ def _asked_if_ready(
     pod: Pod, subject: Subject, container: Container, events: Events | None, logs: Logs | None
 ) -> Finding | None:
     """A liveness probe that asks whether the server is ready, and restarts it for being busy with a model."""
-    engine = next((e for e in subject.engines(pod) if e.container is container and e.name in _LIVE), None)
-    probe = container.spec.liveness_probe
-    if engine is None or probe is None or probe.http_get is None or events is None:
+    engine, probe = subject.engine_of(container), container.spec.liveness_probe
+    if engine is None or engine.name not in _LIVE or probe is None or probe.http_get is None or events is None:
         return None
     path, right = _LIVE[engine.name]
     said = [event for kind, event in failures(container, events) if kind == "liveness"]
@@ -403,9 +399,9 @@ def _lacking(pod: Pod, subject: Subject, container: Container, events: Events | 
 def _asked_over_http(subject: Subject, container: Container, kind: str, probe: k8s.Probe | None, program: str) -> Fix:
     """The same probe by the kubelet itself, where the path and port of the engine's health are known."""
     pod = container.pod
-    engine = next((e for e in subject.engines(pod) if e.container is container and e.name in _HEALTH), None)
+    engine = subject.engine_of(container)
     port = engine.value("port") if engine else None
-    if engine is None or probe is None or not isinstance(port, int):
+    if engine is None or engine.name not in _HEALTH or probe is None or not isinstance(port, int):
         return fixes.advice(
             f"Have the kubelet ask over HTTP (httpGet) in {fixes.edited(pod)}, or take an image that has {program}"
         )

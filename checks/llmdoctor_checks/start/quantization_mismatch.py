@@ -28,8 +28,6 @@ from llmdoctor_checks._consequences import FAILED_START
 _STORED_ONLY = frozenset(["awq", "awq_marlin", "auto_awq", "gptq", "gptq_marlin", "auto_gptq", "marlin"])
 
 _FLAG = {"vllm": "--quantization", "sglang": "--quantization", "tgi": "--quantize"}
-#: Those of vLLM that get another value.
-_FLAGS = {"dtype": "--dtype", "kv_cache_dtype": "--kv-cache-dtype"}
 
 
 _SHAPE = r"torch\.Size\([^)]{0,80}\)"
@@ -112,7 +110,7 @@ def quantization_mismatch(pod: Pod, engine: Engine, logs: Logs | None) -> Iterat
 
 def _mended(engine: Engine, clash: Clash) -> Fix:
     if clash.value:
-        return fixes.set_flag(engine, clash.option, _FLAGS[clash.option], clash.value, clash.fix)
+        return fixes.set_flag(engine, clash.option, engine.called(clash.option), clash.value, clash.fix)
     if clash.option:
         return fixes.remove_flag(engine, clash.option, clash.fix)
     return fixes.advice(f"{clash.fix} ({fixes.edited(engine.pod)})")

@@ -105,10 +105,8 @@ _RUN_BY = r"(?i)/(?:admin|(?:un|re)?load|warm[-_]?up|pull)\b"
 #: A request and its answer in an access log of uvicorn's or nginx's form.
 _ANSWER = r'"POST (?P<path>/[^\s?"]{1,200})\S{0,500} HTTP/[\d.]{1,3}" (?P<status>\d{3})\b'
 #: MLServer's word of it (`mlserver/registry.py`, with one s at first), and its answers before (`mlserver/errors.py`).
-_MLSERVER_LOADED, _OF_MLSERVER = (
-    "Loaded model '",
-    r"\[mlserver\S{0,80}\] INFO - Loaded model '(?P<name>[^'\s]{1,200})' succ",
-)
+_MLSERVER_LOADED = "Loaded model '"
+_OF_MLSERVER = r"\[mlserver\S{0,80}\] INFO - Loaded model '(?P<name>[^'\s]{1,200})' succ"
 _AT_STARTUP = "MLSERVER_LOAD_MODELS_AT_STARTUP"
 #: How servers say that they have their model.
 _IS_LOADED = (

@@ -29,6 +29,7 @@ from kubectl_llmdoctor.api import (
     often,
     pod_evidence,
     rows,
+    rules_of,
     settling,
     top_of,
 )
@@ -61,11 +62,9 @@ _ANSWERS = (
 
 #: llama-server that has no model of its own, and starts a process for each that it is asked for (`server-models.cpp`): it takes a name
 #: for what it says, as it does not with one model. What it answers, and the list of what it has, below its own line.
-_OF_A_ROUTER, _LISTED, _LISTS = (
-    ("router server", "starting server in router mode"),
-    "Available models (",
-    r"operator\(\): +(?:\* )?(?P<name>[^\s:]{1,200})\s*$",
-)
+_OF_A_ROUTER = ("router server", "starting server in router mode")
+_LISTED = "Available models ("
+_LISTS = r"operator\(\): +(?:\* )?(?P<name>[^\s:]{1,200})\s*$"
 _OF_ROUTERS = (
     ("model not found", r"\bmodel not found\b"),
     ("' not found", r"\bmodel '(?P<name>[^'\s]{1,160})' not found"),
@@ -305,11 +304,11 @@ def _routes(pod: Pod, cluster: Cluster) -> Iterator[Routed]:
     backends = {("Service", service.name) for service in pod.services if _alone(pod, service, cluster)}
     backends |= {("InferencePool", pool.name) for pool in pod.pools}
     for item in cluster.items("HTTPRoute", pod.namespace) if backends else ():
-        for at, rule in enumerate(rows(item.raw, "spec.rules")):
-            refs = {(str(ref.get("kind", "Service")), str(ref.get("name"))) for ref in rows(rule, "backendRefs")}
-            if not refs & backends or any(f.get("type") == "ExtensionRef" for f in rows(rule, "filters")):
+        for rule in rules_of(item):
+            led = {(one.kind, one.name) for one in rule.backends}
+            if not led & backends or any(f.get("type") == "ExtensionRef" for f in rows(rule.raw, "filters")):
                 continue
-            for match in rows(rule, "matches"):
+            for match in rows(rule.raw, "matches"):
                 for header in rows(match, "headers"):
                     exact = (
                         header.get("type", "Exact") == "Exact"
@@ -317,7 +316,7 @@ def _routes(pod: Pod, cluster: Cluster) -> Iterator[Routed]:
                     )
                     value = header.get("value")
                     if exact and isinstance(value, str) and _NAME.fullmatch(value):
-                        yield Routed(item, f"spec.rules[{at}].matches.headers", value)
+                        yield Routed(item, f"{rule.path}.matches.headers", value)
 
 
 def _clients(pod: Pod, cluster: Cluster) -> Iterator[Asked]:

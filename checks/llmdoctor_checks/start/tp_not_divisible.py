@@ -13,7 +13,7 @@ from llmdoctor_checks._consequences import FAILED_START
 #: vLLM pads the vocabulary to a multiple of this before it shares it out (`DEFAULT_VOCAB_PADDING_SIZE`).
 _VOCABULARY_PADDING = 64
 
-_FLAGS = {"vllm": "--tensor-parallel-size", "sglang": "--tp-size", "tgi": "--num-shard"}
+_ENGINES = ("vllm", "sglang", "tgi")
 
 
 class Shape(msgspec.Struct, frozen=True):
@@ -50,7 +50,7 @@ def tp_not_divisible(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Fi
     size, model = engine.explicit("tensor_parallel_size"), engine.explicit("model")
     container = engine.container
     crashed = container.crashed
-    if engine.name not in _FLAGS or size is None or model is None or (pod.exists and not crashed) or pod.log_only:
+    if engine.name not in _ENGINES or size is None or model is None or (pod.exists and not crashed) or pod.log_only:
         return
     if not isinstance(size.value, int) or size.value < 2 or engine.explicit("enable_dp_attention"):
         return
@@ -137,7 +137,7 @@ def _fixes(engine: Engine, shape: Shape, size: int) -> Iterator[Fix]:
     gpus = engine.container.gpus if engine.workers == size else 0
     sizes = itertools.chain((gpus,), range(min(size - 1, shape.heads), 0, -1))
     if fits := next((n for n in sizes if n and n != size and _wrong(engine, shape, n) is None), None):
-        flag = _FLAGS[engine.name]
+        flag = engine.called("tensor_parallel_size")
         rest = "for which the container has the GPUs" if fits == gpus else "and ask for as many GPUs"
         if engine.workers != size:
             rest = "and change the number of GPUs with it"

@@ -84,7 +84,7 @@ def volume_not_mounted(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[
             yield from _forgotten(pod, engine, model)
         yield from _missed(pod, engine, logs)
         return
-    if unused := [volume for volume in pod.spec.volumes if volume.name not in _mounted(pod) and _meant(volume)]:
+    if unused := [volume for volume in _unmounted(pod) if _meant(volume)]:
         names = ", ".join(volume.name for volume in unused)
         yield Finding(
             role="note",
@@ -99,7 +99,7 @@ def _forgotten(pod: Pod, engine: Engine, model: Setting) -> Iterator[Finding]:
     """A server that failed, whose model lies under no mount, while a volume that may hold it is mounted by nobody."""
     container = engine.container
     failing = container.crashed
-    unused = [v for v in pod.spec.volumes if v.name not in _mounted(pod) and _stores(v)]
+    unused = [volume for volume in _unmounted(pod) if _stores(volume)]
     if not failing or container.mount_over(str(model.value)) is not None or len(unused) != 1:
         return
     yield Finding(
@@ -131,14 +131,12 @@ def _missed(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
         return
     for path, line in _absent(container, logs):
         other = _elsewhere(container, path)
-        unused = [v for v in pod.spec.volumes if v.name not in _mounted(pod) and _brings(v)]
+        unused = [volume for volume in _unmounted(pod) if _brings(volume)]
         if other:
             whose, mount = other
             said = f"volume {mount.name} is mounted at {mount.mount_path} only in {whose.name}, not in {container.name}"
-            evidence, fix = (
-                pod_evidence(whose, f"volumeMounts[{mount.name}]", mount.mount_path),
-                _mount(container, mount),
-            )
+            evidence = pod_evidence(whose, f"volumeMounts[{mount.name}]", mount.mount_path)
+            fix = _mount(container, mount)
         elif len(unused) == 1:
             name = unused[0].name
             said = f"{container.name} mounts nothing there, and no container mounts the volume {name}"
@@ -225,8 +223,9 @@ def _mounts(container: Container) -> str:
     return ", ".join(m.mount_path for m in container.spec.volume_mounts) or "none"
 
 
-def _mounted(pod: Pod) -> set[str]:
-    return {mount.name for container in pod.containers for mount in container.spec.volume_mounts}
+def _unmounted(pod: Pod) -> list[k8s.Volume]:
+    mounted = {mount.name for container in pod.containers for mount in container.spec.volume_mounts}
+    return [volume for volume in pod.spec.volumes if volume.name not in mounted]
 
 
 def _meant(volume: k8s.Volume) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Engine, Finding, Pod, check, endings, fixes, pod_evidence, setting_evidence
+from kubectl_llmdoctor.api import Engine, Finding, Pod, check, ending_of, fixes, pod_evidence, setting_evidence
 from llmdoctor_checks._consequences import FAILED_START
 
 
@@ -29,9 +29,9 @@ def weights_corrupt(pod: Pod, engine: Engine) -> Iterator[Finding]:
     - https://man7.org/linux/man-pages/man2/mmap.2.html
     """
     container, model = engine.container, engine.explicit("model")
-    killed = [e for e in endings(pod) if e.container is container and e.signal == "SIGBUS"]
+    killed = ending_of(container)
     whole = engine.value("mmap") is False or engine.value("load_mode") in ("none", "dio")
-    if engine.name != "llama.cpp" or not killed or whole or pod.ready:
+    if engine.name != "llama.cpp" or killed is None or killed.signal != "SIGBUS" or whole or pod.ready:
         return
     maps = engine.found.argv_known or engine.get("mmap") is not None
     yield Finding(
@@ -39,7 +39,7 @@ def weights_corrupt(pod: Pod, engine: Engine) -> Iterator[Finding]:
         summary=f"{engine.label} died by SIGBUS (exit code 135): a page of the model file, which it maps into memory, could not "
         "be read. The file was shortened or replaced under it, or its storage fails.",
         evidence=(
-            pod_evidence(pod, killed[0].path, killed[0].text),
+            pod_evidence(pod, killed.path, killed.text),
             *((setting_evidence(container, model),) if model else ()),
         ),
         explains=(*FAILED_START, "engine-dead", "rollout-stuck"),

@@ -38,10 +38,8 @@ _JSON = (
     r'"(?:x-envoy-origin-path|path|x_original_path)":\s?"(/[^"?\s]{1,300})',
 )
 #: The server that a gateway sent a request to: of a line of text the last address in quotes.
-_HOST_JSON, _HOST_TEXT = (
-    r'"upstream_host":\s?"\[?([\da-f.:]{3,45}?)\]?:(\d{1,5})"',
-    r'" "\[?([\da-f.:]{3,45}?)\]?:(\d{1,5})"',
-)
+_HOST_JSON = r'"upstream_host":\s?"\[?([\da-f.:]{3,45}?)\]?:(\d{1,5})"'
+_HOST_TEXT = r'" "\[?([\da-f.:]{3,45}?)\]?:(\d{1,5})"'
 _TEXT = r'"POST (?P<path>/[^\s?"]{1,300})\S{0,500} HTTP/[\d.]{1,3}" (?P<code>\d{3}) \S{1,20} (?P<detail>\S{1,300}) '
 #: Routes at which models work: OpenAI's and Anthropic's, TGI's and SGLang's, the Open Inference Protocol's, SageMaker's.
 OF_MODELS = (

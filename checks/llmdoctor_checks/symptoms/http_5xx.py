@@ -39,10 +39,8 @@ from llmdoctor_checks.symptoms._by_gateways import BESIDE, DETAILS, OF_MODELS, b
 _NOT_DONE = r'" 501 | 501\s*$'
 #: How a proxy of Go's in the same pod (Knative's queue-proxy, a sidecar) says that a request which it passed on failed; one
 #: that its client gave up is no fault, and one that nobody took may be of the start. What was answered it does not log.
-_PASSED_ON, _GIVEN_UP = (
-    ("error reverse proxying request", "http: proxy error: "),
-    ("context canceled", "deadline exceeded", "connection refused"),
-)
+_PASSED_ON = ("error reverse proxying request", "http: proxy error: ")
+_GIVEN_UP = ("context canceled", "deadline exceeded", "connection refused")
 #: What it did not get through to is not in the pod.
 _ELSEWHERE = r"\blookup \S|(?:\bdial tcp |->)(?!127\.|\[::1\]|localhost)"
 _WHY = r'"error":"((?:[^"\\]|\\.){1,200})"|http: proxy error: (.{1,200})'

@@ -123,7 +123,7 @@ def _not_taken_up(pod: Pod, trouble: Trouble) -> Finding:
         f"See whether the kubelet of {node} is at work: a mount whose server is gone (NFS), or a runtime or disk that does not answer, "
         "holds it up while the node still reports; restart it there, or let the pod go to another node",
         f"kubectl get --raw /api/v1/nodes/{node}/proxy/healthz",
-        f"kubectl get pods -A -o wide --field-selector spec.nodeName={node}",
+        fixes.pods_on(node),
     )
     return Finding(
         role="symptom",

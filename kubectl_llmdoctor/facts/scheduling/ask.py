@@ -9,7 +9,7 @@ import msgspec
 from msgspec.structs import replace
 
 from kubectl_llmdoctor.facts import k8s
-from kubectl_llmdoctor.facts.constraints import mismatches, named_nodes, tolerated
+from kubectl_llmdoctor.facts.constraints import mismatches, named_nodes, untolerated
 from kubectl_llmdoctor.facts.nodes import Node
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.scheduling.objects import DeviceClass, Objects
@@ -101,7 +101,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True, eq=False, dict=True):
 
 def _takes(node: Node, usage: Usage, pod: k8s.Pod) -> bool:
     """Whether a pod could go to a node, by its tolerations, its selector and what it asks for."""
-    if any(t.effect in ("NoSchedule", "NoExecute") and not tolerated(t, pod.spec.tolerations) for t in node.taints):
+    if any(untolerated(node.taints, pod.spec.tolerations)):
         return False
     used = usage.used(node.name)
     asked = requests_of(pod).items()

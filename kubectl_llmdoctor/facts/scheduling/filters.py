@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.facts import k8s
-from kubectl_llmdoctor.facts.constraints import is_possible, mismatches, show_requirement, show_taint, tolerated
+from kubectl_llmdoctor.facts.constraints import (
+    is_possible,
+    mismatches,
+    show_requirement,
+    show_taint,
+    tolerated,
+    untolerated,
+)
 from kubectl_llmdoctor.facts.nodes import Node
 from kubectl_llmdoctor.facts.scheduling.ask import Ask, Filter
 from kubectl_llmdoctor.facts.scheduling.verdict import Gap, Reason, say_amount
@@ -37,17 +44,16 @@ def node_name(node: Node, ask: Ask) -> Iterator[Reason]:
 def taints(node: Node, ask: Ask) -> Iterator[Reason]:
     """TaintToleration."""
     cordon = "node.kubernetes.io/unschedulable"
-    for taint in node.taints:
+    for taint in untolerated(node.taints, ask.spec.tolerations):
         if node.cordoned and taint.key == cordon:  # the same said twice: a cordoned node gets this taint as well
             continue
-        if taint.effect in ("NoSchedule", "NoExecute") and not tolerated(taint, ask.spec.tolerations):
-            yield Reason(
-                plugin="TaintToleration",
-                kind="taint",
-                text="node(s) had untolerated taint(s)",
-                detail=f"taint {show_taint(taint)}",
-                taint=taint,
-            )
+        yield Reason(
+            plugin="TaintToleration",
+            kind="taint",
+            text="node(s) had untolerated taint(s)",
+            detail=f"taint {show_taint(taint)}",
+            taint=taint,
+        )
 
 
 def conflict(ask: Ask) -> Reason | None:

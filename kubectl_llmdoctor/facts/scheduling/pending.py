@@ -155,11 +155,7 @@ class Pending:
         return frozenset(self._ask().classes)
 
     def _ask(
-        self,
-        *,
-        spec: k8s.PodSpec | None = None,
-        without: Collection[str] = (),
-        nodes: Iterable[Node] | None = None,
+        self, *, spec: k8s.PodSpec | None = None, without: Collection[str] = (), nodes: Iterable[Node] | None = None
     ) -> Ask:
         # the names of this module are imported by checks that also judge pods which have a node
         from kubectl_llmdoctor.facts.scheduling.ask import Ask
@@ -192,11 +188,7 @@ class Pending:
         return self._judged(self._ask(), sure=self._sure and not self.gates)
 
     def where(
-        self,
-        *,
-        spec: k8s.PodSpec | None = None,
-        without: Collection[str] = (),
-        nodes: Iterable[Node] | None = None,
+        self, *, spec: k8s.PodSpec | None = None, without: Collection[str] = (), nodes: Iterable[Node] | None = None
     ) -> tuple[NodeVerdict, ...]:
         """What each node would say if something were different.
 

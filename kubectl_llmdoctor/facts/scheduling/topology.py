@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from msgspec.structs import replace
 
 from kubectl_llmdoctor.facts import k8s
-from kubectl_llmdoctor.facts.constraints import mismatches, selected, tolerated
+from kubectl_llmdoctor.facts.constraints import mismatches, selected, untolerated
 from kubectl_llmdoctor.facts.nodes import Node
 from kubectl_llmdoctor.facts.scheduling.ask import Ask, Filter
 from kubectl_llmdoctor.facts.scheduling.objects import Namespace
@@ -71,9 +71,7 @@ class _Spread:
         for node in keyed:
             if spec.node_affinity_policy != "Ignore" and mismatches(ask.spec, node.name, node.labels):
                 continue
-            if spec.node_taints_policy == "Honor" and any(
-                t.effect in ("NoSchedule", "NoExecute") and not tolerated(t, ask.spec.tolerations) for t in node.taints
-            ):
+            if spec.node_taints_policy == "Honor" and any(untolerated(node.taints, ask.spec.tolerations)):
                 continue
             self.pods.setdefault(node.labels[self.key], [])
             eligible.add(node.name)
