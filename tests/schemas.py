@@ -20,6 +20,8 @@ Found = tuple[Json, Patch]
 BUILT_IN = (
     "v1",
     "apps/v1",
+    "node.k8s.io/v1",
+    "storage.k8s.io/v1",
     "batch/v1",
     "autoscaling/v1",
     "autoscaling/v2",

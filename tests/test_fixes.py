@@ -21,6 +21,8 @@ from kubectl_llmdoctor.snapshot import Snapshot
 from kubectl_llmdoctor.testing import diagnose_case, load_case
 from tests.patching import patched
 
+CASES = Path(__file__).parents[1] / "checks" / "cases"
+
 
 def test_a_pod_in_a_manifest_gets_a_patch_and_no_command() -> None:
     from kubectl_llmdoctor.report import text
@@ -193,6 +195,68 @@ def test_a_workload_that_another_makes_gets_no_patch() -> None:
 
     assert found.fixes[0].summary.endswith("in InferenceService/llama)")
     assert found.fixes[0].patch is None
+
+
+@pytest.mark.parametrize(
+    ("policy", "strategy", "deleted"),
+    [
+        ("OrderedReady", "RollingUpdate", True),
+        ("Parallel", "RollingUpdate", False),
+        ("Parallel", "OnDelete", True),
+    ],
+)
+def test_a_pod_that_a_stateful_set_would_not_replace_is_deleted(policy: str, strategy: str, deleted: bool) -> None:
+    case = load_case(CASES / "node-selector-mismatch" / "fires_host_of_a_stateful_set.yaml")
+    (owner,) = (item for item in case.snapshot.objects if item["kind"] == "StatefulSet")
+    owner["spec"] |= {"podManagementPolicy": policy, "updateStrategy": {"type": strategy}}
+
+    (target,) = diagnose_case(case).targets
+
+    fix = target.findings[0].fixes[0]
+    assert fix.patch is not None
+    assert ("kubectl -n llm delete pod llama-0" in fix.commands) == deleted
+
+
+def test_a_pod_of_a_part_that_keeps_the_old_template_is_not_deleted_for_the_new_one() -> None:
+    case = load_case(CASES / "node-selector-mismatch" / "fires_template_was_changed_since.yaml")
+    (owner,) = (item for item in case.snapshot.objects if item["kind"] == "StatefulSet")
+    owner["spec"]["updateStrategy"] = {"type": "RollingUpdate", "rollingUpdate": {"partition": 1}}
+
+    (target,) = diagnose_case(case).targets
+
+    assert not target.findings[0].fixes[0].summary.startswith("Delete pod")
+
+
+@pytest.mark.parametrize("paused", [True, False])
+def test_a_deployment_that_is_paused_is_resumed_for_a_patch(paused: bool) -> None:
+    case = load_case(CASES / "gpu-resource-absent" / "fires_limit_of_another_vendor.yaml")
+    (owner,) = (item for item in case.snapshot.objects if item["kind"] == "Deployment")
+    owner["spec"]["paused"] = paused
+
+    (target,) = diagnose_case(case).targets
+
+    commands = target.findings[0].fixes[0].commands
+    assert ("kubectl -n llm rollout resume deployment/llama" in commands) == paused
+
+
+@pytest.mark.parametrize(
+    ("requests", "removed"),
+    [({"cpu": "8"}, []), ({"cpu": "8", "nvidia.com/gpu": "4"}, [{"op": "remove", "path": "requests/nvidia.com~1gpu"}])],
+)
+def test_a_request_that_the_api_server_made_of_the_limit_is_not_in_the_template(
+    requests: dict[str, str], removed: list[dict[str, str]]
+) -> None:
+    case = load_case(CASES / "gpu-resource-absent" / "fires_limit_of_another_vendor.yaml")
+    (deployment,) = (item for item in case.snapshot.objects if item["kind"] == "Deployment")
+    deployment["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"] = requests
+
+    (target,) = diagnose_case(case).targets
+
+    patch = target.findings[0].fixes[0].patch
+    assert patch is not None
+    at = "/spec/template/spec/containers/0/resources/"
+    gone = [{**op, "path": op["path"].removeprefix(at)} for op in patch.body if op["op"] == "remove"]
+    assert gone == [{"op": "remove", "path": "limits/nvidia.com~1gpu"}, *removed]
 
 
 @pytest.mark.parametrize(

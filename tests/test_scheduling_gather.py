@@ -62,6 +62,34 @@ def test_lists_that_are_read_for_a_pod_that_waits(
     assert {"Node", "Pod", "StorageClass"} <= whole
 
 
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ({}, set()),
+        ({"priorityClassName": "high-prio"}, {"PriorityClass"}),
+        ({"runtimeClassName": "nvidia"}, {"RuntimeClass"}),
+    ],
+)
+def test_classes_are_read_beside_one_that_a_workload_without_pods_names(
+    spec: dict[str, Any], expected: set[str], api: FakeApi, cluster: Cluster
+) -> None:
+    labels = {"app": "me"}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "x"}], **spec}}
+    metadata = {"name": "me", "namespace": "serving"}
+    api.objects = [
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": metadata,
+            "spec": {"selector": {"matchLabels": labels}, "template": template},
+        }
+    ]
+
+    found = gather(cluster, Query(names=("deployment/me",)))
+
+    assert {r.kind for r in found.read} & {"PriorityClass", "RuntimeClass"} == expected
+
+
 def test_other_pods_keep_what_bars_this_one(api: FakeApi, cluster: Cluster) -> None:
     disks = [{"name": "d", "rbd": {"image": "i", "monitors": ["m"]}}, {"name": "e", "emptyDir": {}}]
     given = {"name": "c", "ready": True, "resources": {"requests": {"cpu": "3"}}, "allocatedResources": {"cpu": "2"}}

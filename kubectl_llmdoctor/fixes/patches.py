@@ -13,7 +13,7 @@ from kubectl_llmdoctor.facts.cluster import Item
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.subject import workload_of
 from kubectl_llmdoctor.facts.workload import Workload
-from kubectl_llmdoctor.fixes.paths import container_at, names_container, path_inside
+from kubectl_llmdoctor.fixes.paths import container_at, names_container, path_inside, value_at
 from kubectl_llmdoctor.fixes.placing import placed
 from kubectl_llmdoctor.fixes.ranks import templates_alike
 from kubectl_llmdoctor.fixes.shown import diff, told_by_hand
@@ -41,6 +41,10 @@ def patch(pod: Pod, summary: str, operations: list[dict[str, Any]], *, owner: Ow
         body = pointer.fitted(pod.item.raw, own) or own
         made = Patch(target=target, type="json", body=body, diff=diff(pod.item.raw, body))
         return Fix(summary=summary, owner=owner, patch=made)
+    waits = workload is not None and _waited_for(pod, workload)
+    if workload and waits and _of_an_older_template(pod, workload, operations):
+        text = f"Delete pod {pod.name}: {workload.ref} says otherwise by now, and makes it anew only when it is gone"
+        return Fix(summary=text, owner=owner, commands=(_deleting(pod),))
     moved = placed(pod, workload, operations) if workload and not unread(pod) else None
     if workload is None or moved is None:
         owner = "platform" if _of_kserve_webhook(pod, operations) else owner
@@ -49,7 +53,41 @@ def patch(pod: Pod, summary: str, operations: list[dict[str, Any]], *, owner: Ow
             return Fix(summary=f"{summary}, {where}", owner=owner)
         return Fix(summary=remarked(summary, told + where), owner=owner)
     name = f"{workload.resource}/{workload.name}"
-    return _of_object(workload.item, workload.ref, name, summary, moved, owner)
+    fix = _of_object(workload.item, workload.ref, name, summary, moved, owner)
+    paused = workload.kind == "Deployment" and pod.exists and dig(workload.raw, "spec.paused") is True
+    then = [_deleting(pod)] * waits + [_resuming(workload)] * paused
+    return msgspec.structs.replace(fix, commands=(*fix.commands, *then))
+
+
+def _resuming(workload: Workload) -> str:
+    return f"kubectl -n {shlex.quote(workload.namespace)} rollout resume deployment/{shlex.quote(workload.name)}"
+
+
+def _waited_for(pod: Pod, workload: Workload) -> bool:
+    """Whether no pod is made of a new template before this one is gone: its owner is told so, or waits for it to become ready."""
+    if not pod.exists or workload.kind not in ("StatefulSet", "DaemonSet"):
+        return False
+    if dig(workload.raw, "spec.updateStrategy.type") == "OnDelete":
+        return True
+    ordered = (dig(workload.raw, "spec.podManagementPolicy") or "OrderedReady") == "OrderedReady"
+    return workload.kind == "StatefulSet" and ordered and not pod.ready
+
+
+def _of_an_older_template(pod: Pod, workload: Workload, operations: list[dict[str, Any]]) -> bool:
+    """Whether the pod was made of a template that has been changed since, in what these operations are about."""
+    newest, template = dig(workload.raw, "status.updateRevision"), pod.template
+    mine = pod.labels.get("controller-revision-hash")
+    # pods below it are made of the old template
+    kept = dig(workload.raw, "spec.updateStrategy.rollingUpdate.partition")
+    if template is None or not mine or not newest or mine == newest or kept:
+        return False
+    own, now = pod.item.raw.get("spec") if pod.item else None, dig(template.pod, "spec")
+    paths = {op["path"]: path_inside(pod, template, op["path"]) for op in operations}
+    return any(value_at(own, path) != value_at(now, inside or path) for path, inside in paths.items())
+
+
+def _deleting(pod: Pod) -> str:
+    return f"kubectl -n {shlex.quote(pod.namespace)} delete pod {shlex.quote(pod.name)}"
 
 
 def _of_object(item: Item, ref: str, name: str, summary: str, body: list[dict[str, Any]], owner: Owner) -> Fix:

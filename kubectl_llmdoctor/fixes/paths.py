@@ -91,3 +91,13 @@ def in_place(path: str, index: int, words: Sequence[str]) -> list[dict[str, Any]
 def inserted(path: str, index: int, words: Sequence[str]) -> list[dict[str, Any]]:
     """The operations that put words into a list, from this place on."""
     return [{"op": "add", "path": f"{path}/{n}", "value": word} for n, word in enumerate(words, index)]
+
+
+def value_at(tree: Any, path: str) -> Any:
+    """What stands at a JSON pointer; None where nothing does."""
+    try:
+        for key in pointer.split(path):
+            tree = pointer.step(tree, key)
+    except LookupError:
+        return None
+    return tree

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.workload import Workload
-from kubectl_llmdoctor.fixes.paths import MASK, container_at, path_inside
+from kubectl_llmdoctor.fixes.paths import MASK, container_at, path_inside, value_at
 from kubectl_llmdoctor.fixes.ranks import of_other_ranks
 from kubectl_llmdoctor.platforms import pointer
 from kubectl_llmdoctor.tree import rows, table
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor.platforms import Template
+
+#: What the API server writes into a pod by what its template states: a request by the limit, a port of the host in the host's network.
+_DERIVED = r"/resources/requests/[^/]{1,253}$|/ports/\d{1,5}/hostPort$"
 
 
 def placed(pod: Pod, workload: Workload, operations: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
@@ -31,10 +35,12 @@ def placed(pod: Pod, workload: Workload, operations: list[dict[str, Any]]) -> li
             return None
         if template.literal_env and "/env" in inside and _refers(operation.get("value")):
             return None
+        if operation["op"] == "remove" and re.search(_DERIVED, path) and value_at(workload.raw, path) is None:
+            continue
         moved.append({**operation, "path": path})
         within.append({**operation, "path": inside})
     whole = pointer.fitted(workload.raw, moved + of_other_ranks(workload, template, within))
-    return whole or pointer.fitted(workload.raw, moved)
+    return whole or pointer.fitted(workload.raw, moved) or None
 
 
 def _with_whole_probes(
@@ -65,15 +71,7 @@ def _unstated_probe(pod: Pod, workload: Workload, template: Template, tokens: li
     probe = own[int(tokens[1])].get(tokens[2]) if int(tokens[1] if own else 0) < len(own) else None
     inside = path_inside(pod, template, pointer.join(tokens[:3])) if isinstance(probe, dict) else None
     path = template.at(inside) if inside is not None else None
-    if path is None:
-        return None
-    here: Any = workload.raw
-    try:
-        for key in pointer.split(path):
-            here = pointer.step(here, key)
-    except LookupError:
-        return probe
-    return None
+    return probe if path is not None and value_at(workload.raw, path) is None else None
 
 
 def _refers(value: Any) -> bool:

@@ -278,6 +278,14 @@ class Walk:
                 pot.get_list(core("PeerAuthentication", "security.istio.io"), place, if_there=True)
         self.namespace(namespace)
 
+    def _classes(self, workload: Json) -> None:
+        """The classes beside one that a workload without pods names: where that is not there, no pod is made."""
+        spec = ((workload.get("spec") or {}).get("template") or {}).get("spec") or {}
+        if spec.get("priorityClassName"):
+            self._pot.get_list(core("PriorityClass", "scheduling.k8s.io"), "")
+        if spec.get("runtimeClassName"):
+            self._pot.get_list(core("RuntimeClass", "node.k8s.io"), "")
+
     def askers(self) -> None:
         """Who asks the pods that are explained and ready, or would ask those that are not there: what is wrong with its requests may
         stand in its log alone.
@@ -542,6 +550,7 @@ class Walk:
             self.explain(pods, ref)
             if not pods:
                 self._asleep.add(namespace)
+                self._classes(obj)
             if not pods and not meta(obj).get("ownerReferences"):
                 pot.task("pods", ref, lambda: self._below(obj, ref))
 

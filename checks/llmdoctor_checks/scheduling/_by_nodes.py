@@ -93,6 +93,9 @@ def by_nodes(pending: Pending) -> tuple[Cause, ...] | None:
     # A living node that meets the selector shows that the selector means what it says; a dead one does not.
     if any("selector" not in o and "node" not in o for _, o in standing):
         standing = [(v, o) for v, o in standing if "selector" not in o]
+    # A claim that has its devices goes nowhere else either: what is wrong there is the point.
+    if reached := [(v, o) for v, o in standing if not _away(v)]:
+        standing = reached
     # A volume on a node's own disk goes nowhere else: a taint of that node is the point.
     held = [(v, o) for v, o in standing if "volume" not in o]
     if held and all(set(o) <= {"own-taint", "taint"} for _, o in held) and on_one_node(pending.pod):
@@ -114,6 +117,11 @@ def by_nodes(pending: Pending) -> tuple[Cause, ...] | None:
             if made.id not in {c.id for c in found}:
                 found.append(msgspec.structs.replace(made, rank=len(found)))
     return tuple(found)
+
+
+def _away(verdict: NodeVerdict) -> bool:
+    """Whether the devices of a claim of the pod, chosen already, are out of reach from a node."""
+    return any(reason.kind == "claim" and reason.mismatches for reason in verdict.reasons)
 
 
 def _standing_alone(verdict: NodeVerdict, obstacles: tuple[Obstacle, ...]) -> tuple[Obstacle, ...]:

@@ -118,13 +118,16 @@ class DeviceClaim(msgspec.Struct, frozen=True, kw_only=True):
         return bool(self.item and dig(self.item.raw, "status.allocation"))
 
     def requests(self, cluster: Cluster, namespace: str) -> Iterator[dict[str, Any]]:
-        """Its device requests, from the claim or from its template; `exactly` is unpacked."""
+        """Its device requests, from the claim or from its template; `exactly` and `firstAvailable` are unpacked."""
         source = rows(self.item.raw, "spec.devices.requests") if self.item else []
         if not source and self.template:
             template = cluster.item("ResourceClaimTemplate", namespace, self.template)
             source = rows(template.raw, "spec.spec.devices.requests") if template else []
         for request in source:
             exactly = request.get("exactly")
+            if options := rows(request, "firstAvailable"):
+                yield from ({**one, "name": f"{request.get('name')}/{one.get('name')}"} for one in options)
+                continue
             yield request | exactly if isinstance(exactly, dict) else request
 
 

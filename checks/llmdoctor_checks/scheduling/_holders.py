@@ -1,6 +1,7 @@
 """Pods that hold what another one waits for, and should be gone or are about to go."""
 
 from kubectl_llmdoctor.api import Holder, Pending, dig, k8s, table, top_of
+from llmdoctor_checks.scheduling._obstacles import Cause
 
 #: How long after the end of its grace period a Terminating pod counts as stuck.
 _STUCK_SECONDS = 60
@@ -32,6 +33,13 @@ def outgoing(pending: Pending, node: str) -> list[Holder]:
         if mine and workload and workload.item is mine.item and _revision(holder.pod) != revision:
             former.append(holder)
     return former
+
+
+def replaced(pending: Pending, found: Cause) -> tuple[str, ...]:
+    """The pods of the former revision among those that keep this one off its nodes by what is no amount: a port, a claim, a place."""
+    stand = {ref for reason in found.reasons for ref in reason.pods}
+    former = (old.ref for verdict in found.verdicts for old in outgoing(pending, verdict.node.name))
+    return tuple(dict.fromkeys(ref for ref in former if ref in stand))
 
 
 def second_cluster(pending: Pending) -> tuple[str, str] | None:

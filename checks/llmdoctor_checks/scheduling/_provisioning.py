@@ -4,12 +4,15 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
+
 from kubectl_llmdoctor.api import (
     Cluster,
     Event,
     Events,
     Fix,
     Item,
+    Node,
     Pod,
     dig,
     expression,
@@ -17,6 +20,7 @@ from kubectl_llmdoctor.api import (
     k8s,
     milli,
     rows,
+    selected,
     show_taint,
     top_of,
     untolerated,
@@ -200,6 +204,59 @@ def other_class(pod: Pod, claim: VolumeClaim) -> Fix:
     return fixes.advice(text, "kubectl get storageclass")
 
 
+def where_gpus_are(pod: Pod, claim: VolumeClaim, nodes: list[Node]) -> Fix:
+    """A class that makes volumes where the nodes are that could run the pod: another one, else this one with their places as well."""
+    many = not {"ReadWriteOnce", "ReadWriteOncePod"}.intersection(claim.modes)
+    free = [item.name for item in _usable(pod.cluster, many=many) if not rows(item.raw, "allowedTopologies")]
+    if free:
+        text = f"Recreate the claim with storage class {free[0]}, which makes volumes wherever the pod's node is"
+        return _recreated(pod, claim, text, {"storageClassName": free[0]})
+    item = pod.cluster.item("StorageClass", "", claim.storage_class or "")
+    terms = rows(item.raw, "allowedTopologies") if item else []
+    parts = rows(terms[0], "matchLabelExpressions") if len(terms) == 1 else []
+    key = str(parts[0].get("key")) if len(parts) == 1 else ""
+    there = sorted({node.labels[key] for node in nodes if key in node.labels})
+    if item is None or not there:
+        return fixes.platform(
+            f"Let allowedTopologies of storage class {claim.storage_class} have the nodes with GPUs as well"
+        )
+    return fixes.set_field(
+        item,
+        "/allowedTopologies/0/matchLabelExpressions/0/values",
+        [*words(parts[0], "values"), *there],
+        f"Let storage class {item.name} make volumes where nodes are that could run the pod, too ({key}: {', '.join(there)})",
+        owner="platform",
+    )
+
+
+def with_room(pod: Pod, claim: VolumeClaim, nodes: list[Node]) -> Fix:
+    """As much as the driver of a claim's class has free on a node that could run the pod, or more room there."""
+    sizes = [
+        str(item.raw.get("maximumVolumeSize") or item.raw.get("capacity"))
+        for item in pod.cluster.items("CSIStorageCapacity")
+        if item.raw.get("storageClassName") == claim.storage_class and any(_reached(item, node) for node in nodes)
+    ]
+    most = max(sizes, key=lambda size: milli(size) or 0, default="")
+    there = ", ".join(sorted(node.name for node in nodes)[:_MOST])
+    more = f"free or add room for storage class {claim.storage_class} on {there}"
+    if not milli(most):
+        return fixes.platform(f"{more[:1].upper()}{more[1:]}", "kubectl get csistoragecapacities -A")
+    return _recreated(
+        pod,
+        claim,
+        f"Ask for no more than {most} in {claim.name}, the most that its driver has free there, if that holds the model; or {more}",
+        {"resources": {"requests": {"storage": most}}},
+    )
+
+
+def _reached(room: Item, node: Node) -> bool:
+    """Whether what a driver says of its room is about a node."""
+    try:
+        return selected(k8s.convert(room.raw.get("nodeTopology"), k8s.LabelSelector), node.labels)
+    except msgspec.ValidationError:
+        return False
+
+
 def _usable(cluster: Cluster, *, many: bool) -> list[Item]:
     """The classes that make volumes, the default one first; those of shared file systems where many nodes are to mount it."""
     made = [
@@ -363,6 +420,12 @@ def _unmatched(pod: Pod, claim: VolumeClaim, describe: str) -> Iterator[Fix]:
         yield _recreated(pod, claim, text, {"resources": {"requests": {"storage": size}}})
         return
     text = f"Provide a volume for {claim.name}: see what the claim's events say"
+    modes = set(words(most.raw, "spec.accessModes")) if most else set[str]()
+    if most and volume_where(most) and modes.issuperset(claim.modes) and not _made_by_class(pod.cluster, claim):
+        text = (
+            f"Make a PersistentVolume of {asked} with storageClassName {claim.storage_class} and {' and '.join(claim.modes)} on a node "
+            f"that can run {pod.name}: {most.name}, which is free, is only for {volume_where(most)}"
+        )
     if claim.storage_class and not any(of_class(pod.cluster, claim)) and not _made_by_class(pod.cluster, claim):
         text = (
             f"Make a PersistentVolume of {asked} with storageClassName {claim.storage_class} and {' and '.join(claim.modes)} on a node "
@@ -422,6 +485,13 @@ def elsewhere(pod: Pod, claim: VolumeClaim, volume: Item) -> Fix:
         bare = bool(able) and not its.intersection(
             n.metadata.labels.get("kubernetes.io/hostname", n.metadata.name) for n in able
         )
+        names = {
+            value
+            for n in pod.cluster.all(k8s.Node, "Node")
+            for value in (n.metadata.name, n.metadata.labels.get("kubernetes.io/hostname"))
+        }
+        if its and pod.cluster.complete("Node") and not its & names:
+            return _of_a_node_that_is_gone(pod, claim, sorted(its))
         disk = f"whose volume is a disk of that node ({volume_where(volume)})"
         lead = "" if bare else f"Free the node of {claim.name} for the pod, {disk}, or "
         copy += f": {claim.name} is on a disk of a node without them ({volume_where(volume)})" if bare else ""
@@ -429,6 +499,22 @@ def elsewhere(pod: Pod, claim: VolumeClaim, volume: Item) -> Fix:
         lead = f"Add a node {'with its GPUs ' if wanted else ''}where {claim.name} is ({volume_where(volume)}), or "
     return fixes.platform(
         f"{lead}{copy}"[:1].upper() + f"{lead}{copy}"[1:], f"kubectl get nodes -L {','.join(map(shlex.quote, keys))}"
+    )
+
+
+def _of_a_node_that_is_gone(pod: Pod, claim: VolumeClaim, nodes: list[str]) -> Fix:
+    """A claim whose volume was a disk of a node that the cluster no longer has."""
+    top = top_of(pod.item, pod.cluster)
+    again = (
+        f"and then the pod: {top.ref} makes both again"
+        if top and top.kind == "StatefulSet" and rows(top.raw, "spec.volumeClaimTemplates")
+        else "and make it again"
+    )
+    return fixes.platform(
+        f"Where {', '.join(nodes)} is gone for good, delete claim {claim.name}, whose volume was a disk of that node, {again}; "
+        "what was on it is lost and must be fetched anew. Else bring that node back under its name",
+        f"kubectl -n {pod.namespace} delete pvc {claim.name} --wait=false",
+        f"kubectl -n {pod.namespace} delete pod {pod.name}",
     )
 
 

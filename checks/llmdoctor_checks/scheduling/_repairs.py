@@ -4,6 +4,7 @@ A change may touch the pod (a JSON patch of its spec), what runs on a node, or a
 node may be several things: then the changes for all of them are offered as one.
 """
 
+import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator
 
@@ -13,6 +14,7 @@ from kubectl_llmdoctor.api import (
     Container,
     Fix,
     Holder,
+    Mismatch,
     Node,
     NodeVerdict,
     Patch,
@@ -289,23 +291,32 @@ def _none(_: Stop) -> Iterator[Change]:
 
 def _taint(stop: Stop) -> Iterator[Change]:
     node, taints = stop.node, [r.taint for r in stop.reasons if r.taint]
-    pool = _of_its_start(node, taints)
-    if not pool:
-        yield Change(
-            text=f"Tolerate {named(taints)}, if it may run there", operations=tuple(tolerating(stop.pending, taints))
-        )
+    pool, passing = _of_its_start(node, taints), any(re.search(_PASSING, named([taint])) for taint in taints)
+    tolerated = Change(
+        text=f"Tolerate {named(taints)}, if it may run there", operations=tuple(tolerating(stop.pending, taints))
+    )
+    if not pool and not passing:
+        yield tolerated
     yield Change(
         text=f"Remove the taint {named(taints)} from {node.name}, "
         + (
             "which what readies new nodes should have taken away, if that is not at work there; where it is gone for good, also from "
             f"startupTaints of NodePool {pool}"
             if pool
+            else "when what it is there for is over"
+            if passing
             else "if it is no longer meant"
         ),
         nodes=(node.changed(taints=[t for t in node.taints if t not in taints]),),
         commands=tuple(f"kubectl taint nodes {node.name} {show_taint(t)}-" for t in taints),
         owner="platform",
     )
+    if passing and not pool:
+        yield tolerated
+
+
+#: Words of taints that people put on a node for a time, like a cordon: no pod should tolerate them to get there.
+_PASSING = r"(?i)maintenance|quarantin|decommission|drain|unhealthy|broken|faulty|repair|rma\b"
 
 
 def _of_its_start(node: Node, taints: list[k8s.Taint]) -> str:
@@ -348,7 +359,7 @@ def _selector(stop: Stop) -> Iterator[Change]:
     if not unmet or any(not m.key or states(m) for m in unmet):
         return
     operations, text = demands_met(stop.pending.pod.spec, node, unmet)
-    yield Change(text=text, operations=tuple(operations))
+    yield Change(text=text, operations=tuple(operations), fix=_where_it_stands(stop.pending, node, unmet))
     if labels := labels_wanted(unmet):
         pairs = shlex.join(f"{key}={value}" for key, value in labels.items())
         yield Change(
@@ -357,6 +368,45 @@ def _selector(stop: Stop) -> Iterator[Change]:
             commands=(f"kubectl label node {node.name} --overwrite {pairs}",),
             owner="platform",
         )
+
+
+#: What puts its selector into each pod of a namespace: OpenShift's and Kubernetes' admission plugins of that name.
+_OF_NAMESPACES = ("openshift.io/node-selector", "scheduler.alpha.kubernetes.io/node-selector")
+
+
+def _where_it_stands(pending: Pending, node: Node, unmet: list[Mismatch]) -> Fix | None:
+    """The selector of a RuntimeClass or a namespace as this node meets it: admission put it into the pod, no template has it."""
+    pod, template = pending.pod, pending.pod.template
+    own = table(dig(template.pod, "spec.nodeSelector")) if template else None
+    keys = {m.key for m in unmet if m.path == "nodeSelector"}
+    if own is None or len(keys) < len(unmet) or keys & own.keys():
+        return None
+    have = {key: node.labels.get(key) for key in keys}
+    shown = ", ".join(f"{m.demand}" for m in unmet)
+    name = pod.spec.runtime_class_name
+    kind = pod.cluster.item("RuntimeClass", "", name) if name else None
+    if kind and keys <= table(dig(kind.raw, "scheduling.nodeSelector")).keys():
+        text = f"Have RuntimeClass {kind.name} select what nodes have: it puts {shown} into the pods that name it"
+        return fixes.patch_object(
+            kind,
+            text,
+            [
+                {"op": "remove" if value is None else "replace", "path": f"/scheduling/nodeSelector/{escaped(key)}"}
+                | ({} if value is None else {"value": value})
+                for key, value in have.items()
+            ],
+            owner="platform",
+        )
+    space = pod.cluster.item("Namespace", "", pod.namespace)
+    notes = table(dig(space.raw, "metadata.annotations")) if space else {}
+    for note in _OF_NAMESPACES if space else ():
+        pairs = dict(pair.strip().split("=", 1) for pair in str(notes.get(note) or "").split(",") if "=" in pair)
+        if space and keys <= pairs.keys():
+            left = {key: value for key, value in (pairs | have).items() if value is not None}
+            text = f"Have the annotation {note} of namespace {space.name} select what nodes have: it puts {shown} into its pods"
+            value = ",".join(f"{key}={value}" for key, value in left.items())
+            return fixes.set_field(space, f"/metadata/annotations/{escaped(note)}", value, text, owner="platform")
+    return None
 
 
 def _ports(stop: Stop) -> Iterator[Change]:
@@ -602,14 +652,46 @@ def _apart(stop: Stop) -> Iterator[Change]:
 def _beside(stop: Stop) -> Iterator[Change]:
     affinity = stop.pending.pod.spec.affinity
     if affinity and affinity.pod_affinity:
+        yield from _in_its_namespace(stop.pending, affinity.pod_affinity)
         operations = tuple(_preferred(stop.pending, "podAffinity"))
         there = _named_by(stop.pending, affinity.pod_affinity, stop.node.name)
+        absent = unlabelled(stop.pending)
         other = (
-            f"move {there[0]}, which it names, from {there[1]} to {stop.node.name}"
+            f"give the nodes the label {absent} by what they share, which its topologyKey asks for and none has"
+            if absent
+            else f"move {there[0]}, which it names, from {there[1]} to {stop.node.name}"
             if there
             else "start the pod that it names first"
         )
         yield Change(text=f"Make the pod affinity a preference, or {other}", operations=operations)
+
+
+def unlabelled(pending: Pending) -> str:
+    """A topologyKey of its pod affinity that no node has as a label: no pod is near another by that one."""
+    affinity = pending.pod.spec.affinity.pod_affinity if pending.pod.spec.affinity else None
+    terms = affinity.required_during_scheduling_ignored_during_execution if affinity else ()
+    nodes = pending.subject.nodes if pending.nodes_complete else ()
+    keys = (term.topology_key for term in terms)
+    return next((key for key in keys if nodes and not any(key in node.labels for node in nodes)), "")
+
+
+def _in_its_namespace(pending: Pending, affinity: k8s.PodAffinity) -> Iterator[Change]:
+    """The one other namespace that has what a term names, where the term looks in the pod's own alone, which has nothing of it."""
+    running = [p for p in pending.pod.cluster.all(k8s.Pod, "Pod") if p.spec.node_name and p.status.phase == "Running"]
+    operations: list[Json] = []
+    said = []
+    for at, term in enumerate(affinity.required_during_scheduling_ignored_during_execution):
+        if term.namespaces or term.namespace_selector is not None:
+            continue
+        named = [p.metadata for p in running if selected(term.label_selector, p.metadata.label_texts)]
+        spaces = {one.namespace for one in named}
+        if len(spaces) == 1 and pending.pod.namespace not in spaces:
+            path = f"/affinity/podAffinity/{REQUIRED}/{at}/namespaces"
+            operations.append({"op": "add", "path": path, "value": sorted(spaces)})
+            said.append(f"{named[0].namespace}/{named[0].name}")
+    if operations:
+        text = f"Have the pod affinity look in the namespace of {', '.join(said)}, which it names: without namespaces it looks in its own"
+        yield Change(text=text, operations=tuple(operations))
 
 
 def _named_by(pending: Pending, affinity: k8s.PodAffinity, node: str) -> tuple[str, str] | None:

@@ -352,10 +352,27 @@ def _of_runtime_class(subject: Subject, where: str, who: str) -> Iterator[Fix]:
     )
 
 
+def _same_words(one: str, other: str) -> bool:
+    """Whether two names are the same words, some of them cut short: `high-prio` and `high-priority`."""
+    words = [re.split(r"[-._]", name.lower()) for name in (one, other)]
+    return len(words[0]) == len(words[1]) and all(
+        a == b or (min(len(a), len(b)) > _SHORT_WORD and (a.startswith(b) or b.startswith(a)))
+        for a, b in zip(*words, strict=True)
+    )
+
+
+#: A word as short as that is none cut short: `low`, `p1`.
+_SHORT_WORD = 3
+
+
 def _of_priority_class(subject: Subject, where: str, who: str) -> Iterator[Fix]:
     """A priority class that a pod names and that nobody made, with a value that stands in no way of the others."""
     values = {item.name: item.raw.get("value") for item in subject.cluster.items("PriorityClass")}
     own = {n: v for n, v in values.items() if isinstance(v, int) and not n.startswith("system-")}
+    meant, pod = [name for name in own if _same_words(name, who)], next(iter(subject.pods), None)
+    if len(meant) == 1 and pod:
+        text = f"Name the PriorityClass {meant[0]} ({own[meant[0]]}) in {where}: {who} is no class here"
+        yield fixes.set_spec(pod, "/priorityClassName", meant[0], text)
     shown = ", ".join(f"{name}: {value}" for name, value in sorted(own.items(), key=lambda one: -one[1])[:_MOST])
     value = min(max((v for v in own.values() if v > 0), default=1000), _HIGHEST)
     than = f"as high as the highest that is here ({shown})" if shown else "above the 0 of pods without a class"

@@ -12,14 +12,17 @@ from kubectl_llmdoctor.api import (
     Finding,
     Fix,
     Item,
+    NodeVerdict,
     Pending,
     Pod,
+    Reason,
     check,
     count_of,
     dig,
     event_evidence,
     expression,
     fixes,
+    names_of,
     pod_evidence,
     rows,
     say_seconds,
@@ -80,6 +83,22 @@ def _refused(pending: Pending, found: Cause, claims: list[DeviceClaim]) -> Itera
         selectors = [s for _, r in requests for s in _selectors(r)]
         summary = f"No node can allocate its claim {names}"
         summary += f": no free device satisfies {selectors[0]}." if selectors else f": {words}."
+    tainted = [] if missing else [v for v in found.verdicts if any(_tainted(r) for r in found.on(v))]
+    if tainted:
+        reasons = [r for v in tainted for r in found.on(v)]
+        taints = ", ".join(dict.fromkeys(t for r in reasons for t in r.device_taints))
+        summary = f"No node can allocate its claim {names}: the {count_of(sum(r.tainted for r in reasons), 'device')} that nobody has "
+        summary += f"on {names_of(tainted)} may not be given away, as they have the taint {taints}."
+    too_many = [] if missing or tainted else _beyond_any_node(found)
+    if too_many:
+        asked, most = too_many[0].asked, max(r.allocatable or 0 for r in too_many)
+        summary = f"Its claim {names} asks for {asked} devices on one node, and no node has more than {most} such."
+    elsewhere = [] if missing else [r for r in found.reasons if r.mismatches]
+    if elsewhere:
+        where = "; ".join(dict.fromkeys(m.demand for r in elsewhere for m in r.mismatches))
+        summary = (
+            f"The devices of its claim {names} were chosen already and are only where {where}, and it cannot run there."
+        )
     kept = [] if missing else _lingering(pending, [str(r.get("deviceClassName")) for _, r in requests])
     if kept:
         one = len(kept) == 1
@@ -99,9 +118,67 @@ def _refused(pending: Pending, found: Cause, claims: list[DeviceClaim]) -> Itera
     evidence += [proof for one in without[:1] for proof in one.evidence]
     evidence += [event_evidence(unmade[1], pending.pod.cluster)] if unmade else []
     ways = [*_released(kept), *let_in(without, known=known), *([let_made(unmade)] if unmade else [])]
-    if not unmade:
+    if elsewhere:
+        ways = [_own_claim(pending, open_)]
+    elif tainted:
+        ways = [*ways, _untainted(taints, tainted)]
+    elif too_many:
+        ways = [*ways, _fewer_devices(requests, asked, most)]
+    elif not unmade:
         ways += [_of_controller(pending, open_)] if _CONTROLLER in words else [*_fixes(pending, missing, requests)]
     yield finding(pending, found, summary, evidence, ways)
+
+
+def _tainted(reason: Reason) -> bool:
+    """Whether a node had enough of the devices without their taints."""
+    return bool(reason.tainted) and (reason.free or 0) + reason.tainted >= reason.asked > 0
+
+
+def _untainted(taints: str, on: list[NodeVerdict]) -> Fix:
+    """What a taint of a device asks for: its driver, or a person by a DeviceTaintRule, has taken the device out of use."""
+    return fixes.platform(
+        f"See why devices of {names_of(on)} have the taint {taints}: the driver's log there says what is wrong with them, and it takes the "
+        "taint away when that is mended (a reset, a new machine); else a DeviceTaintRule of yours sets it. Let the claim's request "
+        "tolerate it only where such a device will do",
+        "kubectl get devicetaintrules",
+        "kubectl get resourceslices -o yaml",
+        *(f"kubectl get pods -A -o wide --field-selector spec.nodeName={verdict.node.name}" for verdict in on[:1]),
+    )
+
+
+def _beyond_any_node(found: Cause) -> list[Reason]:
+    """Where a request of the claim is for more devices than match it on any node."""
+    reasons = [r for v in found.verdicts for r in found.on(v)]
+    beyond = [r for r in reasons if r.asked > (r.allocatable or 0)]
+    return beyond if len(beyond) == len(reasons) and any(r.allocatable for r in beyond) else []
+
+
+def _fewer_devices(requests: list[tuple[DeviceClaim, dict[str, Any]]], asked: int, most: int) -> Fix:
+    """As many devices as the largest node has, or another node."""
+    claim = next((c for c, r in requests if r.get("count") == asked), None)
+    kind = "ResourceClaimTemplate" if claim and claim.template else "ResourceClaim"
+    where = f" of {kind} {claim.template or claim.claim}" if claim else ""
+    return fixes.advice(
+        f"Ask for {count_of(most, 'device')} instead of {asked} in the request{where} (count; its spec is not changed but made anew), and "
+        f"tell the engine as many (tensor parallel size), if the model fits on them; or bring nodes with {asked}",
+        "kubectl get resourceslices -o custom-columns=NODE:.spec.nodeName,DRIVER:.spec.driver,DEVICES:.spec.devices[*].name",
+    )
+
+
+def _own_claim(pending: Pending, claims: list[DeviceClaim]) -> Fix:
+    """Another claim in place of one whose devices are where the pod cannot run."""
+    names = ", ".join(c.claim for c in claims if c.claim and c.allocated) or "the claim"
+    users = [str(row.get("name")) for c in claims if c.item for row in rows(c.item.raw, "status.reservedFor")]
+    shared = (
+        f" which {', '.join(users[:3])} {'uses' if len(users) == 1 else 'use'}"
+        if users
+        else " which has its devices already"
+    )
+    return fixes.advice(
+        f"Give {fixes.edited(pending.pod)} a claim of its own (resourceClaimTemplateName) in place of {names},{shared}; or free what it "
+        "lacks where these devices are",
+        f"kubectl -n {pending.pod.namespace} get resourceclaims {names.partition(',')[0]} -o yaml",
+    )
 
 
 #: Of classic DRA (up to 1.31): the controller of the driver is asked to choose devices, and has not answered.
@@ -246,24 +323,68 @@ def _fixes(pending: Pending, missing: str, requests: list[tuple[DeviceClaim, dic
         else:
             yield fixes.platform(f"Install the DRA driver that brings {missing}")
     elif not allocating and any(_UNMADE in reason.detail for verdict in pending.verdicts for reason in verdict.reasons):
-        yield fixes.platform(
-            "See why the claim was not made from its template: the pod's events, else the log of kube-controller-manager, which makes it",
-            f"kubectl -n {pending.pod.namespace} describe pod {pending.pod.name}",
-            f"kubectl -n {pending.pod.namespace} get resourceclaims,resourceclaimtemplates",
-        )
+        yield _why_not_made(pending)
     else:
-        said = next((s for _, request in requests for s in _selectors(request)), "")
-        count = max((n for _, request in requests if isinstance(n := request.get("count"), int)), default=1)
+        said, of = next(((s, request) for _, request in requests for s in _selectors(request)), ("", None))
+        asked = [of] if of else [request for _, request in requests]
+        count = max((n for request in asked if isinstance(n := request.get("count"), int)), default=1)
+        users = [] if said else _users(pending)
         text = (
             f"Relax the selector {said} in {where} to devices that there are"
             if said
             else f"Free or add {count_of(count, 'device')} for {where}"
+        )
+        text += (
+            f": {', '.join(users[:3])}{' and others' if len(users) > 3 else ''} {'has' if len(users) == 1 else 'have'} some"
+            if users
+            else ""
         )
         if said and count > 1:
             text += f", {count} of them on one node"
         yield fixes.advice(
             text, "kubectl get resourceslices -o yaml", f"kubectl -n {pending.pod.namespace} get resourceclaims"
         )
+
+
+def _users(pending: Pending) -> list[str]:
+    """The pods that have devices of the nodes that could run it, by the claims that are reserved for them."""
+    cluster, nodes = pending.pod.cluster, {verdict.node.name for verdict in pending.verdicts}
+    slices = [item.raw for item in cluster.items("ResourceSlice")]
+    pools = {(dig(s, "spec.driver"), dig(s, "spec.pool.name")) for s in slices if dig(s, "spec.nodeName") in nodes}
+    users = [
+        f"{item.namespace}/{row.get('name')}"
+        for item in cluster.items("ResourceClaim")
+        if any((r.get("driver"), r.get("pool")) in pools for r in rows(item.raw, "status.allocation.devices.results"))
+        for row in rows(item.raw, "status.reservedFor")
+    ]
+    return sorted(dict.fromkeys(users))
+
+
+def _why_not_made(pending: Pending) -> Fix:
+    """What says why the controller makes no claim of a template."""
+    return fixes.platform(
+        "See why the claim was not made from its template: the pod's events, else the log of kube-controller-manager, which makes it",
+        f"kubectl -n {pending.pod.namespace} describe pod {pending.pod.name}",
+        f"kubectl -n {pending.pod.namespace} get resourceclaims,resourceclaimtemplates",
+    )
+
+
+def _template_created(pod: Pod, claim: DeviceClaim) -> Fix:
+    """A template that is not there: the only one of its namespace, else a new one of the only class of devices."""
+    cluster, namespace = pod.cluster, pod.namespace
+    look = "kubectl get resourceclaimtemplates -A"
+    at = next((n for n, row in enumerate(pod.spec.resource_claims) if row.get("name") == claim.name), None)
+    others = [item.name for item in cluster.items("ResourceClaimTemplate", namespace)]
+    if at is not None and len(others) == 1:
+        text = f"Name ResourceClaimTemplate {others[0]}, the one of {namespace}, instead of {claim.template}"
+        return fixes.set_spec(pod, f"/resourceClaims/{at}/resourceClaimTemplateName", others[0], text)
+    text = f"Create ResourceClaimTemplate {claim.template} in {namespace}: a pod uses none of another namespace"
+    classes = list(cluster.items("DeviceClass"))
+    if len(classes) != 1:
+        return fixes.advice(text, look)
+    spec = {"spec": {"devices": {"requests": [{"name": claim.name, "exactly": {"deviceClassName": classes[0].name}}]}}}
+    made = fixes.create("resource.k8s.io/v1", "ResourceClaimTemplate", claim.template, namespace, spec=spec)
+    return fixes.advice(text, look, made)
 
 
 def _created(pod: Pod, name: str) -> Fix:
@@ -305,8 +426,13 @@ def _missing(pending: Pending, claims: list[DeviceClaim], events: Events | None)
         known = cluster.exists("ResourceClaim", pod.namespace, claim.claim) if claim.claim else None
         if claim.item or (claim.template and not failed) or not (silent or known is False or failed):
             continue
-        if claim.template:
+        fix = _created(pod, claim.claim or claim.name)
+        if claim.template and any(f'resource claim template "{claim.template}"' in e.message for e in failed):
+            summary = f"It names ResourceClaimTemplate {claim.template}, which does not exist in {pod.namespace}."
+            fix = _template_created(pod, claim)
+        elif claim.template:
             summary = f"Its claim {claim.name} was never made from template {claim.template}."
+            fix = _why_not_made(pending)
         else:
             summary = (
                 f"It names ResourceClaim {claim.claim}, which {'does not exist' if known is False else 'was not found'}"
@@ -326,6 +452,6 @@ def _missing(pending: Pending, claims: list[DeviceClaim], events: Events | None)
                 ),
             ),
             explains=EXPLAINS,
-            fix=_created(pod, claim.claim or claim.name),
+            fix=fix,
         )
         return

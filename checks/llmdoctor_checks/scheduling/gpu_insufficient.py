@@ -2,7 +2,20 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Finding, Fix, Pending, Pod, Subject, check, count_of, fixes, k8s, requests_of, top_of
+from kubectl_llmdoctor.api import (
+    Finding,
+    Fix,
+    Pending,
+    Pod,
+    Subject,
+    check,
+    count_of,
+    dig,
+    fixes,
+    k8s,
+    requests_of,
+    top_of,
+)
 from llmdoctor_checks.scheduling._admission import refused_for
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import one_more, ways
@@ -154,7 +167,34 @@ def _belongs(other: k8s.Pod, pod: Pod, own: dict[str, str]) -> bool:
     return other.metadata.namespace == pod.namespace and any(labels.get(key) == value for key, value in own.items())
 
 
+def _of_its_job(pending: Pending, found: Cause) -> Fix | None:
+    """Pods of the same Job that end by themselves, each of which makes room for the next; numbered ones may wait for each other."""
+    job = pending.subject.workload
+    if (
+        job is None
+        or job.kind != "Job"
+        or dig(job.raw, "spec.completionMode") == "Indexed"
+        or dig(job.raw, "metadata.ownerReferences")
+    ):
+        return None
+    holders = [h for v in found.verdicts for h in pending.usage.holders(v.node.name) if h.requests.get(found.resource)]
+    tops = [
+        top_of(pending.pod.cluster.item("Pod", h.pod.metadata.namespace, h.pod.metadata.name), pending.pod.cluster)
+        for h in holders
+    ]
+    mine = sum(1 for top in tops if top is not None and top.item is job.item)
+    if not mine:
+        return None
+    return fixes.advice(
+        f"Wait, if the pods of {job.ref} do not need each other: {mine} of them {'runs' if mine == 1 else 'run'}, and when one ends the "
+        f"next has its {found.resource}; parallelism {mine} makes no more at a time than that",
+        f'kubectl -n {job.namespace} patch job/{job.name} --type=merge -p \'{{"spec":{{"parallelism":{mine}}}}}\'',
+    )
+
+
 def _fixes(pending: Pending, found: Cause) -> Iterator[Fix]:
+    if own := _of_its_job(pending, found):
+        yield own
     if whole := _of_one_release(pending, found):
         yield whole
     offered = [*ways(pending, found), *one_more(pending, found)]

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Evidence, Finding, Fix, Pending, Pod, Subject, check, fixes, pod_evidence
 from llmdoctor_checks.scheduling._admission import refused_for
-from llmdoctor_checks.scheduling._holders import outgoing
+from llmdoctor_checks.scheduling._holders import replaced
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import old_first, ways
 from llmdoctor_checks.scheduling._separation import cause
@@ -49,10 +49,9 @@ def _ports(pending: Pending) -> Iterator[Evidence]:
 
 def _fixes(pending: Pending, found: Cause) -> Iterator[Fix]:
     where, workload = fixes.edited(pending.pod), pending.subject.workload
-    taken = {ref for verdict in found.verdicts for reason in verdict.reasons if reason.ports for ref in reason.pods}
-    former = [old for verdict in found.verdicts for old in outgoing(pending, verdict.node.name) if old.ref in taken]
+    former = replaced(pending, found)
     if workload is not None and former:
-        yield old_first(pending, workload, tuple(old.ref for old in former))
+        yield old_first(pending, workload, former)
         return
     offered = ways(pending, found)
     if offered and pending.pod.spec.host_network:

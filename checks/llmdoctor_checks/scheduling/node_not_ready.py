@@ -236,6 +236,48 @@ def _kept(pending: Pending, node: Node, key: str, number: int) -> Fix:
     )
 
 
+#: Who takes a node out of the cluster by a taint, and where it says why.
+_LEAVING = {
+    "karpenter.sh/disrupted": ("Karpenter", "kubectl get nodeclaims.karpenter.sh -o wide"),
+    "karpenter.sh/disruption": ("Karpenter", "kubectl get nodeclaims.karpenter.sh -o wide"),
+    "ToBeDeletedByClusterAutoscaler": (
+        "the cluster autoscaler",
+        "kubectl -n kube-system get configmap cluster-autoscaler-status -o yaml",
+    ),
+}
+
+
+def _on_its_way_out(node: Node, taint: k8s.Taint) -> Fix:
+    """A node that is being taken away, which nobody should have a pod tolerate."""
+    who, look = _LEAVING[taint.key]
+    return fixes.platform(
+        f"Let the pod have another node (its events say why none is made for it): {who} is taking {node.name} out of the cluster. "
+        "Where the taint stays for long, a pod there may not be evicted, or what set it no longer runs; then let that go on, or take the "
+        f"taint away (kubectl taint nodes {node.name} {show_taint(taint)}-). Do not tolerate it",
+        f"kubectl describe node {node.name}",
+        look,
+    )
+
+
+def _of_its_agent(pending: Pending, node: Node, key: str) -> Fix | None:
+    """The pod that is called like a taint of new nodes, and should take that away, where it is not ready on the node."""
+    named = {word for word in re.split(r"[./-]", key.partition("/")[0]) if len(word) > _SHORT_WORD}
+    for pod in pending.pod.cluster.all(k8s.Pod, "Pod"):
+        meta = pod.metadata
+        if pod.spec.node_name == node.name and not pod.status.ready and named & set(meta.name.split("-")):
+            again = any(c.restart_count for c in pod.status.container_statuses)
+            return fixes.platform(
+                f"Fix {meta.namespace}/{meta.name} on {node.name}, which is not ready: it takes the taint {key} away when it is. Its log "
+                "says what it lacks; do not tolerate the taint",
+                f"kubectl -n {shlex.quote(meta.namespace)} logs {shlex.quote(meta.name)} --all-containers{' --previous' if again else ''}",
+            )
+    return None
+
+
+#: `node`, `io`, `com` are in the keys of many.
+_SHORT_WORD = 4
+
+
 def _failing_manager(pending: Pending) -> k8s.Pod | None:
     """The pod of a cloud-controller-manager where none of them is ready."""
     named = (p for p in pending.pod.cluster.all(k8s.Pod, "Pod") if "cloud-controller-manager" in p.metadata.name)
@@ -293,11 +335,13 @@ def _fixes(pending: Pending, found: Cause) -> Iterator[Fix]:
         if kept and len(first.troubles) == 1:
             yield _kept(pending, first, kept, len(ill))
         elif early and len(early) == len(first.troubles):
-            yield fixes.platform(
+            yield _of_its_agent(pending, first, early[0]) or fixes.platform(
                 f"See whether what takes the taint {early[0]} away runs on {first.name} (the pod of its DaemonSet), and restart it "
                 "there: some take it away only when they start",
                 fixes.pods_on(first.name),
             )
+        elif leaving := [t for t in first.taints if t.key in _LEAVING]:
+            yield _on_its_way_out(first, leaving[0])
         else:
             yield _mended(first)
     if not nodes:

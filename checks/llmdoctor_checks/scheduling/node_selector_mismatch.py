@@ -32,7 +32,7 @@ from llmdoctor_checks.scheduling._kueue import workloads
 from llmdoctor_checks.scheduling._larger import selecting
 from llmdoctor_checks.scheduling._nodepools import meant_but_for_labels
 from llmdoctor_checks.scheduling._obstacles import Cause
-from llmdoctor_checks.scheduling._repairs import tolerating, ways
+from llmdoctor_checks.scheduling._repairs import tolerating, unlabelled, ways
 from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._words import finding, node_lines, nodes_said, scaling_lines
 
@@ -292,6 +292,8 @@ def _beside(pending: Pending, found: Cause) -> Iterator[Finding]:
         text = f"beside a pod with {labels or 'the given labels'} (topologyKey {term.topology_key})"
         evidence.append(pod_evidence(pending.pod, "affinity.podAffinity", text))
     summary = f"It must stand beside a pod that matches its pod affinity, and on {nodes_said(found)} none does."
+    if absent := unlabelled(pending):
+        summary = f"Its pod affinity goes by the label {absent} of nodes (topologyKey), which no node has."
     answers = ways(pending, found) or [
         fixes.advice(
             f"Correct or drop the pod affinity in {fixes.edited(pending.pod)}, or start the pod it names first"

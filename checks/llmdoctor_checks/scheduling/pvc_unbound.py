@@ -36,6 +36,7 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks._trust import trusting, untrusted
 from llmdoctor_checks.scheduling._claims import VolumeClaim, nowhere, users_of, volume_claims, volume_where
+from llmdoctor_checks.scheduling._holders import replaced
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._provisioning import (
     awaited,
@@ -47,9 +48,11 @@ from llmdoctor_checks.scheduling._provisioning import (
     other_class,
     provided,
     told,
+    where_gpus_are,
+    with_room,
     withheld,
 )
-from llmdoctor_checks.scheduling._repairs import ways
+from llmdoctor_checks.scheduling._repairs import old_first, ways
 from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._words import finding, node_lines, nodes_said, scaling_lines
 from llmdoctor_checks.serving._autoscaling import scalers
@@ -87,6 +90,8 @@ _ONE_NODE = frozenset({"ReadWriteOnce", "ReadWriteOncePod"})
 _MOST_APART = 4
 #: The scheduler's words for a node that may have no further volume attached (plugins/nodevolumelimits).
 _TOO_MANY = "exceed max volume count"
+#: The same for a driver that publishes its room, and has too little (CSIStorageCapacity).
+_NO_ROOM = "did not have enough free storage"
 
 #: What a cloud says of a provisioner that may not make volumes, and of one that may make no more.
 _NO_RIGHT = expression(
@@ -296,9 +301,12 @@ def _waiting(pending: Pending, found: Cause, events: Events | None) -> Iterator[
         evidence += [event_evidence(e, pod.cluster) for e in told(claim, events)[-2:]]
     if away := any(count.text.startswith("nodepool ") for count in found.counts):
         evidence += scaling_lines(pending)
+    workload, former = pending.subject.workload, replaced(pending, found)
     answers = (
         [_elsewhere()]
         if away
+        else [old_first(pending, workload, former)]
+        if workload and former
         else ways(pending, found)
         or _apart(pod, [claim for claim, _ in faults])
         or [fix for claim, _ in faults for fix in _fixes(pod, claim, found, events)]
@@ -380,7 +388,10 @@ def _fault(pod: Pod, claim: VolumeClaim, found: Cause, events: Events | None) ->
     if claim.phase == "Lost":
         return f"claim {claim.name} has lost its volume {claim.volume}"
     if claim.phase == "Pending" and not _says(found, "ReadWriteOncePod", "node affinity"):
-        return _unbound(pod, claim, events)
+        if _says(found, _NO_ROOM):
+            return f"{_unbound(pod, claim, events)}: its driver has not as much room where the pod could run"
+        only = _only_where(claim, found)
+        return _unbound(pod, claim, events) + (f", which makes volumes only where {only}" if only else "")
     if "ReadWriteOncePod" in claim.modes and _says(found, "ReadWriteOncePod"):
         users = ", ".join(p.metadata.name for p in users_of(cluster, pod, claim.name)) or "another pod"
         return f"claim {claim.name} is ReadWriteOncePod and {users} uses it"
@@ -390,6 +401,12 @@ def _fault(pod: Pod, claim: VolumeClaim, found: Cause, events: Events | None) ->
         only = f"nowhere, as it is for {where}" if volume and nowhere(volume) else f"only where {where}"
         return f"claim {claim.name} is bound to {claim.volume}, which can be used {only}"
     return ""
+
+
+def _only_where(claim: VolumeClaim, found: Cause) -> str:
+    """Where the class of a claim makes volumes, if none of the nodes that could run the pod is there."""
+    begin, said = f"storage class {claim.storage_class} makes volumes only where ", [r.detail for r in found.reasons]
+    return said[0].removeprefix(begin) if said and all(detail.startswith(begin) for detail in said) else ""
 
 
 def _maker(pod: Pod, claim: VolumeClaim) -> Item | None:
@@ -516,6 +533,10 @@ def _fixes(pod: Pod, claim: VolumeClaim, found: Cause, events: Events | None) ->
             yield fixes.advice(text, describe)
     elif claim.phase == "Lost" or claim.get("metadata.deletionTimestamp"):
         yield withheld(pod, claim, describe)
+    elif _says(found, _NO_ROOM):
+        yield with_room(pod, claim, [verdict.node for verdict in found.verdicts])
+    elif _only_where(claim, found):
+        yield where_gpus_are(pod, claim, [verdict.node for verdict in found.verdicts])
     elif claim.storage_class and classes and claim.storage_class not in classes and not of_class(pod.cluster, claim):
         yield other_class(pod, claim)
     else:

@@ -210,6 +210,8 @@ class _Filter:
             asked=want.count or 0,
             free=lack.free,
             allocatable=lack.matching,
+            tainted=lack.tainted,
+            device_taints=lack.taints,
             pods=lack.takers,
         )
 

@@ -94,6 +94,8 @@ class Shortage(msgspec.Struct, frozen=True):
     matching: int
     free: int
     tainted: int
+    #: by which taints
+    taints: tuple[str, ...]
     #: devices here that the class alone would take
     of_class: int
     #: whether each request alone could be satisfied, but not all together
@@ -321,6 +323,7 @@ class Search:
             matching=len(fitting),
             free=len(free),
             tainted=sum(bool(_taints(slot.device, want)) for slot in untaken),
+            taints=tuple(dict.fromkeys(t for slot in untaken for t in _taints(slot.device, want))),
             of_class=sum(self._selected(want.class_selectors, slot) for slot in self._slots),
             together=together,
             takers=tuple(dict.fromkeys(takers)),
@@ -494,7 +497,7 @@ def _value(slot: Slot, name: str) -> Attribute | None:
 def _taints(device: Device, want: Want) -> list[str]:
     """The taints of a device that keep it from a request."""
     return [
-        t.key
+        f"{t.key}{f'={t.value}' if t.value else ''}:{t.effect}"
         for t in (device.basic or device).taints
         if t.effect in ("NoSchedule", "NoExecute") and not any(_tolerates(x, t) for x in want.tolerations)
     ]

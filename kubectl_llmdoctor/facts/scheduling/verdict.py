@@ -30,6 +30,9 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True):
     taint: k8s.Taint | None = None
     mismatches: tuple[Mismatch, ...] = ()
     ports: tuple[int, ...] = ()
+    #: devices that nobody has and that taints of theirs keep from the pod, and which taints
+    tainted: int = 0
+    device_taints: tuple[str, ...] = ()
     #: the pods that stand in the way: `serving/llama-0`
     pods: tuple[str, ...] = ()
     #: a PreFilter's word: it holds on every node, and the scheduler looks at none
