@@ -8,6 +8,7 @@ from typing import Any
 _MAX_DEPTH = 100
 _MAX_OPEN_LINES = 2000  # a block whose end never comes must not swallow the rest of a log
 _MOST_LOOKED = 16  # so many times a character is looked at in strings that are kept, nested or badly quoted
+_SHORT = 256  # a text of no more characters is remembered: thousands of objects hold the same
 _MAX_PASSES = 8  # a mask can uncover a name that was glued to the secret, and masking twice must change nothing
 
 # Fragments: what may stand between a name and its sign; a string of Python, JSON, or JSON in JSON; an expression of a
@@ -649,7 +650,7 @@ def mask_text(text: str) -> str:
     """Free text with its secrets and prompts masked; line numbers, request ids and lengths in tokens stay."""
     if len(text) < 8:  # no name with a value is shorter
         return text
-    return _mask_short(text) if len(text) <= 256 else TextMasker().feed(text)
+    return _mask_short(text) if len(text) <= _SHORT else TextMasker().feed(text)
 
 
 def mask_object(obj: Any) -> Any:
@@ -660,23 +661,25 @@ def mask_object(obj: Any) -> Any:
 def _walk(node: Any, name: str, depth: int) -> Any:
     if isinstance(node, str):
         return _mask_string(node, name, depth)
+    if isinstance(node, dict):
+        return _walk_dict(node, depth) if depth < _MAX_DEPTH else "<masked:too-deep>"
+    if isinstance(node, list | tuple):
+        return _walk_list(node, name, depth) if depth < _MAX_DEPTH else "<masked:too-deep>"
     if isinstance(node, bytes | bytearray):
         return "<masked:binary>"
     if isinstance(node, int | float) and not isinstance(node, bool):
         return mask_value(name, str(node)) if _kind(name) in ("password", "api-key") else node
-    if not isinstance(node, dict | list | tuple):
-        return node
-    if depth >= _MAX_DEPTH:
-        return "<masked:too-deep>"
-    return _walk_dict(node, depth) if isinstance(node, dict) else _walk_list(node, name, depth)
+    return node
 
 
 def _walk_dict(node: dict[Any, Any], depth: int, is_secret: bool = False) -> dict[Any, Any]:
     out: dict[Any, Any] = {}
-    kind = node.get("kind")
-    owner = next((node[key] for key in ("name", "key") if isinstance(node.get(key), str)), "")
+    kind, owner = node.get("kind"), ""
+    is_secret = is_secret or kind == "Secret"
+    if "value" in node:
+        owner = next((node[key] for key in ("name", "key") if isinstance(node.get(key), str)), "")
     for key, value in node.items():
-        if (is_secret or kind == "Secret") and key in ("data", "stringData", "binaryData"):
+        if is_secret and key in ("data", "stringData", "binaryData"):
             out[key] = _mask_secret(str(key), value, key != "stringData", depth + 1)
         elif kind == "SecretList" and key == "items" and isinstance(value, list):
             # the items of a list as the API gives it have no kind
@@ -705,12 +708,29 @@ def _walk_list(node: list[Any] | tuple[Any, ...], name: str, depth: int) -> list
     return out
 
 
-def _mask_string(text: str, name: str, depth: int) -> str:
+@lru_cache(maxsize=8192)
+def _mask_word(text: str, name: str) -> str | None:
+    """A short string under its name; None where it may be an object, of which the depth counts."""
     kind = _kind(name)
     if kind and not _harmless(kind, text):
         return mask_value(name, text)
-    applied = name.endswith("last-applied-configuration")
-    if len(text) > 1 and (applied or text.lstrip()[:1] in ("{", "[")):
+    return None if _may_hold_json(text, name) else mask_text(text)
+
+
+_APPLIED = "last-applied-configuration"
+
+
+def _may_hold_json(text: str, name: str) -> bool:
+    return len(text) > 1 and (name.endswith(_APPLIED) or text.lstrip()[:1] in ("{", "["))
+
+
+def _mask_string(text: str, name: str, depth: int) -> str:
+    if len(text) <= _SHORT and (masked := _mask_word(text, name)) is not None:
+        return masked
+    kind = _kind(name)
+    if kind and not _harmless(kind, text):
+        return mask_value(name, text)
+    if _may_hold_json(text, name):
         import json  # costs more than this whole module, and few objects hold JSON
 
         try:
@@ -720,7 +740,7 @@ def _mask_string(text: str, name: str, depth: int) -> str:
                 return text
             return json.dumps(masked, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         except (ValueError, RecursionError):
-            if applied and not _re("mask").fullmatch(text):
+            if name.endswith(_APPLIED) and not _re("mask").fullmatch(text):
                 return "<masked:unreadable>"
     return mask_text(text)
 

@@ -110,7 +110,7 @@ def told_no_such_port(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator
         told = {(one.host, one.port): one for one in configured(container, cluster)}
         if not container.running or container.role == "init" or len(told) != 1 or (log and last_answered(log)):
             continue
-        if any(engine.container is container for engine in engines_in(pod)):
+        if any(engine.container.name == container.name for engine in engines_in(pod)):
             continue  # what a server is told of may be a peer, or a tool of it
         to = next(iter(told.values()))
         why = no_such_port(container, to)

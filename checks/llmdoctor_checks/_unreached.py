@@ -220,7 +220,7 @@ def configured(container: Container, cluster: Cluster) -> list[Destination]:
 
 def _told_of(container: Container, cluster: Cluster) -> Iterator[Destination]:
     for where, value in told_by(container):
-        for pattern in (URL, BARE):
+        for pattern in (URL, BARE) if ":" in value or "', " in value else ():
             for said in re.finditer(pattern, value):
                 found = said.groupdict()
                 port = int(found.get("port") or DEFAULT_PORTS.get(found.get("scheme") or "", 0))

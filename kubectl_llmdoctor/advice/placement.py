@@ -11,14 +11,13 @@ from kubectl_llmdoctor.advice.occurrence import Topic
 from kubectl_llmdoctor.advice.templates import Value
 from kubectl_llmdoctor.driver import branch_for, branch_of, driver_cuda, image_cuda, say_cuda, suffices
 from kubectl_llmdoctor.expressions import expression
-from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.accelerator import Accelerator
 from kubectl_llmdoctor.facts.cluster import Item
 from kubectl_llmdoctor.facts.container import VISIBLE, is_accelerator
 from kubectl_llmdoctor.facts.k8s import Node
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.units import milli
-from kubectl_llmdoctor.facts.usage import usage_of
+from kubectl_llmdoctor.facts.usage import pods_on, usage_of
 from kubectl_llmdoctor.template_values import template_value
 from kubectl_llmdoctor.tree import dig, rows
 
@@ -140,9 +139,7 @@ class Placement(Topic):
     def _imex_refused(self) -> str:
         """A pod on the same node whose IMEX daemon gets no session, because another one on the node has it."""
         cluster, here = self.subject.cluster, self.node_name
-        beside = {
-            (p.metadata.namespace, p.metadata.name) for p in cluster.all(k8s.Pod, "Pod") if p.spec.node_name == here
-        }
+        beside = {(p.metadata.namespace, p.metadata.name) for p in pods_on(cluster, here)}
         logs = (log for log in cluster.snapshot.logs if here and (log.namespace or "default", log.pod) in beside)
         return next((log.pod for log in logs if _NO_SESSION.search(log.text)), "")
 
@@ -224,9 +221,8 @@ class Placement(Topic):
         own = self.pod
         found = [
             (f"{one.metadata.namespace}/{one.metadata.name}", one.spec.runtime_class_name or "")
-            for one in self.subject.cluster.all(k8s.Pod, "Pod")
+            for one in (pods_on(own.cluster, own.spec.node_name) if own is not None and own.spec.node_name else ())
             if own is not None
-            and one.spec.node_name == own.spec.node_name != ""
             and (one.metadata.namespace, one.metadata.name) != (own.namespace, own.name)
             and one.status.ready
             and any(_NVIDIA in c.resources.limits and not _WITHOUT.search(c.image) for c in one.spec.containers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from functools import cached_property
 from typing import Any, TypeVar
@@ -12,7 +12,7 @@ import msgspec
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.units import parse_time
 from kubectl_llmdoctor.facts.written import by_their_clocks
-from kubectl_llmdoctor.platforms.labels import OWNERS
+from kubectl_llmdoctor.platforms.labels import owners_named
 from kubectl_llmdoctor.platforms.ray import clusters_made
 from kubectl_llmdoctor.snapshot import UNFINISHED, Json, LogText, Missing, Origin, Snapshot
 from kubectl_llmdoctor.tree import dig, rows, say, table
@@ -257,9 +257,14 @@ class Cluster:
         item = self.item(kind, namespace, name)
         return item.raw if item else None
 
-    def all(self, kind: type[T], name: str, namespace: str | None = None) -> list[T]:
+    def all(self, kind: type[T], name: str, namespace: str | None = None) -> Sequence[T]:
         """All objects of a kind that are of this type."""
-        return [typed for item in self.items(name, namespace) if isinstance(typed := item.typed(), kind)]
+
+        def typed() -> tuple[T, ...]:
+            every = (item.typed() for item in self.items(name, namespace))
+            return tuple(one for one in every if isinstance(one, kind))
+
+        return self.once(f"all {kind.__name__} {name} {namespace}", typed)
 
     def complete(self, kind: str, namespace: str = "") -> bool:
         """Whether the list of this kind is complete: what is absent from it does not exist."""
@@ -308,11 +313,10 @@ class Cluster:
         """The object that its labels name: operators label what they make, and a link between may not have been read."""
         if item.kind in _NEVER_OWNED:
             return None
-        for row in OWNERS:
-            if name := row.name_in(item.labels):
-                found = self.item(lookup_kind(row.kind, f"{row.group}/"), item.namespace, name)
-                if found is not None and found is not item and group_of(found.api_version) == row.group:
-                    return found
+        for row, name in owners_named(item.labels):
+            found = self.item(lookup_kind(row.kind, f"{row.group}/"), item.namespace, name)
+            if found is not None and found is not item and group_of(found.api_version) == row.group:
+                return found
         return None
 
     def chain(self, item: Item) -> list[Item]:

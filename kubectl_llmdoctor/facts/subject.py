@@ -58,6 +58,16 @@ _ON_THE_WAY = ("CrashLoopBackOff", "ContainerCreating", "PodInitializing", "")
 _NAMESPACE = r'\bnamespace"?(?:\s?[:=]\s?\\?"?|\s\\?")([a-z0-9-]{1,63})'
 
 
+def _made_in(namespace: str, cluster: Cluster) -> dict[str, list[Item]]:
+    """What controllers make in a namespace, and events are about, by the uids of all that stands above it."""
+    found: dict[str, list[Item]] = {}
+    for kind in ("ReplicaSet", "StatefulSet", "Job", "Revision", "Deployment", "PodGroup"):
+        for item in cluster.items(kind, namespace):
+            for owner in cluster.chain(item):
+                found.setdefault(owner.uid, []).append(item)
+    return found
+
+
 def told_elsewhere(text: str, names: Iterable[str], namespace: str) -> bool:
     """Whether a line of a controller's log speaks of another namespace: `namespace="x"`, `"namespace":"x"`, `"x/name"`."""
     any_name = "|".join(map(re.escape, sorted(names)))
@@ -250,10 +260,8 @@ class Subject:
                     names.add(("PersistentVolumeClaim", f"{pod.name}-{volume.name}"))
         # what a workload made: FailedCreate stands at replica sets and jobs, why Volcano waits at its group
         if self.workload:
-            for kind in ("ReplicaSet", "StatefulSet", "Job", "Revision", "Deployment", "PodGroup"):
-                for item in self.cluster.items(kind, self.namespace):
-                    if any(owner.uid in uids for owner in self.cluster.chain(item)):
-                        names.add((kind, item.name))
+            made = self.cluster.once(f"made in {self.namespace}", lambda: _made_in(self.namespace, self.cluster))
+            names.update((item.kind, item.name) for uid in uids for item in made.get(uid, ()))
         chosen = []
         for event in events_of(self.cluster).about(names, uids):
             near = event.kind == "Node" or (event.namespace or self.namespace) == self.namespace

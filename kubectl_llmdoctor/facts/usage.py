@@ -217,3 +217,16 @@ class Usage:
 def usage_of(cluster: Cluster) -> Usage:
     """What runs where, counted once per snapshot."""
     return cluster.once("usage", lambda: Usage(cluster.all(k8s.Pod, "Pod"), complete=cluster.complete("Pod")))
+
+
+def pods_on(cluster: Cluster, node: str) -> Sequence[k8s.Pod]:
+    """All pods that name a node, those that have ended, too."""
+    by_node: dict[str, list[k8s.Pod]] = cluster.once("pods by node", lambda: _by_node(cluster))
+    return by_node.get(node, ())
+
+
+def _by_node(cluster: Cluster) -> dict[str, list[k8s.Pod]]:
+    found: dict[str, list[k8s.Pod]] = {}
+    for pod in cluster.all(k8s.Pod, "Pod"):
+        found.setdefault(pod.spec.node_name, []).append(pod)
+    return found

@@ -332,7 +332,11 @@ def metadata_object(partial: Json, kind: Kind) -> Json:
 def _without_nulls(tree: Any) -> Any:
     """Kubernetes reads null as absent, and so does everyone after this."""
     if isinstance(tree, dict):
-        return {key: _without_nulls(value) for key, value in tree.items() if value is not None}
+        return {
+            key: value if isinstance(value, str) else _without_nulls(value)
+            for key, value in tree.items()
+            if value is not None
+        }
     if isinstance(tree, list):
         return [_without_nulls(value) for value in tree if value is not None]
     return tree

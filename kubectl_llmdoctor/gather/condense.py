@@ -165,6 +165,9 @@ class Condenser:
             return
         self._often += often
         self._searched = [index for index in self._searched if index not in often]
+        # two at once would be twice the memory, of which it is most: the next such log has the first one made again
+        del self._search
+        _kept.cache_clear()
         self._search = _made(tuple(self._literals[index] for index in self._searched))
 
     def _hit(self, counted: _Counter, index: int, start: int, lowest: int, *, late: bool) -> None:

@@ -7,7 +7,7 @@ kthena pkg/apis/workload/v1alpha1/labels.go, rbg api/workloads/constants/label.g
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
@@ -23,7 +23,8 @@ class OwnerLabel(msgspec.Struct, frozen=True):
 
     def name_in(self, labels: Mapping[str, object]) -> str:
         """The name that labels give; empty where they name no such object."""
-        return str(labels.get(self.key) or "") if all(labels.get(key) == value for key, value in self.only) else ""
+        name = labels.get(self.key)
+        return str(name) if name and all(labels.get(key) == value for key, value in self.only) else ""
 
 
 #: The nearest objects first.
@@ -57,6 +58,8 @@ OWNERS = (
     OwnerLabel("model", "kubeai.org", "Model", (("app.kubernetes.io/managed-by", "kubeai"),)),
 )
 
+_KEYS = frozenset(row.key for row in OWNERS)
+
 #: API groups whose objects serve models, whatever their pods look like.
 _SERVING_GROUPS = frozenset({
     "serving.kserve.io", "apps.nvidia.com", "nvidia.com", "orchestration.aibrix.ai",
@@ -85,17 +88,24 @@ _RANKS = (
 )
 
 
+def owners_named(labels: Mapping[str, object]) -> Iterator[tuple[OwnerLabel, str]]:
+    """The objects that labels name behind a pod, the nearest first, each with its name."""
+    if _KEYS.isdisjoint(labels):  # most pods of a cluster
+        return
+    for row in OWNERS:
+        if name := row.name_in(labels):
+            yield row, name
+
+
 def of_served_model(labels: Mapping[str, object]) -> bool:
     """Whether labels name an object of an operator that serves models."""
-    return any(row.group in _SERVING_GROUPS and row.name_in(labels) for row in OWNERS)
+    return any(row.group in _SERVING_GROUPS for row, _ in owners_named(labels))
 
 
 def named_by(labels: Mapping[str, object]) -> tuple[str, str]:
     """Kind and name of the farthest object that labels name behind a pod; empty where they name none."""
-    for row in reversed(OWNERS):
-        if name := row.name_in(labels):
-            return row.kind, name
-    return "", ""
+    named = [(row.kind, name) for row, name in owners_named(labels)]
+    return named[-1] if named else ("", "")
 
 
 def group_key(namespace: str, labels: Mapping[str, object]) -> tuple[str, ...]:

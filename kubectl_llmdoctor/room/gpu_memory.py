@@ -12,6 +12,7 @@ from kubectl_llmdoctor.facts.hardware import hardware_of
 from kubectl_llmdoctor.facts.k8s import Pod
 from kubectl_llmdoctor.facts.lengths import number_of
 from kubectl_llmdoctor.facts.units import GIB, say_bytes
+from kubectl_llmdoctor.facts.usage import pods_on
 from kubectl_llmdoctor.room.amounts import amount
 from kubectl_llmdoctor.room.case import FOR_WEIGHTS, SHORTEST, Case
 from kubectl_llmdoctor.template_values import template_value
@@ -272,9 +273,8 @@ class GpuMemory(Case, frozen=True):
             return []
         return [
             pod
-            for pod in own.cluster.all(Pod, "Pod")
-            if pod.spec.node_name == own.spec.node_name
-            and (pod.metadata.namespace, pod.metadata.name) != (own.namespace, own.name)
+            for pod in pods_on(own.cluster, own.spec.node_name)
+            if (pod.metadata.namespace, pod.metadata.name) != (own.namespace, own.name)
             and pod.status.phase == "Running"
             and all(owner.kind not in ("DaemonSet", "Node") for owner in pod.metadata.owner_references)
         ]
@@ -320,6 +320,6 @@ class GpuMemory(Case, frozen=True):
     def _mps(self) -> tuple[str, str]:
         """The pod of the device plugin that runs MPS on the node: its namespace and name."""
         own = self.container.pod if self.container else None
-        pods = own.cluster.all(Pod, "Pod") if own and own.spec.node_name else []
-        here = (pod.metadata for pod in pods if own and pod.spec.node_name == own.spec.node_name)
+        pods = pods_on(own.cluster, own.spec.node_name) if own and own.spec.node_name else ()
+        here = (pod.metadata for pod in pods)
         return next(((m.namespace, m.name) for m in here if "mps-control-daemon" in m.name), ("", ""))

@@ -117,7 +117,7 @@ def stated(container: Container, kind: str, what: str) -> dict[str, Any]:
     usual = _USUAL[what] * max(container.gpus, 1)
     value = str(other) if other else f"{usual}Gi" if what == "memory" else str(usual)
     beside = container.pod.containers
-    serves = any(engine.container is container for engine in engines_in(container.pod))
+    serves = any(engine.container.name == container.name for engine in engines_in(container.pod))
     if not other and not container.gpus and not serves and (len(beside) > 1 or any(c.gpus for c in beside)):
         value = _amount(f"{kind}.{what}")
     return {"op": "add", "path": f"{container.pointer}/resources/{kind}/{what}", "value": value}

@@ -93,10 +93,12 @@ def of_client(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
 
 def _kept_out(pod: Pod, cluster: Cluster, asker: Pod | None) -> Finding | None:
     """A client in the cluster whose log says that it cannot connect to this pod, and which no policy lets in."""
+    ours, theirs = policies(pod, cluster, "Ingress"), cilium_ingress(pod, cluster)
+    if pod.spec.host_network or not (ours or theirs):
+        return None
     picker = not engines_in(pod) and serves_grpc(pod) and picks(pod, cluster)
     ports = _asked_at(pod, picker)
-    ours, theirs = policies(pod, cluster, "Ingress"), cilium_ingress(pod, cluster)
-    if not ports or pod.spec.host_network or not (ours or theirs):
+    if not ports:
         return None
     for client, log, said, unanswered in _cut_from(cluster):
         if client.name == pod.name or (asker is not None and client.item is not asker.item):
