@@ -405,6 +405,9 @@ _BY_WHAT_IS_LEFT = {
     # that slices are missing stands on the nodes, and that those which are there are held in the pods
     ("nodes", "mig-profile-mismatch", "autoscaler-blocked"),
     ("other pods", "mig-profile-mismatch", "autoscaler-blocked"),
+    # what lacks on the node that has the claim's devices stands on the nodes and in their pods
+    ("nodes", "cpu-memory-insufficient", "dra-claim-pending"),
+    ("other pods", "cpu-memory-insufficient", "dra-claim-pending"),
 }
 
 

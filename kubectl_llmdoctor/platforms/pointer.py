@@ -25,7 +25,7 @@ def join(keys: list[str]) -> str:
 
 def pointer_to(path: str) -> str:
     """The pointer of a place as evidence names it: `spec.rules[0].timeouts` -> `/spec/rules/0/timeouts`."""
-    return join([name or inner for name, inner in re.findall(r"([^.\[\]]+)|\[([^\]]+)\]", path)])
+    return join([name or inner for name, inner in re.findall(r"([^.\[\]]+)|\[([^\[\]]+)\]", path)])
 
 
 def step(tree: Any, key: str) -> Any:

@@ -61,6 +61,42 @@ def other_layout(pod: Pod, engines: list[Engine], logs: Logs) -> Iterator[Findin
             return
 
 
+def unlike(pod: Pod, engines: list[Engine]) -> Iterator[Finding]:
+    """A decode server whose prefill servers all have another connector, or another type of the cache: none of theirs is of use to it."""
+    for own in engines if pod.exists else ():
+        config = own.explicit("kv_transfer_config")
+        peers = [e for e in _peers(pod, own) if e.side == "prefill" and e.value("model") == own.value("model")]
+        if own.name != "vllm" or own.side != "decode" or config is None or not peers:
+            continue
+        apart = [(peer, told) for peer in peers if (told := _apart(own, peer))]
+        if len(apart) < len(peers):
+            continue
+        peer, (name, ours, theirs) = apart[0]
+        settings = [(e.container, one) for e in (own, peer) if (one := e.explicit(name))]
+        yield Finding(
+            role="risk",
+            confidence="likely",
+            summary=f"{own.container.pod.name} decodes with {ours}, and {peer.container.pod.name} prefills with {theirs}: "
+            "the KV cache of one is of no use to the other.",
+            evidence=tuple(setting_evidence(container, one) for container, one in settings),
+            fix=fixes.advice(
+                f"Give both the same, in {fixes.edited(own.container.pod)} and {fixes.edited(peer.container.pod)}"
+            ),
+        )
+        return
+
+
+def _apart(own: Engine, peer: Engine) -> tuple[str, str, str] | None:
+    """What the two have of a setting that must be the same, and differs."""
+    config, there = own.explicit("kv_transfer_config"), peer.explicit("kv_transfer_config")
+    ours, theirs = (set(re.findall(_CONNECTOR, str(one.value)[:20_000])) if one else set() for one in (config, there))
+    if ours and theirs and not ours & theirs:
+        return "kv_transfer_config", " and ".join(sorted(ours)), " and ".join(sorted(theirs))
+    one, other = (str(e.value("kv_cache_dtype", "auto")) for e in (own, peer))
+    told = "--kv-cache-dtype"
+    return None if one == other or there is None else ("kv_cache_dtype", f"{told} {one}", f"{told} {other}")
+
+
 def _is_off(engine: Engine) -> bool | None:
     """Whether a vLLM has no hybrid cache manager; None where that is not known."""
     config = engine.explicit("kv_transfer_config")

@@ -24,6 +24,7 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     log_of,
     long_past,
+    other_side,
     pod_evidence,
     say_seconds,
     seconds_between,
@@ -31,8 +32,8 @@ from kubectl_llmdoctor.api import (
     setting_evidence,
 )
 from llmdoctor_checks._consequences import CRASHED
-from llmdoctor_checks.multi_gpu import _lmcache_ranks, _stopped
-from llmdoctor_checks.multi_gpu._layouts import MISMATCH, other_layout
+from llmdoctor_checks.multi_gpu import _came_up_without, _computed_again, _lmcache_ranks, _stopped
+from llmdoctor_checks.multi_gpu._layouts import MISMATCH, other_layout, unlike
 from llmdoctor_checks.scheduling._devices import for_other_hardware
 
 #: vLLM's scheduler says this at each step of a request whose cache has not come yet (`v1/core/sched/scheduler.py`, a debug message).
@@ -107,7 +108,7 @@ _FAILED_ROOM = expression(r"(?:error for room |bootstrap_room=)(\d{1,20})(?!\d)"
     since="0.1",
     literals=(
         *(_WAITS, _CAME, _EXPIRED, _LATE, _GIVEN_UP, *_OF_A_ROOM, *_stopped.LITERALS, *_DEAD, _LOST),
-        *(MISMATCH, _lmcache_ranks.WAITING, _UNPAIRED),
+        *(MISMATCH, _lmcache_ranks.WAITING, _UNPAIRED, *_came_up_without.LITERALS, *_computed_again.LITERALS),
     ),
 )
 def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
@@ -134,11 +135,15 @@ def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterato
     request, and a gateway that takes them for servers like any other does not. Of requests to `/v1/messages` and `/v1/responses` SGLang
     itself loses it.
 
+    A server may come up without its store of KV caches, or without being found by its peers, which it says once, as it starts.
+
     LMCache hands the cache from each tensor parallel rank of prefill to the one of the same number in decode: an engine with more or
     fewer ranks than the other side may not even come up.
 
-    In a manifest it is a risk where the two sides of one object serve different models: the KV cache of one means nothing
-    to the other; and where UCX_TLS leaves out the transports by which UCX knows a GPU's memory (cuda_copy, cuda_ipc).
+    It is a risk where a prefill server's NIXL connector listens on the loopback, where prefill and decode of a model have other
+    connectors or types of the KV cache, and in a manifest where the two sides of one object
+    serve different models: the KV cache of one means nothing to the other; and where UCX_TLS leaves out the transports by which UCX
+    knows a GPU's memory (cuda_copy, cuda_ipc).
 
     ## Fix
 
@@ -161,11 +166,16 @@ def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterato
             yield from _stopped.stopped(pod, server, logs)
             yield from _lmcache_ranks.unequal(pod, server, logs)
     yield from _fetched_late(pod, subject, logs) if logs is not None else ()
+    yield from _in_vain(pod, subject, logs) if logs is not None else ()
+    yield from _computed_again.computed_again(pod, logs) if logs is not None else ()
     yield from _unpaired(pod, logs) if logs is not None else ()
     yield from other_layout(pod, list(subject.engines(pod)), logs) if logs is not None and pod.exists else ()
     yield from _died_with_its_peer(pod, logs) if logs is not None else ()
+    yield from _came_up_without.came_up_without(pod, logs) if logs is not None else ()
     yield from _alone(pod, subject, logs) if logs is not None and pod.exists else ()
     yield from _without_cuda(pod, subject, logs)
+    yield from _on_loopback(pod, subject)
+    yield from unlike(pod, list(subject.engines(pod)))
     if pod is subject.pods[0] and not subject.exists:
         yield from _of_different_models(subject)
 
@@ -410,7 +420,7 @@ def _unreachable(pod: Pod, subject: Subject) -> Engine | None:
     """A vLLM that offers KV caches by NIXL to other pods, at an address that only its own pod reaches."""
     engines = subject.engines(pod)
     engine = engines[0] if len(engines) == 1 else None
-    if engine is None or engine.name != "vllm" or not pod.exists or pod.spec.host_network:
+    if engine is None or engine.name != "vllm" or pod.log_only or pod.spec.host_network:
         return None  # of two in one pod the other may be the peer
     container = engine.container
     host = container.env.get(_HOST)
@@ -423,6 +433,30 @@ def _unreachable(pod: Pod, subject: Subject) -> Engine | None:
     if config is None or config.source != "flag" or re.search(r"\.(?:sh|bash|py)\b", words):
         return None
     return engine if "NixlConnector" in str(config.value) else None
+
+
+def _on_loopback(pod: Pod, subject: Subject) -> Iterator[Finding]:
+    """A prefill server that will send decode to the loopback."""
+    engine = None if pod.completed else _unreachable(pod, subject)
+    if engine is None or engine.side != "prefill":
+        return
+    container, config = engine.container, engine.explicit("kv_transfer_config")
+    host = container.env.get(_HOST)
+    yield Finding(
+        role="risk",
+        confidence="likely",
+        summary=f"The side channel of NIXL in {container.name} listens on localhost, and decode in another pod is sent there: it meets "
+        "itself, and no KV cache is transferred.",
+        evidence=(
+            pod_evidence(container, "env", f"{_HOST}: {host.value}" if host else f"{_HOST} is not set"),
+            *((setting_evidence(container, config),) if config else ()),
+        ),
+        fix=fixes.set_variables(
+            container,
+            {_HOST: fixes.FromField("status.podIP")},
+            f"Give {_HOST} the pod's own address, here and on the decode side",
+        ),
+    )
 
 
 def _never_fetched(engine: Engine, logs: Logs) -> Iterator[Finding]:
@@ -450,6 +484,38 @@ def _never_fetched(engine: Engine, logs: Logs) -> Iterator[Finding]:
         ),
         order=first.order,
     )
+
+
+def _in_vain(pod: Pod, subject: Subject, logs: Logs) -> Iterator[Finding]:
+    """A prefill server whose caches decode fetches of hardly any request, though its side channel is not on the loopback."""
+    for engine in subject.engines(pod) if _unreachable(pod, subject) is None else ():
+        log = logs.current(engine.container.name)
+        lines = {said[1]: x for x in log.find(_EXPIRED) if (said := _UNFETCHED.search(x.text[:2000]))} if log else {}
+        done = answered(log)
+        if log is None or len(lines) < _SEVERAL or not done or 2 * len(lines) < done or any(log.find(_LATE)):
+            continue  # those of a few clients that went away
+        if long_past([*lines.values()]):
+            continue
+        first, last = min(lines.values(), key=lambda x: x.number), max(lines.values(), key=lambda x: x.number)
+        yield Finding(
+            severity="warning",
+            confidence="likely",
+            summary=f"Nobody fetched the KV caches of {len(lines)} requests, of {done} that {engine.container.name} answered: decode does "
+            "not get to this pod, or does not know that it should.",
+            evidence=(log_evidence(first), log_evidence(last)),
+            explains=("queue-growing", "gateway-timeout"),
+            fixes=(
+                *((theirs,) if (theirs := other_side(engine)) else ()),
+                fixes.advice(
+                    "See in decode's log whether it takes the caches from here: where it says nothing of them, have the router pass on all "
+                    "of kv_transfer_params that this server answers with; where its handshake fails, let it reach this pod at the side "
+                    "channel's port (VLLM_NIXL_SIDE_CHANNEL_PORT, 5600) and by the transfer's own network",
+                    f"kubectl -n {shlex.quote(pod.namespace)} get pods -o wide",
+                    f"kubectl -n {shlex.quote(pod.namespace)} get networkpolicies",
+                ),
+            ),
+            order=first.order,
+        )
 
 
 def _fetched_late(pod: Pod, subject: Subject, logs: Logs) -> Iterator[Finding]:

@@ -350,11 +350,16 @@ def _users(pending: Pending) -> list[str]:
     """The pods that have devices of the nodes that could run it, by the claims that are reserved for them."""
     cluster, nodes = pending.pod.cluster, {verdict.node.name for verdict in pending.verdicts}
     slices = [item.raw for item in cluster.items("ResourceSlice")]
-    pools = {(dig(s, "spec.driver"), dig(s, "spec.pool.name")) for s in slices if dig(s, "spec.nodeName") in nodes}
+    pools = {
+        (str(dig(s, "spec.driver")), str(dig(s, "spec.pool.name"))) for s in slices if dig(s, "spec.nodeName") in nodes
+    }
     users = [
         f"{item.namespace}/{row.get('name')}"
         for item in cluster.items("ResourceClaim")
-        if any((r.get("driver"), r.get("pool")) in pools for r in rows(item.raw, "status.allocation.devices.results"))
+        if any(
+            (str(r.get("driver")), str(r.get("pool"))) in pools
+            for r in rows(item.raw, "status.allocation.devices.results")
+        )
         for row in rows(item.raw, "status.reservedFor")
     ]
     return sorted(dict.fromkeys(users))
