@@ -73,7 +73,7 @@ BUILT_IN = {
     "discovery.k8s.io": "EndpointSlice=endpointslices",
     "networking.k8s.io": "Ingress=ingresses NetworkPolicy=networkpolicies IngressClass=!ingressclasses",
     "storage.k8s.io": "StorageClass=!storageclasses CSINode=!csinodes CSIDriver=!csidrivers "
-    "VolumeAttachment=!volumeattachments",
+    "VolumeAttachment=!volumeattachments CSIStorageCapacity=csistoragecapacities",
     "scheduling.k8s.io": "PriorityClass=!priorityclasses",
     "node.k8s.io": "RuntimeClass=!runtimeclasses",
     "coordination.k8s.io": "Lease=leases",
