@@ -35,6 +35,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     rows,
     say_seconds,
+    seconds_ago,
     selector_of,
     signs_of_life,
     told_by,
@@ -54,6 +55,8 @@ _A_NAME = 6
 
 #: A server that started no longer ago is loading.
 _LOADING = 630
+#: What was so before that, and was not said again, may be over.
+_LONG_AGO = 3600
 _CONSEQUENCES = (*FAILED_START, "rollout-stuck")
 
 
@@ -188,7 +191,7 @@ def _break(said: Unreached, cluster: Cluster) -> Why | None:
     """The first link on the way that is broken."""
     container, to, kind, line = said.client, said.to, said.kind, said.line
     if kind == "unfilled":
-        return nobody_behind(to, container, cluster) or (None if to.pods else _no_endpoints(to))
+        return nobody_behind(to, container, cluster) or (None if to.pods else _no_endpoints(to, line, cluster))
     lost = to.itself or (to.service is None and not to.pods)
     if lost and configured(container, cluster) and not mentioned(to.host, container):
         return None  # it asks others; the line may repeat what somebody wrote to it
@@ -247,8 +250,11 @@ def nobody_behind(to: Destination, container: Container, cluster: Cluster) -> Wh
     return _not_ready(to, cluster) if to.pods else _no_pod(to.service, cluster)
 
 
-def _no_endpoints(to: Destination) -> Why:
-    """What a gateway says of a Service whose pods, or which itself, nobody read."""
+def _no_endpoints(to: Destination, line: Line, cluster: Cluster) -> Why | None:
+    """What a gateway says of a Service whose pods, or which itself, nobody read; it does not say when that has pods again."""
+    ago = seconds_ago(line, cluster.now) or 0
+    if ago > _LONG_AGO:
+        return None
     return Why(
         "service-selects-nothing",
         f"by its log no ready pod has the labels that Service {to.name} of {to.namespace} selects",
@@ -258,6 +264,7 @@ def _no_endpoints(to: Destination) -> Why:
             "ready",
             f"kubectl -n {to.namespace} get services,pods -o wide --show-labels",
         ),
+        certain=ago < _LOADING,
     )
 
 

@@ -204,6 +204,8 @@ _ANSWERED = (
         r"^(?=.{0,1900}\bmethod(?:\": ?\"|=\"?)POST\b)(?=.{0,1900}\bstatus(?:_code)?(?:\": ?|=)2\d\d\b)",
     ),
 )
+#: The proxy of Ray Serve, which has its replicas elsewhere where no line of theirs is in the log.
+_PROXIED = expression(r"^.{0,120} proxy .{0,300} POST (?:/\S{0,200} )?2\d\d \d[\d.]{0,12}ms\b")
 #: How vLLM logs a request that it got (entrypoints/logger.py) and one that its engine took (V0's engine loops, v1/engine/async_llm.py).
 _ASKED = ("Received request ", "Added request ")
 #: What asks nothing of a model, though it is posted: routes by which a server is operated. Sources: vLLM's entrypoints/serve (0.4 to 0.33),
@@ -383,7 +385,9 @@ def _answered_at(log: Log) -> set[int]:
         for x in log.marks(text)
         if re.search(pattern, x.text[:2000]) and not _OPERATES.search(x.text[:2000])
     }
-    return found if found or log.marks("POST") else _tasks_done(log)
+    if not found and (asked := log.marks("POST")):
+        return {x.number for x in asked if _PROXIED.search(x.text[:2000]) and not _OPERATES.search(x.text[:2000])}
+    return found or _tasks_done(log)
 
 
 def _tasks_done(log: Log) -> set[int]:

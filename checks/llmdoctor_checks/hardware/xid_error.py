@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Evidence, Finding, Fix, Hardware, Logs, Pod, Xid, check, log_evidence
+from kubectl_llmdoctor.api import Evidence, Finding, Fix, Hardware, Logs, Pod, Xid, check, log_evidence, signs_of_life
 from kubectl_llmdoctor.catalog.xids import AFTEREFFECTS, XidMeaning, xid_meaning
 from llmdoctor_checks._consequences import CRASHED
 from llmdoctor_checks.hardware._gpu import (
@@ -92,7 +92,7 @@ def xid_error(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Findi
         yield from _asked_for(pod, hardware)
     if not telling and pod.failing:
         return
-    named = [] if found or pod.failing else [*_of_its_program(pod, hardware)]
+    named = [] if found or pod.failing else [*_of_its_program(pod, hardware, logs)]
     for xid, sure in (telling or [hit for hit in found if hit[1] == "certain"] or named)[:1]:
         meaning = xid_meaning(xid.number)
         stuck = not telling and bool(meaning and meaning.disables) and _waits_for_reset(hardware, xid)
@@ -116,7 +116,7 @@ def xid_error(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Findi
         )
 
 
-def _of_its_program(pod: Pod, hardware: Hardware) -> Iterator[Hit]:
+def _of_its_program(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Hit]:
     """Xids that name the program that a ready pod runs, where nothing tells how many GPUs its node has, and a reset is still due."""
     node = hardware.of_node
     if node.slots is not None or node.devices or not hardware.asks or not pod.ready:
@@ -134,7 +134,11 @@ def _of_its_program(pod: Pod, hardware: Hardware) -> Iterator[Hit]:
         own = any(word in image for word in words for image in images) and _wanted(xid.number, xid_meaning(xid.number))
         # another pod there may run the same program
         own = own and not any(word in image for word in words for image in beside)
-        if own and (xid.time is None or hardware.during(xid.time)) and _waits_for_reset(hardware, xid):
+        # without a date it may have been of an instance before, on a GPU that was reset since
+        during = (
+            hardware.during(xid.time) if xid.time else not any(signs_of_life(log) for log in (logs.all if logs else ()))
+        )
+        if own and during and _waits_for_reset(hardware, xid):
             yield xid, "likely" if xid.time else "possible"
 
 

@@ -39,6 +39,7 @@ from kubectl_llmdoctor.api import (
     sought,
     told_by,
 )
+from llmdoctor_checks import _unreached
 from llmdoctor_checks._clients import before
 from llmdoctor_checks._nobody_left import LITERALS as NOBODY_LEFT
 from llmdoctor_checks._nobody_left import nobody_left
@@ -181,7 +182,7 @@ def ready_before_serving(
     launched = list(_launched(pod, logs, waits=False)) or list(_launched(pod, logs, waits=True))
     yield from (
         launched
-        or list(_elsewhere_probed(pod))
+        or list(_elsewhere_probed(pod, logs))
         or list(_before_its_servers(pod, cluster, logs))
         or list(_failed_at_first(pod, logs))
         or _before_mlserver_loaded(pod, logs)
@@ -413,15 +414,18 @@ def _launched(pod: Pod, logs: Logs, *, waits: bool) -> Iterator[Finding]:
         return
 
 
-def _elsewhere_probed(pod: Pod) -> Iterator[Finding]:
+def _elsewhere_probed(pod: Pod, logs: Logs) -> Iterator[Finding]:
     """A client was refused at a port that a container declares and no readiness probe of the pod asks: whoever serves there is not up."""
     probed = {port for one in pod.containers if (port := _port_probed(one)) is not None}
     for container in pod.containers if probed and pod.exists else ():
         client = _turned_away(pod, container)
         port = _refused_at(pod, client) if client is not None else None
-        if client is None or port in probed or port not in container.declared_ports:
+        if client is None or port in probed or port not in container.declared_ports or _unreached.scrapes(client):
             continue
-        if answered(client.log, after=client.number):
+        log = logs.current(container.name)
+        phase = phase_of(log)
+        came = log is not None and (signs_of_life(log) or (phase is not None and phase.name == "serving"))
+        if came or answered(client.log, after=client.number):
             continue
         yield Finding(
             confidence="likely",
