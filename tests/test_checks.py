@@ -12,7 +12,7 @@ from kubectl_llmdoctor.check import Check
 from kubectl_llmdoctor.diagnosis import diagnose
 from kubectl_llmdoctor.packs import installed, signature_of
 from kubectl_llmdoctor.report.document import Report
-from kubectl_llmdoctor.signatures.declared import Signature
+from kubectl_llmdoctor.signatures.declared import Pattern, Signature
 from kubectl_llmdoctor.signatures.wording import capture, matching
 from kubectl_llmdoctor.snapshot import LogText, Snapshot
 
@@ -90,13 +90,19 @@ def test_what_a_signature_explains_is_an_id(signature: Signature) -> None:
 @pytest.mark.parametrize("signature", _signatures(), ids=lambda s: s.id)
 def test_no_expression_of_a_signature_is_slow_on_a_long_line(signature: Signature) -> None:
     for pattern in signature.patterns:
-        started = time.process_time()
-        for text in ("1", "a.", "A ", "/a", "'"):
-            line = (pattern.literal + text * 20_000)[:20_000]
-            capture(pattern, line)
-            for around in filter(None, (pattern.near_match, pattern.raised_in)):
-                re.search(around, line)
-        assert time.process_time() - started < 0.4, pattern
+        # once may be the machine's doing, or the garbage collector's
+        assert any(_seconds_on_long_lines(pattern) < 0.4 for _ in range(3)), pattern
+
+
+def _seconds_on_long_lines(pattern: Pattern) -> float:
+    """Processor time."""
+    started = time.process_time()
+    for text in ("1", "a.", "A ", "/a", "'"):
+        line = (pattern.literal + text * 20_000)[:20_000]
+        capture(pattern, line)
+        for around in filter(None, (pattern.near_match, pattern.raised_in)):
+            re.search(around, line)
+    return time.process_time() - started
 
 
 def _rubbish() -> list[Snapshot]:
