@@ -21,6 +21,7 @@ from kubectl_llmdoctor.facts.destinations import (
     follow,
     has_namespace,
     idle_workload,
+    is_headless,
     named,
     selector_of,
     service_at,
@@ -81,7 +82,7 @@ def reach(text: str, pod: Pod, container: Container | None = None) -> Fix | None
             if _since(peer, pod)
             else of_pod(peer, f"which {host} leads to", hidden=hidden) or _coming(host, peer, pod)
         )
-    if (made := _headless(host, pod)) is not None:
+    if (made := _headless(host, pod) or _at_home(host, pod)) is not None:
         return made
     to = follow(host, port, pod, pod.cluster)
     if to is None or to.itself:
@@ -204,6 +205,20 @@ def _headless(host: str, pod: Pod) -> Fix | None:
     return advice(
         f"Create the headless Service {name} in namespace {pod.namespace}, which gives {own} its name{also}",
         f"echo {made} | kubectl -n {pod.namespace} apply -f -",
+    )
+
+
+def _at_home(host: str, pod: Pod) -> Fix | None:
+    """To ask in the pod's own namespace, where a host names a pod in another one, and the headless Service of that name is here."""
+    own, _, rest = host.lower().rstrip(".").partition(".")
+    name, namespace = named(rest, pod.namespace, pod.cluster) or ("", "")
+    if namespace == pod.namespace or pod.cluster.exists("Service", namespace, name):
+        return None
+    if not any(one.name == name and is_headless(one) for one in pod.services):
+        return None
+    return advice(
+        f"Ask {own}.{name}.{pod.namespace}.svc in place of {host}, in {edited(pod)}: the Service {name} that gives the pods of this group "
+        f"their names is in namespace {pod.namespace}, and the address names {namespace}"
     )
 
 
@@ -347,11 +362,7 @@ def sides(container: Container | None) -> dict[str, str]:
 def _sizes_apart(engine: Engine) -> Fix | None:
     """One tensor parallel size for both sides of a transfer: vLLM's NIXL connector takes from no prefill with a larger one."""
     alike = _beside(engine)
-    return (
-        _one_size(engine.container.pod, alike[0].container.pod.name, engine.workers, alike[0].workers)
-        if alike
-        else None
-    )
+    return _one_size(engine, alike[0], alike[0].container.pod.name) if alike else None
 
 
 def _beside(engine: Engine) -> list[Engine]:
@@ -381,8 +392,17 @@ def _maker(pod: Pod) -> str:
     return str(owners[0].get("name")) if owners else pod.name
 
 
-def _one_size(pod: Pod, there: str, ours: int | None, theirs: int | None) -> Fix | None:
+def _tensor_size(engine: Engine) -> int | None:
+    """The tensor parallel size of an engine, of which other sizes (data, pipeline) are no part; None where it is not known."""
+    size, found = engine.get("tensor_parallel_size"), engine.found
+    if size is None:
+        return 1 if found.argv_known and "tensor_parallel_size" not in found.unresolved else None
+    return size.value if isinstance(size.value, int) and size.value > 0 else None
+
+
+def _one_size(engine: Engine, other: Engine, there: str) -> Fix | None:
     """The same tensor parallel size there and here, where it is larger there."""
+    pod, ours, theirs = engine.container.pod, _tensor_size(engine), _tensor_size(other)
     if ours is None or theirs is None or theirs <= ours:
         return None
     flag, here = "--tensor-parallel-size", edited(pod)
@@ -417,10 +437,9 @@ def other_side(engine: Engine) -> Fix | None:
     if (older := _older_than(engine, peers)) is not None:
         return older
     moves = [one.explicit("kv_transfer_config") for one in (engine, theirs)]
-    if engine.name == theirs.name == "vllm" and other == "prefill" and all(moves):
-        there = edited(theirs.container.pod)
-        if (apart := _one_size(pod, there, engine.workers, theirs.workers)) is not None:
-            return apart
+    nixl = engine.name == theirs.name == "vllm" and other == "prefill" and all(moves)
+    if nixl and (apart := _one_size(engine, theirs, edited(theirs.container.pod))) is not None:
+        return apart
     for name in _ALIKE_SETTINGS:
         ours, wanted = engine.explicit(name), theirs.explicit(name)
         if engine.name != theirs.name or (ours.value if ours else None) == (wanted.value if wanted else None):
@@ -456,7 +475,7 @@ def _older_than(engine: Engine, peers: list[Engine]) -> Fix | None:
 def _uneven(engine: Engine) -> Fix | None:
     """One tensor parallel size for both sides, where a transfer ended the server, and they have nothing else that differs."""
     pod, alike = engine.container.pod, _beside(engine)
-    ours, theirs = engine.workers, alike[0].workers if alike else None
+    ours, theirs = _tensor_size(engine), _tensor_size(alike[0]) if alike else None
     if not pod.failing or pod.log_only or ours is None or theirs is None or ours == theirs:
         return None
     return advice(

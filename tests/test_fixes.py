@@ -17,8 +17,9 @@ from kubectl_llmdoctor.facts.logs import Logs
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.workload import Workload
 from kubectl_llmdoctor.packs import installed
-from kubectl_llmdoctor.snapshot import Snapshot
-from kubectl_llmdoctor.testing import diagnose_case, load_case
+from kubectl_llmdoctor.report.document import Fix
+from kubectl_llmdoctor.snapshot import Json, Snapshot
+from kubectl_llmdoctor.testing import Case, diagnose_case, load_case
 from tests.patching import patched
 
 CASES = Path(__file__).parents[1] / "checks" / "cases"
@@ -225,6 +226,117 @@ def test_a_pod_of_a_part_that_keeps_the_old_template_is_not_deleted_for_the_new_
     (target,) = diagnose_case(case).targets
 
     assert not target.findings[0].fixes[0].summary.startswith("Delete pod")
+
+
+def _of_an_older_revision() -> tuple[Case, Json, Json]:
+    """A case with a pod that was made before its StatefulSet was changed, and the specs of both."""
+    case = load_case(CASES / "node-selector-mismatch" / "fires_template_was_changed_since.yaml")
+    pod, owner = (next(o for o in case.snapshot.objects if o["kind"] == kind) for kind in ("Pod", "StatefulSet"))
+    return case, pod["spec"], owner["spec"]
+
+
+def test_a_pod_below_the_partition_gets_the_new_template_with_the_patch() -> None:
+    case, pod, owner = _of_an_older_revision()
+    owner["template"]["spec"]["nodeSelector"] = pod["nodeSelector"]
+    owner["updateStrategy"]["rollingUpdate"] = {"partition": 2}
+
+    (target,) = diagnose_case(case).targets
+
+    fix = target.findings[0].fixes[0]
+    assert fix.patch is not None
+    lowered = {"op": "replace", "path": "/spec/updateStrategy/rollingUpdate/partition", "value": 0}
+    assert lowered in fix.patch.body
+    assert "(and partition 0: " in fix.summary
+
+
+@pytest.mark.parametrize("changed", [True, False])
+def test_what_the_api_server_fills_in_is_no_change_of_the_template(changed: bool) -> None:
+    case, pod, owner = _of_an_older_revision()
+    del pod["nodeSelector"]
+    resources = pod["containers"][0]["resources"]
+    resources["limits"] = {"memory": "600Gi", "amd.com/gpu": "8"}
+    resources["requests"] = {"cpu": "60", "memory": "600Gi", "amd.com/gpu": "8"}
+    if not changed:
+        owner["template"]["spec"]["containers"][0]["resources"]["limits"] = dict(resources["limits"])
+
+    (target,) = diagnose_case(case).targets
+
+    assert target.findings[0].id == "gpu-resource-absent"
+    assert target.findings[0].fixes[0].summary.startswith("Delete pod") == changed
+
+
+def test_two_changes_of_a_pod_that_is_waited_for_delete_it_once() -> None:
+    case, pod, owner = _of_an_older_revision()
+    owner["template"]["spec"]["nodeSelector"] = pod["nodeSelector"]
+    cluster = Cluster(case.snapshot)
+    item = cluster.item("Pod", "llm", "llama-0")
+    assert item
+    one_pod = Pod.of(item, cluster)
+    at = "/containers/0/resources/limits/memory"
+
+    one = fixes.patch(one_pod, "Raise it", [{"op": "replace", "path": at, "value": "700Gi"}])
+    other = fixes.set_env(one_pod.containers[0], "A", "1", "Set it")
+    both = fixes.together(one, other)
+
+    assert len(both.commands) == 2
+    assert both.commands[1] == "kubectl -n llm delete pod llama-0"
+    assert "700Gi" in both.commands[0]
+    assert '"A"' in both.commands[0]
+
+
+def test_a_pod_that_is_to_be_deleted_is_told_so_beside_another_change() -> None:
+    gone = Fix(summary="Delete pod a", commands=("kubectl delete pod a",))
+
+    assert fixes.together(gone, Fix(summary="Set it")) == gone
+
+
+@pytest.mark.parametrize(
+    ("words", "left"),
+    [
+        (["--rm", "acme/model", "--gpus", "all"], ["acme/model"]),
+        (["--rm", "vllm/vllm-openai:v0.11.0", "--gpus", "all", "acme/model"], ["acme/model"]),
+        (["-p", "8000:8000", "-p", "9000:9000", "--gpus", "all", "acme/model"], ["acme/model"]),
+    ],
+)
+def test_options_of_docker_run_are_taken_out_and_the_model_stays(words: list[str], left: list[str]) -> None:
+    container: Json = {"name": "v", "image": "vllm/vllm-openai:v0.11.0", "command": ["vllm", "serve", *words]}
+    container |= {"resources": {"limits": {"nvidia.com/gpu": 2}}}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "q"}, "spec": {"containers": [container]}}
+    report = diagnose(Snapshot(objects=(pod,)), installed())
+    patch = next(f for f in report.targets[0].findings if f.id == "engine-args-invalid").fixes[0].patch
+
+    after = patched(Snapshot(objects=(pod,)), patch) if patch else None
+
+    assert after
+    assert after.objects[0]["spec"]["containers"][0]["command"] == ["vllm", "serve", *left]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "first"),
+    [("maintenance", "2026-11", "Remove"), ("hardware", "rma", "Remove"), ("team", "pharma", "Tolerate")],
+)
+def test_a_taint_of_a_time_is_tolerated_last(key: str, value: str, first: str) -> None:
+    case = load_case(CASES / "taint-untolerated" / "fires_maintenance.yaml")
+    for node in (item for item in case.snapshot.objects if item["kind"] == "Node"):
+        for taint in node["spec"].get("taints", []):
+            if taint["key"] == "maintenance":
+                taint |= {"key": key, "value": value}
+
+    (target,) = diagnose_case(case).targets
+
+    assert target.findings[0].fixes[0].summary.startswith(f"{first} ")
+
+
+@pytest.mark.parametrize(("owner", "told"), [("DaemonSet", True), ("Job", False)])
+def test_a_taint_of_a_new_node_is_taken_away_by_a_pod_of_a_daemon_set(owner: str, told: bool) -> None:
+    case = load_case(CASES / "node-not-ready" / "fires_agent_of_the_network_crashes.yaml")
+    for item in case.snapshot.objects:
+        for ref in item["metadata"].get("ownerReferences", []):
+            ref["kind"] = owner if ref["kind"] == "DaemonSet" else ref["kind"]
+
+    (target,) = diagnose_case(case).targets
+
+    assert ("which is not ready: it takes the taint" in target.findings[0].fixes[0].summary) == told
 
 
 @pytest.mark.parametrize("paused", [True, False])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -53,6 +54,10 @@ def patch(pod: Pod, summary: str, operations: list[dict[str, Any]], *, owner: Ow
             return Fix(summary=f"{summary}, {where}", owner=owner)
         return Fix(summary=remarked(summary, told + where), owner=owner)
     name = f"{workload.resource}/{workload.name}"
+    if (place := _below_partition(pod, workload)) is not None:
+        at = "/spec/updateStrategy/rollingUpdate/partition"
+        moved = [*moved, {"op": "replace", "path": at, "value": place}]
+        summary = remarked(summary, f"and partition {place}: that of now keeps pods below it on the old template")
     fix = _of_object(workload.item, workload.ref, name, summary, moved, owner)
     paused = workload.kind == "Deployment" and pod.exists and dig(workload.raw, "spec.paused") is True
     then = [_deleting(pod)] * waits + [_resuming(workload)] * paused
@@ -77,13 +82,32 @@ def _of_an_older_template(pod: Pod, workload: Workload, operations: list[dict[st
     """Whether the pod was made of a template that has been changed since, in what these operations are about."""
     newest, template = dig(workload.raw, "status.updateRevision"), pod.template
     mine = pod.labels.get("controller-revision-hash")
-    # pods below it are made of the old template
-    kept = dig(workload.raw, "spec.updateStrategy.rollingUpdate.partition")
-    if template is None or not mine or not newest or mine == newest or kept:
+    if template is None or not mine or not newest or mine == newest or _below_partition(pod, workload) is not None:
         return False
     own, now = pod.item.raw.get("spec") if pod.item else None, dig(template.pod, "spec")
-    paths = {op["path"]: path_inside(pod, template, op["path"]) for op in operations}
-    return any(value_at(own, path) != value_at(now, inside or path) for path, inside in paths.items())
+    for path in {op["path"] for op in operations}:
+        says = value_at(now, path_inside(pod, template, path) or path)
+        if value_at(own, path) != says and (says is not None or not re.search(_FILLED_IN, path)):
+            return True
+    return False
+
+
+#: What admission writes into a pod where its template says nothing: defaults of a LimitRange, a service account or a priority class.
+_FILLED_IN = (
+    r"/resources/|/hostPort$|^/(?:serviceAccountName|imagePullSecrets|priorityClassName|tolerations|securityContext)\b"
+)
+
+
+def _below_partition(pod: Pod, workload: Workload) -> int | None:
+    """The number of a pod in its StatefulSet where the partition of that keeps it on the old template, even when it is made anew."""
+    kept, start = (
+        dig(workload.raw, f"spec.{path}") for path in ("updateStrategy.rollingUpdate.partition", "ordinals.start")
+    )
+    number = pod.name.rpartition("-")[2]
+    if not pod.exists or workload.kind != "StatefulSet" or not isinstance(kept, int) or not number.isdecimal():
+        return None
+    place = int(number) - (start if isinstance(start, int) else 0)
+    return place if place < kept else None
 
 
 def _deleting(pod: Pod) -> str:
@@ -245,14 +269,17 @@ def _patch_command(name: str, namespace: str, body: list[dict[str, Any]]) -> str
 
 
 def together(one: Fix, other: Fix) -> Fix:
-    """Two changes of one object as one; the second alone where either is no patch."""
+    """Two changes of one object as one; the second alone where either is no patch, the first where it says what to run instead."""
+    if one.patch is None and one.commands:
+        return one
     if one.patch is None or other.patch is None or one.patch.target != other.patch.target:
         return msgspec.structs.replace(other, summary=one.summary) if one.patch is None else other
     body = _merged(one.patch.body, other.patch.body)
     made = msgspec.structs.replace(other.patch, body=body, diff=(*one.patch.diff, *other.patch.diff))
     words = shlex.split(other.commands[0])[:-1] if other.commands else []
-    commands = (shlex.join([*words, msgspec.json.encode(body).decode()]),) if words else ()
-    return msgspec.structs.replace(other, patch=made, commands=commands)
+    whole = [shlex.join([*words, msgspec.json.encode(body).decode()])] if words else []
+    commands = dict.fromkeys((*whole, *one.commands[1:], *other.commands[1:]))
+    return msgspec.structs.replace(other, patch=made, commands=tuple(commands))
 
 
 def _merged(one: Sequence[dict[str, Any]], other: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -205,8 +205,10 @@ class _Wording:
             return None  # an instance that is gone, of a pod that has recovered
         if not (self._died or self._came_empty or self._unserved or self._failing or failed_models(log)):
             return None
-        earlier = None
-        for hit in self._hits():
+        earlier = passed = None
+        for count, hit in enumerate(self._hits()):
+            if passed is not None and count >= _MOST_NEAR:
+                break  # each looks at the lines after it
             again = self._server and _tried_again(hit.line)
             if again and (self.retried or self._just_begun(_LOADING_SECONDS) or overcome(hit.line, _CAME)):
                 continue
@@ -220,12 +222,14 @@ class _Wording:
             if again:
                 self.retried = _last_resort(found)
                 continue
-            if not superseded(hit.line):
+            if superseded(hit.line):
+                # how the start after it goes is not shown yet
+                earlier = msgspec.structs.replace(found, confidence="possible")
+            elif state == "stands":
                 return found
-            earlier = msgspec.structs.replace(
-                found, confidence="possible"
-            )  # how the start after it goes is not shown yet
-        return earlier
+            else:
+                passed = passed or found  # what was overcome may come back, and stay
+        return passed or earlier
 
     def _hits(self) -> Iterator[_Hit]:
         pattern = self._pattern

@@ -316,7 +316,7 @@ def _taint(stop: Stop) -> Iterator[Change]:
 
 
 #: Words of taints that people put on a node for a time, like a cordon: no pod should tolerate them to get there.
-_PASSING = r"(?i)maintenance|quarantin|decommission|drain|unhealthy|broken|faulty|repair|rma\b"
+_PASSING = r"(?i)maintenance|quarantin|decommission|drain|unhealthy|broken|faulty|repair|(?<![a-z])rma(?![a-z])"
 
 
 def _of_its_start(node: Node, taints: list[k8s.Taint]) -> str:

@@ -260,11 +260,12 @@ def _on_its_way_out(node: Node, taint: k8s.Taint) -> Fix:
 
 
 def _of_its_agent(pending: Pending, node: Node, key: str) -> Fix | None:
-    """The pod that is called like a taint of new nodes, and should take that away, where it is not ready on the node."""
+    """The pod of a DaemonSet that is called like a taint of new nodes, and should take that away, where it is not ready on the node."""
     named = {word for word in re.split(r"[./-]", key.partition("/")[0]) if len(word) > _SHORT_WORD}
     for pod in pending.pod.cluster.all(k8s.Pod, "Pod"):
         meta = pod.metadata
-        if pod.spec.node_name == node.name and not pod.status.ready and named & set(meta.name.split("-")):
+        agent = any(owner.kind == "DaemonSet" for owner in meta.owner_references) and named & set(meta.name.split("-"))
+        if agent and pod.spec.node_name == node.name and not pod.status.ready:
             again = any(c.restart_count for c in pod.status.container_statuses)
             return fixes.platform(
                 f"Fix {meta.namespace}/{meta.name} on {node.name}, which is not ready: it takes the taint {key} away when it is. Its log "

@@ -75,7 +75,7 @@ def metrics_not_scraped(
     must have, and both are silent when there is none. So is a PodMonitor that asks for a label with an empty value, where
     the pod has another, and one without a `namespaceSelector` that stands in another namespace than the pods. So is a monitor
     without the labels by which the only Prometheus of the operator takes monitors (`podMonitorSelector`; the chart
-    kube-prometheus-stack asks for `release`).
+    kube-prometheus-stack asks for `release`); a live diagnosis does not read that Prometheus, a dump of the cluster has it.
     SGLang and llama.cpp emit metrics only when told to. trtllm-serve has Prometheus' format at `/prometheus/metrics`; its
     `/metrics` is JSON. Without metrics nobody sees the queue grow, and an autoscaler on them does nothing.
 

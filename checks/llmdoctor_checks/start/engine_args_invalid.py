@@ -86,6 +86,8 @@ _OF_DOCKER = frozenset((
     "--rm", "-it", "-d", "--detach", "-e", "--env", "--env-file", "--ulimit", "--privileged", "--cap-add", "--device", "--group-add",
     "--security-opt", "--restart", "--entrypoint", "--platform", "--pull",
 ))  # fmt: skip
+#: Those of them that take no value: a word behind is something else, such as the model.
+_ALONE = frozenset(("--rm", "-it", "-d", "--detach", "--privileged"))
 #: Where the number of a node or a rank is from.
 _INDEX = (
     "is the index of a StatefulSet's pod (label apps.kubernetes.io/pod-index) or LWS_WORKER_INDEX, each one less than now "
@@ -96,7 +98,7 @@ _TORCHRUN = expression(
     r"(?:\btorchrun|\btorch\.distributed\.(?:run|launch))(?![\w.-])(?:(?!\.py\b|\s(?:-m|--module)\s)[^;&|\n]){0,2000}"
 )
 _GROUP = expression(r"(?<![\w-])--(?P<name>nnodes|node[-_]rank|rdzv[-_]backend)[= ](?P<value>[\w-]{1,40})(?![\w.:-])")
-#: By what PyTorch's `env://` knows the same of a process.
+#: By what PyTorch's `env://` knows the same of a process; engines for models do not go by it.
 _RANK_OF = ("RANK", "WORLD_SIZE")
 
 #: The images of the projects themselves.
@@ -143,7 +145,7 @@ def engine_args_invalid(pod: Pod, subject: Subject, logs: Logs | None) -> Iterat
     """
     yield from in_marks(pod, logs)
     yield from first_word_alone(pod)
-    yield from _no_such_rank(pod)
+    yield from _no_such_rank(pod, subject)
     for engine in subject.engines(pod):
         yield from _refused(pod, engine, logs)
 
@@ -425,20 +427,23 @@ def _beyond(pod: Pod, container: Container, summary: str, evidence: tuple[Eviden
     )
 
 
-def _no_such_rank(pod: Pod) -> Iterator[Finding]:
+def _no_such_rank(pod: Pod, subject: Subject) -> Iterator[Finding]:
     """The same of programs that torchrun starts as nodes, and of those that are told their rank themselves."""
     if pod.exists and (pod.ready or pod.status.phase == "Succeeded"):
         return
+    serving = {engine.container.name for engine in subject.engines(pod)}  # these number their processes themselves
     for container in pod.containers:
         launch = _TORCHRUN.search(" ".join(word for _, word in container.words)[:20_000])
         if launch is not None:
             told = {found["name"].replace("_", "-"): found["value"] for found in _GROUP.finditer(launch[0])}
             texts = [f"--{name}={told.get(name, '')}" for name in ("node-rank", "nnodes")]
             # only the static rendezvous numbers the nodes by what they are told
-            if told.get("rdzv-backend", "static") != "static":
+            if told.get("rdzv-backend", "static") != "static" or re.search(r"\s--standalone\b", launch[0]):
                 continue
             evidence: tuple[Evidence, ...] = (pod_evidence(container, "args", launch[0][:200]),)
             flag = "--node-rank"
+        elif container.name in serving:
+            continue
         else:
             env = {name: (one.value or "") for name in _RANK_OF if (one := container.env.get(name)) is not None}
             texts = [f"{name}={env.get(name, '')}" for name in _RANK_OF]
@@ -545,8 +550,11 @@ def _all_removed(engine: Engine, gone: list[Problem]) -> Fix:
     vectors = {place.vector for place in places if place and place.index is not None}
     if container.told or len(vectors) != 1 or any(place is None or place.index is None for place in places):
         return fixes.advice(f"{text} in {fixes.edited(engine.pod)}")
-    elements = sorted({index for place in places if place for index in place.elements}, reverse=True)
-    at = f"{container.pointer}/{vectors.pop()}"
+    vector = vectors.pop()
+    words = container.spec.words(vector)
+    kept = {n for n, word in enumerate(words) if words[n - 1] in _ALONE and not re.search(rf"^-|{_PUBLISHED}", word)}
+    elements = sorted({index for place in places if place for index in place.elements} - kept, reverse=True)
+    at = f"{container.pointer}/{vector}"
     return fixes.patch(engine.pod, text, [{"op": "remove", "path": f"{at}/{index}"} for index in elements])
 
 

@@ -103,6 +103,11 @@ def _is_full(claim: ResourceClaim, ask: Ask) -> bool:
     return len(users) >= _MOST_USERS and not any(u.uid == pod.uid for u in users)
 
 
+def _is_used(claim: ResourceClaim, ask: Ask) -> bool:
+    """Whether another pod has a claim's devices; else the scheduler takes them back where the pod cannot reach them (PostFilter)."""
+    return any(user.uid != ask.pod.obj.metadata.uid for user in claim.status.reserved_for)
+
+
 def _missing_class(ask: Ask, claims: list[ResourceClaim]) -> Reason | None:
     for claim in claims:
         if claim.status.allocation:
@@ -122,9 +127,10 @@ class _Filter:
     def __init__(self, ask: Ask, claims: list[ResourceClaim], mapped: dict[str, int]) -> None:
         self._ask, self._mapped = ask, mapped
         objects = ask.objects
-        self._allocated = [c for c in claims if c.status.allocation]
+        loose = [c for c in claims if c.status.allocation and not _is_used(c, ask)]
+        self._allocated = [c for c in claims if c.status.allocation and c not in loose]
         self._classes = {c.metadata.name: c.spec.selectors for c in objects.all(DeviceClass)}
-        self._demands = [self._demand(c) for c in claims if not c.status.allocation and c.spec.devices.requests]
+        self._demands = [self._demand(c) for c in claims if c not in self._allocated and c.spec.devices.requests]
         self._full = [c.metadata.name for c in claims if _is_full(c, ask)]
         self._unread = ""
         kinds = {want.kind for demand in self._demands for _, options in demand.requests for want in options}
@@ -134,7 +140,7 @@ class _Filter:
             self._unread = f"device class {', '.join(unread)} was not read"
         elif lists and (self._demands or mapped):
             self._unread = f"not all of {', '.join(lists)} were read"
-        self._inventory = Inventory(objects, ask.without)
+        self._inventory = Inventory(objects, ask.without, loose)
         self._stale = any(_is_stale(c, ask) for c in objects.all(ResourceClaim)) if mapped else False
 
     def _demand(self, claim: ResourceClaim) -> Demand:

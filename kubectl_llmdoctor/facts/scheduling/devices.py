@@ -104,9 +104,9 @@ class Shortage(msgspec.Struct, frozen=True):
 
 
 class Inventory:
-    """All devices, and who has which."""
+    """All devices, and who has which; what `loose` claims have is free."""
 
-    def __init__(self, objects: Objects, without: Collection[str] = ()) -> None:
+    def __init__(self, objects: Objects, without: Collection[str] = (), loose: Collection[ResourceClaim] = ()) -> None:
         #: which selectors fit which devices
         self.memo = objects.memo
         self._local: dict[str, list[ResourceSlice]] = {}
@@ -125,7 +125,7 @@ class Inventory:
         for claim in objects.all(ResourceClaim):
             allocation, namespace = claim.status.allocation, claim.metadata.namespace or "default"
             users = tuple(f"{namespace}/{c.name}" for c in claim.status.reserved_for if c.resource == "pods")
-            if allocation and not (users and all(user in without for user in users)):
+            if allocation and claim not in loose and not (users and all(user in without for user in users)):
                 for result in allocation.devices.results:
                     device = result.driver, result.pool, result.device
                     if result.admin_access:
