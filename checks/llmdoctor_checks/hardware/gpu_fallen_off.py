@@ -350,6 +350,7 @@ def _finding(
             "nvml-lost",
             "device-plugin-not-ready",
             "gpu-count-mismatch",  # a GPU that is gone is one fewer than there are workers
+            "driver-missing",  # the runtime looks at all GPUs of a node, and fails at the one that is gone
             *CONSEQUENCES,
         ),
         fixes=(

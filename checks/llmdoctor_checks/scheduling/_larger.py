@@ -60,6 +60,8 @@ def larger(pending: Pending, pool: Pool) -> Fix | None:
             continue
         if memory * 1000 < (asked.get("memory") or 0):
             continue
+        if item is None and machine in pool.allows(_TYPE):
+            return None  # it is not the size that is missing
         has = f"{gpus} GPU{'s' if gpus > 1 else ''}, {4 * number} CPUs, {int(4 * number * _FAMILIES[family][1])} GiB"
         text = (
             f"Allow {machine} ({has}) in {pool.title}, the smallest of its families that holds the pod; or ask for less"

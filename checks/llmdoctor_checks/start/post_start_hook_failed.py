@@ -33,6 +33,11 @@ _ASKED = '"/api/pull"'
 _PARTS = " part(s)"
 _BEGUN = r"\bdownloading \w{8,16} in \d{1,6} .{0,20}part\(s\)"
 
+#: What runtimes answer where the container had ended before its hook could run in it (containerd, CRI-O, Docker, runc).
+_GONE = expression(
+    r"container not running|in CONTAINER_EXITED state|exec in a stopped|container is not (?:created or )?running"
+)
+
 #: As much of a hook's command as a sentence holds.
 _QUOTED = 120
 
@@ -44,8 +49,9 @@ def post_start_hook_failed(pod: Pod, events: Events | None, logs: Logs | None) -
     A `postStart` hook runs beside the server as soon as the container is created. When it ends with an error, the kubelet
     kills the container and starts it again, whatever the server itself says: its log shows a server that was told to stop.
     Hooks that download a model (`ollama pull …`) fail with every hiccup of the network, and ran before the server was up
-    when they did not wait for it. Since Kubernetes 1.25 the event does not repeat what the hook printed; the container's
-    status holds it for a moment, and so does the kubelet's log.
+    when they did not wait for it. Where the container had ended before its hook could run in it, the hook is not at fault. Since
+    Kubernetes 1.25 the event does not repeat what the hook printed; the container's status holds it for a moment, and so does the
+    kubelet's log.
 
     ## Fix
 
@@ -61,7 +67,13 @@ def post_start_hook_failed(pod: Pod, events: Events | None, logs: Logs | None) -
     failed = [e for e in events.of("FailedPostStartHook", kind="Pod") if e.name == pod.name]
     for container in pod.containers:
         hook = container.spec.lifecycle.post_start if container.spec.lifecycle else None
-        mine = [e for e in failed if f"{{{container.name}}}" in e.field_path or (len(pod.containers) == 1 and hook)]
+        # an event names the container by its path, and up to Kubernetes 1.24 in its message
+        named = (f"{{{container.name}}}", f'for Container "{container.name}" in Pod')
+        mine = [
+            e
+            for e in failed
+            if any(name in f"{e.field_path} {e.message}" for name in named) or (len(pod.containers) == 1 and hook)
+        ]
         waiting = container.waiting
         held = waiting is not None and waiting.reason == "PostStartHookError"
         if container.status.ready or hook is None or not (mine or held):
@@ -71,14 +83,21 @@ def post_start_hook_failed(pod: Pod, events: Events | None, logs: Logs | None) -
         begun = any(any(log.matching(_BEGUN, _PARTS)) for log in container.own_logs(logs))
         pulls = any(text in command for text in _PULLS)
         said = f"postStart hook of {container.name}" + (f" ({command[:_QUOTED]})" if command else "")
+        gone = bool(mine) and _GONE.search(mine[-1].message) is not None
+        how = (
+            f": {container.name} itself had ended by then"
+            if gone
+            else ", and the kubelet kills the container each time"
+        )
         yield Finding(
             confidence="certain",
-            summary=f"The {said} failed{_often(mine)}, and the kubelet kills the container each time.",
+            summary=f"The {said} failed{_often(mine)}{how}.",
             evidence=tuple(_evidence(pod, container, command, mine, held=held)),
             explains=(*CRASHED, "engine-dead"),
             fixes=(
                 *(_waiting(container) if pulls and not (_WAITS.search(command) or asked or begun) else ()),
                 *(_fix_of_pull(pod, begun=begun) if pulls else ()),
+                *(_of_ended(container) if gone else ()),
                 fixes.advice(
                     f"Run the hook's command by hand to see what it says; let it wait for the server, and not fail, in {fixes.edited(pod)}",
                     f"kubectl -n {pod.namespace} logs {pod.name} -c {container.name} --previous",
@@ -103,6 +122,21 @@ def _waiting(container: Container) -> Iterator[Fix]:
         yield fixes.patch(container.pod, summary, [change])
     else:
         yield fixes.advice(f"{summary}, in a shell (sh -c), in {fixes.edited(container.pod)}")
+
+
+def _of_ended(container: Container) -> Iterator[Fix]:
+    """What to do about a container that ends by itself; one with all rights of the node is seldom meant for another user than root."""
+    pod, own = container.pod, container.spec.security_context
+    user = pod.spec.security_context.run_as_user
+    if own.privileged and own.run_as_user is None and user:
+        yield fixes.advice(
+            f"Let {container.name} run as root (securityContext.runAsUser: 0 of its own), which is privileged and now has the pod's user "
+            f"{user}; or set that user at the container that needs it instead of the pod, in {fixes.edited(pod)}"
+        )
+    yield fixes.advice(
+        f"See why {container.name} ends, by its log and exit code: its hook only found it gone",
+        f"kubectl -n {pod.namespace} logs {pod.name} -c {container.name} --previous",
+    )
 
 
 def _command(hook: dict[str, object]) -> str:
