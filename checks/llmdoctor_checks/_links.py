@@ -31,6 +31,7 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     logs_of,
     object_evidence,
+    of_a_machine,
     phase_of,
     pod_evidence,
     rows,
@@ -339,6 +340,8 @@ def _no_service(container: Container, to: Destination, kind: str, cluster: Clust
         if there is False
         else f"no Service {to.name} was read in {to.namespace}"
     )
+    if of_a_machine(to.name):
+        said = f"{to.name} is what Docker and Podman call their machine, and no name of this cluster's DNS"
     also = f", but one in {elsewhere.namespace}" if elsewhere is not None else ""
     near = elsewhere or next(iter(cluster.items("Service", to.namespace)), None)
     # where all Services are known, a server that none of them leads to may be told as the one that is meant

@@ -57,6 +57,11 @@ class Destination(msgspec.Struct, frozen=True):
         return wanted if isinstance(wanted, int) or wanted is None else pod.port_named(wanted)
 
 
+def of_a_machine(host: str) -> bool:
+    """Whether a name is what Docker or Podman call the machine on which a container runs; a cluster's DNS does not have it by itself."""
+    return re.fullmatch(r"(?:host|gateway)\.(?:docker|containers)\.internal", host) is not None
+
+
 def is_loopback(url: str) -> bool:
     """Whether an address is of the pod itself that asks."""
     return re.match(rf"https?://(?:{_LOOPBACK})(?![\w.])", url) is not None
@@ -101,7 +106,7 @@ def follow(host: str, port: int | None, pod: Pod, cluster: Cluster) -> Destinati
         service, one = own
         return Destination(host, port, one.namespace, service.name, service, None, (one,))
     if item is None:
-        meant = named(host, pod.namespace, cluster)
+        meant = (host, pod.namespace) if of_a_machine(host) else named(host, pod.namespace, cluster)
         return Destination(host, port, meant[1], meant[0], None, None, ()) if meant else None
     listed = rows(item.raw, "spec.ports")
     # without a port in the log the only one is meant

@@ -76,8 +76,10 @@ _LOST = (
     ),
     ('"response_flags":"UC"', r'"duration": ?"?\d{1,2}"?,[^\n]{1,5000}"upstream_host": ?"(?P<to>[\d.]+:\d+)"'),
 )
+#: Knative's queue-proxy (`network/error_handler.go`), whose one server is beside it; it cannot be told how long to keep a connection.
+_QUEUE_PROXY, _ENDED_UNHEARD, _ANY_PORT = "queue-proxy", '"error":"EOF"', "*"
 _NAMELESS = ("Server disconnected without sending a response", "ServerDisconnectedError: Server disconnected")
-LITERALS = (*(words for words, _ in (*_NAMED, *_LOST)), *_NAMELESS)
+LITERALS = (*(words for words, _ in (*_NAMED, *_LOST)), *_NAMELESS, _ENDED_UNHEARD)
 
 #: One may have any reason.
 _FEWEST = 2
@@ -134,6 +136,10 @@ def _idle(lines: list[Line], server: Container, variable: str, cluster: Cluster)
             "Keep idle connections longer than what asks the server does (90 s where it is written in Go)",
         )
         if variable
+        else fixes.advice(
+            f"Have {server.name} keep idle connections {_ENOUGH} s (--timeout-keep-alive of uvicorn, timeout_keep_alive of its run())"
+        )
+        if lines[0].log.container == _QUEUE_PROXY
         else fixes.advice(
             f"Have what asks the server close idle connections before it does, after less than {_SECONDS} s "
             f"({_setting(lines[0], cluster)}), or try once more"
@@ -195,7 +201,7 @@ def _reset(pod: Pod, server: Container, port: str, cluster: Cluster) -> list[Lin
     for line, to in said:
         who = line.log.whose
         host, _, number = to.partition(":")
-        beside = who[:2] == (pod.namespace, pod.name) and host == "127.0.0.1" and number == port
+        beside = who[:2] == (pod.namespace, pod.name) and host == "127.0.0.1" and number in (port, _ANY_PORT)
         if who == (pod.namespace, pod.name, server.name):
             continue
         if unsure and not beside and host != pod.status.pod_ip:
@@ -221,3 +227,5 @@ def _said(cluster: Cluster) -> Iterator[tuple[Line, str]]:
         for words, pattern in (*_NAMED, *_LOST):
             yield from ((line, said["to"]) for line, said in log.matching(pattern, words))
         yield from ((line, "") for line in log.find(*_NAMELESS))
+        if log.source.container == _QUEUE_PROXY:
+            yield from ((line, f"127.0.0.1:{_ANY_PORT}") for line in log.find(_ENDED_UNHEARD))

@@ -98,6 +98,19 @@ _DIRECTIVES = (
 STREAM = fixes.advice("Have clients stream (stream: true): then the wait is for the next piece of the answer alone")
 
 
+def _shown_to_authorizer(text: str, most: int, size: int, cluster: Cluster) -> Fix | None:
+    """Envoy Gateway buffers for an authorizer what a SecurityPolicy of the route says, and refuses a larger body."""
+    route = re.search(r"httproute/([\w.-]{1,63})/([\w.-]{1,253})/rule/", text)
+    for item in cluster.items("SecurityPolicy", route[1]) if route is not None else ():
+        limit = dig(item.raw, "spec.extAuth.bodyToExtAuth.maxRequestBytes")
+        targets = [*rows(item.raw, "spec.targetRefs"), dig(item.raw, "spec.targetRef") or {}]
+        meant = any(row.get("kind") == "HTTPRoute" and row.get("name") == route[2] for row in targets if route)
+        if meant and isinstance(limit, int) and limit <= most:
+            text = f"Let the authorizer of SecurityPolicy/{item.name} be shown bodies of {size} MiB: a larger one is refused"
+            return fixes.set_field(item, "/spec/extAuth/bodyToExtAuth/maxRequestBytes", size * 1024**2, text)
+    return None
+
+
 def takes_more(line: Line, most: int, cluster: Cluster) -> Fix:
     """What lets who wrote a line take requests of twice the bytes that were refused, 32 MiB where nobody says how many they were."""
     size = max(-(-2 * most // 1024**2), 32)
@@ -109,6 +122,8 @@ def takes_more(line: Line, most: int, cluster: Cluster) -> Fix:
         return _in_file(f"Set client_max_body_size {size}m; in nginx's configuration", writer, line)
     if re.search(r"request_payload_too_large|\"upstream_host\"", text):
         labels = writer.pod.labels if writer is not None else {}
+        if (shown := _shown_to_authorizer(text, most, size, cluster)) is not None:
+            return shown
         of_it = "envoy-eg" in called or '"httproute/' in text or "gateway.envoyproxy.io/owning-gateway-name" in labels
         if of_it or 0 < most < 1024**2:  # Envoy itself takes 1 MiB
             return fixes.advice(

@@ -45,6 +45,14 @@ _NOT_THERE = ("BackendNotFound", "RefNotPermitted")
 
 _POOL = "InferencePool"
 
+#: Controllers that know pools once that is switched on, and how: Istio from 1.27 on, kgateway from 2.0, agentgateway.
+_KNOWS_POOLS = {
+    "istio.io/gateway-controller": "ENABLE_GATEWAY_API_INFERENCE_EXTENSION=true in the environment of istiod (pilot.env of its Helm chart)",
+    "kgateway.dev/kgateway": "inferenceExtension.enabled=true in the values of kgateway's Helm chart",
+    "kgateway.dev/agentgateway": "inferenceExtension.enabled=true in the values of kgateway's Helm chart",
+    "agentgateway.dev/agentgateway": "inferenceExtension.enabled=true in the values of agentgateway's Helm chart",
+}
+
 #: The version of the Gateway API that has ReferenceGrants in all its releases since 0.5.
 _GRANTS = "gateway.networking.k8s.io/v1beta1"
 
@@ -431,6 +439,10 @@ def _of_backend(route: Item, said: _Refusal, ref: _Ref, cluster: Cluster) -> tup
         f"Set {_parents(route)} to one of a controller that knows {kind}s of {own}, with that switched on (Envoy Gateway knows them by "
         "Envoy AI Gateway only), or send the route to a Service"
     )
+    names = (str(row.get("controllerName")) for row in rows(route.raw, "status.parents"))
+    switch = next((_KNOWS_POOLS[name] for name in names if name in _KNOWS_POOLS), None)
+    if switch is not None:
+        advice = f"Set {switch}: without it the controller of {_parents(route)} looks at no {kind}. Its release must know those of {own}"
     return (
         f"The controller of {what} does not take {kind} {ref.means.name} as a backend: {sentence(said.text)}",
         _described(route, advice if unknown else "Correct what its controller names"),

@@ -28,6 +28,7 @@ from kubectl_llmdoctor.api import (
     say_cores,
     say_seconds,
 )
+from llmdoctor_checks._consequences import CRASHED
 from llmdoctor_checks._load import last_load, recent_load, works
 from llmdoctor_checks._offloaded import BUFFER, on_the_cpu
 from llmdoctor_checks.serving._processes import busy
@@ -55,6 +56,11 @@ _PROXIES = frozenset({"istio-proxy", "linkerd-proxy", "queue-proxy", "envoy", "r
 #: that, up to 0.8: its workers then bind threads of their own only where VLLM_CPU_OMP_THREADS_BIND asks for it, later always.
 _REDUCED, _BOUND = "Reducing Torch parallelism from", "OMP threads binding of Process"
 _ON_CPU = "Automatically detected platform cpu"
+
+#: vLLM's engine loop up to 0.8 (`async_llm_engine.py`): a step took longer than VLLM_ENGINE_ITERATION_TIMEOUT_S, 60 s by default, and the
+#: engine is dead. What it prints on a CPU, besides.
+_LATE_STEP, _STEP_SECONDS, _STEP_VARIABLE = "Engine iteration timed out.", 60, "VLLM_ENGINE_ITERATION_TIMEOUT_S"
+_BY_CPU = (_ON_CPU, "device_config=cpu", "cpu_executor.py:")
 
 #: A model that is computed on so few cores, of which each request gets less than one token a second, waits for them.
 _FEW_CORES, _CRAWLS, _STATEMENTS = 8000, 1.0, 5
@@ -99,7 +105,7 @@ _IDLE = 0.5
     "cpu-starved",
     since="0.1",
     severity="warning",
-    literals=(_REDUCED, _BOUND, _ON_CPU, *_THREADS, _ANSWERED, _POSTED, *_ON_GPU, BUFFER),
+    literals=(_REDUCED, _BOUND, _LATE_STEP, *_BY_CPU, *_THREADS, _ANSWERED, _POSTED, *_ON_GPU, BUFFER),
 )
 def cpu_starved(
     pod: Pod, engine: Engine, metrics: Metrics | None, hardware: Hardware | None, logs: Logs | None
@@ -128,7 +134,8 @@ def cpu_starved(
     An engine that computes on the CPU needs many cores, and threads on them. llama.cpp and Ollama start a thread for each core of
     the node, whatever the limit allows: they wait for each other at every step, and while one has used up the quota all stand
     still. Where the kernel says that this is so in most periods, it is the cause. vLLM's builds for CPUs up to 0.8 leave themselves
-    one thread where nothing sets `OMP_NUM_THREADS` or `VLLM_CPU_OMP_THREADS_BIND`, and say so. Where its limit is eight cores or fewer
+    one thread where nothing sets `OMP_NUM_THREADS` or `VLLM_CPU_OMP_THREADS_BIND`, and say so. Their engine loop waits 60 s for a step
+    (`VLLM_ENGINE_ITERATION_TIMEOUT_S`) and is dead after a longer one. Where its limit is eight cores or fewer
     and each request gets less than one token a second all the time, too few cores are the cause. So they are where llama.cpp or Ollama
     on a CPU generates less than that, with more threads than its limit has cores, or with few cores; and less than five with twice
     as many threads, or half of that where there is one answer of many tokens alone. Where Ollama does not print how fast it
@@ -147,6 +154,9 @@ def cpu_starved(
     measured = _by_quota(pod, engine, metrics, hardware, logs) or _by_waiting(pod, engine, metrics, hardware, logs)
     if measured is not None:
         yield measured
+        return
+    if logs is not None and (late := _late_step(pod, engine, logs)) is not None:
+        yield late
         return
     if (
         logs is not None
@@ -185,6 +195,33 @@ def _one_thread(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         if pod.log_only
         else fixes.set_env(container, "OMP_NUM_THREADS", threads, f"Use {threads} threads"),
         order=reduced.order,
+    )
+
+
+def _late_step(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
+    """vLLM computes on the CPU, and one step took longer than its engine loop waits for one."""
+    container = engine.container
+    line = next((x for x in logs.find(_LATE_STEP) if x.log.container == container.name), None)
+    if engine.name != "vllm" or line is None or container.accelerators or not any(map(line.log.holds, _BY_CPU)):
+        return None
+    if line.log.previous and not pod.failing:
+        return None
+    told = container.env.get(_STEP_VARIABLE)
+    value = (told.value or "") if told is not None else ""
+    waits = int(value) if value.isdecimal() else _STEP_SECONDS
+    return Finding(
+        confidence="likely",
+        summary=f"{engine.at} computes on the CPU, and a step took longer than the {waits} s that its engine loop waits for one: the "
+        "engine is dead since.",
+        evidence=(log_evidence(line), *_spec(container)),
+        fixes=(
+            fixes.set_env(
+                container, _STEP_VARIABLE, str(waits * 10), f"Let a step take {waits * 10} s ({_STEP_VARIABLE})"
+            ),
+            *_fixes(container, engine, container.limit("cpu")),
+        ),
+        explains=("engine-dead", "http-5xx", *CRASHED),
+        order=line.order,
     )
 
 

@@ -204,7 +204,8 @@ def gateway_timeout(
 
     Where nothing says who gave up, Ollama's own log may: clients that all went away at one round age while it loaded the model met a
     timeout. The other way round, a server that uvicorn runs (vLLM, SGLang, LMDeploy, Xinference) closes a connection that is idle for
-    5 s, and llama-server does; what keeps it longer has its request reset (`VLLM_HTTP_TIMEOUT_KEEP_ALIVE`, `SGLANG_TIMEOUT_KEEP_ALIVE`).
+    5 s, and llama-server does; what keeps it longer, Knative's queue-proxy among them, has its request reset
+    (`VLLM_HTTP_TIMEOUT_KEEP_ALIVE`, `SGLANG_TIMEOUT_KEEP_ALIVE`).
 
     ## Fix
 

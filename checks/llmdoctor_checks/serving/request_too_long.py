@@ -27,7 +27,7 @@ from kubectl_llmdoctor.api import (
     say_seconds,
 )
 from llmdoctor_checks._clients import astray, refused, told
-from llmdoctor_checks.serving import _bodies
+from llmdoctor_checks.serving import _bodies, _bus
 
 #: So many refused requests, and this share of all, are worth a note.
 _LEAST, _SHARE = 20, 0.05
@@ -119,6 +119,7 @@ _BATCH_OF_TEXTS = "maximum allowed batch size"
         *(words for words, _ in (*_REFUSED, *_EMBEDDING, *_BODIES)),
         *_bodies.LITERALS,
         *_bodies.OWN,
+        *_bus.LITERALS,
     ),
 )
 def request_too_long(
@@ -145,6 +146,9 @@ def request_too_long(
     Embeddings Inference and Text Generation Inference have such a limit themselves (`--payload-limit`, 2 MB where nothing is set), and
     only their clients are told of it.
 
+    NATS, over which a frontend of Dynamo's may send requests to workers, closes the connection on a message above its `max_payload`
+    (1 MiB); only its own log says so, and the frontend's that nobody answered in time.
+
     Ollama refuses nothing: it cuts the beginning of a prompt down to its context (2048 or 4096 tokens where nothing else is
     set, in newer versions more on a large GPU), answers without what it cut, and only its log says so (of a chat's oldest messages,
     which it leaves out first, at its debug level). Where that happens to most requests, it is why the model forgets what it was told.
@@ -165,6 +169,7 @@ def request_too_long(
         yield from _of_engine(pod, engine, cluster, metrics, logs)
     server = pod.gpu_container if not engines else None
     found = _refused_before(pod, server, cluster, logs) if server is not None else None
+    found = found or _bus.too_large(pod, cluster, logs)
     if found is None and not engines and logs is not None and pod.ready:
         found = _by_itself(pod, logs)
     if found is not None:

@@ -121,10 +121,13 @@ def _wrong_path(pod: Pod, engine: Engine, cluster: Cluster, wrong: list[_Request
     alike = told is not None and all(
         re.search(calls, one.path) for one in wrong
     )  # the API that the server has, at another place
-    fix = _rewritten(told, right.removeprefix("http://HOST:PORT")) if told is not None and alike else None
+    doubled = "//" in last.path  # the client puts a slash of its own after the one that ends its base URL
+    fix = _rewritten(told, right.removeprefix("http://HOST:PORT"), doubled) if told is not None and alike else None
     how = (
         f"Have the base URL of {client} end once in /v1 ({right}): the client appends the rest itself"
         if twice
+        else f"Have the base URL of {client} end without a slash ({right}): the client puts one before the rest itself"
+        if doubled
         else f"Give {client} the API and the base URL of {engine.title} ({right})"
     )
     return Finding(
@@ -149,12 +152,12 @@ def _where_told(requests: list[_Request], pod: Pod, cluster: Cluster) -> tuple[C
     return told[0] if len(told) == 1 else None
 
 
-def _rewritten(told: tuple[Container, str], path: str) -> Fix | None:
+def _rewritten(told: tuple[Container, str], path: str, doubled: bool) -> Fix | None:
     """The variable with the path that the server has behind host and port; None where that is no plain URL, or the same."""
     container, name = told
     value = container.env[name].value or ""
     base = re.match(r"https?://[\w.-]{1,253}(?::\d{1,5})?(?=[/]|$)", value)
-    if base is None or re.search(r"[;,\s]", value) or base[0] + path == value.rstrip("/"):
+    if base is None or re.search(r"[;,\s]", value) or base[0] + path == (value if doubled else value.rstrip("/")):
         return None
     kept = (
         " (and in its settings, under Connections: it keeps there what it was first told)"

@@ -30,7 +30,7 @@ _ENDED = r"_reset_reason:_(?:connection_termination|remote_reset|protocol_error)
 _FLAG = r"--?secure-?[sS]erving\b(?:[= ](?P<value>\w+))?"
 _OF_A_PICKER = r"--?pool-?[nN]ame\b"
 #: What a gateway of Istio's is called in its pod; a sidecar beside a server is called the same.
-_GATEWAY = "istio-proxy"
+_GATEWAY, _OF_A_GATEWAY = "istio-proxy", "gateway.networking.k8s.io/gateway-name"
 #: How Istio calls the Service that it makes for a pool.
 _OF_A_POOL = "-ip-"
 
@@ -72,7 +72,7 @@ def picker_with_tls(pod: Pod) -> Iterator[Finding]:
 def _answers(said: Line, of_pool: re.Pattern[str]) -> bool:
     """Whether the gateway has got requests through to servers of the pool: then the picker answers it, and was away for a while."""
     through = (line.text[:4000] for line in said.log.find(_OF_A_POOL))
-    return any(re.search(r'" [12]\d\d ', text) and of_pool.search(text) for text in through)
+    return any(re.search(r'HTTP/[\d.]{1,3}" [12]\d\d ', text) and of_pool.search(text) for text in through)
 
 
 def _with_tls(rule: Item) -> bool:
@@ -87,14 +87,15 @@ def _said(pod: Pod) -> list[Line]:
 
 
 def _pickers(pod: Pod) -> Iterator[tuple[Item, Container]]:
-    """The pools that the pod belongs to or picks for, each with the container of a picker that names it."""
+    """The pools that the pod belongs to or picks for, or has routes to as a gateway, each with the container of a picker that names it."""
+    gateway = pod.container(_GATEWAY) is not None and _OF_A_GATEWAY in pod.labels
     for item in pod.cluster.items("Pod", pod.namespace):
         other = pod if item is pod.item else Pod.of(item, pod.cluster)
         for container in other.containers if other.ready else ():
             named = re.search(rf"{_OF_A_PICKER}[= ](\S{{1,253}})", " ".join(container.spec.argv)[:20_000])
             pool = pod.cluster.item("InferencePool", pod.namespace, named[1]) if named else None
             meshed = any(beside.name == _GATEWAY for beside in other.containers)
-            if pool is not None and not meshed and (other is pod or pool in pod.pools):
+            if pool is not None and not meshed and (other is pod or pool in pod.pools or gateway):
                 yield pool, container
 
 

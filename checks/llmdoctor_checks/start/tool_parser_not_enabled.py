@@ -40,6 +40,12 @@ _ANSWERS = (
 _UNREAD, _WHOSE = "detected tool-call markup but extracted no", r"Tool parser '([\w.-]{1,60})' detected"
 _FEWEST_UNREAD, _SHARE_UNREAD = 5, 0.1
 
+#: What vLLM's parsers log of an answer that they could not read, whole and streamed (tool_parsers/, logged with its traceback).
+_FAILED = ("Error in extracting tool call from response", "Error trying to handle streaming tool call")
+_FEWEST_FAILED = 2
+#: A Llama writes calls as JSON or as Python, as its template tells it to.
+_OF_LLAMA = frozenset({"llama3_json", "llama4_json", "pythonic", "llama4_pythonic"})
+
 #: What models write around a call, which clients see where the server did not read it, and the parsers of vLLM and SGLang that read it;
 #: not the examples of a prompt that tells a model to write so.
 _MARKS = (
@@ -68,7 +74,7 @@ _OF_NIM = ("NIM_ENABLE_AUTO_TOOL_CHOICE", "NIM_TOOL_CALL_PARSER")
     "tool-parser-not-enabled",
     since="0.1",
     severity="warning",
-    literals=(_UNREAD, *(words for words, _ in _ANSWERS), *(words for words, _, _ in _MARKS)),
+    literals=(_UNREAD, *_FAILED, *(words for words, _ in _ANSWERS), *(words for words, _, _ in _MARKS)),
 )
 def tool_parser_not_enabled(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """Tool calls are sent to a server that does not read them.
@@ -85,7 +91,8 @@ def tool_parser_not_enabled(pod: Pod, engine: Engine, cluster: Cluster, logs: Lo
     only where the switch is set. Models with Mistral's own tokenizer, and GPT-OSS, need no switch.
 
     A parser of another format than the model's reads nothing: requests are answered with 200, and the calls are lost. TensorRT-LLM warns
-    of it where the marks of a call are there. Of vLLM and SGLang a client that asks this server alone tells it, where its log has a call as
+    of it where the marks of a call are there. vLLM logs the exception with which it failed; it counts where the model is known to write
+    another format. Of vLLM and SGLang a client that asks this server alone tells it, where its log has a call as
     the model wrote it (`<function=…>`, `[TOOL_CALLS]`).
 
     ## Fix
@@ -117,7 +124,7 @@ def tool_parser_not_enabled(pod: Pod, engine: Engine, cluster: Cluster, logs: Lo
     if logs is not None and (unread := _unread_calls(engine, logs)) is not None:
         yield unread
         return
-    if (seen := _seen_by_clients(pod, engine, cluster)) is not None:
+    if (seen := _seen_by_clients(pod, engine, cluster) or _of_another_family(engine, logs)) is not None:
         yield seen
         return
     parser = engine.explicit("tool_call_parser")
@@ -187,6 +194,28 @@ def _seen_by_clients(pod: Pod, engine: Engine, cluster: Cluster) -> Finding | No
         evidence=(log_evidence(line), setting_evidence(engine.container, parser)),
         fix=(releases.reads_tools(engine) if family else None) or _of_the_format(engine, able[0]),
         order=line.order,
+    )
+
+
+def _of_another_family(engine: Engine, logs: Logs | None) -> Finding | None:
+    """Calls that vLLM's parser failed on, again and again, where the model is of a family that writes them in another format."""
+    parser = engine.explicit("tool_call_parser")
+    log = logs.current(engine.container.name) if logs is not None else None
+    if log is None or parser is None or engine.name != "vllm" or engine.explicit("tool_parser_plugin"):
+        return None
+    right = tool_parser(engine.checkpoint.rstrip("/").rpartition("/")[2])
+    failed = sorted(log.find(*_FAILED), key=lambda line: line.number)
+    one_format = any({right, str(parser.value)} <= set(able) for able in (*(able for _, _, able in _MARKS), _OF_LLAMA))
+    if not right or right == parser.value or one_format or len(failed) < _FEWEST_FAILED:
+        return None
+    return Finding(
+        severity="warning",
+        confidence="likely",
+        summary=f"The parser {parser.value} of {engine.container.name or engine.title} failed on {count_of(len(failed), 'answer')}: "
+        f"{engine.checkpoint} writes tool calls as {right} reads them. They come as text, with status 200.",
+        evidence=(log_evidence(failed[-1]), setting_evidence(engine.container, parser)),
+        fix=releases.reads_tools(engine) or _of_the_format(engine, right),
+        order=failed[-1].order,
     )
 
 
