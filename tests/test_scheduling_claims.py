@@ -157,7 +157,7 @@ def test_devices_that_must_be_alike() -> None:
     found = said(waiting(asking(), *NODES, kind(), claim(request(count=2), constraints=demand), *slices))
 
     assert found["a"] == []
-    assert found["b"] == [(NONE, "claim mine, request gpu: 2 asked, 2 of 2 free, but not all its requests at once")]
+    assert found["b"] == [(NONE, f"claim mine, request gpu: 2 asked, 2 of 2 free, but not with such {GPU}/numa")]
 
 
 def test_devices_that_share_counters() -> None:

@@ -287,9 +287,11 @@ def _again(pod: Pod, subject: Subject) -> Fix:
     counted = re.search(_COUNTED, pod.status.message)
     resource = pod.status.reason.removeprefix("OutOf")
     if not counted or not node or resource not in _IN_WORDS or not pod.status.reason.startswith("OutOf"):
-        return fixes.advice(
-            f"Delete the refused pod; its replacement is placed again by what holds now{fixes.lone(pod)}", delete
+        by_hand = (
+            ", without the nodeName where it states one: no scheduler looks for room then" if fixes.lone(pod) else ""
         )
+        text = f"Delete the refused pod; its replacement is placed again by what holds now{by_hand}{fixes.lone(pod)}"
+        return fixes.advice(text, delete)
     asked, used, whole = (int(counted[name]) for name in ("asked", "used", "all"))
     if _room_now(pod.cluster, node, resource, asked):
         text = f"Delete the refused pod: by now {node} has room for its replacement"

@@ -96,9 +96,9 @@ def by_nodes(pending: Pending) -> tuple[Cause, ...] | None:
     # A claim that has its devices goes nowhere else either: what is wrong there is the point.
     if reached := [(v, o) for v, o in standing if not _away(v)]:
         standing = reached
-    # A volume on a node's own disk goes nowhere else: a taint of that node is the point.
+    # A volume on a node's own disk goes nowhere else: a taint or a cordon of that node is the point.
     held = [(v, o) for v, o in standing if "volume" not in o]
-    if held and all(set(o) <= {"own-taint", "taint"} for _, o in held) and on_one_node(pending.pod):
+    if held and all(set(o) <= {"own-taint", "taint", "node"} for _, o in held) and on_one_node(pending.pod):
         standing = held
     least = min(len(o) for _, o in standing)
     groups: dict[tuple[Obstacle, ...], list[NodeVerdict]] = {}

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from kubectl_llmdoctor.api import Cluster, Item, Pod, dig, k8s, rows, words
+from kubectl_llmdoctor.api import Cluster, Item, Pod, dig, k8s, rows, table, words
 
 
 class VolumeClaim(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,12 +69,23 @@ def users_of(cluster: Cluster, pod: Pod, claim: str) -> list[k8s.Pod]:
     ]
 
 
+#: Labels of a volume that bind it to a place, most often of one that was made before node affinity (the plugin VolumeZone).
+_ZONES = (
+    "topology.kubernetes.io/zone",
+    "failure-domain.beta.kubernetes.io/zone",
+    "topology.kubernetes.io/region",
+    "failure-domain.beta.kubernetes.io/region",
+)
+
+
 def volume_where(volume: Item) -> str:
-    """Where a PersistentVolume can be used: its required node affinity in words; empty when anywhere."""
+    """Where a PersistentVolume can be used: its required node affinity in words, else its labels of a zone; empty when anywhere."""
     terms = rows(volume.raw, "spec.nodeAffinity.required.nodeSelectorTerms")
     parts = [part for term in terms for part in rows(term, "matchExpressions")]
     values = [", ".join(value or '""' for value in words(part, "values")) for part in parts]
-    return "; ".join(f"{p.get('key')} {p.get('operator')} [{v}]" for p, v in zip(parts, values, strict=True))
+    labels = {} if parts else table(dig(volume.raw, "metadata.labels"))
+    zones = [f"{key} In [{', '.join(str(labels[key]).split('__'))}]" for key in _ZONES if labels.get(key)]
+    return "; ".join(zones or [f"{p.get('key')} {p.get('operator')} [{v}]" for p, v in zip(parts, values, strict=True)])
 
 
 def nowhere(volume: Item) -> bool:

@@ -114,12 +114,17 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(r for v in self.verdicts for r in v.reasons if obstacle_of(v.node, r) == self.obstacle)
 
     def on(self, verdict: NodeVerdict) -> tuple[Reason, ...]:
-        return tuple(r for r in verdict.reasons if obstacle_of(verdict.node, r) == self.obstacle)
+        return tuple(r for r in verdict.reasons if obstacle_of(verdict.node, r) in self._of_a_kind)
 
     @property
     def beside(self) -> str:
         """What else stands in the way there, in words; empty where nothing does."""
-        return " and ".join(_SAID[obstacle][1] for obstacle in self.also)
+        return " and ".join(_SAID[obstacle][1] for obstacle in self.also if obstacle not in self._of_a_kind)
+
+    @property
+    def _of_a_kind(self) -> tuple[Obstacle, ...]:
+        """What is told as one: of a node with two taints the pod must tolerate both."""
+        return ("own-taint", "taint") if self.obstacle in ("own-taint", "taint") else (self.obstacle,)
 
     @property
     def order(self) -> float:

@@ -15,6 +15,7 @@ from kubectl_llmdoctor.api import (
     Node,
     Pod,
     dig,
+    escaped,
     expression,
     fixes,
     k8s,
@@ -404,8 +405,9 @@ def _unmatched(pod: Pod, claim: VolumeClaim, describe: str) -> Iterator[Fix]:
                 volume,
                 f"Give {claim.name} {volume.name} again, which still belongs to a claim of that name that was deleted",
                 [
-                    {"op": "remove", "path": "/spec/claimRef/uid"},
-                    {"op": "remove", "path": "/spec/claimRef/resourceVersion"},
+                    {"op": "remove", "path": f"/spec/claimRef/{key}"}
+                    for key in ("uid", "resourceVersion")
+                    if dig(volume.raw, f"spec.claimRef.{key}")
                 ],
                 owner="platform",
             )
@@ -418,6 +420,9 @@ def _unmatched(pod: Pod, claim: VolumeClaim, describe: str) -> Iterator[Fix]:
         size = dig(most.raw, "spec.capacity.storage")
         text = f"Ask for {size} in {claim.name}, which is what {most.name} has, or make a volume of {asked}"
         yield _recreated(pod, claim, text, {"resources": {"requests": {"storage": size}}})
+        return
+    if (near := _nearly(pod, claim, free)) and not _made_by_class(pod.cluster, claim):
+        yield near
         return
     text = f"Provide a volume for {claim.name}: see what the claim's events say"
     modes = set(words(most.raw, "spec.accessModes")) if most else set[str]()
@@ -432,6 +437,55 @@ def _unmatched(pod: Pod, claim: VolumeClaim, describe: str) -> Iterator[Fix]:
             f"that can run {pod.name}, if that class has no provisioner; else the claim's events say why it makes none"
         )
     yield fixes.platform(text, f"kubectl get storageclass {claim.storage_class or ''}".strip(), describe)
+
+
+def _nearly(pod: Pod, claim: VolumeClaim, free: list[Item]) -> Fix | None:
+    """What makes a free volume fit that is large enough and lacks an access mode or a label that the claim wants."""
+    asked = milli(claim.get("spec.resources.requests.storage")) or 0
+    wanted = claim.get("spec.selector.matchLabels")
+    labels = {str(key): str(value) for key, value in wanted.items()} if isinstance(wanted, dict) else {}
+    for volume in free:
+        if (milli(dig(volume.raw, "spec.capacity.storage")) or 0) < asked:
+            continue
+        modes, has = words(volume.raw, "spec.accessModes"), dig(volume.raw, "metadata.labels") or {}
+        lacks = {key: value for key, value in labels.items() if has.get(key) != value}
+        if set(claim.modes) <= set(modes):
+            if not lacks or claim.get("spec.selector.matchExpressions"):
+                continue
+            text = (
+                f"Give {volume.name}, which is free and else fits, the labels that the selector of {claim.name} wants"
+            )
+            return fixes.patch_object(
+                volume,
+                f"{text}: {', '.join(f'{key}={value}' for key, value in lacks.items())}",
+                [
+                    {"op": "add", "path": f"/metadata/labels/{escaped(key)}", "value": value}
+                    for key, value in lacks.items()
+                ]
+                if has
+                else [{"op": "add", "path": "/metadata/labels", "value": lacks}],
+                owner="platform",
+            )
+        if lacks:
+            continue
+        offers = f"{volume.name}, which is free, is {' and '.join(modes)} and not {' and '.join(claim.modes)}"
+        if _replicas(pod) == 1 and not _sharing(pod, claim):
+            return _recreated(
+                pod, claim, f"Make {claim.name} {modes[0]}, as one pod uses it: {offers}", {"accessModes": modes[:1]}
+            )
+        return fixes.patch_object(
+            volume,
+            f"Let {volume.name} be {' and '.join(claim.modes)} as well, where its storage can (a shared file system): {offers}",
+            [
+                {
+                    "op": "add",
+                    "path": "/spec/accessModes",
+                    "value": [*modes, *(m for m in claim.modes if m not in modes)],
+                }
+            ],
+            owner="platform",
+        )
+    return None
 
 
 def _made_by_class(cluster: Cluster, claim: VolumeClaim) -> bool:
@@ -459,7 +513,7 @@ def elsewhere(pod: Pod, claim: VolumeClaim, volume: Item) -> Fix:
     if nowhere(volume):
         return _made_again(pod, claim)
     terms = rows(volume.raw, "spec.nodeAffinity.required.nodeSelectorTerms")
-    keys = list(dict.fromkeys(str(part.get("key")) for term in terms for part in rows(term, "matchExpressions")))
+    keys = list(dict.fromkeys(part.partition(" ")[0] for part in volume_where(volume).split("; ") if part))
     wanted = [name for c in pod.containers for name in c.spec.resources.limits if "/" in name]
     able = [
         node

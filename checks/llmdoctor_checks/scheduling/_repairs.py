@@ -463,7 +463,8 @@ def _lowered(pending: Pending, spec: k8s.PodSpec, reason: Reason) -> tuple[k8s.P
     resource, free = reason.resource, reason.free or 0
     operations: list[Json] = []
     said = []
-    for container in asking(pending, resource):
+    whole = spec.resources.requests if spec.resources else {}  # what counts then; the containers share it
+    for container in asking(pending, resource) if resource not in whole else ():
         asked = _requested(spec, resource)
         if asked <= free:
             break
@@ -487,7 +488,6 @@ def _lowered(pending: Pending, spec: k8s.PodSpec, reason: Reason) -> tuple[k8s.P
             return None
         spec = made
         said.append(f"ask for {value} {resource} in {container.name} instead of {say_amount(resource, mine)}{hint}")
-    whole = spec.resources.requests if spec.resources else {}
     if resource in whole and (value := _round(resource, free)):
         if sum(c.request(resource) or 0 for c in pending.pod.containers if c.role != "init") > free:
             return None  # the API server takes no less for the pod than its containers ask for together
@@ -629,12 +629,11 @@ def _apart(stop: Stop) -> Iterator[Change]:
     operations: list[Json] = []
     said = []
     if any(r.kind == "spread" for r in stop.reasons):
+        if fewer := next((c for c in _of_one_spread(spec) if _where(stop.pending, c)), None):
+            yield fewer
         for at, one in enumerate(spec.topology_spread_constraints):
             if one.when_unsatisfiable == "DoNotSchedule":
-                path = f"/topologySpreadConstraints/{at}/whenUnsatisfiable"
-                operations.append({"op": "replace", "path": path, "value": "ScheduleAnyway"})
-                if one.min_domains is not None:  # the API server takes it with DoNotSchedule only
-                    operations.append({"op": "remove", "path": f"/topologySpreadConstraints/{at}/minDomains"})
+                operations += _anyway(at, one)
         said.append("set whenUnsatisfiable: ScheduleAnyway in the topology spread")
     own = spec.affinity.pod_anti_affinity if spec.affinity else None
     theirs = [r for r in stop.reasons if r.kind == "anti-affinity" and "existing pods" in r.text]
@@ -647,6 +646,37 @@ def _apart(stop: Stop) -> Iterator[Change]:
         yield Change(text=text[:1].upper() + text[1:], operations=tuple(operations))
     if not any(r.kind == "spread" for r in stop.reasons):
         yield from _without(stop, [*dict.fromkeys(ref for r in stop.reasons for ref in r.pods)], "Make room")
+
+
+def _anyway(at: int, one: k8s.SpreadConstraint) -> Iterator[Json]:
+    path = f"/topologySpreadConstraints/{at}"
+    yield {"op": "replace", "path": f"{path}/whenUnsatisfiable", "value": "ScheduleAnyway"}
+    if one.min_domains is not None:  # the API server takes it with DoNotSchedule only
+        yield {"op": "remove", "path": f"{path}/minDomains"}
+
+
+def _of_one_spread(spec: k8s.PodSpec) -> Iterator[Change]:
+    """What leaves more of the spread: nodes that the pod may not go to no longer count, or one constraint of several gives way."""
+    rules = [
+        (at, one)
+        for at, one in enumerate(spec.topology_spread_constraints)
+        if one.when_unsatisfiable == "DoNotSchedule"
+    ]
+    for at, one in rules:
+        if one.node_taints_policy != "Honor":
+            yield Change(
+                text=f"Set nodeTaintsPolicy: Honor in the topology spread over {one.topology_key}: nodes whose taints the pod does not "
+                "tolerate no longer count as empty",
+                operations=(
+                    {"op": "add", "path": f"/topologySpreadConstraints/{at}/nodeTaintsPolicy", "value": "Honor"},
+                ),
+            )
+    # replicas on one host are less of a loss than replicas in one zone
+    for at, one in sorted(rules, key=lambda rule: rule[1].topology_key != _HOSTNAME) if len(rules) > 1 else ():
+        text = (
+            f"Set whenUnsatisfiable: ScheduleAnyway in the topology spread over {one.topology_key}, and leave the rest"
+        )
+        yield Change(text=text, operations=tuple(_anyway(at, one)))
 
 
 def _beside(stop: Stop) -> Iterator[Change]:

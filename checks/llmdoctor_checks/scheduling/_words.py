@@ -61,7 +61,7 @@ def finding(
     explains: tuple[str, ...] = (),
 ) -> Finding:
     """The finding of a cause: the scheduler's words first, then what this check adds."""
-    ending = f" That alone is not enough there: {found.beside}." if found.also else ""
+    ending = f" That alone is not enough there: {found.beside}." if found.beside else ""
     if pending.unread and found.confidence == "possible":
         ending += f" The cluster's {' and '.join(pending.unread)} were not read, and may tell another cause."
     return Finding(
@@ -270,7 +270,8 @@ def lower(container: Container, resource: str, value: str, summary: str, more: I
     """Set request and limit of an extended resource, which must be equal; `more` is what changes with it."""
     at = f"{container.pointer}/resources"
     kinds = [k for k in ("limits", "requests") if resource in getattr(container.spec.resources, k)]
-    operations = [{"op": "replace", "path": f"{at}/{kind}/{escaped(resource)}", "value": value} for kind in kinds]
+    # not `replace`: a template may state the limit alone
+    operations = [{"op": "add", "path": f"{at}/{kind}/{escaped(resource)}", "value": value} for kind in kinds]
     return fixes.patch(container.pod, summary, [*operations, *more])
 
 

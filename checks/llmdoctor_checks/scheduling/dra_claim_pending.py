@@ -33,10 +33,12 @@ from llmdoctor_checks.scheduling._daemons import Absent, let_in, why_none
 from llmdoctor_checks.scheduling._daemons import missing as unmade
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._separation import cause, causes
-from llmdoctor_checks.scheduling._words import EXPLAINS, finding, node_lines
+from llmdoctor_checks.scheduling._words import EXPLAINS, asking, finding, lower, node_lines, shared_by, told_of
 
 #: How long the scheduler may take to say something about a new pod.
 _SILENT_SECONDS = 10
+#: How the API server refuses a claim that a template was to make.
+_OVER_QUOTA = "exceeded quota: "
 #: How the scheduler says that a class is not there.
 _LACKED = expression(r"device class (?P<name>[\w.-]{1,253}) does not exist")
 
@@ -47,8 +49,10 @@ def dra_claim_pending(pending: Pending, events: Events | None) -> Iterator[Findi
 
     With Dynamic Resource Allocation a pod asks for devices through claims. A claim is allocated together with the
     choice of the node. It stays open when the DeviceClass it names does not exist, when no device matches its
-    selectors, or when all that match are taken: also by a claim that was deleted and whose finalizer stays. A pod that
-    names a claim which does not exist waits without a condition and without an event.
+    selectors, or when all that match are taken: also by a claim that was deleted and whose finalizer stays. Nothing is
+    taken from a pool of which the driver has published only some slices, and free devices do not help a claim whose
+    constraints they do not meet together. A pod that names a claim which does not exist waits without a condition and
+    without an event.
 
     ## Fix
 
@@ -61,6 +65,8 @@ def dra_claim_pending(pending: Pending, events: Events | None) -> Iterator[Findi
     if pending.gates:
         return
     found = cause(pending, "dra-claim-pending")
+    if events and any(_OVER_QUOTA in e.message for e in events.of("FailedResourceClaimCreation")[-1:]):
+        return  # quota-exceeded says so
     claims = list(device_claims(pending.pod))
     absent = list(_missing(pending, claims, events)) if found or not causes(pending) else []
     if absent:
@@ -83,16 +89,9 @@ def _refused(pending: Pending, found: Cause, claims: list[DeviceClaim]) -> Itera
         selectors = [s for _, r in requests for s in _selectors(r)]
         summary = f"No node can allocate its claim {names}"
         summary += f": no free device satisfies {selectors[0]}." if selectors else f": {words}."
-    tainted = [] if missing else [v for v in found.verdicts if any(_tainted(r) for r in found.on(v))]
-    if tainted:
-        reasons = [r for v in tainted for r in found.on(v)]
-        taints = ", ".join(dict.fromkeys(t for r in reasons for t in r.device_taints))
-        summary = f"No node can allocate its claim {names}: the {count_of(sum(r.tainted for r in reasons), 'device')} that nobody has "
-        summary += f"on {names_of(tainted)} may not be given away, as they have the taint {taints}."
-    too_many = [] if missing or tainted else _beyond_any_node(found)
-    if too_many:
-        asked, most = too_many[0].asked, max(r.allocatable or 0 for r in too_many)
-        summary = f"Its claim {names} asks for {asked} devices on one node, and no node has more than {most} such."
+    special = None if missing else _of_its_devices(pending, found, names, open_, requests)
+    if special:
+        summary = special[0]
     elsewhere = [] if missing else [r for r in found.reasons if r.mismatches]
     if elsewhere:
         where = "; ".join(dict.fromkeys(m.demand for r in elsewhere for m in r.mismatches))
@@ -120,13 +119,44 @@ def _refused(pending: Pending, found: Cause, claims: list[DeviceClaim]) -> Itera
     ways = [*_released(kept), *let_in(without, known=known), *([let_made(unmade)] if unmade else [])]
     if elsewhere:
         ways = [_own_claim(pending, open_)]
-    elif tainted:
-        ways = [*ways, _untainted(taints, tainted)]
-    elif too_many:
-        ways = [*ways, _fewer_devices(requests, asked, most)]
+    elif special:
+        ways = [*ways, *special[1]]
     elif not unmade:
         ways += [_of_controller(pending, open_)] if _CONTROLLER in words else [*_fixes(pending, missing, requests)]
     yield finding(pending, found, summary, evidence, ways)
+
+
+def _of_its_devices(
+    pending: Pending,
+    found: Cause,
+    names: str,
+    claims: list[DeviceClaim],
+    requests: list[tuple[DeviceClaim, dict[str, Any]]],
+) -> tuple[str, list[Fix]] | None:
+    """What the devices of the nodes lack beside being free, and what helps."""
+    none = f"No node can allocate its claim {names}: "
+    if apart := list(dict.fromkeys(name for r in found.reasons for name in r.constraints)):
+        what = ", ".join(apart)
+        return f"{none}enough devices are free, but not with the {what} that it demands.", [
+            _unconstrained(claims, what)
+        ]
+    if partial := [v for v in found.verdicts if any(r.partial_pools for r in found.on(v))]:
+        told = f"{none}{_incomplete(partial)}, and the scheduler takes nothing from such a pool."
+        return told, [_published(partial)]
+    if too_many := _beyond_any_node(found):
+        asked, most = too_many[0].asked, max(r.allocatable or 0 for r in too_many)
+        if not claims:
+            told = f"It asks for {asked} {found.resource}, which DRA serves here, and no node has more than {most}."
+            return told, [_fewer_of(pending, found.resource, most)]
+        told = f"Its claim {names} asks for {asked} devices on one node, and no node has more than {most} such."
+        return told, [_fewer_devices(requests, asked, most)]
+    if tainted := [v for v in found.verdicts if any(_tainted(r) for r in found.on(v))]:
+        reasons = [r for v in tainted for r in found.on(v)]
+        taints = ", ".join(dict.fromkeys(t for r in reasons for t in r.device_taints))
+        told = f"{none}the {count_of(sum(r.tainted for r in reasons), 'device')} that nobody has "
+        told += f"on {names_of(tainted)} may not be given away, as they have the taint {taints}."
+        return told, [_untainted(taints, tainted)]
+    return None
 
 
 def _tainted(reason: Reason) -> bool:
@@ -162,6 +192,55 @@ def _fewer_devices(requests: list[tuple[DeviceClaim, dict[str, Any]]], asked: in
         f"Ask for {count_of(most, 'device')} instead of {asked} in the request{where} (count; its spec is not changed but made anew), and "
         f"tell the engine as many (tensor parallel size), if the model fits on them; or bring nodes with {asked}",
         "kubectl get resourceslices -o custom-columns=NODE:.spec.nodeName,DRIVER:.spec.driver,DEVICES:.spec.devices[*].name",
+    )
+
+
+def _fewer_of(pending: Pending, resource: str, most: int) -> Fix:
+    """Less of an extended resource for which the scheduler makes a claim."""
+    containers = asking(pending, resource)
+    if len(containers) > 1:
+        return fixes.advice(f"Ask for at most {most} {resource} in all containers together")
+    count, told = shared_by(pending, containers[0], most)
+    text = f"Ask for {count} {resource} instead of {pending.requests[resource]}{told}"
+    return lower(containers[0], resource, str(count), text, told_of(pending, containers[0], count))
+
+
+def _incomplete(on: list[NodeVerdict]) -> str:
+    """How much of the first pool is there."""
+    node = on[0].node
+    pool = next(name for reason in on[0].reasons for name in reason.partial_pools)
+    slices = [i.raw for i in node.cluster.items("ResourceSlice") if dig(i.raw, "spec.pool.name") == pool]
+    newest = max((int(dig(s, "spec.pool.generation") or 0) for s in slices), default=0)
+    current = [s for s in slices if int(dig(s, "spec.pool.generation") or 0) == newest]
+    whole = next((dig(s, "spec.pool.resourceSliceCount") for s in current), "?")
+    others = f", and such of {len(on) - 1} more" if len(on) > 1 else ""
+    return f"the driver has published {len(current)} of {whole} slices of pool {pool}{others}"
+
+
+def _published(on: list[NodeVerdict]) -> Fix:
+    """Slices of a pool that are missing: the driver's plugin on the node writes them."""
+    return fixes.platform(
+        f"See in the log of the DRA driver's plugin on {names_of(on)} why it has not published all slices of its pool, and restart it "
+        "there: it publishes them anew (until then its devices cannot be had)",
+        "kubectl get resourceslices -o custom-columns=NAME:.metadata.name,NODE:.spec.nodeName,POOL:.spec.pool",
+        f"kubectl get pods -A -o wide --field-selector spec.nodeName={on[0].node.name}",
+    )
+
+
+def _unconstrained(claims: list[DeviceClaim], attributes: str) -> Fix:
+    """Devices that need not share an attribute."""
+    template = next((c.template for c in claims if c.template), "")
+    where = (
+        f"ResourceClaimTemplate {template}"
+        if template
+        else f"ResourceClaim {claims[0].claim}"
+        if claims
+        else "the claim"
+    )
+    return fixes.advice(
+        f"Drop the constraint on {attributes} from {where} (its spec is not changed but made anew), or ask for fewer devices: "
+        "on no node are as many free that meet it",
+        "kubectl get resourceslices -o yaml",
     )
 
 
@@ -284,9 +363,8 @@ def _selectors(request: dict[str, Any]) -> Iterator[str]:
 def _quotes(requests: list[tuple[DeviceClaim, dict[str, Any]]]) -> Iterator[Evidence]:
     for claim, request in requests[:3]:
         ref = f"ResourceClaim/{claim.claim}" if claim.item else f"ResourceClaimTemplate/{claim.template}"
-        text = (
-            f"{request.get('name')}: deviceClassName {request.get('deviceClassName')}, count {request.get('count', 1)}"
-        )
+        amount = "all of a node" if request.get("allocationMode") == "All" else f"count {request.get('count', 1)}"
+        text = f"{request.get('name')}: deviceClassName {request.get('deviceClassName')}, {amount}"
         yield Evidence(source="pod", ref=ref, text="; ".join([text, *_selectors(request)]))
 
 
@@ -332,6 +410,8 @@ def _fixes(pending: Pending, missing: str, requests: list[tuple[DeviceClaim, dic
         text = (
             f"Relax the selector {said} in {where} to devices that there are"
             if said
+            else f"Free all such devices of one node for {where}, which takes no fewer (allocationMode All)"
+            if any(request.get("allocationMode") == "All" for request in asked)
             else f"Free or add {count_of(count, 'device')} for {where}"
         )
         text += (

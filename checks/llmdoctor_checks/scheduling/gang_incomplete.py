@@ -333,6 +333,9 @@ def _could_be_placed(pod: Item) -> bool:
 
 
 def _held_back(pending: Pending, found: tuple[Cause, ...], fitting: list[Item]) -> Finding:
+    group, pods = _group_of(pending.pod.item), pending.pod.cluster.items("Pod", pending.pod.namespace)
+    running = [i for i in pods if dig(i.raw, "spec.nodeName") and dig(i.raw, "status.phase") == "Running"]
+    there = len(fitting) + sum(_group_of(item) == group for item in running)
     return Finding(
         summary=f"{pending.scheduler} has nodes for {count_of(len(fitting), 'other pod')} of the group and none for this one, so it places "
         "none of them.",
@@ -345,7 +348,7 @@ def _held_back(pending: Pending, found: tuple[Cause, ...], fitting: list[Item]) 
             *_groups(pending),
         ),
         explains=(*EXPLAINS, *(c.id for c in found)),
-        fixes=tuple(_rooms(pending, len(fitting), len(fitting) + 1)),
+        fixes=tuple(_rooms(pending, there, max(there + 1, _counted(pending)[1]))),
     )
 
 

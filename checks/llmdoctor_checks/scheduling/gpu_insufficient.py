@@ -65,7 +65,9 @@ def gpu_insufficient(pod: Pod, pending: Pending | None, subject: Subject) -> Ite
     summary = f"It asks for {wanted}; {nodes_said(found)} could run it"
     if frees:
         most = max(frees.values())
-        summary += f", and {f'at most {most} are free on one node' if most else 'none is free there'}."
+        summary += f", and {f'at most {most} are free on one node' if most else 'none is free there'}"
+        kept = _kept_for(pending, found)
+        summary += f" beside what is kept for {', '.join(kept)}, which the scheduler places first." if kept else "."
     else:
         summary += " and have too few free, by the scheduler's count."
     evidence = [*asked_in(pending, found.resource), *node_lines(pending, found, holders=True), *scaling_lines(pending)]
@@ -192,12 +194,30 @@ def _of_its_job(pending: Pending, found: Cause) -> Fix | None:
     )
 
 
+def _kept_for(pending: Pending, found: Cause) -> list[str]:
+    """The pods that get what becomes free on these nodes (status.nominatedNodeName): those that they displace are still ending."""
+    rivals = [pod for v in found.verdicts for pod in pending.usage.nominated.get(v.node.name, ())]
+    mine = pending.pod.obj.metadata.uid
+    return sorted(
+        f"{pod.metadata.namespace}/{pod.metadata.name}"
+        for pod in rivals
+        if pod.metadata.uid != mine and requests_of(pod).get(found.resource)
+    )
+
+
 def _fixes(pending: Pending, found: Cause) -> Iterator[Fix]:
     if own := _of_its_job(pending, found):
         yield own
     if whole := _of_one_release(pending, found):
         yield whole
     offered = [*ways(pending, found), *one_more(pending, found)]
+    if not offered and (kept := _kept_for(pending, found)):
+        yield fixes.platform(
+            f"Add a node with {pending.requests.get(found.resource, 0)} {found.resource}, or wait until {', '.join(kept)} "
+            f"{'is' if len(kept) == 1 else 'are'} placed, for which free ones are kept: what is freed there goes to it first",
+            f"kubectl get pods -A -o wide --field-selector spec.nodeName={found.verdicts[0].node.name}",
+        )
+        return
     yield from offered or [
         fixes.platform(
             f"Free {pending.accelerators.get(found.resource, 0) or 'some'} {found.resource} on one of these nodes, or add a node that has "

@@ -376,6 +376,12 @@ def _says(found: Cause, *pieces: str) -> bool:
     return any(piece in c.text for c in found.counts for piece in pieces)
 
 
+def _is_foreign(pod: Pod, claim: VolumeClaim, found: Cause) -> bool:
+    """Whether a claim has the name of that of an ephemeral volume of the pod, and another owner."""
+    said = f"PVC {pod.namespace}/{claim.name} was not created for pod"
+    return any(said in text for text in (*(r.text for r in found.reasons), *(c.text for c in found.counts)))
+
+
 def _fault(pod: Pod, claim: VolumeClaim, found: Cause, events: Events | None) -> str:
     """What is wrong with one claim; empty when nothing of it is known to be."""
     cluster = pod.cluster
@@ -383,6 +389,11 @@ def _fault(pod: Pod, claim: VolumeClaim, found: Cause, events: Events | None) ->
         return f"claim {claim.name} does not exist in {pod.namespace}{_unmade(pod, claim)}"
     if claim.item is None:
         return ""
+    if _is_foreign(pod, claim, found):
+        return (
+            f"claim {claim.name} was not made for this pod, whose ephemeral volume needs one of that name: the controller leaves it alone, "
+            "and makes no other"
+        )
     if dig(claim.item.raw, "metadata.deletionTimestamp"):
         return f"claim {claim.name} is being deleted"
     if claim.phase == "Lost":
@@ -461,9 +472,8 @@ def _quotes(pod: Pod, claim: VolumeClaim) -> Iterator[Evidence]:
         yield Evidence(source="pod", ref=f"PersistentVolumeClaim/{claim.name}", text=text)
     volume = pod.cluster.item("PersistentVolume", "", claim.volume) if claim.volume else None
     if volume and volume_where(volume):
-        yield Evidence(
-            source="pod", ref=f"PersistentVolume/{volume.name}", text=f"nodeAffinity: {volume_where(volume)}"
-        )
+        said = "nodeAffinity" if dig(volume.raw, "spec.nodeAffinity") else "labels"
+        yield Evidence(source="pod", ref=f"PersistentVolume/{volume.name}", text=f"{said}: {volume_where(volume)}")
     if claim.item and claim.phase == "Pending" and (made_by := helper(pod.cluster, claim)):
         said = next((c.message for c in made_by.status.conditions if c.type == "PodScheduled"), "") or "Pending"
         yield Evidence(source="pod", ref=f"{made_by.metadata.namespace}/{made_by.metadata.name}", text=said)
@@ -521,6 +531,8 @@ def _fixes(pod: Pod, claim: VolumeClaim, found: Cause, events: Events | None) ->
         )
     elif claim.exists is False or claim.item is None:
         yield _made(pod, claim.name)
+    elif _is_foreign(pod, claim, found):
+        yield _freed_name(pod, claim)
     elif _says(found, "ReadWriteOncePod"):
         users = ", ".join(user.metadata.name for user in users_of(pod.cluster, pod, claim.name)) or "the pod"
         yield fixes.advice(f"Stop {users}, which uses {claim.name}, or share the model through ReadWriteMany storage")
@@ -541,6 +553,22 @@ def _fixes(pod: Pod, claim: VolumeClaim, found: Cause, events: Events | None) ->
         yield other_class(pod, claim)
     else:
         yield from _provided(pod, claim, events, describe)
+
+
+def _freed_name(pod: Pod, claim: VolumeClaim) -> Fix:
+    """Room for the claim of an ephemeral volume, whose name another claim has."""
+    users = ", ".join(user.metadata.name for user in users_of(pod.cluster, pod, claim.name))
+    volume = claim.name.removeprefix(f"{pod.name}-")
+    if users or claim.volume:
+        used = f", which {users} uses" if users else ", which has a volume"
+        return fixes.advice(
+            f"Give the volume {volume} of {fixes.edited(pod)} another name (also in volumeMounts), as {claim.name}{used}, has that of its "
+            "claim; or delete that claim when nobody needs what is on it: the controller then makes it anew"
+        )
+    return fixes.advice(
+        f"Delete claim {claim.name}, which has no volume and no user: the controller then makes it anew, for this pod",
+        f"kubectl -n {pod.namespace} delete pvc {claim.name}",
+    )
 
 
 def _provided(pod: Pod, claim: VolumeClaim, events: Events | None, describe: str) -> Iterator[Fix]:

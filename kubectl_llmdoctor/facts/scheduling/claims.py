@@ -159,11 +159,12 @@ class _Filter:
         elif demands:
             try:
                 lack = Search(self._inventory, node, demands).shortage()
+                apart = self._apart(node, demands) if lack and lack.together else ()
             except UnsureError as doubt:
                 yield Gap(plugin=_PLUGIN, why=str(doubt), ends=doubt.ends)
             else:
                 if lack:
-                    yield self._reason(lack)
+                    yield self._reason(lack, apart)
         if self._full:
             why = f"ResourceClaim {', '.join(self._full)} has {_MOST_USERS} users, and may have no more"
             yield Gap(plugin=_PLUGIN, why=why)
@@ -193,15 +194,26 @@ class _Filter:
         if rows:
             yield Demand(tuple(rows))
 
+    def _apart(self, node: Node, demands: list[Demand]) -> tuple[str, ...]:
+        """What the claims demand of their devices together, where these would suffice without that."""
+        names = (c.match_attribute or c.distinct_attribute for demand in demands for c in demand.constraints)
+        found = tuple(dict.fromkeys(filter(None, names)))
+        free = [Demand(demand.requests) for demand in demands]
+        return found if found and not Search(self._inventory, node, free).shortage() else ()
+
     @staticmethod
-    def _reason(lack: Shortage) -> Reason:
+    def _reason(lack: Shortage, constraints: tuple[str, ...]) -> Reason:
         want = lack.want
         said = f"claim {want.claim}, request {want.name}" if want.claim else want.name
         asked = "all" if want.count is None else str(want.count)
-        if not lack.of_class:
+        if not lack.of_class and lack.partial:
+            detail = f"{said}: slices of pool {', '.join(lack.partial)} are missing, so nothing is taken from it"
+        elif not lack.of_class:
             detail = f"{said}: no device of class {want.kind} here"
         elif not lack.matching:
             detail = f"{said}: none of the {lack.of_class} of class {want.kind} here is what it selects"
+        elif constraints:
+            detail = f"{said}: {asked} asked, {lack.free} of {lack.matching} free, but not with such {', '.join(constraints)}"
         elif lack.together:
             detail = f"{said}: {asked} asked, {lack.free} of {lack.matching} free, but not all its requests at once"
         else:
@@ -218,6 +230,8 @@ class _Filter:
             allocatable=lack.matching,
             tainted=lack.tainted,
             device_taints=lack.taints,
+            partial_pools=() if lack.of_class else lack.partial,
+            constraints=constraints,
             pods=lack.takers,
         )
 

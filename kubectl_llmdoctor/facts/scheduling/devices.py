@@ -101,6 +101,8 @@ class Shortage(msgspec.Struct, frozen=True):
     #: whether each request alone could be satisfied, but not all together
     together: bool = False
     takers: tuple[str, ...] = ()
+    #: the pools here from which nothing is taken, as slices of them are missing
+    partial: tuple[str, ...] = ()
 
 
 class Inventory:
@@ -327,6 +329,7 @@ class Search:
             of_class=sum(self._selected(want.class_selectors, slot) for slot in self._slots),
             together=together,
             takers=tuple(dict.fromkeys(takers)),
+            partial=tuple(self._partial),
         )
 
     def _fitting(self, want: Want) -> list[Slot]:

@@ -33,6 +33,10 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True):
     #: devices that nobody has and that taints of theirs keep from the pod, and which taints
     tainted: int = 0
     device_taints: tuple[str, ...] = ()
+    #: pools of devices here of which slices are missing: the scheduler takes nothing from them
+    partial_pools: tuple[str, ...] = ()
+    #: attributes that a claim wants its devices to share, or not to share, where it had enough of them otherwise
+    constraints: tuple[str, ...] = ()
     #: the pods that stand in the way: `serving/llama-0`
     pods: tuple[str, ...] = ()
     #: a PreFilter's word: it holds on every node, and the scheduler looks at none
