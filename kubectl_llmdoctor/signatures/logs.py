@@ -50,6 +50,18 @@ _NO_ERROR = expression(
     r"|\[Autotuner\]:? (?:Skipping tactic |Failed when profiling runner=)"
     r"|, using base model tokenizer instead\. \((?:Exception: )?(?!.{0,300}(?:couldn't connect to|gated repo|(?:Client|Server) [Ee]rror))"
 )
+#: By this SGLang, whose lines name no level, says that it goes on with something else in the place of what failed.
+_DOES_WITHOUT = expression(
+    r"\[(?:\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d(?: [A-Z]{2,3}\d{1,4})*\] (?:Failed to load (?:generation config for |(?:the )?(?:staged )?JIT )"
+    r"|Failed to import (?:from )?\w{1,40} with |Rollback to implementation from |Failed to initialize QuickAllReduce: "
+    r"|(?=.{0,900}\b(?:[Pp]roceeding without|[Cc]ontinuing without|[Ff]alling back to|[Uu]sing default|will attempt (?:re-)?download)\b))"
+)
+#: How it, and vLLM in a warning, name what failed before they quote the exception that they caught; what ends one is a traceback.
+_CAUGHT = expression(
+    r"(?:\[(?:\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d(?: [A-Z]{2,3}\d{1,4})*\]"
+    r"|(?:\([^)]{1,60}\) )?WARNING \d\d-\d\d \d\d:\d\d:\d\d \[?[\w./-]{1,80}:\d+\]) "
+    r"(?:Failed to|Could not|Can ?not|[Uu]nable to|Error (?:getting|closing)) [^:]{3,160}: "
+)
 #: By this a line, and the one after it, says that what it tells of is tried once or twice more, which may have come to a good
 #: end: huggingface_hub, vLLM's calls of it. What fails for the third time hardly will.
 _AGAIN = expression(r"\b[Rr]etrying,? \(?[12] ?(?:of|/) ?\d")
@@ -290,7 +302,15 @@ class _Wording:
 
     def _is_harmless(self, line: Line) -> bool:
         """Whether a line says of itself that the program goes on without what it tells of."""
-        return _NO_ERROR.search(line.text[:2000]) is not None or (self._server and warned_of(line))
+        text = line.text[:2000]
+        if _NO_ERROR.search(text) is not None or _DOES_WITHOUT.match(text) is not None:
+            return True
+        return self._server and warned_of(line)
+
+    def _is_caught(self, line: Line) -> bool:
+        """Whether the words of the pattern stand in an exception that SGLang or vLLM says to have caught."""
+        head = _CAUGHT.match(line.text[:500]) if self._engines & {"sglang", "vllm"} else None
+        return head is not None and line.text.find(self._pattern.literal) >= head.end()
 
     def _state(self, line: Line) -> Literal["stands", "perhaps over", "over"]:
         """What the lines after it, and the pod, say of a line's trouble."""
@@ -350,7 +370,8 @@ class _Wording:
         asks = self._container is not None and bool(self._container.accelerators)
         if not self._server or self._pattern.warned or (asks and found.confidence != "possible"):
             return False
-        if line.number == len(self._log) or not _WARNS.match(printed(line.text[:500])):
+        warns = _WARNS.match(printed(line.text[:500])) is not None or self._is_caught(line)
+        if line.number == len(self._log) or not warns:
             return False
         return self._just_begun(_LOADING_SECONDS)
 
@@ -382,7 +403,7 @@ class _Wording:
         contrary = self._pattern.ends and not fails_each and contradicted(line, self._says_it)
         if past or long_ago or contrary or self._lost():
             found = _last_resort(found)
-        elif not self._pattern.warned and _WARNED.match(line.text[:2000]):
+        elif not self._pattern.warned and (_WARNED.match(line.text[:2000]) or self._is_caught(line)):
             found = msgspec.structs.replace(found, confidence="possible")
         if self._may_come_up() if self._server else self._overcome and self._just_begun(_LOADING_SECONDS):
             found = msgspec.structs.replace(found, confidence="possible")

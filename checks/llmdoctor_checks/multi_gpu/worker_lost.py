@@ -47,7 +47,7 @@ _REPLICA = expression(
 )
 #: Uvicorn's supervisor (multiprocess.py) of a worker whose process is gone, or which it ended as it did not answer in 5 s; and the last
 #: words of one that ended by itself, as with --limit-max-requests.
-_DIED, _FINISHED = "] died", "Finished server process ["
+_DIED, _BEGUN, _FINISHED = "] died", "Started server process [", "Finished server process ["
 _CHILD = expression(r"\bChild process \[(?P<pid>\d{1,10})\] died\s*$")
 #: Of a ready pod so many within an hour.
 _HOUR = 3600
@@ -165,9 +165,15 @@ def _children(pod: Pod, logs: Logs) -> Iterator[Finding]:
     for log in logs:
         if log.previous or tracebacks(log):
             continue  # of an exception others read
-        ended = {line.text.rpartition(_FINISHED)[2].rstrip("] \n") for line in log.find(_FINISHED)}
+        begun, ended = _processes(log, _BEGUN), _processes(log, _FINISHED)
         said = ((line, _CHILD.search(line.text[-200:])) for line in log.find(_DIED))
-        lines = [line for line, found in said if found and found["pid"] not in ended]
+        # uvicorn ends one that does not answer in 5 s while it imports the application: overcome, once another has imported it
+        imported = max((line.number for line in begun.values()), default=-1)
+        lines = [
+            line
+            for line, found in said
+            if found and found["pid"] not in ended and (found["pid"] in begun or line.number > imported)
+        ]
         if pod.ready:
             lines = [line for line in lines if (seconds_between(line, lines[-1]) or 0) <= _HOUR]
         if len(lines) < _AGAIN or _over(pod, len(lines), seconds_ago(lines[-1], pod.cluster.now)):
@@ -185,6 +191,11 @@ def _children(pod: Pod, logs: Logs) -> Iterator[Finding]:
             ),
             order=lines[-1].order,
         )
+
+
+def _processes(log: Log, words: str) -> dict[str, Line]:
+    """By the number of its process, the line in which each server of uvicorn says so."""
+    return {line.text.rpartition(words)[2].rstrip("] \n"): line for line in log.find(words)}
 
 
 def _of_another(line: Line, rank: int) -> bool:
