@@ -392,12 +392,17 @@ def _together(first: Finding, other: Finding) -> tuple[doc.Fix, ...]:
 
 def _elsewhere(first: Finding, other: Finding) -> Iterator[doc.Fix]:
     """What mends the same in another place of the same object: in the pods of workers as in those of leaders."""
-    if set(other.pods) <= set(first.pods):
+    if other.pods and set(other.pods) <= set(first.pods):
         return
+    said = {
+        fix.summary for fix in first.fixes
+    }  # of a manifest nobody knows the pods: who is told the same is another one
     targets = {fix.patch.target for fix in first.fixes if fix.patch}
     places = {place for fix in first.fixes for place in _places(fix)}
     for fix in other.fixes if other.role == first.role else ():
         own = _places(fix)
+        if not other.pods and fix.summary not in said:
+            continue
         if fix.patch and fix.patch.target in targets and own and places.isdisjoint(own):
             yield msgspec.structs.replace(fix, summary=f"{fix.summary} (besides, for the other pods of the group)")
 

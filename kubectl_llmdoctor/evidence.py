@@ -117,8 +117,8 @@ def _previous(cluster: Cluster) -> set[tuple[str, str, str]]:
 
 
 def workload_evidence(workload: Workload, path: str, text: str) -> Evidence:
-    """A value of the workload."""
-    return Evidence(source="workload", ref=f"{workload.ref} {path}", text=text)
+    """A value of the workload; of one in a manifest with file and line."""
+    return object_evidence(workload.item, path, text)
 
 
 def object_evidence(item: Item, path: str, text: str) -> Evidence:

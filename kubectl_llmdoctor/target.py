@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
@@ -45,9 +45,10 @@ def around(pod: Pod) -> Subject:
 def apart(snapshot: Snapshot) -> list[Snapshot]:
     """Manifests in parts without two objects of one name: those of another environment are no newer version.
 
-    What lies in one folder stays together as long as it does not contradict itself, then what stands in one file. Of a
-    file that repeats an object, a part ends before the repetition. What makes no pods and stands once in such a folder, a
-    Service or an autoscaler, is about each of its variants.
+    What lies in one folder, and below it, stays together as long as it does not contradict itself, then what stands in one
+    file: examples that cannot be applied together are about nothing of each other. Of a file that repeats an object, a
+    part ends before the repetition. What makes no pods and stands once in such a folder, a Service or an autoscaler, is
+    about each of its variants.
     """
     origins = snapshot.origins
     if snapshot.asked or not all(origins) or not origins:
@@ -55,19 +56,12 @@ def apart(snapshot: Snapshot) -> list[Snapshot]:
     keys = [_identity(raw) for raw in snapshot.objects]
     if len(set(keys)) == len(keys):
         return [snapshot]
-    parts: list[tuple[set[Identity], list[int]]] = []
-    for unit in _units([origin.file if origin else "" for origin in origins], keys):
-        named = {keys[i] for i in unit}
-        free = next((part for part in parts if part[0].isdisjoint(named)), None)
-        if free is None:
-            parts.append((named, unit))
-        else:
-            free[0].update(named)
-            free[1].extend(unit)
+    parts = list(_units([origin.file if origin else "" for origin in origins], keys))
     folders = [_folder(origin.file) if origin else "" for origin in origins]
     times = Counter(keys)
     shared = [i for i, raw in enumerate(snapshot.objects) if times[keys[i]] == 1 and not _makes_pods(raw)]
-    for named, part in parts:
+    for part in parts:
+        named = {keys[i] for i in part}
         of_part, labels = {folders[i] for i in part}, [x for i in part for x in _labels(snapshot.objects[i])]
         more = (i for i in shared if folders[i] in of_part and keys[i] not in named)
         part += [i for i in more if _about(snapshot.objects[i], labels)]
@@ -75,7 +69,7 @@ def apart(snapshot: Snapshot) -> list[Snapshot]:
         msgspec.structs.replace(
             snapshot, objects=tuple(snapshot.objects[i] for i in part), origins=tuple(origins[i] for i in part)
         )
-        for _, part in parts
+        for part in parts
     ]
 
 
@@ -115,25 +109,39 @@ def _identity(raw: Json) -> Identity:
 
 def _units(files: list[str], keys: list[Identity]) -> Iterator[list[int]]:
     """The positions of objects that stay together."""
-    for folder in _grouped(range(len(files)), lambda i: _folder(files[i])):
-        if len({keys[i] for i in folder}) == len(folder):
-            yield folder
+    paths = [file.split("/") for file in files]
+    pending = [(0, list(range(len(files))))]
+    while pending:
+        depth, tree = pending.pop()
+        if _agree(tree, keys):
+            yield tree
             continue
-        for file in _grouped(folder, files.__getitem__):
-            piece: dict[Identity, int] = {}
-            for i in file:
-                if keys[i] in piece:
-                    yield list(piece.values())
-                    piece = {}
-                piece[keys[i]] = i
+        below: dict[str, list[int]] = {}
+        here: dict[str, list[int]] = {}
+        for i in tree:
+            inside = depth < len(paths[i]) - 1
+            (below if inside else here).setdefault(paths[i][depth], []).append(i)
+        pending += [(depth + 1, part) for part in reversed(below.values())]
+        if _agree(own := [i for file in here.values() for i in file], keys):
+            here = {"": own} if own else {}
+        for file in here.values():
+            yield from _pieces(file, keys)
+
+
+def _agree(positions: list[int], keys: list[Identity]) -> bool:
+    """Whether no two of these objects have one name."""
+    return len({keys[i] for i in positions}) == len(positions)
+
+
+def _pieces(file: list[int], keys: list[Identity]) -> Iterator[list[int]]:
+    """What stands in one file, up to what repeats an object of it."""
+    piece: dict[Identity, int] = {}
+    for i in file:
+        if keys[i] in piece:
             yield list(piece.values())
-
-
-def _grouped(positions: Iterable[int], of: Callable[[int], str]) -> Iterable[list[int]]:
-    groups: dict[str, list[int]] = {}
-    for i in positions:
-        groups.setdefault(of(i), []).append(i)
-    return groups.values()
+            piece = {}
+        piece[keys[i]] = i
+    yield list(piece.values())
 
 
 def fleet(cluster: Cluster, serves: Callable[[Pod], bool]) -> list[Subject]:

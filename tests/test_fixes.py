@@ -651,6 +651,15 @@ def test_all_ranks_of_a_group_are_patched_where_they_are_started_alike(worker: o
     assert [operation["path"].split("/")[3] for operation in alone.body] == ["leaderTemplate"]
 
 
+def test_an_option_comes_behind_all_ranks_though_the_first_one_has_the_port() -> None:
+    pod = _group("LeaderWorkerSet", {"args": [*_WORKERS, "--host", "::", "--port", "40000"]}, {"args": _WORKERS})
+    made = fixes.patch(pod, "", [{"op": "add", "path": "/containers/0/args/-", "value": "--context-length=32768"}])
+
+    assert made.patch
+    changed = [operation["path"].split("/")[3] for operation in made.patch.body]
+    assert changed == ["leaderTemplate", "workerTemplate"]
+
+
 _SERVE = "vllm serve acme/llm --tensor-parallel-size 8 --max-model-len 65536"
 
 

@@ -111,6 +111,21 @@ def test_lines_inside_a_list(tmp_path: Path) -> None:
     assert listed.splitlines()[line - 1].strip() == "- --tensor-parallel-size=2"
 
 
+def test_lines_of_other_objects() -> None:
+    """What a Service says is quoted from its own line, what nobody says from the line of what it would stand in."""
+    service = (
+        "apiVersion: v1\nkind: Service\nmetadata: {name: vllm, namespace: serving}\nspec:\n  selector: {app: llama}\n"
+    )
+    text = f"{MANIFEST}---\n{service}  ports: [{{port: 8000}}]\n  type: LoadBalancer\n"
+    _, tree = _lint(text)
+    rows = [e for t in tree["targets"] for f in t["findings"] for e in f["evidence"]]
+    said = {row["ref"]: text.splitlines()[row["line"] - 1].strip() for row in rows if "line" in row}
+
+    assert said["Service/vllm spec.type"] == "type: LoadBalancer"
+    assert said["Service/vllm"] == "apiVersion: v1"
+    assert said["spec.template.spec.enableServiceLinks"] == "spec:"
+
+
 def test_objects_of_one_name_in_several_folders_are_judged_each(tmp_path: Path) -> None:
     for name, text in {"dev": MANIFEST, "prod": MANIFEST.replace("=2", "=1").replace("gpu: 2", "gpu: 1")}.items():
         (tmp_path / name).mkdir()
@@ -182,6 +197,86 @@ def test_what_states_no_namespace_goes_into_that_of_its_folder(
 
     assert tree["targets"][0]["engine"]["config"].get("model") == ("acme/m" if read else None)
     assert ("api-exposed" in _risks(tree)) is read
+
+
+_SECRET = """apiVersion: v1
+kind: Secret
+metadata: {name: hf, namespace: serving}
+stringData: {token: x}
+"""
+_FROM_SECRET = """          env:
+            - {name: HF_TOKEN, valueFrom: {secretKeyRef: {name: hf, key: HF_TOKEN}}}
+          args:"""
+
+
+def test_an_option_in_the_variable_of_an_operator_is_replaced_with_its_value() -> None:
+    """KServe's preset takes arguments from it; what stands in quotes there stays as it is."""
+    case = CASES / "gpu-memory-utilization-high" / "fires_risk_variable_of_an_operator.yaml"
+    (manifest,) = yaml.safe_load(case.read_text())["objects"]
+    _, tree = _lint(yaml.safe_dump(manifest))
+    (finding,) = [f for t in tree["targets"] for f in t["findings"] if f["id"] == "gpu-memory-utilization-high"]
+    (step,) = finding["fixes"][0]["patch"]["body"]
+    before = manifest["spec"]["template"]["containers"][0]["env"][0]["value"]
+
+    assert step["value"]["value"] == before.replace("--gpu-memory-utilization 0.99", "--gpu-memory-utilization=0.90")
+
+
+def test_both_sides_of_a_manifest_get_their_fix() -> None:
+    """Prefill and decode are pods of one object, which have no names before they are made."""
+    main = {"image": "lmsysorg/sglang:v0.5.9", "command": ["python3", "-m", "dynamo.sglang"]}
+    args = ["--model-path", "meta-llama/Llama-3.2-1B-Instruct", "--disaggregation-mode"]
+    services = {
+        side: {
+            "componentType": "worker",
+            "resources": {"limits": {"gpu": "1"}},
+            "envFromSecret": "hf-token",
+            "extraPodSpec": {"mainContainer": {**main, "args": [*args, side]}},
+        }
+        for side in ("decode", "prefill")
+    }
+    graph = {"apiVersion": "nvidia.com/v1alpha1", "kind": "DynamoGraphDeployment", "metadata": {"name": "llm"}}
+    _, tree = _lint(yaml.safe_dump({**graph, "spec": {"services": services}}))
+    (finding,) = [f for t in tree["targets"] for f in t["findings"] if f["id"] == "context-uncapped"]
+    paths = [step["path"].split("/")[3] for fix in finding["fixes"] for step in fix["patch"]["body"]]
+
+    assert sorted(paths) == ["decode", "prefill"]
+
+
+@pytest.mark.parametrize(
+    ("file", "others", "found"),
+    [
+        ("secret.yaml", "", True),
+        ("deploy/a/secret.yaml", "", True),
+        ("deploy/a/other.yaml", MANIFEST.replace("llama", "other"), False),
+        ("deploy/b/secret.yaml", "", False),
+    ],
+)
+def test_a_secret_of_another_example_is_not_meant(tmp_path: Path, file: str, others: str, found: bool) -> None:
+    """What lies in a folder beside, or stands in one file with a server of its own, has a name that examples share."""
+    (tmp_path / "deploy" / "a").mkdir(parents=True)
+    (tmp_path / "deploy" / "b").mkdir()
+    (tmp_path / "deploy" / "a" / "llama.yaml").write_text(MANIFEST.replace("          args:", _FROM_SECRET))
+    (tmp_path / file).write_text(f"{_SECRET}---\n{others}" if others else _SECRET)
+    tree = json.loads(run("lint", str(tmp_path), "-o", "json").stdout)
+
+    assert ("secret-missing" in _risks(tree)) is found
+
+
+def test_examples_that_contradict_each_other_are_about_nothing_of_each_other(tmp_path: Path) -> None:
+    """A load balancer of one example selects what all call their pods; what lies below one folder stays together."""
+    public = _NAMED.replace("name: public", "name: public, namespace: serving")
+    other = MANIFEST.replace("name: llama", "name: other")
+    tree = {"a/llama.yaml": MANIFEST, "b/llama.yaml": MANIFEST, "c/public.yaml": public, "d/x/other.yaml": other}
+    tree["d/y/public.yaml"] = public.replace("name: public", "name: web")
+    for name, text in tree.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    report = json.loads(run("lint", str(tmp_path), "-o", "json").stdout)
+    exposed = {
+        t["file"].rsplit("/", 1)[1] for t in report["targets"] for f in t["findings"] if f["id"] == "api-exposed"
+    }
+
+    assert exposed == {"other.yaml"}
 
 
 def test_a_number_that_something_else_fills_in_is_not_given() -> None:

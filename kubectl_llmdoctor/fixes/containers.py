@@ -12,6 +12,7 @@ from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.nodes import RDMA, rdma_offered
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.units import units
+from kubectl_llmdoctor.facts.workload import Workload
 from kubectl_llmdoctor.fixes.patches import patch
 from kubectl_llmdoctor.fixes.paths import appended
 from kubectl_llmdoctor.fixes.words import advice, edited
@@ -20,9 +21,10 @@ from kubectl_llmdoctor.report.document import Fix
 
 
 class FromSecret(msgspec.Struct, frozen=True):
-    """The value that a Secret has under the name of the variable."""
+    """The value that a Secret has under a key, or under the name of the variable."""
 
     name: str
+    key: str = ""
 
 
 class FromField(msgspec.Struct, frozen=True):
@@ -54,6 +56,38 @@ def set_variables(container: Container, values: Mapping[str, str | FromSecret | 
     return patch(container.pod, summary, operations) if operations else advice(f"{summary} in {edited(container.pod)}")
 
 
+def set_credential(container: Container, name: str, secret: str, summary: str) -> Fix:
+    """Set a variable from the Secret that others of the namespace have it from, else from one that the first command makes."""
+    pod = container.pod
+    if (had := _had_by_others(pod, name)) is not None:
+        return set_variables(
+            container, {name: had}, f"{summary}, from key {had.key} of the Secret {had.name}, as others have it"
+        )
+    make = f'kubectl -n {pod.namespace} create secret generic {secret} --from-literal={name}="${{{name}:?}}"'
+    if pod.cluster.item(
+        "Secret", pod.namespace, secret
+    ):  # it keeps its other keys, of which other pods may take theirs
+        make += f" --dry-run=client -o json | kubectl -n {pod.namespace} patch secret {secret} --patch-file /dev/stdin"
+    fix = set_variables(
+        container,
+        {name: FromSecret(secret)},
+        f"{summary}, from the Secret {secret}, into which the first command puts it",
+    )
+    return msgspec.structs.replace(fix, commands=(make, *fix.commands))
+
+
+def _had_by_others(pod: Pod, name: str) -> FromSecret | None:
+    """The key of a Secret from which another workload of the namespace has the same variable."""
+    for kind in ("Deployment", "StatefulSet"):
+        for item in pod.cluster.items(kind, pod.namespace):
+            for _, template in Workload(item, pod.cluster).templates:
+                for variable in (one for other in template.spec.containers for one in other.env if one.name == name):
+                    ref = variable.value_from.secret_key_ref if variable.value_from else None
+                    if ref and ref.name and ref.key:
+                        return FromSecret(ref.name, ref.key)
+    return None
+
+
 def variable_operations(
     container: Container, values: Mapping[str, str | FromSecret | FromField | None]
 ) -> tuple[list[dict[str, Any]], str]:
@@ -71,7 +105,10 @@ def variable_operations(
             removed += [] if index is None else [index]
             continue
         if isinstance(value, FromSecret):
-            entry: dict[str, Any] = {"name": name, "valueFrom": {"secretKeyRef": {"name": value.name, "key": name}}}
+            entry: dict[str, Any] = {
+                "name": name,
+                "valueFrom": {"secretKeyRef": {"name": value.name, "key": value.key or name}},
+            }
         elif isinstance(value, FromField):
             entry = {"name": name, "valueFrom": {"fieldRef": {"fieldPath": value.path}}}
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from kubectl_llmdoctor.expressions import expression
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 
 #: Kinds whose templates make the pods of one replica, which run one program; and those that have several such replicas, each with
 #: a template for its first pod and one for the others.
-_OF_RANKS = ("LeaderWorkerSet", "RayCluster", "RayJob", "RayService", "JobSet", "PyTorchJob")
+_OF_RANKS = (
+    "LeaderWorkerSet", "RayCluster", "RayJob", "RayService", "JobSet", "PyTorchJob",
+    "Service",  # that of llmaz; no other one has several templates
+)  # fmt: skip
 
 
 _OF_PAIRS = ("InferenceService", "LLMInferenceService", "ModelServing")
@@ -34,6 +38,10 @@ _FIRST_AND_OTHERS = expression(r"(?:predictor|workload|workers?)|(?P<first>.{1,2
 
 #: What makes up the command line of a container: the same words are another program's where the rest is another.
 _VECTOR = ("command", "args")
+
+
+#: Options of the rank that clients ask; the others may well lack them.
+_OF_FIRST = frozenset({"--host", "--port"})
 
 
 #: What of a container and of a pod holds for all ranks where it is written alike; probes and ports are the first one's own.
@@ -117,7 +125,8 @@ def _same_words(operation: dict[str, Any], place: list[str], here: Any, there: A
     if not isinstance(here, list) or not isinstance(there, list):
         return {}
     if operation["op"] == "add":  # behind a line that has all words of this one, but for which rank it is
-        own = {word for word in map(str, here) if "-rank" not in word and not word.isdecimal()}
+        words = [word for before, word in pairwise(["", *map(str, here)]) if _OF_FIRST.isdisjoint((before, word))]
+        own = {word for word in words if "-rank" not in word and not word.isdecimal()}
         return {"path": "/-"} if place == ["-"] and own <= set(map(str, there)) else {}
     at, new = int(place[0]), operation.get("value")
     old = str(here[at])

@@ -32,8 +32,28 @@ def mount_shm(container: Container, size: str, summary: str) -> Fix:
             return advice(f"{summary}: the volume {mount.name} is not declared in {edited(pod)}")
         value = {"name": mount.name, "emptyDir": memory}
         return patch(pod, summary, [{"op": "replace", "path": f"/volumes/{index}", "value": value}])
+    if spare := _spare_memory(pod, size):
+        text = f"Mount the volume {spare}, which no container mounts, at /dev/shm"
+        mounts = appended(
+            f"{container.pointer}/volumeMounts",
+            {"name": spare, "mountPath": "/dev/shm"},
+            exists=bool(container.spec.volume_mounts),
+        )
+        return patch(pod, text, mounts)
     volume = {"name": free_name(pod, "dshm"), "emptyDir": memory}
     return patch(pod, summary, mounted(container, volume, "/dev/shm"))
+
+
+def _spare_memory(pod: Pod, size: str) -> str:
+    """The memory-backed volume that is declared and forgotten, where it has so much room; empty where there is none."""
+    taken = {mount.name for container in pod.containers for mount in container.spec.volume_mounts}
+    for volume in pod.spec.volumes:
+        scratch = volume.empty_dir if volume.name not in taken else None
+        # GKE's sidecar takes those that are called as it calls them
+        if scratch and scratch.medium == "Memory" and not volume.name.startswith("gke-gcsfuse-"):
+            room = units(scratch.size_limit)
+            return volume.name if room is None or room >= (units(size) or 0) else ""
+    return ""
 
 
 def mount_scratch(container: Container, paths: Sequence[str], summary: str) -> Fix:

@@ -3,12 +3,15 @@
 An InferenceService that names a model takes its container from a ServingRuntime: KServe merges the two by name, appends
 the arguments, and fills in placeholders (pkg/controller/v1beta1/inferenceservice/utils/utils.go, components/predictor.go,
 0.11 to 0.18). An LLMInferenceService is merged onto LLMInferenceServiceConfigs: those of `baseRefs`, and KServe's presets,
-which start vLLM on port 8000 with 1Gi of memory at /dev/shm (config/llmisvcconfig, 0.16 on).
+which start vLLM on port 8000 with 1Gi of memory at /dev/shm, or on 8001 behind a proxy where others prefill
+(config/llmisvcconfig, 0.16 on).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -18,6 +21,15 @@ from kubectl_llmdoctor.tree import words as words_of
 
 from .pointer import Json
 from .template import Finder, Template, Told, filled, name_of, named, namespace_of, with_shm
+
+#: Where KServe's presets serve a model, and the sidecar that has this port where others prefill.
+_PORT = 8000
+_PROXY: Json = {
+    "name": "llm-d-routing-sidecar",
+    "image": "ghcr.io/llm-d/llm-d-routing-sidecar",
+    "restartPolicy": "Always",
+    "ports": [{"containerPort": _PORT}],
+}
 
 #: The label of a component's pods.
 _COMPONENT = "component"
@@ -332,10 +344,12 @@ def llm_inference_service(raw: Json, find: Finder) -> list[Template]:
     """The servers: decode (or both) and prefill, each with its workers on other nodes."""
     spec = table(raw.get("spec"))
     bases = _bases(raw, find)
-    found = [t for t in (_llm(raw, spec, "/spec", part, bases) for part in _PARTS) if t]
+    # the proxy of what decodes has the port that is asked
+    port = 8001 if any(isinstance(one.get("prefill"), dict) for one in (spec, *bases)) else _PORT
+    found = [t for t in (_llm(raw, spec, "/spec", part, bases, port) for part in _PARTS) if t]
     if isinstance(spec.get("prefill"), dict):
         inside = [table(b.get("prefill")) for b in bases]
-        found += [t for t in (_llm(raw, spec["prefill"], "/spec/prefill", p, inside) for p in _PREFILL) if t]
+        found += [t for t in (_llm(raw, spec["prefill"], "/spec/prefill", p, inside, _PORT) for p in _PREFILL) if t]
     return found
 
 
@@ -350,7 +364,7 @@ def _bases(raw: Json, find: Finder) -> list[Json]:
     return found
 
 
-def _llm(raw: Json, spec: Json, at: str, which: _Part, bases: list[Json]) -> Template | None:
+def _llm(raw: Json, spec: Json, at: str, which: _Part, bases: list[Json], port: int) -> Template | None:
     field, part, components = which
     mine = spec.get(field)
     beneath = [table(b.get(field)) for b in bases if isinstance(b.get(field), dict)]
@@ -379,9 +393,11 @@ def _llm(raw: Json, spec: Json, at: str, which: _Part, bases: list[Json]) -> Tem
         main["command"] = ["/bin/bash", "-c"]
         places.append((f"/containers/{index}/command", ""))
     elif preset:
-        told = (_vllm(raw, spec, main, f"{places[0][1]}/containers/{index}", at),)
+        told = (_vllm(raw, spec, main, f"{places[0][1]}/containers/{index}", at, port),)
     containers[index] = main
     pod = with_shm({**pod, "containers": containers}, index, "1Gi") if preset else {**pod, "containers": containers}
+    if preset and port != _PORT:
+        pod["initContainers"] = named(pod.get("initContainers"), [_PROXY])
     parallel = table(spec.get("parallelism"))
     labels = {"app.kubernetes.io/component": "|".join(components)}
     return Template(
@@ -396,13 +412,19 @@ def _llm(raw: Json, spec: Json, at: str, which: _Part, bases: list[Json]) -> Tem
     )
 
 
+def _written(words: Sequence[str]) -> Iterator[str]:
+    """Each word as it is quoted: an option together with the value behind it."""
+    for word, after in pairwise([*words, "-"]):
+        yield f"{word} {after}" if word.startswith("--") and "=" not in word and not after.startswith("-") else word
+
+
 def _is_script(main: Json) -> bool:
     """Whether the one argument is a whole command line: the preset of 0.15 and 0.16 hands its `args` to `/bin/bash -c`."""
     words = words_of(main.get("args"))
     return len(words) == 1 and re.match(r"\s{0,20}(?:exec )?(?:\S{0,100}/)?(?:python3?|vllm)\s", words[0]) is not None
 
 
-def _vllm(raw: Json, spec: Json, main: Json, place: str, at: str) -> Told:
+def _vllm(raw: Json, spec: Json, main: Json, place: str, at: str, port: int) -> Told:
     """What the preset starts: vLLM on the model's folder, with the parallel sizes, the variable and the arguments."""
     import shlex
 
@@ -418,7 +440,7 @@ def _vllm(raw: Json, spec: Json, main: Json, place: str, at: str) -> Told:
     model = dig(raw, "spec.model.name")
     if isinstance(model, str):
         add(f"--served-model-name={model}", f"name: {model}", "spec.model.name")
-    add("--port=8000", "port 8000", "the preset of KServe")
+    add(f"--port={port}", f"port {port}", "the preset of KServe")
     for field in ("tensor", "pipeline", "data"):
         size = dig(spec, f"parallelism.{field}")
         if isinstance(size, int):
@@ -430,10 +452,11 @@ def _vllm(raw: Json, spec: Json, main: Json, place: str, at: str) -> Told:
             extra = shlex.split(variable["value"])
         except ValueError:
             extra = []
-        for word in extra:
-            add(word, word, f"{path}.env[VLLM_ADDITIONAL_ARGS]")
-    for i, word in enumerate(words_of(main.get("args"))):
-        add(word, word, f"{path}.args[{i}]")
+        for word, text in zip(extra, _written(extra), strict=True):
+            add(word, text, f"{path}.env[VLLM_ADDITIONAL_ARGS]")
+    own = words_of(main.get("args"))
+    for i, (word, text) in enumerate(zip(own, _written(own), strict=True)):
+        add(word, text, f"{path}.args[{i}]")
     return Told(
         container="main",
         argv=tuple(argv),

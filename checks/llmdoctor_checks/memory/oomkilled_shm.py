@@ -131,8 +131,9 @@ def _moved(container: Container, place: str) -> Fix:
         elsewhere = "mount an emptyDir without medium, or a PVC, at another path, and name that where the settings name /dev/shm"
         return fixes.advice(f"Keep the files of {place} on a disk: {elsewhere}, in {fixes.edited(pod)}")
     text = f"Keep the files of {place} on a disk: take medium: Memory off the emptyDir that is mounted there"
-    if mount is None or _lender(pod, mount.name) is not None:
-        return fixes.advice(f"{text}, in {fixes.edited(pod)}")
+    lender = _lender(pod, mount.name) if mount else None
+    if mount is None or lender is not None:
+        return fixes.advice(f"{text}, in {f'{lender.kind}/{lender.name}' if lender else fixes.edited(pod)}")
     return fixes.patch(pod, text, [{"op": "remove", "path": f"{_empty_dir(pod, mount.name)}/medium"}])
 
 
@@ -158,7 +159,9 @@ def _risk(container: Container, subject: Subject) -> Iterator[Finding]:
                     _volume_evidence(pod, name, text),
                     pod_evidence(container, "resources.limits.memory", str(container.spec.resources.limits["memory"])),
                 ),
-                fix=_shrink(pod, name, limit),
+                fix=_shrink(pod, name, limit)
+                if "/dev/shm" in (places := _places(container, name))
+                else _moved(container, places[0]),
             )
 
 
@@ -179,8 +182,12 @@ def _keeps_objects(container: Container, subject: Subject) -> bool:
 
 
 def _only_shm(container: Container, name: str) -> bool:
-    places = [mount.mount_path.rstrip("/") for mount in container.spec.volume_mounts if mount.name == name]
-    return places == ["/dev/shm"]
+    return _places(container, name) == ["/dev/shm"]
+
+
+def _places(container: Container, name: str) -> list[str]:
+    """Where the container mounts a volume."""
+    return [mount.mount_path.rstrip("/") for mount in container.spec.volume_mounts if mount.name == name]
 
 
 def _stated(pod: Pod, name: str) -> bool:

@@ -145,6 +145,8 @@ def _of_a_program(container: Container, logs: Logs | None) -> Iterator[Finding]:
 
 def _of(pod: Pod, engine: Engine, hardware: Hardware | None, logs: Logs | None) -> Iterator[Finding]:
     container, workers = engine.container, engine.workers_at_least
+    if engine.name == "nim" and engine.explicit("tensor_parallel_size") is None:
+        workers = max(workers, container.gpus)  # it takes the profile for all GPUs that it sees
     if (container.devices or 0) > 1:
         workers = min(workers, container.devices or workers)  # of a group of pods each has some
     shm = container.shm

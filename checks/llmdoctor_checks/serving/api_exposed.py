@@ -235,13 +235,10 @@ def _host_port(pod: Pod, container: Container, ports: set[int]) -> int | None:
 def _fixes(pod: Pod, engine: Engine | None, way: Way) -> Iterator[Fix]:
     name = way.item.name
     if way.kind in ("LoadBalancer", "NodePort"):
-        yield fixes.set_field(
-            way.item,
-            "/spec/type",
-            "ClusterIP",
-            f"Make Service/{name} a ClusterIP, behind a gateway that asks who calls; or give it your cloud's annotation for "
-            "an internal load balancer",
-        )
+        text = f"Make Service/{name} a ClusterIP, behind a gateway that asks who calls"
+        inside = "; or give it your cloud's annotation for an internal load balancer"
+        text += inside if way.kind == "LoadBalancer" else ""
+        yield fixes.set_field(way.item, "/spec/type", "ClusterIP", text)
     elif way.public:
         yield fixes.set_field(
             way.item,

@@ -17,6 +17,7 @@ from kubectl_llmdoctor.api import (
     dig,
     expression,
     log_evidence,
+    object_evidence,
     pod_evidence,
     releases,
     setting_evidence,
@@ -213,7 +214,7 @@ def _public(place: Place) -> Evidence | None:
         return None
     for way in ways(place.engine.pod, {port}, place.cluster):
         if way.kind == "LoadBalancer":
-            return Evidence(source="workload", ref=f"Service/{way.item.name} {way.path}", text=way.text)
+            return object_evidence(way.item, way.path, way.text)
     return None
 
 

@@ -68,10 +68,11 @@ def hf_unauthorized(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Fin
             setting_evidence(container, model),
             pod_evidence(container, "env", "none of HF_TOKEN, HUGGING_FACE_HUB_TOKEN"),
         ),
-        fix=fixes.advice(
-            f"Give the token of an account that accepted the licence as HF_TOKEN to {container.name} in {fixes.edited(pod)}, "
-            "from a Secret (secretKeyRef: {name: hf-token, key: HF_TOKEN})",
-            f'kubectl -n {pod.namespace} create secret generic hf-token --from-literal=HF_TOKEN="${{HF_TOKEN:?}}"',
+        fix=fixes.set_credential(
+            container,
+            "HF_TOKEN",
+            "hf-token",
+            f"Give the token of an account that accepted the licence as HF_TOKEN to {container.name}",
         ),
     )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Cluster, Engine, Evidence, Finding, Pod, check, fixes, k8s
+from kubectl_llmdoctor.api import Cluster, Engine, Finding, Pod, check, fixes, k8s, object_evidence, pod_evidence
 
 #: Service names that make a variable which the engine reads, and which one.
 _LINKS = {"vllm": "VLLM_PORT"}
@@ -34,7 +34,8 @@ def k8s_env_collision(pod: Pod, engine: Engine, cluster: Cluster) -> Iterator[Fi
         item = cluster.item("Service", pod.namespace, name)
         service = item.typed() if item else None
         if (
-            not isinstance(service, k8s.Service)
+            item is None
+            or not isinstance(service, k8s.Service)
             or service.spec.cluster_ip == "None"
             or variable in engine.container.env
         ):
@@ -49,8 +50,8 @@ def k8s_env_collision(pod: Pod, engine: Engine, cluster: Cluster) -> Iterator[Fi
             confidence="possible" if crashed else "likely",
             summary=f"Service {name} sets {variable}={value} in every container of {pod.namespace}; {engine.label} reads it as a number.",
             evidence=(
-                Evidence(source="workload", ref=f"Service/{name}", text=f"name: {name}, port: {port}"),
-                Evidence(source="pod", ref=f"{pod.spec_path}.enableServiceLinks", text="true (the default)"),
+                object_evidence(item, "", f"name: {name}, port: {port}"),
+                pod_evidence(pod, "enableServiceLinks", "true (the default)"),
             ),
             explains=("crash-loop", "not-ready", "engine-init-failed") if crashed else (),
             fix=fixes.set_spec(pod, "/enableServiceLinks", False, "Turn service links off for this pod"),

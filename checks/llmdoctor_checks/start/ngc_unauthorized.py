@@ -69,9 +69,10 @@ def ngc_unauthorized(pod: Pod, engine: Engine) -> Iterator[Finding]:
         summary=f"{engine.title} downloads its model from NGC when it first starts, and container {container.name} has no NGC_API_KEY"
         + ("." if newer is False else f", which releases before {_WITHOUT_KEY} need."),
         evidence=(pod_evidence(container, "image", spec.image), pod_evidence(container, "env", "no NGC_API_KEY")),
-        fix=fixes.advice(
-            f"Give the key of an organisation that may use this model as NGC_API_KEY to {container.name} in {fixes.edited(pod)}, "
-            "from a Secret (secretKeyRef: {name: ngc-api, key: NGC_API_KEY})",
-            f'kubectl -n {pod.namespace} create secret generic ngc-api --from-literal=NGC_API_KEY="${{NGC_API_KEY:?}}"',
+        fix=fixes.set_credential(
+            container,
+            "NGC_API_KEY",
+            "ngc-api",
+            f"Give the key of an organisation that may use this model as NGC_API_KEY to {container.name}",
         ),
     )

@@ -4,8 +4,6 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 
-import msgspec
-
 from kubectl_llmdoctor.api import (
     Container,
     Engine,
@@ -79,6 +77,9 @@ _IN_BRACKETS = (
     r"<(?!(?i:(?:value[ _-])?(?:redacted|masked|hidden|removed|omitted|censored|stripped|none|nil|path:)))[^<>|]{1,60}>"
 )
 
+#: Who needs none is to take it out: `<your token, if needed>`.
+_OPTIONAL = r"(?i)\b(?:if (?:needed|necessary|required|applicable|any)|optional(?:ly)?)\b"
+
 #: What a claim says in words that the API server reads.
 _OF_CLAIM = ("spec.resources.requests.storage", "spec.storageClassName", "spec.volumeName")
 
@@ -120,8 +121,9 @@ def placeholder_left(pod: Pod, subject: Subject, logs: Logs | None, events: Even
     where the engine of an object in a cluster uses the value: its arguments and what they take from variables, its image,
     its token for the Hub, the volumes that it mounts. In the file of a manifest it is noted: that is a form, which its
     reader or CI fills in, and what was forgotten is refused at once by its name. Only a token is a risk there too, since
-    the API server, the kubelet and the engine take any; but not one in a Secret, which is often filled in apart. A name in
-    capitals in an image (`PROJECT_ID`), which may be somebody's, is noted everywhere.
+    the API server, the kubelet and the engine take any; but not one in a Secret, which is often filled in apart, nor one
+    that says that it may be left out, nor that of an engine which reads its model from a folder. A name in capitals in an
+    image (`PROJECT_ID`), which may be somebody's, is noted everywhere.
     `$(VAR)`, `${VAR}` and `{{ … }}`, which a tool fills in, are not meant in an object; where Triton itself finds `${…}` in
     a model's config.pbtxt, nobody filled it in.
 
@@ -145,7 +147,7 @@ def placeholder_left(pod: Pod, subject: Subject, logs: Logs | None, events: Even
     if not found:
         return
     form = _is_form(pod)
-    used = [row for row in found if row[4] and (not form or _accepted(row[0], row[1], engines.get(row[0].name)))]
+    used = [row for row in found if row[4] and (not form or _accepted(row, engines.get(row[0].name)))]
     proven = [(row, proof) for row in used if pod.failing and (proof := _proof(row[0], row[1], row[2], logs, events))]
     container, path, text, evidence, _ = proven[0][0] if proven else (used or found)[0]
     yield Finding(
@@ -167,16 +169,7 @@ def _fix(container: Container, path: str, text: str, evidence: Evidence, engine:
         at = "" if what in ("the placeholder", path) else f" in {path} of {container.name}"
         return fixes.advice(f"Replace {what}{at} by {_meant(pod, path)}, in {_where(pod, evidence)}")
     secret = "ngc-api" if name == _OF_NIM else "hf-token"
-    make = f'kubectl -n {pod.namespace} create secret generic {secret} --from-literal={name}="${{{name}:?}}"'
-    if pod.cluster.item(
-        "Secret", pod.namespace, secret
-    ):  # it keeps its other keys, of which other pods may take theirs
-        make += f" --dry-run=client -o json | kubectl -n {pod.namespace} patch secret {secret} --patch-file /dev/stdin"
-    summary = (
-        f"Replace {text} by a reference to the key {name} of the Secret {secret}; the command puts the real value there"
-    )
-    fix = fixes.set_variables(container, {name: fixes.FromSecret(secret)}, summary)
-    return msgspec.structs.replace(fix, commands=(make, *fix.commands))
+    return fixes.set_credential(container, name, secret, f"Replace {text} by the real value")
 
 
 #: So many names are told.
@@ -211,8 +204,12 @@ def _is_form(pod: Pod) -> bool:
     return item is not None and item.origin is not None and not item.uid
 
 
-def _accepted(container: Container, path: str, engine: Engine | None) -> bool:
-    """Whether it is a token, which nothing looks at before the model is asked for."""
+def _accepted(row: tuple[Container, str, str, Evidence, bool], engine: Engine | None) -> bool:
+    """Whether it is a token, which nothing looks at before the model is asked for, and one that is needed there."""
+    container, path, text, *_ = row
+    model = engine.explicit("model") if engine else None
+    if re.search(_OPTIONAL, text) or (model is not None and str(model.value).startswith("/")):
+        return False
     return _told_as_token(container, path) or (path == f"env[{_OF_NIM}]" and _is_token(_OF_NIM, engine))
 
 

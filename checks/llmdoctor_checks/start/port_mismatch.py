@@ -274,7 +274,7 @@ def _unheard(pod: Pod, container: Container, logs: Logs | None) -> Iterator[Find
         role="risk",
         summary=f"Service {item.name} sends to port {wrong} of the pod; by its log {container.name} listens on {port}.",
         evidence=(
-            Evidence(source="workload", ref=f"Service/{item.name} spec.ports", text=f"targetPort: {wrong}"),
+            object_evidence(item, "spec.ports", f"targetPort: {wrong}"),
             log_evidence(line),
         ),
         fix=_retarget(item, len(targets), port),
@@ -591,9 +591,7 @@ def _services(pod: Pod, container: Container, engine: Engine, port: Setting, log
             severity="warning",
             summary=f"Service {service.metadata.name} sends to port {wrong} of the pod; {engine.title} listens on {port.value}.",
             evidence=(
-                Evidence(
-                    source="workload", ref=f"Service/{service.metadata.name} spec.ports", text=f"targetPort: {wrong}"
-                ),
+                object_evidence(item, "spec.ports", f"targetPort: {wrong}"),
                 port_evidence(container, port),
             ),
             fix=_retarget(item, len(service.spec.ports), port.value),
@@ -623,7 +621,7 @@ def _of_metrics(
         role="risk" if named else "note",  # a monitor of another kind may ask the right port beside the annotations
         summary=f"Service {item.name} sends to port {number} for metrics, where nothing listens; {engine.title} has them on {port.value}.",
         evidence=(
-            Evidence(source="workload", ref=f"Service/{item.name} spec.ports", text=f"targetPort: {number}"),
+            object_evidence(item, "spec.ports", f"targetPort: {number}"),
             port_evidence(container, port),
         ),
         fix=fixes.advice(f"Set targetPort to {port.value} in Service/{item.name}, for the port for metrics"),

@@ -10,7 +10,9 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Fix,
+    Item,
     Pod,
+    Workload,
     check,
     dig,
     event_evidence,
@@ -37,7 +39,7 @@ def secret_missing(pod: Pod, events: Events | None) -> Iterator[Finding]:
     why there is none.
 
     Of a manifest only what stands in the same files can be judged: an object that is not there may be in the cluster, one
-    that is there without the key is not what the pod needs.
+    that is there without the key is not what the pod needs. One of another example is not meant.
 
     ## Fix
 
@@ -110,7 +112,7 @@ def _pull_secret(pod: Pod, events: Events | None) -> Iterator[Finding]:
 
 def _items(pod: Pod, volume: str, kind: str, name: str, items: tuple[k8s.KeyToPath, ...]) -> Iterator[Finding]:
     """The keys that a volume maps to files."""
-    keys = _keys(pod.cluster, kind, pod.namespace, name)
+    keys = _keys(pod, kind, name)
     for item in items:
         if keys is not None and item.key not in keys:
             said = pod_evidence(pod, f"volumes[{volume}]", f"name: {name}, key: {item.key}")
@@ -120,7 +122,7 @@ def _items(pod: Pod, volume: str, kind: str, name: str, items: tuple[k8s.KeyToPa
 def _judge(
     pod: Pod, container: Container, index: int, variable: str, kind: str, name: str, key: str
 ) -> Iterator[Finding]:
-    keys = _keys(pod.cluster, kind, pod.namespace, name)
+    keys = _keys(pod, kind, name)
     if keys is None or key in keys:
         return
     field = "secretKeyRef" if kind == "Secret" else "configMapKeyRef"
@@ -149,11 +151,14 @@ def _finding(
     )
 
 
-def _keys(cluster: Cluster, kind: str, namespace: str, name: str) -> list[str] | None:
-    """The keys of an object of these files; None where it is not there, is empty, or something else fills it."""
+def _keys(pod: Pod, kind: str, name: str) -> list[str] | None:
+    """The keys of an object of these files; None where it is not there, is empty, something else fills it, or another one is meant."""
+    cluster, namespace = pod.cluster, pod.namespace
     item = cluster.item(kind, namespace, name)
     typed = item.typed() if item else None
-    if item is None or (isinstance(typed, k8s.Secret) and _filled_by_others(cluster, item.metadata, namespace, name)):
+    if item is None or not _together(pod, item):
+        return None
+    if isinstance(typed, k8s.Secret) and _filled_by_others(cluster, item.metadata, namespace, name):
         return None
     if isinstance(typed, k8s.Secret):
         keys = {*typed.data, *typed.string_data}
@@ -162,6 +167,26 @@ def _keys(cluster: Cluster, kind: str, namespace: str, name: str) -> list[str] |
     else:
         return None
     return sorted(keys) or None
+
+
+def _together(pod: Pod, item: Item) -> bool:
+    """Whether it stands in the file of the pod's object, or in one without pods, in its folder, above or below it.
+
+    What stands elsewhere, or with pods of its own, belongs to another example, and examples share names.
+    """
+    own = pod.template_of or pod.item
+    if own is None or own.origin is None or item.origin is None or own.origin.file == item.origin.file:
+        return True
+    folders = sorted(f"{one.file.rpartition('/')[0]}/" for one in (own.origin, item.origin))
+    beside = folders[1].startswith(folders[0]) or folders[0] == "/"
+    return beside and item.origin.file not in pod.cluster.once("files with pods", lambda: _with_pods(pod.cluster))
+
+
+def _with_pods(cluster: Cluster) -> set[str]:
+    """The files in which something stands that makes pods, or is one."""
+    items = (item for kind in cluster.kinds() for item in cluster.items(kind) if item.origin)
+    made = (item for item in items if item.kind == "Pod" or Workload(item, cluster).templates)
+    return {item.origin.file for item in made if item.origin}
 
 
 def _filled_by_others(cluster: Cluster, metadata: dict[str, object], namespace: str, name: str) -> bool:

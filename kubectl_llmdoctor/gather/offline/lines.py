@@ -20,6 +20,9 @@ _LARGEST = 16 << 20
 #: `spec.containers[vllm].args[1]` -> names, and what stands in brackets
 _STEP = r"\[([^\[\]]*)\]|([^.\[\]]+)"
 
+#: `Service/llama spec.type`: which object it is stands before the field
+_WHOSE = r"^\w{1,63}/[^\s\[]{1,253}(?: |\Z)"
+
 #: What elements of lists are called by: containers and variables, worker groups of Ray
 _NAMES = ("name", "groupName")
 
@@ -57,7 +60,7 @@ class _Files:
     def line(self, file: str, line: int, ref: str) -> int:
         """The line of a field of the object that starts at `line`, or of the nearest part above it that is there."""
         node, before = self._tree(file, line)
-        tokens: list[tuple[str, str]] = re.findall(_STEP, ref)
+        tokens: list[tuple[str, str]] = re.findall(_STEP, re.sub(_WHOSE, "", ref))
         while tokens and node is not None:
             node, at, used = _inside(node, tokens)
             if node is not None:
