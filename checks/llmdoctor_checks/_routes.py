@@ -32,10 +32,12 @@ def controllers_of(route: Item, cluster: Cluster) -> list[str]:
 
 def gateways_of(behind: Item, cluster: Cluster) -> list[tuple[str, str]]:
     """The Gateways (namespace and name) whose HTTPRoutes lead to a Service or InferencePool."""
+    return [gateway for route in routes_to(behind, cluster) for gateway in parents_of(route)]
+
+
+def routes_to(behind: Item, cluster: Cluster) -> list[Item]:
+    """The HTTPRoutes that lead to a Service or InferencePool."""
     meant = (behind.plain_kind, behind.namespace, behind.name)
     return [
-        gateway
-        for route in cluster.items("HTTPRoute")
-        if any(backend.meant == meant for backend in backends_of(route))
-        for gateway in parents_of(route)
+        route for route in cluster.items("HTTPRoute") if any(backend.meant == meant for backend in backends_of(route))
     ]

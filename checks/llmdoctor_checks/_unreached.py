@@ -170,10 +170,12 @@ def _in_turn(lines: dict[int, Line]) -> list[Line]:
 
 
 def _of_something_else(line: Line) -> bool:
-    """Whether, by the traceback above, a name did not resolve, which has a line of its own, or TLS failed with a server that answered."""
-    above = line.log.lines(max(line.number - _ABOVE, 1), line.number)
+    """Whether, by the traceback around it, a name did not resolve, which has its own line, or TLS failed with who answered."""
+    # LiteLLM has the traceback below the line that says what came of it
+    end = line.number + (_ABOVE if re.search(r"\blitellm\.\w{1,60}Error\b", line.text[:4000]) else 0)
+    around = line.log.lines(max(line.number - _ABOVE, 1), end)
     return any(
-        words in x.text for x in above for words in (*NAMELESS, *TLS_ANSWERED, "emporary failure in name resolution")
+        words in x.text for x in around for words in (*NAMELESS, *TLS_ANSWERED, "emporary failure in name resolution")
     )
 
 

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from kubectl_llmdoctor.api import Cluster, Engine, Finding, Fix, Logs, Pod, count_of, fixes, log_evidence, pod_evidence
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Engine,
+    Finding,
+    Fix,
+    Logs,
+    Pod,
+    count_of,
+    current_logs,
+    fixes,
+    log_evidence,
+    pod_evidence,
+)
 from llmdoctor_checks._clients import refused
 from llmdoctor_checks._load import last_load, lasts, works
 from llmdoctor_checks.symptoms._by_gateways import refused_behind
@@ -10,6 +22,11 @@ from llmdoctor_checks.symptoms._by_gateways import refused_behind
 #: Knative's proxy, and by what it is told how many requests it lets through at once (0 is no limit). It keeps ten times as many, and
 #: answers all others with 503 (its pkg/queue/breaker.go: "pending request queue full").
 _PROXY, _LETS = "queue-proxy", "CONTAINER_CONCURRENCY"
+
+_REVISION = "serving.knative.dev/revision"
+FULL = "pending request queue full"
+#: Fewer lines are a moment's.
+_FEWEST = 3
 
 #: Engines that compute many requests at once, and what of it is few.
 _BATCHES, _FEW = frozenset({"vllm", "sglang", "tgi", "lmdeploy", "tensorrt-llm", "nim"}), 16
@@ -37,6 +54,31 @@ def held_back(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> 
         f"the while and has room for many more: {lines[-1].log.pod} was answered 503 for {len(lines)} of its last "
         f"{count_of(among, 'request')} to this pod.",
         evidence=(pod_evidence(proxy, "env", f"{_LETS}={limit}"), log_evidence(lines[-1]), log_evidence(said[-1].line)),
+        explains=("http-5xx",),
+        fix=_more(pod, engine),
+    )
+
+
+def queue_full(pod: Pod, engine: Engine, cluster: Cluster) -> Finding | None:
+    """The same by what Knative says of the requests that it answers with 503: its proxy in the pod, or its activator of the revision."""
+    proxy, revision = pod.container(_PROXY), pod.labels.get(_REVISION)
+    told = next((x for x in proxy.spec.env if x.name == _LETS), None) if proxy is not None else None
+    limit = int(str(told.value)) if told is not None and str(told.value).isdecimal() else 0
+    if proxy is None or not 0 < limit <= _FEW or engine.name not in _BATCHES or not revision:
+        return None
+    own = (pod.name, _PROXY)
+    lines = [
+        line
+        for log in current_logs(cluster)
+        for line in log.find(FULL)
+        if (log.pod, log.container) == own or f'"{pod.namespace}/{revision}"' in line.text
+    ]
+    if len(lines) < _FEWEST:
+        return None
+    return Finding(
+        summary=f"{lines[-1].log.container} refused {count_of(len(lines), 'request')} to this pod (503), as {_PROXY} lets "
+        f"{count_of(limit, 'request')} through to {engine.container.name} at once ({_LETS}), which has room for many more.",
+        evidence=(pod_evidence(proxy, "env", f"{_LETS}={limit}"), log_evidence(lines[-1])),
         explains=("http-5xx",),
         fix=_more(pod, engine),
     )

@@ -56,9 +56,6 @@ _KNOWS_POOLS = {
 #: The version of the Gateway API that has ReferenceGrants in all its releases since 0.5.
 _GRANTS = "gateway.networking.k8s.io/v1beta1"
 
-#: What leads from outside to Services, by the rules in which it names them.
-_WAYS = ("Ingress", "HTTPRoute")
-
 #: Of a group that serves as one, only its leader answers.
 _MEMBER = "leaderworkerset.sigs.k8s.io/worker-index"
 
@@ -93,7 +90,7 @@ def unrouted(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
     refused: list[tuple[Item, _Refusal, _Ref | None]] = []
     another = reached(pod, cluster, logs)
     for route in _naming(pod, cluster):
-        said = _refusal(route, cluster)
+        said = refusal(route, cluster)
         refs = list(_refs(route, said, pod, cluster))
         if not refs:
             continue
@@ -103,7 +100,7 @@ def unrouted(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
             refused.append((route, said, None))
         elif (ref := _meant(said, refs, route)) is not None:
             refused.append((route, said, ref))
-    refused += [(pool, said, None) for pool in pod.pools if (said := _refusal(pool, cluster)) is not None]
+    refused += [(pool, said, None) for pool in pod.pools if (said := refusal(pool, cluster)) is not None]
     for item, said, ref in refused[:1]:
         summary, fix = _of_backend(item, said, ref, cluster) if ref is not None else _of_route(item, said, cluster)
         alike = ref is not None and (_by_name_alone(ref) or ref.told.kind != ref.means.plain_kind)
@@ -191,28 +188,9 @@ def _by_backend(cluster: Cluster) -> dict[str, list[Item]]:
     return found
 
 
-def misnamed(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
-    """An Ingress or route to a Service that does not exist, and that is called like the pod's but for its ending."""
-    own = {_stem(item.name): item.name for item in pod.services}
-    meant = [(item, name) for kind in _WAYS for item in cluster.items(kind, pod.namespace) for name in backends(item)]
-    if {name for _, name in meant} & set(own.values()) or reached(pod, cluster, logs):
-        return
-    for item, name in meant:
-        if _stem(name) in own and cluster.exists("Service", pod.namespace, name) is False:
-            right, kind = own[_stem(name)], item.plain_kind
-            yield Finding(
-                severity="warning",
-                summary=f"{kind} {item.name} sends requests to Service {name}, and there is none of that name; {pod.name} is behind "
-                f"Service {right}, to which no Ingress or route leads.",
-                evidence=(object_evidence(item, "spec.rules", name),),
-                fix=_renamed(item, name, next(s for s in pod.services if s.name == right)),
-            )
-            return
-
-
 def unmade(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """An Ingress or route to a Service that does not exist, and that is called like the workload of a pod without any."""
-    if pod.item is None or pod.services or pod.pools or _asked(pod, logs):
+    if pod.item is None or pod.services or pod.pools or answers(pod, logs):
         return
     if pod.labels.get(_MEMBER, "0") != "0":
         return
@@ -250,16 +228,6 @@ def _made(pod: Pod, name: str, asked: set[int | str], ports: list[int]) -> Fix:
     )
 
 
-def _renamed(item: Item, name: str, service: Item) -> Fix:
-    """An Ingress or route that names another Service, where that has the port for which it asks."""
-    text = f"Name Service {service.name} in {item.plain_kind}/{item.name}"
-    places = list(_places(item, name, service.namespace))
-    has = {row.get(key) for row in rows(service.raw, "spec.ports") for key in ("port", "name")}
-    if not places or any(port not in has for _, port in places):
-        return _described(item, text)
-    return fixes.patch_object(item, text, [{"op": "replace", "path": at, "value": service.name} for at, _ in places])
-
-
 def _places(item: Item, name: str, namespace: str) -> Iterator[tuple[str, object]]:
     """Where an Ingress or route names a Service of a namespace, and the port at which it asks it, by number or name."""
     for n, rule in enumerate(rows(item.raw, "spec.rules")):
@@ -276,7 +244,7 @@ def _to_no_service(pod: Pod, names: set[str], cluster: Cluster) -> Iterator[tupl
     """Where something sends requests to a Service of one of these names that is not there, by what was read or its controller says."""
     every = cluster.once("routes by backend", lambda: _by_backend(cluster))
     for item in {id(route): route for one in sorted(names) for route in every.get(one, ())}.values():
-        said = _refusal(item, cluster)
+        said = refusal(item, cluster)
         for name in (one.name for one in backends_of(item) if one.meant[:2] == ("Service", pod.namespace)):
             there = cluster.exists("Service", pod.namespace, name)
             if name not in names or there:
@@ -294,7 +262,7 @@ def _to_no_service(pod: Pod, names: set[str], cluster: Cluster) -> Iterator[tupl
 
 def reached(pod: Pod, cluster: Cluster, logs: Logs | None) -> bool:
     """Whether a pod answers requests, or something but an HTTPRoute leads to it."""
-    return _asked(pod, logs) or _led_to(pod, cluster)
+    return answers(pod, logs) or _led_to(pod, cluster)
 
 
 def _led_to(pod: Pod, cluster: Cluster) -> bool:
@@ -313,11 +281,7 @@ def _further(namespace: str, cluster: Cluster) -> Iterator[str]:
             yield from (str(dig(to, "destination.host")).partition(".")[0] for to in rows(rule, "route"))
 
 
-def _stem(name: str) -> str:
-    return re.sub(SUFFIX, "", name)
-
-
-def _asked(pod: Pod, logs: Logs | None) -> bool:
+def answers(pod: Pod, logs: Logs | None) -> bool:
     """Whether the log of a container says that it answered requests."""
     return any(answered(container.own_log(logs)) for container in pod.containers)
 
@@ -336,7 +300,7 @@ def _refs(route: Item, said: _Refusal | None, pod: Pod, cluster: Cluster) -> Ite
             yield _Ref(backend, (exact or means)[0])
 
 
-def _refusal(item: Item, cluster: Cluster) -> _Refusal | None:
+def refusal(item: Item, cluster: Cluster) -> _Refusal | None:
     """What all controllers say of it that look at it, where each refuses; None where one takes it, or none has looked."""
     generation, found = dig(item.raw, "metadata.generation"), []
     for index, parent in enumerate(rows(item.raw, "status.parents")):

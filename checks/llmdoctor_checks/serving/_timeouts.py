@@ -67,6 +67,9 @@ _BY_ANNOTATION = (
     ("apisix", "k8s.apisix.apache.org/", "upstream-read-timeout", 60, "s"),
 )
 
+#: Contour leaves it at what Envoy takes for a whole answer where its HTTPProxy says nothing.
+_CONTOUR_SECONDS = 15
+
 #: OpenShift's router (`timeout server` in its haproxy-config.template). Of a passthrough route it does not see the requests.
 _OPENSHIFT, _OPENSHIFT_SECONDS = "haproxy.router.openshift.io/timeout", 30
 _OPENSHIFT_UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1, "ms": 0.001, "us": 0.000001, "": 0.001}
@@ -134,6 +137,8 @@ def timeouts(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster) -> It
             yield from _nginx(item)
             yield from _alb(item)
             yield from _annotated(item)
+    for item in cluster.items("HTTPProxy", pod.namespace):
+        yield from _contour(item, names)
     for item in cluster.items("Route", pod.namespace):
         if item.api_version.startswith("route.openshift.io/") and names & {
             str(to.get("name")) for to in _targets(item)
@@ -278,6 +283,18 @@ def _whole(item: Item, path: str, value: Any) -> Iterator[Timeout]:
     seconds = value if isinstance(value, int) else duration(value)
     if seconds and seconds > 0:  # 0 switches it off
         yield Timeout(item, path, f"{path.rpartition('.')[2]}: {value}", seconds, whole=True)
+
+
+def _contour(item: Item, names: set[str]) -> Iterator[Timeout]:
+    for n, route in enumerate(rows(item.raw, "spec.routes")):
+        if not any(service.get("name") in names for service in rows(route, "services")):
+            continue
+        path, value = f"spec.routes[{n}].timeoutPolicy.response", dig(route, "timeoutPolicy.response")
+        if value is not None:
+            yield from _whole(item, path, value)
+        else:
+            text = f"no timeoutPolicy.response, which means {_CONTOUR_SECONDS}"
+            yield Timeout(item, path, text, _CONTOUR_SECONDS, whole=True, told=False)
 
 
 def _nginx(item: Item) -> Iterator[Timeout]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Cluster, Finding, Logs, Pod, Subject, check, dig, k8s, log_evidence, rows
 from llmdoctor_checks._consequences import FAILED_START
-from llmdoctor_checks.serving import _policy_clients, _policy_egress, _policy_webhooks
+from llmdoctor_checks.serving import _mesh_policies, _policy_clients, _policy_egress, _policy_webhooks
 from llmdoctor_checks.serving._policies import CILIUM, has_port, policies, policies_on, rules, selected
 from llmdoctor_checks.serving._policy_words import quote, with_rules
 
@@ -19,7 +19,13 @@ _NO_HEAD = ("Waiting for GCS to be ready", "Failed to connect to GCS", "Unable t
     "network-policy-blocks",
     since="0.2",
     severity="warning",
-    literals=(*_NO_HEAD, *_policy_egress.LITERALS, *_policy_clients.LITERALS, _policy_webhooks.CALLING),
+    literals=(
+        *_NO_HEAD,
+        *_policy_egress.LITERALS,
+        *_policy_clients.LITERALS,
+        _policy_webhooks.CALLING,
+        _mesh_policies.DENIED,
+    ),
 )
 def network_policy_blocks(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """A NetworkPolicy stops the download, DNS, another Service, clients, or the ranks of one server.
@@ -35,6 +41,8 @@ def network_policy_blocks(pod: Pod, subject: Subject, cluster: Cluster, logs: Lo
     A rule to `namespaceSelector: {}` leads to every pod of the cluster and to no address outside of it: a script that installs
     packages at each start ends there, too.
 
+    An AuthorizationPolicy of Istio has the server's own proxy answer 403 to whom no rule of those that allow names.
+
     Policies add up: what one forbids another may allow, Cilium's included. They do not bind pods on the host's network.
 
     ## Fix
@@ -49,6 +57,8 @@ def network_policy_blocks(pod: Pod, subject: Subject, cluster: Cluster, logs: Lo
     if pod.spec.host_network or pod.log_only or any(next(cluster.items(k), None) for k in _FOREIGN):
         return
     engines = subject.engines(pod)
+    if pod.ready:
+        yield from _mesh_policies.denied(pod, cluster, logs)
     yield from _policy_egress.outside(pod, engines, cluster, logs)
     if pod.ready and (found := _policy_clients.of_server(pod, cluster)) is not None:
         yield found

@@ -34,7 +34,7 @@ from llmdoctor_checks._load import RECENT, idle_engines, last_load, lasts, picke
 from llmdoctor_checks._load import Load as Said
 from llmdoctor_checks.serving._answers import Answer, answered
 from llmdoctor_checks.serving._autoscaling import scalers
-from llmdoctor_checks.serving._held_back import held_back
+from llmdoctor_checks.serving._held_back import FULL, held_back, queue_full
 from llmdoctor_checks.serving._pickers import SHED, refused_by
 from llmdoctor_checks.serving._saturation import (
     SUSTAINED_SECONDS,
@@ -101,7 +101,7 @@ _TOOK = expression(rf"total_time{_SECONDS} .{{0,200}}?queue_time{_SECONDS} infer
 _LATE_ANSWERS = ("gateway-timeout",)
 
 
-@check("queue-growing", since="0.2", severity="warning", literals=(_ONE_AT_A_TIME, *SHED, _QUEUED))
+@check("queue-growing", since="0.2", severity="warning", literals=(_ONE_AT_A_TIME, *SHED, _QUEUED, FULL))
 def queue_growing(
     pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs: Logs | None, metrics: Metrics | None
 ) -> Iterator[Finding | Abstain]:
@@ -136,7 +136,8 @@ def queue_growing(
         return
     if metrics is not None and stands_still(engine, metrics):
         return
-    told = _shed(pod, engine, cluster, logs) or _waited(pod, engine, logs) or held_back(pod, engine, cluster, logs)
+    held = held_back(pod, engine, cluster, logs) or queue_full(pod, engine, cluster)
+    told = _shed(pod, engine, cluster, logs) or _waited(pod, engine, logs) or held
     if told is not None:
         yield told
         return

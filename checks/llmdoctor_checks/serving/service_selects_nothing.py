@@ -16,6 +16,7 @@ from kubectl_llmdoctor.api import (
     Workload,
     check,
     dig,
+    engines_in,
     escaped,
     fixes,
     has_namespace,
@@ -34,12 +35,21 @@ from llmdoctor_checks._consequences import CRASHED
 from llmdoctor_checks._ended_clients import Ended, ended_clients
 from llmdoctor_checks._services import endpoints_of, service_of, slices_of
 from llmdoctor_checks._told_where import moved, nearest, of_models
-from llmdoctor_checks.serving import _by_proxy, _databases, _no_server, _pickers
+from llmdoctor_checks.serving import (
+    _by_proxy,
+    _classes,
+    _databases,
+    _misnamed,
+    _no_server,
+    _pickers,
+    _router_selectors,
+    _subsets,
+)
 from llmdoctor_checks.serving._beside import NO_HOST, beside
 from llmdoctor_checks.serving._exposure import leads, matches
 from llmdoctor_checks.serving._mixed import NOT_SERVED, mixed, mixed_when_applied
 from llmdoctor_checks.serving._pickers import NO_CANDIDATES, refused_by
-from llmdoctor_checks.serving._routes import SUFFIX, misnamed, unfilled, unmade, unrouted
+from llmdoctor_checks.serving._routes import SUFFIX, unfilled, unmade, unrouted
 from llmdoctor_checks.serving._strangers import REFUSED, strangers
 from llmdoctor_checks.start import _aibrix
 from llmdoctor_checks.start._init_containers import NOT_STARTED
@@ -67,6 +77,10 @@ _LIKE, _ITS_OWN = 3, r"hash|pod-name|pod-index|revision|version|role"
         _aibrix.UNKNOWN,
         *_databases.LITERALS,
         *_no_server.LITERALS,
+        *_misnamed.LITERALS,
+        *_router_selectors.LITERALS,
+        *_subsets.LITERALS,
+        _classes.IGNORED,
         *_by_proxy.LITERALS,
         *_unreached.LITERALS,
     ),
@@ -85,11 +99,13 @@ def service_selects_nothing(
     does a pool without pods beside the server's own in one rule of a route.
 
     A route of the Gateway API says in its status whether its gateway takes it: `ResolvedRefs` is False where it finds no backend of that
-    kind, group and namespace, or is not allowed to send to another namespace, and `Accepted` is False where no listener is for it. Requests
-    are then answered with 404 or 500, whatever the pods do. So they are where an Ingress or a route names a Service that nobody made, or
-    where a route that an operator made for a pool (KServe's LLMInferenceService) names no backend, or where the endpoint picker of a pool
-    is a Service that nobody made. AIBrix' gateway finds the servers of a model by the label `model.aibrix.ai/name` of their pods, and
-    refuses requests for one that no pod has.
+    kind, group and namespace, or is not allowed to send to another namespace, and `Accepted` is False where no listener is for it.
+    Requests are then answered with 404 or 500, whatever the pods do. So they are where an Ingress or a route (of the Gateway API, Istio,
+    Contour or Traefik) names a Service that nobody made, or a subset that no DestinationRule defines or whose labels no pod has, or where
+    a route that an operator made for a pool (KServe's LLMInferenceService) names no backend, or where the endpoint picker of a pool is a
+    Service that nobody made. AIBrix' gateway finds the servers of a model by the label `model.aibrix.ai/name` of their pods, and refuses
+    requests for one that no pod has, and the routers of SGLang and of vLLM's production stack find their servers by labels that they are
+    told. An Ingress of a class that no controller has, or of which its controller makes no load balancer, leads nowhere.
 
     Seen from a client or a gateway whose log says that it does not reach its server: there is no Service of the name that it asks (a
     short name means the own namespace), the Service has no pods (a selector that fits none, a workload scaled to 0), or it asks
@@ -121,10 +137,14 @@ def service_selects_nothing(
     yield from broken or _awaited_in_vain(pod, cluster)
     if pod.exists and pod.ready:
         yield from _unpicked(pod, cluster)
+        yield from _picks_nobody(pod, cluster)
+        yield from _router_selectors.finds_nobody(pod, cluster, logs)
+        yield from _subsets.unmatched(pod, cluster, logs)
         yield from _pickers.unmade(pod, cluster, logs)
         yield from unrouted(pod, cluster, logs)
         yield from unfilled(pod, cluster, logs)
-        yield from misnamed(pod, cluster, logs)
+        yield from _misnamed.misnamed(pod, cluster, logs)
+        yield from _classes.unserved(pod, cluster, logs)
         yield from unmade(pod, cluster, logs)
         yield from strangers(pod, cluster)
         yield from beside(pod, cluster)
@@ -225,9 +245,15 @@ def _unpicked(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
     for pool in cluster.items("InferencePool", pod.namespace):
         wanted = pool.wanted_labels
         under = {key: next((k for k, v in labels.items() if v == wanted[key]), None) for key in wanted}
-        if not _nearly(wanted, labels, pod) or any(matches(wanted, found) for found, _ in _pods(pool, cluster)):
-            continue
         said = next(iter(refused_by(pool, cluster)), None)
+        # a picker that has nobody needs a pod that is called alike
+        meant = bool(said and engines_in(pod)) and all(
+            _links.alike(value, labels.get(key, "")) for key, value in wanted.items()
+        )
+        if not (meant or _nearly(wanted, labels, pod)) or any(
+            matches(wanted, found) for found, _ in _pods(pool, cluster)
+        ):
+            continue
         if said is None and not cluster.complete("Pod", pod.namespace):
             continue
         wrong = ", ".join(
@@ -244,6 +270,17 @@ def _unpicked(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
             fix=fixes.set_field(pool, path, right, f"Select {_those_of(pod)}"),
         )
         return
+
+
+def _picks_nobody(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
+    """The same from the side of the endpoint picker that says so."""
+    pools = (pool for pool in cluster.items("InferencePool", pod.namespace) if not engines_in(pod))
+    if not any(line.log.pod == pod.name for pool in pools for line in refused_by(pool, cluster)):
+        return
+    for item in cluster.items("Pod", pod.namespace):
+        server = Pod.of(item, cluster)
+        if server.ready and engines_in(server):
+            yield from _unpicked(server, cluster)
 
 
 def _nearly(wanted: dict[str, str], labels: dict[str, str], pod: Pod) -> bool:

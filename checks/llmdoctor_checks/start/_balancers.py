@@ -24,10 +24,13 @@ from kubectl_llmdoctor.api import (
     fixes,
     in_order,
     log_evidence,
+    object_evidence,
     pod_evidence,
+    pointer_to,
+    rows,
 )
-from llmdoctor_checks._routes import gateways_of
-from llmdoctor_checks.start._routed_ports import ways_to
+from llmdoctor_checks._routes import gateways_of, routes_to
+from llmdoctor_checks.start._routed_ports import OF_PROXIES, listed_services, ways_to
 
 _OF_GOOGLE = r"35\.191\.\d{1,3}\.\d{1,3}|130\.211\.[0-3]\.\d{1,3}|209\.85\.(?:15[2-5]|20[4-7])\.\d{1,3}"
 _OF_AZURE = "168.63.129.16"
@@ -45,6 +48,7 @@ _GATE, _MISMATCH = r"target-health\.(?:elbv2\.k8s|alb\.ingress\.k8s)\.aws/", "Ta
 _CODES = r"with these codes: \[(\d{3})"
 
 _ALB = "alb.ingress.kubernetes.io/healthcheck-path"
+_ALB_PORT = "alb.ingress.kubernetes.io/healthcheck-port"
 _NLB = "service.beta.kubernetes.io/aws-load-balancer-healthcheck-path"
 _AZURE = "service.beta.kubernetes.io/azure-load-balancer-health-probe-request-path"
 
@@ -52,6 +56,7 @@ _AZURE = "service.beta.kubernetes.io/azure-load-balancer-health-probe-request-pa
 def refused_balancer(pod: Pod, engine: Engine, health: str, logs: Logs | None) -> Iterator[Finding]:
     """A load balancer that takes a server for ill which is well, as it asks at a path that the server refuses."""
     yield from _by_gate(pod, engine, health)
+    yield from _by_policy(pod, engine, health, logs)
     log = engine.container.own_log(logs) if pod.ready else None
     lines = in_order(log.find(*LITERALS)) if log is not None else []
     found = [(line, one) for line in lines if (one := _ASKED.search(line.text[:2000]))]
@@ -84,6 +89,85 @@ def _by_gate(pod: Pod, engine: Engine, health: str) -> Iterator[Finding]:
             evidence=(pod_evidence(pod, f"status.conditions[{condition.type}]", f"{_MISMATCH}: {condition.message}"),),
             explains=("not-ready", "rollout-stuck"),
             fix=_of_aws(pod, health),
+        )
+        return
+
+
+def _by_policy(pod: Pod, engine: Engine, health: str, logs: Logs | None) -> Iterator[Finding]:
+    """A gateway that is told to ask the server for its health at a path where it answers 404, each time."""
+    log = engine.container.own_log(logs) if pod.ready else None
+    if log is None:
+        return
+    for item, pointer, path in _told_paths(pod):
+        asked = rf'"?(?:GET|HEAD) {re.escape(path)}(?:\?[^\s"]{{0,200}})?(?: HTTP/[\d.]{{1,3}}")? (?:[\da-f.:]{{3,45}} )?(\d{{3}})\b'
+        found = [(line, one[1]) for line in log.find(f" {path}") if (one := re.search(asked, line.text[:2000]))]
+        if len(found) < _FEWEST or any(code != "404" for _, code in found):
+            continue
+        yield Finding(
+            severity="warning",
+            confidence="likely",
+            summary=f"{item.plain_kind} {item.name} has its gateway ask {engine.container.name} for its health at {path}, where "
+            f"{engine.title} answers 404 ({count_of(len(found), 'time')}): the gateway takes it for ill, and sends it no requests.",
+            evidence=(object_evidence(item, pointer.replace("/", ".").strip("."), path), log_evidence(found[-1][0])),
+            explains=("http-5xx",),
+            fix=fixes.set_field(
+                item, pointer, health, f"Set the path of the health check of {item.plain_kind}/{item.name} to {health}"
+            ),
+            order=found[0][0].order,
+        )
+        return
+
+
+def _told_paths(pod: Pod) -> Iterator[tuple[Item, str, str]]:
+    """Where policies and routes that lead to the pod name the path of a health check: Envoy Gateway's, Contour's and Traefik's."""
+    behind = [*pod.pools, *pod.services]
+    routes = {(route.plain_kind, route.name) for one in behind for route in routes_to(one, pod.cluster)}
+    routes |= {("Gateway", name) for one in behind for _, name in gateways_of(one, pod.cluster)}
+    for item in pod.cluster.items("BackendTrafficPolicy"):
+        refs = [
+            *rows(item.raw, "spec.targetRefs"),
+            *([one] if isinstance(one := dig(item.raw, "spec.targetRef"), dict) else []),
+        ]
+        if any((str(ref.get("kind")), str(ref.get("name"))) in routes for ref in refs):
+            yield from _path(item, "/spec/healthCheck/active/http/path")
+    names = {one.name for one in pod.services}
+    for kind in OF_PROXIES:
+        for item in pod.cluster.items(kind, pod.namespace):
+            for at, service in listed_services(item):
+                if service.get("name") in names:
+                    yield from _path(item, f"{pointer_to(at)}/healthCheck/path")
+                    yield from _path(item, f"{pointer_to(at).rpartition('/services/')[0]}/healthCheckPolicy/path")
+
+
+def _path(item: Item, pointer: str) -> Iterator[tuple[Item, str, str]]:
+    value: object = item.raw
+    for part in pointer.strip("/").split("/"):
+        value = value[int(part)] if isinstance(value, list) else dig(value, part)
+    if isinstance(value, str) and value.startswith("/"):
+        yield item, pointer, value
+
+
+def asked_elsewhere(pod: Pod, engine: Engine) -> Iterator[Finding]:
+    """A health check of AWS' that fails, and is told a port at which the server does not listen."""
+    port = engine.value("port")
+    failing = [c for c in pod.status.conditions if re.match(_GATE, c.type) and c.status != "True"]
+    for item in (one.item for service in pod.services for one in ways_to(service, pod.cluster)) if failing else ():
+        told = item.annotations.get(_ALB_PORT, "")
+        by_node = item.annotations.get("alb.ingress.kubernetes.io/target-type", "instance") != "ip"
+        if not told.isdecimal() or not isinstance(port, int) or int(told) == port or by_node:
+            continue
+        yield Finding(
+            severity="warning",
+            summary=f"Ingress {item.name} has the load balancer ask for health at port {told}; {engine.title} listens on {port}, and the "
+            "pod waits for that check to pass before it becomes ready.",
+            evidence=(
+                object_evidence(item, f"metadata.annotations[{_ALB_PORT}]", told),
+                pod_evidence(
+                    pod, f"status.conditions[{failing[0].type}]", f"{failing[0].reason}: {failing[0].message}"
+                ),
+            ),
+            explains=("not-ready", "rollout-stuck"),
+            fix=_annotated(item, _ALB_PORT, "traffic-port"),
         )
         return
 

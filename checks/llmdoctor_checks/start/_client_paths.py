@@ -20,10 +20,14 @@ from kubectl_llmdoctor.api import (
     answered,
     count_of,
     dig,
+    engines_in,
     fixes,
     log_evidence,
+    logs_of,
     setting_evidence,
 )
+from llmdoctor_checks._unreached import configured
+from llmdoctor_checks.start._prefixes import passed_on
 
 #: A request in the access log of uvicorn (vLLM, SGLang, LMDeploy, TensorRT-LLM; KServe has the process behind the address), of
 #: llama-server and of Gin (Ollama, LocalAI).
@@ -68,12 +72,26 @@ class _Request(msgspec.Struct, frozen=True):
     status: str
 
 
-def refused_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
-    """Clients of a ready server that answered nobody, and refuses each request alike."""
+def refused_client(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
+    """The same from the side of the client, where it is the only one of a server of which it is told."""
+    servers = {
+        one.name: one for c in pod.containers for to in configured(c, cluster) if not to.itself for one in to.pods
+    }
+    for server in servers.values() if pod.exists and not engines_in(pod) else ():
+        for engine in engines_in(server):
+            yield from refused_clients(server, engine, cluster, logs_of(server), pod.status.pod_ip)
+
+
+def refused_clients(
+    pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None, client: str | None = None
+) -> Iterator[Finding]:
+    """Clients of a ready server that answered nobody, and refuses each request alike; where one is named, that one alone."""
     log = engine.container.own_log(logs) if pod.ready else None
     if log is None or answered(log):
         return
     asked = list(_requests(log))
+    if client is not None and any(one.client != client for one in asked):
+        return
     wrong = [one for one in asked if one.status == "404" and not _has(engine, one.path)]
     keyless = [one for one in asked if one.status == "401"]
     if len(wrong) >= _FEWEST and len(wrong) == len(asked):
@@ -123,6 +141,7 @@ def _wrong_path(pod: Pod, engine: Engine, cluster: Cluster, wrong: list[_Request
     )  # the API that the server has, at another place
     doubled = "//" in last.path  # the client puts a slash of its own after the one that ends its base URL
     fix = _rewritten(told, right.removeprefix("http://HOST:PORT"), doubled) if told is not None and alike else None
+    way = passed_on(pod, last.path, lambda path: _has(engine, path), cluster) if told is None else None
     how = (
         f"Have the base URL of {client} end once in /v1 ({right}): the client appends the rest itself"
         if twice
@@ -133,9 +152,9 @@ def _wrong_path(pod: Pod, engine: Engine, cluster: Cluster, wrong: list[_Request
     return Finding(
         severity="warning",
         summary=f"{_begun(client)} asks {engine.container.name} for {last.path}, a path that {engine.title} does not have: "
-        f"{count_of(len(wrong), 'request')}, all answered 404.",
-        evidence=(log_evidence(last.line), *where),
-        fix=fix or fixes.advice(how),
+        f"{count_of(len(wrong), 'request')}, all answered 404." + (f" {way[0]}." if way else ""),
+        evidence=(log_evidence(last.line), *where, *((way[1],) if way else ())),
+        fix=fix or (way[2] if way else fixes.advice(how)),
         order=last.line.order,
     )
 

@@ -31,6 +31,7 @@ from kubectl_llmdoctor.api import (
 from llmdoctor_checks._routes import controllers_of
 from llmdoctor_checks._services import target_ports
 from llmdoctor_checks.start._apache_tls import without_tls
+from llmdoctor_checks.start._backend_rules import NO_HTTP2, NO_TLS, by_rules, speaks_http2, told_by_envoy
 from llmdoctor_checks.start._routed_ports import ways_to
 
 #: The servers that speak HTTP/1.1 alone.
@@ -64,17 +65,25 @@ def other_protocol(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Find
         return
     if not without_tls(engine, port):
         return
-    for item, path, protocol, fix in (*_by_services(pod, port), *_by_pools(pod, port)):
+    for item, path, protocol, fix in (*_by_services(pod, port), *by_rules(pod), *_by_pools(pod, port)):
         log = engine.container.own_log(logs)
         said: Line | None = next(log.find(NO_HTTP), None) if log is not None else None
-        with_it = "TLS" if protocol.lower() == "https" else "HTTP/2"
-        sure = said or item in pod.services  # a gateway need not heed what a pool says
+        said = said or told_by_envoy(pod, NO_HTTP2 if speaks_http2(protocol) else NO_TLS)
+        with_it = "HTTP/2" if speaks_http2(protocol) else "TLS"
+        if (
+            not said
+            and item.plain_kind == "DestinationRule"
+            and (answered(log) or "*" in str(dig(item.raw, "spec.host")))
+        ):
+            continue  # who asks need not be in the mesh
+        # a gateway need not heed what a pool says
+        sure = said or item.plain_kind not in ("InferencePool", "DestinationRule")
         yield Finding(
             role="cause" if sure and pod.exists and pod.ready and not answered(log) else "risk",
             severity="warning",
             summary=f"{item.plain_kind} {item.name} says that {protocol} is spoken at port {port}: gateways ask {engine.title} "
             f"with {with_it} there, and it speaks HTTP/1.1 without TLS, so that each request through them fails.",
-            evidence=(object_evidence(item, path, protocol), *((log_evidence(said, NO_HTTP),) if said else ())),
+            evidence=(object_evidence(item, path, protocol), *((log_evidence(said),) if said else ())),
             fix=fix,
             order=said.order if said else None,
         )
@@ -91,12 +100,19 @@ def _by_services(pod: Pod, port: int) -> Iterator[tuple[Item, str, str, Fix]]:
     for service in pod.services:
         ways = ways_to(service, pod.cluster)
         for index, row in enumerate(rows(service.raw, "spec.ports")):
-            protocol, target = str(row.get("appProtocol") or ""), row.get("targetPort") or row.get("port")
+            told = "appProtocol" if row.get("appProtocol") else "name"
+            protocol, target = str(row.get(told) or ""), row.get("targetPort") or row.get("port")
             numbers = {container.port_number(target) for container in pod.containers} if target else set()
             asked = [one.item for one in ways if one.port in (row.get("port"), row.get("name"))]
-            if port in numbers and any(_goes_by(item, protocol.lower(), pod.cluster) for item in asked):
-                path = f"spec.ports[{index}].appProtocol"
-                yield service, path, protocol, _as_http(service, f"/spec/ports/{index}/appProtocol", row)
+            goes = _goes_by if told == "appProtocol" else _goes_by_name
+            if port not in numbers:
+                continue
+            # what Istio's gateways refuse themselves they asked for, whatever object led them there
+            by_name = told == "name" and _istio_by_name(protocol.lower())
+            if any(goes(item, protocol.lower(), pod.cluster) for item in asked) or (
+                by_name and told_by_envoy(pod, NO_HTTP2) is not None
+            ):
+                yield service, f"spec.ports[{index}].{told}", protocol, _as_http(service, index, row)
 
 
 def _goes_by(route: Item, protocol: str, cluster: Cluster) -> bool:
@@ -106,7 +122,16 @@ def _goes_by(route: Item, protocol: str, cluster: Cluster) -> bool:
     return any(name.startswith(_GO_BY.get(protocol, ())) for name in controllers_of(route, cluster))
 
 
-def _as_http(service: Item, path: str, row: dict[str, Any]) -> Fix:
+def _goes_by_name(route: Item, name: str, cluster: Cluster) -> bool:
+    """Whether it goes by what the port is called, where that has no `appProtocol`: Istio by the first word."""
+    return _istio_by_name(name) and _goes_by(route, name.partition("-")[0], cluster)
+
+
+def _istio_by_name(name: str) -> bool:
+    return name.partition("-")[0] in ("grpc", "http2")
+
+
+def _as_http(service: Item, index: int, row: dict[str, Any]) -> Fix:
     if by := fixes.maker(service):
         return fixes.advice(
             f"Send the route to a Service of your own with the same selector, whose port {row.get('port')} has appProtocol http, or update "
@@ -115,7 +140,7 @@ def _as_http(service: Item, path: str, row: dict[str, Any]) -> Fix:
     return fixes.patch_object(
         service,
         f"Set appProtocol of port {row.get('port')} to http in Service/{service.name}",
-        [{"op": "replace", "path": path, "value": "http"}],
+        [{"op": "add", "path": f"/spec/ports/{index}/appProtocol", "value": "http"}],
     )
 
 

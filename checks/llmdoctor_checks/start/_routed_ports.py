@@ -1,12 +1,14 @@
 """Ingresses and routes that send to a port which a Service of the pod does not have.
 
 Sources: ingress-nginx answers 503 for such a path, Envoy's gateways and Istio 500 or 503; OpenShift's router takes the name of a port of
-the Service, or the number of one of the pods. The AWS load balancer controller has `use-annotation` for no port at all. ingress-nginx
+the Service, or the number of one of the pods. Contour takes the number of a port (`HTTPProxy`), Traefik number or name
+(`IngressRoute`). The AWS load balancer controller has `use-annotation` for no port at all. ingress-nginx
 (controller.go, `serviceEndpoints`) and haproxy-ingress (`FindServicePort`) also take the targetPort of the Service's port for it.
 """
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
@@ -27,6 +29,9 @@ from kubectl_llmdoctor.api import (
 )
 
 _NO_PORT = "use-annotation"
+
+#: Kinds of Contour and Traefik that lead to Services.
+OF_PROXIES = ("HTTPProxy", "IngressRoute")
 
 #: In the names of classes of Ingress whose controllers go by the Service's own ports alone.
 _BY_PORT = r"(?i)traefik|(?:^|[-_])(?:alb|gce|kong|istio|contour|cilium)"
@@ -95,7 +100,13 @@ def routed_elsewhere(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
 def _sent(cluster: Cluster) -> dict[tuple[str, str], list[Sent]]:
     """What sends requests to each Service, by namespace and name, and at which of its ports."""
     found: dict[tuple[str, str], list[Sent]] = {}
-    ways = (*_ingresses(cluster), *_http_routes(cluster), *_virtual_services(cluster), *_openshift_routes(cluster))
+    ways = (
+        *_ingresses(cluster),
+        *_http_routes(cluster),
+        *_virtual_services(cluster),
+        *_openshift_routes(cluster),
+        *_proxies(cluster),
+    )
     for service, one in ways:
         found.setdefault(service, []).append(one)
     return found
@@ -133,6 +144,24 @@ def _virtual_services(cluster: Cluster) -> Iterator[_Way]:
                 if isinstance(port, int):
                     path = f"spec.http[{index}].route[{number}].destination.port.number"
                     yield (space, name), Sent(item, path, port)
+
+
+def _proxies(cluster: Cluster) -> Iterator[_Way]:
+    """Contour's and Traefik's own kinds, which list Services alike; Traefik's may name one of another namespace."""
+    for kind in OF_PROXIES:
+        for item in cluster.items(kind):
+            for path, service in listed_services(item):
+                if isinstance(service.get("port"), int | str):
+                    place = (str(service.get("namespace") or item.namespace), str(service.get("name")))
+                    yield place, Sent(item, f"{path}.port", service["port"])
+
+
+def listed_services(item: Item) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The Services of an HTTPProxy or IngressRoute, each with its path in it."""
+    for index, route in enumerate(rows(item.raw, "spec.routes")):
+        for number, service in enumerate(rows(route, "services")):
+            if service.get("kind") in (None, "Service"):
+                yield f"spec.routes[{index}].services[{number}]", service
 
 
 def _openshift_routes(cluster: Cluster) -> Iterator[_Way]:

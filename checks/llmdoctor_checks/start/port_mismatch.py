@@ -45,6 +45,8 @@ from llmdoctor_checks._last_link import AIBRIX_DEFAULT, AIBRIX_MODEL, AIBRIX_POR
 from llmdoctor_checks._listening import port_evidence
 from llmdoctor_checks._services import target_ports
 from llmdoctor_checks.start._apache_tls import FAILED, apache_speaks_tls
+from llmdoctor_checks.start._balancers import asked_elsewhere
+from llmdoctor_checks.start._client_tls import NO_TLS, client_with_tls
 from llmdoctor_checks.start._mesh import PROXIES
 from llmdoctor_checks.start._picker_ports import NOT_ASKED, picker_elsewhere
 from llmdoctor_checks.start._picker_tls import picker_with_tls
@@ -111,24 +113,25 @@ _LOOPBACK = r"127\.[\d.]+|localhost|\[::1\]"
         NOT_ASKED,
         NO_HTTP,
         FAILED,
+        *NO_TLS,
         *_unreached.LITERALS,
     ),
 )
 def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events | None) -> Iterator[Finding | Abstain]:
     """A probe, Service, pool, route or client asks at the wrong port, or with TLS where none is spoken.
 
-    The kubelet asks the port that the probe names, whatever `containerPort` says; a name that no port of the container has
-    it looks up in vain each time. When the engine listens on another
-    one, the readiness probe fails forever and the pod gets no requests; a liveness or startup probe even restarts a
-    healthy server. A Service with a wrong `targetPort`, or an InferencePool with wrong `targetPorts`, refuses every connection
-    while the pod looks fine. The port of its `endpointPickerRef` is one of the endpoint picker's Service, not of the model. A
-    client that was told a port which the Service does not have gets no further, and neither does an Ingress or a route, nor one that
-    speaks TLS to a port where the server speaks none, or HTTP/1 where it speaks HTTP/2 (gRPC), or the other way round: a gateway asks by
-    the `appProtocol` of a Service's port, or of an InferencePool; an endpoint picker speaks TLS by itself. The container of an
-    InferenceService that declares no port is taken to listen on 8080, which is a note where a Service of one's own leads to the right
-    port. Of a program that is no known engine its log tells where it listens (where its only Service leads elsewhere is a risk), and
-    of a llama-server whose preset brings a port of its own, or whose `--host` is a file. AIBrix' gateway asks the port of the label
-    `model.aibrix.ai/port`, or 8000, of a pod with `model.aibrix.ai/name`, which is a risk, as only requests with a routing strategy go so.
+    The kubelet asks the port that the probe names, whatever `containerPort` says; a name that no port of the container has it looks up in
+    vain each time. When the engine listens on another one, the readiness probe fails forever and the pod gets no requests; a liveness or
+    startup probe even restarts a healthy server. A Service with a wrong `targetPort`, or an InferencePool with wrong `targetPorts`,
+    refuses every connection while the pod looks fine. The port of its `endpointPickerRef` is one of the endpoint picker's Service, not of
+    the model. A client that was told a port which the Service does not have gets no further, and neither does an Ingress or a route, nor
+    one that speaks TLS to a port where the server speaks none, or HTTP/1 where it speaks HTTP/2 (gRPC), or the other way round: a gateway
+    asks by the `appProtocol` of a Service's port, or of an InferencePool, Istio also by the name of the port, and as a DestinationRule, a
+    BackendTLSPolicy or an annotation of the Ingress says; an endpoint picker speaks TLS by itself. The container of an InferenceService
+    that declares no port is taken to listen on 8080, which is a note where a Service of one's own leads to the right port. Of a program
+    that is no known engine its log tells where it listens (where its only Service leads elsewhere is a risk), and of a llama-server whose
+    preset brings a port of its own, or whose `--host` is a file. AIBrix' gateway asks the port of the label `model.aibrix.ai/port`, or
+    8000, of a pod with `model.aibrix.ai/name`, which is a risk, as only requests with a routing strategy go so.
 
     ## Fix
 
@@ -144,6 +147,7 @@ def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events 
     for engine in engines:
         yield from _of(pod, engine, logs, events)
         yield from other_protocol(pod, engine, logs)
+        yield from asked_elsewhere(pod, engine)
     for container in pod.containers:
         own = next((engine for engine in engines if engine.container is container), None)
         if own is not None and own.get("port") is None:  # a worker behind another's front end
@@ -153,6 +157,7 @@ def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events 
             yield from _unheard(pod, container, logs)
             yield from _by_probe(pod, container, logs)
     yield from _with_tls(pod, subject, logs)
+    yield from client_with_tls(pod, logs)
     yield from apache_speaks_tls(pod, logs)
     astray = [*_links.broken(pod, pod.cluster, "port-mismatch")]
     yield from astray or _links.told_no_such_port(pod, pod.cluster, logs)

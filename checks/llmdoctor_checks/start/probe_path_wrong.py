@@ -27,7 +27,7 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks.start._balancers import LITERALS as BALANCERS
 from llmdoctor_checks.start._balancers import refused_balancer
-from llmdoctor_checks.start._client_paths import LITERALS, refused_clients
+from llmdoctor_checks.start._client_paths import LITERALS, refused_client, refused_clients
 from llmdoctor_checks.start._grpc_probes import KNOWN, unknown_service
 from llmdoctor_checks.start._images import Lacking, lacking
 from llmdoctor_checks.start._probes import KINDS, SIDECAR_PROBE, failures
@@ -159,11 +159,12 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None, logs: Lo
     A probe with `scheme: HTTPS` is no less wrong where the server has no certificate and answers in plain HTTP, nor is one without it
     where the server has one (`--ssl-certfile`).
 
-    Clients meet with the same: a base URL with `/v1` twice or not at all, or of another server's API (`/api/generate` of Ollama's),
-    is answered with 404, a request without the server's key (`--api-key`, VLLM_API_KEY) with 401, one that does not say that it is
-    JSON with 415. It is said where a ready server's log shows at least three requests for its API, and all were refused alike. So does
-    a gateway that checks its servers itself (HAProxy), and a load balancer of a cloud: GKE's Gateway asks for `/` where no
-    HealthCheckPolicy says another path, AWS' load balancers where no annotation does, and vLLM has nothing there.
+    Clients meet with the same: a base URL with `/v1` twice or not at all, or of another server's API (`/api/generate` of Ollama's), is
+    answered with 404, a request without the server's key (`--api-key`, VLLM_API_KEY) with 401, one that does not say that it is JSON with
+    415. It is said where a ready server's log shows at least three requests for its API, and all were refused alike. So does a route or
+    an Ingress that passes its own prefix on, a gateway that checks its servers itself (HAProxy, Envoy, Contour, Traefik, as their
+    policies say), and a load balancer of a cloud: GKE's Gateway asks for `/` where no HealthCheckPolicy says another path, AWS' load
+    balancers where no annotation does, and vLLM has nothing there.
 
     In a manifest this is said of the health paths of other servers (`/health` of Ollama, `/healthz` of any), of paths of vLLM
     below `/v1` where `--api-key` or VLLM_API_KEY guards them, of commands with curl or wget in Ollama's image, which has
@@ -186,6 +187,7 @@ def probe_path_wrong(pod: Pod, subject: Subject, events: Events | None, logs: Lo
     for engine in subject.engines(pod) if pod.exists else ():
         yield from refused_clients(pod, engine, pod.cluster, logs)
         yield from refused_balancer(pod, engine, _HEALTH.get(engine.name, "/health"), logs)
+    yield from refused_client(pod, pod.cluster)
     for container in pod.containers:
         ready = container.running is True and container.status.ready
         if not pod.failing or container.role == "init" or (ready and container not in crashed):

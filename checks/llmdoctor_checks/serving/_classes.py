@@ -1,0 +1,143 @@
+"""Ingresses that nobody serves: of a class that no controller has, or of none, or refused by the controller that they are for.
+
+Sources: ingress-nginx (`store.go`) says of each Ingress without a class that is its own that it leaves it out. The controllers of AWS and
+Google write events of the Ingress: `FailedBuildModel` and `FailedDeployModel`, `Translate`, and `SuccessfullyReconciled` and `Sync` later.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Finding,
+    Fix,
+    Item,
+    Line,
+    Logs,
+    Pod,
+    current_logs,
+    dig,
+    escaped,
+    event_evidence,
+    events_of,
+    fixes,
+    log_evidence,
+    object_evidence,
+)
+from llmdoctor_checks.scheduling._words import sentence
+from llmdoctor_checks.serving._exposure import backends
+from llmdoctor_checks.serving._routes import answers
+
+IGNORED = "Ignoring ingress because of error while validating ingress class"
+_OLD, _DEFAULT = "kubernetes.io/ingress.class", "ingressclass.kubernetes.io/is-default-class"
+_REFUSES = ("FailedBuildModel", "FailedDeployModel", "Translate")
+_TAKES = ("SuccessfullyReconciled", "Sync")
+_TARGET_TYPE, _NEG = "alb.ingress.kubernetes.io/target-type", "cloud.google.com/neg"
+
+
+def unserved(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
+    """The first such Ingress of a pod to which no other leads."""
+    names = {item.name for item in pod.services}
+    mine = [item for item in cluster.items("Ingress", pod.namespace) if names & set(backends(item))]
+    for item in mine:
+        if (refused := _refused(item, pod, cluster)) is not None and not answers(pod, logs) and len(mine) == 1:
+            yield refused
+            return
+        if item.annotations.get(_OLD) or dig(item.raw, "status.loadBalancer.ingress"):
+            continue
+        told, said = str(dig(item.raw, "spec.ingressClassName") or ""), _said(item, cluster)
+        classes = list(cluster.items("IngressClass"))
+        known = cluster.complete("IngressClass") and bool(classes)
+        there = any(one.name == told for one in classes)
+        served = there if told else any(one.annotations.get(_DEFAULT) == "true" for one in classes)
+        if served or not (said or (known and told)):
+            continue
+        if any(other is not item and not _said(other, cluster) for other in mine) or answers(pod, logs):
+            continue
+        have = ", ".join(one.name for one in classes)
+        text = f"Set ingressClassName of Ingress/{item.name} to " + (
+            classes[0].name if len(classes) == 1 else "the class of its controller"
+        )
+        yield Finding(
+            severity="warning",
+            summary=f"Nobody serves Ingress {item.name}: it "
+            + (
+                f"is of class {told}, and there is no such IngressClass"
+                if told
+                else "names no class, and no IngressClass is the default"
+            )
+            + (f", only {have}" if have else "")
+            + f". {pod.name} gets no requests through it.",
+            evidence=(
+                object_evidence(item, "spec.ingressClassName", told or "none"),
+                *((log_evidence(said),) if said else ()),
+            ),
+            fix=fixes.set_field(item, "/spec/ingressClassName", classes[0].name, text, op="add")
+            if len(classes) == 1
+            else fixes.advice(text + (f" ({have})" if have else ""), "kubectl get ingressclasses"),
+        )
+        return
+
+
+def _refused(item: Item, pod: Pod, cluster: Cluster) -> Finding | None:
+    """What its controller says last of an Ingress of which it makes no load balancer."""
+    events = [one for one in events_of(cluster).about([("Ingress", item.name)]) if one.namespace == item.namespace]
+    # Google's says `Sync` of what it is about to look at, too, and of its own faults
+    told = sorted(
+        (
+            one
+            for one in events
+            if one.last is not None
+            and one.reason in (*_REFUSES, *_TAKES)
+            and not (one.reason == "Sync" and (one.warning or "Scheduled" in one.message))
+        ),
+        key=lambda one: (one.last is None, one.last),
+    )
+    last = told[-1] if told else None
+    if last is None or last.reason in _TAKES:
+        return None
+    return Finding(
+        severity="warning",
+        summary=f"The controller of Ingress {item.name} makes no load balancer for it: {sentence(last.message)} {pod.name} gets no "
+        "requests through it.",
+        evidence=(event_evidence(last, cluster),),
+        fix=_accepted(item, last.message, pod),
+    )
+
+
+def _accepted(item: Item, message: str, pod: Pod) -> Fix:
+    """What lets a load balancer ask pods behind a Service that has no port of the nodes; else what the controller says."""
+    if re.search(r"NodePort['\"]{1,2} or ['\"]{0,2}LoadBalancer", message) is not None:
+        if "target-type" in message:
+            return fixes.set_field(
+                item,
+                f"/metadata/annotations/{escaped(_TARGET_TYPE)}",
+                "ip",
+                f"Set {_TARGET_TYPE}: ip on Ingress/{item.name}, so that the load balancer asks the pods themselves",
+                op="add",
+            )
+        service = next((one for one in pod.services if one.name in set(backends(item))), None)
+        if service is not None:
+            return fixes.set_field(
+                service,
+                f"/metadata/annotations/{escaped(_NEG)}",
+                '{"ingress": true}',
+                f"Set {_NEG}: '{{\"ingress\": true}}' on Service/{service.name}, so that the load balancer asks the pods themselves",
+                op="add",
+            )
+    return fixes.advice(
+        f"Correct what the controller of Ingress/{item.name} names",
+        f"kubectl -n {item.namespace} describe ingress {item.name}",
+    )
+
+
+def _said(item: Item, cluster: Cluster) -> Line | None:
+    named = rf'ingress="{re.escape(item.namespace)}/{re.escape(item.name)}"'
+    for log in current_logs(cluster):
+        found = [line for line in log.find(IGNORED) if re.search(named, line.text[:2000])]
+        if found:
+            later = (x for x in log.find("Found valid IngressClass") if x.number > found[-1].number)
+            return None if any(re.search(named, x.text[:2000]) for x in later) else found[-1]
+    return None

@@ -1,0 +1,103 @@
+"""Routers that look for their servers by labels which no pod has, while there is one that they could send to: those of vLLM's production
+stack, SGLang and vLLM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Container,
+    Finding,
+    Line,
+    Logs,
+    Pod,
+    dig,
+    engines_in,
+    fixes,
+    log_evidence,
+    pod_evidence,
+    sought,
+    table,
+)
+from llmdoctor_checks._unreached import last_answered
+from llmdoctor_checks.serving._exposure import lasting, matches
+
+#: What such a router says of requests while it knows no server, and of how many servers it reads metrics; and of one that it found.
+LITERALS = (
+    "o available workers",
+    "o workers available",
+    "from 0 serving engine(s)",
+    "No available prefill",
+    "No available decode",
+)
+_FOUND = ("Discovered new serving engine", "Added worker", "Successfully added worker", "Adding pod")
+
+
+def finds_nobody(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
+    """The first labels of a router that no pod of its namespace has, while an engine runs there that it finds by none of them."""
+    for container in pod.containers if not engines_in(pod) else ():
+        every = list(sought(container))
+        said = _says_so(container, logs) if every else None
+        for written, namespace, labels in every:
+            pods = [Pod.of(item, cluster) for item in cluster.items("Pod", namespace)]
+            known = [one.labels for one in pods] + _of_workloads(namespace, cluster)  # scaled to none, or not read
+            servers = [
+                one
+                for one in pods
+                if engines_in(one) and not any(matches(wanted, one.labels) for _, _, wanted in every)
+            ]
+            sure = said is not None or cluster.complete("Pod", namespace)
+            if not servers or not sure or any(matches(labels, one) for one in known):
+                continue
+            yield _finding(container, written, labels, servers, said)
+            return
+
+
+def _says_so(container: Container, logs: Logs | None) -> Line | None:
+    """The last line of a router that knows no server, and has known none since."""
+    log = container.own_log(logs)
+    found = [line for words in LITERALS if log is not None and (line := log.last(words)) is not None]
+    last = max(found, key=lambda line: line.number, default=None)
+    if log is None or last is None:
+        return None
+    known = max((line.number for line in log.find(*_FOUND)), default=0)
+    return last if max(known, last_answered(log)) < last.number else None
+
+
+def _of_workloads(namespace: str, cluster: Cluster) -> list[dict[str, str]]:
+    """The labels that workloads give to their pods."""
+    return [
+        {key: str(value) for key, value in table(dig(item.raw, "spec.template.metadata.labels")).items()}
+        for kind in ("Deployment", "StatefulSet")
+        for item in cluster.items(kind, namespace)
+    ]
+
+
+def _finding(
+    container: Container, written: str, labels: dict[str, str], servers: list[Pod], said: Line | None
+) -> Finding:
+    server = servers[0]
+    own = lasting(server.labels)
+    has = ", ".join(f"{key}={value}" for key, value in own.items()) or "none"
+    right = {key: own[key] for key in labels if key in own} or own
+    value = ",".join(f"{key}={value}" for key, value in right.items())
+    return Finding(
+        severity="warning",
+        confidence="likely" if said else "possible",
+        summary=f"{container.name} looks for its servers by the labels {written}, which no pod of {server.namespace} has: it asks "
+        f"nobody. {server.name} has {has}.",
+        evidence=(
+            pod_evidence(container, "args", written),
+            pod_evidence(server, "metadata.labels", has),
+            *((log_evidence(said),) if said else ()),
+        ),
+        explains=("http-5xx",),
+        fix=fixes.advice(
+            f"Write {value} in place of {written} in {fixes.edited(container.pod)}, or give {written} to the pods of {fixes.edited(server)}"
+            if len({fixes.edited(one) for one in servers}) == 1 and right
+            else f"Have {fixes.edited(container.pod)} look for labels that its servers have, in place of {written}",
+            f"kubectl -n {server.namespace} get pods --show-labels",
+        ),
+    )
