@@ -10,7 +10,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class CheckIndex(BuildHookInterface):  # type: ignore[type-arg]
-    """Writes `llmdoctor_checks/_index.json` into a wheel; a source tree and an editable install make their own."""
+    """Writes `llmdoctor_checks/_index.msgpack` into a wheel; a source tree and an editable install make their own."""
 
     PLUGIN_NAME = "custom"
 

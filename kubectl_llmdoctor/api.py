@@ -87,6 +87,9 @@ from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.processes import Traceback, ended_itself, looks_like_error, said, tracebacks
 from kubectl_llmdoctor.facts.requests import answered, gone, long_past, served, stray
 from kubectl_llmdoctor.facts.routes import Backend, backends_of, parents_of, rules_of
+from kubectl_llmdoctor.facts.scheduling.message import STAGES, Count, Kind, Said, is_provisioner, is_unfit, parse
+from kubectl_llmdoctor.facts.scheduling.pending import Pending
+from kubectl_llmdoctor.facts.scheduling.verdict import NodeVerdict, Reason, names_of, say_amount
 from kubectl_llmdoctor.facts.series import Histogram, Increase, Span
 from kubectl_llmdoctor.facts.sizing import Sizing, file_bytes_of
 from kubectl_llmdoctor.facts.starts import Phase, phase_at, phase_of, signs_of_life, superseded
@@ -122,36 +125,31 @@ from kubectl_llmdoctor.tree import dig, rows, table, words
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor import releases, settling
-    from kubectl_llmdoctor.facts.scheduling.message import STAGES, Count, Kind, Said, is_provisioner, is_unfit, parse
-    from kubectl_llmdoctor.facts.scheduling.pending import Pending
-    from kubectl_llmdoctor.facts.scheduling.verdict import NodeVerdict, Reason, names_of, say_amount
     from kubectl_llmdoctor.reach import of_pod, other_side, reach
     from kubectl_llmdoctor.room.gpus import most_gpus
     from kubectl_llmdoctor.room.kernels import own_kernels
+else:
 
-#: What few checks need, by where it is.
-_LATER = {
-    "releases": "",
-    "settling": "",
-    "most_gpus": "room.gpus",
-    "of_pod": "reach",
-    "own_kernels": "room.kernels",
-    "other_side": "reach",
-    "reach": "reach",
-}
+    class _Later:
+        """A module that few fixes need, or a function of one: 10 ms, when it is first used."""
 
+        def __init__(self, module: str, name: str = "") -> None:
+            self._of = module, name
 
-def __getattr__(name: str) -> Any:
-    """The names of facts.scheduling, which only a pod without a node needs, and those of a few fixes: 7 and 10 ms to load."""
-    if name in _LATER:
-        module = import_module(f"kubectl_llmdoctor.{_LATER[name] or name}")
-        return getattr(module, name) if _LATER[name] else module
-    if name in __all__:
-        from kubectl_llmdoctor.facts.scheduling import message, pending, verdict
+        def _found(self) -> Any:
+            module, name = self._of
+            found = import_module(f"kubectl_llmdoctor.{module}")
+            return getattr(found, name) if name else found
 
-        return next(getattr(module, name) for module in (message, verdict, pending) if hasattr(module, name))
-    raise AttributeError(f"module {__name__} has no attribute {name}")
+        def __call__(self, *given: Any, **named: Any) -> Any:
+            return self._found()(*given, **named)
 
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._found(), name)
+
+    releases, settling = _Later("releases"), _Later("settling")
+    of_pod, other_side, reach = (_Later("reach", name) for name in ("of_pod", "other_side", "reach"))
+    most_gpus, own_kernels = _Later("room.gpus", "most_gpus"), _Later("room.kernels", "own_kernels")
 
 __all__ = [
     "BY_SPAN",

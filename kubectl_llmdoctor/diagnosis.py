@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -109,10 +110,9 @@ def looked_for(checks: Iterable[Check]) -> tuple[str, ...]:
     """All pieces of log lines that anything looks for."""
     from kubectl_llmdoctor.facts import aftermath, failed_models, gpu, requests, sizing, starts
 
-    own = {text for check in checks for part in check.parts for text in part.literals}
-    return tuple(
-        sorted(own.union(*(facts.LITERALS for facts in (starts, requests, aftermath, failed_models, gpu, sizing))))
-    )
+    own = (part.literals for check in checks for part in check.parts)
+    others = (facts.LITERALS for facts in (starts, requests, aftermath, failed_models, gpu, sizing))
+    return tuple(dict.fromkeys(itertools.chain(*own, *others)))
 
 
 def _worst(target: doc.Target) -> int:

@@ -16,13 +16,13 @@ import msgspec
 from kubectl_llmdoctor.check import Abstain, Check, DeclarationError, Finding, Need, Run, verified
 from kubectl_llmdoctor.report.document import Severity
 from kubectl_llmdoctor.signatures.check import as_check, literals_of
-from kubectl_llmdoctor.signatures.declared import Signature, parse
+from kubectl_llmdoctor.signatures.declared import Pattern, Signature, parse
 from kubectl_llmdoctor.signatures.wording import REQUIRED
 
 GROUP = "kubectl_llmdoctor.checks"
 BUILT_IN = "llmdoctor_checks"
 #: What build_index made of a package: in a built wheel, and beside the bytecode of a source tree.
-INDEX = "_index.json"
+INDEX = "_index.msgpack"
 #: The file of a package with the expressions that its signatures share, by name.
 WORDS = "_words.yaml"
 
@@ -207,11 +207,32 @@ def _refuse_repeated(node: Any) -> None:
         _refuse_repeated(inner)
 
 
-class _Index(msgspec.Struct, frozen=True, kw_only=True):
-    """The checks of a package; and texts of which every match of an expression of a signature has one."""
+class _Rest(msgspec.Struct, frozen=True, array_like=True):
+    """A pattern of a signature, and by its expressions the texts of which every match has one."""
 
-    checks: tuple[_Entry, ...]
+    pattern: Pattern
     required: dict[str, tuple[str, ...]]
+
+
+class _Kept(msgspec.Struct, array_like=True, dict=True):
+    """A pattern in the index: most literals stand in no log, so all else is decoded when a field of it is asked for."""
+
+    literal: str
+    rest: msgspec.Raw
+
+    def __getattr__(self, name: str) -> Any:
+        found = msgspec.msgpack.decode(self.rest, type=_Rest)
+        REQUIRED.update(found.required)
+        self.__dict__.update(msgspec.structs.asdict(found.pattern))
+        return getattr(found.pattern, name)
+
+
+class _Signature(Signature, frozen=True, kw_only=True):
+    """What a diagnosis needs of a signature; its example lines, a quarter of it, are for its tests and its page."""
+
+    patterns: tuple[_Kept, ...]  # type: ignore[assignment] # they have the fields of a Pattern
+    matches: tuple[str, ...] = ()
+    ignores: tuple[str, ...] = ()
 
 
 class _Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -219,7 +240,7 @@ class _Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     family: str
     file: str
-    signature: Signature | None = None
+    signature: _Signature | None = None
     id: str = ""
     title: str = ""
     doc: str = ""
@@ -236,9 +257,16 @@ def build_index(package: str) -> bytes:
     root = Path(next(iter(importlib.import_module(package).__path__)))
     entries = []
     for path in _files(root, ".yaml"):
-        signature = _without_examples(signature_of(path))
+        signature = signature_of(path)
+        kept = msgspec.structs.asdict(signature) | {"patterns": tuple(map(_kept, signature.patterns))}
+        del kept["matches"], kept["ignores"]
         entries.append(
-            _Entry(family=path.parent.name, file=path.name, signature=signature, literals=literals_of(signature))
+            _Entry(
+                family=path.parent.name,
+                file=path.name,
+                signature=_Signature(**kept),
+                literals=literals_of(signature),
+            )
         )
     for found in _modules(package, root):
         stem = found.id.replace("-", "_")
@@ -258,35 +286,17 @@ def build_index(package: str) -> bytes:
             )
         )
     entries.sort(key=lambda e: (e.signature is not None, e.family, e.file))
-    return msgspec.json.encode(_Index(checks=tuple(entries), required=_required(entries)))
+    return msgspec.msgpack.encode(entries)
 
 
-def _required(entries: list[_Entry]) -> dict[str, tuple[str, ...]]:
-    """What is known of the expressions of signatures, and is not in the lines anyway in which they are searched."""
-    from kubectl_llmdoctor.signatures.required import required_by
+def _kept(pattern: Pattern) -> _Kept:
+    from kubectl_llmdoctor.signatures.required import required_of
 
-    found = {}
-    for pattern in (pattern for entry in entries if entry.signature for pattern in entry.signature.patterns):
-        for text, there in (
-            (pattern.match, pattern.literal),
-            (pattern.near_match, pattern.near),
-            (pattern.raised_in, ""),
-        ):
-            known = required_by(text)
-            if known and not any(one in there for one in known):
-                found[text] = known
-    return dict(sorted(found.items()))
-
-
-def _without_examples(signature: Signature) -> Signature:
-    """What a diagnosis needs of a signature; its example lines, a quarter of it, are for its tests and its page."""
-    return msgspec.structs.replace(signature, matches=(), ignores=())
+    return _Kept(pattern.literal, msgspec.Raw(msgspec.msgpack.encode(_Rest(pattern, required_of(pattern)))))
 
 
 def _from_index(index: bytes, root: Path) -> Iterator[Check]:
-    known = msgspec.json.decode(index, type=_Index)
-    REQUIRED.update(known.required)
-    for entry in known.checks:
+    for entry in msgspec.msgpack.decode(index, type=list[_Entry]):
         where = f"{root}/{entry.family}/{entry.file}"
         if entry.signature:
             yield as_check(entry.signature, family=entry.family, where=where, literals=entry.literals)

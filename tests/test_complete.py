@@ -84,7 +84,7 @@ def path(tmp_path: Path) -> str:
     if kubectl is None:
         pytest.skip("no kubectl")
     (tmp_path / "kubectl").symlink_to(kubectl)
-    for name, module in (("kubectl-llmdoctor", "cli:main"), ("kubectl_complete-llmdoctor", "cli.complete:main")):
+    for name, module in (("kubectl-llmdoctor", "__main__:main"), ("kubectl_complete-llmdoctor", "cli.complete:main")):
         package, _, function = module.partition(":")
         script = f"#!{sys.executable}\nfrom kubectl_llmdoctor.{package} import {function}\n{function}()\n"
         (tmp_path / name).write_text(script)

@@ -78,7 +78,7 @@ def freeze(wheel: Path, scratch: Path) -> Path:
     installed, entry = scratch / "installed", scratch / "entry.py"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(installed), str(wheel)]
     subprocess.run(pip, check=True)
-    entry.write_text("from kubectl_llmdoctor.cli import main\n\nmain()\n", encoding="utf-8")
+    entry.write_text("from kubectl_llmdoctor.__main__ import main\n\nmain()\n", encoding="utf-8")
     command = [sys.executable, "-m", "PyInstaller", "--log-level=ERROR", "--noconfirm", "--onedir", "--strip"]
     # Modules as files of their own start a third sooner than out of one compressed archive.
     command += ["--debug=noarchive", "--name=kubectl-llmdoctor", f"--paths={installed}", *_COLLECT]

@@ -7,7 +7,6 @@ be read; it can change at any time, so it only ever supports a risk, never a cau
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -178,6 +177,8 @@ def misspelt(name: str) -> str:
     if not slash or lower in _by_id() or len(lower) > _LONGEST:
         return ""
     made = with_owner(own)
+    import difflib  # 1 ms, and few names are wrong
+
     maker = made.lower().partition("/")[0]
     # a maker's name with more behind it is somebody else's
     if made and not owner.startswith(f"{maker}-") and difflib.SequenceMatcher(None, owner, maker).ratio() >= _A_MAKER:
@@ -196,6 +197,8 @@ def misspelt(name: str) -> str:
 
 def _word_by_word(ours: list[str], theirs: list[str]) -> bool:
     """Whether each word of one is that of the other, but for a slip of the pen."""
+    import difflib
+
     pairs = zip(ours, theirs, strict=False)
     return len(ours) == len(theirs) and all(
         one == other or (len(one) > 3 and difflib.SequenceMatcher(None, one, other).ratio() >= _A_WORD)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
 import os
 import sys
@@ -29,9 +28,6 @@ COMMANDS = {
 
 #: What a completion script calls; no person does.
 _COMPLETE = "__complete"
-
-#: New objects between two searches for garbage: thousands of pods are read and stay, and a run is soon over.
-_GARBAGE = 200_000
 
 
 class _Commands(click.Group):
@@ -77,7 +73,6 @@ def cli() -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the program and exit: 0 fine, 1 findings, 2 wrong usage, 3 could not look."""
-    gc.set_threshold(_GARBAGE)
     try:
         code = cli.main(args=argv, prog_name=_program(), standalone_mode=False)
     except click.exceptions.Abort:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from kubectl_llmdoctor.expressions import expression
 
@@ -32,7 +34,7 @@ WRAPPERS = frozenset([
 MAX_TEXT = 200_000  # characters of one script or value
 
 
-class Word(NamedTuple):
+class Word(msgspec.Struct, frozen=True):
     """One word of a command: expanded text, the text as written, and its place in the manifest."""
 
     text: str
@@ -50,7 +52,7 @@ class Word(NamedTuple):
         return self.text.replace("\0", "")
 
 
-class Command(NamedTuple):
+class Command(msgspec.Struct, frozen=True):
     """A program that would be started: its words, its environment, and whether it surely is reached."""
 
     words: tuple[Word, ...]
@@ -59,7 +61,7 @@ class Command(NamedTuple):
     scripted: bool
 
 
-class Stray(NamedTuple):
+class Stray(msgspec.Struct, frozen=True):
     """Words that a script loses: positional parameters that it never uses."""
 
     words: tuple[Word, ...]
@@ -105,7 +107,7 @@ def basename(path: str) -> str:
     return path.rpartition("/")[2]
 
 
-class Programs(NamedTuple):
+class Programs(msgspec.Struct, frozen=True):
     """All that a container would start, and the environment that it starts with."""
 
     commands: tuple[Command, ...]

@@ -71,7 +71,7 @@ def _programs(launch: Launch) -> Programs:
     names = [basename(word.text) for word in words[:24]]
     known = any(path and path in launch.files for path in (words[0].text,)) if words else False
     if not known and not SHELLS.intersection(names) and not LOGINS.intersection(names[:1]):
-        words = [word._replace(text=open_references(word.text)) for word in words]
+        words = [msgspec.structs.replace(word, text=open_references(word.text)) for word in words]
         return Programs((Command(tuple(words), env, True, False),) if words else (), (), env, launch.files)
     from .shell import Shell
 
@@ -131,7 +131,7 @@ def _one_word(launch: Launch, programs: Programs) -> Start | None:
     note = Problem(
         kind="glued", flag=match.program[0].text, text=first.raw, path=first.path, detail=detail, certain=True
     )
-    start = _start(launch, programs, match, command._replace(words=words), known=True)
+    start = _start(launch, programs, match, msgspec.structs.replace(command, words=words), known=True)
     return msgspec.structs.replace(start, notes=(note,))
 
 

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from msgspec.structs import replace
+
 from .argv import LOGINS, MAX_TEXT, SHELLS, WRAPPERS, Command, Stray, Word, basename, open_references, unknown
 from .expansion import MAX_WORDS, Value, known
 from .grammar import ASSIGNMENT, MAX_DEPTH, Lexer, Node, Parser, unquote
@@ -63,7 +65,7 @@ class Shell(Texts):
         if started:
             return
         if len(self.commands) < _MAX_STEPS:
-            words = [word._replace(text=open_references(word.text)) for word in words]
+            words = [replace(word, text=open_references(word.text)) for word in words]
             self.commands.append(
                 Command(tuple(words), dict(self.env if env is None else env), self.sure, self.scripted)
             )

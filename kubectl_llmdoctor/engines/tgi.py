@@ -125,7 +125,7 @@ def _split_again(start: Start) -> tuple[Word, ...]:
     if not through or at_least(version_of(start)[0], "2.0") is False:
         return start.args
     return tuple(
-        word._replace(text=text, raw=word.raw if text == word.text else text)
+        replace(word, text=text, raw=word.raw if text == word.text else text)
         for word in start.args
         for text in (word.text.split() if word.known else (word.text,))
     )

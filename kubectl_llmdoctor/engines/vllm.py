@@ -345,7 +345,7 @@ class Parser(CommandLine):
                 value, skip = items[index + 1].word.text, True
                 words.append(items[index + 1].word)
             raw = " ".join(word.raw for word in words)
-            self.dotted.setdefault(head, []).append((tail.split("."), value, words[0]._replace(raw=raw)))
+            self.dotted.setdefault(head, []).append((tail.split("."), value, replace(words[0], raw=raw)))
         return out
 
     def _finish_dotted(self) -> None:

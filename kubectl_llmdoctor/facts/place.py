@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from functools import cached_property
 from typing import Any
@@ -144,6 +143,8 @@ class Place:
         spec: dict[str, Any] = {"containers": [look], "volumes": [raw], "tolerations": [{"operator": "Exists"}]}
         if pod.spec.node_name:
             spec["nodeName"] = pod.spec.node_name
+        import json  # dearer than this module, and few fixes look
+
         document = json.dumps({"spec": spec}, separators=(",", ":"))
         return (
             f"kubectl -n {shlex.quote(pod.namespace)} run look --rm -it --restart=Never --image=busybox "

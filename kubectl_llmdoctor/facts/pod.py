@@ -422,12 +422,12 @@ class Pod:
         """What is wrong by its status, or by what its own port answers or its log ends with, the gravest first."""
         return tuple(troubles_of(self)) if self.exists else ()
 
-    @property
+    @cached_property
     def failing(self) -> bool:
         """Whether anything is wrong; a log without its pod counts as failing."""
         return self.log_only or bool(self.troubles)
 
-    @property
+    @cached_property
     def failing_by_status(self) -> bool:
         """The same without an engine that died behind a ready server: all has started then."""
         return self.log_only or any(trouble.kind != "dead" for trouble in self.troubles)

@@ -102,7 +102,7 @@ class Subject:
         """The namespace of all its objects."""
         return self.item.namespace if self.item else self.pods[0].namespace if self.pods else ""
 
-    @property
+    @cached_property
     def exists(self) -> bool:
         """Whether it has a pod; a template alone has none."""
         return any(pod.exists for pod in self.pods)

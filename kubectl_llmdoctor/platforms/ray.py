@@ -8,7 +8,6 @@ gives it probes that ask the raylet. A RayService then deploys what `serveConfig
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
@@ -203,7 +202,11 @@ def _word(key: str, value: Any) -> str:
 
 
 def _said(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, dict | list) else say(value)
+    if not isinstance(value, dict | list):
+        return say(value)
+    import json  # dearer than this module, and few values are objects
+
+    return json.dumps(value)
 
 
 def _told(

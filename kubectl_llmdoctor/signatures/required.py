@@ -11,8 +11,20 @@ from re import _constants as op  # type: ignore[attr-defined]
 from re import _parser  # type: ignore[attr-defined]
 from typing import Any
 
+from kubectl_llmdoctor.signatures.declared import Pattern
+
 #: So many texts are looked for in less time than the expression takes; shorter ones are in every line.
 _MOST, _SHORTEST = 48, 4
+
+
+def required_of(pattern: Pattern) -> dict[str, tuple[str, ...]]:
+    """What is known of the expressions of a pattern, and is not in the lines anyway in which they are searched."""
+    found = {}
+    for text, there in ((pattern.match, pattern.literal), (pattern.near_match, pattern.near), (pattern.raised_in, "")):
+        known = required_by(text)
+        if known and not any(one in there for one in known):
+            found[text] = known
+    return found
 
 
 def required_by(expression: str) -> tuple[str, ...]:

@@ -78,11 +78,9 @@ def in_statements(signature: Signature, subject: Subject, pod: Pod | None) -> Fi
 
 def _proven(pattern: Pattern, said: _Statement) -> dict[str, str] | None:
     """What a pattern captures of a statement that shows all that it asks for."""
-    if pattern.phases or pattern.ends:
-        return None
     line = said.line
     names = captured(pattern, line) if line else capture(pattern, said.text[:_MOST_CHARS])
-    if names is None:
+    if names is None or pattern.phases or pattern.ends:
         return None
     if pattern.raised_in:
         return names if line and refused_at(pattern, line) else None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
-from typing import NamedTuple
+
+import msgspec
 
 from kubectl_llmdoctor.api import (
     Container,
@@ -27,7 +28,7 @@ _GLOG = r"\bE(?:20\d\d)?\d{4} [\d:.]+ +\d+ \w+\.cpp:\d+\] "
 _MASTERS = ("MOONCAKE_MASTER", "MOONCAKE_MASTER_SERVER_ADDRESS")
 
 
-class _Without(NamedTuple):
+class _Without(msgspec.Struct, frozen=True):
     literal: str
     said: re.Pattern[str]
     #: what is said later where it got over that

@@ -64,12 +64,11 @@ def other_layout(pod: Pod, engines: list[Engine], logs: Logs) -> Iterator[Findin
 def unlike(pod: Pod, engines: list[Engine]) -> Iterator[Finding]:
     """A decode server whose prefill servers all have another connector, or another type of the cache: none of theirs is of use to it."""
     for own in engines if pod.exists else ():
-        config = own.explicit("kv_transfer_config")
+        if own.name != "vllm" or own.side != "decode" or own.explicit("kv_transfer_config") is None:
+            continue  # before all pods of the namespace are looked at
         peers = [e for e in _peers(pod, own) if e.side == "prefill" and e.value("model") == own.value("model")]
-        if own.name != "vllm" or own.side != "decode" or config is None or not peers:
-            continue
         apart = [(peer, told) for peer in peers if (told := _apart(own, peer))]
-        if len(apart) < len(peers):
+        if not peers or len(apart) < len(peers):
             continue
         peer, (name, ours, theirs) = apart[0]
         settings = [(e.container, one) for e in (own, peer) if (one := e.explicit(name))]

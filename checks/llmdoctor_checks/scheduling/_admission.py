@@ -1,6 +1,5 @@
 """Pods that the kubelet refused for want of a device, and the device plugins of their nodes."""
 
-import json
 import re
 import shlex
 from collections.abc import Callable, Iterator
@@ -396,6 +395,8 @@ def limited_priorities(said: str) -> list[str]:
 
 def given_a_quota(namespace: str, priority: str) -> Fix:
     """A quota for a priority that is let only into namespaces which have one for it."""
+    import json  # as dear as this module, and few need it
+
     wanted = {"scopeName": "PriorityClass", "operator": "In", "values": [priority]}
     spec = {"hard": {"pods": "100"}, "scopeSelector": {"matchExpressions": [wanted]}}
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": priority}, "spec": spec}

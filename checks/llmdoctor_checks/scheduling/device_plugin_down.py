@@ -1,6 +1,5 @@
 """GPU nodes that do not advertise their GPUs."""
 
-import json
 import re
 from collections.abc import Iterator
 
@@ -806,7 +805,7 @@ def _mixed(cluster: Cluster, node: str, plugin: k8s.Pod) -> Fix:
     policy = cluster_policy(cluster)
     if policy is not None:
         what = f"spec.mig.strategy of ClusterPolicy {policy.name} to mixed"
-        change = json.dumps({"spec": {"mig": {"strategy": "mixed"}}})
+        change = '{"spec": {"mig": {"strategy": "mixed"}}}'
         command = f"kubectl patch clusterpolicies.nvidia.com {policy.name} --type merge -p '{change}'"
     else:
         option = next((word for word in (container.argv if container else ()) if "--mig-strategy" in word), "")

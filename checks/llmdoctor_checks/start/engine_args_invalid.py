@@ -624,7 +624,7 @@ def _meant(detail: str, choices: list[str]) -> str:
     return settling.nearest(value[1], choices) if value and choices else ""
 
 
-def _removed(container: Container, place: settling.Stated | None, text: str, where: str, why: str) -> Fix:
+def _removed(container: Container, place: "settling.Stated | None", text: str, where: str, why: str) -> Fix:
     """An option taken out of the arguments that state it."""
     return settling.without(container, place, text + why) if place else fixes.advice(f"{text} in {where}{why}")
 

@@ -1,6 +1,5 @@
 """What a webhook should have added to the pod, and did not."""
 
-import json
 import math
 import re
 from collections.abc import Iterator
@@ -349,6 +348,8 @@ def _service(pod: Pod) -> str | None:
 
 def _brings_nothing(pod: Pod) -> bool:
     """Whether the InferenceService is there and names no model that KServe would bring: by storageUri, or by a custom server's variable."""
+    import json  # dearer than this module, and few pods are of such an object
+
     name = _service(pod)
     service = pod.cluster.item("InferenceService", pod.namespace, name) if name else None
     return service is not None and not re.search(_BRINGS, json.dumps(service.raw.get("spec"), default=str))
