@@ -49,6 +49,8 @@ _REASONS = (
     (expression(r"NvidiaThermalError|NvidiaPowerError"), "gpu-throttled"),
 )
 _XID = expression(r"(?:ErrorCode:|(?i:xid)[ _:-]{0,2})(?P<number>\d{1,3})(?!\d)")
+#: DCGM's word for any Xid, by which each of its watches may fail; the number says of what kind it is.
+_ANY_XID = "DCGM_FR_XID_ERROR"
 _UUID = expression(r"GPU-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -85,10 +87,11 @@ def gpu_conditions(node: k8s.Node) -> Iterator[GpuCondition]:
         for part in condition.message.split(";"):
             if not part.strip() and condition.message.strip():
                 continue
-            numbers = _XID.findall(f"{condition.reason} {part}") if id_ == "xid-error" else []
+            of_part = "xid-error" if _ANY_XID in part else id_
+            numbers = _XID.findall(f"{condition.reason} {part}") if of_part == "xid-error" else []
             uuid = _UUID.search(part)
             yield GpuCondition(
-                id=id_,
+                id=of_part,
                 type=condition.type,
                 text=said.strip() + since,
                 since=parse_time(condition.last_transition_time),

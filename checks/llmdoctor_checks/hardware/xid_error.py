@@ -2,7 +2,19 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Evidence, Finding, Fix, Hardware, Logs, Pod, Xid, check, log_evidence, signs_of_life
+from kubectl_llmdoctor.api import (
+    Evidence,
+    Finding,
+    Fix,
+    Hardware,
+    Logs,
+    Pod,
+    Xid,
+    check,
+    log_evidence,
+    pod_evidence,
+    signs_of_life,
+)
 from kubectl_llmdoctor.catalog.xids import AFTEREFFECTS, XidMeaning, xid_meaning
 from llmdoctor_checks._consequences import CRASHED
 from llmdoctor_checks.hardware._gpu import (
@@ -39,6 +51,9 @@ _IN_VAIN = 3
 
 #: CUDA's words for a GPU that takes no new process (46), among others one that is to be reset.
 _TURNED_AWAY = ("is/are busy or unavailable", "cudaErrorDevicesUnavailable", "CUDA_ERROR_DEVICE_UNAVAILABLE")
+
+#: What NVIDIA's runtime prints, which looks at all GPUs of a node for each container, where one does not answer it in time.
+_NO_ANSWER = "driver rpc error: timed out"
 
 #: Programs of servers as the driver names them, by how their names begin, and what the images that run them are called.
 _PROGRAMS = {
@@ -95,18 +110,24 @@ def xid_error(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Findi
     named = [] if found or pod.failing else [*_of_its_program(pod, hardware, logs)]
     for xid, sure in (telling or [hit for hit in found if hit[1] == "certain"] or named)[:1]:
         meaning = xid_meaning(xid.number)
+        waited = _waited_for(pod) if meaning and "GSP" in meaning.mnemonic else ()
         stuck = not telling and bool(meaning and meaning.disables) and _waits_for_reset(hardware, xid)
         minor = meaning is not None and meaning.bucket == "IGNORE"  # what asks for nothing seldom ends a program
         same = [hit for hit in found or named if hit[0].number == xid.number]
         yield Finding(
             role="cause" if telling or stuck else "risk" if meaning and meaning.disables else "note",
-            confidence="possible" if minor else "likely" if stuck and not named else sure,
+            confidence="possible"
+            if minor
+            else "likely"
+            if (stuck and not named) or (waited and sure == "possible")
+            else sure,
             summary=f"The driver reported Xid {xid.number} on {hitting(hardware, xid, sure)}{_named(meaning)}"
             f"{f', {len(same)} times' if len(same) > 1 else ''}"
             f"{'; nothing starts on that GPU before it is reset' if stuck else ''}.",
             evidence=once(
                 *quoted([(xid, sure), *found, *_reset_asked(hardware, xid)]),
                 *said_then(pod, logs, xid),
+                *waited,
                 *_demands(hardware),
                 *by_others(hardware, "xid-error"),
             ),
@@ -114,6 +135,13 @@ def xid_error(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Findi
             fixes=tuple(_fixes(pod, hardware, meaning, xid)),
             order=xid.order,
         )
+
+
+def _waited_for(pod: Pod) -> tuple[Evidence, ...]:
+    """What the runtime says that waited in vain for a GPU of the node, whosever that is."""
+    states = ((c, state) for c in pod.containers for state in (c.waiting, c.terminated) if state)
+    said = ((c, state.message) for c, state in states if _NO_ANSWER in (state.message or ""))
+    return tuple(pod_evidence(c, "state", message) for c, message in said)[:1]
 
 
 def _of_its_program(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Hit]:
@@ -272,7 +300,9 @@ def _link_is_down(hardware: Hardware, xid: Xid) -> bool:
 
 
 def _words_of(meaning: XidMeaning | None) -> tuple[str, ...]:
-    """What CUDA says of the same error: of a link that it failed."""
+    """What others say of the same error: CUDA of a link, that it failed; NVIDIA's runtime, that the driver does not answer."""
+    if meaning and "GSP" in meaning.mnemonic:
+        return ("driver-missing",)
     return ("nvlink-down",) if meaning and meaning.mnemonic.startswith("NVLINK") else ()
 
 

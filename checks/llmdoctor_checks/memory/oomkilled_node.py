@@ -242,17 +242,21 @@ def _pinned(engine: Engine, subject: Subject, total: int) -> Greed | None:
 
 def _unified(engine: Engine, subject: Subject) -> Greed | None:
     """The share of a GPU whose memory is the node's own."""
-    card = subject.sizing(engine).accelerator
+    card, node = subject.sizing(engine).accelerator, subject.nodes.get(engine.container.pod.spec.node_name)
     name, flag = "gpu_memory_utilization", _SHARES.get(engine.name, "")
     share = engine.value(name, 0.0) if flag else 0.0
-    if card is None or not OF_THE_MACHINE.search(card.gpu.name) or not isinstance(share, float) or share <= _LEFT:
+    if card and OF_THE_MACHINE.search(card.gpu.name):
+        gpu, proof = card.gpu.name, Evidence(source="pod", ref=card.ref, text=card.text)
+    elif node and node.jetson:  # nothing labels its GPU
+        gpu, proof = "GPU", node_evidence(node, f"kernelVersion: {node.obj.status.node_info.kernel_version}")
+    else:
+        return None
+    if not isinstance(share, float) or share <= _LEFT:
         return None
     setting, less = engine.explicit(name), f"{share - _LEFT:.2f}"
     return Greed(
-        f" The memory of its {card.gpu.name} is the node's, and {engine.label} takes {share:g} of it for weights and cache.",
-        setting_evidence(engine.container, setting)
-        if setting
-        else Evidence(source="pod", ref=card.ref, text=card.text),
+        f" The memory of its {gpu} is the node's, and {engine.label} takes {share:g} of it for weights and cache.",
+        setting_evidence(engine.container, setting) if setting else proof,
         fixes.set_flag(engine, name, flag, less, f"Leave more of it to all else: {flag} {less}"),
     )
 

@@ -174,6 +174,8 @@ def brought(cluster: Cluster, node: str, resource: str) -> Fix:
     labels = machine.metadata.label_texts if machine else {}
     if maker == "nvidia.com" and _GKE_GPU in labels and labels.get(_NOT_GOOGLES) != "true":
         return driver_of_google(node, labels)
+    if maker == "nvidia.com" and machine and machine.status.node_info.os_image.startswith("Bottlerocket"):
+        return _of_bottlerocket(node, machine.status.node_info.os_image)
     install = _INSTALLED.get(maker, "")
     if "{}" in install:
         runtime = " --set runtimeClassName=nvidia" if cluster.item("RuntimeClass", "", "nvidia") else ""
@@ -188,6 +190,19 @@ def brought(cluster: Cluster, node: str, resource: str) -> Fix:
         text += f" and tolerate its taints ({', '.join(taints)})" if taints else ""
     text += _BESIDES.get(maker, "")
     return fixes.platform(text, *([] if none else [_LIST]), *filter(None, [install]))
+
+
+def _of_bottlerocket(node: str, image: str) -> Fix:
+    """What has Bottlerocket offer the GPUs of a node: its variants for NVIDIA run the device plugin themselves, as a service."""
+    if "nvidia" not in image.lower():
+        return fixes.platform(
+            f"Make nodes like {node} from Bottlerocket's variant for NVIDIA: this one ({image}) has no driver for the GPUs"
+        )
+    return fixes.platform(
+        f"Reboot or replace {node}, on which the device plugin is a service of Bottlerocket's ({image}) and no pod; where that comes back "
+        "take a later release of Bottlerocket, and see what the service said as it started",
+        fixes.on_node(node, "journalctl -u nvidia-k8s-device-plugin"),
+    )
 
 
 def _off(cluster: Cluster, node: Node, meant: Callable[[tuple[str, ...]], bool]) -> Absent | None:

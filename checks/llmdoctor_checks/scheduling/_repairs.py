@@ -28,6 +28,7 @@ from kubectl_llmdoctor.api import (
     is_accelerator,
     k8s,
     names_of,
+    node_hardware,
     parse_time,
     requests_of,
     rows,
@@ -345,8 +346,15 @@ def tolerating(pending: Pending, taints: Iterable[k8s.Taint]) -> list[Json]:
 def _uncordon(stop: Stop) -> Iterator[Change]:
     node = stop.node
     if node.cordoned and node.ready is not False and all(r.kind == "unschedulable" for r in stop.reasons):
+        hardware = node_hardware(node.cluster, node.name)
+        told = next(iter(hardware.conditions), None) if hardware else None
+        when = "when its maintenance is over"
+        if told:
+            when = (
+                f"once what its condition {told.type} says of its GPUs is seen to, for which it may have been cordoned"
+            )
         yield Change(
-            text=f"Uncordon {node.name} when its maintenance is over",
+            text=f"Uncordon {node.name} {when}",
             nodes=(node.changed(taints=[t for t in node.taints if t.key != _CORDON], cordoned=False),),
             commands=(f"kubectl uncordon {node.name}",),
             owner="platform",

@@ -210,6 +210,16 @@ def device_plugin_down(
             fixes=tuple(_restart(cluster, pod.spec.node_name)),
             order=line.order,
         )
+    elif is_device_plugin(pod.obj) and (line := _kept_out(pod, cluster)):
+        where = pod.spec.node_name or "its node"
+        yield Finding(
+            confidence="certain",
+            summary=f"The device plugin may not speak to the kubelet of {where} and ends: most often SELinux keeps it from the socket.",
+            evidence=(log_evidence(line),),
+            explains=("permission-denied", "crash-loop", "not-ready"),
+            fix=_speaking(where),
+            order=line.order,
+        )
     elif node and is_device_plugin(pod.obj):
         yield from _empty_handed(pod, node, cluster)
         yield from _of_amd(pod, node, cluster)
@@ -720,11 +730,21 @@ def _let_in(cluster: Cluster, node: str, resource: str) -> Iterator[Fix]:
         yield let_made(unmade)
     plugins = plugins_on(cluster, node)
     if any(_NO_SOCKET in line.text for plugin in plugins for line in last_errors(cluster, plugin)):
-        yield fixes.platform(
-            f"Let the plugin speak to the kubelet of {node}: where SELinux is on, the kubelet must run as kubelet_t (its program labelled "
-            "kubelet_exec_t) and the plugin's container be of a type that may connect to it, or privileged",
-            fixes.on_node(node, "ps -eZ | grep kubelet"),
-        )
+        yield _speaking(node)
+
+
+def _kept_out(pod: Pod, cluster: Cluster) -> Line | None:
+    """Where a device plugin that is the target, and ends again and again, says that it may not connect to the kubelet."""
+    return next((line for line in last_errors(cluster, pod.obj) if _NO_SOCKET in line.text), None)
+
+
+def _speaking(node: str) -> Fix:
+    """What lets a device plugin speak to the kubelet."""
+    return fixes.platform(
+        f"Let the plugin speak to the kubelet of {node}: where SELinux is on, the kubelet must run as kubelet_t (its program labelled "
+        "kubelet_exec_t) and the plugin's container be of a type that may connect to it, or privileged",
+        fixes.on_node(node, "ps -eZ | grep kubelet"),
+    )
 
 
 def _as_told(cluster: Cluster, node: str, plugins: list[k8s.Pod]) -> Iterator[Fix]:

@@ -212,10 +212,10 @@ _PLUGINS, _OF_GPUS = r"dev(?:ice)?-plugin", r"nvidia/k8s-device-plugin|gpu-devic
 
 
 def _found_none(pending: Pending, found: Cause) -> Fix | None:
-    """The device plugin of nodes that know the resource and have none of it: it has come to the kubelet, with no device."""
+    """The device plugin of nodes that know the resource, of which no node has any: it has come to the kubelet, with no device."""
     resource = found.resource
     known = [v.node for v in found.verdicts if v.node.amounts.get(resource) == 0]
-    if "/" not in resource or not known or len(known) < len(found.verdicts):
+    if "/" not in resource or not known or any(v.node.amounts.get(resource) for v in found.verdicts):
         return None
     names = ", ".join(sorted(node.name for node in known)[:3])
     plugins = [

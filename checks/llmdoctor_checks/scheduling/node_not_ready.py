@@ -22,6 +22,7 @@ from kubectl_llmdoctor.api import (
     fixes,
     k8s,
     node_evidence,
+    node_hardware,
     rows,
     say_seconds,
     selected,
@@ -117,7 +118,7 @@ def _in_words(troubles: Iterable[str], *, one: bool) -> str:
 
 
 def _conditions(cluster: Cluster, node: Node) -> Iterator[Evidence]:
-    """What the control plane says of the node, and since when."""
+    """What the control plane says of the node, and since when; and what other programs say of its GPUs, for which some cordon it."""
     for condition in node.obj.status.conditions:
         bad = condition.status != "True" if condition.type == "Ready" else condition.status == "True"
         if bad and condition.type in ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure", "NetworkUnavailable"):
@@ -125,6 +126,8 @@ def _conditions(cluster: Cluster, node: Node) -> Iterator[Evidence]:
             age = f" for {say_seconds(seconds)}" if seconds > 0 else ""
             text = f"{condition.type}={condition.status}{age}: {condition.reason} {condition.message}".rstrip(": ")
             yield node_evidence(node, text)
+    hardware = node_hardware(cluster, node.name) if node.cordoned else None
+    yield from map(hardware.told, hardware.conditions[:1]) if hardware else ()
 
 
 def _unnetworked(cluster: Cluster, node: Node) -> Iterator[Evidence]:

@@ -91,6 +91,11 @@ _NOT_LOOKED_AT = "Unable to schedule pod"
 _GANG = "in gang unschedulable"
 
 
+#: gpu-admission's word on a node that it passes over (tkestack, pkg/predicate/gpu_predicate.go): its labels are not of a pool and of a
+#: model of GPUs of which the namespace has any left.
+_GPU_ADMISSION = "ExceedsGPUQuota"
+
+
 @check("quota-exceeded", since="0.1", literals=LITERALS)
 def quota_exceeded(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
     """A ResourceQuota, LimitRange or queue quota of the namespace refuses the pod.
@@ -103,7 +108,7 @@ def quota_exceeded(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
     or Volcano, or an ElasticQuota of Koordinator or of the plugin CapacityScheduling, keeps the workload waiting although GPUs may be
     free. In KAI a pod that cannot be preempted (its
     PriorityClass is 100 or above) gets what the queue is entitled to and never more; its schedulers see the queues of their own node
-    pool only, and call others not existent.
+    pool only, and call others not existent. Tencent's gpu-admission keeps one of GPUs by model and pool in a ConfigMap.
 
     ## Fix
 
@@ -286,6 +291,9 @@ def _over_limit(subject: Subject) -> Iterator[Finding]:
             if message == _NOT_LOOKED_AT and (passed_over := _of_no_leaf(pod, evidence)):
                 yield passed_over
                 return
+            if _GPU_ADMISSION in message:
+                yield _of_gpu_admission(pod, evidence)
+                return
             found = re.search(_QUEUE, message)
             if not found and (told := re.search(YUNIKORN, message)):
                 yield _of_yunikorn(pod, told, evidence)
@@ -293,6 +301,26 @@ def _over_limit(subject: Subject) -> Iterator[Finding]:
             if found:
                 yield _uncounted(subject, pod, found, evidence) or _held_back(subject, pod, found, evidence)
                 return
+
+
+def _of_gpu_admission(pod: Pod, evidence: Evidence) -> Finding:
+    """A quota of GPUs by model and pool, which an extender of the scheduler keeps in a ConfigMap."""
+    return Finding(
+        confidence="certain",
+        summary=f"The quota of GPUs that gpu-admission keeps for namespace {pod.namespace} leaves it no node: none is of a pool and of a "
+        "model of GPUs of which it has any left.",
+        evidence=(evidence,),
+        explains=("pod-pending", "rollout-stuck"),
+        fixes=(
+            fixes.platform(
+                f"Raise what ConfigMap kube-system/gpuquota gives {pod.namespace} (models under quota, pools under pool), or label nodes "
+                "that are to count with tkestack.io/gpu-model and tkestack.io/gpu-pool: one without these labels is passed over",
+                "kubectl -n kube-system get configmap gpuquota -o yaml",
+                "kubectl get nodes -L tkestack.io/gpu-model -L tkestack.io/gpu-pool",
+            ),
+            fixes.advice(f"Remove other pods with GPUs of namespace {pod.namespace}, which count against it"),
+        ),
+    )
 
 
 def _of_yunikorn(pod: Pod, found: re.Match[str], evidence: Evidence) -> Finding:
