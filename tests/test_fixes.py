@@ -651,8 +651,9 @@ def test_all_ranks_of_a_group_are_patched_where_they_are_started_alike(worker: o
     assert [operation["path"].split("/")[3] for operation in alone.body] == ["leaderTemplate"]
 
 
-def test_an_option_comes_behind_all_ranks_though_the_first_one_has_the_port() -> None:
-    pod = _group("LeaderWorkerSet", {"args": [*_WORKERS, "--host", "::", "--port", "40000"]}, {"args": _WORKERS})
+@pytest.mark.parametrize("listens", [["--host", "::", "--port", "40000"], ["--host=0.0.0.0", "--port=40000"]])
+def test_an_option_comes_behind_all_ranks_though_the_first_one_has_the_port(listens: list[str]) -> None:
+    pod = _group("LeaderWorkerSet", {"args": [*_WORKERS, *listens]}, {"args": _WORKERS})
     made = fixes.patch(pod, "", [{"op": "add", "path": "/containers/0/args/-", "value": "--context-length=32768"}])
 
     assert made.patch

@@ -217,6 +217,7 @@ def test_odd_values_of_objects_are_passed_over(case: str, old: str, new: str, tm
         ("admission-denied/fires_no_right_to_create", "llmisvc-controller-manager"),
         ("quota-exceeded/fires_kai_limit", "inference"),
         ("rbac-denied/fires_endpoint_picker", "llama-epp"),
+        ("volume-mount-failed/fires_dead_mount_of_the_node", "models"),
     ],
 )
 def test_what_a_message_names_stays_one_word_of_a_command(case: str, account: str, tmp_path: Path) -> None:

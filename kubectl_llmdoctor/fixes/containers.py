@@ -18,6 +18,7 @@ from kubectl_llmdoctor.fixes.paths import appended
 from kubectl_llmdoctor.fixes.words import advice, edited
 from kubectl_llmdoctor.platforms import pointer
 from kubectl_llmdoctor.report.document import Fix
+from kubectl_llmdoctor.tree import table
 
 
 class FromSecret(msgspec.Struct, frozen=True):
@@ -77,15 +78,22 @@ def set_credential(container: Container, name: str, secret: str, summary: str) -
 
 
 def _had_by_others(pod: Pod, name: str) -> FromSecret | None:
-    """The key of a Secret from which another workload of the namespace has the same variable."""
+    """The key of a Secret, not known to lack it, from which another workload of the namespace has the same variable."""
     for kind in ("Deployment", "StatefulSet"):
         for item in pod.cluster.items(kind, pod.namespace):
             for _, template in Workload(item, pod.cluster).templates:
                 for variable in (one for other in template.spec.containers for one in other.env if one.name == name):
                     ref = variable.value_from.secret_key_ref if variable.value_from else None
-                    if ref and ref.name and ref.key:
+                    if ref and ref.name and ref.key and not _is_missing(pod, ref.name, ref.key):
                         return FromSecret(ref.name, ref.key)
     return None
+
+
+def _is_missing(pod: Pod, secret: str, key: str) -> bool:
+    """Whether a Secret of the pod's namespace is known not to be there, or to be filled without a key."""
+    item = pod.cluster.item("Secret", pod.namespace, secret)
+    keys = [*table(item.raw.get("data")), *table(item.raw.get("stringData"))] if item else []
+    return key not in keys if keys else pod.cluster.exists("Secret", pod.namespace, secret) is False
 
 
 def variable_operations(

@@ -50,11 +50,9 @@ def _with_whole_probes(
     found: list[dict[str, Any]] = []
     for operation in operations:
         tokens = pointer.split(operation["path"])
-        if len(tokens) < 4 or not tokens[2].endswith("Probe"):  # of two `/tolerations/-` each adds its own
-            found.append(operation)
-            continue
         at = pointer.join(tokens[:3])
-        made = next((one for one in found if one["path"] == at), None)
+        # of two `/tolerations/-` each adds its own
+        made = next((one for one in found if one["path"] == at and len(tokens) > 3), None)
         probe = made["value"] if made else _unstated_probe(pod, workload, template, tokens)
         if probe is None:
             found.append(operation)
@@ -69,7 +67,7 @@ def _with_whole_probes(
 
 def _unstated_probe(pod: Pod, workload: Workload, template: Template, tokens: list[str]) -> dict[str, Any] | None:
     """The probe of a pod, inside of which the tokens lead, where the object could state it and does not."""
-    container = container_at(pod, tokens) if pod.exists else None
+    container = container_at(pod, tokens) if pod.exists and len(tokens) > 3 and tokens[2].endswith("Probe") else None
     own = rows(table(pod.item.raw.get("spec") if pod.item else None), tokens[0]) if container else []
     probe = own[int(tokens[1])].get(tokens[2]) if int(tokens[1] if own else 0) < len(own) else None
     inside = path_inside(pod, template, pointer.join(tokens[:3])) if isinstance(probe, dict) else None

@@ -125,7 +125,8 @@ def _same_words(operation: dict[str, Any], place: list[str], here: Any, there: A
     if not isinstance(here, list) or not isinstance(there, list):
         return {}
     if operation["op"] == "add":  # behind a line that has all words of this one, but for which rank it is
-        words = [word for before, word in pairwise(["", *map(str, here)]) if _OF_FIRST.isdisjoint((before, word))]
+        pairs = pairwise(["", *map(str, here)])
+        words = [word for before, word in pairs if _OF_FIRST.isdisjoint((before, word.partition("=")[0]))]
         own = {word for word in words if "-rank" not in word and not word.isdecimal()}
         return {"path": "/-"} if place == ["-"] and own <= set(map(str, there)) else {}
     at, new = int(place[0]), operation.get("value")

@@ -56,6 +56,8 @@ class Pattern(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     without_cuda: str = ""
     #: only in a container that asks for accelerators, and for none that CUDA runs on
     without_nvidia: bool = False
+    #: not in a container that is made for no accelerator: what it says of having none is what was meant
+    asks: bool = False
     #: only in a container that may lock as much memory as it likes (root with the capability for it), or in one of which that is
     #: not known
     locks: bool | None = None

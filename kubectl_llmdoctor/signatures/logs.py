@@ -44,9 +44,11 @@ _WARNED = expression(
 #: By this a line says of itself that what it tells of is no error (SGLang's and vLLM's custom all-reduce, whatever it met), or that
 #: a file of the hub was asked for which not every model has (vLLM's repo_utils.py, where it does not try again), or that a kernel was
 #: only tried, to take the fastest of several (FlashInfer's and TensorRT-LLM's autotuner), or what is taken in its place (vLLM, of an
-#: adapter without a tokenizer of its own: one that the hub did not give may lack more).
+#: adapter without a tokenizer of its own: one that the hub did not give may lack more), or that an option has its default (TGI's
+#: launcher, gpu.rs, whose own Python need not have what the server's has).
 _NO_ERROR = expression(
-    r"To silence this warning|(?:\[|/)repo_utils\.py:\d+\](?!.{0,1000}retrying \d of \d)"
+    r"To silence this warning|WARN text_generation_launcher: Cannot determine GPU compute capability: ModuleNotFoundError: "
+    r"|(?:\[|/)repo_utils\.py:\d+\](?!.{0,1000}retrying \d of \d)"
     r"|\[Autotuner\]:? (?:Skipping tactic |Failed when profiling runner=)"
     r"|, using base model tokenizer instead\. \((?:Exception: )?(?!.{0,300}(?:couldn't connect to|gated repo|(?:Client|Server) [Ee]rror))"
 )
@@ -196,7 +198,7 @@ class _Wording:
         self._failing = failing_alike(log) if not self._died and pod.ready and not log.previous else frozenset[int]()
         if self._failing and self._older(next(log.lines(max(self._failing), max(self._failing))), _A_DAY):
             self._failing = frozenset()
-        #: what only lines say that were tried again, which is the cause where nothing else is
+        #: what only lines say that were tried again, or that quote what was caught, which is the cause where nothing else is
         self.retried: Finding | None = None
 
     def _unserved_from(self) -> int:
@@ -233,6 +235,9 @@ class _Wording:
                 continue
             if again:
                 self.retried = _last_resort(found)
+                continue
+            if state == "stands" and not self._pattern.warned and self._is_caught(hit.line):
+                self.retried = self.retried or found  # it may come again, and end the program
                 continue
             if superseded(hit.line):
                 # how the start after it goes is not shown yet
@@ -303,14 +308,16 @@ class _Wording:
     def _is_harmless(self, line: Line) -> bool:
         """Whether a line says of itself that the program goes on without what it tells of."""
         text = line.text[:2000]
-        if _NO_ERROR.search(text) is not None or _DOES_WITHOUT.match(text) is not None:
+        if _NO_ERROR.search(text) is not None or ("sglang" in self._engines and _DOES_WITHOUT.match(text) is not None):
             return True
         return self._server and warned_of(line)
 
     def _is_caught(self, line: Line) -> bool:
-        """Whether the words of the pattern stand in an exception that SGLang or vLLM says to have caught."""
+        """Whether the words of the pattern stand in an exception that SGLang or vLLM says to have caught, and did not end with."""
         head = _CAUGHT.match(line.text[:500]) if self._engines & {"sglang", "vllm"} else None
-        return head is not None and line.text.find(self._pattern.literal) >= head.end()
+        if head is None or line.text.find(self._pattern.literal) < head.end():
+            return False
+        return not (self._has_ended() and _is_last(line))
 
     def _state(self, line: Line) -> Literal["stands", "perhaps over", "over"]:
         """What the lines after it, and the pod, say of a line's trouble."""

@@ -125,6 +125,8 @@ def fits(
     """Whether the pattern is of an engine that runs there, of what it does, and the node's driver does not disprove it."""
     if pattern.without_nvidia and not (container and container.without_nvidia):
         return False
+    if pattern.asks and container is not None and not _asks(pod, container):
+        return False
     if pattern.locks is not None and pattern.locks != _may_lock(container):
         return False
     if pattern.without_cuda:
@@ -139,6 +141,11 @@ def fits(
         return True
     names = [e.name for e in subject.engines(pod) if container is None or e.container is container]
     return (not names and not pattern.bare) or any(name in pattern.engines for name in names)
+
+
+def _asks(pod: Pod, container: Container) -> bool:
+    """Whether a container is to have an accelerator: by its resources or claims, or by the runtime that the pod names for it."""
+    return bool(container.accelerators or container.spec.resources.claims or pod.spec.runtime_class_name)
 
 
 def _may_lock(container: Container | None) -> bool:

@@ -412,7 +412,10 @@ def _unmatched(pod: Pod, claim: VolumeClaim, describe: str) -> Iterator[Fix]:
                 owner="platform",
             )
             return
-        if dig(volume.raw, "status.phase") == "Available":
+        of_a_mode = {
+            dig(one, "spec.volumeMode") or "Filesystem" for one in (volume.raw, claim.item.raw if claim.item else {})
+        }
+        if dig(volume.raw, "status.phase") == "Available" and len(of_a_mode) == 1:
             free.append(volume)
     sizes = {volume.name: milli(dig(volume.raw, "spec.capacity.storage")) or 0 for volume in free}
     most = max(free, key=lambda volume: sizes[volume.name], default=None)
@@ -469,9 +472,10 @@ def _nearly(pod: Pod, claim: VolumeClaim, free: list[Item]) -> Fix | None:
         if lacks:
             continue
         offers = f"{volume.name}, which is free, is {' and '.join(modes)} and not {' and '.join(claim.modes)}"
-        if _replicas(pod) == 1 and not _sharing(pod, claim):
+        one = next((mode for mode in modes if mode != "ReadOnlyMany"), "")
+        if one and _replicas(pod) == 1 and not _sharing(pod, claim):
             return _recreated(
-                pod, claim, f"Make {claim.name} {modes[0]}, as one pod uses it: {offers}", {"accessModes": modes[:1]}
+                pod, claim, f"Make {claim.name} {one}, as one pod uses it: {offers}", {"accessModes": [one]}
             )
         return fixes.patch_object(
             volume,

@@ -195,13 +195,15 @@ def _of_its_job(pending: Pending, found: Cause) -> Fix | None:
 
 
 def _kept_for(pending: Pending, found: Cause) -> list[str]:
-    """The pods that get what becomes free on these nodes (status.nominatedNodeName): those that they displace are still ending."""
+    """The pods of no less priority that get what becomes free on these nodes (status.nominatedNodeName), whose victims are ending."""
     rivals = [pod for v in found.verdicts for pod in pending.usage.nominated.get(v.node.name, ())]
-    mine = pending.pod.obj.metadata.uid
+    mine = pending.pod.obj
     return sorted(
         f"{pod.metadata.namespace}/{pod.metadata.name}"
         for pod in rivals
-        if pod.metadata.uid != mine and requests_of(pod).get(found.resource)
+        if pod.metadata.uid != mine.metadata.uid
+        and (pod.spec.priority or 0) >= (mine.spec.priority or 0)
+        and requests_of(pod).get(found.resource)
     )
 
 

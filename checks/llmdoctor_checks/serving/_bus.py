@@ -7,12 +7,14 @@ which say only that the worker did not answer in time.
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Cluster, Finding, Line, Log, Logs, Pod, count_of, fixes, log_evidence
+from kubectl_llmdoctor.api import Cluster, Finding, Line, Log, Logs, Pod, count_of, fixes, log_evidence, written_ago
 
 _TOO_LARGE, _NUMBERS = "maximum payload exceeded: ", r"maximum payload exceeded: (\d{1,12}) vs (\d{1,12})"
 #: How who asked over it says that nobody answered.
 _UNANSWERED = "NATS request to "
 LITERALS = (_TOO_LARGE, _UNANSWERED)
+#: What was refused so long ago is nobody's trouble now.
+_A_DAY = 86400
 
 
 def too_large(pod: Pod, cluster: Cluster, logs: Logs | None) -> Finding | None:
@@ -48,8 +50,9 @@ def too_large(pod: Pod, cluster: Cluster, logs: Logs | None) -> Finding | None:
 
 
 def _said(cluster: Cluster) -> Iterator[tuple[Line, int, int]]:
-    """The lines that say so, with how large a message was and may be."""
+    """The lines of the last day that say so, with how large a message was and may be."""
     for text in cluster.snapshot.logs:
         if not text.previous:
             for line, said in Log(text).matching(_NUMBERS, _TOO_LARGE):
-                yield line, int(said[1]), int(said[2])
+                if (written_ago(line, cluster.now) or 0) < _A_DAY:
+                    yield line, int(said[1]), int(said[2])

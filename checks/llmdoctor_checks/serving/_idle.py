@@ -29,6 +29,7 @@ from kubectl_llmdoctor.api import (
     say_seconds,
     seconds_between,
     top_of,
+    written_ago,
 )
 from llmdoctor_checks._clients import before
 from llmdoctor_checks.serving._gateways import GENERATES
@@ -81,8 +82,8 @@ _QUEUE_PROXY, _ENDED_UNHEARD, _ANY_PORT = "queue-proxy", '"error":"EOF"', "*"
 _NAMELESS = ("Server disconnected without sending a response", "ServerDisconnectedError: Server disconnected")
 LITERALS = (*(words for words, _ in (*_NAMED, *_LOST)), *_NAMELESS, _ENDED_UNHEARD)
 
-#: One may have any reason.
-_FEWEST = 2
+#: One may have any reason, and what is so long ago befalls nobody now.
+_FEWEST, _A_DAY = 2, 86400
 
 
 def closed_while_idle(
@@ -208,7 +209,7 @@ def _reset(pod: Pod, server: Container, port: str, cluster: Cluster) -> list[Lin
             continue
         if who in asking if not to else beside or (host in addresses and number in ports):
             found.append(line)
-    return [line for line in found if not before(line, server, cluster)]
+    return [x for x in found if not before(x, server, cluster) and (written_ago(x, cluster.now) or 0) < _A_DAY]
 
 
 def _restarted(cluster: Cluster) -> set[str]:

@@ -81,16 +81,16 @@ def post_start_hook_failed(pod: Pod, events: Events | None, logs: Logs | None) -
         command = _command(hook)
         asked = any(log.holds(_ASKED) for log in container.own_logs(logs))
         begun = any(any(log.matching(_BEGUN, _PARTS)) for log in container.own_logs(logs))
-        pulls = any(text in command for text in _PULLS)
         said = f"postStart hook of {container.name}" + (f" ({command[:_QUOTED]})" if command else "")
         gone = bool(mine) and _GONE.search(mine[-1].message) is not None
+        pulls = not gone and any(text in command for text in _PULLS)
         how = (
             f": {container.name} itself had ended by then"
             if gone
             else ", and the kubelet kills the container each time"
         )
         yield Finding(
-            confidence="certain",
+            confidence="possible" if gone else "certain",  # what ended the container stands before it
             summary=f"The {said} failed{_often(mine)}{how}.",
             evidence=tuple(_evidence(pod, container, command, mine, held=held)),
             explains=(*CRASHED, "engine-dead"),

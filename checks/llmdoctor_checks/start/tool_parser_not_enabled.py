@@ -208,6 +208,11 @@ def _of_another_family(engine: Engine, logs: Logs | None) -> Finding | None:
     one_format = any({right, str(parser.value)} <= set(able) for able in (*(able for _, _, able in _MARKS), _OF_LLAMA))
     if not right or right == parser.value or one_format or len(failed) < _FEWEST_FAILED:
         return None
+    # a template of another format than the family's, or a model that was trained to it, is called so
+    template = engine.explicit("chat_template")
+    called = re.sub(r"[^a-z0-9.]", "_", f"{engine.checkpoint} {template.value if template else ''}".lower())
+    if re.search(rf"(?<![a-z0-9]){re.escape(str(parser.value))}(?![a-z0-9.]*\d)", called):
+        return None
     return Finding(
         severity="warning",
         confidence="likely",
