@@ -243,7 +243,7 @@ def _refused(container: Container, kind: str, event: Event, subject: Subject) ->
                 container,
                 _alike(container, kind),
                 path,
-                _HEALTH.get(known.name if known else "", "") or _beside(container, kind),
+                _told_at(known) or _beside(container, kind),
                 code,
                 _beside(container, _LIVENESS),
             )
@@ -466,6 +466,20 @@ def _below_a_prefix(engine: Engine) -> bool:
     """Whether somebody has put the server's paths below another one, so that `/api/health` may be right."""
     words = (str(word).partition("=")[0] for word in engine.found.argv)
     return "LLAMA_ARG_API_PREFIX" in engine.container.env or any(word in _PREFIXES for word in words)
+
+
+def _told_at(engine: Engine | None) -> str:
+    """Where an engine tells its health, below the path that llama-server is told to put before all of its own; empty for others."""
+    if engine is None or engine.name not in _HEALTH:
+        return ""
+    words = [str(word) for word in engine.found.argv]
+    told = engine.container.env.get("LLAMA_ARG_API_PREFIX")
+    pairs = (
+        (word.partition("=")[::2] if "=" in word else (word, after))
+        for word, after in zip(words, [*words[1:], ""], strict=True)
+    )
+    prefix = next((value for flag, value in pairs if flag == "--api-prefix"), (told.value if told else "") or "")
+    return prefix.rstrip("/") + _HEALTH[engine.name]
 
 
 def _cannot_run(subject: Subject, container: Container, kind: str, probe: k8s.Probe, absent: Lacking) -> Finding:
