@@ -66,7 +66,7 @@ def test_each_list_is_asked_for_once_and_plainly(api: FakeApi, cluster: Cluster)
     assert max(Counter(path for path, _ in lists).values()) == 1
     assert all(query == {"resourceVersion": "0"} for _, query in lists)
     assert not [path for path, _ in lists if "/namespaces/" in path]
-    assert len(fleet.LISTED) <= 70  # had a cluster all operators and gateways there are
+    assert len(fleet.LISTED) <= 76  # had a cluster all operators and gateways there are
 
 
 _PLURALS = {kind.plural for kind in fleet.LISTED}
