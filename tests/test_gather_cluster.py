@@ -598,8 +598,10 @@ def test_a_log_that_breaks_off_is_read_again(world: FakeApi, cluster: Cluster, f
 @pytest.mark.impatient
 def test_a_log_that_never_comes_is_cut(world: FakeApi, cluster: Cluster) -> None:
     world.faults[f"{NS}/pods/llama-2-a/log"] = [silence]
-    (row,) = run(cluster, "llama-2-a").missing
-    assert row.reason == "timed out after 2 s"
+    missing = run(cluster, "llama-2-a").missing
+    assert [row.reason for row in missing if row.source == "logs"] == [
+        "timed out after 2 s"
+    ]  # a busy machine is late with others
 
 
 def test_an_answer_of_an_unforeseen_shape_costs_its_source_only(world: FakeApi, cluster: Cluster) -> None:
